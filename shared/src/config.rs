@@ -1,0 +1,343 @@
+//! Every setting, read once at start: built-in defaults, then a file, then the environment.
+//!
+//! The names, units and defaults stand in `config/default.toml`, which is compiled in. One struct
+//! for each concern; a value in it has been checked and needs no check again.
+
+mod source;
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use redis::IntoConnectionInfo as _;
+use tracing_subscriber::EnvFilter;
+
+use crate::services::guard::Policy;
+
+pub use source::SettingError;
+use source::Source;
+
+/// Every setting of every service.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where jobs are kept.
+    pub store: StoreSettings,
+    /// Where workers are rung.
+    pub queue: QueueSettings,
+    /// The bounds of every listener.
+    pub http: HttpSettings,
+    /// The API's own.
+    pub api: ApiSettings,
+    /// The worker's own.
+    pub worker: WorkerSettings,
+    /// How callbacks are delivered, and where they may go.
+    pub callback: CallbackSettings,
+    /// How long a process that was told to end finishes what it has: `DRAIN_TIMEOUT`.
+    pub drain_timeout: Duration,
+    /// A `tracing` filter: `LOG`.
+    pub log: String,
+    /// Variables in the environment that look like settings and are none, for a warning.
+    pub unknown_variables: Vec<String>,
+}
+
+/// The store's settings.
+#[derive(Clone, Debug)]
+pub struct StoreSettings {
+    /// The database file, absolute: `DB_URL`.
+    pub path: PathBuf,
+    /// What a commit survives: `DB_SYNCHRONOUS`.
+    pub synchronous: Synchronous,
+    /// Writes that may wait for the writer: `DB_WRITE_QUEUE`.
+    pub write_queue: usize,
+}
+
+/// What a commit survives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Synchronous {
+    /// A power cut.
+    Full,
+    /// A killed process.
+    Normal,
+}
+
+/// The queue's settings.
+#[derive(Clone)]
+pub struct QueueSettings {
+    /// The Redis server, with its password: `REDIS_URL`. Never log it.
+    pub redis_url: String,
+    /// The stream's key: `QUEUE_NAME`.
+    pub name: String,
+    /// The most entries the stream keeps: `QUEUE_LENGTH`.
+    pub length: usize,
+}
+
+impl std::fmt::Debug for QueueSettings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("QueueSettings")
+            .field("name", &self.name)
+            .field("length", &self.length)
+            .finish_non_exhaustive() // the URL may hold a password
+    }
+}
+
+/// The bounds of every listener.
+#[derive(Clone, Copy, Debug)]
+pub struct HttpSettings {
+    /// Connections at a time: `HTTP_CONNECTIONS`.
+    pub connections: usize,
+    /// For a request's head, and then its body: `HTTP_TIMEOUT`.
+    pub timeout: Duration,
+}
+
+/// The API's settings.
+#[derive(Clone, Debug)]
+pub struct ApiSettings {
+    /// Where it listens: `API_ADDR`.
+    pub addr: SocketAddr,
+    /// Threads behind `/sync`: `SYNC_THREADS`.
+    pub sync_threads: usize,
+    /// Requests that may wait for them: `SYNC_QUEUE`.
+    pub sync_queue: usize,
+    /// Waiting plus running: `SYNC_TIMEOUT`.
+    pub sync_timeout: Duration,
+}
+
+/// The worker's settings.
+#[derive(Clone, Debug)]
+pub struct WorkerSettings {
+    /// Where it answers `/healthz` and `/metrics`: `WORKER_ADDR`.
+    pub addr: SocketAddr,
+    /// Jobs that run at a time: `WORKER_CONCURRENCY`.
+    pub concurrency: usize,
+    /// Jobs that wait for a retry at a time: `WORKER_WAITING`.
+    pub waiting: usize,
+}
+
+/// The callback's settings.
+#[derive(Clone, Debug)]
+pub struct CallbackSettings {
+    /// Where callbacks may go: `CALLBACK_ALLOW`.
+    pub policy: Policy,
+    /// For one attempt: `CALLBACK_TIMEOUT`.
+    pub timeout: Duration,
+    /// The wait before each retry: `CALLBACK_RETRY_DELAYS`.
+    pub retry_delays: Vec<Duration>,
+    /// More trusted roots: `CALLBACK_CA_FILE`.
+    pub ca_file: Option<PathBuf>,
+}
+
+impl Settings {
+    /// Reads the defaults, the file that `STORM_CONFIG` names, and the environment.
+    ///
+    /// # Errors
+    /// The first setting that can't be used, with its value and what is accepted.
+    pub fn load() -> Result<Self, SettingError> {
+        Self::read(&Source::of_process()?)
+    }
+
+    /// Reads the defaults and then `overrides`, as if these (in upper case) were the environment.
+    ///
+    /// # Errors
+    /// As for [`Settings::load`].
+    pub fn with<'a>(
+        overrides: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) -> Result<Self, SettingError> {
+        let overrides = overrides
+            .into_iter()
+            .map(|(name, value)| (name.into(), value.into()));
+        Self::read(&Source::new(None, overrides)?)
+    }
+
+    fn read(source: &Source) -> Result<Self, SettingError> {
+        Ok(Self {
+            store: StoreSettings::read(source)?,
+            queue: QueueSettings::read(source)?,
+            http: HttpSettings {
+                connections: source.number("http_connections", 1..=1_000_000)?,
+                timeout: source.duration("http_timeout")?,
+            },
+            api: ApiSettings {
+                addr: source.address("api_addr")?,
+                sync_threads: source.number("sync_threads", 1..=1024)?,
+                sync_queue: source.number("sync_queue", 0..=1_000_000)?,
+                sync_timeout: source.duration("sync_timeout")?,
+            },
+            worker: WorkerSettings {
+                addr: source.address("worker_addr")?,
+                concurrency: source.number("worker_concurrency", 1..=1_000_000)?,
+                waiting: source.number("worker_waiting", 1..=10_000_000)?,
+            },
+            callback: CallbackSettings::read(source)?,
+            drain_timeout: source.duration("drain_timeout")?,
+            log: source.parse("log", "a tracing filter, such as info", |filter| {
+                EnvFilter::try_new(filter).ok().map(|_| filter.to_owned())
+            })?,
+            unknown_variables: source.unknown_variables().to_vec(),
+        })
+    }
+}
+
+impl StoreSettings {
+    fn read(source: &Source) -> Result<Self, SettingError> {
+        Ok(Self {
+            path: source.parse("db_url", "sqlite:PATH, the path of a file", database_path)?,
+            synchronous: source.parse("db_synchronous", "full or normal", |word| match word {
+                "full" => Some(Synchronous::Full),
+                "normal" => Some(Synchronous::Normal),
+                _ => None,
+            })?,
+            write_queue: source.number("db_write_queue", 1..=1_000_000)?,
+        })
+    }
+}
+
+impl QueueSettings {
+    fn read(source: &Source) -> Result<Self, SettingError> {
+        Ok(Self {
+            redis_url: source.parse_secret(
+                "redis_url",
+                "redis://[[user]:password@]host:port[/database]",
+                |url| url.into_connection_info().ok().map(|_| url.to_owned()),
+            )?,
+            name: source.parse("queue_name", "a key of 1 to 200 characters", |name| {
+                (1..=200)
+                    .contains(&name.chars().count())
+                    .then(|| name.to_owned())
+            })?,
+            length: source.number("queue_length", 1..=100_000_000)?,
+        })
+    }
+}
+
+impl CallbackSettings {
+    fn read(source: &Source) -> Result<Self, SettingError> {
+        Ok(Self {
+            policy: source.try_parse("callback_allow", Policy::parse)?,
+            timeout: source.duration("callback_timeout")?,
+            retry_delays: source.durations("callback_retry_delays")?,
+            ca_file: Some(source.text("callback_ca_file")?)
+                .filter(|path| !path.is_empty())
+                .map(PathBuf::from),
+        })
+    }
+}
+
+/// The absolute path in `sqlite:PATH`, `sqlite://PATH` or `sqlite:///PATH`.
+///
+/// A database in memory can't be shared by two processes, and a query after `?` would be taken for
+/// a part of the file's name: neither is accepted.
+fn database_path(url: &str) -> Option<PathBuf> {
+    let path = url.strip_prefix("sqlite:")?;
+    let path = path.strip_prefix("//").unwrap_or(path);
+    if path.is_empty() || path.ends_with('/') || path.starts_with(':') || path.contains('?') {
+        return None;
+    }
+    std::path::absolute(path).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{Settings, Synchronous};
+
+    fn refusal(name: &str, value: &str) -> String {
+        Settings::with([(name, value)]).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn the_defaults_are_the_contracts() {
+        let settings = Settings::with([]).unwrap();
+        assert!(
+            settings.store.path.is_absolute() && settings.store.path.ends_with("data/storm.db")
+        );
+        assert_eq!(settings.store.synchronous, Synchronous::Full);
+        assert_eq!(settings.queue.redis_url, "redis://127.0.0.1:6379");
+        assert_eq!(settings.queue.name, "high_priority");
+        assert_eq!(settings.api.addr.to_string(), "127.0.0.1:8000");
+        assert_eq!(settings.worker.addr.to_string(), "127.0.0.1:9000");
+        assert_eq!(
+            (settings.api.sync_threads, settings.api.sync_queue),
+            (4, 64)
+        );
+        assert_eq!(settings.api.sync_timeout, Duration::from_secs(5));
+        assert_eq!(settings.worker.concurrency, 10_000);
+        assert_eq!(settings.callback.timeout, Duration::from_secs(10));
+        assert_eq!(
+            settings.callback.retry_delays,
+            [2, 4, 8].map(Duration::from_secs)
+        );
+        assert_eq!(settings.callback.ca_file, None);
+        assert_eq!(settings.log, "info");
+    }
+
+    #[test]
+    fn a_bad_value_is_refused_with_its_name_itself_and_what_is_accepted() {
+        for (name, value, accepted) in [
+            ("SYNC_THREADS", "0", "a whole number from 1 to 1024"),
+            ("SYNC_THREADS", "many", "a whole number from 1 to 1024"),
+            (
+                "SYNC_TIMEOUT",
+                "5",
+                "a duration above zero, such as 250ms, 10s or 5m",
+            ),
+            (
+                "SYNC_TIMEOUT",
+                "0s",
+                "a duration above zero, such as 250ms, 10s or 5m",
+            ),
+            ("DB_SYNCHRONOUS", "off", "full or normal"),
+            (
+                "DB_URL",
+                "sqlite::memory:",
+                "sqlite:PATH, the path of a file",
+            ),
+            (
+                "DB_URL",
+                "postgres://h/d",
+                "sqlite:PATH, the path of a file",
+            ),
+            (
+                "API_ADDR",
+                "localhost",
+                "address:port, such as 127.0.0.1:8000",
+            ),
+            ("QUEUE_NAME", "", "a key of 1 to 200 characters"),
+            ("LOG", "storm=louder", "a tracing filter, such as info"),
+        ] {
+            assert_eq!(
+                refusal(name, value),
+                format!("{name}={value}: expected {accepted}")
+            );
+        }
+    }
+
+    #[test]
+    fn a_net_that_exempts_the_whole_internet_is_refused() {
+        assert!(refusal("CALLBACK_ALLOW", "0.0.0.0/0").starts_with("CALLBACK_ALLOW=0.0.0.0/0: "));
+    }
+
+    #[test]
+    fn a_password_in_a_refused_url_is_not_printed() {
+        let error = refusal("REDIS_URL", "http://:hunter2@example");
+        assert!(
+            error.starts_with("REDIS_URL=(hidden): expected redis://"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn every_form_of_the_databases_url_is_read() {
+        for (url, path) in [
+            ("sqlite:/var/lib/storm.db", "/var/lib/storm.db"),
+            ("sqlite:///var/lib/storm.db", "/var/lib/storm.db"),
+        ] {
+            let settings = Settings::with([("DB_URL", url)]).unwrap();
+            assert_eq!(settings.store.path.to_str(), Some(path));
+        }
+    }
+
+    #[test]
+    fn no_delays_mean_no_retries() {
+        let settings = Settings::with([("CALLBACK_RETRY_DELAYS", "")]).unwrap();
+        assert!(settings.callback.retry_delays.is_empty());
+    }
+}

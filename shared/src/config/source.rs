@@ -1,0 +1,265 @@
+//! Where settings come from, and how one is read from its text.
+
+use std::{
+    collections::HashMap,
+    env,
+    fmt::Display,
+    net::SocketAddr,
+    ops::RangeInclusive,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use config::{Config, Environment, File, FileFormat};
+use thiserror::Error;
+
+const DEFAULTS: &str = include_str!("default.toml");
+const FILE_VARIABLE: &str = "STORM_CONFIG";
+
+/// A variable that begins so and is no setting is probably a misspelled one.
+const OUR_PREFIXES: [&str; 4] = ["CALLBACK_", "QUEUE_", "SYNC_", "WORKER_"];
+
+/// A setting that can't be used. One line: the setting, its value, what is accepted.
+#[derive(Debug, Error)]
+pub enum SettingError {
+    /// The value can't be read, or is out of bounds.
+    #[error("{name}={value}: expected {accepted}")]
+    Value {
+        /// The setting, in upper case.
+        name: String,
+        /// As it was given; `(hidden)` where it may hold a secret.
+        value: String,
+        /// What would have been right.
+        accepted: String,
+    },
+    /// A setting of that name does not exist.
+    #[error("{}: `{name}` is no setting; the settings are: {}", file.display(), known.join(", "))]
+    Unknown {
+        /// The file that names it.
+        file: PathBuf,
+        /// As it was given.
+        name: String,
+        /// Every setting there is.
+        known: Vec<String>,
+    },
+    /// The file can't be read, or is no TOML.
+    #[error("{FILE_VARIABLE}: {0}")]
+    File(#[from] config::ConfigError),
+}
+
+/// The three layers of settings, merged.
+pub(super) struct Source {
+    config: Config,
+    unknown_variables: Vec<String>,
+}
+
+impl Source {
+    /// The defaults, the file that `STORM_CONFIG` names, the process' environment.
+    pub(super) fn of_process() -> Result<Self, SettingError> {
+        let file = env::var_os(FILE_VARIABLE)
+            .filter(|path| !path.is_empty())
+            .map(PathBuf::from);
+        // A variable that is no UTF-8 can't be a setting of ours.
+        let variables = env::vars_os().filter_map(|(name, value)| {
+            Some((name.into_string().ok()?, value.into_string().ok()?))
+        });
+        Self::new(file.as_deref(), variables)
+    }
+
+    pub(super) fn new(
+        file: Option<&Path>,
+        variables: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, SettingError> {
+        let defaults = Config::builder().add_source(File::from_str(DEFAULTS, FileFormat::Toml));
+        let known = keys(&defaults.build_cloned()?)?;
+
+        let mut layers = defaults;
+        if let Some(file) = file {
+            let source = File::from(file).format(FileFormat::Toml);
+            let named = keys(&Config::builder().add_source(source.clone()).build()?)?;
+            if let Some(name) = named.into_iter().find(|name| !known.contains(name)) {
+                return Err(SettingError::Unknown {
+                    file: file.to_owned(),
+                    name,
+                    known,
+                });
+            }
+            layers = layers.add_source(source);
+        }
+
+        let (ours, others): (HashMap<_, _>, HashMap<_, _>) = variables
+            .into_iter()
+            .partition(|(name, _)| known.contains(&name.to_ascii_lowercase()));
+        let unknown_variables = others
+            .into_keys()
+            .filter(|name| OUR_PREFIXES.iter().any(|prefix| name.starts_with(prefix)))
+            .collect();
+        let config = layers
+            .add_source(Environment::default().source(Some(ours)))
+            .build()?;
+        Ok(Self {
+            config,
+            unknown_variables,
+        })
+    }
+
+    pub(super) fn unknown_variables(&self) -> &[String] {
+        &self.unknown_variables
+    }
+
+    /// The setting as text, without the spaces around it.
+    pub(super) fn text(&self, key: &str) -> Result<String, SettingError> {
+        let text = self.config.get_string(key)?;
+        Ok(text.trim().to_owned())
+    }
+
+    /// The setting as `parse` reads it; `accepted` says what that takes.
+    pub(super) fn parse<T>(
+        &self,
+        key: &str,
+        accepted: impl Into<String>,
+        parse: impl FnOnce(&str) -> Option<T>,
+    ) -> Result<T, SettingError> {
+        let value = self.text(key)?;
+        parse(&value).ok_or_else(|| refused(key, value, accepted))
+    }
+
+    /// The same for a setting that may hold a secret, which no error repeats.
+    pub(super) fn parse_secret<T>(
+        &self,
+        key: &str,
+        accepted: impl Into<String>,
+        parse: impl FnOnce(&str) -> Option<T>,
+    ) -> Result<T, SettingError> {
+        parse(&self.text(key)?).ok_or_else(|| refused(key, "(hidden)".into(), accepted))
+    }
+
+    /// The setting as `parse` reads it, whose error says what is accepted.
+    pub(super) fn try_parse<T, E: Display>(
+        &self,
+        key: &str,
+        parse: impl FnOnce(&str) -> Result<T, E>,
+    ) -> Result<T, SettingError> {
+        let value = self.text(key)?;
+        parse(&value).map_err(|error| refused(key, value, error.to_string()))
+    }
+
+    pub(super) fn number(
+        &self,
+        key: &str,
+        bounds: RangeInclusive<usize>,
+    ) -> Result<usize, SettingError> {
+        let accepted = format!("a whole number from {} to {}", bounds.start(), bounds.end());
+        self.parse(key, accepted, |text| {
+            text.parse().ok().filter(|n| bounds.contains(n))
+        })
+    }
+
+    pub(super) fn address(&self, key: &str) -> Result<SocketAddr, SettingError> {
+        self.parse(key, "address:port, such as 127.0.0.1:8000", |text| {
+            text.parse().ok()
+        })
+    }
+
+    pub(super) fn duration(&self, key: &str) -> Result<Duration, SettingError> {
+        self.parse(
+            key,
+            "a duration above zero, such as 250ms, 10s or 5m",
+            above_zero,
+        )
+    }
+
+    /// Durations between commas; none at all in an empty text.
+    pub(super) fn durations(&self, key: &str) -> Result<Vec<Duration>, SettingError> {
+        self.parse(
+            key,
+            "up to 100 durations above zero between commas, such as 2s,4s,8s",
+            |text| {
+                if text.is_empty() {
+                    return Some(Vec::new());
+                }
+                let durations: Vec<_> = text.split(',').map(above_zero).collect::<Option<_>>()?;
+                (durations.len() <= 100).then_some(durations)
+            },
+        )
+    }
+}
+
+fn above_zero(text: &str) -> Option<Duration> {
+    humantime::parse_duration(text.trim())
+        .ok()
+        .filter(|duration| !duration.is_zero())
+}
+
+fn refused(key: &str, value: String, accepted: impl Into<String>) -> SettingError {
+    SettingError::Value {
+        name: key.to_ascii_uppercase(),
+        value,
+        accepted: accepted.into(),
+    }
+}
+
+/// The names at the top of a layer, sorted.
+fn keys(layer: &Config) -> Result<Vec<String>, SettingError> {
+    let table: HashMap<String, config::Value> = layer.clone().try_deserialize()?;
+    let mut keys: Vec<_> = table.into_keys().collect();
+    keys.sort();
+    Ok(keys)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{io::Write as _, path::Path};
+
+    use super::Source;
+
+    fn file(text: &str) -> tempfile::NamedTempFile {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+        file
+    }
+
+    fn variable(name: &str, value: &str) -> (String, String) {
+        (name.to_owned(), value.to_owned())
+    }
+
+    #[test]
+    fn the_environment_wins_over_the_file_and_the_file_over_the_defaults() {
+        let file = file("sync_threads = 2\nsync_queue = 3");
+        let source = Source::new(Some(file.path()), [variable("SYNC_QUEUE", "5")]).unwrap();
+        assert_eq!(source.number("sync_threads", 1..=9).unwrap(), 2);
+        assert_eq!(source.number("sync_queue", 1..=9).unwrap(), 5);
+        assert_eq!(source.text("sync_timeout").unwrap(), "5s");
+    }
+
+    #[test]
+    fn an_unknown_setting_in_the_file_is_refused_by_name() {
+        let file = file("sync_treads = 2");
+        let error = Source::new(Some(file.path()), [])
+            .err()
+            .unwrap()
+            .to_string();
+        assert!(error.contains("`sync_treads` is no setting") && error.contains("sync_threads"));
+    }
+
+    #[test]
+    fn a_missing_file_is_an_error_that_names_it() {
+        let error = Source::new(Some(Path::new("/nowhere.toml")), [])
+            .err()
+            .unwrap()
+            .to_string();
+        assert!(
+            error.contains("STORM_CONFIG") && error.contains("/nowhere.toml"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_misspelled_variable_is_noticed_and_a_strangers_is_not() {
+        let variables = [variable("CALLBACK_ALOW", "x"), variable("PATH", "/bin")];
+        assert_eq!(
+            Source::new(None, variables).unwrap().unknown_variables(),
+            ["CALLBACK_ALOW"]
+        );
+    }
+}

@@ -1,0 +1,14 @@
+//! What the three services share, in the order in which a request meets it.
+//!
+//! * [`config`]: every setting, read once at start.
+//! * [`models`]: the words of the domain: an id, a status, a report's spec, a callback's URL, a row.
+//! * [`services`]: what works on them: the store, the queue, the report, the address guard.
+//! * [`server`]: the accept loop behind every listener of ours.
+//! * [`telemetry`], [`shutdown`]: how a process speaks and how it ends.
+
+pub mod config;
+pub mod models;
+pub mod server;
+pub mod services;
+pub mod shutdown;
+pub mod telemetry;

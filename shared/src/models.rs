@@ -1,0 +1,17 @@
+//! The words of the domain. Each is checked where it is made, and nowhere again.
+
+mod callback_url;
+mod failure;
+mod report_spec;
+mod request;
+mod request_id;
+mod status;
+
+pub use callback_url::{CallbackUrl, CallbackUrlError};
+pub use failure::{Failure, FailureReason};
+pub use report_spec::{
+    Records, RecordsError, ReportName, ReportNameError, ReportSpec, WAIT_PER_RECORD,
+};
+pub use request::{Mode, Request};
+pub use request_id::RequestId;
+pub use status::Status;

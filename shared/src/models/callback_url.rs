@@ -1,0 +1,198 @@
+//! Where a client wants to hear of its finished report.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use url::{Host, Position, Url};
+
+/// An absolute http or https URL with a host, without credentials.
+///
+/// It keeps the text as the client sent it, for echoing, and the normalised form, which alone is
+/// judged and dialled. Path and query can carry the receiver's secrets: `Debug` shows the origin
+/// only, and there is no `Display`.
+#[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct CallbackUrl {
+    sent: String,
+    url: Url,
+}
+
+/// Why a text is no callback URL, and what is accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum CallbackUrlError {
+    /// More characters than [`CallbackUrl::MAX_CHARS`].
+    #[error(
+        "must have at most {} characters, not {length}",
+        CallbackUrl::MAX_CHARS
+    )]
+    TooLong {
+        /// The number of characters that were sent.
+        length: usize,
+    },
+    /// The text is no absolute URL.
+    #[error("must be an absolute URL such as `https://example.com/hook`: {0}")]
+    Malformed(url::ParseError),
+    /// Another scheme.
+    #[error("must begin with `http://` or `https://`")]
+    Scheme,
+    /// A host that no name look-up could ever find.
+    #[error(
+        "must name its host by an IP address, or by a name of at most {} letters, digits, `-`, `_` \
+         and `.`",
+        CallbackUrl::MAX_HOST_CHARS
+    )]
+    Host,
+    /// A user name or a password before the host.
+    #[error("must not carry a user name or a password")]
+    UserInfo,
+    /// Port 0, to which nothing can listen.
+    #[error("must name a port from 1 to 65535, or none")]
+    Port,
+}
+
+impl CallbackUrl {
+    /// The longest URL as it is sent, in characters.
+    pub const MAX_CHARS: usize = 2048;
+    /// The longest host name, in characters (RFC 1035).
+    const MAX_HOST_CHARS: usize = 253;
+
+    /// Reads a URL as browsers do (the WHATWG's rules), so that every spelling of a host ends in
+    /// the one normalised form that is judged and dialled.
+    ///
+    /// # Errors
+    /// The text is too long, or no URL that a callback could ever be sent to.
+    pub fn parse(text: &str) -> Result<Self, CallbackUrlError> {
+        let length = text.chars().count();
+        if length > Self::MAX_CHARS {
+            return Err(CallbackUrlError::TooLong { length });
+        }
+        let url = Url::parse(text).map_err(CallbackUrlError::Malformed)?;
+        if !matches!(url.scheme(), "http" | "https") {
+            return Err(CallbackUrlError::Scheme);
+        }
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(CallbackUrlError::UserInfo);
+        }
+        if !url.host().is_some_and(|host| can_be_found(&host)) {
+            return Err(CallbackUrlError::Host);
+        }
+        if url.port() == Some(0) {
+            return Err(CallbackUrlError::Port);
+        }
+        Ok(Self {
+            sent: text.to_owned(),
+            url,
+        })
+    }
+
+    /// The text as it was sent.
+    pub fn as_str(&self) -> &str {
+        &self.sent
+    }
+
+    /// The normalised form: what is judged and dialled.
+    pub fn url(&self) -> &Url {
+        &self.url
+    }
+
+    /// Scheme, host and port (no port if it is the scheme's own) of the normalised form, such as
+    /// `https://example.com:8443`: all of a URL that may be logged.
+    pub fn origin(&self) -> &str {
+        &self.url[..Position::BeforePath]
+    }
+}
+
+impl fmt::Debug for CallbackUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "CallbackUrl({}/…)", self.origin())
+    }
+}
+
+impl TryFrom<String> for CallbackUrl {
+    type Error = CallbackUrlError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        Self::parse(&text)
+    }
+}
+
+impl From<CallbackUrl> for String {
+    fn from(url: CallbackUrl) -> Self {
+        url.sent
+    }
+}
+
+fn can_be_found(host: &Host<&str>) -> bool {
+    let Host::Domain(name) = host else {
+        return true;
+    };
+    name.len() <= CallbackUrl::MAX_HOST_CHARS
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{CallbackUrl, CallbackUrlError};
+
+    #[test]
+    fn a_url_is_echoed_as_sent_and_dialled_as_normalised() {
+        let url = CallbackUrl::parse("HTTP://0x7f.1:80/a/../b?q#f").unwrap();
+        assert_eq!(url.as_str(), "HTTP://0x7f.1:80/a/../b?q#f");
+        assert_eq!(url.url().as_str(), "http://127.0.0.1/b?q#f");
+        assert_eq!(url.origin(), "http://127.0.0.1");
+        let url = CallbackUrl::parse("https://bücher.example:8443/").unwrap();
+        assert_eq!(url.origin(), "https://xn--bcher-kva.example:8443");
+    }
+
+    #[test]
+    fn length_is_counted_in_characters() {
+        let head = "http://example.com/";
+        let longest = format!("{head}{}", "é".repeat(CallbackUrl::MAX_CHARS - head.len()));
+        assert!(CallbackUrl::parse(&longest).is_ok());
+        let error = CallbackUrl::parse(&format!("{longest}é")).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "must have at most 2048 characters, not 2049"
+        );
+    }
+
+    #[test]
+    fn what_can_never_be_called_is_refused_by_its_reason() {
+        use CallbackUrlError::{Host, Port, Scheme, UserInfo};
+        for (text, error) in [
+            ("ftp://example.com/", Scheme),
+            ("file:///etc/passwd", Scheme),
+            ("unix:/run/socket", Scheme),
+            ("http://user@example.com/", UserInfo),
+            ("http://:password@example.com/", UserInfo),
+            ("http://exam\"ple.com/", Host),
+            (&format!("http://{}.com/", "a.".repeat(125)), Host),
+            ("http://example.com:0/", Port),
+        ] {
+            assert_eq!(CallbackUrl::parse(text), Err(error), "{text}");
+        }
+        for text in [
+            "",
+            "/hook",
+            "example.com/hook",
+            "http://",
+            "http:///",
+            "http://a:99999/",
+        ] {
+            let parsed = CallbackUrl::parse(text);
+            assert!(
+                matches!(parsed, Err(CallbackUrlError::Malformed(_))),
+                "{text}: {parsed:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn debug_output_shows_neither_path_nor_query() {
+        let url = CallbackUrl::parse("https://hooks.example/T0/secret?token=secret").unwrap();
+        assert_eq!(format!("{url:?}"), "CallbackUrl(https://hooks.example/…)");
+    }
+}

@@ -1,0 +1,87 @@
+//! The identity of one request, which carries the moment of its acceptance.
+
+use std::{fmt, str::FromStr, time::SystemTime};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// A `UUIDv7`: the id of a row in `requests`.
+///
+/// Ids made by one process grow, so a growing table is appended to, and the order of ids is the
+/// order of acceptance to the millisecond: "older than" is a comparison of ids.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct RequestId(Uuid);
+
+impl RequestId {
+    /// A new id, made of the wall clock and of randomness.
+    pub fn generate() -> Self {
+        Self(Uuid::now_v7())
+    }
+
+    /// The moment the id was made, in whole milliseconds.
+    ///
+    /// An id that is no `UUIDv7` (nobody but a hand-written row has one) reads as the epoch.
+    pub fn created_at(self) -> Timestamp {
+        let (seconds, nanos) = self.0.get_timestamp().map_or((0, 0), |at| at.to_unix());
+        Timestamp::new(seconds.cast_signed(), nanos.cast_signed()).unwrap_or(Timestamp::UNIX_EPOCH)
+    }
+
+    /// The smallest id that any request accepted at `moment` or later can have.
+    ///
+    /// Every id below it belongs to a request accepted before.
+    pub fn floor(moment: SystemTime) -> Self {
+        let millis = moment
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .map_or(0, |since| since.as_millis());
+        let millis = u64::try_from(millis).unwrap_or(u64::MAX);
+        Self(uuid::Builder::from_unix_timestamp_millis(millis, &[0; 10]).into_uuid())
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for RequestId {
+    type Err = uuid::Error;
+
+    /// Reads the hyphenated form in either case, and the other forms of a UUID.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse().map(Self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, SystemTime};
+
+    use super::RequestId;
+
+    #[test]
+    fn an_id_lies_between_the_floors_around_its_making() {
+        let before = RequestId::floor(SystemTime::now());
+        let id = RequestId::generate();
+        let after = RequestId::floor(SystemTime::now() + Duration::from_millis(2));
+        assert!(before <= id && id < after, "{before} <= {id} < {after}");
+    }
+
+    #[test]
+    fn order_of_text_is_order_of_ids() {
+        let mut ids: Vec<_> = (0..1000).map(|_| RequestId::generate()).collect();
+        ids.sort_by_key(ToString::to_string);
+        assert!(ids.is_sorted());
+    }
+
+    #[test]
+    fn an_id_carries_the_moment_of_its_making() {
+        let at = SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_123);
+        assert_eq!(
+            format!("{:.3}", RequestId::floor(at).created_at()),
+            "2023-11-14T22:13:20.123Z"
+        );
+    }
+}

@@ -1,0 +1,7 @@
+//! What works on the models, in the order in which a job meets it.
+
+pub mod guard;
+pub mod health;
+pub mod queue;
+pub mod report;
+pub mod store;

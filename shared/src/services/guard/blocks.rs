@@ -1,0 +1,133 @@
+//! The blocks that are no public unicast, after IANA's special-purpose and address space registries.
+
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+use ipnetwork::{Ipv4Network, Ipv6Network};
+
+/// Why an address is not public.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Rule {
+    /// "This network" or no address at all: `0.0.0.0/8`, `::`.
+    Unspecified,
+    /// This host: `127.0.0.0/8`, `::1`.
+    Loopback,
+    /// Somebody's own network: RFC 1918, and IPv6's unique local addresses.
+    Private,
+    /// Between a provider and its customers (carrier-grade NAT): `100.64.0.0/10`.
+    Shared,
+    /// This link, where clouds put their metadata services: `169.254.0.0/16`, `fe80::/10`.
+    LinkLocal,
+    /// Examples in texts.
+    Documentation,
+    /// Laboratories: `198.18.0.0/15`.
+    Benchmarking,
+    /// Protocols of the network itself: IETF assignments, AS112, AMT, 6to4, Teredo.
+    Special,
+    /// Groups of hosts.
+    Multicast,
+    /// Everything that was never given out: `240.0.0.0/4`, and IPv6 outside `2000::/3`.
+    Reserved,
+}
+
+impl Rule {
+    /// The rule's stable name, in snake case.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Unspecified => "unspecified",
+            Self::Loopback => "loopback",
+            Self::Private => "private",
+            Self::Shared => "shared",
+            Self::LinkLocal => "link_local",
+            Self::Documentation => "documentation",
+            Self::Benchmarking => "benchmarking",
+            Self::Special => "special",
+            Self::Multicast => "multicast",
+            Self::Reserved => "reserved",
+        }
+    }
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// The rule that refuses `address`, which must be in its canonical form; `None` if it is public.
+pub(super) fn rule_against(address: IpAddr) -> Option<Rule> {
+    match address {
+        IpAddr::V4(address) => rule_against_v4(address),
+        IpAddr::V6(address) => rule_against_v6(address),
+    }
+}
+
+/// IPv4 is public unless a block says otherwise.
+fn rule_against_v4(address: Ipv4Addr) -> Option<Rule> {
+    V4.iter()
+        .find(|(net, _)| net.contains(address))
+        .map(|(_, rule)| *rule)
+}
+
+/// IPv6 is public inside of `2000::/3` only, and there unless a block says otherwise.
+fn rule_against_v6(address: Ipv6Addr) -> Option<Rule> {
+    match address {
+        Ipv6Addr::UNSPECIFIED => return Some(Rule::Unspecified),
+        Ipv6Addr::LOCALHOST => return Some(Rule::Loopback),
+        _ => {}
+    }
+    let block = V6
+        .iter()
+        .find(|(net, _)| net.contains(address))
+        .map(|(_, rule)| *rule);
+    block.or_else(|| (!GLOBAL_UNICAST.contains(address)).then_some(Rule::Reserved))
+}
+
+const V4: [(Ipv4Network, Rule); 18] = [
+    (v4([0, 0, 0, 0], 8), Rule::Unspecified),
+    (v4([10, 0, 0, 0], 8), Rule::Private),
+    (v4([100, 64, 0, 0], 10), Rule::Shared),
+    (v4([127, 0, 0, 0], 8), Rule::Loopback),
+    (v4([169, 254, 0, 0], 16), Rule::LinkLocal),
+    (v4([172, 16, 0, 0], 12), Rule::Private),
+    (v4([192, 0, 0, 0], 24), Rule::Special), // IETF protocol assignments
+    (v4([192, 0, 2, 0], 24), Rule::Documentation),
+    (v4([192, 31, 196, 0], 24), Rule::Special), // AS112
+    (v4([192, 52, 193, 0], 24), Rule::Special), // AMT
+    (v4([192, 88, 99, 0], 24), Rule::Special),  // 6to4 relays
+    (v4([192, 168, 0, 0], 16), Rule::Private),
+    (v4([192, 175, 48, 0], 24), Rule::Special), // AS112
+    (v4([198, 18, 0, 0], 15), Rule::Benchmarking),
+    (v4([198, 51, 100, 0], 24), Rule::Documentation),
+    (v4([203, 0, 113, 0], 24), Rule::Documentation),
+    (v4([224, 0, 0, 0], 4), Rule::Multicast),
+    (v4([240, 0, 0, 0], 4), Rule::Reserved), // broadcast included
+];
+
+const GLOBAL_UNICAST: Ipv6Network = v6(0x2000_0000_0000_0000, 3);
+
+/// Special blocks inside `2000::/3`, and those outside of it that deserve a name of their own.
+const V6: [(Ipv6Network, Rule); 8] = [
+    (v6(0x2001_0000_0000_0000, 23), Rule::Special), // IETF protocol assignments, Teredo included
+    (v6(0x2001_0db8_0000_0000, 32), Rule::Documentation),
+    (v6(0x2002_0000_0000_0000, 16), Rule::Special), // 6to4
+    (v6(0x2620_004f_8000_0000, 48), Rule::Special), // AS112
+    (v6(0x3fff_0000_0000_0000, 20), Rule::Documentation),
+    (v6(0xfc00_0000_0000_0000, 7), Rule::Private),
+    (v6(0xfe80_0000_0000_0000, 10), Rule::LinkLocal),
+    (v6(0xff00_0000_0000_0000, 8), Rule::Multicast),
+];
+
+const fn v4([a, b, c, d]: [u8; 4], prefix: u8) -> Ipv4Network {
+    // Evaluated at compile time: a wrong prefix length doesn't build.
+    Ipv4Network::new_checked(Ipv4Addr::new(a, b, c, d), prefix).expect("a length of at most 32")
+}
+
+/// A net by the upper half of its address.
+const fn v6(upper: u64, prefix: u8) -> Ipv6Network {
+    // Evaluated at compile time, as above. (`as`, for `From` is not const.)
+    Ipv6Network::new_checked(Ipv6Addr::from_bits((upper as u128) << 64), prefix)
+        .expect("a length of at most 128")
+}

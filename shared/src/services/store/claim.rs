@@ -1,0 +1,153 @@
+//! The claim: how a row becomes one worker's, and nobody else's.
+
+use jiff::Timestamp;
+use rusqlite::{Connection, OptionalExtension, Row, ToSql, params, types::ToSqlOutput};
+use uuid::Uuid;
+
+use super::rows;
+use crate::{
+    models::{FailureReason, ReportSpec, RequestId},
+    services::report::Report,
+};
+
+/// The identity of one start of a worker's process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct OwnerId(Uuid);
+
+impl OwnerId {
+    /// A new identity.
+    pub fn generate() -> Self {
+        Self(Uuid::new_v4())
+    }
+}
+
+impl std::fmt::Display for OwnerId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl ToSql for OwnerId {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(self.to_string().into())
+    }
+}
+
+/// The right to write to one row, until somebody takes it over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// The row.
+    pub id: RequestId,
+    /// Who claimed it.
+    pub owner: OwnerId,
+    /// The how-manieth claim of this row it is, from 1.
+    pub number: i64,
+}
+
+/// A claimed job, with what earlier claims stored of it.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// The right to write to it.
+    pub claim: Claim,
+    /// What to make.
+    pub spec: ReportSpec,
+    /// The report, if it has been made before.
+    pub report: Option<Report>,
+    /// Where to call back, as the client sent it.
+    pub callback_url: Option<String>,
+    /// Callback attempts whose outcome is known.
+    pub attempts: u32,
+    /// When the next attempt is due, if one has failed before.
+    pub next_attempt_at: Option<Timestamp>,
+}
+
+/// Claims those of `ids` that are `PENDING`.
+pub(super) fn claim_all(
+    connection: &Connection,
+    owner: OwnerId,
+    ids: &[RequestId],
+) -> rusqlite::Result<Vec<Job>> {
+    let owner_text = owner.to_string();
+    let now = rows::time(Timestamp::now());
+    let mut claim = connection.prepare_cached(
+        "UPDATE requests SET status = 'PROCESSING', claim = claim + 1, owner = ?2, claimed_at = ?3
+         WHERE id = ?1 AND status = 'PENDING'
+         RETURNING claim, input_payload, result_payload, callback_url, attempts, next_attempt_at",
+    )?;
+    let mut jobs = Vec::with_capacity(ids.len());
+    for &id in ids {
+        let claimed = claim
+            .query_row(params![id.to_string(), owner_text, now], Columns::read)
+            .optional()?;
+        let Some(columns) = claimed else { continue };
+        match columns.into_job(id, owner) {
+            Ok(job) => jobs.push(job),
+            Err(error) => fail_invalid(connection, id, &error)?,
+        }
+    }
+    Ok(jobs)
+}
+
+/// A row that the API can't have written ends here: it would only fail again.
+fn fail_invalid(
+    connection: &Connection,
+    id: RequestId,
+    error: &serde_json::Error,
+) -> rusqlite::Result<()> {
+    tracing::error!(%id, %error, "a row can't be read");
+    connection
+        .prepare_cached(
+            "UPDATE requests SET status = 'FAILED', completed_at = ?2, failure_reason = ?3,
+                 failure_detail = ?4 WHERE id = ?1",
+        )?
+        .execute(params![
+            id.to_string(),
+            rows::time(Timestamp::now()),
+            FailureReason::InvalidRow.as_str(),
+            format!("The row can't be read: {error}."),
+        ])?;
+    Ok(())
+}
+
+/// What `RETURNING` returns.
+struct Columns {
+    number: i64,
+    input: String,
+    result: Option<String>,
+    callback_url: Option<String>,
+    attempts: u32,
+    next_attempt_at: Option<String>,
+}
+
+impl Columns {
+    fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Self {
+            number: row.get(0)?,
+            input: row.get(1)?,
+            result: row.get(2)?,
+            callback_url: row.get(3)?,
+            attempts: row.get(4)?,
+            next_attempt_at: row.get(5)?,
+        })
+    }
+
+    fn into_job(self, id: RequestId, owner: OwnerId) -> serde_json::Result<Job> {
+        Ok(Job {
+            claim: Claim {
+                id,
+                owner,
+                number: self.number,
+            },
+            spec: serde_json::from_str(&self.input)?,
+            report: self
+                .result
+                .as_deref()
+                .map(serde_json::from_str)
+                .transpose()?,
+            callback_url: self.callback_url,
+            attempts: self.attempts,
+            // A time that can't be read is one that has come.
+            next_attempt_at: self.next_attempt_at.and_then(|at| at.parse().ok()),
+        })
+    }
+}

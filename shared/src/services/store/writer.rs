@@ -1,0 +1,196 @@
+//! The one writer of a process: whatever writes wait go into one transaction.
+//!
+//! A commit costs an fsync, so the writes that arrive during one commit share the next. Each stands
+//! in a savepoint: one that fails is undone alone. A write's caller hears of it after the commit.
+
+use std::sync::Mutex;
+
+use rusqlite::Connection;
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinHandle,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::StoreError;
+
+/// The most writes in one transaction. It bounds how long the others wait for the database's lock.
+const BATCH: usize = 1024;
+
+/// The way to the writer's thread.
+pub(super) struct Writer {
+    queue: mpsc::Sender<Box<dyn Write>>,
+    closing: CancellationToken,
+    task: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Writer {
+    /// Starts the writer on `connection`; `capacity` writes may wait for it.
+    pub(super) fn start(connection: tokio_rusqlite::Connection, capacity: usize) -> Self {
+        let (queue, waiting) = mpsc::channel(capacity);
+        let closing = CancellationToken::new();
+        let task = tokio::spawn(run(connection, waiting, closing.clone()));
+        Self {
+            queue,
+            closing,
+            task: Mutex::new(Some(task)),
+        }
+    }
+
+    /// Has `write` committed, waiting for a place in the queue.
+    pub(super) async fn write<T: Send + 'static>(
+        &self,
+        write: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (write, outcome) = pending(write);
+        self.queue
+            .send(write)
+            .await
+            .map_err(|_| StoreError::Closed)?;
+        outcome.await.unwrap_or(Err(StoreError::Closed))
+    }
+
+    /// Has `write` committed, or refuses it at once when the queue is full.
+    pub(super) async fn try_write<T: Send + 'static>(
+        &self,
+        write: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (write, outcome) = pending(write);
+        self.queue.try_send(write).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => StoreError::QueueFull,
+            mpsc::error::TrySendError::Closed(_) => StoreError::Closed,
+        })?;
+        outcome.await.unwrap_or(Err(StoreError::Closed))
+    }
+
+    /// Commits what waits and closes the connection.
+    pub(super) async fn close(&self) {
+        self.closing.cancel();
+        let task = self
+            .task
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .take();
+        if let Some(task) = task {
+            let _ = task.await; // a panic in it was reported where it happened
+        }
+    }
+}
+
+async fn run(
+    connection: tokio_rusqlite::Connection,
+    mut waiting: mpsc::Receiver<Box<dyn Write>>,
+    closing: CancellationToken,
+) {
+    loop {
+        let mut batch = Vec::with_capacity(BATCH);
+        tokio::select! {
+            // What waits when the store closes is still committed: `close` only shuts the door.
+            () = closing.cancelled(), if !waiting.is_closed() => { waiting.close(); continue }
+            taken = waiting.recv_many(&mut batch, BATCH) => if taken == 0 { break },
+        }
+        if connection
+            .call_raw(move |db| commit(db, batch))
+            .await
+            .is_err()
+        {
+            tracing::error!("the database's thread has ended; every write is refused");
+            break;
+        }
+    }
+    if let Err(error) = connection.close().await {
+        tracing::warn!(%error, "the database was not closed cleanly");
+    }
+}
+
+/// Commits `batch` in one transaction, and tells every caller.
+fn commit(connection: &mut Connection, mut batch: Vec<Box<dyn Write>>) {
+    let committed = apply(connection, &mut batch).inspect_err(|error| {
+        tracing::warn!(%error, writes = batch.len(), "a transaction failed");
+        if !connection.is_autocommit() {
+            let _ = connection.execute_batch("ROLLBACK"); // or SQLite did so itself
+        }
+    });
+    let committed = committed.map_err(StoreError::from);
+    for write in batch {
+        write.settle(&committed);
+    }
+}
+
+fn apply(connection: &Connection, batch: &mut [Box<dyn Write>]) -> rusqlite::Result<()> {
+    execute(connection, "BEGIN IMMEDIATE")?;
+    for write in batch {
+        execute(connection, "SAVEPOINT one_write")?;
+        if let Err(error) = write.apply(connection) {
+            // Some errors (a full disk) end the whole transaction.
+            if connection.is_autocommit() {
+                return Err(error);
+            }
+            execute(connection, "ROLLBACK TO one_write")?;
+            write.undone(error);
+        }
+        execute(connection, "RELEASE one_write")?;
+    }
+    execute(connection, "COMMIT")
+}
+
+fn execute(connection: &Connection, statement: &str) -> rusqlite::Result<()> {
+    connection.prepare_cached(statement)?.execute([]).map(drop)
+}
+
+/// A write and its caller, whatever the write returns.
+trait Write: Send {
+    /// Does the write within a savepoint.
+    fn apply(&mut self, connection: &Connection) -> rusqlite::Result<()>;
+    /// Takes note that the savepoint was rolled back.
+    fn undone(&mut self, error: rusqlite::Error);
+    /// Tells the caller, when the transaction's fate is known.
+    fn settle(self: Box<Self>, committed: &Result<(), StoreError>);
+}
+
+struct Pending<F, T> {
+    work: Option<F>,
+    result: Option<Result<T, StoreError>>,
+    caller: oneshot::Sender<Result<T, StoreError>>,
+}
+
+fn pending<F, T>(work: F) -> (Box<dyn Write>, oneshot::Receiver<Result<T, StoreError>>)
+where
+    F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    T: Send + 'static,
+{
+    let (caller, outcome) = oneshot::channel();
+    (
+        Box::new(Pending {
+            work: Some(work),
+            result: None,
+            caller,
+        }),
+        outcome,
+    )
+}
+
+impl<F, T> Write for Pending<F, T>
+where
+    F: FnOnce(&Connection) -> rusqlite::Result<T> + Send,
+    T: Send,
+{
+    fn apply(&mut self, connection: &Connection) -> rusqlite::Result<()> {
+        if let Some(work) = self.work.take() {
+            self.result = Some(Ok(work(connection)?));
+        }
+        Ok(())
+    }
+
+    fn undone(&mut self, error: rusqlite::Error) {
+        self.result = Some(Err(error.into()));
+    }
+
+    fn settle(self: Box<Self>, committed: &Result<(), StoreError>) {
+        let result = match committed {
+            Ok(()) => self.result.unwrap_or(Err(StoreError::Closed)),
+            Err(error) => Err(error.clone()),
+        };
+        let _ = self.caller.send(result); // a caller that went away needs no answer
+    }
+}

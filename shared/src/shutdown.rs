@@ -1,0 +1,35 @@
+//! How a process is told to end: SIGINT or SIGTERM once ends it in order, twice at once.
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+/// The exit status of a process that was told twice, as a shell gives it for SIGTERM.
+const TOLD_TWICE: i32 = 143;
+
+/// A token that is cancelled by the first SIGINT or SIGTERM. The second one ends the process.
+///
+/// # Errors
+/// The signal handlers could not be installed.
+pub fn on_signal() -> std::io::Result<CancellationToken> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let token = CancellationToken::new();
+    let cancel = token.clone();
+    tokio::spawn(async move {
+        let name = either(&mut interrupt, &mut terminate).await;
+        info!(signal = name, "shutting down; a second signal ends at once");
+        cancel.cancel();
+        let name = either(&mut interrupt, &mut terminate).await;
+        info!(signal = name, "told twice: ending at once");
+        std::process::exit(TOLD_TWICE);
+    });
+    Ok(token)
+}
+
+async fn either(interrupt: &mut Signal, terminate: &mut Signal) -> &'static str {
+    tokio::select! {
+        _ = interrupt.recv() => "SIGINT",
+        _ = terminate.recv() => "SIGTERM",
+    }
+}

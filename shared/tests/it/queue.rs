@@ -1,0 +1,206 @@
+//! The queue's protocol, on a real Redis.
+
+use std::time::Duration;
+
+use storm_shared::{
+    config::{QueueSettings, Settings},
+    models::RequestId,
+    services::queue::{Doorbell, Entry, Inbox, Queue},
+};
+
+use crate::redis_server::{RedisServer, free_port};
+
+const KEY: &str = "high_priority";
+
+fn settings(url: &str) -> QueueSettings {
+    Settings::with([("REDIS_URL", url)]).unwrap().queue
+}
+
+fn queue(redis: &RedisServer, store: &str) -> Queue {
+    Queue::new(&settings(&redis.url()), store).unwrap()
+}
+
+fn stream_length(redis: &RedisServer) -> i64 {
+    redis::from_redis_value(redis.command(redis::cmd("XLEN").arg(KEY))).unwrap()
+}
+
+/// Reads until `count` entries have come.
+async fn read(inbox: &mut Inbox, count: usize) -> Vec<Entry> {
+    let mut entries = Vec::new();
+    while entries.len() < count {
+        entries.extend(inbox.read(count - entries.len()).await);
+    }
+    entries
+}
+
+fn jobs(entries: &[Entry]) -> Vec<RequestId> {
+    entries.iter().filter_map(|entry| entry.job).collect()
+}
+
+/// Rings until the inbox hears: what is rung while Redis is away is lost, as it may be.
+async fn ring_until_heard(bell: &Doorbell, inbox: &mut Inbox) {
+    let id = RequestId::generate();
+    loop {
+        bell.ring(id);
+        let entries = inbox.read(10).await;
+        inbox.done(&entries).await;
+        if jobs(&entries).contains(&id) {
+            return;
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_rung_is_read_once_and_then_gone() {
+    let redis = RedisServer::start();
+    let queue = queue(&redis, "here");
+    let bell = Doorbell::start(queue.clone());
+    let ids: Vec<_> = (0..1000).map(|_| RequestId::generate()).collect();
+    ids.iter().for_each(|id| bell.ring(*id));
+    bell.close().await;
+    let (mut one, mut two) = (
+        Inbox::new(queue.clone(), "one".into()),
+        Inbox::new(queue, "two".into()),
+    );
+    let first = read(&mut one, 400).await;
+    let second = read(&mut two, 600).await;
+    let mut read = [jobs(&first), jobs(&second)].concat();
+    read.sort();
+    assert_eq!(read, ids);
+    one.done(&first).await;
+    two.done(&second).await;
+    assert_eq!(stream_length(&redis), 0);
+}
+
+#[tokio::test]
+async fn entries_of_a_dead_consumer_are_taken_over() {
+    let redis = RedisServer::start();
+    let queue = queue(&redis, "here");
+    let bell = Doorbell::start(queue.clone());
+    let id = RequestId::generate();
+    bell.ring(id);
+    let mut dead = Inbox::new(queue.clone(), "dead".into());
+    read(&mut dead, 1).await;
+    drop(dead);
+    let mut alive =
+        Inbox::new(queue, "alive".into()).with_abandoned_after(Duration::from_millis(1));
+    let entries = read(&mut alive, 1).await;
+    assert_eq!(jobs(&entries), [id]);
+    alive.done(&entries).await;
+    assert_eq!(stream_length(&redis), 0);
+}
+
+#[tokio::test]
+async fn two_stores_on_one_redis_leave_each_others_entries_alone() {
+    let redis = RedisServer::start();
+    let (here, there) = (queue(&redis, "here"), queue(&redis, "there"));
+    let (mut at_home, mut abroad) = (
+        Inbox::new(here.clone(), "a".into()),
+        Inbox::new(there, "b".into()),
+    );
+    let bell = Doorbell::start(here);
+    let id = RequestId::generate();
+    bell.ring(id);
+    let seen = read(&mut abroad, 1).await;
+    assert_eq!(jobs(&seen), []);
+    abroad.done(&seen).await;
+    assert_eq!(
+        stream_length(&redis),
+        1,
+        "it is still there for its own store"
+    );
+    let entries = read(&mut at_home, 1).await;
+    assert_eq!(jobs(&entries), [id]);
+    at_home.done(&entries).await;
+    assert_eq!(stream_length(&redis), 0);
+}
+
+#[tokio::test]
+async fn an_entry_that_is_none_of_ours_is_dropped() {
+    let redis = RedisServer::start();
+    redis.command(
+        redis::cmd("XADD")
+            .arg(KEY)
+            .arg("*")
+            .arg("what")
+            .arg("garbage"),
+    );
+    let mut inbox = Inbox::new(queue(&redis, "here"), "a".into());
+    let entries = read(&mut inbox, 1).await;
+    assert_eq!(jobs(&entries), []);
+    inbox.done(&entries).await;
+    assert_eq!(stream_length(&redis), 0);
+}
+
+#[tokio::test]
+async fn a_flushed_redis_is_used_again() {
+    let redis = RedisServer::start();
+    let queue = queue(&redis, "here");
+    let bell = Doorbell::start(queue.clone());
+    let mut inbox = Inbox::new(queue, "a".into());
+    ring_until_heard(&bell, &mut inbox).await;
+    redis.command(&redis::cmd("FLUSHALL"));
+    ring_until_heard(&bell, &mut inbox).await;
+}
+
+#[tokio::test]
+async fn a_redis_that_was_killed_and_came_back_empty_is_used_again() {
+    let mut redis = RedisServer::start();
+    let queue = queue(&redis, "here");
+    let bell = Doorbell::start(queue.clone());
+    let mut inbox = Inbox::new(queue.clone(), "a".into());
+    ring_until_heard(&bell, &mut inbox).await;
+    redis.kill();
+    assert!(queue.check().await.is_err());
+    assert!(inbox.read(1).await.is_empty());
+    bell.ring(RequestId::generate());
+    let _redis = RedisServer::start_on(redis.port()).expect("its port is still free");
+    ring_until_heard(&bell, &mut inbox).await;
+    queue.check().await.unwrap();
+}
+
+#[tokio::test]
+async fn without_redis_ringing_never_waits() {
+    let url = format!("redis://127.0.0.1:{}", free_port());
+    let queue = Queue::new(&settings(&url), "here").unwrap();
+    let bell = Doorbell::start(queue.clone());
+    for _ in 0..100_000 {
+        bell.ring(RequestId::generate()); // returns, for it can't wait: it is no future
+    }
+    assert!(queue.check().await.is_err());
+}
+
+#[tokio::test]
+async fn the_stream_does_not_grow_beyond_its_length() {
+    let redis = RedisServer::start();
+    let settings = QueueSettings {
+        length: 100,
+        ..settings(&redis.url())
+    };
+    let queue = Queue::new(&settings, "here").unwrap();
+    let bell = Doorbell::start(queue);
+    for _ in 0..5000 {
+        bell.ring(RequestId::generate());
+    }
+    bell.close().await;
+    // Redis trims whole nodes of 100 entries.
+    assert!(stream_length(&redis) <= 200, "{}", stream_length(&redis));
+}
+
+#[tokio::test]
+async fn a_consumer_that_closes_leaves_the_group() {
+    let redis = RedisServer::start();
+    let mut inbox = Inbox::new(queue(&redis, "here"), "a".into());
+    inbox.read(1).await;
+    inbox.close().await;
+    let consumers: Vec<redis::Value> = redis::from_redis_value(
+        redis.command(
+            redis::cmd("XINFO")
+                .arg("CONSUMERS")
+                .arg(KEY)
+                .arg("storm:here"),
+        ),
+    )
+    .unwrap();
+    assert_eq!(consumers.len(), 0);
+}

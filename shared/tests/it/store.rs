@@ -1,0 +1,375 @@
+//! The store's promises, on real files.
+
+use std::{path::Path, sync::Arc, time::SystemTime};
+
+use rusqlite::Connection;
+use storm_shared::{
+    config::{Settings, StoreSettings},
+    models::{Failure, FailureReason, Records, ReportName, ReportSpec, RequestId, Status},
+    services::{
+        report,
+        store::{Claim, Job, Outcome, OwnerId, Store, StoreError},
+    },
+};
+use tempfile::TempDir;
+
+fn settings(folder: &Path) -> StoreSettings {
+    let url = format!("sqlite:{}", folder.join("storm.db").display());
+    Settings::with([("DB_URL", url.as_str()), ("DB_SYNCHRONOUS", "normal")])
+        .unwrap()
+        .store
+}
+
+async fn new_store() -> (Store, TempDir) {
+    let folder = TempDir::new().unwrap();
+    (Store::open(&settings(folder.path())).await.unwrap(), folder)
+}
+
+fn direct(folder: &TempDir) -> Connection {
+    Connection::open(folder.path().join("storm.db")).unwrap()
+}
+
+fn spec() -> ReportSpec {
+    ReportSpec {
+        report_name: ReportName::try_from("Q1_Finance".to_owned()).unwrap(),
+        records: Records::new(10, Records::MAX_ASYNC).unwrap(),
+    }
+}
+
+async fn accept(store: &Store) -> RequestId {
+    let id = RequestId::generate();
+    store
+        .accept(id, &spec(), Some("http://example.com/hook?a=1".to_owned()))
+        .await
+        .unwrap();
+    id
+}
+
+async fn claim_one(store: &Store, id: RequestId) -> Option<Job> {
+    store
+        .claim(OwnerId::generate(), vec![id])
+        .await
+        .unwrap()
+        .pop()
+}
+
+async fn status(store: &Store, id: RequestId) -> Status {
+    store.find(id).await.unwrap().unwrap().status
+}
+
+fn lost(result: Result<(), StoreError>) -> bool {
+    matches!(result, Err(StoreError::ClaimLost))
+}
+
+#[tokio::test]
+async fn an_accepted_job_is_committed_when_accept_returns() {
+    let (store, folder) = new_store().await;
+    let id = accept(&store).await;
+    let row: (String, String, String, String) = direct(&folder)
+        .query_row(
+            "SELECT status, mode, input_payload, created_at FROM requests WHERE id = ?1",
+            [id.to_string()],
+            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)),
+        )
+        .unwrap();
+    assert_eq!(row.0, "PENDING");
+    assert_eq!(row.1, "async");
+    assert_eq!(row.2, r#"{"report_name":"Q1_Finance","records":10}"#);
+    assert_eq!(row.3, format!("{:.3}", id.created_at()));
+}
+
+#[tokio::test]
+async fn a_job_goes_from_accepted_to_completed() {
+    let (store, _folder) = new_store().await;
+    let id = accept(&store).await;
+    let job = claim_one(&store, id).await.unwrap();
+    assert_eq!(
+        (job.claim.number, job.attempts, job.report.clone()),
+        (1, 0, None)
+    );
+    assert_eq!(job.spec, spec());
+
+    let report = report::expected(&job.spec);
+    store.store_result(job.claim, &report).await.unwrap();
+    let stored = store.find(id).await.unwrap().unwrap();
+    assert_eq!(stored.status, Status::Processing);
+    assert_eq!(
+        serde_json::from_str::<report::Report>(stored.result_payload.unwrap().get()).unwrap(),
+        report
+    );
+
+    store
+        .finalise(job.claim, 1, Outcome::Completed)
+        .await
+        .unwrap();
+    let done = store.find(id).await.unwrap().unwrap();
+    assert_eq!(
+        (done.status, done.attempts, done.claims),
+        (Status::Completed, 1, 1)
+    );
+    assert!(done.failure.is_none() && done.completed_at.unwrap() >= done.created_at);
+}
+
+#[tokio::test]
+async fn a_failed_job_keeps_its_result_and_tells_its_reason() {
+    let (store, _folder) = new_store().await;
+    let id = accept(&store).await;
+    let job = claim_one(&store, id).await.unwrap();
+    store
+        .store_result(job.claim, &report::expected(&job.spec))
+        .await
+        .unwrap();
+    let failure = Failure::new(FailureReason::CallbackFailed, "It answered 500.");
+    store
+        .finalise(job.claim, 4, Outcome::Failed(failure.clone()))
+        .await
+        .unwrap();
+    let row = store.find(id).await.unwrap().unwrap();
+    assert_eq!((row.status, row.failure), (Status::Failed, Some(failure)));
+    assert!(row.result_payload.is_some());
+}
+
+#[tokio::test]
+async fn of_many_claims_on_one_job_only_one_wins() {
+    let (store, folder) = new_store().await;
+    let other = Store::open(&settings(folder.path())).await.unwrap();
+    let ids: Vec<_> = futures_util::future::join_all((0..100).map(|_| accept(&store))).await;
+    let claims = (0..8).map(|n| {
+        let (store, ids) = (
+            if n % 2 == 0 {
+                store.clone()
+            } else {
+                other.clone()
+            },
+            ids.clone(),
+        );
+        tokio::spawn(async move { store.claim(OwnerId::generate(), ids).await.unwrap() })
+    });
+    let mut won: Vec<_> = futures_util::future::join_all(claims)
+        .await
+        .into_iter()
+        .flat_map(Result::unwrap)
+        .map(|job| job.claim.id)
+        .collect();
+    won.sort();
+    assert_eq!(won, {
+        let mut ids = ids;
+        ids.sort();
+        ids
+    });
+}
+
+#[tokio::test]
+async fn a_claim_that_was_lost_can_write_nothing() {
+    let (store, _folder) = new_store().await;
+    let id = accept(&store).await;
+    let first = claim_one(&store, id).await.unwrap();
+    store.give_back(first.claim).await.unwrap();
+    let second = claim_one(&store, id).await.unwrap();
+    assert_eq!(second.claim.number, 2);
+
+    let report = report::expected(&first.spec);
+    let old_number = first.claim;
+    let other_owner = Claim {
+        owner: first.claim.owner,
+        ..second.claim
+    };
+    for claim in [old_number, other_owner] {
+        assert!(lost(store.store_result(claim, &report).await));
+        assert!(lost(
+            store.await_retry(claim, 1, jiff::Timestamp::now()).await
+        ));
+        assert!(lost(store.finalise(claim, 1, Outcome::Completed).await));
+        assert!(lost(store.give_back(claim).await));
+    }
+    let row = store.find(id).await.unwrap().unwrap();
+    assert_eq!((row.status, row.attempts), (Status::Processing, 0));
+    assert!(row.result_payload.is_none());
+    store
+        .finalise(second.claim, 1, Outcome::Completed)
+        .await
+        .unwrap();
+    assert!(
+        lost(store.finalise(second.claim, 1, Outcome::Completed).await),
+        "ended is ended"
+    );
+}
+
+#[tokio::test]
+async fn a_job_that_was_given_back_keeps_what_was_stored_of_it() {
+    let (store, _folder) = new_store().await;
+    let id = accept(&store).await;
+    let job = claim_one(&store, id).await.unwrap();
+    let report = report::expected(&job.spec);
+    let due: jiff::Timestamp = "2026-11-23T12:00:00.250Z".parse().unwrap();
+    store.store_result(job.claim, &report).await.unwrap();
+    store.await_retry(job.claim, 2, due).await.unwrap();
+    store.give_back(job.claim).await.unwrap();
+    assert_eq!(status(&store, id).await, Status::Pending);
+
+    let again = claim_one(&store, id).await.unwrap();
+    assert_eq!(again.report, Some(report));
+    assert_eq!((again.attempts, again.next_attempt_at), (2, Some(due)));
+}
+
+#[tokio::test]
+async fn pending_jobs_are_found_oldest_first_and_only_those_old_enough() {
+    let (store, _folder) = new_store().await;
+    let mut ids = Vec::new();
+    for _ in 0..5 {
+        ids.push(accept(&store).await);
+    }
+    claim_one(&store, ids[0]).await.unwrap();
+    // The floor of a later moment than the last id's: all ids are below it.
+    let later = SystemTime::now() + std::time::Duration::from_secs(1);
+    assert_eq!(store.pending_before(later, 3).await.unwrap(), ids[1..4]);
+    let earlier = SystemTime::now() - std::time::Duration::from_secs(60);
+    assert_eq!(store.pending_before(earlier, 3).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_sync_request_is_recorded_once_and_never_claimed() {
+    let (store, _folder) = new_store().await;
+    let (good, bad) = (RequestId::generate(), RequestId::generate());
+    let failure = Failure::new(FailureReason::SyncTimeout, "Not done within 5s.");
+    store
+        .record_sync(good, &spec(), Ok(&report::expected(&spec())))
+        .await
+        .unwrap();
+    store
+        .record_sync(bad, &spec(), Err(&failure))
+        .await
+        .unwrap();
+    assert_eq!(status(&store, good).await, Status::Completed);
+    assert_eq!(
+        store.find(bad).await.unwrap().unwrap().failure,
+        Some(failure)
+    );
+    assert!(claim_one(&store, good).await.is_none());
+}
+
+#[tokio::test]
+async fn one_bad_write_does_not_fail_the_batch_it_is_in() {
+    let (store, folder) = new_store().await;
+    let twice = RequestId::generate();
+    // Nothing is committed while another connection holds the lock, so these share a transaction.
+    let lock = direct(&folder);
+    lock.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let store = Arc::new(store);
+    let writes = [twice, RequestId::generate(), twice, RequestId::generate()].map(|id| {
+        let store = Arc::clone(&store);
+        tokio::spawn(async move { store.accept(id, &spec(), None).await.is_ok() })
+    });
+    tokio::task::yield_now().await;
+    lock.execute_batch("ROLLBACK").unwrap();
+    let mut done = Vec::new();
+    for write in writes {
+        done.push(write.await.unwrap());
+    }
+    assert_eq!(done.iter().filter(|ok| **ok).count(), 3, "{done:?}");
+    let rows: i64 = direct(&folder)
+        .query_row("SELECT count(*) FROM requests", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(rows, 3);
+}
+
+#[tokio::test]
+async fn a_row_that_somebody_broke_ends_failed_and_stops_nobody_else() {
+    let (store, folder) = new_store().await;
+    let (broken, good) = (accept(&store).await, accept(&store).await);
+    direct(&folder)
+        .execute(
+            "UPDATE requests SET input_payload = '{}' WHERE id = ?1",
+            [broken.to_string()],
+        )
+        .unwrap();
+    let jobs = store
+        .claim(OwnerId::generate(), vec![broken, good])
+        .await
+        .unwrap();
+    assert_eq!(jobs.len(), 1);
+    let row = store.find(broken).await.unwrap().unwrap();
+    assert_eq!(row.failure.unwrap().reason, FailureReason::InvalidRow);
+}
+
+#[tokio::test]
+async fn what_waits_is_committed_when_the_store_closes() {
+    let (store, folder) = new_store().await;
+    let writes: Vec<_> = (0..500)
+        .map(|_| {
+            let store = store.clone();
+            tokio::spawn(async move { store.accept(RequestId::generate(), &spec(), None).await })
+        })
+        .collect();
+    tokio::task::yield_now().await;
+    store.close().await;
+    let mut accepted = 0;
+    for write in writes {
+        match write.await.unwrap() {
+            Ok(()) => accepted += 1,
+            Err(error) => assert!(matches!(error, StoreError::Closed), "{error}"),
+        }
+    }
+    let rows: u32 = direct(&folder)
+        .query_row("SELECT count(*) FROM requests", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(rows, accepted);
+    let log = folder.path().join("storm.db-wal");
+    assert!(
+        !log.exists(),
+        "the last connection moves the log into the database"
+    );
+}
+
+#[tokio::test]
+async fn stores_opened_at_the_same_moment_agree_on_one_database() {
+    let folder = TempDir::new().unwrap();
+    let opened = (0..6).map(|_| {
+        let settings = settings(&folder.path().join("new/folder"));
+        tokio::spawn(async move { Store::open(&settings).await.unwrap() })
+    });
+    let stores: Vec<_> = futures_util::future::join_all(opened)
+        .await
+        .into_iter()
+        .map(Result::unwrap)
+        .collect();
+    assert!(stores.windows(2).all(|pair| pair[0].id() == pair[1].id()));
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_database_is_refused_by_name() {
+    let folder = TempDir::new().unwrap();
+    std::fs::write(
+        folder.path().join("storm.db"),
+        "no database at all, but long enough".repeat(99),
+    )
+    .unwrap();
+    let error = Store::open(&settings(folder.path()))
+        .await
+        .err()
+        .unwrap()
+        .to_string();
+    assert!(error.contains("storm.db"), "{error}");
+}
+
+#[tokio::test]
+async fn a_full_write_queue_refuses_at_once() {
+    let folder = TempDir::new().unwrap();
+    let few = StoreSettings {
+        write_queue: 1,
+        ..settings(folder.path())
+    };
+    let store = Store::open(&few).await.unwrap();
+    let lock = direct(&folder);
+    lock.execute_batch("BEGIN IMMEDIATE").unwrap();
+    // One write is with the writer at most, one in the queue: of three, one is refused.
+    let mut writes = tokio::task::JoinSet::new();
+    for _ in 0..3 {
+        let store = store.clone();
+        writes.spawn(async move { store.accept(RequestId::generate(), &spec(), None).await });
+    }
+    let first = writes.join_next().await.unwrap().unwrap();
+    assert!(matches!(first, Err(StoreError::QueueFull)), "{first:?}");
+    lock.execute_batch("ROLLBACK").unwrap();
+    assert!(writes.join_all().await.iter().any(Result::is_ok));
+}
