@@ -1,5 +1,7 @@
 //! The shared crate against a real `SQLite` file and a real Redis.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 mod queue;
 mod store;
 

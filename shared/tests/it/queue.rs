@@ -56,7 +56,9 @@ async fn what_is_rung_is_read_once_and_then_gone() {
     let queue = queue(&redis, "here");
     let bell = Doorbell::start(queue.clone());
     let ids: Vec<_> = (0..1000).map(|_| RequestId::generate()).collect();
-    ids.iter().for_each(|id| bell.ring(*id));
+    for id in &ids {
+        bell.ring(*id);
+    }
     bell.close().await;
     let (mut one, mut two) = (
         Inbox::new(queue.clone(), "one".into()),

@@ -12,6 +12,10 @@ pub(crate) struct RedisServer {
     port: u16,
 }
 
+#[allow(
+    dead_code,
+    reason = "not every test that starts one asks it for everything"
+)]
 impl RedisServer {
     /// Starts one on a free port.
     pub(crate) fn start() -> Self {
