@@ -1,0 +1,28 @@
+//! One callback attempt: from a URL to a status line, never by a refused address.
+//!
+//! In the order in which an attempt meets them:
+//!
+//! * `client`: [`CallbackClient`], the one deadline, and what an answer means.
+//! * `request`: the POST itself.
+//! * `pool`: kept-alive connections, bounded in number and time.
+//! * `dialer`, `connector`, `resolver`, `tls`: a new connection. A name is looked up once, every
+//!   address is judged, and only judged addresses are dialled.
+//! * `connection`: one HTTP/1.1 connection and one exchange on it.
+//! * `answer`: what is read of an answer's body, and how long.
+//! * `error`: [`AttemptError`], what can go wrong, as classes.
+
+mod answer;
+mod client;
+mod connection;
+mod connector;
+mod dialer;
+mod error;
+mod pool;
+mod request;
+mod resolver;
+mod tls;
+
+pub use client::CallbackClient;
+pub use error::{AttemptError, Detail, Stage};
+pub use resolver::{Resolve, SystemResolver};
+pub use tls::ClientError;

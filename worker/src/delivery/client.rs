@@ -1,0 +1,141 @@
+//! The callback client: one attempt under one deadline.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use http_body_util::Full;
+use hyper::{Request, Response, StatusCode, body::Incoming};
+use storm_shared::{models::CallbackUrl, services::guard::Policy};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, timeout_at},
+};
+
+use super::{
+    answer::AnswerBody,
+    connection::{Connection, ExchangeError},
+    dialer::Dialer,
+    error::{AttemptError, Detail},
+    pool::Pool,
+    request,
+    resolver::Resolve,
+    tls::{self, ClientError},
+};
+
+/// How long an answer's body may take after its head, at most.
+const MAX_BODY_TIME: Duration = Duration::from_secs(1);
+/// Bodies that are waited for at a time; past these, a connection is closed instead.
+const MAX_BODIES: usize = 256;
+
+/// Delivers callbacks; cheap to clone, and clones share the kept-alive connections.
+#[derive(Clone)]
+pub struct CallbackClient {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    dialer: Dialer,
+    timeout: Duration,
+    pool: Arc<Pool<Connection>>,
+    bodies: Arc<Semaphore>,
+}
+
+impl CallbackClient {
+    /// A client that reaches what `policy` allows, gives every attempt `timeout`, and trusts
+    /// Mozilla's roots and those in `ca_file` (PEM).
+    ///
+    /// # Errors
+    /// `ca_file` can't be read or holds no usable certificate.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime, where its idle connections are looked after.
+    pub fn new(
+        policy: Policy,
+        resolver: Arc<dyn Resolve>,
+        timeout: Duration,
+        ca_file: Option<&Path>,
+    ) -> Result<Self, ClientError> {
+        let tls = tls::config(ca_file)?;
+        let shared = Shared {
+            dialer: Dialer {
+                policy,
+                resolver,
+                tls,
+            },
+            timeout,
+            pool: Arc::new(Pool::new()),
+            bodies: Arc::new(Semaphore::new(MAX_BODIES)),
+        };
+        Ok(Self {
+            shared: Arc::new(shared),
+        })
+    }
+
+    /// Posts `body`, JSON, to `url`, and returns the status if it is 2xx.
+    ///
+    /// The timeout covers look-up, connect, TLS, request and status line. Dropping the future ends
+    /// the attempt and closes its connection.
+    ///
+    /// # Errors
+    /// The class of what went wrong, any other status included.
+    pub async fn attempt(
+        &self,
+        url: &CallbackUrl,
+        body: Bytes,
+    ) -> Result<StatusCode, AttemptError> {
+        let deadline = Instant::now() + self.shared.timeout;
+        let request =
+            request::post(url, body).map_err(|error| AttemptError::Connect(Detail::of(&error)))?;
+        let (connection, response) = self.answer(url, request, deadline).await?;
+        let status = response.status();
+        self.settle(connection, response.into_body(), deadline);
+        if status.is_success() {
+            Ok(status)
+        } else {
+            Err(AttemptError::Status(status))
+        }
+    }
+
+    /// The answer, over a kept-alive connection if one is still good, or else over a new one.
+    async fn answer(
+        &self,
+        url: &CallbackUrl,
+        mut request: Request<Full<Bytes>>,
+        deadline: Instant,
+    ) -> Result<(Connection, Response<Incoming>), AttemptError> {
+        while let Some(mut connection) = self.shared.pool.take(url.origin()) {
+            match connection.exchange(request, deadline).await {
+                Ok(response) => return Ok((connection, response)),
+                Err(ExchangeError::Unsent(unsent)) => request = *unsent,
+                Err(ExchangeError::Failed(error)) => return Err(error),
+            }
+        }
+        let mut connection = self.shared.dialer.dial(url, deadline).await?;
+        let response = connection.exchange(request, deadline).await?;
+        Ok((connection, response))
+    }
+
+    /// Reads what is left of the answer and keeps the connection, if that costs next to nothing;
+    /// closes the connection otherwise. Nobody waits for this: the status has decided.
+    fn settle(&self, connection: Connection, body: Incoming, deadline: Instant) {
+        let mut body = AnswerBody::new(body);
+        match body.drain().now_or_never() {
+            Some(true) => self.shared.pool.put(connection),
+            Some(false) => {}
+            None => {
+                let Ok(permit) = Arc::clone(&self.shared.bodies).try_acquire_owned() else {
+                    return;
+                };
+                let pool = Arc::clone(&self.shared.pool);
+                let until = deadline.min(Instant::now() + MAX_BODY_TIME);
+                tokio::spawn(async move {
+                    if let Ok(true) = timeout_at(until, body.drain()).await {
+                        pool.put(connection);
+                    }
+                    drop(permit);
+                });
+            }
+        }
+    }
+}

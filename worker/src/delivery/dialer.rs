@@ -1,0 +1,68 @@
+//! A new connection to a URL's origin.
+
+use std::{error::Error, sync::Arc};
+
+use hyper::Uri;
+use hyper_rustls::HttpsConnector;
+use rustls::ClientConfig;
+use storm_shared::{models::CallbackUrl, services::guard::Policy};
+use tokio::time::{Instant, timeout_at};
+use tower_service::Service;
+
+use super::{
+    connection::Connection,
+    connector::{DialError, GuardedConnector, Progress},
+    error::{AttemptError, Detail},
+    resolver::Resolve,
+};
+
+/// Makes connections: the guarded connector inside, TLS (for https) around it.
+///
+/// TLS outside means that its server name and verification use the URL's host, whatever address
+/// was dialled.
+pub(super) struct Dialer {
+    pub(super) policy: Policy,
+    pub(super) resolver: Arc<dyn Resolve>,
+    pub(super) tls: Arc<ClientConfig>,
+}
+
+impl Dialer {
+    /// A connection to the origin of `url`, made before `deadline`.
+    pub(super) async fn dial(
+        &self,
+        url: &CallbackUrl,
+        deadline: Instant,
+    ) -> Result<Connection, AttemptError> {
+        let origin: Uri = url
+            .origin()
+            .parse()
+            .map_err(|error| AttemptError::Connect(Detail::of(&error)))?;
+        let progress = Progress::default();
+        let connector = GuardedConnector {
+            policy: self.policy.clone(),
+            resolver: Arc::clone(&self.resolver),
+            deadline,
+            progress: progress.clone(),
+        };
+        let mut connector = HttpsConnector::from((connector, Arc::clone(&self.tls)));
+        let io = timeout_at(deadline, connector.call(origin))
+            .await
+            .map_err(|_| AttemptError::Timeout {
+                stage: progress.stage(),
+            })?
+            .map_err(classify)?;
+        Connection::open(url.origin(), io)
+            .await
+            .map_err(|error| AttemptError::Interrupted(Detail::of(&error)))
+    }
+}
+
+/// Our own connector's errors come through the TLS connector as they are; the rest is its own.
+fn classify(error: Box<dyn Error + Send + Sync>) -> AttemptError {
+    match error.downcast::<DialError>().map(|error| *error) {
+        Ok(DialError::Refused(refusal)) => AttemptError::Refused(refusal),
+        Ok(error @ DialError::Resolve(_)) => AttemptError::Resolve(Detail::of(&error)),
+        Ok(error @ DialError::Connect { .. }) => AttemptError::Connect(Detail::of(&error)),
+        Err(error) => AttemptError::Tls(Detail::of(&*error)),
+    }
+}

@@ -1,0 +1,163 @@
+//! What can go wrong in an attempt, as classes.
+
+use std::{error::Error, fmt};
+
+use hyper::StatusCode;
+use storm_shared::services::guard::Refusal;
+use thiserror::Error;
+
+/// Why an attempt failed.
+///
+/// `Display` is one bounded line for operators. It can name addresses, and never holds a URL's path
+/// or query, or anything of an answer but its status.
+#[derive(Clone, Debug, Error)]
+pub enum AttemptError {
+    /// The policy forbids an address of the URL's host: nothing was sent.
+    #[error("{0}")]
+    Refused(Refusal),
+    /// The host's name has no address, or its look-up failed.
+    #[error("the look-up failed: {0}")]
+    Resolve(Detail),
+    /// None of the host's addresses took a connection.
+    #[error("no connection: {0}")]
+    Connect(Detail),
+    /// The TLS handshake failed: most often the certificate could not be verified.
+    #[error("no TLS session: {0}")]
+    Tls(Detail),
+    /// The deadline passed before a status line came.
+    #[error("timed out at {stage}")]
+    Timeout {
+        /// What the attempt was waiting for.
+        stage: Stage,
+    },
+    /// Any status but 2xx. Redirects count: they are not followed.
+    #[error("answered with status {}", .0.as_u16())]
+    Status(StatusCode),
+    /// The connection was cut, or turned out to speak no HTTP, before a status line.
+    #[error("cut before a status line: {0}")]
+    Interrupted(Detail),
+}
+
+impl AttemptError {
+    /// The class's stable name, for metrics and records.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Refused(_) => "refused",
+            Self::Resolve(_) => "resolve",
+            Self::Connect(_) => "connect",
+            Self::Tls(_) => "tls",
+            Self::Timeout { .. } => "timeout",
+            Self::Status(_) => "status",
+            Self::Interrupted(_) => "interrupted",
+        }
+    }
+
+    /// Whether another attempt could not end otherwise.
+    pub const fn is_final(&self) -> bool {
+        matches!(self, Self::Refused(_))
+    }
+}
+
+/// The stages of an attempt, in their order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// The host's name is looked up.
+    Lookup,
+    /// Its addresses are dialled.
+    Connect,
+    /// TLS is negotiated.
+    Tls,
+    /// The request is sent and the status line awaited.
+    Answer,
+}
+
+impl Stage {
+    /// Every stage, each at its own number.
+    pub(super) const ALL: [Self; 4] = [Self::Lookup, Self::Connect, Self::Tls, Self::Answer];
+
+    /// The stage's stable name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Lookup => "lookup",
+            Self::Connect => "connect",
+            Self::Tls => "tls",
+            Self::Answer => "answer",
+        }
+    }
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// One line about an error and its causes: at most [`Detail::MAX_CHARS`] characters, none of them
+/// a control character, for parts of it (a certificate's names, say) come from outside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Detail(Box<str>);
+
+impl Detail {
+    /// The longest detail, in characters.
+    pub const MAX_CHARS: usize = 200;
+
+    /// The text of `error`, and of those causes that it doesn't repeat itself.
+    pub(super) fn of(error: &(dyn Error + 'static)) -> Self {
+        let mut text = error.to_string();
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            let more = error.to_string();
+            if !text.contains(&more) {
+                text.push_str(": ");
+                text.push_str(&more);
+            }
+            cause = error.source();
+        }
+        Self::new(&text)
+    }
+
+    pub(super) fn new(text: &str) -> Self {
+        let printable = |c: char| if c.is_control() { ' ' } else { c };
+        Self(text.chars().take(Self::MAX_CHARS).map(printable).collect())
+    }
+}
+
+impl fmt::Display for Detail {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::{AttemptError, Detail, Stage};
+
+    #[test]
+    fn a_detail_is_one_bounded_line_whatever_the_error_says() {
+        let error = io::Error::other(format!("first\r\nsecond\u{1b}[31m{}", "é".repeat(1000)));
+        let text = AttemptError::Tls(Detail::of(&error)).to_string();
+        assert!(
+            text.starts_with("no TLS session: first  second [31m"),
+            "{text}"
+        );
+        assert_eq!(
+            text.chars().count(),
+            "no TLS session: ".len() + Detail::MAX_CHARS
+        );
+    }
+
+    #[test]
+    fn a_cause_that_the_error_tells_already_is_not_told_twice() {
+        let error = io::Error::other(io::Error::other("the cause"));
+        assert_eq!(Detail::of(&error).to_string(), "the cause");
+    }
+
+    #[test]
+    fn a_stage_stands_at_its_own_number() {
+        for (number, stage) in Stage::ALL.into_iter().enumerate() {
+            assert_eq!(stage as usize, number);
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! Kept-alive connections, bounded in number and time.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::Duration,
+};
+
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio_util::task::AbortOnDropHandle;
+
+/// Idle connections per origin.
+const MAX_PER_ORIGIN: usize = 64;
+/// Idle connections in all.
+const MAX_IDLE: usize = 1024;
+/// How long a connection may be idle. Common servers close one after 5 s, and a request that
+/// crosses with that is lost.
+const MAX_IDLE_TIME: Duration = Duration::from_secs(4);
+/// How often connections of origins that nobody calls any more are looked for.
+const SWEEP_PERIOD: Duration = Duration::from_secs(1);
+
+/// A connection that can be kept.
+pub(super) trait Poolable: Send + 'static {
+    /// Scheme, host and port: who may use it.
+    fn origin(&self) -> &Arc<str>;
+    /// Whether the peer has not closed it, as far as is known.
+    fn is_open(&self) -> bool;
+}
+
+/// Idle connections by origin. Past a bound, the oldest one is closed.
+pub(super) struct Pool<C> {
+    idle: Arc<Mutex<Idle<C>>>,
+    _sweeper: AbortOnDropHandle<()>,
+}
+
+impl<C: Poolable> Pool<C> {
+    /// An empty pool, with a task that closes what is idle for too long and ends with the pool.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub(super) fn new() -> Self {
+        let idle = Arc::new(Mutex::new(Idle::default()));
+        let sweeper = tokio::spawn(sweep(Arc::downgrade(&idle)));
+        Self {
+            idle,
+            _sweeper: AbortOnDropHandle::new(sweeper),
+        }
+    }
+
+    /// The connection to `origin` that became idle last: the one most likely still open.
+    pub(super) fn take(&self, origin: &str) -> Option<C> {
+        lock(&self.idle).take(origin, Instant::now())
+    }
+
+    /// Keeps `connection`, on which no exchange is going on.
+    pub(super) fn put(&self, connection: C) {
+        lock(&self.idle).put(connection, Instant::now());
+    }
+}
+
+async fn sweep<C: Poolable>(idle: Weak<Mutex<Idle<C>>>) {
+    let mut ticks = interval(SWEEP_PERIOD);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let Some(idle) = idle.upgrade() else { return };
+        lock(&idle).expire(Instant::now());
+    }
+}
+
+fn lock<C>(idle: &Mutex<Idle<C>>) -> MutexGuard<'_, Idle<C>> {
+    // A panic under the lock could at worst have lost a connection: what is there is usable.
+    idle.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The connections in the order in which they became idle, and per origin their numbers in it.
+struct Idle<C> {
+    by_age: BTreeMap<u64, (Instant, C)>,
+    by_origin: HashMap<Arc<str>, Vec<u64>>,
+    next: u64,
+}
+
+impl<C> Default for Idle<C> {
+    fn default() -> Self {
+        Self {
+            by_age: BTreeMap::new(),
+            by_origin: HashMap::new(),
+            next: 0,
+        }
+    }
+}
+
+impl<C: Poolable> Idle<C> {
+    fn take(&mut self, origin: &str, now: Instant) -> Option<C> {
+        self.expire(now);
+        loop {
+            let numbers = self.by_origin.get_mut(origin)?;
+            let youngest = numbers.pop();
+            if numbers.is_empty() {
+                self.by_origin.remove(origin);
+            }
+            let (_, connection) = self.by_age.remove(&youngest?)?;
+            if connection.is_open() {
+                return Some(connection);
+            }
+        }
+    }
+
+    fn put(&mut self, connection: C, now: Instant) {
+        let numbers = self
+            .by_origin
+            .entry(Arc::clone(connection.origin()))
+            .or_default();
+        if numbers.len() == MAX_PER_ORIGIN {
+            self.by_age.remove(&numbers.remove(0));
+        }
+        numbers.push(self.next);
+        self.by_age.insert(self.next, (now, connection));
+        self.next += 1;
+        if self.by_age.len() > MAX_IDLE {
+            self.drop_oldest();
+        }
+    }
+
+    fn expire(&mut self, now: Instant) {
+        while let Some(oldest) = self.by_age.first_entry()
+            && now.saturating_duration_since(oldest.get().0) >= MAX_IDLE_TIME
+        {
+            self.drop_oldest();
+        }
+    }
+
+    /// The oldest of all is the oldest of its origin too, so its number comes first there.
+    fn drop_oldest(&mut self) {
+        let Some((_, (_, connection))) = self.by_age.pop_first() else {
+            return;
+        };
+        let Some(numbers) = self.by_origin.get_mut(connection.origin()) else {
+            return;
+        };
+        numbers.remove(0);
+        if numbers.is_empty() {
+            self.by_origin.remove(connection.origin());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

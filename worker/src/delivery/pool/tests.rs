@@ -1,0 +1,136 @@
+//! The pool's bounds, with connections that are none.
+
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::time::advance;
+
+use super::{MAX_IDLE, MAX_IDLE_TIME, MAX_PER_ORIGIN, Pool, Poolable, SWEEP_PERIOD};
+
+/// A connection with a number, which tells when it is closed.
+struct Fake {
+    number: usize,
+    origin: Arc<str>,
+    open: Arc<AtomicBool>,
+    living: Arc<Mutex<BTreeSet<usize>>>,
+}
+
+impl Poolable for Fake {
+    fn origin(&self) -> &Arc<str> {
+        &self.origin
+    }
+
+    fn is_open(&self) -> bool {
+        self.open.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Fake {
+    fn drop(&mut self) {
+        self.living.lock().unwrap().remove(&self.number);
+    }
+}
+
+#[derive(Default)]
+struct Fakes {
+    living: Arc<Mutex<BTreeSet<usize>>>,
+    made: usize,
+}
+
+impl Fakes {
+    fn open(&mut self, origin: &str) -> Fake {
+        let number = self.made;
+        self.made += 1;
+        self.living.lock().unwrap().insert(number);
+        Fake {
+            number,
+            origin: origin.into(),
+            open: Arc::new(AtomicBool::new(true)),
+            living: Arc::clone(&self.living),
+        }
+    }
+
+    fn living(&self) -> Vec<usize> {
+        self.living.lock().unwrap().iter().copied().collect()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_connection_that_became_idle_last_is_taken_first_and_only_by_its_origin() {
+    let (pool, mut fakes) = (Pool::new(), Fakes::default());
+    pool.put(fakes.open("http://a"));
+    pool.put(fakes.open("http://b"));
+    pool.put(fakes.open("http://a"));
+    let take = |origin| pool.take(origin).map(|fake| fake.number);
+    assert_eq!(
+        [take("http://a"), take("http://a"), take("http://a")],
+        [Some(2), Some(0), None]
+    );
+    assert_eq!([take("http://b"), take("http://b")], [Some(1), None]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_its_peer_closed_is_passed_over() {
+    let (pool, mut fakes) = (Pool::new(), Fakes::default());
+    let (open, closed) = (fakes.open("http://a"), fakes.open("http://a"));
+    closed.open.store(false, Ordering::Relaxed);
+    pool.put(open);
+    pool.put(closed);
+    assert_eq!(pool.take("http://a").map(|fake| fake.number), Some(0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn past_the_bound_of_an_origin_its_oldest_connection_is_closed() {
+    let (pool, mut fakes) = (Pool::new(), Fakes::default());
+    pool.put(fakes.open("http://b"));
+    for _ in 0..MAX_PER_ORIGIN + 2 {
+        pool.put(fakes.open("http://a"));
+    }
+    let mut expected: Vec<_> = (3..MAX_PER_ORIGIN + 3).collect();
+    expected.insert(0, 0); // the other origin's, although older
+    assert_eq!(fakes.living(), expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn past_the_bound_of_all_the_oldest_connection_is_closed() {
+    let (pool, mut fakes) = (Pool::new(), Fakes::default());
+    for index in 0..MAX_IDLE + 2 {
+        pool.put(fakes.open(&format!("http://{}", index / 2)));
+    }
+    assert_eq!(fakes.living(), (2..MAX_IDLE + 2).collect::<Vec<_>>());
+    assert!(pool.take("http://0").is_none());
+    assert!(pool.take("http://1").is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_is_not_taken_after_its_time() {
+    let (pool, mut fakes) = (Pool::new(), Fakes::default());
+    pool.put(fakes.open("http://a"));
+    advance(MAX_IDLE_TIME.saturating_sub(Duration::from_millis(1))).await;
+    pool.put(pool.take("http://a").unwrap());
+    advance(MAX_IDLE_TIME).await;
+    assert!(pool.take("http://a").is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_nobody_asks_for_is_closed_after_its_time() {
+    let (pool, mut fakes) = (Pool::new(), Fakes::default());
+    pool.put(fakes.open("http://a"));
+    tokio::time::sleep(MAX_IDLE_TIME + SWEEP_PERIOD).await; // paused: no time passes
+    assert!(fakes.living().is_empty());
+    assert!(super::lock(&pool.idle).by_origin.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dropped_pool_closes_what_it_holds() {
+    let (pool, mut fakes) = (Pool::new(), Fakes::default());
+    pool.put(fakes.open("http://a"));
+    drop(pool);
+    assert!(fakes.living().is_empty());
+}

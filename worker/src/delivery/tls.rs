@@ -1,0 +1,111 @@
+//! Whom TLS trusts.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use rustls::{
+    ClientConfig, RootCertStore,
+    crypto::ring,
+    pki_types::{
+        CertificateDer,
+        pem::{self, PemObject},
+    },
+};
+use thiserror::Error;
+
+/// Why the client can't be made.
+#[derive(Debug, Error)]
+pub enum ClientError {
+    /// `CALLBACK_CA_FILE` can't be read, or is no PEM.
+    #[error("CALLBACK_CA_FILE={}: {error}; accepted is a file of PEM certificates", .file.display())]
+    Unreadable {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        error: pem::Error,
+    },
+    /// `CALLBACK_CA_FILE` holds no certificate.
+    #[error("CALLBACK_CA_FILE={}: no certificate in it; accepted are one or more in PEM", .0.display())]
+    Empty(PathBuf),
+    /// A certificate in `CALLBACK_CA_FILE` can't be a root.
+    #[error("CALLBACK_CA_FILE={}: {error}; accepted are certificates of authorities", .file.display())]
+    BadRoot {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with the certificate.
+        error: rustls::Error,
+    },
+    /// TLS as it is built in can't be used.
+    #[error("TLS: {0}")]
+    Tls(#[from] rustls::Error),
+}
+
+/// Mozilla's roots and those in `ca_file`; no client certificate; `ring`.
+///
+/// No ALPN: without it a server speaks HTTP/1.1, which is all that we do.
+pub(super) fn config(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, ClientError> {
+    let mut roots: RootCertStore = webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect();
+    if let Some(file) = ca_file {
+        add(file, &mut roots)?;
+    }
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(Arc::new(config))
+}
+
+fn add(file: &Path, roots: &mut RootCertStore) -> Result<(), ClientError> {
+    let certificates = CertificateDer::pem_file_iter(file)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|error| ClientError::Unreadable {
+            file: file.to_owned(),
+            error,
+        })?;
+    if certificates.is_empty() {
+        return Err(ClientError::Empty(file.to_owned()));
+    }
+    for certificate in certificates {
+        roots
+            .add(certificate)
+            .map_err(|error| ClientError::BadRoot {
+                file: file.to_owned(),
+                error,
+            })?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::config;
+
+    #[test]
+    fn a_ca_file_that_helps_nobody_is_an_error_that_names_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("roots.pem");
+        for content in [
+            None,
+            Some(""),
+            Some("no PEM at all"),
+            Some("-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n"),
+            Some("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"),
+            Some("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"),
+        ] {
+            if let Some(content) = content {
+                std::fs::write(&file, content).unwrap();
+            }
+            let error = config(Some(&file)).unwrap_err().to_string();
+            assert!(
+                error.contains(&file.display().to_string()),
+                "{content:?}: {error}"
+            );
+        }
+        assert!(config(Some(Path::new("/"))).is_err());
+        assert!(config(None).is_ok());
+    }
+}

@@ -1,0 +1,112 @@
+//! The worker: claim, run, deliver, finalise.
+//!
+//! * [`workers`]: the line itself, and the two loops that feed it.
+//! * [`delivery`]: one callback attempt, and the guard at the place where the connection is made.
+//! * [`metrics`], [`monitor`]: what the worker says of itself.
+
+pub mod delivery;
+pub mod metrics;
+pub mod monitor;
+pub mod workers;
+
+use std::sync::Arc;
+
+use storm_shared::{
+    config::Settings,
+    server,
+    services::{
+        queue::{Inbox, Queue, QueueError},
+        store::{OwnerId, Store, StoreError},
+    },
+};
+use thiserror::Error;
+use tokio::{net::TcpListener, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use delivery::{CallbackClient, ClientError, Resolve};
+use metrics::Metrics;
+use workers::{CallbackWorker, Drain, intake};
+
+/// Why the worker did not start, or had to stop.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// The database.
+    #[error("the database: {0}")]
+    Store(#[from] StoreError),
+    /// Redis' settings; a Redis that is only down stops nobody.
+    #[error("Redis: {0}")]
+    Queue(#[from] QueueError),
+    /// The callback client's settings.
+    #[error("callbacks: {0}")]
+    Client(#[from] ClientError),
+    /// One of the loops ended although nobody told it to.
+    #[error("a loop of the worker ended by itself")]
+    LoopEnded,
+}
+
+/// Works until `shutdown`, then finishes what ends within `DRAIN_TIMEOUT` and gives the rest back.
+///
+/// `listener` answers `/healthz` and `/metrics`; `resolver` looks names up.
+///
+/// # Errors
+/// Something could not be opened at the start, or a loop died.
+pub async fn run(
+    listener: TcpListener,
+    settings: Settings,
+    resolver: Arc<dyn Resolve>,
+    shutdown: CancellationToken,
+) -> Result<(), Error> {
+    let store = Store::open(&settings.store).await?;
+    let queue = Queue::new(&settings.queue, store.id())?;
+    let callback = &settings.callback;
+    let client = CallbackClient::new(
+        callback.policy.clone(),
+        resolver,
+        callback.timeout,
+        callback.ca_file.as_deref(),
+    )?;
+    let owner = OwnerId::generate();
+    let metrics = Metrics::new();
+    let drain = Drain::new(shutdown.clone(), settings.drain_timeout);
+    let worker = CallbackWorker::new(
+        store.clone(),
+        Arc::new(client),
+        owner,
+        &settings,
+        metrics.clone(),
+        drain,
+    );
+    info!(%owner, store = store.id(), "working");
+
+    let monitor = tokio::spawn(monitor::serve(
+        listener,
+        (store.clone(), queue.clone(), metrics),
+        server::Limits {
+            connections: settings.http.connections,
+            header_timeout: settings.http.timeout,
+            ..server::Limits::default()
+        },
+        worker.drained(),
+    ));
+    let mut loops = JoinSet::new();
+    loops.spawn(intake::from_doorbell(
+        worker.clone(),
+        Inbox::new(queue, owner.to_string()),
+    ));
+    loops.spawn(intake::from_table(worker.clone()));
+
+    let ended = loops.join_next().await;
+    let told = shutdown.is_cancelled();
+    shutdown.cancel();
+    loops.join_all().await;
+    worker.drain().await;
+    let _ = monitor.await; // it holds nothing that could be lost
+    store.close().await;
+    info!("stopped");
+    if told && matches!(ended, Some(Ok(()))) {
+        Ok(())
+    } else {
+        Err(Error::LoopEnded)
+    }
+}

@@ -1,0 +1,182 @@
+//! What a worker counts, in the text format of Prometheus.
+
+use std::sync::Arc;
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text::encode},
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    registry::Registry,
+};
+use storm_shared::services::store::Outcome;
+
+use crate::workers::Source;
+
+/// A worker's counters; clones share them.
+#[derive(Clone)]
+pub struct Metrics {
+    registry: Arc<Registry>,
+    claimed: Family<SourceLabel, Counter>,
+    ended: Family<OutcomeLabel, Counter>,
+    attempts: Family<AttemptLabel, Counter>,
+    lost_claims: Counter,
+    jobs: Gauge,
+    waiting: Gauge,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SourceLabel {
+    source: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabel {
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct AttemptLabel {
+    class: &'static str,
+}
+
+/// Counts one more in a gauge until it is dropped.
+pub struct Counted(Gauge);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+impl Metrics {
+    /// Counters at zero.
+    #[expect(
+        clippy::new_without_default,
+        reason = "two are two sets of counters, not equal values"
+    )]
+    pub fn new() -> Self {
+        let mut metrics = Self {
+            registry: Arc::default(),
+            claimed: Family::default(),
+            ended: Family::default(),
+            attempts: Family::default(),
+            lost_claims: Counter::default(),
+            jobs: Gauge::default(),
+            waiting: Gauge::default(),
+        };
+        metrics.registry = Arc::new(metrics.registered());
+        metrics
+    }
+
+    /// Jobs were claimed.
+    pub fn claimed(&self, source: Source, jobs: usize) {
+        let source = match source {
+            Source::Doorbell => "doorbell",
+            Source::Table => "table",
+        };
+        self.claimed
+            .get_or_create(&SourceLabel { source })
+            .inc_by(jobs as u64);
+    }
+
+    /// A job is held from now on.
+    pub fn begin_job(&self) -> Counted {
+        self.jobs.inc();
+        Counted(self.jobs.clone())
+    }
+
+    /// A job waits from now on for its next attempt.
+    pub fn begin_waiting(&self) -> Counted {
+        self.waiting.inc();
+        Counted(self.waiting.clone())
+    }
+
+    /// A callback attempt ended: with 2xx, or with an error of that class.
+    pub fn attempted(&self, error: Option<&'static str>) {
+        self.attempts
+            .get_or_create(&AttemptLabel {
+                class: error.unwrap_or("success"),
+            })
+            .inc();
+    }
+
+    /// A job ended.
+    pub fn ended(&self, outcome: &Outcome) {
+        let outcome = match outcome {
+            Outcome::Completed => "completed",
+            Outcome::Failed(failure) => failure.reason.as_str(),
+        };
+        self.ended.get_or_create(&OutcomeLabel { outcome }).inc();
+    }
+
+    /// A job was lost to another worker.
+    pub fn lost_claim(&self) {
+        self.lost_claims.inc();
+    }
+
+    /// The text for a scrape.
+    pub fn render(&self) -> String {
+        let mut text = String::new();
+        // Writing to a String can't fail.
+        encode(&mut text, &self.registry).unwrap_or_else(|_| unreachable!("a String takes it all"));
+        text
+    }
+
+    fn registered(&self) -> Registry {
+        let mut registry = Registry::with_prefix("storm_worker");
+        registry.register(
+            "claimed_jobs",
+            "Jobs claimed, by where they were heard of",
+            self.claimed.clone(),
+        );
+        registry.register("ended_jobs", "Jobs ended, by outcome", self.ended.clone());
+        registry.register(
+            "callback_attempts",
+            "Callback attempts, by class",
+            self.attempts.clone(),
+        );
+        registry.register(
+            "lost_claims",
+            "Jobs lost to another worker",
+            self.lost_claims.clone(),
+        );
+        registry.register(
+            "jobs",
+            "Jobs held now, running or waiting",
+            self.jobs.clone(),
+        );
+        registry.register(
+            "waiting_jobs",
+            "Jobs that wait for their next attempt",
+            self.waiting.clone(),
+        );
+        registry
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use storm_shared::services::store::Outcome;
+
+    use super::Metrics;
+    use crate::workers::Source;
+
+    #[test]
+    fn what_was_counted_is_rendered() {
+        let metrics = Metrics::new();
+        metrics.claimed(Source::Table, 3);
+        metrics.attempted(Some("timeout"));
+        metrics.ended(&Outcome::Completed);
+        let job = metrics.begin_job();
+        let text = metrics.render();
+        for line in [
+            "storm_worker_claimed_jobs_total{source=\"table\"} 3",
+            "storm_worker_callback_attempts_total{class=\"timeout\"} 1",
+            "storm_worker_ended_jobs_total{outcome=\"completed\"} 1",
+            "storm_worker_jobs 1",
+        ] {
+            assert!(text.contains(line), "{line} is missing in\n{text}");
+        }
+        drop(job);
+        assert!(metrics.render().contains("storm_worker_jobs 0"));
+    }
+}

@@ -1,0 +1,46 @@
+//! How a worker ends: told to stop, it finishes what it can by a deadline.
+
+use std::time::Duration;
+
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::info;
+
+/// The jobs that run, and the two moments of their end.
+#[derive(Clone)]
+pub struct Drain {
+    /// From here on nothing new is begun, and a job that waits is given back.
+    pub(super) told: CancellationToken,
+    /// From here on what still runs is given back too.
+    pub(super) deadline: CancellationToken,
+    pub(super) jobs: TaskTracker,
+    timeout: Duration,
+}
+
+impl Drain {
+    /// Jobs get `timeout` from the moment that `told` is cancelled.
+    pub fn new(told: CancellationToken, timeout: Duration) -> Self {
+        Self {
+            told,
+            deadline: CancellationToken::new(),
+            jobs: TaskTracker::new(),
+            timeout,
+        }
+    }
+
+    /// Waits for the jobs until the deadline, and then for their being given back.
+    pub(super) async fn finish(&self) {
+        self.jobs.close();
+        info!(jobs = self.jobs.len(), within = ?self.timeout, "finishing what runs");
+        if tokio::time::timeout(self.timeout, self.jobs.wait())
+            .await
+            .is_err()
+        {
+            info!(
+                jobs = self.jobs.len(),
+                "giving back what did not end in time"
+            );
+        }
+        self.deadline.cancel();
+        self.jobs.wait().await;
+    }
+}

@@ -1,0 +1,217 @@
+//! What an answer means, and what is done about its body.
+
+use std::sync::{Arc, Mutex, mpsc};
+
+use storm_worker::delivery::{AttemptError, Detail, Stage};
+
+use super::{
+    HASTY, PATIENT, attempt, class, loopback_client,
+    scripted::{Receiver, events, read_request, wait_for_end, write},
+};
+
+const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+
+#[tokio::test]
+async fn any_2xx_is_success_and_any_other_status_is_told() {
+    let client = loopback_client(PATIENT);
+    for status in [200, 201, 202, 204, 226, 299] {
+        let receiver = Receiver::answering(format!(
+            "HTTP/1.1 {status} Fine\r\ncontent-length: 0\r\n\r\n"
+        ));
+        assert_eq!(class(&client, &receiver.url()).await, Ok(status));
+    }
+    for status in [301, 304, 400, 404, 410, 429, 500, 503, 599, 999] {
+        let receiver =
+            Receiver::answering(format!("HTTP/1.1 {status} No\r\ncontent-length: 0\r\n\r\n"));
+        let error = attempt(&client, &receiver.url()).await.unwrap_err();
+        assert!(matches!(error, AttemptError::Status(got) if got.as_u16() == status));
+        assert_eq!(error.to_string(), format!("answered with status {status}"));
+        assert!(!error.is_final());
+    }
+}
+
+#[tokio::test]
+async fn the_request_is_a_post_of_the_bytes_to_the_urls_path_and_query() {
+    let (tell, mut told) = events();
+    let receiver = Receiver::start(move |_, stream| {
+        let _ = tell.blocking_send(read_request(stream).unwrap());
+        write(stream, OK);
+    });
+    let url = format!("http://{}/a/../hook?q=%20#fragment", receiver.address);
+    attempt(&loopback_client(PATIENT), &url).await.unwrap();
+
+    let text = told.recv().await.unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap();
+    let mut lines: Vec<_> = head.lines().collect();
+    lines.sort_unstable();
+    let version = env!("CARGO_PKG_VERSION");
+    assert_eq!(
+        lines,
+        [
+            "POST /hook?q=%20 HTTP/1.1",
+            "content-length: 16",
+            "content-type: application/json",
+            &format!("host: {}", receiver.address),
+            &format!("user-agent: request-storm-handler/{version}"),
+        ]
+    );
+    assert_eq!(body, "{\"request_id\":1}");
+}
+
+#[tokio::test]
+async fn a_receiver_that_hangs_ends_in_a_timeout_and_its_connection_is_closed() {
+    let (tell, mut told) = events();
+    let receiver = Receiver::start(move |_, stream| {
+        read_request(stream);
+        wait_for_end(stream);
+        let _ = tell.blocking_send(());
+    });
+    let error = attempt(&loopback_client(HASTY), &receiver.url())
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(
+            error,
+            AttemptError::Timeout {
+                stage: Stage::Answer
+            }
+        ),
+        "{error}"
+    );
+    assert_eq!(error.to_string(), "timed out at answer");
+    told.recv().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_receiver_that_drips_its_head_cannot_outlast_the_deadline() {
+    let receiver = Receiver::start(|_, stream| {
+        read_request(stream);
+        while write(stream, "HTTP/1.1 100 Continue\r\n\r\n") {
+            std::thread::yield_now();
+        }
+    });
+    assert_eq!(
+        class(&loopback_client(HASTY), &receiver.url()).await,
+        Err("timeout")
+    );
+}
+
+#[tokio::test]
+async fn a_connection_without_a_whole_status_line_is_interrupted() {
+    let endless_head = format!("HTTP/1.1 200 OK\r\nx: {}", "x".repeat(100_000));
+    let many_fields = format!("HTTP/1.1 200 OK\r\n{}\r\n", "x: y\r\n".repeat(1000));
+    for answer in [
+        "",
+        "HTTP/1.1 2",
+        "SSH-2.0-x\r\n\r\n",
+        &endless_head,
+        &many_fields,
+    ] {
+        let answer = answer.to_owned();
+        let receiver = Receiver::start(move |_, stream| {
+            read_request(stream);
+            write(stream, &answer);
+        });
+        let error = attempt(&loopback_client(PATIENT), &receiver.url())
+            .await
+            .unwrap_err();
+        assert!(matches!(error, AttemptError::Interrupted(_)), "{error}");
+        assert!(error.to_string().len() < 2 * Detail::MAX_CHARS);
+    }
+}
+
+#[tokio::test]
+async fn nobody_listening_is_a_failed_connection_that_tells_the_address() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let url = format!("http://{free}/path?secret");
+    let error = attempt(&loopback_client(PATIENT), &url).await.unwrap_err();
+    assert_eq!(error.name(), "connect");
+    let text = error.to_string();
+    assert!(
+        text.starts_with(&format!("no connection: {free}: Connection refused")),
+        "{text}"
+    );
+    assert!(!text.contains("secret"));
+}
+
+#[tokio::test]
+async fn a_redirect_is_not_followed() {
+    let mut target = Receiver::answering(OK);
+    for status in [301, 302, 303, 307, 308] {
+        let location = target.url();
+        let receiver = Receiver::answering(format!(
+            "HTTP/1.1 {status} There\r\nlocation: {location}\r\ncontent-length: 0\r\n\r\n"
+        ));
+        assert_eq!(
+            class(&loopback_client(PATIENT), &receiver.url()).await,
+            Err("status")
+        );
+    }
+    assert!(target.untouched().await);
+}
+
+#[tokio::test]
+async fn an_endless_body_after_200_is_success_and_closes_the_connection() {
+    let (tell, mut told) = events();
+    let receiver = Receiver::start(move |_, stream| {
+        read_request(stream);
+        write(
+            stream,
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n",
+        );
+        let chunk = format!("1000\r\n{}\r\n", "x".repeat(0x1000));
+        while write(stream, &chunk) {}
+        let _ = tell.blocking_send(());
+    });
+    assert_eq!(
+        class(&loopback_client(PATIENT), &receiver.url()).await,
+        Ok(200)
+    );
+    told.recv().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_body_that_never_ends_after_200_is_success_and_closes_the_connection() {
+    let (tell, mut told) = events();
+    let receiver = Receiver::start(move |_, stream| {
+        read_request(stream);
+        write(stream, "HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n");
+        wait_for_end(stream);
+        let _ = tell.blocking_send(());
+    });
+    assert_eq!(
+        class(&loopback_client(PATIENT), &receiver.url()).await,
+        Ok(200)
+    );
+    told.recv().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_status_is_success_before_its_body_has_come_and_the_connection_is_kept() {
+    let (go, told) = mpsc::channel::<()>();
+    let told = Arc::new(Mutex::new(told));
+    let receiver = Receiver::start(move |_, stream| {
+        while read_request(stream).is_some() {
+            write(stream, "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n");
+            // The body waits until the attempt is over.
+            if told.lock().unwrap().recv().is_err() || !write(stream, "ok") {
+                return;
+            }
+        }
+    });
+    let client = loopback_client(PATIENT);
+    assert_eq!(class(&client, &receiver.url()).await, Ok(200));
+    go.send(()).unwrap();
+    // Once its body is read, the connection is there for another attempt. Attempts that come
+    // sooner open others, and leave them behind to become idle too.
+    let mut attempts = 1;
+    while receiver.connections() == attempts {
+        assert!(attempts < 1000, "no connection was ever kept");
+        assert_eq!(class(&client, &receiver.url()).await, Ok(200));
+        go.send(()).unwrap();
+        attempts += 1;
+    }
+}

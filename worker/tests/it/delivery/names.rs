@@ -1,0 +1,68 @@
+//! A resolver that says what a test wants.
+
+use std::{
+    collections::VecDeque,
+    io,
+    net::IpAddr,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use futures_util::{FutureExt, future::BoxFuture};
+use storm_worker::delivery::Resolve;
+
+/// Answers every name alike, in turn, and counts how often it is asked.
+pub(super) struct Names {
+    answers: Mutex<VecDeque<Vec<IpAddr>>>,
+    asked: AtomicUsize,
+}
+
+impl Names {
+    /// Gives `answers` one after the other, and the last one for ever.
+    pub(super) fn in_turn<const N: usize>(answers: [&[&str]; N]) -> Arc<Self> {
+        let parse = |answer: &[&str]| answer.iter().map(|text| text.parse().unwrap()).collect();
+        Arc::new(Self {
+            answers: Mutex::new(answers.into_iter().map(parse).collect()),
+            asked: AtomicUsize::new(0),
+        })
+    }
+
+    /// Gives `answer` to every question.
+    pub(super) fn always(answer: &[&str]) -> Arc<Self> {
+        Self::in_turn([answer])
+    }
+
+    /// Knows no name.
+    pub(super) fn none() -> Arc<Self> {
+        Self::in_turn([])
+    }
+
+    pub(super) fn asked(&self) -> usize {
+        self.asked.load(Ordering::SeqCst)
+    }
+}
+
+impl Resolve for Names {
+    fn resolve(&self, _: &str) -> BoxFuture<'static, io::Result<Vec<IpAddr>>> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        let mut answers = self.answers.lock().unwrap();
+        let answer = if answers.len() > 1 {
+            answers.pop_front()
+        } else {
+            answers.front().cloned()
+        };
+        let answer = answer.ok_or_else(|| io::Error::other("no such name"));
+        std::future::ready(answer).boxed()
+    }
+}
+
+/// A name server that never answers.
+pub(super) struct SilentNames;
+
+impl Resolve for SilentNames {
+    fn resolve(&self, _: &str) -> BoxFuture<'static, io::Result<Vec<IpAddr>>> {
+        std::future::pending().boxed()
+    }
+}

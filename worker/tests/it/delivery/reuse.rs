@@ -1,0 +1,92 @@
+//! Kept-alive connections.
+
+use std::time::Duration;
+
+use super::{
+    PATIENT, class, loopback_client,
+    scripted::{Receiver, events, read_request, wait_for_end, write},
+};
+
+const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+
+#[tokio::test]
+async fn attempts_one_after_the_other_share_one_connection() {
+    let receiver = Receiver::answering(OK);
+    let client = loopback_client(PATIENT);
+    for _ in 0..100 {
+        assert_eq!(class(&client, &receiver.url()).await, Ok(200));
+    }
+    assert_eq!(receiver.connections(), 1);
+}
+
+#[tokio::test]
+async fn a_failed_status_keeps_its_connection_too() {
+    let receiver = Receiver::answering("HTTP/1.1 500 No\r\ncontent-length: 2\r\n\r\nno");
+    let client = loopback_client(PATIENT);
+    for _ in 0..3 {
+        assert_eq!(class(&client, &receiver.url()).await, Err("status"));
+    }
+    assert_eq!(receiver.connections(), 1);
+}
+
+#[tokio::test]
+async fn another_origin_never_gets_the_connection() {
+    let (one, other) = (Receiver::answering(OK), Receiver::answering(OK));
+    let client = loopback_client(PATIENT);
+    for receiver in [&one, &other, &one, &other] {
+        assert_eq!(class(&client, &receiver.url()).await, Ok(200));
+    }
+    assert_eq!((one.connections(), other.connections()), (1, 1));
+}
+
+#[tokio::test]
+async fn a_reused_connection_that_the_receiver_closed_is_replaced_within_the_attempt() {
+    let (tell, mut told) = events();
+    let receiver = Receiver::start(move |_, stream| {
+        read_request(stream);
+        write(stream, OK);
+        let _ = stream.shutdown(std::net::Shutdown::Both);
+        let _ = tell.blocking_send(());
+    });
+    let client = loopback_client(PATIENT);
+    for connections in 1..=20 {
+        assert_eq!(class(&client, &receiver.url()).await, Ok(200));
+        told.recv().await.unwrap();
+        tokio::task::yield_now().await; // one turn of the runtime, in which it hears of the close
+        assert_eq!(receiver.connections(), connections);
+    }
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_closed_after_its_time() {
+    let (tell, mut told) = events();
+    let receiver = Receiver::start(move |_, stream| {
+        read_request(stream);
+        write(stream, OK);
+        wait_for_end(stream);
+        let _ = tell.blocking_send(());
+    });
+    let client = loopback_client(PATIENT);
+    assert_eq!(class(&client, &receiver.url()).await, Ok(200));
+
+    assert!(told.try_recv().is_err(), "it is kept at first");
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(5)).await;
+    tokio::time::resume();
+    told.recv().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_dropped_client_closes_its_idle_connections() {
+    let (tell, mut told) = events();
+    let receiver = Receiver::start(move |_, stream| {
+        read_request(stream);
+        write(stream, OK);
+        wait_for_end(stream);
+        let _ = tell.blocking_send(());
+    });
+    let client = loopback_client(PATIENT);
+    assert_eq!(class(&client, &receiver.url()).await, Ok(200));
+    drop(client);
+    told.recv().await.unwrap();
+}

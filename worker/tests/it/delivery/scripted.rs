@@ -1,0 +1,121 @@
+//! A receiver that does to each connection what a script says.
+//!
+//! It lives on threads of its own, so that what it does has reached the kernel by the time a test
+//! hears of it.
+
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    sync::Arc,
+    thread,
+};
+
+use tokio::sync::mpsc;
+
+/// More events than any test has.
+const EVENTS: usize = 1024;
+
+pub(super) struct Receiver {
+    pub(super) address: SocketAddr,
+    accepted: mpsc::Receiver<SocketAddr>,
+}
+
+impl Receiver {
+    /// Listens on a free port of 127.0.0.1 and gives every connection, with its number from 0, to
+    /// `script`; the connection is closed when that returns.
+    pub(super) fn start(script: impl Fn(usize, &TcpStream) + Send + Sync + 'static) -> Self {
+        Self::on("127.0.0.1:0", script)
+    }
+
+    /// As [`Receiver::start`], on `address`.
+    pub(super) fn on(
+        address: &str,
+        script: impl Fn(usize, &TcpStream) + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind(address).unwrap();
+        let address = listener.local_addr().unwrap();
+        let (accept, accepted) = mpsc::channel(EVENTS);
+        let script = Arc::new(script);
+        thread::spawn(move || {
+            for (number, stream) in listener.incoming().map(Result::unwrap).enumerate() {
+                if accept.blocking_send(stream.peer_addr().unwrap()).is_err() {
+                    return; // the test is over
+                }
+                let script = Arc::clone(&script);
+                thread::spawn(move || script(number, &stream));
+            }
+        });
+        Self { address, accepted }
+    }
+
+    /// Answers every request on every connection with `answer`, bytes as they are.
+    pub(super) fn answering(answer: impl Into<String>) -> Self {
+        let answer = answer.into();
+        Self::start(
+            move |_, stream| {
+                while read_request(stream).is_some() && write(stream, &answer) {}
+            },
+        )
+    }
+
+    /// A URL here.
+    pub(super) fn url(&self) -> String {
+        format!("http://{}/hook", self.address)
+    }
+
+    /// A URL here by a name.
+    pub(super) fn url_of(&self, host: &str) -> String {
+        format!("http://{host}:{}/hook", self.address.port())
+    }
+
+    /// How many connections came in by now. A connection that was answered is counted.
+    pub(super) fn connections(&self) -> usize {
+        self.accepted.len()
+    }
+
+    /// Whether nobody has ever connected: a connection made now is the first to be accepted.
+    pub(super) async fn untouched(&mut self) -> bool {
+        let own = TcpStream::connect(self.address).unwrap();
+        self.accepted.recv().await == Some(own.local_addr().unwrap())
+    }
+}
+
+/// A channel by which a script tells its test of an event.
+pub(super) fn events<T>() -> (mpsc::Sender<T>, mpsc::Receiver<T>) {
+    mpsc::channel(EVENTS)
+}
+
+/// The next request, head and body; `None` at the connection's end.
+pub(super) fn read_request(stream: impl Read) -> Option<String> {
+    // A client waits for its answer, so nothing of a next request is lost in this buffer.
+    let mut reader = BufReader::new(stream);
+    let (mut text, mut length) = (String::new(), 0);
+    loop {
+        let start = text.len();
+        reader.read_line(&mut text).ok().filter(|read| *read > 0)?;
+        let line = text[start..].to_ascii_lowercase();
+        if let Some(value) = line.strip_prefix("content-length:") {
+            length = value.trim().parse().unwrap();
+        }
+        if line == "\r\n" {
+            break;
+        }
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).ok()?;
+    Some(text + &String::from_utf8(body).unwrap())
+}
+
+/// Sends `text`; false if the peer is gone.
+pub(super) fn write(mut stream: impl Write, text: &str) -> bool {
+    stream
+        .write_all(text.as_bytes())
+        .and_then(|()| stream.flush())
+        .is_ok()
+}
+
+/// Waits until the peer closes.
+pub(super) fn wait_for_end(mut stream: impl Read) {
+    let mut byte = [0];
+    while stream.read(&mut byte).is_ok_and(|read| read > 0) {}
+}

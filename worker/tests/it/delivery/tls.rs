@@ -1,0 +1,124 @@
+//! https: whom the client trusts, and under which name.
+
+use std::{io::Write, path::Path, sync::Arc, time::Duration};
+
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rustls::{
+    ServerConfig, ServerConnection, Stream,
+    crypto::ring,
+    pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
+};
+use storm_shared::services::guard::Policy;
+use storm_worker::delivery::{AttemptError, CallbackClient, Stage};
+use tempfile::NamedTempFile;
+
+use super::{
+    HASTY, PATIENT, attempt, class, loopback_client,
+    names::Names,
+    scripted::{Receiver, read_request, wait_for_end, write},
+};
+
+const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+
+/// A receiver with a certificate for `receiver.test`, and the file of the authority that signed it.
+fn receiver() -> (Receiver, NamedTempFile) {
+    let authority_key = KeyPair::generate().unwrap();
+    let mut authority = CertificateParams::new([]).unwrap();
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let mut file = NamedTempFile::new().unwrap();
+    let pem = authority.self_signed(&authority_key).unwrap().pem();
+    file.write_all(pem.as_bytes()).unwrap();
+
+    let key = KeyPair::generate().unwrap();
+    let certificate = CertificateParams::new(["receiver.test".to_owned()])
+        .unwrap()
+        .signed_by(&key, &Issuer::new(authority, authority_key))
+        .unwrap();
+    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
+    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.der().clone()], key)
+        .unwrap();
+    let config = Arc::new(config);
+    let receiver = Receiver::start(move |_, mut stream| {
+        let mut session = ServerConnection::new(Arc::clone(&config)).unwrap();
+        let mut stream = Stream::new(&mut session, &mut stream);
+        while read_request(&mut stream).is_some() {
+            let served = stream.conn.server_name().map(str::to_owned);
+            assert_eq!(served.as_deref(), Some("receiver.test"));
+            assert_eq!(stream.conn.alpn_protocol(), None);
+            write(&mut stream, OK);
+        }
+    });
+    (receiver, file)
+}
+
+fn client(ca_file: Option<&Path>, timeout: Duration) -> CallbackClient {
+    let policy = Policy::parse("127.0.0.1").unwrap();
+    CallbackClient::new(policy, Names::always(&["127.0.0.1"]), timeout, ca_file).unwrap()
+}
+
+fn https(receiver: &Receiver, host: &str) -> String {
+    receiver.url_of(host).replace("http:", "https:")
+}
+
+#[tokio::test]
+async fn a_certificate_of_an_unknown_authority_is_refused() {
+    let (receiver, _) = receiver();
+    let error = attempt(&client(None, PATIENT), &https(&receiver, "receiver.test"))
+        .await
+        .unwrap_err();
+    assert!(matches!(error, AttemptError::Tls(_)), "{error}");
+    assert!(error.to_string().contains("UnknownIssuer"), "{error}");
+    assert!(!error.is_final());
+}
+
+#[tokio::test]
+async fn an_authority_in_the_ca_file_is_trusted_and_the_connection_kept() {
+    let (receiver, file) = receiver();
+    let client = client(Some(file.path()), PATIENT);
+    for _ in 0..3 {
+        assert_eq!(
+            class(&client, &https(&receiver, "receiver.test")).await,
+            Ok(200)
+        );
+    }
+    assert_eq!(receiver.connections(), 1);
+}
+
+#[tokio::test]
+async fn a_certificate_for_another_name_is_refused() {
+    let (receiver, file) = receiver();
+    let client = client(Some(file.path()), PATIENT);
+    for host in ["other.test", "127.0.0.1", "sub.receiver.test"] {
+        assert_eq!(
+            class(&client, &https(&receiver, host)).await,
+            Err("tls"),
+            "{host}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_speaks_no_tls_fails_the_handshake() {
+    let receiver = Receiver::start(|_, stream| {
+        write(stream, "HTTP/1.1 200 OK\r\n\r\n");
+    });
+    assert_eq!(
+        class(&client(None, PATIENT), &https(&receiver, "receiver.test")).await,
+        Err("tls")
+    );
+}
+
+#[tokio::test]
+async fn a_handshake_that_hangs_ends_in_a_timeout_of_tls() {
+    let receiver = Receiver::start(|_, stream| wait_for_end(stream));
+    let url = format!("https://{}/", receiver.address);
+    let error = attempt(&loopback_client(HASTY), &url).await.unwrap_err();
+    assert!(
+        matches!(error, AttemptError::Timeout { stage: Stage::Tls }),
+        "{error}"
+    );
+}

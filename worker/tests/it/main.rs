@@ -1,0 +1,11 @@
+//! The worker's integration tests.
+
+#![allow(clippy::unwrap_used, reason = "a test ends where its premise fails")]
+
+mod delivery;
+mod receiver;
+mod retry_schedule;
+mod worker;
+
+#[path = "../../../shared/tests/support/redis_server.rs"]
+mod redis_server;

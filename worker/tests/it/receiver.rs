@@ -1,0 +1,62 @@
+//! A receiver of callbacks on a free loopback port, which answers as its test says.
+
+use std::{convert::Infallible, net::SocketAddr};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty};
+use hyper::{Request, Response, StatusCode, body::Incoming, service::service_fn};
+use storm_shared::server;
+use tokio::{net::TcpListener, sync::mpsc};
+
+/// A receiver, and what it has heard.
+pub(crate) struct Receiver {
+    addr: SocketAddr,
+    heard: mpsc::Receiver<Bytes>,
+}
+
+impl Receiver {
+    /// Answers the n-th POST (from 0) with the status that `answer` gives for it and its body.
+    pub(crate) async fn answering(
+        answer: impl Fn(usize, &[u8]) -> u16 + Clone + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let (tell, heard) = mpsc::channel(10_000);
+        let count = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let service = service_fn(move |request: Request<Incoming>| {
+            let (answer, tell, count) = (answer.clone(), tell.clone(), count.clone());
+            async move {
+                let body = request.into_body().collect().await.unwrap().to_bytes();
+                let nth = count.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                let status = StatusCode::from_u16(answer(nth, &body)).unwrap();
+                tell.send(body).await.unwrap();
+                let answer = Response::builder()
+                    .status(status)
+                    .body(Empty::<Bytes>::new());
+                Ok::<_, Infallible>(answer.unwrap())
+            }
+        });
+        let limits = server::Limits::default();
+        tokio::spawn(server::serve(
+            listener,
+            service,
+            limits,
+            std::future::pending(),
+        ));
+        Self { addr, heard }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}/webhook?token=1", self.addr)
+    }
+
+    /// The body of the next callback.
+    pub(crate) async fn next(&mut self) -> Bytes {
+        self.heard.recv().await.unwrap()
+    }
+
+    /// The callbacks that came and were not yet asked for.
+    pub(crate) fn more(&mut self) -> Vec<Bytes> {
+        std::iter::from_fn(|| self.heard.try_recv().ok()).collect()
+    }
+}

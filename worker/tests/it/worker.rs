@@ -1,0 +1,387 @@
+//! A worker's promises, from a row in the table to its end: real `SQLite`, real Redis, real sockets.
+
+use std::{sync::Arc, time::Duration};
+
+use storm_shared::{
+    config::Settings,
+    models::{FailureReason, Records, ReportName, ReportSpec, Request, RequestId, Status},
+    services::{
+        queue::{Doorbell, Queue},
+        report,
+        store::Store,
+    },
+};
+use storm_worker::delivery::SystemResolver;
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    task::JoinHandle,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    receiver::Receiver,
+    redis_server::{RedisServer, free_port},
+};
+
+/// A worker on a database of its own.
+struct Stack {
+    store: Store,
+    settings: Settings,
+    addr: std::net::SocketAddr,
+    shutdown: CancellationToken,
+    worker: JoinHandle<Result<(), storm_worker::Error>>,
+    _folder: Arc<TempDir>,
+}
+
+/// Quick retries, and loopback allowed.
+const QUICK: [(&str, &str); 3] = [
+    ("CALLBACK_ALLOW", "127.0.0.1/32"),
+    ("CALLBACK_RETRY_DELAYS", "10ms,20ms,40ms"),
+    ("DB_SYNCHRONOUS", "normal"),
+];
+
+impl Stack {
+    /// A worker with no Redis to be had.
+    async fn without_redis(overrides: &[(&str, &str)]) -> Self {
+        let url = format!("redis://127.0.0.1:{}", free_port());
+        Self::start(Arc::new(TempDir::new().unwrap()), &url, overrides).await
+    }
+
+    async fn start(folder: Arc<TempDir>, redis: &str, overrides: &[(&str, &str)]) -> Self {
+        let url = format!("sqlite:{}", folder.path().join("storm.db").display());
+        let base = [("DB_URL", url.as_str()), ("REDIS_URL", redis)];
+        let all = QUICK.iter().chain(&base).chain(overrides).copied();
+        let settings = Settings::with(all).unwrap();
+        let store = Store::open(&settings.store).await.unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let shutdown = CancellationToken::new();
+        let worker = tokio::spawn(storm_worker::run(
+            listener,
+            settings.clone(),
+            Arc::new(SystemResolver::new()),
+            shutdown.clone(),
+        ));
+        Self {
+            store,
+            settings,
+            addr,
+            shutdown,
+            worker,
+            _folder: folder,
+        }
+    }
+
+    async fn accept(&self, records: u64, callback_url: Option<String>) -> RequestId {
+        let id = RequestId::generate();
+        self.store
+            .accept(id, &spec(records), callback_url)
+            .await
+            .unwrap();
+        id
+    }
+
+    async fn find(&self, id: RequestId) -> Request {
+        self.store.find(id).await.unwrap().unwrap()
+    }
+
+    /// Looks until the row is as `wanted`.
+    async fn row_when(&self, id: RequestId, wanted: impl Fn(&Request) -> bool) -> Request {
+        loop {
+            let row = self.find(id).await;
+            if wanted(&row) {
+                return row;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    async fn ended(&self, id: RequestId) -> Request {
+        self.row_when(id, |row| {
+            matches!(row.status, Status::Completed | Status::Failed)
+        })
+        .await
+    }
+
+    /// Tells the worker to end, and waits for that.
+    async fn stop(self) -> Store {
+        self.shutdown.cancel();
+        self.worker.await.unwrap().unwrap();
+        self.store
+    }
+
+    async fn get(&self, path: &str) -> String {
+        let mut stream = TcpStream::connect(self.addr).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+}
+
+fn spec(records: u64) -> ReportSpec {
+    ReportSpec {
+        report_name: ReportName::try_from("Q1_Finance".to_owned()).unwrap(),
+        records: Records::new(records, Records::MAX_ASYNC).unwrap(),
+    }
+}
+
+fn reason(row: &Request) -> FailureReason {
+    row.failure.as_ref().unwrap().reason
+}
+
+#[tokio::test]
+async fn a_job_is_run_delivered_and_completed() {
+    let mut receiver = Receiver::answering(|_, _| 200).await;
+    let stack = Stack::without_redis(&[]).await;
+    let id = stack.accept(10, Some(receiver.url())).await;
+    let body: serde_json::Value = serde_json::from_slice(&receiver.next().await).unwrap();
+    let expected = serde_json::json!({
+        "request_id": id,
+        "report_id": "3eebd0ea-44d7-531b-b660-ca91c206c5e6",
+        "status": "completed",
+        "checksum": "a6652297c0dc6ba69ad50361e2bc93bffd239fa77e22c556eeb264bf2cf1bd73",
+        "report_name": "Q1_Finance",
+        "records": 10,
+    });
+    assert_eq!(body, expected);
+    let row = stack.ended(id).await;
+    assert_eq!(
+        (row.status, row.attempts, row.claims),
+        (Status::Completed, 1, 1)
+    );
+    assert!(receiver.more().is_empty());
+    stack.stop().await;
+}
+
+#[tokio::test]
+async fn a_ring_starts_a_job_once_however_often_it_rings() {
+    let redis = RedisServer::start();
+    let mut receiver = Receiver::answering(|_, _| 200).await;
+    let folder = Arc::new(TempDir::new().unwrap());
+    let stack = Stack::start(folder, &redis.url(), &[]).await;
+    let bell = Doorbell::start(Queue::new(&stack.settings.queue, stack.store.id()).unwrap());
+    let id = stack.accept(1, Some(receiver.url())).await;
+    for _ in 0..50 {
+        bell.ring(id);
+    }
+    receiver.next().await;
+    assert_eq!(stack.ended(id).await.claims, 1);
+    // A second job, read after all of these entries, shows that they are through.
+    let next = stack.accept(1, Some(receiver.url())).await;
+    bell.ring(next);
+    receiver.next().await;
+    stack.ended(next).await;
+    assert!(receiver.more().is_empty());
+    let metrics = stack.get("/metrics").await;
+    assert!(
+        metrics.contains("ended_jobs_total{outcome=\"completed\"} 2"),
+        "{metrics}"
+    );
+    stack.stop().await;
+}
+
+#[tokio::test]
+async fn a_job_without_a_callback_is_completed_for_whoever_polls() {
+    let stack = Stack::without_redis(&[]).await;
+    let id = stack.accept(3, None).await;
+    let row = stack.ended(id).await;
+    assert_eq!((row.status, row.attempts), (Status::Completed, 0));
+    let result: report::Report = serde_json::from_str(row.result_payload.unwrap().get()).unwrap();
+    assert_eq!(result, report::expected(&spec(3)));
+    stack.stop().await;
+}
+
+#[tokio::test]
+async fn a_receiver_that_fails_twice_hears_the_same_bytes_three_times() {
+    let mut receiver = Receiver::answering(|nth, _| if nth < 2 { 500 } else { 204 }).await;
+    let stack = Stack::without_redis(&[]).await;
+    let id = stack.accept(1, Some(receiver.url())).await;
+    let first = receiver.next().await;
+    assert_eq!(receiver.next().await, first);
+    assert_eq!(receiver.next().await, first);
+    let row = stack.ended(id).await;
+    assert_eq!((row.status, row.attempts), (Status::Completed, 3));
+    assert_eq!(row.next_attempt_at, None);
+    stack.stop().await;
+}
+
+#[tokio::test]
+async fn a_job_whose_four_attempts_fail_is_failed_with_its_result_and_the_last_answer() {
+    let mut receiver = Receiver::answering(|_, _| 503).await;
+    let stack = Stack::without_redis(&[]).await;
+    let id = stack.accept(1, Some(receiver.url())).await;
+    let row = stack.ended(id).await;
+    assert_eq!((row.status, row.attempts), (Status::Failed, 4));
+    assert_eq!(receiver.more().len(), 4);
+    let failure = row.failure.unwrap();
+    assert_eq!(failure.reason, FailureReason::CallbackFailed);
+    assert!(failure.detail.contains("503"), "{}", failure.detail);
+    assert!(row.result_payload.is_some());
+    stack.stop().await;
+}
+
+#[tokio::test]
+async fn a_redirect_is_a_failure_and_is_not_followed() {
+    let mut receiver = Receiver::answering(|_, _| 307).await;
+    let stack = Stack::without_redis(&[]).await;
+    let id = stack.accept(1, Some(receiver.url())).await;
+    assert_eq!(
+        reason(&stack.ended(id).await),
+        FailureReason::CallbackFailed
+    );
+    assert_eq!(receiver.more().len(), 4);
+    stack.stop().await;
+}
+
+#[tokio::test]
+async fn a_refused_address_fails_its_job_at_once_and_hears_nothing() {
+    let mut receiver = Receiver::answering(|_, _| 200).await;
+    let stack = Stack::without_redis(&[("CALLBACK_ALLOW", "127.0.0.2/32")]).await;
+    let id = stack.accept(1, Some(receiver.url())).await;
+    let row = stack.ended(id).await;
+    assert_eq!(
+        (reason(&row), row.attempts),
+        (FailureReason::CallbackRefused, 1)
+    );
+    assert!(receiver.more().is_empty());
+    stack.stop().await;
+}
+
+#[tokio::test]
+async fn a_receiver_that_hangs_is_given_up_and_tried_again() {
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", silent.local_addr().unwrap());
+    let stack = Stack::without_redis(&[("CALLBACK_TIMEOUT", "50ms")]).await;
+    let id = stack.accept(1, Some(url)).await;
+    let row = stack.ended(id).await;
+    assert_eq!(
+        (reason(&row), row.attempts),
+        (FailureReason::CallbackFailed, 4)
+    );
+    stack.stop().await;
+}
+
+#[tokio::test]
+async fn a_retry_that_waits_occupies_no_place_and_is_given_back_at_the_end() {
+    // The receiver fails the job of 2 records and takes all others.
+    let mut receiver = Receiver::answering(|_, body| {
+        if body.windows(11).any(|part| part == b"\"records\":2") {
+            500
+        } else {
+            200
+        }
+    })
+    .await;
+    let slow_retries = [("WORKER_CONCURRENCY", "1"), ("CALLBACK_RETRY_DELAYS", "1h")];
+    let stack = Stack::without_redis(&slow_retries).await;
+    let waiting = stack.accept(2, Some(receiver.url())).await;
+    receiver.next().await;
+    let runnable = stack.accept(1, Some(receiver.url())).await;
+    assert_eq!(stack.ended(runnable).await.status, Status::Completed);
+
+    let store = stack.stop().await;
+    let row = store.find(waiting).await.unwrap().unwrap();
+    assert_eq!((row.status, row.attempts), (Status::Pending, 1));
+    assert!(row.next_attempt_at.is_some() && row.result_payload.is_some());
+}
+
+#[tokio::test]
+async fn a_job_that_was_given_back_goes_on_where_it_was() {
+    let receiver = Receiver::answering(|nth, _| if nth == 0 { 500 } else { 200 }).await;
+    let folder = Arc::new(TempDir::new().unwrap());
+    let no_redis = format!("redis://127.0.0.1:{}", free_port());
+    let slow = [("CALLBACK_RETRY_DELAYS", "1s,1h")];
+    let first = Stack::start(folder.clone(), &no_redis, &slow).await;
+    let id = first.accept(1, Some(receiver.url())).await;
+    let waits = first
+        .row_when(id, |row| row.next_attempt_at.is_some())
+        .await;
+    first.stop().await;
+
+    let second = Stack::start(folder, &no_redis, &slow).await;
+    let row = second.ended(id).await;
+    assert_eq!(
+        (row.status, row.attempts, row.claims),
+        (Status::Completed, 2, 2)
+    );
+    assert!(
+        row.completed_at >= waits.next_attempt_at,
+        "it waited for its turn"
+    );
+    second.stop().await;
+}
+
+#[tokio::test]
+async fn what_does_not_end_by_the_drains_deadline_is_given_back() {
+    let stack = Stack::without_redis(&[("DRAIN_TIMEOUT", "1ms")]).await;
+    let id = stack.accept(100_000, None).await;
+    stack
+        .row_when(id, |row| row.status == Status::Processing)
+        .await;
+    let store = stack.stop().await;
+    let row = store.find(id).await.unwrap().unwrap();
+    assert_eq!((row.status, row.claims), (Status::Pending, 1));
+}
+
+#[tokio::test]
+async fn two_workers_on_one_store_deliver_every_job_once() {
+    const JOBS: usize = 1000;
+    let redis = RedisServer::start();
+    let mut receiver = Receiver::answering(|_, _| 200).await;
+    let folder = Arc::new(TempDir::new().unwrap());
+    let one = Stack::start(folder.clone(), &redis.url(), &[]).await;
+    let two = Stack::start(folder, &redis.url(), &[]).await;
+    let bell = Doorbell::start(Queue::new(&one.settings.queue, one.store.id()).unwrap());
+    let mut accepted = Vec::new();
+    for nth in 0..JOBS {
+        let id = one.accept(1, Some(receiver.url())).await;
+        // Some rings are lost: the table makes up for them.
+        if nth % 7 > 0 {
+            bell.ring(id);
+        }
+        accepted.push(id.to_string());
+    }
+    let mut called = Vec::new();
+    for _ in 0..JOBS {
+        let body: serde_json::Value = serde_json::from_slice(&receiver.next().await).unwrap();
+        called.push(body["request_id"].as_str().unwrap().to_owned());
+    }
+    called.sort();
+    accepted.sort();
+    assert_eq!(called, accepted);
+    for id in &accepted {
+        assert_eq!(
+            one.ended(id.parse().unwrap()).await.status,
+            Status::Completed
+        );
+    }
+    one.stop().await;
+    two.stop().await;
+    assert!(receiver.more().is_empty());
+}
+
+#[tokio::test]
+async fn health_names_what_is_down() {
+    let stack = Stack::without_redis(&[]).await;
+    let health = stack.get("/healthz").await;
+    assert!(health.starts_with("HTTP/1.1 503"), "{health}");
+    assert!(health.contains("\"database\":\"ok\""), "{health}");
+    stack.stop().await;
+}
+
+#[tokio::test]
+async fn health_is_ok_when_both_answer() {
+    let redis = RedisServer::start();
+    let stack = Stack::start(Arc::new(TempDir::new().unwrap()), &redis.url(), &[]).await;
+    let health = stack.get("/healthz").await;
+    assert!(health.starts_with("HTTP/1.1 200"), "{health}");
+    assert!(
+        health.ends_with(r#"{"status":"ok","database":"ok","redis":"ok"}"#),
+        "{health}"
+    );
+    stack.stop().await;
+}
