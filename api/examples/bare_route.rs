@@ -1,0 +1,39 @@
+//! `POST /async` without its store and doorbell, to measure what these cost.
+//!
+//! Usage: `bare_route ADDRESS:PORT`. The route, the body's reading, the validation and the reply are
+//! the API's own.
+
+use std::{env, error::Error, future, time::Duration};
+
+use hyper_util::service::TowerToHyperService;
+use storm_api::{
+    reply::{self, Problem},
+    routes,
+    validation::{Form, Submission},
+};
+use storm_shared::{
+    models::RequestId,
+    server::{self, Limits},
+    services::guard::Policy,
+};
+use tokio::net::TcpListener;
+use warp::Filter;
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let address = env::args().nth(1).ok_or("usage: bare_route ADDRESS:PORT")?;
+    let listener = TcpListener::bind(address).await?;
+    let form = Form::asynchronous(Policy::default());
+    let route = warp::path!("async")
+        .and(warp::post())
+        .and(routes::submission(form, Duration::from_secs(10)))
+        .map(accept);
+    let service = TowerToHyperService::new(warp::service(route));
+    server::serve(listener, service, Limits::default(), future::pending()).await;
+    Ok(())
+}
+
+fn accept(submission: Result<Submission, Problem>) -> impl warp::Reply {
+    submission
+        .map(|submission| reply::accepted(RequestId::generate(), submission.callback_url.as_ref()))
+}

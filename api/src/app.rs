@@ -1,0 +1,82 @@
+//! What the controllers share, from start to end.
+
+use std::sync::Arc;
+
+use hyper_util::service::TowerToHyperService;
+use storm_shared::{
+    config::Settings,
+    server::{self, Limits},
+    services::{
+        queue::{Doorbell, Queue},
+        store::Store,
+    },
+};
+use tokio::net::TcpListener;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{Error, routes, sync_pool::SyncPool};
+
+/// The running API: its settings and its services.
+pub struct App {
+    /// Every setting.
+    pub settings: Settings,
+    /// The truth about every request.
+    pub store: Store,
+    /// Asked for its health only; the doorbell does the pushing.
+    pub queue: Queue,
+    /// Rings for accepted jobs.
+    pub doorbell: Doorbell,
+    /// The threads behind `/sync`.
+    pub pool: SyncPool,
+    /// Sync requests under way. They outlive their clients until they are recorded.
+    pub visits: TaskTracker,
+}
+
+impl App {
+    /// Opens the store, and starts the doorbell and the threads behind `/sync`.
+    ///
+    /// # Errors
+    /// One of them can't be had. Redis may be down: it is connected to when it is needed.
+    pub async fn start(settings: Settings) -> Result<Arc<Self>, Error> {
+        let store = Store::open(&settings.store).await?;
+        let queue = Queue::new(&settings.queue, store.id())?;
+        let doorbell = Doorbell::start(queue.clone());
+        let pool = SyncPool::start(settings.api.sync_threads, settings.api.sync_queue)?;
+        Ok(Arc::new(Self {
+            settings,
+            store,
+            queue,
+            doorbell,
+            pool,
+            visits: TaskTracker::new(),
+        }))
+    }
+
+    /// Serves on `listener` until `shutdown` is cancelled, then ends everything in order.
+    pub async fn serve(self: Arc<Self>, listener: TcpListener, shutdown: CancellationToken) {
+        let limits = Limits {
+            connections: self.settings.http.connections,
+            header_timeout: self.settings.http.timeout,
+            drain_timeout: self.settings.drain_timeout,
+        };
+        let service = TowerToHyperService::new(warp::service(routes::all(&self)));
+        let stopping = async {
+            shutdown.cancelled().await;
+            self.pool.stop();
+        };
+        server::serve(listener, service, limits, stopping).await;
+        self.close().await;
+    }
+
+    /// Ends what [`App::start`] started: first who writes, then what is written to.
+    async fn close(self: Arc<Self>) {
+        self.pool.close().await;
+        self.visits.close();
+        self.visits.wait().await;
+        let (store, doorbell) = (self.store.clone(), self.doorbell.clone());
+        // The doorbell has rung its last when every handle is gone, and the app holds one.
+        drop(self);
+        doorbell.close().await;
+        store.close().await;
+    }
+}

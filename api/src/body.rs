@@ -1,0 +1,168 @@
+//! A request's body: JSON by its header, bounded in size and in time.
+//!
+//! warp's own `content_length_limit` answers 411 to a chunked body; here both kinds are read up to
+//! the limit.
+
+use std::{convert::Infallible, time::Duration};
+
+use bytes::{Buf, BufMut};
+use futures_util::{Stream, StreamExt};
+use tokio::time::timeout;
+use warp::{Filter, Rejection, http::HeaderValue};
+
+use crate::reply::Problem;
+
+/// The largest body, in bytes.
+pub const LIMIT: usize = 16 << 10;
+
+/// How much of a refused body is still read, in bytes.
+const DISCARDED: usize = 1 << 20;
+
+/// The body of a request that says it is JSON, read within `limit`.
+pub fn json(
+    limit: Duration,
+) -> impl Filter<Extract = (Result<Vec<u8>, Problem>,), Error = Rejection> + Copy {
+    header("content-type")
+        .and(header("content-length"))
+        .and(warp::body::stream())
+        .then(
+            move |kind: Option<HeaderValue>, length: Option<HeaderValue>, body| async move {
+                if !kind.is_some_and(|kind| is_json(&kind)) {
+                    discard(body, limit);
+                    return Err(Problem::unsupported_media_type());
+                }
+                if length.is_some_and(|length| is_too_large(&length)) {
+                    discard(body, limit);
+                    return Err(Problem::body_too_large(LIMIT));
+                }
+                read(body, limit).await
+            },
+        )
+}
+
+fn header(
+    name: &'static str,
+) -> impl Filter<Extract = (Option<HeaderValue>,), Error = Infallible> + Copy {
+    warp::header::value(name)
+        .map(Some)
+        .or(warp::any().map(|| None))
+        .unify()
+}
+
+/// Whether a content type is `application/json`, with whatever parameters.
+fn is_json(kind: &HeaderValue) -> bool {
+    let essence = kind
+        .as_bytes()
+        .split(|&byte| byte == b';')
+        .next()
+        .unwrap_or_default();
+    essence
+        .trim_ascii()
+        .eq_ignore_ascii_case(b"application/json")
+}
+
+fn is_too_large(length: &HeaderValue) -> bool {
+    // The server has checked that it is a number; one beyond any integer is too large as well.
+    length
+        .to_str()
+        .ok()
+        .and_then(|length| length.parse().ok())
+        .is_none_or(|length: usize| length > LIMIT)
+}
+
+/// What became of reading a body.
+enum Outcome {
+    Whole(Vec<u8>),
+    TooLarge,
+    Broken,
+}
+
+async fn read<S, B>(mut body: S, limit: Duration) -> Result<Vec<u8>, Problem>
+where
+    S: Stream<Item = Result<B, warp::Error>> + Unpin + Send + 'static,
+    B: Buf,
+{
+    match timeout(limit, collect(&mut body)).await {
+        Ok(Outcome::Whole(body)) => Ok(body),
+        Ok(Outcome::TooLarge) => {
+            discard(body, limit);
+            Err(Problem::body_too_large(LIMIT))
+        }
+        Ok(Outcome::Broken) => Err(Problem::malformed_body("The body's chunks are broken.")),
+        Err(_) => Err(Problem::body_timeout(limit)),
+    }
+}
+
+async fn collect<B: Buf>(
+    body: &mut (impl Stream<Item = Result<B, warp::Error>> + Unpin),
+) -> Outcome {
+    let mut whole = Vec::new();
+    while let Some(chunk) = body.next().await {
+        let Ok(chunk) = chunk else {
+            return Outcome::Broken;
+        };
+        if whole.len() + chunk.remaining() > LIMIT {
+            return Outcome::TooLarge;
+        }
+        whole.put(chunk);
+    }
+    Outcome::Whole(whole)
+}
+
+/// Reads on, within bounds, while the refusal is on its way.
+///
+/// A connection that is closed on a client in the middle of sending is reset, and the client may
+/// never see why it was refused.
+fn discard<B: Buf>(
+    mut body: impl Stream<Item = Result<B, warp::Error>> + Unpin + Send + 'static,
+    limit: Duration,
+) {
+    tokio::spawn(timeout(limit, async move {
+        let mut discarded = 0;
+        while let Some(Ok(chunk)) = body.next().await {
+            discarded += chunk.remaining();
+            if discarded > DISCARDED {
+                break;
+            }
+        }
+    }));
+}
+
+#[cfg(test)]
+mod tests {
+    use warp::http::HeaderValue;
+
+    use super::{LIMIT, is_json, is_too_large};
+
+    #[test]
+    fn json_is_known_by_its_essence_in_any_case_and_with_parameters() {
+        for (kind, json) in [
+            ("application/json", true),
+            ("Application/JSON", true),
+            ("application/json; charset=utf-8", true),
+            ("application/json ;q=1", true),
+            ("application/jsonp", false),
+            ("application/problem+json", false),
+            ("text/json", false),
+            ("", false),
+        ] {
+            assert_eq!(is_json(&HeaderValue::from_static(kind)), json, "{kind}");
+        }
+    }
+
+    #[test]
+    fn a_length_is_too_large_from_one_byte_over_the_limit() {
+        for (length, too_large) in [
+            ("0".to_owned(), false),
+            (LIMIT.to_string(), false),
+            ((LIMIT + 1).to_string(), true),
+            ("9".repeat(40), true),
+        ] {
+            assert_eq!(
+                is_too_large(&HeaderValue::try_from(&length).unwrap()),
+                too_large,
+                "{length}"
+            );
+        }
+    }
+}

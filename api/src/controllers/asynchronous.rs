@@ -1,0 +1,35 @@
+//! `POST /async`: accept now, report later.
+
+use std::sync::Arc;
+
+use storm_shared::models::RequestId;
+use warp::reply::Response;
+
+use super::refused;
+use crate::{
+    app::App,
+    reply::{self, Problem},
+    validation::Submission,
+};
+
+/// Stores the job and answers `202` when it is committed: nothing else is waited for.
+///
+/// # Errors
+/// The submission's own fault, or the store's refusal.
+pub async fn submit(
+    app: Arc<App>,
+    submission: Result<Submission, Problem>,
+) -> Result<Response, Problem> {
+    let Submission { spec, callback_url } = submission?;
+    let id = RequestId::generate();
+    let url = callback_url.as_ref().map(|url| url.as_str().to_owned());
+    app.store
+        .accept(id, &spec, url)
+        .await
+        .map_err(|error| refused(id, &error))?;
+    // A client that goes away before the commit drops this future, and with it the ring, while the
+    // row is still written. That is the one ring we may lose: a worker finds such a row in the
+    // table a second or two later, and a task for each request would cost all the others more.
+    app.doorbell.ring(id);
+    Ok(reply::accepted(id, callback_url.as_ref()))
+}

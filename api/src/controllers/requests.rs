@@ -1,0 +1,28 @@
+//! `GET /requests/{id}`: where a request stands.
+
+use std::sync::Arc;
+
+use storm_shared::models::RequestId;
+use warp::reply::Response;
+
+use super::refused;
+use crate::{
+    app::App,
+    reply::{self, Problem},
+};
+
+/// The request of that id, as the table has it.
+///
+/// # Errors
+/// There is none, `id` is no UUID, or the store's refusal.
+pub async fn find(id: String, app: Arc<App>) -> Result<Response, Problem> {
+    let id: RequestId = id.parse().map_err(|_| Problem::malformed_id())?;
+    let request = app
+        .store
+        .find(id)
+        .await
+        .map_err(|error| refused(id, &error))?;
+    request
+        .map(|request| reply::request(&request))
+        .ok_or_else(Problem::no_such_request)
+}

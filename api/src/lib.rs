@@ -1,0 +1,62 @@
+//! The API: `POST /sync` does the slow report while the client waits, `POST /async` accepts it.
+//!
+//! In the order in which a request meets them:
+//!
+//! * [`routes`]: which path and method lead where; no rejection leaves them.
+//! * [`body`]: a request's body, bounded in size and time.
+//! * [`validation`]: from bytes to a checked submission, or to every fault in them.
+//! * [`controllers`]: one module for each endpoint.
+//! * [`sync_pool`]: the threads behind `/sync`.
+//! * [`reply`]: everything that is ever answered, and its wording.
+//!
+//! [`app`] holds what the controllers share, from start to end.
+
+pub mod app;
+pub mod body;
+pub mod controllers;
+pub mod reply;
+pub mod routes;
+pub mod sync_pool;
+pub mod validation;
+
+use std::io;
+
+use storm_shared::{
+    config::Settings,
+    services::{queue::QueueError, store::StoreError},
+};
+use thiserror::Error;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+pub use app::App;
+
+/// Why the API could not start.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// The database can't be used.
+    #[error("the database can't be opened: {0}")]
+    Store(#[from] StoreError),
+    /// The queue can't be set up; a Redis that is down is no reason.
+    #[error("the queue can't be set up: {0}")]
+    Queue(#[from] QueueError),
+    /// The system has no thread left for `/sync`.
+    #[error("a thread for /sync can't be started: {0}")]
+    Thread(#[from] io::Error),
+}
+
+/// Serves the API on `listener` until `shutdown` is cancelled, then ends in order: it stops
+/// listening, answers what is open within the drain timeout, flushes the doorbell, and closes the
+/// store, which commits what waits.
+///
+/// # Errors
+/// The API could not start. Once it serves, it only ends by `shutdown`.
+pub async fn run(
+    listener: TcpListener,
+    settings: Settings,
+    shutdown: CancellationToken,
+) -> Result<(), Error> {
+    let app = App::start(settings).await?;
+    app.serve(listener, shutdown).await;
+    Ok(())
+}

@@ -1,0 +1,97 @@
+//! All HTTP wording: everything that the API answers.
+
+mod problem;
+
+use serde::Serialize;
+use storm_shared::{
+    models::{CallbackUrl, Request, RequestId},
+    services::{health::Health, report::Report},
+};
+use warp::{
+    Reply,
+    http::{HeaderValue, StatusCode, header},
+    reply::Response,
+};
+
+pub use problem::{FieldError, Problem};
+
+/// How long a refused client should wait before it tries again, in seconds.
+const RETRY_AFTER: &str = "1";
+
+/// `202` for an accepted job.
+pub fn accepted(id: RequestId, callback_url: Option<&CallbackUrl>) -> Response {
+    #[derive(Serialize)]
+    struct Accepted {
+        request_id: RequestId,
+        status: &'static str,
+        message: String,
+    }
+
+    let location = format!("/requests/{id}");
+    let message = match callback_url {
+        Some(url) => {
+            format!(
+                "Report generation started. We will call you back at {}",
+                url.as_str()
+            )
+        }
+        None => format!("Report generation started. Poll GET {location} for the result"),
+    };
+    let body = Accepted {
+        request_id: id,
+        status: "pending",
+        message,
+    };
+    let mut response = json(StatusCode::ACCEPTED, &body);
+    if let Ok(location) = HeaderValue::try_from(location) {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    response
+}
+
+/// `200` for a report that is done.
+pub fn report(report: &Report) -> Response {
+    #[derive(Serialize)]
+    struct Done<'a> {
+        report_id: String,
+        status: &'static str,
+        checksum: &'a str,
+    }
+
+    let Report {
+        report_id,
+        checksum,
+    } = report;
+    let body = Done {
+        report_id: report_id.to_string(),
+        status: "completed",
+        checksum,
+    };
+    json(StatusCode::OK, &body)
+}
+
+/// `200` for a request that was found.
+pub fn request(request: &Request) -> Response {
+    json(StatusCode::OK, request)
+}
+
+/// `200`, or `503` when the database or Redis doesn't answer.
+pub fn health(health: &Health) -> Response {
+    if health.is_ok() {
+        return json(StatusCode::OK, health);
+    }
+    let mut response = json(StatusCode::SERVICE_UNAVAILABLE, health);
+    response
+        .headers_mut()
+        .insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER));
+    response
+}
+
+fn json(status: StatusCode, body: &impl Serialize) -> Response {
+    let mut response = warp::reply::json(body).into_response();
+    // A body that can't be written is warp's 500 already; ours all can be.
+    if response.status().is_success() {
+        *response.status_mut() = status;
+    }
+    response
+}

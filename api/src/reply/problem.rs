@@ -1,0 +1,306 @@
+//! What the API answers when it refuses: RFC 9457's `application/problem+json`.
+//!
+//! The `type` of each is stable, `urn:storm:problem:` and a name:
+//!
+//! | name | status | when |
+//! | --- | --- | --- |
+//! | `malformed-body` | 400 | the body is no JSON object |
+//! | `not-found` | 404 | no such path, or no such request |
+//! | `method-not-allowed` | 405 | the path takes other methods: those in `Allow` |
+//! | `body-timeout` | 408 | the body took too long |
+//! | `body-too-large` | 413 | the body is over the limit |
+//! | `unsupported-media-type` | 415 | the content type is not `application/json` |
+//! | `validation` | 422 | the body's fields are wrong: each stands in `errors` |
+//! | `report-failed` | 500 | the work broke off; the log says how |
+//! | `saturated` | 503 | every place behind `/sync` is taken |
+//! | `sync-timeout` | 503 | the report was not done within `SYNC_TIMEOUT` |
+//! | `overloaded` | 503 | too many operations wait for the database |
+//! | `database-unavailable` | 503 | the database refused; the log says why |
+//! | `shutting-down` | 503 | the process is ending |
+//!
+//! The listener has one more, `too-many-connections` (503). Every 503 carries `Retry-After`.
+
+use std::{borrow::Cow, time::Duration};
+
+use serde::Serialize;
+use storm_shared::services::store::StoreError;
+use warp::{
+    Reply,
+    http::{HeaderName, HeaderValue, StatusCode, header},
+    reply::Response,
+};
+
+use super::RETRY_AFTER;
+
+/// What to send instead.
+const EXAMPLE: &str = r#"{"records": 10, "report_name": "Q1_Finance"}"#;
+
+/// One fault in a body.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct FieldError {
+    /// The field's name, as it was sent.
+    pub field: String,
+    /// What is accepted there.
+    pub detail: String,
+}
+
+/// A refusal, as a client sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    name: &'static str,
+    status: StatusCode,
+    title: &'static str,
+    detail: Cow<'static, str>,
+    errors: Vec<FieldError>,
+    header: Option<(&'static str, &'static str)>,
+}
+
+impl Problem {
+    /// The body is no JSON object; `detail` says where.
+    pub fn malformed_body(detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(
+            StatusCode::BAD_REQUEST,
+            "malformed-body",
+            "Malformed body",
+            detail,
+        )
+    }
+
+    /// The body is JSON, but no object.
+    pub fn no_object() -> Self {
+        Self::malformed_body(format!(
+            "The body must be a JSON object, such as {EXAMPLE}."
+        ))
+    }
+
+    /// There is nothing at that path.
+    pub fn no_such_path() -> Self {
+        let detail = "There is POST /sync, POST /async, GET /requests/{id} and GET /healthz.";
+        Self::new(StatusCode::NOT_FOUND, "not-found", "No such path", detail)
+    }
+
+    /// There is no request of that id.
+    pub fn no_such_request() -> Self {
+        let detail = "No request has that id. Ids are in the answers of POST /async.";
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "not-found",
+            "No such request",
+            detail,
+        )
+    }
+
+    /// The id in the path is none, so that no request can have it.
+    pub fn malformed_id() -> Self {
+        let detail = "A request's id is a UUID, such as 0193b7a2-5d3c-7e21-9f0a-3c5b8e6d1f42.";
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "not-found",
+            "No such request",
+            detail,
+        )
+    }
+
+    /// The path takes the methods in `allowed` only.
+    pub fn method_not_allowed(allowed: &'static str) -> Self {
+        let status = StatusCode::METHOD_NOT_ALLOWED;
+        let detail = format!("This path takes {allowed}.");
+        Self::new(status, "method-not-allowed", "Method not allowed", detail)
+            .with_header("allow", allowed)
+    }
+
+    /// The body was not there within `limit`.
+    pub fn body_timeout(limit: Duration) -> Self {
+        let detail = format!("Send the whole body within {limit:?}.");
+        Self::new(
+            StatusCode::REQUEST_TIMEOUT,
+            "body-timeout",
+            "Body timeout",
+            detail,
+        )
+        .with_header("connection", "close")
+    }
+
+    /// The body has more than `limit` bytes.
+    pub fn body_too_large(limit: usize) -> Self {
+        let detail = format!("Send at most {limit} bytes.");
+        Self::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "body-too-large",
+            "Body too large",
+            detail,
+        )
+        .with_header("connection", "close")
+    }
+
+    /// The content type is another, or missing.
+    pub fn unsupported_media_type() -> Self {
+        let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+        let detail = "Send JSON, with the header `content-type: application/json`.";
+        Self::new(
+            status,
+            "unsupported-media-type",
+            "Unsupported media type",
+            detail,
+        )
+    }
+
+    /// The body's fields are wrong: every fault of them.
+    pub fn validation(errors: Vec<FieldError>) -> Self {
+        let status = StatusCode::UNPROCESSABLE_ENTITY;
+        let detail = "Correct the fields that `errors` names.";
+        Self {
+            errors,
+            ..Self::new(status, "validation", "Invalid fields", detail)
+        }
+    }
+
+    /// The work broke off.
+    pub fn report_failed() -> Self {
+        let detail = "The report could not be made. Trying again may help.";
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "report-failed",
+            "Report failed",
+            detail,
+        )
+    }
+
+    /// Every place behind `/sync` is taken.
+    pub fn saturated() -> Self {
+        let detail = "Too many reports wait already. Try again later, or use POST /async.";
+        Self::unavailable("saturated", "Saturated", detail)
+    }
+
+    /// The report was not done within `limit`.
+    pub fn sync_timeout(limit: Duration) -> Self {
+        let detail = format!(
+            "The report was not done within {limit:?}. Try again later, or use POST /async."
+        );
+        Self::unavailable("sync-timeout", "Sync timeout", detail)
+    }
+
+    /// The process is ending.
+    pub fn shutting_down() -> Self {
+        Self::unavailable("shutting-down", "Shutting down", "Try again in a moment.")
+    }
+
+    /// The store refused. Its own words can name paths and SQL: they are for the log.
+    pub fn store(error: &StoreError) -> Self {
+        match error {
+            StoreError::QueueFull => {
+                let detail = "Too many requests wait for the database. Try again later.";
+                Self::unavailable("overloaded", "Overloaded", detail)
+            }
+            StoreError::Closed => Self::shutting_down(),
+            _ => {
+                let detail = "The database can't be used at the moment. Try again later.";
+                Self::unavailable("database-unavailable", "Database unavailable", detail)
+            }
+        }
+    }
+
+    /// What to change, in a sentence.
+    pub fn detail(&self) -> &str {
+        &self.detail
+    }
+
+    /// Every fault of a body's fields.
+    pub fn errors(&self) -> &[FieldError] {
+        &self.errors
+    }
+
+    fn unavailable(
+        name: &'static str,
+        title: &'static str,
+        detail: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, name, title, detail)
+            .with_header("retry-after", RETRY_AFTER)
+    }
+
+    fn new(
+        status: StatusCode,
+        name: &'static str,
+        title: &'static str,
+        detail: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        Self {
+            name,
+            status,
+            title,
+            detail: detail.into(),
+            errors: Vec::new(),
+            header: None,
+        }
+    }
+
+    fn with_header(self, name: &'static str, value: &'static str) -> Self {
+        Self {
+            header: Some((name, value)),
+            ..self
+        }
+    }
+}
+
+impl Reply for Problem {
+    fn into_response(self) -> Response {
+        #[derive(Serialize)]
+        struct Body<'a> {
+            r#type: String,
+            title: &'a str,
+            status: u16,
+            detail: &'a str,
+            #[serde(skip_serializing_if = "<[_]>::is_empty")]
+            errors: &'a [FieldError],
+        }
+
+        let body = Body {
+            r#type: format!("urn:storm:problem:{}", self.name),
+            title: self.title,
+            status: self.status.as_u16(),
+            detail: &self.detail,
+            errors: &self.errors,
+        };
+        let mut response = super::json(self.status, &body);
+        let headers = response.headers_mut();
+        let kind = HeaderValue::from_static("application/problem+json");
+        headers.insert(header::CONTENT_TYPE, kind);
+        if let Some((name, value)) = self.header {
+            headers.insert(
+                HeaderName::from_static(name),
+                HeaderValue::from_static(value),
+            );
+        }
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use storm_shared::services::store::StoreError;
+
+    use super::Problem;
+
+    #[test]
+    fn the_stores_own_words_stay_inside() {
+        let broken = StoreError::Unusable {
+            path: "/srv/secret.db".into(),
+            problem: "no such table: requests".to_owned(),
+        };
+        for (error, name) in [
+            (StoreError::QueueFull, "overloaded"),
+            (StoreError::Closed, "shutting-down"),
+            (broken, "database-unavailable"),
+        ] {
+            let problem = Problem::store(&error);
+            assert_eq!(problem.name, name);
+            assert_eq!(problem.header, Some(("retry-after", "1")));
+            let detail = problem.detail();
+            assert!(
+                !detail.contains("secret") && !detail.contains("table"),
+                "{detail}"
+            );
+        }
+    }
+}

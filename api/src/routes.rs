@@ -1,0 +1,99 @@
+//! Which path and method lead where.
+//!
+//! A rejection only says that another route may match. Each path ends in an arm that answers 405,
+//! the paths in one that answers 404, so that none is left over: the error type is [`Infallible`].
+
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use warp::{Filter, Rejection, Reply, reply::Response};
+
+use crate::{
+    app::App,
+    body,
+    controllers::{asynchronous, health, requests, sync},
+    reply::Problem,
+    validation::{Form, Submission},
+};
+
+/// The whole API. `POST /async`, which a storm hits, is tried first.
+pub fn all(
+    app: &Arc<App>,
+) -> impl Filter<Extract = (Response,), Error = Infallible> + Clone + Send + Sync + 'static {
+    post_async(app)
+        .or(post_sync(app))
+        .unify()
+        .or(request(app))
+        .unify()
+        .or(healthz(app))
+        .unify()
+        .or(warp::any().map(|| Problem::no_such_path().into_response()))
+        .unify()
+}
+
+/// A submission: a body that was read within `timeout` and says what `form` asks for.
+pub fn submission(
+    form: Form,
+    timeout: Duration,
+) -> impl Filter<Extract = (Result<Submission, Problem>,), Error = Rejection> + Clone {
+    let form = Arc::new(form);
+    body::json(timeout)
+        .map(move |body: Result<Vec<u8>, Problem>| body.and_then(|body| form.read(&body)))
+}
+
+fn post_async(
+    app: &Arc<App>,
+) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone + use<> {
+    let form = Form::asynchronous(app.settings.callback.policy.clone());
+    let submit = warp::post()
+        .and(with(app))
+        .and(submission(form, app.settings.http.timeout))
+        .then(asynchronous::submit)
+        .map(Reply::into_response);
+    warp::path!("async").and(submit.or(only("POST")).unify())
+}
+
+fn post_sync(
+    app: &Arc<App>,
+) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone + use<> {
+    let report = warp::post()
+        .and(with(app))
+        .and(submission(Form::sync(), app.settings.http.timeout))
+        .then(sync::report)
+        .map(Reply::into_response);
+    warp::path!("sync").and(report.or(only("POST")).unify())
+}
+
+fn request(
+    app: &Arc<App>,
+) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone + use<> {
+    let path = warp::path!("requests" / String);
+    let find = path
+        .and(get_or_head())
+        .and(with(app))
+        .then(requests::find)
+        .map(Reply::into_response);
+    find.or(path.and(only("GET, HEAD")).map(|_id, reply| reply))
+        .unify()
+}
+
+fn healthz(
+    app: &Arc<App>,
+) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone + use<> {
+    let check = get_or_head().and(with(app)).then(health::check);
+    warp::path!("healthz").and(check.or(only("GET, HEAD")).unify())
+}
+
+/// The last arm of a path: the method is none of `allowed`.
+fn only(allowed: &'static str) -> impl Filter<Extract = (Response,), Error = Infallible> + Copy {
+    warp::any().map(move || Problem::method_not_allowed(allowed).into_response())
+}
+
+/// The answer to HEAD is GET's; the connection leaves its body out.
+fn get_or_head() -> impl Filter<Extract = (), Error = Rejection> + Copy {
+    warp::get().or(warp::head()).unify()
+}
+
+fn with(app: &Arc<App>) -> impl Filter<Extract = (Arc<App>,), Error = Infallible> + Clone + use<> {
+    let app = Arc::clone(app);
+    warp::any().map(move || Arc::clone(&app))
+}

@@ -1,0 +1,141 @@
+//! A body's fields by name, before anything is known of their values.
+
+use std::{borrow::Cow, fmt};
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{MapAccess, Visitor},
+};
+use serde_json::value::RawValue;
+
+use crate::reply::Problem;
+
+/// Unknown names that are told. A body has room for thousands, and the answer should stay small.
+const UNKNOWN: usize = 8;
+
+/// The longest unknown name that is repeated whole, in characters.
+const NAME: usize = 64;
+
+/// The fields of one JSON object, unread.
+#[derive(Default)]
+pub(super) struct Fields<'a> {
+    pub(super) records: Option<&'a RawValue>,
+    pub(super) report_name: Option<&'a RawValue>,
+    /// `null` counts as left out.
+    pub(super) callback_url: Option<&'a RawValue>,
+    /// Names of no field, the first few.
+    pub(super) unknown: Vec<String>,
+    /// Fields that stand more than once.
+    pub(super) repeated: Vec<&'static str>,
+}
+
+impl<'a> Fields<'a> {
+    /// Reads a body.
+    ///
+    /// # Errors
+    /// 400, saying where, when it is not UTF-8, no JSON, or no object.
+    pub(super) fn read(body: &'a [u8]) -> Result<Self, Problem> {
+        let text = std::str::from_utf8(body).map_err(|error| {
+            let at = error.valid_up_to();
+            Problem::malformed_body(format!("The body must be UTF-8; its byte {at} is not."))
+        })?;
+        let mut fields: Self = serde_json::from_str(text).map_err(|error| {
+            if error.is_data() {
+                Problem::no_object()
+            } else {
+                Problem::malformed_body(format!("The body must be JSON: {error}."))
+            }
+        })?;
+        fields.callback_url = fields.callback_url.filter(|value| value.get() != "null");
+        Ok(fields)
+    }
+
+    fn put(&mut self, name: &str, value: &'a RawValue) {
+        let (field, name) = match name {
+            "records" => (&mut self.records, "records"),
+            "report_name" => (&mut self.report_name, "report_name"),
+            "callback_url" => (&mut self.callback_url, "callback_url"),
+            _ => return self.note_unknown(name),
+        };
+        if field.replace(value).is_some() && !self.repeated.contains(&name) {
+            self.repeated.push(name);
+        }
+    }
+
+    fn note_unknown(&mut self, name: &str) {
+        if self.unknown.len() < UNKNOWN {
+            let mut kept: String = name.chars().take(NAME).collect();
+            if kept.len() < name.len() {
+                kept.push('…');
+            }
+            self.unknown.push(kept);
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Fields<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(FieldsVisitor)
+    }
+}
+
+struct FieldsVisitor;
+
+impl<'de> Visitor<'de> for FieldsVisitor {
+    type Value = Fields<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Self::Value, M::Error> {
+        let mut fields = Fields::default();
+        while let Some(Name(name)) = map.next_key()? {
+            fields.put(&name, map.next_value()?);
+        }
+        Ok(fields)
+    }
+}
+
+/// A name, borrowed where it is written without escapes.
+#[derive(Deserialize)]
+struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+
+#[cfg(test)]
+mod tests {
+    use super::Fields;
+    use crate::reply::Problem;
+
+    #[test]
+    fn a_body_that_is_no_json_is_refused_with_the_place() {
+        for (body, place) in [
+            (&b""[..], "line 1 column 0"),
+            (b"{\"records\": 1,}", "line 1 column 15"),
+            (b"{\n\"records\" 1}", "line 2 column 11"),
+            (b"{} {}", "line 1 column 4"),
+            (b"{\"a\": 01}", "line 1 column 8"),
+            (b"{\"a\xff\": 1}", "byte 3"),
+            (b"\xef\xbb\xbf{}", "line 1 column 1"),
+        ] {
+            let problem = Fields::read(body).err().unwrap();
+            assert!(problem.detail().contains(place), "{problem:?}");
+        }
+    }
+
+    #[test]
+    fn json_that_is_no_object_is_refused_with_an_example() {
+        for body in ["[]", "null", "1", "\"records\"", "[{}]"] {
+            assert_eq!(
+                Fields::read(body.as_bytes()).err(),
+                Some(Problem::no_object()),
+                "{body}"
+            );
+        }
+    }
+
+    #[test]
+    fn nesting_costs_no_stack() {
+        let body = format!("{{\"a\": {}{}}}", "[".repeat(8000), "]".repeat(8000));
+        assert_eq!(Fields::read(body.as_bytes()).unwrap().unknown, ["a"]);
+    }
+}

@@ -1,0 +1,164 @@
+//! A field's value: right, or what is accepted instead.
+
+use serde_json::value::RawValue;
+use storm_shared::{
+    models::{CallbackUrl, Records, ReportName},
+    services::guard::Policy,
+};
+
+/// A number of records, at most `max`.
+pub(super) fn records(sent: Option<&RawValue>, max: u32) -> Result<Records, String> {
+    // What is no whole number of 64 bits is as wrong as 0, which no bound admits.
+    let count = sent
+        .and_then(|sent| sent.get().parse().ok())
+        .unwrap_or_default();
+    Records::new(count, max).map_err(|error| match sent.map(kind) {
+        None => format!("is missing; it {error}"),
+        Some(NUMBER) => error.to_string(),
+        Some(kind) => format!("{error}, not {kind}"),
+    })
+}
+
+/// A report's name, as [`ReportName`] has it.
+const NAME: &str = "a string of 1 to 200 characters";
+
+pub(super) fn report_name(sent: Option<&RawValue>) -> Result<ReportName, String> {
+    let sent = sent.ok_or_else(|| format!("is missing; it must be {NAME}"))?;
+    ReportName::try_from(string(sent, NAME)?).map_err(|error| error.to_string())
+}
+
+/// A URL where `policy` lets a callback go, as far as that is known without a look-up.
+pub(super) fn callback_url(sent: &RawValue, policy: &Policy) -> Result<CallbackUrl, String> {
+    let url = string(sent, "an absolute http or https URL, null, or left out")?;
+    let url = CallbackUrl::parse(&url).map_err(|error| error.to_string())?;
+    policy.judge_url(&url).map_err(|refusal| {
+        let class = refusal.class();
+        format!("must lead to a public address; this one is {class}")
+    })?;
+    Ok(url)
+}
+
+fn string(sent: &RawValue, accepted: &str) -> Result<String, String> {
+    serde_json::from_str(sent.get()).map_err(|_| match kind(sent) {
+        // JSON can write halves of characters, such as "\ud800".
+        STRING => format!("must be {accepted}, in whole Unicode characters"),
+        kind => format!("must be {accepted}, not {kind}"),
+    })
+}
+
+const NUMBER: &str = "a number";
+const STRING: &str = "a string";
+
+/// What a value is, by its first byte.
+fn kind(value: &RawValue) -> &'static str {
+    match value.get().as_bytes().first() {
+        Some(b'"') => STRING,
+        Some(b'{') => "an object",
+        Some(b'[') => "an array",
+        Some(b't' | b'f') => "a boolean",
+        Some(b'n') => "null",
+        _ => NUMBER,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use storm_shared::services::guard::Policy;
+
+    use super::{RawValue, callback_url, records, report_name};
+
+    fn raw(json: impl Into<String>) -> Box<RawValue> {
+        RawValue::from_string(json.into()).unwrap()
+    }
+
+    #[test]
+    fn only_whole_numbers_within_the_bounds_are_records() {
+        for json in [
+            "0",
+            "50",
+            "-1",
+            "-0",
+            "10.0",
+            "1e1",
+            "1e999",
+            "99999999999999999999", // > 64 bits
+        ] {
+            let fault = records(Some(&raw(json)), 49).unwrap_err();
+            assert_eq!(fault, "must be a whole number from 1 to 49", "{json}");
+        }
+        for count in [1, 49] {
+            let sent = raw(count.to_string());
+            assert_eq!(records(Some(&sent), 49).unwrap().count(), count);
+        }
+    }
+
+    #[test]
+    fn another_type_is_told_beside_what_is_accepted() {
+        for (json, kind) in [
+            ("null", "null"),
+            ("true", "a boolean"),
+            (r#""10""#, "a string"),
+            ("[10]", "an array"),
+            (r#"{"n": 10}"#, "an object"),
+        ] {
+            let fault = records(Some(&raw(json)), 49).unwrap_err();
+            assert_eq!(
+                fault,
+                format!("must be a whole number from 1 to 49, not {kind}")
+            );
+        }
+        let fault = report_name(Some(&raw("7"))).unwrap_err();
+        assert_eq!(
+            fault,
+            "must be a string of 1 to 200 characters, not a number"
+        );
+        let fault = callback_url(&raw("[]"), &Policy::default()).unwrap_err();
+        assert!(fault.ends_with("not an array"), "{fault}");
+    }
+
+    #[test]
+    fn what_is_missing_is_told_with_what_is_accepted() {
+        let fault = records(None, 49).unwrap_err();
+        assert_eq!(fault, "is missing; it must be a whole number from 1 to 49");
+        let fault = report_name(None).unwrap_err();
+        assert_eq!(
+            fault,
+            "is missing; it must be a string of 1 to 200 characters"
+        );
+    }
+
+    #[test]
+    fn a_name_is_counted_in_whole_characters() {
+        let longest = raw(format!("\"{}\"", "é".repeat(200)));
+        assert!(report_name(Some(&longest)).is_ok());
+        let too_long = raw(format!("\"{}\"", "é".repeat(201)));
+        let fault = report_name(Some(&too_long)).unwrap_err();
+        assert_eq!(fault, "must have 1 to 200 characters, not 201");
+        let half = raw(r#""\ud800""#);
+        assert!(report_name(Some(&half)).unwrap_err().contains("whole"));
+    }
+
+    #[test]
+    fn a_callback_that_can_never_be_made_is_refused_by_its_class_only() {
+        let not_public = |class| format!("must lead to a public address; this one is {class}");
+        for (url, fault) in [
+            ("http://127.0.0.1/", not_public("loopback")),
+            ("http://LOCALHOST.:8001/", not_public("loopback")),
+            ("http://a.localhost/", not_public("loopback")),
+            ("http://0x7f.1/", not_public("loopback")),
+            ("http://2130706433/", not_public("loopback")),
+            ("http://017700000001/", not_public("loopback")),
+            ("http://１２７.0.0.1/", not_public("loopback")),
+            ("http://[::1]/", not_public("loopback")),
+            ("http://[::ffff:10.0.0.1]/", not_public("private")),
+            ("http://169.254.169.254/", not_public("link_local")),
+            (
+                "http://u:p@example.com/",
+                "must not carry a user name or a password".to_owned(),
+            ),
+        ] {
+            let sent = raw(format!("\"{url}\""));
+            assert_eq!(callback_url(&sent, &Policy::default()), Err(fault), "{url}");
+        }
+    }
+}

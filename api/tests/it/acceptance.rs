@@ -1,0 +1,124 @@
+//! `POST /async`.
+
+use futures_util::{StreamExt, stream::FuturesUnordered};
+use serde_json::json;
+
+use crate::{client::post, eventually, redis_server::RedisServer, server::Server};
+
+const JOB: &str = r#"{"records": 10, "report_name": "Q1_Finance"}"#;
+
+#[tokio::test]
+async fn a_202_says_what_was_accepted_and_where_to_find_it() {
+    let server = Server::start(&[]).await;
+    let url = "HTTPS://hooks.example:443/a/../b?token=1";
+    let body = json!({"records": 10, "report_name": "Q1_Finance", "callback_url": url});
+    let answer = server.ask(post("/async", body)).await;
+    assert_eq!(answer.status, 202);
+    assert_eq!(answer.header("content-type"), Some("application/json"));
+    let id = answer.json()["request_id"].as_str().unwrap().to_owned();
+    assert_eq!(
+        answer.header("location"),
+        Some(format!("/requests/{id}").as_str())
+    );
+    let message = format!("Report generation started. We will call you back at {url}");
+    let body = json!({"request_id": id, "status": "pending", "message": message});
+    assert_eq!(answer.json(), body);
+}
+
+#[tokio::test]
+async fn without_a_callback_url_the_message_says_to_poll() {
+    let server = Server::start(&[]).await;
+    let answer = server.ask(post("/async", JOB)).await;
+    let message = answer.json()["message"].as_str().unwrap().to_owned();
+    let location = answer.header("location").unwrap();
+    assert!(message.contains(&format!("GET {location}")), "{message}");
+}
+
+#[tokio::test]
+async fn the_row_is_committed_when_the_202_arrives_although_redis_is_down() {
+    let server = Server::start(&[]).await;
+    let mut client = server.connect().await;
+    let database = server.database();
+    for _ in 0..20 {
+        client.send(post("/async", JOB)).await;
+        let answer = client.answer().await;
+        assert_eq!(answer.status, 202);
+        let row: (String, String, String, Option<String>) = database
+            .query_row(
+                "SELECT mode, status, input_payload, callback_url FROM requests WHERE id = ?1",
+                [answer.json()["request_id"].as_str().unwrap()],
+                |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)),
+            )
+            .unwrap();
+        assert_eq!(
+            (row.0.as_str(), row.1.as_str(), row.3),
+            ("async", "PENDING", None)
+        );
+        let input: serde_json::Value = serde_json::from_str(&row.2).unwrap();
+        assert_eq!(input, json!({"records": 10, "report_name": "Q1_Finance"}));
+    }
+}
+
+#[tokio::test]
+async fn an_accepted_job_rings_in_redis() {
+    let redis = RedisServer::start();
+    let server = Server::start(&[("REDIS_URL", &redis.url()), ("QUEUE_NAME", "bell")]).await;
+    let answer = server.ask(post("/async", JOB)).await;
+    let id = answer.json()["request_id"].as_str().unwrap().to_owned();
+    let entries = ::redis::cmd("XRANGE").arg(&["bell", "-", "+"]).clone();
+    let has_rung = || format!("{:?}", redis.command(&entries)).contains(&id);
+    eventually("the ring", has_rung).await;
+}
+
+#[tokio::test]
+async fn what_does_not_fit_into_the_write_queue_is_refused_and_the_rest_is_accepted() {
+    let server = Server::start(&[("DB_WRITE_QUEUE", "1")]).await;
+    let lock = server.database();
+    lock.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let mut asking: FuturesUnordered<_> = (0..6).map(|_| server.ask(post("/async", JOB))).collect();
+    // While the lock is held, no answer but a refusal can come.
+    let first = asking.next().await.unwrap();
+    assert_eq!(first.problem(), "503 overloaded");
+    assert!(first.header("retry-after").is_some());
+    lock.execute_batch("ROLLBACK").unwrap();
+    let accepted = asking
+        .filter(|answer| std::future::ready(answer.status == 202))
+        .count()
+        .await;
+    let rows: u32 = lock
+        .query_row("SELECT count(*) FROM requests", [], |row| row.get(0))
+        .unwrap();
+    assert!(accepted >= 1);
+    assert_eq!(
+        u32::try_from(accepted),
+        Ok(rows),
+        "as many rows as promises"
+    );
+}
+
+#[tokio::test]
+async fn a_chunked_body_is_accepted() {
+    let server = Server::start(&[]).await;
+    let (head, tail) = JOB.split_at(7);
+    let request = format!(
+        "POST /async HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\n\
+         content-type: application/json; charset=utf-8\r\n\r\n\
+         {:x}\r\n{head}\r\n{:x}\r\n{tail}\r\n0\r\n\r\n",
+        head.len(),
+        tail.len()
+    );
+    assert_eq!(server.ask(request).await.status, 202);
+}
+
+#[tokio::test]
+async fn a_loopback_callback_is_accepted_where_the_operator_allows_it() {
+    let server = Server::start(&[("CALLBACK_ALLOW", "127.0.0.0/8,::1/128")]).await;
+    for url in [
+        "http://localhost:8001/webhook",
+        "http://127.0.0.1:8001/",
+        "http://[::1]/",
+    ] {
+        let body = json!({"records": 1, "report_name": "a", "callback_url": url});
+        assert_eq!(server.ask(post("/async", body)).await.status, 202, "{url}");
+    }
+}

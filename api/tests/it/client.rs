@@ -1,0 +1,130 @@
+//! An HTTP client that sends exactly the bytes it is given.
+
+use std::{fmt::Display, net::SocketAddr};
+
+use serde_json::Value;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::TcpStream,
+    time::timeout,
+};
+
+use crate::PATIENCE;
+
+/// One connection.
+pub(crate) struct Client(BufReader<TcpStream>);
+
+/// What came back.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    headers: Vec<(String, String)>,
+    body: String,
+}
+
+/// A `POST` of JSON.
+pub(crate) fn post(path: &str, body: impl Display) -> String {
+    let body = body.to_string();
+    let length = body.len();
+    format!(
+        "POST {path} HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\n\
+         content-length: {length}\r\n\r\n{body}"
+    )
+}
+
+/// A request without a body.
+pub(crate) fn bare(method: &str, path: &str) -> String {
+    format!("{method} {path} HTTP/1.1\r\nhost: test\r\n\r\n")
+}
+
+impl Client {
+    pub(crate) async fn connect(addr: SocketAddr) -> Self {
+        Self(BufReader::new(TcpStream::connect(addr).await.unwrap()))
+    }
+
+    pub(crate) async fn send(&mut self, request: impl AsRef<[u8]>) {
+        self.0.get_mut().write_all(request.as_ref()).await.unwrap();
+    }
+
+    /// The next answer.
+    pub(crate) async fn answer(&mut self) -> Answer {
+        let mut answer = self.head().await;
+        let length = answer.header("content-length").unwrap().parse().unwrap();
+        let mut body = vec![0; length];
+        timeout(PATIENCE, self.0.read_exact(&mut body))
+            .await
+            .expect("a body")
+            .unwrap();
+        answer.body = String::from_utf8(body).unwrap();
+        answer
+    }
+
+    /// The next answer's head: all there is of an answer to `HEAD`.
+    pub(crate) async fn head(&mut self) -> Answer {
+        let status = self.line().await;
+        let status = status.strip_prefix("HTTP/1.1 ").expect(&status);
+        let mut answer = Answer {
+            status: status[..3].parse().unwrap(),
+            headers: Vec::new(),
+            body: String::new(),
+        };
+        loop {
+            let line = self.line().await;
+            let Some((name, value)) = line.split_once(": ") else {
+                return answer;
+            };
+            answer
+                .headers
+                .push((name.to_ascii_lowercase(), value.to_owned()));
+        }
+    }
+
+    /// Whether the server has closed the connection, when nothing more comes.
+    pub(crate) async fn is_closed(&mut self) -> bool {
+        let rest = timeout(PATIENCE, self.0.fill_buf())
+            .await
+            .expect("bytes, or their end");
+        rest.is_ok_and(<[u8]>::is_empty)
+    }
+
+    async fn line(&mut self) -> String {
+        let mut line = String::new();
+        timeout(PATIENCE, self.0.read_line(&mut line))
+            .await
+            .expect("an answer")
+            .unwrap();
+        line.trim_end().to_owned()
+    }
+}
+
+impl Answer {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers
+            .iter()
+            .find(|(header, _)| header == name)
+            .map(|(_, value)| value.as_str())
+    }
+
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.body).expect(&self.body)
+    }
+
+    /// The problem's name, checked to be a whole problem of the answer's status.
+    pub(crate) fn problem(&self) -> String {
+        let problem = self.json();
+        assert_eq!(
+            self.header("content-type"),
+            Some("application/problem+json")
+        );
+        assert_eq!(problem["status"], self.status);
+        assert!(
+            problem["title"].is_string() && problem["detail"].is_string(),
+            "{problem}"
+        );
+        let name = problem["type"]
+            .as_str()
+            .unwrap()
+            .strip_prefix("urn:storm:problem:");
+        format!("{} {}", self.status, name.unwrap())
+    }
+}

@@ -1,0 +1,37 @@
+//! The API over real sockets, with real `SQLite` files and, where it matters, a real Redis.
+//!
+//! Each test has a server of its own on a free port, so they run side by side.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod acceptance;
+mod client;
+mod health;
+mod process;
+mod refusals;
+mod requests;
+mod server;
+mod shutdown;
+mod sync;
+
+#[path = "../../../shared/tests/support/redis_server.rs"]
+mod redis_server;
+
+use std::time::Duration;
+
+use tokio::time::{sleep, timeout};
+
+/// How long anything may take before a test gives up: far more than a busy machine needs.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// Returns when `holds` does.
+async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let waiting = async {
+        while !holds() {
+            sleep(Duration::from_millis(2)).await;
+        }
+    };
+    timeout(PATIENCE, waiting)
+        .await
+        .unwrap_or_else(|_| panic!("never came true: {what}"));
+}

@@ -1,0 +1,205 @@
+//! What the API refuses, and how it says so.
+
+use serde_json::json;
+use storm_api::body::LIMIT;
+
+use crate::{
+    client::{bare, post},
+    server::Server,
+};
+
+#[tokio::test]
+async fn broken_json_is_400_with_its_place() {
+    let server = Server::start(&[]).await;
+    for body in ["{\"records\": 10,", "[]", "", "nonsense"] {
+        let answer = server.ask(post("/async", body)).await;
+        assert_eq!(answer.problem(), "400 malformed-body");
+    }
+    let answer = server.ask(post("/sync", "{\n  oops}")).await;
+    let detail = answer.json()["detail"].as_str().unwrap().to_owned();
+    assert!(detail.contains("line 2 column 3"), "{detail}");
+}
+
+#[tokio::test]
+async fn a_body_that_is_not_utf_8_is_400() {
+    let server = Server::start(&[]).await;
+    let mut request = post("/async", "{\"report_name\": \"..\"}").into_bytes();
+    let end = request.len() - 3;
+    request[end] = 0xff;
+    assert_eq!(server.ask(request).await.problem(), "400 malformed-body");
+}
+
+#[tokio::test]
+async fn an_unknown_path_is_404() {
+    let server = Server::start(&[]).await;
+    for path in [
+        "/",
+        "/nothing",
+        "/async/more",
+        "/requests",
+        "/requests/a/b",
+        "/sync%2f",
+    ] {
+        assert_eq!(
+            server.ask(bare("GET", path)).await.problem(),
+            "404 not-found",
+            "{path}"
+        );
+        assert_eq!(
+            server.ask(post(path, "{}")).await.problem(),
+            "404 not-found",
+            "{path}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn another_method_is_405_with_those_that_are_allowed() {
+    let server = Server::start(&[]).await;
+    for (path, allowed) in [
+        ("/sync", "POST"),
+        ("/async", "POST"),
+        ("/requests/x", "GET, HEAD"),
+        ("/healthz", "GET, HEAD"),
+    ] {
+        for method in ["DELETE", "PUT", "OPTIONS", "BREW"] {
+            let answer = server.ask(bare(method, path)).await;
+            assert_eq!(
+                answer.problem(),
+                "405 method-not-allowed",
+                "{method} {path}"
+            );
+            assert_eq!(answer.header("allow"), Some(allowed));
+        }
+    }
+    assert_eq!(server.ask(bare("GET", "/async")).await.status, 405);
+    assert_eq!(server.ask(post("/healthz", "{}")).await.status, 405);
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_come_is_408_and_the_end_of_its_connection() {
+    let server = Server::start(&[("HTTP_TIMEOUT", "1s")]).await;
+    let mut client = server.connect().await;
+    let request = post("/async", r#"{"records": 10}"#);
+    client.send(&request[..request.len() - 1]).await;
+    let answer = client.answer().await;
+    assert_eq!(answer.problem(), "408 body-timeout");
+    assert_eq!(answer.header("connection"), Some("close"));
+    assert!(client.is_closed().await);
+}
+
+#[tokio::test]
+async fn a_body_over_the_limit_is_413_however_it_is_sent() {
+    let server = Server::start(&[]).await;
+    // The whole body is sent before the answer is read, as simple clients do.
+    let body = format!("{:<1$}", "{}", LIMIT + 1);
+    assert_eq!(
+        server.ask(post("/async", &body)).await.problem(),
+        "413 body-too-large"
+    );
+    let chunk = format!("{:x}\r\n{body}\r\n", body.len());
+    let chunked = format!(
+        "POST /async HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\n\
+         transfer-encoding: chunked\r\n\r\n{}0\r\n\r\n",
+        chunk.repeat(20)
+    );
+    assert_eq!(server.ask(chunked).await.problem(), "413 body-too-large");
+    let at_the_limit = format!("{:<LIMIT$}", "{}");
+    assert_eq!(
+        server.ask(post("/async", at_the_limit)).await.problem(),
+        "422 validation"
+    );
+}
+
+#[tokio::test]
+async fn a_length_over_the_limit_is_413_before_the_body_comes() {
+    let server = Server::start(&[]).await;
+    let request = "POST /async HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\n\
+         content-length: 99999999\r\nexpect: 100-continue\r\n\r\n";
+    let answer = server.ask(request).await;
+    assert_eq!(answer.problem(), "413 body-too-large");
+    assert_eq!(answer.header("connection"), Some("close"));
+}
+
+#[tokio::test]
+async fn another_content_type_or_none_is_415_and_costs_no_connection() {
+    let server = Server::start(&[]).await;
+    let mut client = server.connect().await;
+    let right = post("/async", r#"{"records": 10, "report_name": "a"}"#);
+    for kind in [
+        "content-type: text/plain\r\n",
+        "content-type: application/xml\r\n",
+        "",
+    ] {
+        client
+            .send(right.replace("content-type: application/json\r\n", kind))
+            .await;
+        let answer = client.answer().await;
+        assert_eq!(answer.problem(), "415 unsupported-media-type");
+        assert!(
+            answer.json()["detail"]
+                .as_str()
+                .unwrap()
+                .contains("application/json")
+        );
+    }
+    client.send(&right).await;
+    assert_eq!(client.answer().await.status, 202);
+}
+
+#[tokio::test]
+async fn every_fault_of_a_body_stands_in_one_422() {
+    let server = Server::start(&[]).await;
+    let body = json!({"records": 1.5, "report_name": 7, "callback_url": "x", "speed": "high"});
+    let answer = server.ask(post("/async", body)).await;
+    assert_eq!(answer.problem(), "422 validation");
+    let errors = answer.json()["errors"].as_array().unwrap().clone();
+    let fields: Vec<_> = errors
+        .iter()
+        .map(|error| error["field"].as_str().unwrap())
+        .collect();
+    assert_eq!(fields, ["speed", "records", "report_name", "callback_url"]);
+    assert!(errors.iter().all(|error| error["detail"].is_string()));
+}
+
+#[tokio::test]
+async fn the_endpoints_bounds_on_records_differ() {
+    let server = Server::start(&[]).await;
+    for (path, records, status) in [
+        ("/sync", 50, 422),
+        ("/async", 50, 202),
+        ("/async", 100_000, 202),
+        ("/async", 100_001, 422),
+    ] {
+        let body = json!({"records": records, "report_name": "a"});
+        assert_eq!(
+            server.ask(post(path, body)).await.status,
+            status,
+            "{path} {records}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_callback_into_the_hosts_own_network_is_refused_in_every_spelling() {
+    let server = Server::start(&[]).await;
+    for url in [
+        "http://localhost:8001/webhook",
+        "http://LocalHost./",
+        "http://127.1/",
+        "http://0177.0.0.1/",
+        "http://0x7f000001/",
+        "http://2130706433/",
+        "http://%31%32%37.0.0.1/",
+        "http://[::ffff:127.0.0.1]/",
+        "http://[::]/",
+        "http://0/",
+        "http://10.1.2.3/",
+        "http:\\\\192.168.0.1\\",
+    ] {
+        let body = json!({"records": 1, "report_name": "a", "callback_url": url});
+        let answer = server.ask(post("/async", body)).await;
+        assert_eq!(answer.problem(), "422 validation", "{url}");
+        assert_eq!(answer.json()["errors"][0]["field"], "callback_url");
+    }
+}

@@ -1,0 +1,121 @@
+//! A server for one test: its own port, its own database.
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, mpsc},
+    thread,
+};
+
+use rusqlite::Connection;
+use storm_api::App;
+use storm_shared::config::Settings;
+use tempfile::TempDir;
+use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle, time::timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    PATIENCE,
+    client::{Answer, Client},
+};
+
+/// Nothing listens there: most of what is promised holds without Redis.
+pub(crate) const NO_REDIS: (&str, &str) = ("REDIS_URL", "redis://127.0.0.1:1");
+
+/// Where no test is about them, no timeout may pass on a busy machine.
+const NO_HURRY: [(&str, &str); 2] = [("SYNC_TIMEOUT", "10m"), ("HTTP_TIMEOUT", "10m")];
+
+pub(crate) struct Server {
+    pub(crate) addr: SocketAddr,
+    pub(crate) app: Arc<App>,
+    pub(crate) shutdown: CancellationToken,
+    task: JoinHandle<()>,
+    folder: TempDir,
+}
+
+/// Work that holds a thread of the pool until this is dropped.
+pub(crate) struct Gate {
+    _open: mpsc::Sender<()>,
+    _running: oneshot::Receiver<thread::Result<()>>,
+}
+
+/// Settings with a database in `folder`.
+pub(crate) fn settings(folder: &TempDir, overrides: &[(&str, &str)]) -> Settings {
+    let database = format!("sqlite:{}", folder.path().join("storm.db").display());
+    let ours = NO_HURRY
+        .into_iter()
+        .chain([NO_REDIS, ("DB_URL", &database)]);
+    Settings::with(ours.chain(overrides.iter().copied())).unwrap()
+}
+
+impl Server {
+    pub(crate) async fn start(overrides: &[(&str, &str)]) -> Self {
+        let folder = TempDir::new().unwrap();
+        let app = App::start(settings(&folder, overrides)).await.unwrap();
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let shutdown = CancellationToken::new();
+        let task = tokio::spawn(Arc::clone(&app).serve(listener, shutdown.clone()));
+        Self {
+            addr,
+            app,
+            shutdown,
+            task,
+            folder,
+        }
+    }
+
+    pub(crate) async fn connect(&self) -> Client {
+        Client::connect(self.addr).await
+    }
+
+    /// One request on a connection of its own.
+    pub(crate) async fn ask(&self, request: impl AsRef<[u8]>) -> Answer {
+        let mut client = self.connect().await;
+        client.send(request).await;
+        client.answer().await
+    }
+
+    /// Keeps every thread behind `/sync` busy.
+    pub(crate) fn occupy(&self) -> Vec<Gate> {
+        (0..self.app.settings.api.sync_threads)
+            .map(|_| self.gate())
+            .collect()
+    }
+
+    fn gate(&self) -> Gate {
+        let (begun, has_begun) = mpsc::channel();
+        let (open, opened) = mpsc::channel::<()>();
+        let work = move || {
+            begun.send(()).unwrap();
+            let _ = opened.recv();
+        };
+        let running = self.app.pool.submit(work).unwrap();
+        has_begun.recv_timeout(PATIENCE).unwrap();
+        Gate {
+            _open: open,
+            _running: running,
+        }
+    }
+
+    /// A connection of the test's own to the database.
+    pub(crate) fn database(&self) -> Connection {
+        Connection::open(self.folder.path().join("storm.db")).unwrap()
+    }
+
+    /// Status and reason of every sync request on record.
+    pub(crate) fn sync_rows(&self) -> Vec<(String, Option<String>)> {
+        let database = self.database();
+        let query = "SELECT status, failure_reason FROM requests WHERE mode = 'sync' ORDER BY id";
+        let mut query = database.prepare(query).unwrap();
+        let rows = query
+            .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))
+            .unwrap();
+        rows.collect::<Result<_, _>>().unwrap()
+    }
+
+    /// Waits until the server, told to end, has ended.
+    pub(crate) async fn ended(self) {
+        drop(self.app);
+        timeout(PATIENCE, self.task).await.expect("an end").unwrap();
+    }
+}

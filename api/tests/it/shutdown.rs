@@ -1,0 +1,90 @@
+//! How the API starts and ends, as a library.
+
+use storm_api::Error;
+use tempfile::TempDir;
+use tokio::{net::TcpListener, time::timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    PATIENCE,
+    client::{bare, post},
+    eventually,
+    server::{Server, settings},
+};
+
+const JOB: &str = r#"{"records": 10, "report_name": "Q1_Finance"}"#;
+
+#[tokio::test]
+async fn open_requests_are_answered_and_idle_connections_closed() {
+    let server = Server::start(&[("SYNC_THREADS", "1")]).await;
+    let gates = server.occupy();
+    let mut idle = server.connect().await;
+    idle.send(bare("GET", "/nothing")).await;
+    idle.answer().await;
+    let mut open = server.connect().await;
+    open.send(post("/sync", JOB)).await;
+    eventually("admission", || server.app.pool.waiting() == 1).await;
+
+    server.shutdown.cancel();
+    assert!(idle.is_closed().await);
+    drop(gates);
+    let answer = open.answer().await;
+    assert_eq!(answer.status, 200);
+    assert!(open.is_closed().await);
+    assert_eq!(server.sync_rows(), [("COMPLETED".to_owned(), None)]);
+    server.ended().await;
+}
+
+#[tokio::test]
+async fn a_request_that_outlasts_the_drain_is_told_and_on_record() {
+    let settings = [
+        ("SYNC_THREADS", "1"),
+        ("SYNC_TIMEOUT", "10m"),
+        ("DRAIN_TIMEOUT", "50ms"),
+    ];
+    let server = Server::start(&settings).await;
+    let gates = server.occupy();
+    let mut open = server.connect().await;
+    open.send(post("/sync", JOB)).await;
+    eventually("admission", || server.app.pool.waiting() == 1).await;
+    server.shutdown.cancel();
+    assert_eq!(open.answer().await.problem(), "503 shutting-down");
+    let reason = Some("report_failed".to_owned());
+    eventually("the record", || {
+        server.sync_rows() == [("FAILED".to_owned(), reason.clone())]
+    })
+    .await;
+    drop(gates);
+    server.ended().await;
+}
+
+#[tokio::test]
+async fn it_runs_until_it_is_told_to_end() {
+    let folder = TempDir::new().unwrap();
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let shutdown = CancellationToken::new();
+    let running = tokio::spawn(storm_api::run(
+        listener,
+        settings(&folder, &[]),
+        shutdown.clone(),
+    ));
+    shutdown.cancel();
+    timeout(PATIENCE, running)
+        .await
+        .expect("an end")
+        .unwrap()
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_database_that_is_none_of_ours_stops_the_start() {
+    let folder = TempDir::new().unwrap();
+    std::fs::write(
+        folder.path().join("storm.db"),
+        "somebody's letters, not a database",
+    )
+    .unwrap();
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let ended = storm_api::run(listener, settings(&folder, &[]), CancellationToken::new()).await;
+    assert!(matches!(ended, Err(Error::Store(_))), "{ended:?}");
+}

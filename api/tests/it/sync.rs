@@ -1,0 +1,118 @@
+//! `POST /sync`.
+
+use serde_json::json;
+
+use crate::{client::post, eventually, server::Server};
+
+const JOB: &str = r#"{"records": 10, "report_name": "Q1_Finance"}"#;
+
+fn failed(reason: &str) -> (String, Option<String>) {
+    ("FAILED".to_owned(), Some(reason.to_owned()))
+}
+
+#[tokio::test]
+async fn the_known_answer_comes_back_and_is_on_record() {
+    let server = Server::start(&[]).await;
+    let answer = server.ask(post("/sync", JOB)).await;
+    assert_eq!(answer.status, 200);
+    assert_eq!(
+        answer.json(),
+        json!({
+            "report_id": "3eebd0ea-44d7-531b-b660-ca91c206c5e6",
+            "status": "completed",
+            "checksum": "a6652297c0dc6ba69ad50361e2bc93bffd239fa77e22c556eeb264bf2cf1bd73",
+        })
+    );
+    eventually("the record", || {
+        server.sync_rows() == [("COMPLETED".to_owned(), None)]
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn saturation_is_refused_at_once_and_off_the_record_while_async_accepts() {
+    let server = Server::start(&[("SYNC_THREADS", "2"), ("SYNC_QUEUE", "1")]).await;
+    let gates = server.occupy();
+    let waiting = server.app.pool.submit(|| ()).unwrap();
+    let answer = server.ask(post("/sync", JOB)).await;
+    assert_eq!(answer.problem(), "503 saturated");
+    assert!(answer.header("retry-after").is_some());
+    assert_eq!(server.ask(post("/async", JOB)).await.status, 202);
+    assert_eq!(server.sync_rows(), []);
+    drop((gates, waiting));
+    assert_eq!(server.ask(post("/sync", JOB)).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_request_that_waits_too_long_is_answered_503_and_makes_room() {
+    let settings = [
+        ("SYNC_THREADS", "1"),
+        ("SYNC_QUEUE", "1"),
+        ("SYNC_TIMEOUT", "50ms"),
+    ];
+    let server = Server::start(&settings).await;
+    let gates = server.occupy();
+    for requests in 1..=3 {
+        let answer = server.ask(post("/sync", JOB)).await;
+        assert_eq!(answer.problem(), "503 sync-timeout");
+        assert!(answer.header("retry-after").is_some());
+        let expected = vec![failed("sync_timeout"); requests];
+        eventually("the record", || server.sync_rows() == expected).await;
+    }
+    drop(gates);
+}
+
+#[tokio::test]
+async fn a_report_that_takes_too_long_is_answered_503() {
+    let server = Server::start(&[("SYNC_TIMEOUT", "1ms")]).await;
+    let answer = server
+        .ask(post("/sync", json!({"records": 49, "report_name": "a"})))
+        .await;
+    assert_eq!(answer.problem(), "503 sync-timeout");
+    eventually("the record", || {
+        server.sync_rows() == [failed("sync_timeout")]
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_is_noticed_and_on_record() {
+    let settings = [("SYNC_THREADS", "1")];
+    let server = Server::start(&settings).await;
+    let gates = server.occupy();
+    let mut client = server.connect().await;
+    client.send(post("/sync", JOB)).await;
+    eventually("admission", || server.app.pool.waiting() == 1).await;
+    drop(client);
+    // Long before the thread is free and the timeout over.
+    eventually("the record", || {
+        server.sync_rows() == [failed("client_gone")]
+    })
+    .await;
+    drop(gates);
+}
+
+#[tokio::test]
+async fn good_work_that_can_not_be_recorded_is_answered_all_the_same() {
+    let server = Server::start(&[]).await;
+    server.app.store.close().await;
+    assert_eq!(server.ask(post("/sync", JOB)).await.status, 200);
+    assert_eq!(
+        server.ask(post("/async", JOB)).await.problem(),
+        "503 shutting-down"
+    );
+}
+
+#[tokio::test]
+async fn no_answer_waits_for_a_record_that_does_not_come() {
+    let server = Server::start(&[]).await;
+    let lock = server.database();
+    lock.execute_batch("BEGIN IMMEDIATE").unwrap();
+    assert_eq!(server.ask(post("/sync", JOB)).await.status, 200);
+    assert_eq!(server.sync_rows(), []);
+    lock.execute_batch("ROLLBACK").unwrap();
+    eventually("the record", || {
+        server.sync_rows() == [("COMPLETED".to_owned(), None)]
+    })
+    .await;
+}
