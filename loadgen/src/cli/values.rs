@@ -1,0 +1,41 @@
+//! Parsers of single values. Each error says what is accepted.
+
+use std::time::Duration;
+
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use hyper::StatusCode;
+use storm_shared::models::{Mode, Records};
+
+use super::LONGEST;
+
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text)
+        .ok()
+        .filter(|duration| (Duration::from_millis(1)..=LONGEST).contains(duration))
+        .ok_or_else(|| "it must be a duration from 1ms to 1h, such as 10s or 250ms".to_owned())
+}
+
+pub(super) fn mode() -> impl TypedValueParser<Value = Mode> {
+    PossibleValuesParser::new([Mode::Sync.as_str(), Mode::Async.as_str()])
+        .try_map(|word| word.parse::<Mode>())
+}
+
+pub(super) fn sync_records(text: &str) -> Result<Records, String> {
+    records(text, Records::MAX_SYNC)
+}
+
+pub(super) fn async_records(text: &str) -> Result<Records, String> {
+    records(text, Records::MAX_ASYNC)
+}
+
+fn records(text: &str, max: u32) -> Result<Records, String> {
+    // What is no number is as wrong as 0.
+    Records::new(text.parse().unwrap_or(0), max).map_err(|error| format!("it {error}"))
+}
+
+pub(super) fn status_code(text: &str) -> Result<StatusCode, String> {
+    let status = text.parse::<StatusCode>().ok();
+    status
+        .filter(|status| (200..600).contains(&status.as_u16()))
+        .ok_or_else(|| "it must be an HTTP status from 200 to 599".to_owned())
+}

@@ -1,0 +1,221 @@
+//! Where callbacks are received: `localhost` as its two addresses, or one address as it is given.
+
+use std::{
+    convert::Infallible,
+    fmt, io,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    str::FromStr,
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use http_body_util::Full;
+use hyper::{Request, Response, body::Incoming, service::Service};
+use storm_shared::server::{Limits, serve};
+use tokio::net::TcpListener;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+/// How long connections may take to end after the last callback.
+const DRAIN: Duration = Duration::from_secs(1);
+
+/// How many free ports are tried for one that is free on both addresses of localhost.
+const FREE_PORT_TRIES: u32 = 8;
+
+/// An address to listen on; port 0 takes a free one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ListenAddr {
+    /// 127.0.0.1, and `::1` where there is one, on the same port.
+    Localhost(u16),
+    /// This one.
+    Exact(SocketAddr),
+}
+
+impl FromStr for ListenAddr {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let localhost = text
+            .strip_prefix("localhost:")
+            .and_then(|port| port.parse().ok());
+        let exact = || text.parse().ok().map(Self::Exact);
+        localhost.map(Self::Localhost).or_else(exact).ok_or_else(|| {
+            "it must be localhost:PORT, or an address and a port, such as 127.0.0.1:8001 or [::1]:8001".to_owned()
+        })
+    }
+}
+
+impl fmt::Display for ListenAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Localhost(port) => write!(f, "localhost:{port}"),
+            Self::Exact(address) => address.fmt(f),
+        }
+    }
+}
+
+/// Bound sockets that nobody serves yet. Connections already queue up.
+#[derive(Debug)]
+pub struct Listener {
+    sockets: Vec<TcpListener>,
+    addr: ListenAddr,
+}
+
+impl Listener {
+    /// Binds every address that `addr` means.
+    ///
+    /// # Errors
+    /// An address is taken or not this host's. A host without `::1` is no error.
+    pub async fn bind(addr: ListenAddr) -> Result<Self> {
+        match addr {
+            ListenAddr::Exact(address) => {
+                let socket = TcpListener::bind(address)
+                    .await
+                    .with_context(|| advice(address))?;
+                let addr = ListenAddr::Exact(socket.local_addr()?);
+                Ok(Self {
+                    sockets: vec![socket],
+                    addr,
+                })
+            }
+            ListenAddr::Localhost(port) => Self::bind_localhost(port).await,
+        }
+    }
+
+    async fn bind_localhost(port: u16) -> Result<Self> {
+        // A port that is free on the one address may be taken on the other.
+        let tries = if port == 0 { FREE_PORT_TRIES } else { 1 };
+        for _ in 1..tries {
+            if let Ok(listener) = Self::bind_both(port).await {
+                return Ok(listener);
+            }
+        }
+        Self::bind_both(port).await
+    }
+
+    async fn bind_both(port: u16) -> Result<Self> {
+        let first = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let first = TcpListener::bind(first)
+            .await
+            .with_context(|| advice(first))?;
+        let port = first.local_addr()?.port();
+        let second = SocketAddr::from((Ipv6Addr::LOCALHOST, port));
+        let sockets = match TcpListener::bind(second).await {
+            Ok(socket) => vec![first, socket],
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                return Err(error).with_context(|| advice(second));
+            }
+            // This host has no such address, or no such family.
+            Err(_) => vec![first],
+        };
+        Ok(Self {
+            sockets,
+            addr: ListenAddr::Localhost(port),
+        })
+    }
+
+    /// The address, with the port that was taken.
+    pub fn addr(&self) -> ListenAddr {
+        self.addr
+    }
+
+    /// The URL by which this host reaches `path` here.
+    pub fn url(&self, path: &str) -> String {
+        match self.addr {
+            ListenAddr::Exact(address) if !address.ip().is_unspecified() => {
+                format!("http://{address}{path}")
+            }
+            ListenAddr::Exact(address) => format!("http://localhost:{}{path}", address.port()),
+            ListenAddr::Localhost(port) => format!("http://localhost:{port}{path}"),
+        }
+    }
+
+    /// Serves every socket until the returned guard is dropped.
+    pub fn serve<S>(self, service: &S) -> DropGuard
+    where
+        S: Service<Request<Incoming>, Response = Response<Full<bytes::Bytes>>, Error = Infallible>
+            + Clone
+            + Send
+            + 'static,
+        S::Future: Send + 'static,
+    {
+        let stop = CancellationToken::new();
+        let limits = Limits {
+            drain_timeout: DRAIN,
+            ..Limits::default()
+        };
+        for socket in self.sockets {
+            tokio::spawn(serve(
+                socket,
+                service.clone(),
+                limits,
+                stop.clone().cancelled_owned(),
+            ));
+        }
+        stop.drop_guard()
+    }
+}
+
+fn advice(address: SocketAddr) -> String {
+    format!(
+        "can't listen on {address} for callbacks; stop what listens there, or choose another address \
+         with --listen (the callback URL follows it unless --callback-url is given)"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ListenAddr, Listener};
+
+    #[test]
+    fn an_address_without_a_port_is_refused_with_what_is_accepted() {
+        for text in [
+            "localhost",
+            "127.0.0.1",
+            "localhost:65536",
+            "example.org:80",
+            "",
+        ] {
+            let error = text.parse::<ListenAddr>().unwrap_err();
+            assert!(error.contains("localhost:PORT"), "{text}: {error}");
+        }
+        assert_eq!("localhost:8001".parse(), Ok(ListenAddr::Localhost(8001)));
+        assert_eq!(
+            "[::1]:0".parse(),
+            Ok(ListenAddr::Exact("[::1]:0".parse().unwrap()))
+        );
+    }
+
+    #[tokio::test]
+    async fn a_busy_port_is_an_error_that_says_what_to_change() {
+        let taken = Listener::bind("127.0.0.1:0".parse().unwrap())
+            .await
+            .unwrap();
+        let ListenAddr::Exact(address) = taken.addr() else {
+            panic!("bound as given")
+        };
+        for again in [
+            ListenAddr::Exact(address),
+            ListenAddr::Localhost(address.port()),
+        ] {
+            let error = format!("{:#}", Listener::bind(again).await.unwrap_err());
+            assert!(
+                error.contains(&address.to_string()) && error.contains("--listen"),
+                "{error}"
+            );
+            assert!(!error.contains('\n'));
+        }
+    }
+
+    #[tokio::test]
+    async fn the_url_has_the_port_that_was_taken() {
+        let any = Listener::bind("0.0.0.0:0".parse().unwrap()).await.unwrap();
+        let ListenAddr::Exact(address) = any.addr() else {
+            panic!("bound as given")
+        };
+        assert_ne!(address.port(), 0);
+        assert_eq!(
+            any.url("/webhook"),
+            format!("http://localhost:{}/webhook", address.port())
+        );
+    }
+}

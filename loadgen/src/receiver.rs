@@ -1,0 +1,63 @@
+//! The receiver of callbacks: `POST` on its path enters the ledger, anything else is refused.
+
+use std::{convert::Infallible, sync::Arc};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::{
+    Method, Request, Response, StatusCode,
+    body::Incoming,
+    header::{ALLOW, HeaderValue},
+    service::service_fn,
+};
+use tokio_util::sync::DropGuard;
+
+use crate::{ledger::Ledger, listen::Listener};
+
+/// The longest callback that is read.
+pub(crate) const MAX_CALLBACK: usize = 64 * 1024;
+
+/// Receives callbacks on `path` into `ledger` until the guard is dropped.
+pub fn receive(listener: Listener, path: &str, ledger: &Ledger) -> DropGuard {
+    let path: Arc<str> = path.into();
+    let ledger = ledger.clone();
+    listener.serve(&service_fn(move |request| {
+        let (path, ledger) = (Arc::clone(&path), ledger.clone());
+        async move { Ok::<_, Infallible>(answer(request, &path, &ledger).await) }
+    }))
+}
+
+async fn answer(request: Request<Incoming>, path: &str, ledger: &Ledger) -> Response<Full<Bytes>> {
+    if request.uri().path() != path {
+        return status(StatusCode::NOT_FOUND);
+    }
+    if request.method() != Method::POST {
+        return method_not_allowed("POST");
+    }
+    let Ok(body) = Limited::new(request.into_body(), MAX_CALLBACK)
+        .collect()
+        .await
+    else {
+        return status(StatusCode::PAYLOAD_TOO_LARGE);
+    };
+    match ledger.called_back(&body.to_bytes()) {
+        Ok(()) => status(StatusCode::OK),
+        Err(_) => status(StatusCode::BAD_REQUEST),
+    }
+}
+
+/// An answer without a body.
+pub(crate) fn status(status: StatusCode) -> Response<Full<Bytes>> {
+    let mut response = Response::default();
+    *response.status_mut() = status;
+    response
+}
+
+/// A 405 that says what is allowed.
+pub(crate) fn method_not_allowed(allow: &'static str) -> Response<Full<Bytes>> {
+    let mut response = status(StatusCode::METHOD_NOT_ALLOWED);
+    response
+        .headers_mut()
+        .insert(ALLOW, HeaderValue::from_static(allow));
+    response
+}

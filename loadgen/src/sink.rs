@@ -1,0 +1,145 @@
+//! A plain receiver of callbacks, for runs by hand and benchmarks: it answers, and it counts.
+
+use std::{
+    collections::HashSet,
+    convert::Infallible,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use anyhow::Result;
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::{Method, Request, Response, StatusCode, body::Incoming, service::service_fn};
+use serde::{Deserialize, Serialize};
+use storm_shared::models::RequestId;
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::{
+    cli::{MAX_REQUESTS, ReceiveOptions},
+    listen::Listener,
+    receiver::{MAX_CALLBACK, method_not_allowed, status},
+};
+
+/// What a sink counted, and the JSON of `GET /stats`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Stats {
+    /// Callbacks, however they were answered.
+    pub received: u64,
+    /// Different request ids among them; from two million on, no more are told apart.
+    pub unique: u64,
+}
+
+/// Receives and prints the counts, once a second where they changed, until `stop`.
+///
+/// # Errors
+/// The address is taken.
+pub async fn run(options: &ReceiveOptions, stop: &CancellationToken) -> Result<()> {
+    let listener = Listener::bind(options.listen).await?;
+    println!("receiving callbacks at {}", listener.url("/webhook"));
+    let sink = Sink::new(options);
+    let _receiving = sink.serve(listener);
+    let mut second = interval(Duration::from_secs(1));
+    second.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut before = 0;
+    loop {
+        tokio::select! {
+            _ = second.tick() => {}
+            () = stop.cancelled() => return Ok(()),
+        }
+        let Stats { received, unique } = sink.stats();
+        if received > before {
+            println!(
+                "{} in this second, {received} in all, {unique} unique",
+                received - before
+            );
+            before = received;
+        }
+    }
+}
+
+/// The counts, and how to answer. Clones share them.
+#[derive(Clone, Debug)]
+pub struct Sink {
+    counted: Arc<Mutex<Counted>>,
+    fail_first: u64,
+    status: StatusCode,
+}
+
+#[derive(Debug, Default)]
+struct Counted {
+    received: u64,
+    ids: HashSet<RequestId>,
+}
+
+impl Sink {
+    /// A sink that has received nothing.
+    pub fn new(options: &ReceiveOptions) -> Self {
+        Self {
+            counted: Arc::default(),
+            fail_first: options.fail_first,
+            status: options.status,
+        }
+    }
+
+    /// Receives until the guard is dropped.
+    pub fn serve(&self, listener: Listener) -> DropGuard {
+        let sink = self.clone();
+        listener.serve(&service_fn(move |request| {
+            let sink = sink.clone();
+            async move { Ok::<_, Infallible>(sink.answer(request).await) }
+        }))
+    }
+
+    /// The counts.
+    pub fn stats(&self) -> Stats {
+        let counted = self.counted.lock().expect(NO_PANIC);
+        Stats {
+            received: counted.received,
+            unique: counted.ids.len() as u64,
+        }
+    }
+
+    async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        match (request.method(), request.uri().path()) {
+            (&Method::GET, "/stats") => {
+                let stats = serde_json::to_vec(&self.stats()).expect("two numbers are JSON");
+                Response::new(Full::from(stats))
+            }
+            (_, "/stats") => method_not_allowed("GET"),
+            (&Method::POST, _) => {
+                let body = Limited::new(request.into_body(), MAX_CALLBACK)
+                    .collect()
+                    .await;
+                let Ok(body) = body else {
+                    return status(StatusCode::PAYLOAD_TOO_LARGE);
+                };
+                status(self.count(&body.to_bytes()))
+            }
+            _ => method_not_allowed("POST"),
+        }
+    }
+
+    fn count(&self, body: &[u8]) -> StatusCode {
+        #[derive(Deserialize)]
+        struct Callback {
+            request_id: RequestId,
+        }
+        let id = serde_json::from_slice(body).map(|callback: Callback| callback.request_id);
+        let mut counted = self.counted.lock().expect(NO_PANIC);
+        counted.received += 1;
+        if let Ok(id) = id
+            && (counted.ids.len() as u64) < MAX_REQUESTS
+        {
+            counted.ids.insert(id);
+        }
+        if counted.received <= self.fail_first {
+            StatusCode::INTERNAL_SERVER_ERROR
+        } else {
+            self.status
+        }
+    }
+}
+
+const NO_PANIC: &str = "nothing panics while it holds the counts";

@@ -1,0 +1,171 @@
+//! What is asked for: a bounded set of reports, with their requests' bodies and their expected
+//! results made once, however often each is asked for.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use storm_shared::{
+    models::{Records, ReportName, ReportSpec},
+    services::report::{Report, expected},
+};
+
+use crate::answers::Failure;
+
+/// The reports of one run, all of the same size and each of its own name.
+#[derive(Debug)]
+pub struct Workload {
+    orders: Vec<Order>,
+    ideal: Duration,
+}
+
+/// One report to ask for, and what must come back.
+#[derive(Debug)]
+pub struct Order {
+    spec: ReportSpec,
+    expected: Report,
+    body: Bytes,
+}
+
+#[derive(Serialize)]
+struct RequestBody<'a> {
+    #[serde(flatten)]
+    spec: &'a ReportSpec,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    callback_url: Option<&'a str>,
+}
+
+impl Workload {
+    /// `names` reports called `<prefix>_0001` and so on, of `records` records each, to be called
+    /// back at `callback_url`.
+    ///
+    /// # Panics
+    /// Where `names` is 0 or the prefix is hundreds of characters long: it comes from this program.
+    pub fn new(prefix: &str, names: usize, records: Records, callback_url: Option<&str>) -> Self {
+        assert!(names > 0, "a workload has at least one report");
+        let orders: Vec<_> = (1..=names)
+            .map(|number| Order::new(format!("{prefix}_{number:04}"), records, callback_url))
+            .collect();
+        let ideal = orders[0].spec.ideal_duration();
+        Self { orders, ideal }
+    }
+
+    /// The order of the `number`-th request: requests take turns.
+    pub fn order(&self, number: usize) -> &Order {
+        &self.orders[number % self.orders.len()]
+    }
+
+    /// How long each report takes where nothing is in its way.
+    pub fn ideal(&self) -> Duration {
+        self.ideal
+    }
+}
+
+impl Order {
+    fn new(name: String, records: Records, callback_url: Option<&str>) -> Self {
+        let report_name = ReportName::try_from(name).expect("this program's names are short");
+        let spec = ReportSpec {
+            report_name,
+            records,
+        };
+        let body = serde_json::to_vec(&RequestBody {
+            spec: &spec,
+            callback_url,
+        });
+        let body = body
+            .expect("a struct of strings and numbers is JSON")
+            .into();
+        Self {
+            expected: expected(&spec),
+            spec,
+            body,
+        }
+    }
+
+    /// The request's body.
+    pub fn body(&self) -> Bytes {
+        self.body.clone()
+    }
+
+    /// Whether this is the report that was ordered.
+    pub fn is_met_by(&self, report: &Report) -> bool {
+        self.expected == *report
+    }
+
+    /// What was ordered.
+    pub fn spec(&self) -> &ReportSpec {
+        &self.spec
+    }
+
+    /// Checks the body of a `200` from `/sync`.
+    ///
+    /// # Errors
+    /// [`Failure::WrongAnswer`]: not a completed report, or not the one that was ordered.
+    pub fn check_sync(&self, body: &[u8]) -> Result<(), Failure> {
+        #[derive(Deserialize)]
+        struct Completed {
+            status: String,
+            #[serde(flatten)]
+            report: Report,
+        }
+        let answer: Completed = serde_json::from_slice(body)
+            .map_err(|error| Failure::WrongAnswer(format!("not a report: {error}")))?;
+        if answer.status == "completed" && self.is_met_by(&answer.report) {
+            Ok(())
+        } else {
+            Err(Failure::WrongAnswer(
+                "another report than the one asked for".to_owned(),
+            ))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+    use storm_shared::models::Records;
+
+    use super::Workload;
+    use crate::answers::Failure;
+
+    fn workload(callback_url: Option<&str>) -> Workload {
+        Workload::new("Test", 2, Records::new(3, 49).unwrap(), callback_url)
+    }
+
+    #[test]
+    fn each_order_has_a_name_of_its_own_and_requests_take_turns() {
+        let workload = workload(Some("http://localhost:8001/webhook"));
+        let body: Value = serde_json::from_slice(&workload.order(3).body()).unwrap();
+        assert_eq!(
+            body,
+            json!({"report_name": "Test_0002", "records": 3, "callback_url": "http://localhost:8001/webhook"})
+        );
+        assert_ne!(workload.order(0).spec(), workload.order(1).spec());
+        assert_eq!(workload.order(0).spec(), workload.order(2).spec());
+    }
+
+    #[test]
+    fn without_a_callback_url_the_body_has_no_such_field() {
+        let body: Value = serde_json::from_slice(&workload(None).order(0).body()).unwrap();
+        assert_eq!(body, json!({"report_name": "Test_0001", "records": 3}));
+    }
+
+    #[test]
+    fn a_sync_answer_must_be_the_very_report_that_was_asked_for() {
+        let workload = workload(None);
+        let answer = |number: usize, status: &str| {
+            let report = &workload.order(number).expected;
+            json!({"report_id": report.report_id, "status": status, "checksum": report.checksum})
+        };
+        let check = |body: Value| workload.order(0).check_sync(body.to_string().as_bytes());
+        assert_eq!(check(answer(0, "completed")), Ok(()));
+        for wrong in [
+            answer(1, "completed"),
+            answer(0, "pending"),
+            json!({}),
+            json!("no"),
+        ] {
+            assert!(matches!(check(wrong), Err(Failure::WrongAnswer(_))));
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! The program itself: exit status, output in a pipe, files, signals.
+
+use std::{
+    process::{Command, Output, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+use serde_json::Value;
+
+use crate::fake_api::{Act, FakeApi};
+
+fn program(line: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_storm-loadgen"));
+    command.args(line.split_whitespace());
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
+}
+
+async fn output(mut command: Command) -> Output {
+    tokio::task::spawn_blocking(move || command.output().unwrap())
+        .await
+        .unwrap()
+}
+
+/// A file of this test process alone, removed when it is dropped.
+struct TempFile(std::path::PathBuf);
+
+impl TempFile {
+    fn new(name: &str) -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("storm-loadgen-{}-{number}-{name}", std::process::id());
+        Self(std::env::temp_dir().join(name))
+    }
+
+    fn path(&self) -> &str {
+        self.0.to_str().unwrap()
+    }
+
+    fn read(&self) -> String {
+        std::fs::read_to_string(&self.0).unwrap()
+    }
+}
+
+impl Drop for TempFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_demo_that_passes_exits_with_0_and_writes_its_result() {
+    let api = FakeApi::start(|_| Act::Right).await;
+    let json = TempFile::new("demo.json");
+    let line = format!(
+        "demo --api {} --listen localhost:0 --requests 3 --records 1 --json {}",
+        api.url(),
+        json.path()
+    );
+    let output = output(program(&line)).await;
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    assert!(text.contains("3 of 3 came back right"), "{text}");
+    assert!(
+        output.stderr.is_empty() && !text.contains('\x1b'),
+        "a pipe gets no progress bar"
+    );
+
+    let json: Value = serde_json::from_str(&json.read()).unwrap();
+    assert_eq!(
+        (&json["command"], &json["passed"]),
+        (&"demo".into(), &true.into())
+    );
+    assert_eq!(
+        (&json["sync"]["ok"], &json["async"]["ok"]),
+        (&3.into(), &3.into())
+    );
+    assert_eq!(
+        (&json["jobs"]["right"], &json["jobs"]["lost"]),
+        (&3.into(), &0.into())
+    );
+    assert_eq!(json["jobs"]["ideal_ms"], 10.0);
+    for latency in [
+        &json["sync"]["latency"],
+        &json["jobs"]["time_to_completion"],
+    ] {
+        assert!(latency["p95_ms"].as_f64().unwrap() > 0.0, "{latency}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_demo_with_a_wrong_callback_exits_with_1() {
+    let api = FakeApi::start(|_| Act::WrongChecksum).await;
+    let line = format!(
+        "demo --api {} --listen localhost:0 --requests 2 --records 1",
+        api.url()
+    );
+    let output = output(program(&line)).await;
+    assert_eq!(output.status.code(), Some(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_can_not_begin_exits_with_1_and_one_line() {
+    let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = taken.local_addr().unwrap();
+    let output = output(program(&format!("demo --listen {address}"))).await;
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(error.lines().count(), 1, "{error}");
+    assert!(
+        error.contains(&address.to_string()) && error.contains("--listen"),
+        "{error}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_option_exits_with_2() {
+    let output = output(program(
+        "storm --mode sync --rate 50000 --duration 1h --records 1",
+    ))
+    .await;
+    assert_eq!(output.status.code(), Some(2));
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(error.contains("at most 2000000"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn storms_add_lines_to_one_csv_file_below_one_header() {
+    let api = FakeApi::start(|_| Act::Right).await;
+    let csv = TempFile::new("storm.csv");
+    for mode in ["sync", "async"] {
+        let line = format!(
+            "storm --mode {mode} --api {} --listen localhost:0 --rate 100 --duration 50ms --records 1 --csv {}",
+            api.url(),
+            csv.path()
+        );
+        assert_eq!(output(program(&line)).await.status.code(), Some(0));
+    }
+    let csv = csv.read();
+    let rows: Vec<Vec<_>> = csv.lines().map(|line| line.split(',').collect()).collect();
+    assert_eq!(rows.len(), 3, "{csv}");
+    assert!(rows.iter().all(|row| row.len() == rows[0].len()), "{csv}");
+    assert_eq!(
+        (rows[0][0], rows[1][0], rows[2][0]),
+        ("mode", "sync", "async")
+    );
+    let right = rows[0].iter().position(|name| *name == "right").unwrap();
+    assert_eq!((rows[1][right], rows[2][right]), ("", "5"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupt_ends_a_storm_and_prints_what_it_has() {
+    let api = Arc::new(FakeApi::start(|_| Act::Right).await);
+    let line = format!(
+        "storm --mode sync --api {} --rate 50 --duration 1h --records 1",
+        api.url()
+    );
+    let child = program(&line).spawn().unwrap();
+    api.has_been_asked(3).await;
+    let pid = child.id().to_string();
+    assert!(
+        Command::new("kill")
+            .args(["-INT", &pid])
+            .status()
+            .unwrap()
+            .success()
+    );
+    let output = tokio::task::spawn_blocking(|| child.wait_with_output().unwrap())
+        .await
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(130), "{text}");
+    assert!(
+        text.contains("offered") && text.contains("interrupted"),
+        "{text}"
+    );
+}

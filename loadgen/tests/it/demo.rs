@@ -1,0 +1,202 @@
+//! The show, and what it says when something is wrong.
+
+use storm_loadgen::{
+    Cli,
+    cli::{Command, DemoOptions},
+    demo::{self, DemoResult},
+    report,
+};
+
+use crate::fake_api::{Act, FakeApi, number};
+
+fn options(api: &str, more: &str) -> DemoOptions {
+    let line = format!("storm-loadgen demo --api {api} --listen localhost:0 --records 1 {more}");
+    match Cli::read(line.split_whitespace()).unwrap().command {
+        Command::Demo(options) => options,
+        _ => unreachable!("a demo was asked for"),
+    }
+}
+
+/// A demo of 4 requests a side; `script` is told the endpoint (`Sync`, `Async`) and the number.
+async fn demo(more: &str, script: fn(bool, u32) -> Act) -> (DemoResult, String) {
+    let api = FakeApi::start(move |name| script(name.starts_with("Sync"), number(name))).await;
+    let result = demo::run(&options(&api.url(), &format!("--requests 4 {more}")))
+        .await
+        .unwrap();
+    let text = report::demo::render(&result);
+    (result, text)
+}
+
+#[tokio::test]
+async fn it_passes_when_every_job_comes_back_right_whenever_and_however_often() {
+    let (result, text) = demo("", |sync, number| match number {
+        _ if sync => Act::Right,
+        1 => Act::CallsBackFirst,
+        2 => Act::CallsBackTwice,
+        _ => Act::Right,
+    })
+    .await;
+    assert!(result.passed(), "{text}");
+    assert_eq!(
+        (
+            result.jobs.right,
+            result.jobs.repeated,
+            result.jobs.unexpected
+        ),
+        (4, 1, 0)
+    );
+    assert_eq!((result.sync.ok, result.ack.ok), (4, 4));
+    assert!(text.contains("4 of 4 came back right"), "{text}");
+    assert!(text.contains("with 0 of 4 timed out or refused"), "{text}");
+}
+
+#[tokio::test]
+async fn a_lost_callback_fails_it_and_is_looked_up() {
+    let (result, text) = demo("--patience 200ms", |_, number| match number {
+        3 => Act::NeverCallsBack,
+        _ => Act::CallsBackFirst,
+    })
+    .await;
+    assert!(!result.passed());
+    assert_eq!(
+        (result.jobs.accepted, result.jobs.right, result.jobs.lost),
+        (4, 3, 1)
+    );
+    assert!(
+        text.contains("3 of 4 came back right; missing: 0 not accepted, 1 lost"),
+        "{text}"
+    );
+    assert!(text.contains("is PROCESSING"), "{text}");
+}
+
+#[tokio::test]
+async fn a_failed_job_is_shown_with_its_reason() {
+    let (result, text) = demo("--patience 200ms", |_, _| Act::Fails).await;
+    assert!(!result.passed());
+    assert_eq!((result.jobs.right, result.jobs.lost), (0, 4));
+    assert!(
+        text.contains("is FAILED") && text.contains("as the test wants"),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn a_wrong_checksum_fails_it() {
+    let (result, text) = demo("", |sync, number| match number {
+        2 if !sync => Act::WrongChecksum,
+        _ => Act::CallsBackFirst,
+    })
+    .await;
+    assert!(!result.passed());
+    assert_eq!(
+        (result.jobs.right, result.jobs.wrong, result.jobs.lost),
+        (3, 1, 0)
+    );
+    assert!(text.contains("1 with a wrong checksum"), "{text}");
+}
+
+#[tokio::test]
+async fn a_mix_up_of_two_jobs_reports_fails_it() {
+    let (result, _) = demo("", |_, number| match number {
+        2 => Act::AnothersReport,
+        _ => Act::CallsBackFirst,
+    })
+    .await;
+    assert!(!result.passed());
+    assert_eq!((result.jobs.right, result.jobs.wrong), (3, 1));
+}
+
+#[tokio::test]
+async fn a_wrong_sync_report_fails_it() {
+    let (result, _) = demo("", |sync, number| match number {
+        1 if sync => Act::WrongChecksum,
+        2 if sync => Act::Garbage,
+        _ => Act::Right,
+    })
+    .await;
+    assert!(!result.passed());
+    assert_eq!(
+        (
+            result.sync.ok,
+            result.sync.failed.wrong_answer,
+            result.jobs.right
+        ),
+        (2, 2, 4)
+    );
+}
+
+#[tokio::test]
+async fn refused_sync_requests_are_counted_apart_and_said_in_the_verdict() {
+    let (result, text) = demo("", |sync, number| match number {
+        1 | 2 if sync => Act::Refuses,
+        3 if sync => Act::AnotherStatus,
+        _ => Act::Right,
+    })
+    .await;
+    assert!(
+        result.passed(),
+        "it is what the demo is there to show: {text}"
+    );
+    let failed = result.sync.failed;
+    assert_eq!(
+        (result.sync.ok, failed.refused, failed.other_status),
+        (1, 2, 1)
+    );
+    assert!(
+        text.contains("2 of 4 timed out or refused, and 1 failed otherwise"),
+        "{text}"
+    );
+    assert!(
+        text.contains("2 refused (503)") && text.contains("1 other status"),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn where_every_sync_request_times_out_there_is_no_p95_to_show() {
+    let (result, text) = demo("--timeout 300ms --patience 200ms", |_, _| Act::Hangs).await;
+    assert!(!result.passed());
+    assert_eq!((result.sync.failed.timeout, result.sync.latency), (4, None));
+    assert!(
+        text.contains("no good answer at all, with 4 of 4 timed out or refused"),
+        "{text}"
+    );
+    assert!(
+        text.contains("none of 4 requests was acknowledged"),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn a_job_that_is_not_accepted_fails_it() {
+    let (result, text) = demo("", |sync, number| match number {
+        1 if !sync => Act::Refuses,
+        2 if !sync => Act::RefusesCallbackUrl,
+        _ => Act::Right,
+    })
+    .await;
+    assert!(!result.passed());
+    assert_eq!(
+        (result.ack.ok, result.jobs.right, result.jobs.lost),
+        (2, 2, 0)
+    );
+    assert!(text.contains("missing: 2 not accepted"), "{text}");
+}
+
+#[tokio::test]
+async fn without_an_api_it_says_in_one_line_what_to_do() {
+    let nobody = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let error = demo::run(&options(&format!("http://{nobody}"), ""))
+        .await
+        .unwrap_err();
+    let error = format!("{error:#}");
+    assert!(
+        error.contains(&nobody.to_string()) && error.contains("--api"),
+        "{error}"
+    );
+    assert!(!error.contains('\n'), "{error}");
+}

@@ -1,0 +1,250 @@
+//! An API that does what a test tells it to, request by request.
+
+use std::{
+    collections::HashMap,
+    convert::Infallible,
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::{Method, Request, Response, StatusCode, body::Incoming, service::service_fn};
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::TokioExecutor,
+};
+use serde_json::{Value, json};
+use storm_shared::{
+    models::{ReportSpec, RequestId},
+    server::{Limits, serve},
+    services::report::expected,
+};
+use tokio::{net::TcpListener, sync::watch};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+/// What the API does with one request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Act {
+    /// What it should: on `/async`, the callback follows the 202.
+    Right,
+    /// The callback comes before the 202.
+    CallsBackFirst,
+    /// Two equal callbacks, before the 202.
+    CallsBackTwice,
+    /// A callback with another checksum, before the 202; on `/sync`, a report with one.
+    WrongChecksum,
+    /// A callback with the report of the job before, before the 202.
+    AnothersReport,
+    /// A 202, and no callback ever; the job stays `PROCESSING`.
+    NeverCallsBack,
+    /// A 202, and no callback; the job is `FAILED`.
+    Fails,
+    /// 503.
+    Refuses,
+    /// 422 for the field `callback_url` where there is one.
+    RefusesCallbackUrl,
+    /// 418.
+    AnotherStatus,
+    /// No answer.
+    Hangs,
+    /// Keeps its thread from everything else for so many milliseconds, then does right.
+    Stalls(u64),
+    /// The good status, with a body that says nothing.
+    Garbage,
+}
+
+type Script = dyn Fn(&str) -> Act + Send + Sync;
+
+/// The API. It ends when it is dropped.
+pub(crate) struct FakeApi {
+    address: SocketAddr,
+    state: Arc<State>,
+    _until_dropped: DropGuard,
+}
+
+struct State {
+    script: Box<Script>,
+    http: Client<HttpConnector, Full<Bytes>>,
+    jobs: Mutex<HashMap<RequestId, Value>>,
+    requests: watch::Sender<u64>,
+}
+
+impl FakeApi {
+    /// An API that asks `script` what to do with a report of this name.
+    pub(crate) async fn start(script: impl Fn(&str) -> Act + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let state = Arc::new(State {
+            script: Box::new(script),
+            http: Client::builder(TokioExecutor::new()).build_http(),
+            jobs: Mutex::default(),
+            requests: watch::Sender::new(0),
+        });
+        let service = service_fn({
+            let state = Arc::clone(&state);
+            move |request| {
+                let state = Arc::clone(&state);
+                async move { Ok::<_, Infallible>(state.answer(request).await) }
+            }
+        });
+        let stop = CancellationToken::new();
+        let limits = Limits {
+            drain_timeout: Duration::ZERO,
+            ..Limits::default()
+        };
+        tokio::spawn(serve(
+            listener,
+            service,
+            limits,
+            stop.clone().cancelled_owned(),
+        ));
+        Self {
+            address,
+            state,
+            _until_dropped: stop.drop_guard(),
+        }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Completes when so many requests for reports have arrived.
+    pub(crate) async fn has_been_asked(&self, times: u64) {
+        let mut requests = self.state.requests.subscribe();
+        requests
+            .wait_for(|requests| *requests >= times)
+            .await
+            .unwrap();
+    }
+}
+
+/// The number at the end of a report's name.
+pub(crate) fn number(report_name: &str) -> u32 {
+    report_name.rsplit('_').next().unwrap().parse().unwrap()
+}
+
+impl State {
+    async fn answer(self: &Arc<Self>, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let body = request.into_body().collect().await.unwrap().to_bytes();
+        if method == Method::GET {
+            let id = path.strip_prefix("/requests/").unwrap().parse().unwrap();
+            return reply(200, &self.jobs.lock().unwrap()[&id]);
+        }
+        self.requests.send_modify(|requests| *requests += 1);
+        let body: Value = serde_json::from_slice(&body).unwrap();
+        let act = (self.script)(body["report_name"].as_str().unwrap());
+        match act {
+            Act::Refuses => reply(503, &json!({"detail": "busy"})),
+            Act::AnotherStatus => reply(418, &json!({"detail": "a teapot"})),
+            Act::Hangs => std::future::pending().await,
+            Act::RefusesCallbackUrl if body.get("callback_url").is_some() => {
+                reply(422, &json!({"errors": [{"field": "callback_url"}]}))
+            }
+            Act::Garbage if path == "/sync" => reply(200, &json!({})),
+            Act::Garbage => reply(202, &json!({})),
+            _ if path == "/sync" => sync(act, body),
+            _ => self.accept(act, body).await,
+        }
+    }
+
+    async fn accept(self: &Arc<Self>, act: Act, body: Value) -> Response<Full<Bytes>> {
+        if let Act::Stalls(millis) = act {
+            std::thread::sleep(Duration::from_millis(millis));
+        }
+        let id = RequestId::generate();
+        let url = body
+            .get("callback_url")
+            .and_then(Value::as_str)
+            .map(ToOwned::to_owned);
+        self.jobs.lock().unwrap().insert(id, row(act, &body));
+        if let Some(url) = url {
+            let callback = callback(act, id, body);
+            match act {
+                Act::NeverCallsBack | Act::Fails => {}
+                Act::Right | Act::Stalls(_) => {
+                    let state = Arc::clone(self);
+                    tokio::spawn(async move { state.call_back(&url, &callback).await });
+                }
+                Act::CallsBackTwice => {
+                    self.call_back(&url, &callback).await;
+                    self.call_back(&url, &callback).await;
+                }
+                _ => self.call_back(&url, &callback).await,
+            }
+        }
+        reply(
+            202,
+            &json!({"request_id": id, "status": "pending", "message": "…"}),
+        )
+    }
+
+    async fn call_back(&self, url: &str, body: &Value) {
+        let request = Request::post(url)
+            .body(Full::from(body.to_string()))
+            .unwrap();
+        let response = self.http.request(request).await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+    }
+}
+
+fn spec(body: Value) -> ReportSpec {
+    serde_json::from_value(body).unwrap()
+}
+
+fn sync(act: Act, body: Value) -> Response<Full<Bytes>> {
+    let report = expected(&spec(body));
+    let checksum = if act == Act::WrongChecksum {
+        "0".repeat(64)
+    } else {
+        report.checksum
+    };
+    reply(
+        200,
+        &json!({"report_id": report.report_id, "status": "completed", "checksum": checksum}),
+    )
+}
+
+/// The job as `GET /requests/{id}` tells it.
+fn row(act: Act, body: &Value) -> Value {
+    let (status, failure) = match act {
+        Act::NeverCallsBack => ("PROCESSING", Value::Null),
+        Act::Fails => (
+            "FAILED",
+            json!({"reason": "scripted", "detail": "as the test wants"}),
+        ),
+        _ => ("COMPLETED", Value::Null),
+    };
+    json!({
+        "status": status, "failure": failure, "result_payload": expected(&spec(body.clone())),
+        "created_at": "2026-01-01T00:00:00.000Z", "completed_at": "2026-01-01T00:00:00.250Z",
+    })
+}
+
+fn callback(act: Act, id: RequestId, mut body: Value) -> Value {
+    if act == Act::AnothersReport {
+        let name = body["report_name"].as_str().unwrap();
+        body["report_name"] = format!("Async_{:04}", number(name) - 1).into();
+    }
+    let spec = spec(body);
+    let report = expected(&spec);
+    let checksum = if act == Act::WrongChecksum {
+        "0".repeat(64)
+    } else {
+        report.checksum
+    };
+    json!({
+        "request_id": id, "report_id": report.report_id, "status": "completed", "checksum": checksum,
+        "report_name": spec.report_name, "records": spec.records,
+    })
+}
+
+fn reply(status: u16, body: &Value) -> Response<Full<Bytes>> {
+    Response::builder()
+        .status(status)
+        .body(Full::from(body.to_string()))
+        .unwrap()
+}

@@ -1,0 +1,203 @@
+//! Load runs at an open arrival rate.
+
+use std::{sync::Arc, time::Duration};
+
+use storm_loadgen::{
+    Cli,
+    cli::{Command, StormOptions},
+    report,
+    storm::{self, Completion, StormResult},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::fake_api::{Act, FakeApi, number};
+
+fn options(api: &FakeApi, more: &str) -> StormOptions {
+    let api = api.url();
+    let line = format!("storm-loadgen storm --api {api} --listen localhost:0 --records 5 {more}");
+    match Cli::read(line.split_whitespace()).unwrap().command {
+        Command::Storm(options) => options,
+        _ => unreachable!("a storm was asked for"),
+    }
+}
+
+/// 40 requests in 200 ms, each with a number of its own, from 1. The probe is called back.
+async fn storm(more: &str, script: fn(u32) -> Act) -> StormResult {
+    let api = FakeApi::start(move |name| {
+        if name.contains("Probe") {
+            Act::Right
+        } else {
+            script(number(name))
+        }
+    })
+    .await;
+    run(&api, &format!("--rate 200 --duration 200ms {more}")).await
+}
+
+async fn run(api: &FakeApi, more: &str) -> StormResult {
+    storm::run(&options(api, more), &CancellationToken::new())
+        .await
+        .unwrap()
+}
+
+#[tokio::test]
+async fn an_async_storm_pairs_every_callback_and_counts_refusals_apart() {
+    let result = storm("--mode async", |number| match number {
+        1..=10 => Act::Refuses,
+        11 => Act::AnotherStatus,
+        12..=20 => Act::CallsBackFirst,
+        21 => Act::CallsBackTwice,
+        _ => Act::Right,
+    })
+    .await;
+    assert_eq!(
+        (result.offered, result.sent, result.unanswered),
+        (40, 40, 0)
+    );
+    let failed = result.answers.failed;
+    assert_eq!(
+        (result.answers.ok, failed.refused, failed.other_status),
+        (29, 10, 1)
+    );
+    assert_eq!(result.completion, Some(Completion::Callback));
+    let jobs = result.jobs.as_ref().unwrap();
+    assert_eq!(
+        (jobs.accepted, jobs.right, jobs.lost, jobs.repeated),
+        (29, 29, 0, 1)
+    );
+    assert!(jobs.completed_per_s > 0.0 && jobs.lateness.is_some());
+    assert!(result.passed(), "refusals are what a storm measures");
+    let text = report::storm::render(&result);
+    assert!(text.contains("40 offered, 40 sent, 29 ok"), "{text}");
+}
+
+#[tokio::test]
+async fn lost_and_wrong_callbacks_fail_a_storm() {
+    let result = storm("--mode async --patience 200ms", |number| match number {
+        7 => Act::WrongChecksum,
+        8 | 9 => Act::NeverCallsBack,
+        _ => Act::CallsBackFirst,
+    })
+    .await;
+    let jobs = result.jobs.as_ref().unwrap();
+    assert_eq!((jobs.right, jobs.wrong, jobs.lost), (37, 1, 2));
+    assert!(!result.passed());
+}
+
+#[tokio::test]
+async fn a_sync_storm_checks_the_reports_in_the_answers() {
+    let result = storm("--mode sync", |number| match number {
+        5 => Act::WrongChecksum,
+        _ => Act::Right,
+    })
+    .await;
+    assert_eq!(
+        (result.answers.ok, result.answers.failed.wrong_answer),
+        (39, 1)
+    );
+    assert!(result.jobs.is_none() && result.completion.is_none() && !result.passed());
+}
+
+#[tokio::test]
+async fn jobs_can_be_polled_and_their_time_is_the_apis_own() {
+    let result = storm("--mode async --poll", |_| Act::Right).await;
+    let why = "asked for with --poll".to_owned();
+    assert_eq!(result.completion, Some(Completion::Polling { why }));
+    let jobs = result.jobs.unwrap();
+    assert_eq!((jobs.right, jobs.lost), (40, 0));
+    let longest = jobs.time_to_completion.unwrap().max;
+    assert!(
+        (249..=251).contains(&longest.as_millis()),
+        "the fake API says 250 ms: {longest:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_polled_job_that_failed_or_does_not_end_fails_a_storm() {
+    let result = storm("--mode async --poll --patience 1s", |number| match number {
+        1 => Act::Fails,
+        2 => Act::NeverCallsBack,
+        _ => Act::Right,
+    })
+    .await;
+    assert!(!result.passed());
+    let jobs = result.jobs.unwrap();
+    assert_eq!((jobs.failed, jobs.accepted), (1, 40));
+    assert!(jobs.lost >= 1 && jobs.right > 0);
+}
+
+#[tokio::test]
+async fn jobs_are_polled_where_the_api_refuses_the_callback_url() {
+    let api = FakeApi::start(|_| Act::RefusesCallbackUrl).await;
+    let result = run(&api, "--mode async --rate 100 --duration 100ms").await;
+    let Some(Completion::Polling { why }) = &result.completion else {
+        panic!("{result:?}")
+    };
+    assert!(why.contains("refuses the callback URL"), "{why}");
+    assert_eq!(result.jobs.as_ref().unwrap().right, 10);
+    assert!(result.passed());
+}
+
+#[tokio::test]
+async fn jobs_are_polled_where_the_first_callback_fails() {
+    let api = FakeApi::start(|name| {
+        if name.contains("Probe") {
+            Act::Fails
+        } else {
+            Act::Right
+        }
+    });
+    let result = run(&api.await, "--mode async --rate 100 --duration 100ms").await;
+    assert!(
+        matches!(result.completion, Some(Completion::Polling { .. })),
+        "{result:?}"
+    );
+    assert_eq!(result.jobs.unwrap().right, 10);
+}
+
+#[tokio::test]
+async fn a_request_over_the_bound_in_flight_is_counted_as_not_sent() {
+    let result = storm("--mode sync --in-flight 1 --timeout 1s", |_| Act::Hangs).await;
+    let failed = result.answers.failed;
+    assert_eq!(
+        (result.answers.ok, failed.timeout + failed.not_sent),
+        (0, 40)
+    );
+    assert!(failed.timeout >= 1 && failed.not_sent >= 1, "{failed:?}");
+    assert_eq!(result.sent, failed.timeout);
+}
+
+/// One thread for both sides: while the API stalls, this program can't send either. The requests
+/// that fell due meanwhile were late all the same, though each was answered as soon as it was sent.
+#[tokio::test(flavor = "current_thread")]
+async fn latency_counts_from_the_moment_a_request_was_due() {
+    let api = FakeApi::start(|name| match name {
+        "Storm_0001" => Act::Stalls(400),
+        _ => Act::Right,
+    })
+    .await;
+    let result = run(&api, "--mode async --poll --rate 100 --duration 400ms").await;
+    assert_eq!(result.answers.ok, 40);
+    let p50 = result.answers.latency.unwrap().p50;
+    assert!(p50 >= Duration::from_millis(150), "{p50:?}");
+}
+
+#[tokio::test]
+async fn a_stopped_storm_tells_what_it_has() {
+    let api = Arc::new(FakeApi::start(|_| Act::Hangs).await);
+    let stop = CancellationToken::new();
+    let options = options(&api, "--mode sync --rate 100 --duration 1h --timeout 1h");
+    tokio::spawn({
+        let (api, stop) = (Arc::clone(&api), stop.clone());
+        async move {
+            api.has_been_asked(3).await;
+            stop.cancel();
+        }
+    });
+    let result = storm::run(&options, &stop).await.unwrap();
+    assert!(result.interrupted);
+    assert!(
+        result.unanswered >= 3 && result.unanswered == result.sent,
+        "{result:?}"
+    );
+}
