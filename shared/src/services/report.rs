@@ -44,7 +44,7 @@ pub fn generate_blocking(spec: &ReportSpec) -> Report {
 
 /// Makes the report as a task that holds no thread while it waits.
 ///
-/// Nobody can see one wait alone, so the task wakes once for [`STRIDE`] of them and catches up: ten
+/// Nobody can see one wait alone, so the task wakes once for `STRIDE` of them and catches up: ten
 /// thousand reports at once then cost tens of thousands of wake-ups a second, not a million.
 pub async fn generate(spec: &ReportSpec) -> Report {
     let start = tokio::time::Instant::now();

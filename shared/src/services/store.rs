@@ -1,7 +1,7 @@
 //! The store: the truth about every request. All SQL of the project stands in this module.
 //!
 //! One [`Store`] per process: one writer that takes whatever writes wait into one transaction
-//! ([`writer`]), and a few readers with connections of their own ([`readers`]). Its operations are
+//! (`writer`), and a few readers with connections of their own (`readers`). Its operations are
 //! the domain's, and none lets SQL through, so that another database can stand behind them.
 
 mod claim;

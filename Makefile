@@ -1,0 +1,79 @@
+# The front door. `make` alone says what there is.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+
+PROJECTS := shared api worker loadgen
+# SKIP=shell leaves that lint out.
+LINTS := $(filter-out $(SKIP),format clippy docs drift shell)
+TESTS := $(PROJECTS) scripts
+
+.PHONY: help
+help: ## what there is to make
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
+
+# --- To see it -----------------------------------------------------------------------------------
+
+.PHONY: demo storm bench run dev
+demo: ## the difference between sync and async, in a minute (CALLBACK_PORT=8001)
+	@scripts/demo.sh
+
+storm: ## a sweep of load runs, and a table (OPTIONS='--rates 50,100 --duration 10s'; OPTIONS=--help)
+	@scripts/storm.sh $(OPTIONS)
+
+bench: ## the figures of docs/BENCHMARKS.md, on this machine
+	@scripts/bench.sh
+
+run: ## a stack in the foreground: API on port 8000, worker on 9000, data in target/run
+	@scripts/stack.sh run
+
+dev: ## the same, rebuilt and restarted when a file changes
+	@scripts/dev.sh
+
+# --- To work on it -------------------------------------------------------------------------------
+
+.PHONY: test $(TESTS:%=test-%)
+test: $(TESTS:%=test-%) ## every test; of one project: make test-api
+
+# The tests start a Redis each.
+$(PROJECTS:%=test-%): test-%:
+	@redis=$$(scripts/find-tool.sh redis-server); \
+		REDIS_SERVER=$$redis cargo test --locked --manifest-path $*/Cargo.toml
+
+test-scripts:
+	@for test in scripts/tests/*.sh; do echo "$$test"; "$$test"; done
+
+.PHONY: lint $(LINTS:%=lint-%)
+lint: $(LINTS:%=lint-%) ## every check of the sources; one of them: make lint-clippy
+
+lint-format:
+	@for project in $(PROJECTS); do cargo fmt --check --manifest-path $$project/Cargo.toml; done
+
+lint-clippy:
+	@for project in $(PROJECTS); do \
+		cargo clippy --locked --all-targets --manifest-path $$project/Cargo.toml -- -D warnings; \
+	done
+
+lint-docs: export RUSTDOCFLAGS := -D warnings
+lint-docs:
+	@for project in $(PROJECTS); do \
+		cargo doc --locked --no-deps --manifest-path $$project/Cargo.toml; \
+	done
+
+lint-drift:
+	@scripts/check-drift.sh
+
+lint-shell:
+	@shellcheck=$$(scripts/find-tool.sh shellcheck); \
+		"$$shellcheck" --external-sources scripts/*.sh scripts/tests/*.sh .ci/run
+
+.PHONY: fmt update clean
+fmt: ## format the sources
+	@for project in $(PROJECTS); do cargo fmt --manifest-path $$project/Cargo.toml; done
+
+update: ## update the four lock files together, so that they agree
+	@for project in $(PROJECTS); do cargo update --manifest-path $$project/Cargo.toml; done
+	@scripts/check-drift.sh
+
+clean: ## remove everything that was built or kept here: target/
+	rm -rf target

@@ -1,0 +1,181 @@
+#!/usr/bin/env bash
+# The figures of docs/BENCHMARKS.md, from one run on this machine: each as a ratio to something else in it.
+#   scripts/bench.sh [SECONDS]     how long each measurement lasts [10]
+# Each part runs in a subshell, with a stack and so a PID of its own.
+# shellcheck disable=SC2030,SC2031
+set -euo pipefail
+# shellcheck source-path=SCRIPTDIR source=stack.sh
+source "$(dirname -- "${BASH_SOURCE[0]}")/stack.sh"
+
+SECONDS_EACH=${1:-10}
+CONNECTIONS=64
+RESULTS=$ROOT/target/bench
+NOBODY=http://receiver.example/webhook # accepted, and called by no worker
+[[ $SECONDS_EACH =~ ^[1-9][0-9]?$ ]] || die "SECONDS: expected 1 to 99, not $SECONDS_EACH"
+
+# --- Measuring -----------------------------------------------------------------------------------
+
+# Requests per second that are answered 202, with as many connections as fast as they go.
+#   flood URL CALLBACK_URL
+flood() {
+    local script=$RESULTS/post.lua report
+    cat >"$script" <<LUA
+wrk.method = "POST"
+wrk.headers["content-type"] = "application/json"
+wrk.body = '{"records": 1, "report_name": "Q1_Finance", "callback_url": "$2"}'
+LUA
+    report=$("$WRK" --threads 1 --connections "$CONNECTIONS" --duration "${SECONDS_EACH}s" --script "$script" "$1/async")
+    [[ $report != *Non-2xx* ]] || die "not every answer was a 202: $report"
+    awk '/Requests\/sec/ { printf "%.0f", $2 }' <<<"$report"
+}
+
+#   storm NAME OPTION...      one storm; its figures are then told by `figure NAME COLUMN`
+storm() {
+    local name=$1
+    shift
+    rm -f "$RESULTS/$name.csv"
+    "$STORM_BIN/storm-loadgen" storm --api "$STORM_API" --csv "$RESULTS/$name.csv" "$@" >"$RESULTS/$name.txt" ||
+        say "the storm $name was not all well: see target/bench/$name.txt"
+}
+
+figure() {
+    awk -F , -v want="$2" 'NR == 1 { for (i = 1; i <= NF; i++) column[$i] = i } NR == 2 { print $column[want] }' \
+        "$RESULTS/$1.csv"
+}
+
+# A counter or gauge of the worker's /metrics, 0 where there is none yet.
+worker_metric() {
+    local answer
+    exec 3<>"/dev/tcp/$(host_of "$WORKER_ADDR")/$(port_of "$WORKER_ADDR")"
+    printf 'GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n' >&3
+    answer=$(cat <&3)
+    exec 3>&-
+    awk -v name="$1" '$1 == name { value = $2 } END { print value + 0 }' <<<"$answer"
+}
+
+now() { date +%s.%N; }
+calculate() { awk "BEGIN { printf \"${2:-%.2f}\", $1 }"; }
+cpu_seconds() { awk -v tick="$(getconf CLK_TCK)" '{ print ($14 + $15) / tick }' "/proc/$1/stat"; }
+
+# --- The parts, each with a stack of its own -----------------------------------------------------
+
+bare() (
+    stack_open
+    local addr
+    addr=127.0.0.1:$(free_port 20000)
+    spawn "$STORM_BIN/examples/bare_route" "$addr"
+    PID[bare]=$!
+    until is_busy "${addr%:*}" "${addr#*:}"; do sleep 0.1; done
+    flood "http://$addr" "$NOBODY"
+    stop bare
+)
+
+#   accepted full|normal      by the API alone: the jobs stay PENDING
+accepted() (
+    export DB_SYNCHRONOUS=$1
+    stack_start api
+    flood "$STORM_API" "$NOBODY"
+)
+
+# From the first accept to the last finalise, accepting as fast as it goes meanwhile.
+delivered() (
+    stack_start api worker
+    local begun port jobs
+    port=$(free_port 16000)
+    spawn "$STORM_BIN/storm-loadgen" receive --listen "127.0.0.1:$port" >/dev/null 2>&1
+    PID[receiver]=$!
+    begun=$(now)
+    flood "$STORM_API" "http://127.0.0.1:$port/webhook" >/dev/null
+    until (($(worker_metric storm_worker_jobs) == 0)) && no_more_claims; do sleep 0.05; done
+    jobs=$(worker_metric 'storm_worker_ended_jobs_total{outcome="completed"}')
+    calculate "$jobs / ($(now) - 2 - $begun)" %.0f
+)
+
+# Whether two seconds pass without a claim: rows that no entry points at are found within that.
+no_more_claims() {
+    local before
+    before=$(worker_metric 'storm_worker_claimed_jobs_total{source="doorbell"}')
+    before+=/$(worker_metric 'storm_worker_claimed_jobs_total{source="table"}')
+    sleep 2
+    [[ $before == "$(worker_metric 'storm_worker_claimed_jobs_total{source="doorbell"}')/$(
+        worker_metric 'storm_worker_claimed_jobs_total{source="table"}')" ]]
+}
+
+#   ack_at RATE      acknowledgements while the worker runs and delivers the same jobs
+ack_at() (
+    stack_start api worker
+    storm ack --mode async --rate "$1" --duration "${SECONDS_EACH}s" --records 1 --listen "localhost:$(free_port 16000)"
+)
+
+# /async beside an idle /sync and beside a saturated one, in turn: the machine's mood is in both.
+isolation() (
+    stack_start api worker
+    local turn port
+    port=$(free_port 16000)
+    for turn in 1 2 3; do
+        storm "idle$turn" --mode async --rate 500 --duration "${SECONDS_EACH}s" --records 1 --listen "localhost:$port"
+        storm "sync$turn" --mode sync --rate 200 --duration "$((SECONDS_EACH + 2))s" --records 49 --timeout 10s &
+        sleep 1 # long enough to fill /sync: four threads, two requests a second each
+        storm "busy$turn" --mode async --rate 500 --duration "${SECONDS_EACH}s" --records 1 --listen "localhost:$port"
+        wait $!
+    done
+)
+
+#   median_figure NAME COLUMN      of the three turns
+median_figure() {
+    local turn
+    for turn in 1 2 3; do figure "$1$turn" "$2"; done | sort -g | sed -n 2p
+}
+
+# Five thousand five-second reports at once: prints the worker's CPU seconds and its peak memory in MB.
+crowd() (
+    stack_start api worker
+    local before
+    before=$(cpu_seconds "${PID[worker]}")
+    storm crowd --mode async --rate 5000 --duration 1s --records 500 --listen "localhost:$(free_port 16000)"
+    calculate "$(cpu_seconds "${PID[worker]}") - $before" '%.1f '
+    awk '/VmHWM/ { printf "%.0f", $2 / 1024 }' "/proc/${PID[worker]}/status"
+)
+
+# --- The table -----------------------------------------------------------------------------------
+
+#   line WHAT FIGURE [COMPARED [TARGET]]
+line() { printf '| %-58s | %16s | %-24s | %-12s |\n' "$1" "$2" "${3:-}" "${4:-}"; }
+
+main() {
+    need_binaries api worker loadgen
+    [[ -x $STORM_BIN/examples/bare_route ]] ||
+        (cd -- "$ROOT" && CARGO_TARGET_DIR=target cargo build --release --locked --manifest-path api/Cargo.toml --examples)
+    WRK=$("$ROOT/scripts/find-tool.sh" wrk)
+    mkdir -p "$RESULTS"
+    export CALLBACK_ALLOW=127.0.0.1/32,::1/128
+
+    local bare full normal delivered idle busy cpu memory
+    bare=$(bare)
+    full=$(accepted full)
+    normal=$(accepted normal)
+    delivered=$(delivered)
+    ack_at "$((full / 2))"
+    isolation
+    idle=$(median_figure idle p99_ms) busy=$(median_figure busy p99_ms)
+    read -r cpu memory <<<"$(crowd)"
+
+    printf '\n%s, %s cores, %s s a measurement, load and receiver on the same cores\n\n' \
+        "$(uname -sm)" "$(nproc)" "$SECONDS_EACH"
+    line measured figure 'beside it' 'to reach'
+    line --- ---: --- ---
+    line 'the bare route: validation and 202, no storage' "$bare/s"
+    line 'accepted, DB_SYNCHRONOUS=full' "$full/s" "$(calculate "$full / $bare") of bare" '0.25'
+    line 'accepted, DB_SYNCHRONOUS=normal' "$normal/s" "$(calculate "$normal / $bare") of bare"
+    line 'delivered, from accept to finalised (full)' "$delivered/s" "$(calculate "$delivered / $bare") of bare" '0.15'
+    line "ack at $((full / 2))/s, worker busy: p50" "$(figure ack p50_ms) ms"
+    line "ack at $((full / 2))/s, worker busy: p99" "$(figure ack p99_ms) ms"
+    line "ack at $((full / 2))/s, worker busy: p99.9" "$(figure ack p99_9_ms) ms"
+    line '/async at 500/s, /sync idle: p99' "$idle ms"
+    line '/async at 500/s, /sync saturated: p99' "$busy ms" "$(calculate "$busy / $idle") of idle" 'at most 1.5'
+    line '5,000 five-second reports at once: lateness p50' "$(figure crowd lateness_p50_ms) ms"
+    line '5,000 five-second reports at once: lateness p99' "$(figure crowd lateness_p99_ms) ms" '' 'under 500 ms'
+    line "the worker's CPU for them, and its peak memory" "$cpu s, $memory MB"
+}
+
+main

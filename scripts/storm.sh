@@ -1,0 +1,154 @@
+#!/usr/bin/env bash
+# A sweep of load runs over rates and both modes: progress as it goes, then one table, and a CSV beside it.
+set -euo pipefail
+# shellcheck source-path=SCRIPTDIR source=stack.sh
+source "$(dirname -- "${BASH_SOURCE[0]}")/stack.sh"
+
+rates=25,50,100,200
+modes=sync,async
+duration=10s
+records=10
+api=''
+callback_port=''
+csv=$ROOT/target/storm-$(date +%Y%m%d-%H%M%S).csv
+more=()
+
+help() {
+    cat <<HELP
+usage: scripts/storm.sh [OPTION]... [-- MORE...]
+
+  --rates R,...         requests per second, run after run, each 1 to 50000 [$rates]
+  --modes M,...         sync, async or both [$modes]
+  --duration D          of each run: 500ms, 10s, 2m [$duration]
+  --records N           the size of each report, 10 ms each: 1 to 49, without sync to 100000 [$records]
+  --api URL             a stack that is running, on a host that you may put under load
+                        [one is started for the sweep, on free loopback ports, and stopped after it]
+  --callback-port PORT  where callbacks arrive [8001 with --api, else a free one]
+  --csv FILE            a new file for every figure of every run [target/storm-DATE-TIME.csv]
+  --help
+
+What stands after -- goes to every run of storm-loadgen, such as --timeout 3s or --poll. A stack that
+is started takes its settings from the environment: SYNC_THREADS=8 scripts/storm.sh --rates 50,100
+
+Exit status: 0 when every run's jobs came back right, 1 when not, 2 for a wrong option.
+HELP
+}
+
+wrong() {
+    say "storm.sh: $*; see scripts/storm.sh --help"
+    exit 2
+}
+
+read_options() {
+    while (($# > 0)); do
+        case $1 in
+            --help | -h) help && exit ;;
+            --) more=("${@:2}") && return ;;
+            --rates | --modes | --duration | --records | --api | --callback-port | --csv)
+                (($# > 1)) || wrong "$1 needs a value"
+                ;;
+            --*=*) set -- "${1%%=*}" "${1#*=}" "${@:2}" && continue ;;
+            *) wrong "there is no option $1" ;;
+        esac
+        case $1 in
+            --rates) rates=$2 ;;
+            --modes) modes=$2 ;;
+            --duration) duration=$2 ;;
+            --records) records=$2 ;;
+            --api) api=$2 ;;
+            --callback-port) callback_port=$2 ;;
+            --csv) csv=$2 ;;
+        esac
+        shift 2
+    done
+}
+
+# Whether TEXT is a whole number from LEAST to MOST.
+#   is_number TEXT LEAST MOST
+is_number() { [[ $1 =~ ^[1-9][0-9]{0,6}$ ]] && (($1 >= $2 && $1 <= $3)); }
+
+# All of it before anything is built or started.
+check_options() {
+    local rate mode most=100000
+    [[ $rates =~ ^[0-9]+(,[0-9]+)*$ ]] || wrong "--rates $rates: expected numbers between commas, such as 50,100"
+    for rate in ${rates//,/ }; do
+        is_number "$rate" 1 50000 || wrong "--rates $rates: $rate is no whole number from 1 to 50000"
+    done
+    [[ $modes =~ ^(sync|async)(,(sync|async))*$ ]] || wrong "--modes $modes: expected sync, async or sync,async"
+    [[ ,$modes, != *,sync,* ]] || most=49
+    is_number "$records" 1 "$most" || wrong "--records $records: expected a whole number from 1 to $most with --modes $modes"
+    [[ $duration =~ ^[0-9]+(ms|s|m)$ ]] || wrong "--duration $duration: expected a duration such as 500ms, 10s or 2m"
+    [[ -z $api || $api == http://?* ]] || wrong "--api $api: expected an http:// URL"
+    [[ -z $callback_port ]] || is_number "$callback_port" 1 65535 || wrong "--callback-port $callback_port: expected 1 to 65535"
+    [[ ! -e $csv ]] || wrong "--csv $csv: the file exists"
+    mkdir -p "$ROOT/target"
+    [[ -w $(dirname -- "$csv") ]] || wrong "--csv $csv: its folder does not exist, or can't be written to"
+}
+
+prepare() {
+    if [[ -n $api ]]; then
+        need_binaries loadgen
+        stack_open # no stack of ours, but what ends the runs on Ctrl-C
+    else
+        need_binaries api worker loadgen
+        export CALLBACK_ALLOW=127.0.0.1/32,::1/128
+        stack_start api worker
+        api=$STORM_API
+        callback_port=${callback_port:-$(free_port 16000)}
+    fi
+    [[ -z $callback_port ]] || more+=(--listen "localhost:$callback_port")
+}
+
+# Runs every mode at every rate. A run that got bad answers is a result; one that couldn't begin ends the sweep.
+sweep() {
+    local rate mode status number=0 total lines worst=0
+    total=$(($(wc -w <<<"${rates//,/ }") * $(wc -w <<<"${modes//,/ }")))
+    for rate in ${rates//,/ }; do
+        for mode in ${modes//,/ }; do
+            say "[$((++number))/$total] $mode, $rate requests/s for $duration, $records records"
+            lines=$(count_lines) status=0
+            stack_run "$STORM_BIN/storm-loadgen" storm --mode "$mode" --rate "$rate" --duration "$duration" \
+                --records "$records" --api "$api" --csv "$csv" "${more[@]}" >/dev/null || status=$?
+            (($(count_lines) > lines)) || die "the run could not be made"
+            ((status == 0)) || worst=1
+            table_of_runs | tail -n "$((number == 1 ? 2 : 1))" >&2
+        done
+    done
+    return "$worst"
+}
+
+count_lines() { if [[ -e $csv ]]; then wc -l <"$csv"; else echo 0; fi; }
+
+# The CSV's main figures: one line for each run, times in milliseconds.
+table_of_runs() {
+    awk -F , '
+        NR == 1 { for (i = 1; i <= NF; i++) column[$i] = i; next }
+        function of(name) { return $column[name] == "" ? "-" : $column[name] }
+        function ms(name) { return $column[name] == "" ? "-" : sprintf("%.1f", $column[name]) }
+        function row(mode, rate, offered, ok, refused, failed, p50, p95, p99, max, jobs_ok, jobs_bad, done) {
+            printf "%-5s %6s %8s %8s %8s %8s %9s %9s %9s %9s %8s %9s %9s\n",
+                mode, rate, offered, ok, refused, failed, p50, p95, p99, max, jobs_ok, jobs_bad, done
+        }
+        NR == 2 {
+            row("mode", "rate", "offered", "ok", "refused", "failed", "p50", "p95", "p99", "max",
+                "jobs ok", "jobs bad", "done p95")
+        }
+        {
+            failed = of("timeout") + of("other_status") + of("connection") + of("wrong_answer") + of("not_sent")
+            bad = of("accepted") == "-" ? "-" : of("lost") + of("wrong") + of("failed")
+            row(of("mode"), of("rate"), of("offered"), of("ok"), of("refused"), failed,
+                ms("p50_ms"), ms("p95_ms"), ms("p99_ms"), ms("max_ms"),
+                of("right"), bad, ms("completion_p95_ms"))
+        }
+    ' "$csv"
+}
+
+read_options "$@"
+check_options
+prepare
+status=0
+sweep || status=$?
+printf '\n'
+table_of_runs
+printf '\nTimes in milliseconds, from when a request was due; every figure: %s\n' "$csv"
+exit "$status"
