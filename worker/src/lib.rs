@@ -12,7 +12,7 @@ pub mod workers;
 use std::sync::Arc;
 
 use storm_shared::{
-    config::Settings,
+    config::{Settings, StoreSettings, Synchronous},
     server,
     services::{
         queue::{Inbox, Queue, QueueError},
@@ -57,7 +57,13 @@ pub async fn run(
     resolver: Arc<dyn Resolve>,
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
-    let store = Store::open(&settings.store).await?;
+    // A worker waits for no fsync: a power cut can only make it repeat what it did in the last
+    // moments, as any crash can, and the next accepted job's fsync covers all that was written before.
+    let relaxed = StoreSettings {
+        synchronous: Synchronous::Normal,
+        ..settings.store.clone()
+    };
+    let store = Store::open(&relaxed).await?;
     let queue = Queue::new(&settings.queue, store.id())?;
     let callback = &settings.callback;
     let client = CallbackClient::new(

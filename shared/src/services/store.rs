@@ -174,7 +174,8 @@ impl Store {
             .await
     }
 
-    /// Stores a job's report before its first callback, so that no crash can cost it again.
+    /// Stores a job's report before its first callback, so that no crash can cost it again. For one
+    /// that is quickly made again, the write of the first outcome will do.
     ///
     /// # Errors
     /// [`StoreError::ClaimLost`], or the write failed.
@@ -197,19 +198,23 @@ impl Store {
 
     /// Notes that an attempt failed and that the next one is due at `next_attempt_at`.
     ///
-    /// `attempts` counts the attempts whose outcome is known, this one included.
+    /// `attempts` counts the attempts whose outcome is known, this one included. The report is stored
+    /// with it, unless it has been.
     ///
     /// # Errors
     /// [`StoreError::ClaimLost`], or the write failed.
     pub async fn await_retry(
         &self,
         claim: Claim,
+        report: &Report,
         attempts: u32,
         next_attempt_at: Timestamp,
     ) -> Result<(), StoreError> {
+        let result = rows::to_json(report);
         self.write_claimed(claim, move |tx, claim| {
             tx.prepare_cached(
-                "UPDATE requests SET attempts = ?4, next_attempt_at = ?5
+                "UPDATE requests SET attempts = ?4, next_attempt_at = ?5,
+                     result_payload = coalesce(result_payload, ?6)
                  WHERE id = ?1 AND owner = ?2 AND claim = ?3 AND status = 'PROCESSING'",
             )?
             .execute(params![
@@ -217,22 +222,25 @@ impl Store {
                 claim.owner,
                 claim.number,
                 attempts,
-                rows::time(next_attempt_at)
+                rows::time(next_attempt_at),
+                result,
             ])
         })
         .await
     }
 
-    /// Ends a job.
+    /// Ends a job. Its report, if it has one, is stored with it, unless it has been.
     ///
     /// # Errors
     /// [`StoreError::ClaimLost`], or the write failed.
     pub async fn finalise(
         &self,
         claim: Claim,
+        report: Option<&Report>,
         attempts: u32,
         outcome: Outcome,
     ) -> Result<(), StoreError> {
+        let result = report.map(rows::to_json);
         let (status, failure) = match outcome {
             Outcome::Completed => (Status::Completed, None),
             Outcome::Failed(failure) => (Status::Failed, Some(failure)),
@@ -240,7 +248,8 @@ impl Store {
         self.write_claimed(claim, move |tx, claim| {
             tx.prepare_cached(
                 "UPDATE requests SET status = ?4, attempts = ?5, next_attempt_at = NULL,
-                     completed_at = ?6, failure_reason = ?7, failure_detail = ?8
+                     completed_at = ?6, failure_reason = ?7, failure_detail = ?8,
+                     result_payload = coalesce(result_payload, ?9)
                  WHERE id = ?1 AND owner = ?2 AND claim = ?3 AND status = 'PROCESSING'",
             )?
             .execute(params![
@@ -252,6 +261,7 @@ impl Store {
                 rows::time(Timestamp::now()),
                 failure.as_ref().map(|failure| failure.reason.as_str()),
                 failure.as_ref().map(|failure| failure.detail.as_str()),
+                result,
             ])
         })
         .await

@@ -99,7 +99,7 @@ async fn a_job_goes_from_accepted_to_completed() {
     );
 
     store
-        .finalise(job.claim, 1, Outcome::Completed)
+        .finalise(job.claim, None, 1, Outcome::Completed)
         .await
         .unwrap();
     let done = store.find(id).await.unwrap().unwrap();
@@ -121,7 +121,7 @@ async fn a_failed_job_keeps_its_result_and_tells_its_reason() {
         .unwrap();
     let failure = Failure::new(FailureReason::CallbackFailed, "It answered 500.");
     store
-        .finalise(job.claim, 4, Outcome::Failed(failure.clone()))
+        .finalise(job.claim, None, 4, Outcome::Failed(failure.clone()))
         .await
         .unwrap();
     let row = store.find(id).await.unwrap().unwrap();
@@ -177,20 +177,28 @@ async fn a_claim_that_was_lost_can_write_nothing() {
     for claim in [old_number, other_owner] {
         assert!(lost(store.store_result(claim, &report).await));
         assert!(lost(
-            store.await_retry(claim, 1, jiff::Timestamp::now()).await
+            store
+                .await_retry(claim, &report, 1, jiff::Timestamp::now())
+                .await
         ));
-        assert!(lost(store.finalise(claim, 1, Outcome::Completed).await));
+        assert!(lost(
+            store.finalise(claim, None, 1, Outcome::Completed).await
+        ));
         assert!(lost(store.give_back(claim).await));
     }
     let row = store.find(id).await.unwrap().unwrap();
     assert_eq!((row.status, row.attempts), (Status::Processing, 0));
     assert!(row.result_payload.is_none());
     store
-        .finalise(second.claim, 1, Outcome::Completed)
+        .finalise(second.claim, None, 1, Outcome::Completed)
         .await
         .unwrap();
     assert!(
-        lost(store.finalise(second.claim, 1, Outcome::Completed).await),
+        lost(
+            store
+                .finalise(second.claim, None, 1, Outcome::Completed)
+                .await
+        ),
         "ended is ended"
     );
 }
@@ -202,8 +210,7 @@ async fn a_job_that_was_given_back_keeps_what_was_stored_of_it() {
     let job = claim_one(&store, id).await.unwrap();
     let report = report::expected(&job.spec);
     let due: jiff::Timestamp = "2026-11-23T12:00:00.250Z".parse().unwrap();
-    store.store_result(job.claim, &report).await.unwrap();
-    store.await_retry(job.claim, 2, due).await.unwrap();
+    store.await_retry(job.claim, &report, 2, due).await.unwrap();
     store.give_back(job.claim).await.unwrap();
     assert_eq!(status(&store, id).await, Status::Pending);
 

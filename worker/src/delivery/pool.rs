@@ -10,7 +10,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::task::AbortOnDropHandle;
 
 /// Idle connections per origin.
-const MAX_PER_ORIGIN: usize = 64;
+const MAX_PER_ORIGIN: usize = 256;
 /// Idle connections in all.
 const MAX_IDLE: usize = 1024;
 /// How long a connection may be idle. Common servers close one after 5 s, and a request that

@@ -21,6 +21,10 @@ use super::{
 };
 use crate::metrics::Metrics;
 
+/// A report that takes longer is stored before its first callback. For the others that write would
+/// cost more, job for job, than making the report again after a crash.
+const LONG: Duration = Duration::from_secs(1);
+
 /// Where a job was heard of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Source {
@@ -159,14 +163,20 @@ impl CallbackWorker {
 
     async fn run_deliver_finalise(&self, job: Job, slot: Slot) -> Result<(), Left> {
         let claim = job.claim;
-        let (attempts, outcome) = match self.run(&job).await? {
-            Ok(report) => self.deliver(&job, &report, slot).await?,
-            Err(failure) => (job.attempts, Outcome::Failed(failure)),
-        };
-        self.finalise(claim, attempts, outcome).await
+        match self.run(&job).await? {
+            Ok(report) => {
+                let (attempts, outcome) = self.deliver(&job, &report, slot).await?;
+                self.finalise(claim, Some(&report), attempts, outcome).await
+            }
+            Err(failure) => {
+                self.finalise(claim, None, job.attempts, Outcome::Failed(failure))
+                    .await
+            }
+        }
     }
 
-    /// Makes the report, unless an earlier claim has stored it, and stores it.
+    /// Makes the report, unless an earlier claim has stored it. One that took long is stored before
+    /// anything else can go wrong.
     async fn run(&self, job: &Job) -> Result<Result<Report, Failure>, Left> {
         if let Some(report) = &job.report {
             return Ok(Ok(report.clone()));
@@ -185,14 +195,22 @@ impl CallbackWorker {
         Ok(Ok(report))
     }
 
-    async fn finalise(&self, claim: Claim, attempts: u32, outcome: Outcome) -> Result<(), Left> {
+    async fn finalise(
+        &self,
+        claim: Claim,
+        report: Option<&Report>,
+        attempts: u32,
+        outcome: Outcome,
+    ) -> Result<(), Left> {
         self.metrics.ended(&outcome);
         if let Outcome::Failed(failure) = &outcome {
             info!(id = %claim.id, reason = %failure.reason, detail = failure.detail, "a job failed");
         }
-        Ok(self
-            .persist(|| self.store().finalise(claim, attempts, outcome.clone()))
-            .await?)
+        let write = || {
+            self.store
+                .finalise(claim, report, attempts, outcome.clone())
+        };
+        Ok(self.persist(write).await?)
     }
 
     async fn give_back(&self, claim: Claim) {

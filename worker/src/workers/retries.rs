@@ -87,7 +87,9 @@ impl CallbackWorker {
             let Some(&delay) = self.retry_delays.get(attempts as usize - 1) else {
                 return Ok((attempts, Outcome::Failed(exhausted(attempts, &error))));
             };
-            slot = self.await_retry(job.claim, attempts, delay, slot).await?;
+            slot = self
+                .await_retry(job.claim, report, attempts, delay, slot)
+                .await?;
         }
     }
 
@@ -95,13 +97,14 @@ impl CallbackWorker {
     async fn await_retry(
         &self,
         claim: Claim,
+        report: &Report,
         attempts: u32,
         delay: Duration,
         slot: Slot,
     ) -> Result<Slot, Left> {
         let due = Instant::now() + delay;
         let due_at = Timestamp::now() + delay;
-        self.persist(|| self.store().await_retry(claim, attempts, due_at))
+        self.persist(|| self.store().await_retry(claim, report, attempts, due_at))
             .await?;
         self.wait_until(due, slot).await
     }
