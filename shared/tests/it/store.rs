@@ -57,7 +57,7 @@ async fn status(store: &Store, id: RequestId) -> Status {
     store.find(id).await.unwrap().unwrap().status
 }
 
-fn lost(result: Result<(), StoreError>) -> bool {
+fn lost(result: &Result<(), StoreError>) -> bool {
     matches!(result, Err(StoreError::ClaimLost))
 }
 
@@ -175,16 +175,16 @@ async fn a_claim_that_was_lost_can_write_nothing() {
         ..second.claim
     };
     for claim in [old_number, other_owner] {
-        assert!(lost(store.store_result(claim, &report).await));
+        assert!(lost(&store.store_result(claim, &report).await));
         assert!(lost(
-            store
+            &store
                 .await_retry(claim, &report, 1, jiff::Timestamp::now())
                 .await
         ));
         assert!(lost(
-            store.finalise(claim, None, 1, Outcome::Completed).await
+            &store.finalise(claim, None, 1, Outcome::Completed).await
         ));
-        assert!(lost(store.give_back(claim).await));
+        assert!(lost(&store.give_back(claim).await));
     }
     let row = store.find(id).await.unwrap().unwrap();
     assert_eq!((row.status, row.attempts), (Status::Processing, 0));
@@ -195,7 +195,7 @@ async fn a_claim_that_was_lost_can_write_nothing() {
         .unwrap();
     assert!(
         lost(
-            store
+            &store
                 .finalise(second.claim, None, 1, Outcome::Completed)
                 .await
         ),
@@ -230,7 +230,7 @@ async fn pending_jobs_are_found_oldest_first_and_only_those_old_enough() {
     // The floor of a later moment than the last id's: all ids are below it.
     let later = SystemTime::now() + std::time::Duration::from_secs(1);
     assert_eq!(store.pending_before(later, 3).await.unwrap(), ids[1..4]);
-    let earlier = SystemTime::now() - std::time::Duration::from_secs(60);
+    let earlier = SystemTime::now() - std::time::Duration::from_mins(1);
     assert_eq!(store.pending_before(earlier, 3).await.unwrap(), []);
 }
 
