@@ -4,7 +4,7 @@
 //! that waits for ever; this one has all three bounds. It serves any hyper service; a warp filter
 //! becomes one by `TowerToHyperService::new(warp::service(filter))`.
 
-use std::{convert::Infallible, io, pin::pin, sync::Arc, time::Duration};
+use std::{convert::Infallible, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
 use hyper::{
     Request, Response,
@@ -58,6 +58,19 @@ const TOO_MANY_CONNECTIONS: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
 
 /// How long the kernel gets to free a descriptor when the process has none left for `accept`.
 const PAUSE_AFTER_ACCEPT_ERROR: Duration = Duration::from_millis(50);
+
+/// Listens on `addr`, which the setting called `setting` names.
+///
+/// # Errors
+/// The address is taken, or not this machine's; the error names the setting.
+pub async fn bind(setting: &str, addr: SocketAddr) -> io::Result<TcpListener> {
+    TcpListener::bind(addr).await.map_err(|error| {
+        io::Error::new(
+            error.kind(),
+            format!("{setting}={addr}: can't listen there: {error}"),
+        )
+    })
+}
 
 /// Serves HTTP/1.1 on `listener` until `shutdown` completes, then lets open requests finish within
 /// the limit's drain timeout.

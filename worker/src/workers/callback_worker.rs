@@ -204,7 +204,6 @@ impl CallbackWorker {
         attempts: u32,
         outcome: Outcome,
     ) -> Result<(), Left> {
-        self.metrics.ended(&outcome);
         if let Outcome::Failed(failure) = &outcome {
             info!(id = %claim.id, reason = %failure.reason, detail = failure.detail, "a job failed");
         }
@@ -212,7 +211,9 @@ impl CallbackWorker {
             self.store
                 .finalise(claim, report, attempts, outcome.clone())
         };
-        Ok(self.persist(write).await?)
+        self.persist(write).await?;
+        self.metrics.ended(&outcome);
+        Ok(())
     }
 
     async fn give_back(&self, claim: Claim) {
