@@ -81,14 +81,19 @@ accepted() (
 # delivered/s.
 delivered() (
     stack_start api worker
-    local begun port rate jobs
+    local begun deadline port rate jobs
     port=$(free_port 16000)
     spawn "$STORM_BIN/storm-loadgen" receive --listen "127.0.0.1:$port" >/dev/null 2>&1
     PID[receiver]=$!
     until is_busy 127.0.0.1 "$port"; do sleep 0.1; done
     begun=$(now)
     read -r rate jobs < <(flood "$STORM_API" "http://127.0.0.1:$port/webhook")
-    until (($(completed_jobs) >= jobs)); do sleep 0.05; done
+    deadline=$((SECONDS + 120))
+    until (($(completed_jobs) >= jobs)); do
+        services_alive || die 'a service died'
+        ((SECONDS < deadline)) || die "only $(completed_jobs) of $jobs jobs were delivered in 120 s"
+        sleep 0.05
+    done
     calculate "$jobs / ($(now) - $begun)" "$rate %.0f"
     stop receiver
 )

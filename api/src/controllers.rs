@@ -14,7 +14,7 @@ use crate::reply::Problem;
 /// only the rest is logged, in the store's own words.
 fn refused(id: RequestId, refusal: &StoreError) -> Problem {
     if !matches!(refusal, StoreError::QueueFull | StoreError::Closed) {
-        error!(request = %id, error = %refusal, "the store refused an operation");
+        error!(%id, error = %refusal, "the store refused an operation");
     }
     Problem::store(refusal)
 }

@@ -61,10 +61,11 @@ pub struct StormResult {
 }
 
 impl StormResult {
-    /// Whether every good answer was right and every accepted job came back right. Refusals and
-    /// timeouts are what a storm is there to measure.
+    /// Whether every good answer was right and every accepted job came back right, and there was one
+    /// at least. Refusals and timeouts are what a storm is there to measure.
     pub fn passed(&self) -> bool {
-        self.answers.failed.wrong_answer == 0
+        self.answers.ok > 0
+            && self.answers.failed.wrong_answer == 0
             && self.jobs.as_ref().is_none_or(JobSummary::all_right)
     }
 }

@@ -37,7 +37,7 @@ begin() {
 #   started COUNT
 started() {
     local try
-    for try in {1..200}; do
+    for try in {1..1200}; do
         (($(wc -l <"$work/pids") < $1)) || return 0
         sleep 0.05
     done

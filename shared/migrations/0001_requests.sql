@@ -10,7 +10,9 @@ INSERT INTO store (id) VALUES (lower(hex(randomblob(16))));
 -- Clustered by id (a UUIDv7), so that new rows are appended, and an index on any other column
 -- carries the id behind it: rows of one status are found oldest first.
 CREATE TABLE requests (
-    id              TEXT    NOT NULL PRIMARY KEY,
+    id              TEXT    NOT NULL PRIMARY KEY
+                    CHECK (id GLOB '????????-????-7???-????-????????????'
+                           AND id NOT GLOB '*[^0-9a-f-]*' AND length(replace(id, '-', '')) = 32),
     mode            TEXT    NOT NULL CHECK (mode IN ('sync', 'async')),
     status          TEXT    NOT NULL CHECK (status IN ('PENDING', 'PROCESSING', 'COMPLETED', 'FAILED')),
     input_payload   TEXT    NOT NULL,   -- JSON: {"report_name", "records"}

@@ -277,12 +277,17 @@ mod tests {
             (
                 "SYNC_TIMEOUT",
                 "5",
-                "a duration above zero, such as 250ms, 10s or 5m",
+                "a duration above zero, up to 30d, such as 250ms, 10s or 5m",
+            ),
+            (
+                "SYNC_TIMEOUT",
+                "400000000000years",
+                "a duration above zero, up to 30d, such as 250ms, 10s or 5m",
             ),
             (
                 "SYNC_TIMEOUT",
                 "0s",
-                "a duration above zero, such as 250ms, 10s or 5m",
+                "a duration above zero, up to 30d, such as 250ms, 10s or 5m",
             ),
             ("DB_SYNCHRONOUS", "off", "full or normal"),
             (

@@ -21,6 +21,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::Semaphore,
 };
+use tokio_io_timeout::TimeoutStream;
 use tracing::{debug, info, warn};
 
 /// The bounds of one listener.
@@ -28,7 +29,8 @@ use tracing::{debug, info, warn};
 pub struct Limits {
     /// Connections open at a time; one more is answered 503 and closed.
     pub connections: usize,
-    /// How long a connection may take for a request's head, or idle before it.
+    /// How long a connection may take for a request's head or idle before it, and how long a client
+    /// may read nothing of an answer.
     pub header_timeout: Duration,
     /// How long open connections may take to finish after the shutdown.
     pub drain_timeout: Duration,
@@ -118,7 +120,11 @@ pub async fn serve<S, B>(
         };
         // An answer is one small write: waiting to fill a packet would only delay it.
         let _ = stream.set_nodelay(true);
-        let connection = http.serve_connection(TokioIo::new(stream), service.clone());
+        // A client that sends requests and reads no answers would hold its connection for ever.
+        let mut stream = TimeoutStream::new(stream);
+        stream.set_write_timeout(Some(limits.header_timeout));
+        let stream = TokioIo::new(Box::pin(stream));
+        let connection = http.serve_connection(stream, service.clone());
         let connection = graceful.watch(connection);
         tokio::spawn(async move {
             if let Err(error) = connection.await {
@@ -154,7 +160,10 @@ async fn pause_after(error: &io::Error) {
 async fn refuse(mut stream: TcpStream) {
     let told = async {
         stream.write_all(TOO_MANY_CONNECTIONS).await?;
-        stream.shutdown().await
+        stream.shutdown().await?;
+        // A connection that is closed on a client in the middle of sending is reset, and the client
+        // may never see why.
+        tokio::io::copy(&mut stream, &mut tokio::io::sink()).await
     };
     let _ = tokio::time::timeout(Duration::from_secs(1), told).await;
 }

@@ -130,8 +130,8 @@ impl Unfinished {
                 FailureReason::ClientGone,
                 "the client left before the answer",
             ),
-            Self::Broken => Failure::new(FailureReason::ReportFailed, "the work broke off"),
-            Self::ShutDown => Failure::new(FailureReason::ReportFailed, "the API was shut down"),
+            Self::Broken => Failure::new(FailureReason::InternalError, "the work broke off"),
+            Self::ShutDown => Failure::new(FailureReason::ShutDown, "the API was shut down"),
         }
     }
 }
@@ -145,6 +145,6 @@ async fn record(
 ) {
     let ended = ended.map_err(Unfinished::failure);
     if let Err(error) = store.record_sync(id, spec, ended.as_ref()).await {
-        error!(request = %id, %error, "a sync request could not be recorded");
+        error!(id = %id, %error, "a sync request could not be recorded");
     }
 }

@@ -16,8 +16,9 @@ use thiserror::Error;
 const DEFAULTS: &str = include_str!("default.toml");
 const FILE_VARIABLE: &str = "STORM_CONFIG";
 
-/// A variable that begins so and is no setting is probably a misspelled one.
-const OUR_PREFIXES: [&str; 4] = ["CALLBACK_", "QUEUE_", "SYNC_", "WORKER_"];
+/// A variable so near to a setting's name is probably a misspelled one, if it is not too short to tell.
+const MISSPELLED_BY: usize = 2;
+const LONG_ENOUGH: usize = 6;
 
 /// A setting that can't be used. One line: the setting, its value, what is accepted.
 #[derive(Debug, Error)]
@@ -92,7 +93,7 @@ impl Source {
             .partition(|(name, _)| known.contains(&name.to_ascii_lowercase()));
         let unknown_variables = others
             .into_keys()
-            .filter(|name| OUR_PREFIXES.iter().any(|prefix| name.starts_with(prefix)))
+            .filter(|name| looks_like_one_of(&known, name))
             .collect();
         let config = layers
             .add_source(Environment::default().source(Some(ours)))
@@ -164,8 +165,8 @@ impl Source {
     pub(super) fn duration(&self, key: &str) -> Result<Duration, SettingError> {
         self.parse(
             key,
-            "a duration above zero, such as 250ms, 10s or 5m",
-            above_zero,
+            "a duration above zero, up to 30d, such as 250ms, 10s or 5m",
+            in_bounds,
         )
     }
 
@@ -173,22 +174,33 @@ impl Source {
     pub(super) fn durations(&self, key: &str) -> Result<Vec<Duration>, SettingError> {
         self.parse(
             key,
-            "up to 100 durations above zero between commas, such as 2s,4s,8s",
+            "up to 100 durations between commas, each above zero and up to 30d, such as 2s,4s,8s",
             |text| {
                 if text.is_empty() {
                     return Some(Vec::new());
                 }
-                let durations: Vec<_> = text.split(',').map(above_zero).collect::<Option<_>>()?;
+                let durations: Vec<_> = text.split(',').map(in_bounds).collect::<Option<_>>()?;
                 (durations.len() <= 100).then_some(durations)
             },
         )
     }
 }
 
-fn above_zero(text: &str) -> Option<Duration> {
+/// No longer than anybody could mean: sums with the time of day must not overflow.
+const LONGEST: Duration = Duration::from_hours(30 * 24);
+
+fn in_bounds(text: &str) -> Option<Duration> {
     humantime::parse_duration(text.trim())
         .ok()
-        .filter(|duration| !duration.is_zero())
+        .filter(|duration| !duration.is_zero() && *duration <= LONGEST)
+}
+
+fn looks_like_one_of(known: &[String], name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    name.len() >= LONG_ENOUGH
+        && known
+            .iter()
+            .any(|known| strsim::osa_distance(known, &name) <= MISSPELLED_BY)
 }
 
 fn refused(key: &str, value: String, accepted: impl Into<String>) -> SettingError {
@@ -256,7 +268,11 @@ mod tests {
 
     #[test]
     fn a_misspelled_variable_is_noticed_and_a_strangers_is_not() {
-        let variables = [variable("CALLBACK_ALOW", "x"), variable("PATH", "/bin")];
+        let strangers = ["PATH", "LANG", "HTTP_PROXY", "DB_HOST", "API_KEY"];
+        let misspelled = [variable("CALLBACK_ALOW", "x")];
+        let variables = misspelled
+            .into_iter()
+            .chain(strangers.map(|name| variable(name, "x")));
         assert_eq!(
             Source::new(None, variables).unwrap().unknown_variables(),
             ["CALLBACK_ALOW"]

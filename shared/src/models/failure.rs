@@ -35,20 +35,23 @@ pub enum FailureReason {
     CallbackRefused,
     /// Every callback attempt failed; the detail tells of the last.
     CallbackFailed,
-    /// The report itself could not be made.
-    ReportFailed,
+    /// `/sync`: the API was shut down before the report was done.
+    ShutDown,
+    /// A fault of the service itself; its log says which.
+    InternalError,
     /// The row doesn't hold what the API writes: somebody else changed it.
     InvalidRow,
 }
 
 impl FailureReason {
     /// Every reason.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::SyncTimeout,
         Self::ClientGone,
         Self::CallbackRefused,
         Self::CallbackFailed,
-        Self::ReportFailed,
+        Self::ShutDown,
+        Self::InternalError,
         Self::InvalidRow,
     ];
 
@@ -59,7 +62,8 @@ impl FailureReason {
             Self::ClientGone => "client_gone",
             Self::CallbackRefused => "callback_refused",
             Self::CallbackFailed => "callback_failed",
-            Self::ReportFailed => "report_failed",
+            Self::ShutDown => "shut_down",
+            Self::InternalError => "internal_error",
             Self::InvalidRow => "invalid_row",
         }
     }

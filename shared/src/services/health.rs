@@ -3,6 +3,7 @@
 use std::{fmt::Display, time::Duration};
 
 use serde::Serialize;
+use tracing::debug;
 
 use super::{queue::Queue, store::Store};
 
@@ -20,7 +21,10 @@ pub struct Health {
 impl Health {
     /// Asks both at the same time.
     pub async fn check(store: &Store, queue: &Queue) -> Self {
-        let (database, redis) = tokio::join!(verdict(store.check()), verdict(queue.check()));
+        let (database, redis) = tokio::join!(
+            verdict("database", store.check()),
+            verdict("redis", queue.check())
+        );
         let ok = database == OK && redis == OK;
         Self {
             status: if ok { OK } else { "unavailable" },
@@ -37,10 +41,17 @@ impl Health {
 
 const OK: &str = "ok";
 
-async fn verdict<E: Display>(check: impl Future<Output = Result<(), E>>) -> String {
+/// The error itself is for the log: it can name paths and addresses.
+async fn verdict<E: Display>(
+    what: &'static str,
+    check: impl Future<Output = Result<(), E>>,
+) -> String {
     match tokio::time::timeout(DEADLINE, check).await {
         Ok(Ok(())) => OK.to_owned(),
-        Ok(Err(error)) => error.to_string(),
+        Ok(Err(error)) => {
+            debug!(what, %error, "a health check failed");
+            "unreachable".to_owned()
+        }
         Err(_) => format!("no answer within {} s", DEADLINE.as_secs()),
     }
 }

@@ -163,7 +163,7 @@ impl Store {
             .readers
             .read(move |db| {
                 db.prepare_cached(
-                    "SELECT id FROM requests WHERE status = 'PENDING' AND id < ?1
+                    "SELECT id FROM requests WHERE status = 'PENDING' AND mode = 'async' AND id < ?1
                      ORDER BY id LIMIT ?2",
                 )?
                 .query_map(params![floor, rows::integer(limit)], |row| {
@@ -247,7 +247,7 @@ impl Store {
         };
         self.write_claimed(claim, move |tx, claim| {
             tx.prepare_cached(
-                "UPDATE requests SET status = ?4, attempts = ?5, next_attempt_at = NULL,
+                "UPDATE requests SET status = ?4, attempts = max(attempts, ?5), next_attempt_at = NULL,
                      completed_at = ?6, failure_reason = ?7, failure_detail = ?8,
                      result_payload = coalesce(result_payload, ?9)
                  WHERE id = ?1 AND owner = ?2 AND claim = ?3 AND status = 'PROCESSING'",
@@ -282,6 +282,24 @@ impl Store {
         .await
     }
 
+    /// Gives back every job that `owner` holds. It must not be working on any of them any more.
+    /// Returns how many there were.
+    ///
+    /// # Errors
+    /// The write failed.
+    pub async fn give_back_all(&self, owner: OwnerId) -> Result<usize, StoreError> {
+        self.shared
+            .writer
+            .write(move |tx| {
+                tx.prepare_cached(
+                    "UPDATE requests SET status = 'PENDING', owner = NULL, claimed_at = NULL
+                     WHERE status = 'PROCESSING' AND owner = ?1",
+                )?
+                .execute([owner])
+            })
+            .await
+    }
+
     /// The request of that id.
     ///
     /// # Errors
@@ -290,15 +308,15 @@ impl Store {
         self.shared.readers.read(move |db| rows::find(db, id)).await
     }
 
-    /// Answers when the database can be read.
+    /// Answers when the database can be read and written.
     ///
     /// # Errors
-    /// It can't.
+    /// It can't, or too many operations wait.
     pub async fn check(&self) -> Result<(), StoreError> {
-        self.shared
-            .readers
-            .read(|db| db.query_row("SELECT 1 FROM store", [], |_| Ok(())))
-            .await
+        let read = |db: &rusqlite::Connection| db.query_row("SELECT 1 FROM store", [], |_| Ok(()));
+        self.shared.readers.read(read).await?;
+        // It takes the lock, and writes nothing.
+        self.shared.writer.try_write(|_| Ok(())).await
     }
 
     /// Commits what waits, and closes the database. Every later operation is refused.

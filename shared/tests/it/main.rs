@@ -4,6 +4,7 @@
 
 mod guard;
 mod queue;
+mod server;
 mod store;
 
 #[path = "../support/redis_server.rs"]

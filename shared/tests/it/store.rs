@@ -257,46 +257,140 @@ async fn a_sync_request_is_recorded_once_and_never_claimed() {
 
 #[tokio::test]
 async fn one_bad_write_does_not_fail_the_batch_it_is_in() {
-    let (store, folder) = new_store().await;
-    let twice = RequestId::generate();
-    // Nothing is committed while another connection holds the lock, so these share a transaction.
+    let folder = TempDir::new().unwrap();
+    // Four places: that the four writes below are all taken shows that the first is with the writer,
+    // which waits for the lock, so that the four share the next transaction.
+    let four = StoreSettings {
+        write_queue: 4,
+        ..settings(folder.path())
+    };
+    let store = Arc::new(Store::open(&four).await.unwrap());
+    let accepting = |id| {
+        let store = Arc::clone(&store);
+        tokio::spawn(async move { store.accept(id, &spec(), None).await })
+    };
     let lock = direct(&folder);
     lock.execute_batch("BEGIN IMMEDIATE").unwrap();
-    let store = Arc::new(store);
-    let writes = [twice, RequestId::generate(), twice, RequestId::generate()].map(|id| {
-        let store = Arc::clone(&store);
-        tokio::spawn(async move { store.accept(id, &spec(), None).await.is_ok() })
-    });
-    tokio::task::yield_now().await;
-    lock.execute_batch("ROLLBACK").unwrap();
-    let mut done = Vec::new();
-    for write in writes {
-        done.push(write.await.unwrap());
+    let first = accepting(RequestId::generate());
+    for _ in 0..10 {
+        tokio::task::yield_now().await; // on this runtime: the task queues it, the writer takes it
     }
-    assert_eq!(done.iter().filter(|ok| **ok).count(), 3, "{done:?}");
-    let rows: i64 = direct(&folder)
+    let twice = RequestId::generate();
+    let writes = [twice, RequestId::generate(), twice, RequestId::generate()].map(accepting);
+    for _ in 0..10 {
+        tokio::task::yield_now().await;
+    }
+    lock.execute_batch("ROLLBACK").unwrap();
+    first.await.unwrap().unwrap();
+    let mut failed = Vec::new();
+    for write in writes {
+        failed.extend(write.await.unwrap().err());
+    }
+    assert!(matches!(failed[..], [StoreError::Sqlite(_)]), "{failed:?}");
+    let rows: u32 = direct(&folder)
         .query_row("SELECT count(*) FROM requests", [], |row| row.get(0))
         .unwrap();
-    assert_eq!(rows, 3);
+    assert_eq!(rows, 4);
 }
 
 #[tokio::test]
 async fn a_row_that_somebody_broke_ends_failed_and_stops_nobody_else() {
     let (store, folder) = new_store().await;
-    let (broken, good) = (accept(&store).await, accept(&store).await);
+    let breakages = [
+        "input_payload = '{}'",
+        "input_payload = 'no JSON'",
+        "input_payload = CAST(x'ff' AS TEXT)",
+        "result_payload = '[]'",
+        "attempts = -1",
+    ];
+    for breakage in breakages {
+        let (broken, good) = (accept(&store).await, accept(&store).await);
+        direct(&folder)
+            .execute(
+                &format!("UPDATE requests SET {breakage} WHERE id = ?1"),
+                [broken.to_string()],
+            )
+            .unwrap();
+        let jobs = store
+            .claim(OwnerId::generate(), vec![broken, good])
+            .await
+            .unwrap();
+        assert_eq!(jobs.len(), 1, "{breakage}");
+        let row = store.find(broken).await.unwrap().unwrap();
+        assert_eq!(row.status, Status::Failed);
+        assert_eq!(
+            row.failure.unwrap().reason,
+            FailureReason::InvalidRow,
+            "{breakage}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_row_whose_id_is_none_can_not_be_written() {
+    let (store, folder) = new_store().await;
+    let id = accept(&store).await.to_string();
+    for bad in [
+        id.to_uppercase().as_str(),
+        "1",
+        "--------------7---------------------",
+        "",
+    ] {
+        let renamed = direct(&folder).execute("UPDATE requests SET id = ?1", [bad]);
+        assert!(renamed.is_err(), "{bad}");
+    }
+}
+
+#[tokio::test]
+async fn only_async_rows_are_looked_for_and_claimed() {
+    let (store, folder) = new_store().await;
+    let id = accept(&store).await;
     direct(&folder)
-        .execute(
-            "UPDATE requests SET input_payload = '{}' WHERE id = ?1",
-            [broken.to_string()],
-        )
+        .execute("UPDATE requests SET mode = 'sync'", [])
         .unwrap();
-    let jobs = store
-        .claim(OwnerId::generate(), vec![broken, good])
+    let later = SystemTime::now() + std::time::Duration::from_secs(1);
+    assert_eq!(store.pending_before(later, 9).await.unwrap(), []);
+    assert!(claim_one(&store, id).await.is_none());
+}
+
+#[tokio::test]
+async fn all_jobs_of_an_owner_are_given_back_and_nobody_elses() {
+    let (store, _folder) = new_store().await;
+    let ids = [
+        accept(&store).await,
+        accept(&store).await,
+        accept(&store).await,
+    ];
+    let (leaves, stays) = (OwnerId::generate(), OwnerId::generate());
+    let left = store.claim(leaves, ids[..2].to_vec()).await.unwrap();
+    store.claim(stays, ids[2..].to_vec()).await.unwrap();
+    store
+        .finalise(left[0].claim, None, 1, Outcome::Completed)
         .await
         .unwrap();
-    assert_eq!(jobs.len(), 1);
-    let row = store.find(broken).await.unwrap().unwrap();
-    assert_eq!(row.failure.unwrap().reason, FailureReason::InvalidRow);
+    assert_eq!(store.give_back_all(leaves).await.unwrap(), 1);
+    let mut statuses = Vec::new();
+    for id in ids {
+        statuses.push(status(&store, id).await);
+    }
+    assert_eq!(
+        statuses,
+        [Status::Completed, Status::Pending, Status::Processing]
+    );
+}
+
+#[tokio::test]
+async fn a_database_that_can_only_be_read_is_not_in_health() {
+    let (store, folder) = new_store().await;
+    store.check().await.unwrap();
+    let lock = direct(&folder);
+    lock.execute_batch("BEGIN IMMEDIATE").unwrap();
+    assert!(
+        store.check().await.is_err(),
+        "it asks for the lock, within a bound"
+    );
+    lock.execute_batch("ROLLBACK").unwrap();
+    store.check().await.unwrap();
 }
 
 #[tokio::test]

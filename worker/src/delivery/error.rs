@@ -52,6 +52,18 @@ impl AttemptError {
         }
     }
 
+    /// What the job's owner is told: no address that a name led to, and nothing from the inside of
+    /// the worker's network.
+    pub fn told(&self) -> String {
+        match self {
+            Self::Refused(refusal) => format!("refused as {}", refusal.class()),
+            Self::Resolve(_) => "the name's look-up failed".to_owned(),
+            Self::Connect(_) => "no connection could be made".to_owned(),
+            Self::Interrupted(_) => "the connection was cut before a status line".to_owned(),
+            Self::Tls(_) | Self::Timeout { .. } | Self::Status(_) => self.to_string(),
+        }
+    }
+
     /// Whether another attempt could not end otherwise.
     pub const fn is_final(&self) -> bool {
         matches!(self, Self::Refused(_))

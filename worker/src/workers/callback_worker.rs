@@ -25,6 +25,10 @@ use crate::metrics::Metrics;
 /// cost more, job for job, than making the report again after a crash.
 const LONG: Duration = Duration::from_secs(1);
 
+/// How often a database that refuses is asked to take back what still runs at the end: each try may
+/// wait for its lock, and the process is to end.
+const GIVING_BACK_TRIES: usize = 3;
+
 /// Where a job was heard of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Source {
@@ -81,7 +85,7 @@ impl CallbackWorker {
     }
 
     /// Claims jobs in one transaction for as many places as are free, until all of `ids` had their
-    /// turn, and starts them. Returns how many were claimed.
+    /// turn, and starts them.
     ///
     /// # Errors
     /// The store refused; the jobs that were not reached stay `PENDING`.
@@ -89,8 +93,7 @@ impl CallbackWorker {
         self: &Arc<Self>,
         mut ids: Vec<RequestId>,
         source: Source,
-    ) -> Result<usize, StoreError> {
-        let mut taken = 0;
+    ) -> Result<(), StoreError> {
         while !ids.is_empty() {
             let Some(Ok(mut places)) = self.unless_told(self.slots.take(ids.len())).await else {
                 break;
@@ -101,23 +104,20 @@ impl CallbackWorker {
                 .claim(self.owner, std::mem::replace(&mut ids, rest))
                 .await?;
             self.metrics.claimed(source, jobs.len());
-            taken += jobs.len();
             for job in jobs {
-                let Some(slot) = places.split(1) else { break }; // one place for each claimed id
+                let slot = places
+                    .split(1)
+                    .unwrap_or_else(|| unreachable!("a place for each id"));
                 self.drain.jobs.spawn(Arc::clone(self).work(job, slot));
             }
         }
-        Ok(taken)
+        Ok(())
     }
 
     /// How many more jobs could run, once that is one at least; nothing when told to end.
     pub(super) async fn room(&self) -> Option<usize> {
         let _one = self.unless_told(self.slots.take(1)).await?.ok()?;
         Some(self.slots.free() + 1)
-    }
-
-    pub(super) fn free(&self) -> usize {
-        self.slots.free()
     }
 
     pub(super) fn store(&self) -> &Store {
@@ -136,6 +136,13 @@ impl CallbackWorker {
     /// Finishes or gives back every job.
     pub async fn drain(&self) {
         self.drain.finish().await;
+        // What the deadline cut off, in one write; nobody works on it any more.
+        let tries = ExponentialBuilder::default().with_max_times(GIVING_BACK_TRIES);
+        let given = (|| self.store.give_back_all(self.owner)).retry(tries).await;
+        match given {
+            Ok(jobs) => info!(jobs, "given back at the deadline"),
+            Err(error) => error!(%error, "what still ran could not be given back"),
+        }
     }
 
     /// Completes when every job has ended or been given back.
@@ -145,88 +152,80 @@ impl CallbackWorker {
     }
 
     async fn work(self: Arc<Self>, job: Job, slot: Slot) {
-        let claim = job.claim;
-        let _running = self.metrics.begin_job();
-        let left = tokio::select! {
-            ended = self.run_deliver_finalise(job, slot) => ended,
-            () = self.drain.deadline.cancelled() => Err(Left::Told),
-        };
-        match left {
-            Ok(()) => {}
-            Err(Left::Told) => self.give_back(claim).await,
-            Err(Left::Lost(error)) => {
-                self.metrics.lost_claim();
-                warn!(id = %claim.id, %error, "a job was lost to another worker");
+        let _held = self.metrics.begin_job();
+        let line = self.run_deliver_finalise(job, slot);
+        // What is cut off at the deadline is given back with all others.
+        self.drain.deadline.run_until_cancelled(line).await;
+    }
+
+    async fn run_deliver_finalise(&self, job: Job, slot: Slot) {
+        let (claim, attempts) = (job.claim, job.attempts);
+        // A panic is this job's own, wherever it comes from.
+        let line = AssertUnwindSafe(self.run_and_deliver(job, slot))
+            .catch_unwind()
+            .await;
+        let (report, attempts, outcome) = match line {
+            Ok(Ok((report, attempts, outcome))) => (Some(report), attempts, outcome),
+            Ok(Err(left)) => return self.leave(claim, left).await,
+            Err(_panic) => {
+                error!(id = %claim.id, "a job panicked");
+                (None, attempts, Outcome::Failed(panicked()))
             }
+        };
+        let write = || {
+            self.store
+                .finalise(claim, report.as_ref(), attempts, outcome.clone())
+        };
+        match self.persist(claim, write).await {
+            Ok(()) => self.metrics.ended(&outcome),
+            Err(error) => self.leave(claim, error.into()).await,
         }
     }
 
-    async fn run_deliver_finalise(&self, job: Job, slot: Slot) -> Result<(), Left> {
-        let claim = job.claim;
-        match self.run(&job).await? {
-            Ok(report) => {
-                let (attempts, outcome) = self.deliver(&job, &report, slot).await?;
-                self.finalise(claim, Some(&report), attempts, outcome).await
-            }
-            Err(failure) => {
-                self.finalise(claim, None, job.attempts, Outcome::Failed(failure))
-                    .await
-            }
-        }
+    async fn run_and_deliver(&self, job: Job, slot: Slot) -> Result<(Report, u32, Outcome), Left> {
+        let report = self.run(&job).await?;
+        let (attempts, outcome) = self.deliver(&job, &report, slot).await?;
+        Ok((report, attempts, outcome))
     }
 
     /// Makes the report, unless an earlier claim has stored it. One that took long is stored before
     /// anything else can go wrong.
-    async fn run(&self, job: &Job) -> Result<Result<Report, Failure>, Left> {
+    async fn run(&self, job: &Job) -> Result<Report, Left> {
         if let Some(report) = &job.report {
-            return Ok(Ok(report.clone()));
+            return Ok(report.clone());
         }
-        // A panic is this job's own.
-        let made = AssertUnwindSafe(report::generate(&job.spec))
-            .catch_unwind()
-            .await;
-        let Ok(report) = made else {
-            error!(id = %job.claim.id, "the report panicked");
-            let detail = "The report could not be made; the worker's log says why.";
-            return Ok(Err(Failure::new(FailureReason::ReportFailed, detail)));
-        };
+        let report = report::generate(&job.spec).await;
         if job.spec.ideal_duration() > LONG {
-            self.persist(|| self.store.store_result(job.claim, &report))
+            self.persist(job.claim, || self.store.store_result(job.claim, &report))
                 .await?;
         }
-        Ok(Ok(report))
+        Ok(report)
     }
 
-    async fn finalise(
-        &self,
-        claim: Claim,
-        report: Option<&Report>,
-        attempts: u32,
-        outcome: Outcome,
-    ) -> Result<(), Left> {
-        if let Outcome::Failed(failure) = &outcome {
-            info!(id = %claim.id, reason = %failure.reason, detail = failure.detail, "a job failed");
-        }
-        let write = || {
-            self.store
-                .finalise(claim, report, attempts, outcome.clone())
-        };
-        self.persist(write).await?;
-        self.metrics.ended(&outcome);
-        Ok(())
-    }
-
-    async fn give_back(&self, claim: Claim) {
-        match self.store.give_back(claim).await {
-            // A claim that is lost here had just been finalised.
-            Ok(()) | Err(StoreError::ClaimLost) => {}
-            Err(error) => error!(id = %claim.id, %error, "a job could not be given back"),
+    /// Takes leave of a job that has not ended here.
+    async fn leave(&self, claim: Claim, left: Left) {
+        let id = claim.id;
+        match left {
+            // At once, so that another worker has it soon; if that fails, with all others at the end.
+            Left::Told => match self.store.give_back(claim).await {
+                Ok(()) => {}
+                Err(error) => warn!(%id, %error, "a job could not be given back at once"),
+            },
+            Left::Lost(StoreError::ClaimLost) => {
+                self.metrics.lost_claim();
+                warn!(%id, "a job was lost to another worker");
+            }
+            Left::Lost(error) => error!(%id, %error, "a job's end could not be stored"),
         }
     }
 
     /// Writes what must not be forgotten: a store that refuses is asked again until it takes it, the
     /// claim is lost, or the worker's time is over.
-    pub(super) async fn persist<F>(&self, write: impl Fn() -> F) -> Result<(), StoreError>
+    pub(super) async fn persist<F>(
+        &self,
+        claim: Claim,
+        write: impl Fn() -> F,
+    ) -> Result<(), StoreError>
     where
         F: Future<Output = Result<(), StoreError>>,
     {
@@ -238,7 +237,12 @@ impl CallbackWorker {
         write
             .retry(pauses)
             .when(|error| !matches!(error, StoreError::ClaimLost | StoreError::Closed))
-            .notify(|error, after| warn!(%error, ?after, "a write is tried again"))
+            .notify(|error, after| warn!(id = %claim.id, %error, ?after, "a write is tried again"))
             .await
     }
+}
+
+fn panicked() -> Failure {
+    let detail = "A fault of the service, not of the job; the worker's log tells more.";
+    Failure::new(FailureReason::InternalError, detail)
 }

@@ -27,7 +27,7 @@ impl Drain {
         }
     }
 
-    /// Waits for the jobs until the deadline, and then for their being given back.
+    /// Waits for the jobs until the deadline, which cuts off those that are left.
     pub(super) async fn finish(&self) {
         self.jobs.close();
         info!(jobs = self.jobs.len(), within = ?self.timeout, "finishing what runs");
@@ -37,7 +37,7 @@ impl Drain {
         {
             info!(
                 jobs = self.jobs.len(),
-                "giving back what did not end in time"
+                "cutting off what did not end in time"
             );
         }
         self.deadline.cancel();

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use storm_shared::services::queue::Inbox;
+use storm_shared::services::{queue::Inbox, store::StoreError};
 use tokio::time::MissedTickBehavior;
 use tracing::warn;
 
@@ -43,10 +43,10 @@ pub async fn from_table(worker: Arc<CallbackWorker>) {
     let mut look = tokio::time::interval(LOOK_INTERVAL);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while worker.unless_told(look.tick()).await.is_some() {
-        // A full batch taken says that there is more.
-        loop {
-            match take_oldest(&worker).await {
-                Ok(taken) if taken == BATCH => {}
+        // As long as there is more than there was room for, the next look need not wait.
+        while let Some(room) = worker.room().await {
+            match take_oldest(&worker, room.min(BATCH)).await {
+                Ok(found) if found == room.min(BATCH) => {}
                 Ok(_) => break,
                 Err(error) => {
                     warn!(%error, "the table could not be looked through");
@@ -57,14 +57,11 @@ pub async fn from_table(worker: Arc<CallbackWorker>) {
     }
 }
 
-async fn take_oldest(
-    worker: &Arc<CallbackWorker>,
-) -> Result<usize, storm_shared::services::store::StoreError> {
-    let room = worker.free().min(BATCH);
-    if room == 0 {
-        return Ok(0);
-    }
-    let oldest = SystemTime::now() - DOORBELLS_TIME;
-    let ids = worker.store().pending_before(oldest, room).await?;
-    worker.take_on(ids, Source::Table).await
+/// Takes on up to `room` of the oldest jobs that nobody rang for; returns how many there were.
+async fn take_oldest(worker: &Arc<CallbackWorker>, room: usize) -> Result<usize, StoreError> {
+    let before = SystemTime::now() - DOORBELLS_TIME;
+    let ids = worker.store().pending_before(before, room).await?;
+    let found = ids.len();
+    worker.take_on(ids, Source::Table).await?;
+    Ok(found)
 }

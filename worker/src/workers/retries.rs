@@ -14,7 +14,7 @@ use storm_shared::{
     },
 };
 use tokio::time::Instant;
-use tracing::debug;
+use tracing::{debug, info};
 
 use super::{
     callback_body::callback_body,
@@ -79,14 +79,13 @@ impl CallbackWorker {
             let Err(error) = answer else {
                 return Ok((attempts, Outcome::Completed));
             };
-            debug!(id = %job.claim.id, attempts, %error, "a callback attempt failed");
-            if error.is_final() {
-                let failure = Failure::new(FailureReason::CallbackRefused, format!("{error}."));
-                return Ok((attempts, Outcome::Failed(failure)));
-            }
-            let Some(&delay) = self.retry_delays.get(attempts as usize - 1) else {
-                return Ok((attempts, Outcome::Failed(exhausted(attempts, &error))));
+            let id = job.claim.id;
+            let next = self.retry_delays.get(attempts as usize - 1);
+            let Some(&delay) = next.filter(|_| !error.is_final()) else {
+                info!(%id, attempts, %error, "the last callback attempt failed");
+                return Ok((attempts, Outcome::Failed(undelivered(attempts, &error))));
             };
+            debug!(%id, attempts, %error, ?delay, "a callback attempt failed");
             slot = self
                 .await_retry(job.claim, report, attempts, delay, slot)
                 .await?;
@@ -104,8 +103,10 @@ impl CallbackWorker {
     ) -> Result<Slot, Left> {
         let due = Instant::now() + delay;
         let due_at = Timestamp::now() + delay;
-        self.persist(|| self.store().await_retry(claim, report, attempts, due_at))
-            .await?;
+        self.persist(claim, || {
+            self.store().await_retry(claim, report, attempts, due_at)
+        })
+        .await?;
         self.wait_until(due, slot).await
     }
 
@@ -119,7 +120,20 @@ impl CallbackWorker {
     }
 }
 
-fn exhausted(attempts: u32, last: &AttemptError) -> Failure {
-    let detail = format!("No attempt of {attempts} succeeded; the last: {last}.");
-    Failure::new(FailureReason::CallbackFailed, detail)
+/// What the caller may know: a refusal's class, but not which address a name led to.
+fn undelivered(attempts: u32, last: &AttemptError) -> Failure {
+    match last {
+        AttemptError::Refused(refusal) => {
+            let class = refusal.class();
+            let detail = format!("The callback's address is refused as {class}; nothing was sent.");
+            Failure::new(FailureReason::CallbackRefused, detail)
+        }
+        error => {
+            let detail = format!(
+                "No attempt of {attempts} succeeded; the last: {}.",
+                error.told()
+            );
+            Failure::new(FailureReason::CallbackFailed, detail)
+        }
+    }
 }

@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test ends where its premise fails")]
 
 mod delivery;
+mod line;
 mod receiver;
-mod retry_schedule;
 mod worker;
 
 #[path = "../../../shared/tests/support/redis_server.rs"]

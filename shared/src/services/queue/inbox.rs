@@ -161,7 +161,9 @@ impl Inbox {
             self.query(&command).await?;
         if cursor == START_OF_PENDING {
             self.next_sweep = Instant::now() + SWEEP_INTERVAL;
-            self.forget_dead_consumers().await?;
+            if let Err(error) = self.forget_dead_consumers().await {
+                debug!(%error, "dead consumers stay in the group for now");
+            }
         }
         self.sweep_cursor = cursor;
         Ok(raw.into_iter().map(|entry| self.entry(entry)).collect())

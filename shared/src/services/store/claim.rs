@@ -1,7 +1,7 @@
 //! The claim: how a row becomes one worker's, and nobody else's.
 
 use jiff::Timestamp;
-use rusqlite::{Connection, OptionalExtension, Row, ToSql, params, types::ToSqlOutput};
+use rusqlite::{Connection, Row, ToSql, params, types::ToSqlOutput};
 use uuid::Uuid;
 
 use super::rows;
@@ -71,16 +71,16 @@ pub(super) fn claim_all(
     let now = rows::time(Timestamp::now());
     let mut claim = connection.prepare_cached(
         "UPDATE requests SET status = 'PROCESSING', claim = claim + 1, owner = ?2, claimed_at = ?3
-         WHERE id = ?1 AND status = 'PENDING'
+         WHERE id = ?1 AND status = 'PENDING' AND mode = 'async'
          RETURNING claim, input_payload, result_payload, callback_url, attempts, next_attempt_at",
     )?;
     let mut jobs = Vec::with_capacity(ids.len());
     for &id in ids {
-        let claimed = claim
-            .query_row(params![id.to_string(), owner_text, now], Columns::read)
-            .optional()?;
-        let Some(columns) = claimed else { continue };
-        match columns.into_job(id, owner) {
+        let mut claimed = claim.query(params![id.to_string(), owner_text, now])?;
+        let Some(row) = claimed.next()? else { continue };
+        let job = read(row, id, owner);
+        claimed.next()?; // an UPDATE takes effect when its last row has been read
+        match job {
             Ok(job) => jobs.push(job),
             Err(error) => fail_invalid(connection, id, &error)?,
         }
@@ -92,13 +92,13 @@ pub(super) fn claim_all(
 fn fail_invalid(
     connection: &Connection,
     id: RequestId,
-    error: &serde_json::Error,
+    error: &rusqlite::Error,
 ) -> rusqlite::Result<()> {
     tracing::error!(%id, %error, "a row can't be read");
     connection
         .prepare_cached(
             "UPDATE requests SET status = 'FAILED', completed_at = ?2, failure_reason = ?3,
-                 failure_detail = ?4 WHERE id = ?1",
+                 failure_detail = ?4, attempts = max(attempts, 0) WHERE id = ?1",
         )?
         .execute(params![
             id.to_string(),
@@ -109,45 +109,20 @@ fn fail_invalid(
     Ok(())
 }
 
-/// What `RETURNING` returns.
-struct Columns {
-    number: i64,
-    input: String,
-    result: Option<String>,
-    callback_url: Option<String>,
-    attempts: u32,
-    next_attempt_at: Option<String>,
-}
-
-impl Columns {
-    fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
-        Ok(Self {
+/// A job from what `RETURNING` returns.
+fn read(row: &Row<'_>, id: RequestId, owner: OwnerId) -> rusqlite::Result<Job> {
+    let next_attempt_at: Option<String> = row.get(5)?;
+    Ok(Job {
+        claim: Claim {
+            id,
+            owner,
             number: row.get(0)?,
-            input: row.get(1)?,
-            result: row.get(2)?,
-            callback_url: row.get(3)?,
-            attempts: row.get(4)?,
-            next_attempt_at: row.get(5)?,
-        })
-    }
-
-    fn into_job(self, id: RequestId, owner: OwnerId) -> serde_json::Result<Job> {
-        Ok(Job {
-            claim: Claim {
-                id,
-                owner,
-                number: self.number,
-            },
-            spec: serde_json::from_str(&self.input)?,
-            report: self
-                .result
-                .as_deref()
-                .map(serde_json::from_str)
-                .transpose()?,
-            callback_url: self.callback_url,
-            attempts: self.attempts,
-            // A time that can't be read is one that has come.
-            next_attempt_at: self.next_attempt_at.and_then(|at| at.parse().ok()),
-        })
-    }
+        },
+        spec: rows::from_json(row, 1)?,
+        report: rows::from_json(row, 2)?,
+        callback_url: row.get(3)?,
+        attempts: row.get(4)?,
+        // A time that can't be read is one that has come.
+        next_attempt_at: next_attempt_at.and_then(|at| at.parse().ok()),
+    })
 }

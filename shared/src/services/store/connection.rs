@@ -1,6 +1,7 @@
 //! How a connection to the database is opened and set up.
 
 use std::{
+    cell::Cell,
     path::Path,
     thread,
     time::{Duration, Instant},
@@ -17,7 +18,12 @@ use crate::config::{StoreSettings, Synchronous};
 /// `SQLite`'s own handler waits in steps that grow to 100 ms, which then show as that in the 99th
 /// percentile. Ours tries again after a fifth of a millisecond, up to a bound.
 const BUSY_STEP: Duration = Duration::from_micros(200);
-const BUSY_STEPS: i32 = 25_000; // five seconds and more
+const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
+
+thread_local! {
+    /// When the wait that this thread is in began. A connection stays on its thread.
+    static BUSY_SINCE: Cell<Instant> = Cell::new(Instant::now());
+}
 
 /// How long opening, switching to WAL and migrating are tried again while the file is busy: another
 /// process may be doing the same.
@@ -106,8 +112,11 @@ fn retry_while_busy<T>(
 }
 
 fn wait_in_small_steps(step: i32) -> bool {
+    if step == 0 {
+        BUSY_SINCE.set(Instant::now());
+    }
     thread::sleep(BUSY_STEP);
-    step < BUSY_STEPS
+    BUSY_SINCE.get().elapsed() < BUSY_TIMEOUT
 }
 
 fn unusable(path: &Path, problem: String) -> StoreError {

@@ -1,9 +1,12 @@
 //! Connections that only read, so that a look-up never waits for a commit.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
 
 use rusqlite::Connection;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, TryAcquireError};
 
 use super::{StoreError, connection};
 use crate::config::StoreSettings;
@@ -18,7 +21,7 @@ const WAITING: usize = 1024;
 pub(super) struct Readers {
     connections: [tokio_rusqlite::Connection; CONNECTIONS],
     next: AtomicUsize,
-    places: Semaphore,
+    places: Arc<Semaphore>,
 }
 
 impl Readers {
@@ -32,7 +35,7 @@ impl Readers {
         Ok(Self {
             connections: opened.await.map_err(|_| StoreError::Closed)??,
             next: AtomicUsize::new(0),
-            places: Semaphore::new(CONNECTIONS + WAITING),
+            places: Arc::new(Semaphore::new(CONNECTIONS + WAITING)),
         })
     }
 
@@ -41,14 +44,26 @@ impl Readers {
         &self,
         read: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let _place = self
-            .places
-            .try_acquire()
-            .map_err(|_| StoreError::QueueFull)?;
+        let place = Arc::clone(&self.places)
+            .try_acquire_owned()
+            .map_err(|error| match error {
+                TryAcquireError::NoPermits => StoreError::QueueFull,
+                TryAcquireError::Closed => StoreError::Closed,
+            })?;
+        let caller = Arc::new(());
+        let waits = Arc::downgrade(&caller);
         let turn = self.next.fetch_add(1, Ordering::Relaxed) % CONNECTIONS;
-        Ok(self.connections[turn]
-            .call(|db| read(db).map_err(StoreError::from))
-            .await?)
+        let read = self.connections[turn].call(move |db| {
+            // The place is the queued read's, not the caller's, who may go away before its turn.
+            let _place = place;
+            if waits.strong_count() == 0 {
+                return Err(StoreError::Closed);
+            }
+            read(db).map_err(StoreError::from)
+        });
+        let result = read.await;
+        drop(caller);
+        Ok(result?)
     }
 
     pub(super) async fn close(&self) {

@@ -4,8 +4,8 @@ use std::{error::Error, str::FromStr};
 
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, types::Type};
-use serde::Serialize;
-use serde_json::value::RawValue;
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::value::{RawValue, to_raw_value};
 
 use crate::models::{Failure, Request, RequestId};
 
@@ -17,6 +17,12 @@ pub(super) fn time(at: Timestamp) -> String {
 /// The JSON of a model that has no way to fail: no map with keys that are no strings, no floats.
 pub(super) fn to_json<T: Serialize>(model: &T) -> String {
     serde_json::to_string(model).unwrap_or_else(|error| unreachable!("a model's JSON: {error}"))
+}
+
+/// The JSON in a column, read as a `T`; null reads as what `null` is to it.
+pub(super) fn from_json<T: DeserializeOwned>(row: &Row<'_>, column: usize) -> rusqlite::Result<T> {
+    let text = row.get_ref(column)?.as_str_or_null()?.unwrap_or("null");
+    serde_json::from_str(text).map_err(|error| unreadable(column, error))
 }
 
 /// A count as `SQLite` takes it.
@@ -56,11 +62,8 @@ fn request(id: RequestId, row: &Row<'_>) -> rusqlite::Result<Request> {
         id,
         mode: parsed(row, 0)?,
         status: parsed(row, 1)?,
-        input_payload: json(row.get(2)?, 2)?,
-        result_payload: row
-            .get::<_, Option<String>>(3)?
-            .map(|text| json(text, 3))
-            .transpose()?,
+        input_payload: json(row, 2)?.unwrap_or_default(),
+        result_payload: json(row, 3)?,
         callback_url: row.get(4)?,
         created_at: row.get(5)?,
         completed_at: row.get(6)?,
@@ -79,8 +82,17 @@ where
         .map_err(|error: T::Err| unreadable(column, error))
 }
 
-fn json(text: String, column: usize) -> rusqlite::Result<Box<RawValue>> {
-    RawValue::from_string(text).map_err(|error| unreadable(column, error))
+/// The JSON in a column as it stands there. What is no JSON, which only another hand can have written,
+/// is shown as a string.
+fn json(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Box<RawValue>>> {
+    let Some(bytes) = row.get_ref(column)?.as_bytes_or_null()? else {
+        return Ok(None);
+    };
+    let text = String::from_utf8_lossy(bytes).into_owned();
+    RawValue::from_string(text)
+        .or_else(|_| to_raw_value(&String::from_utf8_lossy(bytes)))
+        .map(Some)
+        .map_err(|error| unreadable(column, error))
 }
 
 fn unreadable(column: usize, error: impl Into<Box<dyn Error + Send + Sync>>) -> rusqlite::Error {

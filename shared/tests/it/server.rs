@@ -1,0 +1,130 @@
+//! The accept loop's bounds, over real sockets.
+
+use std::{convert::Infallible, net::SocketAddr, time::Duration};
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::{Response, service::service_fn};
+use storm_shared::server::{self, Limits};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    task::JoinHandle,
+};
+use tokio_util::sync::CancellationToken;
+
+const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: here\r\n\r\n";
+
+/// A server that answers "hello" to everything.
+async fn start(limits: Limits) -> (SocketAddr, CancellationToken, JoinHandle<()>) {
+    let listener = server::bind("TEST_ADDR", ([127, 0, 0, 1], 0).into())
+        .await
+        .unwrap();
+    let addr = listener.local_addr().unwrap();
+    let stop = CancellationToken::new();
+    let service = service_fn(async |_| {
+        Ok::<_, Infallible>(Response::new(Full::new(Bytes::from_static(b"hello"))))
+    });
+    let stopped = stop.clone().cancelled_owned();
+    (
+        addr,
+        stop,
+        tokio::spawn(server::serve(listener, service, limits, stopped)),
+    )
+}
+
+/// Reads until the answer's body, "hello" or a problem, has come.
+async fn answer(stream: &mut TcpStream) -> String {
+    let mut text = String::new();
+    while !text.ends_with("hello") && !text.ends_with('}') {
+        let mut part = [0; 1024];
+        let length = stream.read(&mut part).await.unwrap();
+        assert!(length > 0, "closed after {text}");
+        text.push_str(std::str::from_utf8(&part[..length]).unwrap());
+    }
+    text
+}
+
+#[tokio::test]
+async fn one_connection_too_many_hears_503_even_in_the_middle_of_sending() {
+    let (addr, ..) = start(Limits {
+        connections: 1,
+        ..Limits::default()
+    })
+    .await;
+    let mut first = TcpStream::connect(addr).await.unwrap();
+    first.write_all(REQUEST).await.unwrap();
+    assert!(answer(&mut first).await.starts_with("HTTP/1.1 200"));
+
+    let mut second = TcpStream::connect(addr).await.unwrap();
+    second
+        .write_all(b"POST / HTTP/1.1\r\nhost: here\r\ncontent-length: 5\r\n\r\n")
+        .await
+        .unwrap();
+    let refusal = answer(&mut second).await;
+    second.write_all(b"hello").await.unwrap(); // a reset would fail this
+    assert!(
+        refusal.starts_with("HTTP/1.1 503") && refusal.contains("retry-after"),
+        "{refusal}"
+    );
+
+    drop(first);
+    loop {
+        let mut next = TcpStream::connect(addr).await.unwrap();
+        next.write_all(REQUEST).await.unwrap();
+        if answer(&mut next).await.starts_with("HTTP/1.1 200") {
+            break; // the first one's place is free, once its end was noticed
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_sends_no_head_is_closed() {
+    let limits = Limits {
+        header_timeout: Duration::from_millis(50),
+        ..Limits::default()
+    };
+    let (addr, ..) = start(limits).await;
+    let mut slow = TcpStream::connect(addr).await.unwrap();
+    slow.write_all(b"GET / HT").await.unwrap();
+    let mut rest = Vec::new();
+    let _ = slow.read_to_end(&mut rest).await; // returns, by an end or a reset
+}
+
+#[tokio::test]
+async fn a_client_that_reads_no_answers_is_closed() {
+    let limits = Limits {
+        header_timeout: Duration::from_millis(50),
+        ..Limits::default()
+    };
+    let (addr, ..) = start(limits).await;
+    let mut deaf = TcpStream::connect(addr).await.unwrap();
+    // It sends until its requests are no longer read, since their answers aren't, and then is cut.
+    while deaf.write_all(REQUEST).await.is_ok() {}
+}
+
+#[tokio::test]
+async fn a_shutdown_ends_idle_connections_and_the_loop() {
+    let (addr, stop, loop_) = start(Limits::default()).await;
+    let mut idle = TcpStream::connect(addr).await.unwrap();
+    idle.write_all(REQUEST).await.unwrap();
+    answer(&mut idle).await;
+    stop.cancel();
+    loop_.await.unwrap();
+    assert_eq!(idle.read(&mut [0; 1]).await.unwrap(), 0);
+    assert!(TcpStream::connect(addr).await.is_err());
+}
+
+#[tokio::test]
+async fn a_taken_address_is_an_error_that_names_its_setting() {
+    let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = taken.local_addr().unwrap();
+    let error = server::bind("API_ADDR", addr)
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.starts_with(&format!("API_ADDR={addr}: can't listen there")),
+        "{error}"
+    );
+}
