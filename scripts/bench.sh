@@ -54,7 +54,7 @@ completed_jobs() {
 }
 
 now() { date +%s.%N; }
-calculate() { awk "BEGIN { printf \"${2:-%.2f}\", $1 }"; }
+calculate() { awk "BEGIN { printf \"${2:-%.2f}\n\", $1 }"; }
 cpu_seconds() { awk -v tick="$(getconf CLK_TCK)" '{ print ($14 + $15) / tick }' "/proc/$1/stat"; }
 
 # --- The parts, each with a stack of its own -----------------------------------------------------
@@ -127,11 +127,11 @@ median_figure() {
 # Five thousand five-second reports at once: prints the worker's CPU seconds and its peak memory in MB.
 crowd() (
     stack_start api worker
-    local before
+    local before used
     before=$(cpu_seconds "${PID[worker]}")
     storm crowd --mode async --rate 5000 --duration 1s --records 500 --listen "localhost:$(free_port 16000)"
-    calculate "$(cpu_seconds "${PID[worker]}") - $before" '%.1f '
-    awk '/VmHWM/ { printf "%.0f", $2 / 1024 }' "/proc/${PID[worker]}/status"
+    used=$(calculate "$(cpu_seconds "${PID[worker]}") - $before" %.1f)
+    awk -v cpu="$used" '/VmHWM/ { printf "%s %.0f\n", cpu, $2 / 1024 }' "/proc/${PID[worker]}/status"
 )
 
 # --- The table -----------------------------------------------------------------------------------

@@ -9,7 +9,9 @@ port=${CALLBACK_PORT:-8001}
 unset CALLBACK_PORT # it is no setting of the services
 
 # Now, and not after minutes of building.
-[[ $port =~ ^[0-9]{1,5}$ ]] || die "CALLBACK_PORT=$port is no port"
+if ! [[ $port =~ ^[1-9][0-9]{0,4}$ ]] || ((port > 65535)); then
+    die "CALLBACK_PORT=$port: expected a port from 1 to 65535"
+fi
 if is_busy 127.0.0.1 "$port" || is_busy ::1 "$port"; then
     die "port $port is taken by another program: choose another, for example make demo CALLBACK_PORT=$((port + 1))"
 fi

@@ -28,6 +28,10 @@ build() {
 need_binaries() {
     if [[ -n ${STORM_BIN:-} ]]; then
         say "binaries  $STORM_BIN, as STORM_BIN says; nothing is built"
+        local project
+        for project; do
+            [[ -x $STORM_BIN/storm-$project ]] || die "STORM_BIN=$STORM_BIN: there is no storm-$project in it"
+        done
     else
         build release "$@"
         export STORM_BIN=$ROOT/target/release

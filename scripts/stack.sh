@@ -79,6 +79,7 @@ stack_open() {
 stack_close() {
     local status=$? pid
     set +e                             # whatever fails, the rest is still cleaned up
+    trap '' PIPE                       # also when nobody reads any more what is said
     trap 'STOP_SECONDS=0' INT TERM HUP # told again: kill
     stop command
     stop api worker || status=1

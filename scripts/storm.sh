@@ -77,7 +77,7 @@ check_options() {
     [[ $modes =~ ^(sync|async)(,(sync|async))*$ ]] || wrong "--modes $modes: expected sync, async or sync,async"
     [[ ,$modes, != *,sync,* ]] || most=49
     is_number "$records" 1 "$most" || wrong "--records $records: expected a whole number from 1 to $most with --modes $modes"
-    [[ $duration =~ ^[0-9]+(ms|s|m)$ ]] || wrong "--duration $duration: expected a duration such as 500ms, 10s or 2m"
+    [[ $duration =~ ^[1-9][0-9]*(ms|s|m)$ ]] || wrong "--duration $duration: expected a duration such as 500ms, 10s or 2m"
     [[ -z $api || $api == http://?* ]] || wrong "--api $api: expected an http:// URL"
     [[ -z $callback_port ]] || is_number "$callback_port" 1 65535 || wrong "--callback-port $callback_port: expected 1 to 65535"
     [[ ! -e $csv ]] || wrong "--csv $csv: the file exists"

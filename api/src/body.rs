@@ -88,7 +88,9 @@ where
             discard(body, limit);
             Err(Problem::body_too_large(LIMIT))
         }
-        Ok(Outcome::Broken) => Err(Problem::malformed_body("The body's chunks are broken.")),
+        Ok(Outcome::Broken) => Err(Problem::malformed_body(
+            "The body ended early, or its chunks are broken.",
+        )),
         Err(_) => Err(Problem::body_timeout(limit)),
     }
 }

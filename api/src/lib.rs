@@ -35,10 +35,10 @@ pub use app::App;
 #[derive(Debug, Error)]
 pub enum Error {
     /// The database can't be used.
-    #[error("the database can't be opened: {0}")]
+    #[error("DB_URL: {0}")]
     Store(#[from] StoreError),
     /// The queue can't be set up; a Redis that is down is no reason.
-    #[error("the queue can't be set up: {0}")]
+    #[error("REDIS_URL: {0}")]
     Queue(#[from] QueueError),
     /// The system has no thread left for `/sync`.
     #[error("a thread for /sync can't be started: {0}")]

@@ -7,7 +7,9 @@ use tracing::info;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    program::run(async |settings, shutdown| {
+    let command = clap::command!()
+        .about("The API: accepts slow reports, and does them while the client waits or later");
+    program::run(command, async |settings, shutdown| {
         let listener = server::bind("API_ADDR", settings.api.addr).await?;
         let database = settings.store.path.display();
         info!(addr = %listener.local_addr()?, %database, queue = settings.queue.name, "starting");

@@ -62,10 +62,11 @@ pub struct StormResult {
 
 impl StormResult {
     /// Whether every good answer was right and every accepted job came back right, and there was one
-    /// at least. Refusals and timeouts are what a storm is there to measure.
+    /// at least. Refusals and timeouts are what a storm is there to measure; other failures are not.
     pub fn passed(&self) -> bool {
+        let failed = &self.answers.failed;
         self.answers.ok > 0
-            && self.answers.failed.wrong_answer == 0
+            && failed.wrong_answer + failed.other_status + failed.connection == 0
             && self.jobs.as_ref().is_none_or(JobSummary::all_right)
     }
 }

@@ -24,7 +24,6 @@ CREATE TABLE requests (
     failure_detail  TEXT,
     claim           INTEGER NOT NULL DEFAULT 0, -- counts claims; every later write names its claim
     owner           TEXT,               -- the worker's process that holds the claim
-    claimed_at      TEXT,
     attempts        INTEGER NOT NULL DEFAULT 0, -- callback attempts with a known outcome
     next_attempt_at TEXT                -- set while the job waits to try again
 ) STRICT, WITHOUT ROWID;

@@ -15,6 +15,9 @@ use crate::services::guard::Policy;
 pub use source::SettingError;
 use source::Source;
 
+/// Every setting with its unit and default, as TOML with comments: the manual.
+pub const MANUAL: &str = source::DEFAULTS;
+
 /// Every setting of every service.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -313,6 +316,15 @@ mod tests {
                 format!("{name}={value}: expected {accepted}")
             );
         }
+    }
+
+    #[test]
+    fn a_refusal_is_one_line_whatever_the_value() {
+        let error = refusal("QUEUE_NAME", "a\nb");
+        assert_eq!(
+            error,
+            r"QUEUE_NAME=a\nb: expected UTF-8 without control characters"
+        );
     }
 
     #[test]

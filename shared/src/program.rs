@@ -2,21 +2,29 @@
 
 use std::{error::Error, process::ExitCode};
 
+use clap::Command;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
-use crate::{config::Settings, shutdown, telemetry};
+use crate::{
+    config::{self, Settings},
+    shutdown, telemetry,
+};
 
 /// The exit status of a process whose settings can't be used.
 const BAD_SETTINGS: u8 = 2;
 
 /// Runs `service` with the process' settings and a token that SIGINT or SIGTERM cancels.
 ///
+/// `command` says what the program is. It takes no arguments: its help is the settings' manual.
+///
 /// A setting that can't be used is one line on standard error and exit status 2; a service that
 /// fails is one line in the log and 1; one that ends in order is 0.
 pub async fn run(
+    command: Command,
     service: impl AsyncFnOnce(Settings, CancellationToken) -> Result<(), Box<dyn Error>>,
 ) -> ExitCode {
+    command.after_long_help(config::MANUAL).get_matches();
     let settings = match Settings::load() {
         Ok(settings) => settings,
         Err(error) => {

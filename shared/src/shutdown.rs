@@ -4,9 +4,6 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-/// The exit status of a process that was told twice, as a shell gives it for SIGTERM.
-const TOLD_TWICE: i32 = 143;
-
 /// A token that is cancelled by the first SIGINT or SIGTERM. The second one ends the process.
 ///
 /// # Errors
@@ -17,19 +14,20 @@ pub fn on_signal() -> std::io::Result<CancellationToken> {
     let token = CancellationToken::new();
     let cancel = token.clone();
     tokio::spawn(async move {
-        let name = either(&mut interrupt, &mut terminate).await;
+        let (name, _) = either(&mut interrupt, &mut terminate).await;
         info!(signal = name, "shutting down; a second signal ends at once");
         cancel.cancel();
-        let name = either(&mut interrupt, &mut terminate).await;
+        let (name, status) = either(&mut interrupt, &mut terminate).await;
         info!(signal = name, "told twice: ending at once");
-        std::process::exit(TOLD_TWICE);
+        std::process::exit(status);
     });
     Ok(token)
 }
 
-async fn either(interrupt: &mut Signal, terminate: &mut Signal) -> &'static str {
+/// The signal's name, and the exit status that a shell gives for it.
+async fn either(interrupt: &mut Signal, terminate: &mut Signal) -> (&'static str, i32) {
     tokio::select! {
-        _ = interrupt.recv() => "SIGINT",
-        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => ("SIGINT", 130),
+        _ = terminate.recv() => ("SIGTERM", 143),
     }
 }

@@ -32,13 +32,13 @@ use workers::{CallbackWorker, Drain, intake};
 #[derive(Debug, Error)]
 pub enum Error {
     /// The database.
-    #[error("the database: {0}")]
+    #[error("DB_URL: {0}")]
     Store(#[from] StoreError),
     /// Redis' settings; a Redis that is only down stops nobody.
-    #[error("Redis: {0}")]
+    #[error("REDIS_URL: {0}")]
     Queue(#[from] QueueError),
     /// The callback client's settings.
-    #[error("callbacks: {0}")]
+    #[error("CALLBACK_CA_FILE: {0}")]
     Client(#[from] ClientError),
     /// One of the loops ended although nobody told it to.
     #[error("a loop of the worker ended by itself")]

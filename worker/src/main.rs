@@ -8,7 +8,9 @@ use tracing::info;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    program::run(async |settings, shutdown| {
+    let command =
+        clap::command!().about("A worker: runs accepted reports and calls their clients back");
+    program::run(command, async |settings, shutdown| {
         let listener = server::bind("WORKER_ADDR", settings.worker.addr).await?;
         let database = settings.store.path.display();
         info!(addr = %listener.local_addr()?, %database, queue = settings.queue.name, "starting");

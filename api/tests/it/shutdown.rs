@@ -49,7 +49,7 @@ async fn a_request_that_outlasts_the_drain_is_told_and_on_record() {
     eventually("admission", || server.app.pool.waiting() == 1).await;
     server.shutdown.cancel();
     assert_eq!(open.answer().await.problem(), "503 shutting-down");
-    let reason = Some("report_failed".to_owned());
+    let reason = Some("shut_down".to_owned());
     eventually("the record", || {
         server.sync_rows() == [("FAILED".to_owned(), reason.clone())]
     })

@@ -66,9 +66,23 @@ async fn an_async_storm_pairs_every_callback_and_counts_refusals_apart() {
         (29, 29, 0, 1)
     );
     assert!(jobs.completed_per_s > 0.0 && jobs.lateness.is_some());
-    assert!(result.passed(), "refusals are what a storm measures");
+    assert!(
+        !result.passed(),
+        "one request got a status that says of a fault"
+    );
     let text = report::storm::render(&result);
     assert!(text.contains("40 offered, 40 sent, 29 ok"), "{text}");
+}
+
+#[tokio::test]
+async fn refusals_fail_no_storm_unless_there_is_nothing_else() {
+    let some = storm("--mode async", |number| match number {
+        1..=39 => Act::Refuses,
+        _ => Act::Right,
+    });
+    assert!(some.await.passed(), "refusals are what a storm measures");
+    let all = storm("--mode sync", |_| Act::Refuses);
+    assert!(!all.await.passed());
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     env,
+    ffi::OsString,
     fmt::Display,
     net::SocketAddr,
     ops::RangeInclusive,
@@ -13,7 +14,7 @@ use std::{
 use config::{Config, Environment, File, FileFormat};
 use thiserror::Error;
 
-const DEFAULTS: &str = include_str!("default.toml");
+pub(super) const DEFAULTS: &str = include_str!("default.toml");
 const FILE_VARIABLE: &str = "STORM_CONFIG";
 
 /// A variable so near to a setting's name is probably a misspelled one, if it is not too short to tell.
@@ -24,14 +25,14 @@ const LONG_ENOUGH: usize = 6;
 #[derive(Debug, Error)]
 pub enum SettingError {
     /// The value can't be read, or is out of bounds.
-    #[error("{name}={value}: expected {accepted}")]
+    #[error("{name}={value}: {problem}")]
     Value {
         /// The setting, in upper case.
         name: String,
         /// As it was given; `(hidden)` where it may hold a secret.
         value: String,
-        /// What would have been right.
-        accepted: String,
+        /// What is wrong with it, or what is expected.
+        problem: String,
     },
     /// A setting of that name does not exist.
     #[error("{}: `{name}` is no setting; the settings are: {}", file.display(), known.join(", "))]
@@ -44,7 +45,7 @@ pub enum SettingError {
         known: Vec<String>,
     },
     /// The file can't be read, or is no TOML.
-    #[error("{FILE_VARIABLE}: {0}")]
+    #[error("{FILE_VARIABLE}: {}", .0.to_string().split_whitespace().collect::<Vec<_>>().join(" "))]
     File(#[from] config::ConfigError),
 }
 
@@ -60,10 +61,9 @@ impl Source {
         let file = env::var_os(FILE_VARIABLE)
             .filter(|path| !path.is_empty())
             .map(PathBuf::from);
-        // A variable that is no UTF-8 can't be a setting of ours.
-        let variables = env::vars_os().filter_map(|(name, value)| {
-            Some((name.into_string().ok()?, value.into_string().ok()?))
-        });
+        // What is no UTF-8 gets a character that no setting may have.
+        let lossy = |text: OsString| text.to_string_lossy().into_owned();
+        let variables = env::vars_os().map(|(name, value)| (lossy(name), lossy(value)));
         Self::new(file.as_deref(), variables)
     }
 
@@ -111,28 +111,38 @@ impl Source {
     /// The setting as text, without the spaces around it.
     pub(super) fn text(&self, key: &str) -> Result<String, SettingError> {
         let text = self.config.get_string(key)?;
-        Ok(text.trim().to_owned())
+        let text = text.trim();
+        if text.contains(|c: char| c.is_control() || c == char::REPLACEMENT_CHARACTER) {
+            let value = text.escape_debug().to_string();
+            return Err(refused(
+                key,
+                value,
+                "expected UTF-8 without control characters",
+            ));
+        }
+        Ok(text.to_owned())
     }
 
     /// The setting as `parse` reads it; `accepted` says what that takes.
     pub(super) fn parse<T>(
         &self,
         key: &str,
-        accepted: impl Into<String>,
+        accepted: impl Display,
         parse: impl FnOnce(&str) -> Option<T>,
     ) -> Result<T, SettingError> {
         let value = self.text(key)?;
-        parse(&value).ok_or_else(|| refused(key, value, accepted))
+        parse(&value).ok_or_else(|| refused(key, value, format!("expected {accepted}")))
     }
 
     /// The same for a setting that may hold a secret, which no error repeats.
     pub(super) fn parse_secret<T>(
         &self,
         key: &str,
-        accepted: impl Into<String>,
+        accepted: impl Display,
         parse: impl FnOnce(&str) -> Option<T>,
     ) -> Result<T, SettingError> {
-        parse(&self.text(key)?).ok_or_else(|| refused(key, "(hidden)".into(), accepted))
+        parse(&self.text(key)?)
+            .ok_or_else(|| refused(key, "(hidden)".into(), format!("expected {accepted}")))
     }
 
     /// The setting as `parse` reads it, whose error says what is accepted.
@@ -203,11 +213,11 @@ fn looks_like_one_of(known: &[String], name: &str) -> bool {
             .any(|known| strsim::osa_distance(known, &name) <= MISSPELLED_BY)
 }
 
-fn refused(key: &str, value: String, accepted: impl Into<String>) -> SettingError {
+fn refused(key: &str, value: String, problem: impl Into<String>) -> SettingError {
     SettingError::Value {
         name: key.to_ascii_uppercase(),
         value,
-        accepted: accepted.into(),
+        problem: problem.into(),
     }
 }
 

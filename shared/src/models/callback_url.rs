@@ -33,6 +33,9 @@ pub enum CallbackUrlError {
     /// The text is no absolute URL.
     #[error("must be an absolute URL such as `https://example.com/hook`: {0}")]
     Malformed(url::ParseError),
+    /// Characters that a URL's reader drops, so that another URL than the one shown is called.
+    #[error("must hold no control characters, and no spaces around it")]
+    Characters,
     /// Another scheme.
     #[error("must begin with `http://` or `https://`")]
     Scheme,
@@ -66,6 +69,9 @@ impl CallbackUrl {
         let length = text.chars().count();
         if length > Self::MAX_CHARS {
             return Err(CallbackUrlError::TooLong { length });
+        }
+        if text.contains(char::is_control) || text.trim() != text {
+            return Err(CallbackUrlError::Characters);
         }
         let url = Url::parse(text).map_err(CallbackUrlError::Malformed)?;
         if !matches!(url.scheme(), "http" | "https") {
@@ -127,7 +133,9 @@ fn can_be_found(host: &Host<&str>) -> bool {
     let Host::Domain(name) = host else {
         return true;
     };
+    let mut labels = name.strip_suffix('.').unwrap_or(name).split('.');
     name.len() <= CallbackUrl::MAX_HOST_CHARS
+        && labels.all(|label| !label.is_empty())
         && name
             .bytes()
             .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
@@ -161,7 +169,7 @@ mod tests {
 
     #[test]
     fn what_can_never_be_called_is_refused_by_its_reason() {
-        use CallbackUrlError::{Host, Port, Scheme, UserInfo};
+        use CallbackUrlError::{Characters, Host, Port, Scheme, UserInfo};
         for (text, error) in [
             ("ftp://example.com/", Scheme),
             ("file:///etc/passwd", Scheme),
@@ -170,7 +178,10 @@ mod tests {
             ("http://:password@example.com/", UserInfo),
             ("http://exam\"ple.com/", Host),
             (&format!("http://{}.com/", "a.".repeat(125)), Host),
+            ("http://a..b/", Host),
             ("http://example.com:0/", Port),
+            (" http://127.0.0.1/", Characters),
+            ("http://127.0.\t0.1/\n", Characters),
         ] {
             assert_eq!(CallbackUrl::parse(text), Err(error), "{text}");
         }

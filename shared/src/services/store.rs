@@ -274,7 +274,7 @@ impl Store {
     pub async fn give_back(&self, claim: Claim) -> Result<(), StoreError> {
         self.write_claimed(claim, move |tx, claim| {
             tx.prepare_cached(
-                "UPDATE requests SET status = 'PENDING', owner = NULL, claimed_at = NULL
+                "UPDATE requests SET status = 'PENDING', owner = NULL
                  WHERE id = ?1 AND owner = ?2 AND claim = ?3 AND status = 'PROCESSING'",
             )?
             .execute(params![claim.id.to_string(), claim.owner, claim.number])
@@ -292,7 +292,7 @@ impl Store {
             .writer
             .write(move |tx| {
                 tx.prepare_cached(
-                    "UPDATE requests SET status = 'PENDING', owner = NULL, claimed_at = NULL
+                    "UPDATE requests SET status = 'PENDING', owner = NULL
                      WHERE status = 'PROCESSING' AND owner = ?1",
                 )?
                 .execute([owner])

@@ -68,15 +68,14 @@ pub(super) fn claim_all(
     ids: &[RequestId],
 ) -> rusqlite::Result<Vec<Job>> {
     let owner_text = owner.to_string();
-    let now = rows::time(Timestamp::now());
     let mut claim = connection.prepare_cached(
-        "UPDATE requests SET status = 'PROCESSING', claim = claim + 1, owner = ?2, claimed_at = ?3
+        "UPDATE requests SET status = 'PROCESSING', claim = claim + 1, owner = ?2
          WHERE id = ?1 AND status = 'PENDING' AND mode = 'async'
          RETURNING claim, input_payload, result_payload, callback_url, attempts, next_attempt_at",
     )?;
     let mut jobs = Vec::with_capacity(ids.len());
     for &id in ids {
-        let mut claimed = claim.query(params![id.to_string(), owner_text, now])?;
+        let mut claimed = claim.query(params![id.to_string(), owner_text])?;
         let Some(row) = claimed.next()? else { continue };
         let job = read(row, id, owner);
         claimed.next()?; // an UPDATE takes effect when its last row has been read

@@ -48,7 +48,10 @@ pub(super) async fn open_writer(
                 unusable(&settings.path, format!("its folder can't be made: {error}"))
             })?;
         }
-        retry_while_busy(|| prepare_writer(&settings))
+        retry_while_busy(|| prepare_writer(&settings)).map_err(|error| match error {
+            StoreError::Sqlite(error) => unusable(&settings.path, error.to_string()),
+            named => named,
+        })
     });
     let (connection, id) = opened.await.map_err(|_| StoreError::Closed)??;
     Ok((connection.into(), id))
