@@ -23,11 +23,13 @@ begin() {
     shift
     : >"$work/pids"
     set -m
-    STORM_BIN=$work REDIS_SERVER=$work/redis REDIS_URL='' bash -c '
+    # Whoever runs this in the background may have SIGINT ignored, and the ignored can't be trapped.
+    # shellcheck disable=SC2016 # the inner shell expands them
+    STORM_BIN=$work REDIS_SERVER=$work/redis REDIS_URL='' env --default-signal=INT bash -c '
         source "$0/scripts/stack.sh"
         is_healthy() { '"$health"'; }
         STOP_SECONDS=2
-        stack_start
+        stack_start api worker
         stack_run "$@"' "$ROOT" "$@" >"$work/output" 2>&1 &
     run=$!
     set +m
