@@ -140,6 +140,7 @@ impl CallbackWorker {
         let tries = ExponentialBuilder::default().with_max_times(GIVING_BACK_TRIES);
         let given = (|| self.store.give_back_all(self.owner)).retry(tries).await;
         match given {
+            Ok(0) => {}
             Ok(jobs) => info!(jobs, "given back at the deadline"),
             Err(error) => error!(%error, "what still ran could not be given back"),
         }
