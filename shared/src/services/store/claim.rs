@@ -78,7 +78,7 @@ pub(super) fn claim_all(
         let mut claimed = claim.query(params![id.to_string(), owner_text])?;
         let Some(row) = claimed.next()? else { continue };
         let job = read(row, id, owner);
-        claimed.next()?; // an UPDATE takes effect when its last row has been read
+        claimed.next()?; // to its end: a statement that writes is not left half-way
         match job {
             Ok(job) => jobs.push(job),
             Err(error) => fail_invalid(connection, id, &error)?,
