@@ -97,6 +97,22 @@ async fn what_does_not_fit_into_the_write_queue_is_refused_and_the_rest_is_accep
 }
 
 #[tokio::test]
+async fn while_another_program_holds_the_database_the_answer_is_503_and_then_202_again() {
+    let server = Server::start(&[]).await;
+    let lock = server.database();
+    lock.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let refused = server.ask(post("/async", JOB)).await;
+    assert_eq!(refused.problem(), "503 database-unavailable");
+    assert!(refused.header("retry-after").is_some());
+    lock.execute_batch("ROLLBACK").unwrap();
+    assert_eq!(server.ask(post("/async", JOB)).await.status, 202);
+    let rows: u32 = lock
+        .query_row("SELECT count(*) FROM requests", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(rows, 1, "what was refused is not there");
+}
+
+#[tokio::test]
 async fn a_chunked_body_is_accepted() {
     let server = Server::start(&[]).await;
     let (head, tail) = JOB.split_at(7);
