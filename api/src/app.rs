@@ -22,10 +22,10 @@ pub struct App {
     pub settings: Settings,
     /// The truth about every request.
     pub store: Store,
-    /// Asked for its health only; the doorbell does the pushing.
-    pub queue: Queue,
-    /// Rings for accepted jobs.
-    pub doorbell: Doorbell,
+    /// Asked for its health only; the doorbell does the pushing. Nothing where there is no Redis.
+    pub queue: Option<Queue>,
+    /// Rings for accepted jobs, where there is a Redis to ring through.
+    pub doorbell: Option<Doorbell>,
     /// The threads behind `/sync`.
     pub pool: SyncPool,
     /// Sync requests under way. They outlive their clients until they are recorded.
@@ -39,8 +39,11 @@ impl App {
     /// One of them can't be had. Redis may be down: it is connected to when it is needed.
     pub async fn start(settings: Settings) -> Result<Arc<Self>, Error> {
         let store = Store::open(&settings.store).await?;
-        let queue = Queue::new(&settings.queue, store.id())?;
-        let doorbell = Doorbell::start(queue.clone());
+        let queue = settings.queue.as_ref();
+        let queue = queue
+            .map(|queue| Queue::new(queue, store.id()))
+            .transpose()?;
+        let doorbell = queue.clone().map(Doorbell::start);
         let pool = SyncPool::start(settings.api.sync_threads, settings.api.sync_queue)?;
         Ok(Arc::new(Self {
             settings,
@@ -76,7 +79,9 @@ impl App {
         let (store, doorbell) = (self.store.clone(), self.doorbell.clone());
         // The doorbell has rung its last when every handle is gone, and the app holds one.
         drop(self);
-        doorbell.close().await;
+        if let Some(doorbell) = doorbell {
+            doorbell.close().await;
+        }
         store.close().await;
     }
 }

@@ -12,7 +12,7 @@ async fn main() -> ExitCode {
     program::run(command, async |settings, shutdown| {
         let listener = server::bind("API_ADDR", settings.api.addr).await?;
         let database = settings.store.path.display();
-        info!(addr = %listener.local_addr()?, %database, queue = settings.queue.name, "starting");
+        info!(addr = %listener.local_addr()?, %database, queue = settings.queue_name(), "starting");
         Ok(storm_api::run(listener, settings, shutdown).await?)
     })
     .await

@@ -23,8 +23,8 @@ pub const MANUAL: &str = source::DEFAULTS;
 pub struct Settings {
     /// Where jobs are kept.
     pub store: StoreSettings,
-    /// Where workers are rung.
-    pub queue: QueueSettings,
+    /// Where workers are rung; nothing where `REDIS_URL` is `none`, and the table is only polled.
+    pub queue: Option<QueueSettings>,
     /// The bounds of every listener.
     pub http: HttpSettings,
     /// The API's own.
@@ -112,6 +112,12 @@ pub struct WorkerSettings {
     pub concurrency: usize,
     /// Jobs that wait for a retry at a time: `WORKER_WAITING`.
     pub waiting: usize,
+    /// How long a worker that is not heard of keeps its jobs: `WORKER_LEASE`.
+    pub lease: Duration,
+    /// Lost claims after which a job that took its worker down alone is given up: `MAX_CLAIMS`.
+    pub max_claims: u32,
+    /// How often the table is looked through where there is no queue: `POLL_INTERVAL`.
+    pub poll_interval: Duration,
 }
 
 /// The callback's settings.
@@ -126,6 +132,12 @@ pub struct CallbackSettings {
     /// More trusted roots: `CALLBACK_CA_FILE`.
     pub ca_file: Option<PathBuf>,
 }
+
+/// A shorter lease would be lost to an ordinary hiccup of the disk.
+const SHORTEST_LEASE: Duration = Duration::from_millis(500);
+
+/// Looking more often would be looking all the time.
+const SHORTEST_POLL: Duration = Duration::from_millis(1);
 
 impl Settings {
     /// Reads the defaults, the file that `STORM_CONFIG` names, and the environment.
@@ -149,6 +161,13 @@ impl Settings {
         Self::read(&Source::new(None, overrides)?)
     }
 
+    /// What the log calls the queue: its name, or `none`.
+    pub fn queue_name(&self) -> &str {
+        self.queue
+            .as_ref()
+            .map_or(NO_REDIS, |queue| queue.name.as_str())
+    }
+
     fn read(source: &Source) -> Result<Self, SettingError> {
         Ok(Self {
             store: StoreSettings::read(source)?,
@@ -167,6 +186,9 @@ impl Settings {
                 addr: source.address("worker_addr")?,
                 concurrency: source.number("worker_concurrency", 1..=1_000_000)?,
                 waiting: source.number("worker_waiting", 1..=10_000_000)?,
+                lease: source.duration_from("worker_lease", SHORTEST_LEASE)?,
+                max_claims: source.number("max_claims", 2..=100)?,
+                poll_interval: source.duration_from("poll_interval", SHORTEST_POLL)?,
             },
             callback: CallbackSettings::read(source)?,
             drain_timeout: source.duration("drain_timeout")?,
@@ -192,21 +214,27 @@ impl StoreSettings {
     }
 }
 
+/// The `REDIS_URL` that says that there is none.
+const NO_REDIS: &str = "none";
+
 impl QueueSettings {
-    fn read(source: &Source) -> Result<Self, SettingError> {
-        Ok(Self {
-            redis_url: source.parse_secret(
-                "redis_url",
-                "redis://[[user]:password@]host:port[/database]",
-                |url| url.into_connection_info().ok().map(|_| url.to_owned()),
-            )?,
+    /// The name and the length are checked also where they are not used.
+    fn read(source: &Source) -> Result<Option<Self>, SettingError> {
+        let redis_url = source.parse_secret(
+            "redis_url",
+            "redis://[[user]:password@]host:port[/database], or none",
+            |url| (url == NO_REDIS || url.into_connection_info().is_ok()).then(|| url.to_owned()),
+        )?;
+        let queue = Self {
+            redis_url,
             name: source.parse("queue_name", "a key of 1 to 200 characters", |name| {
                 (1..=200)
                     .contains(&name.chars().count())
                     .then(|| name.to_owned())
             })?,
             length: source.number("queue_length", 1..=100_000_000)?,
-        })
+        };
+        Ok(Some(queue).filter(|queue| queue.redis_url != NO_REDIS))
     }
 }
 
@@ -253,8 +281,9 @@ mod tests {
             settings.store.path.is_absolute() && settings.store.path.ends_with("data/storm.db")
         );
         assert_eq!(settings.store.synchronous, Synchronous::Full);
-        assert_eq!(settings.queue.redis_url, "redis://127.0.0.1:6379");
-        assert_eq!(settings.queue.name, "high_priority");
+        let queue = settings.queue.unwrap();
+        assert_eq!(queue.redis_url, "redis://127.0.0.1:6379");
+        assert_eq!(queue.name, "high_priority");
         assert_eq!(settings.api.addr.to_string(), "127.0.0.1:8000");
         assert_eq!(settings.worker.addr.to_string(), "127.0.0.1:9000");
         assert_eq!(
@@ -263,6 +292,9 @@ mod tests {
         );
         assert_eq!(settings.api.sync_timeout, Duration::from_secs(5));
         assert_eq!(settings.worker.concurrency, 10_000);
+        assert_eq!(settings.worker.lease, Duration::from_secs(15));
+        assert_eq!(settings.worker.max_claims, 5);
+        assert_eq!(settings.worker.poll_interval, Duration::from_millis(50));
         assert_eq!(settings.callback.timeout, Duration::from_secs(10));
         assert_eq!(
             settings.callback.retry_delays,
@@ -292,6 +324,17 @@ mod tests {
                 "0s",
                 "a duration above zero, up to 30d, such as 250ms, 10s or 5m",
             ),
+            (
+                "WORKER_LEASE",
+                "499ms",
+                "a duration from 500ms to 30d, such as 250ms, 10s or 5m",
+            ),
+            (
+                "POLL_INTERVAL",
+                "999us",
+                "a duration from 1ms to 30d, such as 250ms, 10s or 5m",
+            ),
+            ("MAX_CLAIMS", "1", "a whole number from 2 to 100"),
             ("DB_SYNCHRONOUS", "off", "full or normal"),
             (
                 "DB_URL",
@@ -339,6 +382,15 @@ mod tests {
             error.starts_with("REDIS_URL=(hidden): expected redis://"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn without_redis_there_is_no_queue_and_its_other_settings_are_still_checked() {
+        let settings = Settings::with([("REDIS_URL", "none")]).unwrap();
+        assert!(settings.queue.is_none());
+        assert_eq!(settings.queue_name(), "none");
+        let error = Settings::with([("REDIS_URL", "none"), ("QUEUE_LENGTH", "0")]).unwrap_err();
+        assert!(error.to_string().starts_with("QUEUE_LENGTH=0: "), "{error}");
     }
 
     #[test]

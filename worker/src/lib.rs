@@ -64,7 +64,10 @@ pub async fn run(
         ..settings.store.clone()
     };
     let store = Store::open(&relaxed).await?;
-    let queue = Queue::new(&settings.queue, store.id())?;
+    let queue = settings.queue.as_ref();
+    let queue = queue
+        .map(|queue| Queue::new(queue, store.id()))
+        .transpose()?;
     let callback = &settings.callback;
     let client = CallbackClient::new(
         callback.policy.clone(),
@@ -96,10 +99,10 @@ pub async fn run(
         worker.drained(),
     ));
     let mut loops = JoinSet::new();
-    loops.spawn(intake::from_doorbell(
-        worker.clone(),
-        Inbox::new(queue, owner.to_string()),
-    ));
+    if let Some(queue) = queue {
+        let inbox = Inbox::new(queue, owner.to_string());
+        loops.spawn(intake::from_doorbell(worker.clone(), inbox));
+    }
     loops.spawn(intake::from_table(worker.clone()));
 
     let ended = loops.join_next().await;

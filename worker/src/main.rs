@@ -13,7 +13,7 @@ async fn main() -> ExitCode {
     program::run(command, async |settings, shutdown| {
         let listener = server::bind("WORKER_ADDR", settings.worker.addr).await?;
         let database = settings.store.path.display();
-        info!(addr = %listener.local_addr()?, %database, queue = settings.queue.name, "starting");
+        info!(addr = %listener.local_addr()?, %database, queue = settings.queue_name(), "starting");
         let resolver = Arc::new(SystemResolver::new());
         Ok(storm_worker::run(listener, settings, resolver, shutdown).await?)
     })

@@ -19,13 +19,13 @@ const PROMETHEUS_TEXT: &str = "application/openmetrics-text; version=1.0.0; char
 /// Answers on `listener` until `shutdown`.
 pub async fn serve(
     listener: TcpListener,
-    (store, queue, metrics): (Store, Queue, Metrics),
+    (store, queue, metrics): (Store, Option<Queue>, Metrics),
     limits: server::Limits,
     shutdown: impl Future<Output = ()>,
 ) {
     let health = warp::path!("healthz").and(warp::get()).then(move || {
         let (store, queue) = (store.clone(), queue.clone());
-        async move { answer_health(&Health::check(&store, &queue).await) }
+        async move { answer_health(&Health::check(&store, queue.as_ref()).await) }
     });
     let scrape = warp::path!("metrics").and(warp::get()).map(move || {
         warp::reply::with_header(metrics.render(), header::CONTENT_TYPE, PROMETHEUS_TEXT)

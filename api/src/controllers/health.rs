@@ -9,5 +9,5 @@ use crate::{app::App, reply};
 
 /// Asks both.
 pub async fn check(app: Arc<App>) -> Response {
-    reply::health(&Health::check(&app.store, &app.queue).await)
+    reply::health(&Health::check(&app.store, app.queue.as_ref()).await)
 }

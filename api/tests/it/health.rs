@@ -2,7 +2,11 @@
 
 use serde_json::json;
 
-use crate::{client::bare, redis_server::RedisServer, server::Server};
+use crate::{
+    client::{bare, post},
+    redis_server::RedisServer,
+    server::Server,
+};
 
 #[tokio::test]
 async fn all_is_well_when_both_answer() {
@@ -13,6 +17,19 @@ async fn all_is_well_when_both_answer() {
     assert_eq!(
         answer.json(),
         json!({"status": "ok", "database": "ok", "redis": "ok"})
+    );
+}
+
+#[tokio::test]
+async fn where_there_is_to_be_no_redis_none_is_missed() {
+    let server = Server::start(&[("REDIS_URL", "none")]).await;
+    let job = r#"{"records": 10, "report_name": "Q1_Finance"}"#;
+    assert_eq!(server.ask(post("/async", job)).await.status, 202);
+    let answer = server.ask(bare("GET", "/healthz")).await;
+    assert_eq!(answer.status, 200);
+    assert_eq!(
+        answer.json(),
+        json!({"status": "ok", "database": "ok", "redis": "none"})
     );
 }
 

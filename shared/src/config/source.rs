@@ -8,6 +8,7 @@ use std::{
     net::SocketAddr,
     ops::RangeInclusive,
     path::{Path, PathBuf},
+    str::FromStr,
     time::Duration,
 };
 
@@ -155,11 +156,11 @@ impl Source {
         parse(&value).map_err(|error| refused(key, value, error.to_string()))
     }
 
-    pub(super) fn number(
+    pub(super) fn number<T: FromStr + PartialOrd + Display>(
         &self,
         key: &str,
-        bounds: RangeInclusive<usize>,
-    ) -> Result<usize, SettingError> {
+        bounds: RangeInclusive<T>,
+    ) -> Result<T, SettingError> {
         let accepted = format!("a whole number from {} to {}", bounds.start(), bounds.end());
         self.parse(key, accepted, |text| {
             text.parse().ok().filter(|n| bounds.contains(n))
@@ -178,6 +179,21 @@ impl Source {
             "a duration above zero, up to 30d, such as 250ms, 10s or 5m",
             in_bounds,
         )
+    }
+
+    /// A duration that is of no use below `shortest`.
+    pub(super) fn duration_from(
+        &self,
+        key: &str,
+        shortest: Duration,
+    ) -> Result<Duration, SettingError> {
+        let accepted = format!(
+            "a duration from {} to 30d, such as 250ms, 10s or 5m",
+            humantime::format_duration(shortest)
+        );
+        self.parse(key, accepted, |text| {
+            in_bounds(text).filter(|duration| *duration >= shortest)
+        })
     }
 
     /// Durations between commas; none at all in an empty text.

@@ -1,8 +1,8 @@
 //! Whether the database and Redis answer: what `/healthz` says of both services.
 
-use std::{fmt::Display, time::Duration};
+use std::{borrow::Cow, fmt::Display, time::Duration};
 
-use serde::Serialize;
+use serde::{Serialize, Serializer, ser::SerializeMap as _};
 use tracing::debug;
 
 use super::{queue::Queue, store::Store};
@@ -10,48 +10,88 @@ use super::{queue::Queue, store::Store};
 /// How long each check may take.
 const DEADLINE: Duration = Duration::from_secs(1);
 
-/// The body of `/healthz`: `ok`, or what is wrong with each.
-#[derive(Clone, Debug, Serialize)]
+/// The body of `/healthz`: `status`, and then what each check found, under its name.
+#[derive(Clone, Debug)]
 pub struct Health {
-    status: &'static str,
-    database: String,
-    redis: String,
+    checks: Vec<(&'static str, Verdict)>,
+}
+
+/// What a check found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// All is well.
+    Ok,
+    /// There is no such thing here, and none is needed.
+    None,
+    /// What is wrong, in a few words.
+    Failing(Cow<'static, str>),
 }
 
 impl Health {
-    /// Asks both at the same time.
-    pub async fn check(store: &Store, queue: &Queue) -> Self {
-        let (database, redis) = tokio::join!(
-            verdict("database", store.check()),
-            verdict("redis", queue.check())
-        );
-        let ok = database == OK && redis == OK;
+    /// Asks both at the same time. Where there is no queue, Redis is `none`, which is well.
+    pub async fn check(store: &Store, queue: Option<&Queue>) -> Self {
+        let redis = async {
+            match queue {
+                Some(queue) => verdict("redis", queue.check()).await,
+                None => Verdict::None,
+            }
+        };
+        let (database, redis) = tokio::join!(verdict("database", store.check()), redis);
         Self {
-            status: if ok { OK } else { "unavailable" },
-            database,
-            redis,
+            checks: vec![("database", database), ("redis", redis)],
         }
     }
 
-    /// Whether both answered: 200 or 503.
+    /// The same with one more check, which has been made elsewhere.
+    pub fn with(mut self, name: &'static str, verdict: Verdict) -> Self {
+        self.checks.push((name, verdict));
+        self
+    }
+
+    /// Whether all is well: 200 or 503.
     pub fn is_ok(&self) -> bool {
-        self.status == OK
+        !self.checks.iter().any(|(_, verdict)| verdict.is_failing())
+    }
+}
+
+impl Serialize for Health {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(1 + self.checks.len()))?;
+        map.serialize_entry("status", if self.is_ok() { OK } else { "unavailable" })?;
+        for (name, verdict) in &self.checks {
+            map.serialize_entry(name, verdict.as_str())?;
+        }
+        map.end()
     }
 }
 
 const OK: &str = "ok";
 
+impl Verdict {
+    fn is_failing(&self) -> bool {
+        matches!(self, Self::Failing(_))
+    }
+
+    fn as_str(&self) -> &str {
+        match self {
+            Self::Ok => OK,
+            Self::None => "none",
+            Self::Failing(what) => what,
+        }
+    }
+}
+
 /// The error itself is for the log: it can name paths and addresses.
 async fn verdict<E: Display>(
     what: &'static str,
     check: impl Future<Output = Result<(), E>>,
-) -> String {
+) -> Verdict {
     match tokio::time::timeout(DEADLINE, check).await {
-        Ok(Ok(())) => OK.to_owned(),
+        Ok(Ok(())) => Verdict::Ok,
         Ok(Err(error)) => {
             debug!(what, %error, "a health check failed");
-            "unreachable".to_owned()
+            Verdict::Failing("unreachable".into())
         }
-        Err(_) => format!("no answer within {} s", DEADLINE.as_secs()),
+        Err(_) => Verdict::Failing(format!("no answer within {} s", DEADLINE.as_secs()).into()),
     }
 }

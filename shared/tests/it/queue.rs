@@ -13,7 +13,7 @@ use crate::redis_server::RedisServer;
 const KEY: &str = "high_priority";
 
 fn settings(url: &str) -> QueueSettings {
-    Settings::with([("REDIS_URL", url)]).unwrap().queue
+    Settings::with([("REDIS_URL", url)]).unwrap().queue.unwrap()
 }
 
 fn queue(redis: &RedisServer, store: &str) -> Queue {

@@ -82,6 +82,12 @@ impl Stack {
         id
     }
 
+    /// A bell of the API's kind.
+    fn doorbell(&self) -> Doorbell {
+        let queue = self.settings.queue.as_ref().unwrap();
+        Doorbell::start(Queue::new(queue, self.store.id()).unwrap())
+    }
+
     async fn find(&self, id: RequestId) -> Request {
         self.store.find(id).await.unwrap().unwrap()
     }
@@ -162,7 +168,7 @@ async fn a_ring_starts_a_job_once_however_often_it_rings() {
     let mut receiver = Receiver::answering(|_, _| 200).await;
     let folder = Arc::new(TempDir::new().unwrap());
     let stack = Stack::start(folder, &redis.url(), &[]).await;
-    let bell = Doorbell::start(Queue::new(&stack.settings.queue, stack.store.id()).unwrap());
+    let bell = stack.doorbell();
     let id = stack.accept(1, Some(receiver.url())).await;
     for _ in 0..50 {
         bell.ring(id);
@@ -339,7 +345,7 @@ async fn two_workers_on_one_store_deliver_every_job_once() {
     let folder = Arc::new(TempDir::new().unwrap());
     let one = Stack::start(folder.clone(), &redis.url(), &[]).await;
     let two = Stack::start(folder, &redis.url(), &[]).await;
-    let bell = Doorbell::start(Queue::new(&one.settings.queue, one.store.id()).unwrap());
+    let bell = one.doorbell();
     let accepting = (0..JOBS).map(|nth| {
         let (one, bell, url) = (&one, &bell, receiver.url());
         async move {
