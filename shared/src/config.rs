@@ -109,9 +109,7 @@ pub struct WorkerSettings {
     /// Where it answers `/healthz` and `/metrics`: `WORKER_ADDR`.
     pub addr: SocketAddr,
     /// Jobs that run at a time: `WORKER_CONCURRENCY`.
-    pub concurrency: usize,
-    /// Jobs that wait for a retry at a time: `WORKER_WAITING`.
-    pub waiting: usize,
+    pub concurrency: u32,
     /// How long a worker that is not heard of keeps its jobs: `WORKER_LEASE`.
     pub lease: Duration,
     /// Lost claims after which a job that took its worker down alone is given up: `MAX_CLAIMS`.
@@ -185,7 +183,6 @@ impl Settings {
             worker: WorkerSettings {
                 addr: source.address("worker_addr")?,
                 concurrency: source.number("worker_concurrency", 1..=1_000_000)?,
-                waiting: source.number("worker_waiting", 1..=10_000_000)?,
                 lease: source.duration_from("worker_lease", SHORTEST_LEASE)?,
                 max_claims: source.number("max_claims", 2..=100)?,
                 poll_interval: source.duration_from("poll_interval", SHORTEST_POLL)?,

@@ -1,6 +1,7 @@
 //! The words of the domain. Each is checked where it is made, and nowhere again.
 
 mod callback_url;
+mod event;
 mod failure;
 mod report_spec;
 mod request;
@@ -8,6 +9,7 @@ mod request_id;
 mod status;
 
 pub use callback_url::{CallbackUrl, CallbackUrlError};
+pub use event::{Event, EventKind};
 pub use failure::{Failure, FailureReason};
 pub use report_spec::{
     Records, RecordsError, ReportName, ReportNameError, ReportSpec, WAIT_PER_RECORD,

@@ -16,7 +16,7 @@ use storm_shared::{
     server,
     services::{
         queue::{Inbox, Queue, QueueError},
-        store::{OwnerId, Store, StoreError},
+        store::{Store, StoreError},
     },
 };
 use thiserror::Error;
@@ -26,7 +26,11 @@ use tracing::info;
 
 use delivery::{CallbackClient, ClientError, Resolve};
 use metrics::Metrics;
-use workers::{CallbackWorker, Drain, intake};
+use monitor::Vitals;
+use workers::{
+    CallbackWorker, Drain, Lease,
+    intake::{self, Rounds},
+};
 
 /// Why the worker did not start, or had to stop.
 #[derive(Debug, Error)]
@@ -75,22 +79,43 @@ pub async fn run(
         callback.timeout,
         callback.ca_file.as_deref(),
     )?;
-    let owner = OwnerId::generate();
     let metrics = Metrics::new();
-    let drain = Drain::new(shutdown.clone(), settings.drain_timeout);
+    let lease = Lease::take(
+        store.clone(),
+        settings.worker.lease,
+        settings.worker.max_claims,
+        metrics.clone(),
+    )
+    .await?;
+    let owner = lease.term().owner;
     let worker = CallbackWorker::new(
         store.clone(),
         Arc::new(client),
-        owner,
+        lease.clone(),
         &settings,
         metrics.clone(),
-        drain,
+        Drain::new(shutdown.clone(), settings.drain_timeout),
     );
     info!(%owner, store = store.id(), "working");
 
+    let mut vitals = Vitals::of(lease.clone());
+    let mut loops = JoinSet::new();
+    let rounds = match &queue {
+        Some(queue) => {
+            let inbox = Inbox::new(queue.clone(), owner.to_string());
+            let pulse = vitals.new_pulse();
+            loops.spawn(intake::from_doorbell(worker.clone(), inbox, pulse));
+            Rounds::BESIDE_DOORBELL
+        }
+        None => Rounds::alone(settings.worker.poll_interval),
+    };
+    let pulse = vitals.new_pulse();
+    loops.spawn(intake::from_table(worker.clone(), rounds, pulse));
+    let given_up = CancellationToken::new();
+    let mut heartbeat = tokio::spawn(lease.keep(given_up.clone()));
     let monitor = tokio::spawn(monitor::serve(
         listener,
-        (store.clone(), queue.clone(), metrics),
+        (store.clone(), queue, metrics, vitals),
         server::Limits {
             connections: settings.http.connections,
             header_timeout: settings.http.timeout,
@@ -98,22 +123,20 @@ pub async fn run(
         },
         worker.drained(),
     ));
-    let mut loops = JoinSet::new();
-    if let Some(queue) = queue {
-        let inbox = Inbox::new(queue, owner.to_string());
-        loops.spawn(intake::from_doorbell(worker.clone(), inbox));
-    }
-    loops.spawn(intake::from_table(worker.clone()));
 
-    let ended = loops.join_next().await;
-    let told = shutdown.is_cancelled();
+    let in_order = tokio::select! {
+        ended = loops.join_next() => matches!(ended, Some(Ok(()))) && shutdown.is_cancelled(),
+        _ = &mut heartbeat => false,
+    };
     shutdown.cancel();
     loops.join_all().await;
     worker.drain().await;
+    given_up.cancel();
+    let _ = heartbeat.await; // a panic in it was reported where it happened
     let _ = monitor.await; // it holds nothing that could be lost
     store.close().await;
     info!("stopped");
-    if told && matches!(ended, Some(Ok(()))) {
+    if in_order {
         Ok(())
     } else {
         Err(Error::LoopEnded)

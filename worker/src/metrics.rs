@@ -7,7 +7,10 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
-use storm_shared::services::store::Outcome;
+use storm_shared::{
+    models::FailureReason,
+    services::store::{Expired, Outcome},
+};
 
 use crate::workers::Source;
 
@@ -20,7 +23,8 @@ pub struct Metrics {
     attempts: Family<AttemptLabel, Counter>,
     lost_claims: Counter,
     jobs: Gauge,
-    waiting: Gauge,
+    expired: Counter,
+    returned: Counter,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -61,7 +65,8 @@ impl Metrics {
             attempts: Family::default(),
             lost_claims: Counter::default(),
             jobs: Gauge::default(),
-            waiting: Gauge::default(),
+            expired: Counter::default(),
+            returned: Counter::default(),
         };
         metrics.registry = Arc::new(metrics.registered());
         metrics
@@ -84,10 +89,11 @@ impl Metrics {
         Counted(self.jobs.clone())
     }
 
-    /// A job waits from now on for its next attempt.
-    pub fn begin_waiting(&self) -> Counted {
-        self.waiting.inc();
-        Counted(self.waiting.clone())
+    /// Another worker was declared dead, and its jobs were taken from it.
+    pub fn expired(&self, expired: &Expired) {
+        self.expired.inc();
+        self.returned.inc_by(expired.returned as u64);
+        self.ended_as(FailureReason::Poison.as_str(), expired.condemned);
     }
 
     /// A callback attempt ended: with 2xx, or with an error of that class.
@@ -105,7 +111,13 @@ impl Metrics {
             Outcome::Completed => "completed",
             Outcome::Failed(failure) => failure.reason.as_str(),
         };
-        self.ended.get_or_create(&OutcomeLabel { outcome }).inc();
+        self.ended_as(outcome, 1);
+    }
+
+    fn ended_as(&self, outcome: &'static str, jobs: usize) {
+        self.ended
+            .get_or_create(&OutcomeLabel { outcome })
+            .inc_by(jobs as u64);
     }
 
     /// A job was lost to another worker.
@@ -140,15 +152,16 @@ impl Metrics {
             self.lost_claims.clone(),
         );
         registry.register(
-            "jobs",
-            "Jobs held now, running or waiting",
-            self.jobs.clone(),
+            "expired_workers",
+            "Other workers that this one declared dead",
+            self.expired.clone(),
         );
         registry.register(
-            "waiting_jobs",
-            "Jobs that wait for their next attempt",
-            self.waiting.clone(),
+            "returned_jobs",
+            "Their jobs, which any worker can claim again",
+            self.returned.clone(),
         );
+        registry.register("jobs", "Jobs held now", self.jobs.clone());
         registry
     }
 }

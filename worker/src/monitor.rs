@@ -1,9 +1,15 @@
 //! The worker's own listener: `/healthz` and `/metrics`.
 
+use std::{sync::Arc, time::Duration};
+
 use hyper_util::service::TowerToHyperService;
 use storm_shared::{
     server,
-    services::{health::Health, queue::Queue, store::Store},
+    services::{
+        health::{Health, Verdict},
+        queue::Queue,
+        store::Store,
+    },
 };
 use tokio::net::TcpListener;
 use warp::{
@@ -11,21 +17,76 @@ use warp::{
     http::{StatusCode, header},
 };
 
-use crate::metrics::Metrics;
+use crate::{
+    metrics::Metrics,
+    workers::{Lease, Pulse},
+};
+
+/// A loop that has not come round for so long has stopped. One that waits for a Redis that is down
+/// comes round more often.
+const STOPPED: Duration = Duration::from_secs(20);
 
 /// What the text format of Prometheus is called on the wire.
 const PROMETHEUS_TEXT: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
+/// By what a worker is seen to be alive, idle or not.
+#[derive(Clone)]
+pub struct Vitals {
+    lease: Arc<Lease>,
+    pulses: Vec<Pulse>,
+}
+
+impl Vitals {
+    /// Those of the worker that has this lease.
+    pub fn of(lease: Arc<Lease>) -> Self {
+        Self {
+            lease,
+            pulses: Vec::new(),
+        }
+    }
+
+    /// The pulse of one more loop that takes jobs on.
+    pub fn new_pulse(&mut self) -> Pulse {
+        let pulse = Pulse::begin();
+        self.pulses.push(pulse.clone());
+        pulse
+    }
+
+    fn claims(&self) -> Verdict {
+        let silence = self.pulses.iter().map(Pulse::silence).max();
+        silent_for(silence.unwrap_or_default(), STOPPED)
+    }
+
+    fn heartbeat(&self) -> Verdict {
+        silent_for(self.lease.age(), self.lease.length())
+    }
+}
+
+fn silent_for(time: Duration, limit: Duration) -> Verdict {
+    if time < limit {
+        Verdict::Ok
+    } else {
+        Verdict::Failing(format!("silent for {} s", time.as_secs()).into())
+    }
+}
+
 /// Answers on `listener` until `shutdown`.
 pub async fn serve(
     listener: TcpListener,
-    (store, queue, metrics): (Store, Option<Queue>, Metrics),
+    (store, queue, metrics, vitals): (Store, Option<Queue>, Metrics, Vitals),
     limits: server::Limits,
     shutdown: impl Future<Output = ()>,
 ) {
     let health = warp::path!("healthz").and(warp::get()).then(move || {
-        let (store, queue) = (store.clone(), queue.clone());
-        async move { answer_health(&Health::check(&store, queue.as_ref()).await) }
+        let (store, queue, vitals) = (store.clone(), queue.clone(), vitals.clone());
+        async move {
+            let health = Health::check(&store, queue.as_ref()).await;
+            answer_health(
+                &health
+                    .with("claims", vitals.claims())
+                    .with("heartbeat", vitals.heartbeat()),
+            )
+        }
     });
     let scrape = warp::path!("metrics").and(warp::get()).map(move || {
         warp::reply::with_header(metrics.render(), header::CONTENT_TYPE, PROMETHEUS_TEXT)

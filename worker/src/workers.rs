@@ -1,12 +1,16 @@
-//! The line of one job, and the loops that feed it.
+//! The line of one job, the loops that feed it, and the lease by which a worker holds its jobs.
 
 mod callback_body;
 mod callback_worker;
+mod deliver;
 mod drain;
 pub mod intake;
-mod retries;
+mod lease;
+mod pulse;
 mod slots;
 
 pub use callback_worker::{CallbackWorker, Source};
+pub use deliver::Attempt;
 pub use drain::Drain;
-pub use retries::Attempt;
+pub use lease::{Lease, Term};
+pub use pulse::Pulse;

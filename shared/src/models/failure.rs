@@ -39,19 +39,22 @@ pub enum FailureReason {
     ShutDown,
     /// A fault of the service itself; its log says which.
     InternalError,
+    /// `MAX_CLAIMS` of its workers died with it, the last one while it ran nothing else.
+    Poison,
     /// The row doesn't hold what the API writes: somebody else changed it.
     InvalidRow,
 }
 
 impl FailureReason {
     /// Every reason.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::SyncTimeout,
         Self::ClientGone,
         Self::CallbackRefused,
         Self::CallbackFailed,
         Self::ShutDown,
         Self::InternalError,
+        Self::Poison,
         Self::InvalidRow,
     ];
 
@@ -64,6 +67,7 @@ impl FailureReason {
             Self::CallbackFailed => "callback_failed",
             Self::ShutDown => "shut_down",
             Self::InternalError => "internal_error",
+            Self::Poison => "poison",
             Self::InvalidRow => "invalid_row",
         }
     }

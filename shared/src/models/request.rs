@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{Failure, RequestId, Status};
+use super::{Event, Failure, RequestId, Status};
 
 /// How the work was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -68,8 +68,12 @@ pub struct Request {
     pub failure: Option<Failure>,
     /// How often it was claimed by a worker.
     pub claims: u32,
+    /// How many of these claims were lost because their worker died.
+    pub lost_claims: u32,
     /// Callback attempts whose outcome is known.
     pub attempts: u32,
-    /// When the next one is due, while it waits for that.
+    /// While it waits: from when on a worker may take it up again.
     pub next_attempt_at: Option<String>,
+    /// What went wrong with it on its way, in order.
+    pub events: Vec<Event>,
 }

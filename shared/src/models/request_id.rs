@@ -1,6 +1,6 @@
 //! The identity of one request, which carries the moment of its acceptance.
 
-use std::{fmt, str::FromStr, time::SystemTime};
+use std::{fmt, str::FromStr};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -31,11 +31,8 @@ impl RequestId {
     /// The smallest id that any request accepted at `moment` or later can have.
     ///
     /// Every id below it belongs to a request accepted before.
-    pub fn floor(moment: SystemTime) -> Self {
-        let millis = moment
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .map_or(0, |since| since.as_millis());
-        let millis = u64::try_from(millis).unwrap_or(u64::MAX);
+    pub fn floor(moment: Timestamp) -> Self {
+        let millis = u64::try_from(moment.as_millisecond()).unwrap_or(0);
         Self(uuid::Builder::from_unix_timestamp_millis(millis, &[0; 10]).into_uuid())
     }
 }
@@ -57,15 +54,17 @@ impl FromStr for RequestId {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, SystemTime};
+    use std::time::Duration;
+
+    use jiff::Timestamp;
 
     use super::RequestId;
 
     #[test]
     fn an_id_lies_between_the_floors_around_its_making() {
-        let before = RequestId::floor(SystemTime::now());
+        let before = RequestId::floor(Timestamp::now());
         let id = RequestId::generate();
-        let after = RequestId::floor(SystemTime::now() + Duration::from_millis(2));
+        let after = RequestId::floor(Timestamp::now() + Duration::from_millis(2));
         assert!(before <= id && id < after, "{before} <= {id} < {after}");
     }
 
@@ -78,7 +77,7 @@ mod tests {
 
     #[test]
     fn an_id_carries_the_moment_of_its_making() {
-        let at = SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_123);
+        let at = Timestamp::from_millisecond(1_700_000_000_123).unwrap();
         assert_eq!(
             format!("{:.3}", RequestId::floor(at).created_at()),
             "2023-11-14T22:13:20.123Z"

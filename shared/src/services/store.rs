@@ -7,25 +7,30 @@
 mod claim;
 mod connection;
 mod error;
+mod events;
+mod lease;
 mod readers;
 mod rows;
 mod schema;
+mod waiting;
 mod writer;
 
-use std::{sync::Arc, time::SystemTime};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use rusqlite::params;
 
 use crate::{
     config::StoreSettings,
-    models::{Failure, Mode, ReportSpec, Request, RequestId, Status},
+    models::{EventKind, Failure, FailureReason, Mode, ReportSpec, Request, RequestId, Status},
     services::report::Report,
 };
 
-pub use claim::{Claim, Job, OwnerId};
+pub use claim::{Candidate, Claim, Job, OwnerId};
 pub use error::StoreError;
+pub use lease::{Expired, Heartbeat};
 use readers::Readers;
+pub use waiting::{Look, Waiting};
 use writer::Writer;
 
 /// A handle to the store; clones share it.
@@ -137,40 +142,38 @@ impl Store {
             .await
     }
 
-    /// Claims those of `ids` that are still `PENDING`, in one transaction; the others are somebody
-    /// else's, over, or no rows of this store, and left out.
+    /// Claims those of `candidates` that are still as they were seen, in one transaction; the others
+    /// are somebody else's, over, or no rows of this store, and left out.
     ///
     /// # Errors
-    /// The write failed, and nothing was claimed.
-    pub async fn claim(&self, owner: OwnerId, ids: Vec<RequestId>) -> Result<Vec<Job>, StoreError> {
+    /// [`StoreError::LeaseLost`] where `owner` has no lease; or the write failed, and nothing was
+    /// claimed.
+    pub async fn claim(
+        &self,
+        owner: OwnerId,
+        candidates: Vec<Candidate>,
+    ) -> Result<Vec<Job>, StoreError> {
         self.shared
             .writer
-            .write(move |tx| claim::claim_all(tx, owner, &ids))
-            .await
+            .write(move |tx| {
+                if lease::is_held(tx, owner)? {
+                    claim::claim_all(tx, owner, &candidates).map(Some)
+                } else {
+                    Ok(None)
+                }
+            })
+            .await?
+            .ok_or(StoreError::LeaseLost)
     }
 
-    /// Up to `limit` jobs that are `PENDING` and were accepted before `moment`, oldest first.
+    /// The jobs that may be claimed now, and when the next one may.
     ///
     /// # Errors
     /// The read failed.
-    pub async fn pending_before(
-        &self,
-        moment: SystemTime,
-        limit: usize,
-    ) -> Result<Vec<RequestId>, StoreError> {
-        let floor = RequestId::floor(moment).to_string();
+    pub async fn waiting(&self, look: Look) -> Result<Waiting, StoreError> {
         self.shared
             .readers
-            .read(move |db| {
-                db.prepare_cached(
-                    "SELECT id FROM requests WHERE status = 'PENDING' AND mode = 'async' AND id < ?1
-                     ORDER BY id LIMIT ?2",
-                )?
-                .query_map(params![floor, rows::integer(limit)], |row| {
-                    rows::parsed(row, 0)
-                })?
-                .collect()
-            })
+            .read(move |db| waiting::look(db, look, Timestamp::now()))
             .await
     }
 
@@ -196,10 +199,11 @@ impl Store {
         .await
     }
 
-    /// Notes that an attempt failed and that the next one is due at `next_attempt_at`.
+    /// Lets go of a job whose attempt failed, until the next one is due at `next_attempt_at`: it is
+    /// `PENDING`, and waits in the table alone.
     ///
-    /// `attempts` counts the attempts whose outcome is known, this one included. The report is stored
-    /// with it, unless it has been.
+    /// `attempts` counts the attempts whose outcome is known, this one included; `error` says what
+    /// went wrong with it. The report is stored with it, unless it has been.
     ///
     /// # Errors
     /// [`StoreError::ClaimLost`], or the write failed.
@@ -208,23 +212,29 @@ impl Store {
         claim: Claim,
         report: &Report,
         attempts: u32,
+        error: &'static str,
         next_attempt_at: Timestamp,
     ) -> Result<(), StoreError> {
         let result = rows::to_json(report);
         self.write_claimed(claim, move |tx, claim| {
-            tx.prepare_cached(
-                "UPDATE requests SET attempts = ?4, next_attempt_at = ?5,
-                     result_payload = coalesce(result_payload, ?6)
-                 WHERE id = ?1 AND owner = ?2 AND claim = ?3 AND status = 'PROCESSING'",
-            )?
-            .execute(params![
-                claim.id.to_string(),
-                claim.owner,
-                claim.number,
-                attempts,
-                rows::time(next_attempt_at),
-                result,
-            ])
+            let rows = tx
+                .prepare_cached(
+                    "UPDATE requests SET status = 'PENDING', owner = NULL, attempts = ?4,
+                         next_attempt_at = ?5, result_payload = coalesce(result_payload, ?6)
+                     WHERE id = ?1 AND owner = ?2 AND claim = ?3 AND status = 'PROCESSING'",
+                )?
+                .execute(params![
+                    claim.id.to_string(),
+                    claim.owner,
+                    claim.number,
+                    attempts,
+                    rows::time(next_attempt_at),
+                    result,
+                ])?;
+            if rows > 0 {
+                events::record(tx, claim, EventKind::AttemptFailed, Some(error))?;
+            }
+            Ok(rows)
         })
         .await
     }
@@ -246,57 +256,87 @@ impl Store {
             Outcome::Failed(failure) => (Status::Failed, Some(failure)),
         };
         self.write_claimed(claim, move |tx, claim| {
-            tx.prepare_cached(
-                "UPDATE requests SET status = ?4, attempts = max(attempts, ?5), next_attempt_at = NULL,
-                     completed_at = ?6, failure_reason = ?7, failure_detail = ?8,
-                     result_payload = coalesce(result_payload, ?9)
-                 WHERE id = ?1 AND owner = ?2 AND claim = ?3 AND status = 'PROCESSING'",
-            )?
-            .execute(params![
-                claim.id.to_string(),
-                claim.owner,
-                claim.number,
-                status.as_str(),
-                attempts,
-                rows::time(Timestamp::now()),
-                failure.as_ref().map(|failure| failure.reason.as_str()),
-                failure.as_ref().map(|failure| failure.detail.as_str()),
-                result,
-            ])
+            let rows = tx
+                .prepare_cached(
+                    "UPDATE requests SET status = ?4, attempts = max(attempts, ?5),
+                         completed_at = ?6, failure_reason = ?7, failure_detail = ?8,
+                         result_payload = coalesce(result_payload, ?9)
+                     WHERE id = ?1 AND owner = ?2 AND claim = ?3 AND status = 'PROCESSING'",
+                )?
+                .execute(params![
+                    claim.id.to_string(),
+                    claim.owner,
+                    claim.number,
+                    status.as_str(),
+                    attempts,
+                    rows::time(Timestamp::now()),
+                    failure.as_ref().map(|failure| failure.reason.as_str()),
+                    failure.as_ref().map(|failure| failure.detail.as_str()),
+                    result,
+                ])?;
+            if rows > 0
+                && let Some(Failure {
+                    reason: FailureReason::CallbackFailed,
+                    detail,
+                }) = &failure
+            {
+                events::record(tx, claim, EventKind::AttemptFailed, Some(detail))?;
+            }
+            Ok(rows)
         })
         .await
     }
 
-    /// Gives a job back unfinished: it is `PENDING` again, with all that is stored of it.
-    ///
-    /// # Errors
-    /// [`StoreError::ClaimLost`], or the write failed.
-    pub async fn give_back(&self, claim: Claim) -> Result<(), StoreError> {
-        self.write_claimed(claim, move |tx, claim| {
-            tx.prepare_cached(
-                "UPDATE requests SET status = 'PENDING', owner = NULL
-                 WHERE id = ?1 AND owner = ?2 AND claim = ?3 AND status = 'PROCESSING'",
-            )?
-            .execute(params![claim.id.to_string(), claim.owner, claim.number])
-        })
-        .await
-    }
-
-    /// Gives back every job that `owner` holds. It must not be working on any of them any more.
-    /// Returns how many there were.
+    /// Enters `owner` among the workers: from here on it can claim jobs, as long as it renews.
     ///
     /// # Errors
     /// The write failed.
-    pub async fn give_back_all(&self, owner: OwnerId) -> Result<usize, StoreError> {
+    pub async fn register(&self, owner: OwnerId) -> Result<(), StoreError> {
         self.shared
             .writer
-            .write(move |tx| {
-                tx.prepare_cached(
-                    "UPDATE requests SET status = 'PENDING', owner = NULL
-                     WHERE status = 'PROCESSING' AND owner = ?1",
-                )?
-                .execute([owner])
-            })
+            .write(move |tx| lease::register(tx, owner))
+            .await
+    }
+
+    /// Renews the lease of `owner`, and tells who else has one.
+    ///
+    /// # Errors
+    /// [`StoreError::LeaseLost`] where it was declared dead, and its jobs are others' now; or the
+    /// write failed.
+    pub async fn renew(&self, owner: OwnerId) -> Result<Vec<Heartbeat>, StoreError> {
+        self.shared
+            .writer
+            .write(move |tx| lease::renew(tx, owner))
+            .await?
+            .ok_or(StoreError::LeaseLost)
+    }
+
+    /// Declares a worker dead that has not renewed since it was `seen`, and makes its jobs `PENDING`
+    /// again; a job that it held alone and that has lost `max_claims` (at least 2) claims by now is
+    /// `FAILED`. None, if the worker has renewed, or somebody else was quicker.
+    ///
+    /// # Errors
+    /// The write failed.
+    pub async fn expire(
+        &self,
+        seen: Heartbeat,
+        max_claims: u32,
+    ) -> Result<Option<Expired>, StoreError> {
+        self.shared
+            .writer
+            .write(move |tx| lease::expire(tx, &seen, max_claims))
+            .await
+    }
+
+    /// Gives back every job that `owner` holds, and its lease. It must not be working on any of them
+    /// any more. Returns how many there were.
+    ///
+    /// # Errors
+    /// The write failed.
+    pub async fn resign(&self, owner: OwnerId) -> Result<usize, StoreError> {
+        self.shared
+            .writer
+            .write(move |tx| lease::resign(tx, owner))
             .await
     }
 

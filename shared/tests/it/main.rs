@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod guard;
+mod lease;
 mod queue;
 mod server;
 mod store;

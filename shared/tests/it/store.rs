@@ -1,31 +1,33 @@
 //! The store's promises, on real files.
 
-use std::{path::Path, sync::Arc, time::SystemTime};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use rusqlite::Connection;
 use storm_shared::{
     config::{Settings, StoreSettings},
-    models::{Failure, FailureReason, Records, ReportName, ReportSpec, RequestId, Status},
+    models::{
+        EventKind, Failure, FailureReason, Records, ReportName, ReportSpec, RequestId, Status,
+    },
     services::{
         report,
-        store::{Claim, Job, Outcome, OwnerId, Store, StoreError},
+        store::{Candidate, Claim, Job, Look, Outcome, OwnerId, Store, StoreError, Waiting},
     },
 };
 use tempfile::TempDir;
 
-fn settings(folder: &Path) -> StoreSettings {
+pub(crate) fn settings(folder: &Path) -> StoreSettings {
     let url = format!("sqlite:{}", folder.join("storm.db").display());
     Settings::with([("DB_URL", url.as_str()), ("DB_SYNCHRONOUS", "normal")])
         .unwrap()
         .store
 }
 
-async fn new_store() -> (Store, TempDir) {
+pub(crate) async fn new_store() -> (Store, TempDir) {
     let folder = TempDir::new().unwrap();
     (Store::open(&settings(folder.path())).await.unwrap(), folder)
 }
 
-fn direct(folder: &TempDir) -> Connection {
+pub(crate) fn direct(folder: &TempDir) -> Connection {
     Connection::open(folder.path().join("storm.db")).unwrap()
 }
 
@@ -36,7 +38,7 @@ fn spec() -> ReportSpec {
     }
 }
 
-async fn accept(store: &Store) -> RequestId {
+pub(crate) async fn accept(store: &Store) -> RequestId {
     let id = RequestId::generate();
     store
         .accept(id, &spec(), Some("http://example.com/hook?a=1".to_owned()))
@@ -45,15 +47,50 @@ async fn accept(store: &Store) -> RequestId {
     id
 }
 
-async fn claim_one(store: &Store, id: RequestId) -> Option<Job> {
-    store
-        .claim(OwnerId::generate(), vec![id])
-        .await
-        .unwrap()
-        .pop()
+pub(crate) async fn new_worker(store: &Store) -> OwnerId {
+    let owner = OwnerId::generate();
+    store.register(owner).await.unwrap();
+    owner
 }
 
-async fn status(store: &Store, id: RequestId) -> Status {
+/// Claims it, if it has never been claimed.
+async fn claim_one(store: &Store, id: RequestId) -> Option<Job> {
+    let owner = new_worker(store).await;
+    let candidates = vec![Candidate::rung(id)];
+    store.claim(owner, candidates).await.unwrap().pop()
+}
+
+/// Claims what the table gives.
+pub(crate) async fn claim_due(store: &Store) -> Vec<Job> {
+    let owner = new_worker(store).await;
+    let due = look(store, 100).await.due;
+    store.claim(owner, due).await.unwrap()
+}
+
+pub(crate) async fn look(store: &Store, limit: usize) -> Waiting {
+    let look = Look {
+        doorbells_time: Duration::ZERO,
+        longest_wait: Duration::from_mins(1),
+        limit,
+    };
+    store.waiting(look).await.unwrap()
+}
+
+fn ids(waiting: &Waiting) -> Vec<RequestId> {
+    waiting.due.iter().map(|candidate| candidate.id).collect()
+}
+
+/// Until ids that were just made are older than now.
+async fn next_millisecond() {
+    tokio::time::sleep(Duration::from_millis(2)).await;
+}
+
+pub(crate) async fn event_kinds(store: &Store, id: RequestId) -> Vec<EventKind> {
+    let row = store.find(id).await.unwrap().unwrap();
+    row.events.iter().map(|event| event.event).collect()
+}
+
+pub(crate) async fn status(store: &Store, id: RequestId) -> Status {
     store.find(id).await.unwrap().unwrap().status
 }
 
@@ -143,7 +180,11 @@ async fn of_many_claims_on_one_job_only_one_wins() {
             },
             ids.clone(),
         );
-        tokio::spawn(async move { store.claim(OwnerId::generate(), ids).await.unwrap() })
+        tokio::spawn(async move {
+            let owner = new_worker(&store).await;
+            let rung = ids.into_iter().map(Candidate::rung).collect();
+            store.claim(owner, rung).await.unwrap()
+        })
     });
     let mut won: Vec<_> = futures_util::future::join_all(claims)
         .await
@@ -164,8 +205,8 @@ async fn a_claim_that_was_lost_can_write_nothing() {
     let (store, _folder) = new_store().await;
     let id = accept(&store).await;
     let first = claim_one(&store, id).await.unwrap();
-    store.give_back(first.claim).await.unwrap();
-    let second = claim_one(&store, id).await.unwrap();
+    assert_eq!(store.resign(first.claim.owner).await.unwrap(), 1);
+    let second = claim_due(&store).await.pop().unwrap();
     assert_eq!(second.claim.number, 2);
 
     let report = report::expected(&first.spec);
@@ -178,13 +219,12 @@ async fn a_claim_that_was_lost_can_write_nothing() {
         assert!(lost(&store.store_result(claim, &report).await));
         assert!(lost(
             &store
-                .await_retry(claim, &report, 1, jiff::Timestamp::now())
+                .await_retry(claim, &report, 1, "timeout", jiff::Timestamp::now())
                 .await
         ));
         assert!(lost(
             &store.finalise(claim, None, 1, Outcome::Completed).await
         ));
-        assert!(lost(&store.give_back(claim).await));
     }
     let row = store.find(id).await.unwrap().unwrap();
     assert_eq!((row.status, row.attempts), (Status::Processing, 0));
@@ -204,34 +244,102 @@ async fn a_claim_that_was_lost_can_write_nothing() {
 }
 
 #[tokio::test]
-async fn a_job_that_was_given_back_keeps_what_was_stored_of_it() {
+async fn a_job_that_waits_is_in_the_table_alone_and_keeps_what_was_stored_of_it() {
     let (store, _folder) = new_store().await;
     let id = accept(&store).await;
     let job = claim_one(&store, id).await.unwrap();
     let report = report::expected(&job.spec);
-    let due: jiff::Timestamp = "2026-11-23T12:00:00.250Z".parse().unwrap();
-    store.await_retry(job.claim, &report, 2, due).await.unwrap();
-    store.give_back(job.claim).await.unwrap();
-    assert_eq!(status(&store, id).await, Status::Pending);
+    let soon = jiff::Timestamp::now() + Duration::from_secs(30);
+    store
+        .await_retry(job.claim, &report, 2, "timeout", soon)
+        .await
+        .unwrap();
+    let row = store.find(id).await.unwrap().unwrap();
+    assert_eq!((row.status, row.attempts), (Status::Pending, 2));
+    assert_eq!(row.next_attempt_at, Some(format!("{soon:.3}")));
+    assert_eq!(row.events.len(), 1);
+    let event = &row.events[0];
+    assert_eq!(
+        (event.event, event.claim, event.detail.as_deref()),
+        (EventKind::AttemptFailed, 1, Some("timeout"))
+    );
 
-    let again = claim_one(&store, id).await.unwrap();
+    // Before its time nobody gets it, not even by a ring that comes late.
+    let waiting = look(&store, 9).await;
+    assert_eq!(waiting.due, []);
+    let next_due = waiting.next_due.unwrap();
+    assert_eq!(next_due.as_millisecond(), soon.as_millisecond());
+    assert!(claim_one(&store, id).await.is_none());
+}
+
+#[tokio::test]
+async fn a_job_whose_wait_is_over_goes_on_under_a_new_claim() {
+    let (store, _folder) = new_store().await;
+    let id = accept(&store).await;
+    let job = claim_one(&store, id).await.unwrap();
+    let report = report::expected(&job.spec);
+    let now = jiff::Timestamp::now();
+    store
+        .await_retry(job.claim, &report, 1, "timeout", now)
+        .await
+        .unwrap();
+    let again = claim_due(&store).await.pop().unwrap();
+    assert_eq!((again.claim.number, again.attempts), (2, 1));
     assert_eq!(again.report, Some(report));
-    assert_eq!((again.attempts, again.next_attempt_at), (2, Some(due)));
+    let row = store.find(id).await.unwrap().unwrap();
+    assert_eq!(
+        (row.status, row.next_attempt_at),
+        (Status::Processing, None)
+    );
 }
 
 #[tokio::test]
 async fn pending_jobs_are_found_oldest_first_and_only_those_old_enough() {
     let (store, _folder) = new_store().await;
-    let mut ids = Vec::new();
+    let mut accepted = Vec::new();
     for _ in 0..5 {
-        ids.push(accept(&store).await);
+        accepted.push(accept(&store).await);
     }
-    claim_one(&store, ids[0]).await.unwrap();
-    // The floor of a later moment than the last id's: all ids are below it.
-    let later = SystemTime::now() + std::time::Duration::from_secs(1);
-    assert_eq!(store.pending_before(later, 3).await.unwrap(), ids[1..4]);
-    let earlier = SystemTime::now() - std::time::Duration::from_mins(1);
-    assert_eq!(store.pending_before(earlier, 3).await.unwrap(), []);
+    claim_one(&store, accepted[0]).await.unwrap();
+    next_millisecond().await;
+    assert_eq!(ids(&look(&store, 3).await), accepted[1..4]);
+    let young = Look {
+        doorbells_time: Duration::from_mins(1),
+        longest_wait: Duration::ZERO,
+        limit: 3,
+    };
+    assert_eq!(store.waiting(young).await.unwrap().due, []);
+}
+
+#[tokio::test]
+async fn when_the_clock_was_set_back_nobody_waits_for_it() {
+    let (store, folder) = new_store().await;
+    let tomorrow = jiff::Timestamp::now() + Duration::from_hours(24);
+    // As they would have been written before it was set back by a day.
+    let new = RequestId::floor(tomorrow);
+    store.accept(new, &spec(), None).await.unwrap();
+    let waits = accept(&store).await;
+    let job = claim_one(&store, waits).await.unwrap();
+    store
+        .await_retry(
+            job.claim,
+            &report::expected(&job.spec),
+            1,
+            "timeout",
+            tomorrow,
+        )
+        .await
+        .unwrap();
+    assert_eq!(ids(&look(&store, 9).await), [waits, new]);
+    direct(&folder)
+        .execute("UPDATE requests SET next_attempt_at = 'soon'", [])
+        .unwrap();
+    assert_eq!(
+        look(&store, 9).await.due.len(),
+        2,
+        "nor for what is no time"
+    );
+    assert_eq!(claim_due(&store).await.len(), 2);
 }
 
 #[tokio::test]
@@ -312,7 +420,10 @@ async fn a_row_that_somebody_broke_ends_failed_and_stops_nobody_else() {
             )
             .unwrap();
         let jobs = store
-            .claim(OwnerId::generate(), vec![broken, good])
+            .claim(
+                new_worker(&store).await,
+                [broken, good].map(Candidate::rung).to_vec(),
+            )
             .await
             .unwrap();
         assert_eq!(jobs.len(), 1, "{breakage}");
@@ -348,35 +459,9 @@ async fn only_async_rows_are_looked_for_and_claimed() {
     direct(&folder)
         .execute("UPDATE requests SET mode = 'sync'", [])
         .unwrap();
-    let later = SystemTime::now() + std::time::Duration::from_secs(1);
-    assert_eq!(store.pending_before(later, 9).await.unwrap(), []);
+    next_millisecond().await;
+    assert_eq!(look(&store, 9).await.due, []);
     assert!(claim_one(&store, id).await.is_none());
-}
-
-#[tokio::test]
-async fn all_jobs_of_an_owner_are_given_back_and_nobody_elses() {
-    let (store, _folder) = new_store().await;
-    let ids = [
-        accept(&store).await,
-        accept(&store).await,
-        accept(&store).await,
-    ];
-    let (leaves, stays) = (OwnerId::generate(), OwnerId::generate());
-    let left = store.claim(leaves, ids[..2].to_vec()).await.unwrap();
-    store.claim(stays, ids[2..].to_vec()).await.unwrap();
-    store
-        .finalise(left[0].claim, None, 1, Outcome::Completed)
-        .await
-        .unwrap();
-    assert_eq!(store.give_back_all(leaves).await.unwrap(), 1);
-    let mut statuses = Vec::new();
-    for id in ids {
-        statuses.push(status(&store, id).await);
-    }
-    assert_eq!(
-        statuses,
-        [Status::Completed, Status::Pending, Status::Processing]
-    );
 }
 
 #[tokio::test]

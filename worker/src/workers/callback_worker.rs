@@ -4,19 +4,23 @@ use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use backon::{ExponentialBuilder, Retryable};
 use futures_util::FutureExt;
+use jiff::Timestamp;
 use storm_shared::{
     config::Settings,
-    models::{Failure, FailureReason, RequestId},
+    models::{Failure, FailureReason},
     services::{
         report::{self, Report},
-        store::{Claim, Job, Outcome, OwnerId, Store, StoreError},
+        store::{Candidate, Claim, Job, Outcome, Store, StoreError},
     },
 };
-use tracing::{error, info, warn};
+use tokio::sync::watch;
+use tracing::{debug, error, info, warn};
 
 use super::{
+    deliver::{Attempt, Delivery},
     drain::Drain,
-    retries::Attempt,
+    lease::{Lease, Term},
+    pulse::Pulse,
     slots::{Slot, Slots},
 };
 use crate::metrics::Metrics;
@@ -40,35 +44,31 @@ pub enum Source {
 
 /// One worker: the places it has, and what its jobs need.
 pub struct CallbackWorker {
-    store: Store,
+    pub(super) store: Store,
     pub(super) client: Arc<dyn Attempt>,
-    owner: OwnerId,
-    pub(super) slots: Slots,
+    pub(super) lease: Arc<Lease>,
+    slots: Slots,
     pub(super) retry_delays: Vec<Duration>,
     pub(super) metrics: Metrics,
     drain: Drain,
+    /// The earliest time of a next attempt that this worker has set since the table was looked through.
+    pub(super) next_due: watch::Sender<Timestamp>,
 }
 
-/// Why a job left this worker without having ended.
-pub(super) enum Left {
-    /// The worker ends.
-    Told,
-    /// Another one has it, or the store is closed.
-    Lost(StoreError),
-}
-
-impl From<StoreError> for Left {
-    fn from(error: StoreError) -> Self {
-        Self::Lost(error)
-    }
+/// What a job's line came to.
+enum Line {
+    /// It is over.
+    Ended(Option<Report>, u32, Outcome),
+    /// It waits for its next attempt.
+    Waits(Report, u32, &'static str, Timestamp),
 }
 
 impl CallbackWorker {
-    /// A worker that claims as `owner`.
+    /// A worker that holds its jobs by `lease`.
     pub fn new(
         store: Store,
         client: Arc<dyn Attempt>,
-        owner: OwnerId,
+        lease: Arc<Lease>,
         settings: &Settings,
         metrics: Metrics,
         drain: Drain,
@@ -76,39 +76,51 @@ impl CallbackWorker {
         Arc::new(Self {
             store,
             client,
-            owner,
-            slots: Slots::new(settings.worker.concurrency, settings.worker.waiting),
+            lease,
+            slots: Slots::new(settings.worker.concurrency, settings.worker.max_claims),
             retry_delays: settings.callback.retry_delays.clone(),
             metrics,
             drain,
+            next_due: watch::Sender::new(Timestamp::MAX),
         })
     }
 
-    /// Claims jobs in one transaction for as many places as are free, until all of `ids` had their
-    /// turn, and starts them.
+    /// Claims jobs in one transaction for as many places as are free, until all `candidates` had their
+    /// turn, and starts them. That `pulse` rightly waits for places is seen from it.
     ///
     /// # Errors
     /// The store refused; the jobs that were not reached stay `PENDING`.
     pub async fn take_on(
         self: &Arc<Self>,
-        mut ids: Vec<RequestId>,
+        mut candidates: Vec<Candidate>,
         source: Source,
+        pulse: &Pulse,
     ) -> Result<(), StoreError> {
-        while !ids.is_empty() {
-            let Some(Ok(mut places)) = self.unless_told(self.slots.take(ids.len())).await else {
-                break;
-            };
-            let rest = ids.split_off(places.num_permits());
-            let jobs = self
-                .store
-                .claim(self.owner, std::mem::replace(&mut ids, rest))
-                .await?;
-            self.metrics.claimed(source, jobs.len());
-            for job in jobs {
-                let slot = places
-                    .split(1)
-                    .unwrap_or_else(|| unreachable!("a place for each id"));
-                self.drain.jobs.spawn(Arc::clone(self).work(job, slot));
+        candidates.sort_by_key(|candidate| candidate.lost_claims);
+        for alike in candidates.chunk_by(|one, next| one.lost_claims == next.lost_claims) {
+            let lost_claims = u32::try_from(alike[0].lost_claims);
+            let size = self.slots.size_of(lost_claims.unwrap_or_default());
+            let mut rest = alike;
+            while !rest.is_empty() {
+                let place = self.unless_told(self.slots.take(size, rest.len()));
+                let Some(Ok(mut places)) = pulse.during(place).await else {
+                    return Ok(());
+                };
+                let (now, later) = rest.split_at(places.num_permits() / size as usize);
+                rest = later;
+                let Some(term) = self.unless_told(self.lease.in_force()).await else {
+                    return Ok(());
+                };
+                let jobs = self.store.claim(term.owner, now.to_vec()).await?;
+                pulse.beat();
+                self.metrics.claimed(source, jobs.len());
+                for job in jobs {
+                    let slot = places
+                        .split(size as usize)
+                        .unwrap_or_else(|| unreachable!("places for each candidate"));
+                    let work = Arc::clone(self).work(job, slot, term.clone());
+                    self.drain.jobs.spawn(work);
+                }
             }
         }
         Ok(())
@@ -116,12 +128,8 @@ impl CallbackWorker {
 
     /// How many more jobs could run, once that is one at least; nothing when told to end.
     pub(super) async fn room(&self) -> Option<usize> {
-        let _one = self.unless_told(self.slots.take(1)).await?.ok()?;
+        let _one = self.unless_told(self.slots.take(1, 1)).await?.ok()?;
         Some(self.slots.free() + 1)
-    }
-
-    pub(super) fn store(&self) -> &Store {
-        &self.store
     }
 
     /// What `event` gives, or nothing when the worker is told to end first.
@@ -129,20 +137,17 @@ impl CallbackWorker {
         self.drain.told.run_until_cancelled(event).await
     }
 
-    pub(super) async fn pause(&self, time: Duration) {
-        self.unless_told(tokio::time::sleep(time)).await;
-    }
-
     /// Finishes or gives back every job.
     pub async fn drain(&self) {
         self.drain.finish().await;
         // What the deadline cut off, in one write; nobody works on it any more.
         let tries = ExponentialBuilder::default().with_max_times(GIVING_BACK_TRIES);
-        let given = (|| self.store.give_back_all(self.owner)).retry(tries).await;
-        match given {
+        match (|| self.lease.resign()).retry(tries).await {
             Ok(0) => {}
             Ok(jobs) => info!(jobs, "given back at the deadline"),
-            Err(error) => error!(%error, "what still ran could not be given back"),
+            Err(error) => {
+                error!(%error, "what still ran could not be given back; others take it after a lease");
+            }
         }
     }
 
@@ -152,46 +157,65 @@ impl CallbackWorker {
         async move { drain.deadline.cancelled().await }
     }
 
-    async fn work(self: Arc<Self>, job: Job, slot: Slot) {
+    /// Sees a job through, unless its worker has to end before, or is declared dead.
+    async fn work(self: Arc<Self>, job: Job, slot: Slot, term: Term) {
         let _held = self.metrics.begin_job();
-        let line = self.run_deliver_finalise(job, slot);
-        // What is cut off at the deadline is given back with all others.
-        self.drain.deadline.run_until_cancelled(line).await;
+        let id = job.claim.id;
+        tokio::select! {
+            biased;
+            // Given back with all others.
+            () = self.drain.deadline.cancelled() => {}
+            () = term.lost.cancelled() => {
+                self.metrics.lost_claim();
+                debug!(%id, "a job was lost with the lease");
+            }
+            () = self.see_through(job) => {}
+        }
+        drop(slot); // not before the row says how it ended: who runs alone does so to the end
     }
 
-    async fn run_deliver_finalise(&self, job: Job, slot: Slot) {
+    async fn see_through(&self, job: Job) {
         let (claim, attempts) = (job.claim, job.attempts);
         // A panic is this job's own, wherever it comes from.
-        let line = AssertUnwindSafe(self.run_and_deliver(job, slot))
+        let line = AssertUnwindSafe(self.run_and_deliver(job))
             .catch_unwind()
             .await;
-        let (report, attempts, outcome) = match line {
-            Ok(Ok((report, attempts, outcome))) => (Some(report), attempts, outcome),
-            Ok(Err(left)) => return self.leave(claim, left).await,
-            Err(_panic) => {
-                error!(id = %claim.id, "a job panicked");
-                (None, attempts, Outcome::Failed(panicked()))
+        let line = line.unwrap_or_else(|_panic| {
+            error!(id = %claim.id, "a job panicked");
+            Ok(Line::Ended(None, attempts, Outcome::Failed(panicked())))
+        });
+        let written = match line {
+            Ok(Line::Ended(report, attempts, outcome)) => {
+                self.finalise(claim, report.as_ref(), attempts, outcome)
+                    .await
             }
+            Ok(Line::Waits(report, attempts, error, due)) => {
+                self.await_retry(claim, &report, attempts, error, due).await
+            }
+            Err(error) => Err(error),
         };
-        let write = || {
-            self.store
-                .finalise(claim, report.as_ref(), attempts, outcome.clone())
-        };
-        match self.persist(claim, write).await {
-            Ok(()) => self.metrics.ended(&outcome),
-            Err(error) => self.leave(claim, error.into()).await,
+        let id = claim.id;
+        match written {
+            Ok(()) => {}
+            Err(StoreError::ClaimLost) => {
+                self.metrics.lost_claim();
+                warn!(%id, "a job was lost to another worker");
+            }
+            Err(error) => error!(%id, %error, "a job's end could not be stored"),
         }
     }
 
-    async fn run_and_deliver(&self, job: Job, slot: Slot) -> Result<(Report, u32, Outcome), Left> {
+    async fn run_and_deliver(&self, job: Job) -> Result<Line, StoreError> {
         let report = self.run(&job).await?;
-        let (attempts, outcome) = self.deliver(&job, &report, slot).await?;
-        Ok((report, attempts, outcome))
+        Ok(match self.deliver(&job, &report).await {
+            Delivery::Over(attempts, outcome) => Line::Ended(Some(report), attempts, outcome),
+            Delivery::Again(attempts, error, due) => Line::Waits(report, attempts, error, due),
+        })
     }
 
     /// Makes the report, unless an earlier claim has stored it. One that took long is stored before
     /// anything else can go wrong.
-    async fn run(&self, job: &Job) -> Result<Report, Left> {
+    async fn run(&self, job: &Job) -> Result<Report, StoreError> {
         if let Some(report) = &job.report {
             return Ok(report.clone());
         }
@@ -203,30 +227,45 @@ impl CallbackWorker {
         Ok(report)
     }
 
-    /// Takes leave of a job that has not ended here.
-    async fn leave(&self, claim: Claim, left: Left) {
-        let id = claim.id;
-        match left {
-            // At once, so that another worker has it soon; if that fails, with all others at the end.
-            Left::Told => match self.store.give_back(claim).await {
-                Ok(()) => {}
-                Err(error) => warn!(%id, %error, "a job could not be given back at once"),
-            },
-            Left::Lost(StoreError::ClaimLost) => {
-                self.metrics.lost_claim();
-                warn!(%id, "a job was lost to another worker");
-            }
-            Left::Lost(error) => error!(%id, %error, "a job's end could not be stored"),
-        }
+    async fn finalise(
+        &self,
+        claim: Claim,
+        report: Option<&Report>,
+        attempts: u32,
+        outcome: Outcome,
+    ) -> Result<(), StoreError> {
+        let write = || {
+            self.store
+                .finalise(claim, report, attempts, outcome.clone())
+        };
+        self.persist(claim, write).await?;
+        self.metrics.ended(&outcome);
+        Ok(())
+    }
+
+    /// From here on the job waits in the table alone: it costs this worker nothing, and any other can
+    /// go on with it.
+    async fn await_retry(
+        &self,
+        claim: Claim,
+        report: &Report,
+        attempts: u32,
+        error: &'static str,
+        due: Timestamp,
+    ) -> Result<(), StoreError> {
+        let write = || self.store.await_retry(claim, report, attempts, error, due);
+        self.persist(claim, write).await?;
+        self.next_due.send_if_modified(|next| {
+            let earlier = due < *next;
+            *next = due.min(*next);
+            earlier
+        });
+        Ok(())
     }
 
     /// Writes what must not be forgotten: a store that refuses is asked again until it takes it, the
     /// claim is lost, or the worker's time is over.
-    pub(super) async fn persist<F>(
-        &self,
-        claim: Claim,
-        write: impl Fn() -> F,
-    ) -> Result<(), StoreError>
+    async fn persist<F>(&self, claim: Claim, write: impl Fn() -> F) -> Result<(), StoreError>
     where
         F: Future<Output = Result<(), StoreError>>,
     {

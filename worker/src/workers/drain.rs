@@ -8,7 +8,7 @@ use tracing::info;
 /// The jobs that run, and the two moments of their end.
 #[derive(Clone)]
 pub struct Drain {
-    /// From here on nothing new is begun, and a job that waits is given back.
+    /// From here on nothing new is claimed.
     pub(super) told: CancellationToken,
     /// From here on what still runs is given back too.
     pub(super) deadline: CancellationToken,

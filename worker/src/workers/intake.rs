@@ -1,67 +1,135 @@
 //! The two loops that take jobs on: what the doorbell rings for, and what the table still holds.
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{sync::Arc, time::Duration};
 
-use storm_shared::services::{queue::Inbox, store::StoreError};
-use tokio::time::MissedTickBehavior;
+use jiff::Timestamp;
+use storm_shared::services::{
+    queue::Inbox,
+    store::{Candidate, Look, StoreError},
+};
+use tokio::time::Instant;
 use tracing::warn;
 
-use super::callback_worker::{CallbackWorker, Source};
+use super::{
+    callback_worker::{CallbackWorker, Source},
+    pulse::Pulse,
+};
 
 /// The most jobs claimed in one transaction: it bounds how long others wait for the database.
 const BATCH: usize = 512;
 
-/// How often the table is looked through.
-const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-
-/// How long the doorbell has to ring for a job before it is looked for in the table.
-const DOORBELLS_TIME: Duration = Duration::from_millis(1500);
-
 /// A pause after the database refused, so that a broken one is not asked in a busy loop.
 const PAUSE_AFTER_ERROR: Duration = Duration::from_secs(1);
 
+/// The shortest pause between two looks: what falls due meanwhile is claimed together.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(2);
+
+/// Longer than any pause.
+const FAR: Duration = Duration::from_hours(24);
+
 /// Takes on what the doorbell rings for, as far as there is room.
-pub async fn from_doorbell(worker: Arc<CallbackWorker>, mut inbox: Inbox) {
-    while let Some(room) = worker.room().await {
+pub async fn from_doorbell(worker: Arc<CallbackWorker>, mut inbox: Inbox, pulse: Pulse) {
+    while let Some(room) = pulse.during(worker.room()).await {
         let entries = inbox.read(room.min(BATCH)).await;
-        let ids = entries.iter().filter_map(|entry| entry.job).collect();
-        if let Err(error) = worker.take_on(ids, Source::Doorbell).await {
+        pulse.beat();
+        let jobs = entries.iter().filter_map(|entry| entry.job);
+        let candidates = jobs.map(Candidate::rung).collect();
+        let taken = worker.take_on(candidates, Source::Doorbell, &pulse).await;
+        if let Err(error) = taken {
             warn!(%error, "jobs could not be claimed; they stay in the table");
-            worker.pause(PAUSE_AFTER_ERROR).await;
+            worker
+                .unless_told(tokio::time::sleep(PAUSE_AFTER_ERROR))
+                .await;
         }
         inbox.done(&entries).await;
     }
     inbox.close().await;
 }
 
-/// Takes on what nothing rang for: entries that were dropped, trimmed, flushed, or never pushed, and
-/// jobs that another worker gave back.
-pub async fn from_table(worker: Arc<CallbackWorker>) {
-    let mut look = tokio::time::interval(LOOK_INTERVAL);
-    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    while worker.unless_told(look.tick()).await.is_some() {
-        // As long as there is more than there was room for, the next look need not wait.
-        while let Some(room) = worker.room().await {
-            match take_oldest(&worker, room.min(BATCH)).await {
-                Ok(found) if found == room.min(BATCH) => {}
-                Ok(_) => break,
-                Err(error) => {
-                    warn!(%error, "the table could not be looked through");
-                    break;
-                }
-            }
+/// How the table is looked through.
+#[derive(Clone, Copy, Debug)]
+pub struct Rounds {
+    /// How often, at least.
+    pub interval: Duration,
+    /// How long the doorbell has to ring for a new job before it is taken from the table.
+    pub doorbells_time: Duration,
+}
+
+impl Rounds {
+    /// Beside a doorbell: what it doesn't ring for is found a second or so later.
+    pub const BESIDE_DOORBELL: Self = Self {
+        interval: Duration::from_millis(500),
+        doorbells_time: Duration::from_secs(1),
+    };
+
+    /// Without one: the table is all there is.
+    pub fn alone(interval: Duration) -> Self {
+        Self {
+            interval,
+            doorbells_time: Duration::ZERO,
         }
     }
 }
 
-/// Takes on up to `room` of the oldest jobs that nobody rang for; returns how many there were.
-async fn take_oldest(worker: &Arc<CallbackWorker>, room: usize) -> Result<usize, StoreError> {
-    let before = SystemTime::now() - DOORBELLS_TIME;
-    let ids = worker.store().pending_before(before, room).await?;
-    let found = ids.len();
-    worker.take_on(ids, Source::Table).await?;
-    Ok(found)
+/// Takes on what the table holds: jobs that wait no longer, that were given back or lost, and those
+/// that nothing rang for (entries that were dropped, trimmed, flushed, or never pushed).
+pub async fn from_table(worker: Arc<CallbackWorker>, rounds: Rounds, pulse: Pulse) {
+    let mut let_go = worker.next_due.subscribe();
+    let mut next_look = Instant::now();
+    let mut wake = async |at: &mut Instant| loop {
+        tokio::select! {
+            () = tokio::time::sleep_until(*at) => return,
+            // A job that this worker itself let go of may be due before the next round.
+            _ = let_go.changed() => *at = (*at).min(moment(*let_go.borrow_and_update())),
+        }
+    };
+    while worker.unless_told(wake(&mut next_look)).await.is_some() {
+        pulse.beat();
+        let round = Instant::now() + rounds.interval;
+        next_look = match take_due(&worker, rounds, &pulse).await {
+            Ok(due) => moment(due).min(round).max(Instant::now() + SHORTEST_PAUSE),
+            Err(error) => {
+                warn!(%error, "the table could not be looked through");
+                Instant::now() + PAUSE_AFTER_ERROR
+            }
+        };
+    }
+}
+
+/// Takes on all that is due; returns when the next job that waits is.
+async fn take_due(
+    worker: &Arc<CallbackWorker>,
+    rounds: Rounds,
+    pulse: &Pulse,
+) -> Result<Timestamp, StoreError> {
+    while let Some(room) = pulse.during(worker.room()).await {
+        // Before the look: what is let go of during it counts for the next one.
+        worker.next_due.send_replace(Timestamp::MAX);
+        let limit = room.min(BATCH);
+        let look = Look {
+            doorbells_time: rounds.doorbells_time,
+            longest_wait: worker
+                .retry_delays
+                .iter()
+                .max()
+                .copied()
+                .unwrap_or_default(),
+            limit,
+        };
+        let waiting = worker.store.waiting(look).await?;
+        let found = waiting.due.len();
+        worker.take_on(waiting.due, Source::Table, pulse).await?;
+        if found < limit {
+            let next = waiting.next_due.unwrap_or(Timestamp::MAX);
+            return Ok(next.min(*worker.next_due.borrow()));
+        }
+        // There is more than there was room for: the next look need not wait.
+    }
+    Ok(Timestamp::MAX) // told to end
+}
+
+/// When, by the clock that doesn't jump, it will be `at`; a day from now at the latest.
+fn moment(at: Timestamp) -> Instant {
+    let wait = Duration::try_from(at.duration_since(Timestamp::now()));
+    Instant::now() + wait.unwrap_or_default().min(FAR)
 }

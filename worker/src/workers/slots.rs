@@ -1,4 +1,4 @@
-//! The places of a worker: so many jobs run, and so many wait for a retry beside them.
+//! The places of a worker, and how many of them a job takes.
 
 use std::sync::Arc;
 
@@ -8,68 +8,67 @@ use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 pub(super) type Slot = OwnedSemaphorePermit;
 
 /// The places; clones share them. They are never closed.
+///
+/// A job takes one place, and more with each worker that died with it: so it runs among ever fewer,
+/// and after its last loss but one it takes them all. What kills its worker then, kills alone.
 #[derive(Clone)]
 pub(super) struct Slots {
-    running: Arc<Semaphore>,
-    waiting: Arc<Semaphore>,
+    places: Arc<Semaphore>,
+    all: u32,
+    /// A job that has lost so many claims runs alone.
+    alone_at: u32,
 }
 
 impl Slots {
-    pub(super) fn new(running: usize, waiting: usize) -> Self {
+    /// Places for `all` jobs, of which those that have lost `max_claims - 1` claims run alone.
+    pub(super) fn new(all: u32, max_claims: u32) -> Self {
         Self {
-            running: Arc::new(Semaphore::new(running)),
-            waiting: Arc::new(Semaphore::new(waiting)),
+            places: Arc::new(Semaphore::new(all as usize)),
+            all,
+            alone_at: max_claims - 1,
         }
     }
 
-    /// How many jobs could run at once now.
-    pub(super) fn free(&self) -> usize {
-        self.running.available_permits()
+    /// How many places a job takes that has lost so many claims.
+    pub(super) fn size_of(&self, lost_claims: u32) -> u32 {
+        if lost_claims >= self.alone_at {
+            self.all
+        } else {
+            1 << (self.all.ilog2() * lost_claims / self.alone_at)
+        }
     }
 
-    /// Waits for a free place, and takes as many as there are then, up to `most`.
-    pub(super) async fn take(&self, most: usize) -> Result<Slot, AcquireError> {
-        let mut slot = Arc::clone(&self.running).acquire_owned().await?;
-        let more = self.free().min(most.saturating_sub(1));
-        // Between the look and the taking another loop may have been quicker: one place will do.
+    /// How many places are free now.
+    pub(super) fn free(&self) -> usize {
+        self.places.available_permits()
+    }
+
+    /// Waits until a job of that size can run, and takes places for as many like it as can run then,
+    /// up to `most`. Who waits is served in turn: the smaller don't overtake the larger.
+    pub(super) async fn take(&self, size: u32, most: usize) -> Result<Slot, AcquireError> {
+        let places = Arc::clone(&self.places);
+        let mut slot = places.acquire_many_owned(size).await?;
+        let more = (self.free() / size as usize).min(most.saturating_sub(1));
+        // Between the look and the taking another loop may have been quicker: one job will do.
         if let Ok(more) = u32::try_from(more)
-            && let Ok(others) = Arc::clone(&self.running).try_acquire_many_owned(more)
+            && let Ok(others) = Arc::clone(&self.places).try_acquire_many_owned(more * size)
         {
             slot.merge(others);
         }
         Ok(slot)
     }
-
-    /// Steps aside while `pause` lasts: the place goes to a job that can run, and is won back after.
-    ///
-    /// Where too many wait already the job keeps its place, so that the worker takes on less.
-    pub(super) async fn step_aside(
-        &self,
-        slot: Slot,
-        pause: impl Future<Output = ()>,
-    ) -> Result<Slot, AcquireError> {
-        let Ok(_waiting) = self.waiting.try_acquire() else {
-            pause.await;
-            return Ok(slot);
-        };
-        drop(slot);
-        pause.await;
-        Arc::clone(&self.running).acquire_owned().await
-    }
 }
 
 #[cfg(test)]
 mod tests {
-    use tokio::sync::oneshot;
-
     use super::Slots;
 
     #[tokio::test]
     async fn as_many_places_are_taken_as_are_free() {
-        let slots = Slots::new(3, 1);
-        assert_eq!(slots.take(2).await.unwrap().num_permits(), 2);
-        let two = slots.take(2).await.unwrap();
-        let one = slots.take(9).await.unwrap();
+        let slots = Slots::new(3, 5);
+        assert_eq!(slots.take(1, 2).await.unwrap().num_permits(), 2);
+        let two = slots.take(1, 2).await.unwrap();
+        let one = slots.take(1, 9).await.unwrap();
         assert_eq!(
             (two.num_permits(), one.num_permits(), slots.free()),
             (2, 1, 0)
@@ -77,26 +76,20 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_job_that_waits_leaves_its_place_to_one_that_can_run() {
-        let slots = Slots::new(1, 1);
-        let slot = slots.take(1).await.unwrap();
-        let (wake, pause) = oneshot::channel::<()>();
-        let aside = {
-            let slots = slots.clone();
-            tokio::spawn(async move { slots.step_aside(slot, async { drop(pause.await) }).await })
-        };
-        let other = slots.take(1).await.unwrap(); // hangs for ever if the place was kept
-        wake.send(()).unwrap();
-        drop(other);
-        assert_eq!(aside.await.unwrap().unwrap().num_permits(), 1);
+    async fn a_job_that_has_lost_workers_runs_among_ever_fewer_and_at_last_alone() {
+        let slots = Slots::new(10_000, 5);
+        let sizes: Vec<_> = (0..=6).map(|lost| slots.size_of(lost)).collect();
+        assert_eq!(sizes, [1, 8, 64, 512, 10_000, 10_000, 10_000]);
+        let slot = slots.take(512, 100).await.unwrap();
+        assert_eq!(slot.num_permits(), 19 * 512);
+        drop(slot);
+        let alone = slots.take(10_000, 100).await.unwrap();
+        assert_eq!((alone.num_permits(), slots.free()), (10_000, 0));
     }
 
-    #[tokio::test]
-    async fn past_the_bound_of_waiting_jobs_a_job_keeps_its_place() {
-        let slots = Slots::new(1, 0);
-        let slot = slots.take(1).await.unwrap();
-        let free_meanwhile = async { assert_eq!(slots.free(), 0) };
-        drop(slots.step_aside(slot, free_meanwhile).await.unwrap());
-        assert_eq!(slots.free(), 1);
+    #[test]
+    fn on_a_worker_of_one_place_every_job_is_alone() {
+        let slots = Slots::new(1, 2);
+        assert_eq!((slots.size_of(0), slots.size_of(1)), (1, 1));
     }
 }

@@ -1,4 +1,4 @@
-//! The line of a job over a stand-in for the network, on a clock that only moves when everybody waits.
+//! The line of a job over a stand-in for the network.
 
 use std::{sync::Arc, time::Duration};
 
@@ -8,18 +8,22 @@ use hyper::StatusCode;
 use storm_shared::{
     config::Settings,
     models::{
-        CallbackUrl, FailureReason, Records, ReportName, ReportSpec, Request, RequestId, Status,
+        CallbackUrl, EventKind, FailureReason, Records, ReportName, ReportSpec, Request, RequestId,
+        Status,
     },
-    services::store::{OwnerId, Store},
+    services::store::Store,
 };
 use storm_worker::{
     delivery::AttemptError,
     metrics::Metrics,
-    workers::{Attempt, CallbackWorker, Drain, Source},
+    workers::{
+        Attempt, CallbackWorker, Drain, Lease, Pulse,
+        intake::{self, Rounds},
+    },
 };
 use tempfile::TempDir;
 use tokio::{sync::mpsc, time::Instant};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// A receiver that always answers 500, and tells at which moment it heard what.
 struct AlwaysFails {
@@ -50,29 +54,40 @@ impl Attempt for Panics {
     }
 }
 
-/// A job that a worker with that network has taken on.
+/// A job that is in the hands of a worker with that network.
 struct Started {
     store: Store,
     id: RequestId,
-    _worker: Arc<CallbackWorker>,
+    _told: DropGuard,
     _folder: TempDir,
 }
 
 impl Started {
-    /// With the contract's settings.
-    async fn over(network: impl Attempt + 'static) -> Self {
+    async fn over(network: impl Attempt + 'static, overrides: &[(&str, &str)]) -> Self {
         let folder = TempDir::new().unwrap();
         let url = format!("sqlite:{}", folder.path().join("storm.db").display());
-        let settings = Settings::with([("DB_URL", url.as_str())]).unwrap();
+        let base = [("DB_URL", url.as_str())];
+        let settings = Settings::with(base.iter().chain(overrides).copied()).unwrap();
         let store = Store::open(&settings.store).await.unwrap();
+        let (metrics, told) = (Metrics::new(), CancellationToken::new());
+        let lease = Lease::take(
+            store.clone(),
+            settings.worker.lease,
+            settings.worker.max_claims,
+            metrics.clone(),
+        );
+        let lease = lease.await.unwrap();
         let worker = CallbackWorker::new(
             store.clone(),
             Arc::new(network),
-            OwnerId::generate(),
+            lease.clone(),
             &settings,
-            Metrics::new(),
-            Drain::new(CancellationToken::new(), settings.drain_timeout),
+            metrics,
+            Drain::new(told.clone(), settings.drain_timeout),
         );
+        let rounds = Rounds::alone(settings.worker.poll_interval);
+        tokio::spawn(intake::from_table(worker, rounds, Pulse::begin()));
+        tokio::spawn(lease.keep(told.clone()));
         let id = RequestId::generate();
         let spec = ReportSpec {
             report_name: ReportName::try_from("Q1_Finance".to_owned()).unwrap(),
@@ -80,46 +95,57 @@ impl Started {
         };
         let url = Some("http://192.0.2.1/".to_owned());
         store.accept(id, &spec, url).await.unwrap();
-        worker.take_on(vec![id], Source::Table).await.unwrap();
         Self {
             store,
             id,
-            _worker: worker,
+            _told: told.drop_guard(),
             _folder: folder,
         }
     }
 
-    /// The row when it has ended. Without a timer: the paused clock would jump to it while the
-    /// database works.
+    /// The row when it has ended.
     async fn ended(&self) -> Request {
         loop {
             let row = self.store.find(self.id).await.unwrap().unwrap();
-            if row.status != Status::Processing {
+            if matches!(row.status, Status::Completed | Status::Failed) {
                 return row;
             }
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn three_retries_follow_after_two_four_and_eight_seconds() {
+#[tokio::test]
+async fn each_retry_follows_after_its_delay_with_the_same_bytes_and_under_its_own_claim() {
     let (tell, mut hear) = mpsc::channel(10);
-    let job = Started::over(AlwaysFails { heard: tell }).await;
+    let network = AlwaysFails { heard: tell };
+    let job = Started::over(network, &[("CALLBACK_RETRY_DELAYS", "100ms,200ms,400ms")]).await;
     let mut heard = Vec::new();
     for _ in 0..4 {
         heard.push(hear.recv().await.unwrap());
     }
-    let waits: Vec<_> = heard.windows(2).map(|pair| pair[1].0 - pair[0].0).collect();
-    assert_eq!(waits, [2, 4, 8].map(Duration::from_secs));
+    let waits = heard.windows(2).map(|pair| pair[1].0 - pair[0].0);
+    for (waited, delay) in waits.zip([100, 200, 400]) {
+        // The table holds whole milliseconds.
+        assert!(
+            waited > Duration::from_millis(delay - 1),
+            "{waited:?} of {delay} ms"
+        );
+    }
     let same = heard.iter().all(|(_, body)| *body == heard[0].1);
     assert!(same, "the same bytes on every try");
     let row = job.ended().await;
-    assert_eq!((row.status, row.attempts), (Status::Failed, 4));
+    assert_eq!(
+        (row.status, row.attempts, row.claims),
+        (Status::Failed, 4, 4)
+    );
+    let said: Vec<_> = row.events.iter().map(|event| event.event).collect();
+    assert_eq!(said, [EventKind::AttemptFailed; 4]);
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn a_job_that_panics_fails_alone_and_says_so() {
-    let job = Started::over(Panics).await;
+    let job = Started::over(Panics, &[]).await;
     let row = job.ended().await;
     assert_eq!(row.failure.unwrap().reason, FailureReason::InternalError);
 }

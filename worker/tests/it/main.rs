@@ -2,8 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends where its premise fails")]
 
+mod crashes;
 mod delivery;
 mod line;
+mod process;
 mod receiver;
 mod worker;
 

@@ -19,6 +19,16 @@ impl Receiver {
     pub(crate) async fn answering(
         answer: impl Fn(usize, &[u8]) -> u16 + Clone + Send + Sync + 'static,
     ) -> Self {
+        Self::answering_when(move |nth, body| std::future::ready(answer(nth, &body))).await
+    }
+
+    /// The same, when it knows what to answer. It is heard before that.
+    pub(crate) async fn answering_when<F>(
+        answer: impl Fn(usize, Bytes) -> F + Clone + Send + Sync + 'static,
+    ) -> Self
+    where
+        F: Future<Output = u16> + Send,
+    {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let (tell, heard) = mpsc::channel(10_000);
@@ -28,8 +38,8 @@ impl Receiver {
             async move {
                 let body = request.into_body().collect().await.unwrap().to_bytes();
                 let nth = count.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
-                let status = StatusCode::from_u16(answer(nth, &body)).unwrap();
-                tell.send(body).await.unwrap();
+                tell.send(body.clone()).await.unwrap();
+                let status = StatusCode::from_u16(answer(nth, body).await).unwrap();
                 let answer = Response::builder()
                     .status(status)
                     .body(Empty::<Bytes>::new());

@@ -4,7 +4,9 @@ use std::{sync::Arc, time::Duration};
 
 use storm_shared::{
     config::Settings,
-    models::{FailureReason, Records, ReportName, ReportSpec, Request, RequestId, Status},
+    models::{
+        EventKind, FailureReason, Records, ReportName, ReportSpec, Request, RequestId, Status,
+    },
     services::{
         queue::{Doorbell, Queue},
         report,
@@ -277,7 +279,7 @@ async fn a_receiver_that_hangs_is_given_up_and_tried_again() {
 }
 
 #[tokio::test]
-async fn a_retry_that_waits_occupies_no_place_and_is_given_back_at_the_end() {
+async fn a_retry_that_waits_occupies_no_place_and_no_worker() {
     // The receiver fails the job of 2 records and takes all others.
     let mut receiver = Receiver::answering(|_, body| {
         if body.windows(11).any(|part| part == b"\"records\":2") {
@@ -301,7 +303,7 @@ async fn a_retry_that_waits_occupies_no_place_and_is_given_back_at_the_end() {
 }
 
 #[tokio::test]
-async fn a_job_that_was_given_back_goes_on_where_it_was() {
+async fn a_retry_outlives_its_worker_and_keeps_its_time() {
     let receiver = Receiver::answering(|nth, _| if nth == 0 { 500 } else { 200 }).await;
     let folder = Arc::new(TempDir::new().unwrap());
     let slow = [("CALLBACK_RETRY_DELAYS", "1s,1h")];
@@ -318,6 +320,7 @@ async fn a_job_that_was_given_back_goes_on_where_it_was() {
         (row.status, row.attempts, row.claims),
         (Status::Completed, 2, 2)
     );
+    assert_eq!(row.lost_claims, 0);
     assert!(
         row.completed_at >= waits.next_attempt_at,
         "it waited for its turn"
@@ -335,6 +338,13 @@ async fn what_does_not_end_by_the_drains_deadline_is_given_back() {
     let store = stack.stop().await;
     let row = store.find(id).await.unwrap().unwrap();
     assert_eq!((row.status, row.claims), (Status::Pending, 1));
+    assert_eq!(
+        (row.attempts, row.lost_claims),
+        (0, 0),
+        "nothing is charged"
+    );
+    assert_eq!(row.events[0].event, EventKind::GivenBack);
+    assert!(row.next_attempt_at.is_some(), "others have it at once");
 }
 
 #[tokio::test]
@@ -393,7 +403,9 @@ async fn health_is_ok_when_both_answer() {
     let health = stack.get("/healthz").await;
     assert!(health.starts_with("HTTP/1.1 200"), "{health}");
     assert!(
-        health.ends_with(r#"{"status":"ok","database":"ok","redis":"ok"}"#),
+        health.ends_with(
+            r#"{"status":"ok","database":"ok","redis":"ok","claims":"ok","heartbeat":"ok"}"#
+        ),
         "{health}"
     );
     stack.stop().await;

@@ -44,6 +44,28 @@ pub struct Claim {
     pub number: i64,
 }
 
+/// A `PENDING` job as somebody saw it: it is claimed only if it is still so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// The row.
+    pub id: RequestId,
+    /// How many workers died with it, as the table has it.
+    pub lost_claims: i64,
+    /// Until when it had to wait, as the table has it; none for one that was never claimed.
+    pub(super) waited_until: Option<String>,
+}
+
+impl Candidate {
+    /// A job that the doorbell rings for: one that nobody has claimed before.
+    pub fn rung(id: RequestId) -> Self {
+        Self {
+            id,
+            lost_claims: 0,
+            waited_until: None,
+        }
+    }
+}
+
 /// A claimed job, with what earlier claims stored of it.
 #[derive(Clone, Debug)]
 pub struct Job {
@@ -57,25 +79,30 @@ pub struct Job {
     pub callback_url: Option<String>,
     /// Callback attempts whose outcome is known.
     pub attempts: u32,
-    /// When the next attempt is due, if one has failed before.
-    pub next_attempt_at: Option<Timestamp>,
 }
 
-/// Claims those of `ids` that are `PENDING`.
+/// Claims those of `candidates` that are as they were seen.
 pub(super) fn claim_all(
     connection: &Connection,
     owner: OwnerId,
-    ids: &[RequestId],
+    candidates: &[Candidate],
 ) -> rusqlite::Result<Vec<Job>> {
     let owner_text = owner.to_string();
     let mut claim = connection.prepare_cached(
-        "UPDATE requests SET status = 'PROCESSING', claim = claim + 1, owner = ?2
+        "UPDATE requests SET status = 'PROCESSING', claim = claim + 1, owner = ?2, next_attempt_at = NULL
          WHERE id = ?1 AND status = 'PENDING' AND mode = 'async'
-         RETURNING claim, input_payload, result_payload, callback_url, attempts, next_attempt_at",
+           AND lost_claims = ?3 AND next_attempt_at IS ?4
+         RETURNING claim, input_payload, result_payload, callback_url, attempts",
     )?;
-    let mut jobs = Vec::with_capacity(ids.len());
-    for &id in ids {
-        let mut claimed = claim.query(params![id.to_string(), owner_text])?;
+    let mut jobs = Vec::with_capacity(candidates.len());
+    for candidate in candidates {
+        let id = candidate.id;
+        let mut claimed = claim.query(params![
+            id.to_string(),
+            owner_text,
+            candidate.lost_claims,
+            candidate.waited_until,
+        ])?;
         let Some(row) = claimed.next()? else { continue };
         let job = read(row, id, owner);
         claimed.next()?; // to its end: a statement that writes is not left half-way
@@ -110,7 +137,6 @@ fn fail_invalid(
 
 /// A job from what `RETURNING` returns.
 fn read(row: &Row<'_>, id: RequestId, owner: OwnerId) -> rusqlite::Result<Job> {
-    let next_attempt_at: Option<String> = row.get(5)?;
     Ok(Job {
         claim: Claim {
             id,
@@ -121,7 +147,5 @@ fn read(row: &Row<'_>, id: RequestId, owner: OwnerId) -> rusqlite::Result<Job> {
         report: rows::from_json(row, 2)?,
         callback_url: row.get(3)?,
         attempts: row.get(4)?,
-        // A time that can't be read is one that has come.
-        next_attempt_at: next_attempt_at.and_then(|at| at.parse().ok()),
     })
 }

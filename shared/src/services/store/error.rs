@@ -13,6 +13,9 @@ pub enum StoreError {
     /// The row is no longer this claim's: it was taken over, given back, or ended.
     #[error("the claim on this row was lost")]
     ClaimLost,
+    /// The worker was silent for a whole lease, and was declared dead.
+    #[error("the worker's lease was lost")]
+    LeaseLost,
     /// The process is ending.
     #[error("the store is closed")]
     Closed,

@@ -7,6 +7,7 @@ use rusqlite::{Connection, OptionalExtension, Row, types::Type};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::value::{RawValue, to_raw_value};
 
+use super::events;
 use crate::models::{Failure, Request, RequestId};
 
 /// A time as the table holds it: RFC 3339, UTC, milliseconds; the order of texts is that of times.
@@ -43,11 +44,19 @@ pub(super) fn find(connection: &Connection, id: RequestId) -> rusqlite::Result<O
     connection
         .prepare_cached(
             "SELECT mode, status, input_payload, result_payload, callback_url, created_at,
-                    completed_at, failure_reason, failure_detail, claim, attempts, next_attempt_at
+                    completed_at, failure_reason, failure_detail, claim, lost_claims, attempts,
+                    next_attempt_at
              FROM requests WHERE id = ?1",
         )?
         .query_row([id.to_string()], |row| request(id, row))
-        .optional()
+        .optional()?
+        .map(|request| {
+            Ok(Request {
+                events: events::of(connection, id)?,
+                ..request
+            })
+        })
+        .transpose()
 }
 
 fn request(id: RequestId, row: &Row<'_>) -> rusqlite::Result<Request> {
@@ -69,8 +78,10 @@ fn request(id: RequestId, row: &Row<'_>) -> rusqlite::Result<Request> {
         completed_at: row.get(6)?,
         failure,
         claims: row.get(9)?,
-        attempts: row.get(10)?,
-        next_attempt_at: row.get(11)?,
+        lost_claims: row.get(10)?,
+        attempts: row.get(11)?,
+        next_attempt_at: row.get(12)?,
+        events: Vec::new(),
     })
 }
 

@@ -6,7 +6,10 @@ use thiserror::Error;
 use super::rows;
 
 /// Migration `n` takes a database from version `n - 1` to `n`; `user_version` holds the version.
-const MIGRATIONS: [&str; 1] = [include_str!("../../../migrations/0001_requests.sql")];
+const MIGRATIONS: [&str; 2] = [
+    include_str!("../../../migrations/0001_requests.sql"),
+    include_str!("../../../migrations/0002_leases.sql"),
+];
 
 /// Marks a database file as ours: `StRq` in ASCII.
 const APPLICATION_ID: i32 = 0x5374_5271;

@@ -1,0 +1,64 @@
+//! The record of what went wrong with a job.
+
+use jiff::Timestamp;
+use rusqlite::{Connection, params};
+
+use super::{claim::Claim, rows};
+use crate::models::{Event, EventKind, RequestId};
+
+/// Records what happened to one claimed job.
+pub(super) fn record(
+    connection: &Connection,
+    claim: &Claim,
+    kind: EventKind,
+    detail: Option<&str>,
+) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached(
+            "INSERT INTO events (request_id, number, at, event, claim, detail)
+             SELECT ?1, 1 + coalesce(max(number), 0), ?2, ?3, ?4, ?5
+             FROM events WHERE request_id = ?1",
+        )?
+        .execute(params![
+            claim.id.to_string(),
+            rows::time(Timestamp::now()),
+            kind.as_str(),
+            claim.number,
+            detail,
+        ])?;
+    Ok(())
+}
+
+/// Records what happened to every job that `owner` holds.
+pub(super) fn record_all(
+    connection: &Connection,
+    owner: &str,
+    kind: EventKind,
+) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached(
+            "INSERT INTO events (request_id, number, at, event, claim)
+             SELECT id, 1 + (SELECT coalesce(max(number), 0) FROM events WHERE request_id = requests.id),
+                    ?2, ?3, claim
+             FROM requests WHERE status = 'PROCESSING' AND owner = ?1",
+        )?
+        .execute(params![owner, rows::time(Timestamp::now()), kind.as_str()])?;
+    Ok(())
+}
+
+/// A job's record, in order.
+pub(super) fn of(connection: &Connection, id: RequestId) -> rusqlite::Result<Vec<Event>> {
+    connection
+        .prepare_cached(
+            "SELECT at, event, claim, detail FROM events WHERE request_id = ?1 ORDER BY number",
+        )?
+        .query_map([id.to_string()], |row| {
+            Ok(Event {
+                at: row.get(0)?,
+                event: rows::parsed(row, 1)?,
+                claim: row.get(2)?,
+                detail: row.get(3)?,
+            })
+        })?
+        .collect()
+}

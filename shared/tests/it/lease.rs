@@ -1,0 +1,242 @@
+//! Leases: who is alive, whose jobs are whose, and who is to blame.
+
+use std::time::Duration;
+
+use storm_shared::{
+    models::{EventKind, FailureReason, RequestId, Status},
+    services::{
+        report,
+        store::{Candidate, Expired, Heartbeat, Job, Outcome, OwnerId, Store, StoreError},
+    },
+};
+
+use crate::store::{accept, claim_due, event_kinds, look, new_store, new_worker, status};
+
+const MAX_CLAIMS: u32 = 3;
+
+async fn claim(store: &Store, owner: OwnerId, ids: &[RequestId]) -> Vec<Job> {
+    let rung = ids.iter().copied().map(Candidate::rung).collect();
+    store.claim(owner, rung).await.unwrap()
+}
+
+/// What another worker sees of `owner`.
+async fn heartbeat_of(store: &Store, owner: OwnerId) -> Heartbeat {
+    let observer = new_worker(store).await;
+    let others = store.renew(observer).await.unwrap();
+    store.resign(observer).await.unwrap();
+    let owner = owner.to_string();
+    others.into_iter().find(|it| it.owner == owner).unwrap()
+}
+
+/// Lets `owner` die, and others take note.
+async fn die(store: &Store, owner: OwnerId) -> Expired {
+    let seen = heartbeat_of(store, owner).await;
+    store.expire(seen, MAX_CLAIMS).await.unwrap().unwrap()
+}
+
+#[tokio::test]
+async fn only_a_worker_with_a_lease_can_claim() {
+    let (store, _folder) = new_store().await;
+    let id = accept(&store).await;
+    let nobody = OwnerId::generate();
+    let refused = store.claim(nobody, vec![Candidate::rung(id)]).await;
+    assert!(matches!(refused, Err(StoreError::LeaseLost)), "{refused:?}");
+    assert!(matches!(
+        store.renew(nobody).await,
+        Err(StoreError::LeaseLost)
+    ));
+    assert_eq!(status(&store, id).await, Status::Pending);
+}
+
+#[tokio::test]
+async fn a_dead_workers_jobs_are_pending_again_at_once_and_it_can_write_to_none_of_them() {
+    let (store, _folder) = new_store().await;
+    let ids = [accept(&store).await, accept(&store).await];
+    let dead = new_worker(&store).await;
+    let jobs = claim(&store, dead, &ids).await;
+    let expired = die(&store, dead).await;
+    assert_eq!((expired.returned, expired.condemned), (2, 0));
+
+    let again = claim_due(&store).await;
+    assert_eq!(again.len(), 2);
+    assert!(again.iter().all(|job| job.claim.number == 2));
+    for job in &jobs {
+        let report = report::expected(&job.spec);
+        let stored = store.store_result(job.claim, &report).await;
+        assert!(matches!(stored, Err(StoreError::ClaimLost)), "{stored:?}");
+        let ended = store
+            .finalise(job.claim, Some(&report), 1, Outcome::Completed)
+            .await;
+        assert!(matches!(ended, Err(StoreError::ClaimLost)), "{ended:?}");
+        let row = store.find(job.claim.id).await.unwrap().unwrap();
+        assert_eq!((row.status, row.lost_claims), (Status::Processing, 1));
+        assert_eq!(
+            event_kinds(&store, job.claim.id).await,
+            [EventKind::ClaimLost]
+        );
+    }
+    let woken = store.claim(dead, vec![]).await;
+    assert!(matches!(woken, Err(StoreError::LeaseLost)), "{woken:?}");
+}
+
+#[tokio::test]
+async fn a_stored_report_and_the_attempts_outlive_the_worker() {
+    let (store, _folder) = new_store().await;
+    let id = accept(&store).await;
+    let first = new_worker(&store).await;
+    let job = claim(&store, first, &[id]).await.pop().unwrap();
+    let report = report::expected(&job.spec);
+    let now = jiff::Timestamp::now();
+    store
+        .await_retry(job.claim, &report, 1, "timeout", now)
+        .await
+        .unwrap();
+    let second = claim_due(&store).await.pop().unwrap();
+    die(&store, second.claim.owner).await;
+    let third = claim_due(&store).await.pop().unwrap();
+    assert_eq!((third.report, third.attempts), (Some(report), 1));
+    assert_eq!(third.claim.number, 3);
+    assert_eq!(
+        event_kinds(&store, id).await,
+        [EventKind::AttemptFailed, EventKind::ClaimLost]
+    );
+}
+
+#[tokio::test]
+async fn a_worker_that_renewed_after_it_was_seen_is_alive() {
+    let (store, _folder) = new_store().await;
+    let id = accept(&store).await;
+    let worker = new_worker(&store).await;
+    claim(&store, worker, &[id]).await;
+    let seen = heartbeat_of(&store, worker).await;
+    store.renew(worker).await.unwrap();
+    assert_eq!(store.expire(seen.clone(), MAX_CLAIMS).await.unwrap(), None);
+    assert_eq!(status(&store, id).await, Status::Processing);
+    // And of two who see it dead, one takes its jobs from it.
+    let seen = heartbeat_of(&store, worker).await;
+    let (one, other) = tokio::join!(
+        store.expire(seen.clone(), MAX_CLAIMS),
+        store.expire(seen.clone(), MAX_CLAIMS)
+    );
+    assert!(one.unwrap().is_some() != other.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn a_worker_that_resigns_gives_all_back_without_charge_and_nobody_elses() {
+    let (store, _folder) = new_store().await;
+    let ids = [
+        accept(&store).await,
+        accept(&store).await,
+        accept(&store).await,
+    ];
+    let (leaves, stays) = (new_worker(&store).await, new_worker(&store).await);
+    let left = claim(&store, leaves, &ids[..2]).await;
+    claim(&store, stays, &ids[2..]).await;
+    store
+        .finalise(left[0].claim, None, 1, Outcome::Completed)
+        .await
+        .unwrap();
+    assert_eq!(store.resign(leaves).await.unwrap(), 1);
+    let mut statuses = Vec::new();
+    for id in ids {
+        statuses.push(status(&store, id).await);
+    }
+    assert_eq!(
+        statuses,
+        [Status::Completed, Status::Pending, Status::Processing]
+    );
+    // Others have it at once, whether or not the doorbell has had its time.
+    let due = look(&store, 9).await.due;
+    assert_eq!(due.len(), 1);
+    assert_eq!((due[0].id, due[0].lost_claims), (ids[1], 0));
+    assert_eq!(event_kinds(&store, ids[1]).await, [EventKind::GivenBack]);
+    let others = store.renew(stays).await.unwrap();
+    assert_eq!(others, [], "it is no worker any more");
+}
+
+#[tokio::test]
+async fn a_job_that_kills_alone_again_and_again_is_condemned() {
+    let (store, _folder) = new_store().await;
+    let id = accept(&store).await;
+    let first = new_worker(&store).await;
+    claim(&store, first, &[id]).await;
+    let mut expired = die(&store, first).await;
+    for lost in 1..MAX_CLAIMS {
+        assert_eq!((expired.returned, expired.condemned), (1, 0));
+        let job = claim_due(&store).await.pop().unwrap();
+        assert_eq!(job.claim.number, i64::from(lost) + 1);
+        expired = die(&store, job.claim.owner).await;
+    }
+    assert_eq!((expired.returned, expired.condemned), (0, 1));
+    let row = store.find(id).await.unwrap().unwrap();
+    assert_eq!((row.status, row.lost_claims), (Status::Failed, MAX_CLAIMS));
+    assert_eq!(row.failure.unwrap().reason, FailureReason::Poison);
+    assert_eq!(row.events.len(), 3);
+    assert_eq!(row.attempts, 0);
+}
+
+#[tokio::test]
+async fn who_dies_beside_another_is_never_condemned() {
+    let (store, _folder) = new_store().await;
+    let ids = [accept(&store).await, accept(&store).await];
+    let first = new_worker(&store).await;
+    claim(&store, first, &ids).await;
+    die(&store, first).await;
+    for _ in 0..3 * MAX_CLAIMS {
+        let jobs = claim_due(&store).await;
+        assert_eq!(jobs.len(), 2);
+        let expired = die(&store, jobs[0].claim.owner).await;
+        assert_eq!((expired.returned, expired.condemned), (2, 0));
+    }
+    let due = look(&store, 9).await.due;
+    let last = i64::from(MAX_CLAIMS - 1);
+    assert!(due.iter().all(|it| it.lost_claims == last), "next: alone");
+}
+
+#[tokio::test]
+async fn who_holds_a_job_without_being_a_worker_becomes_one_that_can_die() {
+    let (store, folder) = new_store().await;
+    let (ids, gone) = (
+        [accept(&store).await, accept(&store).await],
+        new_worker(&store).await,
+    );
+    claim(&store, gone, &ids).await;
+    let db = crate::store::direct(&folder);
+    db.execute("DELETE FROM workers", []).unwrap();
+    let nobodys = "UPDATE requests SET owner = NULL WHERE id = ?1";
+    db.execute(nobodys, [ids[1].to_string()]).unwrap();
+    let observer = new_worker(&store).await;
+    let others = store.renew(observer).await.unwrap();
+    assert_eq!(others.len(), 2, "{others:?}");
+    for other in others {
+        let expired = store.expire(other, MAX_CLAIMS).await.unwrap().unwrap();
+        assert_eq!(expired.returned, 1);
+    }
+    assert_eq!(claim_due(&store).await.len(), 2);
+}
+
+#[tokio::test]
+async fn a_database_of_the_version_before_is_migrated_with_its_jobs() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let db = crate::store::direct(&folder);
+    db.execute_batch(include_str!("../../migrations/0001_requests.sql"))
+        .unwrap();
+    db.execute_batch(
+        "PRAGMA application_id = 0x53745271; PRAGMA user_version = 1;
+         INSERT INTO requests (id, mode, status, input_payload, created_at, claim, owner)
+         VALUES ('019dbbf8-6a35-7f02-a9f4-5e1f9c1b7c53', 'async', 'PROCESSING',
+                 '{\"report_name\":\"Q1\",\"records\":1}', '2026-11-23T12:00:00.000Z', 1,
+                 '6f1b1c52-0f5d-4f7e-9a53-3c7f5ad1f7b2')",
+    )
+    .unwrap();
+    let store = Store::open(&crate::store::settings(folder.path()))
+        .await
+        .unwrap();
+    let observer = new_worker(&store).await;
+    let other = store.renew(observer).await.unwrap().pop().unwrap();
+    store.expire(other, MAX_CLAIMS).await.unwrap().unwrap();
+    assert_eq!(claim_due(&store).await.len(), 1);
+    tokio::time::timeout(Duration::from_mins(1), store.close())
+        .await
+        .unwrap();
+}

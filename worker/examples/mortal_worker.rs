@@ -1,0 +1,30 @@
+//! A worker that one job can kill: its process aborts when it looks up `poison.example`. For tests of
+//! what becomes of the jobs beside such a one.
+
+use std::{net::IpAddr, process::ExitCode, sync::Arc};
+
+use futures_util::future::BoxFuture;
+use storm_shared::{program, server};
+use storm_worker::delivery::{Resolve, SystemResolver};
+
+struct Mortal(SystemResolver);
+
+impl Resolve for Mortal {
+    fn resolve(&self, host: &str) -> BoxFuture<'static, std::io::Result<Vec<IpAddr>>> {
+        if host == "poison.example" {
+            std::process::abort();
+        }
+        self.0.resolve(host)
+    }
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let command = clap::command!().about("A worker that one job can kill");
+    program::run(command, async |settings, shutdown| {
+        let listener = server::bind("WORKER_ADDR", settings.worker.addr).await?;
+        let resolver = Arc::new(Mortal(SystemResolver::new()));
+        Ok(storm_worker::run(listener, settings, resolver, shutdown).await?)
+    })
+    .await
+}

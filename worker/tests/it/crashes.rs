@@ -1,0 +1,287 @@
+//! What becomes of a worker's jobs when its process is killed, frozen, or told to end.
+
+use std::{sync::Arc, time::Duration};
+
+use storm_shared::{
+    config::Settings,
+    models::{
+        EventKind, FailureReason, Records, ReportName, ReportSpec, Request, RequestId, Status,
+    },
+    services::{report, store::Store},
+};
+use tempfile::TempDir;
+use tokio::sync::Semaphore;
+
+use crate::{process::WorkerProcess, receiver::Receiver};
+
+/// A short lease, so that the tests are short too.
+const LEASE: (&str, &str) = ("WORKER_LEASE", "1s");
+
+struct Table {
+    store: Store,
+    folder: TempDir,
+}
+
+impl Table {
+    async fn new() -> Self {
+        let folder = TempDir::new().unwrap();
+        let url = format!("sqlite:{}", folder.path().join("storm.db").display());
+        let settings = [("DB_URL", url.as_str()), ("DB_SYNCHRONOUS", "normal")];
+        let settings = Settings::with(settings).unwrap();
+        let store = Store::open(&settings.store).await.unwrap();
+        Self { store, folder }
+    }
+
+    fn worker(&self, overrides: &[(&str, &str)]) -> WorkerProcess {
+        let overrides: Vec<_> = [LEASE].iter().chain(overrides).copied().collect();
+        WorkerProcess::start(self.folder.path(), &overrides)
+    }
+
+    async fn accept(&self, records: u64, callback_url: Option<String>) -> RequestId {
+        let id = RequestId::generate();
+        let spec = ReportSpec {
+            report_name: ReportName::try_from("Q1_Finance".to_owned()).unwrap(),
+            records: Records::new(records, Records::MAX_ASYNC).unwrap(),
+        };
+        self.store.accept(id, &spec, callback_url).await.unwrap();
+        id
+    }
+
+    async fn find(&self, id: RequestId) -> Request {
+        self.store.find(id).await.unwrap().unwrap()
+    }
+
+    async fn row_when(&self, id: RequestId, wanted: impl Fn(&Request) -> bool) -> Request {
+        loop {
+            let row = self.find(id).await;
+            if wanted(&row) {
+                return row;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    async fn ended(&self, id: RequestId) -> Request {
+        let over = |row: &Request| matches!(row.status, Status::Completed | Status::Failed);
+        self.row_when(id, over).await
+    }
+}
+
+fn kinds(row: &Request) -> Vec<EventKind> {
+    row.events.iter().map(|event| event.event).collect()
+}
+
+/// Answers the first callback when it is let, and all others at once.
+async fn holds_the_first(status: u16) -> (Receiver, Arc<Semaphore>) {
+    let let_go = Arc::new(Semaphore::new(0));
+    let gate = let_go.clone();
+    let receiver = Receiver::answering_when(move |nth, _| {
+        let gate = gate.clone();
+        async move {
+            if nth == 0 {
+                drop(gate.acquire().await);
+            }
+            status
+        }
+    });
+    (receiver.await, let_go)
+}
+
+#[tokio::test]
+async fn a_killed_workers_job_goes_on_elsewhere_and_repeats_only_the_attempt_in_flight() {
+    let table = Table::new().await;
+    let (mut receiver, _never) = holds_the_first(200).await;
+    let killed = table.worker(&[]);
+    let id = table.accept(1, Some(receiver.url())).await;
+    let first = receiver.next().await; // heard, and not answered
+    let other = table.worker(&[]);
+    killed.signal("KILL");
+    let row = table.ended(id).await;
+    assert_eq!(receiver.next().await, first, "the same bytes");
+    assert_eq!((row.status, row.attempts), (Status::Completed, 1));
+    assert_eq!((row.claims, row.lost_claims), (2, 1));
+    assert_eq!(kinds(&row), [EventKind::ClaimLost]);
+    drop(other);
+}
+
+#[tokio::test]
+async fn a_stored_report_is_not_made_again_and_failed_attempts_count() {
+    let table = Table::new().await;
+    // 500, then held until its worker is dead, then 200.
+    let gate = Arc::new(Semaphore::new(0));
+    let held = gate.clone();
+    let mut receiver = Receiver::answering_when(move |nth, _| {
+        let gate = held.clone();
+        async move {
+            if nth == 1 {
+                drop(gate.acquire().await);
+            }
+            if nth == 0 { 500 } else { 200 }
+        }
+    })
+    .await;
+    let quick = ("CALLBACK_RETRY_DELAYS", "50ms,50ms");
+    let killed = table.worker(&[quick]);
+    let id = table.accept(1, Some(receiver.url())).await;
+    receiver.next().await;
+    receiver.next().await;
+    let stored = table.find(id).await.result_payload.unwrap();
+    killed.signal("KILL");
+    // Had it been made again, it would say so: this is no report of that name.
+    let other_report = report::Report {
+        checksum: "0".repeat(64),
+        ..serde_json::from_str(stored.get()).unwrap()
+    };
+    rusqlite::Connection::open(table.folder.path().join("storm.db"))
+        .unwrap()
+        .execute(
+            "UPDATE requests SET result_payload = ?1",
+            [serde_json::to_string(&other_report).unwrap()],
+        )
+        .unwrap();
+    let _other = table.worker(&[quick]);
+    let row = table.ended(id).await;
+    assert_eq!((row.status, row.attempts), (Status::Completed, 2));
+    let body: serde_json::Value = serde_json::from_slice(&receiver.next().await).unwrap();
+    assert_eq!(body["checksum"], other_report.checksum);
+    assert_eq!(
+        kinds(&row),
+        [EventKind::AttemptFailed, EventKind::ClaimLost]
+    );
+}
+
+#[tokio::test]
+async fn a_frozen_worker_that_wakes_up_changes_nothing() {
+    let table = Table::new().await;
+    let (mut receiver, let_go) = holds_the_first(200).await;
+    let frozen = table.worker(&[]);
+    let id = table.accept(1, Some(receiver.url())).await;
+    receiver.next().await;
+    let other = table.worker(&[]);
+    frozen.signal("STOP");
+    let ended = table.ended(id).await;
+    assert_eq!((ended.status, ended.claims), (Status::Completed, 2));
+
+    let_go.add_permits(1); // its answer waits for it when it wakes up
+    frozen.signal("CONT");
+    loop {
+        let metrics = frozen.get("/metrics").await.unwrap();
+        if metrics.contains("storm_worker_lost_claims_total 1") {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let row = table.find(id).await;
+    assert_eq!(row.completed_at, ended.completed_at);
+    assert_eq!((row.claims, row.attempts), (2, 1));
+
+    // It works again, as somebody else.
+    other.signal("TERM");
+    assert!(other.ended().await.success());
+    let next = table.accept(1, Some(receiver.url())).await;
+    assert_eq!(table.ended(next).await.status, Status::Completed);
+}
+
+#[tokio::test]
+async fn a_worker_killed_while_its_job_waits_loses_nothing_by_it() {
+    let table = Table::new().await;
+    let receiver = Receiver::answering(|nth, _| if nth == 0 { 500 } else { 200 }).await;
+    let delays = ("CALLBACK_RETRY_DELAYS", "500ms");
+    let killed = table.worker(&[delays]);
+    let id = table.accept(1, Some(receiver.url())).await;
+    let waits = table.row_when(id, |row| row.attempts == 1).await;
+    killed.signal("KILL");
+    let _other = table.worker(&[delays]);
+    let row = table.ended(id).await;
+    assert_eq!((row.status, row.attempts), (Status::Completed, 2));
+    assert_eq!((row.claims, row.lost_claims), (2, 0));
+    assert!(row.completed_at >= waits.next_attempt_at);
+}
+
+#[tokio::test]
+async fn a_worker_told_to_end_hands_over_what_it_can_not_finish() {
+    let table = Table::new().await;
+    let (mut receiver, _never) = holds_the_first(200).await;
+    let told = table.worker(&[("DRAIN_TIMEOUT", "100ms")]);
+    let id = table.accept(1, Some(receiver.url())).await;
+    receiver.next().await;
+    // With this lease the other can't have it but by being given it.
+    let other = WorkerProcess::start(table.folder.path(), &[("WORKER_LEASE", "1h")]);
+    told.signal("TERM");
+    assert!(told.ended().await.success());
+    let row = table.ended(id).await;
+    assert_eq!((row.status, row.attempts), (Status::Completed, 1));
+    assert_eq!((row.claims, row.lost_claims), (2, 0));
+    assert_eq!(kinds(&row), [EventKind::GivenBack]);
+    drop(other);
+}
+
+#[tokio::test]
+async fn a_worker_told_twice_ends_at_once() {
+    let table = Table::new().await;
+    let worker = table.worker(&[("DRAIN_TIMEOUT", "1h")]);
+    let id = table.accept(100_000, None).await;
+    table
+        .row_when(id, |row| row.status == Status::Processing)
+        .await;
+    worker.signal("TERM");
+    // The first must have been heard: two that are pending together are one.
+    while !worker_says(&worker, "claims").await {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    worker.signal("TERM");
+    assert_eq!(worker.ended().await.code(), Some(143));
+    let _other = table.worker(&[]);
+    table.row_when(id, |row| row.claims == 2).await;
+}
+
+async fn worker_says(worker: &WorkerProcess, what: &str) -> bool {
+    worker
+        .get("/healthz")
+        .await
+        .is_some_and(|health| health.contains(what))
+}
+
+/// One job that kills every worker that delivers it, among a thousand that die beside it.
+#[tokio::test]
+async fn one_poison_job_is_condemned_and_all_that_died_beside_it_complete() {
+    const JOBS: usize = 1000;
+    let table = Table::new().await;
+    let receiver = Receiver::answering(|_, _| 200).await;
+    let mut innocent = Vec::with_capacity(JOBS - 1);
+    let mut poison = None;
+    for nth in 0..JOBS {
+        if nth == JOBS / 2 {
+            let url = "http://poison.example/".to_owned();
+            poison = Some(table.accept(1, Some(url)).await);
+        } else {
+            innocent.push(table.accept(20, Some(receiver.url())).await);
+        }
+    }
+    let poison = poison.unwrap();
+    let (mut deaths, mut worker) = (0, None::<WorkerProcess>);
+    let condemned = loop {
+        let row = table.find(poison).await;
+        if row.status == Status::Failed {
+            break row;
+        }
+        if !worker.as_mut().is_some_and(WorkerProcess::is_alive) {
+            deaths += usize::from(worker.is_some());
+            worker = Some(WorkerProcess::start_mortal(
+                table.folder.path(),
+                &[("WORKER_LEASE", "500ms")],
+            ));
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    };
+    assert_eq!(condemned.failure.unwrap().reason, FailureReason::Poison);
+    assert_eq!((condemned.lost_claims, deaths), (5, 5));
+    assert_eq!(condemned.attempts, 0, "no crash uses up a retry");
+    let mut beside = 0;
+    for id in innocent {
+        let row = table.ended(id).await;
+        assert_eq!(row.status, Status::Completed, "{row:?}");
+        beside += usize::from(row.lost_claims > 0);
+    }
+    assert!(beside > 0, "or nothing was shown");
+}
