@@ -60,6 +60,25 @@ async fn the_row_is_committed_when_the_202_arrives_although_redis_is_down() {
 }
 
 #[tokio::test]
+async fn a_redis_that_never_answers_is_not_waited_for() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let redis = format!("redis://{}", silent.local_addr().unwrap());
+    let unsynced = ("DB_SYNCHRONOUS", "normal");
+    let server = Server::start(&[("REDIS_URL", &redis), unsynced]).await;
+    let mut client = server.connect().await;
+    // More than the doorbell's channel holds: what doesn't fit is dropped, and nobody waits for it.
+    for _ in 0..9000 {
+        client.send(post("/async", JOB)).await;
+        assert_eq!(client.answer().await.status, 202);
+    }
+    let rows: u32 = server
+        .database()
+        .query_row("SELECT count(*) FROM requests", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(rows, 9000);
+}
+
+#[tokio::test]
 async fn an_accepted_job_rings_in_redis() {
     let redis = RedisServer::start();
     let server = Server::start(&[("REDIS_URL", &redis.url()), ("QUEUE_NAME", "bell")]).await;

@@ -7,6 +7,8 @@ mod delivery;
 mod line;
 mod process;
 mod receiver;
+mod redis_faults;
+mod stack;
 mod worker;
 
 #[path = "../../../shared/tests/support/redis_server.rs"]

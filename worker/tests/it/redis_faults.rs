@@ -1,0 +1,96 @@
+//! Redis is only the doorbell: whatever it does, the jobs run.
+
+use std::sync::Arc;
+
+use storm_shared::models::Status;
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+
+use crate::{receiver::Receiver, redis_server::RedisServer, stack::Stack};
+
+/// Takes every connection and never says a word.
+async fn half_open() -> (String, tokio::task::JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("redis://{}", listener.local_addr().unwrap());
+    let held = tokio::spawn(async move {
+        let mut connections = Vec::new();
+        while let Ok((connection, _)) = listener.accept().await {
+            connections.push(connection);
+        }
+    });
+    (url, held)
+}
+
+#[tokio::test]
+async fn at_a_half_open_redis_jobs_run_from_the_table_and_the_database_is_well() {
+    let (redis, _held) = half_open().await;
+    let mut receiver = Receiver::answering(|_, _| 200).await;
+    let stack = Stack::start(Arc::new(TempDir::new().unwrap()), &redis, &[]).await;
+    let bell = stack.doorbell();
+    let id = stack.accept(1, Some(receiver.url())).await;
+    bell.ring(id);
+    receiver.next().await;
+    assert_eq!(stack.ended(id).await.status, Status::Completed);
+    let health = stack.get("/healthz").await;
+    assert!(health.starts_with("HTTP/1.1 503"), "{health}");
+    assert!(
+        health.contains(r#""database":"ok""#) && health.contains(r#""claims":"ok""#),
+        "{health}"
+    );
+    stack.stop().await;
+}
+
+#[tokio::test]
+async fn after_flushall_every_pending_job_runs_and_the_bell_is_heard_again() {
+    const JOBS: usize = 2000;
+    let redis = RedisServer::start();
+    let mut receiver = Receiver::answering(|_, _| 200).await;
+    let folder = Arc::new(TempDir::new().unwrap());
+    // Few places, so that most jobs are still pending when the entries go.
+    let few = [("WORKER_CONCURRENCY", "50")];
+    let stack = Stack::start(folder, &redis.url(), &few).await;
+    let bell = stack.doorbell();
+    let mut ids = Vec::with_capacity(JOBS);
+    for _ in 0..JOBS {
+        let id = stack.accept(5, Some(receiver.url())).await;
+        bell.ring(id);
+        ids.push(id);
+    }
+    receiver.next().await;
+    redis.command(&redis::cmd("FLUSHALL"));
+    for id in ids {
+        assert_eq!(stack.ended(id).await.status, Status::Completed);
+    }
+    // Rings until one is heard.
+    let before = heard_by_bell(&stack).await;
+    while heard_by_bell(&stack).await == before {
+        let id = stack.accept(1, None).await;
+        bell.ring(id);
+        stack.ended(id).await;
+    }
+    stack.stop().await;
+}
+
+/// How many jobs the worker claimed because the bell rang for them.
+async fn heard_by_bell(stack: &Stack) -> u64 {
+    let metrics = stack.get("/metrics").await;
+    let line = metrics
+        .lines()
+        .find(|line| line.starts_with("storm_worker_claimed_jobs_total{source=\"doorbell\"}"));
+    line.map_or(0, |line| line.rsplit_once(' ').unwrap().1.parse().unwrap())
+}
+
+#[tokio::test]
+async fn without_redis_the_table_is_all_there_is_and_nothing_is_missed() {
+    let mut receiver = Receiver::answering(|nth, _| if nth == 0 { 500 } else { 200 }).await;
+    let stack = Stack::start(Arc::new(TempDir::new().unwrap()), "none", &[]).await;
+    let id = stack.accept(1, Some(receiver.url())).await;
+    let first = receiver.next().await;
+    assert_eq!(receiver.next().await, first);
+    let row = stack.ended(id).await;
+    assert_eq!((row.status, row.attempts), (Status::Completed, 2));
+    let health = stack.get("/healthz").await;
+    assert!(health.starts_with("HTTP/1.1 200"), "{health}");
+    assert!(health.contains(r#""redis":"none""#), "{health}");
+    stack.stop().await;
+}

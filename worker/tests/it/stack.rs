@@ -1,0 +1,144 @@
+//! A worker in this process on a database of its own, and the rows that it works on.
+
+use std::{sync::Arc, time::Duration};
+
+use storm_shared::{
+    config::Settings,
+    models::{FailureReason, Records, ReportName, ReportSpec, Request, RequestId, Status},
+    services::{
+        queue::{Doorbell, Queue},
+        store::Store,
+    },
+};
+use storm_worker::delivery::SystemResolver;
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    task::JoinHandle,
+};
+use tokio_util::sync::CancellationToken;
+
+/// A worker on a database of its own.
+pub(crate) struct Stack {
+    pub(crate) store: Store,
+    settings: Settings,
+    addr: std::net::SocketAddr,
+    shutdown: CancellationToken,
+    worker: JoinHandle<Result<(), storm_worker::Error>>,
+    _folder: Arc<TempDir>,
+}
+
+/// Nobody listens there.
+pub(crate) const NO_REDIS: &str = "redis://127.0.0.1:1";
+
+/// Quick retries, and loopback allowed.
+const QUICK: [(&str, &str); 3] = [
+    ("CALLBACK_ALLOW", "127.0.0.1/32"),
+    ("CALLBACK_RETRY_DELAYS", "10ms,20ms,40ms"),
+    ("DB_SYNCHRONOUS", "normal"),
+];
+
+impl Stack {
+    /// A worker that has no Redis, and is to have none.
+    pub(crate) async fn without_redis(overrides: &[(&str, &str)]) -> Self {
+        Self::start(Arc::new(TempDir::new().unwrap()), "none", overrides).await
+    }
+
+    pub(crate) async fn start(
+        folder: Arc<TempDir>,
+        redis: &str,
+        overrides: &[(&str, &str)],
+    ) -> Self {
+        let url = format!("sqlite:{}", folder.path().join("storm.db").display());
+        let base = [("DB_URL", url.as_str()), ("REDIS_URL", redis)];
+        let all = QUICK.iter().chain(&base).chain(overrides).copied();
+        let settings = Settings::with(all).unwrap();
+        let store = Store::open(&settings.store).await.unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let shutdown = CancellationToken::new();
+        let worker = tokio::spawn(storm_worker::run(
+            listener,
+            settings.clone(),
+            Arc::new(SystemResolver::new()),
+            shutdown.clone(),
+        ));
+        Self {
+            store,
+            settings,
+            addr,
+            shutdown,
+            worker,
+            _folder: folder,
+        }
+    }
+
+    pub(crate) async fn accept(&self, records: u64, callback_url: Option<String>) -> RequestId {
+        let id = RequestId::generate();
+        self.store
+            .accept(id, &spec(records), callback_url)
+            .await
+            .unwrap();
+        id
+    }
+
+    /// A bell of the API's kind.
+    pub(crate) fn doorbell(&self) -> Doorbell {
+        let queue = self.settings.queue.as_ref().unwrap();
+        Doorbell::start(Queue::new(queue, self.store.id()).unwrap())
+    }
+
+    pub(crate) async fn find(&self, id: RequestId) -> Request {
+        self.store.find(id).await.unwrap().unwrap()
+    }
+
+    /// Looks until the row is as `wanted`.
+    pub(crate) async fn row_when(
+        &self,
+        id: RequestId,
+        wanted: impl Fn(&Request) -> bool,
+    ) -> Request {
+        loop {
+            let row = self.find(id).await;
+            if wanted(&row) {
+                return row;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    pub(crate) async fn ended(&self, id: RequestId) -> Request {
+        self.row_when(id, |row| {
+            matches!(row.status, Status::Completed | Status::Failed)
+        })
+        .await
+    }
+
+    /// Tells the worker to end, and waits for that.
+    pub(crate) async fn stop(self) -> Store {
+        self.shutdown.cancel();
+        self.worker.await.unwrap().unwrap();
+        self.store
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> String {
+        let mut stream = TcpStream::connect(self.addr).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+}
+
+pub(crate) fn spec(records: u64) -> ReportSpec {
+    ReportSpec {
+        report_name: ReportName::try_from("Q1_Finance".to_owned()).unwrap(),
+        records: Records::new(records, Records::MAX_ASYNC).unwrap(),
+    }
+}
+
+pub(crate) fn reason(row: &Request) -> FailureReason {
+    row.failure.as_ref().unwrap().reason
+}
