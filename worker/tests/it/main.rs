@@ -4,6 +4,7 @@
 
 mod crashes;
 mod delivery;
+mod lease;
 mod line;
 mod process;
 mod receiver;

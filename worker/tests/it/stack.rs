@@ -22,9 +22,9 @@ use tokio_util::sync::CancellationToken;
 /// A worker on a database of its own.
 pub(crate) struct Stack {
     pub(crate) store: Store,
-    settings: Settings,
+    pub(crate) settings: Settings,
     addr: std::net::SocketAddr,
-    shutdown: CancellationToken,
+    pub(crate) shutdown: CancellationToken,
     worker: JoinHandle<Result<(), storm_worker::Error>>,
     _folder: Arc<TempDir>,
 }

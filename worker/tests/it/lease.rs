@@ -1,0 +1,91 @@
+//! What a worker does, and leaves, while the database doesn't take its heartbeat.
+
+use std::{sync::Arc, time::Duration};
+
+use rusqlite::Connection;
+use storm_shared::models::Status;
+use tempfile::TempDir;
+
+use crate::{receiver::Receiver, stack::Stack};
+
+/// Holds the database's lock until it is dropped.
+struct Stalled(Connection);
+
+impl Stalled {
+    fn database(stack: &Stack) -> Self {
+        let connection = Connection::open(&stack.settings.store.path).unwrap();
+        connection.busy_timeout(Duration::from_secs(30)).unwrap();
+        connection.execute_batch("BEGIN IMMEDIATE").unwrap();
+        Self(connection)
+    }
+}
+
+impl Drop for Stalled {
+    fn drop(&mut self) {
+        let _ = self.0.execute_batch("ROLLBACK");
+    }
+}
+
+/// How many seconds the worker's health says that its heartbeat has been silent; none if it is well.
+async fn silence(stack: &Stack) -> Option<u64> {
+    let health = stack.get("/healthz").await;
+    let (_, heartbeat) = health.split_once(r#""heartbeat":""#).unwrap();
+    heartbeat
+        .strip_prefix("silent for ")
+        .map(|silent| silent.split_once(" s").unwrap().0.parse().unwrap())
+}
+
+async fn silent_for(stack: &Stack, seconds: u64) {
+    while silence(stack).await < Some(seconds) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_worker_that_can_not_renew_begins_no_attempt_until_it_can() {
+    let mut receiver = Receiver::answering(|_, _| 200).await;
+    let stack = Stack::without_redis(&[("WORKER_LEASE", "1s")]).await;
+    // Its report is made within a second of the claim; by then the lease is more than half over.
+    let id = stack.accept(90, Some(receiver.url())).await;
+    stack
+        .row_when(id, |row| row.status == Status::Processing)
+        .await;
+    let stalled = Stalled::database(&stack);
+    silent_for(&stack, 2).await;
+    assert!(receiver.more().is_empty(), "the report is long since made");
+    drop(stalled);
+    receiver.next().await;
+    let row = stack.ended(id).await;
+    assert_eq!((row.status, row.claims), (Status::Completed, 1));
+    stack.stop().await;
+}
+
+#[tokio::test]
+async fn after_a_stalled_database_nobody_is_declared_dead() {
+    let folder = Arc::new(TempDir::new().unwrap());
+    let lease = [("WORKER_LEASE", "2s")];
+    let one = Stack::start(folder.clone(), "none", &lease).await;
+    let two = Stack::start(folder, "none", &lease).await;
+    let id = one.accept(100_000, None).await;
+    one.row_when(id, |row| row.status == Status::Processing)
+        .await;
+    let stalled = Stalled::database(&one);
+    silent_for(&one, 2).await;
+    silent_for(&two, 2).await;
+    drop(stalled);
+    for stack in [&one, &two] {
+        while silence(stack).await.is_some() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let metrics = stack.get("/metrics").await;
+        assert!(
+            metrics.contains("storm_worker_expired_workers_total 0"),
+            "{metrics}"
+        );
+    }
+    let row = one.find(id).await;
+    assert_eq!((row.status, row.lost_claims), (Status::Processing, 0));
+    for stack in [one, two] {
+        stack.shutdown.cancel();
+    }
+}
