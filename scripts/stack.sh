@@ -21,7 +21,7 @@ usage: scripts/stack.sh run               a stack in the foreground: API on port
 and STORM_WORKER. The services' own settings pass through: SYNC_THREADS=1 scripts/stack.sh run
 
   DB_URL, API_ADDR, WORKER_ADDR   other places for `run`; `with` chooses its own
-  REDIS_URL      a Redis to use as it is; unset: one of our own on a free port
+  REDIS_URL      a Redis to use as it is, or none to go without; unset: one of our own on a free port
   REDIS_SERVER   the redis-server to start; unset: the one in PATH
   STORM_BIN      a folder of ready-made binaries; unset: they are built
 USAGE
@@ -99,6 +99,10 @@ keep_logs() {
 
 start_redis() {
     local server address
+    if [[ ${REDIS_URL:-} == none ]]; then
+        say "redis     none, as REDIS_URL says: the table is polled"
+        return
+    fi
     if [[ -n ${REDIS_URL:-} ]]; then
         # The queue gets a name of its own: nobody's entries are in our way, nor ours in theirs.
         [[ -n ${QUEUE_NAME:-} ]] || PRIVATE_QUEUE=storm-${STACK_DIR##*.}
