@@ -33,7 +33,7 @@ pub struct App {
 }
 
 impl App {
-    /// Opens the store, and starts the doorbell and the threads behind `/sync`.
+    /// Opens the store, however long that takes, and starts the doorbell and the threads behind `/sync`.
     ///
     /// # Errors
     /// One of them can't be had. Redis may be down: it is connected to when it is needed.
@@ -56,7 +56,14 @@ impl App {
     }
 
     /// Serves on `listener` until `shutdown` is cancelled, then ends everything in order.
-    pub async fn serve(self: Arc<Self>, listener: TcpListener, shutdown: CancellationToken) {
+    ///
+    /// # Errors
+    /// The store ended first.
+    pub async fn serve(
+        self: Arc<Self>,
+        listener: TcpListener,
+        shutdown: CancellationToken,
+    ) -> Result<(), Error> {
         let limits = Limits {
             connections: self.settings.http.connections,
             header_timeout: self.settings.http.timeout,
@@ -64,11 +71,19 @@ impl App {
         };
         let service = TowerToHyperService::new(warp::service(routes::all(&self)));
         let stopping = async {
-            shutdown.cancelled().await;
+            tokio::select! {
+                () = shutdown.cancelled() => {}
+                () = self.store.ended() => {}
+            }
             self.pool.stop();
         };
         server::serve(listener, service, limits, stopping).await;
         self.close().await;
+        if shutdown.is_cancelled() {
+            Ok(())
+        } else {
+            Err(Error::StoreEnded)
+        }
     }
 
     /// Ends what [`App::start`] started: first who writes, then what is written to.

@@ -5,16 +5,24 @@ pub mod health;
 pub mod requests;
 pub mod sync;
 
-use storm_shared::{models::RequestId, services::store::StoreError};
-use tracing::error;
+use storm_shared::{
+    models::RequestId,
+    services::store::{StoreError, Trouble},
+};
+use tracing::{debug, error};
 
 use crate::reply::Problem;
 
-/// The store's refusal as the client sees it. Being full or closed is an answer and no failure:
-/// only the rest is logged, in the store's own words.
+/// The store's refusal as the client sees it. That it has no place or is closed is an answer and no
+/// failure; what keeps it from writing at all it has told of once, and a storm would tell it again a
+/// thousand times. Only the rest is logged for each request, in the store's own words.
 fn refused(id: RequestId, refusal: &StoreError) -> Problem {
-    if !matches!(refusal, StoreError::QueueFull | StoreError::Closed) {
-        error!(%id, error = %refusal, "the store refused an operation");
+    match (refusal, refusal.trouble()) {
+        (StoreError::QueueFull | StoreError::Closed, _) => {}
+        (_, Some(Trouble::Busy | Trouble::Full | Trouble::ReadOnly)) => {
+            debug!(%id, error = %refusal, "the store refused an operation");
+        }
+        _ => error!(%id, error = %refusal, "the store refused an operation"),
     }
     Problem::store(refusal)
 }

@@ -31,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use app::App;
 
-/// Why the API could not start.
+/// Why the API could not start, or had to end.
 #[derive(Debug, Error)]
 pub enum Error {
     /// The database can't be used.
@@ -40,6 +40,9 @@ pub enum Error {
     /// The queue can't be set up; a Redis that is down is no reason.
     #[error("REDIS_URL: {0}")]
     Queue(#[from] QueueError),
+    /// A thread of the store has ended; the log says why.
+    #[error("the database is gone; a new process is needed")]
+    StoreEnded,
     /// The system has no thread left for `/sync`.
     #[error("a thread for /sync can't be started: {0}")]
     Thread(#[from] io::Error),
@@ -49,14 +52,17 @@ pub enum Error {
 /// listening, answers what is open within the drain timeout, flushes the doorbell, and closes the
 /// store, which commits what waits.
 ///
+/// Until the database can be opened nothing is answered, and `shutdown` still ends it.
+///
 /// # Errors
-/// The API could not start. Once it serves, it only ends by `shutdown`.
+/// The API could not start, or the store has ended under it.
 pub async fn run(
     listener: TcpListener,
     settings: Settings,
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
-    let app = App::start(settings).await?;
-    app.serve(listener, shutdown).await;
-    Ok(())
+    let Some(app) = shutdown.run_until_cancelled(App::start(settings)).await else {
+        return Ok(()); // told to end while it waited for the database
+    };
+    app?.serve(listener, shutdown).await
 }

@@ -1,8 +1,14 @@
 //! The life of a service's process, from its settings to its exit status.
 
-use std::{error::Error, process::ExitCode};
+use std::{
+    error::Error,
+    io::{self, Write as _},
+    process::ExitCode,
+};
 
 use clap::Command;
+use rustix::process::Signal;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
@@ -28,7 +34,7 @@ pub async fn run(
     let settings = match Settings::load() {
         Ok(settings) => settings,
         Err(error) => {
-            eprintln!("{error}");
+            let _ = writeln!(io::stderr(), "{error}"); // or nobody reads it
             return ExitCode::from(BAD_SETTINGS);
         }
     };
@@ -40,6 +46,7 @@ pub async fn run(
         );
     }
     raise_descriptor_limit();
+    survive_file_size_limit();
     let ended = match shutdown::on_signal() {
         Ok(shutdown) => service(settings, shutdown).await,
         Err(error) => Err(error.into()),
@@ -58,5 +65,14 @@ fn raise_descriptor_limit() {
     match rlimit::increase_nofile_limit(u64::MAX) {
         Ok(descriptors) => debug!(descriptors, "open files allowed"),
         Err(error) => warn!(%error, "the limit of open files can't be raised"),
+    }
+}
+
+/// A write past a limit of file sizes (`ulimit -f`, `LimitFSIZE`) is an error like that of a full disk,
+/// which the store lives through; but it comes with a signal that ends a process which doesn't take it.
+/// The handler stays when the stream that is made with it is dropped.
+fn survive_file_size_limit() {
+    if let Err(error) = signal(SignalKind::from_raw(Signal::XFSZ.as_raw())) {
+        warn!(%error, "a limit of file sizes would end this process");
     }
 }

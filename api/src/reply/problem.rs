@@ -15,15 +15,21 @@
 //! | `saturated` | 503 | every place behind `/sync` is taken |
 //! | `sync-timeout` | 503 | the report was not done within `SYNC_TIMEOUT` |
 //! | `overloaded` | 503 | too many operations wait for the database |
-//! | `database-unavailable` | 503 | the database refused; the log says why |
+//! | `database-locked` | 503 | another program holds the database's lock |
+//! | `database-full` | 503 | the database's disk is full, or a quota or a limit is reached |
+//! | `database-read-only` | 503 | the database, or its folder, can't be written to |
+//! | `database-corrupt` | 503 | the database file is damaged where it was read or written |
+//! | `database-failing` | 503 | the database's disk fails |
+//! | `database-unavailable` | 503 | the database refused for another reason; the log says which |
 //! | `shutting-down` | 503 | the process is ending |
 //!
-//! The listener has one more, `too-many-connections` (503). Every 503 carries `Retry-After`.
+//! The listener has one more, `too-many-connections` (503). Every 503 carries `Retry-After`,
+//! but that of a damaged database, where trying again does not help.
 
 use std::{borrow::Cow, time::Duration};
 
 use serde::Serialize;
-use storm_shared::services::store::StoreError;
+use storm_shared::services::store::{StoreError, Trouble};
 use warp::{
     Reply,
     http::{HeaderName, HeaderValue, StatusCode, header},
@@ -31,6 +37,9 @@ use warp::{
 };
 
 use super::RETRY_AFTER;
+
+/// The same, in seconds, where somebody has to do something about it first.
+const RETRY_AFTER_REPAIR: &str = "30";
 
 /// What to send instead.
 const EXAMPLE: &str = r#"{"records": 10, "report_name": "Q1_Finance"}"#;
@@ -193,10 +202,48 @@ impl Problem {
                 Self::unavailable("overloaded", "Overloaded", detail)
             }
             StoreError::Closed => Self::shutting_down(),
-            _ => {
-                let detail = "The database can't be used at the moment. Try again later.";
-                Self::unavailable("database-unavailable", "Database unavailable", detail)
-            }
+            other => Self::database(other.trouble().unwrap_or(Trouble::Other)),
+        }
+    }
+
+    fn database(trouble: Trouble) -> Self {
+        match trouble {
+            Trouble::Busy => Self::unavailable(
+                "database-locked",
+                "Database locked",
+                "Another program holds the database's lock. Try again in a moment; if it stays so, the \
+                 operator ends that program.",
+            ),
+            Trouble::Full => Self::needs_repair(
+                "database-full",
+                "Database full",
+                "The database's disk takes no more: it is full, a quota or a limit of file sizes is reached, \
+                 or it fails. Try again when the operator has made room; the service goes on by itself then.",
+            ),
+            Trouble::ReadOnly => Self::needs_repair(
+                "database-read-only",
+                "Database read-only",
+                "The database or its folder can't be written to. Try again when the operator has made it \
+                 writable; the service goes on by itself then.",
+            ),
+            Trouble::Corrupt => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "database-corrupt",
+                "Database corrupt",
+                "The database file is damaged there, and trying again does not help. The operator stops \
+                 the service and restores the file from a backup, or recovers it with sqlite3's .recover.",
+            ),
+            Trouble::Io => Self::needs_repair(
+                "database-failing",
+                "Database failing",
+                "The database's disk fails. Try again later; the operator finds the error in the log, and \
+                 looks after the disk.",
+            ),
+            Trouble::Other => Self::unavailable(
+                "database-unavailable",
+                "Database unavailable",
+                "The database can't be used at the moment. Try again later.",
+            ),
         }
     }
 
@@ -217,6 +264,14 @@ impl Problem {
     ) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, name, title, detail)
             .with_header("retry-after", RETRY_AFTER)
+    }
+
+    /// The same where it takes longer.
+    fn needs_repair(name: &'static str, title: &'static str, detail: &'static str) -> Self {
+        Self {
+            header: Some(("retry-after", RETRY_AFTER_REPAIR)),
+            ..Self::unavailable(name, title, detail)
+        }
     }
 
     fn new(
@@ -278,9 +333,33 @@ impl Reply for Problem {
 
 #[cfg(test)]
 mod tests {
-    use storm_shared::services::store::StoreError;
+    use storm_shared::services::store::{StoreError, Trouble};
 
     use super::Problem;
+
+    #[test]
+    fn every_trouble_has_a_type_of_its_own_and_only_damage_is_not_to_be_tried_again() {
+        let (mut names, mut final_names) = (Vec::new(), Vec::new());
+        for trouble in [
+            Trouble::Busy,
+            Trouble::Full,
+            Trouble::ReadOnly,
+            Trouble::Corrupt,
+            Trouble::Io,
+            Trouble::Other,
+        ] {
+            let problem = Problem::database(trouble);
+            assert_eq!(problem.status, 503);
+            names.push(problem.name);
+            if problem.header.is_none() {
+                final_names.push(problem.name);
+            }
+        }
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), 6);
+        assert_eq!(final_names, ["database-corrupt"]);
+    }
 
     #[test]
     fn the_stores_own_words_stay_inside() {

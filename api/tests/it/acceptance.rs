@@ -121,7 +121,7 @@ async fn while_another_program_holds_the_database_the_answer_is_503_and_then_202
     let lock = server.database();
     lock.execute_batch("BEGIN IMMEDIATE").unwrap();
     let refused = server.ask(post("/async", JOB)).await;
-    assert_eq!(refused.problem(), "503 database-unavailable");
+    assert_eq!(refused.problem(), "503 database-locked");
     assert!(refused.header("retry-after").is_some());
     lock.execute_batch("ROLLBACK").unwrap();
     assert_eq!(server.ask(post("/async", JOB)).await.status, 202);

@@ -6,11 +6,14 @@
 
 mod acceptance;
 mod client;
+#[cfg(target_os = "linux")]
+mod faults;
 mod health;
 mod process;
 mod refusals;
 mod requests;
 mod server;
+mod service;
 mod shutdown;
 mod sync;
 

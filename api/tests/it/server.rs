@@ -7,7 +7,7 @@ use std::{
 };
 
 use rusqlite::Connection;
-use storm_api::App;
+use storm_api::{App, Error};
 use storm_shared::config::Settings;
 use tempfile::TempDir;
 use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle, time::timeout};
@@ -28,7 +28,7 @@ pub(crate) struct Server {
     pub(crate) addr: SocketAddr,
     pub(crate) app: Arc<App>,
     pub(crate) shutdown: CancellationToken,
-    task: JoinHandle<()>,
+    task: JoinHandle<Result<(), Error>>,
     folder: TempDir,
 }
 
@@ -113,9 +113,9 @@ impl Server {
         rows.collect::<Result<_, _>>().unwrap()
     }
 
-    /// Waits until the server, told to end, has ended.
-    pub(crate) async fn ended(self) {
+    /// Waits until the server has ended: how it did.
+    pub(crate) async fn ended(self) -> Result<(), Error> {
         drop(self.app);
-        timeout(PATIENCE, self.task).await.expect("an end").unwrap();
+        timeout(PATIENCE, self.task).await.expect("an end").unwrap()
     }
 }

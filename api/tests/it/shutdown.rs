@@ -1,5 +1,7 @@
 //! How the API starts and ends, as a library.
 
+use std::time::Duration;
+
 use storm_api::Error;
 use tempfile::TempDir;
 use tokio::{net::TcpListener, time::timeout};
@@ -32,7 +34,7 @@ async fn open_requests_are_answered_and_idle_connections_closed() {
     assert_eq!(answer.status, 200);
     assert!(open.is_closed().await);
     assert_eq!(server.sync_rows(), [("COMPLETED".to_owned(), None)]);
-    server.ended().await;
+    server.ended().await.unwrap();
 }
 
 #[tokio::test]
@@ -55,7 +57,7 @@ async fn a_request_that_outlasts_the_drain_is_told_and_on_record() {
     })
     .await;
     drop(gates);
-    server.ended().await;
+    server.ended().await.unwrap();
 }
 
 #[tokio::test]
@@ -74,6 +76,32 @@ async fn it_runs_until_it_is_told_to_end() {
         .expect("an end")
         .unwrap()
         .unwrap();
+}
+
+#[tokio::test]
+async fn a_store_that_ends_by_itself_ends_the_service_with_an_error() {
+    let server = Server::start(&[]).await;
+    server.app.store.close().await; // as the death of its thread does
+    let ended = server.ended().await;
+    assert!(matches!(ended, Err(Error::StoreEnded)), "{ended:?}");
+}
+
+#[tokio::test]
+async fn it_ends_in_order_while_it_waits_for_a_database_that_is_locked() {
+    let folder = TempDir::new().unwrap();
+    let lock = rusqlite::Connection::open(folder.path().join("storm.db")).unwrap();
+    lock.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let shutdown = CancellationToken::new();
+    let mut running = Box::pin(storm_api::run(
+        listener,
+        settings(&folder, &[]),
+        shutdown.clone(),
+    ));
+    let waited = timeout(Duration::from_millis(100), &mut running).await;
+    assert!(waited.is_err(), "it waits, and does not give up");
+    shutdown.cancel();
+    timeout(PATIENCE, running).await.expect("an end").unwrap();
 }
 
 #[tokio::test]

@@ -95,11 +95,13 @@ async fn a_client_that_leaves_is_noticed_and_on_record() {
 #[tokio::test]
 async fn good_work_that_can_not_be_recorded_is_answered_all_the_same() {
     let server = Server::start(&[]).await;
-    server.app.store.close().await;
+    let refuse_all = "CREATE TRIGGER refuses BEFORE INSERT ON requests
+                      BEGIN SELECT raise(ABORT, 'as this test wants'); END";
+    server.database().execute_batch(refuse_all).unwrap();
     assert_eq!(server.ask(post("/sync", JOB)).await.status, 200);
     assert_eq!(
         server.ask(post("/async", JOB)).await.problem(),
-        "503 shutting-down"
+        "503 database-unavailable"
     );
 }
 

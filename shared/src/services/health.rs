@@ -5,7 +5,10 @@ use std::{borrow::Cow, fmt::Display, time::Duration};
 use serde::{Serialize, Serializer, ser::SerializeMap as _};
 use tracing::debug;
 
-use super::{queue::Queue, store::Store};
+use super::{
+    queue::Queue,
+    store::{Store, Trouble},
+};
 
 /// How long each check may take.
 const DEADLINE: Duration = Duration::from_secs(1);
@@ -32,11 +35,15 @@ impl Health {
     pub async fn check(store: &Store, queue: Option<&Queue>) -> Self {
         let redis = async {
             match queue {
-                Some(queue) => verdict("redis", queue.check()).await,
+                Some(queue) => verdict("redis", queue.check(), |_| None).await,
                 None => Verdict::None,
             }
         };
-        let (database, redis) = tokio::join!(verdict("database", store.check()), redis);
+        let database = verdict("database", store.check(), |refusal| match refusal {
+            Some(error) => error.trouble(),
+            None => store.trouble(), // what the writer is struggling with
+        });
+        let (database, redis) = tokio::join!(database, redis);
         Self {
             checks: vec![("database", database), ("redis", redis)],
         }
@@ -81,17 +88,24 @@ impl Verdict {
     }
 }
 
-/// The error itself is for the log: it can name paths and addresses.
+/// `trouble` names the trouble behind a check's error, or behind its silence, if it is known. The error
+/// itself is for the log: it can name paths and addresses.
 async fn verdict<E: Display>(
     what: &'static str,
     check: impl Future<Output = Result<(), E>>,
+    trouble: impl FnOnce(Option<&E>) -> Option<Trouble>,
 ) -> Verdict {
-    match tokio::time::timeout(DEADLINE, check).await {
-        Ok(Ok(())) => Verdict::Ok,
+    let checked = tokio::time::timeout(DEADLINE, check).await;
+    let (refusal, otherwise) = match &checked {
+        Ok(Ok(())) => return Verdict::Ok,
         Ok(Err(error)) => {
             debug!(what, %error, "a health check failed");
-            Verdict::Failing("unreachable".into())
+            (Some(error), Cow::from("unreachable"))
         }
-        Err(_) => Verdict::Failing(format!("no answer within {} s", DEADLINE.as_secs()).into()),
-    }
+        Err(_) => (
+            None,
+            format!("no answer within {} s", DEADLINE.as_secs()).into(),
+        ),
+    };
+    Verdict::Failing(trouble(refusal).map_or(otherwise, |trouble| trouble.as_str().into()))
 }

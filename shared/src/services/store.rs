@@ -5,10 +5,12 @@
 //! the domain's, and none lets SQL through, so that another database can stand behind them.
 
 mod claim;
+mod condition;
 mod connection;
 mod error;
 mod events;
 mod lease;
+mod opening;
 mod readers;
 mod rows;
 mod schema;
@@ -27,7 +29,7 @@ use crate::{
 };
 
 pub use claim::{Candidate, Claim, Job, OwnerId};
-pub use error::StoreError;
+pub use error::{StoreError, Trouble};
 pub use lease::{Expired, Heartbeat};
 use readers::Readers;
 pub use waiting::{Look, Waiting};
@@ -57,17 +59,19 @@ pub enum Outcome {
 impl Store {
     /// Opens the database, making it and its folder when there is none, and migrates it.
     ///
+    /// A lock, a full disk, a folder that can't be written to are waited for, however long they last:
+    /// drop the future when the process is told to end.
+    ///
     /// # Errors
-    /// The file can't be opened, is another program's, or of a newer version than this one knows.
+    /// The file is no database, another program's, of a newer version than this one knows, damaged, or
+    /// not this user's to write. Nothing was written to it.
     pub async fn open(settings: &StoreSettings) -> Result<Self, StoreError> {
-        let (connection, id) = connection::open_writer(settings).await?;
-        let writer = Writer::start(connection, settings.write_queue);
-        let readers = Readers::open(settings).await?;
+        let opened = opening::open(settings).await?;
         Ok(Self {
             shared: Arc::new(Shared {
-                id,
-                writer,
-                readers,
+                id: opened.id,
+                writer: Writer::start(opened.writer.into(), settings.write_queue),
+                readers: Readers::start(opened.readers),
             }),
         })
     }
@@ -348,15 +352,36 @@ impl Store {
         self.shared.readers.read(move |db| rows::find(db, id)).await
     }
 
-    /// Answers when the database can be read and written.
+    /// Answers when the database has been read and written.
     ///
     /// # Errors
-    /// It can't, or too many operations wait.
+    /// It can't be, or too many reads wait.
     pub async fn check(&self) -> Result<(), StoreError> {
         let read = |db: &rusqlite::Connection| db.query_row("SELECT 1 FROM store", [], |_| Ok(()));
         self.shared.readers.read(read).await?;
-        // It takes the lock, and writes nothing.
-        self.shared.writer.try_write(|_| Ok(())).await
+        let version = "user_version";
+        // The same number again: nothing changes, and yet a page is written, which a full disk refuses.
+        self.shared
+            .writer
+            .write(move |tx| {
+                let found: i64 = tx.pragma_query_value(None, version, |row| row.get(0))?;
+                tx.pragma_update(None, version, found)
+            })
+            .await
+    }
+
+    /// What kept the last write from being committed, if something did.
+    pub fn trouble(&self) -> Option<Trouble> {
+        self.shared.writer.trouble()
+    }
+
+    /// Completes when the store does nothing any more: it was closed, or a thread of it has ended, which
+    /// is in the log then. Nothing but a new process helps.
+    pub async fn ended(&self) {
+        tokio::select! {
+            () = self.shared.writer.ended() => {}
+            () = self.shared.readers.ended() => {}
+        }
     }
 
     /// Commits what waits, and closes the database. Every later operation is refused.

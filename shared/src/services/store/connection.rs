@@ -7,11 +7,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, ErrorCode, MAIN_DB, OpenFlags, config::DbConfig};
 
 use super::{
-    error::{StoreError, is_busy},
-    schema,
+    error::StoreError,
+    readers,
+    schema::{self, SchemaError},
 };
 use crate::config::{StoreSettings, Synchronous};
 
@@ -20,15 +21,13 @@ use crate::config::{StoreSettings, Synchronous};
 const BUSY_STEP: Duration = Duration::from_micros(200);
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// The bound while it is being opened: a process that is told to end meanwhile waits for it.
+const BUSY_TIMEOUT_OPENING: Duration = Duration::from_millis(100);
+
 thread_local! {
     /// When the wait that this thread is in began. A connection stays on its thread.
     static BUSY_SINCE: Cell<Instant> = Cell::new(Instant::now());
 }
-
-/// How long opening, switching to WAL and migrating are tried again while the file is busy: another
-/// process may be doing the same.
-const OPENING: Duration = Duration::from_secs(30);
-const OPENING_STEP: Duration = Duration::from_millis(20);
 
 /// Pages in the log at which the writer moves them into the database: 32 MiB. A checkpoint costs
 /// two fsyncs whatever it moves, and a page that was written often is moved once.
@@ -37,50 +36,56 @@ const CHECKPOINT_PAGES: u32 = 8192;
 /// The log file is cut back to this size after a checkpoint.
 const LOG_SIZE_LIMIT: u32 = 64 << 20;
 
-/// Opens the writer's connection, migrating the database; also the store's id.
-pub(super) async fn open_writer(
-    settings: &StoreSettings,
-) -> Result<(tokio_rusqlite::Connection, String), StoreError> {
-    let settings = settings.clone();
-    let opened = tokio::task::spawn_blocking(move || {
-        if let Some(folder) = settings.path.parent() {
-            std::fs::create_dir_all(folder).map_err(|error| {
-                unusable(&settings.path, format!("its folder can't be made: {error}"))
-            })?;
-        }
-        retry_while_busy(|| prepare_writer(&settings)).map_err(|error| match error {
-            StoreError::Sqlite(error) => unusable(&settings.path, error.to_string()),
-            named => named,
-        })
-    });
-    let (connection, id) = opened.await.map_err(|_| StoreError::Closed)??;
-    Ok((connection.into(), id))
+/// What to do about a file that this user may not write.
+pub(super) const READ_ONLY: &str =
+    "is read-only for the user of this process: let that user read and write it";
+
+/// Every connection of a store, and its id.
+pub(super) struct Opened {
+    pub(super) writer: Connection,
+    pub(super) readers: [Connection; readers::CONNECTIONS],
+    pub(super) id: String,
 }
 
-/// Opens a connection that can only read. The writer's must have been opened before.
-pub(super) fn open_reader(path: &Path) -> Result<Connection, StoreError> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags)?;
-    connection.busy_handler(Some(wait_in_small_steps))?;
-    Ok(connection)
+/// Opens the connections, migrating the database. Waits for no lock for long.
+///
+/// # Errors
+/// [`StoreError::Unusable`] for a file that is not to be used; else `SQLite`'s own words.
+pub(super) fn open(settings: &StoreSettings) -> Result<Opened, StoreError> {
+    let (writer, id) = open_writer(settings)?;
+    let mut readers = Vec::with_capacity(readers::CONNECTIONS);
+    for _ in 0..readers::CONNECTIONS {
+        readers.push(open_reader(&settings.path)?);
+    }
+    let readers = readers
+        .try_into()
+        .unwrap_or_else(|_| unreachable!("as many as asked for"));
+    Ok(Opened {
+        writer,
+        readers,
+        id,
+    })
 }
 
-fn prepare_writer(settings: &StoreSettings) -> Result<(Connection, String), StoreError> {
+fn open_writer(settings: &StoreSettings) -> Result<(Connection, String), StoreError> {
     let path = &settings.path;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
         | OpenFlags::SQLITE_OPEN_CREATE
         | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let mut connection = Connection::open_with_flags(path, flags)
-        .map_err(|error| unusable(path, format!("can't be opened: {error}")))?;
-    connection.busy_handler(Some(wait_in_small_steps))?;
+    let mut connection = Connection::open_with_flags(path, flags)?;
+    if connection.is_readonly(MAIN_DB)? {
+        return Err(unusable(path, READ_ONLY)); // SQLite makes do with reading where it can't write
+    }
+    connection.busy_handler(Some(wait_for_opening))?;
+    // Until we know that the file is ours, closing it doesn't move a log that was found into it.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     schema::check(&connection).map_err(|error| at(path, error))?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
 
     let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
     if mode != "wal" {
-        return Err(unusable(
-            path,
-            format!("can't be switched to WAL (it stays in `{mode}`)"),
-        ));
+        let problem = format!("can't be switched to WAL (it stays in `{mode}`)");
+        return Err(unusable(path, problem));
     }
     connection.pragma_update(
         None,
@@ -97,42 +102,53 @@ fn prepare_writer(settings: &StoreSettings) -> Result<(Connection, String), Stor
 
     schema::migrate(&mut connection).map_err(|error| at(path, error))?;
     let id = connection.query_row("SELECT id FROM store", [], |row| row.get(0))?;
+    connection.busy_handler(Some(wait_in_small_steps))?;
     Ok((connection, id))
 }
 
-fn retry_while_busy<T>(
-    mut operation: impl FnMut() -> Result<T, StoreError>,
-) -> Result<T, StoreError> {
-    let start = Instant::now();
-    loop {
-        match operation() {
-            Err(StoreError::Sqlite(error)) if is_busy(&error) && start.elapsed() < OPENING => {
-                thread::sleep(OPENING_STEP);
-            }
-            done => return done,
-        }
-    }
+/// Opens a connection that can only read. The writer's must have been opened before.
+fn open_reader(path: &Path) -> Result<Connection, StoreError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_handler(Some(wait_in_small_steps))?;
+    Ok(connection)
 }
 
 fn wait_in_small_steps(step: i32) -> bool {
+    wait_a_step(step, BUSY_TIMEOUT)
+}
+
+fn wait_for_opening(step: i32) -> bool {
+    wait_a_step(step, BUSY_TIMEOUT_OPENING)
+}
+
+fn wait_a_step(step: i32, limit: Duration) -> bool {
     if step == 0 {
         BUSY_SINCE.set(Instant::now());
     }
     thread::sleep(BUSY_STEP);
-    BUSY_SINCE.get().elapsed() < BUSY_TIMEOUT
+    BUSY_SINCE.get().elapsed() < limit
 }
 
-fn unusable(path: &Path, problem: String) -> StoreError {
+pub(super) fn unusable(path: &Path, problem: impl Into<String>) -> StoreError {
     StoreError::Unusable {
         path: path.to_owned(),
-        problem,
+        problem: problem.into(),
     }
 }
 
 /// Names the file in a problem that the schema's checks found.
-fn at(path: &Path, error: schema::SchemaError) -> StoreError {
+pub(super) fn at(path: &Path, error: SchemaError) -> StoreError {
     match error {
-        schema::SchemaError::Sqlite(error) if is_busy(&error) => error.into(),
+        SchemaError::Sqlite(error) if is_no_database(&error) => {
+            unusable(path, "is no SQLite database; point DB_URL at another file")
+        }
+        SchemaError::Sqlite(error) => error.into(),
         other => unusable(path, other.to_string()),
     }
+}
+
+/// Whether the file doesn't even begin like a database.
+pub(super) fn is_no_database(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(ErrorCode::NotADatabase)
 }

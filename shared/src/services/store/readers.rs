@@ -7,12 +7,12 @@ use std::sync::{
 
 use rusqlite::Connection;
 use tokio::sync::{Semaphore, TryAcquireError};
+use tokio_util::sync::CancellationToken;
 
-use super::{StoreError, connection};
-use crate::config::StoreSettings;
+use super::StoreError;
 
 /// Two read at the same time; with WAL they disturb neither each other nor the writer.
-const CONNECTIONS: usize = 2;
+pub(super) const CONNECTIONS: usize = 2;
 
 /// Reads that may wait for a connection. The connections' own queues have no bound.
 const WAITING: usize = 1024;
@@ -22,21 +22,17 @@ pub(super) struct Readers {
     connections: [tokio_rusqlite::Connection; CONNECTIONS],
     next: AtomicUsize,
     places: Arc<Semaphore>,
+    ended: CancellationToken,
 }
 
 impl Readers {
-    pub(super) async fn open(settings: &StoreSettings) -> Result<Self, StoreError> {
-        let path = settings.path.clone();
-        let opened = tokio::task::spawn_blocking(move || {
-            let one = connection::open_reader(&path)?;
-            let other = connection::open_reader(&path)?;
-            Ok::<_, StoreError>([one.into(), other.into()])
-        });
-        Ok(Self {
-            connections: opened.await.map_err(|_| StoreError::Closed)??,
+    pub(super) fn start(connections: [Connection; CONNECTIONS]) -> Self {
+        Self {
+            connections: connections.map(Into::into),
             next: AtomicUsize::new(0),
             places: Arc::new(Semaphore::new(CONNECTIONS + WAITING)),
-        })
+            ended: CancellationToken::new(),
+        }
     }
 
     /// Runs one query. It must end with a page of results: an open read stops the log's checkpoint.
@@ -63,7 +59,18 @@ impl Readers {
         });
         let result = read.await;
         drop(caller);
+        if matches!(result, Err(tokio_rusqlite::Error::ConnectionClosed))
+            && !self.places.is_closed()
+        {
+            tracing::error!("a thread that reads the database has ended");
+            self.ended.cancel();
+        }
         Ok(result?)
+    }
+
+    /// Completes when one of the connections' threads has ended by itself.
+    pub(super) async fn ended(&self) {
+        self.ended.cancelled().await;
     }
 
     pub(super) async fn close(&self) {
@@ -71,5 +78,21 @@ impl Readers {
         for connection in &self.connections {
             let _ = connection.clone().close().await; // nothing was written through it
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::Connection;
+
+    use super::{Readers, StoreError};
+
+    #[tokio::test]
+    async fn a_thread_that_dies_is_told_of() {
+        let connections = [(); 2].map(|()| Connection::open_in_memory().unwrap());
+        let readers = Readers::start(connections);
+        let died = readers.read(|_| -> rusqlite::Result<()> { panic!("as this test wants") });
+        assert!(matches!(died.await, Err(StoreError::Closed)));
+        readers.ended().await;
     }
 }

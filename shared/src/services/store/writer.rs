@@ -3,7 +3,7 @@
 //! A commit costs an fsync, so the writes that arrive during one commit share the next. Each stands
 //! in a savepoint: one that fails is undone alone. A write's caller hears of it after the commit.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use rusqlite::Connection;
 use tokio::{
@@ -12,7 +12,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::StoreError;
+use super::{StoreError, Trouble, condition::Condition};
 
 /// The most writes in one transaction. It bounds how long the others wait for the database's lock.
 const BATCH: usize = 1024;
@@ -22,6 +22,7 @@ pub(super) struct Writer {
     queue: mpsc::Sender<Box<dyn Write>>,
     closing: CancellationToken,
     task: Mutex<Option<JoinHandle<()>>>,
+    condition: Arc<Condition>,
 }
 
 impl Writer {
@@ -29,12 +30,28 @@ impl Writer {
     pub(super) fn start(connection: tokio_rusqlite::Connection, capacity: usize) -> Self {
         let (queue, waiting) = mpsc::channel(capacity);
         let closing = CancellationToken::new();
-        let task = tokio::spawn(run(connection, waiting, closing.clone()));
+        let condition = Arc::new(Condition::good(
+            "the database takes no writes; they are refused until it does",
+            "the database takes writes again",
+        ));
+        let task = run(connection, waiting, closing.clone(), Arc::clone(&condition));
+        let task = tokio::spawn(task);
         Self {
             queue,
             closing,
             task: Mutex::new(Some(task)),
+            condition,
         }
+    }
+
+    /// What kept the last transaction from its commit, if something did.
+    pub(super) fn trouble(&self) -> Option<Trouble> {
+        self.condition.trouble()
+    }
+
+    /// Completes when no write is taken any more: the writer is closed, or its thread has ended.
+    pub(super) async fn ended(&self) {
+        self.queue.closed().await;
     }
 
     /// Has `write` committed, waiting for a place in the queue.
@@ -81,6 +98,7 @@ async fn run(
     connection: tokio_rusqlite::Connection,
     mut waiting: mpsc::Receiver<Box<dyn Write>>,
     closing: CancellationToken,
+    condition: Arc<Condition>,
 ) {
     loop {
         let mut batch = Vec::with_capacity(BATCH);
@@ -89,11 +107,9 @@ async fn run(
             () = closing.cancelled(), if !waiting.is_closed() => { waiting.close(); continue }
             taken = waiting.recv_many(&mut batch, BATCH) => if taken == 0 { break },
         }
-        if connection
-            .call_raw(move |db| commit(db, batch))
-            .await
-            .is_err()
-        {
+        let condition = Arc::clone(&condition);
+        let committed = connection.call_raw(move |db| commit(db, batch, &condition));
+        if committed.await.is_err() {
             tracing::error!("the database's thread has ended; every write is refused");
             break;
         }
@@ -104,13 +120,17 @@ async fn run(
 }
 
 /// Commits `batch` in one transaction, and tells every caller.
-fn commit(connection: &mut Connection, mut batch: Vec<Box<dyn Write>>) {
+fn commit(connection: &mut Connection, mut batch: Vec<Box<dyn Write>>, condition: &Condition) {
     let committed = apply(connection, &mut batch).inspect_err(|error| {
-        tracing::warn!(%error, writes = batch.len(), "a transaction failed");
+        tracing::debug!(%error, writes = batch.len(), "a transaction failed");
+        condition.failed(error.into(), error);
         if !connection.is_autocommit() {
             let _ = connection.execute_batch("ROLLBACK"); // or SQLite did so itself
         }
     });
+    if committed.is_ok() {
+        condition.went_well();
+    }
     let committed = committed.map_err(StoreError::from);
     for write in batch {
         write.settle(&committed);
@@ -192,5 +212,21 @@ where
             Err(error) => Err(error.clone()),
         };
         let _ = self.caller.send(result); // a caller that went away needs no answer
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::Connection;
+
+    use super::{StoreError, Writer};
+
+    #[tokio::test]
+    async fn a_thread_that_dies_is_told_of() {
+        let connection = Connection::open_in_memory().unwrap();
+        let writer = Writer::start(connection.into(), 1);
+        let died = writer.write(|_| -> rusqlite::Result<()> { panic!("as this test wants") });
+        assert!(matches!(died.await, Err(StoreError::Closed)));
+        writer.ended().await;
     }
 }

@@ -1,0 +1,302 @@
+//! What the disk does to a running API, and what it says meanwhile.
+
+use std::{
+    fs::{self, Permissions},
+    os::unix::{
+        fs::{FileExt as _, MetadataExt as _, PermissionsExt as _, chown},
+        process::CommandExt as _,
+    },
+    path::Path,
+    process::Command,
+};
+
+use futures_util::future::join_all;
+use rlimit::{Resource, prlimit};
+use rusqlite::Connection;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::{
+    client::{Answer, bare, post},
+    service::{Service, database, exited_with, lines, program},
+};
+
+const JOB: &str = r#"{"records": 10, "report_name": "Q1_Finance"}"#;
+
+/// A user that owns nothing.
+const NOBODY: u32 = 65534;
+
+/// Bounds the size of every file that the service writes: what a full disk does, as far as it can tell.
+fn limit_files(service: &Service, bytes: u64) {
+    let pid = service.pid().try_into().unwrap();
+    prlimit(pid, Resource::FSIZE, Some((bytes, rlimit::INFINITY)), None).unwrap();
+}
+
+async fn accept(service: &Service) -> Answer {
+    service.ask(post("/async", JOB)).await
+}
+
+fn id(accepted: &Answer) -> String {
+    assert_eq!(accepted.status, 202);
+    accepted.json()["request_id"].as_str().unwrap().to_owned()
+}
+
+async fn find(service: &Service, id: &str) -> Answer {
+    service.ask(bare("GET", &format!("/requests/{id}"))).await
+}
+
+async fn health(service: &Service) -> Value {
+    service.ask(bare("GET", "/healthz")).await.json()
+}
+
+fn rows(folder: &Path) -> Vec<String> {
+    let database = database(folder);
+    let mut query = database
+        .prepare("SELECT id FROM requests ORDER BY id")
+        .unwrap();
+    let rows = query.query_map([], |row| row.get(0)).unwrap();
+    rows.collect::<Result<_, _>>().unwrap()
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_by_name_and_when_there_is_room_all_goes_on_and_nothing_is_lost() {
+    let folder = TempDir::new().unwrap();
+    let mut service = Service::start(&folder).await;
+    let mut accepted = Vec::new();
+    for _ in 0..10 {
+        accepted.push(id(&accept(&service).await));
+    }
+    // No room at all, where even the log can't be written; and room for half a page of SQLite's log.
+    let log_size = fs::metadata(folder.path().join("storm.db-wal")).unwrap();
+    for room in [0, log_size.len() + 2000] {
+        limit_files(&service, room);
+        let mut refused = accept(&service).await;
+        while refused.status == 202 {
+            accepted.push(id(&refused)); // until the file is as large as it may be
+            refused = accept(&service).await;
+        }
+        assert_eq!(refused.problem(), "503 database-full");
+        assert!(refused.header("retry-after").is_some());
+        assert_eq!(accept(&service).await.problem(), "503 database-full");
+        assert_eq!(health(&service).await["database"], "full");
+        assert_eq!(find(&service, &accepted[0]).await.status, 200);
+
+        limit_files(&service, rlimit::INFINITY);
+        accepted.push(id(&accept(&service).await));
+        assert_eq!(health(&service).await["database"], "ok");
+    }
+    let said = service.says("takes no writes").await;
+    assert_eq!(said["trouble"], "full");
+    service.says("takes writes again").await;
+    assert!(service.is_alive());
+    for id in &accepted {
+        assert_eq!(find(&service, id).await.status, 200);
+    }
+    assert!(exited_with(service.stop().await, 0));
+    assert_eq!(rows(folder.path()), accepted, "no more, no less");
+}
+
+#[tokio::test]
+async fn under_load_a_disk_that_is_full_now_and_then_costs_no_accepted_job() {
+    let folder = TempDir::new().unwrap();
+    let service = Service::start(&folder).await;
+    let mut accepted = vec![id(&accept(&service).await)]; // it has opened its database
+    let mut refused = 0;
+    for turn in 0..30 {
+        // The limit comes and goes while these are under way.
+        let asking = join_all((0..20).map(|_| accept(&service)));
+        let changing = async {
+            for step in 0..=turn % 7 {
+                tokio::task::yield_now().await;
+                limit_files(&service, if step % 2 == 0 { 0 } else { rlimit::INFINITY });
+            }
+        };
+        let (answers, ()) = tokio::join!(asking, changing);
+        for answer in answers {
+            if answer.status == 202 {
+                accepted.push(id(&answer));
+            } else {
+                assert_eq!(answer.problem(), "503 database-full");
+                refused += 1;
+            }
+        }
+        limit_files(&service, rlimit::INFINITY);
+        accepted.push(id(&accept(&service).await));
+    }
+    assert!(refused > 0, "the limit was felt");
+    drop(service); // kill -9
+    accepted.sort();
+    assert_eq!(rows(folder.path()), accepted, "no more, no less");
+}
+
+#[tokio::test]
+async fn damage_that_is_met_later_is_named_and_ends_nothing() {
+    let folder = TempDir::new().unwrap();
+    let mut service = Service::start(&folder).await;
+    let accepted = id(&accept(&service).await);
+    damage(folder.path(), "requests");
+    let answer = find(&service, &accepted).await;
+    assert_eq!(answer.problem(), "503 database-corrupt");
+    let detail = answer.json()["detail"].as_str().unwrap().to_owned();
+    assert!(
+        detail.contains("damaged") && detail.contains("backup"),
+        "{detail}"
+    );
+    assert_eq!(answer.header("retry-after"), None, "that would not help");
+    assert_eq!(accept(&service).await.problem(), "503 database-corrupt");
+
+    damage(folder.path(), "store");
+    assert_eq!(health(&service).await["database"], "corrupt");
+    assert!(service.is_alive());
+    assert!(exited_with(service.stop().await, 0));
+}
+
+/// Moves the log into the database, and overwrites the first page of a table.
+fn damage(folder: &Path, table: &str) {
+    let connection = database(folder);
+    let page: u32 = connection
+        .query_row(
+            "SELECT rootpage FROM sqlite_schema WHERE name = ?1",
+            [table],
+            |row| row.get(0),
+        )
+        .unwrap();
+    let busy: bool = connection
+        .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))
+        .unwrap();
+    assert!(!busy);
+    drop(connection);
+    let file = fs::File::options()
+        .write(true)
+        .open(folder.join("storm.db"))
+        .unwrap();
+    file.write_all_at(&[0xA5; 4096], u64::from(page - 1) * 4096)
+        .unwrap();
+}
+
+#[tokio::test]
+async fn what_is_no_database_stops_the_start_with_one_line_and_stays_as_it_is() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("storm.db");
+    fs::write(&path, "somebody's letters").unwrap();
+    let status = program(folder.path()).status().unwrap();
+    assert!(exited_with(status, 1));
+    let errors = errors(folder.path());
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    let said = errors[0]["error"].as_str().unwrap();
+    assert!(
+        said.starts_with("DB_URL: /") && said.contains("storm.db: is no SQLite database"),
+        "{said}"
+    );
+    assert_eq!(fs::read(&path).unwrap(), b"somebody's letters");
+    assert_eq!(names(folder.path()), ["api.log", "storm.db"]);
+}
+
+#[tokio::test]
+async fn a_file_that_its_user_may_not_write_stops_the_start() {
+    let folder = folder_of_nobody();
+    let path = folder.path().join("storm.db");
+    Connection::open(&path)
+        .unwrap()
+        .execute_batch("VACUUM")
+        .unwrap();
+    fs::set_permissions(&path, Permissions::from_mode(0o444)).unwrap();
+    let before = fs::read(&path).unwrap();
+    let status = as_nobody(folder.path()).status().unwrap();
+    assert!(exited_with(status, 1));
+    let errors = errors(folder.path());
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    let said = errors[0]["error"].as_str().unwrap();
+    assert!(
+        said.contains("storm.db: is read-only for the user"),
+        "{said}"
+    );
+    assert_eq!(fs::read(&path).unwrap(), before);
+    assert!(
+        !names(folder.path())
+            .iter()
+            .any(|name| name.starts_with("storm.db-"))
+    );
+}
+
+#[tokio::test]
+async fn a_folder_that_can_not_be_written_to_is_waited_for() {
+    let folder = folder_of_nobody();
+    // One that is told to end meanwhile, and one that has its folder back.
+    let closed = || fs::set_permissions(folder.path(), Permissions::from_mode(0o555)).unwrap();
+    let opened = || fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
+    let (told, waits) = (as_nobody(folder.path()), as_nobody(folder.path()));
+    closed();
+    let told = Service::spawn(told, folder.path()).await;
+    let said = told.says("can't be opened yet").await;
+    assert_eq!(said["trouble"], "read-only");
+    assert!(exited_with(told.stop().await, 0));
+
+    let waits = Service::spawn(waits, folder.path()).await;
+    waits.says("can't be opened yet").await;
+    opened();
+    assert_eq!(accept(&waits).await.status, 202);
+    waits.says("could be opened at last").await;
+    assert!(exited_with(waits.stop().await, 0));
+}
+
+/// Root may write everything, and then these tests would test nothing: so where they run as root, the
+/// service is nobody, in a folder of nobody's, from a copy of the program that nobody can reach.
+fn folder_of_nobody() -> TempDir {
+    let folder = TempDir::new().unwrap();
+    if is_root() {
+        chown(folder.path(), Some(NOBODY), Some(NOBODY)).unwrap();
+        // By another process: what this one has open for writing, another test's child may have too
+        // for a moment, and then it can't be run.
+        let copied = Command::new("cp")
+            .arg(env!("CARGO_BIN_EXE_storm-api"))
+            .arg(folder.path())
+            .status();
+        assert!(copied.unwrap().success());
+    }
+    folder
+}
+
+fn as_nobody(folder: &Path) -> Command {
+    let plain = program(folder);
+    if !is_root() {
+        return plain;
+    }
+    for name in names(folder) {
+        chown(folder.join(name), Some(NOBODY), Some(NOBODY)).unwrap();
+    }
+    let mut command = Command::new(folder.join("storm-api"));
+    command.env_clear();
+    for (name, value) in plain.get_envs() {
+        command.env(name, value.unwrap());
+    }
+    let log = fs::File::options()
+        .append(true)
+        .open(folder.join("api.log"));
+    command
+        .current_dir(folder)
+        .stderr(log.unwrap())
+        .uid(NOBODY)
+        .gid(NOBODY);
+    command
+}
+
+fn is_root() -> bool {
+    fs::metadata("/proc/self").unwrap().uid() == 0
+}
+
+/// What the log calls errors.
+fn errors(folder: &Path) -> Vec<Value> {
+    let mut lines = lines(&folder.join("api.log"));
+    lines.retain(|line| line["level"] == "ERROR");
+    lines
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).unwrap();
+    let mut names: Vec<_> = entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}

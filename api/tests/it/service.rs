@@ -1,0 +1,143 @@
+//! The program as a process of its own, with a folder for its database and its log.
+
+use std::{
+    fs,
+    net::SocketAddr,
+    os::unix::process::ExitStatusExt as _,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus},
+};
+
+use rusqlite::Connection;
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::task::spawn_blocking;
+
+use crate::{
+    client::{Answer, Client},
+    eventually,
+};
+
+/// A running API; killed when it is dropped.
+pub(crate) struct Service {
+    child: Child,
+    pub(crate) addr: SocketAddr,
+    log: PathBuf,
+    /// Lines of the log that were there before it.
+    others: usize,
+}
+
+/// The program with its database and its log in `folder`, on a free port, without Redis.
+pub(crate) fn program(folder: &Path) -> Command {
+    let log = fs::File::options()
+        .create(true)
+        .append(true)
+        .open(folder.join("api.log"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_storm-api"));
+    command
+        .env_clear()
+        .envs([("REDIS_URL", "none"), ("API_ADDR", "127.0.0.1:0")])
+        .env("DB_URL", "sqlite:storm.db")
+        .current_dir(folder)
+        .stderr(log.unwrap());
+    command
+}
+
+impl Service {
+    /// Starts one, and returns when it has an address; it may not answer there yet.
+    pub(crate) async fn start(folder: &TempDir) -> Self {
+        Self::spawn(program(folder.path()), folder.path()).await
+    }
+
+    /// The same from a command that [`program`] gave.
+    pub(crate) async fn spawn(mut command: Command, folder: &Path) -> Self {
+        let log = folder.join("api.log");
+        let others = lines(&log).len();
+        let child = command.spawn().unwrap();
+        let mut addr = None;
+        eventually("the start", || {
+            let started = |line: &&Value| line["message"] == "starting";
+            addr = lines(&log)
+                .iter()
+                .skip(others)
+                .find(started)
+                .map(|line| line["addr"].as_str().unwrap().parse().unwrap());
+            addr.is_some()
+        })
+        .await;
+        Self {
+            child,
+            addr: addr.unwrap(),
+            log,
+            others,
+        }
+    }
+
+    /// One request on a connection of its own.
+    pub(crate) async fn ask(&self, request: impl AsRef<[u8]>) -> Answer {
+        let mut client = Client::connect(self.addr).await;
+        client.send(request).await;
+        client.answer().await
+    }
+
+    /// Waits for a line of the log with that text in its message.
+    pub(crate) async fn says(&self, message: &str) -> Value {
+        let mut said = None;
+        eventually(message, || {
+            let tells = |line: &Value| line["message"].as_str().unwrap().contains(message);
+            said = lines(&self.log).into_iter().skip(self.others).find(tells);
+            said.is_some()
+        })
+        .await;
+        said.unwrap()
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn is_alive(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    /// Tells it to end, and waits for that.
+    pub(crate) async fn stop(self) -> ExitStatus {
+        let told = Command::new("kill")
+            .args(["-TERM", &self.pid().to_string()])
+            .status();
+        assert!(told.unwrap().success());
+        self.ended().await
+    }
+
+    /// Waits for its end.
+    pub(crate) async fn ended(mut self) -> ExitStatus {
+        spawn_blocking(move || self.child.wait().unwrap())
+            .await
+            .unwrap()
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A connection of the test's own to the database in `folder`.
+pub(crate) fn database(folder: &Path) -> Connection {
+    Connection::open(folder.join("storm.db")).unwrap()
+}
+
+/// Every whole line of a log; one may be half-written.
+pub(crate) fn lines(log: &Path) -> Vec<Value> {
+    let text = fs::read_to_string(log).unwrap_or_default();
+    text.lines()
+        .filter_map(|line| serde_json::from_str(line).ok())
+        .collect()
+}
+
+/// Exited by itself with that status, and was not killed.
+pub(crate) fn exited_with(status: ExitStatus, code: i32) -> bool {
+    status.signal().is_none() && status.code() == Some(code)
+}
