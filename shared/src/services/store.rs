@@ -95,14 +95,7 @@ impl Store {
         let input = rows::to_json(spec);
         self.shared
             .writer
-            .try_write(move |tx| {
-                tx.prepare_cached(
-                    "INSERT INTO requests (id, mode, status, input_payload, callback_url, created_at)
-                     VALUES (?1, 'async', 'PENDING', ?2, ?3, ?4)",
-                )?
-                .execute(params![id.to_string(), input, callback_url, rows::time(id.created_at())])?;
-                Ok(())
-            })
+            .try_write(move |tx| insert_job(tx, id, &input, callback_url.as_deref()))
             .await
     }
 
@@ -359,13 +352,16 @@ impl Store {
     pub async fn check(&self) -> Result<(), StoreError> {
         let read = |db: &rusqlite::Connection| db.query_row("SELECT 1 FROM store", [], |_| Ok(()));
         self.shared.readers.read(read).await?;
-        let version = "user_version";
-        // The same number again: nothing changes, and yet a page is written, which a full disk refuses.
+        // What accepting a job takes, and back again: nothing has changed when it is committed, and yet
+        // as much has been written. A disk that has room for less is full.
+        let id = RequestId::generate();
         self.shared
             .writer
             .write(move |tx| {
-                let found: i64 = tx.pragma_query_value(None, version, |row| row.get(0))?;
-                tx.pragma_update(None, version, found)
+                insert_job(tx, id, "{}", None)?;
+                tx.prepare_cached("DELETE FROM requests WHERE id = ?1")?
+                    .execute([id.to_string()])
+                    .map(drop)
             })
             .await
     }
@@ -407,4 +403,23 @@ impl Store {
             Ok(())
         }
     }
+}
+
+fn insert_job(
+    tx: &rusqlite::Connection,
+    id: RequestId,
+    input: &str,
+    callback_url: Option<&str>,
+) -> rusqlite::Result<()> {
+    tx.prepare_cached(
+        "INSERT INTO requests (id, mode, status, input_payload, callback_url, created_at)
+         VALUES (?1, 'async', 'PENDING', ?2, ?3, ?4)",
+    )?
+    .execute(params![
+        id.to_string(),
+        input,
+        callback_url,
+        rows::time(id.created_at())
+    ])
+    .map(drop)
 }
