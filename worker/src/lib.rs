@@ -44,17 +44,19 @@ pub enum Error {
     /// The callback client's settings.
     #[error("CALLBACK_CA_FILE: {0}")]
     Client(#[from] ClientError),
-    /// One of the loops ended although nobody told it to.
-    #[error("a loop of the worker ended by itself")]
-    LoopEnded,
+    /// A loop of the worker, or a thread of the store, has ended; the log says why.
+    #[error("a part of the worker ended by itself")]
+    PartEnded,
 }
 
 /// Works until `shutdown`, then finishes what ends within `DRAIN_TIMEOUT` and gives the rest back.
 ///
+/// Until the database can be opened it waits, and `shutdown` still ends it.
+///
 /// `listener` answers `/healthz` and `/metrics`; `resolver` looks names up.
 ///
 /// # Errors
-/// Something could not be opened at the start, or a loop died.
+/// Something could not be opened at the start, or a part of the worker died.
 pub async fn run(
     listener: TcpListener,
     settings: Settings,
@@ -67,7 +69,10 @@ pub async fn run(
         synchronous: Synchronous::Normal,
         ..settings.store.clone()
     };
-    let store = Store::open(&relaxed).await?;
+    let Some(store) = shutdown.run_until_cancelled(Store::open(&relaxed)).await else {
+        return Ok(()); // told to end while it waited for the database
+    };
+    let store = store?;
     let queue = settings.queue.as_ref();
     let queue = queue
         .map(|queue| Queue::new(queue, store.id()))
@@ -80,13 +85,12 @@ pub async fn run(
         callback.ca_file.as_deref(),
     )?;
     let metrics = Metrics::new();
-    let lease = Lease::take(
+    let lease = Lease::new(
         store.clone(),
         settings.worker.lease,
         settings.worker.max_claims,
         metrics.clone(),
-    )
-    .await?;
+    );
     let owner = lease.term().owner;
     let worker = CallbackWorker::new(
         store.clone(),
@@ -112,7 +116,8 @@ pub async fn run(
     let pulse = vitals.new_pulse();
     loops.spawn(intake::from_table(worker.clone(), rounds, pulse));
     let given_up = CancellationToken::new();
-    let mut heartbeat = tokio::spawn(lease.keep(given_up.clone()));
+    let mut heartbeat = JoinSet::new();
+    heartbeat.spawn(lease.keep(given_up.clone()));
     let monitor = tokio::spawn(monitor::serve(
         listener,
         (store.clone(), queue, metrics, vitals),
@@ -126,19 +131,21 @@ pub async fn run(
 
     let in_order = tokio::select! {
         ended = loops.join_next() => matches!(ended, Some(Ok(()))) && shutdown.is_cancelled(),
-        _ = &mut heartbeat => false,
+        _ = heartbeat.join_next() => false,
+        () = store.ended() => false,
     };
     shutdown.cancel();
-    loops.join_all().await;
+    // A panic in one of them was reported where it happened.
+    while loops.join_next().await.is_some() {}
     worker.drain().await;
     given_up.cancel();
-    let _ = heartbeat.await; // a panic in it was reported where it happened
+    while heartbeat.join_next().await.is_some() {}
     let _ = monitor.await; // it holds nothing that could be lost
     store.close().await;
     info!("stopped");
     if in_order {
         Ok(())
     } else {
-        Err(Error::LoopEnded)
+        Err(Error::PartEnded)
     }
 }

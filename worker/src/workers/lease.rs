@@ -29,7 +29,9 @@ pub struct Lease {
 
 struct State {
     term: Term,
-    /// When the last renewal that succeeded was begun.
+    /// Whether its owner is among the workers yet.
+    entered: bool,
+    /// When the last write that succeeded was begun: the entry, or a renewal.
     renewed: Instant,
 }
 
@@ -53,26 +55,21 @@ impl Term {
 }
 
 impl Lease {
-    /// Enters among the workers. The lease ends after `length`, unless [`Lease::keep`] renews it; jobs
-    /// of others whose lease has ended are taken from them, and judged by `max_claims`.
-    ///
-    /// # Errors
-    /// The write failed.
-    pub async fn take(
-        store: Store,
-        length: Duration,
-        max_claims: u32,
-        metrics: Metrics,
-    ) -> Result<Arc<Self>, StoreError> {
-        let (term, renewed) = (Term::new(), Instant::now());
-        store.register(term.owner).await?;
-        Ok(Arc::new(Self {
+    /// A lease that ends after `length` unless it is renewed. [`Lease::keep`] does that, and takes their
+    /// jobs from others whose lease has ended; `max_claims` judges those.
+    pub fn new(store: Store, length: Duration, max_claims: u32, metrics: Metrics) -> Arc<Self> {
+        let state = State {
+            term: Term::new(),
+            entered: false,
+            renewed: Instant::now(),
+        };
+        Arc::new(Self {
             store,
             length,
             max_claims,
             metrics,
-            state: watch::Sender::new(State { term, renewed }),
-        }))
+            state: watch::Sender::new(state),
+        })
     }
 
     /// The present term.
@@ -97,7 +94,7 @@ impl Lease {
         loop {
             {
                 let state = state.borrow_and_update();
-                if state.renewed.elapsed() < self.length / 2 {
+                if state.entered && state.renewed.elapsed() < self.length / 2 {
                     return state.term.clone();
                 }
             }
@@ -105,7 +102,7 @@ impl Lease {
         }
     }
 
-    /// Renews the lease until `given_up`, and declares those dead who don't renew theirs.
+    /// Enters among the workers, renews the lease until `given_up`, and declares those dead who don't renew theirs.
     pub async fn keep(self: Arc<Self>, given_up: CancellationToken) {
         let mut beat = tokio::time::interval((self.length / BEATS).min(LONGEST_BEAT));
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -135,9 +132,16 @@ impl Lease {
     }
 
     async fn beat(&self, watch: &mut Watch) -> Result<(), StoreError> {
+        if !self.state.borrow().entered {
+            return self.enter().await;
+        }
         let begun = Instant::now();
         let others = match self.store.renew(self.term().owner).await {
-            Err(StoreError::LeaseLost) => return self.come_back(watch).await,
+            Err(StoreError::LeaseLost) => {
+                *watch = Watch::new(self.length);
+                self.begin_anew();
+                return self.enter().await;
+            }
             others => others?,
         };
         self.state.send_modify(|state| state.renewed = begun);
@@ -147,19 +151,25 @@ impl Lease {
         Ok(())
     }
 
-    /// Enters among the workers anew, as somebody else, after it was declared dead.
-    async fn come_back(&self, watch: &mut Watch) -> Result<(), StoreError> {
-        let former = self.term();
-        if !former.lost.is_cancelled() {
+    async fn enter(&self) -> Result<(), StoreError> {
+        let (owner, begun) = (self.term().owner, Instant::now());
+        self.store.register(owner).await?;
+        info!(%owner, "among the workers");
+        self.state.send_modify(|state| {
+            state.entered = true;
+            state.renewed = begun;
+        });
+        Ok(())
+    }
+
+    /// It was declared dead, and goes on as somebody else.
+    fn begin_anew(&self) {
+        self.state.send_modify(|state| {
+            let former = std::mem::replace(&mut state.term, Term::new());
             warn!(owner = %former.owner, "declared dead: its jobs are others' now");
             former.lost.cancel();
-        }
-        *watch = Watch::new(self.length);
-        let (term, renewed) = (Term::new(), Instant::now());
-        self.store.register(term.owner).await?;
-        info!(owner = %term.owner, "among the workers again");
-        self.state.send_replace(State { term, renewed });
-        Ok(())
+            state.entered = false;
+        });
     }
 
     async fn expire(&self, dead: Heartbeat) -> Result<(), StoreError> {

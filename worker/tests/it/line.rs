@@ -70,13 +70,12 @@ impl Started {
         let settings = Settings::with(base.iter().chain(overrides).copied()).unwrap();
         let store = Store::open(&settings.store).await.unwrap();
         let (metrics, told) = (Metrics::new(), CancellationToken::new());
-        let lease = Lease::take(
+        let lease = Lease::new(
             store.clone(),
             settings.worker.lease,
             settings.worker.max_claims,
             metrics.clone(),
         );
-        let lease = lease.await.unwrap();
         let worker = CallbackWorker::new(
             store.clone(),
             Arc::new(network),
