@@ -2,15 +2,18 @@
 
 use std::process::ExitCode;
 
-use storm_shared::{program, server};
+use storm_shared::program::{self, Endpoint};
 use tracing::info;
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let command = clap::command!()
         .about("The API: accepts slow reports, and does them while the client waits or later");
-    program::run(command, async |settings, shutdown| {
-        let listener = server::bind("API_ADDR", settings.api.addr).await?;
+    let endpoint = Endpoint {
+        setting: "API_ADDR",
+        addr: |settings| settings.api.addr,
+    };
+    program::run(command, endpoint, async |settings, listener, shutdown| {
         let database = settings.store.path.display();
         info!(addr = %listener.local_addr()?, %database, queue = settings.queue_name(), "starting");
         Ok(storm_api::run(listener, settings, shutdown).await?)

@@ -4,10 +4,11 @@
 //! * [`models`]: the words of the domain: an id, a status, a report's spec, a callback's URL, a row.
 //! * [`services`]: what works on them: the store, the queue, the report, the address guard.
 //! * [`server`]: the accept loop behind every listener of ours.
-//! * [`program`]: a process from its settings to its exit status; [`telemetry`], [`shutdown`]: how it
-//!   speaks, and how it is told to end.
+//! * [`program`]: a process from its settings to its exit status, and its `healthcheck`; [`telemetry`],
+//!   [`shutdown`]: how it speaks, and how it is told to end.
 
 pub mod config;
+mod healthcheck;
 pub mod models;
 pub mod program;
 pub mod server;

@@ -2,42 +2,62 @@
 
 use std::{
     error::Error,
+    fmt::Display,
     io::{self, Write as _},
+    net::SocketAddr,
     process::ExitCode,
 };
 
 use clap::Command;
 use rustix::process::Signal;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
 use crate::{
     config::{self, Settings},
-    shutdown, telemetry,
+    healthcheck, server, shutdown, telemetry,
 };
 
 /// The exit status of a process whose settings can't be used.
 const BAD_SETTINGS: u8 = 2;
 
-/// Runs `service` with the process' settings and a token that SIGINT or SIGTERM cancels.
+/// Where a service listens.
+#[derive(Clone, Copy, Debug)]
+pub struct Endpoint {
+    /// The setting that says so.
+    pub setting: &'static str,
+    /// Its value.
+    pub addr: fn(&Settings) -> SocketAddr,
+}
+
+/// Runs `service` with the process' settings, a listener at its endpoint, and a token that SIGINT or
+/// SIGTERM cancels; or, told `healthcheck`, asks the one that runs already.
 ///
-/// `command` says what the program is. It takes no arguments: its help is the settings' manual.
+/// `command` says what the program is. Its help is the settings' manual.
 ///
 /// A setting that can't be used is one line on standard error and exit status 2; a service that
-/// fails is one line in the log and 1; one that ends in order is 0.
+/// fails is one line in the log and 1; one that ends in order is 0. For `healthcheck` see there.
 pub async fn run(
     command: Command,
-    service: impl AsyncFnOnce(Settings, CancellationToken) -> Result<(), Box<dyn Error>>,
+    endpoint: Endpoint,
+    service: impl AsyncFnOnce(Settings, TcpListener, CancellationToken) -> Result<(), Box<dyn Error>>,
 ) -> ExitCode {
-    command.after_long_help(config::MANUAL).get_matches();
+    let arguments = command
+        .after_long_help(config::MANUAL)
+        .subcommand(healthcheck::command())
+        .disable_help_subcommand(true)
+        .get_matches();
     let settings = match Settings::load() {
         Ok(settings) => settings,
-        Err(error) => {
-            let _ = writeln!(io::stderr(), "{error}"); // or nobody reads it
-            return ExitCode::from(BAD_SETTINGS);
-        }
+        Err(error) => return refuse(&error),
     };
+    if arguments.subcommand_matches(healthcheck::NAME).is_some() {
+        return check_health(endpoint, &settings).await;
+    }
     telemetry::start(&settings.log);
     for variable in &settings.unknown_variables {
         warn!(
@@ -47,17 +67,43 @@ pub async fn run(
     }
     raise_descriptor_limit();
     survive_file_size_limit();
-    let ended = match shutdown::on_signal() {
-        Ok(shutdown) => service(settings, shutdown).await,
-        Err(error) => Err(error.into()),
+    let ended = async {
+        let shutdown = shutdown::on_signal()?;
+        let listener = server::bind(endpoint.setting, (endpoint.addr)(&settings)).await?;
+        service(settings, listener, shutdown).await
     };
-    match ended {
+    match ended.await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             error!(%error, "the service stops");
             ExitCode::FAILURE
         }
     }
+}
+
+async fn check_health(endpoint: Endpoint, settings: &Settings) -> ExitCode {
+    let (setting, addr) = (endpoint.setting, (endpoint.addr)(settings));
+    if addr.port() == 0 {
+        let problem = "the service takes a free port, which nobody else knows: give it one";
+        return refuse(&format_args!("{setting}={addr}: {problem}"));
+    }
+    match healthcheck::ask(addr).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(unwell) => {
+            complain(&format_args!("{setting}={addr}: {unwell}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn refuse(problem: &dyn Display) -> ExitCode {
+    complain(problem);
+    ExitCode::from(BAD_SETTINGS)
+}
+
+/// Or nobody reads it.
+fn complain(problem: &dyn Display) {
+    let _ = writeln!(io::stderr(), "{problem}");
 }
 
 /// Each connection takes a descriptor, and many systems start a process with 1024 of them.

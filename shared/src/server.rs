@@ -49,8 +49,11 @@ impl Default for Limits {
 /// Connections over the limit that are being told so; past these, one is closed without a word.
 const REFUSALS_AT_ONCE: usize = 64;
 
-/// What a connection over the limit hears.
-const TOO_MANY_CONNECTIONS: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
+/// The problem's type in what a connection over the limit hears.
+pub(crate) const TOO_MANY_CONNECTIONS: &str = "urn:storm:problem:too-many-connections";
+
+/// What it hears.
+const REFUSAL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
     content-type: application/problem+json\r\n\
     content-length: 154\r\n\
     retry-after: 1\r\n\
@@ -159,7 +162,7 @@ async fn pause_after(error: &io::Error) {
 
 async fn refuse(mut stream: TcpStream) {
     let told = async {
-        stream.write_all(TOO_MANY_CONNECTIONS).await?;
+        stream.write_all(REFUSAL).await?;
         stream.shutdown().await?;
         // A connection that is closed on a client in the middle of sending is reset, and the client
         // may never see why.
@@ -170,17 +173,18 @@ async fn refuse(mut stream: TcpStream) {
 
 #[cfg(test)]
 mod tests {
-    use super::TOO_MANY_CONNECTIONS;
+    use super::{REFUSAL, TOO_MANY_CONNECTIONS};
 
     #[test]
     fn the_refusals_length_is_its_bodys() {
-        let text = std::str::from_utf8(TOO_MANY_CONNECTIONS).unwrap();
+        let text = std::str::from_utf8(REFUSAL).unwrap();
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
         assert!(
             head.contains(&format!("content-length: {}\r\n", body.len())),
             "{}",
             body.len()
         );
-        serde_json::from_str::<serde_json::Value>(body).unwrap();
+        let problem: serde_json::Value = serde_json::from_str(body).unwrap();
+        assert_eq!(problem["type"], TOO_MANY_CONNECTIONS);
     }
 }

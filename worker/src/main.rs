@@ -2,7 +2,7 @@
 
 use std::{process::ExitCode, sync::Arc};
 
-use storm_shared::{program, server};
+use storm_shared::program::{self, Endpoint};
 use storm_worker::delivery::SystemResolver;
 use tracing::info;
 
@@ -10,8 +10,11 @@ use tracing::info;
 async fn main() -> ExitCode {
     let command =
         clap::command!().about("A worker: runs accepted reports and calls their clients back");
-    program::run(command, async |settings, shutdown| {
-        let listener = server::bind("WORKER_ADDR", settings.worker.addr).await?;
+    let endpoint = Endpoint {
+        setting: "WORKER_ADDR",
+        addr: |settings| settings.worker.addr,
+    };
+    program::run(command, endpoint, async |settings, listener, shutdown| {
         let database = settings.store.path.display();
         info!(addr = %listener.local_addr()?, %database, queue = settings.queue_name(), "starting");
         let resolver = Arc::new(SystemResolver::new());

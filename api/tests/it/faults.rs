@@ -11,7 +11,6 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use rlimit::{Resource, prlimit};
 use rusqlite::Connection;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -25,12 +24,6 @@ const JOB: &str = r#"{"records": 10, "report_name": "Q1_Finance"}"#;
 
 /// A user that owns nothing.
 const NOBODY: u32 = 65534;
-
-/// Bounds the size of every file that the service writes: what a full disk does, as far as it can tell.
-fn limit_files(service: &Service, bytes: u64) {
-    let pid = service.pid().try_into().unwrap();
-    prlimit(pid, Resource::FSIZE, Some((bytes, rlimit::INFINITY)), None).unwrap();
-}
 
 async fn accept(service: &Service) -> Answer {
     service.ask(post("/async", JOB)).await
@@ -69,7 +62,7 @@ async fn a_full_disk_refuses_by_name_and_when_there_is_room_all_goes_on_and_noth
     // No room at all, where even the log can't be written; and room for half a page of SQLite's log.
     let log_size = fs::metadata(folder.path().join("storm.db-wal")).unwrap();
     for room in [0, log_size.len() + 2000] {
-        limit_files(&service, room);
+        service.limit_files(room);
         let mut refused = accept(&service).await;
         while refused.status == 202 {
             accepted.push(id(&refused)); // until the file is as large as it may be
@@ -81,7 +74,7 @@ async fn a_full_disk_refuses_by_name_and_when_there_is_room_all_goes_on_and_noth
         assert_eq!(health(&service).await["database"], "full");
         assert_eq!(find(&service, &accepted[0]).await.status, 200);
 
-        limit_files(&service, rlimit::INFINITY);
+        service.limit_files(rlimit::INFINITY);
         accepted.push(id(&accept(&service).await));
         assert_eq!(health(&service).await["database"], "ok");
     }
@@ -108,7 +101,7 @@ async fn under_load_a_disk_that_is_full_now_and_then_costs_no_accepted_job() {
         let changing = async {
             for step in 0..=turn % 7 {
                 tokio::task::yield_now().await;
-                limit_files(&service, if step % 2 == 0 { 0 } else { rlimit::INFINITY });
+                service.limit_files(if step % 2 == 0 { 0 } else { rlimit::INFINITY });
             }
         };
         let (answers, ()) = tokio::join!(asking, changing);
@@ -120,7 +113,7 @@ async fn under_load_a_disk_that_is_full_now_and_then_costs_no_accepted_job() {
                 refused += 1;
             }
         }
-        limit_files(&service, rlimit::INFINITY);
+        service.limit_files(rlimit::INFINITY);
         accepted.push(id(&accept(&service).await));
     }
     assert!(refused > 0, "the limit was felt");

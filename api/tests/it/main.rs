@@ -9,6 +9,8 @@ mod client;
 #[cfg(target_os = "linux")]
 mod faults;
 mod health;
+#[cfg(target_os = "linux")]
+mod healthcheck;
 mod process;
 mod refusals;
 mod requests;

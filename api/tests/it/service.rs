@@ -92,8 +92,11 @@ impl Service {
         said.unwrap()
     }
 
-    pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
+    /// Bounds the size of every file that it writes: what a full disk does, as far as it can tell.
+    pub(crate) fn limit_files(&self, bytes: u64) {
+        let pid = self.child.id().try_into().unwrap();
+        let limit = Some((bytes, rlimit::INFINITY));
+        rlimit::prlimit(pid, rlimit::Resource::FSIZE, limit, None).unwrap();
     }
 
     pub(crate) fn is_alive(&mut self) -> bool {
@@ -103,7 +106,7 @@ impl Service {
     /// Tells it to end, and waits for that.
     pub(crate) async fn stop(self) -> ExitStatus {
         let told = Command::new("kill")
-            .args(["-TERM", &self.pid().to_string()])
+            .args(["-TERM", &self.child.id().to_string()])
             .status();
         assert!(told.unwrap().success());
         self.ended().await

@@ -10,6 +10,10 @@ use super::{
     store::{Store, Trouble},
 };
 
+/// The two words for what is well.
+pub(crate) const OK: &str = "ok";
+pub(crate) const NONE: &str = "none";
+
 /// How long each check may take.
 const DEADLINE: Duration = Duration::from_secs(1);
 
@@ -72,8 +76,6 @@ impl Serialize for Health {
     }
 }
 
-const OK: &str = "ok";
-
 impl Verdict {
     fn is_failing(&self) -> bool {
         matches!(self, Self::Failing(_))
@@ -82,7 +84,7 @@ impl Verdict {
     fn as_str(&self) -> &str {
         match self {
             Self::Ok => OK,
-            Self::None => "none",
+            Self::None => NONE,
             Self::Failing(what) => what,
         }
     }

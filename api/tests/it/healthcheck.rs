@@ -1,0 +1,128 @@
+//! `storm-api healthcheck`, as a container's engine runs it.
+
+use std::{
+    net::TcpListener,
+    process::{Output, Stdio},
+};
+
+use tempfile::TempDir;
+use tokio::task::spawn_blocking;
+
+use crate::{
+    client::{Client, bare, post},
+    server::NO_REDIS,
+    service::{Service, exited_with, program},
+};
+
+/// What `healthcheck` says of whoever listens on `addr`.
+async fn healthcheck(addr: &str) -> Output {
+    let folder = TempDir::new().unwrap();
+    let mut command = program(folder.path());
+    command
+        .arg("healthcheck")
+        .env("API_ADDR", addr)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    spawn_blocking(move || command.output().unwrap())
+        .await
+        .unwrap()
+}
+
+/// The exit status and the one line.
+async fn says(addr: &str) -> (Option<i32>, String) {
+    let output = healthcheck(addr).await;
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.lines().count() <= 1, "{said}");
+    assert!(output.stdout.is_empty());
+    (output.status.code(), said.trim_end().to_owned())
+}
+
+/// A service that has opened its database.
+async fn started(folder: &TempDir) -> Service {
+    let service = Service::start(folder).await;
+    assert_eq!(service.ask(bare("GET", "/healthz")).await.status, 200);
+    service
+}
+
+#[tokio::test]
+async fn a_service_that_is_well_is_0_also_at_an_unspecified_address() {
+    let folder = TempDir::new().unwrap();
+    let service = started(&folder).await;
+    let well = (Some(0), String::new());
+    assert_eq!(says(&service.addr.to_string()).await, well);
+    let everywhere = format!("0.0.0.0:{}", service.addr.port());
+    assert_eq!(says(&everywhere).await, well);
+}
+
+#[tokio::test]
+async fn a_redis_that_is_down_alone_is_0() {
+    let folder = TempDir::new().unwrap();
+    let mut command = program(folder.path());
+    command.envs([NO_REDIS]);
+    let service = Service::spawn(command, folder.path()).await;
+    let health = service.ask(bare("GET", "/healthz")).await;
+    assert_eq!(health.status, 503);
+    assert_eq!(health.json()["redis"], "unreachable");
+    assert_eq!(says(&service.addr.to_string()).await.0, Some(0));
+}
+
+#[tokio::test]
+async fn a_database_that_can_not_be_used_is_1_and_named_until_it_can() {
+    let folder = TempDir::new().unwrap();
+    let service = started(&folder).await;
+    let addr = service.addr.to_string();
+    service.limit_files(0);
+    let line = format!(r#"API_ADDR={addr}: database: "full""#);
+    assert_eq!(says(&addr).await, (Some(1), line));
+    service.limit_files(rlimit::INFINITY);
+    assert_eq!(says(&addr).await.0, Some(0));
+}
+
+#[tokio::test]
+async fn where_nobody_listens_it_is_1() {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let addr = listener.local_addr().unwrap().to_string();
+    drop(listener);
+    let (status, said) = says(&addr).await;
+    assert_eq!(status, Some(1));
+    assert!(said.contains("nobody answers"), "{said}");
+}
+
+#[tokio::test]
+async fn a_service_that_hangs_is_1() {
+    // The system takes the connection, and nobody reads from it.
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let (status, said) = says(&listener.local_addr().unwrap().to_string()).await;
+    assert_eq!(status, Some(1));
+    assert!(said.ends_with("no answer within 3 s"), "{said}");
+}
+
+#[tokio::test]
+async fn a_service_that_has_no_connection_left_lives() {
+    let folder = TempDir::new().unwrap();
+    let mut command = program(folder.path());
+    command.envs([("HTTP_CONNECTIONS", "1"), ("HTTP_TIMEOUT", "10m")]);
+    let service = Service::spawn(command, folder.path()).await;
+    let mut only = Client::connect(service.addr).await;
+    only.send(post("/async", r#"{"records": 1, "report_name": "a"}"#))
+        .await;
+    assert_eq!(only.answer().await.status, 202);
+    let answer = service.ask(bare("GET", "/healthz")).await;
+    assert_eq!(answer.problem(), "503 too-many-connections");
+    assert_eq!(says(&service.addr.to_string()).await.0, Some(0));
+    drop(only);
+    assert!(exited_with(service.stop().await, 0));
+}
+
+#[tokio::test]
+async fn settings_and_arguments_that_can_not_be_used_are_2() {
+    let (status, said) = says("127.0.0.1:0").await;
+    assert_eq!(status, Some(2));
+    assert!(said.starts_with("API_ADDR=127.0.0.1:0: "), "{said}");
+    let (status, said) = says("nowhere").await;
+    assert_eq!(status, Some(2));
+    assert!(said.starts_with("API_ADDR=nowhere: expected"), "{said}");
+    let folder = TempDir::new().unwrap();
+    let status = program(folder.path()).arg("healthchek").status().unwrap();
+    assert!(exited_with(status, 2));
+}
