@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# Every test and file that the documents name is there.
+# shellcheck disable=SC2016 # the backticks are meant as they are
+set -euo pipefail
+ROOT=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd -P)
+cd -- "$ROOT"
+
+status=0
+missing() {
+    echo "FAILED: $1 names $2, which is not there"
+    status=1
+}
+
+for document in README.md docs/*.md; do
+    names=0
+    # A test's name has words enough that nothing else looks like it.
+    while read -r name; do
+        names=$((names + 1))
+        grep -rqE "fn $name\b" --include='*.rs' shared api worker loadgen || missing "$document" "$name"
+    done < <(grep -oE '`[a-z0-9]+(_[a-z0-9]+){4,}`' "$document" | tr -d '`' | sort -u)
+    while read -r path; do
+        names=$((names + 1))
+        [[ -e $path ]] || missing "$document" "$path"
+    done < <(grep -oE '`(shared|api|worker|loadgen|scripts|docs)/[A-Za-z0-9_./-]+`' "$document" | tr -d '`' | sort -u)
+    echo "ok: $document names $names tests and files"
+done
+exit "$status"
