@@ -174,8 +174,9 @@ impl Store {
             .await
     }
 
-    /// Stores a job's report before its first callback, so that no crash can cost it again. For one
-    /// that is quickly made again, the write of the first outcome will do.
+    /// Stores a job's report before its first callback, so that no crash can cost it again; one that
+    /// is stored already stays. For one that is quickly made again, the write of the first outcome
+    /// will do.
     ///
     /// # Errors
     /// [`StoreError::ClaimLost`], or the write failed.
@@ -183,7 +184,7 @@ impl Store {
         let result = rows::to_json(report);
         self.write_claimed(claim, move |tx, claim| {
             tx.prepare_cached(
-                "UPDATE requests SET result_payload = ?4
+                "UPDATE requests SET result_payload = coalesce(result_payload, ?4)
                  WHERE id = ?1 AND owner = ?2 AND claim = ?3 AND status = 'PROCESSING'",
             )?
             .execute(params![
