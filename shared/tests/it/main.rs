@@ -4,6 +4,7 @@
 
 mod faults;
 mod guard;
+mod interleavings;
 mod lease;
 mod queue;
 mod server;

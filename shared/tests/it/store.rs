@@ -31,7 +31,7 @@ pub(crate) fn direct(folder: &TempDir) -> Connection {
     Connection::open(folder.path().join("storm.db")).unwrap()
 }
 
-fn spec() -> ReportSpec {
+pub(crate) fn spec() -> ReportSpec {
     ReportSpec {
         report_name: ReportName::try_from("Q1_Finance".to_owned()).unwrap(),
         records: Records::new(10, Records::MAX_ASYNC).unwrap(),

@@ -1,0 +1,193 @@
+//! Operations one after the other, each answer and all rows compared with the model's.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use proptest::{prelude::*, test_runner::TestCaseResult};
+use storm_shared::{
+    models::{RequestId, Status},
+    services::store::{Look, OwnerId, Store, Waiting},
+};
+
+use super::{
+    HOUR,
+    call::{Answer, Call},
+    history,
+    memory::{self, Memory},
+    model::{Model, Row, STORES_CLOCK},
+    operation::{Case, Operation, What},
+    table::Table,
+    text,
+};
+
+struct World {
+    store: Store,
+    table: Table,
+    model: Model,
+    memory: Memory,
+}
+
+/// Plays `case`, and then lets one worker end all that is left.
+pub(super) async fn play(case: Case) -> TestCaseResult {
+    let (store, folder) = crate::store::new_store().await;
+    let table = Table::open(&folder);
+    table.record_history();
+    let mut world = World {
+        store,
+        table,
+        model: Model::default(),
+        memory: Memory::new(Timestamp::now() - HOUR),
+    };
+    let workers = std::iter::repeat_n(Operation::Enter, case.workers);
+    let jobs = std::iter::repeat_n(Operation::Accept, case.jobs);
+    for operation in workers.chain(jobs).chain(case.script.0) {
+        if let Some(call) = world.memory.call(operation) {
+            world.call(&call).await?;
+        }
+    }
+    world.end_all().await?;
+    world.store.close().await;
+    Ok(())
+}
+
+impl World {
+    /// Makes the call, and compares everything.
+    async fn call(&mut self, call: &Call) -> Result<Answer, TestCaseError> {
+        let begun = Timestamp::now();
+        let answer = call.on(&self.store).await;
+        if let (Call::Look(look), Answer::Found(waiting)) = (call, &answer) {
+            self.compare_found(*look, begun, waiting)?;
+            self.model.saw(waiting);
+        } else {
+            prop_assert_eq!(&answer, &self.model.call(call), "{:?}", call);
+        }
+        self.memory.learn(call, &answer);
+        self.compare_table(begun, call)?;
+        self.compare_waiting().await?;
+        Ok(answer)
+    }
+
+    fn compare_table(&mut self, begun: Timestamp, call: &Call) -> TestCaseResult {
+        let rows = self.table.rows();
+        let span = text(begun)..=text(Timestamp::now());
+        for (id, row) in &mut self.model.jobs {
+            let found = rows.get(id).and_then(|row| row.waits_until.as_ref());
+            if row.waits_until.as_deref() == Some(STORES_CLOCK)
+                && let Some(time) = found
+            {
+                prop_assert!(span.contains(time), "{} is not in {:?}", time, span);
+                row.waits_until = Some(time.clone());
+            }
+        }
+        prop_assert_eq!(&rows, &self.model.jobs, "after {:?}", call);
+        prop_assert_eq!(
+            &self.table.workers(),
+            &self.model.workers,
+            "after {:?}",
+            call
+        );
+        prop_assert_eq!(self.table.lost(), [], "after {:?}", call);
+        Ok(())
+    }
+
+    /// Whatever may be claimed is found, and it is known when something else may.
+    async fn compare_waiting(&self) -> TestCaseResult {
+        let (look, now) = (memory::look(1000), Timestamp::now());
+        self.compare_found(look, now, &self.store.waiting(look).await.unwrap())
+    }
+
+    fn compare_found(&self, look: Look, now: Timestamp, found: &Waiting) -> TestCaseResult {
+        let due = found.due.iter().map(|candidate| {
+            let row = &self.model.jobs[&candidate.id];
+            let key = row.waits_until.clone();
+            key.unwrap_or_else(|| candidate.id.to_string())
+        });
+        let (expected, next_due) = self.model.find(look, now);
+        prop_assert_eq!(due.collect::<Vec<_>>(), expected);
+        prop_assert_eq!(found.next_due, next_due);
+        for candidate in &found.due {
+            let row = &self.model.jobs[&candidate.id];
+            prop_assert_eq!(row.status, Status::Pending);
+            prop_assert_eq!(i64::from(row.lost_claims), candidate.lost_claims);
+        }
+        Ok(())
+    }
+
+    /// One worker that is alive is enough, whatever state all is in: it finds the others dead, and ends
+    /// every job. Nobody who held one before can write any more.
+    async fn end_all(&mut self) -> TestCaseResult {
+        let worker = OwnerId::generate();
+        self.call(&Call::Enter(worker)).await?;
+        let renewed = self.call(&Call::Renew(worker)).await?;
+        let Answer::Others(others) = renewed else {
+            return Err(TestCaseError::fail(format!("{renewed:?}")));
+        };
+        for other in others {
+            self.call(&Call::Expire(other, 3)).await?;
+        }
+        while self.end_some(worker).await? > 0 {}
+
+        let rows = self.table.rows();
+        let left: Vec<_> = rows.iter().filter(|(_, row)| !row.is_over).collect();
+        prop_assert!(left.is_empty(), "left: {:#?}", left);
+        for won in self.memory.won().to_owned() {
+            let late = self.memory.writing(What::GiveUp, won.attempts);
+            let answer = self.call(&Call::Write(won.claim, late)).await?;
+            prop_assert_eq!(answer, Answer::ClaimLost);
+        }
+        for (id, row) in &rows {
+            self.compare_view(*id, row).await?;
+        }
+        history::check(&self.table.history(), &rows)
+    }
+
+    /// Ends some of what waits, and returns how much. As if all waits were over, for they are longer than
+    /// any that it knows of.
+    async fn end_some(&mut self, worker: OwnerId) -> Result<usize, TestCaseError> {
+        let look = Look {
+            longest_wait: Duration::ZERO,
+            ..memory::look(3)
+        };
+        let Answer::Found(waiting) = self.call(&Call::Look(look)).await? else {
+            unreachable!("a look finds");
+        };
+        let claim = Call::Claim(worker, waiting.due.clone());
+        let Answer::Won(jobs) = self.call(&claim).await? else {
+            return Err(TestCaseError::fail("a worker that just entered is none"));
+        };
+        prop_assert_eq!(
+            jobs.len(),
+            waiting.due.len(),
+            "all is claimed that was seen"
+        );
+        for job in &jobs {
+            let done = self.memory.writing(What::Complete, job.attempts);
+            let answer = self.call(&Call::Write(job.claim, done)).await?;
+            prop_assert_eq!(answer, Answer::Done);
+        }
+        Ok(jobs.len())
+    }
+
+    /// What a client sees is what the table holds.
+    async fn compare_view(&self, id: RequestId, row: &Row) -> TestCaseResult {
+        let seen = self.store.find(id).await.unwrap().unwrap();
+        let events = seen
+            .events
+            .into_iter()
+            .map(|event| (event.event, event.claim, event.detail));
+        let view = Row {
+            status: seen.status,
+            claim: seen.claims.into(),
+            owner: row.owner.clone(), // a client doesn't see it
+            attempts: seen.attempts,
+            lost_claims: seen.lost_claims,
+            result: seen.result_payload.map(|json| json.get().to_owned()),
+            waits_until: seen.next_attempt_at,
+            failure: seen.failure.map(|failure| failure.reason),
+            is_over: seen.completed_at.is_some(),
+            events: events.collect(),
+        };
+        prop_assert_eq!(&view, row);
+        Ok(())
+    }
+}

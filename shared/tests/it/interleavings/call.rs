@@ -1,0 +1,111 @@
+//! A call of the store, and its answer in a form that can be compared.
+
+use jiff::Timestamp;
+use storm_shared::{
+    models::RequestId,
+    services::{
+        report::Report,
+        store::{
+            Candidate, Claim, Expired, Heartbeat, Look, Outcome, OwnerId, Store, StoreError,
+            Waiting,
+        },
+    },
+};
+
+/// A call, with all that it names.
+#[derive(Clone, Debug)]
+pub(super) enum Call {
+    Accept(RequestId),
+    Enter(OwnerId),
+    Renew(OwnerId),
+    Resign(OwnerId),
+    Look(Look),
+    Claim(OwnerId, Vec<Candidate>),
+    Expire(Heartbeat, u32),
+    Write(Claim, Writing),
+}
+
+/// A write that names its claim.
+#[derive(Clone, Debug)]
+pub(super) enum Writing {
+    Report(Report),
+    Retry(Report, u32, Timestamp),
+    End(Report, u32, Outcome),
+}
+
+/// What is said to have gone wrong with an attempt.
+pub(super) const ERROR: &str = "timeout";
+
+/// What a call was answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    Done,
+    ClaimLost,
+    LeaseLost,
+    Others(Vec<Heartbeat>),
+    Returned(usize),
+    Found(Waiting),
+    Won(Vec<Won>),
+    Expired(Option<Expired>),
+}
+
+/// A claimed job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Won {
+    pub(super) claim: Claim,
+    pub(super) report: Option<Report>,
+    pub(super) attempts: u32,
+}
+
+impl Call {
+    pub(super) async fn on(&self, store: &Store) -> Answer {
+        let answer = match self.clone() {
+            Self::Accept(id) => done(store.accept(id, &crate::store::spec(), None).await),
+            Self::Enter(owner) => done(store.register(owner).await),
+            Self::Renew(owner) => store.renew(owner).await.map(|mut others| {
+                others.sort_by(|one, other| one.owner.cmp(&other.owner));
+                Answer::Others(others)
+            }),
+            Self::Resign(owner) => store.resign(owner).await.map(Answer::Returned),
+            Self::Look(look) => store.waiting(look).await.map(Answer::Found),
+            Self::Claim(owner, seen) => store.claim(owner, seen).await.map(|jobs| {
+                let won = jobs.into_iter().map(|job| Won {
+                    claim: job.claim,
+                    report: job.report,
+                    attempts: job.attempts,
+                });
+                Answer::Won(won.collect())
+            }),
+            Self::Expire(seen, max) => store.expire(seen, max).await.map(Answer::Expired),
+            Self::Write(claim, writing) => done(writing.on(store, claim).await),
+        };
+        match answer {
+            Ok(answer) => answer,
+            Err(StoreError::ClaimLost) => Answer::ClaimLost,
+            Err(StoreError::LeaseLost) => Answer::LeaseLost,
+            Err(error) => panic!("{self:?}: {error}"),
+        }
+    }
+}
+
+impl Writing {
+    async fn on(self, store: &Store, claim: Claim) -> Result<(), StoreError> {
+        match self {
+            Self::Report(report) => store.store_result(claim, &report).await,
+            Self::Retry(report, attempts, due) => {
+                store
+                    .await_retry(claim, &report, attempts, ERROR, due)
+                    .await
+            }
+            Self::End(report, attempts, outcome) => {
+                store
+                    .finalise(claim, Some(&report), attempts, outcome)
+                    .await
+            }
+        }
+    }
+}
+
+fn done(result: Result<(), StoreError>) -> Result<Answer, StoreError> {
+    result.map(|()| Answer::Done)
+}

@@ -1,0 +1,159 @@
+//! What somebody has come to know: it turns an operation into a call, and remembers the answer.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use storm_shared::{
+    models::{Failure, FailureReason, RequestId},
+    services::{
+        report::Report,
+        store::{Candidate, Claim, Heartbeat, Look, Outcome, OwnerId},
+    },
+};
+use uuid::Uuid;
+
+use super::{
+    HOUR, LONGEST_WAIT, TWO_DAYS,
+    call::{Answer, Call, Won, Writing},
+    operation::{Due, Operation, What},
+};
+
+/// Everything that was ever seen or won, the newest last. Nothing is forgotten when it is over.
+pub(super) struct Memory {
+    next_id: Timestamp,
+    reports: u128,
+    owners: Vec<OwnerId>,
+    candidates: Vec<Candidate>,
+    sightings: Vec<Heartbeat>,
+    won: Vec<Won>,
+}
+
+impl Memory {
+    /// Of nothing. Jobs get ids from `first_id` on, which is long ago, a millisecond apart: so it
+    /// doesn't hang on the clock which of them are waiting.
+    pub(super) fn new(first_id: Timestamp) -> Self {
+        Self {
+            next_id: first_id,
+            reports: first_id.as_millisecond().unsigned_abs().into(),
+            owners: Vec::new(),
+            candidates: Vec::new(),
+            sightings: Vec::new(),
+            won: Vec::new(),
+        }
+    }
+
+    /// Every job that was ever claimed.
+    pub(super) fn won(&self) -> &[Won] {
+        &self.won
+    }
+
+    /// The call that is meant; none where there is nothing yet that it could name.
+    pub(super) fn call(&mut self, operation: Operation) -> Option<Call> {
+        Some(match operation {
+            Operation::Accept => {
+                self.next_id += Duration::from_millis(1);
+                Call::Accept(RequestId::floor(self.next_id))
+            }
+            Operation::Enter => Call::Enter(OwnerId::generate()),
+            Operation::EnterAgain { worker } => Call::Enter(*newest(&self.owners, worker)?),
+            Operation::Renew { worker } => Call::Renew(*newest(&self.owners, worker)?),
+            Operation::Resign { worker } => Call::Resign(*newest(&self.owners, worker)?),
+            Operation::Look { limit } => Call::Look(look(limit)),
+            Operation::Claim {
+                worker,
+                seen,
+                count,
+                mistaken,
+            } => {
+                let candidates = (seen..seen + count).map(|n| {
+                    let mut candidate = newest(&self.candidates, n)?.clone();
+                    candidate.lost_claims += i64::from(mistaken);
+                    Some(candidate)
+                });
+                Call::Claim(
+                    *newest(&self.owners, worker)?,
+                    candidates.collect::<Option<_>>()?,
+                )
+            }
+            Operation::Expire {
+                sighting,
+                max_claims,
+            } => Call::Expire(newest(&self.sightings, sighting)?.clone(), max_claims),
+            Operation::Write {
+                claim,
+                forged,
+                what,
+            } => {
+                let Won {
+                    claim, attempts, ..
+                } = newest(&self.won, claim)?.clone();
+                let owner = if forged {
+                    OwnerId::generate()
+                } else {
+                    claim.owner
+                };
+                Call::Write(Claim { owner, ..claim }, self.writing(what, attempts))
+            }
+        })
+    }
+
+    /// A write of `what`. Its report is like no other: the rows show which one was stored.
+    pub(super) fn writing(&mut self, what: What, attempts: u32) -> Writing {
+        self.reports += 1;
+        let report = Report {
+            report_id: Uuid::from_u128(self.reports),
+            checksum: format!("{:064x}", self.reports),
+        };
+        let failed = |reason| Outcome::Failed(Failure::new(reason, "It answered 500."));
+        match what {
+            What::Report => Writing::Report(report),
+            What::Retry(due) => Writing::Retry(
+                report,
+                attempts + 1,
+                Timestamp::now()
+                    + match due {
+                        Due::Now => Duration::ZERO,
+                        Due::InAnHour => HOUR,
+                        Due::BeyondEveryWait => TWO_DAYS,
+                    },
+            ),
+            What::Complete => Writing::End(report, attempts + 1, Outcome::Completed),
+            What::GiveUp => {
+                Writing::End(report, attempts + 1, failed(FailureReason::CallbackFailed))
+            }
+            What::Refuse => Writing::End(report, 0, failed(FailureReason::CallbackRefused)),
+        }
+    }
+
+    /// Remembers what a call was answered.
+    pub(super) fn learn(&mut self, call: &Call, answer: &Answer) {
+        match (call, answer) {
+            (Call::Accept(id), Answer::Done) => self.candidates.push(Candidate::rung(*id)),
+            (Call::Enter(owner), Answer::Done) if !self.owners.contains(owner) => {
+                self.owners.push(*owner);
+            }
+            (_, Answer::Others(others)) => {
+                // Who has renewed least came last.
+                let seen = self.sightings.len();
+                self.sightings.extend_from_slice(others);
+                self.sightings[seen..].sort_by_key(|other| -other.beat);
+            }
+            (_, Answer::Found(waiting)) => self.candidates.extend_from_slice(&waiting.due),
+            (_, Answer::Won(jobs)) => self.won.extend_from_slice(jobs),
+            _ => {}
+        }
+    }
+}
+
+/// Looks for all that waits, new jobs too.
+pub(super) fn look(limit: usize) -> Look {
+    Look {
+        doorbells_time: Duration::ZERO,
+        longest_wait: LONGEST_WAIT,
+        limit,
+    }
+}
+
+fn newest<T>(items: &[T], back: usize) -> Option<&T> {
+    items.iter().nth_back(back % items.len().max(1))
+}

@@ -1,0 +1,283 @@
+//! What the store is expected to do: the rules of claims and leases, without a table.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use storm_shared::{
+    models::{EventKind, FailureReason, RequestId, Status},
+    services::{
+        report::Report,
+        store::{Candidate, Claim, Expired, Heartbeat, Look, Outcome, OwnerId, Waiting},
+    },
+};
+
+use super::{
+    call::{Answer, Call, ERROR, Won, Writing},
+    text,
+};
+
+/// A time that the store takes from its own clock.
+pub(super) const STORES_CLOCK: &str = "when the store did it";
+
+/// What the table must hold.
+#[derive(Default)]
+pub(super) struct Model {
+    pub(super) jobs: BTreeMap<RequestId, Row>,
+    /// Each one's beat.
+    pub(super) workers: BTreeMap<String, i64>,
+    /// Candidates, each with what its row had to wait for when it was seen.
+    seen: Vec<(Candidate, Option<String>)>,
+}
+
+/// A job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Row {
+    pub(super) status: Status,
+    pub(super) claim: i64,
+    pub(super) owner: Option<String>,
+    pub(super) attempts: u32,
+    pub(super) lost_claims: u32,
+    pub(super) result: Option<String>,
+    pub(super) waits_until: Option<String>,
+    pub(super) failure: Option<FailureReason>,
+    pub(super) is_over: bool,
+    pub(super) events: Vec<Entry>,
+}
+
+/// An event: its kind, its claim, its detail.
+pub(super) type Entry = (EventKind, i64, Option<String>);
+
+impl Row {
+    fn new() -> Self {
+        Self {
+            status: Status::Pending,
+            claim: 0,
+            owner: None,
+            attempts: 0,
+            lost_claims: 0,
+            result: None,
+            waits_until: None,
+            failure: None,
+            is_over: false,
+            events: Vec::new(),
+        }
+    }
+
+    fn record(&mut self, kind: EventKind, detail: Option<&str>) {
+        self.events
+            .push((kind, self.claim, detail.map(str::to_owned)));
+    }
+
+    fn wait(&mut self, until: String) {
+        self.status = Status::Pending;
+        self.owner = None;
+        self.waits_until = Some(until);
+    }
+
+    fn end(&mut self, status: Status, failure: Option<FailureReason>) {
+        self.status = status;
+        self.failure = failure;
+        self.is_over = true;
+    }
+
+    fn keep(&mut self, report: &Report) {
+        self.result
+            .get_or_insert_with(|| serde_json::to_string(report).unwrap());
+    }
+}
+
+impl Model {
+    /// What `call` must be answered. For a look, see [`Model::find`].
+    pub(super) fn call(&mut self, call: &Call) -> Answer {
+        match call {
+            Call::Accept(id) => {
+                self.jobs.insert(*id, Row::new());
+                self.seen.push((Candidate::rung(*id), None));
+                Answer::Done
+            }
+            Call::Enter(owner) => {
+                self.workers
+                    .entry(owner.to_string())
+                    .and_modify(|beat| *beat += 1)
+                    .or_insert(0);
+                Answer::Done
+            }
+            Call::Renew(owner) => self.renew(&owner.to_string()),
+            Call::Resign(owner) => self.resign(&owner.to_string()),
+            Call::Claim(owner, seen) => self.claim(*owner, seen),
+            Call::Expire(seen, max_claims) => Answer::Expired(self.expire(seen, *max_claims)),
+            Call::Write(claim, writing) => self.write(claim, writing),
+            Call::Look(_) => unreachable!("a look changes nothing"),
+        }
+    }
+
+    /// The jobs that a look at `now` must find, each with what it is sorted by; and when the next is due.
+    pub(super) fn find(&self, look: Look, now: Timestamp) -> (Vec<String>, Option<Timestamp>) {
+        let (present, beyond) = (text(now), text(now + look.longest_wait));
+        let (mut over, mut beyond_all, mut new) = (Vec::new(), Vec::new(), Vec::new());
+        let mut next_due: Option<&String> = None;
+        for (id, row) in &self.jobs {
+            if row.status != Status::Pending {
+                continue;
+            }
+            match &row.waits_until {
+                None => new.push(id.to_string()),
+                Some(until) if *until <= present => over.push(until.clone()),
+                Some(until) => {
+                    next_due = Some(next_due.map_or(until, |next| next.min(until)));
+                    if *until > beyond {
+                        beyond_all.push(until.clone());
+                    }
+                }
+            }
+        }
+        over.sort();
+        beyond_all.sort();
+        let mut found = [over, beyond_all, new].concat();
+        found.truncate(look.limit);
+        (found, next_due.map(|next| next.parse().unwrap()))
+    }
+
+    /// Takes note of what somebody saw.
+    pub(super) fn saw(&mut self, waiting: &Waiting) {
+        for candidate in &waiting.due {
+            let wait = self.jobs[&candidate.id].waits_until.clone();
+            self.seen.push((candidate.clone(), wait));
+        }
+    }
+
+    fn renew(&mut self, owner: &str) -> Answer {
+        let Some(beat) = self.workers.get_mut(owner) else {
+            return Answer::LeaseLost;
+        };
+        *beat += 1;
+        let others = self.workers.iter().filter(|(other, _)| *other != owner);
+        Answer::Others(
+            others
+                .map(|(owner, beat)| Heartbeat {
+                    owner: owner.clone(),
+                    beat: *beat,
+                })
+                .collect(),
+        )
+    }
+
+    fn resign(&mut self, owner: &str) -> Answer {
+        self.workers.remove(owner);
+        let mut returned = 0;
+        for row in self.held_by(owner) {
+            row.record(EventKind::GivenBack, None);
+            row.wait(STORES_CLOCK.to_owned());
+            returned += 1;
+        }
+        Answer::Returned(returned)
+    }
+
+    /// A job is claimed by who has a lease, and only as it was seen.
+    fn claim(&mut self, owner: OwnerId, candidates: &[Candidate]) -> Answer {
+        if !self.workers.contains_key(&owner.to_string()) {
+            return Answer::LeaseLost;
+        }
+        let mut won = Vec::new();
+        for candidate in candidates {
+            let row = self.jobs.get_mut(&candidate.id).unwrap();
+            if row.status == Status::Pending
+                && i64::from(row.lost_claims) == candidate.lost_claims
+                && row.waits_until == waited_until(candidate, &self.seen)
+            {
+                row.status = Status::Processing;
+                row.claim += 1;
+                row.owner = Some(owner.to_string());
+                row.waits_until = None;
+                let report = row.result.as_deref();
+                won.push(Won {
+                    claim: Claim {
+                        id: candidate.id,
+                        owner,
+                        number: row.claim,
+                    },
+                    report: report.map(|json| serde_json::from_str(json).unwrap()),
+                    attempts: row.attempts,
+                });
+            }
+        }
+        Answer::Won(won)
+    }
+
+    /// Only who has not renewed since is dead. Only a job that was alone with it can be condemned.
+    fn expire(&mut self, seen: &Heartbeat, max_claims: u32) -> Option<Expired> {
+        if self.workers.get(&seen.owner) != Some(&seen.beat) {
+            return None;
+        }
+        self.workers.remove(&seen.owner);
+        let alone = self.held_by(&seen.owner).count() == 1;
+        let (mut returned, mut condemned) = (0, 0);
+        for row in self.held_by(&seen.owner) {
+            row.record(EventKind::ClaimLost, None);
+            let is_last = row.lost_claims + 1 >= max_claims;
+            if alone && is_last {
+                row.lost_claims += 1;
+                row.end(Status::Failed, Some(FailureReason::Poison));
+                condemned += 1;
+            } else {
+                row.lost_claims += u32::from(!is_last);
+                row.wait(STORES_CLOCK.to_owned());
+                returned += 1;
+            }
+        }
+        Some(Expired {
+            returned,
+            condemned,
+        })
+    }
+
+    /// Only the claim that is in force can write, and a report that is stored stays.
+    fn write(&mut self, claim: &Claim, writing: &Writing) -> Answer {
+        let row = self.jobs.get_mut(&claim.id).unwrap();
+        let in_force = row.status == Status::Processing
+            && row.claim == claim.number
+            && row.owner == Some(claim.owner.to_string());
+        if !in_force {
+            return Answer::ClaimLost;
+        }
+        match writing {
+            Writing::Report(report) => row.keep(report),
+            Writing::Retry(report, attempts, due) => {
+                row.keep(report);
+                row.attempts = *attempts;
+                row.record(EventKind::AttemptFailed, Some(ERROR));
+                row.wait(text(*due));
+            }
+            Writing::End(report, attempts, outcome) => {
+                row.keep(report);
+                row.attempts = row.attempts.max(*attempts);
+                match outcome {
+                    Outcome::Completed => row.end(Status::Completed, None),
+                    Outcome::Failed(failure) => {
+                        if failure.reason == FailureReason::CallbackFailed {
+                            row.record(EventKind::AttemptFailed, Some(&failure.detail));
+                        }
+                        row.end(Status::Failed, Some(failure.reason));
+                    }
+                }
+            }
+        }
+        Answer::Done
+    }
+
+    fn held_by(&mut self, owner: &str) -> impl Iterator<Item = &mut Row> {
+        self.jobs.values_mut().filter(move |row| {
+            row.status == Status::Processing && row.owner.as_deref() == Some(owner)
+        })
+    }
+}
+
+/// What a job had to wait for when somebody saw it: a candidate knows it, and keeps it to itself.
+fn waited_until(candidate: &Candidate, seen: &[(Candidate, Option<String>)]) -> Option<String> {
+    let seen = seen.iter().find(|(other, _)| {
+        let mut other = other.clone();
+        other.lost_claims = candidate.lost_claims; // it may be mistaken in these
+        other == *candidate
+    });
+    seen.expect("somebody saw it").1.clone()
+}

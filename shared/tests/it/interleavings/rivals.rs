@@ -1,0 +1,188 @@
+//! Operations at the same time: rivals on two stores of one file, so that two writers contend for it.
+//! Nobody can say what each must be answered, but all answers together must be what the table says.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use proptest::{prelude::*, test_runner::TestCaseResult};
+use storm_shared::{
+    models::RequestId,
+    services::store::{Claim, Look, Outcome, OwnerId, Store},
+};
+use tempfile::TempDir;
+
+use super::{
+    HOUR,
+    call::{Answer, Call, Writing},
+    history::{self, End, History},
+    memory::{self, Memory},
+    operation::{Operation, Script, What},
+    table::Table,
+};
+
+/// One who plays a script, and what it was told.
+struct Rival {
+    store: Store,
+    table: Table,
+    memory: Memory,
+    /// Claims that it won, and ends that it wrote.
+    claimed: Vec<Claim>,
+    ended: Vec<(RequestId, i64, End)>,
+    accepted: Vec<RequestId>,
+    returned: usize,
+    condemned: usize,
+}
+
+/// Plays all `scripts` at once, and then lets one worker end all that is left.
+pub(super) async fn play(scripts: Vec<Script>) -> TestCaseResult {
+    let (store, folder) = crate::store::new_store().await;
+    let settings = crate::store::settings(folder.path());
+    let stores = [store, Store::open(&settings).await.unwrap()];
+    let table = Table::open(&folder);
+    table.record_history();
+
+    let mut playing = Vec::new();
+    for (n, script) in scripts.into_iter().enumerate() {
+        let rival = Rival::new(&stores[n % 2], &folder, n);
+        playing.push(tokio::spawn(rival.play(script)));
+    }
+    let mut rivals = Vec::new();
+    for rival in playing {
+        rivals.push(
+            rival
+                .await
+                .map_err(|panic| TestCaseError::fail(panic.to_string()))??,
+        );
+    }
+    let last = Rival::new(&stores[0], &folder, rivals.len());
+    rivals.push(last.end_all().await?);
+
+    let (history, rows) = (table.history(), table.rows());
+    let left: Vec<_> = rows.iter().filter(|(_, row)| !row.is_over).collect();
+    prop_assert!(left.is_empty(), "left: {:#?}", left);
+    history::check(&history, &rows)?;
+    compare(&history, rivals)?;
+    for store in stores {
+        store.close().await;
+    }
+    Ok(())
+}
+
+impl Rival {
+    fn new(store: &Store, folder: &TempDir, n: usize) -> Self {
+        let apart = Duration::from_mins(1) * u32::try_from(n).unwrap();
+        Self {
+            store: store.clone(),
+            table: Table::open(folder),
+            memory: Memory::new(Timestamp::now() - HOUR + apart),
+            claimed: Vec::new(),
+            ended: Vec::new(),
+            accepted: Vec::new(),
+            returned: 0,
+            condemned: 0,
+        }
+    }
+
+    async fn play(mut self, script: Script) -> Result<Self, TestCaseError> {
+        let to_begin_with = [Operation::Enter, Operation::Accept, Operation::Accept];
+        for operation in to_begin_with.into_iter().chain(script.0) {
+            if let Some(call) = self.memory.call(operation) {
+                self.call(&call).await?;
+            }
+        }
+        Ok(self)
+    }
+
+    async fn call(&mut self, call: &Call) -> Result<Answer, TestCaseError> {
+        let answer = call.on(&self.store).await;
+        self.memory.learn(call, &answer);
+        match (call, &answer) {
+            (Call::Accept(id), Answer::Done) => self.accepted.push(*id),
+            (_, Answer::Won(jobs)) => self.claimed.extend(jobs.iter().map(|job| job.claim)),
+            (Call::Write(claim, writing), Answer::Done) => {
+                let end = match writing {
+                    Writing::Report(_) => None,
+                    Writing::Retry(..) => Some(End::Waits),
+                    Writing::End(_, _, Outcome::Completed) => Some(End::Completed),
+                    Writing::End(_, _, Outcome::Failed(_)) => Some(End::Failed),
+                };
+                self.ended
+                    .extend(end.map(|end| (claim.id, claim.number, end)));
+            }
+            (_, Answer::Returned(jobs)) => self.returned += jobs,
+            (_, Answer::Expired(Some(expired))) => {
+                self.returned += expired.returned;
+                self.condemned += expired.condemned;
+            }
+            _ => {}
+        }
+        prop_assert_eq!(self.table.lost(), [], "after {:?}", call);
+        Ok(answer)
+    }
+
+    async fn end_all(mut self) -> Result<Self, TestCaseError> {
+        let worker = OwnerId::generate();
+        self.call(&Call::Enter(worker)).await?;
+        if let Answer::Others(others) = self.call(&Call::Renew(worker)).await? {
+            for other in others {
+                self.call(&Call::Expire(other, 3)).await?;
+            }
+        }
+        let all = Look {
+            longest_wait: Duration::ZERO,
+            ..memory::look(1000)
+        };
+        let Answer::Found(waiting) = self.call(&Call::Look(all)).await? else {
+            unreachable!("a look finds");
+        };
+        if let Answer::Won(jobs) = self.call(&Call::Claim(worker, waiting.due)).await? {
+            for job in jobs {
+                let done = self.memory.writing(What::Complete, job.attempts);
+                self.call(&Call::Write(job.claim, done)).await?;
+            }
+        }
+        Ok(self)
+    }
+}
+
+/// What the rivals were told is what the table says of them: nothing was done twice, nothing was done
+/// that nobody was told of, and nobody was told of what was not done.
+fn compare(history: &History, rivals: Vec<Rival>) -> TestCaseResult {
+    let (mut accepted, mut claimed, mut ended) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut returned, mut condemned) = (0, 0);
+    for rival in rivals {
+        accepted.extend(rival.accepted);
+        claimed.extend(rival.claimed);
+        ended.extend(rival.ended);
+        returned += rival.returned;
+        condemned += rival.condemned;
+    }
+    let claims = history::claims(history);
+    let ends = |which: End| claims.iter().filter(move |claim| claim.3 == Some(which));
+
+    accepted.sort();
+    prop_assert!(history.keys().eq(&accepted), "accepted: {:#?}", accepted);
+
+    let mut won: Vec<_> = claimed
+        .iter()
+        .map(|claim| (claim.id, claim.number, Some(claim.owner.to_string())))
+        .collect();
+    won.sort();
+    let claims_of_table: Vec<_> = claims
+        .iter()
+        .map(|(id, number, owner, _)| (*id, *number, owner.clone()))
+        .collect();
+    prop_assert_eq!(won, claims_of_table);
+
+    ended.sort();
+    let mut ends_of_table: Vec<_> = [End::Completed, End::Failed, End::Waits]
+        .into_iter()
+        .flat_map(|end| ends(end).map(move |(id, number, ..)| (*id, *number, end)))
+        .collect();
+    ends_of_table.sort();
+    prop_assert_eq!(ended, ends_of_table);
+
+    prop_assert_eq!(returned, ends(End::Returned).count());
+    prop_assert_eq!(condemned, ends(End::Condemned).count());
+    Ok(())
+}
