@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The figures of docs/BENCHMARKS.md, from one run on this machine: each as a ratio to something else in it.
-#   scripts/bench.sh [SECONDS]     how long each measurement lasts [10]
+#   scripts/bench.sh [SECONDS]               how long each measurement lasts [10]
+#   AGAINST=FOLDER scripts/bench.sh [...]    what a change costs: the binaries of before (in FOLDER) and these, in turn
 # Each part runs in a subshell, with a stack and so a PID of its own.
 # shellcheck disable=SC2030,SC2031
 set -euo pipefail
@@ -9,6 +10,7 @@ source "$(dirname -- "${BASH_SOURCE[0]}")/stack.sh"
 
 SECONDS_EACH=${1:-10}
 CONNECTIONS=64
+TURNS=5 # of each, where two sets of binaries are compared
 RESULTS=$ROOT/target/bench
 NOBODY=http://receiver.example/webhook # accepted, and called by no worker
 [[ $SECONDS_EACH =~ ^[1-9][0-9]?$ ]] || die "SECONDS: expected 1 to 99, not $SECONDS_EACH"
@@ -139,6 +141,37 @@ crowd() (
 #   line WHAT FIGURE [COMPARED [TARGET]]
 line() { printf '| %-60s | %16s | %-24s | %-12s |\n' "$1" "$2" "${3:-}" "${4:-}"; }
 
+# What a change costs: the machine's mood is in both.
+compare() {
+    local turn bin figures now=$STORM_BIN
+    : >"$RESULTS/compared"
+    for ((turn = 1; turn <= TURNS; turn++)); do
+        for bin in "$AGAINST" "$now"; do
+            figures="$(STORM_BIN=$bin accepted full) $(STORM_BIN=$bin delivered)"
+            echo "$bin $figures" >>"$RESULTS/compared"
+            say "turn $turn  $bin  $figures"
+        done
+    done
+    printf '\n%s, %s cores, %s s a measurement, medians of %s turns\n\n' "$(uname -sm)" "$(nproc)" "$SECONDS_EACH" "$TURNS"
+    printf '| %-56s | %9s | %9s | %-13s |\n' measured before now 'now of before'
+    printf '| %-56s | %9s | %9s | %-13s |\n' --- ---: ---: ---
+    compared 'accepted, DB_SYNCHRONOUS=full' 2
+    compared 'accepted while the worker delivers as much as it can' 4
+    compared 'delivered, from accept to finalised' 5
+}
+
+#   compared WHAT COLUMN
+compared() {
+    local before now
+    before=$(median_of "$AGAINST" "$2") now=$(median_of "$STORM_BIN" "$2")
+    printf '| %-56s | %7s/s | %7s/s | %-13s |\n' "$1" "$before" "$now" "$(calculate "$now / $before")"
+}
+
+#   median_of BIN COLUMN
+median_of() {
+    awk -v bin="$1" -v column="$2" '$1 == bin { print $column }' "$RESULTS/compared" | sort -g | sed -n "$(((TURNS + 1) / 2))p"
+}
+
 main() {
     need_binaries api worker loadgen
     [[ -x $STORM_BIN/examples/bare_route ]] ||
@@ -146,6 +179,11 @@ main() {
     WRK=$("$ROOT/scripts/find-tool.sh" wrk)
     mkdir -p "$RESULTS"
     export CALLBACK_ALLOW=127.0.0.1/32,::1/128
+    if [[ -n ${AGAINST:-} ]]; then
+        [[ -x $AGAINST/storm-api && -x $AGAINST/storm-worker ]] || die "AGAINST=$AGAINST: no storm-api and storm-worker in it"
+        compare
+        return
+    fi
 
     local bare full normal both delivered half idle busy cpu memory
     read -r bare _ < <(bare)
