@@ -1,0 +1,190 @@
+//! Files, Redis and memory are small again when all has settled.
+
+use super::{index::Index, verdict::Finding};
+use crate::chaos::history::{Footprint, Limits};
+
+pub(super) fn check(index: &Index<'_>, limits: &Limits) -> Vec<Finding> {
+    let mut found = Vec::new();
+    let mut moment = |name: &str| {
+        let at_moment = index.footprints.iter().find(|it| it.moment == name);
+        if at_moment.is_none() {
+            found.push(format!("nothing was measured at the moment `{name}`"));
+        }
+        at_moment.copied()
+    };
+    if let (Some(start), Some(settled), Some(again)) =
+        (moment("start"), moment("settled"), moment("again"))
+    {
+        found.extend(log(start, settled, limits));
+        found.extend(redis(start, settled, limits));
+        found.extend(memory(settled, again, limits));
+        found.extend(database(index, start, settled, again));
+    }
+    found.into_iter().map(Finding::from).collect()
+}
+
+fn log(start: &Footprint, settled: &Footprint, limits: &Limits) -> Option<String> {
+    let limit = limits.log.max(start.log);
+    (settled.log > limit).then(|| {
+        format!(
+            "the write-ahead log has {} bytes after all has settled, over {limit}",
+            settled.log
+        )
+    })
+}
+
+fn redis(start: &Footprint, settled: &Footprint, limits: &Limits) -> Vec<String> {
+    let mut found = Vec::new();
+    if settled.redis_entries > 0 {
+        found.push(format!(
+            "Redis has {} entries after all has settled",
+            settled.redis_entries
+        ));
+    }
+    let limit = start.redis_memory.saturating_add(limits.redis_growth);
+    if settled.redis_memory > limit {
+        found.push(format!(
+            "Redis uses {} bytes after all has settled, over {limit}",
+            settled.redis_memory
+        ));
+    }
+    found
+}
+
+/// Memory that a process keeps after its first load it may keep for the second; twice it may not.
+fn memory(settled: &Footprint, again: &Footprint, limits: &Limits) -> Vec<String> {
+    if settled.resident.is_empty() {
+        return vec!["no process's memory was measured".to_owned()];
+    }
+    let judge = |(name, before): &(String, u64)| {
+        let Some((_, after)) = again.resident.iter().find(|(it, _)| it == name) else {
+            return Some(format!("the memory of {name} was not measured again"));
+        };
+        let limit = half_more(*before).saturating_add(limits.resident_growth);
+        (*after > limit).then(|| {
+            format!("{name} has {after} bytes after a second load, and had {before} before it")
+        })
+    };
+    settled.resident.iter().filter_map(judge).collect()
+}
+
+/// The file may grow by what the second load's jobs take, by the measure of the first's, and by what
+/// the log still held of the first.
+fn database(
+    index: &Index<'_>,
+    start: &Footprint,
+    settled: &Footprint,
+    again: &Footprint,
+) -> Option<String> {
+    let rows = index.jobs().filter(|job| job.row.is_some());
+    let (first, second): (Vec<_>, Vec<_>) = rows.partition(|job| job.id.created_at() < settled.at);
+    let (first, second) = (first.len() as u64, second.len() as u64);
+    if first == 0 || second == 0 {
+        return Some(format!(
+            "the first load made {first} rows and the second {second}: no growth to judge"
+        ));
+    }
+    let stored = (settled.database + settled.log).saturating_sub(start.database);
+    let limit = half_more(stored / first * second).saturating_add(settled.log);
+    let grown = again.database.saturating_sub(settled.database);
+    (grown > limit).then(|| {
+        format!(
+            "the database grew by {grown} bytes for {second} jobs, after {stored} bytes for {first}"
+        )
+    })
+}
+
+const fn half_more(bytes: u64) -> u64 {
+    bytes.saturating_add(bytes / 2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{
+        Rule,
+        example::{Example, at},
+    };
+    use crate::chaos::history::{Footprint, Record};
+
+    const MIB: u64 = 1 << 20;
+
+    fn with(moment: &str, change: impl Fn(&mut Footprint)) -> Example {
+        Example::changed(|record| match record {
+            Record::Footprint(footprint) if footprint.moment == moment => change(footprint),
+            _ => {}
+        })
+    }
+
+    #[track_caller]
+    fn is_wrong(example: &Example, what: &str) {
+        example.is_refused_as_a_whole(Rule::Sizes, what);
+    }
+
+    #[test]
+    fn a_moment_that_was_not_measured_proves_nothing() {
+        for moment in ["start", "settled", "again"] {
+            let example = Example::without(
+                |record| matches!(record, Record::Footprint(it) if it.moment == moment),
+            );
+            is_wrong(&example, &format!("at the moment `{moment}`"));
+        }
+    }
+
+    #[test]
+    fn the_log_is_short_again() {
+        is_wrong(
+            &with("settled", |it| it.log = 64 * MIB + 1),
+            "the write-ahead log",
+        );
+        with("settled", |it| it.log = 64 * MIB).is_accepted();
+        with("start", |it| it.log = 70 * MIB).is_accepted();
+    }
+
+    #[test]
+    fn redis_is_empty_again() {
+        is_wrong(
+            &with("settled", |it| it.redis_entries = 1),
+            "Redis has 1 entries",
+        );
+        is_wrong(
+            &with("settled", |it| it.redis_memory = 9 * MIB + 1),
+            "Redis uses",
+        );
+        with("settled", |it| it.redis_memory = 9 * MIB).is_accepted();
+    }
+
+    #[test]
+    fn memory_does_not_grow_with_each_load() {
+        // 40 MiB, a half more, and 16.
+        is_wrong(
+            &with("again", |it| it.resident[1].1 = 76 * MIB + 1),
+            "worker 1 has",
+        );
+        with("again", |it| it.resident[1].1 = 76 * MIB).is_accepted();
+    }
+
+    #[test]
+    fn every_process_is_measured_each_time() {
+        let unmeasured = with("again", |it| it.resident.truncate(1));
+        is_wrong(&unmeasured, "worker 1 was not measured again");
+        let nothing = with("settled", |it| it.resident.clear());
+        is_wrong(&nothing, "no process's memory");
+    }
+
+    #[test]
+    fn the_database_grows_by_its_jobs_alone() {
+        // 4 MiB stored by 52 jobs; 39 more, and a half; and the log of 1 MiB.
+        let allowed = 4 * MIB / 52 * 39 * 3 / 2 + MIB;
+        with("again", |it| it.database = 4 * MIB + allowed - 100).is_accepted();
+        let grown = with("again", |it| it.database = 4 * MIB + allowed + 100);
+        is_wrong(&grown, "the database grew");
+    }
+
+    #[test]
+    fn growth_is_judged_by_two_loads() {
+        let one_load = with("settled", |it| it.at = at(1_000_000));
+        is_wrong(&one_load, "no growth to judge");
+        let none_before = with("settled", |it| it.at = at(0));
+        is_wrong(&none_before, "no growth to judge");
+    }
+}
