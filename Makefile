@@ -14,12 +14,15 @@ help: ## what there is to make
 
 # --- To see it -----------------------------------------------------------------------------------
 
-.PHONY: demo storm bench run dev
+.PHONY: demo storm chaos bench run dev
 demo: ## the difference between sync and async, in a minute (CALLBACK_PORT=8001)
 	@scripts/demo.sh
 
 storm: ## a sweep of load runs, and a table (OPTIONS='--rates 50,100 --duration 10s'; OPTIONS=--help)
 	@scripts/storm.sh $(OPTIONS)
+
+chaos: ## break everything that can break, and judge what was seen (SEED=1 DURATION=60s JOBS=20000)
+	@SEED='$(SEED)' DURATION='$(DURATION)' JOBS='$(JOBS)' scripts/chaos.sh
 
 bench: ## the figures of docs/BENCHMARKS.md, on this machine
 	@scripts/bench.sh

@@ -1,5 +1,6 @@
 //! The command line: what can be asked for, and what is accepted.
 
+mod chaos;
 mod values;
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
@@ -7,6 +8,7 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 use clap::{Args, CommandFactory, Parser, Subcommand, error::ErrorKind};
 use storm_shared::models::{Mode, Records};
 
+pub use self::chaos::{ChaosOptions, CheckOptions, TetherOptions};
 use self::values::{duration, status_code};
 use crate::{
     http_url::HttpUrl,
@@ -32,7 +34,7 @@ pub struct Cli {
     pub command: Command,
 }
 
-/// The three commands.
+/// What there is to do.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
     /// The show: the same requests at once to /sync, then to /async, and a table of the difference
@@ -41,6 +43,13 @@ pub enum Command {
     Storm(StormOptions),
     /// Only receive callbacks, answer them and count them
     Receive(ReceiveOptions),
+    /// A storm on a stack of its own while everything is broken that can break, and a judgement of it
+    Chaos(ChaosOptions),
+    /// Judge the history of a chaos run anew
+    Check(CheckOptions),
+    /// Run a program that is killed when the one that wants it ends
+    #[command(hide = true)]
+    Tether(TetherOptions),
 }
 
 /// Which API, and how patiently.
@@ -190,10 +199,13 @@ impl Cli {
         args: impl IntoIterator<Item = impl Into<OsString> + Clone>,
     ) -> Result<Self, clap::Error> {
         let cli = Self::try_parse_from(args)?;
-        if let Command::Storm(options) = &cli.command {
-            let wrong = |what| Self::command().error(ErrorKind::ValueValidation, what);
-            options.check().map_err(wrong)?;
-        }
+        let checked = match &cli.command {
+            Command::Storm(options) => options.check(),
+            Command::Chaos(options) => options.check(),
+            _ => Ok(()),
+        };
+        let wrong = |what| Self::command().error(ErrorKind::ValueValidation, what);
+        checked.map_err(wrong)?;
         Ok(cli)
     }
 }
@@ -271,6 +283,14 @@ mod tests {
                 "1..=20000",
             ),
             ("receive --status 99", "200 to 599"),
+            (
+                "chaos --bin a --redis-server b --dir c --jobs 2000000 --duration 10s",
+                "at most 50000",
+            ),
+            (
+                "chaos --bin a --redis-server b --dir c --lease 100ms",
+                "500ms to 30s",
+            ),
         ] {
             let error = read(line).expect_err(line);
             assert!(error.contains(accepted), "{line}: {error}");

@@ -1,7 +1,7 @@
 //! Fires the same storm at `/sync` and `/async`, receives the callbacks, and shows the difference.
 //!
 //! * [`cli`]: what can be asked for; [`run`] does it.
-//! * [`demo`], [`storm`], [`sink`]: the three commands.
+//! * [`demo`], [`storm`], [`sink`], [`chaos`]: the commands.
 //! * [`workload`]: the reports that are asked for, and what must come back.
 //! * [`requester`], [`client`]: one request, and the API as a client sees it.
 //! * [`listen`], [`receiver`], [`ledger`]: where callbacks arrive, and how each is paired with its `202`.
@@ -9,6 +9,7 @@
 //! * [`report`]: results in words, tables, JSON and CSV.
 
 pub mod answers;
+pub mod chaos;
 pub mod cli;
 pub mod client;
 pub mod demo;
@@ -25,18 +26,20 @@ pub mod storm;
 pub mod workload;
 
 use std::{
-    io::{self, Write},
+    fs::File,
+    io::{self, BufReader, Write},
     process::ExitCode,
 };
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use storm_shared::shutdown;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::filter::LevelFilter;
 
 pub use self::cli::Cli;
 use self::{
-    cli::{Command, DemoOptions, StormOptions},
+    chaos::tether,
+    cli::{ChaosOptions, CheckOptions, Command, DemoOptions, StormOptions},
     report::export,
 };
 
@@ -55,6 +58,10 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
         .with_max_level(LevelFilter::WARN)
         .with_writer(io::stderr)
         .try_init();
+    // First of all: nothing of ours is to be in that program.
+    if let Command::Tether(options) = &cli.command {
+        match tether::become_child(options.parent, &options.program, &options.arguments)? {}
+    }
     let stop = shutdown::on_signal()?;
     // Thousands of requests in flight are as many sockets; the usual soft limit is 1024. Where it
     // can't be raised, the run says how many connections failed.
@@ -66,6 +73,12 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
         },
         Command::Storm(options) => show_storm(&options, &stop).await,
         Command::Receive(options) => sink::run(&options, &stop).await.map(|()| ExitCode::SUCCESS),
+        Command::Chaos(options) => tokio::select! {
+            code = show_chaos(&options) => code,
+            () = stop.cancelled() => Ok(ExitCode::from(INTERRUPTED)),
+        },
+        Command::Check(options) => show_check(&options),
+        Command::Tether(_) => unreachable!("it has become another program"),
     }
 }
 
@@ -76,6 +89,33 @@ async fn show_demo(options: &DemoOptions) -> Result<ExitCode> {
         export::write_json(file, "demo", result.passed(), &result)?;
     }
     Ok(exit_code(result.passed()))
+}
+
+async fn show_chaos(options: &ChaosOptions) -> Result<ExitCode> {
+    let run = chaos::run(options).await?;
+    let text = report::chaos::render(&run.result, &run.records);
+    io::stdout().write_all(text.as_bytes())?;
+    let passed = run.result.passed();
+    export::write_json(
+        &options.dir.join("result.json"),
+        "chaos",
+        passed,
+        &run.result,
+    )?;
+    if options.keep || !passed {
+        chaos::keep(&run.records, &options.history())?;
+        println!("history: {}", options.history().display());
+    }
+    Ok(exit_code(passed))
+}
+
+fn show_check(options: &CheckOptions) -> Result<ExitCode> {
+    let file = &options.file;
+    let history = File::open(file).with_context(|| format!("can't read {}", file.display()))?;
+    let judged = chaos::checker::judge(BufReader::new(history))?;
+    let text = judged.verdict.render(&judged.records);
+    io::stdout().write_all(text.as_bytes())?;
+    Ok(exit_code(judged.verdict.passed()))
 }
 
 async fn show_storm(options: &StormOptions, stop: &CancellationToken) -> Result<ExitCode> {

@@ -1,5 +1,6 @@
 //! Results for people and for programs.
 
+pub mod chaos;
 pub mod demo;
 pub mod export;
 pub mod storm;

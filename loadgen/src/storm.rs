@@ -2,7 +2,7 @@
 //! were answered.
 
 mod completion;
-mod pace;
+pub(crate) mod pace;
 mod poller;
 mod probe;
 

@@ -39,3 +39,11 @@ pub(super) fn status_code(text: &str) -> Result<StatusCode, String> {
         .filter(|status| (200..600).contains(&status.as_u16()))
         .ok_or_else(|| "it must be an HTTP status from 200 to 599".to_owned())
 }
+
+pub(super) fn lease(text: &str) -> Result<Duration, String> {
+    let bounds = Duration::from_millis(500)..=Duration::from_secs(30);
+    duration(text)
+        .ok()
+        .filter(|lease| bounds.contains(lease))
+        .ok_or_else(|| "it must be a duration from 500ms to 30s".to_owned())
+}

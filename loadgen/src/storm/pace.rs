@@ -10,24 +10,24 @@ const TICK: Duration = Duration::from_millis(1);
 
 /// An even arrival rate.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Pace {
+pub(crate) struct Pace {
     rate: u32,
     total: u64,
 }
 
 impl Pace {
     /// `total` requests, `rate` per second.
-    pub(super) fn new(rate: u32, total: u64) -> Self {
+    pub(crate) fn new(rate: u32, total: u64) -> Self {
         Self { rate, total }
     }
 
-    pub(super) fn total(self) -> u64 {
+    pub(crate) fn total(self) -> u64 {
         self.total
     }
 
     /// Fires every request when it is due, or as soon after as this process gets to run. What it
     /// fires is told when it was due.
-    pub(super) async fn run(self, mut fire: impl FnMut(u64, Instant)) {
+    pub(crate) async fn run(self, mut fire: impl FnMut(u64, Instant)) {
         let start = Instant::now();
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -6,5 +6,6 @@
 mod binary;
 mod demo;
 mod fake_api;
+mod process;
 mod receivers;
 mod storm;

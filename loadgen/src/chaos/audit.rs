@@ -1,0 +1,297 @@
+//! The auditor: it reads the database by SQL of its own, and has the database itself write down every
+//! change of a row.
+//!
+//! An auditor must not trust the books that it audits. So this doesn't go through the store's code,
+//! which is what a run is to judge.
+
+use std::{
+    error::Error,
+    path::Path,
+    str::FromStr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+use rusqlite::{
+    Connection, OpenFlags, Row as SqlRow,
+    types::{Type, ValueRef},
+};
+
+use super::history::{Event, Held, Moved, Record, Row};
+
+/// How long a read may wait for a lock: only recovery after a kill takes one that keeps readers out.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+const TRIGGERS: &str = include_str!("audit/triggers.sql");
+
+/// A database under audit. Clones share the connection.
+#[derive(Clone, Debug)]
+pub(super) struct Audit {
+    connection: Arc<Mutex<Connection>>,
+}
+
+impl Audit {
+    /// Begins the audit of a database that a service has made.
+    pub(super) async fn begin(database: &Path) -> Result<Self> {
+        let path = database.to_owned();
+        let open = move || {
+            let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+            let connection = Connection::open_with_flags(path, flags)?;
+            connection.busy_timeout(PATIENCE)?;
+            connection.execute_batch(&format!("BEGIN IMMEDIATE; {TRIGGERS} COMMIT"))?;
+            Ok::<_, rusqlite::Error>(connection)
+        };
+        let connection = tokio::task::spawn_blocking(open).await?;
+        let connection =
+            connection.with_context(|| format!("can't audit {}", database.display()))?;
+        Ok(Self {
+            connection: Arc::new(Mutex::new(connection)),
+        })
+    }
+
+    /// Jobs that were accepted and have not ended.
+    pub(super) async fn unfinished(&self) -> Result<u64> {
+        self.read(|db| {
+            db.prepare_cached(
+                "SELECT count(*) FROM requests WHERE status IN ('PENDING', 'PROCESSING')",
+            )?
+            .query_row([], |row| row.get(0).map(i64::unsigned_abs))
+        })
+        .await
+    }
+
+    /// How many changes there were so far.
+    pub(super) async fn moves(&self) -> Result<i64> {
+        self.read(|db| {
+            db.prepare_cached("SELECT coalesce(max(number), 0) FROM chaos_moves")?
+                .query_row([], |row| row.get(0))
+        })
+        .await
+    }
+
+    /// The workers that have a heartbeat.
+    pub(super) async fn owners(&self) -> Result<Vec<String>> {
+        self.read(|db| {
+            db.prepare_cached("SELECT owner FROM workers")?
+                .query_map([], |row| row.get(0))?
+                .collect()
+        })
+        .await
+    }
+
+    /// What the database holds, in bytes: the size that its file has once the log is moved into it.
+    pub(super) async fn bytes(&self) -> Result<u64> {
+        self.read(|db| {
+            db.prepare_cached(
+                "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size",
+            )?
+            .query_row([], |row| row.get(0).map(i64::unsigned_abs))
+        })
+        .await
+    }
+
+    /// Everything that was written down, the rows, and the store's own events.
+    pub(super) async fn records(&self) -> Result<Vec<Record>> {
+        self.read(|db| {
+            let mut records = Vec::new();
+            let mut moves = db.prepare(MOVES)?;
+            for moved in moves.query_map([], moved)? {
+                records.push(Record::Moved(moved?));
+            }
+            let mut rows = db.prepare(ROWS)?;
+            for row in rows.query_map([], row_at_the_end)? {
+                records.push(Record::Row(row?));
+            }
+            let mut events = db.prepare(EVENTS)?;
+            for event in events.query_map([], event)? {
+                records.push(Record::Event(event?));
+            }
+            Ok(records)
+        })
+        .await
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let connection = Arc::clone(&self.connection);
+        let read = move || read(&connection.lock().unwrap_or_else(PoisonError::into_inner));
+        let read = tokio::task::spawn_blocking(read).await?;
+        read.context("can't read the database")
+    }
+}
+
+const MOVES: &str = "SELECT at, id,
+        old_status, old_claim, old_owner, old_attempts, old_lost_claims, old_result,
+        new_status, new_claim, new_owner, new_attempts, new_lost_claims, new_result
+    FROM chaos_moves ORDER BY number";
+
+fn moved(row: &SqlRow<'_>) -> rusqlite::Result<Moved> {
+    let inserted = row.get_ref(2)? == ValueRef::Null;
+    Ok(Moved {
+        at: parsed(row, 0)?,
+        id: parsed(row, 1)?,
+        before: (!inserted).then(|| held(row, 2)).transpose()?,
+        after: held(row, 8)?,
+    })
+}
+
+const ROWS: &str = "SELECT id, json_extract(input_payload, '$.report_name'),
+        status, claim, owner, attempts, lost_claims, result_payload,
+        failure_reason, failure_detail, callback_url IS NOT NULL, completed_at
+    FROM requests ORDER BY id";
+
+fn row_at_the_end(row: &SqlRow<'_>) -> rusqlite::Result<Row> {
+    let over = row.get_ref(11)? != ValueRef::Null;
+    Ok(Row {
+        id: parsed(row, 0)?,
+        report_name: row.get(1)?,
+        held: held(row, 2)?,
+        failure_reason: row.get(8)?,
+        failure_detail: row.get(9)?,
+        called_back: row.get(10)?,
+        completed_at: over.then(|| parsed(row, 11)).transpose()?,
+    })
+}
+
+const EVENTS: &str =
+    "SELECT at, request_id, event, claim, detail FROM events ORDER BY request_id, number";
+
+fn event(row: &SqlRow<'_>) -> rusqlite::Result<Event> {
+    Ok(Event {
+        at: parsed(row, 0)?,
+        id: parsed(row, 1)?,
+        event: row.get(2)?,
+        claim: row.get(3)?,
+        detail: row.get(4)?,
+    })
+}
+
+/// The six columns from `first` on.
+fn held(row: &SqlRow<'_>, first: usize) -> rusqlite::Result<Held> {
+    Ok(Held {
+        status: parsed(row, first)?,
+        claim: row.get(first + 1)?,
+        owner: row.get(first + 2)?,
+        attempts: row.get(first + 3)?,
+        lost_claims: row.get(first + 4)?,
+        result: row.get(first + 5)?,
+    })
+}
+
+fn parsed<T: FromStr<Err: Into<Box<dyn Error + Send + Sync>>>>(
+    row: &SqlRow<'_>,
+    column: usize,
+) -> rusqlite::Result<T> {
+    let text = row.get_ref(column)?.as_str()?;
+    text.parse().map_err(|error: T::Err| {
+        rusqlite::Error::FromSqlConversionFailure(column, Type::Text, error.into())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use storm_shared::{
+        config::Settings,
+        models::{Records, ReportName, ReportSpec, RequestId, Status},
+        services::{
+            report::expected,
+            store::{Outcome, OwnerId, Store},
+        },
+    };
+    use tempfile::TempDir;
+
+    use super::{Audit, Moved, Record};
+
+    struct Audited {
+        _folder: TempDir,
+        store: Store,
+        audit: Audit,
+    }
+
+    async fn audited() -> Audited {
+        let folder = TempDir::new().unwrap();
+        let file = folder.path().join("storm.db");
+        let url = format!("sqlite:{}", file.display());
+        let settings = Settings::with([("DB_URL", url.as_str())]).unwrap();
+        let store = Store::open(&settings.store).await.unwrap();
+        let audit = Audit::begin(&file).await.unwrap();
+        Audited {
+            _folder: folder,
+            store,
+            audit,
+        }
+    }
+
+    fn spec(name: &str) -> ReportSpec {
+        ReportSpec {
+            report_name: ReportName::try_from(name.to_owned()).unwrap(),
+            records: Records::new(1, 49).unwrap(),
+        }
+    }
+
+    fn moves(records: &[Record]) -> Vec<&Moved> {
+        let moves = records.iter().filter_map(|record| match record {
+            Record::Moved(moved) => Some(moved),
+            _ => None,
+        });
+        moves.collect()
+    }
+
+    #[tokio::test]
+    async fn every_change_that_the_store_makes_is_written_down() {
+        let Audited { store, audit, .. } = &audited().await;
+        let id = RequestId::generate();
+        let url = Some("http://a/".to_owned());
+        store.accept(id, &spec("one"), url).await.unwrap();
+        assert_eq!(audit.unfinished().await.unwrap(), 1);
+
+        let owner = OwnerId::generate();
+        let claim = store.claim(owner, vec![id]).await.unwrap()[0].claim;
+        let report = expected(&spec("one"));
+        store.store_result(claim, &report).await.unwrap();
+        let ended = store.finalise(claim, Some(&report), 1, Outcome::Completed);
+        ended.await.unwrap();
+        assert_eq!(audit.unfinished().await.unwrap(), 0);
+
+        let records = audit.records().await.unwrap();
+        let moves = moves(&records);
+        let statuses: Vec<_> = moves.iter().map(|moved| moved.after.status).collect();
+        let expected = [
+            Status::Pending,
+            Status::Processing,
+            Status::Processing,
+            Status::Completed,
+        ];
+        assert_eq!(statuses, expected);
+        assert_eq!(moves[0].before, None);
+        for pair in moves.windows(2) {
+            assert_eq!(pair[1].before.as_ref(), Some(&pair[0].after));
+        }
+        assert_eq!(audit.moves().await.unwrap(), 4);
+
+        let [Record::Row(row)] = &records[4..] else {
+            panic!("one row, and no event: {:?}", &records[4..])
+        };
+        assert_eq!(
+            (row.id, row.report_name.as_str(), &row.held),
+            (id, "one", &moves[3].after)
+        );
+        assert!(row.called_back && row.completed_at.is_some() && row.failure_reason.is_none());
+    }
+
+    #[tokio::test]
+    async fn what_was_fenced_off_was_never_written() {
+        let Audited { store, audit, .. } = &audited().await;
+        let id = RequestId::generate();
+        store.accept(id, &spec("one"), None).await.unwrap();
+        let claim = store.claim(OwnerId::generate(), vec![id]).await.unwrap()[0].claim;
+        store.give_back(claim).await.unwrap();
+        let before = audit.moves().await.unwrap();
+        let late = store.store_result(claim, &expected(&spec("one"))).await;
+        assert!(late.is_err());
+        assert_eq!(audit.moves().await.unwrap(), before);
+    }
+}

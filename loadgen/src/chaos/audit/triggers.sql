@@ -1,0 +1,36 @@
+-- The auditor's own account of every row's every change, whoever makes it. Written by the database
+-- itself, in the transaction that makes the change: what is rolled back was never there.
+
+CREATE TABLE chaos_moves (
+    number           INTEGER PRIMARY KEY,   -- the order in which they were written
+    at               TEXT NOT NULL,
+    id               TEXT NOT NULL,
+    old_status       TEXT,                  -- null for an insert
+    old_claim        INTEGER,
+    old_owner        TEXT,
+    old_attempts     INTEGER,
+    old_lost_claims  INTEGER,
+    old_result       TEXT,
+    new_status       TEXT NOT NULL,
+    new_claim        INTEGER NOT NULL,
+    new_owner        TEXT,
+    new_attempts     INTEGER NOT NULL,
+    new_lost_claims  INTEGER NOT NULL,
+    new_result       TEXT
+) STRICT;
+
+CREATE TRIGGER chaos_inserted AFTER INSERT ON requests BEGIN
+    INSERT INTO chaos_moves VALUES (
+        NULL, strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), NEW.id,
+        NULL, NULL, NULL, NULL, NULL, NULL,
+        NEW.status, NEW.claim, NEW.owner, NEW.attempts, NEW.lost_claims, NEW.result_payload
+    );
+END;
+
+CREATE TRIGGER chaos_updated AFTER UPDATE ON requests BEGIN
+    INSERT INTO chaos_moves VALUES (
+        NULL, strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), NEW.id,
+        OLD.status, OLD.claim, OLD.owner, OLD.attempts, OLD.lost_claims, OLD.result_payload,
+        NEW.status, NEW.claim, NEW.owner, NEW.attempts, NEW.lost_claims, NEW.result_payload
+    );
+END;

@@ -1,0 +1,146 @@
+//! The run's own Redis, and what is done to it and asked of it behind the services' back.
+
+use std::{
+    ffi::OsStr,
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail};
+use redis::{AsyncConnectionConfig, Client, Cmd, FromRedisValue, cmd};
+use tokio::time::{Instant, sleep};
+
+use super::process::{Process, Program};
+
+/// How long it may take to start and to answer, on a machine that is busy with a storm.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How often it is asked whether it is ready.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// A `redis-server` that writes everything down, so that a new one can go on with the old one's data.
+#[derive(Debug)]
+pub(super) struct RedisServer {
+    tether: PathBuf,
+    program: PathBuf,
+    addr: SocketAddr,
+    folder: PathBuf,
+    log: PathBuf,
+    process: Option<Process>,
+}
+
+impl RedisServer {
+    /// A server that is not started yet, at `addr`, with its data and its log in `folder`.
+    pub(super) fn new(tether: &Path, program: &Path, addr: SocketAddr, folder: &Path) -> Self {
+        Self {
+            tether: tether.to_owned(),
+            program: program.to_owned(),
+            addr,
+            folder: folder.join("redis"),
+            log: folder.join("redis.log"),
+            process: None,
+        }
+    }
+
+    pub(super) fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Starts it with the data that it has, and waits until it answers.
+    pub(super) async fn start(&mut self) -> Result<()> {
+        fs::create_dir_all(&self.folder)?;
+        let port = self.addr.port().to_string();
+        let folder = self.folder.as_os_str();
+        let arguments = ["--bind", "127.0.0.1", "--port", &port, "--save", ""];
+        let kept = ["--appendonly", "yes", "--appendfsync", "everysec"];
+        let arguments: Vec<_> = arguments
+            .into_iter()
+            .chain(kept)
+            .map(OsStr::new)
+            .chain([OsStr::new("--dir"), folder])
+            .collect();
+        self.process = Some(Process::start(&Program {
+            tether: &self.tether,
+            program: &self.program,
+            arguments: &arguments,
+            // Redis refuses to start where the environment names a locale that isn't installed.
+            environment: &[("LC_ALL", "C".to_owned())],
+            log: &self.log,
+        })?);
+        self.answers().await
+    }
+
+    /// kill -9.
+    pub(super) fn kill(&mut self) {
+        if let Some(process) = self.process.take() {
+            process.kill();
+        }
+    }
+
+    /// Removes its data. It must not run.
+    pub(super) fn forget(&self) -> Result<()> {
+        fs::remove_dir_all(&self.folder)
+            .with_context(|| format!("can't remove {}", self.folder.display()))
+    }
+
+    pub(super) async fn flush(&self) -> Result<()> {
+        self.ask(cmd("FLUSHALL")).await
+    }
+
+    /// `used_memory`, in bytes.
+    pub(super) async fn memory(&self) -> Result<u64> {
+        let mut info = cmd("INFO");
+        info.arg("memory");
+        let info: String = self.ask(info).await?;
+        let memory = info
+            .lines()
+            .find_map(|line| line.strip_prefix("used_memory:"));
+        let memory = memory.and_then(|bytes| bytes.trim().parse().ok());
+        memory.context("Redis doesn't say how much memory it uses")
+    }
+
+    /// Entries in the stream `name`.
+    pub(super) async fn entries(&self, name: &str) -> Result<u64> {
+        let mut length = cmd("XLEN");
+        length.arg(name);
+        self.ask(length).await
+    }
+
+    /// How it ended, if it did without having been killed.
+    pub(super) fn died(&mut self) -> Result<Option<String>> {
+        let Some(process) = &mut self.process else {
+            return Ok(None);
+        };
+        let ended = process.ended()?;
+        Ok(ended.map(|status| format!("Redis ended by itself: {status}")))
+    }
+
+    async fn answers(&mut self) -> Result<()> {
+        let start = Instant::now();
+        loop {
+            if let Some(died) = self.died()? {
+                bail!("{died}; see {}", self.log.display());
+            }
+            match self.ask::<String>(cmd("PING")).await {
+                Ok(_) => return Ok(()),
+                Err(error) if start.elapsed() > PATIENCE => {
+                    return Err(error.context("Redis is not ready"));
+                }
+                Err(_) => sleep(LOOK).await,
+            }
+        }
+    }
+
+    async fn ask<T: FromRedisValue>(&self, question: Cmd) -> Result<T> {
+        let client = Client::open(format!("redis://{}", self.addr))?;
+        let limits = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(PATIENCE))
+            .set_response_timeout(Some(PATIENCE));
+        let mut connection = client
+            .get_multiplexed_async_connection_with_config(&limits)
+            .await?;
+        Ok(question.query_async(&mut connection).await?)
+    }
+}

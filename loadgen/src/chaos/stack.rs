@@ -1,0 +1,184 @@
+//! The stack of a run: one api, two workers, a Redis behind a proxy, and the database between them.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+use jiff::Timestamp;
+
+use super::{
+    audit::Audit,
+    history::Footprint,
+    proxy::Proxy,
+    redis_server::RedisServer,
+    service::{Place, Service},
+    worker::Worker,
+};
+use crate::cli::ChaosOptions;
+
+/// The queue's stream in Redis.
+const QUEUE: &str = "chaos";
+
+/// How many workers there are.
+pub(super) const WORKERS: usize = 2;
+
+/// The services' settings that a run needs small, so that much happens in little time.
+const CALLBACK_TIMEOUT: Duration = Duration::from_secs(1);
+const RETRY_DELAYS: &str = "500ms,1s,2s";
+/// Attempts that a job has: the first, and one after each of the delays.
+pub(super) const ATTEMPTS: i64 = 4;
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
+/// The kills are the operator's here, and no job's: none is to be condemned.
+pub(super) const MAX_CLAIMS: i64 = 8;
+
+/// How long a service may take to end when it is told to.
+pub(super) const PATIENCE_TO_END: Duration = DRAIN_TIMEOUT.saturating_add(Duration::from_secs(10));
+
+/// Everything that runs. All of it ends when this is dropped.
+#[derive(Debug)]
+pub(super) struct Stack {
+    pub(super) api: Service,
+    pub(super) workers: [Worker; WORKERS],
+    pub(super) redis: RedisServer,
+    pub(super) proxy: Proxy,
+    pub(super) audit: Audit,
+    database: PathBuf,
+    api_addr: SocketAddr,
+}
+
+impl Stack {
+    /// Starts everything, with its data in the options' folder.
+    pub(super) async fn start(options: &ChaosOptions) -> Result<Self> {
+        let place = Place {
+            tether: std::env::current_exe()?,
+            bin: options.bin.clone(),
+            folder: options.dir.clone(),
+        };
+        let mut redis = RedisServer::new(
+            &place.tether,
+            &options.redis_server,
+            free_addr(28_000)?,
+            &options.dir,
+        );
+        redis.start().await?;
+        let proxy = Proxy::start(free_addr(16_000)?, redis.addr()).await?;
+
+        let database = options.dir.join("storm.db");
+        let api_addr = free_addr(20_000)?;
+        let mut settings = settings(options, &database, proxy.addr());
+        settings.push(("API_ADDR", api_addr.to_string()));
+        let mut api = Service::new("api", "storm-api", api_addr, &place, settings.clone());
+        api.start().await?;
+        // Before there is anything to be seen.
+        let audit = Audit::begin(&database).await?;
+
+        settings.pop();
+        let mut workers = [
+            Worker::new(1, free_addr(24_000)?, &place, &settings),
+            Worker::new(2, free_addr(24_000)?, &place, &settings),
+        ];
+        for worker in &mut workers {
+            worker.start(&audit).await?;
+        }
+        Ok(Self {
+            api,
+            workers,
+            redis,
+            proxy,
+            audit,
+            database,
+            api_addr,
+        })
+    }
+
+    /// Where clients reach the api.
+    pub(super) fn url(&self) -> String {
+        format!("http://{}", self.api_addr)
+    }
+
+    /// Every service.
+    pub(super) fn services(&mut self) -> impl Iterator<Item = &mut Service> {
+        let workers = self.workers.iter_mut().map(Worker::service);
+        std::iter::once(&mut self.api).chain(workers)
+    }
+
+    /// Starts anew what ended without having been told or killed. Says what that was.
+    pub(super) async fn revive(&mut self) -> Result<Vec<String>> {
+        let mut died = Vec::new();
+        if let Some(words) = self.api.died()? {
+            died.push(words);
+            self.api.start().await?;
+        }
+        for worker in &mut self.workers {
+            if let Some(words) = worker.service().died()? {
+                died.push(words);
+                worker.start(&self.audit).await?;
+            }
+        }
+        if let Some(words) = self.redis.died()? {
+            died.push(words);
+            self.redis.start().await?;
+        }
+        Ok(died)
+    }
+
+    /// Tells every service to end. Says which didn't in order.
+    pub(super) async fn stop(&mut self) -> Vec<String> {
+        let mut faults = Vec::new();
+        for service in self.services() {
+            if let Err(error) = service.stop(PATIENCE_TO_END).await {
+                faults.push(format!("{error:#}"));
+            }
+        }
+        faults
+    }
+
+    /// How large everything is now.
+    pub(super) async fn footprint(&mut self, moment: &str) -> Result<Footprint> {
+        let resident = |service: &mut Service| (service.name().to_owned(), service.resident());
+        Ok(Footprint {
+            at: Timestamp::now(),
+            moment: moment.to_owned(),
+            database: self.audit.bytes().await?,
+            log: std::fs::metadata(self.database.with_extension("db-wal"))
+                .map_or(0, |log| log.len()),
+            redis_memory: self.redis.memory().await?,
+            redis_entries: self.redis.entries(QUEUE).await?,
+            resident: self.services().map(resident).collect(),
+        })
+    }
+}
+
+fn settings(
+    options: &ChaosOptions,
+    database: &Path,
+    redis: SocketAddr,
+) -> Vec<(&'static str, String)> {
+    let duration = |duration: Duration| format!("{}ms", duration.as_millis());
+    vec![
+        ("DB_URL", format!("sqlite:{}", database.display())),
+        ("REDIS_URL", format!("redis://{redis}")),
+        ("QUEUE_NAME", QUEUE.to_owned()),
+        ("WORKER_LEASE", duration(options.lease)),
+        ("MAX_CLAIMS", MAX_CLAIMS.to_string()),
+        ("DRAIN_TIMEOUT", duration(DRAIN_TIMEOUT)),
+        ("CALLBACK_ALLOW", "127.0.0.1/32".to_owned()),
+        ("CALLBACK_TIMEOUT", duration(CALLBACK_TIMEOUT)),
+        ("CALLBACK_RETRY_DELAYS", RETRY_DELAYS.to_owned()),
+        ("LOG", "info".to_owned()),
+    ]
+}
+
+/// A free address among the 4000 ports from `base` on. Below 32768 no outgoing connection takes the
+/// port while the process that has it is being replaced.
+fn free_addr(base: u16) -> Result<SocketAddr> {
+    const TRIES: usize = 50;
+    let any = || SocketAddr::from((Ipv4Addr::LOCALHOST, base + fastrand::u16(..4000)));
+    std::iter::repeat_with(any)
+        .take(TRIES)
+        .find(|addr| TcpListener::bind(addr).is_ok())
+        .with_context(|| format!("no free port from {base} on"))
+}
