@@ -107,7 +107,7 @@ mod tests {
 
     #[test]
     fn a_completed_job_was_heard_of() {
-        for answered in [None, Some(199), Some(301), Some(500)] {
+        for answered in [None, Some(199), Some(300), Some(500)] {
             Example::with(completed_after(answered)).is_refused(
                 Rule::Delivered,
                 id(700),
@@ -152,6 +152,18 @@ mod tests {
             id(700),
             "not the report that was ordered",
         );
+    }
+
+    #[test]
+    fn a_job_is_not_heard_of_by_wrong_bytes() {
+        let mut story = Story::of(700).accepted().claimed_by("a").called(Some(200));
+        if let Some(Record::Received(received)) = story.records.last_mut() {
+            received.right = false;
+        }
+        let verdict = Example::with(story.completed()).verdict();
+        // They are wrong, and no others came.
+        let rules: Vec<_> = verdict.by_rule().into_iter().collect();
+        assert_eq!(rules, [(Rule::Delivered, 2)]);
     }
 
     #[test]

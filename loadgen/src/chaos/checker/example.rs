@@ -3,7 +3,7 @@
 
 mod story;
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use storm_shared::models::{RequestId, Status};
@@ -24,16 +24,12 @@ const AGAIN: u64 = 90_000;
 
 /// So many milliseconds from the start.
 pub(super) fn at(millis: u64) -> Timestamp {
-    Timestamp::try_from(moment(millis)).unwrap()
-}
-
-fn moment(millis: u64) -> SystemTime {
-    SystemTime::UNIX_EPOCH + Duration::from_hours(491_000) + Duration::from_millis(millis)
+    Timestamp::UNIX_EPOCH + Duration::from_hours(491_000) + Duration::from_millis(millis)
 }
 
 /// The id of the job that was accepted so many milliseconds from the start.
 pub(super) fn id(millis: u64) -> RequestId {
-    RequestId::floor(moment(millis))
+    RequestId::floor(at(millis))
 }
 
 pub(super) fn limits() -> Limits {

@@ -1,13 +1,11 @@
 //! Nobody wrote under a claim that was over, and every claim that ended early is recorded.
 
-use std::fmt;
-
 use storm_shared::models::Status;
 
 use super::{index::Job, is_over};
 use crate::chaos::history::{Held, Limits, Moved};
 
-pub(super) fn check(job: &Job<'_>, _: &Limits) -> Vec<String> {
+pub(super) fn check(job: &Job<'_>, limits: &Limits) -> Vec<String> {
     let past = first_write_past(&job.moves).map(|index| {
         let moved = job.moves[index];
         format!(
@@ -15,7 +13,8 @@ pub(super) fn check(job: &Job<'_>, _: &Limits) -> Vec<String> {
             moved.at, moved.after.claim
         )
     });
-    past.into_iter().chain(wrong_events(job)).collect()
+    let events = wrong_events(job, limits);
+    past.into_iter().chain(events).collect()
 }
 
 /// The first write under a claim that had been given back or taken away.
@@ -25,70 +24,49 @@ pub(super) fn first_write_past(moves: &[&Moved]) -> Option<usize> {
         if moved.before.is_some() && over.is_some_and(|over| moved.after.claim <= over) {
             return Some(index);
         }
-        if let Some((claim, _)) = early_end(moved) {
-            over = over.max(Some(claim));
-        }
+        over = over.max(ended_early(moved).map(|before| before.claim));
     }
     None
 }
 
-/// How a claim ends that doesn't end its job by its own hand.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum EarlyEnd {
-    ClaimLost,
-    AttemptFailed,
-    GivenBack,
+/// The row before a move that ended its claim otherwise than by its own worker's ending the job.
+fn ended_early(moved: &Moved) -> Option<&Held> {
+    let before = moved.before.as_ref()?;
+    let condemned =
+        moved.after.status == Status::Failed && moved.after.lost_claims > before.lost_claims;
+    let early = moved.after.status == Status::Pending || condemned;
+    (before.status == Status::Processing && early).then_some(before)
 }
 
-impl EarlyEnd {
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::ClaimLost => "claim_lost",
-            Self::AttemptFailed => "attempt_failed",
-            Self::GivenBack => "given_back",
-        }
-    }
-}
-
-impl fmt::Display for EarlyEnd {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-/// The claim that a move ended early, and how, told by what it counted.
-fn early_end(moved: &Moved) -> Option<(i64, EarlyEnd)> {
-    let Moved { before, after, .. } = moved;
-    let before = before
-        .as_ref()
-        .filter(|before| before.status == Status::Processing)?;
-    let how = if after.lost_claims > before.lost_claims {
-        EarlyEnd::ClaimLost
+/// The events that may record this early end, told by what it counted.
+fn events_of(before: &Held, after: &Held, limits: &Limits) -> &'static [&'static str] {
+    if after.lost_claims > before.lost_claims {
+        &["claim_lost"]
     } else if after.attempts > before.attempts {
-        EarlyEnd::AttemptFailed
+        &["attempt_failed"]
+    } else if before.lost_claims + 1 >= limits.max_claims {
+        // A job that did not die alone is not condemned, and its count stays below the limit.
+        &["given_back", "claim_lost"]
     } else {
-        EarlyEnd::GivenBack
-    };
-    match (after.status, how) {
-        (Status::Pending, _) | (Status::Failed, EarlyEnd::ClaimLost) => Some((before.claim, how)),
-        _ => None,
+        &["given_back"]
     }
 }
 
 /// Events without their move and moves without their event: each claim that ended early has one of
 /// both, and of the same kind.
-fn wrong_events(job: &Job<'_>) -> Vec<String> {
-    let mut ends: Vec<_> = job
-        .moves
-        .iter()
-        .filter_map(|moved| early_end(moved))
-        .collect();
+fn wrong_events(job: &Job<'_>, limits: &Limits) -> Vec<String> {
+    let ends = job.moves.iter().filter_map(|moved| {
+        let before = ended_early(moved)?;
+        Some((before.claim, events_of(before, &moved.after, limits)))
+    });
+    let mut unrecorded: Vec<_> = ends.collect();
     let mut found = Vec::new();
     for event in &job.events {
-        let its_own =
-            |(claim, how): &(i64, EarlyEnd)| *claim == event.claim && how.as_str() == event.event;
-        if let Some(index) = ends.iter().position(its_own) {
-            ends.remove(index);
+        let its_own = unrecorded.iter().position(|(claim, events)| {
+            *claim == event.claim && events.contains(&event.event.as_str())
+        });
+        if let Some(index) = its_own {
+            unrecorded.remove(index);
         } else if let Some(end) = end_under(job, event.claim) {
             found.push(format!(
                 "`{}` is recorded of claim {}, which ended its job as {}",
@@ -101,10 +79,12 @@ fn wrong_events(job: &Job<'_>) -> Vec<String> {
             ));
         }
     }
-    found
-        .extend(ends.iter().map(|(claim, how)| {
-            format!("claim {claim} ended by `{how}`, and no event records it")
-        }));
+    found.extend(unrecorded.iter().map(|(claim, events)| {
+        format!(
+            "claim {claim} ended early, and no event records it as {}",
+            events.join(" or ")
+        )
+    }));
     found
 }
 
@@ -120,7 +100,7 @@ mod tests {
 
     use super::super::{
         Rule,
-        example::{Example, REPEATED, Story, id},
+        example::{Example, MAX_CLAIMS, REPEATED, Story, id},
     };
     use crate::chaos::history::Record;
 
@@ -149,6 +129,14 @@ mod tests {
             held.owner = Some("a".to_owned());
         });
         is_wrong(story.row(None), "claim 1 was over");
+    }
+
+    #[test]
+    fn a_fence_keeps_out_every_older_claim() {
+        let story = job().lost().claimed_by("b").given_back();
+        let story = story.moved(|held| held.claim = 1);
+        let story = story.moved(|held| held.claim = 2).claimed_by("c");
+        is_wrong(story.called(Some(200)).completed(), "claim 1 was over");
     }
 
     #[test]
@@ -196,13 +184,24 @@ mod tests {
     }
 
     #[test]
+    fn an_event_is_recorded_of_the_claim_that_ended() {
+        let verdict = Example::changed(|record| match record {
+            Record::Event(event) if event.id == id(REPEATED) => event.claim = 7,
+            _ => {}
+        })
+        .verdict();
+        let rules: Vec<_> = verdict.by_rule().into_iter().collect();
+        assert_eq!(rules, [(Rule::Fences, 2)]);
+    }
+
+    #[test]
     fn a_claim_that_ended_early_is_recorded_once() {
         let story = job().moved(|held| {
             held.status = Pending;
             held.owner = None;
         });
         let story = story.claimed_by("b").called(Some(200)).completed();
-        is_wrong(story, "ended by `given_back`, and no event records it");
+        is_wrong(story, "no event records it as given_back");
 
         let mut example = Example::good();
         let event = example
@@ -212,6 +211,26 @@ mod tests {
         let event = event.unwrap().clone();
         example.records.push(event);
         example.is_refused(Rule::Fences, id(REPEATED), "its row did not move so");
+    }
+
+    #[test]
+    fn a_job_that_did_not_die_alone_is_not_counted_up_to_its_condemnation() {
+        /// A job that has lost so many claims, and then ends one early that is not counted.
+        fn story(lost: i64, event: &str) -> Story {
+            let job = (0..lost).fold(Story::of(700).accepted(), |story, _| {
+                story.claimed_by("a").lost()
+            });
+            let story = job.claimed_by("a").event(event).moved(|held| {
+                held.status = Pending;
+                held.owner = None;
+            });
+            story.claimed_by("b").called(Some(200)).completed()
+        }
+        Example::with(story(MAX_CLAIMS - 1, "claim_lost")).is_accepted();
+        Example::with(story(MAX_CLAIMS - 1, "given_back")).is_accepted();
+        let verdict = Example::with(story(MAX_CLAIMS - 2, "claim_lost")).verdict();
+        let rules: Vec<_> = verdict.by_rule().into_iter().collect();
+        assert_eq!(rules, [(Rule::Fences, 2)]);
     }
 
     #[test]

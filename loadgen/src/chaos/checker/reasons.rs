@@ -21,8 +21,8 @@ pub(super) fn check(job: &Job<'_>, limits: &Limits) -> Vec<String> {
 
 fn untrue(job: &Job<'_>, row: &Row, reason: &str, limits: &Limits) -> Vec<String> {
     match Reason::from_str(reason) {
-        Ok(Reason::CallbackFailed) if !job.is_sync() => callback_failed(job, row, limits),
-        Ok(Reason::Poison) if !job.is_sync() => poison(job, row, limits),
+        Ok(Reason::CallbackFailed) => callback_failed(job, row, limits),
+        Ok(Reason::Poison) => poison(job, row, limits),
         Ok(Reason::Sync) if job.is_sync() => Vec::new(),
         _ => vec![format!(
             "nothing in this run can end a job with the reason `{reason}`: {}",
@@ -89,29 +89,28 @@ fn went_astray(callback: &Received, job: &Job<'_>, row: &Row) -> bool {
 }
 
 fn poison(job: &Job<'_>, row: &Row, limits: &Limits) -> Vec<String> {
-    let lost = row.held.lost_claims;
     let recorded = job
         .events
         .iter()
         .filter(|event| event.event == "claim_lost");
-    let recorded = recorded.count();
-    let mut found = Vec::new();
-    if lost < limits.max_claims {
-        found.push(format!(
-            "it was condemned after {lost} lost claims, and {} are allowed",
-            limits.max_claims
-        ));
-    }
-    if usize::try_from(lost) != Ok(recorded) {
-        found.push(format!(
-            "it was condemned after {lost} lost claims, and {recorded} are recorded"
-        ));
-    }
-    found
+    // Those that it lost beside others are recorded too, and may not have been counted.
+    let recorded = i64::try_from(recorded.count()).unwrap_or(i64::MAX);
+    [(row.held.lost_claims, "counted"), (recorded, "recorded")]
+        .into_iter()
+        .filter(|(lost, _)| *lost < limits.max_claims)
+        .map(|(lost, how)| {
+            format!(
+                "it was condemned after {lost} lost claims were {how}, and {} condemn a job",
+                limits.max_claims
+            )
+        })
+        .collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use storm_shared::models::Status;
+
     use super::super::{
         Rule,
         example::{
@@ -169,6 +168,31 @@ mod tests {
     }
 
     #[test]
+    fn a_sync_request_fails_for_reasons_of_its_own() {
+        for (reason, is_its_own) in [
+            ("sync_timeout", true),
+            ("client_gone", true),
+            ("poison", false),
+        ] {
+            let story = Story::nothing_of(700).inserted_over();
+            let mut example = Example::with(story);
+            for record in &mut example.records {
+                if let Record::Row(row) = record
+                    && row.id == id(700)
+                {
+                    row.held.status = Status::Failed;
+                    row.failure_reason = Some(reason.to_owned());
+                } else if let Record::Moved(moved) = record
+                    && moved.id == id(700)
+                {
+                    moved.after.status = Status::Failed;
+                }
+            }
+            assert_eq!(example.verdict().passed(), is_its_own, "{reason}");
+        }
+    }
+
+    #[test]
     fn a_callback_has_failed_only_when_every_attempt_has() {
         let early = failing(ATTEMPTS - 2).claimed_by("b").called(None);
         Example::with(early.callback_failed()).is_refused(
@@ -189,6 +213,16 @@ mod tests {
     #[test]
     fn a_callback_that_was_answered_in_time_has_not_failed() {
         let story = failing(ATTEMPTS - 1).claimed_by("b").called(Some(200));
+        Example::with(story.callback_failed()).is_refused(Rule::Reasons, id(700), "answered 2xx");
+    }
+
+    #[test]
+    fn a_claim_that_was_lost_before_excuses_no_answer_to_a_later_one() {
+        let story = (1..ATTEMPTS).fold(
+            Story::of(700).accepted().claimed_by("a").lost(),
+            |story, _| story.claimed_by("b").called(Some(500)).attempt_failed(),
+        );
+        let story = story.claimed_by("b").called(Some(200));
         Example::with(story.callback_failed()).is_refused(Rule::Reasons, id(700), "answered 2xx");
     }
 
@@ -226,8 +260,14 @@ mod tests {
         let story = (2..MAX_CLAIMS).fold(Story::of(700).accepted(), |story, _| {
             story.claimed_by("a").lost()
         });
-        let story = story.claimed_by("a").condemned();
-        Example::with(story).is_refused(Rule::Reasons, id(700), "condemned after 4 lost claims");
+        let verdict = Example::with(story.claimed_by("a").condemned()).verdict();
+        let found: Vec<_> = verdict
+            .violations
+            .iter()
+            .map(|it| (it.rule, it.what.split(" were ").next().unwrap_or_default()))
+            .collect();
+        let too_few = (Rule::Reasons, "it was condemned after 4 lost claims");
+        assert_eq!(found, [too_few, too_few]);
     }
 
     #[test]

@@ -146,5 +146,9 @@ mod tests {
     fn a_job_may_be_unknown_before_anybody_was_told() {
         let story = Story::of(700).looked(None).accepted().claimed_by("a");
         Example::with(story.called(Some(200)).completed()).is_accepted();
+        // Asked before the 202 came, and answered after.
+        let story = Story::of(700).accepted().later(-STEP * 3 / 2).looked(None);
+        let story = story.claimed_by("a").called(Some(200));
+        Example::with(story.completed()).is_accepted();
     }
 }

@@ -137,7 +137,16 @@ mod tests {
             "the write-ahead log",
         );
         with("settled", |it| it.log = 64 * MIB).is_accepted();
-        with("start", |it| it.log = 70 * MIB).is_accepted();
+        // A run may begin with a longer one, and need not make it shorter.
+        let mut long = with("settled", |it| it.log = 70 * MIB);
+        for record in &mut long.records {
+            if let Record::Footprint(footprint) = record
+                && footprint.moment == "start"
+            {
+                footprint.log = 70 * MIB;
+            }
+        }
+        long.is_accepted();
     }
 
     #[test]

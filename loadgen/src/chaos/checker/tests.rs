@@ -78,6 +78,17 @@ fn the_summary_says_how_many_jobs_each_fault_hit() {
     assert_eq!(example.verdict().summary.faults["kill_worker"], done);
 }
 
+#[test]
+fn the_order_in_which_things_were_written_down_is_told_by_their_times() {
+    let good = Example::good();
+    let is_move = |record: &&Record| matches!(record, Record::Moved(_));
+    let (moves, others): (Vec<_>, Vec<_>) = good.records.iter().partition(is_move);
+    let records = others.into_iter().rev().chain(moves).cloned().collect();
+    let reversed = Example { records };
+    reversed.is_accepted();
+    assert_eq!(reversed.verdict().summary, good.verdict().summary);
+}
+
 /// Whatever a rule leans on, its absence is noticed: a checker that saw nothing must not be content.
 #[test]
 fn no_record_of_what_the_database_did_can_go_missing() {

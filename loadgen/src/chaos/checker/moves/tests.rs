@@ -50,6 +50,10 @@ fn only_a_sync_request_is_inserted_when_it_is_over() {
         Story::nothing_of(700).accepted().inserted_over(),
         "it was inserted as COMPLETED",
     );
+    is_wrong(
+        Story::nothing_of(700).unanswered().inserted_over(),
+        "it was inserted as COMPLETED",
+    );
     let mut story = Story::nothing_of(700);
     story.held.attempts = 1;
     is_wrong(story.inserted_over(), "it was inserted as COMPLETED");
@@ -186,6 +190,22 @@ fn a_lost_claim_is_charged_as_one_lost_claim() {
 }
 
 #[test]
+fn a_lost_claim_stores_no_result() {
+    let result = job().result();
+    let story = job()
+        .claimed_by("a")
+        .event("claim_lost")
+        .moved(|held| {
+            held.status = Pending;
+            held.owner = None;
+            held.lost_claims += 1;
+            held.result = Some(result);
+        })
+        .claimed_by("b");
+    is_wrong(story.called(Some(200)).completed(), "or stored a result");
+}
+
+#[test]
 fn lost_claims_never_go_down() {
     let story = job().claimed_by("a").lost().claimed_by("a");
     let story = story.event("given_back").moved(|held| {
@@ -251,6 +271,10 @@ fn a_change_that_nobody_recorded_leaves_a_gap() {
 fn a_row_has_its_moves_and_moves_have_their_row() {
     let story = Story::of(700).unanswered();
     is_wrong(story, "its row was deleted");
+    Example::without(|record| {
+        matches!(record, Record::Moved(moved) if moved.id == id(QUICK) && moved.before.is_none())
+    })
+    .is_refused(Rule::Moves, id(QUICK), "its insert was not recorded");
     Example::without(|record| matches!(record, Record::Moved(moved) if moved.id == id(QUICK)))
         .is_refused(Rule::Moves, id(QUICK), "no move of it was recorded");
 }
