@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use storm_shared::models::RequestId;
+use storm_shared::models::{RequestId, Status};
 
 use super::is_over;
 use crate::chaos::history::{
@@ -27,7 +27,7 @@ pub(super) struct Job<'a> {
     pub(super) looks: Vec<&'a Looked>,
 }
 
-impl Job<'_> {
+impl<'a> Job<'a> {
     fn new(id: RequestId) -> Self {
         Self {
             id,
@@ -39,6 +39,16 @@ impl Job<'_> {
             callbacks: Vec::new(),
             looks: Vec::new(),
         }
+    }
+
+    /// The events that ended a claim and not the job. The last attempt of a job whose callback failed
+    /// may be recorded as well: it excuses nothing, for no claim comes after it.
+    pub(super) fn excuses(&self) -> impl Iterator<Item = &'a Event> {
+        let failed = self.row.filter(|row| row.held.status == Status::Failed);
+        let last_claim = failed.map(|row| row.held.claim);
+        let events = self.events.iter().copied();
+        events
+            .filter(move |event| event.event != "attempt_failed" || Some(event.claim) != last_claim)
     }
 
     /// Whether this is no job but the record of a `/sync` request, written once when it was over.

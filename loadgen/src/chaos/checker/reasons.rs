@@ -76,10 +76,7 @@ fn callback_failed(job: &Job<'_>, row: &Row, limits: &Limits) -> Vec<String> {
 /// Whether a receiver's answer may have found nobody who could count it: the attempt was over, or its
 /// claim was.
 fn went_astray(callback: &Received, job: &Job<'_>, row: &Row) -> bool {
-    let ended_after = job
-        .events
-        .iter()
-        .any(|event| not_later(callback.at, event.at));
+    let ended_after = job.excuses().any(|event| not_later(callback.at, event.at));
     // After the job's end only a worker that had lost it, frozen and awake again, can have called.
     let ended_before = row
         .completed_at

@@ -1,7 +1,7 @@
 //! A receiver heard twice only of jobs with a recorded event that explains it.
 //!
 //! Each claim makes at most one attempt, and a claim that doesn't end its job ends with one event. So
-//! by the k-th callback at least k - 1 claims were over, and as many events recorded.
+//! by the k-th callback at least k - 1 claims were over, and as many such events recorded.
 
 use super::{index::Job, not_later};
 use crate::chaos::history::{Event, Limits, Received};
@@ -22,11 +22,11 @@ pub(super) fn check(job: &Job<'_>, _: &Limits) -> Vec<String> {
 /// Every callback but the first, with the event that explains it: the last one before it that
 /// explains no other.
 pub(super) fn explained<'a>(job: &Job<'a>) -> Vec<(&'a Received, Option<&'a Event>)> {
-    let mut events = job.events.iter().peekable();
+    let mut events = job.excuses().peekable();
     let mut unused = Vec::new();
     let repeats = job.callbacks.iter().skip(1).map(|callback| {
         while let Some(event) = events.next_if(|event| not_later(event.at, callback.at)) {
-            unused.push(*event);
+            unused.push(event);
         }
         (*callback, unused.pop())
     });
@@ -39,7 +39,7 @@ mod tests {
 
     use super::super::{
         Rule,
-        example::{Example, HANDED_ON, Story, id},
+        example::{ATTEMPTS, Example, HANDED_ON, Story, id},
         index::Index,
     };
     use super::explained;
@@ -67,6 +67,19 @@ mod tests {
             .lost();
         let story = story.claimed_by("b").called(Some(200));
         Example::with(story.completed().called(Some(200))).is_refused(
+            Rule::Repeats,
+            id(700),
+            "no event explains it",
+        );
+    }
+
+    #[test]
+    fn the_record_of_the_last_attempt_explains_no_other() {
+        let story = (1..ATTEMPTS).fold(Story::of(700).accepted(), |story, _| {
+            story.claimed_by("a").called(Some(500)).attempt_failed()
+        });
+        let story = story.claimed_by("a").called(Some(500)).callback_failed();
+        Example::with(story.called(Some(500))).is_refused(
             Rule::Repeats,
             id(700),
             "no event explains it",

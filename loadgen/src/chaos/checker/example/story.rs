@@ -194,11 +194,12 @@ impl Story {
 
     /// Another attempt, the last, has failed.
     pub(in super::super) fn callback_failed(self) -> Self {
-        self.moved(|held| {
-            held.status = Status::Failed;
-            held.attempts += 1;
-        })
-        .row(Some("callback_failed"))
+        self.event("attempt_failed")
+            .moved(|held| {
+                held.status = Status::Failed;
+                held.attempts += 1;
+            })
+            .row(Some("callback_failed"))
     }
 
     pub(in super::super) fn condemned(self) -> Self {
