@@ -198,7 +198,7 @@ mod tests {
         models::{Records, ReportName, ReportSpec, RequestId, Status},
         services::{
             report::expected,
-            store::{Outcome, OwnerId, Store},
+            store::{Candidate, Claim, Outcome, OwnerId, Store},
         },
     };
     use tempfile::TempDir;
@@ -232,6 +232,12 @@ mod tests {
         }
     }
 
+    async fn claim(store: &Store, owner: OwnerId, id: RequestId) -> Claim {
+        store.register(owner).await.unwrap();
+        let candidates = vec![Candidate::rung(id)];
+        store.claim(owner, candidates).await.unwrap()[0].claim
+    }
+
     fn moves(records: &[Record]) -> Vec<&Moved> {
         let moves = records.iter().filter_map(|record| match record {
             Record::Moved(moved) => Some(moved),
@@ -249,7 +255,7 @@ mod tests {
         assert_eq!(audit.unfinished().await.unwrap(), 1);
 
         let owner = OwnerId::generate();
-        let claim = store.claim(owner, vec![id]).await.unwrap()[0].claim;
+        let claim = claim(store, owner, id).await;
         let report = expected(&spec("one"));
         store.store_result(claim, &report).await.unwrap();
         let ended = store.finalise(claim, Some(&report), 1, Outcome::Completed);
@@ -287,11 +293,29 @@ mod tests {
         let Audited { store, audit, .. } = &audited().await;
         let id = RequestId::generate();
         store.accept(id, &spec("one"), None).await.unwrap();
-        let claim = store.claim(OwnerId::generate(), vec![id]).await.unwrap()[0].claim;
-        store.give_back(claim).await.unwrap();
+        let owner = OwnerId::generate();
+        let claim = claim(store, owner, id).await;
+        store.resign(owner).await.unwrap();
         let before = audit.moves().await.unwrap();
         let late = store.store_result(claim, &expected(&spec("one"))).await;
         assert!(late.is_err());
         assert_eq!(audit.moves().await.unwrap(), before);
+
+        let records = audit.records().await.unwrap();
+        let Some(Record::Event(event)) = records.last() else {
+            panic!("the store recorded why: {records:?}")
+        };
+        assert_eq!(
+            (event.id, event.event.as_str(), event.claim),
+            (id, "given_back", 1)
+        );
+    }
+
+    #[tokio::test]
+    async fn a_worker_is_known_by_its_heartbeat() {
+        let Audited { store, audit, .. } = &audited().await;
+        let owner = OwnerId::generate();
+        store.register(owner).await.unwrap();
+        assert_eq!(audit.owners().await.unwrap(), [owner.to_string()]);
     }
 }

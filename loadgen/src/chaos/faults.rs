@@ -17,7 +17,7 @@ use super::{
     journal::Journal,
     plan::{Kind, Plan, Planned},
     receivers::{Manner, Receivers},
-    stack::Stack,
+    stack::{Stack, WORKERS},
 };
 
 /// How long a fault waits for jobs that it can hit.
@@ -30,8 +30,16 @@ const LOOK: Duration = Duration::from_millis(10);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Stopped {
     pub(super) at: Timestamp,
+    pub(super) worker: usize,
     /// By which name its claims were signed.
     pub(super) owner: String,
+}
+
+/// A moment from which on a worker could not take over another's jobs for a while.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Trouble {
+    pub(super) worker: usize,
+    pub(super) at: Timestamp,
 }
 
 /// What was done, beside the faults in the journal.
@@ -41,6 +49,8 @@ pub(super) struct Done {
     pub(super) killed: Vec<Stopped>,
     /// Workers that were frozen.
     pub(super) frozen: Vec<Stopped>,
+    /// Every worker's troubles: these, deploys, and what all of them share.
+    pub(super) troubles: Vec<Trouble>,
     /// When Redis was flushed.
     pub(super) flushed: Vec<Timestamp>,
     /// What went wrong with a process and is nobody's fault but its own.
@@ -56,8 +66,8 @@ pub(super) struct Saboteur<'a> {
     lease: Duration,
     begun: Instant,
     done: Done,
-    /// Receivers in trouble, beside whatever else is broken.
-    troubles: JoinSet<()>,
+    /// Receivers that misbehave, beside whatever else is broken.
+    misbehaving: JoinSet<()>,
     calm: CancellationToken,
 }
 
@@ -75,7 +85,7 @@ impl<'a> Saboteur<'a> {
             lease,
             begun: Instant::now(),
             done: Done::default(),
-            troubles: JoinSet::new(),
+            misbehaving: JoinSet::new(),
             calm: CancellationToken::new(),
         }
     }
@@ -94,7 +104,7 @@ impl<'a> Saboteur<'a> {
             self.do_one(planned, in_flight).await;
         }
         self.calm.cancel();
-        while self.troubles.join_next().await.is_some() {}
+        while self.misbehaving.join_next().await.is_some() {}
         self.revive().await?;
         Ok(self.done)
     }
@@ -130,6 +140,9 @@ impl<'a> Saboteur<'a> {
             kind: planned.kind.to_string(),
             in_flight,
         };
+        let at = fault.at;
+        let troubles = troubled_workers(planned).map(|worker| Trouble { worker, at });
+        self.done.troubles.extend(troubles);
         match self.damage(planned, &fault).await {
             Ok(Some(target)) => note(&self.journal, self.begun, fault, &target),
             Ok(None) => {} // it goes on beside the others
@@ -141,21 +154,32 @@ impl<'a> Saboteur<'a> {
         }
     }
 
-    /// A receiver in trouble, for its time, beside whatever else is done.
-    fn trouble(&mut self, planned: Planned, manner: Manner, fault: &Fault) {
-        // Where each has its trouble already, one more changes nothing.
+    /// A receiver that misbehaves for its time, beside whatever else is done.
+    fn misbehave(&mut self, planned: Planned, manner: Manner, fault: &Fault) {
+        // Where each does already, one more changes nothing.
         let Some(index) = self.receivers.well_from(planned.target) else {
             return;
         };
         self.receivers.set(index, manner);
         let (receivers, journal) = (Arc::clone(&self.receivers), self.journal.clone());
         let (calm, begun, fault) = (self.calm.clone(), self.begun, fault.clone());
-        self.troubles.spawn(async move {
+        self.misbehaving.spawn(async move {
             calm.run_until_cancelled(sleep(planned.hold)).await;
             receivers.set(index, Manner::Answers);
             note(&journal, begun, fault, &format!("receiver-{}", index + 1));
         });
     }
+}
+
+/// The workers that a fault keeps from their work.
+fn troubled_workers(planned: Planned) -> impl Iterator<Item = usize> {
+    (0..WORKERS).filter(move |worker| match planned.kind {
+        Kind::KillWorker | Kind::FreezeWorker | Kind::DeployWorker => {
+            *worker == planned.target % WORKERS
+        }
+        Kind::DiskFull => true,
+        _ => false,
+    })
 }
 
 /// A fault is over: it stands in the journal, and in a line for whoever looks on.

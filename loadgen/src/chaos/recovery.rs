@@ -14,8 +14,12 @@ use super::{
 /// The longest times that jobs waited for somebody to go on with them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Recovery {
-    /// From a worker's kill to the last new claim of a job that it held.
+    /// From a worker's kill to the last new claim of a job that it held, where the other worker was
+    /// left in peace for a lease and two seconds more.
     pub after_kill: Longest,
+    /// The same where it was not: whoever has only just begun to live, or to write again, lets a
+    /// lease go by before it declares another dead.
+    pub after_kills: Longest,
     /// From a worker's freeze, the same.
     pub after_freeze: Longest,
     /// From `FLUSHALL` to the first claim of the last job that waited then.
@@ -39,24 +43,42 @@ impl Longest {
     }
 }
 
+/// How long after a lease a killed worker's jobs may wait, by the project's own goal.
+pub const GOAL: Duration = Duration::from_secs(2);
+
 /// Measures them; `records` holds the moves in the order in which they were made.
-pub(super) fn measure(records: &[Record], done: &Done) -> Recovery {
+pub(super) fn measure(records: &[Record], done: &Done, lease: Duration) -> Recovery {
     let moves = || {
         records.iter().filter_map(|record| match record {
             Record::Moved(moved) => Some(moved),
             _ => None,
         })
     };
+    let in_peace = |stopped: &&Stopped| left_in_peace(stopped, done, lease + GOAL);
+    let (alone, among_others): (Vec<_>, Vec<_>) = done.killed.iter().partition(in_peace);
     Recovery {
-        after_kill: after_stop(moves(), &done.killed),
-        after_freeze: after_stop(moves(), &done.frozen),
+        after_kill: after_stop(moves(), alone),
+        after_kills: after_stop(moves(), among_others),
+        after_freeze: after_stop(moves(), done.frozen.iter()),
         after_flush: after_flush(moves(), &done.flushed),
     }
 }
 
-fn after_stop<'a>(moves: impl Iterator<Item = &'a Moved>, stopped: &[Stopped]) -> Longest {
-    let stopped: HashMap<_, _> = stopped
+/// Whether the other workers had no trouble of their own for so long.
+fn left_in_peace(stopped: &Stopped, done: &Done, time: Duration) -> bool {
+    let meanwhile = stopped.at..=stopped.at + time;
+    !done
+        .troubles
         .iter()
+        .any(|trouble| trouble.worker != stopped.worker && meanwhile.contains(&trouble.at))
+}
+
+fn after_stop<'a>(
+    moves: impl Iterator<Item = &'a Moved>,
+    stopped: impl IntoIterator<Item = &'a Stopped>,
+) -> Longest {
+    let stopped: HashMap<_, _> = stopped
+        .into_iter()
         .map(|stopped| (stopped.owner.as_str(), stopped.at))
         .collect();
     let mut lost: HashMap<RequestId, Timestamp> = HashMap::new();
@@ -104,9 +126,18 @@ mod tests {
 
     use super::{Longest, Recovery, measure};
     use crate::chaos::{
-        faults::{Done, Stopped},
+        faults::{Done, Stopped, Trouble},
         history::{Held, Moved, Record},
     };
+
+    const LEASE: Duration = Duration::from_secs(3);
+
+    fn trouble((worker, millis): (usize, i64)) -> Trouble {
+        Trouble {
+            worker,
+            at: at(millis),
+        }
+    }
 
     fn at(millis: i64) -> Timestamp {
         Timestamp::from_millisecond(1_767_600_000_000 + millis).unwrap()
@@ -152,25 +183,33 @@ mod tests {
             ])
         };
         let records: Vec<_> = [job(3200, 5000), job(3150, 5000)].concat();
-        let done = Done {
+        let mut done = Done {
             killed: vec![Stopped {
                 at: at(100),
+                worker: 0,
                 owner: "dead".to_owned(),
             }],
             ..Done::default()
         };
-        let after_kill = Longest {
+        let longest = Longest {
             jobs: 2,
             time: Duration::from_millis(3100),
         };
-        let measured = measure(&records, &done);
-        assert_eq!(
-            measured,
-            Recovery {
-                after_kill,
-                ..Recovery::default()
-            }
-        );
+        let alone = Recovery {
+            after_kill: longest,
+            ..Recovery::default()
+        };
+        assert_eq!(measure(&records, &done, LEASE), alone);
+
+        done.troubles
+            .extend([(0, 200), (1, 99), (1, 5200)].map(trouble));
+        assert_eq!(measure(&records, &done, LEASE), alone);
+        done.troubles.push(trouble((1, 4000)));
+        let among_others = Recovery {
+            after_kills: longest,
+            ..Recovery::default()
+        };
+        assert_eq!(measure(&records, &done, LEASE), among_others);
     }
 
     #[test]
@@ -191,7 +230,7 @@ mod tests {
             jobs: 2,
             time: Duration::from_secs(1),
         };
-        let measured = measure(&records, &done);
+        let measured = measure(&records, &done, LEASE);
         assert_eq!(
             measured,
             Recovery {

@@ -18,7 +18,7 @@ use super::{
     plan::{Kind, Plan},
     receivers::Receivers,
     recovery::{self, Recovery},
-    settle::settle,
+    settle::{settle, until_redis_is_empty},
     stack::{ATTEMPTS, MAX_CLAIMS, Stack},
 };
 use crate::{cli::ChaosOptions, client::Api};
@@ -115,7 +115,7 @@ pub async fn run(options: &ChaosOptions) -> Result<Run> {
             took: begun.elapsed(),
             kills: kills(&records),
             not_sent: scene.load.not_sent(),
-            recovery: recovery::measure(&records, &done),
+            recovery: recovery::measure(&records, &done, options.lease),
             footprints: scene.footprints,
             violations: scene.violations,
             verdict: check(&records, &limits()),
@@ -227,6 +227,7 @@ impl Scene {
         self.settle().await?;
         self.send(FEW_JOBS, FEW_A_SECOND).await;
         self.settle().await?;
+        until_redis_is_empty(&self.stack).await?;
         sleep(IDLE).await;
         Ok(())
     }

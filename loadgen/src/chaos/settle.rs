@@ -14,6 +14,19 @@ const LOOK: Duration = Duration::from_millis(200);
 /// no measure of speed.
 const PATIENCE: Duration = Duration::from_mins(2);
 
+/// How long Redis may keep entries when every job has ended. A worker looks after what a dead one
+/// had taken only when nobody can be at it any more.
+const UNTIL_EMPTY: Duration = Duration::from_mins(1);
+
+/// Waits until Redis has no entry, as long as that makes sense: whether it has is judged by others.
+pub(super) async fn until_redis_is_empty(stack: &Stack) -> Result<()> {
+    let start = Instant::now();
+    while stack.entries().await? > 0 && start.elapsed() < UNTIL_EMPTY {
+        sleep(LOOK).await;
+    }
+    Ok(())
+}
+
 /// Waits until every job has ended, as long as there is something moving. Says what was wrong.
 pub(super) async fn settle(stack: &mut Stack) -> Result<Vec<String>> {
     let mut violations = Vec::new();

@@ -136,6 +136,11 @@ impl Stack {
         faults
     }
 
+    /// Entries in the queue.
+    pub(super) async fn entries(&self) -> Result<u64> {
+        self.redis.entries(QUEUE).await
+    }
+
     /// How large everything is now.
     pub(super) async fn footprint(&mut self, moment: &str) -> Result<Footprint> {
         let resident = |service: &mut Service| (service.name().to_owned(), service.resident());
@@ -146,7 +151,7 @@ impl Stack {
             log: std::fs::metadata(self.database.with_extension("db-wal"))
                 .map_or(0, |log| log.len()),
             redis_memory: self.redis.memory().await?,
-            redis_entries: self.redis.entries(QUEUE).await?,
+            redis_entries: self.entries().await?,
             resident: self.services().map(resident).collect(),
         })
     }

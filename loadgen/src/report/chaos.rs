@@ -115,6 +115,10 @@ fn recoveries(result: &ChaosResult) -> Vec<String> {
             &format!("killed workers' jobs (lease {})", human(result.lease)),
             recovery.after_kill,
         ),
+        line(
+            "killed workers' jobs, the other one being in trouble too",
+            recovery.after_kills,
+        ),
         line("frozen workers' jobs", recovery.after_freeze),
         line("after FLUSHALL", recovery.after_flush),
     ]

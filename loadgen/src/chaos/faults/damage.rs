@@ -54,15 +54,15 @@ impl Saboteur<'_> {
             }
             Kind::DiskFull => self.fill_disk(hold).await?,
             Kind::ReceiverFails => {
-                self.trouble(planned, Manner::Fails, fault);
+                self.misbehave(planned, Manner::Fails, fault);
                 return Ok(None);
             }
             Kind::ReceiverHangs => {
-                self.trouble(planned, Manner::Hangs, fault);
+                self.misbehave(planned, Manner::Hangs, fault);
                 return Ok(None);
             }
             Kind::ReceiverCuts => {
-                self.trouble(planned, Manner::Cuts, fault);
+                self.misbehave(planned, Manner::Cuts, fault);
                 return Ok(None);
             }
         };
@@ -78,7 +78,7 @@ impl Saboteur<'_> {
 
     async fn kill_worker(&mut self, index: usize, pause: Duration) -> Result<String> {
         let worker = &mut self.stack.workers[index];
-        let stopped = stopped_now(worker);
+        let stopped = stopped_now(index, worker);
         worker.service().kill();
         self.done.killed.extend(stopped);
         sleep(pause).await;
@@ -90,7 +90,7 @@ impl Saboteur<'_> {
         self.receivers.change(Manner::Answers, Manner::Slow(SLOW));
         sleep(SLOW_BEFORE).await;
         let worker = &mut self.stack.workers[index];
-        let stopped = stopped_now(worker);
+        let stopped = stopped_now(index, worker);
         let frozen = worker.service().process().and_then(Process::freeze);
         self.receivers.change(Manner::Slow(SLOW), Manner::Answers);
         frozen?;
@@ -156,10 +156,11 @@ enum Data {
     Lost,
 }
 
-fn stopped_now(worker: &Worker) -> Option<Stopped> {
+fn stopped_now(index: usize, worker: &Worker) -> Option<Stopped> {
     let owner = worker.owner()?.to_owned();
     Some(Stopped {
         at: Timestamp::now(),
+        worker: index,
         owner,
     })
 }
