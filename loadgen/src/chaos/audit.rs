@@ -5,6 +5,7 @@
 //! which is what a run is to judge.
 
 use std::{
+    collections::HashMap,
     error::Error,
     path::Path,
     str::FromStr,
@@ -70,11 +71,11 @@ impl Audit {
         .await
     }
 
-    /// The workers that have a heartbeat.
-    pub(super) async fn owners(&self) -> Result<Vec<String>> {
+    /// Each worker's heartbeat: its owner id, and how often it beat.
+    pub(super) async fn heartbeats(&self) -> Result<HashMap<String, i64>> {
         self.read(|db| {
-            db.prepare_cached("SELECT owner FROM workers")?
-                .query_map([], |row| row.get(0))?
+            db.prepare_cached("SELECT owner, beat FROM workers")?
+                .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
                 .collect()
         })
         .await
@@ -316,6 +317,9 @@ mod tests {
         let Audited { store, audit, .. } = &audited().await;
         let owner = OwnerId::generate();
         store.register(owner).await.unwrap();
-        assert_eq!(audit.owners().await.unwrap(), [owner.to_string()]);
+        let first = audit.heartbeats().await.unwrap();
+        store.renew(owner).await.unwrap();
+        let second = audit.heartbeats().await.unwrap();
+        assert!(second[&owner.to_string()] > first[&owner.to_string()]);
     }
 }

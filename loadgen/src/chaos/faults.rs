@@ -30,6 +30,8 @@ const LOOK: Duration = Duration::from_millis(10);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Stopped {
     pub(super) at: Timestamp,
+    /// Until when it lost its jobs for that reason.
+    pub(super) until: Timestamp,
     pub(super) worker: usize,
     /// By which name its claims were signed.
     pub(super) owner: String,

@@ -79,7 +79,7 @@ fn after_stop<'a>(
 ) -> Longest {
     let stopped: HashMap<_, _> = stopped
         .into_iter()
-        .map(|stopped| (stopped.owner.as_str(), stopped.at))
+        .map(|stopped| (stopped.owner.as_str(), stopped))
         .collect();
     let mut lost: HashMap<RequestId, Timestamp> = HashMap::new();
     let mut longest = Longest::default();
@@ -89,9 +89,10 @@ fn after_stop<'a>(
         };
         if let Some(owner) = before.owner.as_deref()
             && moved.after.lost_claims > before.lost_claims
-            && let Some(at) = stopped.get(owner)
+            && let Some(stopped) = stopped.get(owner)
+            && moved.at <= stopped.until
         {
-            lost.insert(moved.id, *at);
+            lost.insert(moved.id, stopped.at);
         } else if moved.after.status == Status::Processing
             && let Some(at) = lost.remove(&moved.id)
         {
@@ -186,6 +187,7 @@ mod tests {
         let mut done = Done {
             killed: vec![Stopped {
                 at: at(100),
+                until: Timestamp::MAX,
                 worker: 0,
                 owner: "dead".to_owned(),
             }],

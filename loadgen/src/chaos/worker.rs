@@ -1,6 +1,6 @@
 //! A worker of a run, and by which name it signs its claims.
 
-use std::{collections::HashSet, net::SocketAddr, time::Duration};
+use std::{collections::HashMap, net::SocketAddr, time::Duration};
 
 use anyhow::{Result, ensure};
 use tokio::time::{Instant, sleep};
@@ -39,24 +39,43 @@ impl Worker {
         }
     }
 
-    /// Starts it, and waits until it answers and its heartbeat is there: only one worker starts at
-    /// a time, so the new heartbeat is its own.
+    /// Starts it, and waits until it answers and its heart beats.
     pub(super) async fn start(&mut self, audit: &Audit) -> Result<()> {
-        let before: HashSet<_> = audit.owners().await?.into_iter().collect();
+        let before = audit.heartbeats().await?;
         self.owner = None;
         self.service.start().await?;
+        self.beats(audit, &before).await
+    }
+
+    /// SIGCONT, and waits until its heart beats again: as itself, or as somebody else where it was
+    /// declared dead.
+    pub(super) async fn thaw(&mut self, audit: &Audit) -> Result<()> {
+        let before = audit.heartbeats().await?;
+        self.service.process()?.thaw()?;
+        self.beats(audit, &before).await
+    }
+
+    /// Waits for a beat of its own, and learns by whose name it is: by one that was not there
+    /// `before`, for only one worker at a time begins to live.
+    async fn beats(&mut self, audit: &Audit, before: &HashMap<String, i64>) -> Result<()> {
         let start = Instant::now();
-        while self.owner.is_none() {
+        loop {
+            let now = audit.heartbeats().await?;
+            let beat = |owner: &String| now.get(owner) > before.get(owner);
+            if self.owner.as_ref().is_some_and(beat) {
+                return Ok(());
+            }
+            if let Some(new) = now.into_keys().find(|owner| !before.contains_key(owner)) {
+                self.owner = Some(new);
+                return Ok(());
+            }
             let name = self.service.name();
             ensure!(
                 start.elapsed() < PATIENCE,
-                "{name} answers, and has no heartbeat"
+                "{name} runs, and has no heartbeat"
             );
             sleep(LOOK).await;
-            let owners = audit.owners().await?;
-            self.owner = owners.into_iter().find(|owner| !before.contains(owner));
         }
-        Ok(())
     }
 
     /// The name under which the present process claims jobs; none before the first one beats.

@@ -94,9 +94,12 @@ impl Saboteur<'_> {
         let frozen = worker.service().process().and_then(Process::freeze);
         self.receivers.change(Manner::Slow(SLOW), Manner::Answers);
         frozen?;
-        self.done.frozen.extend(stopped);
         sleep(self.lease + beyond).await;
-        worker.service().process()?.thaw()?;
+        worker.thaw(&self.stack.audit).await?;
+        self.done.frozen.extend(stopped.map(|stopped| Stopped {
+            until: Timestamp::now(),
+            ..stopped
+        }));
         Ok(worker.service().name().to_owned())
     }
 
@@ -161,6 +164,7 @@ fn stopped_now(index: usize, worker: &Worker) -> Option<Stopped> {
     Some(Stopped {
         at: Timestamp::now(),
         worker: index,
+        until: Timestamp::MAX,
         owner,
     })
 }
