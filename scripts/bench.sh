@@ -136,6 +136,43 @@ crowd() (
     awk -v cpu="$used" '/VmHWM/ { printf "%s %.0f\n", cpu, $2 / 1024 }' "/proc/${PID[worker]}/status"
 )
 
+# A worker at its limit, with some ten thousand jobs behind it, and then FLUSHALL: prints the jobs that were
+# pending, how many a second ended before, after how long a second of nine tenths of that began, and how many ended.
+flushed() (
+    export WORKER_CONCURRENCY=200
+    stack_start api worker
+    local samples=$RESULTS/flushed jobs=20000 flush
+    : >"$samples"
+    storm flushed --mode async --rate "$jobs" --duration 1s --records 10 --listen "localhost:$(free_port 16000)" &
+    until (($(completed_jobs) > 2000)); do sleep 0.05; done
+    sample_for 1
+    redis-cli -u "$REDIS_URL" FLUSHALL >/dev/null
+    flush=$(now)
+    sample_for 5
+    wait $!
+    awk -v flush="$flush" -v jobs="$jobs" -v ended="$(completed_jobs)" '
+        { at[NR] = $1; done[NR] = $2 }
+        $1 < flush { before = done[NR] - done[1]; during = $1 - at[1]; left = jobs - $2 }
+        END {
+            speed = before / during
+            for (from = 1; from < NR; from++) {
+                if (at[from] < flush) continue
+                for (to = from; to < NR && at[to] - at[from] < 1; to++);
+                if ((done[to] - done[from]) / (at[to] - at[from]) >= 0.9 * speed) break
+            }
+            printf "%d %d %.1f %d\n", left, speed, at[from] - flush, ended
+        }' "$samples"
+)
+
+#   sample_for SECONDS
+sample_for() {
+    local until=$((SECONDS + $1))
+    while ((SECONDS <= until)); do
+        echo "$(now) $(completed_jobs)" >>"$samples"
+        sleep 0.1
+    done
+}
+
 # --- The table -----------------------------------------------------------------------------------
 
 #   line WHAT FIGURE [COMPARED [TARGET]]
@@ -185,7 +222,7 @@ main() {
         return
     fi
 
-    local bare full normal both delivered half idle busy cpu memory
+    local bare full normal both delivered half idle busy cpu memory pending speed pause ended
     read -r bare _ < <(bare)
     read -r full _ < <(accepted full)
     read -r normal _ < <(accepted normal)
@@ -195,6 +232,7 @@ main() {
     isolation
     idle=$(median_figure idle p99_ms) busy=$(median_figure busy p99_ms)
     read -r cpu memory <<<"$(crowd)"
+    read -r pending speed pause ended <<<"$(flushed)"
 
     printf '\n%s, %s cores, %s s a measurement, load and receiver on the same cores\n\n' \
         "$(uname -sm)" "$(nproc)" "$SECONDS_EACH"
@@ -213,6 +251,7 @@ main() {
     line '5,000 five-second reports at once: lateness p50' "$(figure crowd lateness_p50_ms) ms"
     line '5,000 five-second reports at once: lateness p99' "$(figure crowd lateness_p99_ms) ms" '' 'under 500 ms'
     line "the worker's CPU for them, and its peak memory" "$cpu s, $memory MB"
+    line "FLUSHALL under $pending pending jobs: full speed ($speed/s) after" "$pause s" "$ended of 20000 ended" 'within 3 s'
 }
 
 main

@@ -59,7 +59,7 @@ impl Limits {
             attempts,
             max_claims,
             faults,
-            log: 64 * MIB,
+            log: 4 * MIB,
             redis_growth: 8 * MIB,
             resident_growth: 16 * MIB,
         }

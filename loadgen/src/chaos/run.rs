@@ -5,7 +5,7 @@ use std::{collections::HashMap, fs, sync::Arc, time::Duration};
 use anyhow::{Context as _, Result, ensure};
 use serde::Serialize;
 use storm_shared::models::RequestId;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{
@@ -18,7 +18,7 @@ use super::{
     plan::{Kind, Plan},
     receivers::Receivers,
     recovery::{self, Recovery},
-    settle::{settle, until_redis_is_empty},
+    settle::{settle, until_at_rest},
     stack::{ATTEMPTS, MAX_CLAIMS, Stack},
 };
 use crate::{cli::ChaosOptions, client::Api};
@@ -26,11 +26,10 @@ use crate::{cli::ChaosOptions, client::Api};
 /// How many receivers there are.
 const RECEIVERS: usize = 4;
 
-/// After everything has ended: a few more jobs, and some idle time. What is only cleared away by the
-/// next write, or by nobody's being in its way, is cleared away then.
+/// After everything has ended: a few more jobs. What is only cleared away by the next write is cleared
+/// away then.
 const FEW_JOBS: u64 = 100;
 const FEW_A_SECOND: u32 = 100;
-const IDLE: Duration = Duration::from_secs(2);
 
 /// The second load is this part of the first.
 const SECOND_LOAD: u64 = 5;
@@ -227,9 +226,7 @@ impl Scene {
         self.settle().await?;
         self.send(FEW_JOBS, FEW_A_SECOND).await;
         self.settle().await?;
-        until_redis_is_empty(&self.stack).await?;
-        sleep(IDLE).await;
-        Ok(())
+        until_at_rest(&self.stack, limits().log).await
     }
 
     async fn settle(&mut self) -> Result<()> {

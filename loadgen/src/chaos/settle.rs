@@ -14,14 +14,15 @@ const LOOK: Duration = Duration::from_millis(200);
 /// no measure of speed.
 const PATIENCE: Duration = Duration::from_mins(2);
 
-/// How long Redis may keep entries when every job has ended. A worker looks after what a dead one
-/// had taken only when nobody can be at it any more.
-const UNTIL_EMPTY: Duration = Duration::from_mins(1);
+/// How long Redis may keep entries, and the log its length, when every job has ended. A worker looks
+/// after what a dead one had taken only when nobody can be at it any more.
+const UNTIL_AT_REST: Duration = Duration::from_mins(1);
 
-/// Waits until Redis has no entry, as long as that makes sense: whether it has is judged by others.
-pub(super) async fn until_redis_is_empty(stack: &Stack) -> Result<()> {
+/// Waits until Redis has no entry and the log is no longer than `log`, as long as that makes sense:
+/// whether they are is judged by others.
+pub(super) async fn until_at_rest(stack: &Stack, log: u64) -> Result<()> {
     let start = Instant::now();
-    while stack.entries().await? > 0 && start.elapsed() < UNTIL_EMPTY {
+    while (stack.entries().await? > 0 || stack.log() > log) && start.elapsed() < UNTIL_AT_REST {
         sleep(LOOK).await;
     }
     Ok(())

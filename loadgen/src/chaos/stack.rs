@@ -30,7 +30,8 @@ const CALLBACK_TIMEOUT: Duration = Duration::from_secs(1);
 const RETRY_DELAYS: &str = "500ms,1s,2s";
 /// Attempts that a job has: the first, and one after each of the delays.
 pub(super) const ATTEMPTS: i64 = 4;
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(3);
+/// Shorter than an attempt may take: a deploy has to give some jobs back.
+const DRAIN_TIMEOUT: Duration = Duration::from_millis(300);
 /// The kills are the operator's here, and no job's: none is to be condemned.
 pub(super) const MAX_CLAIMS: i64 = 8;
 
@@ -141,6 +142,12 @@ impl Stack {
         self.redis.entries(QUEUE).await
     }
 
+    /// How long the write-ahead log is, in bytes.
+    pub(super) fn log(&self) -> u64 {
+        let log = self.database.with_extension("db-wal");
+        std::fs::metadata(log).map_or(0, |log| log.len())
+    }
+
     /// How large everything is now.
     pub(super) async fn footprint(&mut self, moment: &str) -> Result<Footprint> {
         let resident = |service: &mut Service| (service.name().to_owned(), service.resident());
@@ -148,8 +155,7 @@ impl Stack {
             at: Timestamp::now(),
             moment: moment.to_owned(),
             database: self.audit.bytes().await?,
-            log: std::fs::metadata(self.database.with_extension("db-wal"))
-                .map_or(0, |log| log.len()),
+            log: self.log(),
             redis_memory: self.redis.memory().await?,
             redis_entries: self.entries().await?,
             resident: self.services().map(resident).collect(),

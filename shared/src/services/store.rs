@@ -10,6 +10,7 @@ mod connection;
 mod error;
 mod events;
 mod lease;
+mod log;
 mod opening;
 mod readers;
 mod rows;

@@ -507,6 +507,22 @@ async fn what_waits_is_committed_when_the_store_closes() {
     );
 }
 
+/// On a clock that only moves when everybody waits.
+#[tokio::test(start_paused = true)]
+async fn after_a_load_the_log_is_cut_back() {
+    let (store, folder) = new_store().await;
+    let accepting = (0..5000).map(|_| accept(&store));
+    futures_util::future::join_all(accepting).await;
+    let log = folder.path().join("storm.db-wal");
+    let size = || std::fs::metadata(&log).unwrap().len();
+    assert!(size() > 1 << 20, "{}", size());
+    while size() > 0 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    next_millisecond().await;
+    assert_eq!(look(&store, 10_000).await.due.len(), 5000);
+}
+
 #[tokio::test]
 async fn stores_opened_at_the_same_moment_agree_on_one_database() {
     let folder = TempDir::new().unwrap();

@@ -33,7 +33,7 @@ thread_local! {
 /// two fsyncs whatever it moves, and a page that was written often is moved once.
 const CHECKPOINT_PAGES: u32 = 8192;
 
-/// The log file is cut back to this size after a checkpoint.
+/// The log file is cut back to this size after a checkpoint under load.
 const LOG_SIZE_LIMIT: u32 = 64 << 20;
 
 /// What to do about a file that this user may not write.
@@ -102,7 +102,7 @@ fn open_writer(settings: &StoreSettings) -> Result<(Connection, String), StoreEr
 
     schema::migrate(&mut connection).map_err(|error| at(path, error))?;
     let id = connection.query_row("SELECT id FROM store", [], |row| row.get(0))?;
-    connection.busy_handler(Some(wait_in_small_steps))?;
+    wait_for_locks(&connection)?;
     Ok((connection, id))
 }
 
@@ -110,8 +110,13 @@ fn open_writer(settings: &StoreSettings) -> Result<(Connection, String), StoreEr
 fn open_reader(path: &Path) -> Result<Connection, StoreError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
-    connection.busy_handler(Some(wait_in_small_steps))?;
+    wait_for_locks(&connection)?;
     Ok(connection)
+}
+
+/// Has a connection wait for locks as it should while it is in use.
+pub(super) fn wait_for_locks(connection: &Connection) -> rusqlite::Result<()> {
+    connection.busy_handler(Some(wait_in_small_steps))
 }
 
 fn wait_in_small_steps(step: i32) -> bool {

@@ -9,10 +9,11 @@ use rusqlite::Connection;
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinHandle,
+    time::{Instant, MissedTickBehavior},
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{StoreError, Trouble, condition::Condition};
+use super::{StoreError, Trouble, condition::Condition, log};
 
 /// The most writes in one transaction. It bounds how long the others wait for the database's lock.
 const BATCH: usize = 1024;
@@ -100,16 +101,32 @@ async fn run(
     closing: CancellationToken,
     condition: Arc<Condition>,
 ) {
+    let mut period = tokio::time::interval_at(Instant::now() + log::PERIOD, log::PERIOD);
+    period.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut writes = 0; // in this period
     loop {
         let mut batch = Vec::with_capacity(BATCH);
         tokio::select! {
             // What waits when the store closes is still committed: `close` only shuts the door.
             () = closing.cancelled(), if !waiting.is_closed() => { waiting.close(); continue }
             taken = waiting.recv_many(&mut batch, BATCH) => if taken == 0 { break },
+            _ = period.tick() => {}
         }
+        let tidy = batch.is_empty() && writes <= log::LITTLE;
+        writes = if batch.is_empty() {
+            0
+        } else {
+            writes + batch.len()
+        };
         let condition = Arc::clone(&condition);
-        let committed = connection.call_raw(move |db| commit(db, batch, &condition));
-        if committed.await.is_err() {
+        let done = connection.call_raw(move |db| {
+            if !batch.is_empty() {
+                commit(db, batch, &condition);
+            } else if tidy && let Err(error) = log::cut_back(db) {
+                tracing::debug!(%error, "the log stays as long as it is");
+            }
+        });
+        if done.await.is_err() {
             tracing::error!("the database's thread has ended; every write is refused");
             break;
         }
