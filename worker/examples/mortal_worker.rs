@@ -4,7 +4,7 @@
 use std::{net::IpAddr, process::ExitCode, sync::Arc};
 
 use futures_util::future::BoxFuture;
-use storm_shared::{program, server};
+use storm_shared::program::{self, Endpoint};
 use storm_worker::delivery::{Resolve, SystemResolver};
 
 struct Mortal(SystemResolver);
@@ -21,8 +21,11 @@ impl Resolve for Mortal {
 #[tokio::main]
 async fn main() -> ExitCode {
     let command = clap::command!().about("A worker that one job can kill");
-    program::run(command, async |settings, shutdown| {
-        let listener = server::bind("WORKER_ADDR", settings.worker.addr).await?;
+    let endpoint = Endpoint {
+        setting: "WORKER_ADDR",
+        addr: |settings| settings.worker.addr,
+    };
+    program::run(command, endpoint, async |settings, listener, shutdown| {
         let resolver = Arc::new(Mortal(SystemResolver::new()));
         Ok(storm_worker::run(listener, settings, resolver, shutdown).await?)
     })

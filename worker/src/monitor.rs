@@ -109,3 +109,36 @@ fn answer_health(health: &Health) -> impl Reply + use<> {
     };
     warp::reply::with_status(warp::reply::json(health), status)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use storm_shared::{
+        config::Settings,
+        services::{health::Verdict, store::Store},
+    };
+
+    use super::Vitals;
+    use crate::{metrics::Metrics, workers::Lease};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_loop_or_a_heart_that_stopped_is_seen_also_where_there_is_nothing_to_do() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let url = format!("sqlite:{}", folder.path().join("storm.db").display());
+        let settings = Settings::with([("DB_URL", url.as_str())]).unwrap();
+        let store = Store::open(&settings.store).await.unwrap();
+        let lease = Lease::new(store, Duration::from_secs(15), 5, Metrics::new());
+        let mut vitals = Vitals::of(lease);
+        let [turns, stops] = [(); 2].map(|()| vitals.new_pulse());
+        assert_eq!(vitals.claims(), Verdict::Ok);
+        assert_eq!(vitals.heartbeat(), Verdict::Ok);
+
+        tokio::time::sleep(Duration::from_mins(1)).await;
+        turns.beat();
+        assert_ne!(vitals.claims(), Verdict::Ok, "one of two has stopped");
+        assert_ne!(vitals.heartbeat(), Verdict::Ok, "nobody renews the lease");
+        stops.beat();
+        assert_eq!(vitals.claims(), Verdict::Ok);
+    }
+}

@@ -21,7 +21,7 @@ impl Pulse {
     }
 
     /// The loop has come round.
-    pub(super) fn beat(&self) {
+    pub(crate) fn beat(&self) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 

@@ -235,6 +235,23 @@ async fn a_worker_told_twice_ends_at_once() {
     table.row_when(id, |row| row.claims == 2).await;
 }
 
+#[tokio::test]
+async fn the_healthcheck_tells_a_live_worker_from_a_frozen_one_and_a_dead_one() {
+    let table = Table::new().await;
+    let worker = table.worker(&[]);
+    while worker.healthcheck().await != Some(0) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    worker.signal("STOP");
+    assert_eq!(worker.healthcheck().await, Some(1));
+    worker.signal("CONT");
+    while worker.healthcheck().await != Some(0) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    worker.signal("KILL");
+    assert_eq!(worker.healthcheck().await, Some(1));
+}
+
 async fn worker_says(worker: &WorkerProcess, what: &str) -> bool {
     worker
         .get("/healthz")

@@ -74,6 +74,14 @@ impl WorkerProcess {
         self.child.try_wait().unwrap().is_none()
     }
 
+    /// What `storm-worker healthcheck` ends with.
+    pub(crate) async fn healthcheck(&self) -> Option<i32> {
+        let mut check = Command::new(env!("CARGO_BIN_EXE_storm-worker"));
+        check.env_clear().env("WORKER_ADDR", &self.addr);
+        let check = move || check.arg("healthcheck").status().unwrap().code();
+        tokio::task::spawn_blocking(check).await.unwrap()
+    }
+
     /// The answer to a GET; nothing while it doesn't listen.
     pub(crate) async fn get(&self, path: &str) -> Option<String> {
         let mut stream = TcpStream::connect(&self.addr).await.ok()?;
