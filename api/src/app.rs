@@ -64,11 +64,7 @@ impl App {
         listener: TcpListener,
         shutdown: CancellationToken,
     ) -> Result<(), Error> {
-        let limits = Limits {
-            connections: self.settings.http.connections,
-            header_timeout: self.settings.http.timeout,
-            drain_timeout: self.settings.drain_timeout,
-        };
+        let limits = limits(&self.settings);
         let service = TowerToHyperService::new(warp::service(routes::all(&self)));
         let stopping = async {
             tokio::select! {
@@ -98,5 +94,14 @@ impl App {
             doorbell.close().await;
         }
         store.close().await;
+    }
+}
+
+/// The bounds of the API's listener.
+pub(crate) fn limits(settings: &Settings) -> Limits {
+    Limits {
+        connections: settings.http.connections,
+        header_timeout: settings.http.timeout,
+        drain_timeout: settings.drain_timeout,
     }
 }

@@ -9,7 +9,8 @@
 //! * [`sync_pool`]: the threads behind `/sync`.
 //! * [`reply`]: everything that is ever answered, and its wording.
 //!
-//! [`app`] holds what the controllers share, from start to end.
+//! [`app`] holds what the controllers share, from start to end. Before there is one, requests meet the
+//! `waiting_room`.
 
 pub mod app;
 pub mod body;
@@ -18,6 +19,7 @@ pub mod reply;
 pub mod routes;
 pub mod sync_pool;
 pub mod validation;
+mod waiting_room;
 
 use std::io;
 
@@ -52,7 +54,7 @@ pub enum Error {
 /// listening, answers what is open within the drain timeout, flushes the doorbell, and closes the
 /// store, which commits what waits.
 ///
-/// Until the database can be opened nothing is answered, and `shutdown` still ends it.
+/// Until the database can be opened every answer is a 503 that says so, and `shutdown` still ends it.
 ///
 /// # Errors
 /// The API could not start, or the store has ended under it.
@@ -61,7 +63,9 @@ pub async fn run(
     settings: Settings,
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
-    let Some(app) = shutdown.run_until_cancelled(App::start(settings)).await else {
+    let limits = app::limits(&settings);
+    let opening = waiting_room::beside(&listener, limits, App::start(settings));
+    let Some(app) = shutdown.run_until_cancelled(opening).await else {
         return Ok(()); // told to end while it waited for the database
     };
     app?.serve(listener, shutdown).await

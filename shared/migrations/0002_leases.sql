@@ -20,7 +20,8 @@ CREATE TABLE events (
     PRIMARY KEY (request_id, number)
 ) STRICT, WITHOUT ROWID;
 
--- Claims whose worker died. It decides how much of a worker the job takes up next time.
+-- Claims whose worker died, since the job's last attempt with a known outcome. It decides how much of a
+-- worker the job takes up next time.
 ALTER TABLE requests ADD COLUMN lost_claims INTEGER NOT NULL DEFAULT 0;
 
 -- A job that waits is PENDING, and `next_attempt_at` says until when: for its next attempt, or not at
@@ -28,3 +29,7 @@ ALTER TABLE requests ADD COLUMN lost_claims INTEGER NOT NULL DEFAULT 0;
 -- doorbell rings. So the index gives both kinds in the order in which they are to be taken.
 DROP INDEX requests_by_status;
 CREATE INDEX requests_by_status ON requests (status, next_attempt_at);
+
+-- Those that may be what killed their workers are looked for apart.
+CREATE INDEX suspects ON requests (lost_claims, next_attempt_at)
+    WHERE status = 'PENDING' AND lost_claims > 0;

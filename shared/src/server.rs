@@ -4,7 +4,9 @@
 //! that waits for ever; this one has all three bounds. It serves any hyper service; a warp filter
 //! becomes one by `TowerToHyperService::new(warp::service(filter))`.
 
-use std::{convert::Infallible, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{
+    borrow::Borrow, convert::Infallible, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration,
+};
 
 use hyper::{
     Request, Response,
@@ -78,9 +80,9 @@ pub async fn bind(setting: &str, addr: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// Serves HTTP/1.1 on `listener` until `shutdown` completes, then lets open requests finish within
-/// the limit's drain timeout.
+/// the limit's drain timeout. A listener that is given is closed then, one that is lent is not.
 pub async fn serve<S, B>(
-    listener: TcpListener,
+    listener: impl Borrow<TcpListener>,
     service: S,
     limits: Limits,
     shutdown: impl Future<Output = ()>,
@@ -102,7 +104,7 @@ pub async fn serve<S, B>(
 
     loop {
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            accepted = listener.borrow().accept() => accepted,
             () = &mut shutdown => break,
         };
         let stream = match accepted {

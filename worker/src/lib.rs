@@ -30,6 +30,7 @@ use monitor::Vitals;
 use workers::{
     CallbackWorker, Drain, Lease,
     intake::{self, Rounds},
+    suspects,
 };
 
 /// Why the worker did not start, or had to stop.
@@ -113,8 +114,9 @@ pub async fn run(
         }
         None => Rounds::alone(settings.worker.poll_interval),
     };
-    let pulse = vitals.new_pulse();
+    let (pulse, suspects_pulse) = (vitals.new_pulse(), vitals.new_pulse());
     loops.spawn(intake::from_table(worker.clone(), rounds, pulse));
+    loops.spawn(suspects::take_on(worker.clone(), rounds, suspects_pulse));
     let given_up = CancellationToken::new();
     let mut heartbeat = JoinSet::new();
     heartbeat.spawn(lease.keep(given_up.clone()));
@@ -132,14 +134,18 @@ pub async fn run(
     let in_order = tokio::select! {
         ended = loops.join_next() => matches!(ended, Some(Ok(()))) && shutdown.is_cancelled(),
         _ = heartbeat.join_next() => false,
-        () = store.ended() => false,
+        () = store.ended() => {
+            worker.cut_off(); // nothing that runs could be stored
+            false
+        }
     };
     shutdown.cancel();
     // A panic in one of them was reported where it happened.
     while loops.join_next().await.is_some() {}
-    worker.drain().await;
+    worker.finish().await;
     given_up.cancel();
     while heartbeat.join_next().await.is_some() {}
+    worker.give_back().await;
     let _ = monitor.await; // it holds nothing that could be lost
     store.close().await;
     info!("stopped");

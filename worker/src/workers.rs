@@ -8,6 +8,7 @@ pub mod intake;
 mod lease;
 mod pulse;
 mod slots;
+pub mod suspects;
 
 pub use callback_worker::{CallbackWorker, Source};
 pub use deliver::Attempt;

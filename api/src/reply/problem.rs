@@ -206,6 +206,13 @@ impl Problem {
         }
     }
 
+    /// The service has started, and its database can't be opened yet.
+    pub fn not_open_yet() -> Self {
+        let detail = "The database can't be opened yet; the service's log says what is in the way. Try again \
+                      later: it goes on by itself when that is over.";
+        Self::needs_repair("database-unavailable", "Database unavailable", detail)
+    }
+
     fn database(trouble: Trouble) -> Self {
         match trouble {
             Trouble::Busy => Self::unavailable(

@@ -186,30 +186,34 @@ async fn what_is_no_database_stops_the_start_with_one_line_and_stays_as_it_is() 
 }
 
 #[tokio::test]
-async fn a_file_that_its_user_may_not_write_stops_the_start() {
+async fn a_file_that_its_user_may_not_write_is_waited_for_and_left_as_it_is() {
     let folder = folder_of_nobody();
     let path = folder.path().join("storm.db");
     Connection::open(&path)
         .unwrap()
-        .execute_batch("VACUUM")
+        .execute_batch("PRAGMA application_id = 0x53745271; VACUUM")
         .unwrap();
-    fs::set_permissions(&path, Permissions::from_mode(0o444)).unwrap();
+    let may = |mode| fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+    may(0o444);
     let before = fs::read(&path).unwrap();
-    let status = as_nobody(folder.path()).status().unwrap();
-    assert!(exited_with(status, 1));
-    let errors = errors(folder.path());
-    assert_eq!(errors.len(), 1, "{errors:?}");
-    let said = errors[0]["error"].as_str().unwrap();
-    assert!(
-        said.contains("storm.db: is read-only for the user"),
-        "{said}"
-    );
+    let waits = as_nobody(folder.path());
+    let waits = Service::spawn(waits, folder.path()).await;
+    let said = waits.says("can't be opened yet").await;
+    assert_eq!(said["trouble"], "read-only");
+    let answer = accept(&waits).await;
+    assert_eq!(answer.status, 503);
+    let kind = answer.json()["type"].clone();
+    assert_eq!(kind, "urn:storm:problem:database-unavailable");
     assert_eq!(fs::read(&path).unwrap(), before);
     assert!(
         !names(folder.path())
             .iter()
             .any(|name| name.starts_with("storm.db-"))
     );
+    may(0o666);
+    waits.says("could be opened at last").await;
+    while accept(&waits).await.status != 202 {}
+    assert!(exited_with(waits.stop().await, 0));
 }
 
 #[tokio::test]
@@ -228,8 +232,8 @@ async fn a_folder_that_can_not_be_written_to_is_waited_for() {
     let waits = Service::spawn(waits, folder.path()).await;
     waits.says("can't be opened yet").await;
     opened();
-    assert_eq!(accept(&waits).await.status, 202);
     waits.says("could be opened at last").await;
+    while accept(&waits).await.status != 202 {}
     assert!(exited_with(waits.stop().await, 0));
 }
 

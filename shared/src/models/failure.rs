@@ -39,7 +39,7 @@ pub enum FailureReason {
     ShutDown,
     /// A fault of the service itself; its log says which.
     InternalError,
-    /// `MAX_CLAIMS` of its workers died with it, the last one while it ran nothing else.
+    /// `MAX_CLAIMS` workers in a row died with it, the last two while they ran nothing else.
     Poison,
     /// The row doesn't hold what the API writes: somebody else changed it.
     InvalidRow,

@@ -31,7 +31,7 @@ use crate::{
 
 pub use claim::{Candidate, Claim, Job, OwnerId};
 pub use error::{StoreError, Trouble};
-pub use lease::{Expired, Heartbeat};
+pub use lease::{Expired, Heartbeat, runs_alone_from};
 use readers::Readers;
 pub use waiting::{Look, Waiting};
 use writer::Writer;
@@ -164,7 +164,7 @@ impl Store {
             .ok_or(StoreError::LeaseLost)
     }
 
-    /// The jobs that may be claimed now, and when the next one may.
+    /// The jobs that may be claimed now and that no worker died with, and when the next one may.
     ///
     /// # Errors
     /// The read failed.
@@ -172,6 +172,17 @@ impl Store {
         self.shared
             .readers
             .read(move |db| waiting::look(db, look, Timestamp::now()))
+            .await
+    }
+
+    /// Up to `limit` jobs that may be claimed and that workers died with, those first that the fewest did.
+    ///
+    /// # Errors
+    /// The read failed.
+    pub async fn suspects(&self, limit: usize) -> Result<Vec<Candidate>, StoreError> {
+        self.shared
+            .readers
+            .read(move |db| waiting::suspects(db, limit))
             .await
     }
 
@@ -218,8 +229,9 @@ impl Store {
         self.write_claimed(claim, move |tx, claim| {
             let rows = tx
                 .prepare_cached(
-                    "UPDATE requests SET status = 'PENDING', owner = NULL, attempts = ?4,
-                         next_attempt_at = ?5, result_payload = coalesce(result_payload, ?6)
+                    "UPDATE requests SET status = 'PENDING', owner = NULL, lost_claims = 0,
+                         attempts = ?4, next_attempt_at = ?5,
+                         result_payload = coalesce(result_payload, ?6)
                      WHERE id = ?1 AND owner = ?2 AND claim = ?3 AND status = 'PROCESSING'",
                 )?
                 .execute(params![
@@ -311,8 +323,8 @@ impl Store {
     }
 
     /// Declares a worker dead that has not renewed since it was `seen`, and makes its jobs `PENDING`
-    /// again; a job that it held alone and that has lost `max_claims` (at least 2) claims by now is
-    /// `FAILED`. None, if the worker has renewed, or somebody else was quicker.
+    /// again; a job that it held alone and that has lost `max_claims` (at least 2) claims in a row by now
+    /// is `FAILED`. None, if the worker has renewed, or somebody else was quicker.
     ///
     /// # Errors
     /// The write failed.

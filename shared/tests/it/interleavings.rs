@@ -58,7 +58,9 @@ fn config(cases: u32, regressions: &'static str) -> ProptestConfig {
 }
 
 fn run(case: impl Future<Output = TestCaseResult>) -> TestCaseResult {
-    let runtime = tokio::runtime::Builder::new_current_thread().build();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build();
     runtime.unwrap().block_on(case)
 }
 

@@ -6,13 +6,16 @@ use storm_shared::{
     models::{EventKind, FailureReason, RequestId, Status},
     services::{
         report,
-        store::{Candidate, Expired, Heartbeat, Job, Outcome, OwnerId, Store, StoreError},
+        store::{
+            Candidate, Expired, Heartbeat, Job, Outcome, OwnerId, Store, StoreError,
+            runs_alone_from,
+        },
     },
 };
 
 use crate::store::{accept, claim_due, event_kinds, look, new_store, new_worker, status};
 
-const MAX_CLAIMS: u32 = 3;
+const MAX_CLAIMS: u32 = 5;
 
 async fn claim(store: &Store, owner: OwnerId, ids: &[RequestId]) -> Vec<Job> {
     let rung = ids.iter().copied().map(Candidate::rung).collect();
@@ -171,7 +174,7 @@ async fn a_job_that_kills_alone_again_and_again_is_condemned() {
     let row = store.find(id).await.unwrap().unwrap();
     assert_eq!((row.status, row.lost_claims), (Status::Failed, MAX_CLAIMS));
     assert_eq!(row.failure.unwrap().reason, FailureReason::Poison);
-    assert_eq!(row.events.len(), 3);
+    assert_eq!(row.events.len(), MAX_CLAIMS as usize);
     assert_eq!(row.attempts, 0);
 }
 
@@ -188,9 +191,42 @@ async fn who_dies_beside_another_is_never_condemned() {
         let expired = die(&store, jobs[0].claim.owner).await;
         assert_eq!((expired.returned, expired.condemned), (2, 0));
     }
+    assert_eq!(look(&store, 9).await.due, [], "they are looked for apart");
+    let suspects = store.suspects(9).await.unwrap();
+    let last = i64::from(runs_alone_from(MAX_CLAIMS));
+    assert_eq!(last, 3);
+    assert!(suspects.len() == 2 && suspects.iter().all(|it| it.lost_claims == last));
+
+    // Alone from here on: the last two losses have to be its own.
+    let other = store.claim(new_worker(&store).await, suspects[..1].to_vec());
+    let other = other.await.unwrap();
+    let expired = die(&store, other[0].claim.owner).await;
+    assert_eq!((expired.returned, expired.condemned), (1, 0));
+    let suspects = store.suspects(9).await.unwrap();
+    assert_eq!(
+        (suspects[0].lost_claims, suspects[1].lost_claims),
+        (last, last + 1),
+        "those first that the fewest died with"
+    );
+}
+
+#[tokio::test]
+async fn an_attempt_with_an_outcome_clears_a_job_of_suspicion() {
+    let (store, _folder) = new_store().await;
+    let id = accept(&store).await;
+    let dead = new_worker(&store).await;
+    claim(&store, dead, &[id]).await;
+    die(&store, dead).await;
+    let job = claim_due(&store).await.pop().unwrap();
+    let report = report::expected(&job.spec);
+    let now = jiff::Timestamp::now();
+    store
+        .await_retry(job.claim, &report, 1, "timeout", now)
+        .await
+        .unwrap();
+    assert_eq!(store.suspects(9).await.unwrap(), []);
     let due = look(&store, 9).await.due;
-    let last = i64::from(MAX_CLAIMS - 1);
-    assert!(due.iter().all(|it| it.lost_claims == last), "next: alone");
+    assert_eq!((due.len(), due[0].lost_claims), (1, 0));
 }
 
 #[tokio::test]

@@ -63,7 +63,8 @@ async fn claim_one(store: &Store, id: RequestId) -> Option<Job> {
 /// Claims what the table gives.
 pub(crate) async fn claim_due(store: &Store) -> Vec<Job> {
     let owner = new_worker(store).await;
-    let due = look(store, 100).await.due;
+    let mut due = look(store, 100).await.due;
+    due.extend(store.suspects(100).await.unwrap());
     store.claim(owner, due).await.unwrap()
 }
 
@@ -505,6 +506,27 @@ async fn what_waits_is_committed_when_the_store_closes() {
         !log.exists(),
         "the last connection moves the log into the database"
     );
+}
+
+#[tokio::test]
+async fn what_waits_behind_a_lock_is_refused_with_the_first_that_waited_for_it() {
+    let (store, folder) = new_store().await;
+    let lock = direct(&folder);
+    lock.execute_batch("BEGIN IMMEDIATE").unwrap();
+    // Several transactions' worth: if each waited for itself, the last would find the lock gone.
+    let mut writes = tokio::task::JoinSet::new();
+    for _ in 0..4000 {
+        let store = store.clone();
+        writes.spawn(async move { store.accept(RequestId::generate(), &spec(), None).await });
+    }
+    let first = writes.join_next().await.unwrap().unwrap();
+    assert!(first.is_err(), "{first:?}");
+    lock.execute_batch("ROLLBACK").unwrap();
+    let mut refused = 0;
+    while let Some(write) = writes.join_next().await {
+        refused += usize::from(write.unwrap().is_err());
+    }
+    assert!(refused > 2 * 1024, "only {refused} were refused together");
 }
 
 /// On a clock that only moves when everybody waits.

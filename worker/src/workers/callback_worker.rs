@@ -47,7 +47,7 @@ pub struct CallbackWorker {
     pub(super) store: Store,
     pub(super) client: Arc<dyn Attempt>,
     pub(super) lease: Arc<Lease>,
-    slots: Slots,
+    pub(super) slots: Slots,
     pub(super) retry_delays: Vec<Duration>,
     pub(super) metrics: Metrics,
     drain: Drain,
@@ -90,38 +90,45 @@ impl CallbackWorker {
     ///
     /// # Errors
     /// The store refused; the jobs that were not reached stay `PENDING`.
-    pub async fn take_on(
+    pub(super) async fn take_on(
         self: &Arc<Self>,
-        mut candidates: Vec<Candidate>,
+        candidates: Vec<Candidate>,
         source: Source,
         pulse: &Pulse,
     ) -> Result<(), StoreError> {
-        candidates.sort_by_key(|candidate| candidate.lost_claims);
-        for alike in candidates.chunk_by(|one, next| one.lost_claims == next.lost_claims) {
-            let lost_claims = u32::try_from(alike[0].lost_claims);
-            let size = self.slots.size_of(lost_claims.unwrap_or_default());
-            let mut rest = alike;
-            while !rest.is_empty() {
-                let place = self.unless_told(self.slots.take(size, rest.len()));
-                let Some(Ok(mut places)) = pulse.during(place).await else {
-                    return Ok(());
-                };
-                let (now, later) = rest.split_at(places.num_permits() / size as usize);
-                rest = later;
-                let Some(term) = self.unless_told(self.lease.in_force()).await else {
-                    return Ok(());
-                };
-                let jobs = self.store.claim(term.owner, now.to_vec()).await?;
-                pulse.beat();
-                self.metrics.claimed(source, jobs.len());
-                for job in jobs {
-                    let slot = places
-                        .split(size as usize)
-                        .unwrap_or_else(|| unreachable!("places for each candidate"));
-                    let work = Arc::clone(self).work(job, slot, term.clone());
-                    self.drain.jobs.spawn(work);
-                }
-            }
+        let mut rest = candidates.as_slice();
+        while !rest.is_empty() {
+            let places = self.unless_told(self.slots.take(1, rest.len()));
+            let Some(Ok(places)) = pulse.during(places).await else {
+                break; // told to end
+            };
+            let (now, later) = rest.split_at(places.num_permits());
+            self.claim(now, places, 1, source).await?;
+            pulse.beat();
+            rest = later;
+        }
+        Ok(())
+    }
+
+    /// Claims those of `alike` for which there are `places`, `size` for each, and starts them.
+    pub(super) async fn claim(
+        self: &Arc<Self>,
+        alike: &[Candidate],
+        mut places: Slot,
+        size: u32,
+        source: Source,
+    ) -> Result<(), StoreError> {
+        let Some(term) = self.unless_told(self.lease.in_force()).await else {
+            return Ok(());
+        };
+        let jobs = self.store.claim(term.owner, alike.to_vec()).await?;
+        self.metrics.claimed(source, jobs.len());
+        for job in jobs {
+            let slot = places
+                .split(size as usize)
+                .unwrap_or_else(|| unreachable!("places for each candidate"));
+            let work = Arc::clone(self).work(job, slot, term.clone());
+            self.drain.jobs.spawn(work);
         }
         Ok(())
     }
@@ -137,12 +144,25 @@ impl CallbackWorker {
         self.drain.told.run_until_cancelled(event).await
     }
 
-    /// Finishes or gives back every job.
-    pub async fn drain(&self) {
+    /// Finishes what ends by the deadline, and cuts off the rest. Its lease has to be kept meanwhile.
+    pub async fn finish(&self) {
         self.drain.finish().await;
-        // What the deadline cut off, in one write; nobody works on it any more.
-        let tries = ExponentialBuilder::default().with_max_times(GIVING_BACK_TRIES);
-        match (|| self.lease.resign()).retry(tries).await {
+    }
+
+    /// Cuts off what runs, at once.
+    pub fn cut_off(&self) {
+        self.drain.deadline.cancel();
+    }
+
+    /// Gives back what was cut off, in one write; nobody works on it any more, nor renews the lease.
+    pub async fn give_back(&self) {
+        let tries = ExponentialBuilder::default()
+            .with_min_delay(Duration::from_millis(50))
+            .with_max_times(GIVING_BACK_TRIES);
+        let resigned = (|| self.lease.resign())
+            .retry(tries)
+            .when(|error| !matches!(error, StoreError::Closed));
+        match resigned.await {
             Ok(0) => {}
             Ok(jobs) => info!(jobs, "given back at the deadline"),
             Err(error) => {
@@ -151,7 +171,7 @@ impl CallbackWorker {
         }
     }
 
-    /// Completes when every job has ended or been given back.
+    /// Completes when every job has ended or been cut off.
     pub fn drained(&self) -> impl Future<Output = ()> + Send + 'static {
         let drain = self.drain.clone();
         async move { drain.deadline.cancelled().await }

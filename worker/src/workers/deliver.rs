@@ -59,7 +59,7 @@ impl CallbackWorker {
             }
         };
         let body = callback_body(job.claim.id, &job.spec, report);
-        self.lease.in_force().await;
+        self.lease.in_force_for(job.claim.owner).await;
         let answer = self.client.attempt(&url, body).await;
         let attempts = job.attempts + 1;
         self.metrics

@@ -19,7 +19,7 @@ use super::{
 const BATCH: usize = 512;
 
 /// A pause after the database refused, so that a broken one is not asked in a busy loop.
-const PAUSE_AFTER_ERROR: Duration = Duration::from_secs(1);
+pub(super) const PAUSE_AFTER_ERROR: Duration = Duration::from_secs(1);
 
 /// The shortest pause between two looks: what falls due meanwhile is claimed together.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(2);
@@ -71,8 +71,7 @@ impl Rounds {
     }
 }
 
-/// Takes on what the table holds: jobs that wait no longer, that were given back or lost, and those
-/// that nothing rang for (entries that were dropped, trimmed, flushed, or never pushed).
+/// Takes on what the table holds: jobs that wait no longer, that were given back, and those that nothing rang for (entries that were dropped, trimmed, flushed, or never pushed).
 pub async fn from_table(worker: Arc<CallbackWorker>, rounds: Rounds, pulse: Pulse) {
     let mut let_go = worker.next_due.subscribe();
     let mut next_look = Instant::now();
@@ -83,8 +82,11 @@ pub async fn from_table(worker: Arc<CallbackWorker>, rounds: Rounds, pulse: Puls
             _ = let_go.changed() => *at = (*at).min(moment(*let_go.borrow_and_update())),
         }
     };
-    while worker.unless_told(wake(&mut next_look)).await.is_some() {
-        pulse.beat();
+    while pulse
+        .during(worker.unless_told(wake(&mut next_look)))
+        .await
+        .is_some()
+    {
         let round = Instant::now() + rounds.interval;
         next_look = match take_due(&worker, rounds, &pulse).await {
             Ok(due) => moment(due).min(round).max(Instant::now() + SHORTEST_PAUSE),

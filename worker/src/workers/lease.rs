@@ -102,6 +102,13 @@ impl Lease {
         }
     }
 
+    /// The same for what `owner` holds. Never, once it was declared dead.
+    pub(super) async fn in_force_for(&self, owner: OwnerId) {
+        if self.in_force().await.owner != owner {
+            std::future::pending::<()>().await;
+        }
+    }
+
     /// Enters among the workers, renews the lease until `given_up`, and declares those dead who don't renew theirs.
     pub async fn keep(self: Arc<Self>, given_up: CancellationToken) {
         let mut beat = tokio::time::interval((self.length / BEATS).min(LONGEST_BEAT));

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use storm_shared::services::store::runs_alone_from;
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 
 /// The right of one or more jobs to run.
@@ -10,7 +11,7 @@ pub(super) type Slot = OwnedSemaphorePermit;
 /// The places; clones share them. They are never closed.
 ///
 /// A job takes one place, and more with each worker that died with it: so it runs among ever fewer,
-/// and after its last loss but one it takes them all. What kills its worker then, kills alone.
+/// and for its last two it takes them all. What kills its worker then, kills alone.
 #[derive(Clone)]
 pub(super) struct Slots {
     places: Arc<Semaphore>,
@@ -20,12 +21,12 @@ pub(super) struct Slots {
 }
 
 impl Slots {
-    /// Places for `all` jobs, of which those that have lost `max_claims - 1` claims run alone.
+    /// Places for `all` jobs, of which those run alone that have lost enough of `max_claims` claims.
     pub(super) fn new(all: u32, max_claims: u32) -> Self {
         Self {
             places: Arc::new(Semaphore::new(all as usize)),
             all,
-            alone_at: max_claims - 1,
+            alone_at: runs_alone_from(max_claims),
         }
     }
 
@@ -79,7 +80,7 @@ mod tests {
     async fn a_job_that_has_lost_workers_runs_among_ever_fewer_and_at_last_alone() {
         let slots = Slots::new(10_000, 5);
         let sizes: Vec<_> = (0..=6).map(|lost| slots.size_of(lost)).collect();
-        assert_eq!(sizes, [1, 8, 64, 512, 10_000, 10_000, 10_000]);
+        assert_eq!(sizes, [1, 16, 256, 10_000, 10_000, 10_000, 10_000]);
         let slot = slots.take(512, 100).await.unwrap();
         assert_eq!(slot.num_permits(), 19 * 512);
         drop(slot);

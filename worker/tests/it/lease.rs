@@ -1,9 +1,10 @@
-//! What a worker does, and leaves, while the database doesn't take its heartbeat.
+//! What a worker does, and leaves, while the database doesn't take its heartbeat, or a job is suspected
+//! of killing workers.
 
 use std::{sync::Arc, time::Duration};
 
 use rusqlite::Connection;
-use storm_shared::models::Status;
+use storm_shared::models::{RequestId, Status};
 use tempfile::TempDir;
 
 use crate::{receiver::Receiver, stack::Stack};
@@ -88,4 +89,37 @@ async fn after_a_stalled_database_nobody_is_declared_dead() {
     for stack in [one, two] {
         stack.shutdown.cancel();
     }
+}
+
+#[tokio::test]
+async fn a_suspect_that_waits_to_run_alone_lets_others_by() {
+    let stack = Stack::without_redis(&[("WORKER_CONCURRENCY", "4")]).await;
+    let long = stack.accept(100_000, None).await;
+    stack
+        .row_when(long, |row| row.status == Status::Processing)
+        .await;
+    let suspect = RequestId::generate();
+    Connection::open(&stack.settings.store.path)
+        .unwrap()
+        .execute(
+            "INSERT INTO requests (id, mode, status, input_payload, created_at, lost_claims,
+                 next_attempt_at)
+             VALUES (?1, 'async', 'PENDING', '{\"report_name\":\"Q1\",\"records\":1}',
+                 '2026-11-23T12:00:00.000Z', 4, '2026-11-23T12:00:00.000Z')",
+            [suspect.to_string()],
+        )
+        .unwrap();
+    // Some of these come while it waits for its places, and some while it lets others by.
+    for _ in 0..5 {
+        let id = stack.accept(1, None).await;
+        assert_eq!(stack.ended(id).await.status, Status::Completed);
+        tokio::time::sleep(Duration::from_millis(600)).await;
+    }
+    let row = stack.find(suspect).await;
+    assert_eq!(
+        (row.status, row.claims),
+        (Status::Pending, 0),
+        "it is not alone"
+    );
+    stack.shutdown.cancel();
 }

@@ -44,8 +44,8 @@ fn events_of(before: &Held, after: &Held, limits: &Limits) -> &'static [&'static
         &["claim_lost"]
     } else if after.attempts > before.attempts {
         &["attempt_failed"]
-    } else if before.lost_claims + 1 >= limits.max_claims {
-        // A job that did not die alone is not condemned, and its count stays below the limit.
+    } else if before.lost_claims + 2 >= limits.max_claims {
+        // A job that did not die alone is not condemned: the last two losses before that are lone ones.
         &["given_back", "claim_lost"]
     } else {
         &["given_back"]
@@ -241,9 +241,9 @@ mod tests {
             });
             story.claimed_by("b").called(Some(200)).completed()
         }
-        Example::with(story(MAX_CLAIMS - 1, "claim_lost")).is_accepted();
-        Example::with(story(MAX_CLAIMS - 1, "given_back")).is_accepted();
-        let verdict = Example::with(story(MAX_CLAIMS - 2, "claim_lost")).verdict();
+        Example::with(story(MAX_CLAIMS - 2, "claim_lost")).is_accepted();
+        Example::with(story(MAX_CLAIMS - 2, "given_back")).is_accepted();
+        let verdict = Example::with(story(MAX_CLAIMS - 3, "claim_lost")).verdict();
         let rules: Vec<_> = verdict.by_rule().into_iter().collect();
         assert_eq!(rules, [(Rule::Fences, 2)]);
     }

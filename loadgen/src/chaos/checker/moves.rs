@@ -128,7 +128,13 @@ fn wrong_claim(before: &Held, after: &Held) -> Option<&'static str> {
 /// What is wrong with the numbers and the result, whatever the step.
 fn wrong_value(before: &Held, after: &Held) -> Option<&'static str> {
     let attempted = after.attempts - before.attempts;
-    let lost = after.lost_claims - before.lost_claims;
+    // An attempt with an outcome shows that the job kills nobody: the count begins anew.
+    let cleared = attempted == 1 && after.status == Status::Pending && after.lost_claims == 0;
+    let lost = if cleared {
+        0
+    } else {
+        after.lost_claims - before.lost_claims
+    };
     if before.result.is_some() && before.result != after.result {
         Some("a stored result changed")
     } else if !(0..=1).contains(&attempted) {

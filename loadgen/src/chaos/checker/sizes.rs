@@ -133,10 +133,10 @@ mod tests {
     #[test]
     fn the_log_is_short_again() {
         is_wrong(
-            &with("settled", |it| it.log = 64 * MIB + 1),
+            &with("settled", |it| it.log = 4 * MIB + 1),
             "the write-ahead log",
         );
-        with("settled", |it| it.log = 64 * MIB).is_accepted();
+        with("settled", |it| it.log = 4 * MIB).is_accepted();
         // A run may begin with a longer one, and need not make it shorter.
         let mut long = with("settled", |it| it.log = 70 * MIB);
         for record in &mut long.records {

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rusqlite::{Connection, ErrorCode, MAIN_DB, OpenFlags, config::DbConfig};
+use rusqlite::{Connection, ErrorCode, MAIN_DB, OpenFlags, config::DbConfig, ffi};
 
 use super::{
     error::StoreError,
@@ -35,10 +35,6 @@ const CHECKPOINT_PAGES: u32 = 8192;
 
 /// The log file is cut back to this size after a checkpoint under load.
 const LOG_SIZE_LIMIT: u32 = 64 << 20;
-
-/// What to do about a file that this user may not write.
-pub(super) const READ_ONLY: &str =
-    "is read-only for the user of this process: let that user read and write it";
 
 /// Every connection of a store, and its id.
 pub(super) struct Opened {
@@ -74,7 +70,9 @@ fn open_writer(settings: &StoreSettings) -> Result<(Connection, String), StoreEr
         | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(path, flags)?;
     if connection.is_readonly(MAIN_DB)? {
-        return Err(unusable(path, READ_ONLY)); // SQLite makes do with reading where it can't write
+        // SQLite makes do with reading where it can't write.
+        let read_only = ffi::Error::new(ffi::SQLITE_READONLY);
+        return Err(rusqlite::Error::SqliteFailure(read_only, None).into());
     }
     connection.busy_handler(Some(wait_for_opening))?;
     // Until we know that the file is ours, closing it doesn't move a log that was found into it.

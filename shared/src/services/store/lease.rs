@@ -89,8 +89,9 @@ pub(super) fn is_held(connection: &Connection, owner: OwnerId) -> rusqlite::Resu
 /// Declares a worker dead that has not renewed since it was `seen`, and takes its jobs from it. None,
 /// if it has renewed, or somebody else was quicker.
 ///
-/// A job that the worker held alone, and that has now lost `max_claims` claims, is what kills workers.
-/// One among others may be innocent: it comes one loss nearer to being run alone, and no further.
+/// A job that the worker held alone, and that has now lost `max_claims` claims in a row, is what kills
+/// workers. One among others may be innocent: it comes one loss nearer to being run alone, and no
+/// further, so that its last two losses, or its last where `max_claims` is 2, are lone ones.
 pub(super) fn expire(
     connection: &Connection,
     seen: &Heartbeat,
@@ -105,12 +106,21 @@ pub(super) fn expire(
         return Ok(None);
     }
     events::record_all(connection, owner, EventKind::ClaimLost)?;
-    let condemned = condemn(connection, owner, max_claims)?;
+    let held: u32 = connection.query_one(
+        "SELECT count(*) FROM requests WHERE status = 'PROCESSING' AND owner = ?1",
+        [owner],
+        |row| row.get(0),
+    )?;
+    let (condemned, most_losses) = if held == 1 {
+        (condemn(connection, owner, max_claims)?, max_claims - 1)
+    } else {
+        (0, runs_alone_from(max_claims))
+    };
     let returned = connection.execute(
         "UPDATE requests SET status = 'PENDING', owner = NULL, next_attempt_at = ?2,
              lost_claims = min(lost_claims + 1, max(lost_claims, ?3))
          WHERE status = 'PROCESSING' AND owner = ?1",
-        params![owner, rows::time(Timestamp::now()), max_claims - 1],
+        params![owner, rows::time(Timestamp::now()), most_losses],
     )?;
     Ok(Some(Expired {
         returned,
@@ -118,19 +128,23 @@ pub(super) fn expire(
     }))
 }
 
+/// A job that has lost so many claims runs alone from then on.
+pub const fn runs_alone_from(max_claims: u32) -> u32 {
+    if max_claims > 3 { max_claims - 2 } else { 1 }
+}
+
 fn condemn(connection: &Connection, owner: &str, max_claims: u32) -> rusqlite::Result<usize> {
     connection.execute(
         "UPDATE requests SET status = 'FAILED', lost_claims = lost_claims + 1, completed_at = ?3,
              failure_reason = ?4, failure_detail = ?5
-         WHERE status = 'PROCESSING' AND owner = ?1 AND lost_claims + 1 >= ?2
-           AND 1 = (SELECT count(*) FROM requests WHERE status = 'PROCESSING' AND owner = ?1)",
+         WHERE status = 'PROCESSING' AND owner = ?1 AND lost_claims + 1 >= ?2",
         params![
             owner,
             max_claims,
             rows::time(Timestamp::now()),
             FailureReason::Poison.as_str(),
             format!(
-                "{max_claims} workers died while they had this job, the last one while it had no other."
+                "{max_claims} workers in a row died, or fell silent, while they had this job, and the last one had no other."
             ),
         ],
     )

@@ -92,7 +92,7 @@ fn make_folder(path: &Path) -> Result<(), Obstacle> {
     })
 }
 
-/// Refuses what is no file, or one that this user may not write.
+/// Refuses what is no file, and waits for one that this user may not write.
 fn inspect_file(path: &Path) -> Result<(), Obstacle> {
     match fs::metadata(path) {
         Ok(file) if file.is_file() => {}
@@ -106,12 +106,8 @@ fn inspect_file(path: &Path) -> Result<(), Obstacle> {
     // Asked, not tried: closing the file would let go of SQLite's locks on it in this process.
     let access = Access::READ_OK | Access::WRITE_OK;
     accessat(CWD, path, access, AtFlags::EACCESS).map_err(|error| {
-        let error = std::io::Error::from(error);
-        if error.kind() == ErrorKind::PermissionDenied {
-            unusable(path, connection::READ_ONLY)
-        } else {
-            passing(path, &error, "can't be written to")
-        }
+        let what = "can't be written to by the user of this process";
+        passing(path, &error.into(), what)
     })
 }
 

@@ -31,7 +31,7 @@ pub struct Waiting {
     pub next_due: Option<Timestamp>,
 }
 
-/// The jobs that may be claimed at `now`.
+/// The jobs that may be claimed at `now`, and that no worker died with.
 ///
 /// A time that lies further ahead than any wait, and an id from the future, were made before the
 /// clock was set back. They have no more to wait for.
@@ -47,8 +47,14 @@ pub(super) fn look(
 
     let mut due = Vec::new();
     for (condition, bound) in [
-        ("next_attempt_at <= ?1 ORDER BY next_attempt_at", &present),
-        ("next_attempt_at > ?1 ORDER BY next_attempt_at", &ahead),
+        (
+            "lost_claims <= 0 AND next_attempt_at <= ?1 ORDER BY next_attempt_at",
+            &present,
+        ),
+        (
+            "lost_claims <= 0 AND next_attempt_at > ?1 ORDER BY next_attempt_at",
+            &ahead,
+        ),
         (
             "next_attempt_at IS NULL AND id < ?1 ORDER BY id",
             &rung_before,
@@ -67,6 +73,13 @@ pub(super) fn look(
         due,
         next_due: next_due(connection, &present)?,
     })
+}
+
+/// Up to `limit` jobs that workers died with, those first that the fewest did.
+pub(super) fn suspects(connection: &Connection, limit: usize) -> rusqlite::Result<Vec<Candidate>> {
+    // None of them has to wait: a job that is let go of to wait has just shown that it kills nobody.
+    let condition = "lost_claims > ?1 ORDER BY lost_claims, next_attempt_at";
+    candidates(connection, condition, (0, rows::integer(limit)))
 }
 
 fn candidates(

@@ -121,14 +121,27 @@ async fn run(
         let condition = Arc::clone(&condition);
         let done = connection.call_raw(move |db| {
             if !batch.is_empty() {
-                commit(db, batch, &condition);
-            } else if tidy && let Err(error) = log::cut_back(db) {
+                return commit(db, batch, &condition);
+            }
+            if tidy && let Err(error) = log::cut_back(db) {
                 tracing::debug!(%error, "the log stays as long as it is");
             }
+            Ok(())
         });
-        if done.await.is_err() {
-            tracing::error!("the database's thread has ended; every write is refused");
-            break;
+        match done.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                // What waited behind a lock for so long need not each wait for it again.
+                while error.trouble() == Some(Trouble::Busy)
+                    && let Ok(write) = waiting.try_recv()
+                {
+                    write.settle(&Err(error.clone()));
+                }
+            }
+            Err(_) => {
+                tracing::error!("the database's thread has ended; every write is refused");
+                break;
+            }
         }
     }
     if let Err(error) = connection.close().await {
@@ -137,7 +150,11 @@ async fn run(
 }
 
 /// Commits `batch` in one transaction, and tells every caller.
-fn commit(connection: &mut Connection, mut batch: Vec<Box<dyn Write>>, condition: &Condition) {
+fn commit(
+    connection: &mut Connection,
+    mut batch: Vec<Box<dyn Write>>,
+    condition: &Condition,
+) -> Result<(), StoreError> {
     let committed = apply(connection, &mut batch).inspect_err(|error| {
         tracing::debug!(%error, writes = batch.len(), "a transaction failed");
         condition.failed(error.into(), error);
@@ -152,6 +169,7 @@ fn commit(connection: &mut Connection, mut batch: Vec<Box<dyn Write>>, condition
     for write in batch {
         write.settle(&committed);
     }
+    committed
 }
 
 fn apply(connection: &Connection, batch: &mut [Box<dyn Write>]) -> rusqlite::Result<()> {

@@ -11,7 +11,7 @@ use storm_shared::{
 
 use super::{
     HOUR,
-    call::{Answer, Call},
+    call::{self, Answer, Call},
     history,
     memory::{self, Memory},
     model::{Model, Row, STORES_CLOCK},
@@ -93,7 +93,7 @@ impl World {
     /// Whatever may be claimed is found, and it is known when something else may.
     async fn compare_waiting(&self) -> TestCaseResult {
         let (look, now) = (memory::look(1000), Timestamp::now());
-        self.compare_found(look, now, &self.store.waiting(look).await.unwrap())
+        self.compare_found(look, now, &call::found(&self.store, look).await.unwrap())
     }
 
     fn compare_found(&self, look: Look, now: Timestamp, found: &Waiting) -> TestCaseResult {

@@ -67,7 +67,7 @@ impl Call {
                 Answer::Others(others)
             }),
             Self::Resign(owner) => store.resign(owner).await.map(Answer::Returned),
-            Self::Look(look) => store.waiting(look).await.map(Answer::Found),
+            Self::Look(look) => found(store, look).await.map(Answer::Found),
             Self::Claim(owner, seen) => store.claim(owner, seen).await.map(|jobs| {
                 let won = jobs.into_iter().map(|job| Won {
                     claim: job.claim,
@@ -108,4 +108,11 @@ impl Writing {
 
 fn done(result: Result<(), StoreError>) -> Result<Answer, StoreError> {
     result.map(|()| Answer::Done)
+}
+
+/// All that may be claimed: what no worker died with, and then the suspects.
+pub(super) async fn found(store: &Store, look: Look) -> Result<Waiting, StoreError> {
+    let mut found = store.waiting(look).await?;
+    found.due.extend(store.suspects(look.limit).await?);
+    Ok(found)
 }

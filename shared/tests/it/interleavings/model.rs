@@ -115,12 +115,16 @@ impl Model {
     pub(super) fn find(&self, look: Look, now: Timestamp) -> (Vec<String>, Option<Timestamp>) {
         let (present, beyond) = (text(now), text(now + look.longest_wait));
         let (mut over, mut beyond_all, mut new) = (Vec::new(), Vec::new(), Vec::new());
+        let mut suspects = Vec::new();
         let mut next_due: Option<&String> = None;
         for (id, row) in &self.jobs {
             if row.status != Status::Pending {
                 continue;
             }
             match &row.waits_until {
+                Some(until) if row.lost_claims > 0 => {
+                    suspects.push((row.lost_claims, until.clone()));
+                }
                 None => new.push(id.to_string()),
                 Some(until) if *until <= present => over.push(until.clone()),
                 Some(until) => {
@@ -135,6 +139,13 @@ impl Model {
         beyond_all.sort();
         let mut found = [over, beyond_all, new].concat();
         found.truncate(look.limit);
+        suspects.sort();
+        found.extend(
+            suspects
+                .into_iter()
+                .map(|(_, until)| until)
+                .take(look.limit),
+        );
         (found, next_due.map(|next| next.parse().unwrap()))
     }
 
@@ -220,7 +231,12 @@ impl Model {
                 row.end(Status::Failed, Some(FailureReason::Poison));
                 condemned += 1;
             } else {
-                row.lost_claims += u32::from(!is_last);
+                let most = if alone {
+                    max_claims - 1
+                } else {
+                    crowd(max_claims)
+                };
+                row.lost_claims += u32::from(row.lost_claims < most);
                 row.wait(STORES_CLOCK.to_owned());
                 returned += 1;
             }
@@ -245,6 +261,7 @@ impl Model {
             Writing::Retry(report, attempts, due) => {
                 row.keep(report);
                 row.attempts = *attempts;
+                row.lost_claims = 0;
                 row.record(EventKind::AttemptFailed, Some(ERROR));
                 row.wait(text(*due));
             }
@@ -280,4 +297,12 @@ fn waited_until(candidate: &Candidate, seen: &[(Candidate, Option<String>)]) -> 
         other == *candidate
     });
     seen.expect("somebody saw it").1.clone()
+}
+
+/// How many losses may be a crowd's fault: the last two have to be the job's own, if there are as many.
+fn crowd(max_claims: u32) -> u32 {
+    match max_claims {
+        0..=3 => 1,
+        more => more - 2,
+    }
 }

@@ -95,7 +95,7 @@ pub(super) fn scripts() -> impl Strategy<Value = Vec<Script>> {
 fn script(length: Range<usize>) -> impl Strategy<Value = Script> {
     let scene = prop_oneof![
         12 => operation().prop_map(|operation| vec![operation]),
-        1 => (1..=3usize, 2..=3u32).prop_map(|(count, max_claims)| death(count, max_claims)),
+        1 => (1..=3usize, 2..=5u32).prop_map(|(count, max_claims)| death(count, max_claims)),
         1 => (worker(), 1..=3usize).prop_map(|(worker, count)| give_back(worker, count)),
         1 => (worker(), 0..5usize, what())
             .prop_map(|(worker, claim, what)| again(worker, claim, what)),
@@ -161,7 +161,7 @@ fn operation() -> impl Strategy<Value = Operation> {
         6 => (worker(), 0..8usize, 1..=4usize, prop::bool::weighted(0.1)).prop_map(
             |(worker, seen, count, mistaken)| Claim { worker, seen, count, mistaken }
         ),
-        4 => (0..6usize, 2..=3u32)
+        4 => (0..6usize, 2..=5u32)
             .prop_map(|(sighting, max_claims)| Expire { sighting, max_claims }),
         6 => (0..8usize, prop::bool::weighted(0.1), what())
             .prop_map(|(claim, forged, what)| Write { claim, forged, what }),

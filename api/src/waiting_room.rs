@@ -1,0 +1,43 @@
+//! What is answered while the database can't be opened: a 503 that says so, whatever is asked.
+
+use std::{pin::pin, time::Duration};
+
+use hyper_util::service::TowerToHyperService;
+use storm_shared::server::{self, Limits};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use warp::{Filter, Reply};
+
+use crate::reply::Problem;
+
+/// A database that is opened by then keeps nobody waiting for long.
+const AT_ONCE: Duration = Duration::from_secs(1);
+
+/// How long who waits here for an answer may keep the service from its work.
+const DRAIN: Duration = Duration::from_millis(500);
+
+/// What `opening` gives. As long as it takes, every request on `listener` is told to try again.
+pub(crate) async fn beside<T>(
+    listener: &TcpListener,
+    limits: Limits,
+    opening: impl Future<Output = T>,
+) -> T {
+    let mut opening = pin!(opening);
+    if let Ok(opened) = tokio::time::timeout(AT_ONCE, &mut opening).await {
+        return opened;
+    }
+    let service = warp::service(warp::any().map(|| Problem::not_open_yet().into_response()));
+    let limits = Limits {
+        drain_timeout: DRAIN,
+        ..limits
+    };
+    let over = CancellationToken::new();
+    let opened = async {
+        let opened = opening.await;
+        over.cancel();
+        opened
+    };
+    let service = TowerToHyperService::new(service);
+    let serving = server::serve(listener, service, limits, over.cancelled());
+    tokio::join!(opened, serving).0
+}
