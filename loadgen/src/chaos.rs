@@ -2,7 +2,7 @@
 //! a judgement of what was seen.
 //!
 //! * [`run`]: a run from its start to the judgement.
-//! * `stack`: one api, two [`worker`]s, a Redis behind a [`proxy`]; each a [`process`] that dies with
+//! * `stack`: one api, two workers, a Redis behind a [`proxy`]; each a [`process`] that dies with
 //!   this one ([`tether`]).
 //! * `load`, `receivers`: who asks for reports (`orders`), and who is called back.
 //! * [`plan`], `faults`: what is broken in which order, and how.
@@ -15,6 +15,7 @@ mod audit;
 pub mod checker;
 mod faults;
 pub mod history;
+mod host;
 mod journal;
 mod load;
 mod orders;

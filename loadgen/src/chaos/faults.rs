@@ -98,7 +98,7 @@ impl<'a> Saboteur<'a> {
         let end = self.begun + duration;
         for (number, planned) in plan.enumerate() {
             sleep(planned.pause).await;
-            if Instant::now() >= end && number >= Kind::ALL.len() {
+            if Instant::now() >= end && number >= Plan::DECK {
                 break;
             }
             self.revive().await?;

@@ -14,8 +14,9 @@ const POLLED: u64 = 20;
 /// One in so many jobs is a long one.
 const LONG: u64 = 100;
 
-/// The size of a long one; the others' is up to `SHORT_RECORDS`.
-const LONG_RECORDS: u64 = 100;
+/// The size of a long one, two seconds: longer than a worker's drain. The others' is up to
+/// `SHORT_RECORDS`.
+const LONG_RECORDS: u64 = 200;
 const SHORT_RECORDS: u64 = 30;
 
 /// What the requests of one run ask for.
@@ -105,7 +106,7 @@ mod tests {
 
     use serde_json::Value;
 
-    use super::Orders;
+    use super::{LONG_RECORDS, Orders};
 
     #[test]
     fn a_name_tells_its_order() {
@@ -130,7 +131,7 @@ mod tests {
             let body: Value = serde_json::from_slice(&order.body(&receivers)).unwrap();
             names.insert(body["report_name"].as_str().unwrap().to_owned());
             urls.insert(body["callback_url"].as_str().map(str::to_owned));
-            long += u32::from(body["records"] == 100);
+            long += u32::from(body["records"] == LONG_RECORDS);
         }
         assert_eq!((names.len(), urls.len()), (2000, 3));
         assert!((5..50).contains(&long));

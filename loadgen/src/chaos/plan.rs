@@ -146,22 +146,22 @@ const PAUSE_MILLIS: (u64, u64) = (50, 350);
 
 /// The faults of a seed, one after the other, without an end.
 ///
-/// They are dealt from shuffled decks: one that holds every kind once, then one of more kills, and
-/// again. So every kind happens early, in an order that only the seed knows.
+/// They are dealt from shuffled decks of [`Plan::DECK`] cards, each with every kind.
 #[derive(Clone, Debug)]
 pub struct Plan {
     random: Rng,
     deck: Vec<Kind>,
-    decks: u64,
 }
 
 impl Plan {
+    /// After so many faults every kind was done.
+    pub const DECK: usize = Kind::ALL.len() + Kind::MORE_KILLS.len();
+
     /// The plan of `seed`.
     pub fn new(seed: u64) -> Self {
         Self {
             random: Rng::with_seed(seed),
             deck: Vec::new(),
-            decks: 0,
         }
     }
 
@@ -170,12 +170,7 @@ impl Plan {
             if let Some(kind) = self.deck.pop() {
                 return kind;
             }
-            self.deck = if self.decks.is_multiple_of(2) {
-                Kind::ALL.to_vec()
-            } else {
-                Kind::MORE_KILLS.to_vec()
-            };
-            self.decks += 1;
+            self.deck = [&Kind::ALL[..], &Kind::MORE_KILLS].concat();
             self.random.shuffle(&mut self.deck);
         }
     }
@@ -213,17 +208,14 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_happens_before_any_happens_twice_and_again_in_each_round() {
-        let round = Kind::ALL.len() + Kind::MORE_KILLS.len();
-        let kinds: Vec<_> = Plan::new(3)
-            .map(|fault| fault.kind)
-            .take(round * 5)
-            .collect();
-        for dealt in kinds.chunks(round) {
-            let deck: HashSet<_> = dealt[..Kind::ALL.len()].iter().collect();
+    fn every_deck_holds_every_kind_in_an_order_of_its_own() {
+        let kinds = Plan::new(3).map(|fault| fault.kind);
+        let kinds: Vec<_> = kinds.take(Plan::DECK * 5).collect();
+        for dealt in kinds.chunks(Plan::DECK) {
+            let deck: HashSet<_> = dealt.iter().collect();
             assert_eq!(deck.len(), Kind::ALL.len());
         }
-        assert_ne!(kinds[..round], kinds[round..2 * round], "shuffled anew");
+        assert_ne!(kinds[..Plan::DECK], kinds[Plan::DECK..2 * Plan::DECK]);
     }
 
     #[test]

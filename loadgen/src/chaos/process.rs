@@ -12,8 +12,10 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::time::{Instant, sleep};
+
+use super::host;
 
 /// How often a child is looked at that is to end.
 const LOOK: Duration = Duration::from_millis(5);
@@ -117,12 +119,7 @@ impl Process {
     /// It has ended.
     pub fn limit_files(&mut self, bytes: Option<u64>) -> Result<()> {
         self.must_run()?;
-        let limit = Rlimit {
-            current: bytes,
-            maximum: None,
-        };
-        prlimit(Some(self.pid), Resource::Fsize, limit).context("can't limit its files")?;
-        Ok(())
+        host::limit_files(self.pid, bytes).context("can't limit its files")
     }
 
     /// How it ended, once it has.

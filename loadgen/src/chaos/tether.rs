@@ -11,14 +11,15 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use rustix::process::{Signal, set_parent_process_death_signal};
+
+use super::host;
 
 /// Becomes `program`, to be killed when process `parent` ends.
 ///
 /// # Errors
 /// The program can't be run, or the parent has ended already.
 pub fn become_child(parent: u32, program: &OsString, arguments: &[OsString]) -> Result<Infallible> {
-    set_parent_process_death_signal(Some(Signal::KILL)).context("can't tether this process")?;
+    host::die_with_parent().context("can't tether this process")?;
     // It may have ended before the kernel was asked.
     if parent_id() != parent {
         bail!("the process that wanted {} is gone", program.display());

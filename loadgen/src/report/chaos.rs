@@ -1,6 +1,6 @@
 //! A chaos run's tables, and what to say of it in the end.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, time::Duration};
 
 use comfy_table::{Cell, Table};
 
@@ -154,11 +154,33 @@ fn figures(result: &ChaosResult) -> String {
 
 /// What runs it again.
 fn command(result: &ChaosResult) -> String {
-    let duration = humantime::format_duration(result.duration).to_string();
     format!(
-        "make chaos SEED={} DURATION={} JOBS={}",
+        "make chaos SEED={} DURATION={} JOBS={} LEASE={}",
         result.seed,
-        duration.replace(' ', ""),
-        result.jobs
+        setting(result.duration),
+        result.jobs,
+        setting(result.lease)
     )
+}
+
+/// A duration as the scripts take it: one number, one unit.
+fn setting(duration: Duration) -> String {
+    match duration.as_millis() {
+        millis if millis.is_multiple_of(1000) => format!("{}s", millis / 1000),
+        millis => format!("{millis}ms"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::setting;
+
+    #[test]
+    fn a_duration_is_said_as_the_script_takes_it() {
+        for (millis, text) in [(60_000, "60s"), (90_000, "90s"), (2500, "2500ms")] {
+            assert_eq!(setting(Duration::from_millis(millis)), text);
+        }
+    }
 }

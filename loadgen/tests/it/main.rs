@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod binary;
+mod chaos;
 mod demo;
 mod fake_api;
 mod process;

@@ -1,6 +1,6 @@
 //! One HTTP/1.1 connection.
 
-use std::sync::Arc;
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -10,8 +10,7 @@ use hyper::{
     client::conn::http1::{self, SendRequest},
     rt::{Read, Write},
 };
-
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{
     error::{AttemptError, Detail, Stage},
@@ -36,6 +35,12 @@ pub(super) enum ExchangeError {
     /// The request, or a part of it, was sent.
     Failed(AttemptError),
 }
+
+/// Who hears of a deadline so late was frozen, and not the receiver.
+const FROZEN: Duration = Duration::from_millis(500);
+
+/// How long what arrived meanwhile may take to be read.
+const TO_CATCH_UP: Duration = Duration::from_millis(200);
 
 impl Connection {
     /// Speaks HTTP/1.1 over `io`, which is connected to `origin`.
@@ -63,13 +68,17 @@ impl Connection {
         deadline: Instant,
     ) -> Result<Response<Incoming>, ExchangeError> {
         // Dropping an exchange midway, as the deadline does, makes hyper close the connection.
-        timeout_at(deadline, self.exchange_unbounded(request))
-            .await
-            .unwrap_or_else(|_| {
-                Err(ExchangeError::Failed(AttemptError::Timeout {
-                    stage: Stage::Answer,
-                }))
-            })
+        let mut exchange = pin!(self.exchange_unbounded(request));
+        let mut answer = timeout_at(deadline, &mut exchange).await;
+        if answer.is_err() && deadline.elapsed() > FROZEN {
+            // The answer may have come in time, and only we were not there to read it.
+            answer = timeout(TO_CATCH_UP, &mut exchange).await;
+        }
+        answer.unwrap_or_else(|_| {
+            Err(ExchangeError::Failed(AttemptError::Timeout {
+                stage: Stage::Answer,
+            }))
+        })
     }
 
     async fn exchange_unbounded(
