@@ -194,7 +194,7 @@ impl Store {
     /// [`StoreError::ClaimLost`], or the write failed.
     pub async fn store_result(&self, claim: Claim, report: &Report) -> Result<(), StoreError> {
         let result = rows::to_json(report);
-        self.write_claimed(claim, move |tx, claim| {
+        self.write_claimed(claim, None, move |tx, claim| {
             tx.prepare_cached(
                 "UPDATE requests SET result_payload = coalesce(result_payload, ?4)
                  WHERE id = ?1 AND owner = ?2 AND claim = ?3 AND status = 'PROCESSING'",
@@ -226,26 +226,21 @@ impl Store {
         next_attempt_at: Timestamp,
     ) -> Result<(), StoreError> {
         let result = rows::to_json(report);
-        self.write_claimed(claim, move |tx, claim| {
-            let rows = tx
-                .prepare_cached(
-                    "UPDATE requests SET status = 'PENDING', owner = NULL, lost_claims = 0,
-                         attempts = ?4, next_attempt_at = ?5,
-                         result_payload = coalesce(result_payload, ?6)
-                     WHERE id = ?1 AND owner = ?2 AND claim = ?3 AND status = 'PROCESSING'",
-                )?
-                .execute(params![
-                    claim.id.to_string(),
-                    claim.owner,
-                    claim.number,
-                    attempts,
-                    rows::time(next_attempt_at),
-                    result,
-                ])?;
-            if rows > 0 {
-                events::record(tx, claim, EventKind::AttemptFailed, Some(error))?;
-            }
-            Ok(rows)
+        self.write_claimed(claim, Some(error.to_owned()), move |tx, claim| {
+            tx.prepare_cached(
+                "UPDATE requests SET status = 'PENDING', owner = NULL, lost_claims = 0,
+                     attempts = ?4, next_attempt_at = ?5,
+                     result_payload = coalesce(result_payload, ?6)
+                 WHERE id = ?1 AND owner = ?2 AND claim = ?3 AND status = 'PROCESSING'",
+            )?
+            .execute(params![
+                claim.id.to_string(),
+                claim.owner,
+                claim.number,
+                attempts,
+                rows::time(next_attempt_at),
+                result,
+            ])
         })
         .await
     }
@@ -266,34 +261,28 @@ impl Store {
             Outcome::Completed => (Status::Completed, None),
             Outcome::Failed(failure) => (Status::Failed, Some(failure)),
         };
-        self.write_claimed(claim, move |tx, claim| {
-            let rows = tx
-                .prepare_cached(
-                    "UPDATE requests SET status = ?4, attempts = max(attempts, ?5),
-                         completed_at = ?6, failure_reason = ?7, failure_detail = ?8,
-                         result_payload = coalesce(result_payload, ?9)
-                     WHERE id = ?1 AND owner = ?2 AND claim = ?3 AND status = 'PROCESSING'",
-                )?
-                .execute(params![
-                    claim.id.to_string(),
-                    claim.owner,
-                    claim.number,
-                    status.as_str(),
-                    attempts,
-                    rows::time(Timestamp::now()),
-                    failure.as_ref().map(|failure| failure.reason.as_str()),
-                    failure.as_ref().map(|failure| failure.detail.as_str()),
-                    result,
-                ])?;
-            if rows > 0
-                && let Some(Failure {
-                    reason: FailureReason::CallbackFailed,
-                    detail,
-                }) = &failure
-            {
-                events::record(tx, claim, EventKind::AttemptFailed, Some(detail))?;
-            }
-            Ok(rows)
+        let last_attempts_error = failure
+            .as_ref()
+            .filter(|failure| failure.reason == FailureReason::CallbackFailed)
+            .map(|failure| failure.detail.clone());
+        self.write_claimed(claim, last_attempts_error, move |tx, claim| {
+            tx.prepare_cached(
+                "UPDATE requests SET status = ?4, attempts = max(attempts, ?5),
+                     completed_at = ?6, failure_reason = ?7, failure_detail = ?8,
+                     result_payload = coalesce(result_payload, ?9)
+                 WHERE id = ?1 AND owner = ?2 AND claim = ?3 AND status = 'PROCESSING'",
+            )?
+            .execute(params![
+                claim.id.to_string(),
+                claim.owner,
+                claim.number,
+                status.as_str(),
+                attempts,
+                rows::time(Timestamp::now()),
+                failure.as_ref().map(|failure| failure.reason.as_str()),
+                failure.as_ref().map(|failure| failure.detail.as_str()),
+                result,
+            ])
         })
         .await
     }
@@ -400,16 +389,26 @@ impl Store {
         self.shared.writer.close().await;
     }
 
-    /// A write that names its claim and must find it in force.
+    /// A write that names its claim and must find it in force. With it goes the error of the attempt that
+    /// it tells of, if that failed.
     async fn write_claimed(
         &self,
         claim: Claim,
+        attempts_error: Option<String>,
         write: impl FnOnce(&rusqlite::Connection, &Claim) -> rusqlite::Result<usize> + Send + 'static,
     ) -> Result<(), StoreError> {
         let rows = self
             .shared
             .writer
-            .write(move |tx| write(tx, &claim))
+            .write(move |tx| {
+                let rows = write(tx, &claim)?;
+                if rows > 0
+                    && let Some(error) = attempts_error
+                {
+                    events::record(tx, &claim, EventKind::AttemptFailed, Some(&error))?;
+                }
+                Ok(rows)
+            })
             .await?;
         if rows == 0 {
             Err(StoreError::ClaimLost)

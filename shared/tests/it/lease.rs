@@ -13,7 +13,9 @@ use storm_shared::{
     },
 };
 
-use crate::store::{accept, claim_due, event_kinds, look, new_store, new_worker, status};
+use crate::store::{
+    accept, claim_due, event_kinds, fail_attempt, look, new_store, new_worker, status,
+};
 
 const MAX_CLAIMS: u32 = 5;
 
@@ -88,12 +90,7 @@ async fn a_stored_report_and_the_attempts_outlive_the_worker() {
     let id = accept(&store).await;
     let first = new_worker(&store).await;
     let job = claim(&store, first, &[id]).await.pop().unwrap();
-    let report = report::expected(&job.spec);
-    let now = jiff::Timestamp::now();
-    store
-        .await_retry(job.claim, &report, 1, "timeout", now)
-        .await
-        .unwrap();
+    let report = fail_attempt(&store, &job).await;
     let second = claim_due(&store).await.pop().unwrap();
     die(&store, second.claim.owner).await;
     let third = claim_due(&store).await.pop().unwrap();
@@ -218,12 +215,7 @@ async fn an_attempt_with_an_outcome_clears_a_job_of_suspicion() {
     claim(&store, dead, &[id]).await;
     die(&store, dead).await;
     let job = claim_due(&store).await.pop().unwrap();
-    let report = report::expected(&job.spec);
-    let now = jiff::Timestamp::now();
-    store
-        .await_retry(job.claim, &report, 1, "timeout", now)
-        .await
-        .unwrap();
+    fail_attempt(&store, &job).await;
     assert_eq!(store.suspects(9).await.unwrap(), []);
     let due = look(&store, 9).await.due;
     assert_eq!((due.len(), due[0].lost_claims), (1, 0));

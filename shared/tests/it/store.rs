@@ -68,6 +68,16 @@ pub(crate) async fn claim_due(store: &Store) -> Vec<Job> {
     store.claim(owner, due).await.unwrap()
 }
 
+/// Its first attempt fails, and the next one is due at once. Gives the report that is stored with that.
+pub(crate) async fn fail_attempt(store: &Store, job: &Job) -> report::Report {
+    let (report, now) = (report::expected(&job.spec), jiff::Timestamp::now());
+    store
+        .await_retry(job.claim, &report, 1, "timeout", now)
+        .await
+        .unwrap();
+    report
+}
+
 pub(crate) async fn look(store: &Store, limit: usize) -> Waiting {
     let look = Look {
         doorbells_time: Duration::ZERO,
@@ -278,12 +288,7 @@ async fn a_job_whose_wait_is_over_goes_on_under_a_new_claim() {
     let (store, _folder) = new_store().await;
     let id = accept(&store).await;
     let job = claim_one(&store, id).await.unwrap();
-    let report = report::expected(&job.spec);
-    let now = jiff::Timestamp::now();
-    store
-        .await_retry(job.claim, &report, 1, "timeout", now)
-        .await
-        .unwrap();
+    let report = fail_attempt(&store, &job).await;
     let again = claim_due(&store).await.pop().unwrap();
     assert_eq!((again.claim.number, again.attempts), (2, 1));
     assert_eq!(again.report, Some(report));

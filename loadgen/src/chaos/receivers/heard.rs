@@ -2,7 +2,6 @@
 
 use std::{
     collections::HashMap,
-    fmt::Write as _,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -10,7 +9,10 @@ use hyper::StatusCode;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
-use storm_shared::{models::RequestId, services::report::Report};
+use storm_shared::{
+    models::RequestId,
+    services::report::{Report, hex},
+};
 
 use crate::chaos::{
     history::Received,
@@ -138,13 +140,4 @@ fn callback_of(id: RequestId, order: &Order) -> Value {
 /// Whoever panicked while it held a list left it whole.
 fn lock<T>(list: &Mutex<T>) -> MutexGuard<'_, T> {
     list.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes
-        .iter()
-        .fold(String::with_capacity(64), |mut text, byte| {
-            let _ = write!(text, "{byte:02x}"); // writing to a String can't fail
-            text
-        })
 }
