@@ -130,13 +130,15 @@ async fn run(
         });
         match done.await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => {
-                // What waited behind a lock for so long need not each wait for it again.
+            Ok(Err(Failed { error, mut batch })) => {
+                // What waited behind a lock for so long need not each wait for it again. It is taken
+                // before anyone is told: who tries again at a refusal, tries again.
                 while error.trouble() == Some(Trouble::Busy)
                     && let Ok(write) = waiting.try_recv()
                 {
-                    write.settle(&Err(error.clone()));
+                    batch.push(write);
                 }
+                settle(batch, &Err(error));
             }
             Err(_) => {
                 tracing::error!("the database's thread has ended; every write is refused");
@@ -149,27 +151,36 @@ async fn run(
     }
 }
 
+/// Writes that were not committed; nobody has been told yet.
+struct Failed {
+    error: StoreError,
+    batch: Vec<Box<dyn Write>>,
+}
+
 /// Commits `batch` in one transaction, and tells every caller.
 fn commit(
     connection: &mut Connection,
     mut batch: Vec<Box<dyn Write>>,
     condition: &Condition,
-) -> Result<(), StoreError> {
-    let committed = apply(connection, &mut batch).inspect_err(|error| {
+) -> Result<(), Failed> {
+    if let Err(error) = apply(connection, &mut batch) {
         tracing::debug!(%error, writes = batch.len(), "a transaction failed");
-        condition.failed(error.into(), error);
+        condition.failed((&error).into(), &error);
         if !connection.is_autocommit() {
             let _ = connection.execute_batch("ROLLBACK"); // or SQLite did so itself
         }
-    });
-    if committed.is_ok() {
-        condition.went_well();
+        let error = error.into();
+        return Err(Failed { error, batch });
     }
-    let committed = committed.map_err(StoreError::from);
+    condition.went_well();
+    settle(batch, &Ok(()));
+    Ok(())
+}
+
+fn settle(batch: Vec<Box<dyn Write>>, committed: &Result<(), StoreError>) {
     for write in batch {
-        write.settle(&committed);
+        write.settle(committed);
     }
-    committed
 }
 
 fn apply(connection: &Connection, batch: &mut [Box<dyn Write>]) -> rusqlite::Result<()> {
