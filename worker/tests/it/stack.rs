@@ -26,7 +26,7 @@ pub(crate) struct Stack {
     addr: std::net::SocketAddr,
     pub(crate) shutdown: CancellationToken,
     worker: JoinHandle<Result<(), storm_worker::Error>>,
-    _folder: Arc<TempDir>,
+    folder: Arc<TempDir>,
 }
 
 /// Nobody listens there.
@@ -70,7 +70,7 @@ impl Stack {
             addr,
             shutdown,
             worker,
-            _folder: folder,
+            folder,
         }
     }
 
@@ -115,11 +115,11 @@ impl Stack {
         .await
     }
 
-    /// Tells the worker to end, and waits for that.
-    pub(crate) async fn stop(self) -> Store {
+    /// Tells the worker to end, and waits for that. The store's files go with the folder.
+    pub(crate) async fn stop(self) -> (Store, Arc<TempDir>) {
         self.shutdown.cancel();
         self.worker.await.unwrap().unwrap();
-        self.store
+        (self.store, self.folder)
     }
 
     pub(crate) async fn get(&self, path: &str) -> String {

@@ -171,7 +171,7 @@ async fn a_retry_that_waits_occupies_no_place_and_no_worker() {
     let runnable = stack.accept(1, Some(receiver.url())).await;
     assert_eq!(stack.ended(runnable).await.status, Status::Completed);
 
-    let store = stack.stop().await;
+    let (store, _folder) = stack.stop().await;
     let row = store.find(waiting).await.unwrap().unwrap();
     assert_eq!((row.status, row.attempts), (Status::Pending, 1));
     assert!(row.next_attempt_at.is_some() && row.result_payload.is_some());
@@ -210,7 +210,7 @@ async fn what_does_not_end_by_the_drains_deadline_is_given_back() {
     stack
         .row_when(id, |row| row.status == Status::Processing)
         .await;
-    let store = stack.stop().await;
+    let (store, _folder) = stack.stop().await;
     let row = store.find(id).await.unwrap().unwrap();
     assert_eq!((row.status, row.claims), (Status::Pending, 1));
     assert_eq!(
