@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# What the scripts around containers share: is there an engine, which Docker Compose. Sourced, never run.
+set -euo pipefail
+# shellcheck source-path=SCRIPTDIR source=lib.sh
+source "$(dirname -- "${BASH_SOURCE[0]}")/lib.sh"
+
+require_engine() {
+    local problem
+    command -v docker >/dev/null ||
+        die "there is no docker here: install Docker Engine (Debian: docker.io; others: https://docs.docker.com/engine/install/)"
+    # The client's exit status is 0 whatever the engine says, where a format is asked for.
+    problem=$(docker version --format '{{.Server.Version}}' 2>&1 >/dev/null) ||
+        die "no Docker engine answers: start it (systemctl start docker), or let this user use it; docker says: ${problem%%$'\n'*}"
+}
+
+# Sets COMPOSE_COMMAND, and says which.
+choose_compose() {
+    require_engine
+    if [[ -n ${COMPOSE:-} ]]; then
+        read -ra COMPOSE_COMMAND <<<"$COMPOSE"
+    elif docker compose version >/dev/null 2>&1; then
+        COMPOSE_COMMAND=(docker compose)
+    elif command -v docker-compose >/dev/null; then
+        COMPOSE_COMMAND=(docker-compose)
+    else
+        die "there is no Docker Compose here: install it (Debian: docker-compose; others: https://docs.docker.com/compose/install/)"
+    fi
+    say "compose   ${COMPOSE_COMMAND[*]}, $(compose_version)"
+}
+
+compose_version() { "${COMPOSE_COMMAND[@]}" version --short || die "COMPOSE=$COMPOSE is no Docker Compose: correct it, or unset it"; }
+
+# From the project's root, where docker-compose.yml lies, and the user's .env and override.
+compose() (cd -- "$ROOT" && "${COMPOSE_COMMAND[@]}" "$@")
+
+# Says what to do where an image of ours is missing; Docker Compose would try to pull it.
+require_images() {
+    local image
+    for image in $(compose config | awk '$1 == "image:" && $2 ~ /^storm-/ { print $2 }'); do
+        docker image inspect "$image" >/dev/null 2>&1 || die "there is no image $image: make images"
+    done
+}

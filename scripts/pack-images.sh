@@ -1,0 +1,78 @@
+#!/usr/bin/env bash
+# Packs cargo's binaries and this machine's Redis into the images that the flake builds elsewhere: the same names,
+# user, folders and commands, FROM nothing, needing no registry. They run where this machine's C library would.
+set -euo pipefail
+# shellcheck source-path=SCRIPTDIR source=docker.sh
+source "$(dirname -- "${BASH_SOURCE[0]}")/docker.sh"
+
+USER_AND_GROUP=65532
+
+# Puts a program into /bin, and what the loader finds for it where it is looked for.
+#   pack PROGRAM FOLDER NAME
+pack() {
+    local file
+    install -D -m 755 "$1" "$2/bin/$3"
+    for file in $(ldd "$1" | grep -oE '/[^ ]+'); do install -D -m 755 "$(realpath "$file")" "$2$file"; done
+}
+
+pack_certificates() {
+    local file
+    for file in "${SSL_CERT_FILE:-}" /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt /etc/ssl/cert.pem; do
+        [[ -f $file ]] || continue
+        install -D -m 644 "$file" "$1/etc/ssl/certs/ca-certificates.crt"
+        return
+    done
+    die "no CA certificates were found here: install ca-certificates, or name a PEM file by SSL_CERT_FILE"
+}
+
+# Makes an image of a folder, with more lines of a Dockerfile.
+#   import NAME DESCRIPTION FOLDER LINE...
+import() {
+    local name=$1 description=$2 folder=$3 changes=() line
+    shift 3
+    for line in "USER $USER_AND_GROUP:$USER_AND_GROUP" 'WORKDIR /data' 'VOLUME /data' \
+        "LABEL org.opencontainers.image.title=storm-$name" \
+        "LABEL org.opencontainers.image.description=\"$description\"" "$@"; do
+        changes+=(--change "$line")
+    done
+    mkdir -p "$folder/etc" "$folder/data"
+    # Without it some C libraries ask a name server before they read /etc/hosts.
+    echo 'hosts: files dns' >"$folder/etc/nsswitch.conf"
+    tar --create --file "$folder.tar" --directory "$folder" --sort=name --mtime=@1 --owner=0 --group=0 --numeric-owner --exclude=./data .
+    tar --append --file "$folder.tar" --directory "$folder" --mtime=@1 --owner=$USER_AND_GROUP --group=$USER_AND_GROUP --numeric-owner ./data
+    docker import "${changes[@]}" "$folder.tar" "storm-$name:latest" >/dev/null
+}
+
+#   field KEY PROJECT     of its Cargo.toml
+field() { sed -n "s/^$1 = \"\(.*\)\"\$/\1/p" "$ROOT/$2/Cargo.toml"; }
+
+#   import_service PROJECT LINE...
+import_service() {
+    local project=$1 folder=$work/$1
+    shift
+    pack "$STORM_BIN/storm-$project" "$folder" "storm-$project"
+    pack_certificates "$folder"
+    import "$project" "$(field description "$project")" "$folder" "ENTRYPOINT [\"/bin/storm-$project\"]" \
+        "LABEL org.opencontainers.image.version=$(field version "$project")" \
+        "LABEL org.opencontainers.image.licenses=\"$(field license "$project")\"" "$@"
+}
+
+#   healthcheck PROJECT
+healthcheck() {
+    printf 'HEALTHCHECK --interval=5s --timeout=5s --start-period=15s --retries=3 CMD ["/bin/storm-%s", "healthcheck"]' "$1"
+}
+
+require_engine
+redis=$("$ROOT/scripts/find-tool.sh" redis-server)
+need_binaries api worker loadgen
+mkdir -p "$ROOT/target"
+work=$(mktemp -d "$ROOT/target/images.XXXXXX")
+trap 'rm -rf "$work"' EXIT
+
+import_service api 'ENV API_ADDR=0.0.0.0:8000' 'ENV DB_URL=sqlite:/data/storm.db' 'EXPOSE 8000' "$(healthcheck api)"
+import_service worker 'ENV DB_URL=sqlite:/data/storm.db' 'ENV WORKER_ADDR=0.0.0.0:9000' 'EXPOSE 9000' "$(healthcheck worker)"
+import_service loadgen
+# Or Valkey, which calls itself so.
+pack "$redis" "$work/redis" redis-server
+pack "${redis%-server}-cli" "$work/redis" redis-cli
+import redis 'Redis, the doorbell between the api and the worker' "$work/redis" 'CMD ["redis-server"]' 'ENV PATH=/bin' 'EXPOSE 6379'
