@@ -1,0 +1,141 @@
+#!/usr/bin/env bash
+# The promises of docker-compose.yml, kept by real containers of the images that are loaded: two workers, the demo
+# through the containers, a worker and Redis killed under load, who may do what, and that nothing stays.
+# Its stack is its own, on a free port, beside whatever else runs.
+set -euo pipefail
+# shellcheck source-path=SCRIPTDIR source=../../docker.sh
+source "$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)/../../docker.sh"
+
+EVENT_SECONDS=120 # no event is that late, unless it doesn't come
+
+unset TAG REDIS_IMAGE CALLBACK_CA_FILE
+COMPOSE_PROJECT_NAME=storm-test-$$
+API_PORT=$(free_port 20000)
+RECEIVERS_NET=198.18.$((100 + RANDOM % 100))
+export COMPOSE_PROJECT_NAME API_PORT RECEIVERS_NET
+export CALLBACK_ALLOW=$RECEIVERS_NET.10/32 WORKER_REPLICAS=2 WORKER_LEASE=3s DRAIN_TIMEOUT=10s
+
+fail() {
+    compose logs --tail=20 >&2 || true
+    die "FAILED: $test: $*"
+}
+
+stack() { "$ROOT/scripts/compose.sh" "$@"; }
+
+# Waits until COMMAND succeeds.
+#   until_it WHAT COMMAND...
+until_it() {
+    local what=$1 begun=$SECONDS
+    shift
+    until "$@"; do
+        ((SECONDS - begun < EVENT_SECONDS)) || fail "$what: not within $EVENT_SECONDS s"
+        sleep 0.2
+    done
+}
+
+#   health ANSWER     whether /healthz answers so
+health() { answers 127.0.0.1 "$API_PORT" 'GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n' "$1"; }
+
+#   containers SERVICE
+containers() { compose ps --quiet "$1"; }
+
+#   state CONTAINER FORMAT
+state() { docker inspect --format "{{$2}}" "$1"; }
+
+rung() {
+    local count
+    count=$(docker exec "$redis" redis-cli --raw xinfo stream high_priority | grep -A1 '^entries-added$' | tail -n 1)
+    ((${count:-0} >= $1))
+}
+
+# A load through the published port: from the host's network, as a client's on this machine.
+storm() {
+    docker run --rm --network host --read-only --cap-drop ALL storm-loadgen storm --api "http://127.0.0.1:$API_PORT" --poll \
+        --mode async --rate 100 --duration 10s --records 200
+}
+
+# What a process really is, as its host sees it: uid, capabilities, no new privileges, a root that can't be written to.
+#   is_confined CONTAINER
+is_confined() {
+    local pid uid
+    # The first is the init that Docker adds, the second the program.
+    docker top "$1" -eo pid,uid | tail -n +2 | while read -r pid uid; do
+        [[ $uid == 65532 ]] || fail "its uid is $uid"
+        grep -qE '^CapEff:\s+0+$' "/proc/$pid/status" || fail "it has capabilities: $(grep Cap "/proc/$pid/status")"
+        grep -qE '^CapBnd:\s+0+$' "/proc/$pid/status" || fail "it could get capabilities: $(grep Cap "/proc/$pid/status")"
+        grep -qE '^NoNewPrivs:\s+1$' "/proc/$pid/status" || fail "it could get new privileges"
+        [[ $(state "$1" .HostConfig.ReadonlyRootfs) == true ]] || fail "its root can be written to"
+    done
+}
+
+#   has_no_shell IMAGE
+has_no_shell() {
+    local container shells
+    container=$(docker create "$1" x)
+    shells=$(docker export "$container" | tar --list | grep -E '(^|/)(ba|da|a|z|k)?sh$|busybox|coreutils' || true)
+    docker rm --volumes "$container" >/dev/null
+    [[ -z $shells ]] || fail "$1 has a shell: $shells"
+}
+
+#   left KIND COMMAND...       fails if there is something of the project's
+left() {
+    local kind=$1 what
+    shift
+    what=$("$@" --filter "label=com.docker.compose.project=$COMPOSE_PROJECT_NAME" --quiet)
+    [[ -z $what ]] || fail "a $kind stayed: $what"
+}
+
+choose_compose
+trap 'compose --profile loadgen down --volumes --remove-orphans >/dev/null 2>&1 || true' EXIT
+
+test='the stack comes up healthy, with two workers'
+stack up
+until_it 'Redis is seen' health '*200 OK*"redis":"ok"*'
+mapfile -t workers < <(containers worker)
+((${#workers[@]} == 2)) || fail "there are ${#workers[@]}"
+api=$(containers api)
+redis=$(containers redis)
+[[ $(docker port "$api" 8000) == "127.0.0.1:$API_PORT" ]] || fail "the port is published at $(docker port "$api")"
+echo "ok: $test"
+
+test='the demo through the containers: 50 of 50 callbacks are right'
+said=$(stack demo) || fail "its status is $?"
+echo "$said"
+grep -q 'callback: 50 of 50 came back right' <<<"$said" || fail 'not all came back'
+echo "ok: $test"
+
+test='a worker and Redis killed under load: every job ends well'
+storm &
+storm=$!
+until_it 'jobs are rung for' rung 300
+docker kill "${workers[0]}" "$redis" >/dev/null
+kill -0 "$storm" || fail 'the load was over before'
+until_it 'Redis is missed' health '*503*"redis":"unreachable"*'
+wait "$storm" || fail "the storm's status is $?"
+docker start "${workers[0]}" "$redis" >/dev/null
+until_it 'Redis is back' health '*200 OK*"redis":"ok"*'
+for container in "${workers[@]}" "$api" "$redis"; do
+    # shellcheck disable=SC2317 # it is called by name
+    healthy() { [[ $(state "$container" .State.Health.Status) == healthy ]]; }
+    until_it 'all are healthy' healthy
+done
+echo "ok: $test"
+
+test='a container is nobody, who may do nothing'
+for container in "${workers[@]}" "$api" "$redis"; do is_confined "$container"; done
+for image in storm-api storm-worker storm-loadgen storm-redis; do has_no_shell "$image"; done
+echo "ok: $test"
+
+test='they end in order when told to'
+compose stop
+for container in "${workers[@]}" "$api" "$redis"; do
+    [[ $(state "$container" .State.ExitCode) == 0 ]] || fail "$(state "$container" .Name) ended with $(state "$container" .State.ExitCode)"
+done
+echo "ok: $test"
+
+test='down -v leaves nothing'
+stack down -v
+left container docker ps --all
+left volume docker volume ls
+left network docker network ls
+echo "ok: $test"
