@@ -95,7 +95,7 @@ fn open_writer(settings: &StoreSettings) -> Result<(Connection, String), StoreEr
     )?;
     connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
     connection.pragma_update(None, "journal_size_limit", LOG_SIZE_LIMIT)?;
-    connection.pragma_update(None, "temp_store", "MEMORY")?;
+    keep_temporaries_in_memory(&connection)?;
     connection.set_prepared_statement_cache_capacity(32);
 
     schema::migrate(&mut connection).map_err(|error| at(path, error))?;
@@ -108,8 +108,14 @@ fn open_writer(settings: &StoreSettings) -> Result<(Connection, String), StoreEr
 fn open_reader(path: &Path) -> Result<Connection, StoreError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
+    keep_temporaries_in_memory(&connection)?;
     wait_for_locks(&connection)?;
     Ok(connection)
+}
+
+/// A container has no folder for them.
+fn keep_temporaries_in_memory(connection: &Connection) -> rusqlite::Result<()> {
+    connection.pragma_update(None, "temp_store", "MEMORY")
 }
 
 /// Has a connection wait for locks as it should while it is in use.
