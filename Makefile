@@ -10,7 +10,7 @@ TESTS := $(PROJECTS) scripts
 
 .PHONY: help
 help: ## what there is to make
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 # --- To see it -----------------------------------------------------------------------------------
 
@@ -33,6 +33,24 @@ run: ## a stack in the foreground: API on port 8000, worker on 9000, data in tar
 dev: ## the same, rebuilt and restarted when a file changes
 	@scripts/dev.sh
 
+# --- In containers -------------------------------------------------------------------------------
+
+.PHONY: images up down logs demo-compose
+images: ## the four images, by Nix; by cargo alone where there is none (IMAGE_BUILDER=nix|host, TAG=latest)
+	@scripts/images.sh
+
+up: ## the stack of docker-compose.yml: API on port 8000 (API_PORT=8000)
+	@scripts/compose.sh up
+
+down: ## stop it and keep its data (OPTIONS=-v: its data goes too)
+	@scripts/compose.sh down $(OPTIONS)
+
+logs: ## follow what it says
+	@scripts/compose.sh logs
+
+demo-compose: ## the demo through the containers, while they are up
+	@scripts/compose.sh demo
+
 # --- To work on it -------------------------------------------------------------------------------
 
 .PHONY: test $(TESTS:%=test-%)
@@ -45,6 +63,17 @@ $(PROJECTS:%=test-%): test-%:
 
 test-scripts:
 	@for test in scripts/tests/*.sh; do echo "$$test"; "$$test"; done
+
+.PHONY: test-flake test-images test-compose
+test-flake: ## all of it once more, by `nix flake check`, and what a build depends on
+	@scripts/nix.sh flake check --log-lines 60
+	@scripts/tests/packaging/flake.sh
+
+test-images: ## that the flake builds an image the same twice, and of what
+	@scripts/tests/packaging/images.sh
+
+test-compose: ## the images that are loaded, by docker-compose.yml, with faults
+	@scripts/tests/packaging/compose.sh
 
 .PHONY: lint $(LINTS:%=lint-%)
 lint: $(LINTS:%=lint-%) ## every check of the sources; one of them: make lint-clippy
@@ -68,7 +97,7 @@ lint-drift:
 
 lint-shell:
 	@shellcheck=$$(scripts/find-tool.sh shellcheck); \
-		"$$shellcheck" --external-sources scripts/*.sh scripts/tests/*.sh .ci/run
+		"$$shellcheck" --external-sources .ci/run scripts/*.sh scripts/tests/*.sh scripts/tests/*/*.sh
 
 .PHONY: fmt update clean
 fmt: ## format the sources

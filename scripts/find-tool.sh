@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # Prints the path of a tool; installs it first where it is missing and that is allowed.
-#   scripts/find-tool.sh redis-server|shellcheck|wrk
+#   scripts/find-tool.sh TOOL
 set -euo pipefail
+
+TOOLS=(redis-server shellcheck wrk nix fakeroot dockerd docker-compose)
 
 say() { printf '%s\n' "$*" >&2; }
 
@@ -31,6 +33,10 @@ package_of() {
         redis-server/pacman) printf valkey ;;
         redis-server/*) printf redis ;;
         shellcheck/dnf | shellcheck/zypper) printf ShellCheck ;;
+        nix/apt-get) printf nix-bin ;;
+        dockerd/apt-get) printf docker.io ;;
+        dockerd/dnf) printf moby-engine ;;
+        dockerd/*) printf docker ;;
         *) printf '%s' "$1" ;;
     esac
 }
@@ -83,10 +89,10 @@ install_tool() {
 
 main() {
     local tool=${1:-} manager package
-    case $tool in
-        redis-server | shellcheck | wrk) ;;
-        *) say "usage: find-tool.sh redis-server|shellcheck|wrk" && exit 2 ;;
-    esac
+    # shellcheck disable=SC2076 # the name as it is, no pattern
+    if [[ -z $tool || ! " ${TOOLS[*]} " =~ " $tool " ]]; then
+        say "usage: find-tool.sh TOOL, one of: ${TOOLS[*]}" && exit 2
+    fi
 
     find_tool "$tool" && exit
     if [[ $tool == redis-server && -n ${REDIS_SERVER:-} ]]; then
