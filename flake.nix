@@ -64,9 +64,12 @@
       packageOf =
         pkgs: project:
         cargoDerivation pkgs project {
-          # A panic names a file of its crate. Where that lay during the build is nobody's business, and
-          # differs wherever a sandbox doesn't give every build the same folder.
           preBuild = ''
+            # The build's hook says --offline alone, and cargo would then mend a lock file that doesn't fit.
+            cargo metadata --locked --offline --format-version 1 --manifest-path ${project}/Cargo.toml >/dev/null
+
+            # A panic names a file of its crate. Where that lay during the build is nobody's business, and
+            # differs wherever a sandbox doesn't give every build the same folder.
             for folder in "$NIX_BUILD_TOP" "$cargoDeps"; do
               flag=--remap-path-prefix=$folder/=
               export CARGO_ENCODED_RUSTFLAGS=''${CARGO_ENCODED_RUSTFLAGS:+$CARGO_ENCODED_RUSTFLAGS$'\x1f'}$flag
@@ -84,7 +87,7 @@
         };
 
       # --- Images ------------------------------------------------------------------------------------
-      # scripts/pack-images.sh packs the same without Nix; `make test-compose` compares the two.
+      # scripts/pack-images.sh packs the same without Nix; `make test-images` holds both to the same words.
 
       user = "65532:65532";
       seconds = count: count * 1000 * 1000 * 1000;
