@@ -15,6 +15,7 @@ require_engine() {
 
 # Sets COMPOSE_COMMAND, and says which.
 choose_compose() {
+    local version
     require_engine
     if [[ -n ${COMPOSE:-} ]]; then
         read -ra COMPOSE_COMMAND <<<"$COMPOSE"
@@ -25,10 +26,10 @@ choose_compose() {
     else
         die "there is no Docker Compose here: install it (Debian: docker-compose; others: https://docs.docker.com/compose/install/)"
     fi
-    say "compose   ${COMPOSE_COMMAND[*]}, $(compose_version)"
+    version=$("${COMPOSE_COMMAND[@]}" version --short 2>/dev/null) ||
+        die "COMPOSE=${COMPOSE_COMMAND[*]} is no Docker Compose: correct it, or unset it"
+    say "compose   ${COMPOSE_COMMAND[*]}, $version"
 }
-
-compose_version() { "${COMPOSE_COMMAND[@]}" version --short || die "COMPOSE=$COMPOSE is no Docker Compose: correct it, or unset it"; }
 
 # From the project's root, where docker-compose.yml lies, and the user's .env and override.
 compose() (cd -- "$ROOT" && "${COMPOSE_COMMAND[@]}" "$@")

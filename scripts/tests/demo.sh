@@ -3,22 +3,16 @@
 # The services are stand-ins that note what they are told and die: what is shown is what comes before.
 set -euo pipefail
 ROOT=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd -P)
+# shellcheck source-path=SCRIPTDIR source=support/path.sh
+source "$ROOT/scripts/tests/support/path.sh"
 
 mkdir -p "$ROOT/target"
 work=$(mktemp -d "$ROOT/target/test.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 
-# Every program but a Redis and whatever could install one.
-mkdir "$work/path" "$work/bin"
-IFS=: read -ra folders <<<"$PATH"
-for folder in "${folders[@]}"; do
-    for program in "$folder"/*; do
-        case ${program##*/} in
-            redis-server | valkey-server | apt-get | dnf | apk | pacman | zypper | brew) ;;
-            *) ln -s "$program" "$work/path/" 2>/dev/null || true ;; # the first in PATH wins
-        esac
-    done
-done
+# Neither a Redis nor what could install one.
+path_without "$work/path" redis-server valkey-server apt-get dnf apk pacman zypper brew
+mkdir "$work/bin"
 
 for service in api worker loadgen; do
     # shellcheck disable=SC2016 # the stand-in expands it
