@@ -123,8 +123,11 @@ async fn what_a_child_says_is_kept_and_its_environment_is_what_was_given() {
 #[tokio::test]
 async fn a_child_is_frozen_thawed_and_told_to_end() {
     let folder = TempDir::new().unwrap();
-    let mut child = start(&folder, "trap 'exit 3' TERM; while :; do sleep 0.01; done");
+    // What is told before the trap is set kills it.
+    let script = "trap 'exit 3' TERM; echo trapped; while :; do sleep 0.01; done";
+    let mut child = start(&folder, script);
     let pid = pid(&folder).await;
+    until(|| log(&folder).contains("trapped").then_some(())).await;
     child.freeze().unwrap();
     until(|| (state(&pid) == Some('T')).then_some(())).await;
     child.thaw().unwrap();
