@@ -103,5 +103,6 @@ pub(crate) fn limits(settings: &Settings) -> Limits {
         connections: settings.http.connections,
         header_timeout: settings.http.timeout,
         drain_timeout: settings.drain_timeout,
+        one_answer_each: false,
     }
 }

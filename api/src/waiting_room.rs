@@ -13,9 +13,6 @@ use crate::reply::Problem;
 /// A database that is opened by then keeps nobody waiting for long.
 const AT_ONCE: Duration = Duration::from_secs(1);
 
-/// How long who waits here for an answer may keep the service from its work.
-const DRAIN: Duration = Duration::from_millis(500);
-
 /// What `opening` gives. As long as it takes, every request on `listener` is told to try again.
 pub(crate) async fn beside<T>(
     listener: &TcpListener,
@@ -27,8 +24,9 @@ pub(crate) async fn beside<T>(
         return opened;
     }
     let service = warp::service(warp::any().map(|| Problem::not_open_yet().into_response()));
+    // Who came in here is told so even after the service has begun its work, and then comes to that.
     let limits = Limits {
-        drain_timeout: DRAIN,
+        one_answer_each: true,
         ..limits
     };
     let over = CancellationToken::new();

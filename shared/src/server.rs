@@ -21,7 +21,7 @@ use hyper_util::{
 use tokio::{
     io::AsyncWriteExt,
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
+    sync::{OwnedSemaphorePermit, Semaphore},
 };
 use tokio_io_timeout::TimeoutStream;
 use tracing::{debug, info, warn};
@@ -36,6 +36,9 @@ pub struct Limits {
     pub header_timeout: Duration,
     /// How long open connections may take to finish after the shutdown.
     pub drain_timeout: Duration,
+    /// Whether a connection ends with its first answer. The shutdown then leaves those that are open to
+    /// themselves: none of them is closed on a client whose request is still on its way.
+    pub one_answer_each: bool,
 }
 
 impl Default for Limits {
@@ -44,6 +47,7 @@ impl Default for Limits {
             connections: 10_000,
             header_timeout: Duration::from_secs(30),
             drain_timeout: Duration::from_secs(10),
+            one_answer_each: false,
         }
     }
 }
@@ -96,7 +100,8 @@ pub async fn serve<S, B>(
 {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
-        .header_read_timeout(limits.header_timeout);
+        .header_read_timeout(limits.header_timeout)
+        .keep_alive(!limits.one_answer_each);
     let connections = Arc::new(Semaphore::new(limits.connections));
     let refusals = Arc::new(Semaphore::new(REFUSALS_AT_ONCE));
     let graceful = GracefulShutdown::new();
@@ -130,13 +135,11 @@ pub async fn serve<S, B>(
         stream.set_write_timeout(Some(limits.header_timeout));
         let stream = TokioIo::new(Box::pin(stream));
         let connection = http.serve_connection(stream, service.clone());
-        let connection = graceful.watch(connection);
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                debug!(%error, "a connection ended early");
-            }
-            drop(permit);
-        });
+        if limits.one_answer_each {
+            tokio::spawn(see_through(connection, permit));
+        } else {
+            tokio::spawn(see_through(graceful.watch(connection), permit));
+        }
     }
 
     drop(listener);
@@ -148,6 +151,17 @@ pub async fn serve<S, B>(
     } else {
         info!("every connection ended");
     }
+}
+
+/// Sees a connection to its end; `permit` is its place.
+async fn see_through(
+    connection: impl Future<Output = hyper::Result<()>>,
+    permit: OwnedSemaphorePermit,
+) {
+    if let Err(error) = connection.await {
+        debug!(%error, "a connection ended early");
+    }
+    drop(permit);
 }
 
 /// `accept` fails for one connection (it was reset) or for lack of descriptors, never for good.

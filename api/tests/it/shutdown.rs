@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     PATIENCE,
-    client::{bare, post},
+    client::{Client, bare, post},
     eventually,
     server::{Server, settings},
 };
@@ -102,6 +102,43 @@ async fn it_ends_in_order_while_it_waits_for_a_database_that_is_locked() {
     assert!(waited.is_err(), "it waits, and does not give up");
     shutdown.cancel();
     timeout(PATIENCE, running).await.expect("an end").unwrap();
+}
+
+#[tokio::test]
+async fn who_connects_before_the_database_is_open_has_an_answer_after_it_too() {
+    let folder = TempDir::new().unwrap();
+    let lock = rusqlite::Connection::open(folder.path().join("storm.db")).unwrap();
+    lock.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let shutdown = CancellationToken::new();
+    let running = tokio::spawn(storm_api::run(
+        listener,
+        settings(&folder, &[]),
+        shutdown.clone(),
+    ));
+    let ask = async || {
+        let mut client = Client::connect(addr).await;
+        client.send(post("/async", JOB)).await;
+        client.answer().await
+    };
+    let mut early = Client::connect(addr).await;
+    // Connections are taken in turn: with this answer the one before it has been, too.
+    assert_eq!(ask().await.problem(), "503 database-unavailable");
+    lock.execute_batch("ROLLBACK").unwrap();
+    while ask().await.status != 202 {}
+    early.send(post("/async", JOB)).await;
+    assert_eq!(early.answer().await.problem(), "503 database-unavailable");
+    assert!(
+        early.is_closed().await,
+        "its next connection is to the service"
+    );
+    shutdown.cancel();
+    timeout(PATIENCE, running)
+        .await
+        .expect("an end")
+        .unwrap()
+        .unwrap();
 }
 
 #[tokio::test]
