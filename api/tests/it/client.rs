@@ -37,6 +37,21 @@ pub(crate) fn bare(method: &str, path: &str) -> String {
     format!("{method} {path} HTTP/1.1\r\nhost: test\r\n\r\n")
 }
 
+/// What `/healthz` says of a check that took too long.
+pub(crate) const LATE: &str = "no answer within 1 s";
+
+/// What `/healthz` answers. A check that a busy machine kept from its answer is made again.
+pub(crate) async fn health(addr: SocketAddr) -> Answer {
+    loop {
+        let mut client = Client::connect(addr).await;
+        client.send(bare("GET", "/healthz")).await;
+        let answer = client.answer().await;
+        if !answer.body.contains(LATE) {
+            return answer;
+        }
+    }
+}
+
 impl Client {
     pub(crate) async fn connect(addr: SocketAddr) -> Self {
         Self(BufReader::new(TcpStream::connect(addr).await.unwrap()))

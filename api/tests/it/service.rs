@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use tokio::task::spawn_blocking;
 
 use crate::{
-    client::{Answer, Client},
+    client::{Answer, Client, health},
     eventually,
 };
 
@@ -44,12 +44,14 @@ pub(crate) fn program(folder: &Path) -> Command {
 }
 
 impl Service {
-    /// Starts one, and returns when it has an address; it may not answer there yet.
+    /// Starts one, and returns when it has opened its database, which may take long on a busy machine.
     pub(crate) async fn start(folder: &TempDir) -> Self {
-        Self::spawn(program(folder.path()), folder.path()).await
+        let service = Self::spawn(program(folder.path()), folder.path()).await;
+        service.is_open().await;
+        service
     }
 
-    /// The same from a command that [`program`] gave.
+    /// From a command that [`program`] gave. It has an address, and may not answer there yet.
     pub(crate) async fn spawn(mut command: Command, folder: &Path) -> Self {
         let log = folder.join("api.log");
         let others = lines(&log).len();
@@ -78,6 +80,11 @@ impl Service {
         let mut client = Client::connect(self.addr).await;
         client.send(request).await;
         client.answer().await
+    }
+
+    /// Returns when it has opened its database.
+    pub(crate) async fn is_open(&self) {
+        while health(self.addr).await.json()["database"] != "ok" {}
     }
 
     /// Waits for a line of the log with that text in its message.
