@@ -6,6 +6,7 @@ use std::{net::IpAddr, process::ExitCode, sync::Arc};
 use futures_util::future::BoxFuture;
 use storm_shared::program::{self, Endpoint};
 use storm_worker::delivery::{Resolve, SystemResolver};
+use tracing::info;
 
 struct Mortal(SystemResolver);
 
@@ -26,6 +27,7 @@ async fn main() -> ExitCode {
         addr: |settings| settings.worker.addr,
     };
     program::run(command, endpoint, async |settings, listener, shutdown| {
+        info!(addr = %listener.local_addr()?, "starting");
         let resolver = Arc::new(Mortal(SystemResolver::new()));
         Ok(storm_worker::run(listener, settings, resolver, shutdown).await?)
     })

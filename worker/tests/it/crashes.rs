@@ -1,6 +1,6 @@
 //! What becomes of a worker's jobs when its process is killed, frozen, or told to end.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use storm_shared::{
     config::Settings,
@@ -12,7 +12,7 @@ use storm_shared::{
 use tempfile::TempDir;
 use tokio::sync::Semaphore;
 
-use crate::{process::WorkerProcess, receiver::Receiver};
+use crate::{lease::Stalled, process::WorkerProcess, receiver::Receiver};
 
 /// A short lease, so that the tests are short too.
 const LEASE: (&str, &str) = ("WORKER_LEASE", "1s");
@@ -30,6 +30,10 @@ impl Table {
         let settings = Settings::with(settings).unwrap();
         let store = Store::open(&settings.store).await.unwrap();
         Self { store, folder }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.path().join("storm.db")
     }
 
     fn worker(&self, overrides: &[(&str, &str)]) -> WorkerProcess {
@@ -132,7 +136,7 @@ async fn a_stored_report_is_not_made_again_and_failed_attempts_count() {
         checksum: "0".repeat(64),
         ..serde_json::from_str(stored.get()).unwrap()
     };
-    rusqlite::Connection::open(table.folder.path().join("storm.db"))
+    rusqlite::Connection::open(table.path())
         .unwrap()
         .execute(
             "UPDATE requests SET result_payload = ?1",
@@ -158,7 +162,10 @@ async fn a_frozen_worker_that_wakes_up_changes_nothing() {
     let id = table.accept(1, Some(receiver.url())).await;
     receiver.next().await;
     let other = table.worker(&[]);
-    frozen.signal("STOP");
+    // At a heartbeat it holds this lock for a moment, and frozen then it would keep all others from it.
+    let lock = Stalled::database(&table.path());
+    frozen.freeze().await;
+    drop(lock);
     let ended = table.ended(id).await;
     assert_eq!((ended.status, ended.claims), (Status::Completed, 2));
 
@@ -226,9 +233,7 @@ async fn a_worker_told_twice_ends_at_once() {
         .await;
     worker.signal("TERM");
     // The first must have been heard: two that are pending together are one.
-    while !worker_says(&worker, "claims").await {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    worker.says("a second signal ends at once").await;
     worker.signal("TERM");
     assert_eq!(worker.ended().await.code(), Some(143));
     let _other = table.worker(&[]);
@@ -242,7 +247,7 @@ async fn the_healthcheck_tells_a_live_worker_from_a_frozen_one_and_a_dead_one() 
     while worker.healthcheck().await != Some(0) {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    worker.signal("STOP");
+    worker.freeze().await;
     assert_eq!(worker.healthcheck().await, Some(1));
     worker.signal("CONT");
     while worker.healthcheck().await != Some(0) {
@@ -250,13 +255,6 @@ async fn the_healthcheck_tells_a_live_worker_from_a_frozen_one_and_a_dead_one() 
     }
     worker.signal("KILL");
     assert_eq!(worker.healthcheck().await, Some(1));
-}
-
-async fn worker_says(worker: &WorkerProcess, what: &str) -> bool {
-    worker
-        .get("/healthz")
-        .await
-        .is_some_and(|health| health.contains(what))
 }
 
 /// One job that kills every worker that delivers it, among a thousand that die beside it.

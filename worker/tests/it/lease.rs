@@ -1,7 +1,7 @@
 //! What a worker does, and leaves, while the database doesn't take its heartbeat, or a job is suspected
 //! of killing workers.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use rusqlite::Connection;
 use storm_shared::models::{RequestId, Status};
@@ -10,11 +10,11 @@ use tempfile::TempDir;
 use crate::{receiver::Receiver, stack::Stack};
 
 /// Holds the database's lock until it is dropped.
-struct Stalled(Connection);
+pub(crate) struct Stalled(Connection);
 
 impl Stalled {
-    fn database(stack: &Stack) -> Self {
-        let connection = Connection::open(&stack.settings.store.path).unwrap();
+    pub(crate) fn database(path: &Path) -> Self {
+        let connection = Connection::open(path).unwrap();
         connection.busy_timeout(Duration::from_secs(30)).unwrap();
         connection.execute_batch("BEGIN IMMEDIATE").unwrap();
         Self(connection)
@@ -51,7 +51,7 @@ async fn a_worker_that_can_not_renew_begins_no_attempt_until_it_can() {
     stack
         .row_when(id, |row| row.status == Status::Processing)
         .await;
-    let stalled = Stalled::database(&stack);
+    let stalled = Stalled::database(&stack.settings.store.path);
     silent_for(&stack, 2).await;
     assert!(receiver.more().is_empty(), "the report is long since made");
     drop(stalled);
@@ -70,7 +70,7 @@ async fn after_a_stalled_database_nobody_is_declared_dead() {
     let id = one.accept(100_000, None).await;
     one.row_when(id, |row| row.status == Status::Processing)
         .await;
-    let stalled = Stalled::database(&one);
+    let stalled = Stalled::database(&one.settings.store.path);
     silent_for(&one, 2).await;
     silent_for(&two, 2).await;
     drop(stalled);

@@ -1,10 +1,14 @@
 //! Workers as processes, which can be killed, frozen and told to end.
 
 use std::{
+    fs::{self, DirEntry},
+    io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
+    sync::{Arc, Mutex},
 };
 
+use serde_json::Value;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -14,10 +18,12 @@ use tokio::{
 pub(crate) struct WorkerProcess {
     child: Child,
     addr: String,
+    /// The lines of its log.
+    said: Arc<Mutex<Vec<String>>>,
 }
 
 impl WorkerProcess {
-    /// The program itself.
+    /// The program itself. It listens when this returns.
     pub(crate) fn start(folder: &Path, overrides: &[(&str, &str)]) -> Self {
         Self::run(env!("CARGO_BIN_EXE_storm-worker").into(), folder, overrides)
     }
@@ -29,34 +35,64 @@ impl WorkerProcess {
         Self::run(profile.join("examples/mortal_worker"), folder, overrides)
     }
 
+    /// It takes a free port and says which: one that was found free before could be another's by then.
     fn run(program: PathBuf, folder: &Path, overrides: &[(&str, &str)]) -> Self {
-        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let addr = free.local_addr().unwrap().to_string();
-        drop(free);
-        let child = Command::new(program)
+        let mut child = Command::new(program)
             .env_clear()
             .env(
                 "DB_URL",
                 format!("sqlite:{}", folder.join("storm.db").display()),
             )
-            .env("WORKER_ADDR", &addr)
             .envs([
+                ("WORKER_ADDR", "127.0.0.1:0"),
                 ("REDIS_URL", "none"),
                 ("CALLBACK_ALLOW", "127.0.0.1/32"),
-                ("LOG", "warn"),
+                ("LOG", "info"),
             ])
             .envs(overrides.iter().copied())
             .stdin(Stdio::null())
+            .stderr(Stdio::piped())
             .spawn()
             .expect("the examples are built by a plain `cargo test`");
-        Self { child, addr }
+        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let mut lines = lines.map_while(Result::ok).inspect(|line| {
+            if !line.contains(r#""level":"INFO""#) {
+                eprintln!("{line}");
+            }
+        });
+        let addr = lines.find_map(|line| {
+            let line: Value = serde_json::from_str(&line).ok()?;
+            Some(line["addr"].as_str()?.to_owned())
+        });
+        // Somebody must read on, or it stops at a full pipe.
+        let said = Arc::new(Mutex::new(Vec::new()));
+        let heard = said.clone();
+        std::thread::spawn(move || lines.for_each(|line| heard.lock().unwrap().push(line)));
+        Self {
+            child,
+            addr: addr.expect("it starts"),
+            said,
+        }
     }
 
-    /// Sends it a signal: `KILL`, `STOP`, `CONT`, `TERM`.
+    /// Sends it a signal: `KILL`, `CONT`, `TERM`.
     pub(crate) fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
         let sent = Command::new("kill").args(["-s", name, &pid]).status();
         assert!(sent.unwrap().success());
+    }
+
+    /// Freezes it: when this returns, each of its threads stands still.
+    pub(crate) async fn freeze(&self) {
+        self.signal("STOP");
+        let tasks = format!("/proc/{}/task", self.child.id());
+        let stands = |task: DirEntry| {
+            let stat = fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+            stat.rsplit(") ").next().unwrap().starts_with('T')
+        };
+        while !fs::read_dir(&tasks).unwrap().flatten().all(stands) {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
     }
 
     /// Its status, once it has ended.
@@ -65,6 +101,14 @@ impl WorkerProcess {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return status;
             }
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Waits for a line of its log with that in it.
+    pub(crate) async fn says(&self, what: &str) {
+        let says = |line: &String| line.contains(what);
+        while !self.said.lock().unwrap().iter().any(says) {
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
         }
     }
@@ -82,7 +126,7 @@ impl WorkerProcess {
         tokio::task::spawn_blocking(check).await.unwrap()
     }
 
-    /// The answer to a GET; nothing while it doesn't listen.
+    /// The answer to a GET; nothing once it doesn't listen.
     pub(crate) async fn get(&self, path: &str) -> Option<String> {
         let mut stream = TcpStream::connect(&self.addr).await.ok()?;
         let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
