@@ -12,12 +12,15 @@ case $builder in
     '') if command -v nix >/dev/null; then builder=nix; else builder=host; fi ;;
     *) die "IMAGE_BUILDER=$builder: expected nix or host" ;;
 esac
+[[ $(uname) == Linux ]] || die "images are made on Linux; elsewhere: nix build .#packages.aarch64-linux.load-images, on a builder for it"
 require_engine
 say "images    by ${builder/host/cargo and Docker, as with IMAGE_BUILDER=host}"
 
 case $builder in
-    # `shallow`, for a clone without its history is as good.
-    nix) "$ROOT/scripts/nix.sh" run "git+file://$ROOT?shallow=1#load-images" ;;
+    nix)
+        flake=$("$ROOT/scripts/nix.sh" ref)
+        "$ROOT/scripts/nix.sh" run "$flake#load-images"
+        ;;
     host) "$ROOT/scripts/pack-images.sh" ;;
 esac
 for image in api worker loadgen redis; do

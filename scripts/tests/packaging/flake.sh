@@ -23,12 +23,13 @@ derivations() {
 # Whether an edit of FILE would build exactly PROJECT... again.
 #   rebuilds FILE PROJECT...
 rebuilds() {
-    local file=$1 again
+    local file=$1 after again
     shift
-    cp "$work/$file" "$work.kept"
+    cp "$work/$file" "$work/kept"
     echo ' ' >>"$work/$file"
-    again=$(comm -13 <(echo "$before") <(derivations) | awk '{ print $2 }' | sort | tr '\n' ' ')
-    mv "$work.kept" "$work/$file"
+    after=$(derivations)
+    mv "$work/kept" "$work/$file"
+    again=$(comm -13 <(echo "$before") <(echo "$after") | awk '{ print $2 }' | sort | tr '\n' ' ')
     [[ ${again% } == "$*" ]] || fail "an edit of $file builds again: ${again:-nothing}; expected: ${*:-nothing}"
     echo "ok: an edit of $file builds again: ${*:-nothing}"
 }
