@@ -28,25 +28,44 @@ up() {
 
 # v1 has no --wait.
 await_health() {
-    local begun=$SECONDS waiting=()
-    while mapfile -t waiting < <(unhealthy) && ((${#waiting[@]} > 0)); do
-        if ((SECONDS - begun >= UP_SECONDS)); then
-            compose logs --tail=20 >&2
-            die "not healthy after $UP_SECONDS s: ${waiting[*]}; what they said last stands above"
-        fi
-        sleep 0.5
+    local begun=$SECONDS containers state restarts container
+    for service in redis api worker; do
+        [[ -n $(compose ps --quiet "$service") ]] || die "no container of $service was started: is its number set to 0?"
+    done
+    mapfile -t containers < <(compose ps --quiet)
+    for container in "${containers[@]}"; do
+        while read -r restarts state < <(state_of "$container") && [[ $state != ready ]]; do
+            if ((restarts > 1)); then
+                give_up "$container" "it ends and is started again, and again"
+            elif ((SECONDS - begun >= UP_SECONDS)); then
+                give_up "$container" "it is $state after $UP_SECONDS s"
+            fi
+            sleep 0.5
+        done
     done
 }
 
-# Prints the name and state of every container of the stack that isn't healthy.
-unhealthy() {
-    local containers
-    mapfile -t containers < <(compose ps --quiet)
-    docker inspect --format '{{.Name}} {{.State.Health.Status}}' "${containers[@]}" | grep -v ' healthy$' || true
+# Prints how often a container was restarted, and its state: ready where it is healthy, or runs and
+# has no health to ask for.
+#   state_of CONTAINER
+state_of() {
+    docker inspect --format '{{.RestartCount}} {{if .State.Health}}{{.State.Health.Status}}{{else}}{{.State.Status}}{{end}}' "$1" |
+        sed -E 's/ (healthy|running)$/ ready/'
+}
+
+#   give_up CONTAINER WHY
+give_up() {
+    say "the last that it said:"
+    docker logs --tail 3 "$1" >&2 || true
+    die "$(docker inspect --format '{{.Name}}' "$1"): $2; make logs tells more, make down ends it all"
 }
 
 demo() {
     local terminal=()
+    require_images
+    for service in api worker; do
+        [[ -n $(compose ps --quiet "$service") ]] || die "the stack is not up: make up"
+    done
     [[ -t 0 && -t 1 ]] || terminal=(-T)
     compose run --rm --use-aliases "${terminal[@]}" loadgen
 }

@@ -8,7 +8,6 @@ require_engine() {
     local problem
     command -v docker >/dev/null ||
         die "there is no docker here: install Docker Engine (Debian: docker.io; others: https://docs.docker.com/engine/install/)"
-    # The client's exit status is 0 whatever the engine says, where a format is asked for.
     problem=$(docker version --format '{{.Server.Version}}' 2>&1 >/dev/null) ||
         die "no Docker engine answers: start it (systemctl start docker), or let this user use it; docker says: ${problem%%$'\n'*}"
 }
@@ -27,17 +26,23 @@ choose_compose() {
         die "there is no Docker Compose here: install it (Debian: docker-compose; others: https://docs.docker.com/compose/install/)"
     fi
     version=$("${COMPOSE_COMMAND[@]}" version --short 2>/dev/null) ||
-        die "COMPOSE=${COMPOSE_COMMAND[*]} is no Docker Compose: correct it, or unset it"
+        die "${COMPOSE_COMMAND[*]} is no Docker Compose that runs: ${COMPOSE:+correct COMPOSE or unset it, or }install Docker Compose"
     say "compose   ${COMPOSE_COMMAND[*]}, $version"
 }
 
 # From the project's root, where docker-compose.yml lies, and the user's .env and override.
 compose() (cd -- "$ROOT" && "${COMPOSE_COMMAND[@]}" "$@")
 
-# Says what to do where an image of ours is missing; Docker Compose would try to pull it.
+# Says what to do where an image of ours is missing. Nobody is to look for it in a registry: there, others
+# could have put one of that name.
 require_images() {
-    local image
-    for image in $(compose config | awk '$1 == "image:" && $2 ~ /^storm-/ { print $2 }'); do
-        docker image inspect "$image" >/dev/null 2>&1 || die "there is no image $image: make images"
-    done
+    local settings image
+    settings=$(compose --profile loadgen config) || die "docker-compose.yml can't be used with these settings"
+    while read -r image; do
+        docker image inspect "$image" >/dev/null 2>&1 ||
+            die "there is no image $image: make images${TAG:+ TAG=$TAG}"
+    done < <(awk '$1 == "image:" && $2 ~ /^storm-/ { print $2 }' <<<"$settings")
 }
+
+#   manifest_field KEY PROJECT     of its Cargo.toml
+manifest_field() { sed -n "s/^$1 = \"\(.*\)\"\$/\1/p" "$ROOT/$2/Cargo.toml"; }

@@ -43,18 +43,15 @@ import() {
     docker import "${changes[@]}" "$folder.tar" "storm-$name:latest" >/dev/null
 }
 
-#   field KEY PROJECT     of its Cargo.toml
-field() { sed -n "s/^$1 = \"\(.*\)\"\$/\1/p" "$ROOT/$2/Cargo.toml"; }
-
 #   import_service PROJECT LINE...
 import_service() {
     local project=$1 folder=$work/$1
     shift
     pack "$STORM_BIN/storm-$project" "$folder" "storm-$project"
     pack_certificates "$folder"
-    import "$project" "$(field description "$project")" "$folder" "ENTRYPOINT [\"/bin/storm-$project\"]" \
-        "LABEL org.opencontainers.image.version=$(field version "$project")" \
-        "LABEL org.opencontainers.image.licenses=\"$(field license "$project")\"" "$@"
+    import "$project" "$(manifest_field description "$project")" "$folder" "ENTRYPOINT [\"/bin/storm-$project\"]" \
+        "LABEL org.opencontainers.image.version=$(manifest_field version "$project")" \
+        "LABEL org.opencontainers.image.licenses=\"$(manifest_field license "$project")\"" "$@"
 }
 
 #   healthcheck PROJECT

@@ -51,17 +51,19 @@ echo "ok: $test"
 test='without Docker Compose there is one line'
 have docker '[[ $1 == version ]]' # an engine that answers, and has no image of ours
 refuses 'there is no Docker Compose here: install it' compose.sh up
-refuses 'COMPOSE=no-such-thing is no Docker Compose' COMPOSE=no-such-thing compose.sh up
+refuses 'no-such-thing is no Docker Compose that runs: correct COMPOSE' COMPOSE=no-such-thing compose.sh up
 echo "ok: $test"
 
 test='without the images there is one line'
 have docker-compose '
     case $* in
         "version --short") echo 1.29.2 ;;
-        config) echo "    image: storm-api:latest" ;;
+        *config) echo "    image: storm-api:latest" ;;
         *) exit 9 ;;
     esac'
 refuses 'there is no image storm-api:latest: make images' compose.sh up
+refuses 'there is no image storm-api:latest: make images' compose.sh demo
+refuses 'make images TAG=7' TAG=7 compose.sh up
 echo "ok: $test"
 
 test='without Nix there is one line'

@@ -13,7 +13,7 @@ COMPOSE_PROJECT_NAME=storm-test-$$
 API_PORT=$(free_port 20000)
 RECEIVERS_NET=198.18.$((100 + RANDOM % 100))
 export COMPOSE_PROJECT_NAME API_PORT RECEIVERS_NET
-export CALLBACK_ALLOW=$RECEIVERS_NET.10/32 WORKER_REPLICAS=2 WORKER_LEASE=3s DRAIN_TIMEOUT=10s
+export CALLBACK_ALLOW=$RECEIVERS_NET.10/32 WORKER_REPLICAS=2 WORKER_LEASE=3s
 
 fail() {
     compose logs --tail=20 >&2 || true
@@ -42,6 +42,29 @@ containers() { compose ps --quiet "$1"; }
 #   state CONTAINER FORMAT
 state() { docker inspect --format "{{$2}}" "$1"; }
 
+# Sends a request and prints its answer.
+#   ask METHOD PATH [BODY]
+ask() (
+    body=${3:-}
+    exec 3<>"/dev/tcp/127.0.0.1/$API_PORT"
+    printf '%s %s HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%s' \
+        "$1" "$2" "${#body}" "$body" >&3
+    cat <&3
+)
+
+#   accept CALLBACK_URL      prints the id of a job
+accept() {
+    local answer
+    answer=$(ask POST /async "{\"records\": 1, \"report_name\": \"a\", \"callback_url\": \"$1\"}")
+    sed -nE 's/.*"request_id":"([^"]+)".*/\1/p' <<<"$answer"
+}
+
+#   job ID ANSWER            whether what is said of it looks like that
+job() {
+    # shellcheck disable=SC2053 # the right side is meant as a pattern
+    [[ $(ask GET "/requests/$1") == $2 ]]
+}
+
 rung() {
     local count
     count=$(docker exec "$redis" redis-cli --raw xinfo stream high_priority | grep -A1 '^entries-added$' | tail -n 1)
@@ -54,7 +77,7 @@ storm() {
         --mode async --rate 100 --duration 10s --records 200
 }
 
-# What a process really is, as its host sees it: uid, capabilities, no new privileges, a root that can't be written to.
+# What a process really is, as its host sees it.
 #   is_confined CONTAINER
 is_confined() {
     local pid uid
@@ -64,8 +87,15 @@ is_confined() {
         grep -qE '^CapEff:\s+0+$' "/proc/$pid/status" || fail "it has capabilities: $(grep Cap "/proc/$pid/status")"
         grep -qE '^CapBnd:\s+0+$' "/proc/$pid/status" || fail "it could get capabilities: $(grep Cap "/proc/$pid/status")"
         grep -qE '^NoNewPrivs:\s+1$' "/proc/$pid/status" || fail "it could get new privileges"
-        [[ $(state "$1" .HostConfig.ReadonlyRootfs) == true ]] || fail "its root can be written to"
     done
+}
+
+#   is_told CONTAINER PORTS MEGABYTES CPUS      that, and what all are told
+is_told() {
+    local told wanted
+    told=$(state "$1" 'with .HostConfig}}{{json .PortBindings}} {{.Memory}} {{.NanoCpus}} {{.ReadonlyRootfs}} {{.Init}} {{.RestartPolicy.Name}} {{json .LogConfig.Config}}{{end')
+    wanted="$2 $(($3 << 20)) $4 true true unless-stopped {\"max-file\":\"3\",\"max-size\":\"10m\"}"
+    [[ $told == "$wanted" ]] || fail "$(state "$1" .Name) is told $told, expected $wanted"
 }
 
 #   has_no_shell IMAGE
@@ -121,16 +151,53 @@ for container in "${workers[@]}" "$api" "$redis"; do
 done
 echo "ok: $test"
 
-test='a container is nobody, who may do nothing'
+test='a container is nobody, who may do nothing, within limits'
 for container in "${workers[@]}" "$api" "$redis"; do is_confined "$container"; done
+is_told "$api" "{\"8000/tcp\":[{\"HostIp\":\"127.0.0.1\",\"HostPort\":\"$API_PORT\"}]}" 512 1000000000
+for container in "${workers[@]}"; do is_told "$container" '{}' 512 1000000000; done
+is_told "$redis" '{}' 256 500000000
+for container in "${workers[@]}" "$api"; do
+    [[ $(state "$container" .Config.StopTimeout) == 30 ]] || fail 'it is not given 30 s to stop'
+done
+[[ $(docker network inspect --format '{{.Internal}}' "${COMPOSE_PROJECT_NAME}_receivers") == true ]] || fail 'the receivers can reach out'
 for image in storm-api storm-worker storm-loadgen storm-redis; do has_no_shell "$image"; done
 echo "ok: $test"
+
+test='Redis keeps its entries in a file, refuses more than it may hold, and has a health check'
+[[ $(docker exec "$redis" redis-cli config get appendonly | tail -n 1) == yes ]] || fail 'it has no append-only file'
+[[ $(docker exec "$redis" redis-cli config get maxmemory-policy | tail -n 1) == noeviction ]] || fail 'it drops entries'
+[[ $(docker exec "$redis" redis-cli config get maxmemory | tail -n 1) == $((128 << 20)) ]] || fail 'it holds what it likes'
+[[ $(state "$redis" 'json .Config.Healthcheck.Test') == '["CMD","redis-cli","-e","ping"]' ]] || fail 'its health is something else'
+echo "ok: $test"
+
+test='no callback reaches the stack itself'
+[[ $(ask POST /async "{\"records\": 1, \"report_name\": \"a\", \"callback_url\": \"http://$RECEIVERS_NET.11/\"}") == 'HTTP/1.1 422 '* ]] || fail 'an address was accepted'
+id=$(accept http://redis:6379/)
+until_it 'it has ended' job "$id" '*"status":"FAILED"*"reason":"callback_refused"*'
+echo "ok: $test"
+
+test='a program that is killed is started again'
+if ((EUID == 0)); then
+    # shellcheck disable=SC2317 # it is called by name
+    restarted() { [[ $(state "$api" .RestartCount) == 1 ]] && health '*200 OK*'; }
+    kill -KILL "$(state "$api" .State.Pid)"
+    until_it 'it is back' restarted
+    echo "ok: $test"
+else
+    echo "left out: $test; only root may kill it"
+fi
 
 test='they end in order when told to'
 compose stop
 for container in "${workers[@]}" "$api" "$redis"; do
     [[ $(state "$container" .State.ExitCode) == 0 ]] || fail "$(state "$container" .Name) ended with $(state "$container" .State.ExitCode)"
 done
+echo "ok: $test"
+
+test='down keeps the data'
+stack down
+stack up
+job "$id" '*"status":"FAILED"*' || fail 'the job is gone'
 echo "ok: $test"
 
 test='down -v leaves nothing'

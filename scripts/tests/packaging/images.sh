@@ -40,16 +40,13 @@ files() {
     docker rm --volumes "$container" >/dev/null
 }
 
-#   field KEY PROJECT     of its Cargo.toml
-field() { sed -n "s/^$1 = \"\(.*\)\"\$/\1/p" "$ROOT/$2/Cargo.toml"; }
-
 #   labels PROJECT
 labels() {
     cat <<LABELS
-        org.opencontainers.image.description=$(field description "$1")
-        org.opencontainers.image.licenses=$(field license "$1")
+        org.opencontainers.image.description=$(manifest_field description "$1")
+        org.opencontainers.image.licenses=$(manifest_field license "$1")
         org.opencontainers.image.title=storm-$1
-        org.opencontainers.image.version=$(field version "$1")
+        org.opencontainers.image.version=$(manifest_field version "$1")
 LABELS
 }
 
@@ -116,7 +113,7 @@ done
 
 if [[ -n ${REBUILD:-} ]]; then
     test="two builds of image-$REBUILD have one digest"
-    flake="git+file://$ROOT?shallow=1"
+    flake=$("$ROOT/scripts/nix.sh" ref)
     mkdir -p "$ROOT/target"
     digest() { "$(realpath "$ROOT/target/image-$REBUILD")" 2>/dev/null | sha256sum; }
     "$ROOT/scripts/nix.sh" build "$flake#image-$REBUILD" --out-link "$ROOT/target/image-$REBUILD"
