@@ -28,30 +28,28 @@ up() {
 
 # v1 has no --wait.
 await_health() {
-    local begun=$SECONDS containers state restarts container
+    local begun=$SECONDS service container containers restarts state
     for service in redis api worker; do
-        [[ -n $(compose ps --quiet "$service") ]] || die "no container of $service was started: is its number set to 0?"
-    done
-    mapfile -t containers < <(compose ps --quiet)
-    for container in "${containers[@]}"; do
-        while read -r restarts state < <(state_of "$container") && [[ $state != ready ]]; do
-            if ((restarts > 1)); then
-                give_up "$container" "it ends and is started again, and again"
-            elif ((SECONDS - begun >= UP_SECONDS)); then
-                give_up "$container" "it is $state after $UP_SECONDS s"
-            fi
-            sleep 0.5
+        containers=$(compose ps --quiet "$service")
+        [[ -n $containers ]] || die "no container of $service was started: is its number set to 0?"
+        for container in $containers; do
+            while read -r restarts state <<<"$(state_of "$container")" && [[ $state != healthy ]]; do
+                if [[ -z $state ]]; then
+                    die "a container of $service is gone: make up again"
+                elif ((restarts > 1)); then
+                    give_up "$container" "it ends and is started again, and again"
+                elif ((SECONDS - begun >= UP_SECONDS)); then
+                    give_up "$container" "it is $state after $UP_SECONDS s"
+                fi
+                sleep 0.5
+            done
         done
     done
 }
 
-# Prints how often a container was restarted, and its state: ready where it is healthy, or runs and
-# has no health to ask for.
+# Prints how often a container was restarted, and its health.
 #   state_of CONTAINER
-state_of() {
-    docker inspect --format '{{.RestartCount}} {{if .State.Health}}{{.State.Health.Status}}{{else}}{{.State.Status}}{{end}}' "$1" |
-        sed -E 's/ (healthy|running)$/ ready/'
-}
+state_of() { docker inspect --format '{{.RestartCount}} {{if .State.Health}}{{.State.Health.Status}}{{else}}without a health check{{end}}' "$1"; }
 
 #   give_up CONTAINER WHY
 give_up() {
@@ -61,7 +59,7 @@ give_up() {
 }
 
 demo() {
-    local terminal=()
+    local service terminal=()
     require_images
     for service in api worker; do
         [[ -n $(compose ps --quiet "$service") ]] || die "the stack is not up: make up"
