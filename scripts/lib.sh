@@ -49,11 +49,15 @@ answers() (
     [[ $answer == $4 ]]
 ) 2>/dev/null
 
-#   is_healthy HOST:PORT
-is_healthy() {
+# Whether what /healthz answers begins like the pattern ANSWER.
+#   health_is HOST:PORT ANSWER
+health_is() {
     answers "$(host_of "$1")" "$(port_of "$1")" \
-        'GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n' 'HTTP/1.? 200*'
+        'GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n' "$2"
 }
+
+#   is_healthy HOST:PORT
+is_healthy() { health_is "$1" 'HTTP/1.? 200*'; }
 
 #   is_redis HOST:PORT
 is_redis() { answers "$(host_of "$1")" "$(port_of "$1")" 'PING\r\nQUIT\r\n' '+PONG*'; }

@@ -5,6 +5,8 @@
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=../../docker.sh
 source "$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)/../../docker.sh"
+# shellcheck source-path=SCRIPTDIR source=../support/images.sh
+source "$ROOT/scripts/tests/support/images.sh"
 
 EVENT_SECONDS=120 # no event is that late, unless it doesn't come
 
@@ -34,7 +36,7 @@ until_it() {
 }
 
 #   health ANSWER     whether /healthz answers so
-health() { answers 127.0.0.1 "$API_PORT" 'GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n' "$1"; }
+health() { health_is "127.0.0.1:$API_PORT" "$1"; }
 
 #   containers SERVICE
 containers() { compose ps --quiet "$1"; }
@@ -100,10 +102,8 @@ is_told() {
 
 #   has_no_shell IMAGE
 has_no_shell() {
-    local container shells
-    container=$(docker create "$1" x)
-    shells=$(docker export "$container" | tar --list | grep -E '(^|/)(ba|da|a|z|k)?sh$|busybox|coreutils' || true)
-    docker rm --volumes "$container" >/dev/null
+    local shells
+    shells=$(files_of "$1" | shells_among)
     [[ -z $shells ]] || fail "$1 has a shell: $shells"
 }
 

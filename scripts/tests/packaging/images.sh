@@ -4,6 +4,8 @@
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=../../docker.sh
 source "$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)/../../docker.sh"
+# shellcheck source-path=SCRIPTDIR source=../support/images.sh
+source "$ROOT/scripts/tests/support/images.sh"
 
 LARGEST=$((40 * 1000 * 1000)) # bytes, the C library aside
 
@@ -29,15 +31,6 @@ must_be() {
     local difference
     difference=$(diff <(sed 's/^ *//; s/ *$//' | sort) <(words "$1" | sort)) || fail "$1 differs from what it should be:
 $difference"
-}
-
-# Prints every file of an image: bytes and path.
-#   files IMAGE
-files() {
-    local container
-    container=$(docker create "$1" x)
-    docker export "$container" | tar --list --verbose --numeric-owner | awk '{ print $3, $2, $6 }'
-    docker rm --volumes "$container" >/dev/null
 }
 
 #   labels PROJECT
@@ -98,8 +91,8 @@ echo "ok: $test"
 
 for image in storm-api storm-worker storm-loadgen storm-redis; do
     test="$image has no shell, CA certificates where it calls out, and a /data of its user's"
-    files=$(files "$image")
-    shells=$(awk '$3 ~ /(^|\/)((ba|da|a|z|k)?sh|busybox|coreutils|env)$/ { print $3 }' <<<"$files")
+    files=$(files_of "$image")
+    shells=$(shells_among <<<"$files")
     [[ -z $shells ]] || fail "there is $shells"
     grep -q ' 65532/65532 data/$' <<<"$files" || fail "/data is $(grep ' data/$' <<<"$files")"
     [[ $image == storm-redis ]] || grep -q 'etc/ssl/certs/ca-certificates.crt' <<<"$files" || fail 'there are no certificates'
