@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use storm_shared::models::RequestId;
+use storm_shared::{models::RequestId, services::store::NewJob};
 use warp::reply::Response;
 
 use super::refused;
@@ -22,9 +22,8 @@ pub async fn submit(
 ) -> Result<Response, Problem> {
     let Submission { spec, callback_url } = submission?;
     let id = RequestId::generate();
-    let url = callback_url.as_ref().map(|url| url.as_str().to_owned());
     app.store
-        .accept(id, &spec, url)
+        .accept(NewJob::new(id, spec, callback_url.clone()))
         .await
         .map_err(|error| refused(id, &error))?;
     // A client that goes away before the commit drops this future, and with it the ring, while the

@@ -196,10 +196,10 @@ fn parsed<T: FromStr<Err: Into<Box<dyn Error + Send + Sync>>>>(
 mod tests {
     use storm_shared::{
         config::Settings,
-        models::{Records, ReportName, ReportSpec, RequestId, Status},
+        models::{CallbackUrl, Records, ReportName, ReportSpec, RequestId, Status},
         services::{
             report::expected,
-            store::{Candidate, Claim, Outcome, OwnerId, Store},
+            store::{Candidate, Claim, NewJob, Outcome, OwnerId, Store},
         },
     };
     use tempfile::TempDir;
@@ -251,8 +251,11 @@ mod tests {
     async fn every_change_that_the_store_makes_is_written_down() {
         let Audited { store, audit, .. } = &audited().await;
         let id = RequestId::generate();
-        let url = Some("http://a/".to_owned());
-        store.accept(id, &spec("one"), url).await.unwrap();
+        let url = CallbackUrl::parse("http://a/").unwrap();
+        store
+            .accept(NewJob::new(id, spec("one"), Some(url)))
+            .await
+            .unwrap();
         assert_eq!(audit.unfinished().await.unwrap(), 1);
 
         let owner = OwnerId::generate();
@@ -293,7 +296,10 @@ mod tests {
     async fn what_was_fenced_off_was_never_written() {
         let Audited { store, audit, .. } = &audited().await;
         let id = RequestId::generate();
-        store.accept(id, &spec("one"), None).await.unwrap();
+        store
+            .accept(NewJob::new(id, spec("one"), None))
+            .await
+            .unwrap();
         let owner = OwnerId::generate();
         let claim = claim(store, owner, id).await;
         store.resign(owner).await.unwrap();

@@ -70,6 +70,19 @@ impl CallbackUrl {
         if length > Self::MAX_CHARS {
             return Err(CallbackUrlError::TooLong { length });
         }
+        Self::read(text)
+    }
+
+    /// Reads what [`CallbackUrl::target`] gave. It can be longer than what was sent, for its characters
+    /// are written as ASCII.
+    ///
+    /// # Errors
+    /// The text is none: another hand wrote it.
+    pub fn from_target(text: &str) -> Result<Self, CallbackUrlError> {
+        Self::read(text)
+    }
+
+    fn read(text: &str) -> Result<Self, CallbackUrlError> {
         if text.contains(char::is_control) || text.trim() != text {
             return Err(CallbackUrlError::Characters);
         }
@@ -95,6 +108,11 @@ impl CallbackUrl {
     /// The text as it was sent.
     pub fn as_str(&self) -> &str {
         &self.sent
+    }
+
+    /// The normalised form as text: what is stored for dialling.
+    pub fn target(&self) -> &str {
+        self.url.as_str()
     }
 
     /// The normalised form: what is judged and dialled.
@@ -165,6 +183,16 @@ mod tests {
             error.to_string(),
             "must have at most 2048 characters, not 2049"
         );
+    }
+
+    #[test]
+    fn the_target_reads_back_as_itself_however_long_it_is() {
+        let sent = format!("HTTP://EXAMPLE.com/{}", "é".repeat(2000));
+        let url = CallbackUrl::parse(&sent).unwrap();
+        assert!(url.target().len() > 2 * CallbackUrl::MAX_CHARS);
+        let stored = CallbackUrl::from_target(url.target()).unwrap();
+        assert_eq!(stored.url(), url.url());
+        assert_eq!(stored.target(), stored.as_str());
     }
 
     #[test]

@@ -25,7 +25,10 @@ use rusqlite::params;
 
 use crate::{
     config::StoreSettings,
-    models::{EventKind, Failure, FailureReason, Mode, ReportSpec, Request, RequestId, Status},
+    models::{
+        CallbackUrl, EventKind, Failure, FailureReason, Mode, ReportSpec, Request, RequestId,
+        Status,
+    },
     services::report::Report,
 };
 
@@ -33,6 +36,7 @@ pub use claim::{Candidate, Claim, Job, OwnerId};
 pub use error::{StoreError, Trouble};
 pub use lease::{Expired, Heartbeat, runs_alone_from};
 use readers::Readers;
+use rows::set_work;
 pub use waiting::{Look, Waiting};
 use writer::Writer;
 
@@ -46,6 +50,34 @@ struct Shared {
     id: String,
     writer: Writer,
     readers: Readers,
+}
+
+/// An async job that is to be accepted.
+#[derive(Clone, Debug)]
+pub struct NewJob {
+    /// Its id.
+    pub id: RequestId,
+    /// The report.
+    pub spec: ReportSpec,
+    /// Where to call back; without one, the client polls.
+    pub callback: Option<CallbackUrl>,
+    /// The trace that it belongs to, in the form of the header of that name.
+    pub traceparent: Option<String>,
+    /// The name of the token that asks for it, where the API asks for one.
+    pub created_by: Option<String>,
+}
+
+impl NewJob {
+    /// A job that only its id tells from others like it: of nobody's, and in no trace.
+    pub fn new(id: RequestId, spec: ReportSpec, callback: Option<CallbackUrl>) -> Self {
+        Self {
+            id,
+            spec,
+            callback,
+            traceparent: None,
+            created_by: None,
+        }
+    }
 }
 
 /// How a claimed job ended.
@@ -87,16 +119,11 @@ impl Store {
     /// # Errors
     /// [`StoreError::QueueFull`] at once where too many writes wait already; or the write
     /// failed, and there is no row.
-    pub async fn accept(
-        &self,
-        id: RequestId,
-        spec: &ReportSpec,
-        callback_url: Option<String>,
-    ) -> Result<(), StoreError> {
-        let input = rows::to_json(spec);
+    pub async fn accept(&self, job: NewJob) -> Result<(), StoreError> {
+        let input = rows::to_json(&job.spec);
         self.shared
             .writer
-            .try_write(move |tx| insert_job(tx, id, &input, callback_url.as_deref()))
+            .try_write(move |tx| insert_job(tx, &job, &input))
             .await
     }
 
@@ -197,7 +224,7 @@ impl Store {
         self.write_claimed(claim, None, move |tx, claim| {
             tx.prepare_cached(
                 "UPDATE requests SET result_payload = coalesce(result_payload, ?4)
-                 WHERE id = ?1 AND owner = ?2 AND claim = ?3 AND status = 'PROCESSING'",
+                 WHERE id = ?1 AND owner = ?2 AND claim = ?3 AND work = 'PROCESSING'",
             )?
             .execute(params![
                 claim.id.to_string(),
@@ -227,12 +254,14 @@ impl Store {
     ) -> Result<(), StoreError> {
         let result = rows::to_json(report);
         self.write_claimed(claim, Some(error.to_owned()), move |tx, claim| {
-            tx.prepare_cached(
-                "UPDATE requests SET status = 'PENDING', owner = NULL, lost_claims = 0,
-                     attempts = ?4, next_attempt_at = ?5,
-                     result_payload = coalesce(result_payload, ?6)
-                 WHERE id = ?1 AND owner = ?2 AND claim = ?3 AND status = 'PROCESSING'",
-            )?
+            tx.prepare_cached(concat!(
+                "UPDATE requests SET ",
+                set_work!("PENDING"),
+                ", owner = NULL, lost_claims = 0,
+                         attempts = ?4, next_attempt_at = ?5,
+                         result_payload = coalesce(result_payload, ?6)
+                     WHERE id = ?1 AND owner = ?2 AND claim = ?3 AND work = 'PROCESSING'"
+            ))?
             .execute(params![
                 claim.id.to_string(),
                 claim.owner,
@@ -270,7 +299,7 @@ impl Store {
                 "UPDATE requests SET status = ?4, attempts = max(attempts, ?5),
                      completed_at = ?6, failure_reason = ?7, failure_detail = ?8,
                      result_payload = coalesce(result_payload, ?9)
-                 WHERE id = ?1 AND owner = ?2 AND claim = ?3 AND status = 'PROCESSING'",
+                 WHERE id = ?1 AND owner = ?2 AND claim = ?3 AND work = 'PROCESSING'",
             )?
             .execute(params![
                 claim.id.to_string(),
@@ -361,7 +390,7 @@ impl Store {
         self.shared
             .writer
             .write(move |tx| {
-                insert_job(tx, id, "{}", None)?;
+                insert_probe(tx, id)?;
                 tx.prepare_cached("DELETE FROM requests WHERE id = ?1")?
                     .execute([id.to_string()])
                     .map(drop)
@@ -418,21 +447,33 @@ impl Store {
     }
 }
 
-fn insert_job(
-    tx: &rusqlite::Connection,
-    id: RequestId,
-    input: &str,
-    callback_url: Option<&str>,
-) -> rusqlite::Result<()> {
+fn insert_job(tx: &rusqlite::Connection, job: &NewJob, input: &str) -> rusqlite::Result<()> {
+    let callback = job.callback.as_ref();
     tx.prepare_cached(
-        "INSERT INTO requests (id, mode, status, input_payload, callback_url, created_at)
-         VALUES (?1, 'async', 'PENDING', ?2, ?3, ?4)",
+        "INSERT INTO requests (id, mode, status, input_payload, callback_url, created_at,
+             callback_target, traceparent, created_by)
+         VALUES (?1, 'async', 'PENDING', ?2, ?3, ?4, ?5, ?6, ?7)",
     )?
     .execute(params![
-        id.to_string(),
+        job.id.to_string(),
         input,
-        callback_url,
-        rows::time(id.created_at())
+        callback.map(CallbackUrl::as_str),
+        rows::time(job.id.created_at()),
+        callback
+            .map(CallbackUrl::target)
+            .filter(|target| callback.is_some_and(|url| url.as_str() != *target)),
+        job.traceparent,
+        job.created_by,
     ])
+    .map(drop)
+}
+
+/// A row like a job's, but for what it asks for.
+fn insert_probe(tx: &rusqlite::Connection, id: RequestId) -> rusqlite::Result<()> {
+    tx.prepare_cached(
+        "INSERT INTO requests (id, mode, status, input_payload, created_at)
+         VALUES (?1, 'async', 'PENDING', '{}', ?2)",
+    )?
+    .execute(params![id.to_string(), rows::time(id.created_at())])
     .map(drop)
 }

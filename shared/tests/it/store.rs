@@ -6,11 +6,14 @@ use rusqlite::Connection;
 use storm_shared::{
     config::{Settings, StoreSettings},
     models::{
-        EventKind, Failure, FailureReason, Records, ReportName, ReportSpec, RequestId, Status,
+        CallbackUrl, EventKind, Failure, FailureReason, Records, ReportName, ReportSpec, RequestId,
+        Status,
     },
     services::{
         report,
-        store::{Candidate, Claim, Job, Look, Outcome, OwnerId, Store, StoreError, Waiting},
+        store::{
+            Candidate, Claim, Job, Look, NewJob, Outcome, OwnerId, Store, StoreError, Waiting,
+        },
     },
 };
 use tempfile::TempDir;
@@ -38,10 +41,18 @@ pub(crate) fn spec() -> ReportSpec {
     }
 }
 
+pub(crate) fn callback(url: &str) -> CallbackUrl {
+    CallbackUrl::parse(url).unwrap()
+}
+
 pub(crate) async fn accept(store: &Store) -> RequestId {
     let id = RequestId::generate();
     store
-        .accept(id, &spec(), Some("http://example.com/hook?a=1".to_owned()))
+        .accept(NewJob::new(
+            id,
+            spec(),
+            Some(callback("http://example.com/hook?a=1")),
+        ))
         .await
         .unwrap();
     id
@@ -323,7 +334,7 @@ async fn when_the_clock_was_set_back_nobody_waits_for_it() {
     let tomorrow = jiff::Timestamp::now() + Duration::from_hours(24);
     // As they would have been written before it was set back by a day.
     let new = RequestId::floor(tomorrow);
-    store.accept(new, &spec(), None).await.unwrap();
+    store.accept(NewJob::new(new, spec(), None)).await.unwrap();
     let waits = accept(&store).await;
     let job = claim_one(&store, waits).await.unwrap();
     store
@@ -381,7 +392,7 @@ async fn one_bad_write_does_not_fail_the_batch_it_is_in() {
     let store = Arc::new(Store::open(&four).await.unwrap());
     let accepting = |id| {
         let store = Arc::clone(&store);
-        tokio::spawn(async move { store.accept(id, &spec(), None).await })
+        tokio::spawn(async move { store.accept(NewJob::new(id, spec(), None)).await })
     };
     let lock = direct(&folder);
     lock.execute_batch("BEGIN IMMEDIATE").unwrap();
@@ -490,7 +501,11 @@ async fn what_waits_is_committed_when_the_store_closes() {
     let writes: Vec<_> = (0..500)
         .map(|_| {
             let store = store.clone();
-            tokio::spawn(async move { store.accept(RequestId::generate(), &spec(), None).await })
+            tokio::spawn(async move {
+                store
+                    .accept(NewJob::new(RequestId::generate(), spec(), None))
+                    .await
+            })
         })
         .collect();
     tokio::task::yield_now().await;
@@ -522,7 +537,11 @@ async fn what_waits_behind_a_lock_is_refused_with_the_first_that_waited_for_it()
     let mut writes = tokio::task::JoinSet::new();
     for _ in 0..4000 {
         let store = store.clone();
-        writes.spawn(async move { store.accept(RequestId::generate(), &spec(), None).await });
+        writes.spawn(async move {
+            store
+                .accept(NewJob::new(RequestId::generate(), spec(), None))
+                .await
+        });
     }
     let first = writes.join_next().await.unwrap().unwrap();
     assert!(first.is_err(), "{first:?}");
@@ -595,7 +614,11 @@ async fn a_full_write_queue_refuses_at_once() {
     let mut writes = tokio::task::JoinSet::new();
     for _ in 0..3 {
         let store = store.clone();
-        writes.spawn(async move { store.accept(RequestId::generate(), &spec(), None).await });
+        writes.spawn(async move {
+            store
+                .accept(NewJob::new(RequestId::generate(), spec(), None))
+                .await
+        });
     }
     let first = writes.join_next().await.unwrap().unwrap();
     assert!(matches!(first, Err(StoreError::QueueFull)), "{first:?}");

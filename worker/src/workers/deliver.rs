@@ -47,10 +47,10 @@ pub(super) enum Delivery {
 impl CallbackWorker {
     /// Calls back once, where there is somebody to call.
     pub(super) async fn deliver(&self, job: &Job, report: &Report) -> Delivery {
-        let Some(url) = &job.callback_url else {
+        let Some(target) = &job.callback_target else {
             return Delivery::Over(job.attempts, Outcome::Completed); // the client polls
         };
-        let url = match CallbackUrl::parse(url) {
+        let url = match CallbackUrl::from_target(target) {
             Ok(url) => url,
             Err(error) => {
                 let detail = format!("The callback's URL {error}.");

@@ -5,9 +5,13 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use storm_shared::{
     config::Settings,
     models::{
-        EventKind, FailureReason, Records, ReportName, ReportSpec, Request, RequestId, Status,
+        CallbackUrl, EventKind, FailureReason, Records, ReportName, ReportSpec, Request, RequestId,
+        Status,
     },
-    services::{report, store::Store},
+    services::{
+        report,
+        store::{NewJob, Store},
+    },
 };
 use tempfile::TempDir;
 use tokio::sync::Semaphore;
@@ -47,7 +51,11 @@ impl Table {
             report_name: ReportName::try_from("Q1_Finance".to_owned()).unwrap(),
             records: Records::new(records, Records::MAX_ASYNC).unwrap(),
         };
-        self.store.accept(id, &spec, callback_url).await.unwrap();
+        let callback = callback_url.map(|url| CallbackUrl::parse(&url).unwrap());
+        self.store
+            .accept(NewJob::new(id, spec, callback))
+            .await
+            .unwrap();
         id
     }
 

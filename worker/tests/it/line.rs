@@ -11,7 +11,7 @@ use storm_shared::{
         CallbackUrl, EventKind, FailureReason, Records, ReportName, ReportSpec, Request, RequestId,
         Status,
     },
-    services::store::Store,
+    services::store::{NewJob, Store},
 };
 use storm_worker::{
     delivery::AttemptError,
@@ -92,8 +92,11 @@ impl Started {
             report_name: ReportName::try_from("Q1_Finance".to_owned()).unwrap(),
             records: Records::new(1, Records::MAX_ASYNC).unwrap(),
         };
-        let url = Some("http://192.0.2.1/".to_owned());
-        store.accept(id, &spec, url).await.unwrap();
+        let url = CallbackUrl::parse("http://192.0.2.1/").unwrap();
+        store
+            .accept(NewJob::new(id, spec, Some(url)))
+            .await
+            .unwrap();
         Self {
             store,
             id,

@@ -4,10 +4,12 @@ use std::{sync::Arc, time::Duration};
 
 use storm_shared::{
     config::Settings,
-    models::{FailureReason, Records, ReportName, ReportSpec, Request, RequestId, Status},
+    models::{
+        CallbackUrl, FailureReason, Records, ReportName, ReportSpec, Request, RequestId, Status,
+    },
     services::{
         queue::{Doorbell, Queue},
-        store::Store,
+        store::{NewJob, Store},
     },
 };
 use storm_worker::delivery::SystemResolver;
@@ -76,8 +78,9 @@ impl Stack {
 
     pub(crate) async fn accept(&self, records: u64, callback_url: Option<String>) -> RequestId {
         let id = RequestId::generate();
+        let callback = callback_url.map(|url| CallbackUrl::parse(&url).unwrap());
         self.store
-            .accept(id, &spec(records), callback_url)
+            .accept(NewJob::new(id, spec(records), callback))
             .await
             .unwrap();
         id

@@ -75,8 +75,10 @@ pub struct Job {
     pub spec: ReportSpec,
     /// The report, if it has been made before.
     pub report: Option<Report>,
-    /// Where to call back, as the client sent it.
-    pub callback_url: Option<String>,
+    /// Where to call back: a URL's normal form.
+    pub callback_target: Option<String>,
+    /// The trace that it belongs to.
+    pub traceparent: Option<String>,
     /// Callback attempts whose outcome is known.
     pub attempts: u32,
 }
@@ -88,12 +90,16 @@ pub(super) fn claim_all(
     candidates: &[Candidate],
 ) -> rusqlite::Result<Vec<Job>> {
     let owner_text = owner.to_string();
-    let mut claim = connection.prepare_cached(
-        "UPDATE requests SET status = 'PROCESSING', claim = claim + 1, owner = ?2, next_attempt_at = NULL
-         WHERE id = ?1 AND status = 'PENDING' AND mode = 'async'
-           AND lost_claims = ?3 AND next_attempt_at IS ?4
-         RETURNING claim, input_payload, result_payload, callback_url, attempts",
-    )?;
+    let mut claim = connection.prepare_cached(concat!(
+        "UPDATE requests SET ",
+        rows::set_work!("PROCESSING"),
+        ", claim = claim + 1, owner = ?2,
+                 next_attempt_at = NULL
+             WHERE id = ?1 AND work = 'PENDING' AND mode = 'async'
+               AND lost_claims = ?3 AND next_attempt_at IS ?4
+             RETURNING claim, input_payload, result_payload,
+                 coalesce(callback_target, callback_url), traceparent, attempts"
+    ))?;
     let mut jobs = Vec::with_capacity(candidates.len());
     for candidate in candidates {
         let id = candidate.id;
@@ -123,8 +129,8 @@ fn fail_invalid(
     tracing::error!(%id, %error, "a row can't be read");
     connection
         .prepare_cached(
-            "UPDATE requests SET status = 'FAILED', completed_at = ?2, failure_reason = ?3,
-                 failure_detail = ?4, attempts = max(attempts, 0) WHERE id = ?1",
+            "UPDATE requests SET status = 'FAILED', redelivery = NULL, completed_at = ?2,
+                 failure_reason = ?3, failure_detail = ?4, attempts = max(attempts, 0) WHERE id = ?1",
         )?
         .execute(params![
             id.to_string(),
@@ -145,7 +151,8 @@ fn read(row: &Row<'_>, id: RequestId, owner: OwnerId) -> rusqlite::Result<Job> {
         },
         spec: rows::from_json(row, 1)?,
         report: rows::from_json(row, 2)?,
-        callback_url: row.get(3)?,
-        attempts: row.get(4)?,
+        callback_target: row.get(3)?,
+        traceparent: row.get(4)?,
+        attempts: row.get(5)?,
     })
 }

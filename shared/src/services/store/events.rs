@@ -40,7 +40,7 @@ pub(super) fn record_all(
             "INSERT INTO events (request_id, number, at, event, claim)
              SELECT id, 1 + (SELECT coalesce(max(number), 0) FROM events WHERE request_id = requests.id),
                     ?2, ?3, claim
-             FROM requests WHERE status = 'PROCESSING' AND owner = ?1",
+             FROM requests WHERE work = 'PROCESSING' AND owner = ?1",
         )?
         .execute(params![owner, rows::time(Timestamp::now()), kind.as_str()])?;
     Ok(())

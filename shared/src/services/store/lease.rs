@@ -8,7 +8,7 @@
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::{claim::OwnerId, events, rows};
+use super::{claim::OwnerId, events, rows, rows::set_work};
 use crate::models::{EventKind, FailureReason};
 
 /// One worker's row, as somebody saw it.
@@ -41,12 +41,12 @@ pub(super) fn register(connection: &Connection, owner: OwnerId) -> rusqlite::Res
         params![owner, now],
     )?;
     connection.execute(
-        "UPDATE requests SET owner = 'nobody' WHERE status = 'PROCESSING' AND owner IS NULL",
+        "UPDATE requests SET owner = 'nobody' WHERE work = 'PROCESSING' AND owner IS NULL",
         [],
     )?;
     connection.execute(
         "INSERT OR IGNORE INTO workers (owner, beat, renewed_at)
-         SELECT DISTINCT owner, 0, ?1 FROM requests WHERE status = 'PROCESSING'",
+         SELECT DISTINCT owner, 0, ?1 FROM requests WHERE work = 'PROCESSING'",
         [now],
     )?;
     Ok(())
@@ -107,7 +107,7 @@ pub(super) fn expire(
     }
     events::record_all(connection, owner, EventKind::ClaimLost)?;
     let held: u32 = connection.query_one(
-        "SELECT count(*) FROM requests WHERE status = 'PROCESSING' AND owner = ?1",
+        "SELECT count(*) FROM requests WHERE work = 'PROCESSING' AND owner = ?1",
         [owner],
         |row| row.get(0),
     )?;
@@ -117,9 +117,13 @@ pub(super) fn expire(
         (0, runs_alone_from(max_claims))
     };
     let returned = connection.execute(
-        "UPDATE requests SET status = 'PENDING', owner = NULL, next_attempt_at = ?2,
-             lost_claims = min(lost_claims + 1, max(lost_claims, ?3))
-         WHERE status = 'PROCESSING' AND owner = ?1",
+        concat!(
+            "UPDATE requests SET ",
+            set_work!("PENDING"),
+            ", owner = NULL, next_attempt_at = ?2,
+                 lost_claims = min(lost_claims + 1, max(lost_claims, ?3))
+             WHERE work = 'PROCESSING' AND owner = ?1"
+        ),
         params![owner, rows::time(Timestamp::now()), most_losses],
     )?;
     Ok(Some(Expired {
@@ -137,7 +141,7 @@ fn condemn(connection: &Connection, owner: &str, max_claims: u32) -> rusqlite::R
     connection.execute(
         "UPDATE requests SET status = 'FAILED', lost_claims = lost_claims + 1, completed_at = ?3,
              failure_reason = ?4, failure_detail = ?5
-         WHERE status = 'PROCESSING' AND owner = ?1 AND lost_claims + 1 >= ?2",
+         WHERE work = 'PROCESSING' AND owner = ?1 AND lost_claims + 1 >= ?2",
         params![
             owner,
             max_claims,
@@ -155,8 +159,12 @@ pub(super) fn resign(connection: &Connection, owner: OwnerId) -> rusqlite::Resul
     let owner = &owner.to_string();
     events::record_all(connection, owner, EventKind::GivenBack)?;
     let returned = connection.execute(
-        "UPDATE requests SET status = 'PENDING', owner = NULL, next_attempt_at = ?2
-         WHERE status = 'PROCESSING' AND owner = ?1",
+        concat!(
+            "UPDATE requests SET ",
+            set_work!("PENDING"),
+            ", owner = NULL, next_attempt_at = ?2
+             WHERE work = 'PROCESSING' AND owner = ?1"
+        ),
         params![owner, rows::time(Timestamp::now())],
     )?;
     connection.execute("DELETE FROM workers WHERE owner = ?1", [owner])?;

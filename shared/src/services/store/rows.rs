@@ -10,6 +10,20 @@ use serde_json::value::{RawValue, to_raw_value};
 use super::events;
 use crate::models::{Failure, Request, RequestId};
 
+/// What sets a row's `work`: the redelivery's where there is one, or else the status.
+macro_rules! set_work {
+    ($work:literal) => {
+        concat!(
+            "status = iif(redelivery IS NULL, '",
+            $work,
+            "', status), redelivery = iif(redelivery IS NULL, NULL, '",
+            $work,
+            "')"
+        )
+    };
+}
+pub(super) use set_work;
+
 /// A time as the table holds it: RFC 3339, UTC, milliseconds; the order of texts is that of times.
 pub(super) fn time(at: Timestamp) -> String {
     format!("{at:.3}")

@@ -6,9 +6,10 @@ use thiserror::Error;
 use super::rows;
 
 /// Migration `n` takes a database from version `n - 1` to `n`; `user_version` holds the version.
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     include_str!("../../../migrations/0001_requests.sql"),
     include_str!("../../../migrations/0002_leases.sql"),
+    include_str!("../../../migrations/0003_deliveries.sql"),
 ];
 
 /// Marks a database file as ours: `StRq` in ASCII.

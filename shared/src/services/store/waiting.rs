@@ -90,7 +90,7 @@ fn candidates(
     connection
         .prepare_cached(&format!(
             "SELECT id, lost_claims, next_attempt_at FROM requests
-             WHERE status = 'PENDING' AND mode = 'async' AND {condition} LIMIT ?2"
+             WHERE work = 'PENDING' AND mode = 'async' AND {condition} LIMIT ?2"
         ))?
         .query_map(params, candidate)?
         .collect()
@@ -108,7 +108,7 @@ fn next_due(connection: &Connection, present: &str) -> rusqlite::Result<Option<T
     let next: Option<String> = connection
         .prepare_cached(
             "SELECT min(next_attempt_at) FROM requests
-             WHERE status = 'PENDING' AND next_attempt_at > ?1",
+             WHERE work = 'PENDING' AND next_attempt_at > ?1",
         )?
         .query_one([present], |row| row.get(0))?;
     // A time that can't be read is beyond every wait or before now: it was found above.

@@ -6,8 +6,8 @@ use storm_shared::{
     services::{
         report::Report,
         store::{
-            Candidate, Claim, Expired, Heartbeat, Look, Outcome, OwnerId, Store, StoreError,
-            Waiting,
+            Candidate, Claim, Expired, Heartbeat, Look, NewJob, Outcome, OwnerId, Store,
+            StoreError, Waiting,
         },
     },
 };
@@ -60,7 +60,11 @@ pub(super) struct Won {
 impl Call {
     pub(super) async fn on(&self, store: &Store) -> Answer {
         let answer = match self.clone() {
-            Self::Accept(id) => done(store.accept(id, &crate::store::spec(), None).await),
+            Self::Accept(id) => done(
+                store
+                    .accept(NewJob::new(id, crate::store::spec(), None))
+                    .await,
+            ),
             Self::Enter(owner) => done(store.register(owner).await),
             Self::Renew(owner) => store.renew(owner).await.map(|mut others| {
                 others.sort_by(|one, other| one.owner.cmp(&other.owner));
