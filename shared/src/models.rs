@@ -7,6 +7,7 @@ mod report_spec;
 mod request;
 mod request_id;
 mod status;
+mod traceparent;
 
 pub use callback_url::{CallbackUrl, CallbackUrlError};
 pub use event::{Event, EventKind};
@@ -17,3 +18,4 @@ pub use report_spec::{
 pub use request::{Mode, Request};
 pub use request_id::RequestId;
 pub use status::Status;
+pub use traceparent::{Traceparent, TraceparentError};

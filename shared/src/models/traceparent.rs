@@ -1,0 +1,208 @@
+//! Which trace a request belongs to: the `traceparent` of W3C Trace Context.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use uuid::Uuid;
+
+/// A trace, the span in it that asked for the work, and whether the caller records it.
+///
+/// Its text is always of version 00, whatever the caller spoke.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Traceparent {
+    trace_id: u128,
+    parent_id: u64,
+    flags: u8,
+}
+
+/// The text is no `traceparent` that may be passed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("is no traceparent such as 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")]
+pub struct TraceparentError;
+
+/// What `00-<32 digits>-<16 digits>-<2 digits>` has in all.
+const LENGTH: usize = 55;
+
+/// The caller may have recorded its part.
+const SAMPLED: u8 = 0b01;
+/// The trace id was drawn at random.
+const RANDOM: u8 = 0b10;
+
+impl Traceparent {
+    /// A new trace, which nobody is known to record.
+    pub fn generate() -> Self {
+        loop {
+            let generated = Self {
+                trace_id: Uuid::new_v4().as_u128(),
+                // The half without the version, and without the variant's two bits.
+                parent_id: Uuid::new_v4().as_u64_pair().1 << 2,
+                flags: 0,
+            };
+            if generated.is_valid() {
+                return generated;
+            }
+        }
+    }
+
+    /// The trace's id, as logs of other services have it: 32 hexadecimal digits.
+    pub fn trace_id(&self) -> impl fmt::Display + use<> {
+        TraceId(self.trace_id)
+    }
+
+    /// No id of nothing but zeros may be passed on.
+    fn is_valid(self) -> bool {
+        self.trace_id != 0 && self.parent_id != 0
+    }
+}
+
+struct TraceId(u128);
+
+impl fmt::Display for TraceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+impl FromStr for Traceparent {
+    type Err = TraceparentError;
+
+    /// Reads version 00 exactly, and of a higher one the part that it has in common with 00.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (known, more) = text.split_at_checked(LENGTH).ok_or(TraceparentError)?;
+        let mut fields = known.split('-');
+        let mut next = || fields.next().unwrap_or_default();
+        let version: u8 = hex(next(), 2)?;
+        let understood = match version {
+            0x00 if more.is_empty() => SAMPLED | RANDOM,
+            0x01..=0xfe if more.is_empty() || more.starts_with('-') => SAMPLED,
+            _ => return Err(TraceparentError),
+        };
+        let parsed = Self {
+            trace_id: hex(next(), 32)?,
+            parent_id: hex(next(), 16)?,
+            flags: hex::<u8>(next(), 2)? & understood,
+        };
+        if parsed.is_valid() {
+            Ok(parsed)
+        } else {
+            Err(TraceparentError)
+        }
+    }
+}
+
+/// A field of so many lower-case digits.
+fn hex<T: TryFrom<u128>>(field: &str, digits: usize) -> Result<T, TraceparentError> {
+    let lower = |byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    if field.len() != digits || !field.bytes().all(lower) {
+        return Err(TraceparentError);
+    }
+    let number = u128::from_str_radix(field, 16).map_err(|_| TraceparentError)?;
+    number.try_into().map_err(|_| TraceparentError)
+}
+
+impl fmt::Display for Traceparent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            trace_id,
+            parent_id,
+            flags,
+        } = self;
+        write!(f, "00-{trace_id:032x}-{parent_id:016x}-{flags:02x}")
+    }
+}
+
+impl TryFrom<String> for Traceparent {
+    type Error = TraceparentError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<Traceparent> for String {
+    fn from(traceparent: Traceparent) -> Self {
+        traceparent.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Traceparent, TraceparentError};
+
+    const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+    const PARENT: &str = "00f067aa0ba902b7";
+
+    fn parsed(text: &str) -> Result<String, TraceparentError> {
+        text.parse().map(|parsed: Traceparent| parsed.to_string())
+    }
+
+    #[test]
+    fn what_is_right_is_passed_on_as_it_came() {
+        for flags in ["00", "01", "02", "03"] {
+            let text = format!("00-{TRACE}-{PARENT}-{flags}");
+            assert_eq!(parsed(&text), Ok(text));
+        }
+    }
+
+    #[test]
+    fn flags_that_no_version_has_given_a_meaning_are_not_passed_on() {
+        let text = format!("00-{TRACE}-{PARENT}-ff");
+        assert_eq!(parsed(&text), Ok(format!("00-{TRACE}-{PARENT}-03")));
+    }
+
+    #[test]
+    fn a_higher_version_is_passed_on_as_the_one_that_is_known() {
+        for text in [
+            format!("01-{TRACE}-{PARENT}-01"),
+            format!("cc-{TRACE}-{PARENT}-01-what-the-future-will-be-like"),
+            format!("fe-{TRACE}-{PARENT}-ff-"),
+        ] {
+            assert_eq!(
+                parsed(&text),
+                Ok(format!("00-{TRACE}-{PARENT}-01")),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_not_exactly_right_is_refused() {
+        let right = format!("00-{TRACE}-{PARENT}-01");
+        for text in [
+            "",
+            "00",
+            &format!("ff-{TRACE}-{PARENT}-01"),
+            &format!("00-{TRACE}-{PARENT}-01-"),
+            &format!("00-{TRACE}-{PARENT}-01-more"),
+            &format!("01-{TRACE}-{PARENT}-01.more"),
+            &format!("00-{TRACE}-{PARENT}-1"),
+            &format!("00-{TRACE}-{PARENT}-0g"),
+            &format!("00-{}-{PARENT}-01", "0".repeat(32)),
+            &format!("00-{TRACE}-{}-01", "0".repeat(16)),
+            &format!("00-{PARENT}-{TRACE}-01"),
+            &format!("0-0{TRACE}-{PARENT}-01"),
+            &format!("00-+{}-{PARENT}-01", &TRACE[1..]),
+            &right.to_uppercase(),
+            &right.replace('-', "_"),
+            &format!(" {right}"),
+            &format!("{right} "),
+            &format!("00-{}é-{PARENT}-01", &TRACE[2..]),
+            &"é".repeat(28),
+        ] {
+            assert_eq!(parsed(text), Err(TraceparentError), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_new_one_is_a_trace_of_its_own_that_others_accept() {
+        let (one, other) = (Traceparent::generate(), Traceparent::generate());
+        for new in [one, other] {
+            assert_eq!(new.to_string().parse(), Ok(new));
+            assert!(new.to_string().ends_with("-00"), "{new}");
+            assert!(new.to_string().contains(&new.trace_id().to_string()));
+        }
+        assert_ne!(one.trace_id().to_string(), other.trace_id().to_string());
+    }
+}
