@@ -3,7 +3,7 @@
 //! In the order in which an attempt meets them:
 //!
 //! * `client`: [`CallbackClient`], the one deadline, and what an answer means.
-//! * `request`: the POST itself.
+//! * `message`, `request`: what is sent, and the POST that carries it.
 //! * `pool`: kept-alive connections, bounded in number and time.
 //! * `dialer`, `connector`, `resolver`, `tls`: a new connection. A name is looked up once, every
 //!   address is judged, and only judged addresses are dialled.
@@ -17,6 +17,7 @@ mod connection;
 mod connector;
 mod dialer;
 mod error;
+mod message;
 mod pool;
 mod request;
 mod resolver;
@@ -24,5 +25,6 @@ mod tls;
 
 pub use client::CallbackClient;
 pub use error::{AttemptError, Detail, Stage};
+pub use message::Message;
 pub use resolver::{Resolve, SystemResolver};
 pub use tls::ClientError;

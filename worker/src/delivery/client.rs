@@ -6,6 +6,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use http_body_util::Full;
 use hyper::{Request, Response, StatusCode, body::Incoming};
+use jiff::Timestamp;
 use storm_shared::{models::CallbackUrl, services::guard::Policy};
 use tokio::{
     sync::Semaphore,
@@ -17,6 +18,7 @@ use super::{
     connection::{Connection, ExchangeError},
     dialer::Dialer,
     error::{AttemptError, Detail},
+    message::Message,
     pool::Pool,
     request,
     resolver::Resolve,
@@ -72,7 +74,7 @@ impl CallbackClient {
         })
     }
 
-    /// Posts `body`, JSON, to `url`, and returns the status if it is 2xx.
+    /// Posts `message` to `url`, and returns the status if it is 2xx.
     ///
     /// The timeout covers look-up, connect, TLS, request and status line. Dropping the future ends
     /// the attempt and closes its connection.
@@ -82,11 +84,11 @@ impl CallbackClient {
     pub async fn attempt(
         &self,
         url: &CallbackUrl,
-        body: Bytes,
+        message: &Message,
     ) -> Result<StatusCode, AttemptError> {
         let deadline = Instant::now() + self.shared.timeout;
-        let request =
-            request::post(url, body).map_err(|error| AttemptError::Connect(Detail::of(&error)))?;
+        let request = request::post(url, message, Timestamp::now())
+            .map_err(|error| AttemptError::Connect(Detail::of(&error)))?;
         let (connection, response) = self.answer(url, request, deadline).await?;
         let status = response.status();
         self.settle(connection, response.into_body(), deadline);

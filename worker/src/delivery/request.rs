@@ -4,30 +4,48 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::{
     Method, Request,
-    header::{CONTENT_TYPE, HOST, HeaderMap, HeaderValue, USER_AGENT},
+    header::{CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, USER_AGENT},
     http::{self, uri::PathAndQuery},
 };
+use jiff::Timestamp;
 use storm_shared::models::CallbackUrl;
 use url::Position;
+
+use super::message::Message;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const AGENT: HeaderValue =
     HeaderValue::from_static(concat!("request-storm-handler/", env!("CARGO_PKG_VERSION")));
 
-/// The request for `url` in origin form, without the URL's fragment.
+/// Of Standard Webhooks: who has heard of it already, and when this attempt began.
+const ID: HeaderName = HeaderName::from_static("webhook-id");
+const TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
+/// Of W3C Trace Context.
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
+/// The request for `url` in origin form, without the URL's fragment, for an attempt that begins `now`.
 ///
 /// # Errors
 /// A URL that HTTP can't carry; no `CallbackUrl` is known to be one.
-pub(super) fn post(url: &CallbackUrl, body: Bytes) -> Result<Request<Full<Bytes>>, http::Error> {
+pub(super) fn post(
+    url: &CallbackUrl,
+    message: &Message,
+    now: Timestamp,
+) -> Result<Request<Full<Bytes>>, http::Error> {
     let url = url.url();
     let target: PathAndQuery = url[Position::BeforePath..Position::AfterQuery].parse()?;
     let host = HeaderValue::from_str(&url[Position::BeforeHost..Position::AfterPort])?;
 
-    let mut headers = HeaderMap::with_capacity(4); // and the content-length that hyper adds
+    let mut headers = HeaderMap::with_capacity(8); // and the content-length that hyper adds
     headers.insert(HOST, host);
     headers.insert(USER_AGENT, AGENT);
     headers.insert(CONTENT_TYPE, JSON);
-    let mut request = Request::new(Full::new(body));
+    headers.insert(ID, message.id.to_string().try_into()?);
+    headers.insert(TIMESTAMP, now.as_second().into());
+    if let Some(traceparent) = message.traceparent {
+        headers.insert(TRACEPARENT, traceparent.to_string().try_into()?);
+    }
+    let mut request = Request::new(Full::new(message.body.clone()));
     *request.method_mut() = Method::POST;
     *request.uri_mut() = target.into();
     *request.headers_mut() = headers;
@@ -37,13 +55,22 @@ pub(super) fn post(url: &CallbackUrl, body: Bytes) -> Result<Request<Full<Bytes>
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use storm_shared::models::CallbackUrl;
+    use jiff::Timestamp;
+    use storm_shared::models::{CallbackUrl, RequestId, Traceparent};
 
-    use super::post;
+    use super::{Message, post};
+
+    fn message() -> Message {
+        Message {
+            id: RequestId::generate(),
+            body: Bytes::from_static(b"{}"),
+            traceparent: Some(Traceparent::generate()),
+        }
+    }
 
     fn target_and_host(url: &str) -> (String, String) {
         let url = CallbackUrl::parse(url).unwrap();
-        let request = post(&url, Bytes::new()).unwrap();
+        let request = post(&url, &message(), Timestamp::now()).unwrap();
         let host = request.headers()["host"].to_str().unwrap();
         (request.uri().to_string(), host.to_owned())
     }
@@ -62,6 +89,20 @@ mod tests {
                 "{url}"
             );
         }
+    }
+
+    #[test]
+    fn the_headers_tell_the_request_the_attempt_and_the_trace() {
+        let (url, message) = (CallbackUrl::parse("http://example.com").unwrap(), message());
+        let at = Timestamp::from_millisecond(1_674_087_231_999).unwrap();
+        let request = post(&url, &message, at).unwrap();
+        let header = |name| request.headers()[name].to_str().unwrap();
+        assert_eq!(header("webhook-id"), message.id.to_string());
+        assert_eq!(header("webhook-timestamp"), "1674087231");
+        assert_eq!(
+            header("traceparent"),
+            message.traceparent.unwrap().to_string()
+        );
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! One callback attempt, and what follows from it.
 
-use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use hyper::StatusCode;
 use jiff::Timestamp;
@@ -14,15 +13,15 @@ use storm_shared::{
 use tracing::{debug, info};
 
 use super::{callback_body::callback_body, callback_worker::CallbackWorker};
-use crate::delivery::{AttemptError, CallbackClient};
+use crate::delivery::{AttemptError, CallbackClient, Message};
 
 /// One attempt to call back; a test may stand in for the network.
 pub trait Attempt: Send + Sync {
-    /// POSTs `body`; a 2xx is success, everything else an error that says whether to try again.
+    /// POSTs `message`; a 2xx is success, everything else an error that says whether to try again.
     fn attempt<'a>(
         &'a self,
         url: &'a CallbackUrl,
-        body: Bytes,
+        message: &'a Message,
     ) -> BoxFuture<'a, Result<StatusCode, AttemptError>>;
 }
 
@@ -30,9 +29,9 @@ impl Attempt for CallbackClient {
     fn attempt<'a>(
         &'a self,
         url: &'a CallbackUrl,
-        body: Bytes,
+        message: &'a Message,
     ) -> BoxFuture<'a, Result<StatusCode, AttemptError>> {
-        Box::pin(CallbackClient::attempt(self, url, body))
+        Box::pin(CallbackClient::attempt(self, url, message))
     }
 }
 
@@ -58,9 +57,13 @@ impl CallbackWorker {
                 return Delivery::Over(job.attempts, Outcome::Failed(failure));
             }
         };
-        let body = callback_body(job.claim.id, &job.spec, report);
+        let message = Message {
+            id: job.claim.id,
+            body: callback_body(job.claim.id, &job.spec, report),
+            traceparent: None,
+        };
         self.lease.in_force_for(job.claim.owner).await;
-        let answer = self.client.attempt(&url, body).await;
+        let answer = self.client.attempt(&url, &message).await;
         let attempts = job.attempts + 1;
         self.metrics
             .attempted(answer.as_ref().err().map(AttemptError::name));

@@ -12,7 +12,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use hyper::StatusCode;
 use storm_shared::{models::CallbackUrl, services::guard::Policy};
-use storm_worker::delivery::{AttemptError, CallbackClient};
+use storm_worker::delivery::{AttemptError, CallbackClient, Message};
 
 use names::Names;
 
@@ -20,6 +20,9 @@ use names::Names;
 const PATIENT: Duration = Duration::from_mins(1);
 /// For the attempts that have to time out.
 const HASTY: Duration = Duration::from_millis(200);
+
+const ID: &str = "019dbbf8-6a35-7f02-a9f4-5e1f9c1b7c53";
+const TRACEPARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
 /// A client that may call `allow`, and knows `names`.
 fn client(allow: &str, names: &Arc<Names>, timeout: Duration) -> CallbackClient {
@@ -32,11 +35,17 @@ fn loopback_client(timeout: Duration) -> CallbackClient {
     client("127.0.0.0/8", &Names::none(), timeout)
 }
 
+fn message() -> Message {
+    Message {
+        id: ID.parse().unwrap(),
+        body: Bytes::from_static(b"{\"request_id\":1}"),
+        traceparent: Some(TRACEPARENT.parse().unwrap()),
+    }
+}
+
 async fn attempt(client: &CallbackClient, url: &str) -> Result<StatusCode, AttemptError> {
     let url = CallbackUrl::parse(url).unwrap();
-    client
-        .attempt(&url, Bytes::from_static(b"{\"request_id\":1}"))
-        .await
+    client.attempt(&url, &message()).await
 }
 
 /// `attempt`, with the error as its class.

@@ -14,7 +14,7 @@ use storm_shared::{
     services::store::{NewJob, Store},
 };
 use storm_worker::{
-    delivery::AttemptError,
+    delivery::{AttemptError, Message},
     metrics::Metrics,
     workers::{
         Attempt, CallbackWorker, Drain, Lease, Pulse,
@@ -34,9 +34,10 @@ impl Attempt for AlwaysFails {
     fn attempt<'a>(
         &'a self,
         _url: &'a CallbackUrl,
-        body: Bytes,
+        message: &'a Message,
     ) -> BoxFuture<'a, Result<StatusCode, AttemptError>> {
-        self.heard.try_send((Instant::now(), body)).unwrap();
+        let heard = (Instant::now(), message.body.clone());
+        self.heard.try_send(heard).unwrap();
         Box::pin(async { Err(AttemptError::Status(StatusCode::INTERNAL_SERVER_ERROR)) })
     }
 }
@@ -48,7 +49,7 @@ impl Attempt for Panics {
     fn attempt<'a>(
         &'a self,
         _url: &'a CallbackUrl,
-        _body: Bytes,
+        _message: &'a Message,
     ) -> BoxFuture<'a, Result<StatusCode, AttemptError>> {
         panic!("as this test wants")
     }

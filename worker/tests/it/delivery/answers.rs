@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use storm_worker::delivery::{AttemptError, Detail, Stage};
 
 use super::{
-    HASTY, PATIENT, attempt, class, loopback_client,
+    HASTY, ID, PATIENT, TRACEPARENT, attempt, class, loopback_client,
     scripted::{Receiver, events, read_request, wait_for_end, write},
 };
 
@@ -42,7 +42,10 @@ async fn the_request_is_a_post_of_the_bytes_to_the_urls_path_and_query() {
 
     let text = told.recv().await.unwrap();
     let (head, body) = text.split_once("\r\n\r\n").unwrap();
-    let mut lines: Vec<_> = head.lines().collect();
+    let (mut lines, timestamp): (Vec<_>, Vec<_>) = head
+        .lines()
+        .partition(|line| !line.starts_with("webhook-timestamp: "));
+    assert_eq!(timestamp.len(), 1);
     lines.sort_unstable();
     let version = env!("CARGO_PKG_VERSION");
     assert_eq!(
@@ -52,7 +55,9 @@ async fn the_request_is_a_post_of_the_bytes_to_the_urls_path_and_query() {
             "content-length: 16",
             "content-type: application/json",
             &format!("host: {}", receiver.address),
+            &format!("traceparent: {TRACEPARENT}"),
             &format!("user-agent: request-storm-handler/{version}"),
+            &format!("webhook-id: {ID}"),
         ]
     );
     assert_eq!(body, "{\"request_id\":1}");
