@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use storm_shared::program::{self, Endpoint};
+use storm_shared::program::{self, Endpoint, Program};
 use tracing::info;
 
 #[tokio::main]
@@ -13,7 +13,12 @@ async fn main() -> ExitCode {
         setting: "API_ADDR",
         addr: |settings| settings.api.addr,
     };
-    program::run(command, endpoint, async |settings, listener, shutdown| {
+    let program = Program {
+        command,
+        endpoint,
+        subcommands: Vec::new(),
+    };
+    program::run(program, async |settings, listener, shutdown| {
         let database = settings.store.path.display();
         info!(addr = %listener.local_addr()?, %database, queue = settings.queue_name(), "starting");
         Ok(storm_api::run(listener, settings, shutdown).await?)

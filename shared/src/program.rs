@@ -5,10 +5,11 @@ use std::{
     fmt::Display,
     io::{self, Write as _},
     net::SocketAddr,
+    pin::Pin,
     process::ExitCode,
 };
 
-use clap::Command;
+use clap::{ArgMatches, Command};
 use rustix::process::Signal;
 use tokio::{
     net::TcpListener,
@@ -25,6 +26,27 @@ use crate::{
 /// The exit status of a process whose settings can't be used.
 const BAD_SETTINGS: u8 = 2;
 
+/// A service as a program.
+pub struct Program {
+    /// What it is. Its help is the settings' manual.
+    pub command: Command,
+    /// Where it listens.
+    pub endpoint: Endpoint,
+    /// What it can be told to do instead of serving, beside `healthcheck`, which every service has.
+    pub subcommands: Vec<Subcommand>,
+}
+
+/// What a program does instead of serving.
+pub struct Subcommand {
+    /// Its place on the command line.
+    pub command: Command,
+    /// Does it, and says how the process ends. One that needs settings loads them: not every one does.
+    pub run: fn(ArgMatches) -> Errand,
+}
+
+/// A subcommand at work.
+pub type Errand = Pin<Box<dyn Future<Output = ExitCode>>>;
+
 /// Where a service listens.
 #[derive(Clone, Copy, Debug)]
 pub struct Endpoint {
@@ -35,28 +57,37 @@ pub struct Endpoint {
 }
 
 /// Runs `service` with the process' settings, a listener at its endpoint, and a token that SIGINT or
-/// SIGTERM cancels; or, told `healthcheck`, asks the one that runs already.
-///
-/// `command` says what the program is. Its help is the settings' manual.
+/// SIGTERM cancels; or, told a subcommand, runs that. `healthcheck` asks the service that runs already.
 ///
 /// A setting that can't be used is one line on standard error and exit status 2; a service that
 /// fails is one line in the log and 1; one that ends in order is 0. For `healthcheck` see there.
 pub async fn run(
-    command: Command,
-    endpoint: Endpoint,
+    program: Program,
     service: impl AsyncFnOnce(Settings, TcpListener, CancellationToken) -> Result<(), Box<dyn Error>>,
 ) -> ExitCode {
+    let Program {
+        command,
+        endpoint,
+        subcommands,
+    } = program;
     let arguments = command
         .after_long_help(config::MANUAL)
         .subcommand(healthcheck::command())
+        .subcommands(subcommands.iter().map(|known| known.command.clone()))
         .disable_help_subcommand(true)
         .get_matches();
+    let told = arguments.subcommand();
+    if let Some((name, arguments)) = told
+        && let Some(known) = subcommands.iter().find(|known| known.is(name))
+    {
+        return (known.run)(arguments.clone()).await;
+    }
     let settings = match Settings::load() {
         Ok(settings) => settings,
         Err(error) => return refuse(&error),
     };
-    if arguments.subcommand_matches(healthcheck::NAME).is_some() {
-        return check_health(endpoint, &settings).await;
+    if told.is_some() {
+        return check_health(endpoint, &settings).await; // the one that is left
     }
     telemetry::start(&settings.log);
     for variable in &settings.unknown_variables {
@@ -81,6 +112,12 @@ pub async fn run(
     }
 }
 
+impl Subcommand {
+    fn is(&self, name: &str) -> bool {
+        self.command.get_name() == name
+    }
+}
+
 async fn check_health(endpoint: Endpoint, settings: &Settings) -> ExitCode {
     let (setting, addr) = (endpoint.setting, (endpoint.addr)(settings));
     if addr.port() == 0 {
@@ -96,7 +133,8 @@ async fn check_health(endpoint: Endpoint, settings: &Settings) -> ExitCode {
     }
 }
 
-fn refuse(problem: &dyn Display) -> ExitCode {
+/// Says why settings or arguments can't be used, and gives the exit status for it.
+pub fn refuse(problem: &dyn Display) -> ExitCode {
     complain(problem);
     ExitCode::from(BAD_SETTINGS)
 }

@@ -4,7 +4,7 @@
 use std::{net::IpAddr, process::ExitCode, sync::Arc};
 
 use futures_util::future::BoxFuture;
-use storm_shared::program::{self, Endpoint};
+use storm_shared::program::{self, Endpoint, Program};
 use storm_worker::delivery::{Resolve, SystemResolver};
 use tracing::info;
 
@@ -26,7 +26,12 @@ async fn main() -> ExitCode {
         setting: "WORKER_ADDR",
         addr: |settings| settings.worker.addr,
     };
-    program::run(command, endpoint, async |settings, listener, shutdown| {
+    let program = Program {
+        command,
+        endpoint,
+        subcommands: Vec::new(),
+    };
+    program::run(program, async |settings, listener, shutdown| {
         info!(addr = %listener.local_addr()?, "starting");
         let resolver = Arc::new(Mortal(SystemResolver::new()));
         Ok(storm_worker::run(listener, settings, resolver, shutdown).await?)

@@ -2,7 +2,7 @@
 
 use std::{process::ExitCode, sync::Arc};
 
-use storm_shared::program::{self, Endpoint};
+use storm_shared::program::{self, Endpoint, Program};
 use storm_worker::delivery::SystemResolver;
 use tracing::info;
 
@@ -14,7 +14,12 @@ async fn main() -> ExitCode {
         setting: "WORKER_ADDR",
         addr: |settings| settings.worker.addr,
     };
-    program::run(command, endpoint, async |settings, listener, shutdown| {
+    let program = Program {
+        command,
+        endpoint,
+        subcommands: Vec::new(),
+    };
+    program::run(program, async |settings, listener, shutdown| {
         let database = settings.store.path.display();
         info!(addr = %listener.local_addr()?, %database, queue = settings.queue_name(), "starting");
         let resolver = Arc::new(SystemResolver::new());
