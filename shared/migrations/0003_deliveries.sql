@@ -12,6 +12,9 @@ ALTER TABLE requests ADD COLUMN created_by TEXT;
 -- Since when the next attempt has been put off for the sake of its receiver, which is overloaded or down.
 ALTER TABLE requests ADD COLUMN parked_since TEXT;
 
+-- How often that was done, in all.
+ALTER TABLE requests ADD COLUMN parks INTEGER NOT NULL DEFAULT 0;
+
 -- Attempts that were made before the present series: not zero once somebody has asked for a redelivery.
 ALTER TABLE requests ADD COLUMN attempts_before INTEGER NOT NULL DEFAULT 0;
 

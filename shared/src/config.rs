@@ -125,10 +125,27 @@ pub struct CallbackSettings {
     pub policy: Policy,
     /// For one attempt: `CALLBACK_TIMEOUT`.
     pub timeout: Duration,
-    /// The wait before each retry: `CALLBACK_RETRY_DELAYS`.
-    pub retry_delays: Vec<Duration>,
+    /// When a failed attempt is followed by another.
+    pub retry: RetrySettings,
+    /// Attempts at a time to one origin: `CALLBACK_PER_ORIGIN`.
+    pub per_origin: usize,
+    /// How long an attempt is put off at the most because its origin is down: `CALLBACK_PARK_MAX`.
+    pub park_max: Duration,
+    /// Jobs that may wait for one origin: `MAX_PARKED_PER_ORIGIN`.
+    pub max_parked: usize,
     /// More trusted roots: `CALLBACK_CA_FILE`.
     pub ca_file: Option<PathBuf>,
+}
+
+/// When a failed attempt is followed by another.
+#[derive(Clone, Debug)]
+pub struct RetrySettings {
+    /// The wait before each retry: `CALLBACK_RETRY_DELAYS`.
+    pub delays: Vec<Duration>,
+    /// By how much of itself a wait grows at the most, from 0 to 1: `CALLBACK_RETRY_JITTER`.
+    pub jitter: f64,
+    /// The longest wait that a receiver may ask for: `CALLBACK_RETRY_AFTER_MAX`.
+    pub retry_after_max: Duration,
 }
 
 /// A shorter lease would be lost to an ordinary hiccup of the disk.
@@ -236,11 +253,27 @@ impl QueueSettings {
 }
 
 impl CallbackSettings {
+    /// The longest that a job may be told to wait for its next attempt.
+    pub fn longest_wait(&self) -> Duration {
+        let delay = self.retry.delays.iter().max().copied();
+        let delay = delay.unwrap_or_default().mul_f64(1.0 + self.retry.jitter);
+        delay.max(self.retry.retry_after_max).max(self.park_max)
+    }
+
     fn read(source: &Source) -> Result<Self, SettingError> {
         Ok(Self {
             policy: source.try_parse("callback_allow", Policy::parse)?,
             timeout: source.duration("callback_timeout")?,
-            retry_delays: source.durations("callback_retry_delays")?,
+            retry: RetrySettings {
+                delays: source.durations("callback_retry_delays")?,
+                jitter: source.parse("callback_retry_jitter", "a number from 0 to 1", |text| {
+                    text.parse().ok().filter(|n| (0.0..=1.0).contains(n))
+                })?,
+                retry_after_max: source.duration("callback_retry_after_max")?,
+            },
+            per_origin: source.number("callback_per_origin", 1..=100_000)?,
+            park_max: source.duration("callback_park_max")?,
+            max_parked: source.number("max_parked_per_origin", 1..=100_000_000)?,
             ca_file: Some(source.text("callback_ca_file")?)
                 .filter(|path| !path.is_empty())
                 .map(PathBuf::from),
@@ -293,10 +326,12 @@ mod tests {
         assert_eq!(settings.worker.max_claims, 5);
         assert_eq!(settings.worker.poll_interval, Duration::from_millis(50));
         assert_eq!(settings.callback.timeout, Duration::from_secs(10));
-        assert_eq!(
-            settings.callback.retry_delays,
-            [2, 4, 8].map(Duration::from_secs)
-        );
+        let callback = &settings.callback;
+        assert_eq!(callback.retry.delays, [2, 4, 8].map(Duration::from_secs));
+        assert!(callback.retry.jitter.abs() < f64::EPSILON);
+        assert_eq!(callback.retry.retry_after_max, Duration::from_hours(1));
+        assert_eq!((callback.per_origin, callback.max_parked), (256, 10_000));
+        assert_eq!(callback.park_max, Duration::from_mins(5));
         assert_eq!(settings.callback.ca_file, None);
         assert_eq!(settings.log, "info");
     }
@@ -347,6 +382,14 @@ mod tests {
                 "API_ADDR",
                 "localhost",
                 "address:port, such as 127.0.0.1:8000",
+            ),
+            ("CALLBACK_PROFILE", "staging", "default or production"),
+            ("CALLBACK_RETRY_JITTER", "1.1", "a number from 0 to 1"),
+            ("CALLBACK_RETRY_JITTER", "NaN", "a number from 0 to 1"),
+            (
+                "CALLBACK_PER_ORIGIN",
+                "0",
+                "a whole number from 1 to 100000",
             ),
             ("QUEUE_NAME", "", "a key of 1 to 200 characters"),
             ("LOG", "storm=louder", "a tracing filter, such as info"),
@@ -404,6 +447,19 @@ mod tests {
     #[test]
     fn no_delays_mean_no_retries() {
         let settings = Settings::with([("CALLBACK_RETRY_DELAYS", "")]).unwrap();
-        assert!(settings.callback.retry_delays.is_empty());
+        assert!(settings.callback.retry.delays.is_empty());
+    }
+
+    #[test]
+    fn the_production_profile_is_a_schedule_over_days_with_jitter_and_what_is_set_goes_before_it() {
+        let profile = ("CALLBACK_PROFILE", "production");
+        let retry = Settings::with([profile]).unwrap().callback.retry;
+        let days = retry.delays.iter().sum::<Duration>().as_secs() / 86_400;
+        assert!((3..=4).contains(&days), "{:?}", retry.delays);
+        assert!((retry.jitter - 0.2).abs() < f64::EPSILON);
+        let own = ("CALLBACK_RETRY_DELAYS", "1s");
+        let retry = Settings::with([profile, own]).unwrap().callback.retry;
+        assert_eq!(retry.delays, [Duration::from_secs(1)]);
+        assert!((retry.jitter - 0.2).abs() < f64::EPSILON);
     }
 }

@@ -1,5 +1,6 @@
 //! The words of the domain. Each is checked where it is made, and nowhere again.
 
+mod attempt;
 mod callback_url;
 mod event;
 mod failure;
@@ -9,6 +10,7 @@ mod request_id;
 mod status;
 mod traceparent;
 
+pub use attempt::{Attempt, AttemptClass};
 pub use callback_url::{CallbackUrl, CallbackUrlError};
 pub use event::{Event, EventKind};
 pub use failure::{Failure, FailureReason};

@@ -8,7 +8,7 @@
 //! * `dialer`, `connector`, `resolver`, `tls`: a new connection. A name is looked up once, every
 //!   address is judged, and only judged addresses are dialled.
 //! * `connection`: one HTTP/1.1 connection and one exchange on it.
-//! * `answer`: what is read of an answer's body, and how long.
+//! * `answer`, `retry_after`: what is read of an answer's body, and how long; when it asks to be called again.
 //! * `error`: [`AttemptError`], what can go wrong, as classes.
 
 mod answer;
@@ -21,6 +21,7 @@ mod message;
 mod pool;
 mod request;
 mod resolver;
+mod retry_after;
 mod tls;
 
 pub use client::CallbackClient;

@@ -30,7 +30,7 @@ use monitor::Vitals;
 use workers::{
     CallbackWorker, Drain, Lease,
     intake::{self, Rounds},
-    suspects,
+    parked, suspects,
 };
 
 /// Why the worker did not start, or had to stop.
@@ -117,6 +117,7 @@ pub async fn run(
     let (pulse, suspects_pulse) = (vitals.new_pulse(), vitals.new_pulse());
     loops.spawn(intake::from_table(worker.clone(), rounds, pulse));
     loops.spawn(suspects::take_on(worker.clone(), rounds, suspects_pulse));
+    loops.spawn(parked::let_go_on(worker.clone()));
     let given_up = CancellationToken::new();
     let mut heartbeat = JoinSet::new();
     heartbeat.spawn(lease.keep(given_up.clone()));

@@ -8,7 +8,7 @@ use prometheus_client::{
     registry::Registry,
 };
 use storm_shared::{
-    models::FailureReason,
+    models::{AttemptClass, FailureReason},
     services::store::{Expired, Outcome},
 };
 
@@ -21,6 +21,8 @@ pub struct Metrics {
     claimed: Family<SourceLabel, Counter>,
     ended: Family<OutcomeLabel, Counter>,
     attempts: Family<AttemptLabel, Counter>,
+    parked: Family<ReasonLabel, Counter>,
+    open_breakers: Gauge,
     lost_claims: Counter,
     jobs: Gauge,
     expired: Counter,
@@ -35,6 +37,20 @@ struct SourceLabel {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OutcomeLabel {
     outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabel {
+    why: &'static str,
+}
+
+/// Why an attempt was put off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PutOff {
+    /// Its origin fails again and again.
+    OriginDown,
+    /// Its origin has as much of this worker as it may have.
+    OriginBusy,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -63,6 +79,8 @@ impl Metrics {
             claimed: Family::default(),
             ended: Family::default(),
             attempts: Family::default(),
+            parked: Family::default(),
+            open_breakers: Gauge::default(),
             lost_claims: Counter::default(),
             jobs: Gauge::default(),
             expired: Counter::default(),
@@ -96,13 +114,29 @@ impl Metrics {
         self.ended_as(FailureReason::Poison.as_str(), expired.condemned);
     }
 
-    /// A callback attempt ended: with 2xx, or with an error of that class.
-    pub fn attempted(&self, error: Option<&'static str>) {
-        self.attempts
-            .get_or_create(&AttemptLabel {
-                class: error.unwrap_or("success"),
-            })
-            .inc();
+    /// A callback attempt ended so.
+    pub fn attempted(&self, class: AttemptClass) {
+        let class = class.as_str();
+        self.attempts.get_or_create(&AttemptLabel { class }).inc();
+    }
+
+    /// An attempt was put off.
+    pub fn put_off(&self, why: PutOff) {
+        let why = match why {
+            PutOff::OriginDown => "origin_down",
+            PutOff::OriginBusy => "origin_busy",
+        };
+        self.parked.get_or_create(&ReasonLabel { why }).inc();
+    }
+
+    /// An origin is left alone from now on.
+    pub fn breaker_opened(&self) {
+        self.open_breakers.inc();
+    }
+
+    /// It answers again.
+    pub fn breaker_closed(&self) {
+        self.open_breakers.dec();
     }
 
     /// A job ended.
@@ -147,6 +181,16 @@ impl Metrics {
             self.attempts.clone(),
         );
         registry.register(
+            "parked_jobs",
+            "Jobs put off for their receiver's sake, by why",
+            self.parked.clone(),
+        );
+        registry.register(
+            "open_breakers",
+            "Origins that are left alone because they fail",
+            self.open_breakers.clone(),
+        );
+        registry.register(
             "lost_claims",
             "Jobs lost to another worker",
             self.lost_claims.clone(),
@@ -168,7 +212,7 @@ impl Metrics {
 
 #[cfg(test)]
 mod tests {
-    use storm_shared::services::store::Outcome;
+    use storm_shared::{models::AttemptClass, services::store::Outcome};
 
     use super::Metrics;
     use crate::workers::Source;
@@ -177,7 +221,7 @@ mod tests {
     fn what_was_counted_is_rendered() {
         let metrics = Metrics::new();
         metrics.claimed(Source::Table, 3);
-        metrics.attempted(Some("timeout"));
+        metrics.attempted(AttemptClass::Timeout);
         metrics.ended(&Outcome::Completed);
         let job = metrics.begin_job();
         let text = metrics.render();

@@ -6,7 +6,10 @@ mod deliver;
 mod drain;
 pub mod intake;
 mod lease;
+mod origins;
+pub mod parked;
 mod pulse;
+mod schedule;
 mod slots;
 pub mod suspects;
 

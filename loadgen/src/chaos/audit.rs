@@ -125,8 +125,8 @@ impl Audit {
 }
 
 const MOVES: &str = "SELECT at, id,
-        old_status, old_claim, old_owner, old_attempts, old_lost_claims, old_result,
-        new_status, new_claim, new_owner, new_attempts, new_lost_claims, new_result
+        old_status, old_claim, old_owner, old_attempts, old_lost_claims, old_result, old_parks,
+        new_status, new_claim, new_owner, new_attempts, new_lost_claims, new_result, new_parks
     FROM chaos_moves ORDER BY number";
 
 fn moved(row: &SqlRow<'_>) -> rusqlite::Result<Moved> {
@@ -135,25 +135,25 @@ fn moved(row: &SqlRow<'_>) -> rusqlite::Result<Moved> {
         at: parsed(row, 0)?,
         id: parsed(row, 1)?,
         before: (!inserted).then(|| held(row, 2)).transpose()?,
-        after: held(row, 8)?,
+        after: held(row, 9)?,
     })
 }
 
 const ROWS: &str = "SELECT id, json_extract(input_payload, '$.report_name'),
-        status, claim, owner, attempts, lost_claims, result_payload,
+        status, claim, owner, attempts, lost_claims, result_payload, parks,
         failure_reason, failure_detail, callback_url IS NOT NULL, completed_at
     FROM requests ORDER BY id";
 
 fn row_at_the_end(row: &SqlRow<'_>) -> rusqlite::Result<Row> {
-    let over = row.get_ref(11)? != ValueRef::Null;
+    let over = row.get_ref(12)? != ValueRef::Null;
     Ok(Row {
         id: parsed(row, 0)?,
         report_name: row.get(1)?,
         held: held(row, 2)?,
-        failure_reason: row.get(8)?,
-        failure_detail: row.get(9)?,
-        called_back: row.get(10)?,
-        completed_at: over.then(|| parsed(row, 11)).transpose()?,
+        failure_reason: row.get(9)?,
+        failure_detail: row.get(10)?,
+        called_back: row.get(11)?,
+        completed_at: over.then(|| parsed(row, 12)).transpose()?,
     })
 }
 
@@ -170,7 +170,7 @@ fn event(row: &SqlRow<'_>) -> rusqlite::Result<Event> {
     })
 }
 
-/// The six columns from `first` on.
+/// The seven columns from `first` on.
 fn held(row: &SqlRow<'_>, first: usize) -> rusqlite::Result<Held> {
     Ok(Held {
         status: parsed(row, first)?,
@@ -179,6 +179,7 @@ fn held(row: &SqlRow<'_>, first: usize) -> rusqlite::Result<Held> {
         attempts: row.get(first + 3)?,
         lost_claims: row.get(first + 4)?,
         result: row.get(first + 5)?,
+        parks: row.get(first + 6)?,
     })
 }
 
@@ -262,7 +263,7 @@ mod tests {
         let claim = claim(store, owner, id).await;
         let report = expected(&spec("one"));
         store.store_result(claim, &report).await.unwrap();
-        let ended = store.finalise(claim, Some(&report), 1, Outcome::Completed);
+        let ended = store.finalise(claim, Some(&report), None, Outcome::Completed);
         ended.await.unwrap();
         assert_eq!(audit.unfinished().await.unwrap(), 0);
 

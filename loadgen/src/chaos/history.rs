@@ -147,6 +147,9 @@ pub struct Held {
     pub lost_claims: i64,
     /// `result_payload`
     pub result: Option<String>,
+    /// `parks`: how often it was put off for its receiver's sake.
+    #[serde(default)]
+    pub parks: i64,
 }
 
 /// A row at the end.

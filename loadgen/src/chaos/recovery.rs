@@ -152,6 +152,7 @@ mod tests {
             attempts: 0,
             lost_claims,
             result: None,
+            parks: 0,
         }
     }
 

@@ -16,6 +16,7 @@ use config::{Config, Environment, File, FileFormat};
 use thiserror::Error;
 
 pub(super) const DEFAULTS: &str = include_str!("default.toml");
+const PRODUCTION: &str = include_str!("production.toml");
 const FILE_VARIABLE: &str = "STORM_CONFIG";
 
 /// A variable so near to a setting's name is probably a misspelled one, if it is not too short to tell.
@@ -50,7 +51,7 @@ pub enum SettingError {
     File(#[from] config::ConfigError),
 }
 
-/// The three layers of settings, merged.
+/// The layers of settings, merged.
 pub(super) struct Source {
     config: Config,
     unknown_variables: Vec<String>,
@@ -75,7 +76,7 @@ impl Source {
         let defaults = Config::builder().add_source(File::from_str(DEFAULTS, FileFormat::Toml));
         let known = keys(&defaults.build_cloned()?)?;
 
-        let mut layers = defaults;
+        let mut set = Config::builder();
         if let Some(file) = file {
             let source = File::from(file).format(FileFormat::Toml);
             let named = keys(&Config::builder().add_source(source.clone()).build()?)?;
@@ -86,7 +87,7 @@ impl Source {
                     known,
                 });
             }
-            layers = layers.add_source(source);
+            set = set.add_source(source);
         }
 
         let (ours, others): (HashMap<_, _>, HashMap<_, _>) = variables
@@ -96,12 +97,27 @@ impl Source {
             .into_keys()
             .filter(|name| looks_like_one_of(&known, name))
             .collect();
-        let config = layers
+        let set = set
             .add_source(Environment::default().source(Some(ours)))
             .build()?;
-        Ok(Self {
-            config,
+        let chosen = Self {
+            config: defaults.clone().add_source(set.clone()).build()?,
             unknown_variables,
+        };
+        // A profile is other defaults: what is set goes before it.
+        let profile = chosen.parse(
+            "callback_profile",
+            "default or production",
+            |word| match word {
+                "default" => Some(""),
+                "production" => Some(PRODUCTION),
+                _ => None,
+            },
+        )?;
+        let profile = File::from_str(profile, FileFormat::Toml);
+        Ok(Self {
+            config: defaults.add_source(profile).add_source(set).build()?,
+            ..chosen
         })
     }
 

@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{Event, Failure, RequestId, Status};
+use super::{Attempt, Event, Failure, RequestId, Status};
 
 /// How the work was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -70,10 +70,16 @@ pub struct Request {
     pub claims: u32,
     /// How many of these claims were lost because their worker died.
     pub lost_claims: u32,
-    /// Callback attempts whose outcome is known.
-    pub attempts: u32,
+    /// Callback attempts whose outcome is known, in order.
+    pub attempts: Vec<Attempt>,
     /// While it waits: from when on a worker may take it up again.
     pub next_attempt_at: Option<String>,
+    /// Since when its next attempt has been put off for its receiver's sake.
+    pub parked_since: Option<String>,
+    /// How often that was done, in all.
+    pub parks: u32,
+    /// While it is delivered once more: `PENDING`, or `PROCESSING`. Its status stays what it is.
+    pub redelivery: Option<Status>,
     /// What went wrong with it on its way, in order.
     pub events: Vec<Event>,
 }

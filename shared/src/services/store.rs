@@ -4,6 +4,7 @@
 //! (`writer`), and a few readers with connections of their own (`readers`). Its operations are
 //! the domain's, and none lets SQL through, so that another database can stand behind them.
 
+mod attempts;
 mod claim;
 mod condition;
 mod connection;
@@ -25,13 +26,11 @@ use rusqlite::params;
 
 use crate::{
     config::StoreSettings,
-    models::{
-        CallbackUrl, EventKind, Failure, FailureReason, Mode, ReportSpec, Request, RequestId,
-        Status,
-    },
+    models::{CallbackUrl, EventKind, Failure, Mode, ReportSpec, Request, RequestId, Status},
     services::report::Report,
 };
 
+pub use attempts::Attempted;
 pub use claim::{Candidate, Claim, Job, OwnerId};
 pub use error::{StoreError, Trouble};
 pub use lease::{Expired, Heartbeat, runs_alone_from};
@@ -237,10 +236,7 @@ impl Store {
     }
 
     /// Lets go of a job whose attempt failed, until the next one is due at `next_attempt_at`: it is
-    /// `PENDING`, and waits in the table alone.
-    ///
-    /// `attempts` counts the attempts whose outcome is known, this one included; `error` says what
-    /// went wrong with it. The report is stored with it, unless it has been.
+    /// `PENDING`, and waits in the table alone. The report is stored with it, unless it has been.
     ///
     /// # Errors
     /// [`StoreError::ClaimLost`], or the write failed.
@@ -248,25 +244,24 @@ impl Store {
         &self,
         claim: Claim,
         report: &Report,
-        attempts: u32,
-        error: &'static str,
+        failed: Attempted,
         next_attempt_at: Timestamp,
     ) -> Result<(), StoreError> {
         let result = rows::to_json(report);
-        self.write_claimed(claim, Some(error.to_owned()), move |tx, claim| {
+        let number = failed.number;
+        self.write_claimed(claim, Some(failed), move |tx, claim| {
             tx.prepare_cached(concat!(
                 "UPDATE requests SET ",
                 set_work!("PENDING"),
-                ", owner = NULL, lost_claims = 0,
-                         attempts = ?4, next_attempt_at = ?5,
-                         result_payload = coalesce(result_payload, ?6)
-                     WHERE id = ?1 AND owner = ?2 AND claim = ?3 AND work = 'PROCESSING'"
+                ", owner = NULL, lost_claims = 0, attempts = ?4, next_attempt_at = ?5,
+                 parked_since = NULL, result_payload = coalesce(result_payload, ?6)
+                 WHERE id = ?1 AND owner = ?2 AND claim = ?3 AND work = 'PROCESSING'",
             ))?
             .execute(params![
                 claim.id.to_string(),
                 claim.owner,
                 claim.number,
-                attempts,
+                number,
                 rows::time(next_attempt_at),
                 result,
             ])
@@ -274,7 +269,64 @@ impl Store {
         .await
     }
 
-    /// Ends a job. Its report, if it has one, is stored with it, unless it has been.
+    /// Lets go of a job for its receiver's sake, without an attempt, until `next_attempt_at`. The report
+    /// is stored with it, unless it has been.
+    ///
+    /// # Errors
+    /// [`StoreError::ClaimLost`], or the write failed.
+    pub async fn park(
+        &self,
+        claim: Claim,
+        report: &Report,
+        next_attempt_at: Timestamp,
+    ) -> Result<(), StoreError> {
+        let result = rows::to_json(report);
+        self.write_claimed(claim, None, move |tx, claim| {
+            tx.prepare_cached(concat!(
+                "UPDATE requests SET ",
+                set_work!("PENDING"),
+                ", owner = NULL, lost_claims = 0, next_attempt_at = ?4,
+                 parks = parks + 1, parked_since = coalesce(parked_since, ?5),
+                 result_payload = coalesce(result_payload, ?6)
+                 WHERE id = ?1 AND owner = ?2 AND claim = ?3 AND work = 'PROCESSING'",
+            ))?
+            .execute(params![
+                claim.id.to_string(),
+                claim.owner,
+                claim.number,
+                rows::time(next_attempt_at),
+                rows::time(Timestamp::now()),
+                result,
+            ])
+        })
+        .await
+    }
+
+    /// Lets up to `limit` jobs that are parked for `origin` go on now. Returns how many there were.
+    ///
+    /// # Errors
+    /// The write failed.
+    pub async fn unpark(&self, origin: String, limit: usize) -> Result<usize, StoreError> {
+        self.shared
+            .writer
+            .write(move |tx| waiting::unpark(tx, &origin, limit, Timestamp::now()))
+            .await
+    }
+
+    /// The origins for which at least `most` jobs wait.
+    ///
+    /// # Errors
+    /// The read failed.
+    pub async fn crowded_origins(&self, most: usize) -> Result<Vec<String>, StoreError> {
+        self.shared
+            .readers
+            .read(move |db| waiting::crowded_origins(db, most))
+            .await
+    }
+
+    /// Ends a job, or its redelivery, with the last attempt, if one was made. Its report, if it has one,
+    /// is stored with it, unless it has been. One that was completed before stays so, however its
+    /// redelivery ends.
     ///
     /// # Errors
     /// [`StoreError::ClaimLost`], or the write failed.
@@ -282,7 +334,7 @@ impl Store {
         &self,
         claim: Claim,
         report: Option<&Report>,
-        attempts: u32,
+        last: Option<Attempted>,
         outcome: Outcome,
     ) -> Result<(), StoreError> {
         let result = report.map(rows::to_json);
@@ -290,14 +342,15 @@ impl Store {
             Outcome::Completed => (Status::Completed, None),
             Outcome::Failed(failure) => (Status::Failed, Some(failure)),
         };
-        let last_attempts_error = failure
-            .as_ref()
-            .filter(|failure| failure.reason == FailureReason::CallbackFailed)
-            .map(|failure| failure.detail.clone());
-        self.write_claimed(claim, last_attempts_error, move |tx, claim| {
+        let number = last.as_ref().map(|last| last.number);
+        self.write_claimed(claim, last, move |tx, claim| {
             tx.prepare_cached(
-                "UPDATE requests SET status = ?4, attempts = max(attempts, ?5),
-                     completed_at = ?6, failure_reason = ?7, failure_detail = ?8,
+                "UPDATE requests SET
+                     status = iif(status = 'COMPLETED', status, ?4),
+                     completed_at = iif(status IN ('COMPLETED', ?4), completed_at, ?6),
+                     failure_reason = iif(status = 'COMPLETED', failure_reason, ?7),
+                     failure_detail = iif(status = 'COMPLETED', failure_detail, ?8),
+                     redelivery = NULL, parked_since = NULL, attempts = coalesce(?5, attempts),
                      result_payload = coalesce(result_payload, ?9)
                  WHERE id = ?1 AND owner = ?2 AND claim = ?3 AND work = 'PROCESSING'",
             )?
@@ -306,7 +359,7 @@ impl Store {
                 claim.owner,
                 claim.number,
                 status.as_str(),
-                attempts,
+                number,
                 rows::time(Timestamp::now()),
                 failure.as_ref().map(|failure| failure.reason.as_str()),
                 failure.as_ref().map(|failure| failure.detail.as_str()),
@@ -418,12 +471,12 @@ impl Store {
         self.shared.writer.close().await;
     }
 
-    /// A write that names its claim and must find it in force. With it goes the error of the attempt that
-    /// it tells of, if that failed.
+    /// A write that names its claim and must find it in force. With it goes the record of the attempt that
+    /// it tells of.
     async fn write_claimed(
         &self,
         claim: Claim,
-        attempts_error: Option<String>,
+        attempted: Option<Attempted>,
         write: impl FnOnce(&rusqlite::Connection, &Claim) -> rusqlite::Result<usize> + Send + 'static,
     ) -> Result<(), StoreError> {
         let rows = self
@@ -432,9 +485,13 @@ impl Store {
             .write(move |tx| {
                 let rows = write(tx, &claim)?;
                 if rows > 0
-                    && let Some(error) = attempts_error
+                    && let Some(attempted) = attempted
                 {
-                    events::record(tx, &claim, EventKind::AttemptFailed, Some(&error))?;
+                    attempts::record(tx, &claim, &attempted)?;
+                    if attempted.may_repeat() {
+                        let class = attempted.class.as_str();
+                        events::record(tx, &claim, EventKind::AttemptFailed, Some(class))?;
+                    }
                 }
                 Ok(rows)
             })

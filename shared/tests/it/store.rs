@@ -6,13 +6,14 @@ use rusqlite::Connection;
 use storm_shared::{
     config::{Settings, StoreSettings},
     models::{
-        CallbackUrl, EventKind, Failure, FailureReason, Records, ReportName, ReportSpec, RequestId,
-        Status,
+        AttemptClass, CallbackUrl, EventKind, Failure, FailureReason, Records, ReportName,
+        ReportSpec, RequestId, Status,
     },
     services::{
         report,
         store::{
-            Candidate, Claim, Job, Look, NewJob, Outcome, OwnerId, Store, StoreError, Waiting,
+            Attempted, Candidate, Claim, Job, Look, NewJob, Outcome, OwnerId, Store, StoreError,
+            Waiting,
         },
     },
 };
@@ -83,10 +84,33 @@ pub(crate) async fn claim_due(store: &Store) -> Vec<Job> {
 pub(crate) async fn fail_attempt(store: &Store, job: &Job) -> report::Report {
     let (report, now) = (report::expected(&job.spec), jiff::Timestamp::now());
     store
-        .await_retry(job.claim, &report, 1, "timeout", now)
+        .await_retry(job.claim, &report, timeout(1), now)
         .await
         .unwrap();
     report
+}
+
+/// The record of an attempt.
+pub(crate) fn attempted(number: u32, class: AttemptClass) -> Attempted {
+    Attempted {
+        number,
+        started_at: jiff::Timestamp::now(),
+        duration: Duration::from_millis(7),
+        class,
+        status: None,
+        error: None,
+        for_operators: None,
+    }
+}
+
+/// That of a first attempt which got through.
+pub(crate) fn success() -> Attempted {
+    attempted(1, AttemptClass::Success)
+}
+
+/// That of one which didn't.
+pub(crate) fn timeout(number: u32) -> Attempted {
+    attempted(number, AttemptClass::Timeout)
 }
 
 pub(crate) async fn look(store: &Store, limit: usize) -> Waiting {
@@ -158,12 +182,12 @@ async fn a_job_goes_from_accepted_to_completed() {
     );
 
     store
-        .finalise(job.claim, None, 1, Outcome::Completed)
+        .finalise(job.claim, None, Some(success()), Outcome::Completed)
         .await
         .unwrap();
     let done = store.find(id).await.unwrap().unwrap();
     assert_eq!(
-        (done.status, done.attempts, done.claims),
+        (done.status, done.attempts.len(), done.claims),
         (Status::Completed, 1, 1)
     );
     assert!(done.failure.is_none() && done.completed_at.unwrap() >= done.created_at);
@@ -180,7 +204,12 @@ async fn a_failed_job_keeps_its_result_and_tells_its_reason() {
         .unwrap();
     let failure = Failure::new(FailureReason::CallbackFailed, "It answered 500.");
     store
-        .finalise(job.claim, None, 4, Outcome::Failed(failure.clone()))
+        .finalise(
+            job.claim,
+            None,
+            Some(timeout(4)),
+            Outcome::Failed(failure.clone()),
+        )
         .await
         .unwrap();
     let row = store.find(id).await.unwrap().unwrap();
@@ -241,24 +270,26 @@ async fn a_claim_that_was_lost_can_write_nothing() {
         assert!(lost(&store.store_result(claim, &report).await));
         assert!(lost(
             &store
-                .await_retry(claim, &report, 1, "timeout", jiff::Timestamp::now())
+                .await_retry(claim, &report, timeout(1), jiff::Timestamp::now())
                 .await
         ));
         assert!(lost(
-            &store.finalise(claim, None, 1, Outcome::Completed).await
+            &store
+                .finalise(claim, None, Some(success()), Outcome::Completed)
+                .await
         ));
     }
     let row = store.find(id).await.unwrap().unwrap();
-    assert_eq!((row.status, row.attempts), (Status::Processing, 0));
+    assert_eq!((row.status, row.attempts.len()), (Status::Processing, 0));
     assert!(row.result_payload.is_none());
     store
-        .finalise(second.claim, None, 1, Outcome::Completed)
+        .finalise(second.claim, None, Some(success()), Outcome::Completed)
         .await
         .unwrap();
     assert!(
         lost(
             &store
-                .finalise(second.claim, None, 1, Outcome::Completed)
+                .finalise(second.claim, None, Some(success()), Outcome::Completed)
                 .await
         ),
         "ended is ended"
@@ -273,11 +304,11 @@ async fn a_job_that_waits_is_in_the_table_alone_and_keeps_what_was_stored_of_it(
     let report = report::expected(&job.spec);
     let soon = jiff::Timestamp::now() + Duration::from_secs(30);
     store
-        .await_retry(job.claim, &report, 2, "timeout", soon)
+        .await_retry(job.claim, &report, timeout(2), soon)
         .await
         .unwrap();
     let row = store.find(id).await.unwrap().unwrap();
-    assert_eq!((row.status, row.attempts), (Status::Pending, 2));
+    assert_eq!((row.status, row.attempts[0].number), (Status::Pending, 2));
     assert_eq!(row.next_attempt_at, Some(format!("{soon:.3}")));
     assert_eq!(row.events.len(), 1);
     let event = &row.events[0];
@@ -341,8 +372,7 @@ async fn when_the_clock_was_set_back_nobody_waits_for_it() {
         .await_retry(
             job.claim,
             &report::expected(&job.spec),
-            1,
-            "timeout",
+            timeout(1),
             tomorrow,
         )
         .await

@@ -1,6 +1,10 @@
 //! The callback client: one attempt under one deadline.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::Path,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -22,6 +26,7 @@ use super::{
     pool::Pool,
     request,
     resolver::Resolve,
+    retry_after,
     tls::{self, ClientError},
 };
 
@@ -91,11 +96,15 @@ impl CallbackClient {
             .map_err(|error| AttemptError::Connect(Detail::of(&error)))?;
         let (connection, response) = self.answer(url, request, deadline).await?;
         let status = response.status();
+        let retry_after = retry_after::asked_for(status, response.headers(), SystemTime::now());
         self.settle(connection, response.into_body(), deadline);
         if status.is_success() {
             Ok(status)
         } else {
-            Err(AttemptError::Status(status))
+            Err(AttemptError::Status {
+                status,
+                retry_after,
+            })
         }
     }
 

@@ -1,9 +1,9 @@
 //! What can go wrong in an attempt, as classes.
 
-use std::{error::Error, fmt};
+use std::{error::Error, fmt, time::Duration};
 
 use hyper::StatusCode;
-use storm_shared::services::guard::Refusal;
+use storm_shared::{models::AttemptClass, services::guard::Refusal};
 use thiserror::Error;
 
 /// Why an attempt failed.
@@ -31,24 +31,46 @@ pub enum AttemptError {
         stage: Stage,
     },
     /// Any status but 2xx. Redirects count: they are not followed.
-    #[error("answered with status {}", .0.as_u16())]
-    Status(StatusCode),
+    #[error("answered with status {}", .status.as_u16())]
+    Status {
+        /// The answer's.
+        status: StatusCode,
+        /// How long the receiver asks to be left alone, where it may.
+        retry_after: Option<Duration>,
+    },
     /// The connection was cut, or turned out to speak no HTTP, before a status line.
     #[error("cut before a status line: {0}")]
     Interrupted(Detail),
 }
 
 impl AttemptError {
-    /// The class's stable name, for metrics and records.
-    pub const fn name(&self) -> &'static str {
+    /// What it is, for metrics and records; and whether to try again.
+    pub fn class(&self) -> AttemptClass {
         match self {
-            Self::Refused(_) => "refused",
-            Self::Resolve(_) => "resolve",
-            Self::Connect(_) => "connect",
-            Self::Tls(_) => "tls",
-            Self::Timeout { .. } => "timeout",
-            Self::Status(_) => "status",
-            Self::Interrupted(_) => "interrupted",
+            Self::Refused(_) => AttemptClass::Refused,
+            Self::Resolve(_) => AttemptClass::Resolve,
+            Self::Connect(_) => AttemptClass::Connect,
+            Self::Tls(_) => AttemptClass::Tls,
+            Self::Timeout { .. } => AttemptClass::Timeout,
+            Self::Status { status, .. } if *status == StatusCode::GONE => AttemptClass::Gone,
+            Self::Status { .. } => AttemptClass::Status,
+            Self::Interrupted(_) => AttemptClass::Interrupted,
+        }
+    }
+
+    /// The answer's status, where there was one.
+    pub const fn status(&self) -> Option<StatusCode> {
+        match self {
+            Self::Status { status, .. } => Some(*status),
+            _ => None,
+        }
+    }
+
+    /// How long the receiver asks to be left alone.
+    pub const fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Status { retry_after, .. } => *retry_after,
+            _ => None,
         }
     }
 
@@ -60,13 +82,8 @@ impl AttemptError {
             Self::Resolve(_) => "the name's look-up failed".to_owned(),
             Self::Connect(_) => "no connection could be made".to_owned(),
             Self::Interrupted(_) => "the connection was cut before a status line".to_owned(),
-            Self::Tls(_) | Self::Timeout { .. } | Self::Status(_) => self.to_string(),
+            Self::Tls(_) | Self::Timeout { .. } | Self::Status { .. } => self.to_string(),
         }
-    }
-
-    /// Whether another attempt could not end otherwise.
-    pub const fn is_final(&self) -> bool {
-        matches!(self, Self::Refused(_))
     }
 }
 

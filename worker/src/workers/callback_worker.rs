@@ -10,7 +10,7 @@ use storm_shared::{
     models::{Failure, FailureReason},
     services::{
         report::{self, Report},
-        store::{Candidate, Claim, Job, Outcome, Store, StoreError},
+        store::{Attempted, Candidate, Claim, Job, Outcome, Store, StoreError},
     },
 };
 use tokio::sync::watch;
@@ -20,7 +20,9 @@ use super::{
     deliver::{Attempt, Delivery},
     drain::Drain,
     lease::{Lease, Term},
+    origins::Origins,
     pulse::Pulse,
+    schedule::Schedule,
     slots::{Slot, Slots},
 };
 use crate::metrics::Metrics;
@@ -48,7 +50,10 @@ pub struct CallbackWorker {
     pub(super) client: Arc<dyn Attempt>,
     pub(super) lease: Arc<Lease>,
     pub(super) slots: Slots,
-    pub(super) retry_delays: Vec<Duration>,
+    pub(super) origins: Origins,
+    pub(super) schedule: Schedule,
+    /// The longest that a job is told to wait.
+    pub(super) longest_wait: Duration,
     pub(super) metrics: Metrics,
     drain: Drain,
     /// The earliest time of a next attempt that this worker has set since the table was looked through.
@@ -58,9 +63,11 @@ pub struct CallbackWorker {
 /// What a job's line came to.
 enum Line {
     /// It is over.
-    Ended(Option<Report>, u32, Outcome),
-    /// It waits for its next attempt.
-    Waits(Report, u32, &'static str, Timestamp),
+    Ended(Option<Report>, Option<Attempted>, Outcome),
+    /// An attempt failed, and it waits for the next one.
+    Waits(Report, Attempted, Timestamp),
+    /// It waits for its receiver's sake.
+    Parked(Report, Timestamp),
 }
 
 impl CallbackWorker {
@@ -73,12 +80,21 @@ impl CallbackWorker {
         metrics: Metrics,
         drain: Drain,
     ) -> Arc<Self> {
+        let slots = Slots::new(settings.worker.concurrency, settings.worker.max_claims);
+        let callback = &settings.callback;
         Arc::new(Self {
             store,
             client,
             lease,
-            slots: Slots::new(settings.worker.concurrency, settings.worker.max_claims),
-            retry_delays: settings.callback.retry_delays.clone(),
+            origins: Origins::new(
+                callback.per_origin,
+                callback.park_max,
+                slots.clone(),
+                metrics.clone(),
+            ),
+            slots,
+            schedule: Schedule::new(&callback.retry),
+            longest_wait: callback.longest_wait(),
             metrics,
             drain,
             next_due: watch::Sender::new(Timestamp::MAX),
@@ -195,22 +211,26 @@ impl CallbackWorker {
     }
 
     async fn see_through(&self, job: Job) {
-        let (claim, attempts) = (job.claim, job.attempts);
+        let claim = job.claim;
         // A panic is this job's own, wherever it comes from.
         let line = AssertUnwindSafe(self.run_and_deliver(job))
             .catch_unwind()
             .await;
         let line = line.unwrap_or_else(|_panic| {
             error!(id = %claim.id, "a job panicked");
-            Ok(Line::Ended(None, attempts, Outcome::Failed(panicked())))
+            Ok(Line::Ended(None, None, Outcome::Failed(panicked())))
         });
         let written = match line {
-            Ok(Line::Ended(report, attempts, outcome)) => {
-                self.finalise(claim, report.as_ref(), attempts, outcome)
-                    .await
+            Ok(Line::Ended(report, last, outcome)) => {
+                self.finalise(claim, report.as_ref(), last, outcome).await
             }
-            Ok(Line::Waits(report, attempts, error, due)) => {
-                self.await_retry(claim, &report, attempts, error, due).await
+            Ok(Line::Waits(report, failed, due)) => {
+                let write = || self.store.await_retry(claim, &report, failed.clone(), due);
+                self.let_go(claim, write, due).await
+            }
+            Ok(Line::Parked(report, due)) => {
+                let write = || self.store.park(claim, &report, due);
+                self.let_go(claim, write, due).await
             }
             Err(error) => Err(error),
         };
@@ -228,8 +248,9 @@ impl CallbackWorker {
     async fn run_and_deliver(&self, job: Job) -> Result<Line, StoreError> {
         let report = self.run(&job).await?;
         Ok(match self.deliver(&job, &report).await {
-            Delivery::Over(attempts, outcome) => Line::Ended(Some(report), attempts, outcome),
-            Delivery::Again(attempts, error, due) => Line::Waits(report, attempts, error, due),
+            Delivery::Over(last, outcome) => Line::Ended(Some(report), last, outcome),
+            Delivery::Again(failed, due) => Line::Waits(report, failed, due),
+            Delivery::Parked(due) => Line::Parked(report, due),
         })
     }
 
@@ -251,12 +272,12 @@ impl CallbackWorker {
         &self,
         claim: Claim,
         report: Option<&Report>,
-        attempts: u32,
+        last: Option<Attempted>,
         outcome: Outcome,
     ) -> Result<(), StoreError> {
         let write = || {
             self.store
-                .finalise(claim, report, attempts, outcome.clone())
+                .finalise(claim, report, last.clone(), outcome.clone())
         };
         self.persist(claim, write).await?;
         self.metrics.ended(&outcome);
@@ -265,22 +286,27 @@ impl CallbackWorker {
 
     /// From here on the job waits in the table alone: it costs this worker nothing, and any other can
     /// go on with it.
-    async fn await_retry(
+    async fn let_go<F>(
         &self,
         claim: Claim,
-        report: &Report,
-        attempts: u32,
-        error: &'static str,
+        write: impl Fn() -> F,
         due: Timestamp,
-    ) -> Result<(), StoreError> {
-        let write = || self.store.await_retry(claim, report, attempts, error, due);
+    ) -> Result<(), StoreError>
+    where
+        F: Future<Output = Result<(), StoreError>>,
+    {
         self.persist(claim, write).await?;
+        self.falls_due(due);
+        Ok(())
+    }
+
+    /// The table holds a job that is due then.
+    pub(super) fn falls_due(&self, due: Timestamp) {
         self.next_due.send_if_modified(|next| {
             let earlier = due < *next;
             *next = due.min(*next);
             earlier
         });
-        Ok(())
     }
 
     /// Writes what must not be forgotten: a store that refuses is asked again until it takes it, the

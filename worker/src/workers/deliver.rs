@@ -1,18 +1,25 @@
 //! One callback attempt, and what follows from it.
 
+use std::time::Duration;
+
 use futures_util::future::BoxFuture;
 use hyper::StatusCode;
 use jiff::Timestamp;
 use storm_shared::{
-    models::{CallbackUrl, Failure, FailureReason},
+    models::{AttemptClass, CallbackUrl, Failure, FailureReason},
     services::{
         report::Report,
-        store::{Job, Outcome},
+        store::{Attempted, Job, Outcome},
     },
 };
+use tokio::time::Instant;
 use tracing::{debug, info};
 
-use super::{callback_body::callback_body, callback_worker::CallbackWorker};
+use super::{
+    callback_body::callback_body,
+    callback_worker::CallbackWorker,
+    origins::{Admission, Sign},
+};
 use crate::delivery::{AttemptError, CallbackClient, Message};
 
 /// One attempt to call back; a test may stand in for the network.
@@ -35,27 +42,33 @@ impl Attempt for CallbackClient {
     }
 }
 
-/// What follows from an attempt, and how many the job has had by then.
+/// What follows for a job that was to be delivered.
 pub(super) enum Delivery {
-    /// The job is over.
-    Over(u32, Outcome),
-    /// It failed with that error, and the next one is due then.
-    Again(u32, &'static str, Timestamp),
+    /// It is over, with that attempt if one was made.
+    Over(Option<Attempted>, Outcome),
+    /// That attempt failed, and the next one is due then.
+    Again(Attempted, Timestamp),
+    /// No attempt was made for its receiver's sake, and it is due then.
+    Parked(Timestamp),
 }
 
 impl CallbackWorker {
-    /// Calls back once, where there is somebody to call.
+    /// Calls back once, where there is somebody to call and it is the time for it.
     pub(super) async fn deliver(&self, job: &Job, report: &Report) -> Delivery {
         let Some(target) = &job.callback_target else {
-            return Delivery::Over(job.attempts, Outcome::Completed); // the client polls
+            return Delivery::Over(None, Outcome::Completed); // the client polls
         };
         let url = match CallbackUrl::from_target(target) {
             Ok(url) => url,
             Err(error) => {
                 let detail = format!("The callback's URL {error}.");
                 let failure = Failure::new(FailureReason::InvalidRow, detail);
-                return Delivery::Over(job.attempts, Outcome::Failed(failure));
+                return Delivery::Over(None, Outcome::Failed(failure));
             }
+        };
+        let pass = match self.origins.admit(url.origin(), parked_for(job)).await {
+            Admission::Go(pass) => pass,
+            Admission::PutOff(wait) => return Delivery::Parked(Timestamp::now() + wait),
         };
         let message = Message {
             id: job.claim.id,
@@ -63,37 +76,74 @@ impl CallbackWorker {
             traceparent: None,
         };
         self.lease.in_force_for(job.claim.owner).await;
+        let (started_at, began) = (Timestamp::now(), Instant::now());
         let answer = self.client.attempt(&url, &message).await;
-        let attempts = job.attempts + 1;
-        self.metrics
-            .attempted(answer.as_ref().err().map(AttemptError::name));
-        let Err(error) = answer else {
-            return Delivery::Over(attempts, Outcome::Completed);
-        };
+        let duration = began.elapsed();
+        pass.heard(Sign::of(&answer));
+        let attempted = attempted(job.attempts + 1, (started_at, duration), &answer);
+        self.metrics.attempted(attempted.class);
+        match answer {
+            Ok(_) => Delivery::Over(Some(attempted), Outcome::Completed),
+            Err(error) => self.after_failure(job, attempted, &error),
+        }
+    }
+
+    fn after_failure(&self, job: &Job, attempted: Attempted, error: &AttemptError) -> Delivery {
         let id = job.claim.id;
-        let next = self.retry_delays.get(job.attempts as usize);
-        let Some(&delay) = next.filter(|_| !error.is_final()) else {
-            info!(%id, attempts, %error, "the last callback attempt failed");
-            return Delivery::Over(attempts, Outcome::Failed(undelivered(attempts, &error)));
+        let in_series = attempted.number.saturating_sub(job.attempts_before);
+        let Some(wait) = self.schedule.after(in_series, error) else {
+            info!(%id, attempts = in_series, %error, "the last callback attempt failed");
+            return Delivery::Over(
+                Some(attempted),
+                Outcome::Failed(undelivered(in_series, error)),
+            );
         };
-        debug!(%id, attempts, %error, ?delay, "a callback attempt failed");
-        Delivery::Again(attempts, error.name(), Timestamp::now() + delay)
+        debug!(%id, attempts = in_series, %error, ?wait, "a callback attempt failed");
+        Delivery::Again(attempted, Timestamp::now() + wait)
+    }
+}
+
+fn parked_for(job: &Job) -> Duration {
+    let since = job.parked_since.unwrap_or(Timestamp::MAX);
+    Duration::try_from(Timestamp::now().duration_since(since)).unwrap_or_default()
+}
+
+/// The record of an attempt.
+fn attempted(
+    number: u32,
+    (started_at, duration): (Timestamp, Duration),
+    answer: &Result<StatusCode, AttemptError>,
+) -> Attempted {
+    let error = answer.as_ref().err();
+    let status = match answer {
+        Ok(status) => Some(*status),
+        Err(error) => error.status(),
+    };
+    Attempted {
+        number,
+        started_at,
+        duration,
+        class: error.map_or(AttemptClass::Success, AttemptError::class),
+        status: status.map(|status| status.as_u16()),
+        error: error.map(AttemptError::told),
+        for_operators: error.map(ToString::to_string),
     }
 }
 
 /// What the caller may know: a refusal's class, but not which address a name led to.
 fn undelivered(attempts: u32, last: &AttemptError) -> Failure {
-    match last {
-        AttemptError::Refused(refusal) => {
-            let class = refusal.class();
-            let detail = format!("The callback's address is refused as {class}; nothing was sent.");
+    let told = last.told();
+    match last.class() {
+        AttemptClass::Refused => {
+            let detail = format!("The callback's address is {told}; nothing was sent.");
             Failure::new(FailureReason::CallbackRefused, detail)
         }
-        error => {
-            let detail = format!(
-                "No attempt of {attempts} succeeded; the last: {}.",
-                error.told()
-            );
+        AttemptClass::Gone => {
+            let detail = "The receiver answered with status 410: it wants no more callbacks there.";
+            Failure::new(FailureReason::CallbackFailed, detail)
+        }
+        _ => {
+            let detail = format!("No attempt of {attempts} succeeded; the last: {told}.");
             Failure::new(FailureReason::CallbackFailed, detail)
         }
     }

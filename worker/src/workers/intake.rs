@@ -110,12 +110,7 @@ async fn take_due(
         let limit = room.min(BATCH);
         let look = Look {
             doorbells_time: rounds.doorbells_time,
-            longest_wait: worker
-                .retry_delays
-                .iter()
-                .max()
-                .copied()
-                .unwrap_or_default(),
+            longest_wait: worker.longest_wait,
             limit,
         };
         let waiting = worker.store.waiting(look).await?;

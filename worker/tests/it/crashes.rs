@@ -110,7 +110,7 @@ async fn a_killed_workers_job_goes_on_elsewhere_and_repeats_only_the_attempt_in_
     killed.signal("KILL");
     let row = table.ended(id).await;
     assert_eq!(receiver.next().await, first, "the same bytes");
-    assert_eq!((row.status, row.attempts), (Status::Completed, 1));
+    assert_eq!((row.status, row.attempts.len()), (Status::Completed, 1));
     assert_eq!((row.claims, row.lost_claims), (2, 1));
     assert_eq!(kinds(&row), [EventKind::ClaimLost]);
     drop(other);
@@ -153,7 +153,7 @@ async fn a_stored_report_is_not_made_again_and_failed_attempts_count() {
         .unwrap();
     let _other = table.worker(&[quick]);
     let row = table.ended(id).await;
-    assert_eq!((row.status, row.attempts), (Status::Completed, 2));
+    assert_eq!((row.status, row.attempts.len()), (Status::Completed, 2));
     let body: serde_json::Value = serde_json::from_slice(&receiver.next().await).unwrap();
     assert_eq!(body["checksum"], other_report.checksum);
     assert_eq!(
@@ -188,7 +188,7 @@ async fn a_frozen_worker_that_wakes_up_changes_nothing() {
     }
     let row = table.find(id).await;
     assert_eq!(row.completed_at, ended.completed_at);
-    assert_eq!((row.claims, row.attempts), (2, 1));
+    assert_eq!((row.claims, row.attempts.len()), (2, 1));
 
     // It works again, as somebody else.
     other.signal("TERM");
@@ -204,11 +204,11 @@ async fn a_worker_killed_while_its_job_waits_loses_nothing_by_it() {
     let delays = ("CALLBACK_RETRY_DELAYS", "500ms");
     let killed = table.worker(&[delays]);
     let id = table.accept(1, Some(receiver.url())).await;
-    let waits = table.row_when(id, |row| row.attempts == 1).await;
+    let waits = table.row_when(id, |row| row.attempts.len() == 1).await;
     killed.signal("KILL");
     let _other = table.worker(&[delays]);
     let row = table.ended(id).await;
-    assert_eq!((row.status, row.attempts), (Status::Completed, 2));
+    assert_eq!((row.status, row.attempts.len()), (Status::Completed, 2));
     assert_eq!((row.claims, row.lost_claims), (2, 0));
     assert!(row.completed_at >= waits.next_attempt_at);
 }
@@ -225,7 +225,7 @@ async fn a_worker_told_to_end_hands_over_what_it_can_not_finish() {
     told.signal("TERM");
     assert!(told.ended().await.success());
     let row = table.ended(id).await;
-    assert_eq!((row.status, row.attempts), (Status::Completed, 1));
+    assert_eq!((row.status, row.attempts.len()), (Status::Completed, 1));
     assert_eq!((row.claims, row.lost_claims), (2, 0));
     assert_eq!(kinds(&row), [EventKind::GivenBack]);
     drop(other);
@@ -299,7 +299,7 @@ async fn one_poison_job_is_condemned_and_all_that_died_beside_it_complete() {
     };
     assert_eq!(condemned.failure.unwrap().reason, FailureReason::Poison);
     assert_eq!((condemned.lost_claims, deaths), (5, 5));
-    assert_eq!(condemned.attempts, 0, "no crash uses up a retry");
+    assert!(condemned.attempts.is_empty(), "no crash uses up a retry");
     let mut beside = 0;
     for id in innocent {
         let row = table.ended(id).await;

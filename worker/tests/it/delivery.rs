@@ -53,5 +53,5 @@ async fn class(client: &CallbackClient, url: &str) -> Result<u16, &'static str> 
     let answer = attempt(client, url).await;
     answer
         .map(|status| status.as_u16())
-        .map_err(|error| error.name())
+        .map_err(|error| error.class().as_str())
 }

@@ -38,7 +38,12 @@ impl Attempt for AlwaysFails {
     ) -> BoxFuture<'a, Result<StatusCode, AttemptError>> {
         let heard = (Instant::now(), message.body.clone());
         self.heard.try_send(heard).unwrap();
-        Box::pin(async { Err(AttemptError::Status(StatusCode::INTERNAL_SERVER_ERROR)) })
+        Box::pin(async {
+            Err(AttemptError::Status {
+                status: StatusCode::INTERNAL_SERVER_ERROR,
+                retry_after: None,
+            })
+        })
     }
 }
 
@@ -139,7 +144,7 @@ async fn each_retry_follows_after_its_delay_with_the_same_bytes_and_under_its_ow
     assert!(same, "the same bytes on every try");
     let row = job.ended().await;
     assert_eq!(
-        (row.status, row.attempts, row.claims),
+        (row.status, row.attempts.len(), row.claims),
         (Status::Failed, 4, 4)
     );
     let said: Vec<_> = row.events.iter().map(|event| event.event).collect();

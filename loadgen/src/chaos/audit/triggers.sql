@@ -11,20 +11,23 @@ CREATE TABLE chaos_moves (
     old_attempts     INTEGER,
     old_lost_claims  INTEGER,
     old_result       TEXT,
+    old_parks        INTEGER,
     new_status       TEXT NOT NULL,
     new_claim        INTEGER NOT NULL,
     new_owner        TEXT,
     new_attempts     INTEGER NOT NULL,
     new_lost_claims  INTEGER NOT NULL,
-    new_result       TEXT
+    new_result       TEXT,
+    new_parks        INTEGER NOT NULL
 ) STRICT;
 
 -- A health check writes a row without an order, and takes it back in the same transaction: no job.
 CREATE TRIGGER chaos_inserted AFTER INSERT ON requests WHEN NEW.input_payload <> '{}' BEGIN
     INSERT INTO chaos_moves VALUES (
         NULL, strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), NEW.id,
-        NULL, NULL, NULL, NULL, NULL, NULL,
-        NEW.status, NEW.claim, NEW.owner, NEW.attempts, NEW.lost_claims, NEW.result_payload
+        NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+        NEW.status, NEW.claim, NEW.owner, NEW.attempts, NEW.lost_claims, NEW.result_payload,
+        NEW.parks
     );
 END;
 
@@ -32,6 +35,8 @@ CREATE TRIGGER chaos_updated AFTER UPDATE ON requests BEGIN
     INSERT INTO chaos_moves VALUES (
         NULL, strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), NEW.id,
         OLD.status, OLD.claim, OLD.owner, OLD.attempts, OLD.lost_claims, OLD.result_payload,
-        NEW.status, NEW.claim, NEW.owner, NEW.attempts, NEW.lost_claims, NEW.result_payload
+        OLD.parks,
+        NEW.status, NEW.claim, NEW.owner, NEW.attempts, NEW.lost_claims, NEW.result_payload,
+        NEW.parks
     );
 END;

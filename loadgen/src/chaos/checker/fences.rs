@@ -66,7 +66,8 @@ fn is_last_attempt(event: &Event, moved: &Moved) -> bool {
 /// both, and of the same kind.
 fn wrong_events(job: &Job<'_>, limits: &Limits) -> Vec<String> {
     let ends = job.moves.iter().filter_map(|moved| {
-        let before = ended_early(moved)?;
+        // Who is put off was called by nobody: there is nothing to record.
+        let before = ended_early(moved).filter(|before| before.parks == moved.after.parks)?;
         Some((before.claim, events_of(before, &moved.after, limits)))
     });
     let mut unrecorded: Vec<_> = ends.collect();

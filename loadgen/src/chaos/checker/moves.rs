@@ -107,6 +107,8 @@ fn wrong_step(before: &Held, after: &Held) -> Option<&'static str> {
             Some("its owner changed under the same claim")
         }
         (Processing, _) => None,
+        // Its receiver has recovered, and it waits for less long.
+        (Pending, Pending) if before.parks > 0 && before == after => None,
         (Pending, _) => Some("it changed while nobody held it"),
     }
 }
@@ -128,8 +130,11 @@ fn wrong_claim(before: &Held, after: &Held) -> Option<&'static str> {
 /// What is wrong with the numbers and the result, whatever the step.
 fn wrong_value(before: &Held, after: &Held) -> Option<&'static str> {
     let attempted = after.attempts - before.attempts;
-    // An attempt with an outcome shows that the job kills nobody: the count begins anew.
-    let cleared = attempted == 1 && after.status == Status::Pending && after.lost_claims == 0;
+    let parked = after.parks - before.parks;
+    // An attempt with an outcome, or that none was made at the end of the work, shows that the job kills
+    // nobody: the count begins anew.
+    let survived = attempted == 1 || parked == 1;
+    let cleared = survived && after.status == Status::Pending && after.lost_claims == 0;
     let lost = if cleared {
         0
     } else {
@@ -139,6 +144,8 @@ fn wrong_value(before: &Held, after: &Held) -> Option<&'static str> {
         Some("a stored result changed")
     } else if !(0..=1).contains(&attempted) {
         Some("its attempts changed by more than one, or went down")
+    } else if parked != 0 && (parked, attempted, after.status) != (1, 0, Status::Pending) {
+        Some("it was put off otherwise than once, without an attempt, to wait")
     } else if !(0..=1).contains(&lost) {
         Some("its lost claims changed by more than one, or went down")
     } else if lost == 1 && (attempted, &before.result) != (0, &after.result) {

@@ -81,6 +81,10 @@ pub struct Job {
     pub traceparent: Option<String>,
     /// Callback attempts whose outcome is known.
     pub attempts: u32,
+    /// How many of these belong to earlier series: before a redelivery was asked for.
+    pub attempts_before: u32,
+    /// Since when the next attempt has been put off for its receiver's sake.
+    pub parked_since: Option<Timestamp>,
 }
 
 /// Claims those of `candidates` that are as they were seen.
@@ -98,7 +102,8 @@ pub(super) fn claim_all(
              WHERE id = ?1 AND work = 'PENDING' AND mode = 'async'
                AND lost_claims = ?3 AND next_attempt_at IS ?4
              RETURNING claim, input_payload, result_payload,
-                 coalesce(callback_target, callback_url), traceparent, attempts"
+                 coalesce(callback_target, callback_url), traceparent, attempts,
+                 attempts_before, parked_since"
     ))?;
     let mut jobs = Vec::with_capacity(candidates.len());
     for candidate in candidates {
@@ -129,8 +134,13 @@ fn fail_invalid(
     tracing::error!(%id, %error, "a row can't be read");
     connection
         .prepare_cached(
-            "UPDATE requests SET status = 'FAILED', redelivery = NULL, completed_at = ?2,
-                 failure_reason = ?3, failure_detail = ?4, attempts = max(attempts, 0) WHERE id = ?1",
+            "UPDATE requests SET
+                 status = iif(status = 'COMPLETED', status, 'FAILED'),
+                 completed_at = iif(status IN ('COMPLETED', 'FAILED'), completed_at, ?2),
+                 failure_reason = iif(status = 'COMPLETED', failure_reason, ?3),
+                 failure_detail = iif(status = 'COMPLETED', failure_detail, ?4),
+                 redelivery = NULL, parked_since = NULL, attempts = max(attempts, 0)
+             WHERE id = ?1",
         )?
         .execute(params![
             id.to_string(),
@@ -154,5 +164,10 @@ fn read(row: &Row<'_>, id: RequestId, owner: OwnerId) -> rusqlite::Result<Job> {
         callback_target: row.get(3)?,
         traceparent: row.get(4)?,
         attempts: row.get(5)?,
+        attempts_before: row.get(6)?,
+        // A time that can't be read is another hand's: the job then has not waited yet.
+        parked_since: row
+            .get::<_, Option<String>>(7)?
+            .and_then(|at| at.parse().ok()),
     })
 }

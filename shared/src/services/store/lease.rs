@@ -139,8 +139,12 @@ pub const fn runs_alone_from(max_claims: u32) -> u32 {
 
 fn condemn(connection: &Connection, owner: &str, max_claims: u32) -> rusqlite::Result<usize> {
     connection.execute(
-        "UPDATE requests SET status = 'FAILED', lost_claims = lost_claims + 1, completed_at = ?3,
-             failure_reason = ?4, failure_detail = ?5
+        "UPDATE requests SET lost_claims = lost_claims + 1,
+             status = iif(status = 'COMPLETED', status, 'FAILED'),
+             completed_at = iif(status IN ('COMPLETED', 'FAILED'), completed_at, ?3),
+             failure_reason = iif(status = 'COMPLETED', failure_reason, ?4),
+             failure_detail = iif(status = 'COMPLETED', failure_detail, ?5),
+             redelivery = NULL, parked_since = NULL
          WHERE work = 'PROCESSING' AND owner = ?1 AND lost_claims + 1 >= ?2",
         params![
             owner,

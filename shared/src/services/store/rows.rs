@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension, Row, types::Type};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::value::{RawValue, to_raw_value};
 
-use super::events;
+use super::{attempts, events};
 use crate::models::{Failure, Request, RequestId};
 
 /// What sets a row's `work`: the redelivery's where there is one, or else the status.
@@ -58,14 +58,15 @@ pub(super) fn find(connection: &Connection, id: RequestId) -> rusqlite::Result<O
     connection
         .prepare_cached(
             "SELECT mode, status, input_payload, result_payload, callback_url, created_at,
-                    completed_at, failure_reason, failure_detail, claim, lost_claims, attempts,
-                    next_attempt_at
+                    completed_at, failure_reason, failure_detail, claim, lost_claims,
+                    next_attempt_at, parked_since, redelivery, parks
              FROM requests WHERE id = ?1",
         )?
         .query_row([id.to_string()], |row| request(id, row))
         .optional()?
         .map(|request| {
             Ok(Request {
+                attempts: attempts::of(connection, id)?,
                 events: events::of(connection, id)?,
                 ..request
             })
@@ -76,6 +77,7 @@ pub(super) fn find(connection: &Connection, id: RequestId) -> rusqlite::Result<O
 fn request(id: RequestId, row: &Row<'_>) -> rusqlite::Result<Request> {
     let reason: Option<String> = row.get(7)?;
     let detail: Option<String> = row.get(8)?;
+    let redelivery: Option<String> = row.get(13)?;
     let failure = reason
         .map(|reason| {
             Ok::<_, rusqlite::Error>(Failure::new(parse(&reason, 7)?, detail.unwrap_or_default()))
@@ -93,8 +95,11 @@ fn request(id: RequestId, row: &Row<'_>) -> rusqlite::Result<Request> {
         failure,
         claims: row.get(9)?,
         lost_claims: row.get(10)?,
-        attempts: row.get(11)?,
-        next_attempt_at: row.get(12)?,
+        attempts: Vec::new(),
+        next_attempt_at: row.get(11)?,
+        parked_since: row.get(12)?,
+        parks: row.get(14)?,
+        redelivery: redelivery.map(|work| parse(&work, 13)).transpose()?,
         events: Vec::new(),
     })
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use rusqlite::{Connection, Params, Row};
+use rusqlite::{Connection, Params, Row, params};
 
 use super::{claim::Candidate, rows};
 use crate::models::RequestId;
@@ -113,4 +113,37 @@ fn next_due(connection: &Connection, present: &str) -> rusqlite::Result<Option<T
         .query_one([present], |row| row.get(0))?;
     // A time that can't be read is beyond every wait or before now: it was found above.
     Ok(next.and_then(|next| next.parse().ok()))
+}
+
+/// Has jobs that are parked for `origin` wait no longer than until `now`.
+pub(super) fn unpark(
+    connection: &Connection,
+    origin: &str,
+    limit: usize,
+    now: Timestamp,
+) -> rusqlite::Result<usize> {
+    connection
+        .prepare_cached(
+            "UPDATE requests SET next_attempt_at = ?2 WHERE id IN (
+                 SELECT id FROM requests INDEXED BY waiting_by_origin
+                 WHERE work = 'PENDING' AND next_attempt_at > ?2 AND origin = ?1
+                   AND parked_since IS NOT NULL
+                 LIMIT ?3)",
+        )?
+        .execute(params![origin, rows::time(now), rows::integer(limit)])
+}
+
+/// The origins for which at least `most` jobs wait: for a retry, or parked.
+pub(super) fn crowded_origins(
+    connection: &Connection,
+    most: usize,
+) -> rusqlite::Result<Vec<String>> {
+    connection
+        .prepare_cached(
+            "SELECT origin FROM requests INDEXED BY waiting_by_origin
+             WHERE work = 'PENDING' AND next_attempt_at IS NOT NULL AND origin IS NOT NULL
+             GROUP BY origin HAVING count(*) >= ?1",
+        )?
+        .query_map([rows::integer(most)], |row| row.get(0))?
+        .collect()
 }

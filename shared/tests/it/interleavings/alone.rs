@@ -179,7 +179,8 @@ impl World {
             status: seen.status,
             claim: seen.claims.into(),
             owner: row.owner.clone(), // a client doesn't see it
-            attempts: seen.attempts,
+            attempts: seen.attempts.last().map_or(0, |last| last.number),
+            parks: seen.parks,
             lost_claims: seen.lost_claims,
             result: seen.result_payload.map(|json| json.get().to_owned()),
             waits_until: seen.next_attempt_at,

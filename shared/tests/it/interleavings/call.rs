@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use storm_shared::{
-    models::RequestId,
+    models::{AttemptClass, RequestId},
     services::{
         report::Report,
         store::{
@@ -11,6 +11,8 @@ use storm_shared::{
         },
     },
 };
+
+use crate::store::attempted;
 
 /// A call, with all that it names.
 #[derive(Clone, Debug)]
@@ -30,11 +32,13 @@ pub(super) enum Call {
 pub(super) enum Writing {
     Report(Report),
     Retry(Report, u32, Timestamp),
-    End(Report, u32, Outcome),
+    Park(Report, Timestamp),
+    /// With the number of the last attempt, if one was made.
+    End(Report, Option<u32>, Outcome),
 }
 
 /// What is said to have gone wrong with an attempt.
-pub(super) const ERROR: &str = "timeout";
+pub(super) const ERROR: AttemptClass = AttemptClass::Timeout;
 
 /// What a call was answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,14 +101,17 @@ impl Writing {
         match self {
             Self::Report(report) => store.store_result(claim, &report).await,
             Self::Retry(report, attempts, due) => {
-                store
-                    .await_retry(claim, &report, attempts, ERROR, due)
-                    .await
+                let failed = attempted(attempts, ERROR);
+                store.await_retry(claim, &report, failed, due).await
             }
-            Self::End(report, attempts, outcome) => {
-                store
-                    .finalise(claim, Some(&report), attempts, outcome)
-                    .await
+            Self::Park(report, due) => store.park(claim, &report, due).await,
+            Self::End(report, number, outcome) => {
+                let class = match outcome {
+                    Outcome::Completed => AttemptClass::Success,
+                    Outcome::Failed(_) => ERROR,
+                };
+                let last = number.map(|number| attempted(number, class));
+                store.finalise(claim, Some(&report), last, outcome).await
             }
         }
     }

@@ -30,6 +30,7 @@ pub(super) enum End {
     Completed,
     Failed,
     Waits,
+    Parked,
     Condemned,
     Returned,
 }
@@ -94,7 +95,7 @@ fn is_allowed(old: &Row, new: &Row) -> TestCaseResult {
     );
     prop_assert_eq!(new.claim, old.claim + i64::from(is_claimed), "its claims");
     prop_assert!(new.attempts >= old.attempts, "its attempts fall");
-    let is_cleared = new.lost_claims == 0 && matches!(end(old, new), End::Waits);
+    let is_cleared = new.lost_claims == 0 && matches!(end(old, new), End::Waits | End::Parked);
     prop_assert!(
         is_cleared || (0..=1).contains(&(i64::from(new.lost_claims) - i64::from(old.lost_claims))),
         "its lost claims"
@@ -138,7 +139,8 @@ fn are_told(moments: &[Moment], row: &Row) -> TestCaseResult {
     for (old, new) in changes(moments) {
         let may_be: &[EventKind] = match end(old, new) {
             _ if old.status != Status::Processing || new.status == Status::Processing => continue,
-            End::Completed => continue,
+            // Nobody was called.
+            End::Completed | End::Parked => continue,
             End::Failed if new.failure != Some(FailureReason::CallbackFailed) => continue,
             End::Failed | End::Waits => &[EventKind::AttemptFailed],
             End::Condemned => &[EventKind::ClaimLost],
@@ -164,6 +166,7 @@ fn end(old: &Row, new: &Row) -> End {
         (_, Some(FailureReason::Poison)) => End::Condemned,
         (Status::Failed, _) => End::Failed,
         _ if new.attempts > old.attempts => End::Waits,
+        _ if new.parks > old.parks => End::Parked,
         _ => End::Returned,
     }
 }

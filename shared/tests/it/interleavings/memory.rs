@@ -117,11 +117,14 @@ impl Memory {
                         Due::BeyondEveryWait => TWO_DAYS,
                     },
             ),
-            What::Complete => Writing::End(report, attempts + 1, Outcome::Completed),
-            What::GiveUp => {
-                Writing::End(report, attempts + 1, failed(FailureReason::CallbackFailed))
-            }
-            What::Refuse => Writing::End(report, 0, failed(FailureReason::CallbackRefused)),
+            What::Park => Writing::Park(report, Timestamp::now()),
+            What::Complete => Writing::End(report, Some(attempts + 1), Outcome::Completed),
+            What::GiveUp => Writing::End(
+                report,
+                Some(attempts + 1),
+                failed(FailureReason::CallbackFailed),
+            ),
+            What::Refuse => Writing::End(report, None, failed(FailureReason::CallbackRefused)),
         }
     }
 

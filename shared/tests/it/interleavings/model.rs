@@ -37,6 +37,7 @@ pub(super) struct Row {
     pub(super) owner: Option<String>,
     pub(super) attempts: u32,
     pub(super) lost_claims: u32,
+    pub(super) parks: u32,
     pub(super) result: Option<String>,
     pub(super) waits_until: Option<String>,
     pub(super) failure: Option<FailureReason>,
@@ -55,6 +56,7 @@ impl Row {
             owner: None,
             attempts: 0,
             lost_claims: 0,
+            parks: 0,
             result: None,
             waits_until: None,
             failure: None,
@@ -262,17 +264,23 @@ impl Model {
                 row.keep(report);
                 row.attempts = *attempts;
                 row.lost_claims = 0;
-                row.record(EventKind::AttemptFailed, Some(ERROR));
+                row.record(EventKind::AttemptFailed, Some(ERROR.as_str()));
                 row.wait(text(*due));
             }
-            Writing::End(report, attempts, outcome) => {
+            Writing::Park(report, due) => {
                 row.keep(report);
-                row.attempts = row.attempts.max(*attempts);
+                row.lost_claims = 0;
+                row.parks += 1;
+                row.wait(text(*due));
+            }
+            Writing::End(report, number, outcome) => {
+                row.keep(report);
+                row.attempts = number.unwrap_or(row.attempts);
                 match outcome {
                     Outcome::Completed => row.end(Status::Completed, None),
                     Outcome::Failed(failure) => {
-                        if failure.reason == FailureReason::CallbackFailed {
-                            row.record(EventKind::AttemptFailed, Some(&failure.detail));
+                        if number.is_some() {
+                            row.record(EventKind::AttemptFailed, Some(ERROR.as_str()));
                         }
                         row.end(Status::Failed, Some(failure.reason));
                     }

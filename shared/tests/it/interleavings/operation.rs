@@ -48,11 +48,13 @@ pub(super) enum What {
     Report,
     /// Its attempt failed, and the next one is due.
     Retry(Due),
+    /// No attempt was made, for its receiver's sake, and one is due at once.
+    Park,
     /// Its receiver has it.
     Complete,
     /// Its last attempt failed.
     GiveUp,
-    /// Its callback is forbidden: no attempt was made, and all that is said of those before is 0.
+    /// Its callback is forbidden: no attempt was made.
     Refuse,
 }
 
@@ -177,6 +179,7 @@ fn what() -> impl Strategy<Value = What> {
     prop_oneof![
         2 => Just(What::Report),
         4 => due().prop_map(What::Retry),
+        1 => Just(What::Park),
         1 => Just(What::Complete),
         1 => Just(What::GiveUp),
         1 => Just(What::Refuse),

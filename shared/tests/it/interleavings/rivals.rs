@@ -103,6 +103,7 @@ impl Rival {
                 let end = match writing {
                     Writing::Report(_) => None,
                     Writing::Retry(..) => Some(End::Waits),
+                    Writing::Park(..) => Some(End::Parked),
                     Writing::End(_, _, Outcome::Completed) => Some(End::Completed),
                     Writing::End(_, _, Outcome::Failed(_)) => Some(End::Failed),
                 };
@@ -175,7 +176,7 @@ fn compare(history: &History, rivals: Vec<Rival>) -> TestCaseResult {
     prop_assert_eq!(won, claims_of_table);
 
     ended.sort();
-    let mut ends_of_table: Vec<_> = [End::Completed, End::Failed, End::Waits]
+    let mut ends_of_table: Vec<_> = [End::Completed, End::Failed, End::Waits, End::Parked]
         .into_iter()
         .flat_map(|end| ends(end).map(move |(id, number, ..)| (*id, *number, end)))
         .collect();

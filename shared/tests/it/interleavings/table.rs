@@ -15,18 +15,18 @@ pub(super) struct Table(Connection);
 const HISTORY: &str = "
     CREATE TABLE history (
         id, status, claim, owner, attempts, lost_claims, result_payload, next_attempt_at,
-        failure_reason, completed_at, beside_it
+        failure_reason, completed_at, parks, beside_it
     );
     CREATE TRIGGER accepted AFTER INSERT ON requests BEGIN
         INSERT INTO history
         SELECT id, status, claim, owner, attempts, lost_claims, result_payload, next_attempt_at,
-               failure_reason, completed_at, 0
+               failure_reason, completed_at, parks, 0
         FROM requests WHERE id = NEW.id;
     END;
     CREATE TRIGGER changed AFTER UPDATE ON requests BEGIN
         INSERT INTO history
         SELECT id, status, claim, owner, attempts, lost_claims, result_payload, next_attempt_at,
-               failure_reason, completed_at,
+               failure_reason, completed_at, parks,
                (SELECT count(*) FROM requests AS other
                 WHERE other.status = 'PROCESSING' AND other.owner = NEW.owner AND other.id <> NEW.id)
         FROM requests WHERE id = NEW.id;
@@ -50,7 +50,7 @@ impl Table {
     pub(super) fn rows(&self) -> BTreeMap<RequestId, Row> {
         let mut rows: BTreeMap<_, _> = self.query(
             "SELECT id, status, claim, owner, attempts, lost_claims, result_payload, next_attempt_at,
-                    failure_reason, completed_at FROM requests",
+                    failure_reason, completed_at, parks FROM requests",
             |row| (id(row), job(row)),
         );
         let events: Vec<_> = self.query(
@@ -89,7 +89,7 @@ impl Table {
     pub(super) fn history(&self) -> BTreeMap<RequestId, Vec<Moment>> {
         let moments: Vec<_> = self.query("SELECT * FROM history ORDER BY rowid", |row| {
             let row_then = job(row);
-            (id(row), Moment::new(row_then, row.get(10).unwrap()))
+            (id(row), Moment::new(row_then, row.get(11).unwrap()))
         });
         let mut history = BTreeMap::<_, Vec<_>>::new();
         for (id, moment) in moments {
@@ -118,6 +118,7 @@ fn job(row: &SqlRow<'_>) -> Row {
         owner: row.get(3).unwrap(),
         attempts: row.get(4).unwrap(),
         lost_claims: row.get(5).unwrap(),
+        parks: row.get(10).unwrap(),
         result: row.get(6).unwrap(),
         waits_until: row.get(7).unwrap(),
         failure: failure.map(|reason| reason.parse().unwrap()),

@@ -39,7 +39,7 @@ async fn a_name_with_one_refused_address_is_refused_in_any_order_and_nothing_is_
             panic!("{answer:?}: {error}")
         };
         assert_eq!(refusal.rule, Rule::Loopback);
-        assert!(error.is_final());
+        assert!(error.class().is_final());
         assert!(receiver.untouched().await, "{answer:?}");
     }
 }
@@ -220,7 +220,7 @@ async fn a_name_without_an_address_is_a_failed_lookup() {
         let error = attempt(&client, "http://no.test/path?secret")
             .await
             .unwrap_err();
-        assert_eq!(error.name(), "resolve");
+        assert_eq!(error.class().as_str(), "resolve");
         assert!(
             error.to_string().starts_with("the look-up failed: "),
             "{error}"

@@ -24,9 +24,11 @@ async fn any_2xx_is_success_and_any_other_status_is_told() {
         let receiver =
             Receiver::answering(format!("HTTP/1.1 {status} No\r\ncontent-length: 0\r\n\r\n"));
         let error = attempt(&client, &receiver.url()).await.unwrap_err();
-        assert!(matches!(error, AttemptError::Status(got) if got.as_u16() == status));
+        assert!(
+            matches!(error, AttemptError::Status { status: got, .. } if got.as_u16() == status)
+        );
         assert_eq!(error.to_string(), format!("answered with status {status}"));
-        assert!(!error.is_final());
+        assert_eq!(error.class().is_final(), status == 410);
     }
 }
 
@@ -133,7 +135,7 @@ async fn nobody_listening_is_a_failed_connection_that_tells_the_address() {
         .unwrap();
     let url = format!("http://{free}/path?secret");
     let error = attempt(&loopback_client(PATIENT), &url).await.unwrap_err();
-    assert_eq!(error.name(), "connect");
+    assert_eq!(error.class().as_str(), "connect");
     let text = error.to_string();
     assert!(
         text.starts_with(&format!("no connection: {free}: Connection refused")),

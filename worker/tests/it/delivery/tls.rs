@@ -72,7 +72,7 @@ async fn a_certificate_of_an_unknown_authority_is_refused() {
         .unwrap_err();
     assert!(matches!(error, AttemptError::Tls(_)), "{error}");
     assert!(error.to_string().contains("UnknownIssuer"), "{error}");
-    assert!(!error.is_final());
+    assert!(!error.class().is_final());
 }
 
 #[tokio::test]

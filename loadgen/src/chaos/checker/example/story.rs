@@ -40,6 +40,7 @@ impl Story {
                 attempts: 0,
                 lost_claims: 0,
                 result: None,
+                parks: 0,
             },
             id: id(millis),
             spec: ReportSpec {

@@ -1,0 +1,88 @@
+//! When a failed attempt is followed by another.
+
+use std::time::Duration;
+
+use storm_shared::config::RetrySettings;
+
+use crate::delivery::AttemptError;
+
+/// The schedule of retries.
+pub(super) struct Schedule(RetrySettings);
+
+impl Schedule {
+    pub(super) fn new(settings: &RetrySettings) -> Self {
+        Self(settings.clone())
+    }
+
+    /// The wait for the next attempt after the `nth` (from 1) of its series failed, if there is a next one:
+    /// the delay with its jitter, or what the receiver asks for where that is later.
+    pub(super) fn after(&self, nth: u32, error: &AttemptError) -> Option<Duration> {
+        if error.class().is_final() {
+            return None;
+        }
+        let nth = usize::try_from(nth).unwrap_or(usize::MAX);
+        let delay = self.0.delays.get(nth.checked_sub(1)?)?;
+        let delay = delay.mul_f64(1.0 + self.0.jitter * fastrand::f64());
+        let asked_for = error.retry_after().unwrap_or_default();
+        Some(delay.max(asked_for.min(self.0.retry_after_max)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use hyper::StatusCode;
+    use storm_shared::config::Settings;
+
+    use super::Schedule;
+    use crate::delivery::AttemptError;
+
+    fn schedule(overrides: &[(&str, &str)]) -> Schedule {
+        let settings = Settings::with(overrides.iter().copied()).unwrap();
+        Schedule::new(&settings.callback.retry)
+    }
+
+    fn answered(status: u16, retry_after: Option<u64>) -> AttemptError {
+        AttemptError::Status {
+            status: StatusCode::from_u16(status).unwrap(),
+            retry_after: retry_after.map(Duration::from_secs),
+        }
+    }
+
+    fn waits(schedule: &Schedule, error: &AttemptError) -> Vec<u64> {
+        (1..10)
+            .map_while(|nth| schedule.after(nth, error))
+            .map(|wait| wait.as_secs())
+            .collect()
+    }
+
+    #[test]
+    fn everything_but_a_410_is_tried_again_after_exactly_2_4_and_8_seconds() {
+        let schedule = schedule(&[]);
+        for status in [301, 308, 400, 401, 404, 409, 429, 500, 503] {
+            assert_eq!(waits(&schedule, &answered(status, None)), [2, 4, 8]);
+        }
+        assert!(waits(&schedule, &answered(410, None)).is_empty());
+    }
+
+    #[test]
+    fn the_wait_is_the_later_of_the_delay_and_retry_after_up_to_its_bound() {
+        let schedule = schedule(&[("CALLBACK_RETRY_AFTER_MAX", "1m")]);
+        for (asked, wait) in [(0, 2), (1, 2), (3, 3), (60, 60), (61, 60), (u64::MAX, 60)] {
+            let error = answered(503, Some(asked));
+            assert_eq!(schedule.after(1, &error), Some(Duration::from_secs(wait)));
+        }
+    }
+
+    #[test]
+    fn jitter_makes_a_wait_longer_by_its_part_at_the_most_and_never_shorter() {
+        let schedule = schedule(&[("CALLBACK_RETRY_JITTER", "0.5")]);
+        let waits: Vec<_> = (0..1000)
+            .map(|_| schedule.after(1, &answered(500, None)).unwrap())
+            .collect();
+        let (shortest, longest) = (waits.iter().min().unwrap(), waits.iter().max().unwrap());
+        assert!(*shortest >= Duration::from_secs(2) && *longest <= Duration::from_secs(3));
+        assert!(longest.abs_diff(*shortest) > Duration::from_millis(500));
+    }
+}
