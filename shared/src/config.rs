@@ -3,6 +3,7 @@
 //! The names, units and defaults stand in `config/default.toml`, which is compiled in. One struct
 //! for each concern; a value in it has been checked and needs no check again.
 
+mod access;
 mod source;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
@@ -12,6 +13,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::services::guard::Policy;
 
+pub use access::AccessSettings;
 pub use source::SettingError;
 use source::Source;
 
@@ -29,6 +31,8 @@ pub struct Settings {
     pub http: HttpSettings,
     /// The API's own.
     pub api: ApiSettings,
+    /// Who may ask, and how often.
+    pub access: AccessSettings,
     /// The worker's own.
     pub worker: WorkerSettings,
     /// How callbacks are delivered, and where they may go.
@@ -197,6 +201,7 @@ impl Settings {
                 sync_queue: source.number("sync_queue", 0..=1_000_000)?,
                 sync_timeout: source.duration("sync_timeout")?,
             },
+            access: AccessSettings::read(source)?,
             worker: WorkerSettings {
                 addr: source.address("worker_addr")?,
                 concurrency: source.number("worker_concurrency", 1..=1_000_000)?,
@@ -422,6 +427,8 @@ mod tests {
             error.starts_with("REDIS_URL=(hidden): expected redis://"),
             "{error}"
         );
+        let error = refusal("REDIS_URL", "redis://:hunter2@exam\u{7}ple");
+        assert!(error.starts_with("REDIS_URL=(hidden): "), "{error}");
     }
 
     #[test]

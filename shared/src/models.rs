@@ -2,6 +2,7 @@
 
 mod attempt;
 mod callback_url;
+mod client_name;
 mod event;
 mod failure;
 mod report_spec;
@@ -12,6 +13,7 @@ mod traceparent;
 
 pub use attempt::{Attempt, AttemptClass};
 pub use callback_url::{CallbackUrl, CallbackUrlError};
+pub use client_name::{ClientName, ClientNameError};
 pub use event::{Event, EventKind};
 pub use failure::{Failure, FailureReason};
 pub use report_spec::{

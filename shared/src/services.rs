@@ -1,5 +1,6 @@
 //! What works on the models, in the order in which a job meets it.
 
+pub mod access;
 pub mod guard;
 pub mod health;
 pub mod queue;

@@ -127,15 +127,20 @@ impl Source {
 
     /// The setting as text, without the spaces around it.
     pub(super) fn text(&self, key: &str) -> Result<String, SettingError> {
+        self.text_shown_as(key, |text| text.escape_debug().to_string())
+    }
+
+    /// The setting as text; `shown` is what an error says of it.
+    fn text_shown_as(
+        &self,
+        key: &str,
+        shown: impl FnOnce(&str) -> String,
+    ) -> Result<String, SettingError> {
         let text = self.config.get_string(key)?;
         let text = text.trim();
         if text.contains(|c: char| c.is_control() || c == char::REPLACEMENT_CHARACTER) {
-            let value = text.escape_debug().to_string();
-            return Err(refused(
-                key,
-                value,
-                "expected UTF-8 without control characters",
-            ));
+            let problem = "expected UTF-8 without control characters";
+            return Err(refused(key, shown(text), problem));
         }
         Ok(text.to_owned())
     }
@@ -158,8 +163,19 @@ impl Source {
         accepted: impl Display,
         parse: impl FnOnce(&str) -> Option<T>,
     ) -> Result<T, SettingError> {
-        parse(&self.text(key)?)
-            .ok_or_else(|| refused(key, "(hidden)".into(), format!("expected {accepted}")))
+        parse(&self.text_shown_as(key, hidden)?)
+            .ok_or_else(|| refused(key, hidden(""), format!("expected {accepted}")))
+    }
+
+    /// The same where the error of `parse`, which must repeat nothing of the secret, says what is accepted.
+    /// Lines and tabs are `parse`'s to judge: a list of secrets is a long one.
+    pub(super) fn try_parse_secret<T, E: Display>(
+        &self,
+        key: &str,
+        parse: impl FnOnce(&str) -> Result<T, E>,
+    ) -> Result<T, SettingError> {
+        let value = self.config.get_string(key)?;
+        parse(value.trim()).map_err(|error| refused(key, hidden(""), error.to_string()))
     }
 
     /// The setting as `parse` reads it, whose error says what is accepted.
@@ -187,6 +203,20 @@ impl Source {
         self.parse(key, "address:port, such as 127.0.0.1:8000", |text| {
             text.parse().ok()
         })
+    }
+
+    /// An address, or none in an empty text.
+    pub(super) fn optional_address(&self, key: &str) -> Result<Option<SocketAddr>, SettingError> {
+        self.parse(
+            key,
+            "nothing, or address:port, such as 127.0.0.1:8000",
+            |text| {
+                if text.is_empty() {
+                    return Some(None);
+                }
+                text.parse().ok().map(Some)
+            },
+        )
     }
 
     pub(super) fn duration(&self, key: &str) -> Result<Duration, SettingError> {
@@ -243,6 +273,11 @@ fn looks_like_one_of(known: &[String], name: &str) -> bool {
         && known
             .iter()
             .any(|known| strsim::osa_distance(known, &name) <= MISSPELLED_BY)
+}
+
+/// What an error says of a secret.
+fn hidden(_secret: &str) -> String {
+    "(hidden)".to_owned()
 }
 
 fn refused(key: &str, value: String, problem: impl Into<String>) -> SettingError {

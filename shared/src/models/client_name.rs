@@ -1,0 +1,63 @@
+//! Who asks: the name that goes with an API token.
+
+use std::{fmt, str::FromStr, sync::Arc};
+
+use thiserror::Error;
+
+/// A name of 1 to 64 letters, digits, dots, underscores and hyphens, all of ASCII. Clones share it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ClientName(Arc<str>);
+
+/// The text is no such name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error(
+    "a name has 1 to {} characters of A-Z, a-z, 0-9, dot, underscore and hyphen",
+    ClientName::MAX_CHARS
+)]
+pub struct ClientNameError;
+
+impl ClientName {
+    /// The longest name, in characters.
+    pub const MAX_CHARS: usize = 64;
+
+    /// The name as it was given.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for ClientName {
+    type Err = ClientNameError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let is_of_a_name = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+        if (1..=Self::MAX_CHARS).contains(&text.len()) && text.bytes().all(is_of_a_name) {
+            Ok(Self(text.into()))
+        } else {
+            Err(ClientNameError)
+        }
+    }
+}
+
+impl fmt::Display for ClientName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ClientName;
+
+    #[test]
+    fn a_name_is_of_few_characters_and_none_that_means_something_elsewhere() {
+        let longest = "a".repeat(64);
+        for name in ["a", "billing", "eu-1.reports_Q1", "-", longest.as_str()] {
+            assert_eq!(name.parse::<ClientName>().unwrap().as_str(), name);
+        }
+        let too_long = "a".repeat(65);
+        for name in ["", "a b", "a:b", "a,b", "é", "a\n", too_long.as_str()] {
+            assert!(name.parse::<ClientName>().is_err(), "{name:?}");
+        }
+    }
+}
