@@ -124,6 +124,7 @@ pub async fn run(
     let monitor = tokio::spawn(monitor::serve(
         listener,
         (store.clone(), queue, metrics, vitals),
+        settings.access.metrics_token,
         server::Limits {
             connections: settings.http.connections,
             header_timeout: settings.http.timeout,

@@ -6,6 +6,7 @@ use hyper_util::service::TowerToHyperService;
 use storm_shared::{
     server,
     services::{
+        access::{TokenHash, bearer},
         health::{Health, Verdict},
         queue::Queue,
         store::Store,
@@ -14,7 +15,8 @@ use storm_shared::{
 use tokio::net::TcpListener;
 use warp::{
     Filter, Reply,
-    http::{StatusCode, header},
+    http::{HeaderMap, StatusCode, header},
+    reply::Response,
 };
 
 use crate::{
@@ -70,10 +72,11 @@ fn silent_for(time: Duration, limit: Duration) -> Verdict {
     }
 }
 
-/// Answers on `listener` until `shutdown`.
+/// Answers on `listener` until `shutdown`; who sees the metrics needs that token, where there is one.
 pub async fn serve(
     listener: TcpListener,
     (store, queue, metrics, vitals): (Store, Option<Queue>, Metrics, Vitals),
+    metrics_token: Option<TokenHash>,
     limits: server::Limits,
     shutdown: impl Future<Output = ()>,
 ) {
@@ -88,9 +91,10 @@ pub async fn serve(
             )
         }
     });
-    let scrape = warp::path!("metrics").and(warp::get()).map(move || {
-        warp::reply::with_header(metrics.render(), header::CONTENT_TYPE, PROMETHEUS_TEXT)
-    });
+    let scrape = warp::path!("metrics")
+        .and(warp::get())
+        .and(warp::header::headers_cloned())
+        .map(move |headers| answer_scrape(&metrics, metrics_token.as_ref(), &headers));
     let routes = health.or(scrape);
     server::serve(
         listener,
@@ -99,6 +103,22 @@ pub async fn serve(
         shutdown,
     )
     .await;
+}
+
+fn answer_scrape(metrics: &Metrics, token: Option<&TokenHash>, headers: &HeaderMap) -> Response {
+    let admitted =
+        |hash: &TokenHash| bearer(headers).is_some_and(|presented| hash.is_of(presented));
+    if token.is_none_or(admitted) {
+        let text = metrics.render();
+        return warp::reply::with_header(text, header::CONTENT_TYPE, PROMETHEUS_TEXT)
+            .into_response();
+    }
+    let refusal = warp::reply::with_header(
+        "send METRICS_TOKEN's token as `authorization: Bearer <token>`\n",
+        header::WWW_AUTHENTICATE,
+        "Bearer",
+    );
+    warp::reply::with_status(refusal, StatusCode::UNAUTHORIZED).into_response()
 }
 
 fn answer_health(health: &Health) -> impl Reply + use<> {

@@ -6,6 +6,7 @@ mod crashes;
 mod delivery;
 mod lease;
 mod line;
+mod metrics;
 mod process;
 mod receiver;
 mod redis_faults;

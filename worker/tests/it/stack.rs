@@ -126,8 +126,14 @@ impl Stack {
     }
 
     pub(crate) async fn get(&self, path: &str) -> String {
+        self.get_with(path, "accept: */*").await
+    }
+
+    /// The same with one more line in the request's head.
+    pub(crate) async fn get_with(&self, path: &str, line: &str) -> String {
         let mut stream = TcpStream::connect(self.addr).await.unwrap();
-        let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        let request =
+            format!("GET {path} HTTP/1.1\r\nhost: x\r\n{line}\r\nconnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
