@@ -7,6 +7,7 @@ use std::{env, error::Error, future, time::Duration};
 
 use hyper_util::service::TowerToHyperService;
 use storm_api::{
+    metrics::Metrics,
     reply::{self, Problem},
     routes,
     validation::{Form, Submission},
@@ -23,7 +24,7 @@ use warp::Filter;
 async fn main() -> Result<(), Box<dyn Error>> {
     let address = env::args().nth(1).ok_or("usage: bare_route ADDRESS:PORT")?;
     let listener = TcpListener::bind(address).await?;
-    let form = Form::asynchronous(Policy::default());
+    let form = Form::asynchronous(Policy::default(), Metrics::new());
     let route = warp::path!("async")
         .and(warp::post())
         .and(routes::submission(form, Duration::from_secs(10)))

@@ -14,7 +14,7 @@ use storm_shared::{
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{Error, routes, sync_pool::SyncPool};
+use crate::{Error, access::Door, metrics::Metrics, routes, sync_pool::SyncPool};
 
 /// The running API: its settings and its services.
 pub struct App {
@@ -28,6 +28,8 @@ pub struct App {
     pub doorbell: Option<Doorbell>,
     /// The threads behind `/sync`.
     pub pool: SyncPool,
+    /// What it counts.
+    pub metrics: Metrics,
     /// Sync requests under way. They outlive their clients until they are recorded.
     pub visits: TaskTracker,
 }
@@ -51,6 +53,7 @@ impl App {
             queue,
             doorbell,
             pool,
+            metrics: Metrics::new(),
             visits: TaskTracker::new(),
         }))
     }
@@ -66,6 +69,7 @@ impl App {
     ) -> Result<(), Error> {
         let limits = limits(&self.settings);
         let service = TowerToHyperService::new(warp::service(routes::all(&self)));
+        let service = Door::of_api(&self.settings, self.metrics.clone()).before(service);
         let stopping = async {
             tokio::select! {
                 () = shutdown.cancelled() => {}
@@ -80,6 +84,19 @@ impl App {
         } else {
             Err(Error::StoreEnded)
         }
+    }
+
+    /// Serves `/metrics` alone on `listener` until `shutdown` is cancelled.
+    pub fn serve_metrics(
+        &self,
+        listener: TcpListener,
+        shutdown: CancellationToken,
+    ) -> impl Future<Output = ()> + Send + use<> {
+        let limits = limits(&self.settings);
+        let door = Door::of_metrics(&self.settings, self.metrics.clone());
+        let routes = warp::service(routes::metrics_alone(self.metrics.clone()));
+        let service = door.before(TowerToHyperService::new(routes));
+        async move { server::serve(listener, service, limits, shutdown.cancelled()).await }
     }
 
     /// Ends what [`App::start`] started: first who writes, then what is written to.

@@ -115,8 +115,8 @@ async fn collect<B: Buf>(
 ///
 /// A connection that is closed on a client in the middle of sending is reset, and the client may
 /// never see why it was refused.
-fn discard<B: Buf>(
-    mut body: impl Stream<Item = Result<B, warp::Error>> + Unpin + Send + 'static,
+pub(crate) fn discard<B: Buf, E: Send>(
+    mut body: impl Stream<Item = Result<B, E>> + Unpin + Send + 'static,
     limit: Duration,
 ) {
     tokio::spawn(timeout(limit, async move {

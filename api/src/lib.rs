@@ -2,6 +2,7 @@
 //!
 //! In the order in which a request meets them:
 //!
+//! * [`access`]: who is let in, and how often.
 //! * [`routes`]: which path and method lead where; no rejection leaves them.
 //! * [`body`]: a request's body, bounded in size and time.
 //! * [`validation`]: from bytes to a checked submission, or to every fault in them.
@@ -10,14 +11,17 @@
 //! * [`reply`]: everything that is ever answered, and its wording.
 //!
 //! [`app`] holds what the controllers share, from start to end. Before there is one, requests meet the
-//! `waiting_room`.
+//! `waiting_room`. [`metrics`] are what the API says of itself, [`token`] makes what lets clients in.
 
+pub mod access;
 pub mod app;
 pub mod body;
 pub mod controllers;
+pub mod metrics;
 pub mod reply;
 pub mod routes;
 pub mod sync_pool;
+pub mod token;
 pub mod validation;
 mod waiting_room;
 
@@ -25,13 +29,17 @@ use std::io;
 
 use storm_shared::{
     config::Settings,
+    server,
     services::{queue::QueueError, store::StoreError},
 };
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tracing::info;
 
+use access::Door;
 pub use app::App;
+use metrics::Metrics;
 
 /// Why the API could not start, or had to end.
 #[derive(Debug, Error)]
@@ -45,6 +53,9 @@ pub enum Error {
     /// A thread of the store has ended; the log says why.
     #[error("the database is gone; a new process is needed")]
     StoreEnded,
+    /// `METRICS_ADDR` can't be listened on.
+    #[error("{0}")]
+    Metrics(io::Error),
     /// The system has no thread left for `/sync`.
     #[error("a thread for /sync can't be started: {0}")]
     Thread(#[from] io::Error),
@@ -63,10 +74,30 @@ pub async fn run(
     settings: Settings,
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
+    let metrics_listener = metrics_listener(&settings).await?;
     let limits = app::limits(&settings);
-    let opening = waiting_room::beside(&listener, limits, App::start(settings));
+    let door = Door::of_api(&settings, Metrics::new());
+    let opening = waiting_room::beside(&listener, limits, door, App::start(settings));
     let Some(app) = shutdown.run_until_cancelled(opening).await else {
         return Ok(()); // told to end while it waited for the database
     };
-    app?.serve(listener, shutdown).await
+    let app = app?;
+    if let Some(listener) = metrics_listener {
+        // It ends with the process at the latest, for it holds nothing that could be lost.
+        tokio::spawn(app.serve_metrics(listener, shutdown.clone()));
+    }
+    app.serve(listener, shutdown).await
+}
+
+/// The listener of `METRICS_ADDR`, where there is one.
+async fn metrics_listener(settings: &Settings) -> Result<Option<TcpListener>, Error> {
+    let Some(addr) = settings.access.metrics_addr else {
+        return Ok(None);
+    };
+    let listener = server::bind("METRICS_ADDR", addr)
+        .await
+        .map_err(Error::Metrics)?;
+    let addr = listener.local_addr().map_err(Error::Metrics)?;
+    info!(%addr, "metrics");
+    Ok(Some(listener))
 }

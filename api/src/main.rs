@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use storm_api::token;
 use storm_shared::program::{self, Endpoint, Program};
 use tracing::info;
 
@@ -12,11 +13,12 @@ async fn main() -> ExitCode {
     let endpoint = Endpoint {
         setting: "API_ADDR",
         addr: |settings| settings.api.addr,
+        check: |settings| settings.access.check_exposure(settings.api.addr),
     };
     let program = Program {
         command,
         endpoint,
-        subcommands: Vec::new(),
+        subcommands: vec![token::subcommand()],
     };
     program::run(program, async |settings, listener, shutdown| {
         let database = settings.store.path.display();

@@ -13,10 +13,14 @@ use warp::{
     reply::Response,
 };
 
+use crate::access::Standing;
 pub use problem::{FieldError, Problem};
 
 /// How long a refused client should wait before it tries again, in seconds.
 const RETRY_AFTER: &str = "1";
+
+/// What the text format of Prometheus is called on the wire.
+const PROMETHEUS_TEXT: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// `202` for an accepted job.
 pub fn accepted(id: RequestId, callback_url: Option<&CallbackUrl>) -> Response {
@@ -84,6 +88,20 @@ pub fn health(health: &Health) -> Response {
     response
         .headers_mut()
         .insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER));
+    response
+}
+
+/// `200` with what the API counts.
+pub fn metrics(text: String) -> Response {
+    warp::reply::with_header(text, header::CONTENT_TYPE, PROMETHEUS_TEXT).into_response()
+}
+
+/// `429` for a client whose limit stands so.
+pub fn rate_limited(standing: &Standing) -> Response {
+    let mut response = Problem::rate_limited().into_response();
+    let headers = response.headers_mut();
+    standing.tell(headers);
+    headers.insert(header::RETRY_AFTER, standing.seconds().into());
     response
 }
 

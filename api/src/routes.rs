@@ -8,14 +8,16 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 use warp::{Filter, Rejection, Reply, reply::Response};
 
 use crate::{
+    access::{Caller, Scraper},
     app::App,
     body,
     controllers::{asynchronous, health, requests, sync},
-    reply::Problem,
+    metrics::Metrics,
+    reply::{self, Problem},
     validation::{Form, Submission},
 };
 
-/// The whole API. `POST /async`, which a storm hits, is tried first.
+/// The whole API, behind its door. `POST /async`, which a storm hits, is tried first.
 pub fn all(
     app: &Arc<App>,
 ) -> impl Filter<Extract = (Response,), Error = Infallible> + Clone + Send + Sync + 'static {
@@ -26,8 +28,17 @@ pub fn all(
         .unify()
         .or(healthz(app))
         .unify()
-        .or(warp::any().map(|| Problem::no_such_path().into_response()))
+        .or(metrics(app.metrics.clone()))
         .unify()
+        .or(nothing())
+        .unify()
+}
+
+/// `/metrics` and nothing else, behind a door of its own.
+pub fn metrics_alone(
+    counted: Metrics,
+) -> impl Filter<Extract = (Response,), Error = Infallible> + Clone + Send + Sync + 'static {
+    metrics(counted).or(nothing()).unify()
 }
 
 /// A submission: a body that was read within `timeout` and says what `form` asks for.
@@ -43,8 +54,10 @@ pub fn submission(
 fn post_async(
     app: &Arc<App>,
 ) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone + use<> {
-    let form = Form::asynchronous(app.settings.callback.policy.clone());
+    let policy = app.settings.callback.policy.clone();
+    let form = Form::asynchronous(policy, app.metrics.clone());
     let submit = warp::post()
+        .and(caller())
         .and(with(app))
         .and(submission(form, app.settings.http.timeout))
         .then(asynchronous::submit)
@@ -56,6 +69,7 @@ fn post_sync(
     app: &Arc<App>,
 ) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone + use<> {
     let report = warp::post()
+        .and(caller())
         .and(with(app))
         .and(submission(Form::sync(), app.settings.http.timeout))
         .then(sync::report)
@@ -69,6 +83,7 @@ fn request(
     let path = warp::path!("requests" / String);
     let find = path
         .and(get_or_head())
+        .and(caller())
         .and(with(app))
         .then(requests::find)
         .map(Reply::into_response);
@@ -81,6 +96,25 @@ fn healthz(
 ) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone + use<> {
     let check = get_or_head().and(with(app)).then(health::check);
     warp::path!("healthz").and(check.or(only("GET, HEAD")).unify())
+}
+
+/// Where they are behind this door, and for whom it let in to see them.
+fn metrics(counted: Metrics) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone {
+    let scrape = get_or_head().map(move || reply::metrics(counted.render()));
+    warp::path!("metrics")
+        .and(warp::ext::get())
+        .and(scrape.or(only("GET, HEAD")).unify())
+        .map(|_: Scraper, reply| reply)
+}
+
+/// Who asks. The door tells; a request that came past it has no caller, and leads nowhere.
+fn caller() -> impl Filter<Extract = (Caller,), Error = Rejection> + Copy {
+    warp::ext::get()
+}
+
+/// The last arm of all.
+fn nothing() -> impl Filter<Extract = (Response,), Error = Infallible> + Copy {
+    warp::any().map(|| Problem::no_such_path().into_response())
 }
 
 /// The last arm of a path: the method is none of `allowed`.

@@ -8,7 +8,10 @@ use storm_shared::{
     services::guard::Policy,
 };
 
-use crate::reply::{FieldError, Problem};
+use crate::{
+    metrics::Metrics,
+    reply::{FieldError, Problem},
+};
 use fields::Fields;
 
 /// What a client asks for, checked.
@@ -23,8 +26,8 @@ pub struct Submission {
 /// What an endpoint asks for.
 pub struct Form {
     max_records: u32,
-    /// What judges a `callback_url`; without one, that field is unknown.
-    policy: Option<Policy>,
+    /// What judges a `callback_url`, and counts what it refuses; without one, that field is unknown.
+    judge: Option<(Policy, Metrics)>,
 }
 
 impl Form {
@@ -32,15 +35,15 @@ impl Form {
     pub fn sync() -> Self {
         Self {
             max_records: Records::MAX_SYNC,
-            policy: None,
+            judge: None,
         }
     }
 
-    /// `POST /async`: a callback where `policy` lets it go.
-    pub fn asynchronous(policy: Policy) -> Self {
+    /// `POST /async`: a callback where `policy` lets it go; one that it refuses is counted in `metrics`.
+    pub fn asynchronous(policy: Policy, metrics: Metrics) -> Self {
         Self {
             max_records: Records::MAX_ASYNC,
-            policy: Some(policy),
+            judge: Some((policy, metrics)),
         }
     }
 
@@ -60,10 +63,12 @@ impl Form {
         let records = values::records(fields.records, self.max_records);
         let records = faults.keep("records", records);
         let report_name = faults.keep("report_name", values::report_name(fields.report_name));
-        let callback_url = match (&self.policy, fields.callback_url) {
+        let callback_url = match (&self.judge, fields.callback_url) {
             (_, None) => Ok(None),
             (None, Some(_)) => Err(self.unknown()),
-            (Some(policy), Some(sent)) => values::callback_url(sent, policy).map(Some),
+            (Some((policy, metrics)), Some(sent)) => {
+                values::callback_url(sent, policy, metrics).map(Some)
+            }
         };
         let callback_url = faults.keep("callback_url", callback_url);
         match (records, report_name, callback_url) {
@@ -79,7 +84,7 @@ impl Form {
     }
 
     fn unknown(&self) -> String {
-        let known = match self.policy {
+        let known = match self.judge {
             Some(_) => "`records`, `report_name` and `callback_url`",
             None => "`records` and `report_name`",
         };
@@ -107,14 +112,14 @@ mod tests {
     use storm_shared::services::guard::Policy;
 
     use super::{Form, Submission};
-    use crate::reply::Problem;
+    use crate::{metrics::Metrics, reply::Problem};
 
     fn sync(body: &str) -> Result<Submission, Problem> {
         Form::sync().read(body.as_bytes())
     }
 
     fn asynchronous(body: &str) -> Result<Submission, Problem> {
-        Form::asynchronous(Policy::default()).read(body.as_bytes())
+        Form::asynchronous(Policy::default(), Metrics::new()).read(body.as_bytes())
     }
 
     /// The faults of a body as `field: detail`.

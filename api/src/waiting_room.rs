@@ -8,15 +8,16 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use warp::{Filter, Reply};
 
-use crate::reply::Problem;
+use crate::{access::Door, reply::Problem};
 
 /// A database that is opened by then keeps nobody waiting for long.
 const AT_ONCE: Duration = Duration::from_secs(1);
 
-/// What `opening` gives. As long as it takes, every request on `listener` is told to try again.
+/// What `opening` gives. As long as it takes, every request on `listener` that `door` lets in is told to try again.
 pub(crate) async fn beside<T>(
     listener: &TcpListener,
     limits: Limits,
+    door: Door,
     opening: impl Future<Output = T>,
 ) -> T {
     let mut opening = pin!(opening);
@@ -35,7 +36,7 @@ pub(crate) async fn beside<T>(
         over.cancel();
         opened
     };
-    let service = TowerToHyperService::new(service);
+    let service = door.before(TowerToHyperService::new(service));
     let serving = server::serve(listener, service, limits, over.cancelled());
     tokio::join!(opened, serving).0
 }

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
 use crate::{
-    config::{self, Settings},
+    config::{self, SettingError, Settings},
     healthcheck, server, shutdown, telemetry,
 };
 
@@ -54,6 +54,8 @@ pub struct Endpoint {
     pub setting: &'static str,
     /// Its value.
     pub addr: fn(&Settings) -> SocketAddr,
+    /// Whether the service may listen there; asked before it does.
+    pub check: fn(&Settings) -> Result<(), SettingError>,
 }
 
 /// Runs `service` with the process' settings, a listener at its endpoint, and a token that SIGINT or
@@ -88,6 +90,9 @@ pub async fn run(
     };
     if told.is_some() {
         return check_health(endpoint, &settings).await; // the one that is left
+    }
+    if let Err(error) = (endpoint.check)(&settings) {
+        return refuse(&error);
     }
     telemetry::start(&settings.log);
     for variable in &settings.unknown_variables {

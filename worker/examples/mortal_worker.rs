@@ -25,6 +25,7 @@ async fn main() -> ExitCode {
     let endpoint = Endpoint {
         setting: "WORKER_ADDR",
         addr: |settings| settings.worker.addr,
+        check: |_| Ok(()),
     };
     let program = Program {
         command,

@@ -13,6 +13,7 @@ async fn main() -> ExitCode {
     let endpoint = Endpoint {
         setting: "WORKER_ADDR",
         addr: |settings| settings.worker.addr,
+        check: |_| Ok(()),
     };
     let program = Program {
         command,

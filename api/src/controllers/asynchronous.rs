@@ -7,6 +7,7 @@ use warp::reply::Response;
 
 use super::refused;
 use crate::{
+    access::Caller,
     app::App,
     reply::{self, Problem},
     validation::Submission,
@@ -17,13 +18,18 @@ use crate::{
 /// # Errors
 /// The submission's own fault, or the store's refusal.
 pub async fn submit(
+    caller: Caller,
     app: Arc<App>,
     submission: Result<Submission, Problem>,
 ) -> Result<Response, Problem> {
     let Submission { spec, callback_url } = submission?;
     let id = RequestId::generate();
+    let job = NewJob {
+        created_by: caller.name().cloned(),
+        ..NewJob::new(id, spec, callback_url.clone())
+    };
     app.store
-        .accept(NewJob::new(id, spec, callback_url.clone()))
+        .accept(job)
         .await
         .map_err(|error| refused(id, &error))?;
     // A client that goes away before the commit drops this future, and with it the ring, while the

@@ -7,19 +7,20 @@ use warp::reply::Response;
 
 use super::refused;
 use crate::{
+    access::Caller,
     app::App,
     reply::{self, Problem},
 };
 
-/// The request of that id, as the table has it.
+/// The caller's request of that id, as the table has it.
 ///
 /// # Errors
-/// There is none, `id` is no UUID, or the store's refusal.
-pub async fn find(id: String, app: Arc<App>) -> Result<Response, Problem> {
+/// There is none, which is also said of others' requests; `id` is no UUID; or the store's refusal.
+pub async fn find(id: String, caller: Caller, app: Arc<App>) -> Result<Response, Problem> {
     let id: RequestId = id.parse().map_err(|_| Problem::malformed_id())?;
     let request = app
         .store
-        .find(id)
+        .find_within(caller.scope(), id)
         .await
         .map_err(|error| refused(id, &error))?;
     request

@@ -3,7 +3,7 @@
 use std::{pin::pin, sync::Arc, thread, time::Duration};
 
 use storm_shared::{
-    models::{Failure, FailureReason, ReportSpec, RequestId},
+    models::{ClientName, Failure, FailureReason, ReportSpec, RequestId},
     services::{
         report::{Report, generate_blocking},
         store::Store,
@@ -17,6 +17,7 @@ use tracing::error;
 use warp::reply::Response;
 
 use crate::{
+    access::Caller,
     app::App,
     reply::{self, Problem},
     sync_pool::Refusal,
@@ -32,6 +33,7 @@ const RECORDING: Duration = Duration::from_millis(500);
 /// # Errors
 /// The submission's own fault, no place left, or no report within the timeout.
 pub async fn report(
+    caller: Caller,
     app: Arc<App>,
     submission: Result<Submission, Problem>,
 ) -> Result<Response, Problem> {
@@ -48,6 +50,7 @@ pub async fn report(
     let (client, answer) = oneshot::channel();
     let visit = Visit {
         id,
+        caller,
         arrived,
         spec,
         ticket,
@@ -63,6 +66,7 @@ pub async fn report(
 /// An admitted request.
 struct Visit {
     id: RequestId,
+    caller: Caller,
     arrived: Instant,
     spec: Arc<ReportSpec>,
     ticket: oneshot::Receiver<thread::Result<Report>>,
@@ -88,7 +92,8 @@ impl Visit {
             Ok(report) => Ok(reply::report(report)),
             Err(unfinished) => Err(unfinished.problem()),
         };
-        let mut recording = pin!(record(&app.store, self.id, &self.spec, ended));
+        let created_by = self.caller.name().cloned();
+        let mut recording = pin!(record(&app.store, self.id, &self.spec, created_by, ended));
         let recorded = timeout(RECORDING, &mut recording).await;
         let _ = self.client.send(answer); // or the client is gone
         if recorded.is_err() {
@@ -141,10 +146,12 @@ async fn record(
     store: &Store,
     id: RequestId,
     spec: &ReportSpec,
+    created_by: Option<ClientName>,
     ended: Result<Report, Unfinished>,
 ) {
     let ended = ended.map_err(Unfinished::failure);
-    if let Err(error) = store.record_sync(id, spec, ended.as_ref()).await {
+    let recorded = store.record_sync(id, spec, created_by, ended.as_ref());
+    if let Err(error) = recorded.await {
         error!(id = %id, %error, "a sync request could not be recorded");
     }
 }

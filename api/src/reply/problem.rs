@@ -5,12 +5,14 @@
 //! | name | status | when |
 //! | --- | --- | --- |
 //! | `malformed-body` | 400 | the body is no JSON object |
+//! | `unauthorized` | 401 | no token, or none that is accepted |
 //! | `not-found` | 404 | no such path, or no such request |
 //! | `method-not-allowed` | 405 | the path takes other methods: those in `Allow` |
 //! | `body-timeout` | 408 | the body took too long |
 //! | `body-too-large` | 413 | the body is over the limit |
 //! | `unsupported-media-type` | 415 | the content type is not `application/json` |
 //! | `validation` | 422 | the body's fields are wrong: each stands in `errors` |
+//! | `rate-limited` | 429 | the client asks more often than `RATE_LIMIT` says |
 //! | `report-failed` | 500 | the work broke off; the log says how |
 //! | `saturated` | 503 | every place behind `/sync` is taken |
 //! | `sync-timeout` | 503 | the report was not done within `SYNC_TIMEOUT` |
@@ -24,7 +26,7 @@
 //! | `shutting-down` | 503 | the process is ending |
 //!
 //! The listener has one more, `too-many-connections` (503). Every 503 carries `Retry-After`,
-//! but that of a damaged database, where trying again does not help.
+//! but that of a damaged database, where trying again does not help; so does the 429.
 
 use std::{borrow::Cow, time::Duration};
 
@@ -80,6 +82,26 @@ impl Problem {
         Self::malformed_body(format!(
             "The body must be a JSON object, such as {EXAMPLE}."
         ))
+    }
+
+    /// No token, or none that is accepted: whichever it is, the answer is the same.
+    pub fn unauthorized() -> Self {
+        let detail = "Send the header `authorization: Bearer <token>` once, with a token that the operator gave you.";
+        Self::new(
+            StatusCode::UNAUTHORIZED,
+            "unauthorized",
+            "Unauthorized",
+            detail,
+        )
+        .with_header("www-authenticate", "Bearer")
+    }
+
+    /// Too many requests of one client; the answer's head says how many there may be, and when again.
+    pub fn rate_limited() -> Self {
+        let detail = "You ask too often: `ratelimit-policy` says how often you may. Try again after the seconds \
+                      in `retry-after`.";
+        let status = StatusCode::TOO_MANY_REQUESTS;
+        Self::new(status, "rate-limited", "Rate limited", detail)
     }
 
     /// There is nothing at that path.

@@ -6,6 +6,8 @@ use storm_shared::{
     services::guard::Policy,
 };
 
+use crate::metrics::Metrics;
+
 /// A number of records, at most `max`.
 pub(super) fn records(sent: Option<&RawValue>, max: u32) -> Result<Records, String> {
     // What is no whole number of 64 bits is as wrong as 0, which no bound admits.
@@ -27,12 +29,18 @@ pub(super) fn report_name(sent: Option<&RawValue>) -> Result<ReportName, String>
     ReportName::try_from(string(sent, NAME)?).map_err(|error| error.to_string())
 }
 
-/// A URL where `policy` lets a callback go, as far as that is known without a look-up.
-pub(super) fn callback_url(sent: &RawValue, policy: &Policy) -> Result<CallbackUrl, String> {
+/// A URL where `policy` lets a callback go, as far as that is known without a look-up. The rule that refuses
+/// is counted in `metrics`.
+pub(super) fn callback_url(
+    sent: &RawValue,
+    policy: &Policy,
+    metrics: &Metrics,
+) -> Result<CallbackUrl, String> {
     let url = string(sent, "an absolute http or https URL, null, or left out")?;
     let url = CallbackUrl::parse(&url).map_err(|error| error.to_string())?;
     policy.judge_url(&url).map_err(|refusal| {
         let class = refusal.class();
+        metrics.refused_callback(class);
         format!("must lead to a public address; this one is {class}")
     })?;
     Ok(url)
@@ -65,7 +73,7 @@ fn kind(value: &RawValue) -> &'static str {
 mod tests {
     use storm_shared::services::guard::Policy;
 
-    use super::{RawValue, callback_url, records, report_name};
+    use super::{Metrics, RawValue, callback_url, records, report_name};
 
     fn raw(json: impl Into<String>) -> Box<RawValue> {
         RawValue::from_string(json.into()).unwrap()
@@ -112,7 +120,7 @@ mod tests {
             fault,
             "must be a string of 1 to 200 characters, not a number"
         );
-        let fault = callback_url(&raw("[]"), &Policy::default()).unwrap_err();
+        let fault = callback_url(&raw("[]"), &Policy::default(), &Metrics::new()).unwrap_err();
         assert!(fault.ends_with("not an array"), "{fault}");
     }
 
@@ -140,6 +148,7 @@ mod tests {
 
     #[test]
     fn a_callback_that_can_never_be_made_is_refused_by_its_class_only() {
+        let metrics = Metrics::new();
         let not_public = |class| format!("must lead to a public address; this one is {class}");
         for (url, fault) in [
             ("http://127.0.0.1/", not_public("loopback")),
@@ -158,7 +167,10 @@ mod tests {
             ),
         ] {
             let sent = raw(format!("\"{url}\""));
-            assert_eq!(callback_url(&sent, &Policy::default()), Err(fault), "{url}");
+            let refused = callback_url(&sent, &Policy::default(), &metrics);
+            assert_eq!(refused, Err(fault), "{url}");
         }
+        let counted = r#"storm_api_refused_callbacks_total{rule="loopback"} 8"#;
+        assert!(metrics.render().contains(counted));
     }
 }

@@ -1,16 +1,19 @@
 //! The program itself: its exit statuses and what it says.
 
 use std::{
+    fs,
     io::{BufRead as _, BufReader},
     net::TcpListener,
     process::{Command, Output, Stdio},
 };
 
+use storm_shared::{config::Settings, services::access::Token};
 use tempfile::TempDir;
 
 use crate::{
     client::{Client, bare},
     server::NO_REDIS,
+    service::{self, Service, exited_with},
 };
 
 fn program(folder: &TempDir) -> Command {
@@ -82,4 +85,103 @@ async fn it_says_where_it_listens_and_what_it_uses_and_ends_in_order_at_sigterm(
     assert!(told.unwrap().success());
     let rest: Vec<_> = lines.collect();
     assert!(child.wait().unwrap().success(), "{rest:?}");
+}
+
+#[test]
+fn an_address_that_others_reach_is_refused_without_tokens_in_one_line_that_names_the_ways_out() {
+    let folder = TempDir::new().unwrap();
+    let mut open = program(&folder);
+    open.env("API_ADDR", "0.0.0.0:0");
+    let output = open.output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let said = standard_error(&output);
+    assert_eq!(said.lines().count(), 1, "{said}");
+    for part in ["API_ADDR=0.0.0.0:0", "API_TOKENS", "API_OPEN=true"] {
+        assert!(said.contains(part), "{said}");
+    }
+    assert!(
+        !folder.path().join("data").exists(),
+        "it was refused before it did anything"
+    );
+}
+
+#[test]
+fn either_way_out_lets_it_listen_where_others_reach_it() {
+    let tokens = format!("a:{:064x}", 1);
+    for (name, value) in [("API_OPEN", "true"), ("API_TOKENS", tokens.as_str())] {
+        let folder = TempDir::new().unwrap();
+        let mut child = program(&folder)
+            .env("API_ADDR", "0.0.0.0:0")
+            .env(name, value)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let mut lines = lines.map_while(Result::ok);
+        let starts = lines.any(|line| line.contains("starting"));
+        let _ = child.kill();
+        child.wait().unwrap();
+        assert!(starts, "{name}");
+    }
+}
+
+#[test]
+fn a_token_that_was_made_is_accepted_by_the_settings_as_its_names() {
+    let folder = TempDir::new().unwrap();
+    // It needs no settings, and is not stopped by those that a service would be.
+    let output = program(&folder)
+        .args(["token", "new", "billing"])
+        .envs([("API_ADDR", "0.0.0.0:0"), ("SYNC_THREADS", "none")])
+        .output()
+        .unwrap();
+    assert!(output.status.success());
+    let printed = String::from_utf8(output.stdout.clone()).unwrap();
+    let (token, entry) = printed.trim_end().split_once('\n').unwrap();
+    let settings = Settings::with([("API_TOKENS", entry), ("METRICS_TOKEN", entry)]).unwrap();
+    let tokens = settings.access.tokens;
+    let client = tokens.client_of(token.as_bytes()).unwrap();
+    assert_eq!(tokens.clients()[client].as_str(), "billing");
+    assert!(
+        settings
+            .access
+            .metrics_token
+            .unwrap()
+            .is_of(token.as_bytes())
+    );
+    assert!(!standard_error(&output).contains(token));
+}
+
+#[test]
+fn a_token_for_a_name_that_can_not_be_used_is_not_made() {
+    let folder = TempDir::new().unwrap();
+    for arguments in [&["token"][..], &["token", "new"], &["token", "new", "a b"]] {
+        let output = program(&folder).args(arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert!(output.stdout.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn neither_a_token_nor_its_hash_is_ever_logged() {
+    let folder = TempDir::new().unwrap();
+    let token = Token::generate().unwrap();
+    let hash = token.hash().to_hex();
+    let mut command = service::program(folder.path());
+    command
+        .env("API_TOKENS", format!("a:{hash}"))
+        .env("LOG", "trace");
+    let service = Service::spawn(command, folder.path()).await;
+    service.is_open().await;
+    for (presented, status) in [(token.as_str(), 404), ("storm_wrong", 401)] {
+        let request = bare("GET", "/nothing");
+        let line = format!("\r\nauthorization: Bearer {presented}\r\n");
+        let answer = service.ask(request.replacen("\r\n", &line, 1)).await;
+        assert_eq!(answer.status, status);
+    }
+    assert!(exited_with(service.stop().await, 0));
+    let said = fs::read_to_string(folder.path().join("api.log")).unwrap();
+    assert!(said.contains(r#""level":"TRACE""#), "{said}");
+    for secret in [token.as_str(), "storm_wrong", &hash] {
+        assert!(!said.contains(secret), "{said}");
+    }
 }

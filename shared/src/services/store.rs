@@ -26,7 +26,9 @@ use rusqlite::params;
 
 use crate::{
     config::StoreSettings,
-    models::{CallbackUrl, EventKind, Failure, Mode, ReportSpec, Request, RequestId, Status},
+    models::{
+        CallbackUrl, ClientName, EventKind, Failure, Mode, ReportSpec, Request, RequestId, Status,
+    },
     services::report::Report,
 };
 
@@ -63,7 +65,7 @@ pub struct NewJob {
     /// The trace that it belongs to, in the form of the header of that name.
     pub traceparent: Option<String>,
     /// The name of the token that asks for it, where the API asks for one.
-    pub created_by: Option<String>,
+    pub created_by: Option<ClientName>,
 }
 
 impl NewJob {
@@ -75,6 +77,25 @@ impl NewJob {
             callback,
             traceparent: None,
             created_by: None,
+        }
+    }
+}
+
+/// Whose requests are meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Everybody's, also those that were made without a name.
+    All,
+    /// This client's and no other's.
+    Of(ClientName),
+}
+
+impl Scope {
+    /// The name in the table; null for everybody.
+    fn name(&self) -> Option<&str> {
+        match self {
+            Self::All => None,
+            Self::Of(name) => Some(name.as_str()),
         }
     }
 }
@@ -126,7 +147,7 @@ impl Store {
             .await
     }
 
-    /// Records a sync request, once, when it is over.
+    /// Records a sync request, once, when it is over; `created_by` is the name of the token that asked for it.
     ///
     /// # Errors
     /// As for [`Store::accept`].
@@ -134,6 +155,7 @@ impl Store {
         &self,
         id: RequestId,
         spec: &ReportSpec,
+        created_by: Option<ClientName>,
         ended: Result<&Report, &Failure>,
     ) -> Result<(), StoreError> {
         let input = rows::to_json(spec);
@@ -147,8 +169,8 @@ impl Store {
                     .map_or(Status::Completed, |_| Status::Failed);
                 tx.prepare_cached(
                     "INSERT INTO requests (id, mode, status, input_payload, result_payload,
-                         created_at, completed_at, failure_reason, failure_detail)
-                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+                         created_at, completed_at, failure_reason, failure_detail, created_by)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
                 )?
                 .execute(params![
                     id.to_string(),
@@ -160,6 +182,7 @@ impl Store {
                     rows::time(Timestamp::now()),
                     failure.as_ref().map(|failure| failure.reason.as_str()),
                     failure.as_ref().map(|failure| failure.detail.as_str()),
+                    created_by.as_ref().map(ClientName::as_str),
                 ])?;
                 Ok(())
             })
@@ -422,12 +445,27 @@ impl Store {
             .await
     }
 
-    /// The request of that id.
+    /// The request of that id, whose ever it is.
     ///
     /// # Errors
     /// The read failed, or too many reads wait already.
     pub async fn find(&self, id: RequestId) -> Result<Option<Request>, StoreError> {
-        self.shared.readers.read(move |db| rows::find(db, id)).await
+        self.find_within(Scope::All, id).await
+    }
+
+    /// The request of that id within `scope`; one outside of it is as good as none.
+    ///
+    /// # Errors
+    /// As for [`Store::find`].
+    pub async fn find_within(
+        &self,
+        scope: Scope,
+        id: RequestId,
+    ) -> Result<Option<Request>, StoreError> {
+        self.shared
+            .readers
+            .read(move |db| rows::find(db, &scope, id))
+            .await
     }
 
     /// Answers when the database has been read and written.
@@ -520,7 +558,7 @@ fn insert_job(tx: &rusqlite::Connection, job: &NewJob, input: &str) -> rusqlite:
             .map(CallbackUrl::target)
             .filter(|target| callback.is_some_and(|url| url.as_str() != *target)),
         job.traceparent,
-        job.created_by,
+        job.created_by.as_ref().map(ClientName::as_str),
     ])
     .map(drop)
 }

@@ -9,6 +9,7 @@ mod lease;
 mod queue;
 mod server;
 mod store;
+mod tenancy;
 
 #[path = "../support/redis_server.rs"]
 mod redis_server;

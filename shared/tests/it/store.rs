@@ -395,11 +395,11 @@ async fn a_sync_request_is_recorded_once_and_never_claimed() {
     let (good, bad) = (RequestId::generate(), RequestId::generate());
     let failure = Failure::new(FailureReason::SyncTimeout, "Not done within 5s.");
     store
-        .record_sync(good, &spec(), Ok(&report::expected(&spec())))
+        .record_sync(good, &spec(), None, Ok(&report::expected(&spec())))
         .await
         .unwrap();
     store
-        .record_sync(bad, &spec(), Err(&failure))
+        .record_sync(bad, &spec(), None, Err(&failure))
         .await
         .unwrap();
     assert_eq!(status(&store, good).await, Status::Completed);

@@ -3,11 +3,11 @@
 use std::{error::Error, str::FromStr};
 
 use jiff::Timestamp;
-use rusqlite::{Connection, OptionalExtension, Row, types::Type};
+use rusqlite::{Connection, OptionalExtension, Row, params, types::Type};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::value::{RawValue, to_raw_value};
 
-use super::{attempts, events};
+use super::{Scope, attempts, events};
 use crate::models::{Failure, Request, RequestId};
 
 /// What sets a row's `work`: the redelivery's where there is one, or else the status.
@@ -53,16 +53,22 @@ where
     parse(row.get_ref(column)?.as_str()?, column)
 }
 
-/// The request of that id, as a client may see it.
-pub(super) fn find(connection: &Connection, id: RequestId) -> rusqlite::Result<Option<Request>> {
+/// The request of that id within `scope`, as a client may see it.
+pub(super) fn find(
+    connection: &Connection,
+    scope: &Scope,
+    id: RequestId,
+) -> rusqlite::Result<Option<Request>> {
     connection
         .prepare_cached(
             "SELECT mode, status, input_payload, result_payload, callback_url, created_at,
                     completed_at, failure_reason, failure_detail, claim, lost_claims,
                     next_attempt_at, parked_since, redelivery, parks
-             FROM requests WHERE id = ?1",
+             FROM requests WHERE id = ?1 AND (?2 IS NULL OR created_by = ?2)",
         )?
-        .query_row([id.to_string()], |row| request(id, row))
+        .query_row(params![id.to_string(), scope.name()], |row| {
+            request(id, row)
+        })
         .optional()?
         .map(|request| {
             Ok(Request {

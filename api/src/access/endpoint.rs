@@ -1,0 +1,61 @@
+//! What a path is counted as. Clients choose paths, and what is counted must be few.
+
+/// An endpoint, whatever stands behind its first segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Endpoint {
+    Async,
+    Sync,
+    Requests,
+    Healthz,
+    Metrics,
+    Other,
+}
+
+impl Endpoint {
+    pub(super) fn of(path: &str) -> Self {
+        match path.split('/').nth(1) {
+            Some("async") => Self::Async,
+            Some("sync") => Self::Sync,
+            Some("requests") => Self::Requests,
+            Some("healthz") => Self::Healthz,
+            Some("metrics") => Self::Metrics,
+            _ => Self::Other,
+        }
+    }
+
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Async => "async",
+            Self::Sync => "sync",
+            Self::Requests => "requests",
+            Self::Healthz => "healthz",
+            Self::Metrics => "metrics",
+            Self::Other => "other",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Endpoint;
+
+    #[test]
+    fn whatever_clients_ask_for_is_counted_as_one_of_six() {
+        for (path, name) in [
+            ("/async", "async"),
+            ("/sync/", "sync"),
+            ("/requests/0193b7a2-5d3c-7e21-9f0a-3c5b8e6d1f42", "requests"),
+            ("/requests/1/redeliver", "requests"),
+            ("/healthz", "healthz"),
+            ("/metrics", "metrics"),
+            ("/", "other"),
+            ("", "other"),
+            ("*", "other"),
+            ("/Async", "other"),
+            ("//async", "other"),
+            ("/async%2f", "other"),
+        ] {
+            assert_eq!(Endpoint::of(path).name(), name, "{path}");
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! The subcommand `token new NAME`: a random token, for its client, and the entry that lets it in.
+
+use std::{
+    io::{self, Write as _},
+    process::ExitCode,
+};
+
+use clap::{Arg, Command, value_parser};
+use storm_shared::{models::ClientName, program::Subcommand, services::access::Token};
+
+/// Its place on the command line, and what it does. It needs no settings.
+pub fn subcommand() -> Subcommand {
+    Subcommand {
+        command: command(),
+        run: |arguments| {
+            let name = arguments
+                .subcommand_matches("new")
+                .and_then(|arguments| arguments.get_one::<ClientName>("name"))
+                .cloned();
+            Box::pin(async move {
+                // clap asks for both.
+                let name = name.unwrap_or_else(|| unreachable!("`token` without `new NAME`"));
+                print(&name).unwrap_or_else(|error| {
+                    let _ = writeln!(io::stderr(), "no token could be made: {error}");
+                    ExitCode::FAILURE
+                })
+            })
+        },
+    }
+}
+
+fn command() -> Command {
+    let name = Arg::new("name")
+        .value_name("NAME")
+        .required(true)
+        .value_parser(value_parser!(ClientName))
+        .help("Whose it is: 1 to 64 letters, digits, dots, underscores and hyphens");
+    let new = Command::new("new")
+        .about("Makes a random token")
+        .long_about(
+            "Makes a random token and prints two lines: the token, for the client alone, and its entry \
+             NAME:SHA256 for API_TOKENS. METRICS_TOKEN takes such an entry as well. The token is kept \
+             nowhere: who loses it gets a new one.",
+        )
+        .arg(name);
+    Command::new("token")
+        .about("Makes tokens for API_TOKENS")
+        .subcommand(new)
+        .subcommand_required(true)
+        .disable_help_subcommand(true)
+}
+
+fn print(name: &ClientName) -> Result<ExitCode, Box<dyn std::error::Error>> {
+    let token = Token::generate()?;
+    let mut told = io::stderr();
+    writeln!(
+        told,
+        "The token, for {name} alone and kept nowhere, and its entry for API_TOKENS:"
+    )?;
+    let hash = token.hash().to_hex();
+    writeln!(io::stdout(), "{}\n{name}:{hash}", token.as_str())?;
+    Ok(ExitCode::SUCCESS)
+}

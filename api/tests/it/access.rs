@@ -1,0 +1,387 @@
+//! Who is let in, what belongs to whom, and how often one may ask.
+
+use std::fmt::Display;
+
+use serde_json::json;
+use storm_shared::services::access::Token;
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    client::{Answer, Client, bare, post},
+    server::{Server, settings},
+};
+
+const JOB: &str = r#"{"records": 1, "report_name": "a"}"#;
+
+/// An id that no request has.
+const UNKNOWN: &str = "/requests/0193b7a2-5d3c-7e21-9f0a-3c5b8e6d1f42";
+
+fn token() -> Token {
+    Token::generate().unwrap()
+}
+
+fn entry(name: &str, token: &Token) -> String {
+    format!("{name}:{}", token.hash().to_hex())
+}
+
+/// The request with one more line in its head.
+fn with(line: impl Display, request: &str) -> String {
+    request.replacen("\r\n", &format!("\r\n{line}\r\n"), 1)
+}
+
+/// The request with that token.
+fn bearing(token: &Token, request: &str) -> String {
+    with(
+        format_args!("authorization: Bearer {}", token.as_str()),
+        request,
+    )
+}
+
+/// A server for two names.
+struct Tenants {
+    server: Server,
+    one: Token,
+    other: Token,
+}
+
+impl Tenants {
+    async fn start(overrides: &[(&str, &str)]) -> Self {
+        let (one, other) = (token(), token());
+        let tokens = [entry("one", &one), entry("other", &other)].join(",");
+        let tokens = [("API_TOKENS", tokens.as_str())];
+        let server = Server::start(&[&tokens[..], overrides].concat()).await;
+        Self { server, one, other }
+    }
+
+    async fn ask_as(&self, token: &Token, request: &str) -> Answer {
+        self.server.ask(bearing(token, request)).await
+    }
+}
+
+#[tokio::test]
+async fn with_tokens_everything_but_healthz_needs_one() {
+    let tenants = Tenants::start(&[]).await;
+    for path in [
+        "/async",
+        "/sync",
+        "/requests/x",
+        UNKNOWN,
+        "/metrics",
+        "/",
+        "/nothing",
+        "/healthz/",
+        "//healthz",
+        "/HEALTHZ",
+        "/metrics/",
+    ] {
+        for request in [bare("GET", path), bare("BREW", path), post(path, JOB)] {
+            let answer = tenants.server.ask(&request).await;
+            assert_eq!(answer.problem(), "401 unauthorized", "{request}");
+            assert_eq!(answer.header("www-authenticate"), Some("Bearer"));
+        }
+    }
+    let healthz = tenants.server.ask(bare("GET", "/healthz")).await;
+    assert_eq!(healthz.json()["database"], "ok");
+
+    let one = &tenants.one;
+    for (request, status) in [
+        (post("/async", JOB), 202),
+        (post("/sync", JOB), 200),
+        (bare("GET", "/nothing"), 404),
+        (bare("GET", "/async"), 405),
+        (bare("GET", "/healthz"), 503), // there is no Redis here
+    ] {
+        let answer = tenants.ask_as(one, &request).await;
+        assert_eq!(answer.status, status, "{request}");
+    }
+}
+
+#[tokio::test]
+async fn the_scheme_is_taken_in_any_case() {
+    let tenants = Tenants::start(&[]).await;
+    for scheme in ["Bearer", "bearer", "BEARER"] {
+        let line = format!("authorization: {scheme} {}", tenants.one.as_str());
+        let answer = tenants.server.ask(with(line, &post("/async", JOB))).await;
+        assert_eq!(answer.status, 202, "{scheme}");
+    }
+}
+
+#[tokio::test]
+async fn every_wrong_token_gets_one_and_the_same_answer() {
+    let tenants = Tenants::start(&[]).await;
+    let right = tenants.one.as_str();
+    let request = bare("GET", UNKNOWN);
+    let missing = tenants.server.ask(&request).await;
+    let twice = format!("authorization: Bearer {right}\r\nauthorization: Bearer {right}");
+    for line in [
+        format!("authorization: Bearer {}", token().as_str()),
+        format!("authorization: Bearer {right}0"),
+        format!("authorization: Bearer {}", &right[..right.len() - 1]),
+        format!("authorization: Bearer {}", right.to_uppercase()),
+        format!("authorization: Bearer {}", tenants.one.hash().to_hex()),
+        format!("authorization: Bearer {}", "a".repeat(8000)),
+        format!("authorization: Basic {right}"),
+        format!("authorization: {right}"),
+        "authorization: Bearer".to_owned(),
+        twice,
+    ] {
+        let answer = tenants.server.ask(with(line, &request)).await;
+        assert_eq!(answer.problem(), "401 unauthorized");
+        assert_eq!(answer.json(), missing.json());
+        assert_eq!(
+            answer.header("www-authenticate"),
+            missing.header("www-authenticate")
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_request_without_a_token_is_answered_before_its_body_comes() {
+    let tenants = Tenants::start(&[]).await;
+    let mut client = tenants.server.connect().await;
+    let request = post("/async", JOB);
+    let (head, body) = request.split_at(request.len() - JOB.len());
+    client.send(head).await;
+    assert_eq!(client.answer().await.problem(), "401 unauthorized");
+    // Its connection is as good as before.
+    client.send(body).await;
+    client.send(bearing(&tenants.one, &request)).await;
+    assert_eq!(client.answer().await.status, 202);
+}
+
+#[tokio::test]
+async fn a_request_is_its_own_clients_and_to_all_others_it_is_not_there() {
+    let tenants = Tenants::start(&[]).await;
+    let (one, other) = (&tenants.one, &tenants.other);
+    let accepted = tenants.ask_as(one, &post("/async", JOB)).await;
+    assert_eq!(tenants.ask_as(one, &post("/sync", JOB)).await.status, 200);
+    let database = tenants.server.database();
+    let sync: String = database
+        .query_row("SELECT id FROM requests WHERE mode = 'sync'", [], |row| {
+            row.get(0)
+        })
+        .unwrap();
+    let unknown = tenants.ask_as(other, &bare("GET", UNKNOWN)).await;
+    for path in [
+        accepted.header("location").unwrap(),
+        &format!("/requests/{sync}"),
+    ] {
+        let find = bare("GET", path);
+        assert_eq!(tenants.ask_as(one, &find).await.status, 200, "{path}");
+        let answer = tenants.ask_as(other, &find).await;
+        assert_eq!(answer.problem(), "404 not-found");
+        assert_eq!(answer.json(), unknown.json());
+    }
+}
+
+#[tokio::test]
+async fn a_request_made_without_a_name_is_nobodys_once_there_are_tokens_and_everybodys_without() {
+    let tenants = Tenants::start(&[]).await;
+    let named = tenants.ask_as(&tenants.one, &post("/async", JOB)).await;
+    let find = bare("GET", named.header("location").unwrap());
+    let database = tenants.server.database();
+    database
+        .execute("UPDATE requests SET created_by = NULL", [])
+        .unwrap();
+    for token in [&tenants.one, &tenants.other] {
+        assert_eq!(
+            tenants.ask_as(token, &find).await.problem(),
+            "404 not-found"
+        );
+    }
+
+    let open = Server::start(&[]).await;
+    let accepted = open.ask(post("/async", JOB)).await;
+    open.database()
+        .execute("UPDATE requests SET created_by = 'one'", [])
+        .unwrap();
+    let found = open
+        .ask(bare("GET", accepted.header("location").unwrap()))
+        .await;
+    assert_eq!(found.status, 200);
+}
+
+#[tokio::test]
+async fn every_token_of_a_name_sees_what_belongs_to_it() {
+    let (old, new) = (token(), token());
+    let tokens = format!("{} {}", entry("a", &old), entry("a", &new));
+    let server = Server::start(&[("API_TOKENS", &tokens)]).await;
+    let accepted = server.ask(bearing(&old, &post("/async", JOB))).await;
+    let find = bare("GET", accepted.header("location").unwrap());
+    assert_eq!(server.ask(bearing(&new, &find)).await.status, 200);
+}
+
+#[tokio::test]
+async fn past_its_limit_a_client_is_told_when_to_come_again_and_others_are_not_kept() {
+    let tenants = Tenants::start(&[("RATE_LIMIT", "2/h")]).await;
+    let (one, other) = (&tenants.one, &tenants.other);
+    let policy = Some(r#""default";q=2;w=3600"#);
+    for left in ["1", "0"] {
+        let answer = tenants.ask_as(one, &post("/async", JOB)).await;
+        assert_eq!(answer.status, 202);
+        assert_eq!(answer.header("ratelimit-policy"), policy);
+        let limit = format!(r#""default";r={left};t=1800"#);
+        assert_eq!(answer.header("ratelimit"), Some(limit.as_str()));
+        assert_eq!(answer.header("retry-after"), None);
+    }
+    for request in [post("/async", JOB), bare("GET", "/nothing")] {
+        let answer = tenants.ask_as(one, &request).await;
+        assert_eq!(answer.problem(), "429 rate-limited");
+        assert_eq!(answer.header("ratelimit-policy"), policy);
+        let wait = answer.header("retry-after").unwrap();
+        assert!((1..=1800).contains(&wait.parse().unwrap()), "{wait}");
+        let limit = format!(r#""default";r=0;t={wait}"#);
+        assert_eq!(answer.header("ratelimit"), Some(limit.as_str()));
+    }
+    assert_eq!(
+        tenants.ask_as(other, &post("/async", JOB)).await.status,
+        202
+    );
+}
+
+#[tokio::test]
+async fn health_metrics_and_strangers_use_up_nobodys_limit() {
+    let tenants = Tenants::start(&[("RATE_LIMIT", "1/h")]).await;
+    let one = &tenants.one;
+    for _ in 0..3 {
+        let health = tenants.ask_as(one, &bare("GET", "/healthz")).await;
+        assert_eq!(health.header("ratelimit"), None);
+        let metrics = tenants.ask_as(one, &bare("GET", "/metrics")).await;
+        assert_eq!((metrics.status, metrics.header("ratelimit")), (200, None));
+        let stranger = tenants.server.ask(post("/async", JOB)).await;
+        assert_eq!((stranger.status, stranger.header("ratelimit")), (401, None));
+    }
+    assert_eq!(tenants.ask_as(one, &post("/async", JOB)).await.status, 202);
+    assert_eq!(tenants.ask_as(one, &post("/async", JOB)).await.status, 429);
+}
+
+#[tokio::test]
+async fn without_tokens_all_share_one_limit() {
+    let server = Server::start(&[("RATE_LIMIT", "2/h")]).await;
+    for status in [202, 202, 429, 429] {
+        assert_eq!(server.ask(post("/async", JOB)).await.status, status);
+    }
+}
+
+#[tokio::test]
+async fn without_a_limit_no_answer_speaks_of_one() {
+    let server = Server::start(&[]).await;
+    let answer = server.ask(post("/async", JOB)).await;
+    assert_eq!(answer.status, 202);
+    assert_eq!(answer.header("ratelimit"), None);
+    assert_eq!(answer.header("ratelimit-policy"), None);
+}
+
+#[tokio::test]
+async fn what_is_answered_is_counted_by_endpoint_and_status() {
+    let tenants = Tenants::start(&[]).await;
+    let one = &tenants.one;
+    tenants.ask_as(one, &post("/async", JOB)).await;
+    tenants.ask_as(one, &post("/nothing", JOB)).await;
+    let refused = json!({"records": 1, "report_name": "a", "callback_url": "http://127.1/"});
+    tenants.ask_as(one, &post("/async", refused)).await;
+    tenants.server.ask(post("/async", JOB)).await;
+    let metrics = tenants.ask_as(one, &bare("GET", "/metrics")).await;
+    assert!(
+        metrics
+            .header("content-type")
+            .unwrap()
+            .starts_with("application/openmetrics-text")
+    );
+    for line in [
+        r#"storm_api_answers_total{endpoint="async",status="202"} 1"#,
+        r#"storm_api_answers_total{endpoint="async",status="401"} 1"#,
+        r#"storm_api_answers_total{endpoint="async",status="422"} 1"#,
+        r#"storm_api_answers_total{endpoint="other",status="404"} 1"#,
+        r#"storm_api_refused_callbacks_total{rule="loopback"} 1"#,
+        "storm_api_unauthorized_total 1",
+        "storm_api_rate_limited_total 0",
+    ] {
+        assert!(metrics.text().contains(line), "{line}: {}", metrics.text());
+    }
+}
+
+#[tokio::test]
+async fn a_token_for_metrics_opens_them_and_nothing_else() {
+    let scraper = token();
+    let hash = scraper.hash().to_hex();
+    let tenants = Tenants::start(&[("METRICS_TOKEN", &hash)]).await;
+    let scrape = bare("GET", "/metrics");
+    assert_eq!(tenants.ask_as(&scraper, &scrape).await.status, 200);
+    assert_eq!(
+        tenants.ask_as(&tenants.one, &scrape).await.problem(),
+        "401 unauthorized"
+    );
+    // A slash more is another path: a client's, and nothing is there.
+    let detour = bare("GET", "/metrics/");
+    assert_eq!(tenants.ask_as(&tenants.one, &detour).await.status, 404);
+    assert_eq!(tenants.ask_as(&scraper, &detour).await.status, 401);
+    for request in [post("/async", JOB), bare("GET", "/nothing")] {
+        let answer = tenants.ask_as(&scraper, &request).await;
+        assert_eq!(answer.problem(), "401 unauthorized");
+    }
+
+    let open = Server::start(&[("METRICS_TOKEN", &hash)]).await;
+    assert_eq!(open.ask(&scrape).await.problem(), "401 unauthorized");
+    assert_eq!(open.ask(bearing(&scraper, &scrape)).await.status, 200);
+    assert_eq!(open.ask(post("/async", JOB)).await.status, 202);
+}
+
+#[tokio::test]
+async fn metrics_with_an_address_of_their_own_are_there_and_nowhere_else() {
+    let tenants = Tenants::start(&[("METRICS_ADDR", "127.0.0.1:0")]).await;
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let serving = tenants
+        .server
+        .app
+        .serve_metrics(listener, tenants.server.shutdown.clone());
+    tokio::spawn(serving);
+    let ask = async |request: String| {
+        let mut client = Client::connect(addr).await;
+        client.send(request).await;
+        client.answer().await
+    };
+    assert_eq!(ask(bare("GET", "/metrics")).await.status, 200);
+    assert_eq!(ask(bare("POST", "/metrics")).await.status, 405);
+    for request in [post("/async", JOB), bare("GET", "/healthz")] {
+        assert_eq!(ask(request).await.problem(), "404 not-found");
+    }
+    let scrape = bare("GET", "/metrics");
+    let elsewhere = tenants.ask_as(&tenants.one, &scrape).await;
+    assert_eq!(elsewhere.problem(), "404 not-found");
+    assert_eq!(tenants.server.ask(scrape).await.status, 401);
+}
+
+#[tokio::test]
+async fn a_token_is_asked_for_also_before_the_database_is_open() {
+    let folder = TempDir::new().unwrap();
+    let lock = rusqlite::Connection::open(folder.path().join("storm.db")).unwrap();
+    lock.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let one = token();
+    let tokens = entry("one", &one);
+    let settings = settings(&folder, &[("API_TOKENS", &tokens)]);
+    let shutdown = CancellationToken::new();
+    let running = tokio::spawn(storm_api::run(listener, settings, shutdown.clone()));
+    let ask = async |request: String| {
+        let mut client = Client::connect(addr).await;
+        client.send(request).await;
+        client.answer().await.problem()
+    };
+    let request = post("/async", JOB);
+    assert_eq!(ask(request.clone()).await, "401 unauthorized");
+    assert_eq!(
+        ask(bearing(&one, &request)).await,
+        "503 database-unavailable"
+    );
+    assert_eq!(
+        ask(bare("GET", "/healthz")).await,
+        "503 database-unavailable"
+    );
+    shutdown.cancel();
+    running.await.unwrap().unwrap();
+}

@@ -1,0 +1,66 @@
+//! What belongs to whom.
+
+use storm_shared::{
+    models::{ClientName, RequestId},
+    services::{
+        report,
+        store::{NewJob, Scope, Store},
+    },
+};
+
+use crate::store::{new_store, spec};
+
+fn name(text: &str) -> ClientName {
+    text.parse().unwrap()
+}
+
+async fn accept(store: &Store, created_by: Option<ClientName>) -> RequestId {
+    let id = RequestId::generate();
+    let job = NewJob {
+        created_by,
+        ..NewJob::new(id, spec(), None)
+    };
+    store.accept(job).await.unwrap();
+    id
+}
+
+async fn record(store: &Store, created_by: Option<ClientName>) -> RequestId {
+    let id = RequestId::generate();
+    let done = report::expected(&spec());
+    store
+        .record_sync(id, &spec(), created_by, Ok(&done))
+        .await
+        .unwrap();
+    id
+}
+
+/// Whether it is found within the scope of each of these names, and within everybody's.
+async fn found(store: &Store, id: RequestId) -> (bool, bool, bool) {
+    let is_found = async |scope| store.find_within(scope, id).await.unwrap().is_some();
+    (
+        is_found(Scope::Of(name("one"))).await,
+        is_found(Scope::Of(name("other"))).await,
+        is_found(Scope::All).await,
+    )
+}
+
+#[tokio::test]
+async fn a_row_is_found_by_the_name_that_made_it_and_by_who_may_see_all() {
+    let (store, _folder) = new_store().await;
+    for (created_by, seen) in [
+        (Some("one"), (true, false, true)),
+        (Some("other"), (false, true, true)),
+        (Some("One"), (false, false, true)),
+        (None, (false, false, true)),
+    ] {
+        let created_by = created_by.map(name);
+        let job = accept(&store, created_by.clone()).await;
+        assert_eq!(found(&store, job).await, seen);
+        let sync = record(&store, created_by).await;
+        assert_eq!(found(&store, sync).await, seen);
+    }
+    assert_eq!(
+        found(&store, RequestId::generate()).await,
+        (false, false, false)
+    );
+}
