@@ -11,7 +11,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use redis::IntoConnectionInfo as _;
 use tracing_subscriber::EnvFilter;
 
-use crate::services::guard::Policy;
+use crate::services::{guard::Policy, signature::Signer};
 
 pub use access::AccessSettings;
 pub use source::SettingError;
@@ -139,6 +139,8 @@ pub struct CallbackSettings {
     pub max_parked: usize,
     /// More trusted roots: `CALLBACK_CA_FILE`.
     pub ca_file: Option<PathBuf>,
+    /// What signs callbacks: `CALLBACK_SIGNING_SECRETS`.
+    pub signer: Signer,
 }
 
 /// When a failed attempt is followed by another.
@@ -282,6 +284,7 @@ impl CallbackSettings {
             ca_file: Some(source.text("callback_ca_file")?)
                 .filter(|path| !path.is_empty())
                 .map(PathBuf::from),
+            signer: source.try_parse_secret("callback_signing_secrets", Signer::parse)?,
         })
     }
 }
@@ -338,6 +341,7 @@ mod tests {
         assert_eq!((callback.per_origin, callback.max_parked), (256, 10_000));
         assert_eq!(callback.park_max, Duration::from_mins(5));
         assert_eq!(settings.callback.ca_file, None);
+        assert_eq!(settings.callback.signer.secrets(), 0);
         assert_eq!(settings.log, "info");
     }
 
@@ -427,8 +431,33 @@ mod tests {
             error.starts_with("REDIS_URL=(hidden): expected redis://"),
             "{error}"
         );
-        let error = refusal("REDIS_URL", "redis://:hunter2@exam\u{7}ple");
-        assert!(error.starts_with("REDIS_URL=(hidden): "), "{error}");
+        let error = refusal("REDIS_URL", "redis://:hunter2@example\nhunter2");
+        assert!(!error.contains("hunter2"), "{error}");
+    }
+
+    #[test]
+    fn a_signing_secret_is_neither_in_an_error_nor_in_debug_output() {
+        const SECRET: &str = "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+        for (value, problem) in [
+            (
+                format!("whsec_{SECRET}, {SECRET}"),
+                "the 2nd key must begin",
+            ),
+            (format!("whsec_{SECRET}="), "the 1st key must be base64"),
+            (format!("whsec_{SECRET}\u{0}"), "the 1st key must be base64"),
+            (format!("whsk_{SECRET}"), "the 1st key must be the base64"),
+            (format!("whsec_{SECRET} ").repeat(11), "expected at most 10"),
+        ] {
+            let error = Settings::with([("CALLBACK_SIGNING_SECRETS", &*value)]).unwrap_err();
+            let text = error.to_string();
+            let expected = format!("CALLBACK_SIGNING_SECRETS=(hidden): {problem}");
+            assert!(text.starts_with(&expected), "{text}");
+            assert!(!format!("{text} {error:?}").contains(SECRET), "{error:?}");
+        }
+        let two = format!("whsec_{SECRET},\n\twhsec_{SECRET}");
+        let settings = Settings::with([("CALLBACK_SIGNING_SECRETS", &*two)]).unwrap();
+        assert_eq!(settings.callback.signer.secrets(), 2);
+        assert!(!format!("{settings:?}").contains(SECRET));
     }
 
     #[test]

@@ -5,4 +5,5 @@ pub mod guard;
 pub mod health;
 pub mod queue;
 pub mod report;
+pub mod signature;
 pub mod store;

@@ -47,9 +47,28 @@ pub enum SettingError {
         known: Vec<String>,
     },
     /// The file can't be read, or is no TOML.
-    #[error("{FILE_VARIABLE}: {}", .0.to_string().split_whitespace().collect::<Vec<_>>().join(" "))]
-    File(#[from] config::ConfigError),
+    #[error("{FILE_VARIABLE}: {0}")]
+    File(String),
 }
+
+impl From<config::ConfigError> for SettingError {
+    /// On one line, and without the file's own lines, which a parser quotes: they may hold secrets.
+    fn from(error: config::ConfigError) -> Self {
+        let error = error.to_string();
+        let is_quote = |line: &&str| {
+            let behind_number = line
+                .trim_start()
+                .trim_start_matches(|c: char| c.is_ascii_digit());
+            behind_number.trim_start().starts_with('|')
+        };
+        let told = error.lines().filter(|line| !is_quote(line));
+        let words: Vec<_> = told.flat_map(str::split_whitespace).collect();
+        Self::File(words.join(" "))
+    }
+}
+
+/// What an error shows of a value that may hold a secret.
+const HIDDEN: &str = "(hidden)";
 
 /// The layers of settings, merged.
 pub(super) struct Source {
@@ -127,22 +146,16 @@ impl Source {
 
     /// The setting as text, without the spaces around it.
     pub(super) fn text(&self, key: &str) -> Result<String, SettingError> {
-        self.text_shown_as(key, |text| text.escape_debug().to_string())
+        let text = self.raw(key)?;
+        if is_plain(&text) {
+            Ok(text)
+        } else {
+            Err(refused(key, text.escape_debug().to_string(), PLAIN))
+        }
     }
 
-    /// The setting as text; `shown` is what an error says of it.
-    fn text_shown_as(
-        &self,
-        key: &str,
-        shown: impl FnOnce(&str) -> String,
-    ) -> Result<String, SettingError> {
-        let text = self.config.get_string(key)?;
-        let text = text.trim();
-        if text.contains(|c: char| c.is_control() || c == char::REPLACEMENT_CHARACTER) {
-            let problem = "expected UTF-8 without control characters";
-            return Err(refused(key, shown(text), problem));
-        }
-        Ok(text.to_owned())
+    fn raw(&self, key: &str) -> Result<String, SettingError> {
+        Ok(self.config.get_string(key)?.trim().to_owned())
     }
 
     /// The setting as `parse` reads it; `accepted` says what that takes.
@@ -163,19 +176,21 @@ impl Source {
         accepted: impl Display,
         parse: impl FnOnce(&str) -> Option<T>,
     ) -> Result<T, SettingError> {
-        parse(&self.text_shown_as(key, hidden)?)
-            .ok_or_else(|| refused(key, hidden(""), format!("expected {accepted}")))
+        let value = self.raw(key)?;
+        if !is_plain(&value) {
+            return Err(refused(key, HIDDEN.into(), PLAIN));
+        }
+        parse(&value).ok_or_else(|| refused(key, HIDDEN.into(), format!("expected {accepted}")))
     }
 
-    /// The same where the error of `parse`, which must repeat nothing of the secret, says what is accepted.
-    /// Lines and tabs are `parse`'s to judge: a list of secrets is a long one.
+    /// The same, with an error of `parse` that says what is accepted, and repeats no secret either.
+    /// Between secrets there may be line ends too.
     pub(super) fn try_parse_secret<T, E: Display>(
         &self,
         key: &str,
         parse: impl FnOnce(&str) -> Result<T, E>,
     ) -> Result<T, SettingError> {
-        let value = self.config.get_string(key)?;
-        parse(value.trim()).map_err(|error| refused(key, hidden(""), error.to_string()))
+        parse(&self.raw(key)?).map_err(|error| refused(key, HIDDEN.into(), error.to_string()))
     }
 
     /// The setting as `parse` reads it, whose error says what is accepted.
@@ -267,17 +282,18 @@ fn in_bounds(text: &str) -> Option<Duration> {
         .filter(|duration| !duration.is_zero() && *duration <= LONGEST)
 }
 
+const PLAIN: &str = "expected UTF-8 without control characters";
+
+fn is_plain(text: &str) -> bool {
+    !text.contains(|c: char| c.is_control() || c == char::REPLACEMENT_CHARACTER)
+}
+
 fn looks_like_one_of(known: &[String], name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     name.len() >= LONG_ENOUGH
         && known
             .iter()
             .any(|known| strsim::osa_distance(known, &name) <= MISSPELLED_BY)
-}
-
-/// What an error says of a secret.
-fn hidden(_secret: &str) -> String {
-    "(hidden)".to_owned()
 }
 
 fn refused(key: &str, value: String, problem: impl Into<String>) -> SettingError {
@@ -329,6 +345,42 @@ mod tests {
             .unwrap()
             .to_string();
         assert!(error.contains("`sync_treads` is no setting") && error.contains("sync_threads"));
+    }
+
+    #[test]
+    fn an_error_in_the_file_is_told_without_its_lines_for_they_may_hold_secrets() {
+        for (text, told) in [
+            (
+                "callback_signing_secrets = whsec_c2VjcmV0",
+                "line 1, column 28",
+            ),
+            (
+                "log = 'info'\ncallback_signing_secrets = \"whsec_c2VjcmV0",
+                "line 2",
+            ),
+            (
+                "callback_signing_secrets = '''\n\nwhsec_c2VjcmV0\n''' x",
+                "line 4",
+            ),
+            (
+                "callback_signing_secrets = ['whsec_c2VjcmV0']",
+                "callback_signing_secrets",
+            ),
+        ] {
+            let file = file(text);
+            let read = |source: Source| {
+                source.try_parse_secret("callback_signing_secrets", |_| Ok::<_, String>(()))
+            };
+            let error = Source::new(Some(file.path()), [])
+                .and_then(read)
+                .unwrap_err();
+            let shown = error.to_string();
+            assert!(shown.contains(told) && !shown.contains('\n'), "{shown}");
+            assert!(
+                !format!("{shown} {error:?}").contains("c2VjcmV0"),
+                "{error:?}"
+            );
+        }
     }
 
     #[test]
