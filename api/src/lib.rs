@@ -5,6 +5,7 @@
 //! * [`access`]: who is let in, and how often.
 //! * [`routes`]: which path and method lead where; no rejection leaves them.
 //! * [`body`]: a request's body, bounded in size and time.
+//! * [`trace`]: which trace it belongs to.
 //! * [`validation`]: from bytes to a checked submission, or to every fault in them.
 //! * [`controllers`]: one module for each endpoint.
 //! * [`sync_pool`]: the threads behind `/sync`.
@@ -22,6 +23,7 @@ pub mod reply;
 pub mod routes;
 pub mod sync_pool;
 pub mod token;
+pub mod trace;
 pub mod validation;
 mod waiting_room;
 

@@ -14,6 +14,7 @@ use crate::{
     controllers::{asynchronous, health, requests, sync},
     metrics::Metrics,
     reply::{self, Problem},
+    trace::traceparent,
     validation::{Form, Submission},
 };
 
@@ -59,6 +60,7 @@ fn post_async(
     let submit = warp::post()
         .and(caller())
         .and(with(app))
+        .and(traceparent())
         .and(submission(form, app.settings.http.timeout))
         .then(asynchronous::submit)
         .map(Reply::into_response);

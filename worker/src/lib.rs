@@ -84,7 +84,8 @@ pub async fn run(
         resolver,
         callback.timeout,
         callback.ca_file.as_deref(),
-    )?;
+    )?
+    .signing_with(callback.signer.clone());
     let metrics = Metrics::new();
     let lease = Lease::new(
         store.clone(),
@@ -101,7 +102,8 @@ pub async fn run(
         metrics.clone(),
         Drain::new(shutdown.clone(), settings.drain_timeout),
     );
-    info!(%owner, store = store.id(), "working");
+    let secrets = callback.signer.secrets();
+    info!(%owner, store = store.id(), secrets, "working");
 
     let mut vitals = Vitals::of(lease.clone());
     let mut loops = JoinSet::new();

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use storm_shared::{models::RequestId, services::store::NewJob};
+use storm_shared::{
+    models::{RequestId, Traceparent},
+    services::store::NewJob,
+};
 use warp::reply::Response;
 
 use super::refused;
@@ -20,11 +23,13 @@ use crate::{
 pub async fn submit(
     caller: Caller,
     app: Arc<App>,
+    traceparent: Traceparent,
     submission: Result<Submission, Problem>,
 ) -> Result<Response, Problem> {
     let Submission { spec, callback_url } = submission?;
     let id = RequestId::generate();
     let job = NewJob {
+        traceparent,
         created_by: caller.name().cloned(),
         ..NewJob::new(id, spec, callback_url.clone())
     };

@@ -37,6 +37,29 @@ async fn an_accepted_request_is_found_as_the_table_has_it() {
 }
 
 #[tokio::test]
+async fn a_request_keeps_its_callers_trace_and_has_a_new_one_where_that_is_no_trace() {
+    const SENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let server = Server::start(&[]).await;
+    let once = format!("traceparent: {SENT}\r\n");
+    for (headers, kept) in [
+        (once.clone(), true),
+        (once.repeat(2), false),
+        (once.to_uppercase(), false),
+        (String::new(), false),
+    ] {
+        let job = post("/async", r#"{"records": 1, "report_name": "a"}"#);
+        let job = job.replacen("\r\n", &format!("\r\n{headers}"), 1);
+        let accepted = server.ask(job).await;
+        assert_eq!(accepted.status, 202, "{headers}");
+        let location = accepted.header("location").unwrap();
+        let row = server.ask(bare("GET", location)).await.json();
+        let traceparent = row["traceparent"].as_str().unwrap();
+        assert_eq!(traceparent == SENT, kept, "{headers}{traceparent}");
+        assert_eq!(traceparent.len(), SENT.len(), "{traceparent}");
+    }
+}
+
+#[tokio::test]
 async fn head_is_answered_as_get_without_the_body() {
     let server = Server::start(&[]).await;
     let accepted = server

@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{Attempt, Event, Failure, RequestId, Status};
+use super::{Attempt, Event, Failure, RequestId, Status, Traceparent};
 
 /// How the work was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -80,6 +80,8 @@ pub struct Request {
     pub parks: u32,
     /// While it is delivered once more: `PENDING`, or `PROCESSING`. Its status stays what it is.
     pub redelivery: Option<Status>,
+    /// The trace that it belongs to; its callback has it too.
+    pub traceparent: Option<Traceparent>,
     /// What went wrong with it on its way, in order.
     pub events: Vec<Event>,
 }

@@ -28,6 +28,7 @@ use crate::{
     config::StoreSettings,
     models::{
         CallbackUrl, ClientName, EventKind, Failure, Mode, ReportSpec, Request, RequestId, Status,
+        Traceparent,
     },
     services::report::Report,
 };
@@ -62,20 +63,20 @@ pub struct NewJob {
     pub spec: ReportSpec,
     /// Where to call back; without one, the client polls.
     pub callback: Option<CallbackUrl>,
-    /// The trace that it belongs to, in the form of the header of that name.
-    pub traceparent: Option<String>,
+    /// The trace that it belongs to.
+    pub traceparent: Traceparent,
     /// The name of the token that asks for it, where the API asks for one.
     pub created_by: Option<ClientName>,
 }
 
 impl NewJob {
-    /// A job that only its id tells from others like it: of nobody's, and in no trace.
+    /// A job that only its id tells from others like it: of nobody's, and in a trace of its own.
     pub fn new(id: RequestId, spec: ReportSpec, callback: Option<CallbackUrl>) -> Self {
         Self {
             id,
             spec,
             callback,
-            traceparent: None,
+            traceparent: Traceparent::generate(),
             created_by: None,
         }
     }
@@ -557,7 +558,7 @@ fn insert_job(tx: &rusqlite::Connection, job: &NewJob, input: &str) -> rusqlite:
         callback
             .map(CallbackUrl::target)
             .filter(|target| callback.is_some_and(|url| url.as_str() != *target)),
-        job.traceparent,
+        job.traceparent.to_string(),
         job.created_by.as_ref().map(ClientName::as_str),
     ])
     .map(drop)

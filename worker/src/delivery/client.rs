@@ -11,7 +11,10 @@ use futures_util::FutureExt;
 use http_body_util::Full;
 use hyper::{Request, Response, StatusCode, body::Incoming};
 use jiff::Timestamp;
-use storm_shared::{models::CallbackUrl, services::guard::Policy};
+use storm_shared::{
+    models::CallbackUrl,
+    services::{guard::Policy, signature::Signer},
+};
 use tokio::{
     sync::Semaphore,
     time::{Instant, timeout_at},
@@ -24,7 +27,7 @@ use super::{
     error::{AttemptError, Detail},
     message::Message,
     pool::Pool,
-    request,
+    request::Post,
     resolver::Resolve,
     retry_after,
     tls::{self, ClientError},
@@ -39,6 +42,7 @@ const MAX_BODIES: usize = 256;
 #[derive(Clone)]
 pub struct CallbackClient {
     shared: Arc<Shared>,
+    post: Post,
 }
 
 struct Shared {
@@ -76,7 +80,20 @@ impl CallbackClient {
         };
         Ok(Self {
             shared: Arc::new(shared),
+            post: Post::unsigned(),
         })
+    }
+
+    /// The same one, with `signer` signing every attempt.
+    pub fn signing_with(mut self, signer: Signer) -> Self {
+        self.post.signer = signer;
+        self
+    }
+
+    /// The same one, with attempts that begin when `clock` says.
+    pub fn by_clock(mut self, clock: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
+        self.post.clock = Arc::new(clock);
+        self
     }
 
     /// Posts `message` to `url`, and returns the status if it is 2xx.
@@ -92,7 +109,9 @@ impl CallbackClient {
         message: &Message,
     ) -> Result<StatusCode, AttemptError> {
         let deadline = Instant::now() + self.shared.timeout;
-        let request = request::post(url, message, Timestamp::now())
+        let request = self
+            .post
+            .request(url, message)
             .map_err(|error| AttemptError::Connect(Detail::of(&error)))?;
         let (connection, response) = self.answer(url, request, deadline).await?;
         let status = response.status();

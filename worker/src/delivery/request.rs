@@ -1,5 +1,7 @@
 //! The POST that carries a report.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::{
@@ -8,7 +10,10 @@ use hyper::{
     http::{self, uri::PathAndQuery},
 };
 use jiff::Timestamp;
-use storm_shared::models::CallbackUrl;
+use storm_shared::{
+    models::CallbackUrl,
+    services::signature::{self, Signer},
+};
 use url::Position;
 
 use super::message::Message;
@@ -17,48 +22,80 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const AGENT: HeaderValue =
     HeaderValue::from_static(concat!("request-storm-handler/", env!("CARGO_PKG_VERSION")));
 
-/// Of Standard Webhooks: who has heard of it already, and when this attempt began.
-const ID: HeaderName = HeaderName::from_static("webhook-id");
-const TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
 /// Of W3C Trace Context.
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
-/// The request for `url` in origin form, without the URL's fragment, for an attempt that begins `now`.
-///
-/// # Errors
-/// A URL that HTTP can't carry; no `CallbackUrl` is known to be one.
-pub(super) fn post(
-    url: &CallbackUrl,
-    message: &Message,
-    now: Timestamp,
-) -> Result<Request<Full<Bytes>>, http::Error> {
-    let url = url.url();
-    let target: PathAndQuery = url[Position::BeforePath..Position::AfterQuery].parse()?;
-    let host = HeaderValue::from_str(&url[Position::BeforeHost..Position::AfterPort])?;
+/// What tells the time.
+pub(super) type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
-    let mut headers = HeaderMap::with_capacity(8); // and the content-length that hyper adds
-    headers.insert(HOST, host);
-    headers.insert(USER_AGENT, AGENT);
-    headers.insert(CONTENT_TYPE, JSON);
-    headers.insert(ID, message.id.to_string().try_into()?);
-    headers.insert(TIMESTAMP, now.as_second().into());
-    if let Some(traceparent) = message.traceparent {
-        headers.insert(TRACEPARENT, traceparent.to_string().try_into()?);
+/// What makes each attempt's request: what signs it, by which clock.
+#[derive(Clone)]
+pub(super) struct Post {
+    pub(super) signer: Signer,
+    pub(super) clock: Clock,
+}
+
+impl Post {
+    /// One by the system's clock, unsigned.
+    pub(super) fn unsigned() -> Self {
+        Self {
+            signer: Signer::none(),
+            clock: Arc::new(Timestamp::now),
+        }
     }
-    let mut request = Request::new(Full::new(message.body.clone()));
-    *request.method_mut() = Method::POST;
-    *request.uri_mut() = target.into();
-    *request.headers_mut() = headers;
-    Ok(request)
+
+    /// The request of an attempt that begins now, for `url` in origin form, without the URL's fragment.
+    ///
+    /// # Errors
+    /// A URL that HTTP can't carry; no `CallbackUrl` is known to be one.
+    pub(super) fn request(
+        &self,
+        url: &CallbackUrl,
+        message: &Message,
+    ) -> Result<Request<Full<Bytes>>, http::Error> {
+        let url = url.url();
+        let target: PathAndQuery = url[Position::BeforePath..Position::AfterQuery].parse()?;
+        let host = HeaderValue::from_str(&url[Position::BeforeHost..Position::AfterPort])?;
+
+        let mut headers = HeaderMap::with_capacity(9); // hyper adds the content-length
+        headers.insert(HOST, host);
+        headers.insert(USER_AGENT, AGENT);
+        headers.insert(CONTENT_TYPE, JSON);
+        if let Some(traceparent) = message.traceparent {
+            headers.insert(TRACEPARENT, traceparent.to_string().try_into()?);
+        }
+        self.sign(message, &mut headers)?;
+        let mut request = Request::new(Full::new(message.body.clone()));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = target.into();
+        *request.headers_mut() = headers;
+        Ok(request)
+    }
+
+    /// The headers of Standard Webhooks.
+    fn sign(&self, message: &Message, headers: &mut HeaderMap) -> Result<(), http::Error> {
+        let (id, now) = (message.id.to_string(), (self.clock)());
+        if let Some(signatures) = self.signer.sign(&id, now, &message.body) {
+            headers.insert(signature::SIGNATURE, signatures.try_into()?);
+        }
+        headers.insert(signature::ID, id.try_into()?);
+        headers.insert(signature::TIMESTAMP, now.as_second().into());
+        Ok(())
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use bytes::Bytes;
     use jiff::Timestamp;
-    use storm_shared::models::{CallbackUrl, RequestId, Traceparent};
+    use storm_shared::{
+        models::{CallbackUrl, RequestId, Traceparent},
+        services::signature::Signer,
+    };
 
-    use super::{Message, post};
+    use super::{Message, Post};
 
     fn message() -> Message {
         Message {
@@ -70,7 +107,7 @@ mod tests {
 
     fn target_and_host(url: &str) -> (String, String) {
         let url = CallbackUrl::parse(url).unwrap();
-        let request = post(&url, &message(), Timestamp::now()).unwrap();
+        let request = Post::unsigned().request(&url, &message()).unwrap();
         let host = request.headers()["host"].to_str().unwrap();
         (request.uri().to_string(), host.to_owned())
     }
@@ -94,8 +131,11 @@ mod tests {
     #[test]
     fn the_headers_tell_the_request_the_attempt_and_the_trace() {
         let (url, message) = (CallbackUrl::parse("http://example.com").unwrap(), message());
-        let at = Timestamp::from_millisecond(1_674_087_231_999).unwrap();
-        let request = post(&url, &message, at).unwrap();
+        let post = Post {
+            signer: Signer::none(),
+            clock: Arc::new(|| Timestamp::from_millisecond(1_674_087_231_999).unwrap()),
+        };
+        let request = post.request(&url, &message).unwrap();
         let header = |name| request.headers()[name].to_str().unwrap();
         assert_eq!(header("webhook-id"), message.id.to_string());
         assert_eq!(header("webhook-timestamp"), "1674087231");
@@ -103,6 +143,7 @@ mod tests {
             header("traceparent"),
             message.traceparent.unwrap().to_string()
         );
+        assert!(!request.headers().contains_key("webhook-signature"));
     }
 
     #[test]

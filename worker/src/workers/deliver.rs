@@ -73,7 +73,7 @@ impl CallbackWorker {
         let message = Message {
             id: job.claim.id,
             body: callback_body(job.claim.id, &job.spec, report),
-            traceparent: None,
+            traceparent: job.traceparent,
         };
         self.lease.in_force_for(job.claim.owner).await;
         let (started_at, began) = (Timestamp::now(), Instant::now());

@@ -8,7 +8,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::value::{RawValue, to_raw_value};
 
 use super::{Scope, attempts, events};
-use crate::models::{Failure, Request, RequestId};
+use crate::models::{Failure, Request, RequestId, Traceparent};
 
 /// What sets a row's `work`: the redelivery's where there is one, or else the status.
 macro_rules! set_work {
@@ -53,6 +53,12 @@ where
     parse(row.get_ref(column)?.as_str()?, column)
 }
 
+/// The trace in a column. One that another hand has written wrongly is none, for no job fails by its trace.
+pub(super) fn traceparent(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Traceparent>> {
+    let text = row.get_ref(column)?.as_str_or_null().unwrap_or_default();
+    Ok(text.and_then(|text| text.parse().ok()))
+}
+
 /// The request of that id within `scope`, as a client may see it.
 pub(super) fn find(
     connection: &Connection,
@@ -63,7 +69,7 @@ pub(super) fn find(
         .prepare_cached(
             "SELECT mode, status, input_payload, result_payload, callback_url, created_at,
                     completed_at, failure_reason, failure_detail, claim, lost_claims,
-                    next_attempt_at, parked_since, redelivery, parks
+                    next_attempt_at, parked_since, redelivery, parks, traceparent
              FROM requests WHERE id = ?1 AND (?2 IS NULL OR created_by = ?2)",
         )?
         .query_row(params![id.to_string(), scope.name()], |row| {
@@ -106,6 +112,7 @@ fn request(id: RequestId, row: &Row<'_>) -> rusqlite::Result<Request> {
         parked_since: row.get(12)?,
         parks: row.get(14)?,
         redelivery: redelivery.map(|work| parse(&work, 13)).transpose()?,
+        traceparent: traceparent(row, 15)?,
         events: Vec::new(),
     })
 }
