@@ -10,6 +10,7 @@ mod metrics;
 mod process;
 mod receiver;
 mod redis_faults;
+mod signature;
 mod stack;
 mod worker;
 

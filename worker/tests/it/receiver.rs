@@ -11,7 +11,7 @@ use tokio::{net::TcpListener, sync::mpsc};
 /// A receiver, and what it has heard.
 pub(crate) struct Receiver {
     addr: SocketAddr,
-    heard: mpsc::Receiver<Bytes>,
+    heard: mpsc::Receiver<Request<Bytes>>,
 }
 
 impl Receiver {
@@ -36,9 +36,11 @@ impl Receiver {
         let service = service_fn(move |request: Request<Incoming>| {
             let (answer, tell, count) = (answer.clone(), tell.clone(), count.clone());
             async move {
-                let body = request.into_body().collect().await.unwrap().to_bytes();
+                let (head, body) = request.into_parts();
+                let body = body.collect().await.unwrap().to_bytes();
                 let nth = count.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
-                tell.send(body.clone()).await.unwrap();
+                let heard = Request::from_parts(head, body.clone());
+                tell.send(heard).await.unwrap();
                 let status = StatusCode::from_u16(answer(nth, body).await).unwrap();
                 let answer = Response::builder()
                     .status(status)
@@ -62,11 +64,18 @@ impl Receiver {
 
     /// The body of the next callback.
     pub(crate) async fn next(&mut self) -> Bytes {
+        self.next_whole().await.into_body()
+    }
+
+    /// The next callback, with its headers.
+    pub(crate) async fn next_whole(&mut self) -> Request<Bytes> {
         self.heard.recv().await.unwrap()
     }
 
     /// The callbacks that came and were not yet asked for.
     pub(crate) fn more(&mut self) -> Vec<Bytes> {
-        std::iter::from_fn(|| self.heard.try_recv().ok()).collect()
+        std::iter::from_fn(|| self.heard.try_recv().ok())
+            .map(Request::into_body)
+            .collect()
     }
 }
