@@ -14,7 +14,7 @@ use storm_shared::{
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{Error, access::Door, metrics::Metrics, routes, sync_pool::SyncPool};
+use crate::{Error, access::Door, crowd::Crowd, metrics::Metrics, routes, sync_pool::SyncPool};
 
 /// The running API: its settings and its services.
 pub struct App {
@@ -24,6 +24,8 @@ pub struct App {
     pub store: Store,
     /// Asked for its health only; the doorbell does the pushing. Nothing where there is no Redis.
     pub queue: Option<Queue>,
+    /// For whom no more jobs are accepted at the moment.
+    pub crowd: Crowd,
     /// Rings for accepted jobs, where there is a Redis to ring through.
     pub doorbell: Option<Doorbell>,
     /// The threads behind `/sync`.
@@ -47,9 +49,11 @@ impl App {
             .transpose()?;
         let doorbell = queue.clone().map(Doorbell::start);
         let pool = SyncPool::start(settings.api.sync_threads, settings.api.sync_queue)?;
+        let crowd = Crowd::watch(store.clone(), settings.callback.max_parked);
         Ok(Arc::new(Self {
             settings,
             store,
+            crowd,
             queue,
             doorbell,
             pool,

@@ -8,6 +8,7 @@
 //! * [`trace`]: which trace it belongs to.
 //! * [`validation`]: from bytes to a checked submission, or to every fault in them.
 //! * [`controllers`]: one module for each endpoint.
+//! * [`crowd`]: for which receivers too much waits already.
 //! * [`sync_pool`]: the threads behind `/sync`.
 //! * [`reply`]: everything that is ever answered, and its wording.
 //!
@@ -18,6 +19,7 @@ pub mod access;
 pub mod app;
 pub mod body;
 pub mod controllers;
+pub mod crowd;
 pub mod metrics;
 pub mod reply;
 pub mod routes;

@@ -53,6 +53,45 @@ pub fn accepted(id: RequestId, callback_url: Option<&CallbackUrl>) -> Response {
     response
 }
 
+/// `202` for a redelivery that has begun.
+pub fn redelivering(id: RequestId) -> Response {
+    #[derive(Serialize)]
+    struct Redelivering {
+        request_id: RequestId,
+        redelivery: &'static str,
+        message: String,
+    }
+
+    let location = format!("/requests/{id}");
+    let body = Redelivering {
+        request_id: id,
+        redelivery: "pending",
+        message: format!("Redelivery started. GET {location} shows its attempts"),
+    };
+    let mut response = json(StatusCode::ACCEPTED, &body);
+    if let Ok(location) = HeaderValue::try_from(location) {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    response
+}
+
+/// `202` for a page of them: how many have begun, how many were left out, and how to go on.
+pub fn redelivering_page(begun: usize, skipped: usize, next: Option<RequestId>) -> Response {
+    #[derive(Serialize)]
+    struct Page {
+        redelivering: usize,
+        skipped: usize,
+        cursor: Option<RequestId>,
+    }
+
+    let body = Page {
+        redelivering: begun,
+        skipped,
+        cursor: next,
+    };
+    json(StatusCode::ACCEPTED, &body)
+}
+
 /// `200` for a report that is done.
 pub fn report(report: &Report) -> Response {
     #[derive(Serialize)]

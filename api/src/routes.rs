@@ -11,11 +11,11 @@ use crate::{
     access::{Caller, Scraper},
     app::App,
     body,
-    controllers::{asynchronous, health, requests, sync},
+    controllers::{asynchronous, health, redelivery, requests, sync},
     metrics::Metrics,
     reply::{self, Problem},
     trace::traceparent,
-    validation::{Form, Submission},
+    validation::{Form, Submission, page},
 };
 
 /// The whole API, behind its door. `POST /async`, which a storm hits, is tried first.
@@ -24,6 +24,8 @@ pub fn all(
 ) -> impl Filter<Extract = (Response,), Error = Infallible> + Clone + Send + Sync + 'static {
     post_async(app)
         .or(post_sync(app))
+        .unify()
+        .or(redelivery(app))
         .unify()
         .or(request(app))
         .unify()
@@ -90,6 +92,31 @@ fn request(
         .then(requests::find)
         .map(Reply::into_response);
     find.or(path.and(only("GET, HEAD")).map(|_id, reply| reply))
+        .unify()
+}
+
+/// Both before the request that would have `redeliver` for its id.
+fn redelivery(
+    app: &Arc<App>,
+) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone + use<> {
+    let page = warp::post()
+        .and(warp::query().map(|query: Vec<(String, String)>| page(&query)))
+        .and(caller())
+        .and(with(app))
+        .then(redelivery::page)
+        .map(Reply::into_response);
+    let path = warp::path!("requests" / String / "redeliver");
+    let one = path
+        .and(warp::post())
+        .and(caller())
+        .and(with(app))
+        .then(redelivery::one)
+        .map(Reply::into_response);
+    warp::path!("requests" / "redeliver")
+        .and(page.or(only("POST")).unify())
+        .or(one)
+        .unify()
+        .or(path.and(only("POST")).map(|_id, reply| reply))
         .unify()
 }
 

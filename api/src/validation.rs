@@ -1,6 +1,7 @@
 //! From a body's bytes to a checked submission, or to every fault in them at once.
 
 mod fields;
+mod page;
 mod values;
 
 use storm_shared::{
@@ -13,6 +14,7 @@ use crate::{
     reply::{FieldError, Problem},
 };
 use fields::Fields;
+pub use page::page;
 
 /// What a client asks for, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -19,7 +19,7 @@ use crate::{
 /// Stores the job and answers `202` when it is committed: nothing else is waited for.
 ///
 /// # Errors
-/// The submission's own fault, or the store's refusal.
+/// The submission's own fault, too much that waits for its receiver, or the store's refusal.
 pub async fn submit(
     caller: Caller,
     app: Arc<App>,
@@ -27,6 +27,11 @@ pub async fn submit(
     submission: Result<Submission, Problem>,
 ) -> Result<Response, Problem> {
     let Submission { spec, callback_url } = submission?;
+    if let Some(url) = &callback_url
+        && app.crowd.is_before(url.origin())
+    {
+        return Err(Problem::receiver_overloaded());
+    }
     let id = RequestId::generate();
     let job = NewJob {
         traceparent,

@@ -9,6 +9,9 @@
 //! | `not-found` | 404 | no such path, or no such request |
 //! | `method-not-allowed` | 405 | the path takes other methods: those in `Allow` |
 //! | `body-timeout` | 408 | the body took too long |
+//! | `request-unfinished` | 409 | what is to be delivered once more is not over |
+//! | `redelivery-under-way` | 409 | it is being delivered once more already |
+//! | `nothing-to-redeliver` | 409 | it has no stored result, or no callback |
 //! | `body-too-large` | 413 | the body is over the limit |
 //! | `unsupported-media-type` | 415 | the content type is not `application/json` |
 //! | `validation` | 422 | the body's fields are wrong: each stands in `errors` |
@@ -16,6 +19,7 @@
 //! | `report-failed` | 500 | the work broke off; the log says how |
 //! | `saturated` | 503 | every place behind `/sync` is taken |
 //! | `sync-timeout` | 503 | the report was not done within `SYNC_TIMEOUT` |
+//! | `receiver-overloaded` | 503 | `MAX_PARKED_PER_ORIGIN` jobs wait for the callback's receiver |
 //! | `overloaded` | 503 | too many operations wait for the database |
 //! | `database-locked` | 503 | another program holds the database's lock |
 //! | `database-full` | 503 | the database's disk is full, or a quota or a limit is reached |
@@ -31,7 +35,7 @@
 use std::{borrow::Cow, time::Duration};
 
 use serde::Serialize;
-use storm_shared::services::store::{StoreError, Trouble};
+use storm_shared::services::store::{StoreError, Trouble, Unredeliverable};
 use warp::{
     Reply,
     http::{HeaderName, HeaderValue, StatusCode, header},
@@ -106,8 +110,40 @@ impl Problem {
 
     /// There is nothing at that path.
     pub fn no_such_path() -> Self {
-        let detail = "There is POST /sync, POST /async, GET /requests/{id} and GET /healthz.";
+        let detail = "There is POST /sync, POST /async, GET /requests/{id}, POST /requests/{id}/redeliver, \
+                      POST /requests/redeliver and GET /healthz.";
         Self::new(StatusCode::NOT_FOUND, "not-found", "No such path", detail)
+    }
+
+    /// The request can't be delivered once more.
+    pub fn unredeliverable(why: Unredeliverable) -> Self {
+        let (name, title, detail) = match why {
+            Unredeliverable::Unknown => return Self::no_such_request(),
+            Unredeliverable::Unfinished => (
+                "request-unfinished",
+                "Request unfinished",
+                "The request is not over yet: its callback is still to come. GET it until it is COMPLETED or \
+                 FAILED.",
+            ),
+            Unredeliverable::UnderWay => (
+                "redelivery-under-way",
+                "Redelivery under way",
+                "The request is being delivered once more already. GET it until its `redelivery` is null.",
+            ),
+            Unredeliverable::Nothing => (
+                "nothing-to-redeliver",
+                "Nothing to redeliver",
+                "The request has no stored result, or no `callback_url`. Submit it anew.",
+            ),
+        };
+        Self::new(StatusCode::CONFLICT, name, title, detail)
+    }
+
+    /// Too many jobs wait for the receiver already.
+    pub fn receiver_overloaded() -> Self {
+        let detail = "Too many callbacks wait for that receiver, which is slow or down. Try again later; \
+                      callbacks to others, and requests without a callback, are taken.";
+        Self::needs_repair("receiver-overloaded", "Receiver overloaded", detail)
     }
 
     /// There is no request of that id.

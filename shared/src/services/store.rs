@@ -14,6 +14,7 @@ mod lease;
 mod log;
 mod opening;
 mod readers;
+mod redelivery;
 mod rows;
 mod schema;
 mod waiting;
@@ -38,6 +39,7 @@ pub use claim::{Candidate, Claim, Job, OwnerId};
 pub use error::{StoreError, Trouble};
 pub use lease::{Expired, Heartbeat, runs_alone_from};
 use readers::Readers;
+pub use redelivery::{Found, Page, Unredeliverable};
 use rows::set_work;
 pub use waiting::{Look, Waiting};
 use writer::Writer;
@@ -391,6 +393,54 @@ impl Store {
             ])
         })
         .await
+    }
+
+    /// Begins to deliver a request of `scope` once more: the same bytes to the same URL, in a new series of
+    /// attempts. Its status stays what it is, unless the redelivery of a `FAILED` one gets through.
+    ///
+    /// # Errors
+    /// Within: it can't be delivered once more. As for [`Store::accept`]: the write failed.
+    pub async fn redeliver(
+        &self,
+        scope: Scope,
+        id: RequestId,
+    ) -> Result<Result<(), Unredeliverable>, StoreError> {
+        self.shared
+            .writer
+            .try_write(move |tx| redelivery::begin(tx, &scope, id))
+            .await
+    }
+
+    /// The same for all of `ids` that it can be done for, in one transaction. Returns how many these were.
+    ///
+    /// # Errors
+    /// As for [`Store::accept`].
+    pub async fn redeliver_all(
+        &self,
+        scope: Scope,
+        ids: Vec<RequestId>,
+    ) -> Result<usize, StoreError> {
+        self.shared
+            .writer
+            .try_write(move |tx| {
+                let mut begun = 0;
+                for id in ids {
+                    begun += usize::from(redelivery::begin(tx, &scope, id)?.is_ok());
+                }
+                Ok(begun)
+            })
+            .await
+    }
+
+    /// A page of the requests of `scope` that can be delivered once more.
+    ///
+    /// # Errors
+    /// The read failed.
+    pub async fn redeliverable(&self, scope: Scope, page: Page) -> Result<Found, StoreError> {
+        self.shared
+            .readers
+            .read(move |db| redelivery::find(db, &scope, &page))
+            .await
     }
 
     /// Enters `owner` among the workers: from here on it can claim jobs, as long as it renews.

@@ -7,6 +7,7 @@ mod guard;
 mod interleavings;
 mod lease;
 mod queue;
+mod redelivery;
 mod server;
 mod store;
 mod tenancy;

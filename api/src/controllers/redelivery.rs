@@ -1,0 +1,69 @@
+//! `POST /requests/{id}/redeliver`, `POST /requests/redeliver`: the same callback once more.
+
+use std::sync::Arc;
+
+use storm_shared::{
+    models::{CallbackUrl, RequestId},
+    services::store::Page,
+};
+use warp::reply::Response;
+
+use super::refused;
+use crate::{
+    access::Caller,
+    app::App,
+    reply::{self, Problem},
+};
+
+/// Begins a new series of attempts for one request of the caller's.
+///
+/// # Errors
+/// There is none, it is not over, it has nothing to deliver; too much waits for its receiver; or the store's
+/// refusal.
+pub async fn one(id: String, caller: Caller, app: Arc<App>) -> Result<Response, Problem> {
+    let id: RequestId = id.parse().map_err(|_| Problem::malformed_id())?;
+    let request = app
+        .store
+        .find_within(caller.scope(), id)
+        .await
+        .map_err(|error| refused(id, &error))?
+        .ok_or_else(Problem::no_such_request)?;
+    let url = request.callback_url.as_deref().map(CallbackUrl::parse);
+    if let Some(Ok(url)) = url
+        && app.crowd.is_before(url.origin())
+    {
+        return Err(Problem::receiver_overloaded());
+    }
+    app.store
+        .redeliver(caller.scope(), id)
+        .await
+        .map_err(|error| refused(id, &error))?
+        .map_err(Problem::unredeliverable)?;
+    Ok(reply::redelivering(id))
+}
+
+/// Does so for a page of them. Those for whose receiver too much waits are left out, and counted.
+///
+/// # Errors
+/// The query says no page, or the store's refusal.
+pub async fn page(
+    page: Result<Page, Problem>,
+    caller: Caller,
+    app: Arc<App>,
+) -> Result<Response, Problem> {
+    let found = app
+        .store
+        .redeliverable(caller.scope(), page?)
+        .await
+        .map_err(|error| refused(None, &error))?;
+    let all = found.requests.len();
+    let mut requests = found.requests;
+    requests.retain(|(_, origin)| !app.crowd.is_before(origin));
+    let ids = requests.into_iter().map(|(id, _)| id).collect();
+    let begun = app
+        .store
+        .redeliver_all(caller.scope(), ids)
+        .await
+        .map_err(|error| refused(None, &error))?;
+    Ok(reply::redelivering_page(begun, all - begun, found.next))
+}

@@ -1,0 +1,60 @@
+//! Which receivers have too many jobs waiting for them: no more are accepted for these until there are fewer.
+
+use std::{
+    collections::HashSet,
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
+
+use storm_shared::services::store::Store;
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::task::AbortOnDropHandle;
+use tracing::{debug, warn};
+
+/// How often the table is asked. What is accepted meanwhile goes past the bound.
+const PERIOD: Duration = Duration::from_millis(250);
+
+/// The origins for which at least `MAX_PARKED_PER_ORIGIN` jobs wait, as the table had it a moment ago.
+pub struct Crowd {
+    origins: Arc<RwLock<HashSet<String>>>,
+    _watch: AbortOnDropHandle<()>,
+}
+
+impl Crowd {
+    /// Begins to look for origins for which at least `most` jobs wait; ends with this value.
+    pub fn watch(store: Store, most: usize) -> Self {
+        let origins = Arc::default();
+        let watch = tokio::spawn(watch(store, most, Arc::clone(&origins)));
+        Self {
+            origins,
+            _watch: AbortOnDropHandle::new(watch),
+        }
+    }
+
+    /// Whether too many jobs wait for that origin.
+    pub fn is_before(&self, origin: &str) -> bool {
+        let origins = self.origins.read().unwrap_or_else(PoisonError::into_inner);
+        origins.contains(origin)
+    }
+}
+
+async fn watch(store: Store, most: usize, origins: Arc<RwLock<HashSet<String>>>) {
+    let mut period = interval(PERIOD);
+    period.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        period.tick().await;
+        let crowded: HashSet<_> = match store.crowded_origins(most).await {
+            Ok(crowded) => crowded.into_iter().collect(),
+            Err(error) => {
+                // What was known last holds on: it can't have become much less.
+                debug!(%error, "the crowd before receivers could not be counted");
+                continue;
+            }
+        };
+        let mut known = origins.write().unwrap_or_else(PoisonError::into_inner);
+        for origin in crowded.difference(&known) {
+            warn!(%origin, most, "too many jobs wait for a receiver: no more are accepted for it");
+        }
+        *known = crowded;
+    }
+}

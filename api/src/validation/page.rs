@@ -1,0 +1,147 @@
+//! From a query to a page of requests.
+
+use jiff::Timestamp;
+use storm_shared::{models::Status, services::store::Page};
+
+use super::Faults;
+use crate::reply::Problem;
+
+/// Requests on a page where the query doesn't say, and at the most.
+const LIMIT: usize = 100;
+const MOST: usize = 1000;
+
+const KNOWN: &str = "`status`, `since`, `limit` and `cursor`";
+
+/// Reads a query: `status=FAILED|COMPLETED`, and as it likes `since` (when they were accepted, RFC 3339),
+/// `limit` and `cursor` (the last page's).
+///
+/// # Errors
+/// 422 with every fault of it.
+pub fn page(query: &[(String, String)]) -> Result<Page, Problem> {
+    let mut faults = Faults::default();
+    let mut page = Page {
+        status: Status::Failed,
+        since: None,
+        after: None,
+        limit: LIMIT,
+    };
+    let mut status = None;
+    let mut seen = Vec::new();
+    for (name, value) in query {
+        if seen.contains(&name) {
+            faults.add(name, "must stand once, not several times".to_owned());
+            continue;
+        }
+        seen.push(name);
+        match name.as_str() {
+            "status" => status = faults.keep(name, read_status(value)),
+            "since" => page.since = faults.keep(name, read_since(value)),
+            "limit" => page.limit = faults.keep(name, read_limit(value)).unwrap_or(LIMIT),
+            "cursor" => {
+                let cursor = value.parse();
+                let cursor = cursor.map_err(|_| "must be the `cursor` of the last page".to_owned());
+                page.after = faults.keep(name, cursor);
+            }
+            _ => {
+                let name: String = name.chars().take(64).collect();
+                faults.add(&name, format!("is unknown here; there are {KNOWN}"));
+            }
+        }
+    }
+    if !seen.iter().any(|name| *name == "status") {
+        faults.add("status", format!("is missing; it {STATUS}"));
+    }
+    match status {
+        Some(status) if faults.0.is_empty() => Ok(Page { status, ..page }),
+        _ => {
+            faults.0.truncate(8); // a query has room for thousands
+            Err(Problem::validation(faults.0))
+        }
+    }
+}
+
+const STATUS: &str = "must be FAILED or COMPLETED";
+
+fn read_status(text: &str) -> Result<Status, String> {
+    match text.parse() {
+        Ok(status @ (Status::Failed | Status::Completed)) => Ok(status),
+        _ => Err(STATUS.to_owned()),
+    }
+}
+
+fn read_since(text: &str) -> Result<Timestamp, String> {
+    // A plus that was not escaped is read as a space.
+    let text = text.replace(' ', "+");
+    text.parse()
+        .map_err(|_| "must be a time of RFC 3339, such as 2026-11-24T08:00:00Z".to_owned())
+}
+
+fn read_limit(text: &str) -> Result<usize, String> {
+    text.parse()
+        .ok()
+        .filter(|limit| (1..=MOST).contains(limit))
+        .ok_or_else(|| format!("must be a whole number from 1 to {MOST}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use storm_shared::models::Status;
+
+    use super::page;
+
+    fn query(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        pairs.iter().map(owned).collect()
+    }
+
+    fn faults(pairs: &[(&str, &str)]) -> Vec<String> {
+        let problem = page(&query(pairs)).unwrap_err();
+        let errors = problem.errors().iter();
+        errors
+            .map(|error| format!("{}: {}", error.field, error.detail))
+            .collect()
+    }
+
+    #[test]
+    fn a_page_is_read_from_its_query() {
+        let first = page(&query(&[("status", "FAILED")])).unwrap();
+        assert_eq!((first.status, first.limit), (Status::Failed, 100));
+        assert!(first.since.is_none() && first.after.is_none());
+        let next = page(&query(&[
+            ("since", "2026-11-24T09:00:00 01:00"), // as an unescaped plus arrives
+            ("status", "COMPLETED"),
+            ("limit", "1000"),
+            ("cursor", "0193b7a2-5d3c-7e21-9f0a-3c5b8e6d1f42"),
+        ]))
+        .unwrap();
+        assert_eq!((next.status, next.limit), (Status::Completed, 1000));
+        assert_eq!(next.since.unwrap().to_string(), "2026-11-24T08:00:00Z");
+        assert!(next.after.is_some());
+    }
+
+    #[test]
+    fn every_fault_of_a_query_is_told_with_what_is_accepted() {
+        assert_eq!(
+            faults(&[]),
+            ["status: is missing; it must be FAILED or COMPLETED"]
+        );
+        assert_eq!(
+            faults(&[
+                ("status", "PENDING"),
+                ("since", "yesterday"),
+                ("limit", "1001"),
+                ("cursor", "x"),
+                ("until", "now"),
+                ("limit", "1"),
+            ]),
+            [
+                "status: must be FAILED or COMPLETED",
+                "since: must be a time of RFC 3339, such as 2026-11-24T08:00:00Z",
+                "limit: must be a whole number from 1 to 1000",
+                "cursor: must be the `cursor` of the last page",
+                "until: is unknown here; there are `status`, `since`, `limit` and `cursor`",
+                "limit: must stand once, not several times",
+            ]
+        );
+    }
+}

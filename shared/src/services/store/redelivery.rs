@@ -1,0 +1,129 @@
+//! Delivering once more what is over.
+
+use jiff::Timestamp;
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use thiserror::Error;
+
+use super::{Scope, rows};
+use crate::models::{RequestId, Status};
+
+/// Why a request can't be delivered once more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum Unredeliverable {
+    /// There is no such request within the scope.
+    #[error("there is no such request")]
+    Unknown,
+    /// It is not over yet.
+    #[error("the request is not over yet")]
+    Unfinished,
+    /// It is being delivered once more already.
+    #[error("a redelivery of the request is under way")]
+    UnderWay,
+    /// It has no stored result, or nobody to call back.
+    #[error("the request has no stored result, or no callback")]
+    Nothing,
+}
+
+/// Which requests are to be delivered once more: a page of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// Those that ended so: `COMPLETED` or `FAILED`.
+    pub status: Status,
+    /// Those that were accepted then or later.
+    pub since: Option<Timestamp>,
+    /// Those that come after this one, which the last page ended with.
+    pub after: Option<RequestId>,
+    /// The most of them.
+    pub limit: usize,
+}
+
+/// What a page holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// Requests that can be delivered once more, each with its origin, oldest first.
+    pub requests: Vec<(RequestId, String)>,
+    /// Where the next page goes on, if there may be one.
+    pub next: Option<RequestId>,
+}
+
+/// The most rows that one page looks at: it bounds how long a read keeps the log from being cut back.
+const LOOKED_AT: usize = 2000;
+
+/// Begins the redelivery of a request within `scope`: a new series of attempts, the first one due at once.
+pub(super) fn begin(
+    connection: &Connection,
+    scope: &Scope,
+    id: RequestId,
+) -> rusqlite::Result<Result<(), Unredeliverable>> {
+    let begun = connection
+        .prepare_cached(
+            "UPDATE requests SET redelivery = 'PENDING', next_attempt_at = ?3, owner = NULL,
+                 lost_claims = 0, attempts_before = attempts, parked_since = NULL
+             WHERE id = ?1 AND (?2 IS NULL OR created_by = ?2)
+               AND work IN ('COMPLETED', 'FAILED') AND mode = 'async'
+               AND callback_url IS NOT NULL AND result_payload IS NOT NULL",
+        )?
+        .execute(params![
+            id.to_string(),
+            scope.name(),
+            rows::time(Timestamp::now())
+        ])?;
+    if begun > 0 {
+        return Ok(Ok(()));
+    }
+    let obstacle = connection
+        .prepare_cached(
+            "SELECT status, redelivery IS NOT NULL FROM requests
+             WHERE id = ?1 AND (?2 IS NULL OR created_by = ?2)",
+        )?
+        .query_row(params![id.to_string(), scope.name()], obstacle)
+        .optional()?;
+    Ok(Err(obstacle.unwrap_or(Unredeliverable::Unknown)))
+}
+
+fn obstacle(row: &Row<'_>) -> rusqlite::Result<Unredeliverable> {
+    let under_way: bool = row.get(1)?;
+    Ok(match rows::parsed(row, 0)? {
+        _ if under_way => Unredeliverable::UnderWay,
+        Status::Pending | Status::Processing => Unredeliverable::Unfinished,
+        Status::Completed | Status::Failed => Unredeliverable::Nothing,
+    })
+}
+
+/// The requests of `page` within `scope`.
+pub(super) fn find(connection: &Connection, scope: &Scope, page: &Page) -> rusqlite::Result<Found> {
+    let since = page.since.map(|since| RequestId::floor(since).to_string());
+    let after = page.after.map(|after| after.to_string());
+    let mut query = connection.prepare_cached(
+        "SELECT id, origin,
+                mode = 'async' AND origin IS NOT NULL AND result_payload IS NOT NULL
+                AND (?2 IS NULL OR created_by = ?2)
+         FROM requests
+         WHERE work = ?1 AND next_attempt_at IS NULL AND id >= ?3 AND id > ?4
+         ORDER BY id LIMIT ?5",
+    )?;
+    let mut rows = query.query(params![
+        page.status.as_str(),
+        scope.name(),
+        since.unwrap_or_default(),
+        after.unwrap_or_default(),
+        rows::integer(LOOKED_AT),
+    ])?;
+    let mut found = Found::default();
+    let mut looked_at = 0;
+    let mut last = None;
+    while let Some(row) = rows.next()? {
+        let id = rows::parsed(row, 0)?;
+        looked_at += 1;
+        last = Some(id);
+        if row.get(2)? {
+            found.requests.push((id, row.get(1)?));
+        }
+        if found.requests.len() == page.limit {
+            found.next = last;
+            return Ok(found);
+        }
+    }
+    found.next = last.filter(|_| looked_at == LOOKED_AT);
+    Ok(found)
+}

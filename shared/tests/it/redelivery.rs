@@ -1,0 +1,315 @@
+//! Delivering once more what is over, and what is on record of every attempt.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use storm_shared::{
+    models::{AttemptClass, Failure, FailureReason, Request, RequestId, Status},
+    services::{
+        report,
+        store::{Attempted, Candidate, Found, Job, Outcome, Page, Scope, Store, Unredeliverable},
+    },
+};
+
+use crate::store::{
+    accept, attempted, claim_due, look, new_store, new_worker, spec, success, timeout,
+};
+
+async fn row(store: &Store, id: RequestId) -> Request {
+    store.find(id).await.unwrap().unwrap()
+}
+
+async fn redeliver(store: &Store, id: RequestId) -> Result<(), Unredeliverable> {
+    store.redeliver(Scope::All, id).await.unwrap()
+}
+
+fn failed(detail: &str) -> Outcome {
+    Outcome::Failed(Failure::new(FailureReason::CallbackFailed, detail))
+}
+
+/// Claims a new job.
+async fn claimed(store: &Store) -> Job {
+    let (id, owner) = (accept(store).await, new_worker(store).await);
+    let rung = vec![Candidate::rung(id)];
+    store.claim(owner, rung).await.unwrap().pop().unwrap()
+}
+
+async fn end(store: &Store, job: &Job, last: Attempted, outcome: Outcome) {
+    let report = report::expected(&job.spec);
+    let ended = store.finalise(job.claim, Some(&report), Some(last), outcome);
+    ended.await.unwrap();
+}
+
+/// A job that ended so after one attempt.
+async fn ended(store: &Store, outcome: Outcome) -> RequestId {
+    let job = claimed(store).await;
+    let last = match outcome {
+        Outcome::Completed => success(),
+        Outcome::Failed(_) => timeout(1),
+    };
+    end(store, &job, last, outcome).await;
+    job.claim.id
+}
+
+#[tokio::test]
+async fn a_failed_request_is_delivered_once_more_in_a_new_series_and_completes() {
+    let (store, _folder) = new_store().await;
+    let id = ended(&store, failed("It answered 500.")).await;
+    let before = row(&store, id).await;
+    assert_eq!(redeliver(&store, id).await, Ok(()));
+    let waits = row(&store, id).await;
+    assert_eq!(
+        (waits.status, waits.redelivery),
+        (Status::Failed, Some(Status::Pending))
+    );
+
+    let job = claim_due(&store).await.pop().unwrap();
+    assert_eq!((job.attempts, job.attempts_before), (1, 1));
+    assert_eq!(job.report, Some(report::expected(&spec())));
+    assert_eq!(
+        row(&store, id).await.redelivery,
+        Some(Status::Processing),
+        "and its status is still what it was"
+    );
+    end(
+        &store,
+        &job,
+        attempted(2, AttemptClass::Success),
+        Outcome::Completed,
+    )
+    .await;
+    let after = row(&store, id).await;
+    assert_eq!((after.status, after.redelivery), (Status::Completed, None));
+    assert!(after.failure.is_none() && after.completed_at >= before.completed_at);
+    let numbers: Vec<_> = after.attempts.iter().map(|it| it.number).collect();
+    assert_eq!(numbers, [1, 2]);
+}
+
+#[tokio::test]
+async fn a_redelivery_that_fails_leaves_a_completed_request_alone() {
+    let (store, _folder) = new_store().await;
+    let id = ended(&store, Outcome::Completed).await;
+    let before = row(&store, id).await;
+    redeliver(&store, id).await.unwrap();
+    let job = claim_due(&store).await.pop().unwrap();
+    end(&store, &job, timeout(2), failed("It timed out.")).await;
+    let after = row(&store, id).await;
+    assert_eq!((after.status, after.redelivery), (Status::Completed, None));
+    assert_eq!(after.completed_at, before.completed_at);
+    assert!(after.failure.is_none());
+    assert_eq!(after.attempts[1].class, AttemptClass::Timeout);
+}
+
+#[tokio::test]
+async fn a_redelivery_that_fails_of_a_failed_request_tells_of_the_last_failure() {
+    let (store, _folder) = new_store().await;
+    let id = ended(&store, failed("It answered 500.")).await;
+    let before = row(&store, id).await;
+    redeliver(&store, id).await.unwrap();
+    let job = claim_due(&store).await.pop().unwrap();
+    end(&store, &job, timeout(2), failed("It timed out.")).await;
+    let after = row(&store, id).await;
+    assert_eq!(after.status, Status::Failed);
+    assert_eq!(after.failure.unwrap().detail, "It timed out.");
+    assert_eq!(after.completed_at, before.completed_at);
+}
+
+#[tokio::test]
+async fn a_redelivery_survives_its_worker_and_keeps_its_series() {
+    let (store, _folder) = new_store().await;
+    let id = ended(&store, Outcome::Completed).await;
+    redeliver(&store, id).await.unwrap();
+    let job = claim_due(&store).await.pop().unwrap();
+    let (report, now) = (report::expected(&job.spec), Timestamp::now());
+    let retry = store.await_retry(job.claim, &report, timeout(2), now);
+    retry.await.unwrap();
+    assert_eq!(row(&store, id).await.status, Status::Completed);
+
+    let second = claim_due(&store).await.pop().unwrap();
+    assert_eq!((second.attempts, second.attempts_before), (2, 1));
+    assert_eq!(store.resign(second.claim.owner).await.unwrap(), 1);
+    let third = claim_due(&store).await.pop().unwrap();
+    let dead = third.claim.owner.to_string();
+    let watcher = new_worker(&store).await;
+    let seen = store.renew(watcher).await.unwrap().into_iter();
+    let seen = seen.filter(|it| it.owner == dead).collect::<Vec<_>>();
+    let expired = store.expire(seen[0].clone(), 5).await.unwrap().unwrap();
+    assert_eq!((expired.returned, expired.condemned), (1, 0));
+    let waits = row(&store, id).await;
+    assert_eq!(
+        (waits.status, waits.redelivery),
+        (Status::Completed, Some(Status::Pending))
+    );
+    assert_eq!(claim_due(&store).await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_redelivery_that_kills_its_workers_is_given_up_and_takes_nothing_from_what_was_completed()
+{
+    let (store, _folder) = new_store().await;
+    let id = ended(&store, Outcome::Completed).await;
+    redeliver(&store, id).await.unwrap();
+    let mut condemned = 0;
+    for _ in 0..2 {
+        let job = claim_due(&store).await.pop().unwrap();
+        let (dead, watcher) = (job.claim.owner.to_string(), new_worker(&store).await);
+        let others = store.renew(watcher).await.unwrap();
+        let seen = others.into_iter().find(|it| it.owner == dead).unwrap();
+        condemned += store.expire(seen, 2).await.unwrap().unwrap().condemned;
+        store.resign(watcher).await.unwrap();
+    }
+    assert_eq!(condemned, 1);
+    let after = row(&store, id).await;
+    assert_eq!((after.status, after.redelivery), (Status::Completed, None));
+    assert!(after.failure.is_none());
+}
+
+#[tokio::test]
+async fn only_what_is_over_and_has_a_result_and_a_callback_is_delivered_once_more() {
+    let (store, _folder) = new_store().await;
+    let unknown = RequestId::generate();
+    assert_eq!(
+        redeliver(&store, unknown).await,
+        Err(Unredeliverable::Unknown)
+    );
+    let pending = accept(&store).await;
+    assert_eq!(
+        redeliver(&store, pending).await,
+        Err(Unredeliverable::Unfinished)
+    );
+    let held = claimed(&store).await;
+    assert_eq!(
+        redeliver(&store, held.claim.id).await,
+        Err(Unredeliverable::Unfinished)
+    );
+    let without_result = store.finalise(held.claim, None, None, failed("It broke."));
+    without_result.await.unwrap();
+    assert_eq!(
+        redeliver(&store, held.claim.id).await,
+        Err(Unredeliverable::Nothing)
+    );
+    let twice = ended(&store, Outcome::Completed).await;
+    assert_eq!(redeliver(&store, twice).await, Ok(()));
+    assert_eq!(
+        redeliver(&store, twice).await,
+        Err(Unredeliverable::UnderWay)
+    );
+    let others = Scope::Of("other".parse().unwrap());
+    assert_eq!(
+        store.redeliver(others, twice).await.unwrap(),
+        Err(Unredeliverable::Unknown)
+    );
+}
+
+#[tokio::test]
+async fn pages_go_through_all_that_ended_so_once_and_in_order() {
+    let (store, _folder) = new_store().await;
+    let mut all = Vec::new();
+    for _ in 0..7 {
+        all.push(ended(&store, failed("It answered 500.")).await);
+        ended(&store, Outcome::Completed).await;
+    }
+    let page = |after| Page {
+        status: Status::Failed,
+        since: None,
+        after,
+        limit: 3,
+    };
+    let (mut found, mut cursor) = (Vec::new(), None);
+    loop {
+        let Found { requests, next } = store.redeliverable(Scope::All, page(cursor)).await.unwrap();
+        assert!(
+            requests
+                .iter()
+                .all(|(_, origin)| origin == "http://example.com")
+        );
+        let ids: Vec<_> = requests.into_iter().map(|(id, _)| id).collect();
+        let begun = store.redeliver_all(Scope::All, ids.clone()).await.unwrap();
+        assert_eq!(begun, ids.len());
+        found.extend(ids);
+        cursor = next;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    assert_eq!(found, all);
+    let nobodys = Scope::Of("other".parse().unwrap());
+    let none = store.redeliverable(nobodys, page(None)).await.unwrap();
+    assert_eq!(none, Found::default());
+    let later = Page {
+        since: Some(Timestamp::now() + Duration::from_hours(1)),
+        ..page(None)
+    };
+    let none = store.redeliverable(Scope::All, later).await.unwrap();
+    assert_eq!(none, Found::default());
+}
+
+#[tokio::test]
+async fn every_attempt_is_on_record_and_what_is_for_operators_is_not_shown() {
+    let (store, folder) = new_store().await;
+    let job = claimed(&store).await;
+    let first = Attempted {
+        error: Some("no connection could be made".to_owned()),
+        for_operators: Some("no connection: 10.0.0.1:80: refused".to_owned()),
+        ..attempted(1, AttemptClass::Connect)
+    };
+    let report = report::expected(&job.spec);
+    let retry = store.await_retry(job.claim, &report, first, Timestamp::now());
+    retry.await.unwrap();
+    let job = claim_due(&store).await.pop().unwrap();
+    let last = Attempted {
+        status: Some(204),
+        ..attempted(2, AttemptClass::Success)
+    };
+    end(&store, &job, last, Outcome::Completed).await;
+
+    let shown = serde_json::to_value(row(&store, job.claim.id).await).unwrap();
+    let attempts = shown["attempts"].as_array().unwrap();
+    assert_eq!(attempts.len(), 2);
+    assert_eq!(attempts[0]["class"], "connect");
+    assert_eq!(attempts[0]["error"], "no connection could be made");
+    assert_eq!(attempts[1]["status"], 204);
+    assert_eq!(attempts[1]["duration_ms"], 7);
+    assert!(!shown.to_string().contains("10.0.0.1"), "{shown}");
+    let for_operators: String = crate::store::direct(&folder)
+        .query_row("SELECT for_operators FROM attempts", [], |row| row.get(0))
+        .unwrap();
+    assert!(for_operators.contains("10.0.0.1"));
+}
+
+#[tokio::test]
+async fn a_parked_job_waits_and_goes_on_at_once_when_its_receiver_recovers() {
+    let (store, _folder) = new_store().await;
+    let job = claimed(&store).await;
+    let report = report::expected(&job.spec);
+    let later = Timestamp::now() + Duration::from_secs(50);
+    store.park(job.claim, &report, later).await.unwrap();
+    let parked = row(&store, job.claim.id).await;
+    assert_eq!((parked.status, parked.parks), (Status::Pending, 1));
+    assert!(parked.attempts.is_empty() && parked.events.is_empty());
+    assert!(parked.parked_since.is_some() && parked.result_payload.is_some());
+    assert_eq!(look(&store, 9).await.due, []);
+
+    let unpark = async |origin: &str| store.unpark(origin.to_owned(), 9).await.unwrap();
+    assert_eq!(unpark("http://example.org").await, 0);
+    assert_eq!(unpark("http://example.com").await, 1);
+    assert_eq!(unpark("http://example.com").await, 0, "it waits no more");
+    let again = claim_due(&store).await.pop().unwrap();
+    assert!(again.parked_since.is_some(), "it knows how long it waited");
+    assert_eq!(again.attempts, 0);
+}
+
+#[tokio::test]
+async fn an_origin_is_crowded_from_so_many_waiting_jobs_on() {
+    let (store, _folder) = new_store().await;
+    for waiting in 0..3 {
+        let crowded = store.crowded_origins(2).await.unwrap();
+        assert_eq!(crowded.len(), usize::from(waiting >= 2), "{crowded:?}");
+        let job = claimed(&store).await;
+        let report = report::expected(&job.spec);
+        let later = Timestamp::now() + Duration::from_secs(50);
+        store.park(job.claim, &report, later).await.unwrap();
+    }
+    let crowded = store.crowded_origins(3).await.unwrap();
+    assert_eq!(crowded, ["http://example.com"]);
+}
