@@ -13,6 +13,7 @@ mod health;
 #[cfg(target_os = "linux")]
 mod healthcheck;
 mod process;
+mod redelivery;
 mod refusals;
 mod requests;
 mod server;

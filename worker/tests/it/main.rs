@@ -9,6 +9,7 @@ mod line;
 mod metrics;
 mod process;
 mod receiver;
+mod redelivery;
 mod redis_faults;
 mod signature;
 mod stack;

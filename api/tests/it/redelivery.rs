@@ -1,0 +1,184 @@
+//! Delivering once more, and the crowd before a receiver.
+
+use serde_json::{Value, json};
+use storm_shared::{
+    models::{AttemptClass, CallbackUrl, Failure, FailureReason, ReportSpec, RequestId},
+    services::{
+        report,
+        store::{Attempted, Candidate, NewJob, Outcome, OwnerId, Store},
+    },
+};
+
+use crate::{
+    client::{bare, post},
+    server::Server,
+};
+
+fn spec() -> ReportSpec {
+    serde_json::from_value(json!({"records": 1, "report_name": "a"})).unwrap()
+}
+
+async fn accept(store: &Store, callback: Option<&str>) -> RequestId {
+    let id = RequestId::generate();
+    let callback = callback.map(|url| CallbackUrl::parse(url).unwrap());
+    let job = NewJob::new(id, spec(), callback);
+    store.accept(job).await.unwrap();
+    id
+}
+
+/// A job whose callback has failed, if it has one.
+async fn failed(store: &Store, callback: Option<&str>) -> RequestId {
+    let id = accept(store, callback).await;
+    let owner = OwnerId::generate();
+    store.register(owner).await.unwrap();
+    let claimed = store.claim(owner, vec![Candidate::rung(id)]).await.unwrap();
+    let attempted = Attempted {
+        number: 1,
+        started_at: "2026-11-24T08:00:00Z".parse().unwrap(),
+        duration: std::time::Duration::from_millis(12),
+        class: AttemptClass::Status,
+        status: Some(500),
+        error: Some("answered with status 500".to_owned()),
+        for_operators: None,
+    };
+    let failure = Failure::new(FailureReason::CallbackFailed, "It answered 500.");
+    let report = report::expected(&spec());
+    store
+        .finalise(
+            claimed[0].claim,
+            Some(&report),
+            Some(attempted),
+            Outcome::Failed(failure),
+        )
+        .await
+        .unwrap();
+    id
+}
+
+const HOOK: Option<&str> = Some("https://hooks.example/a");
+
+#[tokio::test]
+async fn a_failed_request_is_redelivered_and_shows_it_beside_its_attempts() {
+    let server = Server::start(&[]).await;
+    let id = failed(&server.app.store, HOOK).await;
+    let answer = server
+        .ask(bare("POST", &format!("/requests/{id}/redeliver")))
+        .await;
+    assert_eq!(answer.status, 202);
+    assert_eq!(answer.header("location"), Some(&*format!("/requests/{id}")));
+    assert_eq!(answer.json()["request_id"], id.to_string());
+    let row = server.ask(bare("GET", &format!("/requests/{id}"))).await;
+    let row = row.json();
+    assert_eq!(
+        (&row["status"], &row["redelivery"]),
+        (&json!("FAILED"), &json!("PENDING"))
+    );
+    assert_eq!(
+        row["attempts"],
+        json!([{
+            "number": 1, "started_at": "2026-11-24T08:00:00.000Z", "duration_ms": 12,
+            "class": "status", "status": 500, "error": "answered with status 500",
+        }])
+    );
+    let again = server
+        .ask(bare("POST", &format!("/requests/{id}/redeliver")))
+        .await;
+    assert_eq!(again.problem(), "409 redelivery-under-way");
+}
+
+#[tokio::test]
+async fn what_can_not_be_redelivered_is_refused_by_its_reason() {
+    let server = Server::start(&[]).await;
+    let store = &server.app.store;
+    for (id, problem) in [
+        (
+            accept(store, HOOK).await.to_string(),
+            "409 request-unfinished",
+        ),
+        (
+            failed(store, None).await.to_string(),
+            "409 nothing-to-redeliver",
+        ),
+        (RequestId::generate().to_string(), "404 not-found"),
+        ("none".to_owned(), "404 not-found"),
+    ] {
+        let answer = server
+            .ask(bare("POST", &format!("/requests/{id}/redeliver")))
+            .await;
+        assert_eq!(answer.problem(), problem);
+    }
+    for path in [
+        "/requests/none/redeliver",
+        "/requests/redeliver?status=FAILED",
+    ] {
+        let answer = server.ask(bare("PUT", path)).await;
+        assert_eq!((answer.status, answer.header("allow")), (405, Some("POST")));
+    }
+}
+
+#[tokio::test]
+async fn many_are_redelivered_in_pages_with_a_cursor() {
+    let server = Server::start(&[]).await;
+    for _ in 0..5 {
+        failed(&server.app.store, HOOK).await;
+    }
+    let mut path =
+        "/requests/redeliver?status=FAILED&since=2020-01-01T00:00:00Z&limit=2".to_owned();
+    let mut pages = Vec::new();
+    loop {
+        let answer = server.ask(bare("POST", &path)).await;
+        assert_eq!(answer.status, 202, "{}", answer.text());
+        let page = answer.json();
+        pages.push(page["redelivering"].as_u64().unwrap());
+        let Value::String(cursor) = &page["cursor"] else {
+            break;
+        };
+        path = format!("/requests/redeliver?status=FAILED&limit=2&cursor={cursor}");
+    }
+    assert_eq!(pages, [2, 2, 1]);
+    let answer = server.ask(bare("POST", "/requests/redeliver")).await;
+    assert_eq!(answer.problem(), "422 validation");
+}
+
+#[tokio::test]
+async fn a_crowd_before_one_receiver_is_turned_away_and_nobody_else() {
+    let server = Server::start(&[("MAX_PARKED_PER_ORIGIN", "2")]).await;
+    let body = |url: &str| {
+        let body = json!({"records": 1, "report_name": "a", "callback_url": url});
+        post("/async", body)
+    };
+    let crowded = "https://hooks.example/b";
+    assert_eq!(server.ask(body(crowded)).await.status, 202);
+    // Two jobs that wait for an attempt, as a retry and a parked one do.
+    let waiting = [
+        failed(&server.app.store, HOOK).await,
+        failed(&server.app.store, HOOK).await,
+    ];
+    let over = failed(&server.app.store, HOOK).await;
+    for id in waiting {
+        let redelivered = bare("POST", &format!("/requests/{id}/redeliver"));
+        assert_eq!(server.ask(redelivered).await.status, 202);
+    }
+    let refused = loop {
+        let answer = server.ask(body(crowded)).await;
+        if answer.status != 202 {
+            break answer;
+        }
+        tokio::task::yield_now().await;
+    };
+    assert_eq!(refused.problem(), "503 receiver-overloaded");
+    assert!(refused.header("retry-after").is_some());
+    let redelivered = bare("POST", &format!("/requests/{over}/redeliver"));
+    assert_eq!(server.ask(redelivered).await.status, 503);
+    let page = bare("POST", "/requests/redeliver?status=FAILED");
+    let page = server.ask(page).await.json();
+    assert_eq!(
+        (&page["redelivering"], &page["skipped"]),
+        (&json!(0), &json!(1))
+    );
+    for other in ["https://hooks.example:8443/b", "http://hooks.example/b"] {
+        assert_eq!(server.ask(body(other)).await.status, 202, "{other}");
+    }
+    let polled = post("/async", json!({"records": 1, "report_name": "a"}));
+    assert_eq!(server.ask(polled).await.status, 202);
+}

@@ -1,0 +1,125 @@
+//! The record of attempts, and delivering once more, from the table to the receiver.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU16, Ordering},
+};
+
+use storm_shared::{
+    models::{AttemptClass, FailureReason, Request, RequestId, Status},
+    services::store::Scope,
+};
+
+use crate::{
+    receiver::Receiver,
+    stack::{Stack, reason},
+};
+
+/// A receiver that answers with the status that is set.
+async fn switched(first: u16) -> (Receiver, Arc<AtomicU16>) {
+    let status = Arc::new(AtomicU16::new(first));
+    let answer = Arc::clone(&status);
+    let receiver = Receiver::answering(move |_, _| answer.load(Ordering::SeqCst)).await;
+    (receiver, status)
+}
+
+async fn redelivered(stack: &Stack, id: RequestId) -> Request {
+    let begun = stack.store.redeliver(Scope::All, id).await.unwrap();
+    begun.unwrap();
+    stack.row_when(id, |row| row.redelivery.is_none()).await
+}
+
+#[tokio::test]
+async fn a_redelivery_has_the_same_id_and_bytes_and_a_series_of_attempts_of_its_own() {
+    let (mut receiver, status) = switched(500).await;
+    let stack = Stack::without_redis(&[]).await;
+    let id = stack.accept(1, Some(receiver.url())).await;
+    assert_eq!(
+        reason(&stack.ended(id).await),
+        FailureReason::CallbackFailed
+    );
+    let row = redelivered(&stack, id).await;
+    assert_eq!((row.status, row.attempts.len()), (Status::Failed, 8));
+
+    status.store(200, Ordering::SeqCst);
+    let row = redelivered(&stack, id).await;
+    assert_eq!((row.status, row.attempts.len()), (Status::Completed, 9));
+    assert!(row.failure.is_none());
+    let heard = receiver.more();
+    assert_eq!(heard.len(), 9);
+    assert!(heard.iter().all(|body| *body == heard[0]));
+
+    status.store(500, Ordering::SeqCst);
+    let row = redelivered(&stack, id).await;
+    assert_eq!((row.status, row.attempts.len()), (Status::Completed, 13));
+    let numbers: Vec<_> = row.attempts.iter().map(|it| it.number).collect();
+    assert_eq!(numbers, (1..=13).collect::<Vec<_>>());
+    stack.stop().await;
+}
+
+#[tokio::test]
+async fn every_attempt_is_on_record_with_its_class_and_status() {
+    let mut receiver = Receiver::answering(|nth, _| [500, 302, 204][nth]).await;
+    let stack = Stack::without_redis(&[]).await;
+    let id = stack.accept(1, Some(receiver.url())).await;
+    let row = stack.ended(id).await;
+    let attempts: Vec<_> = row
+        .attempts
+        .iter()
+        .map(|it| (it.number, it.class, it.status))
+        .collect();
+    assert_eq!(
+        attempts,
+        [
+            (1, AttemptClass::Status, Some(500)),
+            (2, AttemptClass::Status, Some(302)),
+            (3, AttemptClass::Success, Some(204)),
+        ]
+    );
+    assert!(
+        row.attempts
+            .iter()
+            .all(|it| it.started_at >= row.created_at)
+    );
+    assert_eq!(
+        row.attempts[0].error.as_deref(),
+        Some("answered with status 500")
+    );
+    assert_eq!(row.attempts[2].error, None);
+    assert_eq!(receiver.more().len(), 3);
+    stack.stop().await;
+}
+
+#[tokio::test]
+async fn a_410_ends_a_job_at_once() {
+    let mut receiver = Receiver::answering(|_, _| 410).await;
+    let stack = Stack::without_redis(&[]).await;
+    let id = stack.accept(1, Some(receiver.url())).await;
+    let row = stack.ended(id).await;
+    assert_eq!(reason(&row), FailureReason::CallbackFailed);
+    assert_eq!(row.attempts[0].class, AttemptClass::Gone);
+    assert_eq!(receiver.more().len(), 1);
+    stack.stop().await;
+}
+
+#[tokio::test]
+async fn a_refusal_is_on_record_for_operators_and_its_class_alone_for_the_caller() {
+    let stack = Stack::without_redis(&[("CALLBACK_ALLOW", "")]).await;
+    let id = stack.accept(1, Some("http://127.0.0.9/".to_owned())).await;
+    let row = stack.ended(id).await;
+    assert_eq!(reason(&row), FailureReason::CallbackRefused);
+    let shown = serde_json::to_string(&row.attempts).unwrap() + &row.failure.unwrap().detail;
+    assert!(
+        shown.contains("loopback") && !shown.contains("127.0.0.9"),
+        "{shown}"
+    );
+    let (_, folder) = stack.stop().await;
+    let table = rusqlite::Connection::open(folder.path().join("storm.db")).unwrap();
+    let whole: String = table
+        .query_row("SELECT for_operators FROM attempts", [], |row| row.get(0))
+        .unwrap();
+    assert!(
+        whole.contains("127.0.0.9 is refused as loopback"),
+        "{whole}"
+    );
+}
