@@ -24,6 +24,7 @@ use crate::{
     listen::Listener,
     progress, receiver,
     requester::Requester,
+    signatures::Signatures,
     workload::Workload,
 };
 
@@ -58,11 +59,11 @@ impl DemoResult {
     }
 }
 
-/// Runs the demo.
+/// Runs the demo; `signatures` checks its callbacks.
 ///
 /// # Errors
 /// It could not begin: the callbacks' port is taken, or nobody listens at the API's address.
-pub async fn run(options: &DemoOptions) -> Result<DemoResult> {
+pub async fn run(options: &DemoOptions, signatures: Signatures) -> Result<DemoResult> {
     let listener = Listener::bind(options.callbacks.listen).await?;
     let api = Api::connect(&options.target.api).await?;
     let (callback_url, path) = options.callbacks.url(&listener);
@@ -72,11 +73,11 @@ pub async fn run(options: &DemoOptions) -> Result<DemoResult> {
     };
 
     let reports = workload("Sync", None);
-    let no_jobs = Ledger::new(Arc::clone(&reports));
+    let no_jobs = Ledger::new(Arc::clone(&reports), Signatures::default());
     let sync = volley(options, &api, Mode::Sync, reports, no_jobs).await;
 
     let reports = workload("Async", Some(&callback_url));
-    let ledger = Ledger::new(Arc::clone(&reports));
+    let ledger = Ledger::new(Arc::clone(&reports), signatures);
     let receiving = receiver::receive(listener, &path, &ledger);
     let ideal = reports.ideal();
     let ack = volley(options, &api, Mode::Async, reports, ledger.clone()).await;

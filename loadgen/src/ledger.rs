@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use hyper::HeaderMap;
 use serde::Serialize;
 use storm_shared::{models::RequestId, services::report::Report};
 use tokio::{sync::Notify, time::Instant};
@@ -16,6 +17,7 @@ use tokio::{sync::Notify, time::Instant};
 use self::{callback::Callback, pairs::Pairs};
 use crate::{
     latency::{Percentiles, as_millis},
+    signatures::{SignatureCounts, Signatures},
     workload::Workload,
 };
 
@@ -28,6 +30,7 @@ pub struct Ledger {
 #[derive(Debug)]
 struct Shared {
     pairs: Mutex<Pairs>,
+    signatures: Signatures,
     /// Told when no job is waited for any more.
     settled: Notify,
 }
@@ -55,12 +58,14 @@ pub enum JobEnd {
 }
 
 impl Ledger {
-    /// An empty ledger for the orders of `workload`. Its clock starts now.
-    pub fn new(workload: Arc<Workload>) -> Self {
-        let pairs = Mutex::new(Pairs::new(workload));
+    /// An empty ledger for the orders of `workload`, whose callbacks `signatures` checks. Its clock
+    /// starts now.
+    pub fn new(workload: Arc<Workload>, signatures: Signatures) -> Self {
+        let pairs = Mutex::new(Pairs::new(workload, signatures.new_counts()));
         Self {
             shared: Arc::new(Shared {
                 pairs,
+                signatures,
                 settled: Notify::new(),
             }),
         }
@@ -68,7 +73,7 @@ impl Ledger {
 
     /// Forgets everything and begins a new run with other orders.
     pub fn start_over(&self, workload: Arc<Workload>) {
-        *self.pairs() = Pairs::new(workload);
+        *self.pairs() = Pairs::new(workload, self.shared.signatures.new_counts());
     }
 
     /// How long each of its reports takes where nothing is in its way.
@@ -88,9 +93,11 @@ impl Ledger {
     ///
     /// # Errors
     /// The body is no callback.
-    pub fn called_back(&self, body: &[u8]) -> Result<(), NoCallback> {
+    pub fn called_back(&self, headers: &HeaderMap, body: &[u8]) -> Result<(), NoCallback> {
         let at = Instant::now();
         let callback = Callback::parse(body).map_err(|_| NoCallback)?;
+        let signature = self.shared.signatures.check(headers, body, callback.id);
+        let callback = callback.signed(signature);
         self.change(|pairs| pairs.called_back(callback, at));
         Ok(())
     }
@@ -160,6 +167,8 @@ pub struct JobSummary {
     pub failed: u64,
     /// Callbacks for ids that no `202` had: of requests whose answer was not read, or a stranger's.
     pub unexpected: u64,
+    /// The callbacks' signatures. A job whose first callback is not to be believed is not right.
+    pub signatures: SignatureCounts,
     /// How long a report takes where nothing is in its way.
     #[serde(rename = "ideal_ms", serialize_with = "as_millis")]
     pub ideal: Duration,
@@ -173,9 +182,9 @@ pub struct JobSummary {
 }
 
 impl JobSummary {
-    /// Whether every accepted job came back exactly right.
+    /// Whether every accepted job came back exactly right, and no callback was signed wrongly.
     pub fn all_right(&self) -> bool {
-        self.right == self.accepted && self.wrong == 0
+        self.right == self.accepted && self.wrong == 0 && self.signatures.bad() == 0
     }
 }
 
@@ -183,6 +192,7 @@ impl JobSummary {
 mod tests {
     use std::{sync::Arc, time::Duration};
 
+    use hyper::HeaderMap;
     use serde_json::json;
     use storm_shared::{
         models::{Records, RequestId},
@@ -191,7 +201,7 @@ mod tests {
     use tokio::time::Instant;
 
     use super::{IdGivenTwice, JobEnd, Ledger, NoCallback};
-    use crate::workload::Workload;
+    use crate::{signatures::Signatures, workload::Workload};
 
     const DUE: Duration = Duration::from_millis(100);
 
@@ -215,15 +225,19 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_callback_is_paired_with_its_202_in_either_order() {
-        let ledger = Ledger::new(workload());
+        let ledger = Ledger::new(workload(), Signatures::default());
         let due = Instant::now();
         let (first, second) = (RequestId::generate(), RequestId::generate());
 
         ledger.accepted(first, 0, due).unwrap();
         assert_eq!(ledger.waiting(), 1);
         tokio::time::advance(DUE).await;
-        ledger.called_back(callback(first, 0).as_bytes()).unwrap();
-        ledger.called_back(callback(second, 1).as_bytes()).unwrap();
+        ledger
+            .called_back(&HeaderMap::new(), callback(first, 0).as_bytes())
+            .unwrap();
+        ledger
+            .called_back(&HeaderMap::new(), callback(second, 1).as_bytes())
+            .unwrap();
         assert_eq!((ledger.waiting(), ledger.summary().unexpected), (0, 1));
         tokio::time::advance(DUE).await;
         ledger.accepted(second, 1, due).unwrap();
@@ -244,11 +258,15 @@ mod tests {
 
     #[test]
     fn a_callback_with_another_jobs_report_is_wrong() {
-        let ledger = Ledger::new(workload());
+        let ledger = Ledger::new(workload(), Signatures::default());
         let (first, second) = (RequestId::generate(), RequestId::generate());
         ledger.accepted(first, 0, Instant::now()).unwrap();
-        ledger.called_back(callback(first, 1).as_bytes()).unwrap();
-        ledger.called_back(callback(second, 0).as_bytes()).unwrap();
+        ledger
+            .called_back(&HeaderMap::new(), callback(first, 1).as_bytes())
+            .unwrap();
+        ledger
+            .called_back(&HeaderMap::new(), callback(second, 0).as_bytes())
+            .unwrap();
         ledger.accepted(second, 1, Instant::now()).unwrap();
         let summary = ledger.summary();
         assert_eq!((summary.accepted, summary.right, summary.wrong), (2, 0, 2));
@@ -257,19 +275,25 @@ mod tests {
 
     #[test]
     fn a_repeat_with_equal_bytes_is_legal_and_one_with_others_is_wrong() {
-        let ledger = Ledger::new(workload());
+        let ledger = Ledger::new(workload(), Signatures::default());
         let id = RequestId::generate();
         let right = callback(id, 0);
-        ledger.called_back(right.as_bytes()).unwrap();
-        ledger.called_back(right.as_bytes()).unwrap();
+        ledger
+            .called_back(&HeaderMap::new(), right.as_bytes())
+            .unwrap();
+        ledger
+            .called_back(&HeaderMap::new(), right.as_bytes())
+            .unwrap();
         ledger.accepted(id, 0, Instant::now()).unwrap();
-        ledger.called_back(right.as_bytes()).unwrap();
+        ledger
+            .called_back(&HeaderMap::new(), right.as_bytes())
+            .unwrap();
         let summary = ledger.summary();
         assert_eq!((summary.right, summary.repeated, summary.wrong), (1, 2, 0));
         assert!(summary.all_right());
 
         ledger
-            .called_back(right.replace(':', ": ").as_bytes())
+            .called_back(&HeaderMap::new(), right.replace(':', ": ").as_bytes())
             .unwrap();
         assert_eq!(ledger.summary().wrong, 1);
         assert!(!ledger.summary().all_right());
@@ -277,10 +301,13 @@ mod tests {
 
     #[test]
     fn an_accepted_job_that_is_not_heard_of_is_lost() {
-        let ledger = Ledger::new(workload());
+        let ledger = Ledger::new(workload(), Signatures::default());
         let id = RequestId::generate();
         ledger.accepted(id, 0, Instant::now()).unwrap();
-        assert_eq!(ledger.called_back(b"{}"), Err(NoCallback));
+        assert_eq!(
+            ledger.called_back(&HeaderMap::new(), b"{}"),
+            Err(NoCallback)
+        );
         assert_eq!(ledger.accepted(id, 1, Instant::now()), Err(IdGivenTwice));
         let summary = ledger.summary();
         assert_eq!((summary.accepted, summary.lost), (1, 1));
@@ -290,7 +317,7 @@ mod tests {
 
     #[test]
     fn a_polled_job_is_judged_like_a_callback() {
-        let ledger = Ledger::new(workload());
+        let ledger = Ledger::new(workload(), Signatures::default());
         let ids: Vec<_> = (0..3).map(|_| RequestId::generate()).collect();
         for (number, id) in ids.iter().enumerate() {
             ledger.accepted(*id, number, Instant::now()).unwrap();
@@ -324,7 +351,7 @@ mod tests {
 
     #[tokio::test]
     async fn whoever_waits_for_the_jobs_is_woken_by_the_last_one() {
-        let ledger = Ledger::new(workload());
+        let ledger = Ledger::new(workload(), Signatures::default());
         let id = RequestId::generate();
         ledger.accepted(id, 0, Instant::now()).unwrap();
         let waiter = tokio::spawn({
@@ -332,7 +359,9 @@ mod tests {
             async move { ledger.settled().await }
         });
         tokio::task::yield_now().await;
-        ledger.called_back(callback(id, 0).as_bytes()).unwrap();
+        ledger
+            .called_back(&HeaderMap::new(), callback(id, 0).as_bytes())
+            .unwrap();
         waiter.await.unwrap();
     }
 }

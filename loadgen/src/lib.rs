@@ -5,6 +5,7 @@
 //! * [`workload`]: the reports that are asked for, and what must come back.
 //! * [`requester`], [`client`]: one request, and the API as a client sees it.
 //! * [`listen`], [`receiver`], [`ledger`]: where callbacks arrive, and how each is paired with its `202`.
+//! * [`signatures`]: whether callbacks are to be believed.
 //! * [`latency`], [`answers`]: the statistics, which know nothing of sockets.
 //! * [`report`]: results in words, tables, JSON and CSV.
 
@@ -21,6 +22,7 @@ mod progress;
 pub mod receiver;
 pub mod report;
 pub mod requester;
+pub mod signatures;
 pub mod sink;
 pub mod storm;
 pub mod workload;
@@ -41,6 +43,7 @@ use self::{
     chaos::tether,
     cli::{ChaosOptions, CheckOptions, Command, DemoOptions, StormOptions},
     report::export,
+    signatures::Signatures,
 };
 
 /// The exit status of a run that was interrupted, as a shell gives it for SIGINT.
@@ -66,15 +69,19 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
     // Thousands of requests in flight are as many sockets; the usual soft limit is 1024. Where it
     // can't be raised, the run says how many connections failed.
     let _ = rlimit::increase_nofile_limit(u64::MAX);
+    let signatures = Signatures::from_environment()?;
     match cli.command {
         Command::Demo(options) => tokio::select! {
-            code = show_demo(&options) => code,
+            code = show_demo(&options, signatures) => code,
             () = stop.cancelled() => Ok(ExitCode::from(INTERRUPTED)),
         },
-        Command::Storm(options) => show_storm(&options, &stop).await,
-        Command::Receive(options) => sink::run(&options, &stop).await.map(|()| ExitCode::SUCCESS),
+        Command::Storm(options) => show_storm(&options, signatures, &stop).await,
+        Command::Receive(options) => {
+            let stats = sink::run(&options, signatures, &stop).await?;
+            Ok(exit_code(stats.signatures.bad() == 0))
+        }
         Command::Chaos(options) => tokio::select! {
-            code = show_chaos(&options) => code,
+            code = show_chaos(&options, signatures) => code,
             () = stop.cancelled() => Ok(ExitCode::from(INTERRUPTED)),
         },
         Command::Check(options) => show_check(&options),
@@ -82,8 +89,8 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
     }
 }
 
-async fn show_demo(options: &DemoOptions) -> Result<ExitCode> {
-    let result = demo::run(options).await?;
+async fn show_demo(options: &DemoOptions, signatures: Signatures) -> Result<ExitCode> {
+    let result = demo::run(options, signatures).await?;
     io::stdout().write_all(report::demo::render(&result).as_bytes())?;
     if let Some(file) = &options.json {
         export::write_json(file, "demo", result.passed(), &result)?;
@@ -91,8 +98,8 @@ async fn show_demo(options: &DemoOptions) -> Result<ExitCode> {
     Ok(exit_code(result.passed()))
 }
 
-async fn show_chaos(options: &ChaosOptions) -> Result<ExitCode> {
-    let run = chaos::run(options).await?;
+async fn show_chaos(options: &ChaosOptions, signatures: Signatures) -> Result<ExitCode> {
+    let run = chaos::run(options, signatures).await?;
     let text = report::chaos::render(&run.result, &run.records);
     io::stdout().write_all(text.as_bytes())?;
     let passed = run.result.passed();
@@ -118,8 +125,12 @@ fn show_check(options: &CheckOptions) -> Result<ExitCode> {
     Ok(exit_code(judged.verdict.passed()))
 }
 
-async fn show_storm(options: &StormOptions, stop: &CancellationToken) -> Result<ExitCode> {
-    let result = storm::run(options, stop).await?;
+async fn show_storm(
+    options: &StormOptions,
+    signatures: Signatures,
+    stop: &CancellationToken,
+) -> Result<ExitCode> {
+    let result = storm::run(options, signatures, stop).await?;
     io::stdout().write_all(report::storm::render(&result).as_bytes())?;
     if let Some(file) = &options.json {
         export::write_json(file, "storm", result.passed(), &result)?;

@@ -34,13 +34,11 @@ async fn answer(request: Request<Incoming>, path: &str, ledger: &Ledger) -> Resp
     if request.method() != Method::POST {
         return method_not_allowed("POST");
     }
-    let Ok(body) = Limited::new(request.into_body(), MAX_CALLBACK)
-        .collect()
-        .await
-    else {
+    let (head, body) = request.into_parts();
+    let Ok(body) = Limited::new(body, MAX_CALLBACK).collect().await else {
         return status(StatusCode::PAYLOAD_TOO_LARGE);
     };
-    match ledger.called_back(&body.to_bytes()) {
+    match ledger.called_back(&head.headers, &body.to_bytes()) {
         Ok(()) => status(StatusCode::OK),
         Err(_) => status(StatusCode::BAD_REQUEST),
     }

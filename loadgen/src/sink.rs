@@ -10,7 +10,9 @@ use std::{
 use anyhow::Result;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::{Method, Request, Response, StatusCode, body::Incoming, service::service_fn};
+use hyper::{
+    HeaderMap, Method, Request, Response, StatusCode, body::Incoming, service::service_fn,
+};
 use serde::{Deserialize, Serialize};
 use storm_shared::models::RequestId;
 use tokio::time::{MissedTickBehavior, interval};
@@ -20,6 +22,7 @@ use crate::{
     cli::{MAX_REQUESTS, ReceiveOptions},
     listen::Listener,
     receiver::{MAX_CALLBACK, method_not_allowed, status},
+    signatures::{Checked, Fault, SignatureCounts, Signatures},
 };
 
 /// What a sink counted, and the JSON of `GET /stats`.
@@ -29,16 +32,23 @@ pub struct Stats {
     pub received: u64,
     /// Different request ids among them; from two million on, no more are told apart.
     pub unique: u64,
+    /// Their signatures.
+    pub signatures: SignatureCounts,
 }
 
-/// Receives and prints the counts, once a second where they changed, until `stop`.
+/// Receives and prints the counts, once a second where they changed, until `stop`; `signatures` checks
+/// what comes.
 ///
 /// # Errors
 /// The address is taken.
-pub async fn run(options: &ReceiveOptions, stop: &CancellationToken) -> Result<()> {
+pub async fn run(
+    options: &ReceiveOptions,
+    signatures: Signatures,
+    stop: &CancellationToken,
+) -> Result<Stats> {
     let listener = Listener::bind(options.listen).await?;
     println!("receiving callbacks at {}", listener.url("/webhook"));
-    let sink = Sink::new(options);
+    let sink = Sink::new(options, signatures);
     let _receiving = sink.serve(listener);
     let mut second = interval(Duration::from_secs(1));
     second.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -46,12 +56,16 @@ pub async fn run(options: &ReceiveOptions, stop: &CancellationToken) -> Result<(
     loop {
         tokio::select! {
             _ = second.tick() => {}
-            () = stop.cancelled() => return Ok(()),
+            () = stop.cancelled() => return Ok(sink.stats()),
         }
-        let Stats { received, unique } = sink.stats();
+        let Stats {
+            received,
+            unique,
+            signatures,
+        } = sink.stats();
         if received > before {
             println!(
-                "{} in this second, {received} in all, {unique} unique",
+                "{} in this second, {received} in all, {unique} unique; signatures: {signatures}",
                 received - before
             );
             before = received;
@@ -63,6 +77,7 @@ pub async fn run(options: &ReceiveOptions, stop: &CancellationToken) -> Result<(
 #[derive(Clone, Debug)]
 pub struct Sink {
     counted: Arc<Mutex<Counted>>,
+    signatures: Signatures,
     fail_first: u64,
     status: StatusCode,
 }
@@ -71,13 +86,19 @@ pub struct Sink {
 struct Counted {
     received: u64,
     ids: HashSet<RequestId>,
+    signatures: SignatureCounts,
 }
 
 impl Sink {
     /// A sink that has received nothing.
-    pub fn new(options: &ReceiveOptions) -> Self {
+    pub fn new(options: &ReceiveOptions, signatures: Signatures) -> Self {
+        let counted = Counted {
+            signatures: signatures.new_counts(),
+            ..Counted::default()
+        };
         Self {
-            counted: Arc::default(),
+            counted: Arc::new(Mutex::new(counted)),
+            signatures,
             fail_first: options.fail_first,
             status: options.status,
         }
@@ -98,37 +119,45 @@ impl Sink {
         Stats {
             received: counted.received,
             unique: counted.ids.len() as u64,
+            signatures: counted.signatures,
         }
     }
 
     async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
         match (request.method(), request.uri().path()) {
             (&Method::GET, "/stats") => {
-                let stats = serde_json::to_vec(&self.stats()).expect("two numbers are JSON");
+                let stats = serde_json::to_vec(&self.stats()).expect("numbers are JSON");
                 Response::new(Full::from(stats))
             }
             (_, "/stats") => method_not_allowed("GET"),
             (&Method::POST, _) => {
-                let body = Limited::new(request.into_body(), MAX_CALLBACK)
-                    .collect()
-                    .await;
+                let (head, body) = request.into_parts();
+                let body = Limited::new(body, MAX_CALLBACK).collect().await;
                 let Ok(body) = body else {
                     return status(StatusCode::PAYLOAD_TOO_LARGE);
                 };
-                status(self.count(&body.to_bytes()))
+                status(self.count(&head.headers, &body.to_bytes()))
             }
             _ => method_not_allowed("POST"),
         }
     }
 
-    fn count(&self, body: &[u8]) -> StatusCode {
+    fn count(&self, headers: &HeaderMap, body: &[u8]) -> StatusCode {
         #[derive(Deserialize)]
         struct Callback {
             request_id: RequestId,
         }
         let id = serde_json::from_slice(body).map(|callback: Callback| callback.request_id);
+        // What is about no request can't be signed for it.
+        let signature = match &id {
+            Ok(id) => self.signatures.check(headers, body, *id),
+            Err(_) => Checked::Bad(Fault::Id),
+        };
         let mut counted = self.counted.lock().expect(NO_PANIC);
         counted.received += 1;
+        if counted.signatures.checked {
+            counted.signatures.add(signature);
+        }
         if let Ok(id) = id
             && (counted.ids.len() as u64) < MAX_REQUESTS
         {

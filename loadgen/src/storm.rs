@@ -24,7 +24,7 @@ pub use self::completion::Completion;
 use self::{completion::Hearing, pace::Pace};
 use crate::{
     answers::AnswerSummary, cli::StormOptions, client::Api, ledger::JobSummary, progress,
-    requester::Requester, workload::Workload,
+    requester::Requester, signatures::Signatures, workload::Workload,
 };
 
 /// How many reports a storm asks for by turns: enough for a mix-up to show, few enough to compute.
@@ -71,14 +71,19 @@ impl StormResult {
     }
 }
 
-/// Runs the storm until everything is answered and heard of, time is up, or `stop`.
+/// Runs the storm until everything is answered and heard of, time is up, or `stop`; `signatures` checks
+/// the callbacks.
 ///
 /// # Errors
 /// It could not begin: the callbacks' port is taken, nobody listens at the API's address, or the
 /// API didn't take the job that is tried beforehand.
-pub async fn run(options: &StormOptions, stop: &CancellationToken) -> Result<StormResult> {
+pub async fn run(
+    options: &StormOptions,
+    signatures: Signatures,
+    stop: &CancellationToken,
+) -> Result<StormResult> {
     let api = Api::connect(&options.target.api).await?;
-    let hearing = Hearing::prepare(options, &api).await?;
+    let hearing = Hearing::prepare(options, &api, signatures).await?;
     let total = options.requests();
     let names = usize::try_from(total)?.min(NAMES);
     let url = hearing.callback_url.as_deref();

@@ -27,7 +27,10 @@ use tokio_util::task::AbortOnDropHandle;
 pub(super) use self::heard::Heard;
 use self::heard::Notes;
 use super::orders::Orders;
-use crate::receiver::{MAX_CALLBACK, status};
+use crate::{
+    receiver::{MAX_CALLBACK, status},
+    signatures::Signatures,
+};
 
 /// What a receiver does with a callback, once it has read it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,9 +65,14 @@ struct Receiver {
 const PAUSE: Duration = Duration::from_millis(10);
 
 impl Receivers {
-    /// Receives on `count` free ports what is called back for `orders`.
-    pub(super) async fn start(count: usize, orders: Orders) -> Result<Self> {
-        let notes = Notes::new(orders);
+    /// Receives on `count` free ports what is called back for `orders`. What `signatures` doesn't believe is
+    /// not right.
+    pub(super) async fn start(
+        count: usize,
+        orders: Orders,
+        signatures: Signatures,
+    ) -> Result<Self> {
+        let notes = Notes::new(orders, signatures);
         let mut each = Vec::with_capacity(count);
         for _ in 0..count {
             let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
@@ -160,11 +168,10 @@ async fn answer(
     manner: Manner,
     notes: &Notes,
 ) -> io::Result<Response<Full<Bytes>>> {
-    let body = Limited::new(request.into_body(), MAX_CALLBACK)
-        .collect()
-        .await;
+    let (head, body) = request.into_parts();
+    let body = Limited::new(body, MAX_CALLBACK).collect().await;
     let body = body.map_err(io::Error::other)?.to_bytes();
-    let hearing = notes.hear(&body);
+    let hearing = notes.hear(&head.headers, &body);
     let code = match manner {
         Manner::Answers => StatusCode::OK,
         Manner::Slow(time) => {
@@ -194,7 +201,7 @@ mod tests {
     };
 
     use super::{Heard, Manner, Receivers};
-    use crate::chaos::orders::Orders;
+    use crate::{chaos::orders::Orders, signatures::Signatures};
 
     const ORDERS: fn() -> Orders = || Orders::new(9);
 
@@ -231,7 +238,9 @@ mod tests {
 
     #[tokio::test]
     async fn each_manner_is_answered_and_written_down_as_it_is() {
-        let receivers = Receivers::start(1, ORDERS()).await.unwrap();
+        let receivers = Receivers::start(1, ORDERS(), Signatures::default())
+            .await
+            .unwrap();
         for (manner, line, answered) in [
             (Manner::Answers, "HTTP/1.1 200", Some(200)),
             (
@@ -258,7 +267,9 @@ mod tests {
 
     #[tokio::test]
     async fn one_that_hangs_keeps_the_connection_and_answers_nothing() {
-        let receivers = Receivers::start(1, ORDERS()).await.unwrap();
+        let receivers = Receivers::start(1, ORDERS(), Signatures::default())
+            .await
+            .unwrap();
         receivers.set(0, Manner::Hangs);
         let body = callback(1);
         tokio::select! {
@@ -269,7 +280,9 @@ mod tests {
 
     #[tokio::test]
     async fn an_answer_that_nobody_waited_for_was_not_given() {
-        let receivers = Receivers::start(1, ORDERS()).await.unwrap();
+        let receivers = Receivers::start(1, ORDERS(), Signatures::default())
+            .await
+            .unwrap();
         receivers.set(0, Manner::Slow(Duration::from_hours(1)));
         let body = callback(1);
         let impatient = tokio::time::timeout(Duration::from_millis(50), call(&receivers, &body));
@@ -279,7 +292,9 @@ mod tests {
 
     #[tokio::test]
     async fn what_was_not_ordered_is_not_right() {
-        let receivers = Receivers::start(1, ORDERS()).await.unwrap();
+        let receivers = Receivers::start(1, ORDERS(), Signatures::default())
+            .await
+            .unwrap();
         for (field, value) in [
             ("checksum", json!("a6")),
             ("records", json!(101)),
@@ -298,7 +313,9 @@ mod tests {
 
     #[tokio::test]
     async fn trouble_goes_to_a_receiver_that_is_well() {
-        let receivers = Receivers::start(2, ORDERS()).await.unwrap();
+        let receivers = Receivers::start(2, ORDERS(), Signatures::default())
+            .await
+            .unwrap();
         assert_eq!(receivers.well_from(usize::MAX), Some(1));
         receivers.set(1, Manner::Hangs);
         assert_eq!(receivers.well_from(3), Some(0));

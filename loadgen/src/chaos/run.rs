@@ -21,7 +21,7 @@ use super::{
     settle::{settle, until_at_rest},
     stack::{ATTEMPTS, MAX_CLAIMS, Stack},
 };
-use crate::{cli::ChaosOptions, client::Api};
+use crate::{cli::ChaosOptions, client::Api, signatures::Signatures};
 
 /// How many receivers there are.
 const RECEIVERS: usize = 4;
@@ -82,16 +82,18 @@ impl ChaosResult {
 
 /// Runs, and judges.
 ///
+/// The receivers check callbacks by `signatures`, which are those of the environment, as the workers' are.
+///
 /// # Errors
 /// The run could not be made: a program is missing, the folder is not empty, the stack doesn't start
 /// or can't be started again.
-pub async fn run(options: &ChaosOptions) -> Result<Run> {
+pub async fn run(options: &ChaosOptions, signatures: Signatures) -> Result<Run> {
     let begun = Instant::now();
     let seed = options.seed.unwrap_or_else(|| fastrand::u64(1..1_000_000));
     println!("seed {seed}");
     prepare(options)?;
 
-    let mut scene = Scene::set(options, seed).await?;
+    let mut scene = Scene::set(options, seed, signatures).await?;
     scene.measure("start").await?;
     let done = scene.storm(options, seed).await?;
     scene.measure("storm").await?;
@@ -161,10 +163,10 @@ struct Scene {
 }
 
 impl Scene {
-    async fn set(options: &ChaosOptions, seed: u64) -> Result<Self> {
+    async fn set(options: &ChaosOptions, seed: u64, signatures: Signatures) -> Result<Self> {
         let journal = Journal::default();
         let orders = Orders::new(seed);
-        let receivers = Arc::new(Receivers::start(RECEIVERS, orders).await?);
+        let receivers = Arc::new(Receivers::start(RECEIVERS, orders, signatures).await?);
         let stack = Stack::start(options).await?;
         let url = stack.url().parse().map_err(anyhow::Error::msg)?;
         let api = Api::connect(&url).await?;

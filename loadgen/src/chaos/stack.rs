@@ -1,6 +1,7 @@
 //! The stack of a run: one api, two workers, a Redis behind a proxy, and the database between them.
 
 use std::{
+    env,
     net::{Ipv4Addr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
     time::Duration,
@@ -17,7 +18,7 @@ use super::{
     service::{Place, Service},
     worker::Worker,
 };
-use crate::cli::ChaosOptions;
+use crate::{cli::ChaosOptions, signatures::VARIABLE};
 
 /// The queue's stream in Redis.
 const QUEUE: &str = "chaos";
@@ -179,6 +180,8 @@ fn settings(
         ("CALLBACK_ALLOW", "127.0.0.1/32".to_owned()),
         ("CALLBACK_TIMEOUT", duration(CALLBACK_TIMEOUT)),
         ("CALLBACK_RETRY_DELAYS", RETRY_DELAYS.to_owned()),
+        // As we have them, for the receivers check by them.
+        (VARIABLE, env::var(VARIABLE).unwrap_or_default()),
         ("LOG", "info".to_owned()),
     ]
 }

@@ -5,7 +5,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use serde::Deserialize;
 use storm_shared::{models::RequestId, services::report::Report};
 
-use crate::workload::Order;
+use crate::{signatures::Checked, workload::Order};
 
 /// A callback's content, and a stand-in for its bytes.
 #[derive(Debug)]
@@ -14,6 +14,8 @@ pub(super) struct Callback {
     pub(super) id: RequestId,
     /// Equal for equal bytes. The bytes of two million callbacks would be half a gigabyte.
     pub(super) fingerprint: u64,
+    /// Whether it is to be believed.
+    pub(super) signature: Checked,
     content: Content,
 }
 
@@ -35,8 +37,14 @@ impl Callback {
         Ok(Self {
             id: content.request_id,
             fingerprint: hasher.finish(),
+            signature: Checked::Not,
             content,
         })
+    }
+
+    /// The same, with what its signature was found to be.
+    pub(super) fn signed(self, signature: Checked) -> Self {
+        Self { signature, ..self }
     }
 
     /// Whether every field is right for a job that was ordered so.

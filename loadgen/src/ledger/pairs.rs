@@ -6,7 +6,11 @@ use storm_shared::models::RequestId;
 use tokio::time::Instant;
 
 use super::{IdGivenTwice, JobEnd, JobSummary, callback::Callback};
-use crate::{latency::Latencies, workload::Workload};
+use crate::{
+    latency::Latencies,
+    signatures::{Checked, SignatureCounts},
+    workload::Workload,
+};
 
 /// How many callbacks are kept whose `202` is not here yet. More than can be in flight would be
 /// a stranger's.
@@ -19,6 +23,7 @@ pub(super) struct Pairs {
     started: Instant,
     jobs: HashMap<RequestId, Job>,
     counts: Counts,
+    signatures: SignatureCounts,
     time_to_completion: Latencies,
     last_right: Instant,
 }
@@ -50,13 +55,15 @@ struct Counts {
 }
 
 impl Pairs {
-    pub(super) fn new(workload: Arc<Workload>) -> Self {
+    /// Empty; `signatures` has counted nothing yet.
+    pub(super) fn new(workload: Arc<Workload>, signatures: SignatureCounts) -> Self {
         let started = Instant::now();
         Self {
             workload,
             started,
             jobs: HashMap::new(),
             counts: Counts::default(),
+            signatures,
             time_to_completion: Latencies::default(),
             last_right: started,
         }
@@ -86,6 +93,7 @@ impl Pairs {
 
     /// A callback arrived at `at`.
     pub(super) fn called_back(&mut self, callback: Callback, at: Instant) {
+        self.signatures.add(callback.signature);
         match self.jobs.get(&callback.id) {
             Some(&Job::Waiting { number, due }) => {
                 self.counts.waiting -= 1;
@@ -137,6 +145,9 @@ impl Pairs {
                 fingerprint: callback.fingerprint,
             },
         );
+        if let Checked::Bad(_) = callback.signature {
+            return; // it is counted, and whatever it says is not
+        }
         if callback.meets(self.workload.order(number)) {
             self.right(at.saturating_duration_since(due), at);
         } else {
@@ -199,6 +210,7 @@ impl Pairs {
             wrong,
             failed,
             unexpected: early + dropped,
+            signatures: self.signatures,
             ideal,
             time_to_completion,
             lateness: time_to_completion.map(|percentiles| percentiles.beyond(ideal)),

@@ -43,10 +43,13 @@ fn answers_row(name: &str, answers: &AnswerSummary, ideal: &str) -> Vec<Cell> {
 }
 
 fn callbacks_row(jobs: &JobSummary, ideal: &str) -> Vec<Cell> {
-    let not_ok = format!(
+    let mut not_ok = format!(
         "{} lost\n{} wrong checksum\n{} repeated",
         jobs.lost, jobs.wrong, jobs.repeated
     );
+    if jobs.signatures.checked {
+        let _ = write!(not_ok, "\n{} bad signature", jobs.signatures.bad()); // as above
+    }
     row(
         "async callback",
         jobs.accepted,
@@ -92,6 +95,7 @@ pub fn verdict(result: &DemoResult) -> Vec<String> {
         sync_verdict(result),
         ack_verdict(result),
         callback_verdict(result),
+        format!("signed:   {}", result.jobs.signatures),
     ]
     .into_iter()
     .chain(failures.into_iter().flatten())

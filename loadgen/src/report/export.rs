@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use crate::{
     latency::{Percentiles, millis},
+    ledger::JobSummary,
     storm::StormResult,
 };
 
@@ -62,7 +63,7 @@ fn columns(result: &StormResult) -> Vec<(&'static str, String)> {
         &result.answers.failed,
         result.jobs.as_ref(),
     );
-    let of_jobs = |count: fn(&crate::ledger::JobSummary) -> u64| {
+    let of_jobs = |count: fn(&JobSummary) -> u64| {
         jobs.map_or_else(String::new, |jobs| count(jobs).to_string())
     };
     let latency = answers.latency;
@@ -108,7 +109,15 @@ fn columns(result: &StormResult) -> Vec<(&'static str, String)> {
         ("lateness_p50_ms", time(lateness, |time| time.p50)),
         ("lateness_p99_ms", time(lateness, |time| time.p99)),
         ("lateness_max_ms", time(lateness, |time| time.max)),
+        ("bad_signatures", bad_signatures(jobs)),
     ]
+}
+
+/// Empty also where signatures were not checked.
+fn bad_signatures(jobs: Option<&JobSummary>) -> String {
+    jobs.map(|jobs| jobs.signatures)
+        .filter(|signatures| signatures.checked)
+        .map_or_else(String::new, |signatures| signatures.bad().to_string())
 }
 
 fn time(times: Option<Percentiles>, of: fn(Percentiles) -> std::time::Duration) -> String {

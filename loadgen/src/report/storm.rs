@@ -28,6 +28,9 @@ pub fn render(result: &StormResult) -> String {
     add(times(result).to_string());
     if let Some(jobs) = &result.jobs {
         add(completions(jobs));
+        if let Some(Completion::Callback) = &result.completion {
+            add(format!("signatures: {}", jobs.signatures));
+        }
     }
     if let Some(Completion::Polling { why }) = &result.completion {
         add(format!("jobs were polled, not called back: {why}"));

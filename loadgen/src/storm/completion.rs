@@ -9,7 +9,10 @@ use tokio::time::Instant;
 use tokio_util::{sync::DropGuard, task::AbortOnDropHandle};
 
 use super::{poller::Poller, probe};
-use crate::{cli::StormOptions, client::Api, ledger::Ledger, listen::Listener, receiver};
+use crate::{
+    cli::StormOptions, client::Api, ledger::Ledger, listen::Listener, receiver,
+    signatures::Signatures,
+};
 
 /// How the jobs' ends were heard of.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -49,8 +52,12 @@ enum Way {
 
 impl Hearing {
     /// Listens for callbacks and tries one; polls where that is asked for, or is all that is possible.
-    pub(super) async fn prepare(options: &StormOptions, api: &Api) -> Result<Self> {
-        let ledger = Ledger::new(Arc::new(probe::workload(None)));
+    pub(super) async fn prepare(
+        options: &StormOptions,
+        api: &Api,
+        signatures: Signatures,
+    ) -> Result<Self> {
+        let ledger = Ledger::new(Arc::new(probe::workload(None)), signatures);
         if options.mode == Mode::Sync {
             return Ok(Self {
                 ledger,

@@ -9,11 +9,13 @@ use std::{
 };
 
 use serde_json::Value;
+use storm_loadgen::signatures::VARIABLE;
 
-use crate::fake_api::{Act, FakeApi};
+use crate::fake_api::{Act, FakeApi, SECRET};
 
 fn program(line: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_storm-loadgen"));
+    command.env_remove(VARIABLE);
     command.args(line.split_whitespace());
     command
         .stdin(Stdio::null())
@@ -103,6 +105,38 @@ async fn a_demo_with_a_wrong_callback_exits_with_1() {
     );
     let output = output(program(&line)).await;
     assert_eq!(output.status.code(), Some(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_demo_with_a_bad_signature_exits_with_1_where_signatures_are_checked() {
+    let api = FakeApi::start(|_| Act::Forged).await;
+    let line = format!(
+        "demo --api {} --listen localhost:0 --requests 2 --records 1",
+        api.url()
+    );
+    let unchecked = output(program(&line)).await;
+    assert_eq!(unchecked.status.code(), Some(0));
+    let mut checked = program(&line);
+    checked.env(VARIABLE, SECRET);
+    let checked = output(checked).await;
+    assert_eq!(checked.status.code(), Some(1));
+    let text = String::from_utf8(checked.stdout).unwrap();
+    assert!(text.contains("2 of 2 bad"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_that_can_not_be_used_is_told_in_one_line_that_does_not_show_it() {
+    let mut demo = program("demo");
+    demo.env(VARIABLE, SECRET.replace("whsec_", "whsec-"));
+    let output = output(demo).await;
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let said = "CALLBACK_SIGNING_SECRETS=(hidden): the 1st key must begin with `whsec_`";
+    assert!(
+        error.contains(said) && error.lines().count() == 1,
+        "{error}"
+    );
+    assert!(!error.contains(&SECRET[6..]), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,9 +5,10 @@ use storm_loadgen::{
     cli::{Command, DemoOptions},
     demo::{self, DemoResult},
     report,
+    signatures::Signatures,
 };
 
-use crate::fake_api::{Act, FakeApi, number};
+use crate::fake_api::{Act, FakeApi, SECRET, number};
 
 fn options(api: &str, more: &str) -> DemoOptions {
     let line = format!("storm-loadgen demo --api {api} --listen localhost:0 --records 1 {more}");
@@ -19,10 +20,23 @@ fn options(api: &str, more: &str) -> DemoOptions {
 
 /// A demo of 4 requests a side; `script` is told the endpoint (`Sync`, `Async`) and the number.
 async fn demo(more: &str, script: fn(bool, u32) -> Act) -> (DemoResult, String) {
+    checked_demo(SECRET, more, script).await
+}
+
+/// The same, with callbacks checked by those secrets.
+async fn checked_demo(
+    secrets: &str,
+    more: &str,
+    script: fn(bool, u32) -> Act,
+) -> (DemoResult, String) {
+    let signatures = Signatures::parse(secrets).unwrap();
     let api = FakeApi::start(move |name| script(name.starts_with("Sync"), number(name))).await;
-    let result = demo::run(&options(&api.url(), &format!("--requests 4 {more}")))
-        .await
-        .unwrap();
+    let result = demo::run(
+        &options(&api.url(), &format!("--requests 4 {more}")),
+        signatures,
+    )
+    .await
+    .unwrap();
     let text = report::demo::render(&result);
     (result, text)
 }
@@ -48,6 +62,49 @@ async fn it_passes_when_every_job_comes_back_right_whenever_and_however_often() 
     assert_eq!((result.sync.ok, result.ack.ok), (4, 4));
     assert!(text.contains("4 of 4 came back right"), "{text}");
     assert!(text.contains("with 0 of 4 timed out or refused"), "{text}");
+    assert!(text.contains("signed:   all 5 verified"), "{text}");
+}
+
+#[tokio::test]
+async fn a_callback_that_is_not_signed_right_fails_it_and_is_told_by_its_kind() {
+    let (result, text) = demo("", |sync, number| match number {
+        _ if sync => Act::Right,
+        1 => Act::Unsigned,
+        2 => Act::Forged,
+        3 => Act::Stale,
+        _ => Act::ForAnotherId,
+    })
+    .await;
+    assert!(!result.passed());
+    let jobs = result.jobs;
+    assert_eq!((jobs.right, jobs.wrong, jobs.lost), (0, 0, 0));
+    let said = "signed:   4 of 4 bad: 1 without all its headers, 1 for another id, 1 of another time, \
+                1 with a wrong signature";
+    assert!(text.contains(said), "{text}");
+    assert!(text.contains("4 bad signature"), "{text}");
+}
+
+#[tokio::test]
+async fn one_bad_signature_among_right_ones_fails_it() {
+    let (result, text) = demo("", |sync, number| match number {
+        2 if !sync => Act::Forged,
+        _ => Act::CallsBackFirst,
+    })
+    .await;
+    assert!(!result.passed());
+    assert_eq!((result.jobs.right, result.jobs.signatures.bad()), (3, 1));
+    assert!(text.contains("3 of 4 came back right"), "{text}");
+}
+
+#[tokio::test]
+async fn without_secrets_it_says_that_signatures_are_not_checked() {
+    let (result, text) = checked_demo("", "", |_, _| Act::Unsigned).await;
+    assert!(result.passed(), "{text}");
+    let said = "signed:   not checked, for CALLBACK_SIGNING_SECRETS is not set";
+    assert!(
+        text.contains(said) && !text.contains("bad signature"),
+        "{text}"
+    );
 }
 
 #[tokio::test]
@@ -190,9 +247,12 @@ async fn without_an_api_it_says_in_one_line_what_to_do() {
         .unwrap()
         .local_addr()
         .unwrap();
-    let error = demo::run(&options(&format!("http://{nobody}"), ""))
-        .await
-        .unwrap_err();
+    let error = demo::run(
+        &options(&format!("http://{nobody}"), ""),
+        Signatures::default(),
+    )
+    .await
+    .unwrap_err();
     let error = format!("{error:#}");
     assert!(
         error.contains(&nobody.to_string()) && error.contains("--api"),

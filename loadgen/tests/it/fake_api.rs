@@ -10,16 +10,22 @@ use std::{
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
-use hyper::{Method, Request, Response, StatusCode, body::Incoming, service::service_fn};
+use hyper::{
+    HeaderMap, Method, Request, Response, StatusCode, body::Incoming, service::service_fn,
+};
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::TokioExecutor,
 };
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use storm_shared::{
     models::{ReportSpec, RequestId},
     server::{Limits, serve},
-    services::report::expected,
+    services::{
+        report::expected,
+        signature::{self, Signer},
+    },
 };
 use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -41,6 +47,14 @@ pub(crate) enum Act {
     NeverCallsBack,
     /// A 202, and no callback; the job is `FAILED`.
     Fails,
+    /// A callback without a signature, before the 202.
+    Unsigned,
+    /// A callback signed by another secret, before the 202.
+    Forged,
+    /// A callback signed ten minutes ago, before the 202.
+    Stale,
+    /// A callback signed under the id of another job, before the 202.
+    ForAnotherId,
     /// 503.
     Refuses,
     /// 422 for the field `callback_url` where there is one.
@@ -54,6 +68,10 @@ pub(crate) enum Act {
     /// The good status, with a body that says nothing.
     Garbage,
 }
+
+/// What callbacks are signed with.
+pub(crate) const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+const FORGED: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD8VzF3/4b0Qk=";
 
 type Script = dyn Fn(&str) -> Act + Send + Sync;
 
@@ -167,13 +185,13 @@ impl State {
                 Act::NeverCallsBack | Act::Fails => {}
                 Act::Right | Act::Stalls(_) => {
                     let state = Arc::clone(self);
-                    tokio::spawn(async move { state.call_back(&url, &callback).await });
+                    tokio::spawn(async move { state.call_back(&url, &callback, act).await });
                 }
                 Act::CallsBackTwice => {
-                    self.call_back(&url, &callback).await;
-                    self.call_back(&url, &callback).await;
+                    self.call_back(&url, &callback, act).await;
+                    self.call_back(&url, &callback, act).await;
                 }
-                _ => self.call_back(&url, &callback).await,
+                _ => self.call_back(&url, &callback, act).await,
             }
         }
         reply(
@@ -182,12 +200,38 @@ impl State {
         )
     }
 
-    async fn call_back(&self, url: &str, body: &Value) {
-        let request = Request::post(url)
-            .body(Full::from(body.to_string()))
-            .unwrap();
+    async fn call_back(&self, url: &str, body: &Value, act: Act) {
+        let text = body.to_string();
+        let mut request = Request::post(url).body(Full::from(text.clone())).unwrap();
+        sign(
+            request.headers_mut(),
+            body["request_id"].as_str().unwrap(),
+            text.as_bytes(),
+            act,
+        );
         let response = self.http.request(request).await.unwrap();
         assert_eq!(response.status(), StatusCode::OK);
+    }
+}
+
+/// The headers of a callback, which are all right unless it is the act's point that they aren't.
+fn sign(headers: &mut HeaderMap, id: &str, body: &[u8], act: Act) {
+    let secret = if act == Act::Forged { FORGED } else { SECRET };
+    let mut at = Timestamp::now();
+    if act == Act::Stale {
+        at -= SignedDuration::from_mins(10);
+    }
+    let another = RequestId::generate().to_string();
+    let id = if act == Act::ForAnotherId {
+        &another
+    } else {
+        id
+    };
+    headers.insert(signature::ID, id.parse().unwrap());
+    headers.insert(signature::TIMESTAMP, at.as_second().into());
+    if act != Act::Unsigned {
+        let signed = Signer::parse(secret).unwrap().sign(id, at, body);
+        headers.insert(signature::SIGNATURE, signed.unwrap().parse().unwrap());
     }
 }
 

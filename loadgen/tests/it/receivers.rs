@@ -13,6 +13,7 @@ use storm_loadgen::{
     ledger::Ledger,
     listen::Listener,
     receiver,
+    signatures::{SignatureCounts, Signatures},
     sink::{Sink, Stats},
     workload::Workload,
 };
@@ -39,7 +40,7 @@ async fn only_a_post_of_a_callback_on_the_path_is_received() {
     let listener = listener().await;
     let (webhook, elsewhere) = (listener.url("/webhook"), listener.url("/elsewhere"));
     let workload = Workload::new("Test", 1, Records::new(1, 49).unwrap(), None);
-    let ledger = Ledger::new(Arc::new(workload));
+    let ledger = Ledger::new(Arc::new(workload), Signatures::default());
     let _receiving = receiver::receive(listener, "/webhook", &ledger);
     let callback = json!({
         "request_id": RequestId::generate(), "report_id": "3eebd0ea-44d7-531b-b660-ca91c206c5e6",
@@ -73,7 +74,7 @@ async fn the_sink_fails_the_first_callbacks_and_counts_all() {
     let Command::Receive(options) = Cli::read(line.split_whitespace()).unwrap().command else {
         unreachable!("it was asked for")
     };
-    let sink = Sink::new(&options);
+    let sink = Sink::new(&options, Signatures::default());
     let listener = listener().await;
     let (anywhere, stats) = (listener.url("/any/path"), listener.url("/stats"));
     let _receiving = sink.serve(listener);
@@ -86,12 +87,17 @@ async fn the_sink_fails_the_first_callbacks_and_counts_all() {
         sink.stats(),
         Stats {
             received: 3,
-            unique: 1
+            unique: 1,
+            signatures: SignatureCounts::default(),
         }
     );
     let stats = send(Method::GET, &stats, String::new()).await;
     let stats: Value = serde_json::from_slice(stats.body()).unwrap();
-    assert_eq!(stats, json!({"received": 3, "unique": 1}));
+    assert_eq!(
+        (&stats["received"], &stats["unique"]),
+        (&json!(3), &json!(1))
+    );
+    assert_eq!(stats["signatures"]["checked"], false);
     assert_eq!(
         send(Method::PUT, &anywhere, callback)
             .await
@@ -99,4 +105,22 @@ async fn the_sink_fails_the_first_callbacks_and_counts_all() {
             .as_u16(),
         405
     );
+}
+
+#[tokio::test]
+async fn the_sink_counts_callbacks_that_are_not_signed_right() {
+    let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+    let Command::Receive(options) = Cli::read(["storm-loadgen", "receive"]).unwrap().command else {
+        unreachable!("it was asked for")
+    };
+    let sink = Sink::new(&options, Signatures::parse(secret).unwrap());
+    let listener = listener().await;
+    let url = listener.url("/webhook");
+    let _receiving = sink.serve(listener);
+    let callback = json!({"request_id": RequestId::generate()}).to_string();
+    for body in [callback, "{}".to_owned()] {
+        assert_eq!(send(Method::POST, &url, body).await.status(), 200);
+    }
+    let counts = sink.stats().signatures;
+    assert_eq!((counts.right, counts.headers, counts.id), (0, 1, 1));
 }

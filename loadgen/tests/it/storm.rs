@@ -6,11 +6,12 @@ use storm_loadgen::{
     Cli,
     cli::{Command, StormOptions},
     report,
+    signatures::Signatures,
     storm::{self, Completion, StormResult},
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::fake_api::{Act, FakeApi, number};
+use crate::fake_api::{Act, FakeApi, SECRET, number};
 
 fn options(api: &FakeApi, more: &str) -> StormOptions {
     let api = api.url();
@@ -34,8 +35,12 @@ async fn storm(more: &str, script: fn(u32) -> Act) -> StormResult {
     run(&api, &format!("--rate 200 --duration 200ms {more}")).await
 }
 
+fn signatures() -> Signatures {
+    Signatures::parse(SECRET).unwrap()
+}
+
 async fn run(api: &FakeApi, more: &str) -> StormResult {
-    storm::run(&options(api, more), &CancellationToken::new())
+    storm::run(&options(api, more), signatures(), &CancellationToken::new())
         .await
         .unwrap()
 }
@@ -72,6 +77,23 @@ async fn an_async_storm_pairs_every_callback_and_counts_refusals_apart() {
     );
     let text = report::storm::render(&result);
     assert!(text.contains("40 offered, 40 sent, 29 ok"), "{text}");
+    assert!(text.contains("signatures: all 30 verified"), "{text}");
+}
+
+#[tokio::test]
+async fn a_callback_that_is_not_signed_right_fails_the_storm() {
+    let result = storm("--mode async", |number| match number {
+        7 => Act::Forged,
+        8 => Act::Stale,
+        _ => Act::Right,
+    })
+    .await;
+    assert!(!result.passed());
+    let jobs = result.jobs.as_ref().unwrap();
+    assert_eq!((jobs.right, jobs.wrong, jobs.lost), (38, 0, 0));
+    let text = report::storm::render(&result);
+    let said = "signatures: 2 of 40 bad: 1 of another time, 1 with a wrong signature";
+    assert!(text.contains(said), "{text}");
 }
 
 #[tokio::test]
@@ -208,7 +230,7 @@ async fn a_stopped_storm_tells_what_it_has() {
             stop.cancel();
         }
     });
-    let result = storm::run(&options, &stop).await.unwrap();
+    let result = storm::run(&options, signatures(), &stop).await.unwrap();
     assert!(result.interrupted);
     assert!(
         result.unanswered >= 3 && result.unanswered == result.sent,

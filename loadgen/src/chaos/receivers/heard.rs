@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use hyper::StatusCode;
+use hyper::{HeaderMap, StatusCode};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
@@ -14,9 +14,12 @@ use storm_shared::{
     services::report::{Report, hex},
 };
 
-use crate::chaos::{
-    history::Received,
-    orders::{Order, Orders},
+use crate::{
+    chaos::{
+        history::Received,
+        orders::{Order, Orders},
+    },
+    signatures::{Checked, Signatures},
 };
 
 /// One callback.
@@ -26,7 +29,7 @@ pub(in crate::chaos) struct Heard {
     pub(super) received: Received,
     /// The report that it brings.
     report_name: String,
-    /// Whether it is the very report that was ordered under that name.
+    /// Whether it is the very report that was ordered under that name, and signed as it has to be.
     pub(super) content_right: bool,
 }
 
@@ -47,6 +50,7 @@ impl Heard {
 #[derive(Clone, Debug)]
 pub(super) struct Notes {
     orders: Orders,
+    signatures: Signatures,
     heard: Arc<Mutex<Vec<Heard>>>,
     strange: Arc<Mutex<Vec<String>>>,
 }
@@ -60,17 +64,18 @@ pub(super) struct Hearing<'a> {
 }
 
 impl Notes {
-    pub(super) fn new(orders: Orders) -> Self {
+    pub(super) fn new(orders: Orders, signatures: Signatures) -> Self {
         Self {
             orders,
+            signatures,
             heard: Arc::default(),
             strange: Arc::default(),
         }
     }
 
     /// Takes note of a body that was read just now.
-    pub(super) fn hear(&self, body: &[u8]) -> Hearing<'_> {
-        let heard = self.understand(body, Timestamp::now());
+    pub(super) fn hear(&self, headers: &HeaderMap, body: &[u8]) -> Hearing<'_> {
+        let heard = self.understand(headers, body);
         if heard.is_none() {
             let words = String::from_utf8_lossy(body).into_owned();
             lock(&self.strange).push(words);
@@ -87,16 +92,19 @@ impl Notes {
     }
 
     /// None where the body names no job.
-    fn understand(&self, body: &[u8], at: Timestamp) -> Option<Heard> {
+    fn understand(&self, headers: &HeaderMap, body: &[u8]) -> Option<Heard> {
         let content: Value = serde_json::from_slice(body).ok()?;
         let id = content["request_id"].as_str()?.parse().ok()?;
         let report_name = content["report_name"].as_str()?.to_owned();
         let order = self.orders.by_name(&report_name);
+        let signature = self.signatures.check(headers, body, id);
+        let believed = !matches!(signature, Checked::Bad(_));
         Some(Heard {
-            content_right: order.is_some_and(|order| content == callback_of(id, &order)),
+            content_right: believed
+                && order.is_some_and(|order| content == callback_of(id, &order)),
             report_name,
             received: Received {
-                at,
+                at: Timestamp::now(),
                 id,
                 body_sha256: hex(&Sha256::digest(body)),
                 right: false,
