@@ -23,5 +23,6 @@ stack_open # no stack of ours, but what ends the run on Ctrl-C
 folder=$ROOT/target/chaos/$seed
 rm -rf "$folder"
 say "data      ${folder#"$ROOT"/}, kept"
+have_secret
 stack_run "$STORM_BIN/storm-loadgen" chaos --bin "$STORM_BIN" --redis-server "$redis" --dir "$folder" \
     --seed "$seed" --duration "$duration" --jobs "$jobs" --lease "$lease" ${keep:+--keep}

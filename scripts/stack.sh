@@ -24,6 +24,8 @@ and STORM_WORKER. The services' own settings pass through: SYNC_THREADS=1 script
   REDIS_URL      a Redis to use as it is, or none to go without; unset: one of our own on a free port
   REDIS_SERVER   the redis-server to start; unset: the one in PATH
   STORM_BIN      a folder of ready-made binaries; unset: they are built
+  CALLBACK_SIGNING_SECRETS   what signs callbacks, or nothing for none; unset: a new secret, which `run`
+                             keeps in target/run/signing-secret and `with` tells COMMAND
 USAGE
 }
 
@@ -34,6 +36,7 @@ stack_start() {
     API_ADDR=127.0.0.1:$(free_port 20000)
     WORKER_ADDR=127.0.0.1:$(free_port 24000)
     say "data      ${STACK_DIR#"$ROOT"/}, removed at the end"
+    have_secret
     start_redis
     start_services "$@"
 }
@@ -48,6 +51,7 @@ stack_prepare_here() {
     mkdir -p "$ROOT/target/run"
     export DB_URL=${DB_URL:-sqlite:$ROOT/target/run/storm.db}
     say "data      $DB_URL, kept"
+    keep_secret "$ROOT/target/run/signing-secret"
     start_redis
 }
 
@@ -96,6 +100,33 @@ keep_logs() {
     mkdir -p "$ROOT/target/failed"
     mv "$STACK_DIR"/*.log "$ROOT/target/failed/" 2>/dev/null && say "the stack's logs are kept in target/failed"
 }
+
+# Callbacks are signed by a new secret, unless CALLBACK_SIGNING_SECRETS is set. It is told to no one but by
+# the environment.
+have_secret() {
+    if [[ -n ${CALLBACK_SIGNING_SECRETS+set} ]]; then
+        say "signing   as CALLBACK_SIGNING_SECRETS says"
+    else
+        CALLBACK_SIGNING_SECRETS=$(new_secret)
+        export CALLBACK_SIGNING_SECRETS
+        say "signing   by a new secret, which goes with the data"
+    fi
+}
+
+# The same, with a secret that stays the same from run to run.
+#   keep_secret FILE
+keep_secret() {
+    if [[ -z ${CALLBACK_SIGNING_SECRETS+set} ]]; then
+        [[ -s $1 ]] || (umask 077 && new_secret >"$1")
+        CALLBACK_SIGNING_SECRETS=$(<"$1")
+        export CALLBACK_SIGNING_SECRETS
+        say "signing   by the secret in ${1#"$ROOT"/}"
+    else
+        have_secret
+    fi
+}
+
+new_secret() { printf 'whsec_%s\n' "$(head -c 32 /dev/urandom | base64)"; }
 
 start_redis() {
     local server address

@@ -117,3 +117,23 @@ stand_in storm-worker "trap '' TERM; sleep 60"
 begin true true
 ended_with 1
 said 'worker did not end by itself'
+
+test='callbacks are signed by a new secret, which services and command have and no output shows'
+unset CALLBACK_SIGNING_SECRETS
+# shellcheck disable=SC2016 # the stand-in expands it
+stand_in storm-worker 'echo "$CALLBACK_SIGNING_SECRETS" >"$0-secret"; exec sleep 60'
+# shellcheck disable=SC2016
+begin true bash -c 'until [[ -s $0/storm-worker-secret ]]; do sleep 0.05; done
+    [[ $CALLBACK_SIGNING_SECRETS == "$(<"$0/storm-worker-secret")" ]]' "$work"
+ended_with 0
+said 'signing   by a new secret'
+[[ $(<"$work/storm-worker-secret") =~ ^whsec_[A-Za-z0-9+/]{43}=$ ]] || fail 'that is no secret'
+! grep -qF "$(<"$work/storm-worker-secret")" "$work/output" || fail 'the secret is in the output'
+
+test='secrets that are set are taken as they are, also none'
+rm "$work/storm-worker-secret"
+export CALLBACK_SIGNING_SECRETS=
+# shellcheck disable=SC2016
+begin true bash -c 'until [[ -e $0/storm-worker-secret ]]; do sleep 0.05; done' "$work"
+ended_with 0
+[[ -z $(<"$work/storm-worker-secret") ]] || fail 'another secret was taken'

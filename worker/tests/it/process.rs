@@ -113,6 +113,11 @@ impl WorkerProcess {
         }
     }
 
+    /// All of its log so far.
+    pub(crate) fn log(&self) -> String {
+        self.said.lock().unwrap().join("\n")
+    }
+
     /// Whether it still runs.
     pub(crate) fn is_alive(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()

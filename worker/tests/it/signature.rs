@@ -2,23 +2,29 @@
 //!
 //! They verify by the library that the standard's own authors publish.
 
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::{
+    process::Command,
+    sync::atomic::{AtomicI64, Ordering},
+};
 
 use bytes::Bytes;
 use hyper::{HeaderMap, Request};
 use jiff::{SignedDuration, Timestamp};
 use standardwebhooks::{Webhook, WebhookError};
 use storm_shared::{
+    config::Settings,
     models::{CallbackUrl, RequestId, Traceparent},
     services::{
         guard::Policy,
         signature::{ID, SIGNATURE, Signer, TIMESTAMP, Verifier},
-        store::NewJob,
+        store::{NewJob, Store},
     },
 };
 use storm_worker::delivery::{CallbackClient, Message, SystemResolver};
+use tempfile::TempDir;
 
 use crate::{
+    process::WorkerProcess,
     receiver::Receiver,
     stack::{Stack, spec},
 };
@@ -163,4 +169,52 @@ async fn every_attempt_carries_the_trace_that_its_request_came_with() {
     let row = stack.ended(id).await;
     assert_eq!(row.traceparent.unwrap().to_string(), traceparent);
     stack.stop().await;
+}
+
+#[tokio::test]
+async fn a_worker_shows_its_secrets_neither_in_its_log_nor_in_its_metrics() {
+    let mut receiver = Receiver::answering(|nth, _| if nth == 0 { 500 } else { 200 }).await;
+    let folder = TempDir::new().unwrap();
+    let database = format!("sqlite:{}", folder.path().join("storm.db").display());
+    let settings = Settings::with([("DB_URL", database.as_str())]).unwrap();
+    let store = Store::open(&settings.store).await.unwrap();
+    let secrets = format!("{OLD} {PRIVATE}");
+    let worker = WorkerProcess::start(
+        folder.path(),
+        &[
+            ("CALLBACK_SIGNING_SECRETS", &secrets),
+            ("CALLBACK_RETRY_DELAYS", "10ms"),
+            ("LOG", "debug"),
+        ],
+    );
+    let url = CallbackUrl::parse(&receiver.url()).unwrap();
+    let job = NewJob::new(RequestId::generate(), spec(1), Some(url));
+    store.accept(job).await.unwrap();
+    for _ in 0..2 {
+        let callback = receiver.next_whole().await;
+        verified(OLD, callback.headers(), callback.body()).unwrap();
+    }
+    worker.says("a callback attempt failed").await;
+    let shown = worker.log() + &worker.get("/metrics").await.unwrap();
+    for secret in [OLD, PRIVATE] {
+        let (_, secret) = secret.split_once('_').unwrap();
+        assert!(!shown.contains(secret), "{shown}");
+    }
+}
+
+#[test]
+fn a_worker_whose_secret_can_not_be_used_does_not_start_and_does_not_show_it() {
+    let output = Command::new(env!("CARGO_BIN_EXE_storm-worker"))
+        .env_clear()
+        .env("CALLBACK_SIGNING_SECRETS", format!("{OLD}, {NEW}x"))
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    let said = "CALLBACK_SIGNING_SECRETS=(hidden): the 2nd key must be base64";
+    assert!(text.contains(said) && text.lines().count() == 1, "{text}");
+    assert!(
+        !text.contains(&OLD[6..]) && !text.contains(&NEW[6..]),
+        "{text}"
+    );
 }

@@ -1,0 +1,109 @@
+"""A receiver of callbacks. Python 3.8 or later, nothing else.
+
+    WEBHOOK_SECRETS='whsec_...' python3 receiver.py
+
+WEBHOOK_SECRETS: one or more secrets, between spaces. PORT: 8001, or 0 for a free one. INBOX: a folder, into
+which each callback is written once, as ID.json.
+"""
+
+import base64
+import hashlib
+import hmac
+import os
+import re
+import sys
+import tempfile
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+TOLERANCE = 5 * 60  # seconds
+MAX_BODY = 64 * 1024  # bytes
+
+
+class Refused(Exception):
+    """The callback is not to be believed."""
+
+
+def read_secret(text):
+    # ed25519 (whpk_) is not in Python's own library; the package `cryptography` has it.
+    if not text.startswith("whsec_"):
+        sys.exit("WEBHOOK_SECRETS: every secret begins with whsec_")
+    return base64.b64decode(text[len("whsec_"):], validate=True)
+
+
+def verify(secrets, headers, body):
+    """Gives the callback's id, or raises Refused. `body` is what came, byte for byte."""
+    message_id = headers.get("webhook-id", "")
+    timestamp = headers.get("webhook-timestamp", "")
+    signatures = headers.get("webhook-signature", "")
+    if not message_id or not signatures or not re.fullmatch("[0-9]{1,12}", timestamp):
+        raise Refused("a header is missing, or is none")
+    if abs(time.time() - int(timestamp)) > TOLERANCE:
+        raise Refused("it is too old, or a clock is wrong")
+    content = f"{message_id}.{timestamp}.".encode() + body
+    for secret in secrets:
+        digest = hmac.new(secret, content, hashlib.sha256).digest()
+        expected = b"v1," + base64.b64encode(digest)
+        for signature in signatures.split(" "):
+            # In constant time: a comparison that stops early tells how much of a guess was right.
+            if hmac.compare_digest(expected, signature.encode()):
+                return message_id
+    raise Refused("no signature is right")
+
+
+def keep(inbox, message_id, body):
+    """Writes it down for good, once. False where it was there: a repeat."""
+    if not re.fullmatch(r"[0-9A-Za-z_-]{1,100}", message_id):
+        raise Refused("its id is no file's name")
+    with tempfile.NamedTemporaryFile(dir=inbox) as file:
+        file.write(body)
+        file.flush()
+        os.fsync(file.fileno())
+        try:
+            os.link(file.name, os.path.join(inbox, message_id + ".json"))
+        except FileExistsError:
+            return False
+    return True
+
+
+class Receiver(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    timeout = 10
+
+    def do_POST(self):
+        length = self.headers.get("content-length", "")
+        if not re.fullmatch("[0-9]{1,6}", length) or int(length) > MAX_BODY:
+            self.close_connection = True
+            return self.answer(413)
+        body = self.rfile.read(int(length))
+        if self.path != "/webhook":
+            return self.answer(404)
+        try:
+            message_id = verify(SECRETS, self.headers, body)
+            is_new = keep(INBOX, message_id, body)
+        except Refused as why:
+            print(f"refused: {why}", flush=True)
+            return self.answer(401)
+        print("accepted" if is_new else "repeated", message_id, flush=True)
+        # What it means is found out later, from the inbox: whoever answers late is called again.
+        self.answer(204)
+
+    def answer(self, status):
+        self.send_response(status)
+        if status != 204:
+            self.send_header("content-length", "0")
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+if __name__ == "__main__":
+    SECRETS = [read_secret(text) for text in os.environ.get("WEBHOOK_SECRETS", "").split()]
+    if not SECRETS:
+        sys.exit("WEBHOOK_SECRETS: not set")
+    INBOX = os.environ.get("INBOX", "inbox")
+    os.makedirs(INBOX, exist_ok=True)
+    server = ThreadingHTTPServer(("127.0.0.1", int(os.environ.get("PORT", "8001"))), Receiver)
+    print(f"listening at http://127.0.0.1:{server.server_port}/webhook", flush=True)
+    server.serve_forever()
