@@ -15,7 +15,7 @@ use storm_shared::{
         signature::{ID, SIGNATURE, Signer, TIMESTAMP},
     },
 };
-use storm_worker::delivery::{AttemptError, CallbackClient, Message, SystemResolver};
+use storm_worker::delivery::{CallbackClient, Message, SystemResolver};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -71,8 +71,8 @@ async fn send(
         .signing_with(signer)
         .by_clock(move || Timestamp::now() + distance);
     match client.attempt(url, message).await {
-        Ok(status) | Err(AttemptError::Status(status)) => Ok(status),
-        Err(error) => Err(error.into()),
+        Ok(status) => Ok(status),
+        Err(error) => Ok(error.status().ok_or(error)?),
     }
 }
 

@@ -189,12 +189,14 @@ async fn a_worker_shows_its_secrets_neither_in_its_log_nor_in_its_metrics() {
     );
     let url = CallbackUrl::parse(&receiver.url()).unwrap();
     let job = NewJob::new(RequestId::generate(), spec(1), Some(url));
+    let trace = job.traceparent.trace_id();
     store.accept(job).await.unwrap();
     for _ in 0..2 {
         let callback = receiver.next_whole().await;
         verified(OLD, callback.headers(), callback.body()).unwrap();
     }
     worker.says("a callback attempt failed").await;
+    assert!(worker.log().contains(&trace), "it tells the trace");
     let shown = worker.log() + &worker.get("/metrics").await.unwrap();
     for secret in [OLD, PRIVATE] {
         let (_, secret) = secret.split_once('_').unwrap();
