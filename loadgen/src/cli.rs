@@ -1,14 +1,17 @@
 //! The command line: what can be asked for, and what is accepted.
 
 mod chaos;
+mod token;
 mod values;
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{Args, CommandFactory, Parser, Subcommand, error::ErrorKind};
+use hyper::header::HeaderValue;
 use storm_shared::models::{Mode, Records};
 
 pub use self::chaos::{ChaosOptions, CheckOptions, TetherOptions};
+pub use self::token::GivenToken;
 use self::values::{duration, status_code};
 use crate::{
     http_url::HttpUrl,
@@ -61,9 +64,33 @@ pub struct Target {
     /// The API: an http:// URL on any host that you may put under load
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8000")]
     pub api: HttpUrl,
+    /// The token to send to an API that asks for one; better given by the environment, for everybody
+    /// on the host sees a command line
+    #[arg(
+        long,
+        value_name = "TOKEN",
+        env = "STORM_TOKEN",
+        hide_env_values = true
+    )]
+    pub token: Option<GivenToken>,
     /// How long after a request is due its answer may take
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
     pub timeout: Duration,
+}
+
+impl Target {
+    /// What goes with each request to it.
+    pub(crate) fn authorization(&self) -> Option<HeaderValue> {
+        let token = self.token.as_ref()?;
+        token.authorization().ok()? // it was checked with the options
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let token = self.token.as_ref();
+        token.map_or(Ok(()), |token| {
+            token.authorization().map(drop).map_err(ToOwned::to_owned)
+        })
+    }
 }
 
 /// Where callbacks arrive, and how patiently they are waited for.
@@ -203,7 +230,8 @@ impl Cli {
     ) -> Result<Self, clap::Error> {
         let cli = Self::try_parse_from(args)?;
         let checked = match &cli.command {
-            Command::Storm(options) => options.check(),
+            Command::Demo(options) => options.target.check(),
+            Command::Storm(options) => options.target.check().and_then(|()| options.check()),
             Command::Chaos(options) => options.check(),
             _ => Ok(()),
         };

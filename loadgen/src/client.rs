@@ -8,7 +8,7 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::{
     Method, Request, Response, StatusCode, Uri,
     body::Incoming,
-    header::{CONTENT_TYPE, HOST, HeaderValue},
+    header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue},
 };
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
@@ -54,15 +54,16 @@ pub struct Api {
     sync: Uri,
     background: Uri,
     host: HeaderValue,
+    authorization: Option<HeaderValue>,
 }
 
 impl Api {
     /// Finds out where the API is, once: a storm that looks its name up for each connection would
-    /// measure the resolver.
+    /// measure the resolver. The API may ask for an `authorization` with each request.
     ///
     /// # Errors
     /// Nothing listens there.
-    pub async fn connect(url: &HttpUrl) -> Result<Self> {
+    pub async fn connect(url: &HttpUrl, authorization: Option<HeaderValue>) -> Result<Self> {
         let address = first_listening(url).await.with_context(|| {
             format!("no API listens at {url}; start one, or name another with --api")
         })?;
@@ -79,6 +80,7 @@ impl Api {
             background: format!("{base}{}", endpoint(Mode::Async).0).parse()?,
             base,
             host: HeaderValue::from_str(url.authority())?,
+            authorization,
         })
     }
 
@@ -139,7 +141,11 @@ impl Api {
         good: StatusCode,
         deadline: Instant,
     ) -> Result<Bytes, Failure> {
-        request.headers_mut().insert(HOST, self.host.clone());
+        let headers = request.headers_mut();
+        headers.insert(HOST, self.host.clone());
+        if let Some(authorization) = &self.authorization {
+            headers.insert(AUTHORIZATION, authorization.clone());
+        }
         let exchange = async {
             let response = self.http.request(request).await.map_err(broken)?;
             read(response).await

@@ -65,7 +65,7 @@ impl DemoResult {
 /// It could not begin: the callbacks' port is taken, or nobody listens at the API's address.
 pub async fn run(options: &DemoOptions, signatures: Signatures) -> Result<DemoResult> {
     let listener = Listener::bind(options.callbacks.listen).await?;
-    let api = Api::connect(&options.target.api).await?;
+    let api = Api::connect(&options.target.api, options.target.authorization()).await?;
     let (callback_url, path) = options.callbacks.url(&listener);
     let names = usize::try_from(options.requests)?;
     let workload = |prefix, callback_url| {

@@ -82,7 +82,7 @@ pub async fn run(
     signatures: Signatures,
     stop: &CancellationToken,
 ) -> Result<StormResult> {
-    let api = Api::connect(&options.target.api).await?;
+    let api = Api::connect(&options.target.api, options.target.authorization()).await?;
     let hearing = Hearing::prepare(options, &api, signatures).await?;
     let total = options.requests();
     let names = usize::try_from(total)?.min(NAMES);

@@ -169,7 +169,7 @@ impl Scene {
         let receivers = Arc::new(Receivers::start(RECEIVERS, orders, signatures).await?);
         let stack = Stack::start(options).await?;
         let url = stack.url().parse().map_err(anyhow::Error::msg)?;
-        let api = Api::connect(&url).await?;
+        let api = Api::connect(&url, Some(stack.authorization()?)).await?;
         Ok(Self {
             load: Load::new(api, orders, receivers.urls(), journal.clone()),
             stack,

@@ -8,7 +8,9 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use hyper::header::HeaderValue;
 use jiff::Timestamp;
+use storm_shared::services::access::Token;
 
 use super::{
     audit::Audit,
@@ -49,6 +51,7 @@ pub(super) struct Stack {
     pub(super) audit: Audit,
     database: PathBuf,
     api_addr: SocketAddr,
+    token: Token,
 }
 
 impl Stack {
@@ -71,6 +74,8 @@ impl Stack {
         let database = options.dir.join("storm.db");
         let api_addr = free_addr(20_000)?;
         let mut settings = settings(options, &database, proxy.addr());
+        let token = Token::generate()?;
+        settings.push(("API_TOKENS", format!("chaos:{}", token.hash().to_hex())));
         settings.push(("API_ADDR", api_addr.to_string()));
         let mut api = Service::new("api", "storm-api", api_addr, &place, settings.clone());
         api.start().await?;
@@ -93,12 +98,20 @@ impl Stack {
             audit,
             database,
             api_addr,
+            token,
         })
     }
 
     /// Where clients reach the api.
     pub(super) fn url(&self) -> String {
         format!("http://{}", self.api_addr)
+    }
+
+    /// What they must send with each request.
+    pub(super) fn authorization(&self) -> Result<HeaderValue> {
+        let mut value = HeaderValue::from_str(&format!("Bearer {}", self.token.as_str()))?;
+        value.set_sensitive(true);
+        Ok(value)
     }
 
     /// Every service.

@@ -215,3 +215,46 @@ async fn an_interrupt_ends_a_storm_and_prints_what_it_has() {
         "{text}"
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_token_goes_with_every_request_and_is_shown_nowhere() {
+    let api = FakeApi::start(|_| Act::Right).await;
+    let line = format!(
+        "storm --mode async --poll --api {} --rate 100 --duration 50ms --records 1",
+        api.url()
+    );
+    let mut storm = program(&line);
+    storm.env("STORM_TOKEN", "storm_secret");
+    let storm = output(storm).await;
+    assert_eq!(storm.status.code(), Some(0));
+    let bearer = Some("Bearer storm_secret".to_owned());
+    assert_eq!(api.authorizations(), [bearer].into());
+
+    let mut help = program("storm --help");
+    help.env("STORM_TOKEN", "storm_secret");
+    let help = output(help).await;
+    let mut wrong = program(&line);
+    wrong.env("STORM_TOKEN", "storm_secret with spaces");
+    let wrong = output(wrong).await;
+    assert_eq!(wrong.status.code(), Some(2));
+    for said in [&storm, &help, &wrong] {
+        let words = [&said.stdout[..], &said.stderr].concat();
+        assert!(!String::from_utf8(words).unwrap().contains("secret"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_token_or_with_an_empty_one_none_is_sent() {
+    let api = FakeApi::start(|_| Act::Right).await;
+    let line = format!(
+        "demo --api {} --listen localhost:0 --requests 1 --records 1",
+        api.url()
+    );
+    for token in [None, Some("")] {
+        let mut demo = program(&line);
+        demo.env_remove("STORM_TOKEN");
+        demo.envs(token.map(|token| ("STORM_TOKEN", token)));
+        assert_eq!(output(demo).await.status.code(), Some(0));
+    }
+    assert_eq!(api.authorizations(), [None].into());
+}

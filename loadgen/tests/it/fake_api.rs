@@ -1,7 +1,7 @@
 //! An API that does what a test tells it to, request by request.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     convert::Infallible,
     net::SocketAddr,
     sync::{Arc, Mutex},
@@ -11,7 +11,8 @@ use std::{
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::{
-    HeaderMap, Method, Request, Response, StatusCode, body::Incoming, service::service_fn,
+    HeaderMap, Method, Request, Response, StatusCode, body::Incoming, header::AUTHORIZATION,
+    service::service_fn,
 };
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
@@ -87,6 +88,7 @@ struct State {
     http: Client<HttpConnector, Full<Bytes>>,
     jobs: Mutex<HashMap<RequestId, Value>>,
     requests: watch::Sender<u64>,
+    authorizations: Mutex<HashSet<Option<String>>>,
 }
 
 impl FakeApi {
@@ -99,6 +101,7 @@ impl FakeApi {
             http: Client::builder(TokioExecutor::new()).build_http(),
             jobs: Mutex::default(),
             requests: watch::Sender::new(0),
+            authorizations: Mutex::default(),
         });
         let service = service_fn({
             let state = Arc::clone(&state);
@@ -129,6 +132,11 @@ impl FakeApi {
         format!("http://{}", self.address)
     }
 
+    /// What came with the requests so far, each once.
+    pub(crate) fn authorizations(&self) -> HashSet<Option<String>> {
+        self.state.authorizations.lock().unwrap().clone()
+    }
+
     /// Completes when so many requests for reports have arrived.
     pub(crate) async fn has_been_asked(&self, times: u64) {
         let mut requests = self.state.requests.subscribe();
@@ -146,6 +154,9 @@ pub(crate) fn number(report_name: &str) -> u32 {
 
 impl State {
     async fn answer(self: &Arc<Self>, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let authorization = request.headers().get(AUTHORIZATION);
+        let authorization = authorization.map(|value| value.to_str().unwrap().to_owned());
+        self.authorizations.lock().unwrap().insert(authorization);
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let body = request.into_body().collect().await.unwrap().to_bytes();
         if method == Method::GET {

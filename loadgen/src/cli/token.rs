@@ -1,0 +1,65 @@
+//! The token that an API may ask for.
+
+use std::{convert::Infallible, fmt, str::FromStr};
+
+use hyper::header::HeaderValue;
+
+/// A token as it was given. It is shown nowhere, not even where it can't be used.
+#[derive(Clone)]
+pub struct GivenToken(String);
+
+impl GivenToken {
+    /// What goes with each request; nothing for an empty token, which a variable that is passed on unset is.
+    ///
+    /// # Errors
+    /// It has characters that no token has.
+    pub fn authorization(&self) -> Result<Option<HeaderValue>, &'static str> {
+        if self.0.is_empty() {
+            return Ok(None);
+        }
+        let is_token = self.0.bytes().all(|byte| byte.is_ascii_graphic());
+        let value = HeaderValue::from_str(&format!("Bearer {}", self.0));
+        let mut value = value.ok().filter(|_| is_token).ok_or(
+            "--token (or STORM_TOKEN) is no token: one has letters, digits and signs, and no spaces",
+        )?;
+        value.set_sensitive(true);
+        Ok(Some(value))
+    }
+}
+
+impl FromStr for GivenToken {
+    type Err = Infallible; // clap's own error would show it
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl fmt::Debug for GivenToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("GivenToken(..)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::GivenToken;
+
+    #[test]
+    fn a_token_is_sent_as_a_bearers_and_shown_to_nobody() {
+        let given: GivenToken = "storm_secret".parse().unwrap();
+        let value = given.authorization().unwrap().unwrap();
+        assert_eq!(value, "Bearer storm_secret");
+        assert!(!format!("{given:?} {value:?}").contains("secret"));
+    }
+
+    #[test]
+    fn an_empty_token_is_none_and_one_with_spaces_is_refused_unseen() {
+        let none: GivenToken = "".parse().unwrap();
+        assert_eq!(none.authorization(), Ok(None));
+        for text in ["se cret", "secret\n", "sécret"] {
+            let given: GivenToken = text.parse().unwrap();
+            assert!(!given.authorization().unwrap_err().contains("cret"));
+        }
+    }
+}
