@@ -4,8 +4,8 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 
 PROJECTS := shared api worker loadgen
-# SKIP=shell leaves that lint out.
-LINTS := $(filter-out $(SKIP),format clippy docs drift shell)
+# SKIP=shell leaves that lint out, SKIP='shell deny' both.
+LINTS := $(filter-out $(SKIP),format clippy docs drift deny shell)
 TESTS := $(PROJECTS) scripts
 
 .PHONY: help
@@ -94,6 +94,9 @@ lint-docs:
 
 lint-drift:
 	@scripts/check-drift.sh
+
+lint-deny:
+	@scripts/deny.sh
 
 lint-shell:
 	@shellcheck=$$(scripts/find-tool.sh shellcheck); \

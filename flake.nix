@@ -323,6 +323,7 @@
             pkgs.rustfmt
           ]
           ++ whereThere pkgs [
+            "cargo-deny"
             "docker-client"
             "shellcheck"
             "wrk"

