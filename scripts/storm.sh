@@ -27,7 +27,7 @@ usage: scripts/storm.sh [OPTION]... [-- MORE...]
   --csv FILE            a new file for every figure of every run [target/storm-DATE-TIME.csv]
   --help
 
-What stands after -- goes to every run of storm-loadgen, such as --timeout 3s or --poll. A stack that
+An API with API_TOKENS wants a token, which is read from STORM_TOKEN. What stands after -- goes to every run of storm-loadgen, such as --timeout 3s or --poll. A stack that
 is started takes its settings from the environment: SYNC_THREADS=8 scripts/storm.sh --rates 50,100
 
 Exit status: 0 when every run's jobs came back right, 1 when not, 2 for a wrong option.

@@ -10,7 +10,7 @@ source "$ROOT/scripts/tests/support/images.sh"
 
 EVENT_SECONDS=120 # no event is that late, unless it doesn't come
 
-unset TAG REDIS_IMAGE CALLBACK_CA_FILE
+unset TAG REDIS_IMAGE CALLBACK_CA_FILE API_OPEN API_TOKENS RATE_LIMIT METRICS_TOKEN METRICS_ADDR STORM_TOKEN
 COMPOSE_PROJECT_NAME=storm-test-$$
 API_PORT=$(free_port 20000)
 RECEIVERS_NET=198.18.$((100 + RANDOM % 100))
@@ -186,6 +186,22 @@ if ((EUID == 0)); then
 else
     echo "left out: $test; only root may kill it"
 fi
+
+test='the image alone is not open to whoever reaches it, and with tokens the stack is not either'
+said=$(docker run --rm storm-api 2>&1) && fail 'it started without tokens'
+[[ $said == 'API_ADDR=0.0.0.0:8000: '*API_TOKENS*API_OPEN=true* ]] || fail "it says: $said"
+made=$(docker run --rm storm-api token new tester 2>/dev/null) || fail 'no token was made'
+API_TOKENS=${made##*$'\n'} STORM_TOKEN=${made%%$'\n'*}
+export API_TOKENS STORM_TOKEN
+stack up
+[[ $(ask GET "/requests/$id") == 'HTTP/1.1 401 '* ]] || fail 'it asks for no token'
+said=$(stack demo) || fail "the demo's status is $?: $said"
+unset API_TOKENS STORM_TOKEN
+stack up
+api=$(containers api)
+redis=$(containers redis)
+mapfile -t workers < <(containers worker)
+echo "ok: $test"
 
 test='they end in order when told to'
 compose stop
