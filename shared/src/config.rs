@@ -11,7 +11,10 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use redis::IntoConnectionInfo as _;
 use tracing_subscriber::EnvFilter;
 
-use crate::services::{guard::Policy, signature::Signer};
+use crate::services::{
+    guard::{AllowList, DenyList, Nat64, Policy, Ports, Terms},
+    signature::Signer,
+};
 
 pub use access::AccessSettings;
 pub use source::SettingError;
@@ -125,7 +128,7 @@ pub struct WorkerSettings {
 /// The callback's settings.
 #[derive(Clone, Debug)]
 pub struct CallbackSettings {
-    /// Where callbacks may go: `CALLBACK_ALLOW`.
+    /// Where callbacks may go: `CALLBACK_ALLOW`, `CALLBACK_DENY`, `CALLBACK_PORTS`, `CALLBACK_NAT64`.
     pub policy: Policy,
     /// For one attempt: `CALLBACK_TIMEOUT`.
     pub timeout: Duration,
@@ -269,7 +272,12 @@ impl CallbackSettings {
 
     fn read(source: &Source) -> Result<Self, SettingError> {
         Ok(Self {
-            policy: source.try_parse("callback_allow", Policy::parse)?,
+            policy: Policy::from(Terms {
+                allow: source.try_parse("callback_allow", AllowList::parse)?,
+                deny: source.try_parse("callback_deny", DenyList::parse)?,
+                ports: source.try_parse("callback_ports", Ports::parse)?,
+                nat64: source.try_parse("callback_nat64", Nat64::parse)?,
+            }),
             timeout: source.duration("callback_timeout")?,
             retry: RetrySettings {
                 delays: source.durations("callback_retry_delays")?,
@@ -422,6 +430,39 @@ mod tests {
     #[test]
     fn a_net_that_exempts_the_whole_internet_is_refused() {
         assert!(refusal("CALLBACK_ALLOW", "0.0.0.0/0").starts_with("CALLBACK_ALLOW=0.0.0.0/0: "));
+    }
+
+    #[test]
+    fn each_of_the_guards_settings_is_refused_by_its_name_where_it_can_not_be_used() {
+        for (name, value) in [
+            ("CALLBACK_ALLOW", "::/0"),
+            ("CALLBACK_ALLOW", "10.0.0.1/8"),
+            ("CALLBACK_DENY", "10.0.0.1/8"),
+            ("CALLBACK_PORTS", "443;80"),
+            ("CALLBACK_NAT64", "64:ff9b::/95"),
+        ] {
+            let error = refusal(name, value);
+            assert!(error.starts_with(&format!("{name}={value}: ")), "{error}");
+            assert!(
+                error.contains("accepted ") || error.contains("a length of 32"),
+                "{error}"
+            );
+            assert_eq!(error.lines().count(), 1);
+        }
+    }
+
+    #[test]
+    fn the_guards_settings_come_together_in_the_policy() {
+        let settings = Settings::with([
+            ("CALLBACK_ALLOW", "10.0.0.0/8"),
+            ("CALLBACK_DENY", "10.9.0.0/16, ::/0"),
+            ("CALLBACK_PORTS", "443,8000-8100"),
+            ("CALLBACK_NAT64", "64:ff9b::/96"),
+        ]);
+        let policy = settings.unwrap().callback.policy;
+        let judge = |address: &str| policy.judge(address.parse().unwrap()).is_ok();
+        assert!(judge("10.1.0.1") && !judge("10.9.0.1") && !judge("64:ff9b::1.1.1.1"));
+        assert!(policy.judge_port(8001).is_ok() && policy.judge_port(80).is_err());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use serde_json::value::RawValue;
 use storm_shared::{
     models::{CallbackUrl, Records, ReportName},
-    services::guard::Policy,
+    services::guard::{Policy, Rule},
 };
 
 use crate::metrics::Metrics;
@@ -39,9 +39,14 @@ pub(super) fn callback_url(
     let url = string(sent, "an absolute http or https URL, null, or left out")?;
     let url = CallbackUrl::parse(&url).map_err(|error| error.to_string())?;
     policy.judge_url(&url).map_err(|refusal| {
-        let class = refusal.class();
-        metrics.refused_callback(class);
-        format!("must lead to a public address; this one is {class}")
+        metrics.refused_callback(refusal.class());
+        match refusal.rule {
+            Rule::Port => {
+                let port = url.port();
+                format!("must name a port that callbacks may reach; {port} is none")
+            }
+            rule => format!("must lead to a public address; this one is {rule}"),
+        }
     })?;
     Ok(url)
 }
@@ -161,6 +166,10 @@ mod tests {
             ("http://[::1]/", not_public("loopback")),
             ("http://[::ffff:10.0.0.1]/", not_public("private")),
             ("http://169.254.169.254/", not_public("link_local")),
+            (
+                "http://example.com:25/",
+                "must name a port that callbacks may reach; 25 is none".to_owned(),
+            ),
             (
                 "http://u:p@example.com/",
                 "must not carry a user name or a password".to_owned(),

@@ -54,6 +54,21 @@ pub enum CallbackUrlError {
     Port,
 }
 
+impl CallbackUrlError {
+    /// The error's stable name, in snake case. No rule of the guard has the same.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::TooLong { .. } => "too_long",
+            Self::Malformed(_) => "malformed",
+            Self::Characters => "characters",
+            Self::Scheme => "scheme",
+            Self::Host => "host",
+            Self::UserInfo => "userinfo",
+            Self::Port => "port_zero",
+        }
+    }
+}
+
 impl CallbackUrl {
     /// The longest URL as it is sent, in characters.
     pub const MAX_CHARS: usize = 2048;
@@ -118,6 +133,12 @@ impl CallbackUrl {
     /// The normalised form: what is judged and dialled.
     pub fn url(&self) -> &Url {
         &self.url
+    }
+
+    /// The port that is dialled: the one that the URL names, or its scheme's own.
+    pub fn port(&self) -> u16 {
+        // Both schemes that a callback can have do have one; port 0 is refused everywhere.
+        self.url.port_or_known_default().unwrap_or_default()
     }
 
     /// Scheme, host and port (no port if it is the scheme's own) of the normalised form, such as

@@ -1,68 +1,111 @@
-//! The address guard: where a callback may go, decided on the address itself.
+//! The guard: where a callback may go, decided on the address and the port themselves.
 //!
 //! Callers choose the URLs that the worker dials, so a name or a literal must never lead it into
-//! the network that it stands in. The policy: public unicast addresses only, plus what the
-//! operator names in `CALLBACK_ALLOW`. The API asks it at submission about what needs no look-up
-//! ([`Policy::judge_url`]); the worker asks it about every address before it is dialled
-//! ([`Policy::judge`]).
+//! the network that it stands in. The policy: public unicast addresses only, at any port but those
+//! where no HTTP is spoken; and what the operator says otherwise ([`Terms`]). The API asks it at
+//! submission about what needs no look-up ([`Policy::judge_url`]); the worker asks it about the port
+//! and every address before one is dialled ([`Policy::judge_port`], [`Policy::judge`]).
 
-mod allow;
 mod blocks;
+mod nat64;
+mod nets;
+mod ports;
+mod rule;
 
 use std::{
+    fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    str::FromStr,
     sync::Arc,
 };
 
-use ipnetwork::IpNetwork;
 use thiserror::Error;
 use url::Host;
 
-pub use self::{allow::AllowError, blocks::Rule};
+use self::nat64::Carried;
+pub use self::{
+    nat64::{Nat64, Nat64Error},
+    nets::{AllowList, DenyList, NetsError},
+    ports::{Ports, PortsError},
+    rule::Rule,
+};
 use crate::models::CallbackUrl;
 
-/// Which addresses callbacks may reach; fixed for the life of a process, cheap to clone.
+/// Where callbacks may go; fixed for the life of a process, cheap to clone.
 ///
 /// The default allows public unicast addresses and nothing else.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
-    allowed: Arc<[IpNetwork]>,
+    terms: Arc<Terms>,
 }
 
-/// An address that callbacks may not reach, and the rule that says so.
+/// What the operator says of where callbacks may go. What is denied is refused whatever is allowed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Terms {
+    /// Exempt from the refusal of what is not public.
+    pub allow: AllowList,
+    /// Refused although it is public, or allowed.
+    pub deny: DenyList,
+    /// The ports that may be reached.
+    pub ports: Ports,
+    /// The prefix, if any, whose addresses are judged as the IPv4 addresses that they carry.
+    pub nat64: Option<Nat64>,
+}
+
+/// Where callbacks may not go, and the rule that says so.
 ///
 /// `Display` names the address: it is for operators. A caller sees [`Refusal::class`] only, or a
 /// name would tell what it resolves to inside the operator's network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("{address} is refused as {rule}")]
+#[error("{subject} is refused as {rule}")]
 pub struct Refusal {
     /// The rule that refused.
     pub rule: Rule,
-    /// The refused address in its canonical form, never an IPv4-mapped one.
-    pub address: IpAddr,
+    /// What it refused.
+    pub subject: Subject,
+}
+
+/// What was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// An address in its canonical form, never an IPv4-mapped one.
+    Address(IpAddr),
+    /// An address inside of the NAT64 prefix.
+    Translated {
+        /// What would have been dialled.
+        address: Ipv6Addr,
+        /// Where that leads.
+        carried: Ipv4Addr,
+    },
+    /// A port, whatever the address.
+    Port(u16),
 }
 
 impl Policy {
-    /// A policy that exempts `allowed` from the refusal of what is not public.
+    /// A policy that allows `allow` (as `CALLBACK_ALLOW` has it) beside what is public.
     ///
     /// # Errors
-    /// A net of prefix length 0, with host bits set, or of IPv4-mapped addresses (their IPv4 form
-    /// is what is judged).
-    pub fn new(allowed: Vec<IpNetwork>) -> Result<Self, AllowError> {
-        allowed.iter().try_for_each(allow::check)?;
-        Ok(Self {
-            allowed: allowed.into(),
-        })
+    /// As [`AllowList::parse`].
+    pub fn parse(allow: &str) -> Result<Self, NetsError> {
+        let allow = AllowList::parse(allow)?;
+        Ok(Terms {
+            allow,
+            ..Terms::default()
+        }
+        .into())
     }
 
-    /// Reads `CALLBACK_ALLOW`: comma-separated CIDRs, where a bare address stands for itself.
-    /// An empty text allows nothing.
+    /// Whether a callback may reach `port`.
     ///
     /// # Errors
-    /// As [`Policy::new`], or something that is no CIDR.
-    pub fn parse(text: &str) -> Result<Self, AllowError> {
-        Self::new(allow::parse(text)?)
+    /// The refusal, if it may not.
+    pub fn judge_port(&self, port: u16) -> Result<(), Refusal> {
+        if self.terms.ports.contain(port) {
+            return Ok(());
+        }
+        Err(Refusal {
+            rule: Rule::Port,
+            subject: Subject::Port(port),
+        })
     }
 
     /// Whether a callback may reach `address`.
@@ -71,20 +114,47 @@ impl Policy {
     /// The refusal, if it may not.
     pub fn judge(&self, address: IpAddr) -> Result<(), Refusal> {
         let address = address.to_canonical();
-        match blocks::rule_against(address) {
-            Some(rule) if !self.allowed.iter().any(|net| net.contains(address)) => {
-                Err(Refusal { rule, address })
+        let carried = self
+            .terms
+            .nat64
+            .and_then(|prefix| prefix.carried_by(address));
+        match (address, carried) {
+            (IpAddr::V6(address), Some(Carried::Address(carried))) => {
+                // A list may name it by either form.
+                let forms = [address.into(), carried.into()];
+                let rule = blocks::rule_against(carried.into());
+                self.weigh(&forms, rule, Subject::Translated { address, carried })
             }
+            (_, carried) => {
+                let rule = carried.map_or_else(
+                    || blocks::rule_against(address),
+                    |_nothing| Some(Rule::Reserved),
+                );
+                self.weigh(&[address], rule, Subject::Address(address))
+            }
+        }
+    }
+
+    /// The verdict on a subject of those `forms`, which is public unless there is a `rule`.
+    fn weigh(&self, forms: &[IpAddr], rule: Option<Rule>, subject: Subject) -> Result<(), Refusal> {
+        let Terms { allow, deny, .. } = &*self.terms;
+        let refuse = |rule| Err(Refusal { rule, subject });
+        if forms.iter().any(|form| deny.names(*form)) {
+            return refuse(Rule::Denied);
+        }
+        match rule {
+            Some(rule) if !forms.iter().any(|form| allow.names(*form)) => refuse(rule),
             _ => Ok(()),
         }
     }
 
-    /// Whether `url` may be called, as far as that is known without a look-up: literal addresses
-    /// in any spelling, and the names that mean this host. Any other name passes.
+    /// Whether `url` may be called, as far as that is known without a look-up: its port, literal
+    /// addresses in any spelling, and the names that mean this host. Any other name passes.
     ///
     /// # Errors
-    /// The refusal of the literal, or of either of localhost's two addresses.
+    /// The refusal of the port, of the literal, or of either of localhost's two addresses.
     pub fn judge_url(&self, url: &CallbackUrl) -> Result<(), Refusal> {
+        self.judge_port(url.port())?;
         match url.url().host() {
             Some(Host::Ipv4(address)) => self.judge(address.into()),
             Some(Host::Ipv6(address)) => self.judge(address.into()),
@@ -97,11 +167,11 @@ impl Policy {
     }
 }
 
-impl FromStr for Policy {
-    type Err = AllowError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Self::parse(text)
+impl From<Terms> for Policy {
+    fn from(terms: Terms) -> Self {
+        Self {
+            terms: Arc::new(terms),
+        }
     }
 }
 
@@ -109,6 +179,25 @@ impl Refusal {
     /// What an API's caller may know: the rule's name, such as `private`.
     pub const fn class(&self) -> &'static str {
         self.rule.name()
+    }
+
+    /// The refused address, as it would have been dialled; a port has none.
+    pub const fn address(&self) -> Option<IpAddr> {
+        match self.subject {
+            Subject::Address(address) => Some(address),
+            Subject::Translated { address, .. } => Some(IpAddr::V6(address)),
+            Subject::Port(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => write!(f, "{address}"),
+            Self::Translated { address, carried } => write!(f, "{address} (NAT64 for {carried})"),
+            Self::Port(port) => write!(f, "port {port}"),
+        }
     }
 }
 

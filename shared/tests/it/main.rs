@@ -12,5 +12,7 @@ mod server;
 mod store;
 mod tenancy;
 
+#[path = "../support/iana.rs"]
+mod iana;
 #[path = "../support/redis_server.rs"]
 mod redis_server;

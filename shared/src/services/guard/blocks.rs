@@ -1,60 +1,10 @@
 //! The blocks that are no public unicast, after IANA's special-purpose and address space registries.
 
-use std::{
-    fmt,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
-};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnetwork::{Ipv4Network, Ipv6Network};
 
-/// Why an address is not public.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Rule {
-    /// "This network" or no address at all: `0.0.0.0/8`, `::`.
-    Unspecified,
-    /// This host: `127.0.0.0/8`, `::1`.
-    Loopback,
-    /// Somebody's own network: RFC 1918, and IPv6's unique local addresses.
-    Private,
-    /// Between a provider and its customers (carrier-grade NAT): `100.64.0.0/10`.
-    Shared,
-    /// This link, where clouds put their metadata services: `169.254.0.0/16`, `fe80::/10`.
-    LinkLocal,
-    /// Examples in texts.
-    Documentation,
-    /// Laboratories: `198.18.0.0/15`.
-    Benchmarking,
-    /// Protocols of the network itself: IETF assignments, AS112, AMT, 6to4, Teredo.
-    Special,
-    /// Groups of hosts.
-    Multicast,
-    /// Everything that was never given out: `240.0.0.0/4`, and IPv6 outside `2000::/3`.
-    Reserved,
-}
-
-impl Rule {
-    /// The rule's stable name, in snake case.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Unspecified => "unspecified",
-            Self::Loopback => "loopback",
-            Self::Private => "private",
-            Self::Shared => "shared",
-            Self::LinkLocal => "link_local",
-            Self::Documentation => "documentation",
-            Self::Benchmarking => "benchmarking",
-            Self::Special => "special",
-            Self::Multicast => "multicast",
-            Self::Reserved => "reserved",
-        }
-    }
-}
-
-impl fmt::Display for Rule {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
+use super::rule::Rule;
 
 /// The rule that refuses `address`, which must be in its canonical form; `None` if it is public.
 pub(super) fn rule_against(address: IpAddr) -> Option<Rule> {
@@ -66,9 +16,11 @@ pub(super) fn rule_against(address: IpAddr) -> Option<Rule> {
 
 /// IPv4 is public unless a block says otherwise.
 fn rule_against_v4(address: Ipv4Addr) -> Option<Rule> {
-    V4.iter()
+    let block = V4
+        .iter()
         .find(|(net, _)| net.contains(address))
-        .map(|(_, rule)| *rule)
+        .map(|(_, rule)| *rule);
+    block.or_else(|| METADATA.contains(&address).then_some(Rule::Metadata))
 }
 
 /// IPv6 is public inside of `2000::/3` only, and there unless a block says otherwise.
@@ -104,6 +56,13 @@ const V4: [(Ipv4Network, Rule); 18] = [
     (v4([203, 0, 113, 0], 24), Rule::Documentation),
     (v4([224, 0, 0, 0], 4), Rule::Multicast),
     (v4([240, 0, 0, 0], 4), Rule::Reserved), // broadcast included
+];
+
+/// What clouds answer their machines by, at addresses that look public. Those of all others are
+/// link-local, shared or unique local, and refused as that.
+const METADATA: [Ipv4Addr; 2] = [
+    Ipv4Addr::new(168, 63, 129, 16), // Azure's platform ("wire server")
+    Ipv4Addr::new(192, 80, 8, 124),  // Equinix Metal
 ];
 
 const GLOBAL_UNICAST: Ipv6Network = v6(0x2000_0000_0000_0000, 3);
