@@ -3,7 +3,7 @@
 //!
 //!     CALLBACK_SIGNING_SECRETS='whsec_...' cargo run --example send_callback URL CASE [ID]
 
-use std::{env, error::Error, net::Ipv4Addr, sync::Arc, time::Duration};
+use std::{env, error::Error, net::Ipv4Addr, time::Duration};
 
 use bytes::Bytes;
 use hyper::StatusCode;
@@ -15,7 +15,7 @@ use storm_shared::{
         signature::{ID, SIGNATURE, Signer, TIMESTAMP},
     },
 };
-use storm_worker::delivery::{CallbackClient, Message, SystemResolver};
+use storm_worker::delivery::{CallbackClient, Message, Network};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -66,8 +66,7 @@ async fn send(
     distance: SignedDuration,
 ) -> Result<StatusCode, Box<dyn Error>> {
     let policy = Policy::parse("127.0.0.1/32")?;
-    let resolver = Arc::new(SystemResolver::new());
-    let client = CallbackClient::new(policy, resolver, Duration::from_secs(10), None)?
+    let client = CallbackClient::new(policy, Network::system(), Duration::from_secs(10), None)?
         .signing_with(signer)
         .by_clock(move || Timestamp::now() + distance);
     match client.attempt(url, message).await {

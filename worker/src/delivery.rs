@@ -5,8 +5,9 @@
 //! * `client`: [`CallbackClient`], the one deadline, and what an answer means.
 //! * `message`, `request`: what is sent, and the POST that carries it.
 //! * `pool`: kept-alive connections, bounded in number and time.
-//! * `dialer`, `connector`, `resolver`, `tls`: a new connection. A name is looked up once, every
+//! * `dialer`, `connector`, `guard`, `tls`: a new connection. A name is looked up once, every
 //!   address is judged, and only judged addresses are dialled.
+//! * `network`, `resolver`: what all of that reaches the network by, for which a test may stand in.
 //! * `connection`: one HTTP/1.1 connection and one exchange on it.
 //! * `answer`, `retry_after`: what is read of an answer's body, and how long; when it asks to be called again.
 //! * `error`: [`AttemptError`], what can go wrong, as classes.
@@ -17,7 +18,9 @@ mod connection;
 mod connector;
 mod dialer;
 mod error;
+mod guard;
 mod message;
+mod network;
 mod pool;
 mod request;
 mod resolver;
@@ -26,6 +29,8 @@ mod tls;
 
 pub use client::CallbackClient;
 pub use error::{AttemptError, Detail, Stage};
+pub use guard::{Denial, Findings, Guard, Source, origin};
 pub use message::Message;
+pub use network::{Connect, Network, SystemSockets};
 pub use resolver::{Resolve, SystemResolver};
 pub use tls::ClientError;

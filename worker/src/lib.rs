@@ -24,7 +24,7 @@ use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use delivery::{CallbackClient, ClientError, Resolve};
+use delivery::{CallbackClient, ClientError, Network, Resolve};
 use metrics::Metrics;
 use monitor::Vitals;
 use workers::{
@@ -81,7 +81,7 @@ pub async fn run(
     let callback = &settings.callback;
     let client = CallbackClient::new(
         callback.policy.clone(),
-        resolver,
+        Network::with_resolver(resolver),
         callback.timeout,
         callback.ca_file.as_deref(),
     )?

@@ -9,7 +9,10 @@ use prometheus_client::{
 };
 use storm_shared::{
     models::{AttemptClass, FailureReason},
-    services::store::{Expired, Outcome},
+    services::{
+        guard::Rule,
+        store::{Expired, Outcome},
+    },
 };
 
 use crate::workers::Source;
@@ -23,6 +26,7 @@ pub struct Metrics {
     attempts: Family<AttemptLabel, Counter>,
     parked: Family<ReasonLabel, Counter>,
     open_breakers: Gauge,
+    refusals: Family<RuleLabel, Counter>,
     lost_claims: Counter,
     jobs: Gauge,
     expired: Counter,
@@ -58,6 +62,11 @@ struct AttemptLabel {
     class: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RuleLabel {
+    rule: &'static str,
+}
+
 /// Counts one more in a gauge until it is dropped.
 pub struct Counted(Gauge);
 
@@ -81,6 +90,7 @@ impl Metrics {
             attempts: Family::default(),
             parked: Family::default(),
             open_breakers: Gauge::default(),
+            refusals: Family::default(),
             lost_claims: Counter::default(),
             jobs: Gauge::default(),
             expired: Counter::default(),
@@ -139,6 +149,12 @@ impl Metrics {
         self.open_breakers.dec();
     }
 
+    /// The guard refused a callback by that rule.
+    pub fn refused(&self, rule: Rule) {
+        let rule = rule.name();
+        self.refusals.get_or_create(&RuleLabel { rule }).inc();
+    }
+
     /// A job ended.
     pub fn ended(&self, outcome: &Outcome) {
         let outcome = match outcome {
@@ -191,6 +207,11 @@ impl Metrics {
             self.open_breakers.clone(),
         );
         registry.register(
+            "callback_refusals",
+            "Callbacks that the guard refused, by rule",
+            self.refusals.clone(),
+        );
+        registry.register(
             "lost_claims",
             "Jobs lost to another worker",
             self.lost_claims.clone(),
@@ -212,7 +233,10 @@ impl Metrics {
 
 #[cfg(test)]
 mod tests {
-    use storm_shared::{models::AttemptClass, services::store::Outcome};
+    use storm_shared::{
+        models::AttemptClass,
+        services::{guard::Rule, store::Outcome},
+    };
 
     use super::Metrics;
     use crate::workers::Source;
@@ -222,12 +246,14 @@ mod tests {
         let metrics = Metrics::new();
         metrics.claimed(Source::Table, 3);
         metrics.attempted(AttemptClass::Timeout);
+        metrics.refused(Rule::LinkLocal);
         metrics.ended(&Outcome::Completed);
         let job = metrics.begin_job();
         let text = metrics.render();
         for line in [
             "storm_worker_claimed_jobs_total{source=\"table\"} 3",
             "storm_worker_callback_attempts_total{class=\"timeout\"} 1",
+            "storm_worker_callback_refusals_total{rule=\"link_local\"} 1",
             "storm_worker_ended_jobs_total{outcome=\"completed\"} 1",
             "storm_worker_jobs 1",
         ] {

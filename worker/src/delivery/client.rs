@@ -25,10 +25,11 @@ use super::{
     connection::{Connection, ExchangeError},
     dialer::Dialer,
     error::{AttemptError, Detail},
+    guard::Guard,
     message::Message,
+    network::Network,
     pool::Pool,
     request::Post,
-    resolver::Resolve,
     retry_after,
     tls::{self, ClientError},
 };
@@ -53,7 +54,7 @@ struct Shared {
 }
 
 impl CallbackClient {
-    /// A client that reaches what `policy` allows, gives every attempt `timeout`, and trusts
+    /// A client that reaches what `policy` allows through `network`, gives every attempt `timeout`, and trusts
     /// Mozilla's roots and those in `ca_file` (PEM).
     ///
     /// # Errors
@@ -63,15 +64,18 @@ impl CallbackClient {
     /// Outside of a tokio runtime, where its idle connections are looked after.
     pub fn new(
         policy: Policy,
-        resolver: Arc<dyn Resolve>,
+        network: Network,
         timeout: Duration,
         ca_file: Option<&Path>,
     ) -> Result<Self, ClientError> {
         let tls = tls::config(ca_file)?;
         let shared = Shared {
             dialer: Dialer {
-                policy,
-                resolver,
+                guard: Guard {
+                    policy,
+                    resolver: network.resolver,
+                },
+                sockets: network.sockets,
                 tls,
             },
             timeout,

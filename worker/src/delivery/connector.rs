@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicU8, Ordering},
@@ -13,7 +13,6 @@ use std::{
 use futures_util::future::BoxFuture;
 use hyper::Uri;
 use hyper_util::rt::TokioIo;
-use storm_shared::services::guard::{Policy, Refusal, localhost_addresses};
 use thiserror::Error;
 use tokio::{
     net::TcpStream,
@@ -21,18 +20,22 @@ use tokio::{
 };
 use tower_service::Service;
 
-use super::{error::Stage, resolver::Resolve};
+use super::{
+    error::Stage,
+    guard::{Denial, Guard},
+    network::Connect,
+};
 
-/// Opens TCP connections to addresses that the policy allows, and to no other.
+/// Opens TCP connections to addresses that the guard allows, and to no other.
 ///
 /// Made for one dial, which may last until `deadline`. The deadline itself is the caller's to
 /// keep; here it only divides the time among several addresses.
 #[derive(Clone)]
 pub(super) struct GuardedConnector {
-    /// What judges every address.
-    pub(super) policy: Policy,
-    /// What looks names up.
-    pub(super) resolver: Arc<dyn Resolve>,
+    /// What judges where the URL leads.
+    pub(super) guard: Guard,
+    /// What opens the connections.
+    pub(super) sockets: Arc<dyn Connect>,
     /// When the caller gives up.
     pub(super) deadline: Instant,
     /// How far the dial has come.
@@ -43,9 +46,7 @@ pub(super) struct GuardedConnector {
 #[derive(Debug, Error)]
 pub(super) enum DialError {
     #[error(transparent)]
-    Refused(#[from] Refusal),
-    #[error("{0}")]
-    Resolve(io::Error),
+    Denied(#[from] Denial),
     #[error("{address}: {error}")]
     Connect {
         address: SocketAddr,
@@ -87,44 +88,21 @@ impl GuardedConnector {
     const MAX_DIALLED: usize = 4;
 
     async fn connect(&self, uri: &Uri) -> Result<TokioIo<TcpStream>, DialError> {
-        let https = uri.scheme_str() == Some("https");
-        let port = uri.port_u16().unwrap_or(if https { 443 } else { 80 });
-        let addresses = self
-            .judged_addresses(uri.host().unwrap_or_default())
-            .await?;
+        // Looked up once, judged once, and what was judged is what is dialled.
+        let addresses = self.guard.examine(uri).await.verdict()?;
         self.progress.reach(Stage::Connect);
-        let stream = self.dial(&addresses, port).await?;
+        let stream = self.dial(&addresses).await?;
         self.progress.reach(Stage::Tls);
         Ok(TokioIo::new(stream))
     }
 
-    /// The addresses of `host`, every one of them judged: a single refused one refuses all.
-    async fn judged_addresses(&self, host: &str) -> Result<Vec<IpAddr>, DialError> {
-        let addresses = if let Some(literal) = literal(host) {
-            vec![literal]
-        } else if let Some(both) = localhost_addresses(host) {
-            both.to_vec()
-        } else {
-            self.resolver
-                .resolve(host)
-                .await
-                .map_err(DialError::Resolve)?
-        };
-        // What is judged is the canonical form, so that is what is dialled.
-        let addresses: Vec<_> = addresses.iter().map(IpAddr::to_canonical).collect();
-        for address in &addresses {
-            self.policy.judge(*address)?;
-        }
-        Ok(addresses)
-    }
-
     /// Dials `addresses` one after the other; each gets a fair share of the time that is left, so
     /// that a silent one leaves time for the next.
-    async fn dial(&self, addresses: &[IpAddr], port: u16) -> Result<TcpStream, DialError> {
+    async fn dial(&self, addresses: &[SocketAddr]) -> Result<TcpStream, DialError> {
         let addresses = &addresses[..addresses.len().min(Self::MAX_DIALLED)];
-        let mut failure = DialError::Resolve(io::Error::other("the name has no address"));
-        for (index, address) in addresses.iter().enumerate() {
-            let address = SocketAddr::new(*address, port);
+        let none = io::Error::other("the name has no address");
+        let mut failure = DialError::Denied(Denial::Unresolved(none));
+        for (index, address) in addresses.iter().copied().enumerate() {
             match self.dial_one(address, addresses.len() - index).await {
                 Ok(stream) => return Ok(stream),
                 Err(error) => failure = DialError::Connect { address, error },
@@ -135,7 +113,7 @@ impl GuardedConnector {
 
     /// Dials one address of `left` that are still to be tried.
     async fn dial_one(&self, address: SocketAddr, left: usize) -> io::Result<TcpStream> {
-        let connecting = TcpStream::connect(address);
+        let connecting = self.sockets.connect(address);
         let stream = if left > 1 {
             let now = Instant::now();
             let left = u32::try_from(left).unwrap_or(u32::MAX);
@@ -148,12 +126,4 @@ impl GuardedConnector {
         stream.set_nodelay(true)?;
         Ok(stream)
     }
-}
-
-/// The address that `host` spells, in brackets or not.
-fn literal(host: &str) -> Option<IpAddr> {
-    let inner = host
-        .strip_prefix('[')
-        .and_then(|rest| rest.strip_suffix(']'));
-    inner.unwrap_or(host).parse().ok()
 }

@@ -2,10 +2,9 @@
 
 use std::{error::Error, sync::Arc};
 
-use hyper::Uri;
 use hyper_rustls::HttpsConnector;
 use rustls::ClientConfig;
-use storm_shared::{models::CallbackUrl, services::guard::Policy};
+use storm_shared::models::CallbackUrl;
 use tokio::time::{Instant, timeout_at};
 use tower_service::Service;
 
@@ -13,7 +12,8 @@ use super::{
     connection::Connection,
     connector::{DialError, GuardedConnector, Progress},
     error::{AttemptError, Detail},
-    resolver::Resolve,
+    guard::{self, Denial, Guard},
+    network::Connect,
 };
 
 /// Makes connections: the guarded connector inside, TLS (for https) around it.
@@ -21,8 +21,8 @@ use super::{
 /// TLS outside means that its server name and verification use the URL's host, whatever address
 /// was dialled.
 pub(super) struct Dialer {
-    pub(super) policy: Policy,
-    pub(super) resolver: Arc<dyn Resolve>,
+    pub(super) guard: Guard,
+    pub(super) sockets: Arc<dyn Connect>,
     pub(super) tls: Arc<ClientConfig>,
 }
 
@@ -33,14 +33,12 @@ impl Dialer {
         url: &CallbackUrl,
         deadline: Instant,
     ) -> Result<Connection, AttemptError> {
-        let origin: Uri = url
-            .origin()
-            .parse()
-            .map_err(|error| AttemptError::Connect(Detail::of(&error)))?;
+        let origin =
+            guard::origin(url).map_err(|error| AttemptError::Connect(Detail::of(&error)))?;
         let progress = Progress::default();
         let connector = GuardedConnector {
-            policy: self.policy.clone(),
-            resolver: Arc::clone(&self.resolver),
+            guard: self.guard.clone(),
+            sockets: Arc::clone(&self.sockets),
             deadline,
             progress: progress.clone(),
         };
@@ -60,8 +58,8 @@ impl Dialer {
 /// Our own connector's errors come through the TLS connector as they are; the rest is its own.
 fn classify(error: Box<dyn Error + Send + Sync>) -> AttemptError {
     match error.downcast::<DialError>().map(|error| *error) {
-        Ok(DialError::Refused(refusal)) => AttemptError::Refused(refusal),
-        Ok(error @ DialError::Resolve(_)) => AttemptError::Resolve(Detail::of(&error)),
+        Ok(DialError::Denied(Denial::Refused(refusal))) => AttemptError::Refused(refusal),
+        Ok(DialError::Denied(error)) => AttemptError::Resolve(Detail::of(&error)),
         Ok(error @ DialError::Connect { .. }) => AttemptError::Connect(Detail::of(&error)),
         Err(error) => AttemptError::Tls(Detail::of(&*error)),
     }

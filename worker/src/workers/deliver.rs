@@ -82,6 +82,9 @@ impl CallbackWorker {
         pass.heard(Sign::of(&answer));
         let attempted = attempted(job.attempts + 1, (started_at, duration), &answer);
         self.metrics.attempted(attempted.class);
+        if let Err(AttemptError::Refused(refusal)) = &answer {
+            self.metrics.refused(refusal.rule);
+        }
         match answer {
             Ok(_) => Delivery::Over(Some(attempted), Outcome::Completed),
             Err(error) => self.after_failure(job, attempted, &error),

@@ -12,7 +12,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use hyper::StatusCode;
 use storm_shared::{models::CallbackUrl, services::guard::Policy};
-use storm_worker::delivery::{AttemptError, CallbackClient, Message};
+use storm_worker::delivery::{AttemptError, CallbackClient, Message, Network};
 
 use names::Names;
 
@@ -27,7 +27,7 @@ const TRACEPARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-
 /// A client that may call `allow`, and knows `names`.
 fn client(allow: &str, names: &Arc<Names>, timeout: Duration) -> CallbackClient {
     let policy = Policy::parse(allow).unwrap();
-    CallbackClient::new(policy, names.clone(), timeout, None).unwrap()
+    CallbackClient::new(policy, Network::with_resolver(names.clone()), timeout, None).unwrap()
 }
 
 /// A client that may call `127.0.0.0/8`.

@@ -20,7 +20,7 @@ use storm_shared::{
         store::{NewJob, Store},
     },
 };
-use storm_worker::delivery::{CallbackClient, Message, SystemResolver};
+use storm_worker::delivery::{CallbackClient, Message, Network};
 use tempfile::TempDir;
 
 use crate::{
@@ -107,10 +107,10 @@ async fn each_attempt_is_signed_at_its_own_time_with_the_same_id_and_bytes() {
         let seconds = attempts.fetch_add(1, Ordering::Relaxed);
         begun + SignedDuration::from_secs(seconds)
     };
-    let resolver = std::sync::Arc::new(SystemResolver::new());
+    let network = Network::system();
     let policy = Policy::parse("127.0.0.1/32").unwrap();
     let patient = std::time::Duration::from_mins(1);
-    let client = CallbackClient::new(policy, resolver, patient, None)
+    let client = CallbackClient::new(policy, network, patient, None)
         .unwrap()
         .signing_with(Signer::parse(OLD).unwrap())
         .by_clock(clock);

@@ -3,7 +3,7 @@
 use std::{net::TcpStream, sync::Arc, time::Duration};
 
 use storm_shared::services::guard::{Policy, Rule};
-use storm_worker::delivery::{AttemptError, CallbackClient, Stage};
+use storm_worker::delivery::{AttemptError, CallbackClient, Network, Stage};
 use tokio::net::TcpSocket;
 
 use super::{
@@ -231,8 +231,13 @@ async fn a_name_without_an_address_is_a_failed_lookup() {
 
 #[tokio::test]
 async fn a_name_server_that_never_answers_ends_in_a_timeout_of_the_lookup() {
-    let client =
-        CallbackClient::new(Policy::default(), Arc::new(SilentNames), HASTY, None).unwrap();
+    let client = CallbackClient::new(
+        Policy::default(),
+        Network::with_resolver(Arc::new(SilentNames)),
+        HASTY,
+        None,
+    )
+    .unwrap();
     let error = attempt(&client, "http://silent.test/").await.unwrap_err();
     assert!(
         matches!(

@@ -9,7 +9,7 @@ use rustls::{
     pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
 };
 use storm_shared::services::guard::Policy;
-use storm_worker::delivery::{AttemptError, CallbackClient, Stage};
+use storm_worker::delivery::{AttemptError, CallbackClient, Network, Stage};
 use tempfile::NamedTempFile;
 
 use super::{
@@ -57,7 +57,13 @@ fn receiver() -> (Receiver, NamedTempFile) {
 
 fn client(ca_file: Option<&Path>, timeout: Duration) -> CallbackClient {
     let policy = Policy::parse("127.0.0.1").unwrap();
-    CallbackClient::new(policy, Names::always(&["127.0.0.1"]), timeout, ca_file).unwrap()
+    CallbackClient::new(
+        policy,
+        Network::with_resolver(Names::always(&["127.0.0.1"])),
+        timeout,
+        ca_file,
+    )
+    .unwrap()
 }
 
 fn https(receiver: &Receiver, host: &str) -> String {

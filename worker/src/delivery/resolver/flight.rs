@@ -1,0 +1,139 @@
+//! Look-ups under way, one for each name.
+
+use std::{
+    collections::HashMap,
+    io,
+    net::IpAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread,
+};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+
+/// A look-up that blocks its thread.
+type LookUp = dyn Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync;
+
+/// What a look-up came to, for all who wait for it.
+type Answer = Result<Vec<IpAddr>, Arc<io::Error>>;
+
+/// Look-ups under way: those that have one of the threads, and those that wait for one because somebody
+/// waits for them. There are no others, so that is the bound of the map.
+pub(super) struct Flights {
+    pub(super) threads: Arc<Semaphore>,
+    look_up: Box<LookUp>,
+    by_name: Mutex<ByName>,
+}
+
+type ByName = HashMap<Arc<str>, watch::Sender<Option<Answer>>>;
+
+/// A look-up from its beginning to its end. It is told of under its name until this is dropped.
+struct Flight {
+    flights: Arc<Flights>,
+    name: Arc<str>,
+    tell: watch::Sender<Option<Answer>>,
+}
+
+/// Somebody who waits for a look-up.
+pub(super) struct Passenger(watch::Receiver<Option<Answer>>);
+
+impl Flights {
+    pub(super) fn new(threads: usize, look_up: Box<LookUp>) -> Self {
+        Self {
+            threads: Arc::new(Semaphore::new(threads)),
+            look_up,
+            by_name: Mutex::default(),
+        }
+    }
+
+    /// Joins the look-up of `name` that is under way, or begins one.
+    pub(super) fn join(self: &Arc<Self>, name: &str) -> Passenger {
+        let mut by_name = self.by_name();
+        if let Some(flight) = by_name.get(name) {
+            return Passenger(flight.subscribe());
+        }
+        let name: Arc<str> = name.into();
+        let (tell, told) = watch::channel(None);
+        by_name.insert(Arc::clone(&name), tell.clone());
+        drop(by_name); // a runtime that ends drops what is spawned at once, and that asks for the lock
+        let flight = Flight {
+            flights: Arc::clone(self),
+            name,
+            tell,
+        };
+        tokio::spawn(flight.begin());
+        Passenger(told)
+    }
+
+    pub(super) fn by_name(&self) -> MutexGuard<'_, ByName> {
+        // Nothing panics under the lock but an allocation.
+        self.by_name.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Flight {
+    /// Waits for a thread, unless nobody waits any more, and looks the name up on it.
+    async fn begin(self) {
+        let Some(permit) = self.permit().await else {
+            return;
+        };
+        // A thread of our own and not the runtime's: a runtime that ends waits for its threads, and
+        // nothing ends a getaddrinfo. Without a thread, those who wait are told by the flight's end.
+        let thread = thread::Builder::new().name("look-up".to_owned());
+        drop(thread.spawn(move || self.land(&permit)));
+    }
+
+    /// The permit goes with the thread: one that nobody waits for any more still counts.
+    fn land(self, _permit: &OwnedSemaphorePermit) {
+        let answer = (self.flights.look_up)(&self.name);
+        self.leave(); // first: who asks after an answer was heard gets a new one
+        self.tell.send_replace(Some(answer.map_err(Arc::new)));
+    }
+
+    async fn permit(&self) -> Option<OwnedSemaphorePermit> {
+        loop {
+            let threads = Arc::clone(&self.flights.threads);
+            tokio::select! {
+                permit = threads.acquire_owned() => return permit.ok(),
+                () = self.tell.closed() => if self.is_abandoned() { return None },
+            }
+        }
+    }
+
+    /// Whether nobody waits; then nobody joins any more either.
+    fn is_abandoned(&self) -> bool {
+        let mut by_name = self.flights.by_name();
+        let abandoned = self.tell.is_closed();
+        if abandoned {
+            by_name.remove(&self.name);
+        }
+        abandoned
+    }
+
+    /// From now on nobody joins.
+    fn leave(&self) {
+        let mut by_name = self.flights.by_name();
+        // It may have a successor by now.
+        let known = by_name.get(&self.name);
+        if known.is_some_and(|tell| tell.same_channel(&self.tell)) {
+            by_name.remove(&self.name);
+        }
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
+
+impl Passenger {
+    pub(super) async fn answer(mut self) -> io::Result<Vec<IpAddr>> {
+        let answer = self.0.wait_for(Option::is_some).await;
+        match answer.as_deref() {
+            Ok(Some(Ok(addresses))) => Ok(addresses.clone()),
+            Ok(Some(Err(error))) => Err(io::Error::new(error.kind(), Arc::clone(error))),
+            // It panicked, or had no thread.
+            Ok(None) | Err(_) => Err(io::Error::other("the look-up came to no end")),
+        }
+    }
+}

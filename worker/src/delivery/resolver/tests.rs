@@ -1,0 +1,190 @@
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr},
+    sync::{Arc, Mutex, mpsc},
+};
+
+use futures_util::{FutureExt, future::join_all};
+use tokio::sync::Semaphore;
+
+use super::{Resolve, SystemResolver};
+
+const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(1, 1, 1, 1));
+
+/// Look-ups that block until they are let go, one for each time; those of `quick` names don't.
+struct Gate {
+    resolver: SystemResolver,
+    open: mpsc::Sender<()>,
+    /// A permit for each one that has come to the gate.
+    arrived: Arc<Semaphore>,
+}
+
+impl Gate {
+    fn new() -> Self {
+        let (open, opened) = mpsc::channel();
+        let opened = Mutex::new(opened);
+        let arrived = Arc::new(Semaphore::new(0));
+        let arrivals = Arc::clone(&arrived);
+        let resolver = SystemResolver::with(move |name| {
+            if !name.starts_with("quick") {
+                arrivals.add_permits(1);
+                let _ = opened.lock().unwrap().recv(); // or the test is over
+            }
+            assert!(!name.contains("panic"), "as it was asked to");
+            if name.contains("unknown") {
+                return Err(io::Error::new(io::ErrorKind::NotFound, "no such name"));
+            }
+            Ok(vec![ADDRESS])
+        });
+        Self {
+            resolver,
+            open,
+            arrived,
+        }
+    }
+
+    async fn arrived(&self, look_ups: usize) {
+        let look_ups = u32::try_from(look_ups).unwrap();
+        self.arrived.acquire_many(look_ups).await.unwrap().forget();
+    }
+
+    fn let_go(&self, look_ups: usize) {
+        for _ in 0..look_ups {
+            self.open.send(()).unwrap();
+        }
+    }
+
+    fn under_way(&self) -> usize {
+        self.resolver.flights.by_name().len()
+    }
+
+    fn free_threads(&self) -> usize {
+        self.resolver.flights.threads.available_permits()
+    }
+}
+
+#[tokio::test]
+async fn a_name_that_hangs_holds_one_thread_however_many_wait_for_it() {
+    let gate = Gate::new();
+    let dials: Vec<_> = (0..1000)
+        .map(|_| tokio::spawn(gate.resolver.resolve("hangs.example")))
+        .collect();
+    gate.arrived(1).await;
+    for number in 0..100 {
+        let name = format!("quick{number}.example");
+        assert_eq!(gate.resolver.resolve(&name).await.unwrap(), [ADDRESS]);
+    }
+    // Whoever of the thousand came late would have begun a second one, and hang now.
+    gate.let_go(1);
+    for answer in join_all(dials).await {
+        assert_eq!(answer.unwrap().unwrap(), [ADDRESS]);
+    }
+    assert_eq!(gate.under_way(), 0);
+    assert_eq!(gate.arrived.available_permits(), 0);
+}
+
+#[tokio::test]
+async fn a_dial_that_is_given_up_does_not_end_the_look_up_for_the_others() {
+    let gate = Gate::new();
+    let mut first = gate.resolver.resolve("slow.example");
+    let mut second = gate.resolver.resolve("slow.example");
+    assert!((&mut first).now_or_never().is_none());
+    assert!((&mut second).now_or_never().is_none());
+    gate.arrived(1).await;
+    drop(first);
+    gate.let_go(1);
+    assert_eq!(second.await.unwrap(), [ADDRESS]);
+    assert_eq!(gate.arrived.available_permits(), 0);
+}
+
+#[tokio::test]
+async fn a_look_up_keeps_its_thread_until_it_ends_and_is_joined_though_nobody_waited_for_it() {
+    let gate = Gate::new();
+    let mut given_up = gate.resolver.resolve("slow.example");
+    assert!((&mut given_up).now_or_never().is_none());
+    gate.arrived(1).await;
+    drop(given_up);
+    assert_eq!(gate.free_threads(), SystemResolver::MAX_LOOKUPS - 1);
+    let mut late = gate.resolver.resolve("slow.example");
+    assert!((&mut late).now_or_never().is_none());
+    gate.let_go(1);
+    assert_eq!(late.await.unwrap(), [ADDRESS]);
+}
+
+#[tokio::test]
+async fn look_ups_past_the_bound_wait_and_those_that_are_given_up_leave_nothing_behind() {
+    let gate = Gate::new();
+    let full = SystemResolver::MAX_LOOKUPS;
+    let mut dials = Vec::new();
+    for number in 0..full {
+        let mut dial = gate.resolver.resolve(&format!("slow{number}.example"));
+        assert!((&mut dial).now_or_never().is_none());
+        dials.push(dial);
+    }
+    gate.arrived(full).await;
+    assert_eq!(gate.free_threads(), 0);
+
+    let mut waiting = gate.resolver.resolve("quick.example");
+    assert!((&mut waiting).now_or_never().is_none());
+    for number in 0..1000 {
+        let name = format!("quick{number}.example");
+        assert!(gate.resolver.resolve(&name).now_or_never().is_none());
+    }
+    while gate.under_way() > full + 1 {
+        tokio::task::yield_now().await; // the given up are noticed
+    }
+
+    gate.let_go(full);
+    assert_eq!(waiting.await.unwrap(), [ADDRESS]);
+    for dial in dials {
+        assert_eq!(dial.await.unwrap(), [ADDRESS]);
+    }
+    assert_eq!(gate.under_way(), 0);
+}
+
+#[tokio::test]
+async fn all_who_wait_hear_why_a_look_up_failed_and_the_next_one_is_a_new_one() {
+    let gate = Gate::new();
+    for _ in 0..2 {
+        let dials: Vec<_> = (0..10)
+            .map(|_| tokio::spawn(gate.resolver.resolve("unknown.example")))
+            .collect();
+        gate.arrived(1).await;
+        gate.let_go(1);
+        for answer in join_all(dials).await {
+            let error = answer.unwrap().unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::NotFound);
+            assert_eq!(error.to_string(), "no such name");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_look_up_that_panics_is_a_failed_one_and_its_thread_is_free_again() {
+    let gate = Gate::new();
+    for _ in 0..2 * SystemResolver::MAX_LOOKUPS {
+        let error = gate.resolver.resolve("quick.panic").await.unwrap_err();
+        assert_eq!(error.to_string(), "the look-up came to no end");
+    }
+    assert_eq!(gate.under_way(), 0);
+}
+
+#[test]
+fn a_process_that_ends_does_not_wait_for_a_look_up_that_hangs() {
+    let gate = Gate::new();
+    let runtime = tokio::runtime::Builder::new_current_thread().build();
+    let runtime = runtime.unwrap();
+    runtime.block_on(async {
+        let dial = tokio::spawn(gate.resolver.resolve("hangs.example"));
+        gate.arrived(1).await;
+        dial.abort();
+    });
+    drop(runtime); // would never return
+    assert_eq!(gate.free_threads(), SystemResolver::MAX_LOOKUPS - 1);
+}
+
+#[tokio::test]
+async fn the_system_knows_a_literal() {
+    let addresses = SystemResolver::new().resolve("127.0.0.1").await.unwrap();
+    assert_eq!(addresses, [IpAddr::V4(Ipv4Addr::LOCALHOST)]);
+}
