@@ -4,6 +4,7 @@
 
 mod crashes;
 mod delivery;
+mod isolation;
 mod lease;
 mod line;
 mod metrics;

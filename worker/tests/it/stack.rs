@@ -47,9 +47,24 @@ impl Stack {
         Self::start(Arc::new(TempDir::new().unwrap()), "none", overrides).await
     }
 
+    /// The same, with names of its own.
+    pub(crate) async fn with_names(resolver: SystemResolver, overrides: &[(&str, &str)]) -> Self {
+        let folder = Arc::new(TempDir::new().unwrap());
+        Self::begin(folder, "none", resolver, overrides).await
+    }
+
     pub(crate) async fn start(
         folder: Arc<TempDir>,
         redis: &str,
+        overrides: &[(&str, &str)],
+    ) -> Self {
+        Self::begin(folder, redis, SystemResolver::new(), overrides).await
+    }
+
+    async fn begin(
+        folder: Arc<TempDir>,
+        redis: &str,
+        resolver: SystemResolver,
         overrides: &[(&str, &str)],
     ) -> Self {
         let url = format!("sqlite:{}", folder.path().join("storm.db").display());
@@ -63,7 +78,7 @@ impl Stack {
         let worker = tokio::spawn(storm_worker::run(
             listener,
             settings.clone(),
-            Arc::new(SystemResolver::new()),
+            Arc::new(resolver),
             shutdown.clone(),
         ));
         Self {

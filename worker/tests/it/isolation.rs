@@ -1,0 +1,151 @@
+//! One bad receiver hurts nobody else.
+
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU16, Ordering},
+        mpsc,
+    },
+};
+
+use storm_shared::models::{Request, RequestId, Status};
+use storm_worker::delivery::SystemResolver;
+use tokio::net::TcpListener;
+
+use crate::{receiver::Receiver, stack::Stack};
+
+/// Far longer than a test takes.
+const FOR_EVER: (&str, &str) = ("CALLBACK_TIMEOUT", "1h");
+
+/// What hangs is not waited for at the end.
+const AT_ONCE: (&str, &str) = ("DRAIN_TIMEOUT", "1ms");
+
+/// Every name is this host's, but for one whose look-up lasts until the sender is dropped.
+fn names() -> (SystemResolver, mpsc::Sender<()>) {
+    let (over, is_over) = mpsc::channel();
+    let is_over = Mutex::new(is_over);
+    let resolver = SystemResolver::with(move |name| {
+        if name == "hangs.test" {
+            let _ = is_over.lock().unwrap().recv();
+        }
+        Ok(vec![IpAddr::V4(Ipv4Addr::LOCALHOST)])
+    });
+    (resolver, over)
+}
+
+async fn rows(stack: &Stack, ids: &[RequestId]) -> Vec<Request> {
+    let mut rows = Vec::with_capacity(ids.len());
+    for id in ids {
+        rows.push(stack.find(*id).await);
+    }
+    rows
+}
+
+#[tokio::test]
+async fn nine_receivers_hear_of_all_their_jobs_while_the_tenth_hangs_and_its_name_server_too() {
+    let (names, over) = names();
+    let small = [("WORKER_CONCURRENCY", "100"), ("CALLBACK_PER_ORIGIN", "8")];
+    let stack = Stack::with_names(names, &[&small[..], &[FOR_EVER, AT_ONCE]].concat()).await;
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let silent = silent.local_addr().unwrap();
+    let hanging = [
+        format!("http://{silent}/"),
+        format!("http://hangs.test:{}/", silent.port()),
+    ];
+    let mut receivers = Vec::new();
+    for _ in 0..9 {
+        receivers.push(Receiver::answering(|_, _| 200).await);
+    }
+    // For each good job two that hang: far more than there are places.
+    let (mut good, mut bad) = (Vec::new(), Vec::new());
+    for _ in 0..20 {
+        for (number, receiver) in receivers.iter().enumerate() {
+            let url = receiver
+                .url()
+                .replace("127.0.0.1", &format!("good-{number}.test"));
+            for url in &hanging {
+                bad.push(stack.accept(1, Some(url.clone())).await);
+            }
+            good.push(stack.accept(1, Some(url)).await);
+        }
+    }
+    for id in &good {
+        assert_eq!(stack.ended(*id).await.status, Status::Completed);
+    }
+    for receiver in &mut receivers {
+        assert_eq!(receiver.more().len(), 20);
+    }
+    let bad = rows(&stack, &bad).await;
+    assert!(
+        bad.iter().all(|row| row.attempts.is_empty()),
+        "and no attempt of the bad one's was spent"
+    );
+    drop(over);
+    stack.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_parked_spends_no_attempt_and_goes_on_when_its_receiver_recovers() {
+    const JOBS: usize = 150;
+    let status = Arc::new(AtomicU16::new(503));
+    let answer = Arc::clone(&status);
+    let mut receiver = Receiver::answering(move |_, _| answer.load(Ordering::SeqCst)).await;
+    let stack = Stack::without_redis(&[
+        ("CALLBACK_PER_ORIGIN", "1"),
+        ("CALLBACK_RETRY_DELAYS", "1h"),
+        AT_ONCE,
+    ])
+    .await;
+    let mut ids = Vec::new();
+    for _ in 0..JOBS {
+        ids.push(stack.accept(1, Some(receiver.url())).await);
+    }
+    // A hundred failures, and then the others wait.
+    for id in &ids {
+        stack
+            .row_when(*id, |row| {
+                !row.attempts.is_empty() || row.parked_since.is_some()
+            })
+            .await;
+    }
+    let parked = rows(&stack, &ids).await.into_iter();
+    let parked: Vec<_> = parked.filter(|row| row.parked_since.is_some()).collect();
+    assert!(parked.len() >= JOBS - 110, "{}", parked.len());
+    assert!(parked.iter().all(|row| row.attempts.is_empty()));
+
+    status.store(200, Ordering::SeqCst);
+    for row in parked {
+        let row = stack.row_when(row.id, |row| !row.attempts.is_empty()).await;
+        // A few may have been the probes before it recovered.
+        assert_eq!(row.attempts.len(), 1);
+    }
+    assert_eq!(receiver.more().len(), JOBS);
+    stack.stop().await;
+}
+
+#[tokio::test]
+async fn every_job_of_a_receiver_that_never_recovers_ends() {
+    const JOBS: usize = 120;
+    let mut receiver = Receiver::answering(|_, _| 500).await;
+    let stack = Stack::without_redis(&[
+        ("CALLBACK_PER_ORIGIN", "1"),
+        ("CALLBACK_RETRY_DELAYS", ""),
+        ("CALLBACK_PARK_MAX", "100ms"),
+    ])
+    .await;
+    let mut ids = Vec::new();
+    for _ in 0..JOBS {
+        ids.push(stack.accept(1, Some(receiver.url())).await);
+    }
+    let mut parks = 0;
+    for id in ids {
+        let row = stack.ended(id).await;
+        assert_eq!((row.status, row.attempts.len()), (Status::Failed, 1));
+        assert_eq!(row.parked_since, None);
+        parks += row.parks;
+    }
+    assert!(parks > 0);
+    assert_eq!(receiver.more().len(), JOBS);
+    stack.stop().await;
+}
