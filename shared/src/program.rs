@@ -144,8 +144,9 @@ pub fn refuse(problem: &dyn Display) -> ExitCode {
     ExitCode::from(BAD_SETTINGS)
 }
 
-/// Or nobody reads it.
-fn complain(problem: &dyn Display) {
+/// Says a problem on standard error.
+pub fn complain(problem: &dyn Display) {
+    // Or nobody reads it.
     let _ = writeln!(io::stderr(), "{problem}");
 }
 

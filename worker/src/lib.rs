@@ -2,8 +2,10 @@
 //!
 //! * [`workers`]: the line itself, and the two loops that feed it.
 //! * [`delivery`]: one callback attempt, and the guard at the place where the connection is made.
+//! * [`check_url`]: what the guard would do, told to an operator.
 //! * [`metrics`], [`monitor`]: what the worker says of itself.
 
+pub mod check_url;
 pub mod delivery;
 pub mod metrics;
 pub mod monitor;

@@ -3,7 +3,7 @@
 use std::{process::ExitCode, sync::Arc};
 
 use storm_shared::program::{self, Endpoint, Program};
-use storm_worker::delivery::SystemResolver;
+use storm_worker::{check_url, delivery::SystemResolver};
 use tracing::info;
 
 #[tokio::main]
@@ -18,7 +18,7 @@ async fn main() -> ExitCode {
     let program = Program {
         command,
         endpoint,
-        subcommands: Vec::new(),
+        subcommands: vec![check_url::subcommand()],
     };
     program::run(program, async |settings, listener, shutdown| {
         let database = settings.store.path.display();

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends where its premise fails")]
 
+mod check_url;
 mod crashes;
 mod delivery;
 mod isolation;

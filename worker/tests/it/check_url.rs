@@ -1,0 +1,298 @@
+//! `storm-worker check-url`: what it says is what the connector does.
+
+use std::{
+    io::{self, Read, Write},
+    net::IpAddr,
+    process::{Command, Output, Stdio},
+    sync::{Arc, Mutex, mpsc},
+    time::Duration,
+};
+
+use storm_shared::services::guard::Policy;
+use storm_worker::{
+    check_url::{Checker, judge_lines},
+    delivery::{Guard, SystemResolver},
+};
+
+/// Far beyond what any look-up here needs.
+const PATIENT: Duration = Duration::from_mins(1);
+const HASTY: Duration = Duration::from_millis(100);
+
+fn check(arguments: &[&str], settings: &[(&str, &str)], input: &[u8]) -> Output {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_storm-worker"))
+        .arg("check-url")
+        .args(arguments)
+        .env_clear()
+        .envs(settings.iter().copied())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let _ = stdin.write_all(input); // one that takes no input may be gone
+    drop(stdin);
+    child.wait_with_output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> &str {
+    str::from_utf8(bytes).unwrap()
+}
+
+fn checker(
+    timeout: Duration,
+    look_up: impl Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync + 'static,
+) -> Checker {
+    let guard = Guard {
+        policy: Policy::default(),
+        resolver: Arc::new(SystemResolver::with(look_up)),
+    };
+    Checker::new(guard, timeout)
+}
+
+async fn verdicts(checker: &Checker, lines: impl Into<Vec<u8>>) -> String {
+    let mut output = Vec::new();
+    judge_lines(checker, io::Cursor::new(lines.into()), &mut output)
+        .await
+        .unwrap();
+    String::from_utf8(output).unwrap()
+}
+
+#[test]
+fn the_exit_status_of_one_url_is_its_verdict() {
+    for (url, settings, status, verdict) in [
+        ("http://1.1.1.1/", [].as_slice(), 0, "verdict      allow\n"),
+        (
+            "http://127.1/",
+            &[],
+            1,
+            "deny by the rule loopback: 127.0.0.1 is refused as loopback\n",
+        ),
+        (
+            "http://127.1/",
+            &[("CALLBACK_ALLOW", "127.0.0.1")],
+            0,
+            "verdict      allow\n",
+        ),
+        (
+            "http://1.1.1.1/",
+            &[("CALLBACK_DENY", "1.1.1.0/24")],
+            1,
+            "deny by the rule denied: ",
+        ),
+        (
+            "http://1.1.1.1/",
+            &[("CALLBACK_PORTS", "443")],
+            1,
+            "deny by the rule port: port 80 ",
+        ),
+        (
+            "http://localhost/",
+            &[("CALLBACK_ALLOW", "127.0.0.1")],
+            1,
+            "address      127.0.0.1, allowed\naddress      ::1 is refused as loopback\n",
+        ),
+        (
+            "http://[64:ff9b::a00:1]/",
+            &[("CALLBACK_NAT64", "64:ff9b::/96")],
+            1,
+            "64:ff9b::a00:1 (NAT64 for 10.0.0.1) is refused as private\n",
+        ),
+        ("ftp://1.1.1.1/", &[], 1, "deny by the rule scheme: "),
+        ("", &[], 1, "deny by the rule malformed: "),
+    ] {
+        let output = check(&[url], settings, b"");
+        let said = text(&output.stdout);
+        assert_eq!(
+            output.status.code(),
+            Some(status),
+            "{url} {settings:?}: {said}"
+        );
+        assert!(said.contains(verdict), "{url} {settings:?}: {said}");
+        assert!(output.stderr.is_empty());
+    }
+}
+
+#[test]
+fn settings_and_arguments_that_can_not_be_used_are_exit_status_2() {
+    for (arguments, settings) in [
+        (["http://1.1.1.1/"].as_slice(), [("CALLBACK_ALLOW", "::/0")]),
+        (&["-"], [("CALLBACK_NAT64", "64:ff9b::/95")]),
+        (&[], [("LOG", "info")]),
+        (&["http://1.1.1.1/", "http://1.1.1.1/"], [("LOG", "info")]),
+    ] {
+        let output = check(arguments, &settings, b"");
+        assert_eq!(output.status.code(), Some(2), "{arguments:?} {settings:?}");
+        assert!(output.stdout.is_empty() && !output.stderr.is_empty());
+    }
+}
+
+#[test]
+fn every_line_has_one_verdict_whatever_is_in_it() {
+    let long = format!("http://1.1.1.1/{}\n", "x".repeat(100_000));
+    let mut input = b"http://1.1.1.1/\n\nhttp://[::1]/\r\n\xff\xfe\n\0\n".to_vec();
+    input.extend(long.as_bytes());
+    input.extend(
+        "http://1.1.1.1/é\nhttp://u@1.1.1.1/\nhttp://1.1.1.1:25/\nhttp://1.1.1.1".as_bytes(),
+    );
+    let output = check(&["-"], &[], &input);
+    assert_eq!(
+        text(&output.stdout),
+        "allow\ndeny\tmalformed\ndeny\tloopback\ndeny\tnot_utf8\ndeny\tcharacters\ndeny\ttoo_long\nallow\n\
+         deny\tuserinfo\ndeny\tport\nallow\n"
+    );
+    assert_eq!(output.status.code(), Some(0));
+    let nothing = check(&["-"], &[], b"");
+    assert_eq!(
+        (nothing.status.code(), text(&nothing.stdout)),
+        (Some(0), "")
+    );
+}
+
+#[test]
+fn every_rule_is_told_of_in_the_help() {
+    let help = check(&["--help"], &[], b"");
+    let help: Vec<_> = text(&help.stdout)
+        .split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
+        .collect();
+    let rules = [
+        "not_utf8",
+        "too_long",
+        "unresolved",
+        "metadata",
+        "denied",
+        "port",
+        "userinfo",
+        "port_zero",
+    ];
+    for rule in rules {
+        assert!(help.contains(&rule), "{rule}");
+    }
+}
+
+#[tokio::test]
+async fn verdicts_come_in_the_order_of_the_lines_though_look_ups_end_in_another() {
+    // Each name waits for the one after it, and the last for nothing.
+    let ended: Arc<(Mutex<Vec<usize>>, std::sync::Condvar)> = Arc::default();
+    let checker = checker(PATIENT, move |name| {
+        let number: usize = name
+            .split('.')
+            .next()
+            .unwrap()
+            .trim_start_matches('n')
+            .parse()
+            .unwrap();
+        let (order, changed) = &*ended;
+        let mut order = changed
+            .wait_while(order.lock().unwrap(), |order| {
+                number < 9 && !order.contains(&(number + 1))
+            })
+            .unwrap();
+        order.push(number);
+        changed.notify_all();
+        match number % 3 {
+            0 => Ok(vec!["1.1.1.1".parse().unwrap()]),
+            1 => Ok(vec![
+                "1.1.1.1".parse().unwrap(),
+                "10.0.0.1".parse().unwrap(),
+            ]),
+            _ => Ok(Vec::new()),
+        }
+    });
+    let names: String = (0..10)
+        .map(|number| format!("http://n{number}.example/\n"))
+        .collect();
+    let three = "allow\ndeny\tprivate\ndeny\tunresolved\n";
+    assert_eq!(
+        verdicts(&checker, names).await,
+        format!("{three}{three}{three}allow\n")
+    );
+}
+
+#[tokio::test]
+async fn a_name_that_is_not_resolved_in_time_is_denied_and_holds_up_no_other() {
+    let (end, ended) = mpsc::channel::<()>();
+    let ended = Mutex::new(ended);
+    let checker = checker(HASTY, move |name| {
+        if name == "hangs.example" {
+            let _ = ended.lock().unwrap().recv(); // or the test is over
+        }
+        Ok(vec!["1.1.1.1".parse().unwrap()])
+    });
+    let lines =
+        "http://hangs.example/\nhttp://quick.example/\nhttp://hangs.example/\nhttp://1.1.1.1/\n";
+    let expected = "deny\tunresolved\nallow\ndeny\tunresolved\nallow\n";
+    assert_eq!(verdicts(&checker, lines).await, expected);
+    drop(end);
+}
+
+#[tokio::test]
+async fn a_hundred_thousand_lines_have_a_hundred_thousand_verdicts() {
+    let checker = checker(PATIENT, |_| unreachable!("no name is among them"));
+    let mut lines = String::new();
+    let mut expected = String::new();
+    for number in 0..100_000_u32 {
+        let private = number % 7 == 0;
+        let net = if private { 10 } else { 11 };
+        let [_, b, c, d] = number.to_be_bytes();
+        lines.push_str(&format!("https://{net}.{b}.{c}.{d}/{number}\n"));
+        expected.push_str(if private {
+            "deny\tprivate\n"
+        } else {
+            "allow\n"
+        });
+    }
+    assert!(verdicts(&checker, lines).await == expected);
+}
+
+/// Gives a line whenever it is told of one.
+struct Slow(mpsc::Receiver<&'static str>);
+
+impl Read for Slow {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0
+            .recv()
+            .map_or(Ok(0), |line| line.as_bytes().read(buffer))
+    }
+}
+
+/// Tells of each line, and with the last one of the next question.
+struct Asking {
+    questions: Vec<&'static str>,
+    ask: Option<mpsc::Sender<&'static str>>,
+    heard: Vec<u8>,
+}
+
+impl Write for Asking {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.heard.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let answers = self.heard.iter().filter(|byte| **byte == b'\n').count();
+        match self.questions.get(answers) {
+            Some(question) => self.ask.as_ref().unwrap().send(question).unwrap(),
+            None => self.ask = None,
+        }
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn whoever_asks_line_by_line_is_answered_line_by_line() {
+    let (ask, asked) = mpsc::channel();
+    let mut output = Asking {
+        questions: vec![
+            "http://1.1.1.1/\n",
+            "http://10.0.0.1/\n",
+            "http://1.1.1.1/\n",
+        ],
+        ask: Some(ask),
+        heard: Vec::new(),
+    };
+    let checker = checker(PATIENT, |_| unreachable!("no name is among them"));
+    judge_lines(&checker, Slow(asked), &mut output)
+        .await
+        .unwrap();
+    assert_eq!(text(&output.heard), "allow\ndeny\tprivate\nallow\n");
+}
