@@ -27,7 +27,7 @@ const LONGEST: Duration = Duration::from_hours(1);
 /// Fires the same storm of report requests at /sync and /async, receives the callbacks, and shows
 /// the difference.
 ///
-/// With the secrets that the worker signs by in the environment, as CALLBACK_SIGNING_SECRETS, the
+/// With the secrets that the worker signs by in the environment, as `CALLBACK_SIGNING_SECRETS`, the
 /// signature and the time of every callback are checked.
 ///
 /// Exit status: 0 when every job came back exactly right, 1 for a failed run, 2 for a wrong option,

@@ -108,7 +108,8 @@ left_out() { echo "left out: $name, for $1"; }
 # --- The page ------------------------------------------------------------------------------------
 
 name='docs/RECEIVERS.md quotes the programs as they are'
-: >"$work/said" >"$work/errors"
+: >"$work/said"
+: >"$work/errors"
 quotes=0
 while IFS=$'\t' read -r file quote; do
     quotes=$((quotes + 1))

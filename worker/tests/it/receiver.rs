@@ -36,10 +36,10 @@ impl Receiver {
         let service = service_fn(move |request: Request<Incoming>| {
             let (answer, tell, count) = (answer.clone(), tell.clone(), count.clone());
             async move {
-                let (head, body) = request.into_parts();
+                let (parts, body) = request.into_parts();
                 let body = body.collect().await.unwrap().to_bytes();
                 let nth = count.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
-                let heard = Request::from_parts(head, body.clone());
+                let heard = Request::from_parts(parts, body.clone());
                 tell.send(heard).await.unwrap();
                 let status = StatusCode::from_u16(answer(nth, body).await).unwrap();
                 let answer = Response::builder()
