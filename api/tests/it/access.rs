@@ -177,6 +177,29 @@ async fn a_request_is_its_own_clients_and_to_all_others_it_is_not_there() {
 }
 
 #[tokio::test]
+async fn only_its_own_client_can_have_a_request_delivered_once_more() {
+    let tenants = Tenants::start(&[]).await;
+    let (one, other) = (&tenants.one, &tenants.other);
+    let job =
+        json!({"records": 1, "report_name": "a", "callback_url": "https://receiver.example/"});
+    let accepted = tenants.ask_as(one, &post("/async", job)).await;
+    let location = accepted.header("location").unwrap();
+    let over =
+        "UPDATE requests SET status = 'FAILED', result_payload = '{}', completed_at = created_at";
+    tenants.server.database().execute(over, []).unwrap();
+    let redeliver = bare("POST", &format!("{location}/redeliver"));
+    let unknown = bare("POST", &format!("{UNKNOWN}/redeliver"));
+    let answer = tenants.ask_as(other, &redeliver).await;
+    assert_eq!(answer.problem(), "404 not-found");
+    assert_eq!(answer.json(), tenants.ask_as(other, &unknown).await.json());
+    let all = bare("POST", "/requests/redeliver?status=FAILED");
+    let others = tenants.ask_as(other, &all).await;
+    assert_eq!(others.json()["redelivering"], 0);
+    let its_own = tenants.ask_as(one, &all).await;
+    assert_eq!(its_own.json()["redelivering"], 1);
+}
+
+#[tokio::test]
 async fn a_request_made_without_a_name_is_nobodys_once_there_are_tokens_and_everybodys_without() {
     let tenants = Tenants::start(&[]).await;
     let named = tenants.ask_as(&tenants.one, &post("/async", JOB)).await;
