@@ -126,6 +126,67 @@ median_figure() {
     for turn in 1 2 3; do figure "$1$turn" "$2"; done | sort -g | sed -n 2p
 }
 
+# A tenth receiver that hangs for ever, and its name server too, beside nine that don't; and the nine alone, in
+# turn. Each of the nine has 100 jobs a second.
+bad_neighbour() (
+    local turn lab=$RESULTS/lab
+    mkdir -p "$lab"
+    ln -sf "$STORM_BIN/storm-api" "$STORM_BIN/storm-loadgen" "$lab/"
+    ln -sf "$STORM_BIN/examples/hanging_world" "$lab/storm-worker"
+    export HANGING_ADDR
+    HANGING_ADDR=127.0.0.1:$(free_port 15000)
+    # Its attempts time out and are tried again while the others are measured.
+    export CALLBACK_TIMEOUT=2s STORM_BIN=$lab
+    stack_start api worker
+    for turn in 1 2 3; do
+        nine_receivers "alone$turn"
+        hanging_jobs "$((SECONDS_EACH + 2))" &
+        sleep 3 # the first of them have timed out
+        nine_receivers "beside$turn"
+        wait $!
+    done
+)
+
+#   nine_receivers NAME      nine storms at once: NAME.csv has one line of the worst of each figure
+nine_receivers() {
+    local number port pids=()
+    for number in {1..9}; do
+        port=$(free_port $((16000 + number * 100)))
+        storm "$1-$number" --mode async --rate 100 --duration "${SECONDS_EACH}s" --records 1 --listen "127.0.0.1:$port" &
+        pids+=($!)
+    done
+    wait "${pids[@]}"
+}
+
+# Jobs for the receiver that hangs and for the name that does, 50 a second each.
+#   hanging_jobs SECONDS
+hanging_jobs() {
+    local batch='' url body deadline=$((SECONDS + $1)) _
+    for _ in {1..5}; do
+        for url in "http://$HANGING_ADDR/webhook" "http://hangs.test:${HANGING_ADDR#*:}/webhook"; do
+            body='{"records": 1, "report_name": "Q1_Finance", "callback_url": "'$url'"}'
+            batch+="POST /async HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+            batch+="content-length: ${#body}\r\n\r\n$body"
+        done
+    done
+    exec 4<>"/dev/tcp/$(host_of "$API_ADDR")/$(port_of "$API_ADDR")"
+    cat <&4 >"$RESULTS/hanging.txt" &
+    while ((SECONDS < deadline)); do
+        printf '%b' "$batch" >&4
+        sleep 0.1
+    done
+    kill $! && exec 4>&-
+    grep -q '^HTTP/1.1 202' "$RESULTS/hanging.txt" || die 'no job for a receiver that hangs was accepted'
+}
+
+#   worst_figure NAME COLUMN      of the nine receivers, and of the three turns the median
+worst_figure() {
+    local turn number
+    for turn in 1 2 3; do
+        for number in {1..9}; do figure "$1$turn-$number" "$2"; done | sort -g | tail -n 1
+    done | sort -g | sed -n 2p
+}
+
 # Five thousand five-second reports at once: prints the worker's CPU seconds and its peak memory in MB.
 crowd() (
     stack_start api worker
@@ -211,8 +272,11 @@ median_of() {
 
 main() {
     need_binaries api worker loadgen
-    [[ -x $STORM_BIN/examples/bare_route ]] ||
-        (cd -- "$ROOT" && CARGO_TARGET_DIR=target cargo build --release --locked --manifest-path api/Cargo.toml --examples)
+    local project
+    for project in api worker; do
+        [[ -x $STORM_BIN/examples/bare_route && -x $STORM_BIN/examples/hanging_world ]] ||
+            (cd -- "$ROOT" && CARGO_TARGET_DIR=target cargo build --release --locked --manifest-path "$project/Cargo.toml" --examples)
+    done
     WRK=$("$ROOT/scripts/find-tool.sh" wrk)
     mkdir -p "$RESULTS"
     export CALLBACK_ALLOW=127.0.0.1/32,::1/128
@@ -222,7 +286,7 @@ main() {
         return
     fi
 
-    local bare full normal both delivered half idle busy cpu memory pending speed pause right
+    local bare full normal both delivered half idle busy alone beside cpu memory pending speed pause right
     read -r bare _ < <(bare)
     read -r full _ < <(accepted full)
     read -r normal _ < <(accepted normal)
@@ -231,6 +295,8 @@ main() {
     ack_at "$half"
     isolation
     idle=$(median_figure idle p99_ms) busy=$(median_figure busy p99_ms)
+    bad_neighbour
+    alone=$(worst_figure alone completion_p99_ms) beside=$(worst_figure beside callback_p99_ms)
     read -r cpu memory <<<"$(crowd)"
     read -r pending speed pause right <<<"$(flushed)"
 
@@ -248,6 +314,8 @@ main() {
     line "ack at $half/s, half of that peak: p99.9" "$(figure ack p99_9_ms) ms"
     line '/async at 500/s, /sync idle: p99' "$idle ms"
     line '/async at 500/s, /sync saturated: p99' "$busy ms" "$(calculate "$busy / $idle") of idle" 'at most 1.5'
+    line 'callbacks to nine receivers, 900/s: the worst p99 of the nine' "$alone ms"
+    line 'the same beside a tenth that hangs, and its name server' "$beside ms" "$(calculate "$beside / $alone") of alone" 'at most 2'
     line '5,000 five-second reports at once: lateness p50' "$(figure crowd lateness_p50_ms) ms"
     line '5,000 five-second reports at once: lateness p99' "$(figure crowd lateness_p99_ms) ms" '' 'under 500 ms'
     line "the worker's CPU for them, and its peak memory" "$cpu s, $memory MB"

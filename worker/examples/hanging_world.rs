@@ -1,0 +1,57 @@
+//! A worker in a world where one receiver hangs for ever, and one name server too. For the benchmark of what
+//! that costs the others.
+//!
+//! The look-up of `hangs.test` never ends; it holds its thread as a dead name server would. Whoever connects to
+//! `HANGING_ADDR` is taken, and never answered.
+
+use std::{
+    env,
+    net::{IpAddr, TcpListener},
+    process::ExitCode,
+    sync::Arc,
+    thread,
+};
+
+use storm_shared::program::{self, Endpoint, Program};
+use storm_worker::delivery::SystemResolver;
+use tracing::info;
+
+fn resolver() -> SystemResolver {
+    SystemResolver::with(|name| {
+        while name == "hangs.test" {
+            thread::park();
+        }
+        Ok(vec![IpAddr::from([127, 0, 0, 1])])
+    })
+}
+
+/// Takes every connection, keeps it open and says nothing.
+fn hang(listener: &TcpListener) {
+    let mut taken = Vec::new();
+    while let Ok((connection, _)) = listener.accept() {
+        taken.push(connection);
+    }
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let command = clap::command!().about("A worker where one receiver and one name server hang");
+    let endpoint = Endpoint {
+        setting: "WORKER_ADDR",
+        addr: |settings| settings.worker.addr,
+        check: |_| Ok(()),
+    };
+    let program = Program {
+        command,
+        endpoint,
+        subcommands: Vec::new(),
+    };
+    program::run(program, async |settings, listener, shutdown| {
+        let addr = env::var("HANGING_ADDR").map_err(|_| "HANGING_ADDR: expected address:port")?;
+        let silent = TcpListener::bind(&addr)?;
+        thread::spawn(move || hang(&silent));
+        info!(addr = %listener.local_addr()?, hanging = addr, "starting");
+        Ok(storm_worker::run(listener, settings, Arc::new(resolver()), shutdown).await?)
+    })
+    .await
+}
