@@ -3,6 +3,7 @@
 use std::{
     collections::HashSet,
     convert::Infallible,
+    fmt,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -54,22 +55,32 @@ pub async fn run(
     second.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut before = 0;
     loop {
-        tokio::select! {
-            _ = second.tick() => {}
-            () = stop.cancelled() => return Ok(sink.stats()),
+        let stopped = tokio::select! {
+            _ = second.tick() => false,
+            () = stop.cancelled() => true,
+        };
+        let stats = sink.stats();
+        if stats.received > before {
+            println!("{} in this second, {stats}", stats.received - before);
+            before = stats.received;
         }
-        let Stats {
+        if stopped {
+            return Ok(stats);
+        }
+    }
+}
+
+impl fmt::Display for Stats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
             received,
             unique,
             signatures,
-        } = sink.stats();
-        if received > before {
-            println!(
-                "{} in this second, {received} in all, {unique} unique; signatures: {signatures}",
-                received - before
-            );
-            before = received;
-        }
+        } = self;
+        write!(
+            f,
+            "{received} in all, {unique} unique; signatures: {signatures}"
+        )
     }
 }
 

@@ -1,6 +1,8 @@
 //! The program itself: exit status, output in a pipe, files, signals.
 
 use std::{
+    io::{BufRead as _, BufReader, Write as _},
+    net::TcpStream,
     process::{Command, Output, Stdio},
     sync::{
         Arc,
@@ -122,6 +124,28 @@ async fn a_demo_with_a_bad_signature_exits_with_1_where_signatures_are_checked()
     assert_eq!(checked.status.code(), Some(1));
     let text = String::from_utf8(checked.stdout).unwrap();
     assert!(text.contains("2 of 2 bad"), "{text}");
+}
+
+#[test]
+fn a_receiver_that_heard_a_bad_signature_exits_with_1() {
+    let mut receive = program("receive --listen 127.0.0.1:0");
+    let mut child = receive.env(VARIABLE, SECRET).spawn().unwrap();
+    let mut said = BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    said.read_line(&mut line).unwrap();
+    let address = line.split('/').nth(2).unwrap();
+    let mut stream = TcpStream::connect(address).unwrap();
+    let request = "POST / HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{}";
+    stream.write_all(request.as_bytes()).unwrap();
+    std::io::read_to_string(stream).unwrap();
+    let pid = child.id().to_string();
+    Command::new("kill").args(["-INT", &pid]).status().unwrap();
+    let rest = std::io::read_to_string(said).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(1), "{rest}");
+    assert!(
+        rest.contains("1 in all, 0 unique; signatures: 1 of 1 bad"),
+        "{rest}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -485,6 +485,18 @@ async fn a_row_that_somebody_broke_ends_failed_and_stops_nobody_else() {
 }
 
 #[tokio::test]
+async fn a_job_whose_trace_can_not_be_read_is_worked_on_without_one() {
+    let (store, folder) = new_store().await;
+    for trace in ["NULL", "'00-nonsense'", "CAST(x'ff' AS TEXT)"] {
+        let id = accept(&store).await;
+        let set = format!("UPDATE requests SET traceparent = {trace} WHERE id = ?1");
+        direct(&folder).execute(&set, [id.to_string()]).unwrap();
+        assert_eq!(claim_one(&store, id).await.unwrap().traceparent, None);
+        assert_eq!(store.find(id).await.unwrap().unwrap().traceparent, None);
+    }
+}
+
+#[tokio::test]
 async fn a_row_whose_id_is_none_can_not_be_written() {
     let (store, folder) = new_store().await;
     let id = accept(&store).await.to_string();
