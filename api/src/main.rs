@@ -22,7 +22,13 @@ async fn main() -> ExitCode {
     };
     program::run(program, async |settings, listener, shutdown| {
         let database = settings.store.path.display();
-        info!(addr = %listener.local_addr()?, %database, queue = settings.queue_name(), "starting");
+        info!(
+            addr = %listener.local_addr()?,
+            %database,
+            queue = settings.queue_name(),
+            clients = settings.access.tokens.clients().len(),
+            "starting"
+        );
         Ok(storm_api::run(listener, settings, shutdown).await?)
     })
     .await

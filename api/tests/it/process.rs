@@ -74,6 +74,7 @@ async fn it_says_where_it_listens_and_what_it_uses_and_ends_in_order_at_sigterm(
     let database = std::path::Path::new(started["database"].as_str().unwrap());
     assert!(database.is_absolute() && database.ends_with("data/storm.db"));
     assert_eq!(started["queue"], "my_queue");
+    assert_eq!(started["clients"], 0);
 
     let addr = started["addr"].as_str().unwrap().parse().unwrap();
     let mut client = Client::connect(addr).await;
