@@ -64,6 +64,12 @@ $(PROJECTS:%=test-%): test-%:
 test-scripts:
 	@for test in scripts/tests/*.sh; do echo "$$test"; "$$test"; done
 
+.PHONY: fuzz
+fuzz: ## hostile URLs and name servers, from the text to the dialled address (CASES=200000)
+	@export PROPTEST_CASES='$(or $(CASES),200000)'; \
+		cargo test --locked --manifest-path shared/Cargo.toml --test it guard::fuzz; \
+		cargo test --locked --manifest-path worker/Cargo.toml --test it delivery::fuzz
+
 .PHONY: test-flake test-images test-compose
 test-flake: ## all of it once more, by `nix flake check`, and what a build depends on
 	@scripts/nix.sh flake check --log-lines 60

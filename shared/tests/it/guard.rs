@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends where its premise fails")]
 
+mod fuzz;
 mod terms;
 
 use std::{collections::BTreeSet, net::IpAddr};

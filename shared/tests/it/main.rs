@@ -12,6 +12,8 @@ mod server;
 mod store;
 mod tenancy;
 
+#[path = "../support/hostile.rs"]
+mod hostile;
 #[path = "../support/iana.rs"]
 mod iana;
 #[path = "../support/redis_server.rs"]

@@ -2,6 +2,7 @@
 
 mod addresses;
 mod answers;
+mod fuzz;
 mod names;
 mod reuse;
 mod scripted;

@@ -17,5 +17,9 @@ mod signature;
 mod stack;
 mod worker;
 
+#[path = "../../../shared/tests/support/hostile.rs"]
+mod hostile;
+#[path = "../../../shared/tests/support/iana.rs"]
+mod iana;
 #[path = "../../../shared/tests/support/redis_server.rs"]
 mod redis_server;

@@ -9,7 +9,7 @@ use storm_shared::{
     },
 };
 
-use crate::iana;
+use crate::{hostile, iana};
 
 /// The policy of `CALLBACK_ALLOW`, `CALLBACK_DENY` and `CALLBACK_NAT64`.
 fn policy(allow: &str, deny: &str, nat64: &str) -> Policy {
@@ -363,21 +363,15 @@ fn a_nat64_prefix_that_could_only_be_a_mistake_is_refused() {
     );
 }
 
-/// The list of the Fetch standard, typed in once more, by lines of its table.
-const BAD_PORTS: &str = "0 1 7 9 11 13 15 17 19 20 21 22 23 25 37 42 43 53 69 77 79 87 95 101 102 103 \
-    104 109 110 111 113 115 117 119 123 135 137 139 143 161 179 389 427 465 512 513 514 515 526 530 531 \
-    532 540 548 554 556 563 587 601 636 989 990 993 995 1719 1720 1723 2049 3659 4045 4190 5060 5061 6000 \
-    6566 6665 6666 6667 6668 6669 6679 6697 10080";
-
 #[test]
 fn every_port_may_be_reached_but_those_that_browsers_block() {
-    let bad: Vec<u16> = BAD_PORTS
-        .split_whitespace()
-        .map(|port| port.parse().unwrap())
-        .collect();
     for port in 0..=u16::MAX {
         let verdict = Policy::default().judge_port(port);
-        assert_eq!(verdict.is_err(), bad.contains(&port), "{port}: {verdict:?}");
+        assert_eq!(
+            verdict.is_err(),
+            hostile::is_bad_port(port),
+            "{port}: {verdict:?}"
+        );
     }
 }
 

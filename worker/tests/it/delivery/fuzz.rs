@@ -1,0 +1,255 @@
+//! From any URL and whatever its name server answers to the addresses that are dialled: no panic, and
+//! exactly what IANA's registries and the operator's terms allow. Not a packet is sent: a network that only
+//! takes notes stands in. `make fuzz CASES=1000000` tries more of it.
+
+use std::{
+    collections::VecDeque,
+    io, mem,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use futures_util::{FutureExt, future::BoxFuture};
+use proptest::{
+    collection::vec,
+    prelude::*,
+    test_runner::{FileFailurePersistence, TestCaseResult, TestRunner},
+};
+use storm_shared::{
+    models::CallbackUrl,
+    services::guard::{AllowList, DenyList, Nat64, Policy, Terms},
+};
+use storm_worker::{
+    check_url::{Checker, Verdict},
+    delivery::{CallbackClient, Connect, Guard, Network, Resolve},
+};
+use tokio::{
+    net::TcpStream,
+    runtime::{Builder, Runtime},
+};
+use url::Host;
+
+use super::{PATIENT, message};
+use crate::{hostile, iana};
+
+/// The most addresses of a name that are dialled.
+const MOST: usize = 4;
+
+#[test]
+fn nothing_is_dialled_that_the_registries_refuse_and_everything_else_is() {
+    let labs = [
+        Lab::new(Terms::default(), is_public),
+        Lab::new(
+            Terms {
+                nat64: Nat64::parse("64:ff9b::/96").unwrap(),
+                ..Terms::default()
+            },
+            |address| is_public(carried_by_nat64(address).unwrap_or(address)),
+        ),
+        Lab::new(
+            Terms {
+                allow: AllowList::parse("10.0.0.0/8,::1").unwrap(),
+                deny: DenyList::parse("0.0.0.0/2,2000::/4").unwrap(),
+                ..Terms::default()
+            },
+            |address| match address {
+                IpAddr::V4(v4) => v4.octets()[0] >= 64 && is_public(address),
+                IpAddr::V6(v6) => {
+                    v6 == Ipv6Addr::LOCALHOST || v6.octets()[0] >> 4 != 2 && is_public(address)
+                }
+            },
+        ),
+    ];
+    let case = (
+        0..labs.len(),
+        hostile::text(),
+        vec(vec(hostile::address(), 0..7), 0..3),
+    );
+    TestRunner::new(config())
+        .run(&case, |(lab, text, answers)| {
+            labs[lab].try_out(&text, &answers)
+        })
+        .unwrap();
+    for lab in labs {
+        assert!(
+            lab.dials.into_inner() > 0,
+            "whoever never dials shows nothing"
+        );
+    }
+}
+
+/// `PROPTEST_CASES` says how many. A case that failed is kept, and tried first from then on.
+fn config() -> ProptestConfig {
+    let regressions = FileFailurePersistence::Direct("proptest-regressions/delivery.txt");
+    let default = ProptestConfig::default();
+    let told = std::env::var_os("PROPTEST_CASES").is_some();
+    ProptestConfig {
+        cases: if told { default.cases } else { 3000 },
+        failure_persistence: Some(Box::new(regressions)),
+        ..default
+    }
+}
+
+/// A real client on a network that is none.
+struct Lab {
+    runtime: Runtime,
+    client: CallbackClient,
+    checker: Checker,
+    network: Arc<Notes>,
+    /// Attempts that came to a dial.
+    dials: AtomicUsize,
+    /// What may be dialled, as somebody else would say it.
+    allowed: fn(IpAddr) -> bool,
+}
+
+impl Lab {
+    fn new(terms: Terms, allowed: fn(IpAddr) -> bool) -> Self {
+        let runtime = Builder::new_current_thread().enable_time().build().unwrap();
+        let _inside = runtime.enter();
+        let policy = Policy::from(terms);
+        let network = Arc::new(Notes::default());
+        let guard = Guard {
+            policy: policy.clone(),
+            resolver: network.clone(),
+        };
+        let seam = Network {
+            resolver: network.clone(),
+            sockets: network.clone(),
+        };
+        Self {
+            client: CallbackClient::new(policy, seam, PATIENT, None).unwrap(),
+            checker: Checker::new(guard, PATIENT),
+            network,
+            dials: AtomicUsize::new(0),
+            allowed,
+            runtime,
+        }
+    }
+
+    /// One attempt after the other, the name server saying something else each time.
+    fn try_out(&self, text: &str, answers: &[Vec<IpAddr>]) -> TestCaseResult {
+        for answer in answers {
+            let dialled = match CallbackUrl::parse(text) {
+                Ok(url) => self.dialled(&url, answer)?,
+                Err(_) => Vec::new(),
+            };
+            self.network.answer_next(answer);
+            let verdict = self.runtime.block_on(self.checker.verdict(text));
+            self.network.take();
+            prop_assert_eq!(
+                verdict == Verdict::Allow,
+                !dialled.is_empty(),
+                "{:?}",
+                verdict
+            );
+        }
+        Ok(())
+    }
+
+    /// What an attempt dials, which is exactly what it may.
+    fn dialled(
+        &self,
+        url: &CallbackUrl,
+        answer: &[IpAddr],
+    ) -> Result<Vec<SocketAddr>, TestCaseError> {
+        self.network.answer_next(answer);
+        // As it comes from the table.
+        let stored = CallbackUrl::from_target(url.target());
+        let stored = stored.map_err(|error| TestCaseError::fail(error.to_string()))?;
+        let message = message();
+        let attempt = self.client.attempt(&stored, &message);
+        self.runtime.block_on(attempt).unwrap_err(); // nothing listens
+        let (dialled, looked_up) = self.network.take();
+
+        let known = match url.url().host() {
+            Some(Host::Ipv4(address)) => Some(vec![address.into()]),
+            Some(Host::Ipv6(address)) => Some(vec![address.into()]),
+            Some(Host::Domain(name)) => is_localhost(name)
+                .then(|| vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]),
+            None => None,
+        };
+        prop_assert!(
+            looked_up <= usize::from(known.is_none()),
+            "{} look-ups",
+            looked_up
+        );
+        let addresses = known.unwrap_or_else(|| answer.to_vec());
+        let addresses: Vec<_> = addresses.iter().map(IpAddr::to_canonical).collect();
+        let port = url.url().port_or_known_default().unwrap();
+        let all_allowed =
+            !hostile::is_bad_port(port) && addresses.iter().all(|address| (self.allowed)(*address));
+        let expected: Vec<_> = addresses
+            .iter()
+            .filter(|_| all_allowed)
+            .take(MOST)
+            .map(|address| SocketAddr::new(*address, port))
+            .collect();
+        prop_assert_eq!(&dialled, &expected, "{:?}", url);
+        let was_dialled = usize::from(!dialled.is_empty());
+        self.dials.fetch_add(was_dialled, Ordering::Relaxed);
+        Ok(dialled)
+    }
+}
+
+fn is_localhost(name: &str) -> bool {
+    let name = name.trim_end_matches('.');
+    name == "localhost" || name.ends_with(".localhost")
+}
+
+/// By the registries, of which a mapped address is none of ours: its canonical form is asked about.
+fn is_public(address: IpAddr) -> bool {
+    let metadata = ["168.63.129.16", "192.80.8.124"];
+    !iana::is_special(address) && !metadata.contains(&address.to_string().as_str())
+}
+
+/// The IPv4 address in `64:ff9b::/96`.
+fn carried_by_nat64(address: IpAddr) -> Option<IpAddr> {
+    let IpAddr::V6(address) = address else {
+        return None;
+    };
+    let [0, 0x64, 0xff, 0x9b, 0, 0, 0, 0, 0, 0, 0, 0, a, b, c, d] = address.octets() else {
+        return None;
+    };
+    Some(Ipv4Addr::new(a, b, c, d).into())
+}
+
+/// A network of notes.
+#[derive(Default)]
+struct Notes {
+    answers: Mutex<VecDeque<Vec<IpAddr>>>,
+    looked_up: Mutex<usize>,
+    dialled: Mutex<Vec<SocketAddr>>,
+}
+
+impl Notes {
+    /// The next look-up hears `answer`; one more would hear of loopback.
+    fn answer_next(&self, answer: &[IpAddr]) {
+        let loopback = vec![Ipv4Addr::LOCALHOST.into()];
+        *self.answers.lock().unwrap() = VecDeque::from([answer.to_vec(), loopback]);
+    }
+
+    /// What was dialled since, and how often a name was looked up.
+    fn take(&self) -> (Vec<SocketAddr>, usize) {
+        let dialled = mem::take(&mut *self.dialled.lock().unwrap());
+        (dialled, mem::take(&mut *self.looked_up.lock().unwrap()))
+    }
+}
+
+impl Resolve for Notes {
+    fn resolve(&self, _: &str) -> BoxFuture<'static, io::Result<Vec<IpAddr>>> {
+        *self.looked_up.lock().unwrap() += 1;
+        let answer = self.answers.lock().unwrap().pop_front();
+        let answer = answer.ok_or_else(|| io::Error::other("no such name"));
+        std::future::ready(answer).boxed()
+    }
+}
+
+impl Connect for Notes {
+    fn connect(&self, address: SocketAddr) -> BoxFuture<'static, io::Result<TcpStream>> {
+        self.dialled.lock().unwrap().push(address);
+        std::future::ready(Err(io::ErrorKind::ConnectionRefused.into())).boxed()
+    }
+}
