@@ -22,16 +22,20 @@ use crate::{
 pub fn all(
     app: &Arc<App>,
 ) -> impl Filter<Extract = (Response,), Error = Infallible> + Clone + Send + Sync + 'static {
+    // Behind a box each, or their one type would be too deep for the compiler.
+    let others = post_sync(app)
+        .boxed()
+        .or(redelivery(app).boxed())
+        .unify()
+        .or(request(app).boxed())
+        .unify()
+        .or(healthz(app).boxed())
+        .unify()
+        .or(metrics(app.metrics.clone()).boxed())
+        .unify()
+        .boxed();
     post_async(app)
-        .or(post_sync(app))
-        .unify()
-        .or(redelivery(app))
-        .unify()
-        .or(request(app))
-        .unify()
-        .or(healthz(app))
-        .unify()
-        .or(metrics(app.metrics.clone()))
+        .or(others)
         .unify()
         .or(nothing())
         .unify()

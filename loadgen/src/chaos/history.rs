@@ -132,6 +132,15 @@ pub struct Moved {
     pub after: Held,
 }
 
+impl Moved {
+    /// Whether this only ends the wait of a job that was put off, for its receiver has recovered: nobody
+    /// holds it, and whoever knows may do so.
+    pub fn is_unparking(&self) -> bool {
+        let waits = self.after.status == Status::Pending && self.after.parks > 0;
+        waits && self.before.as_ref() == Some(&self.after)
+    }
+}
+
 /// The columns of a row that its moves are judged by.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Held {

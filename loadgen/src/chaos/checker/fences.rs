@@ -21,7 +21,8 @@ pub(super) fn check(job: &Job<'_>, limits: &Limits) -> Vec<String> {
 pub(super) fn first_write_past(moves: &[&Moved]) -> Option<usize> {
     let mut over = None;
     for (index, moved) in moves.iter().enumerate() {
-        if moved.before.is_some() && over.is_some_and(|over| moved.after.claim <= over) {
+        let is_write = moved.before.is_some() && !moved.is_unparking();
+        if is_write && over.is_some_and(|over| moved.after.claim <= over) {
             return Some(index);
         }
         over = over.max(ended_early(moved).map(|before| before.claim));

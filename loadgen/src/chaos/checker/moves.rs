@@ -74,7 +74,7 @@ fn wrong_end(last: &Moved, job: &Job<'_>) -> Option<String> {
 }
 
 fn wrong_move(moved: &Moved) -> Option<String> {
-    let before = moved.before.as_ref()?;
+    let before = moved.before.as_ref().filter(|_| !moved.is_unparking())?;
     let what = wrong_step(before, &moved.after).or_else(|| wrong_value(before, &moved.after))?;
     Some(format!(
         "{what} at {:.3}: {} became {}",
@@ -107,8 +107,6 @@ fn wrong_step(before: &Held, after: &Held) -> Option<&'static str> {
             Some("its owner changed under the same claim")
         }
         (Processing, _) => None,
-        // Its receiver has recovered, and it waits for less long.
-        (Pending, Pending) if before.parks > 0 && before == after => None,
         (Pending, _) => Some("it changed while nobody held it"),
     }
 }

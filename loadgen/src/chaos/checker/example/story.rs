@@ -169,6 +169,23 @@ impl Story {
         })
     }
 
+    /// Put off for its receiver's sake.
+    pub(in super::super) fn parked(self) -> Self {
+        let result = self.result();
+        self.moved(|held| {
+            held.status = Status::Pending;
+            held.owner = None;
+            held.parks += 1;
+            held.lost_claims = 0;
+            held.result.get_or_insert(result);
+        })
+    }
+
+    /// Its wait was ended.
+    pub(in super::super) fn unparked(self) -> Self {
+        self.moved(|_| {})
+    }
+
     pub(in super::super) fn given_back(self) -> Self {
         self.event("given_back").moved(|held| {
             held.status = Status::Pending;

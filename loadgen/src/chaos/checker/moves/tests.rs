@@ -278,3 +278,32 @@ fn a_row_has_its_moves_and_moves_have_their_row() {
     Example::without(|record| matches!(record, Record::Moved(moved) if moved.id == id(QUICK)))
         .is_refused(Rule::Moves, id(QUICK), "no move of it was recorded");
 }
+
+#[test]
+fn a_job_may_be_put_off_and_let_go_on_as_often_as_its_receiver_needs() {
+    let story = job().claimed_by("a").parked().unparked().unparked();
+    let story = story.claimed_by("b").lost().claimed_by("c").parked();
+    let story = story.claimed_by("d").called(Some(200));
+    Example::with(story.completed()).is_accepted();
+}
+
+#[test]
+fn a_job_is_put_off_once_at_a_time_and_without_an_attempt() {
+    let changes: [Change; 2] = [|held| held.parks += 1, |held| held.attempts += 1];
+    for change in changes {
+        let story = job().claimed_by("a").moved(|held| {
+            held.status = Pending;
+            held.owner = None;
+            held.parks += 1;
+            change(held);
+        });
+        let story = story.claimed_by("b").called(Some(200)).completed();
+        is_wrong(story, "it was put off otherwise than once");
+    }
+}
+
+#[test]
+fn only_a_job_that_was_put_off_is_let_go_on() {
+    let story = job().unparked().claimed_by("a").called(Some(200));
+    is_wrong(story.completed(), "it changed while nobody held it");
+}
