@@ -39,11 +39,12 @@ pub enum CallbackUrlError {
     /// Another scheme.
     #[error("must begin with `http://` or `https://`")]
     Scheme,
-    /// A host that no name look-up could ever find.
+    /// A host that no name look-up could ever find, or no certificate could be for.
     #[error(
         "must name its host by an IP address, or by a name of at most {} letters, digits, `-`, `_` \
-         and `.`",
-        CallbackUrl::MAX_HOST_CHARS
+         and `.`, at most {} from one `.` to the next, and for https with no `-` beside a `.`",
+        CallbackUrl::MAX_HOST_CHARS,
+        CallbackUrl::MAX_LABEL_CHARS
     )]
     Host,
     /// A user name or a password before the host.
@@ -74,6 +75,8 @@ impl CallbackUrl {
     pub const MAX_CHARS: usize = 2048;
     /// The longest host name, in characters (RFC 1035).
     const MAX_HOST_CHARS: usize = 253;
+    /// The longest part of it between dots.
+    const MAX_LABEL_CHARS: usize = 63;
 
     /// Reads a URL as browsers do (the WHATWG's rules), so that every spelling of a host ends in
     /// the one normalised form that is judged and dialled.
@@ -108,7 +111,8 @@ impl CallbackUrl {
         if !url.username().is_empty() || url.password().is_some() {
             return Err(CallbackUrlError::UserInfo);
         }
-        if !url.host().is_some_and(|host| can_be_found(&host)) {
+        let https = url.scheme() == "https";
+        if !url.host().is_some_and(|host| can_be_found(&host, https)) {
             return Err(CallbackUrlError::Host);
         }
         if url.port() == Some(0) {
@@ -168,16 +172,22 @@ impl From<CallbackUrl> for String {
     }
 }
 
-fn can_be_found(host: &Host<&str>) -> bool {
+fn can_be_found(host: &Host<&str>, https: bool) -> bool {
     let Host::Domain(name) = host else {
         return true;
     };
     let mut labels = name.strip_suffix('.').unwrap_or(name).split('.');
     name.len() <= CallbackUrl::MAX_HOST_CHARS
-        && labels.all(|label| !label.is_empty())
+        && labels.all(|label| can_be_label(label, https))
         && name
             .bytes()
             .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+}
+
+/// Some name servers know names with a `-` beside a `.`, but no certificate can be for one.
+fn can_be_label(label: &str, https: bool) -> bool {
+    (1..=CallbackUrl::MAX_LABEL_CHARS).contains(&label.len())
+        && !(https && (label.starts_with('-') || label.ends_with('-')))
 }
 
 #[cfg(test)]
@@ -228,6 +238,9 @@ mod tests {
             ("http://exam\"ple.com/", Host),
             (&format!("http://{}.com/", "a.".repeat(125)), Host),
             ("http://a..b/", Host),
+            (&format!("http://{}.com/", "a".repeat(64)), Host),
+            ("https://a-.example/", Host),
+            ("https://-a.example/", Host),
             ("http://example.com:0/", Port),
             (" http://127.0.0.1/", Characters),
             ("http://127.0.\t0.1/\n", Characters),
