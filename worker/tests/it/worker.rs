@@ -136,6 +136,9 @@ async fn a_refused_address_fails_its_job_at_once_and_hears_nothing() {
         "{detail}"
     );
     assert!(receiver.more().is_empty());
+    let metrics = stack.get("/metrics").await;
+    let counted = "storm_worker_callback_refusals_total{rule=\"loopback\"} 1";
+    assert!(metrics.contains(counted), "{metrics}");
     stack.stop().await;
 }
 
