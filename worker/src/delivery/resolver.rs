@@ -23,7 +23,8 @@ pub trait Resolve: Send + Sync {
 /// The system's resolver (`getaddrinfo`), on a bounded number of threads; clones share them.
 ///
 /// Of one name there is one look-up at a time, and all who ask meanwhile hear its answer: a name whose
-/// server never answers holds one thread, however many dials wait for it. Nobody's giving up ends a
+/// server never answers holds one thread, however many dials wait for it. Names under one domain, of
+/// which there can be any number, hold a quarter of the threads at most. Nobody's giving up ends a
 /// look-up that others wait for.
 #[derive(Clone)]
 pub struct SystemResolver {
@@ -33,6 +34,8 @@ pub struct SystemResolver {
 impl SystemResolver {
     /// Look-ups that run at a time.
     pub const MAX_LOOKUPS: usize = 64;
+    /// Those among them of names under one domain.
+    pub const MAX_OF_A_DOMAIN: usize = Self::MAX_LOOKUPS / 4;
 
     /// A resolver with threads of its own.
     pub fn new() -> Self {
@@ -42,7 +45,11 @@ impl SystemResolver {
     /// The same around another `look_up`, which may block its thread. For tests.
     pub fn with(look_up: impl Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync + 'static) -> Self {
         Self {
-            flights: Arc::new(Flights::new(Self::MAX_LOOKUPS, Box::new(look_up))),
+            flights: Arc::new(Flights::new(
+                Self::MAX_LOOKUPS,
+                Self::MAX_OF_A_DOMAIN,
+                Box::new(look_up),
+            )),
         }
     }
 }

@@ -1,7 +1,9 @@
 //! Look-ups under way, one for each name.
 
 use std::{
+    array,
     collections::HashMap,
+    hash::{BuildHasher, RandomState},
     io,
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -16,13 +18,23 @@ type LookUp = dyn Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync;
 /// What a look-up came to, for all who wait for it.
 type Answer = Result<Vec<IpAddr>, Arc<io::Error>>;
 
+/// Enough that two domains seldom have one share; and as many as a byte has values.
+const SHARES: usize = 256;
+
 /// Look-ups under way: those that have one of the threads, and those that wait for one because somebody
 /// waits for them. There are no others, so that is the bound of the map.
 pub(super) struct Flights {
     pub(super) threads: Arc<Semaphore>,
+    /// What the names under one domain may hold of the threads. Which of these is a domain's is a secret,
+    /// so that nobody can make another's wait but by luck.
+    shares: [Arc<Semaphore>; SHARES],
+    hasher: RandomState,
     look_up: Box<LookUp>,
     by_name: Mutex<ByName>,
 }
+
+/// The permits of the domain and of the thread.
+type Place = (OwnedSemaphorePermit, OwnedSemaphorePermit);
 
 type ByName = HashMap<Arc<str>, watch::Sender<Option<Answer>>>;
 
@@ -37,9 +49,12 @@ struct Flight {
 pub(super) struct Passenger(watch::Receiver<Option<Answer>>);
 
 impl Flights {
-    pub(super) fn new(threads: usize, look_up: Box<LookUp>) -> Self {
+    /// So many `threads`, of which the names under one domain get at most a `share`.
+    pub(super) fn new(threads: usize, share: usize, look_up: Box<LookUp>) -> Self {
         Self {
             threads: Arc::new(Semaphore::new(threads)),
+            shares: array::from_fn(|_| Arc::new(Semaphore::new(share))),
+            hasher: RandomState::new(),
             look_up,
             by_name: Mutex::default(),
         }
@@ -64,6 +79,15 @@ impl Flights {
         Passenger(told)
     }
 
+    /// A place on a thread, once there is one for the domain of `name` too.
+    async fn place(&self, name: &str) -> Option<Place> {
+        let [share, ..] = self.hasher.hash_one(domain(name)).to_ne_bytes();
+        let share = Arc::clone(&self.shares[usize::from(share)]);
+        let share = share.acquire_owned().await;
+        let thread = Arc::clone(&self.threads).acquire_owned().await;
+        share.ok().zip(thread.ok())
+    }
+
     pub(super) fn by_name(&self) -> MutexGuard<'_, ByName> {
         // Nothing panics under the lock but an allocation.
         self.by_name.lock().unwrap_or_else(PoisonError::into_inner)
@@ -73,27 +97,26 @@ impl Flights {
 impl Flight {
     /// Waits for a thread, unless nobody waits any more, and looks the name up on it.
     async fn begin(self) {
-        let Some(permit) = self.permit().await else {
+        let Some(place) = self.place().await else {
             return;
         };
         // A thread of our own and not the runtime's: a runtime that ends waits for its threads, and
         // nothing ends a getaddrinfo. Without a thread, those who wait are told by the flight's end.
         let thread = thread::Builder::new().name("look-up".to_owned());
-        drop(thread.spawn(move || self.land(&permit)));
+        drop(thread.spawn(move || self.land(&place)));
     }
 
-    /// The permit goes with the thread: one that nobody waits for any more still counts.
-    fn land(self, _permit: &OwnedSemaphorePermit) {
+    /// The place goes with the thread: one that nobody waits for any more still counts.
+    fn land(self, _place: &Place) {
         let answer = (self.flights.look_up)(&self.name);
         self.leave(); // first: who asks after an answer was heard gets a new one
         self.tell.send_replace(Some(answer.map_err(Arc::new)));
     }
 
-    async fn permit(&self) -> Option<OwnedSemaphorePermit> {
+    async fn place(&self) -> Option<Place> {
         loop {
-            let threads = Arc::clone(&self.flights.threads);
             tokio::select! {
-                permit = threads.acquire_owned() => return permit.ok(),
+                place = self.flights.place(&self.name) => return place,
                 () = self.tell.closed() => if self.is_abandoned() { return None },
             }
         }
@@ -136,4 +159,11 @@ impl Passenger {
             Ok(None) | Err(_) => Err(io::Error::other("the look-up came to no end")),
         }
     }
+}
+
+/// The last two labels of `name`: who owns that, or something near it, owns the name server.
+fn domain(name: &str) -> &str {
+    let name = name.strip_suffix('.').unwrap_or(name);
+    let dot = name.rmatch_indices('.').nth(1);
+    dot.map_or(name, |(dot, _)| &name[dot + 1..])
 }

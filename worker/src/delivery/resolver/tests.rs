@@ -4,7 +4,10 @@ use std::{
     sync::{Arc, Mutex, mpsc},
 };
 
-use futures_util::{FutureExt, future::join_all};
+use futures_util::{
+    FutureExt,
+    future::{join_all, select_ok},
+};
 use tokio::sync::Semaphore;
 
 use super::{Resolve, SystemResolver};
@@ -81,6 +84,27 @@ async fn a_name_that_hangs_holds_one_thread_however_many_wait_for_it() {
     }
     assert_eq!(gate.under_way(), 0);
     assert_eq!(gate.arrived.available_permits(), 0);
+}
+
+#[tokio::test]
+async fn names_under_one_domain_can_not_hold_the_threads_of_the_others() {
+    let gate = Gate::new();
+    let share = SystemResolver::MAX_OF_A_DOMAIN;
+    let hostile: Vec<_> = (0..4 * share)
+        .map(|number| format!("hangs{number}.a.hostile.example."))
+        .map(|name| tokio::spawn(gate.resolver.resolve(&name)))
+        .collect();
+    gate.arrived(share).await;
+    // One of these domains might have the same share, by luck.
+    let others = (0..20).map(|number| format!("quick.other{number}.example"));
+    let others = others.map(|name| gate.resolver.resolve(&name));
+    assert_eq!(select_ok(others).await.unwrap().0, [ADDRESS]);
+    assert_eq!(gate.arrived.available_permits(), 0);
+
+    gate.let_go(hostile.len());
+    for answer in join_all(hostile).await {
+        assert_eq!(answer.unwrap().unwrap(), [ADDRESS]);
+    }
 }
 
 #[tokio::test]
