@@ -7,12 +7,15 @@ use std::{
 };
 
 use storm_shared::services::store::Store;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, sleep};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, warn};
 
 /// How often the table is asked. What is accepted meanwhile goes past the bound.
 const PERIOD: Duration = Duration::from_millis(250);
+
+/// A count of very many jobs takes its time, and has to leave most of it to others: one part in so many.
+const SHARE: u32 = 20;
 
 /// The origins for which at least `MAX_PARKED_PER_ORIGIN` jobs wait, as the table had it a moment ago.
 pub struct Crowd {
@@ -39,22 +42,21 @@ impl Crowd {
 }
 
 async fn watch(store: Store, most: usize, origins: Arc<RwLock<HashSet<String>>>) {
-    let mut period = interval(PERIOD);
-    period.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        period.tick().await;
-        let crowded: HashSet<_> = match store.crowded_origins(most).await {
-            Ok(crowded) => crowded.into_iter().collect(),
-            Err(error) => {
-                // What was known last holds on: it can't have become much less.
-                debug!(%error, "the crowd before receivers could not be counted");
-                continue;
-            }
-        };
-        let mut known = origins.write().unwrap_or_else(PoisonError::into_inner);
-        for origin in crowded.difference(&known) {
-            warn!(%origin, most, "too many jobs wait for a receiver: no more are accepted for it");
+        let began = Instant::now();
+        match store.crowded_origins(most).await {
+            Ok(crowded) => learn(&origins, crowded.into_iter().collect(), most),
+            // What was known last holds on: it can't have become much less.
+            Err(error) => debug!(%error, "the crowd before receivers could not be counted"),
         }
-        *known = crowded;
+        sleep(PERIOD.max(began.elapsed() * SHARE)).await;
     }
+}
+
+fn learn(origins: &RwLock<HashSet<String>>, crowded: HashSet<String>, most: usize) {
+    let mut known = origins.write().unwrap_or_else(PoisonError::into_inner);
+    for origin in crowded.difference(&known) {
+        warn!(%origin, most, "too many jobs wait for a receiver: no more are accepted for it");
+    }
+    *known = crowded;
 }

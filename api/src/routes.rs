@@ -34,11 +34,7 @@ pub fn all(
         .or(metrics(app.metrics.clone()).boxed())
         .unify()
         .boxed();
-    post_async(app)
-        .or(others)
-        .unify()
-        .or(nothing())
-        .unify()
+    post_async(app).or(others).unify().or(nothing()).unify()
 }
 
 /// `/metrics` and nothing else, behind a door of its own.

@@ -10,16 +10,15 @@ use warp::{
 
 const TRACEPARENT: &str = "traceparent";
 
-/// The trace of the request's header, or a new one: a header that is wrong, or there twice, is as good as
+/// The trace of the request's header, if it has one: a header that is wrong, or there twice, is as good as
 /// none, and never the request's fault.
-pub fn traceparent() -> impl Filter<Extract = (Traceparent,), Error = Infallible> + Copy {
+pub fn traceparent() -> impl Filter<Extract = (Option<Traceparent>,), Error = Infallible> + Copy {
     // Whoever sends none, as most do, has no headers copied.
     warp::header::value(TRACEPARENT)
         .and(warp::header::headers_cloned())
         .map(|_first: HeaderValue, headers: HeaderMap| the_only(&headers))
         .or(warp::any().map(|| None))
         .unify()
-        .map(|sent: Option<Traceparent>| sent.unwrap_or_else(Traceparent::generate))
 }
 
 fn the_only(headers: &HeaderMap) -> Option<Traceparent> {

@@ -3,7 +3,8 @@
 -- The URL's normal form, which alone is dialled; null where that is what was sent.
 ALTER TABLE requests ADD COLUMN callback_target TEXT;
 
--- W3C Trace Context: the caller's, or one of our own; it goes out with the callback.
+-- W3C Trace Context: the caller's, which goes out with the callback; where it sent none, null, and the trace is one
+-- of its own by the name of the id.
 ALTER TABLE requests ADD COLUMN traceparent TEXT;
 
 -- The name of the token that asked for it; null where the API asks for none.
@@ -26,13 +27,6 @@ ALTER TABLE requests ADD COLUMN redelivery TEXT CHECK (redelivery IN ('PENDING',
 ALTER TABLE requests ADD COLUMN work TEXT NOT NULL
     GENERATED ALWAYS AS (coalesce(redelivery, status)) VIRTUAL;
 
--- Scheme, host and port of the normal form, which has a slash behind them in any case: the first one from the
--- ninth character on, whether it begins with http:// or https://.
-ALTER TABLE requests ADD COLUMN origin TEXT GENERATED ALWAYS AS (
-    substr(coalesce(callback_target, callback_url), 1,
-           7 + instr(substr(coalesce(callback_target, callback_url), 9), '/'))
-) VIRTUAL;
-
 DROP INDEX requests_by_status;
 CREATE INDEX requests_by_work ON requests (work, next_attempt_at);
 
@@ -40,9 +34,13 @@ DROP INDEX suspects;
 CREATE INDEX suspects ON requests (lost_claims, next_attempt_at)
     WHERE work = 'PENDING' AND lost_claims > 0;
 
--- How many jobs wait for each receiver. A job that goes straight through is never in it.
-CREATE INDEX waiting_by_origin ON requests (origin)
-    WHERE work = 'PENDING' AND next_attempt_at IS NOT NULL;
+-- How many jobs wait for each receiver, by its origin: scheme, host and port of the URL's normal form, which
+-- has a slash behind them in any case, the first one from the ninth character on, whether it begins with
+-- http:// or https://. It is worked out for jobs that wait alone: one that goes straight through is never in it.
+CREATE INDEX waiting_by_origin ON requests (
+    substr(coalesce(callback_target, callback_url), 1,
+           7 + instr(substr(coalesce(callback_target, callback_url), 9), '/'))
+) WHERE work = 'PENDING' AND next_attempt_at IS NOT NULL;
 
 -- Every callback attempt whose outcome is known.
 CREATE TABLE attempts (

@@ -42,7 +42,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let message = Message {
         id,
         body: Bytes::from_static(BODY),
-        traceparent: Some(Traceparent::generate()),
+        traceparent: Traceparent::of(id),
     };
     let minutes = SignedDuration::from_mins;
     let status = match case.as_str() {

@@ -23,7 +23,7 @@ use crate::{
 pub async fn submit(
     caller: Caller,
     app: Arc<App>,
-    traceparent: Traceparent,
+    traceparent: Option<Traceparent>,
     submission: Result<Submission, Problem>,
 ) -> Result<Response, Problem> {
     let Submission { spec, callback_url } = submission?;

@@ -81,7 +81,7 @@ pub struct Request {
     /// While it is delivered once more: `PENDING`, or `PROCESSING`. Its status stays what it is.
     pub redelivery: Option<Status>,
     /// The trace that it belongs to; its callback has it too.
-    pub traceparent: Option<Traceparent>,
+    pub traceparent: Traceparent,
     /// What went wrong with it on its way, in order.
     pub events: Vec<Event>,
 }

@@ -28,6 +28,11 @@ impl RequestId {
         Timestamp::new(seconds.cast_signed(), nanos.cast_signed()).unwrap_or(Timestamp::UNIX_EPOCH)
     }
 
+    /// The id as a number; and its second half, which is random and never zero.
+    pub(super) fn as_numbers(self) -> (u128, u64) {
+        (self.0.as_u128(), self.0.as_u64_pair().1)
+    }
+
     /// The smallest id that any request accepted at `moment` or later can have.
     ///
     /// Every id below it belongs to a request accepted before.

@@ -5,6 +5,8 @@ use std::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::RequestId;
+
 /// A trace, the span in it that asked for the work, and whether the caller records it.
 ///
 /// Its text is always of version 00, whatever the caller spoke.
@@ -30,18 +32,14 @@ const SAMPLED: u8 = 0b01;
 const RANDOM: u8 = 0b10;
 
 impl Traceparent {
-    /// A new trace, which nobody is known to record. Its ids are no secrets, and drawn without asking the
-    /// system: that would cost each job two calls.
-    pub fn generate() -> Self {
-        loop {
-            let generated = Self {
-                trace_id: fastrand::u128(..),
-                parent_id: fastrand::u64(..),
-                flags: 0,
-            };
-            if generated.is_valid() {
-                return generated;
-            }
+    /// The trace of a request that came with none: a new one, as its id is, and found by that. Nobody is
+    /// known to record it.
+    pub fn of(id: RequestId) -> Self {
+        let (trace_id, parent_id) = id.as_numbers();
+        Self {
+            trace_id,
+            parent_id,
+            flags: 0,
         }
     }
 
@@ -121,6 +119,7 @@ impl From<Traceparent> for String {
 #[cfg(test)]
 mod tests {
     use super::{Traceparent, TraceparentError};
+    use crate::models::RequestId;
 
     const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
     const PARENT: &str = "00f067aa0ba902b7";
@@ -187,13 +186,12 @@ mod tests {
     }
 
     #[test]
-    fn a_new_one_is_a_trace_of_its_own_that_others_accept() {
-        let (one, other) = (Traceparent::generate(), Traceparent::generate());
-        for new in [one, other] {
-            assert_eq!(new.to_string().parse(), Ok(new));
-            assert!(new.to_string().ends_with("-00"), "{new}");
-            assert!(new.to_string().contains(&new.trace_id()));
-        }
-        assert_ne!(one.trace_id(), other.trace_id());
+    fn a_request_that_came_with_none_has_a_trace_of_its_own_by_the_name_of_its_id() {
+        let id = RequestId::generate();
+        let new = Traceparent::of(id);
+        assert_eq!(new.to_string().parse(), Ok(new));
+        assert!(new.to_string().ends_with("-00"), "{new}");
+        assert_eq!(new.trace_id(), id.to_string().replace('-', ""));
+        assert_ne!(new, Traceparent::of(RequestId::generate()));
     }
 }

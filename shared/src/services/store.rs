@@ -65,8 +65,8 @@ pub struct NewJob {
     pub spec: ReportSpec,
     /// Where to call back; without one, the client polls.
     pub callback: Option<CallbackUrl>,
-    /// The trace that it belongs to.
-    pub traceparent: Traceparent,
+    /// The trace that its caller has it belong to; without one it is one of its own.
+    pub traceparent: Option<Traceparent>,
     /// The name of the token that asks for it, where the API asks for one.
     pub created_by: Option<ClientName>,
 }
@@ -78,7 +78,7 @@ impl NewJob {
             id,
             spec,
             callback,
-            traceparent: Traceparent::generate(),
+            traceparent: None,
             created_by: None,
         }
     }
@@ -608,7 +608,7 @@ fn insert_job(tx: &rusqlite::Connection, job: &NewJob, input: &str) -> rusqlite:
         callback
             .map(CallbackUrl::target)
             .filter(|target| callback.is_some_and(|url| url.as_str() != *target)),
-        job.traceparent.to_string(),
+        job.traceparent.map(|traceparent| traceparent.to_string()),
         job.created_by.as_ref().map(ClientName::as_str),
     ])
     .map(drop)

@@ -7,7 +7,7 @@ use storm_shared::{
     config::{Settings, StoreSettings},
     models::{
         AttemptClass, CallbackUrl, EventKind, Failure, FailureReason, Records, ReportName,
-        ReportSpec, RequestId, Status,
+        ReportSpec, RequestId, Status, Traceparent,
     },
     services::{
         report,
@@ -485,14 +485,20 @@ async fn a_row_that_somebody_broke_ends_failed_and_stops_nobody_else() {
 }
 
 #[tokio::test]
-async fn a_job_whose_trace_can_not_be_read_is_worked_on_without_one() {
+async fn a_job_whose_trace_can_not_be_read_is_worked_on_in_one_of_its_own() {
     let (store, folder) = new_store().await;
     for trace in ["NULL", "'00-nonsense'", "CAST(x'ff' AS TEXT)"] {
         let id = accept(&store).await;
         let set = format!("UPDATE requests SET traceparent = {trace} WHERE id = ?1");
         direct(&folder).execute(&set, [id.to_string()]).unwrap();
-        assert_eq!(claim_one(&store, id).await.unwrap().traceparent, None);
-        assert_eq!(store.find(id).await.unwrap().unwrap().traceparent, None);
+        assert_eq!(
+            claim_one(&store, id).await.unwrap().traceparent,
+            Traceparent::of(id)
+        );
+        assert_eq!(
+            store.find(id).await.unwrap().unwrap().traceparent,
+            Traceparent::of(id)
+        );
     }
 }
 

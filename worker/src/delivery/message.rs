@@ -10,6 +10,6 @@ pub struct Message {
     pub id: RequestId,
     /// The bytes, JSON.
     pub body: Bytes,
-    /// The trace that the request belongs to, where it is known.
-    pub traceparent: Option<Traceparent>,
+    /// The trace that the request belongs to.
+    pub traceparent: Traceparent,
 }

@@ -61,9 +61,7 @@ impl Post {
         headers.insert(HOST, host);
         headers.insert(USER_AGENT, AGENT);
         headers.insert(CONTENT_TYPE, JSON);
-        if let Some(traceparent) = message.traceparent {
-            headers.insert(TRACEPARENT, traceparent.to_string().try_into()?);
-        }
+        headers.insert(TRACEPARENT, message.traceparent.to_string().try_into()?);
         self.sign(message, &mut headers)?;
         let mut request = Request::new(Full::new(message.body.clone()));
         *request.method_mut() = Method::POST;
@@ -101,7 +99,7 @@ mod tests {
         Message {
             id: RequestId::generate(),
             body: Bytes::from_static(b"{}"),
-            traceparent: Some(Traceparent::generate()),
+            traceparent: Traceparent::of(RequestId::generate()),
         }
     }
 
@@ -139,10 +137,7 @@ mod tests {
         let header = |name| request.headers()[name].to_str().unwrap();
         assert_eq!(header("webhook-id"), message.id.to_string());
         assert_eq!(header("webhook-timestamp"), "1674087231");
-        assert_eq!(
-            header("traceparent"),
-            message.traceparent.unwrap().to_string()
-        );
+        assert_eq!(header("traceparent"), message.traceparent.to_string());
         assert!(!request.headers().contains_key("webhook-signature"));
     }
 

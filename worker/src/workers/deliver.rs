@@ -92,7 +92,7 @@ impl CallbackWorker {
     }
 
     fn after_failure(&self, job: &Job, attempted: Attempted, error: &AttemptError) -> Delivery {
-        let (id, trace) = (job.claim.id, trace(job));
+        let (id, trace) = (job.claim.id, job.traceparent.trace_id());
         let in_series = attempted.number.saturating_sub(job.attempts_before);
         let Some(wait) = self.schedule.after(in_series, error) else {
             info!(%id, trace, attempts = in_series, %error, "the last callback attempt failed");
@@ -104,11 +104,6 @@ impl CallbackWorker {
         debug!(%id, trace, attempts = in_series, %error, ?wait, "a callback attempt failed");
         Delivery::Again(attempted, Timestamp::now() + wait)
     }
-}
-
-/// The id by which the logs of all services tell of this request.
-fn trace(job: &Job) -> Option<String> {
-    job.traceparent.map(|trace| trace.trace_id())
 }
 
 fn parked_for(job: &Job) -> Duration {

@@ -40,7 +40,7 @@ fn message() -> Message {
     Message {
         id: ID.parse().unwrap(),
         body: Bytes::from_static(b"{\"request_id\":1}"),
-        traceparent: Some(TRACEPARENT.parse().unwrap()),
+        traceparent: TRACEPARENT.parse().unwrap(),
     }
 }
 

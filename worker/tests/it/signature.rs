@@ -117,7 +117,7 @@ async fn each_attempt_is_signed_at_its_own_time_with_the_same_id_and_bytes() {
     let message = Message {
         id: RequestId::generate(),
         body: Bytes::from_static(b"{}"),
-        traceparent: Some(Traceparent::generate()),
+        traceparent: Traceparent::of(RequestId::generate()),
     };
     let url = CallbackUrl::parse(&receiver.url()).unwrap();
     let mut signatures = Vec::new();
@@ -157,7 +157,7 @@ async fn every_attempt_carries_the_trace_that_its_request_came_with() {
     let traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
     let url = CallbackUrl::parse(&receiver.url()).unwrap();
     let job = NewJob {
-        traceparent: traceparent.parse().unwrap(),
+        traceparent: Some(traceparent.parse().unwrap()),
         ..NewJob::new(RequestId::generate(), spec(1), Some(url))
     };
     let id = job.id;
@@ -167,7 +167,7 @@ async fn every_attempt_carries_the_trace_that_its_request_came_with() {
         assert_eq!(header(&callback, "traceparent"), traceparent);
     }
     let row = stack.ended(id).await;
-    assert_eq!(row.traceparent.unwrap().to_string(), traceparent);
+    assert_eq!(row.traceparent.to_string(), traceparent);
     stack.stop().await;
 }
 
@@ -189,7 +189,7 @@ async fn a_worker_shows_its_secrets_neither_in_its_log_nor_in_its_metrics() {
     );
     let url = CallbackUrl::parse(&receiver.url()).unwrap();
     let job = NewJob::new(RequestId::generate(), spec(1), Some(url));
-    let trace = job.traceparent.trace_id();
+    let trace = Traceparent::of(job.id).trace_id();
     store.accept(job).await.unwrap();
     for _ in 0..2 {
         let callback = receiver.next_whole().await;

@@ -78,7 +78,7 @@ pub struct Job {
     /// Where to call back: a URL's normal form.
     pub callback_target: Option<String>,
     /// The trace that it belongs to; none of a job that an older version accepted.
-    pub traceparent: Option<Traceparent>,
+    pub traceparent: Traceparent,
     /// Callback attempts whose outcome is known.
     pub attempts: u32,
     /// How many of these belong to earlier series: before a redelivery was asked for.
@@ -162,7 +162,7 @@ fn read(row: &Row<'_>, id: RequestId, owner: OwnerId) -> rusqlite::Result<Job> {
         spec: rows::from_json(row, 1)?,
         report: rows::from_json(row, 2)?,
         callback_target: row.get(3)?,
-        traceparent: rows::traceparent(row, 4)?,
+        traceparent: rows::traceparent(row, 4, id)?,
         attempts: row.get(5)?,
         attempts_before: row.get(6)?,
         // A time that can't be read is another hand's: the job then has not waited yet.

@@ -94,14 +94,16 @@ fn obstacle(row: &Row<'_>) -> rusqlite::Result<Unredeliverable> {
 pub(super) fn find(connection: &Connection, scope: &Scope, page: &Page) -> rusqlite::Result<Found> {
     let since = page.since.map(|since| RequestId::floor(since).to_string());
     let after = page.after.map(|after| after.to_string());
-    let mut query = connection.prepare_cached(
-        "SELECT id, origin,
-                mode = 'async' AND origin IS NOT NULL AND result_payload IS NOT NULL
-                AND (?2 IS NULL OR created_by = ?2)
-         FROM requests
-         WHERE work = ?1 AND next_attempt_at IS NULL AND id >= ?3 AND id > ?4
-         ORDER BY id LIMIT ?5",
-    )?;
+    let mut query = connection.prepare_cached(concat!(
+        "SELECT id, ",
+        rows::origin!(),
+        ",
+                 mode = 'async' AND callback_url IS NOT NULL AND result_payload IS NOT NULL
+                 AND (?2 IS NULL OR created_by = ?2)
+             FROM requests
+             WHERE work = ?1 AND next_attempt_at IS NULL AND id >= ?3 AND id > ?4
+             ORDER BY id LIMIT ?5"
+    ))?;
     let mut rows = query.query(params![
         page.status.as_str(),
         scope.name(),

@@ -24,6 +24,15 @@ macro_rules! set_work {
 }
 pub(super) use set_work;
 
+/// The origin of a row's callback, as the index `waiting_by_origin` has it.
+macro_rules! origin {
+    () => {
+        "substr(coalesce(callback_target, callback_url), 1,
+           7 + instr(substr(coalesce(callback_target, callback_url), 9), '/'))"
+    };
+}
+pub(super) use origin;
+
 /// A time as the table holds it: RFC 3339, UTC, milliseconds; the order of texts is that of times.
 pub(super) fn time(at: Timestamp) -> String {
     format!("{at:.3}")
@@ -53,10 +62,16 @@ where
     parse(row.get_ref(column)?.as_str()?, column)
 }
 
-/// The trace in a column. One that another hand has written wrongly is none, for no job fails by its trace.
-pub(super) fn traceparent(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Traceparent>> {
+/// The trace in a column, or its own where there is none. One that another hand has written wrongly is none,
+/// for no job fails by its trace.
+pub(super) fn traceparent(
+    row: &Row<'_>,
+    column: usize,
+    id: RequestId,
+) -> rusqlite::Result<Traceparent> {
     let text = row.get_ref(column)?.as_str_or_null().unwrap_or_default();
-    Ok(text.and_then(|text| text.parse().ok()))
+    let sent = text.and_then(|text| text.parse().ok());
+    Ok(sent.unwrap_or_else(|| Traceparent::of(id)))
 }
 
 /// The request of that id within `scope`, as a client may see it.
@@ -112,7 +127,7 @@ fn request(id: RequestId, row: &Row<'_>) -> rusqlite::Result<Request> {
         parked_since: row.get(12)?,
         parks: row.get(14)?,
         redelivery: redelivery.map(|work| parse(&work, 13)).transpose()?,
-        traceparent: traceparent(row, 15)?,
+        traceparent: traceparent(row, 15, id)?,
         events: Vec::new(),
     })
 }

@@ -123,13 +123,15 @@ pub(super) fn unpark(
     now: Timestamp,
 ) -> rusqlite::Result<usize> {
     connection
-        .prepare_cached(
+        .prepare_cached(concat!(
             "UPDATE requests SET next_attempt_at = ?2 WHERE id IN (
                  SELECT id FROM requests INDEXED BY waiting_by_origin
-                 WHERE work = 'PENDING' AND next_attempt_at > ?2 AND origin = ?1
-                   AND parked_since IS NOT NULL
-                 LIMIT ?3)",
-        )?
+                 WHERE work = 'PENDING' AND next_attempt_at > ?2 AND parked_since IS NOT NULL
+                   AND ",
+            rows::origin!(),
+            " = ?1
+                 LIMIT ?3)"
+        ))?
         .execute(params![origin, rows::time(now), rows::integer(limit)])
 }
 
@@ -139,11 +141,13 @@ pub(super) fn crowded_origins(
     most: usize,
 ) -> rusqlite::Result<Vec<String>> {
     connection
-        .prepare_cached(
-            "SELECT origin FROM requests INDEXED BY waiting_by_origin
-             WHERE work = 'PENDING' AND next_attempt_at IS NOT NULL AND origin IS NOT NULL
-             GROUP BY origin HAVING count(*) >= ?1",
-        )?
+        .prepare_cached(concat!(
+            "SELECT ",
+            rows::origin!(),
+            " AS origin FROM requests INDEXED BY waiting_by_origin
+                 WHERE work = 'PENDING' AND next_attempt_at IS NOT NULL AND origin IS NOT NULL
+                 GROUP BY origin HAVING count(*) >= ?1"
+        ))?
         .query_map([rows::integer(most)], |row| row.get(0))?
         .collect()
 }
