@@ -9,6 +9,7 @@
 //!   address is judged, and only judged addresses are dialled.
 //! * `network`, `resolver`: what all of that reaches the network by, for which a test may stand in.
 //! * `connection`: one HTTP/1.1 connection and one exchange on it.
+//! * `turn`: the right to one of an origin's connections.
 //! * `answer`, `retry_after`: what is read of an answer's body, and how long; when it asks to be called again.
 //! * `error`: [`AttemptError`], what can go wrong, as classes.
 
@@ -26,6 +27,7 @@ mod request;
 mod resolver;
 mod retry_after;
 mod tls;
+mod turn;
 
 pub use client::CallbackClient;
 pub use error::{AttemptError, Detail, Stage};
@@ -34,3 +36,4 @@ pub use message::Message;
 pub use network::{Connect, Network, SystemSockets};
 pub use resolver::{Resolve, SystemResolver};
 pub use tls::ClientError;
+pub use turn::Turn;

@@ -32,6 +32,7 @@ use super::{
     request::Post,
     retry_after,
     tls::{self, ClientError},
+    turn::Turn,
 };
 
 /// How long an answer's body may take after its head, at most.
@@ -100,15 +101,29 @@ impl CallbackClient {
         self
     }
 
-    /// Posts `message` to `url`, and returns the status if it is 2xx.
+    /// [`CallbackClient::attempt_in`] a turn that nobody counts.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn attempt(
+        &self,
+        url: &CallbackUrl,
+        message: &Message,
+    ) -> Result<StatusCode, AttemptError> {
+        self.attempt_in(Turn::uncounted(), url, message).await
+    }
+
+    /// Posts `message` to `url`, and returns the status if it is 2xx. `turn` is kept as long as anything goes
+    /// on on the connection.
     ///
     /// The timeout covers look-up, connect, TLS, request and status line. Dropping the future ends
     /// the attempt and closes its connection.
     ///
     /// # Errors
     /// The class of what went wrong, any other status included.
-    pub async fn attempt(
+    pub async fn attempt_in(
         &self,
+        turn: Turn,
         url: &CallbackUrl,
         message: &Message,
     ) -> Result<StatusCode, AttemptError> {
@@ -120,7 +135,7 @@ impl CallbackClient {
         let (connection, response) = self.answer(url, request, deadline).await?;
         let status = response.status();
         let retry_after = retry_after::asked_for(status, response.headers(), SystemTime::now());
-        self.settle(connection, response.into_body(), deadline);
+        self.settle(turn, connection, response.into_body(), deadline);
         if status.is_success() {
             Ok(status)
         } else {
@@ -152,7 +167,7 @@ impl CallbackClient {
 
     /// Reads what is left of the answer and keeps the connection, if that costs next to nothing;
     /// closes the connection otherwise. Nobody waits for this: the status has decided.
-    fn settle(&self, connection: Connection, body: Incoming, deadline: Instant) {
+    fn settle(&self, turn: Turn, connection: Connection, body: Incoming, deadline: Instant) {
         let mut body = AnswerBody::new(body);
         match body.drain().now_or_never() {
             Some(true) => self.shared.pool.put(connection),
@@ -167,7 +182,7 @@ impl CallbackClient {
                     if let Ok(true) = timeout_at(until, body.drain()).await {
                         pool.put(connection);
                     }
-                    drop(permit);
+                    drop((permit, turn));
                 });
             }
         }

@@ -20,13 +20,15 @@ use super::{
     callback_worker::CallbackWorker,
     origins::{Admission, Sign},
 };
-use crate::delivery::{AttemptError, CallbackClient, Message};
+use crate::delivery::{AttemptError, CallbackClient, Message, Turn};
 
 /// One attempt to call back; a test may stand in for the network.
 pub trait Attempt: Send + Sync {
-    /// POSTs `message`; a 2xx is success, everything else an error that says whether to try again.
+    /// POSTs `message`; a 2xx is success, everything else an error that says whether to try again. `turn` is
+    /// kept as long as the connection is busy.
     fn attempt<'a>(
         &'a self,
+        turn: Turn,
         url: &'a CallbackUrl,
         message: &'a Message,
     ) -> BoxFuture<'a, Result<StatusCode, AttemptError>>;
@@ -35,10 +37,11 @@ pub trait Attempt: Send + Sync {
 impl Attempt for CallbackClient {
     fn attempt<'a>(
         &'a self,
+        turn: Turn,
         url: &'a CallbackUrl,
         message: &'a Message,
     ) -> BoxFuture<'a, Result<StatusCode, AttemptError>> {
-        Box::pin(CallbackClient::attempt(self, url, message))
+        Box::pin(self.attempt_in(turn, url, message))
     }
 }
 
@@ -66,8 +69,8 @@ impl CallbackWorker {
                 return Delivery::Over(None, Outcome::Failed(failure));
             }
         };
-        let pass = match self.origins.admit(url.origin(), parked_for(job)).await {
-            Admission::Go(pass) => pass,
+        let (pass, turn) = match self.origins.admit(url.origin(), parked_for(job)).await {
+            Admission::Go(pass, turn) => (pass, turn),
             Admission::PutOff(wait) => return Delivery::Parked(Timestamp::now() + wait),
         };
         let message = Message {
@@ -77,7 +80,7 @@ impl CallbackWorker {
         };
         self.lease.in_force_for(job.claim.owner).await;
         let (started_at, began) = (Timestamp::now(), Instant::now());
-        let answer = self.client.attempt(&url, &message).await;
+        let answer = self.client.attempt(turn, &url, &message).await;
         let duration = began.elapsed();
         pass.heard(Sign::of(&answer));
         let attempted = attempted(job.attempts + 1, (started_at, duration), &answer);

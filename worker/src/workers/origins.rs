@@ -21,13 +21,16 @@ use std::{
 };
 
 use tokio::{
-    sync::{Notify, OwnedSemaphorePermit, Semaphore},
+    sync::{Notify, Semaphore},
     time::Instant,
 };
 use tracing::{info, warn};
 
 use super::slots::Slots;
-use crate::metrics::{Metrics, PutOff};
+use crate::{
+    delivery::Turn,
+    metrics::{Metrics, PutOff},
+};
 pub(super) use breaker::Sign;
 use breaker::{Breaker, Change};
 use pacer::Pacer;
@@ -73,8 +76,8 @@ struct Origin {
 
 /// What a job that asks is told.
 pub(super) enum Admission {
-    /// To make its attempt now.
-    Go(Pass),
+    /// To make its attempt now, on one of the origin's connections.
+    Go(Pass, Turn),
     /// To come again after that time.
     PutOff(Duration),
 }
@@ -85,7 +88,6 @@ pub(super) struct Pass {
     began: Instant,
     /// Whether what comes of it decides about all others.
     is_probe: bool,
-    _turn: OwnedSemaphorePermit,
 }
 
 impl Origins {
@@ -111,17 +113,19 @@ impl Origins {
             Ok(entered) => entered,
             Err(wait) => return Admission::PutOff(wait),
         };
-        let Ok(turn) = turns.acquire_owned().await else {
+        let Ok(permit) = turns.acquire_owned().await else {
             unreachable!("it is never closed")
         };
         // Those before it may have failed while it waited.
         match held.begin(patience) {
-            Ok(is_probe) => Admission::Go(Pass {
-                held,
-                began: Instant::now(),
-                is_probe,
-                _turn: turn,
-            }),
+            Ok(is_probe) => {
+                let pass = Pass {
+                    held,
+                    began: Instant::now(),
+                    is_probe,
+                };
+                Admission::Go(pass, Turn::of(permit))
+            }
             Err(wait) => Admission::PutOff(wait),
         }
     }

@@ -4,14 +4,17 @@ use std::{
     net::{IpAddr, Ipv4Addr},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU16, Ordering},
+        atomic::{AtomicU16, AtomicUsize, Ordering},
         mpsc,
     },
 };
 
 use storm_shared::models::{Request, RequestId, Status};
 use storm_worker::delivery::SystemResolver;
-use tokio::net::TcpListener;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpListener,
+};
 
 use crate::{receiver::Receiver, stack::Stack};
 
@@ -148,4 +151,48 @@ async fn every_job_of_a_receiver_that_never_recovers_ends() {
     assert!(parks > 0);
     assert_eq!(receiver.more().len(), JOBS);
     stack.stop().await;
+}
+
+/// Answers each request with a head whose body never comes, and tells how many connections are open at a time.
+async fn withholding(listener: TcpListener, open: Arc<AtomicUsize>, most: Arc<AtomicUsize>) {
+    while let Ok((mut connection, _)) = listener.accept().await {
+        let (open, most) = (Arc::clone(&open), Arc::clone(&most));
+        tokio::spawn(async move {
+            most.fetch_max(open.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            let mut request = [0; 4096];
+            let _ = connection.read(&mut request).await;
+            let head = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n";
+            connection.write_all(head).await.unwrap();
+            // Until the worker closes it.
+            while connection
+                .read(&mut request)
+                .await
+                .is_ok_and(|read| read > 0)
+            {}
+            open.fetch_sub(1, Ordering::SeqCst);
+        });
+    }
+}
+
+#[tokio::test]
+async fn an_origin_has_no_more_connections_than_attempts_at_a_time_whatever_it_does_with_them() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    let (open, most) = (Arc::default(), Arc::<AtomicUsize>::default());
+    let receiver = tokio::spawn(withholding(listener, open, Arc::clone(&most)));
+    let stack = Stack::without_redis(&[("CALLBACK_PER_ORIGIN", "3"), AT_ONCE]).await;
+    let mut ids = Vec::new();
+    for _ in 0..9 {
+        ids.push(stack.accept(1, Some(url.clone())).await);
+    }
+    for id in ids {
+        assert_eq!(stack.ended(id).await.status, Status::Completed);
+    }
+    let most = most.load(Ordering::SeqCst);
+    assert!(
+        most <= 2 * 3,
+        "{most}: three, and three that are being closed"
+    );
+    stack.stop().await;
+    receiver.abort();
 }

@@ -14,7 +14,7 @@ use storm_shared::{
     services::store::{NewJob, Store},
 };
 use storm_worker::{
-    delivery::{AttemptError, Message},
+    delivery::{AttemptError, Message, Turn},
     metrics::Metrics,
     workers::{
         Attempt, CallbackWorker, Drain, Lease, Pulse,
@@ -33,6 +33,7 @@ struct AlwaysFails {
 impl Attempt for AlwaysFails {
     fn attempt<'a>(
         &'a self,
+        _turn: Turn,
         _url: &'a CallbackUrl,
         message: &'a Message,
     ) -> BoxFuture<'a, Result<StatusCode, AttemptError>> {
@@ -53,6 +54,7 @@ struct Panics;
 impl Attempt for Panics {
     fn attempt<'a>(
         &'a self,
+        _turn: Turn,
         _url: &'a CallbackUrl,
         _message: &'a Message,
     ) -> BoxFuture<'a, Result<StatusCode, AttemptError>> {

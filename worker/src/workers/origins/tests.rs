@@ -3,7 +3,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 
 use super::{Admission, FEW, Origins, Pass, Sign};
-use crate::{metrics::Metrics, workers::slots::Slots};
+use crate::{delivery::Turn, metrics::Metrics, workers::slots::Slots};
 
 const BAD: &str = "http://bad.example";
 const GOOD: &str = "http://good.example";
@@ -15,13 +15,20 @@ fn origins(limit: usize, places: u32) -> (Origins, Slots) {
     (origins, slots)
 }
 
-async fn admit(origins: &Origins, origin: &str) -> Result<Pass, Duration> {
+/// The right to an attempt, and to its connection.
+type Admitted = (Pass, Turn);
+
+async fn admit(origins: &Origins, origin: &str) -> Result<Admitted, Duration> {
     admit_after(origins, origin, Duration::ZERO).await
 }
 
-async fn admit_after(origins: &Origins, origin: &str, parked: Duration) -> Result<Pass, Duration> {
+async fn admit_after(
+    origins: &Origins,
+    origin: &str,
+    parked: Duration,
+) -> Result<Admitted, Duration> {
     match origins.admit(origin, parked).await {
-        Admission::Go(pass) => Ok(pass),
+        Admission::Go(pass, turn) => Ok((pass, turn)),
         Admission::PutOff(wait) => Err(wait),
     }
 }
@@ -29,7 +36,7 @@ async fn admit_after(origins: &Origins, origin: &str, parked: Duration) -> Resul
 /// So many failures of it, one after the other.
 async fn fail(origins: &Origins, origin: &str, times: usize) {
     for _ in 0..times {
-        admit(origins, origin).await.unwrap().heard(Sign::Failing);
+        admit(origins, origin).await.unwrap().0.heard(Sign::Failing);
     }
 }
 
@@ -41,7 +48,13 @@ async fn so_many_attempts_are_made_at_a_time_and_the_next_waits_for_its_turn() {
     let mut third = Box::pin(admit(&origins, BAD));
     assert!((&mut third).now_or_never().is_none());
     assert!(admit(&origins, GOOD).await.is_ok(), "nobody else waits");
+    let (first, turn) = first;
     first.heard(Sign::Alive);
+    assert!(
+        (&mut third).now_or_never().is_none(),
+        "its connection is still busy"
+    );
+    drop(turn);
     assert!(third.await.is_ok());
 }
 
@@ -96,7 +109,7 @@ async fn an_origin_that_fails_again_and_again_is_left_alone_until_a_probe_succee
     let probe = admit(&origins, BAD).await.unwrap();
     assert!(admit(&origins, BAD).await.is_err(), "one at a time");
     assert!(origins.next_recovered().now_or_never().is_none());
-    probe.heard(Sign::Alive);
+    probe.0.heard(Sign::Alive);
     assert_eq!(&*origins.next_recovered().await, BAD);
     assert!(admit(&origins, BAD).await.is_ok());
 }
@@ -119,7 +132,8 @@ async fn who_waited_for_its_turn_is_put_off_after_all_where_those_before_it_fail
     let last = admit(&origins, BAD).await.unwrap();
     let mut waiting = Box::pin(admit(&origins, BAD));
     assert!((&mut waiting).now_or_never().is_none());
-    last.heard(Sign::Failing);
+    last.0.heard(Sign::Failing);
+    drop(last.1);
     assert!(waiting.await.is_err());
 }
 
@@ -134,8 +148,8 @@ async fn an_origin_without_trouble_and_without_jobs_is_forgotten() {
     }
     fail(&origins, BAD, 1).await;
     assert_eq!(known(), 2);
-    pass.heard(Sign::Alive);
+    pass.0.heard(Sign::Alive);
     assert_eq!(known(), 1, "the one that failed is remembered");
-    admit(&origins, BAD).await.unwrap().heard(Sign::Alive);
+    admit(&origins, BAD).await.unwrap().0.heard(Sign::Alive);
     assert_eq!(known(), 0);
 }
