@@ -488,6 +488,7 @@ mod tests {
             (format!("whsec_{SECRET}\u{0}"), "the 1st key must be base64"),
             (format!("whsk_{SECRET}"), "the 1st key must be the base64"),
             (format!("whsec_{SECRET} ").repeat(11), "expected at most 10"),
+            (" , ".to_owned(), "expected keys between the commas"),
         ] {
             let error = Settings::with([("CALLBACK_SIGNING_SECRETS", &*value)]).unwrap_err();
             let text = error.to_string();

@@ -114,7 +114,7 @@ impl Checker {
         Self::new(
             Guard {
                 policy: settings.policy,
-                resolver: Arc::new(SystemResolver::new()),
+                resolver: Arc::new(SystemResolver::patient()),
             },
             settings.timeout,
         )

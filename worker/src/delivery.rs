@@ -30,7 +30,7 @@ mod tls;
 mod turn;
 
 pub use client::CallbackClient;
-pub use error::{AttemptError, Detail, Stage};
+pub use error::{AttemptError, Detail, Stage, TlsTrouble};
 pub use guard::{Denial, Findings, Guard, Source, origin};
 pub use message::Message;
 pub use network::{Connect, Network, SystemSockets};

@@ -55,6 +55,8 @@ pub enum PutOff {
     OriginDown,
     /// Its origin has as much of this worker as it may have.
     OriginBusy,
+    /// Look-ups of other names have all the threads.
+    LookUpsBusy,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -135,6 +137,7 @@ impl Metrics {
         let why = match why {
             PutOff::OriginDown => "origin_down",
             PutOff::OriginBusy => "origin_busy",
+            PutOff::LookUpsBusy => "look_ups_busy",
         };
         self.parked.get_or_create(&ReasonLabel { why }).inc();
     }

@@ -111,7 +111,10 @@ impl Source {
 
         let (ours, others): (HashMap<_, _>, HashMap<_, _>) = variables
             .into_iter()
-            .partition(|(name, _)| known.contains(&name.to_ascii_lowercase()));
+            // One in any other case could stand beside the right one, and only one of them would count.
+            .partition(|(name, _)| {
+                known.contains(&name.to_ascii_lowercase()) && *name == name.to_ascii_uppercase()
+            });
         let unknown_variables = others
             .into_keys()
             .filter(|name| looks_like_one_of(&known, name))
@@ -393,6 +396,14 @@ mod tests {
             error.contains("STORM_CONFIG") && error.contains("/nowhere.toml"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn a_setting_in_lower_case_is_none_and_is_noticed() {
+        let both = [variable("sync_queue", "3"), variable("SYNC_QUEUE", "5")];
+        let source = Source::new(None, both).unwrap();
+        assert_eq!(source.number("sync_queue", 1..=9).unwrap(), 5);
+        assert_eq!(source.unknown_variables(), ["sync_queue"]);
     }
 
     #[test]

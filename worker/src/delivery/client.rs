@@ -6,10 +6,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use bytes::Bytes;
 use futures_util::FutureExt;
-use http_body_util::Full;
-use hyper::{Request, Response, StatusCode, body::Incoming};
+use hyper::{Response, StatusCode, body::Incoming};
 use jiff::Timestamp;
 use storm_shared::{
     models::CallbackUrl,
@@ -128,11 +126,7 @@ impl CallbackClient {
         message: &Message,
     ) -> Result<StatusCode, AttemptError> {
         let deadline = Instant::now() + self.shared.timeout;
-        let request = self
-            .post
-            .request(url, message)
-            .map_err(|error| AttemptError::Connect(Detail::of(&error)))?;
-        let (connection, response) = self.answer(url, request, deadline).await?;
+        let (connection, response) = self.answer(url, message, deadline).await?;
         let status = response.status();
         let retry_after = retry_after::asked_for(status, response.headers(), SystemTime::now());
         self.settle(turn, connection, response.into_body(), deadline);
@@ -146,22 +140,27 @@ impl CallbackClient {
         }
     }
 
-    /// The answer, over a kept-alive connection if one is still good, or else over a new one.
+    /// The answer, over a kept-alive connection if one is still good, or else over a new one. The request is
+    /// made when there is a connection: it bears the time.
     async fn answer(
         &self,
         url: &CallbackUrl,
-        mut request: Request<Full<Bytes>>,
+        message: &Message,
         deadline: Instant,
     ) -> Result<(Connection, Response<Incoming>), AttemptError> {
+        let request = || {
+            let request = self.post.request(url, message);
+            request.map_err(|error| AttemptError::Connect(Detail::of(&error)))
+        };
         while let Some(mut connection) = self.shared.pool.take(url.origin()) {
-            match connection.exchange(request, deadline).await {
+            match connection.exchange(request()?, deadline).await {
                 Ok(response) => return Ok((connection, response)),
-                Err(ExchangeError::Unsent(unsent)) => request = *unsent,
+                Err(ExchangeError::Unsent) => {}
                 Err(ExchangeError::Failed(error)) => return Err(error),
             }
         }
         let mut connection = self.shared.dialer.dial(url, deadline).await?;
-        let response = connection.exchange(request, deadline).await?;
+        let response = connection.exchange(request()?, deadline).await?;
         Ok((connection, response))
     }
 

@@ -30,8 +30,8 @@ pub(super) struct Connection {
 
 /// Why there is no answer.
 pub(super) enum ExchangeError {
-    /// The connection was closed before anything of the request was sent: it can go elsewhere.
-    Unsent(Box<Request<Full<Bytes>>>),
+    /// The connection was closed before anything of the request was sent: another one can be tried.
+    Unsent,
     /// The request, or a part of it, was sent.
     Failed(AttemptError),
 }
@@ -88,14 +88,14 @@ impl Connection {
         // A reused connection may not have noticed yet that its last answer is over, or that the
         // peer has closed.
         if self.sender.ready().await.is_err() {
-            return Err(ExchangeError::Unsent(Box::new(request)));
+            return Err(ExchangeError::Unsent);
         }
         let mut error = match self.sender.try_send_request(request).await {
             Ok(response) => return Ok(response),
             Err(error) => error,
         };
         Err(match error.take_message() {
-            Some(request) => ExchangeError::Unsent(Box::new(request)),
+            Some(_) => ExchangeError::Unsent,
             None => ExchangeError::Failed(AttemptError::Interrupted(Detail::of(error.error()))),
         })
     }
@@ -106,7 +106,7 @@ impl From<ExchangeError> for AttemptError {
     fn from(error: ExchangeError) -> Self {
         match error {
             ExchangeError::Failed(error) => error,
-            ExchangeError::Unsent(_) => {
+            ExchangeError::Unsent => {
                 Self::Interrupted(Detail::new("the connection was closed at once"))
             }
         }

@@ -1,6 +1,6 @@
 //! A new connection to a URL's origin.
 
-use std::{error::Error, sync::Arc};
+use std::{error::Error, io::ErrorKind, sync::Arc};
 
 use hyper_rustls::HttpsConnector;
 use rustls::ClientConfig;
@@ -11,7 +11,7 @@ use tower_service::Service;
 use super::{
     connection::Connection,
     connector::{DialError, GuardedConnector, Progress},
-    error::{AttemptError, Detail},
+    error::{AttemptError, Detail, TlsTrouble},
     guard::{self, Denial, Guard},
     network::Connect,
 };
@@ -59,8 +59,16 @@ impl Dialer {
 fn classify(error: Box<dyn Error + Send + Sync>) -> AttemptError {
     match error.downcast::<DialError>().map(|error| *error) {
         Ok(DialError::Denied(Denial::Refused(refusal))) => AttemptError::Refused(refusal),
+        Ok(DialError::Denied(Denial::Unresolved(error)))
+            if error.kind() == ErrorKind::ResourceBusy =>
+        {
+            AttemptError::Crowded
+        }
         Ok(DialError::Denied(error)) => AttemptError::Resolve(Detail::of(&error)),
         Ok(error @ DialError::Connect { .. }) => AttemptError::Connect(Detail::of(&error)),
-        Err(error) => AttemptError::Tls(Detail::of(&*error)),
+        Err(error) => AttemptError::Tls {
+            kind: TlsTrouble::of(&*error),
+            detail: Detail::of(&*error),
+        },
     }
 }

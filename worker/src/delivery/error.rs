@@ -1,6 +1,6 @@
 //! What can go wrong in an attempt, as classes.
 
-use std::{error::Error, fmt, time::Duration};
+use std::{error::Error, fmt, io, time::Duration};
 
 use hyper::StatusCode;
 use storm_shared::{models::AttemptClass, services::guard::Refusal};
@@ -22,8 +22,16 @@ pub enum AttemptError {
     #[error("no connection: {0}")]
     Connect(Detail),
     /// The TLS handshake failed: most often the certificate could not be verified.
-    #[error("no TLS session: {0}")]
-    Tls(Detail),
+    #[error("no TLS session: {detail}")]
+    Tls {
+        /// What in a few words, none of which are the other side's.
+        kind: TlsTrouble,
+        /// The whole of it: it can tell all names that a certificate has.
+        detail: Detail,
+    },
+    /// Too many look-ups of other names were under way: no attempt was made.
+    #[error("no thread was free for the look-up")]
+    Crowded,
     /// The deadline passed before a status line came.
     #[error("timed out at {stage}")]
     Timeout {
@@ -48,9 +56,9 @@ impl AttemptError {
     pub fn class(&self) -> AttemptClass {
         match self {
             Self::Refused(_) => AttemptClass::Refused,
-            Self::Resolve(_) => AttemptClass::Resolve,
+            Self::Resolve(_) | Self::Crowded => AttemptClass::Resolve,
             Self::Connect(_) => AttemptClass::Connect,
-            Self::Tls(_) => AttemptClass::Tls,
+            Self::Tls { .. } => AttemptClass::Tls,
             Self::Timeout { .. } => AttemptClass::Timeout,
             Self::Status { status, .. } if *status == StatusCode::GONE => AttemptClass::Gone,
             Self::Status { .. } => AttemptClass::Status,
@@ -82,8 +90,67 @@ impl AttemptError {
             Self::Resolve(_) => "the name's look-up failed".to_owned(),
             Self::Connect(_) => "no connection could be made".to_owned(),
             Self::Interrupted(_) => "the connection was cut before a status line".to_owned(),
-            Self::Tls(_) | Self::Timeout { .. } | Self::Status { .. } => self.to_string(),
+            Self::Tls { kind, .. } => format!("no TLS session: {}", kind.as_str()),
+            Self::Timeout { .. } | Self::Status { .. } | Self::Crowded => self.to_string(),
         }
+    }
+}
+
+/// What can be wrong with TLS, as far as a job's owner may know it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TlsTrouble {
+    /// The certificate is over, or not good yet.
+    Expired,
+    /// The certificate is for other names.
+    OtherName,
+    /// Whoever issued the certificate is not trusted.
+    UnknownIssuer,
+    /// Anything else about the certificate.
+    Certificate,
+    /// The handshake itself.
+    Handshake,
+}
+
+impl TlsTrouble {
+    /// By what rustls says.
+    pub(super) fn of(error: &(dyn Error + 'static)) -> Self {
+        use rustls::CertificateError as Wrong;
+        match rustls_error(error) {
+            Some(rustls::Error::InvalidCertificate(wrong)) => match wrong {
+                Wrong::Expired
+                | Wrong::ExpiredContext { .. }
+                | Wrong::NotValidYet
+                | Wrong::NotValidYetContext { .. } => Self::Expired,
+                Wrong::NotValidForName | Wrong::NotValidForNameContext { .. } => Self::OtherName,
+                Wrong::UnknownIssuer => Self::UnknownIssuer,
+                _ => Self::Certificate,
+            },
+            _ => Self::Handshake,
+        }
+    }
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Expired => "the certificate has expired, or is not valid yet",
+            Self::OtherName => "the certificate is not for that name",
+            Self::UnknownIssuer => "the certificate's issuer is not trusted",
+            Self::Certificate => "the certificate can't be verified",
+            Self::Handshake => "the handshake failed",
+        }
+    }
+}
+
+/// The TLS error in an error, or in one of its causes. An `io::Error` has its own inside.
+fn rustls_error<'a>(mut error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
+    loop {
+        if let Some(found) = error.downcast_ref() {
+            return Some(found);
+        }
+        let inside = error.downcast_ref().and_then(io::Error::get_ref);
+        error = match inside {
+            Some(inside) => inside,
+            None => error.source()?,
+        };
     }
 }
 
@@ -161,12 +228,16 @@ impl fmt::Display for Detail {
 mod tests {
     use std::io;
 
-    use super::{AttemptError, Detail, Stage};
+    use super::{AttemptError, Detail, Stage, TlsTrouble};
 
     #[test]
     fn a_detail_is_one_bounded_line_whatever_the_error_says() {
         let error = io::Error::other(format!("first\r\nsecond\u{1b}[31m{}", "é".repeat(1000)));
-        let text = AttemptError::Tls(Detail::of(&error)).to_string();
+        let text = AttemptError::Tls {
+            kind: TlsTrouble::of(&error),
+            detail: Detail::of(&error),
+        }
+        .to_string();
         assert!(
             text.starts_with("no TLS session: first  second [31m"),
             "{text}"

@@ -6,6 +6,7 @@ use std::{
     io,
     net::{IpAddr, ToSocketAddrs},
     sync::Arc,
+    time::Duration,
 };
 
 use futures_util::future::BoxFuture;
@@ -37,17 +38,34 @@ impl SystemResolver {
     /// Those among them of names under one domain.
     pub const MAX_OF_A_DOMAIN: usize = Self::MAX_LOOKUPS / 4;
 
-    /// A resolver with threads of its own.
+    /// How long a look-up waits for a thread.
+    pub const PATIENCE: Duration = Duration::from_millis(500);
+
+    /// A resolver with threads of its own. Where none is free for a look-up within [`Self::PATIENCE`], it
+    /// fails as [`io::ErrorKind::ResourceBusy`]: the name's own server was not even asked.
     pub fn new() -> Self {
         Self::with(look_up)
     }
 
     /// The same around another `look_up`, which may block its thread. For tests.
     pub fn with(look_up: impl Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync + 'static) -> Self {
+        Self::with_patience(look_up, Self::PATIENCE)
+    }
+
+    /// One whose look-ups wait for a thread as long as whoever asks.
+    pub fn patient() -> Self {
+        Self::with_patience(look_up, Duration::MAX)
+    }
+
+    fn with_patience(
+        look_up: impl Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync + 'static,
+        patience: Duration,
+    ) -> Self {
         Self {
             flights: Arc::new(Flights::new(
                 Self::MAX_LOOKUPS,
                 Self::MAX_OF_A_DOMAIN,
+                patience,
                 Box::new(look_up),
             )),
         }

@@ -20,7 +20,13 @@ use super::{
     callback_worker::CallbackWorker,
     origins::{Admission, Sign},
 };
-use crate::delivery::{AttemptError, CallbackClient, Message, Turn};
+use crate::{
+    delivery::{AttemptError, CallbackClient, Message, Turn},
+    metrics::PutOff,
+};
+
+/// How long a job is put off for whose name no thread was free.
+const UNTIL_THREADS_ARE_FREE: Duration = Duration::from_secs(1);
 
 /// One attempt to call back; a test may stand in for the network.
 pub trait Attempt: Send + Sync {
@@ -83,6 +89,10 @@ impl CallbackWorker {
         let answer = self.client.attempt(turn, &url, &message).await;
         let duration = began.elapsed();
         pass.heard(Sign::of(&answer));
+        if let Err(AttemptError::Crowded) = answer {
+            self.metrics.put_off(PutOff::LookUpsBusy);
+            return Delivery::Parked(Timestamp::now() + UNTIL_THREADS_ARE_FREE);
+        }
         let attempted = attempted(job.attempts + 1, (started_at, duration), &answer);
         self.metrics.attempted(attempted.class);
         if let Err(AttemptError::Refused(refusal)) = &answer {

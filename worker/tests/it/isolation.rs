@@ -89,6 +89,45 @@ async fn nine_receivers_hear_of_all_their_jobs_while_the_tenth_hangs_and_its_nam
 }
 
 #[tokio::test]
+async fn a_job_for_whose_name_no_thread_is_free_spends_no_attempt_and_goes_on() {
+    let (over, is_over) = mpsc::channel::<()>();
+    let (is_over, hanging) = (Mutex::new(is_over), Arc::<AtomicUsize>::default());
+    let under_way = Arc::clone(&hanging);
+    let names = SystemResolver::with(move |name| {
+        if name.contains(".hangs-") {
+            under_way.fetch_add(1, Ordering::SeqCst);
+            let _ = is_over.lock().unwrap().recv();
+        }
+        Ok(vec![IpAddr::V4(Ipv4Addr::LOCALHOST)])
+    });
+    let mut receiver = Receiver::answering(|_, _| 200).await;
+    let stack = Stack::with_names(names, &[FOR_EVER]).await;
+    let url = |host: &str| Some(receiver.url().replace("127.0.0.1", host));
+    let mut ids = Vec::new();
+    // A domain may have a part of the threads: it takes several.
+    for domain in 0..8 {
+        for name in 0..SystemResolver::MAX_OF_A_DOMAIN {
+            let host = format!("n{name}.hangs-{domain}.test");
+            ids.push(stack.accept(1, url(&host)).await);
+        }
+    }
+    while hanging.load(Ordering::SeqCst) < SystemResolver::MAX_LOOKUPS {
+        tokio::task::yield_now().await;
+    }
+    let honest = stack.accept(1, url("honest.example")).await;
+    let parked = stack.row_when(honest, |row| row.parks > 1).await;
+    assert!(parked.attempts.is_empty());
+    drop(over);
+    ids.push(honest);
+    for id in &ids {
+        let row = stack.ended(*id).await;
+        assert_eq!((row.status, row.attempts.len()), (Status::Completed, 1));
+    }
+    assert_eq!(receiver.more().len(), ids.len());
+    stack.stop().await;
+}
+
+#[tokio::test]
 async fn what_is_parked_spends_no_attempt_and_goes_on_when_its_receiver_recovers() {
     const JOBS: usize = 150;
     let status = Arc::new(AtomicU16::new(503));

@@ -22,9 +22,12 @@ pub enum NetsError {
          `127.0.0.0/8,::1,10.1.0.0/16`"
     )]
     NotANet(String),
-    /// A net of everything, to be allowed.
-    #[error("`{0}` would turn the guard off; accepted are prefix lengths of at least 1")]
-    Everything(IpNetwork),
+    /// A net of so much that it must be a mistake, or of no address at all, to be allowed.
+    #[error(
+        "`{0}` would turn the guard off, or is misspelled; accepted are prefix lengths of at least {V4_PREFIX} \
+         (IPv4) and {V6_PREFIX} (IPv6)"
+    )]
+    TooMuch(IpNetwork),
     /// Bits set beyond the prefix: either the address or the length is a mistake.
     #[error(
         "`{0}` has bits set beyond its prefix; accepted are the net `{net}/{prefix}` and the \
@@ -37,6 +40,11 @@ pub enum NetsError {
     Mapped(IpNetwork),
 }
 
+/// The shortest prefixes that may be allowed: those of the largest blocks that are not public, `240.0.0.0/4` and
+/// `fc00::/7`. Two shorter ones could be everything.
+const V4_PREFIX: u8 = 4;
+const V6_PREFIX: u8 = 7;
+
 /// The prefix length of `::ffff:0:0/96`.
 const MAPPED_PREFIX: u8 = 96;
 
@@ -45,12 +53,13 @@ impl AllowList {
     /// nothing.
     ///
     /// # Errors
-    /// Something that is no CIDR, or a net of prefix length 0, with host bits set, or of
-    /// IPv4-mapped addresses (their IPv4 form is what is judged).
+    /// Something that is no CIDR; or a net of more than any block that is not public, of the unspecified
+    /// address alone (which is `/0` misspelled), with host bits set, or of IPv4-mapped addresses (their
+    /// IPv4 form is what is judged).
     pub fn parse(text: &str) -> Result<Self, NetsError> {
         let nets = parse(text)?;
-        match nets.iter().find(|net| net.prefix() == 0) {
-            Some(everything) => Err(NetsError::Everything(*everything)),
+        match nets.iter().find(|net| is_too_much(net)) {
+            Some(net) => Err(NetsError::TooMuch(*net)),
             None => Ok(Self(nets)),
         }
     }
@@ -76,6 +85,14 @@ impl DenyList {
     }
 }
 
+fn is_too_much(net: &IpNetwork) -> bool {
+    let (shortest, longest) = match net {
+        IpNetwork::V4(_) => (V4_PREFIX, 32),
+        IpNetwork::V6(_) => (V6_PREFIX, 128),
+    };
+    net.prefix() < shortest || (net.ip().is_unspecified() && net.prefix() == longest)
+}
+
 fn parse(text: &str) -> Result<Vec<IpNetwork>, NetsError> {
     if text.trim().is_empty() {
         return Ok(Vec::new());
@@ -98,12 +115,13 @@ fn parse_net(text: &str) -> Result<IpNetwork, NetsError> {
     }
 }
 
-/// Stricter than `IpNetwork`'s own parser, which also reads netmasks and a `+` before the length.
+/// Stricter than `IpNetwork`'s own parser, which also reads netmasks, and a `+` or zeros before the length.
 pub(super) fn read(text: &str) -> Option<IpNetwork> {
     let Some((address, prefix)) = text.split_once('/') else {
         return text.parse().ok().map(|address: IpAddr| address.into());
     };
-    if !prefix.bytes().all(|byte| byte.is_ascii_digit()) {
+    let has_zeros = prefix.len() > 1 && prefix.starts_with('0');
+    if has_zeros || !prefix.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
     IpNetwork::new(address.parse().ok()?, prefix.parse().ok()?).ok()

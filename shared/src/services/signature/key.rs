@@ -38,6 +38,9 @@ pub enum KeyError {
     /// More than [`MAX_SECRETS`].
     #[error("expected at most {MAX_SECRETS} keys, not {0}")]
     TooMany(usize),
+    /// Commas and nothing between them, which would sign nothing and look like it did.
+    #[error("expected keys between the commas; empty, nothing is signed")]
+    NoneBetween,
 }
 
 /// Why a text is no key, and what is accepted.
@@ -133,6 +136,9 @@ pub(super) fn parse_all(text: &str) -> Result<Vec<Key>, KeyError> {
         .split(separates)
         .filter(|text| !text.is_empty())
         .collect();
+    if texts.is_empty() && text.contains(',') {
+        return Err(KeyError::NoneBetween);
+    }
     if texts.len() > MAX_SECRETS {
         return Err(KeyError::TooMany(texts.len()));
     }

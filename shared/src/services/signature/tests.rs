@@ -208,7 +208,7 @@ fn a_timestamp_that_is_no_number_of_seconds_is_not_believed() {
 
 #[test]
 fn without_secrets_nothing_is_signed_and_nothing_believed() {
-    for nothing in ["", " \t\n,, "] {
+    for nothing in ["", " \t\n "] {
         assert_eq!(signer(nothing).sign(MESSAGE, sent(), BODY), None);
         assert_eq!(
             verified(nothing, &headers(SECRET), BODY),

@@ -77,10 +77,20 @@ fn an_allowed_net_exempts_exactly_itself() {
 
 #[test]
 fn an_allow_list_that_says_too_much_or_nothing_is_refused() {
-    for everything in ["0.0.0.0/0", "::/0", "127.0.0.0/8,0.0.0.0/0"] {
+    for everything in [
+        "0.0.0.0/0",
+        "::/0",
+        "127.0.0.0/8,0.0.0.0/0",
+        "0.0.0.0/1,128.0.0.0/1",
+        "224.0.0.0/3",
+        "::/1",
+        "fc00::/6",
+        "0.0.0.0",
+        "::",
+    ] {
         assert!(matches!(
             Policy::parse(everything),
-            Err(NetsError::Everything(_))
+            Err(NetsError::TooMuch(_))
         ));
     }
     for host_bits in ["10.0.0.1/8", "::1/64", "1.2.3.4/0"] {
@@ -100,6 +110,7 @@ fn an_allow_list_that_says_too_much_or_nothing_is_refused() {
         "10/8",
         "10.0.0.0/255.0.0.0",
         "10.0.0.0/+8",
+        "10.0.0.0/08",
         "127.0.0.1:80",
         "127.0.0.0/8,",
         "127.0.0.0/8;10.0.0.0/8",

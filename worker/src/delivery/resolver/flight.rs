@@ -4,13 +4,17 @@ use std::{
     array,
     collections::HashMap,
     hash::{BuildHasher, RandomState},
-    io,
+    io::{self, ErrorKind},
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
+    time::Duration,
 };
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    time::timeout,
+};
 
 /// A look-up that blocks its thread.
 type LookUp = dyn Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync;
@@ -29,6 +33,8 @@ pub(super) struct Flights {
     /// so that nobody can make another's wait but by luck.
     shares: [Arc<Semaphore>; SHARES],
     hasher: RandomState,
+    /// How long a look-up waits for its place.
+    patience: Duration,
     look_up: Box<LookUp>,
     by_name: Mutex<ByName>,
 }
@@ -50,11 +56,17 @@ pub(super) struct Passenger(watch::Receiver<Option<Answer>>);
 
 impl Flights {
     /// So many `threads`, of which the names under one domain get at most a `share`.
-    pub(super) fn new(threads: usize, share: usize, look_up: Box<LookUp>) -> Self {
+    pub(super) fn new(
+        threads: usize,
+        share: usize,
+        patience: Duration,
+        look_up: Box<LookUp>,
+    ) -> Self {
         Self {
             threads: Arc::new(Semaphore::new(threads)),
             shares: array::from_fn(|_| Arc::new(Semaphore::new(share))),
             hasher: RandomState::new(),
+            patience,
             look_up,
             by_name: Mutex::default(),
         }
@@ -97,8 +109,13 @@ impl Flights {
 impl Flight {
     /// Waits for a thread, unless nobody waits any more, and looks the name up on it.
     async fn begin(self) {
-        let Some(place) = self.place().await else {
-            return;
+        let place = match timeout(self.flights.patience, self.place()).await {
+            Ok(Some(place)) => place,
+            Ok(None) => return,
+            Err(_) => {
+                let busy = io::Error::new(ErrorKind::ResourceBusy, "no thread is free for it");
+                return self.tell_all(Err(busy));
+            }
         };
         // A thread of our own and not the runtime's: a runtime that ends waits for its threads, and
         // nothing ends a getaddrinfo. Without a thread, those who wait are told by the flight's end.
@@ -109,6 +126,10 @@ impl Flight {
     /// The place goes with the thread: one that nobody waits for any more still counts.
     fn land(self, _place: &Place) {
         let answer = (self.flights.look_up)(&self.name);
+        self.tell_all(answer);
+    }
+
+    fn tell_all(&self, answer: io::Result<Vec<IpAddr>>) {
         self.leave(); // first: who asks after an answer was heard gets a new one
         self.tell.send_replace(Some(answer.map_err(Arc::new)));
     }
@@ -161,9 +182,38 @@ impl Passenger {
     }
 }
 
-/// The last two labels of `name`: who owns that, or something near it, owns the name server.
+/// The part of `name` that somebody owns, and with it the name server: its last two labels, or three where
+/// the last two look like what a country's registry sells names under, such as `co.uk`.
 fn domain(name: &str) -> &str {
     let name = name.strip_suffix('.').unwrap_or(name);
-    let dot = name.rmatch_indices('.').nth(1);
-    dot.map_or(name, |(dot, _)| &name[dot + 1..])
+    let mut dots = name.rmatch_indices('.').map(|(dot, _)| dot);
+    let (last, second, third) = (dots.next(), dots.next(), dots.next());
+    let sells_names = |dot: usize, above: usize| name.len() - dot == 3 && dot - above <= 4;
+    let start = match (last, second) {
+        (Some(last), Some(second)) if sells_names(last, second) => third,
+        _ => second,
+    };
+    start.map_or(name, |dot| &name[dot + 1..])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::domain;
+
+    #[test]
+    fn a_domain_is_what_somebody_owns() {
+        for (name, owned) in [
+            ("a.b.example.com", "example.com"),
+            ("example.com.", "example.com"),
+            ("localhost", "localhost"),
+            ("a.example.co.uk", "example.co.uk"),
+            ("b.other.co.uk", "other.co.uk"),
+            ("a.b.example.com.au.", "example.com.au"),
+            ("co.uk", "co.uk"),
+            ("a.b.example.de", "example.de"),
+            ("hooks.example.io", "example.io"),
+        ] {
+            assert_eq!(domain(name), owned, "{name}");
+        }
+    }
 }

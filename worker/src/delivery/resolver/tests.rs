@@ -2,6 +2,7 @@ use std::{
     io,
     net::{IpAddr, Ipv4Addr},
     sync::{Arc, Mutex, mpsc},
+    time::Duration,
 };
 
 use futures_util::{
@@ -23,12 +24,17 @@ struct Gate {
 }
 
 impl Gate {
+    /// Whose look-ups wait for a thread as long as somebody asks.
     fn new() -> Self {
+        Self::with_patience(Duration::MAX)
+    }
+
+    fn with_patience(patience: Duration) -> Self {
         let (open, opened) = mpsc::channel();
         let opened = Mutex::new(opened);
         let arrived = Arc::new(Semaphore::new(0));
         let arrivals = Arc::clone(&arrived);
-        let resolver = SystemResolver::with(move |name| {
+        let look_up = move |name: &str| {
             if !name.starts_with("quick") {
                 arrivals.add_permits(1);
                 let _ = opened.lock().unwrap().recv(); // or the test is over
@@ -38,9 +44,9 @@ impl Gate {
                 return Err(io::Error::new(io::ErrorKind::NotFound, "no such name"));
             }
             Ok(vec![ADDRESS])
-        });
+        };
         Self {
-            resolver,
+            resolver: SystemResolver::with_patience(look_up, patience),
             open,
             arrived,
         }
@@ -211,4 +217,23 @@ fn a_process_that_ends_does_not_wait_for_a_look_up_that_hangs() {
 async fn the_system_knows_a_literal() {
     let addresses = SystemResolver::new().resolve("127.0.0.1").await.unwrap();
     assert_eq!(addresses, [IpAddr::V4(Ipv4Addr::LOCALHOST)]);
+}
+
+#[tokio::test]
+async fn a_look_up_that_finds_no_thread_in_time_says_so_and_asks_nobody() {
+    let gate = Gate::with_patience(Duration::from_millis(1));
+    let of_a_domain = SystemResolver::MAX_OF_A_DOMAIN;
+    let hanging: Vec<_> = (0..of_a_domain)
+        .map(|number| tokio::spawn(gate.resolver.resolve(&format!("n{number}.one.example"))))
+        .collect();
+    gate.arrived(of_a_domain).await;
+    let crowded = gate.resolver.resolve("another.one.example").await;
+    assert_eq!(crowded.unwrap_err().kind(), io::ErrorKind::ResourceBusy);
+    assert_eq!(gate.under_way(), of_a_domain, "it is forgotten");
+    let other = gate.resolver.resolve("quick.example").await;
+    assert_eq!(other.unwrap(), [ADDRESS]);
+    gate.let_go(of_a_domain);
+    for look_up in hanging {
+        assert_eq!(look_up.await.unwrap().unwrap(), [ADDRESS]);
+    }
 }

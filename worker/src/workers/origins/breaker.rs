@@ -15,6 +15,10 @@ const FAILURES: u32 = 100;
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
+/// How long a job is put off at a time. It asks again then, for the worker that put it off, and would let it
+/// go on, may be gone.
+const AT_A_TIME: Duration = Duration::from_secs(30);
+
 /// What an attempt says of its origin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in super::super) enum Sign {
@@ -30,7 +34,7 @@ impl Sign {
     /// What this outcome says.
     pub(in super::super) fn of(answer: &Result<StatusCode, AttemptError>) -> Self {
         match answer {
-            Err(AttemptError::Refused(_)) => Self::Nothing,
+            Err(AttemptError::Refused(_) | AttemptError::Crowded) => Self::Nothing,
             Ok(_) => Self::Alive,
             Err(AttemptError::Status { status, .. }) if !is_trouble(*status) => Self::Alive,
             Err(_) => Self::Failing,
@@ -102,8 +106,8 @@ impl Breaker {
                 *has_probe = true;
                 Some(patience.min(*until - now))
             }
-            // Not for ever: until the probe succeeds, or its patience is over.
-            State::Open { .. } | State::Probing => Some(patience),
+            // Unless the probe succeeds before.
+            State::Open { .. } | State::Probing => Some(patience.min(AT_A_TIME)),
         }
     }
 
@@ -178,7 +182,7 @@ mod tests {
     use hyper::StatusCode;
     use tokio::time::Instant;
 
-    use super::{Breaker, Change, FAILURES, FIRST_PAUSE, LONGEST_PAUSE, Sign};
+    use super::{AT_A_TIME, Breaker, Change, FAILURES, FIRST_PAUSE, LONGEST_PAUSE, Sign};
     use crate::delivery::AttemptError;
 
     const PATIENCE: Duration = Duration::from_mins(5);
@@ -207,10 +211,12 @@ mod tests {
         let (mut breaker, now) = (Breaker::closed(), Instant::now());
         failing(&mut breaker, FAILURES, now);
         assert_eq!(breaker.put_off(now, PATIENCE), Some(FIRST_PAUSE));
-        assert_eq!(breaker.put_off(now, PATIENCE), Some(PATIENCE));
+        assert_eq!(breaker.put_off(now, PATIENCE), Some(AT_A_TIME));
+        let less = AT_A_TIME / 2;
+        assert_eq!(breaker.put_off(now, less), Some(less));
         let then = now + FIRST_PAUSE;
         assert_eq!(breaker.begin(then, PATIENCE), Ok(true));
-        assert_eq!(breaker.begin(then, PATIENCE), Err(PATIENCE));
+        assert_eq!(breaker.begin(then, PATIENCE), Err(AT_A_TIME));
         assert_eq!(breaker.heard(Sign::Alive, true, then), Change::Closed);
         assert_eq!(breaker.begin(then, PATIENCE), Ok(false));
         assert!(breaker.is_untroubled());
