@@ -12,8 +12,8 @@ use std::{
     thread,
 };
 
-use storm_shared::program::{self, Endpoint, Program};
-use storm_worker::delivery::SystemResolver;
+use storm_shared::program::{self, Program};
+use storm_worker::{ENDPOINT, delivery::SystemResolver};
 use tracing::info;
 
 fn resolver() -> SystemResolver {
@@ -38,14 +38,9 @@ fn hang(listener: &TcpListener) {
 #[tokio::main]
 async fn main() -> ExitCode {
     let command = clap::command!().about("A worker where one receiver and one name server hang");
-    let endpoint = Endpoint {
-        setting: "WORKER_ADDR",
-        addr: |settings| settings.worker.addr,
-        check: |_| Ok(()),
-    };
     let program = Program {
         command,
-        endpoint,
+        endpoint: ENDPOINT,
         subcommands: Vec::new(),
     };
     program::run(program, async |settings, listener, shutdown| {

@@ -4,8 +4,11 @@
 use std::{net::IpAddr, process::ExitCode, sync::Arc};
 
 use futures_util::future::BoxFuture;
-use storm_shared::program::{self, Endpoint, Program};
-use storm_worker::delivery::{Resolve, SystemResolver};
+use storm_shared::program::{self, Program};
+use storm_worker::{
+    ENDPOINT,
+    delivery::{Resolve, SystemResolver},
+};
 use tracing::info;
 
 struct Mortal(SystemResolver);
@@ -22,14 +25,9 @@ impl Resolve for Mortal {
 #[tokio::main]
 async fn main() -> ExitCode {
     let command = clap::command!().about("A worker that one job can kill");
-    let endpoint = Endpoint {
-        setting: "WORKER_ADDR",
-        addr: |settings| settings.worker.addr,
-        check: |_| Ok(()),
-    };
     let program = Program {
         command,
-        endpoint,
+        endpoint: ENDPOINT,
         subcommands: Vec::new(),
     };
     program::run(program, async |settings, listener, shutdown| {

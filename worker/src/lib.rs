@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use storm_shared::{
     config::{Settings, StoreSettings, Synchronous},
+    program::Endpoint,
     server,
     services::{
         queue::{Inbox, Queue, QueueError},
@@ -33,6 +34,13 @@ use workers::{
     CallbackWorker, Drain, Lease,
     intake::{self, Rounds},
     parked, suspects,
+};
+
+/// Where a worker's process listens.
+pub const ENDPOINT: Endpoint = Endpoint {
+    setting: "WORKER_ADDR",
+    addr: |settings| settings.worker.addr,
+    check: |_| Ok(()),
 };
 
 /// Why the worker did not start, or had to stop.

@@ -2,22 +2,17 @@
 
 use std::{process::ExitCode, sync::Arc};
 
-use storm_shared::program::{self, Endpoint, Program};
-use storm_worker::{check_url, delivery::SystemResolver};
+use storm_shared::program::{self, Program};
+use storm_worker::{ENDPOINT, check_url, delivery::SystemResolver};
 use tracing::info;
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let command =
         clap::command!().about("A worker: runs accepted reports and calls their clients back");
-    let endpoint = Endpoint {
-        setting: "WORKER_ADDR",
-        addr: |settings| settings.worker.addr,
-        check: |_| Ok(()),
-    };
     let program = Program {
         command,
-        endpoint,
+        endpoint: ENDPOINT,
         subcommands: vec![check_url::subcommand()],
     };
     program::run(program, async |settings, listener, shutdown| {

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use thiserror::Error;
 
-use super::{Scope, rows};
+use super::{Scope, Store, StoreError, rows};
 use crate::models::{RequestId, Status};
 
 /// Why a request can't be delivered once more.
@@ -48,6 +48,56 @@ pub struct Found {
 
 /// The most rows that one page looks at: it bounds how long a read keeps the log from being cut back.
 const LOOKED_AT: usize = 2000;
+
+impl Store {
+    /// Begins to deliver a request of `scope` once more: the same bytes to the same URL, in a new series of
+    /// attempts. Its status stays what it is, unless the redelivery of a `FAILED` one gets through.
+    ///
+    /// # Errors
+    /// Within: it can't be delivered once more. As for [`Store::accept`]: the write failed.
+    pub async fn redeliver(
+        &self,
+        scope: Scope,
+        id: RequestId,
+    ) -> Result<Result<(), Unredeliverable>, StoreError> {
+        self.shared
+            .writer
+            .try_write(move |tx| begin(tx, &scope, id))
+            .await
+    }
+
+    /// The same for all of `ids` that it can be done for, in one transaction. Returns how many these were.
+    ///
+    /// # Errors
+    /// As for [`Store::accept`].
+    pub async fn redeliver_all(
+        &self,
+        scope: Scope,
+        ids: Vec<RequestId>,
+    ) -> Result<usize, StoreError> {
+        self.shared
+            .writer
+            .try_write(move |tx| {
+                let mut begun = 0;
+                for id in ids {
+                    begun += usize::from(begin(tx, &scope, id)?.is_ok());
+                }
+                Ok(begun)
+            })
+            .await
+    }
+
+    /// A page of the requests of `scope` that can be delivered once more.
+    ///
+    /// # Errors
+    /// The read failed.
+    pub async fn redeliverable(&self, scope: Scope, page: Page) -> Result<Found, StoreError> {
+        self.shared
+            .readers
+            .read(move |db| find(db, &scope, &page))
+            .await
+    }
+}
 
 /// Begins the redelivery of a request within `scope`: a new series of attempts, the first one due at once.
 pub(super) fn begin(
