@@ -130,6 +130,7 @@ pub async fn run(
     loops.spawn(intake::from_table(worker.clone(), rounds, pulse));
     loops.spawn(suspects::take_on(worker.clone(), rounds, suspects_pulse));
     loops.spawn(parked::let_go_on(worker.clone()));
+    loops.spawn(parked::forget(worker.clone()));
     let given_up = CancellationToken::new();
     let mut heartbeat = JoinSet::new();
     heartbeat.spawn(lease.keep(given_up.clone()));

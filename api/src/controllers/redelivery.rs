@@ -1,6 +1,6 @@
 //! `POST /requests/{id}/redeliver`, `POST /requests/redeliver`: the same callback once more.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use storm_shared::{
     models::{CallbackUrl, RequestId},
@@ -57,8 +57,15 @@ pub async fn page(
         .await
         .map_err(|error| refused(None, &error))?;
     let all = found.requests.len();
+    // No page makes a crowd where there was none.
+    let most = app.settings.callback.max_parked;
+    let mut of_origin = HashMap::new();
     let mut requests = found.requests;
-    requests.retain(|(_, origin)| !app.crowd.is_before(origin));
+    requests.retain(|(_, origin)| {
+        let so_far = of_origin.entry(origin.clone()).or_insert(0);
+        *so_far += 1;
+        *so_far <= most && !app.crowd.is_before(origin)
+    });
     let ids = requests.into_iter().map(|(id, _)| id).collect();
     let begun = app
         .store

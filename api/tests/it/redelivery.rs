@@ -181,4 +181,25 @@ async fn a_crowd_before_one_receiver_is_turned_away_and_nobody_else() {
     }
     let polled = post("/async", json!({"records": 1, "report_name": "a"}));
     assert_eq!(server.ask(polled).await.status, 202);
+
+    // It has heard of them all.
+    let heard = "UPDATE requests SET redelivery = NULL, next_attempt_at = NULL";
+    server.database().execute(heard, []).unwrap();
+    while server.ask(body(crowded)).await.status != 202 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn no_page_of_redeliveries_makes_a_crowd_where_there_was_none() {
+    let server = Server::start(&[("MAX_PARKED_PER_ORIGIN", "2")]).await;
+    for _ in 0..5 {
+        failed(&server.app.store, HOOK).await;
+    }
+    let page = bare("POST", "/requests/redeliver?status=FAILED");
+    let page = server.ask(page).await.json();
+    assert_eq!(
+        (&page["redelivering"], &page["skipped"]),
+        (&json!(2), &json!(3))
+    );
 }

@@ -36,6 +36,9 @@ struct Entry {
 /// Why a list of tokens is refused. No word of it is shown: what was meant to be a hash may be a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum TokensError {
+    /// Commas and nothing between them, which would let everybody in and look like it did not.
+    #[error("there is no entry between the commas; empty, no token is asked for")]
+    NoneBetween,
     /// Not NAME:HASH.
     #[error("entry {0} is not of the form NAME:SHA256, as `storm-api token new NAME` prints it")]
     Form(usize),
@@ -63,7 +66,11 @@ impl Tokens {
     /// # Errors
     /// The first entry that can't be used, by its place.
     pub fn parse(text: &str) -> Result<Self, TokensError> {
-        let entries = text.split(|c: char| c == ',' || c.is_whitespace());
+        let is_separator = |c: char| c == ',' || c.is_whitespace();
+        if text.contains(',') && text.trim_matches(is_separator).is_empty() {
+            return Err(TokensError::NoneBetween);
+        }
+        let entries = text.split(is_separator);
         let (mut tokens, mut seen) = (Self::default(), HashSet::new());
         for (place, entry) in (1..).zip(entries.filter(|entry| !entry.is_empty())) {
             if place > Self::MOST {
@@ -169,6 +176,7 @@ mod tests {
         let good = entry("a", &token);
         let hash = token.hash().to_hex();
         for (text, error) in [
+            (" , ".to_owned(), TokensError::NoneBetween),
             ("storm".to_owned(), TokensError::Form(1)),
             (format!("{good} {hash}"), TokensError::Form(2)),
             (format!("{good},b:{hash}"), TokensError::Repeated(2)),

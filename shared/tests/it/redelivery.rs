@@ -313,3 +313,67 @@ async fn an_origin_is_crowded_from_so_many_waiting_jobs_on() {
     let crowded = store.crowded_origins(3).await.unwrap();
     assert_eq!(crowded, ["http://example.com"]);
 }
+
+#[tokio::test]
+async fn what_is_kept_of_a_request_does_not_grow_with_its_redeliveries() {
+    const KEPT: u32 = 1000;
+    let (store, folder) = new_store().await;
+    let id = ended(&store, failed("It answered 500.")).await;
+    // As if it had been delivered so often already.
+    let table = crate::store::direct(&folder);
+    let so_often = format!(
+        "WITH RECURSIVE n(i) AS (SELECT 2 UNION ALL SELECT i + 1 FROM n WHERE i < {KEPT})
+         INSERT INTO attempts (request_id, number, started_at, duration_ms, class)
+         SELECT '{id}', i, '', 0, 'timeout' FROM n;
+         INSERT INTO events (request_id, number, at, event, claim)
+         SELECT request_id, number, '', 'attempt_failed', number FROM attempts WHERE number > 1;
+         UPDATE requests SET attempts = {KEPT}, claim = {KEPT} WHERE id = '{id}';"
+    );
+    table.execute_batch(&so_often).unwrap();
+    for number in KEPT + 1..=KEPT + 2 {
+        redeliver(&store, id).await.unwrap();
+        let job = claim_due(&store).await.pop().unwrap();
+        end(&store, &job, timeout(number), failed("It timed out.")).await;
+    }
+    let row = row(&store, id).await;
+    let kept: Vec<_> = row.attempts.iter().map(|it| it.number).collect();
+    assert_eq!(kept, (3..=KEPT + 2).collect::<Vec<_>>());
+    assert_eq!(row.events.len(), KEPT as usize);
+}
+
+#[tokio::test]
+async fn a_cursor_is_never_the_id_of_anothers_request() {
+    let (store, folder) = new_store().await;
+    for _ in 0..2 {
+        ended(&store, Outcome::Completed).await;
+    }
+    let table = crate::store::direct(&folder);
+    // More than one page looks at.
+    let others = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 3000)
+        INSERT INTO requests (id, mode, status, input_payload, callback_url, created_at, completed_at,
+            result_payload, created_by)
+        SELECT printf('%08x-%04x-7000-8000-%012x', i / 3, i, i), 'async', 'COMPLETED', '{}', 'http://a/', '', '',
+            '{}', 'one' FROM n;";
+    table.execute_batch(others).unwrap();
+    let all = "SELECT count(*) FROM requests WHERE id = ?1";
+    let (mut after, mut pages) = (None, 0);
+    let other = Scope::Of("other".parse().unwrap());
+    loop {
+        let page = Page {
+            status: Status::Completed,
+            since: None,
+            after,
+            limit: 10,
+        };
+        let found = store.redeliverable(other.clone(), page).await.unwrap();
+        assert_eq!(found.requests, []);
+        pages += 1;
+        let Some(next) = found.next else { break };
+        let known: u32 = table
+            .query_row(all, [next.to_string()], |row| row.get(0))
+            .unwrap();
+        assert_eq!(known, 0, "{next}");
+        after = Some(next);
+    }
+    assert_eq!(pages, 2);
+}

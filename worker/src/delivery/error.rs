@@ -89,7 +89,9 @@ impl AttemptError {
             Self::Refused(refusal) => format!("refused as {}", refusal.class()),
             Self::Resolve(_) => "the name's look-up failed".to_owned(),
             Self::Connect(_) => "no connection could be made".to_owned(),
-            Self::Interrupted(_) => "the connection was cut before a status line".to_owned(),
+            Self::Interrupted(_) => {
+                "the connection was cut, or spoke no HTTP, before a status line".to_owned()
+            }
             Self::Tls { kind, .. } => format!("no TLS session: {}", kind.as_str()),
             Self::Timeout { .. } | Self::Status { .. } | Self::Crowded => self.to_string(),
         }

@@ -52,6 +52,8 @@ pub struct CallbackWorker {
     pub(super) slots: Slots,
     pub(super) origins: Origins,
     pub(super) schedule: Schedule,
+    /// How long a job is put off, in all, before it has its attempt.
+    pub(super) park_max: Duration,
     /// The longest that a job is told to wait.
     pub(super) longest_wait: Duration,
     pub(super) metrics: Metrics,
@@ -94,6 +96,7 @@ impl CallbackWorker {
             ),
             slots,
             schedule: Schedule::new(&callback.retry),
+            park_max: callback.park_max,
             longest_wait: callback.longest_wait(),
             metrics,
             drain,

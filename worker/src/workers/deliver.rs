@@ -89,7 +89,7 @@ impl CallbackWorker {
         let answer = self.client.attempt(turn, &url, &message).await;
         let duration = began.elapsed();
         pass.heard(Sign::of(&answer));
-        if let Err(AttemptError::Crowded) = answer {
+        if matches!(answer, Err(AttemptError::Crowded)) && parked_for(job) < self.park_max {
             self.metrics.put_off(PutOff::LookUpsBusy);
             return Delivery::Parked(Timestamp::now() + UNTIL_THREADS_ARE_FREE);
         }

@@ -35,12 +35,18 @@ pub(super) use breaker::Sign;
 use breaker::{Breaker, Change};
 use pacer::Pacer;
 
-/// Places that an origin may hold however few are free.
+/// Places that an origin may hold however few are free; half of them all where that is less.
 const FEW: usize = 16;
 
-/// Past so many, an origin's failures are not remembered after its last attempt: they are counted anew.
-/// Those that are left alone stay known, each for its parked jobs.
+/// Past so many origins, those that nobody calls at the moment are forgotten: their failures are counted anew.
 const REMEMBERED: usize = 10_000;
+
+/// An origin that nobody has asked for so long has no parked jobs any more, which ask twice as often, and is
+/// forgotten.
+const FORGOTTEN: Duration = Duration::from_mins(1);
+
+/// How often those are looked for.
+const SWEEP: Duration = Duration::from_secs(5);
 
 /// Every origin that is called, or that failed last; clones share them.
 #[derive(Clone)]
@@ -70,8 +76,11 @@ struct Origin {
     turns: Arc<Semaphore>,
     /// Jobs that are being delivered to it, or wait for their turn.
     held: usize,
+    /// Connections that are busy, some of them after their job has gone.
+    busy: usize,
     breaker: Breaker,
     pacer: Pacer,
+    asked: Instant,
 }
 
 /// What a job that asks is told.
@@ -119,12 +128,14 @@ impl Origins {
         // Those before it may have failed while it waited.
         match held.begin(patience) {
             Ok(is_probe) => {
+                // In this order: the connection's place is free before the origin may be forgotten.
+                let turn = Turn::of((permit, held.busy()));
                 let pass = Pass {
                     held,
                     began: Instant::now(),
                     is_probe,
                 };
-                Admission::Go(pass, Turn::of(permit))
+                Admission::Go(pass, turn)
             }
             Err(wait) => Admission::PutOff(wait),
         }
@@ -141,6 +152,14 @@ impl Origins {
         }
     }
 
+    /// Forgets origins of which there is nothing to remember, now and then, for ever.
+    pub(super) async fn forget(&self) {
+        loop {
+            tokio::time::sleep(SWEEP).await;
+            self.shared.sweep();
+        }
+    }
+
     fn enter(&self, name: &str, patience: Duration) -> Result<(Held, Arc<Semaphore>), Duration> {
         let mut state = self.shared.lock();
         let (now, free) = (Instant::now(), self.shared.slots.free());
@@ -150,10 +169,10 @@ impl Origins {
             self.shared.metrics.put_off(PutOff::OriginDown);
             return Err(wait);
         }
-        if origin.held >= free.max(FEW) {
+        let few = FEW.min(self.shared.slots.all() / 2).max(1);
+        if origin.held >= free.max(few) {
             self.shared.metrics.put_off(PutOff::OriginBusy);
-            let wait = origin.pacer.next_turn(now, limit);
-            return Err(wait.min(self.shared.park_max));
+            return Err(origin.pacer.next_turn(now, limit, self.shared.park_max));
         }
         origin.held += 1;
         let turns = Arc::clone(&origin.turns);
@@ -169,6 +188,27 @@ impl Shared {
     }
 }
 
+impl Shared {
+    fn sweep(&self) {
+        let mut state = self.lock();
+        let (now, full) = (Instant::now(), state.origins.len() > REMEMBERED);
+        state.origins.retain(|_, origin| {
+            let keeps = !origin.is_idle() || (!full && now - origin.asked < FORGOTTEN);
+            if !keeps && origin.breaker.is_open() {
+                self.metrics.breaker_closed();
+            }
+            keeps
+        });
+    }
+}
+
+impl Origin {
+    /// Whether nobody calls it, or waits to.
+    fn is_idle(&self) -> bool {
+        self.held == 0 && self.busy == 0
+    }
+}
+
 impl State {
     fn origin(&mut self, name: &str, limit: usize) -> (Arc<str>, &mut Origin) {
         let name = match self.origins.get_key_value(name) {
@@ -181,24 +221,22 @@ impl State {
             .or_insert_with(|| Origin {
                 turns: Arc::new(Semaphore::new(limit)),
                 held: 0,
+                busy: 0,
                 breaker: Breaker::closed(),
                 pacer: Pacer::new(),
+                asked: Instant::now(),
             });
+        origin.asked = Instant::now();
         (name, origin)
     }
 
-    /// Forgets an origin of which there is nothing to remember; and all that have only failed now and then,
-    /// where there are too many.
-    fn leave(&mut self, name: &str) {
+    /// Forgets an origin of which there is nothing to remember.
+    fn leave(&mut self, name: &str, leave: impl FnOnce(&mut Origin)) {
         if let Some(origin) = self.origins.get_mut(name) {
-            origin.held -= 1;
-            if origin.held == 0 && origin.breaker.is_untroubled() {
+            leave(origin);
+            if origin.is_idle() && origin.breaker.is_untroubled() {
                 self.origins.remove(name);
             }
-        }
-        if self.origins.len() > REMEMBERED {
-            self.origins
-                .retain(|_, origin| origin.held > 0 || origin.breaker.is_open());
         }
     }
 }
@@ -216,6 +254,14 @@ impl Held {
             .inspect_err(|_| self.shared.metrics.put_off(PutOff::OriginDown))
     }
 
+    fn busy(&self) -> Busy {
+        self.with(|origin, _| origin.busy += 1);
+        Busy {
+            shared: Arc::clone(&self.shared),
+            name: Arc::clone(&self.name),
+        }
+    }
+
     /// The origin is there as long as somebody holds a place of it.
     fn with<T>(&self, act: impl FnOnce(&mut Origin, Instant) -> T) -> T {
         let mut state = self.shared.lock();
@@ -226,7 +272,21 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.shared.lock().leave(&self.name);
+        let mut state = self.shared.lock();
+        state.leave(&self.name, |origin| origin.held -= 1);
+    }
+}
+
+/// One busy connection of an origin, until it is dropped.
+struct Busy {
+    shared: Arc<Shared>,
+    name: Arc<str>,
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        let mut state = self.shared.lock();
+        state.leave(&self.name, |origin| origin.busy -= 1);
     }
 }
 

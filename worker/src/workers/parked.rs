@@ -1,4 +1,5 @@
-//! The loop that lets go on what was put off for the sake of a receiver that has recovered.
+//! The loops that look after receivers: one lets go on what was put off for the sake of one that has recovered,
+//! one forgets those that nobody calls any more.
 
 use std::sync::Arc;
 
@@ -9,6 +10,11 @@ use super::callback_worker::CallbackWorker;
 
 /// The most jobs that are let go on in one write: it bounds how long others wait for the database.
 const BATCH: usize = 512;
+
+/// Forgets receivers of which there is nothing to remember, as long as the worker is not told to end.
+pub async fn forget(worker: Arc<CallbackWorker>) {
+    worker.unless_told(worker.origins.forget()).await;
+}
 
 /// Lets go on, for every receiver that recovers, what was parked for it: by this worker or another, which
 /// parks it again if it knows better.

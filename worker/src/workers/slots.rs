@@ -39,6 +39,11 @@ impl Slots {
         }
     }
 
+    /// How many places there are.
+    pub(super) fn all(&self) -> usize {
+        self.all as usize
+    }
+
     /// How many places are free now.
     pub(super) fn free(&self) -> usize {
         self.places.available_permits()

@@ -8,6 +8,10 @@ use rusqlite::{Connection, params};
 use super::{claim::Claim, rows};
 use crate::models::{Attempt, AttemptClass, RequestId};
 
+/// The attempts, and the events, that a request keeps: the last ones. It can be delivered once more as often as
+/// anybody likes, and what is kept of it must not grow with that.
+pub(super) const KEPT: u32 = 1000;
+
 /// An attempt that is to be recorded, with what its job's outcome is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attempted {
@@ -57,6 +61,11 @@ pub(super) fn record(
             attempted.error,
             attempted.for_operators,
         ])?;
+    if let Some(oldest) = attempted.number.checked_sub(KEPT) {
+        connection
+            .prepare_cached("DELETE FROM attempts WHERE request_id = ?1 AND number <= ?2")?
+            .execute(params![claim.id.to_string(), oldest])?;
+    }
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use rusqlite::{Connection, params};
 
-use super::{claim::Claim, rows};
+use super::{attempts::KEPT, claim::Claim, rows};
 use crate::models::{Event, EventKind, RequestId};
 
 /// Records what happened to one claimed job.
@@ -26,6 +26,15 @@ pub(super) fn record(
             claim.number,
             detail,
         ])?;
+    // Each claim has one event at the most, so that there are none to forget before.
+    if claim.number > KEPT.into() {
+        connection
+            .prepare_cached(
+                "DELETE FROM events WHERE request_id = ?1 AND number <=
+                     (SELECT max(number) FROM events WHERE request_id = ?1) - ?2",
+            )?
+            .execute(params![claim.id.to_string(), KEPT])?;
+    }
     Ok(())
 }
 

@@ -148,8 +148,8 @@ pub(super) fn find(connection: &Connection, scope: &Scope, page: &Page) -> rusql
         "SELECT id, ",
         rows::origin!(),
         ",
-                 mode = 'async' AND callback_url IS NOT NULL AND result_payload IS NOT NULL
-                 AND (?2 IS NULL OR created_by = ?2)
+                 mode = 'async' AND callback_url IS NOT NULL AND result_payload IS NOT NULL,
+                 ?2 IS NULL OR created_by IS ?2
              FROM requests
              WHERE work = ?1 AND next_attempt_at IS NULL AND id >= ?3 AND id > ?4
              ORDER BY id LIMIT ?5"
@@ -163,19 +163,31 @@ pub(super) fn find(connection: &Connection, scope: &Scope, page: &Page) -> rusql
     ])?;
     let mut found = Found::default();
     let mut looked_at = 0;
-    let mut last = None;
+    let mut cursor = None;
     while let Some(row) = rows.next()? {
         let id = rows::parsed(row, 0)?;
+        let (is_deliverable, is_own): (bool, bool) = (row.get(2)?, row.get(3)?);
         looked_at += 1;
-        last = Some(id);
-        if row.get(2)? {
+        cursor = Some(if is_own { id } else { nobodys(id, page.after) });
+        if is_deliverable && is_own {
             found.requests.push((id, row.get(1)?));
         }
         if found.requests.len() == page.limit {
-            found.next = last;
+            found.next = cursor;
             return Ok(found);
         }
     }
-    found.next = last.filter(|_| looked_at == LOOKED_AT);
+    found.next = cursor.filter(|_| looked_at == LOOKED_AT);
     Ok(found)
+}
+
+/// A cursor at another's request, whose id is nobody else's to know: that of no request, before all that were
+/// accepted in the same millisecond. These are looked at once more, unless the page began among them.
+fn nobodys(id: RequestId, after: Option<RequestId>) -> RequestId {
+    let floor = RequestId::floor(id.created_at());
+    if after.is_none_or(|after| after < floor) {
+        floor
+    } else {
+        id
+    }
 }

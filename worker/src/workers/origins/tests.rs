@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 
-use super::{Admission, FEW, Origins, Pass, Sign};
+use super::{Admission, FEW, FORGOTTEN, Origins, Pass, REMEMBERED, SWEEP, Sign};
 use crate::{delivery::Turn, metrics::Metrics, workers::slots::Slots};
 
 const BAD: &str = "http://bad.example";
@@ -84,8 +84,8 @@ async fn an_origin_holds_no_more_places_than_are_free_and_two_leave_a_third() {
 
 #[tokio::test]
 async fn a_few_places_an_origin_may_always_hold() {
-    let (origins, slots) = origins(100, 1);
-    let _all = slots.take(1, 1).await.unwrap();
+    let (origins, slots) = origins(100, 1000);
+    let _all = slots.take(1, 1000).await.unwrap();
     let mut passes = Vec::new();
     while let Ok(pass) = admit(&origins, GOOD).await {
         passes.push(pass);
@@ -149,7 +149,67 @@ async fn an_origin_without_trouble_and_without_jobs_is_forgotten() {
     fail(&origins, BAD, 1).await;
     assert_eq!(known(), 2);
     pass.0.heard(Sign::Alive);
+    drop(pass.1);
     assert_eq!(known(), 1, "the one that failed is remembered");
     admit(&origins, BAD).await.unwrap().0.heard(Sign::Alive);
     assert_eq!(known(), 0);
+}
+
+#[tokio::test]
+async fn of_a_small_worker_too_an_origin_has_half_and_of_one_place_that() {
+    for (places, most) in [(1, 1), (2, 1), (3, 1), (4, 2), (16, 8), (31, 15)] {
+        let (origins, slots) = origins(100, places);
+        let _all = slots.take(1, places as usize).await.unwrap();
+        let mut admitted = Vec::new();
+        while let Ok(job) = admit(&origins, BAD).await {
+            admitted.push(job);
+        }
+        assert_eq!(admitted.len(), most, "of {places}");
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_outlives_its_job_counts_for_the_next_one() {
+    let (origins, _) = origins(1, 1000);
+    let (pass, turn) = admit(&origins, GOOD).await.unwrap();
+    pass.heard(Sign::Alive);
+    let mut next = Box::pin(admit(&origins, GOOD));
+    assert!((&mut next).now_or_never().is_none());
+    drop(turn);
+    drop(next.await.unwrap());
+    assert_eq!(origins.shared.lock().origins.len(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_origin_that_is_left_alone_and_that_nobody_asks_for_any_more_is_forgotten() {
+    let (origins, _) = origins(10, 1000);
+    fail(&origins, BAD, 100).await;
+    let open = || {
+        let text = origins.shared.metrics.render();
+        text.contains("storm_worker_open_breakers 1")
+    };
+    assert!(open());
+    let known = || origins.shared.lock().origins.len();
+    tokio::select! {
+        () = origins.forget() => {}
+        () = tokio::time::sleep(FORGOTTEN + 2 * SWEEP) => {}
+    }
+    assert_eq!(known(), 0);
+    assert!(!open());
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_more_origins_are_remembered_than_the_bound() {
+    let (origins, _) = origins(10, 1000);
+    for number in 0..=REMEMBERED {
+        fail(&origins, &format!("http://n{number}.example"), 1).await;
+    }
+    let called = admit(&origins, GOOD).await.unwrap();
+    origins.shared.sweep();
+    assert_eq!(
+        origins.shared.lock().origins.len(),
+        1,
+        "who is called stays"
+    );
+    drop(called);
 }
