@@ -186,9 +186,7 @@ impl Shared {
         // Nothing under the lock leaves half of a change behind.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
 
-impl Shared {
     fn sweep(&self) {
         let mut state = self.lock();
         let (now, full) = (Instant::now(), state.origins.len() > REMEMBERED);
