@@ -67,7 +67,7 @@ test-scripts:
 .PHONY: fuzz
 fuzz: ## hostile URLs and name servers, from the text to the dialled address (CASES=200000)
 	@export PROPTEST_CASES='$(or $(CASES),200000)'; \
-		cargo test --locked --manifest-path shared/Cargo.toml --test it guard::fuzz; \
+		cargo test --locked --manifest-path shared/Cargo.toml --test it ssrf::fuzz; \
 		cargo test --locked --manifest-path worker/Cargo.toml --test it delivery::fuzz
 
 .PHONY: test-flake test-images test-compose

@@ -1,4 +1,4 @@
-//! `POST /async` without its store and doorbell, to measure what these cost.
+//! `POST /async` without its store and notifier, to measure what these cost.
 //!
 //! Usage: `bare_route ADDRESS:PORT`. The route, the body's reading, the validation and the reply are
 //! the API's own.
@@ -15,7 +15,7 @@ use storm_api::{
 use storm_shared::{
     models::RequestId,
     server::{self, Limits},
-    services::guard::Policy,
+    services::ssrf::Policy,
 };
 use tokio::net::TcpListener;
 use warp::Filter;

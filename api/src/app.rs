@@ -7,14 +7,17 @@ use storm_shared::{
     config::Settings,
     server::{self, Limits},
     services::{
-        queue::{Doorbell, Queue},
+        queue::{Notifier, Queue},
         store::Store,
     },
 };
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{Error, access::Door, crowd::Crowd, metrics::Metrics, routes, sync_pool::SyncPool};
+use crate::{
+    Error, auth::AuthLayer, backlog_limit::BacklogLimit, metrics::Metrics, routes,
+    sync_pool::SyncPool,
+};
 
 /// The running API: its settings and its services.
 pub struct App {
@@ -22,22 +25,22 @@ pub struct App {
     pub settings: Settings,
     /// The truth about every request.
     pub store: Store,
-    /// Asked for its health only; the doorbell does the pushing. Nothing where there is no Redis.
+    /// Asked for its health only; the notifier does the pushing. Nothing where there is no Redis.
     pub queue: Option<Queue>,
     /// For whom no more jobs are accepted at the moment.
-    pub crowd: Crowd,
+    pub backlog_limit: BacklogLimit,
     /// Rings for accepted jobs, where there is a Redis to ring through.
-    pub doorbell: Option<Doorbell>,
+    pub notifier: Option<Notifier>,
     /// The threads behind `/sync`.
     pub pool: SyncPool,
     /// What it counts.
     pub metrics: Metrics,
     /// Sync requests under way. They outlive their clients until they are recorded.
-    pub visits: TaskTracker,
+    pub sync_requests: TaskTracker,
 }
 
 impl App {
-    /// Opens the store, however long that takes, and starts the doorbell and the threads behind `/sync`.
+    /// Opens the store, however long that takes, and starts the notifier and the threads behind `/sync`.
     ///
     /// # Errors
     /// One of them can't be had. Redis may be down: it is connected to when it is needed.
@@ -47,18 +50,18 @@ impl App {
         let queue = queue
             .map(|queue| Queue::new(queue, store.id()))
             .transpose()?;
-        let doorbell = queue.clone().map(Doorbell::start);
+        let notifier = queue.clone().map(Notifier::start);
         let pool = SyncPool::start(settings.api.sync_threads, settings.api.sync_queue)?;
-        let crowd = Crowd::watch(store.clone(), settings.callback.max_parked);
+        let backlog_limit = BacklogLimit::watch(store.clone(), settings.callback.max_parked);
         Ok(Arc::new(Self {
             settings,
             store,
-            crowd,
+            backlog_limit,
             queue,
-            doorbell,
+            notifier,
             pool,
             metrics: Metrics::new(),
-            visits: TaskTracker::new(),
+            sync_requests: TaskTracker::new(),
         }))
     }
 
@@ -73,7 +76,7 @@ impl App {
     ) -> Result<(), Error> {
         let limits = limits(&self.settings);
         let service = TowerToHyperService::new(warp::service(routes::all(&self)));
-        let service = Door::of_api(&self.settings, self.metrics.clone()).before(service);
+        let service = AuthLayer::for_api(&self.settings, self.metrics.clone()).before(service);
         let stopping = async {
             tokio::select! {
                 () = shutdown.cancelled() => {}
@@ -97,22 +100,22 @@ impl App {
         shutdown: CancellationToken,
     ) -> impl Future<Output = ()> + Send + use<> {
         let limits = limits(&self.settings);
-        let door = Door::of_metrics(&self.settings, self.metrics.clone());
+        let auth = AuthLayer::for_metrics(&self.settings, self.metrics.clone());
         let routes = warp::service(routes::metrics_alone(self.metrics.clone()));
-        let service = door.before(TowerToHyperService::new(routes));
+        let service = auth.before(TowerToHyperService::new(routes));
         async move { server::serve(listener, service, limits, shutdown.cancelled()).await }
     }
 
     /// Ends what [`App::start`] started: first who writes, then what is written to.
     async fn close(self: Arc<Self>) {
         self.pool.close().await;
-        self.visits.close();
-        self.visits.wait().await;
-        let (store, doorbell) = (self.store.clone(), self.doorbell.clone());
-        // The doorbell has rung its last when every handle is gone, and the app holds one.
+        self.sync_requests.close();
+        self.sync_requests.wait().await;
+        let (store, notifier) = (self.store.clone(), self.notifier.clone());
+        // The notifier has rung its last when every handle is gone, and the app holds one.
         drop(self);
-        if let Some(doorbell) = doorbell {
-            doorbell.close().await;
+        if let Some(notifier) = notifier {
+            notifier.close().await;
         }
         store.close().await;
     }

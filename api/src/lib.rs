@@ -2,32 +2,32 @@
 //!
 //! In the order in which a request meets them:
 //!
-//! * [`access`]: who is let in, and how often.
+//! * [`auth`]: who is let in, and how often.
 //! * [`routes`]: which path and method lead where; no rejection leaves them.
 //! * [`body`]: a request's body, bounded in size and time.
 //! * [`trace`]: which trace it belongs to.
 //! * [`validation`]: from bytes to a checked submission, or to every fault in them.
 //! * [`controllers`]: one module for each endpoint.
-//! * [`crowd`]: for which receivers too much waits already.
+//! * [`backlog_limit`]: for which receivers too much waits already.
 //! * [`sync_pool`]: the threads behind `/sync`.
 //! * [`reply`]: everything that is ever answered, and its wording.
 //!
 //! [`app`] holds what the controllers share, from start to end. Before there is one, requests meet the
-//! `waiting_room`. [`metrics`] are what the API says of itself, [`token`] makes what lets clients in.
+//! `startup`. [`metrics`] are what the API says of itself, [`token`] makes what lets clients in.
 
-pub mod access;
 pub mod app;
+pub mod auth;
+pub mod backlog_limit;
 pub mod body;
 pub mod controllers;
-pub mod crowd;
 pub mod metrics;
 pub mod reply;
 pub mod routes;
+mod startup;
 pub mod sync_pool;
 pub mod token;
 pub mod trace;
 pub mod validation;
-mod waiting_room;
 
 use std::io;
 
@@ -41,8 +41,8 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use access::Door;
 pub use app::App;
+use auth::AuthLayer;
 use metrics::Metrics;
 
 /// Why the API could not start, or had to end.
@@ -66,7 +66,7 @@ pub enum Error {
 }
 
 /// Serves the API on `listener` until `shutdown` is cancelled, then ends in order: it stops
-/// listening, answers what is open within the drain timeout, flushes the doorbell, and closes the
+/// listening, answers what is open within the drain timeout, flushes the notifier, and closes the
 /// store, which commits what waits.
 ///
 /// Until the database can be opened every answer is a 503 that says so, and `shutdown` still ends it.
@@ -80,8 +80,8 @@ pub async fn run(
 ) -> Result<(), Error> {
     let metrics_listener = metrics_listener(&settings).await?;
     let limits = app::limits(&settings);
-    let door = Door::of_api(&settings, Metrics::new());
-    let opening = waiting_room::beside(&listener, limits, door, App::start(settings));
+    let auth = AuthLayer::for_api(&settings, Metrics::new());
+    let opening = startup::beside(&listener, limits, auth, App::start(settings));
     let Some(app) = shutdown.run_until_cancelled(opening).await else {
         return Ok(()); // told to end while it waited for the database
     };

@@ -3,21 +3,21 @@
 use std::process::ExitCode;
 
 use storm_api::token;
-use storm_shared::program::{self, Endpoint, Program};
+use storm_shared::program::{self, ListenSetting, Program};
 use tracing::info;
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let command = clap::command!()
         .about("The API: accepts slow reports, and does them while the client waits or later");
-    let endpoint = Endpoint {
+    let listen = ListenSetting {
         setting: "API_ADDR",
         addr: |settings| settings.api.addr,
         check: |settings| settings.access.check_exposure(settings.api.addr),
     };
     let program = Program {
         command,
-        endpoint,
+        listen,
         subcommands: vec![token::subcommand()],
     };
     program::run(program, async |settings, listener, shutdown| {

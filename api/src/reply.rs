@@ -13,7 +13,7 @@ use warp::{
     reply::Response,
 };
 
-use crate::access::Standing;
+use crate::auth::Standing;
 pub use problem::{FieldError, Problem};
 
 /// How long a refused client should wait before it tries again, in seconds.
@@ -78,13 +78,13 @@ pub fn redelivering(id: RequestId) -> Response {
 /// `202` for a page of them: how many have begun, how many were left out, and how to go on.
 pub fn redelivering_page(begun: usize, skipped: usize, next: Option<RequestId>) -> Response {
     #[derive(Serialize)]
-    struct Page {
+    struct RedeliveriesStarted {
         redelivering: usize,
         skipped: usize,
         cursor: Option<RequestId>,
     }
 
-    let body = Page {
+    let body = RedeliveriesStarted {
         redelivering: begun,
         skipped,
         cursor: next,

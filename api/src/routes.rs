@@ -8,8 +8,8 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 use warp::{Filter, Rejection, Reply, reply::Response};
 
 use crate::{
-    access::{Caller, Scraper},
     app::App,
+    auth::{Caller, Scraper},
     body,
     controllers::{asynchronous, health, redelivery, requests, sync},
     metrics::Metrics,

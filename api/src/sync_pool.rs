@@ -22,7 +22,7 @@ pub struct SyncPool {
 
 /// Why a ticket was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub enum PoolRefusal {
     /// Every thread is busy and every waiting place taken.
     Full,
     /// The pool takes no more.
@@ -84,17 +84,17 @@ impl SyncPool {
     pub fn submit<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<oneshot::Receiver<thread::Result<T>>, Refusal> {
+    ) -> Result<oneshot::Receiver<thread::Result<T>>, PoolRefusal> {
         let (answer, result) = oneshot::channel();
         let mut queue = self.shared.queue();
         if queue.stopped {
-            return Err(Refusal::Stopped);
+            return Err(PoolRefusal::Stopped);
         }
         if queue.is_full() {
             queue.tickets.retain(|ticket| !ticket.is_abandoned());
         }
         if queue.is_full() {
-            return Err(Refusal::Full);
+            return Err(PoolRefusal::Full);
         }
         queue.tickets.push_back(Box::new(Pending { work, answer }));
         drop(queue);
@@ -209,7 +209,7 @@ impl<F: FnOnce() -> T + Send, T: Send> Ticket for Pending<F, T> {
 mod tests {
     use std::sync::mpsc;
 
-    use super::{Refusal, SyncPool};
+    use super::{PoolRefusal, SyncPool};
 
     /// Work that holds its thread until it is told; it says when it begins.
     fn gate() -> (impl FnOnce() + Send, mpsc::Receiver<()>, mpsc::Sender<()>) {
@@ -229,7 +229,7 @@ mod tests {
         let running = pool.submit(work).unwrap();
         has_begun.recv().unwrap();
         let waiting = pool.submit(|| 2).unwrap();
-        assert_eq!(pool.submit(|| 3).unwrap_err(), Refusal::Full);
+        assert_eq!(pool.submit(|| 3).unwrap_err(), PoolRefusal::Full);
         open.send(()).unwrap();
         running.await.unwrap().unwrap();
         assert_eq!(waiting.await.unwrap().unwrap(), 2);
@@ -278,7 +278,7 @@ mod tests {
         has_begun.recv().unwrap();
         let waiting = pool.submit(|| 2).unwrap();
         pool.stop();
-        assert_eq!(pool.submit(|| 3).unwrap_err(), Refusal::Stopped);
+        assert_eq!(pool.submit(|| 3).unwrap_err(), PoolRefusal::Stopped);
         open.send(()).unwrap();
         running.await.unwrap().unwrap();
         assert_eq!(waiting.await.unwrap().unwrap(), 2);

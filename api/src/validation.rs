@@ -6,7 +6,7 @@ mod values;
 
 use storm_shared::{
     models::{CallbackUrl, Records, ReportSpec},
-    services::guard::Policy,
+    services::ssrf::Policy,
 };
 
 use crate::{
@@ -111,7 +111,7 @@ impl Faults {
 
 #[cfg(test)]
 mod tests {
-    use storm_shared::services::guard::Policy;
+    use storm_shared::services::ssrf::Policy;
 
     use super::{Form, Submission};
     use crate::{metrics::Metrics, reply::Problem};

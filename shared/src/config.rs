@@ -4,7 +4,7 @@
 //! for each concern; a value in it has been checked and needs no check again.
 
 mod access;
-mod source;
+mod layers;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -12,16 +12,16 @@ use redis::IntoConnectionInfo as _;
 use tracing_subscriber::EnvFilter;
 
 use crate::services::{
-    guard::{AllowList, DenyList, Nat64, Policy, Ports, Terms},
     signature::Signer,
+    ssrf::{AllowList, DenyList, Nat64, Policy, Ports, Terms},
 };
 
 pub use access::AccessSettings;
-pub use source::SettingError;
-use source::Source;
+use layers::Layers;
+pub use layers::SettingError;
 
 /// Every setting with its unit and default, as TOML with comments: the manual.
-pub const MANUAL: &str = source::DEFAULTS;
+pub const MANUAL: &str = layers::DEFAULTS;
 
 /// Every setting of every service.
 #[derive(Clone, Debug)]
@@ -169,7 +169,7 @@ impl Settings {
     /// # Errors
     /// The first setting that can't be used, with its value and what is accepted.
     pub fn load() -> Result<Self, SettingError> {
-        Self::read(&Source::of_process()?)
+        Self::read(&Layers::of_process()?)
     }
 
     /// Reads the defaults and then `overrides`, as if these (in upper case) were the environment.
@@ -182,7 +182,7 @@ impl Settings {
         let overrides = overrides
             .into_iter()
             .map(|(name, value)| (name.into(), value.into()));
-        Self::read(&Source::new(None, overrides)?)
+        Self::read(&Layers::new(None, overrides)?)
     }
 
     /// What the log calls the queue: its name, or `none`.
@@ -192,48 +192,48 @@ impl Settings {
             .map_or(NO_REDIS, |queue| queue.name.as_str())
     }
 
-    fn read(source: &Source) -> Result<Self, SettingError> {
+    fn read(layers: &Layers) -> Result<Self, SettingError> {
         Ok(Self {
-            store: StoreSettings::read(source)?,
-            queue: QueueSettings::read(source)?,
+            store: StoreSettings::read(layers)?,
+            queue: QueueSettings::read(layers)?,
             http: HttpSettings {
-                connections: source.number("http_connections", 1..=1_000_000)?,
-                timeout: source.duration("http_timeout")?,
+                connections: layers.number("http_connections", 1..=1_000_000)?,
+                timeout: layers.duration("http_timeout")?,
             },
             api: ApiSettings {
-                addr: source.address("api_addr")?,
-                sync_threads: source.number("sync_threads", 1..=1024)?,
-                sync_queue: source.number("sync_queue", 0..=1_000_000)?,
-                sync_timeout: source.duration("sync_timeout")?,
+                addr: layers.address("api_addr")?,
+                sync_threads: layers.number("sync_threads", 1..=1024)?,
+                sync_queue: layers.number("sync_queue", 0..=1_000_000)?,
+                sync_timeout: layers.duration("sync_timeout")?,
             },
-            access: AccessSettings::read(source)?,
+            access: AccessSettings::read(layers)?,
             worker: WorkerSettings {
-                addr: source.address("worker_addr")?,
-                concurrency: source.number("worker_concurrency", 1..=1_000_000)?,
-                lease: source.duration_from("worker_lease", SHORTEST_LEASE)?,
-                max_claims: source.number("max_claims", 2..=100)?,
-                poll_interval: source.duration_from("poll_interval", SHORTEST_POLL)?,
+                addr: layers.address("worker_addr")?,
+                concurrency: layers.number("worker_concurrency", 1..=1_000_000)?,
+                lease: layers.duration_from("worker_lease", SHORTEST_LEASE)?,
+                max_claims: layers.number("max_claims", 2..=100)?,
+                poll_interval: layers.duration_from("poll_interval", SHORTEST_POLL)?,
             },
-            callback: CallbackSettings::read(source)?,
-            drain_timeout: source.duration("drain_timeout")?,
-            log: source.parse("log", "a tracing filter, such as info", |filter| {
+            callback: CallbackSettings::read(layers)?,
+            drain_timeout: layers.duration("drain_timeout")?,
+            log: layers.parse("log", "a tracing filter, such as info", |filter| {
                 EnvFilter::try_new(filter).ok().map(|_| filter.to_owned())
             })?,
-            unknown_variables: source.unknown_variables().to_vec(),
+            unknown_variables: layers.unknown_variables().to_vec(),
         })
     }
 }
 
 impl StoreSettings {
-    fn read(source: &Source) -> Result<Self, SettingError> {
+    fn read(layers: &Layers) -> Result<Self, SettingError> {
         Ok(Self {
-            path: source.parse("db_url", "sqlite:PATH, the path of a file", database_path)?,
-            synchronous: source.parse("db_synchronous", "full or normal", |word| match word {
+            path: layers.parse("db_url", "sqlite:PATH, the path of a file", database_path)?,
+            synchronous: layers.parse("db_synchronous", "full or normal", |word| match word {
                 "full" => Some(Synchronous::Full),
                 "normal" => Some(Synchronous::Normal),
                 _ => None,
             })?,
-            write_queue: source.number("db_write_queue", 1..=1_000_000)?,
+            write_queue: layers.number("db_write_queue", 1..=1_000_000)?,
         })
     }
 }
@@ -243,20 +243,20 @@ const NO_REDIS: &str = "none";
 
 impl QueueSettings {
     /// The name and the length are checked also where they are not used.
-    fn read(source: &Source) -> Result<Option<Self>, SettingError> {
-        let redis_url = source.parse_secret(
+    fn read(layers: &Layers) -> Result<Option<Self>, SettingError> {
+        let redis_url = layers.parse_secret(
             "redis_url",
             "redis://[[user]:password@]host:port[/database], or none",
             |url| (url == NO_REDIS || url.into_connection_info().is_ok()).then(|| url.to_owned()),
         )?;
         let queue = Self {
             redis_url,
-            name: source.parse("queue_name", "a key of 1 to 200 characters", |name| {
+            name: layers.parse("queue_name", "a key of 1 to 200 characters", |name| {
                 (1..=200)
                     .contains(&name.chars().count())
                     .then(|| name.to_owned())
             })?,
-            length: source.number("queue_length", 1..=100_000_000)?,
+            length: layers.number("queue_length", 1..=100_000_000)?,
         };
         Ok(Some(queue).filter(|queue| queue.redis_url != NO_REDIS))
     }
@@ -270,29 +270,29 @@ impl CallbackSettings {
         delay.max(self.retry.retry_after_max).max(self.park_max)
     }
 
-    fn read(source: &Source) -> Result<Self, SettingError> {
+    fn read(layers: &Layers) -> Result<Self, SettingError> {
         Ok(Self {
             policy: Policy::from(Terms {
-                allow: source.try_parse("callback_allow", AllowList::parse)?,
-                deny: source.try_parse("callback_deny", DenyList::parse)?,
-                ports: source.try_parse("callback_ports", Ports::parse)?,
-                nat64: source.try_parse("callback_nat64", Nat64::parse)?,
+                allow: layers.try_parse("callback_allow", AllowList::parse)?,
+                deny: layers.try_parse("callback_deny", DenyList::parse)?,
+                ports: layers.try_parse("callback_ports", Ports::parse)?,
+                nat64: layers.try_parse("callback_nat64", Nat64::parse)?,
             }),
-            timeout: source.duration("callback_timeout")?,
+            timeout: layers.duration("callback_timeout")?,
             retry: RetrySettings {
-                delays: source.durations("callback_retry_delays")?,
-                jitter: source.parse("callback_retry_jitter", "a number from 0 to 1", |text| {
+                delays: layers.durations("callback_retry_delays")?,
+                jitter: layers.parse("callback_retry_jitter", "a number from 0 to 1", |text| {
                     text.parse().ok().filter(|n| (0.0..=1.0).contains(n))
                 })?,
-                retry_after_max: source.duration("callback_retry_after_max")?,
+                retry_after_max: layers.duration("callback_retry_after_max")?,
             },
-            per_origin: source.number("callback_per_origin", 1..=100_000)?,
-            park_max: source.duration("callback_park_max")?,
-            max_parked: source.number("max_parked_per_origin", 1..=100_000_000)?,
-            ca_file: Some(source.text("callback_ca_file")?)
+            per_origin: layers.number("callback_per_origin", 1..=100_000)?,
+            park_max: layers.duration("callback_park_max")?,
+            max_parked: layers.number("max_parked_per_origin", 1..=100_000_000)?,
+            ca_file: Some(layers.text("callback_ca_file")?)
                 .filter(|path| !path.is_empty())
                 .map(PathBuf::from),
-            signer: source.try_parse_secret("callback_signing_secrets", Signer::parse)?,
+            signer: layers.try_parse_secret("callback_signing_secrets", Signer::parse)?,
         })
     }
 }

@@ -31,7 +31,7 @@ pub struct Program {
     /// What it is. Its help is the settings' manual.
     pub command: Command,
     /// Where it listens.
-    pub endpoint: Endpoint,
+    pub listen: ListenSetting,
     /// What it can be told to do instead of serving, beside `healthcheck`, which every service has.
     pub subcommands: Vec<Subcommand>,
 }
@@ -41,15 +41,15 @@ pub struct Subcommand {
     /// Its place on the command line.
     pub command: Command,
     /// Does it, and says how the process ends. One that needs settings loads them: not every one does.
-    pub run: fn(ArgMatches) -> Errand,
+    pub run: fn(ArgMatches) -> SubcommandFuture,
 }
 
 /// A subcommand at work.
-pub type Errand = Pin<Box<dyn Future<Output = ExitCode>>>;
+pub type SubcommandFuture = Pin<Box<dyn Future<Output = ExitCode>>>;
 
 /// Where a service listens.
 #[derive(Clone, Copy, Debug)]
-pub struct Endpoint {
+pub struct ListenSetting {
     /// The setting that says so.
     pub setting: &'static str,
     /// Its value.
@@ -58,7 +58,7 @@ pub struct Endpoint {
     pub check: fn(&Settings) -> Result<(), SettingError>,
 }
 
-/// Runs `service` with the process' settings, a listener at its endpoint, and a token that SIGINT or
+/// Runs `service` with the process' settings, a listener at its listen, and a token that SIGINT or
 /// SIGTERM cancels; or, told a subcommand, runs that. `healthcheck` asks the service that runs already.
 ///
 /// A setting that can't be used is one line on standard error and exit status 2; a service that
@@ -69,7 +69,7 @@ pub async fn run(
 ) -> ExitCode {
     let Program {
         command,
-        endpoint,
+        listen,
         subcommands,
     } = program;
     let arguments = command
@@ -89,9 +89,9 @@ pub async fn run(
         Err(error) => return refuse(&error),
     };
     if told.is_some() {
-        return check_health(endpoint, &settings).await; // the one that is left
+        return check_health(listen, &settings).await; // the one that is left
     }
-    if let Err(error) = (endpoint.check)(&settings) {
+    if let Err(error) = (listen.check)(&settings) {
         return refuse(&error);
     }
     telemetry::start(&settings.log);
@@ -105,7 +105,7 @@ pub async fn run(
     survive_file_size_limit();
     let ended = async {
         let shutdown = shutdown::on_signal()?;
-        let listener = server::bind(endpoint.setting, (endpoint.addr)(&settings)).await?;
+        let listener = server::bind(listen.setting, (listen.addr)(&settings)).await?;
         service(settings, listener, shutdown).await
     };
     match ended.await {
@@ -123,8 +123,8 @@ impl Subcommand {
     }
 }
 
-async fn check_health(endpoint: Endpoint, settings: &Settings) -> ExitCode {
-    let (setting, addr) = (endpoint.setting, (endpoint.addr)(settings));
+async fn check_health(listen: ListenSetting, settings: &Settings) -> ExitCode {
+    let (setting, addr) = (listen.setting, (listen.addr)(settings));
     if addr.port() == 0 {
         let problem = "the service takes a free port, which nobody else knows: give it one";
         return refuse(&format_args!("{setting}={addr}: {problem}"));

@@ -1,9 +1,9 @@
 //! What works on the models, in the order in which a job meets it.
 
 pub mod access;
-pub mod guard;
 pub mod health;
 pub mod queue;
 pub mod report;
 pub mod signature;
+pub mod ssrf;
 pub mod store;

@@ -13,7 +13,7 @@ use std::{
 };
 
 use storm_shared::program::{self, Program};
-use storm_worker::{ENDPOINT, delivery::SystemResolver};
+use storm_worker::{LISTEN, delivery::SystemResolver};
 use tracing::info;
 
 fn resolver() -> SystemResolver {
@@ -40,7 +40,7 @@ async fn main() -> ExitCode {
     let command = clap::command!().about("A worker where one receiver and one name server hang");
     let program = Program {
         command,
-        endpoint: ENDPOINT,
+        listen: LISTEN,
         subcommands: Vec::new(),
     };
     program::run(program, async |settings, listener, shutdown| {

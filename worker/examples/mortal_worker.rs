@@ -6,7 +6,7 @@ use std::{net::IpAddr, process::ExitCode, sync::Arc};
 use futures_util::future::BoxFuture;
 use storm_shared::program::{self, Program};
 use storm_worker::{
-    ENDPOINT,
+    LISTEN,
     delivery::{Resolve, SystemResolver},
 };
 use tracing::info;
@@ -27,7 +27,7 @@ async fn main() -> ExitCode {
     let command = clap::command!().about("A worker that one job can kill");
     let program = Program {
         command,
-        endpoint: ENDPOINT,
+        listen: LISTEN,
         subcommands: Vec::new(),
     };
     program::run(program, async |settings, listener, shutdown| {

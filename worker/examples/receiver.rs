@@ -100,18 +100,18 @@ fn verify<'a>(
 }
 
 /// Writes it down for good, once. False where it was there: a repeat.
-fn keep(inbox: &Path, id: &str, body: &[u8]) -> io::Result<bool> {
+fn keep(reader: &Path, id: &str, body: &[u8]) -> io::Result<bool> {
     static DRAFTS: AtomicU64 = AtomicU64::new(0);
     let is_name = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
     if id.is_empty() || id.len() > 100 || !id.bytes().all(is_name) {
         return Err(io::Error::other("its id is no file's name"));
     }
     let number = DRAFTS.fetch_add(1, Ordering::Relaxed);
-    let draft = inbox.join(format!(".draft-{}-{number}", process::id()));
+    let draft = reader.join(format!(".draft-{}-{number}", process::id()));
     let mut file = File::create(&draft)?;
     file.write_all(body)?;
     file.sync_all()?;
-    let linked = fs::hard_link(&draft, inbox.join(format!("{id}.json")));
+    let linked = fs::hard_link(&draft, reader.join(format!("{id}.json")));
     fs::remove_file(&draft)?;
     match linked {
         Ok(()) => Ok(true),
@@ -120,7 +120,7 @@ fn keep(inbox: &Path, id: &str, body: &[u8]) -> io::Result<bool> {
     }
 }
 
-async fn receive(keys: &[Key], inbox: &Path, request: Request<Incoming>) -> StatusCode {
+async fn receive(keys: &[Key], reader: &Path, request: Request<Incoming>) -> StatusCode {
     let (head, body) = request.into_parts();
     let Ok(body) = Limited::new(body, MAX_BODY).collect().await else {
         return StatusCode::PAYLOAD_TOO_LARGE;
@@ -142,10 +142,10 @@ async fn receive(keys: &[Key], inbox: &Path, request: Request<Incoming>) -> Stat
             return StatusCode::UNAUTHORIZED;
         }
     };
-    match keep(inbox, id, &body) {
+    match keep(reader, id, &body) {
         Ok(is_new) => {
             println!("{} {id}", if is_new { "accepted" } else { "repeated" });
-            // What it means is found out later, from the inbox: whoever answers late is called again.
+            // What it means is found out later, from the reader: whoever answers late is called again.
             StatusCode::NO_CONTENT
         }
         Err(error) => {
@@ -163,20 +163,20 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .collect::<Option<_>>()
         .filter(|keys: &Arc<[Key]>| !keys.is_empty())
         .ok_or("WEBHOOK_SECRETS: expected keys that begin with whsec_ or whpk_")?;
-    let inbox: Arc<Path> = env::var_os("INBOX")
-        .map_or_else(|| "inbox".into(), PathBuf::from)
+    let reader: Arc<Path> = env::var_os("INBOX")
+        .map_or_else(|| "reader".into(), PathBuf::from)
         .into();
-    fs::create_dir_all(&inbox)?;
+    fs::create_dir_all(&reader)?;
     let port = env::var("PORT").map_or(Ok(8001), |port| port.parse::<u16>())?;
     let listener = TcpListener::bind(("127.0.0.1", port)).await?;
     println!("listening at http://{}/webhook", listener.local_addr()?);
     loop {
         let (stream, _) = listener.accept().await?;
-        let (keys, inbox) = (keys.clone(), inbox.clone());
+        let (keys, reader) = (keys.clone(), reader.clone());
         tokio::spawn(async move {
             let service = service_fn(async |request| {
                 let mut response = Response::new(Empty::<Bytes>::new());
-                *response.status_mut() = receive(&keys, &inbox, request).await;
+                *response.status_mut() = receive(&keys, &reader, request).await;
                 Ok::<_, Infallible>(response)
             });
             let mut http = http1::Builder::new();

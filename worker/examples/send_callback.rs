@@ -11,8 +11,8 @@ use jiff::{SignedDuration, Timestamp};
 use storm_shared::{
     models::{CallbackUrl, RequestId, Traceparent},
     services::{
-        guard::Policy,
         signature::{ID, SIGNATURE, Signer, TIMESTAMP},
+        ssrf::Policy,
     },
 };
 use storm_worker::delivery::{CallbackClient, Message, Network};

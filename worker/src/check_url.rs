@@ -1,6 +1,6 @@
 //! The subcommand `check-url`: what the guard would do with a URL, told to an operator.
 //!
-//! It looks names up and judges by what the connector dials by ([`Guard::examine`]), with the settings
+//! It looks names up and judges by what the connector dials by ([`SsrfFilter::examine`]), with the settings
 //! of the worker that would call back. Nothing is ever dialled.
 
 mod explain;
@@ -22,7 +22,7 @@ use storm_shared::{
 };
 use tokio::time::timeout;
 
-use crate::delivery::{self, Denial, Findings, Guard, SystemResolver};
+use crate::delivery::{self, Denial, Findings, SsrfFilter, SystemResolver};
 pub use verdicts::judge_lines;
 
 /// What it is called on the command line.
@@ -95,13 +95,13 @@ async fn explain(checker: &Checker, url: &str) -> io::Result<ExitCode> {
 /// The guard of a worker, and how long it may take.
 #[derive(Clone)]
 pub struct Checker {
-    guard: Guard,
+    filter: SsrfFilter,
     timeout: Duration,
 }
 
 /// What a worker would do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum UrlVerdict {
     /// Dial.
     Allow,
     /// Refuse, by the rule of that name.
@@ -112,7 +112,7 @@ impl Checker {
     /// The guard that a worker with those settings has.
     pub fn of(settings: CallbackSettings) -> Self {
         Self::new(
-            Guard {
+            SsrfFilter {
                 policy: settings.policy,
                 resolver: Arc::new(SystemResolver::patient()),
             },
@@ -121,20 +121,20 @@ impl Checker {
     }
 
     /// Judges by `guard`, and gives each look-up `timeout`.
-    pub fn new(guard: Guard, timeout: Duration) -> Self {
-        Self { guard, timeout }
+    pub fn new(filter: SsrfFilter, timeout: Duration) -> Self {
+        Self { filter, timeout }
     }
 
     /// What a worker would do with `text`.
-    pub async fn verdict(&self, text: &str) -> Verdict {
+    pub async fn verdict(&self, text: &str) -> UrlVerdict {
         let url = match CallbackUrl::parse(text) {
             Ok(url) => url,
-            Err(error) => return Verdict::Deny(error.name()),
+            Err(error) => return UrlVerdict::Deny(error.name()),
         };
         match self.findings(&url).await.map(Findings::verdict) {
-            Some(Ok(_)) => Verdict::Allow,
-            Some(Err(Denial::Refused(refusal))) => Verdict::Deny(refusal.class()),
-            Some(Err(Denial::Unresolved(_))) | None => Verdict::Deny(UNRESOLVED),
+            Some(Ok(_)) => UrlVerdict::Allow,
+            Some(Err(Denial::Refused(refusal))) => UrlVerdict::Deny(refusal.class()),
+            Some(Err(Denial::Unresolved(_))) | None => UrlVerdict::Deny(UNRESOLVED),
         }
     }
 
@@ -142,7 +142,7 @@ impl Checker {
     async fn findings(&self, url: &CallbackUrl) -> Option<Findings> {
         // Every CallbackUrl has an origin that HTTP can carry, as far as is known.
         let origin = delivery::origin(url).ok()?;
-        timeout(self.timeout, self.guard.examine(&origin))
+        timeout(self.timeout, self.filter.examine(&origin))
             .await
             .ok()
     }

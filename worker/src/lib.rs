@@ -15,10 +15,10 @@ use std::sync::Arc;
 
 use storm_shared::{
     config::{Settings, StoreSettings, Synchronous},
-    program::Endpoint,
+    program::ListenSetting,
     server,
     services::{
-        queue::{Inbox, Queue, QueueError},
+        queue::{NotificationReader, Queue, QueueError},
         store::{Store, StoreError},
     },
 };
@@ -37,7 +37,7 @@ use workers::{
 };
 
 /// Where a worker's process listens.
-pub const ENDPOINT: Endpoint = Endpoint {
+pub const LISTEN: ListenSetting = ListenSetting {
     setting: "WORKER_ADDR",
     addr: |settings| settings.worker.addr,
     check: |_| Ok(()),
@@ -119,10 +119,10 @@ pub async fn run(
     let mut loops = JoinSet::new();
     let rounds = match &queue {
         Some(queue) => {
-            let inbox = Inbox::new(queue.clone(), owner.to_string());
+            let reader = NotificationReader::new(queue.clone(), owner.to_string());
             let pulse = vitals.new_pulse();
-            loops.spawn(intake::from_doorbell(worker.clone(), inbox, pulse));
-            Rounds::BESIDE_DOORBELL
+            loops.spawn(intake::from_notifications(worker.clone(), reader, pulse));
+            Rounds::WITH_NOTIFICATIONS
         }
         None => Rounds::alone(settings.worker.poll_interval),
     };

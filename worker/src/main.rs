@@ -3,7 +3,7 @@
 use std::{process::ExitCode, sync::Arc};
 
 use storm_shared::program::{self, Program};
-use storm_worker::{ENDPOINT, check_url, delivery::SystemResolver};
+use storm_worker::{LISTEN, check_url, delivery::SystemResolver};
 use tracing::info;
 
 #[tokio::main]
@@ -12,7 +12,7 @@ async fn main() -> ExitCode {
         clap::command!().about("A worker: runs accepted reports and calls their clients back");
     let program = Program {
         command,
-        endpoint: ENDPOINT,
+        listen: LISTEN,
         subcommands: vec![check_url::subcommand()],
     };
     program::run(program, async |settings, listener, shutdown| {

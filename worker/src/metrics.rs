@@ -10,12 +10,12 @@ use prometheus_client::{
 use storm_shared::{
     models::{AttemptClass, FailureReason},
     services::{
-        guard::Rule,
+        ssrf::Rule,
         store::{Expired, Outcome},
     },
 };
 
-use crate::workers::Source;
+use crate::workers::ClaimSource;
 
 /// A worker's counters; clones share them.
 #[derive(Clone)]
@@ -103,10 +103,10 @@ impl Metrics {
     }
 
     /// Jobs were claimed.
-    pub fn claimed(&self, source: Source, jobs: usize) {
+    pub fn claimed(&self, source: ClaimSource, jobs: usize) {
         let source = match source {
-            Source::Doorbell => "doorbell",
-            Source::Table => "table",
+            ClaimSource::Notification => "notification",
+            ClaimSource::Table => "table",
         };
         self.claimed
             .get_or_create(&SourceLabel { source })
@@ -238,16 +238,16 @@ impl Metrics {
 mod tests {
     use storm_shared::{
         models::AttemptClass,
-        services::{guard::Rule, store::Outcome},
+        services::{ssrf::Rule, store::Outcome},
     };
 
     use super::Metrics;
-    use crate::workers::Source;
+    use crate::workers::ClaimSource;
 
     #[test]
     fn what_was_counted_is_rendered() {
         let metrics = Metrics::new();
-        metrics.claimed(Source::Table, 3);
+        metrics.claimed(ClaimSource::Table, 3);
         metrics.attempted(AttemptClass::Timeout);
         metrics.refused(Rule::LinkLocal);
         metrics.ended(&Outcome::Completed);

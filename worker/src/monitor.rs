@@ -7,7 +7,7 @@ use storm_shared::{
     server,
     services::{
         access::{TokenHash, bearer},
-        health::{Health, Verdict},
+        health::{CheckResult, Health},
         queue::Queue,
         store::Store,
     },
@@ -54,21 +54,21 @@ impl Vitals {
         pulse
     }
 
-    fn claims(&self) -> Verdict {
+    fn claims(&self) -> CheckResult {
         let silence = self.pulses.iter().map(Pulse::silence).max();
         silent_for(silence.unwrap_or_default(), STOPPED)
     }
 
-    fn heartbeat(&self) -> Verdict {
+    fn heartbeat(&self) -> CheckResult {
         silent_for(self.lease.age(), self.lease.length())
     }
 }
 
-fn silent_for(time: Duration, limit: Duration) -> Verdict {
+fn silent_for(time: Duration, limit: Duration) -> CheckResult {
     if time < limit {
-        Verdict::Ok
+        CheckResult::Ok
     } else {
-        Verdict::Failing(format!("silent for {} s", time.as_secs()).into())
+        CheckResult::Failing(format!("silent for {} s", time.as_secs()).into())
     }
 }
 
@@ -136,7 +136,7 @@ mod tests {
 
     use storm_shared::{
         config::Settings,
-        services::{health::Verdict, store::Store},
+        services::{health::CheckResult, store::Store},
     };
 
     use super::Vitals;
@@ -151,14 +151,18 @@ mod tests {
         let lease = Lease::new(store, Duration::from_secs(15), 5, Metrics::new());
         let mut vitals = Vitals::of(lease);
         let [turns, stops] = [(); 2].map(|()| vitals.new_pulse());
-        assert_eq!(vitals.claims(), Verdict::Ok);
-        assert_eq!(vitals.heartbeat(), Verdict::Ok);
+        assert_eq!(vitals.claims(), CheckResult::Ok);
+        assert_eq!(vitals.heartbeat(), CheckResult::Ok);
 
         tokio::time::sleep(Duration::from_mins(1)).await;
         turns.beat();
-        assert_ne!(vitals.claims(), Verdict::Ok, "one of two has stopped");
-        assert_ne!(vitals.heartbeat(), Verdict::Ok, "nobody renews the lease");
+        assert_ne!(vitals.claims(), CheckResult::Ok, "one of two has stopped");
+        assert_ne!(
+            vitals.heartbeat(),
+            CheckResult::Ok,
+            "nobody renews the lease"
+        );
         stops.beat();
-        assert_eq!(vitals.claims(), Verdict::Ok);
+        assert_eq!(vitals.claims(), CheckResult::Ok);
     }
 }

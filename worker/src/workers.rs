@@ -13,8 +13,8 @@ mod schedule;
 mod slots;
 pub mod suspects;
 
-pub use callback_worker::{CallbackWorker, Source};
-pub use deliver::Attempt;
+pub use callback_worker::{CallbackWorker, ClaimSource};
+pub use deliver::Transport;
 pub use drain::Drain;
 pub use lease::{Lease, Term};
 pub use pulse::Pulse;

@@ -10,8 +10,8 @@ use warp::reply::Response;
 
 use super::refused;
 use crate::{
-    access::Caller,
     app::App,
+    auth::Caller,
     reply::{self, Problem},
     validation::Submission,
 };
@@ -28,7 +28,7 @@ pub async fn submit(
 ) -> Result<Response, Problem> {
     let Submission { spec, callback_url } = submission?;
     if let Some(url) = &callback_url
-        && app.crowd.is_before(url.origin())
+        && app.backlog_limit.is_before(url.origin())
     {
         return Err(Problem::receiver_overloaded());
     }
@@ -45,8 +45,8 @@ pub async fn submit(
     // A client that goes away before the commit drops this future, and with it the ring, while the
     // row is still written. That is the one ring we may lose: a worker finds such a row in the
     // table a second or two later, and a task for each request would cost all the others more.
-    if let Some(doorbell) = &app.doorbell {
-        doorbell.ring(id);
+    if let Some(notifier) = &app.notifier {
+        notifier.notify(id);
     }
     Ok(reply::accepted(id, callback_url.as_ref()))
 }

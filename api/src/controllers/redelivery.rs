@@ -4,14 +4,14 @@ use std::{collections::HashMap, sync::Arc};
 
 use storm_shared::{
     models::{CallbackUrl, RequestId},
-    services::store::Page,
+    services::store::RedeliveryPage,
 };
 use warp::reply::Response;
 
 use super::refused;
 use crate::{
-    access::Caller,
     app::App,
+    auth::Caller,
     reply::{self, Problem},
 };
 
@@ -30,7 +30,7 @@ pub async fn one(id: String, caller: Caller, app: Arc<App>) -> Result<Response, 
         .ok_or_else(Problem::no_such_request)?;
     let url = request.callback_url.as_deref().map(CallbackUrl::parse);
     if let Some(Ok(url)) = url
-        && app.crowd.is_before(url.origin())
+        && app.backlog_limit.is_before(url.origin())
     {
         return Err(Problem::receiver_overloaded());
     }
@@ -47,7 +47,7 @@ pub async fn one(id: String, caller: Caller, app: Arc<App>) -> Result<Response, 
 /// # Errors
 /// The query says no page, or the store's refusal.
 pub async fn page(
-    page: Result<Page, Problem>,
+    page: Result<RedeliveryPage, Problem>,
     caller: Caller,
     app: Arc<App>,
 ) -> Result<Response, Problem> {
@@ -57,14 +57,14 @@ pub async fn page(
         .await
         .map_err(|error| refused(None, &error))?;
     let all = found.requests.len();
-    // No page makes a crowd where there was none.
+    // No page makes a backlog_limit where there was none.
     let most = app.settings.callback.max_parked;
     let mut of_origin = HashMap::new();
     let mut requests = found.requests;
     requests.retain(|(_, origin)| {
         let so_far = of_origin.entry(origin.clone()).or_insert(0);
         *so_far += 1;
-        *so_far <= most && !app.crowd.is_before(origin)
+        *so_far <= most && !app.backlog_limit.is_before(origin)
     });
     let ids = requests.into_iter().map(|(id, _)| id).collect();
     let begun = app

@@ -7,8 +7,8 @@ use warp::reply::Response;
 
 use super::refused;
 use crate::{
-    access::Caller,
     app::App,
+    auth::Caller,
     reply::{self, Problem},
 };
 

@@ -17,10 +17,10 @@ use tracing::error;
 use warp::reply::Response;
 
 use crate::{
-    access::Caller,
     app::App,
+    auth::Caller,
     reply::{self, Problem},
-    sync_pool::Refusal,
+    sync_pool::PoolRefusal,
     validation::Submission,
 };
 
@@ -44,11 +44,11 @@ pub async fn report(
         app.pool
             .submit(move || generate_blocking(&work))
             .map_err(|refusal| match refusal {
-                Refusal::Full => Problem::saturated(),
-                Refusal::Stopped => Problem::shutting_down(),
+                PoolRefusal::Full => Problem::saturated(),
+                PoolRefusal::Stopped => Problem::shutting_down(),
             })?;
     let (client, answer) = oneshot::channel();
-    let visit = Visit {
+    let sync_request = SyncRequest {
         id,
         caller,
         arrived,
@@ -57,14 +57,15 @@ pub async fn report(
         client,
     };
     // The client may leave, and its request is still recorded: so the rest is a task.
-    app.visits.spawn(visit.see_through(Arc::clone(&app)));
+    app.sync_requests
+        .spawn(sync_request.see_through(Arc::clone(&app)));
     answer
         .await
         .unwrap_or_else(|_| Err(Problem::report_failed()))
 }
 
 /// An admitted request.
-struct Visit {
+struct SyncRequest {
     id: RequestId,
     caller: Caller,
     arrived: Instant,
@@ -82,7 +83,7 @@ enum Unfinished {
     ShutDown,
 }
 
-impl Visit {
+impl SyncRequest {
     /// Waits for the report, records how it ended, and answers.
     async fn see_through(mut self, app: Arc<App>) {
         let ended = self.end(app.settings.api.sync_timeout).await;

@@ -1,7 +1,7 @@
 //! From a query to a page of requests.
 
 use jiff::Timestamp;
-use storm_shared::{models::Status, services::store::Page};
+use storm_shared::{models::Status, services::store::RedeliveryPage};
 
 use super::Faults;
 use crate::reply::Problem;
@@ -17,9 +17,9 @@ const KNOWN: &str = "`status`, `since`, `limit` and `cursor`";
 ///
 /// # Errors
 /// 422 with every fault of it.
-pub fn page(query: &[(String, String)]) -> Result<Page, Problem> {
+pub fn page(query: &[(String, String)]) -> Result<RedeliveryPage, Problem> {
     let mut faults = Faults::default();
-    let mut page = Page {
+    let mut page = RedeliveryPage {
         status: Status::Failed,
         since: None,
         after: None,
@@ -52,7 +52,7 @@ pub fn page(query: &[(String, String)]) -> Result<Page, Problem> {
         faults.add("status", format!("is missing; it {STATUS}"));
     }
     match status {
-        Some(status) if faults.0.is_empty() => Ok(Page { status, ..page }),
+        Some(status) if faults.0.is_empty() => Ok(RedeliveryPage { status, ..page }),
         _ => {
             faults.0.truncate(8); // a query has room for thousands
             Err(Problem::validation(faults.0))

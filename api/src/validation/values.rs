@@ -3,7 +3,7 @@
 use serde_json::value::RawValue;
 use storm_shared::{
     models::{CallbackUrl, Records, ReportName},
-    services::guard::{Policy, Rule},
+    services::ssrf::{Policy, Rule},
 };
 
 use crate::metrics::Metrics;
@@ -76,7 +76,7 @@ fn kind(value: &RawValue) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use storm_shared::services::guard::Policy;
+    use storm_shared::services::ssrf::Policy;
 
     use super::{Metrics, RawValue, callback_url, records, report_name};
 

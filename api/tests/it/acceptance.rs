@@ -66,7 +66,7 @@ async fn a_redis_that_never_answers_is_not_waited_for() {
     let unsynced = ("DB_SYNCHRONOUS", "normal");
     let server = Server::start(&[("REDIS_URL", &redis), unsynced]).await;
     let mut client = server.connect().await;
-    // More than the doorbell's channel holds: what doesn't fit is dropped, and nobody waits for it.
+    // More than the notifier's channel holds: what doesn't fit is dropped, and nobody waits for it.
     for _ in 0..9000 {
         client.send(post("/async", JOB)).await;
         assert_eq!(client.answer().await.status, 202);

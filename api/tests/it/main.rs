@@ -5,7 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod acceptance;
-mod access;
+mod auth;
 mod client;
 #[cfg(target_os = "linux")]
 mod faults;

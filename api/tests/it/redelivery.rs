@@ -1,11 +1,11 @@
-//! Delivering once more, and the crowd before a receiver.
+//! Delivering once more, and the backlog_limit before a receiver.
 
 use serde_json::{Value, json};
 use storm_shared::{
     models::{AttemptClass, CallbackUrl, Failure, FailureReason, ReportSpec, RequestId},
     services::{
         report,
-        store::{Attempted, Candidate, NewJob, Outcome, OwnerId, Store},
+        store::{AttemptRecord, Candidate, NewJob, Outcome, OwnerId, Store},
     },
 };
 
@@ -31,15 +31,18 @@ async fn failed(store: &Store, callback: Option<&str>) -> RequestId {
     let id = accept(store, callback).await;
     let owner = OwnerId::generate();
     store.register(owner).await.unwrap();
-    let claimed = store.claim(owner, vec![Candidate::rung(id)]).await.unwrap();
-    let attempted = Attempted {
+    let claimed = store
+        .claim(owner, vec![Candidate::notified(id)])
+        .await
+        .unwrap();
+    let attempted = AttemptRecord {
         number: 1,
         started_at: "2026-11-24T08:00:00Z".parse().unwrap(),
         duration: std::time::Duration::from_millis(12),
         class: AttemptClass::Status,
         status: Some(500),
         error: Some("answered with status 500".to_owned()),
-        for_operators: None,
+        internal_detail: None,
     };
     let failure = Failure::new(FailureReason::CallbackFailed, "It answered 500.");
     let report = report::expected(&spec());

@@ -236,7 +236,7 @@ mod tests {
 
     async fn claim(store: &Store, owner: OwnerId, id: RequestId) -> Claim {
         store.register(owner).await.unwrap();
-        let candidates = vec![Candidate::rung(id)];
+        let candidates = vec![Candidate::notified(id)];
         store.claim(owner, candidates).await.unwrap()[0].claim
     }
 

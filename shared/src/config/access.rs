@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::source::{SettingError, Source};
+use super::layers::{Layers, SettingError};
 use crate::services::access::{RateLimit, TokenHash, TokenHashError, Tokens};
 
 /// The settings of access.
@@ -21,14 +21,14 @@ pub struct AccessSettings {
 }
 
 impl AccessSettings {
-    pub(super) fn read(source: &Source) -> Result<Self, SettingError> {
+    pub(super) fn read(layers: &Layers) -> Result<Self, SettingError> {
         Ok(Self {
-            tokens: source.try_parse_secret("api_tokens", Tokens::parse)?,
-            open: source.parse("api_open", "true or false", |word| word.parse().ok())?,
-            rate_limit: source.try_parse("rate_limit", |text| unless_empty(text, str::parse))?,
-            metrics_token: source
+            tokens: layers.try_parse_secret("api_tokens", Tokens::parse)?,
+            open: layers.parse("api_open", "true or false", |word| word.parse().ok())?,
+            rate_limit: layers.try_parse("rate_limit", |text| unless_empty(text, str::parse))?,
+            metrics_token: layers
                 .try_parse_secret("metrics_token", |text| unless_empty(text, hash))?,
-            metrics_addr: source.optional_address("metrics_addr")?,
+            metrics_addr: layers.optional_address("metrics_addr")?,
         })
     }
 

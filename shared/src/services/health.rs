@@ -20,12 +20,12 @@ const DEADLINE: Duration = Duration::from_secs(1);
 /// The body of `/healthz`: `status`, and then what each check found, under its name.
 #[derive(Clone, Debug)]
 pub struct Health {
-    checks: Vec<(&'static str, Verdict)>,
+    checks: Vec<(&'static str, CheckResult)>,
 }
 
 /// What a check found.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum CheckResult {
     /// All is well.
     Ok,
     /// There is no such thing here, and none is needed.
@@ -40,7 +40,7 @@ impl Health {
         let redis = async {
             match queue {
                 Some(queue) => verdict("redis", queue.check(), |_| None).await,
-                None => Verdict::None,
+                None => CheckResult::None,
             }
         };
         let database = verdict("database", store.check(), |refusal| match refusal {
@@ -54,7 +54,7 @@ impl Health {
     }
 
     /// The same with one more check, which has been made elsewhere.
-    pub fn with(mut self, name: &'static str, verdict: Verdict) -> Self {
+    pub fn with(mut self, name: &'static str, verdict: CheckResult) -> Self {
         self.checks.push((name, verdict));
         self
     }
@@ -76,7 +76,7 @@ impl Serialize for Health {
     }
 }
 
-impl Verdict {
+impl CheckResult {
     fn is_failing(&self) -> bool {
         matches!(self, Self::Failing(_))
     }
@@ -96,10 +96,10 @@ async fn verdict<E: Display>(
     what: &'static str,
     check: impl Future<Output = Result<(), E>>,
     trouble: impl FnOnce(Option<&E>) -> Option<Trouble>,
-) -> Verdict {
+) -> CheckResult {
     let checked = tokio::time::timeout(DEADLINE, check).await;
     let (refusal, otherwise) = match &checked {
-        Ok(Ok(())) => return Verdict::Ok,
+        Ok(Ok(())) => return CheckResult::Ok,
         Ok(Err(error)) => {
             debug!(what, %error, "a health check failed");
             (Some(error), Cow::from("unreachable"))
@@ -109,5 +109,5 @@ async fn verdict<E: Display>(
             format!("no answer within {} s", DEADLINE.as_secs()).into(),
         ),
     };
-    Verdict::Failing(trouble(refusal).map_or(otherwise, |trouble| trouble.as_str().into()))
+    CheckResult::Failing(trouble(refusal).map_or(otherwise, |trouble| trouble.as_str().into()))
 }

@@ -1,18 +1,18 @@
-//! The queue: a doorbell. All Redis of the project stands in this module.
+//! The queue: a notifier. All Redis of the project stands in this module.
 //!
 //! An entry is only a hint, "look at this row": one that is lost, late, repeated or a stranger's
 //! costs nothing but time, for the store decides who works on what. So nothing here is retried for
 //! an entry's sake, and nothing waits for Redis but the two tasks that talk to it.
 //!
-//! * [`Doorbell`] pushes: it takes ids through a bounded channel, and drops what doesn't fit.
-//! * [`Inbox`] reads: one per worker, as a consumer of the store's group.
+//! * [`Notifier`] pushes: it takes ids through a bounded channel, and drops what doesn't fit.
+//! * [`NotificationReader`] reads: one per worker, as a consumer of the store's group.
 //!
 //! The stream stands under `QUEUE_NAME`. Each store has one consumer group in it, so that two stores
 //! on one Redis hear of their own entries, all of them, and leave each other's alone.
 
-mod doorbell;
-mod inbox;
 mod link;
+mod notifier;
+mod reader;
 
 use std::time::Duration;
 
@@ -22,8 +22,8 @@ use thiserror::Error;
 
 use crate::config::QueueSettings;
 
-pub use doorbell::Doorbell;
-pub use inbox::{Entry, Inbox};
+pub use notifier::Notifier;
+pub use reader::{Entry, NotificationReader};
 
 /// How long connecting, and a command that doesn't block, may take.
 const DEADLINE: Duration = Duration::from_secs(2);

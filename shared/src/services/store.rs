@@ -34,13 +34,13 @@ use crate::{
 };
 
 pub use accepting::NewJob;
-pub use attempts::Attempted;
+pub use attempts::AttemptRecord;
 pub use claim::{Candidate, Claim, Job, OwnerId};
 pub use claimed::Outcome;
 pub use error::{StoreError, Trouble};
 pub use lease::{Expired, Heartbeat, runs_alone_from};
 use readers::Readers;
-pub use redelivery::{Found, Page, Unredeliverable};
+pub use redelivery::{Found, RedeliveryPage, Unredeliverable};
 pub use waiting::{Look, Waiting};
 use writer::Writer;
 
@@ -161,10 +161,10 @@ impl Store {
     ///
     /// # Errors
     /// The read failed.
-    pub async fn crowded_origins(&self, most: usize) -> Result<Vec<String>, StoreError> {
+    pub async fn origins_over_limit(&self, most: usize) -> Result<Vec<String>, StoreError> {
         self.shared
             .readers
-            .read(move |db| waiting::crowded_origins(db, most))
+            .read(move |db| waiting::origins_over_limit(db, most))
             .await
     }
 

@@ -20,7 +20,7 @@ use crate::store::{
 const MAX_CLAIMS: u32 = 5;
 
 async fn claim(store: &Store, owner: OwnerId, ids: &[RequestId]) -> Vec<Job> {
-    let rung = ids.iter().copied().map(Candidate::rung).collect();
+    let rung = ids.iter().copied().map(Candidate::notified).collect();
     store.claim(owner, rung).await.unwrap()
 }
 
@@ -44,7 +44,7 @@ async fn only_a_worker_with_a_lease_can_claim() {
     let (store, _folder) = new_store().await;
     let id = accept(&store).await;
     let nobody = OwnerId::generate();
-    let refused = store.claim(nobody, vec![Candidate::rung(id)]).await;
+    let refused = store.claim(nobody, vec![Candidate::notified(id)]).await;
     assert!(matches!(refused, Err(StoreError::LeaseLost)), "{refused:?}");
     assert!(matches!(
         store.renew(nobody).await,
@@ -150,7 +150,7 @@ async fn a_worker_that_resigns_gives_all_back_without_charge_and_nobody_elses() 
         statuses,
         [Status::Completed, Status::Pending, Status::Processing]
     );
-    // Others have it at once, whether or not the doorbell has had its time.
+    // Others have it at once, whether or not the notifier has had its time.
     let due = look(&store, 9).await.due;
     assert_eq!(due.len(), 1);
     assert_eq!((due[0].id, due[0].lost_claims), (ids[1], 0));

@@ -3,12 +3,12 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod faults;
-mod guard;
 mod interleavings;
 mod lease;
 mod queue;
 mod redelivery;
 mod server;
+mod ssrf;
 mod store;
 mod tenancy;
 

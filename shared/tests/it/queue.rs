@@ -5,7 +5,7 @@ use std::time::Duration;
 use storm_shared::{
     config::{QueueSettings, Settings},
     models::RequestId,
-    services::queue::{Doorbell, Entry, Inbox, Queue},
+    services::queue::{Entry, NotificationReader, Notifier, Queue},
 };
 
 use crate::redis_server::RedisServer;
@@ -25,10 +25,10 @@ fn stream_length(redis: &RedisServer) -> i64 {
 }
 
 /// Reads until `count` entries have come.
-async fn read(inbox: &mut Inbox, count: usize) -> Vec<Entry> {
+async fn read(reader: &mut NotificationReader, count: usize) -> Vec<Entry> {
     let mut entries = Vec::new();
     while entries.len() < count {
-        entries.extend(inbox.read(count - entries.len()).await);
+        entries.extend(reader.read(count - entries.len()).await);
     }
     entries
 }
@@ -37,13 +37,13 @@ fn jobs(entries: &[Entry]) -> Vec<RequestId> {
     entries.iter().filter_map(|entry| entry.job).collect()
 }
 
-/// Rings until the inbox hears: what is rung while Redis is away is lost, as it may be.
-async fn ring_until_heard(bell: &Doorbell, inbox: &mut Inbox) {
+/// Rings until the reader hears: what is rung while Redis is away is lost, as it may be.
+async fn ring_until_heard(notifier: &Notifier, reader: &mut NotificationReader) {
     let id = RequestId::generate();
     loop {
-        bell.ring(id);
-        let entries = inbox.read(10).await;
-        inbox.done(&entries).await;
+        notifier.notify(id);
+        let entries = reader.read(10).await;
+        reader.done(&entries).await;
         if jobs(&entries).contains(&id) {
             return;
         }
@@ -54,15 +54,15 @@ async fn ring_until_heard(bell: &Doorbell, inbox: &mut Inbox) {
 async fn what_is_rung_is_read_once_and_then_gone() {
     let redis = RedisServer::start();
     let queue = queue(&redis, "here");
-    let bell = Doorbell::start(queue.clone());
+    let notifier = Notifier::start(queue.clone());
     let ids: Vec<_> = (0..1000).map(|_| RequestId::generate()).collect();
     for id in &ids {
-        bell.ring(*id);
+        notifier.notify(*id);
     }
-    bell.close().await;
+    notifier.close().await;
     let (mut one, mut two) = (
-        Inbox::new(queue.clone(), "one".into()),
-        Inbox::new(queue, "two".into()),
+        NotificationReader::new(queue.clone(), "one".into()),
+        NotificationReader::new(queue, "two".into()),
     );
     let first = read(&mut one, 400).await;
     let second = read(&mut two, 600).await;
@@ -78,16 +78,16 @@ async fn what_is_rung_is_read_once_and_then_gone() {
 async fn entries_of_a_dead_consumer_are_taken_over() {
     let redis = RedisServer::start();
     let queue = queue(&redis, "here");
-    let bell = Doorbell::start(queue.clone());
+    let notifier = Notifier::start(queue.clone());
     let ids: Vec<_> = (0..5).map(|_| RequestId::generate()).collect();
     for id in &ids {
-        bell.ring(*id);
+        notifier.notify(*id);
     }
-    let mut dead = Inbox::new(queue.clone(), "dead".into());
+    let mut dead = NotificationReader::new(queue.clone(), "dead".into());
     read(&mut dead, 5).await;
     drop(dead);
-    let mut alive =
-        Inbox::new(queue, "alive".into()).with_abandoned_after(Duration::from_millis(1));
+    let mut alive = NotificationReader::new(queue, "alive".into())
+        .with_abandoned_after(Duration::from_millis(1));
     // In parts, by the sweep's cursor.
     let mut taken = Vec::new();
     while taken.len() < 5 {
@@ -104,12 +104,12 @@ async fn two_stores_on_one_redis_leave_each_others_entries_alone() {
     let redis = RedisServer::start();
     let (here, there) = (queue(&redis, "here"), queue(&redis, "there"));
     let (mut at_home, mut abroad) = (
-        Inbox::new(here.clone(), "a".into()),
-        Inbox::new(there, "b".into()),
+        NotificationReader::new(here.clone(), "a".into()),
+        NotificationReader::new(there, "b".into()),
     );
-    let bell = Doorbell::start(here);
+    let notifier = Notifier::start(here);
     let id = RequestId::generate();
-    bell.ring(id);
+    notifier.notify(id);
     let seen = read(&mut abroad, 1).await;
     assert_eq!(jobs(&seen), []);
     abroad.done(&seen).await;
@@ -134,10 +134,10 @@ async fn an_entry_that_is_none_of_ours_is_dropped() {
             .arg("what")
             .arg("garbage"),
     );
-    let mut inbox = Inbox::new(queue(&redis, "here"), "a".into());
-    let entries = read(&mut inbox, 1).await;
+    let mut reader = NotificationReader::new(queue(&redis, "here"), "a".into());
+    let entries = read(&mut reader, 1).await;
     assert_eq!(jobs(&entries), []);
-    inbox.done(&entries).await;
+    reader.done(&entries).await;
     assert_eq!(stream_length(&redis), 0);
 }
 
@@ -145,35 +145,35 @@ async fn an_entry_that_is_none_of_ours_is_dropped() {
 async fn a_flushed_redis_is_used_again() {
     let redis = RedisServer::start();
     let queue = queue(&redis, "here");
-    let bell = Doorbell::start(queue.clone());
-    let mut inbox = Inbox::new(queue, "a".into());
-    ring_until_heard(&bell, &mut inbox).await;
+    let notifier = Notifier::start(queue.clone());
+    let mut reader = NotificationReader::new(queue, "a".into());
+    ring_until_heard(&notifier, &mut reader).await;
     redis.command(&redis::cmd("FLUSHALL"));
-    ring_until_heard(&bell, &mut inbox).await;
+    ring_until_heard(&notifier, &mut reader).await;
 }
 
 #[tokio::test]
 async fn a_redis_that_was_killed_and_came_back_empty_is_used_again() {
     let mut redis = RedisServer::start();
     let queue = queue(&redis, "here");
-    let bell = Doorbell::start(queue.clone());
-    let mut inbox = Inbox::new(queue.clone(), "a".into());
-    ring_until_heard(&bell, &mut inbox).await;
+    let notifier = Notifier::start(queue.clone());
+    let mut reader = NotificationReader::new(queue.clone(), "a".into());
+    ring_until_heard(&notifier, &mut reader).await;
     redis.kill();
     assert!(queue.check().await.is_err());
-    assert!(inbox.read(1).await.is_empty());
-    bell.ring(RequestId::generate());
+    assert!(reader.read(1).await.is_empty());
+    notifier.notify(RequestId::generate());
     let _redis = RedisServer::start_on(redis.port()).expect("its port is still free");
-    ring_until_heard(&bell, &mut inbox).await;
+    ring_until_heard(&notifier, &mut reader).await;
     queue.check().await.unwrap();
 }
 
 #[tokio::test]
 async fn without_redis_ringing_goes_on_and_the_check_fails() {
     let queue = Queue::new(&settings("redis://127.0.0.1:1"), "here").unwrap();
-    let bell = Doorbell::start(queue.clone());
+    let notifier = Notifier::start(queue.clone());
     for _ in 0..100_000 {
-        bell.ring(RequestId::generate());
+        notifier.notify(RequestId::generate());
     }
     assert!(queue.check().await.is_err());
 }
@@ -186,11 +186,11 @@ async fn the_stream_does_not_grow_beyond_its_length() {
         ..settings(&redis.url())
     };
     let queue = Queue::new(&settings, "here").unwrap();
-    let bell = Doorbell::start(queue);
+    let notifier = Notifier::start(queue);
     for _ in 0..5000 {
-        bell.ring(RequestId::generate());
+        notifier.notify(RequestId::generate());
     }
-    bell.close().await;
+    notifier.close().await;
     // Redis trims whole nodes of 100 entries.
     let length = stream_length(&redis);
     assert!((100..=200).contains(&length), "{length}");
@@ -199,9 +199,9 @@ async fn the_stream_does_not_grow_beyond_its_length() {
 #[tokio::test]
 async fn a_consumer_that_closes_leaves_the_group() {
     let redis = RedisServer::start();
-    let mut inbox = Inbox::new(queue(&redis, "here"), "a".into());
-    inbox.read(1).await;
-    inbox.close().await;
+    let mut reader = NotificationReader::new(queue(&redis, "here"), "a".into());
+    reader.read(1).await;
+    reader.close().await;
     let consumers: Vec<redis::Value> = redis::from_redis_value(
         redis.command(
             redis::cmd("XINFO")

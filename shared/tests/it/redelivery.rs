@@ -7,7 +7,10 @@ use storm_shared::{
     models::{AttemptClass, Failure, FailureReason, Request, RequestId, Status},
     services::{
         report,
-        store::{Attempted, Candidate, Found, Job, Outcome, Page, Scope, Store, Unredeliverable},
+        store::{
+            AttemptRecord, Candidate, Found, Job, Outcome, RedeliveryPage, Scope, Store,
+            Unredeliverable,
+        },
     },
 };
 
@@ -30,11 +33,11 @@ fn failed(detail: &str) -> Outcome {
 /// Claims a new job.
 async fn claimed(store: &Store) -> Job {
     let (id, owner) = (accept(store).await, new_worker(store).await);
-    let rung = vec![Candidate::rung(id)];
+    let rung = vec![Candidate::notified(id)];
     store.claim(owner, rung).await.unwrap().pop().unwrap()
 }
 
-async fn end(store: &Store, job: &Job, last: Attempted, outcome: Outcome) {
+async fn end(store: &Store, job: &Job, last: AttemptRecord, outcome: Outcome) {
     let report = report::expected(&job.spec);
     let ended = store.finalise(job.claim, Some(&report), Some(last), outcome);
     ended.await.unwrap();
@@ -209,7 +212,7 @@ async fn pages_go_through_all_that_ended_so_once_and_in_order() {
         all.push(ended(&store, failed("It answered 500.")).await);
         ended(&store, Outcome::Completed).await;
     }
-    let page = |after| Page {
+    let page = |after| RedeliveryPage {
         status: Status::Failed,
         since: None,
         after,
@@ -236,7 +239,7 @@ async fn pages_go_through_all_that_ended_so_once_and_in_order() {
     let nobodys = Scope::Of("other".parse().unwrap());
     let none = store.redeliverable(nobodys, page(None)).await.unwrap();
     assert_eq!(none, Found::default());
-    let later = Page {
+    let later = RedeliveryPage {
         since: Some(Timestamp::now() + Duration::from_hours(1)),
         ..page(None)
     };
@@ -248,16 +251,16 @@ async fn pages_go_through_all_that_ended_so_once_and_in_order() {
 async fn every_attempt_is_on_record_and_what_is_for_operators_is_not_shown() {
     let (store, folder) = new_store().await;
     let job = claimed(&store).await;
-    let first = Attempted {
+    let first = AttemptRecord {
         error: Some("no connection could be made".to_owned()),
-        for_operators: Some("no connection: 10.0.0.1:80: refused".to_owned()),
+        internal_detail: Some("no connection: 10.0.0.1:80: refused".to_owned()),
         ..attempted(1, AttemptClass::Connect)
     };
     let report = report::expected(&job.spec);
     let retry = store.await_retry(job.claim, &report, first, Timestamp::now());
     retry.await.unwrap();
     let job = claim_due(&store).await.pop().unwrap();
-    let last = Attempted {
+    let last = AttemptRecord {
         status: Some(204),
         ..attempted(2, AttemptClass::Success)
     };
@@ -271,10 +274,10 @@ async fn every_attempt_is_on_record_and_what_is_for_operators_is_not_shown() {
     assert_eq!(attempts[1]["status"], 204);
     assert_eq!(attempts[1]["duration_ms"], 7);
     assert!(!shown.to_string().contains("10.0.0.1"), "{shown}");
-    let for_operators: String = crate::store::direct(&folder)
-        .query_row("SELECT for_operators FROM attempts", [], |row| row.get(0))
+    let internal_detail: String = crate::store::direct(&folder)
+        .query_row("SELECT internal_detail FROM attempts", [], |row| row.get(0))
         .unwrap();
-    assert!(for_operators.contains("10.0.0.1"));
+    assert!(internal_detail.contains("10.0.0.1"));
 }
 
 #[tokio::test]
@@ -303,14 +306,14 @@ async fn a_parked_job_waits_and_goes_on_at_once_when_its_receiver_recovers() {
 async fn an_origin_is_crowded_from_so_many_waiting_jobs_on() {
     let (store, _folder) = new_store().await;
     for waiting in 0..3 {
-        let crowded = store.crowded_origins(2).await.unwrap();
+        let crowded = store.origins_over_limit(2).await.unwrap();
         assert_eq!(crowded.len(), usize::from(waiting >= 2), "{crowded:?}");
         let job = claimed(&store).await;
         let report = report::expected(&job.spec);
         let later = Timestamp::now() + Duration::from_secs(50);
         store.park(job.claim, &report, later).await.unwrap();
     }
-    let crowded = store.crowded_origins(3).await.unwrap();
+    let crowded = store.origins_over_limit(3).await.unwrap();
     assert_eq!(crowded, ["http://example.com"]);
 }
 
@@ -359,7 +362,7 @@ async fn a_cursor_is_never_the_id_of_anothers_request() {
     let (mut after, mut pages) = (None, 0);
     let other = Scope::Of("other".parse().unwrap());
     loop {
-        let page = Page {
+        let page = RedeliveryPage {
             status: Status::Completed,
             since: None,
             after,

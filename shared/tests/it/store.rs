@@ -12,8 +12,8 @@ use storm_shared::{
     services::{
         report,
         store::{
-            Attempted, Candidate, Claim, Job, Look, NewJob, Outcome, OwnerId, Store, StoreError,
-            Waiting,
+            AttemptRecord, Candidate, Claim, Job, Look, NewJob, Outcome, OwnerId, Store,
+            StoreError, Waiting,
         },
     },
 };
@@ -68,7 +68,7 @@ pub(crate) async fn new_worker(store: &Store) -> OwnerId {
 /// Claims it, if it has never been claimed.
 async fn claim_one(store: &Store, id: RequestId) -> Option<Job> {
     let owner = new_worker(store).await;
-    let candidates = vec![Candidate::rung(id)];
+    let candidates = vec![Candidate::notified(id)];
     store.claim(owner, candidates).await.unwrap().pop()
 }
 
@@ -91,31 +91,31 @@ pub(crate) async fn fail_attempt(store: &Store, job: &Job) -> report::Report {
 }
 
 /// The record of an attempt.
-pub(crate) fn attempted(number: u32, class: AttemptClass) -> Attempted {
-    Attempted {
+pub(crate) fn attempted(number: u32, class: AttemptClass) -> AttemptRecord {
+    AttemptRecord {
         number,
         started_at: jiff::Timestamp::now(),
         duration: Duration::from_millis(7),
         class,
         status: None,
         error: None,
-        for_operators: None,
+        internal_detail: None,
     }
 }
 
 /// That of a first attempt which got through.
-pub(crate) fn success() -> Attempted {
+pub(crate) fn success() -> AttemptRecord {
     attempted(1, AttemptClass::Success)
 }
 
 /// That of one which didn't.
-pub(crate) fn timeout(number: u32) -> Attempted {
+pub(crate) fn timeout(number: u32) -> AttemptRecord {
     attempted(number, AttemptClass::Timeout)
 }
 
 pub(crate) async fn look(store: &Store, limit: usize) -> Waiting {
     let look = Look {
-        doorbells_time: Duration::ZERO,
+        notification_grace: Duration::ZERO,
         longest_wait: Duration::from_mins(1),
         limit,
     };
@@ -233,7 +233,7 @@ async fn of_many_claims_on_one_job_only_one_wins() {
         );
         tokio::spawn(async move {
             let owner = new_worker(&store).await;
-            let rung = ids.into_iter().map(Candidate::rung).collect();
+            let rung = ids.into_iter().map(Candidate::notified).collect();
             store.claim(owner, rung).await.unwrap()
         })
     });
@@ -352,7 +352,7 @@ async fn pending_jobs_are_found_oldest_first_and_only_those_old_enough() {
     next_millisecond().await;
     assert_eq!(ids(&look(&store, 3).await), accepted[1..4]);
     let young = Look {
-        doorbells_time: Duration::from_mins(1),
+        notification_grace: Duration::from_mins(1),
         longest_wait: Duration::ZERO,
         limit: 3,
     };
@@ -469,7 +469,7 @@ async fn a_row_that_somebody_broke_ends_failed_and_stops_nobody_else() {
         let jobs = store
             .claim(
                 new_worker(&store).await,
-                [broken, good].map(Candidate::rung).to_vec(),
+                [broken, good].map(Candidate::notified).to_vec(),
             )
             .await
             .unwrap();

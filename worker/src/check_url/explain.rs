@@ -6,10 +6,10 @@ use std::{
     process::ExitCode,
 };
 
-use storm_shared::{models::CallbackUrl, services::guard::Refusal};
+use storm_shared::{models::CallbackUrl, services::ssrf::PolicyViolation};
 
 use super::{Checker, UNRESOLVED};
-use crate::delivery::{Denial, Findings, Source};
+use crate::delivery::{AddressSource, Denial, Findings};
 
 /// The steps as lines, and where they end.
 pub(super) struct Explanation {
@@ -69,9 +69,11 @@ impl Explanation {
     fn tell_of_addresses(&mut self, url: &CallbackUrl, findings: &Findings) {
         let host = url.url().host_str().unwrap_or_default();
         let source = match findings.source {
-            Source::Literal => format!("none: {host} is an address"),
-            Source::Localhost => format!("none: {host} is this host, at either of its addresses"),
-            Source::LookUp => match &findings.addresses {
+            AddressSource::Literal => format!("none: {host} is an address"),
+            AddressSource::Localhost => {
+                format!("none: {host} is this host, at either of its addresses")
+            }
+            AddressSource::LookUp => match &findings.addresses {
                 Ok(addresses) => format!("{host}, addresses: {}", addresses.len()),
                 Err(error) => format!("{host}: {error}"),
             },
@@ -82,7 +84,7 @@ impl Explanation {
         }
     }
 
-    fn tell_of_address(&mut self, judged: &Result<IpAddr, Refusal>) {
+    fn tell_of_address(&mut self, judged: &Result<IpAddr, PolicyViolation>) {
         match judged {
             Ok(address) => self.step("address", &format_args!("{address}, allowed")),
             Err(refusal) => self.step("address", refusal),

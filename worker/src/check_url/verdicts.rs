@@ -11,7 +11,7 @@ use futures_util::{FutureExt, StreamExt, stream};
 use tokio::sync::mpsc;
 
 use super::{
-    Checker, Verdict,
+    Checker, UrlVerdict,
     lines::{self, Line},
 };
 use crate::delivery::SystemResolver;
@@ -48,8 +48,8 @@ pub async fn judge_lines(
             next.await
         };
         match verdict {
-            Some(Ok(Verdict::Allow)) => writeln!(output, "allow")?,
-            Some(Ok(Verdict::Deny(rule))) => writeln!(output, "deny\t{rule}")?,
+            Some(Ok(UrlVerdict::Allow)) => writeln!(output, "allow")?,
+            Some(Ok(UrlVerdict::Deny(rule))) => writeln!(output, "deny\t{rule}")?,
             Some(Err(error)) => failure = Some(error),
             None => break,
         }
@@ -74,12 +74,12 @@ fn read_ahead(input: impl Read + Send + 'static) -> mpsc::Receiver<Vec<io::Resul
     receive
 }
 
-async fn judge(checker: &Checker, line: io::Result<Line>) -> io::Result<Verdict> {
+async fn judge(checker: &Checker, line: io::Result<Line>) -> io::Result<UrlVerdict> {
     Ok(match line? {
-        Line::TooLong => Verdict::Deny("too_long"),
+        Line::TooLong => UrlVerdict::Deny("too_long"),
         Line::Bytes(bytes) => match str::from_utf8(&bytes) {
             Ok(text) => checker.verdict(text).await,
-            Err(_) => Verdict::Deny("not_utf8"),
+            Err(_) => UrlVerdict::Deny("not_utf8"),
         },
     })
 }

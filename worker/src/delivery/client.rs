@@ -11,7 +11,7 @@ use hyper::{Response, StatusCode, body::Incoming};
 use jiff::Timestamp;
 use storm_shared::{
     models::CallbackUrl,
-    services::{guard::Policy, signature::Signer},
+    services::{signature::Signer, ssrf::Policy},
 };
 use tokio::{
     sync::Semaphore,
@@ -23,12 +23,12 @@ use super::{
     connection::{Connection, ExchangeError},
     dialer::Dialer,
     error::{AttemptError, Detail},
-    guard::Guard,
     message::Message,
     network::Network,
     pool::Pool,
     request::Post,
     retry_after,
+    ssrf::SsrfFilter,
     tls::{self, ClientError},
     turn::Turn,
 };
@@ -70,7 +70,7 @@ impl CallbackClient {
         let tls = tls::config(ca_file)?;
         let shared = Shared {
             dialer: Dialer {
-                guard: Guard {
+                filter: SsrfFilter {
                     policy,
                     resolver: network.resolver,
                 },

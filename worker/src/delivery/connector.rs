@@ -22,8 +22,8 @@ use tower_service::Service;
 
 use super::{
     error::Stage,
-    guard::{Denial, Guard},
     network::Connect,
+    ssrf::{Denial, SsrfFilter},
 };
 
 /// Opens TCP connections to addresses that the guard allows, and to no other.
@@ -31,9 +31,9 @@ use super::{
 /// Made for one dial, which may last until `deadline`. The deadline itself is the caller's to
 /// keep; here it only divides the time among several addresses.
 #[derive(Clone)]
-pub(super) struct GuardedConnector {
+pub(super) struct SsrfConnector {
     /// What judges where the URL leads.
-    pub(super) guard: Guard,
+    pub(super) filter: SsrfFilter,
     /// What opens the connections.
     pub(super) sockets: Arc<dyn Connect>,
     /// When the caller gives up.
@@ -68,7 +68,7 @@ impl Progress {
     }
 }
 
-impl Service<Uri> for GuardedConnector {
+impl Service<Uri> for SsrfConnector {
     type Response = TokioIo<TcpStream>;
     type Error = DialError;
     type Future = BoxFuture<'static, Result<Self::Response, DialError>>;
@@ -83,13 +83,13 @@ impl Service<Uri> for GuardedConnector {
     }
 }
 
-impl GuardedConnector {
+impl SsrfConnector {
     /// The most addresses of one name that are dialled.
     const MAX_DIALLED: usize = 4;
 
     async fn connect(&self, uri: &Uri) -> Result<TokioIo<TcpStream>, DialError> {
         // Looked up once, judged once, and what was judged is what is dialled.
-        let addresses = self.guard.examine(uri).await.verdict()?;
+        let addresses = self.filter.examine(uri).await.verdict()?;
         self.progress.reach(Stage::Connect);
         let stream = self.dial(&addresses).await?;
         self.progress.reach(Stage::Tls);

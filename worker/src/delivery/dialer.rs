@@ -10,10 +10,10 @@ use tower_service::Service;
 
 use super::{
     connection::Connection,
-    connector::{DialError, GuardedConnector, Progress},
+    connector::{DialError, Progress, SsrfConnector},
     error::{AttemptError, Detail, TlsTrouble},
-    guard::{self, Denial, Guard},
     network::Connect,
+    ssrf::{self, Denial, SsrfFilter},
 };
 
 /// Makes connections: the guarded connector inside, TLS (for https) around it.
@@ -21,7 +21,7 @@ use super::{
 /// TLS outside means that its server name and verification use the URL's host, whatever address
 /// was dialled.
 pub(super) struct Dialer {
-    pub(super) guard: Guard,
+    pub(super) filter: SsrfFilter,
     pub(super) sockets: Arc<dyn Connect>,
     pub(super) tls: Arc<ClientConfig>,
 }
@@ -34,10 +34,10 @@ impl Dialer {
         deadline: Instant,
     ) -> Result<Connection, AttemptError> {
         let origin =
-            guard::origin(url).map_err(|error| AttemptError::Connect(Detail::of(&error)))?;
+            ssrf::origin(url).map_err(|error| AttemptError::Connect(Detail::of(&error)))?;
         let progress = Progress::default();
-        let connector = GuardedConnector {
-            guard: self.guard.clone(),
+        let connector = SsrfConnector {
+            filter: self.filter.clone(),
             sockets: Arc::clone(&self.sockets),
             deadline,
             progress: progress.clone(),
@@ -62,7 +62,7 @@ fn classify(error: Box<dyn Error + Send + Sync>) -> AttemptError {
         Ok(DialError::Denied(Denial::Unresolved(error)))
             if error.kind() == ErrorKind::ResourceBusy =>
         {
-            AttemptError::Crowded
+            AttemptError::LookupsBusy
         }
         Ok(DialError::Denied(error)) => AttemptError::Resolve(Detail::of(&error)),
         Ok(error @ DialError::Connect { .. }) => AttemptError::Connect(Detail::of(&error)),

@@ -3,7 +3,7 @@
 use std::{error::Error, fmt, io, time::Duration};
 
 use hyper::StatusCode;
-use storm_shared::{models::AttemptClass, services::guard::Refusal};
+use storm_shared::{models::AttemptClass, services::ssrf::PolicyViolation};
 use thiserror::Error;
 
 /// Why an attempt failed.
@@ -14,7 +14,7 @@ use thiserror::Error;
 pub enum AttemptError {
     /// The policy forbids an address of the URL's host: nothing was sent.
     #[error("{0}")]
-    Refused(Refusal),
+    Refused(PolicyViolation),
     /// The host's name has no address, or its look-up failed.
     #[error("the look-up failed: {0}")]
     Resolve(Detail),
@@ -31,7 +31,7 @@ pub enum AttemptError {
     },
     /// Too many look-ups of other names were under way: no attempt was made.
     #[error("no thread was free for the look-up")]
-    Crowded,
+    LookupsBusy,
     /// The deadline passed before a status line came.
     #[error("timed out at {stage}")]
     Timeout {
@@ -56,7 +56,7 @@ impl AttemptError {
     pub fn class(&self) -> AttemptClass {
         match self {
             Self::Refused(_) => AttemptClass::Refused,
-            Self::Resolve(_) | Self::Crowded => AttemptClass::Resolve,
+            Self::Resolve(_) | Self::LookupsBusy => AttemptClass::Resolve,
             Self::Connect(_) => AttemptClass::Connect,
             Self::Tls { .. } => AttemptClass::Tls,
             Self::Timeout { .. } => AttemptClass::Timeout,
@@ -84,7 +84,7 @@ impl AttemptError {
 
     /// What the job's owner is told: no address that a name led to, and nothing from the inside of
     /// the worker's network.
-    pub fn told(&self) -> String {
+    pub fn public_detail(&self) -> String {
         match self {
             Self::Refused(refusal) => format!("refused as {}", refusal.class()),
             Self::Resolve(_) => "the name's look-up failed".to_owned(),
@@ -93,7 +93,7 @@ impl AttemptError {
                 "the connection was cut, or spoke no HTTP, before a status line".to_owned()
             }
             Self::Tls { kind, .. } => format!("no TLS session: {}", kind.as_str()),
-            Self::Timeout { .. } | Self::Status { .. } | Self::Crowded => self.to_string(),
+            Self::Timeout { .. } | Self::Status { .. } | Self::LookupsBusy => self.to_string(),
         }
     }
 }

@@ -10,14 +10,14 @@ use storm_shared::{
     models::{Failure, FailureReason},
     services::{
         report::{self, Report},
-        store::{Attempted, Candidate, Claim, Job, Outcome, Store, StoreError},
+        store::{AttemptRecord, Candidate, Claim, Job, Outcome, Store, StoreError},
     },
 };
 use tokio::sync::watch;
 use tracing::{debug, error, info, warn};
 
 use super::{
-    deliver::{Attempt, Delivery},
+    deliver::{Delivery, Transport},
     drain::Drain,
     lease::{Lease, Term},
     origins::Origins,
@@ -37,9 +37,9 @@ const GIVING_BACK_TRIES: usize = 3;
 
 /// Where a job was heard of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Source {
+pub enum ClaimSource {
     /// The queue.
-    Doorbell,
+    Notification,
     /// The table itself.
     Table,
 }
@@ -47,7 +47,7 @@ pub enum Source {
 /// One worker: the places it has, and what its jobs need.
 pub struct CallbackWorker {
     pub(super) store: Store,
-    pub(super) client: Arc<dyn Attempt>,
+    pub(super) client: Arc<dyn Transport>,
     pub(super) lease: Arc<Lease>,
     pub(super) slots: Slots,
     pub(super) origins: Origins,
@@ -65,9 +65,9 @@ pub struct CallbackWorker {
 /// What a job's line came to.
 enum Line {
     /// It is over.
-    Ended(Option<Report>, Option<Attempted>, Outcome),
+    Ended(Option<Report>, Option<AttemptRecord>, Outcome),
     /// An attempt failed, and it waits for the next one.
-    Waits(Report, Attempted, Timestamp),
+    Waits(Report, AttemptRecord, Timestamp),
     /// It waits for its receiver's sake.
     Parked(Report, Timestamp),
 }
@@ -76,7 +76,7 @@ impl CallbackWorker {
     /// A worker that holds its jobs by `lease`.
     pub fn new(
         store: Store,
-        client: Arc<dyn Attempt>,
+        client: Arc<dyn Transport>,
         lease: Arc<Lease>,
         settings: &Settings,
         metrics: Metrics,
@@ -112,7 +112,7 @@ impl CallbackWorker {
     pub(super) async fn take_on(
         self: &Arc<Self>,
         candidates: Vec<Candidate>,
-        source: Source,
+        source: ClaimSource,
         pulse: &Pulse,
     ) -> Result<(), StoreError> {
         let mut rest = candidates.as_slice();
@@ -135,7 +135,7 @@ impl CallbackWorker {
         alike: &[Candidate],
         mut places: Slot,
         size: u32,
-        source: Source,
+        source: ClaimSource,
     ) -> Result<(), StoreError> {
         let Some(term) = self.unless_told(self.lease.in_force()).await else {
             return Ok(());
@@ -275,7 +275,7 @@ impl CallbackWorker {
         &self,
         claim: Claim,
         report: Option<&Report>,
-        last: Option<Attempted>,
+        last: Option<AttemptRecord>,
         outcome: Outcome,
     ) -> Result<(), StoreError> {
         let write = || {

@@ -9,7 +9,7 @@ use storm_shared::{
     models::{AttemptClass, CallbackUrl, Failure, FailureReason},
     services::{
         report::Report,
-        store::{Attempted, Job, Outcome},
+        store::{AttemptRecord, Job, Outcome},
     },
 };
 use tokio::time::Instant;
@@ -29,7 +29,7 @@ use crate::{
 const UNTIL_THREADS_ARE_FREE: Duration = Duration::from_secs(1);
 
 /// One attempt to call back; a test may stand in for the network.
-pub trait Attempt: Send + Sync {
+pub trait Transport: Send + Sync {
     /// POSTs `message`; a 2xx is success, everything else an error that says whether to try again. `turn` is
     /// kept as long as the connection is busy.
     fn attempt<'a>(
@@ -40,7 +40,7 @@ pub trait Attempt: Send + Sync {
     ) -> BoxFuture<'a, Result<StatusCode, AttemptError>>;
 }
 
-impl Attempt for CallbackClient {
+impl Transport for CallbackClient {
     fn attempt<'a>(
         &'a self,
         turn: Turn,
@@ -54,9 +54,9 @@ impl Attempt for CallbackClient {
 /// What follows for a job that was to be delivered.
 pub(super) enum Delivery {
     /// It is over, with that attempt if one was made.
-    Over(Option<Attempted>, Outcome),
+    Over(Option<AttemptRecord>, Outcome),
     /// That attempt failed, and the next one is due then.
-    Again(Attempted, Timestamp),
+    Again(AttemptRecord, Timestamp),
     /// No attempt was made for its receiver's sake, and it is due then.
     Parked(Timestamp),
 }
@@ -89,7 +89,7 @@ impl CallbackWorker {
         let answer = self.client.attempt(turn, &url, &message).await;
         let duration = began.elapsed();
         pass.heard(Sign::of(&answer));
-        if matches!(answer, Err(AttemptError::Crowded)) && parked_for(job) < self.park_max {
+        if matches!(answer, Err(AttemptError::LookupsBusy)) && parked_for(job) < self.park_max {
             self.metrics.put_off(PutOff::LookUpsBusy);
             return Delivery::Parked(Timestamp::now() + UNTIL_THREADS_ARE_FREE);
         }
@@ -104,7 +104,7 @@ impl CallbackWorker {
         }
     }
 
-    fn after_failure(&self, job: &Job, attempted: Attempted, error: &AttemptError) -> Delivery {
+    fn after_failure(&self, job: &Job, attempted: AttemptRecord, error: &AttemptError) -> Delivery {
         let (id, trace) = (job.claim.id, job.traceparent.trace_id());
         let in_series = attempted.number.saturating_sub(job.attempts_before);
         let Some(wait) = self.schedule.after(in_series, error) else {
@@ -129,26 +129,26 @@ fn attempted(
     number: u32,
     (started_at, duration): (Timestamp, Duration),
     answer: &Result<StatusCode, AttemptError>,
-) -> Attempted {
+) -> AttemptRecord {
     let error = answer.as_ref().err();
     let status = match answer {
         Ok(status) => Some(*status),
         Err(error) => error.status(),
     };
-    Attempted {
+    AttemptRecord {
         number,
         started_at,
         duration,
         class: error.map_or(AttemptClass::Success, AttemptError::class),
         status: status.map(|status| status.as_u16()),
-        error: error.map(AttemptError::told),
-        for_operators: error.map(ToString::to_string),
+        error: error.map(AttemptError::public_detail),
+        internal_detail: error.map(ToString::to_string),
     }
 }
 
 /// What the caller may know: a refusal's class, but not which address a name led to.
 fn undelivered(attempts: u32, last: &AttemptError) -> Failure {
-    let told = last.told();
+    let told = last.public_detail();
     match last.class() {
         AttemptClass::Refused => {
             let detail = format!("The callback's address is {told}; nothing was sent.");

@@ -1,17 +1,17 @@
-//! The two loops that take jobs on: what the doorbell rings for, and what the table still holds.
+//! The two loops that take jobs on: what the notifier rings for, and what the table still holds.
 
 use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use storm_shared::services::{
-    queue::Inbox,
+    queue::NotificationReader,
     store::{Candidate, Look, StoreError},
 };
 use tokio::time::Instant;
 use tracing::warn;
 
 use super::{
-    callback_worker::{CallbackWorker, Source},
+    callback_worker::{CallbackWorker, ClaimSource},
     pulse::Pulse,
 };
 
@@ -27,23 +27,29 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(2);
 /// Longer than any pause.
 const FAR: Duration = Duration::from_hours(24);
 
-/// Takes on what the doorbell rings for, as far as there is room.
-pub async fn from_doorbell(worker: Arc<CallbackWorker>, mut inbox: Inbox, pulse: Pulse) {
+/// Takes on what the notifier rings for, as far as there is room.
+pub async fn from_notifications(
+    worker: Arc<CallbackWorker>,
+    mut reader: NotificationReader,
+    pulse: Pulse,
+) {
     while let Some(room) = pulse.during(worker.room()).await {
-        let entries = inbox.read(room.min(BATCH)).await;
+        let entries = reader.read(room.min(BATCH)).await;
         pulse.beat();
         let jobs = entries.iter().filter_map(|entry| entry.job);
-        let candidates = jobs.map(Candidate::rung).collect();
-        let taken = worker.take_on(candidates, Source::Doorbell, &pulse).await;
+        let candidates = jobs.map(Candidate::notified).collect();
+        let taken = worker
+            .take_on(candidates, ClaimSource::Notification, &pulse)
+            .await;
         if let Err(error) = taken {
             warn!(%error, "jobs could not be claimed; they stay in the table");
             worker
                 .unless_told(tokio::time::sleep(PAUSE_AFTER_ERROR))
                 .await;
         }
-        inbox.done(&entries).await;
+        reader.done(&entries).await;
     }
-    inbox.close().await;
+    reader.close().await;
 }
 
 /// How the table is looked through.
@@ -51,22 +57,22 @@ pub async fn from_doorbell(worker: Arc<CallbackWorker>, mut inbox: Inbox, pulse:
 pub struct Rounds {
     /// How often, at least.
     pub interval: Duration,
-    /// How long the doorbell has to ring for a new job before it is taken from the table.
-    pub doorbells_time: Duration,
+    /// How long the notifier has to ring for a new job before it is taken from the table.
+    pub notification_grace: Duration,
 }
 
 impl Rounds {
-    /// Beside a doorbell: what it doesn't ring for is found a second or so later.
-    pub const BESIDE_DOORBELL: Self = Self {
+    /// Beside a notifier: what it doesn't ring for is found a second or so later.
+    pub const WITH_NOTIFICATIONS: Self = Self {
         interval: Duration::from_millis(500),
-        doorbells_time: Duration::from_secs(1),
+        notification_grace: Duration::from_secs(1),
     };
 
     /// Without one: the table is all there is.
     pub fn alone(interval: Duration) -> Self {
         Self {
             interval,
-            doorbells_time: Duration::ZERO,
+            notification_grace: Duration::ZERO,
         }
     }
 }
@@ -109,13 +115,15 @@ async fn take_due(
         worker.next_due.send_replace(Timestamp::MAX);
         let limit = room.min(BATCH);
         let look = Look {
-            doorbells_time: rounds.doorbells_time,
+            notification_grace: rounds.notification_grace,
             longest_wait: worker.longest_wait,
             limit,
         };
         let waiting = worker.store.waiting(look).await?;
         let found = waiting.due.len();
-        worker.take_on(waiting.due, Source::Table, pulse).await?;
+        worker
+            .take_on(waiting.due, ClaimSource::Table, pulse)
+            .await?;
         if found < limit {
             let next = waiting.next_due.unwrap_or(Timestamp::MAX);
             return Ok(next.min(*worker.next_due.borrow()));

@@ -10,7 +10,7 @@ use storm_shared::services::store::StoreError;
 use tracing::warn;
 
 use super::{
-    callback_worker::{CallbackWorker, Source},
+    callback_worker::{CallbackWorker, ClaimSource},
     intake::{PAUSE_AFTER_ERROR, Rounds},
     pulse::Pulse,
 };
@@ -85,7 +85,7 @@ async fn take_some(
         None => return Ok(Taken::None), // told to end
     };
     let together = places.num_permits() / size as usize;
-    let source = Source::Table;
+    let source = ClaimSource::Table;
     worker
         .claim(&alike[..together], places, size, source)
         .await?;

@@ -8,10 +8,10 @@ use std::{
     time::Duration,
 };
 
-use storm_shared::services::guard::Policy;
+use storm_shared::services::ssrf::Policy;
 use storm_worker::{
     check_url::{Checker, judge_lines},
-    delivery::{Guard, SystemResolver},
+    delivery::{SsrfFilter, SystemResolver},
 };
 
 /// Far beyond what any look-up here needs.
@@ -43,11 +43,11 @@ fn checker(
     timeout: Duration,
     look_up: impl Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync + 'static,
 ) -> Checker {
-    let guard = Guard {
+    let filter = SsrfFilter {
         policy: Policy::default(),
         resolver: Arc::new(SystemResolver::with(look_up)),
     };
-    Checker::new(guard, timeout)
+    Checker::new(filter, timeout)
 }
 
 async fn verdicts(checker: &Checker, lines: impl Into<Vec<u8>>) -> String {

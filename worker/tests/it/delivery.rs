@@ -12,7 +12,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use hyper::StatusCode;
-use storm_shared::{models::CallbackUrl, services::guard::Policy};
+use storm_shared::{models::CallbackUrl, services::ssrf::Policy};
 use storm_worker::delivery::{AttemptError, CallbackClient, Message, Network};
 
 use names::Names;

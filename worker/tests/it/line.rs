@@ -17,7 +17,7 @@ use storm_worker::{
     delivery::{AttemptError, Message, Turn},
     metrics::Metrics,
     workers::{
-        Attempt, CallbackWorker, Drain, Lease, Pulse,
+        CallbackWorker, Drain, Lease, Pulse, Transport,
         intake::{self, Rounds},
     },
 };
@@ -30,7 +30,7 @@ struct AlwaysFails {
     heard: mpsc::Sender<(Instant, Bytes)>,
 }
 
-impl Attempt for AlwaysFails {
+impl Transport for AlwaysFails {
     fn attempt<'a>(
         &'a self,
         _turn: Turn,
@@ -51,7 +51,7 @@ impl Attempt for AlwaysFails {
 /// A network that takes the whole attempt down.
 struct Panics;
 
-impl Attempt for Panics {
+impl Transport for Panics {
     fn attempt<'a>(
         &'a self,
         _turn: Turn,
@@ -71,7 +71,7 @@ struct Started {
 }
 
 impl Started {
-    async fn over(network: impl Attempt + 'static, overrides: &[(&str, &str)]) -> Self {
+    async fn over(network: impl Transport + 'static, overrides: &[(&str, &str)]) -> Self {
         let folder = TempDir::new().unwrap();
         let url = format!("sqlite:{}", folder.path().join("storm.db").display());
         let base = [("DB_URL", url.as_str())];

@@ -116,7 +116,7 @@ async fn a_refusal_is_on_record_for_operators_and_its_class_alone_for_the_caller
     let (_, folder) = stack.stop().await;
     let table = rusqlite::Connection::open(folder.path().join("storm.db")).unwrap();
     let whole: String = table
-        .query_row("SELECT for_operators FROM attempts", [], |row| row.get(0))
+        .query_row("SELECT internal_detail FROM attempts", [], |row| row.get(0))
         .unwrap();
     assert!(
         whole.contains("127.0.0.9 is refused as loopback"),

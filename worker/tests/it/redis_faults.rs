@@ -1,4 +1,4 @@
-//! Redis is only the doorbell: whatever it does, the jobs run.
+//! Redis is only the notifier: whatever it does, the jobs run.
 
 use std::sync::Arc;
 
@@ -26,9 +26,9 @@ async fn at_a_half_open_redis_jobs_run_from_the_table_and_the_database_is_well()
     let (redis, _held) = half_open().await;
     let mut receiver = Receiver::answering(|_, _| 200).await;
     let stack = Stack::start(Arc::new(TempDir::new().unwrap()), &redis, &[]).await;
-    let bell = stack.doorbell();
+    let notifier = stack.notifier();
     let id = stack.accept(1, Some(receiver.url())).await;
-    bell.ring(id);
+    notifier.notify(id);
     receiver.next().await;
     assert_eq!(stack.ended(id).await.status, Status::Completed);
     let health = stack.get("/healthz").await;
@@ -49,11 +49,11 @@ async fn after_flushall_every_pending_job_runs_and_the_bell_is_heard_again() {
     // Few places, so that most jobs are still pending when the entries go.
     let few = [("WORKER_CONCURRENCY", "50")];
     let stack = Stack::start(folder, &redis.url(), &few).await;
-    let bell = stack.doorbell();
+    let notifier = stack.notifier();
     let mut ids = Vec::with_capacity(JOBS);
     for _ in 0..JOBS {
         let id = stack.accept(5, Some(receiver.url())).await;
-        bell.ring(id);
+        notifier.notify(id);
         ids.push(id);
     }
     receiver.next().await;
@@ -65,7 +65,7 @@ async fn after_flushall_every_pending_job_runs_and_the_bell_is_heard_again() {
     let before = heard_by_bell(&stack).await;
     while heard_by_bell(&stack).await == before {
         let id = stack.accept(1, None).await;
-        bell.ring(id);
+        notifier.notify(id);
         stack.ended(id).await;
     }
     stack.stop().await;
@@ -76,7 +76,7 @@ async fn heard_by_bell(stack: &Stack) -> u64 {
     let metrics = stack.get("/metrics").await;
     let line = metrics
         .lines()
-        .find(|line| line.starts_with("storm_worker_claimed_jobs_total{source=\"doorbell\"}"));
+        .find(|line| line.starts_with("storm_worker_claimed_jobs_total{source=\"notifier\"}"));
     line.map_or(0, |line| line.rsplit_once(' ').unwrap().1.parse().unwrap())
 }
 

@@ -15,8 +15,8 @@ use storm_shared::{
     config::Settings,
     models::{CallbackUrl, RequestId, Traceparent},
     services::{
-        guard::Policy,
         signature::{ID, SIGNATURE, Signer, TIMESTAMP, Verifier},
+        ssrf::Policy,
         store::{NewJob, Store},
     },
 };

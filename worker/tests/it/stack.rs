@@ -8,7 +8,7 @@ use storm_shared::{
         CallbackUrl, FailureReason, Records, ReportName, ReportSpec, Request, RequestId, Status,
     },
     services::{
-        queue::{Doorbell, Queue},
+        queue::{Notifier, Queue},
         store::{NewJob, Store},
     },
 };
@@ -102,9 +102,9 @@ impl Stack {
     }
 
     /// A bell of the API's kind.
-    pub(crate) fn doorbell(&self) -> Doorbell {
+    pub(crate) fn notifier(&self) -> Notifier {
         let queue = self.settings.queue.as_ref().unwrap();
-        Doorbell::start(Queue::new(queue, self.store.id()).unwrap())
+        Notifier::start(Queue::new(queue, self.store.id()).unwrap())
     }
 
     pub(crate) async fn find(&self, id: RequestId) -> Request {

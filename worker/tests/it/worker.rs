@@ -45,16 +45,16 @@ async fn a_ring_starts_a_job_once_however_often_it_rings() {
     let mut receiver = Receiver::answering(|_, _| 200).await;
     let folder = Arc::new(TempDir::new().unwrap());
     let stack = Stack::start(folder, &redis.url(), &[]).await;
-    let bell = stack.doorbell();
+    let notifier = stack.notifier();
     let id = stack.accept(1, Some(receiver.url())).await;
     for _ in 0..50 {
-        bell.ring(id);
+        notifier.notify(id);
     }
     receiver.next().await;
     assert_eq!(stack.ended(id).await.claims, 1);
     // A second job, read after all of these entries, shows that they are through.
     let next = stack.accept(1, Some(receiver.url())).await;
-    bell.ring(next);
+    notifier.notify(next);
     receiver.next().await;
     stack.ended(next).await;
     assert!(receiver.more().is_empty());
@@ -233,14 +233,14 @@ async fn two_workers_on_one_store_deliver_every_job_once() {
     let folder = Arc::new(TempDir::new().unwrap());
     let one = Stack::start(folder.clone(), &redis.url(), &[]).await;
     let two = Stack::start(folder, &redis.url(), &[]).await;
-    let bell = one.doorbell();
+    let notifier = one.notifier();
     let accepting = (0..JOBS).map(|nth| {
-        let (one, bell, url) = (&one, &bell, receiver.url());
+        let (one, notifier, url) = (&one, &notifier, receiver.url());
         async move {
             let id = one.accept(1, Some(url)).await;
             // Some rings are lost: the table makes up for them.
             if nth % 7 > 0 {
-                bell.ring(id);
+                notifier.notify(id);
             }
             id.to_string()
         }

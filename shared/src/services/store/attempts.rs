@@ -14,7 +14,7 @@ pub(super) const KEPT: u32 = 1000;
 
 /// An attempt that is to be recorded, with what its job's outcome is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Attempted {
+pub struct AttemptRecord {
     /// Of its request, from 1, redeliveries included.
     pub number: u32,
     /// When it began.
@@ -28,10 +28,10 @@ pub struct Attempted {
     /// What went wrong, as the job's owner may know it.
     pub error: Option<String>,
     /// The whole of it: it can name addresses.
-    pub for_operators: Option<String>,
+    pub internal_detail: Option<String>,
 }
 
-impl Attempted {
+impl AttemptRecord {
     /// Whether its receiver may hear of the job again because of it.
     pub(super) fn may_repeat(&self) -> bool {
         !matches!(self.class, AttemptClass::Success | AttemptClass::Refused)
@@ -42,13 +42,13 @@ impl Attempted {
 pub(super) fn record(
     connection: &Connection,
     claim: &Claim,
-    attempted: &Attempted,
+    attempted: &AttemptRecord,
 ) -> rusqlite::Result<()> {
     // A number that is taken is another hand's work, and must not keep the job from its end.
     connection
         .prepare_cached(
             "INSERT OR REPLACE INTO attempts
-                 (request_id, number, started_at, duration_ms, class, status, error, for_operators)
+                 (request_id, number, started_at, duration_ms, class, status, error, internal_detail)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
         )?
         .execute(params![
@@ -59,7 +59,7 @@ pub(super) fn record(
             attempted.class.as_str(),
             attempted.status,
             attempted.error,
-            attempted.for_operators,
+            attempted.internal_detail,
         ])?;
     if let Some(oldest) = attempted.number.checked_sub(KEPT) {
         connection

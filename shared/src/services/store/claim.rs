@@ -56,8 +56,8 @@ pub struct Candidate {
 }
 
 impl Candidate {
-    /// A job that the doorbell rings for: one that nobody has claimed before.
-    pub fn rung(id: RequestId) -> Self {
+    /// A job that the notifier rings for: one that nobody has claimed before.
+    pub fn notified(id: RequestId) -> Self {
         Self {
             id,
             lost_claims: 0,

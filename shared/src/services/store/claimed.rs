@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use rusqlite::{Connection, params};
 
-use super::{Attempted, Claim, Store, StoreError, attempts, events, rows, rows::set_work};
+use super::{AttemptRecord, Claim, Store, StoreError, attempts, events, rows, rows::set_work};
 use crate::{
     models::{EventKind, Failure, Status},
     services::report::Report,
@@ -51,7 +51,7 @@ impl Store {
         &self,
         claim: Claim,
         report: &Report,
-        failed: Attempted,
+        failed: AttemptRecord,
         next_attempt_at: Timestamp,
     ) -> Result<(), StoreError> {
         let result = rows::to_json(report);
@@ -119,7 +119,7 @@ impl Store {
         &self,
         claim: Claim,
         report: Option<&Report>,
-        last: Option<Attempted>,
+        last: Option<AttemptRecord>,
         outcome: Outcome,
     ) -> Result<(), StoreError> {
         let result = report.map(rows::to_json);
@@ -159,7 +159,7 @@ impl Store {
     async fn write_claimed(
         &self,
         claim: Claim,
-        attempted: Option<Attempted>,
+        attempted: Option<AttemptRecord>,
         write: impl FnOnce(&Connection, &Claim) -> rusqlite::Result<usize> + Send + 'static,
     ) -> Result<(), StoreError> {
         let rows = self

@@ -26,7 +26,7 @@ pub enum Unredeliverable {
 
 /// Which requests are to be delivered once more: a page of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Page {
+pub struct RedeliveryPage {
     /// Those that ended so: `COMPLETED` or `FAILED`.
     pub status: Status,
     /// Those that were accepted then or later.
@@ -91,7 +91,11 @@ impl Store {
     ///
     /// # Errors
     /// The read failed.
-    pub async fn redeliverable(&self, scope: Scope, page: Page) -> Result<Found, StoreError> {
+    pub async fn redeliverable(
+        &self,
+        scope: Scope,
+        page: RedeliveryPage,
+    ) -> Result<Found, StoreError> {
         self.shared
             .readers
             .read(move |db| find(db, &scope, &page))
@@ -141,7 +145,11 @@ fn obstacle(row: &Row<'_>) -> rusqlite::Result<Unredeliverable> {
 }
 
 /// The requests of `page` within `scope`.
-pub(super) fn find(connection: &Connection, scope: &Scope, page: &Page) -> rusqlite::Result<Found> {
+pub(super) fn find(
+    connection: &Connection,
+    scope: &Scope,
+    page: &RedeliveryPage,
+) -> rusqlite::Result<Found> {
     let since = page.since.map(|since| RequestId::floor(since).to_string());
     let after = page.after.map(|after| after.to_string());
     let mut query = connection.prepare_cached(concat!(

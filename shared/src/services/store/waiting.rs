@@ -14,8 +14,8 @@ const CLOCK_SLACK: Duration = Duration::from_mins(1);
 /// Which jobs are looked for.
 #[derive(Clone, Copy, Debug)]
 pub struct Look {
-    /// How long the doorbell has to ring for a new job, before it is taken from the table.
-    pub doorbells_time: Duration,
+    /// How long the notifier has to ring for a new job, before it is taken from the table.
+    pub notification_grace: Duration,
     /// The longest time that a job may have been told to wait.
     pub longest_wait: Duration,
     /// The most jobs that are given.
@@ -42,7 +42,7 @@ pub(super) fn look(
 ) -> rusqlite::Result<Waiting> {
     let present = rows::time(now);
     let ahead = rows::time(now + look.longest_wait + CLOCK_SLACK);
-    let rung_before = RequestId::floor(now - look.doorbells_time).to_string();
+    let rung_before = RequestId::floor(now - look.notification_grace).to_string();
     let from_the_future = RequestId::floor(now + CLOCK_SLACK).to_string();
 
     let mut due = Vec::new();
@@ -136,7 +136,7 @@ pub(super) fn unpark(
 }
 
 /// The origins for which at least `most` jobs wait: for a retry, or parked.
-pub(super) fn crowded_origins(
+pub(super) fn origins_over_limit(
     connection: &Connection,
     most: usize,
 ) -> rusqlite::Result<Vec<String>> {

@@ -131,7 +131,7 @@ impl Memory {
     /// Remembers what a call was answered.
     pub(super) fn learn(&mut self, call: &Call, answer: &Answer) {
         match (call, answer) {
-            (Call::Accept(id), Answer::Done) => self.candidates.push(Candidate::rung(*id)),
+            (Call::Accept(id), Answer::Done) => self.candidates.push(Candidate::notified(*id)),
             (Call::Enter(owner), Answer::Done) if !self.owners.contains(owner) => {
                 self.owners.push(*owner);
             }
@@ -151,7 +151,7 @@ impl Memory {
 /// Looks for all that waits, new jobs too.
 pub(super) fn look(limit: usize) -> Look {
     Look {
-        doorbells_time: Duration::ZERO,
+        notification_grace: Duration::ZERO,
         longest_wait: LONGEST_WAIT,
         limit,
     }

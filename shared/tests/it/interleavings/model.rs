@@ -94,7 +94,7 @@ impl Model {
         match call {
             Call::Accept(id) => {
                 self.jobs.insert(*id, Row::new());
-                self.seen.push((Candidate::rung(*id), None));
+                self.seen.push((Candidate::notified(*id), None));
                 Answer::Done
             }
             Call::Enter(owner) => {

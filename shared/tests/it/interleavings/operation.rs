@@ -11,7 +11,7 @@ use proptest::{collection::vec, prelude::*};
 /// One operation. Every index counts back from the newest thing of its kind, and around.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Operation {
-    /// The API accepts a job, and the doorbell rings for it.
+    /// The API accepts a job, and the notifier rings for it.
     Accept,
     /// A process starts.
     Enter,
@@ -23,7 +23,7 @@ pub(super) enum Operation {
     Resign { worker: usize },
     /// Somebody looks for jobs that wait.
     Look { limit: usize },
-    /// A worker claims `count` jobs that somebody saw waiting or that the doorbell rang for; it may be
+    /// A worker claims `count` jobs that somebody saw waiting or that the notifier rang for; it may be
     /// `mistaken` in how many claims they have lost.
     Claim {
         worker: usize,

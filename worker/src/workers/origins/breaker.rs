@@ -34,7 +34,7 @@ impl Sign {
     /// What this outcome says.
     pub(in super::super) fn of(answer: &Result<StatusCode, AttemptError>) -> Self {
         match answer {
-            Err(AttemptError::Refused(_) | AttemptError::Crowded) => Self::Nothing,
+            Err(AttemptError::Refused(_) | AttemptError::LookupsBusy) => Self::Nothing,
             Ok(_) => Self::Alive,
             Err(AttemptError::Status { status, .. }) if !is_trouble(*status) => Self::Alive,
             Err(_) => Self::Failing,

@@ -2,7 +2,7 @@
 
 use std::{net::TcpStream, sync::Arc, time::Duration};
 
-use storm_shared::services::guard::{Policy, Rule};
+use storm_shared::services::ssrf::{Policy, Rule};
 use storm_worker::delivery::{AttemptError, CallbackClient, Network, Stage};
 use tokio::net::TcpSocket;
 

@@ -20,11 +20,11 @@ use proptest::{
 };
 use storm_shared::{
     models::CallbackUrl,
-    services::guard::{AllowList, DenyList, Nat64, Policy, Terms},
+    services::ssrf::{AllowList, DenyList, Nat64, Policy, Terms},
 };
 use storm_worker::{
-    check_url::{Checker, Verdict},
-    delivery::{CallbackClient, Connect, Guard, Network, Resolve},
+    check_url::{Checker, UrlVerdict},
+    delivery::{CallbackClient, Connect, Network, Resolve, SsrfFilter},
 };
 use tokio::{
     net::TcpStream,
@@ -111,7 +111,7 @@ impl Lab {
         let _inside = runtime.enter();
         let policy = Policy::from(terms);
         let network = Arc::new(Notes::default());
-        let guard = Guard {
+        let filter = SsrfFilter {
             policy: policy.clone(),
             resolver: network.clone(),
         };
@@ -121,7 +121,7 @@ impl Lab {
         };
         Self {
             client: CallbackClient::new(policy, seam, PATIENT, None).unwrap(),
-            checker: Checker::new(guard, PATIENT),
+            checker: Checker::new(filter, PATIENT),
             network,
             dials: AtomicUsize::new(0),
             allowed,
@@ -140,7 +140,7 @@ impl Lab {
             let verdict = self.runtime.block_on(self.checker.verdict(text));
             self.network.take();
             prop_assert_eq!(
-                verdict == Verdict::Allow,
+                verdict == UrlVerdict::Allow,
                 !dialled.is_empty(),
                 "{:?}",
                 verdict

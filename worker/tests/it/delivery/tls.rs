@@ -8,7 +8,7 @@ use rustls::{
     crypto::ring,
     pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
 };
-use storm_shared::services::guard::Policy;
+use storm_shared::services::ssrf::Policy;
 use storm_worker::delivery::{AttemptError, CallbackClient, Network, Stage, TlsTrouble};
 use tempfile::NamedTempFile;
 
@@ -113,7 +113,7 @@ async fn a_certificate_for_another_name_is_refused() {
         // The names that a certificate has can be those of the operator's own hosts.
         assert!(error.to_string().contains("receiver.test"), "{error}");
         assert_eq!(
-            error.told(),
+            error.public_detail(),
             "no TLS session: the certificate is not for that name"
         );
     }

@@ -9,7 +9,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use storm_shared::{
     models::CallbackUrl,
-    services::guard::{Policy, Rule, localhost_addresses},
+    services::ssrf::{Policy, Rule, localhost_addresses},
 };
 
 use crate::iana::{self, Block};

@@ -71,12 +71,12 @@ impl From<config::ConfigError> for SettingError {
 const HIDDEN: &str = "(hidden)";
 
 /// The layers of settings, merged.
-pub(super) struct Source {
+pub(super) struct Layers {
     config: Config,
     unknown_variables: Vec<String>,
 }
 
-impl Source {
+impl Layers {
     /// The defaults, the file that `STORM_CONFIG` names, the process' environment.
     pub(super) fn of_process() -> Result<Self, SettingError> {
         let file = env::var_os(FILE_VARIABLE)
@@ -97,8 +97,8 @@ impl Source {
 
         let mut set = Config::builder();
         if let Some(file) = file {
-            let source = File::from(file).format(FileFormat::Toml);
-            let named = keys(&Config::builder().add_source(source.clone()).build()?)?;
+            let overrides = File::from(file).format(FileFormat::Toml);
+            let named = keys(&Config::builder().add_source(overrides.clone()).build()?)?;
             if let Some(name) = named.into_iter().find(|name| !known.contains(name)) {
                 return Err(SettingError::Unknown {
                     file: file.to_owned(),
@@ -106,7 +106,7 @@ impl Source {
                     known,
                 });
             }
-            set = set.add_source(source);
+            set = set.add_source(overrides);
         }
 
         let (ours, others): (HashMap<_, _>, HashMap<_, _>) = variables
@@ -319,7 +319,7 @@ fn keys(layer: &Config) -> Result<Vec<String>, SettingError> {
 mod tests {
     use std::{io::Write as _, path::Path};
 
-    use super::Source;
+    use super::Layers;
 
     fn file(text: &str) -> tempfile::NamedTempFile {
         let mut file = tempfile::NamedTempFile::new().unwrap();
@@ -334,16 +334,16 @@ mod tests {
     #[test]
     fn the_environment_wins_over_the_file_and_the_file_over_the_defaults() {
         let file = file("sync_threads = 2\nsync_queue = 3");
-        let source = Source::new(Some(file.path()), [variable("SYNC_QUEUE", "5")]).unwrap();
-        assert_eq!(source.number("sync_threads", 1..=9).unwrap(), 2);
-        assert_eq!(source.number("sync_queue", 1..=9).unwrap(), 5);
-        assert_eq!(source.text("sync_timeout").unwrap(), "5s");
+        let layers = Layers::new(Some(file.path()), [variable("SYNC_QUEUE", "5")]).unwrap();
+        assert_eq!(layers.number("sync_threads", 1..=9).unwrap(), 2);
+        assert_eq!(layers.number("sync_queue", 1..=9).unwrap(), 5);
+        assert_eq!(layers.text("sync_timeout").unwrap(), "5s");
     }
 
     #[test]
     fn an_unknown_setting_in_the_file_is_refused_by_name() {
         let file = file("sync_treads = 2");
-        let error = Source::new(Some(file.path()), [])
+        let error = Layers::new(Some(file.path()), [])
             .err()
             .unwrap()
             .to_string();
@@ -371,10 +371,10 @@ mod tests {
             ),
         ] {
             let file = file(text);
-            let read = |source: Source| {
-                source.try_parse_secret("callback_signing_secrets", |_| Ok::<_, String>(()))
+            let read = |layers: Layers| {
+                layers.try_parse_secret("callback_signing_secrets", |_| Ok::<_, String>(()))
             };
-            let error = Source::new(Some(file.path()), [])
+            let error = Layers::new(Some(file.path()), [])
                 .and_then(read)
                 .unwrap_err();
             let shown = error.to_string();
@@ -388,7 +388,7 @@ mod tests {
 
     #[test]
     fn a_missing_file_is_an_error_that_names_it() {
-        let error = Source::new(Some(Path::new("/nowhere.toml")), [])
+        let error = Layers::new(Some(Path::new("/nowhere.toml")), [])
             .err()
             .unwrap()
             .to_string();
@@ -401,9 +401,9 @@ mod tests {
     #[test]
     fn a_setting_in_lower_case_is_none_and_is_noticed() {
         let both = [variable("sync_queue", "3"), variable("SYNC_QUEUE", "5")];
-        let source = Source::new(None, both).unwrap();
-        assert_eq!(source.number("sync_queue", 1..=9).unwrap(), 5);
-        assert_eq!(source.unknown_variables(), ["sync_queue"]);
+        let layers = Layers::new(None, both).unwrap();
+        assert_eq!(layers.number("sync_queue", 1..=9).unwrap(), 5);
+        assert_eq!(layers.unknown_variables(), ["sync_queue"]);
     }
 
     #[test]
@@ -414,7 +414,7 @@ mod tests {
             .into_iter()
             .chain(strangers.map(|name| variable(name, "x")));
         assert_eq!(
-            Source::new(None, variables).unwrap().unknown_variables(),
+            Layers::new(None, variables).unwrap().unknown_variables(),
             ["CALLBACK_ALOW"]
         );
     }

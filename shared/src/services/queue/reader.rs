@@ -23,7 +23,7 @@ const FORGOTTEN_AFTER: Duration = Duration::from_mins(10);
 
 const START_OF_PENDING: &str = "0-0";
 
-/// A hint that was read: to be claimed, and then [`Inbox::done`].
+/// A hint that was read: to be claimed, and then [`NotificationReader::done`].
 #[derive(Clone, Debug)]
 pub struct Entry {
     stream_id: String,
@@ -33,7 +33,7 @@ pub struct Entry {
 }
 
 /// A worker's place at the stream.
-pub struct Inbox {
+pub struct NotificationReader {
     queue: Queue,
     consumer: String,
     connection: Option<MultiplexedConnection>,
@@ -46,14 +46,14 @@ pub struct Inbox {
 /// What `XREADGROUP` and `XAUTOCLAIM` say of an entry: its id, and its names and values in turn.
 type RawEntry = (String, Vec<String>);
 
-impl Inbox {
+impl NotificationReader {
     /// A place for `consumer`, a name that no other process has. Connects when it is first read.
     pub fn new(queue: Queue, consumer: String) -> Self {
         Self {
             queue,
             consumer,
             connection: None,
-            link: Link::new("inbox"),
+            link: Link::new("reader"),
             abandoned_after: ABANDONED_AFTER,
             sweep_cursor: START_OF_PENDING.to_owned(),
             next_sweep: Instant::now(),

@@ -10,7 +10,7 @@ use std::{
 use hyper::{Uri, http::uri::InvalidUri};
 use storm_shared::{
     models::CallbackUrl,
-    services::guard::{Policy, Refusal, localhost_addresses},
+    services::ssrf::{Policy, PolicyViolation, localhost_addresses},
 };
 use thiserror::Error;
 
@@ -18,7 +18,7 @@ use super::resolver::Resolve;
 
 /// What judges a URL's origin: the policy, and what tells where a name leads.
 #[derive(Clone)]
-pub struct Guard {
+pub struct SsrfFilter {
     /// What judges the port and every address.
     pub policy: Policy,
     /// What looks names up.
@@ -29,16 +29,16 @@ pub struct Guard {
 #[derive(Debug)]
 pub struct Findings {
     /// The port. Where it is refused, nothing is looked up.
-    pub port: Result<u16, Refusal>,
+    pub port: Result<u16, PolicyViolation>,
     /// Where the addresses are from.
-    pub source: Source,
+    pub source: AddressSource,
     /// Every address, in its canonical form, with its own verdict; or why there is none.
-    pub addresses: io::Result<Vec<Result<IpAddr, Refusal>>>,
+    pub addresses: io::Result<Vec<Result<IpAddr, PolicyViolation>>>,
 }
 
 /// Where a host's addresses are from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
+pub enum AddressSource {
     /// The host is an address.
     Literal,
     /// The host is `localhost`, or a name under it.
@@ -52,13 +52,13 @@ pub enum Source {
 pub enum Denial {
     /// The policy forbids its port, or one of its addresses.
     #[error(transparent)]
-    Refused(#[from] Refusal),
+    Refused(#[from] PolicyViolation),
     /// Its name has no address, or the look-up failed.
     #[error("{0}")]
     Unresolved(io::Error),
 }
 
-impl Guard {
+impl SsrfFilter {
     /// Finds out where `origin` leads: one look-up at most, which only the caller bounds in time.
     pub async fn examine(&self, origin: &Uri) -> Findings {
         let https = origin.scheme_str() == Some("https");
@@ -79,7 +79,7 @@ impl Guard {
     }
 
     /// What is judged is the canonical form, so that is what is dialled.
-    fn judge_all(&self, addresses: &[IpAddr]) -> Vec<Result<IpAddr, Refusal>> {
+    fn judge_all(&self, addresses: &[IpAddr]) -> Vec<Result<IpAddr, PolicyViolation>> {
         let canonical = addresses.iter().map(IpAddr::to_canonical);
         canonical
             .map(|address| self.policy.judge(address).map(|()| address))
@@ -116,13 +116,13 @@ pub fn origin(url: &CallbackUrl) -> Result<Uri, InvalidUri> {
 }
 
 /// The addresses of `host`, unless they have to be looked up.
-fn known_addresses(host: &str) -> (Source, Option<Vec<IpAddr>>) {
+fn known_addresses(host: &str) -> (AddressSource, Option<Vec<IpAddr>>) {
     if let Some(literal) = literal(host) {
-        return (Source::Literal, Some(vec![literal]));
+        return (AddressSource::Literal, Some(vec![literal]));
     }
     match localhost_addresses(host) {
-        Some(both) => (Source::Localhost, Some(both.to_vec())),
-        None => (Source::LookUp, None),
+        Some(both) => (AddressSource::Localhost, Some(both.to_vec())),
+        None => (AddressSource::LookUp, None),
     }
 }
 

@@ -53,11 +53,11 @@ pub struct Terms {
 
 /// Where callbacks may not go, and the rule that says so.
 ///
-/// `Display` names the address: it is for operators. A caller sees [`Refusal::class`] only, or a
+/// `Display` names the address: it is for operators. A caller sees [`PolicyViolation::class`] only, or a
 /// name would tell what it resolves to inside the operator's network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("{subject} is refused as {rule}")]
-pub struct Refusal {
+pub struct PolicyViolation {
     /// The rule that refused.
     pub rule: Rule,
     /// What it refused.
@@ -98,11 +98,11 @@ impl Policy {
     ///
     /// # Errors
     /// The refusal, if it may not.
-    pub fn judge_port(&self, port: u16) -> Result<(), Refusal> {
+    pub fn judge_port(&self, port: u16) -> Result<(), PolicyViolation> {
         if self.terms.ports.contain(port) {
             return Ok(());
         }
-        Err(Refusal {
+        Err(PolicyViolation {
             rule: Rule::Port,
             subject: Subject::Port(port),
         })
@@ -112,7 +112,7 @@ impl Policy {
     ///
     /// # Errors
     /// The refusal, if it may not.
-    pub fn judge(&self, address: IpAddr) -> Result<(), Refusal> {
+    pub fn judge(&self, address: IpAddr) -> Result<(), PolicyViolation> {
         let address = address.to_canonical();
         let carried = self
             .terms
@@ -136,9 +136,14 @@ impl Policy {
     }
 
     /// The verdict on a subject of those `forms`, which is public unless there is a `rule`.
-    fn weigh(&self, forms: &[IpAddr], rule: Option<Rule>, subject: Subject) -> Result<(), Refusal> {
+    fn weigh(
+        &self,
+        forms: &[IpAddr],
+        rule: Option<Rule>,
+        subject: Subject,
+    ) -> Result<(), PolicyViolation> {
         let Terms { allow, deny, .. } = &*self.terms;
-        let refuse = |rule| Err(Refusal { rule, subject });
+        let refuse = |rule| Err(PolicyViolation { rule, subject });
         if forms.iter().any(|form| deny.names(*form)) {
             return refuse(Rule::Denied);
         }
@@ -153,7 +158,7 @@ impl Policy {
     ///
     /// # Errors
     /// The refusal of the port, of the literal, or of either of localhost's two addresses.
-    pub fn judge_url(&self, url: &CallbackUrl) -> Result<(), Refusal> {
+    pub fn judge_url(&self, url: &CallbackUrl) -> Result<(), PolicyViolation> {
         self.judge_port(url.port())?;
         match url.url().host() {
             Some(Host::Ipv4(address)) => self.judge(address.into()),
@@ -175,7 +180,7 @@ impl From<Terms> for Policy {
     }
 }
 
-impl Refusal {
+impl PolicyViolation {
     /// What an API's caller may know: the rule's name, such as `private`.
     pub const fn class(&self) -> &'static str {
         self.rule.name()

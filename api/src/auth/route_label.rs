@@ -1,8 +1,8 @@
 //! What a path is counted as. Clients choose paths, and what is counted must be few.
 
-/// An endpoint, whatever stands behind its first segment.
+/// An route_label, whatever stands behind its first segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Endpoint {
+pub(super) enum RouteLabel {
     Async,
     Sync,
     Requests,
@@ -11,7 +11,7 @@ pub(super) enum Endpoint {
     Other,
 }
 
-impl Endpoint {
+impl RouteLabel {
     pub(super) fn of(path: &str) -> Self {
         match path.split('/').nth(1) {
             Some("async") => Self::Async,
@@ -37,7 +37,7 @@ impl Endpoint {
 
 #[cfg(test)]
 mod tests {
-    use super::Endpoint;
+    use super::RouteLabel;
 
     #[test]
     fn whatever_clients_ask_for_is_counted_as_one_of_six() {
@@ -55,7 +55,7 @@ mod tests {
             ("//async", "other"),
             ("/async%2f", "other"),
         ] {
-            assert_eq!(Endpoint::of(path).name(), name, "{path}");
+            assert_eq!(RouteLabel::of(path).name(), name, "{path}");
         }
     }
 }

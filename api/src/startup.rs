@@ -8,7 +8,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use warp::{Filter, Reply};
 
-use crate::{access::Door, reply::Problem};
+use crate::{auth::AuthLayer, reply::Problem};
 
 /// A database that is opened by then keeps nobody waiting for long.
 const AT_ONCE: Duration = Duration::from_secs(1);
@@ -17,7 +17,7 @@ const AT_ONCE: Duration = Duration::from_secs(1);
 pub(crate) async fn beside<T>(
     listener: &TcpListener,
     limits: Limits,
-    door: Door,
+    auth: AuthLayer,
     opening: impl Future<Output = T>,
 ) -> T {
     let mut opening = pin!(opening);
@@ -36,7 +36,7 @@ pub(crate) async fn beside<T>(
         over.cancel();
         opened
     };
-    let service = door.before(TowerToHyperService::new(service));
+    let service = auth.before(TowerToHyperService::new(service));
     let serving = server::serve(listener, service, limits, over.cancelled());
     tokio::join!(opened, serving).0
 }

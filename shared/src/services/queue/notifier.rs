@@ -21,12 +21,12 @@ const FLUSH: Duration = Duration::from_secs(1);
 
 /// Rings for new jobs; clones share one task.
 #[derive(Clone)]
-pub struct Doorbell {
+pub struct Notifier {
     ids: mpsc::Sender<RequestId>,
     task: Arc<Mutex<Option<JoinHandle<()>>>>,
 }
 
-impl Doorbell {
+impl Notifier {
     /// Starts the task that pushes.
     pub fn start(queue: Queue) -> Self {
         let (ids, waiting) = mpsc::channel(WAITING);
@@ -38,7 +38,7 @@ impl Doorbell {
     }
 
     /// Rings for a job, if there is room to. Never waits.
-    pub fn ring(&self, id: RequestId) {
+    pub fn notify(&self, id: RequestId) {
         // A full channel means that Redis is slow or down. The workers look into the table then.
         let _ = self.ids.try_send(id);
     }
@@ -57,7 +57,7 @@ impl Doorbell {
 }
 
 async fn run(queue: Queue, mut waiting: mpsc::Receiver<RequestId>) {
-    let mut link = Link::new("doorbell");
+    let mut link = Link::new("notifier");
     let mut batch = Vec::with_capacity(BATCH);
     while waiting.recv_many(&mut batch, BATCH).await > 0 {
         match push(&queue, &batch).await {

@@ -9,7 +9,7 @@ use proptest::{
 };
 use storm_shared::{
     models::CallbackUrl,
-    services::guard::{Policy, Rule},
+    services::ssrf::{Policy, Rule},
 };
 use url::Host;
 
@@ -41,7 +41,7 @@ proptest! {
 
 /// `PROPTEST_CASES` says how many. A case that failed is kept, and tried first from then on.
 fn config() -> ProptestConfig {
-    let regressions = FileFailurePersistence::Direct("proptest-regressions/guard.txt");
+    let regressions = FileFailurePersistence::Direct("proptest-regressions/ssrf.txt");
     let default = ProptestConfig::default();
     let told = std::env::var_os("PROPTEST_CASES").is_some();
     ProptestConfig {

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use storm_shared::{
     models::CallbackUrl,
-    services::guard::{
+    services::ssrf::{
         AllowList, DenyList, Nat64, Nat64Error, NetsError, Policy, Ports, Rule, Terms,
     },
 };

@@ -18,12 +18,12 @@ const PERIOD: Duration = Duration::from_millis(250);
 const SHARE: u32 = 20;
 
 /// The origins for which at least `MAX_PARKED_PER_ORIGIN` jobs wait, as the table had it a moment ago.
-pub struct Crowd {
+pub struct BacklogLimit {
     origins: Arc<RwLock<HashSet<String>>>,
     _watch: AbortOnDropHandle<()>,
 }
 
-impl Crowd {
+impl BacklogLimit {
     /// Begins to look for origins for which at least `most` jobs wait; ends with this value.
     pub fn watch(store: Store, most: usize) -> Self {
         let origins = Arc::default();
@@ -44,10 +44,10 @@ impl Crowd {
 async fn watch(store: Store, most: usize, origins: Arc<RwLock<HashSet<String>>>) {
     loop {
         let began = Instant::now();
-        match store.crowded_origins(most).await {
+        match store.origins_over_limit(most).await {
             Ok(crowded) => learn(&origins, crowded.into_iter().collect(), most),
             // What was known last holds on: it can't have become much less.
-            Err(error) => debug!(%error, "the crowd before receivers could not be counted"),
+            Err(error) => debug!(%error, "the backlog_limit before receivers could not be counted"),
         }
         sleep(PERIOD.max(began.elapsed() * SHARE)).await;
     }

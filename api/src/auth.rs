@@ -1,8 +1,8 @@
 //! The door: who is let in, and how often. It stands before the routes, so that who is kept out costs a look at
 //! the request's head and nothing more: its body is not waited for, and it learns nothing of what is behind.
 
-mod endpoint;
 mod limiter;
+mod route_label;
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -22,8 +22,8 @@ use storm_shared::{
 };
 use warp::{Reply as _, reply::Response};
 
-use self::endpoint::Endpoint;
 pub use self::limiter::{Limiter, Standing};
+use self::route_label::RouteLabel;
 use crate::{
     body,
     metrics::Metrics,
@@ -55,7 +55,7 @@ pub struct Scraper;
 
 /// The door of one listener. Clones share its limits.
 #[derive(Clone)]
-pub struct Door {
+pub struct AuthLayer {
     shared: Arc<Shared>,
 }
 
@@ -76,14 +76,14 @@ struct Client {
 }
 
 /// Why a request is not let in.
-enum Refusal {
+enum AuthError {
     Unauthorized,
     RateLimited(Standing),
 }
 
-impl Door {
+impl AuthLayer {
     /// The door of the API.
-    pub fn of_api(settings: &Settings, metrics: Metrics) -> Self {
+    pub fn for_api(settings: &Settings, metrics: Metrics) -> Self {
         let access = &settings.access;
         let client = |name| Client {
             caller: Caller { name },
@@ -106,7 +106,7 @@ impl Door {
     }
 
     /// The door of a listener that has `/metrics` and nothing else: no name is asked for.
-    pub fn of_metrics(settings: &Settings, metrics: Metrics) -> Self {
+    pub fn for_metrics(settings: &Settings, metrics: Metrics) -> Self {
         let nobody = Client {
             caller: Caller { name: None },
             limiter: None,
@@ -137,7 +137,7 @@ impl Door {
         S::Future: Send,
     {
         service_fn(move |mut request: Request<Incoming>| {
-            let endpoint = Endpoint::of(request.uri().path());
+            let route_label = RouteLabel::of(request.uri().path());
             let shared = Arc::clone(&self.shared);
             let entry = match shared.admit(&mut request) {
                 Ok(standing) => Ok((inner.call(request), standing)),
@@ -148,7 +148,9 @@ impl Door {
                     Ok((answer, standing)) => answered(answer, standing).await,
                     Err(refused) => refused,
                 };
-                shared.metrics.answered(endpoint.name(), response.status());
+                shared
+                    .metrics
+                    .answered(route_label.name(), response.status());
                 Ok(response)
             }
         })
@@ -168,25 +170,25 @@ async fn answered(
 
 impl Shared {
     /// Lets a request in, as its caller; and tells how its limit stands, where it has one.
-    fn admit(&self, request: &mut Request<Incoming>) -> Result<Option<Standing>, Refusal> {
+    fn admit(&self, request: &mut Request<Incoming>) -> Result<Option<Standing>, AuthError> {
         let (path, headers) = (request.uri().path(), request.headers());
         // Exactly these: what else the routes may take for them comes as any caller.
         match path {
             "/healthz" => Ok(None),
             "/metrics" if self.has_metrics => {
                 if !self.may_scrape(headers) {
-                    return Err(Refusal::Unauthorized);
+                    return Err(AuthError::Unauthorized);
                 }
                 request.extensions_mut().insert(Scraper);
                 Ok(None)
             }
             _ => {
-                let client = self.client(headers).ok_or(Refusal::Unauthorized)?;
+                let client = self.client(headers).ok_or(AuthError::Unauthorized)?;
                 let limiter = client.limiter.as_ref();
                 let standing = limiter
                     .map(Limiter::admit)
                     .transpose()
-                    .map_err(Refusal::RateLimited)?;
+                    .map_err(AuthError::RateLimited)?;
                 request.extensions_mut().insert(client.caller.clone());
                 Ok(standing)
             }
@@ -208,17 +210,17 @@ impl Shared {
         }
     }
 
-    fn refuse(&self, refusal: Refusal, request: Request<Incoming>) -> Response {
+    fn refuse(&self, refusal: AuthError, request: Request<Incoming>) -> Response {
         let body = request.into_body();
         if !body.is_end_stream() {
             body::discard(body.into_data_stream(), self.body_timeout);
         }
         match refusal {
-            Refusal::Unauthorized => {
+            AuthError::Unauthorized => {
                 self.metrics.unauthorized();
                 Problem::unauthorized().into_response()
             }
-            Refusal::RateLimited(standing) => {
+            AuthError::RateLimited(standing) => {
                 self.metrics.rate_limited();
                 reply::rate_limited(&standing)
             }
