@@ -9,7 +9,7 @@
 //!   address is judged, and only judged addresses are dialled.
 //! * `network`, `resolver`: what all of that reaches the network by, for which a test may stand in.
 //! * `connection`: one HTTP/1.1 connection and one exchange on it.
-//! * `turn`: the right to one of an origin's connections.
+//! * `transport`: [`Transport`], the trait that tests replace, and the connection permit.
 //! * `answer`, `retry_after`: what is read of an answer's body, and how long; when it asks to be called again.
 //! * `error`: [`AttemptError`], what can go wrong, as classes.
 
@@ -27,7 +27,7 @@ mod resolver;
 mod retry_after;
 mod ssrf;
 mod tls;
-mod turn;
+mod transport;
 
 pub use client::CallbackClient;
 pub use error::{AttemptError, Detail, Stage, TlsTrouble};
@@ -36,4 +36,4 @@ pub use network::{Connect, Network, SystemSockets};
 pub use resolver::{Resolve, SystemResolver};
 pub use ssrf::{AddressSource, Denial, Findings, SsrfFilter, origin};
 pub use tls::ClientError;
-pub use turn::Turn;
+pub use transport::{ConnectionPermit, Transport};

@@ -1,9 +1,9 @@
-//! The worker: claim, run, deliver, finalise.
+//! The worker: claim, run, deliver, settle.
 //!
-//! * [`workers`]: the line itself, and the two loops that feed it.
-//! * [`delivery`]: one callback attempt, and the guard at the place where the connection is made.
-//! * [`check_url`]: what the guard would do, told to an operator.
-//! * [`metrics`], [`monitor`]: what the worker says of itself.
+//! * [`workers`]: the line of one job, the loops that feed it, and the lease that holds its jobs.
+//! * [`delivery`]: one callback attempt, with the SSRF policy where the connection is made.
+//! * [`check_url`]: the subcommand that explains the SSRF policy's verdict on a URL.
+//! * [`metrics`], [`monitor`]: `/metrics` and `/healthz`.
 
 pub mod check_url;
 pub mod delivery;
@@ -14,27 +14,23 @@ pub mod workers;
 use std::sync::Arc;
 
 use storm_shared::{
-    config::{Settings, StoreSettings, Synchronous},
+    config::{CallbackSettings, Settings, StoreSettings, Synchronous},
     program::ListenSetting,
     server,
     services::{
-        queue::{NotificationReader, Queue, QueueError},
+        queue::{Queue, QueueError},
         store::{Store, StoreError},
     },
 };
 use thiserror::Error;
-use tokio::{net::TcpListener, task::JoinSet};
+use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use delivery::{CallbackClient, ClientError, Network, Resolve};
 use metrics::Metrics;
-use monitor::Vitals;
-use workers::{
-    CallbackWorker, Drain, Lease,
-    intake::{self, Rounds},
-    parked, suspects,
-};
+use monitor::{Monitor, Vitals};
+use workers::Running;
 
 /// Where a worker's process listens.
 pub const LISTEN: ListenSetting = ListenSetting {
@@ -49,124 +45,138 @@ pub enum Error {
     /// The database.
     #[error("DB_URL: {0}")]
     Store(#[from] StoreError),
-    /// Redis' settings; a Redis that is only down stops nobody.
+    /// The settings of the queue. A Redis that is down stops no worker.
     #[error("REDIS_URL: {0}")]
     Queue(#[from] QueueError),
-    /// The callback client's settings.
+    /// The settings of the callback client.
     #[error("CALLBACK_CA_FILE: {0}")]
     Client(#[from] ClientError),
-    /// A loop of the worker, or a thread of the store, has ended; the log says why.
-    #[error("a part of the worker ended by itself")]
+    /// A loop of the worker or a thread of the store has ended. The log says why.
+    #[error("a part of the worker has stopped; see the log")]
     PartEnded,
 }
 
-/// Works until `shutdown`, then finishes what ends within `DRAIN_TIMEOUT` and gives the rest back.
+/// Claims, runs and delivers jobs until `shutdown`, then drains: it finishes jobs until
+/// `DRAIN_TIMEOUT` and returns the rest to the table.
 ///
-/// Until the database can be opened it waits, and `shutdown` still ends it.
+/// It waits for the database to open as long as that takes; `shutdown` ends the wait.
 ///
-/// `listener` answers `/healthz` and `/metrics`; `resolver` looks names up.
+/// `listener` serves `/healthz` and `/metrics`. `resolver` looks up names.
 ///
 /// # Errors
-/// Something could not be opened at the start, or a part of the worker died.
+/// A part could not start, or stopped by itself.
 pub async fn run(
     listener: TcpListener,
     settings: Settings,
     resolver: Arc<dyn Resolve>,
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
-    // A worker waits for no fsync: a power cut can only make it repeat what it did in the last
-    // moments, as any crash can, and the next accepted job's fsync covers all that was written before.
-    let relaxed = StoreSettings {
-        synchronous: Synchronous::Normal,
-        ..settings.store.clone()
-    };
+    let relaxed = without_fsync(&settings.store);
     let Some(store) = shutdown.run_until_cancelled(Store::open(&relaxed)).await else {
-        return Ok(()); // told to end while it waited for the database
+        return Ok(());
     };
-    let store = store?;
-    let queue = settings.queue.as_ref();
-    let queue = queue
-        .map(|queue| Queue::new(queue, store.id()))
-        .transpose()?;
-    let callback = &settings.callback;
-    let client = CallbackClient::new(
-        callback.policy.clone(),
-        Network::with_resolver(resolver),
-        callback.timeout,
-        callback.ca_file.as_deref(),
-    )?
-    .signing_with(callback.signer.clone());
-    let metrics = Metrics::new();
-    let lease = Lease::new(
-        store.clone(),
-        settings.worker.lease,
-        settings.worker.max_claims,
-        metrics.clone(),
-    );
-    let owner = lease.term().owner;
-    let worker = CallbackWorker::new(
-        store.clone(),
-        Arc::new(client),
-        lease.clone(),
-        &settings,
-        metrics.clone(),
-        Drain::new(shutdown.clone(), settings.drain_timeout),
-    );
-    let secrets = callback.signer.secrets();
-    info!(%owner, store = store.id(), secrets, "working");
+    let mut worker = Worker::start(store?, listener, &settings, resolver, &shutdown)?;
+    let outcome = worker.until_shutdown(&shutdown).await;
+    shutdown.cancel(); // what is left drains in any case
+    worker.drain().await;
+    outcome
+}
 
-    let mut vitals = Vitals::of(lease.clone());
-    let mut loops = JoinSet::new();
-    let rounds = match &queue {
-        Some(queue) => {
-            let reader = NotificationReader::new(queue.clone(), owner.to_string());
-            let pulse = vitals.new_pulse();
-            loops.spawn(intake::from_notifications(worker.clone(), reader, pulse));
-            Rounds::WITH_NOTIFICATIONS
-        }
-        None => Rounds::alone(settings.worker.poll_interval),
-    };
-    let (pulse, suspects_pulse) = (vitals.new_pulse(), vitals.new_pulse());
-    loops.spawn(intake::from_table(worker.clone(), rounds, pulse));
-    loops.spawn(suspects::take_on(worker.clone(), rounds, suspects_pulse));
-    loops.spawn(parked::let_go_on(worker.clone()));
-    loops.spawn(parked::forget(worker.clone()));
-    let given_up = CancellationToken::new();
-    let mut heartbeat = JoinSet::new();
-    heartbeat.spawn(lease.keep(given_up.clone()));
-    let monitor = tokio::spawn(monitor::serve(
-        listener,
-        (store.clone(), queue, metrics, vitals),
-        settings.access.metrics_token,
-        server::Limits {
+/// A worker waits for no fsync. After a power cut it may repeat its last moments, as after any crash;
+/// the fsync of the next accepted job covers what the worker wrote before.
+fn without_fsync(settings: &StoreSettings) -> StoreSettings {
+    StoreSettings {
+        synchronous: Synchronous::Normal,
+        ..settings.clone()
+    }
+}
+
+/// The parts of a worker's process.
+struct Worker {
+    store: Store,
+    running: Running,
+    monitor: JoinHandle<()>,
+}
+
+impl Worker {
+    fn start(
+        store: Store,
+        listener: TcpListener,
+        settings: &Settings,
+        resolver: Arc<dyn Resolve>,
+        shutdown: &CancellationToken,
+    ) -> Result<Self, Error> {
+        let queue = settings.queue.as_ref();
+        let queue = queue
+            .map(|queue| Queue::new(queue, store.id()))
+            .transpose()?;
+        let client = Arc::new(client(&settings.callback, resolver)?);
+        let metrics = Metrics::new();
+        let running = Running::start(
+            &store,
+            queue.as_ref(),
+            client,
+            settings,
+            &metrics,
+            shutdown.clone(),
+        );
+        let owner = running.lease().term().owner;
+        let secrets = settings.callback.signer.secrets();
+        info!(%owner, store = store.id(), secrets, "started");
+
+        let monitor = Monitor {
+            store: store.clone(),
+            queue,
+            metrics,
+            vitals: Vitals::new(running.lease(), running.watchdogs()),
+            metrics_token: settings.access.metrics_token,
+        };
+        let limits = server::Limits {
             connections: settings.http.connections,
             header_timeout: settings.http.timeout,
             ..server::Limits::default()
-        },
-        worker.drained(),
-    ));
-
-    let in_order = tokio::select! {
-        ended = loops.join_next() => matches!(ended, Some(Ok(()))) && shutdown.is_cancelled(),
-        _ = heartbeat.join_next() => false,
-        () = store.ended() => {
-            worker.cut_off(); // nothing that runs could be stored
-            false
-        }
-    };
-    shutdown.cancel();
-    // A panic in one of them was reported where it happened.
-    while loops.join_next().await.is_some() {}
-    worker.finish().await;
-    given_up.cancel();
-    while heartbeat.join_next().await.is_some() {}
-    worker.give_back().await;
-    let _ = monitor.await; // it holds nothing that could be lost
-    store.close().await;
-    info!("stopped");
-    if in_order {
-        Ok(())
-    } else {
-        Err(Error::PartEnded)
+        };
+        let monitor = tokio::spawn(monitor.serve(listener, limits, running.drained()));
+        Ok(Self {
+            store,
+            running,
+            monitor,
+        })
     }
+
+    /// Completes at shutdown, or with an error as soon as a part stops by itself.
+    async fn until_shutdown(&mut self, shutdown: &CancellationToken) -> Result<(), Error> {
+        let in_order = tokio::select! {
+            in_order = self.running.part_ended() => in_order && shutdown.is_cancelled(),
+            () = self.store.ended() => {
+                self.running.cut_off(); // nothing that runs could be stored
+                false
+            }
+        };
+        if in_order {
+            Ok(())
+        } else {
+            Err(Error::PartEnded)
+        }
+    }
+
+    async fn drain(self) {
+        self.running.finish().await;
+        let _ = self.monitor.await; // it owns nothing that could be lost
+        self.store.close().await;
+        info!("stopped");
+    }
+}
+
+fn client(
+    settings: &CallbackSettings,
+    resolver: Arc<dyn Resolve>,
+) -> Result<CallbackClient, ClientError> {
+    let client = CallbackClient::new(
+        settings.policy.clone(),
+        Network::with_resolver(resolver),
+        settings.timeout,
+        settings.ca_file.as_deref(),
+    )?;
+    Ok(client.signing_with(settings.signer.clone()))
 }

@@ -1,4 +1,4 @@
-//! What a worker counts, in the text format of Prometheus.
+//! The worker's metrics, in the text format of Prometheus.
 
 use std::sync::Arc;
 
@@ -15,9 +15,27 @@ use storm_shared::{
     },
 };
 
-use crate::workers::ClaimSource;
+/// How a claimed job was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ClaimSource {
+    /// By a notification.
+    Notification,
+    /// By a search of the table.
+    Table,
+}
 
-/// A worker's counters; clones share them.
+/// Why a job was parked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ParkReason {
+    /// The circuit breaker of its origin is open.
+    OriginDown,
+    /// Its origin has no free permit, and holds as many slots as it may.
+    OriginBusy,
+    /// No thread was free for its look-up.
+    LookUpsBusy,
+}
+
+/// The worker's metrics. Clones share them.
 #[derive(Clone)]
 pub struct Metrics {
     registry: Arc<Registry>,
@@ -48,17 +66,6 @@ struct ReasonLabel {
     why: &'static str,
 }
 
-/// Why an attempt was put off.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PutOff {
-    /// Its origin fails again and again.
-    OriginDown,
-    /// Its origin has as much of this worker as it may have.
-    OriginBusy,
-    /// Look-ups of other names have all the threads.
-    LookUpsBusy,
-}
-
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct AttemptLabel {
     class: &'static str,
@@ -69,20 +76,20 @@ struct RuleLabel {
     rule: &'static str,
 }
 
-/// Counts one more in a gauge until it is dropped.
-pub struct Counted(Gauge);
+/// Keeps a gauge one higher until it is dropped.
+pub struct GaugeGuard(Gauge);
 
-impl Drop for Counted {
+impl Drop for GaugeGuard {
     fn drop(&mut self) {
         self.0.dec();
     }
 }
 
 impl Metrics {
-    /// Counters at zero.
+    /// Metrics at zero.
     #[expect(
         clippy::new_without_default,
-        reason = "two are two sets of counters, not equal values"
+        reason = "each call makes a separate set of metrics"
     )]
     pub fn new() -> Self {
         let mut metrics = Self {
@@ -113,46 +120,46 @@ impl Metrics {
             .inc_by(jobs as u64);
     }
 
-    /// A job is held from now on.
-    pub fn begin_job(&self) -> Counted {
+    /// A job runs until the guard is dropped.
+    pub fn job_started(&self) -> GaugeGuard {
         self.jobs.inc();
-        Counted(self.jobs.clone())
+        GaugeGuard(self.jobs.clone())
     }
 
-    /// Another worker was declared dead, and its jobs were taken from it.
+    /// The lease of another worker has expired, and its jobs were reclaimed.
     pub fn expired(&self, expired: &Expired) {
         self.expired.inc();
         self.returned.inc_by(expired.returned as u64);
         self.ended_as(FailureReason::Poison.as_str(), expired.condemned);
     }
 
-    /// A callback attempt ended so.
+    /// A callback attempt ended.
     pub fn attempted(&self, class: AttemptClass) {
         let class = class.as_str();
         self.attempts.get_or_create(&AttemptLabel { class }).inc();
     }
 
-    /// An attempt was put off.
-    pub fn put_off(&self, why: PutOff) {
+    /// A job was parked.
+    pub fn parked(&self, why: ParkReason) {
         let why = match why {
-            PutOff::OriginDown => "origin_down",
-            PutOff::OriginBusy => "origin_busy",
-            PutOff::LookUpsBusy => "look_ups_busy",
+            ParkReason::OriginDown => "origin_down",
+            ParkReason::OriginBusy => "origin_busy",
+            ParkReason::LookUpsBusy => "look_ups_busy",
         };
         self.parked.get_or_create(&ReasonLabel { why }).inc();
     }
 
-    /// An origin is left alone from now on.
+    /// A circuit breaker has opened.
     pub fn breaker_opened(&self) {
         self.open_breakers.inc();
     }
 
-    /// It answers again.
+    /// A circuit breaker has closed, or was forgotten.
     pub fn breaker_closed(&self) {
         self.open_breakers.dec();
     }
 
-    /// The guard refused a callback by that rule.
+    /// The SSRF policy refused a callback by this rule.
     pub fn refused(&self, rule: Rule) {
         let rule = rule.name();
         self.refusals.get_or_create(&RuleLabel { rule }).inc();
@@ -173,16 +180,16 @@ impl Metrics {
             .inc_by(jobs as u64);
     }
 
-    /// A job was lost to another worker.
+    /// A claim was lost to another worker.
     pub fn lost_claim(&self) {
         self.lost_claims.inc();
     }
 
-    /// The text for a scrape.
+    /// The text that a scrape returns.
     pub fn render(&self) -> String {
         let mut text = String::new();
-        // Writing to a String can't fail.
-        encode(&mut text, &self.registry).unwrap_or_else(|_| unreachable!("a String takes it all"));
+        #[expect(clippy::expect_used, reason = "writing to a String cannot fail")]
+        encode(&mut text, &self.registry).expect("a String accepts every write");
         text
     }
 
@@ -190,7 +197,7 @@ impl Metrics {
         let mut registry = Registry::with_prefix("storm_worker");
         registry.register(
             "claimed_jobs",
-            "Jobs claimed, by where they were heard of",
+            "Jobs claimed, by how they were found",
             self.claimed.clone(),
         );
         registry.register("ended_jobs", "Jobs ended, by outcome", self.ended.clone());
@@ -201,35 +208,35 @@ impl Metrics {
         );
         registry.register(
             "parked_jobs",
-            "Jobs put off for their receiver's sake, by why",
+            "Jobs parked because of their receiver, by reason",
             self.parked.clone(),
         );
         registry.register(
             "open_breakers",
-            "Origins that are left alone because they fail",
+            "Origins whose circuit breaker is open or half-open",
             self.open_breakers.clone(),
         );
         registry.register(
             "callback_refusals",
-            "Callbacks that the guard refused, by rule",
+            "Callbacks that the SSRF policy refused, by rule",
             self.refusals.clone(),
         );
         registry.register(
             "lost_claims",
-            "Jobs lost to another worker",
+            "Claims lost to another worker",
             self.lost_claims.clone(),
         );
         registry.register(
             "expired_workers",
-            "Other workers that this one declared dead",
+            "Leases of other workers that this one has expired",
             self.expired.clone(),
         );
         registry.register(
             "returned_jobs",
-            "Their jobs, which any worker can claim again",
+            "Jobs reclaimed from expired workers",
             self.returned.clone(),
         );
-        registry.register("jobs", "Jobs held now", self.jobs.clone());
+        registry.register("jobs", "Jobs that run now", self.jobs.clone());
         registry
     }
 }
@@ -241,17 +248,16 @@ mod tests {
         services::{ssrf::Rule, store::Outcome},
     };
 
-    use super::Metrics;
-    use crate::workers::ClaimSource;
+    use super::{ClaimSource, Metrics};
 
     #[test]
-    fn what_was_counted_is_rendered() {
+    fn counted_values_are_rendered() {
         let metrics = Metrics::new();
         metrics.claimed(ClaimSource::Table, 3);
         metrics.attempted(AttemptClass::Timeout);
         metrics.refused(Rule::LinkLocal);
         metrics.ended(&Outcome::Completed);
-        let job = metrics.begin_job();
+        let job = metrics.job_started();
         let text = metrics.render();
         for line in [
             "storm_worker_claimed_jobs_total{source=\"table\"} 3",

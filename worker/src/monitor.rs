@@ -21,42 +21,34 @@ use warp::{
 
 use crate::{
     metrics::Metrics,
-    workers::{Lease, Pulse},
+    workers::{Lease, Watchdog},
 };
 
-/// A loop that has not come round for so long has stopped. One that waits for a Redis that is down
-/// comes round more often.
-const STOPPED: Duration = Duration::from_secs(20);
+/// A loop that has not ticked for this long has stopped. While Redis is down, a loop ticks more often.
+const LOOP_DEADLINE: Duration = Duration::from_secs(20);
 
-/// What the text format of Prometheus is called on the wire.
+/// The media type of the metrics.
 const PROMETHEUS_TEXT: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// By what a worker is seen to be alive, idle or not.
+/// Health checks of the worker itself, which work while it is idle.
 #[derive(Clone)]
 pub struct Vitals {
     lease: Arc<Lease>,
-    pulses: Vec<Pulse>,
+    watchdogs: Vec<Watchdog>,
 }
 
 impl Vitals {
-    /// Those of the worker that has this lease.
-    pub fn of(lease: Arc<Lease>) -> Self {
+    /// Checks this lease's heartbeat, and the loops of these watchdogs.
+    pub fn new(lease: &Arc<Lease>, watchdogs: &[Watchdog]) -> Self {
         Self {
-            lease,
-            pulses: Vec::new(),
+            lease: Arc::clone(lease),
+            watchdogs: watchdogs.to_vec(),
         }
     }
 
-    /// The pulse of one more loop that takes jobs on.
-    pub fn new_pulse(&mut self) -> Pulse {
-        let pulse = Pulse::begin();
-        self.pulses.push(pulse.clone());
-        pulse
-    }
-
     fn claims(&self) -> CheckResult {
-        let silence = self.pulses.iter().map(Pulse::silence).max();
-        silent_for(silence.unwrap_or_default(), STOPPED)
+        let silence = self.watchdogs.iter().map(Watchdog::silence).max();
+        silent_for(silence.unwrap_or_default(), LOOP_DEADLINE)
     }
 
     fn heartbeat(&self) -> CheckResult {
@@ -72,37 +64,50 @@ fn silent_for(time: Duration, limit: Duration) -> CheckResult {
     }
 }
 
-/// Answers on `listener` until `shutdown`; who sees the metrics needs that token, where there is one.
-pub async fn serve(
-    listener: TcpListener,
-    (store, queue, metrics, vitals): (Store, Option<Queue>, Metrics, Vitals),
-    metrics_token: Option<TokenHash>,
-    limits: server::Limits,
-    shutdown: impl Future<Output = ()>,
-) {
-    let health = warp::path!("healthz").and(warp::get()).then(move || {
-        let (store, queue, vitals) = (store.clone(), queue.clone(), vitals.clone());
-        async move {
-            let health = Health::check(&store, queue.as_ref()).await;
-            answer_health(
-                &health
-                    .with("claims", vitals.claims())
-                    .with("heartbeat", vitals.heartbeat()),
-            )
-        }
-    });
-    let scrape = warp::path!("metrics")
-        .and(warp::get())
-        .and(warp::header::headers_cloned())
-        .map(move |headers| answer_scrape(&metrics, metrics_token.as_ref(), &headers));
-    let routes = health.or(scrape);
-    server::serve(
-        listener,
-        TowerToHyperService::new(warp::service(routes)),
-        limits,
-        shutdown,
-    )
-    .await;
+/// What the listener reports on.
+pub struct Monitor {
+    /// Checked by a read and a write.
+    pub store: Store,
+    /// Checked by a PING, if there is one.
+    pub queue: Option<Queue>,
+    /// The body of `/metrics`.
+    pub metrics: Metrics,
+    /// The checks `claims` and `heartbeat`.
+    pub vitals: Vitals,
+    /// The token that `/metrics` requires, if any.
+    pub metrics_token: Option<TokenHash>,
+}
+
+impl Monitor {
+    /// Serves on `listener` until `shutdown` completes.
+    pub async fn serve(
+        self,
+        listener: TcpListener,
+        limits: server::Limits,
+        shutdown: impl Future<Output = ()>,
+    ) {
+        let Self {
+            store,
+            queue,
+            metrics,
+            vitals,
+            metrics_token,
+        } = self;
+        let health = warp::path!("healthz").and(warp::get()).then(move || {
+            let (store, queue, vitals) = (store.clone(), queue.clone(), vitals.clone());
+            async move {
+                let health = Health::check(&store, queue.as_ref()).await;
+                let health = health.with("claims", vitals.claims());
+                answer_health(&health.with("heartbeat", vitals.heartbeat()))
+            }
+        });
+        let scrape = warp::path!("metrics")
+            .and(warp::get())
+            .and(warp::header::headers_cloned())
+            .map(move |headers| answer_scrape(&metrics, metrics_token.as_ref(), &headers));
+        let service = TowerToHyperService::new(warp::service(health.or(scrape)));
+        server::serve(listener, service, limits, shutdown).await;
+    }
 }
 
 fn answer_scrape(metrics: &Metrics, token: Option<&TokenHash>, headers: &HeaderMap) -> Response {
@@ -140,29 +145,28 @@ mod tests {
     };
 
     use super::Vitals;
-    use crate::{metrics::Metrics, workers::Lease};
+    use crate::{
+        metrics::Metrics,
+        workers::{Lease, Watchdog},
+    };
 
     #[tokio::test(start_paused = true)]
-    async fn a_loop_or_a_heart_that_stopped_is_seen_also_where_there_is_nothing_to_do() {
+    async fn a_stopped_loop_and_a_missing_heartbeat_fail_the_check_of_an_idle_worker() {
         let folder = tempfile::TempDir::new().unwrap();
         let url = format!("sqlite:{}", folder.path().join("storm.db").display());
         let settings = Settings::with([("DB_URL", url.as_str())]).unwrap();
         let store = Store::open(&settings.store).await.unwrap();
         let lease = Lease::new(store, Duration::from_secs(15), 5, Metrics::new());
-        let mut vitals = Vitals::of(lease);
-        let [turns, stops] = [(); 2].map(|()| vitals.new_pulse());
+        let watchdogs @ [turns, stops] = &[(); 2].map(|()| Watchdog::start());
+        let vitals = Vitals::new(&lease, watchdogs);
         assert_eq!(vitals.claims(), CheckResult::Ok);
         assert_eq!(vitals.heartbeat(), CheckResult::Ok);
 
         tokio::time::sleep(Duration::from_mins(1)).await;
-        turns.beat();
+        turns.tick();
         assert_ne!(vitals.claims(), CheckResult::Ok, "one of two has stopped");
-        assert_ne!(
-            vitals.heartbeat(),
-            CheckResult::Ok,
-            "nobody renews the lease"
-        );
-        stops.beat();
+        assert_ne!(vitals.heartbeat(), CheckResult::Ok, "no heartbeat");
+        stops.tick();
         assert_eq!(vitals.claims(), CheckResult::Ok);
     }
 }

@@ -1,20 +1,31 @@
-//! The line of one job, the loops that feed it, and the lease by which a worker holds its jobs.
+//! What a worker does with jobs, from the claim to the settlement.
+//!
+//! * `callback_worker`: the line of one job: claim, run, deliver, settle.
+//! * `deliver`: one attempt at its origin; it returns a `Settlement`.
+//! * `origins`: bulkheads between receivers: concurrency limit, circuit breaker, pacing.
+//! * `schedule`: when a failed attempt is retried. `callback_body`: what is sent.
+//! * `intake`, `quarantine`: the loops that find jobs to claim. `parked` releases jobs of receivers
+//!   that have recovered.
+//! * `slots`: the concurrency limit of the worker. `lease`: its right to hold jobs.
+//! * `running`: all of that, from start to graceful shutdown (`drain`). `parts`: what its pieces share.
 
 mod callback_body;
 mod callback_worker;
 mod deliver;
 mod drain;
-pub mod intake;
+mod intake;
 mod lease;
+mod next_due;
 mod origins;
-pub mod parked;
-mod pulse;
+mod parked;
+mod parts;
+mod quarantine;
+mod running;
 mod schedule;
+mod settlement;
 mod slots;
-pub mod suspects;
+mod watchdog;
 
-pub use callback_worker::{CallbackWorker, ClaimSource};
-pub use deliver::Transport;
-pub use drain::Drain;
-pub use lease::{Lease, Term};
-pub use pulse::Pulse;
+pub use lease::Lease;
+pub use running::Running;
+pub use watchdog::Watchdog;

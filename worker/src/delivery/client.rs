@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use futures_util::FutureExt;
+use futures_util::{FutureExt, future::BoxFuture};
 use hyper::{Response, StatusCode, body::Incoming};
 use jiff::Timestamp;
 use storm_shared::{
@@ -30,7 +30,7 @@ use super::{
     retry_after,
     ssrf::SsrfFilter,
     tls::{self, ClientError},
-    turn::Turn,
+    transport::{ConnectionPermit, Transport},
 };
 
 /// How long an answer's body may take after its head, at most.
@@ -99,7 +99,7 @@ impl CallbackClient {
         self
     }
 
-    /// [`CallbackClient::attempt_in`] a turn that nobody counts.
+    /// [`CallbackClient::attempt_with`] without a connection permit.
     ///
     /// # Errors
     /// As there.
@@ -108,20 +108,20 @@ impl CallbackClient {
         url: &CallbackUrl,
         message: &Message,
     ) -> Result<StatusCode, AttemptError> {
-        self.attempt_in(Turn::uncounted(), url, message).await
+        self.attempt_with(None, url, message).await
     }
 
-    /// Posts `message` to `url`, and returns the status if it is 2xx. `turn` is kept as long as anything goes
-    /// on on the connection.
+    /// Posts `message` to `url`, and returns the status if it is 2xx. `permit` is
+    /// held until the connection is idle or closed.
     ///
     /// The timeout covers look-up, connect, TLS, request and status line. Dropping the future ends
     /// the attempt and closes its connection.
     ///
     /// # Errors
     /// The class of what went wrong, any other status included.
-    pub async fn attempt_in(
+    pub async fn attempt_with(
         &self,
-        turn: Turn,
+        permit: Option<ConnectionPermit>,
         url: &CallbackUrl,
         message: &Message,
     ) -> Result<StatusCode, AttemptError> {
@@ -129,7 +129,7 @@ impl CallbackClient {
         let (connection, response) = self.answer(url, message, deadline).await?;
         let status = response.status();
         let retry_after = retry_after::asked_for(status, response.headers(), SystemTime::now());
-        self.settle(turn, connection, response.into_body(), deadline);
+        self.recycle(permit, connection, response.into_body(), deadline);
         if status.is_success() {
             Ok(status)
         } else {
@@ -166,13 +166,19 @@ impl CallbackClient {
 
     /// Reads what is left of the answer and keeps the connection, if that costs next to nothing;
     /// closes the connection otherwise. Nobody waits for this: the status has decided.
-    fn settle(&self, turn: Turn, connection: Connection, body: Incoming, deadline: Instant) {
+    fn recycle(
+        &self,
+        permit: Option<ConnectionPermit>,
+        connection: Connection,
+        body: Incoming,
+        deadline: Instant,
+    ) {
         let mut body = AnswerBody::new(body);
         match body.drain().now_or_never() {
             Some(true) => self.shared.pool.put(connection),
             Some(false) => {}
             None => {
-                let Ok(permit) = Arc::clone(&self.shared.bodies).try_acquire_owned() else {
+                let Ok(body_slot) = Arc::clone(&self.shared.bodies).try_acquire_owned() else {
                     return;
                 };
                 let pool = Arc::clone(&self.shared.pool);
@@ -181,9 +187,20 @@ impl CallbackClient {
                     if let Ok(true) = timeout_at(until, body.drain()).await {
                         pool.put(connection);
                     }
-                    drop((permit, turn));
+                    drop((body_slot, permit));
                 });
             }
         }
+    }
+}
+
+impl Transport for CallbackClient {
+    fn attempt<'a>(
+        &'a self,
+        permit: ConnectionPermit,
+        url: &'a CallbackUrl,
+        message: &'a Message,
+    ) -> BoxFuture<'a, Result<StatusCode, AttemptError>> {
+        Box::pin(self.attempt_with(Some(permit), url, message))
     }
 }

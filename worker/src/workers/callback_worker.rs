@@ -1,10 +1,9 @@
-//! The line of one job: claim, run, deliver, finalise.
+//! The line of one job: claim, run, deliver, settle.
 
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use backon::{ExponentialBuilder, Retryable};
 use futures_util::FutureExt;
-use jiff::Timestamp;
 use storm_shared::{
     config::Settings,
     models::{Failure, FailureReason},
@@ -13,320 +12,200 @@ use storm_shared::{
         store::{AttemptRecord, Candidate, Claim, Job, Outcome, Store, StoreError},
     },
 };
-use tokio::sync::watch;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, error, warn};
 
 use super::{
-    deliver::{Delivery, Transport},
+    deliver::Deliverer,
     drain::Drain,
     lease::{Lease, Term},
-    origins::Origins,
-    pulse::Pulse,
-    schedule::Schedule,
-    slots::{Slot, Slots},
+    next_due::NextDue,
+    parts::Parts,
+    settlement::Settlement,
+    slots::Slot,
 };
-use crate::metrics::Metrics;
+use crate::{
+    delivery::Transport,
+    metrics::{ClaimSource, Metrics},
+};
 
-/// A report that takes longer is stored before its first callback. For the others that write would
-/// cost more, job for job, than making the report again after a crash.
+/// The result of a report that takes longer than this is committed before its first callback. For a
+/// quicker one, that write costs more than making the report again after a crash.
 const LONG: Duration = Duration::from_secs(1);
 
-/// How often a database that refuses is asked to take back what still runs at the end: each try may
-/// wait for its lock, and the process is to end.
-const GIVING_BACK_TRIES: usize = 3;
-
-/// Where a job was heard of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum ClaimSource {
-    /// The queue.
-    Notification,
-    /// The table itself.
-    Table,
-}
-
-/// One worker: the places it has, and what its jobs need.
-pub struct CallbackWorker {
-    pub(super) store: Store,
-    pub(super) client: Arc<dyn Transport>,
-    pub(super) lease: Arc<Lease>,
-    pub(super) slots: Slots,
-    pub(super) origins: Origins,
-    pub(super) schedule: Schedule,
-    /// How long a job is put off, in all, before it has its attempt.
-    pub(super) park_max: Duration,
-    /// The longest that a job is told to wait.
-    pub(super) longest_wait: Duration,
-    pub(super) metrics: Metrics,
+/// Processes the jobs that it claims, each in a task of its own.
+pub(super) struct CallbackWorker {
+    store: Store,
+    lease: Arc<Lease>,
+    deliverer: Deliverer,
+    next_due: NextDue,
     drain: Drain,
-    /// The earliest time of a next attempt that this worker has set since the table was looked through.
-    pub(super) next_due: watch::Sender<Timestamp>,
-}
-
-/// What a job's line came to.
-enum Line {
-    /// It is over.
-    Ended(Option<Report>, Option<AttemptRecord>, Outcome),
-    /// An attempt failed, and it waits for the next one.
-    Waits(Report, AttemptRecord, Timestamp),
-    /// It waits for its receiver's sake.
-    Parked(Report, Timestamp),
+    metrics: Metrics,
 }
 
 impl CallbackWorker {
-    /// A worker that holds its jobs by `lease`.
-    pub fn new(
-        store: Store,
-        client: Arc<dyn Transport>,
-        lease: Arc<Lease>,
-        settings: &Settings,
-        metrics: Metrics,
-        drain: Drain,
-    ) -> Arc<Self> {
-        let slots = Slots::new(settings.worker.concurrency, settings.worker.max_claims);
-        let callback = &settings.callback;
-        Arc::new(Self {
-            store,
-            client,
-            lease,
-            origins: Origins::new(
-                callback.per_origin,
-                callback.park_max,
-                slots.clone(),
-                metrics.clone(),
+    pub(super) fn new(parts: Parts, transport: Arc<dyn Transport>, settings: &Settings) -> Self {
+        Self {
+            deliverer: Deliverer::new(
+                transport,
+                Arc::clone(&parts.lease),
+                parts.origins,
+                &settings.callback,
+                parts.metrics.clone(),
             ),
-            slots,
-            schedule: Schedule::new(&callback.retry),
-            park_max: callback.park_max,
-            longest_wait: callback.longest_wait(),
-            metrics,
-            drain,
-            next_due: watch::Sender::new(Timestamp::MAX),
-        })
+            store: parts.store,
+            lease: parts.lease,
+            next_due: parts.next_due,
+            drain: parts.drain,
+            metrics: parts.metrics,
+        }
     }
 
-    /// Claims jobs in one transaction for as many places as are free, until all `candidates` had their
-    /// turn, and starts them. That `pulse` rightly waits for places is seen from it.
+    /// Claims `candidates` in one transaction and starts those that it won. `slots` has
+    /// `slots_per_job` for each of them.
     ///
     /// # Errors
-    /// The store refused; the jobs that were not reached stay `PENDING`.
-    pub(super) async fn take_on(
-        self: &Arc<Self>,
-        candidates: Vec<Candidate>,
-        source: ClaimSource,
-        pulse: &Pulse,
-    ) -> Result<(), StoreError> {
-        let mut rest = candidates.as_slice();
-        while !rest.is_empty() {
-            let places = self.unless_told(self.slots.take(1, rest.len()));
-            let Some(Ok(places)) = pulse.during(places).await else {
-                break; // told to end
-            };
-            let (now, later) = rest.split_at(places.num_permits());
-            self.claim(now, places, 1, source).await?;
-            pulse.beat();
-            rest = later;
-        }
-        Ok(())
-    }
-
-    /// Claims those of `alike` for which there are `places`, `size` for each, and starts them.
+    /// The store failed, and nothing was claimed: the jobs stay `PENDING`.
     pub(super) async fn claim(
         self: &Arc<Self>,
-        alike: &[Candidate],
-        mut places: Slot,
-        size: u32,
+        candidates: &[Candidate],
+        mut slots: Slot,
+        slots_per_job: u32,
         source: ClaimSource,
     ) -> Result<(), StoreError> {
-        let Some(term) = self.unless_told(self.lease.in_force()).await else {
+        let Some(term) = self.drain.until_shutdown(self.lease.in_force()).await else {
             return Ok(());
         };
-        let jobs = self.store.claim(term.owner, alike.to_vec()).await?;
+        let jobs = self.store.claim(term.owner, candidates.to_vec()).await?;
         self.metrics.claimed(source, jobs.len());
         for job in jobs {
-            let slot = places
-                .split(size as usize)
-                .unwrap_or_else(|| unreachable!("places for each candidate"));
-            let work = Arc::clone(self).work(job, slot, term.clone());
-            self.drain.jobs.spawn(work);
+            #[expect(
+                clippy::expect_used,
+                reason = "the caller took slots for each candidate"
+            )]
+            let slot = slots
+                .split(slots_per_job as usize)
+                .expect("slots for each candidate");
+            let processing = Arc::clone(self).process(job, slot, term.clone());
+            self.drain.spawn(processing);
         }
         Ok(())
     }
 
-    /// How many more jobs could run, once that is one at least; nothing when told to end.
-    pub(super) async fn room(&self) -> Option<usize> {
-        let _one = self.unless_told(self.slots.take(1, 1)).await?.ok()?;
-        Some(self.slots.free() + 1)
-    }
-
-    /// What `event` gives, or nothing when the worker is told to end first.
-    pub(super) async fn unless_told<T>(&self, event: impl Future<Output = T>) -> Option<T> {
-        self.drain.told.run_until_cancelled(event).await
-    }
-
-    /// Finishes what ends by the deadline, and cuts off the rest. Its lease has to be kept meanwhile.
-    pub async fn finish(&self) {
-        self.drain.finish().await;
-    }
-
-    /// Cuts off what runs, at once.
-    pub fn cut_off(&self) {
-        self.drain.deadline.cancel();
-    }
-
-    /// Gives back what was cut off, in one write; nobody works on it any more, nor renews the lease.
-    pub async fn give_back(&self) {
-        let tries = ExponentialBuilder::default()
-            .with_min_delay(Duration::from_millis(50))
-            .with_max_times(GIVING_BACK_TRIES);
-        let resigned = (|| self.lease.resign())
-            .retry(tries)
-            .when(|error| !matches!(error, StoreError::Closed));
-        match resigned.await {
-            Ok(0) => {}
-            Ok(jobs) => info!(jobs, "given back at the deadline"),
-            Err(error) => {
-                error!(%error, "what still ran could not be given back; others take it after a lease");
-            }
-        }
-    }
-
-    /// Completes when every job has ended or been cut off.
-    pub fn drained(&self) -> impl Future<Output = ()> + Send + 'static {
-        let drain = self.drain.clone();
-        async move { drain.deadline.cancelled().await }
-    }
-
-    /// Sees a job through, unless its worker has to end before, or is declared dead.
-    async fn work(self: Arc<Self>, job: Job, slot: Slot, term: Term) {
-        let _held = self.metrics.begin_job();
+    /// Sees one claimed job through, unless its claim ends first.
+    async fn process(self: Arc<Self>, job: Job, slot: Slot, term: Term) {
+        let _running = self.metrics.job_started();
         let id = job.claim.id;
-        tokio::select! {
+        let settled = tokio::select! {
             biased;
-            // Given back with all others.
-            () = self.drain.deadline.cancelled() => {}
-            () = term.lost.cancelled() => {
-                self.metrics.lost_claim();
-                debug!(%id, "a job was lost with the lease");
-            }
-            () = self.see_through(job) => {}
-        }
-        drop(slot); // not before the row says how it ended: who runs alone does so to the end
-    }
-
-    async fn see_through(&self, job: Job) {
-        let claim = job.claim;
-        // A panic is this job's own, wherever it comes from.
-        let line = AssertUnwindSafe(self.run_and_deliver(job))
-            .catch_unwind()
-            .await;
-        let line = line.unwrap_or_else(|_panic| {
-            error!(id = %claim.id, "a job panicked");
-            Ok(Line::Ended(None, None, Outcome::Failed(panicked())))
-        });
-        let written = match line {
-            Ok(Line::Ended(report, last, outcome)) => {
-                self.finalise(claim, report.as_ref(), last, outcome).await
-            }
-            Ok(Line::Waits(report, failed, due)) => {
-                let write = || self.store.await_retry(claim, &report, failed.clone(), due);
-                self.let_go(claim, write, due).await
-            }
-            Ok(Line::Parked(report, due)) => {
-                let write = || self.store.park(claim, &report, due);
-                self.let_go(claim, write, due).await
-            }
-            Err(error) => Err(error),
+            // One write returns all unfinished jobs to the table: `Lease::resign`.
+            () = self.drain.over() => Ok(()),
+            () = term.lost.cancelled() => Err(StoreError::LeaseLost),
+            settled = self.run_deliver_settle(&job) => settled,
         };
-        let id = claim.id;
-        match written {
+        match settled {
             Ok(()) => {}
+            Err(StoreError::LeaseLost) => {
+                self.metrics.lost_claim();
+                debug!(%id, "job lost with the lease");
+            }
             Err(StoreError::ClaimLost) => {
                 self.metrics.lost_claim();
-                warn!(%id, "a job was lost to another worker");
+                warn!(%id, "job lost to another worker");
             }
-            Err(error) => error!(%id, %error, "a job's end could not be stored"),
+            Err(error) => error!(%id, %error, "the job's outcome could not be stored"),
         }
+        // Only now: a poison suspect holds its slots, and so runs alone, until its row is settled.
+        drop(slot);
     }
 
-    async fn run_and_deliver(&self, job: Job) -> Result<Line, StoreError> {
-        let report = self.run(&job).await?;
-        Ok(match self.deliver(&job, &report).await {
-            Delivery::Over(last, outcome) => Line::Ended(Some(report), last, outcome),
-            Delivery::Again(failed, due) => Line::Waits(report, failed, due),
-            Delivery::Parked(due) => Line::Parked(report, due),
-        })
+    async fn run_deliver_settle(&self, job: &Job) -> Result<(), StoreError> {
+        let line = async {
+            let report = self.run(job).await?;
+            let settlement = self.deliverer.deliver(job, &report).await;
+            self.settle(job.claim, &report, settlement).await
+        };
+        // A panic fails its own job only.
+        let caught = AssertUnwindSafe(line).catch_unwind().await;
+        let Ok(settled) = caught else {
+            error!(id = %job.claim.id, "the job panicked");
+            let outcome = Outcome::Failed(panicked());
+            return self.finish(job.claim, None, None, outcome).await;
+        };
+        settled
     }
 
-    /// Makes the report, unless an earlier claim has stored it. One that took long is stored before
-    /// anything else can go wrong.
+    /// The report: as an earlier claim stored it, or made now. The result of long work is committed
+    /// before its first callback, so that no crash makes it run again.
     async fn run(&self, job: &Job) -> Result<Report, StoreError> {
         if let Some(report) = &job.report {
             return Ok(report.clone());
         }
         let report = report::generate(&job.spec).await;
         if job.spec.ideal_duration() > LONG {
-            self.persist(job.claim, || self.store.store_result(job.claim, &report))
-                .await?;
+            let write = || self.store.store_result(job.claim, &report);
+            self.persist(job.claim, write).await?;
         }
         Ok(report)
     }
 
-    async fn finalise(
+    /// Writes how the claim ended. Every write carries the claim number as fencing token.
+    async fn settle(
+        &self,
+        claim: Claim,
+        report: &Report,
+        settlement: Settlement,
+    ) -> Result<(), StoreError> {
+        match settlement {
+            Settlement::Finish { attempt, outcome } => {
+                self.finish(claim, Some(report), attempt, outcome).await
+            }
+            Settlement::Retry { attempt, due } => {
+                let write = || self.store.await_retry(claim, report, attempt.clone(), due);
+                self.persist(claim, write).await?;
+                self.next_due.lower_to(due);
+                Ok(())
+            }
+            Settlement::Park { due } => {
+                let write = || self.store.park(claim, report, due);
+                self.persist(claim, write).await?;
+                self.next_due.lower_to(due);
+                Ok(())
+            }
+            Settlement::GiveBack => Err(StoreError::LeaseLost),
+        }
+    }
+
+    async fn finish(
         &self,
         claim: Claim,
         report: Option<&Report>,
-        last: Option<AttemptRecord>,
+        attempt: Option<AttemptRecord>,
         outcome: Outcome,
     ) -> Result<(), StoreError> {
         let write = || {
             self.store
-                .finalise(claim, report, last.clone(), outcome.clone())
+                .finalise(claim, report, attempt.clone(), outcome.clone())
         };
         self.persist(claim, write).await?;
         self.metrics.ended(&outcome);
         Ok(())
     }
 
-    /// From here on the job waits in the table alone: it costs this worker nothing, and any other can
-    /// go on with it.
-    async fn let_go<F>(
-        &self,
-        claim: Claim,
-        write: impl Fn() -> F,
-        due: Timestamp,
-    ) -> Result<(), StoreError>
-    where
-        F: Future<Output = Result<(), StoreError>>,
-    {
-        self.persist(claim, write).await?;
-        self.falls_due(due);
-        Ok(())
-    }
-
-    /// The table holds a job that is due then.
-    pub(super) fn falls_due(&self, due: Timestamp) {
-        self.next_due.send_if_modified(|next| {
-            let earlier = due < *next;
-            *next = due.min(*next);
-            earlier
-        });
-    }
-
-    /// Writes what must not be forgotten: a store that refuses is asked again until it takes it, the
-    /// claim is lost, or the worker's time is over.
+    /// Repeats a write with exponential backoff until it succeeds or the claim is lost. Without it, a
+    /// delivered job would be delivered again. The drain deadline ends it too.
     async fn persist<F>(&self, claim: Claim, write: impl Fn() -> F) -> Result<(), StoreError>
     where
         F: Future<Output = Result<(), StoreError>>,
     {
-        let pauses = ExponentialBuilder::default()
+        let backoff = ExponentialBuilder::default()
             .with_min_delay(Duration::from_millis(50))
             .with_max_delay(Duration::from_secs(2))
             .with_jitter()
             .without_max_times();
         write
-            .retry(pauses)
+            .retry(backoff)
             .when(|error| !matches!(error, StoreError::ClaimLost | StoreError::Closed))
-            .notify(|error, after| warn!(id = %claim.id, %error, ?after, "a write is tried again"))
+            .notify(|error, after| warn!(id = %claim.id, %error, ?after, "a write is retried"))
             .await
     }
 }

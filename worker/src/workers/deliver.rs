@@ -1,11 +1,11 @@
-//! One callback attempt, and what follows from it.
+//! Delivers one job: admission by its origin, one attempt, and what follows from it.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use futures_util::future::BoxFuture;
 use hyper::StatusCode;
 use jiff::Timestamp;
 use storm_shared::{
+    config::CallbackSettings,
     models::{AttemptClass, CallbackUrl, Failure, FailureReason},
     services::{
         report::Report,
@@ -17,121 +17,142 @@ use tracing::{debug, info};
 
 use super::{
     callback_body::callback_body,
-    callback_worker::CallbackWorker,
-    origins::{Admission, Sign},
+    lease::Lease,
+    origins::{Origins, Signal},
+    schedule::Schedule,
+    settlement::Settlement,
 };
 use crate::{
-    delivery::{AttemptError, CallbackClient, Message, Turn},
-    metrics::PutOff,
+    delivery::{AttemptError, Message, Transport},
+    metrics::{Metrics, ParkReason},
 };
 
-/// How long a job is put off for whose name no thread was free.
-const UNTIL_THREADS_ARE_FREE: Duration = Duration::from_secs(1);
+/// How long a job is parked when no thread was free for its look-up.
+const LOOKUPS_BUSY_PAUSE: Duration = Duration::from_secs(1);
 
-/// One attempt to call back; a test may stand in for the network.
-pub trait Transport: Send + Sync {
-    /// POSTs `message`; a 2xx is success, everything else an error that says whether to try again. `turn` is
-    /// kept as long as the connection is busy.
-    fn attempt<'a>(
-        &'a self,
-        turn: Turn,
-        url: &'a CallbackUrl,
-        message: &'a Message,
-    ) -> BoxFuture<'a, Result<StatusCode, AttemptError>>;
+/// Makes callback attempts within the limits of their origins.
+pub(super) struct Deliverer {
+    transport: Arc<dyn Transport>,
+    lease: Arc<Lease>,
+    origins: Origins,
+    schedule: Schedule,
+    /// How long a job may be parked in all before it gets its attempt.
+    park_max: Duration,
+    metrics: Metrics,
 }
 
-impl Transport for CallbackClient {
-    fn attempt<'a>(
-        &'a self,
-        turn: Turn,
-        url: &'a CallbackUrl,
-        message: &'a Message,
-    ) -> BoxFuture<'a, Result<StatusCode, AttemptError>> {
-        Box::pin(self.attempt_in(turn, url, message))
+impl Deliverer {
+    pub(super) fn new(
+        transport: Arc<dyn Transport>,
+        lease: Arc<Lease>,
+        origins: Origins,
+        settings: &CallbackSettings,
+        metrics: Metrics,
+    ) -> Self {
+        Self {
+            transport,
+            lease,
+            origins,
+            schedule: Schedule::new(&settings.retry),
+            park_max: settings.park_max,
+            metrics,
+        }
     }
-}
 
-/// What follows for a job that was to be delivered.
-pub(super) enum Delivery {
-    /// It is over, with that attempt if one was made.
-    Over(Option<AttemptRecord>, Outcome),
-    /// That attempt failed, and the next one is due then.
-    Again(AttemptRecord, Timestamp),
-    /// No attempt was made for its receiver's sake, and it is due then.
-    Parked(Timestamp),
-}
-
-impl CallbackWorker {
-    /// Calls back once, where there is somebody to call and it is the time for it.
-    pub(super) async fn deliver(&self, job: &Job, report: &Report) -> Delivery {
+    /// Makes at most one attempt for `job`, and says how its claim ends.
+    pub(super) async fn deliver(&self, job: &Job, report: &Report) -> Settlement {
         let Some(target) = &job.callback_target else {
-            return Delivery::Over(None, Outcome::Completed); // the client polls
+            return finish(None, Outcome::Completed); // no callback: the client polls
         };
         let url = match CallbackUrl::from_target(target) {
             Ok(url) => url,
             Err(error) => {
                 let detail = format!("The callback's URL {error}.");
                 let failure = Failure::new(FailureReason::InvalidRow, detail);
-                return Delivery::Over(None, Outcome::Failed(failure));
+                return finish(None, Outcome::Failed(failure));
             }
         };
-        let (pass, turn) = match self.origins.admit(url.origin(), parked_for(job)).await {
-            Admission::Go(pass, turn) => (pass, turn),
-            Admission::PutOff(wait) => return Delivery::Parked(Timestamp::now() + wait),
+        let parked_for = parked_for(job);
+        let mut admitted = match self.origins.admit(url.origin(), parked_for).await {
+            Ok(admitted) => admitted,
+            Err(wait) => return park(wait),
         };
         let message = Message {
             id: job.claim.id,
             body: callback_body(job.claim.id, &job.spec, report),
             traceparent: job.traceparent,
         };
-        self.lease.in_force_for(job.claim.owner).await;
+        // Checked last: with an old heartbeat, another worker might expire the lease during the
+        // attempt and deliver the job a second time.
+        if !self.lease.in_force_for(job.claim.owner).await {
+            return Settlement::GiveBack;
+        }
         let (started_at, began) = (Timestamp::now(), Instant::now());
-        let answer = self.client.attempt(turn, &url, &message).await;
+        let permit = admitted.take_permit();
+        let result = self.transport.attempt(permit, &url, &message).await;
         let duration = began.elapsed();
-        pass.heard(Sign::of(&answer));
-        if matches!(answer, Err(AttemptError::LookupsBusy)) && parked_for(job) < self.park_max {
-            self.metrics.put_off(PutOff::LookUpsBusy);
-            return Delivery::Parked(Timestamp::now() + UNTIL_THREADS_ARE_FREE);
+        admitted.record(Signal::of(&result));
+        if matches!(result, Err(AttemptError::LookupsBusy)) && parked_for < self.park_max {
+            self.metrics.parked(ParkReason::LookUpsBusy);
+            return park(LOOKUPS_BUSY_PAUSE);
         }
-        let attempted = attempted(job.attempts + 1, (started_at, duration), &answer);
-        self.metrics.attempted(attempted.class);
-        if let Err(AttemptError::Refused(refusal)) = &answer {
-            self.metrics.refused(refusal.rule);
-        }
-        match answer {
-            Ok(_) => Delivery::Over(Some(attempted), Outcome::Completed),
-            Err(error) => self.after_failure(job, attempted, &error),
+        let attempt = record(job.attempts + 1, started_at, duration, &result);
+        self.count(attempt.class, &result);
+        match result {
+            Ok(_) => finish(Some(attempt), Outcome::Completed),
+            Err(error) => self.after_failure(job, attempt, &error),
         }
     }
 
-    fn after_failure(&self, job: &Job, attempted: AttemptRecord, error: &AttemptError) -> Delivery {
+    /// A retry if the schedule has one left, or else the end of the job.
+    fn after_failure(&self, job: &Job, attempt: AttemptRecord, error: &AttemptError) -> Settlement {
         let (id, trace) = (job.claim.id, job.traceparent.trace_id());
-        let in_series = attempted.number.saturating_sub(job.attempts_before);
-        let Some(wait) = self.schedule.after(in_series, error) else {
-            info!(%id, trace, attempts = in_series, %error, "the last callback attempt failed");
-            return Delivery::Over(
-                Some(attempted),
-                Outcome::Failed(undelivered(in_series, error)),
-            );
+        // A redelivery is a new series of attempts, with the whole schedule before it.
+        let attempts = attempt.number.saturating_sub(job.attempts_before);
+        let Some(wait) = self.schedule.after(attempts, error) else {
+            info!(%id, trace, attempts, %error, "callback failed: no retry is left");
+            let failure = undelivered(attempts, error);
+            return finish(Some(attempt), Outcome::Failed(failure));
         };
-        debug!(%id, trace, attempts = in_series, %error, ?wait, "a callback attempt failed");
-        Delivery::Again(attempted, Timestamp::now() + wait)
+        debug!(%id, trace, attempts, %error, ?wait, "callback attempt failed");
+        Settlement::Retry {
+            attempt,
+            due: Timestamp::now() + wait,
+        }
+    }
+
+    fn count(&self, class: AttemptClass, result: &Result<StatusCode, AttemptError>) {
+        self.metrics.attempted(class);
+        if let Err(AttemptError::Refused(violation)) = result {
+            self.metrics.refused(violation.rule);
+        }
+    }
+}
+
+fn finish(attempt: Option<AttemptRecord>, outcome: Outcome) -> Settlement {
+    Settlement::Finish { attempt, outcome }
+}
+
+fn park(wait: Duration) -> Settlement {
+    Settlement::Park {
+        due: Timestamp::now() + wait,
     }
 }
 
 fn parked_for(job: &Job) -> Duration {
     let since = job.parked_since.unwrap_or(Timestamp::MAX);
+    // Negative after a clock step: then nothing of its time is used up.
     Duration::try_from(Timestamp::now().duration_since(since)).unwrap_or_default()
 }
 
-/// The record of an attempt.
-fn attempted(
+fn record(
     number: u32,
-    (started_at, duration): (Timestamp, Duration),
-    answer: &Result<StatusCode, AttemptError>,
+    started_at: Timestamp,
+    duration: Duration,
+    result: &Result<StatusCode, AttemptError>,
 ) -> AttemptRecord {
-    let error = answer.as_ref().err();
-    let status = match answer {
+    let error = result.as_ref().err();
+    let status = match result {
         Ok(status) => Some(*status),
         Err(error) => error.status(),
     };
@@ -146,20 +167,21 @@ fn attempted(
     }
 }
 
-/// What the caller may know: a refusal's class, but not which address a name led to.
+/// The failure as its tenant sees it: with a refusal's class, but without the address that the name
+/// resolved to.
 fn undelivered(attempts: u32, last: &AttemptError) -> Failure {
-    let told = last.public_detail();
+    let error = last.public_detail();
     match last.class() {
         AttemptClass::Refused => {
-            let detail = format!("The callback's address is {told}; nothing was sent.");
+            let detail = format!("The callback's address is {error}; nothing was sent.");
             Failure::new(FailureReason::CallbackRefused, detail)
         }
         AttemptClass::Gone => {
-            let detail = "The receiver answered with status 410: it wants no more callbacks there.";
+            let detail = "The receiver answered 410 Gone: it accepts no more callbacks.";
             Failure::new(FailureReason::CallbackFailed, detail)
         }
         _ => {
-            let detail = format!("No attempt of {attempts} succeeded; the last: {told}.");
+            let detail = format!("All {attempts} attempts failed; the last: {error}.");
             Failure::new(FailureReason::CallbackFailed, detail)
         }
     }

@@ -1,47 +1,68 @@
-//! How a worker ends: told to stop, it finishes what it can by a deadline.
+//! Graceful shutdown: SIGTERM stops the claiming, and a deadline ends what still runs.
 
 use std::time::Duration;
 
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::info;
 
-/// The jobs that run, and the two moments of their end.
+/// The running jobs, and the two moments of a graceful shutdown. Clones share them.
 #[derive(Clone)]
-pub struct Drain {
-    /// From here on nothing new is claimed.
-    pub(super) told: CancellationToken,
-    /// From here on what still runs is given back too.
-    pub(super) deadline: CancellationToken,
-    pub(super) jobs: TaskTracker,
+pub(super) struct Drain {
+    shutdown: CancellationToken,
+    deadline: CancellationToken,
+    jobs: TaskTracker,
 }
 
 impl Drain {
-    /// Jobs get `timeout` from the moment that `told` is cancelled.
-    pub fn new(told: CancellationToken, timeout: Duration) -> Self {
+    /// `shutdown` starts the drain; jobs have `timeout` from then on.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub(super) fn new(shutdown: CancellationToken, timeout: Duration) -> Self {
         let deadline = CancellationToken::new();
         tokio::spawn({
-            let (told, deadline) = (told.clone(), deadline.clone());
+            let (shutdown, deadline) = (shutdown.clone(), deadline.clone());
             async move {
-                told.cancelled().await;
+                shutdown.cancelled().await;
                 tokio::time::sleep(timeout).await;
                 deadline.cancel();
             }
         });
         Self {
-            told,
+            shutdown,
             deadline,
             jobs: TaskTracker::new(),
         }
     }
 
-    /// Waits for the jobs until the deadline, which cuts off those that are left.
+    /// The result of `event`, or `None` if the drain starts first. Nothing is claimed after that.
+    pub(super) async fn until_shutdown<T>(&self, event: impl Future<Output = T>) -> Option<T> {
+        self.shutdown.run_until_cancelled(event).await
+    }
+
+    /// Completes at the deadline, or when every job has ended before it.
+    pub(super) async fn over(&self) {
+        self.deadline.cancelled().await;
+    }
+
+    /// Runs a job in a task of its own, which the drain waits for.
+    pub(super) fn spawn(&self, job: impl Future<Output = ()> + Send + 'static) {
+        self.jobs.spawn(job);
+    }
+
+    /// Ends the drain at once: jobs that still run are cut off.
+    pub(super) fn cut_off(&self) {
+        self.deadline.cancel();
+    }
+
+    /// Waits for the jobs until the deadline, and cuts off the rest.
     pub(super) async fn finish(&self) {
         self.jobs.close();
-        info!(jobs = self.jobs.len(), "finishing what runs");
+        info!(jobs = self.jobs.len(), "draining");
         let ended = self.deadline.run_until_cancelled(self.jobs.wait());
         if ended.await.is_none() {
             let jobs = self.jobs.len();
-            info!(jobs, "cutting off what did not end in time");
+            info!(jobs, "drain timeout: unfinished jobs go back to the table");
         }
         self.deadline.cancel();
         self.jobs.wait().await;

@@ -1,75 +1,52 @@
-//! The two loops that take jobs on: what the notifier rings for, and what the table still holds.
+//! The two loops that find jobs to claim: in the notifications, and in the table itself.
 
 use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use storm_shared::services::{
     queue::NotificationReader,
-    store::{Candidate, Look, StoreError},
+    store::{Candidate, Look, Store, StoreError},
 };
 use tokio::time::Instant;
 use tracing::warn;
 
 use super::{
-    callback_worker::{CallbackWorker, ClaimSource},
-    pulse::Pulse,
+    callback_worker::CallbackWorker, drain::Drain, next_due::NextDue, slots::Slots,
+    watchdog::Watchdog,
 };
+use crate::metrics::ClaimSource;
 
-/// The most jobs claimed in one transaction: it bounds how long others wait for the database.
-const BATCH: usize = 512;
+/// The most jobs claimed in one transaction. It bounds how long other writers wait for the database.
+pub(super) const BATCH: usize = 512;
 
-/// A pause after the database refused, so that a broken one is not asked in a busy loop.
+/// The pause after the store has failed, so that a broken database is not polled in a busy loop.
 pub(super) const PAUSE_AFTER_ERROR: Duration = Duration::from_secs(1);
 
-/// The shortest pause between two looks: what falls due meanwhile is claimed together.
+/// The shortest pause between two searches of the table: jobs that become due within it are claimed
+/// together.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(2);
 
 /// Longer than any pause.
-const FAR: Duration = Duration::from_hours(24);
+const LONGEST_PAUSE: Duration = Duration::from_hours(24);
 
-/// Takes on what the notifier rings for, as far as there is room.
-pub async fn from_notifications(
-    worker: Arc<CallbackWorker>,
-    mut reader: NotificationReader,
-    pulse: Pulse,
-) {
-    while let Some(room) = pulse.during(worker.room()).await {
-        let entries = reader.read(room.min(BATCH)).await;
-        pulse.beat();
-        let jobs = entries.iter().filter_map(|entry| entry.job);
-        let candidates = jobs.map(Candidate::notified).collect();
-        let taken = worker
-            .take_on(candidates, ClaimSource::Notification, &pulse)
-            .await;
-        if let Err(error) = taken {
-            warn!(%error, "jobs could not be claimed; they stay in the table");
-            worker
-                .unless_told(tokio::time::sleep(PAUSE_AFTER_ERROR))
-                .await;
-        }
-        reader.done(&entries).await;
-    }
-    reader.close().await;
-}
-
-/// How the table is looked through.
+/// When the table is searched.
 #[derive(Clone, Copy, Debug)]
-pub struct Rounds {
-    /// How often, at least.
+pub(super) struct Polling {
+    /// At least this often.
     pub interval: Duration,
-    /// How long the notifier has to ring for a new job before it is taken from the table.
+    /// How old a new job is before a search claims it: the time that its notification has to arrive.
     pub notification_grace: Duration,
 }
 
-impl Rounds {
-    /// Beside a notifier: what it doesn't ring for is found a second or so later.
-    pub const WITH_NOTIFICATIONS: Self = Self {
+impl Polling {
+    /// With Redis: a search finds jobs whose notification was lost.
+    pub(super) const WITH_NOTIFICATIONS: Self = Self {
         interval: Duration::from_millis(500),
         notification_grace: Duration::from_secs(1),
     };
 
-    /// Without one: the table is all there is.
-    pub fn alone(interval: Duration) -> Self {
+    /// Without Redis: searches find every job.
+    pub(super) fn alone(interval: Duration) -> Self {
         Self {
             interval,
             notification_grace: Duration::ZERO,
@@ -77,64 +54,131 @@ impl Rounds {
     }
 }
 
-/// Takes on what the table holds: jobs that wait no longer, that were given back, and those that nothing rang for (entries that were dropped, trimmed, flushed, or never pushed).
-pub async fn from_table(worker: Arc<CallbackWorker>, rounds: Rounds, pulse: Pulse) {
-    let mut let_go = worker.next_due.subscribe();
-    let mut next_look = Instant::now();
+/// What all loops that claim jobs need. Each loop has a watchdog of its own.
+#[derive(Clone)]
+pub(super) struct Intake {
+    pub(super) worker: Arc<CallbackWorker>,
+    pub(super) store: Store,
+    pub(super) slots: Slots,
+    pub(super) drain: Drain,
+    pub(super) polling: Polling,
+    pub(super) watchdog: Watchdog,
+}
+
+impl Intake {
+    /// Waits until at least one slot is free, and returns the number of free slots; or `None` at
+    /// shutdown.
+    async fn free_slots(&self) -> Option<usize> {
+        let one = self.drain.until_shutdown(self.slots.take(1, 1));
+        let _one = self.watchdog.while_waiting(one).await?;
+        Some(self.slots.free() + 1)
+    }
+
+    /// Claims all `candidates`, in one transaction for as many as there are free slots at a time.
+    async fn claim_all(
+        &self,
+        candidates: &[Candidate],
+        source: ClaimSource,
+    ) -> Result<(), StoreError> {
+        let mut rest = candidates;
+        while !rest.is_empty() {
+            let slots = self.drain.until_shutdown(self.slots.take(1, rest.len()));
+            let Some(slots) = self.watchdog.while_waiting(slots).await else {
+                break; // shutdown: the jobs stay in the table
+            };
+            let (now, later) = rest.split_at(slots.num_permits());
+            self.worker.claim(now, slots, 1, source).await?;
+            self.watchdog.tick();
+            rest = later;
+        }
+        Ok(())
+    }
+
+    /// Sleeps; `None` at shutdown.
+    pub(super) async fn pause(&self, time: Duration) -> Option<()> {
+        let sleep = self.drain.until_shutdown(tokio::time::sleep(time));
+        self.watchdog.while_waiting(sleep).await
+    }
+}
+
+/// Claims the jobs that notifications name, as slots are free, until shutdown.
+pub(super) async fn from_notifications(intake: Intake, mut reader: NotificationReader) {
+    while let Some(free) = intake.free_slots().await {
+        let entries = reader.read(free.min(BATCH)).await;
+        intake.watchdog.tick();
+        let jobs = entries.iter().filter_map(|entry| entry.job);
+        let candidates: Vec<_> = jobs.map(Candidate::notified).collect();
+        let claimed = intake.claim_all(&candidates, ClaimSource::Notification);
+        if let Err(error) = claimed.await {
+            warn!(%error, "claim failed: the notified jobs stay in the table");
+            intake.pause(PAUSE_AFTER_ERROR).await;
+        }
+        // After the claim has committed: a crash in between repeats the notification, whose claim
+        // then loses. Entries whose claim lost or failed go too, for the table has the jobs.
+        reader.done(&entries).await;
+    }
+    reader.close().await;
+}
+
+/// Claims due jobs from the table until shutdown: retries and parked jobs whose time has come,
+/// reclaimed jobs, and new ones whose notification was dropped, trimmed, flushed or never sent.
+pub(super) async fn from_table(intake: Intake, next_due: NextDue, longest_wait: Duration) {
+    let mut changes = next_due.subscribe();
+    let mut next_search = Instant::now();
     let mut wake = async |at: &mut Instant| loop {
         tokio::select! {
             () = tokio::time::sleep_until(*at) => return,
-            // A job that this worker itself let go of may be due before the next round.
-            _ = let_go.changed() => *at = (*at).min(moment(*let_go.borrow_and_update())),
+            // A job that this worker has settled may be due before the next search.
+            _ = changes.changed() => *at = (*at).min(instant_of(*changes.borrow_and_update())),
         }
     };
-    while pulse
-        .during(worker.unless_told(wake(&mut next_look)))
-        .await
-        .is_some()
-    {
-        let round = Instant::now() + rounds.interval;
-        next_look = match take_due(&worker, rounds, &pulse).await {
-            Ok(due) => moment(due).min(round).max(Instant::now() + SHORTEST_PAUSE),
+    loop {
+        let woken = intake.drain.until_shutdown(wake(&mut next_search));
+        if intake.watchdog.while_waiting(woken).await.is_none() {
+            return;
+        }
+        let latest = Instant::now() + intake.polling.interval;
+        next_search = match claim_due(&intake, &next_due, longest_wait).await {
+            Ok(due) => {
+                let earliest = Instant::now() + SHORTEST_PAUSE;
+                instant_of(due).min(latest).max(earliest)
+            }
             Err(error) => {
-                warn!(%error, "the table could not be looked through");
+                warn!(%error, "due jobs could not be claimed from the table");
                 Instant::now() + PAUSE_AFTER_ERROR
             }
         };
     }
 }
 
-/// Takes on all that is due; returns when the next job that waits is.
-async fn take_due(
-    worker: &Arc<CallbackWorker>,
-    rounds: Rounds,
-    pulse: &Pulse,
+/// Claims everything that is due, and returns when the next job is.
+async fn claim_due(
+    intake: &Intake,
+    next_due: &NextDue,
+    longest_wait: Duration,
 ) -> Result<Timestamp, StoreError> {
-    while let Some(room) = pulse.during(worker.room()).await {
-        // Before the look: what is let go of during it counts for the next one.
-        worker.next_due.send_replace(Timestamp::MAX);
-        let limit = room.min(BATCH);
+    while let Some(free) = intake.free_slots().await {
+        next_due.reset();
+        let limit = free.min(BATCH);
         let look = Look {
-            notification_grace: rounds.notification_grace,
-            longest_wait: worker.longest_wait,
+            notification_grace: intake.polling.notification_grace,
+            longest_wait,
             limit,
         };
-        let waiting = worker.store.waiting(look).await?;
+        let waiting = intake.store.waiting(look).await?;
         let found = waiting.due.len();
-        worker
-            .take_on(waiting.due, ClaimSource::Table, pulse)
-            .await?;
+        intake.claim_all(&waiting.due, ClaimSource::Table).await?;
         if found < limit {
             let next = waiting.next_due.unwrap_or(Timestamp::MAX);
-            return Ok(next.min(*worker.next_due.borrow()));
+            return Ok(next.min(next_due.earliest()));
         }
-        // There is more than there was room for: the next look need not wait.
+        // More may be due than fitted: search again at once.
     }
-    Ok(Timestamp::MAX) // told to end
+    Ok(Timestamp::MAX) // shutdown
 }
 
-/// When, by the clock that doesn't jump, it will be `at`; a day from now at the latest.
-fn moment(at: Timestamp) -> Instant {
+/// `at` on the monotonic clock, a day from now at the latest.
+fn instant_of(at: Timestamp) -> Instant {
     let wait = Duration::try_from(at.duration_since(Timestamp::now()));
-    Instant::now() + wait.unwrap_or_default().min(FAR)
+    Instant::now() + wait.unwrap_or_default().min(LONGEST_PAUSE)
 }

@@ -1,4 +1,7 @@
-//! The worker's lease: its heartbeat, what may be done while that is fresh, and the watch on others.
+//! A worker's lease on its jobs: its own heartbeat, and lease expiry of workers whose heartbeat stops.
+//!
+//! One row for each worker holds a counter that every heartbeat increments. No wall clock is
+//! compared: each worker judges the others by its own monotonic clock.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -12,13 +15,14 @@ use tracing::{info, warn};
 
 use crate::metrics::Metrics;
 
-/// The longest time between two renewals. It is a part of what passes before a dead worker's jobs go on.
-const LONGEST_BEAT: Duration = Duration::from_millis(500);
+/// The longest interval between two heartbeats. It adds to the time until a dead worker's jobs are
+/// reclaimed.
+const LONGEST_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Renewals in a lease, where that is less.
-const BEATS: u32 = 20;
+/// Heartbeats within a lease, where that gives a shorter interval.
+const HEARTBEATS: u32 = 20;
 
-/// A worker's right to hold jobs, renewed until it is given up.
+/// A worker's right to hold jobs. It lasts as long as heartbeats renew it.
 pub struct Lease {
     store: Store,
     length: Duration,
@@ -29,19 +33,19 @@ pub struct Lease {
 
 struct State {
     term: Term,
-    /// Whether its owner is among the workers yet.
-    entered: bool,
-    /// When the last write that succeeded was begun: the entry, or a renewal.
+    /// Whether the owner has its row in `workers`.
+    registered: bool,
+    /// When the last successful heartbeat began. Its end may be much later, on a slow disk.
     renewed: Instant,
 }
 
-/// The time from a worker's entry among the workers to its death, if others declare it dead: it comes
-/// back as somebody else.
+/// One registration of this process. If the lease expires, the process goes on with a new term under
+/// a new owner id.
 #[derive(Clone)]
 pub struct Term {
-    /// Who claims.
+    /// The id under which jobs are claimed.
     pub owner: OwnerId,
-    /// Cancelled when it was declared dead: its jobs are others' now.
+    /// Cancelled when the lease has expired and other workers have reclaimed the jobs.
     pub lost: CancellationToken,
 }
 
@@ -55,12 +59,12 @@ impl Term {
 }
 
 impl Lease {
-    /// A lease that ends after `length` unless it is renewed. [`Lease::keep`] does that, and takes their
-    /// jobs from others whose lease has ended; `max_claims` judges those.
+    /// A lease that expires `length` after its last heartbeat; [`Lease::keep`] sends them. `max_claims`
+    /// (`MAX_CLAIMS`) decides which jobs of other expired workers are poison.
     pub fn new(store: Store, length: Duration, max_claims: u32, metrics: Metrics) -> Arc<Self> {
         let state = State {
             term: Term::new(),
-            entered: false,
+            registered: false,
             renewed: Instant::now(),
         };
         Arc::new(Self {
@@ -72,65 +76,63 @@ impl Lease {
         })
     }
 
-    /// The present term.
+    /// The current term.
     pub fn term(&self) -> Term {
         self.state.borrow().term.clone()
     }
 
-    /// How long ago the lease was last renewed.
+    /// The time since the last heartbeat.
     pub fn age(&self) -> Duration {
         self.state.borrow().renewed.elapsed()
     }
 
-    /// How long it lasts without being renewed.
+    /// The time after which it expires without a heartbeat.
     pub fn length(&self) -> Duration {
         self.length
     }
 
-    /// The present term, once its last renewal is less than half a lease old: before that, others
-    /// might come to think that this worker is dead while what it begins now is under way.
+    /// The current term, as soon as its last heartbeat is less than half a lease old. What starts later
+    /// could still be under way when another worker expires the lease.
     pub(super) async fn in_force(&self) -> Term {
         let mut state = self.state.subscribe();
         loop {
             {
                 let state = state.borrow_and_update();
-                if state.entered && state.renewed.elapsed() < self.length / 2 {
+                if state.registered && state.renewed.elapsed() < self.length / 2 {
                     return state.term.clone();
                 }
             }
-            let _ = state.changed().await; // its sender is `self`
+            let _ = state.changed().await; // the sender lives in `self`
         }
     }
 
-    /// The same for what `owner` holds. Never, once it was declared dead.
-    pub(super) async fn in_force_for(&self, owner: OwnerId) {
-        if self.in_force().await.owner != owner {
-            std::future::pending::<()>().await;
-        }
+    /// Waits like [`Lease::in_force`]; false if the lease under which `owner` claimed was lost.
+    pub(super) async fn in_force_for(&self, owner: OwnerId) -> bool {
+        self.in_force().await.owner == owner
     }
 
-    /// Enters among the workers, renews the lease until `given_up`, and declares those dead who don't renew theirs.
-    pub async fn keep(self: Arc<Self>, given_up: CancellationToken) {
-        let mut beat = tokio::time::interval((self.length / BEATS).min(LONGEST_BEAT));
-        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    /// Registers, sends heartbeats until `stop`, and expires the leases of workers that send none.
+    pub(super) async fn keep(self: Arc<Self>, stop: CancellationToken) {
+        let mut interval = tokio::time::interval((self.length / HEARTBEATS).min(LONGEST_INTERVAL));
+        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut watch = Watch::new(self.length);
-        let mut refused = false;
-        while given_up.run_until_cancelled(beat.tick()).await.is_some() {
-            match self.beat(&mut watch).await {
-                Ok(()) if refused => {
-                    info!("the lease is renewed again");
-                    refused = false;
+        let mut failing = false;
+        while stop.run_until_cancelled(interval.tick()).await.is_some() {
+            match self.heartbeat(&mut watch).await {
+                Ok(()) if failing => {
+                    info!("heartbeats succeed again");
+                    failing = false;
                 }
-                Err(error) if !refused => {
-                    warn!(%error, "the lease can't be renewed; no callback is begun after half a lease");
-                    refused = true;
+                Err(error) if !failing => {
+                    warn!(%error, "heartbeat failed; no attempt starts once the last one is half a lease old");
+                    failing = true;
                 }
                 _ => {}
             }
         }
     }
 
-    /// Gives back every job that is held, and the lease. Returns how many jobs there were.
+    /// Ends the lease and returns every job that it holds to the table. Returns their number.
     ///
     /// # Errors
     /// The write failed.
@@ -138,16 +140,16 @@ impl Lease {
         self.store.resign(self.term().owner).await
     }
 
-    async fn beat(&self, watch: &mut Watch) -> Result<(), StoreError> {
-        if !self.state.borrow().entered {
-            return self.enter().await;
+    async fn heartbeat(&self, watch: &mut Watch) -> Result<(), StoreError> {
+        if !self.state.borrow().registered {
+            return self.register().await;
         }
         let begun = Instant::now();
         let others = match self.store.renew(self.term().owner).await {
             Err(StoreError::LeaseLost) => {
                 *watch = Watch::new(self.length);
-                self.begin_anew();
-                return self.enter().await;
+                self.start_new_term();
+                return self.register().await;
             }
             others => others?,
         };
@@ -158,24 +160,24 @@ impl Lease {
         Ok(())
     }
 
-    async fn enter(&self) -> Result<(), StoreError> {
+    async fn register(&self) -> Result<(), StoreError> {
         let (owner, begun) = (self.term().owner, Instant::now());
         self.store.register(owner).await?;
-        info!(%owner, "among the workers");
+        info!(%owner, "registered");
         self.state.send_modify(|state| {
-            state.entered = true;
+            state.registered = true;
             state.renewed = begun;
         });
         Ok(())
     }
 
-    /// It was declared dead, and goes on as somebody else.
-    fn begin_anew(&self) {
+    /// Starts a new term after the lease has expired.
+    fn start_new_term(&self) {
         self.state.send_modify(|state| {
             let former = std::mem::replace(&mut state.term, Term::new());
-            warn!(owner = %former.owner, "declared dead: its jobs are others' now");
+            warn!(owner = %former.owner, "lease lost: other workers have reclaimed its jobs");
             former.lost.cancel();
-            state.entered = false;
+            state.registered = false;
         });
     }
 
@@ -187,18 +189,18 @@ impl Lease {
                 owner,
                 returned = expired.returned,
                 condemned = expired.condemned,
-                "a worker was silent for a whole lease: its jobs go on elsewhere"
+                "lease of a silent worker expired: its jobs are PENDING again"
             );
         }
         Ok(())
     }
 }
 
-/// What was seen of the other workers' heartbeats since this worker's own has had no gap.
+/// The heartbeats of the other workers, as seen since the last gap in this worker's own.
 struct Watch {
     length: Duration,
     last: Option<Instant>,
-    /// Each worker's count, and since when it stands there.
+    /// Each worker's counter, and since when it has had that value.
     seen: HashMap<String, (i64, Instant)>,
 }
 
@@ -211,11 +213,11 @@ impl Watch {
         }
     }
 
-    /// Takes note of a renewal of its own, `begun` and done `now`, which found these `others`. Tells
-    /// which of them have stood still for a whole lease.
+    /// Takes the `others` that a heartbeat, `begun` and done `now`, has found. Returns those whose counter
+    /// has not changed for a whole lease.
     ///
-    /// After a gap in its own renewals (a stalled database, a freeze) what it saw before counts for
-    /// nothing: the others may not have been able to renew either.
+    /// After a gap in the own heartbeats (a stalled database, a suspended process) observation starts
+    /// over: the others may not have been able to send theirs either.
     fn renewed(&mut self, begun: Instant, others: Vec<Heartbeat>, now: Instant) -> Vec<Heartbeat> {
         let gap = self
             .last
@@ -253,9 +255,9 @@ mod tests {
 
     const LEASE: Duration = Duration::from_secs(10);
 
-    /// Renewals at these seconds, each seeing the other worker's count there: the second at which it
-    /// was declared dead.
-    fn declared_dead(renewals: impl IntoIterator<Item = (u64, i64)>) -> Option<u64> {
+    /// Heartbeats at these seconds, each seeing that counter of the other worker: the second at which
+    /// its lease expires.
+    fn expires_at(renewals: impl IntoIterator<Item = (u64, i64)>) -> Option<u64> {
         let mut watch = Watch::new(LEASE);
         let start = Instant::now();
         renewals.into_iter().find_map(|(second, beat)| {
@@ -267,25 +269,25 @@ mod tests {
     }
 
     #[test]
-    fn a_count_that_stands_still_for_a_lease_is_a_dead_worker() {
-        assert_eq!(declared_dead((0..20).map(|second| (second, 7))), Some(10));
+    fn a_counter_that_stands_still_for_a_lease_expires() {
+        assert_eq!(expires_at((0..20).map(|second| (second, 7))), Some(10));
     }
 
     #[test]
-    fn a_count_that_moves_now_and_then_is_a_live_one() {
+    fn a_counter_that_moves_within_each_lease_never_expires() {
         let moving = (0..100).map(|second| (second, i64::try_from(second / 9).unwrap()));
-        assert_eq!(declared_dead(moving), None);
+        assert_eq!(expires_at(moving), None);
     }
 
     #[test]
-    fn a_dead_count_is_waited_for_from_where_it_last_moved() {
+    fn the_lease_runs_from_the_last_change_of_the_counter() {
         let stops = (0..30).map(|second| (second, i64::try_from(second.min(4)).unwrap()));
-        assert_eq!(declared_dead(stops), Some(14));
+        assert_eq!(expires_at(stops), Some(14));
     }
 
     #[test]
-    fn after_a_gap_of_its_own_a_worker_watches_for_a_whole_lease_again() {
+    fn after_a_gap_in_its_own_heartbeats_a_worker_observes_a_whole_lease_again() {
         let stalled = (0..9).chain(15..40).map(|second| (second, 7));
-        assert_eq!(declared_dead(stalled), Some(25));
+        assert_eq!(expires_at(stalled), Some(25));
     }
 }

@@ -1,15 +1,15 @@
-//! How much of a worker one receiver may take, so that a bad one hurts nobody else.
+//! Bulkheads between receivers: what one origin (scheme, host, port) may use of a worker.
 //!
-//! Jobs that come to be delivered ask here first, by the origin of their URL (scheme, host, port):
+//! A job asks for admission before its attempt:
 //!
-//! * `breaker`: an origin that fails again and again is left alone, but for one attempt now and then.
-//! * A bounded number of attempts is made to one origin at a time. Who comes then waits for its turn, first
-//!   come, first served, in one of the worker's places: as long as the origin holds no more of these than
-//!   there are free ones. So it can never have more than half of them, two can't have more than two thirds,
-//!   and there is always room for another.
-//! * `pacer`: who finds no room is put off until it will probably be its turn. It waits in the table.
+//! * `breaker`: a circuit breaker. While it is open, jobs are parked, except for one probe at a time.
+//! * A concurrency limit: attempts beyond it wait for a permit, first come, first served, each in the
+//!   worker slot that its job holds. An origin may hold as many slots as are free. So one origin never
+//!   holds more than half of a worker, two never more than two thirds, and there is always room for
+//!   another.
+//! * `pacer`: jobs beyond that are parked until a permit is likely to be free.
 //!
-//! To be put off is no attempt, and the job loses nothing by it but time.
+//! A parked job waits in the table. Parking is no attempt: it costs the job nothing but time.
 
 mod breaker;
 mod pacer;
@@ -26,38 +26,38 @@ use tokio::{
 };
 use tracing::{info, warn};
 
+use self::{breaker::Breaker, pacer::Pacer};
 use super::slots::Slots;
 use crate::{
-    delivery::Turn,
-    metrics::{Metrics, PutOff},
+    delivery::ConnectionPermit,
+    metrics::{Metrics, ParkReason},
 };
-pub(super) use breaker::Sign;
-use breaker::{Breaker, Change};
-use pacer::Pacer;
 
-/// Places that an origin may hold however few are free; half of them all where that is less.
-const FEW: usize = 16;
+pub(super) use self::breaker::Signal;
 
-/// Past so many origins, those that nobody calls at the moment are forgotten: their failures are counted anew.
-const REMEMBERED: usize = 10_000;
+/// Slots that an origin may hold however few are free; half of all slots where that is less.
+const MIN_SLOTS: usize = 16;
 
-/// An origin that nobody has asked for so long has no parked jobs any more, which ask twice as often, and is
-/// forgotten.
-const FORGOTTEN: Duration = Duration::from_mins(1);
+/// Beyond this number of origins, idle ones are forgotten with their failure counts.
+const MAX_ORIGINS: usize = 10_000;
 
-/// How often those are looked for.
-const SWEEP: Duration = Duration::from_secs(5);
+/// An idle origin is forgotten after this time. Parked jobs ask at least twice as often, so by then
+/// it has none.
+const IDLE_TIME: Duration = Duration::from_mins(1);
 
-/// Every origin that is called, or that failed last; clones share them.
+/// The interval between two sweeps for idle origins.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
+
+/// The state of every origin that is being called or has failed. Clones share it.
 #[derive(Clone)]
 pub(super) struct Origins {
     shared: Arc<Shared>,
 }
 
 struct Shared {
-    /// Attempts at a time to each.
+    /// Concurrent attempts to one origin: `CALLBACK_PER_ORIGIN`.
     limit: usize,
-    /// The longest that an attempt is put off because of failures.
+    /// How long a job may be parked in all: `CALLBACK_PARK_MAX`.
     park_max: Duration,
     slots: Slots,
     metrics: Metrics,
@@ -68,39 +68,32 @@ struct Shared {
 #[derive(Default)]
 struct State {
     origins: HashMap<Arc<str>, Origin>,
-    /// Those whose parked jobs need not wait any longer.
+    /// Origins whose breaker has closed, until [`Origins::next_recovered`] takes them.
     recovered: Vec<Arc<str>>,
 }
 
 struct Origin {
-    turns: Arc<Semaphore>,
-    /// Jobs that are being delivered to it, or wait for their turn.
-    held: usize,
-    /// Connections that are busy, some of them after their job has gone.
-    busy: usize,
+    /// One permit a connection. A connection can outlive its job, and so can its permit.
+    permits: Arc<Semaphore>,
+    /// Jobs that hold a permit or wait for one.
+    jobs: usize,
     breaker: Breaker,
     pacer: Pacer,
-    asked: Instant,
+    last_asked: Instant,
 }
 
-/// What a job that asks is told.
-pub(super) enum Admission {
-    /// To make its attempt now, on one of the origin's connections.
-    Go(Pass, Turn),
-    /// To come again after that time.
-    PutOff(Duration),
-}
-
-/// The right to one attempt. What came of it is told by [`Pass::heard`]; dropped without that, nothing did.
-pub(super) struct Pass {
-    held: Held,
-    began: Instant,
-    /// Whether what comes of it decides about all others.
+/// A job that was admitted to an origin, until it is dropped.
+pub(super) struct Admitted {
+    shared: Arc<Shared>,
+    origin: Arc<str>,
+    permit: Option<ConnectionPermit>,
+    since: Instant,
+    /// Whether this attempt decides if the breaker closes.
     is_probe: bool,
 }
 
 impl Origins {
-    /// No origins yet; `slots` are the worker's places.
+    /// No origins yet. `slots` are those of the worker.
     pub(super) fn new(limit: usize, park_max: Duration, slots: Slots, metrics: Metrics) -> Self {
         Self {
             shared: Arc::new(Shared {
@@ -114,96 +107,178 @@ impl Origins {
         }
     }
 
-    /// Asks for an attempt at `origin`, for a job that has been put off `for_so_long` by now.
-    pub(super) async fn admit(&self, origin: &str, for_so_long: Duration) -> Admission {
-        // A job is not put off for ever: then its attempt is made, whatever came of those before.
-        let patience = self.shared.park_max.saturating_sub(for_so_long);
-        let (held, turns) = match self.enter(origin, patience) {
-            Ok(entered) => entered,
-            Err(wait) => return Admission::PutOff(wait),
-        };
-        let Ok(permit) = turns.acquire_owned().await else {
-            unreachable!("it is never closed")
-        };
-        // Those before it may have failed while it waited.
-        match held.begin(patience) {
-            Ok(is_probe) => {
-                // In this order: the connection's place is free before the origin may be forgotten.
-                let turn = Turn::of((permit, held.busy()));
-                let pass = Pass {
-                    held,
-                    began: Instant::now(),
-                    is_probe,
-                };
-                Admission::Go(pass, turn)
-            }
-            Err(wait) => Admission::PutOff(wait),
-        }
+    /// Admits an attempt to `origin`, for a job that has been parked for `parked_for` so far; or
+    /// returns how long to park it.
+    pub(super) async fn admit(
+        &self,
+        origin: &str,
+        parked_for: Duration,
+    ) -> Result<Admitted, Duration> {
+        // Parking is bounded: a job whose budget is used up passes an open breaker.
+        let park_budget = self.shared.park_max.saturating_sub(parked_for);
+        let (mut admitted, permits) = self.enter(origin, park_budget)?;
+        #[expect(clippy::expect_used, reason = "no code closes these semaphores")]
+        let permit = permits.acquire_owned().await.expect("never closed");
+        admitted.begin(permit, park_budget)?;
+        Ok(admitted)
     }
 
-    /// The next origin that has recovered.
+    /// The next origin whose breaker has closed again.
     pub(super) async fn next_recovered(&self) -> Arc<str> {
         loop {
-            let told = self.shared.recovery.notified();
+            // Registered before the look, so that a recovery in between is not missed.
+            let recovery = self.shared.recovery.notified();
             if let Some(origin) = self.shared.lock().recovered.pop() {
                 return origin;
             }
-            told.await;
+            recovery.await;
         }
     }
 
-    /// Forgets origins of which there is nothing to remember, now and then, for ever.
-    pub(super) async fn forget(&self) {
+    /// Sweeps idle origins for ever.
+    pub(super) async fn sweep_forever(&self) {
         loop {
-            tokio::time::sleep(SWEEP).await;
+            tokio::time::sleep(SWEEP_INTERVAL).await;
             self.shared.sweep();
         }
     }
 
-    fn enter(&self, name: &str, patience: Duration) -> Result<(Held, Arc<Semaphore>), Duration> {
-        let mut state = self.shared.lock();
-        let (now, free) = (Instant::now(), self.shared.slots.free());
-        let limit = self.shared.limit;
-        let (name, origin) = state.origin(name, limit);
-        if let Some(wait) = origin.breaker.put_off(now, patience) {
-            self.shared.metrics.put_off(PutOff::OriginDown);
+    /// Counts the job in, if the breaker and the slots let it in; or returns how long to park it.
+    fn enter(
+        &self,
+        name: &str,
+        park_budget: Duration,
+    ) -> Result<(Admitted, Arc<Semaphore>), Duration> {
+        let shared = &self.shared;
+        let mut state = shared.lock();
+        let now = Instant::now();
+        let (name, origin) = state.origin(name, shared.limit);
+        if let Some(wait) = origin.breaker.park(now, park_budget) {
+            shared.metrics.parked(ParkReason::OriginDown);
             return Err(wait);
         }
-        let few = FEW.min(self.shared.slots.all() / 2).max(1);
-        if origin.held >= free.max(few) {
-            self.shared.metrics.put_off(PutOff::OriginBusy);
-            return Err(origin.pacer.next_turn(now, limit, self.shared.park_max));
+        let min_slots = MIN_SLOTS.min(shared.slots.all() / 2).max(1);
+        if origin.jobs >= shared.slots.free().max(min_slots) {
+            shared.metrics.parked(ParkReason::OriginBusy);
+            return Err(origin.pacer.next_turn(now, shared.limit, shared.park_max));
         }
-        origin.held += 1;
-        let turns = Arc::clone(&origin.turns);
-        let shared = Arc::clone(&self.shared);
-        Ok((Held { shared, name }, turns))
+        origin.jobs += 1;
+        let permits = Arc::clone(&origin.permits);
+        let admitted = Admitted {
+            shared: Arc::clone(shared),
+            origin: name,
+            permit: None,
+            since: now,
+            is_probe: false,
+        };
+        Ok((admitted, permits))
+    }
+}
+
+impl Admitted {
+    /// The permit for the attempt's connection.
+    pub(super) fn take_permit(&mut self) -> ConnectionPermit {
+        #[expect(
+            clippy::expect_used,
+            reason = "`admit` sets it and the deliverer takes it once"
+        )]
+        self.permit.take().expect("one attempt an admission")
+    }
+
+    /// Records the attempt's result. An admission dropped without one leaves the breaker as it is.
+    pub(super) fn record(mut self, signal: Signal) {
+        let is_probe = std::mem::take(&mut self.is_probe);
+        let (was_open, is_open) = self.with_origin(|origin, now| {
+            origin.pacer.attempt_took(now - self.since);
+            let was_open = origin.breaker.is_open();
+            origin.breaker.record(signal, is_probe, now);
+            (was_open, origin.breaker.is_open())
+        });
+        let (shared, origin) = (&self.shared, &self.origin);
+        if is_open && !was_open {
+            shared.metrics.breaker_opened();
+            warn!(%origin, "circuit breaker opened: callbacks to this origin are parked");
+        } else if was_open && !is_open {
+            shared.metrics.breaker_closed();
+            info!(%origin, "circuit breaker closed: callbacks to this origin resume");
+            shared.lock().recovered.push(Arc::clone(origin));
+            shared.recovery.notify_one();
+        }
+    }
+
+    /// Begins the attempt with its permit, unless the breaker has opened while the job waited for it.
+    fn begin(&mut self, permit: ConnectionPermit, park_budget: Duration) -> Result<(), Duration> {
+        self.permit = Some(permit);
+        self.since = Instant::now();
+        self.is_probe = self
+            .with_origin(|origin, now| origin.breaker.begin(now, park_budget))
+            .inspect_err(|_| self.shared.metrics.parked(ParkReason::OriginDown))?;
+        Ok(())
+    }
+
+    /// The origin exists as long as a job is counted in it.
+    fn with_origin<T>(&self, act: impl FnOnce(&mut Origin, Instant) -> T) -> T {
+        let mut state = self.shared.lock();
+        let (_, origin) = state.origin(&self.origin, self.shared.limit);
+        act(origin, Instant::now())
+    }
+}
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        self.permit = None; // before the origin is checked for permits that are out
+        let mut state = self.shared.lock();
+        let Some(origin) = state.origins.get_mut(&self.origin) else {
+            return;
+        };
+        if self.is_probe {
+            // Cut off without a result: the next attempt is the probe.
+            origin.breaker.probe_cut_off(Instant::now());
+        }
+        origin.jobs -= 1;
+        if origin.is_idle(self.shared.limit) && origin.breaker.is_untroubled() {
+            state.origins.remove(&self.origin);
+        }
     }
 }
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Nothing under the lock leaves half of a change behind.
+        // No change under this lock can be left half done by a panic.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Forgets idle origins: those without failures, those not asked for in a while, and, when there
+    /// are too many, all others.
     fn sweep(&self) {
         let mut state = self.lock();
-        let (now, full) = (Instant::now(), state.origins.len() > REMEMBERED);
+        let (now, full) = (Instant::now(), state.origins.len() > MAX_ORIGINS);
         state.origins.retain(|_, origin| {
-            let keeps = !origin.is_idle() || (!full && now - origin.asked < FORGOTTEN);
-            if !keeps && origin.breaker.is_open() {
+            let is_recent = now - origin.last_asked < IDLE_TIME;
+            let keep = !origin.is_idle(self.limit)
+                || (is_recent && !full && !origin.breaker.is_untroubled());
+            if !keep && origin.breaker.is_open() {
                 self.metrics.breaker_closed();
             }
-            keeps
+            keep
         });
     }
 }
 
 impl Origin {
-    /// Whether nobody calls it, or waits to.
-    fn is_idle(&self) -> bool {
-        self.held == 0 && self.busy == 0
+    fn new(limit: usize) -> Self {
+        Self {
+            permits: Arc::new(Semaphore::new(limit)),
+            jobs: 0,
+            breaker: Breaker::closed(),
+            pacer: Pacer::new(),
+            last_asked: Instant::now(),
+        }
+    }
+
+    /// Whether no job is counted in it and no connection to it is busy.
+    fn is_idle(&self, limit: usize) -> bool {
+        self.jobs == 0 && self.permits.available_permits() == limit
     }
 }
 
@@ -213,113 +288,10 @@ impl State {
             Some((name, _)) => Arc::clone(name),
             None => name.into(),
         };
-        let origin = self
-            .origins
-            .entry(Arc::clone(&name))
-            .or_insert_with(|| Origin {
-                turns: Arc::new(Semaphore::new(limit)),
-                held: 0,
-                busy: 0,
-                breaker: Breaker::closed(),
-                pacer: Pacer::new(),
-                asked: Instant::now(),
-            });
-        origin.asked = Instant::now();
+        let origin = self.origins.entry(Arc::clone(&name));
+        let origin = origin.or_insert_with(|| Origin::new(limit));
+        origin.last_asked = Instant::now();
         (name, origin)
-    }
-
-    /// Forgets an origin of which there is nothing to remember.
-    fn leave(&mut self, name: &str, leave: impl FnOnce(&mut Origin)) {
-        if let Some(origin) = self.origins.get_mut(name) {
-            leave(origin);
-            if origin.is_idle() && origin.breaker.is_untroubled() {
-                self.origins.remove(name);
-            }
-        }
-    }
-}
-
-/// One job's place among those of its origin, until it is dropped.
-struct Held {
-    shared: Arc<Shared>,
-    name: Arc<str>,
-}
-
-impl Held {
-    /// Whether this attempt is a probe, or how long it is to be put off after all.
-    fn begin(&self, patience: Duration) -> Result<bool, Duration> {
-        self.with(|origin, now| origin.breaker.begin(now, patience))
-            .inspect_err(|_| self.shared.metrics.put_off(PutOff::OriginDown))
-    }
-
-    fn busy(&self) -> Busy {
-        self.with(|origin, _| origin.busy += 1);
-        Busy {
-            shared: Arc::clone(&self.shared),
-            name: Arc::clone(&self.name),
-        }
-    }
-
-    /// The origin is there as long as somebody holds a place of it.
-    fn with<T>(&self, act: impl FnOnce(&mut Origin, Instant) -> T) -> T {
-        let mut state = self.shared.lock();
-        let (_, origin) = state.origin(&self.name, self.shared.limit);
-        act(origin, Instant::now())
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        let mut state = self.shared.lock();
-        state.leave(&self.name, |origin| origin.held -= 1);
-    }
-}
-
-/// One busy connection of an origin, until it is dropped.
-struct Busy {
-    shared: Arc<Shared>,
-    name: Arc<str>,
-}
-
-impl Drop for Busy {
-    fn drop(&mut self) {
-        let mut state = self.shared.lock();
-        state.leave(&self.name, |origin| origin.busy -= 1);
-    }
-}
-
-impl Pass {
-    /// What came of the attempt.
-    pub(super) fn heard(mut self, sign: Sign) {
-        let is_probe = std::mem::take(&mut self.is_probe);
-        let change = self.held.with(|origin, now| {
-            origin.pacer.took(now - self.began);
-            origin.breaker.heard(sign, is_probe, now)
-        });
-        let (shared, name) = (&self.held.shared, &self.held.name);
-        match change {
-            Change::None => {}
-            Change::Opened => {
-                shared.metrics.breaker_opened();
-                warn!(origin = %name, "a receiver fails again and again: its callbacks wait");
-            }
-            Change::Closed => {
-                shared.metrics.breaker_closed();
-                info!(origin = %name, "a receiver has recovered: its callbacks go on");
-                shared.lock().recovered.push(Arc::clone(name));
-                shared.recovery.notify_one();
-            }
-        }
-    }
-}
-
-impl Drop for Pass {
-    fn drop(&mut self) {
-        if self.is_probe {
-            // Cut off: another one has to find out.
-            self.held
-                .with(|origin, now| origin.breaker.probe_is_gone(now));
-        }
     }
 }
 

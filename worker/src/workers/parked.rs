@@ -1,41 +1,39 @@
-//! The loops that look after receivers: one lets go on what was put off for the sake of one that has recovered,
-//! one forgets those that nobody calls any more.
-
-use std::sync::Arc;
+//! The loop that releases parked jobs when their receiver has recovered.
 
 use jiff::Timestamp;
+use storm_shared::services::store::Store;
 use tracing::warn;
 
-use super::callback_worker::CallbackWorker;
+use super::{drain::Drain, next_due::NextDue, origins::Origins};
 
-/// The most jobs that are let go on in one write: it bounds how long others wait for the database.
+/// The most jobs released in one write. It bounds how long other writers wait for the database.
 const BATCH: usize = 512;
 
-/// Forgets receivers of which there is nothing to remember, as long as the worker is not told to end.
-pub async fn forget(worker: Arc<CallbackWorker>) {
-    worker.unless_told(worker.origins.forget()).await;
-}
-
-/// Lets go on, for every receiver that recovers, what was parked for it: by this worker or another, which
-/// parks it again if it knows better.
-pub async fn let_go_on(worker: Arc<CallbackWorker>) {
-    while let Some(origin) = worker.unless_told(worker.origins.next_recovered()).await {
+/// Makes every job that is parked for a recovered origin due at once, until shutdown. That includes
+/// jobs which other workers have parked; a worker whose own breaker is open parks them again.
+pub(super) async fn release(store: Store, origins: Origins, next_due: NextDue, drain: Drain) {
+    while let Some(origin) = drain.until_shutdown(origins.next_recovered()).await {
         loop {
-            let unparked = worker.store.unpark(origin.to_string(), BATCH);
-            match worker.unless_told(unparked).await {
+            let unparked = store.unpark(origin.to_string(), BATCH);
+            match drain.until_shutdown(unparked).await {
                 Some(Ok(jobs)) => {
-                    worker.falls_due(Timestamp::now());
+                    next_due.lower_to(Timestamp::now());
                     if jobs < BATCH {
                         break;
                     }
                 }
-                // They go on by themselves when the time is over for which they were parked.
+                // They become due by themselves when their park time is over.
                 Some(Err(error)) => {
-                    warn!(%origin, %error, "what was parked could not be let go on");
+                    warn!(%origin, %error, "parked jobs could not be released early");
                     break;
                 }
                 None => return,
             }
         }
     }
+}
+
+/// Forgets idle origins until shutdown.
+pub(super) async fn sweep_origins(origins: Origins, drain: Drain) {
+    drain.until_shutdown(origins.sweep_forever()).await;
 }

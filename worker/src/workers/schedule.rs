@@ -1,4 +1,4 @@
-//! When a failed attempt is followed by another.
+//! The retry schedule: after which failed attempts another one follows, and when.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use storm_shared::config::RetrySettings;
 
 use crate::delivery::AttemptError;
 
-/// The schedule of retries.
+/// `CALLBACK_RETRY_DELAYS`, `CALLBACK_RETRY_JITTER` and `CALLBACK_RETRY_AFTER_MAX`.
 pub(super) struct Schedule(RetrySettings);
 
 impl Schedule {
@@ -14,8 +14,8 @@ impl Schedule {
         Self(settings.clone())
     }
 
-    /// The wait for the next attempt after the `nth` (from 1) of its series failed, if there is a next one:
-    /// the delay with its jitter, or what the receiver asks for where that is later.
+    /// The wait after the `nth` failed attempt (from 1) of a series, or `None` if no retry follows. It
+    /// is the delay with its jitter, or the receiver's `Retry-After` where that is later.
     pub(super) fn after(&self, nth: u32, error: &AttemptError) -> Option<Duration> {
         if error.class().is_final() {
             return None;
@@ -23,8 +23,8 @@ impl Schedule {
         let nth = usize::try_from(nth).unwrap_or(usize::MAX);
         let delay = self.0.delays.get(nth.checked_sub(1)?)?;
         let delay = delay.mul_f64(1.0 + self.0.jitter * fastrand::f64());
-        let asked_for = error.retry_after().unwrap_or_default();
-        Some(delay.max(asked_for.min(self.0.retry_after_max)))
+        let requested = error.retry_after().unwrap_or_default();
+        Some(delay.max(requested.min(self.0.retry_after_max)))
     }
 }
 
@@ -43,9 +43,9 @@ mod tests {
         Schedule::new(&settings.callback.retry)
     }
 
-    fn answered(status: u16, retry_after: Option<u64>) -> AttemptError {
+    fn status(code: u16, retry_after: Option<u64>) -> AttemptError {
         AttemptError::Status {
-            status: StatusCode::from_u16(status).unwrap(),
+            status: StatusCode::from_u16(code).unwrap(),
             retry_after: retry_after.map(Duration::from_secs),
         }
     }
@@ -58,28 +58,28 @@ mod tests {
     }
 
     #[test]
-    fn everything_but_a_410_is_tried_again_after_exactly_2_4_and_8_seconds() {
+    fn every_status_but_410_is_retried_after_exactly_2_4_and_8_seconds() {
         let schedule = schedule(&[]);
-        for status in [301, 308, 400, 401, 404, 409, 429, 500, 503] {
-            assert_eq!(waits(&schedule, &answered(status, None)), [2, 4, 8]);
+        for code in [301, 308, 400, 401, 404, 409, 429, 500, 503] {
+            assert_eq!(waits(&schedule, &status(code, None)), [2, 4, 8]);
         }
-        assert!(waits(&schedule, &answered(410, None)).is_empty());
+        assert!(waits(&schedule, &status(410, None)).is_empty());
     }
 
     #[test]
-    fn the_wait_is_the_later_of_the_delay_and_retry_after_up_to_its_bound() {
+    fn the_wait_is_the_later_of_the_delay_and_a_bounded_retry_after() {
         let schedule = schedule(&[("CALLBACK_RETRY_AFTER_MAX", "1m")]);
         for (asked, wait) in [(0, 2), (1, 2), (3, 3), (60, 60), (61, 60), (u64::MAX, 60)] {
-            let error = answered(503, Some(asked));
+            let error = status(503, Some(asked));
             assert_eq!(schedule.after(1, &error), Some(Duration::from_secs(wait)));
         }
     }
 
     #[test]
-    fn jitter_makes_a_wait_longer_by_its_part_at_the_most_and_never_shorter() {
+    fn jitter_only_lengthens_a_wait_up_to_its_share() {
         let schedule = schedule(&[("CALLBACK_RETRY_JITTER", "0.5")]);
         let waits: Vec<_> = (0..1000)
-            .map(|_| schedule.after(1, &answered(500, None)).unwrap())
+            .map(|_| schedule.after(1, &status(500, None)).unwrap())
             .collect();
         let (shortest, longest) = (waits.iter().min().unwrap(), waits.iter().max().unwrap());
         assert!(*shortest >= Duration::from_secs(2) && *longest <= Duration::from_secs(3));

@@ -1,67 +1,72 @@
-//! The places of a worker, and how many of them a job takes.
+//! The concurrency limit of a worker.
 
 use std::sync::Arc;
 
 use storm_shared::services::store::runs_alone_from;
-use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// The right of one or more jobs to run.
+/// Permission for one or more jobs to run.
 pub(super) type Slot = OwnedSemaphorePermit;
 
-/// The places; clones share them. They are never closed.
+/// The slots of a worker: `WORKER_CONCURRENCY`. Clones share them.
 ///
-/// A job takes one place, and more with each worker that died with it: so it runs among ever fewer,
-/// and for its last two it takes them all. What kills its worker then, kills alone.
+/// A job takes one slot, and more with each claim that it has lost together with its worker. So a
+/// poison suspect runs beside ever fewer jobs, and for its last two claims it takes all slots: if the
+/// worker dies then, no other job can have killed it.
 #[derive(Clone)]
 pub(super) struct Slots {
-    places: Arc<Semaphore>,
+    semaphore: Arc<Semaphore>,
     all: u32,
-    /// A job that has lost so many claims runs alone.
-    alone_at: u32,
+    /// The number of lost claims from which on a job takes all slots.
+    alone_from: u32,
 }
 
 impl Slots {
-    /// Places for `all` jobs, of which those run alone that have lost enough of `max_claims` claims.
+    /// `all` slots. `max_claims` (`MAX_CLAIMS`) decides when a suspect runs alone.
     pub(super) fn new(all: u32, max_claims: u32) -> Self {
         Self {
-            places: Arc::new(Semaphore::new(all as usize)),
+            semaphore: Arc::new(Semaphore::new(all as usize)),
             all,
-            alone_at: runs_alone_from(max_claims),
+            alone_from: runs_alone_from(max_claims),
         }
     }
 
-    /// How many places a job takes that has lost so many claims.
-    pub(super) fn size_of(&self, lost_claims: u32) -> u32 {
-        if lost_claims >= self.alone_at {
+    /// How many slots a job takes that has lost `lost_claims` claims.
+    pub(super) fn per_job(&self, lost_claims: u32) -> u32 {
+        if lost_claims >= self.alone_from {
             self.all
         } else {
-            1 << (self.all.ilog2() * lost_claims / self.alone_at)
+            1 << (self.all.ilog2() * lost_claims / self.alone_from)
         }
     }
 
-    /// How many places there are.
+    /// The number of slots, free or not.
     pub(super) fn all(&self) -> usize {
         self.all as usize
     }
 
-    /// How many places are free now.
+    /// The number of free slots.
     pub(super) fn free(&self) -> usize {
-        self.places.available_permits()
+        self.semaphore.available_permits()
     }
 
-    /// Waits until a job of that size can run, and takes places for as many like it as can run then,
-    /// up to `most`. Who waits is served in turn: the smaller don't overtake the larger.
-    pub(super) async fn take(&self, size: u32, most: usize) -> Result<Slot, AcquireError> {
-        let places = Arc::clone(&self.places);
-        let mut slot = places.acquire_many_owned(size).await?;
-        let more = (self.free() / size as usize).min(most.saturating_sub(1));
-        // Between the look and the taking another loop may have been quicker: one job will do.
+    /// Waits for `per_job` slots, and takes slots for up to `max_jobs` such jobs if they are free. The
+    /// semaphore is FIFO: small jobs do not overtake one that waits for many slots.
+    pub(super) async fn take(&self, per_job: u32, max_jobs: usize) -> Slot {
+        let semaphore = Arc::clone(&self.semaphore);
+        #[expect(clippy::expect_used, reason = "no code closes this semaphore")]
+        let mut slot = semaphore
+            .acquire_many_owned(per_job)
+            .await
+            .expect("never closed");
+        let more = (self.free() / per_job as usize).min(max_jobs.saturating_sub(1));
+        // Another loop may have taken them in between: then one job is enough.
         if let Ok(more) = u32::try_from(more)
-            && let Ok(others) = Arc::clone(&self.places).try_acquire_many_owned(more * size)
+            && let Ok(others) = Arc::clone(&self.semaphore).try_acquire_many_owned(more * per_job)
         {
             slot.merge(others);
         }
-        Ok(slot)
+        slot
     }
 }
 
@@ -70,11 +75,11 @@ mod tests {
     use super::Slots;
 
     #[tokio::test]
-    async fn as_many_places_are_taken_as_are_free() {
+    async fn take_fills_the_free_slots() {
         let slots = Slots::new(3, 5);
-        assert_eq!(slots.take(1, 2).await.unwrap().num_permits(), 2);
-        let two = slots.take(1, 2).await.unwrap();
-        let one = slots.take(1, 9).await.unwrap();
+        assert_eq!(slots.take(1, 2).await.num_permits(), 2);
+        let two = slots.take(1, 2).await;
+        let one = slots.take(1, 9).await;
         assert_eq!(
             (two.num_permits(), one.num_permits(), slots.free()),
             (2, 1, 0)
@@ -82,20 +87,20 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_job_that_has_lost_workers_runs_among_ever_fewer_and_at_last_alone() {
+    async fn a_poison_suspect_runs_beside_ever_fewer_jobs_and_at_last_alone() {
         let slots = Slots::new(10_000, 5);
-        let sizes: Vec<_> = (0..=6).map(|lost| slots.size_of(lost)).collect();
+        let sizes: Vec<_> = (0..=6).map(|lost| slots.per_job(lost)).collect();
         assert_eq!(sizes, [1, 16, 256, 10_000, 10_000, 10_000, 10_000]);
-        let slot = slots.take(512, 100).await.unwrap();
+        let slot = slots.take(512, 100).await;
         assert_eq!(slot.num_permits(), 19 * 512);
         drop(slot);
-        let alone = slots.take(10_000, 100).await.unwrap();
+        let alone = slots.take(10_000, 100).await;
         assert_eq!((alone.num_permits(), slots.free()), (10_000, 0));
     }
 
     #[test]
-    fn on_a_worker_of_one_place_every_job_is_alone() {
+    fn in_a_worker_with_one_slot_every_job_runs_alone() {
         let slots = Slots::new(1, 2);
-        assert_eq!((slots.size_of(0), slots.size_of(1)), (1, 1));
+        assert_eq!((slots.per_job(0), slots.per_job(1)), (1, 1));
     }
 }

@@ -14,12 +14,9 @@ use storm_shared::{
     services::store::{NewJob, Store},
 };
 use storm_worker::{
-    delivery::{AttemptError, Message, Turn},
+    delivery::{AttemptError, ConnectionPermit, Message, Transport},
     metrics::Metrics,
-    workers::{
-        CallbackWorker, Drain, Lease, Pulse, Transport,
-        intake::{self, Rounds},
-    },
+    workers::Running,
 };
 use tempfile::TempDir;
 use tokio::{sync::mpsc, time::Instant};
@@ -33,7 +30,7 @@ struct AlwaysFails {
 impl Transport for AlwaysFails {
     fn attempt<'a>(
         &'a self,
-        _turn: Turn,
+        _permit: ConnectionPermit,
         _url: &'a CallbackUrl,
         message: &'a Message,
     ) -> BoxFuture<'a, Result<StatusCode, AttemptError>> {
@@ -54,7 +51,7 @@ struct Panics;
 impl Transport for Panics {
     fn attempt<'a>(
         &'a self,
-        _turn: Turn,
+        _permit: ConnectionPermit,
         _url: &'a CallbackUrl,
         _message: &'a Message,
     ) -> BoxFuture<'a, Result<StatusCode, AttemptError>> {
@@ -66,7 +63,8 @@ impl Transport for Panics {
 struct Started {
     store: Store,
     id: RequestId,
-    _told: DropGuard,
+    _shutdown: DropGuard,
+    _running: Running,
     _folder: TempDir,
 }
 
@@ -77,24 +75,15 @@ impl Started {
         let base = [("DB_URL", url.as_str())];
         let settings = Settings::with(base.iter().chain(overrides).copied()).unwrap();
         let store = Store::open(&settings.store).await.unwrap();
-        let (metrics, told) = (Metrics::new(), CancellationToken::new());
-        let lease = Lease::new(
-            store.clone(),
-            settings.worker.lease,
-            settings.worker.max_claims,
-            metrics.clone(),
-        );
-        let worker = CallbackWorker::new(
-            store.clone(),
+        let shutdown = CancellationToken::new();
+        let running = Running::start(
+            &store,
+            None,
             Arc::new(network),
-            lease.clone(),
             &settings,
-            metrics,
-            Drain::new(told.clone(), settings.drain_timeout),
+            &Metrics::new(),
+            shutdown.clone(),
         );
-        let rounds = Rounds::alone(settings.worker.poll_interval);
-        tokio::spawn(intake::from_table(worker, rounds, Pulse::begin()));
-        tokio::spawn(lease.keep(told.clone()));
         let id = RequestId::generate();
         let spec = ReportSpec {
             report_name: ReportName::try_from("Q1_Finance".to_owned()).unwrap(),
@@ -108,7 +97,8 @@ impl Started {
         Self {
             store,
             id,
-            _told: told.drop_guard(),
+            _shutdown: shutdown.drop_guard(),
+            _running: running,
             _folder: folder,
         }
     }

@@ -195,7 +195,7 @@ async fn a_worker_shows_its_secrets_neither_in_its_log_nor_in_its_metrics() {
         let callback = receiver.next_whole().await;
         verified(OLD, callback.headers(), callback.body()).unwrap();
     }
-    worker.says("a callback attempt failed").await;
+    worker.says("callback attempt failed").await;
     assert!(worker.log().contains(&trace), "it tells the trace");
     let shown = worker.log() + &worker.get("/metrics").await.unwrap();
     for secret in [OLD, PRIVATE] {

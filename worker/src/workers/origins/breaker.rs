@@ -1,4 +1,4 @@
-//! Whether an origin is worth an attempt, by what came of the last ones.
+//! A circuit breaker for one origin.
 
 use std::time::Duration;
 
@@ -7,48 +7,46 @@ use tokio::time::Instant;
 
 use crate::delivery::AttemptError;
 
-/// Failures in a row, not one sign of life among them, after which an origin is left alone.
-const FAILURES: u32 = 100;
+/// Failures in a row, without a success among them, that open the breaker.
+const FAILURES_TO_OPEN: u32 = 100;
 
-/// How long it is left alone before the first probe, and, as that doubles with every probe that fails,
-/// before any other.
+/// The time from opening to the first probe. Each failed probe doubles it.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
-/// How long a job is put off at a time. It asks again then, for the worker that put it off, and would let it
-/// go on, may be gone.
-const AT_A_TIME: Duration = Duration::from_secs(30);
+/// How long a job is parked at a time. It asks again after that: the worker whose probe would release
+/// it may have died.
+const PARK_TIME: Duration = Duration::from_secs(30);
 
-/// What an attempt says of its origin.
+/// What the result of an attempt says about its origin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in super::super) enum Sign {
-    /// It answers: what it says, a 404 for one, is about the one URL.
-    Alive,
-    /// It doesn't answer, or only that it can't.
-    Failing,
-    /// It was never asked.
-    Nothing,
+pub(in super::super) enum Signal {
+    /// The origin answers. Its status, such as 404, concerns the one URL.
+    Success,
+    /// The origin does not answer, or answers that it is overloaded or broken.
+    Failure,
+    /// The origin was not reached for a reason of ours: the SSRF policy, or no look-up thread.
+    Ignored,
 }
 
-impl Sign {
-    /// What this outcome says.
-    pub(in super::super) fn of(answer: &Result<StatusCode, AttemptError>) -> Self {
-        match answer {
-            Err(AttemptError::Refused(_) | AttemptError::LookupsBusy) => Self::Nothing,
-            Ok(_) => Self::Alive,
-            Err(AttemptError::Status { status, .. }) if !is_trouble(*status) => Self::Alive,
-            Err(_) => Self::Failing,
+impl Signal {
+    pub(in super::super) fn of(result: &Result<StatusCode, AttemptError>) -> Self {
+        match result {
+            Err(AttemptError::Refused(_) | AttemptError::LookupsBusy) => Self::Ignored,
+            Ok(_) => Self::Success,
+            Err(AttemptError::Status { status, .. }) if !is_overload(*status) => Self::Success,
+            Err(_) => Self::Failure,
         }
     }
 }
 
-fn is_trouble(status: StatusCode) -> bool {
+fn is_overload(status: StatusCode) -> bool {
     status.is_server_error()
         || status == StatusCode::TOO_MANY_REQUESTS
         || status == StatusCode::REQUEST_TIMEOUT
 }
 
-/// A circuit breaker; the time is the caller's.
+/// A circuit breaker. It keeps no clock: callers pass the time.
 pub(super) struct Breaker {
     state: State,
     failures: u32,
@@ -56,24 +54,16 @@ pub(super) struct Breaker {
 }
 
 enum State {
-    /// Attempts are made.
+    /// Attempts pass.
     Closed,
-    /// None is, `until` then.
+    /// No attempt passes until then.
     Open {
         until: Instant,
-        /// Whether a job is put off just until then, to be the probe.
+        /// Whether a job is parked exactly until then, to be the probe.
         has_probe: bool,
     },
-    /// One is on its way.
-    Probing,
-}
-
-/// What has changed with an attempt's outcome.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Change {
-    None,
-    Opened,
-    Closed,
+    /// One attempt, the probe, is under way; no other passes.
+    HalfOpen,
 }
 
 impl Breaker {
@@ -85,18 +75,19 @@ impl Breaker {
         }
     }
 
-    /// Whether there is nothing to remember.
+    /// Whether it equals a new one, so that it can be forgotten.
     pub(super) fn is_untroubled(&self) -> bool {
         self.failures == 0 && !self.is_open()
     }
 
+    /// Open or half-open.
     pub(super) fn is_open(&self) -> bool {
         !matches!(self.state, State::Closed)
     }
 
-    /// How long an attempt has to be put off, whose job can be for `patience` more at the most.
-    pub(super) fn put_off(&mut self, now: Instant, patience: Duration) -> Option<Duration> {
-        if patience.is_zero() {
+    /// How long to park a job that may be parked for `budget` more, or `None` if it may pass.
+    pub(super) fn park(&mut self, now: Instant, budget: Duration) -> Option<Duration> {
+        if budget.is_zero() {
             return None;
         }
         match &mut self.state {
@@ -104,62 +95,47 @@ impl Breaker {
             State::Open { until, .. } if *until <= now => None,
             State::Open { until, has_probe } if !*has_probe => {
                 *has_probe = true;
-                Some(patience.min(*until - now))
+                Some(budget.min(*until - now))
             }
-            // Unless the probe succeeds before.
-            State::Open { .. } | State::Probing => Some(patience.min(AT_A_TIME)),
+            // A successful probe releases it earlier.
+            State::Open { .. } | State::HalfOpen => Some(budget.min(PARK_TIME)),
         }
     }
 
-    /// The same for an attempt that would be made now: if it is, whether it is the probe.
-    pub(super) fn begin(&mut self, now: Instant, patience: Duration) -> Result<bool, Duration> {
-        if let Some(wait) = self.put_off(now, patience) {
+    /// Begins an attempt and returns whether it is the probe, or how long to park its job.
+    pub(super) fn begin(&mut self, now: Instant, budget: Duration) -> Result<bool, Duration> {
+        if let Some(wait) = self.park(now, budget) {
             return Err(wait);
         }
         let is_probe = matches!(self.state, State::Open { until, .. } if until <= now);
         if is_probe {
-            self.state = State::Probing;
+            self.state = State::HalfOpen;
         }
         Ok(is_probe)
     }
 
-    /// Takes note of what came of an attempt.
-    pub(super) fn heard(&mut self, sign: Sign, is_probe: bool, now: Instant) -> Change {
-        match sign {
-            Sign::Alive => {
-                let change = if self.is_open() {
-                    Change::Closed
-                } else {
-                    Change::None
-                };
-                *self = Self::closed();
-                change
-            }
-            Sign::Failing if is_probe => {
+    /// Records the result of an attempt.
+    pub(super) fn record(&mut self, signal: Signal, is_probe: bool, now: Instant) {
+        match signal {
+            Signal::Success => *self = Self::closed(),
+            Signal::Failure if is_probe => {
                 self.pause = (self.pause * 2).min(LONGEST_PAUSE);
                 self.open(now);
-                Change::None
             }
-            Sign::Failing => {
+            Signal::Failure => {
                 self.failures = self.failures.saturating_add(1);
-                if self.failures >= FAILURES && matches!(self.state, State::Closed) {
+                if self.failures >= FAILURES_TO_OPEN && !self.is_open() {
                     self.open(now);
-                    return Change::Opened;
                 }
-                Change::None
             }
-            Sign::Nothing => {
-                if is_probe {
-                    self.probe_is_gone(now);
-                }
-                Change::None
-            }
+            Signal::Ignored if is_probe => self.probe_cut_off(now),
+            Signal::Ignored => {}
         }
     }
 
-    /// The probe was not made: the next attempt is one.
-    pub(super) fn probe_is_gone(&mut self, now: Instant) {
-        if matches!(self.state, State::Probing) {
+    /// The probe ended without a result: the next attempt is the probe.
+    pub(super) fn probe_cut_off(&mut self, now: Instant) {
+        if matches!(self.state, State::HalfOpen) {
             self.state = State::Open {
                 until: now,
                 has_probe: false,
@@ -182,93 +158,110 @@ mod tests {
     use hyper::StatusCode;
     use tokio::time::Instant;
 
-    use super::{AT_A_TIME, Breaker, Change, FAILURES, FIRST_PAUSE, LONGEST_PAUSE, Sign};
+    use super::{Breaker, FAILURES_TO_OPEN, FIRST_PAUSE, LONGEST_PAUSE, PARK_TIME, Signal};
     use crate::delivery::AttemptError;
 
-    const PATIENCE: Duration = Duration::from_mins(5);
+    const BUDGET: Duration = Duration::from_mins(5);
 
-    fn failing(breaker: &mut Breaker, times: u32, now: Instant) -> Change {
-        let mut change = Change::None;
+    fn fail(breaker: &mut Breaker, times: u32, now: Instant) {
         for _ in 0..times {
-            change = breaker.heard(Sign::Failing, false, now);
+            breaker.record(Signal::Failure, false, now);
         }
-        change
     }
 
     #[test]
     fn it_opens_only_after_a_hundred_failures_in_a_row() {
         let (mut breaker, now) = (Breaker::closed(), Instant::now());
-        assert_eq!(failing(&mut breaker, FAILURES - 1, now), Change::None);
-        assert_eq!(breaker.heard(Sign::Alive, false, now), Change::None);
-        assert_eq!(failing(&mut breaker, FAILURES - 1, now), Change::None);
-        assert_eq!(breaker.put_off(now, PATIENCE), None);
-        assert_eq!(failing(&mut breaker, 1, now), Change::Opened);
-        assert!(breaker.put_off(now, PATIENCE).is_some());
+        fail(&mut breaker, FAILURES_TO_OPEN - 1, now);
+        breaker.record(Signal::Success, false, now);
+        fail(&mut breaker, FAILURES_TO_OPEN - 1, now);
+        assert!(!breaker.is_open());
+        assert_eq!(breaker.park(now, BUDGET), None);
+        fail(&mut breaker, 1, now);
+        assert!(breaker.is_open());
+        assert!(breaker.park(now, BUDGET).is_some());
     }
 
     #[test]
-    fn one_job_comes_back_as_the_probe_and_all_others_wait_for_what_it_finds() {
+    fn one_job_is_the_probe_and_all_others_stay_parked_until_it_succeeds() {
         let (mut breaker, now) = (Breaker::closed(), Instant::now());
-        failing(&mut breaker, FAILURES, now);
-        assert_eq!(breaker.put_off(now, PATIENCE), Some(FIRST_PAUSE));
-        assert_eq!(breaker.put_off(now, PATIENCE), Some(AT_A_TIME));
-        let less = AT_A_TIME / 2;
-        assert_eq!(breaker.put_off(now, less), Some(less));
+        fail(&mut breaker, FAILURES_TO_OPEN, now);
+        assert_eq!(breaker.park(now, BUDGET), Some(FIRST_PAUSE));
+        assert_eq!(breaker.park(now, BUDGET), Some(PARK_TIME));
+        let less = PARK_TIME / 2;
+        assert_eq!(breaker.park(now, less), Some(less));
         let then = now + FIRST_PAUSE;
-        assert_eq!(breaker.begin(then, PATIENCE), Ok(true));
-        assert_eq!(breaker.begin(then, PATIENCE), Err(AT_A_TIME));
-        assert_eq!(breaker.heard(Sign::Alive, true, then), Change::Closed);
-        assert_eq!(breaker.begin(then, PATIENCE), Ok(false));
+        assert_eq!(breaker.begin(then, BUDGET), Ok(true));
+        assert_eq!(breaker.begin(then, BUDGET), Err(PARK_TIME));
+        assert!(breaker.is_open(), "half-open");
+        breaker.record(Signal::Success, true, then);
+        assert!(!breaker.is_open());
+        assert_eq!(breaker.begin(then, BUDGET), Ok(false));
         assert!(breaker.is_untroubled());
     }
 
     #[test]
-    fn each_probe_that_fails_doubles_the_pause_up_to_a_bound() {
+    fn each_failed_probe_doubles_the_pause_up_to_a_bound() {
         let (mut breaker, mut now) = (Breaker::closed(), Instant::now());
-        failing(&mut breaker, FAILURES, now);
+        fail(&mut breaker, FAILURES_TO_OPEN, now);
         let mut pauses = Vec::new();
         for _ in 0..8 {
-            let pause = breaker.put_off(now, PATIENCE).unwrap();
+            let pause = breaker.park(now, BUDGET).unwrap();
             pauses.push(pause.as_secs());
             now += pause;
-            assert_eq!(breaker.begin(now, PATIENCE), Ok(true));
-            assert_eq!(breaker.heard(Sign::Failing, true, now), Change::None);
+            assert_eq!(breaker.begin(now, BUDGET), Ok(true));
+            breaker.record(Signal::Failure, true, now);
+            assert!(breaker.is_open());
         }
         assert_eq!(pauses, [1, 2, 4, 8, 16, 30, 30, LONGEST_PAUSE.as_secs()]);
     }
 
     #[test]
-    fn a_job_whose_patience_is_over_is_let_through_and_is_no_probe() {
+    fn a_job_without_park_budget_passes_an_open_breaker_and_is_no_probe() {
         let (mut breaker, now) = (Breaker::closed(), Instant::now());
-        failing(&mut breaker, FAILURES, now);
+        fail(&mut breaker, FAILURES_TO_OPEN, now);
         assert_eq!(breaker.begin(now, Duration::ZERO), Ok(false));
-        assert_eq!(breaker.heard(Sign::Failing, false, now), Change::None);
-        assert_eq!(breaker.heard(Sign::Alive, false, now), Change::Closed);
+        breaker.record(Signal::Failure, false, now);
+        assert!(breaker.is_open());
+        breaker.record(Signal::Success, false, now);
+        assert!(!breaker.is_open());
     }
 
     #[test]
-    fn a_probe_that_is_cut_off_leaves_it_to_the_next_attempt() {
+    fn after_a_probe_that_is_cut_off_the_next_attempt_is_the_probe() {
         let (mut breaker, now) = (Breaker::closed(), Instant::now());
-        failing(&mut breaker, FAILURES, now);
+        fail(&mut breaker, FAILURES_TO_OPEN, now);
         let then = now + FIRST_PAUSE;
-        assert_eq!(breaker.begin(then, PATIENCE), Ok(true));
-        breaker.probe_is_gone(then);
-        assert_eq!(breaker.begin(then, PATIENCE), Ok(true));
-        assert_eq!(breaker.heard(Sign::Nothing, true, then), Change::None);
-        assert_eq!(breaker.begin(then, PATIENCE), Ok(true));
+        assert_eq!(breaker.begin(then, BUDGET), Ok(true));
+        breaker.probe_cut_off(then);
+        assert_eq!(breaker.begin(then, BUDGET), Ok(true));
+        breaker.record(Signal::Ignored, true, then);
+        assert!(breaker.is_open());
+        assert_eq!(breaker.begin(then, BUDGET), Ok(true));
+    }
+
+    /// Another job's success has closed the breaker while the probe was under way.
+    #[test]
+    fn a_probe_that_fails_after_a_success_opens_the_breaker_again() {
+        let (mut breaker, now) = (Breaker::closed(), Instant::now());
+        fail(&mut breaker, FAILURES_TO_OPEN, now);
+        assert_eq!(breaker.begin(now + FIRST_PAUSE, BUDGET), Ok(true));
+        breaker.record(Signal::Success, false, now);
+        breaker.record(Signal::Failure, true, now);
+        assert!(breaker.is_open());
     }
 
     #[test]
-    fn a_status_that_is_about_the_url_is_a_sign_of_life() {
-        for (status, sign) in [
-            (200, Sign::Alive),
-            (301, Sign::Alive),
-            (404, Sign::Alive),
-            (410, Sign::Alive),
-            (408, Sign::Failing),
-            (429, Sign::Failing),
-            (500, Sign::Failing),
-            (503, Sign::Failing),
+    fn a_status_about_the_url_is_no_failure_of_the_origin() {
+        for (status, signal) in [
+            (200, Signal::Success),
+            (301, Signal::Success),
+            (404, Signal::Success),
+            (410, Signal::Success),
+            (408, Signal::Failure),
+            (429, Signal::Failure),
+            (500, Signal::Failure),
+            (503, Signal::Failure),
         ] {
             let status = StatusCode::from_u16(status).unwrap();
             let answer = if status.is_success() {
@@ -279,7 +272,7 @@ mod tests {
                     retry_after: None,
                 })
             };
-            assert_eq!(Sign::of(&answer), sign, "{status}");
+            assert_eq!(Signal::of(&answer), signal, "{status}");
         }
     }
 }

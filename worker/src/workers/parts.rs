@@ -1,0 +1,52 @@
+//! What the line of a job shares with the loops that feed it.
+
+use std::sync::Arc;
+
+use storm_shared::{config::Settings, services::store::Store};
+use tokio_util::sync::CancellationToken;
+
+use super::{drain::Drain, lease::Lease, next_due::NextDue, origins::Origins, slots::Slots};
+use crate::metrics::Metrics;
+
+/// Cheap handles; clones share their state.
+#[derive(Clone)]
+pub(super) struct Parts {
+    pub(super) store: Store,
+    pub(super) lease: Arc<Lease>,
+    pub(super) slots: Slots,
+    pub(super) origins: Origins,
+    pub(super) next_due: NextDue,
+    pub(super) drain: Drain,
+    pub(super) metrics: Metrics,
+}
+
+impl Parts {
+    pub(super) fn new(
+        store: &Store,
+        settings: &Settings,
+        metrics: &Metrics,
+        shutdown: CancellationToken,
+    ) -> Self {
+        let (worker, callback) = (&settings.worker, &settings.callback);
+        let slots = Slots::new(worker.concurrency, worker.max_claims);
+        Self {
+            store: store.clone(),
+            lease: Lease::new(
+                store.clone(),
+                worker.lease,
+                worker.max_claims,
+                metrics.clone(),
+            ),
+            origins: Origins::new(
+                callback.per_origin,
+                callback.park_max,
+                slots.clone(),
+                metrics.clone(),
+            ),
+            slots,
+            next_due: NextDue::new(),
+            drain: Drain::new(shutdown, settings.drain_timeout),
+            metrics: metrics.clone(),
+        }
+    }
+}

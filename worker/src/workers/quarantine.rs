@@ -1,0 +1,85 @@
+//! The loop that claims poison suspects: jobs whose worker died while it held them.
+//!
+//! With each lost claim a job takes more slots, so it runs beside fewer others, and at last alone: a
+//! worker that dies then was killed by this job. Waiting for many slots holds up all other jobs, so
+//! the wait is bounded, and a pause of the same length follows it. After each failed wait both
+//! double, so that the suspect's turn comes.
+
+use std::time::Duration;
+
+use storm_shared::services::store::StoreError;
+use tracing::warn;
+
+use super::intake::{BATCH, Intake, PAUSE_AFTER_ERROR};
+use crate::metrics::ClaimSource;
+
+/// The first wait for slots.
+const FIRST_WAIT: Duration = Duration::from_secs(2);
+
+/// The longest wait for slots. The longest report and its callback take less.
+const LONGEST_WAIT: Duration = Duration::from_mins(30);
+
+/// Claims suspects until shutdown.
+pub(super) async fn from_table(intake: Intake) {
+    let mut wait = FIRST_WAIT;
+    loop {
+        let pause = match claim_some(&intake, wait).await {
+            Ok(Claimed::Some) => {
+                wait = FIRST_WAIT;
+                Duration::ZERO
+            }
+            Ok(Claimed::None) => {
+                wait = FIRST_WAIT;
+                intake.polling.interval
+            }
+            Ok(Claimed::TimedOut) => {
+                let pause = wait;
+                wait = (wait * 2).min(LONGEST_WAIT);
+                pause
+            }
+            Err(error) => {
+                warn!(%error, "poison suspects could not be claimed");
+                PAUSE_AFTER_ERROR
+            }
+        };
+        if intake.pause(pause).await.is_none() {
+            return;
+        }
+    }
+}
+
+enum Claimed {
+    Some,
+    /// There are no suspects.
+    None,
+    /// Too few slots became free in time.
+    TimedOut,
+}
+
+/// Claims as many as may run together of the suspects with the fewest lost claims.
+async fn claim_some(intake: &Intake, wait: Duration) -> Result<Claimed, StoreError> {
+    let suspects = intake.store.suspects(BATCH).await?;
+    let Some(alike) = suspects
+        .chunk_by(|one, next| one.lost_claims == next.lost_claims)
+        .next()
+    else {
+        return Ok(Claimed::None);
+    };
+    let lost_claims = u32::try_from(alike[0].lost_claims).unwrap_or(u32::MAX);
+    let slots_per_job = intake.slots.per_job(lost_claims);
+    let slots = intake.slots.take(slots_per_job, alike.len());
+    let slots = intake
+        .drain
+        .until_shutdown(tokio::time::timeout(wait, slots));
+    let slots = match intake.watchdog.while_waiting(slots).await {
+        Some(Ok(slots)) => slots,
+        Some(Err(_)) => return Ok(Claimed::TimedOut),
+        None => return Ok(Claimed::None), // shutdown
+    };
+    let together = slots.num_permits() / slots_per_job as usize;
+    intake
+        .worker
+        .claim(&alike[..together], slots, slots_per_job, ClaimSource::Table)
+        .await?;
+    Ok(Claimed::Some)
+}

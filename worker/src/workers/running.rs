@@ -1,0 +1,183 @@
+//! A worker's loops, from start to graceful shutdown.
+
+use std::{sync::Arc, time::Duration};
+
+use backon::{ExponentialBuilder, Retryable};
+use storm_shared::{
+    config::Settings,
+    services::{
+        queue::{NotificationReader, Queue},
+        store::{Store, StoreError},
+    },
+};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+
+use super::{
+    callback_worker::CallbackWorker,
+    drain::Drain,
+    intake::{self, Intake, Polling},
+    lease::Lease,
+    parked,
+    parts::Parts,
+    quarantine,
+    watchdog::Watchdog,
+};
+use crate::{delivery::Transport, metrics::Metrics};
+
+/// How often the write that returns unfinished jobs is tried at the end. Each try may wait for the
+/// database's lock, and the process must exit.
+const GIVE_BACK_TRIES: usize = 3;
+
+/// A worker at work.
+pub struct Running {
+    lease: Arc<Lease>,
+    drain: Drain,
+    loops: JoinSet<()>,
+    heartbeat: JoinSet<()>,
+    stop_heartbeat: CancellationToken,
+    watchdogs: Vec<Watchdog>,
+}
+
+impl Running {
+    /// Starts to claim and process jobs, until `shutdown`. Without a `queue`, jobs are found by polling
+    /// the table.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub fn start(
+        store: &Store,
+        queue: Option<&Queue>,
+        transport: Arc<dyn Transport>,
+        settings: &Settings,
+        metrics: &Metrics,
+        shutdown: CancellationToken,
+    ) -> Self {
+        let parts = Parts::new(store, settings, metrics, shutdown);
+        let mut running = Self {
+            lease: Arc::clone(&parts.lease),
+            drain: parts.drain.clone(),
+            loops: JoinSet::new(),
+            heartbeat: JoinSet::new(),
+            stop_heartbeat: CancellationToken::new(),
+            watchdogs: Vec::new(),
+        };
+        running.start_heartbeat();
+        running.start_loops(parts, queue, transport, settings);
+        running
+    }
+
+    fn start_heartbeat(&mut self) {
+        let heartbeat = Arc::clone(&self.lease).keep(self.stop_heartbeat.clone());
+        self.heartbeat.spawn(heartbeat);
+    }
+
+    fn start_loops(
+        &mut self,
+        parts: Parts,
+        queue: Option<&Queue>,
+        transport: Arc<dyn Transport>,
+        settings: &Settings,
+    ) {
+        let Parts {
+            store,
+            slots,
+            origins,
+            next_due,
+            drain,
+            ..
+        } = parts.clone();
+        let worker = Arc::new(CallbackWorker::new(parts, transport, settings));
+        let polling = queue.map_or_else(
+            || Polling::alone(settings.worker.poll_interval),
+            |_| Polling::WITH_NOTIFICATIONS,
+        );
+        let mut intake = || Intake {
+            worker: Arc::clone(&worker),
+            store: store.clone(),
+            slots: slots.clone(),
+            drain: drain.clone(),
+            polling,
+            watchdog: self.new_watchdog(),
+        };
+        let (due, suspects) = (intake(), intake());
+        let notified = queue.map(|queue| (intake(), queue.clone()));
+        if let Some((intake, queue)) = notified {
+            let consumer = self.lease.term().owner.to_string();
+            let reader = NotificationReader::new(queue, consumer);
+            self.loops.spawn(intake::from_notifications(intake, reader));
+        }
+        let longest_wait = settings.callback.longest_wait();
+        let table = intake::from_table(due, next_due.clone(), longest_wait);
+        self.loops.spawn(table);
+        self.loops.spawn(quarantine::from_table(suspects));
+        let release = parked::release(store, origins.clone(), next_due, drain.clone());
+        self.loops.spawn(release);
+        self.loops.spawn(parked::sweep_origins(origins, drain));
+    }
+
+    fn new_watchdog(&mut self) -> Watchdog {
+        let watchdog = Watchdog::start();
+        self.watchdogs.push(watchdog.clone());
+        watchdog
+    }
+
+    /// The lease that holds its jobs.
+    pub fn lease(&self) -> &Arc<Lease> {
+        &self.lease
+    }
+
+    /// The watchdogs of the loops that claim jobs.
+    pub fn watchdogs(&self) -> &[Watchdog] {
+        &self.watchdogs
+    }
+
+    /// Completes when a loop or the heartbeat has ended. Only a loop ends without an error, and only
+    /// at shutdown; everything else is a panic, which was logged where it happened.
+    pub async fn part_ended(&mut self) -> bool {
+        tokio::select! {
+            ended = self.loops.join_next() => matches!(ended, Some(Ok(()))),
+            _ = self.heartbeat.join_next() => false,
+        }
+    }
+
+    /// Ends the jobs at once: nothing that they do could be stored.
+    pub fn cut_off(&self) {
+        self.drain.cut_off();
+    }
+
+    /// Completes when the drain is over: every job has ended or was cut off.
+    pub fn drained(&self) -> impl Future<Output = ()> + Send + 'static {
+        let drain = self.drain.clone();
+        async move { drain.over().await }
+    }
+
+    /// Drains: waits for the running jobs until `DRAIN_TIMEOUT`, then returns the rest to the table.
+    /// Called after `shutdown`.
+    pub async fn finish(mut self) {
+        while self.loops.join_next().await.is_some() {}
+        // The heartbeat goes on while jobs run, or another worker would reclaim them.
+        self.drain.finish().await;
+        self.stop_heartbeat.cancel();
+        while self.heartbeat.join_next().await.is_some() {}
+        self.give_back().await;
+    }
+
+    /// Returns all unfinished jobs to the table, in one write.
+    async fn give_back(&self) {
+        let backoff = ExponentialBuilder::default()
+            .with_min_delay(Duration::from_millis(50))
+            .with_max_times(GIVE_BACK_TRIES);
+        let resigned = (|| self.lease.resign())
+            .retry(backoff)
+            .when(|error| !matches!(error, StoreError::Closed));
+        match resigned.await {
+            Ok(0) => {}
+            Ok(jobs) => info!(jobs, "unfinished jobs returned to the table"),
+            Err(error) => {
+                error!(%error, "unfinished jobs could not be returned; others reclaim them after a lease");
+            }
+        }
+    }
+}
