@@ -56,8 +56,8 @@ facts_of_locks() {
     ' {shared,api,worker,loadgen}/Cargo.lock
 }
 
-# Reads facts, and fails if a subject has two values. With `everywhere`, it also fails if a subject is
-# missing in a place.
+# Reads facts, and fails if a subject has two values. With `everywhere`, it also fails if a subject
+# is missing in a place.
 compare() {
     awk -F '\t' -v everywhere="${1:-}" '
         !($1 in known) { known[$1]; subjects[++subject_count] = $1 }

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Fails if a line of documentation or a comment is longer than 100 columns. Formatters leave comments
-# and Markdown as they are, so no other check sees these lines.
+# Fails if a line of documentation or a comment is longer than 100 columns. Formatters leave
+# comments and Markdown as they are, so no other check sees these lines.
 #   scripts/check-line-length.sh [ROOT]      checks the files that git tracks under ROOT
 #
 # Exempt: table rows, fenced code blocks, and lines of a single word, such as a long URL.

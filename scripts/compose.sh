@@ -58,7 +58,7 @@ state_of() {
 give_up() {
     say "the last lines of its log:"
     docker logs --tail 3 "$1" >&2 || true
-    die "$(docker inspect --format '{{.Name}}' "$1"): $2; `make logs` shows more, `make down` stops the stack"
+    die "$(docker inspect --format '{{.Name}}' "$1"): $2; make logs shows more, make down stops the stack"
 }
 
 demo() {

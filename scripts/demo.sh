@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Sends 50 requests at once to /sync and the same to /async, and compares them. Exits with the status of
-# `storm-loadgen demo`.
+# Sends 50 requests at once to /sync and the same to /async, and compares them. Exits with the
+# status of `storm-loadgen demo`.
 #   CALLBACK_PORT   the port that receives the callbacks [8001]
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=stack.sh
@@ -17,8 +17,8 @@ if is_busy 127.0.0.1 "$port" || is_busy ::1 "$port"; then
     die "port $port is taken by another program: choose another: make demo CALLBACK_PORT=$((port + 1))"
 fi
 
-# Without Redis the workers poll the table, and the demo shows the same. A wrong REDIS_SERVER stays an
-# error.
+# Without Redis the workers poll the table, and the demo shows the same. A wrong REDIS_SERVER stays
+# an error.
 if [[ -z ${REDIS_URL:-}${REDIS_SERVER:-} ]] && ! "$ROOT/scripts/find-tool.sh" redis-server >/dev/null; then
     say "no Redis is available: the demo runs without one, as with REDIS_URL=none"
     export REDIS_URL=none

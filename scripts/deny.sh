@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Checks the dependencies of the four projects with cargo-deny: licences, bans and sources, as deny.toml
-# has them, and security advisories if their database can be fetched.
+# Checks the dependencies of the four projects with cargo-deny: licences, bans and sources, as
+# deny.toml has them, and security advisories if their database can be fetched.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/lib.sh"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Runs the stack of `make run` from debug builds, and rebuilds and restarts it when a source file changes.
-# If the build fails, the old programs keep running. If a program fails to start, the script waits for
-# the next change.
+# Runs the stack of `make run` from debug builds, and rebuilds and restarts it when a source file
+# changes. If the build fails, the old programs keep running. If a program fails to start, the
+# script waits for the next change.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=stack.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/stack.sh"

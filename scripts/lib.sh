@@ -30,8 +30,8 @@ build() {
     done
 }
 
-# Sets STORM_BIN to a folder with the projects' release binaries, which it builds. A STORM_BIN that is
-# already set is used as it is.
+# Sets STORM_BIN to a folder with the projects' release binaries, which it builds. A STORM_BIN that
+# is already set is used as it is.
 #   need_binaries PROJECT...
 need_binaries() {
     if [[ -n ${STORM_BIN:-} ]]; then
@@ -46,8 +46,8 @@ need_binaries() {
     fi
 }
 
-# Sends REQUEST, which must make the server close the connection, and succeeds if the answer matches the
-# pattern ANSWER. Uses bash's /dev/tcp, because a fresh Debian has neither curl nor nc.
+# Sends REQUEST, which must make the server close the connection, and succeeds if the answer matches
+# the pattern ANSWER. Uses bash's /dev/tcp, because a fresh Debian has neither curl nor nc.
 #   answers HOST PORT REQUEST ANSWER
 answers() (
     exec 3<>"/dev/tcp/$1/$2" && printf '%b' "$3" >&3 || return 1

@@ -3,8 +3,8 @@
 #   scripts/nix.sh build|run|develop|flake ARGS...
 #   scripts/nix.sh ref      prints the reference of this folder's flake
 #
-# Without access to nixpkgs, a substitute beside this folder is used, as on the project's test machine.
-# NIXPKGS_STANDIN names another substitute; empty, it disables this.
+# Without access to nixpkgs, a substitute beside this folder is used, as on the project's test
+# machine. NIXPKGS_STANDIN names another substitute; empty, it disables this.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/lib.sh"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Packs cargo's binaries and this machine's Redis into the images that the flake builds with Nix: the
-# same names, user, folders and commands. The images start from scratch and need no registry. They
-# contain this machine's C library, so they run on kernels that it supports.
+# Packs cargo's binaries and this machine's Redis into the images that the flake builds with Nix:
+# the same names, user, folders and commands. The images start from scratch and need no registry.
+# They contain this machine's C library, so they run on kernels that it supports.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=docker.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/docker.sh"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs a temporary stack (Redis, API, worker) that stops when the calling script exits.
-# Sourced, it provides `stack_start SERVICE...`, once, and then `stack_run COMMAND...`, any number of times.
+# Runs a temporary stack (Redis, API, worker) that stops when the calling script exits. Sourced, it
+# provides `stack_start SERVICE...`, once, and then `stack_run COMMAND...`, any number of times.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/lib.sh"
@@ -10,7 +10,8 @@ STOP_SECONDS=30 # the services promise to stop in 25
 STACK_DIR=''    # the stack's temporary folder, removed on exit
 FOREGROUND=''   # set: logs go to the terminal instead of that folder
 PRIVATE_QUEUE=''
-# Process ids of redis, api, worker, and of the command beside them. Each leads its own process group.
+# Process ids of redis, api, worker, and of the command beside them. Each leads its own process
+# group.
 declare -A PID=()
 
 usage() {
@@ -45,8 +46,8 @@ stack_start() {
     start_services "$@"
 }
 
-# Prepares a stack on the usual ports that keeps its data and logs to the terminal. Call start_services
-# after it.
+# Prepares a stack on the usual ports that keeps its data and logs to the terminal. Call
+# start_services after it.
 stack_prepare_here() {
     export API_ADDR=${API_ADDR:-127.0.0.1:8000} WORKER_ADDR=${WORKER_ADDR:-127.0.0.1:9000}
     require_free API_ADDR "$API_ADDR"
@@ -178,16 +179,16 @@ start_service() {
     PID[$1]=$!
 }
 
-# Starts a command in a process group of its own. Ctrl-C then reaches this script only, which stops the
-# processes in order.
+# Starts a command in a process group of its own. Ctrl-C then reaches this script only, which stops
+# the processes in order.
 spawn() {
     set -m
     "$@" </dev/null &
     set +m
 }
 
-# Stops processes and their children: SIGTERM to all, and SIGKILL after STOP_SECONDS. Fails if one had to
-# be killed.
+# Stops processes and their children: SIGTERM to all, and SIGKILL after STOP_SECONDS. Fails if one
+# had to be killed.
 #   stop NAME...
 stop() {
     local name pid begun=$SECONDS killed=0
@@ -208,8 +209,8 @@ stop() {
     return "$killed"
 }
 
-# Waits until `PROBE ADDRESS` succeeds and the process lives. If it is dead, the answer came from another
-# program on the same port.
+# Waits until `PROBE ADDRESS` succeeds and the process lives. If it is dead, the answer came from
+# another program on the same port.
 #   await NAME PROBE ADDRESS
 await() {
     local name=$1 deadline=$((SECONDS + START_SECONDS))

@@ -106,8 +106,8 @@ prepare() {
     [[ -z $callback_port ]] || more+=(--listen "localhost:$callback_port")
 }
 
-# Runs every mode at every rate. A run with bad answers is a result; a run that writes no line to the CSV
-# did not start, and ends the sweep.
+# Runs every mode at every rate. A run with bad answers is a result; a run that writes no line to
+# the CSV did not start, and ends the sweep.
 sweep() {
     local rate mode status number=0 total lines worst=0
     total=$(($(wc -w <<<"${rates//,/ }") * $(wc -w <<<"${modes//,/ }")))

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Tests images.sh, compose.sh and nix.sh without the tools that they need: each fails with one line that
-# says what to do. docker, docker-compose and nix are stubs; scripts/tests/packaging/ uses the real ones.
+# Tests images.sh, compose.sh and nix.sh without the tools that they need: each fails with one line
+# that says what to do. docker, docker-compose and nix are stubs; scripts/tests/packaging/ uses the
+# real ones.
 # shellcheck disable=SC2016 # the stubs expand their own text
 set -euo pipefail
 ROOT=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd -P)

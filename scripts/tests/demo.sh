@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Tests demo.sh without Redis: it says so in one line and runs without one.
-# The services are stubs that record their REDIS_URL and exit, so only the start of the demo is tested.
+# Tests demo.sh without Redis: it says so in one line and runs without one. The services are stubs
+# that record their REDIS_URL and exit, so only the start of the demo is tested.
 set -euo pipefail
 ROOT=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd -P)
 # shellcheck source-path=SCRIPTDIR source=support/path.sh
@@ -24,15 +24,9 @@ done
 #   demo [VARIABLE=VALUE]...
 demo() {
     : >"$work/redis-urls"
-    env -u REDIS_URL -u REDIS_SERVER STORM_BIN="$work/bin" PATH="$work/path" CALLBACK_PORT="$(free_port)" "$@" \
-        "$ROOT/scripts/demo.sh" >"$work/output" 2>&1 || true
+    env -u REDIS_URL -u REDIS_SERVER STORM_BIN="$work/bin" PATH="$work/path" \
+        CALLBACK_PORT="$(free_port 12000)" "$@" "$ROOT/scripts/demo.sh" >"$work/output" 2>&1 || true
 }
-
-free_port() (
-    # shellcheck source-path=SCRIPTDIR source=../lib.sh
-    source "$ROOT/scripts/lib.sh"
-    free_port 12000
-)
 
 #   printed TEXT
 printed() { grep -qF -- "$1" "$work/output" || fail "it did not print: $1"; }

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Tests deny.sh: it fails for a dependency that deny.toml refuses, and for an advisory if their database
-# can be fetched.
+# Tests deny.sh: it fails for a dependency that deny.toml refuses, and for an advisory if their
+# database can be fetched.
 set -euo pipefail
 ROOT=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd -P)
 

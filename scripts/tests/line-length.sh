@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Tests check-line-length.sh: it passes lines of 100 columns and exempt lines, and names longer ones.
+# Tests check-line-length.sh: it passes lines of 100 columns and exempt lines, and names longer
+# ones.
 set -euo pipefail
 ROOT=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd -P)
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Tests stack.sh: however a run ends, it leaves no process and no file, and its exit status says how it
-# ended. Redis is real; the API and the worker are stubs.
+# Tests stack.sh: however a run ends, it leaves no process and no file, and its exit status says how
+# it ended. Redis is real; the API and the worker are stubs.
 set -euo pipefail
 ROOT=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd -P)
 
@@ -23,7 +23,8 @@ begin() {
     shift
     : >"$work/pids"
     set -m
-    # If this test was started in the background, SIGINT is ignored, and bash can't trap an ignored signal.
+    # If this test was started in the background, SIGINT is ignored, and bash can't trap an ignored
+    # signal.
     # shellcheck disable=SC2016 # the inner shell expands them
     STORM_BIN=$work REDIS_SERVER=$work/redis REDIS_URL='' env --default-signal=INT bash -c '
         source "$0/scripts/stack.sh"
