@@ -90,7 +90,7 @@ accepted() (
 )
 
 # Accepts and delivers jobs at full speed. Prints accepted/s, and delivered/s from the first accept
-# to the last finalise.
+# to the last settled job.
 delivered() (
     stack_start api worker
     local begun deadline port rate jobs
@@ -281,8 +281,8 @@ compare() {
     printf '| %-56s | %9s | %9s | %-13s |\n' measured before now 'now of before'
     printf '| %-56s | %9s | %9s | %-13s |\n' --- ---: ---: ---
     compared 'accepted, DB_SYNCHRONOUS=full' 2
-    compared 'accepted while the worker delivers as much as it can' 4
-    compared 'delivered, from accept to finalised' 5
+    compared 'accepted while the worker delivers at full speed' 4
+    compared 'delivered, from accept to settled' 5
 }
 
 #   compared WHAT COLUMN
@@ -332,24 +332,24 @@ main() {
 
     printf '\n%s, %s cores, %s s a measurement, load and receiver on the same cores\n\n' \
         "$(uname -sm)" "$(nproc)" "$SECONDS_EACH"
-    line measured figure 'beside it' 'to reach'
+    line measured figure compared target
     line --- ---: --- ---
     line 'the bare route: validation and 202, no storage' "$bare/s"
     line 'accepted, DB_SYNCHRONOUS=full' "$full/s" "$(calculate "$full / $bare") of bare" '0.25'
     line 'accepted, DB_SYNCHRONOUS=normal' "$normal/s" "$(calculate "$normal / $bare") of bare"
-    line 'accepted while the worker delivers as much as it can (full)' "$both/s" "$(calculate "$both / $bare") of bare"
-    line 'delivered, from accept to finalised (full)' "$delivered/s" "$(calculate "$delivered / $bare") of bare" '0.15'
+    line 'accepted while the worker delivers at full speed (full)' "$both/s" "$(calculate "$both / $bare") of bare"
+    line 'delivered, from accept to settled (full)' "$delivered/s" "$(calculate "$delivered / $bare") of bare" '0.15'
     line "ack at $half/s, half of that peak: p50" "$(figure ack p50_ms) ms"
     line "ack at $half/s, half of that peak: p99" "$(figure ack p99_ms) ms"
     line "ack at $half/s, half of that peak: p99.9" "$(figure ack p99_9_ms) ms"
     line '/async at 500/s, /sync idle: p99' "$idle ms"
     line '/async at 500/s, /sync saturated: p99' "$busy ms" "$(calculate "$busy / $idle") of idle" 'at most 1.5'
-    line 'nine receivers, 900 jobs/s: the worst p99 of their callbacks' "$alone ms"
-    line 'the same beside a tenth that hangs, and its name server' "$beside ms" \
+    line 'nine receivers, 900 jobs/s: the worst p99 of a callback' "$alone ms"
+    line 'the same, beside a tenth that hangs and whose DNS hangs' "$beside ms" \
         "$(calculate "$beside / $alone") of alone" 'at most 2'
     line '5,000 five-second reports at once: lateness p50' "$(figure burst lateness_p50_ms) ms"
     line '5,000 five-second reports at once: lateness p99' "$(figure burst lateness_p99_ms) ms" '' 'under 500 ms'
-    line "the worker's CPU for them, and its peak memory" "$cpu s, $memory MB"
+    line "the worker's CPU time and peak memory for these" "$cpu s, $memory MB"
     line "FLUSHALL under $pending pending jobs: full speed ($speed/s) after" "$pause s" \
         "$right of 20000 right" 'within 3 s'
 }
