@@ -166,7 +166,7 @@
       };
 
       # Without systemd, whose library would add all of systemd and a shell to the image. Redis' own
-      # tests are skipped: nixpkgs has run them. A substitute for nixpkgs may have no `override`.
+      # tests are skipped: nixpkgs has run them. A stand-in for nixpkgs may have no `override`.
       redisOf =
         pkgs:
         ((pkgs.redis.override or (_: pkgs.redis)) { withSystemd = false; }).overrideAttrs (_: {
@@ -213,7 +213,7 @@
 
       # --- Checks ---------------------------------------------------------------------------------
 
-      # The packages of `names` that exist. The substitute for nixpkgs that our tests use lacks
+      # The packages of `names` that exist. The stand-in for nixpkgs that our tests use lacks
       # some; there the programs of the host's /usr/bin are visible.
       existing = pkgs: names: map (name: pkgs.${name}) (lib.filter (name: pkgs ? ${name}) names);
 

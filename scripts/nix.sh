@@ -3,8 +3,8 @@
 #   scripts/nix.sh build|run|develop|flake ARGS...
 #   scripts/nix.sh ref      prints the reference of this folder's flake
 #
-# Without access to nixpkgs, a substitute beside this folder is used, as on the project's test
-# machine. NIXPKGS_STANDIN names another substitute; empty, it disables this.
+# Without access to nixpkgs, a stand-in beside this folder is used, as on the project's test
+# machine. NIXPKGS_STANDIN names another stand-in; empty, it disables this.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/lib.sh"
@@ -20,8 +20,8 @@ standin=${NIXPKGS_STANDIN-$ROOT/../shared/nix-standin/with-standin}
 
 command -v nix >/dev/null || die "nix is not installed: install it (Debian: nix-bin; others: https://nixos.org/download)"
 if [[ -n $standin && -x $standin ]]; then
-    say "nixpkgs   a substitute, made of this machine's own tools: $standin"
-    # The substitute takes the crates from cargo's cache.
+    say "nixpkgs   a stand-in, made of this machine's own tools: $standin"
+    # The stand-in takes the crates from cargo's cache.
     for project in shared api worker loadgen; do
         cargo fetch --quiet --locked --manifest-path "$ROOT/$project/Cargo.toml"
     done
