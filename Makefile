@@ -1,62 +1,62 @@
-# The front door. `make` alone says what there is.
+# The commands of this project. `make` alone lists them.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 
 PROJECTS := shared api worker loadgen
-# SKIP=shell leaves that lint out, SKIP='shell deny' both.
-LINTS := $(filter-out $(SKIP),format clippy docs drift deny shell)
+# SKIP=shell leaves this lint out; SKIP='shell deny' leaves out both.
+LINTS := $(filter-out $(SKIP),format clippy docs drift lines deny shell)
 TESTS := $(PROJECTS) scripts
 
 .PHONY: help
-help: ## what there is to make
+help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
-# --- To see it -----------------------------------------------------------------------------------
+# --- See it and measure it -----------------------------------------------------------------------
 
 .PHONY: demo storm chaos bench run dev
-demo: ## the difference between sync and async, in a minute (CALLBACK_PORT=8001)
+demo: ## compare sync and async: 10 seconds, after a first build of minutes (CALLBACK_PORT=8001)
 	@scripts/demo.sh
 
-storm: ## a sweep of load runs, and a table (OPTIONS='--rates 50,100 --duration 10s'; OPTIONS=--help)
+storm: ## load runs at several rates, and a table (OPTIONS='--rates 50,100'; OPTIONS=--help)
 	@scripts/storm.sh $(OPTIONS)
 
-chaos: ## break everything that can break, and judge what was seen (SEED=1 DURATION=60s JOBS=20000)
+chaos: ## inject faults under load, then check every promise (SEED=1 DURATION=60s JOBS=20000)
 	@SEED='$(SEED)' DURATION='$(DURATION)' JOBS='$(JOBS)' scripts/chaos.sh
 
-bench: ## the figures of docs/BENCHMARKS.md, on this machine
+bench: ## measure the figures of docs/BENCHMARKS.md on this machine
 	@scripts/bench.sh
 
-run: ## a stack in the foreground: API on port 8000, worker on 9000, data in target/run
+run: ## run a stack in the foreground: API on port 8000, worker on 9000, data in target/run
 	@scripts/stack.sh run
 
-dev: ## the same, rebuilt and restarted when a file changes
+dev: ## the same from debug builds, rebuilt and restarted when a file changes
 	@scripts/dev.sh
 
 # --- In containers -------------------------------------------------------------------------------
 
 .PHONY: images up down logs demo-compose
-images: ## the four images, by Nix; by cargo alone where there is none (IMAGE_BUILDER=nix|host, TAG=latest)
+images: ## build the four images, with Nix if installed (IMAGE_BUILDER=nix|host, TAG=latest)
 	@scripts/images.sh
 
-up: ## the stack of docker-compose.yml: API on port 8000 (API_PORT=8000)
+up: ## start the stack of docker-compose.yml: API on port 8000 (API_PORT=8000)
 	@scripts/compose.sh up
 
-down: ## stop it and keep its data (OPTIONS=-v: its data goes too)
+down: ## stop it and keep its data (OPTIONS=-v: delete the data too)
 	@scripts/compose.sh down $(OPTIONS)
 
-logs: ## follow what it says
+logs: ## follow its logs
 	@scripts/compose.sh logs
 
-demo-compose: ## the demo through the containers, while they are up
+demo-compose: ## run the demo against the running containers
 	@scripts/compose.sh demo
 
-# --- To work on it -------------------------------------------------------------------------------
+# --- Work on it ----------------------------------------------------------------------------------
 
 .PHONY: test $(TESTS:%=test-%)
-test: $(TESTS:%=test-%) ## every test; of one project: make test-api
+test: $(TESTS:%=test-%) ## run every test; those of one project: make test-api
 
-# The tests start a Redis each.
+# Tests that need Redis start a server of their own.
 $(PROJECTS:%=test-%): test-%:
 	@redis=$$(scripts/find-tool.sh redis-server); \
 		REDIS_SERVER=$$redis cargo test --locked --manifest-path $*/Cargo.toml
@@ -65,24 +65,24 @@ test-scripts:
 	@for test in scripts/tests/*.sh; do echo "$$test"; "$$test"; done
 
 .PHONY: fuzz
-fuzz: ## hostile URLs and name servers, from the text to the dialled address (CASES=200000)
+fuzz: ## test the SSRF policy with hostile URLs and DNS answers (CASES=200000)
 	@export PROPTEST_CASES='$(or $(CASES),200000)'; \
 		cargo test --locked --manifest-path shared/Cargo.toml --test it ssrf::fuzz; \
 		cargo test --locked --manifest-path worker/Cargo.toml --test it delivery::fuzz
 
 .PHONY: test-flake test-images test-compose
-test-flake: ## all of it once more, by `nix flake check`, and what a build depends on
+test-flake: ## run `nix flake check`, and test what an edit rebuilds
 	@scripts/nix.sh flake check --log-lines 60
 	@scripts/tests/packaging/flake.sh
 
-test-images: ## that the flake builds an image the same twice, and of what
+test-images: ## test the loaded images (REBUILD=worker: and that this build is reproducible)
 	@scripts/tests/packaging/images.sh
 
-test-compose: ## the images that are loaded, by docker-compose.yml, with faults
+test-compose: ## test docker-compose.yml with the loaded images, under faults
 	@scripts/tests/packaging/compose.sh
 
 .PHONY: lint $(LINTS:%=lint-%)
-lint: $(LINTS:%=lint-%) ## every check of the sources; one of them: make lint-clippy
+lint: $(LINTS:%=lint-%) ## run every check of the sources; one of them: make lint-clippy
 
 lint-format:
 	@for project in $(PROJECTS); do cargo fmt --check --manifest-path $$project/Cargo.toml; done
@@ -101,6 +101,9 @@ lint-docs:
 lint-drift:
 	@scripts/check-drift.sh
 
+lint-lines:
+	@scripts/check-line-length.sh
+
 lint-deny:
 	@scripts/deny.sh
 
@@ -116,5 +119,5 @@ update: ## update the four lock files together, so that they agree
 	@for project in $(PROJECTS); do cargo update --manifest-path $$project/Cargo.toml; done
 	@scripts/check-drift.sh
 
-clean: ## remove everything that was built or kept here: target/
+clean: ## remove target/: everything built, and the data of `make run`
 	rm -rf target

@@ -1,5 +1,5 @@
 {
-  description = "Slow work behind HTTP, offered twice: done while the client waits, or accepted and called back";
+  description = "A job and webhook service for slow work, with a synchronous endpoint for comparison";
 
   inputs.nixpkgs.url = "github:NixOS/nixpkgs/nixos-26.05";
 
@@ -8,7 +8,7 @@
     let
       inherit (nixpkgs) lib;
 
-      # The images are for Linux; the binaries and the shell are also for a Mac.
+      # The images are for Linux only; the binaries and the dev shell also for macOS.
       systems = [
         "x86_64-linux"
         "aarch64-linux"
@@ -27,9 +27,9 @@
       folders = map folderOf projects;
       manifestOf = project: (lib.importTOML (folderOf project + "/Cargo.toml")).package;
 
-      # --- Binaries ----------------------------------------------------------------------------------
+      # --- Binaries -------------------------------------------------------------------------------
 
-      # What a build of a project reads and nothing else: an edit elsewhere rebuilds nothing.
+      # Only the files that a project's build reads, so that an edit elsewhere rebuilds nothing.
       sourceOf =
         project: more:
         lib.fileset.toSource {
@@ -44,7 +44,8 @@
           );
         };
 
-      # A derivation in a project's sources with its locked crates at hand; the attributes say what it does.
+      # A derivation with a project's sources and its locked crates; `attributes` say what it
+      # builds.
       cargoDerivation =
         pkgs: project: attributes:
         pkgs.rustPlatform.buildRustPackage (
@@ -55,7 +56,7 @@
             cargoRoot = project;
             buildAndTestSubdir = project;
             cargoLock.lockFile = folderOf project + "/Cargo.lock";
-            # The tests are checks of their own: who wants an image doesn't wait for them.
+            # Tests are separate checks, so that building an image does not wait for them.
             doCheck = false;
           }
           // attributes
@@ -65,17 +66,18 @@
         pkgs: project:
         cargoDerivation pkgs project {
           preBuild = ''
-            # The build's hook says --offline alone, and cargo would then mend a lock file that doesn't fit.
+            # nixpkgs' build hook passes --offline but not --locked, so cargo would silently update
+            # a lock file that does not match the manifest. This fails instead.
             cargo metadata --locked --offline --format-version 1 --manifest-path ${project}/Cargo.toml >/dev/null
 
-            # A panic names a file of its crate. Where that lay during the build is nobody's business, and
-            # differs wherever a sandbox doesn't give every build the same folder.
+            # Panic messages contain the path of their source file. The build folder is removed from
+            # it, because it can differ between builds, which would then not be reproducible.
             for folder in "$NIX_BUILD_TOP" "$cargoDeps"; do
               flag=--remap-path-prefix=$folder/=
               export CARGO_ENCODED_RUSTFLAGS=''${CARGO_ENCODED_RUSTFLAGS:+$CARGO_ENCODED_RUSTFLAGS$'\x1f'}$flag
             done
           '';
-          # The one that is called and, in nixpkgs, the one that it wraps.
+          # The compiler, and in nixpkgs the compiler that it wraps.
           disallowedReferences = [
             pkgs.rustc
             (pkgs.rustc.unwrapped or pkgs.rustc)
@@ -90,13 +92,14 @@
           };
         };
 
-      # --- Images ------------------------------------------------------------------------------------
-      # scripts/pack-images.sh packs the same without Nix; `make test-images` holds both to the same words.
+      # --- Images ---------------------------------------------------------------------------------
+      # scripts/pack-images.sh builds the same images without Nix. `make test-images` tests that
+      # both have the same configuration.
 
       user = "65532:65532";
       seconds = count: count * 1000 * 1000 * 1000;
 
-      # Of `contents` and nothing else: no shell, no package manager, and a user who can write to /data alone.
+      # An image of `contents` only: no shell, no package manager. Its user can write to /data only.
       imageOf =
         pkgs:
         {
@@ -110,7 +113,7 @@
           name = "storm-${name}";
           tag = "latest";
           inherit contents;
-          # Without the one file some C libraries ask a name server before they read /etc/hosts.
+          # Without nsswitch.conf, some C libraries query DNS before they read /etc/hosts.
           fakeRootCommands = ''
             mkdir -p data etc
             echo 'hosts: files dns' > etc/nsswitch.conf
@@ -149,7 +152,7 @@
           };
         };
 
-      # Docker asks the binary, for there is nothing else in the image that could ask.
+      # The program itself is the health check, because the image contains no other one.
       healthcheckOf = project: {
         Test = [
           "CMD"
@@ -162,8 +165,8 @@
         Retries = 3;
       };
 
-      # Without systemd, whose library would bring all of it, a shell included. As nixpkgs' own build
-      # has tested it; a stand-in may have nothing to override.
+      # Without systemd, whose library would add all of systemd and a shell to the image. Redis' own
+      # tests are skipped: nixpkgs has run them. A stand-in for nixpkgs may have no `override`.
       redisOf =
         pkgs:
         ((pkgs.redis.override or (_: pkgs.redis)) { withSystemd = false; }).overrideAttrs (_: {
@@ -190,7 +193,7 @@
         image-loadgen = programImageOf pkgs "loadgen" { };
         image-redis = imageOf pkgs {
           name = "redis";
-          description = "Redis, the doorbell between the api and the worker";
+          description = "Redis, the notifier between the API and the workers";
           contents = [ (redisOf pkgs) ];
           config = {
             Cmd = [ "redis-server" ];
@@ -204,14 +207,15 @@
         pkgs: images:
         pkgs.writeShellApplication {
           name = "load-images";
-          # `docker` is the user's own: it must fit the engine that runs.
+          # `docker` comes from the user's PATH, because it must match the running engine.
           text = lib.concatMapStringsSep "\n" (image: "${image} | docker load") (lib.attrValues images);
         };
 
-      # --- Checks ------------------------------------------------------------------------------------
+      # --- Checks ---------------------------------------------------------------------------------
 
-      # What the stand-in for nixpkgs that our own tests use lacks: there the host's /usr/bin shows through.
-      whereThere = pkgs: names: map (name: pkgs.${name}) (lib.filter (name: pkgs ? ${name}) names);
+      # The packages of `names` that exist. The stand-in for nixpkgs that our tests use lacks
+      # some; there the programs of the host's /usr/bin are visible.
+      existing = pkgs: names: map (name: pkgs.${name}) (lib.filter (name: pkgs ? ${name}) names);
 
       cargoCheck =
         pkgs: name: project: tools: command:
@@ -235,7 +239,7 @@
               "clippy ${flags} --all-targets -- -D warnings";
         };
 
-      # A script over files of the project, in their places.
+      # A check that runs a script on some files of the project.
       sourceCheck =
         pkgs: name:
         {
@@ -277,7 +281,7 @@
             script = "bash scripts/check-drift.sh";
           };
           shellcheck = {
-            tools = whereThere pkgs [ "shellcheck" ];
+            tools = existing pkgs [ "shellcheck" ];
             files = [
               ./.ci
               ./scripts
@@ -309,7 +313,7 @@
 
       checks = forEachSystem checksOf;
 
-      # What the make targets need.
+      # The tools that the make targets need.
       devShells = forEachSystem (pkgs: {
         default = pkgs.mkShell {
           packages = [
@@ -322,7 +326,7 @@
             pkgs.rustc
             pkgs.rustfmt
           ]
-          ++ whereThere pkgs [
+          ++ existing pkgs [
             "cargo-deny"
             "docker-client"
             "shellcheck"

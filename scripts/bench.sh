@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# The figures of docs/BENCHMARKS.md, from one run on this machine: each as a ratio to something else in it.
-#   scripts/bench.sh [SECONDS]               how long each measurement lasts [10]
-#   AGAINST=FOLDER scripts/bench.sh [...]    what a change costs: the binaries of before (in FOLDER) and these, in turn
-# Each part runs in a subshell, with a stack and so a PID of its own.
+# Measures the figures of docs/BENCHMARKS.md on this machine. Most are also given as a ratio to
+# another figure of the same run, which depends less on the machine.
+#   scripts/bench.sh [SECONDS]               the length of each measurement [10]
+#   AGAINST=FOLDER scripts/bench.sh [...]    compares the binaries in FOLDER with the current ones
+# Each part runs in a subshell, so it has its own stack and its own PID array.
 # shellcheck disable=SC2030,SC2031
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=stack.sh
@@ -10,14 +11,15 @@ source "$(dirname -- "${BASH_SOURCE[0]}")/stack.sh"
 
 SECONDS_EACH=${1:-10}
 CONNECTIONS=64
-TURNS=5 # of each, where two sets of binaries are compared
+TURNS=5 # runs of each set of binaries with AGAINST
 RESULTS=$ROOT/target/bench
-NOBODY=http://receiver.example/webhook # accepted, and called by no worker
+NOBODY=http://receiver.example/webhook # accepted, but never called: no worker runs
 [[ $SECONDS_EACH =~ ^[1-9][0-9]?$ ]] || die "SECONDS: expected 1 to 99, not $SECONDS_EACH"
 
 # --- Measuring -----------------------------------------------------------------------------------
 
-# As many connections as fast as they go, every answer a 202: prints answers per second, and their number.
+# Sends requests as fast as the connections allow. Every answer must be a 202. Prints the answers
+# per second and their number.
 #   flood URL CALLBACK_URL
 flood() {
     local script=$RESULTS/post.lua report
@@ -26,18 +28,23 @@ wrk.method = "POST"
 wrk.headers["content-type"] = "application/json"
 wrk.body = '{"records": 1, "report_name": "Q1_Finance", "callback_url": "$2"}'
 LUA
-    report=$("$WRK" --threads 1 --connections "$CONNECTIONS" --duration "${SECONDS_EACH}s" --script "$script" "$1/async")
+    report=$("$WRK" --threads 1 --connections "$CONNECTIONS" --duration "${SECONDS_EACH}s" \
+        --script "$script" "$1/async")
     [[ $report != *Non-2xx* ]] || die "not every answer was a 202: $report"
-    awk '/Requests\/sec/ { rate = $2 } /requests in/ { count = $1 } END { printf "%.0f %d\n", rate, count }' <<<"$report"
+    awk '
+        /Requests\/sec/ { rate = $2 }
+        /requests in/ { count = $1 }
+        END { printf "%.0f %d\n", rate, count }' <<<"$report"
 }
 
-#   storm NAME OPTION...      one storm; its figures are then told by `figure NAME COLUMN`
+# Runs one load test; `figure NAME COLUMN` then prints its figures.
+#   storm NAME OPTION...
 storm() {
     local name=$1
     shift
     rm -f "$RESULTS/$name.csv"
-    "$STORM_BIN/storm-loadgen" storm --api "$STORM_API" --csv "$RESULTS/$name.csv" "$@" >"$RESULTS/$name.txt" ||
-        say "the storm $name was not all well: see target/bench/$name.txt"
+    "$STORM_BIN/storm-loadgen" storm --api "$STORM_API" --csv "$RESULTS/$name.csv" "$@" \
+        >"$RESULTS/$name.txt" || say "the load test $name had failures: see target/bench/$name.txt"
 }
 
 figure() {
@@ -46,7 +53,8 @@ figure() {
         NR == 2 { print $column[want] }' "$RESULTS/$1.csv"
 }
 
-# Of the worker's /metrics; 0 before the first.
+# Prints the number of completed jobs, from the worker's /metrics. There is no such line before the
+# first.
 completed_jobs() {
     local answer
     exec 3<>"/dev/tcp/$(host_of "$WORKER_ADDR")/$(port_of "$WORKER_ADDR")"
@@ -60,7 +68,7 @@ now() { date +%s.%N; }
 calculate() { awk "BEGIN { printf \"${2:-%.2f}\n\", $1 }"; }
 cpu_seconds() { awk -v tick="$(getconf CLK_TCK)" '{ print ($14 + $15) / tick }' "/proc/$1/stat"; }
 
-# --- The parts, each with a stack of its own -----------------------------------------------------
+# --- The measurements, each with its own stack ---------------------------------------------------
 
 bare() (
     stack_open
@@ -73,15 +81,16 @@ bare() (
     stop bare
 )
 
-#   accepted full|normal      by the API alone: the jobs stay PENDING
+# The API without a worker: the jobs stay PENDING.
+#   accepted full|normal
 accepted() (
     export DB_SYNCHRONOUS=$1
     stack_start api
     flood "$STORM_API" "$NOBODY"
 )
 
-# From the first accept to the last finalise, accepting as fast as it goes meanwhile: prints accepted/s and
-# delivered/s.
+# Accepts and delivers jobs at full speed. Prints accepted/s, and delivered/s from the first accept
+# to the last settled job.
 delivered() (
     stack_start api worker
     local begun deadline port rate jobs
@@ -101,34 +110,41 @@ delivered() (
     stop receiver
 )
 
-#   ack_at RATE      acknowledgements while the worker runs and delivers the same jobs
+# Measures acknowledgements while the worker runs and delivers the same jobs.
+#   ack_at RATE
 ack_at() (
     stack_start api worker
-    storm ack --mode async --rate "$1" --duration "${SECONDS_EACH}s" --records 1 --listen "localhost:$(free_port 16000)"
+    storm ack --mode async --rate "$1" --duration "${SECONDS_EACH}s" --records 1 \
+        --listen "localhost:$(free_port 16000)"
 )
 
-# /async beside an idle /sync and beside a saturated one, in turn: the machine's mood is in both.
+# Measures /async beside an idle /sync and beside a saturated one. The two alternate, so that
+# changes in the machine's speed affect both.
 isolation() (
     stack_start api worker
     local turn port
     port=$(free_port 16000)
     for turn in 1 2 3; do
-        storm "idle$turn" --mode async --rate 500 --duration "${SECONDS_EACH}s" --records 1 --listen "localhost:$port"
-        storm "sync$turn" --mode sync --rate 200 --duration "$((SECONDS_EACH + 2))s" --records 49 --timeout 10s &
-        sleep 1 # long enough to fill /sync: four threads, two requests a second each
-        storm "busy$turn" --mode async --rate 500 --duration "${SECONDS_EACH}s" --records 1 --listen "localhost:$port"
+        storm "idle$turn" --mode async --rate 500 --duration "${SECONDS_EACH}s" --records 1 \
+            --listen "localhost:$port"
+        storm "sync$turn" --mode sync --rate 200 --duration "$((SECONDS_EACH + 2))s" --records 49 \
+            --timeout 10s &
+        sleep 1 # enough to saturate /sync: four threads, each with two requests a second
+        storm "busy$turn" --mode async --rate 500 --duration "${SECONDS_EACH}s" --records 1 \
+            --listen "localhost:$port"
         wait $!
     done
 )
 
-#   median_figure NAME COLUMN      of the three turns
+# Prints the median of the three turns.
+#   median_figure NAME COLUMN
 median_figure() {
     local turn
     for turn in 1 2 3; do figure "$1$turn" "$2"; done | sort -g | sed -n 2p
 }
 
-# A tenth receiver that hangs for ever, and its name server too, beside nine that don't; and the nine alone, in
-# turn. Each of the nine has 100 jobs a second.
+# Measures nine receivers, each with 100 jobs/s: alone, and beside a tenth one that never answers
+# and whose name server never answers. The two alternate.
 bad_neighbour() (
     local turn lab=$RESULTS/lab
     mkdir -p "$lab"
@@ -136,30 +152,32 @@ bad_neighbour() (
     ln -sf "$STORM_BIN/examples/hanging_world" "$lab/storm-worker"
     export HANGING_ADDR
     HANGING_ADDR=127.0.0.1:$(free_port 15000)
-    # Its attempts time out and are tried again while the others are measured.
+    # Short enough that attempts time out and are retried while the nine are measured.
     export CALLBACK_TIMEOUT=2s STORM_BIN=$lab
     stack_start api worker
     for turn in 1 2 3; do
         nine_receivers "alone$turn"
         hanging_jobs "$((SECONDS_EACH + 2))" &
-        sleep 3 # the first of them have timed out
+        sleep 3 # until the first attempts have timed out
         nine_receivers "beside$turn"
         wait $!
     done
 )
 
-#   nine_receivers NAME      nine storms at once: NAME.csv has one line of the worst of each figure
+# Runs nine load tests at once, NAME-1 to NAME-9.
+#   nine_receivers NAME
 nine_receivers() {
     local number port pids=()
     for number in {1..9}; do
         port=$(free_port $((16000 + number * 100)))
-        storm "$1-$number" --mode async --rate 100 --duration "${SECONDS_EACH}s" --records 1 --listen "127.0.0.1:$port" &
+        storm "$1-$number" --mode async --rate 100 --duration "${SECONDS_EACH}s" --records 1 \
+            --listen "127.0.0.1:$port" &
         pids+=($!)
     done
     wait "${pids[@]}"
 }
 
-# Jobs for the receiver that hangs and for the name that does, 50 a second each.
+# Submits jobs for a receiver that hangs and for a name whose look-up hangs, 50 a second each.
 #   hanging_jobs SECONDS
 hanging_jobs() {
     local batch='' url body deadline=$((SECONDS + $1)) _
@@ -180,7 +198,8 @@ hanging_jobs() {
     grep -q '^HTTP/1.1 202' "$RESULTS/hanging.txt" || die 'no job for a receiver that hangs was accepted'
 }
 
-#   worst_figure NAME COLUMN      of the nine receivers, and of the three turns the median
+# Prints the worst figure of the nine receivers: the median of the three turns.
+#   worst_figure NAME COLUMN
 worst_figure() {
     local turn number
     for turn in 1 2 3; do
@@ -188,24 +207,27 @@ worst_figure() {
     done | sort -g | sed -n 2p
 }
 
-# Five thousand five-second reports at once: prints the worker's CPU seconds and its peak memory in MB.
-crowd() (
+# Runs 5,000 five-second reports at once. Prints the worker's CPU seconds and its peak memory in MB.
+burst() (
     stack_start api worker
     local before used
     before=$(cpu_seconds "${PID[worker]}")
-    storm crowd --mode async --rate 5000 --duration 1s --records 500 --listen "localhost:$(free_port 16000)"
+    storm burst --mode async --rate 5000 --duration 1s --records 500 \
+        --listen "localhost:$(free_port 16000)"
     used=$(calculate "$(cpu_seconds "${PID[worker]}") - $before" %.1f)
     awk -v cpu="$used" '/VmHWM/ { printf "%s %.0f\n", cpu, $2 / 1024 }' "/proc/${PID[worker]}/status"
 )
 
-# A worker at its limit, with some ten thousand jobs behind it, and then FLUSHALL: prints the jobs that were
-# pending, how many a second ended before, after how long a second of nine tenths of that began, and how many came back.
+# Runs FLUSHALL while a worker is at its concurrency limit, with a backlog of some ten thousand
+# jobs. Prints the pending jobs, the jobs/s before it, the seconds until the first second with 90 %
+# of that rate, and the number of callbacks that came back right.
 flushed() (
     export WORKER_CONCURRENCY=200
     stack_start api worker
     local samples=$RESULTS/flushed jobs=20000 flush
     : >"$samples"
-    storm flushed --mode async --rate "$((jobs / 2))" --duration 2s --records 10 --listen "localhost:$(free_port 16000)" &
+    storm flushed --mode async --rate "$((jobs / 2))" --duration 2s --records 10 \
+        --listen "localhost:$(free_port 16000)" &
     until (($(completed_jobs) > 2000)); do sleep 0.05; done
     sample_for 1
     redis-cli -u "$REDIS_URL" FLUSHALL >/dev/null
@@ -226,6 +248,7 @@ flushed() (
         }' "$samples"
 )
 
+# Appends the time and the number of completed jobs to $samples, ten times a second.
 #   sample_for SECONDS
 sample_for() {
     local until=$((SECONDS + $1))
@@ -240,10 +263,10 @@ sample_for() {
 #   line WHAT FIGURE [COMPARED [TARGET]]
 line() { printf '| %-60s | %16s | %-24s | %-12s |\n' "$1" "$2" "${3:-}" "${4:-}"; }
 
-# What a change costs: the machine's mood is in both.
+# Compares two sets of binaries. They alternate, so that changes in the machine's speed affect both.
 compare() {
     local turn bin figures now=$STORM_BIN
-    # Those of before may be too old to sign: like is compared with like, unless you say otherwise.
+    # The older binaries may not support signing, so by default neither set signs.
     export CALLBACK_SIGNING_SECRETS=${CALLBACK_SIGNING_SECRETS:-}
     : >"$RESULTS/compared"
     for ((turn = 1; turn <= TURNS; turn++)); do
@@ -253,12 +276,13 @@ compare() {
             say "turn $turn  $bin  $figures"
         done
     done
-    printf '\n%s, %s cores, %s s a measurement, medians of %s turns\n\n' "$(uname -sm)" "$(nproc)" "$SECONDS_EACH" "$TURNS"
+    printf '\n%s, %s cores, %s s a measurement, medians of %s turns\n\n' \
+        "$(uname -sm)" "$(nproc)" "$SECONDS_EACH" "$TURNS"
     printf '| %-56s | %9s | %9s | %-13s |\n' measured before now 'now of before'
     printf '| %-56s | %9s | %9s | %-13s |\n' --- ---: ---: ---
     compared 'accepted, DB_SYNCHRONOUS=full' 2
-    compared 'accepted while the worker delivers as much as it can' 4
-    compared 'delivered, from accept to finalised' 5
+    compared 'accepted while the worker delivers at full speed' 4
+    compared 'delivered, from accept to settled' 5
 }
 
 #   compared WHAT COLUMN
@@ -270,7 +294,8 @@ compared() {
 
 #   median_of BIN COLUMN
 median_of() {
-    awk -v bin="$1" -v column="$2" '$1 == bin { print $column }' "$RESULTS/compared" | sort -g | sed -n "$(((TURNS + 1) / 2))p"
+    awk -v bin="$1" -v column="$2" '$1 == bin { print $column }' "$RESULTS/compared" |
+        sort -g | sed -n "$(((TURNS + 1) / 2))p"
 }
 
 main() {
@@ -278,13 +303,15 @@ main() {
     local project
     for project in api worker; do
         [[ -x $STORM_BIN/examples/bare_route && -x $STORM_BIN/examples/hanging_world ]] ||
-            (cd -- "$ROOT" && CARGO_TARGET_DIR=target cargo build --release --locked --manifest-path "$project/Cargo.toml" --examples)
+            (cd -- "$ROOT" && CARGO_TARGET_DIR=target cargo build --release --locked --examples \
+                --manifest-path "$project/Cargo.toml")
     done
     WRK=$("$ROOT/scripts/find-tool.sh" wrk)
     mkdir -p "$RESULTS"
     export CALLBACK_ALLOW=127.0.0.1/32,::1/128
     if [[ -n ${AGAINST:-} ]]; then
-        [[ -x $AGAINST/storm-api && -x $AGAINST/storm-worker ]] || die "AGAINST=$AGAINST: no storm-api and storm-worker in it"
+        [[ -x $AGAINST/storm-api && -x $AGAINST/storm-worker ]] ||
+            die "AGAINST=$AGAINST: the folder has no storm-api and storm-worker"
         compare
         return
     fi
@@ -300,29 +327,31 @@ main() {
     idle=$(median_figure idle p99_ms) busy=$(median_figure busy p99_ms)
     bad_neighbour
     alone=$(worst_figure alone completion_p99_ms) beside=$(worst_figure beside completion_p99_ms)
-    read -r cpu memory <<<"$(crowd)"
+    read -r cpu memory <<<"$(burst)"
     read -r pending speed pause right <<<"$(flushed)"
 
     printf '\n%s, %s cores, %s s a measurement, load and receiver on the same cores\n\n' \
         "$(uname -sm)" "$(nproc)" "$SECONDS_EACH"
-    line measured figure 'beside it' 'to reach'
+    line measured figure compared target
     line --- ---: --- ---
     line 'the bare route: validation and 202, no storage' "$bare/s"
     line 'accepted, DB_SYNCHRONOUS=full' "$full/s" "$(calculate "$full / $bare") of bare" '0.25'
     line 'accepted, DB_SYNCHRONOUS=normal' "$normal/s" "$(calculate "$normal / $bare") of bare"
-    line 'accepted while the worker delivers as much as it can (full)' "$both/s" "$(calculate "$both / $bare") of bare"
-    line 'delivered, from accept to finalised (full)' "$delivered/s" "$(calculate "$delivered / $bare") of bare" '0.15'
+    line 'accepted while the worker delivers at full speed (full)' "$both/s" "$(calculate "$both / $bare") of bare"
+    line 'delivered, from accept to settled (full)' "$delivered/s" "$(calculate "$delivered / $bare") of bare" '0.15'
     line "ack at $half/s, half of that peak: p50" "$(figure ack p50_ms) ms"
     line "ack at $half/s, half of that peak: p99" "$(figure ack p99_ms) ms"
     line "ack at $half/s, half of that peak: p99.9" "$(figure ack p99_9_ms) ms"
     line '/async at 500/s, /sync idle: p99' "$idle ms"
     line '/async at 500/s, /sync saturated: p99' "$busy ms" "$(calculate "$busy / $idle") of idle" 'at most 1.5'
-    line 'nine receivers, 900 jobs/s: the worst p99 of their callbacks' "$alone ms"
-    line 'the same beside a tenth that hangs, and its name server' "$beside ms" "$(calculate "$beside / $alone") of alone" 'at most 2'
-    line '5,000 five-second reports at once: lateness p50' "$(figure crowd lateness_p50_ms) ms"
-    line '5,000 five-second reports at once: lateness p99' "$(figure crowd lateness_p99_ms) ms" '' 'under 500 ms'
-    line "the worker's CPU for them, and its peak memory" "$cpu s, $memory MB"
-    line "FLUSHALL under $pending pending jobs: full speed ($speed/s) after" "$pause s" "$right of 20000 right" 'within 3 s'
+    line 'nine receivers, 900 jobs/s: the worst p99 of a callback' "$alone ms"
+    line 'the same, beside a tenth that hangs and whose DNS hangs' "$beside ms" \
+        "$(calculate "$beside / $alone") of alone" 'at most 2'
+    line '5,000 five-second reports at once: lateness p50' "$(figure burst lateness_p50_ms) ms"
+    line '5,000 five-second reports at once: lateness p99' "$(figure burst lateness_p99_ms) ms" '' 'under 500 ms'
+    line "the worker's CPU time and peak memory for these" "$cpu s, $memory MB"
+    line "FLUSHALL under $pending pending jobs: full speed ($speed/s) after" "$pause s" \
+        "$right of 20000 right" 'within 3 s'
 }
 
 main

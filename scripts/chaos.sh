@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# A storm on a stack of its own while everything is broken that can break, and a judgement of what was seen.
-# Its status is 0 only if every promise was kept. The data, logs and result stay in target/chaos/SEED.
-#   SEED=N         what is broken when, and what is asked for [a random one, which is printed]
-#   DURATION=60s   how long things are broken
-#   JOBS=20000     requests that fall due in that time
-#   LEASE=3s       the workers' lease
-#   KEEP=yes       the history is kept also when every promise was
+# Injects faults into a stack under load, then checks the recorded history against every promise.
+# Exits with 0 only if every promise was kept. The data, logs and result stay in target/chaos/SEED.
+#   SEED=N         the seed of the faults and of the requests [a random one, which is printed]
+#   DURATION=60s   how long faults are injected
+#   JOBS=20000     the number of requests in that time
+#   LEASE=3s       the lease of the workers
+#   KEEP=yes       keep the history also if every promise was kept
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=stack.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/stack.sh"
@@ -19,7 +19,7 @@ unset SEED DURATION JOBS LEASE KEEP
 
 need_binaries api worker loadgen
 redis=$("$ROOT/scripts/find-tool.sh" redis-server)
-stack_open # no stack of ours, but what ends the run on Ctrl-C
+stack_open # starts no stack, but stops the run on Ctrl-C
 folder=$ROOT/target/chaos/$seed
 rm -rf "$folder"
 say "data      ${folder#"$ROOT"/}, kept"

@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
-# Fails when the four projects drift apart: without a workspace nothing else keeps their lints, editions,
-# requirements and locked versions the same, and each difference compiles a crate once more.
+# Fails if the four projects differ in lints, editions, dependency requirements or locked versions.
+# There is no workspace that would keep them the same. Each difference compiles a crate once more.
 #   scripts/check-drift.sh [ROOT]
 set -euo pipefail
 cd -- "${1:-$(dirname -- "${BASH_SOURCE[0]}")/..}"
 
-# Prints every entry of the manifests: FILE, TABLE, KEY, VALUE, between tabs.
+# Prints every entry of the manifests: FILE, TABLE, KEY and VALUE, separated by tabs.
 entries() {
     awk '
         { sub(/(^|[ \t])#.*$/, ""); gsub(/[ \t]+/, " "); sub(/^ /, ""); sub(/ $/, "") }
         $0 == "" { next }
         entry == "" && /^\[/ { table = $0; gsub(/[][ ]/, "", table); next }
 
-        # An entry goes on until its brackets are closed.
+        # An entry continues until its brackets are closed.
         { entry = entry == "" ? $0 : entry " " $0 }
         { text = entry; if (gsub(/[[{]/, "", text) > gsub(/[]}]/, "", text)) next }
         {
@@ -25,7 +25,7 @@ entries() {
     ' {shared,api,worker,loadgen}/Cargo.toml
 }
 
-# The facts to compare: SUBJECT, PLACE, VALUE, between tabs.
+# Each of these prints facts to compare: SUBJECT, PLACE and VALUE, separated by tabs.
 
 facts_of_tables() {
     entries | awk -F '\t' '
@@ -36,7 +36,7 @@ facts_of_tables() {
 
 facts_of_requirements() {
     entries | awk -F '\t' '
-        # Tests may stop the clock, the programs may not: the one feature that only tests have.
+        # The only feature that differs: tests may pause the clock of tokio, the programs may not.
         $2 ~ /dev-dependencies$/ { sub(/, "test-util"/, "", $4) }
         $2 ~ /dependencies$/ { print $3 "\t" $1 " [" $2 "]\t" $4 }
     '
@@ -44,7 +44,7 @@ facts_of_requirements() {
 
 facts_of_locks() {
     awk '
-        # Versions that cargo takes for compatible: 1.x, 0.9.x, 0.0.3.
+        # Versions that cargo treats as compatible: 1.x, 0.9.x, 0.0.3.
         function series(version,    part) {
             split(version, part, ".")
             if (part[1] > 0) return part[1] ".x"
@@ -56,7 +56,8 @@ facts_of_locks() {
     ' {shared,api,worker,loadgen}/Cargo.lock
 }
 
-# Fails if a subject of the facts that it reads has two values; or, when told `everywhere`, is missing in a place.
+# Reads facts, and fails if a subject has two values. With `everywhere`, it also fails if a subject
+# is missing in a place.
 compare() {
     awk -F '\t' -v everywhere="${1:-}" '
         !($1 in known) { known[$1]; subjects[++subject_count] = $1 }
@@ -78,11 +79,11 @@ compare() {
     '
 }
 
-# A requirement in several parts would escape the comparison.
+# The comparison does not see a requirement that is split into several entries.
 all_in_one_line() {
     entries | awk -F '\t' '
         $2 ~ /dependencies\./ || ($2 ~ /dependencies$/ && $3 ~ /\./) {
-            printf "%s [%s] %s: write the requirement in one line, to be compared\n", $1, $2, $3
+            printf "%s [%s] %s: write the requirement in one line, so that it is compared\n", $1, $2, $3
             bad = 1
         }
         END { exit bad }

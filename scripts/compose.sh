@@ -1,21 +1,21 @@
 #!/usr/bin/env bash
-# The stack in containers: docker-compose.yml, by whichever Docker Compose is here.
+# Runs the stack in containers: docker-compose.yml, with the Docker Compose that is installed.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=docker.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/docker.sh"
 
-UP_SECONDS=120 # until all are healthy
+UP_SECONDS=120 # the limit until all containers are healthy
 
 usage() {
     cat <<'USAGE'
-usage: scripts/compose.sh up              starts the stack and waits until it is healthy
-       scripts/compose.sh down [-v]       stops it; with -v its data goes too
-       scripts/compose.sh logs [SERVICE]  follows what it says
-       scripts/compose.sh demo            the demo through the containers, which must be up
-       scripts/compose.sh -- ARGS...      whatever else Docker Compose can do
+usage: scripts/compose.sh up              start the stack and wait until it is healthy
+       scripts/compose.sh down [-v]       stop it; -v also deletes its data
+       scripts/compose.sh logs [SERVICE]  follow its logs
+       scripts/compose.sh demo            run the demo against the running containers
+       scripts/compose.sh -- ARGS...      run any other command of Docker Compose
 
-Settings are those of docker-compose.yml: docs/examples/compose.env tells them. COMPOSE names the Docker
-Compose to use; unset: `docker compose` where there is that plugin, else docker-compose.
+docs/examples/compose.env lists the settings. COMPOSE is the Docker Compose command to use; unset, it is
+`docker compose` if that plugin is installed, else docker-compose.
 USAGE
 }
 
@@ -26,20 +26,20 @@ up() {
     say "api       http://$(compose port api 8000), ready"
 }
 
-# v1 has no --wait.
+# Docker Compose 1 has no --wait.
 await_health() {
     local begun=$SECONDS service container containers restarts state
     for service in redis api worker; do
         containers=$(compose ps --quiet "$service")
-        [[ -n $containers ]] || die "no container of $service was started: is its number set to 0?"
+        [[ -n $containers ]] || die "no container of $service was started: check that its number of replicas is not 0"
         for container in $containers; do
             while read -r restarts state <<<"$(state_of "$container")" && [[ $state != healthy ]]; do
                 if [[ -z $state ]]; then
-                    die "a container of $service is gone: make up again"
+                    die "a container of $service is gone: run make up again"
                 elif ((restarts > 1)); then
-                    give_up "$container" "it ends and is started again, and again"
+                    give_up "$container" "it keeps exiting and restarting"
                 elif ((SECONDS - begun >= UP_SECONDS)); then
-                    give_up "$container" "it is $state after $UP_SECONDS s"
+                    give_up "$container" "it is still $state after $UP_SECONDS s"
                 fi
                 sleep 0.5
             done
@@ -47,22 +47,25 @@ await_health() {
     done
 }
 
-# Prints how often a container was restarted, and its health.
+# Prints the number of restarts of a container, and its health.
 #   state_of CONTAINER
-state_of() { docker inspect --format '{{.RestartCount}} {{if .State.Health}}{{.State.Health.Status}}{{else}}without a health check{{end}}' "$1"; }
+state_of() {
+    docker inspect "$1" --format \
+        '{{.RestartCount}} {{if .State.Health}}{{.State.Health.Status}}{{else}}without a health check{{end}}'
+}
 
 #   give_up CONTAINER WHY
 give_up() {
-    say "the last that it said:"
+    say "the last lines of its log:"
     docker logs --tail 3 "$1" >&2 || true
-    die "$(docker inspect --format '{{.Name}}' "$1"): $2; make logs tells more, make down ends it all"
+    die "$(docker inspect --format '{{.Name}}' "$1"): $2; make logs shows more, make down stops the stack"
 }
 
 demo() {
     local service terminal=()
     require_images
     for service in api worker; do
-        [[ -n $(compose ps --quiet "$service") ]] || die "the stack is not up: make up"
+        [[ -n $(compose ps --quiet "$service") ]] || die "the stack is not running: make up"
     done
     [[ -t 0 && -t 1 ]] || terminal=(-T)
     compose run --rm --use-aliases "${terminal[@]}" loadgen

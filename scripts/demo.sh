@@ -1,24 +1,26 @@
 #!/usr/bin/env bash
-# The show: 50 requests at once to /sync, the same to /async, and the difference. Its status is the demo's.
-#   scripts/demo.sh            callbacks arrive on port 8001, or on CALLBACK_PORT
+# Sends 50 requests at once to /sync and the same to /async, and compares them. Exits with the
+# status of `storm-loadgen demo`.
+#   CALLBACK_PORT   the port that receives the callbacks [8001]
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=stack.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/stack.sh"
 
 port=${CALLBACK_PORT:-8001}
-unset CALLBACK_PORT # it is no setting of the services
+unset CALLBACK_PORT # not a setting of the services
 
-# Now, and not after minutes of building.
+# Checked now, because the build may take minutes.
 if ! [[ $port =~ ^[1-9][0-9]{0,4}$ ]] || ((port > 65535)); then
     die "CALLBACK_PORT=$port: expected a port from 1 to 65535"
 fi
 if is_busy 127.0.0.1 "$port" || is_busy ::1 "$port"; then
-    die "port $port is taken by another program: choose another, for example make demo CALLBACK_PORT=$((port + 1))"
+    die "port $port is taken by another program: choose another: make demo CALLBACK_PORT=$((port + 1))"
 fi
 
-# Without Redis the show is the same, for the table alone will do. A wrong REDIS_SERVER stays an error.
+# Without Redis the workers poll the table, and the demo shows the same. A wrong REDIS_SERVER stays
+# an error.
 if [[ -z ${REDIS_URL:-}${REDIS_SERVER:-} ]] && ! "$ROOT/scripts/find-tool.sh" redis-server >/dev/null; then
-    say "no Redis can be had here: the demo goes on without, as with REDIS_URL=none"
+    say "no Redis is available: the demo runs without one, as with REDIS_URL=none"
     export REDIS_URL=none
 fi
 

@@ -1,22 +1,23 @@
 #!/usr/bin/env bash
-# The stack of `make run`, from debug builds, rebuilt and restarted whenever a source file changes.
-# What doesn't build leaves the old one running; what doesn't start waits for the next change.
+# Runs the stack of `make run` from debug builds, and rebuilds and restarts it when a source file
+# changes. If the build fails, the old programs keep running. If a program fails to start, the
+# script waits for the next change.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=stack.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/stack.sh"
 
 export STORM_BIN=$ROOT/target/debug
 
-# Touched before each build, so that a change during the build is seen after it.
+# Touched before each build, so that a change during the build triggers another one.
 stamp=$ROOT/target/dev-stamp
 
-# Folders count: only theirs tells of a file that went.
+# Folders too: a deleted file changes only the time of its folder.
 sources_changed() { [[ -n $(find "$ROOT"/{api,worker,shared} -newer "$stamp" -print -quit) ]]; }
 
 rebuild() {
     mkdir -p "$ROOT/target"
     touch "$stamp"
-    build dev api worker || { say "dev       that doesn't build; waiting for the next change" && return 1; }
+    build dev api worker || { say "dev       the build failed; waiting for the next change" && return 1; }
 }
 
 restart() {
@@ -24,10 +25,10 @@ restart() {
     start_services api worker || give_up
 }
 
-# What runs half is ended, to be started afresh.
+# Stops the service that is still running: the next change starts both.
 give_up() {
     stop api worker || true
-    is_alive "${PID[redis]:-$$}" || die "without Redis there is no going on"
+    is_alive "${PID[redis]:-$$}" || die "Redis has died: start again"
     say "dev       waiting for the next change"
 }
 

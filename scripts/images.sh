@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Builds the images that docker-compose.yml wants, and loads them into Docker.
-#   IMAGE_BUILDER   nix: the flake's; host: cargo's binaries, packed by pack-images.sh; unset: nix where it is
-#   TAG             another tag for them, beside `latest`
+# Builds the images of docker-compose.yml and loads them into Docker.
+#   IMAGE_BUILDER   nix: build the flake's images; host: build with cargo, pack with pack-images.sh
+#                   [nix if it is installed, else host]
+#   TAG             a second tag for the images, beside `latest`
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=docker.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/docker.sh"
@@ -12,9 +13,9 @@ case $builder in
     '') if command -v nix >/dev/null; then builder=nix; else builder=host; fi ;;
     *) die "IMAGE_BUILDER=$builder: expected nix or host" ;;
 esac
-[[ $(uname) == Linux ]] || die "images are made on Linux; elsewhere: nix build .#packages.aarch64-linux.load-images, on a builder for it"
+[[ $(uname) == Linux ]] || die "images are built on Linux; elsewhere use a Nix builder for Linux: nix build .#packages.aarch64-linux.load-images"
 require_engine
-say "images    by ${builder/host/cargo and Docker, as with IMAGE_BUILDER=host}"
+say "images    built with ${builder/host/cargo and Docker (IMAGE_BUILDER=host)}"
 
 case $builder in
     nix)

@@ -1,6 +1,13 @@
 #!/usr/bin/env bash
-# What the scripts share: the project's root, how they speak, builds, ports and probes. Sourced, never run.
+# Shared by the scripts: the project's root, messages, builds, ports and probes. Sourced, never run.
 set -euo pipefail
+
+# Associative arrays came with 4.0; before 4.4 `set -u` takes an empty array for an unset variable.
+# bash reads a file command by command, so an older one stops here, before syntax that it lacks.
+if ((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] < 404)); then
+    echo "${0##*/}: bash $BASH_VERSION is too old: install bash 4.4 or newer (macOS: brew install bash)" >&2
+    exit 1
+fi
 
 ROOT=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd -P)
 
@@ -16,21 +23,22 @@ build() {
     local profile=$1 project
     shift
     for project; do
-        # The scripts must know the place, whatever the caller's cargo is told; its other settings
-        # are found from the working folder.
+        # The target folder is fixed, because the scripts run the binaries from it. The rest of the
+        # configuration, .cargo/config.toml, is found from the working folder.
         (cd -- "$ROOT" && CARGO_TARGET_DIR=target cargo build --locked --profile "$profile" \
             --manifest-path "$project/Cargo.toml") || return
     done
 }
 
-# Sees that the projects' release binaries are in STORM_BIN; a STORM_BIN that is set is taken as it is.
+# Sets STORM_BIN to a folder with the projects' release binaries, which it builds. A STORM_BIN that
+# is already set is used as it is.
 #   need_binaries PROJECT...
 need_binaries() {
     if [[ -n ${STORM_BIN:-} ]]; then
-        say "binaries  $STORM_BIN, as STORM_BIN says; nothing is built"
+        say "binaries  $STORM_BIN (STORM_BIN); nothing is built"
         local project
         for project; do
-            [[ -x $STORM_BIN/storm-$project ]] || die "STORM_BIN=$STORM_BIN: there is no storm-$project in it"
+            [[ -x $STORM_BIN/storm-$project ]] || die "STORM_BIN=$STORM_BIN: the folder has no program storm-$project"
         done
     else
         build release "$@"
@@ -38,18 +46,18 @@ need_binaries() {
     fi
 }
 
-# Sends REQUEST, which must make the other end close, and succeeds if the answer begins like the pattern
-# ANSWER. By bash's own /dev/tcp, for a fresh Debian has neither curl nor nc.
+# Sends REQUEST, which must make the server close the connection, and succeeds if the answer matches
+# the pattern ANSWER. Uses bash's /dev/tcp, because a fresh Debian has neither curl nor nc.
 #   answers HOST PORT REQUEST ANSWER
 answers() (
     exec 3<>"/dev/tcp/$1/$2" && printf '%b' "$3" >&3 || return 1
-    # To the end, or the other end would see a reset. `read` fails there, with the answer read.
+    # Read to the end, or the server would see a reset. `read` fails there, but sets the variable.
     IFS= read -rd '' -t2 answer <&3 || true
-    # shellcheck disable=SC2053 # the right side is meant as a pattern
+    # shellcheck disable=SC2053 # the right side is a pattern
     [[ $answer == $4 ]]
 ) 2>/dev/null
 
-# Whether what /healthz answers begins like the pattern ANSWER.
+# Succeeds if the answer of /healthz matches the pattern ANSWER.
 #   health_is HOST:PORT ANSWER
 health_is() {
     answers "$(host_of "$1")" "$(port_of "$1")" \
@@ -73,8 +81,9 @@ host_of() {
     printf '%s' "${host%]}"
 }
 
-# Prints a free port among the 4000 from BASE on. Different bases never give the same port twice, and
-# below 32768 no outgoing connection takes the port before its owner binds it.
+# Prints a free port from BASE to BASE + 3999. Bases that are 4000 apart never give the same port.
+# Below 32768, where Linux's ephemeral ports begin, no outgoing connection takes the port before its
+# owner binds it.
 #   free_port BASE
 free_port() {
     local port try

@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# Packs cargo's binaries and this machine's Redis into the images that the flake builds elsewhere: the same names,
-# user, folders and commands, FROM nothing, needing no registry. They run where this machine's C library would.
+# Packs cargo's binaries and this machine's Redis into the images that the flake builds with Nix:
+# the same names, user, folders and commands. The images start from scratch and need no registry.
+# They contain this machine's C library, so they run on kernels that it supports.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=docker.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/docker.sh"
 
 USER_AND_GROUP=65532
 
-# Puts a program into /bin, and what the loader finds for it where it is looked for.
+# Copies a program to /bin, and the libraries that it loads to the same paths as on this machine.
 #   pack PROGRAM FOLDER NAME
 pack() {
     local file
@@ -22,10 +23,10 @@ pack_certificates() {
         install -D -m 644 "$file" "$1/etc/ssl/certs/ca-certificates.crt"
         return
     done
-    die "no CA certificates were found here: install ca-certificates, or name a PEM file by SSL_CERT_FILE"
+    die "no CA certificates found: install ca-certificates, or set SSL_CERT_FILE to a PEM file"
 }
 
-# Makes an image of a folder, with more lines of a Dockerfile.
+# Makes an image of a folder; each LINE is one more Dockerfile instruction.
 #   import NAME DESCRIPTION FOLDER LINE...
 import() {
     local name=$1 description=$2 folder=$3 changes=() line
@@ -36,7 +37,7 @@ import() {
         changes+=(--change "$line")
     done
     mkdir -p "$folder/etc" "$folder/data"
-    # Without it some C libraries ask a name server before they read /etc/hosts.
+    # Without this file, some C libraries query DNS before they read /etc/hosts.
     echo 'hosts: files dns' >"$folder/etc/nsswitch.conf"
     tar --create --file "$folder.tar" --directory "$folder" --sort=name --mtime=@1 --owner=0 --group=0 --numeric-owner --exclude=./data .
     tar --append --file "$folder.tar" --directory "$folder" --mtime=@1 --owner=$USER_AND_GROUP --group=$USER_AND_GROUP --numeric-owner ./data
@@ -69,7 +70,8 @@ trap 'rm -rf "$work"' EXIT
 import_service api 'ENV API_ADDR=0.0.0.0:8000' 'ENV DB_URL=sqlite:/data/storm.db' 'EXPOSE 8000' "$(healthcheck api)"
 import_service worker 'ENV DB_URL=sqlite:/data/storm.db' 'ENV WORKER_ADDR=0.0.0.0:9000' 'EXPOSE 9000' "$(healthcheck worker)"
 import_service loadgen
-# Or Valkey, which calls itself so.
+# redis-server may be Valkey's, whose programs are valkey-server and valkey-cli.
 pack "$redis" "$work/redis" redis-server
 pack "${redis%-server}-cli" "$work/redis" redis-cli
-import redis 'Redis, the doorbell between the api and the worker' "$work/redis" 'CMD ["redis-server"]' 'ENV PATH=/bin' 'EXPOSE 6379'
+import redis 'Redis, the notifier between the API and the workers' "$work/redis" \
+    'CMD ["redis-server"]' 'ENV PATH=/bin' 'EXPOSE 6379'

@@ -1,47 +1,53 @@
 #!/usr/bin/env bash
-# A stack of our own (Redis, api, worker) that is gone when the script that started it ends.
-# Sourced, it gives: stack_start SERVICE..., then stack_run COMMAND as often as wanted; everything is stopped on exit.
+# Runs a temporary stack (Redis, API, worker) that stops when the calling script exits. Sourced, it
+# provides `stack_start SERVICE...`, once, and then `stack_run COMMAND...`, any number of times.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/lib.sh"
 
 START_SECONDS=30
-STOP_SECONDS=30 # the services promise 25
+STOP_SECONDS=30 # the services promise to stop in 25
 STACK_DIR=''    # the stack's temporary folder, removed on exit
 FOREGROUND=''   # set: logs go to the terminal instead of that folder
 PRIVATE_QUEUE=''
-declare -A PID=() # of redis, api, worker, and the command beside them; each leads a process group
+# Process ids of redis, api, worker, and of the command beside them. Each leads its own process
+# group.
+declare -A PID=()
 
 usage() {
     cat <<'USAGE'
-usage: scripts/stack.sh run               a stack in the foreground: API on port 8000, worker on 9000
-       scripts/stack.sh with COMMAND...   runs COMMAND beside a stack on free ports, then stops the stack
+usage: scripts/stack.sh run               run a stack in the foreground: API on port 8000, worker on 9000
+       scripts/stack.sh with COMMAND...   run COMMAND beside a stack on free ports, then stop the stack
 
-`run` keeps its data in target/run. `with` keeps nothing, and tells COMMAND the addresses in STORM_API
-and STORM_WORKER. The services' own settings pass through: SYNC_THREADS=1 scripts/stack.sh run
+`run` keeps its data in target/run. `with` deletes its data, and passes the addresses to COMMAND in
+STORM_API and STORM_WORKER. The services read their settings from the environment:
+SYNC_THREADS=1 scripts/stack.sh run
 
-  DB_URL, API_ADDR, WORKER_ADDR   other places for `run`; `with` chooses its own
-  REDIS_URL      a Redis to use as it is, or none to go without; unset: one of our own on a free port
-  REDIS_SERVER   the redis-server to start; unset: the one in PATH
-  STORM_BIN      a folder of ready-made binaries; unset: they are built
-  CALLBACK_SIGNING_SECRETS   what signs callbacks, or nothing for none; unset: a new secret, which `run`
-                             keeps in target/run/signing-secret and `with` tells COMMAND
+  DB_URL, API_ADDR, WORKER_ADDR   for `run`; `with` chooses its own
+  REDIS_URL      an existing Redis, or none to run without one [a new one on a free port]
+  REDIS_SERVER   the redis-server to start [the one in PATH]
+  STORM_BIN      a folder with the binaries [they are built]
+  CALLBACK_SIGNING_SECRETS   the secrets that sign callbacks; empty: callbacks are not signed
+                             [a new secret: `run` keeps it in target/run/signing-secret, and `with`
+                             passes it to COMMAND in this variable]
 USAGE
 }
 
-# Starts a stack on free ports whose data goes with it. For several, one after the other, give each a subshell.
+# Starts a stack on free ports; its data is deleted on exit. To start several in turn, run each in a
+# subshell.
 stack_start() {
     stack_open
     export DB_URL=sqlite:$STACK_DIR/storm.db API_ADDR WORKER_ADDR
     API_ADDR=127.0.0.1:$(free_port 20000)
     WORKER_ADDR=127.0.0.1:$(free_port 24000)
-    say "data      ${STACK_DIR#"$ROOT"/}, removed at the end"
+    say "data      ${STACK_DIR#"$ROOT"/}, deleted at the end"
     have_secret
     start_redis
     start_services "$@"
 }
 
-# Makes ready for a stack on the usual ports that keeps its data and logs to the terminal: start_services starts it.
+# Prepares a stack on the usual ports that keeps its data and logs to the terminal. Call
+# start_services after it.
 stack_prepare_here() {
     export API_ADDR=${API_ADDR:-127.0.0.1:8000} WORKER_ADDR=${WORKER_ADDR:-127.0.0.1:9000}
     require_free API_ADDR "$API_ADDR"
@@ -55,7 +61,7 @@ stack_prepare_here() {
     start_redis
 }
 
-# Runs a command beside the stack and returns its status; ends it when the stack dies under it.
+# Runs a command beside the stack and returns its status. Stops the command if a service dies.
 stack_run() {
     local pid
     spawn "$@"
@@ -82,13 +88,13 @@ stack_open() {
 
 stack_close() {
     local status=$? pid
-    set +e                             # whatever fails, the rest is still cleaned up
-    trap '' PIPE                       # also when nobody reads any more what is said
-    trap 'STOP_SECONDS=0' INT TERM HUP # told again: kill
+    set +e                             # if one step fails, the rest is still cleaned up
+    trap '' PIPE                       # the reader of our output may be gone
+    trap 'STOP_SECONDS=0' INT TERM HUP # a second signal: kill without waiting
     stop command
     stop api worker || status=1
     stop redis
-    # Whoever a signal caught between its start and its name in PID.
+    # A signal may come between the start of a process and its entry in PID.
     for pid in $(jobs -p); do kill -KILL -- "-$pid"; done 2>/dev/null
     remove_private_queue
     ((status == 0 || status > 128)) || keep_logs
@@ -98,29 +104,30 @@ stack_close() {
 
 keep_logs() {
     mkdir -p "$ROOT/target/failed"
-    mv "$STACK_DIR"/*.log "$ROOT/target/failed/" 2>/dev/null && say "the stack's logs are kept in target/failed"
+    mv "$STACK_DIR"/*.log "$ROOT/target/failed/" 2>/dev/null &&
+        say "the stack's logs are kept in target/failed"
 }
 
-# Callbacks are signed by a new secret, unless CALLBACK_SIGNING_SECRETS is set. It is told to no one but by
-# the environment.
+# Makes a new signing secret, unless CALLBACK_SIGNING_SECRETS is set. The secret is passed on in the
+# environment only, and never printed.
 have_secret() {
     if [[ -n ${CALLBACK_SIGNING_SECRETS+set} ]]; then
-        say "signing   as CALLBACK_SIGNING_SECRETS says"
+        say "signing   with CALLBACK_SIGNING_SECRETS"
     else
         CALLBACK_SIGNING_SECRETS=$(new_secret)
         export CALLBACK_SIGNING_SECRETS
-        say "signing   by a new secret, which goes with the data"
+        say "signing   with a new secret, deleted at the end"
     fi
 }
 
-# The same, with a secret that stays the same from run to run.
+# The same, with a secret in a file, so that later runs use it again.
 #   keep_secret FILE
 keep_secret() {
     if [[ -z ${CALLBACK_SIGNING_SECRETS+set} ]]; then
         [[ -s $1 ]] || (umask 077 && new_secret >"$1")
         CALLBACK_SIGNING_SECRETS=$(<"$1")
         export CALLBACK_SIGNING_SECRETS
-        say "signing   by the secret in ${1#"$ROOT"/}"
+        say "signing   with the secret in ${1#"$ROOT"/}"
     else
         have_secret
     fi
@@ -131,20 +138,20 @@ new_secret() { printf 'whsec_%s\n' "$(head -c 32 /dev/urandom | base64)"; }
 start_redis() {
     local server address
     if [[ ${REDIS_URL:-} == none ]]; then
-        say "redis     none, as REDIS_URL says: the table is polled"
+        say "redis     none (REDIS_URL): the workers poll the table"
         return
     fi
     if [[ -n ${REDIS_URL:-} ]]; then
-        # The queue gets a name of its own: nobody's entries are in our way, nor ours in theirs.
+        # A private queue name, so that other stacks on this Redis don't share the stream.
         [[ -n ${QUEUE_NAME:-} ]] || PRIVATE_QUEUE=storm-${STACK_DIR##*.}
         export QUEUE_NAME=${QUEUE_NAME:-$PRIVATE_QUEUE}
-        say "redis     ${REDIS_URL/'//'*@/'//***@'}, as REDIS_URL says; queue $QUEUE_NAME"
+        say "redis     ${REDIS_URL/'//'*@/'//***@'} (REDIS_URL), queue $QUEUE_NAME"
         return
     fi
     server=$("$ROOT/scripts/find-tool.sh" redis-server)
     address=127.0.0.1:$(free_port 28000)
-    say "redis     $address, by $server, without persistence"
-    # Redis refuses to start where the environment names a locale that isn't installed.
+    say "redis     $address, $server, without persistence"
+    # Redis refuses to start if the environment names a locale that isn't installed.
     LC_ALL=C spawn "$server" --bind 127.0.0.1 --port "${address##*:}" --dir "$STACK_DIR" \
         --save '' --appendonly no >"$STACK_DIR/redis.log" 2>&1
     PID[redis]=$!
@@ -172,15 +179,16 @@ start_service() {
     PID[$1]=$!
 }
 
-# Starts a command in a process group of its own: Ctrl-C reaches this script alone, which then decides
-# who ends when.
+# Starts a command in a process group of its own. Ctrl-C then reaches this script only, which stops
+# the processes in order.
 spawn() {
     set -m
     "$@" </dev/null &
     set +m
 }
 
-# Ends processes and what they started, together: SIGTERM, then SIGKILL.
+# Stops processes and their children: SIGTERM to all, and SIGKILL after STOP_SECONDS. Fails if one
+# had to be killed.
 #   stop NAME...
 stop() {
     local name pid begun=$SECONDS killed=0
@@ -192,7 +200,7 @@ stop() {
         [[ -n $pid ]] || continue
         while is_alive "$pid" && ((SECONDS - begun < STOP_SECONDS)); do sleep 0.1 || true; done
         if is_alive "$pid"; then
-            say "$name did not end by itself in $((SECONDS - begun)) seconds: killed"
+            say "$name did not stop in $((SECONDS - begun)) seconds: killed"
             killed=1
         fi
         kill -KILL -- "-$pid" 2>/dev/null || true
@@ -201,8 +209,8 @@ stop() {
     return "$killed"
 }
 
-# Waits until `PROBE ADDRESS` succeeds while the process lives. If it is dead, another program has its
-# port, and that one has answered.
+# Waits until `PROBE ADDRESS` succeeds and the process lives. If it is dead, the answer came from
+# another program on the same port.
 #   await NAME PROBE ADDRESS
 await() {
     local name=$1 deadline=$((SECONDS + START_SECONDS))
@@ -241,13 +249,13 @@ is_alive() { kill -0 "$1" 2>/dev/null; }
 #   require_free VARIABLE ADDRESS
 require_free() {
     ! is_busy "$(host_of "$2")" "$(port_of "$2")" ||
-        die "$2 is taken by another program: choose another address, for example $1=127.0.0.1:$(free_port 20000)"
+        die "$2 is taken by another program: choose another: $1=127.0.0.1:$(free_port 20000)"
 }
 
 remove_private_queue() {
     [[ -n $PRIVATE_QUEUE ]] || return 0
     [[ $(redis-cli -u "$REDIS_URL" --no-auth-warning DEL "$PRIVATE_QUEUE" 2>/dev/null) == [01] ]] ||
-        say "the stream $PRIVATE_QUEUE stays in that Redis: it takes a redis-cli that may delete it"
+        say "the stream $PRIVATE_QUEUE stays in Redis: redis-cli could not delete it"
 }
 
 main() {
@@ -257,7 +265,7 @@ main() {
             need_binaries api worker
             stack_prepare_here
             start_services api worker
-            say "Ctrl-C ends it"
+            say "stop it with Ctrl-C"
             while services_alive; do sleep 0.5; done
             exit 1
             ;;

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A sweep of load runs over rates and both modes: progress as it goes, then one table, and a CSV beside it.
+# Runs a load test at each rate in each mode. Prints progress, then one table, and writes a CSV.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=stack.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/stack.sh"
@@ -17,20 +17,22 @@ help() {
     cat <<HELP
 usage: scripts/storm.sh [OPTION]... [-- MORE...]
 
-  --rates R,...         requests per second, run after run, each 1 to 50000 [$rates]
+  --rates R,...         requests per second, one run for each, 1 to 50000 [$rates]
   --modes M,...         sync, async or both [$modes]
   --duration D          of each run: 500ms, 10s, 2m [$duration]
-  --records N           the size of each report, 10 ms each: 1 to 49, without sync to 100000 [$records]
-  --api URL             a stack that is running, on a host that you may put under load
-                        [one is started for the sweep, on free loopback ports, and stopped after it]
-  --callback-port PORT  where callbacks arrive [8001 with --api, else a free one]
-  --csv FILE            a new file for every figure of every run [target/storm-DATE-TIME.csv]
+  --records N           the records of each report, 10 ms each: 1 to 49 with sync, else to 100000
+                        [$records]
+  --api URL             a running stack, on a host that you may put under load
+                        [a new stack on free loopback ports, stopped at the end]
+  --callback-port PORT  the port that receives callbacks [8001 with --api, else a free port]
+  --csv FILE            a new file for all figures of all runs [target/storm-DATE-TIME.csv]
   --help
 
-An API with API_TOKENS wants a token, which is read from STORM_TOKEN. What stands after -- goes to every run of storm-loadgen, such as --timeout 3s or --poll. A stack that
-is started takes its settings from the environment: SYNC_THREADS=8 scripts/storm.sh --rates 50,100
+If the API has API_TOKENS, set STORM_TOKEN to a token. Options after -- are passed to every run of
+storm-loadgen, such as --timeout 3s or --poll. A new stack reads its settings from the environment:
+SYNC_THREADS=8 scripts/storm.sh --rates 50,100
 
-Exit status: 0 when every run's jobs came back right, 1 when not, 2 for a wrong option.
+Exit status: 0 if every job of every run came back right, 1 if not, 2 for a wrong option.
 HELP
 }
 
@@ -63,32 +65,37 @@ read_options() {
     done
 }
 
-# Whether TEXT is a whole number from LEAST to MOST.
+# Succeeds if TEXT is a whole number from LEAST to MOST.
 #   is_number TEXT LEAST MOST
 is_number() { [[ $1 =~ ^[1-9][0-9]{0,6}$ ]] && (($1 >= $2 && $1 <= $3)); }
 
-# All of it before anything is built or started.
+# Checks all options before anything is built or started.
 check_options() {
     local rate mode most=100000
-    [[ $rates =~ ^[0-9]+(,[0-9]+)*$ ]] || wrong "--rates $rates: expected numbers between commas, such as 50,100"
+    [[ $rates =~ ^[0-9]+(,[0-9]+)*$ ]] ||
+        wrong "--rates $rates: expected numbers separated by commas, such as 50,100"
     for rate in ${rates//,/ }; do
-        is_number "$rate" 1 50000 || wrong "--rates $rates: $rate is no whole number from 1 to 50000"
+        is_number "$rate" 1 50000 || wrong "--rates $rates: $rate is not a whole number from 1 to 50000"
     done
-    [[ $modes =~ ^(sync|async)(,(sync|async))*$ ]] || wrong "--modes $modes: expected sync, async or sync,async"
+    [[ $modes =~ ^(sync|async)(,(sync|async))*$ ]] ||
+        wrong "--modes $modes: expected sync, async or sync,async"
     [[ ,$modes, != *,sync,* ]] || most=49
-    is_number "$records" 1 "$most" || wrong "--records $records: expected a whole number from 1 to $most with --modes $modes"
-    [[ $duration =~ ^[1-9][0-9]*(ms|s|m)$ ]] || wrong "--duration $duration: expected a duration such as 500ms, 10s or 2m"
+    is_number "$records" 1 "$most" ||
+        wrong "--records $records: expected a whole number from 1 to $most with --modes $modes"
+    [[ $duration =~ ^[1-9][0-9]*(ms|s|m)$ ]] ||
+        wrong "--duration $duration: expected a duration such as 500ms, 10s or 2m"
     [[ -z $api || $api == http://?* ]] || wrong "--api $api: expected an http:// URL"
-    [[ -z $callback_port ]] || is_number "$callback_port" 1 65535 || wrong "--callback-port $callback_port: expected 1 to 65535"
+    [[ -z $callback_port ]] || is_number "$callback_port" 1 65535 ||
+        wrong "--callback-port $callback_port: expected 1 to 65535"
     [[ ! -e $csv ]] || wrong "--csv $csv: the file exists"
     mkdir -p "$ROOT/target"
-    [[ -w $(dirname -- "$csv") ]] || wrong "--csv $csv: its folder does not exist, or can't be written to"
+    [[ -w $(dirname -- "$csv") ]] || wrong "--csv $csv: the folder does not exist or is not writable"
 }
 
 prepare() {
     if [[ -n $api ]]; then
         need_binaries loadgen
-        stack_open # no stack of ours, but what ends the runs on Ctrl-C
+        stack_open # starts no stack, but stops the runs on Ctrl-C
     else
         need_binaries api worker loadgen
         export CALLBACK_ALLOW=127.0.0.1/32,::1/128
@@ -99,7 +106,8 @@ prepare() {
     [[ -z $callback_port ]] || more+=(--listen "localhost:$callback_port")
 }
 
-# Runs every mode at every rate. A run that got bad answers is a result; one that couldn't begin ends the sweep.
+# Runs every mode at every rate. A run with bad answers is a result; a run that writes no line to
+# the CSV did not start, and ends the sweep.
 sweep() {
     local rate mode status number=0 total lines worst=0
     total=$(($(wc -w <<<"${rates//,/ }") * $(wc -w <<<"${modes//,/ }")))
@@ -107,9 +115,10 @@ sweep() {
         for mode in ${modes//,/ }; do
             say "[$((++number))/$total] $mode, $rate requests/s for $duration, $records records"
             lines=$(count_lines) status=0
-            stack_run "$STORM_BIN/storm-loadgen" storm --mode "$mode" --rate "$rate" --duration "$duration" \
-                --records "$records" --api "$api" --csv "$csv" "${more[@]}" >/dev/null || status=$?
-            (($(count_lines) > lines)) || die "the run could not be made"
+            stack_run "$STORM_BIN/storm-loadgen" storm --mode "$mode" --rate "$rate" \
+                --duration "$duration" --records "$records" --api "$api" --csv "$csv" "${more[@]}" \
+                >/dev/null || status=$?
+            (($(count_lines) > lines)) || die "the run could not start"
             ((status == 0)) || worst=1
             table_of_runs | tail -n "$((number == 1 ? 2 : 1))" >&2
         done
@@ -119,7 +128,7 @@ sweep() {
 
 count_lines() { if [[ -e $csv ]]; then wc -l <"$csv"; else echo 0; fi; }
 
-# The CSV's main figures: one line for each run, times in milliseconds.
+# Prints the CSV's main figures: one line for each run, times in milliseconds.
 table_of_runs() {
     awk -F , '
         NR == 1 { for (i = 1; i <= NF; i++) column[$i] = i; next }
@@ -150,5 +159,5 @@ status=0
 sweep || status=$?
 printf '\n'
 table_of_runs
-printf '\nTimes in milliseconds, from when a request was due; every figure: %s\n' "$csv"
+printf '\nTimes in milliseconds, from when a request was due. All figures: %s\n' "$csv"
 exit "$status"

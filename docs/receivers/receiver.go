@@ -1,9 +1,10 @@
-// A receiver of callbacks. Go 1.18 or later, nothing else.
+// A receiver of callbacks. It needs Go 1.18 or later and no modules.
 //
 //	WEBHOOK_SECRETS='whsec_...' go run receiver.go
 //
-// WEBHOOK_SECRETS: one or more secrets (whsec_) or public keys (whpk_), between spaces. PORT: 8001, or 0 for a
-// free one. INBOX: a folder, into which each callback is written once, as ID.json.
+// WEBHOOK_SECRETS: one or more secrets (whsec_) or public keys (whpk_), separated by spaces.
+// PORT: the port on loopback, 8001 by default; 0 takes a free one.
+// INBOX: the folder that stores each callback once, as ID.json; "inbox" by default.
 package main
 
 import (
@@ -32,15 +33,15 @@ const (
 )
 
 var (
-	errHeader    = errors.New("a header is missing, or is none")
-	errTime      = errors.New("it is too old, or a clock is wrong")
-	errSignature = errors.New("no signature is right")
-	errName      = errors.New("its id is no file's name")
+	errHeader    = errors.New("a header is missing or malformed")
+	errTime      = errors.New("the timestamp is more than five minutes off")
+	errSignature = errors.New("no signature matches")
+	errName      = errors.New("the id is not a valid file name")
 
 	fileName = regexp.MustCompile(`^[0-9A-Za-z_-]{1,100}$`)
 )
 
-// A key tells whether a signature, which had this version before it, is right for this content.
+// A key checks a signature of a content. The version is the signature's prefix.
 type key func(version string, signature, content []byte) bool
 
 func readKey(text string) (key, error) {
@@ -51,7 +52,7 @@ func readKey(text string) (key, error) {
 		return func(version string, signature, content []byte) bool {
 			mac := hmac.New(sha256.New, bytes)
 			mac.Write(content)
-			// In constant time: a comparison that stops early tells how much of a guess was right.
+			// In constant time: a comparison that stops early reveals how much of a guess is right.
 			return version == "v1" && hmac.Equal(mac.Sum(nil), signature)
 		}, nil
 	case err == nil && kind == "whpk" && len(bytes) == ed25519.PublicKeySize:
@@ -59,10 +60,10 @@ func readKey(text string) (key, error) {
 			return version == "v1a" && ed25519.Verify(bytes, content, signature)
 		}, nil
 	}
-	return nil, errors.New("WEBHOOK_SECRETS: every key begins with whsec_ or whpk_, and the rest is base64")
+	return nil, errors.New("WEBHOOK_SECRETS: expected whsec_ or whpk_, followed by base64")
 }
 
-// verify gives the callback's id. The body is what came, byte for byte.
+// verify returns the callback's id. The body is the raw request body.
 func verify(keys []key, header http.Header, body []byte) (string, error) {
 	id, timestamp := header.Get("webhook-id"), header.Get("webhook-timestamp")
 	seconds, err := strconv.ParseInt(timestamp, 10, 64)
@@ -88,7 +89,7 @@ func verify(keys []key, header http.Header, body []byte) (string, error) {
 	return "", errSignature
 }
 
-// keep writes it down for good, once. It gives false where it was there: a repeat.
+// keep stores the body durably, once. It returns false for a repeat.
 func keep(inbox, id string, body []byte) (bool, error) {
 	if !fileName.MatchString(id) {
 		return false, errName
@@ -105,6 +106,8 @@ func keep(inbox, id string, body []byte) (bool, error) {
 	if err := file.Sync(); err != nil {
 		return false, err
 	}
+	// A link is atomic and fails if the name exists: a crash leaves no partial file, and of two
+	// concurrent repeats only one is new.
 	err = os.Link(file.Name(), filepath.Join(inbox, id+".json"))
 	if errors.Is(err, fs.ErrExist) {
 		return false, nil
@@ -132,7 +135,7 @@ func receive(keys []key, inbox string) http.HandlerFunc {
 		isNew, err := keep(inbox, id, body)
 		if err != nil {
 			log.Print(err)
-			answer.WriteHeader(http.StatusInternalServerError) // it is called again
+			answer.WriteHeader(http.StatusInternalServerError) // the worker retries
 			return
 		}
 		if isNew {
@@ -140,7 +143,7 @@ func receive(keys []key, inbox string) http.HandlerFunc {
 		} else {
 			fmt.Println("repeated", id)
 		}
-		// What it means is found out later, from the inbox: whoever answers late is called again.
+		// Process the callback later, from the inbox: a late answer means a retry.
 		answer.WriteHeader(http.StatusNoContent)
 	}
 }

@@ -1,9 +1,10 @@
-"""A receiver of callbacks. Python 3.8 or later, nothing else.
+"""A receiver of callbacks. It needs Python 3.8 or later and no packages.
 
     WEBHOOK_SECRETS='whsec_...' python3 receiver.py
 
-WEBHOOK_SECRETS: one or more secrets, between spaces. PORT: 8001, or 0 for a free one. INBOX: a folder, into
-which each callback is written once, as ID.json.
+WEBHOOK_SECRETS: one or more secrets, separated by spaces.
+PORT: the port on loopback, 8001 by default; 0 takes a free one.
+INBOX: the folder that stores each callback once, as ID.json; "inbox" by default.
 """
 
 import base64
@@ -21,44 +22,46 @@ MAX_BODY = 64 * 1024  # bytes
 
 
 class Refused(Exception):
-    """The callback is not to be believed."""
+    """The callback is not authentic, or cannot be stored."""
 
 
 def read_secret(text):
-    # ed25519 (whpk_) is not in Python's own library; the package `cryptography` has it.
+    # Python's standard library has no ed25519 (whpk_); the package `cryptography` does.
     if not text.startswith("whsec_"):
         sys.exit("WEBHOOK_SECRETS: every secret begins with whsec_")
     return base64.b64decode(text[len("whsec_"):], validate=True)
 
 
 def verify(secrets, headers, body):
-    """Gives the callback's id, or raises Refused. `body` is what came, byte for byte."""
+    """Returns the callback's id, or raises Refused. `body` is the raw request body."""
     message_id = headers.get("webhook-id", "")
     timestamp = headers.get("webhook-timestamp", "")
     signatures = headers.get("webhook-signature", "")
     if not message_id or not signatures or not re.fullmatch("[0-9]{1,12}", timestamp):
-        raise Refused("a header is missing, or is none")
+        raise Refused("a header is missing or malformed")
     if abs(time.time() - int(timestamp)) > TOLERANCE:
-        raise Refused("it is too old, or a clock is wrong")
+        raise Refused("the timestamp is more than five minutes off")
     content = f"{message_id}.{timestamp}.".encode() + body
     for secret in secrets:
         digest = hmac.new(secret, content, hashlib.sha256).digest()
         expected = b"v1," + base64.b64encode(digest)
         for signature in signatures.split(" "):
-            # In constant time: a comparison that stops early tells how much of a guess was right.
+            # In constant time: a comparison that stops early reveals how much of a guess is right.
             if hmac.compare_digest(expected, signature.encode()):
                 return message_id
-    raise Refused("no signature is right")
+    raise Refused("no signature matches")
 
 
 def keep(inbox, message_id, body):
-    """Writes it down for good, once. False where it was there: a repeat."""
+    """Stores the body durably, once. Returns False for a repeat."""
     if not re.fullmatch(r"[0-9A-Za-z_-]{1,100}", message_id):
-        raise Refused("its id is no file's name")
+        raise Refused("the id is not a valid file name")
     with tempfile.NamedTemporaryFile(dir=inbox) as file:
         file.write(body)
         file.flush()
         os.fsync(file.fileno())
+        # A link is atomic and fails if the name exists: a crash leaves no partial file, and of
+        # two concurrent repeats only one is new.
         try:
             os.link(file.name, os.path.join(inbox, message_id + ".json"))
         except FileExistsError:
@@ -85,7 +88,7 @@ class Receiver(BaseHTTPRequestHandler):
             print(f"refused: {why}", flush=True)
             return self.answer(401)
         print("accepted" if is_new else "repeated", message_id, flush=True)
-        # What it means is found out later, from the inbox: whoever answers late is called again.
+        # Process the callback later, from the inbox: a late answer means a retry.
         self.answer(204)
 
     def answer(self, status):

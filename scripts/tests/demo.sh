@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The promise of demo.sh where no Redis can be had: it says so in one line, and goes without.
-# The services are stand-ins that note what they are told and die: what is shown is what comes before.
+# Tests demo.sh without Redis: it says so in one line and runs without one. The services are stubs
+# that record their REDIS_URL and exit, so only the start of the demo is tested.
 set -euo pipefail
 ROOT=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd -P)
 # shellcheck source-path=SCRIPTDIR source=support/path.sh
@@ -10,60 +10,56 @@ mkdir -p "$ROOT/target"
 work=$(mktemp -d "$ROOT/target/test.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 
-# Neither a Redis nor what could install one.
+# Neither a Redis nor a package manager that could install one.
 path_without "$work/path" redis-server valkey-server apt-get dnf apk pacman zypper brew
 mkdir "$work/bin"
 
 for service in api worker loadgen; do
-    # shellcheck disable=SC2016 # the stand-in expands it
-    printf '#!/bin/sh\necho "$REDIS_URL" >>"%s/told"\nexit 1\n' "$work" >"$work/bin/storm-$service"
+    # shellcheck disable=SC2016 # the stub expands it
+    printf '#!/bin/sh\necho "$REDIS_URL" >>"%s/redis-urls"\nexit 1\n' "$work" >"$work/bin/storm-$service"
     chmod +x "$work/bin/storm-$service"
 done
 
-#   demo [VARIABLE=VALUE]...      leaves what it said in $work/output, what it told the services in $work/told
+# Leaves its output in $work/output and the services' REDIS_URL in $work/redis-urls.
+#   demo [VARIABLE=VALUE]...
 demo() {
-    : >"$work/told"
-    env -u REDIS_URL -u REDIS_SERVER STORM_BIN="$work/bin" PATH="$work/path" CALLBACK_PORT="$(free_port)" "$@" \
-        "$ROOT/scripts/demo.sh" >"$work/output" 2>&1 || true
+    : >"$work/redis-urls"
+    env -u REDIS_URL -u REDIS_SERVER STORM_BIN="$work/bin" PATH="$work/path" \
+        CALLBACK_PORT="$(free_port 12000)" "$@" "$ROOT/scripts/demo.sh" >"$work/output" 2>&1 || true
 }
 
-free_port() (
-    # shellcheck source-path=SCRIPTDIR source=../lib.sh
-    source "$ROOT/scripts/lib.sh"
-    free_port 12000
-)
+#   printed TEXT
+printed() { grep -qF -- "$1" "$work/output" || fail "it did not print: $1"; }
 
-#   said TEXT
-said() { grep -qF -- "$1" "$work/output" || fail "it did not say: $1"; }
-
-#   told VALUE      what every service found in REDIS_URL
-told() {
-    [[ -s $work/told ]] || fail 'no service was started'
-    ! grep -qvxF -- "$1" "$work/told" || fail "a service was told: $(cat "$work/told"), and not $1"
+# Every service must have been started with REDIS_URL=VALUE.
+#   redis_url_was VALUE
+redis_url_was() {
+    [[ -s $work/redis-urls ]] || fail 'no service was started'
+    ! grep -qvxF -- "$1" "$work/redis-urls" || fail "REDIS_URL was $(cat "$work/redis-urls"), and not $1"
 }
 
 fail() {
-    echo "FAILED: $test: $1; it said:"
+    echo "FAILED: $test: $1; the output:"
     cat "$work/output"
     exit 1
 }
 
-test='where no Redis can be had the demo says so and goes without'
+test='without an installable Redis the demo says so and runs without one'
 demo
-said 'redis-server is not installed'
-said 'no Redis can be had here: the demo goes on without, as with REDIS_URL=none'
-told none
+printed 'redis-server is not installed'
+printed 'no Redis is available: the demo runs without one, as with REDIS_URL=none'
+redis_url_was none
 echo "ok: $test"
 
-test='REDIS_URL=none is taken as it is'
+test='with REDIS_URL=none no Redis is looked for'
 demo REDIS_URL=none
-said 'redis     none, as REDIS_URL says: the table is polled'
-! grep -qF 'not installed' "$work/output" || fail 'it looked for one'
-told none
+printed 'redis     none (REDIS_URL): the workers poll the table'
+! grep -qF 'not installed' "$work/output" || fail 'it looked for a Redis'
+redis_url_was none
 echo "ok: $test"
 
-test='a REDIS_SERVER that is no program is an error, and nothing is fallen back to'
+test='a REDIS_SERVER that is not a program is an error, without a fallback'
 demo REDIS_SERVER="$work/nothing"
-said "REDIS_SERVER=$work/nothing is no program that can be run"
-[[ ! -s $work/told ]] || fail 'the services were started'
+printed "REDIS_SERVER=$work/nothing is not an executable program"
+[[ ! -s $work/redis-urls ]] || fail 'the services were started'
 echo "ok: $test"

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The promise of deny.sh: what deny.toml refuses fails it, and an advisory too, where their database can be had.
+# Tests deny.sh: it fails for a dependency that deny.toml refuses, and for an advisory if their
+# database can be fetched.
 set -euo pipefail
 ROOT=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd -P)
 
@@ -12,7 +13,7 @@ fail() {
     exit 1
 }
 
-# A stand-in that tells what it was asked, and ends as it is told.
+# A stub of cargo-deny: it records its arguments and fails as FETCHED and REFUSED say.
 cat >"$work/cargo-deny" <<'TOOL'
 #!/usr/bin/env bash
 echo "$*" >>"$ASKED"
@@ -24,32 +25,34 @@ TOOL
 chmod +x "$work/cargo-deny"
 export PATH=$work:$PATH ASKED=$work/asked
 
-# Sets said, status and asked.
+# Sets output, status and asked.
 #   deny FETCHED REFUSED
 deny() {
     status=0
     : >"$ASKED"
-    said=$(FETCHED=$1 REFUSED=$2 "$ROOT/scripts/deny.sh" 2>&1) || status=$?
+    output=$(FETCHED=$1 REFUSED=$2 "$ROOT/scripts/deny.sh" 2>&1) || status=$?
     asked=$(<"$ASKED")
 }
 
-test='every project is checked, and advisories with the rest where their database can be had'
+test='every project is checked, for advisories too if their database can be fetched'
 deny 0 nothing
-((status == 0)) || fail "its status is $status: $said"
+((status == 0)) || fail "its status is $status: $output"
 for project in shared api worker loadgen; do
-    grep -q -- "--manifest-path $project/Cargo.toml check .*bans licenses sources advisories$" <<<"$asked" || fail "asked: $asked"
+    grep -q -- "--manifest-path $project/Cargo.toml check .*bans licenses sources advisories$" <<<"$asked" ||
+        fail "asked: $asked"
 done
 echo "ok: $test"
 
-test='without their database advisories are left out, and that is said in one line'
+test='without their database, advisories are left out, and one line says so'
 deny 1 advisories
-((status == 0)) || fail "its status is $status: $said"
-[[ $(grep -c advisories <<<"$said") == 1 && $asked != *advisories* ]] || fail "$said"
+((status == 0)) || fail "its status is $status: $output"
+[[ $(grep -c advisories <<<"$output") == 1 && $asked != *advisories* ]] || fail "$output"
 echo "ok: $test"
 
 for refused in bans licenses sources advisories; do
-    test="what is refused for its $refused fails it, and is shown"
+    test="a refusal by the check of $refused fails and is shown"
     deny 0 "$refused"
-    [[ $status == 1 && $said == *"error[$refused]"* && $said == *'loadgen: refused'* ]] || fail "status $status: $said"
+    [[ $status == 1 && $output == *"error[$refused]"* && $output == *'loadgen: refused'* ]] ||
+        fail "status $status: $output"
     echo "ok: $test"
 done

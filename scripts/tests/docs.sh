@@ -1,19 +1,19 @@
 #!/usr/bin/env bash
-# Every test and file that the documents name is there.
-# shellcheck disable=SC2016 # the backticks are meant as they are
+# Tests that every test and file that the documents name exists.
+# shellcheck disable=SC2016 # the backticks are Markdown
 set -euo pipefail
 ROOT=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd -P)
 cd -- "$ROOT"
 
 status=0
 missing() {
-    echo "FAILED: $1 names $2, which is not there"
+    echo "FAILED: $1 names $2, which does not exist"
     status=1
 }
 
 for document in README.md docs/*.md; do
     names=0
-    # A test's name has words enough that nothing else looks like it.
+    # A name with five words or more is a test's: nothing else in the documents looks like it.
     while read -r name; do
         names=$((names + 1))
         grep -rqE "fn $name\b" --include='*.rs' shared api worker loadgen || missing "$document" "$name"

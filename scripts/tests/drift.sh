@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The promise of check-drift.sh: it passes the manifests as they are, and names every kind of drift.
+# Tests check-drift.sh: it passes the manifests as they are, and names every kind of drift.
 set -euo pipefail
 ROOT=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd -P)
 
@@ -15,14 +15,14 @@ copy_projects() {
     done
 }
 
-# Breaks a fresh copy, and wants the check to fail and to name both the subject and the file.
+# Changes a fresh copy. The check must fail, and name both the subject and the file.
 #   catches SUBJECT FILE SED_SCRIPT
 catches() {
     local output
     copy_projects
     sed -i.before "$3" "$work/$2"
     ! cmp -s "$work/$2" "$work/$2.before" || fail "$1" "the script changed nothing in $2: $3"
-    if output=$("$ROOT/scripts/check-drift.sh" "$work"); then fail "$1" "the drift was not seen: $2, $3"; fi
+    if output=$("$ROOT/scripts/check-drift.sh" "$work"); then fail "$1" "the drift was not detected: $2, $3"; fi
     [[ $output == *"$1"* && $output == *"$2"* ]] || fail "$1" "the drift was not named: $output"
     echo "ok: drift of $1"
 }

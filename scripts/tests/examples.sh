@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What docker-compose.yml and docs/examples/ say of the settings is what the settings are.
+# Tests that docker-compose.yml and docs/examples/ agree with the settings of the program.
 set -euo pipefail
 ROOT=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd -P)
 cd -- "$ROOT"
@@ -14,62 +14,69 @@ differs() {
     status=1
 }
 
-# Those of the program: NAME=DEFAULT.
-settings() { awk -F ' = ' '/^[a-z_]+ = / { gsub(/"/, "", $2); print toupper($1) "=" $2 }' shared/src/config/default.toml; }
+# Prints the settings of the program: NAME=DEFAULT.
+settings() {
+    awk -F ' = ' '/^[a-z_]+ = / { gsub(/"/, "", $2); print toupper($1) "=" $2 }' \
+        shared/src/config/default.toml
+}
 
-# Those that docker-compose.yml asks for: NAME=DEFAULT, or NAME alone where it only passes it on.
-asked_for() {
+# Prints the variables of docker-compose.yml: NAME=DEFAULT, or NAME alone if it only passes it on.
+compose_variables() {
     grep -oE '\$\{[A-Z_]+:?-[^}]*\}' docker-compose.yml | sed -E 's/^\$\{([A-Z_]+):?-(.*)\}$/\1=\2/'
     sed -nE 's/^  ([A-Z_]+):$/\1/p' docker-compose.yml
 }
 
-# Those that the example tells of: NAME=DEFAULT, the first where there are two.
-told_of() { sed -nE 's/^#([A-Z_]+=.*)$/\1/p' docs/examples/compose.env | awk -F= '!seen[$1]++'; }
+# Prints the variables of the example: NAME=DEFAULT, the first if a name occurs twice.
+example_variables() { sed -nE 's/^#([A-Z_]+=.*)$/\1/p' docs/examples/compose.env | awk -F= '!seen[$1]++'; }
 
-# The image and the file itself say these.
+# Fixed in the images and in docker-compose.yml.
 fixed='DB_URL|API_ADDR|WORKER_ADDR'
 
 while IFS='=' read -r name default; do
     [[ $name =~ ^($fixed)$ ]] && continue
-    grep -qE "^$name(=|$)" <(asked_for) || differs "docker-compose.yml does not pass on $name"
-    grep -qE "^$name=" <(told_of) || differs "docs/examples/compose.env does not tell of $name"
-    # One that is passed on as it is has the program's default.
-    if grep -qx "$name" <(asked_for); then
-        grep -qxF "$name=$default" <(told_of) || differs "docs/examples/compose.env tells another default of $name than $default"
+    grep -qE "^$name(=|$)" <(compose_variables) || differs "docker-compose.yml does not pass on $name"
+    grep -qE "^$name=" <(example_variables) || differs "docs/examples/compose.env does not list $name"
+    # A variable without a value in docker-compose.yml keeps the program's default.
+    if grep -qx "$name" <(compose_variables); then
+        grep -qxF "$name=$default" <(example_variables) ||
+            differs "docs/examples/compose.env has a default for $name other than $default"
     fi
 done < <(settings)
 
-while IFS= read -r asked; do
-    if [[ $asked == *=* ]]; then
-        grep -qxF "$asked" <(told_of) || differs "docs/examples/compose.env does not tell of $asked"
+while IFS= read -r variable; do
+    if [[ $variable == *=* ]]; then
+        grep -qxF "$variable" <(example_variables) ||
+            differs "docs/examples/compose.env does not list $variable"
     else
-        grep -qE "^$asked=" <(settings) || differs "docker-compose.yml passes on $asked, which is no setting"
+        grep -qE "^$variable=" <(settings) ||
+            differs "docker-compose.yml passes on $variable, which is not a setting"
     fi
-done < <(asked_for | sort -u)
+done < <(compose_variables | sort -u)
 
 while IFS='=' read -r name _; do
-    grep -qE "^$name(=|$)" <(asked_for) || differs "docs/examples/compose.env tells of $name, which docker-compose.yml does not ask for"
-done < <(told_of)
+    grep -qE "^$name(=|$)" <(compose_variables) ||
+        differs "docs/examples/compose.env lists $name, which docker-compose.yml does not use"
+done < <(example_variables)
 ((status)) || echo "ok: docker-compose.yml and docs/examples/compose.env agree with the settings"
 
-# What either generation of Docker Compose doesn't know, or understands otherwise.
+# Keys that Docker Compose 1 or 2 does not know, or treats differently from the other.
 if grep -nE '^(name|version):|^ +(build|include|start_interval|develop|host_ip):' docker-compose.yml; then
-    differs 'docker-compose.yml: not every Docker Compose understands that'
+    differs 'docker-compose.yml: these keys do not work in both Docker Compose 1 and 2'
 else
-    echo 'ok: docker-compose.yml says nothing that only one Docker Compose understands'
+    echo 'ok: docker-compose.yml works in both Docker Compose 1 and 2'
 fi
 
 if command -v systemd-analyze >/dev/null; then
-    # It looks for the program; that of an example isn't installed.
+    # systemd-analyze checks that the program exists; ours is not installed here.
     for unit in docs/examples/systemd/*.service; do
         sed 's|^ExecStart=.*|ExecStart=/bin/true|' "$unit" >"$work/${unit##*/}"
     done
-    if said=$(systemd-analyze verify "$work"/*.service 2>&1) && [[ -z $said ]]; then
-        echo 'ok: systemd understands docs/examples/systemd/'
+    if output=$(systemd-analyze verify "$work"/*.service 2>&1) && [[ -z $output ]]; then
+        echo 'ok: systemd accepts docs/examples/systemd/'
     else
-        differs "systemd does not understand docs/examples/systemd/: $said"
+        differs "systemd does not accept docs/examples/systemd/: $output"
     fi
 else
-    echo 'left out: docs/examples/systemd/, for there is no systemd-analyze here'
+    echo 'skipped: docs/examples/systemd/, because systemd-analyze is not installed'
 fi
 exit "$status"

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# The promise of docs/RECEIVERS.md: each of its receivers takes a callback that a worker signed, once, and no other.
-# A receiver whose toolchain is not here is left out, with a line that says so.
+# Tests the receivers of docs/RECEIVERS.md: each accepts a callback that a worker signed, once, and
+# refuses every other one. A receiver without its toolchain on this machine is skipped, and a line
+# says so.
 set -euo pipefail
 ROOT=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd -P)
 cd -- "$ROOT"
@@ -15,51 +16,53 @@ stop() {
 trap 'stop; rm -rf "$work"' EXIT
 
 fail() {
-    echo "FAILED: $name: $1; it said:"
-    cat "$work/said" "$work/errors"
+    echo "FAILED: $name: $1; the output:"
+    cat "$work/output" "$work/errors"
     exit 1
 }
 
 new_secret() { printf 'whsec_%s' "$(head -c 32 /dev/urandom | base64)"; }
 
-# An ed25519 seed, and the public key that belongs to it.
+# An ed25519 seed and its public key.
 PRIVATE=whsk_VEVTVFNJR05JTkdLRVlET05PVFVTRVRISVNGT1JBTlk=
 PUBLIC=whpk_ZlN4eg7dSSqi0moX9hQUk3orrOouK3QVQSlJa248c/g=
 OLD=$(new_secret) NEW=$(new_secret)
 
-# Starts a receiver with those keys, and waits until it says where it listens.
+# Starts a receiver with KEYS, and waits until it prints its URL.
 #   start KEYS COMMAND...
 start() {
     local keys=$1 try
     shift
     stop
     rm -rf "$work/inbox"
-    : >"$work/said"
+    : >"$work/output"
     set -m
-    WEBHOOK_SECRETS=$keys PORT=0 INBOX=$work/inbox PYTHONPATH=${LIBRARY:-} "$@" >"$work/said" 2>"$work/errors" </dev/null &
+    WEBHOOK_SECRETS=$keys PORT=0 INBOX=$work/inbox PYTHONPATH=${LIBRARY:-} "$@" \
+        >"$work/output" 2>"$work/errors" </dev/null &
     receiver=$!
     set +m
     for try in {1..1200}; do
-        url=$(sed -n 's/^listening at //p' "$work/said")
+        url=$(sed -n 's/^listening at //p' "$work/output")
         [[ -z $url ]] || return 0
-        kill -0 "$receiver" 2>/dev/null || fail 'it ended'
+        kill -0 "$receiver" 2>/dev/null || fail 'it exited'
         sleep 0.05
     done
     fail "it did not listen in $((try / 20)) seconds"
 }
 
-# Sends a callback that those secrets sign; it must be answered with STATUS.
+# Sends a callback that SECRETS sign. The receiver must answer with STATUS.
 #   answers STATUS SECRETS CASE [ID]
 answers() {
     local status
     status=$(CALLBACK_SIGNING_SECRETS=$2 "$work/send_callback" "$url" "${@:3}") || fail "$3 could not be sent"
-    [[ $status == "$1" ]] || fail "$3 was answered with $status, and not with $1"
+    [[ $status == "$1" ]] || fail "the answer to $3 was $status, expected $1"
 }
 
-#   lines WORD    how many lines begin so
-lines() { grep -c "^$1" "$work/said" || true; }
+# Prints the number of output lines that begin with WORD.
+#   lines WORD
+lines() { grep -c "^$1" "$work/output" || true; }
 
-# The whole story of a receiver with HMAC secrets.
+# Tests a receiver with HMAC secrets.
 #   check COMMAND...
 check() {
     local id=019dbbf8-6a35-7f02-a9f4-5e1f9c1b7c53 case
@@ -69,10 +72,11 @@ check() {
     answers 204 "$NEW" good
     for case in stale early forged unsigned tampered; do answers 401 "$NEW" "$case"; done
     answers 401 "$OLD" good
-    # As while secrets are replaced, by either side first.
+    # While a secret is being replaced, either side may have the new one first.
     answers 204 "$OLD $NEW" good
     answers 204 "$PRIVATE $NEW $OLD" good
-    [[ $(lines accepted) == 4 && $(lines repeated) == 1 && $(lines refused) == 6 ]] || fail 'that is not how it was'
+    [[ $(lines accepted) == 4 && $(lines repeated) == 1 && $(lines refused) == 6 ]] ||
+        fail 'expected 4 accepted, 1 repeated, 6 refused'
     start "$OLD $NEW" "$@"
     answers 204 "$OLD" good
     answers 204 "$NEW" good
@@ -80,7 +84,7 @@ check() {
     echo "ok: $name"
 }
 
-# And of its inbox.
+# Tests the receiver's inbox.
 check_inbox() {
     local kept
     start "$NEW" "$@"
@@ -91,7 +95,7 @@ check_inbox() {
     stop
 }
 
-# And of one that knows ed25519.
+# Tests a receiver that supports ed25519.
 check_ed25519() {
     start "$PUBLIC" "$@"
     answers 204 "$PRIVATE" good
@@ -103,25 +107,25 @@ check_ed25519() {
     echo "ok: $name, ed25519"
 }
 
-left_out() { echo "left out: $name, for $1"; }
+skipped() { echo "skipped: $name, because $1"; }
 
 # --- The page ------------------------------------------------------------------------------------
 
-name='docs/RECEIVERS.md quotes the programs as they are'
-: >"$work/said"
+name='docs/RECEIVERS.md quotes the programs literally'
+: >"$work/output"
 : >"$work/errors"
 quotes=0
 while IFS=$'\t' read -r file quote; do
     quotes=$((quotes + 1))
     quote=$(printf '%b' "$quote")
-    [[ $(<"$file") == *"$quote"* ]] || fail "$file does not have what is quoted of it"
+    [[ $(<"$file") == *"$quote"* ]] || fail "$file does not contain its quote"
 done < <(awk '
     /^<!-- from [^ ]+ -->$/ { file = $3; next }
     file != "" && /^```[a-z]+$/ { inside = 1; text = ""; next }
     inside && /^```$/ { print file "\t" text; inside = 0; file = ""; next }
     inside { gsub(/\\/, "\\\\"); text = text (text == "" ? "" : "\\n") $0 }
 ' docs/RECEIVERS.md)
-((quotes >= 4)) || fail "it quotes $quotes programs"
+((quotes >= 4)) || fail "it quotes only $quotes programs"
 echo "ok: $name"
 
 # --- The receivers -------------------------------------------------------------------------------
@@ -136,7 +140,7 @@ check_ed25519 "$work/receiver"
 
 name='the receiver in Python'
 python=''
-# A name in PATH may be of a manager of versions that has none.
+# python3 in PATH may be the shim of a version manager without an installed version.
 for candidate in python3 python; do
     if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 8))' 2>/dev/null; then
         python=$("$candidate" -c 'import sys; print(sys.executable)') && break
@@ -146,7 +150,7 @@ if [[ -n $python ]]; then
     check "$python" docs/receivers/receiver.py
     check_inbox "$python" docs/receivers/receiver.py
 else
-    left_out 'there is no Python 3.8 here'
+    skipped 'Python 3.8 is not installed'
 fi
 
 name='the receiver in Node'
@@ -155,29 +159,30 @@ if node -e 'process.exit(process.versions.node.split(".")[0] < 18 ? 1 : 0)' 2>/d
     check_inbox node docs/receivers/receiver.mjs
     check_ed25519 node docs/receivers/receiver.mjs
 else
-    left_out 'there is no Node 18 here'
+    skipped 'Node 18 is not installed'
 fi
 
 name='the receiver in Go'
 if command -v go >/dev/null; then
-    if GOFLAGS='' GOCACHE=$ROOT/target/go-cache go build -o "$work/receiver-go" docs/receivers/receiver.go 2>"$work/errors"; then
+    if GOFLAGS='' GOCACHE=$ROOT/target/go-cache \
+        go build -o "$work/receiver-go" docs/receivers/receiver.go 2>"$work/errors"; then
         check "$work/receiver-go"
         check_inbox "$work/receiver-go"
         check_ed25519 "$work/receiver-go"
     else
-        fail 'it does not build'
+        fail 'the build failed'
     fi
 else
-    left_out 'there is no Go here'
+    skipped 'Go is not installed'
 fi
 
 name="PyPI's standardwebhooks"
 LIBRARY=$ROOT/target/standardwebhooks
 if [[ -z $python ]]; then
-    left_out 'there is no Python 3.8 here'
+    skipped 'Python 3.8 is not installed'
 elif [[ -d $LIBRARY/standardwebhooks ]] ||
     "$python" -m pip install --quiet --disable-pip-version-check --target "$LIBRARY" standardwebhooks 2>"$work/errors"; then
     check "$python" scripts/tests/support/receiver_by_library.py
 else
-    left_out "pip could not install it: $(tail -n 1 "$work/errors")"
+    skipped "pip could not install it: $(tail -n 1 "$work/errors")"
 fi

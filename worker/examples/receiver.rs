@@ -1,9 +1,10 @@
-//! A receiver of callbacks, by hyper and ring, and nothing of this project.
+//! A receiver of callbacks. It uses hyper and ring, and no code of this project.
 //!
 //!     WEBHOOK_SECRETS='whsec_...' cargo run --example receiver
 //!
-//! `WEBHOOK_SECRETS`: one or more secrets (`whsec_`) or public keys (`whpk_`), between spaces. `PORT`: 8001, or 0
-//! for a free one. `INBOX`: a folder, into which each callback is written once, as `ID.json`.
+//! * `WEBHOOK_SECRETS`: secrets (`whsec_`) or public keys (`whpk_`), separated by spaces.
+//! * `PORT`: the port on loopback, 8001 by default; 0 takes a free one.
+//! * `INBOX`: the folder that stores each callback once, as `ID.json`; `inbox` by default.
 
 use std::{
     convert::Infallible,
@@ -55,14 +56,14 @@ impl Key {
 
     fn verifies(&self, content: &[u8], version: &str, signature: &[u8]) -> bool {
         match self {
-            // In constant time: a comparison that stops early tells how much of a guess was right.
+            // In constant time: a comparison that stops early reveals how much of a guess is right.
             Self::Hmac(key) => version == "v1" && hmac::verify(key, content, signature).is_ok(),
             Self::Ed25519(key) => version == "v1a" && key.verify(content, signature).is_ok(),
         }
     }
 }
 
-/// Gives the callback's id, or why it is not to be believed. `body` is what came, byte for byte.
+/// Returns the callback's id, or why it is refused. `body` is the raw request body.
 fn verify<'a>(
     keys: &[Key],
     headers: &'a HeaderMap,
@@ -75,12 +76,12 @@ fn verify<'a>(
         header("webhook-timestamp"),
         header("webhook-signature"),
     ) else {
-        return Err("a header is missing, or is none");
+        return Err("a header is missing or malformed");
     };
     let sent = timestamp.parse().map(Duration::from_secs);
-    let sent = sent.map_err(|_| "a header is missing, or is none")?;
+    let sent = sent.map_err(|_| "a header is missing or malformed")?;
     if now.abs_diff(sent) > TOLERANCE {
-        return Err("it is too old, or a clock is wrong");
+        return Err("the timestamp is more than five minutes off");
     }
     let content = [id.as_bytes(), b".", timestamp.as_bytes(), b".", body].concat();
     let is_right = |signature: &str| {
@@ -95,23 +96,25 @@ fn verify<'a>(
     {
         Ok(id)
     } else {
-        Err("no signature is right")
+        Err("no signature matches")
     }
 }
 
-/// Writes it down for good, once. False where it was there: a repeat.
-fn keep(reader: &Path, id: &str, body: &[u8]) -> io::Result<bool> {
+/// Stores the body durably, once. Returns false for a repeat.
+fn keep(inbox: &Path, id: &str, body: &[u8]) -> io::Result<bool> {
     static DRAFTS: AtomicU64 = AtomicU64::new(0);
     let is_name = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
     if id.is_empty() || id.len() > 100 || !id.bytes().all(is_name) {
-        return Err(io::Error::other("its id is no file's name"));
+        return Err(io::Error::other("the id is not a valid file name"));
     }
     let number = DRAFTS.fetch_add(1, Ordering::Relaxed);
-    let draft = reader.join(format!(".draft-{}-{number}", process::id()));
+    let draft = inbox.join(format!(".draft-{}-{number}", process::id()));
     let mut file = File::create(&draft)?;
     file.write_all(body)?;
     file.sync_all()?;
-    let linked = fs::hard_link(&draft, reader.join(format!("{id}.json")));
+    // A link is atomic and fails if the name exists: a crash leaves no partial file, and of two
+    // concurrent repeats only one is new.
+    let linked = fs::hard_link(&draft, inbox.join(format!("{id}.json")));
     fs::remove_file(&draft)?;
     match linked {
         Ok(()) => Ok(true),
@@ -120,7 +123,7 @@ fn keep(reader: &Path, id: &str, body: &[u8]) -> io::Result<bool> {
     }
 }
 
-async fn receive(keys: &[Key], reader: &Path, request: Request<Incoming>) -> StatusCode {
+async fn receive(keys: &[Key], inbox: &Path, request: Request<Incoming>) -> StatusCode {
     let (head, body) = request.into_parts();
     let Ok(body) = Limited::new(body, MAX_BODY).collect().await else {
         return StatusCode::PAYLOAD_TOO_LARGE;
@@ -142,15 +145,15 @@ async fn receive(keys: &[Key], reader: &Path, request: Request<Incoming>) -> Sta
             return StatusCode::UNAUTHORIZED;
         }
     };
-    match keep(reader, id, &body) {
+    match keep(inbox, id, &body) {
         Ok(is_new) => {
             println!("{} {id}", if is_new { "accepted" } else { "repeated" });
-            // What it means is found out later, from the reader: whoever answers late is called again.
+            // Process the callback later, from the inbox: a late answer means a retry.
             StatusCode::NO_CONTENT
         }
         Err(error) => {
             eprintln!("{error}");
-            StatusCode::INTERNAL_SERVER_ERROR // it is called again
+            StatusCode::INTERNAL_SERVER_ERROR // the worker retries
         }
     }
 }
@@ -163,20 +166,20 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .collect::<Option<_>>()
         .filter(|keys: &Arc<[Key]>| !keys.is_empty())
         .ok_or("WEBHOOK_SECRETS: expected keys that begin with whsec_ or whpk_")?;
-    let reader: Arc<Path> = env::var_os("INBOX")
-        .map_or_else(|| "reader".into(), PathBuf::from)
+    let inbox: Arc<Path> = env::var_os("INBOX")
+        .map_or_else(|| "inbox".into(), PathBuf::from)
         .into();
-    fs::create_dir_all(&reader)?;
+    fs::create_dir_all(&inbox)?;
     let port = env::var("PORT").map_or(Ok(8001), |port| port.parse::<u16>())?;
     let listener = TcpListener::bind(("127.0.0.1", port)).await?;
     println!("listening at http://{}/webhook", listener.local_addr()?);
     loop {
         let (stream, _) = listener.accept().await?;
-        let (keys, reader) = (keys.clone(), reader.clone());
+        let (keys, inbox) = (keys.clone(), inbox.clone());
         tokio::spawn(async move {
             let service = service_fn(async |request| {
                 let mut response = Response::new(Empty::<Bytes>::new());
-                *response.status_mut() = receive(&keys, &reader, request).await;
+                *response.status_mut() = receive(&keys, &inbox, request).await;
                 Ok::<_, Infallible>(response)
             });
             let mut http = http1::Builder::new();

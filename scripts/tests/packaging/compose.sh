@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# The promises of docker-compose.yml, kept by real containers of the images that are loaded: two workers, the demo
-# through the containers, a worker and Redis killed under load, who may do what, and that nothing stays.
-# Its stack is its own, on a free port, beside whatever else runs.
+# Tests docker-compose.yml with containers of the loaded images: two workers, the demo, a worker and
+# Redis killed under load, permissions and limits, and that nothing is left behind. The stack has
+# its own name and a free port, so it can run beside another one.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=../../docker.sh
 source "$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)/../../docker.sh"
 # shellcheck source-path=SCRIPTDIR source=../support/images.sh
 source "$ROOT/scripts/tests/support/images.sh"
 
-EVENT_SECONDS=120 # no event is that late, unless it doesn't come
+EVENT_SECONDS=120 # the limit for any event to happen
 
 unset TAG REDIS_IMAGE CALLBACK_CA_FILE API_OPEN API_TOKENS RATE_LIMIT METRICS_TOKEN METRICS_ADDR STORM_TOKEN
 COMPOSE_PROJECT_NAME=storm-test-$$
@@ -30,12 +30,13 @@ until_it() {
     local what=$1 begun=$SECONDS
     shift
     until "$@"; do
-        ((SECONDS - begun < EVENT_SECONDS)) || fail "$what: not within $EVENT_SECONDS s"
+        ((SECONDS - begun < EVENT_SECONDS)) || fail "$what: not after $EVENT_SECONDS s"
         sleep 0.2
     done
 }
 
-#   health ANSWER     whether /healthz answers so
+# Succeeds if the answer of /healthz matches the pattern ANSWER.
+#   health ANSWER
 health() { health_is "127.0.0.1:$API_PORT" "$1"; }
 
 #   containers SERVICE
@@ -44,7 +45,7 @@ containers() { compose ps --quiet "$1"; }
 #   state CONTAINER FORMAT
 state() { docker inspect --format "{{$2}}" "$1"; }
 
-# Sends a request and prints its answer.
+# Sends a request and prints the answer.
 #   ask METHOD PATH [BODY]
 ask() (
     body=${3:-}
@@ -54,50 +55,57 @@ ask() (
     cat <&3
 )
 
-#   accept CALLBACK_URL      prints the id of a job
+# Submits a job and prints its id.
+#   accept CALLBACK_URL
 accept() {
     local answer
     answer=$(ask POST /async "{\"records\": 1, \"report_name\": \"a\", \"callback_url\": \"$1\"}")
     sed -nE 's/.*"request_id":"([^"]+)".*/\1/p' <<<"$answer"
 }
 
-#   job ID ANSWER            whether what is said of it looks like that
+# Succeeds if the answer of GET /requests/ID matches the pattern ANSWER.
+#   job ID ANSWER
 job() {
-    # shellcheck disable=SC2053 # the right side is meant as a pattern
+    # shellcheck disable=SC2053 # the right side is a pattern
     [[ $(ask GET "/requests/$1") == $2 ]]
 }
 
-rung() {
+# Succeeds if Redis has received at least COUNT notifications.
+#   notified COUNT
+notified() {
     local count
     count=$(docker exec "$redis" redis-cli --raw xinfo stream high_priority | grep -A1 '^entries-added$' | tail -n 1)
     ((${count:-0} >= $1))
 }
 
-# A load through the published port: from the host's network, as a client's on this machine.
+# Sends load through the published port, from the host's network, as a client on this machine would.
 storm() {
-    docker run --rm --network host --read-only --cap-drop ALL storm-loadgen storm --api "http://127.0.0.1:$API_PORT" --poll \
-        --mode async --rate 100 --duration 10s --records 200
+    docker run --rm --network host --read-only --cap-drop ALL storm-loadgen storm \
+        --api "http://127.0.0.1:$API_PORT" --poll --mode async --rate 100 --duration 10s --records 200
 }
 
-# What a process really is, as its host sees it.
+# Checks the user and the capabilities of a container's processes, as the host sees them.
 #   is_confined CONTAINER
 is_confined() {
     local pid uid
-    # The first is the init that Docker adds, the second the program.
+    # The first process is the init that Docker adds, the second is the program.
     docker top "$1" -eo pid,uid | tail -n +2 | while read -r pid uid; do
         [[ $uid == 65532 ]] || fail "its uid is $uid"
-        grep -qE '^CapEff:\s+0+$' "/proc/$pid/status" || fail "it has capabilities: $(grep Cap "/proc/$pid/status")"
-        grep -qE '^CapBnd:\s+0+$' "/proc/$pid/status" || fail "it could get capabilities: $(grep Cap "/proc/$pid/status")"
-        grep -qE '^NoNewPrivs:\s+1$' "/proc/$pid/status" || fail "it could get new privileges"
+        grep -qE '^CapEff:\s+0+$' "/proc/$pid/status" ||
+            fail "it has capabilities: $(grep Cap "/proc/$pid/status")"
+        grep -qE '^CapBnd:\s+0+$' "/proc/$pid/status" ||
+            fail "it could gain capabilities: $(grep Cap "/proc/$pid/status")"
+        grep -qE '^NoNewPrivs:\s+1$' "/proc/$pid/status" || fail "it could gain new privileges"
     done
 }
 
-#   is_told CONTAINER PORTS MEGABYTES CPUS      that, and what all are told
-is_told() {
-    local told wanted
-    told=$(state "$1" 'with .HostConfig}}{{json .PortBindings}} {{.Memory}} {{.NanoCpus}} {{.ReadonlyRootfs}} {{.Init}} {{.RestartPolicy.Name}} {{json .LogConfig.Config}}{{end')
+# Checks the container's ports and limits, and the options that all containers share.
+#   is_limited CONTAINER PORTS MEGABYTES CPUS
+is_limited() {
+    local options wanted
+    options=$(state "$1" 'with .HostConfig}}{{json .PortBindings}} {{.Memory}} {{.NanoCpus}} {{.ReadonlyRootfs}} {{.Init}} {{.RestartPolicy.Name}} {{json .LogConfig.Config}}{{end')
     wanted="$2 $(($3 << 20)) $4 true true unless-stopped {\"max-file\":\"3\",\"max-size\":\"10m\"}"
-    [[ $told == "$wanted" ]] || fail "$(state "$1" .Name) is told $told, expected $wanted"
+    [[ $options == "$wanted" ]] || fail "$(state "$1" .Name) has $options, expected $wanted"
 }
 
 #   has_no_shell IMAGE
@@ -107,12 +115,13 @@ has_no_shell() {
     [[ -z $shells ]] || fail "$1 has a shell: $shells"
 }
 
-#   left KIND COMMAND...       fails if there is something of the project's
-left() {
+# Fails if something of the project is left.
+#   nothing_left KIND COMMAND...
+nothing_left() {
     local kind=$1 what
     shift
     what=$("$@" --filter "label=com.docker.compose.project=$COMPOSE_PROJECT_NAME" --quiet)
-    [[ -z $what ]] || fail "a $kind stayed: $what"
+    [[ -z $what ]] || fail "a $kind is left: $what"
 }
 
 choose_compose
@@ -120,82 +129,84 @@ trap 'compose --profile loadgen down --volumes --remove-orphans >/dev/null 2>&1 
 
 test='the stack comes up healthy, with two workers'
 stack up
-until_it 'Redis is seen' health '*200 OK*"redis":"ok"*'
+until_it 'Redis is up' health '*200 OK*"redis":"ok"*'
 mapfile -t workers < <(containers worker)
-((${#workers[@]} == 2)) || fail "there are ${#workers[@]}"
+((${#workers[@]} == 2)) || fail "there are ${#workers[@]} workers"
 api=$(containers api)
 redis=$(containers redis)
 [[ $(docker port "$api" 8000) == "127.0.0.1:$API_PORT" ]] || fail "the port is published at $(docker port "$api")"
 echo "ok: $test"
 
-test='the demo through the containers: 50 of 50 callbacks are right'
-said=$(stack demo) || fail "its status is $?"
-echo "$said"
-grep -q 'callback: 50 of 50 came back right' <<<"$said" || fail 'not all came back'
+test='the demo against the containers: 50 of 50 callbacks are right'
+output=$(stack demo) || fail "its status is $?"
+echo "$output"
+grep -q 'callback: 50 of 50 came back right' <<<"$output" || fail 'not all came back'
 echo "ok: $test"
 
-test='a worker and Redis killed under load: every job ends well'
+test='a worker and Redis are killed under load: every job completes'
 storm &
 storm=$!
-until_it 'jobs are rung for' rung 300
+until_it 'jobs are notified' notified 300
 docker kill "${workers[0]}" "$redis" >/dev/null
-kill -0 "$storm" || fail 'the load was over before'
-until_it 'Redis is missed' health 'HTTP/1.1 503*"database":"ok"*'
-wait "$storm" || fail "the storm's status is $?"
+kill -0 "$storm" || fail 'the load ended before the kill'
+until_it '/healthz reports Redis down' health 'HTTP/1.1 503*"database":"ok"*'
+wait "$storm" || fail "the load test exited with $?"
 docker start "${workers[0]}" "$redis" >/dev/null
-until_it 'Redis is back' health '*200 OK*"redis":"ok"*'
+until_it '/healthz reports Redis up' health '*200 OK*"redis":"ok"*'
 for container in "${workers[@]}" "$api" "$redis"; do
-    # shellcheck disable=SC2317 # it is called by name
+    # shellcheck disable=SC2317 # called by name
     healthy() { [[ $(state "$container" .State.Health.Status) == healthy ]]; }
     until_it 'all are healthy' healthy
 done
 echo "ok: $test"
 
-test='a container is nobody, who may do nothing, within limits'
+test='a container runs without root, capabilities and a shell, and within limits'
 for container in "${workers[@]}" "$api" "$redis"; do is_confined "$container"; done
-is_told "$api" "{\"8000/tcp\":[{\"HostIp\":\"127.0.0.1\",\"HostPort\":\"$API_PORT\"}]}" 512 1000000000
-for container in "${workers[@]}"; do is_told "$container" '{}' 512 1000000000; done
-is_told "$redis" '{}' 256 500000000
+is_limited "$api" "{\"8000/tcp\":[{\"HostIp\":\"127.0.0.1\",\"HostPort\":\"$API_PORT\"}]}" 512 1000000000
+for container in "${workers[@]}"; do is_limited "$container" '{}' 512 1000000000; done
+is_limited "$redis" '{}' 256 500000000
 for container in "${workers[@]}" "$api"; do
-    [[ $(state "$container" .Config.StopTimeout) == 30 ]] || fail 'it is not given 30 s to stop'
+    [[ $(state "$container" .Config.StopTimeout) == 30 ]] || fail 'its grace period is not 30 s'
 done
-[[ $(docker network inspect --format '{{.Internal}}' "${COMPOSE_PROJECT_NAME}_receivers") == true ]] || fail 'the receivers can reach out'
+[[ $(docker network inspect --format '{{.Internal}}' "${COMPOSE_PROJECT_NAME}_receivers") == true ]] ||
+    fail 'the network of the receivers is not internal'
 for image in storm-api storm-worker storm-loadgen storm-redis; do has_no_shell "$image"; done
 echo "ok: $test"
 
-test='Redis keeps its entries in a file, refuses more than it may hold, and has a health check'
+test='Redis has an append-only file, a memory limit without eviction, and a health check'
 [[ $(docker exec "$redis" redis-cli config get appendonly | tail -n 1) == yes ]] || fail 'it has no append-only file'
-[[ $(docker exec "$redis" redis-cli config get maxmemory-policy | tail -n 1) == noeviction ]] || fail 'it drops entries'
-[[ $(docker exec "$redis" redis-cli config get maxmemory | tail -n 1) == $((128 << 20)) ]] || fail 'it holds what it likes'
-[[ $(state "$redis" 'json .Config.Healthcheck.Test') == '["CMD","redis-cli","-e","ping"]' ]] || fail 'its health is something else'
+[[ $(docker exec "$redis" redis-cli config get maxmemory-policy | tail -n 1) == noeviction ]] || fail 'it evicts entries'
+[[ $(docker exec "$redis" redis-cli config get maxmemory | tail -n 1) == $((128 << 20)) ]] || fail 'its memory limit is not 128 MB'
+[[ $(state "$redis" 'json .Config.Healthcheck.Test') == '["CMD","redis-cli","-e","ping"]' ]] || fail 'its health check is another one'
 echo "ok: $test"
 
-test='no callback reaches the stack itself'
-[[ $(ask POST /async "{\"records\": 1, \"report_name\": \"a\", \"callback_url\": \"http://$RECEIVERS_NET.11/\"}") == 'HTTP/1.1 422 '* ]] || fail 'an address was accepted'
+test='callbacks cannot reach the stack itself'
+body="{\"records\": 1, \"report_name\": \"a\", \"callback_url\": \"http://$RECEIVERS_NET.11/\"}"
+[[ $(ask POST /async "$body") == 'HTTP/1.1 422 '* ]] || fail 'a private address was accepted'
 id=$(accept http://redis:6379/)
-until_it 'it has ended' job "$id" '*"status":"FAILED"*"reason":"callback_refused"*'
+until_it 'the job has failed' job "$id" '*"status":"FAILED"*"reason":"callback_refused"*'
 echo "ok: $test"
 
-test='a program that is killed is started again'
+test='a program that is killed is restarted'
 if ((EUID == 0)); then
-    # shellcheck disable=SC2317 # it is called by name
+    # shellcheck disable=SC2317 # called by name
     restarted() { (($(state "$api" .RestartCount) > 0)) && health '*200 OK*'; }
     kill -KILL "$(state "$api" .State.Pid)"
-    until_it 'it is back' restarted
+    until_it 'it is restarted' restarted
     echo "ok: $test"
 else
-    echo "left out: $test; only root may kill it"
+    echo "skipped: $test, because only root may kill it"
 fi
 
-test='the image alone is not open to whoever reaches it, and with tokens the stack is not either'
-said=$(docker run --rm storm-api 2>&1) && fail 'it started without tokens'
-[[ $said == 'API_ADDR=0.0.0.0:8000: '*API_TOKENS*API_OPEN=true* ]] || fail "it says: $said"
-made=$(docker run --rm storm-api token new tester 2>/dev/null) || fail 'no token was made'
+test='the image refuses to start without tokens, and a stack with tokens requires them'
+output=$(docker run --rm storm-api 2>&1) && fail 'it started without tokens'
+[[ $output == 'API_ADDR=0.0.0.0:8000: '*API_TOKENS*API_OPEN=true* ]] || fail "its message: $output"
+made=$(docker run --rm storm-api token new tester 2>/dev/null) || fail 'no token was created'
 API_TOKENS=${made##*$'\n'} STORM_TOKEN=${made%%$'\n'*}
 export API_TOKENS STORM_TOKEN
 stack up
-[[ $(ask GET "/requests/$id") == 'HTTP/1.1 401 '* ]] || fail 'it asks for no token'
-said=$(stack demo) || fail "the demo's status is $?: $said"
+[[ $(ask GET "/requests/$id") == 'HTTP/1.1 401 '* ]] || fail 'it does not require a token'
+output=$(stack demo) || fail "the demo exited with $?: $output"
 unset API_TOKENS STORM_TOKEN
 stack up
 api=$(containers api)
@@ -203,10 +214,11 @@ redis=$(containers redis)
 mapfile -t workers < <(containers worker)
 echo "ok: $test"
 
-test='they end in order when told to'
+test='every container stops gracefully'
 compose stop
 for container in "${workers[@]}" "$api" "$redis"; do
-    [[ $(state "$container" .State.ExitCode) == 0 ]] || fail "$(state "$container" .Name) ended with $(state "$container" .State.ExitCode)"
+    [[ $(state "$container" .State.ExitCode) == 0 ]] ||
+        fail "$(state "$container" .Name) exited with $(state "$container" .State.ExitCode)"
 done
 echo "ok: $test"
 
@@ -218,7 +230,7 @@ echo "ok: $test"
 
 test='down -v leaves nothing'
 stack down -v
-left container docker ps --all
-left volume docker volume ls
-left network docker network ls
+nothing_left container docker ps --all
+nothing_left volume docker volume ls
+nothing_left network docker network ls
 echo "ok: $test"

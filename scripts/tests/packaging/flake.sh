@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The promise of the flake's sources: a build depends on its own project, on `shared`, and on nothing else.
+# Tests the flake's sources: a build depends on its own project and on `shared`, and on nothing
+# else.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=../../lib.sh
 source "$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)/../../lib.sh"
@@ -11,16 +12,17 @@ work=$(mktemp -d "$ROOT/target/test.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 git -C "$ROOT" ls-files -z | (cd -- "$ROOT" && tar --create --null --files-from -) | tar --extract --directory "$work"
 
-# Prints what would be built for each program.
+# Prints the derivation of each program.
 derivations() {
     local project
     for project in api loadgen worker; do
-        "$ROOT/scripts/nix.sh" eval --raw "path:$work#packages.$system.$project.drvPath" 2>/dev/null || fail "the flake does not evaluate"
+        "$ROOT/scripts/nix.sh" eval --raw "path:$work#packages.$system.$project.drvPath" 2>/dev/null ||
+            fail "the flake does not evaluate"
         printf ' %s\n' "$project"
     done | sort
 }
 
-# Whether an edit of FILE would build exactly PROJECT... again.
+# An edit of FILE must change exactly the derivations of PROJECT...
 #   rebuilds FILE PROJECT...
 rebuilds() {
     local file=$1 after again
@@ -30,8 +32,9 @@ rebuilds() {
     after=$(derivations)
     mv "$work/kept" "$work/$file"
     again=$(comm -13 <(echo "$before") <(echo "$after") | awk '{ print $2 }' | sort | tr '\n' ' ')
-    [[ ${again% } == "$*" ]] || fail "an edit of $file builds again: ${again:-nothing}; expected: ${*:-nothing}"
-    echo "ok: an edit of $file builds again: ${*:-nothing}"
+    [[ ${again% } == "$*" ]] ||
+        fail "an edit of $file rebuilds: ${again:-nothing}; expected: ${*:-nothing}"
+    echo "ok: an edit of $file rebuilds: ${*:-nothing}"
 }
 
 system=$("$ROOT/scripts/nix.sh" eval --raw --expr builtins.currentSystem)

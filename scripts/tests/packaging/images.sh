@@ -1,19 +1,20 @@
 #!/usr/bin/env bash
-# The promises of the four images that are loaded, whoever built them: the same words, no shell, and small.
-#   REBUILD=worker    and by Nix, twice: this one's binary and image are the same both times
+# Tests the four loaded images, from either builder: the same configuration, no shell, and a small
+# size.
+#   REBUILD=worker    also builds this image twice with Nix: binary and image must be identical
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=../../docker.sh
 source "$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)/../../docker.sh"
 # shellcheck source-path=SCRIPTDIR source=../support/images.sh
 source "$ROOT/scripts/tests/support/images.sh"
 
-LARGEST=$((40 * 1000 * 1000)) # bytes, the C library aside
+LARGEST=$((40 * 1000 * 1000)) # bytes, without the C library
 
 fail() { die "FAILED: $test: $*"; }
 
-# Prints what an image says of itself, in a line for each.
-#   words IMAGE
-words() {
+# Prints the configuration of an image, one field on a line.
+#   configuration IMAGE
+configuration() {
     docker image inspect "$1" --format '{{with .Config -}}
         user {{.User}}
         folder {{.WorkingDir}}
@@ -26,13 +27,16 @@ words() {
         {{end}}{{end}}' | sed 's/^ *//; s/ *$//; /^$/d'
 }
 
-#   must_be IMAGE      with the words of standard input
+# The configuration of IMAGE must be that of standard input.
+#   must_be IMAGE
 must_be() {
     local difference
-    difference=$(diff <(sed 's/^ *//; s/ *$//' | sort) <(words "$1" | sort)) || fail "$1 differs from what it should be:
+    difference=$(diff <(sed 's/^ *//; s/ *$//' | sort) <(configuration "$1" | sort)) ||
+        fail "$1 differs from the expected configuration:
 $difference"
 }
 
+# Prints the labels of a project's image.
 #   labels PROJECT
 labels() {
     cat <<LABELS
@@ -45,8 +49,8 @@ LABELS
 
 require_engine
 
-test='whoever built them, they say the same'
-must_be storm-api <<WORDS
+test='the configuration is the same from either builder'
+must_be storm-api <<CONFIGURATION
     user 65532:65532
     folder /data
     volumes {"/data":{}}
@@ -55,8 +59,8 @@ must_be storm-api <<WORDS
     ports {"8000/tcp":{}}
     health ["CMD","/bin/storm-api","healthcheck"] 5s 5s 15s 3
 $(labels api)
-WORDS
-must_be storm-worker <<WORDS
+CONFIGURATION
+must_be storm-worker <<CONFIGURATION
     user 65532:65532
     folder /data
     volumes {"/data":{}}
@@ -65,8 +69,8 @@ must_be storm-worker <<WORDS
     ports {"9000/tcp":{}}
     health ["CMD","/bin/storm-worker","healthcheck"] 5s 5s 15s 3
 $(labels worker)
-WORDS
-must_be storm-loadgen <<WORDS
+CONFIGURATION
+must_be storm-loadgen <<CONFIGURATION
     user 65532:65532
     folder /data
     volumes {"/data":{}}
@@ -75,8 +79,8 @@ must_be storm-loadgen <<WORDS
     ports null
     health
 $(labels loadgen)
-WORDS
-must_be storm-redis <<WORDS
+CONFIGURATION
+must_be storm-redis <<CONFIGURATION
     user 65532:65532
     folder /data
     volumes {"/data":{}}
@@ -84,40 +88,43 @@ must_be storm-redis <<WORDS
     environment ["PATH=/bin"]
     ports {"6379/tcp":{}}
     health
-    org.opencontainers.image.description=Redis, the doorbell between the api and the worker
+    org.opencontainers.image.description=Redis, the notifier between the API and the workers
     org.opencontainers.image.title=storm-redis
-WORDS
+CONFIGURATION
 echo "ok: $test"
 
 for image in storm-api storm-worker storm-loadgen storm-redis; do
-    test="$image has no shell, CA certificates where it calls out, and a /data of its user's"
+    test="$image has no shell, CA certificates unless it is Redis, and a /data owned by its user"
     files=$(files_of "$image")
     shells=$(shells_among <<<"$files")
-    [[ -z $shells ]] || fail "there is $shells"
+    [[ -z $shells ]] || fail "it has the shell $shells"
     grep -q ' 65532/65532 data/$' <<<"$files" || fail "/data is $(grep ' data/$' <<<"$files")"
-    [[ $image == storm-redis ]] || grep -q 'etc/ssl/certs/ca-certificates.crt' <<<"$files" || fail 'there are no certificates'
+    [[ $image == storm-redis ]] || grep -q 'etc/ssl/certs/ca-certificates.crt' <<<"$files" ||
+        fail 'it has no CA certificates'
     echo "ok: $test"
 
-    test="$image holds at most 40 MB beside the C library"
+    test="$image has at most 40 MB without the C library"
     bytes=$(awk '$3 !~ /(^|\/)(ld-linux|libc|libm|libgcc_s|libpthread|libdl|librt)[-.][^\/]*$|glibc|xgcc|-gcc-/ { bytes += $1 } END { print bytes }' <<<"$files")
-    ((bytes <= LARGEST)) || fail "it holds $bytes bytes"
+    ((bytes <= LARGEST)) || fail "it has $bytes bytes"
     echo "ok: $test: $((bytes / 1000)) kB"
 done
 
 if [[ -n ${REBUILD:-} ]]; then
-    test="two builds of image-$REBUILD have one digest"
+    test="two builds of image-$REBUILD have the same digest"
     flake=$("$ROOT/scripts/nix.sh" ref)
     mkdir -p "$ROOT/target"
     digest() { "$(realpath "$ROOT/target/image-$REBUILD")" 2>/dev/null | sha256sum; }
     "$ROOT/scripts/nix.sh" build "$flake#image-$REBUILD" --out-link "$ROOT/target/image-$REBUILD"
     first=$(digest)
-    # Nix builds both again, and compares byte for byte with what it has.
+    # With --rebuild, Nix builds again and compares the result byte for byte with the first one.
     for name in "$REBUILD" "image-$REBUILD"; do
         "$ROOT/scripts/nix.sh" build --rebuild "$flake#$name" --no-link || fail "two builds of $name differ"
     done
     [[ $(digest) == "$first" ]] || fail "the digests are $first and $(digest)"
-    # The sandbox's folder, and those of the crates.
-    ! grep -aqE '/build/|/nix/store/[a-z0-9]+-(cargo-vendor-dir|rustc|source)' "$("$ROOT/scripts/nix.sh" path-info "$flake#$REBUILD" 2>/dev/null)/bin/storm-$REBUILD" || fail 'a path of the build is in the binary'
+    # Neither the path of the sandbox nor those of the crates' sources.
+    package=$("$ROOT/scripts/nix.sh" path-info "$flake#$REBUILD" 2>/dev/null)
+    ! grep -aqE '/build/|/nix/store/[a-z0-9]+-(cargo-vendor-dir|rustc|source)' \
+        "$package/bin/storm-$REBUILD" || fail 'the binary contains a path of the build'
     rm "$ROOT/target/image-$REBUILD"
     echo "ok: $test: ${first%% *}"
 fi

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# What is in an image. Sourced, never run.
+# Lists the contents of an image. Sourced, never run.
 set -euo pipefail
 
-# Prints every file: bytes, owner and path.
+# Prints every file of an image: bytes, owner and path.
 #   files_of IMAGE
 files_of() {
     local container
@@ -11,5 +11,5 @@ files_of() {
     docker rm --volumes "$container" >/dev/null
 }
 
-# Prints those of the files that it reads which are a shell, or what one would do with it.
+# Reads the output of files_of, and prints the paths of shells and of shell tools.
 shells_among() { awk '$3 ~ /(^|\/)((ba|da|a|z|k)?sh|env)$|busybox|coreutils/ { print $3 }'; }

@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
-# A PATH in which programs are missing that this machine has. Sourced, never run.
+# Makes a PATH without some of this machine's programs. Sourced, never run.
 set -euo pipefail
+# shellcheck source-path=SCRIPTDIR source=../../lib.sh
+source "$(dirname -- "${BASH_SOURCE[0]}")/../../lib.sh"
 
-# Fills FOLDER with a link to every program in PATH but those named.
+# Fills FOLDER with links to every program in PATH, except the PROGRAMs.
 #   path_without FOLDER PROGRAM...
 path_without() {
     local path=$1 folder program
@@ -12,7 +14,7 @@ path_without() {
     mkdir "$path"
     while IFS= read -rd: folder; do
         for program in "$folder"/*; do
-            # The first in PATH wins.
+            # The first program of a name in PATH wins: `ln` fails for the next.
             [[ -n ${missing[${program##*/}]:-} ]] || ln -s "$program" "$path/" 2>/dev/null || true
         done
     done <<<"$PATH:"

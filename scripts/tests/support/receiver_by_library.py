@@ -1,4 +1,4 @@
-"""A receiver that verifies by PyPI's standardwebhooks, and says so as those in docs/receivers/ do."""
+"""A receiver that verifies with PyPI's standardwebhooks. Its output is that of docs/receivers/."""
 
 import os
 from http.server import BaseHTTPRequestHandler, HTTPServer
