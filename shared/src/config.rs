@@ -13,7 +13,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::services::{
     signature::Signer,
-    ssrf::{AllowList, DenyList, Nat64, Policy, Ports, Terms},
+    ssrf::{AllowList, DenyList, Nat64, Policy, PolicySettings, Ports},
 };
 
 pub use access::AccessSettings;
@@ -272,7 +272,7 @@ impl CallbackSettings {
 
     fn read(layers: &Layers) -> Result<Self, SettingError> {
         Ok(Self {
-            policy: Policy::from(Terms {
+            policy: Policy::from(PolicySettings {
                 allow: layers.try_parse("callback_allow", AllowList::parse)?,
                 deny: layers.try_parse("callback_deny", DenyList::parse)?,
                 ports: layers.try_parse("callback_ports", Ports::parse)?,
@@ -460,9 +460,9 @@ mod tests {
             ("CALLBACK_NAT64", "64:ff9b::/96"),
         ]);
         let policy = settings.unwrap().callback.policy;
-        let judge = |address: &str| policy.judge(address.parse().unwrap()).is_ok();
+        let judge = |address: &str| policy.check_address(address.parse().unwrap()).is_ok();
         assert!(judge("10.1.0.1") && !judge("10.9.0.1") && !judge("64:ff9b::1.1.1.1"));
-        assert!(policy.judge_port(8001).is_ok() && policy.judge_port(80).is_err());
+        assert!(policy.check_port(8001).is_ok() && policy.check_port(80).is_err());
     }
 
     #[test]

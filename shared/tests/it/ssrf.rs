@@ -17,7 +17,7 @@ use crate::iana::{self, Block};
 fn refused(url: &str) -> Option<Rule> {
     let url = CallbackUrl::parse(url).unwrap_or_else(|error| panic!("{url}: {error}"));
     Policy::default()
-        .judge_url(&url)
+        .check_url(&url)
         .err()
         .map(|refusal| refusal.rule)
 }
@@ -31,7 +31,7 @@ fn every_special_block_is_refused_to_its_edges_and_nothing_beyond() {
         let special = blocks.iter().any(|block| block.contains(address));
         // The table has `::ffff:0:0/96` as a whole; what it carries is judged as IPv4.
         let mapped = address != address.to_canonical();
-        let verdict = Policy::default().judge(address);
+        let verdict = Policy::default().check_address(address);
         if !mapped {
             assert_eq!(verdict.is_err(), special, "{address}: {verdict:?}");
         }
@@ -52,7 +52,10 @@ fn an_address_between_the_blocks_is_allowed() {
         "2606:4700::1111",
         "2a00:1450::1",
     ] {
-        assert_eq!(Policy::default().judge(address.parse().unwrap()), Ok(()));
+        assert_eq!(
+            Policy::default().check_address(address.parse().unwrap()),
+            Ok(())
+        );
     }
 }
 
@@ -65,8 +68,8 @@ fn an_ipv4_mapped_address_is_judged_as_the_ipv4_address_that_it_carries() {
             };
             let policy = Policy::default();
             assert_eq!(
-                policy.judge(inner.to_ipv6_mapped().into()),
-                policy.judge(address)
+                policy.check_address(inner.to_ipv6_mapped().into()),
+                policy.check_address(address)
             );
         }
     }
@@ -156,7 +159,10 @@ fn what_lies_just_outside_of_a_special_block_is_public() {
         "3ffe:ffff::1",
         "3fff:1000::1",
     ] {
-        assert_eq!(Policy::default().judge(address.parse().unwrap()), Ok(()));
+        assert_eq!(
+            Policy::default().check_address(address.parse().unwrap()),
+            Ok(())
+        );
     }
 }
 

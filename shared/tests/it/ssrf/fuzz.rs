@@ -34,7 +34,7 @@ proptest! {
     fn an_address_is_refused_where_the_registries_say_so_and_nowhere_else(
         address in hostile::address(),
     ) {
-        let verdict = Policy::default().judge(address);
+        let verdict = Policy::default().check_address(address);
         prop_assert_eq!(verdict.is_err(), is_refused(address), "{}: {:?}", address, verdict);
     }
 }
@@ -65,8 +65,8 @@ fn normal_form_is_kept(text: &str) -> TestCaseResult {
     prop_assert_eq!(again.target(), target);
     prop_assert_eq!((again.origin(), again.port()), (url.origin(), url.port()));
     prop_assert_eq!(
-        Policy::default().judge_url(&again),
-        Policy::default().judge_url(&url)
+        Policy::default().check_url(&again),
+        Policy::default().check_url(&url)
     );
     Ok(())
 }
@@ -77,7 +77,7 @@ fn literal_is_judged_rightly(url: &CallbackUrl) -> TestCaseResult {
         Some(Host::Ipv6(address)) => address.into(),
         _ => return Ok(()),
     };
-    match Policy::default().judge_url(url) {
+    match Policy::default().check_url(url) {
         Err(refusal) if refusal.rule == Rule::Port => {}
         verdict => prop_assert_eq!(verdict.is_err(), is_refused(address), "{}", address),
     }

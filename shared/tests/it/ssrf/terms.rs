@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use storm_shared::{
     models::CallbackUrl,
     services::ssrf::{
-        AllowList, DenyList, Nat64, Nat64Error, NetsError, Policy, Ports, Rule, Terms,
+        AllowList, DenyList, Nat64, Nat64Error, NetsError, Policy, PolicySettings, Ports, Rule,
     },
 };
 
@@ -13,7 +13,7 @@ use crate::{hostile, iana};
 
 /// The policy of `CALLBACK_ALLOW`, `CALLBACK_DENY` and `CALLBACK_NAT64`.
 fn policy(allow: &str, deny: &str, nat64: &str) -> Policy {
-    Policy::from(Terms {
+    Policy::from(PolicySettings {
         allow: AllowList::parse(allow).unwrap(),
         deny: DenyList::parse(deny).unwrap(),
         nat64: Nat64::parse(nat64).unwrap(),
@@ -22,12 +22,12 @@ fn policy(allow: &str, deny: &str, nat64: &str) -> Policy {
 }
 
 fn rule(policy: &Policy, address: &str) -> Option<Rule> {
-    let verdict = policy.judge(address.parse().unwrap());
+    let verdict = policy.check_address(address.parse().unwrap());
     verdict.err().map(|refusal| refusal.rule)
 }
 
 fn rule_for_url(policy: &Policy, url: &str) -> Option<Rule> {
-    let verdict = policy.judge_url(&CallbackUrl::parse(url).unwrap());
+    let verdict = policy.check_url(&CallbackUrl::parse(url).unwrap());
     verdict.err().map(|refusal| refusal.rule)
 }
 
@@ -40,7 +40,7 @@ fn localhost_is_allowed_only_when_both_of_its_addresses_are() {
         ("127.0.0.1,::1", None),
         ("127.0.0.0/8, ::1/128", None),
     ] {
-        let verdict = Policy::parse(allow).unwrap().judge_url(&url);
+        let verdict = Policy::parse(allow).unwrap().check_url(&url);
         let address = verdict
             .err()
             .map(|refusal| refusal.address().unwrap().to_string());
@@ -68,7 +68,7 @@ fn an_allowed_net_exempts_exactly_itself() {
         ("1.1.1.1", true),
     ] {
         assert_eq!(
-            policy.judge(address.parse().unwrap()).is_ok(),
+            policy.check_address(address.parse().unwrap()).is_ok(),
             allowed,
             "{address}"
         );
@@ -90,7 +90,7 @@ fn an_allow_list_that_says_too_much_or_nothing_is_refused() {
     ] {
         assert!(matches!(
             Policy::parse(everything),
-            Err(NetsError::TooMuch(_))
+            Err(NetsError::TooWide(_))
         ));
     }
     for host_bits in ["10.0.0.1/8", "::1/64", "1.2.3.4/0"] {
@@ -125,7 +125,7 @@ fn an_allow_list_that_says_too_much_or_nothing_is_refused() {
     assert_eq!(Policy::parse(" "), Ok(Policy::default()));
     assert_eq!(
         Policy::parse("10.0.0.1/8").unwrap_err().to_string(),
-        "`10.0.0.1/8` has bits set beyond its prefix; accepted are the net `10.0.0.0/8` and the \
+        "`10.0.0.1/8` has bits set beyond its prefix; expected the network `10.0.0.0/8` or the \
          address `10.0.0.1`"
     );
 }
@@ -133,7 +133,7 @@ fn an_allow_list_that_says_too_much_or_nothing_is_refused() {
 #[test]
 fn a_refusal_tells_a_caller_the_rule_and_an_operator_the_address_too() {
     let refusal = Policy::default()
-        .judge("::ffff:10.0.0.1".parse().unwrap())
+        .check_address("::ffff:10.0.0.1".parse().unwrap())
         .unwrap_err();
     assert_eq!(refusal.class(), "private");
     assert_eq!(refusal.to_string(), "10.0.0.1 is refused as private");
@@ -226,8 +226,8 @@ fn an_address_of_the_nat64_prefix_is_judged_as_the_ipv4_address_that_it_carries(
                 };
                 let translated =
                     Ipv6Addr::from(u128::from(prefix) | u128::from(u32::from(carried)));
-                let verdict = policy.judge(translated.into());
-                let expected = Policy::default().judge(address);
+                let verdict = policy.check_address(translated.into());
+                let expected = Policy::default().check_address(address);
                 assert_eq!(
                     verdict.map_err(|refusal| refusal.rule),
                     expected.map_err(|refusal| refusal.rule),
@@ -377,7 +377,7 @@ fn a_nat64_prefix_that_could_only_be_a_mistake_is_refused() {
 #[test]
 fn every_port_may_be_reached_but_those_that_browsers_block() {
     for port in 0..=u16::MAX {
-        let verdict = Policy::default().judge_port(port);
+        let verdict = Policy::default().check_port(port);
         assert_eq!(
             verdict.is_err(),
             hostile::is_bad_port(port),
@@ -388,9 +388,9 @@ fn every_port_may_be_reached_but_those_that_browsers_block() {
 
 #[test]
 fn a_port_is_judged_whether_the_url_names_it_or_its_scheme_implies_it() {
-    let https_only = Policy::from(Terms {
+    let https_only = Policy::from(PolicySettings {
         ports: Ports::parse("443,8443").unwrap(),
-        ..Terms::default()
+        ..PolicySettings::default()
     });
     for (url, refused) in [
         ("https://example.com/", None),
@@ -407,7 +407,7 @@ fn a_port_is_judged_whether_the_url_names_it_or_its_scheme_implies_it() {
         rule_for_url(&Policy::default(), "http://example.com:25/"),
         Some(Rule::Port)
     );
-    let refusal = Policy::default().judge_port(25).unwrap_err();
+    let refusal = Policy::default().check_port(25).unwrap_err();
     assert_eq!((refusal.class(), refusal.address()), ("port", None));
     assert_eq!(refusal.to_string(), "port 25 is refused as port");
 }
@@ -415,7 +415,9 @@ fn a_port_is_judged_whether_the_url_names_it_or_its_scheme_implies_it() {
 #[test]
 fn a_refusal_of_a_translated_address_tells_an_operator_both_forms() {
     let address: IpAddr = "64:ff9b::10.0.0.1".parse().unwrap();
-    let refusal = policy("", "", "64:ff9b::/96").judge(address).unwrap_err();
+    let refusal = policy("", "", "64:ff9b::/96")
+        .check_address(address)
+        .unwrap_err();
     assert_eq!(
         refusal.to_string(),
         "64:ff9b::a00:1 (NAT64 for 10.0.0.1) is refused as private"
