@@ -36,8 +36,8 @@ pub(crate) fn command() -> Command {
         .about("Checks whether the running service is healthy")
         .long_about(
             "Checks whether the service that runs with the same settings is healthy. Exit status: \
-             0 healthy, 1 unhealthy or no answer, 2 a setting is not accepted. A service whose only \
-             problem is Redis is healthy: jobs run from the database.",
+             0 healthy, 1 unhealthy or no answer, 2 a setting is not accepted. A service whose \
+             only problem is Redis is healthy: jobs run from the database.",
         )
 }
 

@@ -1,13 +1,14 @@
 //! The SSRF policy: which addresses and ports a callback may reach.
 //!
-//! Clients choose the URLs that the worker calls. Without a policy, a URL could make the worker send
-//! requests into its own network (server-side request forgery, SSRF).
+//! Clients choose the URLs that the worker calls. Without a policy, a URL could make the worker
+//! send requests into its own network (server-side request forgery, SSRF).
 //!
 //! * By default a callback may reach any public unicast address (IANA's special-purpose registries,
 //!   RFC 6890), at any port except those where no HTTP is spoken.
 //! * The operator changes that with an allow list, a deny list, a list of ports and a NAT64 prefix
 //!   ([`PolicySettings`]). The deny list wins over the allow list.
-//! * An IPv6 address inside the NAT64 prefix is checked as the IPv4 address that it embeds (RFC 6052).
+//! * An IPv6 address inside the NAT64 prefix is checked as the IPv4 address that it embeds (RFC
+//!   6052).
 //! * `localhost` always stands for the two loopback addresses (RFC 6761), without a look-up.
 //!
 //! The policy is applied twice. The API calls [`Policy::check_url`] when a request is submitted: it

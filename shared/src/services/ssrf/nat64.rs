@@ -1,7 +1,8 @@
 //! The NAT64 prefix (`CALLBACK_NAT64`) and the IPv4 addresses embedded behind it (RFC 6052).
 //!
-//! A network with NAT64 reaches IPv4 hosts through IPv6 addresses of the form prefix + IPv4 address.
-//! Without decoding them, `64:ff9b::10.0.0.1` would look public and lead to the private `10.0.0.1`.
+//! A network with NAT64 reaches IPv4 hosts through IPv6 addresses of the form prefix + IPv4
+//! address. Without decoding them, `64:ff9b::10.0.0.1` would look public and lead to the private
+//! `10.0.0.1`.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

@@ -1,4 +1,5 @@
-//! The allow list (`CALLBACK_ALLOW`) and the deny list (`CALLBACK_DENY`): networks in CIDR notation.
+//! The allow list (`CALLBACK_ALLOW`) and the deny list (`CALLBACK_DENY`): networks in CIDR
+//! notation.
 
 use std::net::IpAddr;
 
@@ -22,10 +23,11 @@ pub enum NetsError {
          `127.0.0.0/8,::1,10.1.0.0/16`"
     )]
     NotANet(String),
-    /// An allowed network that is so large, or so likely to be misspelled, that it must be a mistake.
+    /// An allowed network that is so large, or so likely to be misspelled, that it must be a
+    /// mistake.
     #[error(
-        "`{0}` would disable the SSRF policy or is misspelled; expected a prefix length of at least \
-         {MIN_V4_PREFIX} (IPv4) or {MIN_V6_PREFIX} (IPv6)"
+        "`{0}` would disable the SSRF policy or is misspelled; expected a prefix length of at \
+         least {MIN_V4_PREFIX} (IPv4) or {MIN_V6_PREFIX} (IPv6)"
     )]
     TooWide(IpNetwork),
     /// Bits set beyond the prefix: either the address or the length is a mistake.
@@ -42,7 +44,8 @@ pub enum NetsError {
 }
 
 /// The shortest prefixes that may be allowed: those of the largest blocks that are not public,
-/// `240.0.0.0/4` and `fc00::/7`. A few networks with shorter prefixes could cover the whole Internet.
+/// `240.0.0.0/4` and `fc00::/7`. A few networks with shorter prefixes could cover the whole
+/// Internet.
 const MIN_V4_PREFIX: u8 = 4;
 const MIN_V6_PREFIX: u8 = 7;
 
@@ -50,12 +53,12 @@ const MIN_V6_PREFIX: u8 = 7;
 const MAPPED_PREFIX: u8 = 96;
 
 impl AllowList {
-    /// Parses comma-separated CIDR networks. A bare address is a network of one. An empty text allows
-    /// nothing.
+    /// Parses comma-separated CIDR networks. A bare address is a network of one. An empty text
+    /// allows nothing.
     ///
     /// # Errors
-    /// The first entry that is not in CIDR notation, is larger than any block that is not public, is
-    /// the unspecified address alone (a misspelled `/0`), has host bits set, or consists of
+    /// The first entry that is not in CIDR notation, is larger than any block that is not public,
+    /// is the unspecified address alone (a misspelled `/0`), has host bits set, or consists of
     /// IPv4-mapped addresses.
     pub fn parse(text: &str) -> Result<Self, NetsError> {
         let nets = parse(text)?;
@@ -71,8 +74,8 @@ impl AllowList {
 }
 
 impl DenyList {
-    /// Parses comma-separated CIDR networks. A bare address is a network of one. An empty text denies
-    /// nothing. `::/0` denies all of IPv6 and nothing of IPv4.
+    /// Parses comma-separated CIDR networks. A bare address is a network of one. An empty text
+    /// denies nothing. `::/0` denies all of IPv6 and nothing of IPv4.
     ///
     /// # Errors
     /// The first entry that is not in CIDR notation, has host bits set, or consists of IPv4-mapped
