@@ -122,8 +122,8 @@ impl Metrics {
     /// Another worker was declared dead, and its jobs were taken from it.
     pub fn expired(&self, expired: &Expired) {
         self.expired.inc();
-        self.returned.inc_by(expired.returned as u64);
-        self.ended_as(FailureReason::Poison.as_str(), expired.condemned);
+        self.returned.inc_by(expired.reclaimed as u64);
+        self.ended_as(FailureReason::Poison.as_str(), expired.poisoned);
     }
 
     /// A callback attempt ended so.

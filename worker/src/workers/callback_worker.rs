@@ -228,7 +228,10 @@ impl CallbackWorker {
                 self.finalise(claim, report.as_ref(), last, outcome).await
             }
             Ok(Line::Waits(report, failed, due)) => {
-                let write = || self.store.await_retry(claim, &report, failed.clone(), due);
+                let write = || {
+                    self.store
+                        .schedule_retry(claim, &report, failed.clone(), due)
+                };
                 self.let_go(claim, write, due).await
             }
             Ok(Line::Parked(report, due)) => {

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use jiff::Timestamp;
 use storm_shared::services::{
     queue::NotificationReader,
-    store::{Candidate, Look, StoreError},
+    store::{Candidate, DueQuery, StoreError},
 };
 use tokio::time::Instant;
 use tracing::warn;
@@ -47,7 +47,7 @@ pub async fn from_notifications(
                 .unless_told(tokio::time::sleep(PAUSE_AFTER_ERROR))
                 .await;
         }
-        reader.done(&entries).await;
+        reader.acknowledge(&entries).await;
     }
     reader.close().await;
 }
@@ -114,18 +114,18 @@ async fn take_due(
         // Before the look: what is let go of during it counts for the next one.
         worker.next_due.send_replace(Timestamp::MAX);
         let limit = room.min(BATCH);
-        let look = Look {
+        let query = DueQuery {
             notification_grace: rounds.notification_grace,
             longest_wait: worker.longest_wait,
             limit,
         };
-        let waiting = worker.store.waiting(look).await?;
-        let found = waiting.due.len();
+        let backlog = worker.store.due_jobs(query).await?;
+        let found = backlog.due.len();
         worker
-            .take_on(waiting.due, ClaimSource::Table, pulse)
+            .take_on(backlog.due, ClaimSource::Table, pulse)
             .await?;
         if found < limit {
-            let next = waiting.next_due.unwrap_or(Timestamp::MAX);
+            let next = backlog.next_due.unwrap_or(Timestamp::MAX);
             return Ok(next.min(*worker.next_due.borrow()));
         }
         // There is more than there was room for: the next look need not wait.

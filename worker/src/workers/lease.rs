@@ -135,7 +135,7 @@ impl Lease {
     /// # Errors
     /// The write failed.
     pub(super) async fn resign(&self) -> Result<usize, StoreError> {
-        self.store.resign(self.term().owner).await
+        self.store.deregister(self.term().owner).await
     }
 
     async fn beat(&self, watch: &mut Watch) -> Result<(), StoreError> {
@@ -185,8 +185,8 @@ impl Lease {
             self.metrics.expired(&expired);
             warn!(
                 owner,
-                returned = expired.returned,
-                condemned = expired.condemned,
+                reclaimed = expired.reclaimed,
+                poisoned = expired.poisoned,
                 "a worker was silent for a whole lease: its jobs go on elsewhere"
             );
         }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use storm_shared::services::store::runs_alone_from;
+use storm_shared::services::store::quarantine_threshold;
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 
 /// The right of one or more jobs to run.
@@ -26,7 +26,7 @@ impl Slots {
         Self {
             places: Arc::new(Semaphore::new(all as usize)),
             all,
-            alone_at: runs_alone_from(max_claims),
+            alone_at: quarantine_threshold(max_claims),
         }
     }
 
