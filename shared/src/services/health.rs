@@ -47,6 +47,7 @@ impl Health {
             Some(error) => error.trouble(),
             None => store.trouble(), // the check timed out; the writer may know why
         });
+        // Concurrently, so that both fit into one deadline.
         let (database, redis) = tokio::join!(database, redis);
         Self {
             checks: vec![("database", database), ("redis", redis)],

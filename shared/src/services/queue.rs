@@ -75,6 +75,7 @@ impl Queue {
             .runtime(Runtime::Tokio1)
             .build()?;
         Ok(Self {
+            // For the reader's own connection: a blocking read would occupy a pooled one.
             client: Client::open(url)?,
             pool,
             key: settings.name.clone(),

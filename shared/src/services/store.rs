@@ -40,7 +40,7 @@ pub use claimed::Outcome;
 pub use error::{StoreError, Trouble};
 pub use lease::{Expired, Heartbeat, quarantine_threshold};
 use readers::Readers;
-pub use redelivery::{Found, RedeliveryPage, Unredeliverable};
+pub use redelivery::{Redeliverable, RedeliveryPage, Unredeliverable};
 pub use waiting::{DueJobs, DueQuery};
 use writer::Writer;
 

@@ -103,24 +103,24 @@ async fn pending_entries_of_a_dead_consumer_are_claimed_by_another() {
 async fn two_stores_on_one_redis_read_only_their_own_entries() {
     let redis = RedisServer::start();
     let (here, there) = (queue(&redis, "here"), queue(&redis, "there"));
-    let (mut at_home, mut abroad) = (
+    let (mut own, mut foreign) = (
         NotificationReader::new(here.clone(), "a".into()),
         NotificationReader::new(there, "b".into()),
     );
     let notifier = Notifier::start(here);
     let id = RequestId::generate();
     notifier.notify(id);
-    let seen = read(&mut abroad, 1).await;
+    let seen = read(&mut foreign, 1).await;
     assert_eq!(jobs(&seen), []);
-    abroad.acknowledge(&seen).await;
+    foreign.acknowledge(&seen).await;
     assert_eq!(
         stream_length(&redis),
         1,
         "the entry stays for its own store"
     );
-    let entries = read(&mut at_home, 1).await;
+    let entries = read(&mut own, 1).await;
     assert_eq!(jobs(&entries), [id]);
-    at_home.acknowledge(&entries).await;
+    own.acknowledge(&entries).await;
     assert_eq!(stream_length(&redis), 0);
 }
 

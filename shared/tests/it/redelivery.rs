@@ -8,7 +8,7 @@ use storm_shared::{
     services::{
         report,
         store::{
-            AttemptRecord, Candidate, Found, Job, Outcome, RedeliveryPage, Scope, Store,
+            AttemptRecord, Candidate, Job, Outcome, Redeliverable, RedeliveryPage, Scope, Store,
             Unredeliverable,
         },
     },
@@ -219,7 +219,8 @@ async fn keyset_pages_return_every_request_once_in_order() {
     };
     let (mut found, mut cursor) = (Vec::new(), None);
     loop {
-        let Found { requests, next } = store.redeliverable(Scope::All, page(cursor)).await.unwrap();
+        let Redeliverable { requests, next } =
+            store.redeliverable(Scope::All, page(cursor)).await.unwrap();
         assert!(
             requests
                 .iter()
@@ -237,13 +238,13 @@ async fn keyset_pages_return_every_request_once_in_order() {
     assert_eq!(found, all);
     let nobodys = Scope::Of("other".parse().unwrap());
     let none = store.redeliverable(nobodys, page(None)).await.unwrap();
-    assert_eq!(none, Found::default());
+    assert_eq!(none, Redeliverable::default());
     let later = RedeliveryPage {
         since: Some(Timestamp::now() + Duration::from_hours(1)),
         ..page(None)
     };
     let none = store.redeliverable(Scope::All, later).await.unwrap();
-    assert_eq!(none, Found::default());
+    assert_eq!(none, Redeliverable::default());
 }
 
 #[tokio::test]

@@ -98,9 +98,9 @@ async fn a_client_that_reads_no_responses_is_disconnected() {
         ..Limits::default()
     };
     let (addr, ..) = start(limits).await;
-    let mut deaf = TcpStream::connect(addr).await.unwrap();
+    let mut stalled = TcpStream::connect(addr).await.unwrap();
     // The server stops reading once it can't write responses, and then closes the connection.
-    while deaf.write_all(REQUEST).await.is_ok() {}
+    while stalled.write_all(REQUEST).await.is_ok() {}
 }
 
 #[tokio::test]

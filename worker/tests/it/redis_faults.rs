@@ -76,7 +76,7 @@ async fn heard_by_bell(stack: &Stack) -> u64 {
     let metrics = stack.get("/metrics").await;
     let line = metrics
         .lines()
-        .find(|line| line.starts_with("storm_worker_claimed_jobs_total{source=\"notifier\"}"));
+        .find(|line| line.starts_with("storm_worker_claimed_jobs_total{source=\"notification\"}"));
     line.map_or(0, |line| line.rsplit_once(' ').unwrap().1.parse().unwrap())
 }
 

@@ -61,6 +61,7 @@ pub(super) fn record(
             attempted.error,
             attempted.internal_detail,
         ])?;
+    // Numbers are consecutive, so the newest one determines which are too old.
     if let Some(oldest) = attempted.number.checked_sub(KEPT) {
         connection
             .prepare_cached("DELETE FROM attempts WHERE request_id = ?1 AND number <= ?2")?

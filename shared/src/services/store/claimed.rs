@@ -57,6 +57,7 @@ impl Store {
         let result = rows::to_json(report);
         let number = failed.number;
         self.write_claimed(claim, Some(failed), move |tx, claim| {
+            // `lost_claims = 0`: an attempt with a known outcome clears the job of suspicion.
             tx.prepare_cached(concat!(
                 "UPDATE requests SET ",
                 set_work!("PENDING"),
@@ -89,6 +90,7 @@ impl Store {
     ) -> Result<(), StoreError> {
         let result = rows::to_json(report);
         self.write_claimed(claim, None, move |tx, claim| {
+            // `coalesce(parked_since, …)`: parking again keeps the time of the first park.
             tx.prepare_cached(concat!(
                 "UPDATE requests SET ",
                 set_work!("PENDING"),
@@ -129,6 +131,8 @@ impl Store {
         };
         let number = last.as_ref().map(|last| last.number);
         self.write_claimed(claim, last, move |tx, claim| {
+            // `completed_at` changes only with the status. A `COMPLETED` row keeps its outcome: a
+            // failed redelivery must not change it.
             tx.prepare_cached(
                 "UPDATE requests SET
                      status = iif(status = 'COMPLETED', status, ?4),

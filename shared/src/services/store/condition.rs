@@ -28,6 +28,7 @@ impl Condition {
 
     /// Records a failure.
     pub(super) fn failed(&self, trouble: Trouble, error: &impl Display) {
+        // The same trouble again is in the log already.
         if self.replace(Some(trouble)) != Some(trouble) {
             warn!(trouble = trouble.as_str(), %error, "{}", self.warning);
         }

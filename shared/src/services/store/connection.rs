@@ -69,6 +69,7 @@ pub(super) fn open(settings: &StoreSettings) -> Result<Opened, StoreError> {
 
 fn open_writer(settings: &StoreSettings) -> Result<(Connection, String), StoreError> {
     let path = &settings.path;
+    // NO_MUTEX: each connection is used by one thread only.
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
         | OpenFlags::SQLITE_OPEN_CREATE
         | OpenFlags::SQLITE_OPEN_NO_MUTEX;

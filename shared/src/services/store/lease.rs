@@ -36,6 +36,7 @@ pub struct Expired {
 /// are reclaimed.
 pub(super) fn register(connection: &Connection, owner: OwnerId) -> rusqlite::Result<()> {
     let now = rows::time(Timestamp::now());
+    // ON CONFLICT: registering again, after a lost answer, counts as a heartbeat.
     connection.execute(
         "INSERT INTO workers (owner, beat, renewed_at) VALUES (?1, 0, ?2)
          ON CONFLICT DO UPDATE SET beat = beat + 1, renewed_at = ?2",
@@ -123,6 +124,7 @@ pub(super) fn expire(
     } else {
         (0, quarantine_threshold(max_claims))
     };
+    // Due now, and not after the notification grace: no notification is sent for these jobs.
     let reclaimed = connection.execute(
         concat!(
             "UPDATE requests SET ",

@@ -31,7 +31,8 @@ pub struct RedeliveryPage {
     pub status: Status,
     /// Only requests accepted at this time or later.
     pub since: Option<Timestamp>,
-    /// Keyset cursor: only requests with a greater id. Pass [`Found::next`] of the page before.
+    /// Keyset cursor: only requests with a greater id. Pass [`Redeliverable::next`] of the page
+    /// before.
     pub after: Option<RequestId>,
     /// Maximum number of requests.
     pub limit: usize,
@@ -39,7 +40,7 @@ pub struct RedeliveryPage {
 
 /// One page of redeliverable requests.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Found {
+pub struct Redeliverable {
     /// Redeliverable requests with their origins, oldest first.
     pub requests: Vec<(RequestId, String)>,
     /// Cursor of the next page, if there may be one.
@@ -96,7 +97,7 @@ impl Store {
         &self,
         scope: Scope,
         page: RedeliveryPage,
-    ) -> Result<Found, StoreError> {
+    ) -> Result<Redeliverable, StoreError> {
         self.shared
             .readers
             .read(move |db| find(db, &scope, &page))
@@ -126,6 +127,7 @@ pub(super) fn begin(
     if begun > 0 {
         return Ok(Ok(()));
     }
+    // Read the reason in the same transaction, so that it matches the update that did nothing.
     let obstacle = connection
         .prepare_cached(
             "SELECT status, redelivery IS NOT NULL FROM requests
@@ -150,9 +152,12 @@ pub(super) fn find(
     connection: &Connection,
     scope: &Scope,
     page: &RedeliveryPage,
-) -> rusqlite::Result<Found> {
+) -> rusqlite::Result<Redeliverable> {
     let since = page.since.map(|since| RequestId::floor(since).to_string());
     let after = page.after.map(|after| after.to_string());
+    // Ids are UUIDv7: `since` is a lower bound of the id, and id order is the order of acceptance.
+    // `next_attempt_at` is null in every finished row; with it, the index `requests_by_work` yields
+    // the rows in id order.
     let mut query = connection.prepare_cached(concat!(
         "SELECT id, ",
         rows::origin!(),
@@ -170,7 +175,7 @@ pub(super) fn find(
         after.unwrap_or_default(),
         rows::integer(SCANNED),
     ])?;
-    let mut found = Found::default();
+    let mut found = Redeliverable::default();
     let mut scanned = 0;
     let mut cursor = None;
     while let Some(row) = rows.next()? {
