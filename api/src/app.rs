@@ -127,6 +127,6 @@ pub(crate) fn limits(settings: &Settings) -> Limits {
         connections: settings.http.connections,
         header_timeout: settings.http.timeout,
         drain_timeout: settings.drain_timeout,
-        one_answer_each: false,
+        one_request_per_connection: false,
     }
 }

@@ -27,7 +27,7 @@ pub(crate) async fn beside<T>(
     let service = warp::service(warp::any().map(|| Problem::not_open_yet().into_response()));
     // Who came in here is told so even after the service has begun its work, and then comes to that.
     let limits = Limits {
-        one_answer_each: true,
+        one_request_per_connection: true,
         ..limits
     };
     let over = CancellationToken::new();

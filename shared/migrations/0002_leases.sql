@@ -1,35 +1,34 @@
--- Leases, the claims that were lost with their workers, and the record of what went wrong.
+-- Leases, lost claims, and events.
 
--- One row per worker's process that is alive. Whoever sees `beat` stand still for a whole lease, by
--- its own clock, may declare it dead: the row goes, and with it the worker's jobs.
+-- One row per live worker process. An observer that sees `beat` unchanged for a whole lease, by its
+-- own clock, may expire the lease: it deletes the row and reclaims the worker's jobs.
 CREATE TABLE workers (
     owner      TEXT    NOT NULL PRIMARY KEY,
-    beat       INTEGER NOT NULL,  -- counts renewals
-    renewed_at TEXT    NOT NULL   -- for people; nobody judges by it
+    beat       INTEGER NOT NULL,  -- counts heartbeats
+    renewed_at TEXT    NOT NULL   -- informational; not used to judge the lease
 ) STRICT, WITHOUT ROWID;
 
--- What went wrong with a job and may have made its receiver hear of it twice. A job with which all
--- went well has none.
+-- Failures that may have caused a duplicate delivery. A job without failures has no events.
 CREATE TABLE events (
     request_id TEXT    NOT NULL,
-    number     INTEGER NOT NULL,  -- of this job, from 1
+    number     INTEGER NOT NULL,  -- within the request, from 1
     at         TEXT    NOT NULL,
     event      TEXT    NOT NULL CHECK (event IN ('attempt_failed', 'given_back', 'claim_lost')),
-    claim      INTEGER NOT NULL,  -- under which it happened
+    claim      INTEGER NOT NULL,  -- the fencing token under which it happened
     detail     TEXT,
     PRIMARY KEY (request_id, number)
 ) STRICT, WITHOUT ROWID;
 
--- Claims whose worker died, since the job's last attempt with a known outcome. It decides how much of a
--- worker the job takes up next time.
+-- Claims lost with their workers since the job's last attempt with a known outcome. Decides how
+-- much of a worker's capacity the job takes next time (quarantine of suspected poison jobs).
 ALTER TABLE requests ADD COLUMN lost_claims INTEGER NOT NULL DEFAULT 0;
 
--- A job that waits is PENDING, and `next_attempt_at` says until when: for its next attempt, or not at
--- all where it was given back or lost. It is null for a job that was never claimed, for which the
--- doorbell rings. So the index gives both kinds in the order in which they are to be taken.
+-- A PENDING job with `next_attempt_at` is scheduled for that time; a released or reclaimed job is
+-- due at once. Null marks a job that was never claimed, for which a notification is sent. The index
+-- yields both kinds in claim order.
 DROP INDEX requests_by_status;
 CREATE INDEX requests_by_status ON requests (status, next_attempt_at);
 
--- Those that may be what killed their workers are looked for apart.
+-- Suspected poison jobs are read separately.
 CREATE INDEX suspects ON requests (lost_claims, next_attempt_at)
     WHERE status = 'PENDING' AND lost_claims > 0;

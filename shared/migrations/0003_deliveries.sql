@@ -1,29 +1,29 @@
--- Where a callback really goes, who asked for it, what became of each attempt, and delivering once more.
+-- Callback targets, tenants, trace context, parking, redelivery, and the record of attempts.
 
--- The URL's normal form, which alone is dialled; null where that is what was sent.
+-- The callback URL in normal form, which is the one dialled; null if equal to the URL as sent.
 ALTER TABLE requests ADD COLUMN callback_target TEXT;
 
--- W3C Trace Context: the caller's, which goes out with the callback; where it sent none, null, and the trace is one
--- of its own by the name of the id.
+-- The caller's W3C Trace Context, forwarded with the callback; null if it sent none: then the trace
+-- is derived from the id.
 ALTER TABLE requests ADD COLUMN traceparent TEXT;
 
--- The name of the token that asked for it; null where the API asks for none.
+-- The client name of the token; null without authentication.
 ALTER TABLE requests ADD COLUMN created_by TEXT;
 
--- Since when the next attempt has been put off for the sake of its receiver, which is overloaded or down.
+-- Since when the job has been parked because its receiver is overloaded or down.
 ALTER TABLE requests ADD COLUMN parked_since TEXT;
 
--- How often that was done, in all.
+-- How often the job was parked, in total.
 ALTER TABLE requests ADD COLUMN parks INTEGER NOT NULL DEFAULT 0;
 
--- Attempts that were made before the present series: not zero once somebody has asked for a redelivery.
+-- Attempts made before the current series: not zero after a redelivery was requested.
 ALTER TABLE requests ADD COLUMN attempts_before INTEGER NOT NULL DEFAULT 0;
 
--- Set while a request that is over is delivered once more. Its status stays what it is meanwhile, for
--- a redelivery that fails takes nothing from it.
+-- Set while a finished request is redelivered. `status` keeps its value meanwhile, so that a failed
+-- redelivery changes nothing.
 ALTER TABLE requests ADD COLUMN redelivery TEXT CHECK (redelivery IN ('PENDING', 'PROCESSING'));
 
--- What a worker goes by: the redelivery where there is one, or else the status.
+-- The state that workers act on: of the redelivery if there is one, otherwise the status.
 ALTER TABLE requests ADD COLUMN work TEXT NOT NULL
     GENERATED ALWAYS AS (coalesce(redelivery, status)) VIRTUAL;
 
@@ -34,23 +34,23 @@ DROP INDEX suspects;
 CREATE INDEX suspects ON requests (lost_claims, next_attempt_at)
     WHERE work = 'PENDING' AND lost_claims > 0;
 
--- How many jobs wait for each receiver, by its origin: scheme, host and port of the URL's normal form, which
--- has a slash behind them in any case, the first one from the ninth character on, whether it begins with
--- http:// or https://. It is worked out for jobs that wait alone: one that goes straight through is never in it.
+-- The backlog of each origin (scheme, host and port of the normal form). The origin ends before the
+-- first slash from the ninth character on, for http:// and https:// alike; the normal form always
+-- has one. The index holds scheduled and parked jobs only: a job delivered at once never enters it.
 CREATE INDEX waiting_by_origin ON requests (
     substr(coalesce(callback_target, callback_url), 1,
            7 + instr(substr(coalesce(callback_target, callback_url), 9), '/'))
 ) WHERE work = 'PENDING' AND next_attempt_at IS NOT NULL;
 
--- Every callback attempt whose outcome is known.
+-- Callback attempts with a known outcome.
 CREATE TABLE attempts (
     request_id    TEXT    NOT NULL,
-    number        INTEGER NOT NULL,  -- of this request, from 1, over all series
+    number        INTEGER NOT NULL,  -- within the request, from 1, over all series
     started_at    TEXT    NOT NULL,
     duration_ms   INTEGER NOT NULL,
-    class         TEXT    NOT NULL,  -- a word of a documented list
-    status        INTEGER,           -- the answer's, where there was one
-    error         TEXT,              -- what the caller may know
-    for_operators TEXT,              -- the whole of it: it can name addresses inside of the operator's network
+    class         TEXT    NOT NULL,  -- one of a documented list
+    status        INTEGER,           -- HTTP status code, if there was a response
+    error         TEXT,              -- what the client may see
+    for_operators TEXT,              -- full error text; it can name internal addresses
     PRIMARY KEY (request_id, number)
 ) STRICT, WITHOUT ROWID;

@@ -1,7 +1,7 @@
-//! The subcommand `healthcheck`: a service's verdict on its running self, as an exit status.
+//! The subcommand `healthcheck`: asks the running service for its health and exits accordingly.
 //!
-//! It is for containers, whose images hold nothing that could ask. What asks is a second process of the
-//! same program with the same settings; what it is told is `/healthz`, over loopback.
+//! It is for containers, whose images contain no HTTP client. A second process of the same program,
+//! with the same settings, requests `/healthz` over loopback.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -21,50 +21,50 @@ use crate::{
     services::health::{NONE, OK},
 };
 
-/// What it is called on the command line.
+/// The subcommand's name.
 pub(crate) const NAME: &str = "healthcheck";
 
-/// How long the service may take. Its own checks take a second at most.
+/// Time for the answer. The service's own checks take at most one second.
 const DEADLINE: Duration = Duration::from_secs(3);
 
-/// The longest answer that is read, in bytes: some ten times ours.
-const LONGEST: u64 = 4096;
+/// The most bytes of an answer that are read: ten times the size of our own.
+const MAX_ANSWER: u64 = 4096;
 
-/// Its place on the command line.
+/// The subcommand's command line.
 pub(crate) fn command() -> Command {
     Command::new(NAME)
-        .about("Asks the running service whether it is well")
+        .about("Checks whether the running service is healthy")
         .long_about(
-            "Asks the running service whether it is well, at the address that its settings give, and says \
-             so by the exit status: 0 when it is, 1 when it isn't or nobody answers, 2 for settings that \
-             can't be used. A Redis that is down alone is well: jobs run from the table.",
+            "Checks whether the service that runs with the same settings is healthy. Exit status: \
+             0 healthy, 1 unhealthy or no answer, 2 a setting is not accepted. A service whose \
+             only problem is Redis is healthy: jobs run from the database.",
         )
 }
 
-/// Why a service is not well. One line.
+/// Why a service is not healthy. One line.
 #[derive(Debug, Error)]
-pub(crate) enum Unwell {
-    /// Nobody listens, or hangs up.
-    #[error("nobody answers: {0}")]
+pub(crate) enum Unhealthy {
+    /// No connection, or the connection broke.
+    #[error("no answer: {0}")]
     Unreachable(#[from] std::io::Error),
-    /// It hangs.
+    /// No answer before the deadline.
     #[error("no answer within {} s", DEADLINE.as_secs())]
     Late,
-    /// The answer is none of ours.
-    #[error("whoever answers is no service of ours")]
-    Stranger,
-    /// Its own words.
+    /// The answer is not one of our `/healthz`.
+    #[error("another service answered on this port")]
+    Foreign,
+    /// The failed checks.
     #[error("{0}")]
     Failing(String),
 }
 
-/// Asks the service that listens on `addr`.
-pub(crate) async fn ask(addr: SocketAddr) -> Result<(), Unwell> {
+/// Checks the service that listens on `addr`.
+pub(crate) async fn check(addr: SocketAddr) -> Result<(), Unhealthy> {
     let answer = tokio::time::timeout(DEADLINE, get(reachable(addr))).await;
-    judge(&answer.map_err(|_| Unwell::Late)??)
+    evaluate(&answer.map_err(|_| Unhealthy::Late)??)
 }
 
-/// An address that means all of the machine's is asked at loopback.
+/// Replaces the unspecified address, on which the service listens on all addresses, by loopback.
 fn reachable(addr: SocketAddr) -> SocketAddr {
     let ip = match addr.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
@@ -74,25 +74,27 @@ fn reachable(addr: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, addr.port())
 }
 
-/// Bytes out, bytes in: a service that has no connection left answers before it is asked, which an HTTP
-/// client takes for an error. The answer is one of ours, whole and in one piece, or a stranger's.
-async fn get(addr: SocketAddr) -> Result<Map<String, Value>, Unwell> {
+/// Requests `/healthz` over a bare TCP stream.
+///
+/// A service at its connection limit answers 503 before it reads the request, which an HTTP client
+/// reports as an error. Our answers are never chunked, so everything after the head is the body.
+async fn get(addr: SocketAddr) -> Result<Map<String, Value>, Unhealthy> {
     let mut stream = TcpStream::connect(addr).await?;
     let request = format!("GET /healthz HTTP/1.1\r\nhost: {addr}\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
     let mut answer = Vec::new();
-    stream.take(LONGEST).read_to_end(&mut answer).await?;
+    stream.take(MAX_ANSWER).read_to_end(&mut answer).await?;
     let answer = String::from_utf8_lossy(&answer);
-    let (head, body) = answer.split_once("\r\n\r\n").ok_or(Unwell::Stranger)?;
+    let (head, body) = answer.split_once("\r\n\r\n").ok_or(Unhealthy::Foreign)?;
     if !head.starts_with("HTTP/1.1 ") {
-        return Err(Unwell::Stranger);
+        return Err(Unhealthy::Foreign);
     }
-    serde_json::from_str(body).map_err(|_| Unwell::Stranger)
+    serde_json::from_str(body).map_err(|_| Unhealthy::Foreign)
 }
 
-/// Every check must be well but that of Redis.
-fn judge(health: &Map<String, Value>) -> Result<(), Unwell> {
-    // It lives, and has no connection left to say more: nothing that another start would better.
+/// Every check except that of Redis must have passed.
+fn evaluate(health: &Map<String, Value>) -> Result<(), Unhealthy> {
+    // At its connection limit the service is alive, and a restart would not help.
     if health
         .get("type")
         .is_some_and(|kind| kind == server::TOO_MANY_CONNECTIONS)
@@ -100,18 +102,18 @@ fn judge(health: &Map<String, Value>) -> Result<(), Unwell> {
         return Ok(());
     }
     if !health.contains_key("database") {
-        return Err(Unwell::Stranger);
+        return Err(Unhealthy::Foreign);
     }
     let failing: Vec<_> = health
         .iter()
         .filter(|(name, _)| !matches!(name.as_str(), "status" | "redis"))
-        .filter(|(_, verdict)| **verdict != OK && **verdict != NONE)
-        .map(|(name, verdict)| format!("{name}: {verdict}"))
+        .filter(|(_, result)| **result != OK && **result != NONE)
+        .map(|(name, result)| format!("{name}: {result}"))
         .collect();
     if failing.is_empty() {
         Ok(())
     } else {
-        Err(Unwell::Failing(failing.join(", ")))
+        Err(Unhealthy::Failing(failing.join(", ")))
     }
 }
 
@@ -119,25 +121,25 @@ fn judge(health: &Map<String, Value>) -> Result<(), Unwell> {
 mod tests {
     use serde_json::{Value, json};
 
-    use super::{judge, reachable};
+    use super::{evaluate, reachable};
 
-    fn verdict(health: Value) -> String {
+    fn outcome(health: Value) -> String {
         let Value::Object(health) = health else {
-            panic!("an object")
+            panic!("not an object")
         };
-        judge(&health).map_or_else(|unwell| unwell.to_string(), |()| "well".to_owned())
+        evaluate(&health).map_or_else(|unhealthy| unhealthy.to_string(), |()| "healthy".to_owned())
     }
 
     #[test]
-    fn all_but_redis_must_be_well() {
-        for (health, said) in [
+    fn every_check_except_redis_must_pass() {
+        for (health, expected) in [
             (
                 json!({"status": "ok", "database": "ok", "redis": "ok"}),
-                "well",
+                "healthy",
             ),
             (
                 json!({"status": "unavailable", "database": "ok", "redis": "unreachable"}),
-                "well",
+                "healthy",
             ),
             (
                 json!({"status": "unavailable", "database": "full", "redis": "none"}),
@@ -150,21 +152,21 @@ mod tests {
             (json!({"database": null}), "database: null"),
             (
                 json!({"hello": "world"}),
-                "whoever answers is no service of ours",
+                "another service answered on this port",
             ),
         ] {
-            assert_eq!(verdict(health), said);
+            assert_eq!(outcome(health), expected);
         }
     }
 
     #[test]
-    fn an_unspecified_address_is_asked_at_loopback() {
-        for (addr, asked) in [
+    fn an_unspecified_address_is_replaced_by_loopback() {
+        for (addr, expected) in [
             ("0.0.0.0:8000", "127.0.0.1:8000"),
             ("[::]:8000", "[::1]:8000"),
             ("192.0.2.1:80", "192.0.2.1:80"),
         ] {
-            assert_eq!(reachable(addr.parse().unwrap()).to_string(), asked);
+            assert_eq!(reachable(addr.parse().unwrap()).to_string(), expected);
         }
     }
 }

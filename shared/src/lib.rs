@@ -1,11 +1,11 @@
-//! What the three services share, in the order in which a request meets it.
+//! Code that the API, the worker and the load generator share.
 //!
-//! * [`config`]: every setting, read once at start.
-//! * [`models`]: the words of the domain: an id, a status, a report's spec, a callback's URL, a row.
-//! * [`services`]: what works on them: the store, the queue, the report, the address guard.
-//! * [`server`]: the accept loop behind every listener of ours.
-//! * [`program`]: a process from its settings to its exit status, and its `healthcheck`; [`telemetry`],
-//!   [`shutdown`]: how it speaks, and how it is told to end.
+//! * [`config`]: the settings, read once at start.
+//! * [`models`]: the domain types: request id, status, report spec, callback URL, row.
+//! * [`services`]: the store, the queue, the report, authentication, the SSRF policy, signatures.
+//! * [`server`]: the accept loop of every HTTP listener.
+//! * [`program`]: a service's process, from its settings to its exit status, with the subcommand
+//!   `healthcheck`. [`telemetry`] sets up logging, and [`shutdown`] handles the signals.
 
 pub mod config;
 mod healthcheck;

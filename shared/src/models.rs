@@ -1,4 +1,4 @@
-//! The words of the domain. Each is checked where it is made, and nowhere again.
+//! The domain types. A value is validated when it is constructed and needs no check after that.
 
 mod attempt;
 mod callback_url;

@@ -1,4 +1,6 @@
-//! The life of a service's process, from its settings to its exit status.
+//! The process of a service, from its settings to its exit status.
+
+mod help;
 
 use std::{
     error::Error,
@@ -19,102 +21,83 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
 use crate::{
-    config::{self, SettingError, Settings},
+    config::{SettingError, Settings},
     healthcheck, server, shutdown, telemetry,
 };
 
-/// The exit status of a process whose settings can't be used.
-const BAD_SETTINGS: u8 = 2;
+/// The exit status for settings or arguments that are not accepted.
+const USAGE_ERROR: u8 = 2;
 
 /// A service as a program.
 pub struct Program {
-    /// What it is. Its help is the settings' manual.
+    /// The command line. [`run`] adds the manual of the settings to its `--help`.
     pub command: Command,
-    /// Where it listens.
+    /// The address at which the service listens.
     pub listen: ListenSetting,
-    /// What it can be told to do instead of serving, beside `healthcheck`, which every service has.
+    /// The subcommands, beside `healthcheck`, which every service has.
     pub subcommands: Vec<Subcommand>,
 }
 
-/// What a program does instead of serving.
+/// A subcommand, which runs instead of the service.
 pub struct Subcommand {
-    /// Its place on the command line.
+    /// Its command line.
     pub command: Command,
-    /// Does it, and says how the process ends. One that needs settings loads them: not every one does.
+    /// Runs it and returns the exit status. It loads the settings itself if it needs them.
     pub run: fn(ArgMatches) -> SubcommandFuture,
 }
 
-/// A subcommand at work.
+/// A running subcommand.
 pub type SubcommandFuture = Pin<Box<dyn Future<Output = ExitCode>>>;
 
-/// Where a service listens.
+type ServiceResult = Result<(), Box<dyn Error>>;
+
+/// The setting of the address at which a service listens.
 #[derive(Clone, Copy, Debug)]
 pub struct ListenSetting {
-    /// The setting that says so.
+    /// The setting's name.
     pub setting: &'static str,
-    /// Its value.
+    /// The setting's value.
     pub addr: fn(&Settings) -> SocketAddr,
-    /// Whether the service may listen there; asked before it does.
+    /// Checks whether the service may listen there. Called before it binds the address.
     pub check: fn(&Settings) -> Result<(), SettingError>,
 }
 
-/// Runs `service` with the process' settings, a listener at its listen, and a token that SIGINT or
-/// SIGTERM cancels; or, told a subcommand, runs that. `healthcheck` asks the service that runs already.
+/// Runs `service` with the process's settings, a listener, and a token that SIGINT or SIGTERM
+/// cancels. If the command line has a subcommand, runs that instead.
 ///
-/// A setting that can't be used is one line on standard error and exit status 2; a service that
-/// fails is one line in the log and 1; one that ends in order is 0. For `healthcheck` see there.
+/// The exit status is 0 after a graceful shutdown. It is 1 if the service fails, with one line in
+/// the log. It is 2 if a setting or an argument is not accepted, with a message on standard error.
+/// `healthcheck` documents its own.
 pub async fn run(
     program: Program,
-    service: impl AsyncFnOnce(Settings, TcpListener, CancellationToken) -> Result<(), Box<dyn Error>>,
+    service: impl AsyncFnOnce(Settings, TcpListener, CancellationToken) -> ServiceResult,
 ) -> ExitCode {
     let Program {
         command,
         listen,
         subcommands,
     } = program;
-    let arguments = command
-        .after_long_help(config::MANUAL)
+    let command = command
         .subcommand(healthcheck::command())
         .subcommands(subcommands.iter().map(|known| known.command.clone()))
-        .disable_help_subcommand(true)
-        .get_matches();
-    let told = arguments.subcommand();
-    if let Some((name, arguments)) = told
+        .disable_help_subcommand(true);
+    let Some(arguments) = help::parse_or_print(command) else {
+        return ExitCode::SUCCESS;
+    };
+    let subcommand = arguments.subcommand();
+    if let Some((name, arguments)) = subcommand
         && let Some(known) = subcommands.iter().find(|known| known.is(name))
     {
         return (known.run)(arguments.clone()).await;
     }
     let settings = match Settings::load() {
         Ok(settings) => settings,
-        Err(error) => return refuse(&error),
+        Err(error) => return usage_error(&error),
     };
-    if told.is_some() {
-        return check_health(listen, &settings).await; // the one that is left
+    if subcommand.is_some() {
+        return check_health(listen, &settings).await; // The only subcommand that is left.
     }
-    if let Err(error) = (listen.check)(&settings) {
-        return refuse(&error);
-    }
-    telemetry::start(&settings.log);
-    for variable in &settings.unknown_variables {
-        warn!(
-            variable,
-            "looks like a setting and is none: is its name misspelled?"
-        );
-    }
-    raise_descriptor_limit();
-    survive_file_size_limit();
-    let ended = async {
-        let shutdown = shutdown::on_signal()?;
-        let listener = server::bind(listen.setting, (listen.addr)(&settings)).await?;
-        service(settings, listener, shutdown).await
-    };
-    match ended.await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            error!(%error, "the service stops");
-            ExitCode::FAILURE
-        }
-    }
+    serve(listen, settings, service).await
 }
 
 impl Subcommand {
@@ -123,46 +106,80 @@ impl Subcommand {
     }
 }
 
-async fn check_health(listen: ListenSetting, settings: &Settings) -> ExitCode {
-    let (setting, addr) = (listen.setting, (listen.addr)(settings));
-    if addr.port() == 0 {
-        let problem = "the service takes a free port, which nobody else knows: give it one";
-        return refuse(&format_args!("{setting}={addr}: {problem}"));
+async fn serve(
+    listen: ListenSetting,
+    settings: Settings,
+    service: impl AsyncFnOnce(Settings, TcpListener, CancellationToken) -> ServiceResult,
+) -> ExitCode {
+    if let Err(error) = (listen.check)(&settings) {
+        return usage_error(&error);
     }
-    match healthcheck::ask(addr).await {
+    telemetry::start(&settings.log);
+    for variable in &settings.unknown_variables {
+        warn!(
+            variable,
+            "unknown setting in the environment; check the spelling"
+        );
+    }
+    raise_descriptor_limit();
+    survive_file_size_limit();
+    let served = async {
+        let shutdown = shutdown::on_signal()?;
+        let listener = server::bind(listen.setting, (listen.addr)(&settings)).await?;
+        service(settings, listener, shutdown).await
+    };
+    match served.await {
         Ok(()) => ExitCode::SUCCESS,
-        Err(unwell) => {
-            complain(&format_args!("{setting}={addr}: {unwell}"));
+        Err(error) => {
+            error!(%error, "the service failed");
             ExitCode::FAILURE
         }
     }
 }
 
-/// Says why settings or arguments can't be used, and gives the exit status for it.
-pub fn refuse(problem: &dyn Display) -> ExitCode {
-    complain(problem);
-    ExitCode::from(BAD_SETTINGS)
-}
-
-/// Says a problem on standard error.
-pub fn complain(problem: &dyn Display) {
-    // Or nobody reads it.
-    let _ = writeln!(io::stderr(), "{problem}");
-}
-
-/// Each connection takes a descriptor, and many systems start a process with 1024 of them.
-fn raise_descriptor_limit() {
-    match rlimit::increase_nofile_limit(u64::MAX) {
-        Ok(descriptors) => debug!(descriptors, "open files allowed"),
-        Err(error) => warn!(%error, "the limit of open files can't be raised"),
+async fn check_health(listen: ListenSetting, settings: &Settings) -> ExitCode {
+    let (setting, addr) = (listen.setting, (listen.addr)(settings));
+    if addr.port() == 0 {
+        let problem = "healthcheck needs a fixed port; port 0 takes any free port";
+        return usage_error(&format_args!("{setting}={addr}: {problem}"));
+    }
+    match healthcheck::check(addr).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(unhealthy) => {
+            print_error(&format_args!("{setting}={addr}: {unhealthy}"));
+            ExitCode::FAILURE
+        }
     }
 }
 
-/// A write past a limit of file sizes (`ulimit -f`, `LimitFSIZE`) is an error like that of a full disk,
-/// which the store lives through; but it comes with a signal that ends a process which doesn't take it.
-/// The handler stays when the stream that is made with it is dropped.
+/// Prints why settings or arguments are not accepted. Returns the exit status for that.
+pub fn usage_error(problem: &dyn Display) -> ExitCode {
+    print_error(problem);
+    ExitCode::from(USAGE_ERROR)
+}
+
+/// Prints a problem on standard error.
+pub fn print_error(problem: &dyn Display) {
+    // A closed standard error leaves nowhere to report that to.
+    let _ = writeln!(io::stderr(), "{problem}");
+}
+
+/// Raises the limit of open files: each connection needs one, and many systems start a process with
+/// a limit of 1024.
+fn raise_descriptor_limit() {
+    match rlimit::increase_nofile_limit(u64::MAX) {
+        Ok(descriptors) => debug!(descriptors, "open files allowed"),
+        Err(error) => warn!(%error, "the limit of open files cannot be raised"),
+    }
+}
+
+/// Handles SIGXFSZ, which a write past the file size limit (`ulimit -f`, `LimitFSIZE`) raises.
+///
+/// By default the signal kills the process. When it is handled, the write fails with an error like
+/// that of a full disk, from which the store recovers. The handler stays installed after its stream
+/// is dropped.
 fn survive_file_size_limit() {
     if let Err(error) = signal(SignalKind::from_raw(Signal::XFSZ.as_raw())) {
-        warn!(%error, "a limit of file sizes would end this process");
+        warn!(%error, "SIGXFSZ cannot be handled; it kills this process at the file size limit");
     }
 }

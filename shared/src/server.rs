@@ -1,11 +1,17 @@
-//! The accept loop behind every listener of ours.
+//! The accept loop of every HTTP listener.
 //!
-//! warp's own server has no limit on connections, no timeout for headers, and a graceful shutdown
-//! that waits for ever; this one has all three bounds. It serves any hyper service; a warp filter
-//! becomes one by `TowerToHyperService::new(warp::service(filter))`.
+//! warp's own server has no connection limit and no header timeout, and its graceful shutdown waits
+//! without a limit. This one bounds all three. It serves any hyper service. To serve a warp filter,
+//! wrap it: `TowerToHyperService::new(warp::service(filter))`.
 
 use std::{
-    borrow::Borrow, convert::Infallible, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration,
+    borrow::Borrow,
+    convert::Infallible,
+    io,
+    net::SocketAddr,
+    pin::{Pin, pin},
+    sync::Arc,
+    time::Duration,
 };
 
 use hyper::{
@@ -26,19 +32,22 @@ use tokio::{
 use tokio_io_timeout::TimeoutStream;
 use tracing::{debug, info, warn};
 
-/// The bounds of one listener.
+type Connection = TokioIo<Pin<Box<TimeoutStream<TcpStream>>>>;
+
+/// The limits of one listener.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Connections open at a time; one more is answered 503 and closed.
+    /// Open connections. One more is answered 503 and closed.
     pub connections: usize,
-    /// How long a connection may take for a request's head or idle before it, and how long a client
-    /// may read nothing of an answer.
+    /// Time for a request's head, which includes idle time before it. Also the time for which a
+    /// client may read nothing of a response.
     pub header_timeout: Duration,
-    /// How long open connections may take to finish after the shutdown.
+    /// Time for open connections to finish after the shutdown begins.
     pub drain_timeout: Duration,
-    /// Whether a connection ends with its first answer. The shutdown then leaves those that are open to
-    /// themselves: none of them is closed on a client whose request is still on its way.
-    pub one_answer_each: bool,
+    /// Whether a connection closes after its first response. The shutdown then does not wait for
+    /// open connections and closes none of them, so a client that is still sending its request gets
+    /// its response.
+    pub one_request_per_connection: bool,
 }
 
 impl Default for Limits {
@@ -47,44 +56,53 @@ impl Default for Limits {
             connections: 10_000,
             header_timeout: Duration::from_secs(30),
             drain_timeout: Duration::from_secs(10),
-            one_answer_each: false,
+            one_request_per_connection: false,
         }
     }
 }
 
-/// Connections over the limit that are being told so; past these, one is closed without a word.
-const REFUSALS_AT_ONCE: usize = 64;
+/// Connections over the limit that are being answered 503. Beyond these, a connection is closed
+/// without an answer.
+const MAX_REFUSALS: usize = 64;
 
-/// The problem's type in what a connection over the limit hears.
+/// Time for writing a refusal and for the client to close its side.
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The problem type of the response to a connection over the limit.
 pub(crate) const TOO_MANY_CONNECTIONS: &str = "urn:storm:problem:too-many-connections";
 
-/// What it hears.
+/// The response to a connection over the limit.
 const REFUSAL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
     content-type: application/problem+json\r\n\
     content-length: 154\r\n\
     retry-after: 1\r\n\
     connection: close\r\n\r\n\
-    {\"type\":\"urn:storm:problem:too-many-connections\",\"title\":\"Too many connections\",\"status\":503,\
+    {\"type\":\"urn:storm:problem:too-many-connections\",\
+    \"title\":\"Too many connections\",\"status\":503,\
     \"detail\":\"Close idle connections, or try again in a second.\"}";
 
-/// How long the kernel gets to free a descriptor when the process has none left for `accept`.
-const PAUSE_AFTER_ACCEPT_ERROR: Duration = Duration::from_millis(50);
+/// The pause after a failed `accept`. Without it, the loop would spin while the process has no file
+/// descriptor left.
+const ACCEPT_ERROR_PAUSE: Duration = Duration::from_millis(50);
 
-/// Listens on `addr`, which the setting called `setting` names.
+/// Listens on `addr`, the value of the setting `setting`.
 ///
 /// # Errors
-/// The address is taken, or not this machine's; the error names the setting.
+/// The address is in use or not one of this host. The error names the setting.
 pub async fn bind(setting: &str, addr: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::bind(addr).await.map_err(|error| {
         io::Error::new(
             error.kind(),
-            format!("{setting}={addr}: can't listen there: {error}"),
+            format!("{setting}={addr}: cannot listen on this address: {error}"),
         )
     })
 }
 
-/// Serves HTTP/1.1 on `listener` until `shutdown` completes, then lets open requests finish within
-/// the limit's drain timeout. A listener that is given is closed then, one that is lent is not.
+/// Serves HTTP/1.1 on `listener` until `shutdown` completes. Then open requests may finish within
+/// the drain timeout.
+///
+/// A listener that is passed by value is closed when the shutdown begins. One that is passed by
+/// reference stays open, and the kernel keeps queueing connections for its next user.
 pub async fn serve<S, B>(
     listener: impl Borrow<TcpListener>,
     service: S,
@@ -101,9 +119,9 @@ pub async fn serve<S, B>(
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
         .header_read_timeout(limits.header_timeout)
-        .keep_alive(!limits.one_answer_each);
+        .keep_alive(!limits.one_request_per_connection);
     let connections = Arc::new(Semaphore::new(limits.connections));
-    let refusals = Arc::new(Semaphore::new(REFUSALS_AT_ONCE));
+    let refusals = Arc::new(Semaphore::new(MAX_REFUSALS));
     let graceful = GracefulShutdown::new();
     let mut shutdown = pin!(shutdown);
 
@@ -121,50 +139,49 @@ pub async fn serve<S, B>(
         };
         let Ok(permit) = Arc::clone(&connections).try_acquire_owned() else {
             if let Ok(permit) = Arc::clone(&refusals).try_acquire_owned() {
-                tokio::spawn(async move {
-                    refuse(stream).await;
-                    drop(permit);
-                });
+                tokio::spawn(refuse(stream, permit));
             }
             continue;
         };
-        // An answer is one small write: waiting to fill a packet would only delay it.
-        let _ = stream.set_nodelay(true);
-        // A client that sends requests and reads no answers would hold its connection for ever.
-        let mut stream = TimeoutStream::new(stream);
-        stream.set_write_timeout(Some(limits.header_timeout));
-        let stream = TokioIo::new(Box::pin(stream));
+        let stream = configure(stream, limits.header_timeout);
         let connection = http.serve_connection(stream, service.clone());
-        if limits.one_answer_each {
-            tokio::spawn(see_through(connection, permit));
+        if limits.one_request_per_connection {
+            tokio::spawn(drive(connection, permit));
         } else {
-            tokio::spawn(see_through(graceful.watch(connection), permit));
+            tokio::spawn(drive(graceful.watch(connection), permit));
         }
     }
 
     drop(listener);
-    if tokio::time::timeout(limits.drain_timeout, graceful.shutdown())
-        .await
-        .is_err()
-    {
-        warn!(after = ?limits.drain_timeout, "connections were still busy and are cut");
+    let drained = tokio::time::timeout(limits.drain_timeout, graceful.shutdown());
+    if drained.await.is_err() {
+        warn!(after = ?limits.drain_timeout, "drain timeout: busy connections are closed");
     } else {
-        info!("every connection ended");
+        info!("all connections closed");
     }
 }
 
-/// Sees a connection to its end; `permit` is its place.
-async fn see_through(
-    connection: impl Future<Output = hyper::Result<()>>,
-    permit: OwnedSemaphorePermit,
-) {
+/// Sets the options of an accepted connection.
+fn configure(stream: TcpStream, write_timeout: Duration) -> Connection {
+    // A response is one small write. Nagle's algorithm would only delay it.
+    let _ = stream.set_nodelay(true);
+    // Without a write timeout, a client that sends requests and never reads a response would keep
+    // its connection open without a limit.
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(write_timeout));
+    TokioIo::new(Box::pin(stream))
+}
+
+/// Runs a connection to its end, and then frees its slot.
+async fn drive(connection: impl Future<Output = hyper::Result<()>>, slot: OwnedSemaphorePermit) {
     if let Err(error) = connection.await {
         debug!(%error, "a connection ended early");
     }
-    drop(permit);
+    drop(slot);
 }
 
-/// `accept` fails for one connection (it was reset) or for lack of descriptors, never for good.
+/// `accept` fails for one connection, which was reset, or for lack of file descriptors. The
+/// listener itself stays usable.
 async fn pause_after(error: &io::Error) {
     if matches!(
         error.kind(),
@@ -173,18 +190,20 @@ async fn pause_after(error: &io::Error) {
         return;
     }
     warn!(%error, "a connection could not be accepted");
-    tokio::time::sleep(PAUSE_AFTER_ACCEPT_ERROR).await;
+    tokio::time::sleep(ACCEPT_ERROR_PAUSE).await;
 }
 
-async fn refuse(mut stream: TcpStream) {
-    let told = async {
+/// Answers a connection over the limit with 503, and then frees its slot.
+async fn refuse(mut stream: TcpStream, slot: OwnedSemaphorePermit) {
+    let refused = async {
         stream.write_all(REFUSAL).await?;
         stream.shutdown().await?;
-        // A connection that is closed on a client in the middle of sending is reset, and the client
-        // may never see why.
+        // Closing a socket with unread input resets the connection, and the client may then lose
+        // the response. So read until the client closes.
         tokio::io::copy(&mut stream, &mut tokio::io::sink()).await
     };
-    let _ = tokio::time::timeout(Duration::from_secs(1), told).await;
+    let _ = tokio::time::timeout(REFUSAL_TIMEOUT, refused).await;
+    drop(slot);
 }
 
 #[cfg(test)]
@@ -192,7 +211,7 @@ mod tests {
     use super::{REFUSAL, TOO_MANY_CONNECTIONS};
 
     #[test]
-    fn the_refusals_length_is_its_bodys() {
+    fn the_refusal_states_the_length_of_its_body() {
         let text = std::str::from_utf8(REFUSAL).unwrap();
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
         assert!(

@@ -1,4 +1,4 @@
-//! What works on the models, in the order in which a job meets it.
+//! The services that work on the models, in the order in which a job meets them.
 
 pub mod access;
 pub mod health;

@@ -68,10 +68,12 @@ pub fn subcommand() -> Subcommand {
 async fn run(arguments: ArgMatches) -> ExitCode {
     let settings = match Settings::load() {
         Ok(settings) => settings,
-        Err(error) => return program::refuse(&error),
+        Err(error) => return program::usage_error(&error),
     };
     for variable in &settings.unknown_variables {
-        program::complain(&format_args!("{variable} looks like a setting and is none"));
+        program::print_error(&format_args!(
+            "{variable}: unknown setting in the environment; check the spelling"
+        ));
     }
     let checker = Checker::of(settings.callback);
     let url: &String = arguments.get_one(URL).expect("clap requires it");
@@ -81,7 +83,7 @@ async fn run(arguments: ArgMatches) -> ExitCode {
         explain(&checker, url).await
     };
     told.unwrap_or_else(|error| {
-        program::complain(&error);
+        program::print_error(&error);
         ExitCode::FAILURE
     })
 }

@@ -129,8 +129,8 @@ impl Metrics {
     /// The lease of another worker has expired, and its jobs were reclaimed.
     pub fn expired(&self, expired: &Expired) {
         self.expired.inc();
-        self.returned.inc_by(expired.returned as u64);
-        self.ended_as(FailureReason::Poison.as_str(), expired.condemned);
+        self.returned.inc_by(expired.reclaimed as u64);
+        self.ended_as(FailureReason::Poison.as_str(), expired.poisoned);
     }
 
     /// A callback attempt ended.

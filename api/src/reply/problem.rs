@@ -20,7 +20,7 @@
 //! | `saturated` | 503 | every place behind `/sync` is taken |
 //! | `sync-timeout` | 503 | the report was not done within `SYNC_TIMEOUT` |
 //! | `receiver-overloaded` | 503 | `MAX_PARKED_PER_ORIGIN` jobs wait for the callback's receiver |
-//! | `overloaded` | 503 | too many operations wait for the database |
+//! | `overloaded` | 503 | too many database operations are queued |
 //! | `database-locked` | 503 | another program holds the database's lock |
 //! | `database-full` | 503 | the database's disk is full, or a quota or a limit is reached |
 //! | `database-read-only` | 503 | the database, or its folder, can't be written to |

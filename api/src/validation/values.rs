@@ -38,7 +38,7 @@ pub(super) fn callback_url(
 ) -> Result<CallbackUrl, String> {
     let url = string(sent, "an absolute http or https URL, null, or left out")?;
     let url = CallbackUrl::parse(&url).map_err(|error| error.to_string())?;
-    policy.judge_url(&url).map_err(|refusal| {
+    policy.check_url(&url).map_err(|refusal| {
         metrics.refused_callback(refusal.class());
         match refusal.rule {
             Rule::Port => {

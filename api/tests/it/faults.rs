@@ -79,9 +79,9 @@ async fn a_full_disk_refuses_by_name_and_when_there_is_room_all_goes_on_and_noth
         accepted.push(id(&accept(&service).await));
         assert_eq!(database_is(&service).await, "ok");
     }
-    let said = service.says("takes no writes").await;
+    let said = service.says("rejects writes").await;
     assert_eq!(said["trouble"], "full");
-    service.says("takes writes again").await;
+    service.says("accepts writes again").await;
     assert!(service.is_alive());
     for id in &accepted {
         assert_eq!(find(&service, id).await.status, 200);
@@ -179,7 +179,7 @@ async fn what_is_no_database_stops_the_start_with_one_line_and_stays_as_it_is() 
     assert_eq!(errors.len(), 1, "{errors:?}");
     let said = errors[0]["error"].as_str().unwrap();
     assert!(
-        said.starts_with("DB_URL: /") && said.contains("storm.db: is no SQLite database"),
+        said.starts_with("DB_URL: /") && said.contains("storm.db: is not an SQLite database"),
         "{said}"
     );
     assert_eq!(fs::read(&path).unwrap(), b"somebody's letters");
@@ -212,7 +212,7 @@ async fn a_file_that_its_user_may_not_write_is_waited_for_and_left_as_it_is() {
             .any(|name| name.starts_with("storm.db-"))
     );
     may(0o666);
-    waits.says("could be opened at last").await;
+    waits.says("the database is open").await;
     while accept(&waits).await.status != 202 {}
     assert!(exited_with(waits.stop().await, 0));
 }
@@ -233,7 +233,7 @@ async fn a_folder_that_can_not_be_written_to_is_waited_for() {
     let waits = Service::spawn(waits, folder.path()).await;
     waits.says("can't be opened yet").await;
     opened();
-    waits.says("could be opened at last").await;
+    waits.says("the database is open").await;
     while accept(&waits).await.status != 202 {}
     assert!(exited_with(waits.stop().await, 0));
 }

@@ -12,6 +12,7 @@ mod faults;
 mod health;
 #[cfg(target_os = "linux")]
 mod healthcheck;
+mod help;
 mod process;
 mod redelivery;
 mod refusals;

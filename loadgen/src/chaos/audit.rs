@@ -303,7 +303,7 @@ mod tests {
             .unwrap();
         let owner = OwnerId::generate();
         let claim = claim(store, owner, id).await;
-        store.resign(owner).await.unwrap();
+        store.deregister(owner).await.unwrap();
         let before = audit.moves().await.unwrap();
         let late = store.store_result(claim, &expected(&spec("one"))).await;
         assert!(late.is_err());

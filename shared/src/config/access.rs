@@ -1,22 +1,22 @@
-//! Who may ask, and how often.
+//! The settings of authentication and rate limits.
 
 use std::net::SocketAddr;
 
-use super::layers::{Layers, SettingError};
+use super::{error::SettingError, layers::Layers};
 use crate::services::access::{RateLimit, TokenHash, TokenHashError, Tokens};
 
-/// The settings of access.
+/// The settings of authentication and rate limits.
 #[derive(Clone, Debug)]
 pub struct AccessSettings {
-    /// Who may use the API; empty where everybody may: `API_TOKENS`.
+    /// The accepted tokens: `API_TOKENS`. If there are none, no token is required.
     pub tokens: Tokens,
-    /// Whether it may be open to whoever reaches it: `API_OPEN`.
+    /// Whether the API may listen on any address without tokens: `API_OPEN`.
     pub open: bool,
-    /// How often each client may ask: `RATE_LIMIT`.
+    /// The requests that each client may make: `RATE_LIMIT`.
     pub rate_limit: Option<RateLimit>,
-    /// What `/metrics` needs: `METRICS_TOKEN`.
+    /// The hash of the token that `/metrics` needs: `METRICS_TOKEN`.
     pub metrics_token: Option<TokenHash>,
-    /// Where the API answers `/metrics`, if not with everything else: `METRICS_ADDR`.
+    /// The separate address of the API's `/metrics`, if there is one: `METRICS_ADDR`.
     pub metrics_addr: Option<SocketAddr>,
 }
 
@@ -27,16 +27,16 @@ impl AccessSettings {
             open: layers.parse("api_open", "true or false", |word| word.parse().ok())?,
             rate_limit: layers.try_parse("rate_limit", |text| unless_empty(text, str::parse))?,
             metrics_token: layers
-                .try_parse_secret("metrics_token", |text| unless_empty(text, hash))?,
+                .try_parse_secret("metrics_token", |text| unless_empty(text, parse_hash))?,
             metrics_addr: layers.optional_address("metrics_addr")?,
         })
     }
 
-    /// Whether the API may listen on `addr`, which the setting `API_ADDR` names: without tokens others
-    /// than this machine's own may reach it only where that is said to be meant.
+    /// Checks whether the API may listen on `addr`, the value of `API_ADDR`. Without tokens, an
+    /// address that other hosts can reach needs `API_OPEN=true`.
     ///
     /// # Errors
-    /// It may not; the error tells the two ways out.
+    /// It may not. The error names both ways to allow it.
     pub fn check_exposure(&self, addr: SocketAddr) -> Result<(), SettingError> {
         if !self.tokens.is_empty() || self.open || addr.ip().to_canonical().is_loopback() {
             return Ok(());
@@ -44,10 +44,9 @@ impl AccessSettings {
         Err(SettingError::Value {
             name: "API_ADDR".to_owned(),
             value: addr.to_string(),
-            problem:
-                "without tokens the API listens on loopback only: set API_TOKENS (storm-api token \
-                      new NAME makes one), or API_OPEN=true if whoever reaches it may use it"
-                    .to_owned(),
+            problem: "without tokens the API listens on loopback only; set API_TOKENS (`storm-api \
+                      token new NAME` makes a token), or API_OPEN=true to accept every client"
+                .to_owned(),
         })
     }
 }
@@ -63,8 +62,8 @@ fn unless_empty<T, E>(
     }
 }
 
-/// The hash, alone or as an entry has it behind a name.
-fn hash(text: &str) -> Result<TokenHash, TokenHashError> {
+/// Parses a hash, or the hash in an entry `NAME:SHA256`.
+fn parse_hash(text: &str) -> Result<TokenHash, TokenHashError> {
     text.split_once(':')
         .map_or(text, |(_name, hash)| hash)
         .parse()
@@ -77,12 +76,12 @@ mod tests {
         services::access::Token,
     };
 
-    fn refusal(name: &str, value: &str) -> String {
+    fn error_of(name: &str, value: &str) -> String {
         Settings::with([(name, value)]).unwrap_err().to_string()
     }
 
     #[test]
-    fn a_bad_value_is_refused_with_what_is_accepted() {
+    fn a_value_that_is_not_accepted_is_an_error_with_what_is_accepted() {
         for (name, value, accepted) in [
             ("API_OPEN", "yes", "true or false"),
             (
@@ -97,12 +96,12 @@ mod tests {
             ),
         ] {
             let expected = format!("{name}={value}: expected {accepted}");
-            assert_eq!(refusal(name, value), expected);
+            assert_eq!(error_of(name, value), expected);
         }
     }
 
     #[test]
-    fn a_refused_token_is_named_by_its_place_and_not_printed() {
+    fn the_error_for_a_token_setting_shows_neither_token_nor_hash() {
         let token = Token::generate().unwrap();
         let (text, hash) = (token.as_str(), token.hash().to_hex());
         for (name, value) in [
@@ -113,7 +112,7 @@ mod tests {
             ("METRICS_TOKEN", text.to_owned()),
             ("METRICS_TOKEN", format!("{hash}\u{7}")),
         ] {
-            let error = refusal(name, &value);
+            let error = error_of(name, &value);
             assert!(error.starts_with(&format!("{name}=(hidden): ")), "{error}");
             assert!(error.lines().count() == 1, "{error}");
             assert!(!error.contains(text) && !error.contains(&hash), "{error}");
@@ -121,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn no_hash_stands_in_what_is_printed_of_the_settings() {
+    fn debug_output_of_the_settings_shows_no_hash() {
         let hash = Token::generate().unwrap().hash().to_hex();
         let tokens = format!("billing:{hash}");
         let settings = [("API_TOKENS", tokens.as_str()), ("METRICS_TOKEN", &hash)];
@@ -131,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn the_token_for_metrics_may_be_given_as_an_entry() {
+    fn metrics_token_accepts_a_hash_or_an_entry() {
         let token = Token::generate().unwrap();
         let hash = token.hash().to_hex();
         for value in [hash.clone(), format!("prometheus:{hash}")] {
@@ -140,7 +139,7 @@ mod tests {
         }
     }
 
-    /// Whether the API may listen there.
+    /// Whether the API may listen on `addr` with these settings.
     fn check(addr: &str, overrides: &[(&str, &str)]) -> Result<(), SettingError> {
         let overrides = overrides.iter().copied();
         let settings = Settings::with(overrides.chain([("API_ADDR", addr)])).unwrap();
@@ -148,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn without_tokens_the_api_listens_on_loopback_only_unless_it_is_said_to_be_open() {
+    fn without_tokens_the_api_listens_on_loopback_only_unless_api_open_is_true() {
         for addr in [
             "127.0.0.1:0",
             "127.1.2.3:80",

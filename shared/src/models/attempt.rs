@@ -1,48 +1,50 @@
-//! One callback attempt whose outcome is known.
+//! A callback attempt and its outcome.
 
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-/// An attempt as the job's owner may see it: nothing of an answer but its status, and no address that a
-/// name led to.
+/// A callback attempt with a known outcome, as the job's owner may see it.
+///
+/// It contains no response body and no resolved address: the job's owner could use them to explore
+/// the operator's network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attempt {
-    /// Of its request, from 1, redeliveries included.
+    /// The attempt's number within its request, from 1, counted across redeliveries.
     pub number: u32,
-    /// When it began: RFC 3339, UTC, milliseconds.
+    /// When the attempt began: RFC 3339, UTC, with milliseconds.
     pub started_at: String,
-    /// How long it took, in milliseconds.
+    /// Its duration in milliseconds.
     pub duration_ms: u32,
-    /// What came of it.
+    /// Its outcome.
     pub class: AttemptClass,
-    /// The answer's status, where there was one.
+    /// The HTTP status, if there was a response.
     pub status: Option<u16>,
-    /// What went wrong: one bounded line.
+    /// What went wrong: one line of limited length.
     pub error: Option<String>,
 }
 
-/// What can come of an attempt.
+/// The outcome of an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AttemptClass {
-    /// A 2xx.
+    /// A 2xx response. Final.
     Success,
-    /// The guard forbids the URL or an address of its host; nothing was sent. Final.
+    /// The SSRF policy refuses the URL or an address of its host. Nothing was sent. Final.
     Refused,
-    /// A 410: the receiver wants no more of it. Final.
+    /// A 410 response: the receiver does not want the callback. Final.
     Gone,
-    /// Any other status, redirects included.
+    /// A response with any other status. Redirects are not followed.
     Status,
-    /// The host's name has no address, or its look-up failed.
+    /// The host name has no address, or its look-up failed.
     Resolve,
-    /// None of the host's addresses took a connection.
+    /// None of the host's addresses accepted a connection.
     Connect,
     /// The TLS handshake failed.
     Tls,
-    /// `CALLBACK_TIMEOUT` passed before a status line came.
+    /// `CALLBACK_TIMEOUT` passed before a status line arrived.
     Timeout,
-    /// The connection was cut before a status line.
+    /// The connection closed before a status line arrived.
     Interrupted,
 }
 
@@ -60,7 +62,7 @@ impl AttemptClass {
         Self::Interrupted,
     ];
 
-    /// The word in the table, in answers and in metrics.
+    /// The word in the table, in responses and in metrics.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Success => "success",
@@ -75,7 +77,7 @@ impl AttemptClass {
         }
     }
 
-    /// Whether another attempt could not end otherwise.
+    /// Whether the outcome is final: no retry follows.
     pub const fn is_final(self) -> bool {
         matches!(self, Self::Success | Self::Refused | Self::Gone)
     }
@@ -94,7 +96,7 @@ impl FromStr for AttemptClass {
         Self::ALL
             .into_iter()
             .find(|class| class.as_str() == word)
-            .ok_or_else(|| format!("`{word}` is no class of attempts"))
+            .ok_or_else(|| format!("`{word}` is not an attempt class"))
     }
 }
 
@@ -111,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_over_for_good_is_final() {
+    fn success_refused_and_gone_are_final() {
         let finals: Vec<_> = AttemptClass::ALL
             .into_iter()
             .filter(|class| class.is_final())

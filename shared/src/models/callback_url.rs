@@ -1,4 +1,4 @@
-//! Where a client wants to hear of its finished report.
+//! The URL to which a finished report is delivered.
 
 use std::fmt;
 
@@ -6,11 +6,11 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use url::{Host, Position, Url};
 
-/// An absolute http or https URL with a host, without credentials.
+/// An absolute http or https URL with a host and without credentials.
 ///
-/// It keeps the text as the client sent it, for echoing, and the normalised form, which alone is
-/// judged and dialled. Path and query can carry the receiver's secrets: `Debug` shows the origin
-/// only, and there is no `Display`.
+/// It keeps the text that the client sent, which responses echo, and the normalised form, which is
+/// the only one that is checked by the SSRF policy and dialled. Path and query may contain the
+/// receiver's secrets, so `Debug` shows the origin only, and there is no `Display`.
 #[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct CallbackUrl {
@@ -18,7 +18,7 @@ pub struct CallbackUrl {
     url: Url,
 }
 
-/// Why a text is no callback URL, and what is accepted.
+/// Why a text is not a callback URL, and what is accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum CallbackUrlError {
     /// More characters than [`CallbackUrl::MAX_CHARS`].
@@ -27,22 +27,23 @@ pub enum CallbackUrlError {
         CallbackUrl::MAX_CHARS
     )]
     TooLong {
-        /// The number of characters that were sent.
+        /// The number of characters sent.
         length: usize,
     },
-    /// The text is no absolute URL.
+    /// The text is not an absolute URL.
     #[error("must be an absolute URL such as `https://example.com/hook`: {0}")]
     Malformed(url::ParseError),
-    /// Characters that a URL's reader drops, so that another URL than the one shown is called.
-    #[error("must hold no control characters, and no spaces around it")]
+    /// Characters that a URL parser drops. The URL that is called would differ from the URL that is
+    /// shown.
+    #[error("must not contain control characters or surrounding white space")]
     Characters,
-    /// Another scheme.
+    /// A scheme other than http and https.
     #[error("must begin with `http://` or `https://`")]
     Scheme,
-    /// A host that no name look-up could ever find, or no certificate could be for.
+    /// A host name that no look-up can find, or for which no certificate can exist.
     #[error(
-        "must name its host by an IP address, or by a name of at most {} letters, digits, `-`, `_` \
-         and `.`, at most {} from one `.` to the next, and for https with no `-` beside a `.`",
+        "must have an IP address or a name as its host: at most {} letters, digits, `-`, `_` and \
+         `.`, at most {} between two `.`, and for https no `-` beside a `.`",
         CallbackUrl::MAX_HOST_CHARS,
         CallbackUrl::MAX_LABEL_CHARS
     )]
@@ -50,13 +51,13 @@ pub enum CallbackUrlError {
     /// A user name or a password before the host.
     #[error("must not carry a user name or a password")]
     UserInfo,
-    /// Port 0, to which nothing can listen.
+    /// Port 0, on which nothing can listen.
     #[error("must name a port from 1 to 65535, or none")]
     Port,
 }
 
 impl CallbackUrlError {
-    /// The error's stable name, in snake case. No rule of the guard has the same.
+    /// The error's stable name, in snake case. It differs from the names of all SSRF rules.
     pub const fn name(self) -> &'static str {
         match self {
             Self::TooLong { .. } => "too_long",
@@ -71,36 +72,36 @@ impl CallbackUrlError {
 }
 
 impl CallbackUrl {
-    /// The longest URL as it is sent, in characters.
+    /// The longest URL that a client may send, in characters.
     pub const MAX_CHARS: usize = 2048;
     /// The longest host name, in characters (RFC 1035).
     const MAX_HOST_CHARS: usize = 253;
-    /// The longest part of it between dots.
+    /// The longest part of a host name between dots, in characters (RFC 1035).
     const MAX_LABEL_CHARS: usize = 63;
 
-    /// Reads a URL as browsers do (the WHATWG's rules), so that every spelling of a host ends in
-    /// the one normalised form that is judged and dialled.
+    /// Parses a URL as browsers do (WHATWG URL standard). Every spelling of a host is normalised to
+    /// one form, such as `0x7f.1` to `127.0.0.1`, and that form is checked and dialled.
     ///
     /// # Errors
-    /// The text is too long, or no URL that a callback could ever be sent to.
+    /// The text is too long, or is not a URL to which a callback can be sent.
     pub fn parse(text: &str) -> Result<Self, CallbackUrlError> {
         let length = text.chars().count();
         if length > Self::MAX_CHARS {
             return Err(CallbackUrlError::TooLong { length });
         }
-        Self::read(text)
+        Self::parse_any_length(text)
     }
 
-    /// Reads what [`CallbackUrl::target`] gave. It can be longer than what was sent, for its characters
-    /// are written as ASCII.
+    /// Parses the stored text of [`CallbackUrl::target`]. It is percent-encoded, so it may be
+    /// longer than a client's text may be.
     ///
     /// # Errors
-    /// The text is none: another hand wrote it.
+    /// The stored URL is invalid: the row was edited outside the service.
     pub fn from_target(text: &str) -> Result<Self, CallbackUrlError> {
-        Self::read(text)
+        Self::parse_any_length(text)
     }
 
-    fn read(text: &str) -> Result<Self, CallbackUrlError> {
+    fn parse_any_length(text: &str) -> Result<Self, CallbackUrlError> {
         if text.contains(char::is_control) || text.trim() != text {
             return Err(CallbackUrlError::Characters);
         }
@@ -112,7 +113,7 @@ impl CallbackUrl {
             return Err(CallbackUrlError::UserInfo);
         }
         let https = url.scheme() == "https";
-        if !url.host().is_some_and(|host| can_be_found(&host, https)) {
+        if !url.host().is_some_and(|host| is_resolvable(&host, https)) {
             return Err(CallbackUrlError::Host);
         }
         if url.port() == Some(0) {
@@ -124,29 +125,29 @@ impl CallbackUrl {
         })
     }
 
-    /// The text as it was sent.
+    /// The text that the client sent.
     pub fn as_str(&self) -> &str {
         &self.sent
     }
 
-    /// The normalised form as text: what is stored for dialling.
+    /// The normalised form as text. This is stored for the worker to dial.
     pub fn target(&self) -> &str {
         self.url.as_str()
     }
 
-    /// The normalised form: what is judged and dialled.
+    /// The normalised form, which is checked and dialled.
     pub fn url(&self) -> &Url {
         &self.url
     }
 
-    /// The port that is dialled: the one that the URL names, or its scheme's own.
+    /// The port that is dialled: the URL's port, or its scheme's default.
     pub fn port(&self) -> u16 {
-        // Both schemes that a callback can have do have one; port 0 is refused everywhere.
+        // Both accepted schemes have a default port. The fallback, port 0, is always refused.
         self.url.port_or_known_default().unwrap_or_default()
     }
 
-    /// Scheme, host and port (no port if it is the scheme's own) of the normalised form, such as
-    /// `https://example.com:8443`: all of a URL that may be logged.
+    /// Scheme, host and port of the normalised form, such as `https://example.com:8443`. A default
+    /// port is omitted. Only this part of the URL may be logged.
     pub fn origin(&self) -> &str {
         &self.url[..Position::BeforePath]
     }
@@ -172,20 +173,23 @@ impl From<CallbackUrl> for String {
     }
 }
 
-fn can_be_found(host: &Host<&str>, https: bool) -> bool {
+fn is_resolvable(host: &Host<&str>, https: bool) -> bool {
     let Host::Domain(name) = host else {
         return true;
     };
     let mut labels = name.strip_suffix('.').unwrap_or(name).split('.');
     name.len() <= CallbackUrl::MAX_HOST_CHARS
-        && labels.all(|label| can_be_label(label, https))
+        && labels.all(|label| is_label(label, https))
         && name
             .bytes()
             .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
 }
 
-/// Some name servers know names with a `-` beside a `.`, but no certificate can be for one.
-fn can_be_label(label: &str, https: bool) -> bool {
+/// Whether `label` can be a part of a host name between dots.
+///
+/// Some name servers serve labels that begin or end with `-`, so they are accepted for http. No
+/// certificate can be issued for them, so they are rejected for https.
+fn is_label(label: &str, https: bool) -> bool {
     (1..=CallbackUrl::MAX_LABEL_CHARS).contains(&label.len())
         && !(https && (label.starts_with('-') || label.ends_with('-')))
 }
@@ -195,7 +199,7 @@ mod tests {
     use super::{CallbackUrl, CallbackUrlError};
 
     #[test]
-    fn a_url_is_echoed_as_sent_and_dialled_as_normalised() {
+    fn a_url_is_echoed_as_sent_and_dialled_in_normalised_form() {
         let url = CallbackUrl::parse("HTTP://0x7f.1:80/a/../b?q#f").unwrap();
         assert_eq!(url.as_str(), "HTTP://0x7f.1:80/a/../b?q#f");
         assert_eq!(url.url().as_str(), "http://127.0.0.1/b?q#f");
@@ -205,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn length_is_counted_in_characters() {
+    fn the_length_is_counted_in_characters() {
         let head = "http://example.com/";
         let longest = format!("{head}{}", "é".repeat(CallbackUrl::MAX_CHARS - head.len()));
         assert!(CallbackUrl::parse(&longest).is_ok());
@@ -217,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn the_target_reads_back_as_itself_however_long_it_is() {
+    fn the_target_is_parsed_back_whatever_its_length() {
         let sent = format!("HTTP://EXAMPLE.com/{}", "é".repeat(2000));
         let url = CallbackUrl::parse(&sent).unwrap();
         assert!(url.target().len() > 2 * CallbackUrl::MAX_CHARS);
@@ -227,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_never_be_called_is_refused_by_its_reason() {
+    fn a_url_that_cannot_be_called_is_rejected_with_its_reason() {
         use CallbackUrlError::{Characters, Host, Port, Scheme, UserInfo};
         for (text, error) in [
             ("ftp://example.com/", Scheme),

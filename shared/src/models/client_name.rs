@@ -1,17 +1,17 @@
-//! Who asks: the name that goes with an API token.
+//! The name of a client (a tenant), to which API tokens belong.
 
 use std::{fmt, str::FromStr, sync::Arc};
 
 use thiserror::Error;
 
-/// A name of 1 to 64 letters, digits, dots, underscores and hyphens, all of ASCII. Clones share it.
+/// A name of 1 to 64 ASCII letters, digits, dots, underscores and hyphens. Clones share the text.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ClientName(Arc<str>);
 
-/// The text is no such name.
+/// The text is not a client name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error(
-    "a name has 1 to {} characters of A-Z, a-z, 0-9, dot, underscore and hyphen",
+    "expected a name of 1 to {} characters from A-Z, a-z, 0-9, dot, underscore and hyphen",
     ClientName::MAX_CHARS
 )]
 pub struct ClientNameError;
@@ -20,7 +20,7 @@ impl ClientName {
     /// The longest name, in characters.
     pub const MAX_CHARS: usize = 64;
 
-    /// The name as it was given.
+    /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -30,8 +30,8 @@ impl FromStr for ClientName {
     type Err = ClientNameError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let is_of_a_name = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-        if (1..=Self::MAX_CHARS).contains(&text.len()) && text.bytes().all(is_of_a_name) {
+        let is_name_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+        if (1..=Self::MAX_CHARS).contains(&text.len()) && text.bytes().all(is_name_byte) {
             Ok(Self(text.into()))
         } else {
             Err(ClientNameError)
@@ -50,7 +50,7 @@ mod tests {
     use super::ClientName;
 
     #[test]
-    fn a_name_is_of_few_characters_and_none_that_means_something_elsewhere() {
+    fn a_name_is_short_and_has_no_separators_or_white_space() {
         let longest = "a".repeat(64);
         for name in ["a", "billing", "eu-1.reports_Q1", "-", longest.as_str()] {
             assert_eq!(name.parse::<ClientName>().unwrap().as_str(), name);

@@ -1,31 +1,32 @@
-//! What went wrong with a job on its way: the record that explains a repeated callback.
+//! The events of a job: failures that explain why a callback may be repeated.
 
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-/// One line of a job's record. A job with which all went well has none.
+/// An event in the history of a job. A job that succeeds at once has none.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
-    /// When: RFC 3339, UTC, milliseconds.
+    /// When it happened: RFC 3339, UTC, with milliseconds.
     pub at: String,
     /// What happened.
     pub event: EventKind,
-    /// The claim under which it happened.
+    /// The claim number (fencing token) under which it happened.
     pub claim: i64,
-    /// More, for a person.
+    /// Details for a person.
     pub detail: Option<String>,
 }
 
-/// Everything that can make a receiver hear of its job again.
+/// The kind of an event. Each can cause the same callback to be delivered again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EventKind {
-    /// A callback attempt failed, as far as the worker could see.
+    /// A callback attempt failed from the worker's point of view. The receiver may have processed
+    /// it.
     AttemptFailed,
-    /// A worker that was told to end gave the job back unfinished.
+    /// A worker that was shutting down released the job unfinished.
     GivenBack,
-    /// The job's worker was silent for a whole lease, and the job was taken from it.
+    /// The worker's lease expired without a heartbeat, and the job was reclaimed.
     ClaimLost,
 }
 
@@ -33,7 +34,7 @@ impl EventKind {
     /// Every kind.
     pub const ALL: [Self; 3] = [Self::AttemptFailed, Self::GivenBack, Self::ClaimLost];
 
-    /// The word in the table and in answers.
+    /// The word in the table and in responses.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::AttemptFailed => "attempt_failed",
@@ -56,7 +57,7 @@ impl FromStr for EventKind {
         Self::ALL
             .into_iter()
             .find(|kind| kind.as_str() == word)
-            .ok_or_else(|| format!("`{word}` is no event"))
+            .ok_or_else(|| format!("`{word}` is not an event"))
     }
 }
 

@@ -1,20 +1,20 @@
-//! Why a request ended without success.
+//! Why a request is `FAILED`.
 
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-/// The reason and the story of a `FAILED` row.
+/// The reason and the details of a `FAILED` row.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
-    /// Of the documented list.
+    /// The reason, from the documented list.
     pub reason: FailureReason,
     /// One sentence for a person.
     pub detail: String,
 }
 
 impl Failure {
-    /// A failure for `reason`, with `detail` for a person.
+    /// A failure for `reason`. `detail` is for a person.
     pub fn new(reason: FailureReason, detail: impl Into<String>) -> Self {
         Self {
             reason,
@@ -23,25 +23,26 @@ impl Failure {
     }
 }
 
-/// Every way for a request to fail.
+/// The reason why a request failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FailureReason {
-    /// `/sync`: not done within `SYNC_TIMEOUT`.
+    /// `/sync`: the report was not done within `SYNC_TIMEOUT`.
     SyncTimeout,
-    /// `/sync`: the client went away before the answer.
+    /// `/sync`: the client disconnected before the response.
     ClientGone,
-    /// The policy forbids the callback's address; nothing was sent there.
+    /// The SSRF policy refuses the callback's address. Nothing was sent.
     CallbackRefused,
-    /// Every callback attempt failed; the detail tells of the last.
+    /// Every callback attempt failed. The detail describes the last one.
     CallbackFailed,
-    /// `/sync`: the API was shut down before the report was done.
+    /// `/sync`: the API shut down before the report was done.
     ShutDown,
-    /// A fault of the service itself; its log says which.
+    /// An error of the service itself. The log has the details.
     InternalError,
-    /// `MAX_CLAIMS` workers in a row died with it, the last two while they ran nothing else.
+    /// A poison job: `MAX_CLAIMS` workers in a row died while they held it, the last two while they
+    /// ran nothing else.
     Poison,
-    /// The row doesn't hold what the API writes: somebody else changed it.
+    /// The row is invalid: it was edited outside the service.
     InvalidRow,
 }
 
@@ -58,7 +59,7 @@ impl FailureReason {
         Self::InvalidRow,
     ];
 
-    /// The word in the table, in answers and in metrics.
+    /// The word in the table, in responses and in metrics.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::SyncTimeout => "sync_timeout",
@@ -86,7 +87,7 @@ impl FromStr for FailureReason {
         Self::ALL
             .into_iter()
             .find(|reason| reason.as_str() == word)
-            .ok_or_else(|| format!("`{word}` is no reason for a failure"))
+            .ok_or_else(|| format!("`{word}` is not a failure reason"))
     }
 }
 

@@ -1,19 +1,19 @@
-//! What a client asks for: a report's name and its number of records.
+//! The specification of a report: its name and its number of records.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-/// How long one record waits for its (simulated) database.
+/// The simulated database wait of one record.
 pub const WAIT_PER_RECORD: Duration = Duration::from_millis(10);
 
-/// A name of 1 to 200 characters (Unicode scalar values).
+/// A report's name: 1 to 200 characters (Unicode scalar values).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct ReportName(String);
 
-/// A report's name is empty or too long.
+/// The name is empty or too long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("must have 1 to {} characters, not {length}", ReportName::MAX_CHARS)]
 pub struct ReportNameError {
@@ -24,7 +24,7 @@ impl ReportName {
     /// The longest name, in characters.
     pub const MAX_CHARS: usize = 200;
 
-    /// The name as it was given.
+    /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -49,12 +49,12 @@ impl From<ReportName> for String {
     }
 }
 
-/// A number of records, at least 1 and at most what the endpoint takes.
+/// A number of records within the bounds of the endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "u32", into = "u32")]
 pub struct Records(u32);
 
-/// A number of records outside what the endpoint takes.
+/// The number of records is out of the endpoint's bounds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("must be a whole number from 1 to {max}")]
 pub struct RecordsError {
@@ -62,15 +62,15 @@ pub struct RecordsError {
 }
 
 impl Records {
-    /// The most that `/sync` takes: what fits into a client's patience.
+    /// The most that `/sync` accepts: a client waits for the report, 10 ms a record.
     pub const MAX_SYNC: u32 = 49;
-    /// The most that `/async` takes.
+    /// The most that `/async` accepts.
     pub const MAX_ASYNC: u32 = 100_000;
 
-    /// `count` records, if that is 1 to `max`.
+    /// `count` records.
     ///
     /// # Errors
-    /// A count outside these bounds.
+    /// `count` is not from 1 to `max`.
     pub fn new(count: u64, max: u32) -> Result<Self, RecordsError> {
         u32::try_from(count)
             .ok()
@@ -79,7 +79,7 @@ impl Records {
             .ok_or(RecordsError { max })
     }
 
-    /// The number.
+    /// The number of records.
     pub const fn count(self) -> u32 {
         self.0
     }
@@ -99,18 +99,18 @@ impl From<Records> for u32 {
     }
 }
 
-/// What a report is made of, and the JSON of the column `input_payload`. Equal specs give equal
-/// reports on every machine.
+/// The specification of a report, and the JSON of the column `input_payload`. Equal specifications
+/// give equal reports on every machine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReportSpec {
-    /// Its name.
+    /// The report's name.
     pub report_name: ReportName,
-    /// How many records it sums up.
+    /// The number of records that it covers.
     pub records: Records,
 }
 
 impl ReportSpec {
-    /// The time that the report's waits take on an idle machine.
+    /// The duration of the report on an idle machine: the sum of its waits.
     pub fn ideal_duration(&self) -> Duration {
         WAIT_PER_RECORD * self.records.count()
     }
@@ -121,7 +121,7 @@ mod tests {
     use super::{Records, ReportName};
 
     #[test]
-    fn a_name_is_counted_in_characters_not_bytes() {
+    fn a_names_length_is_counted_in_characters_not_bytes() {
         assert!(ReportName::try_from("é".repeat(200)).is_ok());
         let error = ReportName::try_from("é".repeat(201)).unwrap_err();
         assert_eq!(error.to_string(), "must have 1 to 200 characters, not 201");
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn records_keep_to_their_endpoints_bounds() {
+    fn the_number_of_records_is_bounded_by_the_endpoint() {
         assert!(Records::new(49, Records::MAX_SYNC).is_ok());
         assert!(Records::new(50, Records::MAX_SYNC).is_err());
         assert!(Records::new(0, Records::MAX_ASYNC).is_err());

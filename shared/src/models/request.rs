@@ -1,4 +1,4 @@
-//! A row of `requests` as a client may see it.
+//! A row of the table `requests`, as a client may see it.
 
 use std::{fmt, str::FromStr};
 
@@ -7,13 +7,13 @@ use serde_json::value::RawValue;
 
 use super::{Attempt, Event, Failure, RequestId, Status, Traceparent};
 
-/// How the work was asked for.
+/// The endpoint that accepted the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
-    /// `POST /sync`: done while the client waited.
+    /// `POST /sync`: the report is made while the client waits.
     Sync,
-    /// `POST /async`: accepted, worked on, called back.
+    /// `POST /async`: the request is accepted as a job, and the client is called back.
     Async,
 }
 
@@ -40,25 +40,26 @@ impl FromStr for Mode {
         match word {
             "sync" => Ok(Self::Sync),
             "async" => Ok(Self::Async),
-            _ => Err(format!("`{word}` is no mode")),
+            _ => Err(format!("`{word}` is not a mode")),
         }
     }
 }
 
-/// A request, and the JSON of `GET /requests/{id}`. Times are RFC 3339, UTC, with milliseconds.
+/// A request. Its JSON is the response of `GET /requests/{id}`. Times are RFC 3339, UTC, with
+/// milliseconds.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Request {
-    /// Its id.
+    /// The request's id.
     pub id: RequestId,
-    /// How it was asked for.
+    /// The endpoint that accepted it.
     pub mode: Mode,
-    /// Where it stands.
+    /// Its status.
     pub status: Status,
-    /// What was asked for.
+    /// The specification of the report.
     pub input_payload: Box<RawValue>,
-    /// The report, from the moment that it is stored.
+    /// The report, once it is stored.
     pub result_payload: Option<Box<RawValue>>,
-    /// Where to call back, as it was sent.
+    /// The callback URL as the client sent it.
     pub callback_url: Option<String>,
     /// When it was accepted.
     pub created_at: String,
@@ -66,22 +67,23 @@ pub struct Request {
     pub completed_at: Option<String>,
     /// Why it is `FAILED`.
     pub failure: Option<Failure>,
-    /// How often it was claimed by a worker.
+    /// The number of claims by workers.
     pub claims: u32,
-    /// How many of these claims were lost because their worker died.
+    /// The number of these claims that were lost because their worker's lease expired.
     pub lost_claims: u32,
-    /// Callback attempts whose outcome is known, in order.
+    /// The callback attempts with a known outcome, in order.
     pub attempts: Vec<Attempt>,
-    /// While it waits: from when on a worker may take it up again.
+    /// While the job waits for a retry: the time from which a worker may claim it.
     pub next_attempt_at: Option<String>,
-    /// Since when its next attempt has been put off for its receiver's sake.
+    /// While the job is parked: since when its next attempt has been postponed because of its
+    /// receiver.
     pub parked_since: Option<String>,
-    /// How often that was done, in all.
+    /// The number of times that the job was parked.
     pub parks: u32,
-    /// While it is delivered once more: `PENDING`, or `PROCESSING`. Its status stays what it is.
+    /// During a redelivery: `PENDING` or `PROCESSING`. `status` does not change meanwhile.
     pub redelivery: Option<Status>,
-    /// The trace that it belongs to; its callback has it too.
+    /// The trace that the request belongs to. It is sent with the callback.
     pub traceparent: Traceparent,
-    /// What went wrong with it on its way, in order.
+    /// The failures in the job's history, in order.
     pub events: Vec<Event>,
 }

@@ -1,4 +1,4 @@
-//! The identity of one request, which carries the moment of its acceptance.
+//! The id of a request.
 
 use std::{fmt, str::FromStr};
 
@@ -6,36 +6,37 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-/// A `UUIDv7`: the id of a row in `requests`.
+/// The id of a row in `requests`: a `UUIDv7` (RFC 9562), which begins with the time in
+/// milliseconds.
 ///
-/// Ids made by one process grow, so a growing table is appended to, and the order of ids is the
-/// order of acceptance to the millisecond: "older than" is a comparison of ids.
+/// Ids of one process increase, so new rows are appended to the index instead of being inserted all
+/// over it. Ids are ordered by acceptance time, to the millisecond.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct RequestId(Uuid);
 
 impl RequestId {
-    /// A new id, made of the wall clock and of randomness.
+    /// A new id from the wall clock and random bits.
     pub fn generate() -> Self {
         Self(Uuid::now_v7())
     }
 
-    /// The moment the id was made, in whole milliseconds.
+    /// When the id was generated, in whole milliseconds.
     ///
-    /// An id that is no `UUIDv7` (nobody but a hand-written row has one) reads as the epoch.
+    /// Returns the epoch for an id that is not a `UUIDv7`. Only a row that was written by hand has
+    /// such an id.
     pub fn created_at(self) -> Timestamp {
         let (seconds, nanos) = self.0.get_timestamp().map_or((0, 0), |at| at.to_unix());
         Timestamp::new(seconds.cast_signed(), nanos.cast_signed()).unwrap_or(Timestamp::UNIX_EPOCH)
     }
 
-    /// The id as a number; and its second half, which is random and never zero.
+    /// The id as a number, and its second half, which is random and never zero.
     pub(super) fn as_numbers(self) -> (u128, u64) {
         (self.0.as_u128(), self.0.as_u64_pair().1)
     }
 
-    /// The smallest id that any request accepted at `moment` or later can have.
-    ///
-    /// Every id below it belongs to a request accepted before.
+    /// The smallest id of a request that is accepted at `moment` or later. Every smaller id belongs
+    /// to an earlier request.
     pub fn floor(moment: Timestamp) -> Self {
         let millis = u64::try_from(moment.as_millisecond()).unwrap_or(0);
         Self(uuid::Builder::from_unix_timestamp_millis(millis, &[0; 10]).into_uuid())
@@ -51,7 +52,7 @@ impl fmt::Display for RequestId {
 impl FromStr for RequestId {
     type Err = uuid::Error;
 
-    /// Reads the hyphenated form in either case, and the other forms of a UUID.
+    /// Parses the hyphenated form in either case, and the other forms of a UUID.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         text.parse().map(Self)
     }
@@ -66,7 +67,7 @@ mod tests {
     use super::RequestId;
 
     #[test]
-    fn an_id_lies_between_the_floors_around_its_making() {
+    fn an_id_lies_between_the_floors_before_and_after_its_generation() {
         let before = RequestId::floor(Timestamp::now());
         let id = RequestId::generate();
         let after = RequestId::floor(Timestamp::now() + Duration::from_millis(2));
@@ -74,14 +75,14 @@ mod tests {
     }
 
     #[test]
-    fn order_of_text_is_order_of_ids() {
+    fn ids_sort_as_their_text_does() {
         let mut ids: Vec<_> = (0..1000).map(|_| RequestId::generate()).collect();
         ids.sort_by_key(ToString::to_string);
         assert!(ids.is_sorted());
     }
 
     #[test]
-    fn an_id_carries_the_moment_of_its_making() {
+    fn an_id_contains_its_creation_time() {
         let at = Timestamp::from_millisecond(1_700_000_000_123).unwrap();
         assert_eq!(
             format!("{:.3}", RequestId::floor(at).created_at()),

@@ -1,20 +1,20 @@
-//! Where a request stands.
+//! The status of a request.
 
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-/// The status of a row in `requests`, in the table's upper case.
+/// The status of a row in `requests`. Its words are upper case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Status {
-    /// Accepted, and nobody's yet.
+    /// Accepted, and not claimed by a worker.
     Pending,
-    /// Claimed by one worker under one claim number.
+    /// Claimed by one worker, under one claim number.
     Processing,
-    /// Done, and its receiver (if it has one) heard of it.
+    /// The report is done, and its callback (if it has one) was delivered.
     Completed,
-    /// Over without success; the row says why.
+    /// Ended without success. The row has the reason.
     Failed,
 }
 
@@ -39,8 +39,9 @@ impl Status {
 
     /// Whether a row may go from this status to `next`.
     ///
-    /// `PENDING` to `PROCESSING` is a claim, and back is a give-back or a lost lease. `FAILED` to
-    /// `COMPLETED` is an explicit redelivery that got through. `COMPLETED` stays.
+    /// A claim takes it from `PENDING` to `PROCESSING`; a retry, a park, a release by a draining
+    /// worker or a lease expiry takes it back. An explicit redelivery that succeeds takes it from
+    /// `FAILED` to `COMPLETED`. `COMPLETED` is final.
     pub const fn may_become(self, next: Self) -> bool {
         matches!(
             (self, next),
@@ -67,7 +68,7 @@ impl FromStr for Status {
         Self::ALL
             .into_iter()
             .find(|status| status.as_str() == word)
-            .ok_or_else(|| format!("`{word}` is no status"))
+            .ok_or_else(|| format!("`{word}` is not a status"))
     }
 }
 
@@ -76,7 +77,7 @@ mod tests {
     use super::Status::{self, Completed, Failed, Pending, Processing};
 
     #[test]
-    fn only_the_contracts_transitions_are_legal() {
+    fn only_the_documented_transitions_are_legal() {
         let legal: Vec<_> = Status::ALL
             .into_iter()
             .flat_map(|from| Status::ALL.map(|to| (from, to)))
@@ -95,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn a_status_reads_back_as_it_was_written() {
+    fn a_status_is_parsed_from_its_own_text() {
         for status in Status::ALL {
             assert_eq!(status.to_string().parse(), Ok(status));
         }

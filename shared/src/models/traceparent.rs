@@ -1,4 +1,4 @@
-//! Which trace a request belongs to: the `traceparent` of W3C Trace Context.
+//! The trace that a request belongs to: the `traceparent` of W3C Trace Context.
 
 use std::{fmt, str::FromStr};
 
@@ -7,9 +7,9 @@ use thiserror::Error;
 
 use super::RequestId;
 
-/// A trace, the span in it that asked for the work, and whether the caller records it.
+/// A trace, the caller's span in it, and whether the caller records the trace.
 ///
-/// Its text is always of version 00, whatever the caller spoke.
+/// Its text always has version 00, whatever version the caller sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Traceparent {
@@ -18,22 +18,22 @@ pub struct Traceparent {
     flags: u8,
 }
 
-/// The text is no `traceparent` that may be passed on.
+/// The text is not a valid `traceparent`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("is no traceparent such as 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")]
+#[error("expected a traceparent such as 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")]
 pub struct TraceparentError;
 
-/// What `00-<32 digits>-<16 digits>-<2 digits>` has in all.
+/// The length of `00-<32 digits>-<16 digits>-<2 digits>`.
 const LENGTH: usize = 55;
 
-/// The caller may have recorded its part.
+/// Flag: the caller may have recorded its part of the trace.
 const SAMPLED: u8 = 0b01;
-/// The trace id was drawn at random.
+/// Flag: the trace id is random.
 const RANDOM: u8 = 0b10;
 
 impl Traceparent {
-    /// The trace of a request that came with none: a new one, as its id is, and found by that. Nobody is
-    /// known to record it.
+    /// A new trace for a request without a `traceparent`. Its trace id is the request id, so that
+    /// the trace can be found by the request. The sampled flag is not set.
     pub fn of(id: RequestId) -> Self {
         let (trace_id, parent_id) = id.as_numbers();
         Self {
@@ -43,12 +43,12 @@ impl Traceparent {
         }
     }
 
-    /// The trace's id, as logs of other services have it: 32 hexadecimal digits.
+    /// The trace id as other services log it: 32 hexadecimal digits.
     pub fn trace_id(&self) -> String {
         format!("{:032x}", self.trace_id)
     }
 
-    /// No id of nothing but zeros may be passed on.
+    /// The specification forbids ids of zeros only.
     fn is_valid(self) -> bool {
         self.trace_id != 0 && self.parent_id != 0
     }
@@ -57,7 +57,8 @@ impl Traceparent {
 impl FromStr for Traceparent {
     type Err = TraceparentError;
 
-    /// Reads version 00 exactly, and of a higher one the part that it has in common with 00.
+    /// Parses version 00 exactly. Of a higher version, parses the part that it shares with 00, as
+    /// the specification requires.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let (known, more) = text.split_at_checked(LENGTH).ok_or(TraceparentError)?;
         let mut fields = known.split('-');
@@ -81,7 +82,7 @@ impl FromStr for Traceparent {
     }
 }
 
-/// A field of so many lower-case digits.
+/// Parses a field of exactly `digits` lower-case hexadecimal digits.
 fn hex<T: TryFrom<u128>>(field: &str, digits: usize) -> Result<T, TraceparentError> {
     let lower = |byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
     if field.len() != digits || !field.bytes().all(lower) {
@@ -129,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_right_is_passed_on_as_it_came() {
+    fn a_valid_traceparent_is_passed_on_unchanged() {
         for flags in ["00", "01", "02", "03"] {
             let text = format!("00-{TRACE}-{PARENT}-{flags}");
             assert_eq!(parsed(&text), Ok(text));
@@ -137,13 +138,13 @@ mod tests {
     }
 
     #[test]
-    fn flags_that_no_version_has_given_a_meaning_are_not_passed_on() {
+    fn undefined_flags_are_cleared() {
         let text = format!("00-{TRACE}-{PARENT}-ff");
         assert_eq!(parsed(&text), Ok(format!("00-{TRACE}-{PARENT}-03")));
     }
 
     #[test]
-    fn a_higher_version_is_passed_on_as_the_one_that_is_known() {
+    fn a_higher_version_is_passed_on_as_version_00() {
         for text in [
             format!("01-{TRACE}-{PARENT}-01"),
             format!("cc-{TRACE}-{PARENT}-01-what-the-future-will-be-like"),
@@ -158,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_exactly_right_is_refused() {
+    fn an_invalid_traceparent_is_rejected() {
         let right = format!("00-{TRACE}-{PARENT}-01");
         for text in [
             "",
@@ -186,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_that_came_with_none_has_a_trace_of_its_own_by_the_name_of_its_id() {
+    fn a_request_without_a_traceparent_gets_a_trace_named_by_its_id() {
         let id = RequestId::generate();
         let new = Traceparent::of(id);
         assert_eq!(new.to_string().parse(), Ok(new));

@@ -1,7 +1,8 @@
-//! Who may ask, and how often: the bearer tokens (RFC 6750) that the settings name by their hashes.
+//! Authentication of clients by bearer tokens (RFC 6750), and their rate limit.
 //!
-//! A token is random, and what is kept of it is its SHA-256: who reads the settings has no token. Such a
-//! hash needs no salt and no slowness, for there is nothing to guess in 256 random bits.
+//! The settings contain the SHA-256 of each token, not the token, so reading the settings gives no
+//! access. A token has 256 random bits, which cannot be guessed, so its hash needs neither a salt
+//! nor a slow hash function.
 
 mod bearer;
 mod rate_limit;
@@ -19,7 +20,7 @@ pub use self::{
 };
 use crate::models::{ClientName, ClientNameError};
 
-/// The tokens that are accepted, each with its client's name: `API_TOKENS`. The default is none at all.
+/// The accepted tokens and the client of each: `API_TOKENS`. The default has no tokens.
 #[derive(Clone, Default)]
 pub struct Tokens {
     clients: Vec<ClientName>,
@@ -29,78 +30,81 @@ pub struct Tokens {
 #[derive(Clone)]
 struct Entry {
     hash: TokenHash,
-    /// Its client's place among the clients.
+    /// The client's index in [`Tokens::clients`].
     client: u32,
 }
 
-/// Why a list of tokens is refused. No word of it is shown: what was meant to be a hash may be a token.
+/// Why a list of tokens is rejected. No error quotes the list: what should be a hash may be a
+/// token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum TokensError {
-    /// Commas and nothing between them, which would let everybody in and look like it did not.
-    #[error("there is no entry between the commas; empty, no token is asked for")]
-    NoneBetween,
-    /// Not NAME:HASH.
-    #[error("entry {0} is not of the form NAME:SHA256, as `storm-api token new NAME` prints it")]
+    /// Only separators. Accepting it would disable authentication although the setting is not
+    /// empty.
+    #[error("it contains only separators; leave it empty to disable authentication")]
+    OnlySeparators,
+    /// Not NAME:SHA256.
+    #[error("entry {0}: expected NAME:SHA256, as `storm-api token new NAME` prints it")]
     Form(usize),
-    /// The name can't be used.
+    /// The name is not a client name.
     #[error("entry {0}: {1}")]
     Name(usize, ClientNameError),
-    /// The hash is none.
+    /// The hash is not a SHA-256.
     #[error("entry {0}: {1}")]
     Hash(usize, TokenHashError),
-    /// One token for two names, or twice.
-    #[error("entry {0} has the hash of an earlier one; a token belongs to one name, once")]
+    /// The same token twice, for one name or two.
+    #[error("entry {0}: an earlier entry has the same hash; expected each token once")]
     Repeated(usize),
-    /// Too many.
-    #[error("expected at most {} entries", Tokens::MOST)]
+    /// Too many entries.
+    #[error("expected at most {} entries", Tokens::MAX)]
     TooMany,
 }
 
 impl Tokens {
-    /// The most tokens: each of them is looked at for every request.
-    pub const MOST: usize = 1000;
+    /// The most tokens. Each request is compared with every one of them.
+    pub const MAX: usize = 1000;
 
-    /// Reads `NAME:SHA256` entries between commas or white space. A name may have several, so that a token
-    /// can be replaced while both the old and the new one are good.
+    /// Parses `NAME:SHA256` entries, separated by commas or white space. A name may have several
+    /// tokens, so that a token can be replaced while the old one is still accepted.
     ///
     /// # Errors
-    /// The first entry that can't be used, by its place.
+    /// The number of the first entry that is not accepted, from 1, and why.
     pub fn parse(text: &str) -> Result<Self, TokensError> {
         let is_separator = |c: char| c == ',' || c.is_whitespace();
         if text.contains(',') && text.trim_matches(is_separator).is_empty() {
-            return Err(TokensError::NoneBetween);
+            return Err(TokensError::OnlySeparators);
         }
         let entries = text.split(is_separator);
         let (mut tokens, mut seen) = (Self::default(), HashSet::new());
-        for (place, entry) in (1..).zip(entries.filter(|entry| !entry.is_empty())) {
-            if place > Self::MOST {
+        for (number, entry) in (1..).zip(entries.filter(|entry| !entry.is_empty())) {
+            if number > Self::MAX {
                 return Err(TokensError::TooMany);
             }
-            let (name, hash) = entry.split_once(':').ok_or(TokensError::Form(place))?;
-            let name = name.parse().map_err(|e| TokensError::Name(place, e))?;
-            let hash: TokenHash = hash.parse().map_err(|e| TokensError::Hash(place, e))?;
+            let (name, hash) = entry.split_once(':').ok_or(TokensError::Form(number))?;
+            let name = name.parse().map_err(|e| TokensError::Name(number, e))?;
+            let hash: TokenHash = hash.parse().map_err(|e| TokensError::Hash(number, e))?;
             if !seen.insert(hash) {
-                return Err(TokensError::Repeated(place));
+                return Err(TokensError::Repeated(number));
             }
-            let client = tokens.place_of(name);
+            let client = tokens.index_of(name);
             tokens.entries.push(Entry { hash, client });
         }
         Ok(tokens)
     }
 
-    /// Whether there are none: then nobody is asked for one.
+    /// Whether there are no tokens, so that authentication is disabled.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// The names, each once.
+    /// The names of the clients, each once.
     pub fn clients(&self) -> &[ClientName] {
         &self.clients
     }
 
-    /// Whose token this is: the client's place among [`Tokens::clients`].
+    /// The client to whom `token` belongs, as an index into [`Tokens::clients`].
     ///
-    /// Every entry is compared, and each to its end, whichever it is: the time it takes tells nothing.
+    /// Compares every entry in constant time, also after a match, so that the duration reveals
+    /// neither a part of a hash nor which entry matched.
     pub fn client_of(&self, token: &[u8]) -> Option<usize> {
         let presented = TokenHash::of(token);
         let mut found = u32::MAX;
@@ -112,13 +116,18 @@ impl Tokens {
             .filter(|&client| client < self.clients.len())
     }
 
-    fn place_of(&mut self, name: ClientName) -> u32 {
+    /// The client's index. Adds the client if it is new.
+    #[expect(
+        clippy::expect_used,
+        reason = "there are at most as many clients as tokens, and `parse` limits these to MAX"
+    )]
+    fn index_of(&mut self, name: ClientName) -> u32 {
         let known = self.clients.iter().position(|client| *client == name);
-        let place = known.unwrap_or_else(|| {
+        let index = known.unwrap_or_else(|| {
             self.clients.push(name);
             self.clients.len() - 1
         });
-        u32::try_from(place).unwrap_or(u32::MAX) // there are MOST of them
+        index.try_into().expect("at most MAX clients")
     }
 }
 
@@ -126,7 +135,7 @@ impl fmt::Debug for Tokens {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tokens")
             .field("clients", &self.clients)
-            .finish_non_exhaustive() // the hashes are nobody's business
+            .finish_non_exhaustive() // No hash is logged.
     }
 }
 
@@ -143,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_its_names_and_a_name_may_have_several() {
+    fn a_token_belongs_to_one_name_and_a_name_may_have_several() {
         let [old, new, other, unknown] = tokens();
         let text = format!(
             " {},{}\n {} ,",
@@ -164,27 +173,27 @@ mod tests {
     }
 
     #[test]
-    fn a_hash_is_no_token() {
+    fn a_hash_is_not_accepted_as_a_token() {
         let [token] = tokens();
         let tokens = Tokens::parse(&entry("a", &token)).unwrap();
         assert_eq!(tokens.client_of(token.hash().to_hex().as_bytes()), None);
     }
 
     #[test]
-    fn a_list_that_can_not_be_used_is_refused_by_its_place_and_shown_to_nobody() {
+    fn the_error_for_a_list_has_the_entrys_number_and_none_of_its_text() {
         let [token, second] = tokens();
         let good = entry("a", &token);
         let hash = token.hash().to_hex();
         for (text, error) in [
-            (" , ".to_owned(), TokensError::NoneBetween),
+            (" , ".to_owned(), TokensError::OnlySeparators),
             ("storm".to_owned(), TokensError::Form(1)),
             (format!("{good} {hash}"), TokensError::Form(2)),
             (format!("{good},b:{hash}"), TokensError::Repeated(2)),
             (format!("{good},{good}"), TokensError::Repeated(2)),
         ] {
-            let refused = Tokens::parse(&text).unwrap_err();
-            assert_eq!(refused, error);
-            assert!(!refused.to_string().contains(&hash));
+            let actual = Tokens::parse(&text).unwrap_err();
+            assert_eq!(actual, error);
+            assert!(!actual.to_string().contains(&hash));
         }
         for text in [
             format!("a:{}", second.as_str()),
@@ -192,9 +201,9 @@ mod tests {
             format!("a:{hash}0"),
             format!("{}:{hash}", second.as_str().repeat(2)),
         ] {
-            let refused = Tokens::parse(&text).unwrap_err().to_string();
-            assert!(refused.starts_with("entry "), "{refused}");
-            assert!(!refused.contains(second.as_str()) && !refused.contains(&hash));
+            let error = Tokens::parse(&text).unwrap_err().to_string();
+            assert!(error.starts_with("entry "), "{error}");
+            assert!(!error.contains(second.as_str()) && !error.contains(&hash));
         }
     }
 
@@ -209,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_printed_of_tokens_are_their_names() {
+    fn debug_output_shows_names_and_no_hashes() {
         let [token] = tokens();
         let tokens = Tokens::parse(&entry("billing", &token)).unwrap();
         let (printed, hash) = (format!("{tokens:?}"), token.hash());

@@ -1,4 +1,4 @@
-//! Whether the database and Redis answer: what `/healthz` says of both services.
+//! Health checks of the database and Redis, for the `/healthz` of both services.
 
 use std::{borrow::Cow, fmt::Display, time::Duration};
 
@@ -10,58 +10,59 @@ use super::{
     store::{Store, Trouble},
 };
 
-/// The two words for what is well.
+/// The two results that count as healthy.
 pub(crate) const OK: &str = "ok";
 pub(crate) const NONE: &str = "none";
 
-/// How long each check may take.
+/// Deadline of each check.
 const DEADLINE: Duration = Duration::from_secs(1);
 
-/// The body of `/healthz`: `status`, and then what each check found, under its name.
+/// The body of `/healthz`: `status`, then the result of each check under its name.
 #[derive(Clone, Debug)]
 pub struct Health {
     checks: Vec<(&'static str, CheckResult)>,
 }
 
-/// What a check found.
+/// The result of a check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CheckResult {
-    /// All is well.
+    /// Healthy.
     Ok,
-    /// There is no such thing here, and none is needed.
+    /// Not configured, and not needed.
     None,
-    /// What is wrong, in a few words.
+    /// Unhealthy, with a short description.
     Failing(Cow<'static, str>),
 }
 
 impl Health {
-    /// Asks both at the same time. Where there is no queue, Redis is `none`, which is well.
+    /// Runs both checks concurrently. Without a queue, Redis is `none`, which is healthy.
     pub async fn check(store: &Store, queue: Option<&Queue>) -> Self {
         let redis = async {
             match queue {
-                Some(queue) => verdict("redis", queue.check(), |_| None).await,
+                Some(queue) => run_check("redis", queue.check(), |_| None).await,
                 None => CheckResult::None,
             }
         };
-        let database = verdict("database", store.check(), |refusal| match refusal {
+        let database = run_check("database", store.check(), |error| match error {
             Some(error) => error.trouble(),
-            None => store.trouble(), // what the writer is struggling with
+            None => store.trouble(), // the check timed out; the writer may know why
         });
+        // Concurrently, so that both fit into one deadline.
         let (database, redis) = tokio::join!(database, redis);
         Self {
             checks: vec![("database", database), ("redis", redis)],
         }
     }
 
-    /// The same with one more check, which has been made elsewhere.
-    pub fn with(mut self, name: &'static str, verdict: CheckResult) -> Self {
-        self.checks.push((name, verdict));
+    /// Adds the result of a check that was made elsewhere.
+    pub fn with(mut self, name: &'static str, result: CheckResult) -> Self {
+        self.checks.push((name, result));
         self
     }
 
-    /// Whether all is well: 200 or 503.
+    /// Whether all checks are healthy: 200 or 503.
     pub fn is_ok(&self) -> bool {
-        !self.checks.iter().any(|(_, verdict)| verdict.is_failing())
+        !self.checks.iter().any(|(_, result)| result.is_failing())
     }
 }
 
@@ -69,8 +70,8 @@ impl Serialize for Health {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(Some(1 + self.checks.len()))?;
         map.serialize_entry("status", if self.is_ok() { OK } else { "unavailable" })?;
-        for (name, verdict) in &self.checks {
-            map.serialize_entry(name, verdict.as_str())?;
+        for (name, result) in &self.checks {
+            map.serialize_entry(name, result.as_str())?;
         }
         map.end()
     }
@@ -90,15 +91,15 @@ impl CheckResult {
     }
 }
 
-/// `trouble` names the trouble behind a check's error, or behind its silence, if it is known. The error
-/// itself is for the log: it can name paths and addresses.
-async fn verdict<E: Display>(
+/// Runs a check within the deadline. `trouble` names the cause behind an error, or behind a timeout
+/// (`None`), if it is known. The error itself is only logged: it can name paths and addresses.
+async fn run_check<E: Display>(
     what: &'static str,
     check: impl Future<Output = Result<(), E>>,
     trouble: impl FnOnce(Option<&E>) -> Option<Trouble>,
 ) -> CheckResult {
     let checked = tokio::time::timeout(DEADLINE, check).await;
-    let (refusal, otherwise) = match &checked {
+    let (error, fallback) = match &checked {
         Ok(Ok(())) => return CheckResult::Ok,
         Ok(Err(error)) => {
             debug!(what, %error, "a health check failed");
@@ -109,5 +110,5 @@ async fn verdict<E: Display>(
             format!("no answer within {} s", DEADLINE.as_secs()).into(),
         ),
     };
-    CheckResult::Failing(trouble(refusal).map_or(otherwise, |trouble| trouble.as_str().into()))
+    CheckResult::Failing(trouble(error).map_or(fallback, |trouble| trouble.as_str().into()))
 }

@@ -1,14 +1,14 @@
-//! The queue: a notifier. All Redis of the project stands in this module.
+//! The queue: a notification channel. All Redis code of the project is in this module.
 //!
-//! An entry is only a hint, "look at this row": one that is lost, late, repeated or a stranger's
-//! costs nothing but time, for the store decides who works on what. So nothing here is retried for
-//! an entry's sake, and nothing waits for Redis but the two tasks that talk to it.
+//! An entry is only a hint to look at one row. Lost, late, duplicate and foreign entries cost time
+//! but no correctness, because the store decides which worker gets a job. So no command is retried
+//! for an entry's sake, and only the two tasks that talk to Redis wait for it.
 //!
-//! * [`Notifier`] pushes: it takes ids through a bounded channel, and drops what doesn't fit.
-//! * [`NotificationReader`] reads: one per worker, as a consumer of the store's group.
+//! * [`Notifier`] writes: it takes ids through a bounded channel and drops ids that don't fit.
+//! * [`NotificationReader`] reads: each worker is one consumer of the store's consumer group.
 //!
-//! The stream stands under `QUEUE_NAME`. Each store has one consumer group in it, so that two stores
-//! on one Redis hear of their own entries, all of them, and leave each other's alone.
+//! The stream has the key `QUEUE_NAME`. Each store has its own consumer group, so that stores that
+//! share a Redis each read all of their own entries and leave the others' alone.
 
 mod link;
 mod notifier;
@@ -25,22 +25,22 @@ use crate::config::QueueSettings;
 pub use notifier::Notifier;
 pub use reader::{Entry, NotificationReader};
 
-/// How long connecting, and a command that doesn't block, may take.
+/// Deadline for connecting, and for the reply to a non-blocking command.
 const DEADLINE: Duration = Duration::from_secs(2);
 
-/// Connections for commands that don't block. Each carries a batch at a time.
+/// Pool size for non-blocking commands. Each carries one batch at a time.
 const CONNECTIONS: usize = 4;
 
-/// Trouble with Redis.
+/// An error of the queue.
 #[derive(Debug, Error)]
 pub enum QueueError {
-    /// No connection to be had.
+    /// The pool has no usable connection.
     #[error("{0}")]
     Pool(#[from] PoolError),
-    /// Redis' own words, or the connection's.
+    /// An error reply, or a failed connection.
     #[error("{0}")]
     Redis(#[from] RedisError),
-    /// The pool of connections can't be made.
+    /// The connection pool can't be built.
     #[error("{0}")]
     Build(#[from] deadpool_redis::BuildError),
 }
@@ -56,10 +56,10 @@ pub struct Queue {
 }
 
 impl Queue {
-    /// The queue of the store with that id. Connects when it is first used.
+    /// The queue of the store with id `store`. Connects on first use.
     ///
     /// # Errors
-    /// The URL is none of Redis'.
+    /// The URL is not a Redis URL.
     pub fn new(settings: &QueueSettings, store: &str) -> Result<Self, QueueError> {
         let url = settings.redis_url.as_str();
         let limits = AsyncConnectionConfig::new()
@@ -75,6 +75,7 @@ impl Queue {
             .runtime(Runtime::Tokio1)
             .build()?;
         Ok(Self {
+            // For the reader's own connection: a blocking read would occupy a pooled one.
             client: Client::open(url)?,
             pool,
             key: settings.name.clone(),
@@ -83,10 +84,10 @@ impl Queue {
         })
     }
 
-    /// Answers when Redis does.
+    /// Checks that Redis answers.
     ///
     /// # Errors
-    /// It can't be reached, or doesn't answer.
+    /// Redis is unreachable or doesn't answer in time.
     pub async fn check(&self) -> Result<(), QueueError> {
         let mut connection = self.pool.get().await?;
         Ok(redis::cmd("PING").exec_async(&mut connection).await?)

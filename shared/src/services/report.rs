@@ -2,13 +2,13 @@
 //!
 //! ```text
 //! seed      = SHA-256(report_name, UTF-8)
-//! h[i]      = SHA-256(seed || i as 8 bytes, big-endian)      i = 0 .. records-1, a wait before each
+//! h[i]      = SHA-256(seed || i as 8 bytes, big-endian)    i = 0 .. records-1, a wait before each
 //! checksum  = lower-case hex of SHA-256(h[0] || h[1] || ...)
 //! report_id = UUIDv5(OID namespace, "<report_name>/<records>")
 //! ```
 //!
-//! The blocking form ([`generate_blocking`]) and the waiting form ([`generate`]) differ in how they
-//! wait, and share the arithmetic. Waits are measured from the start, so they don't drift.
+//! [`generate_blocking`] blocks a thread during the waits, [`generate`] doesn't; both share the
+//! arithmetic. Waits are measured from the start, so delays don't add up.
 
 use std::{
     fmt::Write as _,
@@ -25,13 +25,13 @@ use crate::models::{ReportSpec, WAIT_PER_RECORD};
 /// A finished report, and the JSON of the column `result_payload`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
-    /// The same for the same spec, on every machine.
+    /// The same for the same spec on every machine.
     pub report_id: Uuid,
     /// 64 lower-case hexadecimal digits.
     pub checksum: String,
 }
 
-/// Makes the report on the calling thread, which sleeps through every wait.
+/// Generates the report on the calling thread, which sleeps through every wait.
 pub fn generate_blocking(spec: &ReportSpec) -> Report {
     let start = Instant::now();
     let mut sum = RunningSum::new(spec);
@@ -42,10 +42,10 @@ pub fn generate_blocking(spec: &ReportSpec) -> Report {
     sum.finish(spec)
 }
 
-/// Makes the report as a task that holds no thread while it waits.
+/// Generates the report without holding a thread while it waits.
 ///
-/// Nobody can see one wait alone, so the task wakes once for `STRIDE` of them and catches up: ten
-/// thousand reports at once then cost tens of thousands of wake-ups a second, not a million.
+/// A single wait is not observable, so the task wakes once per `STRIDE` waits and catches up. Ten
+/// thousand concurrent reports then cost tens of thousands of wake-ups a second, not a million.
 pub async fn generate(spec: &ReportSpec) -> Report {
     let start = tokio::time::Instant::now();
     let mut sum = RunningSum::new(spec);
@@ -59,23 +59,23 @@ pub async fn generate(spec: &ReportSpec) -> Report {
     sum.finish(spec)
 }
 
-/// The report without its waits: what a receiver compares a callback with.
+/// Computes the report without waits, for a receiver to compare a callback with.
 pub fn expected(spec: &ReportSpec) -> Report {
     let mut sum = RunningSum::new(spec);
     sum.advance_to(spec.records.count());
     sum.finish(spec)
 }
 
-/// How many records one wake-up of the waiting form computes: a quarter of a second's worth, some
-/// ten microseconds of hashing.
+/// Records computed per wake-up of [`generate`]: a quarter of a second of waits, some ten
+/// microseconds of hashing.
 const STRIDE: u32 = 25;
 
-/// When the `record`-th record (from 1) has waited long enough, from the start.
+/// When the wait of the `record`-th record (from 1) ends, from the start.
 fn due(record: u32) -> Duration {
     WAIT_PER_RECORD * record
 }
 
-/// The arithmetic of a report, part of the way.
+/// The state of a partly computed report.
 struct RunningSum {
     seed: [u8; 32],
     done: u32,
@@ -135,9 +135,8 @@ mod tests {
         }
     }
 
-    /// The contract's known answer.
     #[test]
-    fn the_known_answer() {
+    fn the_report_has_the_contracts_known_answer() {
         let report = expected(&spec("Q1_Finance", 10));
         assert_eq!(
             report.checksum,
@@ -150,7 +149,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn blocking_and_waiting_forms_give_the_same_report() {
+    async fn blocking_and_async_generation_give_the_same_report() {
         for records in [1, 2, 24, 25, 26] {
             let spec = spec("é, 2026", records);
             let report = generate(&spec).await;
@@ -160,7 +159,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_report_waits_ten_milliseconds_a_record_and_does_not_drift() {
+    async fn a_report_waits_ten_milliseconds_per_record_without_drift() {
         for records in [1, 25, 1000, 1001] {
             let start = tokio::time::Instant::now();
             generate(&spec("Q1_Finance", records)).await;
@@ -169,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn the_blocking_form_really_waits() {
+    fn blocking_generation_really_waits() {
         let start = std::time::Instant::now();
         generate_blocking(&spec("Q1_Finance", 5));
         assert!(start.elapsed() >= Duration::from_millis(50));

@@ -1,11 +1,12 @@
-//! Signatures of callbacks, as Standard Webhooks 1.0 has them.
+//! Signatures of callbacks, as defined by Standard Webhooks 1.0.
 //!
-//! What is signed is `{id}.{timestamp}.{body}`, of the exact bytes that are sent. No id and no timestamp
-//! of ours holds a dot, so that there is only one way to take the three apart.
+//! The signed content is `{id}.{timestamp}.{body}`, with the exact bytes of the body. Our ids and
+//! timestamps contain no dot, so the content can be split in only one way.
 //!
-//! * [`Signer`]: every secret signs each attempt, so that secrets can be replaced one after the other.
-//! * [`Verifier`]: what a receiver does.
-//! * `key`: secrets as texts, and why one can't be used. No error and no `Debug` shows one.
+//! * [`Signer`]: signs each attempt with every secret, so that a secret can be replaced without an
+//!   interruption.
+//! * [`Verifier`]: the receiver's side.
+//! * `key`: parses secrets and public keys. No error and no `Debug` output shows one.
 
 mod key;
 mod signer;
@@ -18,17 +19,17 @@ pub use key::{KeyError, KeyFault};
 pub use signer::Signer;
 pub use verifier::{SignatureError, Signed, TOLERANCE, Verifier};
 
-/// The header that names the message, the same on every attempt.
+/// The header with the message id, which is the same on every attempt.
 pub const ID: HeaderName = HeaderName::from_static("webhook-id");
-/// The header that tells when the attempt began, in seconds since 1970.
+/// The header with the time at which the attempt began, in seconds since 1970.
 pub const TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
-/// The header with the signatures, between spaces.
+/// The header with the signatures, separated by spaces.
 pub const SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
 
-/// The most secrets that are taken: each costs every callback a signature.
+/// The most secrets. Each adds a signature to every callback.
 pub const MAX_SECRETS: usize = 10;
 
-/// What is signed.
+/// The signed content.
 fn content(id: &str, at: Timestamp, body: &[u8]) -> Vec<u8> {
     let mut content = format!("{id}.{}.", at.as_second()).into_bytes();
     content.extend_from_slice(body);

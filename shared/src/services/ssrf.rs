@@ -1,10 +1,21 @@
-//! The guard: where a callback may go, decided on the address and the port themselves.
+//! The SSRF policy: which addresses and ports a callback may reach.
 //!
-//! Callers choose the URLs that the worker dials, so a name or a literal must never lead it into
-//! the network that it stands in. The policy: public unicast addresses only, at any port but those
-//! where no HTTP is spoken; and what the operator says otherwise ([`Terms`]). The API asks it at
-//! submission about what needs no look-up ([`Policy::judge_url`]); the worker asks it about the port
-//! and every address before one is dialled ([`Policy::judge_port`], [`Policy::judge`]).
+//! Clients choose the URLs that the worker calls. Without a policy, a URL could make the worker
+//! send requests into its own network (server-side request forgery, SSRF).
+//!
+//! * By default a callback may reach any public unicast address (IANA's special-purpose registries,
+//!   RFC 6890), at any port except those where no HTTP is spoken.
+//! * The operator changes that with an allow list, a deny list, a list of ports and a NAT64 prefix
+//!   ([`PolicySettings`]). The deny list wins over the allow list.
+//! * An IPv6 address inside the NAT64 prefix is checked as the IPv4 address that it embeds (RFC
+//!   6052).
+//! * `localhost` always stands for the two loopback addresses (RFC 6761), without a look-up.
+//!
+//! The policy is applied twice. The API calls [`Policy::check_url`] when a request is submitted: it
+//! covers all that needs no look-up. The worker calls [`Policy::check_port`] and
+//! [`Policy::check_address`] for every resolved address and dials exactly the addresses that it has
+//! checked. A name that resolves to a different address at the second look-up (DNS rebinding)
+//! therefore gains nothing.
 
 mod blocks;
 mod nat64;
@@ -21,7 +32,7 @@ use std::{
 use thiserror::Error;
 use url::Host;
 
-use self::nat64::Carried;
+use self::nat64::Embedded;
 pub use self::{
     nat64::{Nat64, Nat64Error},
     nets::{AllowList, DenyList, NetsError},
@@ -30,76 +41,78 @@ pub use self::{
 };
 use crate::models::CallbackUrl;
 
-/// Where callbacks may go; fixed for the life of a process, cheap to clone.
+/// The SSRF policy. It is fixed for the life of a process and cheap to clone.
 ///
-/// The default allows public unicast addresses and nothing else.
+/// The default allows public unicast addresses only.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
-    terms: Arc<Terms>,
+    settings: Arc<PolicySettings>,
 }
 
-/// What the operator says of where callbacks may go. What is denied is refused whatever is allowed.
+/// The operator's settings of the policy. The deny list wins over the allow list.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Terms {
-    /// Exempt from the refusal of what is not public.
+pub struct PolicySettings {
+    /// Networks that are allowed although they are not public: the allow list.
     pub allow: AllowList,
-    /// Refused although it is public, or allowed.
+    /// Networks that are refused although they are public or allowed: the deny list.
     pub deny: DenyList,
-    /// The ports that may be reached.
+    /// The ports that callbacks may reach.
     pub ports: Ports,
-    /// The prefix, if any, whose addresses are judged as the IPv4 addresses that they carry.
+    /// This network's NAT64 prefix. An address inside it is checked as the IPv4 address that it
+    /// embeds.
     pub nat64: Option<Nat64>,
 }
 
-/// Where callbacks may not go, and the rule that says so.
+/// An address or port that the policy refuses, and the rule that refuses it.
 ///
-/// `Display` names the address: it is for operators. A caller sees [`PolicyViolation::class`] only, or a
-/// name would tell what it resolves to inside the operator's network.
+/// `Display` names the address and is for operators. Show an API client only
+/// [`PolicyViolation::class`]: the address would reveal how a name resolves inside the operator's
+/// network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("{subject} is refused as {rule}")]
 pub struct PolicyViolation {
-    /// The rule that refused.
+    /// The rule that refuses.
     pub rule: Rule,
-    /// What it refused.
+    /// The refused address or port.
     pub subject: Subject,
 }
 
-/// What was refused.
+/// The address or port that was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Subject {
     /// An address in its canonical form, never an IPv4-mapped one.
     Address(IpAddr),
-    /// An address inside of the NAT64 prefix.
+    /// An address inside the NAT64 prefix.
     Translated {
-        /// What would have been dialled.
+        /// The address that would have been dialled.
         address: Ipv6Addr,
-        /// Where that leads.
-        carried: Ipv4Addr,
+        /// The embedded IPv4 address, to which the translator would send.
+        embedded: Ipv4Addr,
     },
-    /// A port, whatever the address.
+    /// A port. Ports are checked independently of the address.
     Port(u16),
 }
 
 impl Policy {
-    /// A policy that allows `allow` (as `CALLBACK_ALLOW` has it) beside what is public.
+    /// The default policy with the allow list `allow`, in the format of `CALLBACK_ALLOW`.
     ///
     /// # Errors
-    /// As [`AllowList::parse`].
+    /// Those of [`AllowList::parse`].
     pub fn parse(allow: &str) -> Result<Self, NetsError> {
         let allow = AllowList::parse(allow)?;
-        Ok(Terms {
+        Ok(PolicySettings {
             allow,
-            ..Terms::default()
+            ..PolicySettings::default()
         }
         .into())
     }
 
-    /// Whether a callback may reach `port`.
+    /// Checks whether a callback may reach `port`.
     ///
     /// # Errors
-    /// The refusal, if it may not.
-    pub fn judge_port(&self, port: u16) -> Result<(), PolicyViolation> {
-        if self.terms.ports.contain(port) {
+    /// The violation, if it may not.
+    pub fn check_port(&self, port: u16) -> Result<(), PolicyViolation> {
+        if self.settings.ports.contains(port) {
             return Ok(());
         }
         Err(PolicyViolation {
@@ -108,85 +121,87 @@ impl Policy {
         })
     }
 
-    /// Whether a callback may reach `address`.
+    /// Checks whether a callback may reach `address`.
     ///
     /// # Errors
-    /// The refusal, if it may not.
-    pub fn judge(&self, address: IpAddr) -> Result<(), PolicyViolation> {
+    /// The violation, if it may not.
+    pub fn check_address(&self, address: IpAddr) -> Result<(), PolicyViolation> {
+        // An IPv4-mapped address (`::ffff:a.b.c.d`) is dialled as IPv4, so it is checked as IPv4.
         let address = address.to_canonical();
-        let carried = self
-            .terms
+        let embedded = self
+            .settings
             .nat64
-            .and_then(|prefix| prefix.carried_by(address));
-        match (address, carried) {
-            (IpAddr::V6(address), Some(Carried::Address(carried))) => {
-                // A list may name it by either form.
-                let forms = [address.into(), carried.into()];
-                let rule = blocks::rule_against(carried.into());
-                self.weigh(&forms, rule, Subject::Translated { address, carried })
+            .and_then(|prefix| prefix.embedded_in(address));
+        match (address, embedded) {
+            (IpAddr::V6(address), Some(Embedded::Address(embedded))) => {
+                // The allow list and the deny list may name either form.
+                let forms = [address.into(), embedded.into()];
+                let rule = blocks::rule_against(embedded.into());
+                self.check_lists(&forms, rule, Subject::Translated { address, embedded })
             }
-            (_, carried) => {
-                let rule = carried.map_or_else(
-                    || blocks::rule_against(address),
-                    |_nothing| Some(Rule::Reserved),
-                );
-                self.weigh(&[address], rule, Subject::Address(address))
+            (_, Some(Embedded::Invalid)) => {
+                self.check_lists(&[address], Some(Rule::Reserved), Subject::Address(address))
+            }
+            _ => {
+                let rule = blocks::rule_against(address);
+                self.check_lists(&[address], rule, Subject::Address(address))
             }
         }
     }
 
-    /// The verdict on a subject of those `forms`, which is public unless there is a `rule`.
-    fn weigh(
+    /// Applies the deny list, then the allow list, then `rule`, the rule against an address that is
+    /// not public. `forms` are all the spellings under which a list may name the address.
+    fn check_lists(
         &self,
         forms: &[IpAddr],
         rule: Option<Rule>,
         subject: Subject,
     ) -> Result<(), PolicyViolation> {
-        let Terms { allow, deny, .. } = &*self.terms;
+        let PolicySettings { allow, deny, .. } = &*self.settings;
         let refuse = |rule| Err(PolicyViolation { rule, subject });
-        if forms.iter().any(|form| deny.names(*form)) {
+        if forms.iter().any(|form| deny.contains(*form)) {
             return refuse(Rule::Denied);
         }
         match rule {
-            Some(rule) if !forms.iter().any(|form| allow.names(*form)) => refuse(rule),
+            Some(rule) if !forms.iter().any(|form| allow.contains(*form)) => refuse(rule),
             _ => Ok(()),
         }
     }
 
-    /// Whether `url` may be called, as far as that is known without a look-up: its port, literal
-    /// addresses in any spelling, and the names that mean this host. Any other name passes.
+    /// Checks as much of `url` as is known without a look-up: the port, a literal address in any
+    /// spelling, and `localhost`. Any other host name passes.
     ///
     /// # Errors
-    /// The refusal of the port, of the literal, or of either of localhost's two addresses.
-    pub fn judge_url(&self, url: &CallbackUrl) -> Result<(), PolicyViolation> {
-        self.judge_port(url.port())?;
+    /// The violation by the port, by the literal address, or by either address of `localhost`.
+    pub fn check_url(&self, url: &CallbackUrl) -> Result<(), PolicyViolation> {
+        self.check_port(url.port())?;
         match url.url().host() {
-            Some(Host::Ipv4(address)) => self.judge(address.into()),
-            Some(Host::Ipv6(address)) => self.judge(address.into()),
+            Some(Host::Ipv4(address)) => self.check_address(address.into()),
+            Some(Host::Ipv6(address)) => self.check_address(address.into()),
             Some(Host::Domain(name)) => localhost_addresses(name)
                 .into_iter()
                 .flatten()
-                .try_for_each(|address| self.judge(address)),
-            None => Ok(()), // a CallbackUrl always has a host
+                .try_for_each(|address| self.check_address(address)),
+            None => Ok(()), // `CallbackUrl` always has a host.
         }
     }
 }
 
-impl From<Terms> for Policy {
-    fn from(terms: Terms) -> Self {
+impl From<PolicySettings> for Policy {
+    fn from(settings: PolicySettings) -> Self {
         Self {
-            terms: Arc::new(terms),
+            settings: Arc::new(settings),
         }
     }
 }
 
 impl PolicyViolation {
-    /// What an API's caller may know: the rule's name, such as `private`.
+    /// The rule's name, such as `private`. This is all that an API client may see.
     pub const fn class(&self) -> &'static str {
         self.rule.name()
     }
 
-    /// The refused address, as it would have been dialled; a port has none.
+    /// The refused address as it would have been dialled. `None` for a refused port.
     pub const fn address(&self) -> Option<IpAddr> {
         match self.subject {
             Subject::Address(address) => Some(address),
@@ -200,16 +215,19 @@ impl fmt::Display for Subject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Address(address) => write!(f, "{address}"),
-            Self::Translated { address, carried } => write!(f, "{address} (NAT64 for {carried})"),
+            Self::Translated { address, embedded } => {
+                write!(f, "{address} (NAT64 for {embedded})")
+            }
             Self::Port(port) => write!(f, "port {port}"),
         }
     }
 }
 
-/// The two addresses that `localhost` and every name under it stand for (RFC 6761); `None` for
-/// any other host.
+/// The two addresses of `localhost` and of every name under it (RFC 6761). `None` for any other
+/// host.
 ///
-/// Answering here keeps a hosts file or a name server from having a say.
+/// Callers use this instead of a look-up, so that neither a hosts file nor a name server can point
+/// `localhost` elsewhere.
 pub fn localhost_addresses(host: &str) -> Option<[IpAddr; 2]> {
     let host = host.strip_suffix('.').unwrap_or(host);
     let last_label = host.rsplit('.').next().unwrap_or(host);

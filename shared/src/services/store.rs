@@ -1,10 +1,10 @@
-//! The store: the truth about every request. All SQL of the project stands in this module.
+//! The store: the source of truth for every request. All SQL of the project is in this module.
 //!
-//! One [`Store`] per process: one writer that takes whatever writes wait into one transaction
-//! (`writer`), and a few readers with connections of their own (`readers`). Its operations are
-//! the domain's, and none lets SQL through, so that another database can stand behind them. Those that
-//! bring a request in (`accepting`), that a claim may write (`claimed`), and that deliver once more
-//! (`redelivery`) stand in files of their own.
+//! Each process has one [`Store`]. It owns one writer, which commits all queued writes in one
+//! transaction (group commit, `writer`), and a few read-only connections (`readers`). Operations
+//! are domain verbs and expose no SQL, so another database can implement them. Operations that
+//! insert a request are in `accepting`, writes under a claim in `claimed`, and redelivery in
+//! `redelivery`.
 
 mod accepting;
 mod attempts;
@@ -38,13 +38,13 @@ pub use attempts::AttemptRecord;
 pub use claim::{Candidate, Claim, Job, OwnerId};
 pub use claimed::Outcome;
 pub use error::{StoreError, Trouble};
-pub use lease::{Expired, Heartbeat, runs_alone_from};
+pub use lease::{Expired, Heartbeat, quarantine_threshold};
 use readers::Readers;
-pub use redelivery::{Found, RedeliveryPage, Unredeliverable};
-pub use waiting::{Look, Waiting};
+pub use redelivery::{Redeliverable, RedeliveryPage, Unredeliverable};
+pub use waiting::{DueJobs, DueQuery};
 use writer::Writer;
 
-/// A handle to the store; clones share it.
+/// A cheap-clone handle to the store.
 #[derive(Clone)]
 pub struct Store {
     shared: Arc<Shared>,
@@ -56,17 +56,17 @@ struct Shared {
     readers: Readers,
 }
 
-/// Whose requests are meant.
+/// The tenant scope of an operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// Everybody's, also those that were made without a name.
+    /// All requests, including those created without a client name.
     All,
-    /// This client's and no other's.
+    /// Only the requests of this client.
     Of(ClientName),
 }
 
 impl Scope {
-    /// The name in the table; null for everybody.
+    /// The value to compare with `created_by`; null matches every row.
     fn name(&self) -> Option<&str> {
         match self {
             Self::All => None,
@@ -76,14 +76,14 @@ impl Scope {
 }
 
 impl Store {
-    /// Opens the database, making it and its folder when there is none, and migrates it.
+    /// Opens the database and migrates it. Creates the file and its directory if they don't exist.
     ///
-    /// A lock, a full disk, a folder that can't be written to are waited for, however long they last:
-    /// drop the future when the process is told to end.
+    /// Retries without a time limit while the file is locked, the disk is full, or the directory is
+    /// not writable. Drop the future on shutdown.
     ///
     /// # Errors
-    /// The file is no database, another program's, of a newer version than this one knows, damaged, or
-    /// not this user's to write. Nothing was written to it.
+    /// The file is not an `SQLite` database, belongs to another program, has a newer schema than
+    /// this version supports, or is damaged. Nothing was written to it.
     pub async fn open(settings: &StoreSettings) -> Result<Self, StoreError> {
         let opened = opening::open(settings).await?;
         Ok(Self {
@@ -95,17 +95,17 @@ impl Store {
         })
     }
 
-    /// The store's random id, which the queue's entries carry.
+    /// The store's random id. Queue entries carry it, so that stores can share one Redis.
     pub fn id(&self) -> &str {
         &self.shared.id
     }
 
-    /// Claims those of `candidates` that are still as they were seen, in one transaction; the others
-    /// are somebody else's, over, or no rows of this store, and left out.
+    /// Claims `candidates` in one transaction. Candidates that changed since they were read, or
+    /// don't exist in this store, are skipped.
     ///
     /// # Errors
-    /// [`StoreError::LeaseLost`] where `owner` has no lease; or the write failed, and nothing was
-    /// claimed.
+    /// [`StoreError::LeaseLost`] if `owner` has no lease; otherwise the write failed. In both cases
+    /// nothing was claimed.
     pub async fn claim(
         &self,
         owner: OwnerId,
@@ -114,6 +114,7 @@ impl Store {
         self.shared
             .writer
             .write(move |tx| {
+                // In the claim's transaction: a worker whose lease expired must not claim.
                 if lease::is_held(tx, owner)? {
                     claim::claim_all(tx, owner, &candidates).map(Some)
                 } else {
@@ -124,18 +125,19 @@ impl Store {
             .ok_or(StoreError::LeaseLost)
     }
 
-    /// The jobs that may be claimed now and that no worker died with, and when the next one may.
+    /// Reads the due jobs that have lost no claim, and when the next job becomes due.
     ///
     /// # Errors
     /// The read failed.
-    pub async fn waiting(&self, look: Look) -> Result<Waiting, StoreError> {
+    pub async fn due_jobs(&self, query: DueQuery) -> Result<DueJobs, StoreError> {
         self.shared
             .readers
-            .read(move |db| waiting::look(db, look, Timestamp::now()))
+            .read(move |db| waiting::due_jobs(db, query, Timestamp::now()))
             .await
     }
 
-    /// Up to `limit` jobs that may be claimed and that workers died with, those first that the fewest did.
+    /// Reads up to `limit` suspected poison jobs: claimable jobs whose earlier claims were lost
+    /// with their workers. Fewest lost claims first.
     ///
     /// # Errors
     /// The read failed.
@@ -146,7 +148,7 @@ impl Store {
             .await
     }
 
-    /// Lets up to `limit` jobs that are parked for `origin` go on now. Returns how many there were.
+    /// Makes up to `limit` jobs parked for `origin` due now. Returns how many.
     ///
     /// # Errors
     /// The write failed.
@@ -157,7 +159,7 @@ impl Store {
             .await
     }
 
-    /// The origins for which at least `most` jobs wait.
+    /// Returns the origins with a backlog of at least `most` jobs.
     ///
     /// # Errors
     /// The read failed.
@@ -168,7 +170,7 @@ impl Store {
             .await
     }
 
-    /// Enters `owner` among the workers: from here on it can claim jobs, as long as it renews.
+    /// Registers a worker and grants its lease. It can claim jobs as long as it renews the lease.
     ///
     /// # Errors
     /// The write failed.
@@ -179,10 +181,10 @@ impl Store {
             .await
     }
 
-    /// Renews the lease of `owner`, and tells who else has one.
+    /// Renews the lease of `owner` (its heartbeat). Returns the heartbeats of all other workers.
     ///
     /// # Errors
-    /// [`StoreError::LeaseLost`] where it was declared dead, and its jobs are others' now; or the
+    /// [`StoreError::LeaseLost`] if the lease expired and the jobs were reclaimed; otherwise the
     /// write failed.
     pub async fn renew(&self, owner: OwnerId) -> Result<Vec<Heartbeat>, StoreError> {
         self.shared
@@ -192,9 +194,10 @@ impl Store {
             .ok_or(StoreError::LeaseLost)
     }
 
-    /// Declares a worker dead that has not renewed since it was `seen`, and makes its jobs `PENDING`
-    /// again; a job that it held alone and that has lost `max_claims` (at least 2) claims in a row by now
-    /// is `FAILED`. None, if the worker has renewed, or somebody else was quicker.
+    /// Expires the lease of a worker that has not renewed it since `seen`, and reclaims its jobs:
+    /// they become `PENDING`. A job that the worker held alone and that has now lost `max_claims`
+    /// (at least 2) claims in a row becomes `FAILED` as a poison job. Returns `None` if the worker
+    /// has renewed its lease or another process expired it first.
     ///
     /// # Errors
     /// The write failed.
@@ -209,27 +212,27 @@ impl Store {
             .await
     }
 
-    /// Gives back every job that `owner` holds, and its lease. It must not be working on any of them
-    /// any more. Returns how many there were.
+    /// Ends the lease of `owner` and releases its jobs (event `given_back`). Returns how many.
+    /// The worker must have stopped working on all of them.
     ///
     /// # Errors
     /// The write failed.
-    pub async fn resign(&self, owner: OwnerId) -> Result<usize, StoreError> {
+    pub async fn deregister(&self, owner: OwnerId) -> Result<usize, StoreError> {
         self.shared
             .writer
-            .write(move |tx| lease::resign(tx, owner))
+            .write(move |tx| lease::deregister(tx, owner))
             .await
     }
 
-    /// The request of that id, whose ever it is.
+    /// Finds a request by id, of any tenant.
     ///
     /// # Errors
-    /// The read failed, or too many reads wait already.
+    /// The read failed, or the read queue is full.
     pub async fn find(&self, id: RequestId) -> Result<Option<Request>, StoreError> {
         self.find_within(Scope::All, id).await
     }
 
-    /// The request of that id within `scope`; one outside of it is as good as none.
+    /// Finds a request by id within `scope`. A request outside the scope is not found.
     ///
     /// # Errors
     /// As for [`Store::find`].
@@ -244,15 +247,15 @@ impl Store {
             .await
     }
 
-    /// Answers when the database has been read and written.
+    /// Checks that the database can be read and written.
     ///
     /// # Errors
-    /// It can't be, or too many reads wait.
+    /// The read or the write failed, or the read queue is full.
     pub async fn check(&self) -> Result<(), StoreError> {
         let read = |db: &rusqlite::Connection| db.query_row("SELECT 1 FROM store", [], |_| Ok(()));
         self.shared.readers.read(read).await?;
-        // What accepting a job takes, and back again: nothing has changed when it is committed, and yet
-        // as much has been written. A disk that has room for less is full.
+        // Insert and delete a row as large as a job's. It leaves no trace but needs as much disk
+        // space as accepting a job, so a disk that can't hold one more job fails the check.
         let id = RequestId::generate();
         self.shared
             .writer
@@ -265,13 +268,13 @@ impl Store {
             .await
     }
 
-    /// What kept the last write from being committed, if something did.
+    /// Why the last transaction failed, or `None` if it was committed.
     pub fn trouble(&self) -> Option<Trouble> {
         self.shared.writer.trouble()
     }
 
-    /// Completes when the store does nothing any more: it was closed, or a thread of it has ended, which
-    /// is in the log then. Nothing but a new process helps.
+    /// Completes when the store was closed, or when one of its threads ended (which is logged).
+    /// The process must be restarted then.
     pub async fn ended(&self) {
         tokio::select! {
             () = self.shared.writer.ended() => {}
@@ -279,7 +282,7 @@ impl Store {
         }
     }
 
-    /// Commits what waits, and closes the database. Every later operation is refused.
+    /// Commits all queued writes and closes the database. Later operations fail.
     pub async fn close(&self) {
         self.shared.readers.close().await;
         self.shared.writer.close().await;

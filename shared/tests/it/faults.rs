@@ -1,4 +1,4 @@
-//! What the store does with a file that it can't use: it refuses it untouched, or waits.
+//! A database file that can't be used: refused unchanged, or retried until it can.
 
 use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 
@@ -19,7 +19,7 @@ fn database(folder: &TempDir) -> std::path::PathBuf {
     folder.path().join("storm.db")
 }
 
-/// Everything in a folder, to the byte.
+/// Every file in a directory, byte for byte.
 fn contents(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     let entries = fs::read_dir(folder).unwrap().map(Result::unwrap);
     entries
@@ -31,15 +31,15 @@ fn contents(folder: &Path) -> BTreeMap<String, Vec<u8>> {
         .collect()
 }
 
-/// A database of ours, closed, after `change`.
+/// Creates a store's database, closes it, and applies `change`.
 async fn changed(folder: &TempDir, change: &str) {
     Store::open(&settings(folder)).await.unwrap().close().await;
     let direct = Connection::open(database(folder)).unwrap();
     direct.execute_batch(change).unwrap();
 }
 
-/// Opening must fail at once, say `words`, and leave the folder as it is.
-async fn is_refused_untouched(folder: &TempDir, words: &str) {
+/// Opening must fail at once with a one-line error that contains `words`, and change no file.
+async fn is_refused_unchanged(folder: &TempDir, words: &str) {
     let before = contents(folder.path());
     let refused = Store::open(&settings(folder)).await.err();
     let said = refused.expect(words).to_string();
@@ -52,44 +52,44 @@ async fn is_refused_untouched(folder: &TempDir, words: &str) {
 }
 
 #[tokio::test]
-async fn what_is_no_database_is_refused_untouched() {
+async fn a_file_that_is_no_database_is_refused_unchanged() {
     let folder = TempDir::new().unwrap();
     for size in [1, 99, 4096, 10_000] {
         fs::write(database(&folder), "letters, not a database".repeat(size)).unwrap();
-        is_refused_untouched(
+        is_refused_unchanged(
             &folder,
-            "is no SQLite database; point DB_URL at another file",
+            "is not an SQLite database; point DB_URL at another file",
         )
         .await;
     }
 }
 
 #[tokio::test]
-async fn another_programs_database_is_refused_untouched_in_every_journal_mode() {
+async fn another_programs_database_is_refused_unchanged_in_every_journal_mode() {
     for mode in ["DELETE", "WAL"] {
         let folder = TempDir::new().unwrap();
         let theirs = Connection::open(database(&folder)).unwrap();
         let made = format!("PRAGMA journal_mode = {mode}; CREATE TABLE theirs (x)");
         theirs.execute_batch(&made).unwrap();
         drop(theirs);
-        is_refused_untouched(&folder, "no store of ours").await;
+        is_refused_unchanged(&folder, "not a database of this service").await;
         let theirs = Connection::open(database(&folder)).unwrap();
         theirs.pragma_update(None, "application_id", 7).unwrap();
         drop(theirs);
-        is_refused_untouched(&folder, "belongs to another program").await;
+        is_refused_unchanged(&folder, "belongs to another program").await;
     }
 }
 
 #[tokio::test]
-async fn a_newer_schema_is_refused_untouched() {
+async fn a_newer_schema_is_refused_unchanged() {
     let folder = TempDir::new().unwrap();
     changed(&folder, "PRAGMA user_version = 99").await;
-    is_refused_untouched(&folder, "has schema version 99").await;
+    is_refused_unchanged(&folder, "has schema version 99").await;
 }
 
 #[tokio::test]
-async fn a_newer_schema_that_stands_in_the_log_only_is_refused_and_both_stay() {
-    // What a newer version leaves that was killed: a log that has not been moved into the database.
+async fn a_newer_schema_that_is_only_in_the_wal_is_refused_unchanged() {
+    // What a killed process of a newer version leaves: a WAL that was not checkpointed.
     let (made, left) = (TempDir::new().unwrap(), TempDir::new().unwrap());
     let store = Store::open(&settings(&made)).await.unwrap();
     let newer = Connection::open(database(&made)).unwrap();
@@ -107,15 +107,15 @@ async fn a_newer_schema_that_stands_in_the_log_only_is_refused_and_both_stay() {
         "{refused}"
     );
     let mut after = contents(left.path());
-    after.remove("storm.db-shm"); // an index over the log, without anything of its own
+    after.remove("storm.db-shm"); // the WAL's index, rebuilt by any reader
     assert!(after == before, "it changed");
 }
 
 #[tokio::test]
-async fn a_folder_in_the_databases_place_is_refused() {
+async fn a_directory_at_the_databases_path_is_refused() {
     let folder = TempDir::new().unwrap();
     fs::create_dir(database(&folder)).unwrap();
-    is_refused_untouched(&folder, "is no file").await;
+    is_refused_unchanged(&folder, "is not a file").await;
     assert_eq!(contents(&database(&folder)), BTreeMap::new());
 }
 
@@ -130,14 +130,14 @@ async fn a_path_through_a_file_is_refused() {
 }
 
 #[tokio::test]
-async fn a_database_that_is_damaged_at_the_start_is_refused() {
+async fn a_damaged_database_is_refused_at_start() {
     let folder = TempDir::new().unwrap();
     changed(&folder, "").await;
     let file = fs::OpenOptions::new()
         .write(true)
         .open(database(&folder))
         .unwrap();
-    // All but the first page, which still says what it is.
+    // Zero all but the first page, which still identifies the file.
     let size = file.metadata().unwrap().len();
     file.set_len(4096).unwrap();
     file.set_len(size).unwrap();
@@ -151,7 +151,7 @@ async fn a_database_that_is_damaged_at_the_start_is_refused() {
 }
 
 #[tokio::test]
-async fn a_database_that_another_program_locks_is_opened_when_the_lock_is_gone() {
+async fn a_locked_database_is_opened_when_the_lock_is_released() {
     let folder = TempDir::new().unwrap();
     changed(&folder, "").await;
     let lock = Connection::open(database(&folder)).unwrap();
@@ -161,9 +161,9 @@ async fn a_database_that_another_program_locks_is_opened_when_the_lock_is_gone()
     .unwrap();
     let settings = settings(&folder);
     let mut opening = Box::pin(Store::open(&settings));
-    // It can't be done, however long this takes.
+    // Opening can't succeed before the lock is dropped, however slow this machine is.
     let waited = timeout(Duration::from_millis(300), &mut opening).await;
-    assert!(waited.is_err(), "it waits, and does not give up");
+    assert!(waited.is_err(), "opening retries instead of failing");
     drop(lock);
     opening.await.unwrap().check().await.unwrap();
 }

@@ -1,4 +1,4 @@
-//! Leases: who is alive, whose jobs are whose, and who is to blame.
+//! Leases: heartbeat, lease expiry, reclaim, and poison jobs.
 
 use std::time::Duration;
 
@@ -8,33 +8,33 @@ use storm_shared::{
         report,
         store::{
             Candidate, Expired, Heartbeat, Job, Outcome, OwnerId, Store, StoreError,
-            runs_alone_from,
+            quarantine_threshold,
         },
     },
 };
 
 use crate::store::{
-    accept, claim_due, event_kinds, fail_attempt, look, new_store, new_worker, status, success,
+    accept, claim_due, due_jobs, event_kinds, fail_attempt, new_store, new_worker, status, success,
 };
 
 const MAX_CLAIMS: u32 = 5;
 
 async fn claim(store: &Store, owner: OwnerId, ids: &[RequestId]) -> Vec<Job> {
-    let rung = ids.iter().copied().map(Candidate::notified).collect();
-    store.claim(owner, rung).await.unwrap()
+    let notified = ids.iter().copied().map(Candidate::notified).collect();
+    store.claim(owner, notified).await.unwrap()
 }
 
-/// What another worker sees of `owner`.
+/// The heartbeat of `owner` as another worker reads it.
 async fn heartbeat_of(store: &Store, owner: OwnerId) -> Heartbeat {
     let observer = new_worker(store).await;
     let others = store.renew(observer).await.unwrap();
-    store.resign(observer).await.unwrap();
+    store.deregister(observer).await.unwrap();
     let owner = owner.to_string();
     others.into_iter().find(|it| it.owner == owner).unwrap()
 }
 
-/// Lets `owner` die, and others take note.
-async fn die(store: &Store, owner: OwnerId) -> Expired {
+/// Expires the lease of `owner`, as after its death.
+async fn expire_lease(store: &Store, owner: OwnerId) -> Expired {
     let seen = heartbeat_of(store, owner).await;
     store.expire(seen, MAX_CLAIMS).await.unwrap().unwrap()
 }
@@ -43,24 +43,26 @@ async fn die(store: &Store, owner: OwnerId) -> Expired {
 async fn only_a_worker_with_a_lease_can_claim() {
     let (store, _folder) = new_store().await;
     let id = accept(&store).await;
-    let nobody = OwnerId::generate();
-    let refused = store.claim(nobody, vec![Candidate::notified(id)]).await;
+    let unregistered = OwnerId::generate();
+    let refused = store
+        .claim(unregistered, vec![Candidate::notified(id)])
+        .await;
     assert!(matches!(refused, Err(StoreError::LeaseLost)), "{refused:?}");
     assert!(matches!(
-        store.renew(nobody).await,
+        store.renew(unregistered).await,
         Err(StoreError::LeaseLost)
     ));
     assert_eq!(status(&store, id).await, Status::Pending);
 }
 
 #[tokio::test]
-async fn a_dead_workers_jobs_are_pending_again_at_once_and_it_can_write_to_none_of_them() {
+async fn lease_expiry_reclaims_the_jobs_and_fences_off_the_worker() {
     let (store, _folder) = new_store().await;
     let ids = [accept(&store).await, accept(&store).await];
     let dead = new_worker(&store).await;
     let jobs = claim(&store, dead, &ids).await;
-    let expired = die(&store, dead).await;
-    assert_eq!((expired.returned, expired.condemned), (2, 0));
+    let expired = expire_lease(&store, dead).await;
+    assert_eq!((expired.reclaimed, expired.poisoned), (2, 0));
 
     let again = claim_due(&store).await;
     assert_eq!(again.len(), 2);
@@ -90,14 +92,14 @@ async fn a_dead_workers_jobs_are_pending_again_at_once_and_it_can_write_to_none_
 }
 
 #[tokio::test]
-async fn a_stored_report_and_the_attempts_outlive_the_worker() {
+async fn a_stored_report_and_the_attempts_survive_a_worker_crash() {
     let (store, _folder) = new_store().await;
     let id = accept(&store).await;
     let first = new_worker(&store).await;
     let job = claim(&store, first, &[id]).await.pop().unwrap();
     let report = fail_attempt(&store, &job).await;
     let second = claim_due(&store).await.pop().unwrap();
-    die(&store, second.claim.owner).await;
+    expire_lease(&store, second.claim.owner).await;
     let third = claim_due(&store).await.pop().unwrap();
     assert_eq!((third.report, third.attempts), (Some(report), 1));
     assert_eq!(third.claim.number, 3);
@@ -108,7 +110,7 @@ async fn a_stored_report_and_the_attempts_outlive_the_worker() {
 }
 
 #[tokio::test]
-async fn a_worker_that_renewed_after_it_was_seen_is_alive() {
+async fn a_renewed_lease_does_not_expire_and_an_expired_one_expires_once() {
     let (store, _folder) = new_store().await;
     let id = accept(&store).await;
     let worker = new_worker(&store).await;
@@ -117,7 +119,7 @@ async fn a_worker_that_renewed_after_it_was_seen_is_alive() {
     store.renew(worker).await.unwrap();
     assert_eq!(store.expire(seen.clone(), MAX_CLAIMS).await.unwrap(), None);
     assert_eq!(status(&store, id).await, Status::Processing);
-    // And of two who see it dead, one takes its jobs from it.
+    // Of two observers that expire it at once, exactly one reclaims the jobs.
     let seen = heartbeat_of(&store, worker).await;
     let (one, other) = tokio::join!(
         store.expire(seen.clone(), MAX_CLAIMS),
@@ -127,7 +129,7 @@ async fn a_worker_that_renewed_after_it_was_seen_is_alive() {
 }
 
 #[tokio::test]
-async fn a_worker_that_resigns_gives_all_back_without_charge_and_nobody_elses() {
+async fn a_draining_worker_releases_only_its_own_jobs_without_counting_a_lost_claim() {
     let (store, _folder) = new_store().await;
     let ids = [
         accept(&store).await,
@@ -141,7 +143,7 @@ async fn a_worker_that_resigns_gives_all_back_without_charge_and_nobody_elses() 
         .finalise(left[0].claim, None, Some(success()), Outcome::Completed)
         .await
         .unwrap();
-    assert_eq!(store.resign(leaves).await.unwrap(), 1);
+    assert_eq!(store.deregister(leaves).await.unwrap(), 1);
     let mut statuses = Vec::new();
     for id in ids {
         statuses.push(status(&store, id).await);
@@ -150,29 +152,29 @@ async fn a_worker_that_resigns_gives_all_back_without_charge_and_nobody_elses() 
         statuses,
         [Status::Completed, Status::Pending, Status::Processing]
     );
-    // Others have it at once, whether or not the notifier has had its time.
-    let due = look(&store, 9).await.due;
+    // Due at once, regardless of the notification grace.
+    let due = due_jobs(&store, 9).await.due;
     assert_eq!(due.len(), 1);
     assert_eq!((due[0].id, due[0].lost_claims), (ids[1], 0));
     assert_eq!(event_kinds(&store, ids[1]).await, [EventKind::GivenBack]);
     let others = store.renew(stays).await.unwrap();
-    assert_eq!(others, [], "it is no worker any more");
+    assert_eq!(others, [], "the worker is no longer registered");
 }
 
 #[tokio::test]
-async fn a_job_that_kills_alone_again_and_again_is_condemned() {
+async fn a_job_whose_workers_crash_again_and_again_fails_as_poison() {
     let (store, _folder) = new_store().await;
     let id = accept(&store).await;
     let first = new_worker(&store).await;
     claim(&store, first, &[id]).await;
-    let mut expired = die(&store, first).await;
+    let mut expired = expire_lease(&store, first).await;
     for lost in 1..MAX_CLAIMS {
-        assert_eq!((expired.returned, expired.condemned), (1, 0));
+        assert_eq!((expired.reclaimed, expired.poisoned), (1, 0));
         let job = claim_due(&store).await.pop().unwrap();
         assert_eq!(job.claim.number, i64::from(lost) + 1);
-        expired = die(&store, job.claim.owner).await;
+        expired = expire_lease(&store, job.claim.owner).await;
     }
-    assert_eq!((expired.returned, expired.condemned), (0, 1));
+    assert_eq!((expired.reclaimed, expired.poisoned), (0, 1));
     let row = store.find(id).await.unwrap().unwrap();
     assert_eq!((row.status, row.lost_claims), (Status::Failed, MAX_CLAIMS));
     assert_eq!(row.failure.unwrap().reason, FailureReason::Poison);
@@ -181,53 +183,57 @@ async fn a_job_that_kills_alone_again_and_again_is_condemned() {
 }
 
 #[tokio::test]
-async fn who_dies_beside_another_is_never_condemned() {
+async fn a_job_held_among_others_never_fails_as_poison() {
     let (store, _folder) = new_store().await;
     let ids = [accept(&store).await, accept(&store).await];
     let first = new_worker(&store).await;
     claim(&store, first, &ids).await;
-    die(&store, first).await;
+    expire_lease(&store, first).await;
     for _ in 0..3 * MAX_CLAIMS {
         let jobs = claim_due(&store).await;
         assert_eq!(jobs.len(), 2);
-        let expired = die(&store, jobs[0].claim.owner).await;
-        assert_eq!((expired.returned, expired.condemned), (2, 0));
+        let expired = expire_lease(&store, jobs[0].claim.owner).await;
+        assert_eq!((expired.reclaimed, expired.poisoned), (2, 0));
     }
-    assert_eq!(look(&store, 9).await.due, [], "they are looked for apart");
+    assert_eq!(
+        due_jobs(&store, 9).await.due,
+        [],
+        "suspects are read separately"
+    );
     let suspects = store.suspects(9).await.unwrap();
-    let last = i64::from(runs_alone_from(MAX_CLAIMS));
+    let last = i64::from(quarantine_threshold(MAX_CLAIMS));
     assert_eq!(last, 3);
     assert!(suspects.len() == 2 && suspects.iter().all(|it| it.lost_claims == last));
 
-    // Alone from here on: the last two losses have to be its own.
+    // It runs alone from here on: the last two losses must happen in quarantine.
     let other = store.claim(new_worker(&store).await, suspects[..1].to_vec());
     let other = other.await.unwrap();
-    let expired = die(&store, other[0].claim.owner).await;
-    assert_eq!((expired.returned, expired.condemned), (1, 0));
+    let expired = expire_lease(&store, other[0].claim.owner).await;
+    assert_eq!((expired.reclaimed, expired.poisoned), (1, 0));
     let suspects = store.suspects(9).await.unwrap();
     assert_eq!(
         (suspects[0].lost_claims, suspects[1].lost_claims),
         (last, last + 1),
-        "those first that the fewest died with"
+        "fewest lost claims first"
     );
 }
 
 #[tokio::test]
-async fn an_attempt_with_an_outcome_clears_a_job_of_suspicion() {
+async fn an_attempt_with_a_known_outcome_resets_the_lost_claims() {
     let (store, _folder) = new_store().await;
     let id = accept(&store).await;
     let dead = new_worker(&store).await;
     claim(&store, dead, &[id]).await;
-    die(&store, dead).await;
+    expire_lease(&store, dead).await;
     let job = claim_due(&store).await.pop().unwrap();
     fail_attempt(&store, &job).await;
     assert_eq!(store.suspects(9).await.unwrap(), []);
-    let due = look(&store, 9).await.due;
+    let due = due_jobs(&store, 9).await.due;
     assert_eq!((due.len(), due[0].lost_claims), (1, 0));
 }
 
 #[tokio::test]
-async fn who_holds_a_job_without_being_a_worker_becomes_one_that_can_die() {
+async fn jobs_of_an_unregistered_owner_are_reclaimed_after_a_lease() {
     let (store, folder) = new_store().await;
     let (ids, gone) = (
         [accept(&store).await, accept(&store).await],
@@ -243,13 +249,13 @@ async fn who_holds_a_job_without_being_a_worker_becomes_one_that_can_die() {
     assert_eq!(others.len(), 2, "{others:?}");
     for other in others {
         let expired = store.expire(other, MAX_CLAIMS).await.unwrap().unwrap();
-        assert_eq!(expired.returned, 1);
+        assert_eq!(expired.reclaimed, 1);
     }
     assert_eq!(claim_due(&store).await.len(), 2);
 }
 
 #[tokio::test]
-async fn a_database_of_the_version_before_is_migrated_with_its_jobs() {
+async fn a_database_of_the_first_schema_version_is_migrated_with_its_jobs() {
     let folder = tempfile::TempDir::new().unwrap();
     let db = crate::store::direct(&folder);
     db.execute_batch(include_str!("../../migrations/0001_requests.sql"))

@@ -1,6 +1,10 @@
 //! The shared crate against a real `SQLite` file and a real Redis.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "tests fail by panicking"
+)]
 
 mod faults;
 mod interleavings;

@@ -1,4 +1,4 @@
-//! The queue's protocol, on a real Redis.
+//! The queue's protocol, against a real Redis.
 
 use std::time::Duration;
 
@@ -37,13 +37,13 @@ fn jobs(entries: &[Entry]) -> Vec<RequestId> {
     entries.iter().filter_map(|entry| entry.job).collect()
 }
 
-/// Rings until the reader hears: what is rung while Redis is away is lost, as it may be.
-async fn ring_until_heard(notifier: &Notifier, reader: &mut NotificationReader) {
+/// Notifies until the reader receives it. Notifications sent while Redis is down may be lost.
+async fn notify_until_read(notifier: &Notifier, reader: &mut NotificationReader) {
     let id = RequestId::generate();
     loop {
         notifier.notify(id);
         let entries = reader.read(10).await;
-        reader.done(&entries).await;
+        reader.acknowledge(&entries).await;
         if jobs(&entries).contains(&id) {
             return;
         }
@@ -51,7 +51,7 @@ async fn ring_until_heard(notifier: &Notifier, reader: &mut NotificationReader) 
 }
 
 #[tokio::test]
-async fn what_is_rung_is_read_once_and_then_gone() {
+async fn a_notification_is_delivered_once_then_deleted() {
     let redis = RedisServer::start();
     let queue = queue(&redis, "here");
     let notifier = Notifier::start(queue.clone());
@@ -69,13 +69,13 @@ async fn what_is_rung_is_read_once_and_then_gone() {
     let mut read = [jobs(&first), jobs(&second)].concat();
     read.sort();
     assert_eq!(read, ids);
-    one.done(&first).await;
-    two.done(&second).await;
+    one.acknowledge(&first).await;
+    two.acknowledge(&second).await;
     assert_eq!(stream_length(&redis), 0);
 }
 
 #[tokio::test]
-async fn entries_of_a_dead_consumer_are_taken_over() {
+async fn pending_entries_of_a_dead_consumer_are_claimed_by_another() {
     let redis = RedisServer::start();
     let queue = queue(&redis, "here");
     let notifier = Notifier::start(queue.clone());
@@ -86,46 +86,46 @@ async fn entries_of_a_dead_consumer_are_taken_over() {
     let mut dead = NotificationReader::new(queue.clone(), "dead".into());
     read(&mut dead, 5).await;
     drop(dead);
-    let mut alive = NotificationReader::new(queue, "alive".into())
-        .with_abandoned_after(Duration::from_millis(1));
-    // In parts, by the sweep's cursor.
+    let mut alive =
+        NotificationReader::new(queue, "alive".into()).with_min_idle_time(Duration::from_millis(1));
+    // Fewer per sweep than are pending, so that the XAUTOCLAIM cursor is used.
     let mut taken = Vec::new();
     while taken.len() < 5 {
         let entries = alive.read(2).await;
         taken.extend(jobs(&entries));
-        alive.done(&entries).await;
+        alive.acknowledge(&entries).await;
     }
     assert_eq!(taken, ids);
     assert_eq!(stream_length(&redis), 0);
 }
 
 #[tokio::test]
-async fn two_stores_on_one_redis_leave_each_others_entries_alone() {
+async fn two_stores_on_one_redis_read_only_their_own_entries() {
     let redis = RedisServer::start();
     let (here, there) = (queue(&redis, "here"), queue(&redis, "there"));
-    let (mut at_home, mut abroad) = (
+    let (mut own, mut foreign) = (
         NotificationReader::new(here.clone(), "a".into()),
         NotificationReader::new(there, "b".into()),
     );
     let notifier = Notifier::start(here);
     let id = RequestId::generate();
     notifier.notify(id);
-    let seen = read(&mut abroad, 1).await;
+    let seen = read(&mut foreign, 1).await;
     assert_eq!(jobs(&seen), []);
-    abroad.done(&seen).await;
+    foreign.acknowledge(&seen).await;
     assert_eq!(
         stream_length(&redis),
         1,
-        "it is still there for its own store"
+        "the entry stays for its own store"
     );
-    let entries = read(&mut at_home, 1).await;
+    let entries = read(&mut own, 1).await;
     assert_eq!(jobs(&entries), [id]);
-    at_home.done(&entries).await;
+    own.acknowledge(&entries).await;
     assert_eq!(stream_length(&redis), 0);
 }
 
 #[tokio::test]
-async fn an_entry_that_is_none_of_ours_is_dropped() {
+async fn a_malformed_entry_is_deleted() {
     let redis = RedisServer::start();
     redis.command(
         redis::cmd("XADD")
@@ -137,39 +137,39 @@ async fn an_entry_that_is_none_of_ours_is_dropped() {
     let mut reader = NotificationReader::new(queue(&redis, "here"), "a".into());
     let entries = read(&mut reader, 1).await;
     assert_eq!(jobs(&entries), []);
-    reader.done(&entries).await;
+    reader.acknowledge(&entries).await;
     assert_eq!(stream_length(&redis), 0);
 }
 
 #[tokio::test]
-async fn a_flushed_redis_is_used_again() {
+async fn the_queue_recovers_from_flushall() {
     let redis = RedisServer::start();
     let queue = queue(&redis, "here");
     let notifier = Notifier::start(queue.clone());
     let mut reader = NotificationReader::new(queue, "a".into());
-    ring_until_heard(&notifier, &mut reader).await;
+    notify_until_read(&notifier, &mut reader).await;
     redis.command(&redis::cmd("FLUSHALL"));
-    ring_until_heard(&notifier, &mut reader).await;
+    notify_until_read(&notifier, &mut reader).await;
 }
 
 #[tokio::test]
-async fn a_redis_that_was_killed_and_came_back_empty_is_used_again() {
+async fn the_queue_recovers_when_redis_is_killed_and_restarts_empty() {
     let mut redis = RedisServer::start();
     let queue = queue(&redis, "here");
     let notifier = Notifier::start(queue.clone());
     let mut reader = NotificationReader::new(queue.clone(), "a".into());
-    ring_until_heard(&notifier, &mut reader).await;
+    notify_until_read(&notifier, &mut reader).await;
     redis.kill();
     assert!(queue.check().await.is_err());
     assert!(reader.read(1).await.is_empty());
     notifier.notify(RequestId::generate());
     let _redis = RedisServer::start_on(redis.port()).expect("its port is still free");
-    ring_until_heard(&notifier, &mut reader).await;
+    notify_until_read(&notifier, &mut reader).await;
     queue.check().await.unwrap();
 }
 
 #[tokio::test]
-async fn without_redis_ringing_goes_on_and_the_check_fails() {
+async fn without_redis_notify_does_not_block_and_the_check_fails() {
     let queue = Queue::new(&settings("redis://127.0.0.1:1"), "here").unwrap();
     let notifier = Notifier::start(queue.clone());
     for _ in 0..100_000 {
@@ -179,7 +179,7 @@ async fn without_redis_ringing_goes_on_and_the_check_fails() {
 }
 
 #[tokio::test]
-async fn the_stream_does_not_grow_beyond_its_length() {
+async fn the_stream_is_trimmed_to_its_length() {
     let redis = RedisServer::start();
     let settings = QueueSettings {
         length: 100,
@@ -191,13 +191,13 @@ async fn the_stream_does_not_grow_beyond_its_length() {
         notifier.notify(RequestId::generate());
     }
     notifier.close().await;
-    // Redis trims whole nodes of 100 entries.
+    // Approximate trimming removes whole nodes of 100 entries.
     let length = stream_length(&redis);
     assert!((100..=200).contains(&length), "{length}");
 }
 
 #[tokio::test]
-async fn a_consumer_that_closes_leaves_the_group() {
+async fn a_closed_reader_leaves_its_consumer_group() {
     let redis = RedisServer::start();
     let mut reader = NotificationReader::new(queue(&redis, "here"), "a".into());
     reader.read(1).await;

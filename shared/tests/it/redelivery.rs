@@ -1,4 +1,4 @@
-//! Delivering once more what is over, and what is on record of every attempt.
+//! Redelivery, parking, and the record of attempts.
 
 use std::time::Duration;
 
@@ -8,14 +8,14 @@ use storm_shared::{
     services::{
         report,
         store::{
-            AttemptRecord, Candidate, Found, Job, Outcome, RedeliveryPage, Scope, Store,
+            AttemptRecord, Candidate, Job, Outcome, Redeliverable, RedeliveryPage, Scope, Store,
             Unredeliverable,
         },
     },
 };
 
 use crate::store::{
-    accept, attempted, claim_due, look, new_store, new_worker, spec, success, timeout,
+    accept, attempted, claim_due, due_jobs, new_store, new_worker, spec, success, timeout,
 };
 
 async fn row(store: &Store, id: RequestId) -> Request {
@@ -30,34 +30,34 @@ fn failed(detail: &str) -> Outcome {
     Outcome::Failed(Failure::new(FailureReason::CallbackFailed, detail))
 }
 
-/// Claims a new job.
+/// Accepts and claims a new job.
 async fn claimed(store: &Store) -> Job {
     let (id, owner) = (accept(store).await, new_worker(store).await);
-    let rung = vec![Candidate::notified(id)];
-    store.claim(owner, rung).await.unwrap().pop().unwrap()
+    let notified = vec![Candidate::notified(id)];
+    store.claim(owner, notified).await.unwrap().pop().unwrap()
 }
 
-async fn end(store: &Store, job: &Job, last: AttemptRecord, outcome: Outcome) {
+async fn finish(store: &Store, job: &Job, last: AttemptRecord, outcome: Outcome) {
     let report = report::expected(&job.spec);
-    let ended = store.finalise(job.claim, Some(&report), Some(last), outcome);
-    ended.await.unwrap();
+    let finished = store.finalise(job.claim, Some(&report), Some(last), outcome);
+    finished.await.unwrap();
 }
 
-/// A job that ended so after one attempt.
-async fn ended(store: &Store, outcome: Outcome) -> RequestId {
+/// A job that finished with `outcome` after one attempt.
+async fn finished(store: &Store, outcome: Outcome) -> RequestId {
     let job = claimed(store).await;
     let last = match outcome {
         Outcome::Completed => success(),
         Outcome::Failed(_) => timeout(1),
     };
-    end(store, &job, last, outcome).await;
+    finish(store, &job, last, outcome).await;
     job.claim.id
 }
 
 #[tokio::test]
-async fn a_failed_request_is_delivered_once_more_in_a_new_series_and_completes() {
+async fn a_redelivered_failed_request_gets_a_new_series_and_completes() {
     let (store, _folder) = new_store().await;
-    let id = ended(&store, failed("It answered 500.")).await;
+    let id = finished(&store, failed("It answered 500.")).await;
     let before = row(&store, id).await;
     assert_eq!(redeliver(&store, id).await, Ok(()));
     let waits = row(&store, id).await;
@@ -72,9 +72,9 @@ async fn a_failed_request_is_delivered_once_more_in_a_new_series_and_completes()
     assert_eq!(
         row(&store, id).await.redelivery,
         Some(Status::Processing),
-        "and its status is still what it was"
+        "the status is unchanged meanwhile"
     );
-    end(
+    finish(
         &store,
         &job,
         attempted(2, AttemptClass::Success),
@@ -89,13 +89,13 @@ async fn a_failed_request_is_delivered_once_more_in_a_new_series_and_completes()
 }
 
 #[tokio::test]
-async fn a_redelivery_that_fails_leaves_a_completed_request_alone() {
+async fn a_failed_redelivery_leaves_a_completed_request_unchanged() {
     let (store, _folder) = new_store().await;
-    let id = ended(&store, Outcome::Completed).await;
+    let id = finished(&store, Outcome::Completed).await;
     let before = row(&store, id).await;
     redeliver(&store, id).await.unwrap();
     let job = claim_due(&store).await.pop().unwrap();
-    end(&store, &job, timeout(2), failed("It timed out.")).await;
+    finish(&store, &job, timeout(2), failed("It timed out.")).await;
     let after = row(&store, id).await;
     assert_eq!((after.status, after.redelivery), (Status::Completed, None));
     assert_eq!(after.completed_at, before.completed_at);
@@ -104,13 +104,13 @@ async fn a_redelivery_that_fails_leaves_a_completed_request_alone() {
 }
 
 #[tokio::test]
-async fn a_redelivery_that_fails_of_a_failed_request_tells_of_the_last_failure() {
+async fn a_failed_redelivery_of_a_failed_request_replaces_its_failure() {
     let (store, _folder) = new_store().await;
-    let id = ended(&store, failed("It answered 500.")).await;
+    let id = finished(&store, failed("It answered 500.")).await;
     let before = row(&store, id).await;
     redeliver(&store, id).await.unwrap();
     let job = claim_due(&store).await.pop().unwrap();
-    end(&store, &job, timeout(2), failed("It timed out.")).await;
+    finish(&store, &job, timeout(2), failed("It timed out.")).await;
     let after = row(&store, id).await;
     assert_eq!(after.status, Status::Failed);
     assert_eq!(after.failure.unwrap().detail, "It timed out.");
@@ -118,26 +118,26 @@ async fn a_redelivery_that_fails_of_a_failed_request_tells_of_the_last_failure()
 }
 
 #[tokio::test]
-async fn a_redelivery_survives_its_worker_and_keeps_its_series() {
+async fn a_redelivery_survives_release_and_lease_expiry_and_keeps_its_series() {
     let (store, _folder) = new_store().await;
-    let id = ended(&store, Outcome::Completed).await;
+    let id = finished(&store, Outcome::Completed).await;
     redeliver(&store, id).await.unwrap();
     let job = claim_due(&store).await.pop().unwrap();
     let (report, now) = (report::expected(&job.spec), Timestamp::now());
-    let retry = store.await_retry(job.claim, &report, timeout(2), now);
+    let retry = store.schedule_retry(job.claim, &report, timeout(2), now);
     retry.await.unwrap();
     assert_eq!(row(&store, id).await.status, Status::Completed);
 
     let second = claim_due(&store).await.pop().unwrap();
     assert_eq!((second.attempts, second.attempts_before), (2, 1));
-    assert_eq!(store.resign(second.claim.owner).await.unwrap(), 1);
+    assert_eq!(store.deregister(second.claim.owner).await.unwrap(), 1);
     let third = claim_due(&store).await.pop().unwrap();
     let dead = third.claim.owner.to_string();
     let watcher = new_worker(&store).await;
     let seen = store.renew(watcher).await.unwrap().into_iter();
     let seen = seen.filter(|it| it.owner == dead).collect::<Vec<_>>();
     let expired = store.expire(seen[0].clone(), 5).await.unwrap().unwrap();
-    assert_eq!((expired.returned, expired.condemned), (1, 0));
+    assert_eq!((expired.reclaimed, expired.poisoned), (1, 0));
     let waits = row(&store, id).await;
     assert_eq!(
         (waits.status, waits.redelivery),
@@ -147,28 +147,27 @@ async fn a_redelivery_survives_its_worker_and_keeps_its_series() {
 }
 
 #[tokio::test]
-async fn a_redelivery_that_kills_its_workers_is_given_up_and_takes_nothing_from_what_was_completed()
-{
+async fn a_poison_redelivery_ends_and_leaves_a_completed_request_unchanged() {
     let (store, _folder) = new_store().await;
-    let id = ended(&store, Outcome::Completed).await;
+    let id = finished(&store, Outcome::Completed).await;
     redeliver(&store, id).await.unwrap();
-    let mut condemned = 0;
+    let mut poisoned = 0;
     for _ in 0..2 {
         let job = claim_due(&store).await.pop().unwrap();
         let (dead, watcher) = (job.claim.owner.to_string(), new_worker(&store).await);
         let others = store.renew(watcher).await.unwrap();
         let seen = others.into_iter().find(|it| it.owner == dead).unwrap();
-        condemned += store.expire(seen, 2).await.unwrap().unwrap().condemned;
-        store.resign(watcher).await.unwrap();
+        poisoned += store.expire(seen, 2).await.unwrap().unwrap().poisoned;
+        store.deregister(watcher).await.unwrap();
     }
-    assert_eq!(condemned, 1);
+    assert_eq!(poisoned, 1);
     let after = row(&store, id).await;
     assert_eq!((after.status, after.redelivery), (Status::Completed, None));
     assert!(after.failure.is_none());
 }
 
 #[tokio::test]
-async fn only_what_is_over_and_has_a_result_and_a_callback_is_delivered_once_more() {
+async fn only_a_finished_request_with_a_result_and_a_callback_is_redeliverable() {
     let (store, _folder) = new_store().await;
     let unknown = RequestId::generate();
     assert_eq!(
@@ -191,7 +190,7 @@ async fn only_what_is_over_and_has_a_result_and_a_callback_is_delivered_once_mor
         redeliver(&store, held.claim.id).await,
         Err(Unredeliverable::Nothing)
     );
-    let twice = ended(&store, Outcome::Completed).await;
+    let twice = finished(&store, Outcome::Completed).await;
     assert_eq!(redeliver(&store, twice).await, Ok(()));
     assert_eq!(
         redeliver(&store, twice).await,
@@ -205,12 +204,12 @@ async fn only_what_is_over_and_has_a_result_and_a_callback_is_delivered_once_mor
 }
 
 #[tokio::test]
-async fn pages_go_through_all_that_ended_so_once_and_in_order() {
+async fn keyset_pages_return_every_request_once_in_order() {
     let (store, _folder) = new_store().await;
     let mut all = Vec::new();
     for _ in 0..7 {
-        all.push(ended(&store, failed("It answered 500.")).await);
-        ended(&store, Outcome::Completed).await;
+        all.push(finished(&store, failed("It answered 500.")).await);
+        finished(&store, Outcome::Completed).await;
     }
     let page = |after| RedeliveryPage {
         status: Status::Failed,
@@ -220,7 +219,8 @@ async fn pages_go_through_all_that_ended_so_once_and_in_order() {
     };
     let (mut found, mut cursor) = (Vec::new(), None);
     loop {
-        let Found { requests, next } = store.redeliverable(Scope::All, page(cursor)).await.unwrap();
+        let Redeliverable { requests, next } =
+            store.redeliverable(Scope::All, page(cursor)).await.unwrap();
         assert!(
             requests
                 .iter()
@@ -238,17 +238,17 @@ async fn pages_go_through_all_that_ended_so_once_and_in_order() {
     assert_eq!(found, all);
     let nobodys = Scope::Of("other".parse().unwrap());
     let none = store.redeliverable(nobodys, page(None)).await.unwrap();
-    assert_eq!(none, Found::default());
+    assert_eq!(none, Redeliverable::default());
     let later = RedeliveryPage {
         since: Some(Timestamp::now() + Duration::from_hours(1)),
         ..page(None)
     };
     let none = store.redeliverable(Scope::All, later).await.unwrap();
-    assert_eq!(none, Found::default());
+    assert_eq!(none, Redeliverable::default());
 }
 
 #[tokio::test]
-async fn every_attempt_is_on_record_and_what_is_for_operators_is_not_shown() {
+async fn every_attempt_is_recorded_and_the_internal_detail_is_not_shown() {
     let (store, folder) = new_store().await;
     let job = claimed(&store).await;
     let first = AttemptRecord {
@@ -257,14 +257,14 @@ async fn every_attempt_is_on_record_and_what_is_for_operators_is_not_shown() {
         ..attempted(1, AttemptClass::Connect)
     };
     let report = report::expected(&job.spec);
-    let retry = store.await_retry(job.claim, &report, first, Timestamp::now());
+    let retry = store.schedule_retry(job.claim, &report, first, Timestamp::now());
     retry.await.unwrap();
     let job = claim_due(&store).await.pop().unwrap();
     let last = AttemptRecord {
         status: Some(204),
         ..attempted(2, AttemptClass::Success)
     };
-    end(&store, &job, last, Outcome::Completed).await;
+    finish(&store, &job, last, Outcome::Completed).await;
 
     let shown = serde_json::to_value(row(&store, job.claim.id).await).unwrap();
     let attempts = shown["attempts"].as_array().unwrap();
@@ -281,7 +281,7 @@ async fn every_attempt_is_on_record_and_what_is_for_operators_is_not_shown() {
 }
 
 #[tokio::test]
-async fn a_parked_job_waits_and_goes_on_at_once_when_its_receiver_recovers() {
+async fn a_parked_job_is_due_at_once_when_its_receiver_recovers() {
     let (store, _folder) = new_store().await;
     let job = claimed(&store).await;
     let report = report::expected(&job.spec);
@@ -291,40 +291,44 @@ async fn a_parked_job_waits_and_goes_on_at_once_when_its_receiver_recovers() {
     assert_eq!((parked.status, parked.parks), (Status::Pending, 1));
     assert!(parked.attempts.is_empty() && parked.events.is_empty());
     assert!(parked.parked_since.is_some() && parked.result_payload.is_some());
-    assert_eq!(look(&store, 9).await.due, []);
+    assert_eq!(due_jobs(&store, 9).await.due, []);
 
     let unpark = async |origin: &str| store.unpark(origin.to_owned(), 9).await.unwrap();
     assert_eq!(unpark("http://example.org").await, 0);
     assert_eq!(unpark("http://example.com").await, 1);
-    assert_eq!(unpark("http://example.com").await, 0, "it waits no more");
+    assert_eq!(unpark("http://example.com").await, 0, "it is due already");
     let again = claim_due(&store).await.pop().unwrap();
-    assert!(again.parked_since.is_some(), "it knows how long it waited");
+    assert!(again.parked_since.is_some(), "it keeps when it was parked");
     assert_eq!(again.attempts, 0);
 }
 
 #[tokio::test]
-async fn an_origin_is_crowded_from_so_many_waiting_jobs_on() {
+async fn an_origin_is_over_limit_once_its_backlog_reaches_the_limit() {
     let (store, _folder) = new_store().await;
-    for waiting in 0..3 {
-        let crowded = store.origins_over_limit(2).await.unwrap();
-        assert_eq!(crowded.len(), usize::from(waiting >= 2), "{crowded:?}");
+    for backlog in 0..3 {
+        let over_limit = store.origins_over_limit(2).await.unwrap();
+        assert_eq!(
+            over_limit.len(),
+            usize::from(backlog >= 2),
+            "{over_limit:?}"
+        );
         let job = claimed(&store).await;
         let report = report::expected(&job.spec);
         let later = Timestamp::now() + Duration::from_secs(50);
         store.park(job.claim, &report, later).await.unwrap();
     }
-    let crowded = store.origins_over_limit(3).await.unwrap();
-    assert_eq!(crowded, ["http://example.com"]);
+    let over_limit = store.origins_over_limit(3).await.unwrap();
+    assert_eq!(over_limit, ["http://example.com"]);
 }
 
 #[tokio::test]
-async fn what_is_kept_of_a_request_does_not_grow_with_its_redeliveries() {
+async fn the_record_of_a_request_does_not_grow_with_its_redeliveries() {
     const KEPT: u32 = 1000;
     let (store, folder) = new_store().await;
-    let id = ended(&store, failed("It answered 500.")).await;
-    // As if it had been delivered so often already.
+    let id = finished(&store, failed("It answered 500.")).await;
+    // As if it had had KEPT attempts already.
     let table = crate::store::direct(&folder);
-    let so_often = format!(
+    let kept_attempts = format!(
         "WITH RECURSIVE n(i) AS (SELECT 2 UNION ALL SELECT i + 1 FROM n WHERE i < {KEPT})
          INSERT INTO attempts (request_id, number, started_at, duration_ms, class)
          SELECT '{id}', i, '', 0, 'timeout' FROM n;
@@ -332,11 +336,11 @@ async fn what_is_kept_of_a_request_does_not_grow_with_its_redeliveries() {
          SELECT request_id, number, '', 'attempt_failed', number FROM attempts WHERE number > 1;
          UPDATE requests SET attempts = {KEPT}, claim = {KEPT} WHERE id = '{id}';"
     );
-    table.execute_batch(&so_often).unwrap();
+    table.execute_batch(&kept_attempts).unwrap();
     for number in KEPT + 1..=KEPT + 2 {
         redeliver(&store, id).await.unwrap();
         let job = claim_due(&store).await.pop().unwrap();
-        end(&store, &job, timeout(number), failed("It timed out.")).await;
+        finish(&store, &job, timeout(number), failed("It timed out.")).await;
     }
     let row = row(&store, id).await;
     let kept: Vec<_> = row.attempts.iter().map(|it| it.number).collect();
@@ -345,13 +349,13 @@ async fn what_is_kept_of_a_request_does_not_grow_with_its_redeliveries() {
 }
 
 #[tokio::test]
-async fn a_cursor_is_never_the_id_of_anothers_request() {
+async fn a_cursor_never_reveals_another_tenants_request_id() {
     let (store, folder) = new_store().await;
     for _ in 0..2 {
-        ended(&store, Outcome::Completed).await;
+        finished(&store, Outcome::Completed).await;
     }
     let table = crate::store::direct(&folder);
-    // More than one page looks at.
+    // More rows than one page scans.
     let others = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 3000)
         INSERT INTO requests (id, mode, status, input_payload, callback_url, created_at, completed_at,
             result_payload, created_by)

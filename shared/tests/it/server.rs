@@ -1,4 +1,4 @@
-//! The accept loop's bounds, over real sockets.
+//! The server's connection limit, timeouts and shutdown, over real sockets.
 
 use std::{convert::Infallible, net::SocketAddr, time::Duration};
 
@@ -33,7 +33,7 @@ async fn start(limits: Limits) -> (SocketAddr, CancellationToken, JoinHandle<()>
     )
 }
 
-/// Reads until the answer's body, "hello" or a problem, has come.
+/// Reads until the response body has arrived: "hello" or a problem.
 async fn answer(stream: &mut TcpStream) -> String {
     let mut text = String::new();
     while !text.ends_with("hello") && !text.ends_with('}') {
@@ -46,7 +46,7 @@ async fn answer(stream: &mut TcpStream) -> String {
 }
 
 #[tokio::test]
-async fn one_connection_too_many_hears_503_even_in_the_middle_of_sending() {
+async fn a_connection_over_the_limit_gets_503_even_while_it_sends() {
     let (addr, ..) = start(Limits {
         connections: 1,
         ..Limits::default()
@@ -73,13 +73,13 @@ async fn one_connection_too_many_hears_503_even_in_the_middle_of_sending() {
         let mut next = TcpStream::connect(addr).await.unwrap();
         next.write_all(REQUEST).await.unwrap();
         if answer(&mut next).await.starts_with("HTTP/1.1 200") {
-            break; // the first one's place is free, once its end was noticed
+            break; // the server has noticed the first connection's end and freed its slot
         }
     }
 }
 
 #[tokio::test]
-async fn a_client_that_sends_no_head_is_closed() {
+async fn a_client_that_sends_no_complete_head_is_disconnected() {
     let limits = Limits {
         header_timeout: Duration::from_millis(50),
         ..Limits::default()
@@ -88,23 +88,23 @@ async fn a_client_that_sends_no_head_is_closed() {
     let mut slow = TcpStream::connect(addr).await.unwrap();
     slow.write_all(b"GET / HT").await.unwrap();
     let mut rest = Vec::new();
-    let _ = slow.read_to_end(&mut rest).await; // returns, by an end or a reset
+    let _ = slow.read_to_end(&mut rest).await; // returns at the end or at a reset
 }
 
 #[tokio::test]
-async fn a_client_that_reads_no_answers_is_closed() {
+async fn a_client_that_reads_no_responses_is_disconnected() {
     let limits = Limits {
         header_timeout: Duration::from_millis(50),
         ..Limits::default()
     };
     let (addr, ..) = start(limits).await;
-    let mut deaf = TcpStream::connect(addr).await.unwrap();
-    // It sends until its requests are no longer read, since their answers aren't, and then is cut.
-    while deaf.write_all(REQUEST).await.is_ok() {}
+    let mut stalled = TcpStream::connect(addr).await.unwrap();
+    // The server stops reading once it can't write responses, and then closes the connection.
+    while stalled.write_all(REQUEST).await.is_ok() {}
 }
 
 #[tokio::test]
-async fn a_shutdown_ends_idle_connections_and_the_loop() {
+async fn a_shutdown_closes_idle_connections_and_the_listener() {
     let (addr, stop, loop_) = start(Limits::default()).await;
     let mut idle = TcpStream::connect(addr).await.unwrap();
     idle.write_all(REQUEST).await.unwrap();
@@ -116,7 +116,7 @@ async fn a_shutdown_ends_idle_connections_and_the_loop() {
 }
 
 #[tokio::test]
-async fn a_taken_address_is_an_error_that_names_its_setting() {
+async fn an_address_in_use_is_an_error_that_names_its_setting() {
     let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = taken.local_addr().unwrap();
     let error = server::bind("API_ADDR", addr)
@@ -124,7 +124,7 @@ async fn a_taken_address_is_an_error_that_names_its_setting() {
         .unwrap_err()
         .to_string();
     assert!(
-        error.starts_with(&format!("API_ADDR={addr}: can't listen there")),
+        error.starts_with(&format!("API_ADDR={addr}: cannot listen on this address")),
         "{error}"
     );
 }

@@ -1,4 +1,4 @@
-//! The store's promises, on real files.
+//! The store's promises, against real `SQLite` files.
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -12,8 +12,8 @@ use storm_shared::{
     services::{
         report,
         store::{
-            AttemptRecord, Candidate, Claim, Job, Look, NewJob, Outcome, OwnerId, Store,
-            StoreError, Waiting,
+            AttemptRecord, Candidate, Claim, DueJobs, DueQuery, Job, NewJob, Outcome, OwnerId,
+            Store, StoreError,
         },
     },
 };
@@ -65,32 +65,32 @@ pub(crate) async fn new_worker(store: &Store) -> OwnerId {
     owner
 }
 
-/// Claims it, if it has never been claimed.
+/// Claims a job as a notified worker does: only if it was never claimed.
 async fn claim_one(store: &Store, id: RequestId) -> Option<Job> {
     let owner = new_worker(store).await;
     let candidates = vec![Candidate::notified(id)];
     store.claim(owner, candidates).await.unwrap().pop()
 }
 
-/// Claims what the table gives.
+/// Claims all due jobs and all suspects.
 pub(crate) async fn claim_due(store: &Store) -> Vec<Job> {
     let owner = new_worker(store).await;
-    let mut due = look(store, 100).await.due;
+    let mut due = due_jobs(store, 100).await.due;
     due.extend(store.suspects(100).await.unwrap());
     store.claim(owner, due).await.unwrap()
 }
 
-/// Its first attempt fails, and the next one is due at once. Gives the report that is stored with that.
+/// Fails the first attempt, with the retry due at once. Returns the stored report.
 pub(crate) async fn fail_attempt(store: &Store, job: &Job) -> report::Report {
     let (report, now) = (report::expected(&job.spec), jiff::Timestamp::now());
     store
-        .await_retry(job.claim, &report, timeout(1), now)
+        .schedule_retry(job.claim, &report, timeout(1), now)
         .await
         .unwrap();
     report
 }
 
-/// The record of an attempt.
+/// An attempt record.
 pub(crate) fn attempted(number: u32, class: AttemptClass) -> AttemptRecord {
     AttemptRecord {
         number,
@@ -103,30 +103,30 @@ pub(crate) fn attempted(number: u32, class: AttemptClass) -> AttemptRecord {
     }
 }
 
-/// That of a first attempt which got through.
+/// A successful first attempt.
 pub(crate) fn success() -> AttemptRecord {
     attempted(1, AttemptClass::Success)
 }
 
-/// That of one which didn't.
+/// A timed-out attempt.
 pub(crate) fn timeout(number: u32) -> AttemptRecord {
     attempted(number, AttemptClass::Timeout)
 }
 
-pub(crate) async fn look(store: &Store, limit: usize) -> Waiting {
-    let look = Look {
+pub(crate) async fn due_jobs(store: &Store, limit: usize) -> DueJobs {
+    let query = DueQuery {
         notification_grace: Duration::ZERO,
         longest_wait: Duration::from_mins(1),
         limit,
     };
-    store.waiting(look).await.unwrap()
+    store.due_jobs(query).await.unwrap()
 }
 
-fn ids(waiting: &Waiting) -> Vec<RequestId> {
-    waiting.due.iter().map(|candidate| candidate.id).collect()
+fn ids(backlog: &DueJobs) -> Vec<RequestId> {
+    backlog.due.iter().map(|candidate| candidate.id).collect()
 }
 
-/// Until ids that were just made are older than now.
+/// Waits until ids generated so far lie in a past millisecond.
 async fn next_millisecond() {
     tokio::time::sleep(Duration::from_millis(2)).await;
 }
@@ -140,7 +140,7 @@ pub(crate) async fn status(store: &Store, id: RequestId) -> Status {
     store.find(id).await.unwrap().unwrap().status
 }
 
-fn lost(result: &Result<(), StoreError>) -> bool {
+fn is_claim_lost(result: &Result<(), StoreError>) -> bool {
     matches!(result, Err(StoreError::ClaimLost))
 }
 
@@ -194,7 +194,7 @@ async fn a_job_goes_from_accepted_to_completed() {
 }
 
 #[tokio::test]
-async fn a_failed_job_keeps_its_result_and_tells_its_reason() {
+async fn a_failed_job_keeps_its_result_and_its_reason() {
     let (store, _folder) = new_store().await;
     let id = accept(&store).await;
     let job = claim_one(&store, id).await.unwrap();
@@ -218,7 +218,7 @@ async fn a_failed_job_keeps_its_result_and_tells_its_reason() {
 }
 
 #[tokio::test]
-async fn of_many_claims_on_one_job_only_one_wins() {
+async fn exactly_one_of_many_concurrent_claims_on_a_job_wins() {
     let (store, folder) = new_store().await;
     let other = Store::open(&settings(folder.path())).await.unwrap();
     let ids: Vec<_> = futures_util::future::join_all((0..100).map(|_| accept(&store))).await;
@@ -233,8 +233,8 @@ async fn of_many_claims_on_one_job_only_one_wins() {
         );
         tokio::spawn(async move {
             let owner = new_worker(&store).await;
-            let rung = ids.into_iter().map(Candidate::notified).collect();
-            store.claim(owner, rung).await.unwrap()
+            let notified = ids.into_iter().map(Candidate::notified).collect();
+            store.claim(owner, notified).await.unwrap()
         })
     });
     let mut won: Vec<_> = futures_util::future::join_all(claims)
@@ -252,11 +252,11 @@ async fn of_many_claims_on_one_job_only_one_wins() {
 }
 
 #[tokio::test]
-async fn a_claim_that_was_lost_can_write_nothing() {
+async fn a_lost_claim_can_write_nothing() {
     let (store, _folder) = new_store().await;
     let id = accept(&store).await;
     let first = claim_one(&store, id).await.unwrap();
-    assert_eq!(store.resign(first.claim.owner).await.unwrap(), 1);
+    assert_eq!(store.deregister(first.claim.owner).await.unwrap(), 1);
     let second = claim_due(&store).await.pop().unwrap();
     assert_eq!(second.claim.number, 2);
 
@@ -267,13 +267,13 @@ async fn a_claim_that_was_lost_can_write_nothing() {
         ..second.claim
     };
     for claim in [old_number, other_owner] {
-        assert!(lost(&store.store_result(claim, &report).await));
-        assert!(lost(
+        assert!(is_claim_lost(&store.store_result(claim, &report).await));
+        assert!(is_claim_lost(
             &store
-                .await_retry(claim, &report, timeout(1), jiff::Timestamp::now())
+                .schedule_retry(claim, &report, timeout(1), jiff::Timestamp::now())
                 .await
         ));
-        assert!(lost(
+        assert!(is_claim_lost(
             &store
                 .finalise(claim, None, Some(success()), Outcome::Completed)
                 .await
@@ -287,24 +287,24 @@ async fn a_claim_that_was_lost_can_write_nothing() {
         .await
         .unwrap();
     assert!(
-        lost(
+        is_claim_lost(
             &store
                 .finalise(second.claim, None, Some(success()), Outcome::Completed)
                 .await
         ),
-        "ended is ended"
+        "a finished job can't be finished again"
     );
 }
 
 #[tokio::test]
-async fn a_job_that_waits_is_in_the_table_alone_and_keeps_what_was_stored_of_it() {
+async fn a_scheduled_job_is_not_due_before_its_time_and_records_its_failure() {
     let (store, _folder) = new_store().await;
     let id = accept(&store).await;
     let job = claim_one(&store, id).await.unwrap();
     let report = report::expected(&job.spec);
     let soon = jiff::Timestamp::now() + Duration::from_secs(30);
     store
-        .await_retry(job.claim, &report, timeout(2), soon)
+        .schedule_retry(job.claim, &report, timeout(2), soon)
         .await
         .unwrap();
     let row = store.find(id).await.unwrap().unwrap();
@@ -317,16 +317,16 @@ async fn a_job_that_waits_is_in_the_table_alone_and_keeps_what_was_stored_of_it(
         (EventKind::AttemptFailed, 1, Some("timeout"))
     );
 
-    // Before its time nobody gets it, not even by a ring that comes late.
-    let waiting = look(&store, 9).await;
-    assert_eq!(waiting.due, []);
-    let next_due = waiting.next_due.unwrap();
+    // Not claimable before its time, not even by a late notification.
+    let backlog = due_jobs(&store, 9).await;
+    assert_eq!(backlog.due, []);
+    let next_due = backlog.next_due.unwrap();
     assert_eq!(next_due.as_millisecond(), soon.as_millisecond());
     assert!(claim_one(&store, id).await.is_none());
 }
 
 #[tokio::test]
-async fn a_job_whose_wait_is_over_goes_on_under_a_new_claim() {
+async fn a_due_retry_runs_under_a_new_claim_with_the_stored_report() {
     let (store, _folder) = new_store().await;
     let id = accept(&store).await;
     let job = claim_one(&store, id).await.unwrap();
@@ -342,7 +342,7 @@ async fn a_job_whose_wait_is_over_goes_on_under_a_new_claim() {
 }
 
 #[tokio::test]
-async fn pending_jobs_are_found_oldest_first_and_only_those_old_enough() {
+async fn due_jobs_are_read_oldest_first_and_only_after_the_notification_grace() {
     let (store, _folder) = new_store().await;
     let mut accepted = Vec::new();
     for _ in 0..5 {
@@ -350,26 +350,26 @@ async fn pending_jobs_are_found_oldest_first_and_only_those_old_enough() {
     }
     claim_one(&store, accepted[0]).await.unwrap();
     next_millisecond().await;
-    assert_eq!(ids(&look(&store, 3).await), accepted[1..4]);
-    let young = Look {
+    assert_eq!(ids(&due_jobs(&store, 3).await), accepted[1..4]);
+    let within_grace = DueQuery {
         notification_grace: Duration::from_mins(1),
         longest_wait: Duration::ZERO,
         limit: 3,
     };
-    assert_eq!(store.waiting(young).await.unwrap().due, []);
+    assert_eq!(store.due_jobs(within_grace).await.unwrap().due, []);
 }
 
 #[tokio::test]
-async fn when_the_clock_was_set_back_nobody_waits_for_it() {
+async fn jobs_scheduled_before_the_clock_was_set_back_are_due_at_once() {
     let (store, folder) = new_store().await;
     let tomorrow = jiff::Timestamp::now() + Duration::from_hours(24);
-    // As they would have been written before it was set back by a day.
+    // As written before the clock was set back by a day.
     let new = RequestId::floor(tomorrow);
     store.accept(NewJob::new(new, spec(), None)).await.unwrap();
     let waits = accept(&store).await;
     let job = claim_one(&store, waits).await.unwrap();
     store
-        .await_retry(
+        .schedule_retry(
             job.claim,
             &report::expected(&job.spec),
             timeout(1),
@@ -377,14 +377,14 @@ async fn when_the_clock_was_set_back_nobody_waits_for_it() {
         )
         .await
         .unwrap();
-    assert_eq!(ids(&look(&store, 9).await), [waits, new]);
+    assert_eq!(ids(&due_jobs(&store, 9).await), [waits, new]);
     direct(&folder)
         .execute("UPDATE requests SET next_attempt_at = 'soon'", [])
         .unwrap();
     assert_eq!(
-        look(&store, 9).await.due.len(),
+        due_jobs(&store, 9).await.due.len(),
         2,
-        "nor for what is no time"
+        "an invalid time is due, too"
     );
     assert_eq!(claim_due(&store).await.len(), 2);
 }
@@ -411,10 +411,10 @@ async fn a_sync_request_is_recorded_once_and_never_claimed() {
 }
 
 #[tokio::test]
-async fn one_bad_write_does_not_fail_the_batch_it_is_in() {
+async fn a_failed_write_does_not_fail_its_group_commit() {
     let folder = TempDir::new().unwrap();
-    // Four places: that the four writes below are all taken shows that the first is with the writer,
-    // which waits for the lock, so that the four share the next transaction.
+    // Four slots. That all four writes below are queued shows that the writer holds the first one,
+    // which waits for the lock; so the four share the next transaction.
     let four = StoreSettings {
         write_queue: 4,
         ..settings(folder.path())
@@ -428,7 +428,7 @@ async fn one_bad_write_does_not_fail_the_batch_it_is_in() {
     lock.execute_batch("BEGIN IMMEDIATE").unwrap();
     let first = accepting(RequestId::generate());
     for _ in 0..10 {
-        tokio::task::yield_now().await; // on this runtime: the task queues it, the writer takes it
+        tokio::task::yield_now().await; // single-threaded: the task queues it, the writer takes it
     }
     let twice = RequestId::generate();
     let writes = [twice, RequestId::generate(), twice, RequestId::generate()].map(accepting);
@@ -449,7 +449,7 @@ async fn one_bad_write_does_not_fail_the_batch_it_is_in() {
 }
 
 #[tokio::test]
-async fn a_row_that_somebody_broke_ends_failed_and_stops_nobody_else() {
+async fn a_corrupt_row_ends_failed_and_blocks_no_other() {
     let (store, folder) = new_store().await;
     let breakages = [
         "input_payload = '{}'",
@@ -485,7 +485,7 @@ async fn a_row_that_somebody_broke_ends_failed_and_stops_nobody_else() {
 }
 
 #[tokio::test]
-async fn a_job_whose_trace_can_not_be_read_is_worked_on_in_one_of_its_own() {
+async fn a_job_with_an_unreadable_trace_gets_a_trace_of_its_own() {
     let (store, folder) = new_store().await;
     for trace in ["NULL", "'00-nonsense'", "CAST(x'ff' AS TEXT)"] {
         let id = accept(&store).await;
@@ -503,7 +503,7 @@ async fn a_job_whose_trace_can_not_be_read_is_worked_on_in_one_of_its_own() {
 }
 
 #[tokio::test]
-async fn a_row_whose_id_is_none_can_not_be_written() {
+async fn a_row_with_an_invalid_id_is_rejected_by_the_table() {
     let (store, folder) = new_store().await;
     let id = accept(&store).await.to_string();
     for bad in [
@@ -518,33 +518,33 @@ async fn a_row_whose_id_is_none_can_not_be_written() {
 }
 
 #[tokio::test]
-async fn only_async_rows_are_looked_for_and_claimed() {
+async fn only_async_rows_are_due_and_claimable() {
     let (store, folder) = new_store().await;
     let id = accept(&store).await;
     direct(&folder)
         .execute("UPDATE requests SET mode = 'sync'", [])
         .unwrap();
     next_millisecond().await;
-    assert_eq!(look(&store, 9).await.due, []);
+    assert_eq!(due_jobs(&store, 9).await.due, []);
     assert!(claim_one(&store, id).await.is_none());
 }
 
 #[tokio::test]
-async fn a_database_that_can_only_be_read_is_not_in_health() {
+async fn a_database_that_can_not_be_written_fails_the_health_check() {
     let (store, folder) = new_store().await;
     store.check().await.unwrap();
     let lock = direct(&folder);
     lock.execute_batch("BEGIN IMMEDIATE").unwrap();
     assert!(
         store.check().await.is_err(),
-        "it asks for the lock, within a bound"
+        "the check needs the write lock, within BUSY_TIMEOUT"
     );
     lock.execute_batch("ROLLBACK").unwrap();
     store.check().await.unwrap();
 }
 
 #[tokio::test]
-async fn what_waits_is_committed_when_the_store_closes() {
+async fn queued_writes_are_committed_when_the_store_closes() {
     let (store, folder) = new_store().await;
     let writes: Vec<_> = (0..500)
         .map(|_| {
@@ -572,16 +572,16 @@ async fn what_waits_is_committed_when_the_store_closes() {
     let log = folder.path().join("storm.db-wal");
     assert!(
         !log.exists(),
-        "the last connection moves the log into the database"
+        "closing the last connection checkpoints and deletes the WAL"
     );
 }
 
 #[tokio::test]
-async fn what_waits_behind_a_lock_is_refused_with_the_first_that_waited_for_it() {
+async fn writes_queued_behind_a_lock_fail_with_the_first_one() {
     let (store, folder) = new_store().await;
     let lock = direct(&folder);
     lock.execute_batch("BEGIN IMMEDIATE").unwrap();
-    // Several transactions' worth: if each waited for itself, the last would find the lock gone.
+    // Several transactions' worth: if each waited separately, the last would find the lock free.
     let mut writes = tokio::task::JoinSet::new();
     for _ in 0..4000 {
         let store = store.clone();
@@ -598,12 +598,11 @@ async fn what_waits_behind_a_lock_is_refused_with_the_first_that_waited_for_it()
     while let Some(write) = writes.join_next().await {
         refused += usize::from(write.unwrap().is_err());
     }
-    assert!(refused > 2 * 1024, "only {refused} were refused together");
+    assert!(refused > 2 * 1024, "only {refused} failed together");
 }
 
-/// On a clock that only moves when everybody waits.
 #[tokio::test(start_paused = true)]
-async fn after_a_load_the_log_is_cut_back() {
+async fn after_a_load_the_wal_is_truncated() {
     let (store, folder) = new_store().await;
     let accepting = (0..5000).map(|_| accept(&store));
     futures_util::future::join_all(accepting).await;
@@ -614,11 +613,11 @@ async fn after_a_load_the_log_is_cut_back() {
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
     next_millisecond().await;
-    assert_eq!(look(&store, 10_000).await.due.len(), 5000);
+    assert_eq!(due_jobs(&store, 10_000).await.due.len(), 5000);
 }
 
 #[tokio::test]
-async fn stores_opened_at_the_same_moment_agree_on_one_database() {
+async fn stores_opened_concurrently_agree_on_one_database() {
     let folder = TempDir::new().unwrap();
     let opened = (0..6).map(|_| {
         let settings = settings(&folder.path().join("new/folder"));
@@ -633,7 +632,7 @@ async fn stores_opened_at_the_same_moment_agree_on_one_database() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_no_database_is_refused_by_name() {
+async fn an_error_about_a_file_that_is_no_database_names_the_file() {
     let folder = TempDir::new().unwrap();
     std::fs::write(
         folder.path().join("storm.db"),
@@ -649,7 +648,7 @@ async fn a_file_that_is_no_database_is_refused_by_name() {
 }
 
 #[tokio::test]
-async fn a_full_write_queue_refuses_at_once() {
+async fn a_full_write_queue_rejects_at_once() {
     let folder = TempDir::new().unwrap();
     let few = StoreSettings {
         write_queue: 1,
@@ -658,7 +657,7 @@ async fn a_full_write_queue_refuses_at_once() {
     let store = Store::open(&few).await.unwrap();
     let lock = direct(&folder);
     lock.execute_batch("BEGIN IMMEDIATE").unwrap();
-    // One write is with the writer at most, one in the queue: of three, one is refused.
+    // The writer holds at most one write and the queue one: of three, one is rejected.
     let mut writes = tokio::task::JoinSet::new();
     for _ in 0..3 {
         let store = store.clone();

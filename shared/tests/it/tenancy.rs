@@ -1,4 +1,4 @@
-//! What belongs to whom.
+//! Tenancy: which client finds which request.
 
 use storm_shared::{
     models::{ClientName, RequestId},
@@ -34,7 +34,7 @@ async fn record(store: &Store, created_by: Option<ClientName>) -> RequestId {
     id
 }
 
-/// Whether it is found within the scope of each of these names, and within everybody's.
+/// Whether the request is found within the scopes of client `one`, client `other`, and all.
 async fn found(store: &Store, id: RequestId) -> (bool, bool, bool) {
     let is_found = async |scope| store.find_within(scope, id).await.unwrap().is_some();
     (
@@ -45,7 +45,7 @@ async fn found(store: &Store, id: RequestId) -> (bool, bool, bool) {
 }
 
 #[tokio::test]
-async fn a_row_is_found_by_the_name_that_made_it_and_by_who_may_see_all() {
+async fn a_request_is_found_only_in_its_clients_scope_and_in_the_scope_of_all() {
     let (store, _folder) = new_store().await;
     for (created_by, seen) in [
         (Some("one"), (true, false, true)),

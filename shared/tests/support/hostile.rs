@@ -1,4 +1,4 @@
-//! What a hostile caller sends, and what a hostile name server answers, for property tests.
+//! Generators for property tests: URLs of hostile callers and answers of hostile name servers.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -10,8 +10,8 @@ use proptest::{
 
 use crate::iana;
 
-/// Addresses of all kinds, most of them at or near the edges of what is special, or special ones in
-/// disguise.
+/// Addresses of all kinds, mostly at the edges of special blocks, or special IPv4 addresses
+/// embedded in IPv6.
 pub(crate) fn address() -> impl Strategy<Value = IpAddr> {
     let edges: Vec<IpAddr> = iana::special()
         .iter()
@@ -29,7 +29,7 @@ pub(crate) fn address() -> impl Strategy<Value = IpAddr> {
     ]
 }
 
-/// Where IPv6 addresses carry IPv4 addresses: the bits before, and how many come after.
+/// How IPv6 embeds IPv4: the prefix bits, and the number of bits after the IPv4 address.
 const DISGUISES: [(u128, u32); 6] = [
     (0xffff << 32, 0),                     // IPv4-mapped
     (0, 0),                                // IPv4-compatible
@@ -43,7 +43,7 @@ fn disguised(v4: Ipv4Addr, (before, after): (u128, u32)) -> IpAddr {
     Ipv6Addr::from(before | u128::from(u32::from(v4)) << after).into()
 }
 
-/// Half of them special.
+/// IPv4 addresses, half of them special.
 fn v4() -> impl Strategy<Value = Ipv4Addr> {
     let special = [
         "127.0.0.1",
@@ -56,7 +56,7 @@ fn v4() -> impl Strategy<Value = Ipv4Addr> {
     prop_oneof![any::<Ipv4Addr>(), special]
 }
 
-/// URLs that mean to be read otherwise by one part of a program than by another.
+/// URLs that two parsers may read differently.
 pub(crate) fn url() -> impl Strategy<Value = String> {
     let scheme = select(vec![
         "http", "https", "http", "https", "HTTP", "hTtPs", "ftp", "ws", "",
@@ -107,7 +107,7 @@ pub(crate) fn url() -> impl Strategy<Value = String> {
     )
 }
 
-/// Any text at all, and what is nearly a URL.
+/// Any text, mostly URLs and near-URLs.
 pub(crate) fn text() -> impl Strategy<Value = String> {
     prop_oneof![
         4 => url(),
@@ -124,7 +124,7 @@ fn noise() -> impl Strategy<Value = &'static str> {
     ])
 }
 
-/// `text` with `noise` somewhere between its characters.
+/// Inserts `noise` at a random place in `text`.
 fn insert(text: &str, place: Index, noise: &str) -> String {
     let mut characters: Vec<_> = text.chars().collect();
     let place = place.index(characters.len() + 1);
@@ -166,7 +166,7 @@ const NAMES: [&str; 20] = [
     "-._",
 ];
 
-/// IPv6 addresses, and IPv4 addresses that are made to look like such.
+/// Spellings of IPv6 addresses, and of IPv4 addresses in IPv6 form.
 const V6_FORMS: [fn(IpAddr) -> String; 7] = [
     |address| format!("[{}]", as_v6(address)),
     |address| format!("[{}]", as_v6(address)).to_uppercase(),
@@ -193,12 +193,12 @@ fn as_v6(address: IpAddr) -> Ipv6Addr {
     }
 }
 
-/// How an IPv4 address is written.
+/// A spelling of an IPv4 address.
 #[derive(Clone, Debug)]
 struct Spelling {
-    /// Into how many numbers it is parted.
+    /// The number of parts.
     parts: usize,
-    /// The base of each.
+    /// The number base of each part.
     bases: [u8; 4],
     dot: &'static str,
     end: &'static str,
@@ -264,7 +264,7 @@ impl Spelling {
     }
 }
 
-/// The "bad ports" of the Fetch standard, kept apart from the guard's own list.
+/// The "bad ports" of the Fetch standard, independent of the SSRF policy's own list.
 const BAD_PORTS: &str = "0 1 7 9 11 13 15 17 19 20 21 22 23 25 37 42 43 53 69 77 79 87 95 101 102 103 \
     104 109 110 111 113 115 117 119 123 135 137 139 143 161 179 389 427 465 512 513 514 515 526 530 531 \
     532 540 548 554 556 563 587 601 636 989 990 993 995 1719 1720 1723 2049 3659 4045 4190 5060 5061 6000 \

@@ -1,5 +1,5 @@
-//! IANA's registries as numbers, so that neighbours are an addition away and nothing of the guard's
-//! own list or arithmetic is used.
+//! IANA's special-purpose address registries as number ranges. Independent of the SSRF policy's own
+//! list and arithmetic, so that a mistake in one is not repeated in the other.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -9,7 +9,7 @@ use std::{
 const IPV4: &str = include_str!("../data/iana-special-ipv4.csv");
 const IPV6: &str = include_str!("../data/iana-special-ipv6.csv");
 
-/// A block of one of the registries.
+/// A block of a registry.
 pub(crate) struct Block {
     pub(crate) v4: bool,
     first: u128,
@@ -37,7 +37,7 @@ impl Block {
         }
     }
 
-    /// The first and the last address, and those just before and after.
+    /// The first and the last address, and their neighbours just outside the block.
     pub(crate) fn edges(&self) -> impl Iterator<Item = IpAddr> {
         let before = self.first.checked_sub(1);
         let after = self
@@ -66,7 +66,7 @@ impl Block {
     }
 }
 
-/// Every block of both registries, and those of the address spaces that are no unicast.
+/// Every block of both registries, and the address ranges that are not unicast.
 pub(crate) fn special() -> &'static [Block] {
     static BLOCKS: OnceLock<Vec<Block>> = OnceLock::new();
     BLOCKS.get_or_init(|| {
@@ -77,7 +77,7 @@ pub(crate) fn special() -> &'static [Block] {
     })
 }
 
-/// Whether the registries refuse `address` as it stands.
+/// Whether the registries list `address`, without looking into embedded IPv4 addresses.
 pub(crate) fn is_special(address: IpAddr) -> bool {
     special().iter().any(|block| block.contains(address))
 }

@@ -1,4 +1,4 @@
-//! A real Redis of a test's own: on a free port, without persistence, gone with the test.
+//! A real Redis for one test: on a free port, without persistence, killed with the test.
 
 use std::{
     io::{BufRead, BufReader},
@@ -6,20 +6,17 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-/// A running `redis-server`: the one that `REDIS_SERVER` names, or the first in `PATH`.
+/// A running `redis-server`: the binary in `REDIS_SERVER`, or the first one in `PATH`.
 pub(crate) struct RedisServer {
     process: Child,
     port: u16,
 }
 
-#[allow(
-    dead_code,
-    reason = "not every test that starts one asks it for everything"
-)]
+#[allow(dead_code, reason = "not every test crate uses every method")]
 impl RedisServer {
-    /// Starts one on a free port.
+    /// Starts a server on a free port.
     pub(crate) fn start() -> Self {
-        // Between finding a port free and taking it another process may be quicker: try another.
+        // Another process may take the port between finding and binding it; try another one then.
         loop {
             let port = free_port();
             if let Some(server) = Self::start_on(port) {
@@ -28,7 +25,7 @@ impl RedisServer {
         }
     }
 
-    /// Starts one on `port`; none if the port is taken.
+    /// Starts a server on `port`. Returns `None` if the port is taken.
     pub(crate) fn start_on(port: u16) -> Option<Self> {
         let program = std::env::var("REDIS_SERVER").unwrap_or_else(|_| "redis-server".to_owned());
         let mut process = Command::new(&program)
@@ -42,7 +39,7 @@ impl RedisServer {
             .by_ref()
             .map_while(Result::ok)
             .any(|line| line.contains("Ready to accept"));
-        // Somebody must read on, or Redis stops at a full pipe.
+        // Keep reading: Redis blocks on a full pipe.
         std::thread::spawn(move || lines.for_each(drop));
         let mut server = Self { process, port };
         if !ready {
@@ -52,17 +49,17 @@ impl RedisServer {
         Some(server)
     }
 
-    /// Its port.
+    /// The port.
     pub(crate) fn port(&self) -> u16 {
         self.port
     }
 
-    /// Its URL.
+    /// The URL.
     pub(crate) fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
-    /// Runs one command and gives the answer, over a connection of its own.
+    /// Runs one command on a new connection and returns the reply.
     pub(crate) fn command(&self, command: &redis::Cmd) -> redis::Value {
         let client = redis::Client::open(self.url()).unwrap();
         command
@@ -70,7 +67,7 @@ impl RedisServer {
             .unwrap()
     }
 
-    /// Kills it, as `kill -9` does.
+    /// Kills the server with SIGKILL.
     pub(crate) fn kill(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
@@ -83,7 +80,7 @@ impl Drop for RedisServer {
     }
 }
 
-/// A port that nobody listened on a moment ago.
+/// A port that was free a moment ago.
 pub(crate) fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0")
         .unwrap()

@@ -65,7 +65,7 @@ impl SsrfFilter {
         let port = origin.port_u16().unwrap_or(if https { 443 } else { 80 });
         let host = origin.host().unwrap_or_default();
         let (source, known) = known_addresses(host);
-        let port = self.policy.judge_port(port).map(|()| port);
+        let port = self.policy.check_port(port).map(|()| port);
         let addresses = match known {
             _ if port.is_err() => Ok(Vec::new()),
             Some(addresses) => Ok(addresses),
@@ -82,7 +82,7 @@ impl SsrfFilter {
     fn judge_all(&self, addresses: &[IpAddr]) -> Vec<Result<IpAddr, PolicyViolation>> {
         let canonical = addresses.iter().map(IpAddr::to_canonical);
         canonical
-            .map(|address| self.policy.judge(address).map(|()| address))
+            .map(|address| self.policy.check_address(address).map(|()| address))
             .collect()
     }
 }

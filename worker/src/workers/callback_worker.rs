@@ -97,7 +97,7 @@ impl CallbackWorker {
         let id = job.claim.id;
         let settled = tokio::select! {
             biased;
-            // One write returns all unfinished jobs to the table: `Lease::resign`.
+            // One write returns all unfinished jobs to the table: `Lease::deregister`.
             () = self.drain.over() => Ok(()),
             () = term.lost.cancelled() => Err(StoreError::LeaseLost),
             settled = self.run_deliver_settle(&job) => settled,
@@ -160,7 +160,10 @@ impl CallbackWorker {
                 self.finish(claim, Some(report), attempt, outcome).await
             }
             Settlement::Retry { attempt, due } => {
-                let write = || self.store.await_retry(claim, report, attempt.clone(), due);
+                let write = || {
+                    self.store
+                        .schedule_retry(claim, report, attempt.clone(), due)
+                };
                 self.persist(claim, write).await?;
                 self.next_due.lower_to(due);
                 Ok(())

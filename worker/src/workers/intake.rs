@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use jiff::Timestamp;
 use storm_shared::services::{
     queue::NotificationReader,
-    store::{Candidate, Look, Store, StoreError},
+    store::{Candidate, DueQuery, Store, StoreError},
 };
 use tokio::time::Instant;
 use tracing::warn;
@@ -115,7 +115,7 @@ pub(super) async fn from_notifications(intake: Intake, mut reader: NotificationR
         }
         // After the claim has committed: a crash in between repeats the notification, whose claim
         // then loses. Entries whose claim lost or failed go too, for the table has the jobs.
-        reader.done(&entries).await;
+        reader.acknowledge(&entries).await;
     }
     reader.close().await;
 }
@@ -160,16 +160,16 @@ async fn claim_due(
     while let Some(free) = intake.free_slots().await {
         next_due.reset();
         let limit = free.min(BATCH);
-        let look = Look {
+        let query = DueQuery {
             notification_grace: intake.polling.notification_grace,
             longest_wait,
             limit,
         };
-        let waiting = intake.store.waiting(look).await?;
-        let found = waiting.due.len();
-        intake.claim_all(&waiting.due, ClaimSource::Table).await?;
-        if found < limit {
-            let next = waiting.next_due.unwrap_or(Timestamp::MAX);
+        let found = intake.store.due_jobs(query).await?;
+        let count = found.due.len();
+        intake.claim_all(&found.due, ClaimSource::Table).await?;
+        if count < limit {
+            let next = found.next_due.unwrap_or(Timestamp::MAX);
             return Ok(next.min(next_due.earliest()));
         }
         // More may be due than fitted: search again at once.

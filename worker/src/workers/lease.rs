@@ -136,8 +136,8 @@ impl Lease {
     ///
     /// # Errors
     /// The write failed.
-    pub(super) async fn resign(&self) -> Result<usize, StoreError> {
-        self.store.resign(self.term().owner).await
+    pub(super) async fn deregister(&self) -> Result<usize, StoreError> {
+        self.store.deregister(self.term().owner).await
     }
 
     async fn heartbeat(&self, watch: &mut Watch) -> Result<(), StoreError> {
@@ -187,8 +187,8 @@ impl Lease {
             self.metrics.expired(&expired);
             warn!(
                 owner,
-                returned = expired.returned,
-                condemned = expired.condemned,
+                reclaimed = expired.reclaimed,
+                poisoned = expired.poisoned,
                 "lease of a silent worker expired: its jobs are PENDING again"
             );
         }

@@ -169,7 +169,7 @@ impl Running {
         let backoff = ExponentialBuilder::default()
             .with_min_delay(Duration::from_millis(50))
             .with_max_times(GIVE_BACK_TRIES);
-        let resigned = (|| self.lease.resign())
+        let resigned = (|| self.lease.deregister())
             .retry(backoff)
             .when(|error| !matches!(error, StoreError::Closed));
         match resigned.await {

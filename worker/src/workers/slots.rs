@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use storm_shared::services::store::runs_alone_from;
+use storm_shared::services::store::quarantine_threshold;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Permission for one or more jobs to run.
@@ -27,7 +27,7 @@ impl Slots {
         Self {
             semaphore: Arc::new(Semaphore::new(all as usize)),
             all,
-            alone_from: runs_alone_from(max_claims),
+            alone_from: quarantine_threshold(max_claims),
         }
     }
 

@@ -1,11 +1,12 @@
-//! The token in a request's head.
+//! The bearer token of a request (RFC 6750).
 
 use hyper::{HeaderMap, header::AUTHORIZATION};
 
-/// The longest token that is looked at, in bytes: some seven times one of ours.
-const LONGEST: usize = 512;
+/// The longest token that is accepted, in bytes. Our own have 70.
+const MAX_TOKEN: usize = 512;
 
-/// The token of `Authorization: Bearer <token>`; none where that is missing, twice there, or something else.
+/// The token of `Authorization: Bearer <token>`. `None` if the header is missing, repeated, or has
+/// another scheme or an invalid token.
 pub fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let (Some(value), None) = (values.next(), values.next()) else {
@@ -15,7 +16,7 @@ pub fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
     let scheme = value.iter().position(|&byte| byte == b' ')?;
     let token = value[scheme..].trim_ascii();
     let is_token = value[..scheme].eq_ignore_ascii_case(b"bearer")
-        && (1..=LONGEST).contains(&token.len())
+        && (1..=MAX_TOKEN).contains(&token.len())
         && token.iter().all(u8::is_ascii_graphic);
     is_token.then_some(token)
 }
@@ -37,14 +38,14 @@ mod tests {
     }
 
     #[test]
-    fn the_scheme_is_read_in_any_case() {
+    fn the_scheme_is_case_insensitive() {
         for value in ["Bearer t", "bearer t", "BEARER  t ", "bEARER t"] {
             assert_eq!(bearer(&headers(&[value])), Some(&b"t"[..]), "{value}");
         }
     }
 
     #[test]
-    fn what_is_no_single_bounded_token_is_none() {
+    fn anything_but_a_single_token_of_limited_length_is_ignored() {
         let long = format!("Bearer {}", "t".repeat(513));
         for values in [
             &[][..],

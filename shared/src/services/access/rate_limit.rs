@@ -1,29 +1,29 @@
-//! How often a client may ask.
+//! The rate limit of a client.
 
 use std::{num::NonZeroU32, str::FromStr, time::Duration};
 
 use thiserror::Error;
 
-/// So many requests in a window: `RATE_LIMIT`.
+/// A number of requests per window: `RATE_LIMIT`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RateLimit {
-    /// How many.
+    /// The number of requests.
     pub requests: NonZeroU32,
-    /// In how long: a second, a minute or an hour.
+    /// The window: a second, a minute or an hour.
     pub window: Duration,
 }
 
-/// The text is no limit.
+/// The text is not a rate limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error(
     "expected nothing, or 1 to {} requests per s, m or h, such as 100/s or 6000/m",
-    RateLimit::MOST
+    RateLimit::MAX_REQUESTS
 )]
 pub struct RateLimitError;
 
 impl RateLimit {
     /// The most requests in a window.
-    pub const MOST: u32 = 1_000_000;
+    pub const MAX_REQUESTS: u32 = 1_000_000;
 }
 
 impl FromStr for RateLimit {
@@ -38,10 +38,10 @@ impl FromStr for RateLimit {
             _ => return Err(RateLimitError),
         };
         if !requests.bytes().all(|byte| byte.is_ascii_digit()) {
-            return Err(RateLimitError); // a sign would be read as one, too
+            return Err(RateLimitError); // `parse` would accept a leading `+`.
         }
         let requests = requests.parse().map_err(|_| RateLimitError)?;
-        let requests = NonZeroU32::new(requests).filter(|n| n.get() <= Self::MOST);
+        let requests = NonZeroU32::new(requests).filter(|n| n.get() <= Self::MAX_REQUESTS);
         requests
             .map(|requests| Self { requests, window })
             .ok_or(RateLimitError)
@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_none() {
+    fn any_other_text_is_rejected() {
         for text in [
             "",
             "100",

@@ -1,4 +1,4 @@
-//! A random token, and the hash that is kept of it.
+//! Random tokens and their hashes.
 
 use std::{fmt, str::FromStr};
 
@@ -6,38 +6,39 @@ use sha2::{Digest as _, Sha256};
 use subtle::{Choice, ConstantTimeEq};
 use thiserror::Error;
 
-/// What a token of ours begins with, so that people and scanners of sources know one when they see it.
+/// The prefix of a token, by which people and secret scanners recognise one.
 const PREFIX: &str = "storm_";
 
-/// A token in clear: made, printed once, and never kept.
+/// A token in plain text. It is generated, printed once, and never stored.
 pub struct Token(String);
 
-/// The SHA-256 of a token, in words that are compared at once.
+/// The SHA-256 of a token. Four words instead of 32 bytes make the constant-time comparison with
+/// every entry cheap.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TokenHash([u64; 4]);
 
-/// The text is no hash.
+/// The text is not a hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("a token's SHA-256 has 64 hexadecimal digits")]
+#[error("expected a token's SHA-256, 64 hexadecimal digits")]
 pub struct TokenHashError;
 
 impl Token {
-    /// 256 bits of the system's randomness.
+    /// Generates a token from 256 random bits of the operating system.
     ///
     /// # Errors
-    /// The system has none to give.
+    /// The operating system provides no random bits.
     pub fn generate() -> Result<Self, getrandom::Error> {
         let mut random = [0; 32];
         getrandom::fill(&mut random)?;
         Ok(Self(format!("{PREFIX}{}", hex(words(random)))))
     }
 
-    /// What a client sends.
+    /// The text that a client sends.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// What is kept of it.
+    /// The token's hash, which is stored in the settings.
     pub fn hash(&self) -> TokenHash {
         TokenHash::of(self.0.as_bytes())
     }
@@ -50,17 +51,17 @@ impl fmt::Debug for Token {
 }
 
 impl TokenHash {
-    /// Of a token as it was sent.
+    /// The hash of a token as a client sent it.
     pub fn of(token: &[u8]) -> Self {
         Self(words(Sha256::digest(token).into()))
     }
 
-    /// Whether it is this token's, in a time that tells nothing.
+    /// Whether this is the hash of `token`. The comparison takes constant time.
     pub fn is_of(&self, token: &[u8]) -> bool {
         self.ct_eq(&Self::of(token)).into()
     }
 
-    /// 64 lower-case digits.
+    /// 64 lower-case hexadecimal digits.
     pub fn to_hex(self) -> String {
         hex(self.0)
     }
@@ -80,7 +81,7 @@ impl FromStr for TokenHash {
         let digits: &[_; 4] = digits.try_into().map_err(|_| TokenHashError)?;
         let mut words = [0; 4];
         for (word, digits) in words.iter_mut().zip(digits) {
-            // A sign would be read as one, too.
+            // `from_str_radix` would accept a leading `+`.
             let is_hex = digits.iter().all(u8::is_ascii_hexdigit);
             let text = str::from_utf8(digits).ok().filter(|_| is_hex);
             let read = text.and_then(|text| u64::from_str_radix(text, 16).ok());
@@ -117,7 +118,7 @@ mod tests {
     use super::{Token, TokenHash};
 
     #[test]
-    fn a_hash_is_sha_256_as_every_other_tool_prints_it() {
+    fn a_hash_is_the_sha_256_that_other_tools_print() {
         // printf storm | sha256sum
         let hex = "9a105749cfcbac2e07d7640697861f62dfcc7c02bc24519e9c287431bc493f9d";
         let hash = TokenHash::of(b"storm");
@@ -128,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn only_64_digits_are_a_hash() {
+    fn only_64_hexadecimal_digits_are_a_hash() {
         for text in [
             String::new(),
             "0".repeat(63),
@@ -142,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn no_two_tokens_are_alike() {
+    fn two_tokens_differ() {
         let [one, other] = [(); 2].map(|()| Token::generate().unwrap());
         assert_ne!(one.as_str(), other.as_str());
         assert_eq!(one.as_str().len(), "storm_".len() + 64);

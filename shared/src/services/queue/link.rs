@@ -1,47 +1,51 @@
-//! The state of one task's link to Redis: one log line per change, and a backoff while it is down.
+//! The state of one task's link to Redis: one log line per change, and exponential backoff between
+//! reconnects.
 
 use std::{fmt::Display, time::Duration};
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use tracing::{info, warn};
 
-const FIRST_PAUSE: Duration = Duration::from_millis(20);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+const FIRST_DELAY: Duration = Duration::from_millis(20);
+const LONGEST_DELAY: Duration = Duration::from_secs(1);
 
 pub(super) struct Link {
     task: &'static str,
-    /// The pauses to come, while the link is down.
-    down: Option<ExponentialBackoff>,
+    /// The remaining delays of the backoff; `None` while the link is up.
+    backoff: Option<ExponentialBackoff>,
 }
 
 impl Link {
-    /// A link that is taken to be up. `task` names it in the log.
+    /// Starts as up. `task` names the link in the log.
     pub(super) fn new(task: &'static str) -> Self {
-        Self { task, down: None }
-    }
-
-    /// Takes note that Redis answered.
-    pub(super) fn up(&mut self) {
-        if self.down.take().is_some() {
-            info!(task = self.task, "Redis answers again");
+        Self {
+            task,
+            backoff: None,
         }
     }
 
-    /// Takes note that Redis did not answer, and pauses, each time longer up to a second.
+    /// Records that Redis answered.
+    pub(super) fn up(&mut self) {
+        if self.backoff.take().is_some() {
+            info!(task = self.task, "Redis is reachable again");
+        }
+    }
+
+    /// Records a failure and sleeps for the next delay of the backoff.
     pub(super) async fn down(&mut self, error: &impl Display) {
         let task = self.task;
-        let pauses = self.down.get_or_insert_with(|| {
-            warn!(task, %error, "Redis doesn't answer; jobs run from the table meanwhile");
-            pauses()
+        let backoff = self.backoff.get_or_insert_with(|| {
+            warn!(task, %error, "Redis is unreachable; workers take jobs from the table meanwhile");
+            new_backoff()
         });
-        tokio::time::sleep(pauses.next().unwrap_or(LONGEST_PAUSE)).await;
+        tokio::time::sleep(backoff.next().unwrap_or(LONGEST_DELAY)).await;
     }
 }
 
-fn pauses() -> ExponentialBackoff {
+fn new_backoff() -> ExponentialBackoff {
     ExponentialBuilder::default()
-        .with_min_delay(FIRST_PAUSE)
-        .with_max_delay(LONGEST_PAUSE)
+        .with_min_delay(FIRST_DELAY)
+        .with_max_delay(LONGEST_DELAY)
         .without_max_times()
         .build()
 }

@@ -1,4 +1,4 @@
-//! The pushing side: ids go in without waiting, and come out in pipelines.
+//! The writing side: ids are queued without waiting, and pushed in pipelined batches.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -10,16 +10,16 @@ use tokio::{sync::mpsc, task::JoinHandle};
 use super::{Queue, QueueError, link::Link};
 use crate::models::RequestId;
 
-/// Ids that may wait to be pushed. One more is dropped: its row is found in the table.
-const WAITING: usize = 8192;
+/// Capacity of the channel. Ids beyond it are dropped: workers find those rows in the table.
+const CAPACITY: usize = 8192;
 
-/// The most entries in one pipeline.
+/// Maximum entries per pipeline.
 const BATCH: usize = 512;
 
-/// How long the last ids may take to be pushed when the process ends.
-const FLUSH: Duration = Duration::from_secs(1);
+/// How long pushing the remaining ids may take at shutdown.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Rings for new jobs; clones share one task.
+/// Notifies workers of new jobs. Clones share one task.
 #[derive(Clone)]
 pub struct Notifier {
     ids: mpsc::Sender<RequestId>,
@@ -27,43 +27,46 @@ pub struct Notifier {
 }
 
 impl Notifier {
-    /// Starts the task that pushes.
+    /// Starts the task that pushes to the stream.
     pub fn start(queue: Queue) -> Self {
-        let (ids, waiting) = mpsc::channel(WAITING);
-        let task = tokio::spawn(run(queue, waiting));
+        let (ids, queued) = mpsc::channel(CAPACITY);
+        let task = tokio::spawn(run(queue, queued));
         Self {
             ids,
             task: Arc::new(Mutex::new(Some(task))),
         }
     }
 
-    /// Rings for a job, if there is room to. Never waits.
+    /// Queues a notification. Never waits: drops it if the channel is full.
     pub fn notify(&self, id: RequestId) {
-        // A full channel means that Redis is slow or down. The workers look into the table then.
+        // A full channel means that Redis is slow or down. Workers then take jobs from the table.
         let _ = self.ids.try_send(id);
     }
 
-    /// Pushes what waits, within a second, and ends the task once every clone is gone.
+    /// Pushes the queued ids, within a second. The task ends once every clone is dropped.
     pub async fn close(self) {
         let Self { ids, task } = self;
         drop(ids);
         let task = task.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(mut task) = task
-            && tokio::time::timeout(FLUSH, &mut task).await.is_err()
+            && tokio::time::timeout(FLUSH_TIMEOUT, &mut task)
+                .await
+                .is_err()
         {
             task.abort();
         }
     }
 }
 
-async fn run(queue: Queue, mut waiting: mpsc::Receiver<RequestId>) {
+async fn run(queue: Queue, mut queued: mpsc::Receiver<RequestId>) {
     let mut link = Link::new("notifier");
     let mut batch = Vec::with_capacity(BATCH);
-    while waiting.recv_many(&mut batch, BATCH).await > 0 {
+    while queued.recv_many(&mut batch, BATCH).await > 0 {
         match push(&queue, &batch).await {
             Ok(()) => link.up(),
             Err(error) => link.down(&error).await,
         }
+        // A batch that failed is dropped, not retried: the table has the jobs.
         batch.clear();
     }
 }
@@ -75,6 +78,7 @@ async fn push(queue: &Queue, ids: &[RequestId]) -> Result<(), QueueError> {
         pipeline
             .cmd("XADD")
             .arg(&queue.key)
+            // Approximate trimming: Redis drops whole nodes, which is cheaper than an exact length.
             .arg("MAXLEN")
             .arg("~")
             .arg(queue.length)

@@ -1,4 +1,4 @@
-//! The reading side: one consumer of the store's group, with a connection of its own.
+//! The reading side: one consumer of the store's consumer group, on a connection of its own.
 
 use std::time::{Duration, Instant};
 
@@ -8,68 +8,70 @@ use tracing::debug;
 use super::{DEADLINE, Queue, QueueError, link::Link};
 use crate::models::RequestId;
 
-/// How long a read waits for an entry. It also bounds how long a worker that ends waits for it.
+/// How long a blocking read waits for an entry. It also bounds how long shutdown waits for a read.
 const BLOCK: Duration = Duration::from_secs(1);
 
-/// An entry that its consumer has left lying for so long is taken over. It is a hint that the table
-/// has made good for long since: this only keeps the group's list of pending entries short.
-const ABANDONED_AFTER: Duration = Duration::from_secs(30);
+/// The minimum idle time after which another consumer's pending entry is claimed (`XAUTOCLAIM`).
+/// By then a worker has found the job in the table; this only keeps the pending entries list short.
+const MIN_IDLE_TIME: Duration = Duration::from_secs(30);
 
-/// How often abandoned entries, and consumers without any, are looked for.
+/// How often stale pending entries and dead consumers are looked for.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 
-/// A consumer that has been silent for so long, and has nothing pending, is a dead process'.
-const FORGOTTEN_AFTER: Duration = Duration::from_mins(10);
+/// A consumer idle for longer than this, without pending entries, belongs to a dead process.
+const DEAD_AFTER: Duration = Duration::from_mins(10);
 
+/// The `XAUTOCLAIM` cursor at the start of the pending entries list; returned at its end, too.
 const START_OF_PENDING: &str = "0-0";
 
-/// A hint that was read: to be claimed, and then [`NotificationReader::done`].
+/// A stream entry that was read. Claim its job, then [`NotificationReader::acknowledge`] it.
 #[derive(Clone, Debug)]
 pub struct Entry {
     stream_id: String,
-    /// The job to look at; none where the entry is another store's, or no entry of ours at all.
+    /// The job to claim; `None` for another store's entry or a malformed one.
     pub job: Option<RequestId>,
     foreign: bool,
 }
 
-/// A worker's place at the stream.
+/// A consumer of the stream. Each worker has one.
 pub struct NotificationReader {
     queue: Queue,
     consumer: String,
     connection: Option<MultiplexedConnection>,
     link: Link,
-    abandoned_after: Duration,
+    min_idle_time: Duration,
     sweep_cursor: String,
     next_sweep: Instant,
 }
 
-/// What `XREADGROUP` and `XAUTOCLAIM` say of an entry: its id, and its names and values in turn.
+/// An entry in the replies of `XREADGROUP` and `XAUTOCLAIM`: its id, then names and values in turn.
 type RawEntry = (String, Vec<String>);
 
 impl NotificationReader {
-    /// A place for `consumer`, a name that no other process has. Connects when it is first read.
+    /// A reader under the consumer name `consumer`, which must be unique. Connects on first read.
     pub fn new(queue: Queue, consumer: String) -> Self {
         Self {
             queue,
             consumer,
             connection: None,
             link: Link::new("reader"),
-            abandoned_after: ABANDONED_AFTER,
+            min_idle_time: MIN_IDLE_TIME,
             sweep_cursor: START_OF_PENDING.to_owned(),
             next_sweep: Instant::now(),
         }
     }
 
-    /// The same, taking over what others have left lying for `time`.
-    pub fn with_abandoned_after(mut self, time: Duration) -> Self {
-        self.abandoned_after = time;
+    /// Sets the idle time after which other consumers' pending entries are claimed.
+    pub fn with_min_idle_time(mut self, time: Duration) -> Self {
+        self.min_idle_time = time;
         self
     }
 
-    /// Reads up to `count` entries; none, if none comes within a second or Redis doesn't answer.
+    /// Reads up to `count` entries. Returns none after a second without entries, or on an error.
     ///
-    /// Trouble is not an error here: it is logged once, and every call meanwhile pauses a little
-    /// longer and tries anew. Not to be cancelled midway, or what was just read waits for a sweep.
+    /// Errors are not returned: the first one is logged, and each call sleeps for the backoff's
+    /// next delay before it returns. Don't cancel this future: an entry read but not returned stays
+    /// pending until a sweep.
     pub async fn read(&mut self, count: usize) -> Vec<Entry> {
         match self.try_read(count).await {
             Ok(entries) => {
@@ -84,33 +86,35 @@ impl NotificationReader {
         }
     }
 
-    /// Acknowledges and deletes entries, whatever became of their claims.
+    /// Acknowledges and deletes entries, whether or not their claims succeeded.
     ///
-    /// What can't be acknowledged now is swept up later.
-    pub async fn done(&mut self, entries: &[Entry]) {
-        if let Err(error) = self.try_done(entries).await {
+    /// Entries that can't be acknowledged now are swept later.
+    pub async fn acknowledge(&mut self, entries: &[Entry]) {
+        if let Err(error) = self.try_acknowledge(entries).await {
             debug!(%error, "entries were not acknowledged");
         }
     }
 
-    /// Leaves the group, if nothing is pending.
+    /// Leaves the consumer group, if this consumer has no pending entries.
     pub async fn close(mut self) {
-        // What is pending at a consumer that is deleted would be lost to the sweep.
+        // DELCONSUMER drops the consumer's pending entries, so that no sweep would find them.
         let pending = match self.own_pending().await {
             Ok(pending) => pending,
-            Err(error) => return debug!(%error, "the consumer is left in the group"),
+            Err(error) => return debug!(%error, "the consumer stays in its group"),
         };
         if pending == 0
             && let Some(connection) = &mut self.connection
         {
             let consumer = self.consumer.clone();
-            let _ = delete_consumer(connection, &self.queue, &consumer).await; // or it is forgotten later
+            // A consumer that stays is deleted by a sweep of another worker.
+            let _ = delete_consumer(connection, &self.queue, &consumer).await;
         }
     }
 
     async fn try_read(&mut self, count: usize) -> Result<Vec<Entry>, QueueError> {
         match self.sweep_or_read(count).await {
-            // The stream or the group is gone (FLUSHALL, a Redis that came back empty): start anew.
+            // The stream or the group is gone (FLUSHALL, or Redis restarted empty): reconnecting
+            // creates the group again.
             Err(error) if error.code() == Some("NOGROUP") => {
                 self.connection = None;
                 Ok(self.sweep_or_read(count).await?)
@@ -145,8 +149,8 @@ impl NotificationReader {
         Ok(raw.map(|entry| self.entry(entry)).collect())
     }
 
-    /// Takes over up to `count` abandoned entries. The cursor is kept, so that sweep after sweep
-    /// goes through the whole list; at its end, consumers of dead processes are removed.
+    /// Claims up to `count` stale pending entries of other consumers. Keeps the cursor between
+    /// calls, so that they walk the whole list; at its end, deletes dead consumers.
     async fn sweep(&mut self, count: usize) -> Result<Vec<Entry>, RedisError> {
         let mut command = redis::cmd("XAUTOCLAIM");
         command
@@ -154,30 +158,30 @@ impl NotificationReader {
             .arg(self.queue.group())
             .arg(&self.consumer);
         command
-            .arg(self.abandoned_after.as_millis() as usize)
+            .arg(self.min_idle_time.as_millis() as usize)
             .arg(&self.sweep_cursor);
         command.arg("COUNT").arg(count);
         let (cursor, raw, _deleted): (String, Vec<RawEntry>, Vec<String>) =
             self.query(&command).await?;
         if cursor == START_OF_PENDING {
             self.next_sweep = Instant::now() + SWEEP_INTERVAL;
-            if let Err(error) = self.forget_dead_consumers().await {
-                debug!(%error, "dead consumers stay in the group for now");
+            if let Err(error) = self.delete_dead_consumers().await {
+                debug!(%error, "dead consumers were not deleted");
             }
         }
         self.sweep_cursor = cursor;
         Ok(raw.into_iter().map(|entry| self.entry(entry)).collect())
     }
 
-    async fn forget_dead_consumers(&mut self) -> Result<(), RedisError> {
-        let forgotten: Vec<_> = self
+    async fn delete_dead_consumers(&mut self) -> Result<(), RedisError> {
+        let dead: Vec<_> = self
             .consumers()
             .await?
             .into_iter()
-            .filter(|consumer| consumer.pending == 0 && consumer.idle > FORGOTTEN_AFTER)
+            .filter(|consumer| consumer.pending == 0 && consumer.idle > DEAD_AFTER)
             .filter(|consumer| consumer.name != self.consumer)
             .collect();
-        for consumer in forgotten {
+        for consumer in dead {
             let queue = self.queue.clone();
             delete_consumer(self.connection().await?, &queue, &consumer.name).await?;
         }
@@ -201,7 +205,7 @@ impl NotificationReader {
         self.query(&command).await
     }
 
-    async fn try_done(&self, entries: &[Entry]) -> Result<(), QueueError> {
+    async fn try_acknowledge(&self, entries: &[Entry]) -> Result<(), QueueError> {
         if entries.is_empty() {
             return Ok(());
         }
@@ -209,12 +213,14 @@ impl NotificationReader {
             .iter()
             .map(|entry| entry.stream_id.as_str())
             .collect();
-        // Another store's entry is only skipped in this group: its own one has yet to read it.
+        // Another store's entry is acknowledged in this group but not deleted: its own group has
+        // yet to read it.
         let ours: Vec<_> = entries
             .iter()
             .filter(|entry| !entry.foreign)
             .map(|entry| &entry.stream_id)
             .collect();
+        // One MULTI: an acknowledged entry that stays in the stream would never be deleted.
         let mut transaction = redis::pipe();
         transaction.atomic();
         transaction
@@ -256,11 +262,12 @@ impl NotificationReader {
         command.query_async(self.connection().await?).await
     }
 
-    /// The connection, with the group made, for any of them may be gone.
+    /// The connection. On a new one, creates the group first: the stream may have been lost.
     async fn connection(&mut self) -> Result<&mut MultiplexedConnection, RedisError> {
         if self.connection.is_none() {
             let limits = AsyncConnectionConfig::new()
                 .set_connection_timeout(Some(DEADLINE))
+                // Above BLOCK: a blocking read legitimately takes that long to reply.
                 .set_response_timeout(Some(BLOCK + DEADLINE));
             let mut connection = self
                 .queue
@@ -271,12 +278,13 @@ impl NotificationReader {
             START_OF_PENDING.clone_into(&mut self.sweep_cursor);
             self.connection = Some(connection);
         }
-        let connection = self.connection.as_mut();
-        Ok(connection.unwrap_or_else(|| unreachable!("it was just made")))
+        #[expect(clippy::expect_used, reason = "set just above if it was None")]
+        let connection = self.connection.as_mut().expect("a connection");
+        Ok(connection)
     }
 }
 
-/// A line of `XINFO CONSUMERS`.
+/// One consumer in the reply of `XINFO CONSUMERS`.
 struct Consumer {
     name: String,
     pending: usize,
@@ -307,7 +315,7 @@ async fn create_group(
         .arg("0")
         .arg("MKSTREAM");
     match command.exec_async(connection).await {
-        Err(error) if error.code() == Some("BUSYGROUP") => Ok(()), // it is there already
+        Err(error) if error.code() == Some("BUSYGROUP") => Ok(()), // the group exists
         other => other,
     }
 }

@@ -1,4 +1,4 @@
-//! Secrets and public keys as texts: a prefix that tells the kind, and base64.
+//! The text form of secrets and public keys: a prefix for the kind, and base64.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use ring::{
@@ -9,66 +9,66 @@ use thiserror::Error;
 
 use super::MAX_SECRETS;
 
-/// Bytes of a secret for HMAC: fewer could be guessed, more would only be hashed down.
+/// The length of a secret for HMAC-SHA256, in bytes, as Standard Webhooks defines it. HMAC would
+/// hash a longer secret down first.
 const HMAC_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
-/// Bytes of an ed25519 seed, and of a public key.
+/// The length of an ed25519 seed, and of a public key, in bytes.
 const ED25519_BYTES: usize = 32;
 
-/// One key, of whichever kind.
+/// A key.
 pub(super) enum Key {
-    /// `whsec_`: who verifies could sign as well.
+    /// `whsec_`: symmetric. The receiver's key can also sign.
     Hmac(hmac::Key),
-    /// `whsk_`: signs, and its public key verifies.
+    /// `whsk_`: private. It signs, and its public key verifies.
     Ed25519(Ed25519KeyPair),
-    /// `whpk_`: only verifies.
+    /// `whpk_`: public. It only verifies.
     Ed25519Public([u8; ED25519_BYTES]),
 }
 
-/// A list of keys that can't be used.
+/// Why a list of keys is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum KeyError {
-    /// One of them.
+    /// One key is not accepted.
     #[error("the {} key {fault}", ordinal(*number))]
     Key {
-        /// Which one, from 1.
+        /// The key's number in the list, from 1.
         number: usize,
-        /// Why.
+        /// What is wrong with it.
         fault: KeyFault,
     },
     /// More than [`MAX_SECRETS`].
     #[error("expected at most {MAX_SECRETS} keys, not {0}")]
     TooMany(usize),
-    /// Commas and nothing between them, which would sign nothing and look like it did.
-    #[error("expected keys between the commas; empty, nothing is signed")]
-    NoneBetween,
+    /// Only separators. Accepting it would disable signing although the setting is not empty.
+    #[error("it contains only separators; leave it empty to disable signing")]
+    OnlySeparators,
 }
 
-/// Why a text is no key, and what is accepted.
+/// Why a text is not a key, and what is accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum KeyFault {
-    /// Of no known kind.
+    /// No known prefix.
     #[error("must begin with `whsec_` (HMAC-SHA256) or `whsk_` (ed25519, private)")]
     Prefix,
-    /// A public key where a secret is needed.
-    #[error("is a public one, which can't sign: give the `whsk_` that belongs to it")]
+    /// A public key where a secret is required.
+    #[error("is public and cannot sign; expected the `whsk_` key that belongs to it")]
     Public,
-    /// The rest is no base64.
-    #[error(
-        "must be base64 after its prefix, of A to Z, a to z, 0 to 9, `+` and `/`, padded with `=`"
-    )]
+    /// The text after the prefix is not base64.
+    #[error("must be base64 after its prefix (A-Z, a-z, 0-9, `+`, `/`), padded with `=`")]
     Base64,
     /// Too short or too long for HMAC.
     #[error("must be the base64 of 24 to 64 random bytes, not of {0}")]
     HmacLength(usize),
     /// Neither a seed nor a seed with its public key.
     #[error(
-        "must be the base64 of an ed25519 seed (32 bytes), or of seed and public key (64), not of {0} bytes"
+        "must be the base64 of an ed25519 seed (32 bytes), or of seed and public key (64 bytes), \
+         not of {0} bytes"
     )]
     SeedLength(usize),
-    /// The second half is not the first one's public key.
+    /// The second half is not the public key of the first half.
     #[error("must end with the public key of its own seed, or be the seed alone")]
     Pair,
-    /// No public key's length.
+    /// Not the length of a public key.
     #[error("must be the base64 of a public ed25519 key, 32 bytes, not of {0}")]
     PublicLength(usize),
 }
@@ -87,13 +87,13 @@ impl Key {
         }
         if let Some(rest) = text.strip_prefix("whpk_") {
             let key = decode(rest)?.try_into();
-            let wrong = |bytes: Vec<u8>| KeyFault::PublicLength(bytes.len());
-            return key.map(Self::Ed25519Public).map_err(wrong);
+            let wrong_length = |bytes: Vec<u8>| KeyFault::PublicLength(bytes.len());
+            return key.map(Self::Ed25519Public).map_err(wrong_length);
         }
         Err(KeyFault::Prefix)
     }
 
-    /// A signature with its version before it; a public key makes none.
+    /// Signs `content`. The signature has its version as a prefix. `None` for a public key.
     pub(super) fn sign(&self, content: &[u8]) -> Option<String> {
         match self {
             Self::Hmac(key) => {
@@ -108,7 +108,7 @@ impl Key {
         }
     }
 
-    /// Whether `signature`, with its version before it, is this key's for `content`.
+    /// Whether `signature`, with its version as a prefix, is this key's signature of `content`.
     pub(super) fn verifies(&self, content: &[u8], signature: &str) -> bool {
         let Some((version, signature)) = signature.split_once(',') else {
             return false;
@@ -121,7 +121,7 @@ impl Key {
             version == "v1a" && key.verify(content, &signature).is_ok()
         };
         match self {
-            // In constant time.
+            // `hmac::verify` compares in constant time.
             Self::Hmac(key) => version == "v1" && hmac::verify(key, content, &signature).is_ok(),
             Self::Ed25519(pair) => ed25519(pair.public_key().as_ref()),
             Self::Ed25519Public(key) => ed25519(key),
@@ -129,15 +129,15 @@ impl Key {
     }
 }
 
-/// Every key in a text, between commas, white space, or both.
+/// Parses keys that are separated by commas or white space.
 pub(super) fn parse_all(text: &str) -> Result<Vec<Key>, KeyError> {
-    let separates = |c: char| c == ',' || c.is_whitespace();
+    let is_separator = |c: char| c == ',' || c.is_whitespace();
     let texts: Vec<_> = text
-        .split(separates)
+        .split(is_separator)
         .filter(|text| !text.is_empty())
         .collect();
     if texts.is_empty() && text.contains(',') {
-        return Err(KeyError::NoneBetween);
+        return Err(KeyError::OnlySeparators);
     }
     if texts.len() > MAX_SECRETS {
         return Err(KeyError::TooMany(texts.len()));
@@ -164,7 +164,7 @@ fn key_pair(bytes: &[u8]) -> Result<Ed25519KeyPair, KeyFault> {
     .map_err(|_| KeyFault::Pair)
 }
 
-/// `1st`, `2nd` and so on, as far as there are keys.
+/// `1st`, `2nd` and so on. Correct up to [`MAX_SECRETS`].
 fn ordinal(number: usize) -> String {
     let suffix = match number {
         1 => "st",

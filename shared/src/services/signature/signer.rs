@@ -9,26 +9,27 @@ use super::{
     key::{Key, KeyError, KeyFault, parse_all},
 };
 
-/// Secrets, each of which signs every attempt; clones share them.
+/// Signs every attempt with each of its secrets. Clones share the secrets.
 #[derive(Clone)]
 pub struct Signer {
     keys: Arc<[Key]>,
 }
 
 impl Signer {
-    /// One that signs nothing.
+    /// A signer without secrets, which signs nothing.
     pub fn none() -> Self {
         Self { keys: [].into() }
     }
 
-    /// Reads secrets between commas, white space, or both; from an empty text, none.
+    /// Parses secrets that are separated by commas or white space. An empty text has no secrets.
     ///
     /// # Errors
-    /// Which secret can't be used, and what is accepted. The secret itself is not in it.
+    /// The number of the first secret that is not accepted, and why. The error does not contain the
+    /// secret.
     pub fn parse(text: &str) -> Result<Self, KeyError> {
         let keys = parse_all(text)?;
-        let public = |key: &Key| matches!(key, Key::Ed25519Public(_));
-        match keys.iter().position(public) {
+        let is_public = |key: &Key| matches!(key, Key::Ed25519Public(_));
+        match keys.iter().position(is_public) {
             None => Ok(Self { keys: keys.into() }),
             Some(index) => Err(KeyError::Key {
                 number: index + 1,
@@ -37,13 +38,13 @@ impl Signer {
         }
     }
 
-    /// How many secrets sign.
+    /// The number of secrets.
     pub fn secrets(&self) -> usize {
         self.keys.len()
     }
 
-    /// The signatures of an attempt that begins at `at`, one for each secret, in the secrets' order;
-    /// nothing without any secret.
+    /// The signatures of an attempt that begins at `at`, one per secret and in the order of the
+    /// secrets. `None` without secrets.
     pub fn sign(&self, id: &str, at: Timestamp, body: &[u8]) -> Option<String> {
         if self.keys.is_empty() {
             return None;

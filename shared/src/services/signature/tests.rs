@@ -6,11 +6,11 @@ use super::{
     Verifier,
 };
 
-/// The published libraries' own: 24 bytes.
+/// The secret of the published libraries' test vectors, 24 bytes.
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
-/// Another one, of 32 bytes.
+/// Another secret, 32 bytes.
 const OTHER: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD8VzF3/4b0Qk=";
-/// The published libraries' own: a seed.
+/// The ed25519 seed of the published libraries' test vectors.
 const SEED: &str = "whsk_VEVTVFNJR05JTkdLRVlET05PVFVTRVRISVNGT1JBTlk=";
 
 const MESSAGE: &str = "msg_p5jXN8AQM9LWM0D4loKWxJek";
@@ -24,7 +24,7 @@ fn signer(secrets: &str) -> Signer {
     Signer::parse(secrets).unwrap()
 }
 
-/// The headers of a callback that these secrets sign.
+/// The headers of a callback signed with `secrets`.
 fn headers(secrets: &str) -> HeaderMap {
     let signature = signer(secrets).sign(MESSAGE, sent(), BODY).unwrap();
     let mut headers = HeaderMap::new();
@@ -34,7 +34,7 @@ fn headers(secrets: &str) -> HeaderMap {
     headers
 }
 
-/// What a receiver with these keys makes of it, when it comes in the second that it was sent.
+/// Verifies a callback with `keys` in the second in which it was sent.
 fn verified(keys: &str, headers: &HeaderMap, body: &[u8]) -> Result<(), SignatureError> {
     let verifier = Verifier::parse(keys).unwrap();
     verifier.verify(headers, body, sent()).map(drop)
@@ -51,7 +51,7 @@ fn public_of_seed() -> String {
 }
 
 #[test]
-fn the_published_libraries_vectors_are_signed_the_same() {
+fn signatures_equal_the_published_libraries_test_vectors() {
     for (secret, signature) in [
         (SECRET, "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="),
         (
@@ -65,7 +65,7 @@ fn the_published_libraries_vectors_are_signed_the_same() {
 }
 
 #[test]
-fn a_receiver_with_any_of_the_secrets_verifies() {
+fn a_receiver_with_any_one_of_the_secrets_verifies() {
     let public = format!("whpk_{}", public_of_seed());
     let signed = headers(&format!("{SECRET}, {OTHER}\n{SEED}"));
     for keys in [SECRET, OTHER, SEED, &public, &format!("{public} {OTHER}")] {
@@ -74,7 +74,7 @@ fn a_receiver_with_any_of_the_secrets_verifies() {
 }
 
 #[test]
-fn secrets_are_replaced_without_a_moment_in_which_a_callback_is_refused() {
+fn secrets_can_be_replaced_without_rejecting_a_callback() {
     let (before, during, after) = (
         headers(SECRET),
         headers(&format!("{OTHER} {SECRET}")),
@@ -93,7 +93,7 @@ fn secrets_are_replaced_without_a_moment_in_which_a_callback_is_refused() {
 }
 
 #[test]
-fn the_signatures_stand_in_the_secrets_order() {
+fn signatures_are_in_the_order_of_the_secrets() {
     let sign = |secrets: &str| signer(secrets).sign(MESSAGE, sent(), BODY).unwrap();
     let (first, second, third) = (sign(OTHER), sign(SEED), sign(SECRET));
     let all = sign(&format!("{OTHER} {SEED} {SECRET}"));
@@ -101,7 +101,7 @@ fn the_signatures_stand_in_the_secrets_order() {
 }
 
 #[test]
-fn a_callback_of_which_anything_was_changed_is_not_believed() {
+fn a_callback_that_was_changed_is_rejected() {
     for keys in [SECRET, SEED] {
         let right = headers(keys);
         assert_eq!(verified(keys, &right, BODY), Ok(()));
@@ -123,7 +123,7 @@ fn a_callback_of_which_anything_was_changed_is_not_believed() {
 }
 
 #[test]
-fn a_signature_of_one_kind_is_none_of_the_other() {
+fn a_signature_is_not_valid_under_another_version() {
     for (keys, from, to) in [(SECRET, "v1,", "v1a,"), (SEED, "v1a,", "v1,")] {
         let mut changed = headers(keys);
         let signature = changed[SIGNATURE].to_str().unwrap().replace(from, to);
@@ -133,10 +133,10 @@ fn a_signature_of_one_kind_is_none_of_the_other() {
 }
 
 #[test]
-fn signatures_of_unknown_versions_and_torn_ones_are_passed_over() {
+fn unknown_versions_and_truncated_signatures_are_skipped() {
     let mut signed = headers(SECRET);
     let right = signed[SIGNATURE].to_str().unwrap().to_owned();
-    for (signatures, believed) in [
+    for (signatures, accepted) in [
         (format!("v2,AAAA v1, v1 {right}"), true),
         (format!("{right} {right}"), true),
         (right.replace("v1,", ""), false),
@@ -150,14 +150,14 @@ fn signatures_of_unknown_versions_and_torn_ones_are_passed_over() {
         signed.insert(SIGNATURE, signatures.parse().unwrap());
         assert_eq!(
             verified(SECRET, &signed, BODY).is_ok(),
-            believed,
+            accepted,
             "{signatures}"
         );
     }
 }
 
 #[test]
-fn a_header_that_is_missing_or_given_twice_is_not_believed() {
+fn a_missing_or_repeated_header_is_rejected() {
     for name in [ID, TIMESTAMP, SIGNATURE] {
         let error = Err(SignatureError::Header(name.clone()));
         let mut without = headers(SECRET);
@@ -170,11 +170,11 @@ fn a_header_that_is_missing_or_given_twice_is_not_believed() {
 }
 
 #[test]
-fn an_attempt_is_believed_for_five_minutes_before_and_after_the_receivers_clock() {
+fn a_timestamp_is_accepted_within_five_minutes_of_the_receivers_clock() {
     let (verifier, signed) = (Verifier::parse(SECRET).unwrap(), headers(SECRET));
     let tolerance = SignedDuration::try_from(TOLERANCE).unwrap();
     let second = SignedDuration::from_secs(1);
-    for (clock, believed) in [
+    for (clock, accepted) in [
         (sent() + tolerance, true),
         (sent() - tolerance, true),
         (sent() + tolerance + second, false),
@@ -184,12 +184,12 @@ fn an_attempt_is_believed_for_five_minutes_before_and_after_the_receivers_clock(
     ] {
         let result = verifier.verify(&signed, BODY, clock);
         let stale = result == Err(SignatureError::Stale);
-        assert_eq!((result.is_ok(), stale), (believed, !believed), "{clock}");
+        assert_eq!((result.is_ok(), stale), (accepted, !accepted), "{clock}");
     }
 }
 
 #[test]
-fn a_timestamp_that_is_no_number_of_seconds_is_not_believed() {
+fn a_timestamp_that_is_not_a_number_of_seconds_is_rejected() {
     let mut signed = headers(SECRET);
     for timestamp in [
         "",
@@ -207,7 +207,7 @@ fn a_timestamp_that_is_no_number_of_seconds_is_not_believed() {
 }
 
 #[test]
-fn without_secrets_nothing_is_signed_and_nothing_believed() {
+fn without_secrets_nothing_is_signed_or_accepted() {
     for nothing in ["", " \t\n "] {
         assert_eq!(signer(nothing).sign(MESSAGE, sent(), BODY), None);
         assert_eq!(
@@ -219,7 +219,7 @@ fn without_secrets_nothing_is_signed_and_nothing_believed() {
 }
 
 #[test]
-fn a_bad_secret_is_named_by_its_place_and_refused_with_what_is_accepted() {
+fn the_error_for_a_secret_has_its_number_and_what_is_accepted() {
     let of = |prefix: &str, bytes: usize| {
         use base64::{Engine as _, engine::general_purpose::STANDARD};
         format!("{prefix}{}", STANDARD.encode(vec![7; bytes]))
@@ -260,7 +260,7 @@ fn a_bad_secret_is_named_by_its_place_and_refused_with_what_is_accepted() {
 }
 
 #[test]
-fn a_private_key_with_its_public_one_behind_it_signs_like_its_seed() {
+fn a_seed_followed_by_its_public_key_signs_like_the_seed() {
     use base64::{Engine as _, engine::general_purpose::STANDARD};
     let decode = |text: &str| STANDARD.decode(text).unwrap();
     let both = [

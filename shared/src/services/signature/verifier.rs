@@ -11,64 +11,69 @@ use super::{
     key::{Key, KeyError, parse_all},
 };
 
-/// How far an attempt's timestamp may be from the receiver's clock, as in the published libraries.
+/// The largest difference between an attempt's timestamp and the receiver's clock. The published
+/// libraries use the same value.
 pub const TOLERANCE: Duration = Duration::from_mins(5);
 
-/// The most signatures of a callback that are looked at. Who sends more sends no callback of ours.
+/// The most signatures of a callback that are verified. Our callbacks have at most one per secret.
 const MAX_SIGNATURES: usize = 100;
 
-/// Keys, any of which may have signed; clones share them.
+/// Verifies callbacks with a list of keys, any of which may have signed. Clones share the keys.
 #[derive(Clone)]
 pub struct Verifier {
     keys: Arc<[Key]>,
 }
 
-/// What the headers of a callback that was verified say.
+/// The signed headers of a verified callback.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Signed<'a> {
-    /// The message, to tell a repeat by.
+    /// The message id, by which to deduplicate.
     pub id: &'a str,
     /// When the attempt began.
     pub at: Timestamp,
 }
 
-/// Why a callback is not to be believed.
+/// Why a callback is rejected.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum SignatureError {
-    /// A header is missing, given twice, or no text.
-    #[error("it has not one {0}")]
+    /// A header is missing, repeated or not text.
+    #[error("expected exactly one header {0}")]
     Header(HeaderName),
-    /// The timestamp is no number of seconds.
-    #[error("its webhook-timestamp is no time")]
+    /// The timestamp is not a number of seconds.
+    #[error("the webhook-timestamp is not a number of seconds")]
     Timestamp,
-    /// Too far from the receiver's clock: an old one sent again, or a clock is wrong.
-    #[error("its webhook-timestamp is more than {} minutes away", TOLERANCE.as_secs() / 60)]
+    /// Too far from the receiver's clock: the callback was replayed, or a clock is wrong.
+    #[error(
+        "the webhook-timestamp is more than {} minutes from this host's clock",
+        TOLERANCE.as_secs() / 60
+    )]
     Stale,
-    /// None of its signatures is one of these keys'.
-    #[error("no signature is right")]
+    /// No signature was made by one of the keys.
+    #[error("no signature is valid")]
     Wrong,
 }
 
 impl Verifier {
-    /// Reads the sender's secrets, or the public keys that belong to them (`whpk_`), between commas,
-    /// white space, or both.
+    /// Parses the sender's secrets, or their public keys (`whpk_`), separated by commas or white
+    /// space.
     ///
     /// # Errors
-    /// Which one can't be used, and what is accepted. The secret itself is not in it.
+    /// The number of the first key that is not accepted, and why. The error does not contain the
+    /// key.
     pub fn parse(text: &str) -> Result<Self, KeyError> {
         parse_all(text).map(|keys| Self { keys: keys.into() })
     }
 
-    /// Whether there is no key, so that nothing would ever be believed.
+    /// Whether there are no keys, so that every callback is rejected.
     pub fn is_empty(&self) -> bool {
         self.keys.is_empty()
     }
 
-    /// Checks a callback that arrived `now`: one of its signatures has to be one of these keys', over
-    /// these very bytes, and its attempt must have begun within [`TOLERANCE`].
+    /// Verifies a callback that arrived `now`. One of its signatures must have been made by one of
+    /// the keys over exactly these bytes, and its timestamp must be within [`TOLERANCE`] of `now`.
     ///
     /// # Errors
-    /// Why it is not to be believed.
+    /// Why the callback is rejected.
     pub fn verify<'a>(
         &self,
         headers: &'a HeaderMap,
@@ -97,7 +102,7 @@ impl fmt::Debug for Verifier {
     }
 }
 
-/// The header's value, if there is exactly one.
+/// The header's value, if the header occurs exactly once.
 fn only(headers: &HeaderMap, name: HeaderName) -> Result<&str, SignatureError> {
     let mut values = headers.get_all(&name).iter();
     match (values.next().map(HeaderValue::to_str), values.next()) {
@@ -106,7 +111,8 @@ fn only(headers: &HeaderMap, name: HeaderName) -> Result<&str, SignatureError> {
     }
 }
 
-/// A time of digits alone, so that what is signed anew here is what was signed there.
+/// Parses a timestamp. Accepts only the canonical form, digits without a leading zero: the signed
+/// content is rebuilt from the number, and must equal the text that the sender signed.
 fn seconds(text: &str) -> Option<Timestamp> {
     let digits = !text.starts_with('0') && text.bytes().all(|byte| byte.is_ascii_digit());
     let seconds = text.parse().ok().filter(|_| digits)?;

@@ -1,4 +1,6 @@
-//! The blocks that are no public unicast, after IANA's special-purpose and address space registries.
+//! The address blocks that are not public unicast.
+//!
+//! Sources: IANA's special-purpose address registries (RFC 6890) and address space registries.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -6,7 +8,8 @@ use ipnetwork::{Ipv4Network, Ipv6Network};
 
 use super::rule::Rule;
 
-/// The rule that refuses `address`, which must be in its canonical form; `None` if it is public.
+/// The rule against `address`, or `None` if it is public. `address` must be in canonical form: an
+/// IPv4-mapped address would be taken for IPv6.
 pub(super) fn rule_against(address: IpAddr) -> Option<Rule> {
     match address {
         IpAddr::V4(address) => rule_against_v4(address),
@@ -14,7 +17,7 @@ pub(super) fn rule_against(address: IpAddr) -> Option<Rule> {
     }
 }
 
-/// IPv4 is public unless a block says otherwise.
+/// An IPv4 address is public unless one of the blocks contains it.
 fn rule_against_v4(address: Ipv4Addr) -> Option<Rule> {
     let block = V4
         .iter()
@@ -23,7 +26,7 @@ fn rule_against_v4(address: Ipv4Addr) -> Option<Rule> {
     block.or_else(|| METADATA.contains(&address).then_some(Rule::Metadata))
 }
 
-/// IPv6 is public inside of `2000::/3` only, and there unless a block says otherwise.
+/// An IPv6 address is public if `2000::/3` contains it and none of the blocks does.
 fn rule_against_v6(address: Ipv6Addr) -> Option<Rule> {
     match address {
         Ipv6Addr::UNSPECIFIED => return Some(Rule::Unspecified),
@@ -37,6 +40,7 @@ fn rule_against_v6(address: Ipv6Addr) -> Option<Rule> {
     block.or_else(|| (!GLOBAL_UNICAST.contains(address)).then_some(Rule::Reserved))
 }
 
+/// Blocks do not overlap, so the order does not matter.
 const V4: [(Ipv4Network, Rule); 18] = [
     (v4([0, 0, 0, 0], 8), Rule::Unspecified),
     (v4([10, 0, 0, 0], 8), Rule::Private),
@@ -55,21 +59,22 @@ const V4: [(Ipv4Network, Rule); 18] = [
     (v4([198, 51, 100, 0], 24), Rule::Documentation),
     (v4([203, 0, 113, 0], 24), Rule::Documentation),
     (v4([224, 0, 0, 0], 4), Rule::Multicast),
-    (v4([240, 0, 0, 0], 4), Rule::Reserved), // broadcast included
+    (v4([240, 0, 0, 0], 4), Rule::Reserved), // with 255.255.255.255, broadcast
 ];
 
-/// What clouds answer their machines by, at addresses that look public. Those of all others are
-/// link-local, shared or unique local, and refused as that.
+/// Metadata services of clouds at addresses that look public. Those of other clouds are link-local,
+/// shared or unique local addresses, which the blocks cover.
 const METADATA: [Ipv4Addr; 2] = [
     Ipv4Addr::new(168, 63, 129, 16), // Azure's platform ("wire server")
     Ipv4Addr::new(192, 80, 8, 124),  // Equinix Metal
 ];
 
+/// The only IPv6 space that IANA hands out as global unicast.
 const GLOBAL_UNICAST: Ipv6Network = v6(0x2000_0000_0000_0000, 3);
 
-/// Special blocks inside `2000::/3`, and those outside of it that deserve a name of their own.
+/// Special blocks inside `2000::/3`, and blocks outside it that have a rule of their own.
 const V6: [(Ipv6Network, Rule); 8] = [
-    (v6(0x2001_0000_0000_0000, 23), Rule::Special), // IETF protocol assignments, Teredo included
+    (v6(0x2001_0000_0000_0000, 23), Rule::Special), // IETF protocol assignments, with Teredo
     (v6(0x2001_0db8_0000_0000, 32), Rule::Documentation),
     (v6(0x2002_0000_0000_0000, 16), Rule::Special), // 6to4
     (v6(0x2620_004f_8000_0000, 48), Rule::Special), // AS112
@@ -79,14 +84,23 @@ const V6: [(Ipv6Network, Rule); 8] = [
     (v6(0xff00_0000_0000_0000, 8), Rule::Multicast),
 ];
 
+/// A block by its address and prefix length.
+#[expect(
+    clippy::expect_used,
+    reason = "evaluated at compile time: a wrong prefix length does not build"
+)]
 const fn v4([a, b, c, d]: [u8; 4], prefix: u8) -> Ipv4Network {
-    // Evaluated at compile time: a wrong prefix length doesn't build.
-    Ipv4Network::new_checked(Ipv4Addr::new(a, b, c, d), prefix).expect("a length of at most 32")
+    Ipv4Network::new_checked(Ipv4Addr::new(a, b, c, d), prefix)
+        .expect("an IPv4 prefix has at most 32 bits")
 }
 
-/// A net by the upper half of its address.
+/// A block by the upper half of its address and its prefix length.
+#[expect(
+    clippy::expect_used,
+    reason = "evaluated at compile time: a wrong prefix length does not build"
+)]
 const fn v6(upper: u64, prefix: u8) -> Ipv6Network {
-    // Evaluated at compile time, as above. (`as`, for `From` is not const.)
+    // `as`, because `u128::from` is not const.
     Ipv6Network::new_checked(Ipv6Addr::from_bits((upper as u128) << 64), prefix)
-        .expect("a length of at most 128")
+        .expect("an IPv6 prefix has at most 128 bits")
 }

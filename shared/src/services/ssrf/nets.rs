@@ -1,95 +1,101 @@
-//! What `CALLBACK_ALLOW` and `CALLBACK_DENY` may say.
+//! The allow list (`CALLBACK_ALLOW`) and the deny list (`CALLBACK_DENY`): networks in CIDR
+//! notation.
 
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 use thiserror::Error;
 
-/// Nets that callbacks may reach although they are not public: `CALLBACK_ALLOW`.
+/// Networks that callbacks may reach although they are not public: `CALLBACK_ALLOW`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AllowList(Vec<IpNetwork>);
 
-/// Nets that callbacks may not reach although they are public, or allowed: `CALLBACK_DENY`.
+/// Networks that callbacks may not reach, even if they are public or allowed: `CALLBACK_DENY`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DenyList(Vec<IpNetwork>);
 
-/// Why a list of nets is refused, and what is accepted.
+/// Why a list of networks is rejected, and what is accepted.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum NetsError {
-    /// Not a CIDR.
+    /// Not in CIDR notation.
     #[error(
-        "`{0}` is no net; accepted are comma-separated CIDRs or addresses, such as \
+        "`{0}` is not a network; expected comma-separated CIDR networks or addresses, such as \
          `127.0.0.0/8,::1,10.1.0.0/16`"
     )]
     NotANet(String),
-    /// A net of so much that it must be a mistake, or of no address at all, to be allowed.
+    /// An allowed network that is so large, or so likely to be misspelled, that it must be a
+    /// mistake.
     #[error(
-        "`{0}` would turn the guard off, or is misspelled; accepted are prefix lengths of at least {V4_PREFIX} \
-         (IPv4) and {V6_PREFIX} (IPv6)"
+        "`{0}` would disable the SSRF policy or is misspelled; expected a prefix length of at \
+         least {MIN_V4_PREFIX} (IPv4) or {MIN_V6_PREFIX} (IPv6)"
     )]
-    TooMuch(IpNetwork),
+    TooWide(IpNetwork),
     /// Bits set beyond the prefix: either the address or the length is a mistake.
     #[error(
-        "`{0}` has bits set beyond its prefix; accepted are the net `{net}/{prefix}` and the \
+        "`{0}` has bits set beyond its prefix; expected the network `{net}/{prefix}` or the \
          address `{address}`",
         net = .0.network(), prefix = .0.prefix(), address = .0.ip()
     )]
     HostBits(IpNetwork),
-    /// A net of IPv4-mapped addresses, which are judged as the IPv4 addresses that they carry.
-    #[error("`{0}` is a net of IPv4-mapped addresses; accepted is its IPv4 form")]
+    /// A network of IPv4-mapped addresses. They are checked as IPv4 addresses, so it would never
+    /// match.
+    #[error("`{0}` is a network of IPv4-mapped addresses; expected its IPv4 form")]
     Mapped(IpNetwork),
 }
 
-/// The shortest prefixes that may be allowed: those of the largest blocks that are not public, `240.0.0.0/4` and
-/// `fc00::/7`. Two shorter ones could be everything.
-const V4_PREFIX: u8 = 4;
-const V6_PREFIX: u8 = 7;
+/// The shortest prefixes that may be allowed: those of the largest blocks that are not public,
+/// `240.0.0.0/4` and `fc00::/7`. A few networks with shorter prefixes could cover the whole
+/// Internet.
+const MIN_V4_PREFIX: u8 = 4;
+const MIN_V6_PREFIX: u8 = 7;
 
 /// The prefix length of `::ffff:0:0/96`.
 const MAPPED_PREFIX: u8 = 96;
 
 impl AllowList {
-    /// Reads comma-separated CIDRs, where a bare address stands for itself. An empty text allows
-    /// nothing.
+    /// Parses comma-separated CIDR networks. A bare address is a network of one. An empty text
+    /// allows nothing.
     ///
     /// # Errors
-    /// Something that is no CIDR; or a net of more than any block that is not public, of the unspecified
-    /// address alone (which is `/0` misspelled), with host bits set, or of IPv4-mapped addresses (their
-    /// IPv4 form is what is judged).
+    /// The first entry that is not in CIDR notation, is larger than any block that is not public,
+    /// is the unspecified address alone (a misspelled `/0`), has host bits set, or consists of
+    /// IPv4-mapped addresses.
     pub fn parse(text: &str) -> Result<Self, NetsError> {
         let nets = parse(text)?;
-        match nets.iter().find(|net| is_too_much(net)) {
-            Some(net) => Err(NetsError::TooMuch(*net)),
+        match nets.iter().find(|net| is_too_wide(net)) {
+            Some(net) => Err(NetsError::TooWide(*net)),
             None => Ok(Self(nets)),
         }
     }
 
-    pub(super) fn names(&self, address: IpAddr) -> bool {
+    pub(super) fn contains(&self, address: IpAddr) -> bool {
         self.0.iter().any(|net| net.contains(address))
     }
 }
 
 impl DenyList {
-    /// Reads comma-separated CIDRs, where a bare address stands for itself. An empty text denies
-    /// nothing; `::/0` denies all of IPv6 and nothing of IPv4.
+    /// Parses comma-separated CIDR networks. A bare address is a network of one. An empty text
+    /// denies nothing. `::/0` denies all of IPv6 and nothing of IPv4.
     ///
     /// # Errors
-    /// Something that is no CIDR, or a net with host bits set or of IPv4-mapped addresses (their
-    /// IPv4 form is what is judged).
+    /// The first entry that is not in CIDR notation, has host bits set, or consists of IPv4-mapped
+    /// addresses.
     pub fn parse(text: &str) -> Result<Self, NetsError> {
         parse(text).map(Self)
     }
 
-    pub(super) fn names(&self, address: IpAddr) -> bool {
+    pub(super) fn contains(&self, address: IpAddr) -> bool {
         self.0.iter().any(|net| net.contains(address))
     }
 }
 
-fn is_too_much(net: &IpNetwork) -> bool {
+fn is_too_wide(net: &IpNetwork) -> bool {
     let (shortest, longest) = match net {
-        IpNetwork::V4(_) => (V4_PREFIX, 32),
-        IpNetwork::V6(_) => (V6_PREFIX, 128),
+        IpNetwork::V4(_) => (MIN_V4_PREFIX, 32),
+        IpNetwork::V6(_) => (MIN_V6_PREFIX, 128),
     };
+    // `0.0.0.0` and `::` without a length parse as one address. They are a `/0` whose length was
+    // forgotten.
     net.prefix() < shortest || (net.ip().is_unspecified() && net.prefix() == longest)
 }
 
@@ -101,7 +107,7 @@ fn parse(text: &str) -> Result<Vec<IpNetwork>, NetsError> {
 }
 
 fn parse_net(text: &str) -> Result<IpNetwork, NetsError> {
-    let net = read(text).ok_or_else(|| NetsError::NotANet(text.to_owned()))?;
+    let net = parse_cidr(text).ok_or_else(|| NetsError::NotANet(text.to_owned()))?;
     if net.ip() != net.network() {
         return Err(NetsError::HostBits(net));
     }
@@ -115,8 +121,9 @@ fn parse_net(text: &str) -> Result<IpNetwork, NetsError> {
     }
 }
 
-/// Stricter than `IpNetwork`'s own parser, which also reads netmasks, and a `+` or zeros before the length.
-pub(super) fn read(text: &str) -> Option<IpNetwork> {
+/// Parses one network. This is stricter than the parser of `IpNetwork`, which also accepts netmasks
+/// and a `+` or zeros before the length.
+pub(super) fn parse_cidr(text: &str) -> Option<IpNetwork> {
     let Some((address, prefix)) = text.split_once('/') else {
         return text.parse().ok().map(|address: IpAddr| address.into());
     };

@@ -1,35 +1,35 @@
-//! The rules by which callbacks are refused.
+//! The rules of the SSRF policy.
 
 use std::fmt;
 
-/// Why a callback may not go where its URL leads.
+/// A rule that refuses a callback.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Rule {
-    /// "This network" or no address at all: `0.0.0.0/8`, `::`.
+    /// "This network" and the unspecified address: `0.0.0.0/8`, `::`.
     Unspecified,
-    /// This host: `127.0.0.0/8`, `::1`.
+    /// Loopback, the worker's own host: `127.0.0.0/8`, `::1`.
     Loopback,
-    /// Somebody's own network: RFC 1918, and IPv6's unique local addresses.
+    /// Private networks: RFC 1918, and IPv6 unique local addresses (RFC 4193).
     Private,
-    /// Between a provider and its customers (carrier-grade NAT): `100.64.0.0/10`.
+    /// Shared address space of carrier-grade NAT (RFC 6598): `100.64.0.0/10`.
     Shared,
-    /// This link, where clouds put their metadata services: `169.254.0.0/16`, `fe80::/10`.
+    /// Link-local, where clouds serve instance metadata: `169.254.0.0/16`, `fe80::/10`.
     LinkLocal,
-    /// Examples in texts.
+    /// Reserved for documentation.
     Documentation,
-    /// Laboratories: `198.18.0.0/15`.
+    /// Benchmarking of network devices (RFC 2544): `198.18.0.0/15`.
     Benchmarking,
-    /// Protocols of the network itself: IETF assignments, AS112, AMT, 6to4, Teredo.
+    /// Protocol assignments: IETF, AS112, AMT, 6to4, Teredo.
     Special,
-    /// Groups of hosts.
+    /// Multicast.
     Multicast,
-    /// Everything that was never given out: `240.0.0.0/4`, and IPv6 outside `2000::/3`.
+    /// Not allocated: `240.0.0.0/4`, and IPv6 outside `2000::/3`.
     Reserved,
     /// A cloud's metadata service at an address that looks public.
     Metadata,
-    /// A net that `CALLBACK_DENY` names.
+    /// A network on the deny list (`CALLBACK_DENY`).
     Denied,
-    /// A port that `CALLBACK_PORTS` leaves out: by default, those at which no HTTP is spoken.
+    /// A port that `CALLBACK_PORTS` does not list. By default, a port where no HTTP is spoken.
     Port,
 }
 

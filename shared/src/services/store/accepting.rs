@@ -1,4 +1,4 @@
-//! How a request comes into the table.
+//! Inserting requests: accepting async jobs and recording sync requests.
 
 use jiff::Timestamp;
 use rusqlite::{Connection, params};
@@ -9,23 +9,23 @@ use crate::{
     services::report::Report,
 };
 
-/// An async job that is to be accepted.
+/// A new async job.
 #[derive(Clone, Debug)]
 pub struct NewJob {
-    /// Its id.
+    /// The job's id.
     pub id: RequestId,
-    /// The report.
+    /// The report to generate.
     pub spec: ReportSpec,
-    /// Where to call back; without one, the client polls.
+    /// The callback URL; if `None`, the client polls.
     pub callback: Option<CallbackUrl>,
-    /// The trace that its caller has it belong to; without one it is one of its own.
+    /// The caller's trace context; if `None`, the job starts a trace of its own.
     pub traceparent: Option<Traceparent>,
-    /// The name of the token that asks for it, where the API asks for one.
+    /// The client name of the token; `None` without authentication.
     pub created_by: Option<ClientName>,
 }
 
 impl NewJob {
-    /// A job that only its id tells from others like it: of nobody's, and in a trace of its own.
+    /// A job without a client name and without a caller's trace.
     pub fn new(id: RequestId, spec: ReportSpec, callback: Option<CallbackUrl>) -> Self {
         Self {
             id,
@@ -38,11 +38,11 @@ impl NewJob {
 }
 
 impl Store {
-    /// Makes an async job durable: when this returns, the row is committed.
+    /// Accepts an async job. When this returns `Ok`, the row is committed.
     ///
     /// # Errors
-    /// [`StoreError::QueueFull`] at once where too many writes wait already; or the write
-    /// failed, and there is no row.
+    /// [`StoreError::QueueFull`] at once if the write queue is full; otherwise the write failed and
+    /// no row exists.
     pub async fn accept(&self, job: NewJob) -> Result<(), StoreError> {
         let input = rows::to_json(&job.spec);
         self.shared
@@ -51,7 +51,7 @@ impl Store {
             .await
     }
 
-    /// Records a sync request, once, when it is over; `created_by` is the name of the token that asked for it.
+    /// Records a finished sync request. `created_by` is the client name of its token.
     ///
     /// # Errors
     /// As for [`Store::accept`].
@@ -108,6 +108,7 @@ fn insert_job(tx: &Connection, job: &NewJob, input: &str) -> rusqlite::Result<()
         rows::time(job.id.created_at()),
         callback
             .map(CallbackUrl::target)
+            // Null if the normal form equals the URL as sent.
             .filter(|target| callback.is_some_and(|url| url.as_str() != *target)),
         job.traceparent.map(|traceparent| traceparent.to_string()),
         job.created_by.as_ref().map(ClientName::as_str),
@@ -115,7 +116,8 @@ fn insert_job(tx: &Connection, job: &NewJob, input: &str) -> rusqlite::Result<()
     .map(drop)
 }
 
-/// A row like a job's, but for what it asks for.
+/// Inserts a row of a job's shape for [`Store::check`]. No worker sees it: the same transaction
+/// deletes it.
 pub(super) fn insert_probe(tx: &Connection, id: RequestId) -> rusqlite::Result<()> {
     tx.prepare_cached(
         "INSERT INTO requests (id, mode, status, input_payload, created_at)

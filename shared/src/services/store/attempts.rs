@@ -8,31 +8,31 @@ use rusqlite::{Connection, params};
 use super::{claim::Claim, rows};
 use crate::models::{Attempt, AttemptClass, RequestId};
 
-/// The attempts, and the events, that a request keeps: the last ones. It can be delivered once more as often as
-/// anybody likes, and what is kept of it must not grow with that.
+/// The number of attempts, and of events, kept for one request; older ones are deleted. Without
+/// this limit, repeated redelivery would grow the tables without bound.
 pub(super) const KEPT: u32 = 1000;
 
-/// An attempt that is to be recorded, with what its job's outcome is.
+/// A callback attempt to record together with the job's new state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AttemptRecord {
-    /// Of its request, from 1, redeliveries included.
+    /// Number of the attempt within its request, from 1, including redeliveries.
     pub number: u32,
-    /// When it began.
+    /// Start time.
     pub started_at: Timestamp,
-    /// How long it took.
+    /// Duration.
     pub duration: Duration,
-    /// What came of it.
+    /// Outcome class.
     pub class: AttemptClass,
-    /// The answer's status, where there was one.
+    /// HTTP status code, if there was a response.
     pub status: Option<u16>,
-    /// What went wrong, as the job's owner may know it.
+    /// Error text that the job's owner may see.
     pub error: Option<String>,
-    /// The whole of it: it can name addresses.
+    /// Full error text for operators. It can name internal addresses.
     pub internal_detail: Option<String>,
 }
 
 impl AttemptRecord {
-    /// Whether its receiver may hear of the job again because of it.
+    /// Whether the receiver may have received this callback and may receive it again.
     pub(super) fn may_repeat(&self) -> bool {
         !matches!(self.class, AttemptClass::Success | AttemptClass::Refused)
     }
@@ -44,7 +44,7 @@ pub(super) fn record(
     claim: &Claim,
     attempted: &AttemptRecord,
 ) -> rusqlite::Result<()> {
-    // A number that is taken is another hand's work, and must not keep the job from its end.
+    // REPLACE: the number is only taken if the row was edited by hand. That must not block the job.
     connection
         .prepare_cached(
             "INSERT OR REPLACE INTO attempts
@@ -61,6 +61,7 @@ pub(super) fn record(
             attempted.error,
             attempted.internal_detail,
         ])?;
+    // Numbers are consecutive, so the newest one determines which are too old.
     if let Some(oldest) = attempted.number.checked_sub(KEPT) {
         connection
             .prepare_cached("DELETE FROM attempts WHERE request_id = ?1 AND number <= ?2")?
@@ -69,7 +70,7 @@ pub(super) fn record(
     Ok(())
 }
 
-/// A request's attempts, in order.
+/// Reads the attempts of a request, in order.
 pub(super) fn of(connection: &Connection, id: RequestId) -> rusqlite::Result<Vec<Attempt>> {
     connection
         .prepare_cached(

@@ -1,4 +1,4 @@
-//! The claim: how a row becomes one worker's, and nobody else's.
+//! Claims: exclusive ownership of a row by one worker, guarded by a fencing token.
 
 use jiff::Timestamp;
 use rusqlite::{Connection, Row, ToSql, params, types::ToSqlOutput};
@@ -10,7 +10,7 @@ use crate::{
     services::report::Report,
 };
 
-/// The identity of one start of a worker's process.
+/// The identity of one worker process. A restart gets a new one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct OwnerId(Uuid);
 
@@ -33,61 +33,62 @@ impl ToSql for OwnerId {
     }
 }
 
-/// The right to write to one row, until somebody takes it over.
+/// The right to write to one row. It ends when the job is finished, released or reclaimed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Claim {
     /// The row.
     pub id: RequestId,
-    /// Who claimed it.
+    /// The worker that holds the claim.
     pub owner: OwnerId,
-    /// The how-manieth claim of this row it is, from 1.
+    /// The fencing token: the row's claim counter, from 1. Every write under this claim names it,
+    /// so a write under an older claim changes nothing.
     pub number: i64,
 }
 
-/// A `PENDING` job as somebody saw it: it is claimed only if it is still so.
+/// A claimable job as it was read. The claim succeeds only if the row is unchanged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Candidate {
     /// The row.
     pub id: RequestId,
-    /// How many workers died with it, as the table has it.
+    /// Claims lost with their workers, as stored.
     pub lost_claims: i64,
-    /// Until when it had to wait, as the table has it; none for one that was never claimed.
-    pub(super) waited_until: Option<String>,
+    /// When the job becomes due, as stored; `None` if it was never claimed.
+    pub(super) due_at: Option<String>,
 }
 
 impl Candidate {
-    /// A job that the notifier rings for: one that nobody has claimed before.
+    /// The job of a notification. Only jobs that were never claimed are notified.
     pub fn notified(id: RequestId) -> Self {
         Self {
             id,
             lost_claims: 0,
-            waited_until: None,
+            due_at: None,
         }
     }
 }
 
-/// A claimed job, with what earlier claims stored of it.
+/// A claimed job, with the state that earlier claims stored.
 #[derive(Clone, Debug)]
 pub struct Job {
-    /// The right to write to it.
+    /// The claim that every write names.
     pub claim: Claim,
-    /// What to make.
+    /// The report to generate.
     pub spec: ReportSpec,
-    /// The report, if it has been made before.
+    /// The stored report, if an earlier claim generated it.
     pub report: Option<Report>,
-    /// Where to call back: a URL's normal form.
+    /// The callback URL in normal form.
     pub callback_target: Option<String>,
-    /// The trace that it belongs to; none of a job that an older version accepted.
+    /// The trace context. Derived from the id if the caller sent none.
     pub traceparent: Traceparent,
-    /// Callback attempts whose outcome is known.
+    /// Callback attempts with a known outcome.
     pub attempts: u32,
-    /// How many of these belong to earlier series: before a redelivery was asked for.
+    /// How many of them were made before the latest redelivery was requested.
     pub attempts_before: u32,
-    /// Since when the next attempt has been put off for its receiver's sake.
+    /// Since when the job has been parked.
     pub parked_since: Option<Timestamp>,
 }
 
-/// Claims those of `candidates` that are as they were seen.
+/// Claims the `candidates` whose rows are unchanged.
 pub(super) fn claim_all(
     connection: &Connection,
     owner: OwnerId,
@@ -106,17 +107,20 @@ pub(super) fn claim_all(
                  attempts_before, parked_since"
     ))?;
     let mut jobs = Vec::with_capacity(candidates.len());
+    // The conditions on `lost_claims` and `next_attempt_at` make this a compare-and-swap: a job
+    // that was claimed and released meanwhile is not claimed on stale information.
     for candidate in candidates {
         let id = candidate.id;
         let mut claimed = claim.query(params![
             id.to_string(),
             owner_text,
             candidate.lost_claims,
-            candidate.waited_until,
+            candidate.due_at,
         ])?;
         let Some(row) = claimed.next()? else { continue };
         let job = read(row, id, owner);
-        claimed.next()?; // to its end: a statement that writes is not left half-way
+        // Step the statement to its end, or SQLite keeps it, and its write, open.
+        claimed.next()?;
         match job {
             Ok(job) => jobs.push(job),
             Err(error) => fail_invalid(connection, id, &error)?,
@@ -125,13 +129,14 @@ pub(super) fn claim_all(
     Ok(jobs)
 }
 
-/// A row that the API can't have written ends here: it would only fail again.
+/// Fails a row that can't be parsed. Only an edit from outside can produce one, and every retry
+/// would fail again.
 fn fail_invalid(
     connection: &Connection,
     id: RequestId,
     error: &rusqlite::Error,
 ) -> rusqlite::Result<()> {
-    tracing::error!(%id, %error, "a row can't be read");
+    tracing::error!(%id, %error, "can't parse a row");
     connection
         .prepare_cached(
             "UPDATE requests SET
@@ -146,12 +151,12 @@ fn fail_invalid(
             id.to_string(),
             rows::time(Timestamp::now()),
             FailureReason::InvalidRow.as_str(),
-            format!("The row can't be read: {error}."),
+            format!("The row can't be parsed: {error}."),
         ])?;
     Ok(())
 }
 
-/// A job from what `RETURNING` returns.
+/// Builds a job from the `RETURNING` row.
 fn read(row: &Row<'_>, id: RequestId, owner: OwnerId) -> rusqlite::Result<Job> {
     Ok(Job {
         claim: Claim {
@@ -165,7 +170,7 @@ fn read(row: &Row<'_>, id: RequestId, owner: OwnerId) -> rusqlite::Result<Job> {
         traceparent: rows::traceparent(row, 4, id)?,
         attempts: row.get(5)?,
         attempts_before: row.get(6)?,
-        // A time that can't be read is another hand's: the job then has not waited yet.
+        // A time that can't be parsed was edited by hand; treat the job as not parked.
         parked_since: row
             .get::<_, Option<String>>(7)?
             .and_then(|at| at.parse().ok()),

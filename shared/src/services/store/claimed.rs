@@ -1,4 +1,4 @@
-//! What is written under a claim: how a job goes on, and how it ends.
+//! Writes under a claim. Each names its fencing token and fails if the claim was lost.
 
 use jiff::Timestamp;
 use rusqlite::{Connection, params};
@@ -9,19 +9,19 @@ use crate::{
     services::report::Report,
 };
 
-/// How a claimed job ended.
+/// The final outcome of a claimed job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// Its receiver answered 2xx, or there is none.
+    /// The receiver answered 2xx, or the job has no callback.
     Completed,
-    /// It can't be, or was not, delivered.
+    /// The job was not, or can't be, delivered.
     Failed(Failure),
 }
 
 impl Store {
-    /// Stores a job's report before its first callback, so that no crash can cost it again; one that
-    /// is stored already stays. For one that is quickly made again, the write of the first outcome
-    /// will do.
+    /// Stores a job's report before its first callback, so that a crash can't lose it. A stored
+    /// report is never replaced. Quick reports skip this write: they are stored together with the
+    /// first outcome.
     ///
     /// # Errors
     /// [`StoreError::ClaimLost`], or the write failed.
@@ -42,12 +42,12 @@ impl Store {
         .await
     }
 
-    /// Lets go of a job whose attempt failed, until the next one is due at `next_attempt_at`: it is
-    /// `PENDING`, and waits in the table alone. The report is stored with it, unless it has been.
+    /// Records a failed attempt and schedules the next one at `next_attempt_at`. The job becomes
+    /// `PENDING` and the claim ends. Also stores the report, unless one is stored.
     ///
     /// # Errors
     /// [`StoreError::ClaimLost`], or the write failed.
-    pub async fn await_retry(
+    pub async fn schedule_retry(
         &self,
         claim: Claim,
         report: &Report,
@@ -57,6 +57,7 @@ impl Store {
         let result = rows::to_json(report);
         let number = failed.number;
         self.write_claimed(claim, Some(failed), move |tx, claim| {
+            // `lost_claims = 0`: an attempt with a known outcome clears the job of suspicion.
             tx.prepare_cached(concat!(
                 "UPDATE requests SET ",
                 set_work!("PENDING"),
@@ -76,8 +77,8 @@ impl Store {
         .await
     }
 
-    /// Lets go of a job for its receiver's sake, without an attempt, until `next_attempt_at`. The report
-    /// is stored with it, unless it has been.
+    /// Parks a job until `next_attempt_at` without an attempt, to spare its receiver. The claim
+    /// ends. Also stores the report, unless one is stored.
     ///
     /// # Errors
     /// [`StoreError::ClaimLost`], or the write failed.
@@ -89,6 +90,7 @@ impl Store {
     ) -> Result<(), StoreError> {
         let result = rows::to_json(report);
         self.write_claimed(claim, None, move |tx, claim| {
+            // `coalesce(parked_since, …)`: parking again keeps the time of the first park.
             tx.prepare_cached(concat!(
                 "UPDATE requests SET ",
                 set_work!("PENDING"),
@@ -109,9 +111,9 @@ impl Store {
         .await
     }
 
-    /// Ends a job, or its redelivery, with the last attempt, if one was made. Its report, if it has one,
-    /// is stored with it, unless it has been. One that was completed before stays so, however its
-    /// redelivery ends.
+    /// Finishes a job, or its redelivery, and records the last attempt, if one was made. Also
+    /// stores the report, unless one is stored. A `COMPLETED` job stays `COMPLETED`, even if its
+    /// redelivery fails.
     ///
     /// # Errors
     /// [`StoreError::ClaimLost`], or the write failed.
@@ -129,6 +131,8 @@ impl Store {
         };
         let number = last.as_ref().map(|last| last.number);
         self.write_claimed(claim, last, move |tx, claim| {
+            // `completed_at` changes only with the status. A `COMPLETED` row keeps its outcome: a
+            // failed redelivery must not change it.
             tx.prepare_cached(
                 "UPDATE requests SET
                      status = iif(status = 'COMPLETED', status, ?4),
@@ -154,8 +158,7 @@ impl Store {
         .await
     }
 
-    /// A write that names its claim and must find it in force. With it goes the record of the attempt that
-    /// it tells of.
+    /// Runs `write` if its claim is still held, and records the attempt in the same transaction.
     async fn write_claimed(
         &self,
         claim: Claim,
@@ -179,6 +182,7 @@ impl Store {
                 Ok(rows)
             })
             .await?;
+        // Zero rows: the fencing token is no longer the row's.
         if rows == 0 {
             Err(StoreError::ClaimLost)
         } else {

@@ -1,4 +1,4 @@
-//! Whether the database does what it is asked: one line in the log for each change.
+//! The database's last known condition. Logs one line per change instead of one per failure.
 
 use std::{
     fmt::Display,
@@ -9,38 +9,39 @@ use tracing::{info, warn};
 
 use super::Trouble;
 
-/// How it went last.
+/// The result of the last operation.
 pub(super) struct Condition {
     warning: &'static str,
-    relief: &'static str,
+    recovery: &'static str,
     trouble: Mutex<Option<Trouble>>,
 }
 
 impl Condition {
-    /// One that is taken to be good; what the log says when it turns bad, and when that is over.
-    pub(super) fn good(warning: &'static str, relief: &'static str) -> Self {
+    /// Starts as healthy. `warning` and `recovery` are the log messages of the two changes.
+    pub(super) fn healthy(warning: &'static str, recovery: &'static str) -> Self {
         Self {
             warning,
-            relief,
+            recovery,
             trouble: Mutex::new(None),
         }
     }
 
-    /// Takes note that it failed.
+    /// Records a failure.
     pub(super) fn failed(&self, trouble: Trouble, error: &impl Display) {
+        // The same trouble again is in the log already.
         if self.replace(Some(trouble)) != Some(trouble) {
             warn!(trouble = trouble.as_str(), %error, "{}", self.warning);
         }
     }
 
-    /// Takes note that it did not.
-    pub(super) fn went_well(&self) {
+    /// Records a success.
+    pub(super) fn succeeded(&self) {
         if self.replace(None).is_some() {
-            info!("{}", self.relief);
+            info!("{}", self.recovery);
         }
     }
 
-    /// What was wrong the last time.
+    /// Why the last operation failed, or `None` if it succeeded.
     pub(super) fn trouble(&self) -> Option<Trouble> {
         *self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
     }

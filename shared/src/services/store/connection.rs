@@ -1,4 +1,4 @@
-//! How a connection to the database is opened and set up.
+//! Opening and configuring connections to the database.
 
 use std::{
     cell::Cell,
@@ -16,46 +16,50 @@ use super::{
 };
 use crate::config::{StoreSettings, Synchronous};
 
-/// `SQLite`'s own handler waits in steps that grow to 100 ms, which then show as that in the 99th
-/// percentile. Ours tries again after a fifth of a millisecond, up to a bound.
+/// The busy handler retries at this interval. `SQLite`'s own handler backs off to 100 ms, which
+/// then shows as 100 ms in the 99th percentile.
 const BUSY_STEP: Duration = Duration::from_micros(200);
+
+/// How long an operation waits for another process's lock.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The bound while it is being opened: a process that is told to end meanwhile waits for it.
+/// The same while opening. Shorter, because shutdown has to wait for it.
 const BUSY_TIMEOUT_OPENING: Duration = Duration::from_millis(100);
 
 thread_local! {
-    /// When the wait that this thread is in began. A connection stays on its thread.
+    /// Start of this thread's current wait. A connection stays on its thread.
     static BUSY_SINCE: Cell<Instant> = Cell::new(Instant::now());
 }
 
-/// Pages in the log at which the writer moves them into the database: 32 MiB. A checkpoint costs
-/// two fsyncs whatever it moves, and a page that was written often is moved once.
+/// WAL size, in pages, that triggers a checkpoint: 32 MiB. A checkpoint costs two fsyncs
+/// however much it copies, and copies a page that was written often only once.
 const CHECKPOINT_PAGES: u32 = 8192;
 
-/// The log file is cut back to this size after a checkpoint under load.
+/// A WAL file larger than this, in bytes, is truncated to it after a checkpoint.
 const LOG_SIZE_LIMIT: u32 = 64 << 20;
 
-/// Every connection of a store, and its id.
+/// All connections of a store, and the store's id.
 pub(super) struct Opened {
     pub(super) writer: Connection,
     pub(super) readers: [Connection; readers::CONNECTIONS],
     pub(super) id: String,
 }
 
-/// Opens the connections, migrating the database. Waits for no lock for long.
+/// Opens all connections and migrates the database. Waits for locks only briefly.
 ///
 /// # Errors
-/// [`StoreError::Unusable`] for a file that is not to be used; else `SQLite`'s own words.
+/// [`StoreError::Unusable`] if the file must not be used; otherwise `SQLite`'s error.
 pub(super) fn open(settings: &StoreSettings) -> Result<Opened, StoreError> {
     let (writer, id) = open_writer(settings)?;
     let mut readers = Vec::with_capacity(readers::CONNECTIONS);
     for _ in 0..readers::CONNECTIONS {
         readers.push(open_reader(&settings.path)?);
     }
-    let readers = readers
-        .try_into()
-        .unwrap_or_else(|_| unreachable!("as many as asked for"));
+    #[expect(
+        clippy::expect_used,
+        reason = "the loop above pushed exactly readers::CONNECTIONS connections"
+    )]
+    let readers = readers.try_into().expect("one connection per reader");
     Ok(Opened {
         writer,
         readers,
@@ -65,17 +69,18 @@ pub(super) fn open(settings: &StoreSettings) -> Result<Opened, StoreError> {
 
 fn open_writer(settings: &StoreSettings) -> Result<(Connection, String), StoreError> {
     let path = &settings.path;
+    // NO_MUTEX: each connection is used by one thread only.
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
         | OpenFlags::SQLITE_OPEN_CREATE
         | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(path, flags)?;
     if connection.is_readonly(MAIN_DB)? {
-        // SQLite makes do with reading where it can't write.
+        // SQLite falls back to read-only if the file is not writable.
         let read_only = ffi::Error::new(ffi::SQLITE_READONLY);
         return Err(rusqlite::Error::SqliteFailure(read_only, None).into());
     }
     connection.busy_handler(Some(wait_for_opening))?;
-    // Until we know that the file is ours, closing it doesn't move a log that was found into it.
+    // Until the file is known to be ours, closing must not checkpoint a WAL found beside it.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     schema::check(&connection).map_err(|error| at(path, error))?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
@@ -104,7 +109,7 @@ fn open_writer(settings: &StoreSettings) -> Result<(Connection, String), StoreEr
     Ok((connection, id))
 }
 
-/// Opens a connection that can only read. The writer's must have been opened before.
+/// Opens a read-only connection. Requires that the writer's connection is open.
 fn open_reader(path: &Path) -> Result<Connection, StoreError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
@@ -113,12 +118,12 @@ fn open_reader(path: &Path) -> Result<Connection, StoreError> {
     Ok(connection)
 }
 
-/// A container has no folder for them.
+/// Avoids temporary files: a container may have no writable directory for them.
 fn keep_temporaries_in_memory(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "temp_store", "MEMORY")
 }
 
-/// Has a connection wait for locks as it should while it is in use.
+/// Installs the busy handler for normal operation.
 pub(super) fn wait_for_locks(connection: &Connection) -> rusqlite::Result<()> {
     connection.busy_handler(Some(wait_in_small_steps))
 }
@@ -146,18 +151,19 @@ pub(super) fn unusable(path: &Path, problem: impl Into<String>) -> StoreError {
     }
 }
 
-/// Names the file in a problem that the schema's checks found.
+/// Adds the file's path to a schema error.
 pub(super) fn at(path: &Path, error: SchemaError) -> StoreError {
     match error {
-        SchemaError::Sqlite(error) if is_no_database(&error) => {
-            unusable(path, "is no SQLite database; point DB_URL at another file")
-        }
+        SchemaError::Sqlite(error) if is_no_database(&error) => unusable(
+            path,
+            "is not an SQLite database; point DB_URL at another file",
+        ),
         SchemaError::Sqlite(error) => error.into(),
         other => unusable(path, other.to_string()),
     }
 }
 
-/// Whether the file doesn't even begin like a database.
+/// Whether the file lacks `SQLite`'s header.
 pub(super) fn is_no_database(error: &rusqlite::Error) -> bool {
     error.sqlite_error_code() == Some(ErrorCode::NotADatabase)
 }

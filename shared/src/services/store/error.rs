@@ -1,40 +1,40 @@
-//! What can go wrong with the store.
+//! Errors of the store.
 
 use std::{io, path::PathBuf, sync::Arc};
 
 use rusqlite::ffi;
 use thiserror::Error;
 
-/// Why an operation on the store did not happen. Cheap to clone: a batch's writes share one.
+/// Why a store operation failed. Cheap to clone: all writes of a failed group commit share one.
 #[derive(Clone, Debug, Error)]
 pub enum StoreError {
-    /// `DB_WRITE_QUEUE` writes, or as many reads as are allowed, wait already.
-    #[error("too many operations wait for the database")]
+    /// The write queue (`DB_WRITE_QUEUE`) or the read queue is full.
+    #[error("too many database operations are queued")]
     QueueFull,
-    /// The row is no longer this claim's: it was taken over, given back, or ended.
+    /// The row has a newer fencing token, was released, or is finished.
     #[error("the claim on this row was lost")]
     ClaimLost,
-    /// The worker was silent for a whole lease, and was declared dead.
+    /// The worker's lease expired, and its jobs were reclaimed.
     #[error("the worker's lease was lost")]
     LeaseLost,
-    /// The process is ending.
+    /// The store was closed, because the process shuts down or a database thread ended.
     #[error("the store is closed")]
     Closed,
-    /// The file is no store of ours, or of a version that this program doesn't know.
+    /// The file is not a database of this service, or has a schema it doesn't support.
     #[error("{path}: {problem}", path = path.display())]
     Unusable {
         /// The database file.
         path: PathBuf,
-        /// What is wrong with it, and what to do.
+        /// The problem, and what to do about it.
         problem: String,
     },
-    /// `SQLite`'s own words.
+    /// An error of `SQLite`.
     #[error("{0}")]
     Sqlite(Arc<rusqlite::Error>),
 }
 
 impl StoreError {
-    /// What is wrong with the database, where that is what it tells of.
+    /// The state of the database, if the error says something about it.
     pub fn trouble(&self) -> Option<Trouble> {
         match self {
             Self::Sqlite(error) => Some(Trouble::from(error.as_ref())),
@@ -59,25 +59,25 @@ impl From<tokio_rusqlite::Error<StoreError>> for StoreError {
     }
 }
 
-/// What is wrong with the database, in the kinds that an operator can do something about.
+/// Database failures, by what an operator can do about them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trouble {
-    /// Another program holds its lock.
+    /// Another process holds the lock.
     Busy,
-    /// The disk takes no more: it is full, over a quota, or a file would pass its limit.
+    /// The disk is full, a quota is used up, or a file reached its size limit.
     Full,
-    /// It, or its folder, can't be written to.
+    /// The file or its directory is not writable.
     ReadOnly,
-    /// What stands in the file is damaged.
+    /// The file is damaged.
     Corrupt,
-    /// The disk fails in some other way.
+    /// Another I/O error.
     Io,
-    /// None of these: the log has `SQLite`'s own words.
+    /// Any other error; the log has `SQLite`'s message.
     Other,
 }
 
 impl Trouble {
-    /// As `/healthz` and the log call it.
+    /// The name in `/healthz` and in the log.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Busy => "locked",
@@ -89,7 +89,7 @@ impl Trouble {
         }
     }
 
-    /// Whether it may pass without anybody touching the file.
+    /// Whether the condition can clear without a change to the file, so that retrying makes sense.
     pub(super) fn may_pass(self) -> bool {
         match self {
             Self::Busy | Self::Full | Self::ReadOnly | Self::Io => true,
@@ -105,8 +105,8 @@ impl From<&rusqlite::Error> for Trouble {
             return Self::Other;
         };
         match error.extended_code {
-            // A disk without room is SQLITE_FULL; a file at its limit, or a user over the quota, is an
-            // error of the write, or of making room for the log's index.
+            // A full disk is SQLITE_FULL. A file at its size limit and a used-up quota are
+            // errors of a write, or of growing the WAL's index.
             ffi::SQLITE_IOERR_WRITE | ffi::SQLITE_IOERR_SHMSIZE => return Self::Full,
             ffi::SQLITE_IOERR_CORRUPTFS | ffi::SQLITE_IOERR_DATA => return Self::Corrupt,
             _ => {}
@@ -116,7 +116,7 @@ impl From<&rusqlite::Error> for Trouble {
                 Self::Busy
             }
             Code::DiskFull => Self::Full,
-            // What can't be opened is the log beside the file: its folder can't be written to.
+            // Only the WAL can fail to open here: its directory is not writable.
             Code::ReadOnly | Code::PermissionDenied | Code::CannotOpen => Self::ReadOnly,
             Code::DatabaseCorrupt | Code::NotADatabase => Self::Corrupt,
             Code::SystemIoFailure => Self::Io,
@@ -143,7 +143,7 @@ mod tests {
     use super::{StoreError, Trouble};
 
     #[test]
-    fn sqlites_codes_are_known_by_the_trouble_that_they_tell_of() {
+    fn sqlite_error_codes_map_to_troubles() {
         for (code, trouble) in [
             (ffi::SQLITE_BUSY, Trouble::Busy),
             (ffi::SQLITE_BUSY_RECOVERY, Trouble::Busy),
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_that_says_nothing_about_the_database_is_no_trouble() {
+    fn a_full_queue_and_a_lost_claim_are_no_database_trouble() {
         assert_eq!(StoreError::QueueFull.trouble(), None);
         assert_eq!(StoreError::ClaimLost.trouble(), None);
     }

@@ -1,4 +1,5 @@
-//! The record of what went wrong with a job.
+//! The events of a job: failed attempts, lost claims and releases, each a possible duplicate
+//! delivery.
 
 use jiff::Timestamp;
 use rusqlite::{Connection, params};
@@ -6,7 +7,7 @@ use rusqlite::{Connection, params};
 use super::{attempts::KEPT, claim::Claim, rows};
 use crate::models::{Event, EventKind, RequestId};
 
-/// Records what happened to one claimed job.
+/// Records an event of one claimed job.
 pub(super) fn record(
     connection: &Connection,
     claim: &Claim,
@@ -26,7 +27,7 @@ pub(super) fn record(
             claim.number,
             detail,
         ])?;
-    // Each claim has one event at the most, so that there are none to forget before.
+    // A claim has at most one event, so a row with at most `KEPT` claims has nothing to delete.
     if claim.number > KEPT.into() {
         connection
             .prepare_cached(
@@ -38,7 +39,7 @@ pub(super) fn record(
     Ok(())
 }
 
-/// Records what happened to every job that `owner` holds.
+/// Records an event of every job that `owner` holds.
 pub(super) fn record_all(
     connection: &Connection,
     owner: &str,
@@ -55,7 +56,7 @@ pub(super) fn record_all(
     Ok(())
 }
 
-/// A job's record, in order.
+/// Reads the events of a job, in order.
 pub(super) fn of(connection: &Connection, id: RequestId) -> rusqlite::Result<Vec<Event>> {
     connection
         .prepare_cached(

@@ -1,9 +1,9 @@
-//! Leases: who among the workers is alive, and what becomes of the jobs of those who are not.
+//! Leases: which workers are alive, and reclaiming the jobs of those that are not.
 //!
-//! A worker's one row in `workers` counts its renewals. No clock of another process is trusted: who
-//! watches a count stand still for a whole lease, by its own clock, may declare that worker dead.
-//! Then its row and its jobs go in one transaction, and from there on it can claim nothing, and write
-//! to none of the jobs that it held.
+//! Each worker has one row in `workers`; `beat` counts its heartbeats. No clock of another process
+//! is trusted: an observer that sees `beat` unchanged for a whole lease, by its own monotonic
+//! clock, may expire the lease. One transaction then deletes the worker's row and reclaims its
+//! jobs. After that, the worker can claim nothing and write to none of the jobs it held.
 
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -11,30 +11,32 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use super::{claim::OwnerId, events, rows, rows::set_work};
 use crate::models::{EventKind, FailureReason};
 
-/// One worker's row, as somebody saw it.
+/// A worker's heartbeat, as an observer read it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Heartbeat {
-    /// Which worker: an [`OwnerId`], unless another hand was here.
+    /// The worker: an [`OwnerId`], unless the row was edited by hand.
     pub owner: String,
-    /// How often it has renewed its lease.
+    /// The number of renewals.
     pub beat: i64,
 }
 
-/// What became of a dead worker's jobs.
+/// The result of a lease expiry: what happened to the worker's jobs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Expired {
-    /// They are `PENDING` again.
-    pub returned: usize,
-    /// They are `FAILED` as poison: none, or the only one that it held.
-    pub condemned: usize,
+    /// Jobs that are `PENDING` again.
+    pub reclaimed: usize,
+    /// Poison jobs, now `FAILED`: none, or the only job that the worker held.
+    pub poisoned: usize,
 }
 
-/// Enters `owner` among the workers.
+/// Registers a worker.
 ///
-/// So is everybody else who holds a job and isn't there (after a restored copy of the database, or
-/// another hand's work): who doesn't renew is found dead after a lease.
+/// Also registers every owner of a `PROCESSING` job that has no row in `workers` (after a restored
+/// backup or an edit by hand). Such an owner sends no heartbeats, so its lease expires and its jobs
+/// are reclaimed.
 pub(super) fn register(connection: &Connection, owner: OwnerId) -> rusqlite::Result<()> {
     let now = rows::time(Timestamp::now());
+    // ON CONFLICT: registering again, after a lost answer, counts as a heartbeat.
     connection.execute(
         "INSERT INTO workers (owner, beat, renewed_at) VALUES (?1, 0, ?2)
          ON CONFLICT DO UPDATE SET beat = beat + 1, renewed_at = ?2",
@@ -52,7 +54,7 @@ pub(super) fn register(connection: &Connection, owner: OwnerId) -> rusqlite::Res
     Ok(())
 }
 
-/// Renews the lease of `owner`, and tells who else has one. None, if it was declared dead.
+/// Renews a lease and returns the other workers' heartbeats; `None` if the lease expired.
 pub(super) fn renew(
     connection: &Connection,
     owner: OwnerId,
@@ -77,7 +79,7 @@ fn heartbeat(row: &Row<'_>) -> rusqlite::Result<Heartbeat> {
     })
 }
 
-/// Whether `owner` is among the workers.
+/// Whether `owner` has a lease.
 pub(super) fn is_held(connection: &Connection, owner: OwnerId) -> rusqlite::Result<bool> {
     connection
         .prepare_cached("SELECT 1 FROM workers WHERE owner = ?1")?
@@ -86,23 +88,26 @@ pub(super) fn is_held(connection: &Connection, owner: OwnerId) -> rusqlite::Resu
         .map(|row| row.is_some())
 }
 
-/// Declares a worker dead that has not renewed since it was `seen`, and takes its jobs from it. None,
-/// if it has renewed, or somebody else was quicker.
+/// Expires the lease of a worker that has not renewed it since `seen`, and reclaims its jobs.
+/// `None` if the worker has renewed it, or another process was first.
 ///
-/// A job that the worker held alone, and that has now lost `max_claims` claims in a row, is what kills
-/// workers. One among others may be innocent: it comes one loss nearer to being run alone, and no
-/// further, so that its last two losses, or its last where `max_claims` is 2, are lone ones.
+/// A job that the worker held alone and that has now lost `max_claims` claims in a row is a poison
+/// job. A job that the worker held among others may be innocent: its count of lost claims stops at
+/// [`quarantine_threshold`], from which it runs alone. So its last two losses (the last one, if
+/// `max_claims` is 2) happen while it runs alone.
 pub(super) fn expire(
     connection: &Connection,
     seen: &Heartbeat,
     max_claims: u32,
 ) -> rusqlite::Result<Option<Expired>> {
     let Heartbeat { owner, beat } = seen;
-    let dead = connection.execute(
+    let deleted = connection.execute(
         "DELETE FROM workers WHERE owner = ?1 AND beat = ?2",
         params![owner, beat],
     )?;
-    if dead == 0 {
+    // The worker renewed meanwhile, or another process deleted the row first. Of several concurrent
+    // observers, exactly one deletes it.
+    if deleted == 0 {
         return Ok(None);
     }
     events::record_all(connection, owner, EventKind::ClaimLost)?;
@@ -111,12 +116,16 @@ pub(super) fn expire(
         [owner],
         |row| row.get(0),
     )?;
-    let (condemned, most_losses) = if held == 1 {
-        (condemn(connection, owner, max_claims)?, max_claims - 1)
+    let (poisoned, most_losses) = if held == 1 {
+        (
+            fail_poison_job(connection, owner, max_claims)?,
+            max_claims - 1,
+        )
     } else {
-        (0, runs_alone_from(max_claims))
+        (0, quarantine_threshold(max_claims))
     };
-    let returned = connection.execute(
+    // Due now, and not after the notification grace: no notification is sent for these jobs.
+    let reclaimed = connection.execute(
         concat!(
             "UPDATE requests SET ",
             set_work!("PENDING"),
@@ -127,17 +136,22 @@ pub(super) fn expire(
         params![owner, rows::time(Timestamp::now()), most_losses],
     )?;
     Ok(Some(Expired {
-        returned,
-        condemned,
+        reclaimed,
+        poisoned,
     }))
 }
 
-/// A job that has lost so many claims runs alone from then on.
-pub const fn runs_alone_from(max_claims: u32) -> u32 {
+/// The number of lost claims from which a suspected poison job is quarantined: it runs alone on
+/// its worker, so that it can harm no other job.
+pub const fn quarantine_threshold(max_claims: u32) -> u32 {
     if max_claims > 3 { max_claims - 2 } else { 1 }
 }
 
-fn condemn(connection: &Connection, owner: &str, max_claims: u32) -> rusqlite::Result<usize> {
+fn fail_poison_job(
+    connection: &Connection,
+    owner: &str,
+    max_claims: u32,
+) -> rusqlite::Result<usize> {
     connection.execute(
         "UPDATE requests SET lost_claims = lost_claims + 1,
              status = iif(status = 'COMPLETED', status, 'FAILED'),
@@ -152,17 +166,19 @@ fn condemn(connection: &Connection, owner: &str, max_claims: u32) -> rusqlite::R
             rows::time(Timestamp::now()),
             FailureReason::Poison.as_str(),
             format!(
-                "{max_claims} workers in a row died, or fell silent, while they had this job, and the last one had no other."
+                "{max_claims} workers in a row crashed or lost their lease while they held this \
+                 job, and the last one held no other job."
             ),
         ],
     )
 }
 
-/// Gives back whatever `owner` still holds, and its lease. Returns how many jobs there were.
-pub(super) fn resign(connection: &Connection, owner: OwnerId) -> rusqlite::Result<usize> {
+/// Ends the lease of `owner` and releases its jobs. Returns how many jobs it held.
+pub(super) fn deregister(connection: &Connection, owner: OwnerId) -> rusqlite::Result<usize> {
     let owner = &owner.to_string();
     events::record_all(connection, owner, EventKind::GivenBack)?;
-    let returned = connection.execute(
+    // Unlike a lease expiry, a release leaves `lost_claims` as it is: the job did no harm.
+    let released = connection.execute(
         concat!(
             "UPDATE requests SET ",
             set_work!("PENDING"),
@@ -172,5 +188,5 @@ pub(super) fn resign(connection: &Connection, owner: OwnerId) -> rusqlite::Resul
         params![owner, rows::time(Timestamp::now())],
     )?;
     connection.execute("DELETE FROM workers WHERE owner = ?1", [owner])?;
-    Ok(returned)
+    Ok(released)
 }

@@ -1,8 +1,8 @@
-//! How a process comes to its database: it waits for what passes, and refuses what doesn't.
+//! Opening the database at start: retry transient conditions, refuse permanent ones.
 //!
-//! A file that is locked, a full disk or a folder that can't be written to would only make whoever
-//! restarts the process do so again and again: so it is tried until it works. A file that is none
-//! of ours is refused at once, and before anything is written.
+//! A locked file, a full disk or an unwritable directory is retried until it works. Exiting would
+//! only make a supervisor restart the process in a loop. A file that is not a database of this
+//! service is refused at once, before anything is written.
 
 use std::{
     fs,
@@ -27,26 +27,26 @@ use crate::config::StoreSettings;
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// A lock that is gone by then is another process that starts or migrates: nothing to tell of.
-const WORTH_A_LINE: Duration = Duration::from_secs(1);
+/// A lock held for less than this is not logged: it is another process that starts or migrates.
+const QUIET_PERIOD: Duration = Duration::from_secs(1);
 
-/// What is in the way of opening.
+/// Why an attempt to open failed.
 enum Obstacle {
-    /// It may be gone at the next try.
-    Passing(Trouble, String),
-    /// It stays until somebody does something about the file or the settings.
-    Lasting(StoreError),
+    /// A condition that can clear by itself.
+    Transient(Trouble, String),
+    /// A condition that stays until an operator changes the file or the settings.
+    Permanent(StoreError),
 }
 
-/// Opens the database's connections, migrating it. Tries until what is in the way has passed; to be
-/// dropped when the process is told to end.
+/// Opens all connections and migrates the database. Retries transient conditions with exponential
+/// backoff and no time limit; drop the future on shutdown.
 ///
 /// # Errors
-/// The file can't be used as it is.
+/// A permanent condition.
 pub(super) async fn open(settings: &StoreSettings) -> Result<Opened, StoreError> {
-    let condition = Condition::good(
-        "the database can't be opened yet; it is tried until it can",
-        "the database could be opened at last",
+    let condition = Condition::healthy(
+        "the database can't be opened yet; retrying until it can",
+        "the database is open",
     );
     let begun = Instant::now();
     let mut pauses = ExponentialBuilder::default()
@@ -59,12 +59,12 @@ pub(super) async fn open(settings: &StoreSettings) -> Result<Opened, StoreError>
         let tried = tokio::task::spawn_blocking(move || try_to_open(&settings));
         match tried.await.map_err(|_| StoreError::Closed)? {
             Ok(opened) => {
-                condition.went_well();
+                condition.succeeded();
                 return Ok(opened);
             }
-            Err(Obstacle::Passing(Trouble::Busy, _)) if begun.elapsed() < WORTH_A_LINE => {}
-            Err(Obstacle::Passing(trouble, problem)) => condition.failed(trouble, &problem),
-            Err(Obstacle::Lasting(error)) => return Err(error),
+            Err(Obstacle::Transient(Trouble::Busy, _)) if begun.elapsed() < QUIET_PERIOD => {}
+            Err(Obstacle::Transient(trouble, problem)) => condition.failed(trouble, &problem),
+            Err(Obstacle::Permanent(error)) => return Err(error),
         }
         tokio::time::sleep(pauses.next().unwrap_or(LONGEST_PAUSE)).await;
     }
@@ -72,50 +72,51 @@ pub(super) async fn open(settings: &StoreSettings) -> Result<Opened, StoreError>
 
 fn try_to_open(settings: &StoreSettings) -> Result<Opened, Obstacle> {
     let path = &settings.path;
-    make_folder(path)?;
+    create_directory(path)?;
     inspect_file(path)?;
     inspect_contents(path)?;
     connection::open(settings).map_err(|error| Obstacle::of(path, error))
 }
 
-fn make_folder(path: &Path) -> Result<(), Obstacle> {
-    let Some(folder) = path.parent() else {
+fn create_directory(path: &Path) -> Result<(), Obstacle> {
+    let Some(directory) = path.parent() else {
         return Ok(());
     };
-    fs::create_dir_all(folder).map_err(|error| match error.kind() {
+    fs::create_dir_all(directory).map_err(|error| match error.kind() {
         ErrorKind::NotADirectory | ErrorKind::AlreadyExists => unusable(
             path,
-            "a part of its path is no folder; point DB_URL elsewhere",
+            "a parent of its path is not a directory; point DB_URL elsewhere",
         ),
         ErrorKind::InvalidFilename => unusable(path, "its path is too long"),
-        _ => passing(path, &error, "its folder can't be made"),
+        _ => transient(path, &error, "can't create its directory"),
     })
 }
 
-/// Refuses what is no file, and waits for one that this user may not write.
+/// Refuses a path that is not a regular file. Retries while the file is not writable.
 fn inspect_file(path: &Path) -> Result<(), Obstacle> {
     match fs::metadata(path) {
         Ok(file) if file.is_file() => {}
         Ok(_) => {
-            let problem = "is no file; point DB_URL at a file, or at a name that is free";
+            let problem = "is not a file; point DB_URL at a file or an unused path";
             return Err(unusable(path, problem));
         }
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(passing(path, &error, "can't be looked at")),
+        Err(error) => return Err(transient(path, &error, "can't read its metadata")),
     }
-    // Asked, not tried: closing the file would let go of SQLite's locks on it in this process.
+    // accessat, not open: closing a file descriptor would drop the POSIX locks that SQLite holds
+    // on the file in this process.
     let access = Access::READ_OK | Access::WRITE_OK;
     accessat(CWD, path, access, AtFlags::EACCESS).map_err(|error| {
-        let what = "can't be written to by the user of this process";
-        passing(path, &error.into(), what)
+        let what = "is not writable by the user of this process";
+        transient(path, &error.into(), what)
     })
 }
 
-/// Refuses a file that is not ours, or of a newer version, by what stands in it.
+/// Refuses a file of another program or with a newer schema, by its contents.
 ///
-/// This connection takes no lock, makes no file, rolls nothing back: the file stays as it is, byte
-/// for byte. It doesn't see the log, in which everything may stand after a crash, so that its yes is
-/// none yet: [`connection::open`] checks once more, with the log.
+/// An `immutable` connection takes no lock, creates no file and rolls nothing back, so the file
+/// stays unchanged byte for byte. It ignores the WAL, which can hold everything after a crash, so
+/// a file that passes is not proven yet: [`connection::open`] checks again with the WAL.
 fn inspect_contents(path: &Path) -> Result<(), Obstacle> {
     let Ok(mut url) = Url::from_file_path(path) else {
         return Ok(());
@@ -137,11 +138,11 @@ fn inspect_contents(path: &Path) -> Result<(), Obstacle> {
 impl Obstacle {
     fn of(path: &Path, error: StoreError) -> Self {
         let StoreError::Sqlite(error) = error else {
-            return Self::Lasting(error);
+            return Self::Permanent(error);
         };
         let trouble = Trouble::from(error.as_ref());
         if trouble.may_pass() {
-            return Self::Passing(trouble, format!("{}: {error}", path.display()));
+            return Self::Transient(trouble, format!("{}: {error}", path.display()));
         }
         if trouble == Trouble::Corrupt {
             let problem = format!("is damaged ({error}): restore it from a backup");
@@ -152,10 +153,10 @@ impl Obstacle {
 }
 
 fn unusable(path: &Path, problem: impl Into<String>) -> Obstacle {
-    Obstacle::Lasting(connection::unusable(path, problem))
+    Obstacle::Permanent(connection::unusable(path, problem))
 }
 
-fn passing(path: &Path, error: &std::io::Error, what: &str) -> Obstacle {
+fn transient(path: &Path, error: &std::io::Error, what: &str) -> Obstacle {
     let problem = format!("{}: {what}: {error}", path.display());
-    Obstacle::Passing(Trouble::from(error), problem)
+    Obstacle::Transient(Trouble::from(error), problem)
 }

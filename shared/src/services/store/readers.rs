@@ -1,4 +1,4 @@
-//! Connections that only read, so that a look-up never waits for a commit.
+//! Read-only connections, so that a read never waits for a commit.
 
 use std::sync::{
     Arc,
@@ -11,17 +11,17 @@ use tokio_util::sync::CancellationToken;
 
 use super::StoreError;
 
-/// Two read at the same time; with WAL they disturb neither each other nor the writer.
+/// The number of concurrent reads. In WAL mode, readers and the writer don't block each other.
 pub(super) const CONNECTIONS: usize = 2;
 
-/// Reads that may wait for a connection. The connections' own queues have no bound.
-const WAITING: usize = 1024;
+/// Reads that may be queued. A limit of our own, because the connections' channels are unbounded.
+const QUEUE: usize = 1024;
 
-/// A few connections, taken in turn.
+/// A few connections, used round-robin.
 pub(super) struct Readers {
     connections: [tokio_rusqlite::Connection; CONNECTIONS],
     next: AtomicUsize,
-    places: Arc<Semaphore>,
+    slots: Arc<Semaphore>,
     ended: CancellationToken,
 }
 
@@ -30,51 +30,51 @@ impl Readers {
         Self {
             connections: connections.map(Into::into),
             next: AtomicUsize::new(0),
-            places: Arc::new(Semaphore::new(CONNECTIONS + WAITING)),
+            slots: Arc::new(Semaphore::new(CONNECTIONS + QUEUE)),
             ended: CancellationToken::new(),
         }
     }
 
-    /// Runs one query. It must end with a page of results: an open read stops the log's checkpoint.
+    /// Runs one query. It must return a bounded page: an open read blocks the WAL's checkpoint.
     pub(super) async fn read<T: Send + 'static>(
         &self,
         read: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let place = Arc::clone(&self.places)
+        let slot = Arc::clone(&self.slots)
             .try_acquire_owned()
             .map_err(|error| match error {
                 TryAcquireError::NoPermits => StoreError::QueueFull,
                 TryAcquireError::Closed => StoreError::Closed,
             })?;
         let caller = Arc::new(());
-        let waits = Arc::downgrade(&caller);
+        let caller_alive = Arc::downgrade(&caller);
         let turn = self.next.fetch_add(1, Ordering::Relaxed) % CONNECTIONS;
         let read = self.connections[turn].call(move |db| {
-            // The place is the queued read's, not the caller's, who may go away before its turn.
-            let _place = place;
-            if waits.strong_count() == 0 {
+            // The queued read owns the slot. If the caller owned it, cancelled callers would free
+            // slots while their reads still sat in the unbounded channel.
+            let _slot = slot;
+            if caller_alive.strong_count() == 0 {
                 return Err(StoreError::Closed);
             }
             read(db).map_err(StoreError::from)
         });
         let result = read.await;
         drop(caller);
-        if matches!(result, Err(tokio_rusqlite::Error::ConnectionClosed))
-            && !self.places.is_closed()
+        if matches!(result, Err(tokio_rusqlite::Error::ConnectionClosed)) && !self.slots.is_closed()
         {
-            tracing::error!("a thread that reads the database has ended");
+            tracing::error!("a database reader thread ended");
             self.ended.cancel();
         }
         Ok(result?)
     }
 
-    /// Completes when one of the connections' threads has ended by itself.
+    /// Completes when a reader thread has ended unexpectedly.
     pub(super) async fn ended(&self) {
         self.ended.cancelled().await;
     }
 
     pub(super) async fn close(&self) {
-        self.places.close();
+        self.slots.close();
         for connection in &self.connections {
             let _ = connection.clone().close().await; // nothing was written through it
         }
@@ -88,11 +88,11 @@ mod tests {
     use super::{Readers, StoreError};
 
     #[tokio::test]
-    async fn a_thread_that_dies_is_told_of() {
+    async fn a_reader_thread_that_ends_is_reported() {
         let connections = [(); 2].map(|()| Connection::open_in_memory().unwrap());
         let readers = Readers::start(connections);
-        let died = readers.read(|_| -> rusqlite::Result<()> { panic!("as this test wants") });
-        assert!(matches!(died.await, Err(StoreError::Closed)));
+        let result = readers.read(|_| -> rusqlite::Result<()> { panic!("expected by this test") });
+        assert!(matches!(result.await, Err(StoreError::Closed)));
         readers.ended().await;
     }
 }

@@ -1,4 +1,4 @@
-//! Delivering once more what is over.
+//! Redelivery: a new series of callback attempts for a finished request.
 
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -7,54 +7,56 @@ use thiserror::Error;
 use super::{Scope, Store, StoreError, rows};
 use crate::models::{RequestId, Status};
 
-/// Why a request can't be delivered once more.
+/// Why a request can't be redelivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum Unredeliverable {
-    /// There is no such request within the scope.
+    /// No such request within the scope.
     #[error("there is no such request")]
     Unknown,
-    /// It is not over yet.
-    #[error("the request is not over yet")]
+    /// The request is not finished.
+    #[error("the request is not finished")]
     Unfinished,
-    /// It is being delivered once more already.
-    #[error("a redelivery of the request is under way")]
+    /// A redelivery is in progress.
+    #[error("a redelivery of the request is in progress")]
     UnderWay,
-    /// It has no stored result, or nobody to call back.
-    #[error("the request has no stored result, or no callback")]
+    /// The request has no stored result or no callback URL.
+    #[error("the request has no stored result or no callback URL")]
     Nothing,
 }
 
-/// Which requests are to be delivered once more: a page of them.
+/// Which requests to redeliver: one page, by keyset pagination.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RedeliveryPage {
-    /// Those that ended so: `COMPLETED` or `FAILED`.
+    /// Final status of the requests: `COMPLETED` or `FAILED`.
     pub status: Status,
-    /// Those that were accepted then or later.
+    /// Only requests accepted at this time or later.
     pub since: Option<Timestamp>,
-    /// Those that come after this one, which the last page ended with.
+    /// Keyset cursor: only requests with a greater id. Pass [`Redeliverable::next`] of the page
+    /// before.
     pub after: Option<RequestId>,
-    /// The most of them.
+    /// Maximum number of requests.
     pub limit: usize,
 }
 
-/// What a page holds.
+/// One page of redeliverable requests.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Found {
-    /// Requests that can be delivered once more, each with its origin, oldest first.
+pub struct Redeliverable {
+    /// Redeliverable requests with their origins, oldest first.
     pub requests: Vec<(RequestId, String)>,
-    /// Where the next page goes on, if there may be one.
+    /// Cursor of the next page, if there may be one.
     pub next: Option<RequestId>,
 }
 
-/// The most rows that one page looks at: it bounds how long a read keeps the log from being cut back.
-const LOOKED_AT: usize = 2000;
+/// Maximum number of rows scanned for one page. It bounds how long a read blocks the checkpoint.
+const SCANNED: usize = 2000;
 
 impl Store {
-    /// Begins to deliver a request of `scope` once more: the same bytes to the same URL, in a new series of
-    /// attempts. Its status stays what it is, unless the redelivery of a `FAILED` one gets through.
+    /// Starts a redelivery of a request within `scope`: the same bytes to the same URL, in a new
+    /// series of attempts. The status stays as it is, unless the redelivery of a `FAILED` request
+    /// succeeds.
     ///
     /// # Errors
-    /// Within: it can't be delivered once more. As for [`Store::accept`]: the write failed.
+    /// Inner: the request can't be redelivered. Outer: as for [`Store::accept`].
     pub async fn redeliver(
         &self,
         scope: Scope,
@@ -66,7 +68,7 @@ impl Store {
             .await
     }
 
-    /// The same for all of `ids` that it can be done for, in one transaction. Returns how many these were.
+    /// Starts redeliveries of all redeliverable `ids` in one transaction. Returns how many.
     ///
     /// # Errors
     /// As for [`Store::accept`].
@@ -87,7 +89,7 @@ impl Store {
             .await
     }
 
-    /// A page of the requests of `scope` that can be delivered once more.
+    /// Reads a page of the redeliverable requests within `scope`.
     ///
     /// # Errors
     /// The read failed.
@@ -95,7 +97,7 @@ impl Store {
         &self,
         scope: Scope,
         page: RedeliveryPage,
-    ) -> Result<Found, StoreError> {
+    ) -> Result<Redeliverable, StoreError> {
         self.shared
             .readers
             .read(move |db| find(db, &scope, &page))
@@ -103,7 +105,7 @@ impl Store {
     }
 }
 
-/// Begins the redelivery of a request within `scope`: a new series of attempts, the first one due at once.
+/// Starts a redelivery within `scope`. The first attempt is due at once.
 pub(super) fn begin(
     connection: &Connection,
     scope: &Scope,
@@ -125,6 +127,7 @@ pub(super) fn begin(
     if begun > 0 {
         return Ok(Ok(()));
     }
+    // Read the reason in the same transaction, so that it matches the update that did nothing.
     let obstacle = connection
         .prepare_cached(
             "SELECT status, redelivery IS NOT NULL FROM requests
@@ -144,14 +147,17 @@ fn obstacle(row: &Row<'_>) -> rusqlite::Result<Unredeliverable> {
     })
 }
 
-/// The requests of `page` within `scope`.
+/// Reads the page of `scope`.
 pub(super) fn find(
     connection: &Connection,
     scope: &Scope,
     page: &RedeliveryPage,
-) -> rusqlite::Result<Found> {
+) -> rusqlite::Result<Redeliverable> {
     let since = page.since.map(|since| RequestId::floor(since).to_string());
     let after = page.after.map(|after| after.to_string());
+    // Ids are UUIDv7: `since` is a lower bound of the id, and id order is the order of acceptance.
+    // `next_attempt_at` is null in every finished row; with it, the index `requests_by_work` yields
+    // the rows in id order.
     let mut query = connection.prepare_cached(concat!(
         "SELECT id, ",
         rows::origin!(),
@@ -167,16 +173,21 @@ pub(super) fn find(
         scope.name(),
         since.unwrap_or_default(),
         after.unwrap_or_default(),
-        rows::integer(LOOKED_AT),
+        rows::integer(SCANNED),
     ])?;
-    let mut found = Found::default();
-    let mut looked_at = 0;
+    let mut found = Redeliverable::default();
+    let mut scanned = 0;
     let mut cursor = None;
     while let Some(row) = rows.next()? {
         let id = rows::parsed(row, 0)?;
         let (is_deliverable, is_own): (bool, bool) = (row.get(2)?, row.get(3)?);
-        looked_at += 1;
-        cursor = Some(if is_own { id } else { nobodys(id, page.after) });
+        scanned += 1;
+        // Filtering by tenant in the loop, not in SQL, bounds the scan; a page may be short.
+        cursor = Some(if is_own {
+            id
+        } else {
+            anonymous_cursor(id, page.after)
+        });
         if is_deliverable && is_own {
             found.requests.push((id, row.get(1)?));
         }
@@ -185,13 +196,14 @@ pub(super) fn find(
             return Ok(found);
         }
     }
-    found.next = cursor.filter(|_| looked_at == LOOKED_AT);
+    found.next = cursor.filter(|_| scanned == SCANNED);
     Ok(found)
 }
 
-/// A cursor at another's request, whose id is nobody else's to know: that of no request, before all that were
-/// accepted in the same millisecond. These are looked at once more, unless the page began among them.
-fn nobodys(id: RequestId, after: Option<RequestId>) -> RequestId {
+/// A cursor for a scan that stops at another tenant's request, whose id must not leak. It is the
+/// lowest id of that request's millisecond, which belongs to no request. The next page scans that
+/// millisecond again. If this page started within it, only the id itself makes progress.
+fn anonymous_cursor(id: RequestId, after: Option<RequestId>) -> RequestId {
     let floor = RequestId::floor(id.created_at());
     if after.is_none_or(|after| after < floor) {
         floor

@@ -1,4 +1,4 @@
-//! Between the columns of `requests` and the models.
+//! Conversion between the columns of `requests` and the models.
 
 use std::{error::Error, str::FromStr};
 
@@ -10,7 +10,7 @@ use serde_json::value::{RawValue, to_raw_value};
 use super::{Scope, attempts, events};
 use crate::models::{Failure, Request, RequestId, Traceparent};
 
-/// What sets a row's `work`: the redelivery's where there is one, or else the status.
+/// SQL that sets a row's `work`: of the redelivery if one is in progress, otherwise the status.
 macro_rules! set_work {
     ($work:literal) => {
         concat!(
@@ -24,7 +24,8 @@ macro_rules! set_work {
 }
 pub(super) use set_work;
 
-/// The origin of a row's callback, as the index `waiting_by_origin` has it.
+/// SQL for the origin of a row's callback, the same expression as in the index `waiting_by_origin`:
+/// `SQLite` uses the index only if they match.
 macro_rules! origin {
     () => {
         "substr(coalesce(callback_target, callback_url), 1,
@@ -33,28 +34,33 @@ macro_rules! origin {
 }
 pub(super) use origin;
 
-/// A time as the table holds it: RFC 3339, UTC, milliseconds; the order of texts is that of times.
+/// A time as stored: RFC 3339, UTC, milliseconds. Text order is time order.
 pub(super) fn time(at: Timestamp) -> String {
     format!("{at:.3}")
 }
 
-/// The JSON of a model that has no way to fail: no map with keys that are no strings, no floats.
+/// The JSON of a model.
+#[expect(
+    clippy::expect_used,
+    reason = "serialising fails only for maps with non-string keys and failing Serialize impls; no \
+              model has either"
+)]
 pub(super) fn to_json<T: Serialize>(model: &T) -> String {
-    serde_json::to_string(model).unwrap_or_else(|error| unreachable!("a model's JSON: {error}"))
+    serde_json::to_string(model).expect("a model serialises to JSON")
 }
 
-/// The JSON in a column, read as a `T`; null reads as what `null` is to it.
+/// Parses the JSON in a column as a `T`. SQL null is read as JSON `null`.
 pub(super) fn from_json<T: DeserializeOwned>(row: &Row<'_>, column: usize) -> rusqlite::Result<T> {
     let text = row.get_ref(column)?.as_str_or_null()?.unwrap_or("null");
     serde_json::from_str(text).map_err(|error| unreadable(column, error))
 }
 
-/// A count as `SQLite` takes it.
+/// A count as an SQL integer.
 pub(super) fn integer(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
-/// The text in a column, read as a `T`.
+/// Parses the text in a column as a `T`.
 pub(super) fn parsed<T>(row: &Row<'_>, column: usize) -> rusqlite::Result<T>
 where
     T: FromStr<Err: Into<Box<dyn Error + Send + Sync>>>,
@@ -62,8 +68,8 @@ where
     parse(row.get_ref(column)?.as_str()?, column)
 }
 
-/// The trace in a column, or its own where there is none. One that another hand has written wrongly is none,
-/// for no job fails by its trace.
+/// The trace context in a column, or one derived from the id. Text that can't be parsed counts as
+/// none: no job may fail because of its trace.
 pub(super) fn traceparent(
     row: &Row<'_>,
     column: usize,
@@ -74,7 +80,7 @@ pub(super) fn traceparent(
     Ok(sent.unwrap_or_else(|| Traceparent::of(id)))
 }
 
-/// The request of that id within `scope`, as a client may see it.
+/// Finds a request within `scope`, in the form that clients see.
 pub(super) fn find(
     connection: &Connection,
     scope: &Scope,
@@ -140,8 +146,7 @@ where
         .map_err(|error: T::Err| unreadable(column, error))
 }
 
-/// The JSON in a column as it stands there. What is no JSON, which only another hand can have written,
-/// is shown as a string.
+/// The JSON in a column, unchanged. Invalid JSON, from an edit by hand, is shown as a string.
 fn json(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Box<RawValue>>> {
     let Some(bytes) = row.get_ref(column)?.as_bytes_or_null()? else {
         return Ok(None);

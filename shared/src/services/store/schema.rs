@@ -1,4 +1,4 @@
-//! The database's schema: numbered migrations, applied by whichever process comes first.
+//! The database schema: numbered migrations, applied by whichever process starts first.
 
 use rusqlite::{Connection, TransactionBehavior};
 use thiserror::Error;
@@ -16,29 +16,29 @@ const MIGRATIONS: [&str; 4] = [
 /// Marks a database file as ours: `StRq` in ASCII.
 const APPLICATION_ID: i32 = 0x5374_5271;
 
-/// Why a database can't be used.
+/// Why a database is refused.
 #[derive(Debug, Error)]
 pub(super) enum SchemaError {
     #[error("belongs to another program (application_id {0:#x}); point DB_URL at another file")]
-    AnotherPrograms(i32),
-    #[error("has tables but is no store of ours; point DB_URL at another file")]
-    NoStore,
-    #[error("has schema version {found}, this program knows {known}: run a newer one")]
+    AnotherProgram(i32),
+    #[error("has tables but is not a database of this service; point DB_URL at another file")]
+    NotOurs,
+    #[error("has schema version {found}; this version supports {known}: run a newer version")]
     TooNew { found: usize, known: usize },
     #[error("{0}")]
     Sqlite(#[from] rusqlite::Error),
 }
 
-/// Refuses a file that is not ours or too new, without writing to it.
+/// Refuses another program's database and a newer schema. Writes nothing.
 pub(super) fn check(connection: &Connection) -> Result<(), SchemaError> {
     let application = integer(connection, "application_id")?;
     let tables: i64 =
         connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
     match application {
         APPLICATION_ID => {}
-        0 if tables == 0 => return Ok(()), // new: its first migration marks it
-        0 => return Err(SchemaError::NoStore),
-        other => return Err(SchemaError::AnotherPrograms(other)),
+        0 if tables == 0 => return Ok(()), // new: the first migration sets the application_id
+        0 => return Err(SchemaError::NotOurs),
+        other => return Err(SchemaError::AnotherProgram(other)),
     }
     let found = version(connection)?;
     if found > MIGRATIONS.len() {
@@ -50,7 +50,7 @@ pub(super) fn check(connection: &Connection) -> Result<(), SchemaError> {
     Ok(())
 }
 
-/// Brings the database to the newest version, in one transaction.
+/// Migrates the database to the newest version, in one transaction.
 pub(super) fn migrate(connection: &mut Connection) -> Result<(), SchemaError> {
     if version(connection)? == MIGRATIONS.len() {
         return Ok(());
@@ -82,7 +82,7 @@ mod tests {
     use super::{MIGRATIONS, check, migrate, version};
 
     #[test]
-    fn a_new_database_is_migrated_once_and_then_left_alone() {
+    fn a_new_database_is_migrated_exactly_once() {
         let mut db = Connection::open_in_memory().unwrap();
         migrate(&mut db).unwrap();
         let id: String = db
@@ -104,7 +104,7 @@ mod tests {
             check(&db)
                 .unwrap_err()
                 .to_string()
-                .contains("no store of ours")
+                .contains("not a database of this service")
         );
         db.pragma_update(None, "application_id", 7).unwrap();
         assert!(

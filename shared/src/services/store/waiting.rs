@@ -1,4 +1,4 @@
-//! What waits in the table: the jobs that may be claimed now, and when the next one may.
+//! The backlog in the table: which jobs are due, and when the next one becomes due.
 
 use std::time::Duration;
 
@@ -8,44 +8,46 @@ use rusqlite::{Connection, Params, Row, params};
 use super::{claim::Candidate, rows};
 use crate::models::RequestId;
 
-/// How far two readings of the clock may lie apart without anybody having set it back.
+/// Clock differences up to this much are not taken for a clock that was set back.
 const CLOCK_SLACK: Duration = Duration::from_mins(1);
 
-/// Which jobs are looked for.
+/// Which due jobs to read.
 #[derive(Clone, Copy, Debug)]
-pub struct Look {
-    /// How long the notifier has to ring for a new job, before it is taken from the table.
+pub struct DueQuery {
+    /// A job that was never claimed is left to its notification for this long after acceptance.
     pub notification_grace: Duration,
-    /// The longest time that a job may have been told to wait.
+    /// The longest delay that a job can be scheduled with.
     pub longest_wait: Duration,
-    /// The most jobs that are given.
+    /// The maximum number of jobs to return.
     pub limit: usize,
 }
 
-/// What was found.
+/// The result of a [`DueQuery`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Waiting {
-    /// Jobs that may be claimed, those that waited for it first, each kind oldest first.
+pub struct DueJobs {
+    /// Claimable jobs. Scheduled jobs come before jobs that were never claimed; oldest first within
+    /// each kind.
     pub due: Vec<Candidate>,
-    /// When the next job that waits may be claimed.
+    /// When the next scheduled job becomes due.
     pub next_due: Option<Timestamp>,
 }
 
-/// The jobs that may be claimed at `now`, and that no worker died with.
+/// Reads the jobs that are due at `now` and have lost no claim.
 ///
-/// A time that lies further ahead than any wait, and an id from the future, were made before the
-/// clock was set back. They have no more to wait for.
-pub(super) fn look(
+/// A job scheduled further ahead than `longest_wait`, or with an id from the future, was written
+/// before the clock was set back. Such a job is due at once.
+pub(super) fn due_jobs(
     connection: &Connection,
-    look: Look,
+    query: DueQuery,
     now: Timestamp,
-) -> rusqlite::Result<Waiting> {
+) -> rusqlite::Result<DueJobs> {
     let present = rows::time(now);
-    let ahead = rows::time(now + look.longest_wait + CLOCK_SLACK);
-    let rung_before = RequestId::floor(now - look.notification_grace).to_string();
+    let beyond_any_wait = rows::time(now + query.longest_wait + CLOCK_SLACK);
+    let notified_before = RequestId::floor(now - query.notification_grace).to_string();
     let from_the_future = RequestId::floor(now + CLOCK_SLACK).to_string();
 
     let mut due = Vec::new();
+    // Each condition is one range of the index `requests_by_work`, read in order.
     for (condition, bound) in [
         (
             "lost_claims <= 0 AND next_attempt_at <= ?1 ORDER BY next_attempt_at",
@@ -53,31 +55,32 @@ pub(super) fn look(
         ),
         (
             "lost_claims <= 0 AND next_attempt_at > ?1 ORDER BY next_attempt_at",
-            &ahead,
+            &beyond_any_wait,
         ),
         (
             "next_attempt_at IS NULL AND id < ?1 ORDER BY id",
-            &rung_before,
+            &notified_before,
         ),
         (
             "next_attempt_at IS NULL AND id >= ?1 ORDER BY id",
             &from_the_future,
         ),
     ] {
-        let room = rows::integer(look.limit - due.len());
+        let room = rows::integer(query.limit - due.len());
         if room > 0 {
             due.extend(candidates(connection, condition, (bound, room))?);
         }
     }
-    Ok(Waiting {
+    Ok(DueJobs {
         due,
         next_due: next_due(connection, &present)?,
     })
 }
 
-/// Up to `limit` jobs that workers died with, those first that the fewest did.
+/// Reads up to `limit` suspected poison jobs, fewest lost claims first.
 pub(super) fn suspects(connection: &Connection, limit: usize) -> rusqlite::Result<Vec<Candidate>> {
-    // None of them has to wait: a job that is let go of to wait has just shown that it kills nobody.
+    // No due time to check: scheduling a retry or parking a job resets `lost_claims`, so a suspect
+    // is never scheduled for later.
     let condition = "lost_claims > ?1 ORDER BY lost_claims, next_attempt_at";
     candidates(connection, condition, (0, rows::integer(limit)))
 }
@@ -100,7 +103,7 @@ fn candidate(row: &Row<'_>) -> rusqlite::Result<Candidate> {
     Ok(Candidate {
         id: rows::parsed(row, 0)?,
         lost_claims: row.get(1)?,
-        waited_until: row.get(2)?,
+        due_at: row.get(2)?,
     })
 }
 
@@ -111,11 +114,11 @@ fn next_due(connection: &Connection, present: &str) -> rusqlite::Result<Option<T
              WHERE work = 'PENDING' AND next_attempt_at > ?1",
         )?
         .query_one([present], |row| row.get(0))?;
-    // A time that can't be read is beyond every wait or before now: it was found above.
+    // A text that is not a time sorts before now or beyond any wait, so the job is due already.
     Ok(next.and_then(|next| next.parse().ok()))
 }
 
-/// Has jobs that are parked for `origin` wait no longer than until `now`.
+/// Makes up to `limit` jobs parked for `origin` due at `now`.
 pub(super) fn unpark(
     connection: &Connection,
     origin: &str,
@@ -135,7 +138,7 @@ pub(super) fn unpark(
         .execute(params![origin, rows::time(now), rows::integer(limit)])
 }
 
-/// The origins for which at least `most` jobs wait: for a retry, or parked.
+/// Returns the origins with a backlog of at least `most` scheduled or parked jobs.
 pub(super) fn origins_over_limit(
     connection: &Connection,
     most: usize,

@@ -1,7 +1,8 @@
-//! The one writer of a process: whatever writes wait go into one transaction.
+//! The single writer of a process, with group commit.
 //!
-//! A commit costs an fsync, so the writes that arrive during one commit share the next. Each stands
-//! in a savepoint: one that fails is undone alone. A write's caller hears of it after the commit.
+//! A commit costs an fsync, so all writes that arrive during one commit share the next transaction.
+//! Each runs in a savepoint: a write that fails is rolled back alone. Callers get their result
+//! after the commit.
 
 use std::sync::{Arc, Mutex};
 
@@ -15,10 +16,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::{StoreError, Trouble, condition::Condition, log};
 
-/// The most writes in one transaction. It bounds how long the others wait for the database's lock.
+/// Maximum writes per transaction. It bounds how long other processes wait for the write lock.
 const BATCH: usize = 1024;
 
-/// The way to the writer's thread.
+/// A handle to the writer's thread.
 pub(super) struct Writer {
     queue: mpsc::Sender<Box<dyn Write>>,
     closing: CancellationToken,
@@ -27,15 +28,15 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// Starts the writer on `connection`; `capacity` writes may wait for it.
+    /// Starts the writer on `connection`, with a queue of `capacity` writes.
     pub(super) fn start(connection: tokio_rusqlite::Connection, capacity: usize) -> Self {
-        let (queue, waiting) = mpsc::channel(capacity);
+        let (queue, writes) = mpsc::channel(capacity);
         let closing = CancellationToken::new();
-        let condition = Arc::new(Condition::good(
-            "the database takes no writes; they are refused until it does",
-            "the database takes writes again",
+        let condition = Arc::new(Condition::healthy(
+            "the database rejects writes; they fail until it recovers",
+            "the database accepts writes again",
         ));
-        let task = run(connection, waiting, closing.clone(), Arc::clone(&condition));
+        let task = run(connection, writes, closing.clone(), Arc::clone(&condition));
         let task = tokio::spawn(task);
         Self {
             queue,
@@ -45,17 +46,17 @@ impl Writer {
         }
     }
 
-    /// What kept the last transaction from its commit, if something did.
+    /// Why the last transaction failed, or `None` if it was committed.
     pub(super) fn trouble(&self) -> Option<Trouble> {
         self.condition.trouble()
     }
 
-    /// Completes when no write is taken any more: the writer is closed, or its thread has ended.
+    /// Completes when the writer is closed or its thread has ended.
     pub(super) async fn ended(&self) {
         self.queue.closed().await;
     }
 
-    /// Has `write` committed, waiting for a place in the queue.
+    /// Commits `write`. Waits for room in the queue (backpressure).
     pub(super) async fn write<T: Send + 'static>(
         &self,
         write: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
@@ -68,7 +69,7 @@ impl Writer {
         outcome.await.unwrap_or(Err(StoreError::Closed))
     }
 
-    /// Has `write` committed, or refuses it at once when the queue is full.
+    /// Commits `write`, or fails at once if the queue is full (load shedding).
     pub(super) async fn try_write<T: Send + 'static>(
         &self,
         write: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
@@ -81,7 +82,7 @@ impl Writer {
         outcome.await.unwrap_or(Err(StoreError::Closed))
     }
 
-    /// Commits what waits and closes the connection.
+    /// Commits all queued writes and closes the connection.
     pub(super) async fn close(&self) {
         self.closing.cancel();
         let task = self
@@ -90,29 +91,29 @@ impl Writer {
             .unwrap_or_else(std::sync::PoisonError::into_inner)
             .take();
         if let Some(task) = task {
-            let _ = task.await; // a panic in it was reported where it happened
+            let _ = task.await; // the panic hook has already reported a panic
         }
     }
 }
 
 async fn run(
     connection: tokio_rusqlite::Connection,
-    mut waiting: mpsc::Receiver<Box<dyn Write>>,
+    mut queue: mpsc::Receiver<Box<dyn Write>>,
     closing: CancellationToken,
     condition: Arc<Condition>,
 ) {
     let mut period = tokio::time::interval_at(Instant::now() + log::PERIOD, log::PERIOD);
     period.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut writes = 0; // in this period
+    let mut writes = 0; // in the current period
     loop {
         let mut batch = Vec::with_capacity(BATCH);
         tokio::select! {
-            // What waits when the store closes is still committed: `close` only shuts the door.
-            () = closing.cancelled(), if !waiting.is_closed() => { waiting.close(); continue }
-            taken = waiting.recv_many(&mut batch, BATCH) => if taken == 0 { break },
+            // Closing the channel rejects new writes; `recv_many` still drains the queued ones.
+            () = closing.cancelled(), if !queue.is_closed() => { queue.close(); continue }
+            received = queue.recv_many(&mut batch, BATCH) => if received == 0 { break },
             _ = period.tick() => {}
         }
-        let tidy = batch.is_empty() && writes <= log::LITTLE;
+        let is_idle = batch.is_empty() && writes <= log::IDLE_WRITES;
         writes = if batch.is_empty() {
             0
         } else {
@@ -123,25 +124,26 @@ async fn run(
             if !batch.is_empty() {
                 return commit(db, batch, &condition);
             }
-            if tidy && let Err(error) = log::cut_back(db) {
-                tracing::debug!(%error, "the log stays as long as it is");
+            if is_idle && let Err(error) = log::truncate(db) {
+                tracing::debug!(%error, "the WAL was not truncated");
             }
             Ok(())
         });
         match done.await {
             Ok(Ok(())) => {}
             Ok(Err(Failed { error, mut batch })) => {
-                // What waited behind a lock for so long need not each wait for it again. It is taken
-                // before anyone is told: who tries again at a refusal, tries again.
+                // The queued writes have already waited for this lock as long as the batch, so they
+                // fail with it instead of waiting BUSY_TIMEOUT again, batch after batch. Take them
+                // before any caller is answered: a caller's retry must not fail with them.
                 while error.trouble() == Some(Trouble::Busy)
-                    && let Ok(write) = waiting.try_recv()
+                    && let Ok(write) = queue.try_recv()
                 {
                     batch.push(write);
                 }
                 settle(batch, &Err(error));
             }
             Err(_) => {
-                tracing::error!("the database's thread has ended; every write is refused");
+                tracing::error!("the database writer thread ended; all writes fail from now on");
                 break;
             }
         }
@@ -151,13 +153,13 @@ async fn run(
     }
 }
 
-/// Writes that were not committed; nobody has been told yet.
+/// A failed transaction, with its writes; their callers have no result yet.
 struct Failed {
     error: StoreError,
     batch: Vec<Box<dyn Write>>,
 }
 
-/// Commits `batch` in one transaction, and tells every caller.
+/// Commits `batch` in one transaction (group commit), then answers every caller.
 fn commit(
     connection: &mut Connection,
     mut batch: Vec<Box<dyn Write>>,
@@ -167,12 +169,12 @@ fn commit(
         tracing::debug!(%error, writes = batch.len(), "a transaction failed");
         condition.failed((&error).into(), &error);
         if !connection.is_autocommit() {
-            let _ = connection.execute_batch("ROLLBACK"); // or SQLite did so itself
+            let _ = connection.execute_batch("ROLLBACK"); // SQLite may have rolled back itself
         }
         let error = error.into();
         return Err(Failed { error, batch });
     }
-    condition.went_well();
+    condition.succeeded();
     settle(batch, &Ok(()));
     Ok(())
 }
@@ -184,16 +186,18 @@ fn settle(batch: Vec<Box<dyn Write>>, committed: &Result<(), StoreError>) {
 }
 
 fn apply(connection: &Connection, batch: &mut [Box<dyn Write>]) -> rusqlite::Result<()> {
+    // IMMEDIATE: a deferred transaction that becomes a write fails at once instead of waiting for
+    // the lock.
     execute(connection, "BEGIN IMMEDIATE")?;
     for write in batch {
         execute(connection, "SAVEPOINT one_write")?;
         if let Err(error) = write.apply(connection) {
-            // Some errors (a full disk) end the whole transaction.
+            // Some errors (a full disk) roll back the whole transaction.
             if connection.is_autocommit() {
                 return Err(error);
             }
             execute(connection, "ROLLBACK TO one_write")?;
-            write.undone(error);
+            write.rolled_back(error);
         }
         execute(connection, "RELEASE one_write")?;
     }
@@ -204,13 +208,13 @@ fn execute(connection: &Connection, statement: &str) -> rusqlite::Result<()> {
     connection.prepare_cached(statement)?.execute([]).map(drop)
 }
 
-/// A write and its caller, whatever the write returns.
+/// A queued write and its caller, for any result type.
 trait Write: Send {
-    /// Does the write within a savepoint.
+    /// Runs the write, within a savepoint.
     fn apply(&mut self, connection: &Connection) -> rusqlite::Result<()>;
-    /// Takes note that the savepoint was rolled back.
-    fn undone(&mut self, error: rusqlite::Error);
-    /// Tells the caller, when the transaction's fate is known.
+    /// Records that the savepoint was rolled back.
+    fn rolled_back(&mut self, error: rusqlite::Error);
+    /// Answers the caller, once the transaction's outcome is known.
     fn settle(self: Box<Self>, committed: &Result<(), StoreError>);
 }
 
@@ -248,7 +252,7 @@ where
         Ok(())
     }
 
-    fn undone(&mut self, error: rusqlite::Error) {
+    fn rolled_back(&mut self, error: rusqlite::Error) {
         self.result = Some(Err(error.into()));
     }
 
@@ -257,7 +261,7 @@ where
             Ok(()) => self.result.unwrap_or(Err(StoreError::Closed)),
             Err(error) => Err(error.clone()),
         };
-        let _ = self.caller.send(result); // a caller that went away needs no answer
+        let _ = self.caller.send(result); // the caller may have been cancelled
     }
 }
 
@@ -268,11 +272,11 @@ mod tests {
     use super::{StoreError, Writer};
 
     #[tokio::test]
-    async fn a_thread_that_dies_is_told_of() {
+    async fn a_writer_thread_that_ends_is_reported() {
         let connection = Connection::open_in_memory().unwrap();
         let writer = Writer::start(connection.into(), 1);
-        let died = writer.write(|_| -> rusqlite::Result<()> { panic!("as this test wants") });
-        assert!(matches!(died.await, Err(StoreError::Closed)));
+        let result = writer.write(|_| -> rusqlite::Result<()> { panic!("expected by this test") });
+        assert!(matches!(result.await, Err(StoreError::Closed)));
         writer.ended().await;
     }
 }

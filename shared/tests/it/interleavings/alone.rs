@@ -1,4 +1,4 @@
-//! Operations one after the other, each answer and all rows compared with the model's.
+//! Sequential operations: each answer and all rows are compared with the model's.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use proptest::{prelude::*, test_runner::TestCaseResult};
 use storm_shared::{
     models::{RequestId, Status},
-    services::store::{Look, OwnerId, Store, Waiting},
+    services::store::{DueJobs, DueQuery, OwnerId, Store},
 };
 
 use super::{
@@ -27,7 +27,7 @@ struct World {
     memory: Memory,
 }
 
-/// Plays `case`, and then lets one worker end all that is left.
+/// Runs `case`, then lets one worker finish all remaining jobs.
 pub(super) async fn play(case: Case) -> TestCaseResult {
     let (store, folder) = crate::store::new_store().await;
     let table = Table::open(&folder);
@@ -38,7 +38,7 @@ pub(super) async fn play(case: Case) -> TestCaseResult {
         model: Model::default(),
         memory: Memory::new(Timestamp::now() - HOUR),
     };
-    let workers = std::iter::repeat_n(Operation::Enter, case.workers);
+    let workers = std::iter::repeat_n(Operation::Register, case.workers);
     let jobs = std::iter::repeat_n(Operation::Accept, case.jobs);
     for operation in workers.chain(jobs).chain(case.script.0) {
         if let Some(call) = world.memory.call(operation) {
@@ -51,19 +51,19 @@ pub(super) async fn play(case: Case) -> TestCaseResult {
 }
 
 impl World {
-    /// Makes the call, and compares everything.
+    /// Makes the call and compares the answer and the table.
     async fn call(&mut self, call: &Call) -> Result<Answer, TestCaseError> {
         let begun = Timestamp::now();
         let answer = call.on(&self.store).await;
-        if let (Call::Look(look), Answer::Found(waiting)) = (call, &answer) {
-            self.compare_found(*look, begun, waiting)?;
-            self.model.saw(waiting);
+        if let (Call::FindDue(query), Answer::Found(found)) = (call, &answer) {
+            self.compare_found(*query, begun, found)?;
+            self.model.saw(found);
         } else {
             prop_assert_eq!(&answer, &self.model.call(call), "{:?}", call);
         }
         self.memory.learn(call, &answer);
         self.compare_table(begun, call)?;
-        self.compare_waiting().await?;
+        self.compare_backlog().await?;
         Ok(answer)
     }
 
@@ -90,19 +90,23 @@ impl World {
         Ok(())
     }
 
-    /// Whatever may be claimed is found, and it is known when something else may.
-    async fn compare_waiting(&self) -> TestCaseResult {
-        let (look, now) = (memory::look(1000), Timestamp::now());
-        self.compare_found(look, now, &call::found(&self.store, look).await.unwrap())
+    /// Every claimable job is found, and so is the time when the next one becomes due.
+    async fn compare_backlog(&self) -> TestCaseResult {
+        let (query, now) = (memory::due_query(1000), Timestamp::now());
+        self.compare_found(
+            query,
+            now,
+            &call::claimable(&self.store, query).await.unwrap(),
+        )
     }
 
-    fn compare_found(&self, look: Look, now: Timestamp, found: &Waiting) -> TestCaseResult {
+    fn compare_found(&self, query: DueQuery, now: Timestamp, found: &DueJobs) -> TestCaseResult {
         let due = found.due.iter().map(|candidate| {
             let row = &self.model.jobs[&candidate.id];
             let key = row.waits_until.clone();
             key.unwrap_or_else(|| candidate.id.to_string())
         });
-        let (expected, next_due) = self.model.find(look, now);
+        let (expected, next_due) = self.model.find(query, now);
         prop_assert_eq!(due.collect::<Vec<_>>(), expected);
         prop_assert_eq!(found.next_due, next_due);
         for candidate in &found.due {
@@ -113,11 +117,11 @@ impl World {
         Ok(())
     }
 
-    /// One worker that is alive is enough, whatever state all is in: it finds the others dead, and ends
-    /// every job. Nobody who held one before can write any more.
+    /// One live worker is enough, in any state: it expires the leases of all others and finishes
+    /// every job. After that, no earlier claim can write.
     async fn end_all(&mut self) -> TestCaseResult {
         let worker = OwnerId::generate();
-        self.call(&Call::Enter(worker)).await?;
+        self.call(&Call::Register(worker)).await?;
         let renewed = self.call(&Call::Renew(worker)).await?;
         let Answer::Others(others) = renewed else {
             return Err(TestCaseError::fail(format!("{renewed:?}")));
@@ -141,24 +145,26 @@ impl World {
         history::check(&self.table.history(), &rows)
     }
 
-    /// Ends some of what waits, and returns how much. As if all waits were over, for they are longer than
-    /// any that it knows of.
+    /// Finishes some of the backlog and returns how many jobs. A `longest_wait` of zero makes every
+    /// scheduled job due.
     async fn end_some(&mut self, worker: OwnerId) -> Result<usize, TestCaseError> {
-        let look = Look {
+        let query = DueQuery {
             longest_wait: Duration::ZERO,
-            ..memory::look(3)
+            ..memory::due_query(3)
         };
-        let Answer::Found(waiting) = self.call(&Call::Look(look)).await? else {
-            unreachable!("a look finds");
+        let Answer::Found(found) = self.call(&Call::FindDue(query)).await? else {
+            panic!("a due query returns jobs");
         };
-        let claim = Call::Claim(worker, waiting.due.clone());
+        let claim = Call::Claim(worker, found.due.clone());
         let Answer::Won(jobs) = self.call(&claim).await? else {
-            return Err(TestCaseError::fail("a worker that just entered is none"));
+            return Err(TestCaseError::fail(
+                "a worker that just registered has no lease",
+            ));
         };
         prop_assert_eq!(
             jobs.len(),
-            waiting.due.len(),
-            "all is claimed that was seen"
+            found.due.len(),
+            "every job that was found is claimed"
         );
         for job in &jobs {
             let done = self.memory.writing(What::Complete, job.attempts);
@@ -168,7 +174,7 @@ impl World {
         Ok(jobs.len())
     }
 
-    /// What a client sees is what the table holds.
+    /// The client's view matches the table.
     async fn compare_view(&self, id: RequestId, row: &Row) -> TestCaseResult {
         let seen = self.store.find(id).await.unwrap().unwrap();
         let events = seen
@@ -178,7 +184,7 @@ impl World {
         let view = Row {
             status: seen.status,
             claim: seen.claims.into(),
-            owner: row.owner.clone(), // a client doesn't see it
+            owner: row.owner.clone(), // not shown to clients
             attempts: seen.attempts.last().map_or(0, |last| last.number),
             parks: seen.parks,
             lost_claims: seen.lost_claims,

@@ -1,4 +1,4 @@
-//! A call of the store, and its answer in a form that can be compared.
+//! A call of the store, and its answer in a comparable form.
 
 use jiff::Timestamp;
 use storm_shared::{
@@ -6,28 +6,28 @@ use storm_shared::{
     services::{
         report::Report,
         store::{
-            Candidate, Claim, Expired, Heartbeat, Look, NewJob, Outcome, OwnerId, Store,
-            StoreError, Waiting,
+            Candidate, Claim, DueJobs, DueQuery, Expired, Heartbeat, NewJob, Outcome, OwnerId,
+            Store, StoreError,
         },
     },
 };
 
 use crate::store::attempted;
 
-/// A call, with all that it names.
+/// A call with its arguments.
 #[derive(Clone, Debug)]
 pub(super) enum Call {
     Accept(RequestId),
-    Enter(OwnerId),
+    Register(OwnerId),
     Renew(OwnerId),
-    Resign(OwnerId),
-    Look(Look),
+    Deregister(OwnerId),
+    FindDue(DueQuery),
     Claim(OwnerId, Vec<Candidate>),
     Expire(Heartbeat, u32),
     Write(Claim, Writing),
 }
 
-/// A write that names its claim.
+/// A write under a claim.
 #[derive(Clone, Debug)]
 pub(super) enum Writing {
     Report(Report),
@@ -37,18 +37,18 @@ pub(super) enum Writing {
     End(Report, Option<u32>, Outcome),
 }
 
-/// What is said to have gone wrong with an attempt.
+/// The class of every failed attempt.
 pub(super) const ERROR: AttemptClass = AttemptClass::Timeout;
 
-/// What a call was answered.
+/// The answer to a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Answer {
     Done,
     ClaimLost,
     LeaseLost,
     Others(Vec<Heartbeat>),
-    Returned(usize),
-    Found(Waiting),
+    Released(usize),
+    Found(DueJobs),
     Won(Vec<Won>),
     Expired(Option<Expired>),
 }
@@ -69,13 +69,13 @@ impl Call {
                     .accept(NewJob::new(id, crate::store::spec(), None))
                     .await,
             ),
-            Self::Enter(owner) => done(store.register(owner).await),
+            Self::Register(owner) => done(store.register(owner).await),
             Self::Renew(owner) => store.renew(owner).await.map(|mut others| {
                 others.sort_by(|one, other| one.owner.cmp(&other.owner));
                 Answer::Others(others)
             }),
-            Self::Resign(owner) => store.resign(owner).await.map(Answer::Returned),
-            Self::Look(look) => found(store, look).await.map(Answer::Found),
+            Self::Deregister(owner) => store.deregister(owner).await.map(Answer::Released),
+            Self::FindDue(query) => claimable(store, query).await.map(Answer::Found),
             Self::Claim(owner, seen) => store.claim(owner, seen).await.map(|jobs| {
                 let won = jobs.into_iter().map(|job| Won {
                     claim: job.claim,
@@ -102,7 +102,7 @@ impl Writing {
             Self::Report(report) => store.store_result(claim, &report).await,
             Self::Retry(report, attempts, due) => {
                 let failed = attempted(attempts, ERROR);
-                store.await_retry(claim, &report, failed, due).await
+                store.schedule_retry(claim, &report, failed, due).await
             }
             Self::Park(report, due) => store.park(claim, &report, due).await,
             Self::End(report, number, outcome) => {
@@ -121,9 +121,9 @@ fn done(result: Result<(), StoreError>) -> Result<Answer, StoreError> {
     result.map(|()| Answer::Done)
 }
 
-/// All that may be claimed: what no worker died with, and then the suspects.
-pub(super) async fn found(store: &Store, look: Look) -> Result<Waiting, StoreError> {
-    let mut found = store.waiting(look).await?;
-    found.due.extend(store.suspects(look.limit).await?);
+/// All claimable jobs: due jobs first, then suspects.
+pub(super) async fn claimable(store: &Store, query: DueQuery) -> Result<DueJobs, StoreError> {
+    let mut found = store.due_jobs(query).await?;
+    found.due.extend(store.suspects(query.limit).await?);
     Ok(found)
 }

@@ -1,4 +1,4 @@
-//! What may become of a row, whoever did it: read from what the triggers wrote down.
+//! The legal transitions of a row, checked on the history that the triggers recorded.
 
 use std::collections::BTreeMap;
 
@@ -7,11 +7,11 @@ use storm_shared::models::{EventKind, FailureReason, RequestId, Status};
 
 use super::model::Row;
 
-/// A row after a change of it.
+/// A row after one change.
 #[derive(Debug)]
 pub(super) struct Moment {
     pub(super) row: Row,
-    /// How many other jobs its owner held just then.
+    /// The number of other jobs that its owner held at that moment.
     beside_it: u32,
 }
 
@@ -21,7 +21,7 @@ impl Moment {
     }
 }
 
-/// The history of each job.
+/// All changes of each job, in order.
 pub(super) type History = BTreeMap<RequestId, Vec<Moment>>;
 
 /// How a claim ended.
@@ -29,13 +29,13 @@ pub(super) type History = BTreeMap<RequestId, Vec<Moment>>;
 pub(super) enum End {
     Completed,
     Failed,
-    Waits,
+    Scheduled,
     Parked,
-    Condemned,
-    Returned,
+    Poisoned,
+    Requeued,
 }
 
-/// Every claim, in order, and how it ended, if it has.
+/// Every claim, in order, and how it ended, if it did.
 pub(super) fn claims(history: &History) -> Vec<(RequestId, i64, Option<String>, Option<End>)> {
     let mut claims = Vec::new();
     for (id, moments) in history {
@@ -52,26 +52,26 @@ pub(super) fn claims(history: &History) -> Vec<(RequestId, i64, Option<String>, 
     claims
 }
 
-/// Checks that each job went only where it may, and that its events say why.
+/// Checks that each job made only legal transitions, and that its events match them.
 pub(super) fn check(history: &History, rows: &BTreeMap<RequestId, Row>) -> TestCaseResult {
     prop_assert!(
         history.keys().eq(rows.keys()),
-        "each row has its history, no other has"
+        "the history has exactly the table's rows"
     );
     for (id, moments) in history {
         let first = &moments[0].row;
         prop_assert_eq!((first.status, first.claim), (Status::Pending, 0));
         for (moment, (old, new)) in moments[1..].iter().zip(changes(moments)) {
             is_allowed(old, new)
-                .and_then(|()| is_just(moment))
-                .map_err(|wrong| told_with(*id, moments, &wrong))?;
+                .and_then(|()| is_poison_justified(moment))
+                .map_err(|wrong| with_history(*id, moments, &wrong))?;
         }
-        are_told(moments, &rows[id]).map_err(|wrong| told_with(*id, moments, &wrong))?;
+        events_match(moments, &rows[id]).map_err(|wrong| with_history(*id, moments, &wrong))?;
     }
     Ok(())
 }
 
-fn told_with(id: RequestId, moments: &[Moment], wrong: &TestCaseError) -> TestCaseError {
+fn with_history(id: RequestId, moments: &[Moment], wrong: &TestCaseError) -> TestCaseError {
     let moments: Vec<_> = moments.iter().map(|it| format!("{it:?}")).collect();
     TestCaseError::fail(format!("{id}: {wrong}:\n{}", moments.join("\n")))
 }
@@ -84,7 +84,7 @@ fn is_allowed(old: &Row, new: &Row) -> TestCaseResult {
     let is_claimed = old.status == Status::Pending;
     prop_assert!(
         !matches!(old.status, Status::Completed | Status::Failed),
-        "what is over changes"
+        "a finished job changes"
     );
     prop_assert!(
         old.status.may_become(new.status)
@@ -93,9 +93,13 @@ fn is_allowed(old: &Row, new: &Row) -> TestCaseResult {
         old.status,
         new.status
     );
-    prop_assert_eq!(new.claim, old.claim + i64::from(is_claimed), "its claims");
-    prop_assert!(new.attempts >= old.attempts, "its attempts fall");
-    let is_cleared = new.lost_claims == 0 && matches!(end(old, new), End::Waits | End::Parked);
+    prop_assert_eq!(
+        new.claim,
+        old.claim + i64::from(is_claimed),
+        "its fencing token"
+    );
+    prop_assert!(new.attempts >= old.attempts, "its attempts decrease");
+    let is_cleared = new.lost_claims == 0 && matches!(end(old, new), End::Scheduled | End::Parked);
     prop_assert!(
         is_cleared || (0..=1).contains(&(i64::from(new.lost_claims) - i64::from(old.lost_claims))),
         "its lost claims"
@@ -107,7 +111,7 @@ fn is_allowed(old: &Row, new: &Row) -> TestCaseResult {
     prop_assert_eq!(
         new.owner.is_some(),
         new.status != Status::Pending,
-        "who waits is nobody's"
+        "only a PENDING job has no owner"
     );
     prop_assert!(
         is_claimed || new.owner.is_none() || new.owner == old.owner,
@@ -119,35 +123,35 @@ fn is_allowed(old: &Row, new: &Row) -> TestCaseResult {
     prop_assert_eq!(
         new.waits_until.is_some(),
         new.status == Status::Pending,
-        "who waits has a time"
+        "a PENDING job that was claimed before has a due time"
     );
     Ok(())
 }
 
-/// A job is poison only where nothing else can have killed its worker, and not the first time.
-fn is_just(Moment { row, beside_it }: &Moment) -> TestCaseResult {
+/// A job is poison only if its worker held no other job, and not at its first lost claim.
+fn is_poison_justified(Moment { row, beside_it }: &Moment) -> TestCaseResult {
     if row.failure == Some(FailureReason::Poison) {
-        prop_assert_eq!(*beside_it, 0, "condemned beside others");
-        prop_assert!(row.lost_claims >= 2, "condemned too early");
+        prop_assert_eq!(*beside_it, 0, "poison although among others");
+        prop_assert!(row.lost_claims >= 2, "poison too early");
     }
     Ok(())
 }
 
-/// A claim that ended otherwise than well has one event, in its turn and under its number.
-fn are_told(moments: &[Moment], row: &Row) -> TestCaseResult {
+/// Every claim that may cause a duplicate delivery has one event, in order, under its number.
+fn events_match(moments: &[Moment], row: &Row) -> TestCaseResult {
     let mut events = row.events.iter();
     for (old, new) in changes(moments) {
         let may_be: &[EventKind] = match end(old, new) {
             _ if old.status != Status::Processing || new.status == Status::Processing => continue,
-            // Nobody was called.
+            // No event: a success, or no attempt.
             End::Completed | End::Parked => continue,
             End::Failed if new.failure != Some(FailureReason::CallbackFailed) => continue,
-            End::Failed | End::Waits => &[EventKind::AttemptFailed],
-            End::Condemned => &[EventKind::ClaimLost],
-            End::Returned if new.lost_claims > old.lost_claims => &[EventKind::ClaimLost],
-            // Where it couldn't be condemned, for it was not alone, the loss is not counted.
-            End::Returned if old.lost_claims > 0 => &[EventKind::ClaimLost, EventKind::GivenBack],
-            End::Returned => &[EventKind::GivenBack],
+            End::Failed | End::Scheduled => &[EventKind::AttemptFailed],
+            End::Poisoned => &[EventKind::ClaimLost],
+            End::Requeued if new.lost_claims > old.lost_claims => &[EventKind::ClaimLost],
+            // A loss among other jobs is not counted at the quarantine threshold.
+            End::Requeued if old.lost_claims > 0 => &[EventKind::ClaimLost, EventKind::GivenBack],
+            End::Requeued => &[EventKind::GivenBack],
         };
         let event = events.next();
         prop_assert!(
@@ -156,17 +160,17 @@ fn are_told(moments: &[Moment], row: &Row) -> TestCaseResult {
             old.claim
         );
     }
-    prop_assert_eq!(events.next(), None, "nothing else happened");
+    prop_assert_eq!(events.next(), None, "there are no other events");
     Ok(())
 }
 
 fn end(old: &Row, new: &Row) -> End {
     match (new.status, new.failure) {
         (Status::Completed, _) => End::Completed,
-        (_, Some(FailureReason::Poison)) => End::Condemned,
+        (_, Some(FailureReason::Poison)) => End::Poisoned,
         (Status::Failed, _) => End::Failed,
-        _ if new.attempts > old.attempts => End::Waits,
+        _ if new.attempts > old.attempts => End::Scheduled,
         _ if new.parks > old.parks => End::Parked,
-        _ => End::Returned,
+        _ => End::Requeued,
     }
 }

@@ -1,4 +1,4 @@
-//! What somebody has come to know: it turns an operation into a call, and remembers the answer.
+//! What a caller knows: turns an operation into a call and remembers the answer.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use storm_shared::{
     models::{Failure, FailureReason, RequestId},
     services::{
         report::Report,
-        store::{Candidate, Claim, Heartbeat, Look, Outcome, OwnerId},
+        store::{Candidate, Claim, DueQuery, Heartbeat, Outcome, OwnerId},
     },
 };
 use uuid::Uuid;
@@ -18,7 +18,7 @@ use super::{
     operation::{Due, Operation, What},
 };
 
-/// Everything that was ever seen or won, the newest last. Nothing is forgotten when it is over.
+/// Everything seen or won so far, newest last. Nothing is forgotten, so that stale use is tested.
 pub(super) struct Memory {
     next_id: Timestamp,
     reports: u128,
@@ -29,8 +29,8 @@ pub(super) struct Memory {
 }
 
 impl Memory {
-    /// Of nothing. Jobs get ids from `first_id` on, which is long ago, a millisecond apart: so it
-    /// doesn't hang on the clock which of them are waiting.
+    /// Starts empty. Jobs get ids from `first_id` on, a millisecond apart. It lies in the past, so
+    /// that which jobs are due doesn't depend on the clock.
     pub(super) fn new(first_id: Timestamp) -> Self {
         Self {
             next_id: first_id,
@@ -42,23 +42,23 @@ impl Memory {
         }
     }
 
-    /// Every job that was ever claimed.
+    /// Every job claimed so far.
     pub(super) fn won(&self) -> &[Won] {
         &self.won
     }
 
-    /// The call that is meant; none where there is nothing yet that it could name.
+    /// The call for an operation; `None` if nothing that it could name exists yet.
     pub(super) fn call(&mut self, operation: Operation) -> Option<Call> {
         Some(match operation {
             Operation::Accept => {
                 self.next_id += Duration::from_millis(1);
                 Call::Accept(RequestId::floor(self.next_id))
             }
-            Operation::Enter => Call::Enter(OwnerId::generate()),
-            Operation::EnterAgain { worker } => Call::Enter(*newest(&self.owners, worker)?),
+            Operation::Register => Call::Register(OwnerId::generate()),
+            Operation::RegisterAgain { worker } => Call::Register(*newest(&self.owners, worker)?),
             Operation::Renew { worker } => Call::Renew(*newest(&self.owners, worker)?),
-            Operation::Resign { worker } => Call::Resign(*newest(&self.owners, worker)?),
-            Operation::Look { limit } => Call::Look(look(limit)),
+            Operation::Deregister { worker } => Call::Deregister(*newest(&self.owners, worker)?),
+            Operation::FindDue { limit } => Call::FindDue(due_query(limit)),
             Operation::Claim {
                 worker,
                 seen,
@@ -97,7 +97,7 @@ impl Memory {
         })
     }
 
-    /// A write of `what`. Its report is like no other: the rows show which one was stored.
+    /// A write of `what`. Every report is unique, so that the rows show which one was stored.
     pub(super) fn writing(&mut self, what: What, attempts: u32) -> Writing {
         self.reports += 1;
         let report = Report {
@@ -128,29 +128,29 @@ impl Memory {
         }
     }
 
-    /// Remembers what a call was answered.
+    /// Remembers the answer to a call.
     pub(super) fn learn(&mut self, call: &Call, answer: &Answer) {
         match (call, answer) {
             (Call::Accept(id), Answer::Done) => self.candidates.push(Candidate::notified(*id)),
-            (Call::Enter(owner), Answer::Done) if !self.owners.contains(owner) => {
+            (Call::Register(owner), Answer::Done) if !self.owners.contains(owner) => {
                 self.owners.push(*owner);
             }
             (_, Answer::Others(others)) => {
-                // Who has renewed least came last.
+                // The worker with the fewest renewals is the newest.
                 let seen = self.sightings.len();
                 self.sightings.extend_from_slice(others);
                 self.sightings[seen..].sort_by_key(|other| -other.beat);
             }
-            (_, Answer::Found(waiting)) => self.candidates.extend_from_slice(&waiting.due),
+            (_, Answer::Found(found)) => self.candidates.extend_from_slice(&found.due),
             (_, Answer::Won(jobs)) => self.won.extend_from_slice(jobs),
             _ => {}
         }
     }
 }
 
-/// Looks for all that waits, new jobs too.
-pub(super) fn look(limit: usize) -> Look {
-    Look {
+/// Finds the whole backlog, without a notification grace.
+pub(super) fn due_query(limit: usize) -> DueQuery {
+    DueQuery {
         notification_grace: Duration::ZERO,
         longest_wait: LONGEST_WAIT,
         limit,

@@ -1,4 +1,4 @@
-//! What the store is expected to do: the rules of claims and leases, without a table.
+//! The model of the store: the rules of claims and leases, without SQL.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use storm_shared::{
     models::{EventKind, FailureReason, RequestId, Status},
     services::{
         report::Report,
-        store::{Candidate, Claim, Expired, Heartbeat, Look, Outcome, OwnerId, Waiting},
+        store::{Candidate, Claim, DueJobs, DueQuery, Expired, Heartbeat, Outcome, OwnerId},
     },
 };
 
@@ -16,20 +16,20 @@ use super::{
     text,
 };
 
-/// A time that the store takes from its own clock.
+/// Stands for a time that the store takes from its own clock.
 pub(super) const STORES_CLOCK: &str = "when the store did it";
 
-/// What the table must hold.
+/// The expected contents of the table.
 #[derive(Default)]
 pub(super) struct Model {
     pub(super) jobs: BTreeMap<RequestId, Row>,
-    /// Each one's beat.
+    /// The beat of each worker.
     pub(super) workers: BTreeMap<String, i64>,
-    /// Candidates, each with what its row had to wait for when it was seen.
+    /// Every candidate that was read, with the due time that its row had.
     seen: Vec<(Candidate, Option<String>)>,
 }
 
-/// A job.
+/// A job's row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Row {
     pub(super) status: Status,
@@ -89,7 +89,7 @@ impl Row {
 }
 
 impl Model {
-    /// What `call` must be answered. For a look, see [`Model::find`].
+    /// The expected answer to `call`. For a due query, see [`Model::find`].
     pub(super) fn call(&mut self, call: &Call) -> Answer {
         match call {
             Call::Accept(id) => {
@@ -97,7 +97,7 @@ impl Model {
                 self.seen.push((Candidate::notified(*id), None));
                 Answer::Done
             }
-            Call::Enter(owner) => {
+            Call::Register(owner) => {
                 self.workers
                     .entry(owner.to_string())
                     .and_modify(|beat| *beat += 1)
@@ -105,17 +105,17 @@ impl Model {
                 Answer::Done
             }
             Call::Renew(owner) => self.renew(&owner.to_string()),
-            Call::Resign(owner) => self.resign(&owner.to_string()),
+            Call::Deregister(owner) => self.deregister(&owner.to_string()),
             Call::Claim(owner, seen) => self.claim(*owner, seen),
             Call::Expire(seen, max_claims) => Answer::Expired(self.expire(seen, *max_claims)),
             Call::Write(claim, writing) => self.write(claim, writing),
-            Call::Look(_) => unreachable!("a look changes nothing"),
+            Call::FindDue(_) => panic!("a due query changes nothing"),
         }
     }
 
-    /// The jobs that a look at `now` must find, each with what it is sorted by; and when the next is due.
-    pub(super) fn find(&self, look: Look, now: Timestamp) -> (Vec<String>, Option<Timestamp>) {
-        let (present, beyond) = (text(now), text(now + look.longest_wait));
+    /// The sort keys of the jobs that a due query at `now` must find, and when the next is due.
+    pub(super) fn find(&self, query: DueQuery, now: Timestamp) -> (Vec<String>, Option<Timestamp>) {
+        let (present, beyond) = (text(now), text(now + query.longest_wait));
         let (mut over, mut beyond_all, mut new) = (Vec::new(), Vec::new(), Vec::new());
         let mut suspects = Vec::new();
         let mut next_due: Option<&String> = None;
@@ -140,22 +140,22 @@ impl Model {
         over.sort();
         beyond_all.sort();
         let mut found = [over, beyond_all, new].concat();
-        found.truncate(look.limit);
+        found.truncate(query.limit);
         suspects.sort();
         found.extend(
             suspects
                 .into_iter()
                 .map(|(_, until)| until)
-                .take(look.limit),
+                .take(query.limit),
         );
         (found, next_due.map(|next| next.parse().unwrap()))
     }
 
-    /// Takes note of what somebody saw.
-    pub(super) fn saw(&mut self, waiting: &Waiting) {
-        for candidate in &waiting.due {
-            let wait = self.jobs[&candidate.id].waits_until.clone();
-            self.seen.push((candidate.clone(), wait));
+    /// Records the candidates that a due query returned.
+    pub(super) fn saw(&mut self, found: &DueJobs) {
+        for candidate in &found.due {
+            let due_at = self.jobs[&candidate.id].waits_until.clone();
+            self.seen.push((candidate.clone(), due_at));
         }
     }
 
@@ -175,18 +175,18 @@ impl Model {
         )
     }
 
-    fn resign(&mut self, owner: &str) -> Answer {
+    fn deregister(&mut self, owner: &str) -> Answer {
         self.workers.remove(owner);
-        let mut returned = 0;
+        let mut released = 0;
         for row in self.held_by(owner) {
             row.record(EventKind::GivenBack, None);
             row.wait(STORES_CLOCK.to_owned());
-            returned += 1;
+            released += 1;
         }
-        Answer::Returned(returned)
+        Answer::Released(released)
     }
 
-    /// A job is claimed by who has a lease, and only as it was seen.
+    /// Only a worker with a lease claims, and only candidates whose rows are unchanged.
     fn claim(&mut self, owner: OwnerId, candidates: &[Candidate]) -> Answer {
         if !self.workers.contains_key(&owner.to_string()) {
             return Answer::LeaseLost;
@@ -196,7 +196,7 @@ impl Model {
             let row = self.jobs.get_mut(&candidate.id).unwrap();
             if row.status == Status::Pending
                 && i64::from(row.lost_claims) == candidate.lost_claims
-                && row.waits_until == waited_until(candidate, &self.seen)
+                && row.waits_until == due_at(candidate, &self.seen)
             {
                 row.status = Status::Processing;
                 row.claim += 1;
@@ -217,39 +217,39 @@ impl Model {
         Answer::Won(won)
     }
 
-    /// Only who has not renewed since is dead. Only a job that was alone with it can be condemned.
+    /// Expires only a lease that was not renewed since. Only a job held alone can become poison.
     fn expire(&mut self, seen: &Heartbeat, max_claims: u32) -> Option<Expired> {
         if self.workers.get(&seen.owner) != Some(&seen.beat) {
             return None;
         }
         self.workers.remove(&seen.owner);
         let alone = self.held_by(&seen.owner).count() == 1;
-        let (mut returned, mut condemned) = (0, 0);
+        let (mut reclaimed, mut poisoned) = (0, 0);
         for row in self.held_by(&seen.owner) {
             row.record(EventKind::ClaimLost, None);
             let is_last = row.lost_claims + 1 >= max_claims;
             if alone && is_last {
                 row.lost_claims += 1;
                 row.end(Status::Failed, Some(FailureReason::Poison));
-                condemned += 1;
+                poisoned += 1;
             } else {
                 let most = if alone {
                     max_claims - 1
                 } else {
-                    crowd(max_claims)
+                    most_among_others(max_claims)
                 };
                 row.lost_claims += u32::from(row.lost_claims < most);
                 row.wait(STORES_CLOCK.to_owned());
-                returned += 1;
+                reclaimed += 1;
             }
         }
         Some(Expired {
-            returned,
-            condemned,
+            reclaimed,
+            poisoned,
         })
     }
 
-    /// Only the claim that is in force can write, and a report that is stored stays.
+    /// Only the current claim can write, and a stored report is never replaced.
     fn write(&mut self, claim: &Claim, writing: &Writing) -> Answer {
         let row = self.jobs.get_mut(&claim.id).unwrap();
         let in_force = row.status == Status::Processing
@@ -297,18 +297,19 @@ impl Model {
     }
 }
 
-/// What a job had to wait for when somebody saw it: a candidate knows it, and keeps it to itself.
-fn waited_until(candidate: &Candidate, seen: &[(Candidate, Option<String>)]) -> Option<String> {
+/// The due time of a candidate when it was read. It is private to `Candidate`, so look it up.
+fn due_at(candidate: &Candidate, seen: &[(Candidate, Option<String>)]) -> Option<String> {
     let seen = seen.iter().find(|(other, _)| {
         let mut other = other.clone();
-        other.lost_claims = candidate.lost_claims; // it may be mistaken in these
+        other.lost_claims = candidate.lost_claims; // may differ on purpose (`mistaken`)
         other == *candidate
     });
-    seen.expect("somebody saw it").1.clone()
+    seen.expect("every candidate was read before").1.clone()
 }
 
-/// How many losses may be a crowd's fault: the last two have to be the job's own, if there are as many.
-fn crowd(max_claims: u32) -> u32 {
+/// The most lost claims that a job collects among others. Below `max_claims` by two, if possible:
+/// the last two losses must happen while it runs alone.
+fn most_among_others(max_claims: u32) -> u32 {
     match max_claims {
         0..=3 => 1,
         more => more - 2,

@@ -1,39 +1,39 @@
-//! What may happen next, as a generator can say it without knowing what is there.
+//! The operations, as the generator produces them without knowledge of the store's state.
 //!
-//! A crash and a freeze are no operations but their absence: a worker that is not chosen for a while
-//! was frozen, one that is never chosen again has crashed, and who is chosen may use any claim that it
-//! ever won, any row that it ever saw waiting, and any heartbeat that it ever saw.
+//! Crashes and freezes are not operations but the absence of them: a worker that is not chosen for
+//! a while was frozen, and one that is never chosen again has crashed. A chosen worker may use any
+//! claim, any candidate and any heartbeat that was seen before, however old.
 
 use std::{fmt, ops::Range};
 
 use proptest::{collection::vec, prelude::*};
 
-/// One operation. Every index counts back from the newest thing of its kind, and around.
+/// One operation. Indices count back from the newest item of their kind, and wrap around.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Operation {
-    /// The API accepts a job, and the notifier rings for it.
+    /// The API accepts a job, and the notifier sends a notification.
     Accept,
-    /// A process starts.
-    Enter,
-    /// A worker enters once more, for it has heard nothing of the first time.
-    EnterAgain { worker: usize },
-    /// A worker renews its lease, and sees the heartbeats of the others.
+    /// A worker process starts and registers.
+    Register,
+    /// A worker registers again, because the first answer was lost.
+    RegisterAgain { worker: usize },
+    /// A worker renews its lease and reads the heartbeats of the others.
     Renew { worker: usize },
-    /// A worker gives back all that it has, and goes.
-    Resign { worker: usize },
-    /// Somebody looks for jobs that wait.
-    Look { limit: usize },
-    /// A worker claims `count` jobs that somebody saw waiting or that the notifier rang for; it may be
-    /// `mistaken` in how many claims they have lost.
+    /// A worker releases all its jobs and deregisters.
+    Deregister { worker: usize },
+    /// A worker reads due jobs.
+    FindDue { limit: usize },
+    /// A worker claims `count` candidates that were read or notified before. If `mistaken`, with a
+    /// wrong number of lost claims.
     Claim {
         worker: usize,
         seen: usize,
         count: usize,
         mistaken: bool,
     },
-    /// A worker that somebody saw is declared dead.
+    /// The lease of a worker expires, according to a heartbeat that was read.
     Expire { sighting: usize, max_claims: u32 },
-    /// Somebody writes to the job of a claim: who won it, unless it is `forged`.
+    /// A write under a claim that was won; if `forged`, with another owner.
     Write {
         claim: usize,
         forged: bool,
@@ -41,20 +41,20 @@ pub(super) enum Operation {
     },
 }
 
-/// What is written to a job.
+/// A write to a job.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum What {
-    /// Its report is made.
+    /// The report was generated.
     Report,
-    /// Its attempt failed, and the next one is due.
+    /// The attempt failed, and the next one is scheduled.
     Retry(Due),
-    /// No attempt was made, for its receiver's sake, and one is due at once.
+    /// The job was parked without an attempt, and is due at once.
     Park,
-    /// Its receiver has it.
+    /// The callback was delivered.
     Complete,
-    /// Its last attempt failed.
+    /// The last attempt failed.
     GiveUp,
-    /// Its callback is forbidden: no attempt was made.
+    /// The SSRF policy refused the callback: no attempt was made.
     Refuse,
 }
 
@@ -63,11 +63,11 @@ pub(super) enum What {
 pub(super) enum Due {
     Now,
     InAnHour,
-    /// Later than any wait: the clock must have been set back.
+    /// Later than `longest_wait`: the clock was set back.
     BeyondEveryWait,
 }
 
-/// Some workers and jobs, and what happens to them.
+/// The number of workers and jobs at the start, and the operations.
 #[derive(Clone, Debug)]
 pub(super) struct Case {
     pub(super) workers: usize,
@@ -75,11 +75,11 @@ pub(super) struct Case {
     pub(super) script: Script,
 }
 
-/// What happens, in order. It is printed a line each.
+/// Operations in order. Printed one per line.
 #[derive(Clone)]
 pub(super) struct Script(pub(super) Vec<Operation>);
 
-/// All that happens, one after the other.
+/// Cases for the sequential test.
 pub(super) fn case() -> impl Strategy<Value = Case> {
     (2..=4usize, 1..=3usize, script(1..50)).prop_map(|(workers, jobs, script)| Case {
         workers,
@@ -88,57 +88,58 @@ pub(super) fn case() -> impl Strategy<Value = Case> {
     })
 }
 
-/// What each of some rivals does.
+/// One script per rival, for the concurrent test.
 pub(super) fn scripts() -> impl Strategy<Value = Vec<Script>> {
     vec(script(10..30), 2..=5)
 }
 
-/// Mostly single operations; and a few in a row that alone would seldom meet.
+/// Mostly single operations, and some sequences that would be rare by chance.
 fn script(length: Range<usize>) -> impl Strategy<Value = Script> {
     let scene = prop_oneof![
         12 => operation().prop_map(|operation| vec![operation]),
         1 => (1..=3usize, 2..=5u32).prop_map(|(count, max_claims)| death(count, max_claims)),
-        1 => (worker(), 1..=3usize).prop_map(|(worker, count)| give_back(worker, count)),
+        1 => (worker(), 1..=3usize).prop_map(|(worker, count)| release(worker, count)),
         1 => (worker(), 0..5usize, what())
-            .prop_map(|(worker, claim, what)| again(worker, claim, what)),
+            .prop_map(|(worker, claim, what)| claim_after_retry(worker, claim, what)),
     ];
     vec(scene, length).prop_map(|scenes| Script(scenes.concat()))
 }
 
-/// A new worker takes up to `count` jobs and dies with them.
+/// A new worker claims up to `count` jobs and crashes.
 fn death(count: usize, max_claims: u32) -> Vec<Operation> {
-    let [look, claim] = take(0, count);
+    let [find, claim] = take(0, count);
     let renew = Operation::Renew { worker: 0 };
     let expire = Operation::Expire {
         sighting: 0,
         max_claims,
     };
     vec![
-        Operation::Enter,
-        look,
+        Operation::Register,
+        find,
         claim,
-        Operation::Enter,
+        Operation::Register,
         renew,
         expire,
     ]
 }
 
-/// A worker takes up to `count` jobs and gives them back.
-fn give_back(worker: usize, count: usize) -> Vec<Operation> {
-    let [look, claim] = take(worker, count);
-    vec![look, claim, Operation::Resign { worker }]
+/// A worker claims up to `count` jobs and releases them.
+fn release(worker: usize, count: usize) -> Vec<Operation> {
+    let [find, claim] = take(worker, count);
+    vec![find, claim, Operation::Deregister { worker }]
 }
 
-/// A worker takes jobs, has to try one again, takes that again, and writes, maybe with an old claim.
-fn again(worker: usize, claim: usize, what: What) -> Vec<Operation> {
+/// A worker claims jobs, schedules a retry of one, claims it again, and writes, possibly under an
+/// old claim.
+fn claim_after_retry(worker: usize, claim: usize, what: What) -> Vec<Operation> {
     let write = |claim, what| Operation::Write {
         claim,
         forged: false,
         what,
     };
-    let [look, take_all] = take(worker, 4);
+    let [find, take_all] = take(worker, 4);
     let retry = write(0, What::Retry(Due::Now));
-    vec![look, take_all, retry, look, take_all, write(claim, what)]
+    vec![find, take_all, retry, find, take_all, write(claim, what)]
 }
 
 fn take(worker: usize, count: usize) -> [Operation; 2] {
@@ -148,18 +149,20 @@ fn take(worker: usize, count: usize) -> [Operation; 2] {
         count,
         mistaken: false,
     };
-    [Operation::Look { limit: count }, claim]
+    [Operation::FindDue { limit: count }, claim]
 }
 
 fn operation() -> impl Strategy<Value = Operation> {
-    use Operation::{Accept, Claim, Enter, EnterAgain, Expire, Look, Renew, Resign, Write};
+    use Operation::{
+        Accept, Claim, Deregister, Expire, FindDue, Register, RegisterAgain, Renew, Write,
+    };
     prop_oneof![
         2 => Just(Accept),
-        2 => Just(Enter),
-        1 => worker().prop_map(|worker| EnterAgain { worker }),
+        2 => Just(Register),
+        1 => worker().prop_map(|worker| RegisterAgain { worker }),
         4 => worker().prop_map(|worker| Renew { worker }),
-        1 => worker().prop_map(|worker| Resign { worker }),
-        4 => (1..=5usize).prop_map(|limit| Look { limit }),
+        1 => worker().prop_map(|worker| Deregister { worker }),
+        4 => (1..=5usize).prop_map(|limit| FindDue { limit }),
         6 => (worker(), 0..8usize, 1..=4usize, prop::bool::weighted(0.1)).prop_map(
             |(worker, seen, count, mistaken)| Claim { worker, seen, count, mistaken }
         ),
@@ -170,7 +173,7 @@ fn operation() -> impl Strategy<Value = Operation> {
     ]
 }
 
-/// The newest are the most likely to be alive.
+/// Prefers the newest workers: they are the most likely to be alive.
 fn worker() -> impl Strategy<Value = usize> {
     prop_oneof![2 => Just(0), 2 => 0..4usize]
 }

@@ -1,5 +1,5 @@
-//! Operations at the same time: rivals on two stores of one file, so that two writers contend for it.
-//! Nobody can say what each must be answered, but all answers together must be what the table says.
+//! Concurrent operations: rivals on two stores of one file, so that two writers contend for it. No
+//! single answer is predictable, but all answers together must match the table.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use proptest::{prelude::*, test_runner::TestCaseResult};
 use storm_shared::{
     models::RequestId,
-    services::store::{Claim, Look, Outcome, OwnerId, Store},
+    services::store::{Claim, DueQuery, Outcome, OwnerId, Store},
 };
 use tempfile::TempDir;
 
@@ -20,20 +20,20 @@ use super::{
     table::Table,
 };
 
-/// One who plays a script, and what it was told.
+/// A caller that runs a script, and the answers it got.
 struct Rival {
     store: Store,
     table: Table,
     memory: Memory,
-    /// Claims that it won, and ends that it wrote.
+    /// Claims won, and outcomes written.
     claimed: Vec<Claim>,
     ended: Vec<(RequestId, i64, End)>,
     accepted: Vec<RequestId>,
-    returned: usize,
-    condemned: usize,
+    requeued: usize,
+    poisoned: usize,
 }
 
-/// Plays all `scripts` at once, and then lets one worker end all that is left.
+/// Runs all `scripts` concurrently, then lets one worker finish all remaining jobs.
 pub(super) async fn play(scripts: Vec<Script>) -> TestCaseResult {
     let (store, folder) = crate::store::new_store().await;
     let settings = crate::store::settings(folder.path());
@@ -78,13 +78,13 @@ impl Rival {
             claimed: Vec::new(),
             ended: Vec::new(),
             accepted: Vec::new(),
-            returned: 0,
-            condemned: 0,
+            requeued: 0,
+            poisoned: 0,
         }
     }
 
     async fn play(mut self, script: Script) -> Result<Self, TestCaseError> {
-        let to_begin_with = [Operation::Enter, Operation::Accept, Operation::Accept];
+        let to_begin_with = [Operation::Register, Operation::Accept, Operation::Accept];
         for operation in to_begin_with.into_iter().chain(script.0) {
             if let Some(call) = self.memory.call(operation) {
                 self.call(&call).await?;
@@ -102,7 +102,7 @@ impl Rival {
             (Call::Write(claim, writing), Answer::Done) => {
                 let end = match writing {
                     Writing::Report(_) => None,
-                    Writing::Retry(..) => Some(End::Waits),
+                    Writing::Retry(..) => Some(End::Scheduled),
                     Writing::Park(..) => Some(End::Parked),
                     Writing::End(_, _, Outcome::Completed) => Some(End::Completed),
                     Writing::End(_, _, Outcome::Failed(_)) => Some(End::Failed),
@@ -110,10 +110,10 @@ impl Rival {
                 self.ended
                     .extend(end.map(|end| (claim.id, claim.number, end)));
             }
-            (_, Answer::Returned(jobs)) => self.returned += jobs,
+            (_, Answer::Released(jobs)) => self.requeued += jobs,
             (_, Answer::Expired(Some(expired))) => {
-                self.returned += expired.returned;
-                self.condemned += expired.condemned;
+                self.requeued += expired.reclaimed;
+                self.poisoned += expired.poisoned;
             }
             _ => {}
         }
@@ -123,20 +123,20 @@ impl Rival {
 
     async fn end_all(mut self) -> Result<Self, TestCaseError> {
         let worker = OwnerId::generate();
-        self.call(&Call::Enter(worker)).await?;
+        self.call(&Call::Register(worker)).await?;
         if let Answer::Others(others) = self.call(&Call::Renew(worker)).await? {
             for other in others {
                 self.call(&Call::Expire(other, 3)).await?;
             }
         }
-        let all = Look {
+        let all = DueQuery {
             longest_wait: Duration::ZERO,
-            ..memory::look(1000)
+            ..memory::due_query(1000)
         };
-        let Answer::Found(waiting) = self.call(&Call::Look(all)).await? else {
-            unreachable!("a look finds");
+        let Answer::Found(found) = self.call(&Call::FindDue(all)).await? else {
+            panic!("a due query returns jobs");
         };
-        if let Answer::Won(jobs) = self.call(&Call::Claim(worker, waiting.due)).await? {
+        if let Answer::Won(jobs) = self.call(&Call::Claim(worker, found.due)).await? {
             for job in jobs {
                 let done = self.memory.writing(What::Complete, job.attempts);
                 self.call(&Call::Write(job.claim, done)).await?;
@@ -146,17 +146,17 @@ impl Rival {
     }
 }
 
-/// What the rivals were told is what the table says of them: nothing was done twice, nothing was done
-/// that nobody was told of, and nobody was told of what was not done.
+/// The answers match the table: nothing was done twice, nothing was done without an answer, and
+/// nothing was answered that was not done.
 fn compare(history: &History, rivals: Vec<Rival>) -> TestCaseResult {
     let (mut accepted, mut claimed, mut ended) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut returned, mut condemned) = (0, 0);
+    let (mut requeued, mut poisoned) = (0, 0);
     for rival in rivals {
         accepted.extend(rival.accepted);
         claimed.extend(rival.claimed);
         ended.extend(rival.ended);
-        returned += rival.returned;
-        condemned += rival.condemned;
+        requeued += rival.requeued;
+        poisoned += rival.poisoned;
     }
     let claims = history::claims(history);
     let ends = |which: End| claims.iter().filter(move |claim| claim.3 == Some(which));
@@ -176,14 +176,14 @@ fn compare(history: &History, rivals: Vec<Rival>) -> TestCaseResult {
     prop_assert_eq!(won, claims_of_table);
 
     ended.sort();
-    let mut ends_of_table: Vec<_> = [End::Completed, End::Failed, End::Waits, End::Parked]
+    let mut ends_of_table: Vec<_> = [End::Completed, End::Failed, End::Scheduled, End::Parked]
         .into_iter()
         .flat_map(|end| ends(end).map(move |(id, number, ..)| (*id, *number, end)))
         .collect();
     ends_of_table.sort();
     prop_assert_eq!(ended, ends_of_table);
 
-    prop_assert_eq!(returned, ends(End::Returned).count());
-    prop_assert_eq!(condemned, ends(End::Condemned).count());
+    prop_assert_eq!(requeued, ends(End::Requeued).count());
+    prop_assert_eq!(poisoned, ends(End::Poisoned).count());
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The table itself, read past the store, and the triggers that write down each change of a row.
+//! Direct access to the table, and the triggers that record every change of a row.
 
 use std::collections::BTreeMap;
 
@@ -8,10 +8,10 @@ use tempfile::TempDir;
 
 use super::{history::Moment, model::Row};
 
-/// A connection of its own to a store's file.
+/// A separate connection to a store's file.
 pub(super) struct Table(Connection);
 
-/// A row as it is after each change of it: whatever is done to it within one transaction, too.
+/// Records each row after every change, also of several changes within one transaction.
 const HISTORY: &str = "
     CREATE TABLE history (
         id, status, claim, owner, attempts, lost_claims, result_payload, next_attempt_at,
@@ -36,17 +36,17 @@ const HISTORY: &str = "
     END;";
 
 impl Table {
-    /// Of a store in `folder`.
+    /// Opens the database of the store in `folder`.
     pub(super) fn open(folder: &TempDir) -> Self {
         Self(crate::store::direct(folder))
     }
 
-    /// Has each change of a row written down from now on.
+    /// Starts recording changes.
     pub(super) fn record_history(&self) {
         self.0.execute_batch(HISTORY).unwrap();
     }
 
-    /// Every job as it is, with its events.
+    /// All jobs, with their events.
     pub(super) fn rows(&self) -> BTreeMap<RequestId, Row> {
         let mut rows: BTreeMap<_, _> = self.query(
             "SELECT id, status, claim, owner, attempts, lost_claims, result_payload, next_attempt_at,
@@ -64,19 +64,23 @@ impl Table {
         for (id, event, number) in events {
             let events = &mut rows.get_mut(&id).unwrap().events;
             events.push(event);
-            assert_eq!(u32::try_from(events.len()), Ok(number), "counted from 1");
+            assert_eq!(
+                u32::try_from(events.len()),
+                Ok(number),
+                "events count from 1"
+            );
         }
         rows
     }
 
-    /// Every worker's beat.
+    /// The beat of each worker.
     pub(super) fn workers(&self) -> BTreeMap<String, i64> {
         self.query("SELECT owner, beat FROM workers", |row| {
             (row.get(0).unwrap(), row.get(1).unwrap())
         })
     }
 
-    /// Jobs that are neither waiting, nor over, nor held by anybody who could be found dead.
+    /// Jobs that nothing would reclaim: `PROCESSING` without a registered owner.
     pub(super) fn lost(&self) -> Vec<RequestId> {
         self.query(
             "SELECT id FROM requests WHERE status = 'PROCESSING'
@@ -85,7 +89,7 @@ impl Table {
         )
     }
 
-    /// What became of each job, in order. Events are not in it.
+    /// All recorded changes of each job, in order, without events.
     pub(super) fn history(&self) -> BTreeMap<RequestId, Vec<Moment>> {
         let moments: Vec<_> = self.query("SELECT * FROM history ORDER BY rowid", |row| {
             let row_then = job(row);

@@ -1,5 +1,5 @@
-//! Whatever is sent: no panic, one normal form, and a verdict that IANA's registries share.
-//! `make fuzz CASES=1000000` tries more of it.
+//! Property tests for any input: no panic, one normal form, and a verdict that matches IANA's
+//! registries. `make fuzz CASES=1000000` runs more cases.
 
 use std::net::IpAddr;
 
@@ -19,33 +19,33 @@ proptest! {
     #![proptest_config(config())]
 
     #[test]
-    fn the_normal_form_of_a_url_is_its_own_normal_form_and_judged_alike(text in hostile::text()) {
+    fn normalising_a_url_is_idempotent_and_keeps_its_verdict(text in hostile::text()) {
         normal_form_is_kept(&text)?;
     }
 
     #[test]
-    fn a_url_with_a_literal_is_judged_as_the_registries_judge_the_address(text in hostile::url()) {
+    fn a_literal_address_in_a_url_is_judged_as_the_registries_list_it(text in hostile::url()) {
         if let Ok(url) = CallbackUrl::parse(&text) {
             literal_is_judged_rightly(&url)?;
         }
     }
 
     #[test]
-    fn an_address_is_refused_where_the_registries_say_so_and_nowhere_else(
+    fn an_address_is_refused_exactly_if_the_registries_list_it(
         address in hostile::address(),
     ) {
-        let verdict = Policy::default().judge(address);
+        let verdict = Policy::default().check_address(address);
         prop_assert_eq!(verdict.is_err(), is_refused(address), "{}: {:?}", address, verdict);
     }
 }
 
-/// `PROPTEST_CASES` says how many. A case that failed is kept, and tried first from then on.
+/// 2000 cases, unless `PROPTEST_CASES` is set. A failed case is kept and tried first in later runs.
 fn config() -> ProptestConfig {
     let regressions = FileFailurePersistence::Direct("proptest-regressions/ssrf.txt");
     let default = ProptestConfig::default();
-    let told = std::env::var_os("PROPTEST_CASES").is_some();
+    let is_set = std::env::var_os("PROPTEST_CASES").is_some();
     ProptestConfig {
-        cases: if told { default.cases } else { 2000 },
+        cases: if is_set { default.cases } else { 2000 },
         failure_persistence: Some(Box::new(regressions)),
         ..default
     }
@@ -65,8 +65,8 @@ fn normal_form_is_kept(text: &str) -> TestCaseResult {
     prop_assert_eq!(again.target(), target);
     prop_assert_eq!((again.origin(), again.port()), (url.origin(), url.port()));
     prop_assert_eq!(
-        Policy::default().judge_url(&again),
-        Policy::default().judge_url(&url)
+        Policy::default().check_url(&again),
+        Policy::default().check_url(&url)
     );
     Ok(())
 }
@@ -77,14 +77,15 @@ fn literal_is_judged_rightly(url: &CallbackUrl) -> TestCaseResult {
         Some(Host::Ipv6(address)) => address.into(),
         _ => return Ok(()),
     };
-    match Policy::default().judge_url(url) {
+    match Policy::default().check_url(url) {
         Err(refusal) if refusal.rule == Rule::Port => {}
         verdict => prop_assert_eq!(verdict.is_err(), is_refused(address), "{}", address),
     }
     Ok(())
 }
 
-/// The registries', of the address that a mapped one carries; and of metadata services.
+/// Whether the registries list the address, or the IPv4 address mapped in it, or it is a metadata
+/// service.
 fn is_refused(address: IpAddr) -> bool {
     let address = address.to_canonical();
     let metadata = ["168.63.129.16", "192.80.8.124"];

@@ -1,11 +1,11 @@
-//! What an operator can say of where callbacks may go.
+//! The operator's settings for callback targets: allow list, deny list, NAT64 prefix and ports.
 
 use std::net::{IpAddr, Ipv6Addr};
 
 use storm_shared::{
     models::CallbackUrl,
     services::ssrf::{
-        AllowList, DenyList, Nat64, Nat64Error, NetsError, Policy, Ports, Rule, Terms,
+        AllowList, DenyList, Nat64, Nat64Error, NetsError, Policy, PolicySettings, Ports, Rule,
     },
 };
 
@@ -13,7 +13,7 @@ use crate::{hostile, iana};
 
 /// The policy of `CALLBACK_ALLOW`, `CALLBACK_DENY` and `CALLBACK_NAT64`.
 fn policy(allow: &str, deny: &str, nat64: &str) -> Policy {
-    Policy::from(Terms {
+    Policy::from(PolicySettings {
         allow: AllowList::parse(allow).unwrap(),
         deny: DenyList::parse(deny).unwrap(),
         nat64: Nat64::parse(nat64).unwrap(),
@@ -22,12 +22,12 @@ fn policy(allow: &str, deny: &str, nat64: &str) -> Policy {
 }
 
 fn rule(policy: &Policy, address: &str) -> Option<Rule> {
-    let verdict = policy.judge(address.parse().unwrap());
+    let verdict = policy.check_address(address.parse().unwrap());
     verdict.err().map(|refusal| refusal.rule)
 }
 
 fn rule_for_url(policy: &Policy, url: &str) -> Option<Rule> {
-    let verdict = policy.judge_url(&CallbackUrl::parse(url).unwrap());
+    let verdict = policy.check_url(&CallbackUrl::parse(url).unwrap());
     verdict.err().map(|refusal| refusal.rule)
 }
 
@@ -40,7 +40,7 @@ fn localhost_is_allowed_only_when_both_of_its_addresses_are() {
         ("127.0.0.1,::1", None),
         ("127.0.0.0/8, ::1/128", None),
     ] {
-        let verdict = Policy::parse(allow).unwrap().judge_url(&url);
+        let verdict = Policy::parse(allow).unwrap().check_url(&url);
         let address = verdict
             .err()
             .map(|refusal| refusal.address().unwrap().to_string());
@@ -49,7 +49,7 @@ fn localhost_is_allowed_only_when_both_of_its_addresses_are() {
 }
 
 #[test]
-fn an_allowed_net_exempts_exactly_itself() {
+fn an_allowed_network_exempts_exactly_its_own_addresses() {
     let policy = Policy::parse("10.1.0.0/16,fd00:1::/32,192.168.1.1").unwrap();
     for (address, allowed) in [
         ("10.0.255.255", false),
@@ -68,7 +68,7 @@ fn an_allowed_net_exempts_exactly_itself() {
         ("1.1.1.1", true),
     ] {
         assert_eq!(
-            policy.judge(address.parse().unwrap()).is_ok(),
+            policy.check_address(address.parse().unwrap()).is_ok(),
             allowed,
             "{address}"
         );
@@ -76,7 +76,7 @@ fn an_allowed_net_exempts_exactly_itself() {
 }
 
 #[test]
-fn an_allow_list_that_says_too_much_or_nothing_is_refused() {
+fn an_allow_list_that_is_too_wide_or_malformed_is_refused() {
     for everything in [
         "0.0.0.0/0",
         "::/0",
@@ -90,7 +90,7 @@ fn an_allow_list_that_says_too_much_or_nothing_is_refused() {
     ] {
         assert!(matches!(
             Policy::parse(everything),
-            Err(NetsError::TooMuch(_))
+            Err(NetsError::TooWide(_))
         ));
     }
     for host_bits in ["10.0.0.1/8", "::1/64", "1.2.3.4/0"] {
@@ -125,22 +125,22 @@ fn an_allow_list_that_says_too_much_or_nothing_is_refused() {
     assert_eq!(Policy::parse(" "), Ok(Policy::default()));
     assert_eq!(
         Policy::parse("10.0.0.1/8").unwrap_err().to_string(),
-        "`10.0.0.1/8` has bits set beyond its prefix; accepted are the net `10.0.0.0/8` and the \
+        "`10.0.0.1/8` has bits set beyond its prefix; expected the network `10.0.0.0/8` or the \
          address `10.0.0.1`"
     );
 }
 
 #[test]
-fn a_refusal_tells_a_caller_the_rule_and_an_operator_the_address_too() {
+fn a_violation_shows_the_class_to_clients_and_the_address_to_operators() {
     let refusal = Policy::default()
-        .judge("::ffff:10.0.0.1".parse().unwrap())
+        .check_address("::ffff:10.0.0.1".parse().unwrap())
         .unwrap_err();
     assert_eq!(refusal.class(), "private");
     assert_eq!(refusal.to_string(), "10.0.0.1 is refused as private");
 }
 
 #[test]
-fn a_denied_net_is_refused_although_it_is_public_or_allowed() {
+fn a_denied_network_is_refused_even_if_it_is_public_or_allowed() {
     let policy = policy("10.0.0.0/8", "1.1.1.0/24, 10.1.0.0/16, 2606:4700::/32", "");
     for (address, refused) in [
         ("1.1.0.255", None),
@@ -159,7 +159,7 @@ fn a_denied_net_is_refused_although_it_is_public_or_allowed() {
 }
 
 #[test]
-fn a_whole_protocol_may_be_denied_and_the_other_stays() {
+fn denying_all_of_ipv4_or_ipv6_leaves_the_other_protocol_allowed() {
     let without_ipv6 = policy("127.0.0.0/8,::1", "::/0", "");
     assert_eq!(rule(&without_ipv6, "2606:4700::1111"), Some(Rule::Denied));
     assert_eq!(rule(&without_ipv6, "::1"), Some(Rule::Denied));
@@ -172,7 +172,7 @@ fn a_whole_protocol_may_be_denied_and_the_other_stays() {
 }
 
 #[test]
-fn a_deny_list_that_could_only_be_a_mistake_is_refused() {
+fn a_malformed_deny_list_is_refused() {
     for text in [
         "10.0.0.1/8",
         "::1/0",
@@ -187,7 +187,7 @@ fn a_deny_list_that_could_only_be_a_mistake_is_refused() {
 }
 
 #[test]
-fn a_metadata_service_at_a_public_address_is_refused_unless_it_is_allowed() {
+fn a_metadata_service_at_a_public_address_is_refused_unless_allowed() {
     for address in ["168.63.129.16", "::ffff:168.63.129.16", "192.80.8.124"] {
         assert_eq!(rule(&Policy::default(), address), Some(Rule::Metadata));
     }
@@ -200,9 +200,9 @@ fn a_metadata_service_at_a_public_address_is_refused_unless_it_is_allowed() {
         assert_eq!(rule(&Policy::default(), neighbour), None);
     }
     for (url, refused) in [
-        ("http://169.254.169.254/", Rule::LinkLocal), // most of them
+        ("http://169.254.169.254/", Rule::LinkLocal), // most clouds
         ("http://100.100.100.200/", Rule::Shared),    // Alibaba
-        ("http://192.0.0.192/", Rule::Special),       // Oracle, of old
+        ("http://192.0.0.192/", Rule::Special),       // Oracle, formerly
         ("http://[fd00:ec2::254]/", Rule::Private),   // AWS
         ("http://[fd20:ce::254]/", Rule::Private),    // Google
     ] {
@@ -215,19 +215,19 @@ fn a_metadata_service_at_a_public_address_is_refused_unless_it_is_allowed() {
 }
 
 #[test]
-fn an_address_of_the_nat64_prefix_is_judged_as_the_ipv4_address_that_it_carries() {
+fn a_nat64_address_is_judged_as_its_embedded_ipv4_address() {
     for prefix in ["64:ff9b::", "64:ff9b:1:2:3:4::", "2a00:0:1:1::", "fd00::"] {
         let policy = policy("", "", &format!("{prefix}/96"));
         let prefix: Ipv6Addr = prefix.parse().unwrap();
         for block in iana::special().iter().filter(|block| block.v4) {
             for address in block.edges() {
                 let IpAddr::V4(carried) = address else {
-                    unreachable!("an IPv4 block")
+                    panic!("an IPv4 block has IPv4 edges")
                 };
                 let translated =
                     Ipv6Addr::from(u128::from(prefix) | u128::from(u32::from(carried)));
-                let verdict = policy.judge(translated.into());
-                let expected = Policy::default().judge(address);
+                let verdict = policy.check_address(translated.into());
+                let expected = Policy::default().check_address(address);
                 assert_eq!(
                     verdict.map_err(|refusal| refusal.rule),
                     expected.map_err(|refusal| refusal.rule),
@@ -239,7 +239,7 @@ fn an_address_of_the_nat64_prefix_is_judged_as_the_ipv4_address_that_it_carries(
 }
 
 #[test]
-fn every_length_of_a_nat64_prefix_has_its_layout() {
+fn every_nat64_prefix_length_is_decoded_by_its_own_layout() {
     for (prefix, private, public, reserved) in [
         (
             "2a00::/32",
@@ -288,7 +288,7 @@ fn every_length_of_a_nat64_prefix_has_its_layout() {
 }
 
 #[test]
-fn a_list_may_name_a_translated_address_by_either_form() {
+fn a_list_matches_a_nat64_address_in_either_form() {
     for allow in ["10.0.0.0/8", "64:ff9b::10.0.0.0/104"] {
         let policy = policy(allow, "", "64:ff9b::/96");
         assert_eq!(rule(&policy, "64:ff9b::10.0.0.1"), None, "{allow}");
@@ -302,13 +302,13 @@ fn a_list_may_name_a_translated_address_by_either_form() {
             "{deny}"
         );
     }
-    // What is allowed as IPv6 says nothing of IPv4's own way there.
+    // Allowing the IPv6 form does not allow the IPv4 address itself.
     let policy = policy("64:ff9b::10.0.0.0/104", "", "64:ff9b::/96");
     assert_eq!(rule(&policy, "10.0.0.1"), Some(Rule::Private));
 }
 
 #[test]
-fn without_a_nat64_prefix_its_addresses_are_like_any_other() {
+fn without_a_nat64_prefix_its_addresses_are_judged_as_plain_ipv6() {
     assert_eq!(
         rule(&Policy::default(), "64:ff9b::1.1.1.1"),
         Some(Rule::Reserved)
@@ -324,7 +324,7 @@ fn without_a_nat64_prefix_its_addresses_are_like_any_other() {
 }
 
 #[test]
-fn a_nat64_prefix_that_could_only_be_a_mistake_is_refused() {
+fn a_malformed_or_misplaced_nat64_prefix_is_refused() {
     for length in [0, 16, 31, 33, 63, 72, 95, 97, 128] {
         let text = format!("64:ff9b::/{length}");
         assert_eq!(Nat64::parse(&text), Err(Nat64Error::Length(length)));
@@ -375,9 +375,9 @@ fn a_nat64_prefix_that_could_only_be_a_mistake_is_refused() {
 }
 
 #[test]
-fn every_port_may_be_reached_but_those_that_browsers_block() {
+fn every_port_is_allowed_except_those_that_browsers_block() {
     for port in 0..=u16::MAX {
-        let verdict = Policy::default().judge_port(port);
+        let verdict = Policy::default().check_port(port);
         assert_eq!(
             verdict.is_err(),
             hostile::is_bad_port(port),
@@ -387,10 +387,10 @@ fn every_port_may_be_reached_but_those_that_browsers_block() {
 }
 
 #[test]
-fn a_port_is_judged_whether_the_url_names_it_or_its_scheme_implies_it() {
-    let https_only = Policy::from(Terms {
+fn explicit_and_implied_ports_are_both_checked() {
+    let https_only = Policy::from(PolicySettings {
         ports: Ports::parse("443,8443").unwrap(),
-        ..Terms::default()
+        ..PolicySettings::default()
     });
     for (url, refused) in [
         ("https://example.com/", None),
@@ -407,15 +407,17 @@ fn a_port_is_judged_whether_the_url_names_it_or_its_scheme_implies_it() {
         rule_for_url(&Policy::default(), "http://example.com:25/"),
         Some(Rule::Port)
     );
-    let refusal = Policy::default().judge_port(25).unwrap_err();
+    let refusal = Policy::default().check_port(25).unwrap_err();
     assert_eq!((refusal.class(), refusal.address()), ("port", None));
     assert_eq!(refusal.to_string(), "port 25 is refused as port");
 }
 
 #[test]
-fn a_refusal_of_a_translated_address_tells_an_operator_both_forms() {
+fn a_violation_of_a_nat64_address_shows_operators_both_forms() {
     let address: IpAddr = "64:ff9b::10.0.0.1".parse().unwrap();
-    let refusal = policy("", "", "64:ff9b::/96").judge(address).unwrap_err();
+    let refusal = policy("", "", "64:ff9b::/96")
+        .check_address(address)
+        .unwrap_err();
     assert_eq!(
         refusal.to_string(),
         "64:ff9b::a00:1 (NAT64 for 10.0.0.1) is refused as private"

@@ -20,7 +20,7 @@ use proptest::{
 };
 use storm_shared::{
     models::CallbackUrl,
-    services::ssrf::{AllowList, DenyList, Nat64, Policy, Terms},
+    services::ssrf::{AllowList, DenyList, Nat64, Policy, PolicySettings},
 };
 use storm_worker::{
     check_url::{Checker, UrlVerdict},
@@ -41,19 +41,19 @@ const MOST: usize = 4;
 #[test]
 fn nothing_is_dialled_that_the_registries_refuse_and_everything_else_is() {
     let labs = [
-        Lab::new(Terms::default(), is_public),
+        Lab::new(PolicySettings::default(), is_public),
         Lab::new(
-            Terms {
+            PolicySettings {
                 nat64: Nat64::parse("64:ff9b::/96").unwrap(),
-                ..Terms::default()
+                ..PolicySettings::default()
             },
             |address| is_public(carried_by_nat64(address).unwrap_or(address)),
         ),
         Lab::new(
-            Terms {
+            PolicySettings {
                 allow: AllowList::parse("10.0.0.0/8,::1").unwrap(),
                 deny: DenyList::parse("0.0.0.0/2,2000::/4").unwrap(),
-                ..Terms::default()
+                ..PolicySettings::default()
             },
             |address| match address {
                 IpAddr::V4(v4) => v4.octets()[0] >= 64 && is_public(address),
@@ -106,7 +106,7 @@ struct Lab {
 }
 
 impl Lab {
-    fn new(terms: Terms, allowed: fn(IpAddr) -> bool) -> Self {
+    fn new(terms: PolicySettings, allowed: fn(IpAddr) -> bool) -> Self {
         let runtime = Builder::new_current_thread().enable_time().build().unwrap();
         let _inside = runtime.enter();
         let policy = Policy::from(terms);

@@ -1,0 +1,54 @@
+//! Why the settings are not accepted.
+
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+/// The variable that names the settings file.
+pub(super) const FILE_VARIABLE: &str = "STORM_CONFIG";
+
+/// A setting that is not accepted. One line: the setting, its value, what is accepted.
+#[derive(Debug, Error)]
+pub enum SettingError {
+    /// The value cannot be parsed or is out of bounds.
+    #[error("{name}={value}: {problem}")]
+    Value {
+        /// The setting, in upper case.
+        name: String,
+        /// The value as it was given, or `(hidden)` if it may contain a secret.
+        value: String,
+        /// What is wrong with the value, or what is accepted.
+        problem: String,
+    },
+    /// The file names a setting that does not exist.
+    #[error("{}: unknown setting `{name}`; expected one of: {}", file.display(), known.join(", "))]
+    Unknown {
+        /// The file.
+        file: PathBuf,
+        /// The unknown name.
+        name: String,
+        /// The names of all settings.
+        known: Vec<String>,
+    },
+    /// The file cannot be read or is not valid TOML.
+    #[error("{FILE_VARIABLE}: {0}")]
+    File(String),
+}
+
+impl From<config::ConfigError> for SettingError {
+    /// Joins the message into one line and drops the lines that the TOML parser quotes from the
+    /// file, because they may contain secrets.
+    fn from(error: config::ConfigError) -> Self {
+        let error = error.to_string();
+        // A quoted line reads `12 | text`, and the line that marks the column reads `   |    ^`.
+        let is_quote = |line: &&str| {
+            let after_number = line
+                .trim_start()
+                .trim_start_matches(|c: char| c.is_ascii_digit());
+            after_number.trim_start().starts_with('|')
+        };
+        let message = error.lines().filter(|line| !is_quote(line));
+        let words: Vec<_> = message.flat_map(str::split_whitespace).collect();
+        Self::File(words.join(" "))
+    }
+}
