@@ -9,7 +9,7 @@ use crate::latency::{Latencies, Percentiles};
 
 /// Why a request got no good answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Failure {
+pub enum RequestFailure {
     /// The API is saturated and said so: 503 or 429.
     Refused(StatusCode),
     /// No whole answer within the client's patience.
@@ -24,7 +24,7 @@ pub enum Failure {
     NotSent,
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for RequestFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Refused(status) => write!(f, "refused with {status}"),
@@ -72,14 +72,14 @@ impl FailureCounts {
         self.by_kind().iter().map(|(_, count)| count).sum()
     }
 
-    fn count_mut(&mut self, failure: &Failure) -> &mut u64 {
+    fn count_mut(&mut self, failure: &RequestFailure) -> &mut u64 {
         match failure {
-            Failure::Refused(_) => &mut self.refused,
-            Failure::Timeout => &mut self.timeout,
-            Failure::Status(..) => &mut self.other_status,
-            Failure::Connection(_) => &mut self.connection,
-            Failure::WrongAnswer(_) => &mut self.wrong_answer,
-            Failure::NotSent => &mut self.not_sent,
+            RequestFailure::Refused(_) => &mut self.refused,
+            RequestFailure::Timeout => &mut self.timeout,
+            RequestFailure::Status(..) => &mut self.other_status,
+            RequestFailure::Connection(_) => &mut self.connection,
+            RequestFailure::WrongAnswer(_) => &mut self.wrong_answer,
+            RequestFailure::NotSent => &mut self.not_sent,
         }
     }
 }
@@ -95,7 +95,7 @@ pub struct Answers {
 impl Answers {
     /// Counts one answer. Only a good one's latency enters the percentiles: a quick refusal would
     /// make a saturated service look fast.
-    pub fn record(&mut self, answer: Result<(), Failure>, latency: Duration) {
+    pub fn record(&mut self, answer: Result<(), RequestFailure>, latency: Duration) {
         match answer {
             Ok(()) => self.good.record(latency),
             Err(failure) => {
@@ -139,19 +139,19 @@ mod tests {
 
     use hyper::StatusCode;
 
-    use super::{Answers, Failure};
+    use super::{Answers, RequestFailure};
 
     #[test]
     fn a_failure_is_counted_by_kind_and_never_enters_the_percentiles() {
         let mut answers = Answers::default();
         answers.record(Ok(()), Duration::from_millis(10));
         for failure in [
-            Failure::Refused(StatusCode::SERVICE_UNAVAILABLE),
-            Failure::Timeout,
-            Failure::Status(StatusCode::NOT_FOUND, "nothing here".into()),
-            Failure::Connection("refused".into()),
-            Failure::WrongAnswer("no id".into()),
-            Failure::NotSent,
+            RequestFailure::Refused(StatusCode::SERVICE_UNAVAILABLE),
+            RequestFailure::Timeout,
+            RequestFailure::Status(StatusCode::NOT_FOUND, "nothing here".into()),
+            RequestFailure::Connection("refused".into()),
+            RequestFailure::WrongAnswer("no id".into()),
+            RequestFailure::NotSent,
         ] {
             answers.record(Err(failure), Duration::from_hours(1));
         }

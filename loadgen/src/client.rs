@@ -25,7 +25,7 @@ use tokio::{
     time::{Instant, timeout, timeout_at},
 };
 
-use crate::{answers::Failure, http_url::HttpUrl, ledger::JobEnd};
+use crate::{answers::RequestFailure, http_url::HttpUrl, ledger::JobEnd};
 
 /// The longest answer that is read.
 const MAX_ANSWER: usize = 64 * 1024;
@@ -93,7 +93,7 @@ impl Api {
         mode: Mode,
         body: Bytes,
         deadline: Instant,
-    ) -> Result<Bytes, Failure> {
+    ) -> Result<Bytes, RequestFailure> {
         let uri = match mode {
             Mode::Sync => self.sync.clone(),
             Mode::Async => self.background.clone(),
@@ -114,25 +114,25 @@ impl Api {
         &self,
         id: RequestId,
         deadline: Instant,
-    ) -> Result<Option<JobEnd>, Failure> {
+    ) -> Result<Option<JobEnd>, RequestFailure> {
         self.job(id, deadline)
             .await?
             .end()
-            .map_err(|what| Failure::WrongAnswer(what.to_owned()))
+            .map_err(|what| RequestFailure::WrongAnswer(what.to_owned()))
     }
 
     /// What the API says about a job.
     ///
     /// # Errors
     /// No good answer by the deadline.
-    pub async fn job(&self, id: RequestId, deadline: Instant) -> Result<Job, Failure> {
+    pub async fn job(&self, id: RequestId, deadline: Instant) -> Result<Job, RequestFailure> {
         let mut request = Request::new(Full::default());
         *request.uri_mut() = format!("{}/requests/{id}", self.base)
             .parse()
-            .map_err(|error| Failure::Connection(format!("{error}")))?;
+            .map_err(|error| RequestFailure::Connection(format!("{error}")))?;
         let body = self.send(request, StatusCode::OK, deadline).await?;
         serde_json::from_slice(&body)
-            .map_err(|error| Failure::WrongAnswer(format!("not a job: {error}")))
+            .map_err(|error| RequestFailure::WrongAnswer(format!("not a job: {error}")))
     }
 
     async fn send(
@@ -140,7 +140,7 @@ impl Api {
         mut request: Request<Full<Bytes>>,
         good: StatusCode,
         deadline: Instant,
-    ) -> Result<Bytes, Failure> {
+    ) -> Result<Bytes, RequestFailure> {
         let headers = request.headers_mut();
         headers.insert(HOST, self.host.clone());
         if let Some(authorization) = &self.authorization {
@@ -152,26 +152,26 @@ impl Api {
         };
         let (status, body) = timeout_at(deadline, exchange)
             .await
-            .map_err(|_| Failure::Timeout)??;
+            .map_err(|_| RequestFailure::Timeout)??;
         match status {
             status if status == good => Ok(body),
             StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
-                Err(Failure::Refused(status))
+                Err(RequestFailure::Refused(status))
             }
-            other => Err(Failure::Status(other, words_of_problem(&body))),
+            other => Err(RequestFailure::Status(other, words_of_problem(&body))),
         }
     }
 }
 
-async fn read(response: Response<Incoming>) -> Result<(StatusCode, Bytes), Failure> {
+async fn read(response: Response<Incoming>) -> Result<(StatusCode, Bytes), RequestFailure> {
     let (head, body) = response.into_parts();
     let body = Limited::new(body, MAX_ANSWER).collect().await;
-    let body = body.map_err(|error| Failure::Connection(error.to_string()))?;
+    let body = body.map_err(|error| RequestFailure::Connection(error.to_string()))?;
     Ok((head.status, body.to_bytes()))
 }
 
-fn broken(error: hyper_util::client::legacy::Error) -> Failure {
-    Failure::Connection(format!("{:#}", anyhow::Error::new(error)))
+fn broken(error: hyper_util::client::legacy::Error) -> RequestFailure {
+    RequestFailure::Connection(format!("{:#}", anyhow::Error::new(error)))
 }
 
 /// The whole problem, for its faults name the fields; shortened where it is long.

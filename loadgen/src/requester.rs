@@ -10,7 +10,7 @@ use storm_shared::models::{Mode, RequestId};
 use tokio::time::Instant;
 
 use crate::{
-    answers::{AnswerSummary, Answers, Failure},
+    answers::{AnswerSummary, Answers, RequestFailure},
     client::Api,
     ledger::Ledger,
     workload::Workload,
@@ -64,7 +64,7 @@ impl Requester {
 
     /// Counts a request that was due and could not be sent.
     pub fn skip(&self) {
-        self.record(Err(Failure::NotSent), Duration::ZERO);
+        self.record(Err(RequestFailure::NotSent), Duration::ZERO);
     }
 
     /// What came of the `requests` that were due so far.
@@ -72,7 +72,7 @@ impl Requester {
         self.answers.lock().expect(NO_PANIC).summary(requests)
     }
 
-    fn record(&self, answer: Result<(), Failure>, latency: Duration) {
+    fn record(&self, answer: Result<(), RequestFailure>, latency: Duration) {
         self.answers.lock().expect(NO_PANIC).record(answer, latency);
     }
 
@@ -81,14 +81,14 @@ impl Requester {
         body: &[u8],
         number: usize,
         due: Instant,
-    ) -> Result<Option<RequestId>, Failure> {
+    ) -> Result<Option<RequestId>, RequestFailure> {
         match self.mode {
             Mode::Sync => self.workload.order(number).check_sync(body).map(|()| None),
             Mode::Async => {
                 let id = accepted_id(body)?;
-                self.ledger
-                    .accepted(id, number, due)
-                    .map_err(|_| Failure::WrongAnswer(format!("the id {id} was given twice")))?;
+                self.ledger.accepted(id, number, due).map_err(|_| {
+                    RequestFailure::WrongAnswer(format!("the id {id} was given twice"))
+                })?;
                 Ok(Some(id))
             }
         }
@@ -100,19 +100,19 @@ const NO_PANIC: &str = "nothing panics while it holds the answers";
 /// The id in the body of a `202`.
 ///
 /// # Errors
-/// [`Failure::WrongAnswer`]: there is none, or the job is not pending.
-pub fn accepted_id(body: &[u8]) -> Result<RequestId, Failure> {
+/// [`RequestFailure::WrongAnswer`]: there is none, or the job is not pending.
+pub fn accepted_id(body: &[u8]) -> Result<RequestId, RequestFailure> {
     #[derive(Deserialize)]
     struct Accepted {
         request_id: RequestId,
         status: String,
     }
     let accepted: Accepted = serde_json::from_slice(body)
-        .map_err(|error| Failure::WrongAnswer(format!("no acceptance: {error}")))?;
+        .map_err(|error| RequestFailure::WrongAnswer(format!("no acceptance: {error}")))?;
     if accepted.status == "pending" {
         Ok(accepted.request_id)
     } else {
-        Err(Failure::WrongAnswer(format!(
+        Err(RequestFailure::WrongAnswer(format!(
             "accepted with status `{}`",
             accepted.status
         )))

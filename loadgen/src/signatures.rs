@@ -23,18 +23,18 @@ pub struct Signatures {
 
 /// What became of one callback's signature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Checked {
+pub enum SignatureCheck {
     /// There is no key to check it by.
-    Not,
+    Skipped,
     /// One of the signatures is right, the attempt has just begun, and the id is the body's.
-    Right,
+    Valid,
     /// It is not to be believed.
-    Bad(Fault),
+    Invalid(SignatureFault),
 }
 
 /// Why a callback is not to be believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
+pub enum SignatureFault {
     /// A header is missing, or there twice, or can't be read.
     Headers,
     /// The headers' id is not the body's.
@@ -93,32 +93,32 @@ impl Signatures {
     }
 
     /// Checks a callback that arrived now, whose body is about the request `id`.
-    pub fn check(&self, headers: &HeaderMap, body: &[u8], id: RequestId) -> Checked {
+    pub fn check(&self, headers: &HeaderMap, body: &[u8], id: RequestId) -> SignatureCheck {
         let Some(verifier) = &self.verifier else {
-            return Checked::Not;
+            return SignatureCheck::Skipped;
         };
         match verifier.verify(headers, body, Timestamp::now()) {
-            Ok(signed) if signed.id == id.to_string() => Checked::Right,
-            Ok(_) => Checked::Bad(Fault::Id),
+            Ok(signed) if signed.id == id.to_string() => SignatureCheck::Valid,
+            Ok(_) => SignatureCheck::Invalid(SignatureFault::Id),
             Err(SignatureError::Header(_) | SignatureError::Timestamp) => {
-                Checked::Bad(Fault::Headers)
+                SignatureCheck::Invalid(SignatureFault::Headers)
             }
-            Err(SignatureError::Stale) => Checked::Bad(Fault::Stale),
-            Err(SignatureError::Wrong) => Checked::Bad(Fault::Wrong),
+            Err(SignatureError::Stale) => SignatureCheck::Invalid(SignatureFault::Stale),
+            Err(SignatureError::Wrong) => SignatureCheck::Invalid(SignatureFault::Wrong),
         }
     }
 }
 
 impl SignatureCounts {
     /// Counts one more.
-    pub fn add(&mut self, checked: Checked) {
+    pub fn add(&mut self, checked: SignatureCheck) {
         let count = match checked {
-            Checked::Not => return,
-            Checked::Right => &mut self.right,
-            Checked::Bad(Fault::Headers) => &mut self.headers,
-            Checked::Bad(Fault::Id) => &mut self.id,
-            Checked::Bad(Fault::Stale) => &mut self.stale,
-            Checked::Bad(Fault::Wrong) => &mut self.wrong,
+            SignatureCheck::Skipped => return,
+            SignatureCheck::Valid => &mut self.right,
+            SignatureCheck::Invalid(SignatureFault::Headers) => &mut self.headers,
+            SignatureCheck::Invalid(SignatureFault::Id) => &mut self.id,
+            SignatureCheck::Invalid(SignatureFault::Stale) => &mut self.stale,
+            SignatureCheck::Invalid(SignatureFault::Wrong) => &mut self.wrong,
         };
         *count += 1;
     }
@@ -155,7 +155,7 @@ impl fmt::Display for SignatureCounts {
 
 #[cfg(test)]
 mod tests {
-    use super::{Checked, Fault, Signatures};
+    use super::{SignatureCheck, SignatureFault, Signatures};
 
     #[test]
     fn the_counts_say_what_is_wrong_and_how_often() {
@@ -165,10 +165,10 @@ mod tests {
         counts = Signatures::parse(key).unwrap().new_counts();
         assert_eq!(counts.to_string(), "all 0 verified");
         for checked in [
-            Checked::Right,
-            Checked::Bad(Fault::Headers),
-            Checked::Bad(Fault::Stale),
-            Checked::Bad(Fault::Stale),
+            SignatureCheck::Valid,
+            SignatureCheck::Invalid(SignatureFault::Headers),
+            SignatureCheck::Invalid(SignatureFault::Stale),
+            SignatureCheck::Invalid(SignatureFault::Stale),
         ] {
             counts.add(checked);
         }

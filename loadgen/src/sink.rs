@@ -23,7 +23,7 @@ use crate::{
     cli::{MAX_REQUESTS, ReceiveOptions},
     listen::Listener,
     receiver::{MAX_CALLBACK, method_not_allowed, status},
-    signatures::{Checked, Fault, SignatureCounts, Signatures},
+    signatures::{SignatureCheck, SignatureCounts, SignatureFault, Signatures},
 };
 
 /// What a sink counted, and the JSON of `GET /stats`.
@@ -162,7 +162,7 @@ impl Sink {
         // What is about no request can't be signed for it.
         let signature = match &id {
             Ok(id) => self.signatures.check(headers, body, *id),
-            Err(_) => Checked::Bad(Fault::Id),
+            Err(_) => SignatureCheck::Invalid(SignatureFault::Id),
         };
         let mut counted = self.counted.lock().expect(NO_PANIC);
         counted.received += 1;

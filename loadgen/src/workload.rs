@@ -10,7 +10,7 @@ use storm_shared::{
     services::report::{Report, expected},
 };
 
-use crate::answers::Failure;
+use crate::answers::RequestFailure;
 
 /// The reports of one run, all of the same size and each of its own name.
 #[derive(Debug)]
@@ -100,8 +100,8 @@ impl Order {
     /// Checks the body of a `200` from `/sync`.
     ///
     /// # Errors
-    /// [`Failure::WrongAnswer`]: not a completed report, or not the one that was ordered.
-    pub fn check_sync(&self, body: &[u8]) -> Result<(), Failure> {
+    /// [`RequestFailure::WrongAnswer`]: not a completed report, or not the one that was ordered.
+    pub fn check_sync(&self, body: &[u8]) -> Result<(), RequestFailure> {
         #[derive(Deserialize)]
         struct Completed {
             status: String,
@@ -109,11 +109,11 @@ impl Order {
             report: Report,
         }
         let answer: Completed = serde_json::from_slice(body)
-            .map_err(|error| Failure::WrongAnswer(format!("not a report: {error}")))?;
+            .map_err(|error| RequestFailure::WrongAnswer(format!("not a report: {error}")))?;
         if answer.status == "completed" && self.is_met_by(&answer.report) {
             Ok(())
         } else {
-            Err(Failure::WrongAnswer(
+            Err(RequestFailure::WrongAnswer(
                 "another report than the one asked for".to_owned(),
             ))
         }
@@ -126,7 +126,7 @@ mod tests {
     use storm_shared::models::Records;
 
     use super::Workload;
-    use crate::answers::Failure;
+    use crate::answers::RequestFailure;
 
     fn workload(callback_url: Option<&str>) -> Workload {
         Workload::new("Test", 2, Records::new(3, 49).unwrap(), callback_url)
@@ -165,7 +165,7 @@ mod tests {
             json!({}),
             json!("no"),
         ] {
-            assert!(matches!(check(wrong), Err(Failure::WrongAnswer(_))));
+            assert!(matches!(check(wrong), Err(RequestFailure::WrongAnswer(_))));
         }
     }
 }

@@ -20,7 +20,7 @@ use super::{
     journal::Journal,
     orders::Orders,
 };
-use crate::{answers::Failure, client::Api, requester::accepted_id, storm::pace::Pace};
+use crate::{answers::RequestFailure, client::Api, requester::accepted_id, storm::pace::Pace};
 
 /// How long a client waits for an answer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -163,7 +163,7 @@ impl Load {
         let at = Timestamp::now();
         let answer = match answer.and_then(|body| accepted_id(&body)) {
             Ok(id) => Answer::Accepted(id),
-            Err(Failure::Refused(status) | Failure::Status(status, _)) => {
+            Err(RequestFailure::Refused(status) | RequestFailure::Status(status, _)) => {
                 Answer::Refused(status.as_u16())
             }
             Err(nothing) => {
@@ -189,7 +189,7 @@ impl Load {
         let job = self.shared.api.job(id, Instant::now() + PATIENCE).await;
         let status = match job {
             Ok(job) => Some(job.status),
-            Err(Failure::Status(StatusCode::NOT_FOUND, _)) => None,
+            Err(RequestFailure::Status(StatusCode::NOT_FOUND, _)) => None,
             Err(nothing) => return self.judge(&nothing),
         };
         self.shared.journal.note(Record::Looked(Looked {
@@ -201,8 +201,8 @@ impl Load {
     }
 
     /// An answer that doesn't come is a client's lot in a storm. A wrong one is nobody's.
-    fn judge(&self, failure: &Failure) {
-        if let Failure::WrongAnswer(what) = failure {
+    fn judge(&self, failure: &RequestFailure) {
+        if let RequestFailure::WrongAnswer(what) = failure {
             lock(&self.shared.strange).push(what.clone());
         }
     }

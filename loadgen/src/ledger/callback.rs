@@ -5,7 +5,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use serde::Deserialize;
 use storm_shared::{models::RequestId, services::report::Report};
 
-use crate::{signatures::Checked, workload::Order};
+use crate::{signatures::SignatureCheck, workload::Order};
 
 /// A callback's content, and a stand-in for its bytes.
 #[derive(Debug)]
@@ -15,7 +15,7 @@ pub(super) struct Callback {
     /// Equal for equal bytes. The bytes of two million callbacks would be half a gigabyte.
     pub(super) fingerprint: u64,
     /// Whether it is to be believed.
-    pub(super) signature: Checked,
+    pub(super) signature: SignatureCheck,
     content: Content,
 }
 
@@ -37,13 +37,13 @@ impl Callback {
         Ok(Self {
             id: content.request_id,
             fingerprint: hasher.finish(),
-            signature: Checked::Not,
+            signature: SignatureCheck::Skipped,
             content,
         })
     }
 
     /// The same, with what its signature was found to be.
-    pub(super) fn signed(self, signature: Checked) -> Self {
+    pub(super) fn signed(self, signature: SignatureCheck) -> Self {
         Self { signature, ..self }
     }
 

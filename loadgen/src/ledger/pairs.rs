@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::{IdGivenTwice, JobEnd, JobSummary, callback::Callback};
 use crate::{
     latency::Latencies,
-    signatures::{Checked, SignatureCounts},
+    signatures::{SignatureCheck, SignatureCounts},
     workload::Workload,
 };
 
@@ -145,7 +145,7 @@ impl Pairs {
                 fingerprint: callback.fingerprint,
             },
         );
-        if let Checked::Bad(_) = callback.signature {
+        if let SignatureCheck::Invalid(_) = callback.signature {
             return; // it is counted, and whatever it says is not
         }
         if callback.meets(self.workload.order(number)) {

@@ -8,7 +8,8 @@ use storm_shared::models::{Mode, Records, Status};
 use tokio::time::{Instant, sleep};
 
 use crate::{
-    answers::Failure, client::Api, ledger::Ledger, requester::accepted_id, workload::Workload,
+    answers::RequestFailure, client::Api, ledger::Ledger, requester::accepted_id,
+    workload::Workload,
 };
 
 /// How long the callback of a 10 ms report may take.
@@ -39,7 +40,7 @@ pub(super) async fn try_callback(
         .await;
     let id = match answer.and_then(|body| accepted_id(&body)) {
         Ok(id) => id,
-        Err(Failure::Status(StatusCode::UNPROCESSABLE_ENTITY, words))
+        Err(RequestFailure::Status(StatusCode::UNPROCESSABLE_ENTITY, words))
             if words.contains("callback_url") =>
         {
             return Ok(Err(format!("the API refuses the callback URL {url}")));

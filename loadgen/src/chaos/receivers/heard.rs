@@ -19,7 +19,7 @@ use crate::{
         history::Received,
         orders::{Order, Orders},
     },
-    signatures::{Checked, Signatures},
+    signatures::{SignatureCheck, Signatures},
 };
 
 /// One callback.
@@ -98,7 +98,7 @@ impl Notes {
         let report_name = content["report_name"].as_str()?.to_owned();
         let order = self.orders.by_name(&report_name);
         let signature = self.signatures.check(headers, body, id);
-        let believed = !matches!(signature, Checked::Bad(_));
+        let believed = !matches!(signature, SignatureCheck::Invalid(_));
         Some(Heard {
             content_right: believed
                 && order.is_some_and(|order| content == callback_of(id, &order)),
