@@ -1,4 +1,4 @@
-//! The answers to one kind of request: good ones by their latency, bad ones by their kind.
+//! Statistics of the answers: latencies of successful requests, counts of failed ones by kind.
 
 use std::{fmt, time::Duration};
 
@@ -7,20 +7,20 @@ use serde::Serialize;
 
 use crate::latency::{Latencies, Percentiles};
 
-/// Why a request got no good answer.
+/// Why a request failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RequestFailure {
-    /// The API is saturated and said so: 503 or 429.
+    /// The API shed load: 503 or 429.
     Refused(StatusCode),
-    /// No whole answer within the client's patience.
+    /// No complete answer before the deadline.
     Timeout,
-    /// Another status than the endpoint's good one, with the problem's words.
+    /// An unexpected status, with the answer's problem body.
     Status(StatusCode, String),
-    /// The connection could not be made, or broke.
+    /// The connection could not be opened, or broke.
     Connection(String),
-    /// The good status, with a body that is not what was asked for.
+    /// The expected status, with a body that is not the expected one.
     WrongAnswer(String),
-    /// Too many requests were in flight for this one to be sent.
+    /// The limit of requests in flight was reached.
     NotSent,
 }
 
@@ -29,9 +29,9 @@ impl fmt::Display for RequestFailure {
         match self {
             Self::Refused(status) => write!(f, "refused with {status}"),
             Self::Timeout => f.write_str("no answer in time"),
-            Self::Status(status, words) => write!(f, "answered {status}: {words}"),
-            Self::Connection(error) => write!(f, "no connection: {error}"),
-            Self::WrongAnswer(what) => write!(f, "a wrong answer: {what}"),
+            Self::Status(status, body) => write!(f, "answered {status}: {body}"),
+            Self::Connection(error) => write!(f, "connection failed: {error}"),
+            Self::WrongAnswer(what) => write!(f, "wrong answer: {what}"),
             Self::NotSent => f.write_str("not sent: too many requests were in flight"),
         }
     }
@@ -42,20 +42,20 @@ impl fmt::Display for RequestFailure {
 pub struct FailureCounts {
     /// 503 or 429.
     pub refused: u64,
-    /// No whole answer in time.
+    /// No complete answer before the deadline.
     pub timeout: u64,
-    /// Another status than the good one.
+    /// An unexpected status.
     pub other_status: u64,
-    /// No connection, or a broken one.
+    /// A connection that could not be opened, or broke.
     pub connection: u64,
-    /// The good status with a wrong body.
+    /// The expected status with a wrong body.
     pub wrong_answer: u64,
-    /// Not sent, for too many were in flight.
+    /// Not sent: the limit of requests in flight was reached.
     pub not_sent: u64,
 }
 
 impl FailureCounts {
-    /// Each kind in words, with its count. A 429 is a refusal too; this API answers 503.
+    /// The name and count of each kind. `refused` also includes 429; the name has the usual status.
     pub fn by_kind(&self) -> [(&'static str, u64); 6] {
         [
             ("refused (503)", self.refused),
@@ -67,7 +67,7 @@ impl FailureCounts {
         ]
     }
 
-    /// All of them.
+    /// The sum of all kinds.
     pub fn total(&self) -> u64 {
         self.by_kind().iter().map(|(_, count)| count).sum()
     }
@@ -84,20 +84,20 @@ impl FailureCounts {
     }
 }
 
-/// Answers as they come in.
+/// A running count of answers.
 #[derive(Debug, Default)]
 pub struct Answers {
-    good: Latencies,
+    ok: Latencies,
     failed: FailureCounts,
     first_failure: Option<String>,
 }
 
 impl Answers {
-    /// Counts one answer. Only a good one's latency enters the percentiles: a quick refusal would
-    /// make a saturated service look fast.
+    /// Counts one answer. Percentiles include only successful requests: fast refusals would make
+    /// a saturated service look fast.
     pub fn record(&mut self, answer: Result<(), RequestFailure>, latency: Duration) {
         match answer {
-            Ok(()) => self.good.record(latency),
+            Ok(()) => self.ok.record(latency),
             Err(failure) => {
                 *self.failed.count_mut(&failure) += 1;
                 self.first_failure
@@ -106,30 +106,30 @@ impl Answers {
         }
     }
 
-    /// What came of `requests` requests.
+    /// The statistics of `requests` requests.
     pub fn summary(&self, requests: u64) -> AnswerSummary {
         AnswerSummary {
             requests,
-            ok: self.good.count(),
+            ok: self.ok.count(),
             failed: self.failed,
-            latency: self.good.percentiles(),
+            latency: self.ok.percentiles(),
             first_failure: self.first_failure.clone(),
         }
     }
 }
 
-/// What came of a number of requests.
+/// The statistics of a set of requests.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct AnswerSummary {
-    /// How many were due.
+    /// Requests that were due.
     pub requests: u64,
-    /// How many got a good answer.
+    /// Requests that succeeded.
     pub ok: u64,
-    /// How many did not, by kind.
+    /// Requests that failed, by kind.
     pub failed: FailureCounts,
-    /// The latency of the good answers; none without any.
+    /// The latency of successful requests; none if there are none.
     pub latency: Option<Percentiles>,
-    /// The first failure in words: where many fail, it is mostly for one reason.
+    /// The first failure as text: if many requests fail, most fail for the same reason.
     pub first_failure: Option<String>,
 }
 
@@ -142,7 +142,7 @@ mod tests {
     use super::{Answers, RequestFailure};
 
     #[test]
-    fn a_failure_is_counted_by_kind_and_never_enters_the_percentiles() {
+    fn a_failure_is_counted_by_kind_and_excluded_from_the_percentiles() {
         let mut answers = Answers::default();
         answers.record(Ok(()), Duration::from_millis(10));
         for failure in [

@@ -1,4 +1,4 @@
-//! One job tried before a storm: does its callback arrive here?
+//! A test job before the storm, to find out whether callbacks arrive here.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,20 +12,21 @@ use crate::{
     workload::Workload,
 };
 
-/// How long the callback of a 10 ms report may take.
+/// The deadline of the callback. The test report takes 10 ms.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How long between two looks.
+/// The interval between checks.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// The smallest report there is.
+/// One report with a single record, the smallest one.
 pub(super) fn workload(callback_url: Option<&str>) -> Workload {
+    #[expect(clippy::expect_used, reason = "1 is the lower bound")]
     let records = Records::new(1, Records::MAX_SYNC).expect("1 is within the bounds");
     Workload::new("Storm_Probe", 1, records, callback_url)
 }
 
-/// Tries one job that is to call back at `url`, where `ledger` receives. The inner error says why
-/// no callback can be had.
+/// Submits a test job with the callback URL `url`, whose callbacks `ledger` records. The inner
+/// error says why no callback arrived.
 pub(super) async fn try_callback(
     api: &Api,
     ledger: &Ledger,
@@ -40,16 +41,16 @@ pub(super) async fn try_callback(
         .await;
     let id = match answer.and_then(|body| accepted_id(&body)) {
         Ok(id) => id,
-        Err(RequestFailure::Status(StatusCode::UNPROCESSABLE_ENTITY, words))
-            if words.contains("callback_url") =>
+        Err(RequestFailure::Status(StatusCode::UNPROCESSABLE_ENTITY, body))
+            if body.contains("callback_url") =>
         {
             return Ok(Err(format!("the API refuses the callback URL {url}")));
         }
-        Err(failure) => return Err(anyhow!("the API did not take a first job: {failure}")),
+        Err(failure) => return Err(anyhow!("the API did not accept a test job: {failure}")),
     };
-    // It can't be there already: this ledger is new.
+    // The only error is a duplicate id, and this ledger is empty.
     let _ = ledger.accepted(id, 0, due);
-    while ledger.waiting() > 0 {
+    while ledger.pending() > 0 {
         if Instant::now() >= deadline {
             return Ok(Err(format!(
                 "no callback arrived at {url} within {PATIENCE:?}"
@@ -58,7 +59,7 @@ pub(super) async fn try_callback(
         if let Ok(job) = api.job(id, deadline).await
             && job.status == Status::Failed
         {
-            return Ok(Err(format!("the callback of a first job to {url} failed")));
+            return Ok(Err(format!("the callback of a test job to {url} failed")));
         }
         sleep(PAUSE).await;
     }

@@ -131,7 +131,7 @@ echo "ok: $test"
 test='the demo through the containers: 50 of 50 callbacks are right'
 said=$(stack demo) || fail "its status is $?"
 echo "$said"
-grep -q 'callback: 50 of 50 came back right' <<<"$said" || fail 'not all came back'
+grep -q 'callback: 50 of 50 correct' <<<"$said" || fail 'not all came back'
 echo "ok: $test"
 
 test='a worker and Redis killed under load: every job ends well'
