@@ -188,6 +188,7 @@ fn problem_text(body: &[u8]) -> String {
 async fn first_listening(url: &HttpUrl) -> Result<SocketAddr> {
     let (host, port) = (url.host().trim_matches(['[', ']']).to_owned(), url.port());
     let resolve = move || std::net::ToSocketAddrs::to_socket_addrs(&(host, port));
+    // The run uses the first address that accepts a connection.
     let mut last_error = None;
     for address in tokio::task::spawn_blocking(resolve).await?? {
         match timeout(FIRST_CONNECT, TcpStream::connect(address)).await {

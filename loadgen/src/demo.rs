@@ -65,9 +65,11 @@ impl DemoResult {
 /// # Errors
 /// The callback port is in use, or no API listens at the address.
 pub async fn run(options: &DemoOptions, signatures: Signatures) -> Result<DemoResult> {
+    // Bound first, so that a port in use fails the demo before any request is sent.
     let listener = Listener::bind(options.callbacks.listen).await?;
     let api = Api::connect(&options.target.api, options.target.authorization()).await?;
     let (callback_url, path) = options.callbacks.url(&listener);
+    // Each request has its own report, so that a mixed-up result is detected.
     let names = usize::try_from(options.requests)?;
     let workload = |prefix, callback_url| {
         Arc::new(Workload::new(prefix, names, options.records, callback_url))

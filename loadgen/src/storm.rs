@@ -4,7 +4,7 @@
 mod completion;
 pub(crate) mod pace;
 mod poller;
-mod probe;
+mod test_job;
 
 use std::{
     sync::{
@@ -29,7 +29,7 @@ use crate::{
 
 /// The number of different reports in a storm: enough to detect mixed-up results, few enough to
 /// compute in advance.
-const NAMES: usize = 64;
+const REPORTS: usize = 64;
 
 /// The result of a storm.
 #[derive(Clone, Debug, Serialize)]
@@ -86,9 +86,10 @@ pub async fn run(
     let api = Api::connect(&options.target.api, options.target.authorization()).await?;
     let tracker = CompletionTracker::prepare(options, &api, signatures).await?;
     let total = options.requests();
-    let names = usize::try_from(total)?.min(NAMES);
+    let reports = usize::try_from(total)?.min(REPORTS);
     let url = tracker.callback_url.as_deref();
-    let workload = Arc::new(Workload::new("Storm", names, options.records, url));
+    let workload = Arc::new(Workload::new("Storm", reports, options.records, url));
+    // The test job must not count.
     tracker.ledger.start_over(Arc::clone(&workload));
 
     let patience = workload.ideal() + options.callbacks.patience;
@@ -124,7 +125,7 @@ impl Storm {
     async fn run(self: &Arc<Self>, pace: Pace, patience: Duration) {
         let total = pace.total();
         progress::during("requests", total, || self.offered(), async {
-            pace.run(|number, due| self.fire(number, due)).await;
+            pace.run(|number, due| self.send(number, due)).await;
             self.requests.close();
             self.requests.wait().await;
         })
@@ -137,8 +138,10 @@ impl Storm {
         let _ = progress::during("jobs", accepted, done, timeout(patience, ledger.settled())).await;
     }
 
-    fn fire(self: &Arc<Self>, number: u64, due: Instant) {
+    fn send(self: &Arc<Self>, number: u64, due: Instant) {
         self.offered.store(number + 1, Ordering::Relaxed);
+        // Over the limit, a request is dropped and not delayed: the rate of an open load model must
+        // not depend on the API's answers.
         if self.requests.len() >= self.in_flight {
             self.requester.skip();
             return;

@@ -8,7 +8,7 @@ use storm_shared::models::{Mode, RequestId};
 use tokio::time::Instant;
 use tokio_util::{sync::DropGuard, task::AbortOnDropHandle};
 
-use super::{poller::Poller, probe};
+use super::{poller::Poller, test_job};
 use crate::{
     cli::StormOptions, client::Api, ledger::Ledger, listen::Listener, receiver,
     signatures::Signatures,
@@ -58,7 +58,8 @@ impl CompletionTracker {
         api: &Api,
         signatures: Signatures,
     ) -> Result<Self> {
-        let ledger = Ledger::new(Arc::new(probe::workload(None)), signatures);
+        // The storm replaces this workload before its first request.
+        let ledger = Ledger::new(Arc::new(test_job::workload(None)), signatures);
         if options.mode == Mode::Sync {
             return Ok(Self {
                 ledger,
@@ -72,7 +73,7 @@ impl CompletionTracker {
         let listener = Listener::bind(options.callbacks.listen).await?;
         let (url, path) = options.callbacks.url(&listener);
         let receiving = receiver::receive(listener, &path, &ledger);
-        match probe::try_callback(api, &ledger, &url).await? {
+        match test_job::try_callback(api, &ledger, &url).await? {
             Ok(()) => {
                 let tracking = Tracking::Callbacks {
                     _until_dropped: receiving,

@@ -26,9 +26,9 @@ impl Pace {
         self.total
     }
 
-    /// Calls `fire` with the number and due time of each request, as soon as it is due and the
+    /// Calls `send` with the number and due time of each request, as soon as it is due and the
     /// process is scheduled.
-    pub(crate) async fn run(self, mut fire: impl FnMut(u64, Instant)) {
+    pub(crate) async fn run(self, mut send: impl FnMut(u64, Instant)) {
         let start = Instant::now();
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -37,7 +37,7 @@ impl Pace {
             tick.tick().await;
             let now = Instant::now();
             while number < self.total && start + self.due(number) <= now {
-                fire(number, start + self.due(number));
+                send(number, start + self.due(number));
                 number += 1;
             }
         }

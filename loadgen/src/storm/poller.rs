@@ -16,11 +16,11 @@ use tokio::{
 use crate::{client::Api, ledger::Ledger};
 
 /// The limit of concurrent look-ups.
-const AT_ONCE: usize = 32;
+const CONCURRENCY: usize = 32;
 
 /// The pause after a round that found an unfinished job. It keeps the polling load low, because the
 /// storm measures the API under its own work.
-const PAUSE: Duration = Duration::from_millis(20);
+const ROUND_PAUSE: Duration = Duration::from_millis(20);
 
 /// The timeout of one look-up.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -67,7 +67,7 @@ impl Poller {
                 all_ended &= ended.unwrap_or(false);
             }
             if !all_ended {
-                sleep(PAUSE).await;
+                sleep(ROUND_PAUSE).await;
             }
         }
     }
@@ -77,7 +77,7 @@ impl Poller {
         let mut queue = self.queue();
         let ready = queue
             .iter()
-            .take(AT_ONCE)
+            .take(CONCURRENCY)
             .take_while(|lookup| lookup.not_before <= now)
             .count();
         queue.drain(..ready).collect()

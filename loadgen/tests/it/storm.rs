@@ -25,7 +25,7 @@ fn options(api: &FakeApi, more: &str) -> StormOptions {
 /// A storm of 40 requests in 200 ms, numbered from 1. The test job succeeds.
 async fn storm(more: &str, script: fn(u32) -> Act) -> StormResult {
     let api = FakeApi::start(move |name| {
-        if name.contains("Probe") {
+        if name.contains("Test") {
             Act::Right
         } else {
             script(number(name))
@@ -175,7 +175,7 @@ async fn jobs_are_polled_if_the_api_refuses_the_callback_url() {
 #[tokio::test]
 async fn jobs_are_polled_if_the_test_callback_fails() {
     let api = FakeApi::start(|name| {
-        if name.contains("Probe") {
+        if name.contains("Test") {
             Act::Fails
         } else {
             Act::Right

@@ -12,17 +12,17 @@ use crate::{
     workload::Workload,
 };
 
-/// The deadline of the callback. The test report takes 10 ms.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// The timeout of the callback. The report itself takes 10 ms.
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The interval between checks.
-const PAUSE: Duration = Duration::from_millis(50);
+const CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
-/// One report with a single record, the smallest one.
+/// The workload of the test job: one report of one record, the smallest size.
 pub(super) fn workload(callback_url: Option<&str>) -> Workload {
     #[expect(clippy::expect_used, reason = "1 is the lower bound")]
     let records = Records::new(1, Records::MAX_SYNC).expect("1 is within the bounds");
-    Workload::new("Storm_Probe", 1, records, callback_url)
+    Workload::new("Storm_Test", 1, records, callback_url)
 }
 
 /// Submits a test job with the callback URL `url`, whose callbacks `ledger` records. The inner
@@ -35,7 +35,7 @@ pub(super) async fn try_callback(
     let workload = Arc::new(workload(Some(url)));
     ledger.start_over(Arc::clone(&workload));
     let due = Instant::now();
-    let deadline = due + PATIENCE;
+    let deadline = due + TIMEOUT;
     let answer = api
         .submit(Mode::Async, workload.order(0).body(), deadline)
         .await;
@@ -53,15 +53,16 @@ pub(super) async fn try_callback(
     while ledger.pending() > 0 {
         if Instant::now() >= deadline {
             return Ok(Err(format!(
-                "no callback arrived at {url} within {PATIENCE:?}"
+                "no callback arrived at {url} within {TIMEOUT:?}"
             )));
         }
+        // A failed job ends the wait early, for example if the SSRF policy refuses the URL.
         if let Ok(job) = api.job(id, deadline).await
             && job.status == Status::Failed
         {
             return Ok(Err(format!("the callback of a test job to {url} failed")));
         }
-        sleep(PAUSE).await;
+        sleep(CHECK_INTERVAL).await;
     }
     Ok(Ok(()))
 }
