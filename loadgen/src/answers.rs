@@ -99,6 +99,7 @@ impl Answers {
         match answer {
             Ok(()) => self.ok.record(latency),
             Err(failure) => {
+                // Only the first failure is kept as text: the number of failures is unbounded.
                 *self.failed.count_mut(&failure) += 1;
                 self.first_failure
                     .get_or_insert_with(|| failure.to_string());

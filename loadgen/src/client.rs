@@ -143,11 +143,13 @@ impl Api {
         success: StatusCode,
         deadline: Instant,
     ) -> Result<Bytes, RequestFailure> {
+        // The URI contains the resolved address, so hyper can't derive the Host header from it.
         let headers = request.headers_mut();
         headers.insert(HOST, self.host.clone());
         if let Some(authorization) = &self.authorization {
             headers.insert(AUTHORIZATION, authorization.clone());
         }
+        // The deadline covers the body too: an answer that is not complete is no answer.
         let exchange = async {
             let response = self.http.request(request).await.map_err(connection_error)?;
             read(response).await
@@ -155,6 +157,7 @@ impl Api {
         let (status, body) = timeout_at(deadline, exchange)
             .await
             .map_err(|_| RequestFailure::Timeout)??;
+        // Load shedding and rate limits are expected under load, so they are counted separately.
         match status {
             status if status == success => Ok(body),
             StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {

@@ -76,6 +76,7 @@ pub async fn run(options: &DemoOptions, signatures: Signatures) -> Result<DemoRe
     };
 
     let reports = workload("Sync", None);
+    // `/sync` creates no jobs, so this ledger stays empty.
     let no_jobs = Ledger::new(Arc::clone(&reports), Signatures::default());
     let sync = send_all(options, &api, Mode::Sync, reports, no_jobs).await;
 
@@ -112,6 +113,7 @@ async fn send_all(
     let requester = Arc::new(Requester::new(api.clone(), mode, workload, ledger, timeout));
     let requests = options.requests.into();
     let mut answers = JoinSet::new();
+    // All requests are due now. Time that a request waits for a connection counts as latency.
     let due = Instant::now();
     for number in 0..options.requests as usize {
         let requester = Arc::clone(&requester);

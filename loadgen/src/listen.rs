@@ -128,6 +128,7 @@ impl Listener {
             ListenAddr::Exact(address) if !address.ip().is_unspecified() => {
                 format!("http://{address}{path}")
             }
+            // The unspecified address is not a destination; localhost reaches this socket.
             ListenAddr::Exact(address) => format!("http://localhost:{}{path}", address.port()),
             ListenAddr::Localhost(port) => format!("http://localhost:{port}{path}"),
         }

@@ -32,6 +32,7 @@ pub(crate) async fn during<F: Future>(
 }
 
 fn bar(what: &'static str, total: u64) -> ProgressBar {
+    // If either is redirected, as in a script, no bar is shown.
     let target = if io::stderr().is_terminal() && io::stdout().is_terminal() {
         ProgressDrawTarget::stderr()
     } else {

@@ -39,6 +39,7 @@ async fn answer(request: Request<Incoming>, path: &str, ledger: &Ledger) -> Resp
     let Ok(body) = Limited::new(body, MAX_CALLBACK).collect().await else {
         return status(StatusCode::PAYLOAD_TOO_LARGE);
     };
+    // For the worker, every status other than 2xx is a failed attempt.
     match ledger.called_back(&head.headers, &body.to_bytes()) {
         Ok(()) => status(StatusCode::OK),
         Err(_) => status(StatusCode::BAD_REQUEST),

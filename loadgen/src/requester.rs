@@ -55,6 +55,7 @@ impl Requester {
     pub async fn request(&self, number: usize, due: Instant) -> Option<RequestId> {
         let body = self.workload.order(number).body();
         let answer = self.api.submit(self.mode, body, due + self.timeout).await;
+        // Measured before the check, whose time is this program's own.
         let latency = due.elapsed();
         let checked = answer.and_then(|body| self.check(&body, number, due));
         let id = checked.as_ref().ok().copied().flatten();

@@ -68,6 +68,7 @@ impl Signatures {
     /// # Errors
     /// A key is invalid. The error message does not contain it.
     pub fn from_environment() -> Result<Self> {
+        // Lossy: a value that is not UTF-8 fails as an invalid key, and its text is not shown.
         let text = env::var_os(VARIABLE).unwrap_or_default();
         Self::parse(&text.to_string_lossy()).with_context(|| format!("{VARIABLE}=(hidden)"))
     }
@@ -97,6 +98,8 @@ impl Signatures {
             return SignatureCheck::Skipped;
         };
         match verifier.verify(headers, body, Timestamp::now()) {
+            // The signature covers the header's id. It must be the body's id too; otherwise the
+            // callback of one job could be passed off as another's.
             Ok(signed) if signed.id == id.to_string() => SignatureCheck::Valid,
             Ok(_) => SignatureCheck::Invalid(SignatureFault::Id),
             Err(SignatureError::Header(_) | SignatureError::Timestamp) => {

@@ -52,6 +52,7 @@ pub async fn run(
     let sink = Sink::new(options, signatures);
     let _receiving = sink.serve(listener);
     let mut second = interval(Duration::from_secs(1));
+    // After a stall, one line covers the whole gap.
     second.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut before = 0;
     loop {
@@ -64,6 +65,7 @@ pub async fn run(
             println!("{} in the last second, {stats}", stats.received - before);
             before = stats.received;
         }
+        // Checked last, so that the callbacks of the last second are printed too.
         if stopped {
             return Ok(stats);
         }

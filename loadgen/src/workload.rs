@@ -43,6 +43,8 @@ impl Workload {
     /// `names` is 0, or the prefix makes a report name too long.
     pub fn new(prefix: &str, names: usize, records: Records, callback_url: Option<&str>) -> Self {
         assert!(names > 0, "a workload has at least one report");
+        // Different names give different checksums, so a result that belongs to another job is
+        // detected.
         let orders: Vec<_> = (1..=names)
             .map(|number| Order::new(format!("{prefix}_{number:04}"), records, callback_url))
             .collect();

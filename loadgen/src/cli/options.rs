@@ -138,6 +138,7 @@ pub struct StormOptions {
 impl StormOptions {
     /// The number of requests in the run: at least one.
     pub fn requests(&self) -> u64 {
+        // A short duration at a low rate rounds down to 0, so `max(1)`.
         let millis = u64::try_from(self.duration.as_millis()).unwrap_or(u64::MAX);
         (millis.saturating_mul(self.rate.into()) / 1000).max(1)
     }

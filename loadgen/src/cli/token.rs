@@ -23,6 +23,7 @@ impl GivenToken {
         let mut value = value.ok().filter(|_| is_token).ok_or(
             "--token (or STORM_TOKEN) must contain only printable ASCII characters, without spaces",
         )?;
+        // The Debug output of a sensitive header value omits its text.
         value.set_sensitive(true);
         Ok(Some(value))
     }

@@ -103,6 +103,7 @@ impl Pairs {
                 self.counts.pending -= 1;
                 self.settle(number, due, &callback, at);
             }
+            // The 202 is still missing, so only the bytes can be compared.
             Some(JobState::Early {
                 callback: first, ..
             }) => {

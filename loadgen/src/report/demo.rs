@@ -47,6 +47,7 @@ fn callbacks_row(jobs: &JobSummary, ideal: &str) -> Vec<Cell> {
         "{} lost\n{} wrong checksum\n{} repeated",
         jobs.lost, jobs.wrong, jobs.repeated
     );
+    // Without signing secrets the row would suggest a check that was not made.
     if jobs.signatures.checked {
         let _ = write!(not_ok, "\n{} bad signature", jobs.signatures.bad()); // never fails
     }

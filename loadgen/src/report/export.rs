@@ -45,6 +45,7 @@ pub fn append_csv(file: &Path, result: &StormResult) -> Result<()> {
     let columns = columns(result);
     let line = |cells: Vec<&str>| cells.join(",") + "\n";
     let append = || {
+        // Several storms append to the same file, so only an empty file gets the header.
         let mut csv = File::options().create(true).append(true).open(file)?;
         if csv.metadata()?.len() == 0 {
             let header = columns.iter().map(|(name, _)| *name).collect();

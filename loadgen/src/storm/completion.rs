@@ -72,6 +72,7 @@ impl CompletionTracker {
         }
         let listener = Listener::bind(options.callbacks.listen).await?;
         let (url, path) = options.callbacks.url(&listener);
+        // The receiver must run before the test job: a callback can arrive before its 202.
         let receiving = receiver::receive(listener, &path, &ledger);
         match test_job::try_callback(api, &ledger, &url).await? {
             Ok(()) => {

@@ -31,6 +31,7 @@ impl Pace {
     pub(crate) async fn run(self, mut send: impl FnMut(u64, Instant)) {
         let start = Instant::now();
         let mut tick = interval(TICK);
+        // One tick sends everything that is due, so missed ticks need no replay.
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut number = 0;
         while number < self.total {

@@ -73,6 +73,8 @@ impl Poller {
     }
 
     fn next_round(&self) -> Vec<PendingLookup> {
+        // Jobs are queued roughly in the order of `not_before`, so the first job that is not ready
+        // ends the round.
         let now = Instant::now();
         let mut queue = self.queue();
         let ready = queue

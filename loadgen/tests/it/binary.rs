@@ -214,6 +214,8 @@ async fn storms_append_lines_to_one_csv_file_with_one_header() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_interrupted_storm_prints_its_result_so_far() {
+    // The signal must arrive during the run, so the run is long, and three requests must arrive
+    // first.
     let api = Arc::new(FakeApi::start(|_| Act::Right).await);
     let line = format!(
         "storm --mode sync --api {} --rate 50 --duration 1h --records 1",
@@ -254,6 +256,7 @@ async fn the_token_goes_with_every_request_and_is_shown_nowhere() {
     let bearer = Some("Bearer storm_secret".to_owned());
     assert_eq!(api.authorizations(), [bearer].into());
 
+    // clap shows values of environment variables in help texts by default.
     let mut help = program("storm --help");
     help.env("STORM_TOKEN", "storm_secret");
     let help = output(help).await;

@@ -181,6 +181,7 @@ impl State {
     }
 
     async fn accept(self: &Arc<Self>, act: Act, body: Value) -> Response<Full<Bytes>> {
+        // A blocking sleep on purpose: nothing else may run on this thread.
         if let Act::Stalls(millis) = act {
             std::thread::sleep(Duration::from_millis(millis));
         }
@@ -202,6 +203,7 @@ impl State {
                     self.call_back(&url, &callback, act).await;
                     self.call_back(&url, &callback, act).await;
                 }
+                // Awaited here, so the callback is answered before the 202 is sent.
                 _ => self.call_back(&url, &callback, act).await,
             }
         }
