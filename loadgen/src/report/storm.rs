@@ -57,7 +57,7 @@ fn counts(result: &StormResult) -> String {
 
 fn completions(jobs: &JobSummary) -> String {
     format!(
-        "jobs: {} accepted, {} right ({:.0}/s), {} lost, {} wrong checksum, {} failed, {} repeated, \
+        "jobs: {} accepted, {} correct ({:.0}/s), {} lost, {} wrong checksum, {} failed, {} repeated, \
          {} unexpected; ideal {}",
         jobs.accepted,
         jobs.right,
