@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use storm_loadgen::chaos::process::{Process, Program};
+use storm_loadgen::chaos::process::{Process, ProcessSpec};
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_mins(1);
 /// Starts a shell that prints its process id and then runs `script`.
 fn start(folder: &TempDir, script: &str) -> Process {
     let script = format!("echo pid $$; {script}");
-    Process::start(&Program {
+    Process::start(&ProcessSpec {
         tether: Path::new(TETHER),
         program: Path::new("/bin/sh"),
         arguments: &["-c", &script].map(OsStr::new),
