@@ -25,8 +25,8 @@ use crate::{answers::RequestFailure, client::Api, requester::accepted_id, storm:
 /// How long a client waits for a response.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Maximum concurrent requests. Requests that fall due above it are not sent and are counted, so
-/// that an api that is down does not exhaust the client's memory and descriptors.
+/// Maximum concurrent requests. Requests that fall due above it are counted and not sent: once the
+/// api leaves this many unanswered, more requests add no load.
 const MAX_IN_FLIGHT: usize = 5000;
 
 /// How often a job is polled during the load.

@@ -131,7 +131,7 @@ impl Process {
         Ok(self.child.try_wait()?)
     }
 
-    /// How it ended; none if it didn't by the deadline.
+    /// The exit status; none if it is still running at the deadline.
     ///
     /// # Errors
     /// The status can't be read.

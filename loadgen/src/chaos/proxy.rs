@@ -143,7 +143,7 @@ async fn carry(
 ) {
     let mut chunk = vec![0; CHUNK];
     // A connection that has lost data stays silent even after the network heals: forwarding the
-    // rest would corrupt the protocol stream, which no real network does.
+    // rest would desynchronise the two ends' protocol.
     let mut swallowed = false;
     while let Ok(length @ 1..) = from.read(&mut chunk).await {
         let network = *network.borrow();

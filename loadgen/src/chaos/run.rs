@@ -27,7 +27,7 @@ use crate::{cli::ChaosOptions, client::Api, signatures::Signatures};
 const RECEIVERS: usize = 4;
 
 /// A few more jobs after all others have finished: they trigger the clean-up that happens only with
-/// the next write, such as the reset of the WAL.
+/// the next write.
 const FEW_JOBS: u64 = 100;
 const FEW_A_SECOND: u32 = 100;
 

@@ -35,7 +35,7 @@ const RETRY_DELAYS: &str = "500ms,1s,2s";
 pub(super) const ATTEMPTS: i64 = 4;
 /// Shorter than an attempt may take, so that a deploy has to release some jobs.
 const DRAIN_TIMEOUT: Duration = Duration::from_millis(300);
-/// The injected kills must not make a job poison, so the limit is above what they can reach.
+/// The injected kills are not caused by jobs, so no job may become poison: a high limit.
 pub(super) const MAX_CLAIMS: i64 = 8;
 
 /// How long a service may take to exit after SIGTERM.

@@ -128,9 +128,9 @@ fn recorded(event: &HistoryEvent) -> String {
 
 fn step(moved: &Transition) -> String {
     let Some(before) = &moved.before else {
-        return format!("inserted  {}", words(&moved.after));
+        return format!("inserted  {}", describe(&moved.after));
     };
-    let mut text = format!("moved     {} -> {}", before.status, words(&moved.after));
+    let mut text = format!("moved     {} -> {}", before.status, describe(&moved.after));
     if moved.after.result != before.result {
         let result = moved.after.result.as_deref().unwrap_or("none");
         let _ = write!(text, ", stored the result {result}");
@@ -140,7 +140,7 @@ fn step(moved: &Transition) -> String {
 
 fn at_the_end(row: &Row) -> String {
     let result = row.state.result.as_deref().unwrap_or("none");
-    let mut text = format!("final     {}, result {result}", words(&row.state));
+    let mut text = format!("final     {}, result {result}", describe(&row.state));
     if let Some(at) = row.completed_at {
         let _ = write!(text, ", completed at {at:.3}");
     }
@@ -152,7 +152,7 @@ fn at_the_end(row: &Row) -> String {
 }
 
 /// A row's state in words, without the values that are zero or unset.
-fn words(state: &RowState) -> String {
+fn describe(state: &RowState) -> String {
     let mut text = format!("{}, claim {}", state.status, state.claim);
     if let Some(owner) = &state.owner {
         let _ = write!(text, " of {}", short(owner));

@@ -25,7 +25,7 @@ fn a_run_refuses_a_folder_that_is_not_empty() {
 }
 
 #[test]
-fn check_judges_a_kept_history_again() {
+fn check_gives_a_verdict_on_a_stored_history() {
     let folder = TempDir::new().unwrap();
     let file = folder.path().join("history.jsonl");
     let limits = r#"{"record":"limits","attempts":4,"max_claims":8,"faults":["kill_api"],"log":1,
@@ -35,7 +35,7 @@ fn check_judges_a_kept_history_again() {
     let text = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(1), "{text}");
     assert!(
-        text.contains("`kill_api` was promised, and never done"),
+        text.contains("`kill_api` was planned and never injected"),
         "{text}"
     );
 }

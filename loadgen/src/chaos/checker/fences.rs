@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[track_caller]
-    fn is_wrong(story: Story, what: &str) {
+    fn is_violation(story: Story, what: &str) {
         Example::with(story).is_refused(CheckRule::Fences, id(700), what);
     }
 
@@ -140,7 +140,7 @@ mod tests {
     fn a_reclaimed_job_is_not_completed_with_the_old_token() {
         let story = job().called(Some(200)).stored().lost();
         let story = story.moved(|state| state.status = Completed);
-        is_wrong(story.row(None), "a write with a stale fencing token");
+        is_violation(story.row(None), "a write with a stale fencing token");
     }
 
     #[test]
@@ -151,7 +151,7 @@ mod tests {
             state.claim = 1;
             state.owner = Some("a".to_owned());
         });
-        is_wrong(story.row(None), "claim 1 had ended");
+        is_violation(story.row(None), "claim 1 had ended");
     }
 
     #[test]
@@ -159,14 +159,14 @@ mod tests {
         let story = job().lost().claimed_by("b").released();
         let story = story.moved(|state| state.claim = 1);
         let story = story.moved(|state| state.claim = 2).claimed_by("c");
-        is_wrong(story.called(Some(200)).completed(), "claim 1 had ended");
+        is_violation(story.called(Some(200)).completed(), "claim 1 had ended");
     }
 
     #[test]
     fn a_released_job_is_not_written_by_its_former_owner() {
         let story = job().called(Some(500)).attempt_failed();
         let story = story.moved(|state| state.attempts += 1).claimed_by("b");
-        is_wrong(
+        is_violation(
             story.called(Some(200)).completed(),
             "a write with a stale fencing token",
         );
@@ -178,7 +178,7 @@ mod tests {
             state.status = Processing;
             state.owner = Some("a".to_owned());
         });
-        is_wrong(
+        is_violation(
             story.called(Some(200)).completed(),
             "a write with a stale fencing token",
         );
@@ -187,7 +187,7 @@ mod tests {
     #[test]
     fn no_job_completes_under_a_lost_claim() {
         let story = job().called(Some(200)).event("claim_lost").completed();
-        is_wrong(story, "ended its job as COMPLETED");
+        is_violation(story, "ended its job as COMPLETED");
     }
 
     #[test]
@@ -224,7 +224,7 @@ mod tests {
             state.owner = None;
         });
         let story = story.claimed_by("b").called(Some(200)).completed();
-        is_wrong(story, "ended without an event: expected given_back");
+        is_violation(story, "ended without an event: expected given_back");
 
         let mut example = Example::good();
         let event = example
@@ -278,12 +278,12 @@ mod tests {
         }
         Example::with(story(0)).is_accepted();
         Example::with(story(1)).is_accepted();
-        is_wrong(story(2), "which ended its job as FAILED");
+        is_violation(story(2), "which ended its job as FAILED");
     }
 
     #[test]
     fn an_event_requires_a_claim() {
         let story = Story::nothing_of(700).unanswered().event("claim_lost");
-        is_wrong(story, "without a matching transition");
+        is_violation(story, "without a matching transition");
     }
 }

@@ -40,7 +40,7 @@ fn wrong_insert(first: &Transition, sync: bool) -> Option<String> {
     };
     let untouched =
         state.claim == 0 && state.owner.is_none() && state.attempts == 0 && state.lost_claims == 0;
-    (!status_fits || !untouched).then(|| format!("it was inserted as {}", words(state)))
+    (!status_fits || !untouched).then(|| format!("it was inserted as {}", describe(state)))
 }
 
 /// A transition whose start is not the end of the previous one.
@@ -51,8 +51,8 @@ fn gap(former: &Transition, next: &Transition) -> Option<String> {
             format!(
                 "a transition is missing before {:.3}: the row was {}, and then {}",
                 next.at,
-                words(&former.after),
-                words(before)
+                describe(&former.after),
+                describe(before)
             )
         }),
     }
@@ -63,8 +63,8 @@ fn wrong_end(last: &Transition, job: &JobHistory<'_>) -> Option<String> {
         Some(row) => (row.state != last.after).then(|| {
             format!(
                 "its last transition ended in {}, and its row is {}",
-                words(&last.after),
-                words(&row.state)
+                describe(&last.after),
+                describe(&row.state)
             )
         }),
         // An accepted job without a row is lost: that is reported by the rule `ended`.
@@ -79,8 +79,8 @@ fn wrong_move(moved: &Transition) -> Option<String> {
     Some(format!(
         "{what} at {:.3}: {} became {}",
         moved.at,
-        words(before),
-        words(&moved.after)
+        describe(before),
+        describe(&moved.after)
     ))
 }
 
@@ -156,7 +156,7 @@ fn wrong_value(before: &RowState, after: &RowState) -> Option<&'static str> {
 }
 
 /// A row's state in words.
-fn words(state: &RowState) -> String {
+fn describe(state: &RowState) -> String {
     let owner = state
         .owner
         .as_deref()

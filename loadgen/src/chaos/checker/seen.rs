@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[track_caller]
-    fn is_wrong(story: Story, what: &str) {
+    fn is_violation(story: Story, what: &str) {
         Example::with(story).is_refused(CheckRule::Seen, id(700), what);
     }
 
@@ -98,7 +98,7 @@ mod tests {
     fn a_final_status_is_stable() {
         for status in [Pending, Processing, Failed] {
             let story = done().polled(Some(Completed)).polled(Some(status));
-            is_wrong(story, "a poll returned COMPLETED");
+            is_violation(story, "a poll returned COMPLETED");
         }
     }
 
@@ -117,21 +117,21 @@ mod tests {
     #[test]
     fn overlapping_polls_return_the_same_final_status() {
         let overlapping = done().polled(Some(Completed)).later(-STEP * 3 / 2);
-        is_wrong(overlapping.polled(Some(Failed)), "and another FAILED at");
+        is_violation(overlapping.polled(Some(Failed)), "and another FAILED at");
     }
 
     #[test]
     fn the_row_has_the_final_status_that_was_polled() {
         let story = Story::of(700).accepted().polled(Some(Failed));
         let story = story.claimed_by("a").called(Some(200));
-        is_wrong(story.completed(), "and its row is COMPLETED");
+        is_violation(story.completed(), "and its row is COMPLETED");
     }
 
     #[test]
     fn an_accepted_job_never_returns_404() {
-        is_wrong(done().polled(None), "a poll returned 404");
+        is_violation(done().polled(None), "a poll returned 404");
         let story = Story::of(700).accepted().polled(None).claimed_by("a");
-        is_wrong(story.called(Some(200)).completed(), "a poll returned 404");
+        is_violation(story.called(Some(200)).completed(), "a poll returned 404");
     }
 
     #[test]
@@ -141,14 +141,14 @@ mod tests {
             .polled(Some(Pending))
             .polled(None);
         let story = story.claimed_by("a").called(Some(200));
-        is_wrong(story.completed(), "a poll returned 404");
+        is_violation(story.completed(), "a poll returned 404");
     }
 
     #[test]
     fn a_job_may_return_404_before_its_202() {
         let story = Story::of(700).polled(None).accepted().claimed_by("a");
         Example::with(story.called(Some(200)).completed()).is_accepted();
-        // Sent before the 202 arrived, and answered after it.
+        // Sent before the 202 arrived; the response came after it.
         let story = Story::of(700).accepted().later(-STEP * 3 / 2).polled(None);
         let story = story.claimed_by("a").called(Some(200));
         Example::with(story.completed()).is_accepted();

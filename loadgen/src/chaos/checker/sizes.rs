@@ -51,7 +51,7 @@ fn redis(start: &Footprint, settled: &Footprint, limits: &HistoryLimits) -> Vec<
     found
 }
 
-/// A process may keep the memory of its first load (allocators do), but must not gain as much again
+/// A process may keep the memory of its first load, but must not gain as much again
 /// under a second load: that is a leak.
 fn memory(settled: &Footprint, again: &Footprint, limits: &HistoryLimits) -> Vec<String> {
     if settled.resident.is_empty() {
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[track_caller]
-    fn is_wrong(example: &Example, what: &str) {
+    fn is_violation(example: &Example, what: &str) {
         example.is_refused_as_a_whole(CheckRule::Sizes, what);
     }
 
@@ -127,13 +127,13 @@ mod tests {
             let example = Example::without(
                 |record| matches!(record, Record::Footprint(it) if it.moment == moment),
             );
-            is_wrong(&example, &format!("for the moment `{moment}`"));
+            is_violation(&example, &format!("for the moment `{moment}`"));
         }
     }
 
     #[test]
     fn the_log_is_short_again() {
-        is_wrong(
+        is_violation(
             &with("settled", |it| it.log = 4 * MIB + 1),
             "the write-ahead log",
         );
@@ -152,11 +152,11 @@ mod tests {
 
     #[test]
     fn redis_is_empty_again() {
-        is_wrong(
+        is_violation(
             &with("settled", |it| it.redis_entries = 1),
             "Redis has 1 entries",
         );
-        is_wrong(
+        is_violation(
             &with("settled", |it| it.redis_memory = 9 * MIB + 1),
             "Redis uses",
         );
@@ -166,7 +166,7 @@ mod tests {
     #[test]
     fn memory_does_not_grow_with_each_load() {
         // 40 MiB, plus 50 %, plus 16 MiB.
-        is_wrong(
+        is_violation(
             &with("again", |it| it.resident[1].1 = 76 * MIB + 1),
             "worker 1 has",
         );
@@ -176,9 +176,9 @@ mod tests {
     #[test]
     fn every_process_is_measured_each_time() {
         let unmeasured = with("again", |it| it.resident.truncate(1));
-        is_wrong(&unmeasured, "worker 1 was not measured again");
+        is_violation(&unmeasured, "worker 1 was not measured again");
         let nothing = with("settled", |it| it.resident.clear());
-        is_wrong(&nothing, "no process's memory");
+        is_violation(&nothing, "no process's memory");
     }
 
     #[test]
@@ -187,14 +187,14 @@ mod tests {
         let allowed = 4 * MIB / 52 * 39 * 3 / 2 + MIB;
         with("again", |it| it.database = 4 * MIB + allowed - 100).is_accepted();
         let grown = with("again", |it| it.database = 4 * MIB + allowed + 100);
-        is_wrong(&grown, "the database grew");
+        is_violation(&grown, "the database grew");
     }
 
     #[test]
     fn growth_is_judged_by_two_loads() {
         let one_load = with("settled", |it| it.at = at(1_000_000));
-        is_wrong(&one_load, "growth per job is undefined");
+        is_violation(&one_load, "growth per job is undefined");
         let none_before = with("settled", |it| it.at = at(0));
-        is_wrong(&none_before, "growth per job is undefined");
+        is_violation(&none_before, "growth per job is undefined");
     }
 }
