@@ -99,7 +99,7 @@ impl Audit {
                 records.push(Record::Transition(moved?));
             }
             let mut rows = db.prepare(ROWS)?;
-            for row in rows.query_map([], row_at_the_end)? {
+            for row in rows.query_map([], final_row)? {
                 records.push(Record::Row(row?));
             }
             let mut events = db.prepare(EVENTS)?;
@@ -142,7 +142,7 @@ const ROWS: &str = "SELECT id, json_extract(input_payload, '$.report_name'),
         failure_reason, failure_detail, callback_url IS NOT NULL, completed_at
     FROM requests ORDER BY id";
 
-fn row_at_the_end(row: &SqlRow<'_>) -> rusqlite::Result<Row> {
+fn final_row(row: &SqlRow<'_>) -> rusqlite::Result<Row> {
     let over = row.get_ref(12)? != ValueRef::Null;
     Ok(Row {
         id: parsed(row, 0)?,

@@ -66,7 +66,7 @@ const RUN_RULES: [(CheckRule, RunCheck); 3] = [
 
 /// Tolerance when timestamps of two processes are compared: `SQLite` rounds to milliseconds, and
 /// each process reads the clock slightly before or after the event.
-const CLOCKS: SignedDuration = SignedDuration::from_millis(5);
+const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_millis(5);
 
 /// Checks `records` against every rule.
 pub fn check(records: &[Record], limits: &HistoryLimits) -> Verdict {
@@ -91,12 +91,12 @@ pub fn check(records: &[Record], limits: &HistoryLimits) -> Verdict {
     }
 }
 
-/// Whether `first` may have happened before `second` or at the same time, within `CLOCKS`.
+/// Whether `first` may have happened before `second` or at the same time, within `CLOCK_TOLERANCE`.
 fn not_later(first: Timestamp, second: Timestamp) -> bool {
-    first.duration_since(second) <= CLOCKS
+    first.duration_since(second) <= CLOCK_TOLERANCE
 }
 
 /// Whether this status is final.
-fn is_over(status: Status) -> bool {
+fn is_final(status: Status) -> bool {
     matches!(status, Status::Completed | Status::Failed)
 }

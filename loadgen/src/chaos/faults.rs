@@ -101,13 +101,13 @@ impl<'a> FaultInjector<'a> {
             if Instant::now() >= end && number >= Plan::DECK {
                 break;
             }
-            self.revive().await?;
+            self.restart_crashed().await?;
             let in_flight = self.jobs_in_flight().await?;
             self.do_one(planned, in_flight).await;
         }
         self.stop.cancel();
         while self.broken_receivers.join_next().await.is_some() {}
-        self.revive().await?;
+        self.restart_crashed().await?;
         Ok(self.done)
     }
 
@@ -123,8 +123,8 @@ impl<'a> FaultInjector<'a> {
         }
     }
 
-    async fn revive(&mut self) -> Result<()> {
-        for died in self.stack.revive().await? {
+    async fn restart_crashed(&mut self) -> Result<()> {
+        for died in self.stack.restart_crashed().await? {
             self.violation(died);
         }
         Ok(())

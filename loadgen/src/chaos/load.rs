@@ -92,7 +92,7 @@ impl Load {
         pace.run(|step, _| {
             if requests.len() < MAX_IN_FLIGHT {
                 let (load, number) = (self.clone(), numbers.start + step);
-                requests.spawn(async move { load.ask(number).await });
+                requests.spawn(async move { load.submit(number).await });
             } else {
                 self.shared.not_sent.fetch_add(1, Ordering::Relaxed);
             }
@@ -153,7 +153,7 @@ impl Load {
         std::mem::take(&mut *lock(&self.shared.unexpected))
     }
 
-    async fn ask(&self, number: u64) {
+    async fn submit(&self, number: u64) {
         let Shared {
             api,
             orders,

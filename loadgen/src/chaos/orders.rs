@@ -9,10 +9,10 @@ use storm_shared::{
 };
 
 /// One in this many jobs has no callback URL and is polled.
-const POLLED: u64 = 20;
+const POLLED_ONE_IN: u64 = 20;
 
 /// One in this many jobs is long.
-const LONG: u64 = 100;
+const LONG_ONE_IN: u64 = 100;
 
 /// The size of a long job: two seconds of work, longer than `DRAIN_TIMEOUT`, so that a deploy has
 /// to release it. All others have at most `SHORT_RECORDS`.
@@ -48,12 +48,12 @@ impl ChaosOrders {
         // One generator per number: a receiver knows only the number from the report's name, and
         // must be able to derive the request from it.
         let mut random = Rng::with_seed(self.seed ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        let records = if random.u64(..LONG) == 0 {
+        let records = if random.u64(..LONG_ONE_IN) == 0 {
             LONG_RECORDS
         } else {
             random.u64(1..=SHORT_RECORDS)
         };
-        let polled = random.u64(..POLLED) == 0;
+        let polled = random.u64(..POLLED_ONE_IN) == 0;
         let receiver = random.usize(..);
         ChaosOrder {
             spec: ReportSpec {

@@ -124,8 +124,8 @@ async fn forward(client: TcpStream, upstream: SocketAddr, mut network: watch::Re
         let (from_client, into_client) = client.into_split();
         let (from_server, into_server) = server.into_split();
         tokio::select! {
-            () = carry(from_client, into_server, to_server) => {}
-            () = carry(from_server, into_client, to_client) => {}
+            () = forward_one_way(from_client, into_server, to_server) => {}
+            () = forward_one_way(from_server, into_client, to_client) => {}
         }
     };
     tokio::select! {
@@ -136,7 +136,7 @@ async fn forward(client: TcpStream, upstream: SocketAddr, mut network: watch::Re
 }
 
 /// Forwards one direction until it ends or breaks.
-async fn carry(
+async fn forward_one_way(
     mut from: OwnedReadHalf,
     mut into: OwnedWriteHalf,
     network: watch::Receiver<ProxyMode>,

@@ -143,7 +143,7 @@ async fn serve(
         tokio::select! {
             accepted = socket.accept() => match accepted {
                 Ok((stream, _)) => {
-                    connections.spawn(hold(stream, mode.clone(), notes.clone()));
+                    connections.spawn(serve_connection(stream, mode.clone(), notes.clone()));
                 }
                 Err(_) => sleep(PAUSE).await,
             },
@@ -152,7 +152,11 @@ async fn serve(
     }
 }
 
-async fn hold(stream: TcpStream, mode: watch::Receiver<ReceiverMode>, notes: CallbackLog) {
+async fn serve_connection(
+    stream: TcpStream,
+    mode: watch::Receiver<ReceiverMode>,
+    notes: CallbackLog,
+) {
     let _ = stream.set_nodelay(true);
     let service = service_fn(|request| {
         let (mode, notes) = (*mode.borrow(), &notes);

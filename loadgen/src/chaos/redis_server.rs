@@ -69,7 +69,7 @@ impl RedisServer {
             environment: &[("LC_ALL", "C".to_owned())],
             log: &self.log,
         })?);
-        self.answers().await
+        self.wait_until_ready().await
     }
 
     /// Sends SIGKILL.
@@ -80,20 +80,20 @@ impl RedisServer {
     }
 
     /// Removes its data. It must not be running.
-    pub(super) fn forget(&self) -> Result<()> {
+    pub(super) fn remove_data(&self) -> Result<()> {
         fs::remove_dir_all(&self.folder)
             .with_context(|| format!("can't remove {}", self.folder.display()))
     }
 
     pub(super) async fn flush(&self) -> Result<()> {
-        self.ask(cmd("FLUSHALL")).await
+        self.query(cmd("FLUSHALL")).await
     }
 
     /// `used_memory`, in bytes.
     pub(super) async fn memory(&self) -> Result<u64> {
         let mut info = cmd("INFO");
         info.arg("memory");
-        let info: String = self.ask(info).await?;
+        let info: String = self.query(info).await?;
         let memory = info
             .lines()
             .find_map(|line| line.strip_prefix("used_memory:"));
@@ -105,11 +105,11 @@ impl RedisServer {
     pub(super) async fn entries(&self, name: &str) -> Result<u64> {
         let mut length = cmd("XLEN");
         length.arg(name);
-        self.ask(length).await
+        self.query(length).await
     }
 
     /// A message with the exit status, if it exited without being killed.
-    pub(super) fn died(&mut self) -> Result<Option<String>> {
+    pub(super) fn unexpected_exit(&mut self) -> Result<Option<String>> {
         let Some(process) = &mut self.process else {
             return Ok(None);
         };
@@ -117,13 +117,13 @@ impl RedisServer {
         Ok(ended.map(|status| format!("Redis exited by itself: {status}")))
     }
 
-    async fn answers(&mut self) -> Result<()> {
+    async fn wait_until_ready(&mut self) -> Result<()> {
         let start = Instant::now();
         loop {
-            if let Some(died) = self.died()? {
+            if let Some(died) = self.unexpected_exit()? {
                 bail!("{died}; see {}", self.log.display());
             }
-            match self.ask::<String>(cmd("PING")).await {
+            match self.query::<String>(cmd("PING")).await {
                 Ok(_) => return Ok(()),
                 Err(error) if start.elapsed() > TIMEOUT => {
                     return Err(error.context("Redis is not ready"));
@@ -133,7 +133,7 @@ impl RedisServer {
         }
     }
 
-    async fn ask<T: FromRedisValue>(&self, question: Cmd) -> Result<T> {
+    async fn query<T: FromRedisValue>(&self, question: Cmd) -> Result<T> {
         let client = Client::open(format!("redis://{}", self.addr))?;
         let limits = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(TIMEOUT))

@@ -28,8 +28,8 @@ const RECEIVERS: usize = 4;
 
 /// A few more jobs after all others have finished: they trigger the clean-up that happens only with
 /// the next write.
-const FEW_JOBS: u64 = 100;
-const FEW_A_SECOND: u32 = 100;
+const FINAL_JOBS: u64 = 100;
+const FINAL_RATE: u32 = 100;
 
 /// The second load is the first divided by this.
 const SECOND_LOAD: u64 = 5;
@@ -102,7 +102,7 @@ pub async fn run(options: &ChaosOptions, signatures: Signatures) -> Result<Run> 
     harness.drain().await?;
     harness.measure("settled").await?;
     harness
-        .send((options.jobs / SECOND_LOAD).max(FEW_JOBS), options.rate())
+        .send((options.jobs / SECOND_LOAD).max(FINAL_JOBS), options.rate())
         .await;
     harness.drain().await?;
     harness.measure("again").await?;
@@ -228,7 +228,7 @@ impl Harness {
     /// Waits until all jobs have finished and the stack is idle.
     async fn drain(&mut self) -> Result<()> {
         self.settle().await?;
-        self.send(FEW_JOBS, FEW_A_SECOND).await;
+        self.send(FINAL_JOBS, FINAL_RATE).await;
         self.settle().await?;
         until_at_rest(&self.stack, limits().log).await
     }

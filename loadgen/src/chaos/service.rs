@@ -78,7 +78,7 @@ impl Service {
             log: &self.log(),
         })?;
         self.process = Some(process);
-        self.answers().await
+        self.wait_until_ready().await
     }
 
     /// Sends SIGKILL.
@@ -115,7 +115,7 @@ impl Service {
     }
 
     /// A message with the exit status, if it exited without a signal from this run.
-    pub(super) fn died(&mut self) -> Result<Option<String>> {
+    pub(super) fn unexpected_exit(&mut self) -> Result<Option<String>> {
         let Some(process) = &mut self.process else {
             return Ok(None);
         };
@@ -132,10 +132,10 @@ impl Service {
 
     /// Waits for any HTTP response. The status does not matter: health depends on other processes,
     /// which may be down on purpose.
-    async fn answers(&mut self) -> Result<()> {
+    async fn wait_until_ready(&mut self) -> Result<()> {
         let start = Instant::now();
         loop {
-            if let Some(died) = self.died()? {
+            if let Some(died) = self.unexpected_exit()? {
                 bail!(died);
             }
             if let Ok(true) = timeout(ANSWER, is_http(self.addr)).await {

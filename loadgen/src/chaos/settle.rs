@@ -33,7 +33,7 @@ pub(super) async fn settle(stack: &mut Stack) -> Result<Vec<String>> {
     let mut violations = Vec::new();
     let (mut moves, mut last_move) = (0, Instant::now());
     loop {
-        violations.extend(stack.revive().await?);
+        violations.extend(stack.restart_crashed().await?);
         let unfinished = stack.audit.unfinished().await?;
         if unfinished == 0 {
             return Ok(violations);

@@ -121,19 +121,19 @@ impl Stack {
     }
 
     /// Restarts processes that exited without a signal from this run. Returns one message for each.
-    pub(super) async fn revive(&mut self) -> Result<Vec<String>> {
+    pub(super) async fn restart_crashed(&mut self) -> Result<Vec<String>> {
         let mut died = Vec::new();
-        if let Some(words) = self.api.died()? {
+        if let Some(words) = self.api.unexpected_exit()? {
             died.push(words);
             self.api.start().await?;
         }
         for worker in &mut self.workers {
-            if let Some(words) = worker.service().died()? {
+            if let Some(words) = worker.service().unexpected_exit()? {
                 died.push(words);
                 worker.start(&self.audit).await?;
             }
         }
-        if let Some(words) = self.redis.died()? {
+        if let Some(words) = self.redis.unexpected_exit()? {
             died.push(words);
             self.redis.start().await?;
         }

@@ -11,7 +11,7 @@ use super::history::{
 };
 
 /// Faults this long before the first and after the last record are part of the timeline.
-const AROUND: SignedDuration = SignedDuration::from_secs(2);
+const MARGIN: SignedDuration = SignedDuration::from_secs(2);
 
 /// The timeline of the job `id`, one line per record. Ends with a newline.
 pub fn timeline(records: &[Record], id: RequestId) -> String {
@@ -39,7 +39,7 @@ pub fn timeline(records: &[Record], id: RequestId) -> String {
     for (at, what) in lines {
         let _ = writeln!(text, "  {}  {what}", at.strftime("%H:%M:%S%.3f"));
     }
-    let end = row.map_or("final     no row".to_owned(), at_the_end);
+    let end = row.map_or("final     no row".to_owned(), final_row);
     let _ = writeln!(text, "  {end}");
     text
 }
@@ -71,7 +71,7 @@ fn faults_around(
         _ => None,
     });
     let around = faults.filter(move |fault| {
-        first.duration_since(fault.healed_at) <= AROUND && fault.at.duration_since(last) <= AROUND
+        first.duration_since(fault.healed_at) <= MARGIN && fault.at.duration_since(last) <= MARGIN
     });
     around.flat_map(|fault: &Fault| {
         let done = format!(
@@ -138,7 +138,7 @@ fn step(moved: &Transition) -> String {
     text
 }
 
-fn at_the_end(row: &Row) -> String {
+fn final_row(row: &Row) -> String {
     let result = row.state.result.as_deref().unwrap_or("none");
     let mut text = format!("final     {}, result {result}", describe(&row.state));
     if let Some(at) = row.completed_at {

@@ -44,7 +44,7 @@ impl Worker {
         let before = audit.heartbeats().await?;
         self.owner = None;
         self.service.start().await?;
-        self.beats(audit, &before).await
+        self.wait_for_heartbeat(audit, &before).await
     }
 
     /// Sends SIGCONT and waits for a heartbeat: under the same owner id, or under a new one if its
@@ -52,12 +52,16 @@ impl Worker {
     pub(super) async fn thaw(&mut self, audit: &Audit) -> Result<()> {
         let before = audit.heartbeats().await?;
         self.service.process()?.thaw()?;
-        self.beats(audit, &before).await
+        self.wait_for_heartbeat(audit, &before).await
     }
 
     /// Waits for its heartbeat and learns its owner id: an id that was not there `before` is this
     /// worker's, because only one worker starts at a time.
-    async fn beats(&mut self, audit: &Audit, before: &HashMap<String, i64>) -> Result<()> {
+    async fn wait_for_heartbeat(
+        &mut self,
+        audit: &Audit,
+        before: &HashMap<String, i64>,
+    ) -> Result<()> {
         let start = Instant::now();
         loop {
             let now = audit.heartbeats().await?;

@@ -109,17 +109,17 @@ mod tests {
     #[test]
     fn a_completed_job_was_delivered() {
         for answered in [None, Some(199), Some(300), Some(500)] {
-            Example::with(completed_after(answered)).is_refused(
+            Example::with(completed_after(answered)).assert_violation(
                 CheckRule::Delivered,
                 id(700),
                 "no receiver had answered 2xx",
             );
         }
         for answered in [200, 204, 299] {
-            Example::with(completed_after(Some(answered))).is_accepted();
+            Example::with(completed_after(Some(answered))).assert_passes();
         }
         let undelivered = Story::of(700).accepted().claimed_by("a").completed();
-        Example::with(undelivered).is_refused(
+        Example::with(undelivered).assert_violation(
             CheckRule::Delivered,
             id(700),
             "no receiver had answered",
@@ -128,7 +128,7 @@ mod tests {
 
     #[test]
     fn a_job_completes_after_its_delivery() {
-        change_callbacks(QUICK, |received| received.at += STEP * 2).is_refused(
+        change_callbacks(QUICK, |received| received.at += STEP * 2).assert_violation(
             CheckRule::Delivered,
             id(QUICK),
             "no receiver had answered 2xx by then",
@@ -141,7 +141,7 @@ mod tests {
             Record::Row(row) if row.id == id(QUICK) => row.completed_at = None,
             _ => {}
         })
-        .is_refused(CheckRule::Delivered, id(QUICK), "without a completion time");
+        .assert_violation(CheckRule::Delivered, id(QUICK), "without a completion time");
     }
 
     #[test]
@@ -152,7 +152,7 @@ mod tests {
         }
         // The correct body follows, so that only this rule is violated.
         let story = story.lost().claimed_by("b").called(Some(200));
-        Example::with(story.completed()).is_refused(
+        Example::with(story.completed()).assert_violation(
             CheckRule::Delivered,
             id(700),
             "not the requested report",
@@ -177,7 +177,7 @@ mod tests {
         change_callbacks(REPEATED, |received| {
             received.body_sha256 = digests.next().unwrap().to_owned();
         })
-        .is_refused(
+        .assert_violation(
             CheckRule::Delivered,
             id(REPEATED),
             "duplicate deliveries differ",
@@ -187,14 +187,18 @@ mod tests {
     #[test]
     fn no_callback_is_delivered_for_an_id_without_a_row() {
         let story = Story::nothing_of(700).unanswered().called(Some(200));
-        Example::with(story).is_refused(CheckRule::Delivered, id(700), "has no row");
+        Example::with(story).assert_violation(CheckRule::Delivered, id(700), "has no row");
     }
 
     #[test]
     fn no_callback_is_delivered_for_a_job_without_a_callback_url() {
         let story = Story::of(700).without_callback_url().accepted();
         let story = story.claimed_by("a").called(Some(200)).completed();
-        Example::with(story).is_refused(CheckRule::Delivered, id(700), "without a callback URL");
+        Example::with(story).assert_violation(
+            CheckRule::Delivered,
+            id(700),
+            "without a callback URL",
+        );
     }
 
     #[test]
@@ -210,7 +214,7 @@ mod tests {
                 }
                 _ => {}
             })
-            .is_refused(CheckRule::Delivered, id(job), "the stored result");
+            .assert_violation(CheckRule::Delivered, id(job), "the stored result");
         }
     }
 }

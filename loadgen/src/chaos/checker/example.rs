@@ -106,25 +106,25 @@ impl Example {
     }
 
     #[track_caller]
-    pub(super) fn is_accepted(&self) {
+    pub(super) fn assert_passes(&self) {
         let verdict = self.verdict();
         assert!(verdict.passed(), "{}", verdict.render(&self.records));
     }
 
     /// Asserts exactly one violation: of this rule, for this job.
     #[track_caller]
-    pub(super) fn is_refused(&self, rule: CheckRule, id: RequestId, what: &str) {
-        self.is_refused_for(rule, Some(id), what);
+    pub(super) fn assert_violation(&self, rule: CheckRule, id: RequestId, what: &str) {
+        self.assert_one_violation(rule, Some(id), what);
     }
 
     /// Asserts exactly one violation: of this rule, for the run as a whole.
     #[track_caller]
-    pub(super) fn is_refused_as_a_whole(&self, rule: CheckRule, what: &str) {
-        self.is_refused_for(rule, None, what);
+    pub(super) fn assert_run_violation(&self, rule: CheckRule, what: &str) {
+        self.assert_one_violation(rule, None, what);
     }
 
     #[track_caller]
-    fn is_refused_for(&self, rule: CheckRule, id: Option<RequestId>, what: &str) {
+    fn assert_one_violation(&self, rule: CheckRule, id: Option<RequestId>, what: &str) {
         let verdict = self.verdict();
         let words = verdict.render(&self.records);
         let [violation] = verdict.violations.as_slice() else {
@@ -257,6 +257,6 @@ fn stories(start: u64) -> [Story; 14] {
             .claimed_by("b")
             .callback_failed()
             .called(Some(200)),
-        Story::nothing_of(start + SYNC).inserted_over(),
+        Story::nothing_of(start + SYNC).inserted_final(),
     ]
 }

@@ -33,7 +33,7 @@ mod tests {
     #[test]
     fn every_planned_fault_is_injected() {
         Example::without(|record| matches!(record, Record::Fault(it) if it.kind == "kill_worker"))
-            .is_refused_as_a_whole(
+            .assert_run_violation(
                 CheckRule::Faults,
                 "`kill_worker` was planned and never injected",
             );
@@ -49,6 +49,6 @@ mod tests {
         let mut idle = idle.unwrap();
         idle.in_flight = 0;
         example.records.push(Record::Fault(idle));
-        example.is_refused_as_a_whole(CheckRule::Faults, "while no job was in flight");
+        example.assert_run_violation(CheckRule::Faults, "while no job was in flight");
     }
 }

@@ -3,7 +3,7 @@
 
 use storm_shared::models::Status;
 
-use super::{index::JobHistory, is_over};
+use super::{index::JobHistory, is_final};
 use crate::chaos::history::{HistoryEvent, HistoryLimits, RowState, Transition};
 
 pub(super) fn check(job: &JobHistory<'_>, limits: &HistoryLimits) -> Vec<String> {
@@ -114,7 +114,7 @@ fn wrong_events(job: &JobHistory<'_>, limits: &HistoryLimits) -> Vec<String> {
 /// The final state of the job, if this claim ended it.
 fn end_under<'a>(job: &JobHistory<'a>, claim: i64) -> Option<&'a RowState> {
     let mut states = job.moves.iter().map(|moved| &moved.after);
-    states.find(|state| state.claim == claim && is_over(state.status))
+    states.find(|state| state.claim == claim && is_final(state.status))
 }
 
 #[cfg(test)]
@@ -132,15 +132,15 @@ mod tests {
     }
 
     #[track_caller]
-    fn is_violation(story: Story, what: &str) {
-        Example::with(story).is_refused(CheckRule::Fences, id(700), what);
+    fn assert_violation(story: Story, what: &str) {
+        Example::with(story).assert_violation(CheckRule::Fences, id(700), what);
     }
 
     #[test]
     fn a_reclaimed_job_is_not_completed_with_the_old_token() {
         let story = job().called(Some(200)).stored().lost();
         let story = story.moved(|state| state.status = Completed);
-        is_violation(story.row(None), "a write with a stale fencing token");
+        assert_violation(story.row(None), "a write with a stale fencing token");
     }
 
     #[test]
@@ -151,7 +151,7 @@ mod tests {
             state.claim = 1;
             state.owner = Some("a".to_owned());
         });
-        is_violation(story.row(None), "claim 1 had ended");
+        assert_violation(story.row(None), "claim 1 had ended");
     }
 
     #[test]
@@ -159,14 +159,14 @@ mod tests {
         let story = job().lost().claimed_by("b").released();
         let story = story.moved(|state| state.claim = 1);
         let story = story.moved(|state| state.claim = 2).claimed_by("c");
-        is_violation(story.called(Some(200)).completed(), "claim 1 had ended");
+        assert_violation(story.called(Some(200)).completed(), "claim 1 had ended");
     }
 
     #[test]
     fn a_released_job_is_not_written_by_its_former_owner() {
         let story = job().called(Some(500)).attempt_failed();
         let story = story.moved(|state| state.attempts += 1).claimed_by("b");
-        is_violation(
+        assert_violation(
             story.called(Some(200)).completed(),
             "a write with a stale fencing token",
         );
@@ -178,7 +178,7 @@ mod tests {
             state.status = Processing;
             state.owner = Some("a".to_owned());
         });
-        is_violation(
+        assert_violation(
             story.called(Some(200)).completed(),
             "a write with a stale fencing token",
         );
@@ -187,7 +187,7 @@ mod tests {
     #[test]
     fn no_job_completes_under_a_lost_claim() {
         let story = job().called(Some(200)).event("claim_lost").completed();
-        is_violation(story, "ended its job as COMPLETED");
+        assert_violation(story, "ended its job as COMPLETED");
     }
 
     #[test]
@@ -224,7 +224,7 @@ mod tests {
             state.owner = None;
         });
         let story = story.claimed_by("b").called(Some(200)).completed();
-        is_violation(story, "ended without an event: expected given_back");
+        assert_violation(story, "ended without an event: expected given_back");
 
         let mut example = Example::good();
         let event = example
@@ -233,7 +233,7 @@ mod tests {
             .find(|record| matches!(record, Record::Event(event) if event.id == id(REPEATED)));
         let event = event.unwrap().clone();
         example.records.push(event);
-        example.is_refused(
+        example.assert_violation(
             CheckRule::Fences,
             id(REPEATED),
             "without a matching transition",
@@ -253,8 +253,8 @@ mod tests {
             });
             story.claimed_by("b").called(Some(200)).completed()
         }
-        Example::with(story(MAX_CLAIMS - 2, "claim_lost")).is_accepted();
-        Example::with(story(MAX_CLAIMS - 2, "given_back")).is_accepted();
+        Example::with(story(MAX_CLAIMS - 2, "claim_lost")).assert_passes();
+        Example::with(story(MAX_CLAIMS - 2, "given_back")).assert_passes();
         let verdict = Example::with(story(MAX_CLAIMS - 3, "claim_lost")).verdict();
         let rules: Vec<_> = verdict.by_rule().into_iter().collect();
         assert_eq!(rules, [(CheckRule::Fences, 2)]);
@@ -276,14 +276,14 @@ mod tests {
             });
             story.row(Some("callback_failed"))
         }
-        Example::with(story(0)).is_accepted();
-        Example::with(story(1)).is_accepted();
-        is_violation(story(2), "which ended its job as FAILED");
+        Example::with(story(0)).assert_passes();
+        Example::with(story(1)).assert_passes();
+        assert_violation(story(2), "which ended its job as FAILED");
     }
 
     #[test]
     fn an_event_requires_a_claim() {
         let story = Story::nothing_of(700).unanswered().event("claim_lost");
-        is_violation(story, "without a matching transition");
+        assert_violation(story, "without a matching transition");
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use storm_shared::models::{RequestId, Status};
 
-use super::is_over;
+use super::is_final;
 use crate::chaos::history::{
     Fault, Footprint, HistoryEvent, Polled, Received, Record, Row, SubmitAnswer, Submitted,
     Transition,
@@ -58,7 +58,7 @@ impl<'a> JobHistory<'a> {
         let written_over = self
             .moves
             .first()
-            .is_some_and(|first| first.before.is_none() && is_over(first.after.status));
+            .is_some_and(|first| first.before.is_none() && is_final(first.after.status));
         written_over && self.request.is_none() && self.acceptances.is_empty()
     }
 }

@@ -5,7 +5,7 @@ mod tests;
 
 use storm_shared::models::Status;
 
-use super::{fences, index::JobHistory, is_over};
+use super::{fences, index::JobHistory, is_final};
 use crate::chaos::history::{HistoryLimits, RowState, Transition};
 
 pub(super) fn check(job: &JobHistory<'_>, _: &HistoryLimits) -> Vec<String> {
@@ -18,7 +18,11 @@ pub(super) fn check(job: &JobHistory<'_>, _: &HistoryLimits) -> Vec<String> {
     let judged = &job.moves[..past.unwrap_or(job.moves.len())];
 
     let mut found: Vec<String> = wrong_insert(first, job.is_sync()).into_iter().collect();
-    found.extend(judged.windows(2).filter_map(|pair| gap(pair[0], pair[1])));
+    found.extend(
+        judged
+            .windows(2)
+            .filter_map(|pair| missing_transition(pair[0], pair[1])),
+    );
     found.extend(judged.iter().filter_map(|moved| wrong_move(moved)));
     if let Some(last) = judged.last()
         && past.is_none()
@@ -34,7 +38,7 @@ fn wrong_insert(first: &Transition, sync: bool) -> Option<String> {
     }
     let state = &first.after;
     let status_fits = if sync {
-        is_over(state.status)
+        is_final(state.status)
     } else {
         state.status == Status::Pending && state.result.is_none()
     };
@@ -44,7 +48,7 @@ fn wrong_insert(first: &Transition, sync: bool) -> Option<String> {
 }
 
 /// A transition whose start is not the end of the previous one.
-fn gap(former: &Transition, next: &Transition) -> Option<String> {
+fn missing_transition(former: &Transition, next: &Transition) -> Option<String> {
     match &next.before {
         None => Some(format!("it was inserted again at {:.3}", next.at)),
         Some(before) => (*before != former.after).then(|| {

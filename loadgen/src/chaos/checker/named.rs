@@ -115,7 +115,7 @@ mod tests {
             Record::Row(row) if row.id == id(QUICK) => row.report_name = "another".to_owned(),
             _ => {}
         })
-        .is_refused(CheckRule::Named, id(QUICK), "the row says `another`");
+        .assert_violation(CheckRule::Named, id(QUICK), "the row says `another`");
     }
 
     #[test]
@@ -125,31 +125,31 @@ mod tests {
         example.records.retain(
             |record| !matches!(record, Record::Submitted(submitted) if submitted.report_name.ends_with("000700")),
         );
-        example.is_refused(CheckRule::Named, id(700), "was never requested");
+        example.assert_violation(CheckRule::Named, id(700), "was never requested");
     }
 
     #[test]
     fn a_refused_request_has_no_row_unless_it_was_a_503() {
-        Example::with(done(700, SubmitAnswer::Refused(422))).is_refused(
+        Example::with(done(700, SubmitAnswer::Refused(422))).assert_violation(
             CheckRule::Named,
             id(700),
             "refused with 422",
         );
-        Example::with(done(700, SubmitAnswer::Refused(503))).is_accepted();
+        Example::with(done(700, SubmitAnswer::Refused(503))).assert_passes();
     }
 
     #[test]
     fn an_accepted_job_has_one_row() {
         let mut example = Example::with(done(700, SubmitAnswer::NoAnswer(String::new())));
         rename(&mut example, 700, QUICK);
-        example.is_refused(CheckRule::Named, id(700), "its 202 named");
+        example.assert_violation(CheckRule::Named, id(700), "its 202 named");
     }
 
     #[test]
     fn an_unanswered_request_has_one_row() {
         let mut example = Example::with(done(700, SubmitAnswer::NoAnswer(String::new())));
         rename(&mut example, 700, UNANSWERED);
-        example.is_refused(CheckRule::Named, id(700), "two rows");
+        example.assert_violation(CheckRule::Named, id(700), "two rows");
     }
 
     /// Gives the row of one job the report name and the result of the other.
@@ -175,6 +175,6 @@ mod tests {
     #[test]
     fn each_request_has_a_unique_report_name() {
         let again = Story::nothing_of(RELEASED).submitted(SubmitAnswer::Refused(503));
-        Example::with(again).is_refused_as_a_whole(CheckRule::Named, "requested twice");
+        Example::with(again).assert_run_violation(CheckRule::Named, "requested twice");
     }
 }

@@ -135,7 +135,7 @@ mod tests {
 
     #[test]
     fn a_failed_job_has_a_reason_and_a_completed_one_has_none() {
-        with_reason(UNDELIVERABLE, None).is_refused(
+        with_reason(UNDELIVERABLE, None).assert_violation(
             CheckRule::Reasons,
             id(UNDELIVERABLE),
             "without a reason",
@@ -144,7 +144,7 @@ mod tests {
             Record::Row(row) if row.id == id(0) => row.failure_reason = Some("poison".to_owned()),
             _ => {}
         });
-        completed.is_refused(CheckRule::Reasons, id(0), "COMPLETED with the reason");
+        completed.assert_violation(CheckRule::Reasons, id(0), "COMPLETED with the reason");
     }
 
     #[test]
@@ -156,7 +156,7 @@ mod tests {
             "sync_timeout",
             "?",
         ] {
-            with_reason(UNDELIVERABLE, Some(reason)).is_refused(
+            with_reason(UNDELIVERABLE, Some(reason)).assert_violation(
                 CheckRule::Reasons,
                 id(UNDELIVERABLE),
                 "no fault of this run can cause the reason",
@@ -171,7 +171,7 @@ mod tests {
             ("client_gone", true),
             ("poison", false),
         ] {
-            let story = Story::nothing_of(700).inserted_over();
+            let story = Story::nothing_of(700).inserted_final();
             let mut example = Example::with(story);
             for record in &mut example.records {
                 if let Record::Row(row) = record
@@ -192,25 +192,25 @@ mod tests {
     #[test]
     fn a_callback_fails_only_after_all_attempts() {
         let early = failing(ATTEMPTS - 2).claimed_by("b").called(None);
-        Example::with(early.callback_failed()).is_refused(
+        Example::with(early.callback_failed()).assert_violation(
             CheckRule::Reasons,
             id(700),
             "after 3 attempts",
         );
         let late = failing(ATTEMPTS).claimed_by("b").called(None);
-        Example::with(late.callback_failed()).is_refused(
+        Example::with(late.callback_failed()).assert_violation(
             CheckRule::Reasons,
             id(700),
             "after 5 attempts",
         );
         let just_right = failing(ATTEMPTS - 1).claimed_by("b").called(None);
-        Example::with(just_right.callback_failed()).is_accepted();
+        Example::with(just_right.callback_failed()).assert_passes();
     }
 
     #[test]
     fn a_callback_answered_2xx_in_time_has_not_failed() {
         let story = failing(ATTEMPTS - 1).claimed_by("b").called(Some(200));
-        Example::with(story.callback_failed()).is_refused(
+        Example::with(story.callback_failed()).assert_violation(
             CheckRule::Reasons,
             id(700),
             "answered 2xx",
@@ -224,7 +224,7 @@ mod tests {
             |story, _| story.claimed_by("b").called(Some(500)).attempt_failed(),
         );
         let story = story.claimed_by("b").called(Some(200));
-        Example::with(story.callback_failed()).is_refused(
+        Example::with(story.callback_failed()).assert_violation(
             CheckRule::Reasons,
             id(700),
             "answered 2xx",
@@ -236,8 +236,8 @@ mod tests {
         let story = failing(ATTEMPTS - 2).claimed_by("a").released();
         let story = story.claimed_by("b").called(Some(500)).attempt_failed();
         let story = story.claimed_by("b").callback_failed().called(Some(200));
-        Example::with(story).is_refused(CheckRule::Reasons, id(700), "answered 2xx");
-        Example::good().is_accepted(); // here a claim was lost
+        Example::with(story).assert_violation(CheckRule::Reasons, id(700), "answered 2xx");
+        Example::good().assert_passes(); // here a claim was lost
         assert!(
             Example::good()
                 .records
@@ -253,7 +253,7 @@ mod tests {
             story.claimed_by("a").attempt_failed()
         });
         let story = story.without_callback_url().claimed_by("a");
-        Example::with(story.callback_failed()).is_refused(
+        Example::with(story.callback_failed()).assert_violation(
             CheckRule::Reasons,
             id(700),
             "no callback URL",

@@ -48,7 +48,7 @@ mod tests {
     fn a_duplicate_without_an_event_is_unexplained() {
         let story = Story::of(700).accepted().claimed_by("a");
         let story = story.called(None).called(Some(200)).completed();
-        Example::with(story).is_refused(
+        Example::with(story).assert_violation(
             CheckRule::Repeats,
             id(700),
             "is unexplained: no event precedes it",
@@ -59,7 +59,7 @@ mod tests {
     fn a_duplicate_after_the_end_needs_an_event_too() {
         let story = Story::of(700).accepted().claimed_by("a");
         let story = story.called(Some(200)).completed().called(Some(200));
-        Example::with(story).is_refused(
+        Example::with(story).assert_violation(
             CheckRule::Repeats,
             id(700),
             "is unexplained: no event precedes it",
@@ -74,7 +74,7 @@ mod tests {
             .called(None)
             .lost();
         let story = story.claimed_by("b").called(Some(200));
-        Example::with(story.completed().called(Some(200))).is_refused(
+        Example::with(story.completed().called(Some(200))).assert_violation(
             CheckRule::Repeats,
             id(700),
             "is unexplained: no event precedes it",
@@ -87,7 +87,7 @@ mod tests {
             story.claimed_by("a").called(Some(500)).attempt_failed()
         });
         let story = story.claimed_by("a").called(Some(500)).callback_failed();
-        Example::with(story.called(Some(500))).is_refused(
+        Example::with(story.called(Some(500))).assert_violation(
             CheckRule::Repeats,
             id(700),
             "is unexplained: no event precedes it",
@@ -99,7 +99,7 @@ mod tests {
         let story = Story::of(700).accepted().claimed_by("a");
         let story = story.called(None).called(None).lost();
         let story = story.claimed_by("b").called(Some(200)).completed();
-        Example::with(story).is_refused(
+        Example::with(story).assert_violation(
             CheckRule::Repeats,
             id(700),
             "is unexplained: no event precedes it",
@@ -117,9 +117,9 @@ mod tests {
             let story = story.later(-back).called(Some(200));
             story.later(back).completed()
         }
-        Example::with(story(SignedDuration::from_millis(5))).is_accepted();
+        Example::with(story(SignedDuration::from_millis(5))).assert_passes();
         let too_much = SignedDuration::from_millis(6);
-        Example::with(story(too_much)).is_refused(
+        Example::with(story(too_much)).assert_violation(
             CheckRule::Repeats,
             id(700),
             "is unexplained: no event precedes it",

@@ -3,7 +3,7 @@
 
 use storm_shared::models::Status;
 
-use super::{index::JobHistory, is_over};
+use super::{index::JobHistory, is_final};
 use crate::chaos::history::{HistoryLimits, Polled};
 
 pub(super) fn check(job: &JobHistory<'_>, _: &HistoryLimits) -> Vec<String> {
@@ -72,7 +72,7 @@ fn went_back(job: &JobHistory<'_>, end: &Polled) -> Vec<String> {
 }
 
 fn saw_end(poll: &Polled) -> bool {
-    poll.status.is_some_and(is_over)
+    poll.status.is_some_and(is_final)
 }
 
 #[cfg(test)]
@@ -90,48 +90,48 @@ mod tests {
     }
 
     #[track_caller]
-    fn is_violation(story: Story, what: &str) {
-        Example::with(story).is_refused(CheckRule::Seen, id(700), what);
+    fn assert_violation(story: Story, what: &str) {
+        Example::with(story).assert_violation(CheckRule::Seen, id(700), what);
     }
 
     #[test]
     fn a_final_status_is_stable() {
         for status in [Pending, Processing, Failed] {
             let story = done().polled(Some(Completed)).polled(Some(status));
-            is_violation(story, "a poll returned COMPLETED");
+            assert_violation(story, "a poll returned COMPLETED");
         }
     }
 
     #[test]
     fn a_poll_sent_before_the_end_may_return_an_earlier_status() {
         let before = done().polled(Some(Completed)).later(-STEP);
-        Example::with(before.polled(Some(Processing))).is_refused(
+        Example::with(before.polled(Some(Processing))).assert_violation(
             CheckRule::Seen,
             id(700),
             "a poll returned COMPLETED",
         );
         let overlapping = done().polled(Some(Completed)).later(-STEP * 3 / 2);
-        Example::with(overlapping.polled(Some(Processing))).is_accepted();
+        Example::with(overlapping.polled(Some(Processing))).assert_passes();
     }
 
     #[test]
     fn overlapping_polls_return_the_same_final_status() {
         let overlapping = done().polled(Some(Completed)).later(-STEP * 3 / 2);
-        is_violation(overlapping.polled(Some(Failed)), "and another FAILED at");
+        assert_violation(overlapping.polled(Some(Failed)), "and another FAILED at");
     }
 
     #[test]
     fn the_row_has_the_final_status_that_was_polled() {
         let story = Story::of(700).accepted().polled(Some(Failed));
         let story = story.claimed_by("a").called(Some(200));
-        is_violation(story.completed(), "and its row is COMPLETED");
+        assert_violation(story.completed(), "and its row is COMPLETED");
     }
 
     #[test]
     fn an_accepted_job_never_returns_404() {
-        is_violation(done().polled(None), "a poll returned 404");
+        assert_violation(done().polled(None), "a poll returned 404");
         let story = Story::of(700).accepted().polled(None).claimed_by("a");
-        is_violation(story.called(Some(200)).completed(), "a poll returned 404");
+        assert_violation(story.called(Some(200)).completed(), "a poll returned 404");
     }
 
     #[test]
@@ -141,16 +141,16 @@ mod tests {
             .polled(Some(Pending))
             .polled(None);
         let story = story.claimed_by("a").called(Some(200));
-        is_violation(story.completed(), "a poll returned 404");
+        assert_violation(story.completed(), "a poll returned 404");
     }
 
     #[test]
     fn a_job_may_return_404_before_its_202() {
         let story = Story::of(700).polled(None).accepted().claimed_by("a");
-        Example::with(story.called(Some(200)).completed()).is_accepted();
+        Example::with(story.called(Some(200)).completed()).assert_passes();
         // Sent before the 202 arrived; the response came after it.
         let story = Story::of(700).accepted().later(-STEP * 3 / 2).polled(None);
         let story = story.claimed_by("a").called(Some(200));
-        Example::with(story.completed()).is_accepted();
+        Example::with(story.completed()).assert_passes();
     }
 }

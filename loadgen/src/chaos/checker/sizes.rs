@@ -117,8 +117,8 @@ mod tests {
     }
 
     #[track_caller]
-    fn is_violation(example: &Example, what: &str) {
-        example.is_refused_as_a_whole(CheckRule::Sizes, what);
+    fn assert_violation(example: &Example, what: &str) {
+        example.assert_run_violation(CheckRule::Sizes, what);
     }
 
     #[test]
@@ -127,17 +127,17 @@ mod tests {
             let example = Example::without(
                 |record| matches!(record, Record::Footprint(it) if it.moment == moment),
             );
-            is_violation(&example, &format!("for the moment `{moment}`"));
+            assert_violation(&example, &format!("for the moment `{moment}`"));
         }
     }
 
     #[test]
     fn the_log_is_short_again() {
-        is_violation(
+        assert_violation(
             &with("settled", |it| it.log = 4 * MIB + 1),
             "the write-ahead log",
         );
-        with("settled", |it| it.log = 4 * MIB).is_accepted();
+        with("settled", |it| it.log = 4 * MIB).assert_passes();
         // A WAL that was longer at the start need not shrink.
         let mut long = with("settled", |it| it.log = 70 * MIB);
         for record in &mut long.records {
@@ -147,54 +147,54 @@ mod tests {
                 footprint.log = 70 * MIB;
             }
         }
-        long.is_accepted();
+        long.assert_passes();
     }
 
     #[test]
     fn redis_is_empty_again() {
-        is_violation(
+        assert_violation(
             &with("settled", |it| it.redis_entries = 1),
             "Redis has 1 entries",
         );
-        is_violation(
+        assert_violation(
             &with("settled", |it| it.redis_memory = 9 * MIB + 1),
             "Redis uses",
         );
-        with("settled", |it| it.redis_memory = 9 * MIB).is_accepted();
+        with("settled", |it| it.redis_memory = 9 * MIB).assert_passes();
     }
 
     #[test]
     fn memory_does_not_grow_with_each_load() {
         // 40 MiB, plus 50 %, plus 16 MiB.
-        is_violation(
+        assert_violation(
             &with("again", |it| it.resident[1].1 = 76 * MIB + 1),
             "worker 1 has",
         );
-        with("again", |it| it.resident[1].1 = 76 * MIB).is_accepted();
+        with("again", |it| it.resident[1].1 = 76 * MIB).assert_passes();
     }
 
     #[test]
     fn every_process_is_measured_each_time() {
         let unmeasured = with("again", |it| it.resident.truncate(1));
-        is_violation(&unmeasured, "worker 1 was not measured again");
+        assert_violation(&unmeasured, "worker 1 was not measured again");
         let nothing = with("settled", |it| it.resident.clear());
-        is_violation(&nothing, "no process's memory");
+        assert_violation(&nothing, "no process's memory");
     }
 
     #[test]
     fn the_database_grows_by_its_jobs_alone() {
         // 52 jobs stored 4 MiB; 39 more at 150 % of that per job; plus the WAL of 1 MiB.
         let allowed = 4 * MIB / 52 * 39 * 3 / 2 + MIB;
-        with("again", |it| it.database = 4 * MIB + allowed - 100).is_accepted();
+        with("again", |it| it.database = 4 * MIB + allowed - 100).assert_passes();
         let grown = with("again", |it| it.database = 4 * MIB + allowed + 100);
-        is_violation(&grown, "the database grew");
+        assert_violation(&grown, "the database grew");
     }
 
     #[test]
     fn growth_is_judged_by_two_loads() {
         let one_load = with("settled", |it| it.at = at(1_000_000));
-        is_violation(&one_load, "growth per job is undefined");
+        assert_violation(&one_load, "growth per job is undefined");
         let none_before = with("settled", |it| it.at = at(0));
-        is_violation(&none_before, "growth per job is undefined");
+        assert_violation(&none_before, "growth per job is undefined");
     }
 }

@@ -26,7 +26,7 @@ fn counts<const N: usize>(counts: [(&str, u64); N]) -> BTreeMap<String, u64> {
 
 #[test]
 fn a_valid_history_passes() {
-    Example::good().is_accepted();
+    Example::good().assert_passes();
 }
 
 #[test]
@@ -85,7 +85,7 @@ fn records_other_than_transitions_are_ordered_by_time() {
     let (moves, others): (Vec<_>, Vec<_>) = good.records.iter().partition(is_move);
     let records = others.into_iter().rev().chain(moves).cloned().collect();
     let reversed = Example { records };
-    reversed.is_accepted();
+    reversed.assert_passes();
     assert_eq!(reversed.verdict().summary, good.verdict().summary);
 }
 
@@ -134,7 +134,7 @@ fn an_added_delivery_is_unexplained_if_all_attempts_arrived() {
         let mut records = good.clone();
         records.push(Record::Received((*callback).clone()));
         tried += 1;
-        Example { records }.is_refused(
+        Example { records }.assert_violation(
             CheckRule::Repeats,
             job.id,
             "is unexplained: no event precedes it",

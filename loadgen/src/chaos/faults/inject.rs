@@ -124,7 +124,7 @@ impl FaultInjector<'_> {
         let redis = &mut self.stack.redis;
         redis.kill();
         if data == Data::Lost {
-            redis.forget()?;
+            redis.remove_data()?;
         }
         sleep(pause).await;
         redis.start().await?;

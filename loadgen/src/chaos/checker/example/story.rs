@@ -253,7 +253,7 @@ impl Story {
     }
 
     /// The record of a `/sync` request, which is inserted in its final status.
-    pub(in super::super) fn inserted_over(mut self) -> Self {
+    pub(in super::super) fn inserted_final(mut self) -> Self {
         self.state.status = Status::Completed;
         self.state.result = Some(self.result());
         self.without_callback_url().inserted().row(None)

@@ -19,8 +19,8 @@ fn job() -> Story {
 
 /// Asserts that a story with one wrong transition is rejected for it.
 #[track_caller]
-fn is_violation(story: Story, what: &str) {
-    Example::with(story).is_refused(CheckRule::Moves, id(700), what);
+fn assert_violation(story: Story, what: &str) {
+    Example::with(story).assert_violation(CheckRule::Moves, id(700), what);
 }
 
 #[test]
@@ -49,18 +49,18 @@ fn a_job_is_inserted_pending_and_unclaimed() {
 
 #[test]
 fn only_a_sync_request_is_inserted_in_a_final_status() {
-    is_violation(
-        Story::nothing_of(700).accepted().inserted_over(),
+    assert_violation(
+        Story::nothing_of(700).accepted().inserted_final(),
         "it was inserted as COMPLETED",
     );
-    is_violation(
-        Story::nothing_of(700).unanswered().inserted_over(),
+    assert_violation(
+        Story::nothing_of(700).unanswered().inserted_final(),
         "it was inserted as COMPLETED",
     );
     let mut story = Story::nothing_of(700);
     story.state.attempts = 1;
-    is_violation(story.inserted_over(), "it was inserted as COMPLETED");
-    Example::with(Story::nothing_of(700).inserted_over()).is_accepted();
+    assert_violation(story.inserted_final(), "it was inserted as COMPLETED");
+    Example::with(Story::nothing_of(700).inserted_final()).assert_passes();
 }
 
 #[test]
@@ -82,13 +82,13 @@ fn a_sync_request_never_changes() {
         }
     }
     example.records.push(Record::Transition(again));
-    example.is_refused(CheckRule::Moves, id(SYNC), "changed after its final status");
+    example.assert_violation(CheckRule::Moves, id(SYNC), "changed after its final status");
 }
 
 #[test]
 fn a_job_is_inserted_once() {
     let story = job().inserted().claimed_by("a").called(Some(200));
-    is_violation(story.completed(), "it was inserted again");
+    assert_violation(story.completed(), "it was inserted again");
 }
 
 #[test]
@@ -98,9 +98,9 @@ fn nothing_moves_that_nobody_holds() {
         state.status = Completed;
         state.result = Some(result);
     });
-    is_violation(story.row(None), "it changed while no worker held it");
+    assert_violation(story.row(None), "it changed while no worker held it");
     let story = job().moved(|_| ()).claimed_by("a").called(Some(200));
-    is_violation(story.completed(), "it changed while no worker held it");
+    assert_violation(story.completed(), "it changed while no worker held it");
 }
 
 #[test]
@@ -162,7 +162,7 @@ fn a_job_in_progress_keeps_its_claim_and_owner() {
     ];
     for (change, what) in changes {
         let story = job().claimed_by("a").called(Some(200)).moved(change);
-        is_violation(story.completed(), what);
+        assert_violation(story.completed(), what);
     }
 }
 
@@ -174,14 +174,14 @@ fn a_stored_result_never_changes() {
         state.status = Completed;
         state.result = Some(same_in_other_bytes);
     });
-    is_violation(story.row(None), "a stored result changed");
+    assert_violation(story.row(None), "a stored result changed");
 }
 
 #[test]
 fn a_pending_job_has_no_owner() {
     let story = job().claimed_by("a").event("given_back");
     let story = story.moved(|state| state.status = Pending).claimed_by("b");
-    is_violation(
+    assert_violation(
         story.called(Some(200)).completed(),
         "PENDING and kept its owner",
     );
@@ -200,7 +200,7 @@ fn a_lost_claim_is_counted_as_one_lost_claim() {
             state.lost_claims += lost_claims;
         });
         let story = story.claimed_by("b").called(Some(200));
-        is_violation(story.completed(), what);
+        assert_violation(story.completed(), what);
     }
 }
 
@@ -217,7 +217,7 @@ fn a_lost_claim_stores_no_result() {
             state.result = Some(result);
         })
         .claimed_by("b");
-    is_violation(story.called(Some(200)).completed(), "or stored a result");
+    assert_violation(story.called(Some(200)).completed(), "or stored a result");
 }
 
 #[test]
@@ -229,7 +229,7 @@ fn lost_claims_never_decrease() {
         state.lost_claims -= 1;
     });
     let story = story.claimed_by("b").called(Some(200));
-    is_violation(story.completed(), "or decreased");
+    assert_violation(story.completed(), "or decreased");
 }
 
 #[test]
@@ -244,23 +244,23 @@ fn dead_lettering_a_poison_job_does_not_change_its_owner() {
         });
         story.row(Some("poison"))
     }
-    is_violation(dead_lettered(Some("b")), "its owner changed");
-    Example::with(dead_lettered(None)).is_accepted();
-    Example::with(dead_lettered(Some("a"))).is_accepted();
+    assert_violation(dead_lettered(Some("b")), "its owner changed");
+    Example::with(dead_lettered(None)).assert_passes();
+    Example::with(dead_lettered(Some("a"))).assert_passes();
 }
 
 #[test]
 fn a_job_completes_with_its_result() {
     let story = job().claimed_by("a").called(Some(200));
     let story = story.moved(|state| state.status = Completed);
-    is_violation(story.row(None), "without a result");
+    assert_violation(story.row(None), "without a result");
 }
 
 #[test]
 fn a_finished_job_never_changes() {
     let story = job().claimed_by("a").called(Some(200)).stored();
     let story = story.moved(|state| state.status = Completed);
-    is_violation(
+    assert_violation(
         story.moved(|_| ()).row(None),
         "changed after its final status",
     );
@@ -272,14 +272,14 @@ fn the_row_equals_the_end_of_its_last_transition() {
         Record::Row(row) if row.id == id(QUICK) => row.state.attempts += 1,
         _ => {}
     })
-    .is_refused(CheckRule::Moves, id(QUICK), "its last transition ended in");
+    .assert_violation(CheckRule::Moves, id(QUICK), "its last transition ended in");
 }
 
 #[test]
 fn an_unrecorded_change_is_a_missing_transition() {
     let mut story = job().claimed_by("a");
     story.state.attempts = 1;
-    is_violation(
+    assert_violation(
         story.called(Some(200)).completed(),
         "a transition is missing before",
     );
@@ -288,13 +288,13 @@ fn an_unrecorded_change_is_a_missing_transition() {
 #[test]
 fn every_row_has_transitions_and_all_transitions_have_a_row() {
     let story = Story::of(700).unanswered();
-    is_violation(story, "its row was deleted");
+    assert_violation(story, "its row was deleted");
     Example::without(|record| {
         matches!(record, Record::Transition(moved) if moved.id == id(QUICK) && moved.before.is_none())
     })
-    .is_refused(CheckRule::Moves, id(QUICK), "its insert was not recorded");
+    .assert_violation(CheckRule::Moves, id(QUICK), "its insert was not recorded");
     Example::without(|record| matches!(record, Record::Transition(moved) if moved.id == id(QUICK)))
-        .is_refused(CheckRule::Moves, id(QUICK), "no recorded transition");
+        .assert_violation(CheckRule::Moves, id(QUICK), "no recorded transition");
 }
 
 #[test]
@@ -302,7 +302,7 @@ fn a_job_may_be_parked_and_unparked_any_number_of_times() {
     let story = job().claimed_by("a").parked().unparked().unparked();
     let story = story.claimed_by("b").lost().claimed_by("c").parked();
     let story = story.claimed_by("d").called(Some(200));
-    Example::with(story.completed()).is_accepted();
+    Example::with(story.completed()).assert_passes();
 }
 
 #[test]
@@ -316,12 +316,12 @@ fn parking_counts_one_park_and_no_attempt() {
             change(state);
         });
         let story = story.claimed_by("b").called(Some(200)).completed();
-        is_violation(story, "parking did not add one to `parks`");
+        assert_violation(story, "parking did not add one to `parks`");
     }
 }
 
 #[test]
 fn only_a_parked_job_is_unparked() {
     let story = job().unparked().claimed_by("a").called(Some(200));
-    is_violation(story.completed(), "it changed while no worker held it");
+    assert_violation(story.completed(), "it changed while no worker held it");
 }
