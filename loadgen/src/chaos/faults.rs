@@ -66,8 +66,8 @@ pub(super) struct FaultInjector<'a> {
     receivers: Arc<Receivers>,
     journal: Journal,
     lease: Duration,
-    begun: Instant,
-    done: InjectedFaults,
+    started: Instant,
+    injected: InjectedFaults,
     /// Tasks that heal broken receivers. These faults overlap with all others.
     broken_receivers: JoinSet<()>,
     stop: CancellationToken,
@@ -85,8 +85,8 @@ impl<'a> FaultInjector<'a> {
             receivers,
             journal,
             lease,
-            begun: Instant::now(),
-            done: InjectedFaults::default(),
+            started: Instant::now(),
+            injected: InjectedFaults::default(),
             broken_receivers: JoinSet::new(),
             stop: CancellationToken::new(),
         }
@@ -95,7 +95,7 @@ impl<'a> FaultInjector<'a> {
     /// Runs the plan for `duration`, or longer until every kind was injected once. All faults are
     /// healed when this returns.
     pub(super) async fn run(mut self, plan: Plan, duration: Duration) -> Result<InjectedFaults> {
-        let end = self.begun + duration;
+        let end = self.started + duration;
         for (number, planned) in plan.enumerate() {
             sleep(planned.pause).await;
             if Instant::now() >= end && number >= Plan::DECK {
@@ -108,7 +108,7 @@ impl<'a> FaultInjector<'a> {
         self.stop.cancel();
         while self.broken_receivers.join_next().await.is_some() {}
         self.restart_crashed().await?;
-        Ok(self.done)
+        Ok(self.injected)
     }
 
     /// Waits for unfinished jobs, at most `JOB_WAIT`, and returns their number.
@@ -131,8 +131,8 @@ impl<'a> FaultInjector<'a> {
     }
 
     fn violation(&mut self, what: String) {
-        say(self.begun, &format!("VIOLATION: {what}"));
-        self.done.violations.push(what);
+        say(self.started, &format!("VIOLATION: {what}"));
+        self.injected.violations.push(what);
     }
 
     async fn do_one(&mut self, planned: PlannedFault, in_flight: u64) {
@@ -144,14 +144,14 @@ impl<'a> FaultInjector<'a> {
         };
         let at = fault.at;
         let disruptions = disrupted_workers(planned).map(|worker| Disruption { worker, at });
-        self.done.disruptions.extend(disruptions);
+        self.injected.disruptions.extend(disruptions);
         match self.inject(planned, &fault).await {
-            Ok(Some(target)) => record(&self.journal, self.begun, fault, &target),
+            Ok(Some(target)) => record(&self.journal, self.started, fault, &target),
             Ok(None) => {} // a receiver fault, which heals on its own
             // If the stack stays broken, the next fault or the settling of the run reports it.
             Err(error) => {
                 self.violation(format!("{}: {error:#}", planned.kind));
-                record(&self.journal, self.begun, fault, "not healed");
+                record(&self.journal, self.started, fault, "not healed");
             }
         }
     }
@@ -164,11 +164,11 @@ impl<'a> FaultInjector<'a> {
         };
         self.receivers.set(index, mode);
         let (receivers, journal) = (Arc::clone(&self.receivers), self.journal.clone());
-        let (stop, begun, fault) = (self.stop.clone(), self.begun, fault.clone());
+        let (stop, started, fault) = (self.stop.clone(), self.started, fault.clone());
         self.broken_receivers.spawn(async move {
             stop.run_until_cancelled(sleep(planned.hold)).await;
             receivers.set(index, ReceiverMode::Healthy);
-            record(&journal, begun, fault, &format!("receiver-{}", index + 1));
+            record(&journal, started, fault, &format!("receiver-{}", index + 1));
         });
     }
 }
@@ -185,7 +185,7 @@ fn disrupted_workers(planned: PlannedFault) -> impl Iterator<Item = usize> {
 }
 
 /// Records a healed fault in the journal and prints it.
-fn record(journal: &Journal, begun: Instant, fault: Fault, target: &str) {
+fn record(journal: &Journal, started: Instant, fault: Fault, target: &str) {
     let fault = Fault {
         healed_at: Timestamp::now(),
         ..fault
@@ -195,10 +195,10 @@ fn record(journal: &Journal, begun: Instant, fault: Fault, target: &str) {
         "{:<22} {target:<11} {:>6} jobs in flight, {took:>5.1} s",
         fault.kind, fault.in_flight
     );
-    say(begun, &line);
+    say(started, &line);
     journal.record(Record::Fault(fault));
 }
 
-fn say(begun: Instant, line: &str) {
-    println!("{:>7.1} s  {line}", begun.elapsed().as_secs_f64());
+fn say(started: Instant, line: &str) {
+    println!("{:>7.1} s  {line}", started.elapsed().as_secs_f64());
 }

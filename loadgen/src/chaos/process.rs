@@ -186,10 +186,10 @@ fn resident_in(status: &str) -> Option<u64> {
     Some(kibibytes * 1024)
 }
 
-fn copy_output(words: Option<impl io::Read + Send + 'static>, mut log: File) {
-    if let Some(mut words) = words {
+fn copy_output(text: Option<impl io::Read + Send + 'static>, mut log: File) {
+    if let Some(mut text) = text {
         // The thread ends when the child closes its end of the pipe.
-        thread::spawn(move || io::copy(&mut words, &mut log));
+        thread::spawn(move || io::copy(&mut text, &mut log));
     }
 }
 

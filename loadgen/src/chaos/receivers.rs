@@ -51,7 +51,7 @@ pub(super) enum ReceiverMode {
 #[derive(Debug)]
 pub(super) struct Receivers {
     each: Vec<Receiver>,
-    notes: CallbackLog,
+    log: CallbackLog,
 }
 
 #[derive(Debug)]
@@ -72,21 +72,21 @@ impl Receivers {
         orders: ChaosOrders,
         signatures: Signatures,
     ) -> Result<Self> {
-        let notes = CallbackLog::new(orders, signatures);
+        let log = CallbackLog::new(orders, signatures);
         let mut each = Vec::with_capacity(count);
         for _ in 0..count {
             let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
             let socket = socket.context("can't listen for callbacks")?;
             let addr = socket.local_addr()?;
             let (mode, now) = watch::channel(ReceiverMode::Healthy);
-            let serving = tokio::spawn(serve(socket, now, notes.clone()));
+            let serving = tokio::spawn(serve(socket, now, log.clone()));
             each.push(Receiver {
                 addr,
                 mode,
                 _serving: AbortOnDropHandle::new(serving),
             });
         }
-        Ok(Self { each, notes })
+        Ok(Self { each, log })
     }
 
     /// The callback URL of each receiver.
@@ -123,19 +123,19 @@ impl Receivers {
 
     /// Takes the recorded deliveries.
     pub(super) fn take_callbacks(&self) -> Vec<ReceivedCallback> {
-        self.notes.take()
+        self.log.take()
     }
 
     /// Takes the bodies that name no job, as text.
     pub(super) fn take_unexpected(&self) -> Vec<String> {
-        self.notes.take_unexpected()
+        self.log.take_unexpected()
     }
 }
 
 async fn serve(
     socket: TcpListener,
     mode: watch::Receiver<ReceiverMode>,
-    notes: CallbackLog,
+    log: CallbackLog,
 ) -> Infallible {
     // Dropping the set aborts the connections with the receiver.
     let mut connections = JoinSet::new();
@@ -143,7 +143,7 @@ async fn serve(
         tokio::select! {
             accepted = socket.accept() => match accepted {
                 Ok((stream, _)) => {
-                    connections.spawn(serve_connection(stream, mode.clone(), notes.clone()));
+                    connections.spawn(serve_connection(stream, mode.clone(), log.clone()));
                 }
                 Err(_) => sleep(PAUSE).await,
             },
@@ -155,12 +155,12 @@ async fn serve(
 async fn serve_connection(
     stream: TcpStream,
     mode: watch::Receiver<ReceiverMode>,
-    notes: CallbackLog,
+    log: CallbackLog,
 ) {
     let _ = stream.set_nodelay(true);
     let service = service_fn(|request| {
-        let (mode, notes) = (*mode.borrow(), &notes);
-        answer(request, mode, notes)
+        let (mode, log) = (*mode.borrow(), &log);
+        answer(request, mode, log)
     });
     // Broken connections are expected: they are an injected fault.
     let _ = http1::Builder::new()
@@ -172,12 +172,12 @@ async fn serve_connection(
 async fn answer(
     request: Request<Incoming>,
     mode: ReceiverMode,
-    notes: &CallbackLog,
+    log: &CallbackLog,
 ) -> io::Result<Response<Full<Bytes>>> {
     let (head, body) = request.into_parts();
     let body = Limited::new(body, MAX_CALLBACK).collect().await;
     let body = body.map_err(io::Error::other)?.to_bytes();
-    let delivery = notes.begin(&head.headers, &body);
+    let delivery = log.begin(&head.headers, &body);
     let code = match mode {
         ReceiverMode::Healthy => StatusCode::OK,
         ReceiverMode::Slow(time) => {
@@ -265,7 +265,7 @@ mod tests {
                 "{answer}"
             );
             let delivered = delivered(&receivers).await;
-            assert!(delivered.content_right);
+            assert!(delivered.content_correct);
             assert_eq!(delivered.received.answered, answered);
             assert_eq!(json!(delivered.received.id), body["request_id"]);
         }
@@ -311,7 +311,7 @@ mod tests {
             let mut body = callback(4);
             body[field] = value;
             call(&receivers, &body).await;
-            assert!(!delivered(&receivers).await.content_right, "{field}");
+            assert!(!delivered(&receivers).await.content_correct, "{field}");
         }
         call(&receivers, &json!({"request_id": 1})).await;
         assert_eq!(receivers.take_unexpected(), [r#"{"request_id":1}"#]);

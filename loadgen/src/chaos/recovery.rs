@@ -47,27 +47,28 @@ impl LongestWait {
 pub const GOAL: Duration = Duration::from_secs(2);
 
 /// Measures the recovery times. The transitions in `records` must be in commit order.
-pub(super) fn measure(records: &[Record], done: &InjectedFaults, lease: Duration) -> Recovery {
+pub(super) fn measure(records: &[Record], injected: &InjectedFaults, lease: Duration) -> Recovery {
     let moves = || {
         records.iter().filter_map(|record| match record {
             Record::Transition(moved) => Some(moved),
             _ => None,
         })
     };
-    let undisrupted = |stopped: &&StoppedWorker| others_undisrupted(stopped, done, lease + GOAL);
-    let (alone, among_others): (Vec<_>, Vec<_>) = done.killed.iter().partition(undisrupted);
+    let undisrupted =
+        |stopped: &&StoppedWorker| others_undisrupted(stopped, injected, lease + GOAL);
+    let (alone, among_others): (Vec<_>, Vec<_>) = injected.killed.iter().partition(undisrupted);
     Recovery {
         after_kill: after_stop(moves(), alone),
         after_kills: after_stop(moves(), among_others),
-        after_freeze: after_stop(moves(), done.frozen.iter()),
-        after_flush: after_flush(moves(), &done.flushed),
+        after_freeze: after_stop(moves(), injected.frozen.iter()),
+        after_flush: after_flush(moves(), &injected.flushed),
     }
 }
 
 /// Whether no other worker was disrupted for `time` after the stop.
-fn others_undisrupted(stopped: &StoppedWorker, done: &InjectedFaults, time: Duration) -> bool {
+fn others_undisrupted(stopped: &StoppedWorker, injected: &InjectedFaults, time: Duration) -> bool {
     let meanwhile = stopped.at..=stopped.at + time;
-    !done
+    !injected
         .disruptions
         .iter()
         .any(|it| it.worker != stopped.worker && meanwhile.contains(&it.at))
@@ -188,7 +189,7 @@ mod tests {
             ])
         };
         let records: Vec<_> = [job(3200, 5000), job(3150, 5000)].concat();
-        let mut done = InjectedFaults {
+        let mut injected = InjectedFaults {
             killed: vec![StoppedWorker {
                 at: at(100),
                 until: Timestamp::MAX,
@@ -205,17 +206,18 @@ mod tests {
             after_kill: longest,
             ..Recovery::default()
         };
-        assert_eq!(measure(&records, &done, LEASE), alone);
+        assert_eq!(measure(&records, &injected, LEASE), alone);
 
-        done.disruptions
+        injected
+            .disruptions
             .extend([(0, 200), (1, 99), (1, 5200)].map(disruption));
-        assert_eq!(measure(&records, &done, LEASE), alone);
-        done.disruptions.push(disruption((1, 4000)));
+        assert_eq!(measure(&records, &injected, LEASE), alone);
+        injected.disruptions.push(disruption((1, 4000)));
         let among_others = Recovery {
             after_kills: longest,
             ..Recovery::default()
         };
-        assert_eq!(measure(&records, &done, LEASE), among_others);
+        assert_eq!(measure(&records, &injected, LEASE), among_others);
     }
 
     #[test]
@@ -228,7 +230,7 @@ mod tests {
             ])
         };
         let records: Vec<_> = [job(0, 20), job(50, 1100), job(60, 700), job(200, 9000)].concat();
-        let done = InjectedFaults {
+        let injected = InjectedFaults {
             flushed: vec![at(100)],
             ..InjectedFaults::default()
         };
@@ -236,7 +238,7 @@ mod tests {
             jobs: 2,
             time: Duration::from_secs(1),
         };
-        let measured = measure(&records, &done, LEASE);
+        let measured = measure(&records, &injected, LEASE);
         assert_eq!(
             measured,
             Recovery {

@@ -90,14 +90,14 @@ impl ChaosResult {
 /// The run can't be completed: a program is missing, the folder is not empty, or the stack can't be
 /// started or restarted.
 pub async fn run(options: &ChaosOptions, signatures: Signatures) -> Result<Run> {
-    let begun = Instant::now();
+    let started = Instant::now();
     let seed = options.seed.unwrap_or_else(|| fastrand::u64(1..1_000_000));
     println!("seed {seed}");
     prepare(options)?;
 
-    let mut harness = Harness::set(options, seed, signatures).await?;
+    let mut harness = Harness::start(options, seed, signatures).await?;
     harness.measure("start").await?;
-    let done = harness.storm(options, seed).await?;
+    let injected = harness.storm(options, seed).await?;
     harness.measure("storm").await?;
     harness.drain().await?;
     harness.measure("settled").await?;
@@ -106,7 +106,7 @@ pub async fn run(options: &ChaosOptions, signatures: Signatures) -> Result<Run> 
         .await;
     harness.drain().await?;
     harness.measure("again").await?;
-    harness.end(&done).await;
+    harness.end(&injected).await;
 
     let records = harness.records().await?;
     Ok(Run {
@@ -115,10 +115,10 @@ pub async fn run(options: &ChaosOptions, signatures: Signatures) -> Result<Run> 
             duration: options.duration,
             jobs: options.jobs,
             lease: options.lease,
-            took: begun.elapsed(),
+            took: started.elapsed(),
             kills: kills(&records),
             not_sent: harness.load.not_sent(),
-            recovery: recovery::measure(&records, &done, options.lease),
+            recovery: recovery::measure(&records, &injected, options.lease),
             footprints: harness.footprints,
             violations: harness.violations,
             verdict: check(&records, &limits()),
@@ -165,7 +165,7 @@ struct Harness {
 }
 
 impl Harness {
-    async fn set(options: &ChaosOptions, seed: u64, signatures: Signatures) -> Result<Self> {
+    async fn start(options: &ChaosOptions, seed: u64, signatures: Signatures) -> Result<Self> {
         let journal = Journal::default();
         let orders = ChaosOrders::new(seed);
         let receivers = Arc::new(Receivers::start(RECEIVERS, orders, signatures).await?);
@@ -210,13 +210,13 @@ impl Harness {
             options.lease,
         );
         let breaking = async {
-            let done = injector.run(Plan::new(seed), options.duration).await;
+            let injected = injector.run(Plan::new(seed), options.duration).await;
             over.cancel();
-            done
+            injected
         };
-        let (sent, done) = tokio::join!(sending, breaking);
+        let (sent, injected) = tokio::join!(sending, breaking);
         self.sent = sent;
-        done
+        injected
     }
 
     async fn send(&mut self, jobs: u64, rate: u32) {
@@ -247,10 +247,10 @@ impl Harness {
     }
 
     /// Polls the jobs without a callback, and stops the services.
-    async fn end(&mut self, done: &InjectedFaults) {
+    async fn end(&mut self, injected: &InjectedFaults) {
         self.load.poll_jobs_without_callback().await;
         self.violations.extend(self.stack.stop().await);
-        self.violations.extend(done.violations.iter().cloned());
+        self.violations.extend(injected.violations.iter().cloned());
         let unexpected = self.load.take_unexpected().into_iter();
         let unexpected = unexpected.chain(self.receivers.take_unexpected());
         self.violations

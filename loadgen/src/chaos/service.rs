@@ -120,14 +120,14 @@ impl Service {
             return Ok(None);
         };
         let ended = process.ended()?;
-        let words = |status| {
+        let text = |status| {
             format!(
                 "{} exited by itself: {status}; see {}",
                 self.name,
                 self.log().display()
             )
         };
-        Ok(ended.map(words))
+        Ok(ended.map(text))
     }
 
     /// Waits for any HTTP response. The status does not matter: health depends on other processes,

@@ -123,18 +123,18 @@ impl Stack {
     /// Restarts processes that exited without a signal from this run. Returns one message for each.
     pub(super) async fn restart_crashed(&mut self) -> Result<Vec<String>> {
         let mut died = Vec::new();
-        if let Some(words) = self.api.unexpected_exit()? {
-            died.push(words);
+        if let Some(text) = self.api.unexpected_exit()? {
+            died.push(text);
             self.api.start().await?;
         }
         for worker in &mut self.workers {
-            if let Some(words) = worker.service().unexpected_exit()? {
-                died.push(words);
+            if let Some(text) = worker.service().unexpected_exit()? {
+                died.push(text);
                 worker.start(&self.audit).await?;
             }
         }
-        if let Some(words) = self.redis.unexpected_exit()? {
-            died.push(words);
+        if let Some(text) = self.redis.unexpected_exit()? {
+            died.push(text);
             self.redis.start().await?;
         }
         Ok(died)

@@ -126,12 +126,12 @@ impl Example {
     #[track_caller]
     fn assert_one_violation(&self, rule: CheckRule, id: Option<RequestId>, what: &str) {
         let verdict = self.verdict();
-        let words = verdict.render(&self.records);
+        let text = verdict.render(&self.records);
         let [violation] = verdict.violations.as_slice() else {
-            panic!("not one violation: {words}");
+            panic!("not one violation: {text}");
         };
-        assert_eq!((violation.rule, violation.id), (rule, id), "{words}");
-        assert!(violation.what.contains(what), "`{what}` is not in: {words}");
+        assert_eq!((violation.rule, violation.id), (rule, id), "{text}");
+        assert!(violation.what.contains(what), "`{what}` is not in: {text}");
     }
 }
 

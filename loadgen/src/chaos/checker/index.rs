@@ -55,11 +55,11 @@ impl<'a> JobHistory<'a> {
     /// Whether the row is the record of a `/sync` request: inserted once, in a final status, and
     /// not requested through `/async`.
     pub(super) fn is_sync(&self) -> bool {
-        let written_over = self
+        let inserted_final = self
             .moves
             .first()
             .is_some_and(|first| first.before.is_none() && is_final(first.after.status));
-        written_over && self.request.is_none() && self.acceptances.is_empty()
+        inserted_final && self.request.is_none() && self.acceptances.is_empty()
     }
 }
 

@@ -185,26 +185,26 @@ fn a_failed_verdict_shows_every_violated_rule_and_some_timelines() {
             .called(Some(200))
             .records,
     );
-    let words = example.verdict().render(&example.records);
+    let text = example.verdict().render(&example.records);
     assert!(
-        words.starts_with("failed: 41 violations, 40 ended, 1 delivered\n"),
-        "{words}"
+        text.starts_with("failed: 41 violations, 40 ended, 1 delivered\n"),
+        "{text}"
     );
     assert!(
-        words.contains(&format!("  delivered {}: ", id(900))),
-        "{words}"
+        text.contains(&format!("  delivered {}: ", id(900))),
+        "{text}"
     );
     assert_eq!(
-        words.matches("it is lost: it was accepted").count(),
+        text.matches("it is lost: it was accepted").count(),
         19,
-        "{words}"
+        "{text}"
     );
-    assert!(words.contains("  and 21 more\n"), "{words}");
-    assert_eq!(words.matches("\njob ").count(), 3, "{words}");
+    assert!(text.contains("  and 21 more\n"), "{text}");
+    assert_eq!(text.matches("\njob ").count(), 3, "{text}");
 
     let good = Example::good();
-    let words = good.verdict().render(&good.records);
-    assert_eq!(words, "passed: no violations in the history of 84 jobs\n");
+    let text = good.verdict().render(&good.records);
+    assert_eq!(text, "passed: no violations in the history of 84 jobs\n");
 }
 
 #[test]
@@ -251,13 +251,13 @@ fn a_timeline_starts_with_a_request_without_a_response() {
     let story = Story::of(700)
         .submitted(SubmitAnswer::NoAnswer("cut".to_owned()))
         .row(None);
-    let words = timeline(&story.records, id(700));
+    let text = timeline(&story.records, id(700));
     assert!(
-        words.contains("submitted `chaos-7-000700` of 1 records: no response: cut"),
-        "{words}"
+        text.contains("submitted `chaos-7-000700` of 1 records: no response: cut"),
+        "{text}"
     );
     assert!(
-        words.ends_with("final     PENDING, claim 0, result none\n"),
-        "{words}"
+        text.ends_with("final     PENDING, claim 0, result none\n"),
+        "{text}"
     );
 }

@@ -80,7 +80,7 @@ impl FaultInjector<'_> {
         let worker = &mut self.stack.workers[index];
         let stopped = stopped_now(index, worker);
         worker.service().kill();
-        self.done.killed.extend(stopped);
+        self.injected.killed.extend(stopped);
         sleep(pause).await;
         worker.start(&self.stack.audit).await?;
         Ok(worker.service().name().to_owned())
@@ -98,7 +98,7 @@ impl FaultInjector<'_> {
         frozen?;
         sleep(self.lease + beyond).await;
         worker.thaw(&self.stack.audit).await?;
-        self.done
+        self.injected
             .frozen
             .extend(stopped.map(|stopped| StoppedWorker {
                 until: Timestamp::now(),
@@ -133,7 +133,7 @@ impl FaultInjector<'_> {
 
     async fn flush_redis(&mut self) -> Result<String> {
         self.stack.redis.flush().await?;
-        self.done.flushed.push(Timestamp::now());
+        self.injected.flushed.push(Timestamp::now());
         Ok("redis".to_owned())
     }
 

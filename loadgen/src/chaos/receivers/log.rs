@@ -30,7 +30,7 @@ pub(in crate::chaos) struct ReceivedCallback {
     /// The name of the delivered report.
     report_name: String,
     /// Whether it is the report requested under that name, with a valid signature.
-    pub(super) content_right: bool,
+    pub(super) content_correct: bool,
 }
 
 impl ReceivedCallback {
@@ -40,7 +40,7 @@ impl ReceivedCallback {
     pub(in crate::chaos) fn received(self, names: &HashMap<RequestId, String>) -> Received {
         let for_this_id = names.get(&self.received.id) == Some(&self.report_name);
         Received {
-            right: self.content_right && for_this_id,
+            right: self.content_correct && for_this_id,
             ..self.received
         }
     }
@@ -59,7 +59,7 @@ pub(super) struct CallbackLog {
 /// a connection that the client aborts is recorded too.
 #[derive(Debug)]
 pub(super) struct DeliveryGuard<'a> {
-    notes: &'a CallbackLog,
+    log: &'a CallbackLog,
     delivered: Option<ReceivedCallback>,
 }
 
@@ -77,11 +77,11 @@ impl CallbackLog {
     pub(super) fn begin(&self, headers: &HeaderMap, body: &[u8]) -> DeliveryGuard<'_> {
         let delivered = self.parse(headers, body);
         if delivered.is_none() {
-            let words = String::from_utf8_lossy(body).into_owned();
-            lock(&self.unexpected).push(words);
+            let text = String::from_utf8_lossy(body).into_owned();
+            lock(&self.unexpected).push(text);
         }
         DeliveryGuard {
-            notes: self,
+            log: self,
             delivered,
         }
     }
@@ -101,9 +101,9 @@ impl CallbackLog {
         let report_name = content["report_name"].as_str()?.to_owned();
         let order = self.orders.by_name(&report_name);
         let signature = self.signatures.check(headers, body, id);
-        let believed = !matches!(signature, SignatureCheck::Invalid(_));
+        let signature_valid = !matches!(signature, SignatureCheck::Invalid(_));
         Some(ReceivedCallback {
-            content_right: believed
+            content_correct: signature_valid
                 && order.is_some_and(|order| content == callback_of(id, &order)),
             report_name,
             received: Received {
@@ -128,7 +128,7 @@ impl DeliveryGuard<'_> {
 
 impl Drop for DeliveryGuard<'_> {
     fn drop(&mut self) {
-        lock(&self.notes.delivered).extend(self.delivered.take());
+        lock(&self.log.delivered).extend(self.delivered.take());
     }
 }
 
