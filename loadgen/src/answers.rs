@@ -1,4 +1,4 @@
-//! The answers to one kind of request: good ones by their latency, bad ones by their kind.
+//! Statistics of the answers: latencies of successful requests, counts of failed ones by kind.
 
 use std::{fmt, time::Duration};
 
@@ -7,31 +7,31 @@ use serde::Serialize;
 
 use crate::latency::{Latencies, Percentiles};
 
-/// Why a request got no good answer.
+/// Why a request failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Failure {
-    /// The API is saturated and said so: 503 or 429.
+pub enum RequestFailure {
+    /// The API shed load: 503 or 429.
     Refused(StatusCode),
-    /// No whole answer within the client's patience.
+    /// No complete answer before the deadline.
     Timeout,
-    /// Another status than the endpoint's good one, with the problem's words.
+    /// An unexpected status, with the answer's problem body.
     Status(StatusCode, String),
-    /// The connection could not be made, or broke.
+    /// The connection could not be opened, or broke.
     Connection(String),
-    /// The good status, with a body that is not what was asked for.
+    /// The expected status, with a body that is not the expected one.
     WrongAnswer(String),
-    /// Too many requests were in flight for this one to be sent.
+    /// The limit of requests in flight was reached.
     NotSent,
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for RequestFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Refused(status) => write!(f, "refused with {status}"),
             Self::Timeout => f.write_str("no answer in time"),
-            Self::Status(status, words) => write!(f, "answered {status}: {words}"),
-            Self::Connection(error) => write!(f, "no connection: {error}"),
-            Self::WrongAnswer(what) => write!(f, "a wrong answer: {what}"),
+            Self::Status(status, body) => write!(f, "answered {status}: {body}"),
+            Self::Connection(error) => write!(f, "connection failed: {error}"),
+            Self::WrongAnswer(what) => write!(f, "wrong answer: {what}"),
             Self::NotSent => f.write_str("not sent: too many requests were in flight"),
         }
     }
@@ -42,20 +42,20 @@ impl fmt::Display for Failure {
 pub struct FailureCounts {
     /// 503 or 429.
     pub refused: u64,
-    /// No whole answer in time.
+    /// No complete answer before the deadline.
     pub timeout: u64,
-    /// Another status than the good one.
+    /// An unexpected status.
     pub other_status: u64,
-    /// No connection, or a broken one.
+    /// A connection that could not be opened, or broke.
     pub connection: u64,
-    /// The good status with a wrong body.
+    /// The expected status with a wrong body.
     pub wrong_answer: u64,
-    /// Not sent, for too many were in flight.
+    /// Not sent: the limit of requests in flight was reached.
     pub not_sent: u64,
 }
 
 impl FailureCounts {
-    /// Each kind in words, with its count. A 429 is a refusal too; this API answers 503.
+    /// The name and count of each kind. `refused` also includes 429; the name has the usual status.
     pub fn by_kind(&self) -> [(&'static str, u64); 6] {
         [
             ("refused (503)", self.refused),
@@ -67,38 +67,39 @@ impl FailureCounts {
         ]
     }
 
-    /// All of them.
+    /// The sum of all kinds.
     pub fn total(&self) -> u64 {
         self.by_kind().iter().map(|(_, count)| count).sum()
     }
 
-    fn count_mut(&mut self, failure: &Failure) -> &mut u64 {
+    fn count_mut(&mut self, failure: &RequestFailure) -> &mut u64 {
         match failure {
-            Failure::Refused(_) => &mut self.refused,
-            Failure::Timeout => &mut self.timeout,
-            Failure::Status(..) => &mut self.other_status,
-            Failure::Connection(_) => &mut self.connection,
-            Failure::WrongAnswer(_) => &mut self.wrong_answer,
-            Failure::NotSent => &mut self.not_sent,
+            RequestFailure::Refused(_) => &mut self.refused,
+            RequestFailure::Timeout => &mut self.timeout,
+            RequestFailure::Status(..) => &mut self.other_status,
+            RequestFailure::Connection(_) => &mut self.connection,
+            RequestFailure::WrongAnswer(_) => &mut self.wrong_answer,
+            RequestFailure::NotSent => &mut self.not_sent,
         }
     }
 }
 
-/// Answers as they come in.
+/// A running count of answers.
 #[derive(Debug, Default)]
 pub struct Answers {
-    good: Latencies,
+    ok: Latencies,
     failed: FailureCounts,
     first_failure: Option<String>,
 }
 
 impl Answers {
-    /// Counts one answer. Only a good one's latency enters the percentiles: a quick refusal would
-    /// make a saturated service look fast.
-    pub fn record(&mut self, answer: Result<(), Failure>, latency: Duration) {
+    /// Counts one answer. Percentiles include only successful requests: fast refusals would make
+    /// a saturated service look fast.
+    pub fn record(&mut self, answer: Result<(), RequestFailure>, latency: Duration) {
         match answer {
-            Ok(()) => self.good.record(latency),
+            Ok(()) => self.ok.record(latency),
             Err(failure) => {
+                // Only the first failure is kept as text: the number of failures is unbounded.
                 *self.failed.count_mut(&failure) += 1;
                 self.first_failure
                     .get_or_insert_with(|| failure.to_string());
@@ -106,30 +107,30 @@ impl Answers {
         }
     }
 
-    /// What came of `requests` requests.
+    /// The statistics of `requests` requests.
     pub fn summary(&self, requests: u64) -> AnswerSummary {
         AnswerSummary {
             requests,
-            ok: self.good.count(),
+            ok: self.ok.count(),
             failed: self.failed,
-            latency: self.good.percentiles(),
+            latency: self.ok.percentiles(),
             first_failure: self.first_failure.clone(),
         }
     }
 }
 
-/// What came of a number of requests.
+/// The statistics of a set of requests.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct AnswerSummary {
-    /// How many were due.
+    /// Requests that were due.
     pub requests: u64,
-    /// How many got a good answer.
+    /// Requests that succeeded.
     pub ok: u64,
-    /// How many did not, by kind.
+    /// Requests that failed, by kind.
     pub failed: FailureCounts,
-    /// The latency of the good answers; none without any.
+    /// The latency of successful requests; none if there are none.
     pub latency: Option<Percentiles>,
-    /// The first failure in words: where many fail, it is mostly for one reason.
+    /// The first failure as text: if many requests fail, most fail for the same reason.
     pub first_failure: Option<String>,
 }
 
@@ -139,19 +140,19 @@ mod tests {
 
     use hyper::StatusCode;
 
-    use super::{Answers, Failure};
+    use super::{Answers, RequestFailure};
 
     #[test]
-    fn a_failure_is_counted_by_kind_and_never_enters_the_percentiles() {
+    fn a_failure_is_counted_by_kind_and_excluded_from_the_percentiles() {
         let mut answers = Answers::default();
         answers.record(Ok(()), Duration::from_millis(10));
         for failure in [
-            Failure::Refused(StatusCode::SERVICE_UNAVAILABLE),
-            Failure::Timeout,
-            Failure::Status(StatusCode::NOT_FOUND, "nothing here".into()),
-            Failure::Connection("refused".into()),
-            Failure::WrongAnswer("no id".into()),
-            Failure::NotSent,
+            RequestFailure::Refused(StatusCode::SERVICE_UNAVAILABLE),
+            RequestFailure::Timeout,
+            RequestFailure::Status(StatusCode::NOT_FOUND, "nothing here".into()),
+            RequestFailure::Connection("refused".into()),
+            RequestFailure::WrongAnswer("no id".into()),
+            RequestFailure::NotSent,
         ] {
             answers.record(Err(failure), Duration::from_hours(1));
         }

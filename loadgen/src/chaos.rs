@@ -1,15 +1,14 @@
-//! `make chaos`: a storm against real processes while everything that can break is broken, and then
-//! a judgement of what was seen.
+//! `make chaos`: fault injection under load against real processes, then a check of the history.
 //!
-//! * [`run`]: a run from its start to the judgement.
-//! * `stack`: one api, two workers, a Redis behind a [`proxy`]; each a [`process`] that dies with
-//!   this one ([`tether`]).
-//! * `load`, `receivers`: who asks for reports (`orders`), and who is called back.
-//! * [`plan`], `faults`: what is broken in which order, and how.
-//! * `audit`: what the database itself saw. `journal`: where all that was seen is written down.
-//! * [`history`], [`checker`], [`timeline`]: the records of a run, what they must be like, and one
-//!   job's story.
-//! * [`recovery`]: how quickly jobs went on.
+//! * [`run`]: one run, from the start of the stack to the verdict.
+//! * `stack`: one api, two workers and a Redis behind a [`proxy`]. The kernel kills each
+//!   [`process`] when the load generator dies ([`tether`]).
+//! * `load`, `receivers`: the clients, their requests (`orders`) and the callback receivers.
+//! * [`plan`], `faults`: the schedule of faults, and their injection.
+//! * `audit`: the database's own log of row changes. `journal`: all other observations.
+//! * [`history`], [`checker`], [`timeline`]: the records of a run, the rules that they must
+//!   satisfy, and the timeline of one job.
+//! * [`recovery`]: recovery times, measured from the history.
 
 mod audit;
 pub mod checker;

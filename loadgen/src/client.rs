@@ -1,4 +1,5 @@
-//! The API as a client sees it: three requests, over connections that are kept alive.
+//! The HTTP client of the API: `POST /sync`, `POST /async` and `GET /requests/{id}`, over
+//! keep-alive connections.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -25,19 +26,19 @@ use tokio::{
     time::{Instant, timeout, timeout_at},
 };
 
-use crate::{answers::Failure, http_url::HttpUrl, ledger::JobEnd};
+use crate::{answers::RequestFailure, http_url::HttpUrl, ledger::JobEnd};
 
-/// The longest answer that is read.
+/// The size limit of an answer, in bytes.
 const MAX_ANSWER: usize = 64 * 1024;
 
-/// An idle connection is closed before the server's own limit of 30 s: it never closes one that a
-/// request is just being written to.
+/// The limit of a connection's idle time. It is below the server's limit of 30 s; otherwise the
+/// server could close a connection while a request is being written to it.
 const IDLE: Duration = Duration::from_secs(20);
 
-/// How long the first connection may take.
+/// The timeout of the first connection.
 const FIRST_CONNECT: Duration = Duration::from_secs(5);
 
-/// Where a report is asked for, and the status of a good answer.
+/// The path of an endpoint, and the status of its successful answers.
 const fn endpoint(mode: Mode) -> (&'static str, StatusCode) {
     match mode {
         Mode::Sync => ("/sync", StatusCode::OK),
@@ -45,7 +46,7 @@ const fn endpoint(mode: Mode) -> (&'static str, StatusCode) {
     }
 }
 
-/// One API. Clones share the connections.
+/// A client of one API. Clones share the connections.
 #[derive(Clone, Debug)]
 pub struct Api {
     http: Client<HttpConnector, Full<Bytes>>,
@@ -58,14 +59,15 @@ pub struct Api {
 }
 
 impl Api {
-    /// Finds out where the API is, once: a storm that looks its name up for each connection would
-    /// measure the resolver. The API may ask for an `authorization` with each request.
+    /// Resolves the API's address and tests it with one connection. The name is resolved only once:
+    /// a look-up for each connection would measure the resolver. Each request carries
+    /// `authorization`, if given.
     ///
     /// # Errors
-    /// Nothing listens there.
+    /// Nothing listens at the address.
     pub async fn connect(url: &HttpUrl, authorization: Option<HeaderValue>) -> Result<Self> {
         let address = first_listening(url).await.with_context(|| {
-            format!("no API listens at {url}; start one, or name another with --api")
+            format!("no API listens at {url}; start it, or set --api to its URL")
         })?;
         let base = format!("http://{address}{}", url.path().trim_end_matches('/'));
         let mut connector = HttpConnector::new();
@@ -84,16 +86,16 @@ impl Api {
         })
     }
 
-    /// Asks for a report, and gives the body of a good answer.
+    /// Requests a report, and returns the body of a successful answer.
     ///
     /// # Errors
-    /// No good answer by the deadline.
+    /// There was no successful answer before the deadline.
     pub async fn submit(
         &self,
         mode: Mode,
         body: Bytes,
         deadline: Instant,
-    ) -> Result<Bytes, Failure> {
+    ) -> Result<Bytes, RequestFailure> {
         let uri = match mode {
             Mode::Sync => self.sync.clone(),
             Mode::Async => self.background.clone(),
@@ -106,110 +108,117 @@ impl Api {
         self.send(request, endpoint(mode).1, deadline).await
     }
 
-    /// How a job ended; none while it has not.
+    /// The end of a job; none while it is pending or processing.
     ///
     /// # Errors
-    /// No good answer by the deadline.
+    /// There was no successful answer before the deadline.
     pub async fn job_end(
         &self,
         id: RequestId,
         deadline: Instant,
-    ) -> Result<Option<JobEnd>, Failure> {
+    ) -> Result<Option<JobEnd>, RequestFailure> {
         self.job(id, deadline)
             .await?
             .end()
-            .map_err(|what| Failure::WrongAnswer(what.to_owned()))
+            .map_err(|what| RequestFailure::WrongAnswer(what.to_owned()))
     }
 
-    /// What the API says about a job.
+    /// Fetches a job.
     ///
     /// # Errors
-    /// No good answer by the deadline.
-    pub async fn job(&self, id: RequestId, deadline: Instant) -> Result<Job, Failure> {
+    /// There was no successful answer before the deadline.
+    pub async fn job(&self, id: RequestId, deadline: Instant) -> Result<JobView, RequestFailure> {
         let mut request = Request::new(Full::default());
         *request.uri_mut() = format!("{}/requests/{id}", self.base)
             .parse()
-            .map_err(|error| Failure::Connection(format!("{error}")))?;
+            .map_err(|error| RequestFailure::Connection(format!("{error}")))?;
         let body = self.send(request, StatusCode::OK, deadline).await?;
         serde_json::from_slice(&body)
-            .map_err(|error| Failure::WrongAnswer(format!("not a job: {error}")))
+            .map_err(|error| RequestFailure::WrongAnswer(format!("not a job: {error}")))
     }
 
     async fn send(
         &self,
         mut request: Request<Full<Bytes>>,
-        good: StatusCode,
+        success: StatusCode,
         deadline: Instant,
-    ) -> Result<Bytes, Failure> {
+    ) -> Result<Bytes, RequestFailure> {
+        // The URI contains the resolved address, so hyper can't derive the Host header from it.
         let headers = request.headers_mut();
         headers.insert(HOST, self.host.clone());
         if let Some(authorization) = &self.authorization {
             headers.insert(AUTHORIZATION, authorization.clone());
         }
+        // The deadline covers the body too: an answer that is not complete is no answer.
         let exchange = async {
-            let response = self.http.request(request).await.map_err(broken)?;
+            let response = self.http.request(request).await.map_err(connection_error)?;
             read(response).await
         };
         let (status, body) = timeout_at(deadline, exchange)
             .await
-            .map_err(|_| Failure::Timeout)??;
+            .map_err(|_| RequestFailure::Timeout)??;
+        // Load shedding and rate limits are expected under load, so they are counted separately.
         match status {
-            status if status == good => Ok(body),
+            status if status == success => Ok(body),
             StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
-                Err(Failure::Refused(status))
+                Err(RequestFailure::Refused(status))
             }
-            other => Err(Failure::Status(other, words_of_problem(&body))),
+            other => Err(RequestFailure::Status(other, problem_text(&body))),
         }
     }
 }
 
-async fn read(response: Response<Incoming>) -> Result<(StatusCode, Bytes), Failure> {
+async fn read(response: Response<Incoming>) -> Result<(StatusCode, Bytes), RequestFailure> {
     let (head, body) = response.into_parts();
     let body = Limited::new(body, MAX_ANSWER).collect().await;
-    let body = body.map_err(|error| Failure::Connection(error.to_string()))?;
+    let body = body.map_err(|error| RequestFailure::Connection(error.to_string()))?;
     Ok((head.status, body.to_bytes()))
 }
 
-fn broken(error: hyper_util::client::legacy::Error) -> Failure {
-    Failure::Connection(format!("{:#}", anyhow::Error::new(error)))
+fn connection_error(error: hyper_util::client::legacy::Error) -> RequestFailure {
+    RequestFailure::Connection(format!("{:#}", anyhow::Error::new(error)))
 }
 
-/// The whole problem, for its faults name the fields; shortened where it is long.
-fn words_of_problem(body: &[u8]) -> String {
-    const ENOUGH: usize = 400;
-    String::from_utf8_lossy(body).chars().take(ENOUGH).collect()
+/// The beginning of a problem body. It includes `errors`, which names the invalid fields.
+fn problem_text(body: &[u8]) -> String {
+    const MAX_CHARS: usize = 400;
+    String::from_utf8_lossy(body)
+        .chars()
+        .take(MAX_CHARS)
+        .collect()
 }
 
 async fn first_listening(url: &HttpUrl) -> Result<SocketAddr> {
     let (host, port) = (url.host().trim_matches(['[', ']']).to_owned(), url.port());
-    let look_up = move || std::net::ToSocketAddrs::to_socket_addrs(&(host, port));
-    let mut failure = None;
-    for address in tokio::task::spawn_blocking(look_up).await?? {
+    let resolve = move || std::net::ToSocketAddrs::to_socket_addrs(&(host, port));
+    // The run uses the first address that accepts a connection.
+    let mut last_error = None;
+    for address in tokio::task::spawn_blocking(resolve).await?? {
         match timeout(FIRST_CONNECT, TcpStream::connect(address)).await {
             Ok(Ok(_)) => return Ok(address),
-            Ok(Err(error)) => failure = Some(anyhow::Error::new(error)),
-            Err(elapsed) => failure = Some(elapsed.into()),
+            Ok(Err(error)) => last_error = Some(anyhow::Error::new(error)),
+            Err(elapsed) => last_error = Some(elapsed.into()),
         }
     }
-    match failure {
+    match last_error {
         Some(error) => Err(error),
-        None => bail!("the name has no address"),
+        None => bail!("the host name has no address"),
     }
 }
 
-/// A job as `GET /requests/{id}` tells it.
+/// A job as `GET /requests/{id}` returns it.
 #[derive(Clone, Debug, Deserialize)]
-pub struct Job {
-    /// Where it stands.
+pub struct JobView {
+    /// The status.
     pub status: Status,
-    /// Why it failed, if it did.
+    /// The failure of a `FAILED` job.
     pub failure: Option<serde_json::Value>,
     result_payload: Option<Report>,
     created_at: Timestamp,
     completed_at: Option<Timestamp>,
 }
 
-impl Job {
+impl JobView {
     fn end(self) -> Result<Option<JobEnd>, &'static str> {
         match (self.status, self.result_payload, self.completed_at) {
             (Status::Completed, Some(report), Some(completed_at)) => {
@@ -219,7 +228,7 @@ impl Job {
                     took: took.unsigned_abs(),
                 }))
             }
-            (Status::Completed, ..) => Err("a completed job without a report or a time"),
+            (Status::Completed, ..) => Err("a completed job without a report or completion time"),
             (Status::Failed, ..) => Ok(Some(JobEnd::Failed)),
             (Status::Pending | Status::Processing, ..) => Ok(None),
         }
@@ -232,20 +241,20 @@ mod tests {
 
     use serde_json::{Value, json};
 
-    use super::{Job, JobEnd};
+    use super::{JobEnd, JobView};
 
     fn end(job: Value) -> Result<Option<JobEnd>, &'static str> {
-        serde_json::from_value::<Job>(job).unwrap().end()
+        serde_json::from_value::<JobView>(job).unwrap().end()
     }
 
     #[test]
-    fn a_job_ends_with_its_report_or_with_its_failure() {
+    fn a_job_ends_with_its_report_or_its_failure() {
         let report = json!({"report_id": "3eebd0ea-44d7-531b-b660-ca91c206c5e6", "checksum": "a6"});
         let (from, to) = ("2026-01-01T00:00:00.000Z", "2026-01-01T00:00:00.510Z");
         let completed = json!({"status": "COMPLETED", "result_payload": report, "failure": null,
             "created_at": from, "completed_at": to});
         let Ok(Some(JobEnd::Completed { took, .. })) = end(completed) else {
-            panic!("it ended")
+            panic!("not completed")
         };
         assert_eq!(took, Duration::from_millis(510));
 

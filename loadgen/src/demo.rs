@@ -1,4 +1,4 @@
-//! The show: the same requests at once to `/sync` and to `/async`.
+//! The `demo` command: the same concurrent requests to `/sync`, then to `/async`.
 
 use std::{
     sync::{
@@ -28,30 +28,31 @@ use crate::{
     workload::Workload,
 };
 
-/// What a demo showed.
+/// The result of a demo.
 #[derive(Clone, Debug, Serialize)]
 pub struct DemoResult {
-    /// The API.
+    /// The URL of the API.
     pub api: String,
-    /// Where the worker called back.
+    /// The callback URL.
     pub callback_url: String,
-    /// How many requests each endpoint got.
+    /// The number of requests to each endpoint.
     pub requests: u32,
-    /// The size of each report.
+    /// The number of records in each report.
     pub records: u32,
-    /// The answers of `/sync`: reports.
+    /// The answers of `/sync`, with the reports.
     pub sync: AnswerSummary,
-    /// The answers of `/async`: acknowledgements.
+    /// The answers of `/async`, the acknowledgements.
     #[serde(rename = "async")]
     pub ack: AnswerSummary,
-    /// What became of the acknowledged jobs.
+    /// The accepted jobs.
     pub jobs: JobSummary,
-    /// For one of the lost jobs, what the API says about it.
+    /// The status of one lost job, as the API reports it.
     pub why_lost: Option<String>,
 }
 
 impl DemoResult {
-    /// Whether every async job came back exactly right, and `/sync` gave no wrong report.
+    /// Whether every async job was correct, and `/sync` returned no wrong report. Refused and timed
+    /// out `/sync` requests do not fail the demo: it exists to show them.
     pub fn passed(&self) -> bool {
         self.jobs.right == u64::from(self.requests)
             && self.jobs.all_right()
@@ -59,28 +60,31 @@ impl DemoResult {
     }
 }
 
-/// Runs the demo; `signatures` checks its callbacks.
+/// Runs the demo. `signatures` checks its callbacks.
 ///
 /// # Errors
-/// It could not begin: the callbacks' port is taken, or nobody listens at the API's address.
+/// The callback port is in use, or no API listens at the address.
 pub async fn run(options: &DemoOptions, signatures: Signatures) -> Result<DemoResult> {
+    // Bound first, so that a port in use fails the demo before any request is sent.
     let listener = Listener::bind(options.callbacks.listen).await?;
     let api = Api::connect(&options.target.api, options.target.authorization()).await?;
     let (callback_url, path) = options.callbacks.url(&listener);
+    // Each request has its own report, so that a mixed-up result is detected.
     let names = usize::try_from(options.requests)?;
     let workload = |prefix, callback_url| {
         Arc::new(Workload::new(prefix, names, options.records, callback_url))
     };
 
     let reports = workload("Sync", None);
+    // `/sync` creates no jobs, so this ledger stays empty.
     let no_jobs = Ledger::new(Arc::clone(&reports), Signatures::default());
-    let sync = volley(options, &api, Mode::Sync, reports, no_jobs).await;
+    let sync = send_all(options, &api, Mode::Sync, reports, no_jobs).await;
 
     let reports = workload("Async", Some(&callback_url));
     let ledger = Ledger::new(Arc::clone(&reports), signatures);
     let receiving = receiver::receive(listener, &path, &ledger);
     let ideal = reports.ideal();
-    let ack = volley(options, &api, Mode::Async, reports, ledger.clone()).await;
+    let ack = send_all(options, &api, Mode::Async, reports, ledger.clone()).await;
     wait_for_callbacks(&ledger, ideal + options.callbacks.patience).await;
     let jobs = ledger.summary();
     drop(receiving);
@@ -97,8 +101,8 @@ pub async fn run(options: &DemoOptions, signatures: Signatures) -> Result<DemoRe
     })
 }
 
-/// Sends every request at once and waits for all the answers.
-async fn volley(
+/// Sends all requests concurrently and waits for the answers.
+async fn send_all(
     options: &DemoOptions,
     api: &Api,
     mode: Mode,
@@ -109,6 +113,7 @@ async fn volley(
     let requester = Arc::new(Requester::new(api.clone(), mode, workload, ledger, timeout));
     let requests = options.requests.into();
     let mut answers = JoinSet::new();
+    // All requests are due now. Time that a request waits for a connection counts as latency.
     let due = Instant::now();
     for number in 0..options.requests as usize {
         let requester = Arc::clone(&requester);
@@ -120,34 +125,34 @@ async fn volley(
             answered.fetch_add(1, Ordering::Relaxed);
         }
     };
-    let what = match mode {
+    let label = match mode {
         Mode::Sync => "POST /sync",
         Mode::Async => "POST /async",
     };
-    progress::during(what, requests, || answered.load(Ordering::Relaxed), all).await;
+    progress::during(label, requests, || answered.load(Ordering::Relaxed), all).await;
     requester.summary(requests)
 }
 
 async fn wait_for_callbacks(ledger: &Ledger, patience: Duration) {
     let accepted = ledger.summary().accepted;
-    let heard_of = || accepted - ledger.waiting();
-    // Whether time ran out stands in the ledger: it is then still waiting for some.
+    let done = || accepted - ledger.pending();
+    // The result of the timeout is not needed: the ledger counts pending jobs as lost.
     let _ = progress::during(
         "callbacks",
         accepted,
-        heard_of,
+        done,
         timeout(patience, ledger.settled()),
     )
     .await;
 }
 
 async fn why_lost(api: &Api, ledger: &Ledger, timeout: Duration) -> Option<String> {
-    let id = ledger.any_waiting()?;
+    let id = ledger.any_pending()?;
     Some(match api.job(id, Instant::now() + timeout).await {
         Ok(job) => match job.failure {
             Some(failure) => format!("{id} is {}: {failure}", job.status),
             None => format!("{id} is {}", job.status),
         },
-        Err(failure) => format!("{id} can't be looked up: {failure}"),
+        Err(failure) => format!("the look-up of {id} failed: {failure}"),
     })
 }

@@ -1,35 +1,35 @@
-//! The URLs that this program takes: of the API, and of its own receiver of callbacks.
+//! The URLs of the API and of the callback receiver.
 
 use std::{fmt, str::FromStr};
 
 use url::Url;
 
-/// An `http` URL with a host, and without user, query or fragment.
+/// An `http` URL with a host, and without user, query and fragment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpUrl(Url);
 
 impl HttpUrl {
-    /// The URL as it was given.
+    /// The whole URL.
     pub fn as_str(&self) -> &str {
         self.0.as_str()
     }
 
-    /// The host as it stands in a URL: a name, or a literal address (IPv6 in brackets).
+    /// The host: a name, or an IP address (IPv6 in brackets).
     pub fn host(&self) -> &str {
-        self.0.host_str().unwrap_or_default() // `from_str` refuses a URL without one
+        self.0.host_str().unwrap_or_default() // `from_str` rejects a URL without a host
     }
 
-    /// The port, 80 where none is said.
+    /// The port; 80 if the URL has none.
     pub fn port(&self) -> u16 {
         self.0.port_or_known_default().unwrap_or(80)
     }
 
-    /// The path, at least `/`.
+    /// The path; `/` if the URL has none.
     pub fn path(&self) -> &str {
         self.0.path()
     }
 
-    /// `host` or `host:port`, as a `Host` header has it.
+    /// `host` or `host:port`, as in a `Host` header.
     pub fn authority(&self) -> &str {
         self.0.authority()
     }
@@ -54,7 +54,7 @@ const ACCEPTED: &str =
     "it must be an http:// URL without user, query and fragment, such as http://127.0.0.1:8000";
 
 impl fmt::Display for HttpUrl {
-    /// The URL without a trailing slash, so that a path can follow.
+    /// The URL without its trailing slash, so that a path can be appended.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.0.as_str().trim_end_matches('/'))
     }
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn a_url_is_shown_so_that_a_path_can_follow() {
+    fn a_url_is_displayed_without_its_trailing_slash() {
         let url: HttpUrl = "http://[::1]:8000/base/".parse().unwrap();
         assert_eq!(url.to_string(), "http://[::1]:8000/base");
         assert_eq!(

@@ -1,40 +1,43 @@
-//! Durations, counted in a histogram and read as percentiles. Statistics only: nothing here knows
-//! what was measured.
+//! A latency histogram, and its percentiles. No I/O.
 
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use serde::{Serialize, Serializer};
 
-/// The longest duration that is told apart from longer ones.
+/// The upper bound of the histogram; longer durations are recorded as this.
 const LONGEST: Duration = Duration::from_hours(1);
 
-/// Three significant digits: a percentile is off by a thousandth at most.
+/// Significant digits: three keep the error of a percentile within 0.1 %.
 const DIGITS: u8 = 3;
 
-/// Many durations, in microseconds.
+/// A histogram of durations, in microseconds.
 #[derive(Clone, Debug)]
 pub struct Latencies(Histogram<u64>);
 
 impl Default for Latencies {
     fn default() -> Self {
         let histogram = Histogram::new_with_bounds(1, micros(LONGEST), DIGITS);
-        Self(histogram.expect("the bounds are constants, and the library accepts them"))
+        #[expect(
+            clippy::expect_used,
+            reason = "the bounds are constants, and a test covers them"
+        )]
+        Self(histogram.expect("the constant bounds are valid"))
     }
 }
 
 impl Latencies {
-    /// Counts one duration. One above an hour counts as an hour.
+    /// Records a duration. Durations above one hour count as one hour.
     pub fn record(&mut self, latency: Duration) {
         self.0.saturating_record(micros(latency));
     }
 
-    /// How many were counted.
+    /// The number of recorded durations.
     pub fn count(&self) -> u64 {
         self.0.len()
     }
 
-    /// The percentiles; none of nothing.
+    /// The percentiles; none if nothing was recorded.
     pub fn percentiles(&self) -> Option<Percentiles> {
         let at = |quantile| Duration::from_micros(self.0.value_at_quantile(quantile));
         (!self.0.is_empty()).then(|| Percentiles {
@@ -51,28 +54,28 @@ fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// What a set of durations looks like. In JSON: milliseconds.
+/// The percentiles of a set of durations, in milliseconds in JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Percentiles {
     /// The median.
     #[serde(rename = "p50_ms", serialize_with = "as_millis")]
     pub p50: Duration,
-    /// 95 of 100 took at most this.
+    /// The 95th percentile.
     #[serde(rename = "p95_ms", serialize_with = "as_millis")]
     pub p95: Duration,
-    /// 99 of 100 took at most this.
+    /// The 99th percentile.
     #[serde(rename = "p99_ms", serialize_with = "as_millis")]
     pub p99: Duration,
-    /// 999 of 1000 took at most this.
+    /// The 99.9th percentile.
     #[serde(rename = "p99_9_ms", serialize_with = "as_millis")]
     pub p999: Duration,
-    /// The longest.
+    /// The maximum.
     #[serde(rename = "max_ms", serialize_with = "as_millis")]
     pub max: Duration,
 }
 
 impl Percentiles {
-    /// The percentiles of the same durations, each shorter by `duration`, but none below zero.
+    /// Each percentile minus `duration`, but at least zero.
     pub fn beyond(&self, duration: Duration) -> Self {
         Self {
             p50: self.p50.saturating_sub(duration),
@@ -84,17 +87,17 @@ impl Percentiles {
     }
 }
 
-/// Writes a duration as milliseconds with a fraction.
+/// Serialises a duration as fractional milliseconds.
 ///
 /// # Errors
-/// The serializer's own.
+/// The serialiser failed.
 pub fn as_millis<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_f64(millis(*duration))
 }
 
 /// A duration in milliseconds, to the microsecond.
 pub fn millis(duration: Duration) -> f64 {
-    // Rounded to the microsecond first, for 0.1 ms is not to read 0.09999999.
+    // Round to the microsecond first; otherwise 0.1 ms can print as 0.09999999.
     Duration::from_micros(micros(duration)).as_secs_f64() * 1e6 / 1e3
 }
 
@@ -112,17 +115,17 @@ mod tests {
         latencies
     }
 
-    /// Within the histogram's three digits.
+    /// Allows for the histogram's error of 0.1 %.
     fn assert_near(actual: Duration, expected_ms: u32) {
         let ratio = millis(actual) / f64::from(expected_ms);
         assert!(
             (0.999..=1.001).contains(&ratio),
-            "{actual:?} is not {expected_ms} ms"
+            "{actual:?} is not about {expected_ms} ms"
         );
     }
 
     #[test]
-    fn a_percentile_is_the_smallest_value_that_so_many_do_not_exceed() {
+    fn a_percentile_is_the_smallest_value_that_covers_its_share() {
         let percentiles = of(1..=1000).percentiles().unwrap();
         assert_near(percentiles.p50, 500);
         assert_near(percentiles.p95, 950);
@@ -132,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn one_slow_answer_in_fifty_shows_in_the_maximum_and_not_in_the_95th() {
+    fn one_slow_answer_in_fifty_shows_in_the_maximum_and_not_in_the_95th_percentile() {
         let percentiles = of((0..50).map(|n| if n == 7 { 5000 } else { 10 }))
             .percentiles()
             .unwrap();
@@ -142,19 +145,19 @@ mod tests {
     }
 
     #[test]
-    fn nothing_has_no_percentiles() {
+    fn an_empty_histogram_has_no_percentiles() {
         assert!(Latencies::default().percentiles().is_none());
     }
 
     #[test]
-    fn more_than_an_hour_is_counted_as_an_hour() {
+    fn a_duration_over_an_hour_is_recorded_as_an_hour() {
         let latencies = of([7_200_000]);
         assert_eq!(latencies.count(), 1);
         assert_near(latencies.percentiles().unwrap().max, 3_600_000);
     }
 
     #[test]
-    fn what_is_beyond_the_ideal_is_never_negative() {
+    fn lateness_is_never_negative() {
         let percentiles = of([90, 100, 1150]).percentiles().unwrap();
         let late = percentiles.beyond(Duration::from_millis(150));
         assert_eq!(late.p50, Duration::ZERO);

@@ -1,13 +1,14 @@
-//! Fires the same storm at `/sync` and `/async`, receives the callbacks, and shows the difference.
+//! Sends the same load to `/sync` and `/async`, receives the callbacks, and compares the two.
 //!
-//! * [`cli`]: what can be asked for; [`run`] does it.
+//! * [`cli`]: the command line; [`run`] executes it.
 //! * [`demo`], [`storm`], [`sink`], [`chaos`]: the commands.
-//! * [`workload`]: the reports that are asked for, and what must come back.
-//! * [`requester`], [`client`]: one request, and the API as a client sees it.
-//! * [`listen`], [`receiver`], [`ledger`]: where callbacks arrive, and how each is paired with its `202`.
-//! * [`signatures`]: whether callbacks are to be believed.
-//! * [`latency`], [`answers`]: the statistics, which know nothing of sockets.
-//! * [`report`]: results in words, tables, JSON and CSV.
+//! * [`workload`]: the reports to request, and their expected results.
+//! * [`requester`], [`client`]: one measured request, and the API's HTTP client.
+//! * [`listen`], [`receiver`], [`ledger`]: the callback listener, and the pairing of each callback
+//!   with its `202`.
+//! * [`signatures`]: the check of callback signatures.
+//! * [`latency`], [`answers`]: the statistics, free of I/O.
+//! * [`report`]: results as text, tables, JSON and CSV.
 
 pub mod answers;
 pub mod chaos;
@@ -46,51 +47,69 @@ use self::{
     signatures::Signatures,
 };
 
-/// The exit status of a run that was interrupted, as a shell gives it for SIGINT.
+/// The exit status of an interrupted run: 128 + SIGINT, as shells report it.
 const INTERRUPTED: u8 = 130;
 
-/// Does what was asked for: 0 when everything came back right, 1 when something did not, 130 when
-/// the run was interrupted.
+/// Runs a command. The exit status is 0 if every check passed, 1 if one failed, and 130 if a
+/// signal interrupted the run.
 ///
 /// # Errors
-/// The run could not begin (nobody listens at the API's address, the callbacks' port is taken), or
-/// its result could not be written.
+/// The run could not start (no API listens at the address, the callback port is taken), or its
+/// result could not be written.
 pub async fn run(cli: Cli) -> Result<ExitCode> {
-    // A warning is the accept loop's: why callbacks can't come in. A second call changes nothing.
+    // The accept loop logs a warning when it can't accept callbacks. The error means that a
+    // subscriber is set already, as in tests.
     let _ = tracing_subscriber::fmt()
         .with_max_level(LevelFilter::WARN)
         .with_writer(io::stderr)
         .try_init();
-    // First of all: nothing of ours is to be in that program.
-    if let Command::Tether(options) = &cli.command {
-        match tether::become_child(options.parent, &options.program, &options.arguments)? {}
-    }
-    let stop = shutdown::on_signal()?;
-    // Thousands of requests in flight are as many sockets; the usual soft limit is 1024. Where it
-    // can't be raised, the run says how many connections failed.
-    let _ = rlimit::increase_nofile_limit(u64::MAX);
-    let signatures = Signatures::from_environment()?;
     match cli.command {
-        Command::Demo(options) => tokio::select! {
-            code = show_demo(&options, signatures) => code,
-            () = stop.cancelled() => Ok(ExitCode::from(INTERRUPTED)),
-        },
-        Command::Storm(options) => show_storm(&options, signatures, &stop).await,
+        // No session: this process becomes another program, which must not inherit our setup.
+        Command::Tether(options) => {
+            match tether::become_child(options.parent, &options.program, &options.arguments)? {}
+        }
+        Command::Demo(options) => show_demo(&options, Session::start()?).await,
+        Command::Storm(options) => show_storm(&options, Session::start()?).await,
         Command::Receive(options) => {
-            let stats = sink::run(&options, signatures, &stop).await?;
+            let Session {
+                shutdown,
+                signatures,
+            } = Session::start()?;
+            let stats = sink::run(&options, signatures, &shutdown).await?;
             Ok(exit_code(stats.signatures.bad() == 0))
         }
-        Command::Chaos(options) => tokio::select! {
-            code = show_chaos(&options, signatures) => code,
-            () = stop.cancelled() => Ok(ExitCode::from(INTERRUPTED)),
-        },
+        Command::Chaos(options) => show_chaos(&options, Session::start()?).await,
         Command::Check(options) => show_check(&options),
-        Command::Tether(_) => unreachable!("it has become another program"),
     }
 }
 
-async fn show_demo(options: &DemoOptions, signatures: Signatures) -> Result<ExitCode> {
-    let result = demo::run(options, signatures).await?;
+/// The setup of every command that opens sockets.
+struct Session {
+    /// Cancelled by SIGINT or SIGTERM.
+    shutdown: CancellationToken,
+    signatures: Signatures,
+}
+
+impl Session {
+    fn start() -> Result<Self> {
+        let shutdown = shutdown::on_signal()?;
+        // Each request in flight is a socket, and the usual soft limit is 1024 files. If the limit
+        // can't be raised, the run reports the failed connections.
+        let _ = rlimit::increase_nofile_limit(u64::MAX);
+        let signatures = Signatures::from_environment()?;
+        Ok(Self {
+            shutdown,
+            signatures,
+        })
+    }
+}
+
+async fn show_demo(options: &DemoOptions, session: Session) -> Result<ExitCode> {
+    let demo = demo::run(options, session.signatures);
+    let Some(result) = session.shutdown.run_until_cancelled(demo).await else {
+        return Ok(ExitCode::from(INTERRUPTED));
+    };
+    let result = result?;
     io::stdout().write_all(report::demo::render(&result).as_bytes())?;
     if let Some(file) = &options.json {
         export::write_json(file, "demo", result.passed(), &result)?;
@@ -98,8 +117,12 @@ async fn show_demo(options: &DemoOptions, signatures: Signatures) -> Result<Exit
     Ok(exit_code(result.passed()))
 }
 
-async fn show_chaos(options: &ChaosOptions, signatures: Signatures) -> Result<ExitCode> {
-    let run = chaos::run(options, signatures).await?;
+async fn show_chaos(options: &ChaosOptions, session: Session) -> Result<ExitCode> {
+    let chaos = chaos::run(options, session.signatures);
+    let Some(run) = session.shutdown.run_until_cancelled(chaos).await else {
+        return Ok(ExitCode::from(INTERRUPTED));
+    };
+    let run = run?;
     let text = report::chaos::render(&run.result, &run.records);
     io::stdout().write_all(text.as_bytes())?;
     let passed = run.result.passed();
@@ -125,12 +148,8 @@ fn show_check(options: &CheckOptions) -> Result<ExitCode> {
     Ok(exit_code(judged.verdict.passed()))
 }
 
-async fn show_storm(
-    options: &StormOptions,
-    signatures: Signatures,
-    stop: &CancellationToken,
-) -> Result<ExitCode> {
-    let result = storm::run(options, signatures, stop).await?;
+async fn show_storm(options: &StormOptions, session: Session) -> Result<ExitCode> {
+    let result = storm::run(options, session.signatures, &session.shutdown).await?;
     io::stdout().write_all(report::storm::render(&result).as_bytes())?;
     if let Some(file) = &options.json {
         export::write_json(file, "storm", result.passed(), &result)?;

@@ -1,4 +1,4 @@
-//! Where callbacks are received: `localhost` as its two addresses, or one address as it is given.
+//! The listener for callbacks: on both addresses of `localhost`, or on one given address.
 
 use std::{
     convert::Infallible,
@@ -15,18 +15,18 @@ use storm_shared::server::{Limits, serve};
 use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-/// How long connections may take to end after the last callback.
+/// How long open connections may take to finish after the run.
 const DRAIN: Duration = Duration::from_secs(1);
 
-/// How many free ports are tried for one that is free on both addresses of localhost.
+/// How many ports are tried to find one that is free on both addresses of localhost.
 const FREE_PORT_TRIES: u32 = 8;
 
-/// An address to listen on; port 0 takes a free one.
+/// An address to listen on. Port 0 picks a free port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ListenAddr {
-    /// 127.0.0.1, and `::1` where there is one, on the same port.
+    /// 127.0.0.1, and `::1` if the host has it, on the same port.
     Localhost(u16),
-    /// This one.
+    /// One address.
     Exact(SocketAddr),
 }
 
@@ -38,9 +38,13 @@ impl FromStr for ListenAddr {
             .strip_prefix("localhost:")
             .and_then(|port| port.parse().ok());
         let exact = || text.parse().ok().map(Self::Exact);
-        localhost.map(Self::Localhost).or_else(exact).ok_or_else(|| {
-            "it must be localhost:PORT, or an address and a port, such as 127.0.0.1:8001 or [::1]:8001".to_owned()
-        })
+        localhost
+            .map(Self::Localhost)
+            .or_else(exact)
+            .ok_or_else(|| {
+                "it must be localhost:PORT or ADDRESS:PORT, such as 127.0.0.1:8001 or [::1]:8001"
+                    .to_owned()
+            })
     }
 }
 
@@ -53,7 +57,7 @@ impl fmt::Display for ListenAddr {
     }
 }
 
-/// Bound sockets that nobody serves yet. Connections already queue up.
+/// Bound sockets that are not served yet. The kernel already queues connections.
 #[derive(Debug)]
 pub struct Listener {
     sockets: Vec<TcpListener>,
@@ -61,10 +65,10 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Binds every address that `addr` means.
+    /// Binds every address of `addr`.
     ///
     /// # Errors
-    /// An address is taken or not this host's. A host without `::1` is no error.
+    /// An address is in use, or does not belong to this host. A missing `::1` is not an error.
     pub async fn bind(addr: ListenAddr) -> Result<Self> {
         match addr {
             ListenAddr::Exact(address) => {
@@ -82,7 +86,7 @@ impl Listener {
     }
 
     async fn bind_localhost(port: u16) -> Result<Self> {
-        // A port that is free on the one address may be taken on the other.
+        // The kernel picks a port that is free on one address; it may be in use on the other.
         let tries = if port == 0 { FREE_PORT_TRIES } else { 1 };
         for _ in 1..tries {
             if let Ok(listener) = Self::bind_both(port).await {
@@ -104,7 +108,7 @@ impl Listener {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
                 return Err(error).with_context(|| advice(second));
             }
-            // This host has no such address, or no such family.
+            // The host has no `::1`, or no IPv6 at all.
             Err(_) => vec![first],
         };
         Ok(Self {
@@ -113,17 +117,18 @@ impl Listener {
         })
     }
 
-    /// The address, with the port that was taken.
+    /// The address, with the port that was bound.
     pub fn addr(&self) -> ListenAddr {
         self.addr
     }
 
-    /// The URL by which this host reaches `path` here.
+    /// The URL of `path` here, as seen from this host.
     pub fn url(&self, path: &str) -> String {
         match self.addr {
             ListenAddr::Exact(address) if !address.ip().is_unspecified() => {
                 format!("http://{address}{path}")
             }
+            // The unspecified address is not a destination; localhost reaches this socket.
             ListenAddr::Exact(address) => format!("http://localhost:{}{path}", address.port()),
             ListenAddr::Localhost(port) => format!("http://localhost:{port}{path}"),
         }
@@ -157,8 +162,8 @@ impl Listener {
 
 fn advice(address: SocketAddr) -> String {
     format!(
-        "can't listen on {address} for callbacks; stop what listens there, or choose another address \
-         with --listen (the callback URL follows it unless --callback-url is given)"
+        "can't listen on {address} for callbacks; stop the program that listens there, or set \
+         --listen to another address (the callback URL follows it unless --callback-url is set)"
     )
 }
 
@@ -186,12 +191,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_busy_port_is_an_error_that_says_what_to_change() {
+    async fn a_port_in_use_is_an_error_that_names_the_option_to_change() {
         let taken = Listener::bind("127.0.0.1:0".parse().unwrap())
             .await
             .unwrap();
         let ListenAddr::Exact(address) = taken.addr() else {
-            panic!("bound as given")
+            panic!("not an exact address")
         };
         for again in [
             ListenAddr::Exact(address),
@@ -207,10 +212,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_url_has_the_port_that_was_taken() {
+    async fn the_url_has_the_port_that_was_bound() {
         let any = Listener::bind("0.0.0.0:0".parse().unwrap()).await.unwrap();
         let ListenAddr::Exact(address) = any.addr() else {
-            panic!("bound as given")
+            panic!("not an exact address")
         };
         assert_ne!(address.port(), 0);
         assert_eq!(

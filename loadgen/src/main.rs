@@ -1,4 +1,4 @@
-//! The load generator's process: see the library.
+//! The `storm-loadgen` binary: reads the command line and runs the library.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! A bar on a terminal, nothing in a pipe.
+//! A progress bar. It is shown only on a terminal.
 
 use std::{
     io::{self, IsTerminal},
@@ -8,10 +8,10 @@ use std::{
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::time::interval;
 
-/// How often a bar is moved: as often as an eye notices.
+/// The redraw interval, short enough to look continuous.
 const REDRAW: Duration = Duration::from_millis(100);
 
-/// Shows how far `work` is, as `done` of `total`, until it ends.
+/// Shows `done` of `total` while `work` runs.
 pub(crate) async fn during<F: Future>(
     what: &'static str,
     total: u64,
@@ -32,13 +32,15 @@ pub(crate) async fn during<F: Future>(
 }
 
 fn bar(what: &'static str, total: u64) -> ProgressBar {
+    // If either is redirected, as in a script, no bar is shown.
     let target = if io::stderr().is_terminal() && io::stdout().is_terminal() {
         ProgressDrawTarget::stderr()
     } else {
         ProgressDrawTarget::hidden()
     };
     let style = ProgressStyle::with_template("{msg:18} {wide_bar} {pos}/{len} {elapsed}");
-    let style = style.expect("the template is a constant, and the library accepts it");
+    #[expect(clippy::expect_used, reason = "the template is a constant")]
+    let style = style.expect("the constant template is valid");
     ProgressBar::with_draw_target(Some(total), target)
         .with_style(style)
         .with_message(what)

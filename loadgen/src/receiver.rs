@@ -1,4 +1,5 @@
-//! The receiver of callbacks: `POST` on its path enters the ledger, anything else is refused.
+//! The callback receiver of a run: it records each `POST` to its path in the ledger and refuses
+//! everything else.
 
 use std::{convert::Infallible, sync::Arc};
 
@@ -14,10 +15,10 @@ use tokio_util::sync::DropGuard;
 
 use crate::{ledger::Ledger, listen::Listener};
 
-/// The longest callback that is read.
+/// The size limit of a callback, in bytes.
 pub(crate) const MAX_CALLBACK: usize = 64 * 1024;
 
-/// Receives callbacks on `path` into `ledger` until the guard is dropped.
+/// Records callbacks to `path` in `ledger` until the guard is dropped.
 pub fn receive(listener: Listener, path: &str, ledger: &Ledger) -> DropGuard {
     let path: Arc<str> = path.into();
     let ledger = ledger.clone();
@@ -38,20 +39,21 @@ async fn answer(request: Request<Incoming>, path: &str, ledger: &Ledger) -> Resp
     let Ok(body) = Limited::new(body, MAX_CALLBACK).collect().await else {
         return status(StatusCode::PAYLOAD_TOO_LARGE);
     };
+    // For the worker, every status other than 2xx is a failed attempt.
     match ledger.called_back(&head.headers, &body.to_bytes()) {
         Ok(()) => status(StatusCode::OK),
         Err(_) => status(StatusCode::BAD_REQUEST),
     }
 }
 
-/// An answer without a body.
+/// An empty response.
 pub(crate) fn status(status: StatusCode) -> Response<Full<Bytes>> {
     let mut response = Response::default();
     *response.status_mut() = status;
     response
 }
 
-/// A 405 that says what is allowed.
+/// A 405 with its `allow` header.
 pub(crate) fn method_not_allowed(allow: &'static str) -> Response<Full<Bytes>> {
     let mut response = status(StatusCode::METHOD_NOT_ALLOWED);
     response

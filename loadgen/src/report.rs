@@ -1,4 +1,4 @@
-//! Results for people and for programs.
+//! Results as text for people, and as JSON and CSV for programs.
 
 pub mod chaos;
 pub mod demo;
@@ -14,7 +14,7 @@ use crate::{
     latency::{Percentiles, millis},
 };
 
-/// A duration as people read it.
+/// A duration with a unit that fits its size.
 fn human(duration: Duration) -> String {
     match millis(duration) {
         ms if ms < 10.0 => format!("{ms:.2} ms"),
@@ -23,7 +23,7 @@ fn human(duration: Duration) -> String {
     }
 }
 
-/// The cell of one percentile; a dash where there is none.
+/// The cell of a percentile; a dash if there are no percentiles.
 fn time_cell(percentiles: Option<Percentiles>, of: impl Fn(Percentiles) -> Duration) -> Cell {
     number_cell(percentiles.map_or_else(|| "-".to_owned(), |percentiles| human(of(percentiles))))
 }
@@ -32,7 +32,7 @@ fn number_cell(value: impl ToString) -> Cell {
     Cell::new(value).set_alignment(CellAlignment::Right)
 }
 
-/// The kinds that happened, one a line.
+/// The kinds of failure that occurred, one per line.
 fn kinds(failed: &FailureCounts) -> String {
     let lines: Vec<_> = failed
         .by_kind()
@@ -53,7 +53,7 @@ fn table(header: &[&str]) -> Table {
     table
 }
 
-/// The first failure of a set of answers, as a line below a table.
+/// The first failure of a set of answers, as a line of text.
 fn first_failure(what: &str, answers: &AnswerSummary) -> Option<String> {
     let first = answers.first_failure.as_ref()?;
     Some(format!("first failure of {what}: {first}"))

@@ -1,7 +1,7 @@
-//! One request of a run: sent, its answer judged, the job it became entered into the ledger.
+//! Sends one request, checks its answer, and records the accepted job in the ledger.
 
 use std::{
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
@@ -10,13 +10,13 @@ use storm_shared::models::{Mode, RequestId};
 use tokio::time::Instant;
 
 use crate::{
-    answers::{AnswerSummary, Answers, Failure},
+    answers::{AnswerSummary, Answers, RequestFailure},
     client::Api,
     ledger::Ledger,
     workload::Workload,
 };
 
-/// Sends a run's requests and keeps account of the answers.
+/// Sends the requests of a run and counts the answers.
 #[derive(Debug)]
 pub struct Requester {
     api: Api,
@@ -28,8 +28,8 @@ pub struct Requester {
 }
 
 impl Requester {
-    /// A requester whose jobs, if its mode makes any, enter `ledger`. An answer must be here
-    /// `timeout` after its request was due.
+    /// A requester that records accepted jobs in `ledger`; `/sync` creates none. The deadline of an
+    /// answer is `timeout` after its request was due.
     pub fn new(
         api: Api,
         mode: Mode,
@@ -47,73 +47,78 @@ impl Requester {
         }
     }
 
-    /// Sends the `number`-th request now, which was due at `due`, and waits for its answer. Gives
-    /// the job that it became.
+    /// Sends request `number`, which was due at `due`, and waits for its answer. Returns the id of
+    /// the accepted job.
     ///
-    /// The latency counts from `due`: a request that had to wait here for its turn waited for the
-    /// API, as a user would have (no coordinated omission).
+    /// Latency is measured from `due`, not from the send, so that a slow API can't hide its latency
+    /// by delaying the client (coordinated omission).
     pub async fn request(&self, number: usize, due: Instant) -> Option<RequestId> {
         let body = self.workload.order(number).body();
         let answer = self.api.submit(self.mode, body, due + self.timeout).await;
+        // Measured before the check, whose time is this program's own.
         let latency = due.elapsed();
-        let judged = answer.and_then(|body| self.judge(&body, number, due));
-        let id = judged.as_ref().ok().copied().flatten();
-        self.record(judged.map(drop), latency);
+        let checked = answer.and_then(|body| self.check(&body, number, due));
+        let id = checked.as_ref().ok().copied().flatten();
+        self.record(checked.map(drop), latency);
         id
     }
 
-    /// Counts a request that was due and could not be sent.
+    /// Counts a request that was due but not sent.
     pub fn skip(&self) {
-        self.record(Err(Failure::NotSent), Duration::ZERO);
+        self.record(Err(RequestFailure::NotSent), Duration::ZERO);
     }
 
-    /// What came of the `requests` that were due so far.
+    /// The statistics of the first `requests` requests.
     pub fn summary(&self, requests: u64) -> AnswerSummary {
-        self.answers.lock().expect(NO_PANIC).summary(requests)
+        self.answers().summary(requests)
     }
 
-    fn record(&self, answer: Result<(), Failure>, latency: Duration) {
-        self.answers.lock().expect(NO_PANIC).record(answer, latency);
+    fn record(&self, answer: Result<(), RequestFailure>, latency: Duration) {
+        self.answers().record(answer, latency);
     }
 
-    fn judge(
+    #[expect(clippy::expect_used, reason = "nothing panics while it holds the lock")]
+    fn answers(&self) -> MutexGuard<'_, Answers> {
+        let answers = self.answers.lock();
+        answers.expect("nothing panics while it holds the lock")
+    }
+
+    fn check(
         &self,
         body: &[u8],
         number: usize,
         due: Instant,
-    ) -> Result<Option<RequestId>, Failure> {
+    ) -> Result<Option<RequestId>, RequestFailure> {
         match self.mode {
             Mode::Sync => self.workload.order(number).check_sync(body).map(|()| None),
             Mode::Async => {
                 let id = accepted_id(body)?;
                 self.ledger
                     .accepted(id, number, due)
-                    .map_err(|_| Failure::WrongAnswer(format!("the id {id} was given twice")))?;
+                    .map_err(|_| RequestFailure::WrongAnswer(format!("id {id} was used twice")))?;
                 Ok(Some(id))
             }
         }
     }
 }
 
-const NO_PANIC: &str = "nothing panics while it holds the answers";
-
-/// The id in the body of a `202`.
+/// The request id in the body of a `202`.
 ///
 /// # Errors
-/// [`Failure::WrongAnswer`]: there is none, or the job is not pending.
-pub fn accepted_id(body: &[u8]) -> Result<RequestId, Failure> {
+/// [`RequestFailure::WrongAnswer`]: the body has no id, or the status is not `pending`.
+pub fn accepted_id(body: &[u8]) -> Result<RequestId, RequestFailure> {
     #[derive(Deserialize)]
-    struct Accepted {
+    struct AcceptedBody {
         request_id: RequestId,
         status: String,
     }
-    let accepted: Accepted = serde_json::from_slice(body)
-        .map_err(|error| Failure::WrongAnswer(format!("no acceptance: {error}")))?;
+    let accepted: AcceptedBody = serde_json::from_slice(body)
+        .map_err(|error| RequestFailure::WrongAnswer(format!("not the body of a 202: {error}")))?;
     if accepted.status == "pending" {
         Ok(accepted.request_id)
     } else {
-        Err(Failure::WrongAnswer(format!(
-            "accepted with status `{}`",
+        Err(RequestFailure::WrongAnswer(format!(
+            "a 202 with status `{}`",
             accepted.status
         )))
     }

@@ -1,4 +1,4 @@
-//! Whether callbacks are signed as they have to be.
+//! The check of callback signatures.
 
 use std::{env, fmt};
 
@@ -11,72 +11,72 @@ use storm_shared::{
     services::signature::{KeyError, SignatureError, Verifier},
 };
 
-/// The variable with the secrets that callbacks are signed with, as the worker has it. No option has them:
-/// every user of a machine sees what a program was started with.
+/// The environment variable with the worker's signing secrets. There is no command-line option
+/// because every user of a host can see command lines.
 pub const VARIABLE: &str = "CALLBACK_SIGNING_SECRETS";
 
-/// What callbacks' signatures are checked by. Without a key they are not checked.
+/// The keys that verify callbacks. Without a key, signatures are not checked.
 #[derive(Clone, Debug, Default)]
 pub struct Signatures {
     verifier: Option<Verifier>,
 }
 
-/// What became of one callback's signature.
+/// The result of checking one callback's signature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Checked {
-    /// There is no key to check it by.
-    Not,
-    /// One of the signatures is right, the attempt has just begun, and the id is the body's.
-    Right,
-    /// It is not to be believed.
-    Bad(Fault),
+pub enum SignatureCheck {
+    /// No key is configured.
+    Skipped,
+    /// A signature matches, the timestamp is current, and the signed id is the body's id.
+    Valid,
+    /// The check failed.
+    Invalid(SignatureFault),
 }
 
-/// Why a callback is not to be believed.
+/// Why a signature is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
-    /// A header is missing, or there twice, or can't be read.
+pub enum SignatureFault {
+    /// A header is missing, duplicated or malformed.
     Headers,
-    /// The headers' id is not the body's.
+    /// The signed id is not the body's id.
     Id,
-    /// The attempt began too long ago, or begins in the future.
+    /// The timestamp is too old, or in the future.
     Stale,
-    /// No signature is right for these bytes.
+    /// No signature matches the body.
     Wrong,
 }
 
-/// What the signatures of a run's callbacks were.
+/// The counts of signature checks in a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct SignatureCounts {
-    /// Whether they were checked.
+    /// Whether signatures are checked.
     pub checked: bool,
-    /// Callbacks that were signed right.
+    /// Valid signatures.
     pub right: u64,
-    /// Callbacks without all three headers, each once and readable.
+    /// Callbacks with a missing, duplicated or malformed header.
     pub headers: u64,
-    /// Callbacks signed for another id than their body's.
+    /// Callbacks signed for another id than the body's.
     pub id: u64,
-    /// Callbacks whose attempt began more than five minutes away.
+    /// Callbacks with a timestamp more than five minutes off.
     pub stale: u64,
-    /// Callbacks none of whose signatures was right.
+    /// Callbacks without a matching signature.
     pub wrong: u64,
 }
 
 impl Signatures {
-    /// By the secrets, or the public keys, in the environment.
+    /// Reads the secrets or public keys from the environment.
     ///
     /// # Errors
-    /// One of them can't be used. The error doesn't show it.
+    /// A key is invalid. The error message does not contain it.
     pub fn from_environment() -> Result<Self> {
+        // Lossy: a value that is not UTF-8 fails as an invalid key, and its text is not shown.
         let text = env::var_os(VARIABLE).unwrap_or_default();
-        let problem = || format!("{VARIABLE}=(hidden)");
-        Self::parse(&text.to_string_lossy()).with_context(problem)
+        Self::parse(&text.to_string_lossy()).with_context(|| format!("{VARIABLE}=(hidden)"))
     }
 
-    /// By the keys between commas or white space; from an empty text nothing is checked.
+    /// Parses keys separated by commas or white space. With an empty text, nothing is checked.
     ///
     /// # Errors
-    /// Which one can't be used, and what is accepted.
+    /// A key is invalid; the message gives its position and what is accepted.
     pub fn parse(keys: &str) -> Result<Self, KeyError> {
         let verifier = Verifier::parse(keys)?;
         Ok(Self {
@@ -84,7 +84,7 @@ impl Signatures {
         })
     }
 
-    /// Nothing counted yet.
+    /// Counts of zero.
     pub fn new_counts(&self) -> SignatureCounts {
         SignatureCounts {
             checked: self.verifier.is_some(),
@@ -92,57 +92,59 @@ impl Signatures {
         }
     }
 
-    /// Checks a callback that arrived now, whose body is about the request `id`.
-    pub fn check(&self, headers: &HeaderMap, body: &[u8], id: RequestId) -> Checked {
+    /// Checks a callback that arrives now. `id` is the request id in its body.
+    pub fn check(&self, headers: &HeaderMap, body: &[u8], id: RequestId) -> SignatureCheck {
         let Some(verifier) = &self.verifier else {
-            return Checked::Not;
+            return SignatureCheck::Skipped;
         };
         match verifier.verify(headers, body, Timestamp::now()) {
-            Ok(signed) if signed.id == id.to_string() => Checked::Right,
-            Ok(_) => Checked::Bad(Fault::Id),
+            // The signature covers the header's id. It must be the body's id too; otherwise the
+            // callback of one job could be passed off as another's.
+            Ok(signed) if signed.id == id.to_string() => SignatureCheck::Valid,
+            Ok(_) => SignatureCheck::Invalid(SignatureFault::Id),
             Err(SignatureError::Header(_) | SignatureError::Timestamp) => {
-                Checked::Bad(Fault::Headers)
+                SignatureCheck::Invalid(SignatureFault::Headers)
             }
-            Err(SignatureError::Stale) => Checked::Bad(Fault::Stale),
-            Err(SignatureError::Wrong) => Checked::Bad(Fault::Wrong),
+            Err(SignatureError::Stale) => SignatureCheck::Invalid(SignatureFault::Stale),
+            Err(SignatureError::Wrong) => SignatureCheck::Invalid(SignatureFault::Wrong),
         }
     }
 }
 
 impl SignatureCounts {
-    /// Counts one more.
-    pub fn add(&mut self, checked: Checked) {
+    /// Counts one check.
+    pub fn add(&mut self, checked: SignatureCheck) {
         let count = match checked {
-            Checked::Not => return,
-            Checked::Right => &mut self.right,
-            Checked::Bad(Fault::Headers) => &mut self.headers,
-            Checked::Bad(Fault::Id) => &mut self.id,
-            Checked::Bad(Fault::Stale) => &mut self.stale,
-            Checked::Bad(Fault::Wrong) => &mut self.wrong,
+            SignatureCheck::Skipped => return,
+            SignatureCheck::Valid => &mut self.right,
+            SignatureCheck::Invalid(SignatureFault::Headers) => &mut self.headers,
+            SignatureCheck::Invalid(SignatureFault::Id) => &mut self.id,
+            SignatureCheck::Invalid(SignatureFault::Stale) => &mut self.stale,
+            SignatureCheck::Invalid(SignatureFault::Wrong) => &mut self.wrong,
         };
         *count += 1;
     }
 
-    /// Callbacks that are not to be believed.
+    /// Invalid signatures.
     pub fn bad(&self) -> u64 {
         self.headers + self.id + self.stale + self.wrong
     }
 }
 
-/// In words, on one line.
+/// One line of text.
 impl fmt::Display for SignatureCounts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if !self.checked {
-            return write!(f, "not checked, for {VARIABLE} is not set");
+            return write!(f, "not checked: {VARIABLE} is not set");
         }
         let (right, bad) = (self.right, self.bad());
         if bad == 0 {
             return write!(f, "all {right} verified");
         }
         let kinds = [
-            (self.headers, "without all its headers"),
+            (self.headers, "with missing or invalid headers"),
             (self.id, "for another id"),
-            (self.stale, "of another time"),
+            (self.stale, "with an old or future timestamp"),
             (self.wrong, "with a wrong signature"),
         ];
         let kinds = kinds.iter().filter(|(count, _)| *count > 0);
@@ -155,24 +157,25 @@ impl fmt::Display for SignatureCounts {
 
 #[cfg(test)]
 mod tests {
-    use super::{Checked, Fault, Signatures};
+    use super::{SignatureCheck, SignatureFault, Signatures};
 
     #[test]
-    fn the_counts_say_what_is_wrong_and_how_often() {
+    fn the_counts_name_each_fault_and_its_number() {
         let mut counts = Signatures::default().new_counts();
         assert!(counts.to_string().starts_with("not checked"));
         let key = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
         counts = Signatures::parse(key).unwrap().new_counts();
         assert_eq!(counts.to_string(), "all 0 verified");
         for checked in [
-            Checked::Right,
-            Checked::Bad(Fault::Headers),
-            Checked::Bad(Fault::Stale),
-            Checked::Bad(Fault::Stale),
+            SignatureCheck::Valid,
+            SignatureCheck::Invalid(SignatureFault::Headers),
+            SignatureCheck::Invalid(SignatureFault::Stale),
+            SignatureCheck::Invalid(SignatureFault::Stale),
         ] {
             counts.add(checked);
         }
-        let said = "3 of 4 bad: 1 without all its headers, 2 of another time";
-        assert_eq!(counts.to_string(), said);
+        let text =
+            "3 of 4 bad: 1 with missing or invalid headers, 2 with an old or future timestamp";
+        assert_eq!(counts.to_string(), text);
     }
 }

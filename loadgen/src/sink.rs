@@ -1,10 +1,11 @@
-//! A plain receiver of callbacks, for runs by hand and benchmarks: it answers, and it counts.
+//! The `receive` command: a callback receiver for manual tests and benchmarks. It answers callbacks
+//! and counts them.
 
 use std::{
     collections::HashSet,
     convert::Infallible,
     fmt,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
@@ -23,47 +24,48 @@ use crate::{
     cli::{MAX_REQUESTS, ReceiveOptions},
     listen::Listener,
     receiver::{MAX_CALLBACK, method_not_allowed, status},
-    signatures::{Checked, Fault, SignatureCounts, Signatures},
+    signatures::{SignatureCheck, SignatureCounts, SignatureFault, Signatures},
 };
 
-/// What a sink counted, and the JSON of `GET /stats`.
+/// The counts of a sink, and the JSON of `GET /stats`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Stats {
-    /// Callbacks, however they were answered.
+    /// Callbacks, whatever their answer.
     pub received: u64,
-    /// Different request ids among them; from two million on, no more are told apart.
+    /// Distinct request ids. Counting stops at two million, to bound memory.
     pub unique: u64,
-    /// Their signatures.
+    /// The signature checks.
     pub signatures: SignatureCounts,
 }
 
-/// Receives and prints the counts, once a second where they changed, until `stop`; `signatures` checks
-/// what comes.
+/// Receives callbacks until `shutdown`. Prints the counts once a second if they changed.
 ///
 /// # Errors
-/// The address is taken.
+/// The address is in use.
 pub async fn run(
     options: &ReceiveOptions,
     signatures: Signatures,
-    stop: &CancellationToken,
+    shutdown: &CancellationToken,
 ) -> Result<Stats> {
     let listener = Listener::bind(options.listen).await?;
     println!("receiving callbacks at {}", listener.url("/webhook"));
     let sink = Sink::new(options, signatures);
     let _receiving = sink.serve(listener);
     let mut second = interval(Duration::from_secs(1));
+    // After a stall, one line covers the whole gap.
     second.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut before = 0;
     loop {
         let stopped = tokio::select! {
             _ = second.tick() => false,
-            () = stop.cancelled() => true,
+            () = shutdown.cancelled() => true,
         };
         let stats = sink.stats();
         if stats.received > before {
-            println!("{} in this second, {stats}", stats.received - before);
+            println!("{} in the last second, {stats}", stats.received - before);
             before = stats.received;
         }
+        // Checked last, so that the callbacks of the last second are printed too.
         if stopped {
             return Ok(stats);
         }
@@ -79,36 +81,36 @@ impl fmt::Display for Stats {
         } = self;
         write!(
             f,
-            "{received} in all, {unique} unique; signatures: {signatures}"
+            "{received} in total, {unique} unique; signatures: {signatures}"
         )
     }
 }
 
-/// The counts, and how to answer. Clones share them.
+/// The counts, and how to answer. Clones share the counts.
 #[derive(Clone, Debug)]
 pub struct Sink {
-    counted: Arc<Mutex<Counted>>,
+    counts: Arc<Mutex<SinkCounts>>,
     signatures: Signatures,
     fail_first: u64,
     status: StatusCode,
 }
 
 #[derive(Debug, Default)]
-struct Counted {
+struct SinkCounts {
     received: u64,
     ids: HashSet<RequestId>,
     signatures: SignatureCounts,
 }
 
 impl Sink {
-    /// A sink that has received nothing.
+    /// A sink with counts of zero.
     pub fn new(options: &ReceiveOptions, signatures: Signatures) -> Self {
-        let counted = Counted {
+        let counts = SinkCounts {
             signatures: signatures.new_counts(),
-            ..Counted::default()
+            ..SinkCounts::default()
         };
         Self {
-            counted: Arc::new(Mutex::new(counted)),
+            counts: Arc::new(Mutex::new(counts)),
             signatures,
             fail_first: options.fail_first,
             status: options.status,
@@ -124,20 +126,21 @@ impl Sink {
         }))
     }
 
-    /// The counts.
+    /// The counts so far.
     pub fn stats(&self) -> Stats {
-        let counted = self.counted.lock().expect(NO_PANIC);
+        let counts = self.counts();
         Stats {
-            received: counted.received,
-            unique: counted.ids.len() as u64,
-            signatures: counted.signatures,
+            received: counts.received,
+            unique: counts.ids.len() as u64,
+            signatures: counts.signatures,
         }
     }
 
     async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
         match (request.method(), request.uri().path()) {
             (&Method::GET, "/stats") => {
-                let stats = serde_json::to_vec(&self.stats()).expect("numbers are JSON");
+                #[expect(clippy::expect_used, reason = "a struct of numbers is valid JSON")]
+                let stats = serde_json::to_vec(&self.stats()).expect("numbers serialise");
                 Response::new(Full::from(stats))
             }
             (_, "/stats") => method_not_allowed("GET"),
@@ -153,33 +156,37 @@ impl Sink {
         }
     }
 
+    #[expect(clippy::expect_used, reason = "nothing panics while it holds the lock")]
+    fn counts(&self) -> MutexGuard<'_, SinkCounts> {
+        let counts = self.counts.lock();
+        counts.expect("nothing panics while it holds the lock")
+    }
+
     fn count(&self, headers: &HeaderMap, body: &[u8]) -> StatusCode {
         #[derive(Deserialize)]
-        struct Callback {
+        struct CallbackId {
             request_id: RequestId,
         }
-        let id = serde_json::from_slice(body).map(|callback: Callback| callback.request_id);
-        // What is about no request can't be signed for it.
+        let id = serde_json::from_slice(body).map(|callback: CallbackId| callback.request_id);
+        // Without an id in the body, there is nothing for the signed id to match.
         let signature = match &id {
             Ok(id) => self.signatures.check(headers, body, *id),
-            Err(_) => Checked::Bad(Fault::Id),
+            Err(_) => SignatureCheck::Invalid(SignatureFault::Id),
         };
-        let mut counted = self.counted.lock().expect(NO_PANIC);
-        counted.received += 1;
-        if counted.signatures.checked {
-            counted.signatures.add(signature);
+        let mut counts = self.counts();
+        counts.received += 1;
+        if counts.signatures.checked {
+            counts.signatures.add(signature);
         }
         if let Ok(id) = id
-            && (counted.ids.len() as u64) < MAX_REQUESTS
+            && (counts.ids.len() as u64) < MAX_REQUESTS
         {
-            counted.ids.insert(id);
+            counts.ids.insert(id);
         }
-        if counted.received <= self.fail_first {
+        if counts.received <= self.fail_first {
             StatusCode::INTERNAL_SERVER_ERROR
         } else {
             self.status
         }
     }
 }
-
-const NO_PANIC: &str = "nothing panics while it holds the counts";

@@ -1,10 +1,10 @@
-//! A load run at an open arrival rate: requests fall due by the clock, whether or not earlier ones
-//! were answered.
+//! The `storm` command: an open load model. Requests are due at a constant rate, whether or not
+//! earlier ones were answered.
 
 mod completion;
 pub(crate) mod pace;
 mod poller;
-mod probe;
+mod test_job;
 
 use std::{
     sync::{
@@ -21,48 +21,49 @@ use tokio::time::{Instant, timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use self::completion::Completion;
-use self::{completion::Hearing, pace::Pace};
+use self::{completion::CompletionTracker, pace::Pace};
 use crate::{
     answers::AnswerSummary, cli::StormOptions, client::Api, ledger::JobSummary, progress,
     requester::Requester, signatures::Signatures, workload::Workload,
 };
 
-/// How many reports a storm asks for by turns: enough for a mix-up to show, few enough to compute.
-const NAMES: usize = 64;
+/// The number of different reports in a storm: enough to detect mixed-up results, few enough to
+/// compute in advance.
+const REPORTS: usize = 64;
 
-/// What a storm measured.
+/// The result of a storm.
 #[derive(Clone, Debug, Serialize)]
 pub struct StormResult {
-    /// The API.
+    /// The URL of the API.
     pub api: String,
     /// The endpoint.
     pub mode: Mode,
-    /// Requests due per second.
+    /// Requests per second.
     pub rate: u32,
-    /// How long requests were to fall due.
+    /// The planned duration.
     #[serde(rename = "duration_ms", serialize_with = "crate::latency::as_millis")]
     pub duration: Duration,
-    /// The size of each report.
+    /// The number of records in each report.
     pub records: u32,
-    /// Whether a signal ended the run early.
+    /// Whether a signal interrupted the run.
     pub interrupted: bool,
-    /// Requests that fell due.
+    /// Requests that were due.
     pub offered: u64,
     /// Requests that were sent.
     pub sent: u64,
-    /// Requests whose answer was still on its way when the run was interrupted.
+    /// Requests in flight when the run was interrupted.
     pub unanswered: u64,
     /// The answers.
     pub answers: AnswerSummary,
-    /// How the jobs' ends were heard of; none of `/sync`.
+    /// How the ends of jobs were detected; none for `/sync`.
     pub completion: Option<Completion>,
-    /// What became of the jobs; none of `/sync`.
+    /// The accepted jobs; none for `/sync`.
     pub jobs: Option<JobSummary>,
 }
 
 impl StormResult {
-    /// Whether every good answer was right and every accepted job came back right, and there was one
-    /// at least. Refusals and timeouts are what a storm is there to measure; other failures are not.
+    /// Whether at least one request succeeded and every answer and accepted job was correct.
+    /// Refusals and timeouts do not fail a storm: it exists to measure them. Other failures do.
     pub fn passed(&self) -> bool {
         let failed = &self.answers.failed;
         self.answers.ok > 0
@@ -71,24 +72,25 @@ impl StormResult {
     }
 }
 
-/// Runs the storm until everything is answered and heard of, time is up, or `stop`; `signatures` checks
-/// the callbacks.
+/// Runs the storm until every request is answered and every job has ended, the time is up, or
+/// `shutdown`. `signatures` checks the callbacks.
 ///
 /// # Errors
-/// It could not begin: the callbacks' port is taken, nobody listens at the API's address, or the
-/// API didn't take the job that is tried beforehand.
+/// The callback port is in use, no API listens at the address, or the API did not accept the test
+/// job.
 pub async fn run(
     options: &StormOptions,
     signatures: Signatures,
-    stop: &CancellationToken,
+    shutdown: &CancellationToken,
 ) -> Result<StormResult> {
     let api = Api::connect(&options.target.api, options.target.authorization()).await?;
-    let hearing = Hearing::prepare(options, &api, signatures).await?;
+    let tracker = CompletionTracker::prepare(options, &api, signatures).await?;
     let total = options.requests();
-    let names = usize::try_from(total)?.min(NAMES);
-    let url = hearing.callback_url.as_deref();
-    let workload = Arc::new(Workload::new("Storm", names, options.records, url));
-    hearing.ledger.start_over(Arc::clone(&workload));
+    let reports = usize::try_from(total)?.min(REPORTS);
+    let url = tracker.callback_url.as_deref();
+    let workload = Arc::new(Workload::new("Storm", reports, options.records, url));
+    // The test job must not count.
+    tracker.ledger.start_over(Arc::clone(&workload));
 
     let patience = workload.ideal() + options.callbacks.patience;
     let storm = Arc::new(Storm {
@@ -96,24 +98,24 @@ pub async fn run(
             api,
             options.mode,
             workload,
-            hearing.ledger.clone(),
+            tracker.ledger.clone(),
             options.target.timeout,
         ),
-        hearing,
+        tracker,
         requests: TaskTracker::new(),
         in_flight: options.in_flight as usize,
         offered: AtomicU64::new(0),
     });
-    let everything = storm.run(Pace::new(options.rate, total), patience);
-    let interrupted = stop.run_until_cancelled(everything).await.is_none();
+    let run = storm.run(Pace::new(options.rate, total), patience);
+    let interrupted = shutdown.run_until_cancelled(run).await.is_none();
     Ok(storm.result(options, interrupted))
 }
 
-/// A run under way.
+/// A storm in progress.
 #[derive(Debug)]
 struct Storm {
     requester: Requester,
-    hearing: Hearing,
+    tracker: CompletionTracker,
     requests: TaskTracker,
     in_flight: usize,
     offered: AtomicU64,
@@ -123,36 +125,32 @@ impl Storm {
     async fn run(self: &Arc<Self>, pace: Pace, patience: Duration) {
         let total = pace.total();
         progress::during("requests", total, || self.offered(), async {
-            pace.run(|number, due| self.fire(number, due)).await;
+            pace.run(|number, due| self.send(number, due)).await;
             self.requests.close();
             self.requests.wait().await;
         })
         .await;
 
-        let ledger = &self.hearing.ledger;
+        let ledger = &self.tracker.ledger;
         let accepted = ledger.summary().accepted;
-        let heard_of = || accepted - ledger.waiting();
-        // Whether time ran out stands in the ledger: it is then still waiting for some.
-        let _ = progress::during(
-            "jobs",
-            accepted,
-            heard_of,
-            timeout(patience, ledger.settled()),
-        )
-        .await;
+        let done = || accepted - ledger.pending();
+        // The result of the timeout is not needed: the ledger counts pending jobs as lost.
+        let _ = progress::during("jobs", accepted, done, timeout(patience, ledger.settled())).await;
     }
 
-    fn fire(self: &Arc<Self>, number: u64, due: Instant) {
+    fn send(self: &Arc<Self>, number: u64, due: Instant) {
         self.offered.store(number + 1, Ordering::Relaxed);
+        // Over the limit, a request is dropped and not delayed: the rate of an open load model must
+        // not depend on the API's answers.
         if self.requests.len() >= self.in_flight {
             self.requester.skip();
             return;
         }
         let storm = Arc::clone(self);
         self.requests.spawn(async move {
-            let number = usize::try_from(number).unwrap_or(usize::MAX); // two million at most
+            let number = usize::try_from(number).unwrap_or(usize::MAX); // at most two million
             if let Some(id) = storm.requester.request(number, due).await {
-                storm.hearing.watch(id, due);
+                storm.tracker.watch(id, due);
             }
         });
     }
@@ -164,7 +162,7 @@ impl Storm {
     fn result(&self, options: &StormOptions, interrupted: bool) -> StormResult {
         let offered = self.offered();
         let answers = self.requester.summary(offered);
-        let completion = self.hearing.completion();
+        let completion = self.tracker.completion();
         StormResult {
             api: options.target.api.to_string(),
             mode: options.mode,
@@ -175,7 +173,7 @@ impl Storm {
             offered,
             sent: offered - answers.failed.not_sent,
             unanswered: offered.saturating_sub(answers.ok + answers.failed.total()),
-            jobs: (options.mode == Mode::Async).then(|| self.hearing.ledger.summary()),
+            jobs: (options.mode == Mode::Async).then(|| self.tracker.ledger.summary()),
             completion,
             answers,
         }

@@ -1,5 +1,5 @@
-//! What is asked for: a bounded set of reports, with their requests' bodies and their expected
-//! results made once, however often each is asked for.
+//! The reports of a run. Their number is bounded, and their request bodies and expected results are
+//! computed once, so that a long run costs no more than a short one.
 
 use std::time::Duration;
 
@@ -10,16 +10,16 @@ use storm_shared::{
     services::report::{Report, expected},
 };
 
-use crate::answers::Failure;
+use crate::answers::RequestFailure;
 
-/// The reports of one run, all of the same size and each of its own name.
+/// The reports of one run. All have the same size, and each has a different name.
 #[derive(Debug)]
 pub struct Workload {
     orders: Vec<Order>,
     ideal: Duration,
 }
 
-/// One report to ask for, and what must come back.
+/// One report to request, and its expected result.
 #[derive(Debug)]
 pub struct Order {
     spec: ReportSpec,
@@ -36,13 +36,15 @@ struct RequestBody<'a> {
 }
 
 impl Workload {
-    /// `names` reports called `<prefix>_0001` and so on, of `records` records each, to be called
-    /// back at `callback_url`.
+    /// `names` reports named `<prefix>_0001` and so on, with `records` records each, and the same
+    /// `callback_url`.
     ///
     /// # Panics
-    /// Where `names` is 0 or the prefix is hundreds of characters long: it comes from this program.
+    /// `names` is 0, or the prefix makes a report name too long.
     pub fn new(prefix: &str, names: usize, records: Records, callback_url: Option<&str>) -> Self {
         assert!(names > 0, "a workload has at least one report");
+        // Different names give different checksums, so a result that belongs to another job is
+        // detected.
         let orders: Vec<_> = (1..=names)
             .map(|number| Order::new(format!("{prefix}_{number:04}"), records, callback_url))
             .collect();
@@ -50,12 +52,12 @@ impl Workload {
         Self { orders, ideal }
     }
 
-    /// The order of the `number`-th request: requests take turns.
+    /// The order of request `number`. Requests cycle through the orders.
     pub fn order(&self, number: usize) -> &Order {
         &self.orders[number % self.orders.len()]
     }
 
-    /// How long each report takes where nothing is in its way.
+    /// The duration of each report without any queueing.
     pub fn ideal(&self) -> Duration {
         self.ideal
     }
@@ -63,7 +65,8 @@ impl Workload {
 
 impl Order {
     fn new(name: String, records: Records, callback_url: Option<&str>) -> Self {
-        let report_name = ReportName::try_from(name).expect("this program's names are short");
+        #[expect(clippy::expect_used, reason = "the prefixes are short constants")]
+        let report_name = ReportName::try_from(name).expect("a short prefix makes a valid name");
         let spec = ReportSpec {
             report_name,
             records,
@@ -72,9 +75,11 @@ impl Order {
             spec: &spec,
             callback_url,
         });
-        let body = body
-            .expect("a struct of strings and numbers is JSON")
-            .into();
+        #[expect(
+            clippy::expect_used,
+            reason = "a struct of strings and numbers is valid JSON"
+        )]
+        let body = body.expect("strings and numbers serialise").into();
         Self {
             expected: expected(&spec),
             spec,
@@ -82,26 +87,26 @@ impl Order {
         }
     }
 
-    /// The request's body.
+    /// The request body.
     pub fn body(&self) -> Bytes {
         self.body.clone()
     }
 
-    /// Whether this is the report that was ordered.
-    pub fn is_met_by(&self, report: &Report) -> bool {
+    /// Whether `report` is the expected report.
+    pub fn matches(&self, report: &Report) -> bool {
         self.expected == *report
     }
 
-    /// What was ordered.
+    /// The specification of the report.
     pub fn spec(&self) -> &ReportSpec {
         &self.spec
     }
 
-    /// Checks the body of a `200` from `/sync`.
+    /// Checks the body of a `200` answer of `/sync`.
     ///
     /// # Errors
-    /// [`Failure::WrongAnswer`]: not a completed report, or not the one that was ordered.
-    pub fn check_sync(&self, body: &[u8]) -> Result<(), Failure> {
+    /// [`RequestFailure::WrongAnswer`]: the body is not the expected completed report.
+    pub fn check_sync(&self, body: &[u8]) -> Result<(), RequestFailure> {
         #[derive(Deserialize)]
         struct Completed {
             status: String,
@@ -109,12 +114,12 @@ impl Order {
             report: Report,
         }
         let answer: Completed = serde_json::from_slice(body)
-            .map_err(|error| Failure::WrongAnswer(format!("not a report: {error}")))?;
-        if answer.status == "completed" && self.is_met_by(&answer.report) {
+            .map_err(|error| RequestFailure::WrongAnswer(format!("not a report: {error}")))?;
+        if answer.status == "completed" && self.matches(&answer.report) {
             Ok(())
         } else {
-            Err(Failure::WrongAnswer(
-                "another report than the one asked for".to_owned(),
+            Err(RequestFailure::WrongAnswer(
+                "not the requested report".to_owned(),
             ))
         }
     }
@@ -126,14 +131,14 @@ mod tests {
     use storm_shared::models::Records;
 
     use super::Workload;
-    use crate::answers::Failure;
+    use crate::answers::RequestFailure;
 
     fn workload(callback_url: Option<&str>) -> Workload {
         Workload::new("Test", 2, Records::new(3, 49).unwrap(), callback_url)
     }
 
     #[test]
-    fn each_order_has_a_name_of_its_own_and_requests_take_turns() {
+    fn each_order_has_a_different_name_and_requests_cycle_through_the_orders() {
         let workload = workload(Some("http://localhost:8001/webhook"));
         let body: Value = serde_json::from_slice(&workload.order(3).body()).unwrap();
         assert_eq!(
@@ -145,13 +150,13 @@ mod tests {
     }
 
     #[test]
-    fn without_a_callback_url_the_body_has_no_such_field() {
+    fn without_a_callback_url_the_body_has_no_callback_url_field() {
         let body: Value = serde_json::from_slice(&workload(None).order(0).body()).unwrap();
         assert_eq!(body, json!({"report_name": "Test_0001", "records": 3}));
     }
 
     #[test]
-    fn a_sync_answer_must_be_the_very_report_that_was_asked_for() {
+    fn a_sync_answer_must_be_the_requested_report() {
         let workload = workload(None);
         let answer = |number: usize, status: &str| {
             let report = &workload.order(number).expected;
@@ -165,7 +170,7 @@ mod tests {
             json!({}),
             json!("no"),
         ] {
-            assert!(matches!(check(wrong), Err(Failure::WrongAnswer(_))));
+            assert!(matches!(check(wrong), Err(RequestFailure::WrongAnswer(_))));
         }
     }
 }

@@ -1,8 +1,6 @@
-//! The auditor: it reads the database by SQL of its own, and has the database itself write down every
-//! change of a row.
+//! The auditor: it reads the database with its own SQL, and logs all row changes with triggers.
 //!
-//! An auditor must not trust the books that it audits. So this doesn't go through the store's code,
-//! which is what a run is to judge.
+//! It does not use the store's code, because that is the code under test.
 
 use std::{
     collections::HashMap,
@@ -19,27 +17,27 @@ use rusqlite::{
     types::{Type, ValueRef},
 };
 
-use super::history::{Event, Held, Moved, Record, Row};
+use super::history::{HistoryEvent, Record, Row, RowState, Transition};
 
-/// How long a read may wait for a lock: only recovery after a kill takes one that keeps readers out.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Busy timeout of a read. In WAL mode only recovery after a crash locks readers out.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 const TRIGGERS: &str = include_str!("audit/triggers.sql");
 
-/// A database under audit. Clones share the connection.
+/// The audit of a database. Clones share the connection.
 #[derive(Clone, Debug)]
 pub(super) struct Audit {
     connection: Arc<Mutex<Connection>>,
 }
 
 impl Audit {
-    /// Begins the audit of a database that a service has made.
+    /// Installs the triggers in a database that a service has created.
     pub(super) async fn begin(database: &Path) -> Result<Self> {
         let path = database.to_owned();
         let open = move || {
             let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
             let connection = Connection::open_with_flags(path, flags)?;
-            connection.busy_timeout(PATIENCE)?;
+            connection.busy_timeout(TIMEOUT)?;
             connection.execute_batch(&format!("BEGIN IMMEDIATE; {TRIGGERS} COMMIT"))?;
             Ok::<_, rusqlite::Error>(connection)
         };
@@ -51,7 +49,7 @@ impl Audit {
         })
     }
 
-    /// Jobs that were accepted and have not ended.
+    /// The number of unfinished jobs.
     pub(super) async fn unfinished(&self) -> Result<u64> {
         self.read(|db| {
             db.prepare_cached(
@@ -62,7 +60,7 @@ impl Audit {
         .await
     }
 
-    /// How many changes there were so far.
+    /// The number of transitions so far.
     pub(super) async fn moves(&self) -> Result<i64> {
         self.read(|db| {
             db.prepare_cached("SELECT coalesce(max(number), 0) FROM chaos_moves")?
@@ -71,7 +69,7 @@ impl Audit {
         .await
     }
 
-    /// Each worker's heartbeat: its owner id, and how often it beat.
+    /// The heartbeat counter of each worker, by owner id.
     pub(super) async fn heartbeats(&self) -> Result<HashMap<String, i64>> {
         self.read(|db| {
             db.prepare_cached("SELECT owner, beat FROM workers")?
@@ -81,7 +79,7 @@ impl Audit {
         .await
     }
 
-    /// What the database holds, in bytes: the size that its file has once the log is moved into it.
+    /// The size of the database in bytes, as its file will have after a checkpoint.
     pub(super) async fn bytes(&self) -> Result<u64> {
         self.read(|db| {
             db.prepare_cached(
@@ -92,16 +90,16 @@ impl Audit {
         .await
     }
 
-    /// Everything that was written down, the rows, and the store's own events.
+    /// All transitions, rows and events of the store.
     pub(super) async fn records(&self) -> Result<Vec<Record>> {
         self.read(|db| {
             let mut records = Vec::new();
             let mut moves = db.prepare(MOVES)?;
             for moved in moves.query_map([], moved)? {
-                records.push(Record::Moved(moved?));
+                records.push(Record::Transition(moved?));
             }
             let mut rows = db.prepare(ROWS)?;
-            for row in rows.query_map([], row_at_the_end)? {
+            for row in rows.query_map([], final_row)? {
                 records.push(Record::Row(row?));
             }
             let mut events = db.prepare(EVENTS)?;
@@ -129,13 +127,13 @@ const MOVES: &str = "SELECT at, id,
         new_status, new_claim, new_owner, new_attempts, new_lost_claims, new_result, new_parks
     FROM chaos_moves ORDER BY number";
 
-fn moved(row: &SqlRow<'_>) -> rusqlite::Result<Moved> {
+fn moved(row: &SqlRow<'_>) -> rusqlite::Result<Transition> {
     let inserted = row.get_ref(2)? == ValueRef::Null;
-    Ok(Moved {
+    Ok(Transition {
         at: parsed(row, 0)?,
         id: parsed(row, 1)?,
-        before: (!inserted).then(|| held(row, 2)).transpose()?,
-        after: held(row, 9)?,
+        before: (!inserted).then(|| row_state(row, 2)).transpose()?,
+        after: row_state(row, 9)?,
     })
 }
 
@@ -144,12 +142,12 @@ const ROWS: &str = "SELECT id, json_extract(input_payload, '$.report_name'),
         failure_reason, failure_detail, callback_url IS NOT NULL, completed_at
     FROM requests ORDER BY id";
 
-fn row_at_the_end(row: &SqlRow<'_>) -> rusqlite::Result<Row> {
+fn final_row(row: &SqlRow<'_>) -> rusqlite::Result<Row> {
     let over = row.get_ref(12)? != ValueRef::Null;
     Ok(Row {
         id: parsed(row, 0)?,
         report_name: row.get(1)?,
-        held: held(row, 2)?,
+        state: row_state(row, 2)?,
         failure_reason: row.get(9)?,
         failure_detail: row.get(10)?,
         called_back: row.get(11)?,
@@ -160,8 +158,8 @@ fn row_at_the_end(row: &SqlRow<'_>) -> rusqlite::Result<Row> {
 const EVENTS: &str =
     "SELECT at, request_id, event, claim, detail FROM events ORDER BY request_id, number";
 
-fn event(row: &SqlRow<'_>) -> rusqlite::Result<Event> {
-    Ok(Event {
+fn event(row: &SqlRow<'_>) -> rusqlite::Result<HistoryEvent> {
+    Ok(HistoryEvent {
         at: parsed(row, 0)?,
         id: parsed(row, 1)?,
         event: row.get(2)?,
@@ -170,9 +168,9 @@ fn event(row: &SqlRow<'_>) -> rusqlite::Result<Event> {
     })
 }
 
-/// The seven columns from `first` on.
-fn held(row: &SqlRow<'_>, first: usize) -> rusqlite::Result<Held> {
-    Ok(Held {
+/// Reads the seven columns from `first`.
+fn row_state(row: &SqlRow<'_>, first: usize) -> rusqlite::Result<RowState> {
+    Ok(RowState {
         status: parsed(row, first)?,
         claim: row.get(first + 1)?,
         owner: row.get(first + 2)?,
@@ -205,7 +203,7 @@ mod tests {
     };
     use tempfile::TempDir;
 
-    use super::{Audit, Moved, Record};
+    use super::{Audit, Record, Transition};
 
     struct Audited {
         _folder: TempDir,
@@ -240,16 +238,16 @@ mod tests {
         store.claim(owner, candidates).await.unwrap()[0].claim
     }
 
-    fn moves(records: &[Record]) -> Vec<&Moved> {
+    fn moves(records: &[Record]) -> Vec<&Transition> {
         let moves = records.iter().filter_map(|record| match record {
-            Record::Moved(moved) => Some(moved),
+            Record::Transition(moved) => Some(moved),
             _ => None,
         });
         moves.collect()
     }
 
     #[tokio::test]
-    async fn every_change_that_the_store_makes_is_written_down() {
+    async fn every_change_by_the_store_is_logged() {
         let Audited { store, audit, .. } = &audited().await;
         let id = RequestId::generate();
         let url = CallbackUrl::parse("http://a/").unwrap();
@@ -287,14 +285,14 @@ mod tests {
             panic!("one row, and no event: {:?}", &records[4..])
         };
         assert_eq!(
-            (row.id, row.report_name.as_str(), &row.held),
+            (row.id, row.report_name.as_str(), &row.state),
             (id, "one", &moves[3].after)
         );
         assert!(row.called_back && row.completed_at.is_some() && row.failure_reason.is_none());
     }
 
     #[tokio::test]
-    async fn what_was_fenced_off_was_never_written() {
+    async fn a_fenced_write_changes_nothing() {
         let Audited { store, audit, .. } = &audited().await;
         let id = RequestId::generate();
         store
@@ -320,7 +318,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_worker_is_known_by_its_heartbeat() {
+    async fn heartbeats_of_a_worker_increase() {
         let Audited { store, audit, .. } = &audited().await;
         let owner = OwnerId::generate();
         store.register(owner).await.unwrap();

@@ -1,11 +1,12 @@
-//! Judges a run's history: whether every promise was kept, whatever was broken.
+//! Checks the history of a run: at-least-once delivery and fencing must hold under every injected
+//! fault.
 //!
-//! It knows nothing of the code that it judges. It has what clients were told, what receivers got,
-//! the database's own account of every change, and the contract.
+//! The checker is independent of the code under test. Its inputs are the client responses, the
+//! deliveries, the database's own log of row changes, and the contract.
 //!
-//! * One module for each rule; [`Rule`] lists them.
-//! * [`Verdict`]: what they found, and the figures for the summary.
-//! * [`judge`]: the same for a history that was kept in a file.
+//! * One module per rule; [`CheckRule`] lists them.
+//! * [`Verdict`]: the violations and the summary.
+//! * [`judge`]: the same for a history stored in a file.
 
 mod delivered;
 mod ended;
@@ -30,45 +31,45 @@ use jiff::{SignedDuration, Timestamp};
 use storm_shared::models::Status;
 
 use self::{
-    index::{Index, Job},
+    index::{Index, JobHistory},
     verdict::Finding,
 };
 pub use self::{
     kept::{Judged, judge, read},
-    summary::{Summary, TimesDone},
-    verdict::{Rule, Verdict, Violation},
+    summary::{FaultCount, Summary},
+    verdict::{CheckRule, Verdict, Violation},
 };
-use super::history::{Limits, Record};
+use super::history::{HistoryLimits, Record};
 
-/// What one rule finds in one job: a sentence for each violation.
-type JobRule = fn(&Job<'_>, &Limits) -> Vec<String>;
+/// Checks one rule for one job. Returns one sentence per violation.
+type JobCheck = fn(&JobHistory<'_>, &HistoryLimits) -> Vec<String>;
 
-/// What one rule finds in the run as a whole.
-type RunRule = fn(&Index<'_>, &Limits) -> Vec<Finding>;
+/// Checks one rule for the run as a whole.
+type RunCheck = fn(&Index<'_>, &HistoryLimits) -> Vec<Finding>;
 
-const JOB_RULES: [(Rule, JobRule); 8] = [
-    (Rule::Ended, ended::check),
-    (Rule::Named, named::check),
-    (Rule::Delivered, delivered::check),
-    (Rule::Reasons, reasons::check),
-    (Rule::Repeats, repeats::check),
-    (Rule::Moves, moves::check),
-    (Rule::Fences, fences::check),
-    (Rule::Seen, seen::check),
+const JOB_RULES: [(CheckRule, JobCheck); 8] = [
+    (CheckRule::Ended, ended::check),
+    (CheckRule::Named, named::check),
+    (CheckRule::Delivered, delivered::check),
+    (CheckRule::Reasons, reasons::check),
+    (CheckRule::Repeats, repeats::check),
+    (CheckRule::Moves, moves::check),
+    (CheckRule::Fences, fences::check),
+    (CheckRule::Seen, seen::check),
 ];
 
-const RUN_RULES: [(Rule, RunRule); 3] = [
-    (Rule::Named, named::check_requests),
-    (Rule::Sizes, sizes::check),
-    (Rule::Faults, faults::check),
+const RUN_RULES: [(CheckRule, RunCheck); 3] = [
+    (CheckRule::Named, named::check_requests),
+    (CheckRule::Sizes, sizes::check),
+    (CheckRule::Faults, faults::check),
 ];
 
-/// How far two processes' readings of the same clock may stand in the wrong order: one rounds to
-/// milliseconds, and each reads it a moment beside the thing itself.
-const CLOCKS: SignedDuration = SignedDuration::from_millis(5);
+/// Tolerance when timestamps of two processes are compared: `SQLite` rounds to milliseconds, and
+/// each process reads the clock slightly before or after the event.
+const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_millis(5);
 
-/// Judges `records` by every rule.
-pub fn check(records: &[Record], limits: &Limits) -> Verdict {
+/// Checks `records` against every rule.
+pub fn check(records: &[Record], limits: &HistoryLimits) -> Verdict {
     let index = Index::of(records);
     let mut violations = Vec::new();
     for job in index.jobs() {
@@ -90,12 +91,12 @@ pub fn check(records: &[Record], limits: &Limits) -> Verdict {
     }
 }
 
-/// Whether `first` may have been before `second`, or at the same time.
+/// Whether `first` may have happened before `second` or at the same time, within `CLOCK_TOLERANCE`.
 fn not_later(first: Timestamp, second: Timestamp) -> bool {
-    first.duration_since(second) <= CLOCKS
+    first.duration_since(second) <= CLOCK_TOLERANCE
 }
 
-/// Whether a job in this status is over.
-fn is_over(status: Status) -> bool {
+/// Whether this status is final.
+fn is_final(status: Status) -> bool {
     matches!(status, Status::Completed | Status::Failed)
 }

@@ -1,6 +1,6 @@
-//! Breaks one thing after the other, and heals it, while a load runs.
+//! Fault injection: injects the planned faults one after another under load, and heals them.
 
-mod damage;
+mod inject;
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,65 +15,65 @@ use tokio_util::sync::CancellationToken;
 use super::{
     history::{Fault, Record},
     journal::Journal,
-    plan::{Kind, Plan, Planned},
-    receivers::{Manner, Receivers},
+    plan::{FaultKind, Plan, PlannedFault},
+    receivers::{ReceiverMode, Receivers},
     stack::{Stack, WORKERS},
 };
 
-/// How long a fault waits for jobs that it can hit.
-const PATIENCE_FOR_JOBS: Duration = Duration::from_secs(10);
+/// How long a fault waits for unfinished jobs before it is injected.
+const JOB_WAIT: Duration = Duration::from_secs(10);
 
-/// How often it looks for them.
-const LOOK: Duration = Duration::from_millis(10);
+/// How often the number of unfinished jobs is read.
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// A worker that stopped doing anything at a known moment, for the figures of recovery.
+/// A worker that was killed or frozen, for the recovery times.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Stopped {
+pub(super) struct StoppedWorker {
     pub(super) at: Timestamp,
-    /// Until when it lost its jobs for that reason.
+    /// Claims lost after this moment have another cause.
     pub(super) until: Timestamp,
     pub(super) worker: usize,
-    /// By which name its claims were signed.
+    /// The owner id of its claims.
     pub(super) owner: String,
 }
 
-/// A moment from which on a worker could not take over another's jobs for a while.
+/// A moment after which a worker could not reclaim another worker's jobs for a while.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Trouble {
+pub(super) struct Disruption {
     pub(super) worker: usize,
     pub(super) at: Timestamp,
 }
 
-/// What was done, beside the faults in the journal.
+/// The injected faults, in more detail than in the journal.
 #[derive(Debug, Default)]
-pub(super) struct Done {
+pub(super) struct InjectedFaults {
     /// Workers that were killed.
-    pub(super) killed: Vec<Stopped>,
+    pub(super) killed: Vec<StoppedWorker>,
     /// Workers that were frozen.
-    pub(super) frozen: Vec<Stopped>,
-    /// Every worker's troubles: these, deploys, and what all of them share.
-    pub(super) troubles: Vec<Trouble>,
+    pub(super) frozen: Vec<StoppedWorker>,
+    /// Disruptions of any worker: kills, freezes, deploys and full disks.
+    pub(super) disruptions: Vec<Disruption>,
     /// When Redis was flushed.
     pub(super) flushed: Vec<Timestamp>,
-    /// What went wrong with a process and is nobody's fault but its own.
+    /// Failures of a process that no injected fault caused.
     pub(super) violations: Vec<String>,
 }
 
-/// Who breaks things.
+/// Injects the faults of a plan.
 #[derive(Debug)]
-pub(super) struct Saboteur<'a> {
+pub(super) struct FaultInjector<'a> {
     stack: &'a mut Stack,
     receivers: Arc<Receivers>,
     journal: Journal,
     lease: Duration,
-    begun: Instant,
-    done: Done,
-    /// Receivers that misbehave, beside whatever else is broken.
-    misbehaving: JoinSet<()>,
-    calm: CancellationToken,
+    started: Instant,
+    injected: InjectedFaults,
+    /// Tasks that heal broken receivers. These faults overlap with all others.
+    broken_receivers: JoinSet<()>,
+    stop: CancellationToken,
 }
 
-impl<'a> Saboteur<'a> {
+impl<'a> FaultInjector<'a> {
     pub(super) fn new(
         stack: &'a mut Stack,
         receivers: Arc<Receivers>,
@@ -85,57 +85,57 @@ impl<'a> Saboteur<'a> {
             receivers,
             journal,
             lease,
-            begun: Instant::now(),
-            done: Done::default(),
-            misbehaving: JoinSet::new(),
-            calm: CancellationToken::new(),
+            started: Instant::now(),
+            injected: InjectedFaults::default(),
+            broken_receivers: JoinSet::new(),
+            stop: CancellationToken::new(),
         }
     }
 
-    /// Does the plan for so long, or longer, until every kind was done once. When this returns,
-    /// everything is healed.
-    pub(super) async fn run(mut self, plan: Plan, duration: Duration) -> Result<Done> {
-        let end = self.begun + duration;
+    /// Runs the plan for `duration`, or longer until every kind was injected once. All faults are
+    /// healed when this returns.
+    pub(super) async fn run(mut self, plan: Plan, duration: Duration) -> Result<InjectedFaults> {
+        let end = self.started + duration;
         for (number, planned) in plan.enumerate() {
             sleep(planned.pause).await;
             if Instant::now() >= end && number >= Plan::DECK {
                 break;
             }
-            self.revive().await?;
+            self.restart_crashed().await?;
             let in_flight = self.jobs_in_flight().await?;
             self.do_one(planned, in_flight).await;
         }
-        self.calm.cancel();
-        while self.misbehaving.join_next().await.is_some() {}
-        self.revive().await?;
-        Ok(self.done)
+        self.stop.cancel();
+        while self.broken_receivers.join_next().await.is_some() {}
+        self.restart_crashed().await?;
+        Ok(self.injected)
     }
 
-    /// Waits until there are jobs to be hit, for so long as that makes sense.
+    /// Waits for unfinished jobs, at most `JOB_WAIT`, and returns their number.
     async fn jobs_in_flight(&self) -> Result<u64> {
         let start = Instant::now();
         loop {
             let jobs = self.stack.audit.unfinished().await?;
-            if jobs > 0 || start.elapsed() > PATIENCE_FOR_JOBS {
+            if jobs > 0 || start.elapsed() > JOB_WAIT {
                 return Ok(jobs);
             }
-            sleep(LOOK).await;
+            sleep(POLL_INTERVAL).await;
         }
     }
 
-    async fn revive(&mut self) -> Result<()> {
-        for died in self.stack.revive().await? {
+    async fn restart_crashed(&mut self) -> Result<()> {
+        for died in self.stack.restart_crashed().await? {
             self.violation(died);
         }
         Ok(())
     }
 
     fn violation(&mut self, what: String) {
-        say(self.begun, &format!("VIOLATION: {what}"));
-        self.done.violations.push(what);
+        say(self.started, &format!("VIOLATION: {what}"));
+        self.injected.violations.push(what);
     }
 
-    async fn do_one(&mut self, planned: Planned, in_flight: u64) {
+    async fn do_one(&mut self, planned: PlannedFault, in_flight: u64) {
         let fault = Fault {
             at: Timestamp::now(),
             healed_at: Timestamp::UNIX_EPOCH,
@@ -143,49 +143,49 @@ impl<'a> Saboteur<'a> {
             in_flight,
         };
         let at = fault.at;
-        let troubles = troubled_workers(planned).map(|worker| Trouble { worker, at });
-        self.done.troubles.extend(troubles);
-        match self.damage(planned, &fault).await {
-            Ok(Some(target)) => note(&self.journal, self.begun, fault, &target),
-            Ok(None) => {} // it goes on beside the others
-            // What could not be healed is found by what follows.
+        let disruptions = disrupted_workers(planned).map(|worker| Disruption { worker, at });
+        self.injected.disruptions.extend(disruptions);
+        match self.inject(planned, &fault).await {
+            Ok(Some(target)) => record(&self.journal, self.started, fault, &target),
+            Ok(None) => {} // a receiver fault, which heals on its own
+            // If the stack stays broken, the next fault or the settling of the run reports it.
             Err(error) => {
                 self.violation(format!("{}: {error:#}", planned.kind));
-                note(&self.journal, self.begun, fault, "not healed");
+                record(&self.journal, self.started, fault, "not healed");
             }
         }
     }
 
-    /// A receiver that misbehaves for its time, beside whatever else is done.
-    fn misbehave(&mut self, planned: Planned, manner: Manner, fault: &Fault) {
-        // Where each does already, one more changes nothing.
-        let Some(index) = self.receivers.well_from(planned.target) else {
+    /// Breaks a receiver for the planned time, concurrently with other faults.
+    fn break_receiver(&mut self, planned: PlannedFault, mode: ReceiverMode, fault: &Fault) {
+        // All receivers are broken already: there is nothing to inject.
+        let Some(index) = self.receivers.healthy_from(planned.target) else {
             return;
         };
-        self.receivers.set(index, manner);
+        self.receivers.set(index, mode);
         let (receivers, journal) = (Arc::clone(&self.receivers), self.journal.clone());
-        let (calm, begun, fault) = (self.calm.clone(), self.begun, fault.clone());
-        self.misbehaving.spawn(async move {
-            calm.run_until_cancelled(sleep(planned.hold)).await;
-            receivers.set(index, Manner::Answers);
-            note(&journal, begun, fault, &format!("receiver-{}", index + 1));
+        let (stop, started, fault) = (self.stop.clone(), self.started, fault.clone());
+        self.broken_receivers.spawn(async move {
+            stop.run_until_cancelled(sleep(planned.hold)).await;
+            receivers.set(index, ReceiverMode::Healthy);
+            record(&journal, started, fault, &format!("receiver-{}", index + 1));
         });
     }
 }
 
-/// The workers that a fault keeps from their work.
-fn troubled_workers(planned: Planned) -> impl Iterator<Item = usize> {
+/// The workers that a fault disrupts.
+fn disrupted_workers(planned: PlannedFault) -> impl Iterator<Item = usize> {
     (0..WORKERS).filter(move |worker| match planned.kind {
-        Kind::KillWorker | Kind::FreezeWorker | Kind::DeployWorker => {
+        FaultKind::KillWorker | FaultKind::FreezeWorker | FaultKind::DeployWorker => {
             *worker == planned.target % WORKERS
         }
-        Kind::DiskFull => true,
+        FaultKind::DiskFull => true,
         _ => false,
     })
 }
 
-/// A fault is over: it stands in the journal, and in a line for whoever looks on.
-fn note(journal: &Journal, begun: Instant, fault: Fault, target: &str) {
+/// Records a healed fault in the journal and prints it.
+fn record(journal: &Journal, started: Instant, fault: Fault, target: &str) {
     let fault = Fault {
         healed_at: Timestamp::now(),
         ..fault
@@ -195,10 +195,10 @@ fn note(journal: &Journal, begun: Instant, fault: Fault, target: &str) {
         "{:<22} {target:<11} {:>6} jobs in flight, {took:>5.1} s",
         fault.kind, fault.in_flight
     );
-    say(begun, &line);
-    journal.note(Record::Fault(fault));
+    say(started, &line);
+    journal.record(Record::Fault(fault));
 }
 
-fn say(begun: Instant, line: &str) {
-    println!("{:>7.1} s  {line}", begun.elapsed().as_secs_f64());
+fn say(started: Instant, line: &str) {
+    println!("{:>7.1} s  {line}", started.elapsed().as_secs_f64());
 }

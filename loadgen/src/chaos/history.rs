@@ -1,58 +1,61 @@
-//! The history of a run: what clients were told, what receivers got, how rows moved, what was broken.
+//! The history of a run: client responses, deliveries, row transitions and injected faults.
 //!
-//! One record a line (JSON), in the order in which they were written down; every time is the host's
-//! clock. The checker judges by these alone, so a history that was kept can be judged again.
+//! The format is JSON, one record per line, in the order of recording. All timestamps come from the
+//! host's clock. The checker uses nothing else, so a stored history can be checked again.
 //!
-//! Moves of one job stand in the order in which the database made them. The order of everything else
-//! is told by its times.
+//! The transitions of one job are in commit order. All other records are ordered by timestamp.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use storm_shared::models::{RequestId, Status};
 
-/// One thing that was seen.
+/// One observation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "record", rename_all = "snake_case")]
 pub enum Record {
-    /// What the run was set to, and promised: one in each kept history.
-    Limits(Limits),
-    /// A client was told something.
-    Told(Told),
-    /// A client looked at a job.
-    Looked(Looked),
-    /// A receiver got a callback.
+    /// The settings and limits of the run: exactly one per stored history.
+    Limits(HistoryLimits),
+    /// The response to a `POST /async`.
+    #[serde(rename = "told")]
+    Submitted(Submitted),
+    /// The response to a `GET /requests/{id}`.
+    #[serde(rename = "looked")]
+    Polled(Polled),
+    /// A receiver read a callback.
     Received(Received),
-    /// A row changed (the auditor's triggers wrote it down).
-    Moved(Moved),
-    /// A row as it stood at the end.
+    /// A row changed, as recorded by the auditor's triggers.
+    #[serde(rename = "moved")]
+    Transition(Transition),
+    /// The final state of a row.
     Row(Row),
-    /// The store's own record of something that went wrong with a job.
-    Event(Event),
-    /// A fault was done, and has passed.
+    /// A row of the store's `events` table.
+    Event(HistoryEvent),
+    /// An injected fault that has healed.
     Fault(Fault),
-    /// How large everything was at some moment.
+    /// Resource sizes at one moment.
     Footprint(Footprint),
 }
 
-/// What a run was set to, and what it may cost: the figures that the checker judges by.
+/// The settings of a run and its resource limits, for the checker.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Limits {
-    /// Callback attempts that a job has: one, and one for each of `CALLBACK_RETRY_DELAYS`.
+pub struct HistoryLimits {
+    /// Maximum callback attempts per job: one, plus one per entry of `CALLBACK_RETRY_DELAYS`.
     pub attempts: i64,
-    /// `MAX_CLAIMS`: lost claims that condemn a job.
+    /// `MAX_CLAIMS`: the number of lost claims that makes a job a poison job.
     pub max_claims: i64,
-    /// The kinds of faults that the schedule promised.
+    /// The kinds of fault that the plan must inject.
     pub faults: Vec<String>,
-    /// What the write-ahead log may hold once all is settled, bytes.
+    /// Maximum size of the write-ahead log after the run has settled, in bytes.
     pub log: u64,
-    /// By how much Redis may be larger once all is settled than at the start, bytes.
+    /// Maximum growth of Redis between the start and the settled state, in bytes.
     pub redis_growth: u64,
-    /// What a process may grow by under a second load, beyond half of what it had, bytes.
+    /// Memory that a process may gain under the second load, in bytes, in addition to 50 % of its
+    /// memory before it.
     pub resident_growth: u64,
 }
 
-impl Limits {
-    /// Limits with the sizes that a healthy run stays well below.
+impl HistoryLimits {
+    /// Default size limits. A healthy run stays well below them.
     pub fn new(attempts: i64, max_claims: i64, faults: Vec<String>) -> Self {
         const MIB: u64 = 1 << 20;
         Self {
@@ -66,110 +69,112 @@ impl Limits {
     }
 }
 
-/// The answer to one `POST /async`.
+/// The response to one `POST /async`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Told {
-    /// When the answer came.
+pub struct Submitted {
+    /// When the response arrived.
     pub at: Timestamp,
-    /// The name of the report that was asked for: one of its own for each request.
+    /// The requested report's name, unique per request.
     pub report_name: String,
-    /// How many records it has.
+    /// The requested number of records.
     pub records: u32,
-    /// What was said.
-    pub answer: Answer,
+    /// The outcome.
+    pub answer: SubmitAnswer,
 }
 
-/// What a client was told.
+/// The outcome of one `POST /async`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Answer {
-    /// `202`: this is the job from now on.
+pub enum SubmitAnswer {
+    /// `202` with the job's id.
     Accepted(RequestId),
-    /// Another status: there is no job, except after a `503`, whose commit may yet have happened.
+    /// Another status. No job exists, except possibly after a `503`: its commit may have succeeded.
     Refused(u16),
-    /// No answer: there may be a job or not.
-    Nothing(String),
+    /// No response. The job may or may not exist.
+    #[serde(rename = "nothing")]
+    NoAnswer(String),
 }
 
-/// The answer to one `GET /requests/{id}` with a 200 or a 404.
+/// The response to one `GET /requests/{id}`, if it was `200` or `404`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Looked {
+pub struct Polled {
     /// When the request was sent.
     pub asked_at: Timestamp,
-    /// When the answer came.
+    /// When the response arrived.
     pub at: Timestamp,
-    /// Which job.
+    /// The job.
     pub id: RequestId,
-    /// Its state; none for a `404`.
+    /// Its status; none for a `404`.
     pub status: Option<Status>,
 }
 
 /// One callback.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Received {
-    /// When its head and body had been read.
+    /// When the headers and the body had been read.
     pub at: Timestamp,
-    /// Which job its body names.
+    /// The job that the body names.
     pub id: RequestId,
-    /// SHA-256 of the body, hexadecimal.
+    /// SHA-256 of the body, in hexadecimal.
     pub body_sha256: String,
-    /// Whether the body is the very report that was ordered, for this id.
+    /// Whether the body is the requested report, for this id, with a valid signature.
     pub right: bool,
-    /// The status that was answered; none where the receiver hung or cut the connection.
+    /// The status of the response; none if the receiver hung or disconnected.
     pub answered: Option<u16>,
 }
 
 /// One change of a row, as the database itself saw it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Moved {
-    /// When.
+pub struct Transition {
+    /// The time of the record.
     pub at: Timestamp,
-    /// Which job.
+    /// The job.
     pub id: RequestId,
-    /// Before; none for the insert.
-    pub before: Option<Held>,
-    /// After.
-    pub after: Held,
+    /// The state before; none for the insert.
+    pub before: Option<RowState>,
+    /// The state after.
+    pub after: RowState,
 }
 
-impl Moved {
-    /// Whether this only ends the wait of a job that was put off, for its receiver has recovered: nobody
-    /// holds it, and whoever knows may do so.
-    pub fn is_unparking(&self) -> bool {
+impl Transition {
+    /// Whether this only makes a parked job due, because its receiver has recovered. No worker
+    /// holds a parked job, so this needs no fencing token.
+    pub fn is_unpark(&self) -> bool {
         let waits = self.after.status == Status::Pending && self.after.parks > 0;
         waits && self.before.as_ref() == Some(&self.after)
     }
 }
 
-/// The columns of a row that its moves are judged by.
+/// The columns of a row that the rules for transitions use.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Held {
+pub struct RowState {
     /// `status`
     pub status: Status,
-    /// `claim`: how often the row was claimed.
+    /// `claim`: the fencing token, incremented by each claim.
     pub claim: i64,
-    /// `owner`: who holds it.
+    /// `owner`: the worker that holds the claim.
     pub owner: Option<String>,
     /// `attempts`: callback attempts with a known outcome.
     pub attempts: i64,
-    /// `lost_claims`: claims whose worker died.
+    /// `lost_claims`: claims that ended by lease expiry.
     pub lost_claims: i64,
     /// `result_payload`
     pub result: Option<String>,
-    /// `parks`: how often it was put off for its receiver's sake.
+    /// `parks`: how often the job was parked because its receiver's circuit was open.
     #[serde(default)]
     pub parks: i64,
 }
 
-/// A row at the end.
+/// The final state of a row.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Row {
     /// `id`
     pub id: RequestId,
     /// From `input_payload`.
     pub report_name: String,
-    /// What the moves are judged by.
-    pub held: Held,
+    /// The columns that transitions change.
+    #[serde(rename = "held")]
+    pub state: RowState,
     /// `failure_reason`
     pub failure_reason: Option<String>,
     /// `failure_detail`
@@ -182,47 +187,48 @@ pub struct Row {
 
 /// A row of the table `events`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Event {
+pub struct HistoryEvent {
     /// When it was recorded.
     pub at: Timestamp,
-    /// Which job.
+    /// The job.
     pub id: RequestId,
     /// `claim_lost`, `given_back`, `attempt_failed`.
     pub event: String,
-    /// The claim that it happened under.
+    /// The claim that it belongs to.
     pub claim: i64,
-    /// More, for people.
+    /// Details for the reader.
     pub detail: Option<String>,
 }
 
-/// Something that was broken on purpose.
+/// An injected fault.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fault {
-    /// When it was done.
+    /// When it was injected.
     pub at: Timestamp,
-    /// When it was undone, or had passed.
+    /// When it was healed.
     pub healed_at: Timestamp,
-    /// Its kind, as the schedule names it: `kill_worker`, `flushall`, …
+    /// Its kind, as the plan names it: `kill_worker`, `flushall`, …
     pub kind: String,
-    /// Jobs accepted and not ended at the moment it was done.
+    /// Unfinished jobs when it was injected.
     pub in_flight: u64,
 }
 
-/// Sizes at one moment.
+/// Resource sizes at one moment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Footprint {
-    /// When.
+    /// The time of the record.
     pub at: Timestamp,
-    /// `start`, `storm`, `settled` (everything ended, healed and idle), `again` (after a second load).
+    /// `start`, `storm`, `settled` (all jobs finished, all faults healed, the stack idle) or
+    /// `again` (settled after a second load).
     pub moment: String,
-    /// The database file, bytes.
+    /// The database file, in bytes.
     pub database: u64,
-    /// The write-ahead log, bytes.
+    /// The write-ahead log, in bytes.
     pub log: u64,
-    /// Redis' `used_memory`, bytes.
+    /// Redis' `used_memory`, in bytes.
     pub redis_memory: u64,
     /// Entries in the stream.
     pub redis_entries: u64,
-    /// Resident memory of the api and of each worker, bytes.
+    /// Resident memory of the api and of each worker, in bytes.
     pub resident: Vec<(String, u64)>,
 }

@@ -1,10 +1,10 @@
-//! What a run asks of the system that only Linux can do. Elsewhere the program is built too, for its
-//! other commands.
+//! System calls that only Linux has. On other systems the program still builds, for its other
+//! commands.
 
 use anyhow::Result;
 use rustix::process::Pid;
 
-/// Sees to it that this process is killed when the thread that started it ends.
+/// Asks the kernel to kill this process when the thread that started it ends.
 #[cfg(target_os = "linux")]
 pub(super) fn die_with_parent() -> Result<()> {
     use rustix::process::{Signal, set_parent_process_death_signal};
@@ -12,7 +12,7 @@ pub(super) fn die_with_parent() -> Result<()> {
     Ok(set_parent_process_death_signal(Some(Signal::KILL))?)
 }
 
-/// Limits the size of every file that `process` writes to; none is no limit.
+/// Limits the size of the files that `process` writes; none removes the limit.
 #[cfg(target_os = "linux")]
 pub(super) fn limit_files(process: Pid, bytes: Option<u64>) -> Result<()> {
     use rustix::process::{Resource, Rlimit, prlimit};

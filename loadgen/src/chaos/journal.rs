@@ -1,4 +1,4 @@
-//! Where everything that is seen in a run is written down, from many tasks.
+//! The in-memory journal of a run's observations, shared by many tasks.
 
 use std::{
     fs::File,
@@ -11,29 +11,29 @@ use anyhow::{Context as _, Result};
 
 use super::history::Record;
 
-/// The records so far. Clones share them.
+/// The records so far. Clones share the same journal.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Journal {
     records: Arc<Mutex<Vec<Record>>>,
 }
 
 impl Journal {
-    pub(super) fn note(&self, record: Record) {
+    pub(super) fn record(&self, record: Record) {
         self.records().push(record);
     }
 
-    /// Takes the records out; what is noted later begins a new journal.
+    /// Takes all records and leaves the journal empty.
     pub(super) fn take(&self) -> Vec<Record> {
         std::mem::take(&mut *self.records())
     }
 
     fn records(&self) -> MutexGuard<'_, Vec<Record>> {
-        // Nothing panics while it holds them; and if it did, they would be whole.
+        // A push either happens or not, so the list stays valid if a holder panics.
         self.records.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Keeps a history in `file`, one record a line.
+/// Writes a history to `file`, one JSON record per line.
 ///
 /// # Errors
 /// The file can't be written.

@@ -1,4 +1,4 @@
-//! The clients of a run: they ask for reports at an open rate, and look at what they were promised.
+//! The clients of a run: they submit requests at an open rate and poll accepted jobs.
 
 use std::{
     ops::Range,
@@ -16,29 +16,29 @@ use tokio::time::{Instant, sleep};
 use tokio_util::task::TaskTracker;
 
 use super::{
-    history::{Answer, Looked, Record, Told},
+    history::{Polled, Record, SubmitAnswer, Submitted},
     journal::Journal,
-    orders::Orders,
+    orders::ChaosOrders,
 };
-use crate::{answers::Failure, client::Api, requester::accepted_id, storm::pace::Pace};
+use crate::{answers::RequestFailure, client::Api, requester::accepted_id, storm::pace::Pace};
 
-/// How long a client waits for an answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a client waits for a response.
+const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Requests on their way at a time. One more that falls due is not sent: what can't be answered for
-/// so long is no load any more.
-const IN_FLIGHT: usize = 5000;
+/// Maximum concurrent requests. Requests that fall due above it are counted and not sent: once the
+/// api leaves this many unanswered, more requests add no load.
+const MAX_IN_FLIGHT: usize = 5000;
 
-/// How often somebody looks at a job during the load.
-const LOOK: Duration = Duration::from_millis(10);
+/// How often a job is polled during the load.
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Somebody looks at one of so many newest jobs, every other time.
+/// Every other poll is for one of this many newest jobs.
 const NEWEST: usize = 200;
 
-/// Looks at a time when every job without a callback is looked at.
-const LOOKS_AT_ONCE: usize = 16;
+/// Concurrency of the final polls of jobs without a callback.
+const POLL_CONCURRENCY: usize = 16;
 
-/// The clients. Clones are the same clients.
+/// The clients. Clones share their state.
 #[derive(Clone, Debug)]
 pub(super) struct Load {
     shared: Arc<Shared>,
@@ -47,25 +47,30 @@ pub(super) struct Load {
 #[derive(Debug)]
 struct Shared {
     api: Api,
-    orders: Orders,
+    orders: ChaosOrders,
     receivers: Vec<String>,
     journal: Journal,
-    promised: Mutex<Vec<Promised>>,
+    promised: Mutex<Vec<AcceptedJob>>,
     not_sent: AtomicU64,
-    strange: Mutex<Vec<String>>,
+    unexpected: Mutex<Vec<String>>,
 }
 
-/// A job that a client was promised.
+/// A job that was accepted with `202`.
 #[derive(Clone, Copy, Debug)]
-struct Promised {
+struct AcceptedJob {
     id: RequestId,
-    /// Nobody is called back.
+    /// It has no callback URL.
     polled: bool,
 }
 
 impl Load {
-    /// Clients of `api`, to be called back at `receivers`.
-    pub(super) fn new(api: Api, orders: Orders, receivers: Vec<String>, journal: Journal) -> Self {
+    /// Clients of `api` with callbacks to `receivers`.
+    pub(super) fn new(
+        api: Api,
+        orders: ChaosOrders,
+        receivers: Vec<String>,
+        journal: Journal,
+    ) -> Self {
         Self {
             shared: Arc::new(Shared {
                 api,
@@ -74,20 +79,20 @@ impl Load {
                 journal,
                 promised: Mutex::default(),
                 not_sent: AtomicU64::new(0),
-                strange: Mutex::default(),
+                unexpected: Mutex::default(),
             }),
         }
     }
 
-    /// Sends the requests of these numbers, `rate` a second, and waits for their answers. No request
-    /// is sent again: nobody could tell its two jobs apart.
+    /// Sends the requests with these numbers, `rate` per second, and waits for their responses. It
+    /// never retries: the checker could not tell the two jobs of one request apart.
     pub(super) async fn send(&self, numbers: Range<u64>, rate: u32) {
         let requests = TaskTracker::new();
         let pace = Pace::new(rate, numbers.end - numbers.start);
         pace.run(|step, _| {
-            if requests.len() < IN_FLIGHT {
+            if requests.len() < MAX_IN_FLIGHT {
                 let (load, number) = (self.clone(), numbers.start + step);
-                requests.spawn(async move { load.ask(number).await });
+                requests.spawn(async move { load.submit(number).await });
             } else {
                 self.shared.not_sent.fetch_add(1, Ordering::Relaxed);
             }
@@ -97,11 +102,12 @@ impl Load {
         requests.wait().await;
     }
 
-    /// Looks at one job after the other, for ever: at old and new ones by turns, as `seed` has it.
-    pub(super) async fn look_around(&self, seed: u64) {
+    /// Polls random jobs for ever, alternating between all jobs and the newest. `seed` determines
+    /// the choice.
+    pub(super) async fn poll_random(&self, seed: u64) {
         let mut random = fastrand::Rng::with_seed(seed);
         for turn in 0_u64.. {
-            sleep(LOOK).await;
+            sleep(POLL_INTERVAL).await;
             let looked_at = {
                 let promised = lock(&self.shared.promised);
                 let from = if turn.is_multiple_of(2) {
@@ -112,42 +118,42 @@ impl Load {
                 random.choice(&promised[from..]).copied()
             };
             if let Some(promised) = looked_at {
-                self.look(promised.id).await;
+                self.poll(promised.id).await;
             }
         }
     }
 
-    /// Looks at every job that called nobody back.
-    pub(super) async fn look_at_polled(&self) {
+    /// Polls every job without a callback URL.
+    pub(super) async fn poll_jobs_without_callback(&self) {
         let polled: Vec<_> = lock(&self.shared.promised)
             .iter()
             .filter_map(|promised| promised.polled.then_some(promised.id))
             .collect();
-        let looks = TaskTracker::new();
-        let each = polled.len().div_ceil(LOOKS_AT_ONCE).max(1);
+        let polls = TaskTracker::new();
+        let each = polled.len().div_ceil(POLL_CONCURRENCY).max(1);
         for ids in polled.chunks(each) {
             let (load, ids) = (self.clone(), ids.to_vec());
-            looks.spawn(async move {
+            polls.spawn(async move {
                 for id in ids {
-                    load.look(id).await;
+                    load.poll(id).await;
                 }
             });
         }
-        looks.close();
-        looks.wait().await;
+        polls.close();
+        polls.wait().await;
     }
 
-    /// Requests that were due and could not be sent.
+    /// Requests that were due and not sent.
     pub(super) fn not_sent(&self) -> u64 {
         self.shared.not_sent.load(Ordering::Relaxed)
     }
 
-    /// Good answers that are no answers to what was asked.
-    pub(super) fn take_strange(&self) -> Vec<String> {
-        std::mem::take(&mut *lock(&self.shared.strange))
+    /// Takes the responses that were successful but invalid.
+    pub(super) fn take_unexpected(&self) -> Vec<String> {
+        std::mem::take(&mut *lock(&self.shared.unexpected))
     }
 
-    async fn ask(&self, number: u64) {
+    async fn submit(&self, number: u64) {
         let Shared {
             api,
             orders,
@@ -158,24 +164,24 @@ impl Load {
         let order = orders.order(number);
         let body = order.body(receivers);
         let answer = api
-            .submit(Mode::Async, body, Instant::now() + PATIENCE)
+            .submit(Mode::Async, body, Instant::now() + TIMEOUT)
             .await;
         let at = Timestamp::now();
         let answer = match answer.and_then(|body| accepted_id(&body)) {
-            Ok(id) => Answer::Accepted(id),
-            Err(Failure::Refused(status) | Failure::Status(status, _)) => {
-                Answer::Refused(status.as_u16())
+            Ok(id) => SubmitAnswer::Accepted(id),
+            Err(RequestFailure::Refused(status) | RequestFailure::Status(status, _)) => {
+                SubmitAnswer::Refused(status.as_u16())
             }
             Err(nothing) => {
                 self.judge(&nothing);
-                Answer::Nothing(nothing.to_string())
+                SubmitAnswer::NoAnswer(nothing.to_string())
             }
         };
-        if let Answer::Accepted(id) = answer {
+        if let SubmitAnswer::Accepted(id) = answer {
             let polled = order.receiver.is_none();
-            lock(&self.shared.promised).push(Promised { id, polled });
+            lock(&self.shared.promised).push(AcceptedJob { id, polled });
         }
-        journal.note(Record::Told(Told {
+        journal.record(Record::Submitted(Submitted {
             at,
             report_name: order.spec.report_name.into(),
             records: order.spec.records.count(),
@@ -183,16 +189,16 @@ impl Load {
         }));
     }
 
-    /// Looks at a job. That nobody answers is no news of the job.
-    async fn look(&self, id: RequestId) {
+    /// Polls a job. A poll without a response says nothing about the job and is not recorded.
+    async fn poll(&self, id: RequestId) {
         let asked_at = Timestamp::now();
-        let job = self.shared.api.job(id, Instant::now() + PATIENCE).await;
+        let job = self.shared.api.job(id, Instant::now() + TIMEOUT).await;
         let status = match job {
             Ok(job) => Some(job.status),
-            Err(Failure::Status(StatusCode::NOT_FOUND, _)) => None,
+            Err(RequestFailure::Status(StatusCode::NOT_FOUND, _)) => None,
             Err(nothing) => return self.judge(&nothing),
         };
-        self.shared.journal.note(Record::Looked(Looked {
+        self.shared.journal.record(Record::Polled(Polled {
             asked_at,
             at: Timestamp::now(),
             id,
@@ -200,15 +206,15 @@ impl Load {
         }));
     }
 
-    /// An answer that doesn't come is a client's lot in a storm. A wrong one is nobody's.
-    fn judge(&self, failure: &Failure) {
-        if let Failure::WrongAnswer(what) = failure {
-            lock(&self.shared.strange).push(what.clone());
+    /// Missing responses are expected under faults. An invalid response is a violation.
+    fn judge(&self, failure: &RequestFailure) {
+        if let RequestFailure::WrongAnswer(what) = failure {
+            lock(&self.shared.unexpected).push(what.clone());
         }
     }
 }
 
-/// Whoever panicked while it held a list left it whole.
+/// A push either happens or not, so the list stays valid if a holder panics.
 fn lock<T>(list: &Mutex<T>) -> MutexGuard<'_, T> {
     list.lock().unwrap_or_else(PoisonError::into_inner)
 }

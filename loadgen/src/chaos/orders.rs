@@ -1,4 +1,4 @@
-//! The reports of a run: each request's is its own, and its number tells everything about it.
+//! The requests of a run. Each is a function of the seed and of its number.
 
 use bytes::Bytes;
 use fastrand::Rng;
@@ -8,62 +8,66 @@ use storm_shared::{
     services::report::{Report, expected},
 };
 
-/// One in so many jobs has no callback URL.
-const POLLED: u64 = 20;
+/// One in this many jobs has no callback URL and is polled.
+const POLLED_ONE_IN: u64 = 20;
 
-/// One in so many jobs is a long one.
-const LONG: u64 = 100;
+/// One in this many jobs is long.
+const LONG_ONE_IN: u64 = 100;
 
-/// The size of a long one, two seconds: longer than a worker's drain. The others' is up to
-/// `SHORT_RECORDS`.
+/// The size of a long job: two seconds of work, longer than `DRAIN_TIMEOUT`, so that a deploy has
+/// to release it. All others have at most `SHORT_RECORDS`.
 const LONG_RECORDS: u64 = 200;
 const SHORT_RECORDS: u64 = 30;
 
-/// What the requests of one run ask for.
+/// The requests of one run.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Orders {
+pub(super) struct ChaosOrders {
     seed: u64,
 }
 
 /// One request.
 #[derive(Clone, Debug)]
-pub(super) struct Order {
+pub(super) struct ChaosOrder {
     pub(super) spec: ReportSpec,
-    /// Which receiver is to be called back, to be taken modulo their number; none where the client
-    /// looks at the job instead.
+    /// The receiver's index, modulo the number of receivers; none if the client polls the job.
     pub(super) receiver: Option<usize>,
 }
 
-impl Orders {
+impl ChaosOrders {
     /// The requests of `seed`.
     pub(super) fn new(seed: u64) -> Self {
         Self { seed }
     }
 
-    /// The request of this number.
-    pub(super) fn order(self, number: u64) -> Order {
-        // A generator for each number: a callback comes with its number alone.
+    /// The request with this number.
+    #[expect(
+        clippy::expect_used,
+        reason = "the generated name and both sizes are within the bounds of a request"
+    )]
+    pub(super) fn order(self, number: u64) -> ChaosOrder {
+        // One generator per number: a receiver knows only the number from the report's name, and
+        // must be able to derive the request from it.
         let mut random = Rng::with_seed(self.seed ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        let records = if random.u64(..LONG) == 0 {
+        let records = if random.u64(..LONG_ONE_IN) == 0 {
             LONG_RECORDS
         } else {
             random.u64(1..=SHORT_RECORDS)
         };
-        let polled = random.u64(..POLLED) == 0;
+        let polled = random.u64(..POLLED_ONE_IN) == 0;
         let receiver = random.usize(..);
-        Order {
+        ChaosOrder {
             spec: ReportSpec {
                 report_name: ReportName::try_from(self.name(number))
-                    .expect("two numbers make a short name"),
+                    .expect("two numbers make a valid, short report name"),
                 records: Records::new(records, Records::MAX_ASYNC)
-                    .expect("both sizes are within the bounds"),
+                    .expect("both sizes are at most MAX_ASYNC"),
             },
             receiver: (!polled).then_some(receiver),
         }
     }
 
-    /// The request that has this name; none where the name is not of this run.
-    pub(super) fn by_name(self, name: &str) -> Option<Order> {
+    /// The request with this name; none if the name does not belong to this run.
+    pub(super) fn by_name(self, name: &str) -> Option<ChaosOrder> {
         let number = name.rsplit('-').next()?.parse().ok()?;
         (self.name(number) == name).then(|| self.order(number))
     }
@@ -73,8 +77,12 @@ impl Orders {
     }
 }
 
-impl Order {
-    /// The request's body, where the receivers have these URLs.
+impl ChaosOrder {
+    /// The request's body, for receivers at these URLs.
+    #[expect(
+        clippy::expect_used,
+        reason = "a struct of strings and numbers always serialises to JSON"
+    )]
     pub(super) fn body(&self, receivers: &[String]) -> Bytes {
         #[derive(Serialize)]
         struct Body<'a> {
@@ -90,11 +98,11 @@ impl Order {
                 .map(|index| receivers[index % receivers.len()].as_str()),
         };
         serde_json::to_vec(&body)
-            .expect("a struct of strings and numbers is JSON")
+            .expect("strings and numbers serialise to JSON")
             .into()
     }
 
-    /// What must come back.
+    /// The report that must be delivered.
     pub(super) fn expected(&self) -> Report {
         expected(&self.spec)
     }
@@ -106,11 +114,11 @@ mod tests {
 
     use serde_json::Value;
 
-    use super::{LONG_RECORDS, Orders};
+    use super::{ChaosOrders, LONG_RECORDS};
 
     #[test]
-    fn a_name_tells_its_order() {
-        let orders = Orders::new(5);
+    fn the_name_of_a_report_identifies_its_order() {
+        let orders = ChaosOrders::new(5);
         for number in [0, 1, 999_999, 1_000_000] {
             let order = orders.order(number);
             let found = orders.by_name(order.spec.report_name.as_str()).unwrap();
@@ -123,9 +131,9 @@ mod tests {
     }
 
     #[test]
-    fn the_load_is_a_mix() {
+    fn the_load_mixes_receivers_sizes_and_polled_jobs() {
         let receivers = ["http://a/".to_owned(), "http://b/".to_owned()];
-        let orders = (0..2000).map(|number| Orders::new(1).order(number));
+        let orders = (0..2000).map(|number| ChaosOrders::new(1).order(number));
         let (mut names, mut urls, mut long) = (HashSet::new(), HashSet::new(), 0);
         for order in orders {
             let body: Value = serde_json::from_slice(&order.body(&receivers)).unwrap();

@@ -1,47 +1,47 @@
-//! What is broken, in which order: a seed makes the whole plan, and the same seed the same one.
+//! The plan of faults. It is deterministic: the same seed gives the same plan.
 
 use std::{fmt, time::Duration};
 
 use fastrand::Rng;
 use serde::Serialize;
 
-/// A way to break something.
+/// A kind of fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Kind {
-    /// kill -9, and a new process.
+pub enum FaultKind {
+    /// SIGKILL, then a new process.
     KillApi,
-    /// kill -9, and a new process.
+    /// SIGKILL, then a new process.
     KillWorker,
-    /// kill -9, and a new process that has the old one's data.
+    /// SIGKILL, then a new process with the same data.
     KillRedis,
-    /// kill -9, and a new process without any data.
+    /// SIGKILL, then a new process without data.
     RedisRestartedEmpty,
-    /// SIGSTOP past the lease in the middle of callback attempts, then SIGCONT.
+    /// SIGSTOP during callback attempts until after lease expiry, then SIGCONT.
     FreezeWorker,
-    /// `FLUSHALL`: stream and consumer group are gone.
+    /// `FLUSHALL`: the stream and its consumer group are lost.
     Flushall,
-    /// Every connection to Redis breaks, and new ones are refused.
+    /// All connections to Redis break, and new ones are refused.
     RedisCut,
-    /// Every packet to and from Redis takes its time.
+    /// All traffic to and from Redis is delayed.
     RedisDelayed,
-    /// Connections to Redis stay open, and nothing comes back.
+    /// Connections to Redis stay open without any response.
     RedisHalfOpen,
     /// A receiver answers 500.
     ReceiverFails,
-    /// A receiver answers nothing.
+    /// A receiver hangs.
     ReceiverHangs,
-    /// A receiver closes the connection without an answer.
+    /// A receiver closes the connection without a response.
     ReceiverCuts,
-    /// SIGTERM, and a new process when the old one has ended with 0.
+    /// SIGTERM, then a new process once the old one has exited with 0.
     DeployApi,
-    /// SIGTERM, and a new process when the old one has ended with 0.
+    /// SIGTERM, then a new process once the old one has exited with 0.
     DeployWorker,
-    /// No service can write a file any further.
+    /// No service can grow a file.
     DiskFull,
 }
 
-impl Kind {
+impl FaultKind {
     /// Every kind.
     pub const ALL: [Self; 15] = [
         Self::KillApi,
@@ -61,8 +61,8 @@ impl Kind {
         Self::DiskFull,
     ];
 
-    /// What is done more often than the rest: a kill is over in a moment, and is what a job system
-    /// is judged by first.
+    /// Additional kills per deck: a kill takes little time, and crash recovery is the most
+    /// important property of a job queue.
     const MORE_KILLS: [Self; 10] = [
         Self::KillApi,
         Self::KillApi,
@@ -76,7 +76,7 @@ impl Kind {
         Self::KillRedis,
     ];
 
-    /// The word in a history.
+    /// Its name in a history.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::KillApi => "kill_api",
@@ -105,7 +105,7 @@ impl Kind {
         )
     }
 
-    /// Between how many milliseconds and how many it lasts, beside what it takes by itself.
+    /// The minimum and maximum duration in milliseconds, in addition to the injection itself.
     const fn millis(self) -> (u64, u64) {
         match self {
             Self::KillApi | Self::KillRedis | Self::RedisRestartedEmpty => (50, 500),
@@ -116,46 +116,46 @@ impl Kind {
             Self::RedisCut | Self::RedisDelayed | Self::RedisHalfOpen | Self::DiskFull => {
                 (500, 2000)
             }
-            // Some longer than all the retries together: their jobs are to end FAILED.
+            // Some last longer than all retries together, so that jobs end as FAILED.
             Self::ReceiverFails | Self::ReceiverHangs | Self::ReceiverCuts => (500, 8000),
         }
     }
 }
 
-impl fmt::Display for Kind {
+impl fmt::Display for FaultKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
 }
 
-/// One fault of a plan.
+/// One planned fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Planned {
-    /// What is broken.
-    pub kind: Kind,
-    /// Which one, where there are several: to be taken modulo their number.
+pub struct PlannedFault {
+    /// The kind of fault.
+    pub kind: FaultKind,
+    /// The index of the target, modulo the number of targets.
     pub target: usize,
-    /// How long nothing is broken before it.
+    /// The pause before it.
     pub pause: Duration,
-    /// How long it stays broken.
+    /// The time until it is healed.
     pub hold: Duration,
 }
 
-/// Between how many milliseconds and how many nothing is broken before a fault.
+/// The minimum and maximum pause before a fault, in milliseconds.
 const PAUSE_MILLIS: (u64, u64) = (50, 350);
 
-/// The faults of a seed, one after the other, without an end.
+/// The endless sequence of faults of one seed.
 ///
-/// They are dealt from shuffled decks of [`Plan::DECK`] cards, each with every kind.
+/// Faults are dealt from shuffled decks of [`Plan::DECK`] faults. Each deck contains every kind.
 #[derive(Clone, Debug)]
 pub struct Plan {
     random: Rng,
-    deck: Vec<Kind>,
+    deck: Vec<FaultKind>,
 }
 
 impl Plan {
-    /// After so many faults every kind was done.
-    pub const DECK: usize = Kind::ALL.len() + Kind::MORE_KILLS.len();
+    /// The size of a deck: after this many faults every kind has been injected.
+    pub const DECK: usize = FaultKind::ALL.len() + FaultKind::MORE_KILLS.len();
 
     /// The plan of `seed`.
     pub fn new(seed: u64) -> Self {
@@ -165,12 +165,12 @@ impl Plan {
         }
     }
 
-    fn deal(&mut self) -> Kind {
+    fn deal(&mut self) -> FaultKind {
         loop {
             if let Some(kind) = self.deck.pop() {
                 return kind;
             }
-            self.deck = [&Kind::ALL[..], &Kind::MORE_KILLS].concat();
+            self.deck = [&FaultKind::ALL[..], &FaultKind::MORE_KILLS].concat();
             self.random.shuffle(&mut self.deck);
         }
     }
@@ -181,11 +181,11 @@ impl Plan {
 }
 
 impl Iterator for Plan {
-    type Item = Planned;
+    type Item = PlannedFault;
 
-    fn next(&mut self) -> Option<Planned> {
+    fn next(&mut self) -> Option<PlannedFault> {
         let kind = self.deal();
-        Some(Planned {
+        Some(PlannedFault {
             kind,
             target: self.random.usize(..),
             pause: self.between(PAUSE_MILLIS),
@@ -198,35 +198,35 @@ impl Iterator for Plan {
 mod tests {
     use std::collections::HashSet;
 
-    use super::{Kind, Plan};
+    use super::{FaultKind, Plan};
 
     #[test]
-    fn a_seed_is_a_plan() {
+    fn the_same_seed_gives_the_same_plan() {
         let plan = |seed| Plan::new(seed).take(200).collect::<Vec<_>>();
         assert_eq!(plan(7), plan(7));
         assert_ne!(plan(7), plan(8));
     }
 
     #[test]
-    fn every_deck_holds_every_kind_in_an_order_of_its_own() {
+    fn every_deck_contains_every_kind_in_a_new_order() {
         let kinds = Plan::new(3).map(|fault| fault.kind);
         let kinds: Vec<_> = kinds.take(Plan::DECK * 5).collect();
         for dealt in kinds.chunks(Plan::DECK) {
             let deck: HashSet<_> = dealt.iter().collect();
-            assert_eq!(deck.len(), Kind::ALL.len());
+            assert_eq!(deck.len(), FaultKind::ALL.len());
         }
         assert_ne!(kinds[..Plan::DECK], kinds[Plan::DECK..2 * Plan::DECK]);
     }
 
     #[test]
-    fn more_than_half_of_all_faults_kill() {
+    fn more_than_half_of_all_faults_are_kills() {
         let kills = Plan::new(11).take(1000).filter(|fault| fault.kind.kills());
         assert!(kills.count() > 500);
     }
 
     #[test]
-    fn a_kind_has_one_word_in_the_history_and_in_json() {
-        for kind in Kind::ALL {
+    fn a_kind_has_the_same_name_in_the_history_and_in_json() {
+        for kind in FaultKind::ALL {
             assert_eq!(serde_json::to_value(kind).unwrap(), kind.as_str());
         }
     }

@@ -1,4 +1,4 @@
-//! One child process: what it says goes to a file, and it doesn't outlive this one.
+//! A child process: its output goes to a file, and it is killed with this process.
 
 use std::{
     ffi::OsStr,
@@ -17,41 +17,41 @@ use tokio::time::{Instant, sleep};
 
 use super::host;
 
-/// How often a child is looked at that is to end.
-const LOOK: Duration = Duration::from_millis(5);
+/// How often the exit of a child is polled.
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
-/// A running child. It is killed when this is dropped, and by the kernel when this process dies.
+/// A running child. It is killed on drop, and by the kernel when this process dies.
 #[derive(Debug)]
 pub struct Process {
     child: Child,
     pid: Pid,
 }
 
-/// What to run, and where its words go.
+/// The program to run, its environment and its log.
 #[derive(Clone, Copy, Debug)]
-pub struct Program<'a> {
-    /// The `storm-loadgen` that ties a child to this process (see [`super::tether`]).
+pub struct ProcessSpec<'a> {
+    /// The `storm-loadgen` binary that tethers the child to this process (see [`super::tether`]).
     pub tether: &'a Path,
-    /// The program's file.
+    /// The path of the program.
     pub program: &'a Path,
     /// Its arguments.
     pub arguments: &'a [&'a OsStr],
     /// The whole environment.
     pub environment: &'a [(&'static str, String)],
-    /// What it writes is appended here. By us: a limit on the size of the child's files is not to
-    /// cut its words.
+    /// Its output is appended here. This process does the writing, so that the child's file size
+    /// limit (`disk_full`) does not truncate its log.
     pub log: &'a Path,
 }
 
 impl Process {
     /// Starts it.
     ///
-    /// The kernel kills it when the calling *thread* ends: call this where threads stay, never in
-    /// a `spawn_blocking`.
+    /// The kernel kills the child when the calling *thread* ends. So call this from a runtime
+    /// worker thread, never in `spawn_blocking`, whose threads end when they are idle.
     ///
     /// # Errors
-    /// It can't be started, or its log not be written.
-    pub fn start(program: &Program<'_>) -> Result<Self> {
+    /// The process can't be started, or its log can't be opened.
+    pub fn start(program: &ProcessSpec<'_>) -> Result<Self> {
         let log = || {
             File::options()
                 .create(true)
@@ -71,80 +71,81 @@ impl Process {
                     .iter()
                     .map(|(name, value)| (name, value)),
             )
-            // Ctrl-C is for this process alone, which then ends the others.
+            // Its own process group: Ctrl-C must reach this process only, which then stops the
+            // rest.
             .process_group(0)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .with_context(|| format!("can't run {}", program.program.display()))?;
-        write_down(child.stdout.take(), out);
-        write_down(child.stderr.take(), err);
+        copy_output(child.stdout.take(), out);
+        copy_output(child.stderr.take(), err);
         let pid = Pid::from_child(&child);
         Ok(Self { child, pid })
     }
 
-    /// SIGKILL, and the end of it.
+    /// Sends SIGKILL and waits.
     pub fn kill(mut self) {
         self.end();
     }
 
-    /// SIGSTOP: it does nothing any more, and knows nothing of it.
+    /// Sends SIGSTOP: the process is suspended and cannot notice it.
     ///
     /// # Errors
-    /// It has ended.
+    /// The process has exited.
     pub fn freeze(&mut self) -> Result<()> {
         self.signal(Signal::STOP)
     }
 
-    /// SIGCONT.
+    /// Sends SIGCONT.
     ///
     /// # Errors
-    /// It has ended.
+    /// The process has exited.
     pub fn thaw(&mut self) -> Result<()> {
         self.signal(Signal::CONT)
     }
 
-    /// SIGTERM.
+    /// Sends SIGTERM.
     ///
     /// # Errors
-    /// It has ended.
+    /// The process has exited.
     pub fn terminate(&mut self) -> Result<()> {
         self.signal(Signal::TERM)
     }
 
-    /// Limits the size of every file that it writes to; none is no limit.
+    /// Limits the size of the files that it writes; none removes the limit.
     ///
     /// # Errors
-    /// It has ended.
+    /// The process has exited.
     pub fn limit_files(&mut self, bytes: Option<u64>) -> Result<()> {
         self.must_run()?;
         host::limit_files(self.pid, bytes).context("can't limit its files")
     }
 
-    /// How it ended, once it has.
+    /// The exit status, if the process has exited.
     ///
     /// # Errors
-    /// The system doesn't say.
+    /// The status can't be read.
     pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
         Ok(self.child.try_wait()?)
     }
 
-    /// How it ended; none if it didn't by the deadline.
+    /// The exit status; none if it is still running at the deadline.
     ///
     /// # Errors
-    /// The system doesn't say.
+    /// The status can't be read.
     pub async fn end_by(&mut self, deadline: Instant) -> Result<Option<ExitStatus>> {
         loop {
             let status = self.ended()?;
             if status.is_some() || Instant::now() >= deadline {
                 return Ok(status);
             }
-            sleep(LOOK).await;
+            sleep(POLL_INTERVAL).await;
         }
     }
 
-    /// Its resident memory in bytes; 0 when it is gone.
+    /// Its resident memory in bytes; 0 after it has exited.
     pub fn resident(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()));
         status.ok().as_deref().and_then(resident_in).unwrap_or(0)
@@ -152,19 +153,19 @@ impl Process {
 
     fn signal(&mut self, signal: Signal) -> Result<()> {
         self.must_run()?;
-        kill_process(self.pid, signal).context("can't signal it")
+        kill_process(self.pid, signal).context("can't signal the process")
     }
 
-    /// The id of a process that was waited for may be another's.
+    /// After `wait` the kernel may reuse the pid, so a signal could hit another process.
     fn must_run(&mut self) -> Result<()> {
         match self.ended()? {
-            Some(status) => bail!("it has ended: {status}"),
+            Some(status) => bail!("the process has exited: {status}"),
             None => Ok(()),
         }
     }
 
     fn end(&mut self) {
-        // Both fail only where it has ended and been waited for.
+        // Both fail only if the process has exited and been reaped.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -185,10 +186,10 @@ fn resident_in(status: &str) -> Option<u64> {
     Some(kibibytes * 1024)
 }
 
-fn write_down(words: Option<impl io::Read + Send + 'static>, mut log: File) {
-    if let Some(mut words) = words {
-        // It ends with the child.
-        thread::spawn(move || io::copy(&mut words, &mut log));
+fn copy_output(text: Option<impl io::Read + Send + 'static>, mut log: File) {
+    if let Some(mut text) = text {
+        // The thread ends when the child closes its end of the pipe.
+        thread::spawn(move || io::copy(&mut text, &mut log));
     }
 }
 

@@ -1,4 +1,4 @@
-//! A TCP proxy before Redis that can be told to be a bad network.
+//! A TCP proxy in front of Redis that injects network faults.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -14,43 +14,43 @@ use tokio::{
 };
 use tokio_util::task::AbortOnDropHandle;
 
-/// How the network is.
+/// The state of the simulated network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Network {
-    /// Everything passes.
-    Well,
-    /// Each chunk takes so long, in both directions.
+pub enum ProxyMode {
+    /// All traffic is forwarded.
+    Normal,
+    /// Each chunk is delayed by this much, in both directions.
     Delayed(Duration),
-    /// Connections stay open, and what is sent is swallowed.
+    /// Connections stay open, and all data is dropped.
     HalfOpen,
-    /// Every connection breaks, and new ones are refused.
+    /// All connections break, and new ones are refused.
     Cut,
 }
 
-/// How long the proxy waits before it tries again to listen, or to accept.
+/// Pause before another try to listen or to accept.
 const PAUSE: Duration = Duration::from_millis(10);
 
 const CHUNK: usize = 16 * 1024;
 
-/// A proxy, until it is dropped.
+/// A running proxy. Dropping it stops it.
 #[derive(Debug)]
 pub struct Proxy {
     addr: SocketAddr,
-    network: watch::Sender<Network>,
+    network: watch::Sender<ProxyMode>,
     _serving: AbortOnDropHandle<()>,
 }
 
 impl Proxy {
-    /// Forwards what comes to `addr` (port 0 takes a free one) to `upstream`.
+    /// Forwards connections to `addr` (port 0: a free port) to `upstream`.
     ///
     /// # Errors
-    /// The address is taken.
+    /// The address is in use.
     pub async fn start(addr: SocketAddr, upstream: SocketAddr) -> Result<Self> {
         let listener = TcpListener::bind(addr)
             .await
             .with_context(|| format!("can't listen on {addr}"))?;
         let addr = listener.local_addr()?;
-        let (network, state) = watch::channel(Network::Well);
+        let (network, state) = watch::channel(ProxyMode::Normal);
         let serving = tokio::spawn(serve(listener, addr, upstream, state));
         Ok(Self {
             addr,
@@ -59,13 +59,13 @@ impl Proxy {
         })
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
     pub fn addr(&self) -> SocketAddr {
         self.addr
     }
 
-    /// Changes the network, for the connections that there are too.
-    pub fn set(&self, network: Network) {
+    /// Changes the network for new and existing connections.
+    pub fn set(&self, network: ProxyMode) {
         self.network.send_replace(network);
     }
 }
@@ -74,12 +74,12 @@ async fn serve(
     listener: TcpListener,
     addr: SocketAddr,
     upstream: SocketAddr,
-    mut network: watch::Receiver<Network>,
+    mut network: watch::Receiver<ProxyMode>,
 ) {
     let mut listener = Some(listener);
     loop {
         if is_cut(&network) {
-            // Nobody listens: a new connection is refused by the kernel.
+            // Without a listener the kernel refuses new connections.
             listener = None;
             if network.changed().await.is_err() {
                 return;
@@ -107,51 +107,51 @@ async fn serve(
     }
 }
 
-fn is_cut(network: &watch::Receiver<Network>) -> bool {
-    *network.borrow() == Network::Cut
+fn is_cut(network: &watch::Receiver<ProxyMode>) -> bool {
+    *network.borrow() == ProxyMode::Cut
 }
 
-/// One connection, until either side ends it, the network is cut or the proxy is dropped.
-async fn forward(client: TcpStream, upstream: SocketAddr, mut network: watch::Receiver<Network>) {
+/// Forwards one connection until either side closes it, the network is cut or the proxy is dropped.
+async fn forward(client: TcpStream, upstream: SocketAddr, mut network: watch::Receiver<ProxyMode>) {
     let (to_server, to_client) = (network.clone(), network.clone());
     let connection = async {
-        // Behind a half-open connection nobody notices what is at the other end.
+        // A failed upstream connection closes the client's connection.
         let Ok(server) = TcpStream::connect(upstream).await else {
             return;
         };
-        // A delay is ours alone to make.
+        // No Nagle delay in addition to the injected one.
         let _ = (client.set_nodelay(true), server.set_nodelay(true));
         let (from_client, into_client) = client.into_split();
         let (from_server, into_server) = server.into_split();
         tokio::select! {
-            () = carry(from_client, into_server, to_server) => {}
-            () = carry(from_server, into_client, to_client) => {}
+            () = forward_one_way(from_client, into_server, to_server) => {}
+            () = forward_one_way(from_server, into_client, to_client) => {}
         }
     };
     tokio::select! {
         () = connection => {}
-        // Or there is no proxy any more.
-        _ = network.wait_for(|network| *network == Network::Cut) => {}
+        // Resolves with an error, too, when the proxy is dropped.
+        _ = network.wait_for(|network| *network == ProxyMode::Cut) => {}
     }
 }
 
-/// One direction, until it ends or breaks.
-async fn carry(
+/// Forwards one direction until it ends or breaks.
+async fn forward_one_way(
     mut from: OwnedReadHalf,
     mut into: OwnedWriteHalf,
-    network: watch::Receiver<Network>,
+    network: watch::Receiver<ProxyMode>,
 ) {
     let mut chunk = vec![0; CHUNK];
-    // What has lost a byte stays silent for good, also when the network is well again: its two ends
-    // would talk past each other.
+    // A connection that has lost data stays silent even after the network heals: forwarding the
+    // rest would desynchronise the two ends' protocol.
     let mut swallowed = false;
     while let Ok(length @ 1..) = from.read(&mut chunk).await {
         let network = *network.borrow();
-        swallowed |= network == Network::HalfOpen;
+        swallowed |= network == ProxyMode::HalfOpen;
         if swallowed {
             continue;
         }
-        if let Network::Delayed(time) = network {
+        if let ProxyMode::Delayed(time) = network {
             sleep(time).await;
         }
         if into.write_all(&chunk[..length]).await.is_err() {
@@ -170,9 +170,9 @@ mod tests {
         time::Instant,
     };
 
-    use super::{Network, Proxy};
+    use super::{Proxy, ProxyMode};
 
-    /// What echoes everything, behind a proxy.
+    /// An echo server behind a proxy.
     async fn echo_behind_proxy() -> Proxy {
         let echo = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let upstream = echo.local_addr().unwrap();
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_network_that_is_well_carries_everything() {
+    async fn a_normal_network_forwards_everything() {
         let proxy = echo_behind_proxy().await;
         let mut stream = TcpStream::connect(proxy.addr()).await.unwrap();
         assert!(echoed(&mut stream, b"one").await);
@@ -205,17 +205,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_cut_breaks_what_is_open_and_refuses_what_is_new_until_it_heals() {
+    async fn a_cut_breaks_open_connections_and_refuses_new_ones_until_it_heals() {
         let proxy = echo_behind_proxy().await;
         let mut stream = TcpStream::connect(proxy.addr()).await.unwrap();
         assert!(echoed(&mut stream, b"one").await);
-        proxy.set(Network::Cut);
+        proxy.set(ProxyMode::Cut);
         assert!(!echoed(&mut stream, b"two").await);
-        // The one that was queued up at that moment may still open, and breaks.
+        // A connection in the accept queue may still open; it then breaks.
         while let Ok(mut stream) = TcpStream::connect(proxy.addr()).await {
             assert!(!echoed(&mut stream, b"three").await);
         }
-        proxy.set(Network::Well);
+        proxy.set(ProxyMode::Normal);
         let mut again = loop {
             if let Ok(stream) = TcpStream::connect(proxy.addr()).await {
                 break stream;
@@ -226,22 +226,21 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_delay_is_taken_in_both_directions() {
+    async fn a_delay_applies_to_both_directions() {
         let proxy = echo_behind_proxy().await;
         let mut stream = TcpStream::connect(proxy.addr()).await.unwrap();
-        proxy.set(Network::Delayed(Duration::from_millis(60)));
+        proxy.set(ProxyMode::Delayed(Duration::from_millis(60)));
         let start = Instant::now();
         assert!(echoed(&mut stream, b"one").await);
         assert!(start.elapsed() >= Duration::from_millis(120));
     }
 
     #[tokio::test]
-    async fn a_half_open_connection_takes_everything_and_answers_nothing_also_when_others_do_again()
-    {
+    async fn a_half_open_connection_drops_all_data_even_after_the_network_heals() {
         let proxy = echo_behind_proxy().await;
         let mut stream = TcpStream::connect(proxy.addr()).await.unwrap();
         assert!(echoed(&mut stream, b"one").await);
-        proxy.set(Network::HalfOpen);
+        proxy.set(ProxyMode::HalfOpen);
         stream.write_all(b"two").await.unwrap();
         let mut another = TcpStream::connect(proxy.addr()).await.unwrap();
         another.write_all(b"two").await.unwrap();
@@ -249,13 +248,16 @@ mod tests {
         let mut byte = [0];
         for stream in [&mut stream, &mut another] {
             let read = tokio::time::timeout(silence, stream.read_exact(&mut byte));
-            assert!(read.await.is_err(), "neither an answer nor an end");
+            assert!(read.await.is_err(), "neither a response nor a close");
         }
 
-        proxy.set(Network::Well);
+        proxy.set(ProxyMode::Normal);
         stream.write_all(b"three").await.unwrap();
         let read = tokio::time::timeout(silence, stream.read_exact(&mut byte));
-        assert!(read.await.is_err(), "it has lost bytes, and stays silent");
+        assert!(
+            read.await.is_err(),
+            "a connection that lost data stays silent"
+        );
         let mut fresh = TcpStream::connect(proxy.addr()).await.unwrap();
         assert!(echoed(&mut fresh, b"four").await);
     }

@@ -1,6 +1,6 @@
-//! Receivers of callbacks that can be told to misbehave, and write down everything they got.
+//! Callback receivers with switchable faults. They record every delivery.
 
-mod heard;
+mod log;
 
 use std::{
     convert::Infallible,
@@ -24,124 +24,126 @@ use tokio::{
 };
 use tokio_util::task::AbortOnDropHandle;
 
-pub(super) use self::heard::Heard;
-use self::heard::Notes;
-use super::orders::Orders;
+use self::log::CallbackLog;
+pub(super) use self::log::ReceivedCallback;
+use super::orders::ChaosOrders;
 use crate::{
     receiver::{MAX_CALLBACK, status},
     signatures::Signatures,
 };
 
-/// What a receiver does with a callback, once it has read it.
+/// How a receiver responds to a callback that it has read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Manner {
-    /// Answers 200.
-    Answers,
-    /// Answers 200, after so long.
+pub(super) enum ReceiverMode {
+    /// Responds with 200.
+    Healthy,
+    /// Responds with 200 after this delay.
     Slow(Duration),
-    /// Answers 500.
-    Fails,
-    /// Answers nothing.
-    Hangs,
-    /// Closes the connection without an answer.
-    Cuts,
+    /// Responds with 500.
+    Error,
+    /// Keeps the connection open without a response.
+    Hang,
+    /// Closes the connection without a response.
+    Disconnect,
 }
 
-/// Some receivers, until they are dropped.
+/// The receivers of a run. Dropping it stops them.
 #[derive(Debug)]
 pub(super) struct Receivers {
     each: Vec<Receiver>,
-    notes: Notes,
+    log: CallbackLog,
 }
 
 #[derive(Debug)]
 struct Receiver {
     addr: SocketAddr,
-    manner: watch::Sender<Manner>,
+    mode: watch::Sender<ReceiverMode>,
     _serving: AbortOnDropHandle<Infallible>,
 }
 
-/// How long nobody is accepted after that failed: for lack of descriptors, say.
+/// Pause after a failed `accept`, for example when file descriptors have run out.
 const PAUSE: Duration = Duration::from_millis(10);
 
 impl Receivers {
-    /// Receives on `count` free ports what is called back for `orders`. What `signatures` doesn't believe is
-    /// not right.
+    /// Starts `count` receivers on free ports for the callbacks of `orders`. A callback with an
+    /// invalid signature counts as incorrect.
     pub(super) async fn start(
         count: usize,
-        orders: Orders,
+        orders: ChaosOrders,
         signatures: Signatures,
     ) -> Result<Self> {
-        let notes = Notes::new(orders, signatures);
+        let log = CallbackLog::new(orders, signatures);
         let mut each = Vec::with_capacity(count);
         for _ in 0..count {
             let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
             let socket = socket.context("can't listen for callbacks")?;
             let addr = socket.local_addr()?;
-            let (manner, now) = watch::channel(Manner::Answers);
-            let serving = tokio::spawn(serve(socket, now, notes.clone()));
+            let (mode, now) = watch::channel(ReceiverMode::Healthy);
+            let serving = tokio::spawn(serve(socket, now, log.clone()));
             each.push(Receiver {
                 addr,
-                manner,
+                mode,
                 _serving: AbortOnDropHandle::new(serving),
             });
         }
-        Ok(Self { each, notes })
+        Ok(Self { each, log })
     }
 
-    /// Where each is called back.
+    /// The callback URL of each receiver.
     pub(super) fn urls(&self) -> Vec<String> {
         let url = |receiver: &Receiver| format!("http://{}/callback", receiver.addr);
         self.each.iter().map(url).collect()
     }
 
-    /// Changes one receiver's manner, for what comes from now on.
-    pub(super) fn set(&self, index: usize, manner: Manner) {
-        self.each[index % self.each.len()]
-            .manner
-            .send_replace(manner);
+    /// Sets the mode of one receiver for later requests.
+    pub(super) fn set(&self, index: usize, mode: ReceiverMode) {
+        self.each[index % self.each.len()].mode.send_replace(mode);
     }
 
-    /// Changes every receiver's manner that is `from`.
-    pub(super) fn change(&self, from: Manner, to: Manner) {
+    /// Sets the mode of every receiver in mode `from`.
+    pub(super) fn change(&self, from: ReceiverMode, to: ReceiverMode) {
         for receiver in &self.each {
-            receiver.manner.send_if_modified(|manner| {
-                let changes = *manner == from;
+            receiver.mode.send_if_modified(|mode| {
+                let changes = *mode == from;
                 if changes {
-                    *manner = to;
+                    *mode = to;
                 }
                 changes
             });
         }
     }
 
-    /// The first receiver from `index` on that is well; none where each has its trouble.
-    pub(super) fn well_from(&self, index: usize) -> Option<usize> {
+    /// The first healthy receiver from `index` on; none if all are broken.
+    pub(super) fn healthy_from(&self, index: usize) -> Option<usize> {
         let count = self.each.len();
         (0..count)
             .map(|step| (index % count + step) % count)
-            .find(|index| *self.each[*index].manner.borrow() == Manner::Answers)
+            .find(|index| *self.each[*index].mode.borrow() == ReceiverMode::Healthy)
     }
 
-    /// What was heard so far.
-    pub(super) fn take_heard(&self) -> Vec<Heard> {
-        self.notes.take()
+    /// Takes the recorded deliveries.
+    pub(super) fn take_callbacks(&self) -> Vec<ReceivedCallback> {
+        self.log.take()
     }
 
-    /// Bodies that no worker of ours sends, in their own words.
-    pub(super) fn take_strange(&self) -> Vec<String> {
-        self.notes.take_strange()
+    /// Takes the bodies that name no job, as text.
+    pub(super) fn take_unexpected(&self) -> Vec<String> {
+        self.log.take_unexpected()
     }
 }
 
-async fn serve(socket: TcpListener, manner: watch::Receiver<Manner>, notes: Notes) -> Infallible {
-    // They end with the receiver.
+async fn serve(
+    socket: TcpListener,
+    mode: watch::Receiver<ReceiverMode>,
+    log: CallbackLog,
+) -> Infallible {
+    // Dropping the set aborts the connections with the receiver.
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             accepted = socket.accept() => match accepted {
                 Ok((stream, _)) => {
-                    connections.spawn(hold(stream, manner.clone(), notes.clone()));
+                    connections.spawn(serve_connection(stream, mode.clone(), log.clone()));
                 }
                 Err(_) => sleep(PAUSE).await,
             },
@@ -150,42 +152,46 @@ async fn serve(socket: TcpListener, manner: watch::Receiver<Manner>, notes: Note
     }
 }
 
-async fn hold(stream: TcpStream, manner: watch::Receiver<Manner>, notes: Notes) {
+async fn serve_connection(
+    stream: TcpStream,
+    mode: watch::Receiver<ReceiverMode>,
+    log: CallbackLog,
+) {
     let _ = stream.set_nodelay(true);
     let service = service_fn(|request| {
-        let (manner, notes) = (*manner.borrow(), &notes);
-        answer(request, manner, notes)
+        let (mode, log) = (*mode.borrow(), &log);
+        answer(request, mode, log)
     });
-    // A connection that breaks is what this is about.
+    // Broken connections are expected: they are an injected fault.
     let _ = http1::Builder::new()
         .serve_connection(TokioIo::new(stream), service)
         .await;
 }
 
-/// An error closes the connection without an answer.
+/// An error makes hyper close the connection without a response.
 async fn answer(
     request: Request<Incoming>,
-    manner: Manner,
-    notes: &Notes,
+    mode: ReceiverMode,
+    log: &CallbackLog,
 ) -> io::Result<Response<Full<Bytes>>> {
     let (head, body) = request.into_parts();
     let body = Limited::new(body, MAX_CALLBACK).collect().await;
     let body = body.map_err(io::Error::other)?.to_bytes();
-    let hearing = notes.hear(&head.headers, &body);
-    let code = match manner {
-        Manner::Answers => StatusCode::OK,
-        Manner::Slow(time) => {
+    let delivery = log.begin(&head.headers, &body);
+    let code = match mode {
+        ReceiverMode::Healthy => StatusCode::OK,
+        ReceiverMode::Slow(time) => {
             sleep(time).await;
             StatusCode::OK
         }
-        Manner::Fails => StatusCode::INTERNAL_SERVER_ERROR,
-        Manner::Hangs => {
-            drop(hearing);
+        ReceiverMode::Error => StatusCode::INTERNAL_SERVER_ERROR,
+        ReceiverMode::Hang => {
+            drop(delivery);
             return std::future::pending().await;
         }
-        Manner::Cuts => return Err(io::ErrorKind::ConnectionAborted.into()),
+        ReceiverMode::Disconnect => return Err(io::ErrorKind::ConnectionAborted.into()),
     };
-    hearing.answered(code);
+    delivery.answered(code);
     Ok(status(code))
 }
 
@@ -200,10 +206,10 @@ mod tests {
         net::TcpStream,
     };
 
-    use super::{Heard, Manner, Receivers};
-    use crate::{chaos::orders::Orders, signatures::Signatures};
+    use super::{ReceivedCallback, ReceiverMode, Receivers};
+    use crate::{chaos::orders::ChaosOrders, signatures::Signatures};
 
-    const ORDERS: fn() -> Orders = || Orders::new(9);
+    const ORDERS: fn() -> ChaosOrders = || ChaosOrders::new(9);
 
     fn callback(number: u64) -> Value {
         let order = ORDERS().order(number);
@@ -213,7 +219,7 @@ mod tests {
             "report_name": order.spec.report_name, "records": order.spec.records})
     }
 
-    /// Sends a callback and gives what comes back until the receiver closes.
+    /// Sends a callback and returns the response until the receiver closes.
     async fn call(receivers: &Receivers, body: &Value) -> String {
         let mut stream = TcpStream::connect(receivers.each[0].addr).await.unwrap();
         let body = body.to_string();
@@ -227,71 +233,71 @@ mod tests {
         answer
     }
 
-    async fn heard(receivers: &Receivers) -> Heard {
+    async fn delivered(receivers: &Receivers) -> ReceivedCallback {
         loop {
-            if let Some(heard) = receivers.take_heard().pop() {
-                return heard;
+            if let Some(delivered) = receivers.take_callbacks().pop() {
+                return delivered;
             }
             tokio::task::yield_now().await;
         }
     }
 
     #[tokio::test]
-    async fn each_manner_is_answered_and_written_down_as_it_is() {
+    async fn each_mode_responds_and_is_recorded_as_configured() {
         let receivers = Receivers::start(1, ORDERS(), Signatures::default())
             .await
             .unwrap();
-        for (manner, line, answered) in [
-            (Manner::Answers, "HTTP/1.1 200", Some(200)),
+        for (mode, line, answered) in [
+            (ReceiverMode::Healthy, "HTTP/1.1 200", Some(200)),
             (
-                Manner::Slow(Duration::from_millis(1)),
+                ReceiverMode::Slow(Duration::from_millis(1)),
                 "HTTP/1.1 200",
                 Some(200),
             ),
-            (Manner::Fails, "HTTP/1.1 500", Some(500)),
-            (Manner::Cuts, "", None),
+            (ReceiverMode::Error, "HTTP/1.1 500", Some(500)),
+            (ReceiverMode::Disconnect, "", None),
         ] {
-            receivers.set(0, manner);
+            receivers.set(0, mode);
             let body = callback(4);
             let answer = call(&receivers, &body).await;
             assert!(
                 answer.starts_with(line) && answer.is_empty() == line.is_empty(),
                 "{answer}"
             );
-            let heard = heard(&receivers).await;
-            assert!(heard.content_right);
-            assert_eq!(heard.received.answered, answered);
-            assert_eq!(json!(heard.received.id), body["request_id"]);
+            let delivered = delivered(&receivers).await;
+            assert!(delivered.content_correct);
+            assert_eq!(delivered.received.answered, answered);
+            assert_eq!(json!(delivered.received.id), body["request_id"]);
         }
     }
 
     #[tokio::test]
-    async fn one_that_hangs_keeps_the_connection_and_answers_nothing() {
+    async fn a_hanging_receiver_keeps_the_connection_open_without_a_response() {
         let receivers = Receivers::start(1, ORDERS(), Signatures::default())
             .await
             .unwrap();
-        receivers.set(0, Manner::Hangs);
+        receivers.set(0, ReceiverMode::Hang);
         let body = callback(1);
         tokio::select! {
             answer = call(&receivers, &body) => panic!("it closed: {answer}"),
-            heard = heard(&receivers) => assert_eq!(heard.received.answered, None),
+            delivered = delivered(&receivers) => assert_eq!(delivered.received.answered, None),
         }
     }
 
     #[tokio::test]
-    async fn an_answer_that_nobody_waited_for_was_not_given() {
+    async fn a_response_after_the_client_disconnected_is_not_recorded() {
         let receivers = Receivers::start(1, ORDERS(), Signatures::default())
             .await
             .unwrap();
-        receivers.set(0, Manner::Slow(Duration::from_hours(1)));
+        receivers.set(0, ReceiverMode::Slow(Duration::from_hours(1)));
         let body = callback(1);
         let impatient = tokio::time::timeout(Duration::from_millis(50), call(&receivers, &body));
         assert!(impatient.await.is_err());
-        assert_eq!(heard(&receivers).await.received.answered, None);
+        assert_eq!(delivered(&receivers).await.received.answered, None);
     }
 
     #[tokio::test]
-    async fn what_was_not_ordered_is_not_right() {
+    async fn an_incorrect_body_is_recorded_as_incorrect() {
         let receivers = Receivers::start(1, ORDERS(), Signatures::default())
             .await
             .unwrap();
@@ -305,21 +311,21 @@ mod tests {
             let mut body = callback(4);
             body[field] = value;
             call(&receivers, &body).await;
-            assert!(!heard(&receivers).await.content_right, "{field}");
+            assert!(!delivered(&receivers).await.content_correct, "{field}");
         }
         call(&receivers, &json!({"request_id": 1})).await;
-        assert_eq!(receivers.take_strange(), [r#"{"request_id":1}"#]);
+        assert_eq!(receivers.take_unexpected(), [r#"{"request_id":1}"#]);
     }
 
     #[tokio::test]
-    async fn trouble_goes_to_a_receiver_that_is_well() {
+    async fn a_healthy_receiver_is_chosen_for_a_fault() {
         let receivers = Receivers::start(2, ORDERS(), Signatures::default())
             .await
             .unwrap();
-        assert_eq!(receivers.well_from(usize::MAX), Some(1));
-        receivers.set(1, Manner::Hangs);
-        assert_eq!(receivers.well_from(3), Some(0));
-        receivers.set(0, Manner::Cuts);
-        assert_eq!(receivers.well_from(0), None);
+        assert_eq!(receivers.healthy_from(usize::MAX), Some(1));
+        receivers.set(1, ReceiverMode::Hang);
+        assert_eq!(receivers.healthy_from(3), Some(0));
+        receivers.set(0, ReceiverMode::Disconnect);
+        assert_eq!(receivers.healthy_from(0), None);
     }
 }

@@ -1,4 +1,4 @@
-//! How quickly jobs went on after what held them was gone: measured from the moves.
+//! Recovery times after faults, measured from the transitions.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -7,82 +7,83 @@ use serde::Serialize;
 use storm_shared::models::{RequestId, Status};
 
 use super::{
-    faults::{Done, Stopped},
-    history::{Moved, Record},
+    faults::{InjectedFaults, StoppedWorker},
+    history::{Record, Transition},
 };
 
-/// The longest times that jobs waited for somebody to go on with them.
+/// The longest recovery time per kind of fault: from the fault to the job's next claim.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Recovery {
-    /// From a worker's kill to the last new claim of a job that it held, where the other worker was
-    /// left in peace for a lease and two seconds more.
-    pub after_kill: Longest,
-    /// The same where it was not: whoever has only just begun to live, or to write again, lets a
-    /// lease go by before it declares another dead.
-    pub after_kills: Longest,
-    /// From a worker's freeze, the same.
-    pub after_freeze: Longest,
-    /// From `FLUSHALL` to the first claim of the last job that waited then.
-    pub after_flush: Longest,
+    /// From the kill of a worker to the last new claim of a job that it held, if the other worker
+    /// was not disrupted for a lease plus [`GOAL`].
+    pub after_kill: LongestWait,
+    /// The same if the other worker was disrupted: a worker that has just started, or can write
+    /// again, waits for one lease before it reclaims jobs of another.
+    pub after_kills: LongestWait,
+    /// The same, from the freeze of a worker.
+    pub after_freeze: LongestWait,
+    /// From `FLUSHALL` to the first claim of the last job that was pending then.
+    pub after_flush: LongestWait,
 }
 
-/// The longest of some times, and what they are times of.
+/// The longest of several waiting times.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Longest {
-    /// Jobs that waited.
+pub struct LongestWait {
+    /// The number of jobs that waited.
     pub jobs: u64,
-    /// How long the last of them waited.
+    /// The longest wait.
     #[serde(rename = "longest_ms", serialize_with = "crate::latency::as_millis")]
     pub time: Duration,
 }
 
-impl Longest {
+impl LongestWait {
     fn add(&mut self, from: Timestamp, to: Timestamp) {
         self.jobs += 1;
         self.time = self.time.max(to.duration_since(from).unsigned_abs());
     }
 }
 
-/// How long after a lease a killed worker's jobs may wait, by the project's own goal.
+/// The project's goal: a killed worker's jobs are claimed again within a lease plus this.
 pub const GOAL: Duration = Duration::from_secs(2);
 
-/// Measures them; `records` holds the moves in the order in which they were made.
-pub(super) fn measure(records: &[Record], done: &Done, lease: Duration) -> Recovery {
+/// Measures the recovery times. The transitions in `records` must be in commit order.
+pub(super) fn measure(records: &[Record], injected: &InjectedFaults, lease: Duration) -> Recovery {
     let moves = || {
         records.iter().filter_map(|record| match record {
-            Record::Moved(moved) => Some(moved),
+            Record::Transition(moved) => Some(moved),
             _ => None,
         })
     };
-    let in_peace = |stopped: &&Stopped| left_in_peace(stopped, done, lease + GOAL);
-    let (alone, among_others): (Vec<_>, Vec<_>) = done.killed.iter().partition(in_peace);
+    let undisrupted =
+        |stopped: &&StoppedWorker| others_undisrupted(stopped, injected, lease + GOAL);
+    let (alone, among_others): (Vec<_>, Vec<_>) = injected.killed.iter().partition(undisrupted);
     Recovery {
         after_kill: after_stop(moves(), alone),
         after_kills: after_stop(moves(), among_others),
-        after_freeze: after_stop(moves(), done.frozen.iter()),
-        after_flush: after_flush(moves(), &done.flushed),
+        after_freeze: after_stop(moves(), injected.frozen.iter()),
+        after_flush: after_flush(moves(), &injected.flushed),
     }
 }
 
-/// Whether the other workers had no trouble of their own for so long.
-fn left_in_peace(stopped: &Stopped, done: &Done, time: Duration) -> bool {
+/// Whether no other worker was disrupted for `time` after the stop.
+fn others_undisrupted(stopped: &StoppedWorker, injected: &InjectedFaults, time: Duration) -> bool {
     let meanwhile = stopped.at..=stopped.at + time;
-    !done
-        .troubles
+    !injected
+        .disruptions
         .iter()
-        .any(|trouble| trouble.worker != stopped.worker && meanwhile.contains(&trouble.at))
+        .any(|it| it.worker != stopped.worker && meanwhile.contains(&it.at))
 }
 
 fn after_stop<'a>(
-    moves: impl Iterator<Item = &'a Moved>,
-    stopped: impl IntoIterator<Item = &'a Stopped>,
-) -> Longest {
+    moves: impl Iterator<Item = &'a Transition>,
+    stopped: impl IntoIterator<Item = &'a StoppedWorker>,
+) -> LongestWait {
     let stopped: HashMap<_, _> = stopped
         .into_iter()
         .map(|stopped| (stopped.owner.as_str(), stopped))
         .collect();
     let mut lost: HashMap<RequestId, Timestamp> = HashMap::new();
-    let mut longest = Longest::default();
+    let mut longest = LongestWait::default();
     for moved in moves {
         let Some(before) = &moved.before else {
             continue;
@@ -102,9 +103,12 @@ fn after_stop<'a>(
     longest
 }
 
-fn after_flush<'a>(moves: impl Iterator<Item = &'a Moved>, flushed: &[Timestamp]) -> Longest {
+fn after_flush<'a>(
+    moves: impl Iterator<Item = &'a Transition>,
+    flushed: &[Timestamp],
+) -> LongestWait {
     let mut accepted: HashMap<RequestId, Timestamp> = HashMap::new();
-    let mut longest = Longest::default();
+    let mut longest = LongestWait::default();
     for moved in moves {
         if moved.before.is_none() {
             accepted.insert(moved.id, moved.at);
@@ -125,16 +129,16 @@ mod tests {
     use jiff::Timestamp;
     use storm_shared::models::{RequestId, Status};
 
-    use super::{Longest, Recovery, measure};
+    use super::{LongestWait, Recovery, measure};
     use crate::chaos::{
-        faults::{Done, Stopped, Trouble},
-        history::{Held, Moved, Record},
+        faults::{Disruption, InjectedFaults, StoppedWorker},
+        history::{Record, RowState, Transition},
     };
 
     const LEASE: Duration = Duration::from_secs(3);
 
-    fn trouble((worker, millis): (usize, i64)) -> Trouble {
-        Trouble {
+    fn disruption((worker, millis): (usize, i64)) -> Disruption {
+        Disruption {
             worker,
             at: at(millis),
         }
@@ -144,8 +148,8 @@ mod tests {
         Timestamp::from_millisecond(1_767_600_000_000 + millis).unwrap()
     }
 
-    fn held(status: Status, owner: Option<&str>, lost_claims: i64) -> Held {
-        Held {
+    fn row_state(status: Status, owner: Option<&str>, lost_claims: i64) -> RowState {
+        RowState {
             status,
             claim: 1,
             owner: owner.map(str::to_owned),
@@ -156,12 +160,12 @@ mod tests {
         }
     }
 
-    /// A job's states, one after the other.
-    fn moves(states: &[(i64, Held)]) -> Vec<Record> {
+    /// The transitions of one job through these states.
+    fn moves(states: &[(i64, RowState)]) -> Vec<Record> {
         let id = RequestId::generate();
         let mut before = None;
         let moved = states.iter().map(|(millis, after)| {
-            Record::Moved(Moved {
+            Record::Transition(Transition {
                 at: at(*millis),
                 id,
                 before: before.replace(after.clone()),
@@ -172,29 +176,29 @@ mod tests {
     }
 
     #[test]
-    fn a_killed_workers_jobs_are_timed_until_somebody_goes_on_with_them() {
+    fn a_killed_workers_jobs_are_timed_until_their_next_claim() {
         use Status::{Pending, Processing};
         let job = |claimed, taken| {
             moves(&[
-                (0, held(Pending, None, 0)),
-                (10, held(Processing, Some("dead"), 0)),
-                (3100, held(Pending, None, 1)),
-                (claimed, held(Processing, Some("other"), 1)),
-                (taken, held(Pending, None, 2)),
-                (9000, held(Processing, Some("third"), 2)),
+                (0, row_state(Pending, None, 0)),
+                (10, row_state(Processing, Some("dead"), 0)),
+                (3100, row_state(Pending, None, 1)),
+                (claimed, row_state(Processing, Some("other"), 1)),
+                (taken, row_state(Pending, None, 2)),
+                (9000, row_state(Processing, Some("third"), 2)),
             ])
         };
         let records: Vec<_> = [job(3200, 5000), job(3150, 5000)].concat();
-        let mut done = Done {
-            killed: vec![Stopped {
+        let mut injected = InjectedFaults {
+            killed: vec![StoppedWorker {
                 at: at(100),
                 until: Timestamp::MAX,
                 worker: 0,
                 owner: "dead".to_owned(),
             }],
-            ..Done::default()
+            ..InjectedFaults::default()
         };
-        let longest = Longest {
+        let longest = LongestWait {
             jobs: 2,
             time: Duration::from_millis(3100),
         };
@@ -202,38 +206,39 @@ mod tests {
             after_kill: longest,
             ..Recovery::default()
         };
-        assert_eq!(measure(&records, &done, LEASE), alone);
+        assert_eq!(measure(&records, &injected, LEASE), alone);
 
-        done.troubles
-            .extend([(0, 200), (1, 99), (1, 5200)].map(trouble));
-        assert_eq!(measure(&records, &done, LEASE), alone);
-        done.troubles.push(trouble((1, 4000)));
+        injected
+            .disruptions
+            .extend([(0, 200), (1, 99), (1, 5200)].map(disruption));
+        assert_eq!(measure(&records, &injected, LEASE), alone);
+        injected.disruptions.push(disruption((1, 4000)));
         let among_others = Recovery {
             after_kills: longest,
             ..Recovery::default()
         };
-        assert_eq!(measure(&records, &done, LEASE), among_others);
+        assert_eq!(measure(&records, &injected, LEASE), among_others);
     }
 
     #[test]
-    fn only_jobs_that_waited_at_a_flush_are_timed_from_it() {
+    fn only_jobs_pending_at_a_flush_are_timed_from_it() {
         use Status::{Pending, Processing};
         let job = |accepted, claimed| {
             moves(&[
-                (accepted, held(Pending, None, 0)),
-                (claimed, held(Processing, Some("one"), 0)),
+                (accepted, row_state(Pending, None, 0)),
+                (claimed, row_state(Processing, Some("one"), 0)),
             ])
         };
         let records: Vec<_> = [job(0, 20), job(50, 1100), job(60, 700), job(200, 9000)].concat();
-        let done = Done {
+        let injected = InjectedFaults {
             flushed: vec![at(100)],
-            ..Done::default()
+            ..InjectedFaults::default()
         };
-        let after_flush = Longest {
+        let after_flush = LongestWait {
             jobs: 2,
             time: Duration::from_secs(1),
         };
-        let measured = measure(&records, &done, LEASE);
+        let measured = measure(&records, &injected, LEASE);
         assert_eq!(
             measured,
             Recovery {

@@ -1,4 +1,4 @@
-//! The run's own Redis, and what is done to it and asked of it behind the services' back.
+//! The run's own Redis server, with a direct connection that bypasses the proxy.
 
 use std::{
     ffi::OsStr,
@@ -12,15 +12,15 @@ use anyhow::{Context as _, Result, bail};
 use redis::{AsyncConnectionConfig, Client, Cmd, FromRedisValue, cmd};
 use tokio::time::{Instant, sleep};
 
-use super::process::{Process, Program};
+use super::process::{Process, ProcessSpec};
 
-/// How long it may take to start and to answer, on a machine that is busy with a storm.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long it may take to start and to respond on a machine under load.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How often it is asked whether it is ready.
-const LOOK: Duration = Duration::from_millis(20);
+/// How often its readiness is polled.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// A `redis-server` that writes everything down, so that a new one can go on with the old one's data.
+/// A `redis-server` with an append-only file, so that a new process continues with the same data.
 #[derive(Debug)]
 pub(super) struct RedisServer {
     tether: PathBuf,
@@ -32,7 +32,7 @@ pub(super) struct RedisServer {
 }
 
 impl RedisServer {
-    /// A server that is not started yet, at `addr`, with its data and its log in `folder`.
+    /// A server at `addr` that is not running yet, with its data and its log in `folder`.
     pub(super) fn new(tether: &Path, program: &Path, addr: SocketAddr, folder: &Path) -> Self {
         Self {
             tether: tether.to_owned(),
@@ -48,7 +48,7 @@ impl RedisServer {
         self.addr
     }
 
-    /// Starts it with the data that it has, and waits until it answers.
+    /// Starts it with its existing data and waits until it responds.
     pub(super) async fn start(&mut self) -> Result<()> {
         fs::create_dir_all(&self.folder)?;
         let port = self.addr.port().to_string();
@@ -61,83 +61,83 @@ impl RedisServer {
             .map(OsStr::new)
             .chain([OsStr::new("--dir"), folder])
             .collect();
-        self.process = Some(Process::start(&Program {
+        self.process = Some(Process::start(&ProcessSpec {
             tether: &self.tether,
             program: &self.program,
             arguments: &arguments,
-            // Redis refuses to start where the environment names a locale that isn't installed.
+            // Redis refuses to start if the environment names a locale that isn't installed.
             environment: &[("LC_ALL", "C".to_owned())],
             log: &self.log,
         })?);
-        self.answers().await
+        self.wait_until_ready().await
     }
 
-    /// kill -9.
+    /// Sends SIGKILL.
     pub(super) fn kill(&mut self) {
         if let Some(process) = self.process.take() {
             process.kill();
         }
     }
 
-    /// Removes its data. It must not run.
-    pub(super) fn forget(&self) -> Result<()> {
+    /// Removes its data. It must not be running.
+    pub(super) fn remove_data(&self) -> Result<()> {
         fs::remove_dir_all(&self.folder)
             .with_context(|| format!("can't remove {}", self.folder.display()))
     }
 
     pub(super) async fn flush(&self) -> Result<()> {
-        self.ask(cmd("FLUSHALL")).await
+        self.query(cmd("FLUSHALL")).await
     }
 
     /// `used_memory`, in bytes.
     pub(super) async fn memory(&self) -> Result<u64> {
         let mut info = cmd("INFO");
         info.arg("memory");
-        let info: String = self.ask(info).await?;
+        let info: String = self.query(info).await?;
         let memory = info
             .lines()
             .find_map(|line| line.strip_prefix("used_memory:"));
         let memory = memory.and_then(|bytes| bytes.trim().parse().ok());
-        memory.context("Redis doesn't say how much memory it uses")
+        memory.context("Redis' INFO has no valid used_memory")
     }
 
     /// Entries in the stream `name`.
     pub(super) async fn entries(&self, name: &str) -> Result<u64> {
         let mut length = cmd("XLEN");
         length.arg(name);
-        self.ask(length).await
+        self.query(length).await
     }
 
-    /// How it ended, if it did without having been killed.
-    pub(super) fn died(&mut self) -> Result<Option<String>> {
+    /// A message with the exit status, if it exited without being killed.
+    pub(super) fn unexpected_exit(&mut self) -> Result<Option<String>> {
         let Some(process) = &mut self.process else {
             return Ok(None);
         };
         let ended = process.ended()?;
-        Ok(ended.map(|status| format!("Redis ended by itself: {status}")))
+        Ok(ended.map(|status| format!("Redis exited by itself: {status}")))
     }
 
-    async fn answers(&mut self) -> Result<()> {
+    async fn wait_until_ready(&mut self) -> Result<()> {
         let start = Instant::now();
         loop {
-            if let Some(died) = self.died()? {
+            if let Some(died) = self.unexpected_exit()? {
                 bail!("{died}; see {}", self.log.display());
             }
-            match self.ask::<String>(cmd("PING")).await {
+            match self.query::<String>(cmd("PING")).await {
                 Ok(_) => return Ok(()),
-                Err(error) if start.elapsed() > PATIENCE => {
+                Err(error) if start.elapsed() > TIMEOUT => {
                     return Err(error.context("Redis is not ready"));
                 }
-                Err(_) => sleep(LOOK).await,
+                Err(_) => sleep(POLL_INTERVAL).await,
             }
         }
     }
 
-    async fn ask<T: FromRedisValue>(&self, question: Cmd) -> Result<T> {
+    async fn query<T: FromRedisValue>(&self, question: Cmd) -> Result<T> {
         let client = Client::open(format!("redis://{}", self.addr))?;
         let limits = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(PATIENCE))
-            .set_response_timeout(Some(PATIENCE));
+            .set_connection_timeout(Some(TIMEOUT))
+            .set_response_timeout(Some(TIMEOUT));
         let mut connection = client
             .get_multiplexed_async_connection_with_config(&limits)
             .await?;

@@ -1,4 +1,4 @@
-//! A run from its start to the judgement.
+//! One chaos run, from the start of the stack to the verdict.
 
 use std::{collections::HashMap, fs, sync::Arc, time::Duration};
 
@@ -10,12 +10,12 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{
     checker::{Verdict, check},
-    faults::{Done, Saboteur},
-    history::{Answer, Footprint, Limits, Record, Told},
+    faults::{FaultInjector, InjectedFaults},
+    history::{Footprint, HistoryLimits, Record, SubmitAnswer, Submitted},
     journal::Journal,
     load::Load,
-    orders::Orders,
-    plan::{Kind, Plan},
+    orders::ChaosOrders,
+    plan::{FaultKind, Plan},
     receivers::Receivers,
     recovery::{self, Recovery},
     settle::{settle, until_at_rest},
@@ -23,125 +23,127 @@ use super::{
 };
 use crate::{cli::ChaosOptions, client::Api, signatures::Signatures};
 
-/// How many receivers there are.
+/// The number of receivers.
 const RECEIVERS: usize = 4;
 
-/// After everything has ended: a few more jobs. What is only cleared away by the next write is cleared
-/// away then.
-const FEW_JOBS: u64 = 100;
-const FEW_A_SECOND: u32 = 100;
+/// A few more jobs after all others have finished: they trigger the clean-up that happens only with
+/// the next write.
+const FINAL_JOBS: u64 = 100;
+const FINAL_RATE: u32 = 100;
 
-/// The second load is this part of the first.
+/// The second load is the first divided by this.
 const SECOND_LOAD: u64 = 5;
 
-/// A run that was judged.
+/// A finished run.
 #[derive(Debug)]
 pub struct Run {
-    /// What it was, and what is to be said of it.
+    /// Its result.
     pub result: ChaosResult,
-    /// Everything that was seen.
+    /// Its history.
     pub records: Vec<Record>,
 }
 
-/// What a run was, and what is to be said of it.
+/// The result of a run.
 #[derive(Clone, Debug, Serialize)]
 pub struct ChaosResult {
     /// Its seed.
     pub seed: u64,
-    /// How long things were to be broken.
+    /// The configured duration of fault injection.
     #[serde(rename = "duration_ms", serialize_with = "crate::latency::as_millis")]
     pub duration: Duration,
-    /// Requests that were to fall due meanwhile.
+    /// The configured number of requests in that time.
     pub jobs: u64,
     /// The workers' lease.
     #[serde(rename = "lease_ms", serialize_with = "crate::latency::as_millis")]
     pub lease: Duration,
-    /// How long the whole run took.
+    /// The duration of the whole run.
     #[serde(rename = "took_ms", serialize_with = "crate::latency::as_millis")]
     pub took: Duration,
-    /// Processes that were killed.
+    /// The number of kills.
     pub kills: usize,
-    /// Requests that could not be sent, for too many were on their way.
+    /// Requests not sent because of the clients' concurrency limit.
     pub not_sent: u64,
-    /// How quickly jobs went on.
+    /// The recovery times.
     pub recovery: Recovery,
-    /// How large everything was.
+    /// The resource sizes.
     pub footprints: Vec<Footprint>,
-    /// What no history tells: a process that ended by itself, or not in order; a wrong answer.
+    /// Violations outside of the history: a process that exited by itself or uncleanly, or an
+    /// invalid response.
     pub violations: Vec<String>,
-    /// The judgement of the history.
+    /// The verdict on the history.
     pub verdict: Verdict,
 }
 
 impl ChaosResult {
-    /// Whether every promise was kept.
+    /// Whether there is no violation.
     pub fn passed(&self) -> bool {
         self.violations.is_empty() && self.verdict.passed()
     }
 }
 
-/// Runs, and judges.
+/// Runs the stack under load and faults, and checks the history.
 ///
-/// The receivers check callbacks by `signatures`, which are those of the environment, as the workers' are.
+/// The receivers verify callbacks with `signatures`. Like the workers' secrets they come from the
+/// environment.
 ///
 /// # Errors
-/// The run could not be made: a program is missing, the folder is not empty, the stack doesn't start
-/// or can't be started again.
+/// The run can't be completed: a program is missing, the folder is not empty, or the stack can't be
+/// started or restarted.
 pub async fn run(options: &ChaosOptions, signatures: Signatures) -> Result<Run> {
-    let begun = Instant::now();
+    let started = Instant::now();
     let seed = options.seed.unwrap_or_else(|| fastrand::u64(1..1_000_000));
     println!("seed {seed}");
     prepare(options)?;
 
-    let mut scene = Scene::set(options, seed, signatures).await?;
-    scene.measure("start").await?;
-    let done = scene.storm(options, seed).await?;
-    scene.measure("storm").await?;
-    scene.calm_down().await?;
-    scene.measure("settled").await?;
-    scene
-        .send((options.jobs / SECOND_LOAD).max(FEW_JOBS), options.rate())
+    let mut harness = Harness::start(options, seed, signatures).await?;
+    harness.measure("start").await?;
+    let injected = harness.storm(options, seed).await?;
+    harness.measure("storm").await?;
+    harness.drain().await?;
+    harness.measure("settled").await?;
+    harness
+        .send((options.jobs / SECOND_LOAD).max(FINAL_JOBS), options.rate())
         .await;
-    scene.calm_down().await?;
-    scene.measure("again").await?;
-    scene.end(&done).await;
+    harness.drain().await?;
+    harness.measure("again").await?;
+    harness.end(&injected).await;
 
-    let records = scene.records().await?;
+    let records = harness.records().await?;
     Ok(Run {
         result: ChaosResult {
             seed,
             duration: options.duration,
             jobs: options.jobs,
             lease: options.lease,
-            took: begun.elapsed(),
+            took: started.elapsed(),
             kills: kills(&records),
-            not_sent: scene.load.not_sent(),
-            recovery: recovery::measure(&records, &done, options.lease),
-            footprints: scene.footprints,
-            violations: scene.violations,
+            not_sent: harness.load.not_sent(),
+            recovery: recovery::measure(&records, &injected, options.lease),
+            footprints: harness.footprints,
+            violations: harness.violations,
             verdict: check(&records, &limits()),
         },
         records,
     })
 }
 
-/// A folder that somebody uses is not ours to fill.
+/// Creates the folder. It must be empty, so that no foreign data is overwritten.
 fn prepare(options: &ChaosOptions) -> Result<()> {
     let folder = options.dir.display();
-    fs::create_dir_all(&options.dir).with_context(|| format!("can't make {folder}"))?;
+    fs::create_dir_all(&options.dir).with_context(|| format!("can't create {folder}"))?;
     let empty = fs::read_dir(&options.dir)?.next().is_none();
     ensure!(empty, "{folder} is not empty");
     Ok(())
 }
 
-fn limits() -> Limits {
-    let kinds = Kind::ALL.map(|kind| kind.to_string());
-    Limits::new(ATTEMPTS, MAX_CLAIMS, kinds.to_vec())
+fn limits() -> HistoryLimits {
+    let kinds = FaultKind::ALL.map(|kind| kind.to_string());
+    HistoryLimits::new(ATTEMPTS, MAX_CLAIMS, kinds.to_vec())
 }
 
 fn kills(records: &[Record]) -> usize {
     let kill = |record: &&Record| match record {
-        Record::Fault(fault) => Kind::ALL
+        Record::Fault(fault) => FaultKind::ALL
             .iter()
             .any(|kind| kind.kills() && kind.as_str() == fault.kind),
         _ => false,
@@ -149,23 +151,23 @@ fn kills(records: &[Record]) -> usize {
     records.iter().filter(kill).count()
 }
 
-/// Everything that takes part in a run.
+/// All parts of a run.
 #[derive(Debug)]
-struct Scene {
+struct Harness {
     stack: Stack,
     receivers: Arc<Receivers>,
     load: Load,
     journal: Journal,
-    /// Requests that have fallen due so far.
+    /// The number of requests that were due so far.
     sent: u64,
     footprints: Vec<Footprint>,
     violations: Vec<String>,
 }
 
-impl Scene {
-    async fn set(options: &ChaosOptions, seed: u64, signatures: Signatures) -> Result<Self> {
+impl Harness {
+    async fn start(options: &ChaosOptions, seed: u64, signatures: Signatures) -> Result<Self> {
         let journal = Journal::default();
-        let orders = Orders::new(seed);
+        let orders = ChaosOrders::new(seed);
         let receivers = Arc::new(Receivers::start(RECEIVERS, orders, signatures).await?);
         let stack = Stack::start(options).await?;
         let url = stack.url().parse().map_err(anyhow::Error::msg)?;
@@ -181,12 +183,12 @@ impl Scene {
         })
     }
 
-    /// The load, while things are broken. It goes on for as long as they are.
-    async fn storm(&mut self, options: &ChaosOptions, seed: u64) -> Result<Done> {
+    /// Runs the load and the fault injection. The load continues until the last fault has healed.
+    async fn storm(&mut self, options: &ChaosOptions, seed: u64) -> Result<InjectedFaults> {
         let load = self.load.clone();
-        let _looking = AbortOnDropHandle::new(tokio::spawn({
+        let _polling = AbortOnDropHandle::new(tokio::spawn({
             let load = load.clone();
-            async move { load.look_around(seed).await }
+            async move { load.poll_random(seed).await }
         }));
         let over = CancellationToken::new();
         let sending = async {
@@ -201,20 +203,20 @@ impl Scene {
             sent
         };
         let receivers = Arc::clone(&self.receivers);
-        let saboteur = Saboteur::new(
+        let injector = FaultInjector::new(
             &mut self.stack,
             receivers,
             self.journal.clone(),
             options.lease,
         );
         let breaking = async {
-            let done = saboteur.run(Plan::new(seed), options.duration).await;
+            let injected = injector.run(Plan::new(seed), options.duration).await;
             over.cancel();
-            done
+            injected
         };
-        let (sent, done) = tokio::join!(sending, breaking);
+        let (sent, injected) = tokio::join!(sending, breaking);
         self.sent = sent;
-        done
+        injected
     }
 
     async fn send(&mut self, jobs: u64, rate: u32) {
@@ -223,10 +225,10 @@ impl Scene {
         self.load.send(numbers, rate).await;
     }
 
-    /// Until everything has ended, and a little longer.
-    async fn calm_down(&mut self) -> Result<()> {
+    /// Waits until all jobs have finished and the stack is idle.
+    async fn drain(&mut self) -> Result<()> {
         self.settle().await?;
-        self.send(FEW_JOBS, FEW_A_SECOND).await;
+        self.send(FINAL_JOBS, FINAL_RATE).await;
         self.settle().await?;
         until_at_rest(&self.stack, limits().log).await
     }
@@ -239,39 +241,39 @@ impl Scene {
 
     async fn measure(&mut self, moment: &str) -> Result<()> {
         let footprint = self.stack.footprint(moment).await?;
-        self.journal.note(Record::Footprint(footprint.clone()));
+        self.journal.record(Record::Footprint(footprint.clone()));
         self.footprints.push(footprint);
         Ok(())
     }
 
-    /// Looks at what nobody was called back for, and ends the services in order.
-    async fn end(&mut self, done: &Done) {
-        self.load.look_at_polled().await;
+    /// Polls the jobs without a callback, and stops the services.
+    async fn end(&mut self, injected: &InjectedFaults) {
+        self.load.poll_jobs_without_callback().await;
         self.violations.extend(self.stack.stop().await);
-        self.violations.extend(done.violations.iter().cloned());
-        let strange = self.load.take_strange().into_iter();
-        let strange = strange.chain(self.receivers.take_strange());
+        self.violations.extend(injected.violations.iter().cloned());
+        let unexpected = self.load.take_unexpected().into_iter();
+        let unexpected = unexpected.chain(self.receivers.take_unexpected());
         self.violations
-            .extend(strange.map(|what| format!("a wrong answer or callback: {what}")));
+            .extend(unexpected.map(|what| format!("an invalid response or callback: {what}")));
     }
 
-    /// Everything that was seen, by anyone.
+    /// The whole history.
     async fn records(&self) -> Result<Vec<Record>> {
         let mut records = vec![Record::Limits(limits())];
         records.append(&mut self.journal.take());
         records.append(&mut self.stack.audit.records().await?);
         let names = names(&records);
-        let heard = self.receivers.take_heard().into_iter();
-        records.extend(heard.map(|heard| Record::Received(heard.received(&names))));
+        let delivered = self.receivers.take_callbacks().into_iter();
+        records.extend(delivered.map(|delivered| Record::Received(delivered.received(&names))));
         Ok(records)
     }
 }
 
-/// Which report each job is to make: as its client was told, or for want of an answer as its row says.
+/// The report name of each job: from its `202`, or from its row if there was no response.
 fn names(records: &[Record]) -> HashMap<RequestId, String> {
-    let told = records.iter().filter_map(|record| match record {
-        Record::Told(Told {
-            answer: Answer::Accepted(id),
+    let submitted = records.iter().filter_map(|record| match record {
+        Record::Submitted(Submitted {
+            answer: SubmitAnswer::Accepted(id),
             report_name,
             ..
         }) => Some((*id, report_name.clone())),
@@ -281,5 +283,5 @@ fn names(records: &[Record]) -> HashMap<RequestId, String> {
         Record::Row(row) => Some((row.id, row.report_name.clone())),
         _ => None,
     });
-    rows.chain(told).collect()
+    rows.chain(submitted).collect()
 }

@@ -1,4 +1,4 @@
-//! The api or a worker of a run: a process that is killed and started again many times.
+//! The api or a worker of a run: a process that is killed and restarted many times.
 
 use std::{
     net::SocketAddr,
@@ -13,31 +13,31 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::process::{Process, Program};
+use super::process::{Process, ProcessSpec};
 
-/// How long a service may take to start, on a machine that is busy with a storm.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a service may take to start on a machine under load.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How often it is asked whether it is ready, and how long it may take to say so.
-const LOOK: Duration = Duration::from_millis(20);
+/// How often readiness is polled, and the timeout of one poll.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 const ANSWER: Duration = Duration::from_secs(2);
 
-/// What a service needs to know of where it runs.
+/// The paths that a service needs.
 #[derive(Clone, Debug)]
-pub(super) struct Place {
-    /// Our own program, which ties children to us.
+pub(super) struct ServicePaths {
+    /// The `storm-loadgen` binary, which tethers children to this process.
     pub(super) tether: PathBuf,
-    /// Where the services' programs are.
+    /// The folder of the services' binaries.
     pub(super) bin: PathBuf,
-    /// Where their words go.
+    /// The folder of the logs.
     pub(super) folder: PathBuf,
 }
 
-/// One service.
+/// One service of the stack.
 #[derive(Debug)]
 pub(super) struct Service {
     name: String,
-    place: Place,
+    place: ServicePaths,
     program: &'static str,
     addr: SocketAddr,
     settings: Vec<(&'static str, String)>,
@@ -45,12 +45,12 @@ pub(super) struct Service {
 }
 
 impl Service {
-    /// A service that is not started yet, and will answer at `addr`.
+    /// A service that is not running yet and will listen on `addr`.
     pub(super) fn new(
         name: &str,
         program: &'static str,
         addr: SocketAddr,
-        place: &Place,
+        place: &ServicePaths,
         settings: Vec<(&'static str, String)>,
     ) -> Self {
         Self {
@@ -67,10 +67,10 @@ impl Service {
         &self.name
     }
 
-    /// Starts it, and waits until it answers.
+    /// Starts it and waits until it responds.
     pub(super) async fn start(&mut self) -> Result<()> {
         let program = self.place.bin.join(self.program);
-        let process = Process::start(&Program {
+        let process = Process::start(&ProcessSpec {
             tether: &self.place.tether,
             program: &program,
             arguments: &[],
@@ -78,27 +78,27 @@ impl Service {
             log: &self.log(),
         })?;
         self.process = Some(process);
-        self.answers().await
+        self.wait_until_ready().await
     }
 
-    /// kill -9.
+    /// Sends SIGKILL.
     pub(super) fn kill(&mut self) {
         if let Some(process) = self.process.take() {
             process.kill();
         }
     }
 
-    /// SIGTERM: it is to end with status 0 within `patience`.
+    /// Sends SIGTERM. It must exit with status 0 within `patience`.
     pub(super) async fn stop(&mut self, patience: Duration) -> Result<()> {
         let name = self.name.clone();
         let mut process = self.process.take().with_context(|| not_running(&name))?;
         process.terminate()?;
         let Some(status) = process.end_by(Instant::now() + patience).await? else {
-            bail!("{name} did not end within {patience:?} of SIGTERM");
+            bail!("{name} did not exit within {patience:?} after SIGTERM");
         };
         ensure!(
             status.success(),
-            "{name} was told to end, and its end was: {status}"
+            "{name} did not shut down cleanly after SIGTERM: {status}"
         );
         Ok(())
     }
@@ -109,44 +109,45 @@ impl Service {
         self.process.as_mut().with_context(|| not_running(name))
     }
 
-    /// Resident memory in bytes, 0 while it doesn't run.
+    /// Resident memory in bytes; 0 if it is not running.
     pub(super) fn resident(&self) -> u64 {
         self.process.as_ref().map_or(0, Process::resident)
     }
 
-    /// How it ended, if it did without having been told or killed.
-    pub(super) fn died(&mut self) -> Result<Option<String>> {
+    /// A message with the exit status, if it exited without a signal from this run.
+    pub(super) fn unexpected_exit(&mut self) -> Result<Option<String>> {
         let Some(process) = &mut self.process else {
             return Ok(None);
         };
         let ended = process.ended()?;
-        let words = |status| {
+        let text = |status| {
             format!(
-                "{} ended by itself: {status}; see {}",
+                "{} exited by itself: {status}; see {}",
                 self.name,
                 self.log().display()
             )
         };
-        Ok(ended.map(words))
+        Ok(ended.map(text))
     }
 
-    /// Waits until it answers anything at all: what it says of its health depends on others.
-    async fn answers(&mut self) -> Result<()> {
+    /// Waits for any HTTP response. The status does not matter: health depends on other processes,
+    /// which may be down on purpose.
+    async fn wait_until_ready(&mut self) -> Result<()> {
         let start = Instant::now();
         loop {
-            if let Some(died) = self.died()? {
+            if let Some(died) = self.unexpected_exit()? {
                 bail!(died);
             }
             if let Ok(true) = timeout(ANSWER, is_http(self.addr)).await {
                 return Ok(());
             }
             ensure!(
-                start.elapsed() < PATIENCE,
-                "{} does not answer {PATIENCE:?} after its start; see {}",
+                start.elapsed() < TIMEOUT,
+                "{} does not respond {TIMEOUT:?} after its start; see {}",
                 self.name,
                 self.log().display()
             );
-            sleep(LOOK).await;
+            sleep(POLL_INTERVAL).await;
         }
     }
 

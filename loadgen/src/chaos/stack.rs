@@ -1,4 +1,4 @@
-//! The stack of a run: one api, two workers, a Redis behind a proxy, and the database between them.
+//! The stack of a run: one api, two workers, a Redis behind a proxy, and the database.
 
 use std::{
     env,
@@ -17,7 +17,7 @@ use super::{
     history::Footprint,
     proxy::Proxy,
     redis_server::RedisServer,
-    service::{Place, Service},
+    service::{Service, ServicePaths},
     worker::Worker,
 };
 use crate::{cli::ChaosOptions, signatures::VARIABLE};
@@ -25,23 +25,23 @@ use crate::{cli::ChaosOptions, signatures::VARIABLE};
 /// The queue's stream in Redis.
 const QUEUE: &str = "chaos";
 
-/// How many workers there are.
+/// The number of workers.
 pub(super) const WORKERS: usize = 2;
 
-/// The services' settings that a run needs small, so that much happens in little time.
+/// Shorter timeouts and delays than the defaults, so that a short run covers many retries.
 const CALLBACK_TIMEOUT: Duration = Duration::from_secs(1);
 const RETRY_DELAYS: &str = "500ms,1s,2s";
-/// Attempts that a job has: the first, and one after each of the delays.
+/// Maximum attempts per job: one, plus one per retry delay.
 pub(super) const ATTEMPTS: i64 = 4;
-/// Shorter than an attempt may take: a deploy has to give some jobs back.
+/// Shorter than an attempt may take, so that a deploy has to release some jobs.
 const DRAIN_TIMEOUT: Duration = Duration::from_millis(300);
-/// The kills are the operator's here, and no job's: none is to be condemned.
+/// The injected kills are not caused by jobs, so no job may become poison: a high limit.
 pub(super) const MAX_CLAIMS: i64 = 8;
 
-/// How long a service may take to end when it is told to.
-pub(super) const PATIENCE_TO_END: Duration = DRAIN_TIMEOUT.saturating_add(Duration::from_secs(10));
+/// How long a service may take to exit after SIGTERM.
+pub(super) const STOP_TIMEOUT: Duration = DRAIN_TIMEOUT.saturating_add(Duration::from_secs(10));
 
-/// Everything that runs. All of it ends when this is dropped.
+/// All processes of a run. Dropping it kills them.
 #[derive(Debug)]
 pub(super) struct Stack {
     pub(super) api: Service,
@@ -55,9 +55,9 @@ pub(super) struct Stack {
 }
 
 impl Stack {
-    /// Starts everything, with its data in the options' folder.
+    /// Starts all processes, with their data in the options' folder.
     pub(super) async fn start(options: &ChaosOptions) -> Result<Self> {
-        let place = Place {
+        let place = ServicePaths {
             tether: std::env::current_exe()?,
             bin: options.bin.clone(),
             folder: options.dir.clone(),
@@ -79,7 +79,7 @@ impl Stack {
         settings.push(("API_ADDR", api_addr.to_string()));
         let mut api = Service::new("api", "storm-api", api_addr, &place, settings.clone());
         api.start().await?;
-        // Before there is anything to be seen.
+        // Before the workers and the load start, so that no transition is missed.
         let audit = Audit::begin(&database).await?;
 
         settings.pop();
@@ -102,67 +102,67 @@ impl Stack {
         })
     }
 
-    /// Where clients reach the api.
+    /// The URL of the api.
     pub(super) fn url(&self) -> String {
         format!("http://{}", self.api_addr)
     }
 
-    /// What they must send with each request.
+    /// The `Authorization` header of each request.
     pub(super) fn authorization(&self) -> Result<HeaderValue> {
         let mut value = HeaderValue::from_str(&format!("Bearer {}", self.token.as_str()))?;
         value.set_sensitive(true);
         Ok(value)
     }
 
-    /// Every service.
+    /// The api and the workers.
     pub(super) fn services(&mut self) -> impl Iterator<Item = &mut Service> {
         let workers = self.workers.iter_mut().map(Worker::service);
         std::iter::once(&mut self.api).chain(workers)
     }
 
-    /// Starts anew what ended without having been told or killed. Says what that was.
-    pub(super) async fn revive(&mut self) -> Result<Vec<String>> {
+    /// Restarts processes that exited without a signal from this run. Returns one message for each.
+    pub(super) async fn restart_crashed(&mut self) -> Result<Vec<String>> {
         let mut died = Vec::new();
-        if let Some(words) = self.api.died()? {
-            died.push(words);
+        if let Some(text) = self.api.unexpected_exit()? {
+            died.push(text);
             self.api.start().await?;
         }
         for worker in &mut self.workers {
-            if let Some(words) = worker.service().died()? {
-                died.push(words);
+            if let Some(text) = worker.service().unexpected_exit()? {
+                died.push(text);
                 worker.start(&self.audit).await?;
             }
         }
-        if let Some(words) = self.redis.died()? {
-            died.push(words);
+        if let Some(text) = self.redis.unexpected_exit()? {
+            died.push(text);
             self.redis.start().await?;
         }
         Ok(died)
     }
 
-    /// Tells every service to end. Says which didn't in order.
+    /// Stops all services with SIGTERM. Returns one message per unclean shutdown.
     pub(super) async fn stop(&mut self) -> Vec<String> {
         let mut faults = Vec::new();
         for service in self.services() {
-            if let Err(error) = service.stop(PATIENCE_TO_END).await {
+            if let Err(error) = service.stop(STOP_TIMEOUT).await {
                 faults.push(format!("{error:#}"));
             }
         }
         faults
     }
 
-    /// Entries in the queue.
+    /// The number of entries in the stream.
     pub(super) async fn entries(&self) -> Result<u64> {
         self.redis.entries(QUEUE).await
     }
 
-    /// How long the write-ahead log is, in bytes.
+    /// The size of the write-ahead log, in bytes.
     pub(super) fn log(&self) -> u64 {
         let log = self.database.with_extension("db-wal");
         std::fs::metadata(log).map_or(0, |log| log.len())
     }
 
-    /// How large everything is now.
+    /// Measures all resource sizes.
     pub(super) async fn footprint(&mut self, moment: &str) -> Result<Footprint> {
         let resident = |service: &mut Service| (service.name().to_owned(), service.resident());
         Ok(Footprint {
@@ -193,19 +193,19 @@ fn settings(
         ("CALLBACK_ALLOW", "127.0.0.1/32".to_owned()),
         ("CALLBACK_TIMEOUT", duration(CALLBACK_TIMEOUT)),
         ("CALLBACK_RETRY_DELAYS", RETRY_DELAYS.to_owned()),
-        // As we have them, for the receivers check by them.
+        // The same secrets as the receivers, which verify the signatures.
         (VARIABLE, env::var(VARIABLE).unwrap_or_default()),
         ("LOG", "info".to_owned()),
     ]
 }
 
-/// A free address among the 4000 ports from `base` on. Below 32768 no outgoing connection takes the
-/// port while the process that has it is being replaced.
+/// A free address among the 4000 ports from `base`. They are below 32768, the start of the
+/// ephemeral range, so that no outgoing connection takes the port while its process restarts.
 fn free_addr(base: u16) -> Result<SocketAddr> {
     const TRIES: usize = 50;
     let any = || SocketAddr::from((Ipv4Addr::LOCALHOST, base + fastrand::u16(..4000)));
     std::iter::repeat_with(any)
         .take(TRIES)
         .find(|addr| TcpListener::bind(addr).is_ok())
-        .with_context(|| format!("no free port from {base} on"))
+        .with_context(|| format!("no free port found from {base} upwards"))
 }

@@ -1,7 +1,8 @@
-//! A process that dies with the one that started it, also if that one is killed.
+//! Tethers a child process to its parent: the kernel kills it when the parent dies, even by
+//! SIGKILL.
 //!
-//! The kernel can send a signal to a child when its parent is gone, but the child must ask for it. So
-//! this program starts itself, asks, and becomes the program that was meant.
+//! Linux signals a child on its parent's death only if the child asks for it
+//! (`PR_SET_PDEATHSIG`). So this program starts itself, asks, and then executes the target program.
 
 use std::{
     convert::Infallible,
@@ -14,15 +15,15 @@ use anyhow::{Context as _, Result, bail};
 
 use super::host;
 
-/// Becomes `program`, to be killed when process `parent` ends.
+/// Executes `program` in place of this one, to be killed when process `parent` ends.
 ///
 /// # Errors
-/// The program can't be run, or the parent has ended already.
+/// The program can't be executed, or the parent has already exited.
 pub fn become_child(parent: u32, program: &OsString, arguments: &[OsString]) -> Result<Infallible> {
     host::die_with_parent().context("can't tether this process")?;
-    // It may have ended before the kernel was asked.
+    // The race: the parent may have died before the request to the kernel.
     if parent_id() != parent {
-        bail!("the process that wanted {} is gone", program.display());
+        bail!("the parent process of {} has exited", program.display());
     }
     let error = Command::new(program).args(arguments).exec();
     Err(error).with_context(|| format!("can't run {}", program.display()))

@@ -1,16 +1,19 @@
-//! One job's whole story: everything that is known of it, and what was broken meanwhile, by time.
+//! The timeline of one job: all its records, and the faults injected meanwhile, by time.
 
 use std::fmt::Write as _;
 
 use jiff::{SignedDuration, Timestamp};
 use storm_shared::models::{RequestId, Status};
 
-use super::history::{Answer, Event, Fault, Held, Looked, Moved, Received, Record, Row, Told};
+use super::history::{
+    Fault, HistoryEvent, Polled, Received, Record, Row, RowState, SubmitAnswer, Submitted,
+    Transition,
+};
 
-/// How long before a job's first line and after its last a fault still belongs to its story.
-const AROUND: SignedDuration = SignedDuration::from_secs(2);
+/// Faults this long before the first and after the last record are part of the timeline.
+const MARGIN: SignedDuration = SignedDuration::from_secs(2);
 
-/// The story of the job `id`, a line for each thing that happened. Ends with a newline.
+/// The timeline of the job `id`, one line per record. Ends with a newline.
 pub fn timeline(records: &[Record], id: RequestId) -> String {
     let row = records.iter().find_map(|record| match record {
         Record::Row(row) if row.id == id => Some(row),
@@ -26,7 +29,7 @@ pub fn timeline(records: &[Record], id: RequestId) -> String {
     if let Some((first, last)) = first.zip(last) {
         lines.extend(faults_around(records, first, last));
     }
-    lines.sort_by_key(|(at, _)| *at); // things of one moment stay as they were written down
+    lines.sort_by_key(|(at, _)| *at); // stable: equal times keep their recorded order
 
     let mut text = format!("job {id}");
     if let Some(first) = first {
@@ -36,22 +39,23 @@ pub fn timeline(records: &[Record], id: RequestId) -> String {
     for (at, what) in lines {
         let _ = writeln!(text, "  {}  {what}", at.strftime("%H:%M:%S%.3f"));
     }
-    let end = row.map_or("no row at the end".to_owned(), at_the_end);
+    let end = row.map_or("final     no row".to_owned(), final_row);
     let _ = writeln!(text, "  {end}");
     text
 }
 
-/// What a record says of this job, whose report has this name.
+/// The line for a record of this job, whose report has this name.
 fn line(record: &Record, id: RequestId, name: Option<&str>) -> Option<(Timestamp, String)> {
     match record {
-        Record::Told(told)
-            if told.answer == Answer::Accepted(id) || Some(told.report_name.as_str()) == name =>
+        Record::Submitted(submitted)
+            if submitted.answer == SubmitAnswer::Accepted(id)
+                || Some(submitted.report_name.as_str()) == name =>
         {
-            Some((told.at, answer(told)))
+            Some((submitted.at, answer(submitted)))
         }
-        Record::Looked(looked) if looked.id == id => Some((looked.at, look(looked))),
+        Record::Polled(polled) if polled.id == id => Some((polled.at, poll(polled))),
         Record::Received(received) if received.id == id => Some((received.at, callback(received))),
-        Record::Moved(moved) if moved.id == id => Some((moved.at, step(moved))),
+        Record::Transition(moved) if moved.id == id => Some((moved.at, step(moved))),
         Record::Event(event) if event.id == id => Some((event.at, recorded(event))),
         _ => None,
     }
@@ -67,7 +71,7 @@ fn faults_around(
         _ => None,
     });
     let around = faults.filter(move |fault| {
-        first.duration_since(fault.healed_at) <= AROUND && fault.at.duration_since(last) <= AROUND
+        first.duration_since(fault.healed_at) <= MARGIN && fault.at.duration_since(last) <= MARGIN
     });
     around.flat_map(|fault: &Fault| {
         let done = format!(
@@ -79,35 +83,42 @@ fn faults_around(
     })
 }
 
-fn answer(told: &Told) -> String {
-    let asked = format!("`{}` of {} records", told.report_name, told.records);
-    match &told.answer {
-        Answer::Accepted(id) => format!("told      202 {id} for {asked}"),
-        Answer::Refused(status) => format!("told      {status} for {asked}"),
-        Answer::Nothing(why) => format!("told      nothing for {asked}: {why}"),
+fn answer(submitted: &Submitted) -> String {
+    let asked = format!(
+        "`{}` of {} records",
+        submitted.report_name, submitted.records
+    );
+    match &submitted.answer {
+        SubmitAnswer::Accepted(id) => format!("submitted {asked}: 202 {id}"),
+        SubmitAnswer::Refused(status) => format!("submitted {asked}: {status}"),
+        SubmitAnswer::NoAnswer(why) => format!("submitted {asked}: no response: {why}"),
     }
 }
 
-fn look(looked: &Looked) -> String {
-    let status = looked.status.map_or("404", Status::as_str);
-    let took = looked.at.duration_since(looked.asked_at);
-    format!("looked    {status}, asked {} ms before", took.as_millis())
+fn poll(polled: &Polled) -> String {
+    let status = polled.status.map_or("404", Status::as_str);
+    let took = polled.at.duration_since(polled.asked_at);
+    format!("polled    {status}, sent {} ms earlier", took.as_millis())
 }
 
 fn callback(received: &Received) -> String {
-    let bytes = if received.right { "right" } else { "WRONG" };
+    let bytes = if received.right {
+        "correct"
+    } else {
+        "INCORRECT"
+    };
     let answer = received
         .answered
-        .map_or("not answered".to_owned(), |status| {
-            format!("answered {status}")
+        .map_or("no response".to_owned(), |status| {
+            format!("response {status}")
         });
     format!(
-        "callback  {bytes} bytes ({}), {answer}",
+        "callback  {bytes} body ({}), {answer}",
         short(&received.body_sha256)
     )
 }
 
-fn recorded(event: &Event) -> String {
+fn recorded(event: &HistoryEvent) -> String {
     let detail = event.detail.as_deref().unwrap_or("no detail");
     format!(
         "event     {} of claim {}: {detail}",
@@ -115,23 +126,23 @@ fn recorded(event: &Event) -> String {
     )
 }
 
-fn step(moved: &Moved) -> String {
+fn step(moved: &Transition) -> String {
     let Some(before) = &moved.before else {
-        return format!("inserted  {}", words(&moved.after));
+        return format!("inserted  {}", describe(&moved.after));
     };
-    let mut text = format!("moved     {} -> {}", before.status, words(&moved.after));
+    let mut text = format!("moved     {} -> {}", before.status, describe(&moved.after));
     if moved.after.result != before.result {
         let result = moved.after.result.as_deref().unwrap_or("none");
-        let _ = write!(text, ", now with the result {result}");
+        let _ = write!(text, ", stored the result {result}");
     }
     text
 }
 
-fn at_the_end(row: &Row) -> String {
-    let result = row.held.result.as_deref().unwrap_or("none");
-    let mut text = format!("at the end {}, result {result}", words(&row.held));
+fn final_row(row: &Row) -> String {
+    let result = row.state.result.as_deref().unwrap_or("none");
+    let mut text = format!("final     {}, result {result}", describe(&row.state));
     if let Some(at) = row.completed_at {
-        let _ = write!(text, ", since {at:.3}");
+        let _ = write!(text, ", completed at {at:.3}");
     }
     if let Some(reason) = &row.failure_reason {
         let detail = row.failure_detail.as_deref().unwrap_or("no detail");
@@ -140,22 +151,22 @@ fn at_the_end(row: &Row) -> String {
     text
 }
 
-/// A row in words: what is not there is not said.
-fn words(held: &Held) -> String {
-    let mut text = format!("{}, claim {}", held.status, held.claim);
-    if let Some(owner) = &held.owner {
+/// A row's state in words, without the values that are zero or unset.
+fn describe(state: &RowState) -> String {
+    let mut text = format!("{}, claim {}", state.status, state.claim);
+    if let Some(owner) = &state.owner {
         let _ = write!(text, " of {}", short(owner));
     }
-    if held.attempts != 0 {
-        let _ = write!(text, ", {} attempts", held.attempts);
+    if state.attempts != 0 {
+        let _ = write!(text, ", {} attempts", state.attempts);
     }
-    if held.lost_claims != 0 {
-        let _ = write!(text, ", {} lost claims", held.lost_claims);
+    if state.lost_claims != 0 {
+        let _ = write!(text, ", {} lost claims", state.lost_claims);
     }
     text
 }
 
-/// Enough of a digest or an id to tell it from the others of one job.
+/// A prefix of a digest or an id that is unique within one job.
 fn short(text: &str) -> &str {
     text.get(..8).unwrap_or(text)
 }

@@ -1,4 +1,4 @@
-//! A worker of a run, and by which name it signs its claims.
+//! A worker of a run, and the owner id of its claims.
 
 use std::{collections::HashMap, net::SocketAddr, time::Duration};
 
@@ -7,15 +7,15 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     audit::Audit,
-    service::{Place, Service},
+    service::{Service, ServicePaths},
 };
 
-/// How long after a worker answers its heartbeat is awaited.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long to wait for the first heartbeat after a worker answers.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
-const LOOK: Duration = Duration::from_millis(10);
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// One worker. Each of its processes has an owner id of its own.
+/// One worker. Each of its processes has its own owner id.
 #[derive(Debug)]
 pub(super) struct Worker {
     service: Service,
@@ -23,11 +23,11 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    /// A worker that is not started yet.
+    /// A worker that is not running yet.
     pub(super) fn new(
         number: usize,
         addr: SocketAddr,
-        place: &Place,
+        place: &ServicePaths,
         settings: &[(&'static str, String)],
     ) -> Self {
         let mut settings = settings.to_vec();
@@ -39,25 +39,29 @@ impl Worker {
         }
     }
 
-    /// Starts it, and waits until it answers and its heart beats.
+    /// Starts it and waits for an HTTP response and a heartbeat.
     pub(super) async fn start(&mut self, audit: &Audit) -> Result<()> {
         let before = audit.heartbeats().await?;
         self.owner = None;
         self.service.start().await?;
-        self.beats(audit, &before).await
+        self.wait_for_heartbeat(audit, &before).await
     }
 
-    /// SIGCONT, and waits until its heart beats again: as itself, or as somebody else where it was
-    /// declared dead.
+    /// Sends SIGCONT and waits for a heartbeat: under the same owner id, or under a new one if its
+    /// lease had expired.
     pub(super) async fn thaw(&mut self, audit: &Audit) -> Result<()> {
         let before = audit.heartbeats().await?;
         self.service.process()?.thaw()?;
-        self.beats(audit, &before).await
+        self.wait_for_heartbeat(audit, &before).await
     }
 
-    /// Waits for a beat of its own, and learns by whose name it is: by one that was not there
-    /// `before`, for only one worker at a time begins to live.
-    async fn beats(&mut self, audit: &Audit, before: &HashMap<String, i64>) -> Result<()> {
+    /// Waits for its heartbeat and learns its owner id: an id that was not there `before` is this
+    /// worker's, because only one worker starts at a time.
+    async fn wait_for_heartbeat(
+        &mut self,
+        audit: &Audit,
+        before: &HashMap<String, i64>,
+    ) -> Result<()> {
         let start = Instant::now();
         loop {
             let now = audit.heartbeats().await?;
@@ -71,14 +75,14 @@ impl Worker {
             }
             let name = self.service.name();
             ensure!(
-                start.elapsed() < PATIENCE,
-                "{name} runs, and has no heartbeat"
+                start.elapsed() < TIMEOUT,
+                "{name} is running, but has no heartbeat"
             );
-            sleep(LOOK).await;
+            sleep(POLL_INTERVAL).await;
         }
     }
 
-    /// The name under which the present process claims jobs; none before the first one beats.
+    /// The owner id of the current process; none before its first heartbeat.
     pub(super) fn owner(&self) -> Option<&str> {
         self.owner.as_deref()
     }

@@ -1,18 +1,19 @@
-//! The token that an API may ask for.
+//! The API token, which is never shown.
 
 use std::{convert::Infallible, fmt, str::FromStr};
 
 use hyper::header::HeaderValue;
 
-/// A token as it was given. It is shown nowhere, not even where it can't be used.
+/// A token as it was given, not checked yet. No output or error message contains it.
 #[derive(Clone)]
 pub struct GivenToken(String);
 
 impl GivenToken {
-    /// What goes with each request; nothing for an empty token, which a variable that is passed on unset is.
+    /// The `authorization` header. An empty token counts as none, because scripts pass an unset
+    /// variable on as an empty one.
     ///
     /// # Errors
-    /// It has characters that no token has.
+    /// The token contains characters that tokens can't have.
     pub fn authorization(&self) -> Result<Option<HeaderValue>, &'static str> {
         if self.0.is_empty() {
             return Ok(None);
@@ -20,15 +21,16 @@ impl GivenToken {
         let is_token = self.0.bytes().all(|byte| byte.is_ascii_graphic());
         let value = HeaderValue::from_str(&format!("Bearer {}", self.0));
         let mut value = value.ok().filter(|_| is_token).ok_or(
-            "--token (or STORM_TOKEN) is no token: one has letters, digits and signs, and no spaces",
+            "--token (or STORM_TOKEN) must contain only printable ASCII characters, without spaces",
         )?;
+        // The Debug output of a sensitive header value omits its text.
         value.set_sensitive(true);
         Ok(Some(value))
     }
 }
 
 impl FromStr for GivenToken {
-    type Err = Infallible; // clap's own error would show it
+    type Err = Infallible; // clap's error message would contain the token
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         Ok(Self(text.to_owned()))
@@ -46,7 +48,7 @@ mod tests {
     use super::GivenToken;
 
     #[test]
-    fn a_token_is_sent_as_a_bearers_and_shown_to_nobody() {
+    fn a_token_is_sent_as_a_bearer_token_and_never_shown() {
         let given: GivenToken = "storm_secret".parse().unwrap();
         let value = given.authorization().unwrap().unwrap();
         assert_eq!(value, "Bearer storm_secret");
@@ -54,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_token_is_none_and_one_with_spaces_is_refused_unseen() {
+    fn an_empty_token_is_none_and_an_invalid_token_is_refused_without_showing_it() {
         let none: GivenToken = "".parse().unwrap();
         assert_eq!(none.authorization(), Ok(None));
         for text in ["se cret", "secret\n", "sécret"] {

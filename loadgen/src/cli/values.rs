@@ -1,4 +1,4 @@
-//! Parsers of single values. Each error says what is accepted.
+//! Parsers of single option values. Each error says what is accepted.
 
 use std::time::Duration;
 
@@ -6,7 +6,11 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use hyper::StatusCode;
 use storm_shared::models::{Mode, Records};
 
-use super::LONGEST;
+/// The most requests in one storm.
+pub const MAX_REQUESTS: u64 = 2_000_000;
+
+/// The upper limit of every duration option.
+const LONGEST: Duration = Duration::from_hours(1);
 
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text)
@@ -29,7 +33,7 @@ pub(super) fn async_records(text: &str) -> Result<Records, String> {
 }
 
 fn records(text: &str, max: u32) -> Result<Records, String> {
-    // What is no number is as wrong as 0.
+    // 0 is out of range too, so both mistakes get the same message.
     Records::new(text.parse().unwrap_or(0), max).map_err(|error| format!("it {error}"))
 }
 

@@ -1,21 +1,22 @@
-//! One callback: which job it is for, and what it says.
+//! A parsed callback.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use serde::Deserialize;
 use storm_shared::{models::RequestId, services::report::Report};
 
-use crate::{signatures::Checked, workload::Order};
+use crate::{signatures::SignatureCheck, workload::Order};
 
-/// A callback's content, and a stand-in for its bytes.
+/// The content of a callback, and a fingerprint of its bytes.
 #[derive(Debug)]
 pub(super) struct Callback {
-    /// The job.
+    /// The id of the job.
     pub(super) id: RequestId,
-    /// Equal for equal bytes. The bytes of two million callbacks would be half a gigabyte.
+    /// A hash of the body, to recognise exact repeats. Keeping the bodies of two million callbacks
+    /// would take half a gigabyte.
     pub(super) fingerprint: u64,
-    /// Whether it is to be believed.
-    pub(super) signature: Checked,
+    /// The result of the signature check.
+    pub(super) signature: SignatureCheck,
     content: Content,
 }
 
@@ -37,18 +38,18 @@ impl Callback {
         Ok(Self {
             id: content.request_id,
             fingerprint: hasher.finish(),
-            signature: Checked::Not,
+            signature: SignatureCheck::Skipped,
             content,
         })
     }
 
-    /// The same, with what its signature was found to be.
-    pub(super) fn signed(self, signature: Checked) -> Self {
+    /// The same callback with the result of its signature check.
+    pub(super) fn with_signature(self, signature: SignatureCheck) -> Self {
         Self { signature, ..self }
     }
 
-    /// Whether every field is right for a job that was ordered so.
-    pub(super) fn meets(&self, order: &Order) -> bool {
+    /// Whether every field matches the order.
+    pub(super) fn matches(&self, order: &Order) -> bool {
         let Content {
             status,
             report_name,
@@ -59,6 +60,6 @@ impl Callback {
         status == "completed"
             && report_name == order.spec().report_name.as_str()
             && *records == order.spec().records.count()
-            && order.is_met_by(report)
+            && order.matches(report)
     }
 }

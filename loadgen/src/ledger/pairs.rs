@@ -1,19 +1,22 @@
-//! The bookkeeping itself: plain data, changed by one event at a time.
+//! The pairing of `202` answers and callbacks: plain data, updated by one event at a time.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use storm_shared::models::RequestId;
 use tokio::time::Instant;
 
-use super::{IdGivenTwice, JobEnd, JobSummary, callback::Callback};
+use super::{
+    callback::Callback,
+    jobs::{DuplicateId, JobEnd, JobSummary},
+};
 use crate::{
     latency::Latencies,
-    signatures::{Checked, SignatureCounts},
+    signatures::{SignatureCheck, SignatureCounts},
     workload::Workload,
 };
 
-/// How many callbacks are kept whose `202` is not here yet. More than can be in flight would be
-/// a stranger's.
+/// The limit of callbacks that are kept until their `202` arrives: the most requests that can be in
+/// flight. Callbacks over the limit can't belong to this run.
 const MAX_EARLY: u64 = 20_000;
 
 /// Every job of a run.
@@ -21,31 +24,31 @@ const MAX_EARLY: u64 = 20_000;
 pub(super) struct Pairs {
     workload: Arc<Workload>,
     started: Instant,
-    jobs: HashMap<RequestId, Job>,
+    jobs: HashMap<RequestId, JobState>,
     counts: Counts,
     signatures: SignatureCounts,
     time_to_completion: Latencies,
     last_right: Instant,
 }
 
-/// One job, as far as it is known.
+/// What is known about one job.
 #[derive(Debug)]
-enum Job {
-    /// Accepted, and not heard of since.
-    Waiting { number: usize, due: Instant },
-    /// Called back before its `202` was read.
+enum JobState {
+    /// Accepted; no callback yet.
+    Pending { number: usize, due: Instant },
+    /// The callback arrived before the `202`.
     Early {
         callback: Box<Callback>,
         at: Instant,
     },
-    /// Heard of, rightly or wrongly.
+    /// The first callback or polled result was counted.
     Settled { fingerprint: u64 },
 }
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Counts {
     accepted: u64,
-    waiting: u64,
+    pending: u64,
     early: u64,
     right: u64,
     wrong: u64,
@@ -55,7 +58,7 @@ struct Counts {
 }
 
 impl Pairs {
-    /// Empty; `signatures` has counted nothing yet.
+    /// No jobs. The counts in `signatures` must be zero.
     pub(super) fn new(workload: Arc<Workload>, signatures: SignatureCounts) -> Self {
         let started = Instant::now();
         Self {
@@ -69,49 +72,51 @@ impl Pairs {
         }
     }
 
-    /// A `202` with this id answered the `number`-th request, which was due at `due`.
+    /// Records a `202` with this id for request `number`, which was due at `due`.
     pub(super) fn accepted(
         &mut self,
         id: RequestId,
         number: usize,
         due: Instant,
-    ) -> Result<(), IdGivenTwice> {
-        match self.jobs.insert(id, Job::Waiting { number, due }) {
-            None => self.counts.waiting += 1,
-            Some(Job::Early { callback, at }) => {
+    ) -> Result<(), DuplicateId> {
+        match self.jobs.insert(id, JobState::Pending { number, due }) {
+            None => self.counts.pending += 1,
+            Some(JobState::Early { callback, at }) => {
                 self.counts.early -= 1;
                 self.settle(number, due, &callback, at);
             }
             Some(known) => {
+                // The first 202 stands.
                 self.jobs.insert(id, known);
-                return Err(IdGivenTwice);
+                return Err(DuplicateId);
             }
         }
         self.counts.accepted += 1;
         Ok(())
     }
 
-    /// A callback arrived at `at`.
+    /// Records a callback that arrived at `at`.
     pub(super) fn called_back(&mut self, callback: Callback, at: Instant) {
         self.signatures.add(callback.signature);
         match self.jobs.get(&callback.id) {
-            Some(&Job::Waiting { number, due }) => {
-                self.counts.waiting -= 1;
+            Some(&JobState::Pending { number, due }) => {
+                self.counts.pending -= 1;
                 self.settle(number, due, &callback, at);
             }
-            Some(Job::Early {
+            // The 202 is still missing, so only the bytes can be compared.
+            Some(JobState::Early {
                 callback: first, ..
             }) => {
                 self.repeat(first.fingerprint == callback.fingerprint);
             }
-            Some(Job::Settled { fingerprint }) => {
+            Some(JobState::Settled { fingerprint }) => {
                 self.repeat(*fingerprint == callback.fingerprint);
             }
             None if self.counts.early < MAX_EARLY => {
                 self.counts.early += 1;
                 self.jobs.insert(
                     callback.id,
-                    Job::Early {
+                    JobState::Early {
                         callback: Box::new(callback),
                         at,
                     },
@@ -121,15 +126,16 @@ impl Pairs {
         }
     }
 
-    /// The API said at `at` that a job is over.
+    /// Records the end of a job, which the API reported at `at`.
     pub(super) fn polled(&mut self, id: RequestId, end: &JobEnd, at: Instant) {
-        let Some(&Job::Waiting { number, .. }) = self.jobs.get(&id) else {
+        let Some(&JobState::Pending { number, .. }) = self.jobs.get(&id) else {
             return;
         };
-        self.counts.waiting -= 1;
-        self.jobs.insert(id, Job::Settled { fingerprint: 0 }); // nobody calls back for this one
+        self.counts.pending -= 1;
+        // A polled job has no callback URL, so nothing compares this fingerprint.
+        self.jobs.insert(id, JobState::Settled { fingerprint: 0 });
         match end {
-            JobEnd::Completed { report, took } if self.workload.order(number).is_met_by(report) => {
+            JobEnd::Completed { report, took } if self.workload.order(number).matches(report) => {
                 self.right(*took, at);
             }
             JobEnd::Completed { .. } => self.counts.wrong += 1,
@@ -137,18 +143,18 @@ impl Pairs {
         }
     }
 
-    /// The first callback of an accepted job.
+    /// Checks and counts the first callback of an accepted job.
     fn settle(&mut self, number: usize, due: Instant, callback: &Callback, at: Instant) {
         self.jobs.insert(
             callback.id,
-            Job::Settled {
+            JobState::Settled {
                 fingerprint: callback.fingerprint,
             },
         );
-        if let Checked::Bad(_) = callback.signature {
-            return; // it is counted, and whatever it says is not
+        if let SignatureCheck::Invalid(_) = callback.signature {
+            return; // counted as a bad signature; an unauthenticated body proves nothing
         }
-        if callback.meets(self.workload.order(number)) {
+        if callback.matches(self.workload.order(number)) {
             self.right(at.saturating_duration_since(due), at);
         } else {
             self.counts.wrong += 1;
@@ -161,9 +167,9 @@ impl Pairs {
         self.last_right = self.last_right.max(at);
     }
 
-    /// At least once allows a repeat, but not one that says something else.
-    fn repeat(&mut self, same: bool) {
-        *(if same {
+    /// Counts a repeat. At-least-once delivery allows it only with the same bytes.
+    fn repeat(&mut self, same_bytes: bool) {
+        *(if same_bytes {
             &mut self.counts.repeated
         } else {
             &mut self.counts.wrong
@@ -174,24 +180,24 @@ impl Pairs {
         self.workload.ideal()
     }
 
-    pub(super) fn waiting(&self) -> u64 {
-        self.counts.waiting
+    pub(super) fn pending(&self) -> u64 {
+        self.counts.pending
     }
 
-    /// One of the jobs that are waited for.
-    pub(super) fn any_waiting(&self) -> Option<RequestId> {
-        let waiting = self
+    /// One pending job.
+    pub(super) fn any_pending(&self) -> Option<RequestId> {
+        let pending = self
             .jobs
             .iter()
-            .find(|(_, job)| matches!(job, Job::Waiting { .. }));
-        waiting.map(|(id, _)| *id)
+            .find(|(_, job)| matches!(job, JobState::Pending { .. }));
+        pending.map(|(id, _)| *id)
     }
 
-    /// Everything counted so far.
+    /// The statistics so far.
     pub(super) fn summary(&self) -> JobSummary {
         let Counts {
             accepted,
-            waiting,
+            pending,
             early,
             right,
             wrong,
@@ -205,7 +211,7 @@ impl Pairs {
         JobSummary {
             accepted,
             right,
-            lost: waiting,
+            lost: pending,
             repeated,
             wrong,
             failed,
@@ -214,7 +220,7 @@ impl Pairs {
             ideal,
             time_to_completion,
             lateness: time_to_completion.map(|percentiles| percentiles.beyond(ideal)),
-            // Two million at most. Without any, `took` may be zero.
+            // At most two million, so a u32 is enough. Without correct jobs, `took` may be zero.
             completed_per_s: u32::try_from(right)
                 .ok()
                 .filter(|right| *right > 0)

@@ -1,4 +1,4 @@
-//! A chaos run's tables, and what to say of it in the end.
+//! The report of a chaos run: tables, recovery times, violations and the verdict.
 
 use std::{fmt::Write as _, time::Duration};
 
@@ -8,11 +8,11 @@ use super::{human, number_cell, table};
 use crate::chaos::{
     ChaosResult,
     history::{Footprint, Record},
-    recovery::Longest,
+    recovery::LongestWait,
 };
 
-/// What was broken, what became of the jobs, how large things were, and the verdict; ends with a
-/// newline.
+/// Renders the faults, the jobs, the resource sizes, the recovery times and the verdict. Ends with
+/// a newline.
 pub fn render(result: &ChaosResult, records: &[Record]) -> String {
     let mut text = format!(
         "\n{}\n{}\n{}\n",
@@ -29,13 +29,19 @@ pub fn render(result: &ChaosResult, records: &[Record]) -> String {
     text.push_str(&result.verdict.render(records));
     let _ = writeln!(text, "{}", figures(result));
     if !result.passed() {
-        let _ = writeln!(text, "again: {}", command(result));
+        let _ = writeln!(text, "reproduce with: {}", command(result));
     }
     text
 }
 
 fn faults(result: &ChaosResult) -> Table {
-    let mut table = table(&["fault", "times", "jobs in flight: least", "median", "most"]);
+    let mut table = table(&[
+        "injected fault",
+        "count",
+        "jobs in flight: min",
+        "median",
+        "max",
+    ]);
     for (kind, done) in &result.verdict.summary.faults {
         table.add_row(vec![
             Cell::new(kind),
@@ -58,9 +64,9 @@ fn jobs(result: &ChaosResult) -> Table {
     for (status, count) in &summary.refused {
         row(format!("requests refused with {status}"), *count);
     }
-    row("requests without an answer".to_owned(), summary.unanswered);
+    row("requests without a response".to_owned(), summary.unanswered);
     row(
-        "requests not sent, too many being on their way".to_owned(),
+        "requests not sent (client concurrency limit)".to_owned(),
         result.not_sent,
     );
     for (end, count) in &summary.ended {
@@ -68,7 +74,7 @@ fn jobs(result: &ChaosResult) -> Table {
     }
     row("callbacks".to_owned(), summary.callbacks);
     for (event, count) in &summary.repeats {
-        row(format!("callbacks repeated after {event}"), *count);
+        row(format!("duplicate callbacks explained by {event}"), *count);
     }
     for (event, count) in &summary.events {
         row(format!("events {event}"), *count);
@@ -79,7 +85,7 @@ fn jobs(result: &ChaosResult) -> Table {
 fn sizes(result: &ChaosResult) -> Table {
     let names = result.footprints.first().map(|first| &first.resident);
     let names = names.into_iter().flatten().map(|(name, _)| name.as_str());
-    let header: Vec<_> = ["MiB", "database", "its log", "Redis", "entries"]
+    let header: Vec<_> = ["MiB", "database", "WAL", "Redis", "stream entries"]
         .into_iter()
         .chain(names)
         .collect();
@@ -107,52 +113,55 @@ fn mebibytes(bytes: u64) -> Cell {
 
 fn recoveries(result: &ChaosResult) -> Vec<String> {
     let recovery = &result.recovery;
-    let line = |what: &str, Longest { jobs, time }: Longest| {
-        format!("{what}: {jobs} jobs waited, the last one {}", human(time))
+    let line = |what: &str, LongestWait { jobs, time }: LongestWait| {
+        format!(
+            "recovery time, {what}: max {} over {jobs} jobs",
+            human(time)
+        )
     };
     vec![
         line(
-            &format!("killed workers' jobs (lease {})", human(result.lease)),
+            &format!("worker killed (lease {})", human(result.lease)),
             recovery.after_kill,
         ),
         line(
-            "killed workers' jobs, the other one being in trouble too",
+            "worker killed, other worker disrupted too",
             recovery.after_kills,
         ),
-        line("frozen workers' jobs", recovery.after_freeze),
-        line("after FLUSHALL", recovery.after_flush),
+        line("worker frozen", recovery.after_freeze),
+        line("FLUSHALL", recovery.after_flush),
     ]
 }
 
-/// The figures that a long run is judged by, in one line.
+/// One summary line, so that long runs can be compared.
 fn figures(result: &ChaosResult) -> String {
-    use crate::chaos::checker::Rule;
+    use crate::chaos::checker::CheckRule;
 
-    let broken = |rules: &[Rule]| -> usize {
+    let broken = |rules: &[CheckRule]| -> usize {
         let by_rule = result.verdict.by_rule();
         rules.iter().filter_map(|rule| by_rule.get(rule)).sum()
     };
     format!(
-        "seed {}: {} jobs, {} kills, {} lost, {} wrong, {} unexplained; {} violations in all, {}",
+        "seed {}: {} jobs, {} kills, {} lost, {} incorrect, {} unexplained; {} violations in total, {}",
         result.seed,
         result.verdict.summary.rows,
         result.kills,
-        broken(&[Rule::Ended]),
+        broken(&[CheckRule::Ended]),
         broken(&[
-            Rule::Named,
-            Rule::Delivered,
-            Rule::Reasons,
-            Rule::Moves,
-            Rule::Fences,
-            Rule::Seen
+            CheckRule::Named,
+            CheckRule::Delivered,
+            CheckRule::Reasons,
+            CheckRule::Moves,
+            CheckRule::Fences,
+            CheckRule::Seen
         ]),
-        broken(&[Rule::Repeats]),
+        broken(&[CheckRule::Repeats]),
         result.violations.len() + result.verdict.violations.len(),
         human(result.took),
     )
 }
 
-/// What runs it again.
+/// The command that reproduces the run.
 fn command(result: &ChaosResult) -> String {
     format!(
         "make chaos SEED={} DURATION={} JOBS={} LEASE={}",
@@ -163,7 +172,7 @@ fn command(result: &ChaosResult) -> String {
     )
 }
 
-/// A duration as the scripts take it: one number, one unit.
+/// A duration in the format of `scripts/chaos.sh`: one number and one unit.
 fn setting(duration: Duration) -> String {
     match duration.as_millis() {
         millis if millis.is_multiple_of(1000) => format!("{}s", millis / 1000),
@@ -178,7 +187,7 @@ mod tests {
     use super::setting;
 
     #[test]
-    fn a_duration_is_said_as_the_script_takes_it() {
+    fn durations_are_formatted_as_the_script_parses_them() {
         for (millis, text) in [(60_000, "60s"), (90_000, "90s"), (2500, "2500ms")] {
             assert_eq!(setting(Duration::from_millis(millis)), text);
         }

@@ -1,4 +1,4 @@
-//! The demo's table, and its verdict in words.
+//! The output of `demo`: a table, and a summary of a few lines.
 
 use std::{fmt::Write as _, time::Duration};
 
@@ -7,10 +7,10 @@ use comfy_table::Cell;
 use super::{first_failure, human, kinds, number_cell, table, time_cell};
 use crate::{answers::AnswerSummary, demo::DemoResult, latency::Percentiles, ledger::JobSummary};
 
-/// What an acknowledgement may take, at the 95th percentile.
+/// The target for the 95th percentile of acknowledgements.
 const ACK_TARGET: Duration = Duration::from_millis(100);
 
-/// The table and, below it, the verdict; ends with a newline.
+/// The table and the verdict. The text ends with a newline.
 pub fn render(result: &DemoResult) -> String {
     let header = [
         "", "requests", "ok", "not ok", "p50", "p95", "p99", "max", "ideal",
@@ -22,11 +22,11 @@ pub fn render(result: &DemoResult) -> String {
     table.add_row(callbacks_row(&result.jobs, &ideal));
 
     let mut text = format!(
-        "{} requests at once to each of /sync and /async, {} records each, at {}\n{table}\n",
+        "{} concurrent requests to each of /sync and /async, {} records each, at {}\n{table}\n",
         result.requests, result.records, result.api
     );
     for line in verdict(result) {
-        let _ = writeln!(text, "{line}"); // writing to a String can't fail
+        let _ = writeln!(text, "{line}"); // writing to a String never fails
     }
     text
 }
@@ -47,8 +47,9 @@ fn callbacks_row(jobs: &JobSummary, ideal: &str) -> Vec<Cell> {
         "{} lost\n{} wrong checksum\n{} repeated",
         jobs.lost, jobs.wrong, jobs.repeated
     );
+    // Without signing secrets the row would suggest a check that was not made.
     if jobs.signatures.checked {
-        let _ = write!(not_ok, "\n{} bad signature", jobs.signatures.bad()); // as above
+        let _ = write!(not_ok, "\n{} bad signature", jobs.signatures.bad()); // never fails
     }
     row(
         "async callback",
@@ -81,7 +82,7 @@ fn row(
     ]
 }
 
-/// The verdict, line by line.
+/// The lines of the verdict.
 pub fn verdict(result: &DemoResult) -> Vec<String> {
     let failures = [
         first_failure("sync", &result.sync),
@@ -89,7 +90,7 @@ pub fn verdict(result: &DemoResult) -> Vec<String> {
         result
             .why_lost
             .as_ref()
-            .map(|why| format!("one of the lost jobs: {why}")),
+            .map(|why| format!("example of a lost job: {why}")),
     ];
     [
         sync_verdict(result),
@@ -102,8 +103,8 @@ pub fn verdict(result: &DemoResult) -> Vec<String> {
     .collect()
 }
 
-/// The percentiles are those of the good answers alone: without the number of the others beside
-/// them, a service that refuses nine of ten would look quick.
+/// Percentiles cover only successful requests, so the line also gives the number of the others. A
+/// service that refuses nine of ten requests would look fast without it.
 fn sync_verdict(result: &DemoResult) -> String {
     let AnswerSummary {
         requests,
@@ -111,18 +112,18 @@ fn sync_verdict(result: &DemoResult) -> String {
         latency,
         ..
     } = &result.sync;
-    let given_up = failed.timeout + failed.refused;
-    let others = failed.total() - given_up;
+    let overload = failed.timeout + failed.refused;
+    let others = failed.total() - overload;
     let p95 = latency.map_or_else(
-        || "no good answer at all".to_owned(),
+        || "no successful answer".to_owned(),
         |latency| format!("P95 {}", human(latency.p95)),
     );
     let others = if others > 0 {
-        format!(", and {others} failed otherwise")
+        format!(", and {others} failed for other reasons")
     } else {
         String::new()
     };
-    format!("sync:     {p95}, with {given_up} of {requests} timed out or refused{others}")
+    format!("sync:     {p95}, with {overload} of {requests} timed out or refused{others}")
 }
 
 fn ack_verdict(result: &DemoResult) -> String {
@@ -137,7 +138,7 @@ fn ack_verdict(result: &DemoResult) -> String {
     } else {
         "over"
     };
-    let than_sync = match result.sync.latency {
+    let comparison = match result.sync.latency {
         Some(sync) if sync.p95 >= ack.p95 * 2 => {
             let times = sync.p95.as_secs_f64() / ack.p95.as_secs_f64();
             format!("; sync's P95 is {times:.0} times that")
@@ -145,7 +146,7 @@ fn ack_verdict(result: &DemoResult) -> String {
         _ => String::new(),
     };
     format!(
-        "async:    P95 {} to the acknowledgement, {target} the target of {}{than_sync}",
+        "async:    P95 {} to the acknowledgement, {target} the target of {}{comparison}",
         human(ack.p95),
         human(ACK_TARGET)
     )
@@ -166,14 +167,14 @@ fn callback_verdict(result: &DemoResult) -> String {
             .time_to_completion
             .map_or(Duration::ZERO, |time| time.p95);
         return format!(
-            "callback: {right} of {requests} came back right, P95 {} after the request, ideal {}",
+            "callback: {right} of {requests} correct, P95 {} after the request, ideal {}",
             human(p95),
             human(result.jobs.ideal)
         );
     }
     format!(
-        "callback: {right} of {requests} came back right; missing: {} not accepted, {lost} lost, \
-         {wrong} with a wrong checksum",
+        "callback: {right} of {requests} correct; {} not accepted, {lost} lost, {wrong} with a wrong \
+         checksum",
         requests.saturating_sub(accepted)
     )
 }

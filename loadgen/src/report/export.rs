@@ -1,4 +1,4 @@
-//! Results in files: JSON with everything, CSV with a line for each storm of a sweep.
+//! Result files: a JSON document with the whole result, and a CSV line for each storm of a series.
 
 use std::{
     fs::{self, File},
@@ -23,7 +23,7 @@ struct Document<'a, T> {
     result: &'a T,
 }
 
-/// Writes a whole result to `file`, which is replaced.
+/// Writes the result to `file`, and replaces an earlier one.
 ///
 /// # Errors
 /// The file can't be written.
@@ -37,7 +37,7 @@ pub fn write_json(file: &Path, command: &str, passed: bool, result: &impl Serial
     fs::write(file, json).with_context(|| format!("can't write {}", file.display()))
 }
 
-/// Appends a storm to `file` as one line, below a header where the file is new or empty.
+/// Appends a storm to `file` as one line. A new or empty file also gets a header.
 ///
 /// # Errors
 /// The file can't be written.
@@ -45,6 +45,7 @@ pub fn append_csv(file: &Path, result: &StormResult) -> Result<()> {
     let columns = columns(result);
     let line = |cells: Vec<&str>| cells.join(",") + "\n";
     let append = || {
+        // Several storms append to the same file, so only an empty file gets the header.
         let mut csv = File::options().create(true).append(true).open(file)?;
         if csv.metadata()?.len() == 0 {
             let header = columns.iter().map(|(name, _)| *name).collect();
@@ -56,7 +57,8 @@ pub fn append_csv(file: &Path, result: &StormResult) -> Result<()> {
     append().with_context(|| format!("can't write {}", file.display()))
 }
 
-/// Every column's name and value. A value that there is none of is empty; none has a comma.
+/// The name and value of each column. A missing value is empty. No value contains a comma, so none
+/// needs quotes.
 fn columns(result: &StormResult) -> Vec<(&'static str, String)> {
     let (answers, failed, jobs) = (
         &result.answers,
@@ -113,7 +115,7 @@ fn columns(result: &StormResult) -> Vec<(&'static str, String)> {
     ]
 }
 
-/// Empty also where signatures were not checked.
+/// Empty if signatures were not checked.
 fn bad_signatures(jobs: Option<&JobSummary>) -> String {
     jobs.map(|jobs| jobs.signatures)
         .filter(|signatures| signatures.checked)

@@ -1,4 +1,4 @@
-//! A storm's table.
+//! The output of `storm`: the counts, and a table of percentiles.
 
 use std::fmt::Write as _;
 
@@ -11,7 +11,7 @@ use crate::{
     storm::{Completion, StormResult},
 };
 
-/// What was offered, what came of it, and the percentiles; ends with a newline.
+/// The counts and the percentiles. The text ends with a newline.
 pub fn render(result: &StormResult) -> String {
     let mut text = format!(
         "{}: {} requests/s for {}, {} records each, at {}\n",
@@ -22,7 +22,7 @@ pub fn render(result: &StormResult) -> String {
         result.api
     );
     let mut add = |line: String| {
-        let _ = writeln!(text, "{line}"); // writing to a String can't fail
+        let _ = writeln!(text, "{line}"); // writing to a String never fails
     };
     add(counts(result));
     add(times(result).to_string());
@@ -40,7 +40,7 @@ pub fn render(result: &StormResult) -> String {
     }
     if result.interrupted {
         add(format!(
-            "interrupted: {} answers were still on their way",
+            "interrupted: {} requests were unanswered",
             result.unanswered
         ));
     }
@@ -57,7 +57,7 @@ fn counts(result: &StormResult) -> String {
 
 fn completions(jobs: &JobSummary) -> String {
     format!(
-        "jobs: {} accepted, {} right ({:.0}/s), {} lost, {} wrong checksum, {} failed, {} repeated, \
+        "jobs: {} accepted, {} correct ({:.0}/s), {} lost, {} wrong checksum, {} failed, {} repeated, \
          {} unexpected; ideal {}",
         jobs.accepted,
         jobs.right,

@@ -1,4 +1,4 @@
-//! How a storm hears that its jobs are over.
+//! How a storm detects the ends of its jobs: by callbacks, or by polling.
 
 use std::sync::Arc;
 
@@ -8,39 +8,39 @@ use storm_shared::models::{Mode, RequestId};
 use tokio::time::Instant;
 use tokio_util::{sync::DropGuard, task::AbortOnDropHandle};
 
-use super::{poller::Poller, probe};
+use super::{poller::Poller, test_job};
 use crate::{
     cli::StormOptions, client::Api, ledger::Ledger, listen::Listener, receiver,
     signatures::Signatures,
 };
 
-/// How the jobs' ends were heard of.
+/// How the ends of jobs were detected.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase", tag = "by")]
 pub enum Completion {
-    /// The worker called back.
+    /// By callbacks.
     Callback,
-    /// Jobs were submitted without a callback URL, and looked up until they were over.
+    /// By polling. The jobs had no callback URL.
     Polling {
-        /// Why.
+        /// The reason.
         why: String,
     },
 }
 
-/// The receiver or the poller of a run, until it is dropped.
+/// The callback receiver or the poller of a run. It stops when dropped.
 #[derive(Debug)]
-pub(super) struct Hearing {
+pub(super) struct CompletionTracker {
     pub(super) ledger: Ledger,
-    /// What the jobs are submitted with.
+    /// The callback URL of the jobs.
     pub(super) callback_url: Option<String>,
-    way: Way,
+    tracking: Tracking,
 }
 
 #[derive(Debug)]
-enum Way {
-    /// `/sync` makes no jobs.
-    Nothing,
-    Receiving {
+enum Tracking {
+    /// `/sync` creates no jobs.
+    None,
+    Callbacks {
         _until_dropped: DropGuard,
     },
     Polling {
@@ -50,40 +50,39 @@ enum Way {
     },
 }
 
-impl Hearing {
-    /// Listens for callbacks and tries one; polls where that is asked for, or is all that is possible.
+impl CompletionTracker {
+    /// Starts the receiver and tests it with one job. Polls instead if `--poll` is set or the test
+    /// callback does not arrive.
     pub(super) async fn prepare(
         options: &StormOptions,
         api: &Api,
         signatures: Signatures,
     ) -> Result<Self> {
-        let ledger = Ledger::new(Arc::new(probe::workload(None)), signatures);
+        // The storm replaces this workload before its first request.
+        let ledger = Ledger::new(Arc::new(test_job::workload(None)), signatures);
         if options.mode == Mode::Sync {
             return Ok(Self {
                 ledger,
                 callback_url: None,
-                way: Way::Nothing,
+                tracking: Tracking::None,
             });
         }
         if options.poll {
-            return Ok(Self::polling(
-                api,
-                ledger,
-                "asked for with --poll".to_owned(),
-            ));
+            return Ok(Self::polling(api, ledger, "requested by --poll".to_owned()));
         }
         let listener = Listener::bind(options.callbacks.listen).await?;
         let (url, path) = options.callbacks.url(&listener);
+        // The receiver must run before the test job: a callback can arrive before its 202.
         let receiving = receiver::receive(listener, &path, &ledger);
-        match probe::try_callback(api, &ledger, &url).await? {
+        match test_job::try_callback(api, &ledger, &url).await? {
             Ok(()) => {
-                let way = Way::Receiving {
+                let tracking = Tracking::Callbacks {
                     _until_dropped: receiving,
                 };
                 Ok(Self {
                     ledger,
                     callback_url: Some(url),
-                    way,
+                    tracking,
                 })
             }
             Err(why) => Ok(Self::polling(api, ledger, why)),
@@ -93,7 +92,7 @@ impl Hearing {
     fn polling(api: &Api, ledger: Ledger, why: String) -> Self {
         let poller = Arc::new(Poller::new(api.clone(), ledger.clone()));
         let polling = tokio::spawn(Arc::clone(&poller).run());
-        let way = Way::Polling {
+        let tracking = Tracking::Polling {
             poller,
             why,
             _until_dropped: AbortOnDropHandle::new(polling),
@@ -101,22 +100,22 @@ impl Hearing {
         Self {
             ledger,
             callback_url: None,
-            way,
+            tracking,
         }
     }
 
-    /// Sees to it that the end of this accepted job is heard of.
+    /// Tracks an accepted job. Only polling has to know each job; callbacks arrive by themselves.
     pub(super) fn watch(&self, id: RequestId, due: Instant) {
-        if let Way::Polling { poller, .. } = &self.way {
+        if let Tracking::Polling { poller, .. } = &self.tracking {
             poller.watch(id, due + self.ledger.ideal());
         }
     }
 
     pub(super) fn completion(&self) -> Option<Completion> {
-        match &self.way {
-            Way::Nothing => None,
-            Way::Receiving { .. } => Some(Completion::Callback),
-            Way::Polling { why, .. } => Some(Completion::Polling { why: why.clone() }),
+        match &self.tracking {
+            Tracking::None => None,
+            Tracking::Callbacks { .. } => Some(Completion::Callback),
+            Tracking::Polling { why, .. } => Some(Completion::Polling { why: why.clone() }),
         }
     }
 }

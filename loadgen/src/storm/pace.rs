@@ -1,14 +1,15 @@
-//! When each request of a storm is due.
+//! The arrival schedule of a storm.
 
 use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-/// How often the clock is looked at: what fell due since goes out together. So a latency includes
-/// a millisecond of ours; waking more often would cost the server that shares the machine more.
+/// The interval between clock checks. Each check sends the requests that became due since the last
+/// one, so latencies include up to 1 ms of this program's own. A shorter interval would take more
+/// CPU time from a server on the same host.
 const TICK: Duration = Duration::from_millis(1);
 
-/// An even arrival rate.
+/// A constant arrival rate.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pace {
     rate: u32,
@@ -25,27 +26,28 @@ impl Pace {
         self.total
     }
 
-    /// Fires every request when it is due, or as soon after as this process gets to run. What it
-    /// fires is told when it was due.
-    pub(crate) async fn run(self, mut fire: impl FnMut(u64, Instant)) {
+    /// Calls `send` with the number and due time of each request, as soon as it is due and the
+    /// process is scheduled.
+    pub(crate) async fn run(self, mut send: impl FnMut(u64, Instant)) {
         let start = Instant::now();
         let mut tick = interval(TICK);
+        // One tick sends everything that is due, so missed ticks need no replay.
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut number = 0;
         while number < self.total {
             tick.tick().await;
             let now = Instant::now();
             while number < self.total && start + self.due(number) <= now {
-                fire(number, start + self.due(number));
+                send(number, start + self.due(number));
                 number += 1;
             }
         }
     }
 
-    /// When the `number`-th request (from 0) is due, from the start. Counted from the start each
-    /// time, so that it doesn't drift.
+    /// The due time of request `number` (from 0), relative to the start. It is computed from the
+    /// start, not from the previous request, so that rounding errors don't add up.
     fn due(self, number: u64) -> Duration {
-        // Two million requests at most: far from the end of a u64.
+        // At most two million requests, so the product fits easily into a u64.
         Duration::from_nanos(number * 1_000_000_000 / u64::from(self.rate))
     }
 }
@@ -59,7 +61,7 @@ mod tests {
     use super::{Pace, TICK};
 
     #[tokio::test(start_paused = true)]
-    async fn requests_fall_due_evenly_and_without_drift() {
+    async fn requests_are_due_at_a_constant_rate_without_drift() {
         let start = Instant::now();
         let mut due = Vec::new();
         Pace::new(300, 901)
@@ -73,7 +75,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_request_fires_after_it_is_due_by_a_tick_at_most() {
+    async fn a_request_is_sent_at_most_one_tick_late() {
         Pace::new(700, 700)
             .run(|_, due| assert!(due.elapsed() <= TICK * 2, "{:?} late", due.elapsed()))
             .await;

@@ -1,4 +1,5 @@
-//! Looks jobs up until they are over: few at a time, the longest waiting ones first.
+//! Polls jobs until they end. The number of concurrent look-ups is bounded; the oldest jobs come
+//! first.
 
 use std::{
     collections::VecDeque,
@@ -14,27 +15,27 @@ use tokio::{
 
 use crate::{client::Api, ledger::Ledger};
 
-/// Look-ups at a time.
-const AT_ONCE: usize = 32;
+/// The limit of concurrent look-ups.
+const CONCURRENCY: usize = 32;
 
-/// How long nothing is looked up after a round that found a job unfinished: the API is to be
-/// measured with its own work, not with ours.
-const PAUSE: Duration = Duration::from_millis(20);
+/// The pause after a round that found an unfinished job. It keeps the polling load low, because the
+/// storm measures the API under its own work.
+const ROUND_PAUSE: Duration = Duration::from_millis(20);
 
-/// How long one look-up may take.
+/// The timeout of one look-up.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The jobs to look up.
+/// The queue of jobs to poll.
 #[derive(Debug)]
 pub(super) struct Poller {
     api: Api,
     ledger: Ledger,
-    /// As long as a storm is: each job stands here at most once.
-    queue: Mutex<VecDeque<Look>>,
+    /// Bounded by the number of jobs: each is queued at most once.
+    queue: Mutex<VecDeque<PendingLookup>>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Look {
+struct PendingLookup {
     id: RequestId,
     not_before: Instant,
 }
@@ -48,58 +49,60 @@ impl Poller {
         }
     }
 
-    /// Looks this job up from `not_before` on, when it can be over at the earliest.
+    /// Adds a job. It is not polled before `not_before`, the earliest time it can end.
     pub(super) fn watch(&self, id: RequestId, not_before: Instant) {
-        self.queue().push_back(Look { id, not_before });
+        self.queue().push_back(PendingLookup { id, not_before });
     }
 
-    /// Polls, round by round, for ever.
+    /// Polls in rounds until aborted.
     pub(super) async fn run(self: Arc<Self>) {
         loop {
             let mut round = JoinSet::new();
-            for look in self.next_round() {
+            for lookup in self.next_round() {
                 let poller = Arc::clone(&self);
-                round.spawn(async move { poller.look(look).await });
+                round.spawn(async move { poller.look_up(lookup).await });
             }
-            let mut all_over = !round.is_empty();
-            while let Some(over) = round.join_next().await {
-                all_over &= over.unwrap_or(false);
+            let mut all_ended = !round.is_empty();
+            while let Some(ended) = round.join_next().await {
+                all_ended &= ended.unwrap_or(false);
             }
-            if !all_over {
-                sleep(PAUSE).await;
+            if !all_ended {
+                sleep(ROUND_PAUSE).await;
             }
         }
     }
 
-    fn next_round(&self) -> Vec<Look> {
+    fn next_round(&self) -> Vec<PendingLookup> {
+        // Jobs are queued roughly in the order of `not_before`, so the first job that is not ready
+        // ends the round.
         let now = Instant::now();
         let mut queue = self.queue();
         let ready = queue
             .iter()
-            .take(AT_ONCE)
-            .take_while(|look| look.not_before <= now)
+            .take(CONCURRENCY)
+            .take_while(|lookup| lookup.not_before <= now)
             .count();
         queue.drain(..ready).collect()
     }
 
-    /// Whether the job is over. If it isn't, it goes to the end of the queue, so that a few stuck
-    /// jobs don't hide all the others.
-    async fn look(&self, look: Look) -> bool {
-        let end = self.api.job_end(look.id, Instant::now() + TIMEOUT).await;
+    /// Whether the job has ended. An unfinished job goes to the end of the queue; otherwise a few
+    /// stuck jobs would block all others.
+    async fn look_up(&self, lookup: PendingLookup) -> bool {
+        let end = self.api.job_end(lookup.id, Instant::now() + TIMEOUT).await;
         if let Ok(Some(end)) = &end {
-            self.ledger.polled(look.id, end);
+            self.ledger.polled(lookup.id, end);
             return true;
         }
-        self.queue().push_back(Look {
+        self.queue().push_back(PendingLookup {
             not_before: Instant::now(),
-            ..look
+            ..lookup
         });
         false
     }
 
-    fn queue(&self) -> MutexGuard<'_, VecDeque<Look>> {
-        self.queue
-            .lock()
-            .expect("nothing panics while it holds the queue")
+    #[expect(clippy::expect_used, reason = "nothing panics while it holds the lock")]
+    fn queue(&self) -> MutexGuard<'_, VecDeque<PendingLookup>> {
+        let queue = self.queue.lock();
+        queue.expect("nothing panics while it holds the lock")
     }
 }

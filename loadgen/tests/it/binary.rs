@@ -1,4 +1,4 @@
-//! The program itself: exit status, output in a pipe, files, signals.
+//! The binary: exit status, output to a pipe, files, signals.
 
 use std::{
     io::{BufRead as _, BufReader, Write as _},
@@ -32,7 +32,7 @@ async fn output(mut command: Command) -> Output {
         .unwrap()
 }
 
-/// A file of this test process alone, removed when it is dropped.
+/// A temporary file with a unique name, removed on drop.
 struct TempFile(std::path::PathBuf);
 
 impl TempFile {
@@ -70,10 +70,10 @@ async fn a_demo_that_passes_exits_with_0_and_writes_its_result() {
     let output = output(program(&line)).await;
     let text = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(0), "{text}");
-    assert!(text.contains("3 of 3 came back right"), "{text}");
+    assert!(text.contains("3 of 3 correct"), "{text}");
     assert!(
         output.stderr.is_empty() && !text.contains('\x1b'),
-        "a pipe gets no progress bar"
+        "a pipe must get no progress bar"
     );
 
     let json: Value = serde_json::from_str(&json.read()).unwrap();
@@ -110,7 +110,7 @@ async fn a_demo_with_a_wrong_callback_exits_with_1() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_demo_with_a_bad_signature_exits_with_1_where_signatures_are_checked() {
+async fn a_demo_with_a_bad_signature_exits_with_1_if_signatures_are_checked() {
     let api = FakeApi::start(|_| Act::Forged).await;
     let line = format!(
         "demo --api {} --listen localhost:0 --requests 2 --records 1",
@@ -127,12 +127,12 @@ async fn a_demo_with_a_bad_signature_exits_with_1_where_signatures_are_checked()
 }
 
 #[test]
-fn a_receiver_that_heard_a_bad_signature_exits_with_1() {
+fn receive_exits_with_1_after_a_bad_signature() {
     let mut receive = program("receive --listen 127.0.0.1:0");
     let mut child = receive.env(VARIABLE, SECRET).spawn().unwrap();
-    let mut said = BufReader::new(child.stdout.take().unwrap());
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
     let mut line = String::new();
-    said.read_line(&mut line).unwrap();
+    stdout.read_line(&mut line).unwrap();
     let address = line.split('/').nth(2).unwrap();
     let mut stream = TcpStream::connect(address).unwrap();
     let request = "POST / HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{}";
@@ -140,31 +140,31 @@ fn a_receiver_that_heard_a_bad_signature_exits_with_1() {
     std::io::read_to_string(stream).unwrap();
     let pid = child.id().to_string();
     Command::new("kill").args(["-INT", &pid]).status().unwrap();
-    let rest = std::io::read_to_string(said).unwrap();
+    let rest = std::io::read_to_string(stdout).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(1), "{rest}");
     assert!(
-        rest.contains("1 in all, 0 unique; signatures: 1 of 1 bad"),
+        rest.contains("1 in total, 0 unique; signatures: 1 of 1 bad"),
         "{rest}"
     );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_secret_that_can_not_be_used_is_told_in_one_line_that_does_not_show_it() {
+async fn an_invalid_secret_is_reported_in_one_line_without_showing_it() {
     let mut demo = program("demo");
     demo.env(VARIABLE, SECRET.replace("whsec_", "whsec-"));
     let output = output(demo).await;
     let error = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1));
-    let said = "CALLBACK_SIGNING_SECRETS=(hidden): the 1st key must begin with `whsec_`";
+    let message = "CALLBACK_SIGNING_SECRETS=(hidden): the 1st key must begin with `whsec_`";
     assert!(
-        error.contains(said) && error.lines().count() == 1,
+        error.contains(message) && error.lines().count() == 1,
         "{error}"
     );
     assert!(!error.contains(&SECRET[6..]), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_run_that_can_not_begin_exits_with_1_and_one_line() {
+async fn a_run_that_can_not_start_exits_with_1_and_prints_one_line() {
     let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = taken.local_addr().unwrap();
     let output = output(program(&format!("demo --listen {address}"))).await;
@@ -178,7 +178,7 @@ async fn a_run_that_can_not_begin_exits_with_1_and_one_line() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wrong_option_exits_with_2() {
+async fn an_invalid_option_exits_with_2() {
     let output = output(program(
         "storm --mode sync --rate 50000 --duration 1h --records 1",
     ))
@@ -189,7 +189,7 @@ async fn a_wrong_option_exits_with_2() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn storms_add_lines_to_one_csv_file_below_one_header() {
+async fn storms_append_lines_to_one_csv_file_with_one_header() {
     let api = FakeApi::start(|_| Act::Right).await;
     let csv = TempFile::new("storm.csv");
     for mode in ["sync", "async"] {
@@ -213,14 +213,16 @@ async fn storms_add_lines_to_one_csv_file_below_one_header() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_interrupt_ends_a_storm_and_prints_what_it_has() {
+async fn an_interrupted_storm_prints_its_result_so_far() {
+    // The signal must arrive during the run, so the run is long, and three requests must arrive
+    // first.
     let api = Arc::new(FakeApi::start(|_| Act::Right).await);
     let line = format!(
         "storm --mode sync --api {} --rate 50 --duration 1h --records 1",
         api.url()
     );
     let child = program(&line).spawn().unwrap();
-    api.has_been_asked(3).await;
+    api.has_received(3).await;
     let pid = child.id().to_string();
     assert!(
         Command::new("kill")
@@ -254,6 +256,7 @@ async fn the_token_goes_with_every_request_and_is_shown_nowhere() {
     let bearer = Some("Bearer storm_secret".to_owned());
     assert_eq!(api.authorizations(), [bearer].into());
 
+    // clap shows values of environment variables in help texts by default.
     let mut help = program("storm --help");
     help.env("STORM_TOKEN", "storm_secret");
     let help = output(help).await;
@@ -261,14 +264,14 @@ async fn the_token_goes_with_every_request_and_is_shown_nowhere() {
     wrong.env("STORM_TOKEN", "storm_secret with spaces");
     let wrong = output(wrong).await;
     assert_eq!(wrong.status.code(), Some(2));
-    for said in [&storm, &help, &wrong] {
-        let words = [&said.stdout[..], &said.stderr].concat();
-        assert!(!String::from_utf8(words).unwrap().contains("secret"));
+    for output in [&storm, &help, &wrong] {
+        let text = [&output.stdout[..], &output.stderr].concat();
+        assert!(!String::from_utf8(text).unwrap().contains("secret"));
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_a_token_or_with_an_empty_one_none_is_sent() {
+async fn without_a_token_or_with_an_empty_one_no_authorization_is_sent() {
     let api = FakeApi::start(|_| Act::Right).await;
     let line = format!(
         "demo --api {} --listen localhost:0 --requests 1 --records 1",

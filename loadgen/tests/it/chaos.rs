@@ -1,4 +1,4 @@
-//! The commands of a chaos run, as far as they need no stack; a whole run is `make chaos`.
+//! The chaos commands without a stack. `make chaos` tests a whole run.
 
 use std::{
     fs,
@@ -13,7 +13,7 @@ fn program(arguments: &[&str]) -> Output {
 }
 
 #[test]
-fn a_run_fills_no_folder_that_somebody_uses() {
+fn a_run_refuses_a_folder_that_is_not_empty() {
     let folder = TempDir::new().unwrap();
     fs::write(folder.path().join("mine"), "").unwrap();
     let dir = folder.path().to_str().unwrap();
@@ -25,7 +25,7 @@ fn a_run_fills_no_folder_that_somebody_uses() {
 }
 
 #[test]
-fn a_kept_history_is_judged_anew() {
+fn check_gives_a_verdict_on_a_stored_history() {
     let folder = TempDir::new().unwrap();
     let file = folder.path().join("history.jsonl");
     let limits = r#"{"record":"limits","attempts":4,"max_claims":8,"faults":["kill_api"],"log":1,
@@ -35,13 +35,13 @@ fn a_kept_history_is_judged_anew() {
     let text = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(1), "{text}");
     assert!(
-        text.contains("`kill_api` was promised, and never done"),
+        text.contains("`kill_api` was planned and never injected"),
         "{text}"
     );
 }
 
 #[test]
-fn what_is_no_history_is_named() {
+fn a_file_that_is_not_a_history_is_an_error_that_names_the_problem() {
     let folder = TempDir::new().unwrap();
     let file = folder.path().join("history.jsonl");
     fs::write(&file, "{}\n").unwrap();

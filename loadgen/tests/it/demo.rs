@@ -1,4 +1,4 @@
-//! The show, and what it says when something is wrong.
+//! The `demo` command: what passes, what fails, and what it prints.
 
 use storm_loadgen::{
     Cli,
@@ -14,16 +14,16 @@ fn options(api: &str, more: &str) -> DemoOptions {
     let line = format!("storm-loadgen demo --api {api} --listen localhost:0 --records 1 {more}");
     match Cli::read(line.split_whitespace()).unwrap().command {
         Command::Demo(options) => options,
-        _ => unreachable!("a demo was asked for"),
+        _ => panic!("not a demo"),
     }
 }
 
-/// A demo of 4 requests a side; `script` is told the endpoint (`Sync`, `Async`) and the number.
+/// Runs a demo with 4 requests per endpoint. `script` gets true for `/sync`, and the number.
 async fn demo(more: &str, script: fn(bool, u32) -> Act) -> (DemoResult, String) {
     checked_demo(SECRET, more, script).await
 }
 
-/// The same, with callbacks checked by those secrets.
+/// The same; `secrets` verify the callbacks.
 async fn checked_demo(
     secrets: &str,
     more: &str,
@@ -42,7 +42,7 @@ async fn checked_demo(
 }
 
 #[tokio::test]
-async fn it_passes_when_every_job_comes_back_right_whenever_and_however_often() {
+async fn it_passes_if_every_job_is_correct_even_with_early_and_repeated_callbacks() {
     let (result, text) = demo("", |sync, number| match number {
         _ if sync => Act::Right,
         1 => Act::CallsBackFirst,
@@ -60,13 +60,13 @@ async fn it_passes_when_every_job_comes_back_right_whenever_and_however_often() 
         (4, 1, 0)
     );
     assert_eq!((result.sync.ok, result.ack.ok), (4, 4));
-    assert!(text.contains("4 of 4 came back right"), "{text}");
+    assert!(text.contains("4 of 4 correct"), "{text}");
     assert!(text.contains("with 0 of 4 timed out or refused"), "{text}");
     assert!(text.contains("signed:   all 5 verified"), "{text}");
 }
 
 #[tokio::test]
-async fn a_callback_that_is_not_signed_right_fails_it_and_is_told_by_its_kind() {
+async fn a_bad_signature_fails_it_and_is_reported_by_kind() {
     let (result, text) = demo("", |sync, number| match number {
         _ if sync => Act::Right,
         1 => Act::Unsigned,
@@ -78,14 +78,14 @@ async fn a_callback_that_is_not_signed_right_fails_it_and_is_told_by_its_kind() 
     assert!(!result.passed());
     let jobs = result.jobs;
     assert_eq!((jobs.right, jobs.wrong, jobs.lost), (0, 0, 0));
-    let said = "signed:   4 of 4 bad: 1 without all its headers, 1 for another id, 1 of another time, \
-                1 with a wrong signature";
-    assert!(text.contains(said), "{text}");
+    let line = "signed:   4 of 4 bad: 1 with missing or invalid headers, 1 for another id, \
+                1 with an old or future timestamp, 1 with a wrong signature";
+    assert!(text.contains(line), "{text}");
     assert!(text.contains("4 bad signature"), "{text}");
 }
 
 #[tokio::test]
-async fn one_bad_signature_among_right_ones_fails_it() {
+async fn one_bad_signature_among_valid_ones_fails_it() {
     let (result, text) = demo("", |sync, number| match number {
         2 if !sync => Act::Forged,
         _ => Act::CallsBackFirst,
@@ -93,16 +93,16 @@ async fn one_bad_signature_among_right_ones_fails_it() {
     .await;
     assert!(!result.passed());
     assert_eq!((result.jobs.right, result.jobs.signatures.bad()), (3, 1));
-    assert!(text.contains("3 of 4 came back right"), "{text}");
+    assert!(text.contains("3 of 4 correct"), "{text}");
 }
 
 #[tokio::test]
 async fn without_secrets_it_says_that_signatures_are_not_checked() {
     let (result, text) = checked_demo("", "", |_, _| Act::Unsigned).await;
     assert!(result.passed(), "{text}");
-    let said = "signed:   not checked, for CALLBACK_SIGNING_SECRETS is not set";
+    let line = "signed:   not checked: CALLBACK_SIGNING_SECRETS is not set";
     assert!(
-        text.contains(said) && !text.contains("bad signature"),
+        text.contains(line) && !text.contains("bad signature"),
         "{text}"
     );
 }
@@ -120,7 +120,7 @@ async fn a_lost_callback_fails_it_and_is_looked_up() {
         (4, 3, 1)
     );
     assert!(
-        text.contains("3 of 4 came back right; missing: 0 not accepted, 1 lost"),
+        text.contains("3 of 4 correct; 0 not accepted, 1 lost"),
         "{text}"
     );
     assert!(text.contains("is PROCESSING"), "{text}");
@@ -132,7 +132,7 @@ async fn a_failed_job_is_shown_with_its_reason() {
     assert!(!result.passed());
     assert_eq!((result.jobs.right, result.jobs.lost), (0, 4));
     assert!(
-        text.contains("is FAILED") && text.contains("as the test wants"),
+        text.contains("is FAILED") && text.contains("scripted failure"),
         "{text}"
     );
 }
@@ -153,7 +153,7 @@ async fn a_wrong_checksum_fails_it() {
 }
 
 #[tokio::test]
-async fn a_mix_up_of_two_jobs_reports_fails_it() {
+async fn a_callback_with_the_report_of_another_job_fails_it() {
     let (result, _) = demo("", |_, number| match number {
         2 => Act::AnothersReport,
         _ => Act::CallsBackFirst,
@@ -183,7 +183,7 @@ async fn a_wrong_sync_report_fails_it() {
 }
 
 #[tokio::test]
-async fn refused_sync_requests_are_counted_apart_and_said_in_the_verdict() {
+async fn refused_sync_requests_are_counted_separately_and_shown_in_the_verdict() {
     let (result, text) = demo("", |sync, number| match number {
         1 | 2 if sync => Act::Refuses,
         3 if sync => Act::AnotherStatus,
@@ -192,7 +192,7 @@ async fn refused_sync_requests_are_counted_apart_and_said_in_the_verdict() {
     .await;
     assert!(
         result.passed(),
-        "it is what the demo is there to show: {text}"
+        "refused sync requests must not fail the demo: {text}"
     );
     let failed = result.sync.failed;
     assert_eq!(
@@ -200,7 +200,7 @@ async fn refused_sync_requests_are_counted_apart_and_said_in_the_verdict() {
         (1, 2, 1)
     );
     assert!(
-        text.contains("2 of 4 timed out or refused, and 1 failed otherwise"),
+        text.contains("2 of 4 timed out or refused, and 1 failed for other reasons"),
         "{text}"
     );
     assert!(
@@ -210,12 +210,12 @@ async fn refused_sync_requests_are_counted_apart_and_said_in_the_verdict() {
 }
 
 #[tokio::test]
-async fn where_every_sync_request_times_out_there_is_no_p95_to_show() {
+async fn without_a_successful_sync_request_there_is_no_p95() {
     let (result, text) = demo("--timeout 300ms --patience 200ms", |_, _| Act::Hangs).await;
     assert!(!result.passed());
     assert_eq!((result.sync.failed.timeout, result.sync.latency), (4, None));
     assert!(
-        text.contains("no good answer at all, with 4 of 4 timed out or refused"),
+        text.contains("no successful answer, with 4 of 4 timed out or refused"),
         "{text}"
     );
     assert!(
@@ -237,25 +237,25 @@ async fn a_job_that_is_not_accepted_fails_it() {
         (result.ack.ok, result.jobs.right, result.jobs.lost),
         (2, 2, 0)
     );
-    assert!(text.contains("missing: 2 not accepted"), "{text}");
+    assert!(text.contains("2 of 4 correct; 2 not accepted"), "{text}");
 }
 
 #[tokio::test]
-async fn without_an_api_it_says_in_one_line_what_to_do() {
-    let nobody = tokio::net::TcpListener::bind("127.0.0.1:0")
+async fn without_an_api_the_error_is_one_line_that_names_the_option() {
+    let unused = tokio::net::TcpListener::bind("127.0.0.1:0")
         .await
         .unwrap()
         .local_addr()
         .unwrap();
     let error = demo::run(
-        &options(&format!("http://{nobody}"), ""),
+        &options(&format!("http://{unused}"), ""),
         Signatures::default(),
     )
     .await
     .unwrap_err();
     let error = format!("{error:#}");
     assert!(
-        error.contains(&nobody.to_string()) && error.contains("--api"),
+        error.contains(&unused.to_string()) && error.contains("--api"),
         "{error}"
     );
     assert!(!error.contains('\n'), "{error}");

@@ -1,4 +1,4 @@
-//! An API that does what a test tells it to, request by request.
+//! A fake API. A script decides how it handles each request.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -31,52 +31,52 @@ use storm_shared::{
 use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-/// What the API does with one request.
+/// How the API handles one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Act {
-    /// What it should: on `/async`, the callback follows the 202.
+    /// Correctly: on `/async`, the callback follows the 202.
     Right,
     /// The callback comes before the 202.
     CallsBackFirst,
     /// Two equal callbacks, before the 202.
     CallsBackTwice,
-    /// A callback with another checksum, before the 202; on `/sync`, a report with one.
+    /// A callback with a wrong checksum, before the 202; on `/sync`, a report with one.
     WrongChecksum,
-    /// A callback with the report of the job before, before the 202.
+    /// A callback with the previous job's report, before the 202.
     AnothersReport,
-    /// A 202, and no callback ever; the job stays `PROCESSING`.
+    /// A 202 and no callback; the job stays `PROCESSING`.
     NeverCallsBack,
-    /// A 202, and no callback; the job is `FAILED`.
+    /// A 202 and no callback; the job is `FAILED`.
     Fails,
     /// A callback without a signature, before the 202.
     Unsigned,
-    /// A callback signed by another secret, before the 202.
+    /// A callback signed with another secret, before the 202.
     Forged,
     /// A callback signed ten minutes ago, before the 202.
     Stale,
-    /// A callback signed under the id of another job, before the 202.
+    /// A callback signed with another id, before the 202.
     ForAnotherId,
     /// 503.
     Refuses,
-    /// 422 for the field `callback_url` where there is one.
+    /// 422 for the field `callback_url`, if the request has one; otherwise correctly.
     RefusesCallbackUrl,
     /// 418.
     AnotherStatus,
     /// No answer.
     Hangs,
-    /// Keeps its thread from everything else for so many milliseconds, then does right.
+    /// Blocks its thread for this many milliseconds, then answers correctly.
     Stalls(u64),
-    /// The good status, with a body that says nothing.
+    /// The successful status, with an empty object as body.
     Garbage,
 }
 
-/// What callbacks are signed with.
+/// The signing secret of callbacks.
 pub(crate) const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 const FORGED: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD8VzF3/4b0Qk=";
 
 type Script = dyn Fn(&str) -> Act + Send + Sync;
 
-/// The API. It ends when it is dropped.
+/// A running API. It stops when dropped.
 pub(crate) struct FakeApi {
     address: SocketAddr,
     state: Arc<State>,
@@ -92,7 +92,7 @@ struct State {
 }
 
 impl FakeApi {
-    /// An API that asks `script` what to do with a report of this name.
+    /// Starts an API. `script` maps a report name to an act.
     pub(crate) async fn start(script: impl Fn(&str) -> Act + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -132,16 +132,16 @@ impl FakeApi {
         format!("http://{}", self.address)
     }
 
-    /// What came with the requests so far, each once.
+    /// The distinct `authorization` headers of the requests so far.
     pub(crate) fn authorizations(&self) -> HashSet<Option<String>> {
         self.state.authorizations.lock().unwrap().clone()
     }
 
-    /// Completes when so many requests for reports have arrived.
-    pub(crate) async fn has_been_asked(&self, times: u64) {
+    /// Completes when `count` report requests have arrived.
+    pub(crate) async fn has_received(&self, count: u64) {
         let mut requests = self.state.requests.subscribe();
         requests
-            .wait_for(|requests| *requests >= times)
+            .wait_for(|requests| *requests >= count)
             .await
             .unwrap();
     }
@@ -181,6 +181,7 @@ impl State {
     }
 
     async fn accept(self: &Arc<Self>, act: Act, body: Value) -> Response<Full<Bytes>> {
+        // A blocking sleep on purpose: nothing else may run on this thread.
         if let Act::Stalls(millis) = act {
             std::thread::sleep(Duration::from_millis(millis));
         }
@@ -202,6 +203,7 @@ impl State {
                     self.call_back(&url, &callback, act).await;
                     self.call_back(&url, &callback, act).await;
                 }
+                // Awaited here, so the callback is answered before the 202 is sent.
                 _ => self.call_back(&url, &callback, act).await,
             }
         }
@@ -225,7 +227,7 @@ impl State {
     }
 }
 
-/// The headers of a callback, which are all right unless it is the act's point that they aren't.
+/// Adds the signature headers. They are valid unless `act` requires otherwise.
 fn sign(headers: &mut HeaderMap, id: &str, body: &[u8], act: Act) {
     let secret = if act == Act::Forged { FORGED } else { SECRET };
     let mut at = Timestamp::now();
@@ -263,13 +265,13 @@ fn sync(act: Act, body: Value) -> Response<Full<Bytes>> {
     )
 }
 
-/// The job as `GET /requests/{id}` tells it.
+/// The job as `GET /requests/{id}` returns it.
 fn row(act: Act, body: &Value) -> Value {
     let (status, failure) = match act {
         Act::NeverCallsBack => ("PROCESSING", Value::Null),
         Act::Fails => (
             "FAILED",
-            json!({"reason": "scripted", "detail": "as the test wants"}),
+            json!({"reason": "scripted", "detail": "scripted failure"}),
         ),
         _ => ("COMPLETED", Value::Null),
     };

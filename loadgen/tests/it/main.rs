@@ -1,7 +1,10 @@
-//! The load generator against an API that does right or wrong by script, over real sockets.
+//! Tests of the load generator against a scripted fake API, over real sockets.
 
-// A test, and what it needs, may panic.
-#![allow(clippy::unwrap_used)]
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    reason = "a failed test panics"
+)]
 
 mod binary;
 mod chaos;

@@ -1,4 +1,4 @@
-//! Children of this process: what they say is kept, and they don't outlive it.
+//! Child processes: their output is logged, and they never outlive this process.
 
 use std::{
     ffi::OsStr,
@@ -7,19 +7,19 @@ use std::{
     time::Duration,
 };
 
-use storm_loadgen::chaos::process::{Process, Program};
+use storm_loadgen::chaos::process::{Process, ProcessSpec};
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
 const TETHER: &str = env!("CARGO_BIN_EXE_storm-loadgen");
 
-/// Long enough for anything that ends at all.
+/// The deadline of every wait, long enough for a slow machine.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// Starts a shell that says its process id and then does `script`.
+/// Starts a shell that prints its process id and then runs `script`.
 fn start(folder: &TempDir, script: &str) -> Process {
     let script = format!("echo pid $$; {script}");
-    Process::start(&Program {
+    Process::start(&ProcessSpec {
         tether: Path::new(TETHER),
         program: Path::new("/bin/sh"),
         arguments: &["-c", &script].map(OsStr::new),
@@ -35,7 +35,7 @@ async fn until<T>(mut look: impl FnMut() -> Option<T>) -> T {
         if let Some(found) = look() {
             return found;
         }
-        assert!(Instant::now() < deadline, "it never happened");
+        assert!(Instant::now() < deadline, "timed out");
         sleep(Duration::from_millis(5)).await;
     }
 }
@@ -44,17 +44,17 @@ fn log(folder: &TempDir) -> String {
     std::fs::read_to_string(folder.path().join("log")).unwrap_or_default()
 }
 
-/// The process id that the child says.
+/// The process id that the child prints.
 async fn pid(folder: &TempDir) -> String {
-    let said = || {
+    let printed = || {
         log(folder)
             .lines()
             .find_map(|line| Some(line.strip_prefix("pid ")?.to_owned()))
     };
-    until(said).await
+    until(printed).await
 }
 
-/// R, S, T, ... of a process; none when it is gone. A zombie that nobody has waited for is dead, too.
+/// The state of a process (R, S, T, ...) from `/proc`; none if it has ended. A zombie has ended.
 fn state(pid: &str) -> Option<char> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let state = stat.rsplit(") ").next()?.chars().next()?;
@@ -66,7 +66,7 @@ async fn is_gone(pid: &str) {
 }
 
 #[tokio::test]
-async fn a_child_is_gone_when_it_is_dropped() {
+async fn a_child_is_killed_when_it_is_dropped() {
     let folder = TempDir::new().unwrap();
     let child = start(&folder, "exec sleep 600");
     let pid = pid(&folder).await;
@@ -75,9 +75,9 @@ async fn a_child_is_gone_when_it_is_dropped() {
     assert_eq!(state(&pid), None);
 }
 
-/// The tether is this program itself: here with a shell for its parent, which is killed.
+/// `storm-loadgen tether` is started by a shell, and the shell is killed.
 #[tokio::test]
-async fn a_child_is_gone_when_its_parent_is_killed() {
+async fn a_child_is_killed_when_its_parent_is_killed() {
     let folder = TempDir::new().unwrap();
     let log = folder.path().join("log");
     let script = format!(
@@ -96,7 +96,7 @@ async fn a_child_is_gone_when_its_parent_is_killed() {
 }
 
 #[test]
-fn nothing_is_started_for_a_parent_that_is_gone() {
+fn nothing_is_started_if_the_parent_has_ended() {
     let output = Command::new(TETHER)
         .args(["tether", "1", "--", "/bin/sh", "-c", "echo started"])
         .stdout(Stdio::piped())
@@ -106,7 +106,7 @@ fn nothing_is_started_for_a_parent_that_is_gone() {
 }
 
 #[tokio::test]
-async fn what_a_child_says_is_kept_and_its_environment_is_what_was_given() {
+async fn the_output_of_a_child_is_logged_and_its_environment_is_only_the_given_one() {
     let folder = TempDir::new().unwrap();
     for _ in 0..2 {
         let mut child = start(
@@ -121,9 +121,9 @@ async fn what_a_child_says_is_kept_and_its_environment_is_what_was_given() {
 }
 
 #[tokio::test]
-async fn a_child_is_frozen_thawed_and_told_to_end() {
+async fn a_child_can_be_frozen_thawed_and_terminated() {
     let folder = TempDir::new().unwrap();
-    // What is told before the trap is set kills it.
+    // A SIGTERM before the trap is set would kill the shell.
     let script = "trap 'exit 3' TERM; echo trapped; while :; do sleep 0.01; done";
     let mut child = start(&folder, script);
     let pid = pid(&folder).await;
@@ -134,11 +134,11 @@ async fn a_child_is_frozen_thawed_and_told_to_end() {
     child.terminate().unwrap();
     let ended = child.end_by(Instant::now() + PATIENCE).await.unwrap();
     assert_eq!(ended.and_then(|status| status.code()), Some(3));
-    assert!(child.freeze().is_err(), "there is nobody to be frozen");
+    assert!(child.freeze().is_err(), "an ended child can't be frozen");
 }
 
 #[tokio::test]
-async fn a_limit_on_files_holds_until_it_is_lifted_and_does_not_cut_the_log() {
+async fn a_file_size_limit_holds_until_it_is_lifted_and_does_not_truncate_the_log() {
     let folder = TempDir::new().unwrap();
     let file = folder.path().join("file");
     let script = format!(

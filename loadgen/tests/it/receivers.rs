@@ -1,4 +1,4 @@
-//! What the two receivers answer.
+//! The answers of the two callback receivers.
 
 use std::sync::Arc;
 
@@ -36,7 +36,7 @@ async fn send(method: Method, url: &str, body: String) -> Response<Bytes> {
 }
 
 #[tokio::test]
-async fn only_a_post_of_a_callback_on_the_path_is_received() {
+async fn only_a_valid_callback_posted_to_the_path_is_recorded() {
     let listener = listener().await;
     let (webhook, elsewhere) = (listener.url("/webhook"), listener.url("/elsewhere"));
     let workload = Workload::new("Test", 1, Records::new(1, 49).unwrap(), None);
@@ -69,10 +69,10 @@ async fn only_a_post_of_a_callback_on_the_path_is_received() {
 }
 
 #[tokio::test]
-async fn the_sink_fails_the_first_callbacks_and_counts_all() {
+async fn the_sink_fails_the_first_callbacks_and_counts_every_one() {
     let line = "storm-loadgen receive --fail-first 2 --status 204";
     let Command::Receive(options) = Cli::read(line.split_whitespace()).unwrap().command else {
-        unreachable!("it was asked for")
+        panic!("not receive")
     };
     let sink = Sink::new(&options, Signatures::default());
     let listener = listener().await;
@@ -108,10 +108,10 @@ async fn the_sink_fails_the_first_callbacks_and_counts_all() {
 }
 
 #[tokio::test]
-async fn the_sink_counts_callbacks_that_are_not_signed_right() {
+async fn the_sink_counts_callbacks_with_bad_signatures() {
     let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
     let Command::Receive(options) = Cli::read(["storm-loadgen", "receive"]).unwrap().command else {
-        unreachable!("it was asked for")
+        panic!("not receive")
     };
     let sink = Sink::new(&options, Signatures::parse(secret).unwrap());
     let listener = listener().await;

@@ -1,4 +1,4 @@
-//! Load runs at an open arrival rate.
+//! The `storm` command: constant request rates, callbacks and polling.
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,14 +18,14 @@ fn options(api: &FakeApi, more: &str) -> StormOptions {
     let line = format!("storm-loadgen storm --api {api} --listen localhost:0 --records 5 {more}");
     match Cli::read(line.split_whitespace()).unwrap().command {
         Command::Storm(options) => options,
-        _ => unreachable!("a storm was asked for"),
+        _ => panic!("not a storm"),
     }
 }
 
-/// 40 requests in 200 ms, each with a number of its own, from 1. The probe is called back.
+/// A storm of 40 requests in 200 ms, numbered from 1. The test job succeeds.
 async fn storm(more: &str, script: fn(u32) -> Act) -> StormResult {
     let api = FakeApi::start(move |name| {
-        if name.contains("Probe") {
+        if name.contains("Test") {
             Act::Right
         } else {
             script(number(name))
@@ -46,7 +46,7 @@ async fn run(api: &FakeApi, more: &str) -> StormResult {
 }
 
 #[tokio::test]
-async fn an_async_storm_pairs_every_callback_and_counts_refusals_apart() {
+async fn an_async_storm_pairs_every_callback_and_counts_refusals_separately() {
     let result = storm("--mode async", |number| match number {
         1..=10 => Act::Refuses,
         11 => Act::AnotherStatus,
@@ -71,17 +71,14 @@ async fn an_async_storm_pairs_every_callback_and_counts_refusals_apart() {
         (29, 29, 0, 1)
     );
     assert!(jobs.completed_per_s > 0.0 && jobs.lateness.is_some());
-    assert!(
-        !result.passed(),
-        "one request got a status that says of a fault"
-    );
+    assert!(!result.passed(), "an unexpected status must fail the storm");
     let text = report::storm::render(&result);
     assert!(text.contains("40 offered, 40 sent, 29 ok"), "{text}");
     assert!(text.contains("signatures: all 30 verified"), "{text}");
 }
 
 #[tokio::test]
-async fn a_callback_that_is_not_signed_right_fails_the_storm() {
+async fn a_bad_signature_fails_a_storm() {
     let result = storm("--mode async", |number| match number {
         7 => Act::Forged,
         8 => Act::Stale,
@@ -92,17 +89,18 @@ async fn a_callback_that_is_not_signed_right_fails_the_storm() {
     let jobs = result.jobs.as_ref().unwrap();
     assert_eq!((jobs.right, jobs.wrong, jobs.lost), (38, 0, 0));
     let text = report::storm::render(&result);
-    let said = "signatures: 2 of 40 bad: 1 of another time, 1 with a wrong signature";
-    assert!(text.contains(said), "{text}");
+    let line = "signatures: 2 of 40 bad: 1 with an old or future timestamp, \
+                1 with a wrong signature";
+    assert!(text.contains(line), "{text}");
 }
 
 #[tokio::test]
-async fn refusals_fail_no_storm_unless_there_is_nothing_else() {
+async fn refusals_do_not_fail_a_storm_unless_every_request_is_refused() {
     let some = storm("--mode async", |number| match number {
         1..=39 => Act::Refuses,
         _ => Act::Right,
     });
-    assert!(some.await.passed(), "refusals are what a storm measures");
+    assert!(some.await.passed(), "a storm measures refusals");
     let all = storm("--mode sync", |_| Act::Refuses);
     assert!(!all.await.passed());
 }
@@ -121,7 +119,7 @@ async fn lost_and_wrong_callbacks_fail_a_storm() {
 }
 
 #[tokio::test]
-async fn a_sync_storm_checks_the_reports_in_the_answers() {
+async fn a_sync_storm_checks_the_reports_in_its_answers() {
     let result = storm("--mode sync", |number| match number {
         5 => Act::WrongChecksum,
         _ => Act::Right,
@@ -135,9 +133,9 @@ async fn a_sync_storm_checks_the_reports_in_the_answers() {
 }
 
 #[tokio::test]
-async fn jobs_can_be_polled_and_their_time_is_the_apis_own() {
+async fn polled_jobs_are_timed_by_the_clock_of_the_api() {
     let result = storm("--mode async --poll", |_| Act::Right).await;
-    let why = "asked for with --poll".to_owned();
+    let why = "requested by --poll".to_owned();
     assert_eq!(result.completion, Some(Completion::Polling { why }));
     let jobs = result.jobs.unwrap();
     assert_eq!((jobs.right, jobs.lost), (40, 0));
@@ -149,7 +147,7 @@ async fn jobs_can_be_polled_and_their_time_is_the_apis_own() {
 }
 
 #[tokio::test]
-async fn a_polled_job_that_failed_or_does_not_end_fails_a_storm() {
+async fn a_polled_job_that_fails_or_does_not_end_fails_a_storm() {
     let result = storm("--mode async --poll --patience 1s", |number| match number {
         1 => Act::Fails,
         2 => Act::NeverCallsBack,
@@ -163,7 +161,7 @@ async fn a_polled_job_that_failed_or_does_not_end_fails_a_storm() {
 }
 
 #[tokio::test]
-async fn jobs_are_polled_where_the_api_refuses_the_callback_url() {
+async fn jobs_are_polled_if_the_api_refuses_the_callback_url() {
     let api = FakeApi::start(|_| Act::RefusesCallbackUrl).await;
     let result = run(&api, "--mode async --rate 100 --duration 100ms").await;
     let Some(Completion::Polling { why }) = &result.completion else {
@@ -175,9 +173,9 @@ async fn jobs_are_polled_where_the_api_refuses_the_callback_url() {
 }
 
 #[tokio::test]
-async fn jobs_are_polled_where_the_first_callback_fails() {
+async fn jobs_are_polled_if_the_test_callback_fails() {
     let api = FakeApi::start(|name| {
-        if name.contains("Probe") {
+        if name.contains("Test") {
             Act::Fails
         } else {
             Act::Right
@@ -192,7 +190,7 @@ async fn jobs_are_polled_where_the_first_callback_fails() {
 }
 
 #[tokio::test]
-async fn a_request_over_the_bound_in_flight_is_counted_as_not_sent() {
+async fn a_request_over_the_limit_in_flight_is_counted_as_not_sent() {
     let result = storm("--mode sync --in-flight 1 --timeout 1s", |_| Act::Hangs).await;
     let failed = result.answers.failed;
     assert_eq!(
@@ -203,10 +201,11 @@ async fn a_request_over_the_bound_in_flight_is_counted_as_not_sent() {
     assert_eq!(result.sent, failed.timeout);
 }
 
-/// One thread for both sides: while the API stalls, this program can't send either. The requests
-/// that fell due meanwhile were late all the same, though each was answered as soon as it was sent.
+/// Client and API share one thread, so the client can't send while the API stalls. Requests that
+/// become due during the stall are answered as soon as they are sent, but their latency must
+/// include the wait (coordinated omission).
 #[tokio::test(flavor = "current_thread")]
-async fn latency_counts_from_the_moment_a_request_was_due() {
+async fn latency_is_measured_from_the_moment_a_request_was_due() {
     let api = FakeApi::start(|name| match name {
         "Storm_0001" => Act::Stalls(400),
         _ => Act::Right,
@@ -219,18 +218,18 @@ async fn latency_counts_from_the_moment_a_request_was_due() {
 }
 
 #[tokio::test]
-async fn a_stopped_storm_tells_what_it_has() {
+async fn a_storm_that_is_shut_down_returns_its_result_so_far() {
     let api = Arc::new(FakeApi::start(|_| Act::Hangs).await);
-    let stop = CancellationToken::new();
+    let shutdown = CancellationToken::new();
     let options = options(&api, "--mode sync --rate 100 --duration 1h --timeout 1h");
     tokio::spawn({
-        let (api, stop) = (Arc::clone(&api), stop.clone());
+        let (api, shutdown) = (Arc::clone(&api), shutdown.clone());
         async move {
-            api.has_been_asked(3).await;
-            stop.cancel();
+            api.has_received(3).await;
+            shutdown.cancel();
         }
     });
-    let result = storm::run(&options, signatures(), &stop).await.unwrap();
+    let result = storm::run(&options, signatures(), &shutdown).await.unwrap();
     assert!(result.interrupted);
     assert!(
         result.unanswered >= 3 && result.unanswered == result.sent,

@@ -1,8 +1,8 @@
--- The auditor's own account of every row's every change, whoever makes it. Written by the database
--- itself, in the transaction that makes the change: what is rolled back was never there.
+-- The auditor's log of all row changes. Triggers write it in the transaction that makes the change,
+-- so a change that is rolled back is not logged.
 
 CREATE TABLE chaos_moves (
-    number           INTEGER PRIMARY KEY,   -- the order in which they were written
+    number           INTEGER PRIMARY KEY,   -- the commit order
     at               TEXT NOT NULL,
     id               TEXT NOT NULL,
     old_status       TEXT,                  -- null for an insert
@@ -21,7 +21,7 @@ CREATE TABLE chaos_moves (
     new_parks        INTEGER NOT NULL
 ) STRICT;
 
--- A health check writes a row without an order, and takes it back in the same transaction: no job.
+-- A health check inserts a row with an empty payload and rolls it back: it is not a job.
 CREATE TRIGGER chaos_inserted AFTER INSERT ON requests WHEN NEW.input_payload <> '{}' BEGIN
     INSERT INTO chaos_moves VALUES (
         NULL, strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), NEW.id,

@@ -1,15 +1,19 @@
-//! Every job that was promised has a row, and every row has ended.
+//! Rule `ended`: no lost job. Every job accepted with `202` has a row, and every row reaches a
+//! final status.
 
-use super::{index::Job, is_over};
-use crate::chaos::history::Limits;
+use super::{index::JobHistory, is_final};
+use crate::chaos::history::HistoryLimits;
 
-pub(super) fn check(job: &Job<'_>, _: &Limits) -> Vec<String> {
+pub(super) fn check(job: &JobHistory<'_>, _: &HistoryLimits) -> Vec<String> {
     match job.row {
-        None if !job.promises.is_empty() => {
-            vec!["it was promised by a 202 and has no row: it is lost".to_owned()]
+        None if !job.acceptances.is_empty() => {
+            vec!["it is lost: it was accepted with 202 and has no row".to_owned()]
         }
-        Some(row) if !is_over(row.held.status) => {
-            vec![format!("it never ended: its row is {}", row.held.status)]
+        Some(row) if !is_final(row.state.status) => {
+            vec![format!(
+                "it never reached a final status: its row is {}",
+                row.state.status
+            )]
         }
         _ => Vec::new(),
     }
@@ -18,36 +22,33 @@ pub(super) fn check(job: &Job<'_>, _: &Limits) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::super::{
-        Rule,
+        CheckRule,
         example::{Example, QUICK, Story, id},
     };
     use crate::chaos::history::Record;
 
     #[test]
-    fn a_promised_job_without_a_row_is_lost() {
+    fn an_accepted_job_without_a_row_is_lost() {
         let lost = id(QUICK);
-        Example::without(|record| matches!(record, Record::Row(row) if row.id == lost)).is_refused(
-            Rule::Ended,
-            lost,
-            "has no row",
-        );
+        Example::without(|record| matches!(record, Record::Row(row) if row.id == lost))
+            .assert_violation(CheckRule::Ended, lost, "has no row");
     }
 
     #[test]
-    fn a_promise_that_nothing_came_of_is_lost() {
+    fn a_202_without_any_other_record_is_a_lost_job() {
         let story = Story::nothing_of(700).accepted();
-        Example::with(story).is_refused(Rule::Ended, id(700), "has no row");
+        Example::with(story).assert_violation(CheckRule::Ended, id(700), "has no row");
     }
 
     #[test]
-    fn a_job_that_is_still_held_has_not_ended() {
+    fn a_job_in_processing_has_not_ended() {
         let story = Story::of(700).accepted().claimed_by("a").row(None);
-        Example::with(story).is_refused(Rule::Ended, id(700), "its row is PROCESSING");
+        Example::with(story).assert_violation(CheckRule::Ended, id(700), "its row is PROCESSING");
     }
 
     #[test]
-    fn a_job_that_nobody_was_promised_must_end_too() {
+    fn a_job_without_a_202_must_end_too() {
         let story = Story::of(700).unanswered().row(None);
-        Example::with(story).is_refused(Rule::Ended, id(700), "its row is PENDING");
+        Example::with(story).assert_violation(CheckRule::Ended, id(700), "its row is PENDING");
     }
 }

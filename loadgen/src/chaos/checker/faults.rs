@@ -1,21 +1,24 @@
-//! Every promised fault happened, and in the midst of work.
+//! Rule `faults`: every planned kind of fault was injected, and each fault while jobs were in
+//! flight.
+//!
+//! Without this rule an idle run without faults would pass.
 
 use super::{index::Index, verdict::Finding};
-use crate::chaos::history::Limits;
+use crate::chaos::history::HistoryLimits;
 
-pub(super) fn check(index: &Index<'_>, limits: &Limits) -> Vec<Finding> {
+pub(super) fn check(index: &Index<'_>, limits: &HistoryLimits) -> Vec<Finding> {
     let happened = |kind: &str| index.faults.iter().any(|fault| fault.kind == kind);
     let promised = limits.faults.iter();
     let missing = promised
         .filter(|kind| !happened(kind))
-        .map(|kind| format!("`{kind}` was promised, and never done"));
+        .map(|kind| format!("`{kind}` was planned and never injected"));
     let idle = index
         .faults
         .iter()
         .filter(|fault| fault.in_flight == 0)
         .map(|fault| {
             format!(
-                "`{}` at {:.3} hit no job: none was in flight",
+                "`{}` at {:.3} was injected while no job was in flight",
                 fault.kind, fault.at
             )
         });
@@ -24,17 +27,20 @@ pub(super) fn check(index: &Index<'_>, limits: &Limits) -> Vec<Finding> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Rule, example::Example};
+    use super::super::{CheckRule, example::Example};
     use crate::chaos::history::Record;
 
     #[test]
-    fn every_promised_fault_is_done() {
+    fn every_planned_fault_is_injected() {
         Example::without(|record| matches!(record, Record::Fault(it) if it.kind == "kill_worker"))
-            .is_refused_as_a_whole(Rule::Faults, "`kill_worker` was promised, and never done");
+            .assert_run_violation(
+                CheckRule::Faults,
+                "`kill_worker` was planned and never injected",
+            );
     }
 
     #[test]
-    fn every_single_fault_hits_a_job() {
+    fn every_fault_is_injected_while_jobs_are_in_flight() {
         let mut example = Example::good();
         let idle = example.records.iter().find_map(|record| match record {
             Record::Fault(fault) => Some(fault.clone()),
@@ -43,6 +49,6 @@ mod tests {
         let mut idle = idle.unwrap();
         idle.in_flight = 0;
         example.records.push(Record::Fault(idle));
-        example.is_refused_as_a_whole(Rule::Faults, "none was in flight");
+        example.assert_run_violation(CheckRule::Faults, "while no job was in flight");
     }
 }

@@ -1,15 +1,16 @@
-//! Nobody wrote under a claim that was over, and every claim that ended early is recorded.
+//! Rule `fences`: no write with a stale fencing token, and one event for each claim that ended
+//! without ending its job.
 
 use storm_shared::models::Status;
 
-use super::{index::Job, is_over};
-use crate::chaos::history::{Event, Held, Limits, Moved};
+use super::{index::JobHistory, is_final};
+use crate::chaos::history::{HistoryEvent, HistoryLimits, RowState, Transition};
 
-pub(super) fn check(job: &Job<'_>, limits: &Limits) -> Vec<String> {
-    let past = first_write_past(&job.moves).map(|index| {
+pub(super) fn check(job: &JobHistory<'_>, limits: &HistoryLimits) -> Vec<String> {
+    let past = first_fenced_write(&job.moves).map(|index| {
         let moved = job.moves[index];
         format!(
-            "a write got past a fence at {:.3}: claim {} was over",
+            "a write with a stale fencing token at {:.3}: claim {} had ended",
             moved.at, moved.after.claim
         )
     });
@@ -17,11 +18,11 @@ pub(super) fn check(job: &Job<'_>, limits: &Limits) -> Vec<String> {
     past.into_iter().chain(events).collect()
 }
 
-/// The first write under a claim that had been given back or taken away.
-pub(super) fn first_write_past(moves: &[&Moved]) -> Option<usize> {
+/// The first write with the fencing token of a claim that was released or reclaimed.
+pub(super) fn first_fenced_write(moves: &[&Transition]) -> Option<usize> {
     let mut over = None;
     for (index, moved) in moves.iter().enumerate() {
-        let is_write = moved.before.is_some() && !moved.is_unparking();
+        let is_write = moved.before.is_some() && !moved.is_unpark();
         if is_write && over.is_some_and(|over| moved.after.claim <= over) {
             return Some(index);
         }
@@ -30,8 +31,8 @@ pub(super) fn first_write_past(moves: &[&Moved]) -> Option<usize> {
     None
 }
 
-/// The row before a move that ended its claim otherwise than by its own worker's ending the job.
-fn ended_early(moved: &Moved) -> Option<&Held> {
+/// The state before a transition that ended a claim without its own worker ending the job.
+fn ended_early(moved: &Transition) -> Option<&RowState> {
     let before = moved.before.as_ref()?;
     let condemned =
         moved.after.status == Status::Failed && moved.after.lost_claims > before.lost_claims;
@@ -39,22 +40,27 @@ fn ended_early(moved: &Moved) -> Option<&Held> {
     (before.status == Status::Processing && early).then_some(before)
 }
 
-/// The events that may record this early end, told by what it counted.
-fn events_of(before: &Held, after: &Held, limits: &Limits) -> &'static [&'static str] {
+/// The events that may record this end of a claim, by the counter that it incremented.
+fn events_of(
+    before: &RowState,
+    after: &RowState,
+    limits: &HistoryLimits,
+) -> &'static [&'static str] {
     if after.lost_claims > before.lost_claims {
         &["claim_lost"]
     } else if after.attempts > before.attempts {
         &["attempt_failed"]
     } else if before.lost_claims + 2 >= limits.max_claims {
-        // A job that did not die alone is not condemned: the last two losses before that are lone ones.
+        // A worker that dies with several jobs does not show which one killed it. So the last two
+        // losses before the limit are counted only for a job that was alone in its worker.
         &["given_back", "claim_lost"]
     } else {
         &["given_back"]
     }
 }
 
-/// Whether an event records the last attempt of a job whose callback failed. It may, and need not.
-fn is_last_attempt(event: &Event, moved: &Moved) -> bool {
+/// Whether an event records the final attempt of a job whose callback failed. It is optional.
+fn is_last_attempt(event: &HistoryEvent, moved: &Transition) -> bool {
     let Some(before) = &moved.before else {
         return false;
     };
@@ -63,11 +69,11 @@ fn is_last_attempt(event: &Event, moved: &Moved) -> bool {
     failed && attempted && event.event == "attempt_failed" && event.claim == before.claim
 }
 
-/// Events without their move and moves without their event: each claim that ended early has one of
-/// both, and of the same kind.
-fn wrong_events(job: &Job<'_>, limits: &Limits) -> Vec<String> {
+/// Events without a matching transition, and transitions without a matching event. Each claim that
+/// ended without ending its job has exactly one of each, of the same kind.
+fn wrong_events(job: &JobHistory<'_>, limits: &HistoryLimits) -> Vec<String> {
     let ends = job.moves.iter().filter_map(|moved| {
-        // Who is put off was called by nobody: there is nothing to record.
+        // Parking makes no attempt, so it records no event.
         let before = ended_early(moved).filter(|before| before.parks == moved.after.parks)?;
         Some((before.claim, events_of(before, &moved.after, limits)))
     });
@@ -86,29 +92,29 @@ fn wrong_events(job: &Job<'_>, limits: &Limits) -> Vec<String> {
             unrecorded.remove(index);
         } else if let Some(end) = end_under(job, event.claim) {
             found.push(format!(
-                "`{}` is recorded of claim {}, which ended its job as {}",
+                "`{}` is recorded for claim {}, which ended its job as {}",
                 event.event, event.claim, end.status
             ));
         } else {
             found.push(format!(
-                "`{}` is recorded of claim {}, and its row did not move so",
+                "`{}` is recorded for claim {}, without a matching transition",
                 event.event, event.claim
             ));
         }
     }
     found.extend(unrecorded.iter().map(|(claim, events)| {
         format!(
-            "claim {claim} ended early, and no event records it as {}",
+            "claim {claim} ended without an event: expected {}",
             events.join(" or ")
         )
     }));
     found
 }
 
-/// How a job ended under this claim, if it did.
-fn end_under<'a>(job: &Job<'a>, claim: i64) -> Option<&'a Held> {
-    let mut held = job.moves.iter().map(|moved| &moved.after);
-    held.find(|held| held.claim == claim && is_over(held.status))
+/// The final state of the job, if this claim ended it.
+fn end_under<'a>(job: &JobHistory<'a>, claim: i64) -> Option<&'a RowState> {
+    let mut states = job.moves.iter().map(|moved| &moved.after);
+    states.find(|state| state.claim == claim && is_final(state.status))
 }
 
 #[cfg(test)]
@@ -116,7 +122,7 @@ mod tests {
     use storm_shared::models::Status::{Completed, Failed, Pending, Processing};
 
     use super::super::{
-        Rule,
+        CheckRule,
         example::{ATTEMPTS, Example, MAX_CLAIMS, REPEATED, Story, id},
     };
     use crate::chaos::history::Record;
@@ -126,99 +132,99 @@ mod tests {
     }
 
     #[track_caller]
-    fn is_wrong(story: Story, what: &str) {
-        Example::with(story).is_refused(Rule::Fences, id(700), what);
+    fn assert_violation(story: Story, what: &str) {
+        Example::with(story).assert_violation(CheckRule::Fences, id(700), what);
     }
 
     #[test]
-    fn nobody_ends_a_job_that_was_taken_away() {
+    fn a_reclaimed_job_is_not_completed_with_the_old_token() {
         let story = job().called(Some(200)).stored().lost();
-        let story = story.moved(|held| held.status = Completed);
-        is_wrong(story.row(None), "a write got past a fence");
+        let story = story.moved(|state| state.status = Completed);
+        assert_violation(story.row(None), "a write with a stale fencing token");
     }
 
     #[test]
-    fn nobody_writes_to_a_job_that_is_anothers_now() {
+    fn a_job_claimed_again_is_not_written_with_the_old_token() {
         let story = job().called(Some(200)).stored().lost().claimed_by("b");
-        let story = story.moved(|held| {
-            held.status = Completed;
-            held.claim = 1;
-            held.owner = Some("a".to_owned());
+        let story = story.moved(|state| {
+            state.status = Completed;
+            state.claim = 1;
+            state.owner = Some("a".to_owned());
         });
-        is_wrong(story.row(None), "claim 1 was over");
+        assert_violation(story.row(None), "claim 1 had ended");
     }
 
     #[test]
-    fn a_fence_keeps_out_every_older_claim() {
-        let story = job().lost().claimed_by("b").given_back();
-        let story = story.moved(|held| held.claim = 1);
-        let story = story.moved(|held| held.claim = 2).claimed_by("c");
-        is_wrong(story.called(Some(200)).completed(), "claim 1 was over");
+    fn every_older_token_is_stale() {
+        let story = job().lost().claimed_by("b").released();
+        let story = story.moved(|state| state.claim = 1);
+        let story = story.moved(|state| state.claim = 2).claimed_by("c");
+        assert_violation(story.called(Some(200)).completed(), "claim 1 had ended");
     }
 
     #[test]
-    fn nobody_writes_to_a_job_that_he_gave_back() {
+    fn a_released_job_is_not_written_by_its_former_owner() {
         let story = job().called(Some(500)).attempt_failed();
-        let story = story.moved(|held| held.attempts += 1).claimed_by("b");
-        is_wrong(
+        let story = story.moved(|state| state.attempts += 1).claimed_by("b");
+        assert_violation(
             story.called(Some(200)).completed(),
-            "a write got past a fence",
+            "a write with a stale fencing token",
         );
     }
 
     #[test]
-    fn a_claim_that_is_over_is_not_taken_up_again() {
-        let story = job().given_back().moved(|held| {
-            held.status = Processing;
-            held.owner = Some("a".to_owned());
+    fn an_ended_claim_is_not_resumed() {
+        let story = job().released().moved(|state| {
+            state.status = Processing;
+            state.owner = Some("a".to_owned());
         });
-        is_wrong(
+        assert_violation(
             story.called(Some(200)).completed(),
-            "a write got past a fence",
+            "a write with a stale fencing token",
         );
     }
 
     #[test]
-    fn no_job_completes_under_a_claim_that_was_declared_lost() {
+    fn no_job_completes_under_a_lost_claim() {
         let story = job().called(Some(200)).event("claim_lost").completed();
-        is_wrong(story, "ended its job as COMPLETED");
+        assert_violation(story, "ended its job as COMPLETED");
     }
 
     #[test]
-    fn a_claim_is_recorded_as_what_became_of_it() {
+    fn the_event_matches_how_the_claim_ended() {
         for event in ["claim_lost", "given_back", "mislaid"] {
-            let story = job().event(event).moved(|held| {
-                held.status = Pending;
-                held.owner = None;
-                held.attempts += 1;
+            let story = job().event(event).moved(|state| {
+                state.status = Pending;
+                state.owner = None;
+                state.attempts += 1;
             });
             let story = story.claimed_by("b").called(Some(200)).completed();
             let verdict = Example::with(story).verdict();
-            // The event has no such move, and the move no such event.
+            // The event lacks a transition, and the transition lacks an event.
             let rules: Vec<_> = verdict.by_rule().into_iter().collect();
-            assert_eq!(rules, [(Rule::Fences, 2)], "{event}");
+            assert_eq!(rules, [(CheckRule::Fences, 2)], "{event}");
         }
     }
 
     #[test]
-    fn an_event_is_recorded_of_the_claim_that_ended() {
+    fn an_event_names_the_claim_that_ended() {
         let verdict = Example::changed(|record| match record {
             Record::Event(event) if event.id == id(REPEATED) => event.claim = 7,
             _ => {}
         })
         .verdict();
         let rules: Vec<_> = verdict.by_rule().into_iter().collect();
-        assert_eq!(rules, [(Rule::Fences, 2)]);
+        assert_eq!(rules, [(CheckRule::Fences, 2)]);
     }
 
     #[test]
-    fn a_claim_that_ended_early_is_recorded_once() {
-        let story = job().moved(|held| {
-            held.status = Pending;
-            held.owner = None;
+    fn each_ended_claim_has_one_event() {
+        let story = job().moved(|state| {
+            state.status = Pending;
+            state.owner = None;
         });
         let story = story.claimed_by("b").called(Some(200)).completed();
-        is_wrong(story, "no event records it as given_back");
+        assert_violation(story, "ended without an event: expected given_back");
 
         let mut example = Example::good();
         let event = example
@@ -227,32 +233,36 @@ mod tests {
             .find(|record| matches!(record, Record::Event(event) if event.id == id(REPEATED)));
         let event = event.unwrap().clone();
         example.records.push(event);
-        example.is_refused(Rule::Fences, id(REPEATED), "its row did not move so");
+        example.assert_violation(
+            CheckRule::Fences,
+            id(REPEATED),
+            "without a matching transition",
+        );
     }
 
     #[test]
-    fn a_job_that_did_not_die_alone_is_not_counted_up_to_its_condemnation() {
-        /// A job that has lost so many claims, and then ends one early that is not counted.
+    fn a_claim_lost_beside_others_may_be_uncounted_near_the_poison_limit() {
+        /// A job with `lost` lost claims, and then one more claim end that is not counted.
         fn story(lost: i64, event: &str) -> Story {
             let job = (0..lost).fold(Story::of(700).accepted(), |story, _| {
                 story.claimed_by("a").lost()
             });
-            let story = job.claimed_by("a").event(event).moved(|held| {
-                held.status = Pending;
-                held.owner = None;
+            let story = job.claimed_by("a").event(event).moved(|state| {
+                state.status = Pending;
+                state.owner = None;
             });
             story.claimed_by("b").called(Some(200)).completed()
         }
-        Example::with(story(MAX_CLAIMS - 2, "claim_lost")).is_accepted();
-        Example::with(story(MAX_CLAIMS - 2, "given_back")).is_accepted();
+        Example::with(story(MAX_CLAIMS - 2, "claim_lost")).assert_passes();
+        Example::with(story(MAX_CLAIMS - 2, "given_back")).assert_passes();
         let verdict = Example::with(story(MAX_CLAIMS - 3, "claim_lost")).verdict();
         let rules: Vec<_> = verdict.by_rule().into_iter().collect();
-        assert_eq!(rules, [(Rule::Fences, 2)]);
+        assert_eq!(rules, [(CheckRule::Fences, 2)]);
     }
 
     #[test]
     fn the_last_attempt_may_be_recorded_once() {
-        /// A job whose last attempt is recorded so often.
+        /// A job whose final attempt is recorded `times` times.
         fn story(times: usize) -> Story {
             let story = (1..ATTEMPTS).fold(Story::of(700).accepted(), |story, _| {
                 story.claimed_by("a").attempt_failed()
@@ -260,20 +270,20 @@ mod tests {
             let story = (0..times).fold(story.claimed_by("a"), |story, _| {
                 story.event("attempt_failed")
             });
-            let story = story.moved(|held| {
-                held.status = Failed;
-                held.attempts += 1;
+            let story = story.moved(|state| {
+                state.status = Failed;
+                state.attempts += 1;
             });
             story.row(Some("callback_failed"))
         }
-        Example::with(story(0)).is_accepted();
-        Example::with(story(1)).is_accepted();
-        is_wrong(story(2), "which ended its job as FAILED");
+        Example::with(story(0)).assert_passes();
+        Example::with(story(1)).assert_passes();
+        assert_violation(story(2), "which ended its job as FAILED");
     }
 
     #[test]
-    fn an_event_is_of_a_claim_that_there_was() {
+    fn an_event_requires_a_claim() {
         let story = Story::nothing_of(700).unanswered().event("claim_lost");
-        is_wrong(story, "its row did not move so");
+        assert_violation(story, "without a matching transition");
     }
 }

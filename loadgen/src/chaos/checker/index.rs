@@ -1,73 +1,74 @@
-//! The records by job, sorted out once: there are millions.
+//! Indexes the records by job in one pass: a long run has millions.
 
 use std::collections::{BTreeMap, HashMap};
 
 use storm_shared::models::{RequestId, Status};
 
-use super::is_over;
+use super::is_final;
 use crate::chaos::history::{
-    Answer, Event, Fault, Footprint, Looked, Moved, Received, Record, Row, Told,
+    Fault, Footprint, HistoryEvent, Polled, Received, Record, Row, SubmitAnswer, Submitted,
+    Transition,
 };
 
-/// Everything that is known of one job.
+/// All records of one job.
 #[derive(Debug)]
-pub(super) struct Job<'a> {
+pub(super) struct JobHistory<'a> {
     pub(super) id: RequestId,
-    /// The `202`s that name it.
-    pub(super) promises: Vec<&'a Told>,
-    /// The request that it was made for: the one with the name of its row's report.
-    pub(super) request: Option<&'a Told>,
+    /// The `202` responses with its id.
+    pub(super) acceptances: Vec<&'a Submitted>,
+    /// The request with the report name of its row.
+    pub(super) request: Option<&'a Submitted>,
     pub(super) row: Option<&'a Row>,
-    /// In the database's order.
-    pub(super) moves: Vec<&'a Moved>,
+    /// In commit order.
+    pub(super) moves: Vec<&'a Transition>,
     /// By time.
-    pub(super) events: Vec<&'a Event>,
+    pub(super) events: Vec<&'a HistoryEvent>,
     /// By time.
     pub(super) callbacks: Vec<&'a Received>,
-    pub(super) looks: Vec<&'a Looked>,
+    pub(super) polls: Vec<&'a Polled>,
 }
 
-impl<'a> Job<'a> {
+impl<'a> JobHistory<'a> {
     fn new(id: RequestId) -> Self {
         Self {
             id,
-            promises: Vec::new(),
+            acceptances: Vec::new(),
             request: None,
             row: None,
             moves: Vec::new(),
             events: Vec::new(),
             callbacks: Vec::new(),
-            looks: Vec::new(),
+            polls: Vec::new(),
         }
     }
 
-    /// The events that ended a claim and not the job. The last attempt of a job whose callback failed
-    /// may be recorded as well: it excuses nothing, for no claim comes after it.
-    pub(super) fn excuses(&self) -> impl Iterator<Item = &'a Event> {
-        let failed = self.row.filter(|row| row.held.status == Status::Failed);
-        let last_claim = failed.map(|row| row.held.claim);
+    /// The events that ended a claim but not the job: each explains one duplicate delivery. The
+    /// `attempt_failed` of the final attempt explains none, because no claim follows it.
+    pub(super) fn explaining_events(&self) -> impl Iterator<Item = &'a HistoryEvent> {
+        let failed = self.row.filter(|row| row.state.status == Status::Failed);
+        let last_claim = failed.map(|row| row.state.claim);
         let events = self.events.iter().copied();
         events
             .filter(move |event| event.event != "attempt_failed" || Some(event.claim) != last_claim)
     }
 
-    /// Whether this is no job but the record of a `/sync` request, written once when it was over.
-    /// Nobody asked for it by `/async`.
+    /// Whether the row is the record of a `/sync` request: inserted once, in a final status, and
+    /// not requested through `/async`.
     pub(super) fn is_sync(&self) -> bool {
-        let written_over = self
+        let inserted_final = self
             .moves
             .first()
-            .is_some_and(|first| first.before.is_none() && is_over(first.after.status));
-        written_over && self.request.is_none() && self.promises.is_empty()
+            .is_some_and(|first| first.before.is_none() && is_final(first.after.status));
+        inserted_final && self.request.is_none() && self.acceptances.is_empty()
     }
 }
 
-/// A history, by job and by kind.
+/// A history, indexed by job and by kind of record.
 #[derive(Debug, Default)]
 pub(super) struct Index<'a> {
-    /// In the order of the ids, which is that of acceptance.
-    jobs: BTreeMap<RequestId, Job<'a>>,
-    pub(super) told: Vec<&'a Told>,
+    /// Ordered by id, which is the order of acceptance.
+    jobs: BTreeMap<RequestId, JobHistory<'a>>,
+    pub(super) submitted: Vec<&'a Submitted>,
     pub(super) faults: Vec<&'a Fault>,
     pub(super) footprints: Vec<&'a Footprint>,
 }
@@ -78,10 +79,10 @@ impl<'a> Index<'a> {
         for record in records {
             index.add(record);
         }
-        let by_name: HashMap<&str, &Told> = index
-            .told
+        let by_name: HashMap<&str, &Submitted> = index
+            .submitted
             .iter()
-            .map(|told| (told.report_name.as_str(), *told))
+            .map(|submitted| (submitted.report_name.as_str(), *submitted))
             .collect();
         for job in index.jobs.values_mut() {
             job.request = job
@@ -93,22 +94,22 @@ impl<'a> Index<'a> {
         index
     }
 
-    pub(super) fn jobs(&self) -> impl Iterator<Item = &Job<'a>> {
+    pub(super) fn jobs(&self) -> impl Iterator<Item = &JobHistory<'a>> {
         self.jobs.values()
     }
 
     fn add(&mut self, record: &'a Record) {
         match record {
             Record::Limits(_) => {}
-            Record::Told(told) => {
-                self.told.push(told);
-                if let Answer::Accepted(id) = told.answer {
-                    self.job(id).promises.push(told);
+            Record::Submitted(submitted) => {
+                self.submitted.push(submitted);
+                if let SubmitAnswer::Accepted(id) = submitted.answer {
+                    self.job(id).acceptances.push(submitted);
                 }
             }
-            Record::Looked(looked) => self.job(looked.id).looks.push(looked),
+            Record::Polled(polled) => self.job(polled.id).polls.push(polled),
             Record::Received(received) => self.job(received.id).callbacks.push(received),
-            Record::Moved(moved) => self.job(moved.id).moves.push(moved),
+            Record::Transition(moved) => self.job(moved.id).moves.push(moved),
             Record::Row(row) => self.job(row.id).row = Some(row),
             Record::Event(event) => self.job(event.id).events.push(event),
             Record::Fault(fault) => self.faults.push(fault),
@@ -116,7 +117,7 @@ impl<'a> Index<'a> {
         }
     }
 
-    fn job(&mut self, id: RequestId) -> &mut Job<'a> {
-        self.jobs.entry(id).or_insert_with(|| Job::new(id))
+    fn job(&mut self, id: RequestId) -> &mut JobHistory<'a> {
+        self.jobs.entry(id).or_insert_with(|| JobHistory::new(id))
     }
 }

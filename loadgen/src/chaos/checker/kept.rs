@@ -1,4 +1,4 @@
-//! A history that was kept: JSON, one record a line.
+//! Reads and checks a stored history: JSON, one record per line.
 
 use std::io::BufRead;
 
@@ -7,34 +7,34 @@ use anyhow::{Context as _, Result};
 use super::{Verdict, check};
 use crate::chaos::history::Record;
 
-/// A kept history, and the judgement of it.
+/// A stored history and its verdict.
 #[derive(Debug)]
 pub struct Judged {
-    /// What was read.
+    /// The records of the file.
     pub records: Vec<Record>,
-    /// What the rules say.
+    /// The verdict.
     pub verdict: Verdict,
 }
 
-/// Judges a kept history anew, by the limits that it carries.
+/// Checks a stored history with the limits that it contains.
 ///
 /// # Errors
-/// It can't be read, or holds no [`Record::Limits`].
+/// The history can't be read, or contains no [`Record::Limits`].
 pub fn judge(history: impl BufRead) -> Result<Judged> {
     let records = read(history)?;
     let limits = records.iter().find_map(|record| match record {
         Record::Limits(limits) => Some(limits),
         _ => None,
     });
-    let limits = limits.context("the history doesn't say what its run was set to: no `limits`")?;
+    let limits = limits.context("the history contains no `limits` record")?;
     let verdict = check(&records, limits);
     Ok(Judged { records, verdict })
 }
 
-/// Reads a kept history.
+/// Reads a stored history.
 ///
 /// # Errors
-/// A line can't be read, or is no record; the message has its number.
+/// A line can't be read or is not a valid record. The message contains the line number.
 pub fn read(history: impl BufRead) -> Result<Vec<Record>> {
     let lines = history.lines().zip(1..);
     lines
@@ -42,7 +42,7 @@ pub fn read(history: impl BufRead) -> Result<Vec<Record>> {
             let record = line
                 .map_err(anyhow::Error::from)
                 .and_then(|line| serde_json::from_str(&line).map_err(anyhow::Error::from));
-            record.with_context(|| format!("line {number} of the history is no record"))
+            record.with_context(|| format!("line {number} of the history is not a valid record"))
         })
         .collect()
 }

@@ -1,24 +1,28 @@
-//! Rows moved only as the contract allows.
+//! Rule `moves`: rows change only by the transitions of the contract.
 
 #[cfg(test)]
 mod tests;
 
 use storm_shared::models::Status;
 
-use super::{fences, index::Job, is_over};
-use crate::chaos::history::{Held, Limits, Moved};
+use super::{fences, index::JobHistory, is_final};
+use crate::chaos::history::{HistoryLimits, RowState, Transition};
 
-pub(super) fn check(job: &Job<'_>, _: &Limits) -> Vec<String> {
+pub(super) fn check(job: &JobHistory<'_>, _: &HistoryLimits) -> Vec<String> {
     let Some(first) = job.moves.first() else {
-        let unrecorded = "it has a row, and no move of it was recorded";
+        let unrecorded = "it has a row and no recorded transition";
         return job.row.map(|_| unrecorded.to_owned()).into_iter().collect();
     };
-    // What comes after a write past a fence proves nothing more. That write is the fences' own.
-    let past = fences::first_write_past(&job.moves);
+    // Nothing after a fenced write can be judged. The rule `fences` reports that write itself.
+    let past = fences::first_fenced_write(&job.moves);
     let judged = &job.moves[..past.unwrap_or(job.moves.len())];
 
     let mut found: Vec<String> = wrong_insert(first, job.is_sync()).into_iter().collect();
-    found.extend(judged.windows(2).filter_map(|pair| gap(pair[0], pair[1])));
+    found.extend(
+        judged
+            .windows(2)
+            .filter_map(|pair| missing_transition(pair[0], pair[1])),
+    );
     found.extend(judged.iter().filter_map(|moved| wrong_move(moved)));
     if let Some(last) = judged.last()
         && past.is_none()
@@ -28,109 +32,111 @@ pub(super) fn check(job: &Job<'_>, _: &Limits) -> Vec<String> {
     found
 }
 
-fn wrong_insert(first: &Moved, sync: bool) -> Option<String> {
+fn wrong_insert(first: &Transition, sync: bool) -> Option<String> {
     if first.before.is_some() {
         return Some("its insert was not recorded".to_owned());
     }
-    let held = &first.after;
+    let state = &first.after;
     let status_fits = if sync {
-        is_over(held.status)
+        is_final(state.status)
     } else {
-        held.status == Status::Pending && held.result.is_none()
+        state.status == Status::Pending && state.result.is_none()
     };
     let untouched =
-        held.claim == 0 && held.owner.is_none() && held.attempts == 0 && held.lost_claims == 0;
-    (!status_fits || !untouched).then(|| format!("it was inserted as {}", words(held)))
+        state.claim == 0 && state.owner.is_none() && state.attempts == 0 && state.lost_claims == 0;
+    (!status_fits || !untouched).then(|| format!("it was inserted as {}", describe(state)))
 }
 
-/// Where a row was not what its last move had made of it.
-fn gap(former: &Moved, next: &Moved) -> Option<String> {
+/// A transition whose start is not the end of the previous one.
+fn missing_transition(former: &Transition, next: &Transition) -> Option<String> {
     match &next.before {
         None => Some(format!("it was inserted again at {:.3}", next.at)),
         Some(before) => (*before != former.after).then(|| {
             format!(
-                "a move is missing before {:.3}: it was left {}, and found {}",
+                "a transition is missing before {:.3}: the row was {}, and then {}",
                 next.at,
-                words(&former.after),
-                words(before)
+                describe(&former.after),
+                describe(before)
             )
         }),
     }
 }
 
-fn wrong_end(last: &Moved, job: &Job<'_>) -> Option<String> {
+fn wrong_end(last: &Transition, job: &JobHistory<'_>) -> Option<String> {
     match job.row {
-        Some(row) => (row.held != last.after).then(|| {
+        Some(row) => (row.state != last.after).then(|| {
             format!(
-                "its last move left it {}, and its row is {}",
-                words(&last.after),
-                words(&row.held)
+                "its last transition ended in {}, and its row is {}",
+                describe(&last.after),
+                describe(&row.state)
             )
         }),
-        // A promised job without a row is lost, which is another rule's.
-        None if job.promises.is_empty() => Some("its row was deleted".to_owned()),
+        // An accepted job without a row is lost: that is reported by the rule `ended`.
+        None if job.acceptances.is_empty() => Some("its row was deleted".to_owned()),
         None => None,
     }
 }
 
-fn wrong_move(moved: &Moved) -> Option<String> {
-    let before = moved.before.as_ref().filter(|_| !moved.is_unparking())?;
+fn wrong_move(moved: &Transition) -> Option<String> {
+    let before = moved.before.as_ref().filter(|_| !moved.is_unpark())?;
     let what = wrong_step(before, &moved.after).or_else(|| wrong_value(before, &moved.after))?;
     Some(format!(
         "{what} at {:.3}: {} became {}",
         moved.at,
-        words(before),
-        words(&moved.after)
+        describe(before),
+        describe(&moved.after)
     ))
 }
 
-/// What is wrong with the step from one status, claim and owner to the next.
-fn wrong_step(before: &Held, after: &Held) -> Option<&'static str> {
+/// Violations in the change of status, claim and owner.
+fn wrong_step(before: &RowState, after: &RowState) -> Option<&'static str> {
     use Status::{Completed, Failed, Pending, Processing};
 
     let same_claim = before.claim == after.claim;
     let same_owner = before.owner == after.owner;
     match (before.status, after.status) {
-        (Completed | Failed, _) => Some("it changed after its end"),
+        (Completed | Failed, _) => Some("it changed after its final status"),
         (Pending, Processing) => wrong_claim(before, after),
-        (Processing, _) if !same_claim => Some("its claim changed hands without a new claim"),
+        (Processing, _) if !same_claim => Some("its fencing token changed without a new claim"),
         (Processing, Processing | Completed) if !same_owner => {
             Some("its owner changed under the same claim")
         }
         (Processing, Processing | Completed) if before.lost_claims != after.lost_claims => {
-            Some("it lost a claim that goes on")
+            Some("a lost claim was counted while the claim continued")
         }
         (Processing, Completed) if after.result.is_none() => Some("it completed without a result"),
-        (Processing, Pending) if after.owner.is_some() => Some("it came back and kept its owner"),
-        // Whoever condemns a job isn't its owner, and may say so by leaving none.
+        (Processing, Pending) if after.owner.is_some() => {
+            Some("it became PENDING and kept its owner")
+        }
+        // A poison job is dead-lettered by another worker, which may clear the owner.
         (Processing, Failed) if !same_owner && after.owner.is_some() => {
             Some("its owner changed under the same claim")
         }
         (Processing, _) => None,
-        (Pending, _) => Some("it changed while nobody held it"),
+        (Pending, _) => Some("it changed while no worker held it"),
     }
 }
 
-fn wrong_claim(before: &Held, after: &Held) -> Option<&'static str> {
+fn wrong_claim(before: &RowState, after: &RowState) -> Option<&'static str> {
     if after.claim != before.claim + 1 {
-        Some("it was claimed under the wrong number")
+        Some("its claim did not increment the fencing token by one")
     } else if after.owner.is_none() {
-        Some("it was claimed by nobody")
+        Some("it was claimed without an owner")
     } else if (before.attempts, before.lost_claims, &before.result)
         != (after.attempts, after.lost_claims, &after.result)
     {
-        Some("a claim changed more than the claim")
+        Some("a claim changed other columns than status, claim and owner")
     } else {
         None
     }
 }
 
-/// What is wrong with the numbers and the result, whatever the step.
-fn wrong_value(before: &Held, after: &Held) -> Option<&'static str> {
+/// Violations in the counters and the result.
+fn wrong_value(before: &RowState, after: &RowState) -> Option<&'static str> {
     let attempted = after.attempts - before.attempts;
     let parked = after.parks - before.parks;
-    // An attempt with an outcome, or that none was made at the end of the work, shows that the job kills
-    // nobody: the count begins anew.
+    // An attempt with an outcome, or parking after the work, proves that the job does not kill its
+    // worker: the count of lost claims restarts at zero.
     let survived = attempted == 1 || parked == 1;
     let cleared = survived && after.status == Status::Pending && after.lost_claims == 0;
     let lost = if cleared {
@@ -141,30 +147,30 @@ fn wrong_value(before: &Held, after: &Held) -> Option<&'static str> {
     if before.result.is_some() && before.result != after.result {
         Some("a stored result changed")
     } else if !(0..=1).contains(&attempted) {
-        Some("its attempts changed by more than one, or went down")
+        Some("its attempts increased by more than one, or decreased")
     } else if parked != 0 && (parked, attempted, after.status) != (1, 0, Status::Pending) {
-        Some("it was put off otherwise than once, without an attempt, to wait")
+        Some("parking did not add one to `parks`, leave `attempts` and make it PENDING")
     } else if !(0..=1).contains(&lost) {
-        Some("its lost claims changed by more than one, or went down")
+        Some("its lost claims increased by more than one, or decreased")
     } else if lost == 1 && (attempted, &before.result) != (0, &after.result) {
-        Some("a lost claim was charged as an attempt, or stored a result")
+        Some("a lost claim was counted as an attempt, or stored a result")
     } else {
         None
     }
 }
 
-/// A row in words.
-fn words(held: &Held) -> String {
-    let owner = held
+/// A row's state in words.
+fn describe(state: &RowState) -> String {
+    let owner = state
         .owner
         .as_deref()
-        .map_or("nobody".to_owned(), |owner| format!("`{owner}`"));
+        .map_or("no owner".to_owned(), |owner| format!("`{owner}`"));
     format!(
         "{} (claim {} of {owner}, {} attempts, {} lost claims, {})",
-        held.status,
-        held.claim,
-        held.attempts,
-        held.lost_claims,
-        held.result.as_deref().map_or("no result", |_| "a result")
+        state.status,
+        state.claim,
+        state.attempts,
+        state.lost_claims,
+        state.result.as_deref().map_or("no result", |_| "a result")
     )
 }

@@ -1,76 +1,78 @@
-//! What clients saw of a job never went back.
+//! Rule `seen`: polls of a job are linearizable. A final status is stable, and an accepted job
+//! never returns `404`.
 
 use storm_shared::models::Status;
 
-use super::{index::Job, is_over};
-use crate::chaos::history::{Limits, Looked};
+use super::{index::JobHistory, is_final};
+use crate::chaos::history::{HistoryLimits, Polled};
 
-pub(super) fn check(job: &Job<'_>, _: &Limits) -> Vec<String> {
+pub(super) fn check(job: &JobHistory<'_>, _: &HistoryLimits) -> Vec<String> {
     let mut found = vanished(job);
-    let ends = job.looks.iter().filter(|look| saw_end(look));
-    // Of two ends the one that was read first stands.
-    if let Some(end) = ends.min_by_key(|look| look.at) {
+    let ends = job.polls.iter().filter(|poll| saw_end(poll));
+    // If polls saw two different final statuses, compare against the one that arrived first.
+    if let Some(end) = ends.min_by_key(|poll| poll.at) {
         found.extend(went_back(job, end));
     }
     found
 }
 
-/// A `404` for a job that had been promised, or found.
-fn vanished(job: &Job<'_>) -> Vec<String> {
-    let promised = job.promises.iter().map(|told| told.at);
-    let found = job.looks.iter().filter(|look| look.status.is_some());
-    let Some(known) = promised.chain(found.map(|look| look.at)).min() else {
+/// A `404` for a job that had been accepted or seen before the request was sent.
+fn vanished(job: &JobHistory<'_>) -> Vec<String> {
+    let promised = job.acceptances.iter().map(|submitted| submitted.at);
+    let found = job.polls.iter().filter(|poll| poll.status.is_some());
+    let Some(known) = promised.chain(found.map(|poll| poll.at)).min() else {
         return Vec::new();
     };
     let unknown = job
-        .looks
+        .polls
         .iter()
-        .filter(|look| look.status.is_none() && look.asked_at >= known);
+        .filter(|poll| poll.status.is_none() && poll.asked_at >= known);
     unknown
-        .map(|look| {
+        .map(|poll| {
             format!(
-                "it was unknown (404) at {:.3}, and known since {known:.3}",
-                look.at
+                "a poll returned 404 at {:.3}, though the job was known since {known:.3}",
+                poll.at
             )
         })
         .collect()
 }
 
-/// Whatever contradicts `end`: another end at any time, no end later, another end in the table.
-fn went_back(job: &Job<'_>, end: &Looked) -> Vec<String> {
-    let contradicts = |look: &&&Looked| {
-        look.status != end.status
-            && look.status.is_some()
-            && (look.asked_at >= end.at || saw_end(look))
+/// Observations that contradict the final status `end`: another final status at any time, a
+/// non-final status in a poll sent later, or another status in the row.
+fn went_back(job: &JobHistory<'_>, end: &Polled) -> Vec<String> {
+    let contradicts = |poll: &&&Polled| {
+        poll.status != end.status
+            && poll.status.is_some()
+            && (poll.asked_at >= end.at || saw_end(poll))
     };
-    let seen = |status: Option<Status>| status.map_or("unknown", Status::as_str);
+    let seen = |status: Option<Status>| status.map_or("404", Status::as_str);
     let mut found: Vec<_> = job
-        .looks
+        .polls
         .iter()
         .filter(contradicts)
-        .map(|look| {
+        .map(|poll| {
             format!(
-                "it was seen {} at {:.3}, and {} at {:.3}",
+                "a poll returned {} at {:.3}, and another {} at {:.3}",
                 seen(end.status),
                 end.at,
-                seen(look.status),
-                look.at
+                seen(poll.status),
+                poll.at
             )
         })
         .collect();
-    if let Some(row) = job.row.filter(|row| Some(row.held.status) != end.status) {
+    if let Some(row) = job.row.filter(|row| Some(row.state.status) != end.status) {
         found.push(format!(
-            "it was seen {} at {:.3}, and its row is {}",
+            "a poll returned {} at {:.3}, and its row is {}",
             seen(end.status),
             end.at,
-            row.held.status
+            row.state.status
         ));
     }
     found
 }
 
-fn saw_end(look: &Looked) -> bool {
-    look.status.is_some_and(is_over)
+fn saw_end(poll: &Polled) -> bool {
+    poll.status.is_some_and(is_final)
 }
 
 #[cfg(test)]
@@ -78,7 +80,7 @@ mod tests {
     use storm_shared::models::Status::{Completed, Failed, Pending, Processing};
 
     use super::super::{
-        Rule,
+        CheckRule,
         example::{Example, STEP, Story, id},
     };
 
@@ -88,67 +90,67 @@ mod tests {
     }
 
     #[track_caller]
-    fn is_wrong(story: Story, what: &str) {
-        Example::with(story).is_refused(Rule::Seen, id(700), what);
+    fn assert_violation(story: Story, what: &str) {
+        Example::with(story).assert_violation(CheckRule::Seen, id(700), what);
     }
 
     #[test]
-    fn a_job_that_was_seen_over_is_never_seen_otherwise() {
+    fn a_final_status_is_stable() {
         for status in [Pending, Processing, Failed] {
-            let story = done().looked(Some(Completed)).looked(Some(status));
-            is_wrong(story, "it was seen COMPLETED");
+            let story = done().polled(Some(Completed)).polled(Some(status));
+            assert_violation(story, "a poll returned COMPLETED");
         }
     }
 
     #[test]
-    fn a_look_that_was_asked_before_may_be_of_before() {
-        let before = done().looked(Some(Completed)).later(-STEP);
-        Example::with(before.looked(Some(Processing))).is_refused(
-            Rule::Seen,
+    fn a_poll_sent_before_the_end_may_return_an_earlier_status() {
+        let before = done().polled(Some(Completed)).later(-STEP);
+        Example::with(before.polled(Some(Processing))).assert_violation(
+            CheckRule::Seen,
             id(700),
-            "it was seen COMPLETED",
+            "a poll returned COMPLETED",
         );
-        let overlapping = done().looked(Some(Completed)).later(-STEP * 3 / 2);
-        Example::with(overlapping.looked(Some(Processing))).is_accepted();
+        let overlapping = done().polled(Some(Completed)).later(-STEP * 3 / 2);
+        Example::with(overlapping.polled(Some(Processing))).assert_passes();
     }
 
     #[test]
-    fn a_job_has_one_end_however_it_is_looked_at() {
-        let overlapping = done().looked(Some(Completed)).later(-STEP * 3 / 2);
-        is_wrong(overlapping.looked(Some(Failed)), "and FAILED at");
+    fn overlapping_polls_return_the_same_final_status() {
+        let overlapping = done().polled(Some(Completed)).later(-STEP * 3 / 2);
+        assert_violation(overlapping.polled(Some(Failed)), "and another FAILED at");
     }
 
     #[test]
-    fn a_job_ends_as_it_was_seen() {
-        let story = Story::of(700).accepted().looked(Some(Failed));
+    fn the_row_has_the_final_status_that_was_polled() {
+        let story = Story::of(700).accepted().polled(Some(Failed));
         let story = story.claimed_by("a").called(Some(200));
-        is_wrong(story.completed(), "and its row is COMPLETED");
+        assert_violation(story.completed(), "and its row is COMPLETED");
     }
 
     #[test]
-    fn a_promised_job_is_never_unknown() {
-        is_wrong(done().looked(None), "it was unknown (404)");
-        let story = Story::of(700).accepted().looked(None).claimed_by("a");
-        is_wrong(story.called(Some(200)).completed(), "it was unknown (404)");
+    fn an_accepted_job_never_returns_404() {
+        assert_violation(done().polled(None), "a poll returned 404");
+        let story = Story::of(700).accepted().polled(None).claimed_by("a");
+        assert_violation(story.called(Some(200)).completed(), "a poll returned 404");
     }
 
     #[test]
-    fn a_job_that_was_found_is_never_unknown_later() {
+    fn a_job_that_was_found_never_returns_404_later() {
         let story = Story::of(700)
             .unanswered()
-            .looked(Some(Pending))
-            .looked(None);
+            .polled(Some(Pending))
+            .polled(None);
         let story = story.claimed_by("a").called(Some(200));
-        is_wrong(story.completed(), "it was unknown (404)");
+        assert_violation(story.completed(), "a poll returned 404");
     }
 
     #[test]
-    fn a_job_may_be_unknown_before_anybody_was_told() {
-        let story = Story::of(700).looked(None).accepted().claimed_by("a");
-        Example::with(story.called(Some(200)).completed()).is_accepted();
-        // Asked before the 202 came, and answered after.
-        let story = Story::of(700).accepted().later(-STEP * 3 / 2).looked(None);
+    fn a_job_may_return_404_before_its_202() {
+        let story = Story::of(700).polled(None).accepted().claimed_by("a");
+        Example::with(story.called(Some(200)).completed()).assert_passes();
+        // Sent before the 202 arrived; the response came after it.
+        let story = Story::of(700).accepted().later(-STEP * 3 / 2).polled(None);
         let story = story.claimed_by("a").called(Some(200));
-        Example::with(story.completed()).is_accepted();
+        Example::with(story.completed()).assert_passes();
     }
 }

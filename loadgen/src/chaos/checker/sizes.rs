@@ -1,14 +1,14 @@
-//! Files, Redis and memory are small again when all has settled.
+//! Rule `sizes`: the WAL, Redis and memory shrink to their limits after the run has settled.
 
 use super::{index::Index, verdict::Finding};
-use crate::chaos::history::{Footprint, Limits};
+use crate::chaos::history::{Footprint, HistoryLimits};
 
-pub(super) fn check(index: &Index<'_>, limits: &Limits) -> Vec<Finding> {
+pub(super) fn check(index: &Index<'_>, limits: &HistoryLimits) -> Vec<Finding> {
     let mut found = Vec::new();
     let mut moment = |name: &str| {
         let at_moment = index.footprints.iter().find(|it| it.moment == name);
         if at_moment.is_none() {
-            found.push(format!("nothing was measured at the moment `{name}`"));
+            found.push(format!("there is no footprint for the moment `{name}`"));
         }
         at_moment.copied()
     };
@@ -23,36 +23,37 @@ pub(super) fn check(index: &Index<'_>, limits: &Limits) -> Vec<Finding> {
     found.into_iter().map(Finding::from).collect()
 }
 
-fn log(start: &Footprint, settled: &Footprint, limits: &Limits) -> Option<String> {
+fn log(start: &Footprint, settled: &Footprint, limits: &HistoryLimits) -> Option<String> {
     let limit = limits.log.max(start.log);
     (settled.log > limit).then(|| {
         format!(
-            "the write-ahead log has {} bytes after all has settled, over {limit}",
+            "the write-ahead log has {} bytes in the settled state; the limit is {limit}",
             settled.log
         )
     })
 }
 
-fn redis(start: &Footprint, settled: &Footprint, limits: &Limits) -> Vec<String> {
+fn redis(start: &Footprint, settled: &Footprint, limits: &HistoryLimits) -> Vec<String> {
     let mut found = Vec::new();
     if settled.redis_entries > 0 {
         found.push(format!(
-            "Redis has {} entries after all has settled",
+            "Redis has {} entries in the settled state",
             settled.redis_entries
         ));
     }
     let limit = start.redis_memory.saturating_add(limits.redis_growth);
     if settled.redis_memory > limit {
         found.push(format!(
-            "Redis uses {} bytes after all has settled, over {limit}",
+            "Redis uses {} bytes in the settled state; the limit is {limit}",
             settled.redis_memory
         ));
     }
     found
 }
 
-/// Memory that a process keeps after its first load it may keep for the second; twice it may not.
-fn memory(settled: &Footprint, again: &Footprint, limits: &Limits) -> Vec<String> {
+/// A process may keep the memory of its first load, but must not gain as much again
+/// under a second load: that is a leak.
+fn memory(settled: &Footprint, again: &Footprint, limits: &HistoryLimits) -> Vec<String> {
     if settled.resident.is_empty() {
         return vec!["no process's memory was measured".to_owned()];
     }
@@ -68,8 +69,8 @@ fn memory(settled: &Footprint, again: &Footprint, limits: &Limits) -> Vec<String
     settled.resident.iter().filter_map(judge).collect()
 }
 
-/// The file may grow by what the second load's jobs take, by the measure of the first's, and by what
-/// the log still held of the first.
+/// The file may grow by the second load's jobs, at 150 % of the first load's bytes per job, and by
+/// the pages of the first load that were still in the WAL.
 fn database(
     index: &Index<'_>,
     start: &Footprint,
@@ -81,7 +82,7 @@ fn database(
     let (first, second) = (first.len() as u64, second.len() as u64);
     if first == 0 || second == 0 {
         return Some(format!(
-            "the first load made {first} rows and the second {second}: no growth to judge"
+            "the first load created {first} rows and the second {second}: growth per job is undefined"
         ));
     }
     let stored = (settled.database + settled.log).saturating_sub(start.database);
@@ -101,7 +102,7 @@ const fn half_more(bytes: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::super::{
-        Rule,
+        CheckRule,
         example::{Example, at},
     };
     use crate::chaos::history::{Footprint, Record};
@@ -116,8 +117,8 @@ mod tests {
     }
 
     #[track_caller]
-    fn is_wrong(example: &Example, what: &str) {
-        example.is_refused_as_a_whole(Rule::Sizes, what);
+    fn assert_violation(example: &Example, what: &str) {
+        example.assert_run_violation(CheckRule::Sizes, what);
     }
 
     #[test]
@@ -126,18 +127,18 @@ mod tests {
             let example = Example::without(
                 |record| matches!(record, Record::Footprint(it) if it.moment == moment),
             );
-            is_wrong(&example, &format!("at the moment `{moment}`"));
+            assert_violation(&example, &format!("for the moment `{moment}`"));
         }
     }
 
     #[test]
     fn the_log_is_short_again() {
-        is_wrong(
+        assert_violation(
             &with("settled", |it| it.log = 4 * MIB + 1),
             "the write-ahead log",
         );
-        with("settled", |it| it.log = 4 * MIB).is_accepted();
-        // A run may begin with a longer one, and need not make it shorter.
+        with("settled", |it| it.log = 4 * MIB).assert_passes();
+        // A WAL that was longer at the start need not shrink.
         let mut long = with("settled", |it| it.log = 70 * MIB);
         for record in &mut long.records {
             if let Record::Footprint(footprint) = record
@@ -146,54 +147,54 @@ mod tests {
                 footprint.log = 70 * MIB;
             }
         }
-        long.is_accepted();
+        long.assert_passes();
     }
 
     #[test]
     fn redis_is_empty_again() {
-        is_wrong(
+        assert_violation(
             &with("settled", |it| it.redis_entries = 1),
             "Redis has 1 entries",
         );
-        is_wrong(
+        assert_violation(
             &with("settled", |it| it.redis_memory = 9 * MIB + 1),
             "Redis uses",
         );
-        with("settled", |it| it.redis_memory = 9 * MIB).is_accepted();
+        with("settled", |it| it.redis_memory = 9 * MIB).assert_passes();
     }
 
     #[test]
     fn memory_does_not_grow_with_each_load() {
-        // 40 MiB, a half more, and 16.
-        is_wrong(
+        // 40 MiB, plus 50 %, plus 16 MiB.
+        assert_violation(
             &with("again", |it| it.resident[1].1 = 76 * MIB + 1),
             "worker 1 has",
         );
-        with("again", |it| it.resident[1].1 = 76 * MIB).is_accepted();
+        with("again", |it| it.resident[1].1 = 76 * MIB).assert_passes();
     }
 
     #[test]
     fn every_process_is_measured_each_time() {
         let unmeasured = with("again", |it| it.resident.truncate(1));
-        is_wrong(&unmeasured, "worker 1 was not measured again");
+        assert_violation(&unmeasured, "worker 1 was not measured again");
         let nothing = with("settled", |it| it.resident.clear());
-        is_wrong(&nothing, "no process's memory");
+        assert_violation(&nothing, "no process's memory");
     }
 
     #[test]
     fn the_database_grows_by_its_jobs_alone() {
-        // 4 MiB stored by 52 jobs; 39 more, and a half; and the log of 1 MiB.
+        // 52 jobs stored 4 MiB; 39 more at 150 % of that per job; plus the WAL of 1 MiB.
         let allowed = 4 * MIB / 52 * 39 * 3 / 2 + MIB;
-        with("again", |it| it.database = 4 * MIB + allowed - 100).is_accepted();
+        with("again", |it| it.database = 4 * MIB + allowed - 100).assert_passes();
         let grown = with("again", |it| it.database = 4 * MIB + allowed + 100);
-        is_wrong(&grown, "the database grew");
+        assert_violation(&grown, "the database grew");
     }
 
     #[test]
     fn growth_is_judged_by_two_loads() {
         let one_load = with("settled", |it| it.at = at(1_000_000));
-        is_wrong(&one_load, "no growth to judge");
+        assert_violation(&one_load, "growth per job is undefined");
         let none_before = with("settled", |it| it.at = at(0));
-        is_wrong(&none_before, "no growth to judge");
+        assert_violation(&none_before, "growth per job is undefined");
     }
 }

@@ -1,49 +1,48 @@
-//! The figures of a run.
+//! The counts of a run.
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
 use super::{
-    index::{Index, Job},
+    index::{Index, JobHistory},
     repeats,
 };
-use crate::chaos::history::{Answer, Told};
+use crate::chaos::history::{SubmitAnswer, Submitted};
 
-/// What a run counted, good or bad.
+/// The counts of a run, whether it passed or failed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Summary {
     /// Requests answered with `202`.
     pub accepted: u64,
-    /// Requests answered otherwise, by status.
+    /// Requests with another response, by status.
     pub refused: BTreeMap<u16, u64>,
-    /// Requests without an answer.
+    /// Requests without a response.
     pub unanswered: u64,
     /// Rows at the end.
     pub rows: u64,
-    /// Rows by status, the failed ones with their reason: `COMPLETED`, `FAILED callback_failed`, …
+    /// Rows by status, with the reason of the failed ones: `COMPLETED`, `FAILED callback_failed`, …
     pub ended: BTreeMap<String, u64>,
-    /// Calls that receivers got.
+    /// Deliveries that receivers read, duplicates included.
     pub callbacks: u64,
-    /// Those of them that were not their job's first, by the kind of the event that explains each;
-    /// `unexplained` where none does.
+    /// Duplicate deliveries by the event that explains them, or `unexplained`.
     pub repeats: BTreeMap<String, u64>,
-    /// What the store recorded, by kind.
+    /// The store's events, by kind.
     pub events: BTreeMap<String, u64>,
-    /// What was broken on purpose, by kind.
-    pub faults: BTreeMap<String, TimesDone>,
+    /// Injected faults, by kind.
+    pub faults: BTreeMap<String, FaultCount>,
 }
 
-/// How often a fault was done, and how many jobs were in flight.
+/// How often a kind of fault was injected, and the jobs in flight at those moments.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct TimesDone {
-    /// How often.
+pub struct FaultCount {
+    /// The number of injections.
     pub times: usize,
-    /// The fewest jobs in flight at any of them.
+    /// The minimum of jobs in flight.
     pub min: u64,
-    /// The median; the lower one of two.
+    /// The median; the lower of two middle values.
     pub median: u64,
-    /// The most.
+    /// The maximum.
     pub max: u64,
 }
 
@@ -53,8 +52,8 @@ impl Summary {
             faults: faults(index),
             ..Self::default()
         };
-        for told in &index.told {
-            summary.add_answer(told);
+        for submitted in &index.submitted {
+            summary.add_answer(submitted);
         }
         for job in index.jobs() {
             summary.add_job(job);
@@ -62,18 +61,18 @@ impl Summary {
         summary
     }
 
-    fn add_answer(&mut self, told: &Told) {
-        match told.answer {
-            Answer::Accepted(_) => self.accepted += 1,
-            Answer::Refused(status) => *self.refused.entry(status).or_default() += 1,
-            Answer::Nothing(_) => self.unanswered += 1,
+    fn add_answer(&mut self, submitted: &Submitted) {
+        match submitted.answer {
+            SubmitAnswer::Accepted(_) => self.accepted += 1,
+            SubmitAnswer::Refused(status) => *self.refused.entry(status).or_default() += 1,
+            SubmitAnswer::NoAnswer(_) => self.unanswered += 1,
         }
     }
 
-    fn add_job(&mut self, job: &Job<'_>) {
+    fn add_job(&mut self, job: &JobHistory<'_>) {
         if let Some(row) = job.row {
             self.rows += 1;
-            let status = row.held.status.to_string();
+            let status = row.state.status.to_string();
             let reason = row.failure_reason.as_ref();
             count(
                 &mut self.ended,
@@ -95,7 +94,7 @@ fn count(counts: &mut BTreeMap<String, u64>, what: String) {
     *counts.entry(what).or_default() += 1;
 }
 
-fn faults(index: &Index<'_>) -> BTreeMap<String, TimesDone> {
+fn faults(index: &Index<'_>) -> BTreeMap<String, FaultCount> {
     let mut in_flight: BTreeMap<String, Vec<u64>> = BTreeMap::new();
     for fault in &index.faults {
         let kind = in_flight.entry(fault.kind.clone()).or_default();
@@ -103,9 +102,9 @@ fn faults(index: &Index<'_>) -> BTreeMap<String, TimesDone> {
     }
     let done = in_flight.into_iter().map(|(kind, mut jobs)| {
         jobs.sort_unstable();
-        let times = TimesDone {
+        let times = FaultCount {
             times: jobs.len(),
-            min: jobs[0], // a kind is there because it was done
+            min: jobs[0], // not empty: an entry is created by its first fault
             median: jobs[(jobs.len() - 1) / 2],
             max: jobs[jobs.len() - 1],
         };

@@ -1,15 +1,15 @@
-//! The checker as a whole; what a single rule refuses is tested beside it.
+//! Tests of the checker as a whole. Each rule has its tests in its own module.
 
 use std::collections::BTreeMap;
 
 use super::{
-    Rule, TimesDone,
+    CheckRule, FaultCount,
     example::{Example, QUICK, REPEATED, Story, id, limits},
-    index::{Index, Job},
+    index::{Index, JobHistory},
     judge, read,
 };
 use crate::chaos::{
-    history::{Answer, Record},
+    history::{Record, SubmitAnswer},
     timeline::timeline,
 };
 
@@ -25,13 +25,13 @@ fn counts<const N: usize>(counts: [(&str, u64); N]) -> BTreeMap<String, u64> {
 }
 
 #[test]
-fn a_good_history_is_accepted() {
-    Example::good().is_accepted();
+fn a_valid_history_passes() {
+    Example::good().assert_passes();
 }
 
 #[test]
-fn the_summary_counts_what_there_is() {
-    // Seven rounds of the same stories, four and three.
+fn the_summary_counts_all_records() {
+    // Seven rounds of the same stories: four in the first load and three in the second.
     let summary = Example::good().verdict().summary;
     assert_eq!((summary.accepted, summary.unanswered), (63, 14));
     assert_eq!(summary.refused, [(422, 7), (503, 7)].into());
@@ -58,7 +58,7 @@ fn the_summary_counts_what_there_is() {
 }
 
 #[test]
-fn the_summary_says_how_many_jobs_each_fault_hit() {
+fn the_summary_has_the_jobs_in_flight_of_each_fault() {
     let mut example = Example::good();
     let fault = example.records.iter().find_map(|record| match record {
         Record::Fault(fault) if fault.kind == "kill_worker" => Some(fault.clone()),
@@ -69,7 +69,7 @@ fn the_summary_says_how_many_jobs_each_fault_hit() {
         fault.in_flight = in_flight;
         example.records.push(Record::Fault(fault));
     }
-    let done = TimesDone {
+    let done = FaultCount {
         times: 4,
         min: 3,
         median: 7,
@@ -79,27 +79,31 @@ fn the_summary_says_how_many_jobs_each_fault_hit() {
 }
 
 #[test]
-fn the_order_in_which_things_were_written_down_is_told_by_their_times() {
+fn records_other_than_transitions_are_ordered_by_time() {
     let good = Example::good();
-    let is_move = |record: &&Record| matches!(record, Record::Moved(_));
+    let is_move = |record: &&Record| matches!(record, Record::Transition(_));
     let (moves, others): (Vec<_>, Vec<_>) = good.records.iter().partition(is_move);
     let records = others.into_iter().rev().chain(moves).cloned().collect();
     let reversed = Example { records };
-    reversed.is_accepted();
+    reversed.assert_passes();
     assert_eq!(reversed.verdict().summary, good.verdict().summary);
 }
 
-/// Whatever a rule leans on, its absence is noticed: a checker that saw nothing must not be content.
+/// The absence of any record that a rule relies on is a violation: a checker without observations
+/// must not pass.
 #[test]
-fn no_record_of_what_the_database_did_can_go_missing() {
+fn a_missing_database_record_is_a_violation() {
     let good = Example::good().records;
-    // The record of a last attempt may be there or not.
+    // The event of a final attempt is optional.
     let index = Index::of(&good);
-    let events: Vec<_> = index.jobs().flat_map(Job::excuses).collect();
+    let events: Vec<_> = index
+        .jobs()
+        .flat_map(JobHistory::explaining_events)
+        .collect();
     let mut tried = 0;
     for (index, record) in good.iter().enumerate() {
         match record {
-            Record::Moved(_) | Record::Row(_) => {}
+            Record::Transition(_) | Record::Row(_) => {}
             Record::Event(event) if events.contains(&event) => {}
             _ => continue,
         }
@@ -114,9 +118,10 @@ fn no_record_of_what_the_database_did_can_go_missing() {
     assert!(tried > 400, "{tried}");
 }
 
-/// An attempt that reached nobody leaves an event that could excuse a repeat; the others leave none.
+/// An attempt that did not reach the receiver leaves an event that explains a duplicate. These jobs
+/// have none.
 #[test]
-fn no_callback_can_be_added_to_a_job_whose_attempts_all_arrived() {
+fn an_added_delivery_is_unexplained_if_all_attempts_arrived() {
     let good = Example::good().records;
     let mut tried = 0;
     for job in Index::of(&good).jobs() {
@@ -129,23 +134,27 @@ fn no_callback_can_be_added_to_a_job_whose_attempts_all_arrived() {
         let mut records = good.clone();
         records.push(Record::Received((*callback).clone()));
         tried += 1;
-        Example { records }.is_refused(Rule::Repeats, job.id, "no event explains it");
+        Example { records }.assert_violation(
+            CheckRule::Repeats,
+            job.id,
+            "is unexplained: no event precedes it",
+        );
     }
     assert!(tried >= 5 * 7, "{tried}");
 }
 
 #[test]
-fn an_empty_history_proves_nothing() {
+fn an_empty_history_fails() {
     let verdict = Example {
         records: Vec::new(),
     }
     .verdict();
     let rules: Vec<_> = verdict.by_rule().into_keys().collect();
-    assert_eq!(rules, [Rule::Sizes, Rule::Faults]);
+    assert_eq!(rules, [CheckRule::Sizes, CheckRule::Faults]);
 }
 
 #[test]
-fn a_kept_history_is_judged_as_the_run_was() {
+fn a_stored_history_gets_the_same_verdict_as_the_run() {
     let mut example = Example::with(Story::nothing_of(700).accepted());
     example.records.insert(0, Record::Limits(limits()));
     let judged = judge(lines(&example.records).as_bytes()).unwrap();
@@ -155,7 +164,7 @@ fn a_kept_history_is_judged_as_the_run_was() {
 }
 
 #[test]
-fn a_kept_history_that_can_not_be_read_says_where() {
+fn an_invalid_stored_history_is_reported_with_its_line() {
     let kept = lines(&Example::good().records[..3]) + "{\"record\":\"moved\"}\n";
     let error = read(kept.as_bytes()).unwrap_err();
     assert!(format!("{error:#}").contains("line 4"), "{error:#}");
@@ -164,7 +173,7 @@ fn a_kept_history_that_can_not_be_read_says_where() {
 }
 
 #[test]
-fn a_refusal_shows_every_rule_that_was_broken_and_some_timelines() {
+fn a_failed_verdict_shows_every_violated_rule_and_some_timelines() {
     let mut example = Example::good();
     for millis in 700..740 {
         let story = Story::nothing_of(millis).accepted();
@@ -176,33 +185,30 @@ fn a_refusal_shows_every_rule_that_was_broken_and_some_timelines() {
             .called(Some(200))
             .records,
     );
-    let words = example.verdict().render(&example.records);
+    let text = example.verdict().render(&example.records);
     assert!(
-        words.starts_with("refused: 41 violations, 40 ended, 1 delivered\n"),
-        "{words}"
+        text.starts_with("failed: 41 violations, 40 ended, 1 delivered\n"),
+        "{text}"
     );
     assert!(
-        words.contains(&format!("  delivered {}: ", id(900))),
-        "{words}"
+        text.contains(&format!("  delivered {}: ", id(900))),
+        "{text}"
     );
     assert_eq!(
-        words.matches("has no row: it is lost").count(),
+        text.matches("it is lost: it was accepted").count(),
         19,
-        "{words}"
+        "{text}"
     );
-    assert!(words.contains("  and 21 more\n"), "{words}");
-    assert_eq!(words.matches("\njob ").count(), 3, "{words}");
+    assert!(text.contains("  and 21 more\n"), "{text}");
+    assert_eq!(text.matches("\njob ").count(), 3, "{text}");
 
     let good = Example::good();
-    let words = good.verdict().render(&good.records);
-    assert_eq!(
-        words,
-        "accepted: nothing stands against the history of 84 jobs\n"
-    );
+    let text = good.verdict().render(&good.records);
+    assert_eq!(text, "passed: no violations in the history of 84 jobs\n");
 }
 
 #[test]
-fn a_timeline_is_the_whole_story_of_a_job_by_time() {
+fn a_timeline_has_all_records_of_a_job_by_time() {
     let story = timeline(&Example::good().records, id(REPEATED));
     let lines: Vec<_> = story.lines().collect();
     let expected = [
@@ -215,8 +221,22 @@ fn a_timeline_is_the_whole_story_of_a_job_by_time() {
         .filter_map(|line| line.split_whitespace().nth(1))
         .collect();
     let expected = [
-        "inserted", "told", "moved", "moved", "callback", "fault", "fault", "event", "moved",
-        "looked", "moved", "callback", "moved", "healed", "healed", "the",
+        "inserted",
+        "submitted",
+        "moved",
+        "moved",
+        "callback",
+        "fault",
+        "fault",
+        "event",
+        "moved",
+        "polled",
+        "moved",
+        "callback",
+        "moved",
+        "healed",
+        "healed",
+        "COMPLETED,",
     ];
     assert_eq!(kinds, expected, "{story}");
     assert!(
@@ -227,17 +247,17 @@ fn a_timeline_is_the_whole_story_of_a_job_by_time() {
 }
 
 #[test]
-fn the_timeline_of_a_request_without_an_answer_begins_with_it() {
+fn a_timeline_starts_with_a_request_without_a_response() {
     let story = Story::of(700)
-        .told(Answer::Nothing("cut".to_owned()))
+        .submitted(SubmitAnswer::NoAnswer("cut".to_owned()))
         .row(None);
-    let words = timeline(&story.records, id(700));
+    let text = timeline(&story.records, id(700));
     assert!(
-        words.contains("told      nothing for `chaos-7-000700` of 1 records: cut"),
-        "{words}"
+        text.contains("submitted `chaos-7-000700` of 1 records: no response: cut"),
+        "{text}"
     );
     assert!(
-        words.ends_with("at the end PENDING, claim 0, result none\n"),
-        "{words}"
+        text.ends_with("final     PENDING, claim 0, result none\n"),
+        "{text}"
     );
 }

@@ -1,4 +1,4 @@
-//! What the rules found.
+//! The rules and the verdict.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -11,39 +11,40 @@ use storm_shared::models::RequestId;
 use super::Summary;
 use crate::chaos::{history::Record, timeline::timeline};
 
-/// How many violations are printed; the first ones tell the story.
+/// Maximum number of violations that are printed.
 const SHOWN: usize = 20;
-/// How many of the jobs concerned are printed with their timelines.
+/// Maximum number of timelines that are printed.
 const TIMELINES: usize = 3;
 
-/// The promises that a run is judged by.
+/// The rules that a history must satisfy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Rule {
-    /// Every job that was promised has a row, and every row has ended.
+pub enum CheckRule {
+    /// No lost job: every job accepted with `202` has a row, and every row reaches a final status.
     Ended,
-    /// One request, one job: no row without a request, and no request with two.
+    /// One request, one job: no row without a request, and no request with two rows.
     Named,
-    /// A job is `COMPLETED` when its receiver said so to the right bytes, and never otherwise.
+    /// A job is `COMPLETED` only after its receiver answered `2xx` to the correct body.
     Delivered,
-    /// A job that is `FAILED` has a true reason.
+    /// The failure reason of a `FAILED` job is supported by the history.
     Reasons,
-    /// A receiver heard twice only of jobs with a recorded event that explains it.
+    /// At-least-once: every duplicate delivery is explained by a recorded event.
     Repeats,
-    /// Rows moved only as the contract allows.
+    /// Rows change only by the transitions of the contract.
     Moves,
-    /// Nobody wrote under a claim that was over, and every claim that ended early is recorded.
+    /// No write with a stale fencing token, and one event for each claim that ended without ending
+    /// its job.
     Fences,
-    /// What clients saw of a job never went back.
+    /// Polls of a job are linearizable: a final status is stable.
     Seen,
-    /// Files, Redis and memory are small again when all has settled.
+    /// The WAL, Redis and memory shrink to their limits after the run has settled.
     Sizes,
-    /// Every promised fault happened, and in the midst of work.
+    /// Every planned kind of fault was injected, and each fault while jobs were in flight.
     Faults,
 }
 
-impl Rule {
-    /// Its word in reports.
+impl CheckRule {
+    /// Its name in reports.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Ended => "ended",
@@ -60,20 +61,20 @@ impl Rule {
     }
 }
 
-impl fmt::Display for Rule {
+impl fmt::Display for CheckRule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.as_str())
     }
 }
 
-/// One promise that was not kept.
+/// One violation of a rule.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Violation {
-    /// Which.
-    pub rule: Rule,
-    /// With which job, if it was with one.
+    /// The rule.
+    pub rule: CheckRule,
+    /// The job, if the violation concerns one.
     pub id: Option<RequestId>,
-    /// One sentence for a person.
+    /// One sentence that describes it.
     pub what: String,
 }
 
@@ -87,7 +88,7 @@ impl fmt::Display for Violation {
     }
 }
 
-/// What a rule for the whole run found.
+/// A violation found by a rule for the whole run.
 #[derive(Debug)]
 pub(super) struct Finding {
     pub(super) id: Option<RequestId>,
@@ -100,23 +101,23 @@ impl From<String> for Finding {
     }
 }
 
-/// What became of a run.
+/// The result of a check.
 #[derive(Clone, Debug, Serialize)]
 pub struct Verdict {
-    /// Every promise that was not kept, job by job in the order of their acceptance.
+    /// All violations, by job in the order of acceptance, then those of the whole run.
     pub violations: Vec<Violation>,
-    /// The figures.
+    /// The counts.
     pub summary: Summary,
 }
 
 impl Verdict {
-    /// Whether every promise was kept.
+    /// Whether there is no violation.
     pub fn passed(&self) -> bool {
         self.violations.is_empty()
     }
 
-    /// How often each rule was broken; those that were not are left out.
-    pub fn by_rule(&self) -> BTreeMap<Rule, usize> {
+    /// Violations per rule, without the rules that hold.
+    pub fn by_rule(&self) -> BTreeMap<CheckRule, usize> {
         let mut counts = BTreeMap::new();
         for violation in &self.violations {
             *counts.entry(violation.rule).or_default() += 1;
@@ -124,14 +125,14 @@ impl Verdict {
         counts
     }
 
-    /// The verdict in words: the violations, at most 20 of them, and the timelines of the first few
-    /// jobs concerned, which are taken from `records`. Ends with a newline.
+    /// Renders the verdict: at most 20 violations, and the timelines of the first few jobs
+    /// concerned, taken from `records`. Ends with a newline.
     pub fn render(&self, records: &[Record]) -> String {
         let jobs = self.summary.rows;
         if self.passed() {
-            return format!("accepted: nothing stands against the history of {jobs} jobs\n");
+            return format!("passed: no violations in the history of {jobs} jobs\n");
         }
-        let mut text = format!("refused: {} violations", self.violations.len());
+        let mut text = format!("failed: {} violations", self.violations.len());
         for (rule, count) in self.by_rule() {
             let _ = write!(text, ", {count} {rule}"); // writing to a String can't fail
         }
@@ -149,7 +150,7 @@ impl Verdict {
         text
     }
 
-    /// The first ones of each rule, so that a rule broken a thousand times doesn't hide the others.
+    /// The first violations of each rule in turn, so that a frequent one does not hide the others.
     fn shown(&self) -> Vec<&Violation> {
         let mut seen = HashMap::new();
         let mut ranked: Vec<(u64, &Violation)> = self

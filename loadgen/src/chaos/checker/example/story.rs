@@ -1,4 +1,4 @@
-//! One job's story, told step by step.
+//! A builder for the records of one job, step by step.
 
 use jiff::{SignedDuration, Timestamp};
 use storm_shared::{
@@ -7,33 +7,35 @@ use storm_shared::{
 };
 
 use super::{at, id};
-use crate::chaos::history::{Answer, Event, Held, Looked, Moved, Received, Record, Row, Told};
+use crate::chaos::history::{
+    HistoryEvent, Polled, Received, Record, Row, RowState, SubmitAnswer, Submitted, Transition,
+};
 
-/// How much later each step of a story is than the one before.
+/// The time between two steps of a story.
 pub(in super::super) const STEP: SignedDuration = SignedDuration::from_millis(20);
 
-/// One job's records, as they come about.
+/// The records of one job so far.
 pub(in super::super) struct Story {
     pub(in super::super) records: Vec<Record>,
     pub(in super::super) now: Timestamp,
-    pub(in super::super) held: Held,
+    pub(in super::super) state: RowState,
     id: RequestId,
     spec: ReportSpec,
     called_back: bool,
 }
 
 impl Story {
-    /// Of the job that is inserted so many milliseconds from the start.
+    /// The story of a job that is inserted `millis` milliseconds after the start.
     pub(in super::super) fn of(millis: u64) -> Self {
         Self::nothing_of(millis).inserted()
     }
 
-    /// Of a request that makes no job.
+    /// The story of a request without a job.
     pub(in super::super) fn nothing_of(millis: u64) -> Self {
         Self {
             records: Vec::new(),
             now: at(millis),
-            held: Held {
+            state: RowState {
                 status: Status::Pending,
                 claim: 0,
                 owner: None,
@@ -56,70 +58,70 @@ impl Story {
         self
     }
 
-    pub(in super::super) fn told(mut self, answer: Answer) -> Self {
-        let told = Told {
+    pub(in super::super) fn submitted(mut self, answer: SubmitAnswer) -> Self {
+        let submitted = Submitted {
             at: self.now,
             report_name: self.spec.report_name.as_str().to_owned(),
             records: self.spec.records.count(),
             answer,
         };
-        self.push(Record::Told(told));
+        self.push(Record::Submitted(submitted));
         self
     }
 
-    /// As the story begins; or again, which is wrong.
+    /// Inserts the row. A second insert is a violation.
     pub(in super::super) fn inserted(mut self) -> Self {
-        let moved = Moved {
+        let moved = Transition {
             at: self.now,
             id: self.id,
             before: None,
-            after: self.held.clone(),
+            after: self.state.clone(),
         };
-        self.push(Record::Moved(moved));
+        self.push(Record::Transition(moved));
         self
     }
 
     pub(in super::super) fn accepted(self) -> Self {
         let id = self.id;
-        self.told(Answer::Accepted(id))
+        self.submitted(SubmitAnswer::Accepted(id))
     }
 
     pub(in super::super) fn unanswered(self) -> Self {
-        self.told(Answer::Nothing("connection closed".to_owned()))
+        self.submitted(SubmitAnswer::NoAnswer("connection closed".to_owned()))
     }
 
-    /// The next step comes so much later, or earlier.
+    /// Shifts the time of the next step.
     pub(in super::super) fn later(mut self, by: SignedDuration) -> Self {
         self.now += by;
         self
     }
 
-    /// Any move at all.
-    pub(in super::super) fn moved(mut self, change: impl FnOnce(&mut Held)) -> Self {
-        let before = self.held.clone();
-        change(&mut self.held);
-        let moved = Moved {
+    /// Any transition.
+    pub(in super::super) fn moved(mut self, change: impl FnOnce(&mut RowState)) -> Self {
+        let before = self.state.clone();
+        change(&mut self.state);
+        let moved = Transition {
             at: self.now,
             id: self.id,
             before: Some(before),
-            after: self.held.clone(),
+            after: self.state.clone(),
         };
-        self.push(Record::Moved(moved));
+        self.push(Record::Transition(moved));
         self
     }
 
     pub(in super::super) fn claimed_by(self, owner: &str) -> Self {
-        self.moved(|held| {
-            held.status = Status::Processing;
-            held.claim += 1;
-            held.owner = Some(owner.to_owned());
+        self.moved(|state| {
+            state.status = Status::Processing;
+            state.claim += 1;
+            state.owner = Some(owner.to_owned());
         })
     }
 
-    /// The result is stored before its callback.
+    /// Stores the result before the callback.
     pub(in super::super) fn stored(self) -> Self {
         let result = self.result();
-        self.moved(|held| held.result = Some(result))
+        self.moved(|state| state.result = Some(result))
     }
 
     pub(in super::super) fn called(mut self, answered: Option<u16>) -> Self {
@@ -134,108 +136,108 @@ impl Story {
         self
     }
 
-    pub(in super::super) fn looked(mut self, status: Option<Status>) -> Self {
+    pub(in super::super) fn polled(mut self, status: Option<Status>) -> Self {
         let asked_at = self.now;
         self.now += STEP;
-        let looked = Looked {
+        let polled = Polled {
             asked_at,
             at: self.now,
             id: self.id,
             status,
         };
-        self.push(Record::Looked(looked));
+        self.push(Record::Polled(polled));
         self
     }
 
     pub(in super::super) fn event(mut self, event: &str) -> Self {
-        let event = Event {
+        let event = HistoryEvent {
             at: self.now,
             id: self.id,
             event: event.to_owned(),
-            claim: self.held.claim,
+            claim: self.state.claim,
             detail: None,
         };
-        self.records.push(Record::Event(event)); // of the same moment as its move
+        self.records.push(Record::Event(event)); // at the time of its transition
         self
     }
 
     pub(in super::super) fn attempt_failed(self) -> Self {
         let result = self.result();
-        self.event("attempt_failed").moved(|held| {
-            held.status = Status::Pending;
-            held.owner = None;
-            held.attempts += 1;
-            held.result = Some(result); // a quick report is stored with its outcome
+        self.event("attempt_failed").moved(|state| {
+            state.status = Status::Pending;
+            state.owner = None;
+            state.attempts += 1;
+            state.result = Some(result); // a short report is stored together with the outcome
         })
     }
 
-    /// Put off for its receiver's sake.
+    /// Parked: the receiver's circuit is open.
     pub(in super::super) fn parked(self) -> Self {
         let result = self.result();
-        self.moved(|held| {
-            held.status = Status::Pending;
-            held.owner = None;
-            held.parks += 1;
-            held.lost_claims = 0;
-            held.result.get_or_insert(result);
+        self.moved(|state| {
+            state.status = Status::Pending;
+            state.owner = None;
+            state.parks += 1;
+            state.lost_claims = 0;
+            state.result.get_or_insert(result);
         })
     }
 
-    /// Its wait was ended.
+    /// Unparked: the receiver has recovered.
     pub(in super::super) fn unparked(self) -> Self {
         self.moved(|_| {})
     }
 
-    pub(in super::super) fn given_back(self) -> Self {
-        self.event("given_back").moved(|held| {
-            held.status = Status::Pending;
-            held.owner = None;
+    pub(in super::super) fn released(self) -> Self {
+        self.event("given_back").moved(|state| {
+            state.status = Status::Pending;
+            state.owner = None;
         })
     }
 
     pub(in super::super) fn lost(self) -> Self {
-        self.event("claim_lost").moved(|held| {
-            held.status = Status::Pending;
-            held.owner = None;
-            held.lost_claims += 1;
+        self.event("claim_lost").moved(|state| {
+            state.status = Status::Pending;
+            state.owner = None;
+            state.lost_claims += 1;
         })
     }
 
     pub(in super::super) fn completed(self) -> Self {
         let result = self.result();
-        self.moved(|held| {
-            held.status = Status::Completed;
-            held.result = Some(result);
+        self.moved(|state| {
+            state.status = Status::Completed;
+            state.result = Some(result);
         })
         .row(None)
     }
 
-    /// Another attempt, the last, has failed.
+    /// The final attempt fails.
     pub(in super::super) fn callback_failed(self) -> Self {
         self.event("attempt_failed")
-            .moved(|held| {
-                held.status = Status::Failed;
-                held.attempts += 1;
+            .moved(|state| {
+                state.status = Status::Failed;
+                state.attempts += 1;
             })
             .row(Some("callback_failed"))
     }
 
-    pub(in super::super) fn condemned(self) -> Self {
+    pub(in super::super) fn dead_lettered(self) -> Self {
         self.event("claim_lost")
-            .moved(|held| {
-                held.status = Status::Failed;
-                held.lost_claims += 1;
+            .moved(|state| {
+                state.status = Status::Failed;
+                state.lost_claims += 1;
             })
             .row(Some("poison"))
     }
 
-    /// The row at the end, which is as it was left by the last move, `STEP` ago.
+    /// The final row, as left by the last transition, `STEP` ago.
     pub(in super::super) fn row(mut self, failure_reason: Option<&str>) -> Self {
-        let over = matches!(self.held.status, Status::Completed | Status::Failed);
+        let over = matches!(self.state.status, Status::Completed | Status::Failed);
         let row = Row {
             id: self.id,
             report_name: self.spec.report_name.as_str().to_owned(),
-            held: self.held.clone(),
+            state: self.state.clone(),
             failure_reason: failure_reason.map(str::to_owned),
             failure_detail: None,
             called_back: self.called_back,
@@ -245,15 +247,15 @@ impl Story {
         self
     }
 
-    /// The right result, as it is stored.
+    /// The correct result, as it is stored.
     pub(in super::super) fn result(&self) -> String {
         serde_json::to_string(&expected(&self.spec)).unwrap()
     }
 
-    /// The record of a `/sync` request, which is inserted when it is over.
-    pub(in super::super) fn inserted_over(mut self) -> Self {
-        self.held.status = Status::Completed;
-        self.held.result = Some(self.result());
+    /// The record of a `/sync` request, which is inserted in its final status.
+    pub(in super::super) fn inserted_final(mut self) -> Self {
+        self.state.status = Status::Completed;
+        self.state.result = Some(self.result());
         self.without_callback_url().inserted().row(None)
     }
 

@@ -1,70 +1,73 @@
-//! Moves that the contract does not allow.
+//! Transitions that the contract forbids.
 
 use storm_shared::models::Status::{Completed, Failed, Pending, Processing};
 
 use crate::chaos::{
     checker::{
-        Rule,
+        CheckRule,
         example::{Example, MAX_CLAIMS, QUICK, SYNC, Story, id},
     },
-    history::{Held, Record},
+    history::{Record, RowState},
 };
 
-/// What a wrong move does besides.
-type Change = fn(&mut Held);
+/// An additional, wrong change of a transition.
+type RowChange = fn(&mut RowState);
 
 fn job() -> Story {
     Story::of(700).accepted()
 }
 
-/// That a story with one wrong move is refused for it.
+/// Asserts that a story with one wrong transition is rejected for it.
 #[track_caller]
-fn is_wrong(story: Story, what: &str) {
-    Example::with(story).is_refused(Rule::Moves, id(700), what);
+fn assert_violation(story: Story, what: &str) {
+    Example::with(story).assert_violation(CheckRule::Moves, id(700), what);
 }
 
 #[test]
-fn a_job_is_inserted_as_nobodys() {
-    let changes: [Change; 6] = [
-        |held| held.status = Processing,
-        |held| held.claim = 1,
-        |held| held.owner = Some("a".to_owned()),
-        |held| held.attempts = 1,
-        |held| held.lost_claims = 1,
-        |held| held.result = Some("{}".to_owned()),
+fn a_job_is_inserted_pending_and_unclaimed() {
+    let changes: [RowChange; 6] = [
+        |state| state.status = Processing,
+        |state| state.claim = 1,
+        |state| state.owner = Some("a".to_owned()),
+        |state| state.attempts = 1,
+        |state| state.lost_claims = 1,
+        |state| state.result = Some("{}".to_owned()),
     ];
     for change in changes {
         let mut story = Story::nothing_of(700).accepted();
-        change(&mut story.held);
+        change(&mut story.state);
         let story = story.inserted();
         let verdict = Example::with(story.claimed_by("a")).verdict();
-        let first = verdict.violations.iter().find(|it| it.rule == Rule::Moves);
+        let first = verdict
+            .violations
+            .iter()
+            .find(|it| it.rule == CheckRule::Moves);
         let what = &first.expect("a violation").what;
         assert!(what.contains("it was inserted as"), "{what}");
     }
 }
 
 #[test]
-fn only_a_sync_request_is_inserted_when_it_is_over() {
-    is_wrong(
-        Story::nothing_of(700).accepted().inserted_over(),
+fn only_a_sync_request_is_inserted_in_a_final_status() {
+    assert_violation(
+        Story::nothing_of(700).accepted().inserted_final(),
         "it was inserted as COMPLETED",
     );
-    is_wrong(
-        Story::nothing_of(700).unanswered().inserted_over(),
+    assert_violation(
+        Story::nothing_of(700).unanswered().inserted_final(),
         "it was inserted as COMPLETED",
     );
     let mut story = Story::nothing_of(700);
-    story.held.attempts = 1;
-    is_wrong(story.inserted_over(), "it was inserted as COMPLETED");
-    Example::with(Story::nothing_of(700).inserted_over()).is_accepted();
+    story.state.attempts = 1;
+    assert_violation(story.inserted_final(), "it was inserted as COMPLETED");
+    Example::with(Story::nothing_of(700).inserted_final()).assert_passes();
 }
 
 #[test]
-fn a_sync_request_is_never_written_again() {
+fn a_sync_request_never_changes() {
     let mut example = Example::good();
     let again = example.records.iter().find_map(|record| match record {
-        Record::Moved(moved) if moved.id == id(SYNC) => Some(moved.clone()),
+        Record::Transition(moved) if moved.id == id(SYNC) => Some(moved.clone()),
         _ => None,
     });
     let mut again = again.unwrap();
@@ -75,56 +78,62 @@ fn a_sync_request_is_never_written_again() {
         if let Record::Row(row) = record
             && row.id == id(SYNC)
         {
-            row.held = again.after.clone();
+            row.state = again.after.clone();
         }
     }
-    example.records.push(Record::Moved(again));
-    example.is_refused(Rule::Moves, id(SYNC), "changed after its end");
+    example.records.push(Record::Transition(again));
+    example.assert_violation(CheckRule::Moves, id(SYNC), "changed after its final status");
 }
 
 #[test]
 fn a_job_is_inserted_once() {
     let story = job().inserted().claimed_by("a").called(Some(200));
-    is_wrong(story.completed(), "it was inserted again");
+    assert_violation(story.completed(), "it was inserted again");
 }
 
 #[test]
 fn nothing_moves_that_nobody_holds() {
     let result = job().result();
-    let story = job().called(Some(200)).moved(|held| {
-        held.status = Completed;
-        held.result = Some(result);
+    let story = job().called(Some(200)).moved(|state| {
+        state.status = Completed;
+        state.result = Some(result);
     });
-    is_wrong(story.row(None), "it changed while nobody held it");
+    assert_violation(story.row(None), "it changed while no worker held it");
     let story = job().moved(|_| ()).claimed_by("a").called(Some(200));
-    is_wrong(story.completed(), "it changed while nobody held it");
+    assert_violation(story.completed(), "it changed while no worker held it");
 }
 
 #[test]
-fn a_claim_changes_the_claim_and_nothing_else() {
-    let claims: [(Change, &str); 6] = [
-        (|held| held.claim += 1, "under the wrong number"),
-        (|held| held.claim -= 1, "under the wrong number"),
-        (|held| held.owner = None, "by nobody"),
-        (|held| held.attempts = 1, "changed more than the claim"),
-        (|held| held.lost_claims = 1, "changed more than the claim"),
+fn a_claim_changes_only_status_claim_and_owner() {
+    let claims: [(RowChange, &str); 6] = [
         (
-            |held| held.result = Some("{}".to_owned()),
-            "changed more than the claim",
+            |state| state.claim += 1,
+            "did not increment the fencing token",
+        ),
+        (
+            |state| state.claim -= 1,
+            "did not increment the fencing token",
+        ),
+        (|state| state.owner = None, "without an owner"),
+        (|state| state.attempts = 1, "changed other columns"),
+        (|state| state.lost_claims = 1, "changed other columns"),
+        (
+            |state| state.result = Some("{}".to_owned()),
+            "changed other columns",
         ),
     ];
     for (change, what) in claims {
-        let story = job().moved(|held| {
-            held.status = Processing;
-            held.claim += 1;
-            held.owner = Some("a".to_owned());
-            change(held);
+        let story = job().moved(|state| {
+            state.status = Processing;
+            state.claim += 1;
+            state.owner = Some("a".to_owned());
+            change(state);
         });
         let verdict = Example::with(story.row(None)).verdict();
         let found = verdict
             .violations
             .iter()
-            .filter(|it| it.rule == Rule::Moves);
+            .filter(|it| it.rule == CheckRule::Moves);
         let found: Vec<_> = found.map(|it| it.what.as_str()).collect();
         assert!(
             matches!(found[..], [only] if only.contains(what)),
@@ -134,23 +143,26 @@ fn a_claim_changes_the_claim_and_nothing_else() {
 }
 
 #[test]
-fn a_job_that_is_worked_on_stays_its_workers() {
-    let changes: [(Change, &str); 5] = [
-        (|held| held.claim += 1, "without a new claim"),
+fn a_job_in_progress_keeps_its_claim_and_owner() {
+    let changes: [(RowChange, &str); 5] = [
         (
-            |held| held.owner = Some("b".to_owned()),
+            |state| state.claim += 1,
+            "fencing token changed without a new claim",
+        ),
+        (
+            |state| state.owner = Some("b".to_owned()),
             "its owner changed",
         ),
-        (|held| held.lost_claims += 1, "lost a claim that goes on"),
+        (|state| state.lost_claims += 1, "while the claim continued"),
         (
-            |held| held.attempts += 2,
-            "its attempts changed by more than one",
+            |state| state.attempts += 2,
+            "its attempts increased by more than one",
         ),
-        (|held| held.attempts -= 1, "or went down"),
+        (|state| state.attempts -= 1, "or decreased"),
     ];
     for (change, what) in changes {
         let story = job().claimed_by("a").called(Some(200)).moved(change);
-        is_wrong(story.completed(), what);
+        assert_violation(story.completed(), what);
     }
 }
 
@@ -158,34 +170,37 @@ fn a_job_that_is_worked_on_stays_its_workers() {
 fn a_stored_result_never_changes() {
     let story = job().claimed_by("a").stored().called(Some(200));
     let same_in_other_bytes = format!(" {}", story.result());
-    let story = story.moved(|held| {
-        held.status = Completed;
-        held.result = Some(same_in_other_bytes);
+    let story = story.moved(|state| {
+        state.status = Completed;
+        state.result = Some(same_in_other_bytes);
     });
-    is_wrong(story.row(None), "a stored result changed");
+    assert_violation(story.row(None), "a stored result changed");
 }
 
 #[test]
-fn a_job_that_comes_back_is_nobodys() {
+fn a_pending_job_has_no_owner() {
     let story = job().claimed_by("a").event("given_back");
-    let story = story.moved(|held| held.status = Pending).claimed_by("b");
-    is_wrong(story.called(Some(200)).completed(), "kept its owner");
+    let story = story.moved(|state| state.status = Pending).claimed_by("b");
+    assert_violation(
+        story.called(Some(200)).completed(),
+        "PENDING and kept its owner",
+    );
 }
 
 #[test]
-fn a_lost_claim_is_charged_as_one_lost_claim() {
+fn a_lost_claim_is_counted_as_one_lost_claim() {
     for (attempts, lost_claims, what) in [
-        (1, 1, "charged as an attempt"),
-        (0, 2, "its lost claims changed by more than one"),
+        (1, 1, "counted as an attempt"),
+        (0, 2, "its lost claims increased by more than one"),
     ] {
-        let story = job().claimed_by("a").event("claim_lost").moved(|held| {
-            held.status = Pending;
-            held.owner = None;
-            held.attempts += attempts;
-            held.lost_claims += lost_claims;
+        let story = job().claimed_by("a").event("claim_lost").moved(|state| {
+            state.status = Pending;
+            state.owner = None;
+            state.attempts += attempts;
+            state.lost_claims += lost_claims;
         });
         let story = story.claimed_by("b").called(Some(200));
-        is_wrong(story.completed(), what);
+        assert_violation(story.completed(), what);
     }
 }
 
@@ -195,115 +210,118 @@ fn a_lost_claim_stores_no_result() {
     let story = job()
         .claimed_by("a")
         .event("claim_lost")
-        .moved(|held| {
-            held.status = Pending;
-            held.owner = None;
-            held.lost_claims += 1;
-            held.result = Some(result);
+        .moved(|state| {
+            state.status = Pending;
+            state.owner = None;
+            state.lost_claims += 1;
+            state.result = Some(result);
         })
         .claimed_by("b");
-    is_wrong(story.called(Some(200)).completed(), "or stored a result");
+    assert_violation(story.called(Some(200)).completed(), "or stored a result");
 }
 
 #[test]
-fn lost_claims_never_go_down() {
+fn lost_claims_never_decrease() {
     let story = job().claimed_by("a").lost().claimed_by("a");
-    let story = story.event("given_back").moved(|held| {
-        held.status = Pending;
-        held.owner = None;
-        held.lost_claims -= 1;
+    let story = story.event("given_back").moved(|state| {
+        state.status = Pending;
+        state.owner = None;
+        state.lost_claims -= 1;
     });
     let story = story.claimed_by("b").called(Some(200));
-    is_wrong(story.completed(), "or went down");
+    assert_violation(story.completed(), "or decreased");
 }
 
 #[test]
-fn whoever_condemns_a_job_does_not_become_its_owner() {
-    /// A job condemned by a move that makes `owner` its owner.
-    fn condemned(owner: Option<&str>) -> Story {
+fn dead_lettering_a_poison_job_does_not_change_its_owner() {
+    /// A poison job, dead-lettered by a transition that sets `owner`.
+    fn dead_lettered(owner: Option<&str>) -> Story {
         let story = (1..MAX_CLAIMS).fold(job(), |story, _| story.claimed_by("a").lost());
-        let story = story.claimed_by("a").event("claim_lost").moved(|held| {
-            held.status = Failed;
-            held.lost_claims += 1;
-            held.owner = owner.map(str::to_owned);
+        let story = story.claimed_by("a").event("claim_lost").moved(|state| {
+            state.status = Failed;
+            state.lost_claims += 1;
+            state.owner = owner.map(str::to_owned);
         });
         story.row(Some("poison"))
     }
-    is_wrong(condemned(Some("b")), "its owner changed");
-    Example::with(condemned(None)).is_accepted();
-    Example::with(condemned(Some("a"))).is_accepted();
+    assert_violation(dead_lettered(Some("b")), "its owner changed");
+    Example::with(dead_lettered(None)).assert_passes();
+    Example::with(dead_lettered(Some("a"))).assert_passes();
 }
 
 #[test]
 fn a_job_completes_with_its_result() {
     let story = job().claimed_by("a").called(Some(200));
-    let story = story.moved(|held| held.status = Completed);
-    is_wrong(story.row(None), "without a result");
+    let story = story.moved(|state| state.status = Completed);
+    assert_violation(story.row(None), "without a result");
 }
 
 #[test]
-fn a_job_that_is_over_stays_as_it_is() {
+fn a_finished_job_never_changes() {
     let story = job().claimed_by("a").called(Some(200)).stored();
-    let story = story.moved(|held| held.status = Completed);
-    is_wrong(story.moved(|_| ()).row(None), "changed after its end");
-}
-
-#[test]
-fn a_row_is_what_its_last_move_made_of_it() {
-    Example::changed(|record| match record {
-        Record::Row(row) if row.id == id(QUICK) => row.held.attempts += 1,
-        _ => {}
-    })
-    .is_refused(Rule::Moves, id(QUICK), "its last move left it");
-}
-
-#[test]
-fn a_change_that_nobody_recorded_leaves_a_gap() {
-    let mut story = job().claimed_by("a");
-    story.held.attempts = 1;
-    is_wrong(
-        story.called(Some(200)).completed(),
-        "a move is missing before",
+    let story = story.moved(|state| state.status = Completed);
+    assert_violation(
+        story.moved(|_| ()).row(None),
+        "changed after its final status",
     );
 }
 
 #[test]
-fn a_row_has_its_moves_and_moves_have_their_row() {
-    let story = Story::of(700).unanswered();
-    is_wrong(story, "its row was deleted");
-    Example::without(|record| {
-        matches!(record, Record::Moved(moved) if moved.id == id(QUICK) && moved.before.is_none())
+fn the_row_equals_the_end_of_its_last_transition() {
+    Example::changed(|record| match record {
+        Record::Row(row) if row.id == id(QUICK) => row.state.attempts += 1,
+        _ => {}
     })
-    .is_refused(Rule::Moves, id(QUICK), "its insert was not recorded");
-    Example::without(|record| matches!(record, Record::Moved(moved) if moved.id == id(QUICK)))
-        .is_refused(Rule::Moves, id(QUICK), "no move of it was recorded");
+    .assert_violation(CheckRule::Moves, id(QUICK), "its last transition ended in");
 }
 
 #[test]
-fn a_job_may_be_put_off_and_let_go_on_as_often_as_its_receiver_needs() {
+fn an_unrecorded_change_is_a_missing_transition() {
+    let mut story = job().claimed_by("a");
+    story.state.attempts = 1;
+    assert_violation(
+        story.called(Some(200)).completed(),
+        "a transition is missing before",
+    );
+}
+
+#[test]
+fn every_row_has_transitions_and_all_transitions_have_a_row() {
+    let story = Story::of(700).unanswered();
+    assert_violation(story, "its row was deleted");
+    Example::without(|record| {
+        matches!(record, Record::Transition(moved) if moved.id == id(QUICK) && moved.before.is_none())
+    })
+    .assert_violation(CheckRule::Moves, id(QUICK), "its insert was not recorded");
+    Example::without(|record| matches!(record, Record::Transition(moved) if moved.id == id(QUICK)))
+        .assert_violation(CheckRule::Moves, id(QUICK), "no recorded transition");
+}
+
+#[test]
+fn a_job_may_be_parked_and_unparked_any_number_of_times() {
     let story = job().claimed_by("a").parked().unparked().unparked();
     let story = story.claimed_by("b").lost().claimed_by("c").parked();
     let story = story.claimed_by("d").called(Some(200));
-    Example::with(story.completed()).is_accepted();
+    Example::with(story.completed()).assert_passes();
 }
 
 #[test]
-fn a_job_is_put_off_once_at_a_time_and_without_an_attempt() {
-    let changes: [Change; 2] = [|held| held.parks += 1, |held| held.attempts += 1];
+fn parking_counts_one_park_and_no_attempt() {
+    let changes: [RowChange; 2] = [|state| state.parks += 1, |state| state.attempts += 1];
     for change in changes {
-        let story = job().claimed_by("a").moved(|held| {
-            held.status = Pending;
-            held.owner = None;
-            held.parks += 1;
-            change(held);
+        let story = job().claimed_by("a").moved(|state| {
+            state.status = Pending;
+            state.owner = None;
+            state.parks += 1;
+            change(state);
         });
         let story = story.claimed_by("b").called(Some(200)).completed();
-        is_wrong(story, "it was put off otherwise than once");
+        assert_violation(story, "parking did not add one to `parks`");
     }
 }
 
 #[test]
-fn only_a_job_that_was_put_off_is_let_go_on() {
+fn only_a_parked_job_is_unparked() {
     let story = job().unparked().claimed_by("a").called(Some(200));
-    is_wrong(story.completed(), "it changed while nobody held it");
+    assert_violation(story.completed(), "it changed while no worker held it");
 }

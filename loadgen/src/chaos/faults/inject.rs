@@ -1,4 +1,4 @@
-//! How each thing is broken and healed again.
+//! The injection and healing of each kind of fault.
 
 use std::time::Duration;
 
@@ -6,63 +6,63 @@ use anyhow::Result;
 use jiff::Timestamp;
 use tokio::time::sleep;
 
-use super::{Saboteur, Stopped};
+use super::{FaultInjector, StoppedWorker};
 use crate::chaos::{
     history::Fault,
-    plan::{Kind, Planned},
+    plan::{FaultKind, PlannedFault},
     process::Process,
-    proxy::Network,
-    receivers::Manner,
-    stack::{PATIENCE_TO_END, WORKERS},
+    proxy::ProxyMode,
+    receivers::ReceiverMode,
+    stack::{STOP_TIMEOUT, WORKERS},
     worker::Worker,
 };
 
-/// How large a file may become while the disk is full: the index of the log fits, the log doesn't.
+/// The file size limit that simulates a full disk: the WAL index (`-shm`) fits, the WAL does not.
 const FULL_DISK: u64 = 64 << 10;
 
-/// How slow receivers are around a freeze, so that it meets attempts that have begun; and how long
-/// they have been so at that moment.
+/// Receivers respond this slowly before a freeze, so that it hits attempts in flight; and they do
+/// so for this long before the freeze.
 const SLOW: Duration = Duration::from_millis(400);
 const SLOW_BEFORE: Duration = Duration::from_millis(300);
 
-/// What each packet takes on a slow network: one to four times this.
+/// The delay per chunk on a slow network: one to four times this.
 const DELAY: Duration = Duration::from_millis(50);
 
-impl Saboteur<'_> {
-    /// Breaks something for its time. Says what it was, once it is healed; nothing where it goes on
-    /// beside the others, and heals by itself.
-    pub(super) async fn damage(
+impl FaultInjector<'_> {
+    /// Injects one fault and heals it after its time. Returns the name of the target; none for a
+    /// receiver fault, which runs concurrently and heals itself.
+    pub(super) async fn inject(
         &mut self,
-        planned: Planned,
+        planned: PlannedFault,
         fault: &Fault,
     ) -> Result<Option<String>> {
-        let Planned { target, hold, .. } = planned;
+        let PlannedFault { target, hold, .. } = planned;
         let target = match planned.kind {
-            Kind::KillApi => self.kill_api(hold).await?,
-            Kind::KillWorker => self.kill_worker(target % WORKERS, hold).await?,
-            Kind::FreezeWorker => self.freeze_worker(target % WORKERS, hold).await?,
-            Kind::DeployApi => self.deploy_api().await?,
-            Kind::DeployWorker => self.deploy_worker(target % WORKERS).await?,
-            Kind::KillRedis => self.kill_redis(hold, Data::Kept).await?,
-            Kind::RedisRestartedEmpty => self.kill_redis(hold, Data::Lost).await?,
-            Kind::Flushall => self.flush_redis().await?,
-            Kind::RedisCut => self.network(Network::Cut, hold).await,
-            Kind::RedisHalfOpen => self.network(Network::HalfOpen, hold).await,
-            Kind::RedisDelayed => {
+            FaultKind::KillApi => self.kill_api(hold).await?,
+            FaultKind::KillWorker => self.kill_worker(target % WORKERS, hold).await?,
+            FaultKind::FreezeWorker => self.freeze_worker(target % WORKERS, hold).await?,
+            FaultKind::DeployApi => self.deploy_api().await?,
+            FaultKind::DeployWorker => self.deploy_worker(target % WORKERS).await?,
+            FaultKind::KillRedis => self.kill_redis(hold, Data::Kept).await?,
+            FaultKind::RedisRestartedEmpty => self.kill_redis(hold, Data::Lost).await?,
+            FaultKind::Flushall => self.flush_redis().await?,
+            FaultKind::RedisCut => self.network(ProxyMode::Cut, hold).await,
+            FaultKind::RedisHalfOpen => self.network(ProxyMode::HalfOpen, hold).await,
+            FaultKind::RedisDelayed => {
                 let delay = DELAY * [1, 2, 3, 4][target % 4];
-                self.network(Network::Delayed(delay), hold).await
+                self.network(ProxyMode::Delayed(delay), hold).await
             }
-            Kind::DiskFull => self.fill_disk(hold).await?,
-            Kind::ReceiverFails => {
-                self.misbehave(planned, Manner::Fails, fault);
+            FaultKind::DiskFull => self.fill_disk(hold).await?,
+            FaultKind::ReceiverFails => {
+                self.break_receiver(planned, ReceiverMode::Error, fault);
                 return Ok(None);
             }
-            Kind::ReceiverHangs => {
-                self.misbehave(planned, Manner::Hangs, fault);
+            FaultKind::ReceiverHangs => {
+                self.break_receiver(planned, ReceiverMode::Hang, fault);
                 return Ok(None);
             }
-            Kind::ReceiverCuts => {
-                self.misbehave(planned, Manner::Cuts, fault);
+            FaultKind::ReceiverCuts => {
+                self.break_receiver(planned, ReceiverMode::Disconnect, fault);
                 return Ok(None);
             }
         };
@@ -80,38 +80,42 @@ impl Saboteur<'_> {
         let worker = &mut self.stack.workers[index];
         let stopped = stopped_now(index, worker);
         worker.service().kill();
-        self.done.killed.extend(stopped);
+        self.injected.killed.extend(stopped);
         sleep(pause).await;
         worker.start(&self.stack.audit).await?;
         Ok(worker.service().name().to_owned())
     }
 
     async fn freeze_worker(&mut self, index: usize, beyond: Duration) -> Result<String> {
-        self.receivers.change(Manner::Answers, Manner::Slow(SLOW));
+        self.receivers
+            .change(ReceiverMode::Healthy, ReceiverMode::Slow(SLOW));
         sleep(SLOW_BEFORE).await;
         let worker = &mut self.stack.workers[index];
         let stopped = stopped_now(index, worker);
         let frozen = worker.service().process().and_then(Process::freeze);
-        self.receivers.change(Manner::Slow(SLOW), Manner::Answers);
+        self.receivers
+            .change(ReceiverMode::Slow(SLOW), ReceiverMode::Healthy);
         frozen?;
         sleep(self.lease + beyond).await;
         worker.thaw(&self.stack.audit).await?;
-        self.done.frozen.extend(stopped.map(|stopped| Stopped {
-            until: Timestamp::now(),
-            ..stopped
-        }));
+        self.injected
+            .frozen
+            .extend(stopped.map(|stopped| StoppedWorker {
+                until: Timestamp::now(),
+                ..stopped
+            }));
         Ok(worker.service().name().to_owned())
     }
 
     async fn deploy_api(&mut self) -> Result<String> {
-        let ended = self.stack.api.stop(PATIENCE_TO_END).await;
+        let ended = self.stack.api.stop(STOP_TIMEOUT).await;
         self.stack.api.start().await?;
         ended.map(|()| "api".to_owned())
     }
 
     async fn deploy_worker(&mut self, index: usize) -> Result<String> {
         let worker = &mut self.stack.workers[index];
-        let ended = worker.service().stop(PATIENCE_TO_END).await;
+        let ended = worker.service().stop(STOP_TIMEOUT).await;
         worker.start(&self.stack.audit).await?;
         ended.map(|()| worker.service().name().to_owned())
     }
@@ -120,7 +124,7 @@ impl Saboteur<'_> {
         let redis = &mut self.stack.redis;
         redis.kill();
         if data == Data::Lost {
-            redis.forget()?;
+            redis.remove_data()?;
         }
         sleep(pause).await;
         redis.start().await?;
@@ -129,14 +133,14 @@ impl Saboteur<'_> {
 
     async fn flush_redis(&mut self) -> Result<String> {
         self.stack.redis.flush().await?;
-        self.done.flushed.push(Timestamp::now());
+        self.injected.flushed.push(Timestamp::now());
         Ok("redis".to_owned())
     }
 
-    async fn network(&mut self, network: Network, hold: Duration) -> String {
+    async fn network(&mut self, network: ProxyMode, hold: Duration) -> String {
         self.stack.proxy.set(network);
         sleep(hold).await;
-        self.stack.proxy.set(Network::Well);
+        self.stack.proxy.set(ProxyMode::Normal);
         "redis".to_owned()
     }
 
@@ -152,16 +156,16 @@ impl Saboteur<'_> {
     }
 }
 
-/// What becomes of Redis' data when it is killed.
+/// Whether Redis' data survives the kill.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Data {
     Kept,
     Lost,
 }
 
-fn stopped_now(index: usize, worker: &Worker) -> Option<Stopped> {
+fn stopped_now(index: usize, worker: &Worker) -> Option<StoppedWorker> {
     let owner = worker.owner()?.to_owned();
-    Some(Stopped {
+    Some(StoppedWorker {
         at: Timestamp::now(),
         worker: index,
         until: Timestamp::MAX,

@@ -1,0 +1,154 @@
+//! The log of all receivers: one record per delivery, whether or not a response was sent.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use hyper::{HeaderMap, StatusCode};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+use storm_shared::{
+    models::RequestId,
+    services::report::{Report, hex},
+};
+
+use crate::{
+    chaos::{
+        history::Received,
+        orders::{ChaosOrder, ChaosOrders},
+    },
+    signatures::{SignatureCheck, Signatures},
+};
+
+/// One delivery.
+#[derive(Clone, Debug)]
+pub(in crate::chaos) struct ReceivedCallback {
+    /// The record, without the check against the job's id.
+    pub(super) received: Received,
+    /// The name of the delivered report.
+    report_name: String,
+    /// Whether it is the report requested under that name, with a valid signature.
+    pub(super) content_correct: bool,
+}
+
+impl ReceivedCallback {
+    /// The record, given the report name of each id.
+    ///
+    /// A callback may arrive before the client's `202`, so this is called at the end of the run.
+    pub(in crate::chaos) fn received(self, names: &HashMap<RequestId, String>) -> Received {
+        let for_this_id = names.get(&self.received.id) == Some(&self.report_name);
+        Received {
+            right: self.content_correct && for_this_id,
+            ..self.received
+        }
+    }
+}
+
+/// The deliveries to all receivers. Clones share the same log.
+#[derive(Clone, Debug)]
+pub(super) struct CallbackLog {
+    orders: ChaosOrders,
+    signatures: Signatures,
+    delivered: Arc<Mutex<Vec<ReceivedCallback>>>,
+    unexpected: Arc<Mutex<Vec<String>>>,
+}
+
+/// A delivery that has been read. It is recorded on drop, without a response unless one was set: so
+/// a connection that the client aborts is recorded too.
+#[derive(Debug)]
+pub(super) struct DeliveryGuard<'a> {
+    log: &'a CallbackLog,
+    delivered: Option<ReceivedCallback>,
+}
+
+impl CallbackLog {
+    pub(super) fn new(orders: ChaosOrders, signatures: Signatures) -> Self {
+        Self {
+            orders,
+            signatures,
+            delivered: Arc::default(),
+            unexpected: Arc::default(),
+        }
+    }
+
+    /// Starts the record of a body that was just read.
+    pub(super) fn begin(&self, headers: &HeaderMap, body: &[u8]) -> DeliveryGuard<'_> {
+        let delivered = self.parse(headers, body);
+        if delivered.is_none() {
+            let text = String::from_utf8_lossy(body).into_owned();
+            lock(&self.unexpected).push(text);
+        }
+        DeliveryGuard {
+            log: self,
+            delivered,
+        }
+    }
+
+    pub(super) fn take(&self) -> Vec<ReceivedCallback> {
+        std::mem::take(&mut *lock(&self.delivered))
+    }
+
+    pub(super) fn take_unexpected(&self) -> Vec<String> {
+        std::mem::take(&mut *lock(&self.unexpected))
+    }
+
+    /// Parses a callback; none if the body names no job.
+    fn parse(&self, headers: &HeaderMap, body: &[u8]) -> Option<ReceivedCallback> {
+        let content: Value = serde_json::from_slice(body).ok()?;
+        let id = content["request_id"].as_str()?.parse().ok()?;
+        let report_name = content["report_name"].as_str()?.to_owned();
+        let order = self.orders.by_name(&report_name);
+        let signature = self.signatures.check(headers, body, id);
+        let signature_valid = !matches!(signature, SignatureCheck::Invalid(_));
+        Some(ReceivedCallback {
+            content_correct: signature_valid
+                && order.is_some_and(|order| content == callback_of(id, &order)),
+            report_name,
+            received: Received {
+                at: Timestamp::now(),
+                id,
+                body_sha256: hex(&Sha256::digest(body)),
+                right: false,
+                answered: None,
+            },
+        })
+    }
+}
+
+impl DeliveryGuard<'_> {
+    /// Records the response, which is about to be sent.
+    pub(super) fn answered(mut self, status: StatusCode) {
+        if let Some(delivered) = &mut self.delivered {
+            delivered.received.answered = Some(status.as_u16());
+        }
+    }
+}
+
+impl Drop for DeliveryGuard<'_> {
+    fn drop(&mut self) {
+        lock(&self.log.delivered).extend(self.delivered.take());
+    }
+}
+
+/// The complete expected body for a job.
+fn callback_of(id: RequestId, order: &ChaosOrder) -> Value {
+    let Report {
+        report_id,
+        checksum,
+    } = order.expected();
+    json!({
+        "request_id": id,
+        "report_id": report_id,
+        "status": "completed",
+        "checksum": checksum,
+        "report_name": order.spec.report_name,
+        "records": order.spec.records,
+    })
+}
+
+/// A push either happens or not, so the list stays valid if a holder panics.
+fn lock<T>(list: &Mutex<T>) -> MutexGuard<'_, T> {
+    list.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,178 @@
+//! The options of `demo`, `storm` and `receive`.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::Args;
+use hyper::{StatusCode, header::HeaderValue};
+use storm_shared::models::{Mode, Records};
+
+use super::{
+    token::GivenToken,
+    values::{self, MAX_REQUESTS, duration, status_code},
+};
+use crate::{
+    http_url::HttpUrl,
+    listen::{ListenAddr, Listener},
+};
+
+/// The API under load.
+#[derive(Args, Clone, Debug)]
+pub struct Target {
+    /// The API: an http:// URL on any host that you may put under load
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8000")]
+    pub api: HttpUrl,
+    /// The token for an API that requires one; prefer the environment variable, because every user
+    /// of the host can see command lines
+    #[arg(
+        long,
+        value_name = "TOKEN",
+        env = "STORM_TOKEN",
+        hide_env_values = true
+    )]
+    pub token: Option<GivenToken>,
+    /// The deadline of an answer, counted from the moment its request was due
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
+    pub timeout: Duration,
+}
+
+impl Target {
+    /// The `authorization` header of each request, if there is a token.
+    pub(crate) fn authorization(&self) -> Option<HeaderValue> {
+        let token = self.token.as_ref()?;
+        token.authorization().ok()? // `check` has rejected invalid tokens
+    }
+
+    pub(super) fn check(&self) -> Result<(), String> {
+        let token = self.token.as_ref();
+        token.map_or(Ok(()), |token| {
+            token.authorization().map(drop).map_err(ToOwned::to_owned)
+        })
+    }
+}
+
+/// Where callbacks are received, and how long to wait for them.
+#[derive(Args, Clone, Debug)]
+pub struct Callbacks {
+    /// The address to receive callbacks on; localhost means 127.0.0.1, and also `::1` if the host
+    /// has it; port 0 picks a free port
+    #[arg(long, value_name = "ADDR", default_value = "localhost:8001")]
+    pub listen: ListenAddr,
+    /// The callback URL of the jobs; it must lead to --listen
+    /// [default: `http://localhost:8001/webhook`, or the same path at another --listen address]
+    #[arg(long, value_name = "URL")]
+    pub callback_url: Option<HttpUrl>,
+    /// How long after a report's ideal duration the last callback may arrive; the default covers
+    /// the retries (after 2, 4 and 8 s) and their timeouts (10 s each)
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration)]
+    pub patience: Duration,
+}
+
+impl Callbacks {
+    /// The callback URL, and its path.
+    pub fn url(&self, listener: &Listener) -> (String, String) {
+        match &self.callback_url {
+            Some(url) => (url.as_str().to_owned(), url.path().to_owned()),
+            None => (listener.url(WEBHOOK), WEBHOOK.to_owned()),
+        }
+    }
+}
+
+const WEBHOOK: &str = "/webhook";
+
+/// The options of `demo`.
+#[derive(Args, Clone, Debug)]
+pub struct DemoOptions {
+    /// The API under load.
+    #[command(flatten)]
+    pub target: Target,
+    /// Where callbacks are received.
+    #[command(flatten)]
+    pub callbacks: Callbacks,
+    /// Concurrent requests to each of /sync and /async: 1 to 1000
+    #[arg(long, value_name = "N", default_value = "50", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub requests: u32,
+    /// The number of records in each report, 10 ms each: 1 to 49
+    #[arg(long, value_name = "N", default_value = "49", value_parser = values::sync_records)]
+    pub records: Records,
+    /// Write the result to this file as JSON
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+}
+
+/// The options of `storm`.
+#[derive(Args, Clone, Debug)]
+pub struct StormOptions {
+    /// The API under load.
+    #[command(flatten)]
+    pub target: Target,
+    /// Where callbacks are received.
+    #[command(flatten)]
+    pub callbacks: Callbacks,
+    /// The endpoint: `/sync` answers with the report, `/async` delivers it by a callback
+    #[arg(long, value_parser = values::mode())]
+    pub mode: Mode,
+    /// Requests per second: 1 to 50000; latency is measured from the moment a request was due
+    #[arg(long, value_name = "R", value_parser = clap::value_parser!(u32).range(1..=50_000))]
+    pub rate: u32,
+    /// How long to send requests, such as 10s or 500ms: at most 1h, and 2000000 requests
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub duration: Duration,
+    /// The number of records in each report, 10 ms each: 1 to 49 for sync, 1 to 100000 for async
+    #[arg(long, value_name = "N", value_parser = values::async_records)]
+    pub records: Records,
+    /// The limit of requests in flight: 1 to 20000; requests over the limit are counted as not sent
+    #[arg(long, value_name = "N", default_value = "5000", value_parser = clap::value_parser!(u32).range(1..=20_000))]
+    pub in_flight: u32,
+    /// Submit jobs without a callback URL and poll them; this is also the fallback if the callback
+    /// of a test job does not arrive
+    #[arg(long, visible_alias = "no-receiver")]
+    pub poll: bool,
+    /// Write the result to this file as JSON
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Append one line to this CSV file; a new file also gets a header
+    #[arg(long, value_name = "FILE")]
+    pub csv: Option<PathBuf>,
+}
+
+impl StormOptions {
+    /// The number of requests in the run: at least one.
+    pub fn requests(&self) -> u64 {
+        // A short duration at a low rate rounds down to 0, so `max(1)`.
+        let millis = u64::try_from(self.duration.as_millis()).unwrap_or(u64::MAX);
+        (millis.saturating_mul(self.rate.into()) / 1000).max(1)
+    }
+
+    pub(super) fn check(&self) -> Result<(), String> {
+        if self.requests() > MAX_REQUESTS {
+            return Err(format!(
+                "--rate {} over --duration {} makes {} requests; at most {MAX_REQUESTS} are accepted",
+                self.rate,
+                humantime::format_duration(self.duration),
+                self.requests()
+            ));
+        }
+        if self.mode == Mode::Sync && self.records.count() > Records::MAX_SYNC {
+            return Err(format!(
+                "--records {} is too many for /sync; it must be a whole number from 1 to {}",
+                self.records.count(),
+                Records::MAX_SYNC
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// The options of `receive`.
+#[derive(Args, Clone, Debug)]
+pub struct ReceiveOptions {
+    /// The address to receive callbacks on, at any path; GET /stats returns the counts
+    #[arg(long, value_name = "ADDR", default_value = "localhost:8001")]
+    pub listen: ListenAddr,
+    /// Answer the first N callbacks with 500
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub fail_first: u64,
+    /// Answer the others with this status: 200 to 599
+    #[arg(long, value_name = "CODE", default_value = "200", value_parser = status_code)]
+    pub status: StatusCode,
+}

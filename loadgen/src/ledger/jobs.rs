@@ -1,0 +1,68 @@
+//! The outcome of one job, and the statistics of all jobs.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use storm_shared::services::report::Report;
+
+use crate::{
+    latency::{Percentiles, as_millis},
+    signatures::SignatureCounts,
+};
+
+/// Two `202` answers had the same id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DuplicateId;
+
+/// The end of a job, as the API reports it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum JobEnd {
+    /// The job is `COMPLETED`.
+    Completed {
+        /// The report.
+        report: Report,
+        /// The time from acceptance to completion, by the API's clock.
+        took: Duration,
+    },
+    /// The job is `FAILED`.
+    Failed,
+}
+
+/// The statistics of a run's jobs. Durations are milliseconds in JSON.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct JobSummary {
+    /// Jobs with a `202`.
+    pub accepted: u64,
+    /// Jobs whose first callback (or polled result) was correct.
+    pub right: u64,
+    /// Accepted jobs without a callback or polled result.
+    pub lost: u64,
+    /// Repeated callbacks with the same bytes. Delivery is at least once, so they are allowed.
+    pub repeated: u64,
+    /// Callbacks with a wrong field, or with other bytes than the job's first one.
+    pub wrong: u64,
+    /// Jobs with status `FAILED`. Seen only if jobs are polled.
+    pub failed: u64,
+    /// Callbacks with an id that no `202` had: the `202` was not read, or the sender is unknown.
+    pub unexpected: u64,
+    /// The signature checks. A job whose first callback has an invalid signature is not correct.
+    pub signatures: SignatureCounts,
+    /// The duration of a report without any queueing.
+    #[serde(rename = "ideal_ms", serialize_with = "as_millis")]
+    pub ideal: Duration,
+    /// For correct jobs: the time from the moment the request was due to the callback's arrival.
+    /// For polled jobs: the time from acceptance to completion, by the API's clock.
+    pub time_to_completion: Option<Percentiles>,
+    /// `time_to_completion` minus `ideal`.
+    pub lateness: Option<Percentiles>,
+    /// Correct jobs per second, from the run's start to the last correct job.
+    pub completed_per_s: f64,
+}
+
+impl JobSummary {
+    /// Whether every accepted job was correct, and no callback was wrong or had an invalid
+    /// signature.
+    pub fn all_right(&self) -> bool {
+        self.right == self.accepted && self.wrong == 0 && self.signatures.bad() == 0
+    }
+}

@@ -1,0 +1,174 @@
+use std::{sync::Arc, time::Duration};
+
+use hyper::HeaderMap;
+use serde_json::json;
+use storm_shared::{
+    models::{Records, RequestId},
+    services::report::{Report, expected},
+};
+use tokio::time::Instant;
+
+use super::{DuplicateId, JobEnd, Ledger, NotACallback};
+use crate::{signatures::Signatures, workload::Workload};
+
+const DUE: Duration = Duration::from_millis(100);
+
+fn workload() -> Arc<Workload> {
+    Arc::new(Workload::new("Test", 3, Records::new(5, 49).unwrap(), None))
+}
+
+fn report(number: usize) -> Report {
+    expected(workload().order(number).spec())
+}
+
+fn callback(id: RequestId, number: usize) -> String {
+    let workload = workload();
+    let (spec, report) = (workload.order(number).spec(), report(number));
+    json!({
+        "request_id": id, "report_id": report.report_id, "status": "completed",
+        "checksum": report.checksum, "report_name": spec.report_name, "records": spec.records,
+    })
+    .to_string()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_callback_is_paired_with_its_202_in_either_order() {
+    let ledger = Ledger::new(workload(), Signatures::default());
+    let due = Instant::now();
+    let (first, second) = (RequestId::generate(), RequestId::generate());
+
+    ledger.accepted(first, 0, due).unwrap();
+    assert_eq!(ledger.pending(), 1);
+    tokio::time::advance(DUE).await;
+    ledger
+        .called_back(&HeaderMap::new(), callback(first, 0).as_bytes())
+        .unwrap();
+    ledger
+        .called_back(&HeaderMap::new(), callback(second, 1).as_bytes())
+        .unwrap();
+    assert_eq!((ledger.pending(), ledger.summary().unexpected), (0, 1));
+    tokio::time::advance(DUE).await;
+    ledger.accepted(second, 1, due).unwrap();
+
+    let summary = ledger.summary();
+    assert_eq!(
+        (summary.accepted, summary.right, summary.unexpected),
+        (2, 2, 0)
+    );
+    assert!(summary.all_right());
+    let slowest = summary.time_to_completion.unwrap().max;
+    assert!(
+        slowest < DUE * 2,
+        "the time of an early callback ends at its arrival, not at its 202"
+    );
+    assert!((summary.completed_per_s - 20.0).abs() < 1e-6);
+}
+
+#[test]
+fn a_callback_with_the_report_of_another_job_is_wrong() {
+    let ledger = Ledger::new(workload(), Signatures::default());
+    let (first, second) = (RequestId::generate(), RequestId::generate());
+    ledger.accepted(first, 0, Instant::now()).unwrap();
+    ledger
+        .called_back(&HeaderMap::new(), callback(first, 1).as_bytes())
+        .unwrap();
+    ledger
+        .called_back(&HeaderMap::new(), callback(second, 0).as_bytes())
+        .unwrap();
+    ledger.accepted(second, 1, Instant::now()).unwrap();
+    let summary = ledger.summary();
+    assert_eq!((summary.accepted, summary.right, summary.wrong), (2, 0, 2));
+    assert!(!summary.all_right() && summary.time_to_completion.is_none());
+}
+
+#[test]
+fn a_repeat_with_the_same_bytes_is_allowed_and_one_with_other_bytes_is_wrong() {
+    let ledger = Ledger::new(workload(), Signatures::default());
+    let id = RequestId::generate();
+    let right = callback(id, 0);
+    ledger
+        .called_back(&HeaderMap::new(), right.as_bytes())
+        .unwrap();
+    ledger
+        .called_back(&HeaderMap::new(), right.as_bytes())
+        .unwrap();
+    ledger.accepted(id, 0, Instant::now()).unwrap();
+    ledger
+        .called_back(&HeaderMap::new(), right.as_bytes())
+        .unwrap();
+    let summary = ledger.summary();
+    assert_eq!((summary.right, summary.repeated, summary.wrong), (1, 2, 0));
+    assert!(summary.all_right());
+
+    ledger
+        .called_back(&HeaderMap::new(), right.replace(':', ": ").as_bytes())
+        .unwrap();
+    assert_eq!(ledger.summary().wrong, 1);
+    assert!(!ledger.summary().all_right());
+}
+
+#[test]
+fn an_accepted_job_without_a_callback_is_lost() {
+    let ledger = Ledger::new(workload(), Signatures::default());
+    let id = RequestId::generate();
+    ledger.accepted(id, 0, Instant::now()).unwrap();
+    assert_eq!(
+        ledger.called_back(&HeaderMap::new(), b"{}"),
+        Err(NotACallback)
+    );
+    assert_eq!(ledger.accepted(id, 1, Instant::now()), Err(DuplicateId));
+    let summary = ledger.summary();
+    assert_eq!((summary.accepted, summary.lost), (1, 1));
+    assert_eq!(ledger.any_pending(), Some(id));
+    assert!(!summary.all_right());
+}
+
+#[test]
+fn a_polled_job_is_checked_like_a_callback() {
+    let ledger = Ledger::new(workload(), Signatures::default());
+    let ids: Vec<_> = (0..3).map(|_| RequestId::generate()).collect();
+    for (number, id) in ids.iter().enumerate() {
+        ledger.accepted(*id, number, Instant::now()).unwrap();
+    }
+    let took = Duration::from_millis(60);
+    ledger.polled(
+        ids[0],
+        &JobEnd::Completed {
+            report: report(0),
+            took,
+        },
+    );
+    ledger.polled(
+        ids[1],
+        &JobEnd::Completed {
+            report: report(2),
+            took,
+        },
+    );
+    ledger.polled(ids[2], &JobEnd::Failed);
+    let summary = ledger.summary();
+    assert_eq!(
+        (summary.right, summary.wrong, summary.failed, summary.lost),
+        (1, 1, 1, 0)
+    );
+    assert!(
+        summary.lateness.unwrap().max < Duration::from_millis(11),
+        "60 ms less 50"
+    );
+}
+
+#[tokio::test]
+async fn settled_completes_with_the_last_job() {
+    let ledger = Ledger::new(workload(), Signatures::default());
+    let id = RequestId::generate();
+    ledger.accepted(id, 0, Instant::now()).unwrap();
+    let waiter = tokio::spawn({
+        let ledger = ledger.clone();
+        async move { ledger.settled().await }
+    });
+    tokio::task::yield_now().await;
+    ledger
+        .called_back(&HeaderMap::new(), callback(id, 0).as_bytes())
+        .unwrap();
+    waiter.await.unwrap();
+}
