@@ -100,7 +100,7 @@ async fn holds_the_first(status: u16) -> (Receiver, Arc<Semaphore>) {
 }
 
 #[tokio::test]
-async fn a_killed_workers_job_goes_on_elsewhere_and_repeats_only_the_attempt_in_flight() {
+async fn a_killed_workers_job_is_reclaimed_and_repeats_only_the_attempt_in_flight() {
     let table = Table::new().await;
     let (mut receiver, _never) = holds_the_first(200).await;
     let killed = table.worker(&[]);
@@ -163,7 +163,7 @@ async fn a_stored_report_is_not_made_again_and_failed_attempts_count() {
 }
 
 #[tokio::test]
-async fn a_frozen_worker_that_wakes_up_changes_nothing() {
+async fn a_resumed_stale_worker_is_fenced_off() {
     let table = Table::new().await;
     let (mut receiver, let_go) = holds_the_first(200).await;
     let frozen = table.worker(&[]);
@@ -198,7 +198,7 @@ async fn a_frozen_worker_that_wakes_up_changes_nothing() {
 }
 
 #[tokio::test]
-async fn a_worker_killed_while_its_job_waits_loses_nothing_by_it() {
+async fn killing_a_worker_loses_no_scheduled_retry() {
     let table = Table::new().await;
     let receiver = Receiver::answering(|nth, _| if nth == 0 { 500 } else { 200 }).await;
     let delays = ("CALLBACK_RETRY_DELAYS", "500ms");
@@ -214,7 +214,7 @@ async fn a_worker_killed_while_its_job_waits_loses_nothing_by_it() {
 }
 
 #[tokio::test]
-async fn a_worker_told_to_end_hands_over_what_it_can_not_finish() {
+async fn on_sigterm_a_worker_releases_the_jobs_it_cannot_finish() {
     let table = Table::new().await;
     let (mut receiver, _never) = holds_the_first(200).await;
     let told = table.worker(&[("DRAIN_TIMEOUT", "100ms")]);
@@ -232,7 +232,7 @@ async fn a_worker_told_to_end_hands_over_what_it_can_not_finish() {
 }
 
 #[tokio::test]
-async fn a_worker_told_twice_ends_at_once() {
+async fn a_second_sigterm_ends_the_worker_at_once() {
     let table = Table::new().await;
     let worker = table.worker(&[("DRAIN_TIMEOUT", "1h")]);
     let id = table.accept(100_000, None).await;
@@ -267,7 +267,7 @@ async fn the_healthcheck_tells_a_live_worker_from_a_frozen_one_and_a_dead_one() 
 
 /// One job that kills every worker that delivers it, among a thousand that die beside it.
 #[tokio::test]
-async fn one_poison_job_is_condemned_and_all_that_died_beside_it_complete() {
+async fn one_poison_job_is_quarantined_and_every_other_job_completes() {
     const JOBS: usize = 1000;
     let table = Table::new().await;
     let receiver = Receiver::answering(|_, _| 200).await;

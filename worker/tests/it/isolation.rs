@@ -46,7 +46,7 @@ async fn rows(stack: &Stack, ids: &[RequestId]) -> Vec<Request> {
 }
 
 #[tokio::test]
-async fn nine_receivers_hear_of_all_their_jobs_while_the_tenth_hangs_and_its_name_server_too() {
+async fn nine_receivers_get_every_callback_while_the_tenth_and_its_name_server_hang() {
     let (names, over) = names();
     let small = [("WORKER_CONCURRENCY", "100"), ("CALLBACK_PER_ORIGIN", "8")];
     let stack = Stack::with_names(names, &[&small[..], &[FOR_EVER, AT_ONCE]].concat()).await;
@@ -89,7 +89,7 @@ async fn nine_receivers_hear_of_all_their_jobs_while_the_tenth_hangs_and_its_nam
 }
 
 #[tokio::test]
-async fn a_job_for_whose_name_no_thread_is_free_spends_no_attempt_and_goes_on() {
+async fn without_a_free_look_up_thread_a_job_spends_no_attempt_and_is_retried() {
     let (over, is_over) = mpsc::channel::<()>();
     let (is_over, hanging) = (Mutex::new(is_over), Arc::<AtomicUsize>::default());
     let under_way = Arc::clone(&hanging);
@@ -128,7 +128,7 @@ async fn a_job_for_whose_name_no_thread_is_free_spends_no_attempt_and_goes_on() 
 }
 
 #[tokio::test]
-async fn what_is_parked_spends_no_attempt_and_goes_on_when_its_receiver_recovers() {
+async fn parked_jobs_spend_no_attempt_and_resume_when_the_receiver_recovers() {
     const JOBS: usize = 150;
     let status = Arc::new(AtomicU16::new(503));
     let answer = Arc::clone(&status);
@@ -214,7 +214,7 @@ async fn withholding(listener: TcpListener, open: Arc<AtomicUsize>, most: Arc<At
 }
 
 #[tokio::test]
-async fn an_origin_has_no_more_connections_than_attempts_at_a_time_whatever_it_does_with_them() {
+async fn connections_to_an_origin_never_exceed_its_concurrency_limit() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/", listener.local_addr().unwrap());
     let (open, most) = (Arc::default(), Arc::<AtomicUsize>::default());

@@ -43,7 +43,7 @@ async fn silent_for(stack: &Stack, seconds: u64) {
 }
 
 #[tokio::test]
-async fn a_worker_that_can_not_renew_begins_no_attempt_until_it_can() {
+async fn a_worker_without_a_valid_lease_begins_no_attempt() {
     let mut receiver = Receiver::answering(|_, _| 200).await;
     let stack = Stack::without_redis(&[("WORKER_LEASE", "1s")]).await;
     // Its report is made within a second of the claim; by then the lease is more than half over.
@@ -62,7 +62,7 @@ async fn a_worker_that_can_not_renew_begins_no_attempt_until_it_can() {
 }
 
 #[tokio::test]
-async fn after_a_stalled_database_nobody_is_declared_dead() {
+async fn a_stalled_database_expires_no_lease() {
     let folder = Arc::new(TempDir::new().unwrap());
     let lease = [("WORKER_LEASE", "2s")];
     let one = Stack::start(folder.clone(), "none", &lease).await;
@@ -92,7 +92,7 @@ async fn after_a_stalled_database_nobody_is_declared_dead() {
 }
 
 #[tokio::test]
-async fn a_suspect_that_waits_to_run_alone_lets_others_by() {
+async fn a_quarantined_job_that_waits_to_run_alone_blocks_no_other_job() {
     let stack = Stack::without_redis(&[("WORKER_CONCURRENCY", "4")]).await;
     let long = stack.accept(100_000, None).await;
     stack

@@ -126,7 +126,7 @@ impl Started {
 }
 
 #[tokio::test]
-async fn each_retry_follows_after_its_delay_with_the_same_bytes_and_under_its_own_claim() {
+async fn each_retry_follows_its_delay_with_the_same_bytes_and_a_new_claim() {
     let (tell, mut hear) = mpsc::channel(10);
     let network = AlwaysFails { heard: tell };
     let job = Started::over(network, &[("CALLBACK_RETRY_DELAYS", "100ms,200ms,400ms")]).await;
@@ -154,7 +154,7 @@ async fn each_retry_follows_after_its_delay_with_the_same_bytes_and_under_its_ow
 }
 
 #[tokio::test]
-async fn a_job_that_panics_fails_alone_and_says_so() {
+async fn a_panicking_job_fails_alone_with_a_reason() {
     let job = Started::over(Panics, &[]).await;
     let row = job.ended().await;
     assert_eq!(row.failure.unwrap().reason, FailureReason::InternalError);

@@ -22,7 +22,7 @@ async fn half_open() -> (String, tokio::task::JoinHandle<()>) {
 }
 
 #[tokio::test]
-async fn at_a_half_open_redis_jobs_run_from_the_table_and_the_database_is_well() {
+async fn with_a_half_open_redis_connection_jobs_run_from_the_table() {
     let (redis, _held) = half_open().await;
     let mut receiver = Receiver::answering(|_, _| 200).await;
     let stack = Stack::start(Arc::new(TempDir::new().unwrap()), &redis, &[]).await;
@@ -41,7 +41,7 @@ async fn at_a_half_open_redis_jobs_run_from_the_table_and_the_database_is_well()
 }
 
 #[tokio::test]
-async fn after_flushall_every_pending_job_runs_and_the_bell_is_heard_again() {
+async fn after_flushall_every_pending_job_runs_and_notifications_resume() {
     const JOBS: usize = 2000;
     let redis = RedisServer::start();
     let mut receiver = Receiver::answering(|_, _| 200).await;
@@ -81,7 +81,7 @@ async fn heard_by_bell(stack: &Stack) -> u64 {
 }
 
 #[tokio::test]
-async fn without_redis_the_table_is_all_there_is_and_nothing_is_missed() {
+async fn without_redis_every_job_runs_from_the_table() {
     let mut receiver = Receiver::answering(|nth, _| if nth == 0 { 500 } else { 200 }).await;
     let stack = Stack::start(Arc::new(TempDir::new().unwrap()), "none", &[]).await;
     let id = stack.accept(1, Some(receiver.url())).await;

@@ -39,7 +39,7 @@ use crate::{hostile, iana};
 const MOST: usize = 4;
 
 #[test]
-fn nothing_is_dialled_that_the_registries_refuse_and_everything_else_is() {
+fn exactly_the_addresses_that_the_registries_allow_are_dialled() {
     let labs = [
         Lab::new(Terms::default(), is_public),
         Lab::new(
