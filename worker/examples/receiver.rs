@@ -1,9 +1,10 @@
-//! A receiver of callbacks, by hyper and ring, and nothing of this project.
+//! A callback receiver that uses hyper and ring, and no code of this project.
 //!
 //!     WEBHOOK_SECRETS='whsec_...' cargo run --example receiver
 //!
-//! `WEBHOOK_SECRETS`: one or more secrets (`whsec_`) or public keys (`whpk_`), between spaces. `PORT`: 8001, or 0
-//! for a free one. `INBOX`: a folder, into which each callback is written once, as `ID.json`.
+//! `WEBHOOK_SECRETS`: one or more secrets (`whsec_`) or public keys (`whpk_`), separated by spaces.
+//! `PORT`: default 8001; 0 selects a free port. `INBOX`: a folder that stores each callback once, as
+//! `ID.json` (receivers deduplicate by id).
 
 use std::{
     convert::Infallible,
@@ -55,14 +56,15 @@ impl Key {
 
     fn verifies(&self, content: &[u8], version: &str, signature: &[u8]) -> bool {
         match self {
-            // In constant time: a comparison that stops early tells how much of a guess was right.
+            // In constant time: an early exit would reveal how much of a guess is correct.
             Self::Hmac(key) => version == "v1" && hmac::verify(key, content, signature).is_ok(),
             Self::Ed25519(key) => version == "v1a" && key.verify(content, signature).is_ok(),
         }
     }
 }
 
-/// Gives the callback's id, or why it is not to be believed. `body` is what came, byte for byte.
+/// Verifies the signature. Returns the callback's id, or the reason for refusal. `body` must be the
+/// exact received bytes.
 fn verify<'a>(
     keys: &[Key],
     headers: &'a HeaderMap,
@@ -99,7 +101,7 @@ fn verify<'a>(
     }
 }
 
-/// Writes it down for good, once. False where it was there: a repeat.
+/// Stores the callback durably. False if it was already stored (a duplicate).
 fn keep(reader: &Path, id: &str, body: &[u8]) -> io::Result<bool> {
     static DRAFTS: AtomicU64 = AtomicU64::new(0);
     let is_name = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
@@ -145,7 +147,7 @@ async fn receive(keys: &[Key], reader: &Path, request: Request<Incoming>) -> Sta
     match keep(reader, id, &body) {
         Ok(is_new) => {
             println!("{} {id}", if is_new { "accepted" } else { "repeated" });
-            // What it means is found out later, from the reader: whoever answers late is called again.
+            // Processing happens later, from the stored file: a slow response causes a retry.
             StatusCode::NO_CONTENT
         }
         Err(error) => {

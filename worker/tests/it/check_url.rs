@@ -1,4 +1,4 @@
-//! `storm-worker check-url`: what it says is what the connector does.
+//! `storm-worker check-url` reports what the connector does.
 
 use std::{
     io::{self, Read, Write},
@@ -14,7 +14,7 @@ use storm_worker::{
     delivery::{SsrfFilter, SystemResolver},
 };
 
-/// Far beyond what any look-up here needs.
+/// Longer than any look-up in these tests.
 const PATIENT: Duration = Duration::from_mins(1);
 const HASTY: Duration = Duration::from_millis(100);
 
@@ -30,7 +30,7 @@ fn check(arguments: &[&str], settings: &[(&str, &str)], input: &[u8]) -> Output 
         .spawn()
         .unwrap();
     let mut stdin = child.stdin.take().unwrap();
-    let _ = stdin.write_all(input); // one that takes no input may be gone
+    let _ = stdin.write_all(input); // fails if the process reads no input and has exited
     drop(stdin);
     child.wait_with_output().unwrap()
 }
@@ -172,7 +172,7 @@ fn the_help_lists_every_rule() {
 
 #[tokio::test]
 async fn verdicts_keep_the_order_of_the_lines() {
-    // Each name waits for the one after it, and the last for nothing.
+    // The look-up of each name waits for that of the next name; the last does not wait.
     let ended: Arc<(Mutex<Vec<usize>>, std::sync::Condvar)> = Arc::default();
     let checker = checker(PATIENT, move |name| {
         let number: usize = name
@@ -248,7 +248,7 @@ async fn a_hundred_thousand_lines_have_a_hundred_thousand_verdicts() {
     assert!(verdicts(&checker, lines).await == expected);
 }
 
-/// Gives a line whenever it is told of one.
+/// Yields a line for each one sent on the channel.
 struct Slow(mpsc::Receiver<&'static str>);
 
 impl Read for Slow {
@@ -259,7 +259,7 @@ impl Read for Slow {
     }
 }
 
-/// Tells of each line, and with the last one of the next question.
+/// Reports each output line, then sends the next input line.
 struct Asking {
     questions: Vec<&'static str>,
     ask: Option<mpsc::Sender<&'static str>>,

@@ -1,5 +1,4 @@
-//! What a worker does, and leaves, while the database doesn't take its heartbeat, or a job is suspected
-//! of killing workers.
+//! Leases: a worker without heartbeats, and jobs in quarantine.
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -109,7 +108,7 @@ async fn a_quarantined_job_that_waits_to_run_alone_blocks_no_other_job() {
             [suspect.to_string()],
         )
         .unwrap();
-    // Some of these come while it waits for its places, and some while it lets others by.
+    // Some arrive while the job waits for its slots, and some while it lets others pass.
     for _ in 0..5 {
         let id = stack.accept(1, None).await;
         assert_eq!(stack.ended(id).await.status, Status::Completed);

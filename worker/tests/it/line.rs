@@ -25,7 +25,7 @@ use tempfile::TempDir;
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-/// A receiver that always answers 500, and tells at which moment it heard what.
+/// A receiver that always returns 500 and records each callback with its time.
 struct AlwaysFails {
     heard: mpsc::Sender<(Instant, Bytes)>,
 }
@@ -48,7 +48,7 @@ impl Transport for AlwaysFails {
     }
 }
 
-/// A network that takes the whole attempt down.
+/// A network that makes the attempt panic.
 struct Panics;
 
 impl Transport for Panics {
@@ -62,7 +62,7 @@ impl Transport for Panics {
     }
 }
 
-/// A job that is in the hands of a worker with that network.
+/// A job claimed by a worker with that network.
 struct Started {
     store: Store,
     id: RequestId,
@@ -113,7 +113,7 @@ impl Started {
         }
     }
 
-    /// The row when it has ended.
+    /// The row once the job has ended.
     async fn ended(&self) -> Request {
         loop {
             let row = self.store.find(self.id).await.unwrap().unwrap();

@@ -1,4 +1,4 @@
-//! The record of attempts, and delivering once more, from the table to the receiver.
+//! Attempt records and redelivery, from the table to the receiver.
 
 use std::sync::{
     Arc,
@@ -15,7 +15,7 @@ use crate::{
     stack::{Stack, reason},
 };
 
-/// A receiver that answers with the status that is set.
+/// A receiver that returns a settable status.
 async fn switched(first: u16) -> (Receiver, Arc<AtomicU16>) {
     let status = Arc::new(AtomicU16::new(first));
     let answer = Arc::clone(&status);

@@ -1,4 +1,4 @@
-//! Which addresses are dialled, and which never.
+//! SSRF: the addresses that are dialled and those that are refused.
 
 use std::{net::TcpStream, sync::Arc, time::Duration};
 
@@ -24,7 +24,7 @@ async fn one_refused_address_refuses_the_name_and_nothing_is_dialled() {
         ["::1", "127.0.0.1"],
         ["::ffff:127.0.0.1", "127.0.0.1"],
     ] {
-        // 127.0.0.1 may be called where another address of the name is the refused one.
+        // 127.0.0.1 is allowed in the cases where another address of the name is refused.
         let allow = if answer.contains(&"::1") {
             "127.0.0.1"
         } else {
@@ -116,7 +116,7 @@ async fn at_most_four_addresses_of_a_name_are_dialled() {
 
 #[tokio::test]
 async fn a_silent_address_leaves_time_for_the_next() {
-    // A listener whose backlog is full: the kernel drops what else wants to connect.
+    // A listener whose backlog is full: the kernel drops further connection attempts.
     let silent = TcpSocket::new_v4().unwrap();
     silent.bind("127.0.0.2:0".parse().unwrap()).unwrap();
     let silent = silent.listen(0).unwrap();

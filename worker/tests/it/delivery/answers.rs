@@ -1,4 +1,4 @@
-//! What an answer means, and what is done about its body.
+//! The classification of responses, and the read of their bodies.
 
 use std::sync::{Arc, Mutex, mpsc};
 
@@ -203,7 +203,7 @@ async fn a_2xx_succeeds_before_its_body_arrives_and_the_connection_is_kept_alive
     let receiver = Receiver::start(move |_, stream| {
         while read_request(stream).is_some() {
             write(stream, "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n");
-            // The body waits until the attempt is over.
+            // The body is held until the attempt has ended.
             if told.lock().unwrap().recv().is_err() || !write(stream, "ok") {
                 return;
             }

@@ -1,4 +1,4 @@
-//! Kept-alive connections.
+//! Keep-alive: reuse of pooled connections.
 
 use std::time::Duration;
 

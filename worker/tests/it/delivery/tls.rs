@@ -1,4 +1,4 @@
-//! https: whom the client trusts, and under which name.
+//! https: trusted issuers, and verification of the URL's host.
 
 use std::{io::Write, path::Path, sync::Arc, time::Duration};
 
