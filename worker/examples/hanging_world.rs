@@ -1,8 +1,7 @@
-//! A worker in a world where one receiver hangs for ever, and one name server too. For the benchmark of what
-//! that costs the others.
+//! A worker with one hanging receiver and one hanging name server, for the isolation benchmark.
 //!
-//! The look-up of `hangs.test` never ends; it holds its thread as a dead name server would. Whoever connects to
-//! `HANGING_ADDR` is taken, and never answered.
+//! The look-up of `hangs.test` never returns and holds its thread, as with a dead name server.
+//! `HANGING_ADDR` accepts every connection and never responds.
 
 use std::{
     env,
@@ -27,7 +26,7 @@ fn resolver() -> SystemResolver {
     })
 }
 
-/// Takes every connection, keeps it open and says nothing.
+/// Accepts every connection, keeps it open and never responds.
 fn hang(listener: &TcpListener) {
     let mut taken = Vec::new();
     while let Ok((connection, _)) = listener.accept() {

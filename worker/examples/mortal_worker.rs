@@ -1,5 +1,5 @@
-//! A worker that one job can kill: its process aborts when it looks up `poison.example`. For tests of
-//! what becomes of the jobs beside such a one.
+//! A worker whose process aborts when it looks up `poison.example`. For tests of the poison job
+//! quarantine.
 
 use std::{net::IpAddr, process::ExitCode, sync::Arc};
 

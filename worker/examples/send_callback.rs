@@ -1,5 +1,5 @@
-//! Sends one callback as a worker does, or as nobody should, and prints the status that it is answered with.
-//! For tests of receivers.
+//! Sends one valid or deliberately invalid callback and prints the response status. For tests of
+//! receivers.
 //!
 //!     CALLBACK_SIGNING_SECRETS='whsec_...' cargo run --example send_callback URL CASE [ID]
 
@@ -23,7 +23,7 @@ use tokio::{
 
 const USAGE: &str = "usage: send_callback URL good|stale|early|forged|unsigned|tampered [ID]";
 
-/// A secret that no receiver has.
+/// A secret unknown to every receiver.
 const FORGED: &str = "whsec_Zm9yZ2VkIHNlY3JldCBvZiBub2JvZHkgYXQgYWxs";
 
 const BODY: &[u8] = br#"{"request_id":"0","status":"completed","records":10}"#;
@@ -58,7 +58,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// As a worker does, at that distance from now.
+/// Signs as a worker does, with the timestamp shifted by this offset.
 async fn send(
     url: &CallbackUrl,
     message: &Message,
@@ -75,7 +75,7 @@ async fn send(
     }
 }
 
-/// The headers of one body, and another body: as somebody on the way could.
+/// The headers of one body with another body, as after tampering in transit.
 async fn send_tampered(
     url: &CallbackUrl,
     message: &Message,

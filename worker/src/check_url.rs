@@ -1,7 +1,7 @@
-//! The subcommand `check-url`: what the guard would do with a URL, told to an operator.
+//! The subcommand `check-url`: checks a URL against the SSRF policy, for operators.
 //!
-//! It looks names up and judges by what the connector dials by ([`SsrfFilter::examine`]), with the settings
-//! of the worker that would call back. Nothing is ever dialled.
+//! It resolves and checks with the same code as the connector ([`SsrfFilter::resolve`]) and with
+//! the worker's settings. It opens no connection to the URL.
 
 mod explain;
 mod lines;
@@ -22,44 +22,45 @@ use storm_shared::{
 };
 use tokio::time::timeout;
 
-use crate::delivery::{self, Denial, Findings, SsrfFilter, SystemResolver};
+use crate::delivery::{self, Denial, Resolution, SsrfFilter, SystemResolver};
 pub use verdicts::judge_lines;
 
-/// What it is called on the command line.
+/// The name on the command line.
 const NAME: &str = "check-url";
-/// Its one argument.
+/// The only argument.
 const URL: &str = "URL";
-/// What stands for the URLs on standard input.
+/// The argument that selects standard input.
 const STANDARD_INPUT: &str = "-";
 
-/// The rule of a name that has no address, or none that was found in time.
+/// The rule for a name without an address, or whose look-up failed or timed out.
 const UNRESOLVED: &str = "unresolved";
 
 const LONG_HELP: &str = "\
-Tells step by step what the guard would do with a callback to URL, with the settings of the worker, and \
-dials nothing. The exit status is 0 for a URL that would be called, 1 for one that would be refused, 2 for \
-settings or arguments that can't be used.
+Checks URL step by step against the SSRF policy, with the settings of the worker. Opens no \
+connection to it. The exit status is 0 if the URL is allowed, 1 if it is denied, and 2 if the \
+settings or arguments are invalid.
 
-With - it reads URLs from standard input, one a line, and writes one verdict a line, in their order: \
-`allow`, or `deny`, a tab, and the rule. The exit status is 0 once every line has its verdict. The rules:
+With -, reads one URL per line from standard input and writes one verdict per line, in the same \
+order: `allow`, or `deny`, a tab, and the rule. The exit status is 0 once every line has a verdict. \
+The rules:
   too_long, not_utf8, characters, malformed, scheme, userinfo, host, port_zero
-      what was sent is no callback URL
+      the text is not a valid callback URL
   port, unspecified, loopback, private, shared, link_local, documentation, benchmarking, special,
   multicast, reserved, metadata, denied
-      where it leads is refused by the policy
+      the SSRF policy refuses the port or an address
   unresolved
-      its name has no address, or none was found within CALLBACK_TIMEOUT";
+      the name has no address, or the look-up failed or exceeded CALLBACK_TIMEOUT";
 
-/// Its place on the command line, and what it does.
+/// The subcommand and its entry point.
 pub fn subcommand() -> Subcommand {
     Subcommand {
         command: Command::new(NAME)
-            .about("Tells what the guard would do with a callback to a URL, and dials nothing")
+            .about("Checks a URL against the SSRF policy without connecting to it")
             .long_about(LONG_HELP)
             .arg(
                 Arg::new(URL)
                     .required(true)
-                    .help("The URL; or - for one a line of standard input"),
+                    .help("The URL to check, or - to read one URL per line from standard input"),
             ),
         run: |arguments| Box::pin(run(arguments)),
     }
@@ -76,13 +77,17 @@ async fn run(arguments: ArgMatches) -> ExitCode {
         ));
     }
     let checker = Checker::of(settings.callback);
-    let url: &String = arguments.get_one(URL).expect("clap requires it");
-    let told = if url == STANDARD_INPUT {
+    #[expect(
+        clippy::expect_used,
+        reason = "clap rejects a command line without URL"
+    )]
+    let url: &String = arguments.get_one(URL).expect("clap requires URL");
+    let result = if url == STANDARD_INPUT {
         judge_lines(&checker, io::stdin(), io::stdout()).await
     } else {
         explain(&checker, url).await
     };
-    told.unwrap_or_else(|error| {
+    result.unwrap_or_else(|error| {
         program::print_error(&error);
         ExitCode::FAILURE
     })
@@ -94,24 +99,24 @@ async fn explain(checker: &Checker, url: &str) -> io::Result<ExitCode> {
     Ok(text.exit_code())
 }
 
-/// The guard of a worker, and how long it may take.
+/// A worker's SSRF filter and the timeout of a look-up.
 #[derive(Clone)]
 pub struct Checker {
     filter: SsrfFilter,
     timeout: Duration,
 }
 
-/// What a worker would do.
+/// The result of checking one URL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UrlVerdict {
-    /// Dial.
+    /// The worker would dial it.
     Allow,
-    /// Refuse, by the rule of that name.
+    /// The worker would refuse it, by the named rule.
     Deny(&'static str),
 }
 
 impl Checker {
-    /// The guard that a worker with those settings has.
+    /// A checker with the settings of a worker.
     pub fn of(settings: CallbackSettings) -> Self {
         Self::new(
             SsrfFilter {
@@ -122,29 +127,29 @@ impl Checker {
         )
     }
 
-    /// Judges by `guard`, and gives each look-up `timeout`.
+    /// Checks with `filter`; each look-up has `timeout`.
     pub fn new(filter: SsrfFilter, timeout: Duration) -> Self {
         Self { filter, timeout }
     }
 
-    /// What a worker would do with `text`.
+    /// The verdict on `text`.
     pub async fn verdict(&self, text: &str) -> UrlVerdict {
         let url = match CallbackUrl::parse(text) {
             Ok(url) => url,
             Err(error) => return UrlVerdict::Deny(error.name()),
         };
-        match self.findings(&url).await.map(Findings::verdict) {
+        match self.resolution(&url).await.map(Resolution::into_allowed) {
             Some(Ok(_)) => UrlVerdict::Allow,
             Some(Err(Denial::Refused(refusal))) => UrlVerdict::Deny(refusal.class()),
             Some(Err(Denial::Unresolved(_))) | None => UrlVerdict::Deny(UNRESOLVED),
         }
     }
 
-    /// Where `url` leads; nothing where its name is not looked up in time.
-    async fn findings(&self, url: &CallbackUrl) -> Option<Findings> {
-        // Every CallbackUrl has an origin that HTTP can carry, as far as is known.
+    /// The resolution of `url`; `None` after a timeout.
+    async fn resolution(&self, url: &CallbackUrl) -> Option<Resolution> {
+        // No CallbackUrl is known to have an origin that is invalid in HTTP.
         let origin = delivery::origin(url).ok()?;
-        timeout(self.timeout, self.filter.examine(&origin))
+        timeout(self.timeout, self.filter.resolve(&origin))
             .await
             .ok()
     }

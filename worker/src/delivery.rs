@@ -1,17 +1,17 @@
-//! One callback attempt: from a URL to a status line, never by a refused address.
+//! One callback attempt, from URL to status line, with protection against SSRF.
 //!
-//! In the order in which an attempt meets them:
+//! The modules, in the order in which an attempt uses them:
 //!
-//! * `client`: [`CallbackClient`], the one deadline, and what an answer means.
-//! * `message`, `request`: what is sent, and the POST that carries it.
-//! * `pool`: kept-alive connections, bounded in number and time.
-//! * `dialer`, `connector`, `guard`, `tls`: a new connection. A name is looked up once, every
-//!   address is judged, and only judged addresses are dialled.
-//! * `network`, `resolver`: what all of that reaches the network by, for which a test may stand in.
+//! * `client`: [`CallbackClient`], the deadline of an attempt, and the meaning of its response.
+//! * `message`, `request`: the callback, and the POST that carries it.
+//! * `pool`: the connection pool (keep-alive), bounded in number and idle time.
+//! * `dialer`, `connector`, `ssrf`, `tls`: a new connection. To prevent DNS rebinding, a name is
+//!   resolved once, every address is checked, and only the checked addresses are dialled.
+//! * `network`, `resolver`: access to the network, replaceable in tests.
 //! * `connection`: one HTTP/1.1 connection and one exchange on it.
 //! * `transport`: [`Transport`], the trait that tests replace, and the connection permit.
-//! * `answer`, `retry_after`: what is read of an answer's body, and how long; when it asks to be called again.
-//! * `error`: [`AttemptError`], what can go wrong, as classes.
+//! * `answer`, `retry_after`: the bounded read of a response body, and the `Retry-After` header.
+//! * `error`: [`AttemptError`], the classes of failure.
 
 mod answer;
 mod client;
@@ -30,10 +30,10 @@ mod tls;
 mod transport;
 
 pub use client::CallbackClient;
-pub use error::{AttemptError, Detail, Stage, TlsTrouble};
+pub use error::{AttemptError, ErrorDetail, Stage, TlsFailure};
 pub use message::Message;
 pub use network::{Connect, Network, SystemSockets};
 pub use resolver::{Resolve, SystemResolver};
-pub use ssrf::{AddressSource, Denial, Findings, SsrfFilter, origin};
+pub use ssrf::{AddressSource, Denial, Resolution, SsrfFilter, origin};
 pub use tls::ClientError;
 pub use transport::{ConnectionPermit, Transport};

@@ -1,4 +1,4 @@
-//! What the guard would do with one URL, step by step.
+//! The check of one URL, step by step.
 
 use std::{
     fmt::{self, Write as _},
@@ -9,37 +9,37 @@ use std::{
 use storm_shared::{models::CallbackUrl, services::ssrf::PolicyViolation};
 
 use super::{Checker, UNRESOLVED};
-use crate::delivery::{AddressSource, Denial, Findings};
+use crate::delivery::{AddressSource, Denial, Resolution};
 
-/// The steps as lines, and where they end.
+/// The steps as lines, and the verdict.
 pub(super) struct Explanation {
     text: String,
     allowed: bool,
 }
 
 pub(super) async fn explain(checker: &Checker, text: &str) -> Explanation {
-    let mut told = Explanation {
+    let mut explanation = Explanation {
         text: String::new(),
         allowed: false,
     };
     let url = match CallbackUrl::parse(text) {
         Ok(url) => url,
         Err(error) => {
-            told.deny(error.name(), &format_args!("a callback's URL {error}"));
-            return told;
+            explanation.deny(error.name(), &format_args!("a callback's URL {error}"));
+            return explanation;
         }
     };
-    told.step("normal form", &url.target());
-    if let Some(findings) = checker.findings(&url).await {
-        told.tell_of(&url, findings);
+    explanation.step("normal form", &url.target());
+    if let Some(resolution) = checker.resolution(&url).await {
+        explanation.show(&url, resolution);
     } else {
         let timeout = checker.timeout;
-        told.deny(
+        explanation.deny(
             UNRESOLVED,
             &format_args!("no answer within CALLBACK_TIMEOUT, {timeout:?}"),
         );
     }
-    told
+    explanation
 }
 
 impl Explanation {
@@ -51,40 +51,40 @@ impl Explanation {
         }
     }
 
-    fn tell_of(&mut self, url: &CallbackUrl, findings: Findings) {
-        match &findings.port {
+    fn show(&mut self, url: &CallbackUrl, resolution: Resolution) {
+        match &resolution.port {
             Ok(port) => self.step("port", &format_args!("{port}, allowed")),
             Err(refusal) => self.step("port", refusal),
         }
-        if findings.port.is_ok() {
-            self.tell_of_addresses(url, &findings);
+        if resolution.port.is_ok() {
+            self.show_addresses(url, &resolution);
         }
-        match findings.verdict() {
+        match resolution.into_allowed() {
             Ok(_) => self.allow(),
             Err(Denial::Refused(refusal)) => self.deny(refusal.class(), &refusal),
             Err(Denial::Unresolved(error)) => self.deny(UNRESOLVED, &error),
         }
     }
 
-    fn tell_of_addresses(&mut self, url: &CallbackUrl, findings: &Findings) {
+    fn show_addresses(&mut self, url: &CallbackUrl, resolution: &Resolution) {
         let host = url.url().host_str().unwrap_or_default();
-        let source = match findings.source {
-            AddressSource::Literal => format!("none: {host} is an address"),
+        let source = match resolution.source {
+            AddressSource::Literal => format!("not needed: {host} is an address literal"),
             AddressSource::Localhost => {
-                format!("none: {host} is this host, at either of its addresses")
+                format!("not needed: {host} is both loopback addresses")
             }
-            AddressSource::LookUp => match &findings.addresses {
+            AddressSource::LookUp => match &resolution.addresses {
                 Ok(addresses) => format!("{host}, addresses: {}", addresses.len()),
                 Err(error) => format!("{host}: {error}"),
             },
         };
         self.step("look-up", &source);
-        for address in findings.addresses.iter().flatten() {
-            self.tell_of_address(address);
+        for address in resolution.addresses.iter().flatten() {
+            self.show_address(address);
         }
     }
 
-    fn tell_of_address(&mut self, judged: &Result<IpAddr, PolicyViolation>) {
+    fn show_address(&mut self, judged: &Result<IpAddr, PolicyViolation>) {
         match judged {
             Ok(address) => self.step("address", &format_args!("{address}, allowed")),
             Err(refusal) => self.step("address", refusal),
@@ -97,11 +97,11 @@ impl Explanation {
     }
 
     fn deny(&mut self, rule: &str, why: &dyn fmt::Display) {
-        self.step("verdict", &format_args!("deny by the rule {rule}: {why}"));
+        self.step("verdict", &format_args!("deny by rule {rule}: {why}"));
     }
 
     fn step(&mut self, name: &str, what: &dyn fmt::Display) {
-        // Writing to a String can't fail.
+        // Writing to a String cannot fail.
         let _ = writeln!(self.text, "{name:<12} {what}");
     }
 }

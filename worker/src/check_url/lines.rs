@@ -1,14 +1,14 @@
-//! Lines of bytes from anybody: never more than a bounded part of one is held.
+//! Reads untrusted lines with a bounded buffer.
 
 use std::{
     io::{self, ErrorKind, Read},
     mem,
 };
 
-/// The longest line that could be a callback URL, in bytes, and the `\r` of its ending.
+/// The length in bytes of the longest possible callback URL, plus the `\r` of a line ending.
 const MAX_BYTES: usize = 4 * storm_shared::models::CallbackUrl::MAX_CHARS + 1;
 
-/// The most bytes that are read at a time.
+/// The most bytes to read at a time.
 const CHUNK: usize = 16 * 1024;
 
 /// A line without its ending.
@@ -16,12 +16,12 @@ const CHUNK: usize = 16 * 1024;
 pub(super) enum Line {
     /// Its bytes.
     Bytes(Vec<u8>),
-    /// It is longer than any URL, and was dropped.
+    /// The line was longer than any URL and was dropped.
     TooLong,
 }
 
-/// Hands over the lines of `input` as they come, many at a time, until its end or until `hand_over` has
-/// nobody to give them to. A `\r` before the `\n` is no part of a line; a last one needs no `\n`.
+/// Passes the lines of `input` to `hand_over` in batches as they arrive, until the end of `input`
+/// or until `hand_over` returns false. Lines end with `\n` or `\r\n`; the last needs no ending.
 pub(super) fn read(
     mut input: impl Read,
     mut hand_over: impl FnMut(Vec<Line>) -> bool,
@@ -44,7 +44,7 @@ pub(super) fn read(
     }
 }
 
-/// A line that has not ended yet.
+/// An incomplete line.
 #[derive(Default)]
 struct Open {
     bytes: Vec<u8>,
@@ -52,7 +52,7 @@ struct Open {
 }
 
 impl Open {
-    /// The lines that end within `chunk`; the rest of it stays.
+    /// The lines that end within `chunk`. The rest is kept.
     fn continue_by(&mut self, chunk: &[u8]) -> Vec<Line> {
         let mut lines = Vec::new();
         for piece in chunk.split_inclusive(|byte| *byte == b'\n') {
@@ -88,7 +88,7 @@ impl Open {
         Line::Bytes(bytes)
     }
 
-    /// The last line, if it didn't end.
+    /// The last line, if it has no line ending.
     fn take(&mut self) -> Option<Line> {
         (self.too_long || !self.bytes.is_empty()).then(|| self.close())
     }
@@ -100,7 +100,7 @@ mod tests {
 
     use super::{Line, MAX_BYTES, read};
 
-    /// Gives its bytes a few at a time.
+    /// Returns a few bytes per read.
     struct Dripping<'a>(&'a [u8], usize);
 
     impl Read for Dripping<'_> {
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn every_line_is_one_however_it_ends() {
+    fn every_line_ending_is_accepted() {
         assert_eq!(lines(b""), []);
         assert_eq!(lines(b"\n"), [line("")]);
         assert_eq!(lines(b"a"), [line("a")]);
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_longer_than_any_url_is_dropped_and_counts() {
+    fn an_overlong_line_is_dropped_and_still_counted() {
         let longest = "x".repeat(MAX_BYTES);
         let text = format!("a\n{longest}x\nb\n{longest}\n{longest}{longest}");
         assert_eq!(

@@ -1,4 +1,4 @@
-//! A verdict a line.
+//! Batch mode: one verdict per line.
 
 use std::{
     io::{self, BufWriter, Read, Write},
@@ -16,25 +16,27 @@ use super::{
 };
 use crate::delivery::SystemResolver;
 
-/// URLs that are judged at a time: as many as there are look-ups at a time.
+/// Concurrency limit of checks, equal to that of look-ups.
 const AT_A_TIME: usize = SystemResolver::MAX_LOOKUPS;
 
-/// Bunches of lines that are read ahead.
+/// The most batches of lines to read ahead (backpressure on the input).
 const AHEAD: usize = 2;
 
-/// Reads a URL a line from `input` and writes a verdict a line to `output`, in the same order, each as soon
-/// as it and those before it are known. What it gives is the process' exit status.
+/// Reads one URL per line from `input` and writes one verdict per line to `output`, in the same
+/// order. Each verdict is written as soon as it and all before it are known. Returns the exit
+/// status.
 ///
 /// # Errors
-/// `input` can't be read, once the lines before have their verdicts; or `output` takes no more.
+/// Reading `input` fails, reported after the verdicts on all earlier lines; or writing `output`
+/// fails.
 pub async fn judge_lines(
     checker: &Checker,
     input: impl Read + Send + 'static,
     output: impl Write,
 ) -> io::Result<ExitCode> {
     let mut failure = None;
-    let lines = stream::unfold(read_ahead(input), async |mut bunches| {
-        bunches.recv().await.map(|bunch| (bunch, bunches))
+    let lines = stream::unfold(read_ahead(input), async |mut batches| {
+        batches.recv().await.map(|batch| (batch, batches))
     })
     .flat_map(stream::iter);
     let mut verdicts = pin!(lines.map(|line| judge(checker, line)).buffered(AT_A_TIME));
@@ -44,7 +46,7 @@ pub async fn judge_lines(
         let verdict = if let Some(known) = (&mut next).now_or_never() {
             known
         } else {
-            output.flush()?; // somebody may wait for what is known by now
+            output.flush()?; // a reader may wait for these verdicts before it sends more
             next.await
         };
         match verdict {
@@ -58,8 +60,8 @@ pub async fn judge_lines(
     failure.map_or(Ok(ExitCode::SUCCESS), Err)
 }
 
-/// The lines of `input`, read on a thread of their own: nothing ends a blocking read, and the process
-/// doesn't wait for that thread at its end.
+/// Reads the lines of `input` on a separate thread, because a blocking read cannot be cancelled.
+/// The process does not wait for that thread when it exits.
 fn read_ahead(input: impl Read + Send + 'static) -> mpsc::Receiver<Vec<io::Result<Line>>> {
     let (send, receive) = mpsc::channel(AHEAD);
     thread::spawn(move || {
@@ -68,7 +70,7 @@ fn read_ahead(input: impl Read + Send + 'static) -> mpsc::Receiver<Vec<io::Resul
             send.blocking_send(lines).is_ok()
         };
         if let Err(error) = lines::read(input, hand_over) {
-            let _ = send.blocking_send(vec![Err(error)]); // or nobody listens any more
+            let _ = send.blocking_send(vec![Err(error)]); // fails if the receiver is gone
         }
     });
     receive

@@ -1,14 +1,14 @@
-//! What is read of an answer's body: so little that no receiver can make it expensive.
+//! The bounded read of a response body, so that no receiver can make it expensive.
 
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::Body;
 
-/// The body of an answer whose status line has decided already. It is read only so that its
-/// connection can be used again.
+/// The body of a response. It is read and discarded only to reuse the connection; the status line
+/// has already decided the attempt.
 pub(super) struct AnswerBody<B> {
     body: B,
-    /// Bytes that may still come.
+    /// The bytes that may still be read.
     left: usize,
 }
 
@@ -25,8 +25,7 @@ impl<B> AnswerBody<B> {
 }
 
 impl<B: Body<Data = Bytes> + Unpin> AnswerBody<B> {
-    /// Reads the body to its end and drops it. False if it is cut or too long. Can be cancelled
-    /// and begun again.
+    /// Reads the body to its end and discards it. False if it is cut or too long. Cancel-safe.
     pub(super) async fn drain(&mut self) -> bool {
         while let Some(frame) = self.body.frame().await {
             let Ok(frame) = frame else { return false };

@@ -22,7 +22,7 @@ use super::{
     answer::AnswerBody,
     connection::{Connection, ExchangeError},
     dialer::Dialer,
-    error::{AttemptError, Detail},
+    error::{AttemptError, ErrorDetail},
     message::Message,
     network::Network,
     pool::Pool,
@@ -33,12 +33,12 @@ use super::{
     transport::{ConnectionPermit, Transport},
 };
 
-/// How long an answer's body may take after its head, at most.
+/// The most time for reading a response body after its head.
 const MAX_BODY_TIME: Duration = Duration::from_secs(1);
-/// Bodies that are waited for at a time; past these, a connection is closed instead.
+/// Concurrency limit of body reads. Over it, the connection is closed instead.
 const MAX_BODIES: usize = 256;
 
-/// Delivers callbacks; cheap to clone, and clones share the kept-alive connections.
+/// Delivers callbacks. Cheap to clone; clones share the connection pool.
 #[derive(Clone)]
 pub struct CallbackClient {
     shared: Arc<Shared>,
@@ -53,14 +53,14 @@ struct Shared {
 }
 
 impl CallbackClient {
-    /// A client that reaches what `policy` allows through `network`, gives every attempt `timeout`, and trusts
-    /// Mozilla's roots and those in `ca_file` (PEM).
+    /// A client that dials only what `policy` allows, through `network`. Every attempt has
+    /// `timeout`. Trusts Mozilla's roots and those in `ca_file` (PEM).
     ///
     /// # Errors
-    /// `ca_file` can't be read or holds no usable certificate.
+    /// `ca_file` cannot be read or holds no usable certificate.
     ///
     /// # Panics
-    /// Outside of a tokio runtime, where its idle connections are looked after.
+    /// Outside of a tokio runtime, which runs the task that closes idle connections.
     pub fn new(
         policy: Policy,
         network: Network,
@@ -87,13 +87,13 @@ impl CallbackClient {
         })
     }
 
-    /// The same one, with `signer` signing every attempt.
+    /// Signs every attempt with `signer`.
     pub fn signing_with(mut self, signer: Signer) -> Self {
         self.post.signer = signer;
         self
     }
 
-    /// The same one, with attempts that begin when `clock` says.
+    /// Takes the time of each attempt from `clock`.
     pub fn by_clock(mut self, clock: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
         self.post.clock = Arc::new(clock);
         self
@@ -111,14 +111,14 @@ impl CallbackClient {
         self.attempt_with(None, url, message).await
     }
 
-    /// Posts `message` to `url`, and returns the status if it is 2xx. `permit` is
-    /// held until the connection is idle or closed.
+    /// Posts `message` to `url`, and returns the status if it is 2xx. `permit` is held until the
+    /// exchange, the body read included, has ended.
     ///
     /// The timeout covers look-up, connect, TLS, request and status line. Dropping the future ends
     /// the attempt and closes its connection.
     ///
     /// # Errors
-    /// The class of what went wrong, any other status included.
+    /// The class of the failure. Any status but 2xx is one.
     pub async fn attempt_with(
         &self,
         permit: Option<ConnectionPermit>,
@@ -140,8 +140,8 @@ impl CallbackClient {
         }
     }
 
-    /// The answer, over a kept-alive connection if one is still good, or else over a new one. The request is
-    /// made when there is a connection: it bears the time.
+    /// The response, over a pooled connection if one is still open, otherwise over a new one. The
+    /// request is built once there is a connection, because its signature covers the time.
     async fn answer(
         &self,
         url: &CallbackUrl,
@@ -150,7 +150,7 @@ impl CallbackClient {
     ) -> Result<(Connection, Response<Incoming>), AttemptError> {
         let request = || {
             let request = self.post.request(url, message);
-            request.map_err(|error| AttemptError::Connect(Detail::of(&error)))
+            request.map_err(|error| AttemptError::Connect(ErrorDetail::of(&error)))
         };
         while let Some(mut connection) = self.shared.pool.take(url.origin()) {
             match connection.exchange(request()?, deadline).await {
@@ -164,8 +164,8 @@ impl CallbackClient {
         Ok((connection, response))
     }
 
-    /// Reads what is left of the answer and keeps the connection, if that costs next to nothing;
-    /// closes the connection otherwise. Nobody waits for this: the status has decided.
+    /// Reads the rest of the response within tight limits and returns the connection to the pool;
+    /// otherwise closes it. The attempt does not wait for this, as its status decides the result.
     fn recycle(
         &self,
         permit: Option<ConnectionPermit>,

@@ -13,34 +13,35 @@ use hyper::{
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{
-    error::{AttemptError, Detail, Stage},
+    error::{AttemptError, ErrorDetail, Stage},
     pool::Poolable,
 };
 
-/// The most bytes of an answer's head, and of its body that are held at a time. (The number of
-/// header fields is bounded by hyper, at 100.)
+/// The buffer size in bytes: the limit of a response head, and of the body held at a time. (hyper
+/// limits the number of header fields to 100.)
 const MAX_BUFFER: usize = 16 * 1024;
 
-/// The sending side of a connection. A task of its own drives it, and ends when this is dropped or
+/// The sending side of a connection. A separate task drives it and ends when this is dropped or
 /// the peer closes.
 pub(super) struct Connection {
     origin: Arc<str>,
     sender: SendRequest<Full<Bytes>>,
 }
 
-/// Why there is no answer.
+/// Why there is no response.
 pub(super) enum ExchangeError {
-    /// The connection was closed before anything of the request was sent: another one can be tried.
+    /// The connection closed before any of the request was sent. Another one can be tried without
+    /// a risk of duplicate delivery.
     Unsent,
-    /// The request, or a part of it, was sent.
+    /// At least part of the request was sent.
     Failed(AttemptError),
 }
 
-/// Who hears of a deadline so late was frozen, and not the receiver.
-const FROZEN: Duration = Duration::from_millis(500);
+/// If the timeout fires this late, our own process was suspended.
+const SUSPENDED: Duration = Duration::from_millis(500);
 
-/// How long what arrived meanwhile may take to be read.
-const TO_CATCH_UP: Duration = Duration::from_millis(200);
+/// Extra time after a suspension to read a response that has already arrived.
+const CATCH_UP_TIME: Duration = Duration::from_millis(200);
 
 impl Connection {
     /// Speaks HTTP/1.1 over `io`, which is connected to `origin`.
@@ -52,7 +53,7 @@ impl Connection {
             .max_buf_size(MAX_BUFFER)
             .handshake(io)
             .await?;
-        // What ends a connection is told to the exchange on it, if there is one.
+        // The error is dropped: hyper also reports it to the exchange in progress, if there is one.
         tokio::spawn(async move { drop(driver.await) });
         Ok(Self {
             origin: origin.into(),
@@ -60,8 +61,8 @@ impl Connection {
         })
     }
 
-    /// Sends `request` and waits for the answer's head until `deadline`. A connection whose
-    /// exchange failed is closed.
+    /// Sends `request` and waits for the response head until `deadline`. A failed exchange closes
+    /// the connection.
     pub(super) async fn exchange(
         &mut self,
         request: Request<Full<Bytes>>,
@@ -70,9 +71,9 @@ impl Connection {
         // Dropping an exchange midway, as the deadline does, makes hyper close the connection.
         let mut exchange = pin!(self.exchange_unbounded(request));
         let mut answer = timeout_at(deadline, &mut exchange).await;
-        if answer.is_err() && deadline.elapsed() > FROZEN {
-            // The answer may have come in time, and only we were not there to read it.
-            answer = timeout(TO_CATCH_UP, &mut exchange).await;
+        if answer.is_err() && deadline.elapsed() > SUSPENDED {
+            // The response may have arrived in time while the process was suspended.
+            answer = timeout(CATCH_UP_TIME, &mut exchange).await;
         }
         answer.unwrap_or_else(|_| {
             Err(ExchangeError::Failed(AttemptError::Timeout {
@@ -85,8 +86,8 @@ impl Connection {
         &mut self,
         request: Request<Full<Bytes>>,
     ) -> Result<Response<Incoming>, ExchangeError> {
-        // A reused connection may not have noticed yet that its last answer is over, or that the
-        // peer has closed.
+        // A reused connection may still have to notice the end of its last response, or that the
+        // peer has closed it.
         if self.sender.ready().await.is_err() {
             return Err(ExchangeError::Unsent);
         }
@@ -96,18 +97,20 @@ impl Connection {
         };
         Err(match error.take_message() {
             Some(_) => ExchangeError::Unsent,
-            None => ExchangeError::Failed(AttemptError::Interrupted(Detail::of(error.error()))),
+            None => {
+                ExchangeError::Failed(AttemptError::Interrupted(ErrorDetail::of(error.error())))
+            }
         })
     }
 }
 
 impl From<ExchangeError> for AttemptError {
-    /// What an exchange's failure is once there is no other connection to try.
+    /// The final error, when no other connection can be tried.
     fn from(error: ExchangeError) -> Self {
         match error {
             ExchangeError::Failed(error) => error,
             ExchangeError::Unsent => {
-                Self::Interrupted(Detail::new("the connection was closed at once"))
+                Self::Interrupted(ErrorDetail::new("the connection was closed at once"))
             }
         }
     }

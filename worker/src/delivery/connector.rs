@@ -1,4 +1,4 @@
-//! Where the guard stands: the place at which a TCP connection is made.
+//! The TCP connector that enforces the SSRF policy.
 
 use std::{
     io,
@@ -26,23 +26,23 @@ use super::{
     ssrf::{Denial, SsrfFilter},
 };
 
-/// Opens TCP connections to addresses that the guard allows, and to no other.
+/// Opens TCP connections only to addresses that the SSRF policy allows.
 ///
-/// Made for one dial, which may last until `deadline`. The deadline itself is the caller's to
-/// keep; here it only divides the time among several addresses.
+/// One value serves one dial. The caller enforces `deadline`; the connector uses it only to divide
+/// the remaining time among several addresses.
 #[derive(Clone)]
 pub(super) struct SsrfConnector {
-    /// What judges where the URL leads.
+    /// Resolves the host and checks its addresses.
     pub(super) filter: SsrfFilter,
-    /// What opens the connections.
+    /// Opens the connections.
     pub(super) sockets: Arc<dyn Connect>,
-    /// When the caller gives up.
+    /// When the caller times out.
     pub(super) deadline: Instant,
-    /// How far the dial has come.
+    /// The current stage of the dial.
     pub(super) progress: Progress,
 }
 
-/// Why there is no connection.
+/// Why the dial failed.
 #[derive(Debug, Error)]
 pub(super) enum DialError {
     #[error(transparent)]
@@ -54,7 +54,7 @@ pub(super) enum DialError {
     },
 }
 
-/// How far a dial has come, for whoever cuts it off.
+/// The current stage of a dial, read by the caller after a timeout.
 #[derive(Clone, Default)]
 pub(super) struct Progress(Arc<AtomicU8>);
 
@@ -84,20 +84,22 @@ impl Service<Uri> for SsrfConnector {
 }
 
 impl SsrfConnector {
-    /// The most addresses of one name that are dialled.
+    /// The most addresses of one name to dial.
     const MAX_DIALLED: usize = 4;
 
     async fn connect(&self, uri: &Uri) -> Result<TokioIo<TcpStream>, DialError> {
-        // Looked up once, judged once, and what was judged is what is dialled.
-        let addresses = self.filter.examine(uri).await.verdict()?;
+        // Resolve once, check every address, dial the checked addresses. A second look-up here
+        // would allow DNS rebinding.
+        let addresses = self.filter.resolve(uri).await.into_allowed()?;
         self.progress.reach(Stage::Connect);
         let stream = self.dial(&addresses).await?;
         self.progress.reach(Stage::Tls);
         Ok(TokioIo::new(stream))
     }
 
-    /// Dials `addresses` one after the other; each gets a fair share of the time that is left, so
-    /// that a silent one leaves time for the next.
+    /// Dials `addresses` one after the other; each gets an equal share of the remaining time, so
+    /// an unresponsive address leaves time for the next. (Sequential, without the overlap of Happy
+    /// Eyeballs.)
     async fn dial(&self, addresses: &[SocketAddr]) -> Result<TcpStream, DialError> {
         let addresses = &addresses[..addresses.len().min(Self::MAX_DIALLED)];
         let none = io::Error::other("the name has no address");
@@ -111,7 +113,7 @@ impl SsrfConnector {
         Err(failure)
     }
 
-    /// Dials one address of `left` that are still to be tried.
+    /// Dials one address. `left` counts the addresses still to try, this one included.
     async fn dial_one(&self, address: SocketAddr, left: usize) -> io::Result<TcpStream> {
         let connecting = self.sockets.connect(address);
         let stream = if left > 1 {
@@ -122,7 +124,7 @@ impl SsrfConnector {
         } else {
             connecting.await?
         };
-        // A request is one small write: waiting to fill a packet would only delay it.
+        // A request is one small write, which Nagle's algorithm would only delay.
         stream.set_nodelay(true)?;
         Ok(stream)
     }

@@ -11,15 +11,15 @@ use tower_service::Service;
 use super::{
     connection::Connection,
     connector::{DialError, Progress, SsrfConnector},
-    error::{AttemptError, Detail, TlsTrouble},
+    error::{AttemptError, ErrorDetail, TlsFailure},
     network::Connect,
     ssrf::{self, Denial, SsrfFilter},
 };
 
-/// Makes connections: the guarded connector inside, TLS (for https) around it.
+/// Opens connections: TLS (for https) around the SSRF connector.
 ///
-/// TLS outside means that its server name and verification use the URL's host, whatever address
-/// was dialled.
+/// TLS wraps the connector, so SNI and certificate verification use the URL's host and not the
+/// dialled address.
 pub(super) struct Dialer {
     pub(super) filter: SsrfFilter,
     pub(super) sockets: Arc<dyn Connect>,
@@ -27,14 +27,14 @@ pub(super) struct Dialer {
 }
 
 impl Dialer {
-    /// A connection to the origin of `url`, made before `deadline`.
+    /// Opens a connection to the origin of `url` before `deadline`.
     pub(super) async fn dial(
         &self,
         url: &CallbackUrl,
         deadline: Instant,
     ) -> Result<Connection, AttemptError> {
         let origin =
-            ssrf::origin(url).map_err(|error| AttemptError::Connect(Detail::of(&error)))?;
+            ssrf::origin(url).map_err(|error| AttemptError::Connect(ErrorDetail::of(&error)))?;
         let progress = Progress::default();
         let connector = SsrfConnector {
             filter: self.filter.clone(),
@@ -51,11 +51,11 @@ impl Dialer {
             .map_err(classify)?;
         Connection::open(url.origin(), io)
             .await
-            .map_err(|error| AttemptError::Interrupted(Detail::of(&error)))
+            .map_err(|error| AttemptError::Interrupted(ErrorDetail::of(&error)))
     }
 }
 
-/// Our own connector's errors come through the TLS connector as they are; the rest is its own.
+/// The TLS connector passes a `DialError` through unchanged; every other error is its own.
 fn classify(error: Box<dyn Error + Send + Sync>) -> AttemptError {
     match error.downcast::<DialError>().map(|error| *error) {
         Ok(DialError::Denied(Denial::Refused(refusal))) => AttemptError::Refused(refusal),
@@ -64,11 +64,11 @@ fn classify(error: Box<dyn Error + Send + Sync>) -> AttemptError {
         {
             AttemptError::LookupsBusy
         }
-        Ok(DialError::Denied(error)) => AttemptError::Resolve(Detail::of(&error)),
-        Ok(error @ DialError::Connect { .. }) => AttemptError::Connect(Detail::of(&error)),
+        Ok(DialError::Denied(error)) => AttemptError::Resolve(ErrorDetail::of(&error)),
+        Ok(error @ DialError::Connect { .. }) => AttemptError::Connect(ErrorDetail::of(&error)),
         Err(error) => AttemptError::Tls {
-            kind: TlsTrouble::of(&*error),
-            detail: Detail::of(&*error),
+            kind: TlsFailure::of(&*error),
+            detail: ErrorDetail::of(&*error),
         },
     }
 }

@@ -1,4 +1,4 @@
-//! What can go wrong in an attempt, as classes.
+//! The failures of an attempt, by class.
 
 use std::{error::Error, fmt, io, time::Duration};
 
@@ -8,51 +8,51 @@ use thiserror::Error;
 
 /// Why an attempt failed.
 ///
-/// `Display` is one bounded line for operators. It can name addresses, and never holds a URL's path
-/// or query, or anything of an answer but its status.
+/// `Display` is one bounded line for operators. It can contain addresses, but no URL path or query,
+/// and nothing of a response but its status.
 #[derive(Clone, Debug, Error)]
 pub enum AttemptError {
-    /// The policy forbids an address of the URL's host: nothing was sent.
+    /// The SSRF policy refuses the port or an address of the URL's host. Nothing was sent.
     #[error("{0}")]
     Refused(PolicyViolation),
     /// The host's name has no address, or its look-up failed.
     #[error("the look-up failed: {0}")]
-    Resolve(Detail),
-    /// None of the host's addresses took a connection.
+    Resolve(ErrorDetail),
+    /// No address of the host accepted a connection.
     #[error("no connection: {0}")]
-    Connect(Detail),
+    Connect(ErrorDetail),
     /// The TLS handshake failed: most often the certificate could not be verified.
     #[error("no TLS session: {detail}")]
     Tls {
-        /// What in a few words, none of which are the other side's.
-        kind: TlsTrouble,
-        /// The whole of it: it can tell all names that a certificate has.
-        detail: Detail,
+        /// The kind of failure, in our own fixed words.
+        kind: TlsFailure,
+        /// The full error. It can list every name in the certificate.
+        detail: ErrorDetail,
     },
-    /// Too many look-ups of other names were under way: no attempt was made.
+    /// The concurrency limit of look-ups was reached. No attempt was made.
     #[error("no thread was free for the look-up")]
     LookupsBusy,
     /// The deadline passed before a status line came.
     #[error("timed out at {stage}")]
     Timeout {
-        /// What the attempt was waiting for.
+        /// The stage in progress.
         stage: Stage,
     },
     /// Any status but 2xx. Redirects count: they are not followed.
     #[error("answered with status {}", .status.as_u16())]
     Status {
-        /// The answer's.
+        /// The response's status.
         status: StatusCode,
-        /// How long the receiver asks to be left alone, where it may.
+        /// The delay in `Retry-After` of a 429 or 503.
         retry_after: Option<Duration>,
     },
-    /// The connection was cut, or turned out to speak no HTTP, before a status line.
+    /// The connection closed, or sent something other than HTTP, before a status line.
     #[error("cut before a status line: {0}")]
-    Interrupted(Detail),
+    Interrupted(ErrorDetail),
 }
 
 impl AttemptError {
-    /// What it is, for metrics and records; and whether to try again.
+    /// The class for metrics and stored attempts. It also decides whether to retry.
     pub fn class(&self) -> AttemptClass {
         match self {
             Self::Refused(_) => AttemptClass::Refused,
@@ -66,7 +66,7 @@ impl AttemptError {
         }
     }
 
-    /// The answer's status, where there was one.
+    /// The response's status, if there was a response.
     pub const fn status(&self) -> Option<StatusCode> {
         match self {
             Self::Status { status, .. } => Some(*status),
@@ -74,7 +74,7 @@ impl AttemptError {
         }
     }
 
-    /// How long the receiver asks to be left alone.
+    /// The delay that the receiver asked for.
     pub const fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Status { retry_after, .. } => *retry_after,
@@ -82,8 +82,8 @@ impl AttemptError {
         }
     }
 
-    /// What the job's owner is told: no address that a name led to, and nothing from the inside of
-    /// the worker's network.
+    /// The detail shown to the tenant. It contains no resolved address and nothing about the
+    /// worker's network.
     pub fn public_detail(&self) -> String {
         match self {
             Self::Refused(refusal) => format!("refused as {}", refusal.class()),
@@ -98,23 +98,23 @@ impl AttemptError {
     }
 }
 
-/// What can be wrong with TLS, as far as a job's owner may know it.
+/// The kind of TLS failure, as shown to the tenant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TlsTrouble {
-    /// The certificate is over, or not good yet.
+pub enum TlsFailure {
+    /// The certificate has expired or is not valid yet.
     Expired,
     /// The certificate is for other names.
     OtherName,
-    /// Whoever issued the certificate is not trusted.
+    /// The certificate's issuer is not trusted.
     UnknownIssuer,
-    /// Anything else about the certificate.
+    /// The certificate is invalid for another reason.
     Certificate,
-    /// The handshake itself.
+    /// The handshake failed.
     Handshake,
 }
 
-impl TlsTrouble {
-    /// By what rustls says.
+impl TlsFailure {
+    /// Classifies the rustls error inside `error`.
     pub(super) fn of(error: &(dyn Error + 'static)) -> Self {
         use rustls::CertificateError as Wrong;
         match rustls_error(error) {
@@ -142,7 +142,7 @@ impl TlsTrouble {
     }
 }
 
-/// The TLS error in an error, or in one of its causes. An `io::Error` has its own inside.
+/// The rustls error among `error` and its causes. An `io::Error` may wrap it.
 fn rustls_error<'a>(mut error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
     loop {
         if let Some(found) = error.downcast_ref() {
@@ -156,7 +156,7 @@ fn rustls_error<'a>(mut error: &'a (dyn Error + 'static)) -> Option<&'a rustls::
     }
 }
 
-/// The stages of an attempt, in their order.
+/// The stages of an attempt, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
     /// The host's name is looked up.
@@ -170,7 +170,7 @@ pub enum Stage {
 }
 
 impl Stage {
-    /// Every stage, each at its own number.
+    /// Every stage, at the index of its discriminant.
     pub(super) const ALL: [Self; 4] = [Self::Lookup, Self::Connect, Self::Tls, Self::Answer];
 
     /// The stage's stable name.
@@ -190,16 +190,17 @@ impl fmt::Display for Stage {
     }
 }
 
-/// One line about an error and its causes: at most [`Detail::MAX_CHARS`] characters, none of them
-/// a control character, for parts of it (a certificate's names, say) come from outside.
+/// One line about an error and its causes, of at most [`ErrorDetail::MAX_CHARS`] characters.
+///
+/// Control characters are replaced: parts of it (a certificate's names, say) are untrusted.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Detail(Box<str>);
+pub struct ErrorDetail(Box<str>);
 
-impl Detail {
+impl ErrorDetail {
     /// The longest detail, in characters.
     pub const MAX_CHARS: usize = 200;
 
-    /// The text of `error`, and of those causes that it doesn't repeat itself.
+    /// The message of `error`, followed by those of its causes that it does not already contain.
     pub(super) fn of(error: &(dyn Error + 'static)) -> Self {
         let mut text = error.to_string();
         let mut cause = error.source();
@@ -220,7 +221,7 @@ impl Detail {
     }
 }
 
-impl fmt::Display for Detail {
+impl fmt::Display for ErrorDetail {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
@@ -230,14 +231,14 @@ impl fmt::Display for Detail {
 mod tests {
     use std::io;
 
-    use super::{AttemptError, Detail, Stage, TlsTrouble};
+    use super::{AttemptError, ErrorDetail, Stage, TlsFailure};
 
     #[test]
     fn a_detail_is_one_bounded_line_whatever_the_error_says() {
         let error = io::Error::other(format!("first\r\nsecond\u{1b}[31m{}", "é".repeat(1000)));
         let text = AttemptError::Tls {
-            kind: TlsTrouble::of(&error),
-            detail: Detail::of(&error),
+            kind: TlsFailure::of(&error),
+            detail: ErrorDetail::of(&error),
         }
         .to_string();
         assert!(
@@ -246,18 +247,18 @@ mod tests {
         );
         assert_eq!(
             text.chars().count(),
-            "no TLS session: ".len() + Detail::MAX_CHARS
+            "no TLS session: ".len() + ErrorDetail::MAX_CHARS
         );
     }
 
     #[test]
-    fn a_cause_that_the_error_tells_already_is_not_told_twice() {
+    fn a_cause_already_in_the_message_is_not_repeated() {
         let error = io::Error::other(io::Error::other("the cause"));
-        assert_eq!(Detail::of(&error).to_string(), "the cause");
+        assert_eq!(ErrorDetail::of(&error).to_string(), "the cause");
     }
 
     #[test]
-    fn a_stage_stands_at_its_own_number() {
+    fn each_stage_has_its_own_index() {
         for (number, stage) in Stage::ALL.into_iter().enumerate() {
             assert_eq!(stage as usize, number);
         }

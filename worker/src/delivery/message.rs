@@ -1,15 +1,15 @@
-//! What is sent to a receiver.
+//! The callback sent to a receiver.
 
 use bytes::Bytes;
 use storm_shared::models::{RequestId, Traceparent};
 
-/// A callback: the same on every attempt.
+/// A callback. Every attempt sends the same one.
 #[derive(Clone)]
 pub struct Message {
-    /// Which request it tells of; receivers tell repeats by it.
+    /// The id of the request. Delivery is at-least-once; receivers deduplicate by this id.
     pub id: RequestId,
-    /// The bytes, JSON.
+    /// The JSON bytes.
     pub body: Bytes,
-    /// The trace that the request belongs to.
+    /// The request's trace.
     pub traceparent: Traceparent,
 }

@@ -1,4 +1,4 @@
-//! The two ways in which an attempt reaches the network: it looks names up, and it connects.
+//! Access to the network: name look-ups and TCP connections.
 
 use std::{io, net::SocketAddr, sync::Arc};
 
@@ -7,15 +7,15 @@ use tokio::net::TcpStream;
 
 use super::resolver::{Resolve, SystemResolver};
 
-/// What opens TCP connections.
+/// Opens TCP connections.
 pub trait Connect: Send + Sync {
-    /// A connection to `address`, and to nothing else.
+    /// Connects to exactly `address`.
     ///
-    /// Not bounded in time: the caller's deadline is.
+    /// Has no timeout of its own; the caller applies the deadline.
     fn connect(&self, address: SocketAddr) -> BoxFuture<'static, io::Result<TcpStream>>;
 }
 
-/// The system's own sockets.
+/// The operating system's sockets.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemSockets;
 
@@ -25,22 +25,22 @@ impl Connect for SystemSockets {
     }
 }
 
-/// The network as an attempt sees it; cheap to clone.
+/// The network of an attempt. Cheap to clone.
 #[derive(Clone)]
 pub struct Network {
-    /// What looks names up.
+    /// Resolves names.
     pub resolver: Arc<dyn Resolve>,
-    /// What opens connections: every address that is ever dialled goes through it.
+    /// Opens connections. Every dialled address passes through it.
     pub sockets: Arc<dyn Connect>,
 }
 
 impl Network {
-    /// The system's.
+    /// The operating system's resolver and sockets.
     pub fn system() -> Self {
         Self::with_resolver(Arc::new(SystemResolver::new()))
     }
 
-    /// The system's, but for its names.
+    /// The operating system's sockets with another resolver.
     pub fn with_resolver(resolver: Arc<dyn Resolve>) -> Self {
         Self {
             resolver,

@@ -1,4 +1,4 @@
-//! Kept-alive connections, bounded in number and time.
+//! The connection pool: idle keep-alive connections, bounded in number and idle time.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -13,17 +13,17 @@ use tokio_util::task::AbortOnDropHandle;
 const MAX_PER_ORIGIN: usize = 256;
 /// Idle connections in all.
 const MAX_IDLE: usize = 1024;
-/// How long a connection may be idle. Common servers close one after 5 s, and a request that
-/// crosses with that is lost.
+/// The idle timeout. Common servers close an idle connection after 5 s; a request sent at that
+/// moment would be lost.
 const MAX_IDLE_TIME: Duration = Duration::from_secs(4);
-/// How often connections of origins that nobody calls any more are looked for.
+/// How often idle connections are checked for expiry, for origins that are no longer called.
 const SWEEP_PERIOD: Duration = Duration::from_secs(1);
 
-/// A connection that can be kept.
+/// A connection that can be pooled.
 pub(super) trait Poolable: Send + 'static {
-    /// Scheme, host and port: who may use it.
+    /// Scheme, host and port. Only requests to this origin may use the connection.
     fn origin(&self) -> &Arc<str>;
-    /// Whether the peer has not closed it, as far as is known.
+    /// False once the peer is known to have closed it.
     fn is_open(&self) -> bool;
 }
 
@@ -34,7 +34,7 @@ pub(super) struct Pool<C> {
 }
 
 impl<C: Poolable> Pool<C> {
-    /// An empty pool, with a task that closes what is idle for too long and ends with the pool.
+    /// An empty pool, with a task that closes expired connections and ends with the pool.
     ///
     /// # Panics
     /// Outside of a tokio runtime.
@@ -47,12 +47,12 @@ impl<C: Poolable> Pool<C> {
         }
     }
 
-    /// The connection to `origin` that became idle last: the one most likely still open.
+    /// The most recently used idle connection to `origin`: the most likely to be still open.
     pub(super) fn take(&self, origin: &str) -> Option<C> {
         lock(&self.idle).take(origin, Instant::now())
     }
 
-    /// Keeps `connection`, on which no exchange is going on.
+    /// Returns `connection` to the pool. No exchange may be in progress on it.
     pub(super) fn put(&self, connection: C) {
         lock(&self.idle).put(connection, Instant::now());
     }
@@ -69,7 +69,7 @@ async fn sweep<C: Poolable>(idle: Weak<Mutex<Idle<C>>>) {
 }
 
 fn lock<C>(idle: &Mutex<Idle<C>>) -> MutexGuard<'_, Idle<C>> {
-    // A panic under the lock could at worst have lost a connection: what is there is usable.
+    // A panic under the lock can at worst lose a connection; the rest stays usable.
     idle.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -130,7 +130,7 @@ impl<C: Poolable> Idle<C> {
         }
     }
 
-    /// The oldest of all is the oldest of its origin too, so its number comes first there.
+    /// The oldest of all is also the oldest of its origin, so its number is the first there.
     fn drop_oldest(&mut self) {
         let Some((_, (_, connection))) = self.by_age.pop_first() else {
             return;

@@ -1,4 +1,4 @@
-//! The POST that carries a report.
+//! The POST request that carries a callback.
 
 use std::sync::Arc;
 
@@ -22,13 +22,13 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const AGENT: HeaderValue =
     HeaderValue::from_static(concat!("request-storm-handler/", env!("CARGO_PKG_VERSION")));
 
-/// Of W3C Trace Context.
+/// From W3C Trace Context.
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
-/// What tells the time.
+/// The source of the current time.
 pub(super) type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
-/// What makes each attempt's request: what signs it, by which clock.
+/// Builds the request of each attempt: its signer and its clock.
 #[derive(Clone)]
 pub(super) struct Post {
     pub(super) signer: Signer,
@@ -36,7 +36,7 @@ pub(super) struct Post {
 }
 
 impl Post {
-    /// One by the system's clock, unsigned.
+    /// Unsigned, with the system clock.
     pub(super) fn unsigned() -> Self {
         Self {
             signer: Signer::none(),
@@ -44,10 +44,11 @@ impl Post {
         }
     }
 
-    /// The request of an attempt that begins now, for `url` in origin form, without the URL's fragment.
+    /// The request of an attempt that starts now, with the target in origin form and without the
+    /// URL's fragment.
     ///
     /// # Errors
-    /// A URL that HTTP can't carry; no `CallbackUrl` is known to be one.
+    /// The URL is not valid in HTTP. No `CallbackUrl` is known to be such a URL.
     pub(super) fn request(
         &self,
         url: &CallbackUrl,
@@ -70,7 +71,7 @@ impl Post {
         Ok(request)
     }
 
-    /// The headers of Standard Webhooks.
+    /// Adds the Standard Webhooks headers.
     fn sign(&self, message: &Message, headers: &mut HeaderMap) -> Result<(), http::Error> {
         let (id, now) = (message.id.to_string(), (self.clock)());
         if let Some(signatures) = self.signer.sign(&id, now, &message.body) {
@@ -127,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn the_headers_tell_the_request_the_attempt_and_the_trace() {
+    fn the_headers_carry_the_request_id_the_timestamp_and_the_trace() {
         let (url, message) = (CallbackUrl::parse("http://example.com").unwrap(), message());
         let post = Post {
             signer: Signer::none(),
@@ -147,7 +148,7 @@ mod tests {
             .chain([0x3042, 0x1f600])
             .filter_map(char::from_u32)
             .filter(|c| !c.is_control())
-        // those are refused
+        // CallbackUrl refuses control characters
         {
             let (target, _) = target_and_host(&format!("http://example.com/a{c}b?c{c}d"));
             assert!(target.is_ascii(), "{c:?}: {target}");

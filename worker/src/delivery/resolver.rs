@@ -1,6 +1,6 @@
-//! Looking names up.
+//! Name look-ups: a trait, and the system resolver behind a single-flight group.
 
-mod flight;
+mod single_flight;
 
 use std::{
     io,
@@ -11,48 +11,48 @@ use std::{
 
 use futures_util::future::BoxFuture;
 
-use flight::Flights;
+use single_flight::SingleFlight;
 
-/// What turns a host's name into addresses.
+/// Resolves host names to addresses.
 pub trait Resolve: Send + Sync {
-    /// The addresses of `host`, a name, in the order in which they are to be dialled.
+    /// The addresses of `host`, a name, in the order to dial them.
     ///
-    /// Not bounded in time: the caller's deadline is.
+    /// Has no timeout of its own; the caller applies the deadline.
     fn resolve(&self, host: &str) -> BoxFuture<'static, io::Result<Vec<IpAddr>>>;
 }
 
 /// The system's resolver (`getaddrinfo`), on a bounded number of threads; clones share them.
 ///
-/// Of one name there is one look-up at a time, and all who ask meanwhile hear its answer: a name whose
-/// server never answers holds one thread, however many dials wait for it. Names under one domain, of
-/// which there can be any number, hold a quarter of the threads at most. Nobody's giving up ends a
-/// look-up that others wait for.
+/// Look-ups are single-flight: concurrent calls for one name share one look-up and its result, so a
+/// name whose server never answers holds one thread. A domain can have any number of names, so a
+/// bulkhead limits the names under one domain to a quarter of the threads. Cancelling one caller
+/// does not cancel the look-up for the others.
 #[derive(Clone)]
 pub struct SystemResolver {
-    flights: Arc<Flights>,
+    group: Arc<SingleFlight>,
 }
 
 impl SystemResolver {
-    /// Look-ups that run at a time.
+    /// The concurrency limit of all look-ups.
     pub const MAX_LOOKUPS: usize = 64;
-    /// Those among them of names under one domain.
+    /// The concurrency limit of look-ups under one domain.
     pub const MAX_OF_A_DOMAIN: usize = Self::MAX_LOOKUPS / 4;
 
-    /// How long a look-up waits for a thread.
+    /// How long a look-up waits for a free thread.
     pub const PATIENCE: Duration = Duration::from_millis(500);
 
-    /// A resolver with threads of its own. Where none is free for a look-up within [`Self::PATIENCE`], it
-    /// fails as [`io::ErrorKind::ResourceBusy`]: the name's own server was not even asked.
+    /// A resolver with its own threads. If no thread is free within [`Self::PATIENCE`], the look-up
+    /// fails with [`io::ErrorKind::ResourceBusy`], and no name server was queried.
     pub fn new() -> Self {
         Self::with(look_up)
     }
 
-    /// The same around another `look_up`, which may block its thread. For tests.
+    /// A resolver that calls `look_up`, which may block its thread. For tests.
     pub fn with(look_up: impl Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync + 'static) -> Self {
         Self::with_patience(look_up, Self::PATIENCE)
     }
 
-    /// One whose look-ups wait for a thread as long as whoever asks.
+    /// A resolver whose look-ups wait for a free thread until the caller gives up.
     pub fn patient() -> Self {
         Self::with_patience(look_up, Duration::MAX)
     }
@@ -62,7 +62,7 @@ impl SystemResolver {
         patience: Duration,
     ) -> Self {
         Self {
-            flights: Arc::new(Flights::new(
+            group: Arc::new(SingleFlight::new(
                 Self::MAX_LOOKUPS,
                 Self::MAX_OF_A_DOMAIN,
                 patience,
@@ -80,8 +80,8 @@ impl Default for SystemResolver {
 
 impl Resolve for SystemResolver {
     fn resolve(&self, host: &str) -> BoxFuture<'static, io::Result<Vec<IpAddr>>> {
-        let (flights, host) = (Arc::clone(&self.flights), host.to_owned());
-        Box::pin(async move { flights.join(&host).answer().await })
+        let (group, host) = (Arc::clone(&self.group), host.to_owned());
+        Box::pin(async move { group.join(&host).result().await })
     }
 }
 

@@ -1,4 +1,4 @@
-//! How long a receiver that is busy asks to be left alone.
+//! The `Retry-After` header.
 
 use std::time::{Duration, SystemTime};
 
@@ -7,8 +7,8 @@ use hyper::{
     header::{HeaderMap, RETRY_AFTER},
 };
 
-/// The wait that an answer asks for: `Retry-After` with a 429 or 503, in seconds or as a date (RFC 9110). One
-/// that can't be read, or that stands there twice, is none.
+/// The delay in `Retry-After` of a 429 or 503, in seconds or as a date (RFC 9110). An invalid or
+/// repeated header is ignored.
 pub(super) fn asked_for(
     status: StatusCode,
     headers: &HeaderMap,
@@ -26,7 +26,7 @@ pub(super) fn asked_for(
     };
     let value = value.to_str().ok()?;
     if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
-        // More than 64 bits of seconds is longer than any bound.
+        // A number over 64 bits saturates: the caller caps the delay anyway.
         return Some(Duration::from_secs(value.parse().unwrap_or(u64::MAX)));
     }
     let date = httpdate::parse_http_date(value).ok()?;
@@ -49,7 +49,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_read_in_seconds_and_as_a_date_and_garbage_is_nothing() {
+    fn retry_after_is_parsed_as_seconds_or_a_date_and_otherwise_ignored() {
         let busy = StatusCode::TOO_MANY_REQUESTS;
         for (value, seconds) in [
             ("0", Some(0)),
@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn only_429_and_503_may_ask_for_it() {
+    fn retry_after_is_honoured_only_with_429_and_503() {
         for status in [301, 400, 408, 429, 500, 502, 503] {
             let asks = with(StatusCode::from_u16(status).unwrap(), &["7"]).is_some();
             assert_eq!(asks, matches!(status, 429 | 503), "{status}");

@@ -1,5 +1,5 @@
-//! The judgement on where a URL leads: one for the connector, which dials by it, and for `check-url`,
-//! which tells of it.
+//! Resolves a URL's origin and checks it against the SSRF policy. The connector and `check-url`
+//! share this code, so `check-url` reports exactly what the worker would do.
 
 use std::{
     io,
@@ -16,27 +16,27 @@ use thiserror::Error;
 
 use super::resolver::Resolve;
 
-/// What judges a URL's origin: the policy, and what tells where a name leads.
+/// Checks a URL's origin: the SSRF policy, and the resolver of its host.
 #[derive(Clone)]
 pub struct SsrfFilter {
-    /// What judges the port and every address.
+    /// Checks the port and every address.
     pub policy: Policy,
-    /// What looks names up.
+    /// Resolves names.
     pub resolver: Arc<dyn Resolve>,
 }
 
-/// What the guard found out about an origin, in the order in which it did.
+/// The port and addresses of an origin with the result of each check, in the order of the checks.
 #[derive(Debug)]
-pub struct Findings {
-    /// The port. Where it is refused, nothing is looked up.
+pub struct Resolution {
+    /// The port. If it is refused, the host is not resolved.
     pub port: Result<u16, PolicyViolation>,
-    /// Where the addresses are from.
+    /// The source of the addresses.
     pub source: AddressSource,
-    /// Every address, in its canonical form, with its own verdict; or why there is none.
+    /// Every address in canonical form with the result of its check, or the look-up error.
     pub addresses: io::Result<Vec<Result<IpAddr, PolicyViolation>>>,
 }
 
-/// Where a host's addresses are from.
+/// The source of a host's addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AddressSource {
     /// The host is an address.
@@ -59,8 +59,9 @@ pub enum Denial {
 }
 
 impl SsrfFilter {
-    /// Finds out where `origin` leads: one look-up at most, which only the caller bounds in time.
-    pub async fn examine(&self, origin: &Uri) -> Findings {
+    /// Resolves `origin` with at most one look-up and checks its port and addresses. Has no timeout
+    /// of its own; the caller applies one.
+    pub async fn resolve(&self, origin: &Uri) -> Resolution {
         let https = origin.scheme_str() == Some("https");
         let port = origin.port_u16().unwrap_or(if https { 443 } else { 80 });
         let host = origin.host().unwrap_or_default();
@@ -71,15 +72,16 @@ impl SsrfFilter {
             Some(addresses) => Ok(addresses),
             None => self.resolver.resolve(host).await,
         };
-        Findings {
+        Resolution {
             port,
             source,
-            addresses: addresses.map(|addresses| self.judge_all(&addresses)),
+            addresses: addresses.map(|addresses| self.check_all(&addresses)),
         }
     }
 
-    /// What is judged is the canonical form, so that is what is dialled.
-    fn judge_all(&self, addresses: &[IpAddr]) -> Vec<Result<IpAddr, PolicyViolation>> {
+    /// Checks the canonical form of each address, which is also the form that is dialled. An
+    /// IPv4-mapped IPv6 address is therefore checked as IPv4.
+    fn check_all(&self, addresses: &[IpAddr]) -> Vec<Result<IpAddr, PolicyViolation>> {
         let canonical = addresses.iter().map(IpAddr::to_canonical);
         canonical
             .map(|address| self.policy.check_address(address).map(|()| address))
@@ -87,13 +89,12 @@ impl SsrfFilter {
     }
 }
 
-impl Findings {
-    /// What may be dialled, in that order: all of the addresses, or, where a single one is refused,
-    /// nothing.
+impl Resolution {
+    /// The addresses to dial, in order. One refused address refuses all of them.
     ///
     /// # Errors
-    /// Why nothing may.
-    pub fn verdict(self) -> Result<Vec<SocketAddr>, Denial> {
+    /// The port or an address is refused, or the name has no address.
+    pub fn into_allowed(self) -> Result<Vec<SocketAddr>, Denial> {
         let port = self.port?;
         let judged = self.addresses.map_err(Denial::Unresolved)?;
         if judged.is_empty() {
@@ -107,15 +108,15 @@ impl Findings {
     }
 }
 
-/// The part of `url` that is dialled, as the connector is told of it.
+/// The origin of `url` as the connector takes it.
 ///
 /// # Errors
-/// A host that HTTP can't carry; no `CallbackUrl` is known to have one.
+/// The host is not valid in an HTTP URI. No `CallbackUrl` is known to have such a host.
 pub fn origin(url: &CallbackUrl) -> Result<Uri, InvalidUri> {
     url.origin().parse()
 }
 
-/// The addresses of `host`, unless they have to be looked up.
+/// The source of `host`'s addresses, and the addresses if they need no look-up.
 fn known_addresses(host: &str) -> (AddressSource, Option<Vec<IpAddr>>) {
     if let Some(literal) = literal(host) {
         return (AddressSource::Literal, Some(vec![literal]));
@@ -126,7 +127,7 @@ fn known_addresses(host: &str) -> (AddressSource, Option<Vec<IpAddr>>) {
     }
 }
 
-/// The address that `host` spells, in brackets or not.
+/// The address if `host` is a literal, with or without brackets.
 fn literal(host: &str) -> Option<IpAddr> {
     let inner = host
         .strip_prefix('[')

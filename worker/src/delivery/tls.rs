@@ -1,4 +1,4 @@
-//! Whom TLS trusts.
+//! The TLS configuration: trusted roots.
 
 use std::{
     path::{Path, PathBuf},
@@ -15,7 +15,7 @@ use rustls::{
 };
 use thiserror::Error;
 
-/// Why the client can't be made.
+/// Why the client cannot be built.
 #[derive(Debug, Error)]
 pub enum ClientError {
     /// `CALLBACK_CA_FILE` can't be read, or is no PEM.
@@ -37,14 +37,14 @@ pub enum ClientError {
         /// What is wrong with the certificate.
         error: rustls::Error,
     },
-    /// TLS as it is built in can't be used.
+    /// The built-in TLS configuration is invalid.
     #[error("TLS: {0}")]
     Tls(#[from] rustls::Error),
 }
 
 /// Mozilla's roots and those in `ca_file`; no client certificate; `ring`.
 ///
-/// No ALPN: without it a server speaks HTTP/1.1, which is all that we do.
+/// No ALPN is offered: without it a server speaks HTTP/1.1, the only version supported here.
 pub(super) fn config(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, ClientError> {
     let mut roots: RootCertStore = webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect();
     if let Some(file) = ca_file {

@@ -1,4 +1,4 @@
-//! `storm-worker check-url`: what it says is what the connector does.
+//! `storm-worker check-url` reports what the connector does.
 
 use std::{
     io::{self, Read, Write},
@@ -14,7 +14,7 @@ use storm_worker::{
     delivery::{SsrfFilter, SystemResolver},
 };
 
-/// Far beyond what any look-up here needs.
+/// Longer than any look-up in these tests.
 const PATIENT: Duration = Duration::from_mins(1);
 const HASTY: Duration = Duration::from_millis(100);
 
@@ -30,7 +30,7 @@ fn check(arguments: &[&str], settings: &[(&str, &str)], input: &[u8]) -> Output 
         .spawn()
         .unwrap();
     let mut stdin = child.stdin.take().unwrap();
-    let _ = stdin.write_all(input); // one that takes no input may be gone
+    let _ = stdin.write_all(input); // fails if the process reads no input and has exited
     drop(stdin);
     child.wait_with_output().unwrap()
 }
@@ -66,7 +66,7 @@ fn the_exit_status_of_one_url_is_its_verdict() {
             "http://127.1/",
             &[],
             1,
-            "deny by the rule loopback: 127.0.0.1 is refused as loopback\n",
+            "deny by rule loopback: 127.0.0.1 is refused as loopback\n",
         ),
         (
             "http://127.1/",
@@ -78,13 +78,13 @@ fn the_exit_status_of_one_url_is_its_verdict() {
             "http://1.1.1.1/",
             &[("CALLBACK_DENY", "1.1.1.0/24")],
             1,
-            "deny by the rule denied: ",
+            "deny by rule denied: ",
         ),
         (
             "http://1.1.1.1/",
             &[("CALLBACK_PORTS", "443")],
             1,
-            "deny by the rule port: port 80 ",
+            "deny by rule port: port 80 ",
         ),
         (
             "http://localhost/",
@@ -98,8 +98,8 @@ fn the_exit_status_of_one_url_is_its_verdict() {
             1,
             "64:ff9b::a00:1 (NAT64 for 10.0.0.1) is refused as private\n",
         ),
-        ("ftp://1.1.1.1/", &[], 1, "deny by the rule scheme: "),
-        ("", &[], 1, "deny by the rule malformed: "),
+        ("ftp://1.1.1.1/", &[], 1, "deny by rule scheme: "),
+        ("", &[], 1, "deny by rule malformed: "),
     ] {
         let output = check(&[url], settings, b"");
         let said = text(&output.stdout);
@@ -128,7 +128,7 @@ fn settings_and_arguments_that_can_not_be_used_are_exit_status_2() {
 }
 
 #[test]
-fn every_line_has_one_verdict_whatever_is_in_it() {
+fn every_input_line_gets_exactly_one_verdict() {
     let long = format!("http://1.1.1.1/{}\n", "x".repeat(100_000));
     let mut input = b"http://1.1.1.1/\n\nhttp://[::1]/\r\n\xff\xfe\n\0\n".to_vec();
     input.extend(long.as_bytes());
@@ -150,7 +150,7 @@ fn every_line_has_one_verdict_whatever_is_in_it() {
 }
 
 #[test]
-fn every_rule_is_told_of_in_the_help() {
+fn the_help_lists_every_rule() {
     let help = check(&["--help"], &[], b"");
     let help: Vec<_> = text(&help.stdout)
         .split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
@@ -171,8 +171,8 @@ fn every_rule_is_told_of_in_the_help() {
 }
 
 #[tokio::test]
-async fn verdicts_come_in_the_order_of_the_lines_though_look_ups_end_in_another() {
-    // Each name waits for the one after it, and the last for nothing.
+async fn verdicts_keep_the_order_of_the_lines() {
+    // The look-up of each name waits for that of the next name; the last does not wait.
     let ended: Arc<(Mutex<Vec<usize>>, std::sync::Condvar)> = Arc::default();
     let checker = checker(PATIENT, move |name| {
         let number: usize = name
@@ -211,7 +211,7 @@ async fn verdicts_come_in_the_order_of_the_lines_though_look_ups_end_in_another(
 }
 
 #[tokio::test]
-async fn a_name_that_is_not_resolved_in_time_is_denied_and_holds_up_no_other() {
+async fn a_look_up_timeout_denies_its_line_and_delays_no_other() {
     let (end, ended) = mpsc::channel::<()>();
     let ended = Mutex::new(ended);
     let checker = checker(HASTY, move |name| {
@@ -248,7 +248,7 @@ async fn a_hundred_thousand_lines_have_a_hundred_thousand_verdicts() {
     assert!(verdicts(&checker, lines).await == expected);
 }
 
-/// Gives a line whenever it is told of one.
+/// Yields a line for each one sent on the channel.
 struct Slow(mpsc::Receiver<&'static str>);
 
 impl Read for Slow {
@@ -259,7 +259,7 @@ impl Read for Slow {
     }
 }
 
-/// Tells of each line, and with the last one of the next question.
+/// Reports each output line, then sends the next input line.
 struct Asking {
     questions: Vec<&'static str>,
     ask: Option<mpsc::Sender<&'static str>>,
@@ -282,7 +282,7 @@ impl Write for Asking {
 }
 
 #[tokio::test]
-async fn whoever_asks_line_by_line_is_answered_line_by_line() {
+async fn each_verdict_is_flushed_before_the_next_line_is_read() {
     let (ask, asked) = mpsc::channel();
     let mut output = Asking {
         questions: vec![

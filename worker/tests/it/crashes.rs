@@ -1,4 +1,4 @@
-//! What becomes of a worker's jobs when its process is killed, frozen, or told to end.
+//! The jobs of a worker whose process is killed, suspended, or gets SIGTERM.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -18,7 +18,7 @@ use tokio::sync::Semaphore;
 
 use crate::{lease::Stalled, process::WorkerProcess, receiver::Receiver};
 
-/// A short lease, so that the tests are short too.
+/// A short lease keeps the tests short.
 const LEASE: (&str, &str) = ("WORKER_LEASE", "1s");
 
 struct Table {
@@ -83,7 +83,7 @@ fn kinds(row: &Request) -> Vec<EventKind> {
     row.events.iter().map(|event| event.event).collect()
 }
 
-/// Answers the first callback when it is let, and all others at once.
+/// Holds the response to the first callback until released; answers all others at once.
 async fn holds_the_first(status: u16) -> (Receiver, Arc<Semaphore>) {
     let let_go = Arc::new(Semaphore::new(0));
     let gate = let_go.clone();
@@ -100,7 +100,7 @@ async fn holds_the_first(status: u16) -> (Receiver, Arc<Semaphore>) {
 }
 
 #[tokio::test]
-async fn a_killed_workers_job_goes_on_elsewhere_and_repeats_only_the_attempt_in_flight() {
+async fn a_killed_workers_job_is_reclaimed_and_repeats_only_the_attempt_in_flight() {
     let table = Table::new().await;
     let (mut receiver, _never) = holds_the_first(200).await;
     let killed = table.worker(&[]);
@@ -119,7 +119,7 @@ async fn a_killed_workers_job_goes_on_elsewhere_and_repeats_only_the_attempt_in_
 #[tokio::test]
 async fn a_stored_report_is_not_made_again_and_failed_attempts_count() {
     let table = Table::new().await;
-    // 500, then held until its worker is dead, then 200.
+    // 500, then no response until the worker is dead, then 200.
     let gate = Arc::new(Semaphore::new(0));
     let held = gate.clone();
     let mut receiver = Receiver::answering_when(move |nth, _| {
@@ -139,7 +139,7 @@ async fn a_stored_report_is_not_made_again_and_failed_attempts_count() {
     receiver.next().await;
     let stored = table.find(id).await.result_payload.unwrap();
     killed.signal("KILL");
-    // Had it been made again, it would say so: this is no report of that name.
+    // If the report were made again, it would fail: no report has this name.
     let other_report = report::Report {
         checksum: "0".repeat(64),
         ..serde_json::from_str(stored.get()).unwrap()
@@ -163,14 +163,14 @@ async fn a_stored_report_is_not_made_again_and_failed_attempts_count() {
 }
 
 #[tokio::test]
-async fn a_frozen_worker_that_wakes_up_changes_nothing() {
+async fn a_resumed_stale_worker_is_fenced_off() {
     let table = Table::new().await;
     let (mut receiver, let_go) = holds_the_first(200).await;
     let frozen = table.worker(&[]);
     let id = table.accept(1, Some(receiver.url())).await;
     receiver.next().await;
     let other = table.worker(&[]);
-    // At a heartbeat it holds this lock for a moment, and frozen then it would keep all others from it.
+    // A heartbeat holds this lock briefly; a process suspended then would block all others.
     let lock = Stalled::database(&table.path());
     frozen.freeze().await;
     drop(lock);
@@ -190,7 +190,7 @@ async fn a_frozen_worker_that_wakes_up_changes_nothing() {
     assert_eq!(row.completed_at, ended.completed_at);
     assert_eq!((row.claims, row.attempts.len()), (2, 1));
 
-    // It works again, as somebody else.
+    // It works again, under a new worker id.
     other.signal("TERM");
     assert!(other.ended().await.success());
     let next = table.accept(1, Some(receiver.url())).await;
@@ -198,7 +198,7 @@ async fn a_frozen_worker_that_wakes_up_changes_nothing() {
 }
 
 #[tokio::test]
-async fn a_worker_killed_while_its_job_waits_loses_nothing_by_it() {
+async fn killing_a_worker_loses_no_scheduled_retry() {
     let table = Table::new().await;
     let receiver = Receiver::answering(|nth, _| if nth == 0 { 500 } else { 200 }).await;
     let delays = ("CALLBACK_RETRY_DELAYS", "500ms");
@@ -214,13 +214,13 @@ async fn a_worker_killed_while_its_job_waits_loses_nothing_by_it() {
 }
 
 #[tokio::test]
-async fn a_worker_told_to_end_hands_over_what_it_can_not_finish() {
+async fn on_sigterm_a_worker_releases_the_jobs_it_cannot_finish() {
     let table = Table::new().await;
     let (mut receiver, _never) = holds_the_first(200).await;
     let told = table.worker(&[("DRAIN_TIMEOUT", "100ms")]);
     let id = table.accept(1, Some(receiver.url())).await;
     receiver.next().await;
-    // With this lease the other can't have it but by being given it.
+    // With this long lease, the other worker can get the job only if it is released.
     let other = WorkerProcess::start(table.folder.path(), &[("WORKER_LEASE", "1h")]);
     told.signal("TERM");
     assert!(told.ended().await.success());
@@ -232,7 +232,7 @@ async fn a_worker_told_to_end_hands_over_what_it_can_not_finish() {
 }
 
 #[tokio::test]
-async fn a_worker_told_twice_ends_at_once() {
+async fn a_second_sigterm_ends_the_worker_at_once() {
     let table = Table::new().await;
     let worker = table.worker(&[("DRAIN_TIMEOUT", "1h")]);
     let id = table.accept(100_000, None).await;
@@ -240,7 +240,7 @@ async fn a_worker_told_twice_ends_at_once() {
         .row_when(id, |row| row.status == Status::Processing)
         .await;
     worker.signal("TERM");
-    // The first must have been heard: two that are pending together are one.
+    // Wait until the first signal is handled: two pending SIGTERMs are merged into one.
     worker.says("a second signal ends at once").await;
     worker.signal("TERM");
     assert_eq!(worker.ended().await.code(), Some(143));
@@ -265,9 +265,9 @@ async fn the_healthcheck_tells_a_live_worker_from_a_frozen_one_and_a_dead_one() 
     assert_eq!(worker.healthcheck().await, Some(1));
 }
 
-/// One job that kills every worker that delivers it, among a thousand that die beside it.
+/// One poison job kills every worker that delivers it, with a thousand other jobs in progress.
 #[tokio::test]
-async fn one_poison_job_is_condemned_and_all_that_died_beside_it_complete() {
+async fn one_poison_job_is_quarantined_and_every_other_job_completes() {
     const JOBS: usize = 1000;
     let table = Table::new().await;
     let receiver = Receiver::answering(|_, _| 200).await;

@@ -1,4 +1,4 @@
-//! One delivery attempt, against receivers on real sockets that behave as a script says.
+//! One delivery attempt against scripted receivers on real sockets.
 
 mod addresses;
 mod answers;
@@ -17,21 +17,21 @@ use storm_worker::delivery::{AttemptError, CallbackClient, Message, Network};
 
 use names::Names;
 
-/// Far beyond what any attempt here needs: no test depends on it.
+/// Longer than any attempt here needs; no test depends on it.
 const PATIENT: Duration = Duration::from_mins(1);
-/// For the attempts that have to time out.
+/// For attempts that must time out.
 const HASTY: Duration = Duration::from_millis(200);
 
 const ID: &str = "019dbbf8-6a35-7f02-a9f4-5e1f9c1b7c53";
 const TRACEPARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
-/// A client that may call `allow`, and knows `names`.
+/// A client with `allow` in its SSRF policy and `names` as its resolver.
 fn client(allow: &str, names: &Arc<Names>, timeout: Duration) -> CallbackClient {
     let policy = Policy::parse(allow).unwrap();
     CallbackClient::new(policy, Network::with_resolver(names.clone()), timeout, None).unwrap()
 }
 
-/// A client that may call `127.0.0.0/8`.
+/// A client with `127.0.0.0/8` allowed.
 fn loopback_client(timeout: Duration) -> CallbackClient {
     client("127.0.0.0/8", &Names::none(), timeout)
 }
@@ -49,7 +49,7 @@ async fn attempt(client: &CallbackClient, url: &str) -> Result<StatusCode, Attem
     client.attempt(&url, &message()).await
 }
 
-/// `attempt`, with the error as its class.
+/// `attempt`, with the error reduced to its class.
 async fn class(client: &CallbackClient, url: &str) -> Result<u16, &'static str> {
     let answer = attempt(client, url).await;
     answer

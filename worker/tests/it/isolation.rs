@@ -1,4 +1,4 @@
-//! One bad receiver hurts nobody else.
+//! Isolation: a failing receiver does not delay the others.
 
 use std::{
     net::{IpAddr, Ipv4Addr},
@@ -21,7 +21,7 @@ use crate::{receiver::Receiver, stack::Stack};
 /// Far longer than a test takes.
 const FOR_EVER: (&str, &str) = ("CALLBACK_TIMEOUT", "1h");
 
-/// What hangs is not waited for at the end.
+/// The drain at the end does not wait for hanging attempts.
 const AT_ONCE: (&str, &str) = ("DRAIN_TIMEOUT", "1ms");
 
 /// Every name is this host's, but for one whose look-up lasts until the sender is dropped.
@@ -46,7 +46,7 @@ async fn rows(stack: &Stack, ids: &[RequestId]) -> Vec<Request> {
 }
 
 #[tokio::test]
-async fn nine_receivers_hear_of_all_their_jobs_while_the_tenth_hangs_and_its_name_server_too() {
+async fn nine_receivers_get_every_callback_while_the_tenth_and_its_name_server_hang() {
     let (names, over) = names();
     let small = [("WORKER_CONCURRENCY", "100"), ("CALLBACK_PER_ORIGIN", "8")];
     let stack = Stack::with_names(names, &[&small[..], &[FOR_EVER, AT_ONCE]].concat()).await;
@@ -60,7 +60,7 @@ async fn nine_receivers_hear_of_all_their_jobs_while_the_tenth_hangs_and_its_nam
     for _ in 0..9 {
         receivers.push(Receiver::answering(|_, _| 200).await);
     }
-    // For each good job two that hang: far more than there are places.
+    // For each good job two that hang: far more than there are slots.
     let (mut good, mut bad) = (Vec::new(), Vec::new());
     for _ in 0..20 {
         for (number, receiver) in receivers.iter().enumerate() {
@@ -89,7 +89,7 @@ async fn nine_receivers_hear_of_all_their_jobs_while_the_tenth_hangs_and_its_nam
 }
 
 #[tokio::test]
-async fn a_job_for_whose_name_no_thread_is_free_spends_no_attempt_and_goes_on() {
+async fn without_a_free_look_up_thread_a_job_spends_no_attempt_and_is_retried() {
     let (over, is_over) = mpsc::channel::<()>();
     let (is_over, hanging) = (Mutex::new(is_over), Arc::<AtomicUsize>::default());
     let under_way = Arc::clone(&hanging);
@@ -104,7 +104,7 @@ async fn a_job_for_whose_name_no_thread_is_free_spends_no_attempt_and_goes_on() 
     let stack = Stack::with_names(names, &[FOR_EVER]).await;
     let url = |host: &str| Some(receiver.url().replace("127.0.0.1", host));
     let mut ids = Vec::new();
-    // A domain may have a part of the threads: it takes several.
+    // One domain can hold only a share of the threads, so several are needed.
     for domain in 0..8 {
         for name in 0..SystemResolver::MAX_OF_A_DOMAIN {
             let host = format!("n{name}.hangs-{domain}.test");
@@ -128,7 +128,7 @@ async fn a_job_for_whose_name_no_thread_is_free_spends_no_attempt_and_goes_on() 
 }
 
 #[tokio::test]
-async fn what_is_parked_spends_no_attempt_and_goes_on_when_its_receiver_recovers() {
+async fn parked_jobs_spend_no_attempt_and_resume_when_the_receiver_recovers() {
     const JOBS: usize = 150;
     let status = Arc::new(AtomicU16::new(503));
     let answer = Arc::clone(&status);
@@ -143,7 +143,7 @@ async fn what_is_parked_spends_no_attempt_and_goes_on_when_its_receiver_recovers
     for _ in 0..JOBS {
         ids.push(stack.accept(1, Some(receiver.url())).await);
     }
-    // A hundred failures, and then the others wait.
+    // After a hundred failures the circuit opens and the other jobs are parked.
     for id in &ids {
         stack
             .row_when(*id, |row| {
@@ -159,7 +159,7 @@ async fn what_is_parked_spends_no_attempt_and_goes_on_when_its_receiver_recovers
     status.store(200, Ordering::SeqCst);
     for row in parked {
         let row = stack.row_when(row.id, |row| !row.attempts.is_empty()).await;
-        // A few may have been the probes before it recovered.
+        // A few may have been probes before the recovery.
         assert_eq!(row.attempts.len(), 1);
     }
     assert_eq!(receiver.more().len(), JOBS);
@@ -192,7 +192,7 @@ async fn every_job_of_a_receiver_that_never_recovers_ends() {
     stack.stop().await;
 }
 
-/// Answers each request with a head whose body never comes, and tells how many connections are open at a time.
+/// Sends a response head without its body, and reports the number of open connections.
 async fn withholding(listener: TcpListener, open: Arc<AtomicUsize>, most: Arc<AtomicUsize>) {
     while let Ok((mut connection, _)) = listener.accept().await {
         let (open, most) = (Arc::clone(&open), Arc::clone(&most));
@@ -214,7 +214,7 @@ async fn withholding(listener: TcpListener, open: Arc<AtomicUsize>, most: Arc<At
 }
 
 #[tokio::test]
-async fn an_origin_has_no_more_connections_than_attempts_at_a_time_whatever_it_does_with_them() {
+async fn connections_to_an_origin_never_exceed_its_concurrency_limit() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/", listener.local_addr().unwrap());
     let (open, most) = (Arc::default(), Arc::<AtomicUsize>::default());

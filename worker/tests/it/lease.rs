@@ -1,5 +1,4 @@
-//! What a worker does, and leaves, while the database doesn't take its heartbeat, or a job is suspected
-//! of killing workers.
+//! Leases: a worker without heartbeats, and jobs in quarantine.
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -43,7 +42,7 @@ async fn silent_for(stack: &Stack, seconds: u64) {
 }
 
 #[tokio::test]
-async fn a_worker_that_can_not_renew_begins_no_attempt_until_it_can() {
+async fn a_worker_without_a_valid_lease_begins_no_attempt() {
     let mut receiver = Receiver::answering(|_, _| 200).await;
     let stack = Stack::without_redis(&[("WORKER_LEASE", "1s")]).await;
     // Its report is made within a second of the claim; by then the lease is more than half over.
@@ -62,7 +61,7 @@ async fn a_worker_that_can_not_renew_begins_no_attempt_until_it_can() {
 }
 
 #[tokio::test]
-async fn after_a_stalled_database_nobody_is_declared_dead() {
+async fn a_stalled_database_expires_no_lease() {
     let folder = Arc::new(TempDir::new().unwrap());
     let lease = [("WORKER_LEASE", "2s")];
     let one = Stack::start(folder.clone(), "none", &lease).await;
@@ -92,7 +91,7 @@ async fn after_a_stalled_database_nobody_is_declared_dead() {
 }
 
 #[tokio::test]
-async fn a_suspect_that_waits_to_run_alone_lets_others_by() {
+async fn a_quarantined_job_that_waits_to_run_alone_blocks_no_other_job() {
     let stack = Stack::without_redis(&[("WORKER_CONCURRENCY", "4")]).await;
     let long = stack.accept(100_000, None).await;
     stack
@@ -109,7 +108,7 @@ async fn a_suspect_that_waits_to_run_alone_lets_others_by() {
             [suspect.to_string()],
         )
         .unwrap();
-    // Some of these come while it waits for its places, and some while it lets others by.
+    // Some arrive while the job waits for its slots, and some while it lets others pass.
     for _ in 0..5 {
         let id = stack.accept(1, None).await;
         assert_eq!(stack.ended(id).await.status, Status::Completed);

@@ -22,7 +22,7 @@ use tempfile::TempDir;
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-/// A receiver that always answers 500, and tells at which moment it heard what.
+/// A receiver that always returns 500 and records each callback with its time.
 struct AlwaysFails {
     heard: mpsc::Sender<(Instant, Bytes)>,
 }
@@ -45,7 +45,7 @@ impl Transport for AlwaysFails {
     }
 }
 
-/// A network that takes the whole attempt down.
+/// A network that makes the attempt panic.
 struct Panics;
 
 impl Transport for Panics {
@@ -59,7 +59,7 @@ impl Transport for Panics {
     }
 }
 
-/// A job that is in the hands of a worker with that network.
+/// A job claimed by a worker with that network.
 struct Started {
     store: Store,
     id: RequestId,
@@ -103,7 +103,7 @@ impl Started {
         }
     }
 
-    /// The row when it has ended.
+    /// The row once the job has ended.
     async fn ended(&self) -> Request {
         loop {
             let row = self.store.find(self.id).await.unwrap().unwrap();
@@ -116,7 +116,7 @@ impl Started {
 }
 
 #[tokio::test]
-async fn each_retry_follows_after_its_delay_with_the_same_bytes_and_under_its_own_claim() {
+async fn each_retry_follows_its_delay_with_the_same_bytes_and_a_new_claim() {
     let (tell, mut hear) = mpsc::channel(10);
     let network = AlwaysFails { heard: tell };
     let job = Started::over(network, &[("CALLBACK_RETRY_DELAYS", "100ms,200ms,400ms")]).await;
@@ -144,7 +144,7 @@ async fn each_retry_follows_after_its_delay_with_the_same_bytes_and_under_its_ow
 }
 
 #[tokio::test]
-async fn a_job_that_panics_fails_alone_and_says_so() {
+async fn a_panicking_job_fails_alone_with_a_reason() {
     let job = Started::over(Panics, &[]).await;
     let row = job.ended().await;
     assert_eq!(row.failure.unwrap().reason, FailureReason::InternalError);

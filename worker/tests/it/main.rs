@@ -1,6 +1,10 @@
 //! The worker's integration tests.
 
-#![allow(clippy::unwrap_used, reason = "a test ends where its premise fails")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a failed precondition fails the test"
+)]
 
 mod check_url;
 mod crashes;

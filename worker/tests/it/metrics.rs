@@ -1,4 +1,4 @@
-//! Who may see the metrics.
+//! Authentication of the metrics.
 
 use storm_shared::services::access::Token;
 

@@ -1,4 +1,4 @@
-//! Workers as processes, which can be killed, frozen and told to end.
+//! Worker processes that tests can kill, suspend and stop with SIGTERM.
 
 use std::{
     fs::{self, DirEntry},
@@ -14,7 +14,7 @@ use tokio::{
     net::TcpStream,
 };
 
-/// A worker's process on a database, without Redis. It is killed when it is dropped.
+/// A worker process on a database, without Redis. Killed on drop.
 pub(crate) struct WorkerProcess {
     child: Child,
     addr: String,
@@ -23,19 +23,19 @@ pub(crate) struct WorkerProcess {
 }
 
 impl WorkerProcess {
-    /// The program itself. It listens when this returns.
+    /// Starts `storm-worker` and waits until it listens.
     pub(crate) fn start(folder: &Path, overrides: &[(&str, &str)]) -> Self {
         Self::run(env!("CARGO_BIN_EXE_storm-worker").into(), folder, overrides)
     }
 
-    /// The one that `http://poison.example` kills.
+    /// Starts the example worker that `http://poison.example` kills.
     pub(crate) fn start_mortal(folder: &Path, overrides: &[(&str, &str)]) -> Self {
         let test = std::env::current_exe().unwrap();
         let profile = test.parent().unwrap().parent().unwrap();
         Self::run(profile.join("examples/mortal_worker"), folder, overrides)
     }
 
-    /// It takes a free port and says which: one that was found free before could be another's by then.
+    /// The process binds port 0 and logs the port. A port picked beforehand could be taken by then.
     fn run(program: PathBuf, folder: &Path, overrides: &[(&str, &str)]) -> Self {
         let mut child = Command::new(program)
             .env_clear()
@@ -64,7 +64,7 @@ impl WorkerProcess {
             let line: Value = serde_json::from_str(&line).ok()?;
             Some(line["addr"].as_str()?.to_owned())
         });
-        // Somebody must read on, or it stops at a full pipe.
+        // Keep reading: a full pipe would block the process.
         let said = Arc::new(Mutex::new(Vec::new()));
         let heard = said.clone();
         std::thread::spawn(move || lines.for_each(|line| heard.lock().unwrap().push(line)));
@@ -82,7 +82,7 @@ impl WorkerProcess {
         assert!(sent.unwrap().success());
     }
 
-    /// Freezes it: when this returns, each of its threads stands still.
+    /// Suspends the process. On return, every thread is stopped.
     pub(crate) async fn freeze(&self) {
         self.signal("STOP");
         let tasks = format!("/proc/{}/task", self.child.id());
@@ -95,7 +95,7 @@ impl WorkerProcess {
         }
     }
 
-    /// Its status, once it has ended.
+    /// Waits for the exit status.
     pub(crate) async fn ended(mut self) -> ExitStatus {
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
@@ -123,7 +123,7 @@ impl WorkerProcess {
         self.child.try_wait().unwrap().is_none()
     }
 
-    /// What `storm-worker healthcheck` ends with.
+    /// The exit status of `storm-worker healthcheck`.
     pub(crate) async fn healthcheck(&self) -> Option<i32> {
         let mut check = Command::new(env!("CARGO_BIN_EXE_storm-worker"));
         check.env_clear().env("WORKER_ADDR", &self.addr);
@@ -131,7 +131,7 @@ impl WorkerProcess {
         tokio::task::spawn_blocking(check).await.unwrap()
     }
 
-    /// The answer to a GET; nothing once it doesn't listen.
+    /// The response to a GET; `None` if it does not listen.
     pub(crate) async fn get(&self, path: &str) -> Option<String> {
         let mut stream = TcpStream::connect(&self.addr).await.ok()?;
         let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");

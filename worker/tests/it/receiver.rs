@@ -1,4 +1,4 @@
-//! A receiver of callbacks on a free loopback port, which answers as its test says.
+//! A callback receiver on a free loopback port with scripted responses.
 
 use std::{convert::Infallible, net::SocketAddr};
 
@@ -8,7 +8,7 @@ use hyper::{Request, Response, StatusCode, body::Incoming, service::service_fn};
 use storm_shared::server;
 use tokio::{net::TcpListener, sync::mpsc};
 
-/// A receiver, and what it has heard.
+/// A receiver and the callbacks that it got.
 pub(crate) struct Receiver {
     addr: SocketAddr,
     heard: mpsc::Receiver<Request<Bytes>>,
@@ -22,7 +22,7 @@ impl Receiver {
         Self::answering_when(move |nth, body| std::future::ready(answer(nth, &body))).await
     }
 
-    /// The same, when it knows what to answer. It is heard before that.
+    /// The same with an asynchronous `answer`. The callback is recorded before it runs.
     pub(crate) async fn answering_when<F>(
         answer: impl Fn(usize, Bytes) -> F + Clone + Send + Sync + 'static,
     ) -> Self
@@ -72,7 +72,7 @@ impl Receiver {
         self.heard.recv().await.unwrap()
     }
 
-    /// The callbacks that came and were not yet asked for.
+    /// The received callbacks that no test has taken yet.
     pub(crate) fn more(&mut self) -> Vec<Bytes> {
         std::iter::from_fn(|| self.heard.try_recv().ok())
             .map(Request::into_body)

@@ -1,4 +1,4 @@
-//! The record of attempts, and delivering once more, from the table to the receiver.
+//! Attempt records and redelivery, from the table to the receiver.
 
 use std::sync::{
     Arc,
@@ -15,7 +15,7 @@ use crate::{
     stack::{Stack, reason},
 };
 
-/// A receiver that answers with the status that is set.
+/// A receiver that returns a settable status.
 async fn switched(first: u16) -> (Receiver, Arc<AtomicU16>) {
     let status = Arc::new(AtomicU16::new(first));
     let answer = Arc::clone(&status);
@@ -30,7 +30,7 @@ async fn redelivered(stack: &Stack, id: RequestId) -> Request {
 }
 
 #[tokio::test]
-async fn a_redelivery_has_the_same_id_and_bytes_and_a_series_of_attempts_of_its_own() {
+async fn a_redelivery_has_the_same_id_and_bytes_and_its_own_attempts() {
     let (mut receiver, status) = switched(500).await;
     let stack = Stack::without_redis(&[]).await;
     let id = stack.accept(1, Some(receiver.url())).await;
@@ -58,7 +58,7 @@ async fn a_redelivery_has_the_same_id_and_bytes_and_a_series_of_attempts_of_its_
 }
 
 #[tokio::test]
-async fn every_attempt_is_on_record_with_its_class_and_status() {
+async fn every_attempt_is_recorded_with_its_class_and_status() {
     let mut receiver = Receiver::answering(|nth, _| [500, 302, 204][nth]).await;
     let stack = Stack::without_redis(&[]).await;
     let id = stack.accept(1, Some(receiver.url())).await;
@@ -103,7 +103,7 @@ async fn a_410_ends_a_job_at_once() {
 }
 
 #[tokio::test]
-async fn a_refusal_is_on_record_for_operators_and_its_class_alone_for_the_caller() {
+async fn a_refusal_is_recorded_in_full_and_only_its_class_is_public() {
     let stack = Stack::without_redis(&[("CALLBACK_ALLOW", "")]).await;
     let id = stack.accept(1, Some("http://127.0.0.9/".to_owned())).await;
     let row = stack.ended(id).await;

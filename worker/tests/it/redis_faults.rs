@@ -1,4 +1,4 @@
-//! Redis is only the notifier: whatever it does, the jobs run.
+//! Redis only carries notifications: jobs run through any Redis fault.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use tokio::net::TcpListener;
 
 use crate::{receiver::Receiver, redis_server::RedisServer, stack::Stack};
 
-/// Takes every connection and never says a word.
+/// Accepts every connection and never responds.
 async fn half_open() -> (String, tokio::task::JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("redis://{}", listener.local_addr().unwrap());
@@ -22,7 +22,7 @@ async fn half_open() -> (String, tokio::task::JoinHandle<()>) {
 }
 
 #[tokio::test]
-async fn at_a_half_open_redis_jobs_run_from_the_table_and_the_database_is_well() {
+async fn with_a_half_open_redis_connection_jobs_run_from_the_table() {
     let (redis, _held) = half_open().await;
     let mut receiver = Receiver::answering(|_, _| 200).await;
     let stack = Stack::start(Arc::new(TempDir::new().unwrap()), &redis, &[]).await;
@@ -41,12 +41,12 @@ async fn at_a_half_open_redis_jobs_run_from_the_table_and_the_database_is_well()
 }
 
 #[tokio::test]
-async fn after_flushall_every_pending_job_runs_and_the_bell_is_heard_again() {
+async fn after_flushall_every_pending_job_runs_and_notifications_resume() {
     const JOBS: usize = 2000;
     let redis = RedisServer::start();
     let mut receiver = Receiver::answering(|_, _| 200).await;
     let folder = Arc::new(TempDir::new().unwrap());
-    // Few places, so that most jobs are still pending when the entries go.
+    // Few slots, so that most jobs are still pending when the entries go.
     let few = [("WORKER_CONCURRENCY", "50")];
     let stack = Stack::start(folder, &redis.url(), &few).await;
     let notifier = stack.notifier();
@@ -61,7 +61,7 @@ async fn after_flushall_every_pending_job_runs_and_the_bell_is_heard_again() {
     for id in ids {
         assert_eq!(stack.ended(id).await.status, Status::Completed);
     }
-    // Rings until one is heard.
+    // Notify until a notification arrives.
     let before = heard_by_bell(&stack).await;
     while heard_by_bell(&stack).await == before {
         let id = stack.accept(1, None).await;
@@ -71,7 +71,7 @@ async fn after_flushall_every_pending_job_runs_and_the_bell_is_heard_again() {
     stack.stop().await;
 }
 
-/// How many jobs the worker claimed because the bell rang for them.
+/// The number of jobs claimed after a notification.
 async fn heard_by_bell(stack: &Stack) -> u64 {
     let metrics = stack.get("/metrics").await;
     let line = metrics
@@ -81,7 +81,7 @@ async fn heard_by_bell(stack: &Stack) -> u64 {
 }
 
 #[tokio::test]
-async fn without_redis_the_table_is_all_there_is_and_nothing_is_missed() {
+async fn without_redis_every_job_runs_from_the_table() {
     let mut receiver = Receiver::answering(|nth, _| if nth == 0 { 500 } else { 200 }).await;
     let stack = Stack::start(Arc::new(TempDir::new().unwrap()), "none", &[]).await;
     let id = stack.accept(1, Some(receiver.url())).await;

@@ -172,7 +172,7 @@ async fn every_attempt_carries_the_trace_that_its_request_came_with() {
 }
 
 #[tokio::test]
-async fn a_worker_shows_its_secrets_neither_in_its_log_nor_in_its_metrics() {
+async fn secrets_appear_neither_in_the_log_nor_in_the_metrics() {
     let mut receiver = Receiver::answering(|nth, _| if nth == 0 { 500 } else { 200 }).await;
     let folder = TempDir::new().unwrap();
     let database = format!("sqlite:{}", folder.path().join("storm.db").display());
@@ -205,7 +205,7 @@ async fn a_worker_shows_its_secrets_neither_in_its_log_nor_in_its_metrics() {
 }
 
 #[test]
-fn a_worker_whose_secret_can_not_be_used_does_not_start_and_does_not_show_it() {
+fn an_invalid_secret_stops_startup_and_is_not_printed() {
     let output = Command::new(env!("CARGO_BIN_EXE_storm-worker"))
         .env_clear()
         .env("CALLBACK_SIGNING_SECRETS", format!("{OLD}, {NEW}x"))

@@ -40,7 +40,7 @@ async fn a_job_is_run_delivered_and_completed() {
 }
 
 #[tokio::test]
-async fn a_ring_starts_a_job_once_however_often_it_rings() {
+async fn repeated_notifications_start_a_job_once() {
     let redis = RedisServer::start();
     let mut receiver = Receiver::answering(|_, _| 200).await;
     let folder = Arc::new(TempDir::new().unwrap());
@@ -67,7 +67,7 @@ async fn a_ring_starts_a_job_once_however_often_it_rings() {
 }
 
 #[tokio::test]
-async fn a_job_without_a_callback_is_completed_for_whoever_polls() {
+async fn a_job_without_a_callback_completes_and_can_be_polled() {
     let stack = Stack::without_redis(&[]).await;
     let id = stack.accept(3, None).await;
     let row = stack.ended(id).await;
@@ -78,7 +78,7 @@ async fn a_job_without_a_callback_is_completed_for_whoever_polls() {
 }
 
 #[tokio::test]
-async fn a_receiver_that_fails_twice_hears_the_same_bytes_three_times() {
+async fn retries_send_the_same_bytes() {
     let mut receiver = Receiver::answering(|nth, _| if nth < 2 { 500 } else { 204 }).await;
     let stack = Stack::without_redis(&[]).await;
     let id = stack.accept(1, Some(receiver.url())).await;
@@ -120,7 +120,7 @@ async fn a_redirect_is_a_failure_and_is_not_followed() {
 }
 
 #[tokio::test]
-async fn a_refused_address_fails_its_job_at_once_and_hears_nothing() {
+async fn a_refused_address_fails_the_job_at_once_and_nothing_is_sent() {
     let mut receiver = Receiver::answering(|_, _| 200).await;
     let stack = Stack::without_redis(&[("CALLBACK_ALLOW", "127.0.0.2/32")]).await;
     let id = stack.accept(1, Some(receiver.url())).await;
@@ -143,7 +143,7 @@ async fn a_refused_address_fails_its_job_at_once_and_hears_nothing() {
 }
 
 #[tokio::test]
-async fn a_receiver_that_hangs_is_given_up_and_tried_again() {
+async fn a_hanging_receiver_times_out_and_is_retried() {
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/", silent.local_addr().unwrap());
     let stack = Stack::without_redis(&[("CALLBACK_TIMEOUT", "50ms")]).await;
@@ -157,7 +157,7 @@ async fn a_receiver_that_hangs_is_given_up_and_tried_again() {
 }
 
 #[tokio::test]
-async fn a_retry_that_waits_occupies_no_place_and_no_worker() {
+async fn a_scheduled_retry_holds_no_slot_and_no_worker() {
     // The receiver fails the job of 2 records and takes all others.
     let mut receiver = Receiver::answering(|_, body| {
         if body.windows(11).any(|part| part == b"\"records\":2") {
@@ -181,7 +181,7 @@ async fn a_retry_that_waits_occupies_no_place_and_no_worker() {
 }
 
 #[tokio::test]
-async fn a_retry_outlives_its_worker_and_keeps_its_time() {
+async fn a_scheduled_retry_survives_its_worker_and_keeps_its_due_time() {
     let receiver = Receiver::answering(|nth, _| if nth == 0 { 500 } else { 200 }).await;
     let folder = Arc::new(TempDir::new().unwrap());
     let slow = [("CALLBACK_RETRY_DELAYS", "1s,1h")];
@@ -207,7 +207,7 @@ async fn a_retry_outlives_its_worker_and_keeps_its_time() {
 }
 
 #[tokio::test]
-async fn what_does_not_end_by_the_drains_deadline_is_given_back() {
+async fn jobs_unfinished_at_the_drain_deadline_are_released() {
     let stack = Stack::without_redis(&[("DRAIN_TIMEOUT", "1ms")]).await;
     let id = stack.accept(100_000, None).await;
     stack

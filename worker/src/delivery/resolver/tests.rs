@@ -64,16 +64,16 @@ impl Gate {
     }
 
     fn under_way(&self) -> usize {
-        self.resolver.flights.by_name().len()
+        self.resolver.group.by_name().len()
     }
 
     fn free_threads(&self) -> usize {
-        self.resolver.flights.threads.available_permits()
+        self.resolver.group.threads.available_permits()
     }
 }
 
 #[tokio::test]
-async fn a_name_that_hangs_holds_one_thread_however_many_wait_for_it() {
+async fn look_ups_are_single_flight_per_name() {
     let gate = Gate::new();
     let dials: Vec<_> = (0..1000)
         .map(|_| tokio::spawn(gate.resolver.resolve("hangs.example")))
@@ -93,7 +93,7 @@ async fn a_name_that_hangs_holds_one_thread_however_many_wait_for_it() {
 }
 
 #[tokio::test]
-async fn names_under_one_domain_can_not_hold_the_threads_of_the_others() {
+async fn one_domain_cannot_exhaust_the_look_up_threads() {
     let gate = Gate::new();
     let share = SystemResolver::MAX_OF_A_DOMAIN;
     let hostile: Vec<_> = (0..4 * share)
@@ -114,7 +114,7 @@ async fn names_under_one_domain_can_not_hold_the_threads_of_the_others() {
 }
 
 #[tokio::test]
-async fn a_dial_that_is_given_up_does_not_end_the_look_up_for_the_others() {
+async fn a_cancelled_waiter_does_not_cancel_the_shared_look_up() {
     let gate = Gate::new();
     let mut first = gate.resolver.resolve("slow.example");
     let mut second = gate.resolver.resolve("slow.example");
@@ -128,7 +128,7 @@ async fn a_dial_that_is_given_up_does_not_end_the_look_up_for_the_others() {
 }
 
 #[tokio::test]
-async fn a_look_up_keeps_its_thread_until_it_ends_and_is_joined_though_nobody_waited_for_it() {
+async fn an_abandoned_look_up_keeps_its_thread_and_can_be_joined() {
     let gate = Gate::new();
     let mut given_up = gate.resolver.resolve("slow.example");
     assert!((&mut given_up).now_or_never().is_none());
@@ -142,7 +142,7 @@ async fn a_look_up_keeps_its_thread_until_it_ends_and_is_joined_though_nobody_wa
 }
 
 #[tokio::test]
-async fn look_ups_past_the_bound_wait_and_those_that_are_given_up_leave_nothing_behind() {
+async fn look_ups_over_the_limit_wait_and_cancelled_ones_are_removed() {
     let gate = Gate::new();
     let full = SystemResolver::MAX_LOOKUPS;
     let mut dials = Vec::new();
@@ -173,7 +173,7 @@ async fn look_ups_past_the_bound_wait_and_those_that_are_given_up_leave_nothing_
 }
 
 #[tokio::test]
-async fn all_who_wait_hear_why_a_look_up_failed_and_the_next_one_is_a_new_one() {
+async fn every_waiter_gets_the_error_and_the_next_look_up_is_new() {
     let gate = Gate::new();
     for _ in 0..2 {
         let dials: Vec<_> = (0..10)
@@ -190,17 +190,17 @@ async fn all_who_wait_hear_why_a_look_up_failed_and_the_next_one_is_a_new_one() 
 }
 
 #[tokio::test]
-async fn a_look_up_that_panics_is_a_failed_one_and_its_thread_is_free_again() {
+async fn a_panicking_look_up_fails_and_frees_its_thread() {
     let gate = Gate::new();
     for _ in 0..2 * SystemResolver::MAX_LOOKUPS {
         let error = gate.resolver.resolve("quick.panic").await.unwrap_err();
-        assert_eq!(error.to_string(), "the look-up came to no end");
+        assert_eq!(error.to_string(), "the look-up failed without a result");
     }
     assert_eq!(gate.under_way(), 0);
 }
 
 #[test]
-fn a_process_that_ends_does_not_wait_for_a_look_up_that_hangs() {
+fn a_hanging_look_up_does_not_delay_process_exit() {
     let gate = Gate::new();
     let runtime = tokio::runtime::Builder::new_current_thread().build();
     let runtime = runtime.unwrap();
@@ -214,13 +214,13 @@ fn a_process_that_ends_does_not_wait_for_a_look_up_that_hangs() {
 }
 
 #[tokio::test]
-async fn the_system_knows_a_literal() {
+async fn the_system_resolver_accepts_an_address_literal() {
     let addresses = SystemResolver::new().resolve("127.0.0.1").await.unwrap();
     assert_eq!(addresses, [IpAddr::V4(Ipv4Addr::LOCALHOST)]);
 }
 
 #[tokio::test]
-async fn a_look_up_that_finds_no_thread_in_time_says_so_and_asks_nobody() {
+async fn without_a_free_thread_in_time_a_look_up_fails_as_busy() {
     let gate = Gate::with_patience(Duration::from_millis(1));
     let of_a_domain = SystemResolver::MAX_OF_A_DOMAIN;
     let hanging: Vec<_> = (0..of_a_domain)

@@ -1,4 +1,4 @@
-//! Which addresses are dialled, and which never.
+//! SSRF: the addresses that are dialled and those that are refused.
 
 use std::{net::TcpStream, sync::Arc, time::Duration};
 
@@ -16,7 +16,7 @@ const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 const OK_AND_CLOSE: &str = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
 
 #[tokio::test]
-async fn a_name_with_one_refused_address_is_refused_in_any_order_and_nothing_is_dialled() {
+async fn one_refused_address_refuses_the_name_and_nothing_is_dialled() {
     for answer in [
         ["127.0.0.1", "2606:4700::1111"],
         ["2606:4700::1111", "127.0.0.1"],
@@ -24,7 +24,7 @@ async fn a_name_with_one_refused_address_is_refused_in_any_order_and_nothing_is_
         ["::1", "127.0.0.1"],
         ["::ffff:127.0.0.1", "127.0.0.1"],
     ] {
-        // 127.0.0.1 may be called where another address of the name is the refused one.
+        // 127.0.0.1 is allowed in the cases where another address of the name is refused.
         let allow = if answer.contains(&"::1") {
             "127.0.0.1"
         } else {
@@ -45,7 +45,7 @@ async fn a_name_with_one_refused_address_is_refused_in_any_order_and_nothing_is_
 }
 
 #[tokio::test]
-async fn a_name_that_changes_its_mind_is_never_dialled_at_a_refused_address() {
+async fn dns_rebinding_never_reaches_a_refused_address() {
     let good = Receiver::answering(OK_AND_CLOSE);
     let port = good.address.port();
     let mut bad = Receiver::on(&format!("127.0.0.2:{port}"), |_, stream| {
@@ -89,7 +89,7 @@ async fn a_name_is_looked_up_once_for_every_new_connection() {
 }
 
 #[tokio::test]
-async fn an_address_where_nobody_listens_is_followed_by_the_next() {
+async fn after_a_refused_connection_the_next_address_is_dialled() {
     let receiver = Receiver::answering(OK);
     let names = Names::always(&["127.0.0.2", "127.0.0.3", "127.0.0.4", "127.0.0.1"]);
     let client = client("127.0.0.0/8", &names, PATIENT);
@@ -116,7 +116,7 @@ async fn at_most_four_addresses_of_a_name_are_dialled() {
 
 #[tokio::test]
 async fn a_silent_address_leaves_time_for_the_next() {
-    // A listener whose backlog is full: the kernel drops what else wants to connect.
+    // A listener whose backlog is full: the kernel drops further connection attempts.
     let silent = TcpSocket::new_v4().unwrap();
     silent.bind("127.0.0.2:0".parse().unwrap()).unwrap();
     let silent = silent.listen(0).unwrap();
@@ -191,7 +191,7 @@ async fn an_allowed_literal_is_delivered_in_every_spelling() {
 }
 
 #[tokio::test]
-async fn localhost_is_its_two_literals_and_no_resolver_is_asked() {
+async fn localhost_is_both_loopback_addresses_without_a_look_up() {
     for (allow, expected) in [
         ("", Err("refused")),
         ("127.0.0.1", Err("refused")),
@@ -230,7 +230,7 @@ async fn a_name_without_an_address_is_a_failed_lookup() {
 }
 
 #[tokio::test]
-async fn a_name_server_that_never_answers_ends_in_a_timeout_of_the_lookup() {
+async fn a_hanging_name_server_times_out_at_the_lookup_stage() {
     let client = CallbackClient::new(
         Policy::default(),
         Network::with_resolver(Arc::new(SilentNames)),

@@ -1,8 +1,8 @@
-//! What an answer means, and what is done about its body.
+//! The classification of responses, and the read of their bodies.
 
 use std::sync::{Arc, Mutex, mpsc};
 
-use storm_worker::delivery::{AttemptError, Detail, Stage};
+use storm_worker::delivery::{AttemptError, ErrorDetail, Stage};
 
 use super::{
     HASTY, ID, PATIENT, TRACEPARENT, attempt, class, loopback_client,
@@ -66,7 +66,7 @@ async fn the_request_is_a_post_of_the_bytes_to_the_urls_path_and_query() {
 }
 
 #[tokio::test]
-async fn a_receiver_that_hangs_ends_in_a_timeout_and_its_connection_is_closed() {
+async fn a_hanging_receiver_times_out_and_its_connection_is_closed() {
     let (tell, mut told) = events();
     let receiver = Receiver::start(move |_, stream| {
         read_request(stream);
@@ -90,7 +90,7 @@ async fn a_receiver_that_hangs_ends_in_a_timeout_and_its_connection_is_closed() 
 }
 
 #[tokio::test]
-async fn a_receiver_that_drips_its_head_cannot_outlast_the_deadline() {
+async fn a_slow_drip_response_head_does_not_extend_the_deadline() {
     let receiver = Receiver::start(|_, stream| {
         read_request(stream);
         while write(stream, "HTTP/1.1 100 Continue\r\n\r\n") {
@@ -123,12 +123,12 @@ async fn a_connection_without_a_whole_status_line_is_interrupted() {
             .await
             .unwrap_err();
         assert!(matches!(error, AttemptError::Interrupted(_)), "{error}");
-        assert!(error.to_string().len() < 2 * Detail::MAX_CHARS);
+        assert!(error.to_string().len() < 2 * ErrorDetail::MAX_CHARS);
     }
 }
 
 #[tokio::test]
-async fn nobody_listening_is_a_failed_connection_that_tells_the_address() {
+async fn a_refused_connection_is_a_connect_error_with_the_address() {
     let free = std::net::TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()
@@ -197,13 +197,13 @@ async fn a_body_that_never_ends_after_200_is_success_and_closes_the_connection()
 }
 
 #[tokio::test]
-async fn a_status_is_success_before_its_body_has_come_and_the_connection_is_kept() {
+async fn a_2xx_succeeds_before_its_body_arrives_and_the_connection_is_kept_alive() {
     let (go, told) = mpsc::channel::<()>();
     let told = Arc::new(Mutex::new(told));
     let receiver = Receiver::start(move |_, stream| {
         while read_request(stream).is_some() {
             write(stream, "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n");
-            // The body waits until the attempt is over.
+            // The body is held until the attempt has ended.
             if told.lock().unwrap().recv().is_err() || !write(stream, "ok") {
                 return;
             }

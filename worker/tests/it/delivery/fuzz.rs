@@ -1,6 +1,6 @@
-//! From any URL and whatever its name server answers to the addresses that are dialled: no panic, and
-//! exactly what IANA's registries and the operator's terms allow. Not a packet is sent: a network that only
-//! takes notes stands in. `make fuzz CASES=1000000` tries more of it.
+//! Fuzzes the SSRF policy with arbitrary URLs and look-up results: there is no panic, and exactly
+//! the addresses that IANA's registries and the operator's settings allow are dialled. A recording
+//! network stands in, so no packet is sent. `make fuzz CASES=1000000` runs more cases.
 
 use std::{
     collections::VecDeque,
@@ -35,11 +35,11 @@ use url::Host;
 use super::{PATIENT, message};
 use crate::{hostile, iana};
 
-/// The most addresses of a name that are dialled.
+/// The most addresses of one name to dial.
 const MOST: usize = 4;
 
 #[test]
-fn nothing_is_dialled_that_the_registries_refuse_and_everything_else_is() {
+fn exactly_the_addresses_that_the_registries_allow_are_dialled() {
     let labs = [
         Lab::new(PolicySettings::default(), is_public),
         Lab::new(
@@ -81,7 +81,7 @@ fn nothing_is_dialled_that_the_registries_refuse_and_everything_else_is() {
     }
 }
 
-/// `PROPTEST_CASES` says how many. A case that failed is kept, and tried first from then on.
+/// `PROPTEST_CASES` sets the number of cases. Failed cases are stored and run first.
 fn config() -> ProptestConfig {
     let regressions = FileFailurePersistence::Direct("proptest-regressions/delivery.txt");
     let default = ProptestConfig::default();
@@ -93,15 +93,15 @@ fn config() -> ProptestConfig {
     }
 }
 
-/// A real client on a network that is none.
+/// A real client on a recording network.
 struct Lab {
     runtime: Runtime,
     client: CallbackClient,
     checker: Checker,
     network: Arc<Notes>,
-    /// Attempts that came to a dial.
+    /// Attempts that dialled.
     dials: AtomicUsize,
-    /// What may be dialled, as somebody else would say it.
+    /// The addresses to dial according to an independent implementation.
     allowed: fn(IpAddr) -> bool,
 }
 
@@ -129,7 +129,7 @@ impl Lab {
         }
     }
 
-    /// One attempt after the other, the name server saying something else each time.
+    /// Sequential attempts with a different look-up result each time (DNS rebinding).
     fn try_out(&self, text: &str, answers: &[Vec<IpAddr>]) -> TestCaseResult {
         for answer in answers {
             let dialled = match CallbackUrl::parse(text) {
@@ -149,7 +149,7 @@ impl Lab {
         Ok(())
     }
 
-    /// What an attempt dials, which is exactly what it may.
+    /// The addresses that an attempt dials: exactly the expected ones.
     fn dialled(
         &self,
         url: &CallbackUrl,
@@ -199,7 +199,7 @@ fn is_localhost(name: &str) -> bool {
     name == "localhost" || name.ends_with(".localhost")
 }
 
-/// By the registries, of which a mapped address is none of ours: its canonical form is asked about.
+/// According to the registries, which are applied to the canonical form of an address.
 fn is_public(address: IpAddr) -> bool {
     let metadata = ["168.63.129.16", "192.80.8.124"];
     !iana::is_special(address) && !metadata.contains(&address.to_string().as_str())
@@ -216,7 +216,7 @@ fn carried_by_nat64(address: IpAddr) -> Option<IpAddr> {
     Some(Ipv4Addr::new(a, b, c, d).into())
 }
 
-/// A network of notes.
+/// A network that records look-ups and dials.
 #[derive(Default)]
 struct Notes {
     answers: Mutex<VecDeque<Vec<IpAddr>>>,
@@ -225,13 +225,13 @@ struct Notes {
 }
 
 impl Notes {
-    /// The next look-up hears `answer`; one more would hear of loopback.
+    /// The next look-up returns `answer`; any further one would return loopback.
     fn answer_next(&self, answer: &[IpAddr]) {
         let loopback = vec![Ipv4Addr::LOCALHOST.into()];
         *self.answers.lock().unwrap() = VecDeque::from([answer.to_vec(), loopback]);
     }
 
-    /// What was dialled since, and how often a name was looked up.
+    /// The addresses dialled since, and the number of look-ups.
     fn take(&self) -> (Vec<SocketAddr>, usize) {
         let dialled = mem::take(&mut *self.dialled.lock().unwrap());
         (dialled, mem::take(&mut *self.looked_up.lock().unwrap()))

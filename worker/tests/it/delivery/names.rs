@@ -1,4 +1,4 @@
-//! A resolver that says what a test wants.
+//! A scripted resolver.
 
 use std::{
     collections::VecDeque,
@@ -13,14 +13,14 @@ use std::{
 use futures_util::{FutureExt, future::BoxFuture};
 use storm_worker::delivery::Resolve;
 
-/// Answers every name alike, in turn, and counts how often it is asked.
+/// Returns the scripted results in turn, for any name, and counts the look-ups.
 pub(super) struct Names {
     answers: Mutex<VecDeque<Vec<IpAddr>>>,
     asked: AtomicUsize,
 }
 
 impl Names {
-    /// Gives `answers` one after the other, and the last one for ever.
+    /// Returns `answers` in order, then repeats the last one.
     pub(super) fn in_turn<const N: usize>(answers: [&[&str]; N]) -> Arc<Self> {
         let parse = |answer: &[&str]| answer.iter().map(|text| text.parse().unwrap()).collect();
         Arc::new(Self {
@@ -29,12 +29,12 @@ impl Names {
         })
     }
 
-    /// Gives `answer` to every question.
+    /// Returns `answer` for every look-up.
     pub(super) fn always(answer: &[&str]) -> Arc<Self> {
         Self::in_turn([answer])
     }
 
-    /// Knows no name.
+    /// Fails every look-up.
     pub(super) fn none() -> Arc<Self> {
         Self::in_turn([])
     }

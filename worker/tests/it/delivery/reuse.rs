@@ -1,4 +1,4 @@
-//! Kept-alive connections.
+//! Keep-alive: reuse of pooled connections.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::{
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
 #[tokio::test]
-async fn attempts_one_after_the_other_share_one_connection() {
+async fn sequential_attempts_share_one_keep_alive_connection() {
     let receiver = Receiver::answering(OK);
     let client = loopback_client(PATIENT);
     for _ in 0..100 {
@@ -20,7 +20,7 @@ async fn attempts_one_after_the_other_share_one_connection() {
 }
 
 #[tokio::test]
-async fn a_failed_status_keeps_its_connection_too() {
+async fn a_non_2xx_response_keeps_the_connection_alive() {
     let receiver = Receiver::answering("HTTP/1.1 500 No\r\ncontent-length: 2\r\n\r\nno");
     let client = loopback_client(PATIENT);
     for _ in 0..3 {
@@ -30,7 +30,7 @@ async fn a_failed_status_keeps_its_connection_too() {
 }
 
 #[tokio::test]
-async fn another_origin_never_gets_the_connection() {
+async fn a_pooled_connection_is_never_used_for_another_origin() {
     let (one, other) = (Receiver::answering(OK), Receiver::answering(OK));
     let client = loopback_client(PATIENT);
     for receiver in [&one, &other, &one, &other] {
@@ -58,7 +58,7 @@ async fn a_reused_connection_that_the_receiver_closed_is_replaced_within_the_att
 }
 
 #[tokio::test]
-async fn an_idle_connection_is_closed_after_its_time() {
+async fn an_idle_connection_is_closed_after_the_idle_timeout() {
     let (tell, mut told) = events();
     let receiver = Receiver::start(move |_, stream| {
         read_request(stream);

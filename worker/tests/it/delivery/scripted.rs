@@ -1,7 +1,7 @@
-//! A receiver that does to each connection what a script says.
+//! A receiver that runs a script on each connection.
 //!
-//! It lives on threads of its own, so that what it does has reached the kernel by the time a test
-//! hears of it.
+//! It runs on its own threads, so its socket operations have reached the kernel by the time the
+//! test gets the event.
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
@@ -68,19 +68,19 @@ impl Receiver {
         format!("http://{host}:{}/hook", self.address.port())
     }
 
-    /// How many connections came in by now. A connection that was answered is counted.
+    /// The number of accepted connections. Every answered connection is counted.
     pub(super) fn connections(&self) -> usize {
         self.accepted.len()
     }
 
-    /// Whether nobody has ever connected: a connection made now is the first to be accepted.
+    /// Whether no connection was made before: one made now is the first to be accepted.
     pub(super) async fn untouched(&mut self) -> bool {
         let own = TcpStream::connect(self.address).unwrap();
         self.accepted.recv().await == Some(own.local_addr().unwrap())
     }
 }
 
-/// A channel by which a script tells its test of an event.
+/// A channel on which a script reports an event to its test.
 pub(super) fn events<T>() -> (mpsc::Sender<T>, mpsc::Receiver<T>) {
     mpsc::channel(EVENTS)
 }

@@ -1,4 +1,4 @@
-//! https: whom the client trusts, and under which name.
+//! https: trusted issuers, and verification of the URL's host.
 
 use std::{io::Write, path::Path, sync::Arc, time::Duration};
 
@@ -9,7 +9,7 @@ use rustls::{
     pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
 };
 use storm_shared::services::ssrf::Policy;
-use storm_worker::delivery::{AttemptError, CallbackClient, Network, Stage, TlsTrouble};
+use storm_worker::delivery::{AttemptError, CallbackClient, Network, Stage, TlsFailure};
 use tempfile::NamedTempFile;
 
 use super::{
@@ -104,7 +104,7 @@ async fn a_certificate_for_another_name_is_refused() {
             matches!(
                 error,
                 AttemptError::Tls {
-                    kind: TlsTrouble::OtherName,
+                    kind: TlsFailure::OtherName,
                     ..
                 }
             ),
@@ -131,7 +131,7 @@ async fn a_server_that_speaks_no_tls_fails_the_handshake() {
 }
 
 #[tokio::test]
-async fn a_handshake_that_hangs_ends_in_a_timeout_of_tls() {
+async fn a_hanging_handshake_times_out_at_the_tls_stage() {
     let receiver = Receiver::start(|_, stream| wait_for_end(stream));
     let url = format!("https://{}/", receiver.address);
     let error = attempt(&loopback_client(HASTY), &url).await.unwrap_err();
