@@ -44,7 +44,7 @@ impl App {
     ///
     /// # Errors
     /// One of them can't be had. Redis may be down: it is connected to when it is needed.
-    pub async fn start(settings: Settings) -> Result<Arc<Self>, Error> {
+    pub async fn start(settings: Settings, metrics: Metrics) -> Result<Arc<Self>, Error> {
         let store = Store::open(&settings.store).await?;
         let queue = settings.queue.as_ref();
         let queue = queue
@@ -60,7 +60,7 @@ impl App {
             queue,
             notifier,
             pool,
-            metrics: Metrics::new(),
+            metrics,
             sync_requests: TaskTracker::new(),
         }))
     }
@@ -72,11 +72,12 @@ impl App {
     pub async fn serve(
         self: Arc<Self>,
         listener: TcpListener,
+        auth: AuthLayer,
         shutdown: CancellationToken,
     ) -> Result<(), Error> {
         let limits = limits(&self.settings);
         let service = TowerToHyperService::new(warp::service(routes::all(&self)));
-        let service = AuthLayer::for_api(&self.settings, self.metrics.clone()).before(service);
+        let service = auth.before(service);
         let stopping = async {
             tokio::select! {
                 () = shutdown.cancelled() => {}

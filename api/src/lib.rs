@@ -80,8 +80,11 @@ pub async fn run(
 ) -> Result<(), Error> {
     let metrics_listener = metrics_listener(&settings).await?;
     let limits = app::limits(&settings);
-    let auth = AuthLayer::for_api(&settings, Metrics::new());
-    let opening = startup::beside(&listener, limits, auth, App::start(settings));
+    // Made once, so that what the startup responder counts and admits stays counted.
+    let metrics = Metrics::new();
+    let auth = AuthLayer::for_api(&settings, metrics.clone());
+    let starting = App::start(settings, metrics);
+    let opening = startup::beside(&listener, limits, auth.clone(), starting);
     let Some(app) = shutdown.run_until_cancelled(opening).await else {
         return Ok(()); // told to end while it waited for the database
     };
@@ -90,7 +93,7 @@ pub async fn run(
         // It ends with the process at the latest, for it holds nothing that could be lost.
         tokio::spawn(app.serve_metrics(listener, shutdown.clone()));
     }
-    app.serve(listener, shutdown).await
+    app.serve(listener, auth, shutdown).await
 }
 
 /// The listener of `METRICS_ADDR`, where there is one.

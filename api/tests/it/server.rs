@@ -7,7 +7,7 @@ use std::{
 };
 
 use rusqlite::Connection;
-use storm_api::{App, Error};
+use storm_api::{App, Error, auth::AuthLayer, metrics::Metrics};
 use storm_shared::config::Settings;
 use tempfile::TempDir;
 use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle, time::timeout};
@@ -50,11 +50,14 @@ pub(crate) fn settings(folder: &TempDir, overrides: &[(&str, &str)]) -> Settings
 impl Server {
     pub(crate) async fn start(overrides: &[(&str, &str)]) -> Self {
         let folder = TempDir::new().unwrap();
-        let app = App::start(settings(&folder, overrides)).await.unwrap();
+        let settings = settings(&folder, overrides);
+        let metrics = Metrics::new();
+        let auth = AuthLayer::for_api(&settings, metrics.clone());
+        let app = App::start(settings, metrics).await.unwrap();
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let addr = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
-        let task = tokio::spawn(Arc::clone(&app).serve(listener, shutdown.clone()));
+        let task = tokio::spawn(Arc::clone(&app).serve(listener, auth, shutdown.clone()));
         Self {
             addr,
             app,
