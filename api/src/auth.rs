@@ -1,7 +1,6 @@
 //! The door: who is let in, and how often. It stands before the routes, so that who is kept out costs a look at
 //! the request's head and nothing more: its body is not waited for, and it learns nothing of what is behind.
 
-mod limiter;
 mod route_label;
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
@@ -22,10 +21,10 @@ use storm_shared::{
 };
 use warp::{Reply as _, reply::Response};
 
-pub use self::limiter::{Limiter, Standing};
 use self::route_label::RouteLabel;
 use crate::{
     body,
+    limiter::{Limiter, Standing},
     metrics::Metrics,
     reply::{self, Problem},
 };

@@ -1,5 +1,6 @@
 //! All HTTP wording: everything that the API answers.
 
+mod json;
 mod problem;
 
 use serde::Serialize;
@@ -13,11 +14,9 @@ use warp::{
     reply::Response,
 };
 
-use crate::auth::Standing;
+use self::{json::json, problem::RETRY_AFTER};
+use crate::limiter::Standing;
 pub use problem::{FieldError, Problem};
-
-/// How long a refused client should wait before it tries again, in seconds.
-const RETRY_AFTER: &str = "1";
 
 /// What the text format of Prometheus is called on the wire.
 const PROMETHEUS_TEXT: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -141,14 +140,5 @@ pub fn rate_limited(standing: &Standing) -> Response {
     let headers = response.headers_mut();
     standing.tell(headers);
     headers.insert(header::RETRY_AFTER, standing.seconds().into());
-    response
-}
-
-fn json(status: StatusCode, body: &impl Serialize) -> Response {
-    let mut response = warp::reply::json(body).into_response();
-    // A body that can't be written is warp's 500 already; ours all can be.
-    if response.status().is_success() {
-        *response.status_mut() = status;
-    }
     response
 }

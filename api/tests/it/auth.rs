@@ -3,6 +3,7 @@
 use std::fmt::Display;
 
 use serde_json::json;
+use storm_api::serving::serve_metrics;
 use storm_shared::services::access::Token;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -357,10 +358,13 @@ async fn metrics_with_an_address_of_their_own_are_there_and_nowhere_else() {
     let tenants = Tenants::start(&[("METRICS_ADDR", "127.0.0.1:0")]).await;
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let addr = listener.local_addr().unwrap();
-    let serving = tenants
-        .server
-        .app
-        .serve_metrics(listener, tenants.server.shutdown.clone());
+    let app = &tenants.server.app;
+    let serving = serve_metrics(
+        &app.settings,
+        app.metrics.clone(),
+        listener,
+        tenants.server.shutdown.clone(),
+    );
     tokio::spawn(serving);
     let ask = async |request: String| {
         let mut client = Client::connect(addr).await;

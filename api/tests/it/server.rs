@@ -7,7 +7,7 @@ use std::{
 };
 
 use rusqlite::Connection;
-use storm_api::{App, Error, auth::AuthLayer, metrics::Metrics};
+use storm_api::{App, Error, auth::AuthLayer, metrics::Metrics, serving};
 use storm_shared::config::Settings;
 use tempfile::TempDir;
 use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle, time::timeout};
@@ -57,7 +57,12 @@ impl Server {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let addr = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
-        let task = tokio::spawn(Arc::clone(&app).serve(listener, auth, shutdown.clone()));
+        let task = tokio::spawn(serving::serve(
+            Arc::clone(&app),
+            auth,
+            listener,
+            shutdown.clone(),
+        ));
         Self {
             addr,
             app,
