@@ -45,7 +45,7 @@ impl App {
             .map(|queue| Queue::new(queue, store.id()))
             .transpose()?;
         let notifier = queue.clone().map(Notifier::start);
-        let pool = SyncPool::start(settings.api.sync_threads, settings.api.sync_queue)?;
+        let pool = SyncPool::new(settings.api.sync_threads, settings.api.sync_queue);
         let backlog_limit = BacklogLimit::watch(store.clone(), settings.callback.max_parked);
         Ok(Arc::new(Self {
             settings,

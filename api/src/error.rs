@@ -20,7 +20,4 @@ pub enum Error {
     /// The API cannot listen on `METRICS_ADDR`; the error names the setting.
     #[error("{0}")]
     Metrics(io::Error),
-    /// The system has no thread left for `/sync`.
-    #[error("a thread for /sync can't be started: {0}")]
-    Thread(#[from] io::Error),
 }
