@@ -16,6 +16,7 @@ use storm_shared::{
     models::ClientName,
     services::{
         access::{TokenHash, Tokens, bearer},
+        scrape,
         store::Scope,
     },
 };
@@ -204,7 +205,7 @@ impl Shared {
 
     fn may_scrape(&self, headers: &HeaderMap) -> bool {
         match &self.metrics_token {
-            Some(hash) => bearer(headers).is_some_and(|token| hash.is_of(token)),
+            Some(token) => scrape::is_authenticated(token, headers),
             None => self.client(headers).is_some(),
         }
     }

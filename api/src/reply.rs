@@ -6,7 +6,7 @@ mod problem;
 use serde::Serialize;
 use storm_shared::{
     models::{CallbackUrl, Request, RequestId},
-    services::{health::Health, report::Report},
+    services::{health::Health, report::Report, scrape},
 };
 use warp::{
     Reply,
@@ -17,9 +17,6 @@ use warp::{
 use self::{json::json, problem::RETRY_AFTER};
 use crate::limiter::Standing;
 pub use problem::{FieldError, Problem};
-
-/// What the text format of Prometheus is called on the wire.
-const PROMETHEUS_TEXT: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// `202` for an accepted job.
 pub fn accepted(id: RequestId, callback_url: Option<&CallbackUrl>) -> Response {
@@ -129,9 +126,9 @@ pub fn health(health: &Health) -> Response {
     response
 }
 
-/// `200` with what the API counts.
+/// `200` with the API's metrics.
 pub fn metrics(text: String) -> Response {
-    warp::reply::with_header(text, header::CONTENT_TYPE, PROMETHEUS_TEXT).into_response()
+    scrape::metrics(text).into_response()
 }
 
 /// `429` for a client whose limit stands so.

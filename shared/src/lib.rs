@@ -3,6 +3,7 @@
 //! * [`config`]: every setting, read once at start.
 //! * [`models`]: the words of the domain: an id, a status, a report's spec, a callback's URL, a row.
 //! * [`services`]: what works on them: the store, the queue, the report, the address guard.
+//! * [`outage`]: logs a change of state once.
 //! * [`server`]: the accept loop behind every listener of ours.
 //! * [`program`]: a process from its settings to its exit status, and its `healthcheck`; [`telemetry`],
 //!   [`shutdown`]: how it speaks, and how it is told to end.
@@ -10,6 +11,7 @@
 pub mod config;
 mod healthcheck;
 pub mod models;
+pub mod outage;
 pub mod program;
 pub mod server;
 pub mod services;

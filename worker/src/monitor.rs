@@ -6,17 +6,17 @@ use hyper_util::service::TowerToHyperService;
 use storm_shared::{
     server,
     services::{
-        access::{TokenHash, bearer},
+        access::TokenHash,
         health::{CheckResult, Health},
         queue::Queue,
+        scrape,
         store::Store,
     },
 };
 use tokio::net::TcpListener;
 use warp::{
     Filter, Reply,
-    http::{HeaderMap, StatusCode, header},
-    reply::Response,
+    http::{HeaderMap, StatusCode},
 };
 
 use crate::{
@@ -27,9 +27,6 @@ use crate::{
 /// A loop that has not come round for so long has stopped. One that waits for a Redis that is down
 /// comes round more often.
 const STOPPED: Duration = Duration::from_secs(20);
-
-/// What the text format of Prometheus is called on the wire.
-const PROMETHEUS_TEXT: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// By what a worker is seen to be alive, idle or not.
 #[derive(Clone)]
@@ -94,7 +91,9 @@ pub async fn serve(
     let scrape = warp::path!("metrics")
         .and(warp::get())
         .and(warp::header::headers_cloned())
-        .map(move |headers| answer_scrape(&metrics, metrics_token.as_ref(), &headers));
+        .map(move |headers: HeaderMap| {
+            scrape::answer(&headers, metrics_token.as_ref(), || metrics.render())
+        });
     let routes = health.or(scrape);
     server::serve(
         listener,
@@ -103,22 +102,6 @@ pub async fn serve(
         shutdown,
     )
     .await;
-}
-
-fn answer_scrape(metrics: &Metrics, token: Option<&TokenHash>, headers: &HeaderMap) -> Response {
-    let admitted =
-        |hash: &TokenHash| bearer(headers).is_some_and(|presented| hash.is_of(presented));
-    if token.is_none_or(admitted) {
-        let text = metrics.render();
-        return warp::reply::with_header(text, header::CONTENT_TYPE, PROMETHEUS_TEXT)
-            .into_response();
-    }
-    let refusal = warp::reply::with_header(
-        "send METRICS_TOKEN's token as `authorization: Bearer <token>`\n",
-        header::WWW_AUTHENTICATE,
-        "Bearer",
-    );
-    warp::reply::with_status(refusal, StatusCode::UNAUTHORIZED).into_response()
 }
 
 fn answer_health(health: &Health) -> impl Reply + use<> {

@@ -2,7 +2,10 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use storm_shared::services::store::{Heartbeat, OwnerId, Store, StoreError};
+use storm_shared::{
+    outage::Outage,
+    services::store::{Heartbeat, OwnerId, Store, StoreError},
+};
 use tokio::{
     sync::watch,
     time::{Instant, MissedTickBehavior},
@@ -114,16 +117,12 @@ impl Lease {
         let mut beat = tokio::time::interval((self.length / BEATS).min(LONGEST_BEAT));
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut watch = Watch::new(self.length);
-        let mut refused = false;
+        let mut outage = Outage::default();
         while given_up.run_until_cancelled(beat.tick()).await.is_some() {
             match self.beat(&mut watch).await {
-                Ok(()) if refused => {
-                    info!("the lease is renewed again");
-                    refused = false;
-                }
-                Err(error) if !refused => {
+                Ok(()) if outage.recovered() => info!("the lease is renewed again"),
+                Err(error) if outage.failed() => {
                     warn!(%error, "the lease can't be renewed; no callback is begun after half a lease");
-                    refused = true;
                 }
                 _ => {}
             }
