@@ -1,132 +1,75 @@
-//! What the controllers share, from start to end.
+//! What the controllers share, from its start to its end.
 
 use std::sync::Arc;
 
-use hyper_util::service::TowerToHyperService;
 use storm_shared::{
     config::Settings,
-    server::{self, Limits},
     services::{
         queue::{Notifier, Queue},
         store::Store,
     },
 };
-use tokio::net::TcpListener;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::task::TaskTracker;
 
-use crate::{
-    Error, auth::AuthLayer, backlog_limit::BacklogLimit, metrics::Metrics, routes,
-    sync_pool::SyncPool,
-};
+use crate::{backlog_limit::BacklogLimit, error::Error, metrics::Metrics, sync_pool::SyncPool};
 
 /// The running API: its settings and its services.
 pub struct App {
     /// Every setting.
     pub settings: Settings,
-    /// The truth about every request.
+    /// The source of truth about every request.
     pub store: Store,
-    /// Asked for its health only; the notifier does the pushing. Nothing where there is no Redis.
+    /// Used for health checks only: the notifier pushes. `None` if `REDIS_URL` is `none`.
     pub queue: Option<Queue>,
-    /// For whom no more jobs are accepted at the moment.
+    /// The origins whose backlog is full.
     pub backlog_limit: BacklogLimit,
-    /// Rings for accepted jobs, where there is a Redis to ring through.
+    /// Notifies workers of accepted jobs. `None` if `REDIS_URL` is `none`.
     pub notifier: Option<Notifier>,
-    /// The threads behind `/sync`.
+    /// Runs the reports of `/sync`.
     pub pool: SyncPool,
-    /// What it counts.
+    /// The API's counters.
     pub metrics: Metrics,
-    /// Sync requests under way. They outlive their clients until they are recorded.
+    /// Sync requests that are not recorded yet. A request outlives its client until it is.
     pub sync_requests: TaskTracker,
 }
 
 impl App {
-    /// Opens the store, however long that takes, and starts the notifier and the threads behind `/sync`.
+    /// Opens the store, however long that takes, and starts the notifier and the pool behind `/sync`.
     ///
     /// # Errors
-    /// One of them can't be had. Redis may be down: it is connected to when it is needed.
-    pub async fn start(settings: Settings) -> Result<Arc<Self>, Error> {
+    /// The store or the queue cannot be set up. Redis may be down: connections are made on use.
+    pub async fn start(settings: Settings, metrics: Metrics) -> Result<Arc<Self>, Error> {
         let store = Store::open(&settings.store).await?;
         let queue = settings.queue.as_ref();
         let queue = queue
             .map(|queue| Queue::new(queue, store.id()))
             .transpose()?;
         let notifier = queue.clone().map(Notifier::start);
-        let pool = SyncPool::start(settings.api.sync_threads, settings.api.sync_queue)?;
+        let pool = SyncPool::new(settings.api.sync_threads, settings.api.sync_queue);
         let backlog_limit = BacklogLimit::watch(store.clone(), settings.callback.max_parked);
         Ok(Arc::new(Self {
             settings,
             store,
-            backlog_limit,
             queue,
+            backlog_limit,
             notifier,
             pool,
-            metrics: Metrics::new(),
+            metrics,
             sync_requests: TaskTracker::new(),
         }))
     }
 
-    /// Serves on `listener` until `shutdown` is cancelled, then ends everything in order.
-    ///
-    /// # Errors
-    /// The store ended first.
-    pub async fn serve(
-        self: Arc<Self>,
-        listener: TcpListener,
-        shutdown: CancellationToken,
-    ) -> Result<(), Error> {
-        let limits = limits(&self.settings);
-        let service = TowerToHyperService::new(warp::service(routes::all(&self)));
-        let service = AuthLayer::for_api(&self.settings, self.metrics.clone()).before(service);
-        let stopping = async {
-            tokio::select! {
-                () = shutdown.cancelled() => {}
-                () = self.store.ended() => {}
-            }
-            self.pool.stop();
-        };
-        server::serve(listener, service, limits, stopping).await;
-        self.close().await;
-        if shutdown.is_cancelled() {
-            Ok(())
-        } else {
-            Err(Error::StoreEnded)
-        }
-    }
-
-    /// Serves `/metrics` alone on `listener` until `shutdown` is cancelled.
-    pub fn serve_metrics(
-        &self,
-        listener: TcpListener,
-        shutdown: CancellationToken,
-    ) -> impl Future<Output = ()> + Send + use<> {
-        let limits = limits(&self.settings);
-        let auth = AuthLayer::for_metrics(&self.settings, self.metrics.clone());
-        let routes = warp::service(routes::metrics_alone(self.metrics.clone()));
-        let service = auth.before(TowerToHyperService::new(routes));
-        async move { server::serve(listener, service, limits, shutdown.cancelled()).await }
-    }
-
-    /// Ends what [`App::start`] started: first who writes, then what is written to.
-    async fn close(self: Arc<Self>) {
+    /// Ends what [`App::start`] started: the writers first, then what they write to.
+    pub async fn close(self: Arc<Self>) {
         self.pool.close().await;
         self.sync_requests.close();
         self.sync_requests.wait().await;
         let (store, notifier) = (self.store.clone(), self.notifier.clone());
-        // The notifier has rung its last when every handle is gone, and the app holds one.
+        // The notifier's task ends when its last handle is dropped, and the app holds one.
         drop(self);
         if let Some(notifier) = notifier {
             notifier.close().await;
         }
         store.close().await;
-    }
-}
-
-/// The bounds of the API's listener.
-pub(crate) fn limits(settings: &Settings) -> Limits {
-    Limits {
-        connections: settings.http.connections,
-        header_timeout: settings.http.timeout,
-        drain_timeout: settings.drain_timeout,
-        one_request_per_connection: false,
     }
 }

@@ -1,7 +1,6 @@
 //! The door: who is let in, and how often. It stands before the routes, so that who is kept out costs a look at
 //! the request's head and nothing more: its body is not waited for, and it learns nothing of what is behind.
 
-mod limiter;
 mod route_label;
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
@@ -17,15 +16,16 @@ use storm_shared::{
     models::ClientName,
     services::{
         access::{TokenHash, Tokens, bearer},
+        scrape,
         store::Scope,
     },
 };
 use warp::{Reply as _, reply::Response};
 
-pub use self::limiter::{Limiter, Standing};
 use self::route_label::RouteLabel;
 use crate::{
     body,
+    limiter::{Limiter, Standing},
     metrics::Metrics,
     reply::{self, Problem},
 };
@@ -205,7 +205,7 @@ impl Shared {
 
     fn may_scrape(&self, headers: &HeaderMap) -> bool {
         match &self.metrics_token {
-            Some(hash) => bearer(headers).is_some_and(|token| hash.is_of(token)),
+            Some(token) => scrape::is_authenticated(token, headers),
             None => self.client(headers).is_some(),
         }
     }

@@ -6,10 +6,10 @@ use std::{
     time::Duration,
 };
 
-use storm_shared::services::store::Store;
+use storm_shared::{outage::Outage, services::store::Store};
 use tokio::time::{Instant, sleep};
 use tokio_util::task::AbortOnDropHandle;
-use tracing::{debug, warn};
+use tracing::{info, warn};
 
 /// How often the table is asked. What is accepted meanwhile goes past the bound.
 const PERIOD: Duration = Duration::from_millis(250);
@@ -42,12 +42,21 @@ impl BacklogLimit {
 }
 
 async fn watch(store: Store, most: usize, origins: Arc<RwLock<HashSet<String>>>) {
+    let mut outage = Outage::default();
     loop {
         let began = Instant::now();
         match store.origins_over_limit(most).await {
-            Ok(crowded) => learn(&origins, crowded.into_iter().collect(), most),
-            // What was known last holds on: it can't have become much less.
-            Err(error) => debug!(%error, "the backlog_limit before receivers could not be counted"),
+            Ok(origins_over_limit) => {
+                if outage.recovered() {
+                    info!("the receivers' backlogs are counted again");
+                }
+                learn(&origins, origins_over_limit.into_iter().collect(), most);
+            }
+            Err(error) => {
+                if outage.failed() {
+                    warn!(%error, "the receivers' backlogs can't be counted; the last counts stay");
+                }
+            }
         }
         sleep(PERIOD.max(began.elapsed() * SHARE)).await;
     }

@@ -2,14 +2,23 @@
 
 use std::process::ExitCode;
 
-use storm_api::token;
+use storm_api::{sync_pool, token};
 use storm_shared::program::{self, ListenSetting, Program};
 use tracing::info;
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
+    match sync_pool::runtime() {
+        Ok(runtime) => runtime.block_on(run()),
+        Err(error) => {
+            program::complain(&format_args!("the runtime cannot be started: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> ExitCode {
     let command = clap::command!()
-        .about("The API: accepts slow reports, and does them while the client waits or later");
+        .about("The API: accepts report requests, answered while the client waits or as jobs");
     let listen = ListenSetting {
         setting: "API_ADDR",
         addr: |settings| settings.api.addr,

@@ -1,11 +1,12 @@
 //! All HTTP wording: everything that the API answers.
 
+mod json;
 mod problem;
 
 use serde::Serialize;
 use storm_shared::{
     models::{CallbackUrl, Request, RequestId},
-    services::{health::Health, report::Report},
+    services::{health::Health, report::Report, scrape},
 };
 use warp::{
     Reply,
@@ -13,14 +14,9 @@ use warp::{
     reply::Response,
 };
 
-use crate::auth::Standing;
+use self::{json::json, problem::RETRY_AFTER};
+use crate::limiter::Standing;
 pub use problem::{FieldError, Problem};
-
-/// How long a refused client should wait before it tries again, in seconds.
-const RETRY_AFTER: &str = "1";
-
-/// What the text format of Prometheus is called on the wire.
-const PROMETHEUS_TEXT: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// `202` for an accepted job.
 pub fn accepted(id: RequestId, callback_url: Option<&CallbackUrl>) -> Response {
@@ -130,9 +126,9 @@ pub fn health(health: &Health) -> Response {
     response
 }
 
-/// `200` with what the API counts.
+/// `200` with the API's metrics.
 pub fn metrics(text: String) -> Response {
-    warp::reply::with_header(text, header::CONTENT_TYPE, PROMETHEUS_TEXT).into_response()
+    scrape::metrics(text).into_response()
 }
 
 /// `429` for a client whose limit stands so.
@@ -141,14 +137,5 @@ pub fn rate_limited(standing: &Standing) -> Response {
     let headers = response.headers_mut();
     standing.tell(headers);
     headers.insert(header::RETRY_AFTER, standing.seconds().into());
-    response
-}
-
-fn json(status: StatusCode, body: &impl Serialize) -> Response {
-    let mut response = warp::reply::json(body).into_response();
-    // A body that can't be written is warp's 500 already; ours all can be.
-    if response.status().is_success() {
-        *response.status_mut() = status;
-    }
     response
 }

@@ -1,303 +1,306 @@
-//! The threads behind `/sync`: a fixed number, and a bounded queue before them.
+//! The concurrency limit of `/sync`, and the bounded queue before it.
 //!
-//! The work blocks its thread, so it has threads of its own: whatever happens here, the runtime's
-//! threads and what they serve go on. The queue is our own rather than a channel because tickets in
-//! it can be abandoned: those are never run, and make room when the queue is full.
+//! A report blocks its thread, so it runs on one of tokio's blocking threads and never on a thread
+//! that serves requests. Two semaphores bound this work: one permit of `slots` for each request
+//! that waits or runs, one of `threads` for each that runs. Both are FIFO.
 
-use std::{
-    collections::VecDeque,
-    io,
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
-    thread::{self, JoinHandle},
+use std::{io, sync::Arc};
+
+use tokio::{
+    runtime::{self, Runtime},
+    sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError},
+    task::spawn_blocking,
 };
+use tokio_util::task::{AbortOnDropHandle, TaskTracker, task_tracker::TaskTrackerToken};
 
-use tokio::sync::oneshot;
+/// The most threads that `SYNC_THREADS` may ask for.
+pub const MAX_THREADS: usize = 1024;
 
-/// A fixed number of threads, and the queue before them.
-pub struct SyncPool {
-    shared: Arc<Shared>,
-    threads: Mutex<Vec<JoinHandle<()>>>,
+/// Blocking threads beside those of `/sync`: tokio's default number. Name look-ups (of Redis) and
+/// the opening of the database use them, and a saturated `/sync` must not delay these.
+const OTHER_THREADS: usize = 512;
+
+/// The API's runtime: enough blocking threads for the largest pool. They start on demand.
+///
+/// # Errors
+/// The system refuses a thread.
+pub fn runtime() -> io::Result<Runtime> {
+    runtime::Builder::new_multi_thread()
+        .enable_all()
+        .max_blocking_threads(MAX_THREADS + OTHER_THREADS)
+        .build()
 }
 
-/// Why a ticket was not taken.
+/// Bounds how many requests run and wait.
+pub struct SyncPool {
+    slots: Arc<Semaphore>,
+    threads: Arc<Semaphore>,
+    admitted: TaskTracker,
+}
+
+/// Why a request was not admitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PoolRefusal {
-    /// Every thread is busy and every waiting place taken.
+    /// Every thread is busy and the queue is full.
     Full,
-    /// The pool takes no more.
+    /// The pool has been stopped.
     Stopped,
 }
 
-struct Shared {
-    queue: Mutex<Queue>,
-    /// Rung for each ticket, and when the pool stops.
-    bell: Condvar,
+/// Why admitted work has no result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WorkError {
+    /// The work panicked.
+    Panicked,
+    /// The pool was closed before the work began.
+    Closed,
 }
 
-struct Queue {
-    tickets: VecDeque<Box<dyn Ticket>>,
-    /// Threads that run nothing.
-    idle: usize,
-    /// Tickets that may wait beside those that an idle thread is about to take.
-    places: usize,
-    stopped: bool,
+/// An admitted request's place in the pool; dropping it frees the place.
+pub struct Slot {
+    permit: OwnedSemaphorePermit,
+    threads: Arc<Semaphore>,
+    admitted: TaskTrackerToken,
 }
 
 impl SyncPool {
-    /// Starts `threads` threads (`sync-0` and on) with `places` waiting places before them.
+    /// A pool in which `threads` requests run at a time, and `queue` more may wait.
+    pub fn new(threads: usize, queue: usize) -> Self {
+        Self {
+            slots: Arc::new(Semaphore::new(threads + queue)),
+            threads: Arc::new(Semaphore::new(threads)),
+            admitted: TaskTracker::new(),
+        }
+    }
+
+    /// Admits a request, or refuses it at once.
     ///
     /// # Errors
-    /// The system refuses a thread.
-    pub fn start(threads: usize, places: usize) -> io::Result<Self> {
-        let queue = Queue {
-            tickets: VecDeque::new(),
-            idle: threads,
-            places,
-            stopped: false,
-        };
-        let shared = Arc::new(Shared {
-            queue: Mutex::new(queue),
-            bell: Condvar::new(),
-        });
-        // Made before its threads: if one is refused, dropping the pool stops the others.
-        let pool = Self {
-            shared,
-            threads: Mutex::default(),
-        };
-        for number in 0..threads {
-            let shared = Arc::clone(&pool.shared);
-            let thread = thread::Builder::new()
-                .name(format!("sync-{number}"))
-                .spawn(move || run(&shared))?;
-            pool.threads().push(thread);
-        }
-        Ok(pool)
+    /// The queue is full, or the pool has been stopped.
+    pub fn admit(&self) -> Result<Slot, PoolRefusal> {
+        let permit = Arc::clone(&self.slots).try_acquire_owned();
+        let permit = permit.map_err(|error| match error {
+            TryAcquireError::NoPermits => PoolRefusal::Full,
+            TryAcquireError::Closed => PoolRefusal::Stopped,
+        })?;
+        Ok(Slot {
+            permit,
+            threads: Arc::clone(&self.threads),
+            admitted: self.admitted.token(),
+        })
     }
 
-    /// Queues `work` for the next free thread. Its result, or its panic, comes through the receiver;
-    /// dropping or closing that abandons work that has not begun. The receiver fails when the pool
-    /// is closed before the work's turn.
-    ///
-    /// # Errors
-    /// No place is left, or the pool has stopped.
-    pub fn submit<T: Send + 'static>(
-        &self,
-        work: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<oneshot::Receiver<thread::Result<T>>, PoolRefusal> {
-        let (answer, result) = oneshot::channel();
-        let mut queue = self.shared.queue();
-        if queue.stopped {
-            return Err(PoolRefusal::Stopped);
-        }
-        if queue.is_full() {
-            queue.tickets.retain(|ticket| !ticket.is_abandoned());
-        }
-        if queue.is_full() {
-            return Err(PoolRefusal::Full);
-        }
-        queue.tickets.push_back(Box::new(Pending { work, answer }));
-        drop(queue);
-        self.shared.bell.notify_one();
-        Ok(result)
+    /// How many requests have a slot: those that wait and those that run.
+    pub fn admitted(&self) -> usize {
+        self.admitted.len()
     }
 
-    /// Tickets that no thread has taken yet.
-    pub fn waiting(&self) -> usize {
-        self.shared.queue().tickets.len()
-    }
-
-    /// Takes no more tickets. Those in the queue are still run.
+    /// Admits no more requests. Work that waits is still run.
     pub fn stop(&self) {
-        self.shared.queue().stopped = true;
-        self.shared.bell.notify_all();
+        self.slots.close();
     }
 
-    /// Stops, drops what waits, and returns when every thread has ended.
+    /// Stops, drops the work that waits, and returns when the running work has ended.
     pub async fn close(&self) {
         self.stop();
-        let dropped = std::mem::take(&mut self.shared.queue().tickets);
-        drop(dropped);
-        let threads = std::mem::take(&mut *self.threads());
-        let joined = tokio::task::spawn_blocking(move || {
-            for thread in threads {
-                let _ = thread.join(); // it catches its work's panics, and has no others
-            }
+        self.threads.close();
+        self.admitted.close();
+        // Slots are counted from their admission on. Counting the running work alone would miss
+        // work that has its thread's permit and is about to begin.
+        self.admitted.wait().await;
+    }
+}
+
+impl Slot {
+    /// Waits for a thread, then runs `work` on it. Dropping this future abandons work that has not
+    /// begun: it never runs. Work that has begun runs to its end and keeps its slot until then.
+    ///
+    /// # Errors
+    /// The work panicked, or the pool was closed before it began.
+    pub async fn run<T: Send + 'static>(
+        self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, WorkError> {
+        let thread = self.threads.acquire_owned().await;
+        let thread = thread.map_err(|_closed| WorkError::Closed)?;
+        let held = (thread, self.permit, self.admitted);
+        let running = spawn_blocking(move || {
+            // Dropped before the caller gets the result, also by a panic: a client that has its
+            // answer and comes again finds its slot free.
+            let _held = held;
+            work()
         });
-        let _ = joined.await;
-    }
-
-    fn threads(&self) -> MutexGuard<'_, Vec<JoinHandle<()>>> {
-        self.threads.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Drop for SyncPool {
-    fn drop(&mut self) {
-        self.stop();
-    }
-}
-
-impl Shared {
-    /// No work is ever run, and nothing can panic, under this lock.
-    fn queue(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The next ticket that somebody waits for; none when the pool has stopped and is empty.
-    fn next(&self) -> Option<Box<dyn Ticket>> {
-        let mut queue = self.queue();
-        loop {
-            match queue.tickets.pop_front() {
-                Some(ticket) if ticket.is_abandoned() => {}
-                Some(ticket) => {
-                    queue.idle -= 1;
-                    return Some(ticket);
-                }
-                None if queue.stopped => return None,
-                None => {
-                    queue = self
-                        .bell
-                        .wait(queue)
-                        .unwrap_or_else(PoisonError::into_inner);
-                }
+        // While the system is out of threads, the work has a permit and still waits for a thread.
+        let result = AbortOnDropHandle::new(running).await;
+        result.map_err(|error| {
+            if error.is_panic() {
+                WorkError::Panicked
+            } else {
+                WorkError::Closed
             }
-        }
-    }
-}
-
-impl Queue {
-    fn is_full(&self) -> bool {
-        self.tickets.len() >= self.idle + self.places
-    }
-}
-
-fn run(shared: &Shared) {
-    while let Some(ticket) = shared.next() {
-        ticket.run(&|| shared.queue().idle += 1);
-    }
-}
-
-/// Queued work, whatever it returns.
-trait Ticket: Send {
-    /// Whether nobody waits for the result any more.
-    fn is_abandoned(&self) -> bool;
-    /// Does the work, and frees its thread before anyone hears the result: who then comes again
-    /// finds a place.
-    fn run(self: Box<Self>, free: &dyn Fn());
-}
-
-struct Pending<F, T> {
-    work: F,
-    answer: oneshot::Sender<thread::Result<T>>,
-}
-
-impl<F: FnOnce() -> T + Send, T: Send> Ticket for Pending<F, T> {
-    fn is_abandoned(&self) -> bool {
-        self.answer.is_closed()
-    }
-
-    fn run(self: Box<Self>, free: &dyn Fn()) {
-        // The work is gone after a panic, so nobody can see what it left half done.
-        let result = catch_unwind(AssertUnwindSafe(self.work));
-        free();
-        let _ = self.answer.send(result); // or it was abandoned meanwhile
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc;
+    use std::sync::{Arc, Barrier};
 
-    use super::{PoolRefusal, SyncPool};
+    use storm_shared::config::Settings;
+    use tokio::sync::oneshot;
 
-    /// Work that holds its thread until it is told; it says when it begins.
-    fn gate() -> (impl FnOnce() + Send, mpsc::Receiver<()>, mpsc::Sender<()>) {
-        let (begun, has_begun) = mpsc::channel();
-        let (open, opened) = mpsc::channel();
-        let work = move || {
-            begun.send(()).unwrap();
-            opened.recv().unwrap();
-        };
-        (work, has_begun, open)
+    use super::{MAX_THREADS, PoolRefusal, Slot, SyncPool, WorkError, runtime};
+
+    /// A slot whose work holds its thread until it is told to end.
+    struct Running {
+        task: tokio::task::JoinHandle<Result<(), WorkError>>,
+        end: oneshot::Sender<()>,
     }
 
-    #[tokio::test]
-    async fn a_full_queue_refuses_at_once_and_a_freed_thread_takes_again() {
-        let pool = SyncPool::start(1, 1).unwrap();
-        let (work, has_begun, open) = gate();
-        let running = pool.submit(work).unwrap();
-        has_begun.recv().unwrap();
-        let waiting = pool.submit(|| 2).unwrap();
-        assert_eq!(pool.submit(|| 3).unwrap_err(), PoolRefusal::Full);
-        open.send(()).unwrap();
-        running.await.unwrap().unwrap();
-        assert_eq!(waiting.await.unwrap().unwrap(), 2);
-        assert_eq!(pool.submit(|| 4).unwrap().await.unwrap().unwrap(), 4);
-    }
+    impl Running {
+        /// Returns when the work has begun.
+        async fn begin(slot: Slot) -> Self {
+            let (begun, has_begun) = oneshot::channel();
+            let (end, ended) = oneshot::channel();
+            let task = tokio::spawn(slot.run(move || {
+                begun.send(()).unwrap();
+                ended.blocking_recv().unwrap();
+            }));
+            has_begun.await.unwrap();
+            Self { task, end }
+        }
 
-    #[tokio::test]
-    async fn without_waiting_places_a_thread_is_free_as_soon_as_its_result_is_heard() {
-        let pool = SyncPool::start(1, 0).unwrap();
-        for turn in 0..1000 {
-            assert_eq!(
-                pool.submit(move || turn).unwrap().await.unwrap().unwrap(),
-                turn
-            );
+        async fn end(self) {
+            self.end.send(()).unwrap();
+            self.task.await.unwrap().unwrap();
         }
     }
 
     #[tokio::test]
-    async fn abandoned_work_is_not_run_and_makes_room() {
-        let pool = SyncPool::start(1, 1).unwrap();
-        let (work, has_begun, open) = gate();
-        let running = pool.submit(work).unwrap();
-        has_begun.recv().unwrap();
-        let (ran, has_run) = mpsc::channel();
-        drop(pool.submit(move || ran.send(())).unwrap());
-        let waiting = pool.submit(|| 2).expect("the abandoned ticket's place");
-        open.send(()).unwrap();
-        running.await.unwrap().unwrap();
-        assert_eq!(waiting.await.unwrap().unwrap(), 2);
-        assert!(has_run.recv().is_err(), "dropped without having been run");
+    async fn a_full_queue_refuses_at_once_and_admits_again_when_a_thread_is_free() {
+        let pool = SyncPool::new(1, 1);
+        let running = Running::begin(pool.admit().unwrap()).await;
+        let waiting = pool.admit().unwrap();
+        assert_eq!(pool.admit().err(), Some(PoolRefusal::Full));
+        running.end().await;
+        assert_eq!(waiting.run(|| 2).await, Ok(2));
+        assert_eq!(pool.admit().unwrap().run(|| 4).await, Ok(4));
     }
 
     #[tokio::test]
-    async fn a_panic_reaches_its_caller_and_costs_no_thread() {
-        let pool = SyncPool::start(1, 0).unwrap();
+    async fn without_a_queue_a_slot_is_free_as_soon_as_its_result_is_there() {
+        let pool = SyncPool::new(1, 0);
+        for turn in 0..1000 {
+            assert_eq!(pool.admit().unwrap().run(move || turn).await, Ok(turn));
+        }
+    }
+
+    #[tokio::test]
+    async fn no_more_run_at_a_time_than_there_are_threads_and_waiters_are_served_fifo() {
+        let pool = SyncPool::new(1, 3);
+        let running = Running::begin(pool.admit().unwrap()).await;
+        let (order, served) = std::sync::mpsc::channel();
+        let waiting: Vec<_> = (0..3)
+            .map(|place| {
+                let order = order.clone();
+                let work = move || order.send(place).unwrap();
+                tokio::spawn(pool.admit().unwrap().run(work))
+            })
+            .collect();
+        tokio::task::yield_now().await;
+        assert_eq!(served.try_recv().ok(), None, "the only thread is busy");
+        running.end().await;
+        for task in waiting {
+            task.await.unwrap().unwrap();
+        }
+        assert_eq!(served.try_iter().collect::<Vec<_>>(), [0, 1, 2]);
+    }
+
+    #[tokio::test]
+    async fn abandoned_work_never_runs_and_frees_its_slot() {
+        let pool = SyncPool::new(1, 1);
+        let running = Running::begin(pool.admit().unwrap()).await;
+        let (ran, has_run) = oneshot::channel();
+        let abandoned = tokio::spawn(pool.admit().unwrap().run(move || ran.send(())));
+        tokio::task::yield_now().await; // it waits for its thread now
+        abandoned.abort();
+        assert!(abandoned.await.unwrap_err().is_cancelled());
+        let waiting = pool.admit().expect("the abandoned request's slot");
+        running.end().await;
+        assert_eq!(waiting.run(|| 2).await, Ok(2));
+        assert!(has_run.await.is_err(), "dropped without having been run");
+    }
+
+    #[tokio::test]
+    async fn running_work_that_is_abandoned_keeps_its_slot_until_it_ends() {
+        let pool = SyncPool::new(1, 0);
+        let Running { task, end } = Running::begin(pool.admit().unwrap()).await;
+        task.abort();
+        assert!(task.await.unwrap_err().is_cancelled());
+        assert_eq!(pool.admit().err(), Some(PoolRefusal::Full));
+        end.send(()).unwrap();
+        pool.close().await;
+        assert_eq!(pool.admitted(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_panic_reaches_its_caller_and_costs_no_capacity() {
+        let pool = SyncPool::new(1, 0);
         let panics = || -> u32 { panic!("as this test wants") };
-        assert!(pool.submit(panics).unwrap().await.unwrap().is_err());
-        assert_eq!(pool.submit(|| 2).unwrap().await.unwrap().unwrap(), 2);
+        let slot = pool.admit().unwrap();
+        assert_eq!(slot.run(panics).await, Err(WorkError::Panicked));
+        assert_eq!(pool.admit().unwrap().run(|| 2).await, Ok(2));
     }
 
     #[tokio::test]
-    async fn a_stopped_pool_takes_nothing_and_runs_what_waits() {
-        let pool = SyncPool::start(1, 1).unwrap();
-        let (work, has_begun, open) = gate();
-        let running = pool.submit(work).unwrap();
-        has_begun.recv().unwrap();
-        let waiting = pool.submit(|| 2).unwrap();
+    async fn a_stopped_pool_admits_nothing_and_runs_what_waits() {
+        let pool = SyncPool::new(1, 1);
+        let running = Running::begin(pool.admit().unwrap()).await;
+        let waiting = pool.admit().unwrap();
         pool.stop();
-        assert_eq!(pool.submit(|| 3).unwrap_err(), PoolRefusal::Stopped);
-        open.send(()).unwrap();
-        running.await.unwrap().unwrap();
-        assert_eq!(waiting.await.unwrap().unwrap(), 2);
+        assert_eq!(pool.admit().err(), Some(PoolRefusal::Stopped));
+        running.end().await;
+        assert_eq!(waiting.run(|| 2).await, Ok(2));
     }
 
     #[tokio::test]
-    async fn a_closed_pool_answers_what_waits_and_ends_its_threads() {
-        let pool = SyncPool::start(1, 1).unwrap();
-        let (work, has_begun, open) = gate();
-        let running = pool.submit(work).unwrap();
-        has_begun.recv().unwrap();
-        let waiting = pool.submit(|| 2).unwrap();
+    async fn closing_drops_what_waits_and_returns_when_the_running_work_has_ended() {
+        let pool = SyncPool::new(1, 1);
+        let running = Running::begin(pool.admit().unwrap()).await;
+        let waiting = tokio::spawn(pool.admit().unwrap().run(|| 2));
         let closing = async {
-            // Only what waits is dropped: that comes before the running work's end.
-            waiting.await.unwrap_err();
-            open.send(()).unwrap();
+            // The waiting work is dropped before the running work has ended.
+            assert_eq!(waiting.await.unwrap(), Err(WorkError::Closed));
+            assert_eq!(pool.admitted(), 1);
+            running.end().await;
         };
         tokio::join!(pool.close(), closing);
-        running.await.unwrap().unwrap();
-        assert!(pool.threads().is_empty());
+        assert_eq!(pool.admitted(), 0);
+    }
+
+    #[test]
+    fn the_runtime_has_threads_for_a_pool_larger_than_tokios_default() {
+        let settings = |threads: usize| {
+            let threads = threads.to_string();
+            Settings::with([("SYNC_THREADS", threads.as_str())])
+        };
+        assert!(settings(MAX_THREADS).is_ok());
+        assert!(settings(MAX_THREADS + 1).is_err());
+
+        runtime().unwrap().block_on(async {
+            let threads = 600; // tokio's default is 512 blocking threads
+            let pool = SyncPool::new(threads, 0);
+            // It opens when every piece of work has begun.
+            let barrier = Arc::new(Barrier::new(threads));
+            let all: Vec<_> = (0..threads)
+                .map(|_| {
+                    let barrier = Arc::clone(&barrier);
+                    tokio::spawn(pool.admit().unwrap().run(move || barrier.wait()))
+                })
+                .collect();
+            for task in all {
+                task.await.unwrap().unwrap();
+            }
+        });
     }
 }

@@ -1,5 +1,6 @@
 //! From a body's bytes to a checked submission, or to every fault in them at once.
 
+mod faults;
 mod fields;
 mod page;
 mod values;
@@ -9,10 +10,8 @@ use storm_shared::{
     services::ssrf::Policy,
 };
 
-use crate::{
-    metrics::Metrics,
-    reply::{FieldError, Problem},
-};
+use crate::{metrics::Metrics, reply::Problem};
+use faults::Faults;
 use fields::Fields;
 pub use page::page;
 
@@ -91,21 +90,6 @@ impl Form {
             None => "`records` and `report_name`",
         };
         format!("is unknown here; the fields are {known}")
-    }
-}
-
-#[derive(Default)]
-struct Faults(Vec<FieldError>);
-
-impl Faults {
-    fn add(&mut self, field: &str, detail: String) {
-        let field = field.to_owned();
-        self.0.push(FieldError { field, detail });
-    }
-
-    /// The value, if it is right; otherwise its fault is added.
-    fn keep<T>(&mut self, field: &str, checked: Result<T, String>) -> Option<T> {
-        checked.map_err(|detail| self.add(field, detail)).ok()
     }
 }
 

@@ -3,6 +3,7 @@
 //! * [`config`]: the settings, read once at start.
 //! * [`models`]: the domain types: request id, status, report spec, callback URL, row.
 //! * [`services`]: the store, the queue, the report, authentication, the SSRF policy, signatures.
+//! * [`outage`]: logs the start and the end of an outage once each.
 //! * [`server`]: the accept loop of every HTTP listener.
 //! * [`program`]: a service's process, from its settings to its exit status, with the subcommand
 //!   `healthcheck`. [`telemetry`] sets up logging, and [`shutdown`] handles the signals.
@@ -10,6 +11,7 @@
 pub mod config;
 mod healthcheck;
 pub mod models;
+pub mod outage;
 pub mod program;
 pub mod server;
 pub mod services;

@@ -4,6 +4,7 @@ pub mod access;
 pub mod health;
 pub mod queue;
 pub mod report;
+pub mod scrape;
 pub mod signature;
 pub mod ssrf;
 pub mod store;

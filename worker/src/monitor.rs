@@ -6,17 +6,17 @@ use hyper_util::service::TowerToHyperService;
 use storm_shared::{
     server,
     services::{
-        access::{TokenHash, bearer},
+        access::TokenHash,
         health::{CheckResult, Health},
         queue::Queue,
+        scrape,
         store::Store,
     },
 };
 use tokio::net::TcpListener;
 use warp::{
     Filter, Reply,
-    http::{HeaderMap, StatusCode, header},
-    reply::Response,
+    http::{HeaderMap, StatusCode},
 };
 
 use crate::{
@@ -26,9 +26,6 @@ use crate::{
 
 /// A loop that has not ticked for this long has stopped. While Redis is down, a loop ticks more often.
 const LOOP_DEADLINE: Duration = Duration::from_secs(20);
-
-/// The media type of the metrics.
-const PROMETHEUS_TEXT: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Health checks of the worker itself, which work while it is idle.
 #[derive(Clone)]
@@ -104,26 +101,12 @@ impl Monitor {
         let scrape = warp::path!("metrics")
             .and(warp::get())
             .and(warp::header::headers_cloned())
-            .map(move |headers| answer_scrape(&metrics, metrics_token.as_ref(), &headers));
+            .map(move |headers: HeaderMap| {
+                scrape::answer(&headers, metrics_token.as_ref(), || metrics.render())
+            });
         let service = TowerToHyperService::new(warp::service(health.or(scrape)));
         server::serve(listener, service, limits, shutdown).await;
     }
-}
-
-fn answer_scrape(metrics: &Metrics, token: Option<&TokenHash>, headers: &HeaderMap) -> Response {
-    let admitted =
-        |hash: &TokenHash| bearer(headers).is_some_and(|presented| hash.is_of(presented));
-    if token.is_none_or(admitted) {
-        let text = metrics.render();
-        return warp::reply::with_header(text, header::CONTENT_TYPE, PROMETHEUS_TEXT)
-            .into_response();
-    }
-    let refusal = warp::reply::with_header(
-        "send METRICS_TOKEN's token as `authorization: Bearer <token>`\n",
-        header::WWW_AUTHENTICATE,
-        "Bearer",
-    );
-    warp::reply::with_status(refusal, StatusCode::UNAUTHORIZED).into_response()
 }
 
 fn answer_health(health: &Health) -> impl Reply + use<> {

@@ -1,6 +1,6 @@
 //! What a path is counted as. Clients choose paths, and what is counted must be few.
 
-/// An route_label, whatever stands behind its first segment.
+/// The endpoint, by the first segment of the path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RouteLabel {
     Async,

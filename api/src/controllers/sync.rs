@@ -1,6 +1,6 @@
 //! `POST /sync`: the report while the client waits, on threads of its own.
 
-use std::{pin::pin, sync::Arc, thread, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use storm_shared::{
     models::{ClientName, Failure, FailureReason, ReportSpec, RequestId},
@@ -20,7 +20,7 @@ use crate::{
     app::App,
     auth::Caller,
     reply::{self, Problem},
-    sync_pool::PoolRefusal,
+    sync_pool::{PoolRefusal, Slot, WorkError},
     validation::Submission,
 };
 
@@ -28,37 +28,32 @@ use crate::{
 /// the database is slow.
 const RECORDING: Duration = Duration::from_millis(500);
 
-/// Does the report, and answers when it is done or out of time.
+/// Makes the report, and answers when it is done or out of time.
 ///
 /// # Errors
-/// The submission's own fault, no place left, or no report within the timeout.
+/// The submission's fault, no free slot, or no report within the timeout.
 pub async fn report(
     caller: Caller,
     app: Arc<App>,
     submission: Result<Submission, Problem>,
 ) -> Result<Response, Problem> {
-    let spec = Arc::new(submission?.spec);
+    let spec = submission?.spec;
     let (id, arrived) = (RequestId::generate(), Instant::now());
-    let work = Arc::clone(&spec);
-    let ticket =
-        app.pool
-            .submit(move || generate_blocking(&work))
-            .map_err(|refusal| match refusal {
-                PoolRefusal::Full => Problem::saturated(),
-                PoolRefusal::Stopped => Problem::shutting_down(),
-            })?;
+    let slot = app.pool.admit().map_err(|refusal| match refusal {
+        PoolRefusal::Full => Problem::saturated(),
+        PoolRefusal::Stopped => Problem::shutting_down(),
+    })?;
     let (client, answer) = oneshot::channel();
     let sync_request = SyncRequest {
         id,
         caller,
-        arrived,
         spec,
-        ticket,
+        deadline: arrived + app.settings.api.sync_timeout,
         client,
     };
-    // The client may leave, and its request is still recorded: so the rest is a task.
+    // A task of its own: a client that leaves drops this future, and its request is still recorded.
     app.sync_requests
-        .spawn(sync_request.see_through(Arc::clone(&app)));
+        .spawn(sync_request.see_through(slot, Arc::clone(&app)));
     answer
         .await
         .unwrap_or_else(|_| Err(Problem::report_failed()))
@@ -68,9 +63,8 @@ pub async fn report(
 struct SyncRequest {
     id: RequestId,
     caller: Caller,
-    arrived: Instant,
-    spec: Arc<ReportSpec>,
-    ticket: oneshot::Receiver<thread::Result<Report>>,
+    spec: ReportSpec,
+    deadline: Instant,
     client: oneshot::Sender<Result<Response, Problem>>,
 }
 
@@ -79,16 +73,14 @@ struct SyncRequest {
 enum Unfinished {
     Late(Duration),
     ClientGone,
-    Broken,
+    Panicked,
     ShutDown,
 }
 
 impl SyncRequest {
-    /// Waits for the report, records how it ended, and answers.
-    async fn see_through(mut self, app: Arc<App>) {
-        let ended = self.end(app.settings.api.sync_timeout).await;
-        // Work that nobody waits for any more is not begun.
-        self.ticket.close();
+    /// Waits for the report, records how the request ended, and answers.
+    async fn see_through(mut self, slot: Slot, app: Arc<App>) {
+        let ended = self.end(slot, app.settings.api.sync_timeout).await;
         let answer = match &ended {
             Ok(report) => Ok(reply::report(report)),
             Err(unfinished) => Err(unfinished.problem()),
@@ -96,23 +88,30 @@ impl SyncRequest {
         let created_by = self.caller.name().cloned();
         let mut recording = pin!(record(&app.store, self.id, &self.spec, created_by, ended));
         let recorded = timeout(RECORDING, &mut recording).await;
-        let _ = self.client.send(answer); // or the client is gone
+        let _ = self.client.send(answer); // fails if the client is gone
         if recorded.is_err() {
             recording.await;
         }
     }
 
-    /// The report, or why there is none. A report that is late is none.
-    async fn end(&mut self, limit: Duration) -> Result<Report, Unfinished> {
+    /// The report, or why there is none. Work that has not begun when the request ends is abandoned
+    /// with its slot. A report that is done after the timeout is not used.
+    async fn end(&mut self, slot: Slot, limit: Duration) -> Result<Report, Unfinished> {
+        let spec = self.spec.clone();
         tokio::select! {
             biased;
-            () = sleep_until(self.arrived + limit) => Err(Unfinished::Late(limit)),
-            done = &mut self.ticket => match done {
-                Ok(Ok(report)) => Ok(report),
-                Ok(Err(_panic)) => Err(Unfinished::Broken),
-                Err(_) => Err(Unfinished::ShutDown),
-            },
+            () = sleep_until(self.deadline) => Err(Unfinished::Late(limit)),
+            done = slot.run(move || generate_blocking(&spec)) => done.map_err(Unfinished::from),
             () = self.client.closed() => Err(Unfinished::ClientGone),
+        }
+    }
+}
+
+impl From<WorkError> for Unfinished {
+    fn from(error: WorkError) -> Self {
+        match error {
+            WorkError::Panicked => Self::Panicked,
+            WorkError::Closed => Self::ShutDown,
         }
     }
 }
@@ -122,7 +121,7 @@ impl Unfinished {
         match self {
             Self::Late(limit) => Problem::sync_timeout(limit),
             Self::ShutDown => Problem::shutting_down(),
-            Self::Broken | Self::ClientGone => Problem::report_failed(),
+            Self::Panicked | Self::ClientGone => Problem::report_failed(),
         }
     }
 
@@ -136,7 +135,7 @@ impl Unfinished {
                 FailureReason::ClientGone,
                 "the client left before the answer",
             ),
-            Self::Broken => Failure::new(FailureReason::InternalError, "the work broke off"),
+            Self::Panicked => Failure::new(FailureReason::InternalError, "the work broke off"),
             Self::ShutDown => Failure::new(FailureReason::ShutDown, "the API was shut down"),
         }
     }

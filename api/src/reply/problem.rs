@@ -42,7 +42,10 @@ use warp::{
     reply::Response,
 };
 
-use super::RETRY_AFTER;
+use super::json::json;
+
+/// How long a refused client should wait before it tries again, in seconds.
+pub(super) const RETRY_AFTER: &str = "1";
 
 /// The same, in seconds, where somebody has to do something about it first.
 const RETRY_AFTER_REPAIR: &str = "30";
@@ -382,7 +385,7 @@ impl Reply for Problem {
             detail: &self.detail,
             errors: &self.errors,
         };
-        let mut response = super::json(self.status, &body);
+        let mut response = json(self.status, &body);
         let headers = response.headers_mut();
         let kind = HeaderValue::from_static("application/problem+json");
         headers.insert(header::CONTENT_TYPE, kind);

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use storm_shared::{models::Status, services::store::RedeliveryPage};
 
-use super::Faults;
+use super::faults::Faults;
 use crate::reply::Problem;
 
 /// Requests on a page where the query doesn't say, and at the most.

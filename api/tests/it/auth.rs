@@ -3,13 +3,14 @@
 use std::fmt::Display;
 
 use serde_json::json;
+use storm_api::serving::serve_metrics;
 use storm_shared::services::access::Token;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    client::{Answer, Client, bare, post},
+    client::{Answer, Client, bare, health, post},
     server::{Server, settings},
 };
 
@@ -357,10 +358,13 @@ async fn metrics_with_an_address_of_their_own_are_there_and_nowhere_else() {
     let tenants = Tenants::start(&[("METRICS_ADDR", "127.0.0.1:0")]).await;
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let addr = listener.local_addr().unwrap();
-    let serving = tenants
-        .server
-        .app
-        .serve_metrics(listener, tenants.server.shutdown.clone());
+    let app = &tenants.server.app;
+    let serving = serve_metrics(
+        &app.settings,
+        app.metrics.clone(),
+        listener,
+        tenants.server.shutdown.clone(),
+    );
     tokio::spawn(serving);
     let ask = async |request: String| {
         let mut client = Client::connect(addr).await;
@@ -405,6 +409,46 @@ async fn a_token_is_asked_for_also_before_the_database_is_open() {
         ask(bare("GET", "/healthz")).await,
         "503 database-unavailable"
     );
+    shutdown.cancel();
+    running.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn requests_answered_during_startup_are_counted_and_spend_their_rate_limit() {
+    let folder = TempDir::new().unwrap();
+    let lock = rusqlite::Connection::open(folder.path().join("storm.db")).unwrap();
+    lock.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let one = token();
+    let tokens = entry("one", &one);
+    let settings = settings(
+        &folder,
+        &[("API_TOKENS", tokens.as_str()), ("RATE_LIMIT", "2/h")],
+    );
+    let shutdown = CancellationToken::new();
+    let running = tokio::spawn(storm_api::run(listener, settings, shutdown.clone()));
+    let ask = async |request: &str| {
+        let mut client = Client::connect(addr).await;
+        client.send(request).await;
+        client.answer().await
+    };
+    let submit = bearing(&one, &post("/async", JOB));
+    assert_eq!(ask(&submit).await.problem(), "503 database-unavailable");
+    assert_eq!(ask(&post("/async", JOB)).await.status, 401);
+
+    lock.execute_batch("ROLLBACK").unwrap();
+    while health(addr).await.json()["database"] != "ok" {}
+    assert_eq!(ask(&submit).await.status, 202, "the second of two an hour");
+    assert_eq!(ask(&submit).await.problem(), "429 rate-limited");
+    let metrics = ask(&bearing(&one, &bare("GET", "/metrics"))).await;
+    for line in [
+        r#"storm_api_answers_total{endpoint="async",status="503"} 1"#,
+        r#"storm_api_answers_total{endpoint="async",status="401"} 1"#,
+        "storm_api_unauthorized_total 1",
+    ] {
+        assert!(metrics.text().contains(line), "{line}: {}", metrics.text());
+    }
     shutdown.cancel();
     running.await.unwrap().unwrap();
 }

@@ -2,7 +2,7 @@
 //!
 //! Each test has a server of its own on a free port, so they run side by side.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test may panic")]
 
 mod acceptance;
 mod auth;

@@ -186,3 +186,21 @@ async fn neither_a_token_nor_its_hash_is_ever_logged() {
         assert!(!said.contains(secret), "{said}");
     }
 }
+
+#[tokio::test]
+async fn metrics_on_an_address_of_their_own_are_served_before_the_database_is_open() {
+    let folder = TempDir::new().unwrap();
+    let lock = service::database(folder.path());
+    lock.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    let mut command = service::program(folder.path());
+    command.env("METRICS_ADDR", "127.0.0.1:0");
+    let service = Service::spawn(command, folder.path()).await;
+    let line = service.says("metrics").await;
+    let addr = line["addr"].as_str().unwrap().parse().unwrap();
+    let mut scraper = Client::connect(addr).await;
+    scraper.send(bare("GET", "/metrics")).await;
+    let scrape = scraper.answer().await;
+    assert_eq!(scrape.status, 200);
+    assert!(scrape.text().contains("storm_api_unauthorized_total 0"));
+    assert!(exited_with(service.stop().await, 0));
+}

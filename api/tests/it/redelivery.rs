@@ -1,4 +1,4 @@
-//! Delivering once more, and the backlog_limit before a receiver.
+//! Redelivery, and the backlog limit of a receiver.
 
 use serde_json::{Value, json};
 use storm_shared::{

@@ -1,13 +1,9 @@
 //! A server for one test: its own port, its own database.
 
-use std::{
-    net::SocketAddr,
-    sync::{Arc, mpsc},
-    thread,
-};
+use std::{net::SocketAddr, sync::Arc};
 
 use rusqlite::Connection;
-use storm_api::{App, Error};
+use storm_api::{App, Error, auth::AuthLayer, metrics::Metrics, serving};
 use storm_shared::config::Settings;
 use tempfile::TempDir;
 use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle, time::timeout};
@@ -34,8 +30,7 @@ pub(crate) struct Server {
 
 /// Work that holds a thread of the pool until this is dropped.
 pub(crate) struct Gate {
-    _open: mpsc::Sender<()>,
-    _running: oneshot::Receiver<thread::Result<()>>,
+    _open: oneshot::Sender<()>,
 }
 
 /// Settings with a database in `folder`.
@@ -50,11 +45,19 @@ pub(crate) fn settings(folder: &TempDir, overrides: &[(&str, &str)]) -> Settings
 impl Server {
     pub(crate) async fn start(overrides: &[(&str, &str)]) -> Self {
         let folder = TempDir::new().unwrap();
-        let app = App::start(settings(&folder, overrides)).await.unwrap();
+        let settings = settings(&folder, overrides);
+        let metrics = Metrics::new();
+        let auth = AuthLayer::for_api(&settings, metrics.clone());
+        let app = App::start(settings, metrics).await.unwrap();
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let addr = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
-        let task = tokio::spawn(Arc::clone(&app).serve(listener, shutdown.clone()));
+        let task = tokio::spawn(serving::serve(
+            Arc::clone(&app),
+            auth,
+            listener,
+            shutdown.clone(),
+        ));
         Self {
             addr,
             app,
@@ -76,25 +79,32 @@ impl Server {
     }
 
     /// Keeps every thread behind `/sync` busy.
-    pub(crate) fn occupy(&self) -> Vec<Gate> {
-        (0..self.app.settings.api.sync_threads)
-            .map(|_| self.gate())
-            .collect()
+    pub(crate) async fn occupy(&self) -> Vec<Gate> {
+        let mut gates = Vec::new();
+        for _ in 0..self.app.settings.api.sync_threads {
+            gates.push(self.gate().await);
+        }
+        gates
     }
 
-    fn gate(&self) -> Gate {
-        let (begun, has_begun) = mpsc::channel();
-        let (open, opened) = mpsc::channel::<()>();
+    async fn gate(&self) -> Gate {
+        let (begun, has_begun) = oneshot::channel();
+        let (open, opened) = oneshot::channel::<()>();
         let work = move || {
             begun.send(()).unwrap();
-            let _ = opened.recv();
+            let _ = opened.blocking_recv();
         };
-        let running = self.app.pool.submit(work).unwrap();
-        has_begun.recv_timeout(PATIENCE).unwrap();
-        Gate {
-            _open: open,
-            _running: running,
-        }
+        tokio::spawn(self.app.pool.admit().unwrap().run(work));
+        timeout(PATIENCE, has_begun)
+            .await
+            .expect("a thread")
+            .unwrap();
+        Gate { _open: open }
+    }
+
+    /// Whether, beside the occupied threads, one request waits.
+    pub(crate) fn one_waits(&self) -> bool {
+        self.app.pool.admitted() == self.app.settings.api.sync_threads + 1
     }
 
     /// A connection of the test's own to the database.

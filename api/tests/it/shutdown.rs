@@ -19,13 +19,13 @@ const JOB: &str = r#"{"records": 10, "report_name": "Q1_Finance"}"#;
 #[tokio::test]
 async fn open_requests_are_answered_and_idle_connections_closed() {
     let server = Server::start(&[("SYNC_THREADS", "1")]).await;
-    let gates = server.occupy();
+    let gates = server.occupy().await;
     let mut idle = server.connect().await;
     idle.send(bare("GET", "/nothing")).await;
     idle.answer().await;
     let mut open = server.connect().await;
     open.send(post("/sync", JOB)).await;
-    eventually("admission", || server.app.pool.waiting() == 1).await;
+    eventually("admission", || server.one_waits()).await;
 
     server.shutdown.cancel();
     assert!(idle.is_closed().await);
@@ -45,10 +45,10 @@ async fn a_request_that_outlasts_the_drain_is_told_and_on_record() {
         ("DRAIN_TIMEOUT", "50ms"),
     ];
     let server = Server::start(&settings).await;
-    let gates = server.occupy();
+    let gates = server.occupy().await;
     let mut open = server.connect().await;
     open.send(post("/sync", JOB)).await;
-    eventually("admission", || server.app.pool.waiting() == 1).await;
+    eventually("admission", || server.one_waits()).await;
     server.shutdown.cancel();
     assert_eq!(open.answer().await.problem(), "503 shutting-down");
     let reason = Some("shut_down".to_owned());

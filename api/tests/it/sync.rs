@@ -32,8 +32,8 @@ async fn the_known_answer_comes_back_and_is_on_record() {
 #[tokio::test]
 async fn saturation_is_refused_at_once_and_off_the_record_while_async_accepts() {
     let server = Server::start(&[("SYNC_THREADS", "2"), ("SYNC_QUEUE", "1")]).await;
-    let gates = server.occupy();
-    let waiting = server.app.pool.submit(|| ()).unwrap();
+    let gates = server.occupy().await;
+    let waiting = server.app.pool.admit().unwrap();
     let answer = server.ask(post("/sync", JOB)).await;
     assert_eq!(answer.problem(), "503 saturated");
     assert!(answer.header("retry-after").is_some());
@@ -51,7 +51,7 @@ async fn a_request_that_waits_too_long_is_answered_503_and_makes_room() {
         ("SYNC_TIMEOUT", "50ms"),
     ];
     let server = Server::start(&settings).await;
-    let gates = server.occupy();
+    let gates = server.occupy().await;
     for requests in 1..=3 {
         let answer = server.ask(post("/sync", JOB)).await;
         assert_eq!(answer.problem(), "503 sync-timeout");
@@ -79,10 +79,10 @@ async fn a_report_that_takes_too_long_is_answered_503() {
 async fn a_client_that_leaves_is_noticed_and_on_record() {
     let settings = [("SYNC_THREADS", "1")];
     let server = Server::start(&settings).await;
-    let gates = server.occupy();
+    let gates = server.occupy().await;
     let mut client = server.connect().await;
     client.send(post("/sync", JOB)).await;
-    eventually("admission", || server.app.pool.waiting() == 1).await;
+    eventually("admission", || server.one_waits()).await;
     drop(client);
     // Long before the thread is free and the timeout over.
     eventually("the record", || {

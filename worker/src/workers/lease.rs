@@ -5,7 +5,10 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use storm_shared::services::store::{Heartbeat, OwnerId, Store, StoreError};
+use storm_shared::{
+    outage::Outage,
+    services::store::{Heartbeat, OwnerId, Store, StoreError},
+};
 use tokio::{
     sync::watch,
     time::{Instant, MissedTickBehavior},
@@ -116,16 +119,12 @@ impl Lease {
         let mut interval = tokio::time::interval((self.length / HEARTBEATS).min(LONGEST_INTERVAL));
         interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut watch = Watch::new(self.length);
-        let mut failing = false;
+        let mut outage = Outage::default();
         while stop.run_until_cancelled(interval.tick()).await.is_some() {
             match self.heartbeat(&mut watch).await {
-                Ok(()) if failing => {
-                    info!("heartbeats succeed again");
-                    failing = false;
-                }
-                Err(error) if !failing => {
+                Ok(()) if outage.recovered() => info!("heartbeats succeed again"),
+                Err(error) if outage.failed() => {
                     warn!(%error, "heartbeat failed; no attempt starts once the last one is half a lease old");
-                    failing = true;
                 }
                 _ => {}
             }

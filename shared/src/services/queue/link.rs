@@ -6,13 +6,16 @@ use std::{fmt::Display, time::Duration};
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use tracing::{info, warn};
 
+use crate::outage::Outage;
+
 const FIRST_DELAY: Duration = Duration::from_millis(20);
 const LONGEST_DELAY: Duration = Duration::from_secs(1);
 
 pub(super) struct Link {
     task: &'static str,
-    /// The remaining delays of the backoff; `None` while the link is up.
-    backoff: Option<ExponentialBackoff>,
+    outage: Outage,
+    /// The remaining delays of the backoff.
+    backoff: ExponentialBackoff,
 }
 
 impl Link {
@@ -20,25 +23,26 @@ impl Link {
     pub(super) fn new(task: &'static str) -> Self {
         Self {
             task,
-            backoff: None,
+            outage: Outage::default(),
+            backoff: new_backoff(),
         }
     }
 
     /// Records that Redis answered.
     pub(super) fn up(&mut self) {
-        if self.backoff.take().is_some() {
+        if self.outage.recovered() {
             info!(task = self.task, "Redis is reachable again");
+            self.backoff = new_backoff();
         }
     }
 
     /// Records a failure and sleeps for the next delay of the backoff.
     pub(super) async fn down(&mut self, error: &impl Display) {
         let task = self.task;
-        let backoff = self.backoff.get_or_insert_with(|| {
+        if self.outage.failed() {
             warn!(task, %error, "Redis is unreachable; workers take jobs from the table meanwhile");
-            new_backoff()
-        });
-        tokio::time::sleep(backoff.next().unwrap_or(LONGEST_DELAY)).await;
+        }
+        tokio::time::sleep(self.backoff.next().unwrap_or(LONGEST_DELAY)).await;
     }
 }
 

@@ -1,0 +1,20 @@
+//! The faults of one request, collected so that all of them are reported at once.
+
+use crate::reply::FieldError;
+
+#[derive(Default)]
+pub(super) struct Faults(pub(super) Vec<FieldError>);
+
+impl Faults {
+    pub(super) fn add(&mut self, field: &str, detail: impl Into<String>) {
+        self.0.push(FieldError {
+            field: field.to_owned(),
+            detail: detail.into(),
+        });
+    }
+
+    /// Returns a valid value; otherwise records its fault.
+    pub(super) fn keep<T>(&mut self, field: &str, checked: Result<T, String>) -> Option<T> {
+        checked.map_err(|detail| self.add(field, detail)).ok()
+    }
+}
