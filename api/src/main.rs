@@ -10,7 +10,7 @@ fn main() -> ExitCode {
     match sync_pool::runtime() {
         Ok(runtime) => runtime.block_on(run()),
         Err(error) => {
-            program::complain(&format_args!("the runtime cannot be started: {error}"));
+            program::print_error(&format_args!("the runtime cannot be started: {error}"));
             ExitCode::FAILURE
         }
     }
