@@ -82,8 +82,8 @@ pub async fn run(
     outcome
 }
 
-/// A worker waits for no fsync. After a power cut it may repeat its last moments, as after any crash;
-/// the fsync of the next accepted job covers what the worker wrote before.
+/// A worker waits for no fsync. After a power cut it may repeat its last moments, as after any
+/// crash; the fsync of the next accepted job covers what the worker wrote before.
 fn without_fsync(settings: &StoreSettings) -> StoreSettings {
     StoreSettings {
         synchronous: Synchronous::Normal,

@@ -24,7 +24,8 @@ use crate::{
     workers::{Lease, Watchdog},
 };
 
-/// A loop that has not ticked for this long has stopped. While Redis is down, a loop ticks more often.
+/// A loop that has not ticked for this long has stopped. While Redis is down, a loop ticks more
+/// often.
 const LOOP_DEADLINE: Duration = Duration::from_secs(20);
 
 /// Health checks of the worker itself, which work while it is idle.

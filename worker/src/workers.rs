@@ -7,7 +7,8 @@
 //! * `intake`, `quarantine`: the loops that find jobs to claim. `parked` releases jobs of receivers
 //!   that have recovered.
 //! * `slots`: the concurrency limit of the worker. `lease`: its right to hold jobs.
-//! * `running`: all of that, from start to graceful shutdown (`drain`). `parts`: what its pieces share.
+//! * `running`: all of that, from start to graceful shutdown (`drain`). `parts`: what its pieces
+//!   share.
 
 mod callback_body;
 mod callback_worker;

@@ -194,8 +194,8 @@ impl CallbackWorker {
         Ok(())
     }
 
-    /// Repeats a write with exponential backoff until it succeeds or the claim is lost. Without it, a
-    /// delivered job would be delivered again. The drain deadline ends it too.
+    /// Repeats a write with exponential backoff until it succeeds or the claim is lost. Without it,
+    /// a delivered job would be delivered again. The drain deadline ends it too.
     async fn persist<F>(&self, claim: Claim, write: impl Fn() -> F) -> Result<(), StoreError>
     where
         F: Future<Output = Result<(), StoreError>>,

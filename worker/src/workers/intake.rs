@@ -16,7 +16,8 @@ use super::{
 };
 use crate::metrics::ClaimSource;
 
-/// The most jobs claimed in one transaction. It bounds how long other writers wait for the database.
+/// The most jobs claimed in one transaction. It bounds how long other writers wait for the
+/// database.
 pub(super) const BATCH: usize = 512;
 
 /// The pause after the store has failed, so that a broken database is not polled in a busy loop.
@@ -34,7 +35,8 @@ const LONGEST_PAUSE: Duration = Duration::from_hours(24);
 pub(super) struct Polling {
     /// At least this often.
     pub interval: Duration,
-    /// How old a new job is before a search claims it: the time that its notification has to arrive.
+    /// How old a new job is before a search claims it: the time that its notification has to
+    /// arrive.
     pub notification_grace: Duration,
 }
 

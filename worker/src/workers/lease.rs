@@ -1,4 +1,5 @@
-//! A worker's lease on its jobs: its own heartbeat, and lease expiry of workers whose heartbeat stops.
+//! A worker's lease on its jobs: its own heartbeat, and lease expiry of workers whose heartbeat
+//! stops.
 //!
 //! One row for each worker holds a counter that every heartbeat increments. No wall clock is
 //! compared: each worker judges the others by its own monotonic clock.
@@ -42,8 +43,8 @@ struct State {
     renewed: Instant,
 }
 
-/// One registration of this process. If the lease expires, the process goes on with a new term under
-/// a new owner id.
+/// One registration of this process. If the lease expires, the process goes on with a new term
+/// under a new owner id.
 #[derive(Clone)]
 pub struct Term {
     /// The id under which jobs are claimed.
@@ -62,8 +63,8 @@ impl Term {
 }
 
 impl Lease {
-    /// A lease that expires `length` after its last heartbeat; [`Lease::keep`] sends them. `max_claims`
-    /// (`MAX_CLAIMS`) decides which jobs of other expired workers are poison.
+    /// A lease that expires `length` after its last heartbeat; `keep` sends them.
+    /// `max_claims` (`MAX_CLAIMS`) decides which jobs of other expired workers are poison.
     pub fn new(store: Store, length: Duration, max_claims: u32, metrics: Metrics) -> Arc<Self> {
         let state = State {
             term: Term::new(),
@@ -94,8 +95,8 @@ impl Lease {
         self.length
     }
 
-    /// The current term, as soon as its last heartbeat is less than half a lease old. What starts later
-    /// could still be under way when another worker expires the lease.
+    /// The current term, as soon as its last heartbeat is less than half a lease old. What starts
+    /// later could still be under way when another worker expires the lease.
     pub(super) async fn in_force(&self) -> Term {
         let mut state = self.state.subscribe();
         loop {
@@ -212,11 +213,11 @@ impl Watch {
         }
     }
 
-    /// Takes the `others` that a heartbeat, `begun` and done `now`, has found. Returns those whose counter
-    /// has not changed for a whole lease.
+    /// Takes the `others` that a heartbeat, `begun` and done `now`, has found. Returns those whose
+    /// counter has not changed for a whole lease.
     ///
-    /// After a gap in the own heartbeats (a stalled database, a suspended process) observation starts
-    /// over: the others may not have been able to send theirs either.
+    /// After a gap in the own heartbeats (a stalled database, a suspended process) observation
+    /// starts over: the others may not have been able to send theirs either.
     fn renewed(&mut self, begun: Instant, others: Vec<Heartbeat>, now: Instant) -> Vec<Heartbeat> {
         let gap = self
             .last
@@ -254,8 +255,8 @@ mod tests {
 
     const LEASE: Duration = Duration::from_secs(10);
 
-    /// Heartbeats at these seconds, each seeing that counter of the other worker: the second at which
-    /// its lease expires.
+    /// Heartbeats at these seconds, each seeing that counter of the other worker: the second at
+    /// which its lease expires.
     fn expires_at(renewals: impl IntoIterator<Item = (u64, i64)>) -> Option<u64> {
         let mut watch = Watch::new(LEASE);
         let start = Instant::now();

@@ -2,11 +2,12 @@
 //!
 //! A job asks for admission before its attempt:
 //!
-//! * `breaker`: a circuit breaker. While it is open, jobs are parked, except for one probe at a time.
-//! * A concurrency limit: attempts beyond it wait for a permit, first come, first served, each in the
-//!   worker slot that its job holds. An origin may hold as many slots as are free. So one origin never
-//!   holds more than half of a worker, two never more than two thirds, and there is always room for
-//!   another.
+//! * `breaker`: a circuit breaker. While it is open, jobs are parked, except for one probe at a
+//!   time.
+//! * A concurrency limit: attempts beyond it wait for a permit, first come, first served, each in
+//!   the worker slot that its job holds. An origin may hold as many slots as are free. So one
+//!   origin never holds more than half of a worker, two never more than two thirds, and there is
+//!   always room for another.
 //! * `pacer`: jobs beyond that are parked until a permit is likely to be free.
 //!
 //! A parked job waits in the table. Parking is no attempt: it costs the job nothing but time.
@@ -206,7 +207,8 @@ impl Admitted {
         }
     }
 
-    /// Begins the attempt with its permit, unless the breaker has opened while the job waited for it.
+    /// Begins the attempt with its permit, unless the breaker has opened while the job waited for
+    /// it.
     fn begin(&mut self, permit: ConnectionPermit, park_budget: Duration) -> Result<(), Duration> {
         self.permit = Some(permit);
         self.since = Instant::now();
@@ -248,8 +250,8 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Forgets idle origins: those without failures, those not asked for in a while, and, when there
-    /// are too many, all others.
+    /// Forgets idle origins: those without failures, those not asked for in a while, and, when
+    /// there are too many, all others.
     fn sweep(&self) {
         let mut state = self.lock();
         let (now, full) = (Instant::now(), state.origins.len() > MAX_ORIGINS);

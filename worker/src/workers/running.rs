@@ -41,8 +41,8 @@ pub struct Running {
 }
 
 impl Running {
-    /// Starts to claim and process jobs, until `shutdown`. Without a `queue`, jobs are found by polling
-    /// the table.
+    /// Starts to claim and process jobs, until `shutdown`. Without a `queue`, jobs are found by
+    /// polling the table.
     ///
     /// # Panics
     /// Outside of a tokio runtime.
@@ -133,8 +133,8 @@ impl Running {
         &self.watchdogs
     }
 
-    /// Completes when a loop or the heartbeat has ended. Only a loop ends without an error, and only
-    /// at shutdown; everything else is a panic, which was logged where it happened.
+    /// Completes when a loop or the heartbeat has ended. Only a loop ends without an error, and
+    /// only at shutdown; everything else is a panic, which was logged where it happened.
     pub async fn part_ended(&mut self) -> bool {
         tokio::select! {
             ended = self.loops.join_next() => matches!(ended, Some(Ok(()))),
@@ -153,8 +153,8 @@ impl Running {
         async move { drain.over().await }
     }
 
-    /// Drains: waits for the running jobs until `DRAIN_TIMEOUT`, then returns the rest to the table.
-    /// Called after `shutdown`.
+    /// Drains: waits for the running jobs until `DRAIN_TIMEOUT`, then returns the rest to the
+    /// table. Called after `shutdown`.
     pub async fn finish(mut self) {
         while self.loops.join_next().await.is_some() {}
         // The heartbeat goes on while jobs run, or another worker would reclaim them.

@@ -14,8 +14,8 @@ impl Schedule {
         Self(settings.clone())
     }
 
-    /// The wait after the `nth` failed attempt (from 1) of a series, or `None` if no retry follows. It
-    /// is the delay with its jitter, or the receiver's `Retry-After` where that is later.
+    /// The wait after the `nth` failed attempt (from 1) of a series, or `None` if no retry follows.
+    /// It is the delay with its jitter, or the receiver's `Retry-After` where that is later.
     pub(super) fn after(&self, nth: u32, error: &AttemptError) -> Option<Duration> {
         if error.class().is_final() {
             return None;

@@ -18,7 +18,7 @@ pub(super) enum Settlement {
     /// No attempt was made, because the receiver is overloaded or down. The job is `PENDING` until
     /// `due`, and the retry schedule does not advance.
     Park { due: Timestamp },
-    /// No attempt was made, because this worker lost its lease. Nothing is left to write: the worker
-    /// that expired the lease has returned the row to `PENDING`.
+    /// No attempt was made, because this worker lost its lease. Nothing is left to write: the
+    /// worker that expired the lease has returned the row to `PENDING`.
     GiveBack,
 }

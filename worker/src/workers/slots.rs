@@ -11,8 +11,8 @@ pub(super) type Slot = OwnedSemaphorePermit;
 /// The slots of a worker: `WORKER_CONCURRENCY`. Clones share them.
 ///
 /// A job takes one slot, and more with each claim that it has lost together with its worker. So a
-/// poison suspect runs beside ever fewer jobs, and for its last two claims it takes all slots: if the
-/// worker dies then, no other job can have killed it.
+/// poison suspect runs beside ever fewer jobs, and for its last two claims it takes all slots: if
+/// the worker dies then, no other job can have killed it.
 #[derive(Clone)]
 pub(super) struct Slots {
     semaphore: Arc<Semaphore>,
@@ -50,8 +50,8 @@ impl Slots {
         self.semaphore.available_permits()
     }
 
-    /// Waits for `per_job` slots, and takes slots for up to `max_jobs` such jobs if they are free. The
-    /// semaphore is FIFO: small jobs do not overtake one that waits for many slots.
+    /// Waits for `per_job` slots, and takes slots for up to `max_jobs` such jobs if they are free.
+    /// The semaphore is FIFO: small jobs do not overtake one that waits for many slots.
     pub(super) async fn take(&self, per_job: u32, max_jobs: usize) -> Slot {
         let semaphore = Arc::clone(&self.semaphore);
         #[expect(clippy::expect_used, reason = "no code closes this semaphore")]

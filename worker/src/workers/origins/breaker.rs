@@ -14,8 +14,8 @@ const FAILURES_TO_OPEN: u32 = 100;
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
-/// How long a job is parked at a time. It asks again after that: the worker whose probe would release
-/// it may have died.
+/// How long a job is parked at a time. It asks again after that: the worker whose probe would
+/// release it may have died.
 const PARK_TIME: Duration = Duration::from_secs(30);
 
 /// What the result of an attempt says about its origin.
