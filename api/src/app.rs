@@ -34,7 +34,8 @@ pub struct App {
 }
 
 impl App {
-    /// Opens the store, however long that takes, and starts the notifier and the pool behind `/sync`.
+    /// Opens the store, however long that takes, and starts the notifier and the pool behind
+    /// `/sync`.
     ///
     /// # Errors
     /// The store or the queue cannot be set up. Redis may be down: connections are made on use.

@@ -1,5 +1,8 @@
-//! The door: who is let in, and how often. It stands before the routes, so that who is kept out costs a look at
-//! the request's head and nothing more: its body is not waited for, and it learns nothing of what is behind.
+//! Authentication and rate limiting, before the routes.
+//!
+//! A request without a valid token costs one hash of its head: its body is not awaited, and its
+//! answer is the same for every path. A token names a tenant, and the tenant's scope restricts
+//! which requests the routes can see.
 
 mod route_label;
 
@@ -25,35 +28,35 @@ use warp::{Reply as _, reply::Response};
 use self::route_label::RouteLabel;
 use crate::{
     body,
-    limiter::{Limiter, Standing},
+    limiter::{Limiter, Quota},
     metrics::Metrics,
     reply::{self, Problem},
 };
 
-/// Who asks. It comes with every request that was let in, and with no other: a route that asks for it can't be
-/// reached past the door.
+/// The authenticated tenant. Only [`AuthLayer`] attaches one to a request, so a route that takes it
+/// cannot be reached without authentication.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller {
     name: Option<ClientName>,
 }
 
 impl Caller {
-    /// The name of its token, where tokens are asked for.
+    /// The name of its token; `None` without `API_TOKENS`.
     pub fn name(&self) -> Option<&ClientName> {
         self.name.as_ref()
     }
 
-    /// Whose requests it may see: its own; everybody's, where tokens are not asked for.
+    /// The requests that it may see: its own, or all without `API_TOKENS`.
     pub fn scope(&self) -> Scope {
         self.name.clone().map_or(Scope::All, Scope::Of)
     }
 }
 
-/// What comes with a request that may see the metrics.
+/// Attached to a request that may read the metrics.
 #[derive(Clone, Copy, Debug)]
 pub struct Scraper;
 
-/// The door of one listener. Clones share its limits.
+/// The authentication of one listener. Clones share its rate limits.
 #[derive(Clone)]
 pub struct AuthLayer {
     shared: Arc<Shared>,
@@ -61,9 +64,9 @@ pub struct AuthLayer {
 
 struct Shared {
     tokens: Tokens,
-    /// In the order of the tokens' names; without tokens the one that all callers are.
+    /// In the order of [`Tokens::clients`]. Without tokens, one client that all callers share.
     clients: Vec<Client>,
-    /// Whether `/metrics` is behind this door.
+    /// Whether this listener serves `/metrics`.
     has_metrics: bool,
     metrics_token: Option<TokenHash>,
     metrics: Metrics,
@@ -75,14 +78,14 @@ struct Client {
     limiter: Option<Limiter>,
 }
 
-/// Why a request is not let in.
+/// Why a request is refused before the routes.
 enum AuthError {
     Unauthorized,
-    RateLimited(Standing),
+    RateLimited(Quota),
 }
 
 impl AuthLayer {
-    /// The door of the API.
+    /// For the API's listener.
     pub fn for_api(settings: &Settings, metrics: Metrics) -> Self {
         let access = &settings.access;
         let client = |name| Client {
@@ -105,7 +108,7 @@ impl AuthLayer {
         })
     }
 
-    /// The door of a listener that has `/metrics` and nothing else: no name is asked for.
+    /// For a listener that serves `/metrics` only: `METRICS_TOKEN` applies, `API_TOKENS` do not.
     pub fn for_metrics(settings: &Settings, metrics: Metrics) -> Self {
         let nobody = Client {
             caller: Caller { name: None },
@@ -127,7 +130,7 @@ impl AuthLayer {
         }
     }
 
-    /// `inner` behind this door. Each answer is counted.
+    /// `inner` behind this layer. Every answer is counted.
     pub fn before<S>(
         self,
         inner: S,
@@ -140,12 +143,12 @@ impl AuthLayer {
             let route_label = RouteLabel::of(request.uri().path());
             let shared = Arc::clone(&self.shared);
             let entry = match shared.admit(&mut request) {
-                Ok(standing) => Ok((inner.call(request), standing)),
+                Ok(quota) => Ok((inner.call(request), quota)),
                 Err(refusal) => Err(shared.refuse(refusal, request)),
             };
             async move {
                 let response = match entry {
-                    Ok((answer, standing)) => answered(answer, standing).await,
+                    Ok((answer, quota)) => answered(answer, quota).await,
                     Err(refused) => refused,
                 };
                 shared
@@ -159,20 +162,20 @@ impl AuthLayer {
 
 async fn answered(
     answer: impl Future<Output = Result<Response, Infallible>>,
-    standing: Option<Standing>,
+    quota: Option<Quota>,
 ) -> Response {
     let Ok(mut response) = answer.await;
-    if let Some(standing) = standing {
-        standing.tell(response.headers_mut());
+    if let Some(quota) = quota {
+        quota.write_to(response.headers_mut());
     }
     response
 }
 
 impl Shared {
-    /// Lets a request in, as its caller; and tells how its limit stands, where it has one.
-    fn admit(&self, request: &mut Request<Incoming>) -> Result<Option<Standing>, AuthError> {
+    /// Attaches the caller to the request. Returns the state of its rate limit, if it has one.
+    fn admit(&self, request: &mut Request<Incoming>) -> Result<Option<Quota>, AuthError> {
         let (path, headers) = (request.uri().path(), request.headers());
-        // Exactly these: what else the routes may take for them comes as any caller.
+        // Exact paths only: any other spelling that a route might accept needs a token.
         match path {
             "/healthz" => Ok(None),
             "/metrics" if self.has_metrics => {
@@ -185,12 +188,12 @@ impl Shared {
             _ => {
                 let client = self.client(headers).ok_or(AuthError::Unauthorized)?;
                 let limiter = client.limiter.as_ref();
-                let standing = limiter
+                let quota = limiter
                     .map(Limiter::admit)
                     .transpose()
                     .map_err(AuthError::RateLimited)?;
                 request.extensions_mut().insert(client.caller.clone());
-                Ok(standing)
+                Ok(quota)
             }
         }
     }
@@ -220,9 +223,9 @@ impl Shared {
                 self.metrics.unauthorized();
                 Problem::unauthorized().into_response()
             }
-            AuthError::RateLimited(standing) => {
+            AuthError::RateLimited(quota) => {
                 self.metrics.rate_limited();
-                reply::rate_limited(&standing)
+                reply::rate_limited(&quota)
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Which receivers have too many jobs waiting for them: no more are accepted for these until there are fewer.
+//! Admission control by origin: the backlog limit, `MAX_PARKED_PER_ORIGIN`.
 
 use std::{
     collections::HashSet,
@@ -11,46 +11,46 @@ use tokio::time::{Instant, sleep};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
-/// How often the table is asked. What is accepted meanwhile goes past the bound.
+/// The interval between counts. Jobs accepted in between can overshoot the limit.
 const PERIOD: Duration = Duration::from_millis(250);
 
-/// A count of very many jobs takes its time, and has to leave most of it to others: one part in so many.
+/// A count takes at most this fraction of the time: after a slow one the pause is longer.
 const SHARE: u32 = 20;
 
-/// The origins for which at least `MAX_PARKED_PER_ORIGIN` jobs wait, as the table had it a moment ago.
+/// The origins whose backlog had reached the limit at the last count.
 pub struct BacklogLimit {
     origins: Arc<RwLock<HashSet<String>>>,
     _watch: AbortOnDropHandle<()>,
 }
 
 impl BacklogLimit {
-    /// Begins to look for origins for which at least `most` jobs wait; ends with this value.
-    pub fn watch(store: Store, most: usize) -> Self {
+    /// Counts the origins with at least `limit` scheduled jobs, until this value is dropped.
+    pub fn watch(store: Store, limit: usize) -> Self {
         let origins = Arc::default();
-        let watch = tokio::spawn(watch(store, most, Arc::clone(&origins)));
+        let watch = tokio::spawn(watch(store, limit, Arc::clone(&origins)));
         Self {
             origins,
             _watch: AbortOnDropHandle::new(watch),
         }
     }
 
-    /// Whether too many jobs wait for that origin.
-    pub fn is_before(&self, origin: &str) -> bool {
+    /// Whether the backlog of `origin` is full.
+    pub fn is_full(&self, origin: &str) -> bool {
         let origins = self.origins.read().unwrap_or_else(PoisonError::into_inner);
         origins.contains(origin)
     }
 }
 
-async fn watch(store: Store, most: usize, origins: Arc<RwLock<HashSet<String>>>) {
+async fn watch(store: Store, limit: usize, origins: Arc<RwLock<HashSet<String>>>) {
     let mut outage = Outage::default();
     loop {
         let began = Instant::now();
-        match store.origins_over_limit(most).await {
+        match store.origins_over_limit(limit).await {
             Ok(origins_over_limit) => {
                 if outage.recovered() {
                     info!("the receivers' backlogs are counted again");
                 }
-                learn(&origins, origins_over_limit.into_iter().collect(), most);
+                update(&origins, origins_over_limit.into_iter().collect(), limit);
             }
             Err(error) => {
                 if outage.failed() {
@@ -62,10 +62,10 @@ async fn watch(store: Store, most: usize, origins: Arc<RwLock<HashSet<String>>>)
     }
 }
 
-fn learn(origins: &RwLock<HashSet<String>>, crowded: HashSet<String>, most: usize) {
+fn update(origins: &RwLock<HashSet<String>>, full: HashSet<String>, limit: usize) {
     let mut known = origins.write().unwrap_or_else(PoisonError::into_inner);
-    for origin in crowded.difference(&known) {
-        warn!(%origin, most, "too many jobs wait for a receiver: no more are accepted for it");
+    for origin in full.difference(&known) {
+        warn!(%origin, limit, "the backlog of this origin is full: its jobs are refused");
     }
-    *known = crowded;
+    *known = full;
 }

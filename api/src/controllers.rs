@@ -1,4 +1,4 @@
-//! What the endpoints do, one module for each.
+//! The endpoints, one module for each.
 
 pub mod asynchronous;
 pub mod health;
@@ -14,17 +14,17 @@ use tracing::{debug, error};
 
 use crate::reply::Problem;
 
-/// The store's refusal as the client sees it. That it has no place or is closed is an answer and no
-/// failure; what keeps it from writing at all it has told of once, and a storm would tell it again a
-/// thousand times. Only the rest is logged for each request, in the store's own words.
-fn refused(id: impl Into<Option<RequestId>>, refusal: &StoreError) -> Problem {
+/// A store error as the client sees it. Backpressure and shutdown are no failures and are not
+/// logged. A database that takes no writes has been logged once by the store, and a storm would
+/// repeat it thousands of times. Everything else is logged here, with the internal error.
+fn store_problem(id: impl Into<Option<RequestId>>, error: &StoreError) -> Problem {
     let id = id.into().map(tracing::field::display);
-    match (refusal, refusal.trouble()) {
+    match (error, error.trouble()) {
         (StoreError::QueueFull | StoreError::Closed, _) => {}
         (_, Some(Trouble::Busy | Trouble::Full | Trouble::ReadOnly)) => {
-            debug!(id, error = %refusal, "the store refused an operation");
+            debug!(id, %error, "a store operation failed");
         }
-        _ => error!(id, error = %refusal, "the store refused an operation"),
+        _ => error!(id, %error, "a store operation failed"),
     }
-    Problem::store(refusal)
+    Problem::store(error)
 }

@@ -1,9 +1,10 @@
-//! How often one client may ask, and what an answer tells of that: the fields of draft-ietf-httpapi-ratelimit-headers-10.
+//! The rate limit of one client, a token bucket, and its header fields
+//! (draft-ietf-httpapi-ratelimit-headers-10).
 
 use std::time::Duration;
 
 use governor::{
-    Quota, RateLimiter,
+    RateLimiter,
     clock::{Clock, DefaultClock},
     middleware::StateInformationMiddleware,
     state::{InMemoryState, NotKeyed},
@@ -14,26 +15,26 @@ use warp::http::{HeaderMap, HeaderName, HeaderValue};
 const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 
-/// One client's requests: so many at once, and then as they come back, evenly.
+/// One client's token bucket: it holds the whole limit at first and refills evenly.
 pub struct Limiter<C: Clock = DefaultClock> {
     bucket: RateLimiter<NotKeyed, InMemoryState, C, StateInformationMiddleware>,
     clock: C,
     policy: HeaderValue,
-    /// How long one request takes to come back.
+    /// The time in which one request is refilled.
     interval: Duration,
 }
 
-/// How a limit stood when a request came.
+/// The state of a limit after a request.
 #[derive(Clone, Debug)]
-pub struct Standing {
+pub struct Quota {
     policy: HeaderValue,
     remaining: u32,
-    /// How long until there is one more.
+    /// The time until one more request is allowed.
     wait: Duration,
 }
 
 impl Limiter {
-    /// With all its requests left.
+    /// A full bucket.
     pub fn new(limit: RateLimit) -> Self {
         Self::with_clock(limit, DefaultClock::default())
     }
@@ -43,52 +44,59 @@ impl<C: Clock + Clone> Limiter<C> {
     fn with_clock(limit: RateLimit, clock: C) -> Self {
         let RateLimit { requests, window } = limit;
         let interval = window / requests.get();
-        let quota = Quota::with_period(interval)
-            .unwrap_or_else(|| unreachable!("a second has room for all that a limit allows"))
+        #[expect(
+            clippy::expect_used,
+            reason = "a window is at least 1 s, and a limit at most 1,000,000"
+        )]
+        let rate = governor::Quota::with_period(interval)
+            .expect("the interval is not zero")
             .allow_burst(requests);
         Self {
-            bucket: RateLimiter::direct_with_clock(quota, clock.clone()).with_middleware(),
+            bucket: RateLimiter::direct_with_clock(rate, clock.clone()).with_middleware(),
             clock,
             policy: field(&format!("\"default\";q={requests};w={}", window.as_secs())),
             interval,
         }
     }
 
-    /// Counts a request.
+    /// Takes one request from the bucket.
     ///
     /// # Errors
-    /// There is none left.
-    pub fn admit(&self) -> Result<Standing, Standing> {
-        let standing = |remaining, wait| Standing {
+    /// The bucket is empty.
+    pub fn admit(&self) -> Result<Quota, Quota> {
+        let quota = |remaining, wait| Quota {
             policy: self.policy.clone(),
             remaining,
             wait,
         };
         match self.bucket.check() {
-            Ok(state) => Ok(standing(state.remaining_burst_capacity(), self.interval)),
-            Err(not_until) => Err(standing(0, not_until.wait_time_from(self.clock.now()))),
+            Ok(state) => Ok(quota(state.remaining_burst_capacity(), self.interval)),
+            Err(not_until) => Err(quota(0, not_until.wait_time_from(self.clock.now()))),
         }
     }
 }
 
-impl Standing {
-    /// Writes it into an answer's head.
-    pub(crate) fn tell(&self, headers: &mut HeaderMap) {
+impl Quota {
+    /// Writes the `RateLimit` and `RateLimit-Policy` fields.
+    pub(crate) fn write_to(&self, headers: &mut HeaderMap) {
         let (remaining, seconds) = (self.remaining, self.seconds());
         headers.insert(POLICY, self.policy.clone());
         let limit = format!("\"default\";r={remaining};t={seconds}");
         headers.insert(LIMIT, field(&limit));
     }
 
-    /// Whole seconds until there is one more: never too few.
+    /// Whole seconds until one more request is allowed, rounded up.
     pub(crate) fn seconds(&self) -> u64 {
         self.wait.as_secs() + u64::from(self.wait.subsec_nanos() > 0)
     }
 }
 
-/// A structured field of our own making: ASCII that can be seen.
+#[expect(
+    clippy::expect_used,
+    reason = "only numbers are inserted into the fields"
+)]
 fn field(text: &str) -> HeaderValue {
-    HeaderValue::from_str(text).unwrap_or_else(|_| unreachable!("{text} is a field's value"))
+    HeaderValue::from_str(text).expect("visible ASCII is a valid header value")
 }
 
 #[cfg(test)]
@@ -98,7 +106,7 @@ mod tests {
     use governor::clock::FakeRelativeClock;
     use warp::http::HeaderMap;
 
-    use super::{Limiter, Standing};
+    use super::{Limiter, Quota};
 
     fn limiter(limit: &str) -> (Limiter<FakeRelativeClock>, FakeRelativeClock) {
         let clock = FakeRelativeClock::default();
@@ -106,15 +114,15 @@ mod tests {
         (limiter, clock)
     }
 
-    /// The two fields.
-    fn told(standing: &Standing) -> [String; 2] {
+    /// `RateLimit-Policy` and `RateLimit`.
+    fn fields(quota: &Quota) -> [String; 2] {
         let mut headers = HeaderMap::new();
-        standing.tell(&mut headers);
+        quota.write_to(&mut headers);
         ["ratelimit-policy", "ratelimit"].map(|name| headers[name].to_str().unwrap().to_owned())
     }
 
     #[test]
-    fn a_client_may_ask_as_often_as_its_limit_says_and_again_when_that_comes_back() {
+    fn a_client_may_send_its_limit_at_once_and_then_as_it_refills() {
         let (limiter, clock) = limiter("3/m");
         for remaining in [2, 1, 0] {
             assert_eq!(limiter.admit().unwrap().remaining, remaining);
@@ -134,20 +142,20 @@ mod tests {
     }
 
     #[test]
-    fn the_fields_tell_the_policy_what_is_left_and_when_there_is_more() {
+    fn the_fields_give_the_policy_the_remaining_requests_and_the_reset_time() {
         let (limiter, _clock) = limiter("100/s");
         let policy = r#""default";q=100;w=1"#;
         let admitted = limiter.admit().unwrap();
-        assert_eq!(told(&admitted), [policy, r#""default";r=99;t=1"#]);
+        assert_eq!(fields(&admitted), [policy, r#""default";r=99;t=1"#]);
         for _ in 1..100 {
             limiter.admit().unwrap();
         }
         let refused = limiter.admit().unwrap_err();
-        assert_eq!(told(&refused), [policy, r#""default";r=0;t=1"#]);
+        assert_eq!(fields(&refused), [policy, r#""default";r=0;t=1"#]);
     }
 
     #[test]
-    fn the_greatest_limits_can_be_kept() {
+    fn extreme_limits_are_accepted() {
         for limit in ["1000000/s", "1000000/h", "1/h"] {
             assert!(limiter(limit).0.admit().is_ok(), "{limit}");
         }

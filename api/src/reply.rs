@@ -15,7 +15,7 @@ use warp::{
 };
 
 use self::{json::json, problem::RETRY_AFTER};
-use crate::limiter::Standing;
+use crate::limiter::Quota;
 pub use problem::{FieldError, Problem};
 
 /// `202` for an accepted job.
@@ -132,10 +132,10 @@ pub fn metrics(text: String) -> Response {
 }
 
 /// `429` for a client whose limit stands so.
-pub fn rate_limited(standing: &Standing) -> Response {
+pub fn rate_limited(quota: &Quota) -> Response {
     let mut response = Problem::rate_limited().into_response();
     let headers = response.headers_mut();
-    standing.tell(headers);
-    headers.insert(header::RETRY_AFTER, standing.seconds().into());
+    quota.write_to(headers);
+    headers.insert(header::RETRY_AFTER, quota.seconds().into());
     response
 }

@@ -1,7 +1,8 @@
-//! Which path and method lead where.
+//! Path and method to controller.
 //!
-//! A rejection only says that another route may match. Each path ends in an arm that answers 405,
-//! the paths in one that answers 404, so that none is left over: the error type is [`Infallible`].
+//! A rejection means that another route may match. Each path ends in a filter that answers 405, and
+//! all paths end in one that answers 404. So no rejection is left: the error type is
+//! [`Infallible`].
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -18,11 +19,11 @@ use crate::{
     validation::{Form, Submission, page},
 };
 
-/// The whole API, behind its door. `POST /async`, which a storm hits, is tried first.
+/// All routes of the API. `POST /async`, the busiest under a storm, is matched first.
 pub fn all(
     app: &Arc<App>,
 ) -> impl Filter<Extract = (Response,), Error = Infallible> + Clone + Send + Sync + 'static {
-    // Behind a box each, or their one type would be too deep for the compiler.
+    // Boxed, because the combined type would exceed the compiler's recursion limit.
     let others = post_sync(app)
         .boxed()
         .or(redelivery(app).boxed())
@@ -37,14 +38,14 @@ pub fn all(
     post_async(app).or(others).unify().or(nothing()).unify()
 }
 
-/// `/metrics` and nothing else, behind a door of its own.
+/// `/metrics` only, for a listener of its own.
 pub fn metrics_alone(
     counted: Metrics,
 ) -> impl Filter<Extract = (Response,), Error = Infallible> + Clone + Send + Sync + 'static {
     metrics(counted).or(nothing()).unify()
 }
 
-/// A submission: a body that was read within `timeout` and says what `form` asks for.
+/// Reads a body within `timeout` and parses it by `form`.
 pub fn submission(
     form: Form,
     timeout: Duration,
@@ -95,7 +96,7 @@ fn request(
         .unify()
 }
 
-/// Both before the request that would have `redeliver` for its id.
+/// Matched before `/requests/{id}`, which would take `redeliver` for an id.
 fn redelivery(
     app: &Arc<App>,
 ) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone + use<> {
@@ -127,7 +128,7 @@ fn healthz(
     warp::path!("healthz").and(check.or(only("GET, HEAD")).unify())
 }
 
-/// Where they are behind this door, and for whom it let in to see them.
+/// Matches only requests that [`AuthLayer`](crate::auth::AuthLayer) has marked as a [`Scraper`]'s.
 fn metrics(counted: Metrics) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone {
     let scrape = get_or_head().map(move || reply::metrics(counted.render()));
     warp::path!("metrics")
@@ -136,22 +137,22 @@ fn metrics(counted: Metrics) -> impl Filter<Extract = (Response,), Error = Rejec
         .map(|_: Scraper, reply| reply)
 }
 
-/// Who asks. The door tells; a request that came past it has no caller, and leads nowhere.
+/// The authenticated caller. A request without one matches no route.
 fn caller() -> impl Filter<Extract = (Caller,), Error = Rejection> + Copy {
     warp::ext::get()
 }
 
-/// The last arm of all.
+/// The last filter of all: 404.
 fn nothing() -> impl Filter<Extract = (Response,), Error = Infallible> + Copy {
     warp::any().map(|| Problem::no_such_path().into_response())
 }
 
-/// The last arm of a path: the method is none of `allowed`.
+/// The last filter of a path: 405, with the methods in `allowed`.
 fn only(allowed: &'static str) -> impl Filter<Extract = (Response,), Error = Infallible> + Copy {
     warp::any().map(move || Problem::method_not_allowed(allowed).into_response())
 }
 
-/// The answer to HEAD is GET's; the connection leaves its body out.
+/// HEAD is answered like GET; hyper omits the body.
 fn get_or_head() -> impl Filter<Extract = (), Error = Rejection> + Copy {
     warp::get().or(warp::head()).unify()
 }

@@ -1,4 +1,4 @@
-//! What is answered while the database can't be opened: a 503 that says so, whatever is asked.
+//! Answers every request with `503` while the database is not open yet.
 
 use std::{pin::pin, time::Duration};
 
@@ -10,10 +10,10 @@ use warp::{Filter, Reply};
 
 use crate::{auth::AuthLayer, reply::Problem};
 
-/// A database that is opened by then keeps nobody waiting for long.
-const AT_ONCE: Duration = Duration::from_secs(1);
+/// Within this time clients are left waiting in the accept queue rather than refused.
+const GRACE: Duration = Duration::from_secs(1);
 
-/// What `opening` gives. As long as it takes, every request on `listener` that `door` lets in is told to try again.
+/// The result of `opening`. Until then, requests on `listener` that `auth` admits get a `503`.
 pub(crate) async fn beside<T>(
     listener: &TcpListener,
     limits: Limits,
@@ -21,11 +21,12 @@ pub(crate) async fn beside<T>(
     opening: impl Future<Output = T>,
 ) -> T {
     let mut opening = pin!(opening);
-    if let Ok(opened) = tokio::time::timeout(AT_ONCE, &mut opening).await {
+    if let Ok(opened) = tokio::time::timeout(GRACE, &mut opening).await {
         return opened;
     }
     let service = warp::service(warp::any().map(|| Problem::not_open_yet().into_response()));
-    // Who came in here is told so even after the service has begun its work, and then comes to that.
+    // A connection accepted here stays with this responder, so it must not be kept alive: the
+    // client's next request has to reach the real service.
     let limits = Limits {
         one_request_per_connection: true,
         ..limits

@@ -1,4 +1,4 @@
-//! The subcommand `token new NAME`: a random token, for its client, and the entry that lets it in.
+//! The subcommand `token new NAME`: makes a token for a client, and its entry for `API_TOKENS`.
 
 use std::{
     io::{self, Write as _},
@@ -8,7 +8,7 @@ use std::{
 use clap::{Arg, Command, value_parser};
 use storm_shared::{models::ClientName, program::Subcommand, services::access::Token};
 
-/// Its place on the command line, and what it does. It needs no settings.
+/// The subcommand. It reads no settings.
 pub fn subcommand() -> Subcommand {
     Subcommand {
         command: command(),
@@ -18,10 +18,10 @@ pub fn subcommand() -> Subcommand {
                 .and_then(|arguments| arguments.get_one::<ClientName>("name"))
                 .cloned();
             Box::pin(async move {
-                // clap asks for both.
-                let name = name.unwrap_or_else(|| unreachable!("`token` without `new NAME`"));
+                #[expect(clippy::expect_used, reason = "clap requires `new` and NAME")]
+                let name = name.expect("`token new NAME`");
                 print(&name).unwrap_or_else(|error| {
-                    let _ = writeln!(io::stderr(), "no token could be made: {error}");
+                    let _ = writeln!(io::stderr(), "the token cannot be made: {error}");
                     ExitCode::FAILURE
                 })
             })
@@ -34,13 +34,13 @@ fn command() -> Command {
         .value_name("NAME")
         .required(true)
         .value_parser(value_parser!(ClientName))
-        .help("Whose it is: 1 to 64 letters, digits, dots, underscores and hyphens");
+        .help("The client's name: 1 to 64 letters, digits, dots, underscores and hyphens");
     let new = Command::new("new")
         .about("Makes a random token")
         .long_about(
             "Makes a random token and prints two lines: the token, for the client alone, and its entry \
-             NAME:SHA256 for API_TOKENS. METRICS_TOKEN takes such an entry as well. The token is kept \
-             nowhere: who loses it gets a new one.",
+             NAME:SHA256 for API_TOKENS. METRICS_TOKEN takes such an entry as well. The token is not \
+             stored: if it is lost, make a new one.",
         )
         .arg(name);
     Command::new("token")
@@ -52,9 +52,9 @@ fn command() -> Command {
 
 fn print(name: &ClientName) -> Result<ExitCode, Box<dyn std::error::Error>> {
     let token = Token::generate()?;
-    let mut told = io::stderr();
+    let mut stderr = io::stderr();
     writeln!(
-        told,
+        stderr,
         "The token, for {name} alone and kept nowhere, and its entry for API_TOKENS:"
     )?;
     let hash = token.hash().to_hex();

@@ -1,4 +1,4 @@
-//! The trace that a request belongs to.
+//! The `traceparent` header (W3C Trace Context).
 
 use std::convert::Infallible;
 
@@ -10,10 +10,10 @@ use warp::{
 
 const TRACEPARENT: &str = "traceparent";
 
-/// The trace of the request's header, if it has one: a header that is wrong, or there twice, is as good as
-/// none, and never the request's fault.
+/// The caller's trace, if it sent a valid one. An invalid or repeated header is ignored, as the
+/// specification requires.
 pub fn traceparent() -> impl Filter<Extract = (Option<Traceparent>,), Error = Infallible> + Copy {
-    // Whoever sends none, as most do, has no headers copied.
+    // Checked first, so that requests without one, the most, do not pay for a copy of the headers.
     warp::header::value(TRACEPARENT)
         .and(warp::header::headers_cloned())
         .map(|_first: HeaderValue, headers: HeaderMap| the_only(&headers))
@@ -36,7 +36,7 @@ mod tests {
     use super::{TRACEPARENT, the_only};
 
     #[test]
-    fn a_header_that_is_wrong_or_there_twice_is_as_good_as_none() {
+    fn an_invalid_or_repeated_header_is_ignored() {
         let right = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".as_slice();
         for (values, taken) in [
             ([right].as_slice(), true),

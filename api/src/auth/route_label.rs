@@ -1,6 +1,6 @@
-//! What a path is counted as. Clients choose paths, and what is counted must be few.
+//! The metric label of a path. Clients choose paths, so the number of labels must be bounded.
 
-/// The endpoint, by the first segment of the path.
+/// The route, by the first segment of the path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RouteLabel {
     Async,
@@ -40,7 +40,7 @@ mod tests {
     use super::RouteLabel;
 
     #[test]
-    fn whatever_clients_ask_for_is_counted_as_one_of_six() {
+    fn every_path_has_one_of_six_labels() {
         for (path, name) in [
             ("/async", "async"),
             ("/sync/", "sync"),

@@ -1,4 +1,4 @@
-//! `POST /async`: accept now, report later.
+//! `POST /async`: accepts a job.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use storm_shared::{
 };
 use warp::reply::Response;
 
-use super::refused;
+use super::store_problem;
 use crate::{
     app::App,
     auth::Caller,
@@ -16,10 +16,10 @@ use crate::{
     validation::Submission,
 };
 
-/// Stores the job and answers `202` when it is committed: nothing else is waited for.
+/// Stores the job and answers `202` as soon as it is committed.
 ///
 /// # Errors
-/// The submission's own fault, too much that waits for its receiver, or the store's refusal.
+/// The submission is invalid, the receiver's backlog is full, or the store failed.
 pub async fn submit(
     caller: Caller,
     app: Arc<App>,
@@ -28,7 +28,7 @@ pub async fn submit(
 ) -> Result<Response, Problem> {
     let Submission { spec, callback_url } = submission?;
     if let Some(url) = &callback_url
-        && app.backlog_limit.is_before(url.origin())
+        && app.backlog_limit.is_full(url.origin())
     {
         return Err(Problem::receiver_overloaded());
     }
@@ -41,10 +41,10 @@ pub async fn submit(
     app.store
         .accept(job)
         .await
-        .map_err(|error| refused(id, &error))?;
-    // A client that goes away before the commit drops this future, and with it the ring, while the
-    // row is still written. That is the one ring we may lose: a worker finds such a row in the
-    // table a second or two later, and a task for each request would cost all the others more.
+        .map_err(|error| store_problem(id, &error))?;
+    // A client that disconnects before the commit drops this future and so the notification, while
+    // the row is still written. A worker finds such a row in the table a second or two later; a
+    // task for each request would cost all other requests more.
     if let Some(notifier) = &app.notifier {
         notifier.notify(id);
     }

@@ -1,4 +1,4 @@
-//! `GET /healthz`: whether the database and Redis answer.
+//! `GET /healthz`: checks the database and Redis.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use warp::reply::Response;
 
 use crate::{app::App, reply};
 
-/// Asks both.
+/// Checks both at the same time.
 pub async fn check(app: Arc<App>) -> Response {
     reply::health(&Health::check(&app.store, app.queue.as_ref()).await)
 }

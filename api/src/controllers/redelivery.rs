@@ -1,4 +1,4 @@
-//! `POST /requests/{id}/redeliver`, `POST /requests/redeliver`: the same callback once more.
+//! `POST /requests/{id}/redeliver`, `POST /requests/redeliver`: deliver a callback again.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -8,44 +8,43 @@ use storm_shared::{
 };
 use warp::reply::Response;
 
-use super::refused;
+use super::store_problem;
 use crate::{
     app::App,
     auth::Caller,
     reply::{self, Problem},
 };
 
-/// Begins a new series of attempts for one request of the caller's.
+/// Starts a new series of attempts for one request of the caller's.
 ///
-/// # Errors
-/// There is none, it is not over, it has nothing to deliver; too much waits for its receiver; or the store's
-/// refusal.
+/// # Errors The request does not exist, is not over or has nothing to deliver; the receiver's
+/// backlog is full; or the store failed.
 pub async fn one(id: String, caller: Caller, app: Arc<App>) -> Result<Response, Problem> {
     let id: RequestId = id.parse().map_err(|_| Problem::malformed_id())?;
     let request = app
         .store
         .find_within(caller.scope(), id)
         .await
-        .map_err(|error| refused(id, &error))?
+        .map_err(|error| store_problem(id, &error))?
         .ok_or_else(Problem::no_such_request)?;
     let url = request.callback_url.as_deref().map(CallbackUrl::parse);
     if let Some(Ok(url)) = url
-        && app.backlog_limit.is_before(url.origin())
+        && app.backlog_limit.is_full(url.origin())
     {
         return Err(Problem::receiver_overloaded());
     }
     app.store
         .redeliver(caller.scope(), id)
         .await
-        .map_err(|error| refused(id, &error))?
+        .map_err(|error| store_problem(id, &error))?
         .map_err(Problem::unredeliverable)?;
     Ok(reply::redelivering(id))
 }
 
-/// Does so for a page of them. Those for whose receiver too much waits are left out, and counted.
+/// The same for a page of requests. Those whose receiver's backlog is full are skipped and counted.
 ///
 /// # Errors
-/// The query says no page, or the store's refusal.
+/// The query is invalid, or the store failed.
 pub async fn page(
     page: Result<RedeliveryPage, Problem>,
     caller: Caller,
@@ -55,22 +54,22 @@ pub async fn page(
         .store
         .redeliverable(caller.scope(), page?)
         .await
-        .map_err(|error| refused(None, &error))?;
+        .map_err(|error| store_problem(None, &error))?;
     let all = found.requests.len();
-    // No page makes a backlog_limit where there was none.
-    let most = app.settings.callback.max_parked;
+    // A page alone must not exceed a backlog limit either.
+    let limit = app.settings.callback.max_parked;
     let mut of_origin = HashMap::new();
     let mut requests = found.requests;
     requests.retain(|(_, origin)| {
         let so_far = of_origin.entry(origin.clone()).or_insert(0);
         *so_far += 1;
-        *so_far <= most && !app.backlog_limit.is_before(origin)
+        *so_far <= limit && !app.backlog_limit.is_full(origin)
     });
     let ids = requests.into_iter().map(|(id, _)| id).collect();
-    let begun = app
+    let started = app
         .store
         .redeliver_all(caller.scope(), ids)
         .await
-        .map_err(|error| refused(None, &error))?;
-    Ok(reply::redelivering_page(begun, all - begun, found.next))
+        .map_err(|error| store_problem(None, &error))?;
+    Ok(reply::redelivering_page(started, all - started, found.next))
 }

@@ -1,28 +1,28 @@
-//! `GET /requests/{id}`: where a request stands.
+//! `GET /requests/{id}`: the state of a request.
 
 use std::sync::Arc;
 
 use storm_shared::models::RequestId;
 use warp::reply::Response;
 
-use super::refused;
+use super::store_problem;
 use crate::{
     app::App,
     auth::Caller,
     reply::{self, Problem},
 };
 
-/// The caller's request of that id, as the table has it.
+/// The request with this id, if it is the caller's.
 ///
-/// # Errors
-/// There is none, which is also said of others' requests; `id` is no UUID; or the store's refusal.
+/// # Errors There is none (other tenants' requests give the same answer), `id` is no UUID, or the
+/// store failed.
 pub async fn find(id: String, caller: Caller, app: Arc<App>) -> Result<Response, Problem> {
     let id: RequestId = id.parse().map_err(|_| Problem::malformed_id())?;
     let request = app
         .store
         .find_within(caller.scope(), id)
         .await
-        .map_err(|error| refused(id, &error))?;
+        .map_err(|error| store_problem(id, &error))?;
     request
         .map(|request| reply::request(&request))
         .ok_or_else(Problem::no_such_request)
