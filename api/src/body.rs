@@ -18,7 +18,7 @@ pub const LIMIT: usize = 16 << 10;
 /// How much of a refused body is still read, in bytes.
 const DISCARDED: usize = 1 << 20;
 
-/// The body of a request that says it is JSON, read within `limit`.
+/// The body of a request with a JSON content type, read within the time `limit`.
 pub fn json(
     limit: Duration,
 ) -> impl Filter<Extract = (Result<Vec<u8>, Problem>,), Error = Rejection> + Copy {
@@ -49,7 +49,7 @@ fn header(
         .unify()
 }
 
-/// Whether a content type is `application/json`, with whatever parameters.
+/// Whether a content type is `application/json`, with any parameters.
 fn is_json(kind: &HeaderValue) -> bool {
     let essence = kind
         .as_bytes()
@@ -62,7 +62,7 @@ fn is_json(kind: &HeaderValue) -> bool {
 }
 
 fn is_too_large(length: &HeaderValue) -> bool {
-    // The server has checked that it is a number; one beyond any integer is too large as well.
+    // hyper has checked that it is a number; one that overflows is too large, too.
     length
         .to_str()
         .ok()
@@ -70,8 +70,8 @@ fn is_too_large(length: &HeaderValue) -> bool {
         .is_none_or(|length: usize| length > LIMIT)
 }
 
-/// What became of reading a body.
-enum Outcome {
+/// The result of reading a body.
+enum BodyRead {
     Whole(Vec<u8>),
     TooLarge,
     Broken,
@@ -83,12 +83,12 @@ where
     B: Buf,
 {
     match timeout(limit, collect(&mut body)).await {
-        Ok(Outcome::Whole(body)) => Ok(body),
-        Ok(Outcome::TooLarge) => {
+        Ok(BodyRead::Whole(body)) => Ok(body),
+        Ok(BodyRead::TooLarge) => {
             discard(body, limit);
             Err(Problem::body_too_large(LIMIT))
         }
-        Ok(Outcome::Broken) => Err(Problem::malformed_body(
+        Ok(BodyRead::Broken) => Err(Problem::malformed_body(
             "The body ended early, or its chunks are broken.",
         )),
         Err(_) => Err(Problem::body_timeout(limit)),
@@ -97,24 +97,24 @@ where
 
 async fn collect<B: Buf>(
     body: &mut (impl Stream<Item = Result<B, warp::Error>> + Unpin),
-) -> Outcome {
+) -> BodyRead {
     let mut whole = Vec::new();
     while let Some(chunk) = body.next().await {
         let Ok(chunk) = chunk else {
-            return Outcome::Broken;
+            return BodyRead::Broken;
         };
         if whole.len() + chunk.remaining() > LIMIT {
-            return Outcome::TooLarge;
+            return BodyRead::TooLarge;
         }
         whole.put(chunk);
     }
-    Outcome::Whole(whole)
+    BodyRead::Whole(whole)
 }
 
-/// Reads on, within bounds, while the refusal is on its way.
+/// Reads and drops the rest of a refused body, within bounds.
 ///
-/// A connection that is closed on a client in the middle of sending is reset, and the client may
-/// never see why it was refused.
+/// Closing a connection while the client still sends resets it, and the client may then never see
+/// the refusal (RFC 9112, section 9.6).
 pub(crate) fn discard<B: Buf, E: Send>(
     mut body: impl Stream<Item = Result<B, E>> + Unpin + Send + 'static,
     limit: Duration,
@@ -137,7 +137,7 @@ mod tests {
     use super::{LIMIT, is_json, is_too_large};
 
     #[test]
-    fn json_is_known_by_its_essence_in_any_case_and_with_parameters() {
+    fn a_json_content_type_is_accepted_in_any_case_and_with_parameters() {
         for (kind, json) in [
             ("application/json", true),
             ("Application/JSON", true),
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_length_is_too_large_from_one_byte_over_the_limit() {
+    fn a_length_of_one_byte_over_the_limit_is_too_large() {
         for (length, too_large) in [
             ("0".to_owned(), false),
             (LIMIT.to_string(), false),

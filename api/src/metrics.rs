@@ -1,4 +1,4 @@
-//! What the API counts, in the text format of Prometheus.
+//! The API's metrics, in the text format of Prometheus.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use prometheus_client::{
 };
 use warp::http::StatusCode;
 
-/// The API's counters; clones share them.
+/// The API's counters. Clones share them.
 #[derive(Clone)]
 pub struct Metrics {
     registry: Arc<Registry>,
@@ -34,7 +34,7 @@ impl Metrics {
     /// Counters at zero.
     #[expect(
         clippy::new_without_default,
-        reason = "two are two sets of counters, not equal values"
+        reason = "each call makes a separate set of counters"
     )]
     pub fn new() -> Self {
         let mut metrics = Self {
@@ -48,7 +48,7 @@ impl Metrics {
         metrics
     }
 
-    /// A request was answered. There are few endpoints, and few statuses.
+    /// A request was answered. Endpoints and statuses are few, so the labels are bounded.
     pub fn answered(&self, endpoint: &'static str, status: StatusCode) {
         let status = status.as_u16().into();
         self.answers
@@ -56,28 +56,28 @@ impl Metrics {
             .inc();
     }
 
-    /// A callback's URL was refused by the guard's rule of that class.
+    /// The SSRF policy refused a callback's URL by this rule.
     pub fn refused_callback(&self, rule: &'static str) {
         self.refused_callbacks
             .get_or_create(&RuleLabel { rule })
             .inc();
     }
 
-    /// A request came without a token that is accepted.
+    /// A request had no valid token.
     pub fn unauthorized(&self) {
         self.unauthorized.inc();
     }
 
-    /// A client asked too often.
+    /// A request exceeded its client's rate limit.
     pub fn rate_limited(&self) {
         self.rate_limited.inc();
     }
 
-    /// The text for a scrape.
+    /// The text that a scrape returns.
     pub fn render(&self) -> String {
         let mut text = String::new();
-        // Writing to a String can't fail.
-        encode(&mut text, &self.registry).unwrap_or_else(|_| unreachable!("a String takes it all"));
+        #[expect(clippy::expect_used, reason = "writing to a String cannot fail")]
+        encode(&mut text, &self.registry).expect("a String accepts every write");
         text
     }
 
@@ -90,17 +90,17 @@ impl Metrics {
         );
         registry.register(
             "refused_callbacks",
-            "Callback URLs refused at submission, by the guard's rule",
+            "Callback URLs refused at submission, by rule of the SSRF policy",
             self.refused_callbacks.clone(),
         );
         registry.register(
             "unauthorized",
-            "Requests without a token that is accepted",
+            "Requests without a valid token",
             self.unauthorized.clone(),
         );
         registry.register(
             "rate_limited",
-            "Requests of clients that asked too often",
+            "Requests over their client's rate limit",
             self.rate_limited.clone(),
         );
         registry

@@ -48,8 +48,8 @@ pub enum Error {
     /// The settings of the queue. A Redis that is down stops no worker.
     #[error("REDIS_URL: {0}")]
     Queue(#[from] QueueError),
-    /// The settings of the callback client.
-    #[error("CALLBACK_CA_FILE: {0}")]
+    /// The settings of the callback client; the error names the setting.
+    #[error("{0}")]
     Client(#[from] ClientError),
     /// A loop of the worker or a thread of the store has ended. The log says why.
     #[error("a part of the worker has stopped; see the log")]

@@ -17,7 +17,8 @@ use crate::{
 
 /// Starts a new series of attempts for one request of the caller's.
 ///
-/// # Errors The request does not exist, is not over or has nothing to deliver; the receiver's
+/// # Errors
+/// The request does not exist, is not over or has nothing to deliver; the receiver's
 /// backlog is full; or the store failed.
 pub async fn one(id: String, caller: Caller, app: Arc<App>) -> Result<Response, Problem> {
     let id: RequestId = id.parse().map_err(|_| Problem::malformed_id())?;

@@ -14,7 +14,8 @@ use crate::{
 
 /// The request with this id, if it is the caller's.
 ///
-/// # Errors There is none (other tenants' requests give the same answer), `id` is no UUID, or the
+/// # Errors
+/// There is none (other tenants' requests give the same answer), `id` is no UUID, or the
 /// store failed.
 pub async fn find(id: String, caller: Caller, app: Arc<App>) -> Result<Response, Problem> {
     let id: RequestId = id.parse().map_err(|_| Problem::malformed_id())?;

@@ -1,4 +1,4 @@
-//! `POST /sync`: the report while the client waits, on threads of its own.
+//! `POST /sync`: makes the report while the client waits.
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
@@ -53,7 +53,7 @@ pub async fn report(
     };
     // A task of its own: a client that leaves drops this future, and its request is still recorded.
     app.sync_requests
-        .spawn(sync_request.see_through(slot, Arc::clone(&app)));
+        .spawn(sync_request.complete(slot, Arc::clone(&app)));
     answer
         .await
         .unwrap_or_else(|_| Err(Problem::report_failed()))
@@ -79,7 +79,7 @@ enum Unfinished {
 
 impl SyncRequest {
     /// Waits for the report, records how the request ended, and answers.
-    async fn see_through(mut self, slot: Slot, app: Arc<App>) {
+    async fn complete(mut self, slot: Slot, app: Arc<App>) {
         let ended = self.end(slot, app.settings.api.sync_timeout).await;
         let answer = match &ended {
             Ok(report) => Ok(reply::report(report)),
@@ -133,15 +133,15 @@ impl Unfinished {
             ),
             Self::ClientGone => Failure::new(
                 FailureReason::ClientGone,
-                "the client left before the answer",
+                "the client disconnected before the answer",
             ),
-            Self::Panicked => Failure::new(FailureReason::InternalError, "the work broke off"),
+            Self::Panicked => Failure::new(FailureReason::InternalError, "the work panicked"),
             Self::ShutDown => Failure::new(FailureReason::ShutDown, "the API was shut down"),
         }
     }
 }
 
-/// A record that can't be made changes nothing for the client: the work was good, or was not.
+/// Records how the request ended. A failure to record does not change the client's answer.
 async fn record(
     store: &Store,
     id: RequestId,

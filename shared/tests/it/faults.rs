@@ -58,7 +58,7 @@ async fn a_file_that_is_no_database_is_refused_unchanged() {
         fs::write(database(&folder), "letters, not a database".repeat(size)).unwrap();
         is_refused_unchanged(
             &folder,
-            "is not an SQLite database; point DB_URL at another file",
+            "is not an SQLite database; use another file",
         )
         .await;
     }

@@ -156,7 +156,7 @@ pub(super) fn at(path: &Path, error: SchemaError) -> StoreError {
     match error {
         SchemaError::Sqlite(error) if is_no_database(&error) => unusable(
             path,
-            "is not an SQLite database; point DB_URL at another file",
+            "is not an SQLite database; use another file",
         ),
         SchemaError::Sqlite(error) => error.into(),
         other => unusable(path, other.to_string()),

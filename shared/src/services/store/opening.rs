@@ -85,7 +85,7 @@ fn create_directory(path: &Path) -> Result<(), Obstacle> {
     fs::create_dir_all(directory).map_err(|error| match error.kind() {
         ErrorKind::NotADirectory | ErrorKind::AlreadyExists => unusable(
             path,
-            "a parent of its path is not a directory; point DB_URL elsewhere",
+            "a parent of its path is not a directory; use another path",
         ),
         ErrorKind::InvalidFilename => unusable(path, "its path is too long"),
         _ => transient(path, &error, "can't create its directory"),
@@ -97,7 +97,7 @@ fn inspect_file(path: &Path) -> Result<(), Obstacle> {
     match fs::metadata(path) {
         Ok(file) if file.is_file() => {}
         Ok(_) => {
-            let problem = "is not a file; point DB_URL at a file or an unused path";
+            let problem = "is not a file; use a file or an unused path";
             return Err(unusable(path, problem));
         }
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),

@@ -19,9 +19,9 @@ const APPLICATION_ID: i32 = 0x5374_5271;
 /// Why a database is refused.
 #[derive(Debug, Error)]
 pub(super) enum SchemaError {
-    #[error("belongs to another program (application_id {0:#x}); point DB_URL at another file")]
+    #[error("belongs to another program (application_id {0:#x}); use another file")]
     AnotherProgram(i32),
-    #[error("has tables but is not a database of this service; point DB_URL at another file")]
+    #[error("has tables but is not a database of this service; use another file")]
     NotOurs,
     #[error("has schema version {found}; this version supports {known}: run a newer version")]
     TooNew { found: usize, known: usize },
