@@ -19,6 +19,7 @@ mod refusals;
 mod requests;
 mod server;
 mod service;
+mod setting_errors;
 mod shutdown;
 mod sync;
 

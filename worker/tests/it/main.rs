@@ -17,6 +17,7 @@ mod process;
 mod receiver;
 mod redelivery;
 mod redis_faults;
+mod setting_errors;
 mod signature;
 mod stack;
 mod worker;
