@@ -1,8 +1,10 @@
 //! The subcommand `check-url`: checks a URL against the SSRF policy, for operators.
 //!
-//! It resolves and checks with the same code as the connector ([`SsrfFilter::resolve`]) and with
-//! the worker's settings. It opens no connection to the URL.
+//! It resolves and checks with the same code as the connector
+//! ([`SsrfFilter::resolve`](crate::delivery::SsrfFilter::resolve)) and with the worker's settings.
+//! It opens no connection to the URL.
 
+mod checker;
 mod explain;
 mod lines;
 mod verdicts;
@@ -10,19 +12,15 @@ mod verdicts;
 use std::{
     io::{self, Write as _},
     process::ExitCode,
-    sync::Arc,
-    time::Duration,
 };
 
 use clap::{Arg, ArgMatches, Command};
 use storm_shared::{
-    config::{CallbackSettings, Settings},
-    models::CallbackUrl,
+    config::Settings,
     program::{self, Subcommand},
 };
-use tokio::time::timeout;
 
-use crate::delivery::{self, Denial, Resolution, SsrfFilter, SystemResolver};
+pub use checker::{Checker, UrlVerdict};
 pub use verdicts::judge_lines;
 
 /// The name on the command line.
@@ -31,9 +29,6 @@ const NAME: &str = "check-url";
 const URL: &str = "URL";
 /// The argument that selects standard input.
 const STANDARD_INPUT: &str = "-";
-
-/// The rule for a name without an address, or whose look-up failed or timed out.
-const UNRESOLVED: &str = "unresolved";
 
 const LONG_HELP: &str = "\
 Checks URL step by step against the SSRF policy, with the settings of the worker. Opens no \
@@ -97,60 +92,4 @@ async fn explain(checker: &Checker, url: &str) -> io::Result<ExitCode> {
     let text = explain::explain(checker, url).await;
     io::stdout().write_all(text.to_string().as_bytes())?;
     Ok(text.exit_code())
-}
-
-/// A worker's SSRF filter and the timeout of a look-up.
-#[derive(Clone)]
-pub struct Checker {
-    filter: SsrfFilter,
-    timeout: Duration,
-}
-
-/// The result of checking one URL.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum UrlVerdict {
-    /// The worker would dial it.
-    Allow,
-    /// The worker would refuse it, by the named rule.
-    Deny(&'static str),
-}
-
-impl Checker {
-    /// A checker with the settings of a worker.
-    pub fn of(settings: CallbackSettings) -> Self {
-        Self::new(
-            SsrfFilter {
-                policy: settings.policy,
-                resolver: Arc::new(SystemResolver::patient()),
-            },
-            settings.timeout,
-        )
-    }
-
-    /// Checks with `filter`; each look-up has `timeout`.
-    pub fn new(filter: SsrfFilter, timeout: Duration) -> Self {
-        Self { filter, timeout }
-    }
-
-    /// The verdict on `text`.
-    pub async fn verdict(&self, text: &str) -> UrlVerdict {
-        let url = match CallbackUrl::parse(text) {
-            Ok(url) => url,
-            Err(error) => return UrlVerdict::Deny(error.name()),
-        };
-        match self.resolution(&url).await.map(Resolution::into_allowed) {
-            Some(Ok(_)) => UrlVerdict::Allow,
-            Some(Err(Denial::Refused(refusal))) => UrlVerdict::Deny(refusal.class()),
-            Some(Err(Denial::Unresolved(_))) | None => UrlVerdict::Deny(UNRESOLVED),
-        }
-    }
-
-    /// The resolution of `url`; `None` after a timeout.
-    async fn resolution(&self, url: &CallbackUrl) -> Option<Resolution> {
-        // No CallbackUrl is known to have an origin that is invalid in HTTP.
-        let origin = delivery::origin(url).ok()?;
-        timeout(self.timeout, self.filter.resolve(&origin))
-            .await
-            .ok()
-    }
 }

@@ -141,16 +141,16 @@ mod tests {
         let settings = Settings::with([("DB_URL", url.as_str())]).unwrap();
         let store = Store::open(&settings.store).await.unwrap();
         let lease = Lease::new(store, Duration::from_secs(15), 5, Metrics::new());
-        let watchdogs @ [turns, stops] = &[(); 2].map(|()| Watchdog::start());
+        let watchdogs @ [running, stopped] = &[(); 2].map(|()| Watchdog::start());
         let vitals = Vitals::new(&lease, watchdogs);
         assert_eq!(vitals.claims(), CheckResult::Ok);
         assert_eq!(vitals.heartbeat(), CheckResult::Ok);
 
         tokio::time::sleep(Duration::from_mins(1)).await;
-        turns.tick();
+        running.tick();
         assert_ne!(vitals.claims(), CheckResult::Ok, "one of two has stopped");
         assert_ne!(vitals.heartbeat(), CheckResult::Ok, "no heartbeat");
-        stops.tick();
+        stopped.tick();
         assert_eq!(vitals.claims(), CheckResult::Ok);
     }
 }

@@ -41,7 +41,7 @@ async fn failed(store: &Store, callback: Option<&str>) -> RequestId {
         duration: std::time::Duration::from_millis(12),
         class: AttemptClass::Status,
         status: Some(500),
-        error: Some("answered with status 500".to_owned()),
+        error: Some("HTTP status 500".to_owned()),
         internal_detail: None,
     };
     let failure = Failure::new(FailureReason::CallbackFailed, "It answered 500.");
@@ -80,7 +80,7 @@ async fn a_failed_request_is_redelivered_and_shows_it_beside_its_attempts() {
         row["attempts"],
         json!([{
             "number": 1, "started_at": "2026-11-24T08:00:00.000Z", "duration_ms": 12,
-            "class": "status", "status": 500, "error": "answered with status 500",
+            "class": "status", "status": 500, "error": "HTTP status 500",
         }])
     );
     let again = server

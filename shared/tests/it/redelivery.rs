@@ -252,8 +252,8 @@ async fn every_attempt_is_recorded_and_the_internal_detail_is_not_shown() {
     let (store, folder) = new_store().await;
     let job = claimed(&store).await;
     let first = AttemptRecord {
-        error: Some("no connection could be made".to_owned()),
-        internal_detail: Some("no connection: 10.0.0.1:80: refused".to_owned()),
+        error: Some("could not connect".to_owned()),
+        internal_detail: Some("could not connect: 10.0.0.1:80: refused".to_owned()),
         ..attempted(1, AttemptClass::Connect)
     };
     let report = report::expected(&job.spec);
@@ -270,7 +270,7 @@ async fn every_attempt_is_recorded_and_the_internal_detail_is_not_shown() {
     let attempts = shown["attempts"].as_array().unwrap();
     assert_eq!(attempts.len(), 2);
     assert_eq!(attempts[0]["class"], "connect");
-    assert_eq!(attempts[0]["error"], "no connection could be made");
+    assert_eq!(attempts[0]["error"], "could not connect");
     assert_eq!(attempts[1]["status"], 204);
     assert_eq!(attempts[1]["duration_ms"], 7);
     assert!(!shown.to_string().contains("10.0.0.1"), "{shown}");

@@ -8,7 +8,7 @@ use std::{
 
 use storm_shared::{models::CallbackUrl, services::ssrf::PolicyViolation};
 
-use super::{Checker, UNRESOLVED};
+use super::checker::{Checker, UNRESOLVED};
 use crate::delivery::{AddressSource, Denial, Resolution};
 
 /// The steps as lines, and the verdict.
@@ -17,6 +17,7 @@ pub(super) struct Explanation {
     allowed: bool,
 }
 
+/// Checks `text` as a callback URL and records each step.
 pub(super) async fn explain(checker: &Checker, text: &str) -> Explanation {
     let mut explanation = Explanation {
         text: String::new(),
@@ -25,7 +26,7 @@ pub(super) async fn explain(checker: &Checker, text: &str) -> Explanation {
     let url = match CallbackUrl::parse(text) {
         Ok(url) => url,
         Err(error) => {
-            explanation.deny(error.name(), &format_args!("a callback's URL {error}"));
+            explanation.deny(error.name(), &format_args!("the callback URL {error}"));
             return explanation;
         }
     };

@@ -11,7 +11,7 @@ use futures_util::{FutureExt, StreamExt, stream};
 use tokio::sync::mpsc;
 
 use super::{
-    Checker, UrlVerdict,
+    checker::{Checker, UrlVerdict},
     lines::{self, Line},
 };
 use crate::delivery::SystemResolver;

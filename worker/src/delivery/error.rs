@@ -8,46 +8,46 @@ use thiserror::Error;
 
 /// Why an attempt failed.
 ///
-/// `Display` is one bounded line for operators. It can contain addresses, but no URL path or query,
-/// and nothing of a response but its status.
+/// `Display` is one bounded line for operators. It can contain addresses. It never contains a URL's
+/// path or query, and of a response it contains only the status.
 #[derive(Clone, Debug, Error)]
 pub enum AttemptError {
     /// The SSRF policy refuses the port or an address of the URL's host. Nothing was sent.
     #[error("{0}")]
     Refused(PolicyViolation),
     /// The host's name has no address, or its look-up failed.
-    #[error("the look-up failed: {0}")]
+    #[error("name look-up failed: {0}")]
     Resolve(ErrorDetail),
     /// No address of the host accepted a connection.
-    #[error("no connection: {0}")]
+    #[error("could not connect: {0}")]
     Connect(ErrorDetail),
-    /// The TLS handshake failed: most often the certificate could not be verified.
-    #[error("no TLS session: {detail}")]
+    /// The TLS handshake failed, most often because the certificate could not be verified.
+    #[error("TLS handshake failed: {detail}")]
     Tls {
-        /// The kind of failure, in our own fixed words.
+        /// The kind of failure, which is safe to show to the tenant.
         kind: TlsFailure,
-        /// The full error. It can list every name in the certificate.
+        /// The full error. It can list every name in the certificate, for example internal hosts.
         detail: ErrorDetail,
     },
     /// The concurrency limit of look-ups was reached. No attempt was made.
-    #[error("no thread was free for the look-up")]
+    #[error("concurrency limit of name look-ups reached")]
     LookupsBusy,
-    /// The deadline passed before a status line came.
-    #[error("timed out at {stage}")]
+    /// The timeout expired before a status line arrived.
+    #[error("timed out (stage: {stage})")]
     Timeout {
         /// The stage in progress.
         stage: Stage,
     },
-    /// Any status but 2xx. Redirects count: they are not followed.
-    #[error("answered with status {}", .status.as_u16())]
+    /// Any status other than 2xx. This includes redirects, which are not followed.
+    #[error("HTTP status {}", .status.as_u16())]
     Status {
         /// The response's status.
         status: StatusCode,
         /// The delay in `Retry-After` of a 429 or 503.
         retry_after: Option<Duration>,
     },
-    /// The connection closed, or sent something other than HTTP, before a status line.
-    #[error("cut before a status line: {0}")]
+    /// The connection closed, or sent something other than HTTP, before a valid response head.
+    #[error("connection closed before a valid HTTP response: {0}")]
     Interrupted(ErrorDetail),
 }
 
@@ -83,16 +83,14 @@ impl AttemptError {
     }
 
     /// The detail shown to the tenant. It contains no resolved address and nothing about the
-    /// worker's network.
+    /// worker's network: with such details, a tenant could map that network by its callback URLs.
     pub fn public_detail(&self) -> String {
         match self {
             Self::Refused(refusal) => format!("refused as {}", refusal.class()),
-            Self::Resolve(_) => "the name's look-up failed".to_owned(),
-            Self::Connect(_) => "no connection could be made".to_owned(),
-            Self::Interrupted(_) => {
-                "the connection was cut, or spoke no HTTP, before a status line".to_owned()
-            }
-            Self::Tls { kind, .. } => format!("no TLS session: {}", kind.as_str()),
+            Self::Resolve(_) => "name look-up failed".to_owned(),
+            Self::Connect(_) => "could not connect".to_owned(),
+            Self::Interrupted(_) => "connection closed before a valid HTTP response".to_owned(),
+            Self::Tls { kind, .. } => format!("TLS handshake failed: {}", kind.as_str()),
             Self::Timeout { .. } | Self::Status { .. } | Self::LookupsBusy => self.to_string(),
         }
     }
@@ -109,7 +107,7 @@ pub enum TlsFailure {
     UnknownIssuer,
     /// The certificate is invalid for another reason.
     Certificate,
-    /// The handshake failed.
+    /// Any other failure of the handshake.
     Handshake,
 }
 
@@ -133,16 +131,17 @@ impl TlsFailure {
 
     const fn as_str(self) -> &'static str {
         match self {
-            Self::Expired => "the certificate has expired, or is not valid yet",
-            Self::OtherName => "the certificate is not for that name",
+            Self::Expired => "the certificate has expired or is not valid yet",
+            Self::OtherName => "the certificate is for another name",
             Self::UnknownIssuer => "the certificate's issuer is not trusted",
-            Self::Certificate => "the certificate can't be verified",
-            Self::Handshake => "the handshake failed",
+            Self::Certificate => "the certificate is invalid",
+            Self::Handshake => "protocol error",
         }
     }
 }
 
-/// The rustls error among `error` and its causes. An `io::Error` may wrap it.
+/// The first rustls error in the chain of `error` and its causes. An `io::Error` may wrap it
+/// without naming it as its source.
 fn rustls_error<'a>(mut error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
     loop {
         if let Some(found) = error.downcast_ref() {
@@ -159,13 +158,13 @@ fn rustls_error<'a>(mut error: &'a (dyn Error + 'static)) -> Option<&'a rustls::
 /// The stages of an attempt, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// The host's name is looked up.
+    /// The look-up of the host's name.
     Lookup,
-    /// Its addresses are dialled.
+    /// Dialling its addresses.
     Connect,
-    /// TLS is negotiated.
+    /// The TLS handshake.
     Tls,
-    /// The request is sent and the status line awaited.
+    /// Sending the request and waiting for the status line.
     Answer,
 }
 
@@ -192,7 +191,8 @@ impl fmt::Display for Stage {
 
 /// One line about an error and its causes, of at most [`ErrorDetail::MAX_CHARS`] characters.
 ///
-/// Control characters are replaced: parts of it (a certificate's names, say) are untrusted.
+/// Control characters are replaced, because parts of the text are untrusted (a certificate's names,
+/// for example) and could forge log lines.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ErrorDetail(Box<str>);
 
@@ -234,7 +234,7 @@ mod tests {
     use super::{AttemptError, ErrorDetail, Stage, TlsFailure};
 
     #[test]
-    fn a_detail_is_one_bounded_line_whatever_the_error_says() {
+    fn a_detail_is_one_bounded_line_for_any_error() {
         let error = io::Error::other(format!("first\r\nsecond\u{1b}[31m{}", "é".repeat(1000)));
         let text = AttemptError::Tls {
             kind: TlsFailure::of(&error),
@@ -242,12 +242,12 @@ mod tests {
         }
         .to_string();
         assert!(
-            text.starts_with("no TLS session: first  second [31m"),
+            text.starts_with("TLS handshake failed: first  second [31m"),
             "{text}"
         );
         assert_eq!(
             text.chars().count(),
-            "no TLS session: ".len() + ErrorDetail::MAX_CHARS
+            "TLS handshake failed: ".len() + ErrorDetail::MAX_CHARS
         );
     }
 

@@ -1,4 +1,4 @@
-//! The TLS configuration: trusted roots.
+//! The TLS configuration of the callback client: its trusted root certificates.
 
 use std::{
     path::{Path, PathBuf},
@@ -18,23 +18,23 @@ use thiserror::Error;
 /// Why the client cannot be built.
 #[derive(Debug, Error)]
 pub enum ClientError {
-    /// `CALLBACK_CA_FILE` can't be read, or is no PEM.
-    #[error("CALLBACK_CA_FILE={}: {error}; accepted is a file of PEM certificates", .file.display())]
+    /// `CALLBACK_CA_FILE` cannot be read or is not valid PEM.
+    #[error("CALLBACK_CA_FILE={}: {error}; expected a file of PEM certificates", .file.display())]
     Unreadable {
         /// The file.
         file: PathBuf,
-        /// What is wrong with it.
+        /// The I/O or parse error.
         error: pem::Error,
     },
-    /// `CALLBACK_CA_FILE` holds no certificate.
-    #[error("CALLBACK_CA_FILE={}: no certificate in it; accepted are one or more in PEM", .0.display())]
+    /// `CALLBACK_CA_FILE` contains no certificate.
+    #[error("CALLBACK_CA_FILE={}: contains no certificate; expected PEM certificates", .0.display())]
     Empty(PathBuf),
-    /// A certificate in `CALLBACK_CA_FILE` can't be a root.
-    #[error("CALLBACK_CA_FILE={}: {error}; accepted are certificates of authorities", .file.display())]
+    /// A certificate in `CALLBACK_CA_FILE` cannot be a trusted root.
+    #[error("CALLBACK_CA_FILE={}: {error}; expected certificates of authorities (CA)", .file.display())]
     BadRoot {
         /// The file.
         file: PathBuf,
-        /// What is wrong with the certificate.
+        /// The reason that rustls gives.
         error: rustls::Error,
     },
     /// The built-in TLS configuration is invalid.
@@ -42,13 +42,14 @@ pub enum ClientError {
     Tls(#[from] rustls::Error),
 }
 
-/// Mozilla's roots and those in `ca_file`; no client certificate; `ring`.
+/// A configuration that trusts Mozilla's roots and those in `ca_file`. It has no client certificate
+/// and uses the `ring` provider.
 ///
-/// No ALPN is offered: without it a server speaks HTTP/1.1, the only version supported here.
+/// It offers no ALPN: without ALPN a server speaks HTTP/1.1, the only version supported here.
 pub(super) fn config(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, ClientError> {
     let mut roots: RootCertStore = webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect();
     if let Some(file) = ca_file {
-        add(file, &mut roots)?;
+        add_roots(file, &mut roots)?;
     }
     let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()?
@@ -57,7 +58,9 @@ pub(super) fn config(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, Client
     Ok(Arc::new(config))
 }
 
-fn add(file: &Path, roots: &mut RootCertStore) -> Result<(), ClientError> {
+/// Adds every certificate of `file`. One bad certificate rejects the file: a root that is silently
+/// missing would show only later, as failed handshakes.
+fn add_roots(file: &Path, roots: &mut RootCertStore) -> Result<(), ClientError> {
     let certificates = CertificateDer::pem_file_iter(file)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
         .map_err(|error| ClientError::Unreadable {
@@ -85,7 +88,7 @@ mod tests {
     use super::config;
 
     #[test]
-    fn a_ca_file_that_helps_nobody_is_an_error_that_names_it() {
+    fn an_unusable_ca_file_is_an_error_that_names_the_file() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("roots.pem");
         for content in [

@@ -214,6 +214,6 @@ impl CallbackWorker {
 }
 
 fn panicked() -> Failure {
-    let detail = "A fault of the service, not of the job; the worker's log tells more.";
+    let detail = "The service failed, not the job. The worker's log has the details.";
     Failure::new(FailureReason::InternalError, detail)
 }

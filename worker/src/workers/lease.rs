@@ -43,8 +43,8 @@ struct State {
     renewed: Instant,
 }
 
-/// One registration of this process. If the lease expires, the process goes on with a new term
-/// under a new owner id.
+/// One registration of this process. If the lease expires, the process continues with a new
+/// term under a new owner id.
 #[derive(Clone)]
 pub struct Term {
     /// The id under which jobs are claimed.

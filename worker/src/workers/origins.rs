@@ -161,7 +161,7 @@ impl Origins {
         let min_slots = MIN_SLOTS.min(shared.slots.all() / 2).max(1);
         if origin.jobs >= shared.slots.free().max(min_slots) {
             shared.metrics.parked(ParkReason::OriginBusy);
-            return Err(origin.pacer.next_turn(now, shared.limit, shared.park_max));
+            return Err(origin.pacer.next_delay(now, shared.limit, shared.park_max));
         }
         origin.jobs += 1;
         let permits = Arc::clone(&origin.permits);

@@ -3,7 +3,7 @@
 //! With each lost claim a job takes more slots, so it runs beside fewer others, and at last alone:
 //! a worker that dies then was killed by this job. Waiting for many slots holds up all other jobs,
 //! so the wait is bounded, and a pause of the same length follows it. After each failed wait both
-//! double, so that the suspect's turn comes.
+//! double, so that the suspect gets its slots in the end.
 
 use std::time::Duration;
 

@@ -157,7 +157,7 @@ impl Running {
     /// table. Called after `shutdown`.
     pub async fn finish(mut self) {
         while self.loops.join_next().await.is_some() {}
-        // The heartbeat goes on while jobs run, or another worker would reclaim them.
+        // The heartbeat continues while jobs run, or another worker would reclaim them.
         self.drain.finish().await;
         self.stop_heartbeat.cancel();
         while self.heartbeat.join_next().await.is_some() {}

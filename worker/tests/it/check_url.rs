@@ -1,4 +1,4 @@
-//! `storm-worker check-url` reports what the connector does.
+//! `storm-worker check-url`: its verdicts are those of the connector.
 
 use std::{
     io::{self, Read, Write},
@@ -16,6 +16,7 @@ use storm_worker::{
 
 /// Longer than any look-up in these tests.
 const PATIENT: Duration = Duration::from_mins(1);
+/// For look-ups that must time out.
 const HASTY: Duration = Duration::from_millis(100);
 
 fn check(arguments: &[&str], settings: &[(&str, &str)], input: &[u8]) -> Output {
@@ -102,19 +103,19 @@ fn the_exit_status_of_one_url_is_its_verdict() {
         ("", &[], 1, "deny by rule malformed: "),
     ] {
         let output = check(&[url], settings, b"");
-        let said = text(&output.stdout);
+        let printed = text(&output.stdout);
         assert_eq!(
             output.status.code(),
             Some(status),
-            "{url} {settings:?}: {said}"
+            "{url} {settings:?}: {printed}"
         );
-        assert!(said.contains(verdict), "{url} {settings:?}: {said}");
+        assert!(printed.contains(verdict), "{url} {settings:?}: {printed}");
         assert!(output.stderr.is_empty());
     }
 }
 
 #[test]
-fn settings_and_arguments_that_can_not_be_used_are_exit_status_2() {
+fn invalid_settings_or_arguments_exit_with_status_2() {
     for (arguments, settings) in [
         (["http://1.1.1.1/"].as_slice(), [("CALLBACK_ALLOW", "::/0")]),
         (&["-"], [("CALLBACK_NAT64", "64:ff9b::/95")]),
@@ -216,7 +217,7 @@ async fn a_look_up_timeout_denies_its_line_and_delays_no_other() {
     let ended = Mutex::new(ended);
     let checker = checker(HASTY, move |name| {
         if name == "hangs.example" {
-            let _ = ended.lock().unwrap().recv(); // or the test is over
+            let _ = ended.lock().unwrap().recv(); // fails once the test is over
         }
         Ok(vec!["1.1.1.1".parse().unwrap()])
     });
@@ -228,8 +229,8 @@ async fn a_look_up_timeout_denies_its_line_and_delays_no_other() {
 }
 
 #[tokio::test]
-async fn a_hundred_thousand_lines_have_a_hundred_thousand_verdicts() {
-    let checker = checker(PATIENT, |_| unreachable!("no name is among them"));
+async fn each_of_a_hundred_thousand_lines_gets_its_verdict() {
+    let checker = checker(PATIENT, |name| panic!("unexpected look-up of {name}"));
     let mut lines = String::new();
     let mut expected = String::new();
     for number in 0..100_000_u32 {
@@ -248,7 +249,7 @@ async fn a_hundred_thousand_lines_have_a_hundred_thousand_verdicts() {
     assert!(verdicts(&checker, lines).await == expected);
 }
 
-/// Yields a line for each one sent on the channel.
+/// An input whose next line is available once it is sent on the channel.
 struct Slow(mpsc::Receiver<&'static str>);
 
 impl Read for Slow {
@@ -259,43 +260,43 @@ impl Read for Slow {
     }
 }
 
-/// Reports each output line, then sends the next input line.
+/// An output that sends the next input line once the verdicts on all earlier lines are flushed.
 struct Asking {
-    questions: Vec<&'static str>,
-    ask: Option<mpsc::Sender<&'static str>>,
-    heard: Vec<u8>,
+    lines: Vec<&'static str>,
+    input: Option<mpsc::Sender<&'static str>>,
+    flushed: Vec<u8>,
 }
 
 impl Write for Asking {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.heard.write(bytes)
+        self.flushed.write(bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        let answers = text(&self.heard).lines().count();
-        match self.questions.get(answers) {
-            Some(question) => self.ask.as_ref().unwrap().send(question).unwrap(),
-            None => self.ask = None,
+        let verdicts = text(&self.flushed).lines().count();
+        match self.lines.get(verdicts) {
+            Some(line) => self.input.as_ref().unwrap().send(line).unwrap(),
+            None => self.input = None, // the end of the input
         }
         Ok(())
     }
 }
 
 #[tokio::test]
-async fn each_verdict_is_flushed_before_the_next_line_is_read() {
-    let (ask, asked) = mpsc::channel();
+async fn a_known_verdict_is_flushed_without_waiting_for_more_input() {
+    let (input, lines) = mpsc::channel();
     let mut output = Asking {
-        questions: vec![
+        lines: vec![
             "http://1.1.1.1/\n",
             "http://10.0.0.1/\n",
             "http://1.1.1.1/\n",
         ],
-        ask: Some(ask),
-        heard: Vec::new(),
+        input: Some(input),
+        flushed: Vec::new(),
     };
-    let checker = checker(PATIENT, |_| unreachable!("no name is among them"));
-    judge_lines(&checker, Slow(asked), &mut output)
+    let checker = checker(PATIENT, |name| panic!("unexpected look-up of {name}"));
+    judge_lines(&checker, Slow(lines), &mut output)
         .await
         .unwrap();
-    assert_eq!(text(&output.heard), "allow\ndeny\tprivate\nallow\n");
+    assert_eq!(text(&output.flushed), "allow\ndeny\tprivate\nallow\n");
 }

@@ -1,4 +1,4 @@
-//! The jobs of a worker whose process is killed, suspended, or gets SIGTERM.
+//! Jobs of a worker process that is killed, suspended, or stopped with SIGTERM.
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -74,8 +74,8 @@ impl Table {
     }
 
     async fn ended(&self, id: RequestId) -> Request {
-        let over = |row: &Request| matches!(row.status, Status::Completed | Status::Failed);
-        self.row_when(id, over).await
+        let is_final = |row: &Request| matches!(row.status, Status::Completed | Status::Failed);
+        self.row_when(id, is_final).await
     }
 }
 
@@ -83,10 +83,11 @@ fn kinds(row: &Request) -> Vec<EventKind> {
     row.events.iter().map(|event| event.event).collect()
 }
 
-/// Holds the response to the first callback until released; answers all others at once.
+/// A receiver that holds its first response until a permit is added, and returns all others at
+/// once.
 async fn holds_the_first(status: u16) -> (Receiver, Arc<Semaphore>) {
-    let let_go = Arc::new(Semaphore::new(0));
-    let gate = let_go.clone();
+    let release = Arc::new(Semaphore::new(0));
+    let gate = release.clone();
     let receiver = Receiver::answering_when(move |nth, _| {
         let gate = gate.clone();
         async move {
@@ -96,7 +97,7 @@ async fn holds_the_first(status: u16) -> (Receiver, Arc<Semaphore>) {
             status
         }
     });
-    (receiver.await, let_go)
+    (receiver.await, release)
 }
 
 #[tokio::test]
@@ -105,7 +106,7 @@ async fn a_killed_workers_job_is_reclaimed_and_repeats_only_the_attempt_in_fligh
     let (mut receiver, _never) = holds_the_first(200).await;
     let killed = table.worker(&[]);
     let id = table.accept(1, Some(receiver.url())).await;
-    let first = receiver.next().await; // heard, and not answered
+    let first = receiver.next().await; // received, not yet answered
     let other = table.worker(&[]);
     killed.signal("KILL");
     let row = table.ended(id).await;
@@ -117,7 +118,7 @@ async fn a_killed_workers_job_is_reclaimed_and_repeats_only_the_attempt_in_fligh
 }
 
 #[tokio::test]
-async fn a_stored_report_is_not_made_again_and_failed_attempts_count() {
+async fn a_stored_report_is_reused_and_failed_attempts_still_count() {
     let table = Table::new().await;
     // 500, then no response until the worker is dead, then 200.
     let gate = Arc::new(Semaphore::new(0));
@@ -139,7 +140,7 @@ async fn a_stored_report_is_not_made_again_and_failed_attempts_count() {
     receiver.next().await;
     let stored = table.find(id).await.result_payload.unwrap();
     killed.signal("KILL");
-    // If the report were made again, it would fail: no report has this name.
+    // No computation gives this checksum, so a callback with it shows the stored report.
     let other_report = report::Report {
         checksum: "0".repeat(64),
         ..serde_json::from_str(stored.get()).unwrap()
@@ -163,21 +164,22 @@ async fn a_stored_report_is_not_made_again_and_failed_attempts_count() {
 }
 
 #[tokio::test]
-async fn a_resumed_stale_worker_is_fenced_off() {
+async fn a_worker_resumed_after_lease_expiry_is_fenced_off_and_works_again() {
     let table = Table::new().await;
-    let (mut receiver, let_go) = holds_the_first(200).await;
+    let (mut receiver, release) = holds_the_first(200).await;
     let frozen = table.worker(&[]);
     let id = table.accept(1, Some(receiver.url())).await;
     receiver.next().await;
     let other = table.worker(&[]);
-    // A heartbeat holds this lock briefly; a process suspended then would block all others.
+    // A heartbeat holds the database lock briefly. A process suspended with it would block all
+    // others, so the test holds the lock during the suspension.
     let lock = Stalled::database(&table.path());
     frozen.freeze().await;
     drop(lock);
     let ended = table.ended(id).await;
     assert_eq!((ended.status, ended.claims), (Status::Completed, 2));
 
-    let_go.add_permits(1); // its answer waits for it when it wakes up
+    release.add_permits(1); // the response is there when the worker resumes
     frozen.signal("CONT");
     loop {
         let metrics = frozen.get("/metrics").await.unwrap();
@@ -190,7 +192,7 @@ async fn a_resumed_stale_worker_is_fenced_off() {
     assert_eq!(row.completed_at, ended.completed_at);
     assert_eq!((row.claims, row.attempts.len()), (2, 1));
 
-    // It works again, under a new worker id.
+    // It claims jobs again, under a new worker id.
     other.signal("TERM");
     assert!(other.ended().await.success());
     let next = table.accept(1, Some(receiver.url())).await;
@@ -204,26 +206,26 @@ async fn killing_a_worker_loses_no_scheduled_retry() {
     let delays = ("CALLBACK_RETRY_DELAYS", "500ms");
     let killed = table.worker(&[delays]);
     let id = table.accept(1, Some(receiver.url())).await;
-    let waits = table.row_when(id, |row| row.attempts.len() == 1).await;
+    let scheduled = table.row_when(id, |row| row.attempts.len() == 1).await;
     killed.signal("KILL");
     let _other = table.worker(&[delays]);
     let row = table.ended(id).await;
     assert_eq!((row.status, row.attempts.len()), (Status::Completed, 2));
     assert_eq!((row.claims, row.lost_claims), (2, 0));
-    assert!(row.completed_at >= waits.next_attempt_at);
+    assert!(row.completed_at >= scheduled.next_attempt_at);
 }
 
 #[tokio::test]
 async fn on_sigterm_a_worker_releases_the_jobs_it_cannot_finish() {
     let table = Table::new().await;
     let (mut receiver, _never) = holds_the_first(200).await;
-    let told = table.worker(&[("DRAIN_TIMEOUT", "100ms")]);
+    let stopping = table.worker(&[("DRAIN_TIMEOUT", "100ms")]);
     let id = table.accept(1, Some(receiver.url())).await;
     receiver.next().await;
-    // With this long lease, the other worker can get the job only if it is released.
+    // Nothing expires under this lease: the other worker gets the job only if it is released.
     let other = WorkerProcess::start(table.folder.path(), &[("WORKER_LEASE", "1h")]);
-    told.signal("TERM");
-    assert!(told.ended().await.success());
+    stopping.signal("TERM");
+    assert!(stopping.ended().await.success());
     let row = table.ended(id).await;
     assert_eq!((row.status, row.attempts.len()), (Status::Completed, 1));
     assert_eq!((row.claims, row.lost_claims), (2, 0));
@@ -241,7 +243,7 @@ async fn a_second_sigterm_ends_the_worker_at_once() {
         .await;
     worker.signal("TERM");
     // Wait until the first signal is handled: two pending SIGTERMs are merged into one.
-    worker.says("a second signal ends at once").await;
+    worker.logs("a second signal ends at once").await;
     worker.signal("TERM");
     assert_eq!(worker.ended().await.code(), Some(143));
     let _other = table.worker(&[]);
@@ -249,7 +251,7 @@ async fn a_second_sigterm_ends_the_worker_at_once() {
 }
 
 #[tokio::test]
-async fn the_healthcheck_tells_a_live_worker_from_a_frozen_one_and_a_dead_one() {
+async fn the_healthcheck_passes_for_a_live_worker_and_fails_for_a_frozen_or_dead_one() {
     let table = Table::new().await;
     let worker = table.worker(&[]);
     while worker.healthcheck().await != Some(0) {
@@ -271,19 +273,19 @@ async fn one_poison_job_is_quarantined_and_every_other_job_completes() {
     const JOBS: usize = 1000;
     let table = Table::new().await;
     let receiver = Receiver::answering(|_, _| 200).await;
-    let mut innocent = Vec::with_capacity(JOBS - 1);
+    let mut others = Vec::with_capacity(JOBS - 1);
     let mut poison = None;
     for nth in 0..JOBS {
         if nth == JOBS / 2 {
             let url = "http://poison.example/".to_owned();
             poison = Some(table.accept(1, Some(url)).await);
         } else {
-            innocent.push(table.accept(20, Some(receiver.url())).await);
+            others.push(table.accept(20, Some(receiver.url())).await);
         }
     }
     let poison = poison.unwrap();
     let (mut deaths, mut worker) = (0, None::<WorkerProcess>);
-    let condemned = loop {
+    let quarantined = loop {
         let row = table.find(poison).await;
         if row.status == Status::Failed {
             break row;
@@ -297,14 +299,14 @@ async fn one_poison_job_is_quarantined_and_every_other_job_completes() {
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     };
-    assert_eq!(condemned.failure.unwrap().reason, FailureReason::Poison);
-    assert_eq!((condemned.lost_claims, deaths), (5, 5));
-    assert!(condemned.attempts.is_empty(), "no crash uses up a retry");
-    let mut beside = 0;
-    for id in innocent {
+    assert_eq!(quarantined.failure.unwrap().reason, FailureReason::Poison);
+    assert_eq!((quarantined.lost_claims, deaths), (5, 5));
+    assert!(quarantined.attempts.is_empty(), "a crash spends no attempt");
+    let mut hit_by_a_crash = 0;
+    for id in others {
         let row = table.ended(id).await;
         assert_eq!(row.status, Status::Completed, "{row:?}");
-        beside += usize::from(row.lost_claims > 0);
+        hit_by_a_crash += usize::from(row.lost_claims > 0);
     }
-    assert!(beside > 0, "or nothing was shown");
+    assert!(hit_by_a_crash > 0, "no other job ran beside the poison job");
 }

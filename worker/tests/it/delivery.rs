@@ -19,7 +19,7 @@ use names::Names;
 
 /// Longer than any attempt here needs; no test depends on it.
 const PATIENT: Duration = Duration::from_mins(1);
-/// For attempts that must time out.
+/// The timeout of attempts that must time out.
 const HASTY: Duration = Duration::from_millis(200);
 
 const ID: &str = "019dbbf8-6a35-7f02-a9f4-5e1f9c1b7c53";
@@ -49,7 +49,7 @@ async fn attempt(client: &CallbackClient, url: &str) -> Result<StatusCode, Attem
     client.attempt(&url, &message()).await
 }
 
-/// `attempt`, with the error reduced to its class.
+/// Like `attempt`, with the error reduced to its class.
 async fn class(client: &CallbackClient, url: &str) -> Result<u16, &'static str> {
     let answer = attempt(client, url).await;
     answer

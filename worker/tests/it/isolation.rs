@@ -19,22 +19,22 @@ use tokio::{
 use crate::{receiver::Receiver, stack::Stack};
 
 /// Far longer than a test takes.
-const FOR_EVER: (&str, &str) = ("CALLBACK_TIMEOUT", "1h");
+const NO_TIMEOUT: (&str, &str) = ("CALLBACK_TIMEOUT", "1h");
 
-/// The drain at the end does not wait for hanging attempts.
-const AT_ONCE: (&str, &str) = ("DRAIN_TIMEOUT", "1ms");
+/// The drain does not wait for hanging attempts.
+const NO_DRAIN: (&str, &str) = ("DRAIN_TIMEOUT", "1ms");
 
-/// Every name is this host's, but for one whose look-up lasts until the sender is dropped.
+/// Resolves every name to 127.0.0.1. The look-up of `hangs.test` lasts until the sender is dropped.
 fn names() -> (SystemResolver, mpsc::Sender<()>) {
-    let (over, is_over) = mpsc::channel();
-    let is_over = Mutex::new(is_over);
+    let (release, released) = mpsc::channel();
+    let released = Mutex::new(released);
     let resolver = SystemResolver::with(move |name| {
         if name == "hangs.test" {
-            let _ = is_over.lock().unwrap().recv();
+            let _ = released.lock().unwrap().recv();
         }
         Ok(vec![IpAddr::V4(Ipv4Addr::LOCALHOST)])
     });
-    (resolver, over)
+    (resolver, release)
 }
 
 async fn rows(stack: &Stack, ids: &[RequestId]) -> Vec<Request> {
@@ -47,9 +47,9 @@ async fn rows(stack: &Stack, ids: &[RequestId]) -> Vec<Request> {
 
 #[tokio::test]
 async fn nine_receivers_get_every_callback_while_the_tenth_and_its_name_server_hang() {
-    let (names, over) = names();
+    let (names, release) = names();
     let small = [("WORKER_CONCURRENCY", "100"), ("CALLBACK_PER_ORIGIN", "8")];
-    let stack = Stack::with_names(names, &[&small[..], &[FOR_EVER, AT_ONCE]].concat()).await;
+    let stack = Stack::with_names(names, &[&small[..], &[NO_TIMEOUT, NO_DRAIN]].concat()).await;
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let silent = silent.local_addr().unwrap();
     let hanging = [
@@ -60,7 +60,7 @@ async fn nine_receivers_get_every_callback_while_the_tenth_and_its_name_server_h
     for _ in 0..9 {
         receivers.push(Receiver::answering(|_, _| 200).await);
     }
-    // For each good job two that hang: far more than there are slots.
+    // Two hanging jobs for each good one: many more than there are slots.
     let (mut good, mut bad) = (Vec::new(), Vec::new());
     for _ in 0..20 {
         for (number, receiver) in receivers.iter().enumerate() {
@@ -82,29 +82,29 @@ async fn nine_receivers_get_every_callback_while_the_tenth_and_its_name_server_h
     let bad = rows(&stack, &bad).await;
     assert!(
         bad.iter().all(|row| row.attempts.is_empty()),
-        "and no attempt of the bad one's was spent"
+        "a hanging attempt is not spent"
     );
-    drop(over);
+    drop(release);
     stack.stop().await;
 }
 
 #[tokio::test]
 async fn without_a_free_look_up_thread_a_job_spends_no_attempt_and_is_retried() {
-    let (over, is_over) = mpsc::channel::<()>();
-    let (is_over, hanging) = (Mutex::new(is_over), Arc::<AtomicUsize>::default());
+    let (release, released) = mpsc::channel::<()>();
+    let (released, hanging) = (Mutex::new(released), Arc::<AtomicUsize>::default());
     let under_way = Arc::clone(&hanging);
     let names = SystemResolver::with(move |name| {
         if name.contains(".hangs-") {
             under_way.fetch_add(1, Ordering::SeqCst);
-            let _ = is_over.lock().unwrap().recv();
+            let _ = released.lock().unwrap().recv();
         }
         Ok(vec![IpAddr::V4(Ipv4Addr::LOCALHOST)])
     });
     let mut receiver = Receiver::answering(|_, _| 200).await;
-    let stack = Stack::with_names(names, &[FOR_EVER]).await;
+    let stack = Stack::with_names(names, &[NO_TIMEOUT]).await;
     let url = |host: &str| Some(receiver.url().replace("127.0.0.1", host));
     let mut ids = Vec::new();
-    // One domain can hold only a share of the threads, so several are needed.
+    // One domain can hold only a share of the look-up threads, so several are needed.
     for domain in 0..8 {
         for name in 0..SystemResolver::MAX_OF_A_DOMAIN {
             let host = format!("n{name}.hangs-{domain}.test");
@@ -117,7 +117,7 @@ async fn without_a_free_look_up_thread_a_job_spends_no_attempt_and_is_retried() 
     let honest = stack.accept(1, url("honest.example")).await;
     let parked = stack.row_when(honest, |row| row.parks > 1).await;
     assert!(parked.attempts.is_empty());
-    drop(over);
+    drop(release);
     ids.push(honest);
     for id in &ids {
         let row = stack.ended(*id).await;
@@ -136,14 +136,14 @@ async fn parked_jobs_spend_no_attempt_and_resume_when_the_receiver_recovers() {
     let stack = Stack::without_redis(&[
         ("CALLBACK_PER_ORIGIN", "1"),
         ("CALLBACK_RETRY_DELAYS", "1h"),
-        AT_ONCE,
+        NO_DRAIN,
     ])
     .await;
     let mut ids = Vec::new();
     for _ in 0..JOBS {
         ids.push(stack.accept(1, Some(receiver.url())).await);
     }
-    // After a hundred failures the circuit opens and the other jobs are parked.
+    // After a hundred consecutive failures the circuit opens, and the other jobs are parked.
     for id in &ids {
         stack
             .row_when(*id, |row| {
@@ -202,7 +202,7 @@ async fn withholding(listener: TcpListener, open: Arc<AtomicUsize>, most: Arc<At
             let _ = connection.read(&mut request).await;
             let head = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n";
             connection.write_all(head).await.unwrap();
-            // Until the worker closes it.
+            // Wait until the worker closes the connection.
             while connection
                 .read(&mut request)
                 .await
@@ -219,7 +219,7 @@ async fn connections_to_an_origin_never_exceed_its_concurrency_limit() {
     let url = format!("http://{}/", listener.local_addr().unwrap());
     let (open, most) = (Arc::default(), Arc::<AtomicUsize>::default());
     let receiver = tokio::spawn(withholding(listener, open, Arc::clone(&most)));
-    let stack = Stack::without_redis(&[("CALLBACK_PER_ORIGIN", "3"), AT_ONCE]).await;
+    let stack = Stack::without_redis(&[("CALLBACK_PER_ORIGIN", "3"), NO_DRAIN]).await;
     let mut ids = Vec::new();
     for _ in 0..9 {
         ids.push(stack.accept(1, Some(url.clone())).await);
@@ -230,7 +230,7 @@ async fn connections_to_an_origin_never_exceed_its_concurrency_limit() {
     let most = most.load(Ordering::SeqCst);
     assert!(
         most <= 2 * 3,
-        "{most}: three, and three that are being closed"
+        "{most}: three in use, and three being closed"
     );
     stack.stop().await;
     receiver.abort();

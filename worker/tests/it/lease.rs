@@ -1,4 +1,4 @@
-//! Leases: a worker without heartbeats, and jobs in quarantine.
+//! Leases of workers whose heartbeat stops, and jobs in quarantine.
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -8,7 +8,7 @@ use tempfile::TempDir;
 
 use crate::{receiver::Receiver, stack::Stack};
 
-/// Holds the database's lock until it is dropped.
+/// Holds the database's write lock until it is dropped, so that no heartbeat is stored.
 pub(crate) struct Stalled(Connection);
 
 impl Stalled {
@@ -26,7 +26,7 @@ impl Drop for Stalled {
     }
 }
 
-/// How many seconds the worker's health says that its heartbeat has been silent; none if it is well.
+/// The seconds since the last heartbeat, according to `/healthz`; `None` if the heartbeat is ok.
 async fn silence(stack: &Stack) -> Option<u64> {
     let health = stack.get("/healthz").await;
     let (_, heartbeat) = health.split_once(r#""heartbeat":""#).unwrap();
@@ -35,6 +35,7 @@ async fn silence(stack: &Stack) -> Option<u64> {
         .map(|silent| silent.split_once(" s").unwrap().0.parse().unwrap())
 }
 
+/// Waits until the last heartbeat is `seconds` old.
 async fn silent_for(stack: &Stack, seconds: u64) {
     while silence(stack).await < Some(seconds) {
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -45,14 +46,18 @@ async fn silent_for(stack: &Stack, seconds: u64) {
 async fn a_worker_without_a_valid_lease_begins_no_attempt() {
     let mut receiver = Receiver::answering(|_, _| 200).await;
     let stack = Stack::without_redis(&[("WORKER_LEASE", "1s")]).await;
-    // Its report is made within a second of the claim; by then the lease is more than half over.
+    // The report is done within a second of the claim. By then more than half of the lease has
+    // passed without a heartbeat.
     let id = stack.accept(90, Some(receiver.url())).await;
     stack
         .row_when(id, |row| row.status == Status::Processing)
         .await;
     let stalled = Stalled::database(&stack.settings.store.path);
     silent_for(&stack, 2).await;
-    assert!(receiver.more().is_empty(), "the report is long since made");
+    assert!(
+        receiver.more().is_empty(),
+        "an attempt began without a valid lease"
+    );
     drop(stalled);
     receiver.next().await;
     let row = stack.ended(id).await;
@@ -108,7 +113,7 @@ async fn a_quarantined_job_that_waits_to_run_alone_blocks_no_other_job() {
             [suspect.to_string()],
         )
         .unwrap();
-    // Some arrive while the job waits for its slots, and some while it lets others pass.
+    // Some arrive while the suspect waits for its slots, others during its pause.
     for _ in 0..5 {
         let id = stack.accept(1, None).await;
         assert_eq!(stack.ended(id).await.status, Status::Completed);
@@ -118,7 +123,7 @@ async fn a_quarantined_job_that_waits_to_run_alone_blocks_no_other_job() {
     assert_eq!(
         (row.status, row.claims),
         (Status::Pending, 0),
-        "it is not alone"
+        "the suspect ran beside another job"
     );
     stack.shutdown.cancel();
 }

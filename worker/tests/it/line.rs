@@ -1,4 +1,4 @@
-//! The line of a job over a stand-in for the network.
+//! One job through a worker with a scripted transport instead of the network.
 
 use std::{sync::Arc, time::Duration};
 
@@ -24,7 +24,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// A receiver that always returns 500 and records each callback with its time.
 struct AlwaysFails {
-    heard: mpsc::Sender<(Instant, Bytes)>,
+    attempts: mpsc::Sender<(Instant, Bytes)>,
 }
 
 impl Transport for AlwaysFails {
@@ -34,8 +34,8 @@ impl Transport for AlwaysFails {
         _url: &'a CallbackUrl,
         message: &'a Message,
     ) -> BoxFuture<'a, Result<StatusCode, AttemptError>> {
-        let heard = (Instant::now(), message.body.clone());
-        self.heard.try_send(heard).unwrap();
+        let attempt = (Instant::now(), message.body.clone());
+        self.attempts.try_send(attempt).unwrap();
         Box::pin(async {
             Err(AttemptError::Status {
                 status: StatusCode::INTERNAL_SERVER_ERROR,
@@ -45,7 +45,7 @@ impl Transport for AlwaysFails {
     }
 }
 
-/// A network that makes the attempt panic.
+/// A transport whose attempts panic.
 struct Panics;
 
 impl Transport for Panics {
@@ -55,11 +55,11 @@ impl Transport for Panics {
         _url: &'a CallbackUrl,
         _message: &'a Message,
     ) -> BoxFuture<'a, Result<StatusCode, AttemptError>> {
-        panic!("as this test wants")
+        panic!("the test asks for this panic")
     }
 }
 
-/// A job claimed by a worker with that network.
+/// A job, and the running worker that claims it.
 struct Started {
     store: Store,
     id: RequestId,
@@ -69,7 +69,7 @@ struct Started {
 }
 
 impl Started {
-    async fn over(network: impl Transport + 'static, overrides: &[(&str, &str)]) -> Self {
+    async fn with(transport: impl Transport + 'static, overrides: &[(&str, &str)]) -> Self {
         let folder = TempDir::new().unwrap();
         let url = format!("sqlite:{}", folder.path().join("storm.db").display());
         let base = [("DB_URL", url.as_str())];
@@ -79,7 +79,7 @@ impl Started {
         let running = Running::start(
             &store,
             None,
-            Arc::new(network),
+            Arc::new(transport),
             &settings,
             &Metrics::new(),
             shutdown.clone(),
@@ -116,36 +116,36 @@ impl Started {
 }
 
 #[tokio::test]
-async fn each_retry_follows_its_delay_with_the_same_bytes_and_a_new_claim() {
-    let (tell, mut hear) = mpsc::channel(10);
-    let network = AlwaysFails { heard: tell };
-    let job = Started::over(network, &[("CALLBACK_RETRY_DELAYS", "100ms,200ms,400ms")]).await;
-    let mut heard = Vec::new();
+async fn each_retry_waits_its_delay_and_sends_the_same_bytes_under_a_new_claim() {
+    let (record, mut recorded) = mpsc::channel(10);
+    let transport = AlwaysFails { attempts: record };
+    let job = Started::with(transport, &[("CALLBACK_RETRY_DELAYS", "100ms,200ms,400ms")]).await;
+    let mut attempts = Vec::new();
     for _ in 0..4 {
-        heard.push(hear.recv().await.unwrap());
+        attempts.push(recorded.recv().await.unwrap());
     }
-    let waits = heard.windows(2).map(|pair| pair[1].0 - pair[0].0);
+    let waits = attempts.windows(2).map(|pair| pair[1].0 - pair[0].0);
     for (waited, delay) in waits.zip([100, 200, 400]) {
-        // The table holds whole milliseconds.
+        // The store rounds times to whole milliseconds.
         assert!(
             waited > Duration::from_millis(delay - 1),
             "{waited:?} of {delay} ms"
         );
     }
-    let same = heard.iter().all(|(_, body)| *body == heard[0].1);
-    assert!(same, "the same bytes on every try");
+    let same = attempts.iter().all(|(_, body)| *body == attempts[0].1);
+    assert!(same, "the same bytes in every attempt");
     let row = job.ended().await;
     assert_eq!(
         (row.status, row.attempts.len(), row.claims),
         (Status::Failed, 4, 4)
     );
-    let said: Vec<_> = row.events.iter().map(|event| event.event).collect();
-    assert_eq!(said, [EventKind::AttemptFailed; 4]);
+    let events: Vec<_> = row.events.iter().map(|event| event.event).collect();
+    assert_eq!(events, [EventKind::AttemptFailed; 4]);
 }
 
 #[tokio::test]
 async fn a_panicking_job_fails_alone_with_a_reason() {
-    let job = Started::over(Panics, &[]).await;
+    let job = Started::with(Panics, &[]).await;
     let row = job.ended().await;
     assert_eq!(row.failure.unwrap().reason, FailureReason::InternalError);
 }

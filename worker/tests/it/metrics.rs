@@ -1,11 +1,11 @@
-//! Authentication of the metrics.
+//! Authentication of `/metrics`.
 
 use storm_shared::services::access::Token;
 
 use crate::stack::Stack;
 
 #[tokio::test]
-async fn metrics_need_their_token_where_there_is_one_and_health_needs_none() {
+async fn with_a_metrics_token_metrics_require_it_and_health_does_not() {
     let (token, other) = (Token::generate().unwrap(), Token::generate().unwrap());
     let hash = token.hash().to_hex();
     let stack = Stack::without_redis(&[("METRICS_TOKEN", &hash)]).await;

@@ -14,12 +14,12 @@ use tokio::{
     net::TcpStream,
 };
 
-/// A worker process on a database, without Redis. Killed on drop.
+/// A worker process on a database, without Redis. It is killed on drop.
 pub(crate) struct WorkerProcess {
     child: Child,
     addr: String,
-    /// The lines of its log.
-    said: Arc<Mutex<Vec<String>>>,
+    /// The lines of its log so far.
+    lines: Arc<Mutex<Vec<String>>>,
 }
 
 impl WorkerProcess {
@@ -65,32 +65,33 @@ impl WorkerProcess {
             Some(line["addr"].as_str()?.to_owned())
         });
         // Keep reading: a full pipe would block the process.
-        let said = Arc::new(Mutex::new(Vec::new()));
-        let heard = said.clone();
-        std::thread::spawn(move || lines.for_each(|line| heard.lock().unwrap().push(line)));
+        let logged = Arc::new(Mutex::new(Vec::new()));
+        let log = logged.clone();
+        std::thread::spawn(move || lines.for_each(|line| log.lock().unwrap().push(line)));
         Self {
             child,
-            addr: addr.expect("it starts"),
-            said,
+            addr: addr.expect("the worker logs its address"),
+            lines: logged,
         }
     }
 
-    /// Sends it a signal: `KILL`, `CONT`, `TERM`.
+    /// Sends a signal by its name: `KILL`, `CONT`, `TERM`.
     pub(crate) fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
         let sent = Command::new("kill").args(["-s", name, &pid]).status();
         assert!(sent.unwrap().success());
     }
 
-    /// Suspends the process. On return, every thread is stopped.
+    /// Suspends the process with SIGSTOP. On return, every thread is stopped.
     pub(crate) async fn freeze(&self) {
         self.signal("STOP");
         let tasks = format!("/proc/{}/task", self.child.id());
-        let stands = |task: DirEntry| {
+        // kill(2) returns before the threads stop: wait for state T (proc(5)) of each of them.
+        let is_stopped = |task: DirEntry| {
             let stat = fs::read_to_string(task.path().join("stat")).unwrap_or_default();
             stat.rsplit(") ").next().unwrap().starts_with('T')
         };
-        while !fs::read_dir(&tasks).unwrap().flatten().all(stands) {
+        while !fs::read_dir(&tasks).unwrap().flatten().all(is_stopped) {
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
         }
     }
@@ -105,17 +106,17 @@ impl WorkerProcess {
         }
     }
 
-    /// Waits for a line of its log with that in it.
-    pub(crate) async fn says(&self, what: &str) {
-        let says = |line: &String| line.contains(what);
-        while !self.said.lock().unwrap().iter().any(says) {
+    /// Waits for a log line that contains `text`.
+    pub(crate) async fn logs(&self, text: &str) {
+        let matches = |line: &String| line.contains(text);
+        while !self.lines.lock().unwrap().iter().any(matches) {
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
         }
     }
 
-    /// All of its log so far.
+    /// Its log so far.
     pub(crate) fn log(&self) -> String {
-        self.said.lock().unwrap().join("\n")
+        self.lines.lock().unwrap().join("\n")
     }
 
     /// Whether it still runs.

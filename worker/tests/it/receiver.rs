@@ -8,10 +8,10 @@ use hyper::{Request, Response, StatusCode, body::Incoming, service::service_fn};
 use storm_shared::server;
 use tokio::{net::TcpListener, sync::mpsc};
 
-/// A receiver and the callbacks that it got.
+/// A receiver and the callbacks that it received.
 pub(crate) struct Receiver {
     addr: SocketAddr,
-    heard: mpsc::Receiver<Request<Bytes>>,
+    received: mpsc::Receiver<Request<Bytes>>,
 }
 
 impl Receiver {
@@ -22,7 +22,7 @@ impl Receiver {
         Self::answering_when(move |nth, body| std::future::ready(answer(nth, &body))).await
     }
 
-    /// The same with an asynchronous `answer`. The callback is recorded before it runs.
+    /// Like `answering`, with an asynchronous `answer`. A callback is recorded before it runs.
     pub(crate) async fn answering_when<F>(
         answer: impl Fn(usize, Bytes) -> F + Clone + Send + Sync + 'static,
     ) -> Self
@@ -31,16 +31,16 @@ impl Receiver {
     {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
-        let (tell, heard) = mpsc::channel(10_000);
+        let (record, received) = mpsc::channel(10_000);
         let count = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
         let service = service_fn(move |request: Request<Incoming>| {
-            let (answer, tell, count) = (answer.clone(), tell.clone(), count.clone());
+            let (answer, record, count) = (answer.clone(), record.clone(), count.clone());
             async move {
                 let (parts, body) = request.into_parts();
                 let body = body.collect().await.unwrap().to_bytes();
                 let nth = count.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
-                let heard = Request::from_parts(parts, body.clone());
-                tell.send(heard).await.unwrap();
+                let callback = Request::from_parts(parts, body.clone());
+                record.send(callback).await.unwrap();
                 let status = StatusCode::from_u16(answer(nth, body).await).unwrap();
                 let answer = Response::builder()
                     .status(status)
@@ -55,7 +55,7 @@ impl Receiver {
             limits,
             std::future::pending(),
         ));
-        Self { addr, heard }
+        Self { addr, received }
     }
 
     pub(crate) fn url(&self) -> String {
@@ -69,12 +69,12 @@ impl Receiver {
 
     /// The next callback, with its headers.
     pub(crate) async fn next_whole(&mut self) -> Request<Bytes> {
-        self.heard.recv().await.unwrap()
+        self.received.recv().await.unwrap()
     }
 
-    /// The received callbacks that no test has taken yet.
+    /// The bodies of the callbacks that were received and not yet taken.
     pub(crate) fn more(&mut self) -> Vec<Bytes> {
-        std::iter::from_fn(|| self.heard.try_recv().ok())
+        std::iter::from_fn(|| self.received.try_recv().ok())
             .map(Request::into_body)
             .collect()
     }

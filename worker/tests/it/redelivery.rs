@@ -15,7 +15,7 @@ use crate::{
     stack::{Stack, reason},
 };
 
-/// A receiver that returns a settable status.
+/// A receiver whose status the test can change.
 async fn switched(first: u16) -> (Receiver, Arc<AtomicU16>) {
     let status = Arc::new(AtomicU16::new(first));
     let answer = Arc::clone(&status);
@@ -45,9 +45,9 @@ async fn a_redelivery_has_the_same_id_and_bytes_and_its_own_attempts() {
     let row = redelivered(&stack, id).await;
     assert_eq!((row.status, row.attempts.len()), (Status::Completed, 9));
     assert!(row.failure.is_none());
-    let heard = receiver.more();
-    assert_eq!(heard.len(), 9);
-    assert!(heard.iter().all(|body| *body == heard[0]));
+    let bodies = receiver.more();
+    assert_eq!(bodies.len(), 9);
+    assert!(bodies.iter().all(|body| *body == bodies[0]));
 
     status.store(500, Ordering::SeqCst);
     let row = redelivered(&stack, id).await;
@@ -81,10 +81,7 @@ async fn every_attempt_is_recorded_with_its_class_and_status() {
             .iter()
             .all(|it| it.started_at >= row.created_at)
     );
-    assert_eq!(
-        row.attempts[0].error.as_deref(),
-        Some("answered with status 500")
-    );
+    assert_eq!(row.attempts[0].error.as_deref(), Some("HTTP status 500"));
     assert_eq!(row.attempts[2].error, None);
     assert_eq!(receiver.more().len(), 3);
     stack.stop().await;

@@ -1,6 +1,6 @@
-//! What receivers can tell of a callback: that it is ours, that nobody changed it, and which one it is.
+//! The signature, id and timestamp of a callback, as a receiver verifies them.
 //!
-//! They verify by the library that the standard's own authors publish.
+//! Signatures are verified with the library that the authors of Standard Webhooks publish.
 
 use std::{
     process::Command,
@@ -43,7 +43,7 @@ fn header<'a>(callback: &'a Request<Bytes>, name: &str) -> &'a str {
 }
 
 #[tokio::test]
-async fn every_attempt_verifies_with_the_public_library_by_each_of_the_secrets() {
+async fn every_attempt_verifies_under_each_secret_with_the_standard_library() {
     let mut receiver = Receiver::answering(|nth, _| if nth < 2 { 500 } else { 200 }).await;
     let secrets = format!("{NEW}, {OLD} {PRIVATE}");
     let stack = Stack::without_redis(&[("CALLBACK_SIGNING_SECRETS", &secrets)]).await;
@@ -72,21 +72,21 @@ async fn every_attempt_verifies_with_the_public_library_by_each_of_the_secrets()
 }
 
 #[tokio::test]
-async fn a_receiver_with_another_secret_or_a_changed_callback_refuses_it() {
+async fn verification_fails_with_another_secret_or_a_changed_callback() {
     let mut receiver = Receiver::answering(|_, _| 200).await;
     let stack = Stack::without_redis(&[("CALLBACK_SIGNING_SECRETS", OLD)]).await;
     stack.accept(1, Some(receiver.url())).await;
     let callback = receiver.next_whole().await;
     let (headers, body) = (callback.headers().clone(), callback.into_body());
     verified(OLD, &headers, &body).unwrap();
-    let refuses = |secret, headers: &HeaderMap, body: &[u8]| {
+    let is_rejected = |secret, headers: &HeaderMap, body: &[u8]| {
         let result = verified(secret, headers, body);
         matches!(result, Err(WebhookError::InvalidSignature))
     };
-    assert!(refuses(NEW, &headers, &body));
+    assert!(is_rejected(NEW, &headers, &body));
     let text = std::str::from_utf8(&body).unwrap();
     let changed = text.replace("\"records\":1", "\"records\":2");
-    assert!(changed != text && refuses(OLD, &headers, changed.as_bytes()));
+    assert!(changed != text && is_rejected(OLD, &headers, changed.as_bytes()));
     let later = Timestamp::now().as_second() + 60;
     for (name, value) in [
         (ID, RequestId::generate().to_string()),
@@ -94,13 +94,13 @@ async fn a_receiver_with_another_secret_or_a_changed_callback_refuses_it() {
     ] {
         let mut changed = headers.clone();
         changed.insert(&name, value.parse().unwrap());
-        assert!(refuses(OLD, &changed, &body), "{name}");
+        assert!(is_rejected(OLD, &changed, &body), "{name}");
     }
     stack.stop().await;
 }
 
 #[tokio::test]
-async fn each_attempt_is_signed_at_its_own_time_with_the_same_id_and_bytes() {
+async fn each_attempt_is_signed_with_its_own_timestamp_and_the_same_id_and_bytes() {
     let mut receiver = Receiver::answering(|_, _| 500).await;
     let (begun, attempts) = (Timestamp::now(), AtomicI64::new(0));
     let clock = move || {
@@ -109,8 +109,8 @@ async fn each_attempt_is_signed_at_its_own_time_with_the_same_id_and_bytes() {
     };
     let network = Network::system();
     let policy = Policy::parse("127.0.0.1/32").unwrap();
-    let patient = std::time::Duration::from_mins(1);
-    let client = CallbackClient::new(policy, network, patient, None)
+    let timeout = std::time::Duration::from_mins(1);
+    let client = CallbackClient::new(policy, network, timeout, None)
         .unwrap()
         .signing_with(Signer::parse(OLD).unwrap())
         .by_clock(clock);
@@ -135,7 +135,7 @@ async fn each_attempt_is_signed_at_its_own_time_with_the_same_id_and_bytes() {
 }
 
 #[tokio::test]
-async fn without_a_secret_there_is_no_signature_and_still_an_id_and_a_time() {
+async fn without_a_secret_a_callback_has_an_id_and_a_timestamp_but_no_signature() {
     let mut receiver = Receiver::answering(|_, _| 200).await;
     let stack = Stack::without_redis(&[]).await;
     let id = stack.accept(1, Some(receiver.url())).await;
@@ -151,7 +151,7 @@ async fn without_a_secret_there_is_no_signature_and_still_an_id_and_a_time() {
 }
 
 #[tokio::test]
-async fn every_attempt_carries_the_trace_that_its_request_came_with() {
+async fn every_attempt_carries_the_traceparent_of_its_request() {
     let mut receiver = Receiver::answering(|nth, _| if nth < 2 { 500 } else { 200 }).await;
     let stack = Stack::without_redis(&[]).await;
     let traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
@@ -195,8 +195,8 @@ async fn secrets_appear_neither_in_the_log_nor_in_the_metrics() {
         let callback = receiver.next_whole().await;
         verified(OLD, callback.headers(), callback.body()).unwrap();
     }
-    worker.says("callback attempt failed").await;
-    assert!(worker.log().contains(&trace), "it tells the trace");
+    worker.logs("callback attempt failed").await;
+    assert!(worker.log().contains(&trace), "the log names the trace");
     let shown = worker.log() + &worker.get("/metrics").await.unwrap();
     for secret in [OLD, PRIVATE] {
         let (_, secret) = secret.split_once('_').unwrap();
@@ -213,8 +213,11 @@ fn an_invalid_secret_stops_startup_and_is_not_printed() {
         .unwrap();
     let text = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(2), "{text}");
-    let said = "CALLBACK_SIGNING_SECRETS=(hidden): the 2nd key must be base64";
-    assert!(text.contains(said) && text.lines().count() == 1, "{text}");
+    let message = "CALLBACK_SIGNING_SECRETS=(hidden): the 2nd key must be base64";
+    assert!(
+        text.contains(message) && text.lines().count() == 1,
+        "{text}"
+    );
     assert!(
         !text.contains(&OLD[6..]) && !text.contains(&NEW[6..]),
         "{text}"

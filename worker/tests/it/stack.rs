@@ -1,4 +1,4 @@
-//! A worker in this process on a database of its own, and the rows that it works on.
+//! An in-process worker with its own database, and helpers for its rows.
 
 use std::{sync::Arc, time::Duration};
 
@@ -21,7 +21,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// A worker on a database of its own.
+/// A worker with its own database.
 pub(crate) struct Stack {
     pub(crate) store: Store,
     pub(crate) settings: Settings,
@@ -31,10 +31,10 @@ pub(crate) struct Stack {
     folder: Arc<TempDir>,
 }
 
-/// Nobody listens there.
+/// A Redis URL at which nothing listens.
 pub(crate) const NO_REDIS: &str = "redis://127.0.0.1:1";
 
-/// Quick retries, and loopback allowed.
+/// Fast retries, and loopback allowed by the SSRF policy.
 const QUICK: [(&str, &str); 3] = [
     ("CALLBACK_ALLOW", "127.0.0.1/32"),
     ("CALLBACK_RETRY_DELAYS", "10ms,20ms,40ms"),
@@ -42,12 +42,12 @@ const QUICK: [(&str, &str); 3] = [
 ];
 
 impl Stack {
-    /// A worker that has no Redis, and is to have none.
+    /// A worker with `REDIS_URL=none`.
     pub(crate) async fn without_redis(overrides: &[(&str, &str)]) -> Self {
         Self::start(Arc::new(TempDir::new().unwrap()), "none", overrides).await
     }
 
-    /// The same, with names of its own.
+    /// Like `without_redis`, with `resolver` for the names.
     pub(crate) async fn with_names(resolver: SystemResolver, overrides: &[(&str, &str)]) -> Self {
         let folder = Arc::new(TempDir::new().unwrap());
         Self::begin(folder, "none", resolver, overrides).await
@@ -101,7 +101,7 @@ impl Stack {
         id
     }
 
-    /// A bell of the API's kind.
+    /// A notifier as the API uses it.
     pub(crate) fn notifier(&self) -> Notifier {
         let queue = self.settings.queue.as_ref().unwrap();
         Notifier::start(Queue::new(queue, self.store.id()).unwrap())
@@ -111,7 +111,7 @@ impl Stack {
         self.store.find(id).await.unwrap().unwrap()
     }
 
-    /// Looks until the row is as `wanted`.
+    /// Polls until the row is as `wanted`.
     pub(crate) async fn row_when(
         &self,
         id: RequestId,
@@ -133,7 +133,8 @@ impl Stack {
         .await
     }
 
-    /// Tells the worker to end, and waits for that. The store's files go with the folder.
+    /// Shuts the worker down gracefully and waits for its end. Dropping the folder deletes the
+    /// store's files.
     pub(crate) async fn stop(self) -> (Store, Arc<TempDir>) {
         self.shutdown.cancel();
         self.worker.await.unwrap().unwrap();
@@ -144,7 +145,7 @@ impl Stack {
         self.get_with(path, "accept: */*").await
     }
 
-    /// The same with one more line in the request's head.
+    /// Like `get`, with one more header line.
     pub(crate) async fn get_with(&self, path: &str, line: &str) -> String {
         let mut stream = TcpStream::connect(self.addr).await.unwrap();
         let request =

@@ -1,4 +1,5 @@
-//! A worker's promises, from a row in the table to its end: real `SQLite`, real Redis, real sockets.
+//! End-to-end tests of a worker, from an accepted row to its end, with real `SQLite`, Redis and
+//! sockets.
 
 use std::sync::Arc;
 
@@ -52,7 +53,7 @@ async fn repeated_notifications_start_a_job_once() {
     }
     receiver.next().await;
     assert_eq!(stack.ended(id).await.claims, 1);
-    // A second job, read after all of these entries, shows that they are through.
+    // Entries are read in order: once this second job has ended, all earlier ones were read.
     let next = stack.accept(1, Some(receiver.url())).await;
     notifier.notify(next);
     receiver.next().await;
@@ -92,7 +93,7 @@ async fn retries_send_the_same_bytes() {
 }
 
 #[tokio::test]
-async fn a_job_whose_four_attempts_fail_is_failed_with_its_result_and_the_last_answer() {
+async fn a_job_fails_after_four_attempts_and_keeps_its_result_and_the_last_error() {
     let mut receiver = Receiver::answering(|_, _| 503).await;
     let stack = Stack::without_redis(&[]).await;
     let id = stack.accept(1, Some(receiver.url())).await;
@@ -129,7 +130,7 @@ async fn a_refused_address_fails_the_job_at_once_and_nothing_is_sent() {
         (reason(&row), row.attempts.len()),
         (FailureReason::CallbackRefused, 1)
     );
-    // What a name leads to inside the operator's network is not for the caller.
+    // A tenant must not learn the addresses of names in the operator's network.
     let detail = row.failure.unwrap().detail;
     assert!(
         detail.contains("loopback") && !detail.contains("127."),
@@ -158,7 +159,7 @@ async fn a_hanging_receiver_times_out_and_is_retried() {
 
 #[tokio::test]
 async fn a_scheduled_retry_holds_no_slot_and_no_worker() {
-    // The receiver fails the job of 2 records and takes all others.
+    // The receiver returns 500 for the job with 2 records and 200 for all others.
     let mut receiver = Receiver::answering(|_, body| {
         if body.windows(11).any(|part| part == b"\"records\":2") {
             500
@@ -181,13 +182,13 @@ async fn a_scheduled_retry_holds_no_slot_and_no_worker() {
 }
 
 #[tokio::test]
-async fn a_scheduled_retry_survives_its_worker_and_keeps_its_due_time() {
+async fn a_scheduled_retry_survives_a_restart_and_keeps_its_due_time() {
     let receiver = Receiver::answering(|nth, _| if nth == 0 { 500 } else { 200 }).await;
     let folder = Arc::new(TempDir::new().unwrap());
     let slow = [("CALLBACK_RETRY_DELAYS", "1s,1h")];
     let first = Stack::start(folder.clone(), NO_REDIS, &slow).await;
     let id = first.accept(1, Some(receiver.url())).await;
-    let waits = first
+    let scheduled = first
         .row_when(id, |row| row.next_attempt_at.is_some())
         .await;
     first.stop().await;
@@ -200,8 +201,8 @@ async fn a_scheduled_retry_survives_its_worker_and_keeps_its_due_time() {
     );
     assert_eq!(row.lost_claims, 0);
     assert!(
-        row.completed_at >= waits.next_attempt_at,
-        "it waited for its turn"
+        row.completed_at >= scheduled.next_attempt_at,
+        "the retry ran before it was due"
     );
     second.stop().await;
 }
@@ -219,10 +220,13 @@ async fn jobs_unfinished_at_the_drain_deadline_are_released() {
     assert_eq!(
         (row.attempts.len(), row.lost_claims),
         (0, 0),
-        "nothing is charged"
+        "a release spends no attempt and no claim"
     );
     assert_eq!(row.events[0].event, EventKind::GivenBack);
-    assert!(row.next_attempt_at.is_some(), "others have it at once");
+    assert!(
+        row.next_attempt_at.is_some(),
+        "another worker can claim it at once"
+    );
 }
 
 #[tokio::test]
@@ -238,7 +242,7 @@ async fn two_workers_on_one_store_deliver_every_job_once() {
         let (one, notifier, url) = (&one, &notifier, receiver.url());
         async move {
             let id = one.accept(1, Some(url)).await;
-            // Some rings are lost: the table makes up for them.
+            // Some notifications are lost: those jobs are found by polling the table.
             if nth % 7 > 0 {
                 notifier.notify(id);
             }
@@ -266,7 +270,7 @@ async fn two_workers_on_one_store_deliver_every_job_once() {
 }
 
 #[tokio::test]
-async fn health_names_what_is_down() {
+async fn health_without_redis_is_503_and_reports_the_database_as_ok() {
     let stack = Stack::start(Arc::new(TempDir::new().unwrap()), NO_REDIS, &[]).await;
     let health = stack.get("/healthz").await;
     assert!(health.starts_with("HTTP/1.1 503"), "{health}");
@@ -275,7 +279,7 @@ async fn health_names_what_is_down() {
 }
 
 #[tokio::test]
-async fn health_is_ok_when_both_answer() {
+async fn health_is_ok_when_the_database_and_redis_respond() {
     let redis = RedisServer::start();
     let stack = Stack::start(Arc::new(TempDir::new().unwrap()), &redis.url(), &[]).await;
     let health = stack.get("/healthz").await;

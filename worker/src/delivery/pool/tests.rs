@@ -1,4 +1,4 @@
-//! The pool's bounds, with connections that are none.
+//! The pool's limits, tested with fake connections.
 
 use std::{
     collections::BTreeSet,
@@ -13,7 +13,7 @@ use tokio::time::advance;
 
 use super::{MAX_IDLE, MAX_IDLE_TIME, MAX_PER_ORIGIN, Pool, Poolable, SWEEP_PERIOD};
 
-/// A connection with a number, which tells when it is closed.
+/// A numbered connection. On drop (its close) it removes itself from `living`.
 struct Fake {
     number: usize,
     origin: Arc<str>,
@@ -62,7 +62,7 @@ impl Fakes {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_connection_that_became_idle_last_is_taken_first_and_only_by_its_origin() {
+async fn the_most_recently_idle_connection_is_reused_first_and_only_for_its_origin() {
     let (pool, mut fakes) = (Pool::new(), Fakes::default());
     pool.put(fakes.open("http://a"));
     pool.put(fakes.open("http://b"));
@@ -76,7 +76,7 @@ async fn the_connection_that_became_idle_last_is_taken_first_and_only_by_its_ori
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_connection_that_its_peer_closed_is_passed_over() {
+async fn a_connection_that_its_peer_closed_is_skipped() {
     let (pool, mut fakes) = (Pool::new(), Fakes::default());
     let (open, closed) = (fakes.open("http://a"), fakes.open("http://a"));
     closed.open.store(false, Ordering::Relaxed);
@@ -86,19 +86,19 @@ async fn a_connection_that_its_peer_closed_is_passed_over() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn past_the_bound_of_an_origin_its_oldest_connection_is_closed() {
+async fn over_the_limit_per_origin_its_oldest_connection_is_closed() {
     let (pool, mut fakes) = (Pool::new(), Fakes::default());
     pool.put(fakes.open("http://b"));
     for _ in 0..MAX_PER_ORIGIN + 2 {
         pool.put(fakes.open("http://a"));
     }
     let mut expected: Vec<_> = (3..MAX_PER_ORIGIN + 3).collect();
-    expected.insert(0, 0); // the other origin's, although older
+    expected.insert(0, 0); // older, but of another origin
     assert_eq!(fakes.living(), expected);
 }
 
 #[tokio::test(start_paused = true)]
-async fn past_the_bound_of_all_the_oldest_connection_is_closed() {
+async fn over_the_total_limit_the_oldest_connection_is_closed() {
     let (pool, mut fakes) = (Pool::new(), Fakes::default());
     for index in 0..MAX_IDLE + 2 {
         pool.put(fakes.open(&format!("http://{}", index / 2)));
@@ -109,7 +109,7 @@ async fn past_the_bound_of_all_the_oldest_connection_is_closed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_connection_is_not_taken_after_its_time() {
+async fn a_connection_past_its_idle_timeout_is_not_reused() {
     let (pool, mut fakes) = (Pool::new(), Fakes::default());
     pool.put(fakes.open("http://a"));
     advance(MAX_IDLE_TIME.saturating_sub(Duration::from_millis(1))).await;
@@ -119,16 +119,17 @@ async fn a_connection_is_not_taken_after_its_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_connection_that_nobody_asks_for_is_closed_after_its_time() {
+async fn an_unused_connection_is_closed_after_the_idle_timeout() {
     let (pool, mut fakes) = (Pool::new(), Fakes::default());
     pool.put(fakes.open("http://a"));
-    tokio::time::sleep(MAX_IDLE_TIME + SWEEP_PERIOD).await; // paused: no time passes
+    // The clock is paused, so this returns at once.
+    tokio::time::sleep(MAX_IDLE_TIME + SWEEP_PERIOD).await;
     assert!(fakes.living().is_empty());
     assert!(super::lock(&pool.idle).by_origin.is_empty());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_dropped_pool_closes_what_it_holds() {
+async fn a_dropped_pool_closes_its_connections() {
     let (pool, mut fakes) = (Pool::new(), Fakes::default());
     pool.put(fakes.open("http://a"));
     drop(pool);

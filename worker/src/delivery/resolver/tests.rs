@@ -1,3 +1,5 @@
+//! Single-flight look-ups, their limits and their timeouts, with look-ups that block on demand.
+
 use std::{
     io,
     net::{IpAddr, Ipv4Addr},
@@ -15,16 +17,16 @@ use super::{Resolve, SystemResolver};
 
 const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(1, 1, 1, 1));
 
-/// Look-ups that block until they are let go, one for each time; those of `quick` names don't.
+/// A resolver whose look-ups block until `release`; look-ups of names with `quick` return at once.
 struct Gate {
     resolver: SystemResolver,
     open: mpsc::Sender<()>,
-    /// A permit for each one that has come to the gate.
+    /// A permit for each look-up that has begun to block.
     arrived: Arc<Semaphore>,
 }
 
 impl Gate {
-    /// Whose look-ups wait for a thread as long as somebody asks.
+    /// A gate whose look-ups wait for a thread without a limit.
     fn new() -> Self {
         Self::with_patience(Duration::MAX)
     }
@@ -37,9 +39,9 @@ impl Gate {
         let look_up = move |name: &str| {
             if !name.starts_with("quick") {
                 arrivals.add_permits(1);
-                let _ = opened.lock().unwrap().recv(); // or the test is over
+                let _ = opened.lock().unwrap().recv(); // fails once the test is over
             }
-            assert!(!name.contains("panic"), "as it was asked to");
+            assert!(!name.contains("panic"), "the test asks for this panic");
             if name.contains("unknown") {
                 return Err(io::Error::new(io::ErrorKind::NotFound, "no such name"));
             }
@@ -57,7 +59,7 @@ impl Gate {
         self.arrived.acquire_many(look_ups).await.unwrap().forget();
     }
 
-    fn let_go(&self, look_ups: usize) {
+    fn release(&self, look_ups: usize) {
         for _ in 0..look_ups {
             self.open.send(()).unwrap();
         }
@@ -83,8 +85,8 @@ async fn look_ups_are_single_flight_per_name() {
         let name = format!("quick{number}.example");
         assert_eq!(gate.resolver.resolve(&name).await.unwrap(), [ADDRESS]);
     }
-    // Whoever of the thousand came late would have begun a second one, and hang now.
-    gate.let_go(1);
+    // A waiter that had not joined would have begun a second look-up and would hang now.
+    gate.release(1);
     for answer in join_all(dials).await {
         assert_eq!(answer.unwrap().unwrap(), [ADDRESS]);
     }
@@ -101,13 +103,13 @@ async fn one_domain_cannot_exhaust_the_look_up_threads() {
         .map(|name| tokio::spawn(gate.resolver.resolve(&name)))
         .collect();
     gate.arrived(share).await;
-    // One of these domains might have the same share, by luck.
+    // The domain's name is hashed: one of these may fall into the hostile domain's share.
     let others = (0..20).map(|number| format!("quick.other{number}.example"));
     let others = others.map(|name| gate.resolver.resolve(&name));
     assert_eq!(select_ok(others).await.unwrap().0, [ADDRESS]);
     assert_eq!(gate.arrived.available_permits(), 0);
 
-    gate.let_go(hostile.len());
+    gate.release(hostile.len());
     for answer in join_all(hostile).await {
         assert_eq!(answer.unwrap().unwrap(), [ADDRESS]);
     }
@@ -122,7 +124,7 @@ async fn a_cancelled_waiter_does_not_cancel_the_shared_look_up() {
     assert!((&mut second).now_or_never().is_none());
     gate.arrived(1).await;
     drop(first);
-    gate.let_go(1);
+    gate.release(1);
     assert_eq!(second.await.unwrap(), [ADDRESS]);
     assert_eq!(gate.arrived.available_permits(), 0);
 }
@@ -130,14 +132,14 @@ async fn a_cancelled_waiter_does_not_cancel_the_shared_look_up() {
 #[tokio::test]
 async fn an_abandoned_look_up_keeps_its_thread_and_can_be_joined() {
     let gate = Gate::new();
-    let mut given_up = gate.resolver.resolve("slow.example");
-    assert!((&mut given_up).now_or_never().is_none());
+    let mut abandoned = gate.resolver.resolve("slow.example");
+    assert!((&mut abandoned).now_or_never().is_none());
     gate.arrived(1).await;
-    drop(given_up);
+    drop(abandoned);
     assert_eq!(gate.free_threads(), SystemResolver::MAX_LOOKUPS - 1);
     let mut late = gate.resolver.resolve("slow.example");
     assert!((&mut late).now_or_never().is_none());
-    gate.let_go(1);
+    gate.release(1);
     assert_eq!(late.await.unwrap(), [ADDRESS]);
 }
 
@@ -161,10 +163,10 @@ async fn look_ups_over_the_limit_wait_and_cancelled_ones_are_removed() {
         assert!(gate.resolver.resolve(&name).now_or_never().is_none());
     }
     while gate.under_way() > full + 1 {
-        tokio::task::yield_now().await; // the given up are noticed
+        tokio::task::yield_now().await; // until the cancelled ones are removed
     }
 
-    gate.let_go(full);
+    gate.release(full);
     assert_eq!(waiting.await.unwrap(), [ADDRESS]);
     for dial in dials {
         assert_eq!(dial.await.unwrap(), [ADDRESS]);
@@ -180,7 +182,7 @@ async fn every_waiter_gets_the_error_and_the_next_look_up_is_new() {
             .map(|_| tokio::spawn(gate.resolver.resolve("unknown.example")))
             .collect();
         gate.arrived(1).await;
-        gate.let_go(1);
+        gate.release(1);
         for answer in join_all(dials).await {
             let error = answer.unwrap().unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::NotFound);
@@ -209,7 +211,7 @@ fn a_hanging_look_up_does_not_delay_process_exit() {
         gate.arrived(1).await;
         dial.abort();
     });
-    drop(runtime); // would never return
+    drop(runtime); // blocks forever if it waits for the look-up
     assert_eq!(gate.free_threads(), SystemResolver::MAX_LOOKUPS - 1);
 }
 
@@ -227,12 +229,16 @@ async fn without_a_free_thread_in_time_a_look_up_fails_as_busy() {
         .map(|number| tokio::spawn(gate.resolver.resolve(&format!("n{number}.one.example"))))
         .collect();
     gate.arrived(of_a_domain).await;
-    let crowded = gate.resolver.resolve("another.one.example").await;
-    assert_eq!(crowded.unwrap_err().kind(), io::ErrorKind::ResourceBusy);
-    assert_eq!(gate.under_way(), of_a_domain, "it is forgotten");
+    let busy = gate.resolver.resolve("another.one.example").await;
+    assert_eq!(busy.unwrap_err().kind(), io::ErrorKind::ResourceBusy);
+    assert_eq!(
+        gate.under_way(),
+        of_a_domain,
+        "the failed look-up is removed"
+    );
     let other = gate.resolver.resolve("quick.example").await;
     assert_eq!(other.unwrap(), [ADDRESS]);
-    gate.let_go(of_a_domain);
+    gate.release(of_a_domain);
     for look_up in hanging {
         assert_eq!(look_up.await.unwrap().unwrap(), [ADDRESS]);
     }

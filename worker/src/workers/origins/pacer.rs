@@ -10,11 +10,11 @@ const INITIAL_MEAN: Duration = Duration::from_millis(50);
 /// The shortest time for which parking pays: it costs two writes.
 const SHORTEST: Duration = Duration::from_millis(200);
 
-/// Hands out turns at the rate at which the origin has served attempts.
+/// Assigns start times to jobs at the rate at which the origin has served attempts.
 pub(super) struct Pacer {
     /// Moving average of the length of an attempt.
     mean: Duration,
-    /// The last turn handed out.
+    /// The last start time assigned.
     last: Option<Instant>,
 }
 
@@ -31,9 +31,10 @@ impl Pacer {
         self.mean = (self.mean * 7 + time) / 8;
     }
 
-    /// The time from `now` to the next free turn at `concurrency` attempts at a time. Turns beyond
-    /// `longest` start over from now: a job that comes too early is parked again.
-    pub(super) fn next_turn(
+    /// The delay from `now` to the next free start time, with `concurrency` attempts at a time.
+    /// Start times beyond `longest` begin again from now: a job that comes too early is parked
+    /// again.
+    pub(super) fn next_delay(
         &mut self,
         now: Instant,
         concurrency: usize,
@@ -43,9 +44,9 @@ impl Pacer {
         let soonest = now + SHORTEST;
         let next = self.last.map_or(soonest, |last| last + spacing);
         let is_within = next >= soonest && next - now <= longest;
-        let turn = if is_within { next } else { soonest };
-        self.last = Some(turn);
-        turn - now
+        let start = if is_within { next } else { soonest };
+        self.last = Some(start);
+        start - now
     }
 }
 
@@ -60,28 +61,28 @@ mod tests {
     const LONGEST: Duration = Duration::from_mins(5);
 
     #[test]
-    fn turns_are_spaced_by_the_origins_service_time() {
+    fn start_times_are_spaced_by_the_origins_service_time() {
         let (mut pacer, now) = (Pacer::new(), Instant::now());
         for _ in 0..100 {
             pacer.attempt_took(Duration::from_secs(10));
         }
-        let turns: Vec<_> = (0..4).map(|_| pacer.next_turn(now, 10, LONGEST)).collect();
-        assert_eq!(turns[0], SHORTEST);
-        for pair in turns.windows(2) {
+        let delays: Vec<_> = (0..4).map(|_| pacer.next_delay(now, 10, LONGEST)).collect();
+        assert_eq!(delays[0], SHORTEST);
+        for pair in delays.windows(2) {
             let apart = pair[1].abs_diff(pair[0]).as_millis();
             assert!((990..=1000).contains(&apart), "{apart} ms");
         }
-        // Unused turns are not made up for.
+        // Unused start times are not made up for.
         let later = now + Duration::from_mins(10);
-        assert_eq!(pacer.next_turn(later, 10, LONGEST), SHORTEST);
+        assert_eq!(pacer.next_delay(later, 10, LONGEST), SHORTEST);
     }
 
     #[test]
-    fn no_turn_is_later_than_the_bound_and_later_ones_start_over() {
+    fn no_delay_exceeds_the_longest_and_later_ones_begin_again() {
         let (mut pacer, now) = (Pacer::new(), Instant::now());
         pacer.attempt_took(Duration::from_mins(8));
-        let turns: Vec<_> = (0..20).map(|_| pacer.next_turn(now, 1, LONGEST)).collect();
-        assert!(turns.iter().all(|turn| *turn <= LONGEST), "{turns:?}");
-        assert!(turns.iter().filter(|turn| **turn == SHORTEST).count() > 2);
+        let delays: Vec<_> = (0..20).map(|_| pacer.next_delay(now, 1, LONGEST)).collect();
+        assert!(delays.iter().all(|delay| *delay <= LONGEST), "{delays:?}");
+        assert!(delays.iter().filter(|delay| **delay == SHORTEST).count() > 2);
     }
 }

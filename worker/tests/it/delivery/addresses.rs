@@ -1,4 +1,4 @@
-//! SSRF: the addresses that are dialled and those that are refused.
+//! SSRF: which addresses are dialled and which are refused.
 
 use std::{net::TcpStream, sync::Arc, time::Duration};
 
@@ -52,7 +52,7 @@ async fn dns_rebinding_never_reaches_a_refused_address() {
         read_request(stream);
         write(stream, OK);
     });
-    let names = Names::in_turn([
+    let names = Names::in_order([
         &["127.0.0.1"],
         &["127.0.0.2"],
         &["127.0.0.1"],
@@ -152,7 +152,7 @@ async fn a_silent_address_leaves_time_for_the_next() {
 }
 
 #[tokio::test]
-async fn a_literal_is_judged_in_every_spelling() {
+async fn an_address_literal_is_checked_in_every_spelling() {
     let mut receiver = Receiver::answering(OK);
     let client = client("", &Names::none(), PATIENT);
     for host in [
@@ -178,7 +178,7 @@ async fn a_literal_is_judged_in_every_spelling() {
 }
 
 #[tokio::test]
-async fn an_allowed_literal_is_delivered_in_every_spelling() {
+async fn an_allowed_address_literal_is_dialled_in_every_spelling() {
     let receiver = Receiver::answering(OK);
     let client = loopback_client(PATIENT);
     for host in ["127.0.0.1", "127.1", "0x7f.1", "[::ffff:127.0.0.1]"] {
@@ -222,7 +222,7 @@ async fn a_name_without_an_address_is_a_failed_lookup() {
             .unwrap_err();
         assert_eq!(error.class().as_str(), "resolve");
         assert!(
-            error.to_string().starts_with("the look-up failed: "),
+            error.to_string().starts_with("name look-up failed: "),
             "{error}"
         );
         assert!(!error.to_string().contains("secret"));

@@ -12,7 +12,7 @@ use super::{
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
 #[tokio::test]
-async fn any_2xx_is_success_and_any_other_status_is_told() {
+async fn any_2xx_is_success_and_any_other_status_is_an_error_with_that_status() {
     let client = loopback_client(PATIENT);
     for status in [200, 201, 202, 204, 226, 299] {
         let receiver = Receiver::answering(format!(
@@ -27,22 +27,22 @@ async fn any_2xx_is_success_and_any_other_status_is_told() {
         assert!(
             matches!(error, AttemptError::Status { status: got, .. } if got.as_u16() == status)
         );
-        assert_eq!(error.to_string(), format!("answered with status {status}"));
+        assert_eq!(error.to_string(), format!("HTTP status {status}"));
         assert_eq!(error.class().is_final(), status == 410);
     }
 }
 
 #[tokio::test]
 async fn the_request_is_a_post_of_the_bytes_to_the_urls_path_and_query() {
-    let (tell, mut told) = events();
+    let (report, mut reported) = events();
     let receiver = Receiver::start(move |_, stream| {
-        let _ = tell.blocking_send(read_request(stream).unwrap());
+        let _ = report.blocking_send(read_request(stream).unwrap());
         write(stream, OK);
     });
     let url = format!("http://{}/a/../hook?q=%20#fragment", receiver.address);
     attempt(&loopback_client(PATIENT), &url).await.unwrap();
 
-    let text = told.recv().await.unwrap();
+    let text = reported.recv().await.unwrap();
     let (head, body) = text.split_once("\r\n\r\n").unwrap();
     let (mut lines, timestamp): (Vec<_>, Vec<_>) = head
         .lines()
@@ -67,11 +67,11 @@ async fn the_request_is_a_post_of_the_bytes_to_the_urls_path_and_query() {
 
 #[tokio::test]
 async fn a_hanging_receiver_times_out_and_its_connection_is_closed() {
-    let (tell, mut told) = events();
+    let (report, mut reported) = events();
     let receiver = Receiver::start(move |_, stream| {
         read_request(stream);
         wait_for_end(stream);
-        let _ = tell.blocking_send(());
+        let _ = report.blocking_send(());
     });
     let error = attempt(&loopback_client(HASTY), &receiver.url())
         .await
@@ -85,8 +85,8 @@ async fn a_hanging_receiver_times_out_and_its_connection_is_closed() {
         ),
         "{error}"
     );
-    assert_eq!(error.to_string(), "timed out at answer");
-    told.recv().await.unwrap();
+    assert_eq!(error.to_string(), "timed out (stage: answer)");
+    reported.recv().await.unwrap();
 }
 
 #[tokio::test]
@@ -138,7 +138,7 @@ async fn a_refused_connection_is_a_connect_error_with_the_address() {
     assert_eq!(error.class().as_str(), "connect");
     let text = error.to_string();
     assert!(
-        text.starts_with(&format!("no connection: {free}: Connection refused")),
+        text.starts_with(&format!("could not connect: {free}: Connection refused")),
         "{text}"
     );
     assert!(!text.contains("secret"));
@@ -162,7 +162,7 @@ async fn a_redirect_is_not_followed() {
 
 #[tokio::test]
 async fn an_endless_body_after_200_is_success_and_closes_the_connection() {
-    let (tell, mut told) = events();
+    let (report, mut reported) = events();
     let receiver = Receiver::start(move |_, stream| {
         read_request(stream);
         write(
@@ -171,54 +171,54 @@ async fn an_endless_body_after_200_is_success_and_closes_the_connection() {
         );
         let chunk = format!("1000\r\n{}\r\n", "x".repeat(0x1000));
         while write(stream, &chunk) {}
-        let _ = tell.blocking_send(());
+        let _ = report.blocking_send(());
     });
     assert_eq!(
         class(&loopback_client(PATIENT), &receiver.url()).await,
         Ok(200)
     );
-    told.recv().await.unwrap();
+    reported.recv().await.unwrap();
 }
 
 #[tokio::test]
-async fn a_body_that_never_ends_after_200_is_success_and_closes_the_connection() {
-    let (tell, mut told) = events();
+async fn a_stalled_body_after_200_is_success_and_closes_the_connection() {
+    let (report, mut reported) = events();
     let receiver = Receiver::start(move |_, stream| {
         read_request(stream);
         write(stream, "HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n");
         wait_for_end(stream);
-        let _ = tell.blocking_send(());
+        let _ = report.blocking_send(());
     });
     assert_eq!(
         class(&loopback_client(PATIENT), &receiver.url()).await,
         Ok(200)
     );
-    told.recv().await.unwrap();
+    reported.recv().await.unwrap();
 }
 
 #[tokio::test]
 async fn a_2xx_succeeds_before_its_body_arrives_and_the_connection_is_kept_alive() {
-    let (go, told) = mpsc::channel::<()>();
-    let told = Arc::new(Mutex::new(told));
+    let (release, released) = mpsc::channel::<()>();
+    let released = Arc::new(Mutex::new(released));
     let receiver = Receiver::start(move |_, stream| {
         while read_request(stream).is_some() {
             write(stream, "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n");
-            // The body is held until the attempt has ended.
-            if told.lock().unwrap().recv().is_err() || !write(stream, "ok") {
+            // The body is sent only after the attempt has ended.
+            if released.lock().unwrap().recv().is_err() || !write(stream, "ok") {
                 return;
             }
         }
     });
     let client = loopback_client(PATIENT);
     assert_eq!(class(&client, &receiver.url()).await, Ok(200));
-    go.send(()).unwrap();
-    // Once its body is read, the connection is there for another attempt. Attempts that come
-    // sooner open others, and leave them behind to become idle too.
+    release.send(()).unwrap();
+    // The connection returns to the pool once its body is read. Attempts before that open new
+    // connections, which become idle too.
     let mut attempts = 1;
     while receiver.connections() == attempts {
         assert!(attempts < 1000, "no connection was ever kept");
         assert_eq!(class(&client, &receiver.url()).await, Ok(200));
-        go.send(()).unwrap();
+        release.send(()).unwrap();
         attempts += 1;
     }
 }

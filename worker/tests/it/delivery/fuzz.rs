@@ -74,10 +74,7 @@ fn exactly_the_addresses_that_the_registries_allow_are_dialled() {
         })
         .unwrap();
     for lab in labs {
-        assert!(
-            lab.dials.into_inner() > 0,
-            "whoever never dials shows nothing"
-        );
+        assert!(lab.dials.into_inner() > 0, "no case dialled an address");
     }
 }
 
@@ -85,9 +82,9 @@ fn exactly_the_addresses_that_the_registries_allow_are_dialled() {
 fn config() -> ProptestConfig {
     let regressions = FileFailurePersistence::Direct("proptest-regressions/delivery.txt");
     let default = ProptestConfig::default();
-    let told = std::env::var_os("PROPTEST_CASES").is_some();
+    let is_set = std::env::var_os("PROPTEST_CASES").is_some();
     ProptestConfig {
-        cases: if told { default.cases } else { 3000 },
+        cases: if is_set { default.cases } else { 3000 },
         failure_persistence: Some(Box::new(regressions)),
         ..default
     }
@@ -98,7 +95,7 @@ struct Lab {
     runtime: Runtime,
     client: CallbackClient,
     checker: Checker,
-    network: Arc<Notes>,
+    network: Arc<RecordingNetwork>,
     /// Attempts that dialled.
     dials: AtomicUsize,
     /// The addresses to dial according to an independent implementation.
@@ -106,21 +103,21 @@ struct Lab {
 }
 
 impl Lab {
-    fn new(terms: PolicySettings, allowed: fn(IpAddr) -> bool) -> Self {
+    fn new(settings: PolicySettings, allowed: fn(IpAddr) -> bool) -> Self {
         let runtime = Builder::new_current_thread().enable_time().build().unwrap();
         let _inside = runtime.enter();
-        let policy = Policy::from(terms);
-        let network = Arc::new(Notes::default());
+        let policy = Policy::from(settings);
+        let network = Arc::new(RecordingNetwork::default());
         let filter = SsrfFilter {
             policy: policy.clone(),
             resolver: network.clone(),
         };
-        let seam = Network {
+        let network_parts = Network {
             resolver: network.clone(),
             sockets: network.clone(),
         };
         Self {
-            client: CallbackClient::new(policy, seam, PATIENT, None).unwrap(),
+            client: CallbackClient::new(policy, network_parts, PATIENT, None).unwrap(),
             checker: Checker::new(filter, PATIENT),
             network,
             dials: AtomicUsize::new(0),
@@ -149,14 +146,14 @@ impl Lab {
         Ok(())
     }
 
-    /// The addresses that an attempt dials: exactly the expected ones.
+    /// The addresses that an attempt dials. Fails unless they are exactly the expected ones.
     fn dialled(
         &self,
         url: &CallbackUrl,
         answer: &[IpAddr],
     ) -> Result<Vec<SocketAddr>, TestCaseError> {
         self.network.answer_next(answer);
-        // As it comes from the table.
+        // Parsed in the form that the table stores.
         let stored = CallbackUrl::from_target(url.target());
         let stored = stored.map_err(|error| TestCaseError::fail(error.to_string()))?;
         let message = message();
@@ -199,7 +196,7 @@ fn is_localhost(name: &str) -> bool {
     name == "localhost" || name.ends_with(".localhost")
 }
 
-/// According to the registries, which are applied to the canonical form of an address.
+/// Whether IANA's registries list the address as public. They are applied to its canonical form.
 fn is_public(address: IpAddr) -> bool {
     let metadata = ["168.63.129.16", "192.80.8.124"];
     !iana::is_special(address) && !metadata.contains(&address.to_string().as_str())
@@ -218,13 +215,13 @@ fn carried_by_nat64(address: IpAddr) -> Option<IpAddr> {
 
 /// A network that records look-ups and dials.
 #[derive(Default)]
-struct Notes {
+struct RecordingNetwork {
     answers: Mutex<VecDeque<Vec<IpAddr>>>,
     looked_up: Mutex<usize>,
     dialled: Mutex<Vec<SocketAddr>>,
 }
 
-impl Notes {
+impl RecordingNetwork {
     /// The next look-up returns `answer`; any further one would return loopback.
     fn answer_next(&self, answer: &[IpAddr]) {
         let loopback = vec![Ipv4Addr::LOCALHOST.into()];
@@ -238,7 +235,7 @@ impl Notes {
     }
 }
 
-impl Resolve for Notes {
+impl Resolve for RecordingNetwork {
     fn resolve(&self, _: &str) -> BoxFuture<'static, io::Result<Vec<IpAddr>>> {
         *self.looked_up.lock().unwrap() += 1;
         let answer = self.answers.lock().unwrap().pop_front();
@@ -247,7 +244,7 @@ impl Resolve for Notes {
     }
 }
 
-impl Connect for Notes {
+impl Connect for RecordingNetwork {
     fn connect(&self, address: SocketAddr) -> BoxFuture<'static, io::Result<TcpStream>> {
         self.dialled.lock().unwrap().push(address);
         std::future::ready(Err(io::ErrorKind::ConnectionRefused.into())).boxed()

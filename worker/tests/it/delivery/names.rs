@@ -13,7 +13,7 @@ use std::{
 use futures_util::{FutureExt, future::BoxFuture};
 use storm_worker::delivery::Resolve;
 
-/// Returns the scripted results in turn, for any name, and counts the look-ups.
+/// Returns the scripted results in order, for any name, and counts the look-ups.
 pub(super) struct Names {
     answers: Mutex<VecDeque<Vec<IpAddr>>>,
     asked: AtomicUsize,
@@ -21,7 +21,7 @@ pub(super) struct Names {
 
 impl Names {
     /// Returns `answers` in order, then repeats the last one.
-    pub(super) fn in_turn<const N: usize>(answers: [&[&str]; N]) -> Arc<Self> {
+    pub(super) fn in_order<const N: usize>(answers: [&[&str]; N]) -> Arc<Self> {
         let parse = |answer: &[&str]| answer.iter().map(|text| text.parse().unwrap()).collect();
         Arc::new(Self {
             answers: Mutex::new(answers.into_iter().map(parse).collect()),
@@ -31,12 +31,12 @@ impl Names {
 
     /// Returns `answer` for every look-up.
     pub(super) fn always(answer: &[&str]) -> Arc<Self> {
-        Self::in_turn([answer])
+        Self::in_order([answer])
     }
 
     /// Fails every look-up.
     pub(super) fn none() -> Arc<Self> {
-        Self::in_turn([])
+        Self::in_order([])
     }
 
     pub(super) fn asked(&self) -> usize {

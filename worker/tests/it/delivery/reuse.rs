@@ -41,52 +41,55 @@ async fn a_pooled_connection_is_never_used_for_another_origin() {
 
 #[tokio::test]
 async fn a_reused_connection_that_the_receiver_closed_is_replaced_within_the_attempt() {
-    let (tell, mut told) = events();
+    let (report, mut reported) = events();
     let receiver = Receiver::start(move |_, stream| {
         read_request(stream);
         write(stream, OK);
         let _ = stream.shutdown(std::net::Shutdown::Both);
-        let _ = tell.blocking_send(());
+        let _ = report.blocking_send(());
     });
     let client = loopback_client(PATIENT);
     for connections in 1..=20 {
         assert_eq!(class(&client, &receiver.url()).await, Ok(200));
-        told.recv().await.unwrap();
-        tokio::task::yield_now().await; // one turn of the runtime, in which it hears of the close
+        reported.recv().await.unwrap();
+        tokio::task::yield_now().await; // the client's connection task reads the close
         assert_eq!(receiver.connections(), connections);
     }
 }
 
 #[tokio::test]
 async fn an_idle_connection_is_closed_after_the_idle_timeout() {
-    let (tell, mut told) = events();
+    let (report, mut reported) = events();
     let receiver = Receiver::start(move |_, stream| {
         read_request(stream);
         write(stream, OK);
         wait_for_end(stream);
-        let _ = tell.blocking_send(());
+        let _ = report.blocking_send(());
     });
     let client = loopback_client(PATIENT);
     assert_eq!(class(&client, &receiver.url()).await, Ok(200));
 
-    assert!(told.try_recv().is_err(), "it is kept at first");
+    assert!(
+        reported.try_recv().is_err(),
+        "the connection is closed too early"
+    );
     tokio::time::pause();
     tokio::time::advance(Duration::from_secs(5)).await;
     tokio::time::resume();
-    told.recv().await.unwrap();
+    reported.recv().await.unwrap();
 }
 
 #[tokio::test]
 async fn a_dropped_client_closes_its_idle_connections() {
-    let (tell, mut told) = events();
+    let (report, mut reported) = events();
     let receiver = Receiver::start(move |_, stream| {
         read_request(stream);
         write(stream, OK);
         wait_for_end(stream);
-        let _ = tell.blocking_send(());
+        let _ = report.blocking_send(());
     });
     let client = loopback_client(PATIENT);
     assert_eq!(class(&client, &receiver.url()).await, Ok(200));
     drop(client);
-    told.recv().await.unwrap();
+    reported.recv().await.unwrap();
 }

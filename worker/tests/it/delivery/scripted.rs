@@ -1,7 +1,7 @@
 //! A receiver that runs a script on each connection.
 //!
-//! It runs on its own threads, so its socket operations have reached the kernel by the time the
-//! test gets the event.
+//! It runs on its own threads with blocking sockets, so its socket operations have reached the
+//! kernel by the time the test gets the event.
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
@@ -21,13 +21,13 @@ pub(super) struct Receiver {
 }
 
 impl Receiver {
-    /// Listens on a free port of 127.0.0.1 and gives every connection, with its number from 0, to
-    /// `script`; the connection is closed when that returns.
+    /// Listens on a free port of 127.0.0.1 and runs `script` with every connection and its number
+    /// from 0. The connection is closed when `script` returns.
     pub(super) fn start(script: impl Fn(usize, &TcpStream) + Send + Sync + 'static) -> Self {
         Self::on("127.0.0.1:0", script)
     }
 
-    /// As [`Receiver::start`], on `address`.
+    /// Like [`Receiver::start`], on `address`.
     pub(super) fn on(
         address: &str,
         script: impl Fn(usize, &TcpStream) + Send + Sync + 'static,
@@ -48,7 +48,7 @@ impl Receiver {
         Self { address, accepted }
     }
 
-    /// Answers every request on every connection with `answer`, bytes as they are.
+    /// Answers every request on every connection with exactly the bytes of `answer`.
     pub(super) fn answering(answer: impl Into<String>) -> Self {
         let answer = answer.into();
         Self::start(
@@ -58,12 +58,12 @@ impl Receiver {
         )
     }
 
-    /// A URL here.
+    /// A URL of this receiver.
     pub(super) fn url(&self) -> String {
         format!("http://{}/hook", self.address)
     }
 
-    /// A URL here by a name.
+    /// A URL of this receiver with `host` as its host.
     pub(super) fn url_of(&self, host: &str) -> String {
         format!("http://{host}:{}/hook", self.address.port())
     }
@@ -73,7 +73,7 @@ impl Receiver {
         self.accepted.len()
     }
 
-    /// Whether no connection was made before: one made now is the first to be accepted.
+    /// Whether there was no connection yet. It opens one and checks that it is accepted first.
     pub(super) async fn untouched(&mut self) -> bool {
         let own = TcpStream::connect(self.address).unwrap();
         self.accepted.recv().await == Some(own.local_addr().unwrap())
@@ -87,7 +87,7 @@ pub(super) fn events<T>() -> (mpsc::Sender<T>, mpsc::Receiver<T>) {
 
 /// The next request, head and body; `None` at the connection's end.
 pub(super) fn read_request(stream: impl Read) -> Option<String> {
-    // A client waits for its answer, so nothing of a next request is lost in this buffer.
+    // The client sends no next request before its answer, so the buffer loses no bytes of one.
     let mut reader = BufReader::new(stream);
     let (mut text, mut length) = (String::new(), 0);
     loop {

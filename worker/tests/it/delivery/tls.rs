@@ -1,4 +1,4 @@
-//! https: trusted issuers, and verification of the URL's host.
+//! HTTPS: trusted issuers, and verification of the URL's host name.
 
 use std::{io::Write, path::Path, sync::Arc, time::Duration};
 
@@ -20,7 +20,7 @@ use super::{
 
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
-/// A receiver with a certificate for `receiver.test`, and the file of the authority that signed it.
+/// A receiver with a certificate for `receiver.test`, and a file with the CA that signed it.
 fn receiver() -> (Receiver, NamedTempFile) {
     let authority_key = KeyPair::generate().unwrap();
     let mut authority = CertificateParams::new([]).unwrap();
@@ -110,17 +110,17 @@ async fn a_certificate_for_another_name_is_refused() {
             ),
             "{host}: {error:?}"
         );
-        // The names that a certificate has can be those of the operator's own hosts.
+        // The certificate's names can be internal hosts: operators see them, tenants do not.
         assert!(error.to_string().contains("receiver.test"), "{error}");
         assert_eq!(
             error.public_detail(),
-            "no TLS session: the certificate is not for that name"
+            "TLS handshake failed: the certificate is for another name"
         );
     }
 }
 
 #[tokio::test]
-async fn a_server_that_speaks_no_tls_fails_the_handshake() {
+async fn a_server_without_tls_fails_the_handshake() {
     let receiver = Receiver::start(|_, stream| {
         write(stream, "HTTP/1.1 200 OK\r\n\r\n");
     });
