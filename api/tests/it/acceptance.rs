@@ -8,7 +8,7 @@ use crate::{client::post, eventually, redis_server::RedisServer, server::Server}
 const JOB: &str = r#"{"records": 10, "report_name": "Q1_Finance"}"#;
 
 #[tokio::test]
-async fn a_202_says_what_was_accepted_and_where_to_find_it() {
+async fn async_returns_202_with_the_request_id_and_its_location() {
     let server = Server::start(&[]).await;
     let url = "HTTPS://hooks.example:443/a/../b?token=1";
     let body = json!({"records": 10, "report_name": "Q1_Finance", "callback_url": url});
@@ -35,7 +35,7 @@ async fn without_a_callback_url_the_message_says_to_poll() {
 }
 
 #[tokio::test]
-async fn the_row_is_committed_when_the_202_arrives_although_redis_is_down() {
+async fn the_row_is_committed_before_the_202_even_if_redis_is_down() {
     let server = Server::start(&[]).await;
     let mut client = server.connect().await;
     let database = server.database();
@@ -60,7 +60,7 @@ async fn the_row_is_committed_when_the_202_arrives_although_redis_is_down() {
 }
 
 #[tokio::test]
-async fn a_redis_that_never_answers_is_not_waited_for() {
+async fn an_unresponsive_redis_does_not_delay_async() {
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let redis = format!("redis://{}", silent.local_addr().unwrap());
     let unsynced = ("DB_SYNCHRONOUS", "normal");
@@ -79,7 +79,7 @@ async fn a_redis_that_never_answers_is_not_waited_for() {
 }
 
 #[tokio::test]
-async fn an_accepted_job_rings_in_redis() {
+async fn an_accepted_job_is_notified_in_redis() {
     let redis = RedisServer::start();
     let server = Server::start(&[("REDIS_URL", &redis.url()), ("QUEUE_NAME", "bell")]).await;
     let answer = server.ask(post("/async", JOB)).await;
@@ -90,7 +90,7 @@ async fn an_accepted_job_rings_in_redis() {
 }
 
 #[tokio::test]
-async fn what_does_not_fit_into_the_write_queue_is_refused_and_the_rest_is_accepted() {
+async fn writes_beyond_the_write_queue_return_503_and_the_rest_are_accepted() {
     let server = Server::start(&[("DB_WRITE_QUEUE", "1")]).await;
     let lock = server.database();
     lock.execute_batch("BEGIN IMMEDIATE").unwrap();
@@ -116,7 +116,7 @@ async fn what_does_not_fit_into_the_write_queue_is_refused_and_the_rest_is_accep
 }
 
 #[tokio::test]
-async fn while_another_program_holds_the_database_the_answer_is_503_and_then_202_again() {
+async fn a_locked_database_returns_503_until_the_lock_is_released() {
     let server = Server::start(&[]).await;
     let lock = server.database();
     lock.execute_batch("BEGIN IMMEDIATE").unwrap();
@@ -146,7 +146,7 @@ async fn a_chunked_body_is_accepted() {
 }
 
 #[tokio::test]
-async fn a_loopback_callback_is_accepted_where_the_operator_allows_it() {
+async fn a_loopback_callback_is_accepted_if_callback_allow_permits_it() {
     let server = Server::start(&[("CALLBACK_ALLOW", "127.0.0.0/8,::1/128")]).await;
     for url in [
         "http://localhost:8001/webhook",

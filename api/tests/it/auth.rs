@@ -62,7 +62,7 @@ impl Tenants {
 }
 
 #[tokio::test]
-async fn with_tokens_everything_but_healthz_needs_one() {
+async fn every_path_but_healthz_requires_a_token() {
     let tenants = Tenants::start(&[]).await;
     for path in [
         "/async",
@@ -100,7 +100,7 @@ async fn with_tokens_everything_but_healthz_needs_one() {
 }
 
 #[tokio::test]
-async fn the_scheme_is_taken_in_any_case() {
+async fn the_authorization_scheme_is_case_insensitive() {
     let tenants = Tenants::start(&[]).await;
     for scheme in ["Bearer", "bearer", "BEARER"] {
         let line = format!("authorization: {scheme} {}", tenants.one.as_str());
@@ -110,7 +110,7 @@ async fn the_scheme_is_taken_in_any_case() {
 }
 
 #[tokio::test]
-async fn every_wrong_token_gets_one_and_the_same_answer() {
+async fn every_invalid_token_returns_the_same_401() {
     let tenants = Tenants::start(&[]).await;
     let right = tenants.one.as_str();
     let request = bare("GET", UNKNOWN);
@@ -139,7 +139,7 @@ async fn every_wrong_token_gets_one_and_the_same_answer() {
 }
 
 #[tokio::test]
-async fn a_request_without_a_token_is_answered_before_its_body_comes() {
+async fn a_request_without_a_token_returns_401_before_its_body_is_read() {
     let tenants = Tenants::start(&[]).await;
     let mut client = tenants.server.connect().await;
     let request = post("/async", JOB);
@@ -153,7 +153,7 @@ async fn a_request_without_a_token_is_answered_before_its_body_comes() {
 }
 
 #[tokio::test]
-async fn a_request_is_its_own_clients_and_to_all_others_it_is_not_there() {
+async fn a_request_of_another_tenant_returns_404() {
     let tenants = Tenants::start(&[]).await;
     let (one, other) = (&tenants.one, &tenants.other);
     let accepted = tenants.ask_as(one, &post("/async", JOB)).await;
@@ -178,7 +178,7 @@ async fn a_request_is_its_own_clients_and_to_all_others_it_is_not_there() {
 }
 
 #[tokio::test]
-async fn only_its_own_client_can_have_a_request_delivered_once_more() {
+async fn a_tenant_can_redeliver_only_its_own_requests() {
     let tenants = Tenants::start(&[]).await;
     let (one, other) = (&tenants.one, &tenants.other);
     let job =
@@ -201,7 +201,7 @@ async fn only_its_own_client_can_have_a_request_delivered_once_more() {
 }
 
 #[tokio::test]
-async fn a_request_made_without_a_name_is_nobodys_once_there_are_tokens_and_everybodys_without() {
+async fn requests_without_an_owner_are_hidden_with_tokens_and_all_rows_are_visible_without() {
     let tenants = Tenants::start(&[]).await;
     let named = tenants.ask_as(&tenants.one, &post("/async", JOB)).await;
     let find = bare("GET", named.header("location").unwrap());
@@ -228,7 +228,7 @@ async fn a_request_made_without_a_name_is_nobodys_once_there_are_tokens_and_ever
 }
 
 #[tokio::test]
-async fn every_token_of_a_name_sees_what_belongs_to_it() {
+async fn every_token_of_a_tenant_sees_the_tenants_requests() {
     let (old, new) = (token(), token());
     let tokens = format!("{} {}", entry("a", &old), entry("a", &new));
     let server = Server::start(&[("API_TOKENS", &tokens)]).await;
@@ -238,7 +238,7 @@ async fn every_token_of_a_name_sees_what_belongs_to_it() {
 }
 
 #[tokio::test]
-async fn past_its_limit_a_client_is_told_when_to_come_again_and_others_are_not_kept() {
+async fn a_client_over_its_rate_limit_gets_429_with_retry_after_and_others_are_unaffected() {
     let tenants = Tenants::start(&[("RATE_LIMIT", "2/h")]).await;
     let (one, other) = (&tenants.one, &tenants.other);
     let policy = Some(r#""default";q=2;w=3600"#);
@@ -266,7 +266,7 @@ async fn past_its_limit_a_client_is_told_when_to_come_again_and_others_are_not_k
 }
 
 #[tokio::test]
-async fn health_metrics_and_strangers_use_up_nobodys_limit() {
+async fn healthz_metrics_and_unauthenticated_requests_do_not_count_against_rate_limits() {
     let tenants = Tenants::start(&[("RATE_LIMIT", "1/h")]).await;
     let one = &tenants.one;
     for _ in 0..3 {
@@ -282,7 +282,7 @@ async fn health_metrics_and_strangers_use_up_nobodys_limit() {
 }
 
 #[tokio::test]
-async fn without_tokens_all_share_one_limit() {
+async fn without_tokens_all_clients_share_one_rate_limit() {
     let server = Server::start(&[("RATE_LIMIT", "2/h")]).await;
     for status in [202, 202, 429, 429] {
         assert_eq!(server.ask(post("/async", JOB)).await.status, status);
@@ -290,7 +290,7 @@ async fn without_tokens_all_share_one_limit() {
 }
 
 #[tokio::test]
-async fn without_a_limit_no_answer_speaks_of_one() {
+async fn without_a_rate_limit_responses_have_no_ratelimit_fields() {
     let server = Server::start(&[]).await;
     let answer = server.ask(post("/async", JOB)).await;
     assert_eq!(answer.status, 202);
@@ -299,7 +299,7 @@ async fn without_a_limit_no_answer_speaks_of_one() {
 }
 
 #[tokio::test]
-async fn what_is_answered_is_counted_by_endpoint_and_status() {
+async fn responses_are_counted_by_endpoint_and_status() {
     let tenants = Tenants::start(&[]).await;
     let one = &tenants.one;
     tenants.ask_as(one, &post("/async", JOB)).await;
@@ -328,7 +328,7 @@ async fn what_is_answered_is_counted_by_endpoint_and_status() {
 }
 
 #[tokio::test]
-async fn a_token_for_metrics_opens_them_and_nothing_else() {
+async fn the_metrics_token_grants_access_to_metrics_only() {
     let scraper = token();
     let hash = scraper.hash().to_hex();
     let tenants = Tenants::start(&[("METRICS_TOKEN", &hash)]).await;
@@ -354,7 +354,7 @@ async fn a_token_for_metrics_opens_them_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn metrics_with_an_address_of_their_own_are_there_and_nowhere_else() {
+async fn with_metrics_addr_metrics_are_served_on_that_address_only() {
     let tenants = Tenants::start(&[("METRICS_ADDR", "127.0.0.1:0")]).await;
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let addr = listener.local_addr().unwrap();
@@ -383,7 +383,7 @@ async fn metrics_with_an_address_of_their_own_are_there_and_nowhere_else() {
 }
 
 #[tokio::test]
-async fn a_token_is_asked_for_also_before_the_database_is_open() {
+async fn authentication_applies_before_the_database_is_open() {
     let folder = TempDir::new().unwrap();
     let lock = rusqlite::Connection::open(folder.path().join("storm.db")).unwrap();
     lock.execute_batch("BEGIN EXCLUSIVE").unwrap();
@@ -414,7 +414,7 @@ async fn a_token_is_asked_for_also_before_the_database_is_open() {
 }
 
 #[tokio::test]
-async fn requests_answered_during_startup_are_counted_and_spend_their_rate_limit() {
+async fn requests_during_startup_are_counted_and_rate_limited() {
     let folder = TempDir::new().unwrap();
     let lock = rusqlite::Connection::open(folder.path().join("storm.db")).unwrap();
     lock.execute_batch("BEGIN EXCLUSIVE").unwrap();

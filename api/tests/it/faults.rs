@@ -53,7 +53,7 @@ fn rows(folder: &Path) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_full_disk_refuses_by_name_and_when_there_is_room_all_goes_on_and_nothing_is_lost() {
+async fn a_full_disk_returns_503_database_full_and_no_accepted_job_is_lost() {
     let folder = TempDir::new().unwrap();
     let mut service = Service::start(&folder).await;
     let mut accepted = Vec::new();
@@ -91,7 +91,7 @@ async fn a_full_disk_refuses_by_name_and_when_there_is_room_all_goes_on_and_noth
 }
 
 #[tokio::test]
-async fn under_load_a_disk_that_is_full_now_and_then_costs_no_accepted_job() {
+async fn an_intermittently_full_disk_under_load_loses_no_accepted_job() {
     let folder = TempDir::new().unwrap();
     let service = Service::start(&folder).await;
     let mut accepted = Vec::new();
@@ -124,7 +124,7 @@ async fn under_load_a_disk_that_is_full_now_and_then_costs_no_accepted_job() {
 }
 
 #[tokio::test]
-async fn damage_that_is_met_later_is_named_and_ends_nothing() {
+async fn later_corruption_returns_503_and_the_api_keeps_running() {
     let folder = TempDir::new().unwrap();
     let mut service = Service::start(&folder).await;
     let accepted = id(&accept(&service).await);
@@ -169,7 +169,7 @@ fn damage(folder: &Path, table: &str) {
 }
 
 #[tokio::test]
-async fn what_is_no_database_stops_the_start_with_one_line_and_stays_as_it_is() {
+async fn a_file_that_is_not_a_database_stops_startup_and_is_not_modified() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("storm.db");
     fs::write(&path, "somebody's letters").unwrap();
@@ -187,7 +187,7 @@ async fn what_is_no_database_stops_the_start_with_one_line_and_stays_as_it_is() 
 }
 
 #[tokio::test]
-async fn a_file_that_its_user_may_not_write_is_waited_for_and_left_as_it_is() {
+async fn a_read_only_database_file_delays_startup_and_is_not_modified() {
     let folder = folder_of_nobody();
     let path = folder.path().join("storm.db");
     Connection::open(&path)
@@ -218,7 +218,7 @@ async fn a_file_that_its_user_may_not_write_is_waited_for_and_left_as_it_is() {
 }
 
 #[tokio::test]
-async fn a_folder_that_can_not_be_written_to_is_waited_for() {
+async fn a_read_only_folder_delays_startup_until_it_is_writable() {
     let folder = folder_of_nobody();
     // One that is told to end meanwhile, and one that has its folder back.
     let closed = || fs::set_permissions(folder.path(), Permissions::from_mode(0o555)).unwrap();

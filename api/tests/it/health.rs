@@ -9,7 +9,7 @@ use crate::{
 };
 
 #[tokio::test]
-async fn all_is_well_when_both_answer() {
+async fn healthz_returns_200_if_database_and_redis_respond() {
     let redis = RedisServer::start();
     let server = Server::start(&[("REDIS_URL", &redis.url())]).await;
     let answer = health(server.addr).await;
@@ -21,7 +21,7 @@ async fn all_is_well_when_both_answer() {
 }
 
 #[tokio::test]
-async fn where_there_is_to_be_no_redis_none_is_missed() {
+async fn healthz_returns_200_if_redis_is_disabled() {
     let server = Server::start(&[("REDIS_URL", "none")]).await;
     let job = r#"{"records": 10, "report_name": "Q1_Finance"}"#;
     assert_eq!(server.ask(post("/async", job)).await.status, 202);
@@ -34,7 +34,7 @@ async fn where_there_is_to_be_no_redis_none_is_missed() {
 }
 
 #[tokio::test]
-async fn a_redis_that_is_down_is_named() {
+async fn healthz_returns_503_if_redis_is_down() {
     let server = Server::start(&[]).await;
     let answer = health(server.addr).await;
     assert_eq!(answer.status, 503);
@@ -48,7 +48,7 @@ async fn a_redis_that_is_down_is_named() {
 }
 
 #[tokio::test]
-async fn a_database_that_is_locked_is_named_once_that_is_known() {
+async fn healthz_reports_a_locked_database() {
     let server = Server::start(&[("REDIS_URL", "none")]).await;
     let lock = server.database();
     lock.execute_batch("BEGIN IMMEDIATE").unwrap();

@@ -42,7 +42,7 @@ async fn says(addr: &str) -> (Option<i32>, String) {
 }
 
 #[tokio::test]
-async fn a_service_that_is_well_is_0_also_at_an_unspecified_address() {
+async fn a_healthy_service_exits_0_also_at_an_unspecified_address() {
     let folder = TempDir::new().unwrap();
     let service = Service::start(&folder).await;
     let well = (Some(0), String::new());
@@ -52,7 +52,7 @@ async fn a_service_that_is_well_is_0_also_at_an_unspecified_address() {
 }
 
 #[tokio::test]
-async fn a_redis_that_is_down_alone_is_0() {
+async fn an_unreachable_redis_alone_exits_0() {
     let folder = TempDir::new().unwrap();
     let mut command = program(folder.path());
     command.envs([NO_REDIS]);
@@ -65,7 +65,7 @@ async fn a_redis_that_is_down_alone_is_0() {
 }
 
 #[tokio::test]
-async fn a_database_that_can_not_be_used_is_1_and_named_until_it_can() {
+async fn an_unusable_database_exits_1_and_is_reported() {
     let folder = TempDir::new().unwrap();
     let service = Service::start(&folder).await;
     let addr = service.addr.to_string();
@@ -77,7 +77,7 @@ async fn a_database_that_can_not_be_used_is_1_and_named_until_it_can() {
 }
 
 #[tokio::test]
-async fn where_nobody_listens_it_is_1() {
+async fn a_refused_connection_exits_1() {
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let addr = listener.local_addr().unwrap().to_string();
     drop(listener);
@@ -87,7 +87,7 @@ async fn where_nobody_listens_it_is_1() {
 }
 
 #[tokio::test]
-async fn a_service_that_hangs_is_1() {
+async fn an_unresponsive_service_exits_1() {
     // The system takes the connection, and nobody reads from it.
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let (status, said) = says(&listener.local_addr().unwrap().to_string()).await;
@@ -96,7 +96,7 @@ async fn a_service_that_hangs_is_1() {
 }
 
 #[tokio::test]
-async fn a_service_that_has_no_connection_left_lives() {
+async fn a_service_at_its_connection_limit_exits_0() {
     let folder = TempDir::new().unwrap();
     let mut command = program(folder.path());
     command.envs([("HTTP_CONNECTIONS", "1"), ("HTTP_TIMEOUT", "10m")]);
@@ -120,7 +120,7 @@ async fn a_service_that_has_no_connection_left_lives() {
 }
 
 #[tokio::test]
-async fn settings_and_arguments_that_can_not_be_used_are_2() {
+async fn invalid_settings_and_arguments_exit_2() {
     let (status, said) = says("127.0.0.1:0").await;
     assert_eq!(status, Some(2));
     assert!(said.starts_with("API_ADDR=127.0.0.1:0: "), "{said}");

@@ -7,7 +7,7 @@ use tempfile::TempDir;
 use crate::service::{Service, exited_with, program};
 
 #[tokio::test]
-async fn the_help_is_a_settings_file_with_which_the_service_starts() {
+async fn the_help_output_is_a_valid_settings_file() {
     let folder = TempDir::new().unwrap();
     let help = program(folder.path()).arg("--help").output().unwrap();
     assert_eq!(help.status.code(), Some(0));

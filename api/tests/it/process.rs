@@ -30,7 +30,7 @@ fn standard_error(output: &Output) -> String {
 }
 
 #[test]
-fn a_bad_setting_is_one_line_and_exit_status_2() {
+fn an_invalid_setting_prints_one_line_and_exits_2() {
     let folder = TempDir::new().unwrap();
     let output = program(&folder)
         .env("SYNC_THREADS", "none")
@@ -45,7 +45,7 @@ fn a_bad_setting_is_one_line_and_exit_status_2() {
 }
 
 #[test]
-fn a_busy_address_is_named_with_its_setting_and_exit_status_1() {
+fn an_address_in_use_is_reported_with_its_setting_and_exits_1() {
     let folder = TempDir::new().unwrap();
     let busy = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let addr = busy.local_addr().unwrap().to_string();
@@ -56,7 +56,7 @@ fn a_busy_address_is_named_with_its_setting_and_exit_status_1() {
 }
 
 #[tokio::test]
-async fn it_says_where_it_listens_and_what_it_uses_and_ends_in_order_at_sigterm() {
+async fn startup_logs_address_database_and_queue_and_sigterm_exits_0() {
     let folder = TempDir::new().unwrap();
     let mut child = program(&folder)
         .env("QUEUE_NAME", "my_queue")
@@ -89,7 +89,7 @@ async fn it_says_where_it_listens_and_what_it_uses_and_ends_in_order_at_sigterm(
 }
 
 #[test]
-fn an_address_that_others_reach_is_refused_without_tokens_in_one_line_that_names_the_ways_out() {
+fn a_public_address_without_tokens_exits_2_with_one_line() {
     let folder = TempDir::new().unwrap();
     let mut open = program(&folder);
     open.env("API_ADDR", "0.0.0.0:0");
@@ -107,7 +107,7 @@ fn an_address_that_others_reach_is_refused_without_tokens_in_one_line_that_names
 }
 
 #[test]
-fn either_way_out_lets_it_listen_where_others_reach_it() {
+fn a_public_address_is_allowed_with_tokens_or_api_open() {
     let tokens = format!("a:{:064x}", 1);
     for (name, value) in [("API_OPEN", "true"), ("API_TOKENS", tokens.as_str())] {
         let folder = TempDir::new().unwrap();
@@ -127,7 +127,7 @@ fn either_way_out_lets_it_listen_where_others_reach_it() {
 }
 
 #[test]
-fn a_token_that_was_made_is_accepted_by_the_settings_as_its_names() {
+fn a_generated_token_authenticates_its_client() {
     let folder = TempDir::new().unwrap();
     // It needs no settings, and is not stopped by those that a service would be.
     let output = program(&folder)
@@ -153,7 +153,7 @@ fn a_token_that_was_made_is_accepted_by_the_settings_as_its_names() {
 }
 
 #[test]
-fn a_token_for_a_name_that_can_not_be_used_is_not_made() {
+fn token_new_rejects_an_invalid_client_name() {
     let folder = TempDir::new().unwrap();
     for arguments in [&["token"][..], &["token", "new"], &["token", "new", "a b"]] {
         let output = program(&folder).args(arguments).output().unwrap();
@@ -163,7 +163,7 @@ fn a_token_for_a_name_that_can_not_be_used_is_not_made() {
 }
 
 #[tokio::test]
-async fn neither_a_token_nor_its_hash_is_ever_logged() {
+async fn tokens_and_their_hashes_are_never_logged() {
     let folder = TempDir::new().unwrap();
     let token = Token::generate().unwrap();
     let hash = token.hash().to_hex();
@@ -188,7 +188,7 @@ async fn neither_a_token_nor_its_hash_is_ever_logged() {
 }
 
 #[tokio::test]
-async fn metrics_on_an_address_of_their_own_are_served_before_the_database_is_open() {
+async fn metrics_on_metrics_addr_are_served_before_the_database_is_open() {
     let folder = TempDir::new().unwrap();
     let lock = service::database(folder.path());
     lock.execute_batch("BEGIN EXCLUSIVE").unwrap();

@@ -61,7 +61,7 @@ async fn failed(store: &Store, callback: Option<&str>) -> RequestId {
 const HOOK: Option<&str> = Some("https://hooks.example/a");
 
 #[tokio::test]
-async fn a_failed_request_is_redelivered_and_shows_it_beside_its_attempts() {
+async fn a_failed_request_can_be_redelivered_and_lists_its_attempts() {
     let server = Server::start(&[]).await;
     let id = failed(&server.app.store, HOOK).await;
     let answer = server
@@ -90,7 +90,7 @@ async fn a_failed_request_is_redelivered_and_shows_it_beside_its_attempts() {
 }
 
 #[tokio::test]
-async fn what_can_not_be_redelivered_is_refused_by_its_reason() {
+async fn a_request_that_cannot_be_redelivered_returns_the_reason() {
     let server = Server::start(&[]).await;
     let store = &server.app.store;
     for (id, problem) in [
@@ -120,7 +120,7 @@ async fn what_can_not_be_redelivered_is_refused_by_its_reason() {
 }
 
 #[tokio::test]
-async fn many_are_redelivered_in_pages_with_a_cursor() {
+async fn bulk_redelivery_is_paged_with_a_cursor() {
     let server = Server::start(&[]).await;
     for _ in 0..5 {
         failed(&server.app.store, HOOK).await;
@@ -144,7 +144,7 @@ async fn many_are_redelivered_in_pages_with_a_cursor() {
 }
 
 #[tokio::test]
-async fn a_crowd_before_one_receiver_is_turned_away_and_nobody_else() {
+async fn a_backlog_over_the_limit_returns_503_for_that_origin_only() {
     let server = Server::start(&[("MAX_PARKED_PER_ORIGIN", "2")]).await;
     let body = |url: &str| {
         let body = json!({"records": 1, "report_name": "a", "callback_url": url});
@@ -194,7 +194,7 @@ async fn a_crowd_before_one_receiver_is_turned_away_and_nobody_else() {
 }
 
 #[tokio::test]
-async fn no_page_of_redeliveries_makes_a_crowd_where_there_was_none() {
+async fn bulk_redelivery_stops_at_the_backlog_limit() {
     let server = Server::start(&[("MAX_PARKED_PER_ORIGIN", "2")]).await;
     for _ in 0..5 {
         failed(&server.app.store, HOOK).await;

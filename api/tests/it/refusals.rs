@@ -9,7 +9,7 @@ use crate::{
 };
 
 #[tokio::test]
-async fn broken_json_is_400_with_its_place() {
+async fn malformed_json_is_400_with_line_and_column() {
     let server = Server::start(&[]).await;
     for body in ["{\"records\": 10,", "[]", "", "nonsense"] {
         let answer = server.ask(post("/async", body)).await;
@@ -54,7 +54,7 @@ async fn an_unknown_path_is_404() {
 }
 
 #[tokio::test]
-async fn another_method_is_405_with_those_that_are_allowed() {
+async fn an_unsupported_method_is_405_with_the_allowed_methods() {
     let server = Server::start(&[]).await;
     for (path, allowed) in [
         ("/sync", "POST"),
@@ -77,7 +77,7 @@ async fn another_method_is_405_with_those_that_are_allowed() {
 }
 
 #[tokio::test]
-async fn a_body_that_does_not_come_is_408_and_the_end_of_its_connection() {
+async fn a_body_timeout_is_408_and_closes_the_connection() {
     let server = Server::start(&[("HTTP_TIMEOUT", "1s")]).await;
     let mut client = server.connect().await;
     let request = post("/async", r#"{"records": 10}"#);
@@ -89,7 +89,7 @@ async fn a_body_that_does_not_come_is_408_and_the_end_of_its_connection() {
 }
 
 #[tokio::test]
-async fn a_body_over_the_limit_is_413_however_it_is_sent() {
+async fn a_body_over_the_limit_is_413_with_and_without_content_length() {
     let server = Server::start(&[]).await;
     // The whole body is sent before the answer is read, as simple clients do.
     let body = format!("{:<1$}", "{}", LIMIT + 1);
@@ -112,7 +112,7 @@ async fn a_body_over_the_limit_is_413_however_it_is_sent() {
 }
 
 #[tokio::test]
-async fn a_length_over_the_limit_is_413_before_the_body_comes() {
+async fn a_content_length_over_the_limit_is_413_before_the_body_is_read() {
     let server = Server::start(&[]).await;
     let request = "POST /async HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\n\
          content-length: 99999999\r\nexpect: 100-continue\r\n\r\n";
@@ -122,7 +122,7 @@ async fn a_length_over_the_limit_is_413_before_the_body_comes() {
 }
 
 #[tokio::test]
-async fn another_content_type_or_none_is_415_and_costs_no_connection() {
+async fn an_unsupported_or_missing_content_type_is_415_and_keeps_the_connection() {
     let server = Server::start(&[]).await;
     let mut client = server.connect().await;
     let right = post("/async", r#"{"records": 10, "report_name": "a"}"#);
@@ -148,7 +148,7 @@ async fn another_content_type_or_none_is_415_and_costs_no_connection() {
 }
 
 #[tokio::test]
-async fn every_fault_of_a_body_stands_in_one_422() {
+async fn one_422_lists_every_validation_error() {
     let server = Server::start(&[]).await;
     let body = json!({"records": 1.5, "report_name": 7, "callback_url": "x", "speed": "high"});
     let answer = server.ask(post("/async", body)).await;
@@ -163,7 +163,7 @@ async fn every_fault_of_a_body_stands_in_one_422() {
 }
 
 #[tokio::test]
-async fn the_endpoints_bounds_on_records_differ() {
+async fn sync_and_async_have_different_limits_on_records() {
     let server = Server::start(&[]).await;
     for (path, records, status) in [
         ("/sync", 50, 422),
@@ -181,7 +181,7 @@ async fn the_endpoints_bounds_on_records_differ() {
 }
 
 #[tokio::test]
-async fn a_callback_into_the_hosts_own_network_is_refused_in_every_spelling() {
+async fn the_ssrf_policy_refuses_internal_addresses_in_every_notation() {
     let server = Server::start(&[]).await;
     for url in [
         "http://localhost:8001/webhook",

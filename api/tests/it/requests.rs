@@ -8,7 +8,7 @@ use crate::{
 };
 
 #[tokio::test]
-async fn an_accepted_request_is_found_as_the_table_has_it() {
+async fn get_returns_an_accepted_request_as_stored() {
     let server = Server::start(&[]).await;
     let input = json!({"records": 10, "report_name": "Q1_Finance"});
     let url = "https://hooks.example/a";
@@ -37,7 +37,7 @@ async fn an_accepted_request_is_found_as_the_table_has_it() {
 }
 
 #[tokio::test]
-async fn a_request_keeps_its_callers_trace_and_has_a_new_one_where_that_is_no_trace() {
+async fn a_valid_traceparent_is_kept_and_an_invalid_one_is_replaced() {
     const SENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
     let server = Server::start(&[]).await;
     let once = format!("traceparent: {SENT}\r\n");
@@ -60,7 +60,7 @@ async fn a_request_keeps_its_callers_trace_and_has_a_new_one_where_that_is_no_tr
 }
 
 #[tokio::test]
-async fn head_is_answered_as_get_without_the_body() {
+async fn head_returns_the_headers_of_get_without_a_body() {
     let server = Server::start(&[]).await;
     let accepted = server
         .ask(post("/async", r#"{"records": 1, "report_name": "a"}"#))
@@ -87,7 +87,7 @@ async fn an_unknown_id_is_404() {
 }
 
 #[tokio::test]
-async fn what_is_no_id_is_404_and_told_so() {
+async fn a_malformed_id_is_404_with_an_explanation() {
     let server = Server::start(&[]).await;
     for id in [
         "42",

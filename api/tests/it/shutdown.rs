@@ -17,7 +17,7 @@ use crate::{
 const JOB: &str = r#"{"records": 10, "report_name": "Q1_Finance"}"#;
 
 #[tokio::test]
-async fn open_requests_are_answered_and_idle_connections_closed() {
+async fn graceful_shutdown_answers_open_requests_and_closes_idle_connections() {
     let server = Server::start(&[("SYNC_THREADS", "1")]).await;
     let gates = server.occupy().await;
     let mut idle = server.connect().await;
@@ -38,7 +38,7 @@ async fn open_requests_are_answered_and_idle_connections_closed() {
 }
 
 #[tokio::test]
-async fn a_request_that_outlasts_the_drain_is_told_and_on_record() {
+async fn a_request_that_outlasts_the_drain_gets_503_and_is_recorded() {
     let settings = [
         ("SYNC_THREADS", "1"),
         ("SYNC_TIMEOUT", "10m"),
@@ -61,7 +61,7 @@ async fn a_request_that_outlasts_the_drain_is_told_and_on_record() {
 }
 
 #[tokio::test]
-async fn it_runs_until_it_is_told_to_end() {
+async fn the_api_runs_until_shutdown() {
     let folder = TempDir::new().unwrap();
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let shutdown = CancellationToken::new();
@@ -79,7 +79,7 @@ async fn it_runs_until_it_is_told_to_end() {
 }
 
 #[tokio::test]
-async fn a_store_that_ends_by_itself_ends_the_service_with_an_error() {
+async fn an_unexpected_end_of_the_store_stops_the_api_with_an_error() {
     let server = Server::start(&[]).await;
     server.app.store.close().await; // as the death of its thread does
     let ended = server.ended().await;
@@ -87,7 +87,7 @@ async fn a_store_that_ends_by_itself_ends_the_service_with_an_error() {
 }
 
 #[tokio::test]
-async fn it_ends_in_order_while_it_waits_for_a_database_that_is_locked() {
+async fn shutdown_is_graceful_while_the_database_is_locked_at_startup() {
     let folder = TempDir::new().unwrap();
     let lock = rusqlite::Connection::open(folder.path().join("storm.db")).unwrap();
     lock.execute_batch("BEGIN EXCLUSIVE").unwrap();
@@ -105,7 +105,7 @@ async fn it_ends_in_order_while_it_waits_for_a_database_that_is_locked() {
 }
 
 #[tokio::test]
-async fn who_connects_before_the_database_is_open_has_an_answer_after_it_too() {
+async fn a_connection_opened_during_startup_still_gets_a_response_afterwards() {
     let folder = TempDir::new().unwrap();
     let lock = rusqlite::Connection::open(folder.path().join("storm.db")).unwrap();
     lock.execute_batch("BEGIN EXCLUSIVE").unwrap();
@@ -142,7 +142,7 @@ async fn who_connects_before_the_database_is_open_has_an_answer_after_it_too() {
 }
 
 #[tokio::test]
-async fn a_database_that_is_none_of_ours_stops_the_start() {
+async fn a_file_that_is_not_a_database_makes_run_return_an_error() {
     let folder = TempDir::new().unwrap();
     std::fs::write(
         folder.path().join("storm.db"),

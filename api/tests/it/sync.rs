@@ -11,7 +11,7 @@ fn failed(reason: &str) -> (String, Option<String>) {
 }
 
 #[tokio::test]
-async fn the_known_answer_comes_back_and_is_on_record() {
+async fn sync_returns_the_known_report_and_records_it() {
     let server = Server::start(&[]).await;
     let answer = server.ask(post("/sync", JOB)).await;
     assert_eq!(answer.status, 200);
@@ -30,7 +30,7 @@ async fn the_known_answer_comes_back_and_is_on_record() {
 }
 
 #[tokio::test]
-async fn saturation_is_refused_at_once_and_off_the_record_while_async_accepts() {
+async fn a_saturated_pool_returns_503_unrecorded_while_async_accepts() {
     let server = Server::start(&[("SYNC_THREADS", "2"), ("SYNC_QUEUE", "1")]).await;
     let gates = server.occupy().await;
     let waiting = server.app.pool.admit().unwrap();
@@ -44,7 +44,7 @@ async fn saturation_is_refused_at_once_and_off_the_record_while_async_accepts() 
 }
 
 #[tokio::test]
-async fn a_request_that_waits_too_long_is_answered_503_and_makes_room() {
+async fn a_request_queued_too_long_returns_503_and_frees_its_slot() {
     let settings = [
         ("SYNC_THREADS", "1"),
         ("SYNC_QUEUE", "1"),
@@ -63,7 +63,7 @@ async fn a_request_that_waits_too_long_is_answered_503_and_makes_room() {
 }
 
 #[tokio::test]
-async fn a_report_that_takes_too_long_is_answered_503() {
+async fn a_report_that_takes_too_long_returns_503() {
     let server = Server::start(&[("SYNC_TIMEOUT", "1ms")]).await;
     let answer = server
         .ask(post("/sync", json!({"records": 49, "report_name": "a"})))
@@ -76,7 +76,7 @@ async fn a_report_that_takes_too_long_is_answered_503() {
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_is_noticed_and_on_record() {
+async fn a_client_disconnect_is_detected_and_recorded() {
     let settings = [("SYNC_THREADS", "1")];
     let server = Server::start(&settings).await;
     let gates = server.occupy().await;
@@ -93,7 +93,7 @@ async fn a_client_that_leaves_is_noticed_and_on_record() {
 }
 
 #[tokio::test]
-async fn good_work_that_can_not_be_recorded_is_answered_all_the_same() {
+async fn a_sync_report_is_returned_even_if_it_cannot_be_recorded() {
     let server = Server::start(&[]).await;
     let refuse_all = "CREATE TRIGGER refuses BEFORE INSERT ON requests
                       BEGIN SELECT raise(ABORT, 'as this test wants'); END";
@@ -106,7 +106,7 @@ async fn good_work_that_can_not_be_recorded_is_answered_all_the_same() {
 }
 
 #[tokio::test]
-async fn no_answer_waits_for_a_record_that_does_not_come() {
+async fn a_sync_response_does_not_wait_for_its_record() {
     let server = Server::start(&[]).await;
     let lock = server.database();
     loop {
