@@ -1,7 +1,7 @@
-//! `POST /async` without its store and notifier, to measure what these cost.
+//! `POST /async` without the store and the notifier, to measure their cost.
 //!
-//! Usage: `bare_route ADDRESS:PORT`. The route, the body's reading, the validation and the reply are
-//! the API's own.
+//! Usage: `bare_route ADDRESS:PORT`. The route, body reader, validation and reply are the API's
+//! own.
 
 use std::{env, error::Error, future, time::Duration};
 

@@ -1,4 +1,4 @@
-//! What the controllers share, from its start to its end.
+//! The services that the controllers share: their start and their shutdown.
 
 use std::sync::Arc;
 
@@ -17,11 +17,11 @@ use crate::{backlog_limit::BacklogLimit, error::Error, metrics::Metrics, sync_po
 pub struct App {
     /// Every setting.
     pub settings: Settings,
-    /// The source of truth about every request.
+    /// The source of truth for every request.
     pub store: Store,
-    /// Used for health checks only: the notifier pushes. `None` if `REDIS_URL` is `none`.
+    /// For health checks only; the notifier has its own handle. `None` if `REDIS_URL` is `none`.
     pub queue: Option<Queue>,
-    /// The origins whose backlog is full.
+    /// Admission control for each origin.
     pub backlog_limit: BacklogLimit,
     /// Notifies workers of accepted jobs. `None` if `REDIS_URL` is `none`.
     pub notifier: Option<Notifier>,
@@ -29,16 +29,15 @@ pub struct App {
     pub pool: SyncPool,
     /// The API's counters.
     pub metrics: Metrics,
-    /// Sync requests that are not recorded yet. A request outlives its client until it is.
+    /// Tracks sync requests until they are recorded, also if their client has disconnected.
     pub sync_requests: TaskTracker,
 }
 
 impl App {
-    /// Opens the store, however long that takes, and starts the notifier and the pool behind
-    /// `/sync`.
+    /// Opens the store, without a time limit, and starts the notifier and the pool of `/sync`.
     ///
     /// # Errors
-    /// The store or the queue cannot be set up. Redis may be down: connections are made on use.
+    /// The store or the queue cannot be set up. Redis may be down: connections open on first use.
     pub async fn start(settings: Settings, metrics: Metrics) -> Result<Arc<Self>, Error> {
         let store = Store::open(&settings.store).await?;
         let queue = settings.queue.as_ref();
@@ -60,7 +59,8 @@ impl App {
         }))
     }
 
-    /// Ends what [`App::start`] started: the writers first, then what they write to.
+    /// Shuts the services down. The pool and the sync requests write to the store, so they end
+    /// first; the store closes last and commits its queued writes.
     pub async fn close(self: Arc<Self>) {
         self.pool.close().await;
         self.sync_requests.close();

@@ -1,8 +1,7 @@
-//! Authentication and rate limiting, before the routes.
+//! Authentication and rate limiting. [`AuthLayer`] runs before the routes.
 //!
-//! A request without a valid token costs one hash of its head: its body is not awaited, and its
-//! answer is the same for every path. A token names a tenant, and the tenant's scope restricts
-//! which requests the routes can see.
+//! A bearer token authenticates a tenant. The tenant's scope restricts the requests that the routes
+//! can read or redeliver, and each tenant has a rate limit of its own.
 
 mod route_label;
 
@@ -33,30 +32,41 @@ use crate::{
     reply::{self, Problem},
 };
 
-/// The authenticated tenant. Only [`AuthLayer`] attaches one to a request, so a route that takes it
-/// cannot be reached without authentication.
+/// The authenticated tenant. Only [`AuthLayer`] attaches it to a request, so a route that extracts
+/// it cannot be reached without authentication.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller {
     name: Option<ClientName>,
 }
 
 impl Caller {
-    /// The name of its token; `None` without `API_TOKENS`.
+    /// The tenant's name in `API_TOKENS`. `None` if `API_TOKENS` is empty.
     pub fn name(&self) -> Option<&ClientName> {
         self.name.as_ref()
     }
 
-    /// The requests that it may see: its own, or all without `API_TOKENS`.
+    /// The tenant's scope: its own requests, or all requests if `API_TOKENS` is empty.
     pub fn scope(&self) -> Scope {
         self.name.clone().map_or(Scope::All, Scope::Of)
     }
 }
 
-/// Attached to a request that may read the metrics.
+/// Marks a request that may read the metrics. Attached by [`AuthLayer`].
 #[derive(Clone, Copy, Debug)]
 pub struct Scraper;
 
-/// The authentication of one listener. Clones share its rate limits.
+/// The authentication layer of one listener. Clones share its rate limits.
+///
+/// * Authentication: a request without a valid token gets `401`, the same answer for every path. It
+///   costs one hash of the token, and its body is not read first. Tokens are stored as SHA-256
+///   hashes and compared in constant time (constant-time comparison), so that timing reveals
+///   nothing about them.
+/// * Tenant and scope: an authenticated request carries its [`Caller`], from which the controllers
+///   take the [`Scope`] of every query.
+/// * Rate limiting: a request over its tenant's rate limit gets `429`.
+///
+/// `/healthz` is exempt from all three. `/metrics` is exempt from rate limiting, and takes
+/// `METRICS_TOKEN` instead if that is set.
 #[derive(Clone)]
 pub struct AuthLayer {
     shared: Arc<Shared>,
@@ -64,7 +74,7 @@ pub struct AuthLayer {
 
 struct Shared {
     tokens: Tokens,
-    /// In the order of [`Tokens::clients`]. Without tokens, one client that all callers share.
+    /// In the order of [`Tokens::clients`]. Without tokens, one client stands for all callers.
     clients: Vec<Client>,
     /// Whether this listener serves `/metrics`.
     has_metrics: bool,
@@ -78,9 +88,11 @@ struct Client {
     limiter: Option<Limiter>,
 }
 
-/// Why a request is refused before the routes.
+/// Why a request does not reach the routes.
 enum AuthError {
+    /// No valid token: `401`.
     Unauthorized,
+    /// Over the rate limit: `429`.
     RateLimited(Quota),
 }
 
@@ -130,7 +142,7 @@ impl AuthLayer {
         }
     }
 
-    /// `inner` behind this layer. Every answer is counted.
+    /// Wraps `inner` in this layer, and counts every answer.
     pub fn before<S>(
         self,
         inner: S,
@@ -172,10 +184,11 @@ async fn answered(
 }
 
 impl Shared {
-    /// Attaches the caller to the request. Returns the state of its rate limit, if it has one.
+    /// Authenticates the request, takes it from the rate limit, and attaches its caller. Returns
+    /// the state of the rate limit, if there is one.
     fn admit(&self, request: &mut Request<Incoming>) -> Result<Option<Quota>, AuthError> {
         let (path, headers) = (request.uri().path(), request.headers());
-        // Exact paths only: any other spelling that a route might accept needs a token.
+        // Exact paths only. A route may match other spellings of a path; those need a token.
         match path {
             "/healthz" => Ok(None),
             "/metrics" if self.has_metrics => {
@@ -214,6 +227,7 @@ impl Shared {
     }
 
     fn refuse(&self, refusal: AuthError, request: Request<Incoming>) -> Response {
+        // The client may still be sending: a reset connection could cost it the answer.
         let body = request.into_body();
         if !body.is_end_stream() {
             body::discard(body.into_data_stream(), self.body_timeout);

@@ -1,4 +1,8 @@
-//! Admission control by origin: the backlog limit, `MAX_PARKED_PER_ORIGIN`.
+//! Admission control for each origin: the backlog limit (`MAX_PARKED_PER_ORIGIN`).
+//!
+//! A job for an origin is parked while that origin's circuit is open or its next attempt is
+//! scheduled. New jobs for an origin whose backlog of such jobs has reached the limit are refused
+//! with `503`, so that one dead receiver cannot fill the database.
 
 use std::{
     collections::HashSet,
@@ -11,11 +15,12 @@ use tokio::time::{Instant, sleep};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
-/// The interval between counts. Jobs accepted in between can overshoot the limit.
+/// The interval between counts. A backlog can exceed the limit by the jobs accepted in between.
 const PERIOD: Duration = Duration::from_millis(250);
 
-/// A count takes at most this fraction of the time: after a slow one the pause is longer.
-const SHARE: u32 = 20;
+/// The pause after a count is at least this multiple of its duration, so that a slow database
+/// spends at most some 5% of the time on counts.
+const PAUSE_FACTOR: u32 = 20;
 
 /// The origins whose backlog had reached the limit at the last count.
 pub struct BacklogLimit {
@@ -24,7 +29,7 @@ pub struct BacklogLimit {
 }
 
 impl BacklogLimit {
-    /// Counts the origins with at least `limit` scheduled jobs, until this value is dropped.
+    /// Keeps finding the origins with at least `limit` parked jobs, until this value is dropped.
     pub fn watch(store: Store, limit: usize) -> Self {
         let origins = Arc::default();
         let watch = tokio::spawn(watch(store, limit, Arc::clone(&origins)));
@@ -48,24 +53,24 @@ async fn watch(store: Store, limit: usize, origins: Arc<RwLock<HashSet<String>>>
         match store.origins_over_limit(limit).await {
             Ok(origins_over_limit) => {
                 if outage.recovered() {
-                    info!("the receivers' backlogs are counted again");
+                    info!("counting the backlogs works again");
                 }
                 update(&origins, origins_over_limit.into_iter().collect(), limit);
             }
             Err(error) => {
                 if outage.failed() {
-                    warn!(%error, "the receivers' backlogs can't be counted; the last counts stay");
+                    warn!(%error, "cannot count the backlogs; the last counts stay in force");
                 }
             }
         }
-        sleep(PERIOD.max(began.elapsed() * SHARE)).await;
+        sleep(PERIOD.max(began.elapsed() * PAUSE_FACTOR)).await;
     }
 }
 
 fn update(origins: &RwLock<HashSet<String>>, full: HashSet<String>, limit: usize) {
     let mut known = origins.write().unwrap_or_else(PoisonError::into_inner);
     for origin in full.difference(&known) {
-        warn!(%origin, limit, "the backlog of this origin is full: its jobs are refused");
+        warn!(%origin, limit, "this origin's backlog is full: new jobs for it are refused");
     }
     *known = full;
 }

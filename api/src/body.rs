@@ -1,7 +1,7 @@
-//! A request's body: JSON by its header, bounded in size and in time.
+//! Reads a request's body: it must be declared as JSON, and its size and time are limited.
 //!
-//! warp's own `content_length_limit` answers 411 to a chunked body; here both kinds are read up to
-//! the limit.
+//! warp's own `content_length_limit` answers `411` to a chunked body. This module reads chunked
+//! bodies as well, up to the same limit.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -15,10 +15,10 @@ use crate::reply::Problem;
 /// The largest body, in bytes.
 pub const LIMIT: usize = 16 << 10;
 
-/// How much of a refused body is still read, in bytes.
+/// How much of a refused body is read and discarded, in bytes.
 const DISCARDED: usize = 1 << 20;
 
-/// The body of a request with a JSON content type, read within the time `limit`.
+/// Reads the body of a request with a JSON content type within the time `limit`.
 pub fn json(
     limit: Duration,
 ) -> impl Filter<Extract = (Result<Vec<u8>, Problem>,), Error = Rejection> + Copy {
@@ -62,7 +62,7 @@ fn is_json(kind: &HeaderValue) -> bool {
 }
 
 fn is_too_large(length: &HeaderValue) -> bool {
-    // hyper has checked that it is a number; one that overflows is too large, too.
+    // hyper has checked that it is a number, so a parse error is an overflow.
     length
         .to_str()
         .ok()
@@ -111,7 +111,7 @@ async fn collect<B: Buf>(
     BodyRead::Whole(whole)
 }
 
-/// Reads and drops the rest of a refused body, within bounds.
+/// Reads and discards the rest of a refused body, within limits of size and time.
 ///
 /// Closing a connection while the client still sends resets it, and the client may then never see
 /// the refusal (RFC 9112, section 9.6).

@@ -14,9 +14,11 @@ use tracing::{debug, error};
 
 use crate::reply::Problem;
 
-/// A store error as the client sees it. Backpressure and shutdown are no failures and are not
-/// logged. A database that takes no writes has been logged once by the store, and a storm would
-/// repeat it thousands of times. Everything else is logged here, with the internal error.
+/// Logs a store error and converts it to the problem that the client gets.
+///
+/// Backpressure and shutdown are not failures and are not logged. The store itself logs once that
+/// the database refuses writes; a storm would repeat that line thousands of times, so it is at
+/// debug level here. All other errors are logged with their internal detail.
 fn store_problem(id: impl Into<Option<RequestId>>, error: &StoreError) -> Problem {
     let id = id.into().map(tracing::field::display);
     match (error, error.trouble()) {

@@ -1,4 +1,4 @@
-//! Why the API ends with an error.
+//! The errors that stop the API.
 
 use std::io;
 
@@ -14,7 +14,7 @@ pub enum Error {
     /// The queue cannot be set up. A Redis that is only down does not cause this.
     #[error("REDIS_URL: {0}")]
     Queue(#[from] QueueError),
-    /// A thread of the store has ended; the log says why.
+    /// A thread of the store has stopped; the log has the reason.
     #[error("the database is gone; a new process is needed")]
     StoreEnded,
     /// The API cannot listen on `METRICS_ADDR`; the error names the setting.

@@ -1,18 +1,18 @@
 //! The API: `POST /sync` makes a report while the client waits, `POST /async` accepts it as a job.
 //!
-//! The modules, in the order in which a request meets them:
+//! The modules, in the order in which a request passes them:
 //!
-//! * [`serving`]: the listeners, and the graceful shutdown. Before the database is open, `startup`
-//!   answers instead.
+//! * [`serving`]: the listeners and the graceful shutdown. Until the database is open, `startup`
+//!   answers `503`.
 //! * [`auth`]: authentication, tenant, scope and rate limit; [`limiter`] is the rate limiter.
-//! * [`routes`]: path and method to controller; no rejection leaves them.
+//! * [`routes`]: maps path and method to a controller, or to `404` or `405`.
 //! * [`body`]: reads a request's body, bounded in size and time.
 //! * [`trace`]: reads the `traceparent` header.
-//! * [`validation`]: bytes to a checked submission, or to every fault in them.
+//! * [`validation`]: parses a body to a valid submission, or lists all of its faults.
 //! * [`controllers`]: one module for each endpoint.
-//! * [`backlog_limit`]: sheds load for receivers whose backlog is full.
+//! * [`backlog_limit`]: admission control, which refuses jobs for receivers whose backlog is full.
 //! * [`sync_pool`]: the concurrency limit and bounded queue of `/sync`.
-//! * [`reply`]: every answer and its wording.
+//! * [`reply`]: all responses and their wording.
 //!
 //! [`app`] holds the services that the controllers share. [`metrics`] are the API's counters;
 //! [`token`] is the subcommand that makes tokens.
@@ -49,20 +49,20 @@ use metrics::Metrics;
 /// listening, answers open requests within the drain timeout, flushes the notifier, and closes the
 /// store, which commits its queued writes.
 ///
-/// Until the database is open every answer is a 503; `shutdown` works then, too.
+/// Until the database is open, every answer is `503`. `shutdown` works during that time, too.
 ///
 /// # Errors
-/// The API could not start, or the store ended while the API was running.
+/// The API could not start, or the store stopped while the API was running.
 pub async fn run(
     listener: TcpListener,
     settings: Settings,
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
-    // Made once, so that what is counted and spent during startup stays counted and spent.
+    // Shared by startup and serving, so that counters and rate limits carry over.
     let metrics = Metrics::new();
     let auth = AuthLayer::for_api(&settings, metrics.clone());
     if let Some(listener) = metrics_listener(&settings).await? {
-        // Nobody waits for this task at the end: it holds nothing that could be lost.
+        // Not awaited at the end: the task has no state to save.
         let metrics = metrics.clone();
         let serving = serving::serve_metrics(&settings, metrics, listener, shutdown.clone());
         tokio::spawn(serving);
@@ -71,12 +71,12 @@ pub async fn run(
     let starting = App::start(settings, metrics);
     let opening = startup::beside(&listener, limits, auth.clone(), starting);
     let Some(app) = shutdown.run_until_cancelled(opening).await else {
-        return Ok(()); // shut down while the database was not open yet
+        return Ok(()); // shut down before the database was open
     };
     serving::serve(app?, auth, listener, shutdown).await
 }
 
-/// The listener of `METRICS_ADDR`, if that is set.
+/// Binds the listener of `METRICS_ADDR`, if that is set.
 async fn metrics_listener(settings: &Settings) -> Result<Option<TcpListener>, Error> {
     let Some(addr) = settings.access.metrics_addr else {
         return Ok(None);

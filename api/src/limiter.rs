@@ -1,4 +1,4 @@
-//! The rate limit of one client, a token bucket, and its header fields
+//! The rate limiter of one tenant, a token bucket, and its header fields
 //! (draft-ietf-httpapi-ratelimit-headers-10).
 
 use std::time::Duration;
@@ -15,21 +15,21 @@ use warp::http::{HeaderMap, HeaderName, HeaderValue};
 const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 
-/// One client's token bucket: it holds the whole limit at first and refills evenly.
+/// One tenant's token bucket. It starts full and refills at a constant rate.
 pub struct Limiter<C: Clock = DefaultClock> {
     bucket: RateLimiter<NotKeyed, InMemoryState, C, StateInformationMiddleware>,
     clock: C,
     policy: HeaderValue,
-    /// The time in which one request is refilled.
+    /// The time in which the bucket refills by one request.
     interval: Duration,
 }
 
-/// The state of a limit after a request.
+/// The state of a rate limit after a request.
 #[derive(Clone, Debug)]
 pub struct Quota {
     policy: HeaderValue,
     remaining: u32,
-    /// The time until one more request is allowed.
+    /// The time until the bucket has refilled by one request.
     wait: Duration,
 }
 
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_may_send_its_limit_at_once_and_then_as_it_refills() {
+    fn a_client_may_burst_up_to_its_limit_and_then_waits_for_the_refill() {
         let (limiter, clock) = limiter("3/m");
         for remaining in [2, 1, 0] {
             assert_eq!(limiter.admit().unwrap().remaining, remaining);
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn the_fields_give_the_policy_the_remaining_requests_and_the_reset_time() {
+    fn the_header_fields_give_the_policy_the_remaining_requests_and_the_reset_time() {
         let (limiter, _clock) = limiter("100/s");
         let policy = r#""default";q=100;w=1"#;
         let admitted = limiter.admit().unwrap();
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn extreme_limits_are_accepted() {
+    fn the_smallest_and_the_largest_limits_are_accepted() {
         for limit in ["1000000/s", "1000000/h", "1/h"] {
             assert!(limiter(limit).0.admit().is_ok(), "{limit}");
         }

@@ -10,15 +10,16 @@ fn main() -> ExitCode {
     match sync_pool::runtime() {
         Ok(runtime) => runtime.block_on(run()),
         Err(error) => {
-            program::print_error(&format_args!("the runtime cannot be started: {error}"));
+            program::print_error(&format_args!("cannot start the runtime: {error}"));
             ExitCode::FAILURE
         }
     }
 }
 
 async fn run() -> ExitCode {
-    let command = clap::command!()
-        .about("The API: accepts report requests, answered while the client waits or as jobs");
+    let command = clap::command!().about(
+        "The API: answers report requests directly (/sync) or accepts them as jobs (/async)",
+    );
     let listen = ListenSetting {
         setting: "API_ADDR",
         addr: |settings| settings.api.addr,

@@ -1,4 +1,4 @@
-//! The API's metrics, in the text format of Prometheus.
+//! The API's metrics, in the `OpenMetrics` text format.
 
 use std::sync::Arc;
 
@@ -48,7 +48,8 @@ impl Metrics {
         metrics
     }
 
-    /// A request was answered. Endpoints and statuses are few, so the labels are bounded.
+    /// Counts an answered request. `endpoint` must come from a fixed set: each new label value is a
+    /// new time series.
     pub fn answered(&self, endpoint: &'static str, status: StatusCode) {
         let status = status.as_u16().into();
         self.answers
@@ -56,24 +57,24 @@ impl Metrics {
             .inc();
     }
 
-    /// The SSRF policy refused a callback's URL by this rule.
+    /// Counts a callback URL that this rule of the SSRF policy refused.
     pub fn refused_callback(&self, rule: &'static str) {
         self.refused_callbacks
             .get_or_create(&RuleLabel { rule })
             .inc();
     }
 
-    /// A request had no valid token.
+    /// Counts a request without a valid token.
     pub fn unauthorized(&self) {
         self.unauthorized.inc();
     }
 
-    /// A request exceeded its client's rate limit.
+    /// Counts a request over its client's rate limit.
     pub fn rate_limited(&self) {
         self.rate_limited.inc();
     }
 
-    /// The text that a scrape returns.
+    /// The text of a scrape.
     pub fn render(&self) -> String {
         let mut text = String::new();
         #[expect(clippy::expect_used, reason = "writing to a String cannot fail")]
@@ -114,7 +115,7 @@ mod tests {
     use super::Metrics;
 
     #[test]
-    fn what_was_counted_is_rendered() {
+    fn a_scrape_contains_every_counter_with_its_labels() {
         let metrics = Metrics::new();
         metrics.answered("async", StatusCode::ACCEPTED);
         metrics.answered("async", StatusCode::ACCEPTED);

@@ -1,7 +1,7 @@
-//! Path and method to controller.
+//! Maps path and method to a controller.
 //!
-//! A rejection means that another route may match. Each path ends in a filter that answers 405, and
-//! all paths end in one that answers 404. So no rejection is left: the error type is
+//! A warp rejection means that another route may match. The last filter of each path answers `405`,
+//! and the last filter of all answers `404`, so no rejection remains and the error type is
 //! [`Infallible`].
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
@@ -19,7 +19,7 @@ use crate::{
     validation::{Form, Submission, page},
 };
 
-/// All routes of the API. `POST /async`, the busiest under a storm, is matched first.
+/// All routes of the API. `POST /async` is matched first: a storm arrives there.
 pub fn all(
     app: &Arc<App>,
 ) -> impl Filter<Extract = (Response,), Error = Infallible> + Clone + Send + Sync + 'static {
@@ -35,14 +35,14 @@ pub fn all(
         .or(metrics(app.metrics.clone()).boxed())
         .unify()
         .boxed();
-    post_async(app).or(others).unify().or(nothing()).unify()
+    post_async(app).or(others).unify().or(not_found()).unify()
 }
 
-/// `/metrics` only, for a listener of its own.
+/// `/metrics` only, for the listener of `METRICS_ADDR`.
 pub fn metrics_alone(
     counted: Metrics,
 ) -> impl Filter<Extract = (Response,), Error = Infallible> + Clone + Send + Sync + 'static {
-    metrics(counted).or(nothing()).unify()
+    metrics(counted).or(not_found()).unify()
 }
 
 /// Reads a body within `timeout` and parses it by `form`.
@@ -67,7 +67,7 @@ fn post_async(
         .and(submission(form, app.settings.http.timeout))
         .then(asynchronous::submit)
         .map(Reply::into_response);
-    warp::path!("async").and(submit.or(only("POST")).unify())
+    warp::path!("async").and(submit.or(method_not_allowed("POST")).unify())
 }
 
 fn post_sync(
@@ -79,7 +79,7 @@ fn post_sync(
         .and(submission(Form::sync(), app.settings.http.timeout))
         .then(sync::report)
         .map(Reply::into_response);
-    warp::path!("sync").and(report.or(only("POST")).unify())
+    warp::path!("sync").and(report.or(method_not_allowed("POST")).unify())
 }
 
 fn request(
@@ -92,11 +92,13 @@ fn request(
         .and(with(app))
         .then(requests::find)
         .map(Reply::into_response);
-    find.or(path.and(only("GET, HEAD")).map(|_id, reply| reply))
+    find.or(path
+        .and(method_not_allowed("GET, HEAD"))
+        .map(|_id, reply| reply))
         .unify()
 }
 
-/// Matched before `/requests/{id}`, which would take `redeliver` for an id.
+/// Matched before `/requests/{id}`, which would parse `redeliver` as an id.
 fn redelivery(
     app: &Arc<App>,
 ) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone + use<> {
@@ -114,10 +116,10 @@ fn redelivery(
         .then(redelivery::one)
         .map(Reply::into_response);
     warp::path!("requests" / "redeliver")
-        .and(page.or(only("POST")).unify())
+        .and(page.or(method_not_allowed("POST")).unify())
         .or(one)
         .unify()
-        .or(path.and(only("POST")).map(|_id, reply| reply))
+        .or(path.and(method_not_allowed("POST")).map(|_id, reply| reply))
         .unify()
 }
 
@@ -125,15 +127,15 @@ fn healthz(
     app: &Arc<App>,
 ) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone + use<> {
     let check = get_or_head().and(with(app)).then(health::check);
-    warp::path!("healthz").and(check.or(only("GET, HEAD")).unify())
+    warp::path!("healthz").and(check.or(method_not_allowed("GET, HEAD")).unify())
 }
 
-/// Matches only requests that [`AuthLayer`](crate::auth::AuthLayer) has marked as a [`Scraper`]'s.
+/// Matches only requests that [`AuthLayer`](crate::auth::AuthLayer) marked with [`Scraper`].
 fn metrics(counted: Metrics) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone {
     let scrape = get_or_head().map(move || reply::metrics(counted.render()));
     warp::path!("metrics")
         .and(warp::ext::get())
-        .and(scrape.or(only("GET, HEAD")).unify())
+        .and(scrape.or(method_not_allowed("GET, HEAD")).unify())
         .map(|_: Scraper, reply| reply)
 }
 
@@ -142,13 +144,15 @@ fn caller() -> impl Filter<Extract = (Caller,), Error = Rejection> + Copy {
     warp::ext::get()
 }
 
-/// The last filter of all: 404.
-fn nothing() -> impl Filter<Extract = (Response,), Error = Infallible> + Copy {
+/// The last filter of all: `404`.
+fn not_found() -> impl Filter<Extract = (Response,), Error = Infallible> + Copy {
     warp::any().map(|| Problem::no_such_path().into_response())
 }
 
-/// The last filter of a path: 405, with the methods in `allowed`.
-fn only(allowed: &'static str) -> impl Filter<Extract = (Response,), Error = Infallible> + Copy {
+/// The last filter of a path: `405`, with `allowed` in the `Allow` header.
+fn method_not_allowed(
+    allowed: &'static str,
+) -> impl Filter<Extract = (Response,), Error = Infallible> + Copy {
     warp::any().map(move || Problem::method_not_allowed(allowed).into_response())
 }
 

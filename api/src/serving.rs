@@ -1,4 +1,4 @@
-//! The API's listeners, from their first connection to the end of the graceful shutdown.
+//! Serves the API's listeners until the graceful shutdown is complete.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::{app::App, auth::AuthLayer, error::Error, metrics::Metrics, routes};
 /// requests are answered within the drain timeout, and the app is closed.
 ///
 /// # Errors
-/// The store ended first.
+/// The store stopped before the shutdown.
 pub async fn serve(
     app: Arc<App>,
     auth: AuthLayer,

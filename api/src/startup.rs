@@ -1,4 +1,4 @@
-//! Answers every request with `503` while the database is not open yet.
+//! Answers authenticated requests with `503` until the database is open.
 
 use std::{pin::pin, time::Duration};
 
@@ -10,10 +10,11 @@ use warp::{Filter, Reply};
 
 use crate::{auth::AuthLayer, reply::Problem};
 
-/// Within this time clients are left waiting in the accept queue rather than refused.
+/// A database that opens within this time causes no `503`: connections wait in the accept queue.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// The result of `opening`. Until then, requests on `listener` that `auth` admits get a `503`.
+/// Awaits `opening` and returns its result. Meanwhile, requests on `listener` that pass `auth` get
+/// `503`.
 pub(crate) async fn beside<T>(
     listener: &TcpListener,
     limits: Limits,
@@ -25,8 +26,8 @@ pub(crate) async fn beside<T>(
         return opened;
     }
     let service = warp::service(warp::any().map(|| Problem::not_open_yet().into_response()));
-    // A connection accepted here stays with this responder, so it must not be kept alive: the
-    // client's next request has to reach the real service.
+    // A connection stays with the service that accepted it. Without keep-alive, the client's next
+    // request opens a new connection and reaches the real service.
     let limits = Limits {
         one_request_per_connection: true,
         ..limits

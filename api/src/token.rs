@@ -21,7 +21,7 @@ pub fn subcommand() -> Subcommand {
                 #[expect(clippy::expect_used, reason = "clap requires `new` and NAME")]
                 let name = name.expect("`token new NAME`");
                 print(&name).unwrap_or_else(|error| {
-                    let _ = writeln!(io::stderr(), "the token cannot be made: {error}");
+                    let _ = writeln!(io::stderr(), "cannot make a token: {error}");
                     ExitCode::FAILURE
                 })
             })
@@ -38,8 +38,8 @@ fn command() -> Command {
     let new = Command::new("new")
         .about("Makes a random token")
         .long_about(
-            "Makes a random token and prints two lines: the token, for the client alone, and its entry \
-             NAME:SHA256 for API_TOKENS. METRICS_TOKEN takes such an entry as well. The token is not \
+            "Makes a random token and prints two lines: the token, which only the client may know, and its \
+             entry NAME:SHA256 for API_TOKENS. METRICS_TOKEN takes such an entry as well. The token is not \
              stored: if it is lost, make a new one.",
         )
         .arg(name);

@@ -10,18 +10,18 @@ use warp::{
 
 const TRACEPARENT: &str = "traceparent";
 
-/// The caller's trace, if it sent a valid one. An invalid or repeated header is ignored, as the
-/// specification requires.
+/// The `traceparent` of the request, if it is valid. An invalid or repeated header is ignored, as
+/// the specification requires.
 pub fn traceparent() -> impl Filter<Extract = (Option<Traceparent>,), Error = Infallible> + Copy {
-    // Checked first, so that requests without one, the most, do not pay for a copy of the headers.
+    // Checked first: most requests have no such header and need no copy of all headers.
     warp::header::value(TRACEPARENT)
         .and(warp::header::headers_cloned())
-        .map(|_first: HeaderValue, headers: HeaderMap| the_only(&headers))
+        .map(|_first: HeaderValue, headers: HeaderMap| single_value(&headers))
         .or(warp::any().map(|| None))
         .unify()
 }
 
-fn the_only(headers: &HeaderMap) -> Option<Traceparent> {
+fn single_value(headers: &HeaderMap) -> Option<Traceparent> {
     let mut values = headers.get_all(TRACEPARENT).iter();
     match (values.next(), values.next()) {
         (Some(value), None) => value.to_str().ok()?.parse().ok(),
@@ -33,10 +33,10 @@ fn the_only(headers: &HeaderMap) -> Option<Traceparent> {
 mod tests {
     use warp::http::{HeaderMap, HeaderValue};
 
-    use super::{TRACEPARENT, the_only};
+    use super::{TRACEPARENT, single_value};
 
     #[test]
-    fn an_invalid_or_repeated_header_is_ignored() {
+    fn an_invalid_or_repeated_traceparent_is_ignored() {
         let right = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".as_slice();
         for (values, taken) in [
             ([right].as_slice(), true),
@@ -50,7 +50,7 @@ mod tests {
             for value in values {
                 headers.append(TRACEPARENT, HeaderValue::from_bytes(value).unwrap());
             }
-            assert_eq!(the_only(&headers).is_some(), taken, "{headers:?}");
+            assert_eq!(single_value(&headers).is_some(), taken, "{headers:?}");
         }
     }
 }

@@ -27,7 +27,8 @@ pub struct Submission {
 /// What an endpoint asks for.
 pub struct Form {
     max_records: u32,
-    /// What judges a `callback_url`, and counts what it refuses; without one, that field is unknown.
+    /// What judges a `callback_url`, and counts what it refuses; without one, that field is
+    /// unknown.
     judge: Option<(Policy, Metrics)>,
 }
 
@@ -40,7 +41,8 @@ impl Form {
         }
     }
 
-    /// `POST /async`: a callback where `policy` lets it go; one that it refuses is counted in `metrics`.
+    /// `POST /async`: a callback where `policy` lets it go; one that it refuses is counted in
+    /// `metrics`.
     pub fn asynchronous(policy: Policy, metrics: Metrics) -> Self {
         Self {
             max_records: Records::MAX_ASYNC,

@@ -1,6 +1,7 @@
-//! The metric label of a path. Clients choose paths, so the number of labels must be bounded.
+//! The metric label of a path. Clients choose the paths, so the set of labels is fixed: a label for
+//! each path would let a client grow the metrics without bound.
 
-/// The route, by the first segment of the path.
+/// The label of a route, chosen by the first segment of the path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RouteLabel {
     Async,

@@ -42,9 +42,9 @@ pub async fn submit(
         .accept(job)
         .await
         .map_err(|error| store_problem(id, &error))?;
-    // A client that disconnects before the commit drops this future and so the notification, while
-    // the row is still written. A worker finds such a row in the table a second or two later; a
-    // task for each request would cost all other requests more.
+    // If the client disconnects before the commit, this future is dropped: the row is still written
+    // but no notification is sent, and a worker finds the row when it next polls the table. A task
+    // for each request would prevent this, at a cost to every request.
     if let Some(notifier) = &app.notifier {
         notifier.notify(id);
     }

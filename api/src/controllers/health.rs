@@ -7,7 +7,7 @@ use warp::reply::Response;
 
 use crate::{app::App, reply};
 
-/// Checks both at the same time.
+/// Checks both concurrently.
 pub async fn check(app: Arc<App>) -> Response {
     reply::health(&Health::check(&app.store, app.queue.as_ref()).await)
 }

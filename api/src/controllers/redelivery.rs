@@ -1,4 +1,4 @@
-//! `POST /requests/{id}/redeliver`, `POST /requests/redeliver`: deliver a callback again.
+//! `POST /requests/{id}/redeliver` and `POST /requests/redeliver`: redeliver callbacks.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -15,11 +15,11 @@ use crate::{
     reply::{self, Problem},
 };
 
-/// Starts a new series of attempts for one request of the caller's.
+/// Starts a new series of attempts for one request within the caller's scope.
 ///
 /// # Errors
-/// The request does not exist, is not over or has nothing to deliver; the receiver's
-/// backlog is full; or the store failed.
+/// The request does not exist, is not finished or has no callback; the receiver's backlog is full;
+/// or the store failed.
 pub async fn one(id: String, caller: Caller, app: Arc<App>) -> Result<Response, Problem> {
     let id: RequestId = id.parse().map_err(|_| Problem::malformed_id())?;
     let request = app
@@ -42,7 +42,7 @@ pub async fn one(id: String, caller: Caller, app: Arc<App>) -> Result<Response, 
     Ok(reply::redelivering(id))
 }
 
-/// The same for a page of requests. Those whose receiver's backlog is full are skipped and counted.
+/// Redelivers a page of requests. Those whose receiver's backlog is full are skipped and counted.
 ///
 /// # Errors
 /// The query is invalid, or the store failed.
@@ -57,7 +57,8 @@ pub async fn page(
         .await
         .map_err(|error| store_problem(None, &error))?;
     let all = found.requests.len();
-    // A page alone must not exceed a backlog limit either.
+    // The backlog limit is only recounted at intervals, so a single page could exceed it: the
+    // page's own requests are counted as well.
     let limit = app.settings.callback.max_parked;
     let mut of_origin = HashMap::new();
     let mut requests = found.requests;

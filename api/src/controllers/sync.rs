@@ -24,14 +24,14 @@ use crate::{
     validation::Submission,
 };
 
-/// How long an answer waits for its record in the table, which is there before the answer unless
-/// the database is slow.
+/// How long an answer waits for its record in the table. A slow database delays answers by no more
+/// than this; normally the record is committed before the answer is sent.
 const RECORDING: Duration = Duration::from_millis(500);
 
-/// Makes the report, and answers when it is done or out of time.
+/// Makes the report, and answers when it is done or the timeout expires.
 ///
 /// # Errors
-/// The submission's fault, no free slot, or no report within the timeout.
+/// The submission is invalid, no slot is free, or the report is not done within the timeout.
 pub async fn report(
     caller: Caller,
     app: Arc<App>,
@@ -51,7 +51,8 @@ pub async fn report(
         deadline: arrived + app.settings.api.sync_timeout,
         client,
     };
-    // A task of its own: a client that leaves drops this future, and its request is still recorded.
+    // A separate task: if the client disconnects, this future is dropped, but the request must
+    // still be recorded.
     app.sync_requests
         .spawn(sync_request.complete(slot, Arc::clone(&app)));
     answer
@@ -94,8 +95,8 @@ impl SyncRequest {
         }
     }
 
-    /// The report, or why there is none. Work that has not begun when the request ends is abandoned
-    /// with its slot. A report that is done after the timeout is not used.
+    /// The report, or why there is none. On a timeout or a disconnect, work that has not started is
+    /// abandoned and its slot is freed. A report that is done after the timeout is discarded.
     async fn end(&mut self, slot: Slot, limit: Duration) -> Result<Report, Unfinished> {
         let spec = self.spec.clone();
         tokio::select! {

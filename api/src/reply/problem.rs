@@ -103,7 +103,8 @@ impl Problem {
         .with_header("www-authenticate", "Bearer")
     }
 
-    /// Too many requests of one client; the answer's head says how many there may be, and when again.
+    /// Too many requests of one client; the answer's head says how many there may be, and when
+    /// again.
     pub fn rate_limited() -> Self {
         let detail = "You ask too often: `ratelimit-policy` says how often you may. Try again after the seconds \
                       in `retry-after`.";

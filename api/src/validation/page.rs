@@ -12,8 +12,8 @@ const MOST: usize = 1000;
 
 const KNOWN: &str = "`status`, `since`, `limit` and `cursor`";
 
-/// Reads a query: `status=FAILED|COMPLETED`, and as it likes `since` (when they were accepted, RFC 3339),
-/// `limit` and `cursor` (the last page's).
+/// Reads a query: `status=FAILED|COMPLETED`, and as it likes `since` (when they were accepted, RFC
+/// 3339), `limit` and `cursor` (the last page's).
 ///
 /// # Errors
 /// 422 with every fault of it.

@@ -29,8 +29,8 @@ pub(super) fn report_name(sent: Option<&RawValue>) -> Result<ReportName, String>
     ReportName::try_from(string(sent, NAME)?).map_err(|error| error.to_string())
 }
 
-/// A URL where `policy` lets a callback go, as far as that is known without a look-up. The rule that refuses
-/// is counted in `metrics`.
+/// A URL where `policy` lets a callback go, as far as that is known without a look-up. The rule
+/// that refuses is counted in `metrics`.
 pub(super) fn callback_url(
     sent: &RawValue,
     policy: &Policy,

@@ -66,7 +66,7 @@ async fn an_unresponsive_redis_does_not_delay_async() {
     let unsynced = ("DB_SYNCHRONOUS", "normal");
     let server = Server::start(&[("REDIS_URL", &redis), unsynced]).await;
     let mut client = server.connect().await;
-    // More than the notifier's channel holds: what doesn't fit is dropped, and nobody waits for it.
+    // More than the notifier's channel holds. Excess notifications are dropped without waiting.
     for _ in 0..9000 {
         client.send(post("/async", JOB)).await;
         assert_eq!(client.answer().await.status, 202);
@@ -81,12 +81,12 @@ async fn an_unresponsive_redis_does_not_delay_async() {
 #[tokio::test]
 async fn an_accepted_job_is_notified_in_redis() {
     let redis = RedisServer::start();
-    let server = Server::start(&[("REDIS_URL", &redis.url()), ("QUEUE_NAME", "bell")]).await;
+    let server = Server::start(&[("REDIS_URL", &redis.url()), ("QUEUE_NAME", "jobs")]).await;
     let answer = server.ask(post("/async", JOB)).await;
     let id = answer.json()["request_id"].as_str().unwrap().to_owned();
-    let entries = ::redis::cmd("XRANGE").arg(&["bell", "-", "+"]).clone();
-    let has_rung = || format!("{:?}", redis.command(&entries)).contains(&id);
-    eventually("the ring", has_rung).await;
+    let entries = ::redis::cmd("XRANGE").arg(&["jobs", "-", "+"]).clone();
+    let notified = || format!("{:?}", redis.command(&entries)).contains(&id);
+    eventually("the notification", notified).await;
 }
 
 #[tokio::test]
@@ -95,7 +95,7 @@ async fn writes_beyond_the_write_queue_return_503_and_the_rest_are_accepted() {
     let lock = server.database();
     lock.execute_batch("BEGIN IMMEDIATE").unwrap();
     let mut asking: FuturesUnordered<_> = (0..6).map(|_| server.ask(post("/async", JOB))).collect();
-    // While the lock is held, no answer but a refusal can come.
+    // No write can commit while the lock is held, so the first response is a refusal.
     let first = asking.next().await.unwrap();
     assert_eq!(first.problem(), "503 overloaded");
     assert!(first.header("retry-after").is_some());
@@ -108,11 +108,7 @@ async fn writes_beyond_the_write_queue_return_503_and_the_rest_are_accepted() {
         .query_row("SELECT count(*) FROM requests", [], |row| row.get(0))
         .unwrap();
     assert!(accepted >= 1);
-    assert_eq!(
-        u32::try_from(accepted),
-        Ok(rows),
-        "as many rows as promises"
-    );
+    assert_eq!(u32::try_from(accepted), Ok(rows), "one row per 202");
 }
 
 #[tokio::test]
@@ -128,7 +124,7 @@ async fn a_locked_database_returns_503_until_the_lock_is_released() {
     let rows: u32 = lock
         .query_row("SELECT count(*) FROM requests", [], |row| row.get(0))
         .unwrap();
-    assert_eq!(rows, 1, "what was refused is not there");
+    assert_eq!(rows, 1, "the refused job has no row");
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! Who is let in, what belongs to whom, and how often one may ask.
+//! Authentication, tenant scope and rate limits.
 
 use std::fmt::Display;
 
@@ -16,7 +16,7 @@ use crate::{
 
 const JOB: &str = r#"{"records": 1, "report_name": "a"}"#;
 
-/// An id that no request has.
+/// The path of a request that does not exist.
 const UNKNOWN: &str = "/requests/0193b7a2-5d3c-7e21-9f0a-3c5b8e6d1f42";
 
 fn token() -> Token {
@@ -27,12 +27,12 @@ fn entry(name: &str, token: &Token) -> String {
     format!("{name}:{}", token.hash().to_hex())
 }
 
-/// The request with one more line in its head.
+/// Adds a header line to the request.
 fn with(line: impl Display, request: &str) -> String {
     request.replacen("\r\n", &format!("\r\n{line}\r\n"), 1)
 }
 
-/// The request with that token.
+/// Adds the token to the request.
 fn bearing(token: &Token, request: &str) -> String {
     with(
         format_args!("authorization: Bearer {}", token.as_str()),
@@ -40,7 +40,7 @@ fn bearing(token: &Token, request: &str) -> String {
     )
 }
 
-/// A server for two names.
+/// A server with two tenants.
 struct Tenants {
     server: Server,
     one: Token,
@@ -92,7 +92,7 @@ async fn every_path_but_healthz_requires_a_token() {
         (post("/sync", JOB), 200),
         (bare("GET", "/nothing"), 404),
         (bare("GET", "/async"), 405),
-        (bare("GET", "/healthz"), 503), // there is no Redis here
+        (bare("GET", "/healthz"), 503), // Redis is unreachable
     ] {
         let answer = tenants.ask_as(one, &request).await;
         assert_eq!(answer.status, status, "{request}");
@@ -146,7 +146,7 @@ async fn a_request_without_a_token_returns_401_before_its_body_is_read() {
     let (head, body) = request.split_at(request.len() - JOB.len());
     client.send(head).await;
     assert_eq!(client.answer().await.problem(), "401 unauthorized");
-    // Its connection is as good as before.
+    // The connection stays usable.
     client.send(body).await;
     client.send(bearing(&tenants.one, &request)).await;
     assert_eq!(client.answer().await.status, 202);
@@ -338,7 +338,7 @@ async fn the_metrics_token_grants_access_to_metrics_only() {
         tenants.ask_as(&tenants.one, &scrape).await.problem(),
         "401 unauthorized"
     );
-    // A slash more is another path: a client's, and nothing is there.
+    // With a trailing slash it is another path, which needs a client's token and does not exist.
     let detour = bare("GET", "/metrics/");
     assert_eq!(tenants.ask_as(&tenants.one, &detour).await.status, 404);
     assert_eq!(tenants.ask_as(&scraper, &detour).await.status, 401);
@@ -439,7 +439,11 @@ async fn requests_during_startup_are_counted_and_rate_limited() {
 
     lock.execute_batch("ROLLBACK").unwrap();
     while health(addr).await.json()["database"] != "ok" {}
-    assert_eq!(ask(&submit).await.status, 202, "the second of two an hour");
+    assert_eq!(
+        ask(&submit).await.status,
+        202,
+        "the second of two requests an hour"
+    );
     assert_eq!(ask(&submit).await.problem(), "429 rate-limited");
     let metrics = ask(&bearing(&one, &bare("GET", "/metrics"))).await;
     for line in [

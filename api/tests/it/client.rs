@@ -1,4 +1,4 @@
-//! An HTTP client that sends exactly the bytes it is given.
+//! An HTTP client that sends raw bytes, so that tests can send malformed requests.
 
 use std::{fmt::Display, net::SocketAddr};
 
@@ -14,7 +14,7 @@ use crate::PATIENCE;
 /// One connection.
 pub(crate) struct Client(BufReader<TcpStream>);
 
-/// What came back.
+/// A response.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -37,10 +37,10 @@ pub(crate) fn bare(method: &str, path: &str) -> String {
     format!("{method} {path} HTTP/1.1\r\nhost: test\r\n\r\n")
 }
 
-/// What `/healthz` says of a check that took too long.
+/// The text of `/healthz` for a check that timed out.
 pub(crate) const LATE: &str = "no answer within 1 s";
 
-/// What `/healthz` answers. A check that a busy machine kept from its answer is made again.
+/// The response of `/healthz`. Retries while a check times out, which a busy machine can cause.
 pub(crate) async fn health(addr: SocketAddr) -> Answer {
     loop {
         let mut client = Client::connect(addr).await;
@@ -61,7 +61,7 @@ impl Client {
         self.0.get_mut().write_all(request.as_ref()).await.unwrap();
     }
 
-    /// The next answer.
+    /// Reads the next response.
     pub(crate) async fn answer(&mut self) -> Answer {
         let mut answer = self.head().await;
         let length = answer.header("content-length").unwrap().parse().unwrap();
@@ -74,7 +74,7 @@ impl Client {
         answer
     }
 
-    /// The next answer's head: all there is of an answer to `HEAD`.
+    /// Reads the next response without a body, as `HEAD` returns it.
     pub(crate) async fn head(&mut self) -> Answer {
         let status = self.line().await;
         let status = status.strip_prefix("HTTP/1.1 ").expect(&status);
@@ -94,7 +94,7 @@ impl Client {
         }
     }
 
-    /// Whether the server has closed the connection, when nothing more comes.
+    /// Waits for data or EOF; true if the server closed the connection without sending more.
     pub(crate) async fn is_closed(&mut self) -> bool {
         let rest = timeout(PATIENCE, self.0.fill_buf())
             .await
@@ -128,7 +128,7 @@ impl Answer {
         serde_json::from_str(&self.body).expect(&self.body)
     }
 
-    /// The problem's name, checked to be a whole problem of the answer's status.
+    /// Status and problem name. Panics unless the body is a complete problem with that status.
     pub(crate) fn problem(&self) -> String {
         let problem = self.json();
         assert_eq!(

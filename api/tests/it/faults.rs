@@ -1,4 +1,4 @@
-//! What the disk does to a running API, and what it says meanwhile.
+//! Disk faults: a full disk, corruption, and files and folders that are read-only.
 
 use std::{
     fs::{self, Permissions},
@@ -22,7 +22,7 @@ use crate::{
 
 const JOB: &str = r#"{"records": 10, "report_name": "Q1_Finance"}"#;
 
-/// A user that owns nothing.
+/// The uid of `nobody`.
 const NOBODY: u32 = 65534;
 
 async fn accept(service: &Service) -> Answer {
@@ -34,7 +34,7 @@ fn id(accepted: &Answer) -> String {
     accepted.json()["request_id"].as_str().unwrap().to_owned()
 }
 
-/// What it says of its database.
+/// The database check of `/healthz`.
 async fn database_is(service: &Service) -> Value {
     health(service.addr).await.json()["database"].clone()
 }
@@ -60,13 +60,13 @@ async fn a_full_disk_returns_503_database_full_and_no_accepted_job_is_lost() {
     for _ in 0..10 {
         accepted.push(id(&accept(&service).await));
     }
-    // No room at all, where even the log can't be written; and room for half a page of SQLite's log.
+    // First no space at all, so that even the WAL cannot grow; then half a page of WAL.
     let log_size = fs::metadata(folder.path().join("storm.db-wal")).unwrap();
     for room in [0, log_size.len() + 2000] {
         service.limit_files(room);
         let mut refused = accept(&service).await;
         while refused.status == 202 {
-            accepted.push(id(&refused)); // until the file is as large as it may be
+            accepted.push(id(&refused)); // until the file reaches its limit
             refused = accept(&service).await;
         }
         assert_eq!(refused.problem(), "503 database-full");
@@ -87,7 +87,7 @@ async fn a_full_disk_returns_503_database_full_and_no_accepted_job_is_lost() {
         assert_eq!(find(&service, id).await.status, 200);
     }
     assert!(exited_with(service.stop().await, 0));
-    assert_eq!(rows(folder.path()), accepted, "no more, no less");
+    assert_eq!(rows(folder.path()), accepted, "exactly the accepted jobs");
 }
 
 #[tokio::test]
@@ -97,7 +97,7 @@ async fn an_intermittently_full_disk_under_load_loses_no_accepted_job() {
     let mut accepted = Vec::new();
     let mut refused = 0;
     for turn in 0..30 {
-        // The limit comes and goes while these are under way.
+        // The limit changes while these requests are in progress.
         let asking = join_all((0..20).map(|_| accept(&service)));
         let changing = async {
             for step in 0..=turn % 7 {
@@ -117,10 +117,10 @@ async fn an_intermittently_full_disk_under_load_loses_no_accepted_job() {
         service.limit_files(rlimit::INFINITY);
         accepted.push(id(&accept(&service).await));
     }
-    assert!(refused > 0, "the limit was felt");
+    assert!(refused > 0, "the limit took effect");
     drop(service); // kill -9
     accepted.sort();
-    assert_eq!(rows(folder.path()), accepted, "no more, no less");
+    assert_eq!(rows(folder.path()), accepted, "exactly the accepted jobs");
 }
 
 #[tokio::test]
@@ -136,7 +136,7 @@ async fn later_corruption_returns_503_and_the_api_keeps_running() {
         detail.contains("damaged") && detail.contains("backup"),
         "{detail}"
     );
-    assert_eq!(answer.header("retry-after"), None, "that would not help");
+    assert_eq!(answer.header("retry-after"), None, "a retry would not help");
     assert_eq!(accept(&service).await.problem(), "503 database-corrupt");
 
     damage(folder.path(), "store");
@@ -145,7 +145,7 @@ async fn later_corruption_returns_503_and_the_api_keeps_running() {
     assert!(exited_with(service.stop().await, 0));
 }
 
-/// Moves the log into the database, and overwrites the first page of a table.
+/// Checkpoints the WAL into the database, then overwrites the first page of a table.
 fn damage(folder: &Path, table: &str) {
     let connection = database(folder);
     let page: u32 = connection
@@ -220,15 +220,15 @@ async fn a_read_only_database_file_delays_startup_and_is_not_modified() {
 #[tokio::test]
 async fn a_read_only_folder_delays_startup_until_it_is_writable() {
     let folder = folder_of_nobody();
-    // One that is told to end meanwhile, and one that has its folder back.
+    // One process gets SIGTERM while it waits; the other gets write access back.
     let closed = || fs::set_permissions(folder.path(), Permissions::from_mode(0o555)).unwrap();
     let opened = || fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
-    let (told, waits) = (as_nobody(folder.path()), as_nobody(folder.path()));
+    let (stopped, waits) = (as_nobody(folder.path()), as_nobody(folder.path()));
     closed();
-    let told = Service::spawn(told, folder.path()).await;
-    let said = told.says("can't be opened yet").await;
+    let stopped = Service::spawn(stopped, folder.path()).await;
+    let said = stopped.says("can't be opened yet").await;
     assert_eq!(said["trouble"], "read-only");
-    assert!(exited_with(told.stop().await, 0));
+    assert!(exited_with(stopped.stop().await, 0));
 
     let waits = Service::spawn(waits, folder.path()).await;
     waits.says("can't be opened yet").await;
@@ -238,14 +238,14 @@ async fn a_read_only_folder_delays_startup_until_it_is_writable() {
     assert!(exited_with(waits.stop().await, 0));
 }
 
-/// Root may write everything, and then these tests would test nothing: so where they run as root, the
-/// service is nobody, in a folder of nobody's, from a copy of the program that nobody can reach.
+/// A folder that the service's user owns. Root ignores file permissions, so if the tests run as
+/// root, the service runs as `nobody`, from a copy of the program that `nobody` can execute.
 fn folder_of_nobody() -> TempDir {
     let folder = TempDir::new().unwrap();
     if is_root() {
         chown(folder.path(), Some(NOBODY), Some(NOBODY)).unwrap();
-        // By another process: what this one has open for writing, another test's child may have too
-        // for a moment, and then it can't be run.
+        // `cp` copies, not this process: a child forked by another test could inherit the file
+        // while it is open for writing, and executing it would fail (ETXTBSY).
         let copied = Command::new("cp")
             .arg(env!("CARGO_BIN_EXE_storm-api"))
             .arg(folder.path())
@@ -283,7 +283,7 @@ fn is_root() -> bool {
     fs::metadata("/proc/self").unwrap().uid() == 0
 }
 
-/// What the log calls errors.
+/// The log lines of level ERROR.
 fn errors(folder: &Path) -> Vec<Value> {
     let mut lines = lines(&folder.join("api.log"));
     lines.retain(|line| line["level"] == "ERROR");

@@ -52,7 +52,7 @@ async fn healthz_reports_a_locked_database() {
     let server = Server::start(&[("REDIS_URL", "none")]).await;
     let lock = server.database();
     lock.execute_batch("BEGIN IMMEDIATE").unwrap();
-    // The first check waits for the lock longer than it may; the writer then knows what it waits for.
+    // The first checks time out; the writer reports `locked` once its lock wait has failed.
     loop {
         let answer = server.ask(bare("GET", "/healthz")).await;
         assert_eq!(answer.status, 503);

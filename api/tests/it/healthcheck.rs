@@ -1,4 +1,4 @@
-//! `storm-api healthcheck`, as a container's engine runs it.
+//! `storm-api healthcheck`, as a container engine runs it.
 
 use std::{
     net::TcpListener,
@@ -14,7 +14,7 @@ use crate::{
     service::{Service, exited_with, program},
 };
 
-/// What `healthcheck` says of whoever listens on `addr`.
+/// Runs `healthcheck` against `addr`.
 async fn healthcheck(addr: &str) -> Output {
     let folder = TempDir::new().unwrap();
     let mut command = program(folder.path());
@@ -28,7 +28,7 @@ async fn healthcheck(addr: &str) -> Output {
         .unwrap()
 }
 
-/// The exit status and the one line, asked again where a busy machine kept a check from its answer.
+/// Exit status and output of `healthcheck`. Retries a check that timed out on a busy machine.
 async fn says(addr: &str) -> (Option<i32>, String) {
     loop {
         let output = healthcheck(addr).await;
@@ -88,7 +88,7 @@ async fn a_refused_connection_exits_1() {
 
 #[tokio::test]
 async fn an_unresponsive_service_exits_1() {
-    // The system takes the connection, and nobody reads from it.
+    // The kernel completes the handshake; nothing reads from the connection.
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let (status, said) = says(&listener.local_addr().unwrap().to_string()).await;
     assert_eq!(status, Some(1));
@@ -101,7 +101,7 @@ async fn a_service_at_its_connection_limit_exits_0() {
     let mut command = program(folder.path());
     command.envs([("HTTP_CONNECTIONS", "1"), ("HTTP_TIMEOUT", "10m")]);
     let service = Service::spawn(command, folder.path()).await;
-    // Until its database is open, and the place of the one before is free.
+    // Retries until the database is open and the previous connection has freed its permit.
     let only = loop {
         let mut only = Client::connect(service.addr).await;
         only.send(post("/async", r#"{"records": 1, "report_name": "a"}"#))

@@ -1,6 +1,6 @@
 //! The API over real sockets, with real `SQLite` files and, where it matters, a real Redis.
 //!
-//! Each test has a server of its own on a free port, so they run side by side.
+//! Each test starts its own server on a free port, so tests run in parallel.
 
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test may panic")]
 
@@ -30,10 +30,10 @@ use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
 
-/// How long anything may take before a test gives up: far more than a busy machine needs.
+/// Timeout of every wait in these tests. Generous, so that a busy machine does not fail them.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// Returns when `holds` does.
+/// Waits until `holds` returns true; panics after [`PATIENCE`].
 async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let waiting = async {
         while !holds() {

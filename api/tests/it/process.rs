@@ -1,4 +1,4 @@
-//! The program itself: its exit statuses and what it says.
+//! The program as a process: exit codes, output and logs.
 
 use std::{
     fs,
@@ -80,10 +80,10 @@ async fn startup_logs_address_database_and_queue_and_sigterm_exits_0() {
     let mut client = Client::connect(addr).await;
     client.send(bare("GET", "/nothing")).await;
     assert_eq!(client.answer().await.status, 404);
-    let told = Command::new("kill")
+    let killed = Command::new("kill")
         .args(["-TERM", &child.id().to_string()])
         .status();
-    assert!(told.unwrap().success());
+    assert!(killed.unwrap().success());
     let rest: Vec<_> = lines.collect();
     assert!(child.wait().unwrap().success(), "{rest:?}");
 }
@@ -102,7 +102,7 @@ fn a_public_address_without_tokens_exits_2_with_one_line() {
     }
     assert!(
         !folder.path().join("data").exists(),
-        "it was refused before it did anything"
+        "it exited before it created any file"
     );
 }
 
@@ -129,7 +129,7 @@ fn a_public_address_is_allowed_with_tokens_or_api_open() {
 #[test]
 fn a_generated_token_authenticates_its_client() {
     let folder = TempDir::new().unwrap();
-    // It needs no settings, and is not stopped by those that a service would be.
+    // `token new` ignores the settings, also those that would stop the service.
     let output = program(&folder)
         .args(["token", "new", "billing"])
         .envs([("API_ADDR", "0.0.0.0:0"), ("SYNC_THREADS", "none")])

@@ -1,4 +1,4 @@
-//! Redelivery, and the backlog limit of a receiver.
+//! Redelivery, and the backlog limit per origin.
 
 use serde_json::{Value, json};
 use storm_shared::{
@@ -26,7 +26,7 @@ async fn accept(store: &Store, callback: Option<&str>) -> RequestId {
     id
 }
 
-/// A job whose callback has failed, if it has one.
+/// Creates a failed job. With a callback URL, its delivery has failed.
 async fn failed(store: &Store, callback: Option<&str>) -> RequestId {
     let id = accept(store, callback).await;
     let owner = OwnerId::generate();
@@ -150,9 +150,9 @@ async fn a_backlog_over_the_limit_returns_503_for_that_origin_only() {
         let body = json!({"records": 1, "report_name": "a", "callback_url": url});
         post("/async", body)
     };
-    let crowded = "https://hooks.example/b";
-    assert_eq!(server.ask(body(crowded)).await.status, 202);
-    // Two jobs that wait for an attempt, as a retry and a parked one do.
+    let over_limit = "https://hooks.example/b";
+    assert_eq!(server.ask(body(over_limit)).await.status, 202);
+    // Two jobs with an attempt due or scheduled: they count as the origin's backlog.
     let waiting = [
         failed(&server.app.store, HOOK).await,
         failed(&server.app.store, HOOK).await,
@@ -163,7 +163,7 @@ async fn a_backlog_over_the_limit_returns_503_for_that_origin_only() {
         assert_eq!(server.ask(redelivered).await.status, 202);
     }
     let refused = loop {
-        let answer = server.ask(body(crowded)).await;
+        let answer = server.ask(body(over_limit)).await;
         if answer.status != 202 {
             break answer;
         }
@@ -185,10 +185,10 @@ async fn a_backlog_over_the_limit_returns_503_for_that_origin_only() {
     let polled = post("/async", json!({"records": 1, "report_name": "a"}));
     assert_eq!(server.ask(polled).await.status, 202);
 
-    // It has heard of them all.
-    let heard = "UPDATE requests SET redelivery = NULL, next_attempt_at = NULL";
-    server.database().execute(heard, []).unwrap();
-    while server.ask(body(crowded)).await.status != 202 {
+    // All callbacks are delivered, so the backlog is empty.
+    let delivered = "UPDATE requests SET redelivery = NULL, next_attempt_at = NULL";
+    server.database().execute(delivered, []).unwrap();
+    while server.ask(body(over_limit)).await.status != 202 {
         tokio::task::yield_now().await;
     }
 }

@@ -1,4 +1,4 @@
-//! What the API refuses, and how it says so.
+//! Requests that the API refuses, and the problem that it returns for each.
 
 use serde_json::json;
 use storm_api::body::LIMIT;

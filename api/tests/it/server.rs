@@ -1,4 +1,4 @@
-//! A server for one test: its own port, its own database.
+//! An in-process server for one test, with its own port and database.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -14,10 +14,10 @@ use crate::{
     client::{Answer, Client},
 };
 
-/// Nothing listens there: most of what is promised holds without Redis.
+/// An address where nothing listens. Most promises hold without Redis.
 pub(crate) const NO_REDIS: (&str, &str) = ("REDIS_URL", "redis://127.0.0.1:1");
 
-/// Where no test is about them, no timeout may pass on a busy machine.
+/// Long timeouts, so that a busy machine does not cause one in tests of something else.
 const NO_HURRY: [(&str, &str); 2] = [("SYNC_TIMEOUT", "10m"), ("HTTP_TIMEOUT", "10m")];
 
 pub(crate) struct Server {
@@ -28,7 +28,7 @@ pub(crate) struct Server {
     folder: TempDir,
 }
 
-/// Work that holds a thread of the pool until this is dropped.
+/// Occupies one thread of the pool until dropped.
 pub(crate) struct Gate {
     _open: oneshot::Sender<()>,
 }
@@ -71,14 +71,14 @@ impl Server {
         Client::connect(self.addr).await
     }
 
-    /// One request on a connection of its own.
+    /// Sends one request on a new connection.
     pub(crate) async fn ask(&self, request: impl AsRef<[u8]>) -> Answer {
         let mut client = self.connect().await;
         client.send(request).await;
         client.answer().await
     }
 
-    /// Keeps every thread behind `/sync` busy.
+    /// Occupies every thread of the `/sync` pool.
     pub(crate) async fn occupy(&self) -> Vec<Gate> {
         let mut gates = Vec::new();
         for _ in 0..self.app.settings.api.sync_threads {
@@ -102,17 +102,17 @@ impl Server {
         Gate { _open: open }
     }
 
-    /// Whether, beside the occupied threads, one request waits.
+    /// True if one request is queued while every thread is occupied.
     pub(crate) fn one_waits(&self) -> bool {
         self.app.pool.admitted() == self.app.settings.api.sync_threads + 1
     }
 
-    /// A connection of the test's own to the database.
+    /// Opens a second connection to the server's database.
     pub(crate) fn database(&self) -> Connection {
         Connection::open(self.folder.path().join("storm.db")).unwrap()
     }
 
-    /// Status and reason of every sync request on record.
+    /// Status and failure reason of every recorded sync request.
     pub(crate) fn sync_rows(&self) -> Vec<(String, Option<String>)> {
         let database = self.database();
         let query = "SELECT status, failure_reason FROM requests WHERE mode = 'sync' ORDER BY id";
@@ -123,7 +123,7 @@ impl Server {
         rows.collect::<Result<_, _>>().unwrap()
     }
 
-    /// Waits until the server has ended: how it did.
+    /// Waits for the server to end and returns its result.
     pub(crate) async fn ended(self) -> Result<(), Error> {
         drop(self.app);
         timeout(PATIENCE, self.task).await.expect("an end").unwrap()

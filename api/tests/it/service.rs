@@ -1,4 +1,4 @@
-//! The program as a process of its own, with a folder for its database and its log.
+//! Runs the program as a process, with its database and log in one folder.
 
 use std::{
     fs,
@@ -18,16 +18,16 @@ use crate::{
     eventually,
 };
 
-/// A running API; killed when it is dropped.
+/// A running API process. Killed on drop.
 pub(crate) struct Service {
     child: Child,
     pub(crate) addr: SocketAddr,
     log: PathBuf,
-    /// Lines of the log that were there before it.
-    others: usize,
+    /// Number of log lines written before this process started.
+    earlier_lines: usize,
 }
 
-/// The program with its database and its log in `folder`, on a free port, without Redis.
+/// A command for the program, with database and log in `folder`, a free port and no Redis.
 pub(crate) fn program(folder: &Path) -> Command {
     let log = fs::File::options()
         .create(true)
@@ -44,24 +44,24 @@ pub(crate) fn program(folder: &Path) -> Command {
 }
 
 impl Service {
-    /// Starts one, and returns when it has opened its database, which may take long on a busy machine.
+    /// Starts the program and waits until its database is open.
     pub(crate) async fn start(folder: &TempDir) -> Self {
         let service = Self::spawn(program(folder.path()), folder.path()).await;
         service.is_open().await;
         service
     }
 
-    /// From a command that [`program`] gave. It has an address, and may not answer there yet.
+    /// Spawns a command from [`program`]. Returns once it listens; its database may still open.
     pub(crate) async fn spawn(mut command: Command, folder: &Path) -> Self {
         let log = folder.join("api.log");
-        let others = lines(&log).len();
+        let earlier_lines = lines(&log).len();
         let child = command.spawn().unwrap();
         let mut addr = None;
         eventually("the start", || {
             let started = |line: &&Value| line["message"] == "starting";
             addr = lines(&log)
                 .iter()
-                .skip(others)
+                .skip(earlier_lines)
                 .find(started)
                 .map(|line| line["addr"].as_str().unwrap().parse().unwrap());
             addr.is_some()
@@ -71,35 +71,38 @@ impl Service {
             child,
             addr: addr.unwrap(),
             log,
-            others,
+            earlier_lines,
         }
     }
 
-    /// One request on a connection of its own.
+    /// Sends one request on a new connection.
     pub(crate) async fn ask(&self, request: impl AsRef<[u8]>) -> Answer {
         let mut client = Client::connect(self.addr).await;
         client.send(request).await;
         client.answer().await
     }
 
-    /// Returns when it has opened its database.
+    /// Waits until its database is open.
     pub(crate) async fn is_open(&self) {
         while health(self.addr).await.json()["database"] != "ok" {}
     }
 
-    /// Waits for a line of the log with that text in its message.
+    /// Waits for a log line whose message contains `message`.
     pub(crate) async fn says(&self, message: &str) -> Value {
         let mut said = None;
         eventually(message, || {
             let tells = |line: &Value| line["message"].as_str().unwrap().contains(message);
-            said = lines(&self.log).into_iter().skip(self.others).find(tells);
+            said = lines(&self.log)
+                .into_iter()
+                .skip(self.earlier_lines)
+                .find(tells);
             said.is_some()
         })
         .await;
         said.unwrap()
     }
 
-    /// Bounds the size of every file that it writes: what a full disk does, as far as it can tell.
+    /// Limits the size of every file that it writes, which simulates a full disk.
     pub(crate) fn limit_files(&self, bytes: u64) {
         let pid = self.child.id().try_into().unwrap();
         let limit = Some((bytes, rlimit::INFINITY));
@@ -110,16 +113,16 @@ impl Service {
         self.child.try_wait().unwrap().is_none()
     }
 
-    /// Tells it to end, and waits for that.
+    /// Sends SIGTERM and waits for the exit.
     pub(crate) async fn stop(self) -> ExitStatus {
-        let told = Command::new("kill")
+        let killed = Command::new("kill")
             .args(["-TERM", &self.child.id().to_string()])
             .status();
-        assert!(told.unwrap().success());
+        assert!(killed.unwrap().success());
         self.ended().await
     }
 
-    /// Waits for its end.
+    /// Waits for the exit.
     pub(crate) async fn ended(mut self) -> ExitStatus {
         spawn_blocking(move || self.child.wait().unwrap())
             .await
@@ -134,12 +137,12 @@ impl Drop for Service {
     }
 }
 
-/// A connection of the test's own to the database in `folder`.
+/// Opens a second connection to the database in `folder`.
 pub(crate) fn database(folder: &Path) -> Connection {
     Connection::open(folder.join("storm.db")).unwrap()
 }
 
-/// Every whole line of a log; one may be half-written.
+/// Every complete line of a log. A line that is still being written is skipped.
 pub(crate) fn lines(log: &Path) -> Vec<Value> {
     let text = fs::read_to_string(log).unwrap_or_default();
     text.lines()
@@ -147,7 +150,7 @@ pub(crate) fn lines(log: &Path) -> Vec<Value> {
         .collect()
 }
 
-/// Exited by itself with that status, and was not killed.
+/// True if the process exited with `code` and was not killed by a signal.
 pub(crate) fn exited_with(status: ExitStatus, code: i32) -> bool {
     status.signal().is_none() && status.code() == Some(code)
 }

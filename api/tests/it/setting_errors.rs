@@ -29,7 +29,11 @@ fn fatal(folder: &TempDir, settings: &[(&str, &str)]) -> String {
 fn the_error_that_stops_the_api_names_its_setting_once() {
     let folder = TempDir::new().unwrap();
     let text_file = folder.path().join("notes.txt");
-    fs::write(&text_file, "not a database, but long enough to be read as one").unwrap();
+    fs::write(
+        &text_file,
+        "not a database, but long enough to be read as one",
+    )
+    .unwrap();
     let database = format!("sqlite:{}", text_file.display());
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = taken.local_addr().unwrap().to_string();

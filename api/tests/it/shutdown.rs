@@ -1,4 +1,4 @@
-//! How the API starts and ends, as a library.
+//! Startup and shutdown of the API, called as a library.
 
 use std::time::Duration;
 
@@ -81,7 +81,7 @@ async fn the_api_runs_until_shutdown() {
 #[tokio::test]
 async fn an_unexpected_end_of_the_store_stops_the_api_with_an_error() {
     let server = Server::start(&[]).await;
-    server.app.store.close().await; // as the death of its thread does
+    server.app.store.close().await; // what a panic of its thread causes
     let ended = server.ended().await;
     assert!(matches!(ended, Err(Error::StoreEnded)), "{ended:?}");
 }
@@ -99,7 +99,7 @@ async fn shutdown_is_graceful_while_the_database_is_locked_at_startup() {
         shutdown.clone(),
     ));
     let waited = timeout(Duration::from_millis(100), &mut running).await;
-    assert!(waited.is_err(), "it waits, and does not give up");
+    assert!(waited.is_err(), "it keeps waiting for the lock");
     shutdown.cancel();
     timeout(PATIENCE, running).await.expect("an end").unwrap();
 }
@@ -123,16 +123,13 @@ async fn a_connection_opened_during_startup_still_gets_a_response_afterwards() {
         client.answer().await
     };
     let mut early = Client::connect(addr).await;
-    // Connections are taken in turn: with this answer the one before it has been, too.
+    // Connections are accepted in order: after this response `early` has been accepted as well.
     assert_eq!(ask().await.problem(), "503 database-unavailable");
     lock.execute_batch("ROLLBACK").unwrap();
     while ask().await.status != 202 {}
     early.send(post("/async", JOB)).await;
     assert_eq!(early.answer().await.problem(), "503 database-unavailable");
-    assert!(
-        early.is_closed().await,
-        "its next connection is to the service"
-    );
+    assert!(early.is_closed().await, "the client has to reconnect");
     shutdown.cancel();
     timeout(PATIENCE, running)
         .await
@@ -144,11 +141,7 @@ async fn a_connection_opened_during_startup_still_gets_a_response_afterwards() {
 #[tokio::test]
 async fn a_file_that_is_not_a_database_makes_run_return_an_error() {
     let folder = TempDir::new().unwrap();
-    std::fs::write(
-        folder.path().join("storm.db"),
-        "somebody's letters, not a database",
-    )
-    .unwrap();
+    std::fs::write(folder.path().join("storm.db"), "plain text, not a database").unwrap();
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let ended = storm_api::run(listener, settings(&folder, &[]), CancellationToken::new()).await;
     assert!(matches!(ended, Err(Error::Store(_))), "{ended:?}");

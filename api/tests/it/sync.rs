@@ -84,7 +84,7 @@ async fn a_client_disconnect_is_detected_and_recorded() {
     client.send(post("/sync", JOB)).await;
     eventually("admission", || server.one_waits()).await;
     drop(client);
-    // Long before the thread is free and the timeout over.
+    // The thread is still occupied and the timeout is far away.
     eventually("the record", || {
         server.sync_rows() == [failed("client_gone")]
     })
@@ -96,7 +96,7 @@ async fn a_client_disconnect_is_detected_and_recorded() {
 async fn a_sync_report_is_returned_even_if_it_cannot_be_recorded() {
     let server = Server::start(&[]).await;
     let refuse_all = "CREATE TRIGGER refuses BEFORE INSERT ON requests
-                      BEGIN SELECT raise(ABORT, 'as this test wants'); END";
+                      BEGIN SELECT raise(ABORT, 'refused by the test'); END";
     server.database().execute_batch(refuse_all).unwrap();
     assert_eq!(server.ask(post("/sync", JOB)).await.status, 200);
     assert_eq!(
@@ -114,12 +114,12 @@ async fn a_sync_response_does_not_wait_for_its_record() {
         assert_eq!(server.ask(post("/sync", JOB)).await.status, 200);
         assert_eq!(server.sync_rows(), []);
         lock.execute_batch("ROLLBACK").unwrap();
-        // What is written after the record tells when its fate is known.
+        // Writes are ordered: once a later write is accepted, the record was written or dropped.
         while server.ask(post("/async", JOB)).await.status != 202 {}
         if server.sync_rows() == [("COMPLETED".to_owned(), None)] {
             return;
         }
-        // A machine that is so busy held the lock for longer than any write waits: once more.
+        // On a busy machine the lock outlasted the lock timeout of the record: try again.
         assert_eq!(server.sync_rows(), []);
     }
 }

@@ -56,11 +56,7 @@ async fn a_file_that_is_no_database_is_refused_unchanged() {
     let folder = TempDir::new().unwrap();
     for size in [1, 99, 4096, 10_000] {
         fs::write(database(&folder), "letters, not a database".repeat(size)).unwrap();
-        is_refused_unchanged(
-            &folder,
-            "is not an SQLite database; use another file",
-        )
-        .await;
+        is_refused_unchanged(&folder, "is not an SQLite database; use another file").await;
     }
 }
 

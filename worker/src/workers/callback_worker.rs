@@ -114,7 +114,8 @@ impl CallbackWorker {
             }
             Err(error) => error!(%id, %error, "the job's outcome could not be stored"),
         }
-        // Only now: a poison suspect holds its slots, and so runs alone, until its row is settled.
+        // Only now: a poison suspect keeps its slots, and so its isolation, until its row is
+        // settled.
         drop(slot);
     }
 

@@ -123,7 +123,7 @@ pub(super) async fn from_notifications(intake: Intake, mut reader: NotificationR
 }
 
 /// Claims due jobs from the table until shutdown: retries and parked jobs whose time has come,
-/// reclaimed jobs, and new ones whose notification was dropped, trimmed, flushed or never sent.
+/// jobs given back, and new ones whose notification was dropped, trimmed, flushed or never sent.
 pub(super) async fn from_table(intake: Intake, next_due: NextDue, longest_wait: Duration) {
     let mut changes = next_due.subscribe();
     let mut next_search = Instant::now();

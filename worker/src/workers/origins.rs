@@ -6,8 +6,8 @@
 //!   time.
 //! * A concurrency limit: attempts beyond it wait for a permit, first come, first served, each in
 //!   the worker slot that its job holds. An origin may hold as many slots as are free. So one
-//!   origin never holds more than half of a worker, two never more than two thirds, and there is
-//!   always room for another.
+//!   origin takes at most half of a worker, and two at most three quarters: there is room for
+//!   another.
 //! * `pacer`: jobs beyond that are parked until a permit is likely to be free.
 //!
 //! A parked job waits in the table. Parking is no attempt: it costs the job nothing but time.
@@ -42,8 +42,8 @@ const MIN_SLOTS: usize = 16;
 /// Beyond this number of origins, idle ones are forgotten with their failure counts.
 const MAX_ORIGINS: usize = 10_000;
 
-/// An idle origin is forgotten after this time. Parked jobs ask at least twice as often, so by then
-/// it has none.
+/// An idle origin is forgotten after this time. Jobs parked by an open breaker ask at least twice
+/// as often, so by then it has none.
 const IDLE_TIME: Duration = Duration::from_mins(1);
 
 /// The interval between two sweeps for idle origins.

@@ -25,7 +25,11 @@ fn fatal(folder: &TempDir, settings: &[(&str, &str)]) -> String {
 fn the_error_that_stops_the_worker_names_its_setting_once() {
     let folder = TempDir::new().unwrap();
     let text_file = folder.path().join("notes.txt");
-    fs::write(&text_file, "not a database, but long enough to be read as one").unwrap();
+    fs::write(
+        &text_file,
+        "not a database, but long enough to be read as one",
+    )
+    .unwrap();
     let text_path = text_file.to_str().unwrap();
     let database = format!("sqlite:{text_path}");
     let missing = folder.path().join("missing.pem");

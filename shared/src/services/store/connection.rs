@@ -154,10 +154,9 @@ pub(super) fn unusable(path: &Path, problem: impl Into<String>) -> StoreError {
 /// Adds the file's path to a schema error.
 pub(super) fn at(path: &Path, error: SchemaError) -> StoreError {
     match error {
-        SchemaError::Sqlite(error) if is_no_database(&error) => unusable(
-            path,
-            "is not an SQLite database; use another file",
-        ),
+        SchemaError::Sqlite(error) if is_no_database(&error) => {
+            unusable(path, "is not an SQLite database; use another file")
+        }
         SchemaError::Sqlite(error) => error.into(),
         other => unusable(path, other.to_string()),
     }
