@@ -7,10 +7,8 @@ use std::{env, error::Error, future, time::Duration};
 
 use hyper_util::service::TowerToHyperService;
 use storm_api::{
-    metrics::Metrics,
-    reply::{self, Problem},
-    routes,
-    validation::{Form, Submission},
+    reply, routes,
+    validation::{Form, Invalid, Submission},
 };
 use storm_shared::{
     models::RequestId,
@@ -24,7 +22,7 @@ use warp::Filter;
 async fn main() -> Result<(), Box<dyn Error>> {
     let address = env::args().nth(1).ok_or("usage: bare_route ADDRESS:PORT")?;
     let listener = TcpListener::bind(address).await?;
-    let form = Form::asynchronous(Policy::default(), Metrics::new());
+    let form = Form::asynchronous(Policy::default());
     let route = warp::path!("async")
         .and(warp::post())
         .and(routes::submission(form, Duration::from_secs(10)))
@@ -34,7 +32,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn accept(submission: Result<Submission, Problem>) -> impl warp::Reply {
+fn accept(submission: Result<Submission, Invalid>) -> impl warp::Reply {
     submission
+        .map_err(|invalid| *invalid.problem)
         .map(|submission| reply::accepted(RequestId::generate(), submission.callback_url.as_ref()))
 }

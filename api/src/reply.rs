@@ -1,4 +1,4 @@
-//! All HTTP wording: everything that the API answers.
+//! Every response of the API, and all its wording.
 
 mod json;
 mod problem;
@@ -49,7 +49,7 @@ pub fn accepted(id: RequestId, callback_url: Option<&CallbackUrl>) -> Response {
     response
 }
 
-/// `202` for a redelivery that has begun.
+/// `202` for a started redelivery.
 pub fn redelivering(id: RequestId) -> Response {
     #[derive(Serialize)]
     struct Redelivering {
@@ -71,8 +71,8 @@ pub fn redelivering(id: RequestId) -> Response {
     response
 }
 
-/// `202` for a page of them: how many have begun, how many were left out, and how to go on.
-pub fn redelivering_page(begun: usize, skipped: usize, next: Option<RequestId>) -> Response {
+/// `202` for a page of redeliveries: how many started, how many were skipped, and the next cursor.
+pub fn redelivering_page(started: usize, skipped: usize, next: Option<RequestId>) -> Response {
     #[derive(Serialize)]
     struct RedeliveriesStarted {
         redelivering: usize,
@@ -81,14 +81,14 @@ pub fn redelivering_page(begun: usize, skipped: usize, next: Option<RequestId>) 
     }
 
     let body = RedeliveriesStarted {
-        redelivering: begun,
+        redelivering: started,
         skipped,
         cursor: next,
     };
     json(StatusCode::ACCEPTED, &body)
 }
 
-/// `200` for a report that is done.
+/// `200` for a finished report.
 pub fn report(report: &Report) -> Response {
     #[derive(Serialize)]
     struct Done<'a> {
@@ -109,12 +109,12 @@ pub fn report(report: &Report) -> Response {
     json(StatusCode::OK, &body)
 }
 
-/// `200` for a request that was found.
+/// `200` for a request.
 pub fn request(request: &Request) -> Response {
     json(StatusCode::OK, request)
 }
 
-/// `200`, or `503` when the database or Redis doesn't answer.
+/// `200`, or `503` if the database or Redis fails its check.
 pub fn health(health: &Health) -> Response {
     if health.is_ok() {
         return json(StatusCode::OK, health);
@@ -131,7 +131,7 @@ pub fn metrics(text: String) -> Response {
     scrape::metrics(text).into_response()
 }
 
-/// `429` for a client whose limit stands so.
+/// `429` for a client that has used up its quota.
 pub fn rate_limited(quota: &Quota) -> Response {
     let mut response = Problem::rate_limited().into_response();
     let headers = response.headers_mut();

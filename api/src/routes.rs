@@ -16,7 +16,7 @@ use crate::{
     metrics::Metrics,
     reply::{self, Problem},
     trace::traceparent,
-    validation::{Form, Submission, page},
+    validation::{Form, Invalid, Submission, page},
 };
 
 /// All routes of the API. `POST /async` is matched first: a storm arrives there.
@@ -49,17 +49,16 @@ pub fn metrics_alone(
 pub fn submission(
     form: Form,
     timeout: Duration,
-) -> impl Filter<Extract = (Result<Submission, Problem>,), Error = Rejection> + Clone {
+) -> impl Filter<Extract = (Result<Submission, Invalid>,), Error = Rejection> + Clone {
     let form = Arc::new(form);
-    body::json(timeout)
-        .map(move |body: Result<Vec<u8>, Problem>| body.and_then(|body| form.read(&body)))
+    body::json(timeout).map(move |body: Result<Vec<u8>, Problem>| form.read(&body?))
 }
 
 fn post_async(
     app: &Arc<App>,
 ) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone + use<> {
     let policy = app.settings.callback.policy.clone();
-    let form = Form::asynchronous(policy, app.metrics.clone());
+    let form = Form::asynchronous(policy);
     let submit = warp::post()
         .and(caller())
         .and(with(app))

@@ -1,4 +1,4 @@
-//! From a body's bytes to a checked submission, or to every fault in them at once.
+//! Parses a body into a checked submission, or reports every fault in it at once.
 
 mod faults;
 mod fields;
@@ -7,70 +7,91 @@ mod values;
 
 use storm_shared::{
     models::{CallbackUrl, Records, ReportSpec},
-    services::ssrf::Policy,
+    services::ssrf::{Policy, Rule},
 };
 
-use crate::{metrics::Metrics, reply::Problem};
+use crate::reply::Problem;
 use faults::Faults;
 use fields::Fields;
 pub use page::page;
 
-/// What a client asks for, checked.
+/// A valid request for a report.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Submission {
     /// The report.
     pub spec: ReportSpec,
-    /// Where to call back; without one, the client polls.
+    /// Where to deliver the result; without one, the client polls.
     pub callback_url: Option<CallbackUrl>,
 }
 
-/// What an endpoint asks for.
+/// Why a body is no submission.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Invalid {
+    /// The answer.
+    pub problem: Box<Problem>,
+    /// The rule of the SSRF policy that refused the callback's URL, if one did.
+    pub refused_by: Option<Rule>,
+}
+
+impl From<Problem> for Invalid {
+    fn from(problem: Problem) -> Self {
+        Self {
+            problem: Box::new(problem),
+            refused_by: None,
+        }
+    }
+}
+
+/// The fields that an endpoint accepts.
 pub struct Form {
     max_records: u32,
-    /// What judges a `callback_url`, and counts what it refuses; without one, that field is
-    /// unknown.
-    judge: Option<(Policy, Metrics)>,
+    /// Checks a `callback_url`. Without one, that field is unknown.
+    policy: Option<Policy>,
 }
 
 impl Form {
-    /// `POST /sync`: few records, nobody to call back.
+    /// `POST /sync`: few records and no callback.
     pub fn sync() -> Self {
         Self {
             max_records: Records::MAX_SYNC,
-            judge: None,
+            policy: None,
         }
     }
 
-    /// `POST /async`: a callback where `policy` lets it go; one that it refuses is counted in
-    /// `metrics`.
-    pub fn asynchronous(policy: Policy, metrics: Metrics) -> Self {
+    /// `POST /async`: a callback, if `policy` allows its URL.
+    pub fn asynchronous(policy: Policy) -> Self {
         Self {
             max_records: Records::MAX_ASYNC,
-            judge: Some((policy, metrics)),
+            policy: Some(policy),
         }
     }
 
-    /// Reads a body.
+    /// Parses a body.
     ///
     /// # Errors
-    /// It is no JSON object (400), or its fields are wrong (422, every fault of them).
-    pub fn read(&self, body: &[u8]) -> Result<Submission, Problem> {
+    /// It is not a JSON object (400), or its fields are invalid (422, with every fault).
+    pub fn read(&self, body: &[u8]) -> Result<Submission, Invalid> {
         let fields = Fields::read(body)?;
         let mut faults = Faults::default();
         for name in &fields.unknown {
             faults.add(name, self.unknown());
         }
         for name in &fields.repeated {
-            faults.add(name, "must stand once, not several times".to_owned());
+            faults.add(name, "must be given once, not several times".to_owned());
         }
         let records = values::records(fields.records, self.max_records);
         let records = faults.keep("records", records);
         let report_name = faults.keep("report_name", values::report_name(fields.report_name));
-        let callback_url = match (&self.judge, fields.callback_url) {
+        let mut refused_by = None;
+        let callback_url = match (&self.policy, fields.callback_url) {
             (_, None) => Ok(None),
             (None, Some(_)) => Err(self.unknown()),
-            (Some((policy, metrics)), Some(sent)) => {
-                values::callback_url(sent, policy, metrics).map(Some)
+            (Some(policy), Some(sent)) => {
+                let url = values::callback_url(sent, policy).map(Some);
+                url.map_err(|fault| {
+                    refused_by = fault.refused_by;
+                    fault.detail
+                })
             }
         };
         let callback_url = faults.keep("callback_url", callback_url);
@@ -82,16 +103,19 @@ impl Form {
                 };
                 Ok(Submission { spec, callback_url })
             }
-            _ => Err(Problem::validation(faults.0)),
+            _ => Err(Invalid {
+                problem: Box::new(Problem::validation(faults.0)),
+                refused_by,
+            }),
         }
     }
 
     fn unknown(&self) -> String {
-        let known = match self.judge {
+        let known = match self.policy {
             Some(_) => "`records`, `report_name` and `callback_url`",
             None => "`records` and `report_name`",
         };
-        format!("is unknown here; the fields are {known}")
+        format!("is not a field of this request; its fields are {known}")
     }
 }
 
@@ -99,20 +123,19 @@ impl Form {
 mod tests {
     use storm_shared::services::ssrf::Policy;
 
-    use super::{Form, Submission};
-    use crate::{metrics::Metrics, reply::Problem};
+    use super::{Form, Invalid, Submission};
 
-    fn sync(body: &str) -> Result<Submission, Problem> {
+    fn sync(body: &str) -> Result<Submission, Invalid> {
         Form::sync().read(body.as_bytes())
     }
 
-    fn asynchronous(body: &str) -> Result<Submission, Problem> {
-        Form::asynchronous(Policy::default(), Metrics::new()).read(body.as_bytes())
+    fn asynchronous(body: &str) -> Result<Submission, Invalid> {
+        Form::asynchronous(Policy::default()).read(body.as_bytes())
     }
 
     /// The faults of a body as `field: detail`.
-    fn faults(form: impl Fn(&str) -> Result<Submission, Problem>, body: &str) -> Vec<String> {
-        let problem = form(body).expect_err(body);
+    fn faults(form: impl Fn(&str) -> Result<Submission, Invalid>, body: &str) -> Vec<String> {
+        let problem = form(body).expect_err(body).problem;
         let errors = problem.errors().iter();
         errors
             .map(|error| format!("{}: {}", error.field, error.detail))
@@ -120,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn a_right_body_is_read_as_it_was_sent() {
+    fn a_valid_body_is_kept_as_it_was_sent() {
         let url = "HTTPS://example.com:443/a/../b?q#f";
         let body = format!(
             r#" {{"callback_url": "{url}", "report\u005fname": "\u00e9", "records": 100000}} "#
@@ -143,12 +166,12 @@ mod tests {
     }
 
     #[test]
-    fn every_fault_of_a_body_is_told_at_once() {
+    fn every_fault_of_a_body_is_reported_at_once() {
         let body = r#"{"records": 0, "report_name": "", "callback_url": "ftp://a/", "speed": 9}"#;
         assert_eq!(
             faults(asynchronous, body),
             [
-                "speed: is unknown here; the fields are `records`, `report_name` and `callback_url`",
+                "speed: is not a field of this request; its fields are `records`, `report_name` and `callback_url`",
                 "records: must be a whole number from 1 to 100000",
                 "report_name: must have 1 to 200 characters, not 0",
                 "callback_url: must begin with `http://` or `https://`",
@@ -157,22 +180,22 @@ mod tests {
     }
 
     #[test]
-    fn sync_takes_fewer_records_and_no_callback() {
+    fn sync_accepts_fewer_records_and_no_callback() {
         let body = r#"{"records": 50, "report_name": "a", "callback_url": "http://example.com/"}"#;
         assert!(asynchronous(body).is_ok());
         assert_eq!(
             faults(sync, body),
             [
                 "records: must be a whole number from 1 to 49",
-                "callback_url: is unknown here; the fields are `records` and `report_name`",
+                "callback_url: is not a field of this request; its fields are `records` and `report_name`",
             ]
         );
     }
 
     #[test]
-    fn a_field_that_stands_twice_is_refused_whatever_its_values() {
+    fn a_repeated_field_is_refused_whatever_its_values() {
         let body = r#"{"records": 1, "records": 1, "report_name": "a", "records": 2}"#;
-        let detail = "must stand once, not several times";
+        let detail = "must be given once, not several times";
         assert_eq!(faults(sync, body), [format!("records: {detail}")]);
         let body = r#"{"records": 1, "report_name": "a", "callback_url": "http://example.com/",
             "callback_url": null}"#;
@@ -190,7 +213,7 @@ mod tests {
         assert_eq!(faults(sync, &body).len(), 8);
         let long = "é".repeat(5000);
         let body = format!(r#"{{"{long}": 0, "records": 1, "report_name": "a"}}"#);
-        let told = &faults(sync, &body)[0];
-        assert_eq!(told.split(':').next().unwrap().chars().count(), 65);
+        let fault = &faults(sync, &body)[0];
+        assert_eq!(fault.split(':').next().unwrap().chars().count(), 65);
     }
 }

@@ -13,7 +13,7 @@ use crate::{
     app::App,
     auth::Caller,
     reply::{self, Problem},
-    validation::Submission,
+    validation::{Invalid, Submission},
 };
 
 /// Stores the job and answers `202` as soon as it is committed.
@@ -24,9 +24,14 @@ pub async fn submit(
     caller: Caller,
     app: Arc<App>,
     traceparent: Option<Traceparent>,
-    submission: Result<Submission, Problem>,
+    submission: Result<Submission, Invalid>,
 ) -> Result<Response, Problem> {
-    let Submission { spec, callback_url } = submission?;
+    let Submission { spec, callback_url } = submission.map_err(|invalid| {
+        if let Some(rule) = invalid.refused_by {
+            app.metrics.refused_callback(rule.name());
+        }
+        *invalid.problem
+    })?;
     if let Some(url) = &callback_url
         && app.backlog_limit.is_full(url.origin())
     {

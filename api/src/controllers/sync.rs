@@ -21,7 +21,7 @@ use crate::{
     auth::Caller,
     reply::{self, Problem},
     sync_pool::{PoolRefusal, Slot, WorkError},
-    validation::Submission,
+    validation::{Invalid, Submission},
 };
 
 /// How long an answer waits for its record in the table. A slow database delays answers by no more
@@ -35,9 +35,9 @@ const RECORDING: Duration = Duration::from_millis(500);
 pub async fn report(
     caller: Caller,
     app: Arc<App>,
-    submission: Result<Submission, Problem>,
+    submission: Result<Submission, Invalid>,
 ) -> Result<Response, Problem> {
-    let spec = submission?.spec;
+    let spec = submission.map_err(|invalid| *invalid.problem)?.spec;
     let (id, arrived) = (RequestId::generate(), Instant::now());
     let slot = app.pool.admit().map_err(|refusal| match refusal {
         PoolRefusal::Full => Problem::saturated(),

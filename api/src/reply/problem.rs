@@ -1,36 +1,36 @@
-//! What the API answers when it refuses: RFC 9457's `application/problem+json`.
+//! Errors as `application/problem+json` (RFC 9457).
 //!
-//! The `type` of each is stable, `urn:storm:problem:` and a name:
+//! The `type` of each is stable: `urn:storm:problem:` and a name.
 //!
 //! | name | status | when |
 //! | --- | --- | --- |
-//! | `malformed-body` | 400 | the body is no JSON object |
-//! | `unauthorized` | 401 | no token, or none that is accepted |
+//! | `malformed-body` | 400 | the body is not a JSON object |
+//! | `unauthorized` | 401 | the token is missing or invalid |
 //! | `not-found` | 404 | no such path, or no such request |
-//! | `method-not-allowed` | 405 | the path takes other methods: those in `Allow` |
-//! | `body-timeout` | 408 | the body took too long |
-//! | `request-unfinished` | 409 | what is to be delivered once more is not over |
-//! | `redelivery-under-way` | 409 | it is being delivered once more already |
+//! | `method-not-allowed` | 405 | the path has other methods: those in `Allow` |
+//! | `body-timeout` | 408 | the body did not arrive in time |
+//! | `request-unfinished` | 409 | a request to be redelivered is not over |
+//! | `redelivery-under-way` | 409 | a redelivery of it is in progress |
 //! | `nothing-to-redeliver` | 409 | it has no stored result, or no callback |
 //! | `body-too-large` | 413 | the body is over the limit |
 //! | `unsupported-media-type` | 415 | the content type is not `application/json` |
-//! | `validation` | 422 | the body's fields are wrong: each stands in `errors` |
-//! | `rate-limited` | 429 | the client asks more often than `RATE_LIMIT` says |
-//! | `report-failed` | 500 | the work broke off; the log says how |
-//! | `saturated` | 503 | every place behind `/sync` is taken |
-//! | `sync-timeout` | 503 | the report was not done within `SYNC_TIMEOUT` |
+//! | `validation` | 422 | fields are invalid: `errors` lists all of them |
+//! | `rate-limited` | 429 | the client exceeded `RATE_LIMIT` |
+//! | `report-failed` | 500 | the work failed; the log says why |
+//! | `saturated` | 503 | all threads of `/sync` are busy and its queue is full |
+//! | `sync-timeout` | 503 | the report was not finished within `SYNC_TIMEOUT` |
 //! | `receiver-overloaded` | 503 | `MAX_PARKED_PER_ORIGIN` jobs wait for the callback's receiver |
 //! | `overloaded` | 503 | too many database operations are queued |
 //! | `database-locked` | 503 | another program holds the database's lock |
 //! | `database-full` | 503 | the database's disk is full, or a quota or a limit is reached |
-//! | `database-read-only` | 503 | the database, or its folder, can't be written to |
-//! | `database-corrupt` | 503 | the database file is damaged where it was read or written |
-//! | `database-failing` | 503 | the database's disk fails |
+//! | `database-read-only` | 503 | the database or its folder is not writable |
+//! | `database-corrupt` | 503 | the database file is damaged |
+//! | `database-failing` | 503 | the database's disk has I/O errors |
 //! | `database-unavailable` | 503 | the database refused for another reason; the log says which |
-//! | `shutting-down` | 503 | the process is ending |
+//! | `shutting-down` | 503 | the process is shutting down |
 //!
-//! The listener has one more, `too-many-connections` (503). Every 503 carries `Retry-After`,
-//! but that of a damaged database, where trying again does not help; so does the 429.
+//! The listener adds `too-many-connections` (503). Every 503 and the 429 carry `Retry-After`,
+//! except for a damaged database: a retry does not help there.
 
 use std::{borrow::Cow, time::Duration};
 
@@ -44,25 +44,25 @@ use warp::{
 
 use super::json::json;
 
-/// How long a refused client should wait before it tries again, in seconds.
+/// `Retry-After` in seconds.
 pub(super) const RETRY_AFTER: &str = "1";
 
-/// The same, in seconds, where somebody has to do something about it first.
+/// `Retry-After` in seconds for a fault that someone has to repair.
 const RETRY_AFTER_REPAIR: &str = "30";
 
-/// What to send instead.
+/// A valid body.
 const EXAMPLE: &str = r#"{"records": 10, "report_name": "Q1_Finance"}"#;
 
 /// One fault in a body.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct FieldError {
-    /// The field's name, as it was sent.
+    /// The field's name, as sent.
     pub field: String,
-    /// What is accepted there.
+    /// What the field accepts.
     pub detail: String,
 }
 
-/// A refusal, as a client sees it.
+/// An error as the client sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     name: &'static str,
@@ -74,7 +74,7 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// The body is no JSON object; `detail` says where.
+    /// The body is not JSON; `detail` says where.
     pub fn malformed_body(detail: impl Into<Cow<'static, str>>) -> Self {
         Self::new(
             StatusCode::BAD_REQUEST,
@@ -84,14 +84,14 @@ impl Problem {
         )
     }
 
-    /// The body is JSON, but no object.
+    /// The body is JSON but not an object.
     pub fn no_object() -> Self {
         Self::malformed_body(format!(
             "The body must be a JSON object, such as {EXAMPLE}."
         ))
     }
 
-    /// No token, or none that is accepted: whichever it is, the answer is the same.
+    /// The token is missing or invalid. The answer is the same, so that it reveals nothing.
     pub fn unauthorized() -> Self {
         let detail = "Send the header `authorization: Bearer <token>` once, with a token that the operator gave you.";
         Self::new(
@@ -103,56 +103,54 @@ impl Problem {
         .with_header("www-authenticate", "Bearer")
     }
 
-    /// Too many requests of one client; the answer's head says how many there may be, and when
-    /// again.
+    /// The client exceeded its rate limit. The header fields give the limit and the time to wait.
     pub fn rate_limited() -> Self {
-        let detail = "You ask too often: `ratelimit-policy` says how often you may. Try again after the seconds \
-                      in `retry-after`.";
+        let detail = "You exceeded your rate limit, which `ratelimit-policy` gives. Retry after the seconds in \
+                      `retry-after`.";
         let status = StatusCode::TOO_MANY_REQUESTS;
         Self::new(status, "rate-limited", "Rate limited", detail)
     }
 
-    /// There is nothing at that path.
+    /// The path does not exist.
     pub fn no_such_path() -> Self {
-        let detail = "There is POST /sync, POST /async, GET /requests/{id}, POST /requests/{id}/redeliver, \
+        let detail = "The paths are POST /sync, POST /async, GET /requests/{id}, POST /requests/{id}/redeliver, \
                       POST /requests/redeliver and GET /healthz.";
         Self::new(StatusCode::NOT_FOUND, "not-found", "No such path", detail)
     }
 
-    /// The request can't be delivered once more.
+    /// The request cannot be redelivered.
     pub fn unredeliverable(why: Unredeliverable) -> Self {
         let (name, title, detail) = match why {
             Unredeliverable::Unknown => return Self::no_such_request(),
             Unredeliverable::Unfinished => (
                 "request-unfinished",
                 "Request unfinished",
-                "The request is not over yet: its callback is still to come. GET it until it is COMPLETED or \
-                 FAILED.",
+                "The request is not over yet. Retry when GET shows it as COMPLETED or FAILED.",
             ),
             Unredeliverable::UnderWay => (
                 "redelivery-under-way",
                 "Redelivery under way",
-                "The request is being delivered once more already. GET it until its `redelivery` is null.",
+                "A redelivery of this request is in progress. Retry when GET shows `redelivery` as null.",
             ),
             Unredeliverable::Nothing => (
                 "nothing-to-redeliver",
                 "Nothing to redeliver",
-                "The request has no stored result, or no `callback_url`. Submit it anew.",
+                "The request has no stored result, or no `callback_url`. Submit a new request.",
             ),
         };
         Self::new(StatusCode::CONFLICT, name, title, detail)
     }
 
-    /// Too many jobs wait for the receiver already.
+    /// The backlog of the callback's receiver is full.
     pub fn receiver_overloaded() -> Self {
-        let detail = "Too many callbacks wait for that receiver, which is slow or down. Try again later; \
-                      callbacks to others, and requests without a callback, are taken.";
+        let detail = "Too many callbacks wait for this receiver, which is slow or down. Retry later. Callbacks \
+                      to other receivers and requests without a callback are accepted.";
         Self::needs_repair("receiver-overloaded", "Receiver overloaded", detail)
     }
 
-    /// There is no request of that id.
+    /// No request in the caller's scope has this id.
     pub fn no_such_request() -> Self {
-        let detail = "No request has that id. Ids are in the answers of POST /async.";
+        let detail = "No request has this id. POST /async returns the id of a request.";
         Self::new(
             StatusCode::NOT_FOUND,
             "not-found",
@@ -161,7 +159,7 @@ impl Problem {
         )
     }
 
-    /// The id in the path is none, so that no request can have it.
+    /// The id in the path is not a UUID, so no request can have it.
     pub fn malformed_id() -> Self {
         let detail = "A request's id is a UUID, such as 0193b7a2-5d3c-7e21-9f0a-3c5b8e6d1f42.";
         Self::new(
@@ -172,15 +170,15 @@ impl Problem {
         )
     }
 
-    /// The path takes the methods in `allowed` only.
+    /// The path has the methods in `allowed` only.
     pub fn method_not_allowed(allowed: &'static str) -> Self {
         let status = StatusCode::METHOD_NOT_ALLOWED;
-        let detail = format!("This path takes {allowed}.");
+        let detail = format!("This path accepts {allowed}.");
         Self::new(status, "method-not-allowed", "Method not allowed", detail)
             .with_header("allow", allowed)
     }
 
-    /// The body was not there within `limit`.
+    /// The body did not arrive within `limit`.
     pub fn body_timeout(limit: Duration) -> Self {
         let detail = format!("Send the whole body within {limit:?}.");
         Self::new(
@@ -204,7 +202,7 @@ impl Problem {
         .with_header("connection", "close")
     }
 
-    /// The content type is another, or missing.
+    /// The content type is not JSON, or missing.
     pub fn unsupported_media_type() -> Self {
         let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
         let detail = "Send JSON, with the header `content-type: application/json`.";
@@ -216,19 +214,19 @@ impl Problem {
         )
     }
 
-    /// The body's fields are wrong: every fault of them.
+    /// Fields of the body are invalid: every fault.
     pub fn validation(errors: Vec<FieldError>) -> Self {
         let status = StatusCode::UNPROCESSABLE_ENTITY;
-        let detail = "Correct the fields that `errors` names.";
+        let detail = "Correct the fields listed in `errors`.";
         Self {
             errors,
             ..Self::new(status, "validation", "Invalid fields", detail)
         }
     }
 
-    /// The work broke off.
+    /// The work failed.
     pub fn report_failed() -> Self {
-        let detail = "The report could not be made. Trying again may help.";
+        let detail = "The report failed. A retry may succeed.";
         Self::new(
             StatusCode::INTERNAL_SERVER_ERROR,
             "report-failed",
@@ -237,30 +235,30 @@ impl Problem {
         )
     }
 
-    /// Every place behind `/sync` is taken.
+    /// All threads of `/sync` are busy, and its queue is full.
     pub fn saturated() -> Self {
-        let detail = "Too many reports wait already. Try again later, or use POST /async.";
+        let detail = "Too many reports are waiting. Retry later, or use POST /async.";
         Self::unavailable("saturated", "Saturated", detail)
     }
 
-    /// The report was not done within `limit`.
+    /// The report was not finished within `limit`.
     pub fn sync_timeout(limit: Duration) -> Self {
         let detail = format!(
-            "The report was not done within {limit:?}. Try again later, or use POST /async."
+            "The report was not finished within {limit:?}. Retry later, or use POST /async."
         );
         Self::unavailable("sync-timeout", "Sync timeout", detail)
     }
 
-    /// The process is ending.
+    /// The process is shutting down.
     pub fn shutting_down() -> Self {
-        Self::unavailable("shutting-down", "Shutting down", "Try again in a moment.")
+        Self::unavailable("shutting-down", "Shutting down", "Retry in a moment.")
     }
 
-    /// The store refused. Its own words can name paths and SQL: they are for the log.
+    /// The store failed. Its own message can contain paths and SQL, so it is logged and not sent.
     pub fn store(error: &StoreError) -> Self {
         match error {
             StoreError::QueueFull => {
-                let detail = "Too many requests wait for the database. Try again later.";
+                let detail = "Too many requests are waiting for the database. Retry later.";
                 Self::unavailable("overloaded", "Overloaded", detail)
             }
             StoreError::Closed => Self::shutting_down(),
@@ -268,10 +266,10 @@ impl Problem {
         }
     }
 
-    /// The service has started, and its database can't be opened yet.
+    /// The service has started, but its database is not open yet.
     pub fn not_open_yet() -> Self {
-        let detail = "The database can't be opened yet; the service's log says what is in the way. Try again \
-                      later: it goes on by itself when that is over.";
+        let detail = "The database is not open yet; the service's log says why. Retry later: the service \
+                      continues by itself as soon as it can open it.";
         Self::needs_repair("database-unavailable", "Database unavailable", detail)
     }
 
@@ -280,48 +278,48 @@ impl Problem {
             Trouble::Busy => Self::unavailable(
                 "database-locked",
                 "Database locked",
-                "Another program holds the database's lock. Try again in a moment; if it stays so, the \
-                 operator ends that program.",
+                "Another program holds the database's lock. Retry in a moment. If this persists, the \
+                 operator has to stop that program.",
             ),
             Trouble::Full => Self::needs_repair(
                 "database-full",
                 "Database full",
-                "The database's disk takes no more: it is full, a quota or a limit of file sizes is reached, \
-                 or it fails. Try again when the operator has made room; the service goes on by itself then.",
+                "The database's disk is full, or a quota or file size limit is reached. Retry when the \
+                 operator has made room; the service then continues by itself.",
             ),
             Trouble::ReadOnly => Self::needs_repair(
                 "database-read-only",
                 "Database read-only",
-                "The database or its folder can't be written to. Try again when the operator has made it \
-                 writable; the service goes on by itself then.",
+                "The database or its folder is not writable. Retry when the operator has made it \
+                 writable; the service then continues by itself.",
             ),
             Trouble::Corrupt => Self::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "database-corrupt",
                 "Database corrupt",
-                "The database file is damaged there, and trying again does not help. The operator stops \
-                 the service and restores the file from a backup, or recovers it with sqlite3's .recover.",
+                "The database file is damaged, and a retry does not help. The operator has to stop the \
+                 service and restore the file from a backup, or recover it with sqlite3's .recover.",
             ),
             Trouble::Io => Self::needs_repair(
                 "database-failing",
                 "Database failing",
-                "The database's disk fails. Try again later; the operator finds the error in the log, and \
-                 looks after the disk.",
+                "The database's disk has I/O errors. Retry later. The operator finds the error in the \
+                 service's log and has to check the disk.",
             ),
             Trouble::Other => Self::unavailable(
                 "database-unavailable",
                 "Database unavailable",
-                "The database can't be used at the moment. Try again later.",
+                "The database is unavailable. Retry later.",
             ),
         }
     }
 
-    /// What to change, in a sentence.
+    /// What happened and what to change.
     pub fn detail(&self) -> &str {
         &self.detail
     }
 
-    /// Every fault of a body's fields.
+    /// Every invalid field.
     pub fn errors(&self) -> &[FieldError] {
         &self.errors
     }
@@ -335,7 +333,7 @@ impl Problem {
             .with_header("retry-after", RETRY_AFTER)
     }
 
-    /// The same where it takes longer.
+    /// The same for a fault that someone has to repair.
     fn needs_repair(name: &'static str, title: &'static str, detail: &'static str) -> Self {
         Self {
             header: Some(("retry-after", RETRY_AFTER_REPAIR)),

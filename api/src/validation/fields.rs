@@ -1,4 +1,4 @@
-//! A body's fields by name, before anything is known of their values.
+//! The fields of a body by name, with their values still unparsed.
 
 use std::{borrow::Cow, fmt};
 
@@ -10,30 +10,30 @@ use serde_json::value::RawValue;
 
 use crate::reply::Problem;
 
-/// Unknown names that are told. A body has room for thousands, and the answer should stay small.
+/// The most unknown names that an answer lists. A body has room for thousands.
 const UNKNOWN: usize = 8;
 
-/// The longest unknown name that is repeated whole, in characters.
+/// The most characters of an unknown name that an answer repeats.
 const NAME: usize = 64;
 
-/// The fields of one JSON object, unread.
+/// The fields of one JSON object.
 #[derive(Default)]
 pub(super) struct Fields<'a> {
     pub(super) records: Option<&'a RawValue>,
     pub(super) report_name: Option<&'a RawValue>,
-    /// `null` counts as left out.
+    /// `null` is the same as no field.
     pub(super) callback_url: Option<&'a RawValue>,
-    /// Names of no field, the first few.
+    /// The first few names that are no field's.
     pub(super) unknown: Vec<String>,
-    /// Fields that stand more than once.
+    /// Fields given more than once.
     pub(super) repeated: Vec<&'static str>,
 }
 
 impl<'a> Fields<'a> {
-    /// Reads a body.
+    /// Parses a body.
     ///
     /// # Errors
-    /// 400, saying where, when it is not UTF-8, no JSON, or no object.
+    /// 400, with the position, if it is not UTF-8, not JSON or not an object.
     pub(super) fn read(body: &'a [u8]) -> Result<Self, Problem> {
         let text = std::str::from_utf8(body).map_err(|error| {
             let at = error.valid_up_to();
@@ -97,7 +97,7 @@ impl<'de> Visitor<'de> for FieldsVisitor {
     }
 }
 
-/// A name, borrowed where it is written without escapes.
+/// A name, borrowed if it is written without escapes.
 #[derive(Deserialize)]
 struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
 
@@ -107,7 +107,7 @@ mod tests {
     use crate::reply::Problem;
 
     #[test]
-    fn a_body_that_is_no_json_is_refused_with_the_place() {
+    fn a_body_that_is_not_json_is_refused_with_the_position() {
         for (body, place) in [
             (&b""[..], "line 1 column 0"),
             (b"{\"records\": 1,}", "line 1 column 15"),
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn json_that_is_no_object_is_refused_with_an_example() {
+    fn json_that_is_not_an_object_is_refused_with_an_example() {
         for body in ["[]", "null", "1", "\"records\"", "[{}]"] {
             assert_eq!(
                 Fields::read(body.as_bytes()).err(),
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn nesting_costs_no_stack() {
+    fn deep_nesting_does_not_overflow_the_stack() {
         let body = format!("{{\"a\": {}{}}}", "[".repeat(8000), "]".repeat(8000));
         assert_eq!(Fields::read(body.as_bytes()).unwrap().unknown, ["a"]);
     }

@@ -1,4 +1,4 @@
-//! From a query to a page of requests.
+//! Parses the query of `POST /requests/redeliver`.
 
 use jiff::Timestamp;
 use storm_shared::{models::Status, services::store::RedeliveryPage};
@@ -6,17 +6,17 @@ use storm_shared::{models::Status, services::store::RedeliveryPage};
 use super::faults::Faults;
 use crate::reply::Problem;
 
-/// Requests on a page where the query doesn't say, and at the most.
+/// The default and the largest page size.
 const LIMIT: usize = 100;
-const MOST: usize = 1000;
+const MAX_LIMIT: usize = 1000;
 
 const KNOWN: &str = "`status`, `since`, `limit` and `cursor`";
 
-/// Reads a query: `status=FAILED|COMPLETED`, and as it likes `since` (when they were accepted, RFC
-/// 3339), `limit` and `cursor` (the last page's).
+/// Parses a query: `status` (`FAILED` or `COMPLETED`), and optionally `since` (accepted at or
+/// after, RFC 3339), `limit` and `cursor` (that of the previous page).
 ///
 /// # Errors
-/// 422 with every fault of it.
+/// 422, with every fault.
 pub fn page(query: &[(String, String)]) -> Result<RedeliveryPage, Problem> {
     let mut faults = Faults::default();
     let mut page = RedeliveryPage {
@@ -29,7 +29,7 @@ pub fn page(query: &[(String, String)]) -> Result<RedeliveryPage, Problem> {
     let mut seen = Vec::new();
     for (name, value) in query {
         if seen.contains(&name) {
-            faults.add(name, "must stand once, not several times".to_owned());
+            faults.add(name, "must be given once, not several times".to_owned());
             continue;
         }
         seen.push(name);
@@ -44,7 +44,10 @@ pub fn page(query: &[(String, String)]) -> Result<RedeliveryPage, Problem> {
             }
             _ => {
                 let name: String = name.chars().take(64).collect();
-                faults.add(&name, format!("is unknown here; there are {KNOWN}"));
+                faults.add(
+                    &name,
+                    format!("is not a parameter; the parameters are {KNOWN}"),
+                );
             }
         }
     }
@@ -70,7 +73,7 @@ fn read_status(text: &str) -> Result<Status, String> {
 }
 
 fn read_since(text: &str) -> Result<Timestamp, String> {
-    // A plus that was not escaped is read as a space.
+    // Form decoding turns the plus of a time zone into a space where it was not escaped.
     let text = text.replace(' ', "+");
     text.parse()
         .map_err(|_| "must be a time of RFC 3339, such as 2026-11-24T08:00:00Z".to_owned())
@@ -79,8 +82,8 @@ fn read_since(text: &str) -> Result<Timestamp, String> {
 fn read_limit(text: &str) -> Result<usize, String> {
     text.parse()
         .ok()
-        .filter(|limit| (1..=MOST).contains(limit))
-        .ok_or_else(|| format!("must be a whole number from 1 to {MOST}"))
+        .filter(|limit| (1..=MAX_LIMIT).contains(limit))
+        .ok_or_else(|| format!("must be a whole number from 1 to {MAX_LIMIT}"))
 }
 
 #[cfg(test)]
@@ -103,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_is_read_from_its_query() {
+    fn a_query_is_parsed_into_a_page() {
         let first = page(&query(&[("status", "FAILED")])).unwrap();
         assert_eq!((first.status, first.limit), (Status::Failed, 100));
         assert!(first.since.is_none() && first.after.is_none());
@@ -120,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn every_fault_of_a_query_is_told_with_what_is_accepted() {
+    fn every_fault_of_a_query_is_reported_with_what_is_accepted() {
         assert_eq!(
             faults(&[]),
             ["status: is missing; it must be FAILED or COMPLETED"]
@@ -139,8 +142,8 @@ mod tests {
                 "since: must be a time of RFC 3339, such as 2026-11-24T08:00:00Z",
                 "limit: must be a whole number from 1 to 1000",
                 "cursor: must be the `cursor` of the last page",
-                "until: is unknown here; there are `status`, `since`, `limit` and `cursor`",
-                "limit: must stand once, not several times",
+                "until: is not a parameter; the parameters are `status`, `since`, `limit` and `cursor`",
+                "limit: must be given once, not several times",
             ]
         );
     }
