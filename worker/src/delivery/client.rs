@@ -152,6 +152,8 @@ impl CallbackClient {
             let request = self.post.request(url, message);
             request.map_err(|error| AttemptError::Connect(ErrorDetail::of(&error)))
         };
+        // The receiver may have closed a pooled connection in the meantime. Nothing was sent then,
+        // so the next one is tried, and finally a new one.
         while let Some(mut connection) = self.shared.pool.take(url.origin()) {
             match connection.exchange(request()?, deadline).await {
                 Ok(response) => return Ok((connection, response)),
@@ -174,6 +176,7 @@ impl CallbackClient {
         deadline: Instant,
     ) {
         let mut body = AnswerBody::new(body);
+        // Most bodies are empty or arrive with the head: these need no task.
         match body.drain().now_or_never() {
             Some(true) => self.shared.pool.put(connection),
             Some(false) => {}

@@ -49,6 +49,8 @@ impl Connection {
     where
         T: Read + Write + Send + Unpin + 'static,
     {
+        // HTTP/1.1 has one exchange at a time on a connection, so one permit
+        // (`CALLBACK_PER_ORIGIN`) is one attempt and one connection.
         let (sender, driver) = http1::Builder::new()
             .max_buf_size(MAX_BUFFER)
             .handshake(io)
@@ -95,6 +97,8 @@ impl Connection {
             Ok(response) => return Ok(response),
             Err(error) => error,
         };
+        // hyper returns the request only if none of it was written. Then another try cannot deliver
+        // it twice.
         Err(match error.take_message() {
             Some(_) => ExchangeError::Unsent,
             None => {

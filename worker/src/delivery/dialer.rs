@@ -35,6 +35,7 @@ impl Dialer {
     ) -> Result<Connection, AttemptError> {
         let origin =
             ssrf::origin(url).map_err(|error| AttemptError::Connect(ErrorDetail::of(&error)))?;
+        // One connector for each dial: the deadline and the progress are those of one attempt.
         let progress = Progress::default();
         let connector = SsrfConnector {
             filter: self.filter.clone(),
@@ -60,6 +61,8 @@ fn classify(error: Box<dyn Error + Send + Sync>) -> AttemptError {
     match error.downcast::<DialError>().map(|error| *error) {
         Ok(DialError::Denied(Denial::Refused(refusal))) => AttemptError::Refused(refusal),
         Ok(DialError::Denied(Denial::Unresolved(error)))
+            // The resolver had no free thread: our shortage, which must not cost the job an
+            // attempt.
             if error.kind() == ErrorKind::ResourceBusy =>
         {
             AttemptError::LookupsBusy

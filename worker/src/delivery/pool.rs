@@ -40,6 +40,7 @@ impl<C: Poolable> Pool<C> {
     /// Outside of a tokio runtime.
     pub(super) fn new() -> Self {
         let idle = Arc::new(Mutex::new(Idle::default()));
+        // Weak: the task must not keep the pool, and its connections, alive.
         let sweeper = tokio::spawn(sweep(Arc::downgrade(&idle)));
         Self {
             idle,
@@ -60,6 +61,7 @@ impl<C: Poolable> Pool<C> {
 
 async fn sweep<C: Poolable>(idle: Weak<Mutex<Idle<C>>>) {
     let mut ticks = interval(SWEEP_PERIOD);
+    // One tick after a suspension is enough: it closes everything that has expired.
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
@@ -100,6 +102,8 @@ impl<C: Poolable> Idle<C> {
                 self.by_origin.remove(origin);
             }
             let (_, connection) = self.by_age.remove(&youngest?)?;
+            // A connection that the receiver has closed is dropped here; the next younger one may
+            // be open.
             if connection.is_open() {
                 return Some(connection);
             }
@@ -112,6 +116,7 @@ impl<C: Poolable> Idle<C> {
             .entry(Arc::clone(connection.origin()))
             .or_default();
         if numbers.len() == MAX_PER_ORIGIN {
+            // The oldest is the closest to the idle timeout of the receiver.
             self.by_age.remove(&numbers.remove(0));
         }
         numbers.push(self.next);

@@ -56,6 +56,7 @@ impl Post {
     ) -> Result<Request<Full<Bytes>>, http::Error> {
         let url = url.url();
         let target: PathAndQuery = url[Position::BeforePath..Position::AfterQuery].parse()?;
+        // `Url` has dropped a default port, so it is left out here as well (RFC 9110, section 7.2).
         let host = HeaderValue::from_str(&url[Position::BeforeHost..Position::AfterPort])?;
 
         let mut headers = HeaderMap::with_capacity(9); // hyper adds the content-length
@@ -73,6 +74,8 @@ impl Post {
 
     /// Adds the Standard Webhooks headers.
     fn sign(&self, message: &Message, headers: &mut HeaderMap) -> Result<(), http::Error> {
+        // Signed anew for each attempt: receivers reject a timestamp that is more than five minutes
+        // off.
         let (id, now) = (message.id.to_string(), (self.clock)());
         if let Some(signatures) = self.signer.sign(&id, now, &message.body) {
             headers.insert(signature::SIGNATURE, signatures.try_into()?);

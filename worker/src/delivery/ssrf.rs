@@ -101,6 +101,8 @@ impl Resolution {
             let none = io::Error::other("the name has no address");
             return Err(Denial::Unresolved(none));
         }
+        // All or nothing: a name that mixes public and internal addresses is a DNS rebinding attack
+        // or a mistake, and dialling its public ones would make the outcome a matter of chance.
         let addresses = judged.into_iter();
         Ok(addresses
             .map(|judged| judged.map(|address| SocketAddr::new(address, port)))

@@ -51,6 +51,7 @@ pub(super) fn config(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, Client
     if let Some(file) = ca_file {
         add_roots(file, &mut roots)?;
     }
+    // The provider is named: a process-wide default could be another crate's choice.
     let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()?
         .with_root_certificates(roots)

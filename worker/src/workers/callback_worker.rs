@@ -72,6 +72,8 @@ impl CallbackWorker {
         slots_per_job: u32,
         source: ClaimSource,
     ) -> Result<(), StoreError> {
+        // With an old heartbeat, another worker could reclaim these jobs while their first attempt
+        // runs.
         let Some(term) = self.drain.until_shutdown(self.lease.in_force()).await else {
             return Ok(());
         };
@@ -208,6 +210,7 @@ impl CallbackWorker {
             .without_max_times();
         write
             .retry(backoff)
+            // A lost claim stays lost, and a closed store takes no more writes.
             .when(|error| !matches!(error, StoreError::ClaimLost | StoreError::Closed))
             .notify(|error, after| warn!(id = %claim.id, %error, ?after, "a write is retried"))
             .await

@@ -64,6 +64,7 @@ impl Deliverer {
         let Some(target) = &job.callback_target else {
             return finish(None, Outcome::Completed); // no callback: the client polls
         };
+        // The API stores valid URLs only, so an invalid one was edited in the table.
         let url = match CallbackUrl::from_target(target) {
             Ok(url) => url,
             Err(error) => {
@@ -92,6 +93,7 @@ impl Deliverer {
         let result = self.transport.attempt(permit, &url, &message).await;
         let duration = began.elapsed();
         admitted.record(Signal::of(&result));
+        // No name server was asked, so this is no attempt of the receiver's.
         if matches!(result, Err(AttemptError::LookupsBusy)) && parked_for < self.park_max {
             self.metrics.parked(ParkReason::LookUpsBusy);
             return park(LOOKUPS_BUSY_PAUSE);

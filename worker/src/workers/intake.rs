@@ -72,6 +72,8 @@ impl Intake {
     /// shutdown.
     async fn free_slots(&self) -> Option<usize> {
         let one = self.drain.until_shutdown(self.slots.take(1, 1));
+        // Released on return: it only shows that a slot was free. If another loop takes it first,
+        // the claim waits again.
         let _one = self.watchdog.while_waiting(one).await?;
         Some(self.slots.free() + 1)
     }

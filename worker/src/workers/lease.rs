@@ -144,6 +144,8 @@ impl Lease {
         if !self.state.borrow().registered {
             return self.register().await;
         }
+        // Taken before the write: the row counts from its commit, which can be any moment after
+        // this.
         let begun = Instant::now();
         let others = match self.store.renew(self.term().owner).await {
             Err(StoreError::LeaseLost) => {

@@ -164,6 +164,7 @@ impl Origins {
             return Err(origin.pacer.next_delay(now, shared.limit, shared.park_max));
         }
         origin.jobs += 1;
+        // Counted before the permit is awaited: waiting jobs hold slots, too.
         let permits = Arc::clone(&origin.permits);
         let admitted = Admitted {
             shared: Arc::clone(shared),

@@ -59,6 +59,7 @@ enum Claimed {
 /// Claims as many as may run together of the suspects with the fewest lost claims.
 async fn claim_some(intake: &Intake, wait: Duration) -> Result<Claimed, StoreError> {
     let suspects = intake.store.suspects(BATCH).await?;
+    // Jobs with as many lost claims take as many slots, so they can share one batch.
     let Some(alike) = suspects
         .chunk_by(|one, next| one.lost_claims == next.lost_claims)
         .next()

@@ -104,6 +104,8 @@ impl Running {
         let (due, suspects) = (intake(), intake());
         let notified = queue.map(|queue| (intake(), queue.clone()));
         if let Some((intake, queue)) = notified {
+            // The name of the consumer outlives a lost lease: it only has to be unique among the
+            // workers.
             let consumer = self.lease.term().owner.to_string();
             let reader = NotificationReader::new(queue, consumer);
             self.loops.spawn(intake::from_notifications(intake, reader));
