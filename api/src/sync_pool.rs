@@ -56,7 +56,7 @@ pub enum WorkError {
     Closed,
 }
 
-/// An admitted request's place in the pool; dropping it frees the place.
+/// An admitted request's slot in the pool; dropping it frees the slot.
 pub struct Slot {
     permit: OwnedSemaphorePermit,
     threads: Arc<Semaphore>,
@@ -151,7 +151,7 @@ mod tests {
 
     use super::{MAX_THREADS, PoolRefusal, Slot, SyncPool, WorkError, runtime};
 
-    /// A slot whose work holds its thread until it is told to end.
+    /// A slot whose work holds its thread until it is released.
     struct Running {
         task: tokio::task::JoinHandle<Result<(), WorkError>>,
         end: oneshot::Sender<()>,

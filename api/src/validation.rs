@@ -24,7 +24,7 @@ pub struct Submission {
     pub callback_url: Option<CallbackUrl>,
 }
 
-/// Why a body is no submission.
+/// Why a body is invalid.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Invalid {
     /// The answer.

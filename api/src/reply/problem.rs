@@ -284,8 +284,8 @@ impl Problem {
             Trouble::Full => Self::needs_repair(
                 "database-full",
                 "Database full",
-                "The database's disk is full, or a quota or file size limit is reached. Retry when the \
-                 operator has made room; the service then continues by itself.",
+                "The database's disk is full, a quota or file size limit is reached, or the disk fails. \
+                 Retry when the operator has made room; the service then continues by itself.",
             ),
             Trouble::ReadOnly => Self::needs_repair(
                 "database-read-only",
