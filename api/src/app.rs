@@ -41,9 +41,14 @@ impl App {
     pub async fn start(settings: Settings, metrics: Metrics) -> Result<Arc<Self>, Error> {
         let store = Store::open(&settings.store).await?;
         let queue = settings.queue.as_ref();
-        let queue = queue
-            .map(|queue| Queue::new(queue, store.id()))
-            .transpose()?;
+        let queue = match queue.map(|queue| Queue::new(queue, store.id())).transpose() {
+            Ok(queue) => queue,
+            Err(error) => {
+                // Its threads must not be cut off by the end of the process: that panics in them.
+                store.close().await;
+                return Err(error.into());
+            }
+        };
         let notifier = queue.clone().map(Notifier::start);
         let pool = SyncPool::new(settings.api.sync_threads, settings.api.sync_queue);
         let backlog_limit = BacklogLimit::watch(store.clone(), settings.callback.max_parked);

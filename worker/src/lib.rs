@@ -75,7 +75,16 @@ pub async fn run(
     let Some(store) = shutdown.run_until_cancelled(Store::open(&relaxed)).await else {
         return Ok(());
     };
-    let mut worker = Worker::start(store?, listener, &settings, resolver, &shutdown)?;
+    let store = store?;
+    let started = Worker::start(store.clone(), listener, &settings, resolver, &shutdown);
+    let mut worker = match started {
+        Ok(worker) => worker,
+        Err(error) => {
+            // Its threads must not be cut off by the end of the process: that panics in them.
+            store.close().await;
+            return Err(error);
+        }
+    };
     let outcome = worker.until_shutdown(&shutdown).await;
     shutdown.cancel(); // what is left drains in any case
     worker.drain().await;
