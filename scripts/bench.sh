@@ -220,7 +220,7 @@ burst() (
 
 # Runs FLUSHALL while a worker is at its concurrency limit, with a backlog of some ten thousand
 # jobs. Prints the pending jobs, the jobs/s before it, the seconds until the first second with 90 %
-# of that rate, and the number of callbacks that came back right.
+# of that rate, and the number of correct callbacks.
 flushed() (
     export WORKER_CONCURRENCY=200
     stack_start api worker

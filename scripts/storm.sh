@@ -32,7 +32,7 @@ If the API has API_TOKENS, set STORM_TOKEN to a token. Options after -- are pass
 storm-loadgen, such as --timeout 3s or --poll. A new stack reads its settings from the environment:
 SYNC_THREADS=8 scripts/storm.sh --rates 50,100
 
-Exit status: 0 if every job of every run came back right, 1 if not, 2 for a wrong option.
+Exit status: 0 if every job of every run was delivered correctly, 1 if not, 2 for a wrong option.
 HELP
 }
 
