@@ -21,6 +21,7 @@ pub fn subcommand() -> Subcommand {
                 #[expect(clippy::expect_used, reason = "clap requires `new` and NAME")]
                 let name = name.expect("`token new NAME`");
                 print(&name).unwrap_or_else(|error| {
+                    // A closed standard error leaves nowhere to report to.
                     let _ = writeln!(io::stderr(), "cannot make a token: {error}");
                     ExitCode::FAILURE
                 })
@@ -53,9 +54,10 @@ fn command() -> Command {
 fn print(name: &ClientName) -> Result<ExitCode, Box<dyn std::error::Error>> {
     let token = Token::generate()?;
     let mut stderr = io::stderr();
+    // Not on standard output: that holds the two lines alone, for a script to read.
     writeln!(
         stderr,
-        "The token, for {name} alone and kept nowhere, and its entry for API_TOKENS:"
+        "Token for client {name} (shown once, not stored), and its entry for API_TOKENS:"
     )?;
     let hash = token.hash().to_hex();
     writeln!(io::stdout(), "{}\n{name}:{hash}", token.as_str())?;
