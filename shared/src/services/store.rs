@@ -132,6 +132,8 @@ impl Store {
     pub async fn due_jobs(&self, query: DueQuery) -> Result<DueJobs, StoreError> {
         self.shared
             .readers
+            // A read outside the claim's transaction may be stale when the claim runs. That is
+            // safe: the claim checks each candidate again.
             .read(move |db| waiting::due_jobs(db, query, Timestamp::now()))
             .await
     }
@@ -278,12 +280,15 @@ impl Store {
     pub async fn ended(&self) {
         tokio::select! {
             () = self.shared.writer.ended() => {}
+            // Without its readers the store would refuse every read for ever, yet accept jobs.
             () = self.shared.readers.ended() => {}
         }
     }
 
     /// Commits all queued writes and closes the database. Later operations fail.
     pub async fn close(&self) {
+        // Readers first: the last connection to close checkpoints the WAL and deletes it, and a
+        // read-only one can't.
         self.shared.readers.close().await;
         self.shared.writer.close().await;
     }

@@ -44,9 +44,11 @@ impl Store {
     /// [`StoreError::QueueFull`] at once if the write queue is full; otherwise the write failed and
     /// no row exists.
     pub async fn accept(&self, job: NewJob) -> Result<(), StoreError> {
+        // Before the write: its closure runs in a transaction that other writes share.
         let input = rows::to_json(&job.spec);
         self.shared
             .writer
+            // Load shedding: the API answers 503, while a worker's writes wait for room.
             .try_write(move |tx| insert_job(tx, &job, &input))
             .await
     }
@@ -105,6 +107,7 @@ fn insert_job(tx: &Connection, job: &NewJob, input: &str) -> rusqlite::Result<()
         job.id.to_string(),
         input,
         callback.map(CallbackUrl::as_str),
+        // The time in the id, so that the order of ids is the order of `created_at`.
         rows::time(job.id.created_at()),
         callback
             .map(CallbackUrl::target)

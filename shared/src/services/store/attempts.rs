@@ -55,6 +55,7 @@ pub(super) fn record(
             claim.id.to_string(),
             attempted.number,
             rows::time(attempted.started_at),
+            // A deadline has 30 days at most, which fit. Only a suspended process takes longer.
             u32::try_from(attempted.duration.as_millis()).unwrap_or(u32::MAX),
             attempted.class.as_str(),
             attempted.status,

@@ -17,6 +17,7 @@ pub struct OwnerId(Uuid);
 impl OwnerId {
     /// A new identity.
     pub fn generate() -> Self {
+        // Random and never reused: a worker that lost its lease must not pass for its successor.
         Self(Uuid::new_v4())
     }
 }
@@ -95,6 +96,7 @@ pub(super) fn claim_all(
     candidates: &[Candidate],
 ) -> rusqlite::Result<Vec<Job>> {
     let owner_text = owner.to_string();
+    // `IS`, not `=`: the null of a job that was never claimed would equal nothing.
     let mut claim = connection.prepare_cached(concat!(
         "UPDATE requests SET ",
         rows::set_work!("PROCESSING"),
@@ -117,12 +119,14 @@ pub(super) fn claim_all(
             candidate.lost_claims,
             candidate.due_at,
         ])?;
+        // Another worker won, or the notification was late, repeated or forged.
         let Some(row) = claimed.next()? else { continue };
         let job = read(row, id, owner);
         // Step the statement to its end, or SQLite keeps it, and its write, open.
         claimed.next()?;
         match job {
             Ok(job) => jobs.push(job),
+            // In the same transaction: an error would roll back every other claim, again and again.
             Err(error) => fail_invalid(connection, id, &error)?,
         }
     }
@@ -165,6 +169,7 @@ fn read(row: &Row<'_>, id: RequestId, owner: OwnerId) -> rusqlite::Result<Job> {
             number: row.get(0)?,
         },
         spec: rows::from_json(row, 1)?,
+        // A stored report is used as it is: the callback has the same bytes on every attempt.
         report: rows::from_json(row, 2)?,
         callback_target: row.get(3)?,
         traceparent: rows::traceparent(row, 4, id)?,

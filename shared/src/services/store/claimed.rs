@@ -28,6 +28,8 @@ impl Store {
     pub async fn store_result(&self, claim: Claim, report: &Report) -> Result<(), StoreError> {
         let result = rows::to_json(report);
         self.write_claimed(claim, None, move |tx, claim| {
+            // `work` is part of the fence: a released row keeps its claim number until its next
+            // claim.
             tx.prepare_cached(
                 "UPDATE requests SET result_payload = coalesce(result_payload, ?4)
                  WHERE id = ?1 AND owner = ?2 AND claim = ?3 AND work = 'PROCESSING'",
@@ -90,6 +92,7 @@ impl Store {
     ) -> Result<(), StoreError> {
         let result = rows::to_json(report);
         self.write_claimed(claim, None, move |tx, claim| {
+            // `lost_claims = 0`: the job has run up to its delivery without harm to its worker.
             // `coalesce(parked_since, …)`: parking again keeps the time of the first park.
             tx.prepare_cached(concat!(
                 "UPDATE requests SET ",
@@ -131,6 +134,8 @@ impl Store {
         };
         let number = last.as_ref().map(|last| last.number);
         self.write_claimed(claim, last, move |tx, claim| {
+            // `next_attempt_at` is null since the claim. The search for redeliverable rows relies
+            // on that.
             // `completed_at` changes only with the status. A `COMPLETED` row keeps its outcome: a
             // failed redelivery must not change it.
             tx.prepare_cached(
@@ -170,6 +175,8 @@ impl Store {
             .writer
             .write(move |tx| {
                 let rows = write(tx, &claim)?;
+                // A lost claim records nothing: the next owner repeats the attempt under the same
+                // number.
                 if rows > 0
                     && let Some(attempted) = attempted
                 {

@@ -28,6 +28,7 @@ const BUSY_TIMEOUT_OPENING: Duration = Duration::from_millis(100);
 
 thread_local! {
     /// Start of this thread's current wait. A connection stays on its thread.
+    // rusqlite takes a plain function as the busy handler, which can't carry state of its own.
     static BUSY_SINCE: Cell<Instant> = Cell::new(Instant::now());
 }
 
@@ -79,12 +80,14 @@ fn open_writer(settings: &StoreSettings) -> Result<(Connection, String), StoreEr
         let read_only = ffi::Error::new(ffi::SQLITE_READONLY);
         return Err(rusqlite::Error::SqliteFailure(read_only, None).into());
     }
+    // Before the first read: that can already meet another process's lock.
     connection.busy_handler(Some(wait_for_opening))?;
     // Until the file is known to be ours, closing must not checkpoint a WAL found beside it.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     schema::check(&connection).map_err(|error| at(path, error))?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
 
+    // SQLite reports a mode that it can't switch to by keeping the old one, not by an error.
     let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
     if mode != "wal" {
         let problem = format!("can't be switched to WAL (it stays in `{mode}`)");
@@ -94,6 +97,7 @@ fn open_writer(settings: &StoreSettings) -> Result<(Connection, String), StoreEr
         None,
         "synchronous",
         match settings.synchronous {
+            // In WAL mode, FULL calls fsync for each commit, NORMAL for each checkpoint only.
             Synchronous::Full => "FULL",
             Synchronous::Normal => "NORMAL",
         },
@@ -101,10 +105,12 @@ fn open_writer(settings: &StoreSettings) -> Result<(Connection, String), StoreEr
     connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
     connection.pragma_update(None, "journal_size_limit", LOG_SIZE_LIMIT)?;
     keep_temporaries_in_memory(&connection)?;
+    // The writer's operations prepare more statements than the 16 of rusqlite's default.
     connection.set_prepared_statement_cache_capacity(32);
 
     schema::migrate(&mut connection).map_err(|error| at(path, error))?;
     let id = connection.query_row("SELECT id FROM store", [], |row| row.get(0))?;
+    // Last: the longer timeout must not apply while shutdown has to wait for the opening.
     wait_for_locks(&connection)?;
     Ok((connection, id))
 }
@@ -137,10 +143,12 @@ fn wait_for_opening(step: i32) -> bool {
 }
 
 fn wait_a_step(step: i32, limit: Duration) -> bool {
+    // SQLite counts the calls for one lock from 0, so 0 begins a new wait.
     if step == 0 {
         BUSY_SINCE.set(Instant::now());
     }
     thread::sleep(BUSY_STEP);
+    // By time, not by steps: on a busy machine each sleep takes longer than asked for.
     BUSY_SINCE.get().elapsed() < limit
 }
 

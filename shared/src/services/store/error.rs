@@ -54,6 +54,7 @@ impl From<tokio_rusqlite::Error<StoreError>> for StoreError {
         match error {
             tokio_rusqlite::Error::Error(error) => error,
             tokio_rusqlite::Error::Close((_, error)) => error.into(),
+            // What remains is a connection that was closed or whose thread ended.
             _ => Self::Closed,
         }
     }
@@ -112,6 +113,7 @@ impl From<&rusqlite::Error> for Trouble {
             _ => {}
         }
         match error.code {
+            // SQLITE_PROTOCOL: it lost the race to begin a WAL transaction for seconds.
             Code::DatabaseBusy | Code::DatabaseLocked | Code::FileLockingProtocolFailed => {
                 Self::Busy
             }

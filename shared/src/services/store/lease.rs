@@ -35,6 +35,7 @@ pub struct Expired {
 /// backup or an edit by hand). Such an owner sends no heartbeats, so its lease expires and its jobs
 /// are reclaimed.
 pub(super) fn register(connection: &Connection, owner: OwnerId) -> rusqlite::Result<()> {
+    // For operators only. No code compares it: the hosts' clocks may differ.
     let now = rows::time(Timestamp::now());
     // ON CONFLICT: registering again, after a lost answer, counts as a heartbeat.
     connection.execute(
@@ -43,6 +44,7 @@ pub(super) fn register(connection: &Connection, owner: OwnerId) -> rusqlite::Res
         params![owner, now],
     )?;
     connection.execute(
+        // Null can't be a key of `workers`. Under a name, the lease expiry finds these jobs.
         "UPDATE requests SET owner = 'nobody' WHERE work = 'PROCESSING' AND owner IS NULL",
         [],
     )?;
@@ -110,6 +112,7 @@ pub(super) fn expire(
     if deleted == 0 {
         return Ok(None);
     }
+    // Before the updates below, which clear the owner by which it finds the jobs.
     events::record_all(connection, owner, EventKind::ClaimLost)?;
     let held: u32 = connection.query_one(
         "SELECT count(*) FROM requests WHERE work = 'PROCESSING' AND owner = ?1",
@@ -118,6 +121,7 @@ pub(super) fn expire(
     )?;
     let (poisoned, most_losses) = if held == 1 {
         (
+            // First: the reclaim below then takes only what is still `PROCESSING`.
             fail_poison_job(connection, owner, max_claims)?,
             max_claims - 1,
         )
@@ -125,6 +129,7 @@ pub(super) fn expire(
         (0, quarantine_threshold(max_claims))
     };
     // Due now, and not after the notification grace: no notification is sent for these jobs.
+    // `max(lost_claims, ?3)`: the cap stops a count, but never lowers one that is above it.
     let reclaimed = connection.execute(
         concat!(
             "UPDATE requests SET ",
@@ -144,6 +149,7 @@ pub(super) fn expire(
 /// The number of lost claims from which a suspected poison job is quarantined: it runs alone on
 /// its worker, so that it can harm no other job.
 pub const fn quarantine_threshold(max_claims: u32) -> u32 {
+    // At least 1: at 0, every job would be a suspect and run alone.
     if max_claims > 3 { max_claims - 2 } else { 1 }
 }
 

@@ -20,12 +20,14 @@ const SMALL: u64 = 1 << 20;
 /// Checkpoints a large WAL and truncates the file to zero. If another connection reads or writes at
 /// this moment, the file stays as it is until the next period.
 pub(super) fn truncate(connection: &Connection) -> rusqlite::Result<()> {
+    // A WAL that can't be inspected counts as small: truncating it is only housekeeping.
     if fs::metadata(path(connection)).map_or(0, |log| log.len()) <= SMALL {
         return Ok(());
     }
     // No busy handler: while the checkpoint waits for a reader, every writer waits for it.
     connection.busy_handler(None)?;
     let truncated = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+    // Before an error is returned: the connection goes on to commit writes.
     wait_for_locks(connection)?;
     truncated
 }

@@ -56,6 +56,7 @@ pub(super) async fn open(settings: &StoreSettings) -> Result<Opened, StoreError>
         .build();
     loop {
         let settings = settings.clone();
+        // A blocking thread: SQLite waits for locks and disks synchronously.
         let tried = tokio::task::spawn_blocking(move || try_to_open(&settings));
         match tried.await.map_err(|_| StoreError::Closed)? {
             Ok(opened) => {
@@ -74,6 +75,7 @@ fn try_to_open(settings: &StoreSettings) -> Result<Opened, Obstacle> {
     let path = &settings.path;
     create_directory(path)?;
     inspect_file(path)?;
+    // Before the real connection, which would create files beside a foreign database.
     inspect_contents(path)?;
     connection::open(settings).map_err(|error| Obstacle::of(path, error))
 }
@@ -118,6 +120,7 @@ fn inspect_file(path: &Path) -> Result<(), Obstacle> {
 /// stays unchanged byte for byte. It ignores the WAL, which can hold everything after a crash, so
 /// a file that passes is not proven yet: [`connection::open`] checks again with the WAL.
 fn inspect_contents(path: &Path) -> Result<(), Obstacle> {
+    // Settings hold an absolute path, so this succeeds. `connection::open` checks in any case.
     let Ok(mut url) = Url::from_file_path(path) else {
         return Ok(());
     };
@@ -129,6 +132,7 @@ fn inspect_contents(path: &Path) -> Result<(), Obstacle> {
         .map_err(SchemaError::from)
         .and_then(|connection| schema::check(&connection));
     match checked {
+        // Without its WAL a sound database can look damaged, so other errors decide nothing here.
         Err(SchemaError::Sqlite(error)) if !connection::is_no_database(&error) => Ok(()),
         Err(error) => Err(Obstacle::of(path, connection::at(path, error))),
         Ok(()) => Ok(()),

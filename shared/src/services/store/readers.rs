@@ -46,8 +46,10 @@ impl Readers {
                 TryAcquireError::NoPermits => StoreError::QueueFull,
                 TryAcquireError::Closed => StoreError::Closed,
             })?;
+        // Dropped with this future, which tells the queued read that nobody waits for it any more.
         let caller = Arc::new(());
         let caller_alive = Arc::downgrade(&caller);
+        // Relaxed: the counter orders nothing else.
         let turn = self.next.fetch_add(1, Ordering::Relaxed) % CONNECTIONS;
         let read = self.connections[turn].call(move |db| {
             // The queued read owns the slot. If the caller owned it, cancelled callers would free
@@ -60,6 +62,7 @@ impl Readers {
         });
         let result = read.await;
         drop(caller);
+        // `close` shuts the semaphore first, so a closed connection before that is a dead thread.
         if matches!(result, Err(tokio_rusqlite::Error::ConnectionClosed)) && !self.slots.is_closed()
         {
             tracing::error!("a database reader thread ended");
@@ -74,6 +77,7 @@ impl Readers {
     }
 
     pub(super) async fn close(&self) {
+        // First: from here on, reads fail as `Closed`. Those already queued still run.
         self.slots.close();
         for connection in &self.connections {
             let _ = connection.clone().close().await; // nothing was written through it

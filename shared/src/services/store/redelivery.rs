@@ -111,6 +111,7 @@ pub(super) fn begin(
     scope: &Scope,
     id: RequestId,
 ) -> rusqlite::Result<Result<(), Unredeliverable>> {
+    // `attempts_before`: the retry schedule begins anew, but the attempts keep their numbering.
     let begun = connection
         .prepare_cached(
             "UPDATE requests SET redelivery = 'PENDING', next_attempt_at = ?3, owner = NULL,
@@ -133,6 +134,7 @@ pub(super) fn begin(
             "SELECT status, redelivery IS NOT NULL FROM requests
              WHERE id = ?1 AND (?2 IS NULL OR created_by = ?2)",
         )?
+        // The scope applies here, too: another tenant's request must look like no request.
         .query_row(params![id.to_string(), scope.name()], obstacle)
         .optional()?;
     Ok(Err(obstacle.unwrap_or(Unredeliverable::Unknown)))
@@ -141,6 +143,7 @@ pub(super) fn begin(
 fn obstacle(row: &Row<'_>) -> rusqlite::Result<Unredeliverable> {
     let under_way: bool = row.get(1)?;
     Ok(match rows::parsed(row, 0)? {
+        // First: the status of a row under redelivery stays `COMPLETED` or `FAILED`.
         _ if under_way => Unredeliverable::UnderWay,
         Status::Pending | Status::Processing => Unredeliverable::Unfinished,
         Status::Completed | Status::Failed => Unredeliverable::Nothing,
@@ -196,6 +199,7 @@ pub(super) fn find(
             return Ok(found);
         }
     }
+    // A scan that ended early has met the last row: there is no next page.
     found.next = cursor.filter(|_| scanned == SCANNED);
     Ok(found)
 }

@@ -13,6 +13,8 @@ use crate::models::{Failure, Request, RequestId, Traceparent};
 /// SQL that sets a row's `work`: of the redelivery if one is in progress, otherwise the status.
 macro_rules! set_work {
     ($work:literal) => {
+        // SQLite evaluates all right-hand sides before it assigns, so both see the old
+        // `redelivery`.
         concat!(
             "status = iif(redelivery IS NULL, '",
             $work,
@@ -120,6 +122,7 @@ fn request(id: RequestId, row: &Row<'_>) -> rusqlite::Result<Request> {
         id,
         mode: parsed(row, 0)?,
         status: parsed(row, 1)?,
+        // NOT NULL in the table, so the default is never used.
         input_payload: json(row, 2)?.unwrap_or_default(),
         result_payload: json(row, 3)?,
         callback_url: row.get(4)?,
@@ -151,6 +154,7 @@ fn json(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Box<RawValue>>>
     let Some(bytes) = row.get_ref(column)?.as_bytes_or_null()? else {
         return Ok(None);
     };
+    // SQLite does not check that a TEXT is valid UTF-8.
     let text = String::from_utf8_lossy(bytes).into_owned();
     RawValue::from_string(text)
         .or_else(|_| to_raw_value(&String::from_utf8_lossy(bytes)))

@@ -37,6 +37,7 @@ pub(super) fn check(connection: &Connection) -> Result<(), SchemaError> {
     match application {
         APPLICATION_ID => {}
         0 if tables == 0 => return Ok(()), // new: the first migration sets the application_id
+        // 0 is SQLite's default. These tables belong to a program that sets no id.
         0 => return Err(SchemaError::NotOurs),
         other => return Err(SchemaError::AnotherProgram(other)),
     }
@@ -52,15 +53,19 @@ pub(super) fn check(connection: &Connection) -> Result<(), SchemaError> {
 
 /// Migrates the database to the newest version, in one transaction.
 pub(super) fn migrate(connection: &mut Connection) -> Result<(), SchemaError> {
+    // Without the write lock: an ordinary start then waits for no writer.
     if version(connection)? == MIGRATIONS.len() {
         return Ok(());
     }
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     // Another process may have migrated while this one waited for the lock.
     check(&transaction)?;
+    // In bounds: `check` has refused every version above the newest.
     for migration in &MIGRATIONS[version(&transaction)?..] {
         transaction.execute_batch(migration)?;
     }
+    // Both are in the file's header and commit with the transaction, so a crash leaves no database
+    // that is only half marked.
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
     transaction.pragma_update(None, "user_version", rows::integer(MIGRATIONS.len()))?;
     transaction.commit()?;

@@ -66,6 +66,7 @@ pub(super) fn due_jobs(
             &from_the_future,
         ),
     ] {
+        // No underflow: each query returns `room` candidates at most.
         let room = rows::integer(query.limit - due.len());
         if room > 0 {
             due.extend(candidates(connection, condition, (bound, room))?);
@@ -91,6 +92,7 @@ fn candidates(
     params: impl Params,
 ) -> rusqlite::Result<Vec<Candidate>> {
     connection
+        // Conditions are constants of this module; values are bound. So nothing can be injected.
         .prepare_cached(&format!(
             "SELECT id, lost_claims, next_attempt_at FROM requests
              WHERE work = 'PENDING' AND mode = 'async' AND {condition} LIMIT ?2"
@@ -126,6 +128,8 @@ pub(super) fn unpark(
     now: Timestamp,
 ) -> rusqlite::Result<usize> {
     connection
+        // `next_attempt_at > ?2` leaves out jobs that are due already. INDEXED BY: the planner
+        // would otherwise search every origin's scheduled jobs in `requests_by_work`.
         .prepare_cached(concat!(
             "UPDATE requests SET next_attempt_at = ?2 WHERE id IN (
                  SELECT id FROM requests INDEXED BY waiting_by_origin
@@ -144,6 +148,7 @@ pub(super) fn origins_over_limit(
     most: usize,
 ) -> rusqlite::Result<Vec<String>> {
     connection
+        // INDEXED BY, as above. A job without a callback has no origin and counts for none.
         .prepare_cached(concat!(
             "SELECT ",
             rows::origin!(),

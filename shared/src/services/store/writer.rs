@@ -21,6 +21,7 @@ const BATCH: usize = 1024;
 
 /// A handle to the writer's thread.
 pub(super) struct Writer {
+    // Bounded, in front of tokio-rusqlite's own channel, which is not.
     queue: mpsc::Sender<Box<dyn Write>>,
     closing: CancellationToken,
     task: Mutex<Option<JoinHandle<()>>>,
@@ -66,6 +67,8 @@ impl Writer {
             .send(write)
             .await
             .map_err(|_| StoreError::Closed)?;
+        // A caller that is cancelled here loses only its answer: the write is committed all the
+        // same.
         outcome.await.unwrap_or(Err(StoreError::Closed))
     }
 
@@ -103,12 +106,17 @@ async fn run(
     condition: Arc<Condition>,
 ) {
     let mut period = tokio::time::interval_at(Instant::now() + log::PERIOD, log::PERIOD);
+    // The default makes up for ticks missed in a long commit, all at once. The second of them would
+    // count a period without writes and truncate the WAL under load.
     period.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut writes = 0; // in the current period
     loop {
         let mut batch = Vec::with_capacity(BATCH);
+        // `recv_many` and `tick` are cancel-safe: no write is lost when another branch completes.
         tokio::select! {
             // Closing the channel rejects new writes; `recv_many` still drains the queued ones.
+            // The condition disables this branch then: a cancelled token stays ready, and the loop
+            // would spin.
             () = closing.cancelled(), if !queue.is_closed() => { queue.close(); continue }
             received = queue.recv_many(&mut batch, BATCH) => if received == 0 { break },
             _ = period.tick() => {}
@@ -120,6 +128,7 @@ async fn run(
             writes + batch.len()
         };
         let condition = Arc::clone(&condition);
+        // The loop waits for the commit. Writes that arrive meanwhile are the next batch.
         let done = connection.call_raw(move |db| {
             if !batch.is_empty() {
                 return commit(db, batch, &condition);
@@ -167,6 +176,7 @@ fn commit(
 ) -> Result<(), Failed> {
     if let Err(error) = apply(connection, &mut batch) {
         tracing::debug!(%error, writes = batch.len(), "a transaction failed");
+        // Before any caller is answered: `Store::trouble` must name the cause by then.
         condition.failed((&error).into(), &error);
         if !connection.is_autocommit() {
             let _ = connection.execute_batch("ROLLBACK"); // SQLite may have rolled back itself
@@ -174,6 +184,7 @@ fn commit(
         let error = error.into();
         return Err(Failed { error, batch });
     }
+    // After COMMIT: until then, an `Ok` could still be lost in a crash.
     condition.succeeded();
     settle(batch, &Ok(()));
     Ok(())
@@ -199,6 +210,7 @@ fn apply(connection: &Connection, batch: &mut [Box<dyn Write>]) -> rusqlite::Res
             execute(connection, "ROLLBACK TO one_write")?;
             write.rolled_back(error);
         }
+        // In both cases: ROLLBACK TO leaves the savepoint on SQLite's stack.
         execute(connection, "RELEASE one_write")?;
     }
     execute(connection, "COMMIT")
@@ -219,6 +231,7 @@ trait Write: Send {
 }
 
 struct Pending<F, T> {
+    // An option, because a trait object can't give up a `FnOnce` by `&mut self`.
     work: Option<F>,
     result: Option<Result<T, StoreError>>,
     caller: oneshot::Sender<Result<T, StoreError>>,
@@ -258,7 +271,9 @@ where
 
     fn settle(self: Box<Self>, committed: &Result<(), StoreError>) {
         let result = match committed {
+            // `apply` or `rolled_back` has set the result of every write of a committed batch.
             Ok(()) => self.result.unwrap_or(Err(StoreError::Closed)),
+            // Even if this write succeeded: the transaction around its savepoint did not.
             Err(error) => Err(error.clone()),
         };
         let _ = self.caller.send(result); // the caller may have been cancelled
