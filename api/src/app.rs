@@ -64,9 +64,10 @@ impl App {
         }))
     }
 
-    /// Shuts the services down. The pool and the sync requests write to the store, so they end
-    /// first; the store closes last and commits its queued writes.
+    /// Shuts the services down. When this returns, every queued write is committed.
     pub async fn close(self: Arc<Self>) {
+        // The order of a sync request: its work in the pool ends, its record is written, and the
+        // store commits the writes that are queued when it closes.
         self.pool.close().await;
         self.sync_requests.close();
         self.sync_requests.wait().await;

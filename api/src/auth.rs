@@ -57,10 +57,10 @@ pub struct Scraper;
 
 /// The authentication layer of one listener. Clones share its rate limits.
 ///
-/// * Authentication: a request without a valid token gets `401`, the same answer for every path. It
-///   costs one hash of the token, and its body is not read first. Tokens are stored as SHA-256
-///   hashes and compared in constant time (constant-time comparison), so that timing reveals
-///   nothing about them.
+/// * Authentication: a request without a valid token gets `401`, the same answer for every path,
+///   before its body is read. A bearer token that is presented costs one hash; without one, nothing
+///   is hashed. Tokens are stored as SHA-256 hashes and compared in constant time, so that timing
+///   reveals nothing about them.
 /// * Tenant and scope: an authenticated request carries its [`Caller`], from which the controllers
 ///   take the [`Scope`] of every query.
 /// * Rate limiting: a request over its tenant's rate limit gets `429`.
@@ -108,6 +108,7 @@ impl AuthLayer {
             vec![client(None)]
         } else {
             let names = access.tokens.clients().iter().cloned();
+            // One limiter for each name: a second token does not double its client's rate limit.
             names.map(Some).map(client).collect()
         };
         Self::new(Shared {
@@ -163,6 +164,7 @@ impl AuthLayer {
                     Ok((answer, quota)) => answered(answer, quota).await,
                     Err(refused) => refused,
                 };
+                // Counted here and not in the routes, which never see a refused request.
                 shared
                     .metrics
                     .answered(route_label.name(), response.status());
@@ -199,6 +201,7 @@ impl Shared {
                 Ok(None)
             }
             _ => {
+                // Authentication comes first, so that a guess uses up nobody's rate limit.
                 let client = self.client(headers).ok_or(AuthError::Unauthorized)?;
                 let limiter = client.limiter.as_ref();
                 let quota = limiter
@@ -222,6 +225,7 @@ impl Shared {
     fn may_scrape(&self, headers: &HeaderMap) -> bool {
         match &self.metrics_token {
             Some(token) => scrape::is_authenticated(token, headers),
+            // On the listener of `METRICS_ADDR` there are no tokens, so every request has a client.
             None => self.client(headers).is_some(),
         }
     }

@@ -1,8 +1,8 @@
 //! Admission control for each origin: the backlog limit (`MAX_PARKED_PER_ORIGIN`).
 //!
-//! A job for an origin is parked while that origin's circuit is open or its next attempt is
-//! scheduled. New jobs for an origin whose backlog of such jobs has reached the limit are refused
-//! with `503`, so that one dead receiver cannot fill the database.
+//! An origin's backlog is its jobs that are parked or have a scheduled attempt. New jobs for an
+//! origin whose backlog has reached the limit are refused with `503`, so that one dead receiver
+//! cannot fill the database.
 
 use std::{
     collections::HashSet,
@@ -29,9 +29,11 @@ pub struct BacklogLimit {
 }
 
 impl BacklogLimit {
-    /// Keeps finding the origins with at least `limit` parked jobs, until this value is dropped.
+    /// Keeps finding the origins with a backlog of at least `limit` jobs, until this value is
+    /// dropped.
     pub fn watch(store: Store, limit: usize) -> Self {
         let origins = Arc::default();
+        // In the background: a count at each accept would be a cost of every job.
         let watch = tokio::spawn(watch(store, limit, Arc::clone(&origins)));
         Self {
             origins,
@@ -41,6 +43,7 @@ impl BacklogLimit {
 
     /// Whether the backlog of `origin` is full.
     pub fn is_full(&self, origin: &str) -> bool {
+        // The set is only ever replaced as a whole, so a poisoned lock still guards a complete one.
         let origins = self.origins.read().unwrap_or_else(PoisonError::into_inner);
         origins.contains(origin)
     }

@@ -27,6 +27,7 @@ pub fn json(
         .and(warp::body::stream())
         .then(
             move |kind: Option<HeaderValue>, length: Option<HeaderValue>, body| async move {
+                // The head alone is enough for both refusals, so neither waits for the body.
                 if !kind.is_some_and(|kind| is_json(&kind)) {
                     discard(body, limit);
                     return Err(Problem::unsupported_media_type());
@@ -91,6 +92,7 @@ where
         Ok(BodyRead::Broken) => Err(Problem::malformed_body(
             "The body ended early, or its chunks are broken.",
         )),
+        // Not discarded: the body had its time, and this answer closes the connection.
         Err(_) => Err(Problem::body_timeout(limit)),
     }
 }
@@ -103,6 +105,7 @@ async fn collect<B: Buf>(
         let Ok(chunk) = chunk else {
             return BodyRead::Broken;
         };
+        // Before the copy: a chunked body declares no length, and one chunk can exceed the limit.
         if whole.len() + chunk.remaining() > LIMIT {
             return BodyRead::TooLarge;
         }
@@ -119,6 +122,7 @@ pub(crate) fn discard<B: Buf, E: Send>(
     mut body: impl Stream<Item = Result<B, E>> + Unpin + Send + 'static,
     limit: Duration,
 ) {
+    // In a task of its own, so that the refusal is not delayed.
     tokio::spawn(timeout(limit, async move {
         let mut discarded = 0;
         while let Some(Ok(chunk)) = body.next().await {

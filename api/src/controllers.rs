@@ -15,14 +15,13 @@ use tracing::{debug, error};
 use crate::reply::Problem;
 
 /// Logs a store error and converts it to the problem that the client gets.
-///
-/// Backpressure and shutdown are not failures and are not logged. The store itself logs once that
-/// the database refuses writes; a storm would repeat that line thousands of times, so it is at
-/// debug level here. All other errors are logged with their internal detail.
 fn store_problem(id: impl Into<Option<RequestId>>, error: &StoreError) -> Problem {
     let id = id.into().map(tracing::field::display);
     match (error, error.trouble()) {
+        // Backpressure and shutdown are not failures.
         (StoreError::QueueFull | StoreError::Closed, _) => {}
+        // The store itself logs once that the database refuses writes. A storm would repeat that
+        // line thousands of times.
         (_, Some(Trouble::Busy | Trouble::Full | Trouble::ReadOnly)) => {
             debug!(id, %error, "a store operation failed");
         }

@@ -61,6 +61,7 @@ pub async fn run(
     // Shared by startup and serving, so that counters and rate limits carry over.
     let metrics = Metrics::new();
     let auth = AuthLayer::for_api(&settings, metrics.clone());
+    // Served from here on, so that a scrape has an answer also while the database cannot be opened.
     if let Some(listener) = metrics_listener(&settings).await? {
         // Not awaited at the end: the task has no state to save.
         let metrics = metrics.clone();
@@ -70,6 +71,8 @@ pub async fn run(
     let limits = serving::limits(&settings);
     let starting = App::start(settings, metrics);
     let opening = startup::beside(&listener, limits, auth.clone(), starting);
+    // The opening waits without a limit for a database that is locked or not writable, so a
+    // shutdown has to end it.
     let Some(app) = shutdown.run_until_cancelled(opening).await else {
         return Ok(()); // shut down before the database was open
     };

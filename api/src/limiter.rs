@@ -17,6 +17,7 @@ const LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 
 /// One tenant's token bucket. It starts full and refills at a constant rate.
 pub struct Limiter<C: Clock = DefaultClock> {
+    // One atomic word: no lock for a request, and no task that refills it.
     bucket: RateLimiter<NotKeyed, InMemoryState, C, StateInformationMiddleware>,
     clock: C,
     policy: HeaderValue,
@@ -54,6 +55,7 @@ impl<C: Clock + Clone> Limiter<C> {
         Self {
             bucket: RateLimiter::direct_with_clock(rate, clock.clone()).with_middleware(),
             clock,
+            // The quoted name is the policy's: it links the two fields.
             policy: field(&format!("\"default\";q={requests};w={}", window.as_secs())),
             interval,
         }
@@ -87,6 +89,7 @@ impl Quota {
 
     /// Whole seconds until one more request is allowed, rounded up.
     pub(crate) fn seconds(&self) -> u64 {
+        // Rounded down, a client that waits as told would be refused again.
         self.wait.as_secs() + u64::from(self.wait.subsec_nanos() > 0)
     }
 }

@@ -7,6 +7,7 @@ use storm_shared::program::{self, ListenSetting, Program};
 use tracing::info;
 
 fn main() -> ExitCode {
+    // Not `#[tokio::main]`: its runtime has 512 blocking threads, and `SYNC_THREADS` may be 1024.
     match sync_pool::runtime() {
         Ok(runtime) => runtime.block_on(run()),
         Err(error) => {

@@ -44,6 +44,7 @@ impl Metrics {
             unauthorized: Counter::default(),
             rate_limited: Counter::default(),
         };
+        // Last: the registry takes clones of the counters above.
         metrics.registry = Arc::new(metrics.registered());
         metrics
     }

@@ -43,6 +43,7 @@ pub fn accepted(id: RequestId, callback_url: Option<&CallbackUrl>) -> Response {
         message,
     };
     let mut response = json(StatusCode::ACCEPTED, &body);
+    // Never an error: a UUID is visible ASCII.
     if let Ok(location) = HeaderValue::try_from(location) {
         response.headers_mut().insert(header::LOCATION, location);
     }

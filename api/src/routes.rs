@@ -63,6 +63,7 @@ fn post_async(
         .and(caller())
         .and(with(app))
         .and(traceparent())
+        // Last: warp hands out the body once, so no filter after this may reject the request.
         .and(submission(form, app.settings.http.timeout))
         .then(asynchronous::submit)
         .map(Reply::into_response);
@@ -102,6 +103,7 @@ fn redelivery(
     app: &Arc<App>,
 ) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone + use<> {
     let page = warp::post()
+        // As pairs: `page` must see repeated and unknown parameters to report them.
         .and(warp::query().map(|query: Vec<(String, String)>| page(&query)))
         .and(caller())
         .and(with(app))
@@ -125,6 +127,8 @@ fn redelivery(
 fn healthz(
     app: &Arc<App>,
 ) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone + use<> {
+    // No `caller()`: the settings hold hashes of tokens only, so `healthcheck` has no token to
+    // send.
     let check = get_or_head().and(with(app)).then(health::check);
     warp::path!("healthz").and(check.or(method_not_allowed("GET, HEAD")).unify())
 }
@@ -133,6 +137,7 @@ fn healthz(
 fn metrics(counted: Metrics) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone {
     let scrape = get_or_head().map(move || reply::metrics(counted.render()));
     warp::path!("metrics")
+        // Before the methods: without the mark, `/metrics` is a `404` like any unknown path.
         .and(warp::ext::get())
         .and(scrape.or(method_not_allowed("GET, HEAD")).unify())
         .map(|_: Scraper, reply| reply)

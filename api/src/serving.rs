@@ -28,11 +28,15 @@ pub async fn serve(
     let stopping = async {
         tokio::select! {
             () = shutdown.cancelled() => {}
+            // Without its store the API would refuse every request. Its end lets a supervisor
+            // restart it.
             () = app.store.ended() => {}
         }
+        // Not `close`: that drops work for which open requests still wait.
         app.pool.stop();
     };
     server::serve(listener, auth.before(service), limits, stopping).await;
+    // Only now: the requests that the drain answers need the store.
     app.close().await;
     if shutdown.is_cancelled() {
         Ok(())

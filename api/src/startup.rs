@@ -38,7 +38,11 @@ pub(crate) async fn beside<T>(
         over.cancel();
         opened
     };
+    // The layer of the real service: without a token nobody learns the state of the database, and
+    // what is counted here stays counted.
     let service = auth.before(TowerToHyperService::new(service));
+    // The listener is borrowed, so it stays open: a connection that arrives at the switch waits in
+    // the accept queue.
     let serving = server::serve(listener, service, limits, over.cancelled());
     tokio::join!(opened, serving).0
 }

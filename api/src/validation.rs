@@ -89,6 +89,7 @@ impl Form {
             (Some(policy), Some(sent)) => {
                 let url = values::callback_url(sent, policy).map(Some);
                 url.map_err(|fault| {
+                    // Returned and not counted here: parsing has no side effects.
                     refused_by = fault.refused_by;
                     fault.detail
                 })
@@ -96,6 +97,7 @@ impl Form {
         };
         let callback_url = faults.keep("callback_url", callback_url);
         match (records, report_name, callback_url) {
+            // All three can be valid beside an unknown or repeated field.
             (Some(records), Some(report_name), Some(callback_url)) if faults.0.is_empty() => {
                 let spec = ReportSpec {
                     report_name,

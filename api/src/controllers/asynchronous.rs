@@ -47,6 +47,8 @@ pub async fn submit(
         .accept(job)
         .await
         .map_err(|error| store_problem(id, &error))?;
+    // After the commit: a worker that gets the notification must find the row.
+    //
     // If the client disconnects before the commit, this future is dropped: the row is still written
     // but no notification is sent, and a worker finds the row when it next polls the table. A task
     // for each request would prevent this, at a cost to every request.

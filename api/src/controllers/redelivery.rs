@@ -22,12 +22,14 @@ use crate::{
 /// or the store failed.
 pub async fn one(id: String, caller: Caller, app: Arc<App>) -> Result<Response, Problem> {
     let id: RequestId = id.parse().map_err(|_| Problem::malformed_id())?;
+    // Read for its origin: `redeliver` checks scope and state again, in its own transaction.
     let request = app
         .store
         .find_within(caller.scope(), id)
         .await
         .map_err(|error| store_problem(id, &error))?
         .ok_or_else(Problem::no_such_request)?;
+    // A URL that cannot be parsed was edited in the table. The worker fails such a job itself.
     let url = request.callback_url.as_deref().map(CallbackUrl::parse);
     if let Some(Ok(url)) = url
         && app.backlog_limit.is_full(url.origin())
@@ -73,5 +75,6 @@ pub async fn page(
         .redeliver_all(caller.scope(), ids)
         .await
         .map_err(|error| store_problem(None, &error))?;
+    // `started` counts what the transaction began: a request may have changed since it was read.
     Ok(reply::redelivering_page(started, all - started, found.next))
 }

@@ -15,8 +15,8 @@ use crate::{
 /// The request with this id, if it is within the caller's scope.
 ///
 /// # Errors
-/// The request does not exist or belongs to another tenant (the same answer, so that ids reveal
-/// nothing), `id` is not a UUID, or the store failed.
+/// The request does not exist or belongs to another tenant (the same answer, so that a caller
+/// cannot tell which), `id` is not a UUID, or the store failed.
 pub async fn find(id: String, caller: Caller, app: Arc<App>) -> Result<Response, Problem> {
     let id: RequestId = id.parse().map_err(|_| Problem::malformed_id())?;
     let request = app

@@ -39,6 +39,7 @@ pub async fn report(
 ) -> Result<Response, Problem> {
     let spec = submission.map_err(|invalid| *invalid.problem)?.spec;
     let (id, arrived) = (RequestId::generate(), Instant::now());
+    // A refused request leaves no record: a row for each would load the writer that `/async` needs.
     let slot = app.pool.admit().map_err(|refusal| match refusal {
         PoolRefusal::Full => Problem::saturated(),
         PoolRefusal::Stopped => Problem::shutting_down(),
@@ -48,6 +49,7 @@ pub async fn report(
         id,
         caller,
         spec,
+        // From the arrival: `SYNC_TIMEOUT` covers waiting and running together.
         deadline: arrived + app.settings.api.sync_timeout,
         client,
     };
@@ -57,6 +59,7 @@ pub async fn report(
         .spawn(sync_request.complete(slot, Arc::clone(&app)));
     answer
         .await
+        // The sender is dropped without an answer only if the task panics.
         .unwrap_or_else(|_| Err(Problem::report_failed()))
 }
 
@@ -90,6 +93,7 @@ impl SyncRequest {
         let mut recording = pin!(record(&app.store, self.id, &self.spec, created_by, ended));
         let recorded = timeout(RECORDING, &mut recording).await;
         let _ = self.client.send(answer); // fails if the client is gone
+        // Still recorded, after the answer: `App::close` waits for this task.
         if recorded.is_err() {
             recording.await;
         }
@@ -100,6 +104,8 @@ impl SyncRequest {
     async fn end(&mut self, slot: Slot, limit: Duration) -> Result<Report, Unfinished> {
         let spec = self.spec.clone();
         tokio::select! {
+            // In this order: if several are ready at once, a random choice would decide what is
+            // recorded.
             biased;
             () = sleep_until(self.deadline) => Err(Unfinished::Late(limit)),
             done = slot.run(move || generate_blocking(&spec)) => done.map_err(Unfinished::from),
@@ -122,6 +128,7 @@ impl Unfinished {
         match self {
             Self::Late(limit) => Problem::sync_timeout(limit),
             Self::ShutDown => Problem::shutting_down(),
+            // Nobody reads the answer to a client that has gone.
             Self::Panicked | Self::ClientGone => Problem::report_failed(),
         }
     }

@@ -100,6 +100,7 @@ impl Problem {
             "Unauthorized",
             detail,
         )
+        // RFC 9110, section 15.5.2: a 401 names how to authenticate.
         .with_header("www-authenticate", "Bearer")
     }
 
@@ -150,6 +151,7 @@ impl Problem {
 
     /// No request in the caller's scope has this id.
     pub fn no_such_request() -> Self {
+        // Also said of another tenant's request: the answer must not confirm that it exists.
         let detail = "No request has this id. POST /async returns the id of a request.";
         Self::new(
             StatusCode::NOT_FOUND,
@@ -187,6 +189,7 @@ impl Problem {
             "Body timeout",
             detail,
         )
+        // The rest of the body would come before the next request on this connection.
         .with_header("connection", "close")
     }
 
@@ -199,6 +202,7 @@ impl Problem {
             "Body too large",
             detail,
         )
+        // The rest of the body may be longer than what is discarded.
         .with_header("connection", "close")
     }
 
@@ -390,6 +394,7 @@ impl Reply for Problem {
         headers.insert(header::CONTENT_TYPE, kind);
         if let Some((name, value)) = self.header {
             headers.insert(
+                // Panics on an invalid name: all of them are lower-case literals of this file.
                 HeaderName::from_static(name),
                 HeaderValue::from_static(value),
             );

@@ -19,6 +19,8 @@ const NAME: usize = 64;
 /// The fields of one JSON object.
 #[derive(Default)]
 pub(super) struct Fields<'a> {
+    // Raw values: one of a wrong type is a fault of its field and not the end of the parse, and
+    // deep nesting is not recursed into.
     pub(super) records: Option<&'a RawValue>,
     pub(super) report_name: Option<&'a RawValue>,
     /// `null` is the same as no field.
@@ -40,6 +42,7 @@ impl<'a> Fields<'a> {
             Problem::malformed_body(format!("The body must be UTF-8; its byte {at} is not."))
         })?;
         let mut fields: Self = serde_json::from_str(text).map_err(|error| {
+            // Names and raw values accept any JSON, so a data error means: not an object.
             if error.is_data() {
                 Problem::no_object()
             } else {
@@ -98,6 +101,7 @@ impl<'de> Visitor<'de> for FieldsVisitor {
 }
 
 /// A name, borrowed if it is written without escapes.
+// A newtype: serde deserializes a bare `Cow` as owned, and `borrow` needs a field to stand on.
 #[derive(Deserialize)]
 struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
 

@@ -48,6 +48,8 @@ impl From<String> for CallbackFault {
 pub(super) fn callback_url(sent: &RawValue, policy: &Policy) -> Result<CallbackUrl, CallbackFault> {
     let url = string(sent, "an absolute http or https URL, null, or left out")?;
     let url = CallbackUrl::parse(&url).map_err(|error| error.to_string())?;
+    // No look-up at submission: a name can resolve differently later, so the worker checks its
+    // addresses when it connects.
     policy.check_url(&url).map_err(|refusal| CallbackFault {
         refused_by: Some(refusal.rule),
         detail: match refusal.rule {
@@ -80,6 +82,7 @@ fn kind(value: &RawValue) -> &'static str {
         Some(b'[') => "an array",
         Some(b't' | b'f') => "a boolean",
         Some(b'n') => "null",
+        // The JSON is valid, so what is left begins with a digit or a minus.
         _ => NUMBER,
     }
 }
