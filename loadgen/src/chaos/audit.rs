@@ -35,9 +35,13 @@ impl Audit {
     pub(super) async fn begin(database: &Path) -> Result<Self> {
         let path = database.to_owned();
         let open = move || {
+            // NO_MUTEX: the mutex of `Audit` already serialises all use. No CREATE: a wrong path
+            // must fail instead of yielding an empty database.
             let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
             let connection = Connection::open_with_flags(path, flags)?;
             connection.busy_timeout(TIMEOUT)?;
+            // IMMEDIATE: a deferred transaction that turns into a write can fail at once, whatever
+            // the busy timeout.
             connection.execute_batch(&format!("BEGIN IMMEDIATE; {TRIGGERS} COMMIT"))?;
             Ok::<_, rusqlite::Error>(connection)
         };
@@ -93,6 +97,7 @@ impl Audit {
     /// All transitions, rows and events of the store.
     pub(super) async fn records(&self) -> Result<Vec<Record>> {
         self.read(|db| {
+            // The services have stopped, so these reads need no common transaction.
             let mut records = Vec::new();
             let mut moves = db.prepare(MOVES)?;
             for moved in moves.query_map([], moved)? {
@@ -116,12 +121,14 @@ impl Audit {
         read: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T> {
         let connection = Arc::clone(&self.connection);
+        // A poisoned lock is safe to take: reads leave nothing half done.
         let read = move || read(&connection.lock().unwrap_or_else(PoisonError::into_inner));
         let read = tokio::task::spawn_blocking(read).await?;
         read.context("can't read the database")
     }
 }
 
+// `number` is the commit order, because SQLite has one writer at a time.
 const MOVES: &str = "SELECT at, id,
         old_status, old_claim, old_owner, old_attempts, old_lost_claims, old_result, old_parks,
         new_status, new_claim, new_owner, new_attempts, new_lost_claims, new_result, new_parks

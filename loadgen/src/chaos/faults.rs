@@ -98,13 +98,18 @@ impl<'a> FaultInjector<'a> {
         let end = self.started + duration;
         for (number, planned) in plan.enumerate() {
             sleep(planned.pause).await;
+            // A whole deck contains every kind, as the rule `faults` requires.
             if Instant::now() >= end && number >= Plan::DECK {
                 break;
             }
+            // A fault needs its target running, and a crash before the fault must not be taken for
+            // its effect.
             self.restart_crashed().await?;
             let in_flight = self.jobs_in_flight().await?;
             self.do_one(planned, in_flight).await;
         }
+        // Receivers that are still broken heal now, before the end of their hold: the run can
+        // settle only with healthy receivers.
         self.stop.cancel();
         while self.broken_receivers.join_next().await.is_some() {}
         self.restart_crashed().await?;
@@ -117,6 +122,7 @@ impl<'a> FaultInjector<'a> {
         loop {
             let jobs = self.stack.audit.unfinished().await?;
             if jobs > 0 || start.elapsed() > JOB_WAIT {
+                // A timeout is no error here. The rule `faults` reports a fault that hit no job.
                 return Ok(jobs);
             }
             sleep(POLL_INTERVAL).await;
@@ -138,6 +144,7 @@ impl<'a> FaultInjector<'a> {
     async fn do_one(&mut self, planned: PlannedFault, in_flight: u64) {
         let fault = Fault {
             at: Timestamp::now(),
+            // A placeholder: `record` sets the time when the fault has healed.
             healed_at: Timestamp::UNIX_EPOCH,
             kind: planned.kind.to_string(),
             in_flight,
@@ -179,6 +186,8 @@ fn disrupted_workers(planned: PlannedFault) -> impl Iterator<Item = usize> {
         FaultKind::KillWorker | FaultKind::FreezeWorker | FaultKind::DeployWorker => {
             *worker == planned.target % WORKERS
         }
+        // A full disk may keep workers from writing their heartbeats. After such a gap a worker
+        // observes the others for a whole lease before it expires any.
         FaultKind::DiskFull => true,
         _ => false,
     })

@@ -16,6 +16,7 @@ pub enum Record {
     /// The settings and limits of the run: exactly one per stored history.
     Limits(HistoryLimits),
     /// The response to a `POST /async`.
+    // Stored histories keep the names under which they were written, here and below.
     #[serde(rename = "told")]
     Submitted(Submitted),
     /// The response to a `GET /requests/{id}`.
@@ -62,6 +63,7 @@ impl HistoryLimits {
             attempts,
             max_claims,
             faults,
+            // The store truncates a WAL of more than 1 MiB once few writes arrive (`store/log.rs`).
             log: 4 * MIB,
             redis_growth: 8 * MIB,
             resident_growth: 16 * MIB,
@@ -161,6 +163,7 @@ pub struct RowState {
     /// `result_payload`
     pub result: Option<String>,
     /// `parks`: how often the job was parked because its receiver's circuit was open.
+    // Histories from before jobs could be parked have no `parks`.
     #[serde(default)]
     pub parks: i64,
 }

@@ -19,6 +19,8 @@ pub(super) fn limit_files(process: Pid, bytes: Option<u64>) -> Result<()> {
 
     let limit = Rlimit {
         current: bytes,
+        // A lowered hard limit could not be raised again without privilege (setrlimit(2)), and the
+        // fault has to heal.
         maximum: None,
     };
     prlimit(Some(process), Resource::Fsize, limit)?;

@@ -44,6 +44,7 @@ pub fn keep(records: &[Record], file: &Path) -> Result<()> {
             serde_json::to_writer(&mut lines, record)?;
             lines.write_all(b"\n")?;
         }
+        // Dropping a `BufWriter` flushes it too, but ignores errors.
         Ok(lines.flush()?)
     };
     write().with_context(|| format!("can't write {}", file.display()))

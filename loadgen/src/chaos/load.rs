@@ -108,6 +108,8 @@ impl Load {
         let mut random = fastrand::Rng::with_seed(seed);
         for turn in 0_u64.. {
             sleep(POLL_INTERVAL).await;
+            // The lock is released before the poll: clients need it to record their jobs. New jobs
+            // are polled while they change; old ones must keep their final status (rule `seen`).
             let looked_at = {
                 let promised = lock(&self.shared.promised);
                 let from = if turn.is_multiple_of(2) {
@@ -169,6 +171,7 @@ impl Load {
         let at = Timestamp::now();
         let answer = match answer.and_then(|body| accepted_id(&body)) {
             Ok(id) => SubmitAnswer::Accepted(id),
+            // Any other status. The rule `named` checks that such a request has no row.
             Err(RequestFailure::Refused(status) | RequestFailure::Status(status, _)) => {
                 SubmitAnswer::Refused(status.as_u16())
             }

@@ -46,7 +46,8 @@ impl ChaosOrders {
     )]
     pub(super) fn order(self, number: u64) -> ChaosOrder {
         // One generator per number: a receiver knows only the number from the report's name, and
-        // must be able to derive the request from it.
+        // must be able to derive the request from it. The factor is 2^64 divided by the golden
+        // ratio, which spreads consecutive numbers over all seeds.
         let mut random = Rng::with_seed(self.seed ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let records = if random.u64(..LONG_ONE_IN) == 0 {
             LONG_RECORDS
@@ -69,6 +70,7 @@ impl ChaosOrders {
     /// The request with this name; none if the name does not belong to this run.
     pub(super) fn by_name(self, name: &str) -> Option<ChaosOrder> {
         let number = name.rsplit('-').next()?.parse().ok()?;
+        // The whole name is compared: a name of another seed may end with the same number.
         (self.name(number) == name).then(|| self.order(number))
     }
 

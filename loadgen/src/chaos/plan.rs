@@ -112,6 +112,7 @@ impl FaultKind {
             Self::KillWorker => (50, 1000),
             // On top of the lease.
             Self::FreezeWorker => (500, 1500),
+            // The injection is the whole fault. The injector ignores their hold.
             Self::Flushall | Self::DeployApi | Self::DeployWorker => (0, 100),
             Self::RedisCut | Self::RedisDelayed | Self::RedisHalfOpen | Self::DiskFull => {
                 (500, 2000)
@@ -170,6 +171,8 @@ impl Plan {
             if let Some(kind) = self.deck.pop() {
                 return kind;
             }
+            // A shuffled deck instead of independent draws: with these a short run could miss a
+            // kind, and the rule `faults` would reject it.
             self.deck = [&FaultKind::ALL[..], &FaultKind::MORE_KILLS].concat();
             self.random.shuffle(&mut self.deck);
         }
@@ -185,6 +188,7 @@ impl Iterator for Plan {
 
     fn next(&mut self) -> Option<PlannedFault> {
         let kind = self.deal();
+        // Fields are evaluated in this order. Another order would give each seed another plan.
         Some(PlannedFault {
             kind,
             target: self.random.usize(..),

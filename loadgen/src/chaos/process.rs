@@ -64,6 +64,8 @@ impl Process {
             .args(["tether", &std::process::id().to_string(), "--"])
             .arg(program.program)
             .args(program.arguments)
+            // The services read their settings from the environment. A `DB_URL` of the caller's
+            // shell must not reach them.
             .env_clear()
             .envs(
                 program
@@ -183,12 +185,14 @@ fn resident_in(status: &str) -> Option<u64> {
         .lines()
         .find_map(|line| line.strip_prefix("VmRSS:"))?;
     let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    // The kernel's `kB` is 1024 bytes.
     Some(kibibytes * 1024)
 }
 
 fn copy_output(text: Option<impl io::Read + Send + 'static>, mut log: File) {
     if let Some(mut text) = text {
-        // The thread ends when the child closes its end of the pipe.
+        // The pipe must be drained at all times: once it is full, the child's writes block
+        // (pipe(7)). The thread ends when the child closes its end.
         thread::spawn(move || io::copy(&mut text, &mut log));
     }
 }

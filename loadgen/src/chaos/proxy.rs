@@ -146,6 +146,7 @@ async fn forward_one_way(
     // rest would desynchronise the two ends' protocol.
     let mut swallowed = false;
     while let Ok(length @ 1..) = from.read(&mut chunk).await {
+        // Copied: a borrow that is held across an await would block `Proxy::set`.
         let network = *network.borrow();
         swallowed |= network == ProxyMode::HalfOpen;
         if swallowed {

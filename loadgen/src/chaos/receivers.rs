@@ -147,6 +147,7 @@ async fn serve(
                 }
                 Err(_) => sleep(PAUSE).await,
             },
+            // Without this the set would keep every connection that has ended.
             Some(_) = connections.join_next() => {}
         }
     }
@@ -186,6 +187,7 @@ async fn answer(
         }
         ReceiverMode::Error => StatusCode::INTERNAL_SERVER_ERROR,
         ReceiverMode::Hang => {
+            // Recorded now. The connection may stay open until the end of the run.
             drop(delivery);
             return std::future::pending().await;
         }

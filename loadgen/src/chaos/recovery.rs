@@ -113,6 +113,8 @@ fn after_flush<'a>(
         if moved.before.is_none() {
             accepted.insert(moved.id, moved.at);
         } else if let Some(since) = accepted.remove(&moved.id) {
+            // The first transition of a pending job is its claim. `flushed` is in time order, so
+            // the first match gives the longest wait.
             let meanwhile = flushed.iter().find(|at| (since..moved.at).contains(at));
             if let Some(at) = meanwhile {
                 longest.add(*at, moved.at);

@@ -39,6 +39,7 @@ impl RedisServer {
             program: program.to_owned(),
             addr,
             folder: folder.join("redis"),
+            // Beside the data folder, which `remove_data` deletes.
             log: folder.join("redis.log"),
             process: None,
         }
@@ -134,6 +135,7 @@ impl RedisServer {
     }
 
     async fn query<T: FromRedisValue>(&self, question: Cmd) -> Result<T> {
+        // A new connection per query, because the server is killed between queries.
         let client = Client::open(format!("redis://{}", self.addr))?;
         let limits = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(TIMEOUT))

@@ -92,6 +92,7 @@ impl ChaosResult {
 pub async fn run(options: &ChaosOptions, signatures: Signatures) -> Result<Run> {
     let started = Instant::now();
     let seed = options.seed.unwrap_or_else(|| fastrand::u64(1..1_000_000));
+    // Printed first, so that a run that hangs or fails to start can be repeated too.
     println!("seed {seed}");
     prepare(options)?;
 
@@ -101,13 +102,16 @@ pub async fn run(options: &ChaosOptions, signatures: Signatures) -> Result<Run> 
     harness.measure("storm").await?;
     harness.drain().await?;
     harness.measure("settled").await?;
+    // No faults meanwhile: this load shows whether memory and the database grow with every load.
     harness
         .send((options.jobs / SECOND_LOAD).max(FINAL_JOBS), options.rate())
         .await;
     harness.drain().await?;
+    // Before the end: a stopped process has no memory to measure.
     harness.measure("again").await?;
     harness.end(&injected).await;
 
+    // Read after the services have stopped, so that nothing changes any more.
     let records = harness.records().await?;
     Ok(Run {
         result: ChaosResult {
@@ -195,6 +199,8 @@ impl Harness {
             let (jobs, rate) = (options.jobs, options.rate());
             load.send(0..jobs, rate).await;
             let mut sent = jobs;
+            // The injector may take longer than `duration`: it goes on until every kind was
+            // injected. A fault without load would hit no job.
             while !over.is_cancelled() {
                 let second = sent..sent + u64::from(rate);
                 sent = second.end;
@@ -215,6 +221,8 @@ impl Harness {
             injected
         };
         let (sent, injected) = tokio::join!(sending, breaking);
+        // Later loads continue the numbers. A name that was requested before would break the rule
+        // `named`.
         self.sent = sent;
         injected
     }
@@ -283,5 +291,6 @@ fn names(records: &[Record]) -> HashMap<RequestId, String> {
         Record::Row(row) => Some((row.id, row.report_name.clone())),
         _ => None,
     });
+    // Later entries win, so the client's own request takes precedence over the row under test.
     rows.chain(submitted).collect()
 }

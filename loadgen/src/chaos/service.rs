@@ -83,6 +83,7 @@ impl Service {
 
     /// Sends SIGKILL.
     pub(super) fn kill(&mut self) {
+        // Taken out, so that `unexpected_exit` does not report this death.
         if let Some(process) = self.process.take() {
             process.kill();
         }
@@ -91,6 +92,7 @@ impl Service {
     /// Sends SIGTERM. It must exit with status 0 within `patience`.
     pub(super) async fn stop(&mut self, patience: Duration) -> Result<()> {
         let name = self.name.clone();
+        // Taken out, as in `kill`. If it does not exit in time, dropping it kills it.
         let mut process = self.process.take().with_context(|| not_running(&name))?;
         process.terminate()?;
         let Some(status) = process.end_by(Instant::now() + patience).await? else {
@@ -163,6 +165,7 @@ fn not_running(name: &str) -> String {
 }
 
 async fn is_http(addr: SocketAddr) -> bool {
+    // `connection: close` makes the server end the stream, for which `read_to_end` waits.
     const QUESTION: &[u8] = b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
     let answer = async {
         let mut stream = TcpStream::connect(addr).await?;

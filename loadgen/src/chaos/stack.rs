@@ -74,6 +74,7 @@ impl Stack {
         let database = options.dir.join("storm.db");
         let api_addr = free_addr(20_000)?;
         let mut settings = settings(options, &database, proxy.addr());
+        // Authentication is on, so that every fault is injected with it.
         let token = Token::generate()?;
         settings.push(("API_TOKENS", format!("chaos:{}", token.hash().to_hex())));
         settings.push(("API_ADDR", api_addr.to_string()));
@@ -82,6 +83,7 @@ impl Stack {
         // Before the workers and the load start, so that no transition is missed.
         let audit = Audit::begin(&database).await?;
 
+        // Removes `API_ADDR`, the last setting: the workers share the others.
         settings.pop();
         let mut workers = [
             Worker::new(1, free_addr(24_000)?, &place, &settings),
@@ -110,6 +112,7 @@ impl Stack {
     /// The `Authorization` header of each request.
     pub(super) fn authorization(&self) -> Result<HeaderValue> {
         let mut value = HeaderValue::from_str(&format!("Bearer {}", self.token.as_str()))?;
+        // Its Debug output must not contain the token.
         value.set_sensitive(true);
         Ok(value)
     }
@@ -190,6 +193,7 @@ fn settings(
         ("WORKER_LEASE", duration(options.lease)),
         ("MAX_CLAIMS", MAX_CLAIMS.to_string()),
         ("DRAIN_TIMEOUT", duration(DRAIN_TIMEOUT)),
+        // The receivers listen on loopback, which the SSRF policy refuses by default.
         ("CALLBACK_ALLOW", "127.0.0.1/32".to_owned()),
         ("CALLBACK_TIMEOUT", duration(CALLBACK_TIMEOUT)),
         ("CALLBACK_RETRY_DELAYS", RETRY_DELAYS.to_owned()),

@@ -25,6 +25,7 @@ pub fn become_child(parent: u32, program: &OsString, arguments: &[OsString]) -> 
     if parent_id() != parent {
         bail!("the parent process of {} has exited", program.display());
     }
+    // The kernel keeps the request across `execve` (prctl(2)).
     let error = Command::new(program).args(arguments).exec();
     Err(error).with_context(|| format!("can't run {}", program.display()))
 }

@@ -19,6 +19,7 @@ pub fn timeline(records: &[Record], id: RequestId) -> String {
         Record::Row(row) if row.id == id => Some(row),
         _ => None,
     });
+    // A request without a `202` knows no id. It is found by the report name of the row.
     let name = row.map(|row| row.report_name.as_str());
     let mut lines: Vec<_> = records
         .iter()

@@ -65,6 +65,7 @@ impl Worker {
         let start = Instant::now();
         loop {
             let now = audit.heartbeats().await?;
+            // `None` is less than any `Some`, so a row that was deleted is no heartbeat.
             let beat = |owner: &String| now.get(owner) > before.get(owner);
             if self.owner.as_ref().is_some_and(beat) {
                 return Ok(());

@@ -36,6 +36,8 @@ fn wrong_bytes(job: &JobHistory<'_>) -> Vec<String> {
             wrong.at
         ));
     }
+    // Promise 3: a repeat has the same bytes. Only the body is compared, because every attempt has
+    // its own timestamp and signature in the headers.
     let mut digests = job.callbacks.iter().map(|callback| &callback.body_sha256);
     if let Some(first) = digests.next()
         && digests.any(|digest| digest != first)
@@ -55,6 +57,8 @@ fn undelivered(job: &JobHistory<'_>, row: &Row) -> Option<String> {
     let Some(completed_at) = row.completed_at else {
         return Some("it is COMPLETED without a completion time".to_owned());
     };
+    // A receiver reads the clock before it responds, and the worker completes the job only after
+    // the response.
     let delivered = job
         .callbacks
         .iter()

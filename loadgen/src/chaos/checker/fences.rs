@@ -22,10 +22,12 @@ pub(super) fn check(job: &JobHistory<'_>, limits: &HistoryLimits) -> Vec<String>
 pub(super) fn first_fenced_write(moves: &[&Transition]) -> Option<usize> {
     let mut over = None;
     for (index, moved) in moves.iter().enumerate() {
+        // An insert belongs to no claim, and unparking changes a row that no worker holds.
         let is_write = moved.before.is_some() && !moved.is_unpark();
         if is_write && over.is_some_and(|over| moved.after.claim <= over) {
             return Some(index);
         }
+        // The highest ended claim, because every lower token is stale too.
         over = over.max(ended_early(moved).map(|before| before.claim));
     }
     None
@@ -34,6 +36,8 @@ pub(super) fn first_fenced_write(moves: &[&Transition]) -> Option<usize> {
 /// The state before a transition that ended a claim without its own worker ending the job.
 fn ended_early(moved: &Transition) -> Option<&RowState> {
     let before = moved.before.as_ref()?;
+    // A poison job does not return to PENDING. The worker that expires its owner's lease fails it
+    // in the same transaction.
     let condemned =
         moved.after.status == Status::Failed && moved.after.lost_claims > before.lost_claims;
     let early = moved.after.status == Status::Pending || condemned;
@@ -79,6 +83,7 @@ fn wrong_events(job: &JobHistory<'_>, limits: &HistoryLimits) -> Vec<String> {
     });
     let mut unrecorded: Vec<_> = ends.collect();
     let mut found = Vec::new();
+    // Only the last transition can be the end of the job. The rule `moves` reports any later one.
     let mut last_attempt = job.moves.last();
     for event in &job.events {
         if last_attempt.is_some_and(|moved| is_last_attempt(event, moved)) {

@@ -42,9 +42,10 @@ impl<'a> JobHistory<'a> {
         }
     }
 
-    /// The events that ended a claim but not the job: each explains one duplicate delivery. The
-    /// `attempt_failed` of the final attempt explains none, because no claim follows it.
+    /// The events that ended a claim but not the job: each explains one duplicate delivery.
     pub(super) fn explaining_events(&self) -> impl Iterator<Item = &'a HistoryEvent> {
+        // No claim follows the final attempt of a failed job, so its `attempt_failed` explains no
+        // duplicate.
         let failed = self.row.filter(|row| row.state.status == Status::Failed);
         let last_claim = failed.map(|row| row.state.claim);
         let events = self.events.iter().copied();
@@ -59,6 +60,7 @@ impl<'a> JobHistory<'a> {
             .moves
             .first()
             .is_some_and(|first| first.before.is_none() && is_final(first.after.status));
+        // An `/async` job that is inserted in a final status must not pass as a `/sync` record.
         inserted_final && self.request.is_none() && self.acceptances.is_empty()
     }
 }
@@ -79,6 +81,7 @@ impl<'a> Index<'a> {
         for record in records {
             index.add(record);
         }
+        // A request without a `202` knows no id. The report name leads from its row back to it.
         let by_name: HashMap<&str, &Submitted> = index
             .submitted
             .iter()
@@ -88,6 +91,7 @@ impl<'a> Index<'a> {
             job.request = job
                 .row
                 .and_then(|row| by_name.get(row.report_name.as_str()).copied());
+            // `moves` are not sorted: they are stored in commit order, and a clock can be set back.
             job.events.sort_by_key(|event| event.at);
             job.callbacks.sort_by_key(|callback| callback.at);
         }
@@ -100,6 +104,7 @@ impl<'a> Index<'a> {
 
     fn add(&mut self, record: &'a Record) {
         match record {
+            // Every rule gets the limits as an argument.
             Record::Limits(_) => {}
             Record::Submitted(submitted) => {
                 self.submitted.push(submitted);

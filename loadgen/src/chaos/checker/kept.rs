@@ -22,6 +22,7 @@ pub struct Judged {
 /// The history can't be read, or contains no [`Record::Limits`].
 pub fn judge(history: impl BufRead) -> Result<Judged> {
     let records = read(history)?;
+    // The limits of the recorded run. The current ones may differ, and would judge it wrongly.
     let limits = records.iter().find_map(|record| match record {
         Record::Limits(limits) => Some(limits),
         _ => None,

@@ -95,6 +95,7 @@ fn wrong_step(before: &RowState, after: &RowState) -> Option<&'static str> {
     let same_claim = before.claim == after.claim;
     let same_owner = before.owner == after.owner;
     match (before.status, after.status) {
+        // Only an explicit redelivery changes a FAILED job, and a run requests none.
         (Completed | Failed, _) => Some("it changed after its final status"),
         (Pending, Processing) => wrong_claim(before, after),
         (Processing, _) if !same_claim => Some("its fencing token changed without a new claim"),
@@ -144,6 +145,9 @@ fn wrong_value(before: &RowState, after: &RowState) -> Option<&'static str> {
     } else {
         after.lost_claims - before.lost_claims
     };
+    // A result is stored before its first callback or with the first outcome, and never computed
+    // again: a change would break the promise that every attempt sends the same bytes. A lost claim
+    // counts as no attempt, because the outcome of the attempt in progress is unknown.
     if before.result.is_some() && before.result != after.result {
         Some("a stored result changed")
     } else if !(0..=1).contains(&attempted) {

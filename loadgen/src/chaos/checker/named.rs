@@ -50,6 +50,8 @@ fn unpromised(job: &JobHistory<'_>, row: &Row) -> Option<String> {
             "`{}` has this row, and its request was refused with {status}",
             row.report_name
         )),
+        // The commit may have succeeded although no `202` arrived. Such a job is legal, and has to
+        // end like any other.
         SubmitAnswer::Refused(_) | SubmitAnswer::NoAnswer(_) => None,
     }
 }

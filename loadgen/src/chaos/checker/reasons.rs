@@ -24,6 +24,8 @@ fn untrue(job: &JobHistory<'_>, row: &Row, reason: &str, limits: &HistoryLimits)
         Ok(Reason::CallbackFailed) => callback_failed(job, row, limits),
         Ok(Reason::Poison) => poison(job, row, limits),
         Ok(Reason::Sync) if job.is_sync() => Vec::new(),
+        // Other reasons mean a bug, a damaged row or a refused URL, or belong to `/sync`. No fault
+        // of a run causes them for an `/async` job.
         _ => vec![format!(
             "no fault of this run can cause the reason `{reason}`: {}",
             row.failure_detail.as_deref().unwrap_or("no detail")
@@ -57,6 +59,8 @@ fn callback_failed(job: &JobHistory<'_>, row: &Row, limits: &HistoryLimits) -> V
     if !row.called_back {
         found.push("its reason is callback_failed, and it has no callback URL".to_owned());
     }
+    // No attempt is final before the last: the receivers never answer 410, and the SSRF policy
+    // allows their address.
     if row.state.attempts != limits.attempts {
         found.push(format!(
             "its callback failed after {} attempts, and it has {}",
@@ -76,6 +80,7 @@ fn callback_failed(job: &JobHistory<'_>, row: &Row, limits: &HistoryLimits) -> V
 /// Whether the worker may have missed the receiver's `2xx`: the attempt had timed out, or its claim
 /// had ended.
 fn outcome_unknown(callback: &Received, job: &JobHistory<'_>, row: &Row) -> bool {
+    // A claim's event follows its delivery, so an earlier event excuses nothing.
     let ended_after = job
         .explaining_events()
         .any(|event| not_later(callback.at, event.at));

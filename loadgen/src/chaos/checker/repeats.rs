@@ -22,6 +22,8 @@ pub(super) fn check(job: &JobHistory<'_>, _: &HistoryLimits) -> Vec<String> {
 /// Every delivery but the first, with the event that explains it: the latest earlier event that is
 /// not used yet. Each event explains one duplicate.
 pub(super) fn explained<'a>(job: &JobHistory<'a>) -> Vec<(&'a Received, Option<&'a HistoryEvent>)> {
+    // Events and callbacks are both in time order, so one pass is enough. The rule only needs some
+    // earlier event; the latest is taken because the summary counts duplicates by their cause.
     let mut events = job.explaining_events().peekable();
     let mut unused = Vec::new();
     let repeats = job.callbacks.iter().skip(1).map(|callback| {

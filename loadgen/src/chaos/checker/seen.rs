@@ -18,6 +18,8 @@ pub(super) fn check(job: &JobHistory<'_>, _: &HistoryLimits) -> Vec<String> {
 
 /// A `404` for a job that had been accepted or seen before the request was sent.
 fn vanished(job: &JobHistory<'_>) -> Vec<String> {
+    // A poll that was sent before the `202` arrived may have been answered before the commit. So
+    // only polls sent afterwards count.
     let promised = job.acceptances.iter().map(|submitted| submitted.at);
     let found = job.polls.iter().filter(|poll| poll.status.is_some());
     let Some(known) = promised.chain(found.map(|poll| poll.at)).min() else {
@@ -40,6 +42,8 @@ fn vanished(job: &JobHistory<'_>) -> Vec<String> {
 /// Observations that contradict the final status `end`: another final status at any time, a
 /// non-final status in a poll sent later, or another status in the row.
 fn went_back(job: &JobHistory<'_>, end: &Polled) -> Vec<String> {
+    // A poll that overlaps `end` may have been answered first, so it may still see an earlier
+    // status. A second final status is wrong at any time. A 404 is left to `vanished`.
     let contradicts = |poll: &&&Polled| {
         poll.status != end.status
             && poll.status.is_some()

@@ -24,6 +24,7 @@ pub(super) fn check(index: &Index<'_>, limits: &HistoryLimits) -> Vec<Finding> {
 }
 
 fn log(start: &Footprint, settled: &Footprint, limits: &HistoryLimits) -> Option<String> {
+    // A WAL that was longer at the start need not shrink.
     let limit = limits.log.max(start.log);
     (settled.log > limit).then(|| {
         format!(
@@ -35,6 +36,8 @@ fn log(start: &Footprint, settled: &Footprint, limits: &HistoryLimits) -> Option
 
 fn redis(start: &Footprint, settled: &Footprint, limits: &HistoryLimits) -> Vec<String> {
     let mut found = Vec::new();
+    // Workers acknowledge and delete each entry, even if its claim lost. So the stream is empty
+    // once all jobs have ended.
     if settled.redis_entries > 0 {
         found.push(format!(
             "Redis has {} entries in the settled state",
@@ -54,6 +57,7 @@ fn redis(start: &Footprint, settled: &Footprint, limits: &HistoryLimits) -> Vec<
 /// A process may keep the memory of its first load, but must not gain as much again
 /// under a second load: that is a leak.
 fn memory(settled: &Footprint, again: &Footprint, limits: &HistoryLimits) -> Vec<String> {
+    // An empty list would pass every comparison below.
     if settled.resident.is_empty() {
         return vec!["no process's memory was measured".to_owned()];
     }
@@ -77,6 +81,8 @@ fn database(
     settled: &Footprint,
     again: &Footprint,
 ) -> Option<String> {
+    // Ids are UUIDv7, so they hold the time of acceptance. That tells the two loads apart, because
+    // `settled` was measured between them with no job in flight.
     let rows = index.jobs().filter(|job| job.row.is_some());
     let (first, second): (Vec<_>, Vec<_>) = rows.partition(|job| job.id.created_at() < settled.at);
     let (first, second) = (first.len() as u64, second.len() as u64);

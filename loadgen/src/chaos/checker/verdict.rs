@@ -63,6 +63,7 @@ impl CheckRule {
 
 impl fmt::Display for CheckRule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // `pad` honours the width that `Violation` asks for. `write_str` would ignore it.
         f.pad(self.as_str())
     }
 }
@@ -162,6 +163,7 @@ impl Verdict {
                 (*rank, violation)
             })
             .collect();
+        // The sort is stable: within a rank, violations keep the order of `self.violations`.
         ranked.sort_by_key(|(rank, _)| *rank);
         let shown = ranked.into_iter().take(SHOWN);
         shown.map(|(_, violation)| violation).collect()

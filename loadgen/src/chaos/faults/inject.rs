@@ -78,6 +78,7 @@ impl FaultInjector<'_> {
 
     async fn kill_worker(&mut self, index: usize, pause: Duration) -> Result<String> {
         let worker = &mut self.stack.workers[index];
+        // Timed before the kill, so that the recovery time is never underestimated.
         let stopped = stopped_now(index, worker);
         worker.service().kill();
         self.injected.killed.extend(stopped);
@@ -87,6 +88,7 @@ impl FaultInjector<'_> {
     }
 
     async fn freeze_worker(&mut self, index: usize, beyond: Duration) -> Result<String> {
+        // Receivers that another fault has broken keep their mode.
         self.receivers
             .change(ReceiverMode::Healthy, ReceiverMode::Slow(SLOW));
         sleep(SLOW_BEFORE).await;
@@ -95,6 +97,7 @@ impl FaultInjector<'_> {
         let frozen = worker.service().process().and_then(Process::freeze);
         self.receivers
             .change(ReceiverMode::Slow(SLOW), ReceiverMode::Healthy);
+        // Only now, so that receivers are healthy again even if the freeze failed.
         frozen?;
         sleep(self.lease + beyond).await;
         worker.thaw(&self.stack.audit).await?;
@@ -108,6 +111,7 @@ impl FaultInjector<'_> {
     }
 
     async fn deploy_api(&mut self) -> Result<String> {
+        // Started again even after an unclean shutdown, which is a violation: the run goes on.
         let ended = self.stack.api.stop(STOP_TIMEOUT).await;
         self.stack.api.start().await?;
         ended.map(|()| "api".to_owned())
@@ -145,6 +149,8 @@ impl FaultInjector<'_> {
     }
 
     async fn fill_disk(&mut self, hold: Duration) -> Result<String> {
+        // A write past the limit raises SIGXFSZ (setrlimit(2)). The services handle the signal, so
+        // the write fails as on a full disk.
         for service in self.stack.services() {
             service.process()?.limit_files(Some(FULL_DISK))?;
         }
@@ -164,6 +170,7 @@ enum Data {
 }
 
 fn stopped_now(index: usize, worker: &Worker) -> Option<StoppedWorker> {
+    // Without a heartbeat it has no row in `workers`, so it has claimed nothing that could recover.
     let owner = worker.owner()?.to_owned();
     Some(StoppedWorker {
         at: Timestamp::now(),

@@ -109,7 +109,9 @@ impl CallbackLog {
             received: Received {
                 at: Timestamp::now(),
                 id,
+                // Of the bytes, not of the parsed body: a repeat must have the same bytes.
                 body_sha256: hex(&Sha256::digest(body)),
+                // Unknown until the end of the run: `received` sets it.
                 right: false,
                 answered: None,
             },
