@@ -140,7 +140,7 @@ echo "ok: $test"
 test='the demo against the containers: 50 of 50 callbacks are right'
 output=$(stack demo) || fail "its status is $?"
 echo "$output"
-grep -q 'callback: 50 of 50 correct' <<<"$output" || fail 'not all came back'
+grep -q 'callback: 50 of 50 correct' <<<"$output" || fail 'not every job was delivered correctly'
 echo "ok: $test"
 
 test='a worker and Redis are killed under load: every job completes'
