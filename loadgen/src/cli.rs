@@ -60,6 +60,8 @@ impl Cli {
         args: impl IntoIterator<Item = impl Into<OsString> + Clone>,
     ) -> Result<Self, clap::Error> {
         let cli = Self::try_parse_from(args)?;
+        // Not in the value parsers: each of these sees one option, and clap's error would repeat
+        // the token.
         let checked = match &cli.command {
             Command::Demo(options) => options.target.check(),
             Command::Storm(options) => options.target.check().and_then(|()| options.check()),

@@ -189,7 +189,9 @@ fn problem_text(body: &[u8]) -> String {
 }
 
 async fn first_listening(url: &HttpUrl) -> Result<SocketAddr> {
+    // A URL has an IPv6 address in brackets, which the resolver does not accept.
     let (host, port) = (url.host().trim_matches(['[', ']']).to_owned(), url.port());
+    // getaddrinfo blocks, so it must not run on a runtime thread.
     let resolve = move || std::net::ToSocketAddrs::to_socket_addrs(&(host, port));
     // The run uses the first address that accepts a connection.
     let mut last_error = None;

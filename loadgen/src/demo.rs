@@ -54,6 +54,7 @@ impl DemoResult {
     /// Whether every async job was correct, and `/sync` returned no wrong report. Refused and timed
     /// out `/sync` requests do not fail the demo: it exists to show them.
     pub fn passed(&self) -> bool {
+        // `all_right` covers accepted jobs only, and a demo also fails if one was refused.
         self.jobs.right == u64::from(self.requests)
             && self.jobs.all_right()
             && self.sync.failed.wrong_answer == 0

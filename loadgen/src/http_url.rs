@@ -21,6 +21,8 @@ impl HttpUrl {
 
     /// The port; 80 if the URL has none.
     pub fn port(&self) -> u16 {
+        // `from_str` accepts only `http`, whose default port is known, so the fallback is never
+        // used.
         self.0.port_or_known_default().unwrap_or(80)
     }
 

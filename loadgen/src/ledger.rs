@@ -66,6 +66,7 @@ impl Ledger {
     /// # Errors
     /// An earlier `202` had the same id.
     pub fn accepted(&self, id: RequestId, number: usize, due: Instant) -> Result<(), DuplicateId> {
+        // Without `update`: a `202` never ends a pending job, so `settled` need not be notified.
         self.pairs().accepted(id, number, due)
     }
 

@@ -119,6 +119,7 @@ async fn show_demo(options: &DemoOptions, session: Session) -> Result<ExitCode> 
 
 async fn show_chaos(options: &ChaosOptions, session: Session) -> Result<ExitCode> {
     let chaos = chaos::run(options, session.signatures);
+    // On an interruption the run is dropped, which kills all its processes.
     let Some(run) = session.shutdown.run_until_cancelled(chaos).await else {
         return Ok(ExitCode::from(INTERRUPTED));
     };

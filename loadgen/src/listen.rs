@@ -88,6 +88,7 @@ impl Listener {
     async fn bind_localhost(port: u16) -> Result<Self> {
         // The kernel picks a port that is free on one address; it may be in use on the other.
         let tries = if port == 0 { FREE_PORT_TRIES } else { 1 };
+        // The last try is outside the loop: its error is the result.
         for _ in 1..tries {
             if let Ok(listener) = Self::bind_both(port).await {
                 return Ok(listener);
@@ -105,6 +106,7 @@ impl Listener {
         let second = SocketAddr::from((Ipv6Addr::LOCALHOST, port));
         let sockets = match TcpListener::bind(second).await {
             Ok(socket) => vec![first, socket],
+            // Another program on this address would get the callbacks that are sent to it.
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
                 return Err(error).with_context(|| advice(second));
             }

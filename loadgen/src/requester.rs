@@ -54,6 +54,7 @@ impl Requester {
     /// by delaying the client (coordinated omission).
     pub async fn request(&self, number: usize, due: Instant) -> Option<RequestId> {
         let body = self.workload.order(number).body();
+        // The deadline counts from `due` too: a request that was sent late gets no more time.
         let answer = self.api.submit(self.mode, body, due + self.timeout).await;
         // Measured before the check, whose time is this program's own.
         let latency = due.elapsed();

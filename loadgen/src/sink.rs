@@ -175,6 +175,7 @@ impl Sink {
         };
         let mut counts = self.counts();
         counts.received += 1;
+        // Without keys, a body without an id must not count as a bad signature.
         if counts.signatures.checked {
             counts.signatures.add(signature);
         }

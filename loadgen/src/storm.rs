@@ -107,6 +107,7 @@ pub async fn run(
         offered: AtomicU64::new(0),
     });
     let run = storm.run(Pace::new(options.rate, total), patience);
+    // An interrupted storm still reports what it has measured.
     let interrupted = shutdown.run_until_cancelled(run).await.is_none();
     Ok(storm.result(options, interrupted))
 }
@@ -126,12 +127,14 @@ impl Storm {
         let total = pace.total();
         progress::during("requests", total, || self.offered(), async {
             pace.run(|number, due| self.send(number, due)).await;
+            // `TaskTracker::wait` completes only once the tracker is closed.
             self.requests.close();
             self.requests.wait().await;
         })
         .await;
 
         let ledger = &self.tracker.ledger;
+        // No request is in flight any more, so this number is final.
         let accepted = ledger.summary().accepted;
         let done = || accepted - ledger.pending();
         // The result of the timeout is not needed: the ledger counts pending jobs as lost.

@@ -48,6 +48,7 @@ impl Workload {
         let orders: Vec<_> = (1..=names)
             .map(|number| Order::new(format!("{prefix}_{number:04}"), records, callback_url))
             .collect();
+        // There is a first order, as asserted above, and all have the same size.
         let ideal = orders[0].spec.ideal_duration();
         Self { orders, ideal }
     }

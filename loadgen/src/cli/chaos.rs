@@ -42,6 +42,8 @@ impl ChaosOptions {
     /// Requests per second.
     pub fn rate(&self) -> u32 {
         let millis = u64::try_from(self.duration.as_millis()).unwrap_or(u64::MAX);
+        // Rounded up, so that all jobs are due within the duration. At most two million jobs, so
+        // the product fits into a u64.
         let rate = (self.jobs * 1000).div_ceil(millis.max(1));
         u32::try_from(rate).unwrap_or(u32::MAX)
     }

@@ -38,6 +38,8 @@ enum JobState {
     Pending { number: usize, due: Instant },
     /// The callback arrived before the `202`.
     Early {
+        // Boxed to keep the entries small: early callbacks are few, and a run has up to two million
+        // jobs.
         callback: Box<Callback>,
         at: Instant,
     },
@@ -164,6 +166,7 @@ impl Pairs {
     fn right(&mut self, took: Duration, at: Instant) {
         self.counts.right += 1;
         self.time_to_completion.record(took);
+        // `at` was read before the ledger was locked, so callbacks can be recorded out of order.
         self.last_right = self.last_right.max(at);
     }
 

@@ -137,6 +137,7 @@ fn recoveries(result: &ChaosResult) -> Vec<String> {
 fn figures(result: &ChaosResult) -> String {
     use crate::chaos::checker::CheckRule;
 
+    // The rules `sizes` and `faults` are not about jobs. They count only in the total.
     let broken = |rules: &[CheckRule]| -> usize {
         let by_rule = result.verdict.by_rule();
         rules.iter().filter_map(|rule| by_rule.get(rule)).sum()

@@ -85,6 +85,7 @@ impl CompletionTracker {
                     tracking,
                 })
             }
+            // This drops the receiver: the jobs of the storm have no callback URL.
             Err(why) => Ok(Self::polling(api, ledger, why)),
         }
     }

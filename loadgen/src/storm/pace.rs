@@ -29,6 +29,8 @@ impl Pace {
     /// Calls `send` with the number and due time of each request, as soon as it is due and the
     /// process is scheduled.
     pub(crate) async fn run(self, mut send: impl FnMut(u64, Instant)) {
+        // `send` can't wait for an answer. If it could, a slow API would lower the rate and hide
+        // its own latency (coordinated omission).
         let start = Instant::now();
         let mut tick = interval(TICK);
         // One tick sends everything that is due, so missed ticks need no replay.
@@ -38,6 +40,8 @@ impl Pace {
             tick.tick().await;
             let now = Instant::now();
             while number < self.total && start + self.due(number) <= now {
+                // The due time and not `now`, so that a late tick counts as latency instead of
+                // vanishing.
                 send(number, start + self.due(number));
                 number += 1;
             }

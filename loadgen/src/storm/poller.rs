@@ -62,6 +62,7 @@ impl Poller {
                 let poller = Arc::clone(&self);
                 round.spawn(async move { poller.look_up(lookup).await });
             }
+            // An empty round must pause too. Otherwise the loop would spin while no job is ready.
             let mut all_ended = !round.is_empty();
             while let Some(ended) = round.join_next().await {
                 all_ended &= ended.unwrap_or(false);
@@ -93,6 +94,7 @@ impl Poller {
             self.ledger.polled(lookup.id, end);
             return true;
         }
+        // A new time, because `next_round` relies on the order of `not_before`.
         self.queue().push_back(PendingLookup {
             not_before: Instant::now(),
             ..lookup

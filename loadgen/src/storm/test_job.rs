@@ -41,6 +41,8 @@ pub(super) async fn try_callback(
         .await;
     let id = match answer.and_then(|body| accepted_id(&body)) {
         Ok(id) => id,
+        // The problem body names the invalid field. Any other refusal is an error: polling would
+        // not help.
         Err(RequestFailure::Status(StatusCode::UNPROCESSABLE_ENTITY, body))
             if body.contains("callback_url") =>
         {
@@ -56,7 +58,8 @@ pub(super) async fn try_callback(
                 "no callback arrived at {url} within {TIMEOUT:?}"
             )));
         }
-        // A failed job ends the wait early, for example if the SSRF policy refuses the URL.
+        // A failed job ends the wait early, for example if the SSRF policy refuses the URL. A
+        // failed look-up says nothing about the job, and the deadline bounds the wait.
         if let Ok(job) = api.job(id, deadline).await
             && job.status == Status::Failed
         {
