@@ -90,6 +90,7 @@ async fn run(arguments: ArgMatches) -> ExitCode {
 
 async fn explain(checker: &Checker, url: &str) -> io::Result<ExitCode> {
     let text = explain::explain(checker, url).await;
+    // Not `print!`, which panics if the output is a closed pipe.
     io::stdout().write_all(text.to_string().as_bytes())?;
     Ok(text.exit_code())
 }

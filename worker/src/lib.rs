@@ -145,6 +145,7 @@ impl Worker {
             header_timeout: settings.http.timeout,
             ..server::Limits::default()
         };
+        // Until the drain is over, so that it can be observed.
         let monitor = tokio::spawn(monitor.serve(listener, limits, running.drained()));
         Ok(Self {
             store,
@@ -170,6 +171,7 @@ impl Worker {
     }
 
     async fn drain(self) {
+        // The jobs, and the release of those left over, write to the store, so it closes last.
         self.running.finish().await;
         let _ = self.monitor.await; // it owns nothing that could be lost
         self.store.close().await;

@@ -51,6 +51,8 @@ pub struct Metrics {
     returned: Counter,
 }
 
+// All label values are `&'static str`: only the code can name one, so the number of time series is
+// bounded.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct SourceLabel {
     source: &'static str,
@@ -105,6 +107,7 @@ impl Metrics {
             expired: Counter::default(),
             returned: Counter::default(),
         };
+        // Last: the registry takes clones of the metrics above.
         metrics.registry = Arc::new(metrics.registered());
         metrics
     }
@@ -130,6 +133,7 @@ impl Metrics {
     pub fn expired(&self, expired: &Expired) {
         self.expired.inc();
         self.returned.inc_by(expired.reclaimed as u64);
+        // Failed by the write that expired the lease, so no worker settles these jobs.
         self.ended_as(FailureReason::Poison.as_str(), expired.poisoned);
     }
 

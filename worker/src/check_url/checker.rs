@@ -32,6 +32,7 @@ impl Checker {
         Self::new(
             SsrfFilter {
                 policy: settings.policy,
+                // In a batch, look-ups wait for threads. A wait must not become a verdict.
                 resolver: Arc::new(SystemResolver::patient()),
             },
             settings.timeout,

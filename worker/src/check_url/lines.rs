@@ -70,6 +70,7 @@ impl Open {
     fn push(&mut self, piece: &[u8]) {
         self.too_long |= self.bytes.len() + piece.len() > MAX_BYTES;
         if self.too_long {
+            // Dropped at once: a line without an end must not grow the buffer.
             self.bytes.clear();
         } else {
             self.bytes.extend_from_slice(piece);

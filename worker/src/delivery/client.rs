@@ -125,6 +125,8 @@ impl CallbackClient {
         url: &CallbackUrl,
         message: &Message,
     ) -> Result<StatusCode, AttemptError> {
+        // One deadline for every connection that is tried: a stale one in the pool does not extend
+        // it.
         let deadline = Instant::now() + self.shared.timeout;
         let (connection, response) = self.answer(url, message, deadline).await?;
         let status = response.status();
@@ -190,6 +192,8 @@ impl CallbackClient {
                     if let Ok(true) = timeout_at(until, body.drain()).await {
                         pool.put(connection);
                     }
+                    // Held until here: while its body is read, the connection counts against the
+                    // origin's limit.
                     drop((body_slot, permit));
                 });
             }

@@ -60,6 +60,7 @@ pub(super) struct Progress(Arc<AtomicU8>);
 
 impl Progress {
     pub(super) fn stage(&self) -> Stage {
+        // In bounds: `reach` stores nothing but discriminants. Relaxed: the value stands alone.
         Stage::ALL[usize::from(self.0.load(Ordering::Relaxed))]
     }
 
@@ -68,6 +69,8 @@ impl Progress {
     }
 }
 
+// Not hyper-util's `HttpConnector` with a resolver that checks: it never shows a literal address to
+// its resolver.
 impl Service<Uri> for SsrfConnector {
     type Response = TokioIo<TcpStream>;
     type Error = DialError;
@@ -122,6 +125,7 @@ impl SsrfConnector {
             let share = self.deadline.saturating_duration_since(now) / left;
             timeout_at(now + share, connecting).await??
         } else {
+            // The last one has the rest of the time: the caller's deadline ends it.
             connecting.await?
         };
         // A request is one small write, which Nagle's algorithm would only delay.

@@ -91,6 +91,7 @@ impl AttemptError {
             Self::Connect(_) => "could not connect".to_owned(),
             Self::Interrupted(_) => "connection closed before a valid HTTP response".to_owned(),
             Self::Tls { kind, .. } => format!("TLS handshake failed: {}", kind.as_str()),
+            // These texts contain nothing but our own words and the receiver's status.
             Self::Timeout { .. } | Self::Status { .. } | Self::LookupsBusy => self.to_string(),
         }
     }

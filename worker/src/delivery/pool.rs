@@ -10,6 +10,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::task::AbortOnDropHandle;
 
 /// Idle connections per origin.
+// The default of `CALLBACK_PER_ORIGIN`. With 64, a fifth of the callbacks opened a new connection
+// (docs/BENCHMARKS.md).
 const MAX_PER_ORIGIN: usize = 256;
 /// Idle connections in all.
 const MAX_IDLE: usize = 1024;
@@ -28,6 +30,7 @@ pub(super) trait Poolable: Send + 'static {
 }
 
 /// Idle connections by origin. Past a bound, the oldest one is closed.
+// Not hyper-util's pool, which keeps an unlimited number of idle connections for each host.
 pub(super) struct Pool<C> {
     idle: Arc<Mutex<Idle<C>>>,
     _sweeper: AbortOnDropHandle<()>,

@@ -55,6 +55,8 @@ impl Post {
         message: &Message,
     ) -> Result<Request<Full<Bytes>>, http::Error> {
         let url = url.url();
+        // Origin form (RFC 9112, section 3.2.1): the request goes to the receiver, never to a
+        // proxy.
         let target: PathAndQuery = url[Position::BeforePath..Position::AfterQuery].parse()?;
         // `Url` has dropped a default port, so it is left out here as well (RFC 9110, section 7.2).
         let host = HeaderValue::from_str(&url[Position::BeforeHost..Position::AfterPort])?;

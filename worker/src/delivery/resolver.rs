@@ -86,6 +86,7 @@ impl Resolve for SystemResolver {
 }
 
 fn look_up(host: &str) -> io::Result<Vec<IpAddr>> {
+    // `ToSocketAddrs` needs a port. The caller adds the checked one.
     Ok((host, 0)
         .to_socket_addrs()?
         .map(|address| address.ip())

@@ -68,6 +68,7 @@ impl SsrfFilter {
         let (source, known) = known_addresses(host);
         let port = self.policy.check_port(port).map(|()| port);
         let addresses = match known {
+            // A refused port is final: no name server has to be asked.
             _ if port.is_err() => Ok(Vec::new()),
             Some(addresses) => Ok(addresses),
             None => self.resolver.resolve(host).await,

@@ -11,6 +11,8 @@ use uuid::Uuid;
 /// Serialises the body: the same bytes on every attempt and every worker, so that receivers can
 /// compare repeats.
 pub(super) fn callback_body(request_id: RequestId, spec: &ReportSpec, report: &Report) -> Bytes {
+    // serde writes the fields in this order. Another order would change the bytes between two
+    // attempts of a job that is in the table.
     #[derive(Serialize)]
     struct Body<'a> {
         request_id: RequestId,

@@ -79,6 +79,7 @@ impl CallbackWorker {
         };
         let jobs = self.store.claim(term.owner, candidates.to_vec()).await?;
         self.metrics.claimed(source, jobs.len());
+        // Slots of candidates whose claim lost are freed with `slots`, on return.
         for job in jobs {
             #[expect(
                 clippy::expect_used,
@@ -98,6 +99,8 @@ impl CallbackWorker {
         let _running = self.metrics.job_started();
         let id = job.claim.id;
         let settled = tokio::select! {
+            // Polled in this order: a job whose lease is lost must not take another step, such as
+            // its attempt.
             biased;
             // One write returns all unfinished jobs to the table: `Lease::deregister`.
             () = self.drain.over() => Ok(()),
@@ -106,6 +109,7 @@ impl CallbackWorker {
         };
         match settled {
             Ok(()) => {}
+            // At debug level: the lease has logged its loss, once for all of its jobs.
             Err(StoreError::LeaseLost) => {
                 self.metrics.lost_claim();
                 debug!(%id, "job lost with the lease");
@@ -114,6 +118,8 @@ impl CallbackWorker {
                 self.metrics.lost_claim();
                 warn!(%id, "job lost to another worker");
             }
+            // Only a closed store ends `persist` otherwise. The row stays `PROCESSING` until the
+            // lease expires.
             Err(error) => error!(%id, %error, "the job's outcome could not be stored"),
         }
         // Only now: a poison suspect keeps its slots, and so its isolation, until its row is
@@ -128,6 +134,7 @@ impl CallbackWorker {
             self.settle(job.claim, &report, settlement).await
         };
         // A panic fails its own job only.
+        // Unwind-safe: the locks that jobs share are taken even if they are poisoned.
         let caught = AssertUnwindSafe(line).catch_unwind().await;
         let Ok(settled) = caught else {
             error!(id = %job.claim.id, "the job panicked");
@@ -168,6 +175,7 @@ impl CallbackWorker {
                         .schedule_retry(claim, report, attempt.clone(), due)
                 };
                 self.persist(claim, write).await?;
+                // After the commit: a search before it would reset this time and not find the row.
                 self.next_due.lower_to(due);
                 Ok(())
             }

@@ -88,12 +88,15 @@ impl Deliverer {
         if !self.lease.in_force_for(job.claim.owner).await {
             return Settlement::GiveBack;
         }
+        // The wall clock dates the attempt, and the monotonic clock measures it: a clock step must
+        // not change its duration.
         let (started_at, began) = (Timestamp::now(), Instant::now());
         let permit = admitted.take_permit();
         let result = self.transport.attempt(permit, &url, &message).await;
         let duration = began.elapsed();
         admitted.record(Signal::of(&result));
-        // No name server was asked, so this is no attempt of the receiver's.
+        // No name server was asked, so this is no attempt of the receiver's. Past `park_max` it
+        // counts as one, so that the job ends.
         if matches!(result, Err(AttemptError::LookupsBusy)) && parked_for < self.park_max {
             self.metrics.parked(ParkReason::LookUpsBusy);
             return park(LOOKUPS_BUSY_PAUSE);

@@ -20,6 +20,7 @@ impl Drain {
     /// Outside of a tokio runtime.
     pub(super) fn new(shutdown: CancellationToken, timeout: Duration) -> Self {
         let deadline = CancellationToken::new();
+        // The timeout runs from the signal. `finish` begins only when the loops have ended.
         tokio::spawn({
             let (shutdown, deadline) = (shutdown.clone(), deadline.clone());
             async move {
@@ -57,6 +58,7 @@ impl Drain {
 
     /// Waits for the jobs until the deadline, and cuts off the rest.
     pub(super) async fn finish(&self) {
+        // A tracker that is not closed never completes `wait`.
         self.jobs.close();
         info!(jobs = self.jobs.len(), "draining");
         let ended = self.deadline.run_until_cancelled(self.jobs.wait());
@@ -64,7 +66,10 @@ impl Drain {
             let jobs = self.jobs.len();
             info!(jobs, "drain timeout: unfinished jobs go back to the table");
         }
+        // Also when every job has ended early: the listener's shutdown waits for `over`.
         self.deadline.cancel();
+        // A job that is cut off ends at its next poll. None may still run when the lease is given
+        // up.
         self.jobs.wait().await;
     }
 }

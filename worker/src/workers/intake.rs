@@ -108,6 +108,9 @@ impl Intake {
 /// Claims the jobs that notifications name, as slots are free, until shutdown.
 pub(super) async fn from_notifications(intake: Intake, mut reader: NotificationReader) {
     while let Some(free) = intake.free_slots().await {
+        // At most as many as slots are free: no other consumer gets these entries. Not cancelled at
+        // shutdown: an entry that is read and not returned stays pending until a sweep. The read's
+        // `BLOCK` bounds the wait.
         let entries = reader.read(free.min(BATCH)).await;
         intake.watchdog.tick();
         let jobs = entries.iter().filter_map(|entry| entry.job);
@@ -145,6 +148,8 @@ pub(super) async fn from_table(intake: Intake, next_due: NextDue, longest_wait: 
         next_search = match claim_due(&intake, &next_due, longest_wait).await {
             Ok(due) => {
                 let earliest = Instant::now() + SHORTEST_PAUSE;
+                // At most an interval from now: `due` is wall-clock time, and the clock can be set
+                // back.
                 instant_of(due).min(latest).max(earliest)
             }
             Err(error) => {
@@ -173,6 +178,7 @@ async fn claim_due(
         let count = found.due.len();
         intake.claim_all(&found.due, ClaimSource::Table).await?;
         if count < limit {
+            // A job that was settled during the search may be due before those that it found.
             let next = found.next_due.unwrap_or(Timestamp::MAX);
             return Ok(next.min(next_due.earliest()));
         }

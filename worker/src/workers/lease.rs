@@ -101,6 +101,9 @@ impl Lease {
         let mut state = self.state.subscribe();
         loop {
             {
+                // Marked as seen before the check, so that a heartbeat in between ends the wait
+                // below. The borrow ends before the wait: it would block the heartbeat's
+                // `send_modify`.
                 let state = state.borrow_and_update();
                 if state.registered && state.renewed.elapsed() < self.length / 2 {
                     return state.term.clone();
@@ -118,6 +121,7 @@ impl Lease {
     /// Registers, sends heartbeats until `stop`, and expires the leases of workers that send none.
     pub(super) async fn keep(self: Arc<Self>, stop: CancellationToken) {
         let mut interval = tokio::time::interval((self.length / HEARTBEATS).min(LONGEST_INTERVAL));
+        // After a stall, a burst of the missed heartbeats would renew nothing more than one does.
         interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut watch = Watch::new(self.length);
         let mut outage = Outage::default();
@@ -149,12 +153,15 @@ impl Lease {
         let begun = Instant::now();
         let others = match self.store.renew(self.term().owner).await {
             Err(StoreError::LeaseLost) => {
+                // What cost this worker its lease may have stalled the others, too.
                 *watch = Watch::new(self.length);
+                // Before the registration, which can fail: the jobs of the old term must stop now.
                 self.start_new_term();
                 return self.register().await;
             }
             others => others?,
         };
+        // Before the expiries: the lease is renewed even if one of them fails.
         self.state.send_modify(|state| state.renewed = begun);
         for dead in watch.renewed(begun, others, Instant::now()) {
             self.expire(dead).await?;
@@ -228,6 +235,7 @@ impl Watch {
         if gap {
             self.seen.clear();
         }
+        // A worker without a row has expired or left: the rows in `workers` bound this map.
         self.seen
             .retain(|owner, _| others.iter().any(|other| other.owner == *owner));
         others
@@ -240,6 +248,9 @@ impl Watch {
                 if *beat != other.beat {
                     (*beat, *since) = (other.beat, now);
                 }
+                // A counter was read somewhere between `begun` and `now`. Counted from the `now` of
+                // its first sight to the `begun` of this one, a silence is never taken for longer
+                // than it was.
                 begun.saturating_duration_since(*since) >= self.length
             })
             .collect()

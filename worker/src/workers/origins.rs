@@ -118,6 +118,7 @@ impl Origins {
         // Parking is bounded: a job whose budget is used up passes an open breaker.
         let park_budget = self.shared.park_max.saturating_sub(parked_for);
         let (mut admitted, permits) = self.enter(origin, park_budget)?;
+        // A job that is cut off while it waits here drops `admitted`, which counts it out.
         #[expect(clippy::expect_used, reason = "no code closes these semaphores")]
         let permit = permits.acquire_owned().await.expect("never closed");
         admitted.begin(permit, park_budget)?;
@@ -158,6 +159,7 @@ impl Origins {
             shared.metrics.parked(ParkReason::OriginDown);
             return Err(wait);
         }
+        // Without a minimum, a worker whose slots are all taken would park every job.
         let min_slots = MIN_SLOTS.min(shared.slots.all() / 2).max(1);
         if origin.jobs >= shared.slots.free().max(min_slots) {
             shared.metrics.parked(ParkReason::OriginBusy);
@@ -192,6 +194,7 @@ impl Admitted {
         let is_probe = std::mem::take(&mut self.is_probe);
         let (was_open, is_open) = self.with_origin(|origin, now| {
             origin.pacer.attempt_took(now - self.since);
+            // Compared under one lock, so that each change is logged and counted once.
             let was_open = origin.breaker.is_open();
             origin.breaker.record(signal, is_probe, now);
             (was_open, origin.breaker.is_open())
@@ -239,6 +242,8 @@ impl Drop for Admitted {
             origin.breaker.probe_cut_off(Instant::now());
         }
         origin.jobs -= 1;
+        // An origin without failures need not be remembered: this bounds the map by the origins in
+        // use.
         if origin.is_idle(self.shared.limit) && origin.breaker.is_untroubled() {
             state.origins.remove(&self.origin);
         }
@@ -260,6 +265,7 @@ impl Shared {
             let is_recent = now - origin.last_asked < IDLE_TIME;
             let keep = !origin.is_idle(self.limit)
                 || (is_recent && !full && !origin.breaker.is_untroubled());
+            // The gauge counts open breakers: it would count a forgotten one for ever.
             if !keep && origin.breaker.is_open() {
                 self.metrics.breaker_closed();
             }

@@ -68,6 +68,8 @@ async fn claim_some(intake: &Intake, wait: Duration) -> Result<Claimed, StoreErr
     };
     let lost_claims = u32::try_from(alike[0].lost_claims).unwrap_or(u32::MAX);
     let slots_per_job = intake.slots.per_job(lost_claims);
+    // After the timeout, the wait leaves the semaphore's FIFO queue and the jobs behind it
+    // continue.
     let slots = intake.slots.take(slots_per_job, alike.len());
     let slots = intake
         .drain

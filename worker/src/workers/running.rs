@@ -158,11 +158,13 @@ impl Running {
     /// Drains: waits for the running jobs until `DRAIN_TIMEOUT`, then returns the rest to the
     /// table. Called after `shutdown`.
     pub async fn finish(mut self) {
+        // The loops first: what they still claim must be among the jobs that the drain waits for.
         while self.loops.join_next().await.is_some() {}
         // The heartbeat continues while jobs run, or another worker would reclaim them.
         self.drain.finish().await;
         self.stop_heartbeat.cancel();
         while self.heartbeat.join_next().await.is_some() {}
+        // After the last heartbeat, which would find its row gone and register again.
         self.give_back().await;
     }
 

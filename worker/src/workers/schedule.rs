@@ -22,6 +22,7 @@ impl Schedule {
         }
         let nth = usize::try_from(nth).unwrap_or(usize::MAX);
         let delay = self.0.delays.get(nth.checked_sub(1)?)?;
+        // The configured delay is the minimum, so the jitter only lengthens it.
         let delay = delay.mul_f64(1.0 + self.0.jitter * fastrand::f64());
         let requested = error.retry_after().unwrap_or_default();
         Some(delay.max(requested.min(self.0.retry_after_max)))

@@ -36,6 +36,8 @@ impl Slots {
         if lost_claims >= self.alone_from {
             self.all
         } else {
+            // In even steps: each lost claim divides the number of jobs beside it by about the
+            // same factor.
             1 << (self.all.ilog2() * lost_claims / self.alone_from)
         }
     }
@@ -62,6 +64,7 @@ impl Slots {
         let more = (self.free() / per_job as usize).min(max_jobs.saturating_sub(1));
         // Another loop may have taken them in between: then one job is enough.
         if let Ok(more) = u32::try_from(more)
+            // `more * per_job` is at most the number of free slots, so it cannot overflow.
             && let Ok(others) = Arc::clone(&self.semaphore).try_acquire_many_owned(more * per_job)
         {
             slot.merge(others);

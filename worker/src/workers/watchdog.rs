@@ -22,6 +22,7 @@ impl Watchdog {
 
     /// The loop has made progress.
     pub(crate) fn tick(&self) {
+        // Poison does not matter: an `Instant` is never half written.
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 

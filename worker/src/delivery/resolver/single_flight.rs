@@ -98,6 +98,7 @@ impl SingleFlight {
     /// Waits for a permit of the domain of `name`, then for one of a thread.
     async fn permits(&self, name: &str) -> Option<Permits> {
         let [share, ..] = self.hasher.hash_one(domain(name)).to_ne_bytes();
+        // The share first: a look-up that waits for its domain's share must not hold a thread.
         let share = Arc::clone(&self.shares[usize::from(share)]);
         let share = share.acquire_owned().await;
         let thread = Arc::clone(&self.threads).acquire_owned().await;

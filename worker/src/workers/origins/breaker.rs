@@ -87,6 +87,7 @@ impl Breaker {
 
     /// How long to park a job that may be parked for `budget` more, or `None` if it may pass.
     pub(super) fn park(&mut self, now: Instant, budget: Duration) -> Option<Duration> {
+        // `CALLBACK_PARK_MAX` is used up. The job gets its attempt, so that every job ends.
         if budget.is_zero() {
             return None;
         }
@@ -94,6 +95,8 @@ impl Breaker {
             State::Closed => None,
             State::Open { until, .. } if *until <= now => None,
             State::Open { until, has_probe } if !*has_probe => {
+                // Only one job comes back at that moment: all others would find the probe under way
+                // and be parked again.
                 *has_probe = true;
                 Some(budget.min(*until - now))
             }
@@ -117,6 +120,7 @@ impl Breaker {
     /// Records the result of an attempt.
     pub(super) fn record(&mut self, signal: Signal, is_probe: bool, now: Instant) {
         match signal {
+            // Not only the probe's: any answer proves that the origin lives.
             Signal::Success => *self = Self::closed(),
             Signal::Failure if is_probe => {
                 self.pause = (self.pause * 2).min(LONGEST_PAUSE);
@@ -124,6 +128,8 @@ impl Breaker {
             }
             Signal::Failure => {
                 self.failures = self.failures.saturating_add(1);
+                // Attempts that were under way when it opened still fail. They must not extend the
+                // pause.
                 if self.failures >= FAILURES_TO_OPEN && !self.is_open() {
                     self.open(now);
                 }

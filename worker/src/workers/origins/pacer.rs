@@ -40,9 +40,12 @@ impl Pacer {
         concurrency: usize,
         longest: Duration,
     ) -> Duration {
+        // With `concurrency` attempts under way, one ends every `mean / concurrency` on average.
         let spacing = self.mean / u32::try_from(concurrency).unwrap_or(u32::MAX);
         let soonest = now + SHORTEST;
         let next = self.last.map_or(soonest, |last| last + spacing);
+        // A start time before `soonest` went unused. It is not made up for, as that would be a
+        // burst.
         let is_within = next >= soonest && next - now <= longest;
         let start = if is_within { next } else { soonest };
         self.last = Some(start);
