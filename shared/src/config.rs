@@ -189,11 +189,13 @@ impl Settings {
                 addr: layers.address("worker_addr")?,
                 concurrency: layers.number("worker_concurrency", 1..=1_000_000)?,
                 lease: layers.duration_from("worker_lease", MIN_LEASE)?,
+                // From 2: a single kill by an operator is not evidence enough to fail a job.
                 max_claims: layers.number("max_claims", 2..=100)?,
                 poll_interval: layers.duration_from("poll_interval", MIN_POLL_INTERVAL)?,
             },
             callback: CallbackSettings::read(layers)?,
             drain_timeout: layers.duration("drain_timeout")?,
+            // Checked here, so that a misspelled filter stops the start instead of hiding the log.
             log: layers.parse("log", "a tracing filter, such as info", |filter| {
                 EnvFilter::try_new(filter).ok().map(|_| filter.to_owned())
             })?,
@@ -244,10 +246,13 @@ impl QueueSettings {
 /// would take URI parameters for a part of the file name.
 fn database_path(url: &str) -> Option<PathBuf> {
     let path = url.strip_prefix("sqlite:")?;
+    // After `//`, a third slash begins an absolute path.
     let path = path.strip_prefix("//").unwrap_or(path);
+    // `:` begins `:memory:`; a final `/` names a directory.
     if path.is_empty() || path.ends_with('/') || path.starts_with(':') || path.contains('?') {
         return None;
     }
+    // Absolute, because the check of a foreign file needs a file URL.
     std::path::absolute(path).ok()
 }
 

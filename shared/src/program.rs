@@ -85,6 +85,7 @@ pub async fn run(
         return ExitCode::SUCCESS;
     };
     let subcommand = arguments.subcommand();
+    // Before the settings are read: `token new` must work where they are not accepted yet.
     if let Some((name, arguments)) = subcommand
         && let Some(known) = subcommands.iter().find(|known| known.is(name))
     {
@@ -111,6 +112,7 @@ async fn serve(
     settings: Settings,
     service: impl AsyncFnOnce(Settings, TcpListener, CancellationToken) -> ServiceResult,
 ) -> ExitCode {
+    // Before the log is set up and the address is bound: a refusal is one line on standard error.
     if let Err(error) = (listen.check)(&settings) {
         return usage_error(&error);
     }
@@ -124,6 +126,7 @@ async fn serve(
     raise_descriptor_limit();
     survive_file_size_limit();
     let served = async {
+        // First: a SIGTERM during the start must shut the service down gracefully, too.
         let shutdown = shutdown::on_signal()?;
         let listener = server::bind(listen.setting, (listen.addr)(&settings)).await?;
         service(settings, listener, shutdown).await
@@ -167,6 +170,7 @@ pub fn print_error(problem: &dyn Display) {
 /// Raises the limit of open files: each connection needs one, and many systems start a process with
 /// a limit of 1024.
 fn raise_descriptor_limit() {
+    // The call lowers this to the hard limit, which needs no privilege.
     match rlimit::increase_nofile_limit(u64::MAX) {
         Ok(descriptors) => debug!(descriptors, "open files allowed"),
         Err(error) => warn!(%error, "the limit of open files cannot be raised"),

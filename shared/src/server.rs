@@ -117,6 +117,7 @@ pub async fn serve<S, B>(
     B: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
 {
     let mut http = http1::Builder::new();
+    // hyper panics if a header timeout has no timer.
     http.timer(TokioTimer::new())
         .header_read_timeout(limits.header_timeout)
         .keep_alive(!limits.one_request_per_connection);
@@ -127,6 +128,7 @@ pub async fn serve<S, B>(
 
     loop {
         let accepted = tokio::select! {
+            // `accept` is cancel-safe: no connection is lost to the other branch.
             accepted = listener.borrow().accept() => accepted,
             () = &mut shutdown => break,
         };
@@ -137,6 +139,7 @@ pub async fn serve<S, B>(
                 continue;
             }
         };
+        // Waiting for a permit here would leave clients without an answer in the kernel's queue.
         let Ok(permit) = Arc::clone(&connections).try_acquire_owned() else {
             if let Ok(permit) = Arc::clone(&refusals).try_acquire_owned() {
                 tokio::spawn(refuse(stream, permit));
@@ -146,12 +149,15 @@ pub async fn serve<S, B>(
         let stream = configure(stream, limits.header_timeout);
         let connection = http.serve_connection(stream, service.clone());
         if limits.one_request_per_connection {
+            // Not watched: a graceful shutdown closes a connection on which no byte has come yet,
+            // and its client would get no response.
             tokio::spawn(drive(connection, permit));
         } else {
             tokio::spawn(drive(graceful.watch(connection), permit));
         }
     }
 
+    // Before the drain: a new client is then refused at once and does not wait in the queue.
     drop(listener);
     let drained = tokio::time::timeout(limits.drain_timeout, graceful.shutdown());
     if drained.await.is_err() {

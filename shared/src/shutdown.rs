@@ -9,6 +9,7 @@ use tracing::info;
 /// # Errors
 /// The signal handlers cannot be installed.
 pub fn on_signal() -> std::io::Result<CancellationToken> {
+    // Installed before this returns: until then a signal kills the process.
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let token = CancellationToken::new();
@@ -19,6 +20,7 @@ pub fn on_signal() -> std::io::Result<CancellationToken> {
         cancel.cancel();
         let (name, status) = either(&mut interrupt, &mut terminate).await;
         info!(signal = name, "second signal: exiting at once");
+        // No cleanup: the store survives a kill at any instant.
         std::process::exit(status);
     });
     Ok(token)

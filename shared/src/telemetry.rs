@@ -6,6 +6,7 @@ use tracing_subscriber::{EnvFilter, fmt};
 
 /// Starts logging with `filter`, a `tracing` filter from the settings. A second call has no effect.
 pub fn start(filter: &str) {
+    // The settings have checked the filter, so the fallback is never used.
     let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
     // A log line that cannot be written, for example to a full disk, is dropped. By default the
     // subscriber would report that on standard error, and panic when that fails too.

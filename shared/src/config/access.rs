@@ -38,6 +38,7 @@ impl AccessSettings {
     /// # Errors
     /// It may not. The error names both ways to allow it.
     pub fn check_exposure(&self, addr: SocketAddr) -> Result<(), SettingError> {
+        // Canonical, because `is_loopback` is false for `::ffff:127.0.0.1`.
         if !self.tokens.is_empty() || self.open || addr.ip().to_canonical().is_loopback() {
             return Ok(());
         }

@@ -46,6 +46,7 @@ impl CallbackSettings {
     /// The longest time for which a job can wait for its next attempt.
     pub fn longest_wait(&self) -> Duration {
         let delay = self.retry.delays.iter().max().copied();
+        // No overflow: a delay has at most 30 days, and the jitter is at most 1.
         let delay = delay.unwrap_or_default().mul_f64(1.0 + self.retry.jitter);
         delay.max(self.retry.retry_after_max).max(self.park_max)
     }
@@ -62,6 +63,7 @@ impl CallbackSettings {
             retry: RetrySettings {
                 delays: layers.durations("callback_retry_delays")?,
                 jitter: layers.parse("callback_retry_jitter", "a number from 0 to 1", |text| {
+                    // `contains` is false for NaN, which parses as a number.
                     text.parse().ok().filter(|n| (0.0..=1.0).contains(n))
                 })?,
                 retry_after_max: layers.duration("callback_retry_after_max")?,

@@ -46,6 +46,7 @@ impl Layers {
         variables: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, SettingError> {
         let defaults = Config::builder().add_source(File::from_str(DEFAULTS, FileFormat::Toml));
+        // The defaults name every setting, so they are the list of known names, too.
         let known = keys(&defaults.build_cloned()?)?;
         let mut overrides = Config::builder();
         if let Some(file) = file {
@@ -55,6 +56,7 @@ impl Layers {
         let overrides = overrides
             .add_source(Environment::default().source(Some(variables)))
             .build()?;
+        // Twice: the file and the environment select the profile that they override.
         let without_profile = Self {
             config: defaults.clone().add_source(overrides.clone()).build()?,
             unknown_variables,
@@ -87,6 +89,7 @@ impl Layers {
         if is_plain(&text) {
             Ok(text)
         } else {
+            // Escaped: a control character could break the error into lines.
             Err(invalid(key, text.escape_debug().to_string(), PLAIN))
         }
     }
@@ -148,6 +151,7 @@ fn read_file(
 ) -> Result<impl config::Source + Send + Sync + use<> + 'static, SettingError> {
     let source = File::from(file).format(FileFormat::Toml);
     let named = keys(&Config::builder().add_source(source.clone()).build()?)?;
+    // An error, unlike in the environment: the file is ours alone.
     match named.into_iter().find(|name| !known.contains(name)) {
         None => Ok(source),
         Some(name) => Err(SettingError::Unknown {
@@ -169,6 +173,7 @@ fn partition(
         variables.into_iter().partition(|(name, _)| {
             known.contains(&name.to_ascii_lowercase()) && *name == name.to_ascii_uppercase()
         });
+    // Only a warning: the environment is shared with other programs, whose names may resemble ours.
     let unknown = others
         .into_keys()
         .filter(|name| looks_like_one_of(known, name))

@@ -66,6 +66,7 @@ impl Layers {
              as 2s,4s,8s"
         );
         self.parse(key, accepted, |text| {
+            // Splitting an empty text would give one empty duration.
             if text.is_empty() {
                 return Some(Vec::new());
             }

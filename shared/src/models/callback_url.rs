@@ -105,6 +105,7 @@ impl CallbackUrl {
         if text.contains(char::is_control) || text.trim() != text {
             return Err(CallbackUrlError::Characters);
         }
+        // The parser strips white space and drops tabs and line breaks, hence the check before it.
         let url = Url::parse(text).map_err(CallbackUrlError::Malformed)?;
         if !matches!(url.scheme(), "http" | "https") {
             return Err(CallbackUrlError::Scheme);
@@ -177,6 +178,7 @@ fn is_resolvable(host: &Host<&str>, https: bool) -> bool {
     let Host::Domain(name) = host else {
         return true;
     };
+    // The final dot of an absolute name is no empty label.
     let mut labels = name.strip_suffix('.').unwrap_or(name).split('.');
     name.len() <= CallbackUrl::MAX_HOST_CHARS
         && labels.all(|label| is_label(label, https))

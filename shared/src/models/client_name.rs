@@ -30,6 +30,7 @@ impl FromStr for ClientName {
     type Err = ClientNameError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
+        // No comma, colon or white space, which separate the entries of API_TOKENS.
         let is_name_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
         if (1..=Self::MAX_CHARS).contains(&text.len()) && text.bytes().all(is_name_byte) {
             Ok(Self(text.into()))

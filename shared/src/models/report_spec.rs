@@ -89,6 +89,7 @@ impl TryFrom<u32> for Records {
     type Error = RecordsError;
 
     fn try_from(count: u32) -> Result<Self, Self::Error> {
+        // The wider bound: this reads stored rows, of either endpoint.
         Self::new(count.into(), Self::MAX_ASYNC)
     }
 }

@@ -27,17 +27,21 @@ impl RequestId {
     /// such an id.
     pub fn created_at(self) -> Timestamp {
         let (seconds, nanos) = self.0.get_timestamp().map_or((0, 0), |at| at.to_unix());
+        // The casts are lossless: a UUIDv7 has 48 bits of milliseconds. Its last years are beyond
+        // jiff's range (year 9999).
         Timestamp::new(seconds.cast_signed(), nanos.cast_signed()).unwrap_or(Timestamp::UNIX_EPOCH)
     }
 
     /// The id as a number, and its second half, which is random and never zero.
     pub(super) fn as_numbers(self) -> (u128, u64) {
+        // Never zero in a UUIDv7, whose second half begins with the variant bits `10` (RFC 9562).
         (self.0.as_u128(), self.0.as_u64_pair().1)
     }
 
     /// The smallest id of a request that is accepted at `moment` or later. Every smaller id belongs
     /// to an earlier request.
     pub fn floor(moment: Timestamp) -> Self {
+        // Before 1970 there are no ids, so every id is later.
         let millis = u64::try_from(moment.as_millisecond()).unwrap_or(0);
         Self(uuid::Builder::from_unix_timestamp_millis(millis, &[0; 10]).into_uuid())
     }

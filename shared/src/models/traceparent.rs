@@ -39,6 +39,7 @@ impl Traceparent {
         Self {
             trace_id,
             parent_id,
+            // Not sampled: no caller has recorded a part of this trace.
             flags: 0,
         }
     }
@@ -64,6 +65,8 @@ impl FromStr for Traceparent {
         let mut fields = known.split('-');
         let mut next = || fields.next().unwrap_or_default();
         let version: u8 = hex(next(), 2)?;
+        // Of a higher version, only the sampled flag is known to keep its meaning. Version ff is
+        // forbidden.
         let understood = match version {
             0x00 if more.is_empty() => SAMPLED | RANDOM,
             0x01..=0xfe if more.is_empty() || more.starts_with('-') => SAMPLED,
@@ -84,6 +87,7 @@ impl FromStr for Traceparent {
 
 /// Parses a field of exactly `digits` lower-case hexadecimal digits.
 fn hex<T: TryFrom<u128>>(field: &str, digits: usize) -> Result<T, TraceparentError> {
+    // The specification demands lower case. `from_str_radix` would take upper case and a `+`.
     let lower = |byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
     if field.len() != digits || !field.bytes().all(lower) {
         return Err(TraceparentError);

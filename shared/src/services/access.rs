@@ -70,6 +70,7 @@ impl Tokens {
     /// The number of the first entry that is not accepted, from 1, and why.
     pub fn parse(text: &str) -> Result<Self, TokensError> {
         let is_separator = |c: char| c == ',' || c.is_whitespace();
+        // Only a comma shows that entries were meant. White space alone is an empty setting.
         if text.contains(',') && text.trim_matches(is_separator).is_empty() {
             return Err(TokensError::OnlySeparators);
         }
@@ -107,8 +108,11 @@ impl Tokens {
     /// neither a part of a hash nor which entry matched.
     pub fn client_of(&self, token: &[u8]) -> Option<usize> {
         let presented = TokenHash::of(token);
+        // No client has this index: there are at most MAX. `u32`, because subtle can't assign a
+        // `usize` in constant time.
         let mut found = u32::MAX;
         for entry in &self.entries {
+            // Without a branch. Hashes are unique, so at most one entry matches.
             found.conditional_assign(&entry.client, entry.hash.ct_eq(&presented));
         }
         usize::try_from(found)

@@ -98,9 +98,11 @@ async fn run_check<E: Display>(
     check: impl Future<Output = Result<(), E>>,
     trouble: impl FnOnce(Option<&E>) -> Option<Trouble>,
 ) -> CheckResult {
+    // An orchestrator's probe needs an answer even if the database or Redis hangs.
     let checked = tokio::time::timeout(DEADLINE, check).await;
     let (error, fallback) = match &checked {
         Ok(Ok(())) => return CheckResult::Ok,
+        // `debug`: the store and the queue log an outage themselves, once.
         Ok(Err(error)) => {
             debug!(what, %error, "a health check failed");
             (Some(error), Cow::from("unreachable"))

@@ -62,6 +62,7 @@ impl Queue {
     /// The URL is not a Redis URL.
     pub fn new(settings: &QueueSettings, store: &str) -> Result<Self, QueueError> {
         let url = settings.redis_url.as_str();
+        // Without a response timeout, a command on a half-open connection would never return.
         let limits = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(DEADLINE))
             .set_response_timeout(Some(DEADLINE));

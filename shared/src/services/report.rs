@@ -36,6 +36,7 @@ pub fn generate_blocking(spec: &ReportSpec) -> Report {
     let start = Instant::now();
     let mut sum = RunningSum::new(spec);
     for record in 1..=spec.records.count() {
+        // Saturates at zero if the thread is late: it then catches up without a wait.
         thread::sleep(due(record).saturating_sub(start.elapsed()));
         sum.advance_to(record);
     }
@@ -52,6 +53,7 @@ pub async fn generate(spec: &ReportSpec) -> Report {
     let last = spec.records.count();
     let mut record = 0;
     while record < last {
+        // The last stride is shorter: the report ends at its own time, not at a multiple of STRIDE.
         record = last.min(record + STRIDE);
         tokio::time::sleep_until(start + due(record)).await;
         sum.advance_to(record);

@@ -17,6 +17,7 @@ pub fn answer(
     token: Option<&TokenHash>,
     render: impl FnOnce() -> String,
 ) -> Response<String> {
+    // Rendered only after the check: a scrape without the token costs next to nothing.
     if token.is_none_or(|token| is_authenticated(token, headers)) {
         metrics(render())
     } else {

@@ -139,6 +139,7 @@ impl Policy {
                 let rule = blocks::rule_against(embedded.into());
                 self.check_lists(&forms, rule, Subject::Translated { address, embedded })
             }
+            // Fail closed: which IPv4 host such an address reaches is up to the translator.
             (_, Some(Embedded::Invalid)) => {
                 self.check_lists(&[address], Some(Rule::Reserved), Subject::Address(address))
             }
@@ -159,6 +160,7 @@ impl Policy {
     ) -> Result<(), PolicyViolation> {
         let PolicySettings { allow, deny, .. } = &*self.settings;
         let refuse = |rule| Err(PolicyViolation { rule, subject });
+        // The deny list first: it holds for public and for allowed addresses, too.
         if forms.iter().any(|form| deny.contains(*form)) {
             return refuse(Rule::Denied);
         }
@@ -178,6 +180,7 @@ impl Policy {
         match url.url().host() {
             Some(Host::Ipv4(address)) => self.check_address(address.into()),
             Some(Host::Ipv6(address)) => self.check_address(address.into()),
+            // Both addresses must pass, because a connection may use either.
             Some(Host::Domain(name)) => localhost_addresses(name)
                 .into_iter()
                 .flatten()
@@ -229,6 +232,7 @@ impl fmt::Display for Subject {
 /// Callers use this instead of a look-up, so that neither a hosts file nor a name server can point
 /// `localhost` elsewhere.
 pub fn localhost_addresses(host: &str) -> Option<[IpAddr; 2]> {
+    // A final dot marks a name as absolute. It does not change the name.
     let host = host.strip_suffix('.').unwrap_or(host);
     let last_label = host.rsplit('.').next().unwrap_or(host);
     last_label.eq_ignore_ascii_case("localhost").then_some([

@@ -9,12 +9,14 @@ const MAX_TOKEN: usize = 512;
 /// another scheme or an invalid token.
 pub fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
+    // Of two headers, a proxy may have checked the other one.
     let (Some(value), None) = (values.next(), values.next()) else {
         return None;
     };
     let value = value.as_bytes();
     let scheme = value.iter().position(|&byte| byte == b' ')?;
     let token = value[scheme..].trim_ascii();
+    // The scheme's case does not matter (RFC 9110, section 11.1).
     let is_token = value[..scheme].eq_ignore_ascii_case(b"bearer")
         && (1..=MAX_TOKEN).contains(&token.len())
         && token.iter().all(u8::is_ascii_graphic);

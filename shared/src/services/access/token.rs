@@ -14,6 +14,7 @@ pub struct Token(String);
 
 /// The SHA-256 of a token. Four words instead of 32 bytes make the constant-time comparison with
 /// every entry cheap.
+// `==` and `Hash` serve the parser of the settings. A presented token is compared by `ct_eq`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TokenHash([u64; 4]);
 
@@ -104,6 +105,7 @@ impl fmt::Debug for TokenHash {
 fn words(bytes: [u8; 32]) -> [u64; 4] {
     let mut words = [0; 4];
     for (word, bytes) in words.iter_mut().zip(bytes.as_chunks().0) {
+        // Big-endian, so that the words in order are the usual hexadecimal text of a SHA-256.
         *word = u64::from_be_bytes(*bytes);
     }
     words

@@ -42,6 +42,7 @@ impl Link {
         if self.outage.failed() {
             warn!(task, %error, "Redis is unreachable; workers take jobs from the table meanwhile");
         }
+        // Only the task of this link sleeps. No request and no job waits for Redis.
         tokio::time::sleep(self.backoff.next().unwrap_or(LONGEST_DELAY)).await;
     }
 }

@@ -47,12 +47,14 @@ impl Notifier {
     pub async fn close(self) {
         let Self { ids, task } = self;
         drop(ids);
+        // Clones share the task. Only the first one to close finds it here.
         let task = task.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(mut task) = task
             && tokio::time::timeout(FLUSH_TIMEOUT, &mut task)
                 .await
                 .is_err()
         {
+            // The ids that are left need no push: their rows are committed.
             task.abort();
         }
     }
@@ -73,6 +75,7 @@ async fn run(queue: Queue, mut queued: mpsc::Receiver<RequestId>) {
 
 async fn push(queue: &Queue, ids: &[RequestId]) -> Result<(), QueueError> {
     let mut connection = queue.pool.get().await?;
+    // A pipeline, not MULTI: each entry is a hint of its own, and a part of them helps, too.
     let mut pipeline = redis::Pipeline::with_capacity(ids.len());
     for id in ids {
         pipeline

@@ -79,6 +79,8 @@ impl NotificationReader {
                 entries
             }
             Err(error) => {
+                // After a timeout this connection may still be blocked in its XREADGROUP. Redis
+                // would run later commands on it only after that.
                 self.connection = None;
                 self.link.down(&error).await;
                 Vec::new()
@@ -139,6 +141,7 @@ impl NotificationReader {
             .arg("COUNT")
             .arg(count)
             .arg("BLOCK")
+            // `BLOCK 0` would wait without a limit.
             .arg(BLOCK.as_millis().max(1) as usize);
         command.arg("STREAMS").arg(&self.queue.key).arg(">");
         let streams: Option<Vec<(String, Vec<RawEntry>)>> = self.query(&command).await?;
@@ -161,8 +164,11 @@ impl NotificationReader {
             .arg(self.min_idle_time.as_millis() as usize)
             .arg(&self.sweep_cursor);
         command.arg("COUNT").arg(count);
+        // The third list has entries that were trimmed from the stream. Redis 7.0 removes them from
+        // the pending entries list by itself.
         let (cursor, raw, _deleted): (String, Vec<RawEntry>, Vec<String>) =
             self.query(&command).await?;
+        // Until the end of the list, the next read sweeps on at once: a dead worker can leave many.
         if cursor == START_OF_PENDING {
             self.next_sweep = Instant::now() + SWEEP_INTERVAL;
             if let Err(error) = self.delete_dead_consumers().await {
@@ -181,6 +187,7 @@ impl NotificationReader {
             .filter(|consumer| consumer.pending == 0 && consumer.idle > DEAD_AFTER)
             .filter(|consumer| consumer.name != self.consumer)
             .collect();
+        // One that comes back is created again by its next read. Its jobs are in the table.
         for consumer in dead {
             let queue = self.queue.clone();
             delete_consumer(self.connection().await?, &queue, &consumer.name).await?;
@@ -247,6 +254,7 @@ impl NotificationReader {
                 .find(|pair| pair[0] == name)
                 .map(|pair| pair[1].as_str())
         };
+        // An entry without a store counts as ours. At worst its id names no row, and it is deleted.
         let foreign = field("store").is_some_and(|store| store != self.queue.store);
         let job = field("id")
             .and_then(|id| id.parse().ok())
@@ -275,6 +283,7 @@ impl NotificationReader {
                 .get_multiplexed_async_connection_with_config(&limits)
                 .await?;
             create_group(&mut connection, &self.queue).await?;
+            // Redis may have restarted empty. The old cursor would then skip the new, lower ids.
             START_OF_PENDING.clone_into(&mut self.sweep_cursor);
             self.connection = Some(connection);
         }
@@ -312,6 +321,8 @@ async fn create_group(
         .arg("CREATE")
         .arg(&queue.key)
         .arg(queue.group())
+        // From the start of the stream: a notifier may have pushed before the group existed.
+        // MKSTREAM: XGROUP fails if there is no stream.
         .arg("0")
         .arg("MKSTREAM");
     match command.exec_async(connection).await {

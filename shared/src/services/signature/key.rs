@@ -116,6 +116,8 @@ impl Key {
         let Ok(signature) = STANDARD.decode(signature) else {
             return false;
         };
+        // The version must belong to the kind of the key: the header alone must not choose the
+        // algorithm.
         let ed25519 = |key: &[u8]| {
             let key = UnparsedPublicKey::new(&ED25519, key);
             version == "v1a" && key.verify(content, &signature).is_ok()
@@ -136,6 +138,7 @@ pub(super) fn parse_all(text: &str) -> Result<Vec<Key>, KeyError> {
         .split(is_separator)
         .filter(|text| !text.is_empty())
         .collect();
+    // Only a comma shows that keys were meant. White space alone is an empty setting.
     if texts.is_empty() && text.contains(',') {
         return Err(KeyError::OnlySeparators);
     }
@@ -155,6 +158,7 @@ fn decode(text: &str) -> Result<Vec<u8>, KeyFault> {
 
 fn key_pair(bytes: &[u8]) -> Result<Ed25519KeyPair, KeyFault> {
     match bytes.split_at_checked(ED25519_BYTES) {
+        // Unchecked, because a seed alone brings no public key to compare with.
         Some((seed, [])) => Ed25519KeyPair::from_seed_unchecked(seed),
         Some((seed, public)) if public.len() == ED25519_BYTES => {
             Ed25519KeyPair::from_seed_and_public_key(seed, public)

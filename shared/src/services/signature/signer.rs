@@ -28,6 +28,7 @@ impl Signer {
     /// secret.
     pub fn parse(text: &str) -> Result<Self, KeyError> {
         let keys = parse_all(text)?;
+        // A public key in this setting would sign nothing, and callbacks would go out unsigned.
         let is_public = |key: &Key| matches!(key, Key::Ed25519Public(_));
         match keys.iter().position(is_public) {
             None => Ok(Self { keys: keys.into() }),
@@ -53,8 +54,10 @@ impl Signer {
         let signatures: Vec<_> = self
             .keys
             .iter()
+            // None is left out: `parse` has refused public keys.
             .filter_map(|key| key.sign(&content))
             .collect();
+        // Standard Webhooks separates signatures by a space; a receiver accepts if any is valid.
         Some(signatures.join(" "))
     }
 }

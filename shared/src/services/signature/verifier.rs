@@ -83,10 +83,12 @@ impl Verifier {
         let (id, at) = (only(headers, ID)?, only(headers, TIMESTAMP)?);
         let signatures = only(headers, SIGNATURE)?;
         let at = seconds(at).ok_or(SignatureError::Timestamp)?;
+        // Both ways: a timestamp from the future could otherwise be replayed for longer.
         if at.duration_since(now).unsigned_abs() > TOLERANCE {
             return Err(SignatureError::Stale);
         }
         let content = content(id, at, body);
+        // The sender chooses how many there are, and each costs a verification per key.
         let mut signatures = signatures.split(' ').take(MAX_SIGNATURES);
         if signatures.any(|one| self.keys.iter().any(|key| key.verifies(&content, one))) {
             Ok(Signed { id, at })
@@ -105,6 +107,7 @@ impl fmt::Debug for Verifier {
 /// The header's value, if the header occurs exactly once.
 fn only(headers: &HeaderMap, name: HeaderName) -> Result<&str, SignatureError> {
     let mut values = headers.get_all(&name).iter();
+    // Of two values, a proxy or the handler behind this could read the other one.
     match (values.next().map(HeaderValue::to_str), values.next()) {
         (Some(Ok(value)), None) => Ok(value),
         _ => Err(SignatureError::Header(name)),

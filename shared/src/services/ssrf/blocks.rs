@@ -33,6 +33,7 @@ fn rule_against_v6(address: Ipv6Addr) -> Option<Rule> {
         Ipv6Addr::LOCALHOST => return Some(Rule::Loopback),
         _ => {}
     }
+    // The blocks before the catch-all, so that a refusal has the name of its own rule.
     let block = V6
         .iter()
         .find(|(net, _)| net.contains(address))

@@ -65,6 +65,7 @@ impl Nat64 {
         if text.is_empty() {
             return Ok(None);
         }
+        // `parse_cidr` takes a bare address for a network of one, which is not a prefix.
         let Some(IpNetwork::V6(prefix)) = nets::parse_cidr(text).filter(|_| text.contains('/'))
         else {
             return Err(Nat64Error::NotAPrefix(text.to_owned()));
@@ -76,6 +77,8 @@ impl Nat64 {
             return Err(Nat64Error::HostBits(prefix));
         }
         let within = |outer: &Ipv6Network| prefix.is_subnet_of(*outer);
+        // Elsewhere, the prefix would let a special address pass as the IPv4 address that its bytes
+        // spell.
         if !POSSIBLE.iter().any(within) || OTHER_TRANSITION.iter().any(within) {
             return Err(Nat64Error::Elsewhere(prefix));
         }
@@ -101,6 +104,8 @@ impl Nat64 {
         }
         let mut indexes =
             (usize::from(self.0.prefix() / 8)..).filter(|index| *index != RESERVED_BYTE);
+        // Never the default: of 16 bytes, at least four besides the reserved one follow each
+        // prefix.
         let embedded = [(); 4].map(|()| octets[indexes.next().unwrap_or_default()]);
         Embedded::Address(embedded.into())
     }

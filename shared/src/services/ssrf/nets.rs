@@ -113,6 +113,7 @@ fn parse_net(text: &str) -> Result<IpNetwork, NetsError> {
     }
     match net.ip() {
         IpAddr::V6(address)
+            // A shorter prefix contains other IPv6 addresses, too, so it can match.
             if address.to_ipv4_mapped().is_some() && net.prefix() >= MAPPED_PREFIX =>
         {
             Err(NetsError::Mapped(net))
@@ -127,6 +128,7 @@ pub(super) fn parse_cidr(text: &str) -> Option<IpNetwork> {
     let Some((address, prefix)) = text.split_once('/') else {
         return text.parse().ok().map(|address: IpAddr| address.into());
     };
+    // A list with a doubtful spelling is refused: read wrongly, it would open or close a network.
     let has_zeros = prefix.len() > 1 && prefix.starts_with('0');
     if has_zeros || !prefix.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;

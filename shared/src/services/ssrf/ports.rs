@@ -38,6 +38,7 @@ impl Ports {
         if text.trim().is_empty() {
             return Ok(Self::default());
         }
+        // Even a bad port, if it is named: the operator knows what listens there.
         let ranges = text.split(',').map(str::trim).map(parse_range);
         Ok(Self(Some(ranges.collect::<Result<_, _>>()?)))
     }
