@@ -28,7 +28,7 @@ pub async fn serve(
     let stopping = async {
         tokio::select! {
             () = shutdown.cancelled() => {}
-            // Without its store the API would refuse every request. Its end lets a supervisor
+            // Without its store the API would refuse every request. When it exits, a supervisor can
             // restart it.
             () = app.store.ended() => {}
         }

@@ -45,6 +45,7 @@ impl Vitals {
     }
 
     fn claims(&self) -> CheckResult {
+        // The longest silence: a loop that has stopped must not hide behind those that tick.
         let silence = self.watchdogs.iter().map(Watchdog::silence).max();
         silent_for(silence.unwrap_or_default(), LOOP_DEADLINE)
     }
