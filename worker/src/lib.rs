@@ -1,6 +1,6 @@
 //! The worker: claim, run, deliver, settle.
 //!
-//! * [`workers`]: the line of one job, the loops that feed it, and the lease that holds its jobs.
+//! * [`workers`]: the job pipeline, the loops that feed it, and the lease that holds its jobs.
 //! * [`delivery`]: one callback attempt, with the SSRF policy where the connection is made.
 //! * [`check_url`]: the subcommand that explains the SSRF policy's verdict on a URL.
 //! * [`metrics`], [`monitor`]: `/metrics` and `/healthz`.
@@ -86,13 +86,13 @@ pub async fn run(
         }
     };
     let outcome = worker.until_shutdown(&shutdown).await;
-    shutdown.cancel(); // what is left drains in any case
+    shutdown.cancel(); // drain even after an error
     worker.drain().await;
     outcome
 }
 
-/// A worker waits for no fsync. After a power cut it may repeat its last moments, as after any
-/// crash; the fsync of the next accepted job covers what the worker wrote before.
+/// A worker waits for no fsync. After a power cut it may repeat its most recent callbacks, as after
+/// any crash; the fsync of the next accepted job covers what the worker wrote before.
 fn without_fsync(settings: &StoreSettings) -> StoreSettings {
     StoreSettings {
         synchronous: Synchronous::Normal,
@@ -173,7 +173,7 @@ impl Worker {
     async fn drain(self) {
         // The jobs, and the release of those left over, write to the store, so it closes last.
         self.running.finish().await;
-        let _ = self.monitor.await; // it owns nothing that could be lost
+        let _ = self.monitor.await; // it has no state to save
         self.store.close().await;
         info!("stopped");
     }

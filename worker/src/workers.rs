@@ -1,6 +1,6 @@
 //! What a worker does with jobs, from the claim to the settlement.
 //!
-//! * `callback_worker`: the line of one job: claim, run, deliver, settle.
+//! * `callback_worker`: the job pipeline: claim, run, deliver, settle.
 //! * `deliver`: one attempt at its origin; it returns a `Settlement`.
 //! * `origins`: bulkheads between receivers: concurrency limit, circuit breaker, pacing.
 //! * `schedule`: when a failed attempt is retried. `callback_body`: what is sent.

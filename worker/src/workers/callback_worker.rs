@@ -1,4 +1,4 @@
-//! The line of one job: claim, run, deliver, settle.
+//! The job pipeline: claim, run, deliver, settle.
 
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
@@ -205,8 +205,8 @@ impl CallbackWorker {
         Ok(())
     }
 
-    /// Repeats a write with exponential backoff until it succeeds or the claim is lost. Without it,
-    /// a delivered job would be delivered again. The drain deadline ends it too.
+    /// Repeats a write with exponential backoff until it succeeds or the claim is lost. If it
+    /// were given up, a delivered job would be delivered again. The drain deadline ends it too.
     async fn persist<F>(&self, claim: Claim, write: impl Fn() -> F) -> Result<(), StoreError>
     where
         F: Future<Output = Result<(), StoreError>>,

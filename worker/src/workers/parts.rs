@@ -1,4 +1,4 @@
-//! What the line of a job shares with the loops that feed it.
+//! What the job pipeline shares with the loops that feed it.
 
 use std::sync::Arc;
 

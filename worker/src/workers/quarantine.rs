@@ -56,10 +56,10 @@ enum Claimed {
     TimedOut,
 }
 
-/// Claims as many as may run together of the suspects with the fewest lost claims.
+/// Takes the suspects with the fewest lost claims, and claims as many of them as fit.
 async fn claim_some(intake: &Intake, wait: Duration) -> Result<Claimed, StoreError> {
     let suspects = intake.store.suspects(BATCH).await?;
-    // Jobs with as many lost claims take as many slots, so they can share one batch.
+    // Jobs with equal lost claims take equal numbers of slots, so they can share one batch.
     let Some(alike) = suspects
         .chunk_by(|one, next| one.lost_claims == next.lost_claims)
         .next()

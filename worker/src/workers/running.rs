@@ -30,7 +30,7 @@ use crate::{delivery::Transport, metrics::Metrics};
 /// database's lock, and the process must exit.
 const GIVE_BACK_TRIES: usize = 3;
 
-/// A worker at work.
+/// A running worker.
 pub struct Running {
     lease: Arc<Lease>,
     drain: Drain,

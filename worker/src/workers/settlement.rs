@@ -15,10 +15,11 @@ pub(super) enum Settlement {
         attempt: AttemptRecord,
         due: Timestamp,
     },
-    /// No attempt was made, because the receiver is overloaded or down, or no look-up thread was
-    /// free. The job is `PENDING` until `due`, and the retry schedule does not advance.
+    /// No attempt was made, because the origin's circuit is open, its concurrency limit is reached,
+    /// or no look-up thread was free. The job is `PENDING` until `due`, and the retry schedule does
+    /// not advance.
     Park { due: Timestamp },
-    /// No attempt was made, because this worker lost its lease. Nothing is left to write: the
-    /// worker that expired the lease has returned the row to `PENDING`.
+    /// No attempt was made, because this worker lost its lease. There is nothing to write: the
+    /// worker that expires the lease makes the row `PENDING`.
     GiveBack,
 }

@@ -10,14 +10,14 @@ pub(super) type Slot = OwnedSemaphorePermit;
 
 /// The slots of a worker: `WORKER_CONCURRENCY`. Clones share them.
 ///
-/// A job takes one slot, and more with each claim that it has lost together with its worker. So a
-/// poison suspect runs beside ever fewer jobs, and for its last two claims it takes all slots: if
-/// the worker dies then, no other job can have killed it.
+/// A job takes one slot, and more for each lost claim. So a poison suspect runs beside ever fewer
+/// jobs, and for its last two claims it takes all slots: if the worker dies then, no other job can
+/// have killed it.
 #[derive(Clone)]
 pub(super) struct Slots {
     semaphore: Arc<Semaphore>,
     all: u32,
-    /// The number of lost claims from which on a job takes all slots.
+    /// The number of lost claims at which a job takes all slots.
     alone_from: u32,
 }
 

@@ -82,8 +82,17 @@ pub(super) fn due_jobs(
 pub(super) fn suspects(connection: &Connection, limit: usize) -> rusqlite::Result<Vec<Candidate>> {
     // No due time to check: scheduling a retry or parking a job resets `lost_claims`, so a suspect
     // is never scheduled for later.
-    let condition = "lost_claims > ?1 ORDER BY lost_claims, next_attempt_at";
-    candidates(connection, condition, (0, rows::integer(limit)))
+    //
+    // The planner would scan and sort every pending job. It takes the partial index only when told
+    // to, and only for the literal condition of the index; if it could not, this would be an error.
+    connection
+        .prepare_cached(
+            "SELECT id, lost_claims, next_attempt_at FROM requests INDEXED BY suspects
+             WHERE work = 'PENDING' AND mode = 'async' AND lost_claims > 0
+             ORDER BY lost_claims, next_attempt_at LIMIT ?1",
+        )?
+        .query_map([rows::integer(limit)], candidate)?
+        .collect()
 }
 
 fn candidates(
