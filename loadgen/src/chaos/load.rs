@@ -150,7 +150,7 @@ impl Load {
         self.shared.not_sent.load(Ordering::Relaxed)
     }
 
-    /// Takes the responses that were successful but invalid.
+    /// Takes the responses that no fault explains.
     pub(super) fn take_unexpected(&self) -> Vec<String> {
         std::mem::take(&mut *lock(&self.shared.unexpected))
     }
@@ -173,6 +173,11 @@ impl Load {
             Ok(id) => SubmitAnswer::Accepted(id),
             // Any other status. The rule `named` checks that such a request has no row.
             Err(RequestFailure::Refused(status) | RequestFailure::Status(status, _)) => {
+                // Every request of this load is valid, so no fault explains another refusal.
+                if status != StatusCode::SERVICE_UNAVAILABLE {
+                    let what = format!("a valid request was answered {status}");
+                    lock(&self.shared.unexpected).push(what);
+                }
                 SubmitAnswer::Refused(status.as_u16())
             }
             Err(nothing) => {

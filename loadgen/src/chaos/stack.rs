@@ -87,7 +87,8 @@ impl Stack {
         settings.pop();
         let mut workers = [
             Worker::new(1, free_addr(24_000)?, &place, &settings),
-            Worker::new(2, free_addr(24_000)?, &place, &settings),
+            // Of another range: neither worker has bound its port yet.
+            Worker::new(2, free_addr(12_000)?, &place, &settings),
         ];
         for worker in &mut workers {
             worker.start(&audit).await?;
