@@ -10,7 +10,10 @@ use std::{
     time::Duration,
 };
 
-use storm_shared::{outage::Outage, services::store::Store};
+use storm_shared::{
+    outage::Outage,
+    services::store::{Store, StoreError},
+};
 use tokio::time::{Instant, sleep};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
@@ -60,6 +63,8 @@ async fn watch(store: Store, limit: usize, origins: Arc<RwLock<HashSet<String>>>
                 }
                 update(&origins, origins_over_limit.into_iter().collect(), limit);
             }
+            // The readers are busy for a moment, or the API is shutting down: the next count tells.
+            Err(StoreError::QueueFull | StoreError::Closed) => {}
             Err(error) => {
                 if outage.failed() {
                     warn!(%error, "cannot count the backlogs; the last counts stay in force");

@@ -2,22 +2,12 @@
 
 use std::process::ExitCode;
 
-use storm_api::{sync_pool, token};
+use storm_api::token;
 use storm_shared::program::{self, ListenSetting, Program};
 use tracing::info;
 
-fn main() -> ExitCode {
-    // Not `#[tokio::main]`: its runtime has 512 blocking threads, and `SYNC_THREADS` may be 1024.
-    match sync_pool::runtime() {
-        Ok(runtime) => runtime.block_on(run()),
-        Err(error) => {
-            program::print_error(&format_args!("cannot start the runtime: {error}"));
-            ExitCode::FAILURE
-        }
-    }
-}
-
-async fn run() -> ExitCode {
+#[tokio::main]
+async fn main() -> ExitCode {
     let command = clap::command!().about(
         "The API: answers report requests directly (/sync) or accepts them as jobs (/async)",
     );

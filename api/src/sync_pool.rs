@@ -1,42 +1,29 @@
 //! The concurrency limit of `/sync`, and the bounded queue before it.
 //!
-//! A report blocks its thread, so it runs on one of tokio's blocking threads and never on a thread
-//! that serves requests. Two semaphores bound this work: one permit of `slots` for each request
-//! that waits or runs, one of `threads` for each that runs. Both are FIFO.
+//! A report blocks its thread, so it runs on a thread of its own and never on one that serves
+//! requests. Two semaphores bound this work: one permit of `slots` for each request that waits or
+//! runs, one of `threads` for each that runs. Both are FIFO.
 
-use std::{io, sync::Arc};
-
-use tokio::{
-    runtime::{self, Runtime},
-    sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError},
-    task::spawn_blocking,
+use std::{
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    thread,
 };
-use tokio_util::task::{AbortOnDropHandle, TaskTracker, task_tracker::TaskTrackerToken};
 
-/// The most threads that `SYNC_THREADS` may ask for.
-pub const MAX_THREADS: usize = 1024;
-
-/// Blocking threads beside those of `/sync`: tokio's default number. Name look-ups (of Redis) and
-/// the opening of the database use them, and a saturated `/sync` must not delay these.
-const OTHER_THREADS: usize = 512;
-
-/// The API's runtime: enough blocking threads for the largest pool. They start on demand.
-///
-/// # Errors
-/// The system refuses a thread.
-pub fn runtime() -> io::Result<Runtime> {
-    runtime::Builder::new_multi_thread()
-        .enable_all()
-        .max_blocking_threads(MAX_THREADS + OTHER_THREADS)
-        .build()
-}
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, oneshot};
+use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
 
 /// Bounds how many requests run and wait.
 pub struct SyncPool {
     slots: Arc<Semaphore>,
     threads: Arc<Semaphore>,
     admitted: TaskTracker,
+    start_thread: StartThread,
 }
+
+/// Runs a piece of work on a new thread, or drops it if the system has no thread.
+type StartThread = fn(Box<dyn FnOnce() + Send>) -> io::Result<()>;
 
 /// Why a request was not admitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +41,8 @@ pub enum WorkError {
     Panicked,
     /// The pool was closed before the work began.
     Closed,
+    /// The system refused a thread.
+    NoThread,
 }
 
 /// An admitted request's slot in the pool; dropping it frees the slot.
@@ -61,15 +50,21 @@ pub struct Slot {
     permit: OwnedSemaphorePermit,
     threads: Arc<Semaphore>,
     admitted: TaskTrackerToken,
+    start_thread: StartThread,
 }
 
 impl SyncPool {
     /// A pool in which `threads` requests run at a time, and `queue` more may wait.
     pub fn new(threads: usize, queue: usize) -> Self {
+        Self::with_threads_of(start_thread, threads, queue)
+    }
+
+    fn with_threads_of(start_thread: StartThread, threads: usize, queue: usize) -> Self {
         Self {
             slots: Arc::new(Semaphore::new(threads + queue)),
             threads: Arc::new(Semaphore::new(threads)),
             admitted: TaskTracker::new(),
+            start_thread,
         }
     }
 
@@ -87,6 +82,7 @@ impl SyncPool {
             permit,
             threads: Arc::clone(&self.threads),
             admitted: self.admitted.token(),
+            start_thread: self.start_thread,
         })
     }
 
@@ -116,7 +112,7 @@ impl Slot {
     /// begun: it never runs. Work that has begun runs to its end and keeps its slot until then.
     ///
     /// # Errors
-    /// The work panicked, or the pool was closed before it began.
+    /// The work panicked, or it never began: the pool was closed, or the system refused a thread.
     pub async fn run<T: Send + 'static>(
         self,
         work: impl FnOnce() -> T + Send + 'static,
@@ -124,32 +120,43 @@ impl Slot {
         let thread = self.threads.acquire_owned().await;
         let thread = thread.map_err(|_closed| WorkError::Closed)?;
         let held = (thread, self.permit, self.admitted);
-        let running = spawn_blocking(move || {
-            // Dropped before the caller gets the result, also by a panic: a client that has its
-            // answer and comes again finds its slot free.
-            let _held = held;
-            work()
-        });
-        // While the system is out of threads, the work has a permit and still waits for a thread.
-        let result = AbortOnDropHandle::new(running).await;
-        result.map_err(|error| {
-            if error.is_panic() {
-                WorkError::Panicked
-            } else {
-                WorkError::Closed
-            }
-        })
+        let (result, ended) = oneshot::channel();
+        // Not `spawn_blocking`: while the system refuses it a thread, tokio keeps the work queued,
+        // and with it the permits. Here the refused work is dropped, which frees them.
+        (self.start_thread)(Box::new(move || {
+            let done = catch_unwind(AssertUnwindSafe(work));
+            // Before the caller gets the result: a client that has its answer and comes again
+            // finds its slot free.
+            drop(held);
+            let _ = result.send(done); // fails if the caller has gone
+        }))
+        .map_err(|_no_thread| WorkError::NoThread)?;
+        match ended.await {
+            Ok(Ok(done)) => Ok(done),
+            // The sender is dropped without a result only if the thread dies.
+            Ok(Err(_)) | Err(_) => Err(WorkError::Panicked),
+        }
     }
+}
+
+/// A thread costs some 20 microseconds, and a report takes 10 milliseconds at least.
+fn start_thread(work: Box<dyn FnOnce() + Send>) -> io::Result<()> {
+    thread::Builder::new()
+        .name("sync".to_owned())
+        .spawn(work)
+        .map(drop)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Barrier};
+    use std::{
+        io,
+        sync::{Arc, Barrier},
+    };
 
-    use storm_shared::config::Settings;
     use tokio::sync::oneshot;
 
-    use super::{MAX_THREADS, PoolRefusal, Slot, SyncPool, WorkError, runtime};
+    use super::{PoolRefusal, Slot, SyncPool, WorkError};
 
     /// A slot whose work holds its thread until it is released.
     struct Running {
@@ -278,29 +285,31 @@ mod tests {
         assert_eq!(pool.admitted(), 0);
     }
 
-    #[test]
-    fn the_runtime_has_threads_for_a_pool_larger_than_tokios_default() {
-        let settings = |threads: usize| {
-            let threads = threads.to_string();
-            Settings::with([("SYNC_THREADS", threads.as_str())])
-        };
-        assert!(settings(MAX_THREADS).is_ok());
-        assert!(settings(MAX_THREADS + 1).is_err());
+    #[tokio::test]
+    async fn work_that_gets_no_thread_fails_at_once_and_frees_its_slot() {
+        let none = |_| Err(io::ErrorKind::WouldBlock.into());
+        let pool = SyncPool::with_threads_of(none, 1, 0);
+        for _ in 0..3 {
+            let slot = pool.admit().expect("a free slot");
+            assert_eq!(slot.run(|| 2).await, Err(WorkError::NoThread));
+        }
+        pool.close().await;
+    }
 
-        runtime().unwrap().block_on(async {
-            let threads = 600; // tokio's default is 512 blocking threads
-            let pool = SyncPool::new(threads, 0);
-            // It opens when every piece of work has begun.
-            let barrier = Arc::new(Barrier::new(threads));
-            let all: Vec<_> = (0..threads)
-                .map(|_| {
-                    let barrier = Arc::clone(&barrier);
-                    tokio::spawn(pool.admit().unwrap().run(move || barrier.wait()))
-                })
-                .collect();
-            for task in all {
-                task.await.unwrap().unwrap();
-            }
-        });
+    #[tokio::test]
+    async fn as_many_run_at_a_time_as_there_are_threads() {
+        let threads = 600; // more than tokio's 512 blocking threads
+        let pool = SyncPool::new(threads, 0);
+        // It opens when every piece of work has begun.
+        let barrier = Arc::new(Barrier::new(threads));
+        let all: Vec<_> = (0..threads)
+            .map(|_| {
+                let barrier = Arc::clone(&barrier);
+                tokio::spawn(pool.admit().unwrap().run(move || barrier.wait()))
+            })
+            .collect();
+        for task in all {
+            task.await.unwrap().unwrap();
+        }
     }
 }

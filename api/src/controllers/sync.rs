@@ -79,6 +79,7 @@ enum Unfinished {
     ClientGone,
     Panicked,
     ShutDown,
+    NoThread,
 }
 
 impl SyncRequest {
@@ -119,6 +120,7 @@ impl From<WorkError> for Unfinished {
         match error {
             WorkError::Panicked => Self::Panicked,
             WorkError::Closed => Self::ShutDown,
+            WorkError::NoThread => Self::NoThread,
         }
     }
 }
@@ -128,6 +130,7 @@ impl Unfinished {
         match self {
             Self::Late(limit) => Problem::sync_timeout(limit),
             Self::ShutDown => Problem::shutting_down(),
+            Self::NoThread => Problem::saturated(),
             // Nobody reads the answer to a client that has gone.
             Self::Panicked | Self::ClientGone => Problem::report_failed(),
         }
@@ -145,6 +148,10 @@ impl Unfinished {
             ),
             Self::Panicked => Failure::new(FailureReason::InternalError, "the work panicked"),
             Self::ShutDown => Failure::new(FailureReason::ShutDown, "the API was shut down"),
+            Self::NoThread => Failure::new(
+                FailureReason::InternalError,
+                "the system has no free thread",
+            ),
         }
     }
 }
