@@ -134,6 +134,13 @@ pub struct AnswerSummary {
     pub first_failure: Option<String>,
 }
 
+impl AnswerSummary {
+    /// Requests that have neither succeeded nor failed. Only an interrupted run has any.
+    pub fn unanswered(&self) -> u64 {
+        self.requests.saturating_sub(self.ok + self.failed.total())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;

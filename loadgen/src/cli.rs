@@ -7,7 +7,7 @@ mod values;
 
 use std::ffi::OsString;
 
-use clap::{CommandFactory, Parser, Subcommand, error::ErrorKind};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, error::ErrorKind};
 
 pub use self::{
     chaos::{ChaosOptions, CheckOptions, TetherOptions},
@@ -15,6 +15,10 @@ pub use self::{
     token::GivenToken,
     values::MAX_REQUESTS,
 };
+use crate::layout::Layout;
+
+/// Help in longer lines is hard to read.
+const MAX_HELP_WIDTH: u16 = 100;
 
 /// Sends the same load of report requests to /sync and /async, receives the callbacks, and compares
 /// the two.
@@ -22,8 +26,10 @@ pub use self::{
 /// If the environment variable `CALLBACK_SIGNING_SECRETS` holds the worker's signing secrets, the
 /// signature and the timestamp of every callback are checked.
 ///
-/// Exit status: 0 if every job completed correctly, 1 if the run failed, 2 for an invalid option,
-/// 130 if interrupted.
+/// Exit status: 0 if every job completed correctly; 1 if one did not, the run could not start, or
+/// its result could not be written; 2 for an invalid option; 130 if SIGINT (Ctrl-C) or SIGTERM
+/// interrupted the run, which still prints what it has measured. A second Ctrl-C ends at once.
+/// Both signals are the usual end of `receive`, whose status is 1 after an invalid signature.
 #[derive(Clone, Debug, Parser)]
 #[command(version, arg_required_else_help = true)]
 pub struct Cli {
@@ -59,7 +65,10 @@ impl Cli {
     pub fn read(
         args: impl IntoIterator<Item = impl Into<OsString> + Clone>,
     ) -> Result<Self, clap::Error> {
-        let cli = Self::try_parse_from(args)?;
+        let help_width = Layout::of_stdout().width.min(MAX_HELP_WIDTH);
+        let mut command = Self::command().term_width(help_width.into());
+        let mut matches = command.try_get_matches_from_mut(args)?;
+        let cli = Self::from_arg_matches_mut(&mut matches)?;
         // Not in the value parsers: each of these sees one option, and clap's error would repeat
         // the token.
         let checked = match &cli.command {
@@ -68,7 +77,7 @@ impl Cli {
             Command::Chaos(options) => options.check(),
             _ => Ok(()),
         };
-        checked.map_err(|problem| Self::command().error(ErrorKind::ValueValidation, problem))?;
+        checked.map_err(|problem| command.error(ErrorKind::ValueValidation, problem))?;
         Ok(cli)
     }
 }

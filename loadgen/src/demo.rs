@@ -15,6 +15,7 @@ use tokio::{
     task::JoinSet,
     time::{Instant, timeout},
 };
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
     answers::AnswerSummary,
@@ -35,6 +36,8 @@ pub struct DemoResult {
     pub api: String,
     /// The callback URL.
     pub callback_url: String,
+    /// Whether a signal interrupted the run.
+    pub interrupted: bool,
     /// The number of requests to each endpoint.
     pub requests: u32,
     /// The number of records in each report.
@@ -55,83 +58,166 @@ impl DemoResult {
     /// out `/sync` requests do not fail the demo: it exists to show them.
     pub fn passed(&self) -> bool {
         // `all_right` covers accepted jobs only, and a demo also fails if one was refused.
-        self.jobs.right == u64::from(self.requests)
+        !self.interrupted
+            && self.jobs.right == u64::from(self.requests)
             && self.jobs.all_right()
             && self.sync.failed.wrong_answer == 0
     }
 }
 
-/// Runs the demo. `signatures` checks its callbacks.
+/// Runs the demo until every job has ended, the time is up, or `shutdown`. `signatures` checks its
+/// callbacks. Returns none if it was shut down before its first request.
 ///
 /// # Errors
 /// The callback port is in use, or no API listens at the address.
-pub async fn run(options: &DemoOptions, signatures: Signatures) -> Result<DemoResult> {
-    // Bound first, so that a port in use fails the demo before any request is sent.
-    let listener = Listener::bind(options.callbacks.listen).await?;
-    let api = Api::connect(&options.target.api, options.target.authorization()).await?;
-    let (callback_url, path) = options.callbacks.url(&listener);
-    // Each request has its own report, so that a mixed-up result is detected.
-    let names = usize::try_from(options.requests)?;
-    let workload = |prefix, callback_url| {
-        Arc::new(Workload::new(prefix, names, options.records, callback_url))
+pub async fn run(
+    options: &DemoOptions,
+    signatures: Signatures,
+    shutdown: &CancellationToken,
+) -> Result<Option<DemoResult>> {
+    let prepared = shutdown.run_until_cancelled(Demo::prepare(options, signatures));
+    let Some(demo) = prepared.await.transpose()? else {
+        return Ok(None);
     };
-
-    let reports = workload("Sync", None);
-    // `/sync` creates no jobs, so this ledger stays empty.
-    let no_jobs = Ledger::new(Arc::clone(&reports), Signatures::default());
-    let sync = send_all(options, &api, Mode::Sync, reports, no_jobs).await;
-
-    let reports = workload("Async", Some(&callback_url));
-    let ledger = Ledger::new(Arc::clone(&reports), signatures);
-    let receiving = receiver::receive(listener, &path, &ledger);
-    let ideal = reports.ideal();
-    let ack = send_all(options, &api, Mode::Async, reports, ledger.clone()).await;
-    wait_for_callbacks(&ledger, ideal + options.callbacks.patience).await;
-    let jobs = ledger.summary();
-    drop(receiving);
-
-    Ok(DemoResult {
-        api: options.target.api.to_string(),
-        callback_url,
-        requests: options.requests,
-        records: options.records.count(),
-        sync,
-        ack,
-        jobs,
-        why_lost: why_lost(&api, &ledger, options.target.timeout).await,
-    })
+    // An interrupted demo still reports what it has measured.
+    let why_lost = shutdown.run_until_cancelled(demo.compare()).await;
+    let interrupted = why_lost.is_none();
+    Ok(Some(demo.result(interrupted, why_lost.flatten())))
 }
 
-/// Sends all requests concurrently and waits for the answers.
-async fn send_all(
-    options: &DemoOptions,
-    api: &Api,
+/// A demo in progress.
+#[derive(Debug)]
+struct Demo<'a> {
+    options: &'a DemoOptions,
+    api: Api,
+    callback_url: String,
+    sync: Phase,
+    ack: Phase,
+    ledger: Ledger,
+    /// The receiver of the callbacks.
+    _receiving: DropGuard,
+}
+
+impl<'a> Demo<'a> {
+    async fn prepare(options: &'a DemoOptions, signatures: Signatures) -> Result<Self> {
+        // Bound first, so that a port in use fails the demo before any request is sent.
+        let listener = Listener::bind(options.callbacks.listen).await?;
+        let api = Api::connect(&options.target.api, options.target.authorization()).await?;
+        let (callback_url, path) = options.callbacks.url(&listener);
+        // Each request has its own report, so that a mixed-up result is detected.
+        let names = usize::try_from(options.requests)?;
+        let workload = |prefix, callback_url| {
+            Arc::new(Workload::new(prefix, names, options.records, callback_url))
+        };
+
+        let reports = workload("Sync", None);
+        // `/sync` creates no jobs, so this ledger stays empty.
+        let no_jobs = Ledger::new(Arc::clone(&reports), Signatures::default());
+        let sync = Phase::new(options, &api, Mode::Sync, reports, no_jobs);
+
+        let reports = workload("Async", Some(&callback_url));
+        let ledger = Ledger::new(Arc::clone(&reports), signatures);
+        let receiving = receiver::receive(listener, &path, &ledger);
+        let ack = Phase::new(options, &api, Mode::Async, reports, ledger.clone());
+        Ok(Self {
+            options,
+            api,
+            callback_url,
+            sync,
+            ack,
+            ledger,
+            _receiving: receiving,
+        })
+    }
+
+    /// Sends all requests and waits for the callbacks. Returns the status of one lost job.
+    async fn compare(&self) -> Option<String> {
+        self.sync.send_all().await;
+        // The ledger was made before the requests to `/sync`, whose time is not that of the jobs.
+        self.ledger.start_over(Arc::clone(&self.ack.workload));
+        self.ack.send_all().await;
+        let patience = self.ledger.ideal() + self.options.callbacks.patience;
+        wait_for_callbacks(&self.ledger, patience).await;
+        why_lost(&self.api, &self.ledger, self.options.target.timeout).await
+    }
+
+    fn result(&self, interrupted: bool, why_lost: Option<String>) -> DemoResult {
+        let jobs = self.ledger.summary();
+        DemoResult {
+            api: self.options.target.api.to_string(),
+            callback_url: self.callback_url.clone(),
+            interrupted,
+            requests: self.options.requests,
+            records: self.options.records.count(),
+            sync: self.sync.summary(),
+            ack: self.ack.summary(),
+            jobs: if interrupted {
+                jobs.interrupted()
+            } else {
+                jobs
+            },
+            why_lost,
+        }
+    }
+}
+
+/// The requests to one endpoint.
+#[derive(Debug)]
+struct Phase {
     mode: Mode,
     workload: Arc<Workload>,
-    ledger: Ledger,
-) -> AnswerSummary {
-    let timeout = options.target.timeout;
-    let requester = Arc::new(Requester::new(api.clone(), mode, workload, ledger, timeout));
-    let requests = options.requests.into();
-    let mut answers = JoinSet::new();
-    // All requests are due now. Time that a request waits for a connection counts as latency.
-    let due = Instant::now();
-    for number in 0..options.requests as usize {
-        let requester = Arc::clone(&requester);
-        answers.spawn(async move { requester.request(number, due).await });
-    }
-    let answered = AtomicU64::new(0);
-    let all = async {
-        while answers.join_next().await.is_some() {
-            answered.fetch_add(1, Ordering::Relaxed);
+    requester: Arc<Requester>,
+    requests: u32,
+    /// The number of requests that were due so far: none or all.
+    due: AtomicU64,
+}
+
+impl Phase {
+    fn new(
+        options: &DemoOptions,
+        api: &Api,
+        mode: Mode,
+        workload: Arc<Workload>,
+        ledger: Ledger,
+    ) -> Self {
+        let (api, timeout) = (api.clone(), options.target.timeout);
+        let requester = Requester::new(api, mode, Arc::clone(&workload), ledger, timeout);
+        Self {
+            mode,
+            workload,
+            requester: Arc::new(requester),
+            requests: options.requests,
+            due: AtomicU64::new(0),
         }
-    };
-    let label = match mode {
-        Mode::Sync => "POST /sync",
-        Mode::Async => "POST /async",
-    };
-    progress::during(label, requests, || answered.load(Ordering::Relaxed), all).await;
-    requester.summary(requests)
+    }
+
+    /// Sends all requests concurrently and waits for the answers.
+    async fn send_all(&self) {
+        let requests = self.requests.into();
+        self.due.store(requests, Ordering::Relaxed);
+        let mut answers = JoinSet::new();
+        // All requests are due now. Time that a request waits for a connection counts as latency.
+        let due = Instant::now();
+        for number in 0..self.requests as usize {
+            let requester = Arc::clone(&self.requester);
+            answers.spawn(async move { requester.request(number, due).await });
+        }
+        let answered = AtomicU64::new(0);
+        let all = async {
+            while answers.join_next().await.is_some() {
+                answered.fetch_add(1, Ordering::Relaxed);
+            }
+        };
+        let label = match self.mode {
+            Mode::Sync => "POST /sync",
+            Mode::Async => "POST /async",
+        };
+        progress::during(label, requests, || answered.load(Ordering::Relaxed), all).await;
+    }
+
+    fn summary(&self) -> AnswerSummary {
+        self.requester.summary(self.due.load(Ordering::Relaxed))
+    }
 }
 
 async fn wait_for_callbacks(ledger: &Ledger, patience: Duration) {

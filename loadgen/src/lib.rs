@@ -9,6 +9,10 @@
 //! * [`signatures`]: the check of callback signatures.
 //! * [`latency`], [`answers`]: the statistics, free of I/O.
 //! * [`report`]: results as text, tables, JSON and CSV.
+//! * [`layout`], [`output`]: text on standard output, as wide as its terminal.
+
+// A `println!` panics if its reader is gone.
+#![warn(clippy::print_stdout, clippy::print_stderr)]
 
 pub mod answers;
 pub mod chaos;
@@ -17,8 +21,10 @@ pub mod client;
 pub mod demo;
 pub mod http_url;
 pub mod latency;
+pub mod layout;
 pub mod ledger;
 pub mod listen;
+pub mod output;
 mod progress;
 pub mod receiver;
 pub mod report;
@@ -30,20 +36,23 @@ pub mod workload;
 
 use std::{
     fs::File,
-    io::{self, BufReader, Write},
+    io::{self, BufReader},
     process::ExitCode,
 };
 
 use anyhow::{Context as _, Result};
+use rustix::process::Signal;
 use storm_shared::shutdown;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::filter::LevelFilter;
 
 pub use self::cli::Cli;
 use self::{
     chaos::tether,
-    cli::{ChaosOptions, CheckOptions, Command, DemoOptions, StormOptions},
-    report::export,
+    cli::{ChaosOptions, CheckOptions, Command, DemoOptions, ReceiveOptions, StormOptions},
+    layout::Layout,
+    report::export::{CsvFile, JsonFile, check_distinct, write_json},
     signatures::Signatures,
 };
 
@@ -61,6 +70,9 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
     // subscriber is set already, as in tests.
     let _ = tracing_subscriber::fmt()
         .with_max_level(LevelFilter::WARN)
+        .with_ansi(false)
+        // Otherwise it reports a closed standard error there, and panics.
+        .log_internal_errors(false)
         .with_writer(io::stderr)
         .try_init();
     match cli.command {
@@ -70,14 +82,7 @@ pub async fn run(cli: Cli) -> Result<ExitCode> {
         }
         Command::Demo(options) => show_demo(&options, Session::start()?).await,
         Command::Storm(options) => show_storm(&options, Session::start()?).await,
-        Command::Receive(options) => {
-            let Session {
-                shutdown,
-                signatures,
-            } = Session::start()?;
-            let stats = sink::run(&options, signatures, &shutdown).await?;
-            Ok(exit_code(stats.signatures.bad() == 0))
-        }
+        Command::Receive(options) => show_received(&options, Session::start()?).await,
         Command::Chaos(options) => show_chaos(&options, Session::start()?).await,
         Command::Check(options) => show_check(&options),
     }
@@ -93,6 +98,9 @@ struct Session {
 impl Session {
     fn start() -> Result<Self> {
         let shutdown = shutdown::on_signal()?;
+        // By default a write past the file size limit (`ulimit -f`) kills the process. With a
+        // handler, which stays when its stream is dropped, the write fails like on a full disk.
+        let _ = signal(SignalKind::from_raw(Signal::XFSZ.as_raw()))?;
         // Each request in flight is a socket, and the usual soft limit is 1024 files. If the limit
         // can't be raised, the run reports the failed connections.
         let _ = rlimit::increase_nofile_limit(u64::MAX);
@@ -105,70 +113,85 @@ impl Session {
 }
 
 async fn show_demo(options: &DemoOptions, session: Session) -> Result<ExitCode> {
-    let demo = demo::run(options, session.signatures);
-    let Some(result) = session.shutdown.run_until_cancelled(demo).await else {
-        return Ok(ExitCode::from(INTERRUPTED));
+    // Before the run, so that a wrong path costs none.
+    let json = options.json.as_deref().map(JsonFile::prepare).transpose()?;
+    let demo = demo::run(options, session.signatures, &session.shutdown);
+    let Some(result) = demo.await? else {
+        return not_started();
     };
-    let result = result?;
-    io::stdout().write_all(report::demo::render(&result).as_bytes())?;
-    if let Some(file) = &options.json {
-        export::write_json(file, "demo", result.passed(), &result)?;
-    }
-    Ok(exit_code(result.passed()))
+    let passed = result.passed();
+    let printed = output::print(&report::demo::render(&result, width()));
+    // Written also if the text could not be printed.
+    let saved = json.map_or(Ok(()), |json| json.write("demo", passed, &result));
+    printed?;
+    saved?;
+    Ok(exit_code(passed, result.interrupted))
+}
+
+async fn show_storm(options: &StormOptions, session: Session) -> Result<ExitCode> {
+    check_distinct(options.json.as_deref(), options.csv.as_deref())?;
+    let json = options.json.as_deref().map(JsonFile::prepare).transpose()?;
+    let csv = options.csv.as_deref().map(CsvFile::prepare).transpose()?;
+    let storm = storm::run(options, session.signatures, &session.shutdown);
+    let Some(result) = storm.await? else {
+        return not_started();
+    };
+    let passed = result.passed();
+    let printed = output::print(&report::storm::render(&result, width()));
+    let saved = json.map_or(Ok(()), |json| json.write("storm", passed, &result));
+    let appended = csv.map_or(Ok(()), |csv| csv.append(&result));
+    printed?;
+    saved?;
+    appended?;
+    Ok(exit_code(passed, result.interrupted))
+}
+
+async fn show_received(options: &ReceiveOptions, session: Session) -> Result<ExitCode> {
+    let stats = sink::run(options, session.signatures, &session.shutdown).await?;
+    // A signal is its usual end, and no interruption.
+    Ok(exit_code(stats.signatures.bad() == 0, false))
 }
 
 async fn show_chaos(options: &ChaosOptions, session: Session) -> Result<ExitCode> {
-    let chaos = chaos::run(options, session.signatures);
-    // On an interruption the run is dropped, which kills all its processes.
-    let Some(run) = session.shutdown.run_until_cancelled(chaos).await else {
-        return Ok(ExitCode::from(INTERRUPTED));
+    let chaos = chaos::run(options, session.signatures, &session.shutdown);
+    let Some(run) = chaos.await? else {
+        return not_started();
     };
-    let run = run?;
-    let text = report::chaos::render(&run.result, &run.records);
-    io::stdout().write_all(text.as_bytes())?;
-    let passed = run.result.passed();
-    export::write_json(
-        &options.dir.join("result.json"),
-        "chaos",
-        passed,
-        &run.result,
-    )?;
-    if options.keep || !passed {
+    let (result, passed) = (&run.result, run.result.passed());
+    let printed = output::print(&report::chaos::render(result, &run.records, width()));
+    let saved = write_json(&options.dir.join("result.json"), "chaos", passed, result);
+    if options.keep || !(passed || result.interrupted) {
         chaos::keep(&run.records, &options.history())?;
-        println!("history: {}", options.history().display());
+        // Not laid out: a path is there to be copied.
+        output::print_raw(&format!("history: {}\n", options.history().display()))?;
     }
-    Ok(exit_code(passed))
+    printed?;
+    saved?;
+    Ok(exit_code(passed, result.interrupted))
 }
 
 fn show_check(options: &CheckOptions) -> Result<ExitCode> {
     let file = &options.file;
     let history = File::open(file).with_context(|| format!("can't read {}", file.display()))?;
     let judged = chaos::checker::judge(BufReader::new(history))?;
-    let text = judged.verdict.render(&judged.records);
-    io::stdout().write_all(text.as_bytes())?;
-    Ok(exit_code(judged.verdict.passed()))
+    output::print(&judged.verdict.render(&judged.records))?;
+    Ok(exit_code(judged.verdict.passed(), false))
 }
 
-async fn show_storm(options: &StormOptions, session: Session) -> Result<ExitCode> {
-    let result = storm::run(options, session.signatures, &session.shutdown).await?;
-    io::stdout().write_all(report::storm::render(&result).as_bytes())?;
-    if let Some(file) = &options.json {
-        export::write_json(file, "storm", result.passed(), &result)?;
-    }
-    if let Some(file) = &options.csv {
-        export::append_csv(file, &result)?;
-    }
-    Ok(if result.interrupted {
-        ExitCode::from(INTERRUPTED)
-    } else {
-        exit_code(result.passed())
-    })
+/// An interruption before there was anything to measure. The result files stay as they are.
+fn not_started() -> Result<ExitCode> {
+    output::print("interrupted: before the first request")?;
+    Ok(exit_code(false, true))
 }
 
-fn exit_code(passed: bool) -> ExitCode {
-    if passed {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
+fn width() -> u16 {
+    Layout::of_stdout().width
+}
+
+fn exit_code(passed: bool, interrupted: bool) -> ExitCode {
+    match (interrupted, passed) {
+        (true, _) => ExitCode::from(INTERRUPTED),
+        (false, true) => ExitCode::SUCCESS,
+        (false, false) => ExitCode::FAILURE,
     }
 }

@@ -1,14 +1,23 @@
 //! The `storm-loadgen` binary: reads the command line and runs the library.
 
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 use std::process::ExitCode;
 
-use storm_loadgen::Cli;
+use storm_loadgen::{Cli, output};
+use tokio::runtime::Runtime;
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     let cli = Cli::read(std::env::args_os()).unwrap_or_else(|error| error.exit());
-    storm_loadgen::run(cli).await.unwrap_or_else(|error| {
-        eprintln!("storm-loadgen: {error:#}");
+    let run = || {
+        let runtime = Runtime::new()?;
+        let status = runtime.block_on(storm_loadgen::run(cli));
+        // Dropping the runtime would wait for a look-up of a name, which nothing can end.
+        runtime.shutdown_background();
+        status
+    };
+    run().unwrap_or_else(|error| {
+        output::complain(&error);
         ExitCode::FAILURE
     })
 }

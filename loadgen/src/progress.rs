@@ -1,9 +1,6 @@
-//! A progress bar. It is shown only on a terminal.
+//! A progress bar. It is shown only on a terminal, on standard error.
 
-use std::{
-    io::{self, IsTerminal},
-    time::Duration,
-};
+use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::time::interval;
@@ -32,13 +29,9 @@ pub(crate) async fn during<F: Future>(
 }
 
 fn bar(what: &'static str, total: u64) -> ProgressBar {
-    // If either is redirected, as in a script, no bar is shown.
-    let target = if io::stderr().is_terminal() && io::stdout().is_terminal() {
-        ProgressDrawTarget::stderr()
-    } else {
-        ProgressDrawTarget::hidden()
-    };
-    let style = ProgressStyle::with_template("{msg:18} {wide_bar} {pos}/{len} {elapsed}");
+    // Hidden if standard error is no terminal, or one that can't move its cursor (`TERM=dumb`).
+    let target = ProgressDrawTarget::stderr();
+    let style = ProgressStyle::with_template("{msg:11} {wide_bar} {pos}/{len} {elapsed}");
     #[expect(clippy::expect_used, reason = "the template is a constant")]
     let style = style.expect("the constant template is valid");
     ProgressBar::with_draw_target(Some(total), target)

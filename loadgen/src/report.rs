@@ -7,74 +7,132 @@ pub mod storm;
 
 use std::time::Duration;
 
-use comfy_table::{Cell, CellAlignment, Table, presets::UTF8_FULL_CONDENSED};
+use comfy_table::{
+    Cell, CellAlignment, ColumnConstraint, ContentArrangement, LineStyle, Table, TableStyle,
+};
 
 use crate::{
     answers::{AnswerSummary, FailureCounts},
     latency::{Percentiles, millis},
+    layout::one_line,
 };
 
-/// A duration with a unit that fits its size.
+/// A line below the header and nothing else: each border would cost three columns.
+const STYLE: TableStyle =
+    TableStyle::new().header_separator(LineStyle::none().fill('─').junction('─'));
+
+/// A duration with a unit that fits its size, in at most 7 columns.
 fn human(duration: Duration) -> String {
+    // Each bound is where the rounded number would get one more digit.
     match millis(duration) {
-        ms if ms < 10.0 => format!("{ms:.2} ms"),
-        ms if ms < 1000.0 => format!("{ms:.0} ms"),
-        ms => format!("{:.2} s", ms / 1000.0),
+        ms if ms < 9.995 => format!("{ms:.2} ms"),
+        ms if ms < 999.5 => format!("{ms:.0} ms"),
+        ms if ms < 99_995.0 => format!("{:.2} s", ms / 1000.0),
+        ms => format!("{:.0} s", ms / 1000.0),
     }
 }
 
 /// The cell of a percentile; a dash if there are no percentiles.
-fn time_cell(percentiles: Option<Percentiles>, of: impl Fn(Percentiles) -> Duration) -> Cell {
-    number_cell(percentiles.map_or_else(|| "-".to_owned(), |percentiles| human(of(percentiles))))
+fn time_cell(percentiles: Option<Percentiles>, of: impl Fn(Percentiles) -> Duration) -> String {
+    percentiles.map_or_else(|| "-".to_owned(), |percentiles| human(of(percentiles)))
 }
 
-fn number_cell(value: impl ToString) -> Cell {
-    Cell::new(value).set_alignment(CellAlignment::Right)
+/// The kinds of failure that occurred, separated by commas; none if nothing failed.
+fn kinds(failed: &FailureCounts) -> Option<String> {
+    listed(failed.by_kind())
 }
 
-/// The kinds of failure that occurred, one per line.
-fn kinds(failed: &FailureCounts) -> String {
-    let lines: Vec<_> = failed
-        .by_kind()
+/// The counts above zero, separated by commas; none if there is none.
+fn listed(counts: impl IntoIterator<Item = (&'static str, u64)>) -> Option<String> {
+    let counts: Vec<_> = counts
         .into_iter()
         .filter(|(_, count)| *count > 0)
         .map(|(kind, count)| format!("{count} {kind}"))
         .collect();
-    if lines.is_empty() {
-        "0".to_owned()
-    } else {
-        lines.join("\n")
-    }
+    (!counts.is_empty()).then(|| counts.join(", "))
 }
 
-fn table(header: &[&str]) -> Table {
+/// A table of at most `width` columns, one line of text for each row. The first column is text, the
+/// others are numbers. In a narrow terminal the text wraps, and the numbers never do.
+fn table<const COLUMNS: usize>(
+    width: u16,
+    header: [&str; COLUMNS],
+    rows: impl IntoIterator<Item = [String; COLUMNS]>,
+) -> String {
+    let rows = rows.into_iter().map(Vec::from);
+    table_of(width, header.map(str::to_owned).into(), rows)
+}
+
+/// The same for a number of columns that is known only at run time.
+fn table_of(
+    width: u16,
+    header: Vec<String>,
+    rows: impl IntoIterator<Item = Vec<String>>,
+) -> String {
     let mut table = Table::new();
-    table.load_style(UTF8_FULL_CONDENSED).set_header(header);
     table
+        .load_style(STYLE)
+        .set_content_arrangement(ContentArrangement::Dynamic)
+        .set_width(width)
+        .set_header(header);
+    for row in rows {
+        table.add_row(row.into_iter().map(Cell::new));
+    }
+    for (index, column) in table.column_iter_mut().enumerate() {
+        if index == 0 {
+            column.set_padding((0, 1));
+        } else {
+            column.set_cell_alignment(CellAlignment::Right);
+            column.set_constraint(ColumnConstraint::ContentWidth);
+        }
+    }
+    table.trim_fmt() + "\n"
 }
 
 /// The first failure of a set of answers, as a line of text.
 fn first_failure(what: &str, answers: &AnswerSummary) -> Option<String> {
     let first = answers.first_failure.as_ref()?;
-    Some(format!("first failure of {what}: {first}"))
+    Some(format!("first failure of {what}: {}", one_line(first)))
 }
 
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
-    use super::human;
+    use super::{human, table};
 
     #[test]
-    fn a_duration_has_a_unit_that_fits_it() {
+    fn a_duration_has_a_unit_that_fits_it_and_at_most_7_columns() {
         for (micros, text) in [
             (0, "0.00 ms"),
             (1_234, "1.23 ms"),
+            (9_996, "10 ms"),
             (12_345, "12 ms"),
             (999_400, "999 ms"),
+            (999_600, "1.00 s"),
             (4_931_000, "4.93 s"),
+            (99_994_000, "99.99 s"),
+            (99_996_000, "100 s"),
+            (3_600_000_000, "3600 s"),
         ] {
             assert_eq!(human(Duration::from_micros(micros)), text);
+            assert!(text.len() <= 7, "{text}");
         }
+    }
+
+    #[test]
+    fn a_narrow_table_wraps_its_text_and_never_a_number() {
+        let row = [
+            "a long text of several words".to_owned(),
+            "12345.67 ms".to_owned(),
+        ];
+        let wide = table(60, ["", "p50"], [row.clone()]);
+        assert_eq!(wide.lines().count(), 3, "{wide}");
+        let narrow = table(30, ["", "p50"], [row]);
+        assert!(narrow.contains("12345.67 ms"), "{narrow}");
+        assert!(
+            narrow.lines().all(|line| line.chars().count() <= 30),
+            "{narrow}"
+        );
     }
 }

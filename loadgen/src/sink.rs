@@ -23,6 +23,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::{
     cli::{MAX_REQUESTS, ReceiveOptions},
     listen::Listener,
+    output,
     receiver::{MAX_CALLBACK, method_not_allowed, status},
     signatures::{SignatureCheck, SignatureCounts, SignatureFault, Signatures},
 };
@@ -38,38 +39,43 @@ pub struct Stats {
     pub signatures: SignatureCounts,
 }
 
-/// Receives callbacks until `shutdown`. Prints the counts once a second if they changed.
+/// Receives callbacks until `shutdown`, or until nobody reads what it prints. Prints the counts once
+/// a second if they changed, and at the end.
 ///
 /// # Errors
-/// The address is in use.
+/// The address is in use, or the counts can't be printed.
 pub async fn run(
     options: &ReceiveOptions,
     signatures: Signatures,
     shutdown: &CancellationToken,
 ) -> Result<Stats> {
-    let listener = Listener::bind(options.listen).await?;
-    println!("receiving callbacks at {}", listener.url("/webhook"));
+    let listening = shutdown.run_until_cancelled(Listener::bind(options.listen));
+    let Some(listener) = listening.await.transpose()? else {
+        return Ok(Sink::new(options, signatures).stats());
+    };
+    let url = listener.url("/webhook");
     let sink = Sink::new(options, signatures);
     let _receiving = sink.serve(listener);
+    let mut printed = output::print_to_reader(&format!("receiving callbacks at {url}"))?;
     let mut second = interval(Duration::from_secs(1));
     // After a stall, one line covers the whole gap.
     second.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut before = 0;
-    loop {
-        let stopped = tokio::select! {
-            _ = second.tick() => false,
-            () = shutdown.cancelled() => true,
-        };
+    while printed.is_continue() {
+        tokio::select! {
+            _ = second.tick() => {}
+            () = shutdown.cancelled() => break,
+        }
         let stats = sink.stats();
         if stats.received > before {
-            println!("{} in the last second, {stats}", stats.received - before);
+            let new = stats.received - before;
+            printed = output::print_to_reader(&format!("{new} in the last second, {stats}"))?;
             before = stats.received;
         }
-        // Checked last, so that the callbacks of the last second are printed too.
-        if stopped {
-            return Ok(stats);
-        }
     }
+    let stats = sink.stats();
+    output::print(&format!("received: {stats}"))?;
+    Ok(stats)
 }
 
 impl fmt::Display for Stats {

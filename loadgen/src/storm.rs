@@ -66,14 +66,16 @@ impl StormResult {
     /// Refusals and timeouts do not fail a storm: it exists to measure them. Other failures do.
     pub fn passed(&self) -> bool {
         let failed = &self.answers.failed;
-        self.answers.ok > 0
+        !self.interrupted
+            && self.answers.ok > 0
             && failed.wrong_answer + failed.other_status + failed.connection == 0
             && self.jobs.as_ref().is_none_or(JobSummary::all_right)
     }
 }
 
 /// Runs the storm until every request is answered and every job has ended, the time is up, or
-/// `shutdown`. `signatures` checks the callbacks.
+/// `shutdown`. `signatures` checks the callbacks. Returns none if it was shut down before its first
+/// request.
 ///
 /// # Errors
 /// The callback port is in use, no API listens at the address, or the API did not accept the test
@@ -82,34 +84,17 @@ pub async fn run(
     options: &StormOptions,
     signatures: Signatures,
     shutdown: &CancellationToken,
-) -> Result<StormResult> {
-    let api = Api::connect(&options.target.api, options.target.authorization()).await?;
-    let tracker = CompletionTracker::prepare(options, &api, signatures).await?;
-    let total = options.requests();
-    let reports = usize::try_from(total)?.min(REPORTS);
-    let url = tracker.callback_url.as_deref();
-    let workload = Arc::new(Workload::new("Storm", reports, options.records, url));
-    // The test job must not count.
-    tracker.ledger.start_over(Arc::clone(&workload));
-
-    let patience = workload.ideal() + options.callbacks.patience;
-    let storm = Arc::new(Storm {
-        requester: Requester::new(
-            api,
-            options.mode,
-            workload,
-            tracker.ledger.clone(),
-            options.target.timeout,
-        ),
-        tracker,
-        requests: TaskTracker::new(),
-        in_flight: options.in_flight as usize,
-        offered: AtomicU64::new(0),
-    });
-    let run = storm.run(Pace::new(options.rate, total), patience);
+) -> Result<Option<StormResult>> {
+    let prepared = shutdown.run_until_cancelled(Storm::prepare(options, signatures));
+    let Some(storm) = prepared.await.transpose()? else {
+        return Ok(None);
+    };
+    let storm = Arc::new(storm);
+    let patience = storm.tracker.ledger.ideal() + options.callbacks.patience;
+    let run = storm.run(Pace::new(options.rate, options.requests()), patience);
     // An interrupted storm still reports what it has measured.
     let interrupted = shutdown.run_until_cancelled(run).await.is_none();
-    Ok(storm.result(options, interrupted))
+    Ok(Some(storm.result(options, interrupted)))
 }
 
 /// A storm in progress.
@@ -123,6 +108,24 @@ struct Storm {
 }
 
 impl Storm {
+    async fn prepare(options: &StormOptions, signatures: Signatures) -> Result<Self> {
+        let api = Api::connect(&options.target.api, options.target.authorization()).await?;
+        let tracker = CompletionTracker::prepare(options, &api, signatures).await?;
+        let reports = usize::try_from(options.requests())?.min(REPORTS);
+        let url = tracker.callback_url.as_deref();
+        let workload = Arc::new(Workload::new("Storm", reports, options.records, url));
+        // The test job must not count.
+        tracker.ledger.start_over(Arc::clone(&workload));
+        let (ledger, timeout) = (tracker.ledger.clone(), options.target.timeout);
+        Ok(Self {
+            requester: Requester::new(api, options.mode, workload, ledger, timeout),
+            tracker,
+            requests: TaskTracker::new(),
+            in_flight: options.in_flight as usize,
+            offered: AtomicU64::new(0),
+        })
+    }
+
     async fn run(self: &Arc<Self>, pace: Pace, patience: Duration) {
         let total = pace.total();
         progress::during("requests", total, || self.offered(), async {
@@ -165,7 +168,12 @@ impl Storm {
     fn result(&self, options: &StormOptions, interrupted: bool) -> StormResult {
         let offered = self.offered();
         let answers = self.requester.summary(offered);
-        let completion = self.tracker.completion();
+        let jobs = self.tracker.ledger.summary();
+        let jobs = if interrupted {
+            jobs.interrupted()
+        } else {
+            jobs
+        };
         StormResult {
             api: options.target.api.to_string(),
             mode: options.mode,
@@ -175,9 +183,9 @@ impl Storm {
             interrupted,
             offered,
             sent: offered - answers.failed.not_sent,
-            unanswered: offered.saturating_sub(answers.ok + answers.failed.total()),
-            jobs: (options.mode == Mode::Async).then(|| self.tracker.ledger.summary()),
-            completion,
+            unanswered: answers.unanswered(),
+            completion: self.tracker.completion(),
+            jobs: (options.mode == Mode::Async).then_some(jobs),
             answers,
         }
     }

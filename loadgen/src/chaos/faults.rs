@@ -19,6 +19,7 @@ use super::{
     receivers::{ReceiverMode, Receivers},
     stack::{Stack, WORKERS},
 };
+use crate::output::progress_line;
 
 /// How long a fault waits for unfinished jobs before it is injected.
 const JOB_WAIT: Duration = Duration::from_secs(10);
@@ -209,5 +210,8 @@ fn record(journal: &Journal, started: Instant, fault: Fault, target: &str) {
 }
 
 fn say(started: Instant, line: &str) {
-    println!("{:>7.1} s  {line}", started.elapsed().as_secs_f64());
+    progress_line(&format!(
+        "{:>7.1} s  {line}",
+        started.elapsed().as_secs_f64()
+    ));
 }

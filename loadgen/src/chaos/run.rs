@@ -21,7 +21,7 @@ use super::{
     settle::{settle, until_at_rest},
     stack::{ATTEMPTS, MAX_CLAIMS, Stack},
 };
-use crate::{cli::ChaosOptions, client::Api, signatures::Signatures};
+use crate::{cli::ChaosOptions, client::Api, output::progress_line, signatures::Signatures};
 
 /// The number of receivers.
 const RECEIVERS: usize = 4;
@@ -67,6 +67,8 @@ pub struct ChaosResult {
     pub recovery: Recovery,
     /// The resource sizes.
     pub footprints: Vec<Footprint>,
+    /// Whether a signal interrupted the run. Its history is not checked: the jobs had no time to end.
+    pub interrupted: bool,
     /// Violations outside of the history: a process that exited by itself or uncleanly, or an
     /// invalid response.
     pub violations: Vec<String>,
@@ -77,11 +79,12 @@ pub struct ChaosResult {
 impl ChaosResult {
     /// Whether there is no violation.
     pub fn passed(&self) -> bool {
-        self.violations.is_empty() && self.verdict.passed()
+        !self.interrupted && self.violations.is_empty() && self.verdict.passed()
     }
 }
 
-/// Runs the stack under load and faults, and checks the history.
+/// Runs the stack under load and faults, and checks the history. `shutdown` interrupts the run.
+/// Returns none if it was shut down before its first request.
 ///
 /// The receivers verify callbacks with `signatures`. Like the workers' secrets they come from the
 /// environment.
@@ -89,31 +92,35 @@ impl ChaosResult {
 /// # Errors
 /// The run can't be completed: a program is missing, the folder is not empty, or the stack can't be
 /// started or restarted.
-pub async fn run(options: &ChaosOptions, signatures: Signatures) -> Result<Run> {
+pub async fn run(
+    options: &ChaosOptions,
+    signatures: Signatures,
+    shutdown: &CancellationToken,
+) -> Result<Option<Run>> {
     let started = Instant::now();
     let seed = options.seed.unwrap_or_else(|| fastrand::u64(1..1_000_000));
     // Printed first, so that a run that hangs or fails to start can be repeated too.
-    println!("seed {seed}");
+    progress_line(&format!("seed {seed}"));
     prepare(options)?;
 
-    let mut harness = Harness::start(options, seed, signatures).await?;
-    harness.measure("start").await?;
-    let injected = harness.storm(options, seed).await?;
-    harness.measure("storm").await?;
-    harness.drain().await?;
-    harness.measure("settled").await?;
-    // No faults meanwhile: this load shows whether memory and the database grow with every load.
-    harness
-        .send((options.jobs / SECOND_LOAD).max(FINAL_JOBS), options.rate())
-        .await;
-    harness.drain().await?;
-    // Before the end: a stopped process has no memory to measure.
-    harness.measure("again").await?;
-    harness.end(&injected).await;
+    // Whenever the run ends, its processes are killed when the harness is dropped.
+    let starting = shutdown.run_until_cancelled(Harness::start(options, seed, signatures));
+    let Some(mut harness) = starting.await.transpose()? else {
+        return Ok(None);
+    };
+    let tested = shutdown.run_until_cancelled(harness.test(options, seed));
+    let tested = tested.await.transpose()?;
+    let interrupted = tested.is_none();
+    let injected = tested.unwrap_or_default();
 
-    // Read after the services have stopped, so that nothing changes any more.
+    // Read after the services have stopped, so that nothing changes any more. In an interrupted run
+    // they have not, and only counts are made of the records.
     let records = harness.records().await?;
-    Ok(Run {
+    let mut verdict = check(&records, &limits());
+    if interrupted {
+        verdict.violations.clear();
+    }
+    Ok(Some(Run {
         result: ChaosResult {
             seed,
             duration: options.duration,
@@ -124,11 +131,12 @@ pub async fn run(options: &ChaosOptions, signatures: Signatures) -> Result<Run> 
             not_sent: harness.load.not_sent(),
             recovery: recovery::measure(&records, &injected, options.lease),
             footprints: harness.footprints,
+            interrupted,
             violations: harness.violations,
-            verdict: check(&records, &limits()),
+            verdict,
         },
         records,
-    })
+    }))
 }
 
 /// Creates the folder. It must be empty, so that no foreign data is overwritten.
@@ -185,6 +193,24 @@ impl Harness {
             footprints: Vec::new(),
             violations: Vec::new(),
         })
+    }
+
+    /// Runs every part of the test. All jobs and services have ended when this returns.
+    async fn test(&mut self, options: &ChaosOptions, seed: u64) -> Result<InjectedFaults> {
+        self.measure("start").await?;
+        let injected = self.storm(options, seed).await?;
+        self.measure("storm").await?;
+        self.drain().await?;
+        self.measure("settled").await?;
+        // No faults meanwhile: this load shows whether memory and the database grow with every
+        // load.
+        let jobs = (options.jobs / SECOND_LOAD).max(FINAL_JOBS);
+        self.send(jobs, options.rate()).await;
+        self.drain().await?;
+        // Before the end: a stopped process has no memory to measure.
+        self.measure("again").await?;
+        self.end(&injected).await;
+        Ok(injected)
     }
 
     /// Runs the load and the fault injection. The load continues until the last fault has healed.

@@ -94,7 +94,7 @@ pub struct DemoOptions {
     /// The number of records in each report, 10 ms each: 1 to 49
     #[arg(long, value_name = "N", default_value = "49", value_parser = values::sync_records)]
     pub records: Records,
-    /// Write the result to this file as JSON
+    /// Write the result to this file as JSON; an earlier result is replaced, another file is not
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
 }
@@ -127,10 +127,11 @@ pub struct StormOptions {
     /// of a test job does not arrive
     #[arg(long, visible_alias = "no-receiver")]
     pub poll: bool,
-    /// Write the result to this file as JSON
+    /// Write the result to this file as JSON; an earlier result is replaced, another file is not
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
-    /// Append one line to this CSV file; a new file also gets a header
+    /// Append one line to this CSV file; a new file also gets a header, and a file with other
+    /// columns is refused
     #[arg(long, value_name = "FILE")]
     pub csv: Option<PathBuf>,
 }

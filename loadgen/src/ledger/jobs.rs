@@ -35,8 +35,10 @@ pub struct JobSummary {
     pub accepted: u64,
     /// Jobs whose first callback (or polled result) was correct.
     pub right: u64,
-    /// Accepted jobs without a callback or polled result.
+    /// Accepted jobs without a callback or polled result, although the run waited for it.
     pub lost: u64,
+    /// The same in an interrupted run, which did not wait: nothing is known about them.
+    pub not_awaited: u64,
     /// Repeated callbacks with the same bytes. Delivery is at least once, so they are allowed.
     pub repeated: u64,
     /// Callbacks with a wrong field, or with other bytes than the job's first one.
@@ -64,5 +66,14 @@ impl JobSummary {
     /// signature.
     pub fn all_right(&self) -> bool {
         self.right == self.accepted && self.wrong == 0 && self.signatures.bad() == 0
+    }
+
+    /// The statistics of an interrupted run: a missing job is not lost.
+    pub fn interrupted(self) -> Self {
+        Self {
+            lost: 0,
+            not_awaited: self.lost,
+            ..self
+        }
     }
 }

@@ -215,6 +215,7 @@ impl Pairs {
             accepted,
             right,
             lost: pending,
+            not_awaited: 0,
             repeated,
             wrong,
             failed,

@@ -1,65 +1,55 @@
-//! The report of a chaos run: tables, recovery times, violations and the verdict.
+//! The report of a chaos run: the verdict, violations, recovery times, and tables.
 
 use std::{fmt::Write as _, time::Duration};
 
-use comfy_table::{Cell, Table};
-
-use super::{human, number_cell, table};
+use super::{human, table, table_of};
 use crate::chaos::{
     ChaosResult,
     history::{Footprint, Record},
     recovery::LongestWait,
 };
 
-/// Renders the faults, the jobs, the resource sizes, the recovery times and the verdict. Ends with
-/// a newline.
-pub fn render(result: &ChaosResult, records: &[Record]) -> String {
-    let mut text = format!(
-        "\n{}\n{}\n{}\n",
-        faults(result),
-        jobs(result),
-        sizes(result)
-    );
-    for line in recoveries(result) {
-        let _ = writeln!(text, "{line}"); // writing to a String can't fail
-    }
+/// Renders the verdict, the violations, the recovery times, and tables of at most `width` columns.
+/// Ends with a newline.
+pub fn render(result: &ChaosResult, records: &[Record], width: u16) -> String {
+    let mut text = format!("{}\n", figures(result));
     for violation in &result.violations {
-        let _ = writeln!(text, "VIOLATION: {violation}");
+        let _ = writeln!(text, "VIOLATION: {violation}"); // writing to a String can't fail
     }
-    text.push_str(&result.verdict.render(records));
-    let _ = writeln!(text, "{}", figures(result));
-    if !result.passed() {
-        let _ = writeln!(text, "reproduce with: {}", command(result));
+    if !result.interrupted {
+        text.push_str(&result.verdict.render(records));
+        if !result.passed() {
+            let _ = writeln!(text, "reproduce with: {}", command(result));
+        }
+        for line in recoveries(result) {
+            let _ = writeln!(text, "{line}");
+        }
     }
+    let _ = writeln!(
+        text,
+        "\n{}\n{}\n{}",
+        faults(result, width),
+        jobs(result, width),
+        sizes(result, width)
+    );
     text
 }
 
-fn faults(result: &ChaosResult) -> Table {
-    let mut table = table(&[
-        "injected fault",
-        "count",
-        "jobs in flight: min",
-        "median",
-        "max",
-    ]);
-    for (kind, done) in &result.verdict.summary.faults {
-        table.add_row(vec![
-            Cell::new(kind),
-            number_cell(done.times),
-            number_cell(done.min),
-            number_cell(done.median),
-            number_cell(done.max),
-        ]);
-    }
-    table
+fn faults(result: &ChaosResult, width: u16) -> String {
+    let faults = result.verdict.summary.faults.iter();
+    let rows = faults.map(|(kind, done)| {
+        let counts = [done.min, done.median, done.max].map(|jobs| jobs.to_string());
+        let [min, median, max] = counts;
+        [kind.clone(), done.times.to_string(), min, median, max]
+    });
+    let header = ["fault, jobs in flight", "count", "min", "median", "max"];
+    table(width, header, rows)
 }
 
-fn jobs(result: &ChaosResult) -> Table {
+fn jobs(result: &ChaosResult, width: u16) -> String {
     let summary = &result.verdict.summary;
-    let mut table = table(&["requests, jobs, callbacks", ""]);
-    let mut row = |what: String, count: u64| {
-        table.add_row(vec![Cell::new(what), number_cell(count)]);
-    };
+    let mut rows = Vec::new();
+    let mut row = |what: String, count: u64| rows.push([what, count.to_string()]);
     row("requests accepted (202)".to_owned(), summary.accepted);
     for (status, count) in &summary.refused {
         row(format!("requests refused with {status}"), *count);
@@ -79,36 +69,38 @@ fn jobs(result: &ChaosResult) -> Table {
     for (event, count) in &summary.events {
         row(format!("events {event}"), *count);
     }
-    table
+    table(width, ["requests, jobs, callbacks", "count"], rows)
 }
 
-fn sizes(result: &ChaosResult) -> Table {
-    let names = result.footprints.first().map(|first| &first.resident);
+/// One row for each size, because there are more sizes than moments.
+fn sizes(result: &ChaosResult, width: u16) -> String {
+    let moments = &result.footprints;
+    let names = moments.first().map(|first| &first.resident);
     let names = names.into_iter().flatten().map(|(name, _)| name.as_str());
-    let header: Vec<_> = ["MiB", "database", "WAL", "Redis", "stream entries"]
-        .into_iter()
-        .chain(names)
-        .collect();
-    let mut table = table(&header);
-    for footprint in &result.footprints {
-        table.add_row(sizes_row(footprint));
-    }
-    table
+    let row = |name: &str, size: &dyn Fn(&Footprint) -> String| {
+        let sizes = moments.iter().map(size);
+        std::iter::once(name.to_owned()).chain(sizes).collect()
+    };
+    let mut rows: Vec<Vec<String>> = vec![
+        row("database, MiB", &|at| mebibytes(at.database)),
+        row("WAL, MiB", &|at| mebibytes(at.log)),
+        row("Redis, MiB", &|at| mebibytes(at.redis_memory)),
+        row("Redis, stream entries", &|at| at.redis_entries.to_string()),
+    ];
+    rows.extend(names.enumerate().map(|(index, name)| {
+        row(&format!("{name}, MiB"), &|at| {
+            let resident = at.resident.get(index);
+            resident.map_or_else(|| "-".to_owned(), |(_, bytes)| mebibytes(*bytes))
+        })
+    }));
+    let header = std::iter::once("size".to_owned());
+    let moments = moments.iter().map(|footprint| footprint.moment.clone());
+    table_of(width, header.chain(moments).collect(), rows)
 }
 
-fn sizes_row(footprint: &Footprint) -> Vec<Cell> {
-    let sizes = [footprint.database, footprint.log, footprint.redis_memory];
-    let resident = footprint.resident.iter().map(|(_, bytes)| *bytes);
-    std::iter::once(Cell::new(&footprint.moment))
-        .chain(sizes.map(mebibytes))
-        .chain([number_cell(footprint.redis_entries)])
-        .chain(resident.map(mebibytes))
-        .collect()
-}
-
-fn mebibytes(bytes: u64) -> Cell {
+fn mebibytes(bytes: u64) -> String {
     let tenths = bytes * 10 / (1 << 20);
-    number_cell(format!("{}.{}", tenths / 10, tenths % 10))
+    format!("{}.{}", tenths / 10, tenths % 10)
 }
 
 fn recoveries(result: &ChaosResult) -> Vec<String> {
@@ -133,20 +125,26 @@ fn recoveries(result: &ChaosResult) -> Vec<String> {
     ]
 }
 
-/// One summary line, so that long runs can be compared.
+/// The outcome and one summary line, so that long runs can be compared.
 fn figures(result: &ChaosResult) -> String {
     use crate::chaos::checker::CheckRule;
 
+    let run = format!(
+        "seed {}: {} jobs, {} kills",
+        result.seed, result.verdict.summary.rows, result.kills
+    );
+    let took = human(result.took);
+    if result.interrupted {
+        return format!("interrupted: {run} in {took}; the history was not checked");
+    }
     // The rules `sizes` and `faults` are not about jobs. They count only in the total.
     let broken = |rules: &[CheckRule]| -> usize {
         let by_rule = result.verdict.by_rule();
         rules.iter().filter_map(|rule| by_rule.get(rule)).sum()
     };
+    let word = if result.passed() { "passed" } else { "failed" };
     format!(
-        "seed {}: {} jobs, {} kills, {} lost, {} incorrect, {} unexplained; {} violations in total, {}",
-        result.seed,
-        result.verdict.summary.rows,
-        result.kills,
+        "{word}: {run}, {} lost, {} incorrect, {} unexplained; {} violations in total, {took}",
         broken(&[CheckRule::Ended]),
         broken(&[
             CheckRule::Named,
@@ -158,7 +156,6 @@ fn figures(result: &ChaosResult) -> String {
         ]),
         broken(&[CheckRule::Repeats]),
         result.violations.len() + result.verdict.violations.len(),
-        human(result.took),
     )
 }
 

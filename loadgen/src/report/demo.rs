@@ -1,105 +1,129 @@
-//! The output of `demo`: a table, and a summary of a few lines.
+//! The output of `demo`: the verdict, a summary of a few lines, and a table.
 
-use std::{fmt::Write as _, time::Duration};
+use std::fmt::Write as _;
 
-use comfy_table::Cell;
-
-use super::{first_failure, human, kinds, number_cell, table, time_cell};
-use crate::{answers::AnswerSummary, demo::DemoResult, latency::Percentiles, ledger::JobSummary};
+use super::{first_failure, human, kinds, listed, table, time_cell};
+use crate::{
+    answers::AnswerSummary,
+    demo::DemoResult,
+    latency::Percentiles,
+    layout::{one_line, short_url},
+    ledger::JobSummary,
+};
 
 /// The target for the 95th percentile of acknowledgements.
-const ACK_TARGET: Duration = Duration::from_millis(100);
+const ACK_TARGET: std::time::Duration = std::time::Duration::from_millis(100);
 
-/// The table and the verdict. The text ends with a newline.
-pub fn render(result: &DemoResult) -> String {
-    let header = [
-        "", "requests", "ok", "not ok", "p50", "p95", "p99", "max", "ideal",
-    ];
-    let ideal = human(result.jobs.ideal);
-    let mut table = table(&header);
-    table.add_row(answers_row("sync", &result.sync, &ideal));
-    table.add_row(answers_row("async ack", &result.ack, "at once"));
-    table.add_row(callbacks_row(&result.jobs, &ideal));
-
-    let mut text = format!(
-        "{} concurrent requests to each of /sync and /async, {} records each, at {}\n{table}\n",
-        result.requests, result.records, result.api
-    );
-    for line in verdict(result) {
+/// The verdict, the summary, and a table of at most `width` columns. The text ends with a newline.
+pub fn render(result: &DemoResult, width: u16) -> String {
+    let mut text = String::new();
+    let mut add = |line: String| {
         let _ = writeln!(text, "{line}"); // writing to a String never fails
+    };
+    for line in verdict(result) {
+        add(line);
+    }
+    add(String::new());
+    add(times(result, width));
+    add(format!(
+        "{} requests at once to each of /sync and /async, {} records each,",
+        result.requests, result.records
+    ));
+    add(format!(
+        "at {}",
+        short_url(&result.api, usize::from(width) - 3)
+    ));
+    for line in details(result) {
+        add(line);
     }
     text
 }
 
-fn answers_row(name: &str, answers: &AnswerSummary, ideal: &str) -> Vec<Cell> {
-    row(
-        name,
-        answers.requests,
-        answers.ok,
-        &kinds(&answers.failed),
-        answers.latency,
-        ideal,
-    )
-}
-
-fn callbacks_row(jobs: &JobSummary, ideal: &str) -> Vec<Cell> {
-    let mut not_ok = format!(
-        "{} lost\n{} wrong checksum\n{} repeated",
-        jobs.lost, jobs.wrong, jobs.repeated
-    );
-    // Without signing secrets the row would suggest a check that was not made.
-    if jobs.signatures.checked {
-        let _ = write!(not_ok, "\n{} bad signature", jobs.signatures.bad()); // never fails
-    }
-    row(
-        "async callback",
-        jobs.accepted,
-        jobs.right,
-        &not_ok,
-        jobs.time_to_completion,
-        ideal,
-    )
-}
-
-fn row(
-    name: &str,
-    requests: u64,
-    ok: u64,
-    not_ok: &str,
-    latency: Option<Percentiles>,
-    ideal: &str,
-) -> Vec<Cell> {
-    vec![
-        Cell::new(name),
-        number_cell(requests),
-        number_cell(ok),
-        Cell::new(not_ok),
-        time_cell(latency, |latency| latency.p50),
-        time_cell(latency, |latency| latency.p95),
-        time_cell(latency, |latency| latency.p99),
-        time_cell(latency, |latency| latency.max),
-        number_cell(ideal),
-    ]
-}
-
-/// The lines of the verdict.
+/// The lines of the verdict. The first one says whether the demo passed.
 pub fn verdict(result: &DemoResult) -> Vec<String> {
-    let failures = [
-        first_failure("sync", &result.sync),
-        first_failure("async", &result.ack),
-        result
-            .why_lost
-            .as_ref()
-            .map(|why| format!("example of a lost job: {why}")),
-    ];
-    [
+    vec![
+        outcome(result),
         sync_verdict(result),
         ack_verdict(result),
         callback_verdict(result),
         format!("signed:   {}", result.jobs.signatures),
     ]
+}
+
+fn outcome(result: &DemoResult) -> String {
+    if result.interrupted {
+        let answers = result.sync.unanswered() + result.ack.unanswered();
+        format!(
+            "interrupted: {answers} answers and {} callbacks were not awaited",
+            result.jobs.not_awaited
+        )
+    } else if result.passed() {
+        "passed: every job was delivered, with the right result".to_owned()
+    } else if result.sync.failed.wrong_answer > 0 {
+        format!(
+            "failed: {} wrong answers of /sync",
+            result.sync.failed.wrong_answer
+        )
+    } else {
+        "failed: not every job was delivered, with the right result".to_owned()
+    }
+}
+
+fn times(result: &DemoResult, width: u16) -> String {
+    let header = ["", "ok", "not ok", "p50", "p95", "p99", "max"];
+    let jobs = &result.jobs;
+    let not_ok: u64 = job_failures(jobs).iter().map(|(_, count)| count).sum();
+    let rows = [
+        answers_row("sync", &result.sync),
+        answers_row("async", &result.ack),
+        row("callback", jobs.right, not_ok, jobs.time_to_completion),
+    ];
+    table(width, header, rows)
+}
+
+fn answers_row(name: &str, answers: &AnswerSummary) -> [String; 7] {
+    row(name, answers.ok, answers.failed.total(), answers.latency)
+}
+
+fn row(name: &str, ok: u64, not_ok: u64, latency: Option<Percentiles>) -> [String; 7] {
+    [
+        name.to_owned(),
+        ok.to_string(),
+        not_ok.to_string(),
+        time_cell(latency, |latency| latency.p50),
+        time_cell(latency, |latency| latency.p95),
+        time_cell(latency, |latency| latency.p99),
+        time_cell(latency, |latency| latency.max),
+    ]
+}
+
+fn job_failures(jobs: &JobSummary) -> [(&'static str, u64); 4] {
+    [
+        ("lost", jobs.lost),
+        ("wrong checksum", jobs.wrong),
+        ("failed", jobs.failed),
+        ("bad signature", jobs.signatures.bad()),
+    ]
+}
+
+/// What the table does not say: the kinds of failure, an example of each, and repeats.
+fn details(result: &DemoResult) -> Vec<String> {
+    let not_ok = |what: &str, kinds: Option<String>| Some(format!("{what} not ok: {}", kinds?));
+    let repeated = result.jobs.repeated;
+    [
+        not_ok("sync", kinds(&result.sync.failed)),
+        first_failure("sync", &result.sync),
+        not_ok("async", kinds(&result.ack.failed)),
+        first_failure("async", &result.ack),
+        not_ok("callback", listed(job_failures(&result.jobs))),
+        (repeated > 0).then(|| format!("{repeated} repeated callbacks, which is allowed")),
+        result
+            .why_lost
+            .as_ref()
+            .map(|why| format!("example of a lost job: {}", one_line(why))),
+    ]
     .into_iter()
-    .chain(failures.into_iter().flatten())
+    .flatten()
     .collect()
 }
 
@@ -130,7 +154,7 @@ fn ack_verdict(result: &DemoResult) -> String {
     let Some(ack) = result.ack.latency else {
         return format!(
             "async:    none of {} requests was acknowledged",
-            result.requests
+            result.ack.requests
         );
     };
     let target = if ack.p95 <= ACK_TARGET {
@@ -141,12 +165,12 @@ fn ack_verdict(result: &DemoResult) -> String {
     let comparison = match result.sync.latency {
         Some(sync) if sync.p95 >= ack.p95 * 2 => {
             let times = sync.p95.as_secs_f64() / ack.p95.as_secs_f64();
-            format!("; sync's P95 is {times:.0} times that")
+            format!("; sync's is {times:.0} times that")
         }
         _ => String::new(),
     };
     format!(
-        "async:    P95 {} to the acknowledgement, {target} the target of {}{comparison}",
+        "async:    P95 {}, {target} the target of {}{comparison}",
         human(ack.p95),
         human(ACK_TARGET)
     )
@@ -157,24 +181,24 @@ fn callback_verdict(result: &DemoResult) -> String {
         accepted,
         right,
         lost,
+        not_awaited,
         wrong,
         ..
     } = result.jobs;
-    let requests = u64::from(result.requests);
-    if right == requests && result.jobs.all_right() {
-        let p95 = result
-            .jobs
-            .time_to_completion
-            .map_or(Duration::ZERO, |time| time.p95);
-        return format!(
-            "callback: {right} of {requests} correct, P95 {} after the request, ideal {}",
-            human(p95),
-            human(result.jobs.ideal)
-        );
+    let requests = result.ack.requests;
+    if result.interrupted {
+        return format!("callback: {right} of {accepted} correct, {not_awaited} not awaited");
     }
-    format!(
-        "callback: {right} of {requests} correct; {} not accepted, {lost} lost, {wrong} with a wrong \
-         checksum",
-        requests.saturating_sub(accepted)
-    )
+    let not_accepted = requests.saturating_sub(accepted);
+    match result.jobs.time_to_completion {
+        Some(time) if right == requests && result.jobs.all_right() => format!(
+            "callback: {right} of {requests} correct, P95 {} after the request, ideal {}",
+            human(time.p95),
+            human(result.jobs.ideal)
+        ),
+        _ => format!(
+            "callback: {right} of {requests} correct; {not_accepted} not accepted, {lost} lost, \
+             {wrong} with a wrong checksum"
+        ),
+    }
 }

@@ -1,93 +1,120 @@
-//! The output of `storm`: the counts, and a table of percentiles.
+//! The output of `storm`: the verdict, a table of percentiles, and the counts.
 
 use std::fmt::Write as _;
 
-use comfy_table::{Cell, Table};
-
-use super::{first_failure, human, kinds, table, time_cell};
+use super::{first_failure, human, kinds, listed, table, time_cell};
 use crate::{
     latency::Percentiles,
+    layout::{one_line, short_url},
     ledger::JobSummary,
     storm::{Completion, StormResult},
 };
 
-/// The counts and the percentiles. The text ends with a newline.
-pub fn render(result: &StormResult) -> String {
-    let mut text = format!(
-        "{}: {} requests/s for {}, {} records each, at {}\n",
-        result.mode,
-        result.rate,
-        human(result.duration),
-        result.records,
-        result.api
-    );
+/// The verdict, a table of at most `width` columns, and the counts. The text ends with a newline.
+pub fn render(result: &StormResult, width: u16) -> String {
+    let mut text = String::new();
     let mut add = |line: String| {
         let _ = writeln!(text, "{line}"); // writing to a String never fails
     };
+    add(outcome(result));
+    add(format!(
+        "{}: {} requests/s for {}, {} records each,",
+        result.mode,
+        result.rate,
+        human(result.duration),
+        result.records
+    ));
+    add(format!(
+        "at {}",
+        short_url(&result.api, usize::from(width) - 3)
+    ));
+    add(String::new());
+    add(times(result, width));
     add(counts(result));
-    add(times(result).to_string());
     if let Some(jobs) = &result.jobs {
-        add(completions(jobs));
+        add(completions(jobs, result.interrupted));
         if let Some(Completion::Callback) = &result.completion {
             add(format!("signatures: {}", jobs.signatures));
         }
     }
     if let Some(Completion::Polling { why }) = &result.completion {
-        add(format!("jobs were polled, not called back: {why}"));
+        add(format!(
+            "jobs were polled, not called back: {}",
+            one_line(why)
+        ));
     }
     if let Some(first) = first_failure(&format!("/{}", result.mode), &result.answers) {
         add(first);
     }
-    if result.interrupted {
-        add(format!(
-            "interrupted: {} requests were unanswered",
-            result.unanswered
-        ));
-    }
     text
 }
 
+fn outcome(result: &StormResult) -> String {
+    let (sent, ok) = (result.sent, result.answers.ok);
+    let jobs = result.jobs.as_ref();
+    if result.interrupted {
+        let jobs = jobs.map_or_else(String::new, |jobs| {
+            format!(" and {} jobs", jobs.not_awaited)
+        });
+        return format!(
+            "interrupted: {} answers{jobs} were not awaited",
+            result.unanswered
+        );
+    }
+    let jobs = jobs.map_or_else(String::new, |jobs| {
+        format!(", {} of {} jobs correct", jobs.right, jobs.accepted)
+    });
+    let word = if result.passed() { "passed" } else { "failed" };
+    format!("{word}: {ok} of {sent} requests ok{jobs}")
+}
+
 fn counts(result: &StormResult) -> String {
-    let failed = kinds(&result.answers.failed).replace('\n', ", ");
+    let failed = kinds(&result.answers.failed).unwrap_or_else(|| "none".to_owned());
     format!(
-        "{} offered, {} sent, {} ok; refused or failed: {failed}",
+        "requests: {} offered, {} sent, {} ok; refused or failed: {failed}",
         result.offered, result.sent, result.answers.ok
     )
 }
 
-fn completions(jobs: &JobSummary) -> String {
+fn completions(jobs: &JobSummary, interrupted: bool) -> String {
+    // Nobody waited for the missing ones, so nothing is known about them.
+    let missing = if interrupted {
+        format!("{} not awaited", jobs.not_awaited)
+    } else {
+        format!("{} lost", jobs.lost)
+    };
+    let others = listed([
+        ("wrong checksum", jobs.wrong),
+        ("failed", jobs.failed),
+        ("repeated", jobs.repeated),
+        ("unexpected", jobs.unexpected),
+    ]);
+    let others = others.map_or_else(String::new, |others| format!(", {others}"));
     format!(
-        "jobs: {} accepted, {} correct ({:.0}/s), {} lost, {} wrong checksum, {} failed, {} repeated, \
-         {} unexpected; ideal {}",
+        "jobs: {} accepted, {} correct ({:.0}/s), {missing}{others}; ideal {}",
         jobs.accepted,
         jobs.right,
         jobs.completed_per_s,
-        jobs.lost,
-        jobs.wrong,
-        jobs.failed,
-        jobs.repeated,
-        jobs.unexpected,
         human(jobs.ideal)
     )
 }
 
-fn times(result: &StormResult) -> Table {
-    let mut table = table(&["", "p50", "p95", "p99", "p99.9", "max"]);
-    table.add_row(row("answer", result.answers.latency));
+fn times(result: &StormResult, width: u16) -> String {
+    let mut rows = vec![row("answer", result.answers.latency)];
     if let Some(jobs) = &result.jobs {
         let name = match result.completion {
             Some(Completion::Polling { .. }) => "completion",
             _ => "callback",
         };
-        table.add_row(row(name, jobs.time_to_completion));
-        table.add_row(row("lateness", jobs.lateness));
+        rows.push(row(name, jobs.time_to_completion));
+        rows.push(row("lateness", jobs.lateness));
     }
-    table
+    table(width, ["", "p50", "p95", "p99", "p99.9", "max"], rows)
 }
 
-fn row(name: &str, times: Option<Percentiles>) -> Vec<Cell> {
-    vec![
-        Cell::new(name),
+fn row(name: &str, times: Option<Percentiles>) -> [String; 6] {
+    [
+        name.to_owned(),
         time_cell(times, |times| times.p50),
         time_cell(times, |times| times.p95),
         time_cell(times, |times| times.p99),

@@ -7,6 +7,7 @@ use storm_loadgen::{
     report,
     signatures::Signatures,
 };
+use tokio_util::sync::CancellationToken;
 
 use crate::fake_api::{Act, FakeApi, SECRET, number};
 
@@ -34,10 +35,12 @@ async fn checked_demo(
     let result = demo::run(
         &options(&api.url(), &format!("--requests 4 {more}")),
         signatures,
+        &CancellationToken::new(),
     )
     .await
+    .unwrap()
     .unwrap();
-    let text = report::demo::render(&result);
+    let text = report::demo::render(&result, 80);
     (result, text)
 }
 
@@ -250,6 +253,7 @@ async fn without_an_api_the_error_is_one_line_that_names_the_option() {
     let error = demo::run(
         &options(&format!("http://{unused}"), ""),
         Signatures::default(),
+        &CancellationToken::new(),
     )
     .await
     .unwrap_err();

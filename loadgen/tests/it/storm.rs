@@ -43,6 +43,7 @@ async fn run(api: &FakeApi, more: &str) -> StormResult {
     storm::run(&options(api, more), signatures(), &CancellationToken::new())
         .await
         .unwrap()
+        .unwrap()
 }
 
 #[tokio::test]
@@ -72,7 +73,7 @@ async fn an_async_storm_pairs_every_callback_and_counts_refusals_separately() {
     );
     assert!(jobs.completed_per_s > 0.0 && jobs.lateness.is_some());
     assert!(!result.passed(), "an unexpected status must fail the storm");
-    let text = report::storm::render(&result);
+    let text = report::storm::render(&result, 80);
     assert!(text.contains("40 offered, 40 sent, 29 ok"), "{text}");
     assert!(text.contains("signatures: all 30 verified"), "{text}");
 }
@@ -88,7 +89,7 @@ async fn a_bad_signature_fails_a_storm() {
     assert!(!result.passed());
     let jobs = result.jobs.as_ref().unwrap();
     assert_eq!((jobs.right, jobs.wrong, jobs.lost), (38, 0, 0));
-    let text = report::storm::render(&result);
+    let text = report::storm::render(&result, 80);
     let line = "signatures: 2 of 40 bad: 1 with an old or future timestamp, \
                 1 with a wrong signature";
     assert!(text.contains(line), "{text}");
@@ -230,6 +231,7 @@ async fn a_storm_that_is_shut_down_returns_its_result_so_far() {
         }
     });
     let result = storm::run(&options, signatures(), &shutdown).await.unwrap();
+    let result = result.unwrap();
     assert!(result.interrupted);
     assert!(
         result.unanswered >= 3 && result.unanswered == result.sent,

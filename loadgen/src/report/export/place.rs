@@ -1,0 +1,150 @@
+//! The place of a result file: what is checked before the run.
+
+use std::{
+    ffi::OsString,
+    fs::{self, File, Metadata},
+    io::{self, Read as _, Write as _},
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result, bail};
+
+/// More than a result takes, in bytes.
+const ROOM: usize = 64 * 1024;
+
+/// What is at a path.
+#[derive(Debug)]
+pub(super) enum Place {
+    /// Nothing; the folder accepts a new file.
+    Free(PathBuf),
+    /// A regular file. The path has no symbolic link.
+    Taken(PathBuf),
+    /// A pipe, a device, or the file that is this program's own output. It is not ours to replace.
+    Stream(File),
+}
+
+impl Place {
+    /// Checks that a file can be written at `path`.
+    ///
+    /// # Errors
+    /// It can't. The error does not name the file.
+    pub(super) fn of(path: &Path) -> Result<Self> {
+        match fs::metadata(path) {
+            Ok(found) if found.is_dir() => {
+                bail!(
+                    "it is a folder; give a file in it, such as {}",
+                    path.join("result").display()
+                )
+            }
+            Ok(found) if !found.is_file() || is_own_output(&found) => stream(path),
+            Ok(_) => {
+                // Without `truncate`, this changes nothing.
+                File::options().append(true).open(path)?;
+                Ok(Self::Taken(path.canonicalize()?))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                if fs::symlink_metadata(path).is_ok() {
+                    bail!("it is a symbolic link to a file that does not exist");
+                }
+                let path = absolute(path)?;
+                Temporary::beside(&path)?.try_room()?;
+                Ok(Self::Free(path))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// Opened once: a pipe ends when its last writer closes it.
+fn stream(path: &Path) -> Result<Place> {
+    let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    let mut options = File::options();
+    options.append(true);
+    // Opening a named pipe without a reader would block.
+    std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, nonblocking);
+    let mut file = options.open(path)?;
+    // Some devices refuse even an empty write (`/dev/full`); all others ignore it.
+    file.write(&[])?;
+    Ok(Place::Stream(file))
+}
+
+/// Whether this is standard output or standard error, redirected to a file.
+fn is_own_output(found: &Metadata) -> bool {
+    let is = |own: rustix::io::Result<rustix::fs::Stat>| {
+        own.is_ok_and(|own| (own.st_dev, own.st_ino) == (found.dev(), found.ino()))
+    };
+    is(rustix::fs::fstat(io::stdout())) || is(rustix::fs::fstat(io::stderr()))
+}
+
+/// The path with its folder resolved, whether the file exists or not.
+///
+/// # Errors
+/// The folder does not exist.
+pub(super) fn absolute(path: &Path) -> Result<PathBuf> {
+    if let Ok(path) = path.canonicalize() {
+        return Ok(path);
+    }
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let name = path.file_name().context("it has no file name")?;
+    let folder = folder
+        .canonicalize()
+        .with_context(|| format!("the folder {} can't be used", folder.display()))?;
+    Ok(folder.join(name))
+}
+
+/// The beginning of a file.
+pub(super) fn beginning(path: &Path, bytes: u64) -> Result<Vec<u8>> {
+    let mut found = Vec::new();
+    File::open(path)?.take(bytes).read_to_end(&mut found)?;
+    Ok(found)
+}
+
+/// A new file beside another, in the same file system. It is removed when dropped.
+#[derive(Debug)]
+pub(super) struct Temporary {
+    pub(super) file: File,
+    path: PathBuf,
+}
+
+impl Temporary {
+    pub(super) fn beside(path: &Path) -> Result<Self> {
+        let mut name = OsString::from(".");
+        name.push(path.file_name().unwrap_or_default());
+        name.push(format!(".{}.tmp", std::process::id()));
+        let path = path.with_file_name(name);
+        let folder = path.parent().unwrap_or(Path::new("/"));
+        // `create_new` follows no symbolic link and replaces no file.
+        let file = File::options().write(true).create_new(true).open(&path);
+        let file = file
+            .with_context(|| format!("no temporary file can be created in {}", folder.display()))?;
+        Ok(Self { file, path })
+    }
+
+    /// Writes more than a result takes, to find a full disk.
+    pub(super) fn try_room(&self) -> Result<()> {
+        (&self.file)
+            .write_all(&vec![b' '; ROOM])
+            .context("there is no room for it")
+    }
+
+    /// Makes this the file at `path`, in one step.
+    ///
+    /// # Errors
+    /// It can't be stored or renamed. The file at `path` is as it was.
+    pub(super) fn replace(self, path: &Path) -> Result<()> {
+        // Before the rename: after a power cut, the name would otherwise lead to an empty file.
+        self.file.sync_all()?;
+        Ok(fs::rename(&self.path, path)?)
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        // It is gone after a rename. Elsewhere a left-over file is no reason to fail.
+        let _ = fs::remove_file(&self.path);
+    }
+}
