@@ -44,10 +44,19 @@ pub enum Command {
     /// Send concurrent requests to /sync, then to /async, and print a comparison
     Demo(DemoOptions),
     /// Send requests at a constant rate, whether or not earlier ones were answered
+    // clap does not wrap this line, here and below.
+    #[command(
+        override_usage = "storm-loadgen storm --mode <MODE> --rate <R>\n         \
+                          --duration <DURATION> --records <N> [OPTIONS]"
+    )]
     Storm(StormOptions),
     /// Receive callbacks, answer them and count them
     Receive(ReceiveOptions),
     /// Start a stack, inject faults under load, and check what happened
+    #[command(
+        override_usage = "storm-loadgen chaos --bin <DIR> --redis-server <FILE>\n         \
+                          --dir <DIR> [OPTIONS]"
+    )]
     Chaos(ChaosOptions),
     /// Check the recorded history of a chaos run again
     Check(CheckOptions),

@@ -182,7 +182,79 @@ fn setting(duration: Duration) -> String {
 mod tests {
     use std::time::Duration;
 
-    use super::setting;
+    use jiff::Timestamp;
+
+    use super::{render, setting};
+    use crate::chaos::{
+        ChaosResult,
+        checker::{FaultCount, Summary, Verdict},
+        history::Footprint,
+        recovery::Recovery,
+    };
+
+    /// A long run: its counts are as wide as they get.
+    fn result(interrupted: bool) -> ChaosResult {
+        let count = FaultCount {
+            times: 100,
+            min: 10_000,
+            median: 10_000,
+            max: 10_000,
+        };
+        let summary = Summary {
+            faults: [("half_open_connections".to_owned(), count)].into(),
+            repeats: [("attempt_failed".to_owned(), 100_000)].into(),
+            rows: 2_000_000,
+            ..Summary::default()
+        };
+        let footprint = |moment: &str| Footprint {
+            at: Timestamp::UNIX_EPOCH,
+            moment: moment.to_owned(),
+            database: 1 << 33,
+            log: 1 << 23,
+            redis_memory: 1 << 23,
+            redis_entries: 100_000,
+            resident: vec![
+                ("api".to_owned(), 1 << 27),
+                ("worker-1".to_owned(), 1 << 27),
+            ],
+        };
+        ChaosResult {
+            seed: u64::MAX,
+            duration: Duration::from_hours(1),
+            jobs: 2_000_000,
+            lease: Duration::from_secs(3),
+            took: Duration::from_hours(1),
+            kills: 1000,
+            not_sent: 0,
+            recovery: Recovery::default(),
+            footprints: ["start", "storm", "settled", "again"].map(footprint).into(),
+            interrupted,
+            violations: Vec::new(),
+            verdict: Verdict {
+                violations: Vec::new(),
+                summary,
+            },
+        }
+    }
+
+    #[test]
+    fn its_tables_fit_60_columns() {
+        let text = render(&result(false), &[], 60);
+        let tables = text.split_once("\n\n").unwrap().1;
+        assert!(
+            tables.lines().all(|line| line.chars().count() <= 60),
+            "{text}"
+        );
+        assert!(text.starts_with("passed: seed"), "{text}");
+    }
+
+    #[test]
+    fn an_interrupted_run_has_no_verdict_and_loses_nothing() {
+        let text = render(&result(true), &[], 80);
+        assert!(text.starts_with("interrupted: seed"), "{text}");
+        assert!(text.contains("half_open_connections"), "{text}");
+        assert!(!text.contains("lost") && !text.contains("passed"), "{text}");
+    }
 
     #[test]
     fn durations_are_formatted_as_the_script_parses_them() {

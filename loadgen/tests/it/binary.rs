@@ -15,7 +15,8 @@ use storm_loadgen::signatures::VARIABLE;
 
 use crate::fake_api::{Act, FakeApi, SECRET};
 
-fn program(line: &str) -> Command {
+/// The program with these arguments; its output goes to pipes.
+pub(crate) fn program(line: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_storm-loadgen"));
     command.env_remove(VARIABLE);
     command.args(line.split_whitespace());
@@ -26,28 +27,28 @@ fn program(line: &str) -> Command {
     command
 }
 
-async fn output(mut command: Command) -> Output {
+pub(crate) async fn output(mut command: Command) -> Output {
     tokio::task::spawn_blocking(move || command.output().unwrap())
         .await
         .unwrap()
 }
 
 /// A temporary file with a unique name, removed on drop.
-struct TempFile(std::path::PathBuf);
+pub(crate) struct TempFile(std::path::PathBuf);
 
 impl TempFile {
-    fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("storm-loadgen-{}-{number}-{name}", std::process::id());
         Self(std::env::temp_dir().join(name))
     }
 
-    fn path(&self) -> &str {
+    pub(crate) fn path(&self) -> &str {
         self.0.to_str().unwrap()
     }
 
-    fn read(&self) -> String {
+    pub(crate) fn read(&self) -> String {
         std::fs::read_to_string(&self.0).unwrap()
     }
 }
