@@ -1,7 +1,7 @@
 //! The layout of text for its reader: the width of the terminal, and whether it has colours.
 //!
-//! * [`Layout`]: found from the environment and standard output; [`Layout::apply`] wraps and colours
-//!   a text.
+//! * [`Layout`]: found from the environment and standard output. [`Layout::apply`] wraps and
+//!   colours a text.
 //! * [`one_line`]: text of others, made safe for one line of a terminal.
 
 use std::{
@@ -121,10 +121,15 @@ fn visible(line: &str) -> String {
     line.chars()
         .map(|char| match char {
             '\t' => ' '.to_string(), // a tab's width depends on where it stands
-            control if control.is_control() => control.escape_default().to_string(),
+            hidden if is_invisible(hidden) => hidden.escape_unicode().to_string(),
             other => other.to_string(),
         })
         .collect()
+}
+
+/// Control characters, and those that change the direction of the text around them.
+fn is_invisible(char: char) -> bool {
+    char.is_control() || matches!(char, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 fn width(columns: Option<&OsStr>, terminal: Option<u16>) -> u16 {
@@ -215,6 +220,7 @@ mod tests {
 
     #[test]
     fn text_of_others_is_one_line_without_escape_codes() {
+        assert_eq!(one_line("a\u{202e}b"), "a\\u{202e}b");
         assert_eq!(
             one_line("a\r\n\tb\x1b[2J\u{9b}1m"),
             "a b\\u{1b}[2J\\u{9b}1m"

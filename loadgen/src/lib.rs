@@ -37,6 +37,7 @@ pub mod workload;
 use std::{
     fs::File,
     io::{self, BufReader},
+    path::Path,
     process::ExitCode,
 };
 
@@ -49,7 +50,7 @@ use tracing_subscriber::filter::LevelFilter;
 
 pub use self::cli::Cli;
 use self::{
-    chaos::tether,
+    chaos::{history::Record, tether},
     cli::{ChaosOptions, CheckOptions, Command, DemoOptions, ReceiveOptions, StormOptions},
     layout::Layout,
     report::export::{CsvFile, JsonFile, check_distinct, write_json},
@@ -160,14 +161,21 @@ async fn show_chaos(options: &ChaosOptions, session: Session) -> Result<ExitCode
     let (result, passed) = (&run.result, run.result.passed());
     let printed = output::print(&report::chaos::render(result, &run.records, width()));
     let saved = write_json(&options.dir.join("result.json"), "chaos", passed, result);
-    if options.keep || !(passed || result.interrupted) {
-        chaos::keep(&run.records, &options.history())?;
-        // Not laid out: a path is there to be copied.
-        output::print_raw(&format!("history: {}\n", options.history().display()))?;
-    }
+    let kept = if options.keep || !(passed || result.interrupted) {
+        keep_history(&run.records, &options.history())
+    } else {
+        Ok(())
+    };
     printed?;
     saved?;
+    kept?;
     Ok(exit_code(passed, result.interrupted))
+}
+
+fn keep_history(records: &[Record], file: &Path) -> Result<()> {
+    chaos::keep(records, file)?;
+    // Not laid out: a path is there to be copied.
+    output::print_raw(&format!("history: {}\n", file.display()))
 }
 
 fn show_check(options: &CheckOptions) -> Result<ExitCode> {

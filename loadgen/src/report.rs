@@ -80,8 +80,10 @@ fn table_of(
     }
     for (index, column) in table.column_iter_mut().enumerate() {
         if index == 0 {
-            column.set_padding((0, 1));
+            column.set_padding((0, 0));
         } else {
+            // One more column is between two cells, for a border that there is not.
+            column.set_padding((1, 0));
             column.set_cell_alignment(CellAlignment::Right);
             column.set_constraint(ColumnConstraint::ContentWidth);
         }
@@ -118,6 +120,23 @@ mod tests {
             assert_eq!(human(Duration::from_micros(micros)), text);
             assert!(text.len() <= 7, "{text}");
         }
+    }
+
+    #[test]
+    fn the_widest_figures_fit_60_columns_in_one_line_for_each_row() {
+        let row = |cells: [&str; 7]| cells.map(str::to_owned);
+        let time = "99.99 s";
+        let rows = [
+            row(["sync", "1000", "1000", time, time, time, time]),
+            row(["callback", "1000", "1000", "999 ms", time, time, "3600 s"]),
+        ];
+        let header = ["", "ok", "not ok", "p50", "p95", "p99", "max"];
+        let text = table(60, header, rows);
+        assert_eq!(text.lines().count(), 4, "{text}");
+        assert!(
+            text.lines().all(|line| line.chars().count() <= 60),
+            "{text}"
+        );
     }
 
     #[test]

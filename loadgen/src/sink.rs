@@ -39,8 +39,8 @@ pub struct Stats {
     pub signatures: SignatureCounts,
 }
 
-/// Receives callbacks until `shutdown`, or until nobody reads what it prints. Prints the counts once
-/// a second if they changed, and at the end.
+/// Receives callbacks until `shutdown`, or until nobody reads what it prints. Prints the counts
+/// once a second if they changed, and at the end.
 ///
 /// # Errors
 /// The address is in use, or the counts can't be printed.
@@ -75,6 +75,9 @@ pub async fn run(
     }
     let stats = sink.stats();
     output::print(&format!("received: {stats}"))?;
+    if !stats.signatures.checked {
+        output::print(&format!("signatures: {}", stats.signatures))?;
+    }
     Ok(stats)
 }
 
@@ -85,10 +88,12 @@ impl fmt::Display for Stats {
             unique,
             signatures,
         } = self;
-        write!(
-            f,
-            "{received} in total, {unique} unique; signatures: {signatures}"
-        )
+        write!(f, "{received} in total, {unique} unique")?;
+        // Said once, at the end, if there is nothing to count.
+        if signatures.checked {
+            write!(f, "; signatures: {signatures}")?;
+        }
+        Ok(())
     }
 }
 

@@ -202,7 +202,7 @@ fn record(journal: &Journal, started: Instant, fault: Fault, target: &str) {
     };
     let took = fault.healed_at.duration_since(fault.at).as_secs_f64();
     let line = format!(
-        "{:<22} {target:<11} {:>6} jobs in flight, {took:>5.1} s",
+        "{:<21} {target:<10} {:>4} jobs, {took:>4.1} s", // fits 60 columns
         fault.kind, fault.in_flight
     );
     say(started, &line);
@@ -211,7 +211,7 @@ fn record(journal: &Journal, started: Instant, fault: Fault, target: &str) {
 
 fn say(started: Instant, line: &str) {
     progress_line(&format!(
-        "{:>7.1} s  {line}",
+        "{:>6.1} s  {line}",
         started.elapsed().as_secs_f64()
     ));
 }

@@ -67,7 +67,8 @@ pub struct ChaosResult {
     pub recovery: Recovery,
     /// The resource sizes.
     pub footprints: Vec<Footprint>,
-    /// Whether a signal interrupted the run. Its history is not checked: the jobs had no time to end.
+    /// Whether a signal interrupted the run. Its history is not checked, because the jobs had no
+    /// time to end.
     pub interrupted: bool,
     /// Violations outside of the history: a process that exited by itself or uncleanly, or an
     /// invalid response.

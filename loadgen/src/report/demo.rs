@@ -26,7 +26,7 @@ pub fn render(result: &DemoResult, width: u16) -> String {
     add(String::new());
     add(times(result, width));
     add(format!(
-        "{} requests at once to each of /sync and /async, {} records each,",
+        "{} concurrent requests to each endpoint, {} records each,",
         result.requests, result.records
     ));
     add(format!(

@@ -122,6 +122,31 @@ async fn an_interruption_before_the_first_request_leaves_the_files_as_they_were(
     assert_eq!(json.read(), "{\"command\": \"storm\"}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_ctrl_c_ends_at_once_even_if_the_output_is_stuck() {
+    use std::io::{ErrorKind, Write as _, pipe};
+
+    // A full pipe, which nobody reads: printing the summary would take for ever.
+    let (_reader, mut writer) = pipe().unwrap();
+    rustix::io::ioctl_fionbio(&writer, true).unwrap();
+    while writer.write(&[b'x'; 4096]).map_err(|error| error.kind()) != Err(ErrorKind::WouldBlock) {}
+    rustix::io::ioctl_fionbio(&writer, false).unwrap();
+
+    let api = FakeApi::start(|_| Act::Hangs).await;
+    let mut command = program(&format!("demo --api {} --listen localhost:0", api.url()));
+    let mut child = command.stdout(writer).spawn().unwrap();
+    api.has_received(1).await;
+    let status = loop {
+        // Two signals at once may arrive as one, so there may be more than two.
+        signal(&child, "-INT");
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+        tokio::task::yield_now().await;
+    };
+    assert_eq!(status.code(), Some(130));
+}
+
 #[test]
 fn receive_prints_its_counts_at_the_end() {
     use std::io::{BufRead as _, BufReader};

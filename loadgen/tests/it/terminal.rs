@@ -22,12 +22,10 @@ use crate::{
 fn every_failure(name: &str) -> Act {
     let number = crate::fake_api::number(name);
     match (name.starts_with("Sync"), number) {
-        (true, 1) => Act::Refuses,
         (true, 2) => Act::AnotherStatus,
-        (true, 3) => Act::WrongChecksum,
         (true, 4) | (false, 1) => Act::Garbage,
-        (false, 2) => Act::Refuses,
-        (false, 3) => Act::WrongChecksum,
+        (true, 1) | (false, 2) => Act::Refuses,
+        (true | false, 3) => Act::WrongChecksum,
         (false, 4) => Act::Fails,
         _ => Act::CallsBackTwice,
     }
@@ -74,7 +72,7 @@ async fn no_line_of_a_result_is_wider_than_the_terminal() {
             assert_fits(&text, width);
             // A table's row is one line: its name and its last number stand in it.
             let row = text.lines().find(|line| line.starts_with("callback "));
-            assert!(row.is_some_and(|row| row.ends_with("s")), "{text}");
+            assert!(row.is_some_and(|row| row.ends_with('s')), "{text}");
         }
     }
 }

@@ -56,7 +56,7 @@ impl CsvFile {
     /// # Errors
     /// The file can't be written. It is as it was.
     pub fn append(&self, result: &StormResult) -> Result<()> {
-        let (header, values) = (header(), line(COLUMNS.map(|(_, value)| value(result))));
+        let (header, values) = (header(), line(&COLUMNS.map(|(_, value)| value(result))));
         let written = match &self.place {
             Place::Free(path) | Place::Taken(path) => append_to_file(path, &header, &values),
             Place::Stream(file) => append_to_stream(file, &header, &values),
@@ -112,10 +112,10 @@ fn append_to_stream(mut stream: &File, header: &str, values: &str) -> Result<()>
 }
 
 fn header() -> String {
-    line(COLUMNS.map(|(name, _)| name.to_owned()))
+    line(&COLUMNS.map(|(name, _)| name.to_owned()))
 }
 
-fn line(cells: [String; COLUMNS.len()]) -> String {
+fn line(cells: &[String; COLUMNS.len()]) -> String {
     cells.join(",") + "\n"
 }
 

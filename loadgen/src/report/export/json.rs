@@ -39,8 +39,8 @@ impl JsonFile {
     /// Checks that the document can be written to `path`.
     ///
     /// # Errors
-    /// It can't, or the file holds something else than a result of this program. The error names the
-    /// option `--json`.
+    /// It can't, or the file holds something else than a result of this program. The error names
+    /// the option `--json`.
     pub fn prepare(path: &Path) -> Result<Self> {
         let place = Place::of(path).and_then(|place| {
             if let Place::Taken(path) = &place {
@@ -73,13 +73,15 @@ impl JsonFile {
     }
 }
 
-/// Writes a document to `file`, and replaces an earlier one.
+/// Writes a document to `file`, and replaces an earlier one. If that fails, prints it.
 ///
 /// # Errors
 /// The file can't be written.
 pub fn write_json(file: &Path, command: &str, passed: bool, result: &impl Serialize) -> Result<()> {
     let text = document(command, passed, result)?;
-    replace(file, &text).with_context(|| format!("can't write {}", file.display()))
+    let written = replace(file, &text);
+    let written = written.with_context(|| format!("can't write {}", file.display()));
+    or_print(written, &text)
 }
 
 fn document(command: &str, passed: bool, result: &impl Serialize) -> Result<String> {

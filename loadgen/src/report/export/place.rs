@@ -64,8 +64,9 @@ fn stream(path: &Path) -> Result<Place> {
     // Opening a named pipe without a reader would block.
     std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, nonblocking);
     let mut file = options.open(path)?;
-    // Some devices refuse even an empty write (`/dev/full`); all others ignore it.
-    file.write(&[])?;
+    // Some devices refuse even an empty write (`/dev/full`), and all others ignore it. `write_all`
+    // would make no system call.
+    let _nothing = file.write(&[])?;
     Ok(Place::Stream(file))
 }
 
@@ -114,7 +115,8 @@ impl Temporary {
     pub(super) fn beside(path: &Path) -> Result<Self> {
         let mut name = OsString::from(".");
         name.push(path.file_name().unwrap_or_default());
-        name.push(format!(".{}.tmp", std::process::id()));
+        // Random: in a container, every run may have the same process id.
+        name.push(format!(".{:08x}.tmp", fastrand::u32(..)));
         let path = path.with_file_name(name);
         let folder = path.parent().unwrap_or(Path::new("/"));
         // `create_new` follows no symbolic link and replaces no file.
