@@ -151,6 +151,9 @@ fn sync_verdict(result: &DemoResult) -> String {
 }
 
 fn ack_verdict(result: &DemoResult) -> String {
+    if result.ack.requests == 0 {
+        return "async:    interrupted before its first request".to_owned();
+    }
     let Some(ack) = result.ack.latency else {
         return format!(
             "async:    none of {} requests was acknowledged",
