@@ -135,6 +135,26 @@ async fn a_result_may_go_to_a_pipe() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_pipe_that_nobody_reads_is_refused() {
+    let api = FakeApi::start(|_| panic!("no request may be sent")).await;
+    let folder = TempDir::new().unwrap();
+    let pipe = folder.path().join("pipe");
+    assert!(
+        Command::new("mkfifo")
+            .arg(&pipe)
+            .status()
+            .unwrap()
+            .success()
+    );
+    let output = output(storm(&api, &["--json", pipe.to_str().unwrap()])).await;
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        error.contains("it is a pipe that no program reads"),
+        "{error}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn output_that_is_redirected_to_the_result_file_is_not_replaced() {
     let api = FakeApi::start(|_| Act::Right).await;
     let folder = TempDir::new().unwrap();

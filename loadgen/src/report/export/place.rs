@@ -63,7 +63,15 @@ fn stream(path: &Path) -> Result<Place> {
     options.append(true);
     // Opening a named pipe without a reader would block.
     std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, nonblocking);
-    let mut file = options.open(path)?;
+    let mut file = options.open(path).or_else(|error| {
+        match error
+            .raw_os_error()
+            .map(rustix::io::Errno::from_raw_os_error)
+        {
+            Some(rustix::io::Errno::NXIO) => bail!("it is a pipe that no program reads"),
+            _ => Err(error.into()),
+        }
+    })?;
     // Some devices refuse even an empty write (`/dev/full`), and all others ignore it. `write_all`
     // would make no system call.
     let _nothing = file.write(&[])?;
