@@ -6,6 +6,7 @@ set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=stack.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/stack.sh"
 
+read_arguments '' "$@"
 port=${CALLBACK_PORT:-8001}
 unset CALLBACK_PORT # not a setting of the services
 

@@ -5,6 +5,8 @@ set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/lib.sh"
 
+read_arguments '' "$@"
+
 # The limit for fetching the database: without a network, some connections hang until they time out.
 FETCH_SECONDS=60
 

@@ -6,6 +6,8 @@ set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=stack.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/stack.sh"
 
+read_arguments '' "$@"
+
 export STORM_BIN=$ROOT/target/debug
 
 # Touched before each build, so that a change during the build triggers another one.

@@ -44,6 +44,13 @@ require_images() {
     done < <(awk '$1 == "image:" && $2 ~ /^storm-/ { print $2 }' <<<"$settings")
 }
 
-# Prints a field of the project's Cargo.toml.
-#   manifest_field KEY PROJECT
-manifest_field() { sed -n "s/^$1 = \"\(.*\)\"\$/\1/p" "$ROOT/$2/Cargo.toml"; }
+# Prints the commit that this folder has, with `-dirty` if files differ from it, as Nix does.
+revision() {
+    local commit=''
+    if [[ -e $ROOT/.git ]] && commit=$(git -C "$ROOT" rev-parse HEAD 2>/dev/null); then
+        [[ -z $(git -C "$ROOT" status --porcelain --untracked-files=no) ]] || commit+=-dirty
+    fi
+    printf '%s' "${commit:-unknown}"
+}
+
+[[ ${BASH_SOURCE[0]} != "$0" ]] || read_arguments '' "$@"

@@ -4,9 +4,9 @@
 # real ones.
 # shellcheck disable=SC2016 # the stubs expand their own text
 set -euo pipefail
-ROOT=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd -P)
 # shellcheck source-path=SCRIPTDIR source=support/path.sh
-source "$ROOT/scripts/tests/support/path.sh"
+source "$(dirname -- "${BASH_SOURCE[0]}")/support/path.sh"
+read_arguments '' "$@"
 
 mkdir -p "$ROOT/target"
 work=$(mktemp -d "$ROOT/target/test.XXXXXX")

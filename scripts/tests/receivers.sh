@@ -3,7 +3,9 @@
 # refuses every other one. A receiver without its toolchain on this machine is skipped, and a line
 # says so.
 set -euo pipefail
-ROOT=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd -P)
+# shellcheck source-path=SCRIPTDIR source=../lib.sh
+source "$(dirname -- "${BASH_SOURCE[0]}")/../lib.sh"
+read_arguments '' "$@"
 cd -- "$ROOT"
 
 mkdir -p target

@@ -7,6 +7,7 @@ set -euo pipefail
 source "$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)/../../docker.sh"
 # shellcheck source-path=SCRIPTDIR source=../support/images.sh
 source "$ROOT/scripts/tests/support/images.sh"
+read_arguments '' "$@"
 
 EVENT_SECONDS=120 # the limit for any event to happen
 
