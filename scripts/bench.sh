@@ -14,6 +14,8 @@ CONNECTIONS=64
 TURNS=5 # runs of each set of binaries with AGAINST
 RESULTS=$ROOT/target/bench
 NOBODY=http://receiver.example/webhook # accepted, but never called: no worker runs
+# It empties its Redis on purpose.
+[[ -z ${REDIS_URL:-} ]] || die "REDIS_URL is set: unset it, because this script starts a Redis of its own"
 [[ $SECONDS_EACH =~ ^[1-9][0-9]?$ ]] || wrong "SECONDS: expected 1 to 99, not $SECONDS_EACH"
 
 # --- Measuring -----------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ FETCH_SECONDS=60
 
 # deny.toml is in the root.
 cd -- "$ROOT"
+"$ROOT/scripts/find-tool.sh" cargo >/dev/null
 cargo_deny=$("$ROOT/scripts/find-tool.sh" cargo-deny)
 
 #   deny PROJECT ARGS...

@@ -24,7 +24,7 @@ rebuild() {
 
 restart() {
     stop api worker || true
-    start_services api worker || give_up
+    if start_services api worker; then suggest_request; else give_up; fi
 }
 
 # Stops the service that is still running: the next change starts both.
@@ -34,6 +34,8 @@ give_up() {
     say "dev       waiting for the next change"
 }
 
+stack_check_here
+need_cargo
 stack_prepare_here
 if rebuild; then restart; fi
 while sleep 1; do

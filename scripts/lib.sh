@@ -12,6 +12,9 @@ fi
 
 ROOT=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd -P)
 
+# Succeeds if what is written to standard output may have colours.
+has_colours() { [[ -t 1 && -z ${NO_COLOR:-} && ${TERM:-dumb} != dumb ]]; }
+
 say() { printf '%s\n' "$*" >&2; }
 
 die() {
@@ -122,6 +125,19 @@ is_healthy() { health_is "$1" 'HTTP/1.? 200*'; }
 
 #   is_redis HOST:PORT
 is_redis() { answers "$(host_of "$1")" "$(port_of "$1")" 'PING\r\nQUIT\r\n' '+PONG*'; }
+
+# Runs COMMAND, and fails if it takes longer than SECONDS: a connection to an address that nothing
+# answers for can take minutes.
+#   within SECONDS COMMAND...
+within() {
+    local limit=$1 begun=$SECONDS pid
+    shift
+    "$@" </dev/null &
+    pid=$!
+    while kill -0 "$pid" 2>/dev/null && ((SECONDS - begun <= limit)); do sleep 0.05; done
+    kill -KILL "$pid" 2>/dev/null || true
+    wait "$pid" 2>/dev/null
+}
 
 #   is_busy HOST PORT
 is_busy() { (exec 3<>"/dev/tcp/$1/$2") 2>/dev/null; }

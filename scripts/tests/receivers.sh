@@ -132,6 +132,7 @@ echo "ok: $name"
 
 # --- The receivers -------------------------------------------------------------------------------
 
+"$ROOT/scripts/find-tool.sh" cargo >/dev/null
 cargo build --quiet --locked --manifest-path worker/Cargo.toml --examples --target-dir target
 for example in send_callback receiver; do cp "target/debug/examples/$example" "$work/"; done
 
