@@ -57,7 +57,7 @@ require_free_ports() {
     done
 }
 
-# Docker Compose 1 prints "- 127.0.0.1:8000:8000/tcp", and 2 prints "published:" on a line of its own.
+# Docker Compose 1 prints "- 127.0.0.1:8000:8000/tcp", and 2 has a line with "published:".
 published_ports() {
     awk '
         { gsub(/"/, "") }

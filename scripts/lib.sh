@@ -32,7 +32,7 @@ wrong() {
 # comment at the top of the script, and exit. Call it before anything is started.
 #   read_arguments USAGE ARGUMENT...
 read_arguments() {
-    local usage=$1 names argument
+    local usage=$1 words argument
     shift
     for argument; do
         case $argument in
@@ -42,8 +42,8 @@ read_arguments() {
     for argument; do
         [[ $argument != -* ]] || wrong "there is no option $argument"
     done
-    read -ra names <<<"$usage"
-    (($# <= ${#names[@]})) || wrong "unexpected argument ${*:${#names[@]}+1:1}"
+    read -ra words <<<"$usage"
+    (($# <= ${#words[@]})) || wrong "unexpected argument ${*:${#words[@]}+1:1}"
 }
 
 #   show_help USAGE

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Tests what every script of this project does before it starts anything: --help helps, an argument
-# that it does not take is one sentence, and so is a bash or a cargo that is too old or missing.
+# that it does not take is one sentence, and so are a bash or a cargo that is too old or missing,
+# and a REDIS_URL where no Redis answers.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=support/path.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/support/path.sh"
@@ -87,12 +88,12 @@ echo "ok: $test"
 refuses() {
     local text=$1 status=0
     shift
-    errors=$(env -u STORM_BIN PATH="$work/path" "$@" 2>&1 </dev/null) || status=$?
+    errors=$(env -u STORM_BIN -u REDIS_SERVER -u REDIS_URL PATH="$work/path" "$@" 2>&1 </dev/null) || status=$?
     errors=$(grep -v '^make' <<<"$errors")
-    ((status != 0)) && [[ $errors == *"$text"* && $errors != *$'\n'* ]] || fail "$*: status $status: $errors"
+    [[ $status != 0 && $errors == *"$text"* && $errors != *$'\n'* ]] || fail "$*: status $status: $errors"
 }
 
-# The commands that build. Redis is no question here.
+# The commands that build.
 builders=("$ROOT/scripts/demo.sh" "$ROOT/scripts/stack.sh run" "$ROOT/scripts/storm.sh"
     "$ROOT/scripts/chaos.sh" "$ROOT/scripts/bench.sh" "$ROOT/scripts/deny.sh"
     "make -C $ROOT test-shared" "make -C $ROOT lint-clippy" "make -C $ROOT fmt" "make -C $ROOT fuzz")
@@ -100,7 +101,7 @@ for program in mkdir mktemp rm make; do ln -sf "$(type -P "$program")" "$work/pa
 
 test='without cargo, one line says what to install'
 rm "$work/path/cargo"
-export REDIS_URL=none API_ADDR WORKER_ADDR CALLBACK_PORT
+export API_ADDR WORKER_ADDR CALLBACK_PORT
 API_ADDR=127.0.0.1:$(free_port 20000) WORKER_ADDR=127.0.0.1:$(free_port 24000) CALLBACK_PORT=$(free_port 12000)
 for command in "${builders[@]}"; do
     read -ra words <<<"$command"
@@ -121,3 +122,17 @@ printf '#!/bin/sh\necho "cargo 1.999.0"\n' >"$work/path/cargo"
 rm "$work/path/cc"
 refuses 'there is no C compiler cc: install one' "$ROOT/scripts/demo.sh"
 echo "ok: $test"
+
+# Before a build too, which may take minutes: there is still no C compiler.
+test='a dead REDIS_URL is named at once by every script that uses it'
+dead=127.0.0.1:$(free_port 28000)
+for command in 'demo.sh' 'storm.sh' 'stack.sh run' 'stack.sh with true' 'dev.sh'; do
+    read -ra words <<<"$command"
+    refuses "no Redis answers at $dead" env REDIS_URL="redis://user:secret@$dead/0" "$ROOT/scripts/${words[0]}" "${words[@]:1}"
+    [[ $errors == *"REDIS_URL=redis://***@$dead/0"*'REDIS_URL=none'* ]] || fail "$command: $errors"
+done
+for url in "redis://localhost.invalid" "rediss://$dead" "redis://[::1]:${dead##*:}"; do
+    refuses 'no Redis answers at ' env REDIS_URL="$url" "$ROOT/scripts/demo.sh"
+done
+echo "ok: $test"
+
