@@ -81,6 +81,25 @@ if [[ -x $standin ]]; then
     grep -q 'lib/libjemalloc.so$' <<<"$files" || fail 'image-redis has no jemalloc'
     ! grep -E '(^|/)(ba)?sh$|jemalloc\.sh$' <<<"$files" || fail 'image-redis has a shell, by its jemalloc'
     echo "ok: image-redis has no shell, although nixpkgs' jemalloc has scripts for one"
+
+    # An input that is replaced makes the folder a changed one for Nix. So this flake has the
+    # stand-in as its input from the beginning.
+    git init --quiet "$work/clone"
+    git -C "$ROOT" ls-files -z | (cd -- "$ROOT" && tar --create --null --files-from -) | tar --extract --directory "$work/clone"
+    sed -i "s|github:NixOS/nixpkgs/[^\"]*|path:$work/standin|" "$work/clone/flake.nix"
+    rm "$work/clone/flake.lock"
+    git -C "$work/clone" add --all
+    nix --extra-experimental-features 'nix-command flakes' flake lock --offline "git+file://$work/clone" 2>"$work/errors" ||
+        fail "no lock file was made: $(<"$work/errors")"
+    git -C "$work/clone" add --all
+    git -C "$work/clone" -c user.name=test -c user.email=test@example.com commit --quiet --message=test
+    commit=$(git -C "$work/clone" rev-parse HEAD)
+    NIXPKGS_STANDIN=$work/standin/${standin##*/} "$ROOT/scripts/nix.sh" build "git+file://$work/clone#image-redis" \
+        --out-link "$work/image-redis" 2>"$work/errors" ||
+        fail "image-redis was not built: $(tail -n 20 "$work/errors")"
+    "$work/image-redis" | tar --extract --to-stdout --wildcards '*.json' | grep -qF "\"org.opencontainers.image.revision\": \"$commit\"" ||
+        fail "image-redis is not labelled with its commit"
+    echo "ok: an image is labelled with the commit that it is built from"
 else
     echo "skipped: image-redis has no shell: make test-images checks that in the image"
 fi

@@ -100,8 +100,13 @@ test='the images are labelled with the commit that they are built from'
 built_from=$(revision)
 for image in storm-api storm-worker storm-loadgen storm-redis; do
     label=$(docker image inspect "$image" --format '{{index .Config.Labels "org.opencontainers.image.revision"}}')
-    # Nix before 2.17 knows no commit for a folder with changes.
-    [[ $label == "$built_from" || ($built_from == *-dirty && $label == unknown) ]] ||
+    [[ $label != unknown || $(docker image inspect "$image" --format '{{.Created}}') != 1970-* ]] || {
+        # For Nix a folder has no commit if an input is replaced: scripts/tests/packaging/flake.sh
+        # has the test. Nix before 2.17 knows none for a folder with changes either.
+        echo "skipped: the commit of $image, which Nix built with a stand-in or with changes"
+        continue
+    }
+    [[ $label == "$built_from" ]] ||
         fail "$image was built from $label, and this folder is at $built_from: make images"
 done
 echo "ok: $test: $built_from"
