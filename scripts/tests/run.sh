@@ -10,7 +10,8 @@ cd -- "$ROOT"
 command -v curl >/dev/null || { echo 'skipped: make run, because curl is not installed' && exit; }
 need_cargo
 for project in api worker; do
-    cargo build --quiet --locked --manifest-path "$project/Cargo.toml" --target-dir target
+    # With the features of the tests, because `make test` has built that before.
+    cargo test --quiet --no-run --locked --manifest-path "$project/Cargo.toml" --target-dir target
 done
 mkdir -p target
 work=$(mktemp -d "$ROOT/target/test.XXXXXX")
