@@ -91,22 +91,24 @@ await_health() {
 # Fails if the user of a container can't write to its /data: an older volume, or a folder of the
 # host, can belong to another user.
 require_writable_data() {
-    local uid gid mode owner group
+    local uid gid mode owner group folder remedy
     IFS=: read -r uid gid < <(docker inspect --format '{{.Config.User}}' "$1")
     [[ $uid =~ ^[0-9]+$ && $gid =~ ^[0-9]+$ ]] || return 0
     # The image has no program that could show it. The first header of this archive is of /data.
     read -r mode owner _ < <(docker cp "$1:/data" - 2>/dev/null | head -c 2048 |
         tar --list --verbose --numeric-owner 2>/dev/null) || return 0
     group=${owner#*/} owner=${owner%/*}
+    folder=$(docker inspect --format '{{range .Mounts}}{{if eq .Destination "/data"}}{{.Source}}{{end}}{{end}}' "$1")
+    remedy="sudo chown -R $uid:$gid '$folder'"
     if [[ $owner == "$uid" ]]; then
         [[ ${mode:2:1} == w ]] && return
+        remedy="sudo chmod u+rwx '$folder'"
     elif [[ $group == "$gid" ]]; then
         [[ ${mode:5:1} == w ]] && return
     else
         [[ ${mode:8:1} == w ]] && return
     fi
-    die "/data of $(name_of "$1") belongs to uid $owner, and uid $uid can't write to it: sudo chown -R $uid:$gid '$(docker inspect \
-        --format '{{range .Mounts}}{{if eq .Destination "/data"}}{{.Source}}{{end}}{{end}}' "$1")' && make up"
+    die "/data of $(name_of "$1") belongs to uid $owner, and uid $uid can't write to it: $remedy && make up"
 }
 
 #   name_of CONTAINER
