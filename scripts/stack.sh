@@ -163,7 +163,8 @@ start_redis() {
     server=$("$ROOT/scripts/find-tool.sh" redis-server) ||
         die "there is no Redis: set REDIS_URL=none to run without one"
     address=127.0.0.1:$(free_port 28000)
-    say "redis     $address, $server, without persistence (REDIS_URL=none runs without one)"
+    say "redis     $address, $server, without persistence"
+    [[ -z $FOREGROUND ]] || say "          REDIS_URL=none runs without Redis"
     # Redis refuses to start if the environment names a locale that isn't installed.
     LC_ALL=C spawn "$server" --bind 127.0.0.1 --port "${address##*:}" --dir "$STACK_DIR" \
         --save '' --appendonly no >"$STACK_DIR/redis.log" 2>&1
