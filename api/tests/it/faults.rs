@@ -254,7 +254,7 @@ async fn an_unwritable_folder_or_file_names_the_uid_that_needs_it_and_the_comman
                 .unwrap()
                 .execute_batch("VACUUM")
                 .unwrap();
-            places += &format!(" {}*", database.display());
+            places = format!("{places} {}*", database.display());
         }
         let service = as_nobody(folder.path());
         let place = folder.path().join(unwritable);

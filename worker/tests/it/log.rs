@@ -24,10 +24,7 @@ async fn a_log_filter_shows_one_line_for_each_job_that_ends_with_its_id_and_outc
             report_name: ReportName::try_from("Q1_Finance".to_owned()).unwrap(),
             records: Records::new(1, Records::MAX_ASYNC).unwrap(),
         };
-        store
-            .accept(NewJob::new(id, spec, callback))
-            .await
-            .unwrap();
+        store.accept(NewJob::new(id, spec, callback)).await.unwrap();
         worker.logs(&format!(r#""id":"{id}","outcome""#)).await;
         let log = worker.log();
         let mut lines = log

@@ -132,17 +132,18 @@ fn remedy(path: &Path, directory: &Path, error: &std::io::Error) -> String {
         return String::new();
     }
     let user = rustix::process::geteuid().as_raw();
-    let mut command = format!("chown {user}");
-    let mut places = format!(" {}", directory.display());
-    if !directory.exists() {
-        command = format!("mkdir -p{places} && {command}");
+    let (folder, file) = (directory.display(), path.display());
+    let (make, places) = if !directory.exists() {
+        (format!("mkdir -p {folder} && "), folder.to_string())
     } else if path.exists() {
         // Its write-ahead log too.
-        places += &format!(" {}*", path.display());
-    }
+        (String::new(), format!("{folder} {file}*"))
+    } else {
+        (String::new(), folder.to_string())
+    };
     format!(
         " by uid {user}, which runs this process; as root (for a container, on the folder that is \
-         mounted there): {command}{places} && chmod u+rwX{places}"
+         mounted there): {make}chown {user} {places} && chmod u+rwX {places}"
     )
 }
 
