@@ -27,7 +27,7 @@ chaos: ## inject faults under load, then check every promise (SEED=1 DURATION=60
 bench: ## measure the figures of docs/BENCHMARKS.md on this machine
 	@scripts/bench.sh
 
-run: ## run a stack in the foreground: API on port 8000, worker on 9000, data in target/run
+run: ## run a stack in the foreground: API on port 8000, worker on 9000, data in target/run (REDIS_URL=none)
 	@scripts/stack.sh run
 
 dev: ## the same from debug builds, rebuilt and restarted when a file changes
@@ -36,7 +36,7 @@ dev: ## the same from debug builds, rebuilt and restarted when a file changes
 # --- In containers -------------------------------------------------------------------------------
 
 .PHONY: images up down logs demo-compose
-images: ## build the four images, with Nix if installed (IMAGE_BUILDER=nix|host, TAG=latest)
+images: ## build the four images, with Nix 2.18 or else cargo (IMAGE_BUILDER=nix|host, TAG=latest)
 	@scripts/images.sh
 
 up: ## start the stack of docker-compose.yml: API on port 8000 (API_PORT=8000)
