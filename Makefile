@@ -27,7 +27,7 @@ chaos: ## inject faults under load, then check every promise (SEED=1 DURATION=60
 bench: ## measure the figures of docs/BENCHMARKS.md on this machine
 	@scripts/bench.sh
 
-run: ## run a stack in the foreground: API on port 8000, worker on 9000, data in target/run
+run: ## run a stack in the foreground: API on port 8000, worker on 9000, data in target/run (REDIS_URL=none)
 	@scripts/stack.sh run
 
 dev: ## the same from debug builds, rebuilt and restarted when a file changes
@@ -36,7 +36,7 @@ dev: ## the same from debug builds, rebuilt and restarted when a file changes
 # --- In containers -------------------------------------------------------------------------------
 
 .PHONY: images up down logs demo-compose
-images: ## build the four images, with Nix if installed (IMAGE_BUILDER=nix|host, TAG=latest)
+images: ## build the four images, with Nix 2.18 or else cargo (IMAGE_BUILDER=nix|host, TAG=latest)
 	@scripts/images.sh
 
 up: ## start the stack of docker-compose.yml: API on port 8000 (API_PORT=8000)
@@ -56,8 +56,13 @@ demo-compose: ## run the demo against the running containers
 .PHONY: test $(TESTS:%=test-%)
 test: $(TESTS:%=test-%) ## run every test; those of one project: make test-api
 
+# Fails with one line if cargo is missing or too old.
+.PHONY: cargo
+cargo:
+	@scripts/find-tool.sh cargo >/dev/null
+
 # Tests that need Redis start a server of their own.
-$(PROJECTS:%=test-%): test-%:
+$(PROJECTS:%=test-%): test-%: cargo
 	@redis=$$(scripts/find-tool.sh redis-server); \
 		REDIS_SERVER=$$redis cargo test --locked --manifest-path $*/Cargo.toml
 
@@ -65,7 +70,7 @@ test-scripts:
 	@for test in scripts/tests/*.sh; do echo "$$test"; "$$test"; done
 
 .PHONY: fuzz
-fuzz: ## test the SSRF policy with hostile URLs and DNS answers (CASES=200000)
+fuzz: cargo ## test the SSRF policy with hostile URLs and DNS answers (CASES=200000)
 	@export PROPTEST_CASES='$(or $(CASES),200000)'; \
 		cargo test --locked --manifest-path shared/Cargo.toml --test it ssrf::fuzz; \
 		cargo test --locked --manifest-path worker/Cargo.toml --test it delivery::fuzz
@@ -84,16 +89,16 @@ test-compose: ## test docker-compose.yml with the loaded images, under faults
 .PHONY: lint $(LINTS:%=lint-%)
 lint: $(LINTS:%=lint-%) ## run every check of the sources; one of them: make lint-clippy
 
-lint-format:
+lint-format: cargo
 	@for project in $(PROJECTS); do cargo fmt --check --manifest-path $$project/Cargo.toml; done
 
-lint-clippy:
+lint-clippy: cargo
 	@for project in $(PROJECTS); do \
 		cargo clippy --locked --all-targets --manifest-path $$project/Cargo.toml -- -D warnings; \
 	done
 
 lint-docs: export RUSTDOCFLAGS := -D warnings
-lint-docs:
+lint-docs: cargo
 	@for project in $(PROJECTS); do \
 		cargo doc --locked --no-deps --manifest-path $$project/Cargo.toml; \
 	done
@@ -112,10 +117,10 @@ lint-shell:
 		"$$shellcheck" --external-sources .ci/run scripts/*.sh scripts/tests/*.sh scripts/tests/*/*.sh
 
 .PHONY: fmt update clean
-fmt: ## format the sources
+fmt: cargo ## format the sources
 	@for project in $(PROJECTS); do cargo fmt --manifest-path $$project/Cargo.toml; done
 
-update: ## update the four lock files together, so that they agree
+update: cargo ## update the four lock files together, so that they agree
 	@for project in $(PROJECTS); do cargo update --manifest-path $$project/Cargo.toml; done
 	@scripts/check-drift.sh
 

@@ -98,6 +98,9 @@
 
       user = "65532:65532";
       seconds = count: count * 1000 * 1000 * 1000;
+      # The commit. With changes that are not committed, Nix before 2.17 knows none, and a folder
+      # without .git has none.
+      revision = self.rev or self.dirtyRev or "unknown";
 
       # An image of `contents` only: no shell, no package manager. Its user can write to /data only.
       imageOf =
@@ -126,6 +129,8 @@
             Labels = {
               "org.opencontainers.image.title" = "storm-${name}";
               "org.opencontainers.image.description" = description;
+              "org.opencontainers.image.revision" = revision;
+              "org.opencontainers.image.source" = (manifestOf "shared").repository;
             }
             // labels;
           };
@@ -165,12 +170,34 @@
         Retries = 3;
       };
 
-      # Without systemd, whose library would add all of systemd and a shell to the image. Redis' own
-      # tests are skipped: nixpkgs has run them. A stand-in for nixpkgs may have no `override`.
+      # jemalloc has one output, and in its bin/ are two scripts that begin with #!/bin/sh. nixpkgs'
+      # patchShebangs would point them at bash, and so bring bash into each image with jemalloc.
+      # Before that, postInstall removes them.
+      jemallocOf =
+        pkgs:
+        pkgs.jemalloc.overrideAttrs (old: {
+          postInstall = (old.postInstall or "") + "\nrm -rf $out/bin\n";
+          doCheck = false;
+        });
+
+      # Without systemd, whose library would add all of systemd and a shell to the image, and with a
+      # jemalloc that adds none. The tests of both are skipped: nixpkgs has run them. A stand-in for
+      # nixpkgs may have no `override`.
       redisOf =
         pkgs:
-        ((pkgs.redis.override or (_: pkgs.redis)) { withSystemd = false; }).overrideAttrs (_: {
+        let
+          override = pkgs.redis.override or (_: pkgs.redis);
+          redis = override {
+            withSystemd = false;
+            jemalloc = jemallocOf pkgs;
+          };
+        in
+        redis.overrideAttrs (_: {
           doCheck = false;
+          disallowedRequisites = existing pkgs [
+            "bash"
+            "bashNonInteractive"
+          ];
         });
 
       imagesOf = pkgs: {
@@ -232,8 +259,11 @@
         let
           flags = "--offline --locked --manifest-path ${project}/Cargo.toml";
         in
-        {
+        # The tests need Linux: they read /proc, and listen on 127.0.0.2.
+        forLinux pkgs {
           "test-${project}" = cargoCheck pkgs "test" project [ pkgs.redis ] "test ${flags}";
+        }
+        // {
           "clippy-${project}" =
             cargoCheck pkgs "clippy" project [ pkgs.clippy ]
               "clippy ${flags} --all-targets -- -D warnings";
@@ -277,7 +307,11 @@
           };
           drift = {
             tools = [ ];
-            files = [ ./scripts/check-drift.sh ] ++ folders;
+            files = [
+              ./scripts/check-drift.sh
+              ./scripts/lib.sh
+            ]
+            ++ folders;
             script = "bash scripts/check-drift.sh";
           };
           shellcheck = {

@@ -1,20 +1,22 @@
 #!/usr/bin/env bash
 # Measures the figures of docs/BENCHMARKS.md on this machine. Most are also given as a ratio to
 # another figure of the same run, which depends less on the machine.
-#   scripts/bench.sh [SECONDS]               the length of each measurement [10]
-#   AGAINST=FOLDER scripts/bench.sh [...]    compares the binaries in FOLDER with the current ones
-# Each part runs in a subshell, so it has its own stack and its own PID array.
-# shellcheck disable=SC2030,SC2031
+#   SECONDS          the length of each measurement, 1 to 99 [10]
+#   AGAINST=FOLDER   compare the binaries in FOLDER with the current ones
+# shellcheck disable=SC2030,SC2031 # each part runs in a subshell: its own stack, its own PID array
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=stack.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/stack.sh"
 
+read_arguments '[SECONDS]' "$@"
 SECONDS_EACH=${1:-10}
 CONNECTIONS=64
 TURNS=5 # runs of each set of binaries with AGAINST
 RESULTS=$ROOT/target/bench
 NOBODY=http://receiver.example/webhook # accepted, but never called: no worker runs
-[[ $SECONDS_EACH =~ ^[1-9][0-9]?$ ]] || die "SECONDS: expected 1 to 99, not $SECONDS_EACH"
+# It empties its Redis on purpose.
+[[ -z ${REDIS_URL:-} ]] || die "REDIS_URL is set: unset it, because this script starts a Redis of its own"
+[[ $SECONDS_EACH =~ ^[1-9][0-9]?$ ]] || wrong "SECONDS: expected 1 to 99, not $SECONDS_EACH"
 
 # --- Measuring -----------------------------------------------------------------------------------
 

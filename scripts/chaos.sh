@@ -10,6 +10,7 @@ set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=stack.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/stack.sh"
 
+read_arguments '' "$@"
 seed=${SEED:-$((RANDOM * 32768 + RANDOM))}
 duration=${DURATION:-60s} jobs=${JOBS:-20000} lease=${LEASE:-3s} keep=${KEEP:-}
 [[ $seed =~ ^[0-9]{1,19}$ ]] || die "SEED=$seed: expected a whole number"

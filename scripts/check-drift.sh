@@ -1,9 +1,14 @@
 #!/usr/bin/env bash
 # Fails if the four projects differ in lints, editions, dependency requirements or locked versions.
 # There is no workspace that would keep them the same. Each difference compiles a crate once more.
-#   scripts/check-drift.sh [ROOT]
+#   ROOT   the folder of the projects [this one]
 set -euo pipefail
-cd -- "${1:-$(dirname -- "${BASH_SOURCE[0]}")/..}"
+# shellcheck source-path=SCRIPTDIR source=lib.sh
+source "$(dirname -- "${BASH_SOURCE[0]}")/lib.sh"
+
+read_arguments '[ROOT]' "$@"
+[[ -e ${1:-$ROOT}/shared/Cargo.toml ]] || wrong "ROOT: there is no shared/Cargo.toml in $1"
+cd -- "${1:-$ROOT}"
 
 # Prints every entry of the manifests: FILE, TABLE, KEY and VALUE, separated by tabs.
 entries() {
@@ -29,7 +34,7 @@ entries() {
 
 facts_of_tables() {
     entries | awk -F '\t' '
-        $2 == "package" && $3 ~ /^(edition|license|rust-version|version)$/ { print $3 "\t" $1 "\t" $4 }
+        $2 == "package" && $3 ~ /^(edition|license|repository|rust-version|version)$/ { print $3 "\t" $1 "\t" $4 }
         $2 ~ /^(lints|profile)/ { print "[" $2 "] " $3 "\t" $1 "\t" $4 }
     '
 }

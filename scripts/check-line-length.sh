@@ -1,11 +1,16 @@
 #!/usr/bin/env bash
 # Fails if a line of documentation or a comment is longer than 100 columns. Formatters leave
 # comments and Markdown as they are, so no other check sees these lines.
-#   scripts/check-line-length.sh [ROOT]      checks the files that git tracks under ROOT
+#   ROOT   check the files that git tracks in this folder [the project's]
 #
 # Exempt: table rows, fenced code blocks, and lines of a single word, such as a long URL.
 set -euo pipefail
-cd -- "${1:-$(dirname -- "${BASH_SOURCE[0]}")/..}"
+# shellcheck source-path=SCRIPTDIR source=lib.sh
+source "$(dirname -- "${BASH_SOURCE[0]}")/lib.sh"
+
+read_arguments '[ROOT]' "$@"
+[[ -d ${1:-$ROOT} ]] || wrong "ROOT: there is no folder $1"
+cd -- "${1:-$ROOT}"
 
 COLUMNS_MAX=100
 

@@ -20,10 +20,50 @@ USAGE
 }
 
 up() {
+    local address running
     require_images
-    compose up --detach --remove-orphans
+    running=$(running_containers)
+    [[ -n $running ]] || require_free_ports
+    if ! compose up --detach --remove-orphans; then
+        [[ -z $running ]] || die "the stack could not be started, and what ran before may be stopped: make down stops the rest"
+        compose down --remove-orphans >/dev/null 2>&1 || true
+        die "the stack could not be started, and nothing of it is left running"
+    fi
     await_health
-    say "api       http://$(compose port api 8000), ready"
+    address=$(compose port api 8000)
+    say "api       http://$address, ready"
+    # The programs are healthy without Redis, so this alone shows that it can't be reached.
+    is_healthy "$address" || sleep 2
+    is_healthy "$address" ||
+        say "redis     it does not answer (REDIS_URL), so the workers poll the table: see http://$address/healthz"
+}
+
+# Prints the ids of this stack's containers that run.
+running_containers() {
+    local containers
+    mapfile -t containers < <(compose ps --quiet)
+    ((${#containers[@]} == 0)) ||
+        docker inspect --format '{{if .State.Running}}{{.Id}}{{end}}' "${containers[@]}" | grep . || true
+}
+
+# Fails if another program has a port that the stack publishes. The ports are those of this machine
+# only if its own engine is used.
+require_free_ports() {
+    local port
+    [[ ${DOCKER_HOST:-unix:} == unix:* ]] || return 0
+    for port in $(published_ports); do
+        ! is_busy 127.0.0.1 "$port" ||
+            die "port $port is taken by another program: choose another: make up API_PORT=$((port + 1))"
+    done
+}
+
+# Docker Compose 1 prints "- 127.0.0.1:8000:8000/tcp", and 2 has a line with "published:".
+published_ports() {
+    awk '
+        { gsub(/"/, "") }
+        $1 == "-" && $2 ~ /^([0-9.]+:)?[0-9]+:[0-9]+(\/tcp)?$/ { count = split($2, part, ":"); print part[count - 1] }
+        $1 == "published:" { print $2 }
+    ' <<<"$COMPOSE_CONFIG"
 }
 
 # Docker Compose 1 has no --wait.
@@ -33,6 +73,7 @@ await_health() {
         containers=$(compose ps --quiet "$service")
         [[ -n $containers ]] || die "no container of $service was started: check that its number of replicas is not 0"
         for container in $containers; do
+            require_writable_data "$container"
             while read -r restarts state <<<"$(state_of "$container")" && [[ $state != healthy ]]; do
                 if [[ -z $state ]]; then
                     die "a container of $service is gone: run make up again"
@@ -47,6 +88,32 @@ await_health() {
     done
 }
 
+# Fails if the user of a container can't write to its /data: an older volume, or a folder of the
+# host, can belong to another user.
+require_writable_data() {
+    local uid gid mode owner group folder remedy
+    IFS=: read -r uid gid < <(docker inspect --format '{{.Config.User}}' "$1")
+    [[ $uid =~ ^[0-9]+$ && $gid =~ ^[0-9]+$ ]] || return 0
+    # The image has no program that could show it. The first header of this archive is of /data.
+    read -r mode owner _ < <(docker cp "$1:/data" - 2>/dev/null | head -c 2048 |
+        tar --list --verbose --numeric-owner 2>/dev/null) || return 0
+    group=${owner#*/} owner=${owner%/*}
+    folder=$(docker inspect --format '{{range .Mounts}}{{if eq .Destination "/data"}}{{.Source}}{{end}}{{end}}' "$1")
+    remedy="sudo chown -R $uid:$gid '$folder'"
+    if [[ $owner == "$uid" ]]; then
+        [[ ${mode:2:1} == w ]] && return
+        remedy="sudo chmod u+rwx '$folder'"
+    elif [[ $group == "$gid" ]]; then
+        [[ ${mode:5:1} == w ]] && return
+    else
+        [[ ${mode:8:1} == w ]] && return
+    fi
+    die "/data of $(name_of "$1") belongs to uid $owner, and uid $uid can't write to it: $remedy && make up"
+}
+
+#   name_of CONTAINER
+name_of() { docker inspect --format '{{slice .Name 1}}' "$1"; }
+
 # Prints the number of restarts of a container, and its health.
 #   state_of CONTAINER
 state_of() {
@@ -58,7 +125,13 @@ state_of() {
 give_up() {
     say "the last lines of its log:"
     docker logs --tail 3 "$1" >&2 || true
-    die "$(docker inspect --format '{{.Name}}' "$1"): $2; make logs shows more, make down stops the stack"
+    die "$(name_of "$1"): $2; make logs shows more, make down stops the stack"
+}
+
+logs() {
+    local colours=()
+    has_colours || colours=(--no-color)
+    compose logs --follow --tail=100 "${colours[@]}" "$@"
 }
 
 demo() {
@@ -71,16 +144,29 @@ demo() {
     compose run --rm --use-aliases "${terminal[@]}" loadgen
 }
 
-case ${1:-} in
-    up | down | logs | demo | --) action=$1 && shift ;;
+action=${1:-}
+case $action in
+    --) ;;
+    up | down | logs | demo)
+        for argument; do
+            case $argument in
+                --help | -h) usage && exit ;;
+            esac
+        done
+        ;;
     --help | -h) usage && exit ;;
-    *) usage >&2 && exit 2 ;;
+    *) wrong "expected up, down, logs, demo or --${1:+, not $1}" ;;
+esac
+shift
+case $action in
+    up | demo) (($# == 0)) || wrong "unexpected argument $1" ;;
+    down) [[ -z $* || $* == -v || $* == --volumes ]] || wrong "down: expected -v or nothing, not $*" ;;
 esac
 choose_compose
 case $action in
     up) up ;;
     down) compose down --remove-orphans "$@" ;;
-    logs) compose logs --follow --tail=100 "$@" ;;
+    logs) logs "$@" ;;
     demo) demo ;;
     --) compose "$@" ;;
 esac

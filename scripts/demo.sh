@@ -6,6 +6,7 @@ set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=stack.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/stack.sh"
 
+read_arguments '' "$@"
 port=${CALLBACK_PORT:-8001}
 unset CALLBACK_PORT # not a setting of the services
 
@@ -17,6 +18,7 @@ if is_busy 127.0.0.1 "$port" || is_busy ::1 "$port"; then
     die "port $port is taken by another program: choose another: make demo CALLBACK_PORT=$((port + 1))"
 fi
 
+require_redis
 # Without Redis the workers poll the table, and the demo shows the same. A wrong REDIS_SERVER stays
 # an error.
 if [[ -z ${REDIS_URL:-}${REDIS_SERVER:-} ]] && ! "$ROOT/scripts/find-tool.sh" redis-server >/dev/null; then

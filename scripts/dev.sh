@@ -6,6 +6,8 @@ set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=stack.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/stack.sh"
 
+read_arguments '' "$@"
+
 export STORM_BIN=$ROOT/target/debug
 
 # Touched before each build, so that a change during the build triggers another one.
@@ -22,7 +24,7 @@ rebuild() {
 
 restart() {
     stop api worker || true
-    start_services api worker || give_up
+    if start_services api worker; then suggest_request; else give_up; fi
 }
 
 # Stops the service that is still running: the next change starts both.
@@ -32,6 +34,8 @@ give_up() {
     say "dev       waiting for the next change"
 }
 
+stack_check_here
+need_cargo
 stack_prepare_here
 if rebuild; then restart; fi
 while sleep 1; do

@@ -34,16 +34,23 @@ choose_compose() {
 compose() (cd -- "$ROOT" && "${COMPOSE_COMMAND[@]}" "$@")
 
 # Fails if one of our images is missing. Docker must not look for it in a registry: a stranger could
-# have published an image of that name there.
+# have published an image of that name there. Sets COMPOSE_CONFIG to the settings that are in force.
 require_images() {
-    local settings image
-    settings=$(compose --profile loadgen config) || die "docker-compose.yml is invalid with these settings"
+    local image
+    COMPOSE_CONFIG=$(compose --profile loadgen config) || die "docker-compose.yml is invalid with these settings"
     while read -r image; do
         docker image inspect "$image" >/dev/null 2>&1 ||
             die "image $image is missing: make images${TAG:+ TAG=$TAG}"
-    done < <(awk '$1 == "image:" && $2 ~ /^storm-/ { print $2 }' <<<"$settings")
+    done < <(awk '$1 == "image:" && $2 ~ /^storm-/ { print $2 }' <<<"$COMPOSE_CONFIG")
 }
 
-# Prints a field of the project's Cargo.toml.
-#   manifest_field KEY PROJECT
-manifest_field() { sed -n "s/^$1 = \"\(.*\)\"\$/\1/p" "$ROOT/$2/Cargo.toml"; }
+# Prints the commit that this folder has, with `-dirty` if files differ from it, as Nix does.
+revision() {
+    local commit=''
+    if [[ -e $ROOT/.git ]] && commit=$(git -C "$ROOT" rev-parse HEAD 2>/dev/null); then
+        [[ -z $(git -C "$ROOT" status --porcelain --untracked-files=no) ]] || commit+=-dirty
+    fi
+    printf '%s' "${commit:-unknown}"
+}
+
+[[ ${BASH_SOURCE[0]} != "$0" ]] || read_arguments '' "$@"

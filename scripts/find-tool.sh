@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# Prints the path of a tool. If the tool is missing and this user may install packages, installs it
-# first.
-#   scripts/find-tool.sh TOOL
+# Prints the path of TOOL. If it is missing and this user may install packages, installs it first.
+# TOOL is redis-server, shellcheck, wrk, nix, fakeroot, dockerd, docker-compose or cargo-deny; or
+# cargo, which is never installed, but must be new enough.
 set -euo pipefail
+# shellcheck source-path=SCRIPTDIR source=lib.sh
+source "$(dirname -- "${BASH_SOURCE[0]}")/lib.sh"
 
-TOOLS=(redis-server shellcheck wrk nix fakeroot dockerd docker-compose cargo-deny)
+TOOLS=(redis-server shellcheck wrk nix fakeroot dockerd docker-compose cargo-deny cargo)
 # The folder for tools that the system's package manager does not have.
-OWN_TOOLS=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd -P)/target/tools
+OWN_TOOLS=$ROOT/target/tools
 CARGO_DENY=0.20.2
-
-say() { printf '%s\n' "$*" >&2; }
 
 find_tool() {
     if [[ $1 != redis-server ]]; then
@@ -102,13 +102,28 @@ install_cargo_deny() {
         { say "cargo-deny could not be installed: install it yourself" && return 1; }
 }
 
+# Distributions have older versions, with which a build fails in words that don't say so.
+find_cargo() {
+    local needed version remedy
+    needed=$(manifest_field rust-version shared)
+    remedy="install Rust $needed or newer: https://rustup.rs"
+    command -v cargo >/dev/null || { say "cargo is not installed: $remedy" && return 1; }
+    version=$(cargo --version 2>&1) || { say "cargo does not run (${version%%$'\n'*}): $remedy" && return 1; }
+    version=${version#cargo }
+    is_at_least "$version" "$needed" || { say "cargo ${version%% *} is too old: $remedy" && return 1; }
+    command -v cargo
+}
+
 main() {
+    read_arguments TOOL "$@"
     local tool=${1:-} manager package
     # shellcheck disable=SC2076 # the name is not a pattern
-    if [[ -z $tool || ! " ${TOOLS[*]} " =~ " $tool " ]]; then
-        say "usage: find-tool.sh TOOL, one of: ${TOOLS[*]}" && exit 2
-    fi
+    [[ -n $tool && " ${TOOLS[*]} " =~ " $tool " ]] || wrong "TOOL: expected one of: ${TOOLS[*]}"
 
+    if [[ $tool == cargo ]]; then
+        find_cargo
+        exit
+    fi
     find_tool "$tool" && exit
     if [[ $tool == redis-server && -n ${REDIS_SERVER:-} ]]; then
         say "REDIS_SERVER=$REDIS_SERVER is not an executable program: correct or unset it" && exit 1

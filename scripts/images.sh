@@ -1,28 +1,37 @@
 #!/usr/bin/env bash
 # Builds the images of docker-compose.yml and loads them into Docker.
 #   IMAGE_BUILDER   nix: build the flake's images; host: build with cargo, pack with pack-images.sh
-#                   [nix if it is installed, else host]
+#                   [nix if it is installed and new enough, else host, and one line says why]
 #   TAG             a second tag for the images, beside `latest`
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=docker.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/docker.sh"
 
-builder=${IMAGE_BUILDER:-}
+read_arguments '' "$@"
+builder=${IMAGE_BUILDER:-} why=IMAGE_BUILDER=host
 case $builder in
     nix | host) ;;
-    '') if command -v nix >/dev/null; then builder=nix; else builder=host; fi ;;
+    '')
+        builder=nix
+        why=$("$ROOT/scripts/nix.sh" usable 2>&1) || builder=host
+        why="because ${why#nix.sh: }"
+        ;;
     *) die "IMAGE_BUILDER=$builder: expected nix or host" ;;
 esac
 [[ $(uname) == Linux ]] || die "images are built on Linux; elsewhere use a Nix builder for Linux: nix build .#packages.aarch64-linux.load-images"
 require_engine
-say "images    built with ${builder/host/cargo and Docker (IMAGE_BUILDER=host)}"
 
 case $builder in
     nix)
+        "$ROOT/scripts/nix.sh" usable
+        say "images    built with Nix"
         flake=$("$ROOT/scripts/nix.sh" ref)
         "$ROOT/scripts/nix.sh" run "$flake#load-images"
         ;;
-    host) "$ROOT/scripts/pack-images.sh" ;;
+    host)
+        say "images    built with cargo and Docker, $why"
+        "$ROOT/scripts/pack-images.sh"
+        ;;
 esac
 for image in api worker loadgen redis; do
     [[ ${TAG:-latest} == latest ]] || docker tag "storm-$image:latest" "storm-$image:$TAG"

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Shared by the scripts: the project's root, messages, builds, ports and probes. Sourced, never run.
+# Shared by the scripts: the project's root, arguments, messages, builds, ports and probes. Sourced,
+# never run.
 set -euo pipefail
 
 # Associative arrays came with 4.0; before 4.4 `set -u` takes an empty array for an unset variable.
@@ -11,6 +12,9 @@ fi
 
 ROOT=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd -P)
 
+# Succeeds if what is written to standard output may have colours.
+has_colours() { [[ -t 1 && -z ${NO_COLOR:-} && ${TERM:-dumb} != dumb ]]; }
+
 say() { printf '%s\n' "$*" >&2; }
 
 die() {
@@ -18,10 +22,62 @@ die() {
     exit 1
 }
 
+# Ends a script that was called wrongly.
+wrong() {
+    say "${0##*/}: $*; see $0 --help"
+    exit 2
+}
+
+# Checks the ARGUMENTs of a script that takes as many as USAGE has words. --help and -h print the
+# comment at the top of the script, and exit. Call it before anything is started.
+#   read_arguments USAGE ARGUMENT...
+read_arguments() {
+    local usage=$1 words argument
+    shift
+    for argument; do
+        case $argument in
+            --help | -h) show_help "$usage" && exit ;;
+        esac
+    done
+    for argument; do
+        [[ $argument != -* ]] || wrong "there is no option $argument"
+    done
+    read -ra words <<<"$usage"
+    (($# <= ${#words[@]})) || wrong "unexpected argument ${*:${#words[@]}+1:1}"
+}
+
+#   show_help USAGE
+show_help() {
+    printf 'usage: %s%s\n\n' "$0" "${1:+ $1}"
+    awk 'NR == 1 || /^# shellcheck / { next } !/^#/ { exit } { sub(/^# ?/, ""); print }' "$0"
+}
+
+# Prints a field of the project's Cargo.toml.
+#   manifest_field KEY PROJECT
+manifest_field() { sed -n "s/^$1 = \"\(.*\)\"\$/\1/p" "$ROOT/$2/Cargo.toml"; }
+
+# Compares the first two numbers of versions: 2.8.0 is not at least 2.18.
+#   is_at_least VERSION NEEDED
+is_at_least() {
+    local -a has needs
+    IFS=. read -ra has <<<"$1.0"
+    IFS=. read -ra needs <<<"$2.0"
+    # What follows a number is no part of it, as in 2.19pre20230921.
+    ((${has[0]%%[!0-9]*} * 1000 + ${has[1]%%[!0-9]*} >= needs[0] * 1000 + needs[1]))
+}
+
+# Ends the script with one line if this machine can't build.
+need_cargo() {
+    "$ROOT/scripts/find-tool.sh" cargo >/dev/null || exit 1
+    command -v "${CC:-cc}" >/dev/null ||
+        die "there is no C compiler ${CC:-cc}: install one (Debian: gcc; macOS: xcode-select --install)"
+}
+
 #   build release|dev PROJECT...
 build() {
     local profile=$1 project
     shift
+    need_cargo
     for project; do
         # The target folder is fixed, because the scripts run the binaries from it. The rest of the
         # configuration, .cargo/config.toml, is found from the working folder.
@@ -70,6 +126,19 @@ is_healthy() { health_is "$1" 'HTTP/1.? 200*'; }
 #   is_redis HOST:PORT
 is_redis() { answers "$(host_of "$1")" "$(port_of "$1")" 'PING\r\nQUIT\r\n' '+PONG*'; }
 
+# Runs COMMAND, and fails if it takes longer than SECONDS: a connection to an address that nothing
+# answers for can take minutes.
+#   within SECONDS COMMAND...
+within() {
+    local limit=$1 begun=$SECONDS pid
+    shift
+    "$@" </dev/null &
+    pid=$!
+    while kill -0 "$pid" 2>/dev/null && ((SECONDS - begun <= limit)); do sleep 0.05; done
+    kill -KILL "$pid" 2>/dev/null || true
+    wait "$pid" 2>/dev/null
+}
+
 #   is_busy HOST PORT
 is_busy() { (exec 3<>"/dev/tcp/$1/$2") 2>/dev/null; }
 
@@ -95,3 +164,5 @@ free_port() {
     done
     die "no free port between $1 and $(($1 + 3999))"
 }
+
+[[ ${BASH_SOURCE[0]} != "$0" ]] || read_arguments '' "$@"

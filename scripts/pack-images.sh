@@ -6,6 +6,8 @@ set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=docker.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/docker.sh"
 
+read_arguments '' "$@"
+
 USER_AND_GROUP=65532
 
 # Copies a program to /bin, and the libraries that it loads to the same paths as on this machine.
@@ -33,7 +35,9 @@ import() {
     shift 3
     for line in "USER $USER_AND_GROUP:$USER_AND_GROUP" 'WORKDIR /data' 'VOLUME /data' \
         "LABEL org.opencontainers.image.title=storm-$name" \
-        "LABEL org.opencontainers.image.description=\"$description\"" "$@"; do
+        "LABEL org.opencontainers.image.description=\"$description\"" \
+        "LABEL org.opencontainers.image.revision=$(revision)" \
+        "LABEL org.opencontainers.image.source=$(manifest_field repository shared)" "$@"; do
         changes+=(--change "$line")
     done
     mkdir -p "$folder/etc" "$folder/data"

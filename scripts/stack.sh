@@ -25,6 +25,7 @@ SYNC_THREADS=1 scripts/stack.sh run
 
   DB_URL, API_ADDR, WORKER_ADDR   for `run`; `with` chooses its own
   REDIS_URL      an existing Redis, or none to run without one [a new one on a free port]
+  LOG            the log filter; `run` shows a line for each job that ends [info,storm_worker::jobs=debug]
   REDIS_SERVER   the redis-server to start [the one in PATH]
   STORM_BIN      a folder with the binaries [they are built]
   CALLBACK_SIGNING_SECRETS   the secrets that sign callbacks; empty: callbacks are not signed
@@ -46,13 +47,20 @@ stack_start() {
     start_services "$@"
 }
 
-# Prepares a stack on the usual ports that keeps its data and logs to the terminal. Call
-# start_services after it.
-stack_prepare_here() {
+# Checks what a stack on the usual ports needs. Call it before a build, which may take minutes.
+stack_check_here() {
     export API_ADDR=${API_ADDR:-127.0.0.1:8000} WORKER_ADDR=${WORKER_ADDR:-127.0.0.1:9000}
     require_free API_ADDR "$API_ADDR"
     require_free WORKER_ADDR "$WORKER_ADDR"
+    require_redis
+}
+
+# Prepares a stack on the usual ports that keeps its data and logs to the terminal. Call
+# start_services after it.
+stack_prepare_here() {
     FOREGROUND=yes
+    # One line for each job that ends. A settings file may have its own filter.
+    [[ -n ${LOG:-}${STORM_CONFIG:-} ]] || export LOG=info,storm_worker::jobs=debug
     stack_open
     mkdir -p "$ROOT/target/run"
     export DB_URL=${DB_URL:-sqlite:$ROOT/target/run/storm.db}
@@ -86,10 +94,14 @@ stack_open() {
     STACK_DIR=$(mktemp -d "$ROOT/target/stack.XXXXXX")
 }
 
+# Called before a stack is stopped. A script that shows progress redefines it.
+stack_closing() { :; }
+
 stack_close() {
     local status=$? pid
     set +e                             # if one step fails, the rest is still cleaned up
     trap '' PIPE                       # the reader of our output may be gone
+    stack_closing
     trap 'STOP_SECONDS=0' INT TERM HUP # a second signal: kill without waiting
     stop command
     stop api worker || status=1
@@ -145,18 +157,45 @@ start_redis() {
         # A private queue name, so that other stacks on this Redis don't share the stream.
         [[ -n ${QUEUE_NAME:-} ]] || PRIVATE_QUEUE=storm-${STACK_DIR##*.}
         export QUEUE_NAME=${QUEUE_NAME:-$PRIVATE_QUEUE}
-        say "redis     ${REDIS_URL/'//'*@/'//***@'} (REDIS_URL), queue $QUEUE_NAME"
+        say "redis     $(shown_redis) (REDIS_URL), queue $QUEUE_NAME"
         return
     fi
-    server=$("$ROOT/scripts/find-tool.sh" redis-server)
+    server=$("$ROOT/scripts/find-tool.sh" redis-server) ||
+        die "there is no Redis: set REDIS_URL=none to run without one"
     address=127.0.0.1:$(free_port 28000)
     say "redis     $address, $server, without persistence"
+    [[ -z $FOREGROUND ]] || say "          REDIS_URL=none runs without Redis"
     # Redis refuses to start if the environment names a locale that isn't installed.
     LC_ALL=C spawn "$server" --bind 127.0.0.1 --port "${address##*:}" --dir "$STACK_DIR" \
         --save '' --appendonly no >"$STACK_DIR/redis.log" 2>&1
     PID[redis]=$!
     await redis is_redis "$address"
     export REDIS_URL=redis://$address
+}
+
+shown_redis() { printf '%s' "${REDIS_URL/'//'*@/'//***@'}"; }
+
+# Fails with one line if no Redis answers at REDIS_URL. Call it before a build, which may take
+# minutes.
+require_redis() {
+    local place=${REDIS_URL:-none} answer='[+-]*'
+    case $place in
+        redis://*) ;;
+        # Its answer is encrypted, so a connection must do.
+        rediss://*) answer='' ;;
+        # none, or a URL that the services refuse or connect to themselves.
+        *) return 0 ;;
+    esac
+    place=${place#*://} && place=${place%%[/?#]*} && place=${place##*@}
+    [[ $place =~ :[0-9]+$ ]] || place+=:6379
+    within 3 redis_answers "$(host_of "$place")" "$(port_of "$place")" "$answer" ||
+        die "REDIS_URL=$(shown_redis): no Redis answers at $place: start it, correct REDIS_URL, or set REDIS_URL=none to run without one"
+}
+
+# An error is an answer too, such as that a password is missing.
+#   redis_answers HOST PORT ANSWER
+redis_answers() {
+    if [[ -n $3 ]]; then answers "$1" "$2" 'PING\r\nQUIT\r\n' "$3"; else is_busy "$1" "$2"; fi
 }
 
 start_services() {
@@ -246,6 +285,20 @@ show_log() {
 
 is_alive() { kill -0 "$1" 2>/dev/null; }
 
+# Prints a request for the running stack that can be pasted as it is.
+suggest_request() {
+    local url=$API_ADDR token=''
+    url=${url/#0.0.0.0:/127.0.0.1:}
+    url=${url/#'[::]:'/'[::1]:'}
+    if answers "$(host_of "$url")" "$(port_of "$url")" \
+        'GET /requests/x HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n' 'HTTP/1.? 401*'; then
+        # shellcheck disable=SC2016 # the user's shell expands it
+        token=' -H "authorization: Bearer $STORM_TOKEN"'
+        say "token     set STORM_TOKEN to a token of API_TOKENS for the next line"
+    fi
+    say "try       curl -i 'http://$url/async'$token -H 'content-type: application/json' -d '{\"records\": 10, \"report_name\": \"Q1_Finance\"}'"
+}
+
 #   require_free VARIABLE ADDRESS
 require_free() {
     ! is_busy "$(host_of "$2")" "$(port_of "$2")" ||
@@ -261,23 +314,28 @@ remove_private_queue() {
 main() {
     case ${1:-} in
         run)
-            (($# == 1)) || { usage >&2 && exit 2; }
+            [[ ${2:-} != --help && ${2:-} != -h ]] || { usage && exit; }
+            (($# == 1)) || wrong "unexpected argument $2"
+            stack_check_here
             need_binaries api worker
             stack_prepare_here
             start_services api worker
+            suggest_request
             say "stop it with Ctrl-C"
             while services_alive; do sleep 0.5; done
             exit 1
             ;;
         with)
             shift
-            (($# > 0)) || { usage >&2 && exit 2; }
+            (($# > 0)) || wrong "with: expected a command"
+            [[ $1 != --help && $1 != -h ]] || { usage && exit; }
+            require_redis
             need_binaries api worker
             stack_start api worker
             stack_run "$@"
             ;;
         --help | -h) usage ;;
-        *) usage >&2 && exit 2 ;;
+        *) wrong "expected run, or with COMMAND...${1:+, not $1}" ;;
     esac
 }
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Runs a load test at each rate in each mode. Prints progress, then one table, and writes a CSV.
+# Runs a load test at each rate in each mode. Shows progress on standard error and one table on
+# standard output, a line when its run ends, and writes a CSV.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=stack.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/stack.sh"
@@ -36,21 +37,23 @@ Exit status: 0 if every job of every run was delivered correctly, 1 if not, 2 fo
 HELP
 }
 
-wrong() {
-    say "storm.sh: $*; see scripts/storm.sh --help"
-    exit 2
-}
-
 read_options() {
+    local option
+    for option; do
+        case $option in
+            --) break ;;
+            --help | -h) help && exit ;;
+        esac
+    done
     while (($# > 0)); do
         case $1 in
-            --help | -h) help && exit ;;
             --) more=("${@:2}") && return ;;
             --rates | --modes | --duration | --records | --api | --callback-port | --csv)
                 (($# > 1)) || wrong "$1 needs a value"
                 ;;
             --*=*) set -- "${1%%=*}" "${1#*=}" "${@:2}" && continue ;;
-            *) wrong "there is no option $1" ;;
+            -*) wrong "there is no option $1" ;;
+            *) wrong "unexpected argument $1" ;;
         esac
         case $1 in
             --rates) rates=$2 ;;
@@ -87,12 +90,13 @@ check_options() {
     [[ -z $api || $api == http://?* ]] || wrong "--api $api: expected an http:// URL"
     [[ -z $callback_port ]] || is_number "$callback_port" 1 65535 ||
         wrong "--callback-port $callback_port: expected 1 to 65535"
-    [[ ! -e $csv ]] || wrong "--csv $csv: the file exists"
+    [[ ! -e $csv && ! -L $csv ]] || wrong "--csv $csv: the file exists"
     mkdir -p "$ROOT/target"
     [[ -w $(dirname -- "$csv") ]] || wrong "--csv $csv: the folder does not exist or is not writable"
 }
 
 prepare() {
+    [[ -n $api ]] || require_redis
     if [[ -n $api ]]; then
         need_binaries loadgen
         stack_open # starts no stack, but stops the runs on Ctrl-C
@@ -109,55 +113,123 @@ prepare() {
 # Runs every mode at every rate. A run with bad answers is a result; a run that writes no line to
 # the CSV did not start, and ends the sweep.
 sweep() {
-    local rate mode status number=0 total lines worst=0
+    local rate mode status number=0 lines
     total=$(($(wc -w <<<"${rates//,/ }") * $(wc -w <<<"${modes//,/ }")))
     for rate in ${rates//,/ }; do
         for mode in ${modes//,/ }; do
-            say "[$((++number))/$total] $mode, $rate requests/s for $duration, $records records"
+            begin_progress "[$((++number))/$total] $mode, $rate requests/s for $duration, $records records"
             lines=$(count_lines) status=0
             stack_run "$STORM_BIN/storm-loadgen" storm --mode "$mode" --rate "$rate" \
                 --duration "$duration" --records "$records" --api "$api" --csv "$csv" "${more[@]}" \
                 >/dev/null || status=$?
+            end_progress
             (($(count_lines) > lines)) || die "the run could not start"
-            ((status == 0)) || worst=1
-            table_of_runs | tail -n "$((number == 1 ? 2 : 1))" >&2
+            ((status == 0)) || bad=$((bad + 1))
+            ((number > 1)) || table_header
+            table_row "$status"
         done
     done
-    return "$worst"
+}
+
+# On a terminal, a line that counts the seconds and then makes room for the table; elsewhere, a line
+# for each run.
+begin_progress() {
+    ticker=''
+    if [[ -t 2 ]]; then
+        spawn tick "$1" >&2
+        ticker=$!
+    else
+        say "$1"
+    fi
+}
+
+end_progress() {
+    [[ -n $ticker ]] || return 0
+    kill -KILL -- "-$ticker" 2>/dev/null || true
+    wait "$ticker" 2>/dev/null || true
+    ticker=''
+    printf '\r%*s\r' "$((width - 1))" '' >&2
+}
+
+tick() {
+    local begun=$SECONDS text
+    while true; do
+        text="$1: $((SECONDS - begun)) s"
+        printf '\r%s' "${text:0:width-1}"
+        sleep 1
+    done
 }
 
 count_lines() { if [[ -e $csv ]]; then wc -l <"$csv"; else echo 0; fi; }
 
-# Prints the CSV's main figures: one line for each run, times in milliseconds.
-table_of_runs() {
-    awk -F , '
-        NR == 1 { for (i = 1; i <= NF; i++) column[$i] = i; next }
-        function of(name) { return $column[name] == "" ? "-" : $column[name] }
-        function ms(name) { return $column[name] == "" ? "-" : sprintf("%.1f", $column[name]) }
-        function row(mode, rate, offered, ok, refused, failed, p50, p95, p99, max, jobs_ok, jobs_bad, done) {
-            printf "%-5s %6s %8s %8s %8s %8s %9s %9s %9s %9s %8s %9s %9s\n",
-                mode, rate, offered, ok, refused, failed, p50, p95, p99, max, jobs_ok, jobs_bad, done
-        }
-        NR == 2 {
-            row("mode", "rate", "offered", "ok", "refused", "failed", "p50", "p95", "p99", "max",
-                "jobs ok", "jobs bad", "done p95")
-        }
-        {
-            failed = of("timeout") + of("other_status") + of("connection") + of("wrong_answer") + of("not_sent")
-            bad = of("accepted") == "-" ? "-" : of("lost") + of("wrong") + of("failed")
-            row(of("mode"), of("rate"), of("offered"), of("ok"), of("refused"), failed,
-                ms("p50_ms"), ms("p95_ms"), ms("p99_ms"), ms("max_ms"),
-                of("right"), bad, ms("completion_p95_ms"))
-        }
-    ' "$csv"
+# --- The table -----------------------------------------------------------------------------------
+
+# The columns of the terminal: below 80, the table leaves out two percentiles.
+terminal_width() {
+    local columns=${COLUMNS:-}
+    if [[ -z $columns && (-t 1 || -t 2) ]]; then
+        read -r _ columns < <(stty size 2>/dev/null </dev/tty) || true
+    fi
+    if [[ $columns =~ ^[1-9][0-9]{0,3}$ ]]; then printf '%s' "$columns"; else printf 80; fi
 }
 
+table_header() { row run mode rate ok refused failed bad p50 p95 p99 callback; }
+
+# Prints the CSV's last line, which is of the run that just ended.
+#   table_row STATUS
+table_row() {
+    local mode rate ok refused failed bad p50 p95 p99 callback verdict=ok
+    read -r mode rate ok refused failed bad p50 p95 p99 callback < <(awk -F , '
+        NR == 1 { for (i = 1; i <= NF; i++) column[$i] = i }
+        { line = $0 }
+        function of(name) { return $column[name] == "" ? "-" : $column[name] }
+        function ms(name) { return $column[name] == "" ? "-" : sprintf("%.1f", $column[name]) }
+        END {
+            $0 = line
+            failed = of("timeout") + of("other_status") + of("connection") + of("wrong_answer") + of("not_sent")
+            bad = of("accepted") == "-" ? "-" : of("lost") + of("wrong") + of("failed")
+            print of("mode"), of("rate"), of("ok"), of("refused"), failed, bad,
+                ms("p50_ms"), ms("p95_ms"), ms("p99_ms"), ms("completion_p95_ms")
+        }
+    ' "$csv")
+    (($1 == 0)) || verdict=BAD
+    row "$verdict" "$mode" "$rate" "$ok" "$refused" "$failed" "$bad" "$p50" "$p95" "$p99" "$callback"
+}
+
+# Prints a line of the table: 79 columns, or 60.
+row() {
+    local verdict
+    printf -v verdict '%-3s' "$1"
+    if has_colours; then
+        case $1 in
+            ok) verdict=$'\e[32m'$verdict$'\e[0m' ;;
+            BAD) verdict=$'\e[1;31m'$verdict$'\e[0m' ;;
+        esac
+    fi
+    if ((width >= 80)); then
+        printf '%s %-5s %5s %7s %7s %6s %5s %7s %7s %7s %9s\n' "$verdict" "${@:2}"
+    else
+        printf '%s %-5s %5s %6s %7s %6s %5s %7s %8s\n' "$verdict" "${@:2:6}" "$9" "${11}"
+    fi
+}
+
+# A line that still counts would stay behind.
+stack_closing() { end_progress; }
+
+width=$(terminal_width) total=0 bad=0 ticker=''
 read_options "$@"
 check_options
 prepare
-status=0
-sweep || status=$?
+say "figures   ${csv#"$ROOT"/}, all of them"
+sweep
 printf '\n'
-table_of_runs
-printf '\nTimes in milliseconds, from when a request was due. All figures: %s\n' "$csv"
-exit "$status"
+if ((bad == 0)); then
+    echo 'ok: every answer and every job of every run was right'
+else
+    echo "BAD: $bad of $total runs had wrong or missing answers or jobs"
+fi
+cat <<'END'
+Times are in ms, from when a request was due. callback: the
+p95 of a job's end. bad: jobs lost, wrong or failed.
+END
+((bad == 0))

@@ -2,9 +2,9 @@
 # Tests demo.sh without Redis: it says so in one line and runs without one. The services are stubs
 # that record their REDIS_URL and exit, so only the start of the demo is tested.
 set -euo pipefail
-ROOT=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd -P)
 # shellcheck source-path=SCRIPTDIR source=support/path.sh
-source "$ROOT/scripts/tests/support/path.sh"
+source "$(dirname -- "${BASH_SOURCE[0]}")/support/path.sh"
+read_arguments '' "$@"
 
 mkdir -p "$ROOT/target"
 work=$(mktemp -d "$ROOT/target/test.XXXXXX")

@@ -2,7 +2,9 @@
 # Tests deny.sh: it fails for a dependency that deny.toml refuses, and for an advisory if their
 # database can be fetched.
 set -euo pipefail
-ROOT=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd -P)
+# shellcheck source-path=SCRIPTDIR source=../lib.sh
+source "$(dirname -- "${BASH_SOURCE[0]}")/../lib.sh"
+read_arguments '' "$@"
 
 mkdir -p "$ROOT/target"
 work=$(mktemp -d "$ROOT/target/test.XXXXXX")

@@ -2,7 +2,9 @@
 # Tests that every test and file that the documents name exists.
 # shellcheck disable=SC2016 # the backticks are Markdown
 set -euo pipefail
-ROOT=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd -P)
+# shellcheck source-path=SCRIPTDIR source=../lib.sh
+source "$(dirname -- "${BASH_SOURCE[0]}")/../lib.sh"
+read_arguments '' "$@"
 cd -- "$ROOT"
 
 status=0

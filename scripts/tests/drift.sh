@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # Tests check-drift.sh: it passes the manifests as they are, and names every kind of drift.
 set -euo pipefail
-ROOT=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd -P)
+# shellcheck source-path=SCRIPTDIR source=../lib.sh
+source "$(dirname -- "${BASH_SOURCE[0]}")/../lib.sh"
+read_arguments '' "$@"
 
 mkdir -p "$ROOT/target"
 work=$(mktemp -d "$ROOT/target/test.XXXXXX")

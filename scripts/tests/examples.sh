@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # Tests that docker-compose.yml and docs/examples/ agree with the settings of the program.
 set -euo pipefail
-ROOT=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd -P)
+# shellcheck source-path=SCRIPTDIR source=../lib.sh
+source "$(dirname -- "${BASH_SOURCE[0]}")/../lib.sh"
+read_arguments '' "$@"
 cd -- "$ROOT"
 
 mkdir -p target

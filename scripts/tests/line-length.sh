@@ -2,7 +2,9 @@
 # Tests check-line-length.sh: it passes lines of 100 columns and exempt lines, and names longer
 # ones.
 set -euo pipefail
-ROOT=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd -P)
+# shellcheck source-path=SCRIPTDIR source=../lib.sh
+source "$(dirname -- "${BASH_SOURCE[0]}")/../lib.sh"
+read_arguments '' "$@"
 
 mkdir -p "$ROOT/target"
 work=$(mktemp -d "$ROOT/target/test.XXXXXX")

@@ -3,7 +3,9 @@
 # refuses every other one. A receiver without its toolchain on this machine is skipped, and a line
 # says so.
 set -euo pipefail
-ROOT=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd -P)
+# shellcheck source-path=SCRIPTDIR source=../lib.sh
+source "$(dirname -- "${BASH_SOURCE[0]}")/../lib.sh"
+read_arguments '' "$@"
 cd -- "$ROOT"
 
 mkdir -p target
@@ -130,6 +132,7 @@ echo "ok: $name"
 
 # --- The receivers -------------------------------------------------------------------------------
 
+"$ROOT/scripts/find-tool.sh" cargo >/dev/null
 cargo build --quiet --locked --manifest-path worker/Cargo.toml --examples --target-dir target
 for example in send_callback receiver; do cp "target/debug/examples/$example" "$work/"; done
 

@@ -171,11 +171,7 @@ impl Metrics {
 
     /// A job ended.
     pub fn ended(&self, outcome: &Outcome) {
-        let outcome = match outcome {
-            Outcome::Completed => "completed",
-            Outcome::Failed(failure) => failure.reason.as_str(),
-        };
-        self.ended_as(outcome, 1);
+        self.ended_as(outcome.as_str(), 1);
     }
 
     fn ended_as(&self, outcome: &'static str, jobs: usize) {

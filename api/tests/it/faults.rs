@@ -238,6 +238,38 @@ async fn a_read_only_folder_delays_startup_until_it_is_writable() {
     assert!(exited_with(waits.stop().await, 0));
 }
 
+#[tokio::test]
+async fn an_unwritable_folder_or_file_names_the_uid_that_needs_it_and_the_command_to_fix_it() {
+    let user = if is_root() {
+        NOBODY
+    } else {
+        fs::metadata("/proc/self").unwrap().uid()
+    };
+    for unwritable in ["", "storm.db"] {
+        let folder = folder_of_nobody();
+        let database = folder.path().join("storm.db");
+        let mut places = folder.path().display().to_string();
+        if !unwritable.is_empty() {
+            Connection::open(&database)
+                .unwrap()
+                .execute_batch("VACUUM")
+                .unwrap();
+            places = format!("{places} {}*", database.display());
+        }
+        let service = as_nobody(folder.path());
+        let place = folder.path().join(unwritable);
+        let may = |mode| fs::set_permissions(&place, Permissions::from_mode(mode)).unwrap();
+        may(0o555);
+        let waits = Service::spawn(service, folder.path()).await;
+        let said = waits.says("can't be opened yet").await["error"].to_string();
+        let named = format!("{unwritable}: is not writable by uid {user}, which runs this process");
+        let command = format!(": chown {user} {places} && chmod u+rwX {places}: Permission denied");
+        assert!(said.contains(&named) && said.contains(&command), "{said}");
+        assert!(exited_with(waits.stop().await, 0));
+        may(0o755);
+    }
+}
+
 /// A folder that the service's user owns. Root ignores file permissions, so if the tests run as
 /// root, the service runs as `nobody`, from a copy of the program that `nobody` can execute.
 fn folder_of_nobody() -> TempDir {

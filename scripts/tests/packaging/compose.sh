@@ -7,6 +7,9 @@ set -euo pipefail
 source "$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)/../../docker.sh"
 # shellcheck source-path=SCRIPTDIR source=../support/images.sh
 source "$ROOT/scripts/tests/support/images.sh"
+# shellcheck source-path=SCRIPTDIR source=../support/listener.sh
+source "$ROOT/scripts/tests/support/listener.sh"
+read_arguments '' "$@"
 
 EVENT_SECONDS=120 # the limit for any event to happen
 
@@ -50,7 +53,7 @@ state() { docker inspect --format "{{$2}}" "$1"; }
 ask() (
     body=${3:-}
     exec 3<>"/dev/tcp/127.0.0.1/$API_PORT"
-    printf '%s %s HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%s' \
+    printf '%s %s HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%s' \
         "$1" "$2" "${#body}" "$body" >&3
     cat <&3
 )
@@ -125,7 +128,31 @@ nothing_left() {
 }
 
 choose_compose
-trap 'compose --profile loadgen down --volumes --remove-orphans >/dev/null 2>&1 || true' EXIT
+trap '[[ -z ${LISTENER:-} ]] || stop_listening; compose --profile loadgen down --volumes --remove-orphans >/dev/null 2>&1 || true' EXIT
+
+test='a taken port is one sentence, and nothing is left running'
+listen_on "$API_PORT"
+output=$(stack up 2>&1) && fail 'it started'
+stop_listening
+[[ ${output#compose   *$'\n'} == "compose.sh: port $API_PORT is taken by another program: "*API_PORT=* ]] || fail "$output"
+nothing_left container docker ps --all
+echo "ok: $test"
+
+test='an unwritable /data names the uid that needs it, and the command that fixes it'
+if ((EUID == 0)); then
+    docker volume create --label "com.docker.compose.project=$COMPOSE_PROJECT_NAME" \
+        --label com.docker.compose.volume=data "${COMPOSE_PROJECT_NAME}_data" >/dev/null
+    folder=$(docker volume inspect --format '{{.Mountpoint}}' "${COMPOSE_PROJECT_NAME}_data")
+    touch "$folder/storm.db" # Docker gives an empty volume the owner that the image has
+    output=$(stack up 2>&1) && fail 'it started'
+    fix=$(sed -nE "s/^compose.sh: .data of .* belongs to uid 0, and uid 65532 can't write to it: sudo (.*) && make up$/\\1/p" <<<"$output")
+    [[ $fix == "chown -R 65532:65532 '$folder'" ]] || fail "$output"
+    bash -c "$fix"
+    rm "$folder/storm.db"
+    echo "ok: $test"
+else
+    echo "skipped: $test, because only root may change the owner of a volume"
+fi
 
 test='the stack comes up healthy, with two workers'
 stack up
@@ -135,6 +162,11 @@ mapfile -t workers < <(containers worker)
 api=$(containers api)
 redis=$(containers redis)
 [[ $(docker port "$api" 8000) == "127.0.0.1:$API_PORT" ]] || fail "the port is published at $(docker port "$api")"
+echo "ok: $test"
+
+test='logs in a pipe have no colour codes'
+output=$(timeout 60 "$ROOT/scripts/compose.sh" logs api 2>/dev/null | head -n 3 || true)
+[[ $output == *'"message"'* && $output != *$'\e'* ]] || fail "the logs: $output"
 echo "ok: $test"
 
 test='the demo against the containers: 50 of 50 callbacks are right'

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Tests the flake's sources: a build depends on its own project and on `shared`, and on nothing
-# else.
+# Tests the flake: a build depends on its own project and on `shared`, and on nothing else; each
+# system has the checks that can pass there; and the image of Redis has no shell.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=../../lib.sh
 source "$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)/../../lib.sh"
+read_arguments '' "$@"
 
 fail() { die "FAILED: $*"; }
 
@@ -46,3 +47,59 @@ rebuilds api/Cargo.lock api
 rebuilds shared/src/config/default.toml api loadgen worker
 rebuilds shared/migrations/0002_leases.sql api loadgen worker
 rebuilds .cargo/config.toml api loadgen worker
+
+# Prints the names of a system's checks, separated by blanks.
+#   checks_of SYSTEM
+checks_of() {
+    "$ROOT/scripts/nix.sh" eval --raw "path:$work#checks.$1" --apply 'checks: toString (builtins.attrNames checks)' 2>/dev/null ||
+        fail "the checks of $1 do not evaluate"
+}
+
+static='clippy-api clippy-loadgen clippy-shared clippy-worker drift format shellcheck'
+[[ $(checks_of aarch64-darwin) == "$static" ]] || fail "macOS has these checks: $(checks_of aarch64-darwin)"
+for linux in x86_64-linux aarch64-linux; do
+    [[ $(checks_of "$linux") == "$static test-api test-loadgen test-shared test-worker" ]] ||
+        fail "$linux has these checks: $(checks_of "$linux")"
+done
+echo "ok: the tests, which need Linux, are checks on Linux only"
+
+# The stand-in's Redis needs no jemalloc, so it gets one like that of nixpkgs.
+standin=${NIXPKGS_STANDIN-$ROOT/../shared/nix-standin/with-standin}
+if [[ -x $standin ]]; then
+    cp -r "$(dirname -- "$standin")" "$work/standin"
+    chmod -R u+w "$work/standin"
+    cp "$ROOT/scripts/tests/support/redis.nix" "$work/standin/"
+    mv "$work/standin/default.nix" "$work/standin/host.nix"
+    echo '{ system }: let pkgs = import ./host.nix { inherit system; }; in pkgs // import ./redis.nix pkgs' \
+        >"$work/standin/default.nix"
+    NIXPKGS_STANDIN=$work/standin/${standin##*/} "$ROOT/scripts/nix.sh" build "path:$work#image-redis" \
+        --out-link "$work/image-redis" 2>"$work/errors" ||
+        fail "image-redis was not built: $(tail -n 20 "$work/errors")"
+    mkdir "$work/layers"
+    "$work/image-redis" | tar --extract --directory "$work/layers"
+    files=$(for layer in "$work"/layers/*/layer.tar; do tar --list --file "$layer"; done)
+    grep -q 'lib/libjemalloc.so$' <<<"$files" || fail 'image-redis has no jemalloc'
+    ! grep -E '(^|/)(ba)?sh$|jemalloc\.sh$' <<<"$files" || fail 'image-redis has a shell, by its jemalloc'
+    echo "ok: image-redis has no shell, although nixpkgs' jemalloc has scripts for one"
+
+    # An input that is replaced makes the folder a changed one for Nix. So this flake has the
+    # stand-in as its input from the beginning.
+    git init --quiet "$work/clone"
+    git -C "$ROOT" ls-files -z | (cd -- "$ROOT" && tar --create --null --files-from -) | tar --extract --directory "$work/clone"
+    sed -i "s|github:NixOS/nixpkgs/[^\"]*|path:$work/standin|" "$work/clone/flake.nix"
+    rm "$work/clone/flake.lock"
+    git -C "$work/clone" add --all
+    nix --extra-experimental-features 'nix-command flakes' flake lock --offline "git+file://$work/clone" 2>"$work/errors" ||
+        fail "no lock file was made: $(<"$work/errors")"
+    git -C "$work/clone" add --all
+    git -C "$work/clone" -c user.name=test -c user.email=test@example.com commit --quiet --message=test
+    commit=$(git -C "$work/clone" rev-parse HEAD)
+    NIXPKGS_STANDIN=$work/standin/${standin##*/} "$ROOT/scripts/nix.sh" build "git+file://$work/clone#image-redis" \
+        --out-link "$work/image-redis" 2>"$work/errors" ||
+        fail "image-redis was not built: $(tail -n 20 "$work/errors")"
+    "$work/image-redis" | tar --extract --to-stdout --wildcards '*.json' | grep -qF "\"org.opencontainers.image.revision\": \"$commit\"" ||
+        fail "image-redis is not labelled with its commit"
+    echo "ok: an image is labelled with the commit that it is built from"
+else
+    echo "skipped: image-redis has no shell: make test-images checks that in the image"
+fi

@@ -1,6 +1,9 @@
 #!/usr/bin/env bash
 # Lists the contents of an image. Sourced, never run.
 set -euo pipefail
+# shellcheck source-path=SCRIPTDIR source=../../lib.sh
+source "$(dirname -- "${BASH_SOURCE[0]}")/../../lib.sh"
+[[ ${BASH_SOURCE[0]} != "$0" ]] || read_arguments '' "$@"
 
 # Prints every file of an image: bytes, owner and path.
 #   files_of IMAGE

@@ -3,6 +3,7 @@
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=../../lib.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/../../lib.sh"
+[[ ${BASH_SOURCE[0]} != "$0" ]] || read_arguments '' "$@"
 
 # Fills FOLDER with links to every program in PATH, except the PROGRAMs.
 #   path_without FOLDER PROGRAM...

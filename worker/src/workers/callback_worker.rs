@@ -202,6 +202,9 @@ impl CallbackWorker {
         };
         self.persist(claim, write).await?;
         self.metrics.ended(&outcome);
+        // The target is a name that a LOG filter can select: one line for each job.
+        let (id, outcome) = (claim.id, outcome.as_str());
+        debug!(target: "storm_worker::jobs", %id, outcome, "job ended");
         Ok(())
     }
 

@@ -12,6 +12,7 @@ mod delivery;
 mod isolation;
 mod lease;
 mod line;
+mod log;
 mod metrics;
 mod process;
 mod receiver;

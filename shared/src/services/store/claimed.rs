@@ -18,6 +18,16 @@ pub enum Outcome {
     Failed(Failure),
 }
 
+impl Outcome {
+    /// `completed`, or the reason of the failure as the API names it.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Completed => "completed",
+            Self::Failed(failure) => failure.reason.as_str(),
+        }
+    }
+}
+
 impl Store {
     /// Stores a job's report before its first callback, so that a crash can't lose it. A stored
     /// report is never replaced. Quick reports skip this write: they are stored together with the

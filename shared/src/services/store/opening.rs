@@ -90,8 +90,13 @@ fn create_directory(path: &Path) -> Result<(), Obstacle> {
             "a parent of its path is not a directory; use another path",
         ),
         ErrorKind::InvalidFilename => unusable(path, "its path is too long"),
-        _ => transient(path, &error, "can't create its directory"),
-    })
+        _ => {
+            let what = format!("can't be created{}", remedy(path, directory, &error));
+            transient(directory, &error, &what)
+        }
+    })?;
+    // SQLite creates its journal beside the file.
+    require(directory, path, Access::WRITE_OK | Access::EXEC_OK)
 }
 
 /// Refuses a path that is not a regular file. Retries while the file is not writable.
@@ -105,13 +110,41 @@ fn inspect_file(path: &Path) -> Result<(), Obstacle> {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(transient(path, &error, "can't read its metadata")),
     }
+    require(path, path, Access::READ_OK | Access::WRITE_OK)
+}
+
+/// Retries while this process has no `access` to `place`: the database at `path` or its directory.
+fn require(place: &Path, path: &Path, access: Access) -> Result<(), Obstacle> {
     // accessat, not open: closing a file descriptor would drop the POSIX locks that SQLite holds
     // on the file in this process.
-    let access = Access::READ_OK | Access::WRITE_OK;
-    accessat(CWD, path, access, AtFlags::EACCESS).map_err(|error| {
-        let what = "is not writable by the user of this process";
-        transient(path, &error.into(), what)
+    accessat(CWD, place, access, AtFlags::EACCESS).map_err(|error| {
+        let error = error.into();
+        let directory = path.parent().unwrap_or(path);
+        let what = format!("is not writable{}", remedy(path, directory, &error));
+        transient(place, &error, &what)
     })
+}
+
+/// Where a permission is missing: the user that needs it, and the command that gives it. In a
+/// container that user is known by its number only.
+fn remedy(path: &Path, directory: &Path, error: &std::io::Error) -> String {
+    if error.kind() != ErrorKind::PermissionDenied {
+        return String::new();
+    }
+    let user = rustix::process::geteuid().as_raw();
+    let (folder, file) = (directory.display(), path.display());
+    let (make, places) = if !directory.exists() {
+        (format!("mkdir -p {folder} && "), folder.to_string())
+    } else if path.exists() {
+        // Its write-ahead log too.
+        (String::new(), format!("{folder} {file}*"))
+    } else {
+        (String::new(), folder.to_string())
+    };
+    format!(
+        " by uid {user}, which runs this process; as root (for a container, on the folder that is \
+         mounted there): {make}chown {user} {places} && chmod u+rwX {places}"
+    )
 }
 
 /// Refuses a file of another program or with a newer schema, by its contents.

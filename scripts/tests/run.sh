@@ -1,0 +1,101 @@
+#!/usr/bin/env bash
+# Tests `make run` with real services: the request that it prints works when it is pasted, and each
+# job that ends is a line of the terminal.
+set -euo pipefail
+# shellcheck source-path=SCRIPTDIR source=support/listener.sh
+source "$(dirname -- "${BASH_SOURCE[0]}")/support/listener.sh"
+read_arguments '' "$@"
+cd -- "$ROOT"
+
+command -v curl >/dev/null || { echo 'skipped: make run, because curl is not installed' && exit; }
+need_cargo
+for project in api worker; do
+    # With the features of the tests, because `make test` has built that before.
+    cargo test --quiet --no-run --locked --manifest-path "$project/Cargo.toml" --target-dir target
+done
+mkdir -p target
+work=$(mktemp -d "$ROOT/target/test.XXXXXX")
+run=''
+trap '[[ -z ${LISTENER:-} ]] || stop_listening; [[ -z $run ]] || stop_run; rm -rf "$work"' EXIT
+
+fail() {
+    echo "FAILED: $test: $*; the output:"
+    cat "$work/output"
+    exit 1
+}
+
+# Starts `make run` in a process group of its own, as a terminal would.
+#   make_run [VARIABLE=VALUE]...
+make_run() {
+    API_ADDR=127.0.0.1:$(free_port 20000) WORKER_ADDR=127.0.0.1:$(free_port 24000)
+    rm -f "$work/storm.db"*
+    set -m
+    env --default-signal=INT -u LOG -u STORM_CONFIG -u REDIS_URL -u API_TOKENS STORM_BIN=target/debug \
+        DB_URL="sqlite:$work/storm.db" API_ADDR="$API_ADDR" WORKER_ADDR="$WORKER_ADDR" \
+        CALLBACK_SIGNING_SECRETS= "$@" make run >"$work/output" 2>&1 </dev/null &
+    run=$!
+    set +m
+    output_has 'stop it with Ctrl-C'
+}
+
+stop_run() {
+    kill -INT -- "-$run" 2>/dev/null || true
+    wait "$run" || true
+    run=''
+}
+
+# Waits for a line that contains TEXT.
+#   output_has TEXT
+output_has() {
+    until grep -qF -- "$1" "$work/output"; do
+        kill -0 "$run" 2>/dev/null || fail "it has ended without: $1"
+        sleep 0.05
+    done
+}
+
+# Pastes the request that was printed, and waits for the line of its job.
+request_works() {
+    local answer id
+    answer=$(bash -c "$(sed -n 's/^try  *//p' "$work/output")" 2>/dev/null) || fail 'curl failed'
+    [[ $answer == 'HTTP/1.1 202 '* ]] || fail "the answer: $answer"
+    id=$(sed -nE 's/.*"request_id":"([^"]+)".*/\1/p' <<<"$answer")
+    output_has "\"id\":\"$id\",\"outcome\":\"completed\""
+    [[ $(grep -c "$id" "$work/output") == 1 ]] || fail 'the job has more than one line'
+}
+
+test='make run prints a curl that works when pasted, and a line when the job ends'
+make_run
+request_works
+request_works
+echo "ok: $test"
+
+test='it says that REDIS_URL=none runs without Redis, and then does'
+grep -q 'REDIS_URL=none' "$work/output" || fail 'it does not say so'
+stop_run
+make_run REDIS_URL=none
+request_works
+stop_run
+echo "ok: $test"
+
+test='with API_TOKENS the request has a token'
+made=$(target/debug/storm-api token new tester 2>&1)
+STORM_TOKEN=$(grep '^storm_' <<<"$made")
+export STORM_TOKEN
+make_run API_TOKENS="$(grep '^tester:' <<<"$made")" REDIS_URL=none
+request_works
+! grep -qF "$STORM_TOKEN" "$work/output" || fail 'it printed the token'
+stop_run
+echo "ok: $test"
+
+test='a taken port is one sentence that names port and setting, before anything is built'
+port=$(free_port 20000)
+listen_on "$port"
+for name in API_ADDR WORKER_ADDR; do
+    status=0
+    env -u STORM_BIN API_ADDR="127.0.0.1:$(free_port 24000)" WORKER_ADDR="127.0.0.1:$(free_port 16000)" \
+        "$name=127.0.0.1:$port" scripts/stack.sh run >"$work/output" 2>&1 || status=$?
+    [[ $status == 1 && $(wc -l <"$work/output") == 1 ]] || fail "status $status"
+    grep -q "127.0.0.1:$port is taken by another program: choose another: $name=127.0.0.1:" "$work/output" ||
+        fail 'it says something else'
+done
+echo "ok: $test"

@@ -1,0 +1,110 @@
+#!/usr/bin/env bash
+# Tests storm.sh with a stub of the load generator: progress, one table that fits the terminal, and
+# the exit status.
+# shellcheck disable=SC2016 # the stub expands its own text
+set -euo pipefail
+# shellcheck source-path=SCRIPTDIR source=../lib.sh
+source "$(dirname -- "${BASH_SOURCE[0]}")/../lib.sh"
+read_arguments '' "$@"
+
+mkdir -p "$ROOT/target"
+work=$(mktemp -d "$ROOT/target/test.XXXXXX")
+trap 'rm -rf "$work"' EXIT
+
+fail() {
+    echo "FAILED: $test: $*"
+    exit 1
+}
+
+# Writes what `storm-loadgen storm --csv` writes. A run of sync fails.
+printf '#!/usr/bin/env bash\n%s\n' '
+    while (($# > 0)); do
+        case $1 in --mode) mode=$2 ;; --rate) rate=$2 ;; --csv) csv=$2 ;; esac
+        shift
+    done
+    [[ -e $csv ]] || echo mode,rate,offered,ok,refused,timeout,other_status,connection,wrong_answer,not_sent,p50_ms,p95_ms,p99_ms,max_ms,accepted,right,lost,wrong,failed,completion_p95_ms >"$csv"
+    if [[ $mode == sync ]]; then
+        echo "$mode,$rate,500000,123456,376544,0,0,0,0,0,4912.345,10001.5,10002.5,10003.5,,,,,," >>"$csv"
+        exit 1
+    fi
+    echo "$mode,$rate,500000,500000,0,0,0,0,0,0,1.25,2.5,3.75,4,500000,500000,0,0,0,505.123" >>"$csv"
+    echo "a summary of its own"
+' >"$work/storm-loadgen"
+chmod +x "$work/storm-loadgen"
+
+# Sets output, errors and status.
+#   storm [OPTION]...
+storm() {
+    status=0
+    rm -f "$work/storm.csv"
+    output=$(STORM_BIN=$work "$ROOT/scripts/storm.sh" --api http://127.0.0.1:1 --csv "$work/storm.csv" \
+        --rates 25,50000 "$@" 2>"$work/errors") || status=$?
+    errors=$(<"$work/errors")
+}
+
+# No line of the output may be longer.
+#   fits COLUMNS
+fits() {
+    local line
+    while IFS= read -r line; do
+        ((${#line} <= $1)) || fail "this line has ${#line} columns: $line"
+    done <<<"$output"
+}
+
+test='the table is printed once, a line for each run, and progress is shown beside it'
+storm
+[[ $(grep -cE '^(ok |BAD) +(a?sync) ' <<<"$output") == 4 && $(grep -c '^run ' <<<"$output") == 1 ]] ||
+    fail "$output"
+[[ $output != *'a summary of its own'* && $output != *'[1/4]'* ]] || fail "$output"
+for number in 1 2 3 4; do [[ $errors == *"[$number/4] "* ]] || fail "no progress of run $number: $errors"; done
+[[ $errors != *'p50'* && $errors != *'505.1'* ]] || fail "the table is also in the progress: $errors"
+echo "ok: $test"
+
+test='the verdict comes first, and the exit status is that of the worst run'
+((status == 1)) || fail "status $status"
+[[ $output == *$'\nBAD: 2 of 4 runs '* ]] || fail "$output"
+grep -qE '^BAD sync +50000 +123456 +376544 +0 +- ' <<<"$output" || fail "$output"
+storm --modes async
+[[ $status == 0 && $output == *$'\nok: every '* && $output != *BAD* ]] || fail "status $status: $output"
+echo "ok: $test"
+
+test='the table fits a terminal of 80 columns, and one of 60'
+storm
+fits 80
+grep -q ' p50 .* p99 ' <<<"$output" || fail "$output"
+export COLUMNS=60
+storm
+fits 60
+[[ $output == *' p95 '* && $output != *' p99 '* ]] || fail "$output"
+unset COLUMNS
+echo "ok: $test"
+
+test='colours are for a terminal only, and not with NO_COLOR or TERM=dumb'
+storm
+[[ $output$errors != *$'\e'* ]] || fail 'colours in a pipe'
+if command -v script >/dev/null; then
+    # Runs the script on a terminal.
+    #   terminal VARIABLE=VALUE
+    terminal() {
+        rm -f "$work/storm.csv"
+        STORM_BIN=$work script -qec "env $1 '$ROOT/scripts/storm.sh' --api http://127.0.0.1:1 \
+            --csv '$work/storm.csv' --rates 25 --modes async" /dev/null </dev/null
+    }
+    output=$(terminal 'TERM=xterm NO_COLOR=')
+    [[ $output == *$'\e[32mok '* ]] || fail "no colour on a terminal: $output"
+    for plain in TERM=dumb 'TERM=xterm NO_COLOR=1'; do
+        output=$(terminal "$plain")
+        [[ $output == *ok* && $output != *$'\e['* ]] || fail "colours with $plain: $output"
+    done
+else
+    echo 'skipped: a terminal, because script is not installed'
+fi
+echo "ok: $test"
+
+test='a CSV that exists is not touched, not even through a link'
+ln -s "$work/other" "$work/link"
+for file in "$work/storm-loadgen" "$work/link"; do
+    storm --csv "$file"
+    [[ $status == 2 && $errors == *"$file: the file exists"* && ! -e $work/other ]] || fail "status $status: $errors"
+done
+echo "ok: $test"
