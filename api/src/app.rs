@@ -49,6 +49,9 @@ impl App {
                 return Err(error.into());
             }
         };
+        if let Some(queue) = &queue {
+            metrics.watch_queue(queue.status());
+        }
         let notifier = queue.clone().map(Notifier::start);
         let pool = SyncPool::new(settings.api.sync_threads, settings.api.sync_queue);
         let backlog_limit = BacklogLimit::watch(store.clone(), settings.callback.max_parked);

@@ -1,5 +1,7 @@
 //! The API's metrics, in the `OpenMetrics` text format.
 
+mod notifications;
+
 use std::sync::Arc;
 
 use prometheus_client::{
@@ -7,7 +9,10 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family},
     registry::Registry,
 };
+use storm_shared::services::queue::QueueStatus;
 use warp::http::StatusCode;
+
+use notifications::Notifications;
 
 /// The API's counters. Clones share them.
 #[derive(Clone)]
@@ -17,6 +22,7 @@ pub struct Metrics {
     refused_callbacks: Family<RuleLabel, Counter>,
     unauthorized: Counter,
     rate_limited: Counter,
+    notifications: Notifications,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -43,6 +49,7 @@ impl Metrics {
             refused_callbacks: Family::default(),
             unauthorized: Counter::default(),
             rate_limited: Counter::default(),
+            notifications: Notifications::default(),
         };
         // Last: the registry takes clones of the counters above.
         metrics.registry = Arc::new(metrics.registered());
@@ -75,6 +82,11 @@ impl Metrics {
         self.rate_limited.inc();
     }
 
+    /// Reports on Redis from now on.
+    pub fn watch_queue(&self, status: &Arc<QueueStatus>) {
+        self.notifications.watch(status);
+    }
+
     /// The text of a scrape.
     pub fn render(&self) -> String {
         let mut text = String::new();
@@ -105,6 +117,7 @@ impl Metrics {
             "Requests over their client's rate limit",
             self.rate_limited.clone(),
         );
+        registry.register_collector(Box::new(self.notifications.clone()));
         registry
     }
 }

@@ -7,11 +7,11 @@ mod access;
 mod callback;
 mod error;
 mod layers;
+mod redis_url;
 mod values;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use redis::IntoConnectionInfo as _;
 use tracing_subscriber::EnvFilter;
 
 use self::layers::Layers;
@@ -222,11 +222,10 @@ impl QueueSettings {
     /// Checks the name and the length even when there is no Redis, so that a mistake is not found
     /// only when Redis is turned on.
     fn read(layers: &Layers) -> Result<Option<Self>, SettingError> {
-        let redis_url = layers.parse_secret(
-            "redis_url",
-            "redis://[[user]:password@]host:port[/database], or none",
-            |url| (url == NO_REDIS || url.into_connection_info().is_ok()).then(|| url.to_owned()),
-        )?;
+        let redis_url = layers.try_parse_secret("redis_url", |url| match url {
+            NO_REDIS => Ok(url.to_owned()),
+            url => redis_url::parse(url),
+        })?;
         let queue = Self {
             redis_url,
             name: layers.parse("queue_name", "a key of 1 to 200 characters", |name| {

@@ -121,6 +121,9 @@ impl Worker {
             .transpose()?;
         let client = Arc::new(client(&settings.callback, resolver)?);
         let metrics = Metrics::new();
+        if let Some(queue) = &queue {
+            metrics.watch_queue(queue.status());
+        }
         let running = Running::start(
             &store,
             queue.as_ref(),

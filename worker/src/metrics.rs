@@ -1,5 +1,7 @@
 //! The worker's metrics, in the text format of Prometheus.
 
+mod notifications;
+
 use std::sync::Arc;
 
 use prometheus_client::{
@@ -10,10 +12,13 @@ use prometheus_client::{
 use storm_shared::{
     models::{AttemptClass, FailureReason},
     services::{
+        queue::QueueStatus,
         ssrf::Rule,
         store::{Expired, Outcome},
     },
 };
+
+use notifications::Notifications;
 
 /// How a claimed job was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -49,6 +54,7 @@ pub struct Metrics {
     jobs: Gauge,
     expired: Counter,
     returned: Counter,
+    notifications: Notifications,
 }
 
 // All label values are `&'static str`: only the code can name one, so the number of time series is
@@ -106,6 +112,7 @@ impl Metrics {
             jobs: Gauge::default(),
             expired: Counter::default(),
             returned: Counter::default(),
+            notifications: Notifications::default(),
         };
         // Last: the registry takes clones of the metrics above.
         metrics.registry = Arc::new(metrics.registered());
@@ -185,6 +192,11 @@ impl Metrics {
         self.lost_claims.inc();
     }
 
+    /// Reports on Redis from now on.
+    pub fn watch_queue(&self, status: &Arc<QueueStatus>) {
+        self.notifications.watch(status);
+    }
+
     /// The text that a scrape returns.
     pub fn render(&self) -> String {
         let mut text = String::new();
@@ -237,6 +249,7 @@ impl Metrics {
             self.returned.clone(),
         );
         registry.register("jobs", "Jobs that run now", self.jobs.clone());
+        registry.register_collector(Box::new(self.notifications.clone()));
         registry
     }
 }

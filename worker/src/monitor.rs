@@ -67,7 +67,7 @@ fn silent_for(time: Duration, limit: Duration) -> CheckResult {
 pub struct Monitor {
     /// Checked by a read and a write.
     pub store: Store,
-    /// Checked by a PING, if there is one.
+    /// Checked for the commands that workers send, if there is one.
     pub queue: Option<Queue>,
     /// The body of `/metrics`.
     pub metrics: Metrics,

@@ -1,6 +1,9 @@
 //! `GET /healthz`.
 
+use std::time::Duration;
+
 use serde_json::json;
+use tokio::time::sleep;
 
 use crate::{
     client::{LATE, bare, health, post},
@@ -31,6 +34,56 @@ async fn healthz_returns_200_if_redis_is_disabled() {
         answer.json(),
         json!({"status": "ok", "database": "ok", "redis": "none"})
     );
+}
+
+#[tokio::test]
+async fn healthz_and_metrics_of_an_idle_api_report_what_redis_would_refuse() {
+    let redis = RedisServer::start();
+    let server = Server::start(&[("REDIS_URL", &redis.url())]).await;
+    let shown = async |words: &str, up: u8| {
+        while health(server.addr).await.json()["redis"] != words {
+            sleep(Duration::from_millis(20)).await;
+        }
+        let up = format!("storm_api_redis_up{{task=\"notifier\"}} {up}");
+        while !server
+            .ask(bare("GET", "/metrics"))
+            .await
+            .text()
+            .contains(&up)
+        {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    for (fault, repair, words) in [
+        (
+            "REPLICAOF 127.0.0.1 1",
+            "REPLICAOF NO ONE",
+            "read-only replica",
+        ),
+        (
+            "SET high_priority x",
+            "DEL high_priority",
+            "wrong type at QUEUE_NAME",
+        ),
+        (
+            "CONFIG SET maxmemory 1",
+            "CONFIG SET maxmemory 0",
+            "out of memory (maxmemory)",
+        ),
+        (
+            "ACL SETUSER default -xadd",
+            "ACL SETUSER default +xadd",
+            "permission denied (ACL)",
+        ),
+    ] {
+        redis.run(fault);
+        shown(words, 0).await;
+        redis.run(repair);
+        shown("ok", 1).await;
+    }
+    let metrics = server.ask(bare("GET", "/metrics")).await;
+    let dropped = r#"storm_api_dropped_notifications_total{why="redis"} 0"#;
+    assert!(metrics.text().contains(dropped), "{}", metrics.text());
 }
 
 #[tokio::test]

@@ -56,6 +56,8 @@ pub(super) struct InjectedFaults {
     pub(super) disruptions: Vec<Disruption>,
     /// When Redis was flushed.
     pub(super) flushed: Vec<Timestamp>,
+    /// When Redis failed over.
+    pub(super) failed_over: Vec<Timestamp>,
     /// Failures of a process that no injected fault caused.
     pub(super) violations: Vec<String>,
 }

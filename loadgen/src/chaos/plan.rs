@@ -27,6 +27,9 @@ pub enum FaultKind {
     RedisDelayed,
     /// Connections to Redis stay open without any response.
     RedisHalfOpen,
+    /// The standby becomes the master, and its name with it. Open connections stay with the old
+    /// master, which is now a read-only replica.
+    RedisFailover,
     /// A receiver answers 500.
     ReceiverFails,
     /// A receiver hangs.
@@ -43,7 +46,7 @@ pub enum FaultKind {
 
 impl FaultKind {
     /// Every kind.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::KillApi,
         Self::KillWorker,
         Self::KillRedis,
@@ -53,6 +56,7 @@ impl FaultKind {
         Self::RedisCut,
         Self::RedisDelayed,
         Self::RedisHalfOpen,
+        Self::RedisFailover,
         Self::ReceiverFails,
         Self::ReceiverHangs,
         Self::ReceiverCuts,
@@ -88,6 +92,7 @@ impl FaultKind {
             Self::RedisCut => "redis_cut",
             Self::RedisDelayed => "redis_delayed",
             Self::RedisHalfOpen => "redis_half_open",
+            Self::RedisFailover => "redis_failover",
             Self::ReceiverFails => "receiver_fails",
             Self::ReceiverHangs => "receiver_hangs",
             Self::ReceiverCuts => "receiver_cuts",
@@ -113,7 +118,7 @@ impl FaultKind {
             // On top of the lease.
             Self::FreezeWorker => (500, 1500),
             // The injection is the whole fault. The injector ignores their hold.
-            Self::Flushall | Self::DeployApi | Self::DeployWorker => (0, 100),
+            Self::Flushall | Self::RedisFailover | Self::DeployApi | Self::DeployWorker => (0, 100),
             Self::RedisCut | Self::RedisDelayed | Self::RedisHalfOpen | Self::DiskFull => {
                 (500, 2000)
             }

@@ -37,6 +37,7 @@ const CHUNK: usize = 16 * 1024;
 pub struct Proxy {
     addr: SocketAddr,
     network: watch::Sender<ProxyMode>,
+    upstream: watch::Sender<SocketAddr>,
     _serving: AbortOnDropHandle<()>,
 }
 
@@ -51,10 +52,12 @@ impl Proxy {
             .with_context(|| format!("can't listen on {addr}"))?;
         let addr = listener.local_addr()?;
         let (network, state) = watch::channel(ProxyMode::Normal);
-        let serving = tokio::spawn(serve(listener, addr, upstream, state));
+        let (upstream, target) = watch::channel(upstream);
+        let serving = tokio::spawn(serve(listener, addr, target, state));
         Ok(Self {
             addr,
             network,
+            upstream,
             _serving: AbortOnDropHandle::new(serving),
         })
     }
@@ -68,12 +71,17 @@ impl Proxy {
     pub fn set(&self, network: ProxyMode) {
         self.network.send_replace(network);
     }
+
+    /// Forwards new connections to another server, as when a name has moved. Existing ones stay.
+    pub fn redirect(&self, upstream: SocketAddr) {
+        self.upstream.send_replace(upstream);
+    }
 }
 
 async fn serve(
     listener: TcpListener,
     addr: SocketAddr,
-    upstream: SocketAddr,
+    upstream: watch::Receiver<SocketAddr>,
     mut network: watch::Receiver<ProxyMode>,
 ) {
     let mut listener = Some(listener);
@@ -96,6 +104,7 @@ async fn serve(
         tokio::select! {
             accepted = listening.accept() => match accepted {
                 Ok((client, _)) => {
+                    let upstream = *upstream.borrow();
                     tokio::spawn(forward(client, upstream, network.clone()));
                 }
                 Err(_) => sleep(PAUSE).await,
@@ -173,10 +182,9 @@ mod tests {
 
     use super::{Proxy, ProxyMode};
 
-    /// An echo server behind a proxy.
-    async fn echo_behind_proxy() -> Proxy {
+    async fn echo_server() -> SocketAddr {
         let echo = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let upstream = echo.local_addr().unwrap();
+        let addr = echo.local_addr().unwrap();
         tokio::spawn(async move {
             while let Ok((mut stream, _)) = echo.accept().await {
                 tokio::spawn(async move {
@@ -185,9 +193,13 @@ mod tests {
                 });
             }
         });
-        Proxy::start(SocketAddr::from(([127, 0, 0, 1], 0)), upstream)
-            .await
-            .unwrap()
+        addr
+    }
+
+    /// An echo server behind a proxy.
+    async fn echo_behind_proxy() -> Proxy {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        Proxy::start(any, echo_server().await).await.unwrap()
     }
 
     async fn echoed(stream: &mut TcpStream, text: &[u8]) -> bool {
@@ -203,6 +215,18 @@ mod tests {
         let mut stream = TcpStream::connect(proxy.addr()).await.unwrap();
         assert!(echoed(&mut stream, b"one").await);
         assert!(echoed(&mut stream, &vec![7; 100_000]).await);
+    }
+
+    #[tokio::test]
+    async fn redirection_concerns_new_connections_only() {
+        let proxy = echo_behind_proxy().await;
+        let mut stream = TcpStream::connect(proxy.addr()).await.unwrap();
+        assert!(echoed(&mut stream, b"one").await);
+        let other = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        proxy.redirect(other.local_addr().unwrap());
+        let _new = TcpStream::connect(proxy.addr()).await.unwrap();
+        other.accept().await.unwrap();
+        assert!(echoed(&mut stream, b"two").await);
     }
 
     #[tokio::test]

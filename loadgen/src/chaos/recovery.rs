@@ -24,6 +24,8 @@ pub struct Recovery {
     pub after_freeze: LongestWait,
     /// From `FLUSHALL` to the first claim of the last job that was pending then.
     pub after_flush: LongestWait,
+    /// The same, from a failover of Redis.
+    pub after_failover: LongestWait,
 }
 
 /// The longest of several waiting times.
@@ -61,7 +63,8 @@ pub(super) fn measure(records: &[Record], injected: &InjectedFaults, lease: Dura
         after_kill: after_stop(moves(), alone),
         after_kills: after_stop(moves(), among_others),
         after_freeze: after_stop(moves(), injected.frozen.iter()),
-        after_flush: after_flush(moves(), &injected.flushed),
+        after_flush: after_loss(moves(), &injected.flushed),
+        after_failover: after_loss(moves(), &injected.failed_over),
     }
 }
 
@@ -103,19 +106,17 @@ fn after_stop<'a>(
     longest
 }
 
-fn after_flush<'a>(
-    moves: impl Iterator<Item = &'a Transition>,
-    flushed: &[Timestamp],
-) -> LongestWait {
+/// From each moment at which notifications were lost.
+fn after_loss<'a>(moves: impl Iterator<Item = &'a Transition>, lost: &[Timestamp]) -> LongestWait {
     let mut accepted: HashMap<RequestId, Timestamp> = HashMap::new();
     let mut longest = LongestWait::default();
     for moved in moves {
         if moved.before.is_none() {
             accepted.insert(moved.id, moved.at);
         } else if let Some(since) = accepted.remove(&moved.id) {
-            // The first transition of a pending job is its claim. `flushed` is in time order, so
-            // the first match gives the longest wait.
-            let meanwhile = flushed.iter().find(|at| (since..moved.at).contains(at));
+            // The first transition of a pending job is its claim. `lost` is in time order, so the
+            // first match gives the longest wait.
+            let meanwhile = lost.iter().find(|at| (since..moved.at).contains(at));
             if let Some(at) = meanwhile {
                 longest.add(*at, moved.at);
             }

@@ -32,15 +32,22 @@ pub(super) struct RedisServer {
 }
 
 impl RedisServer {
-    /// A server at `addr` that is not running yet, with its data and its log in `folder`.
-    pub(super) fn new(tether: &Path, program: &Path, addr: SocketAddr, folder: &Path) -> Self {
+    /// A server at `addr` that is not running yet. Its data and its log are in `folder`, under
+    /// `name`.
+    pub(super) fn new(
+        tether: &Path,
+        program: &Path,
+        addr: SocketAddr,
+        folder: &Path,
+        name: &str,
+    ) -> Self {
         Self {
             tether: tether.to_owned(),
             program: program.to_owned(),
             addr,
-            folder: folder.join("redis"),
+            folder: folder.join(name),
             // Beside the data folder, which `remove_data` deletes.
-            log: folder.join("redis.log"),
+            log: folder.join(format!("{name}.log")),
             process: None,
         }
     }
@@ -56,9 +63,17 @@ impl RedisServer {
         let folder = self.folder.as_os_str();
         let arguments = ["--bind", "127.0.0.1", "--port", &port, "--save", ""];
         let kept = ["--appendonly", "yes", "--appendfsync", "everysec"];
+        // There is one replica: its sync need not wait for others.
+        let replicated = [
+            "--repl-diskless-sync-delay",
+            "0",
+            "--repl-backlog-size",
+            "16kb",
+        ];
         let arguments: Vec<_> = arguments
             .into_iter()
             .chain(kept)
+            .chain(replicated)
             .map(OsStr::new)
             .chain([OsStr::new("--dir"), folder])
             .collect();
@@ -90,16 +105,43 @@ impl RedisServer {
         self.query(cmd("FLUSHALL")).await
     }
 
+    /// Makes it a read-only replica of `master`, or a master again.
+    pub(super) async fn replicate(&self, master: Option<SocketAddr>) -> Result<()> {
+        let mut command = cmd("REPLICAOF");
+        match master {
+            Some(master) => command.arg(master.ip().to_string()).arg(master.port()),
+            None => command.arg("NO").arg("ONE"),
+        };
+        self.query(command).await
+    }
+
     /// `used_memory`, in bytes.
     pub(super) async fn memory(&self) -> Result<u64> {
-        let mut info = cmd("INFO");
-        info.arg("memory");
-        let info: String = self.query(info).await?;
-        let memory = info
-            .lines()
-            .find_map(|line| line.strip_prefix("used_memory:"));
-        let memory = memory.and_then(|bytes| bytes.trim().parse().ok());
+        let memory = self.info("memory", "used_memory:").await?;
+        let memory = memory.and_then(|bytes| bytes.parse().ok());
         memory.context("Redis' INFO has no valid used_memory")
+    }
+
+    /// How often it has executed the command `name`, which is in lower case.
+    pub(super) async fn executed(&self, name: &str) -> Result<u64> {
+        let prefix = format!("cmdstat_{name}:calls=");
+        let stats = self
+            .info("commandstats", &prefix)
+            .await?
+            .unwrap_or_default();
+        let calls = stats.split(',').next().and_then(|calls| calls.parse().ok());
+        Ok(calls.unwrap_or_default())
+    }
+
+    /// What follows `prefix` on a line of this section of `INFO`.
+    async fn info(&self, section: &str, prefix: &str) -> Result<Option<String>> {
+        let mut info = cmd("INFO");
+        info.arg(section);
+        let info: String = self.query(info).await?;
+        let mut lines = info.lines().map(str::trim);
+        Ok(lines
+            .find_map(|line| line.strip_prefix(prefix))
+            .map(str::to_owned))
     }
 
     /// Entries in the stream `name`.

@@ -1,4 +1,5 @@
-//! The stack of a run: one api, two workers, a Redis behind a proxy, and the database.
+//! The stack of a run: one api, two workers, a Redis with a standby behind a proxy, and the
+//! database.
 
 use std::{
     env,
@@ -46,7 +47,10 @@ pub(super) const STOP_TIMEOUT: Duration = DRAIN_TIMEOUT.saturating_add(Duration:
 pub(super) struct Stack {
     pub(super) api: Service,
     pub(super) workers: [Worker; WORKERS],
+    /// The master.
     pub(super) redis: RedisServer,
+    /// Its replica.
+    pub(super) standby: RedisServer,
     pub(super) proxy: Proxy,
     pub(super) audit: Audit,
     database: PathBuf,
@@ -62,13 +66,13 @@ impl Stack {
             bin: options.bin.clone(),
             folder: options.dir.clone(),
         };
-        let mut redis = RedisServer::new(
-            &place.tether,
-            &options.redis_server,
-            free_addr(28_000)?,
-            &options.dir,
+        let (mut redis, mut standby) = (
+            new_redis(&place, options, "redis")?,
+            new_redis(&place, options, "redis-2")?,
         );
         redis.start().await?;
+        standby.start().await?;
+        standby.replicate(Some(redis.addr())).await?;
         let proxy = Proxy::start(free_addr(16_000)?, redis.addr()).await?;
 
         let database = options.dir.join("storm.db");
@@ -97,6 +101,7 @@ impl Stack {
             api,
             workers,
             redis,
+            standby,
             proxy,
             audit,
             database,
@@ -137,11 +142,27 @@ impl Stack {
                 worker.start(&self.audit).await?;
             }
         }
+        let master = self.redis.addr();
         if let Some(text) = self.redis.unexpected_exit()? {
             died.push(text);
             self.redis.start().await?;
         }
+        if let Some(text) = self.standby.unexpected_exit()? {
+            died.push(text);
+            self.standby.start().await?;
+            self.standby.replicate(Some(master)).await?;
+        }
         Ok(died)
+    }
+
+    /// Promotes the standby, and moves the name of Redis to it. The old master stays reachable on
+    /// open connections, as a read-only replica.
+    pub(super) async fn fail_over(&mut self) -> Result<()> {
+        self.standby.replicate(None).await?;
+        self.redis.replicate(Some(self.standby.addr())).await?;
+        self.proxy.redirect(self.standby.addr());
+        std::mem::swap(&mut self.redis, &mut self.standby);
+        Ok(())
     }
 
     /// Stops all services with SIGTERM. Returns one message per unclean shutdown.
@@ -179,6 +200,16 @@ impl Stack {
             resident: self.services().map(resident).collect(),
         })
     }
+}
+
+fn new_redis(place: &ServicePaths, options: &ChaosOptions, name: &str) -> Result<RedisServer> {
+    Ok(RedisServer::new(
+        &place.tether,
+        &options.redis_server,
+        free_addr(28_000)?,
+        &options.dir,
+        name,
+    ))
 }
 
 fn settings(

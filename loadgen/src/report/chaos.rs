@@ -122,6 +122,7 @@ fn recoveries(result: &ChaosResult) -> Vec<String> {
         ),
         line("worker frozen", recovery.after_freeze),
         line("FLUSHALL", recovery.after_flush),
+        line("Redis failover", recovery.after_failover),
     ]
 }
 

@@ -109,20 +109,6 @@ impl Layers {
         parse(&value).ok_or_else(|| invalid(key, value, format!("expected {accepted}")))
     }
 
-    /// As [`Layers::parse`], for a setting that may contain a secret: no error shows its value.
-    pub(super) fn parse_secret<T>(
-        &self,
-        key: &str,
-        accepted: impl Display,
-        parse: impl FnOnce(&str) -> Option<T>,
-    ) -> Result<T, SettingError> {
-        let value = self.raw(key)?;
-        if !is_plain(&value) {
-            return Err(invalid(key, HIDDEN.into(), PLAIN));
-        }
-        parse(&value).ok_or_else(|| invalid(key, HIDDEN.into(), format!("expected {accepted}")))
-    }
-
     /// Parses a setting with a parser whose error says what is accepted.
     pub(super) fn try_parse<T, E: Display>(
         &self,
@@ -133,8 +119,8 @@ impl Layers {
         parse(&value).map_err(|error| invalid(key, value, error.to_string()))
     }
 
-    /// As [`Layers::try_parse`], for a list of secrets: no error shows its value, and `parse` must
-    /// not quote it. The list may contain line breaks.
+    /// As [`Layers::try_parse`], for a secret or a list of them: no error shows its value, and
+    /// `parse` must not quote it. The value may contain line breaks.
     pub(super) fn try_parse_secret<T, E: Display>(
         &self,
         key: &str,

@@ -153,8 +153,21 @@ fn a_password_in_a_refused_url_is_not_printed() {
         error.starts_with("REDIS_URL=(hidden): expected redis://"),
         "{error}"
     );
-    let error = error_of("REDIS_URL", "redis://:hunter2@example\nhunter2");
-    assert!(!error.contains("hunter2"), "{error}");
+    for url in [
+        "redis://:hunter2@example\nhunter2",
+        "redis://user:hunter2#1@example",
+        "redis://example/0?password=hunter2",
+        "redis://example:hunter2",
+        "redis://hunter2@example",
+        "rediss://:hunter2@example",
+        "redis://:%hunter2@example",
+        "redis://:hunter2",
+        "redis://example/hunter2",
+    ] {
+        let error = error_of("REDIS_URL", url);
+        assert!(error.starts_with("REDIS_URL=(hidden): "), "{error}");
+        assert!(!error.contains("hunter2"), "{error}");
+    }
 }
 
 #[test]

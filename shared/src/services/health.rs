@@ -6,7 +6,7 @@ use serde::{Serialize, Serializer, ser::SerializeMap as _};
 use tracing::debug;
 
 use super::{
-    queue::Queue,
+    queue::{Queue, RedisTrouble},
     store::{Store, Trouble},
 };
 
@@ -39,13 +39,13 @@ impl Health {
     pub async fn check(store: &Store, queue: Option<&Queue>) -> Self {
         let redis = async {
             match queue {
-                Some(queue) => run_check("redis", queue.check(), |_| None).await,
+                Some(queue) => check_redis(queue).await,
                 None => CheckResult::None,
             }
         };
         let database = run_check("database", store.check(), |error| match error {
-            Some(error) => error.trouble(),
-            None => store.trouble(), // the check timed out; the writer may know why
+            Some(error) => error.trouble().map(Trouble::as_str),
+            None => store.trouble().map(Trouble::as_str), // it timed out; the writer may know why
         });
         // Concurrently, so that both fit into one deadline.
         let (database, redis) = tokio::join!(database, redis);
@@ -91,12 +91,26 @@ impl CheckResult {
     }
 }
 
+/// Asks Redis, and adds what this process's own tasks have met: they use more commands than the
+/// check, on connections of their own.
+async fn check_redis(queue: &Queue) -> CheckResult {
+    let met = || queue.status().trouble().map(RedisTrouble::as_str);
+    let checked = run_check("redis", queue.check(), |error| match error {
+        Some(error) => Some(RedisTrouble::from(error).as_str()),
+        None => met(), // it timed out; a task may know why
+    });
+    match checked.await {
+        CheckResult::Ok => met().map_or(CheckResult::Ok, |met| CheckResult::Failing(met.into())),
+        failing => failing,
+    }
+}
+
 /// Runs a check within the deadline. `trouble` names the cause behind an error, or behind a timeout
 /// (`None`), if it is known. The error itself is only logged: it can name paths and addresses.
 async fn run_check<E: Display>(
     what: &'static str,
     check: impl Future<Output = Result<(), E>>,
-    trouble: impl FnOnce(Option<&E>) -> Option<Trouble>,
+    trouble: impl FnOnce(Option<&E>) -> Option<&'static str>,
 ) -> CheckResult {
     // An orchestrator's probe needs an answer even if the database or Redis hangs.
     let checked = tokio::time::timeout(DEADLINE, check).await;
@@ -112,5 +126,5 @@ async fn run_check<E: Display>(
             format!("no answer within {} s", DEADLINE.as_secs()).into(),
         ),
     };
-    CheckResult::Failing(trouble(error).map_or(fallback, |trouble| trouble.as_str().into()))
+    CheckResult::Failing(trouble(error).map_or(fallback, Cow::from))
 }

@@ -6,50 +6,79 @@
 //!
 //! * [`Notifier`] writes: it takes ids through a bounded channel and drops ids that don't fit.
 //! * [`NotificationReader`] reads: each worker is one consumer of the store's consumer group.
+//! * [`Queue::check`] asks Redis whether it would take the commands of both.
+//! * [`QueueStatus`] is what they have met: each link's state, by its [`RedisTrouble`].
 //!
 //! The stream has the key `QUEUE_NAME`. Each store has its own consumer group, so that stores that
 //! share a Redis each read all of their own entries and leave the others' alone.
 
+mod connections;
+mod entry;
+mod foreign;
+mod group;
 mod link;
 mod notifier;
+mod probe;
 mod reader;
+mod status;
+mod trouble;
 
-use std::time::Duration;
+use std::{fmt, sync::Arc, time::Duration};
 
-use deadpool_redis::{Manager, Pool, PoolError, Runtime, Timeouts};
-use redis::{AsyncConnectionConfig, Client, RedisError};
+use deadpool_redis::PoolError;
+use redis::{Client, IntoConnectionInfo as _, RedisError};
 use thiserror::Error;
 
+use self::connections::Connections;
 use crate::config::QueueSettings;
 
-pub use notifier::Notifier;
-pub use reader::{Entry, NotificationReader};
+pub use self::{
+    entry::Entry,
+    notifier::Notifier,
+    reader::NotificationReader,
+    status::{Count, QueueStatus},
+    trouble::RedisTrouble,
+};
 
 /// Deadline for connecting, and for the reply to a non-blocking command.
 const DEADLINE: Duration = Duration::from_secs(2);
 
-/// Pool size for non-blocking commands. Each carries one batch at a time.
-const CONNECTIONS: usize = 4;
-
-/// An error of the queue.
+/// An error of the queue. Displayed on one short line, however many commands failed.
 #[derive(Debug, Error)]
 pub enum QueueError {
     /// The pool has no usable connection.
     #[error("{0}")]
     Pool(#[from] PoolError),
     /// An error reply, or a failed connection.
-    #[error("{0}")]
+    #[error("{}", FirstAnswer(.0))]
     Redis(#[from] RedisError),
     /// The connection pool can't be built.
     #[error("{0}")]
     Build(#[from] deadpool_redis::BuildError),
 }
 
+/// The first error answer to a pipeline. The error itself quotes them all, which may be hundreds.
+struct FirstAnswer<'a>(&'a RedisError);
+
+impl fmt::Display for FirstAnswer<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let answers = self.0.clone().into_server_errors();
+        match answers.as_deref().and_then(<[_]>::first) {
+            Some((_, answer)) => {
+                let detail = answer.details().unwrap_or_default();
+                write!(f, "{} {detail}", answer.code())
+            }
+            None => self.0.fmt(f),
+        }
+    }
+}
+
 /// One store's view of the stream; clones share its connections.
 #[derive(Clone)]
 pub struct Queue {
     client: Client,
-    pool: Pool,
+    connections: Connections,
+    status: Arc<QueueStatus>,
     key: String,
     store: String,
     length: usize,
@@ -61,37 +90,24 @@ impl Queue {
     /// # Errors
     /// The URL is not a Redis URL.
     pub fn new(settings: &QueueSettings, store: &str) -> Result<Self, QueueError> {
-        let url = settings.redis_url.as_str();
-        // Without a response timeout, a command on a half-open connection would never return.
-        let limits = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(DEADLINE))
-            .set_response_timeout(Some(DEADLINE));
-        let pool = Pool::builder(Manager::new_with_config(url, limits)?)
-            .max_size(CONNECTIONS)
-            .timeouts(Timeouts {
-                wait: Some(DEADLINE),
-                create: Some(DEADLINE),
-                recycle: Some(DEADLINE),
-            })
-            .runtime(Runtime::Tokio1)
-            .build()?;
+        let server = settings.redis_url.as_str().into_connection_info()?;
+        // Without CLIENT SETINFO, which an ACL would have to allow.
+        let handshake = server.redis_settings().clone().set_skip_set_lib_name();
+        let server = server.set_redis_settings(handshake);
         Ok(Self {
             // For the reader's own connection: a blocking read would occupy a pooled one.
-            client: Client::open(url)?,
-            pool,
+            client: Client::open(server.clone())?,
+            connections: Connections::new(server)?,
+            status: Arc::new(QueueStatus::new()),
             key: settings.name.clone(),
             store: store.to_owned(),
             length: settings.length,
         })
     }
 
-    /// Checks that Redis answers.
-    ///
-    /// # Errors
-    /// Redis is unreachable or doesn't answer in time.
-    pub async fn check(&self) -> Result<(), QueueError> {
-        let mut connection = self.pool.get().await?;
-        Ok(redis::cmd("PING").exec_async(&mut connection).await?)
+    /// What the tasks of this process have met so far.
+    pub fn status(&self) -> &Arc<QueueStatus> {
+        &self.status
     }
 
     /// The store's consumer group.

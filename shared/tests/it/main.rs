@@ -11,6 +11,7 @@ mod interleavings;
 mod lease;
 mod queue;
 mod redelivery;
+mod redis_faults;
 mod server;
 mod ssrf;
 mod store;
@@ -20,5 +21,7 @@ mod tenancy;
 mod hostile;
 #[path = "../support/iana.rs"]
 mod iana;
+#[path = "../support/moving_name.rs"]
+mod moving_name;
 #[path = "../support/redis_server.rs"]
 mod redis_server;

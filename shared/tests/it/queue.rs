@@ -10,22 +10,22 @@ use storm_shared::{
 
 use crate::redis_server::RedisServer;
 
-const KEY: &str = "high_priority";
+pub(crate) const KEY: &str = "high_priority";
 
-fn settings(url: &str) -> QueueSettings {
+pub(crate) fn settings(url: &str) -> QueueSettings {
     Settings::with([("REDIS_URL", url)]).unwrap().queue.unwrap()
 }
 
-fn queue(redis: &RedisServer, store: &str) -> Queue {
+pub(crate) fn queue(redis: &RedisServer, store: &str) -> Queue {
     Queue::new(&settings(&redis.url()), store).unwrap()
 }
 
-fn stream_length(redis: &RedisServer) -> i64 {
+pub(crate) fn stream_length(redis: &RedisServer) -> i64 {
     redis::from_redis_value(redis.command(redis::cmd("XLEN").arg(KEY))).unwrap()
 }
 
 /// Reads until `count` entries have come.
-async fn read(reader: &mut NotificationReader, count: usize) -> Vec<Entry> {
+pub(crate) async fn read(reader: &mut NotificationReader, count: usize) -> Vec<Entry> {
     let mut entries = Vec::new();
     while entries.len() < count {
         entries.extend(reader.read(count - entries.len()).await);
@@ -33,12 +33,12 @@ async fn read(reader: &mut NotificationReader, count: usize) -> Vec<Entry> {
     entries
 }
 
-fn jobs(entries: &[Entry]) -> Vec<RequestId> {
+pub(crate) fn jobs(entries: &[Entry]) -> Vec<RequestId> {
     entries.iter().filter_map(|entry| entry.job).collect()
 }
 
 /// Notifies until the reader receives it. Notifications sent while Redis is down may be lost.
-async fn notify_until_read(notifier: &Notifier, reader: &mut NotificationReader) {
+pub(crate) async fn notify_until_read(notifier: &Notifier, reader: &mut NotificationReader) {
     let id = RequestId::generate();
     loop {
         notifier.notify(id);
@@ -139,6 +139,60 @@ async fn a_malformed_entry_is_deleted() {
     assert_eq!(jobs(&entries), []);
     reader.acknowledge(&entries).await;
     assert_eq!(stream_length(&redis), 0);
+}
+
+#[tokio::test]
+async fn an_entry_that_cannot_be_decoded_is_dropped_and_its_batch_is_read() {
+    let redis = RedisServer::start();
+    let queue = queue(&redis, "here");
+    let mut reader = NotificationReader::new(queue.clone(), "a".into());
+    reader.read(1).await; // creates the group
+    let add = |fields: &[&[u8]]| redis.command(redis::cmd("XADD").arg(KEY).arg("*").arg(fields));
+    let id = RequestId::generate();
+    let job = || add(&[b"id", id.to_string().as_bytes(), b"store", b"here"]);
+    job();
+    add(&[b"\xff", b"\xff"]);
+    add(&[b"id", b"\xff", b"store", b"here"]);
+    add(&[b"id", b"", b"", b""]);
+    add(&[b"store", b"here"]);
+    add(&[
+        b"store",
+        b"here",
+        b"id",
+        b"no id",
+        b"id",
+        id.to_string().as_bytes(),
+    ]);
+    job();
+    let entries = reader.read(100).await;
+    assert_eq!(entries.len(), 7, "one batch");
+    assert_eq!(jobs(&entries), [id, id]);
+    assert_eq!(queue.status().malformed.get(), 5);
+    assert!(queue.status().links().all(|(_, up)| up));
+    reader.acknowledge(&entries).await;
+    assert_eq!(stream_length(&redis), 0);
+}
+
+#[tokio::test]
+async fn the_queue_works_with_either_protocol_and_over_a_unix_socket() {
+    let redis = RedisServer::start();
+    let folder = tempfile::TempDir::new().unwrap();
+    let socket = folder.path().join("redis.sock");
+    let tcp = redis.url();
+    // Redis opens the socket at start only, so a second one listens there.
+    let (_second, unix) = RedisServer::start_at_socket(&socket);
+    for url in [
+        format!("{tcp}/1?protocol=resp2"),
+        format!("{tcp}/2?protocol=resp3"),
+        unix,
+    ] {
+        let queue = Queue::new(&settings(&url), "here").unwrap();
+        let notifier = Notifier::start(queue.clone());
+        let mut reader = NotificationReader::new(queue.clone(), "a".into());
+        notify_until_read(&notifier, &mut reader).await;
+        queue.check().await.unwrap();
+        reader.close().await;
+    }
 }
 
 #[tokio::test]

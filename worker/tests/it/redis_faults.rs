@@ -1,8 +1,11 @@
 //! Redis faults: Redis only carries notifications, so every job still runs from the table.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use storm_shared::models::Status;
+use storm_shared::{
+    models::{RequestId, Status},
+    services::queue::{Notifier, Queue},
+};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 
@@ -78,6 +81,84 @@ async fn claimed_by_notification(stack: &Stack) -> u64 {
         .lines()
         .find(|line| line.starts_with("storm_worker_claimed_jobs_total{source=\"notification\"}"));
     line.map_or(0, |line| line.rsplit_once(' ').unwrap().1.parse().unwrap())
+}
+
+/// Polls `path` until the answer contains `part`.
+async fn until_shown(stack: &Stack, path: &str, part: &str) {
+    while !stack.get(path).await.contains(part) {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn healthz_and_metrics_report_what_the_workers_redis_refuses() {
+    let redis = RedisServer::start();
+    let stack = Stack::start(Arc::new(TempDir::new().unwrap()), &redis.url(), &[]).await;
+    for (fault, repair, words, task) in [
+        (
+            "SET high_priority x",
+            "DEL high_priority",
+            "wrong type at QUEUE_NAME",
+            Some("reader"),
+        ),
+        (
+            "REPLICAOF 127.0.0.1 1",
+            "REPLICAOF NO ONE",
+            "read-only replica",
+            Some("reader"),
+        ),
+        (
+            "ACL SETUSER default -xreadgroup",
+            "ACL SETUSER default +xreadgroup",
+            "permission denied (ACL)",
+            Some("reader"),
+        ),
+        // Only the check meets these while no entry comes.
+        (
+            "ACL SETUSER default -xack",
+            "ACL SETUSER default +xack",
+            "permission denied (ACL)",
+            None,
+        ),
+        (
+            "CONFIG SET maxmemory 1",
+            "CONFIG SET maxmemory 0",
+            "out of memory (maxmemory)",
+            None,
+        ),
+    ] {
+        let up = |task, up| format!("storm_worker_redis_up{{task=\"{task}\"}} {up}");
+        until_shown(&stack, "/healthz", r#""redis":"ok""#).await;
+        redis.run(fault);
+        let shown = format!(r#""redis":"{words}""#);
+        until_shown(&stack, "/healthz", &shown).await;
+        if let Some(task) = task {
+            until_shown(&stack, "/metrics", &up(task, 0)).await;
+        }
+        redis.run(repair);
+        until_shown(&stack, "/healthz", r#""redis":"ok""#).await;
+        until_shown(&stack, "/metrics", &up("reader", 1)).await;
+    }
+    stack.stop().await;
+}
+
+#[tokio::test]
+async fn a_worker_that_reads_only_notifications_of_another_database_reports_it_until_own_ones_come()
+{
+    let redis = RedisServer::start();
+    let stack = Stack::start(Arc::new(TempDir::new().unwrap()), &redis.url(), &[]).await;
+    let settings = stack.settings.queue.as_ref().unwrap();
+    let elsewhere = Notifier::start(Queue::new(settings, "another database").unwrap());
+    until_shown(&stack, "/healthz", r#""redis":"ok""#).await;
+    elsewhere.notify(RequestId::generate());
+    let only = |is| format!("storm_worker_foreign_only {is}");
+    until_shown(&stack, "/metrics", &only(0)).await;
+    until_shown(&stack, "/metrics", &only(1)).await;
+    let dropped = r#"storm_worker_dropped_entries_total{why="foreign"} 1"#;
+    until_shown(&stack, "/metrics", dropped).await;
+    stack.notifier().notify(RequestId::generate());
+    until_shown(&stack, "/metrics", &only(0)).await;
+    stack.stop().await;
 }
 
 #[tokio::test]

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use jiff::Timestamp;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::{FaultInjector, StoppedWorker};
 use crate::chaos::{
@@ -13,6 +13,7 @@ use crate::chaos::{
     process::Process,
     proxy::ProxyMode,
     receivers::ReceiverMode,
+    redis_server::RedisServer,
     stack::{STOP_TIMEOUT, WORKERS},
     worker::Worker,
 };
@@ -27,6 +28,13 @@ const SLOW_BEFORE: Duration = Duration::from_millis(300);
 
 /// The delay per chunk on a slow network: one to four times this.
 const DELAY: Duration = Duration::from_millis(50);
+
+/// How long the services may take to use a new master, on a machine under load. They check an idle
+/// connection every second.
+const FOLLOWED_WITHIN: Duration = Duration::from_secs(15);
+
+/// How often the new master is asked.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 impl FaultInjector<'_> {
     /// Injects one fault and heals it after its time. Returns the name of the target; none for a
@@ -52,6 +60,7 @@ impl FaultInjector<'_> {
                 let delay = DELAY * [1, 2, 3, 4][target % 4];
                 self.network(ProxyMode::Delayed(delay), hold).await
             }
+            FaultKind::RedisFailover => self.fail_redis_over().await?,
             FaultKind::DiskFull => self.fill_disk(hold).await?,
             FaultKind::ReceiverFails => {
                 self.break_receiver(planned, ReceiverMode::Error, fault);
@@ -141,6 +150,28 @@ impl FaultInjector<'_> {
         Ok("redis".to_owned())
     }
 
+    /// Fails over, and waits until the services have followed: the API notifies through the new
+    /// master, and the workers acknowledge there.
+    async fn fail_redis_over(&mut self) -> Result<String> {
+        self.stack.fail_over().await?;
+        self.injected.failed_over.push(Timestamp::now());
+        // Only now: a replica also counts what its master sends.
+        let before = used(&self.stack.redis).await?;
+        let start = Instant::now();
+        loop {
+            let now = used(&self.stack.redis).await?;
+            if now.iter().zip(before).all(|(now, before)| *now > before) {
+                return Ok("redis".to_owned());
+            }
+            ensure!(
+                start.elapsed() < FOLLOWED_WITHIN,
+                "no notification reached the new master, or none was acknowledged there, within {} s",
+                FOLLOWED_WITHIN.as_secs()
+            );
+            sleep(POLL_INTERVAL).await;
+        }
+    }
+
     async fn network(&mut self, network: ProxyMode, hold: Duration) -> String {
         self.stack.proxy.set(network);
         sleep(hold).await;
@@ -160,6 +191,15 @@ impl FaultInjector<'_> {
         }
         Ok("all".to_owned())
     }
+}
+
+/// How often each command of a notification's way was executed there.
+async fn used(redis: &RedisServer) -> Result<[u64; 3]> {
+    Ok([
+        redis.executed("xadd").await?,
+        redis.executed("xreadgroup").await?,
+        redis.executed("xack").await?,
+    ])
 }
 
 /// Whether Redis' data survives the kill.

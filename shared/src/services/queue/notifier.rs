@@ -5,9 +5,9 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::mpsc, task::JoinHandle};
+use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
 
-use super::{Queue, QueueError, link::Link};
+use super::{Queue, QueueError, link::Link, status::QueueStatus};
 use crate::models::RequestId;
 
 /// Capacity of the channel. Ids beyond it are dropped: workers find those rows in the table.
@@ -16,6 +16,10 @@ const CAPACITY: usize = 8192;
 /// Maximum entries per pipeline.
 const BATCH: usize = 512;
 
+/// How often Redis is checked while there is nothing to push. So a failover is followed, and
+/// reported, before the next job comes.
+const IDLE_CHECK: Duration = Duration::from_secs(1);
+
 /// How long pushing the remaining ids may take at shutdown.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -23,6 +27,7 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub struct Notifier {
     ids: mpsc::Sender<RequestId>,
+    status: Arc<QueueStatus>,
     task: Arc<Mutex<Option<JoinHandle<()>>>>,
 }
 
@@ -30,9 +35,12 @@ impl Notifier {
     /// Starts the task that pushes to the stream.
     pub fn start(queue: Queue) -> Self {
         let (ids, queued) = mpsc::channel(CAPACITY);
-        let task = tokio::spawn(run(queue, queued));
+        let status = Arc::clone(&queue.status);
+        let link = Link::new(&status, |status| &status.notifier);
+        let task = tokio::spawn(run(queue, link, queued));
         Self {
             ids,
+            status,
             task: Arc::new(Mutex::new(Some(task))),
         }
     }
@@ -40,19 +48,19 @@ impl Notifier {
     /// Queues a notification. Never waits: drops it if the channel is full.
     pub fn notify(&self, id: RequestId) {
         // A full channel means that Redis is slow or down. Workers then take jobs from the table.
-        let _ = self.ids.try_send(id);
+        if self.ids.try_send(id).is_err() {
+            self.status.overflowed.add(1);
+        }
     }
 
     /// Pushes the queued ids, within a second. The task ends once every clone is dropped.
     pub async fn close(self) {
-        let Self { ids, task } = self;
+        let Self { ids, task, .. } = self;
         drop(ids);
         // Clones share the task. Only the first one to close finds it here.
         let task = task.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(mut task) = task
-            && tokio::time::timeout(FLUSH_TIMEOUT, &mut task)
-                .await
-                .is_err()
+            && timeout(FLUSH_TIMEOUT, &mut task).await.is_err()
         {
             // The ids that are left need no push: their rows are committed.
             task.abort();
@@ -60,21 +68,29 @@ impl Notifier {
     }
 }
 
-async fn run(queue: Queue, mut queued: mpsc::Receiver<RequestId>) {
-    let mut link = Link::new("notifier");
+async fn run(queue: Queue, mut link: Link, mut queued: mpsc::Receiver<RequestId>) {
     let mut batch = Vec::with_capacity(BATCH);
-    while queued.recv_many(&mut batch, BATCH).await > 0 {
-        match push(&queue, &batch).await {
+    let mut wait = Duration::ZERO; // the first check comes at once
+    loop {
+        let outcome = match timeout(wait, queued.recv_many(&mut batch, BATCH)).await {
+            Ok(0) => return,
+            Ok(_) => push(&queue, &batch).await,
+            Err(_) => queue.check().await,
+        };
+        wait = IDLE_CHECK;
+        match outcome {
             Ok(()) => link.up(),
-            Err(error) => link.down(&error).await,
+            Err(error) => {
+                // A batch that failed is dropped, not retried: the table has the jobs.
+                queue.status.unsent.add(batch.len());
+                link.down(&error).await;
+            }
         }
-        // A batch that failed is dropped, not retried: the table has the jobs.
         batch.clear();
     }
 }
 
 async fn push(queue: &Queue, ids: &[RequestId]) -> Result<(), QueueError> {
-    let mut connection = queue.pool.get().await?;
     // A pipeline, not MULTI: each entry is a hint of its own, and a part of them helps, too.
     let mut pipeline = redis::Pipeline::with_capacity(ids.len());
     for id in ids {
@@ -92,5 +108,5 @@ async fn push(queue: &Queue, ids: &[RequestId]) -> Result<(), QueueError> {
             .arg(&queue.store)
             .ignore();
     }
-    Ok(pipeline.exec_async(&mut connection).await?)
+    queue.connections.run(&pipeline).await
 }

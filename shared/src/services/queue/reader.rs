@@ -1,12 +1,24 @@
 //! The reading side: one consumer of the store's consumer group, on a connection of its own.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use redis::{AsyncConnectionConfig, FromRedisValue, RedisError, aio::MultiplexedConnection};
+use redis::{
+    AsyncConnectionConfig, FromRedisValue, Pipeline, RedisError, Value, aio::MultiplexedConnection,
+};
 use tracing::debug;
 
-use super::{DEADLINE, Queue, QueueError, link::Link};
-use crate::models::RequestId;
+use super::{
+    DEADLINE, Queue, QueueError, RedisTrouble,
+    connections::LONGEST_LIFE,
+    entry::{self, Entry, Sender},
+    foreign::ForeignWatch,
+    group,
+    link::Link,
+    trouble::is_answer,
+};
 
 /// How long a blocking read waits for an entry. It also bounds how long shutdown waits for a read.
 const BLOCK: Duration = Duration::from_secs(1);
@@ -24,37 +36,34 @@ const DEAD_AFTER: Duration = Duration::from_mins(10);
 /// The `XAUTOCLAIM` cursor at the start of the pending entries list; returned at its end, too.
 const START_OF_PENDING: &str = "0-0";
 
-/// A stream entry that was read. Claim its job, then [`NotificationReader::acknowledge`] it.
-#[derive(Clone, Debug)]
-pub struct Entry {
-    stream_id: String,
-    /// The job to claim; `None` for another store's entry or a malformed one.
-    pub job: Option<RequestId>,
-    foreign: bool,
-}
-
 /// A consumer of the stream. Each worker has one.
 pub struct NotificationReader {
     queue: Queue,
     consumer: String,
-    connection: Option<MultiplexedConnection>,
+    connection: Option<Connected>,
     link: Link,
+    acknowledging: Link,
+    foreign: ForeignWatch,
     min_idle_time: Duration,
     sweep_cursor: String,
     next_sweep: Instant,
 }
 
-/// An entry in the replies of `XREADGROUP` and `XAUTOCLAIM`: its id, then names and values in turn.
-type RawEntry = (String, Vec<String>);
+struct Connected {
+    connection: MultiplexedConnection,
+    since: Instant,
+}
 
 impl NotificationReader {
     /// A reader under the consumer name `consumer`, which must be unique. Connects on first read.
     pub fn new(queue: Queue, consumer: String) -> Self {
         Self {
-            queue,
             consumer,
             connection: None,
-            link: Link::new("reader"),
+            link: Link::new(&queue.status, |status| &status.reader),
+            acknowledging: Link::new(&queue.status, |status| &status.acknowledgements),
+            foreign: ForeignWatch::new(Arc::clone(&queue.status)),
+            queue,
             min_idle_time: MIN_IDLE_TIME,
             sweep_cursor: START_OF_PENDING.to_owned(),
             next_sweep: Instant::now(),
@@ -76,13 +85,19 @@ impl NotificationReader {
         match self.try_read(count).await {
             Ok(entries) => {
                 self.link.up();
+                self.foreign.note(&entries);
+                if entries.is_empty() {
+                    self.recheck_acknowledging().await;
+                }
                 entries
             }
             Err(error) => {
                 // After a timeout this connection may still be blocked in its XREADGROUP. Redis
                 // would run later commands on it only after that.
                 self.connection = None;
-                self.link.down(&error).await;
+                // So that the next acknowledgement goes where the next entry comes from.
+                self.queue.connections.close_idle();
+                self.link.down(&error.into()).await;
                 Vec::new()
             }
         }
@@ -92,36 +107,53 @@ impl NotificationReader {
     ///
     /// Entries that can't be acknowledged now are swept later.
     pub async fn acknowledge(&mut self, entries: &[Entry]) {
-        if let Err(error) = self.try_acknowledge(entries).await {
-            debug!(%error, "entries were not acknowledged");
+        if entries.is_empty() {
+            return;
+        }
+        match self.try_acknowledge(entries).await {
+            Ok(()) => self.acknowledging.up(),
+            Err(error) => self.acknowledging.failed(&error),
         }
     }
 
     /// Leaves the consumer group, if this consumer has no pending entries.
     pub async fn close(mut self) {
-        // DELCONSUMER drops the consumer's pending entries, so that no sweep would find them.
-        let pending = match self.own_pending().await {
-            Ok(pending) => pending,
+        let Some(Connected { connection, .. }) = &mut self.connection else {
+            return; // a consumer that stays is deleted by a sweep of another worker
+        };
+        let consumers = match group::consumers(connection, &self.queue).await {
+            Ok(consumers) => consumers,
             Err(error) => return debug!(%error, "the consumer stays in its group"),
         };
-        if pending == 0
-            && let Some(connection) = &mut self.connection
-        {
-            let consumer = self.consumer.clone();
-            // A consumer that stays is deleted by a sweep of another worker.
-            let _ = delete_consumer(connection, &self.queue, &consumer).await;
+        let name = self.consumer.as_bytes();
+        let own = consumers.into_iter().find(|consumer| consumer.name == name);
+        // DELCONSUMER drops the consumer's pending entries, so that no sweep would find them.
+        if own.is_some_and(|own| own.pending == 0) {
+            let _ = group::delete_consumer(connection, &self.queue, name).await;
         }
     }
 
-    async fn try_read(&mut self, count: usize) -> Result<Vec<Entry>, QueueError> {
+    async fn try_read(&mut self, count: usize) -> Result<Vec<Entry>, RedisError> {
+        if let Some(connected) = &self.connection
+            && connected.since.elapsed() > LONGEST_LIFE
+        {
+            self.connection = None;
+        }
         match self.sweep_or_read(count).await {
-            // The stream or the group is gone (FLUSHALL, or Redis restarted empty): reconnecting
-            // creates the group again.
-            Err(error) if error.code() == Some("NOGROUP") => {
-                self.connection = None;
-                Ok(self.sweep_or_read(count).await?)
+            // There is no stream or no group: the first start, FLUSHALL, or Redis restarted empty.
+            Err(error) if is_answer(&error, "NOGROUP") => {
+                let queue = self.queue.clone();
+                group::create(self.connection().await?, &queue).await?;
+                // FLUSHALL keeps the connection.
+                START_OF_PENDING.clone_into(&mut self.sweep_cursor);
+                self.sweep_or_read(count).await
             }
-            other => Ok(other?),
+            // The stream was deleted under a blocked read, or the master became a replica.
+            Err(error) if is_answer(&error, "UNBLOCKED") => {
+                self.connection = None;
+                self.sweep_or_read(count).await
+            }
+            other => other,
         }
     }
 
@@ -144,12 +176,8 @@ impl NotificationReader {
             // `BLOCK 0` would wait without a limit.
             .arg(BLOCK.as_millis().max(1) as usize);
         command.arg("STREAMS").arg(&self.queue.key).arg(">");
-        let streams: Option<Vec<(String, Vec<RawEntry>)>> = self.query(&command).await?;
-        let raw = streams
-            .into_iter()
-            .flatten()
-            .flat_map(|(_, entries)| entries);
-        Ok(raw.map(|entry| self.entry(entry)).collect())
+        let reply = self.query(&command).await?;
+        Ok(entry::of_streams(reply, &self.queue.store))
     }
 
     /// Claims up to `count` stale pending entries of other consumers. Keeps the cursor between
@@ -166,8 +194,7 @@ impl NotificationReader {
         command.arg("COUNT").arg(count);
         // The third list has entries that were trimmed from the stream. Redis 7.0 removes them from
         // the pending entries list by itself.
-        let (cursor, raw, _deleted): (String, Vec<RawEntry>, Vec<String>) =
-            self.query(&command).await?;
+        let (cursor, entries, _deleted): (String, Value, Value) = self.query(&command).await?;
         // Until the end of the list, the next read sweeps on at once: a dead worker can leave many.
         if cursor == START_OF_PENDING {
             self.next_sweep = Instant::now() + SWEEP_INTERVAL;
@@ -176,93 +203,67 @@ impl NotificationReader {
             }
         }
         self.sweep_cursor = cursor;
-        Ok(raw.into_iter().map(|entry| self.entry(entry)).collect())
+        Ok(entry::of_list(entries, &self.queue.store))
     }
 
     async fn delete_dead_consumers(&mut self) -> Result<(), RedisError> {
-        let dead: Vec<_> = self
-            .consumers()
-            .await?
+        let queue = self.queue.clone();
+        let consumers = group::consumers(self.connection().await?, &queue).await?;
+        let dead = consumers
             .into_iter()
             .filter(|consumer| consumer.pending == 0 && consumer.idle > DEAD_AFTER)
-            .filter(|consumer| consumer.name != self.consumer)
-            .collect();
+            .filter(|consumer| consumer.name != self.consumer.as_bytes());
         // One that comes back is created again by its next read. Its jobs are in the table.
-        for consumer in dead {
-            let queue = self.queue.clone();
-            delete_consumer(self.connection().await?, &queue, &consumer.name).await?;
+        for consumer in dead.collect::<Vec<_>>() {
+            group::delete_consumer(self.connection().await?, &queue, &consumer.name).await?;
         }
         Ok(())
     }
 
-    async fn own_pending(&mut self) -> Result<usize, RedisError> {
-        let consumers = self.consumers().await?;
-        let own = consumers
-            .into_iter()
-            .find(|consumer| consumer.name == self.consumer);
-        Ok(own.map_or(0, |consumer| consumer.pending))
-    }
-
-    async fn consumers(&mut self) -> Result<Vec<Consumer>, RedisError> {
-        let mut command = redis::cmd("XINFO");
-        command
-            .arg("CONSUMERS")
-            .arg(&self.queue.key)
-            .arg(self.queue.group());
-        self.query(&command).await
-    }
-
     async fn try_acknowledge(&self, entries: &[Entry]) -> Result<(), QueueError> {
-        if entries.is_empty() {
-            return Ok(());
+        let mut pipeline = self.acknowledgement(entries);
+        // One MULTI: an acknowledged entry that stays in the stream would never be deleted.
+        match self.queue.connections.run(pipeline.atomic()).await {
+            // A full Redis queues nothing for EXEC, but it does delete. These entries may be what
+            // it is full of.
+            Err(error) if RedisTrouble::from(&error) == RedisTrouble::OutOfMemory => {
+                let pipeline = self.acknowledgement(entries);
+                self.queue.connections.run(&pipeline).await
+            }
+            other => other,
         }
-        let ids: Vec<_> = entries
+    }
+
+    /// The deletions come first: if the connection breaks in between, a sweep finds the entries
+    /// pending and acknowledges them.
+    fn acknowledgement(&self, entries: &[Entry]) -> Pipeline {
+        let key = &self.queue.key;
+        let own = entries.iter().filter(|entry| entry.sender == Sender::Own);
+        let own: Vec<_> = own.map(|entry| entry.stream_id.as_str()).collect();
+        let all: Vec<_> = entries
             .iter()
             .map(|entry| entry.stream_id.as_str())
             .collect();
+        let mut pipeline = redis::pipe();
         // Another store's entry is acknowledged in this group but not deleted: its own group has
         // yet to read it.
-        let ours: Vec<_> = entries
-            .iter()
-            .filter(|entry| !entry.foreign)
-            .map(|entry| &entry.stream_id)
-            .collect();
-        // One MULTI: an acknowledged entry that stays in the stream would never be deleted.
-        let mut transaction = redis::pipe();
-        transaction.atomic();
-        transaction
-            .cmd("XACK")
-            .arg(&self.queue.key)
-            .arg(self.queue.group())
-            .arg(&ids)
-            .ignore();
-        if !ours.is_empty() {
-            transaction
-                .cmd("XDEL")
-                .arg(&self.queue.key)
-                .arg(&ours)
-                .ignore();
+        if !own.is_empty() {
+            pipeline.cmd("XDEL").arg(key).arg(own).ignore();
         }
-        let mut connection = self.queue.pool.get().await?;
-        Ok(transaction.exec_async(&mut connection).await?)
+        pipeline
+            .cmd("XACK")
+            .arg(key)
+            .arg(self.queue.group())
+            .arg(all)
+            .ignore();
+        pipeline
     }
 
-    fn entry(&self, (stream_id, fields): RawEntry) -> Entry {
-        let field = |name: &str| {
-            fields
-                .chunks_exact(2)
-                .find(|pair| pair[0] == name)
-                .map(|pair| pair[1].as_str())
-        };
-        // An entry without a store counts as ours. At worst its id names no row, and it is deleted.
-        let foreign = field("store").is_some_and(|store| store != self.queue.store);
-        let job = field("id")
-            .and_then(|id| id.parse().ok())
-            .filter(|_| !foreign);
-        Entry {
-            stream_id,
-            job,
-            foreign,
+    /// Ends the outage of the acknowledgements if Redis takes them again: the next entry that needs
+    /// one may be far away.
+    async fn recheck_acknowledging(&mut self) {
+        if self.acknowledging.is_down() && self.queue.check().await.is_ok() {
+            self.acknowledging.up();
         }
     }
 
@@ -270,77 +271,29 @@ impl NotificationReader {
         command.query_async(self.connection().await?).await
     }
 
-    /// The connection. On a new one, creates the group first: the stream may have been lost.
     async fn connection(&mut self) -> Result<&mut MultiplexedConnection, RedisError> {
-        if self.connection.is_none() {
-            let limits = AsyncConnectionConfig::new()
-                .set_connection_timeout(Some(DEADLINE))
-                // Above BLOCK: a blocking read legitimately takes that long to reply.
-                .set_response_timeout(Some(BLOCK + DEADLINE));
-            let mut connection = self
-                .queue
-                .client
-                .get_multiplexed_async_connection_with_config(&limits)
-                .await?;
-            create_group(&mut connection, &self.queue).await?;
-            // Redis may have restarted empty. The old cursor would then skip the new, lower ids.
-            START_OF_PENDING.clone_into(&mut self.sweep_cursor);
-            self.connection = Some(connection);
-        }
-        #[expect(clippy::expect_used, reason = "set just above if it was None")]
-        let connection = self.connection.as_mut().expect("a connection");
-        Ok(connection)
+        let connected = match self.connection.take() {
+            Some(connected) => connected,
+            None => {
+                // Redis may have restarted empty. The old cursor would then skip the new, lower
+                // ids.
+                START_OF_PENDING.clone_into(&mut self.sweep_cursor);
+                self.connect().await?
+            }
+        };
+        Ok(&mut self.connection.insert(connected).connection)
     }
-}
 
-/// One consumer in the reply of `XINFO CONSUMERS`.
-struct Consumer {
-    name: String,
-    pending: usize,
-    idle: Duration,
-}
-
-impl FromRedisValue for Consumer {
-    fn from_redis_value(value: redis::Value) -> Result<Self, redis::ParsingError> {
-        let fields = std::collections::HashMap::<String, redis::Value>::from_redis_value(value)?;
-        let field = |name: &str| fields.get(name).cloned().unwrap_or(redis::Value::Nil);
-        Ok(Self {
-            name: redis::from_redis_value(field("name"))?,
-            pending: redis::from_redis_value(field("pending"))?,
-            idle: Duration::from_millis(redis::from_redis_value(field("idle"))?),
+    async fn connect(&self) -> Result<Connected, RedisError> {
+        let limits = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(DEADLINE))
+            // Above BLOCK: a blocking read legitimately takes that long to reply.
+            .set_response_timeout(Some(BLOCK + DEADLINE));
+        let client = &self.queue.client;
+        let connection = client.get_multiplexed_async_connection_with_config(&limits);
+        Ok(Connected {
+            connection: connection.await?,
+            since: Instant::now(),
         })
     }
-}
-
-async fn create_group(
-    connection: &mut MultiplexedConnection,
-    queue: &Queue,
-) -> Result<(), RedisError> {
-    let mut command = redis::cmd("XGROUP");
-    command
-        .arg("CREATE")
-        .arg(&queue.key)
-        .arg(queue.group())
-        // From the start of the stream: a notifier may have pushed before the group existed.
-        // MKSTREAM: XGROUP fails if there is no stream.
-        .arg("0")
-        .arg("MKSTREAM");
-    match command.exec_async(connection).await {
-        Err(error) if error.code() == Some("BUSYGROUP") => Ok(()), // the group exists
-        other => other,
-    }
-}
-
-async fn delete_consumer(
-    connection: &mut MultiplexedConnection,
-    queue: &Queue,
-    consumer: &str,
-) -> Result<(), RedisError> {
-    let mut command = redis::cmd("XGROUP");
-    command
-        .arg("DELCONSUMER")
-        .arg(&queue.key)
-        .arg(queue.group())
-        .arg(consumer);
-    command.exec_async(connection).await
 }
