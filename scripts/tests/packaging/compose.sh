@@ -50,7 +50,7 @@ state() { docker inspect --format "{{$2}}" "$1"; }
 ask() (
     body=${3:-}
     exec 3<>"/dev/tcp/127.0.0.1/$API_PORT"
-    printf '%s %s HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%s' \
+    printf '%s %s HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%s' \
         "$1" "$2" "${#body}" "$body" >&3
     cat <&3
 )
