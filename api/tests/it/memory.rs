@@ -1,6 +1,6 @@
 //! The memory that connections take before their request is complete.
 
-use std::fs;
+use std::{fs, net::SocketAddr};
 
 use tempfile::TempDir;
 use tokio::{
@@ -51,9 +51,11 @@ async fn answer(mut stream: TcpStream) -> String {
 async fn no_connection_takes_more_memory_than_a_bounded_head_before_its_request_is_complete() {
     let folder = TempDir::new().unwrap();
     let mut command = service::program(folder.path());
-    command.env("HTTP_TIMEOUT", "10m");
+    command.envs([("HTTP_TIMEOUT", "10m"), ("METRICS_ADDR", "127.0.0.1:0")]);
     let service = Service::spawn(command, folder.path()).await;
     service.is_open().await;
+    let metrics = service.says("metrics").await;
+    let metrics: SocketAddr = metrics["addr"].as_str().unwrap().parse().unwrap();
     let before = peak(&service);
     let chunked = "POST /async HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\
         content-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n";
@@ -61,18 +63,19 @@ async fn no_connection_takes_more_memory_than_a_bounded_head_before_its_request_
     let trailer = format!("{chunked}2\r\n{{}}\r\n0\r\nx: ");
     let unread = "POST /async HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\
         content-length: 10000000\r\n\r\n";
-    for (start, filling, status) in [
-        ("GET /", "x", 431),
-        ("GET / HTTP/1.1\r\nx: ", "x", 431),
-        ("GET / HTTP/1.1\r\n", "x: y\r\n", 431),
-        ("", "\r\n", 431),
-        (&extension, "x", 400),
-        (&trailer, "x", 400),
-        (unread, "x", 415),
+    for (addr, start, filling, status) in [
+        (service.addr, "GET /", "x", 431),
+        (service.addr, "GET / HTTP/1.1\r\nx: ", "x", 431),
+        (service.addr, "GET / HTTP/1.1\r\n", "x: y\r\n", 431),
+        (service.addr, "", "\r\n", 431),
+        (service.addr, &extension, "x", 400),
+        (service.addr, &trailer, "x", 400),
+        (service.addr, unread, "x", 415),
+        (metrics, "GET / HTTP/1.1\r\nx: ", "x", 431),
     ] {
         let mut sending = JoinSet::new();
         for _ in 0..CONNECTIONS {
-            let mut stream = TcpStream::connect(service.addr).await.unwrap();
+            let mut stream = TcpStream::connect(addr).await.unwrap();
             let start = start.to_owned();
             sending.spawn(async move {
                 send(&mut stream, &start, filling).await;

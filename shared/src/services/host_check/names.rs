@@ -1,5 +1,7 @@
 //! The hosts that a service without tokens answers to.
 
+use std::net::Ipv4Addr;
+
 use thiserror::Error;
 use url::Host;
 
@@ -41,6 +43,7 @@ impl HostNames {
     pub(super) fn serve(&self, host: &str) -> bool {
         let host = without_dot(host);
         host.starts_with('[')
+            || host.parse::<Ipv4Addr>().is_ok()
             || is_localhost(host)
             || self.0.iter().any(|name| name.eq_ignore_ascii_case(host))
             // Browsers and curl write 127.1 as 127.0.0.1; other clients send it as it was typed.
