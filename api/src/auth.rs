@@ -1,4 +1,5 @@
-//! Authentication and rate limiting. [`AuthLayer`] runs before the routes.
+//! Authentication and rate limiting. [`AuthLayer`] runs before the routes, and
+//! [`request_check`](crate::request_check) before it.
 //!
 //! A bearer token authenticates a tenant. The tenant's scope restricts the requests that the routes
 //! can read or redeliver, and each tenant has a rate limit of its own.
@@ -18,6 +19,7 @@ use storm_shared::{
     models::ClientName,
     services::{
         access::{TokenHash, Tokens, bearer},
+        host_check::HostNames,
         scrape,
         store::Scope,
     },
@@ -30,7 +32,11 @@ use crate::{
     limiter::{Limiter, Quota},
     metrics::Metrics,
     reply::{self, Problem},
+    request_check::{self, Refusal},
 };
+
+/// The path of the metrics.
+const METRICS: &str = "/metrics";
 
 /// The authenticated tenant. Only [`AuthLayer`] attaches it to a request, so a route that extracts
 /// it cannot be reached without authentication.
@@ -57,6 +63,8 @@ pub struct Scraper;
 
 /// The authentication layer of one listener. Clones share its rate limits.
 ///
+/// * [Checks](request_check): a refused request costs no rate limit. The host matters only where no
+///   token is required.
 /// * Authentication: a request without a valid token gets `401`, the same answer for every path,
 ///   before its body is read. A bearer token that is presented costs one hash; without one, nothing
 ///   is hashed. Tokens are stored as SHA-256 hashes and compared in constant time, so that timing
@@ -65,7 +73,7 @@ pub struct Scraper;
 ///   take the [`Scope`] of every query.
 /// * Rate limiting: a request over its tenant's rate limit gets `429`.
 ///
-/// `/healthz` is exempt from all three. `/metrics` is exempt from rate limiting, and takes
+/// `/healthz` is exempt from the last three. `/metrics` is exempt from rate limiting, and takes
 /// `METRICS_TOKEN` instead if that is set.
 #[derive(Clone)]
 pub struct AuthLayer {
@@ -76,6 +84,8 @@ struct Shared {
     tokens: Tokens,
     /// In the order of [`Tokens::clients`]. Without tokens, one client stands for all callers.
     clients: Vec<Client>,
+    /// The hosts that requests without a token may name. `None` if this listener requires tokens.
+    served: Option<HostNames>,
     /// Whether this listener serves `/metrics`.
     has_metrics: bool,
     metrics_token: Option<TokenHash>,
@@ -90,6 +100,8 @@ struct Client {
 
 /// Why a request does not reach the routes.
 enum AuthError {
+    /// Refused whoever sent it: `400`, `403` or `421`.
+    Refused(Refusal),
     /// No valid token: `401`.
     Unauthorized,
     /// Over the rate limit: `429`.
@@ -114,6 +126,7 @@ impl AuthLayer {
         Self::new(Shared {
             tokens: access.tokens.clone(),
             clients,
+            served: access.tokens.is_empty().then(|| access.hosts.clone()),
             has_metrics: access.metrics_addr.is_none(),
             metrics_token: access.metrics_token,
             metrics,
@@ -127,11 +140,13 @@ impl AuthLayer {
             caller: Caller { name: None },
             limiter: None,
         };
+        let access = &settings.access;
         Self::new(Shared {
             tokens: Tokens::default(),
             clients: vec![nobody],
+            served: access.metrics_token.is_none().then(|| access.hosts.clone()),
             has_metrics: true,
-            metrics_token: settings.access.metrics_token,
+            metrics_token: access.metrics_token,
             metrics,
             body_timeout: settings.http.timeout,
         })
@@ -186,14 +201,15 @@ async fn answered(
 }
 
 impl Shared {
-    /// Authenticates the request, takes it from the rate limit, and attaches its caller. Returns
-    /// the state of the rate limit, if there is one.
+    /// Checks and authenticates the request, takes it from the rate limit, and attaches its caller.
+    /// Returns the state of the rate limit, if there is one.
     fn admit(&self, request: &mut Request<Incoming>) -> Result<Option<Quota>, AuthError> {
+        request_check::check(request, self.served(request)).map_err(AuthError::Refused)?;
         let (path, headers) = (request.uri().path(), request.headers());
         // Exact paths only. A route may match other spellings of a path; those need a token.
         match path {
             "/healthz" => Ok(None),
-            "/metrics" if self.has_metrics => {
+            METRICS if self.has_metrics => {
                 if !self.may_scrape(headers) {
                     return Err(AuthError::Unauthorized);
                 }
@@ -212,6 +228,13 @@ impl Shared {
                 Ok(quota)
             }
         }
+    }
+
+    /// The hosts that this request may name. `None` if it has to carry a token.
+    fn served(&self, request: &Request<Incoming>) -> Option<&HostNames> {
+        let needs_token =
+            self.has_metrics && self.metrics_token.is_some() && request.uri().path() == METRICS;
+        self.served.as_ref().filter(|_| !needs_token)
     }
 
     fn client(&self, headers: &HeaderMap) -> Option<&Client> {
@@ -237,6 +260,7 @@ impl Shared {
             body::discard(body.into_data_stream(), self.body_timeout);
         }
         match refusal {
+            AuthError::Refused(refusal) => Problem::refused(refusal).into_response(),
             AuthError::Unauthorized => {
                 self.metrics.unauthorized();
                 Problem::unauthorized().into_response()

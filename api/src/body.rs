@@ -1,4 +1,5 @@
-//! Reads a request's body: it must be declared as JSON, and its size and time are limited.
+//! Reads a request's body: it must be declared as JSON, and its size and time are limited. Where
+//! no body is taken, one is refused.
 //!
 //! warp's own `content_length_limit` answers `411` to a chunked body. This module reads chunked
 //! bodies as well, up to the same limit.
@@ -39,6 +40,30 @@ pub fn json(
                 read(body, limit).await
             },
         )
+}
+
+/// Refuses a body, and waits for its absence within the time `limit`.
+///
+/// A web page can send bodies of a few media types to other sites, such as `text/plain`, so that
+/// no route may ignore what it was sent.
+pub fn none(
+    limit: Duration,
+) -> impl Filter<Extract = (Result<(), Problem>,), Error = Rejection> + Copy {
+    header("content-type").and(warp::body::stream()).then(
+        move |kind: Option<HeaderValue>, mut body| async move {
+            let has_body = timeout(limit, has_data(&mut body)).await;
+            let has_body = has_body.map_err(|_| Problem::body_timeout(limit))??;
+            if !has_body {
+                return Ok(());
+            }
+            discard(body, limit);
+            if kind.is_some_and(|kind| is_json(&kind)) {
+                Err(Problem::unexpected_body())
+            } else {
+                Err(Problem::no_media_type())
+            }
+        },
+    )
 }
 
 fn header(
@@ -89,12 +114,26 @@ where
             discard(body, limit);
             Err(Problem::body_too_large(LIMIT))
         }
-        Ok(BodyRead::Broken) => Err(Problem::malformed_body(
-            "The body ended early, or its chunks are broken.",
-        )),
+        Ok(BodyRead::Broken) => Err(broken()),
         // Not discarded: the body had its time, and this answer closes the connection.
         Err(_) => Err(Problem::body_timeout(limit)),
     }
+}
+
+/// Whether a body has at least one byte.
+async fn has_data<B: Buf>(
+    body: &mut (impl Stream<Item = Result<B, warp::Error>> + Unpin),
+) -> Result<bool, Problem> {
+    while let Some(chunk) = body.next().await {
+        if chunk.map_err(|_| broken())?.has_remaining() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn broken() -> Problem {
+    Problem::malformed_body("The body ended early, or its chunks are broken.")
 }
 
 async fn collect<B: Buf>(

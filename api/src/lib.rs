@@ -4,6 +4,7 @@
 //!
 //! * [`serving`]: the listeners and the graceful shutdown. Until the database is open, `startup`
 //!   answers `503`.
+//! * [`request_check`]: refuses requests for another host or from another origin, and callbacks.
 //! * [`auth`]: authentication, tenant, scope and rate limit; [`limiter`] is the rate limiter.
 //! * [`routes`]: maps path and method to a controller, or to `404` or `405`.
 //! * [`body`]: reads a request's body, bounded in size and time.
@@ -26,6 +27,7 @@ pub mod error;
 pub mod limiter;
 pub mod metrics;
 pub mod reply;
+pub mod request_check;
 pub mod routes;
 pub mod serving;
 mod startup;

@@ -102,11 +102,13 @@ fn request(
 fn redelivery(
     app: &Arc<App>,
 ) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone + use<> {
+    let timeout = app.settings.http.timeout;
     let page = warp::post()
         // As pairs: `page` must see repeated and unknown parameters to report them.
         .and(warp::query().map(|query: Vec<(String, String)>| page(&query)))
         .and(caller())
         .and(with(app))
+        .and(body::none(timeout))
         .then(redelivery::page)
         .map(Reply::into_response);
     let path = warp::path!("requests" / String / "redeliver");
@@ -114,6 +116,7 @@ fn redelivery(
         .and(warp::post())
         .and(caller())
         .and(with(app))
+        .and(body::none(timeout))
         .then(redelivery::one)
         .map(Reply::into_response);
     warp::path!("requests" / "redeliver")

@@ -1,8 +1,10 @@
 //! The accept loop of every HTTP listener.
 //!
 //! warp's own server has no connection limit and no header timeout, and its graceful shutdown waits
-//! without a limit. This one bounds all three. It serves any hyper service. To serve a warp filter,
-//! wrap it: `TowerToHyperService::new(warp::service(filter))`.
+//! without a limit. This one bounds all three, and a request's head. It serves any hyper service.
+//! To serve a warp filter, wrap it: `TowerToHyperService::new(warp::service(filter))`.
+
+mod linger;
 
 use std::{
     borrow::Borrow,
@@ -32,7 +34,15 @@ use tokio::{
 use tokio_io_timeout::TimeoutStream;
 use tracing::{debug, info, warn};
 
-type Connection = TokioIo<Pin<Box<TimeoutStream<TcpStream>>>>;
+use self::linger::Lingering;
+
+type Connection = TokioIo<Lingering<Pin<Box<TimeoutStream<TcpStream>>>>>;
+
+/// The largest head of a request, and the largest trailer section of its body, in bytes.
+///
+/// A head is buffered before anything is known about its client, so this bounds the memory that a
+/// connection can take without a token. hyper's own bound is 400 KiB.
+pub const MAX_HEAD: usize = 16 << 10;
 
 /// The limits of one listener.
 #[derive(Clone, Copy, Debug)]
@@ -40,7 +50,7 @@ pub struct Limits {
     /// Open connections. One more is answered 503 and closed.
     pub connections: usize,
     /// Time for a request's head, which includes idle time before it. Also the time for which a
-    /// client may read nothing of a response.
+    /// client may read nothing of a response, and for the rest of a refused head.
     pub header_timeout: Duration,
     /// Time for open connections to finish after the shutdown begins.
     pub drain_timeout: Duration,
@@ -120,6 +130,8 @@ pub async fn serve<S, B>(
     // hyper panics if a header timeout has no timer.
     http.timer(TokioTimer::new())
         .header_read_timeout(limits.header_timeout)
+        .max_buf_size(MAX_HEAD)
+        .max_header_size(MAX_HEAD)
         .keep_alive(!limits.one_request_per_connection);
     let connections = Arc::new(Semaphore::new(limits.connections));
     let refusals = Arc::new(Semaphore::new(MAX_REFUSALS));
@@ -168,14 +180,14 @@ pub async fn serve<S, B>(
 }
 
 /// Sets the options of an accepted connection.
-fn configure(stream: TcpStream, write_timeout: Duration) -> Connection {
+fn configure(stream: TcpStream, client_timeout: Duration) -> Connection {
     // A response is one small write. Nagle's algorithm would only delay it.
     let _ = stream.set_nodelay(true);
     // Without a write timeout, a client that sends requests and never reads a response would keep
     // its connection open without a limit.
     let mut stream = TimeoutStream::new(stream);
-    stream.set_write_timeout(Some(write_timeout));
-    TokioIo::new(Box::pin(stream))
+    stream.set_write_timeout(Some(client_timeout));
+    TokioIo::new(Lingering::new(Box::pin(stream), client_timeout))
 }
 
 /// Runs a connection to its end, and then frees its slot.

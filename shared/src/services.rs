@@ -2,6 +2,8 @@
 
 pub mod access;
 pub mod health;
+pub mod host_check;
+pub mod marker;
 pub mod queue;
 pub mod report;
 pub mod scrape;

@@ -142,6 +142,7 @@ impl Worker {
             metrics,
             vitals: Vitals::new(running.lease(), running.watchdogs()),
             metrics_token: settings.access.metrics_token,
+            hosts: settings.access.hosts.clone(),
         };
         let limits = server::Limits {
             connections: settings.http.connections,

@@ -2,12 +2,18 @@
 
 use std::{sync::Arc, time::Duration};
 
+use hyper::{
+    Request,
+    body::Incoming,
+    service::{Service as _, service_fn},
+};
 use hyper_util::service::TowerToHyperService;
 use storm_shared::{
     server,
     services::{
         access::TokenHash,
         health::{CheckResult, Health},
+        host_check::{HostNames, authority_of},
         queue::Queue,
         scrape,
         store::Store,
@@ -75,6 +81,8 @@ pub struct Monitor {
     pub vitals: Vitals,
     /// The token that `/metrics` requires, if any.
     pub metrics_token: Option<TokenHash>,
+    /// The host names to answer to while no token is required.
+    pub hosts: HostNames,
 }
 
 impl Monitor {
@@ -91,7 +99,9 @@ impl Monitor {
             metrics,
             vitals,
             metrics_token,
+            hosts,
         } = self;
+        let served = metrics_token.is_none().then_some(hosts);
         let health = warp::path!("healthz").and(warp::get()).then(move || {
             let (store, queue, vitals) = (store.clone(), queue.clone(), vitals.clone());
             async move {
@@ -106,7 +116,17 @@ impl Monitor {
             .map(move |headers: HeaderMap| {
                 scrape::answer(&headers, metrics_token.as_ref(), || metrics.render())
             });
-        let service = TowerToHyperService::new(warp::service(health.or(scrape)));
+        let routes = TowerToHyperService::new(warp::service(health.or(scrape)));
+        let service = service_fn(move |request: Request<Incoming>| {
+            let entry = authority_of(&request, served.as_ref()).map(|_| ());
+            let entry = entry.map(|()| routes.call(request));
+            async move {
+                match entry {
+                    Ok(answer) => answer.await,
+                    Err(refusal) => Ok(refusal.response().into_response()),
+                }
+            }
+        });
         server::serve(listener, service, limits, shutdown).await;
     }
 }

@@ -18,9 +18,15 @@ use crate::{
 /// Starts a new series of attempts for one request within the caller's scope.
 ///
 /// # Errors
-/// The request does not exist, is not finished or has no callback; the receiver's backlog is full;
-/// or the store failed.
-pub async fn one(id: String, caller: Caller, app: Arc<App>) -> Result<Response, Problem> {
+/// A body was sent; the request does not exist, is not finished or has no callback; the receiver's
+/// backlog is full; or the store failed.
+pub async fn one(
+    id: String,
+    caller: Caller,
+    app: Arc<App>,
+    no_body: Result<(), Problem>,
+) -> Result<Response, Problem> {
+    no_body?;
     let id: RequestId = id.parse().map_err(|_| Problem::malformed_id())?;
     // Read for its origin: `redeliver` checks scope and state again, in its own transaction.
     let request = app
@@ -47,12 +53,14 @@ pub async fn one(id: String, caller: Caller, app: Arc<App>) -> Result<Response, 
 /// Redelivers a page of requests. Those whose receiver's backlog is full are skipped and counted.
 ///
 /// # Errors
-/// The query is invalid, or the store failed.
+/// A body was sent, the query is invalid, or the store failed.
 pub async fn page(
     page: Result<RedeliveryPage, Problem>,
     caller: Caller,
     app: Arc<App>,
+    no_body: Result<(), Problem>,
 ) -> Result<Response, Problem> {
+    no_body?;
     let found = app
         .store
         .redeliverable(caller.scope(), page?)

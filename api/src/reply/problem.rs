@@ -4,8 +4,12 @@
 //!
 //! | name | status | when |
 //! | --- | --- | --- |
+//! | `bad-host` | 400 | `Host` is missing, repeated or invalid |
 //! | `malformed-body` | 400 | the body is not a JSON object |
+//! | `unexpected-body` | 400 | the path takes no body |
 //! | `unauthorized` | 401 | the token is missing or invalid |
+//! | `cross-origin` | 403 | a web page of another origin sent the request |
+//! | `callback-loop` | 403 | the request is a callback |
 //! | `not-found` | 404 | no such path, or no such request |
 //! | `method-not-allowed` | 405 | the path has other methods: those in `Allow` |
 //! | `body-timeout` | 408 | the body did not arrive in time |
@@ -14,6 +18,7 @@
 //! | `nothing-to-redeliver` | 409 | it has no stored result, or no callback |
 //! | `body-too-large` | 413 | the body is over the limit |
 //! | `unsupported-media-type` | 415 | the content type is not `application/json` |
+//! | `misdirected` | 421 | without tokens: `Host` is not one that is served |
 //! | `validation` | 422 | fields are invalid: `errors` lists all of them |
 //! | `rate-limited` | 429 | the client exceeded `RATE_LIMIT` |
 //! | `report-failed` | 500 | the work failed; the log says why |
@@ -43,12 +48,16 @@ use warp::{
 };
 
 use super::json::json;
+use crate::request_check::Refusal;
 
 /// `Retry-After` in seconds.
 pub(super) const RETRY_AFTER: &str = "1";
 
 /// `Retry-After` in seconds for a fault that someone has to repair.
 const RETRY_AFTER_REPAIR: &str = "30";
+
+/// What to change about a body where none is taken.
+const NO_BODY: &str = "This path takes no body. Send its parameters in the query, and no body.";
 
 /// A valid body.
 const EXAMPLE: &str = r#"{"records": 10, "report_name": "Q1_Finance"}"#;
@@ -89,6 +98,29 @@ impl Problem {
         Self::malformed_body(format!(
             "The body must be a JSON object, such as {EXAMPLE}."
         ))
+    }
+
+    /// The request is refused whoever sent it.
+    pub fn refused(refusal: Refusal) -> Self {
+        let (name, title, detail) = match refusal {
+            Refusal::Host(error) => {
+                return Self::new(error.status(), error.name(), error.title(), error.detail());
+            }
+            Refusal::CrossOrigin => (
+                "cross-origin",
+                "Cross-origin request",
+                "`origin` or `sec-fetch-site` says that a web page of another origin sent this request. Send \
+                 it from a program, or from a page with the host and port of this service; a proxy has to \
+                 pass `host` on.",
+            ),
+            Refusal::CallbackLoop => (
+                "callback-loop",
+                "Callback loop",
+                "This request is a callback, as `storm-callback` says. A callback may not start another job \
+                 or redelivery: give the job a `callback_url` outside of this service.",
+            ),
+        };
+        Self::new(StatusCode::FORBIDDEN, name, title, detail)
     }
 
     /// The token is missing or invalid. The answer is the same, so that it reveals nothing.
@@ -216,6 +248,20 @@ impl Problem {
             "Unsupported media type",
             detail,
         )
+    }
+
+    /// The path takes no body, and one was sent that is JSON.
+    pub fn unexpected_body() -> Self {
+        let (name, title) = ("unexpected-body", "Unexpected body");
+        Self::new(StatusCode::BAD_REQUEST, name, title, NO_BODY)
+    }
+
+    /// The path takes no body, and one was sent that is not JSON.
+    pub fn no_media_type() -> Self {
+        Self {
+            detail: NO_BODY.into(),
+            ..Self::unsupported_media_type()
+        }
     }
 
     /// Fields of the body are invalid: every fault.

@@ -132,7 +132,7 @@ async fn a_chunked_body_is_accepted() {
     let server = Server::start(&[]).await;
     let (head, tail) = JOB.split_at(7);
     let request = format!(
-        "POST /async HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\n\
+        "POST /async HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\
          content-type: application/json; charset=utf-8\r\n\r\n\
          {:x}\r\n{head}\r\n{:x}\r\n{tail}\r\n0\r\n\r\n",
         head.len(),

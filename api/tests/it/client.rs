@@ -27,14 +27,14 @@ pub(crate) fn post(path: &str, body: impl Display) -> String {
     let body = body.to_string();
     let length = body.len();
     format!(
-        "POST {path} HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\n\
+        "POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
          content-length: {length}\r\n\r\n{body}"
     )
 }
 
 /// A request without a body.
 pub(crate) fn bare(method: &str, path: &str) -> String {
-    format!("{method} {path} HTTP/1.1\r\nhost: test\r\n\r\n")
+    format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\n\r\n")
 }
 
 /// The text of `/healthz` for a check that timed out.
@@ -102,7 +102,7 @@ impl Client {
         rest.is_ok_and(<[u8]>::is_empty)
     }
 
-    async fn line(&mut self) -> String {
+    pub(crate) async fn line(&mut self) -> String {
         let mut line = String::new();
         timeout(PATIENCE, self.0.read_line(&mut line))
             .await

@@ -13,6 +13,9 @@ mod health;
 #[cfg(target_os = "linux")]
 mod healthcheck;
 mod help;
+#[cfg(target_os = "linux")]
+mod memory;
+mod origins;
 mod process;
 mod redelivery;
 mod refusals;

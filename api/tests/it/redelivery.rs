@@ -27,7 +27,7 @@ async fn accept(store: &Store, callback: Option<&str>) -> RequestId {
 }
 
 /// Creates a failed job. With a callback URL, its delivery has failed.
-async fn failed(store: &Store, callback: Option<&str>) -> RequestId {
+pub(crate) async fn failed(store: &Store, callback: Option<&str>) -> RequestId {
     let id = accept(store, callback).await;
     let owner = OwnerId::generate();
     store.register(owner).await.unwrap();
@@ -58,7 +58,7 @@ async fn failed(store: &Store, callback: Option<&str>) -> RequestId {
     id
 }
 
-const HOOK: Option<&str> = Some("https://hooks.example/a");
+pub(crate) const HOOK: Option<&str> = Some("https://hooks.example/a");
 
 #[tokio::test]
 async fn a_failed_request_can_be_redelivered_and_lists_its_attempts() {

@@ -99,7 +99,7 @@ async fn a_body_over_the_limit_is_413_with_and_without_content_length() {
     );
     let chunk = format!("{:x}\r\n{body}\r\n", body.len());
     let chunked = format!(
-        "POST /async HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\n\
+        "POST /async HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
          transfer-encoding: chunked\r\n\r\n{}0\r\n\r\n",
         chunk.repeat(20)
     );
@@ -114,7 +114,7 @@ async fn a_body_over_the_limit_is_413_with_and_without_content_length() {
 #[tokio::test]
 async fn a_content_length_over_the_limit_is_413_before_the_body_is_read() {
     let server = Server::start(&[]).await;
-    let request = "POST /async HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\n\
+    let request = "POST /async HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
          content-length: 99999999\r\nexpect: 100-continue\r\n\r\n";
     let answer = server.ask(request).await;
     assert_eq!(answer.problem(), "413 body-too-large");

@@ -109,6 +109,10 @@ impl Service {
         rlimit::prlimit(pid, rlimit::Resource::FSIZE, limit, None).unwrap();
     }
 
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     pub(crate) fn is_alive(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
     }

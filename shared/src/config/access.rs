@@ -3,7 +3,10 @@
 use std::net::SocketAddr;
 
 use super::{error::SettingError, layers::Layers};
-use crate::services::access::{RateLimit, TokenHash, TokenHashError, Tokens};
+use crate::services::{
+    access::{RateLimit, TokenHash, TokenHashError, Tokens},
+    host_check::HostNames,
+};
 
 /// The settings of authentication and rate limits.
 #[derive(Clone, Debug)]
@@ -12,6 +15,8 @@ pub struct AccessSettings {
     pub tokens: Tokens,
     /// Whether the API may listen on any address without tokens: `API_OPEN`.
     pub open: bool,
+    /// The host names that listeners without tokens answer to: `API_HOSTS`.
+    pub hosts: HostNames,
     /// The requests that each client may make: `RATE_LIMIT`.
     pub rate_limit: Option<RateLimit>,
     /// The hash of the token that `/metrics` needs: `METRICS_TOKEN`.
@@ -25,6 +30,7 @@ impl AccessSettings {
         Ok(Self {
             tokens: layers.try_parse_secret("api_tokens", Tokens::parse)?,
             open: layers.parse("api_open", "true or false", |word| word.parse().ok())?,
+            hosts: layers.try_parse("api_hosts", HostNames::parse)?,
             rate_limit: layers.try_parse("rate_limit", |text| unless_empty(text, str::parse))?,
             metrics_token: layers
                 .try_parse_secret("metrics_token", |text| unless_empty(text, parse_hash))?,
@@ -99,6 +105,11 @@ mod tests {
             let expected = format!("{name}={value}: expected {accepted}");
             assert_eq!(error_of(name, value), expected);
         }
+        assert_eq!(
+            error_of("API_HOSTS", "api worker:9000"),
+            "API_HOSTS=api worker:9000: entry 2: expected a host name without scheme, port and path, \
+             such as api.example.com; IP addresses need no entry"
+        );
     }
 
     #[test]

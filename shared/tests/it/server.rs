@@ -5,7 +5,7 @@ use std::{convert::Infallible, net::SocketAddr, time::Duration};
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::{Response, service::service_fn};
-use storm_shared::server::{self, Limits};
+use storm_shared::server::{self, Limits, MAX_HEAD};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -127,4 +127,82 @@ async fn an_address_in_use_is_an_error_that_names_its_setting() {
         error.starts_with(&format!("API_ADDR={addr}: cannot listen on this address")),
         "{error}"
     );
+}
+
+/// Everything that the server sends until it closes. The head alone, if there is no body.
+async fn everything(stream: &mut TcpStream) -> String {
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await.unwrap();
+    text
+}
+
+/// A request whose head has `length` bytes.
+fn head_of(length: usize) -> String {
+    let filled = |filling: &str| format!("GET / HTTP/1.1\r\nhost: here\r\nx: {filling}\r\n\r\n");
+    let without = filled("").len();
+    filled(&"x".repeat(length - without))
+}
+
+#[tokio::test]
+async fn a_head_of_16_kib_is_read_and_one_byte_more_is_431() {
+    let (addr, ..) = start(Limits::default()).await;
+    let mut client = TcpStream::connect(addr).await.unwrap();
+    for _ in 0..2 {
+        client
+            .write_all(head_of(MAX_HEAD).as_bytes())
+            .await
+            .unwrap();
+        assert!(answer(&mut client).await.starts_with("HTTP/1.1 200"));
+    }
+    for length in [MAX_HEAD + 1, 2 * MAX_HEAD, 20 * MAX_HEAD] {
+        let mut client = TcpStream::connect(addr).await.unwrap();
+        client.write_all(head_of(length).as_bytes()).await.unwrap();
+        client.shutdown().await.unwrap();
+        let refusal = everything(&mut client).await;
+        assert!(refusal.starts_with("HTTP/1.1 431 "), "{length}: {refusal}");
+    }
+}
+
+#[tokio::test]
+async fn a_refused_head_is_answered_although_the_client_still_sends_it() {
+    let (addr, ..) = start(Limits {
+        header_timeout: Duration::from_mins(10),
+        ..Limits::default()
+    })
+    .await;
+    for start in ["GET /", "GET / HTTP/1.1\r\nx: ", "GET / HTTP/1.1\r\n"] {
+        let mut client = TcpStream::connect(addr).await.unwrap();
+        client.write_all(start.as_bytes()).await.unwrap();
+        for _ in 0..25 {
+            // Closing with unread input would reset the connection, which fails this.
+            client.write_all(&[b'x'; MAX_HEAD]).await.unwrap();
+        }
+        client.shutdown().await.unwrap();
+        let refusal = everything(&mut client).await;
+        assert!(refusal.starts_with("HTTP/1.1 431 "), "{start}: {refusal}");
+    }
+}
+
+#[tokio::test]
+async fn a_head_that_grows_slowly_ends_at_16_kib() {
+    let (addr, ..) = start(Limits::default()).await;
+    let mut client = TcpStream::connect(addr).await.unwrap();
+    client.write_all(b"GET / HTTP/1.1\r\nx: ").await.unwrap();
+    // Fails once the server has closed, which it does after a bounded rest.
+    while client.write_all(&[b'x'; 500]).await.is_ok() {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn pipelined_requests_are_all_answered() {
+    let (addr, ..) = start(Limits::default()).await;
+    let mut client = TcpStream::connect(addr).await.unwrap();
+    // Together they are larger than one head may be.
+    let count = 3 * MAX_HEAD / REQUEST.len();
+    client.write_all(&REQUEST.repeat(count - 1)).await.unwrap();
+    let last = b"GET / HTTP/1.1\r\nhost: here\r\nconnection: close\r\n\r\n";
+    client.write_all(last).await.unwrap();
+    let answers = everything(&mut client).await;
+    assert_eq!(answers.matches("HTTP/1.1 200").count(), count);
 }

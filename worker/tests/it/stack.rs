@@ -147,9 +147,16 @@ impl Stack {
 
     /// Like `get`, with one more header line.
     pub(crate) async fn get_with(&self, path: &str, line: &str) -> String {
+        self.ask(&format!(
+            "GET {path} HTTP/1.1\r\nhost: localhost\r\n{line}\r\n"
+        ))
+        .await
+    }
+
+    /// Sends the beginning of a head, and closes it.
+    pub(crate) async fn ask(&self, head: &str) -> String {
         let mut stream = TcpStream::connect(self.addr).await.unwrap();
-        let request =
-            format!("GET {path} HTTP/1.1\r\nhost: x\r\n{line}\r\nconnection: close\r\n\r\n");
+        let request = format!("{head}connection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
