@@ -4,10 +4,14 @@ use std::{
     fs,
     io::{BufRead as _, BufReader},
     net::TcpListener,
+    os::unix::fs::PermissionsExt as _,
     process::{Command, Output, Stdio},
 };
 
-use storm_shared::{config::Settings, services::access::Token};
+use storm_shared::{
+    config::Settings,
+    services::access::{Token, TokenHash},
+};
 use tempfile::TempDir;
 
 use crate::{
@@ -53,6 +57,60 @@ fn an_address_in_use_is_reported_with_its_setting_and_exits_1() {
     assert_eq!(output.status.code(), Some(1));
     let said = standard_error(&output);
     assert!(said.contains(&format!("API_ADDR={addr}")), "{said}");
+}
+
+#[test]
+fn a_fatal_start_is_told_once_whatever_the_log_filter_is() {
+    let folder = TempDir::new().unwrap();
+    let busy = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let addr = busy.local_addr().unwrap().to_string();
+    let no_level = ["warning", "", "info,", "storm_api"];
+    for filter in ["off", "OFF", "storm_worker=trace", "fatal=off", "error"]
+        .iter()
+        .chain(&no_level)
+    {
+        let mut command = program(&folder);
+        command.env("API_ADDR", &addr).env("LOG", filter);
+        let output = command.output().unwrap();
+        let said = standard_error(&output);
+        assert_eq!(said.lines().count(), 1, "{filter}: {said}");
+        let (status, setting) = if no_level.contains(filter) {
+            (2, format!("LOG={filter}: "))
+        } else {
+            (1, format!("API_ADDR={addr}: "))
+        };
+        assert_eq!(output.status.code(), Some(status), "{filter}: {said}");
+        assert!(said.contains(&setting), "{filter}: {said}");
+    }
+}
+
+#[test]
+fn a_doubtful_setting_is_a_warning_that_names_it_and_hides_its_value() {
+    let folder = TempDir::new().unwrap();
+    let busy = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let hash = TokenHash::of(b"changeme").to_hex();
+    let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+    let file = folder.path().join("storm.toml");
+    fs::write(&file, format!("callback_signing_secrets = '{secret}'")).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+    let mut command = program(&folder);
+    command
+        .env("API_ADDR", busy.local_addr().unwrap().to_string())
+        .env("API_TOKENS", format!("billing:{hash}"))
+        .env("METRICS_TOKEN", &hash)
+        .env("STORM_CONFIG", &file);
+    let said = standard_error(&command.output().unwrap());
+    let settings = [
+        "API_TOKENS",
+        "METRICS_TOKEN",
+        "CALLBACK_SIGNING_SECRETS",
+        "STORM_CONFIG",
+    ];
+    for setting in settings {
+        let line = format!(r#""setting":"{setting}""#);
+        assert_eq!(said.matches(&line).count(), 1, "{setting}: {said}");
+    }
+    assert!(!said.contains(&hash) && !said.contains("MfKQ"), "{said}");
 }
 
 #[tokio::test]
