@@ -22,7 +22,7 @@ const PUBLISHED: [&str; 6] = [
 
 /// Why a secret that is accepted can be guessed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Weakness {
+pub(super) enum Weakness {
     /// It stands in public documentation.
     Published,
     /// Every byte is a printable character.
