@@ -58,7 +58,7 @@ test: $(TESTS:%=test-%) ## run every test; those of one project: make test-api
 
 # Tests that need Redis start a server of their own.
 $(PROJECTS:%=test-%): test-%:
-	@redis=$$(scripts/find-tool.sh redis-server); \
+	@redis=$$(scripts/find-tool.sh redis-server); scripts/find-tool.sh sqlite3 >/dev/null; \
 		REDIS_SERVER=$$redis cargo test --locked --manifest-path $*/Cargo.toml
 
 test-scripts:

@@ -233,7 +233,7 @@
           flags = "--offline --locked --manifest-path ${project}/Cargo.toml";
         in
         {
-          "test-${project}" = cargoCheck pkgs "test" project [ pkgs.redis ] "test ${flags}";
+          "test-${project}" = cargoCheck pkgs "test" project [ pkgs.redis pkgs.sqlite ] "test ${flags}";
           "clippy-${project}" =
             cargoCheck pkgs "clippy" project [ pkgs.clippy ]
               "clippy ${flags} --all-targets -- -D warnings";
@@ -325,6 +325,7 @@
             pkgs.rust-analyzer
             pkgs.rustc
             pkgs.rustfmt
+            pkgs.sqlite
           ]
           ++ existing pkgs [
             "cargo-deny"

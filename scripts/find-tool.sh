@@ -4,7 +4,7 @@
 #   scripts/find-tool.sh TOOL
 set -euo pipefail
 
-TOOLS=(redis-server shellcheck wrk nix fakeroot dockerd docker-compose cargo-deny)
+TOOLS=(redis-server sqlite3 shellcheck wrk nix fakeroot dockerd docker-compose cargo-deny)
 # The folder for tools that the system's package manager does not have.
 OWN_TOOLS=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd -P)/target/tools
 CARGO_DENY=0.20.2
@@ -36,6 +36,8 @@ package_of() {
         redis-server/apt-get) printf redis-server ;;
         redis-server/pacman) printf valkey ;;
         redis-server/*) printf redis ;;
+        sqlite3/apt-get | sqlite3/zypper) printf sqlite3 ;;
+        sqlite3/*) printf sqlite ;;
         shellcheck/dnf | shellcheck/zypper) printf ShellCheck ;;
         nix/apt-get) printf nix-bin ;;
         dockerd/apt-get) printf docker.io ;;

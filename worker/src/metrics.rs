@@ -49,6 +49,7 @@ pub struct Metrics {
     jobs: Gauge,
     expired: Counter,
     returned: Counter,
+    long_work: Counter,
 }
 
 // All label values are `&'static str`: only the code can name one, so the number of time series is
@@ -106,6 +107,7 @@ impl Metrics {
             jobs: Gauge::default(),
             expired: Counter::default(),
             returned: Counter::default(),
+            long_work: Counter::default(),
         };
         // Last: the registry takes clones of the metrics above.
         metrics.registry = Arc::new(metrics.registered());
@@ -184,6 +186,11 @@ impl Metrics {
             .inc_by(jobs as u64);
     }
 
+    /// Work begins that takes longer than the drain.
+    pub fn work_longer_than_drain(&self) {
+        self.long_work.inc();
+    }
+
     /// A claim was lost to another worker.
     pub fn lost_claim(&self) {
         self.lost_claims.inc();
@@ -239,6 +246,11 @@ impl Metrics {
             "returned_jobs",
             "Jobs reclaimed from expired workers",
             self.returned.clone(),
+        );
+        registry.register(
+            "long_work",
+            "Claims of jobs whose work takes longer than DRAIN_TIMEOUT",
+            self.long_work.clone(),
         );
         registry.register("jobs", "Jobs that run now", self.jobs.clone());
         registry
