@@ -62,12 +62,12 @@ pub struct ListenSetting {
     pub check: fn(&Settings) -> Result<(), SettingError>,
 }
 
-/// Runs `service` with the process's settings, a listener, and a token that SIGINT or SIGTERM
-/// cancels. If the command line has a subcommand, runs that instead.
+/// Runs `service` with the process's settings, a listener, and a token that the first signal of
+/// [`shutdown`] cancels. If the command line has a subcommand, runs that instead.
 ///
 /// The exit status is 0 after a graceful shutdown. It is 1 if the service fails, with one line in
-/// the log, whatever `LOG` is. It is 2 if a setting or an argument is not accepted, with a message on standard error.
-/// `healthcheck` documents its own.
+/// the log, whatever `LOG` is. It is 2 if a setting or an argument is not accepted, with a message
+/// on standard error. `healthcheck` documents its own.
 pub async fn run(
     program: Program,
     service: impl AsyncFnOnce(Settings, TcpListener, CancellationToken) -> ServiceResult,

@@ -58,8 +58,8 @@ const MIN_V6_PREFIX: u8 = 7;
 const MAPPED_PREFIX: u8 = 96;
 
 impl AllowList {
-    /// Parses CIDR networks, separated by commas or white space. A bare address is a network of one.
-    /// An empty text allows nothing.
+    /// Parses CIDR networks, separated by commas or white space. A bare address is a network of
+    /// one. An empty text allows nothing.
     ///
     /// # Errors
     /// The first entry that is not in CIDR notation, is larger than any block that is not public,
@@ -79,8 +79,8 @@ impl AllowList {
 }
 
 impl DenyList {
-    /// Parses CIDR networks, separated by commas or white space. A bare address is a network of one.
-    /// An empty text denies nothing. `::/0` denies all of IPv6 and nothing of IPv4.
+    /// Parses CIDR networks, separated by commas or white space. A bare address is a network of
+    /// one. An empty text denies nothing. `::/0` denies all of IPv6 and nothing of IPv4.
     ///
     /// # Errors
     /// The first entry that is not in CIDR notation, has host bits set, or consists of IPv4-mapped
