@@ -311,3 +311,27 @@ async fn under_nohup_the_end_of_the_terminal_changes_nothing() {
     );
     assert!(exited_with(service.ended().await, 0));
 }
+
+#[tokio::test]
+async fn a_database_that_others_may_read_is_warned_of_once_at_start() {
+    let folder = TempDir::new().unwrap();
+    let mut command = service::program(folder.path());
+    command.env("LOG", "warn,storm_api=info");
+    let service = Service::spawn(command, folder.path()).await;
+    service.is_open().await;
+    assert!(exited_with(service.stop().await, 0));
+    let warnings = || {
+        let mut lines = service::lines(&folder.path().join("api.log"));
+        lines.retain(|line| line["level"] == "WARN");
+        lines
+    };
+    assert!(warnings().is_empty(), "a new file is private");
+    let database = folder.path().join("storm.db");
+    fs::set_permissions(&database, fs::Permissions::from_mode(0o640)).unwrap();
+    let service = Service::start(&folder).await;
+    assert_eq!(service.says("others than its owner").await["mode"], "0640");
+    assert!(exited_with(service.stop().await, 0));
+    assert_eq!(warnings().len(), 1);
+    let mode = fs::metadata(&database).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o640);
+}

@@ -258,7 +258,7 @@ impl Store {
     pub async fn check(&self) -> Result<(), StoreError> {
         let checked = self.read_and_write().await;
         // First: a connection to a file that was moved can fail in many other ways.
-        if self.shared.writer.files().look() {
+        if self.shared.writer.files().look_at_all() {
             return Err(StoreError::Moved);
         }
         checked

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeSet,
     fs::{self, Permissions},
-    os::unix::fs::PermissionsExt as _,
+    os::unix::fs::{PermissionsExt as _, symlink},
     path::Path,
     process::Command,
     sync::{
@@ -153,6 +153,23 @@ async fn a_new_database_and_its_new_folder_are_private_and_existing_ones_stay_as
     let store = Store::open(&settings(&folder)).await.unwrap();
     assert_eq!(mode(&folder.join("storm.db")), 0o664);
     assert_eq!(mode(&folder), 0o755);
+    store.close().await;
+}
+
+#[tokio::test]
+async fn a_database_behind_a_link_is_opened_and_another_target_is_noticed() {
+    let (real, linked) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let (file, link) = (real.path().join("real.db"), linked.path().join("storm.db"));
+    // The link comes first: its target is created.
+    symlink(&file, &link).unwrap();
+    let store = Store::open(&settings(linked.path())).await.unwrap();
+    accept(&store).await;
+    store.check().await.unwrap();
+    assert_eq!(mode(&file), 0o600);
+    fs::remove_file(&link).unwrap();
+    symlink(real.path().join("other.db"), &link).unwrap();
+    let refused = store.check().await.unwrap_err();
+    assert!(matches!(refused, StoreError::Moved), "{refused}");
     store.close().await;
 }
 

@@ -63,11 +63,10 @@ pub(super) fn open(settings: &StoreSettings) -> Result<Opened, StoreError> {
         reason = "the loop above pushed exactly readers::CONNECTIONS connections"
     )]
     let readers = readers.try_into().expect("one connection per reader");
-    let files = OpenFiles::of(&settings.path).map_err(|error| {
-        unusable(
-            &settings.path,
-            format!("is gone while it is opened: {error}"),
-        )
+    let files = OpenFiles::of(&settings.path).map_err(|_| {
+        // Moved since it was opened: as if that had failed, which is tried again.
+        let missing = ffi::Error::new(ffi::SQLITE_CANTOPEN);
+        rusqlite::Error::SqliteFailure(missing, None)
     })?;
     Ok(Opened {
         files,
