@@ -69,10 +69,10 @@ pub(super) fn open(settings: &StoreSettings) -> Result<Opened, StoreError> {
         rusqlite::Error::SqliteFailure(missing, None)
     })?;
     Ok(Opened {
-        files,
         writer,
         readers,
         id,
+        files,
     })
 }
 
