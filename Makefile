@@ -63,7 +63,7 @@ cargo:
 
 # Tests that need Redis start a server of their own.
 $(PROJECTS:%=test-%): test-%: cargo
-	@redis=$$(scripts/find-tool.sh redis-server); \
+	@redis=$$(scripts/find-tool.sh redis-server); scripts/find-tool.sh sqlite3 >/dev/null; \
 		REDIS_SERVER=$$redis cargo test --locked --manifest-path $*/Cargo.toml
 
 test-scripts:

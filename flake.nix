@@ -118,7 +118,8 @@
           inherit contents;
           # Without nsswitch.conf, some C libraries query DNS before they read /etc/hosts.
           fakeRootCommands = ''
-            mkdir -p data etc
+            mkdir -p etc
+            mkdir -p -m 0700 data
             echo 'hosts: files dns' > etc/nsswitch.conf
             chown ${user} data
           '';
@@ -261,7 +262,7 @@
         in
         # The tests need Linux: they read /proc, and listen on 127.0.0.2.
         forLinux pkgs {
-          "test-${project}" = cargoCheck pkgs "test" project [ pkgs.redis ] "test ${flags}";
+          "test-${project}" = cargoCheck pkgs "test" project [ pkgs.redis pkgs.sqlite ] "test ${flags}";
         }
         // {
           "clippy-${project}" =
@@ -359,6 +360,7 @@
             pkgs.rust-analyzer
             pkgs.rustc
             pkgs.rustfmt
+            pkgs.sqlite
           ]
           ++ existing pkgs [
             "cargo-deny"

@@ -22,7 +22,7 @@ fn store_problem(id: impl Into<Option<RequestId>>, error: &StoreError) -> Proble
         (StoreError::QueueFull | StoreError::Closed, _) => {}
         // The store itself logs once that the database refuses writes. A storm would repeat that
         // line thousands of times.
-        (_, Some(Trouble::Busy | Trouble::Full | Trouble::ReadOnly)) => {
+        (_, Some(Trouble::Busy | Trouble::Full | Trouble::ReadOnly | Trouble::Moved)) => {
             debug!(id, %error, "a store operation failed");
         }
         _ => error!(id, %error, "a store operation failed"),

@@ -5,20 +5,25 @@
 
 mod access;
 mod callback;
+mod db_url;
 mod error;
+mod file;
 mod layers;
+mod log;
 mod redis_url;
 mod values;
+mod warning;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use tracing_subscriber::EnvFilter;
 
 use self::layers::Layers;
 pub use self::{
     access::AccessSettings,
     callback::{CallbackSettings, RetrySettings},
     error::SettingError,
+    log::{LogFilter, LogFilterError},
+    warning::Warning,
 };
 
 /// The manual of the settings: each one with its unit, bounds and default, as TOML with comments.
@@ -43,10 +48,12 @@ pub struct Settings {
     pub callback: CallbackSettings,
     /// Time to drain after a shutdown signal: `DRAIN_TIMEOUT`.
     pub drain_timeout: Duration,
-    /// A `tracing` filter: `LOG`.
-    pub log: String,
+    /// Which events are logged: `LOG`.
+    pub log: LogFilter,
     /// Environment variables that look like misspelled settings. Log a warning for each.
     pub unknown_variables: Vec<String>,
+    /// Settings that are accepted and doubtful. Log a warning for each.
+    pub warnings: Vec<Warning>,
 }
 
 /// The settings of the store.
@@ -171,6 +178,11 @@ impl Settings {
     }
 
     fn read(layers: &Layers) -> Result<Self, SettingError> {
+        let access = AccessSettings::read(layers)?;
+        let callback = CallbackSettings::read(layers)?;
+        let mut warnings = Vec::from_iter(layers.file_warning().cloned());
+        warnings.extend(access.warnings());
+        warnings.extend(callback.warnings());
         Ok(Self {
             store: StoreSettings::read(layers)?,
             queue: QueueSettings::read(layers)?,
@@ -184,7 +196,7 @@ impl Settings {
                 sync_queue: layers.number("sync_queue", 0..=1_000_000)?,
                 sync_timeout: layers.duration("sync_timeout")?,
             },
-            access: AccessSettings::read(layers)?,
+            access,
             worker: WorkerSettings {
                 addr: layers.address("worker_addr")?,
                 concurrency: layers.number("worker_concurrency", 1..=1_000_000)?,
@@ -193,13 +205,11 @@ impl Settings {
                 max_claims: layers.number("max_claims", 2..=100)?,
                 poll_interval: layers.duration_from("poll_interval", MIN_POLL_INTERVAL)?,
             },
-            callback: CallbackSettings::read(layers)?,
+            callback,
             drain_timeout: layers.duration("drain_timeout")?,
-            // Checked here, so that a misspelled filter stops the start instead of hiding the log.
-            log: layers.parse("log", "a tracing filter, such as info", |filter| {
-                EnvFilter::try_new(filter).ok().map(|_| filter.to_owned())
-            })?,
+            log: layers.try_parse("log", LogFilter::parse)?,
             unknown_variables: layers.unknown_variables().to_vec(),
+            warnings,
         })
     }
 }
@@ -207,7 +217,7 @@ impl Settings {
 impl StoreSettings {
     fn read(layers: &Layers) -> Result<Self, SettingError> {
         Ok(Self {
-            path: layers.parse("db_url", "sqlite:PATH, the path of a file", database_path)?,
+            path: layers.try_parse("db_url", db_url::parse)?,
             synchronous: layers.parse("db_synchronous", "full or normal", |word| match word {
                 "full" => Some(Synchronous::Full),
                 "normal" => Some(Synchronous::Normal),
@@ -237,22 +247,6 @@ impl QueueSettings {
         };
         Ok(Some(queue).filter(|queue| queue.redis_url != NO_REDIS))
     }
-}
-
-/// The absolute path in `sqlite:PATH`, `sqlite://PATH` or `sqlite:///PATH`.
-///
-/// Rejects an in-memory database, which two processes cannot share, and a `?`, because `SQLite`
-/// would take URI parameters for a part of the file name.
-fn database_path(url: &str) -> Option<PathBuf> {
-    let path = url.strip_prefix("sqlite:")?;
-    // After `//`, a third slash begins an absolute path.
-    let path = path.strip_prefix("//").unwrap_or(path);
-    // `:` begins `:memory:`; a final `/` names a directory.
-    if path.is_empty() || path.ends_with('/') || path.starts_with(':') || path.contains('?') {
-        return None;
-    }
-    // Absolute, because the check of a foreign file needs a file URL.
-    std::path::absolute(path).ok()
 }
 
 #[cfg(test)]

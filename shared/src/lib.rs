@@ -10,6 +10,7 @@
 
 pub mod config;
 mod healthcheck;
+mod list;
 pub mod models;
 pub mod outage;
 pub mod program;

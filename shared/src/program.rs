@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, warn};
 
 use crate::{
-    config::{SettingError, Settings},
+    config::{SettingError, Settings, Warning},
     healthcheck, server, shutdown, telemetry,
 };
 
@@ -62,12 +62,12 @@ pub struct ListenSetting {
     pub check: fn(&Settings) -> Result<(), SettingError>,
 }
 
-/// Runs `service` with the process's settings, a listener, and a token that SIGINT or SIGTERM
-/// cancels. If the command line has a subcommand, runs that instead.
+/// Runs `service` with the process's settings, a listener, and a token that the first signal of
+/// [`shutdown`] cancels. If the command line has a subcommand, runs that instead.
 ///
 /// The exit status is 0 after a graceful shutdown. It is 1 if the service fails, with one line in
-/// the log. It is 2 if a setting or an argument is not accepted, with a message on standard error.
-/// `healthcheck` documents its own.
+/// the log, whatever `LOG` is. It is 2 if a setting or an argument is not accepted, with a message
+/// on standard error. `healthcheck` documents its own.
 pub async fn run(
     program: Program,
     service: impl AsyncFnOnce(Settings, TcpListener, CancellationToken) -> ServiceResult,
@@ -123,6 +123,9 @@ async fn serve(
             "unknown setting in the environment; check the spelling"
         );
     }
+    for Warning { setting, problem } in &settings.warnings {
+        warn!(setting, problem, "a setting is doubtful");
+    }
     raise_descriptor_limit();
     survive_file_size_limit();
     let served = async {
@@ -134,7 +137,7 @@ async fn serve(
     match served.await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            error!(%error, "the service failed");
+            error!(target: telemetry::FATAL, %error, "the service failed");
             ExitCode::FAILURE
         }
     }

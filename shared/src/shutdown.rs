@@ -1,35 +1,106 @@
-//! Graceful shutdown: the first SIGINT or SIGTERM starts it, the second one exits at once.
+//! Graceful shutdown: the first signal starts it, the second one exits at once.
+//!
+//! | signal | effect |
+//! | --- | --- |
+//! | SIGINT, SIGTERM, SIGQUIT | graceful shutdown |
+//! | SIGHUP: the terminal or the SSH session is gone | the same, unless `nohup` had it ignored |
+//! | SIGUSR1, SIGUSR2, SIGALRM | logged and ignored; by default they kill a process undrained |
+//! | SIGPIPE | ignored, as Rust programs do |
+//!
+//! SIGKILL, and the signals of a crash, end the process at once. Nothing is lost then either.
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use std::{fs, io};
+
+use rustix::process::Signal;
+use tokio::{
+    signal::unix::{self, SignalKind},
+    sync::mpsc,
+};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-/// Returns a token that the first SIGINT or SIGTERM cancels. The second one exits the process.
+/// The signals that start the shutdown, by name.
+const SHUTDOWN: [(&str, Signal); 4] = [
+    ("SIGINT", Signal::INT),
+    ("SIGTERM", Signal::TERM),
+    ("SIGQUIT", Signal::QUIT),
+    ("SIGHUP", Signal::HUP),
+];
+
+/// The signals without a meaning here, by name.
+const IGNORED: [(&str, Signal); 3] = [
+    ("SIGUSR1", Signal::USR1),
+    ("SIGUSR2", Signal::USR2),
+    ("SIGALRM", Signal::ALARM),
+];
+
+/// Returns a token that the first signal cancels. The second one exits the process.
 ///
 /// # Errors
 /// The signal handlers cannot be installed.
-pub fn on_signal() -> std::io::Result<CancellationToken> {
+pub fn on_signal() -> io::Result<CancellationToken> {
+    let (sender, mut signals) = mpsc::channel(1);
     // Installed before this returns: until then a signal kills the process.
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
+    for (name, number) in SHUTDOWN {
+        // `nohup` means that the end of the terminal is not the end of the program.
+        if number != Signal::HUP || !is_ignored(number) {
+            tokio::spawn(forward(handler(number)?, name, number, sender.clone()));
+        }
+    }
+    for (name, number) in IGNORED {
+        tokio::spawn(ignore(handler(number)?, name));
+    }
     let token = CancellationToken::new();
     let cancel = token.clone();
     tokio::spawn(async move {
-        let (name, _) = either(&mut interrupt, &mut terminate).await;
-        info!(signal = name, "shutting down; a second signal ends at once");
-        cancel.cancel();
-        let (name, status) = either(&mut interrupt, &mut terminate).await;
-        info!(signal = name, "second signal: exiting at once");
-        // No cleanup: the store survives a kill at any instant.
-        std::process::exit(status);
+        if let Some((name, _)) = signals.recv().await {
+            info!(signal = name, "shutting down; a second signal ends at once");
+            cancel.cancel();
+        }
+        if let Some((name, status)) = signals.recv().await {
+            info!(signal = name, "second signal: exiting at once");
+            // No cleanup: the store survives a kill at any instant.
+            std::process::exit(status);
+        }
     });
     Ok(token)
 }
 
-/// The signal's name, and the exit status that a shell reports for it (128 + its number).
-async fn either(interrupt: &mut Signal, terminate: &mut Signal) -> (&'static str, i32) {
-    tokio::select! {
-        _ = interrupt.recv() => ("SIGINT", 130),
-        _ = terminate.recv() => ("SIGTERM", 143),
+fn handler(number: Signal) -> io::Result<unix::Signal> {
+    unix::signal(SignalKind::from_raw(number.as_raw()))
+}
+
+/// Sends each signal's name, and the exit status that a shell reports for it (128 + its number).
+async fn forward(
+    mut received: unix::Signal,
+    name: &'static str,
+    number: Signal,
+    sender: mpsc::Sender<(&'static str, i32)>,
+) {
+    while received.recv().await.is_some() {
+        let status = 128 + number.as_raw();
+        if sender.send((name, status)).await.is_err() {
+            return;
+        }
     }
+}
+
+async fn ignore(mut received: unix::Signal, name: &'static str) {
+    while received.recv().await.is_some() {
+        info!(
+            signal = name,
+            "this signal has no meaning here and is ignored"
+        );
+    }
+}
+
+/// Whether this process was started with the signal ignored. Only Linux tells.
+fn is_ignored(number: Signal) -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status
+        .lines()
+        .find_map(|line| line.strip_prefix("SigIgn:"))
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    // proc(5): bit 0 stands for signal 1.
+    mask.is_some_and(|mask| mask >> (number.as_raw() - 1) & 1 == 1)
 }

@@ -1,23 +1,31 @@
 //! Logging: `tracing` events on standard error, as text on a terminal and as JSON elsewhere.
 
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal as _};
 
-use tracing_subscriber::{EnvFilter, fmt};
+use tracing_subscriber::{
+    Layer as _, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _,
+};
 
-/// Starts logging with `filter`, a `tracing` filter from the settings. A second call has no effect.
-pub fn start(filter: &str) {
-    // The settings have checked the filter, so the fallback is never used.
-    let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
+use crate::config::LogFilter;
+
+/// The target of the error that ends the process. No filter hides it.
+pub(crate) const FATAL: &str = "fatal";
+
+/// Starts logging with `filter`. A second call has no effect.
+pub fn start(filter: &LogFilter) {
     // A log line that cannot be written, for example to a full disk, is dropped. By default the
     // subscriber would report that on standard error, and panic when that fails too.
-    let builder = fmt()
-        .with_env_filter(filter)
+    let lines = fmt::layer()
         .with_writer(io::stderr)
         .log_internal_errors(false);
-    // An error means that a subscriber is already set, and it stays.
-    let _ = if io::stderr().is_terminal() {
-        builder.try_init()
+    let lines = if io::stderr().is_terminal() {
+        lines.boxed()
     } else {
-        builder.json().flatten_event(true).try_init()
+        lines.json().flatten_event(true).boxed()
     };
+    // An error means that a subscriber is already set, and it stays.
+    let _ = tracing_subscriber::registry()
+        .with(filter.always_with(FATAL))
+        .with(lines)
+        .try_init();
 }

@@ -6,8 +6,18 @@ use storm_shared::program::{self, Program};
 use storm_worker::{LISTEN, check_url, delivery::SystemResolver};
 use tracing::info;
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
+    // Not `#[tokio::main]`, which panics when the runtime cannot start.
+    match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime.block_on(run()),
+        Err(error) => {
+            program::print_error(&format_args!("cannot start the runtime: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> ExitCode {
     let command =
         clap::command!().about("A worker: runs accepted reports and calls their clients back");
     let program = Program {

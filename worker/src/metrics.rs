@@ -55,6 +55,7 @@ pub struct Metrics {
     expired: Counter,
     returned: Counter,
     notifications: Notifications,
+    long_work: Counter,
 }
 
 // All label values are `&'static str`: only the code can name one, so the number of time series is
@@ -113,6 +114,7 @@ impl Metrics {
             expired: Counter::default(),
             returned: Counter::default(),
             notifications: Notifications::default(),
+            long_work: Counter::default(),
         };
         // Last: the registry takes clones of the metrics above.
         metrics.registry = Arc::new(metrics.registered());
@@ -187,6 +189,11 @@ impl Metrics {
             .inc_by(jobs as u64);
     }
 
+    /// Work begins that takes longer than the drain.
+    pub fn work_longer_than_drain(&self) {
+        self.long_work.inc();
+    }
+
     /// A claim was lost to another worker.
     pub fn lost_claim(&self) {
         self.lost_claims.inc();
@@ -247,6 +254,11 @@ impl Metrics {
             "returned_jobs",
             "Jobs reclaimed from expired workers",
             self.returned.clone(),
+        );
+        registry.register(
+            "long_work",
+            "Claims of jobs whose work takes longer than DRAIN_TIMEOUT",
+            self.long_work.clone(),
         );
         registry.register("jobs", "Jobs that run now", self.jobs.clone());
         registry.register_collector(Box::new(self.notifications.clone()));

@@ -30,6 +30,7 @@
 //! | `database-full` | 503 | the database's disk is full, or a quota or a limit is reached |
 //! | `database-read-only` | 503 | the database or its folder is not writable |
 //! | `database-corrupt` | 503 | the database file is damaged |
+//! | `database-moved` | 503 | the open database file was moved, deleted or replaced |
 //! | `database-failing` | 503 | the database's disk has I/O errors |
 //! | `database-unavailable` | 503 | the database refused for another reason; the log says which |
 //! | `shutting-down` | 503 | the process is shutting down |
@@ -348,7 +349,14 @@ impl Problem {
                 "database-corrupt",
                 "Database corrupt",
                 "The database file is damaged, and a retry does not help. The operator has to stop the \
-                 service and restore the file from a backup, or recover it with sqlite3's .recover.",
+                 service and restore the file from a backup, or save what can be read of it.",
+            ),
+            Trouble::Moved => Self::needs_repair(
+                "database-moved",
+                "Database moved",
+                "The database file was moved, deleted or replaced while it is open, so a request that is \
+                 accepted now would be lost. Retry when the operator has put the file back, or restarted \
+                 the service.",
             ),
             Trouble::Io => Self::needs_repair(
                 "database-failing",
@@ -463,6 +471,7 @@ mod tests {
             Trouble::Full,
             Trouble::ReadOnly,
             Trouble::Corrupt,
+            Trouble::Moved,
             Trouble::Io,
             Trouble::Other,
         ] {
@@ -475,7 +484,7 @@ mod tests {
         }
         names.sort_unstable();
         names.dedup();
-        assert_eq!(names.len(), 6);
+        assert_eq!(names.len(), 7);
         assert_eq!(final_names, ["database-corrupt"]);
     }
 

@@ -169,6 +169,33 @@ fn damage(folder: &Path, table: &str) {
 }
 
 #[tokio::test]
+async fn with_its_database_moved_the_api_refuses_jobs_and_fails_its_health_check() {
+    let folder = TempDir::new().unwrap();
+    let service = Service::start(&folder).await;
+    let kept = id(&accept(&service).await);
+    let (path, away) = (
+        folder.path().join("storm.db"),
+        folder.path().join("away.db"),
+    );
+    fs::rename(&path, &away).unwrap();
+    for _ in 0..3 {
+        let refused = accept(&service).await;
+        assert_eq!(refused.problem(), "503 database-moved");
+        assert!(refused.header("retry-after").is_some());
+    }
+    assert_eq!(health(service.addr).await.status, 503);
+    assert_eq!(database_is(&service).await, "file moved or deleted");
+    assert_eq!(find(&service, &kept).await.status, 200);
+
+    fs::rename(&away, &path).unwrap();
+    assert_eq!(database_is(&service).await, "ok");
+    id(&accept(&service).await);
+    service.says("at its path again").await;
+    assert_eq!(errors(folder.path()).len(), 1, "logged once");
+    assert!(exited_with(service.stop().await, 0));
+}
+
+#[tokio::test]
 async fn a_file_that_is_not_a_database_stops_startup_and_is_not_modified() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("storm.db");

@@ -4,10 +4,14 @@ use std::{
     fs,
     io::{BufRead as _, BufReader},
     net::TcpListener,
+    os::unix::fs::PermissionsExt as _,
     process::{Command, Output, Stdio},
 };
 
-use storm_shared::{config::Settings, services::access::Token};
+use storm_shared::{
+    config::Settings,
+    services::access::{Token, TokenHash},
+};
 use tempfile::TempDir;
 
 use crate::{
@@ -53,6 +57,60 @@ fn an_address_in_use_is_reported_with_its_setting_and_exits_1() {
     assert_eq!(output.status.code(), Some(1));
     let said = standard_error(&output);
     assert!(said.contains(&format!("API_ADDR={addr}")), "{said}");
+}
+
+#[test]
+fn a_fatal_start_is_told_once_whatever_the_log_filter_is() {
+    let folder = TempDir::new().unwrap();
+    let busy = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let addr = busy.local_addr().unwrap().to_string();
+    let no_level = ["warning", "", "info,", "storm_api"];
+    for filter in ["off", "OFF", "storm_worker=trace", "fatal=off", "error"]
+        .iter()
+        .chain(&no_level)
+    {
+        let mut command = program(&folder);
+        command.env("API_ADDR", &addr).env("LOG", filter);
+        let output = command.output().unwrap();
+        let said = standard_error(&output);
+        assert_eq!(said.lines().count(), 1, "{filter}: {said}");
+        let (status, setting) = if no_level.contains(filter) {
+            (2, format!("LOG={filter}: "))
+        } else {
+            (1, format!("API_ADDR={addr}: "))
+        };
+        assert_eq!(output.status.code(), Some(status), "{filter}: {said}");
+        assert!(said.contains(&setting), "{filter}: {said}");
+    }
+}
+
+#[test]
+fn a_doubtful_setting_is_a_warning_that_names_it_and_hides_its_value() {
+    let folder = TempDir::new().unwrap();
+    let busy = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let hash = TokenHash::of(b"changeme").to_hex();
+    let secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+    let file = folder.path().join("storm.toml");
+    fs::write(&file, format!("callback_signing_secrets = '{secret}'")).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+    let mut command = program(&folder);
+    command
+        .env("API_ADDR", busy.local_addr().unwrap().to_string())
+        .env("API_TOKENS", format!("billing:{hash}"))
+        .env("METRICS_TOKEN", &hash)
+        .env("STORM_CONFIG", &file);
+    let said = standard_error(&command.output().unwrap());
+    let settings = [
+        "API_TOKENS",
+        "METRICS_TOKEN",
+        "CALLBACK_SIGNING_SECRETS",
+        "STORM_CONFIG",
+    ];
+    for setting in settings {
+        let line = format!(r#""setting":"{setting}""#);
+        assert_eq!(said.matches(&line).count(), 1, "{setting}: {said}");
+    }
+    assert!(!said.contains(&hash) && !said.contains("MfKQ"), "{said}");
 }
 
 #[tokio::test]
@@ -203,4 +261,77 @@ async fn metrics_on_metrics_addr_are_served_before_the_database_is_open() {
     assert_eq!(scrape.status, 200);
     assert!(scrape.text().contains("storm_api_unauthorized_total 0"));
     assert!(exited_with(service.stop().await, 0));
+}
+
+#[tokio::test]
+async fn sighup_and_sigquit_shut_down_gracefully_and_sigusr1_changes_nothing() {
+    for name in ["HUP", "QUIT", "INT"] {
+        let folder = TempDir::new().unwrap();
+        let service = Service::start(&folder).await;
+        for ignored in ["USR1", "USR2", "ALRM"] {
+            service.signal(ignored);
+            service.says("has no meaning").await;
+        }
+        service.signal(name);
+        let said = service.says("shutting down").await;
+        assert_eq!(said["signal"], format!("SIG{name}"));
+        assert!(exited_with(service.ended().await, 0), "{name}");
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn under_nohup_the_end_of_the_terminal_changes_nothing() {
+    let folder = TempDir::new().unwrap();
+    let plain = service::program(folder.path());
+    let mut command = Command::new("bash");
+    // As `nohup` starts it. `exec`, so that the process is the program.
+    command
+        .args(["-c", r#"trap '' HUP; exec "$0""#])
+        .arg(plain.get_program())
+        .env_clear()
+        .envs(
+            plain
+                .get_envs()
+                .filter_map(|(name, value)| Some((name, value?))),
+        )
+        .current_dir(folder.path());
+    let log = fs::File::options()
+        .append(true)
+        .open(folder.path().join("api.log"));
+    command.stderr(log.unwrap());
+    let service = Service::spawn(command, folder.path()).await;
+    service.is_open().await;
+    service.signal("HUP");
+    service.signal("TERM");
+    let said = service.says("shutting down").await;
+    assert_eq!(
+        said["signal"], "SIGTERM",
+        "SIGHUP came first and was ignored"
+    );
+    assert!(exited_with(service.ended().await, 0));
+}
+
+#[tokio::test]
+async fn a_database_that_others_may_read_is_warned_of_once_at_start() {
+    let folder = TempDir::new().unwrap();
+    let mut command = service::program(folder.path());
+    command.env("LOG", "warn,storm_api=info");
+    let service = Service::spawn(command, folder.path()).await;
+    service.is_open().await;
+    assert!(exited_with(service.stop().await, 0));
+    let warnings = || {
+        let mut lines = service::lines(&folder.path().join("api.log"));
+        lines.retain(|line| line["level"] == "WARN");
+        lines
+    };
+    assert!(warnings().is_empty(), "a new file is private");
+    let database = folder.path().join("storm.db");
+    fs::set_permissions(&database, fs::Permissions::from_mode(0o640)).unwrap();
+    let service = Service::start(&folder).await;
+    assert_eq!(service.says("others than its owner").await["mode"], "0640");
+    assert!(exited_with(service.stop().await, 0));
+    assert_eq!(warnings().len(), 1);
+    let mode = fs::metadata(&database).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o640);
 }

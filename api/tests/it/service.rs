@@ -119,11 +119,15 @@ impl Service {
 
     /// Sends SIGTERM and waits for the exit.
     pub(crate) async fn stop(self) -> ExitStatus {
-        let killed = Command::new("kill")
-            .args(["-TERM", &self.child.id().to_string()])
-            .status();
-        assert!(killed.unwrap().success());
+        self.signal("TERM");
         self.ended().await
+    }
+
+    /// Sends a signal by its name: `HUP`, `TERM`.
+    pub(crate) fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        let sent = Command::new("kill").args(["-s", name, &pid]).status();
+        assert!(sent.unwrap().success());
     }
 
     /// Waits for the exit.

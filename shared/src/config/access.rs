@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::{error::SettingError, layers::Layers};
+use super::{error::SettingError, layers::Layers, warning::Warning};
 use crate::services::{
     access::{RateLimit, TokenHash, TokenHashError, Tokens},
     host_check::HostNames,
@@ -36,6 +36,20 @@ impl AccessSettings {
                 .try_parse_secret("metrics_token", |text| unless_empty(text, parse_hash))?,
             metrics_addr: layers.optional_address("metrics_addr")?,
         })
+    }
+
+    /// Tokens that anyone can guess.
+    pub(super) fn warnings(&self) -> Vec<Warning> {
+        const REMEDY: &str = "is the hash of a well-known word or name, which anyone can guess; \
+                              replace it by a token that `storm-api token new NAME` makes";
+        let numbers = self.tokens.guessable().into_iter();
+        let mut warnings: Vec<_> = numbers
+            .map(|number| Warning::new("API_TOKENS", format!("entry {number} {REMEDY}")))
+            .collect();
+        if self.metrics_token.is_some_and(TokenHash::is_guessable) {
+            warnings.push(Warning::new("METRICS_TOKEN", format!("it {REMEDY}")));
+        }
+        warnings
     }
 
     /// Checks whether the API may listen on `addr`, the value of `API_ADDR`. Without tokens, an

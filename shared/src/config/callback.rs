@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use super::{error::SettingError, layers::Layers};
+use super::{error::SettingError, layers::Layers, warning::Warning};
 use crate::services::{
     signature::Signer,
     ssrf::{AllowList, DenyList, Nat64, Policy, PolicySettings, Ports},
@@ -49,6 +49,16 @@ impl CallbackSettings {
         // No overflow: a delay has at most 30 days, and the jitter is at most 1.
         let delay = delay.unwrap_or_default().mul_f64(1.0 + self.retry.jitter);
         delay.max(self.retry.retry_after_max).max(self.park_max)
+    }
+
+    /// Signing secrets that can be guessed.
+    pub(super) fn warnings(&self) -> Vec<Warning> {
+        let remedy = "anyone who guesses it can forge callbacks; replace it by 32 random bytes, as \
+                      docs/RECEIVERS.md shows";
+        let weaknesses = self.signer.weaknesses().iter();
+        weaknesses
+            .map(|weak| Warning::new("CALLBACK_SIGNING_SECRETS", format!("{weak}: {remedy}")))
+            .collect()
     }
 
     pub(super) fn read(layers: &Layers) -> Result<Self, SettingError> {

@@ -1,6 +1,6 @@
 //! Why the settings are not accepted.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
@@ -30,25 +30,40 @@ pub enum SettingError {
         /// The names of all settings.
         known: Vec<String>,
     },
-    /// The file cannot be read or is not valid TOML.
+    /// A value in the file has the wrong type.
     #[error("{FILE_VARIABLE}: {0}")]
     File(String),
 }
 
-impl From<config::ConfigError> for SettingError {
-    /// Joins the message into one line and drops the lines that the TOML parser quotes from the
-    /// file, because they may contain secrets.
-    fn from(error: config::ConfigError) -> Self {
-        let error = error.to_string();
-        // A quoted line reads `12 | text`, and the line that marks the column reads `   |    ^`.
-        let is_quote = |line: &&str| {
-            let after_number = line
-                .trim_start()
-                .trim_start_matches(|c: char| c.is_ascii_digit());
-            after_number.trim_start().starts_with('|')
-        };
-        let message = error.lines().filter(|line| !is_quote(line));
-        let words: Vec<_> = message.flat_map(str::split_whitespace).collect();
-        Self::File(words.join(" "))
+impl SettingError {
+    /// The file at `path` is not valid TOML.
+    pub(super) fn in_file(path: &Path, error: &config::ConfigError) -> Self {
+        Self::Value {
+            name: FILE_VARIABLE.to_owned(),
+            value: path.display().to_string(),
+            problem: one_line(error),
+        }
     }
+}
+
+impl From<config::ConfigError> for SettingError {
+    fn from(error: config::ConfigError) -> Self {
+        Self::File(one_line(&error))
+    }
+}
+
+/// Joins the message into one line and drops the lines that the TOML parser quotes from the file,
+/// because they may contain secrets.
+fn one_line(error: &config::ConfigError) -> String {
+    let error = error.to_string();
+    // A quoted line reads `12 | text`, and the line that marks the column reads `   |    ^`.
+    let is_quote = |line: &&str| {
+        let after_number = line
+            .trim_start()
+            .trim_start_matches(|c: char| c.is_ascii_digit());
+        after_number.trim_start().starts_with('|')
+    };
+    let message = error.lines().filter(|line| !is_quote(line));
+    let words: Vec<_> = message.flat_map(str::split_whitespace).collect();
+    words.join(" ")
 }

@@ -8,9 +8,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use config::{Config, Environment, File, FileFormat};
+use config::{Config, Environment, File, FileFormat, FileSourceString};
 
-use super::error::{FILE_VARIABLE, SettingError};
+use super::{
+    error::{FILE_VARIABLE, SettingError},
+    file::SettingsFile,
+    warning::Warning,
+};
 
 pub(super) const DEFAULTS: &str = include_str!("default.toml");
 pub(super) const PRODUCTION: &str = include_str!("production.toml");
@@ -27,6 +31,7 @@ const HIDDEN: &str = "(hidden)";
 pub(super) struct Layers {
     config: Config,
     unknown_variables: Vec<String>,
+    file_warning: Option<Warning>,
 }
 
 impl Layers {
@@ -49,8 +54,13 @@ impl Layers {
         // The defaults name every setting, so they are the list of known names, too.
         let known = keys(&defaults.build_cloned()?)?;
         let mut overrides = Config::builder();
-        if let Some(file) = file {
-            overrides = overrides.add_source(read_file(file, &known)?);
+        let mut file_warning = None;
+        if let Some(path) = file {
+            let file = SettingsFile::read(path)?;
+            let source = named_settings(path, &file, &known)?;
+            let set = Config::builder().add_source(source.clone()).build()?;
+            file_warning = file.warning(|key| set.get_string(key).ok());
+            overrides = overrides.add_source(source);
         }
         let (variables, unknown_variables) = partition(variables, &known);
         let overrides = overrides
@@ -60,6 +70,7 @@ impl Layers {
         let without_profile = Self {
             config: defaults.clone().add_source(overrides.clone()).build()?,
             unknown_variables,
+            file_warning,
         };
         // A profile replaces defaults, so the file and the environment override it.
         let profile = File::from_str(without_profile.profile()?, FileFormat::Toml);
@@ -77,6 +88,10 @@ impl Layers {
             "production" => Some(PRODUCTION),
             _ => None,
         })
+    }
+
+    pub(super) fn file_warning(&self) -> Option<&Warning> {
+        self.file_warning.as_ref()
     }
 
     pub(super) fn unknown_variables(&self) -> &[String] {
@@ -131,17 +146,19 @@ impl Layers {
 }
 
 /// The settings file as a source. It may name known settings only.
-fn read_file(
-    file: &Path,
+fn named_settings(
+    path: &Path,
+    file: &SettingsFile,
     known: &[String],
-) -> Result<impl config::Source + Send + Sync + use<> + 'static, SettingError> {
-    let source = File::from(file).format(FileFormat::Toml);
-    let named = keys(&Config::builder().add_source(source.clone()).build()?)?;
+) -> Result<File<FileSourceString, FileFormat>, SettingError> {
+    let source = File::from_str(&file.text, FileFormat::Toml);
+    let built = Config::builder().add_source(source.clone()).build();
+    let named = keys(&built.map_err(|error| SettingError::in_file(path, &error))?)?;
     // An error, unlike in the environment: the file is ours alone.
     match named.into_iter().find(|name| !known.contains(name)) {
         None => Ok(source),
         Some(name) => Err(SettingError::Unknown {
-            file: file.to_owned(),
+            file: path.to_owned(),
             name,
             known: known.to_vec(),
         }),

@@ -3,6 +3,7 @@
 use std::{fmt::Display, net::SocketAddr, ops::RangeInclusive, str::FromStr, time::Duration};
 
 use super::{error::SettingError, layers::Layers};
+use crate::list;
 
 /// The longest duration. Longer ones are mistakes, and adding them to the current time could
 /// overflow.
@@ -39,8 +40,9 @@ impl Layers {
         })
     }
 
+    /// A duration: one number and one unit.
     pub(super) fn duration(&self, key: &str) -> Result<Duration, SettingError> {
-        let accepted = "a duration above zero, up to 30d, such as 250ms, 10s or 5m";
+        let accepted = "a number and a unit, above zero and up to 30d, such as 250ms, 10s or 90m";
         self.parse(key, accepted, parse_duration)
     }
 
@@ -51,7 +53,7 @@ impl Layers {
         shortest: Duration,
     ) -> Result<Duration, SettingError> {
         let accepted = format!(
-            "a duration from {} to 30d, such as 250ms, 10s or 5m",
+            "a number and a unit, from {} to 30d, such as 250ms, 10s or 90m",
             humantime::format_duration(shortest)
         );
         self.parse(key, accepted, |text| {
@@ -59,26 +61,28 @@ impl Layers {
         })
     }
 
-    /// Comma-separated durations. An empty text is an empty list.
+    /// Durations, separated by commas or white space. An empty text is an empty list.
     pub(super) fn durations(&self, key: &str) -> Result<Vec<Duration>, SettingError> {
         let accepted = format!(
-            "up to {MAX_DURATIONS} comma-separated durations, each above zero and up to 30d, such \
-             as 2s,4s,8s"
+            "up to {MAX_DURATIONS} durations, separated by commas or white space, each a number \
+             and a unit, above zero and up to 30d, such as 2s,4s,8s"
         );
         self.parse(key, accepted, |text| {
-            // Splitting an empty text would give one empty duration.
-            if text.is_empty() {
-                return Some(Vec::new());
-            }
-            let durations = text.split(',').map(parse_duration);
+            let durations = list::entries(text).ok()?.into_iter().map(parse_duration);
             let durations: Vec<_> = durations.collect::<Option<_>>()?;
             (durations.len() <= MAX_DURATIONS).then_some(durations)
         })
     }
 }
 
+/// Parses one number and one unit. humantime also adds up several, with or without spaces: a list
+/// such as `1s 2s` would silently be its sum.
 fn parse_duration(text: &str) -> Option<Duration> {
-    humantime::parse_duration(text.trim())
+    let unit = text.trim_start_matches(|c: char| c.is_ascii_digit());
+    if !unit.chars().all(char::is_alphabetic) {
+        return None;
+    }
+    humantime::parse_duration(text)
         .ok()
         .filter(|duration| !duration.is_zero() && *duration <= MAX_DURATION)
 }

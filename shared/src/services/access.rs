@@ -7,6 +7,7 @@
 mod bearer;
 mod rate_limit;
 mod token;
+mod well_known;
 
 use std::{collections::HashSet, fmt};
 
@@ -18,7 +19,10 @@ pub use self::{
     rate_limit::{RateLimit, RateLimitError},
     token::{Token, TokenHash, TokenHashError},
 };
-use crate::models::{ClientName, ClientNameError};
+use crate::{
+    list::{self, OnlySeparators},
+    models::{ClientName, ClientNameError},
+};
 
 /// The accepted tokens and the client of each: `API_TOKENS`. The default has no tokens.
 #[derive(Clone, Default)]
@@ -69,14 +73,9 @@ impl Tokens {
     /// # Errors
     /// The number of the first entry that is not accepted, from 1, and why.
     pub fn parse(text: &str) -> Result<Self, TokensError> {
-        let is_separator = |c: char| c == ',' || c.is_whitespace();
-        // Only a comma shows that entries were meant. White space alone is an empty setting.
-        if text.contains(',') && text.trim_matches(is_separator).is_empty() {
-            return Err(TokensError::OnlySeparators);
-        }
-        let entries = text.split(is_separator);
+        let entries = list::entries(text).map_err(|OnlySeparators| TokensError::OnlySeparators)?;
         let (mut tokens, mut seen) = (Self::default(), HashSet::new());
-        for (number, entry) in (1..).zip(entries.filter(|entry| !entry.is_empty())) {
+        for (number, entry) in (1..).zip(entries) {
             if number > Self::MAX {
                 return Err(TokensError::TooMany);
             }
@@ -90,6 +89,16 @@ impl Tokens {
             tokens.entries.push(Entry { hash, client });
         }
         Ok(tokens)
+    }
+
+    /// The numbers of the entries, from 1, whose token is a well-known word or a client's name.
+    pub fn guessable(&self) -> Vec<usize> {
+        let known = well_known::hashes(self.clients.iter().map(ClientName::as_str));
+        let entries = (1..).zip(&self.entries);
+        entries
+            .filter(|(_, entry)| known.contains(&entry.hash))
+            .map(|(number, _)| number)
+            .collect()
     }
 
     /// Whether there are no tokens, so that authentication is disabled.
@@ -135,6 +144,13 @@ impl Tokens {
     }
 }
 
+impl TokenHash {
+    /// Whether this is the hash of a well-known word.
+    pub fn is_guessable(self) -> bool {
+        well_known::hashes([]).contains(&self)
+    }
+}
+
 impl fmt::Debug for Tokens {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tokens")
@@ -145,7 +161,7 @@ impl fmt::Debug for Tokens {
 
 #[cfg(test)]
 mod tests {
-    use super::{Token, Tokens, TokensError};
+    use super::{Token, TokenHash, Tokens, TokensError};
 
     fn entry(name: &str, token: &Token) -> String {
         format!("{name}:{}", token.hash().to_hex())
@@ -219,6 +235,21 @@ mod tests {
         };
         assert_eq!(Tokens::parse(&list(1000)).unwrap().clients().len(), 1000);
         assert_eq!(Tokens::parse(&list(1001)).err(), Some(TokensError::TooMany));
+    }
+
+    #[test]
+    fn a_token_that_is_a_well_known_word_or_the_clients_name_is_found_by_its_number() {
+        let [random] = tokens();
+        let of = |word: &str| TokenHash::of(word.as_bytes()).to_hex();
+        let words = ["secret", "Password", "TEST", "test\n", "", "billing"];
+        let entries = words.map(|word| format!("billing:{}", of(word)));
+        let text = format!("{},{}", entry("a", &random), entries.join(","));
+        assert_eq!(
+            Tokens::parse(&text).unwrap().guessable(),
+            [2, 3, 4, 5, 6, 7]
+        );
+        assert!(TokenHash::of(b"changeme").is_guessable());
+        assert!(!random.hash().is_guessable());
     }
 
     #[test]

@@ -6,10 +6,12 @@
 //! * [`Signer`]: signs each attempt with every secret, so that a secret can be replaced without an
 //!   interruption.
 //! * [`Verifier`]: the receiver's side.
-//! * `key`: parses secrets and public keys. No error and no `Debug` output shows one.
+//! * `key`: parses secrets and public keys. No error and no `Debug` output shows one. `strength`
+//!   finds the secrets that can be guessed.
 
 mod key;
 mod signer;
+mod strength;
 mod verifier;
 
 use hyper::header::HeaderName;

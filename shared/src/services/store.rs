@@ -14,9 +14,11 @@ mod condition;
 mod connection;
 mod error;
 mod events;
+mod files;
 mod lease;
 mod log;
 mod opening;
+mod private;
 mod readers;
 mod redelivery;
 mod rows;
@@ -89,7 +91,7 @@ impl Store {
         Ok(Self {
             shared: Arc::new(Shared {
                 id: opened.id,
-                writer: Writer::start(opened.writer.into(), settings.write_queue),
+                writer: Writer::start(opened.writer.into(), opened.files, settings.write_queue),
                 readers: Readers::start(opened.readers),
             }),
         })
@@ -249,11 +251,20 @@ impl Store {
             .await
     }
 
-    /// Checks that the database can be read and written.
+    /// Checks that the database can be read and written, and that its files are at their paths.
     ///
     /// # Errors
-    /// The read or the write failed, or the read queue is full.
+    /// The read or the write failed, the read queue is full, or a file was moved or deleted.
     pub async fn check(&self) -> Result<(), StoreError> {
+        let checked = self.read_and_write().await;
+        // First: a connection to a file that was moved can fail in many other ways.
+        if self.shared.writer.files().look_at_all() {
+            return Err(StoreError::Moved);
+        }
+        checked
+    }
+
+    async fn read_and_write(&self) -> Result<(), StoreError> {
         let read = |db: &rusqlite::Connection| db.query_row("SELECT 1 FROM store", [], |_| Ok(()));
         self.shared.readers.read(read).await?;
         // Insert and delete a row as large as a job's. It leaves no trace but needs as much disk
@@ -270,7 +281,7 @@ impl Store {
             .await
     }
 
-    /// Why the last transaction failed, or `None` if it was committed.
+    /// Why the last transaction failed, or `None` if it was committed to files at their paths.
     pub fn trouble(&self) -> Option<Trouble> {
         self.shared.writer.trouble()
     }

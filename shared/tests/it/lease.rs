@@ -14,7 +14,8 @@ use storm_shared::{
 };
 
 use crate::store::{
-    accept, claim_due, due_jobs, event_kinds, fail_attempt, new_store, new_worker, status, success,
+    accept, claim_due, direct, due_jobs, event_kinds, fail_attempt, new_store, new_worker, status,
+    success,
 };
 
 const MAX_CLAIMS: u32 = 5;
@@ -159,6 +160,42 @@ async fn a_draining_worker_releases_only_its_own_jobs_without_counting_a_lost_cl
     assert_eq!(event_kinds(&store, ids[1]).await, [EventKind::GivenBack]);
     let others = store.renew(stays).await.unwrap();
     assert_eq!(others, [], "the worker is no longer registered");
+}
+
+#[tokio::test]
+async fn releases_and_lease_expiries_keep_the_last_thousand_events_of_a_job() {
+    const KEPT: usize = 1000;
+    let (store, folder) = new_store().await;
+    let [id, other] = [accept(&store).await, accept(&store).await];
+    // As if it had been released so often already.
+    direct(&folder)
+        .execute_batch(&format!(
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {KEPT})
+             INSERT INTO events (request_id, number, at, event, claim)
+             SELECT '{id}', i, '2026-01-01T00:00:00.000Z', 'given_back', i FROM n;
+             UPDATE requests SET claim = {KEPT}, next_attempt_at = created_at WHERE id = '{id}';"
+        ))
+        .unwrap();
+    for release in 1..=4 {
+        let owner = new_worker(&store).await;
+        let mut due = due_jobs(&store, 9).await.due;
+        due.extend(store.suspects(9).await.unwrap());
+        assert_eq!(store.claim(owner, due).await.unwrap().len(), 2);
+        if release % 2 == 0 {
+            expire_lease(&store, owner).await;
+        } else {
+            store.deregister(owner).await.unwrap();
+        }
+        let row = store.find(id).await.unwrap().unwrap();
+        assert_eq!(row.events.len(), KEPT);
+        let newest = i64::try_from(KEPT).unwrap() + release;
+        assert_eq!(row.events.last().unwrap().claim, newest);
+    }
+    assert_eq!(
+        event_kinds(&store, other).await.len(),
+        4,
+        "all of a job with few"
+    );
 }
 
 #[tokio::test]

@@ -6,7 +6,9 @@
     reason = "tests fail by panicking"
 )]
 
+mod backup;
 mod faults;
+mod first_start;
 mod interleavings;
 mod lease;
 mod queue;

@@ -47,16 +47,14 @@ pub(crate) fn callback(url: &str) -> CallbackUrl {
 }
 
 pub(crate) async fn accept(store: &Store) -> RequestId {
+    try_accept(store).await.unwrap()
+}
+
+pub(crate) async fn try_accept(store: &Store) -> Result<RequestId, StoreError> {
     let id = RequestId::generate();
-    store
-        .accept(NewJob::new(
-            id,
-            spec(),
-            Some(callback("http://example.com/hook?a=1")),
-        ))
-        .await
-        .unwrap();
-    id
+    let url = callback("http://example.com/hook?a=1");
+    let job = NewJob::new(id, spec(), Some(url));
+    store.accept(job).await.map(|()| id)
 }
 
 pub(crate) async fn new_worker(store: &Store) -> OwnerId {

@@ -1,6 +1,13 @@
 //! The job pipeline: claim, run, deliver, settle.
 
-use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{
+    panic::AssertUnwindSafe,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use backon::{ExponentialBuilder, Retryable};
 use futures_util::FutureExt;
@@ -39,6 +46,8 @@ pub(super) struct CallbackWorker {
     deliverer: Deliverer,
     next_due: NextDue,
     drain: Drain,
+    drain_timeout: Duration,
+    has_warned_of_long_work: AtomicBool,
     metrics: Metrics,
 }
 
@@ -56,6 +65,8 @@ impl CallbackWorker {
             lease: parts.lease,
             next_due: parts.next_due,
             drain: parts.drain,
+            drain_timeout: settings.drain_timeout,
+            has_warned_of_long_work: AtomicBool::new(false),
             metrics: parts.metrics,
         }
     }
@@ -150,12 +161,33 @@ impl CallbackWorker {
         if let Some(report) = &job.report {
             return Ok(report.clone());
         }
+        self.note_long_work(job);
         let report = report::generate(&job.spec).await;
         if job.spec.ideal_duration() > LONG {
             let write = || self.store.store_result(job.claim, &report);
             self.persist(job.claim, write).await?;
         }
         Ok(report)
+    }
+
+    /// Tells the operator that no drain can finish this work: with a restart more often than the
+    /// work takes, it would never end.
+    fn note_long_work(&self, job: &Job) {
+        let work = job.spec.ideal_duration();
+        if work <= self.drain_timeout {
+            return;
+        }
+        self.metrics.work_longer_than_drain();
+        // Relaxed: the flag orders nothing else.
+        if !self.has_warned_of_long_work.swap(true, Ordering::Relaxed) {
+            warn!(
+                id = %job.claim.id,
+                ?work,
+                drain_timeout = ?self.drain_timeout,
+                "a job takes longer than DRAIN_TIMEOUT, so each restart starts it anew; raise \
+                 DRAIN_TIMEOUT, or restart less often (this is said once; metrics count such jobs)"
+            );
+        }
     }
 
     /// Writes how the claim ended. Every write carries the claim number as fencing token.

@@ -234,6 +234,49 @@ async fn on_sigterm_a_worker_releases_the_jobs_it_cannot_finish() {
 }
 
 #[tokio::test]
+async fn work_longer_than_the_drain_is_warned_of_once_a_process_and_counted() {
+    let table = Table::new().await;
+    // Two claims in each of two processes: the first of them releases both.
+    let jobs = [
+        table.accept(1000, None).await,
+        table.accept(1000, None).await,
+    ];
+    for claims in 1..=2 {
+        let worker = table.worker(&[("DRAIN_TIMEOUT", "100ms")]);
+        for id in jobs {
+            table.row_when(id, |row| row.claims == claims).await;
+        }
+        let counted = "storm_worker_long_work_total 2";
+        while !worker.get("/metrics").await.unwrap().contains(counted) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        worker.logs("takes longer than DRAIN_TIMEOUT").await;
+        assert_eq!(worker.log().matches("longer than DRAIN_TIMEOUT").count(), 1);
+        worker.signal("HUP"); // shuts down gracefully, too
+        assert!(worker.ended().await.success());
+    }
+    let row = table.find(jobs[0]).await;
+    assert_eq!(kinds(&row), [EventKind::GivenBack, EventKind::GivenBack]);
+}
+
+#[tokio::test]
+async fn with_its_database_deleted_a_worker_fails_its_health_check() {
+    let table = Table::new().await;
+    let worker = table.worker(&[]);
+    while worker.healthcheck().await != Some(0) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    std::fs::remove_file(table.path()).unwrap();
+    let health = worker.get("/healthz").await.unwrap();
+    assert!(
+        health.contains(r#""database":"file moved or deleted""#),
+        "{health}"
+    );
+    assert_eq!(worker.healthcheck().await, Some(1));
+    worker.logs("no longer at its path").await;
+}
+
+#[tokio::test]
 async fn a_second_sigterm_ends_the_worker_at_once() {
     let table = Table::new().await;
     let worker = table.worker(&[("DRAIN_TIMEOUT", "1h")]);

@@ -1,4 +1,4 @@
-use std::{io::Write as _, path::Path};
+use std::io::Write as _;
 
 use super::Layers;
 
@@ -68,15 +68,74 @@ fn an_error_in_the_file_quotes_none_of_its_lines() {
 }
 
 #[test]
-fn a_missing_file_is_an_error_that_names_it() {
-    let error = Layers::new(Some(Path::new("/nowhere.toml")), [])
-        .err()
-        .unwrap()
-        .to_string();
-    assert!(
-        error.contains("STORM_CONFIG") && error.contains("/nowhere.toml"),
-        "{error}"
-    );
+fn a_settings_file_that_cannot_be_used_is_one_line_that_names_it() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let write = |name: &str, bytes: &[u8]| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        path
+    };
+    for (path, problem) in [
+        ("/nowhere.toml".into(), "there is no such file"),
+        (folder.path().to_owned(), "it is not a file"),
+        ("/dev/zero".into(), "it is not a file"),
+        (folder.path().join("a.toml/b"), "there is no such file"),
+        (write("empty.toml", b""), "it is empty"),
+        (write("blank.toml", b" \n\n"), "it is empty"),
+        (
+            write("latin1.toml", b"queue_name = 'caf\xe9'"),
+            "it is not UTF-8",
+        ),
+        (
+            write("large.toml", &vec![b'#'; 1 << 21]),
+            "it is longer than",
+        ),
+        (
+            write("env.toml", b"export LOG=info"),
+            "TOML parse error at line 1",
+        ),
+        (
+            write("yaml.toml", b"log: info\n"),
+            "TOML parse error at line 1",
+        ),
+    ] {
+        let error = Layers::new(Some(&path), []).err().unwrap().to_string();
+        let expected = format!("STORM_CONFIG={}: {problem}", path.display());
+        assert!(error.starts_with(&expected), "{error}");
+        assert_eq!(error.lines().count(), 1, "{error}");
+    }
+}
+
+#[test]
+fn a_settings_file_with_secrets_that_others_may_read_is_warned_of() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let warning = |text: &str, mode| {
+        let file = file(text);
+        let permissions = std::fs::Permissions::from_mode(mode);
+        file.as_file().set_permissions(permissions).unwrap();
+        let layers = Layers::new(Some(file.path()), []).unwrap();
+        layers.file_warning().map(|warning| warning.problem.clone())
+    };
+    for (text, named) in [
+        ("callback_signing_secrets = 'x'", "CALLBACK_SIGNING_SECRETS"),
+        ("redis_url = 'redis://:hunter2@host'", "REDIS_URL"),
+    ] {
+        for mode in [0o604, 0o640, 0o622] {
+            let warning = warning(text, mode).unwrap();
+            assert!(
+                warning.contains(named) && !warning.contains("hunter2"),
+                "{warning}"
+            );
+        }
+        assert_eq!(warning(text, 0o600), None);
+    }
+    for text in [
+        "callback_signing_secrets = ''",
+        "redis_url = 'redis://host'",
+        "log = 'info'",
+    ] {
+        assert_eq!(warning(text, 0o644), None, "{text}");
+    }
 }
 
 #[test]

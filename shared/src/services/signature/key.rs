@@ -7,13 +7,25 @@ use ring::{
 };
 use thiserror::Error;
 
-use super::MAX_SECRETS;
+use super::{
+    MAX_SECRETS,
+    strength::{self, Weakness},
+};
+use crate::list::{self, OnlySeparators};
 
 /// The length of a secret for HMAC-SHA256, in bytes, as Standard Webhooks defines it. HMAC would
 /// hash a longer secret down first.
 const HMAC_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
 /// The length of an ed25519 seed, and of a public key, in bytes.
 const ED25519_BYTES: usize = 32;
+
+/// A key, and what the start of the service has to say about it.
+pub(super) struct Parsed {
+    pub(super) key: Key,
+    pub(super) weakness: Option<Weakness>,
+    /// The bytes that the key consists of, to find the same key twice.
+    material: Vec<u8>,
+}
 
 /// A key.
 pub(super) enum Key {
@@ -68,31 +80,63 @@ pub enum KeyFault {
     /// The second half is not the public key of the first half.
     #[error("must end with the public key of its own seed, or be the seed alone")]
     Pair,
+    /// Bytes that no random generator makes, such as a placeholder.
+    #[error(
+        "has almost no different bytes; expected 24 to 64 random bytes, as `head -c 32 \
+         /dev/urandom | base64` makes them"
+    )]
+    Placeholder,
+    /// The same bytes as an earlier key, whatever the kind of both.
+    #[error("has the same bytes as an earlier one; expected each key once")]
+    Repeated,
     /// Not the length of a public key.
     #[error("must be the base64 of a public ed25519 key, 32 bytes, not of {0}")]
     PublicLength(usize),
 }
 
-impl Key {
+impl Parsed {
     fn parse(text: &str) -> Result<Self, KeyFault> {
         if let Some(rest) = text.strip_prefix("whsec_") {
             let secret = decode(rest)?;
             if !HMAC_BYTES.contains(&secret.len()) {
                 return Err(KeyFault::HmacLength(secret.len()));
             }
-            return Ok(Self::Hmac(hmac::Key::new(hmac::HMAC_SHA256, &secret)));
+            let key = Key::Hmac(hmac::Key::new(hmac::HMAC_SHA256, &secret));
+            return Self::secret(key, secret);
         }
         if let Some(rest) = text.strip_prefix("whsk_") {
-            return key_pair(&decode(rest)?).map(Self::Ed25519);
+            let mut seed = decode(rest)?;
+            let key = Key::Ed25519(key_pair(&seed)?);
+            seed.truncate(ED25519_BYTES);
+            return Self::secret(key, seed);
         }
         if let Some(rest) = text.strip_prefix("whpk_") {
-            let key = decode(rest)?.try_into();
-            let wrong_length = |bytes: Vec<u8>| KeyFault::PublicLength(bytes.len());
-            return key.map(Self::Ed25519Public).map_err(wrong_length);
+            let material = decode(rest)?;
+            let key = material.as_slice().try_into();
+            return Ok(Self {
+                key: key
+                    .map(Key::Ed25519Public)
+                    .map_err(|_| KeyFault::PublicLength(material.len()))?,
+                weakness: None, // it is no secret
+                material,
+            });
         }
         Err(KeyFault::Prefix)
     }
 
+    fn secret(key: Key, material: Vec<u8>) -> Result<Self, KeyFault> {
+        if strength::is_placeholder(&material) {
+            return Err(KeyFault::Placeholder);
+        }
+        Ok(Self {
+            key,
+            weakness: strength::weakness(&material),
+            material,
+        })
+    }
+}
+
+impl Key {
     /// Signs `content`. The signature has its version as a prefix. `None` for a public key.
     pub(super) fn sign(&self, content: &[u8]) -> Option<String> {
         match self {
@@ -132,24 +176,22 @@ impl Key {
 }
 
 /// Parses keys that are separated by commas or white space.
-pub(super) fn parse_all(text: &str) -> Result<Vec<Key>, KeyError> {
-    let is_separator = |c: char| c == ',' || c.is_whitespace();
-    let texts: Vec<_> = text
-        .split(is_separator)
-        .filter(|text| !text.is_empty())
-        .collect();
-    // Only a comma shows that keys were meant. White space alone is an empty setting.
-    if texts.is_empty() && text.contains(',') {
-        return Err(KeyError::OnlySeparators);
-    }
+pub(super) fn parse_all(text: &str) -> Result<Vec<Parsed>, KeyError> {
+    let texts = list::entries(text).map_err(|OnlySeparators| KeyError::OnlySeparators)?;
     if texts.len() > MAX_SECRETS {
         return Err(KeyError::TooMany(texts.len()));
     }
-    let parse = |(index, text): (usize, &&str)| {
-        let number = index + 1;
-        Key::parse(text).map_err(|fault| KeyError::Key { number, fault })
-    };
-    texts.iter().enumerate().map(parse).collect()
+    let mut keys: Vec<Parsed> = Vec::with_capacity(texts.len());
+    for (number, text) in (1..).zip(texts) {
+        let refused = |fault| KeyError::Key { number, fault };
+        let parsed = Parsed::parse(text).map_err(refused)?;
+        // Of any kind: receivers know the bytes of a `whsec_`, so they must be no private key.
+        if keys.iter().any(|key| key.material == parsed.material) {
+            return Err(refused(KeyFault::Repeated));
+        }
+        keys.push(parsed);
+    }
+    Ok(keys)
 }
 
 fn decode(text: &str) -> Result<Vec<u8>, KeyFault> {
@@ -169,7 +211,7 @@ fn key_pair(bytes: &[u8]) -> Result<Ed25519KeyPair, KeyFault> {
 }
 
 /// `1st`, `2nd` and so on. Correct up to [`MAX_SECRETS`].
-fn ordinal(number: usize) -> String {
+pub(super) fn ordinal(number: usize) -> String {
     let suffix = match number {
         1 => "st",
         2 => "nd",

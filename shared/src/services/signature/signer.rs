@@ -6,19 +6,23 @@ use jiff::Timestamp;
 
 use super::{
     content,
-    key::{Key, KeyError, KeyFault, parse_all},
+    key::{Key, KeyError, KeyFault, ordinal, parse_all},
 };
 
 /// Signs every attempt with each of its secrets. Clones share the secrets.
 #[derive(Clone)]
 pub struct Signer {
     keys: Arc<[Key]>,
+    weaknesses: Arc<[String]>,
 }
 
 impl Signer {
     /// A signer without secrets, which signs nothing.
     pub fn none() -> Self {
-        Self { keys: [].into() }
+        Self {
+            keys: [].into(),
+            weaknesses: [].into(),
+        }
     }
 
     /// Parses secrets that are separated by commas or white space. An empty text has no secrets.
@@ -27,16 +31,27 @@ impl Signer {
     /// The number of the first secret that is not accepted, and why. The error does not contain the
     /// secret.
     pub fn parse(text: &str) -> Result<Self, KeyError> {
-        let keys = parse_all(text)?;
-        // A public key in this setting would sign nothing, and callbacks would go out unsigned.
-        let is_public = |key: &Key| matches!(key, Key::Ed25519Public(_));
-        match keys.iter().position(is_public) {
-            None => Ok(Self { keys: keys.into() }),
-            Some(index) => Err(KeyError::Key {
-                number: index + 1,
-                fault: KeyFault::Public,
-            }),
+        let (mut keys, mut weaknesses) = (Vec::new(), Vec::new());
+        for (number, parsed) in (1..).zip(parse_all(text)?) {
+            // A public key in this setting would sign nothing, and callbacks would go out unsigned.
+            if matches!(parsed.key, Key::Ed25519Public(_)) {
+                let fault = KeyFault::Public;
+                return Err(KeyError::Key { number, fault });
+            }
+            if let Some(weakness) = parsed.weakness {
+                weaknesses.push(format!("the {} key {weakness}", ordinal(number)));
+            }
+            keys.push(parsed.key);
         }
+        Ok(Self {
+            keys: keys.into(),
+            weaknesses: weaknesses.into(),
+        })
+    }
+
+    /// What is wrong with secrets that are accepted and can be guessed. Log a warning for each.
+    pub fn weaknesses(&self) -> &[String] {
+        &self.weaknesses
     }
 
     /// The number of secrets.

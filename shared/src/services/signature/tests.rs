@@ -251,12 +251,46 @@ fn the_error_for_a_secret_has_its_number_and_what_is_accepted() {
             assert!(secret.is_empty() || !text.contains(secret), "{text}");
         }
     }
+    let random = |bytes: usize| {
+        use base64::{Engine as _, engine::general_purpose::STANDARD};
+        let mut secret = vec![0; bytes];
+        getrandom::fill(&mut secret).unwrap();
+        format!("whsec_{}", STANDARD.encode(secret))
+    };
     for bytes in [24, 32, 64] {
-        assert!(Signer::parse(&of("whsec_", bytes)).is_ok());
+        assert!(Signer::parse(&random(bytes)).is_ok());
     }
-    let many = format!("{SECRET} ").repeat(MAX_SECRETS + 1);
-    assert_eq!(Signer::parse(&many).unwrap_err(), KeyError::TooMany(11));
-    assert_eq!(signer(&many[..many.len() - SECRET.len() - 1]).secrets(), 10);
+    let mut many: Vec<_> = (0..=MAX_SECRETS).map(|_| random(32)).collect();
+    let error = Signer::parse(&many.join(" ")).unwrap_err();
+    assert_eq!(error, KeyError::TooMany(11));
+    many.pop();
+    assert_eq!(signer(&many.join(" ")).secrets(), 10);
+}
+
+#[test]
+fn a_placeholder_and_the_same_key_twice_are_refused() {
+    use base64::{Engine as _, engine::general_purpose::STANDARD};
+    let refused = |text: &str| match Signer::parse(text).unwrap_err() {
+        KeyError::Key { number, fault } => (number, fault),
+        other => panic!("{other}"),
+    };
+    let placeholder = format!("{SECRET} whsec_{}", STANDARD.encode([b'x'; 32]));
+    assert_eq!(refused(&placeholder), (2, KeyFault::Placeholder));
+    let twice = format!("{SECRET},{OTHER}\n{SECRET}");
+    assert_eq!(refused(&twice), (3, KeyFault::Repeated));
+    // A receiver that knows a `whsec_` must not know a private key by that.
+    let shared = format!("{SEED} {}", SEED.replace("whsk_", "whsec_"));
+    assert_eq!(refused(&shared), (2, KeyFault::Repeated));
+}
+
+#[test]
+fn a_secret_that_can_be_guessed_is_named_by_its_number() {
+    let signer = signer(&format!("{SECRET} {SEED}"));
+    let expected = [
+        "the 1st key is a published sample",
+        "the 2nd key is a published sample",
+    ];
+    assert_eq!(signer.weaknesses(), expected);
 }
 
 #[test]

@@ -61,7 +61,10 @@ impl Verifier {
     /// The number of the first key that is not accepted, and why. The error does not contain the
     /// key.
     pub fn parse(text: &str) -> Result<Self, KeyError> {
-        parse_all(text).map(|keys| Self { keys: keys.into() })
+        let keys = parse_all(text)?.into_iter().map(|parsed| parsed.key);
+        Ok(Self {
+            keys: keys.collect(),
+        })
     }
 
     /// Whether there are no keys, so that every callback is rejected.

@@ -6,6 +6,8 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 use thiserror::Error;
 
+use crate::list::{self, OnlySeparators};
+
 /// Networks that callbacks may reach although they are not public: `CALLBACK_ALLOW`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AllowList(Vec<IpNetwork>);
@@ -19,10 +21,13 @@ pub struct DenyList(Vec<IpNetwork>);
 pub enum NetsError {
     /// Not in CIDR notation.
     #[error(
-        "`{0}` is not a network; expected comma-separated CIDR networks or addresses, such as \
-         `127.0.0.0/8,::1,10.1.0.0/16`"
+        "`{0}` is not a network; expected CIDR networks or addresses, separated by commas or white \
+         space, such as `127.0.0.0/8,::1,10.1.0.0/16`"
     )]
     NotANet(String),
+    /// Commas without a network.
+    #[error("it contains only separators; leave it empty for no network")]
+    OnlySeparators,
     /// An allowed network that is so large, or so likely to be misspelled, that it must be a
     /// mistake.
     #[error(
@@ -53,8 +58,8 @@ const MIN_V6_PREFIX: u8 = 7;
 const MAPPED_PREFIX: u8 = 96;
 
 impl AllowList {
-    /// Parses comma-separated CIDR networks. A bare address is a network of one. An empty text
-    /// allows nothing.
+    /// Parses CIDR networks, separated by commas or white space. A bare address is a network of
+    /// one. An empty text allows nothing.
     ///
     /// # Errors
     /// The first entry that is not in CIDR notation, is larger than any block that is not public,
@@ -74,8 +79,8 @@ impl AllowList {
 }
 
 impl DenyList {
-    /// Parses comma-separated CIDR networks. A bare address is a network of one. An empty text
-    /// denies nothing. `::/0` denies all of IPv6 and nothing of IPv4.
+    /// Parses CIDR networks, separated by commas or white space. A bare address is a network of
+    /// one. An empty text denies nothing. `::/0` denies all of IPv6 and nothing of IPv4.
     ///
     /// # Errors
     /// The first entry that is not in CIDR notation, has host bits set, or consists of IPv4-mapped
@@ -100,10 +105,8 @@ fn is_too_wide(net: &IpNetwork) -> bool {
 }
 
 fn parse(text: &str) -> Result<Vec<IpNetwork>, NetsError> {
-    if text.trim().is_empty() {
-        return Ok(Vec::new());
-    }
-    text.split(',').map(str::trim).map(parse_net).collect()
+    let entries = list::entries(text).map_err(|OnlySeparators| NetsError::OnlySeparators)?;
+    entries.into_iter().map(parse_net).collect()
 }
 
 fn parse_net(text: &str) -> Result<IpNetwork, NetsError> {

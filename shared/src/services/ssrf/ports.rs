@@ -4,6 +4,8 @@ use std::ops::RangeInclusive;
 
 use thiserror::Error;
 
+use crate::list::{self, OnlySeparators};
+
 /// The ports that callbacks may reach: `CALLBACK_PORTS`.
 ///
 /// The default is every port except those that browsers block. A service that listens there and
@@ -11,13 +13,19 @@ use thiserror::Error;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ports(Option<Vec<RangeInclusive<u16>>>);
 
-/// A text that is not a list of ports.
+/// Why a text is not a list of ports.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error(
-    "`{0}` is not a port; expected nothing, or comma-separated ports (1 to 65535) and ranges, such \
-     as `443,8443,9000-9100`"
-)]
-pub struct PortsError(String);
+pub enum PortsError {
+    /// Neither a port nor a range of ports.
+    #[error(
+        "`{0}` is not a port; expected nothing, or ports (1 to 65535) and ranges, separated by \
+         commas or white space, such as `443,8443,9000-9100`"
+    )]
+    NotAPort(String),
+    /// Commas without a port. To accept them would allow every port.
+    #[error("it contains only separators; leave it empty for the default")]
+    OnlySeparators,
+}
 
 /// The "bad ports" of the Fetch standard (WHATWG), as of August 2025. Sorted for binary search.
 const BAD_PORTS: [u16; 83] = [
@@ -29,17 +37,18 @@ const BAD_PORTS: [u16; 83] = [
 ];
 
 impl Ports {
-    /// Parses comma-separated ports and ranges. Callbacks may reach exactly these. An empty text is
-    /// the default.
+    /// Parses ports and ranges, separated by commas or white space. Callbacks may reach exactly
+    /// these. An empty text is the default.
     ///
     /// # Errors
     /// The first entry that is neither a port nor a range of ports.
     pub fn parse(text: &str) -> Result<Self, PortsError> {
-        if text.trim().is_empty() {
+        let entries = list::entries(text).map_err(|OnlySeparators| PortsError::OnlySeparators)?;
+        if entries.is_empty() {
             return Ok(Self::default());
         }
         // Even a bad port, if it is named: the operator knows what listens there.
-        let ranges = text.split(',').map(str::trim).map(parse_range);
+        let ranges = entries.into_iter().map(parse_range);
         Ok(Self(Some(ranges.collect::<Result<_, _>>()?)))
     }
 
@@ -57,12 +66,11 @@ fn parse_range(text: &str) -> Result<RangeInclusive<u16>, PortsError> {
     range
         .filter(|(first, last)| first <= last)
         .map(|(first, last)| first..=last)
-        .ok_or_else(|| PortsError(text.to_owned()))
+        .ok_or_else(|| PortsError::NotAPort(text.to_owned()))
 }
 
 /// Accepts digits only: `u16::from_str` would also accept a leading `+`.
 fn parse_port(text: &str) -> Option<u16> {
-    let text = text.trim();
     let digits = text.bytes().all(|byte| byte.is_ascii_digit());
     digits
         .then(|| text.parse().ok())
@@ -81,7 +89,7 @@ mod tests {
 
     #[test]
     fn exactly_the_listed_ports_and_ranges_are_allowed() {
-        let ports = Ports::parse(" 443, 25 ,9000-9100,65535-65535").unwrap();
+        let ports = Ports::parse(" 443, 25 9000-9100,65535-65535,").unwrap();
         for port in [443, 25, 9000, 9050, 9100, 65535] {
             assert!(ports.contains(port), "{port}");
         }
@@ -97,15 +105,30 @@ mod tests {
     #[test]
     fn text_that_is_neither_a_port_nor_a_range_is_rejected() {
         for text in [
-            "0", "65536", "-1", "+443", "443-", "-443", "443-442", "0-443", "1-2-3", "443,",
-            ",443", "443;80", "https", "4 43", "443:", "0x50", "٤٤٣", "*",
+            "0",
+            "65536",
+            "-1",
+            "+443",
+            "443-",
+            "-443",
+            "443-442",
+            "0-443",
+            "1-2-3",
+            ",",
+            "443 - 444",
+            "443;80",
+            "https",
+            "443:",
+            "0x50",
+            "٤٤٣",
+            "*",
         ] {
             assert!(Ports::parse(text).is_err(), "{text}");
         }
         assert_eq!(
             Ports::parse("80,443-80").unwrap_err().to_string(),
-            "`443-80` is not a port; expected nothing, or comma-separated ports (1 to 65535) and \
-             ranges, such as `443,8443,9000-9100`"
+            "`443-80` is not a port; expected nothing, or ports (1 to 65535) and ranges, \
+             separated by commas or white space, such as `443,8443,9000-9100`"
         );
     }
 }

@@ -11,6 +11,7 @@ use rusqlite::{Connection, ErrorCode, MAIN_DB, OpenFlags, config::DbConfig, ffi}
 
 use super::{
     error::StoreError,
+    files::OpenFiles,
     readers,
     schema::{self, SchemaError},
 };
@@ -44,6 +45,7 @@ pub(super) struct Opened {
     pub(super) writer: Connection,
     pub(super) readers: [Connection; readers::CONNECTIONS],
     pub(super) id: String,
+    pub(super) files: OpenFiles,
 }
 
 /// Opens all connections and migrates the database. Waits for locks only briefly.
@@ -61,10 +63,16 @@ pub(super) fn open(settings: &StoreSettings) -> Result<Opened, StoreError> {
         reason = "the loop above pushed exactly readers::CONNECTIONS connections"
     )]
     let readers = readers.try_into().expect("one connection per reader");
+    let files = OpenFiles::of(&settings.path).map_err(|_| {
+        // Moved since it was opened: as if that had failed, which is tried again.
+        let missing = ffi::Error::new(ffi::SQLITE_CANTOPEN);
+        rusqlite::Error::SqliteFailure(missing, None)
+    })?;
     Ok(Opened {
         writer,
         readers,
         id,
+        files,
     })
 }
 
@@ -84,7 +92,12 @@ fn open_writer(settings: &StoreSettings) -> Result<(Connection, String), StoreEr
     connection.busy_handler(Some(wait_for_opening))?;
     // Until the file is known to be ours, closing must not checkpoint a WAL found beside it.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-    schema::check(&connection).map_err(|error| at(path, error))?;
+    let found = schema::check(&connection).map_err(|error| at(path, error))?;
+    // Before the switch to WAL, which writes to the file and cannot be a part of a transaction:
+    // until a file is identified and marked in one transaction, nothing is written to it.
+    if !found.is_current() {
+        schema::migrate(&mut connection).map_err(|error| at(path, error))?;
+    }
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
 
     // SQLite reports a mode that it can't switch to by keeping the old one, not by an error.
@@ -108,7 +121,6 @@ fn open_writer(settings: &StoreSettings) -> Result<(Connection, String), StoreEr
     // The writer's operations prepare more statements than the 16 of rusqlite's default.
     connection.set_prepared_statement_cache_capacity(32);
 
-    schema::migrate(&mut connection).map_err(|error| at(path, error))?;
     let id = connection.query_row("SELECT id FROM store", [], |row| row.get(0))?;
     // Last: the longer timeout must not apply while shutdown has to wait for the opening.
     wait_for_locks(&connection)?;

@@ -20,6 +20,9 @@ pub enum StoreError {
     /// The store was closed, because the process shuts down or a database thread ended.
     #[error("the store is closed")]
     Closed,
+    /// The write is in a file that is no longer at its path: the next start will not find it.
+    #[error("the open database file is no longer at its path")]
+    Moved,
     /// The file is not a database of this service, or has a schema it doesn't support.
     #[error("{path}: {problem}", path = path.display())]
     Unusable {
@@ -38,6 +41,7 @@ impl StoreError {
     pub fn trouble(&self) -> Option<Trouble> {
         match self {
             Self::Sqlite(error) => Some(Trouble::from(error.as_ref())),
+            Self::Moved => Some(Trouble::Moved),
             _ => None,
         }
     }
@@ -71,6 +75,8 @@ pub enum Trouble {
     ReadOnly,
     /// The file is damaged.
     Corrupt,
+    /// The open file was deleted, renamed or replaced.
+    Moved,
     /// Another I/O error.
     Io,
     /// Any other error; the log has `SQLite`'s message.
@@ -85,6 +91,7 @@ impl Trouble {
             Self::Full => "full",
             Self::ReadOnly => "read-only",
             Self::Corrupt => "corrupt",
+            Self::Moved => "file moved or deleted",
             Self::Io => "failing",
             Self::Other => "unreachable",
         }
@@ -94,7 +101,7 @@ impl Trouble {
     pub(super) fn may_pass(self) -> bool {
         match self {
             Self::Busy | Self::Full | Self::ReadOnly | Self::Io => true,
-            Self::Corrupt | Self::Other => false,
+            Self::Corrupt | Self::Moved | Self::Other => false,
         }
     }
 }

@@ -53,6 +53,17 @@ pub(super) fn record_all(
              FROM requests WHERE work = 'PROCESSING' AND owner = ?1",
         )?
         .execute(params![owner, rows::time(Timestamp::now()), kind.as_str()])?;
+    // As in `record`: no row with at most `KEPT` claims has anything to delete.
+    connection
+        .prepare_cached(
+            "DELETE FROM events
+             WHERE request_id IN
+                     (SELECT id FROM requests
+                      WHERE work = 'PROCESSING' AND owner = ?1 AND claim > ?2)
+                 AND number <= (SELECT max(number) FROM events AS later
+                                WHERE later.request_id = events.request_id) - ?2",
+        )?
+        .execute(params![owner, KEPT])?;
     Ok(())
 }
 

@@ -8,6 +8,7 @@ use std::{
     fs,
     io::ErrorKind,
     path::Path,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -20,6 +21,7 @@ use super::{
     condition::Condition,
     connection::{self, Opened},
     error::{StoreError, Trouble},
+    private,
     schema::{self, SchemaError},
 };
 use crate::config::StoreSettings;
@@ -54,6 +56,7 @@ pub(super) async fn open(settings: &StoreSettings) -> Result<Opened, StoreError>
         .with_max_delay(LONGEST_PAUSE)
         .without_max_times()
         .build();
+    let path = settings.path.clone();
     loop {
         let settings = settings.clone();
         // A blocking thread: SQLite waits for locks and disks synchronously.
@@ -61,6 +64,7 @@ pub(super) async fn open(settings: &StoreSettings) -> Result<Opened, StoreError>
         match tried.await.map_err(|_| StoreError::Closed)? {
             Ok(opened) => {
                 condition.succeeded();
+                private::warn_if_shared(&path);
                 return Ok(opened);
             }
             Err(Obstacle::Transient(Trouble::Busy, _)) if begun.elapsed() < QUIET_PERIOD => {}
@@ -74,7 +78,9 @@ pub(super) async fn open(settings: &StoreSettings) -> Result<Opened, StoreError>
 fn try_to_open(settings: &StoreSettings) -> Result<Opened, Obstacle> {
     let path = &settings.path;
     create_directory(path)?;
-    inspect_file(path)?;
+    if !is_usable_file(path)? {
+        create_file(path)?;
+    }
     // Before the real connection, which would create files beside a foreign database.
     inspect_contents(path)?;
     connection::open(settings).map_err(|error| Obstacle::of(path, error))
@@ -84,7 +90,7 @@ fn create_directory(path: &Path) -> Result<(), Obstacle> {
     let Some(directory) = path.parent() else {
         return Ok(());
     };
-    fs::create_dir_all(directory).map_err(|error| match error.kind() {
+    private::create_directory(directory).map_err(|error| match error.kind() {
         ErrorKind::NotADirectory | ErrorKind::AlreadyExists => unusable(
             path,
             "a parent of its path is not a directory; use another path",
@@ -99,18 +105,30 @@ fn create_directory(path: &Path) -> Result<(), Obstacle> {
     require(directory, path, Access::WRITE_OK | Access::EXEC_OK)
 }
 
-/// Refuses a path that is not a regular file. Retries while the file is not writable.
-fn inspect_file(path: &Path) -> Result<(), Obstacle> {
+fn create_file(path: &Path) -> Result<(), Obstacle> {
+    private::create_file(path).map_err(|error| match error.kind() {
+        ErrorKind::InvalidFilename => unusable(path, "its name is too long"),
+        _ => transient(path, &error, "can't be created"),
+    })
+}
+
+/// Whether there is a file. Refuses a path that is not a regular file. Retries while the file is
+/// not writable.
+fn is_usable_file(path: &Path) -> Result<bool, Obstacle> {
     match fs::metadata(path) {
         Ok(file) if file.is_file() => {}
         Ok(_) => {
             let problem = "is not a file; use a file or an unused path";
             return Err(unusable(path, problem));
         }
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+        Err(error) if error.kind() == ErrorKind::InvalidFilename => {
+            return Err(unusable(path, "its name is too long"));
+        }
         Err(error) => return Err(transient(path, &error, "can't read its metadata")),
     }
-    require(path, path, Access::READ_OK | Access::WRITE_OK)
+    require(path, path, Access::READ_OK | Access::WRITE_OK)?;
+    Ok(true)
 }
 
 /// Retries while this process has no `access` to `place`: the database at `path` or its directory.
@@ -153,6 +171,14 @@ fn remedy(path: &Path, directory: &Path, error: &std::io::Error) -> String {
 /// stays unchanged byte for byte. It ignores the WAL, which can hold everything after a crash, so
 /// a file that passes is not proven yet: [`connection::open`] checks again with the WAL.
 fn inspect_contents(path: &Path) -> Result<(), Obstacle> {
+    look_at_contents(path).or_else(|_| {
+        // Without a lock, the first look can meet a page that another process has half written.
+        thread::sleep(FIRST_PAUSE);
+        look_at_contents(path)
+    })
+}
+
+fn look_at_contents(path: &Path) -> Result<(), Obstacle> {
     // Settings hold an absolute path, so this succeeds. `connection::open` checks in any case.
     let Ok(mut url) = Url::from_file_path(path) else {
         return Ok(());
@@ -168,7 +194,7 @@ fn inspect_contents(path: &Path) -> Result<(), Obstacle> {
         // Without its WAL a sound database can look damaged, so other errors decide nothing here.
         Err(SchemaError::Sqlite(error)) if !connection::is_no_database(&error) => Ok(()),
         Err(error) => Err(Obstacle::of(path, connection::at(path, error))),
-        Ok(()) => Ok(()),
+        Ok(_) => Ok(()),
     }
 }
 

@@ -14,7 +14,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{StoreError, Trouble, condition::Condition, log};
+use super::{StoreError, Trouble, condition::Condition, files::OpenFiles, log};
 
 /// Maximum writes per transaction. It bounds how long other processes wait for the write lock.
 const BATCH: usize = 1024;
@@ -26,30 +26,46 @@ pub(super) struct Writer {
     closing: CancellationToken,
     task: Mutex<Option<JoinHandle<()>>>,
     condition: Arc<Condition>,
+    files: Arc<OpenFiles>,
 }
 
 impl Writer {
-    /// Starts the writer on `connection`, with a queue of `capacity` writes.
-    pub(super) fn start(connection: tokio_rusqlite::Connection, capacity: usize) -> Self {
+    /// Starts the writer on `connection` to `files`, with a queue of `capacity` writes.
+    pub(super) fn start(
+        connection: tokio_rusqlite::Connection,
+        files: OpenFiles,
+        capacity: usize,
+    ) -> Self {
+        let files = Arc::new(files);
         let (queue, writes) = mpsc::channel(capacity);
         let closing = CancellationToken::new();
         let condition = Arc::new(Condition::healthy(
             "the database rejects writes; they fail until it recovers",
             "the database accepts writes again",
         ));
-        let task = run(connection, writes, closing.clone(), Arc::clone(&condition));
-        let task = tokio::spawn(task);
+        let database = Database {
+            condition: Arc::clone(&condition),
+            files: Arc::clone(&files),
+        };
+        let task = tokio::spawn(run(connection, writes, closing.clone(), database));
         Self {
             queue,
             closing,
             task: Mutex::new(Some(task)),
             condition,
+            files,
         }
     }
 
-    /// Why the last transaction failed, or `None` if it was committed.
+    /// Why the last transaction failed, or `None` if it was committed to files at their paths.
     pub(super) fn trouble(&self) -> Option<Trouble> {
-        self.condition.trouble()
+        let moved = self.files.are_moved().then_some(Trouble::Moved);
+        self.condition.trouble().or(moved)
+    }
+
+    /// The files that it writes to.
+    pub(super) fn files(&self) -> &OpenFiles {
+        &self.files
     }
 
     /// Completes when the writer is closed or its thread has ended.
@@ -62,7 +78,7 @@ impl Writer {
         &self,
         write: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let (write, outcome) = pending(write);
+        let (write, outcome) = pending(write, false);
         self.queue
             .send(write)
             .await
@@ -72,12 +88,13 @@ impl Writer {
         outcome.await.unwrap_or(Err(StoreError::Closed))
     }
 
-    /// Commits `write`, or fails at once if the queue is full (load shedding).
+    /// Commits `write`, which is promised to a client. Fails at once if the queue is full (load
+    /// shedding), and with [`StoreError::Moved`] if the next start would not find it.
     pub(super) async fn try_write<T: Send + 'static>(
         &self,
         write: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let (write, outcome) = pending(write);
+        let (write, outcome) = pending(write, true);
         self.queue.try_send(write).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => StoreError::QueueFull,
             mpsc::error::TrySendError::Closed(_) => StoreError::Closed,
@@ -99,11 +116,18 @@ impl Writer {
     }
 }
 
+/// What the writer knows about the database.
+#[derive(Clone)]
+struct Database {
+    condition: Arc<Condition>,
+    files: Arc<OpenFiles>,
+}
+
 async fn run(
     connection: tokio_rusqlite::Connection,
     mut queue: mpsc::Receiver<Box<dyn Write>>,
     closing: CancellationToken,
-    condition: Arc<Condition>,
+    database: Database,
 ) {
     let mut period = tokio::time::interval_at(Instant::now() + log::PERIOD, log::PERIOD);
     // The default makes up for ticks missed in a long commit, all at once. The second of them would
@@ -127,11 +151,11 @@ async fn run(
         } else {
             writes + batch.len()
         };
-        let condition = Arc::clone(&condition);
+        let database = database.clone();
         // The loop waits for the commit. Writes that arrive meanwhile are the next batch.
         let done = connection.call_raw(move |db| {
             if !batch.is_empty() {
-                return commit(db, batch, &condition);
+                return commit(db, batch, &database);
             }
             if is_idle && let Err(error) = log::truncate(db) {
                 tracing::debug!(%error, "the WAL was not truncated");
@@ -149,7 +173,7 @@ async fn run(
                 {
                     batch.push(write);
                 }
-                settle(batch, &Err(error));
+                settle(batch, &Err(error), false);
             }
             Err(_) => {
                 tracing::error!("the database writer thread ended; all writes fail from now on");
@@ -172,12 +196,12 @@ struct Failed {
 fn commit(
     connection: &mut Connection,
     mut batch: Vec<Box<dyn Write>>,
-    condition: &Condition,
+    database: &Database,
 ) -> Result<(), Failed> {
     if let Err(error) = apply(connection, &mut batch) {
         tracing::debug!(%error, writes = batch.len(), "a transaction failed");
         // Before any caller is answered: `Store::trouble` must name the cause by then.
-        condition.failed((&error).into(), &error);
+        database.condition.failed((&error).into(), &error);
         if !connection.is_autocommit() {
             let _ = connection.execute_batch("ROLLBACK"); // SQLite may have rolled back itself
         }
@@ -185,14 +209,16 @@ fn commit(
         return Err(Failed { error, batch });
     }
     // After COMMIT: until then, an `Ok` could still be lost in a crash.
-    condition.succeeded();
-    settle(batch, &Ok(()));
+    database.condition.succeeded();
+    // After COMMIT, too: a look before it would miss a file that is deleted meanwhile.
+    let is_moved = database.files.look();
+    settle(batch, &Ok(()), is_moved);
     Ok(())
 }
 
-fn settle(batch: Vec<Box<dyn Write>>, committed: &Result<(), StoreError>) {
+fn settle(batch: Vec<Box<dyn Write>>, committed: &Result<(), StoreError>, is_moved: bool) {
     for write in batch {
-        write.settle(committed);
+        write.settle(committed, is_moved);
     }
 }
 
@@ -226,18 +252,25 @@ trait Write: Send {
     fn apply(&mut self, connection: &Connection) -> rusqlite::Result<()>;
     /// Records that the savepoint was rolled back.
     fn rolled_back(&mut self, error: rusqlite::Error);
-    /// Answers the caller, once the transaction's outcome is known.
-    fn settle(self: Box<Self>, committed: &Result<(), StoreError>);
+    /// Answers the caller, once the transaction's outcome is known, and whether a file of the
+    /// database is no longer at its path.
+    fn settle(self: Box<Self>, committed: &Result<(), StoreError>, is_moved: bool);
 }
 
 struct Pending<F, T> {
     // An option, because a trait object can't give up a `FnOnce` by `&mut self`.
     work: Option<F>,
     result: Option<Result<T, StoreError>>,
+    /// Whether a client is told that the write lasts. A worker's writes go on in a file that was
+    /// moved: its jobs are there.
+    is_promised: bool,
     caller: oneshot::Sender<Result<T, StoreError>>,
 }
 
-fn pending<F, T>(work: F) -> (Box<dyn Write>, oneshot::Receiver<Result<T, StoreError>>)
+fn pending<F, T>(
+    work: F,
+    is_promised: bool,
+) -> (Box<dyn Write>, oneshot::Receiver<Result<T, StoreError>>)
 where
     F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     T: Send + 'static,
@@ -247,6 +280,7 @@ where
         Box::new(Pending {
             work: Some(work),
             result: None,
+            is_promised,
             caller,
         }),
         outcome,
@@ -269,8 +303,9 @@ where
         self.result = Some(Err(error.into()));
     }
 
-    fn settle(self: Box<Self>, committed: &Result<(), StoreError>) {
+    fn settle(self: Box<Self>, committed: &Result<(), StoreError>, is_moved: bool) {
         let result = match committed {
+            Ok(()) if is_moved && self.is_promised => Err(StoreError::Moved),
             // `apply` or `rolled_back` has set the result of every write of a committed batch.
             Ok(()) => self.result.unwrap_or(Err(StoreError::Closed)),
             // Even if this write succeeded: the transaction around its savepoint did not.
@@ -284,12 +319,12 @@ where
 mod tests {
     use rusqlite::Connection;
 
-    use super::{StoreError, Writer};
+    use super::{OpenFiles, StoreError, Writer};
 
     #[tokio::test]
     async fn a_writer_thread_that_ends_is_reported() {
         let connection = Connection::open_in_memory().unwrap();
-        let writer = Writer::start(connection.into(), 1);
+        let writer = Writer::start(connection.into(), OpenFiles::none(), 1);
         let result = writer.write(|_| -> rusqlite::Result<()> { panic!("expected by this test") });
         assert!(matches!(result.await, Err(StoreError::Closed)));
         writer.ended().await;

@@ -112,7 +112,6 @@ fn an_allow_list_that_is_too_wide_or_malformed_is_refused() {
         "10.0.0.0/+8",
         "10.0.0.0/08",
         "127.0.0.1:80",
-        "127.0.0.0/8,",
         "127.0.0.0/8;10.0.0.0/8",
         "*",
         "[::1]",
@@ -121,6 +120,10 @@ fn an_allow_list_that_is_too_wide_or_malformed_is_refused() {
             matches!(Policy::parse(garbage), Err(NetsError::NotANet(_))),
             "{garbage}"
         );
+    }
+    assert_eq!(Policy::parse(" , "), Err(NetsError::OnlySeparators));
+    for list in ["127.0.0.0/8 ::1", "127.0.0.0/8, ::1,", "127.0.0.0/8\n::1"] {
+        assert_eq!(Policy::parse(list), Policy::parse("127.0.0.0/8,::1"));
     }
     assert_eq!(Policy::parse(" "), Ok(Policy::default()));
     assert_eq!(
@@ -179,7 +182,8 @@ fn a_malformed_deny_list_is_refused() {
         "::ffff:10.0.0.0/104",
         "::ffff:1.1.1.1",
         "example.com",
-        "10.0.0.0/8,",
+        "10.0.0.0/8;",
+        ",",
         "*",
     ] {
         assert!(DenyList::parse(text).is_err(), "{text}");

@@ -1,0 +1,140 @@
+//! The open files of the database, and whether they are still at their paths.
+//!
+//! A file that is deleted, renamed or replaced stays open: everything still works, and the next
+//! start finds none of it.
+
+use std::{
+    ffi::OsString,
+    fs, io,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use tracing::{error, info};
+
+/// Commits are in the log until the next checkpoint, and processes with different indexes of the
+/// log would damage the database.
+const LOG_SUFFIXES: [&str; 2] = ["-wal", "-shm"];
+
+/// How often the log is looked at. A look costs microseconds, so a commit looks at the database
+/// file alone.
+const LOG_PERIOD: Duration = Duration::from_secs(1);
+
+/// The files of one database, as they were when it was opened.
+pub(super) struct OpenFiles {
+    database: Option<OpenFile>,
+    log: Vec<OpenFile>,
+    log_is_due: Mutex<Instant>,
+}
+
+struct OpenFile {
+    path: PathBuf,
+    /// Device and inode. An open file keeps them, and no other file has them meanwhile.
+    id: (u64, u64),
+    is_moved: AtomicBool,
+}
+
+impl OpenFiles {
+    /// Notes the files of the database at `path`, which has just been opened.
+    pub(super) fn of(path: &Path) -> io::Result<Self> {
+        // SQLite follows links before it adds the suffix.
+        let target = fs::canonicalize(path)?;
+        let log = LOG_SUFFIXES.map(|suffix| {
+            let mut path = OsString::from(&target);
+            path.push(suffix);
+            OpenFile::at(path.into())
+        });
+        Ok(Self {
+            database: Some(OpenFile::at(path.to_owned())?),
+            log: log.into_iter().collect::<io::Result<_>>()?,
+            log_is_due: Mutex::new(Instant::now() + LOG_PERIOD),
+        })
+    }
+
+    /// No files, for a database in memory.
+    #[cfg(test)]
+    pub(super) fn none() -> Self {
+        Self {
+            database: None,
+            log: Vec::new(),
+            log_is_due: Mutex::new(Instant::now()),
+        }
+    }
+
+    /// Whether a file is no longer at its path, as of the last look.
+    pub(super) fn are_moved(&self) -> bool {
+        self.all().any(OpenFile::is_moved)
+    }
+
+    /// Looks at every path. Returns whether a file is no longer there. Logs a change once.
+    pub(super) fn look_at_all(&self) -> bool {
+        self.all().for_each(OpenFile::look);
+        self.are_moved()
+    }
+
+    /// As [`OpenFiles::look_at_all`], for every commit: at the log once in a while.
+    pub(super) fn look(&self) -> bool {
+        let now = Instant::now();
+        {
+            let mut due = self
+                .log_is_due
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            if now >= *due {
+                *due = now + LOG_PERIOD;
+                self.log.iter().for_each(OpenFile::look);
+            }
+        }
+        self.database.iter().for_each(OpenFile::look);
+        self.are_moved()
+    }
+
+    fn all(&self) -> impl Iterator<Item = &OpenFile> {
+        self.database.iter().chain(&self.log)
+    }
+}
+
+impl OpenFile {
+    fn at(path: PathBuf) -> io::Result<Self> {
+        Ok(Self {
+            id: id(&path)?,
+            path,
+            is_moved: AtomicBool::new(false),
+        })
+    }
+
+    fn is_moved(&self) -> bool {
+        // Relaxed: the flag orders nothing else.
+        self.is_moved.load(Ordering::Relaxed)
+    }
+
+    fn look(&self) {
+        let is_moved = match id(&self.path) {
+            Ok(found) => found != self.id,
+            // Any other error says nothing about the file.
+            Err(error) => matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+            ),
+        };
+        let file = self.path.display();
+        match (is_moved, self.is_moved.swap(is_moved, Ordering::Relaxed)) {
+            (true, false) => error!(
+                %file,
+                "the open database is no longer at its path, and the next start will not find what \
+                 is written now; put the file back, or restart this process"
+            ),
+            (false, true) => info!(%file, "the open database is at its path again"),
+            _ => {}
+        }
+    }
+}
+
+fn id(path: &Path) -> io::Result<(u64, u64)> {
+    fs::metadata(path).map(|file| (file.dev(), file.ino()))
+}
