@@ -2,6 +2,7 @@
 
 pub mod access;
 pub mod health;
+pub mod marker;
 pub mod queue;
 pub mod report;
 pub mod scrape;
