@@ -19,6 +19,7 @@ use super::{
     message::Message,
     pool::Pool,
     request::Post,
+    shortage::Shortage,
     transport::Resends,
 };
 
@@ -39,8 +40,9 @@ impl Attempt<'_> {
     /// The answer, and the connection that it came over.
     pub(super) async fn exchange(&self) -> Result<(Connection, Answer), AttemptError> {
         let exchanged = self.exchange_over_any().await;
-        if let Err(AttemptError::Shortage(_)) = exchanged {
-            // Idle connections hold descriptors, ports and buffers.
+        // Idle connections hold both. (They do not hold back look-ups, which anybody can slow down by
+        // a name server of his own.)
+        if let Err(AttemptError::Shortage(Shortage::Descriptors | Shortage::Memory)) = exchanged {
             self.pool.clear();
         }
         exchanged

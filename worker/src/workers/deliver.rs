@@ -72,8 +72,8 @@ impl Deliverer {
                 return finish(None, Outcome::Failed(failure));
             }
         };
-        let admission = self.origins.admit(url.origin(), parked_for(job));
-        let mut admitted = match admission.await {
+        let parked_for = parked_for(job);
+        let mut admitted = match self.origins.admit(url.origin(), parked_for).await {
             Ok(admitted) => admitted,
             Err(wait) => return park(wait),
         };
@@ -98,7 +98,7 @@ impl Deliverer {
         admitted.record(Signal::of(&result));
         // However long it lasts: what this worker lacks is no fault of the receiver's.
         if let Err(AttemptError::Shortage(shortage)) = result {
-            return park(self.shortages.met(shortage));
+            return park(self.shortages.met(shortage, parked_for));
         }
         self.shortages.passed();
         let attempt = record(job.attempts + 1, started_at, duration, &result);

@@ -17,9 +17,11 @@ use crate::{
     metrics::{Metrics, ParkReason},
 };
 
-/// How long a job is parked. It is not the receiver's fault, so the wait is short; a random share
-/// more keeps the jobs from meeting the same shortage together again.
-const PAUSE: Duration = Duration::from_secs(1);
+/// How long a job is parked at least. It is not the receiver's fault, so the wait is short.
+const SHORTEST: Duration = Duration::from_secs(1);
+
+/// How long a job is parked that has waited for long: each park costs two writes.
+const LONGEST: Duration = Duration::from_secs(5);
 
 /// A shortage is over when none was met for this long. Near a limit, attempts succeed and fail in
 /// turns, and that is one shortage.
@@ -48,8 +50,9 @@ impl Shortages {
         }
     }
 
-    /// An attempt met `shortage`. Returns how long to park its job.
-    pub(super) fn met(&self, shortage: Shortage) -> Duration {
+    /// An attempt met `shortage`. Returns how long to park its job, which has been parked for
+    /// `parked_for` so far.
+    pub(super) fn met(&self, shortage: Shortage, parked_for: Duration) -> Duration {
         self.metrics.parked(ParkReason::Shortage(shortage));
         let mut state = self.lock();
         state.last = Some(Instant::now());
@@ -60,7 +63,9 @@ impl Shortages {
                 "{shortage}: callbacks wait, and spend no attempt; see docs/TROUBLESHOOTING.md"
             );
         }
-        PAUSE.mul_f64(1.0 + fastrand::f64())
+        let wait = (parked_for / 8).clamp(SHORTEST, LONGEST);
+        // Up to twice as long, so that the jobs do not meet the same shortage together again.
+        wait.mul_f64(1.0 + fastrand::f64())
     }
 
     /// An attempt met none.
@@ -83,8 +88,28 @@ impl Shortages {
 
 #[cfg(test)]
 mod tests {
-    use super::{PAUSE, QUIET, Shortages};
+    use std::time::Duration;
+
+    use super::{LONGEST, QUIET, SHORTEST, Shortages};
     use crate::{delivery::Shortage, metrics::Metrics};
+
+    #[test]
+    fn a_job_waits_longer_the_longer_it_has_waited_up_to_a_bound() {
+        let shortages = Shortages::new(Metrics::new());
+        for (parked_for, wait) in [
+            (0, SHORTEST),
+            (8, SHORTEST),
+            (24, 3 * SHORTEST),
+            (9999, LONGEST),
+        ] {
+            let parked_for = Duration::from_secs(parked_for);
+            let pause = shortages.met(Shortage::Memory, parked_for);
+            assert!(
+                (wait..=2 * wait).contains(&pause),
+                "{parked_for:?}: {pause:?}"
+            );
+        }
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_shortage_lasts_until_none_was_met_for_a_while() {
@@ -93,12 +118,11 @@ mod tests {
         let ended = |shortages: &Shortages| !shortages.lock().outage.recovered();
         shortages.passed();
         assert!(ended(&shortages), "there was none");
-        let pause = shortages.met(Shortage::Descriptors);
-        assert!((PAUSE..=2 * PAUSE).contains(&pause), "{pause:?}");
+        shortages.met(Shortage::Descriptors, Duration::ZERO);
         shortages.passed();
         assert!(!ended(&shortages), "it is not over yet");
 
-        shortages.met(Shortage::Ports);
+        shortages.met(Shortage::Ports, Duration::ZERO);
         tokio::time::advance(QUIET).await;
         shortages.passed();
         assert!(ended(&shortages), "it is over, and that was logged");

@@ -13,24 +13,24 @@ use crate::stack::Stack;
 
 /// Answers the first request of each connection, and reports every request. It closes a connection
 /// at its second request, without an answer.
-async fn answers_once(listener: TcpListener, requests: mpsc::UnboundedSender<()>) {
+async fn answers_once(listener: TcpListener, requests: mpsc::Sender<()>) {
     while let Ok((connection, _)) = listener.accept().await {
         let requests = requests.clone();
         tokio::spawn(async move { serve(connection, &requests).await });
     }
 }
 
-async fn serve(mut connection: TcpStream, requests: &mpsc::UnboundedSender<()>) -> io::Result<()> {
+async fn serve(mut connection: TcpStream, requests: &mpsc::Sender<()>) -> io::Result<()> {
     // A callback is one write of less than this.
     let mut request = [0; 4096];
     if connection.read(&mut request).await? == 0 {
         return Ok(());
     }
-    let _ = requests.send(());
+    let _ = requests.send(()).await;
     let ok = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
     connection.write_all(ok).await?;
     if connection.read(&mut request).await? > 0 {
-        let _ = requests.send(());
+        let _ = requests.send(()).await;
     }
     Ok(())
 }
@@ -39,7 +39,7 @@ async fn serve(mut connection: TcpStream, requests: &mpsc::UnboundedSender<()>) 
 async fn a_repeat_over_a_new_connection_is_recorded_and_costs_no_attempt() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/", listener.local_addr().unwrap());
-    let (send, mut requests) = mpsc::unbounded_channel();
+    let (send, mut requests) = mpsc::channel(1000);
     let receiver = tokio::spawn(answers_once(listener, send));
     let stack = Stack::without_redis(&[("CALLBACK_RETRY_DELAYS", "")]).await;
 

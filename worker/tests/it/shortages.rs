@@ -1,7 +1,7 @@
 //! A worker that lacks what an attempt needs: its jobs wait, and receivers are not blamed.
 
 use std::{
-    io::{self, ErrorKind},
+    io,
     net::{IpAddr, Ipv4Addr},
     sync::{
         Arc,
@@ -122,10 +122,7 @@ async fn a_look_up_that_fails_for_want_of_descriptors_is_no_failed_attempt() {
     let names = SystemResolver::with(move |_| {
         if lacks.load(Ordering::SeqCst) {
             let code = rustix::io::Errno::MFILE.raw_os_error();
-            return Err(io::Error::new(
-                ErrorKind::Other,
-                io::Error::from_raw_os_error(code),
-            ));
+            return Err(io::Error::other(io::Error::from_raw_os_error(code)));
         }
         Ok(vec![IpAddr::V4(Ipv4Addr::LOCALHOST)])
     });

@@ -1,20 +1,26 @@
 //! Keep-alive: reuse of pooled connections.
 
 use std::{
-    io::Read as _,
+    future::ready,
+    io::{self, Read as _},
+    net::SocketAddr,
     sync::{
-        Barrier,
-        atomic::{AtomicUsize, Ordering},
+        Arc, Barrier,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
 use futures_util::future::{BoxFuture, join_all};
-use storm_shared::models::CallbackUrl;
-use storm_worker::delivery::{CallbackClient, Resends};
+use storm_shared::{models::CallbackUrl, services::ssrf::Policy};
+use storm_worker::delivery::{
+    AttemptError, CallbackClient, Connect, Network, Resends, Shortage, SystemSockets,
+};
+use tokio::net::TcpStream;
 
 use super::{
-    PATIENT, class, loopback_client, message,
+    PATIENT, attempt, class, loopback_client, message,
+    names::Names,
     scripted::{Receiver, events, read_request, wait_for_end, write},
 };
 
@@ -114,7 +120,7 @@ struct Counted {
 impl Resends for Counted {
     fn record(&self) -> BoxFuture<'_, bool> {
         self.times.fetch_add(1, Ordering::SeqCst);
-        Box::pin(std::future::ready(self.allowed))
+        Box::pin(ready(self.allowed))
     }
 }
 
@@ -208,4 +214,48 @@ async fn bytes_without_a_request_are_never_taken_for_an_answer() {
         assert_eq!(class(&client, &receiver.url()).await, Ok(200));
         assert_eq!(receiver.connections(), connections);
     }
+}
+
+/// The system's sockets, until there are no more.
+#[derive(Default)]
+struct LimitedSockets {
+    exhausted: AtomicBool,
+}
+
+impl Connect for LimitedSockets {
+    fn connect(&self, address: SocketAddr) -> BoxFuture<'static, io::Result<TcpStream>> {
+        if self.exhausted.load(Ordering::SeqCst) {
+            let code = rustix::io::Errno::MFILE.raw_os_error();
+            return Box::pin(ready(Err(io::Error::from_raw_os_error(code))));
+        }
+        SystemSockets.connect(address)
+    }
+}
+
+#[tokio::test]
+async fn a_shortage_of_descriptors_closes_idle_connections() {
+    let (report, mut reported) = events();
+    let idle = Receiver::start(move |_, stream| {
+        read_request(stream);
+        write(stream, OK);
+        wait_for_end(stream);
+        let _ = report.blocking_send(());
+    });
+    let sockets = Arc::<LimitedSockets>::default();
+    let network = Network {
+        resolver: Names::none(),
+        sockets: sockets.clone(),
+    };
+    let policy = Policy::parse("127.0.0.0/8").unwrap();
+    let client = CallbackClient::new(policy, network, PATIENT, None).unwrap();
+    assert_eq!(class(&client, &idle.url()).await, Ok(200));
+
+    sockets.exhausted.store(true, Ordering::SeqCst);
+    let other = Receiver::answering(OK);
+    let error = attempt(&client, &other.url()).await.unwrap_err();
+    assert!(
+        matches!(error, AttemptError::Shortage(Shortage::Descriptors)),
+        "{error}"
+    );
+    reported.recv().await.unwrap();
 }
