@@ -18,6 +18,7 @@ use storm_shared::{
     },
 };
 
+use crate::delivery::Shortage;
 use notifications::Notifications;
 
 /// How a claimed job was found.
@@ -36,8 +37,8 @@ pub enum ParkReason {
     OriginDown,
     /// Its origin has no free permit, and holds as many slots as it may.
     OriginBusy,
-    /// No thread was free for its look-up.
-    LookUpsBusy,
+    /// This worker lacked what its attempt needs.
+    Shortage(Shortage),
 }
 
 /// The worker's metrics. Clones share them.
@@ -157,7 +158,7 @@ impl Metrics {
         let why = match why {
             ParkReason::OriginDown => "origin_down",
             ParkReason::OriginBusy => "origin_busy",
-            ParkReason::LookUpsBusy => "look_ups_busy",
+            ParkReason::Shortage(shortage) => shortage.name(),
         };
         self.parked.get_or_create(&ReasonLabel { why }).inc();
     }
@@ -227,7 +228,7 @@ impl Metrics {
         );
         registry.register(
             "parked_jobs",
-            "Jobs parked because of their receiver, by reason",
+            "Jobs parked because of their receiver or a shortage of this worker, by reason",
             self.parked.clone(),
         );
         registry.register(

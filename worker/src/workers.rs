@@ -3,7 +3,9 @@
 //! * `callback_worker`: the job pipeline: claim, run, deliver, settle.
 //! * `deliver`: one attempt at its origin; it returns a `Settlement`.
 //! * `origins`: bulkheads between receivers: concurrency limit, circuit breaker, pacing.
-//! * `schedule`: when a failed attempt is retried. `callback_body`: what is sent.
+//! * `schedule`: when a failed attempt is retried. `callback_body`: what is sent. `resends`: the
+//!   record of a callback that goes out twice within an attempt. `shortages`: what happens when the
+//!   worker itself lacks something.
 //! * `intake`, `quarantine`: the loops that find jobs to claim. `parked` releases jobs of receivers
 //!   that have recovered.
 //! * `slots`: the concurrency limit of the worker. `lease`: its right to hold jobs.
@@ -21,9 +23,11 @@ mod origins;
 mod parked;
 mod parts;
 mod quarantine;
+mod resends;
 mod running;
 mod schedule;
 mod settlement;
+mod shortages;
 mod slots;
 mod watchdog;
 

@@ -162,8 +162,10 @@ fn final_row(row: &SqlRow<'_>) -> rusqlite::Result<Row> {
     })
 }
 
-const EVENTS: &str =
-    "SELECT at, request_id, event, claim, detail FROM events ORDER BY request_id, number";
+const EVENTS: &str = "SELECT at, request_id, event, claim, detail FROM events
+    UNION ALL
+    SELECT at, request_id, 'resent', claim, NULL FROM resends
+    ORDER BY request_id, at";
 
 fn event(row: &SqlRow<'_>) -> rusqlite::Result<HistoryEvent> {
     Ok(HistoryEvent {
@@ -321,6 +323,26 @@ mod tests {
         assert_eq!(
             (event.id, event.event.as_str(), event.claim),
             (id, "given_back", 1)
+        );
+    }
+
+    #[tokio::test]
+    async fn a_recorded_resend_is_read_as_an_event() {
+        let Audited { store, audit, .. } = &audited().await;
+        let id = RequestId::generate();
+        store
+            .accept(NewJob::new(id, spec("one"), None))
+            .await
+            .unwrap();
+        let claim = claim(store, OwnerId::generate(), id).await;
+        store.record_resend(claim).await.unwrap();
+        let records = audit.records().await.unwrap();
+        let Some(Record::Event(event)) = records.last() else {
+            panic!("the store recorded it: {records:?}")
+        };
+        assert_eq!(
+            (event.id, event.event.as_str(), event.claim),
+            (id, "resent", 1)
         );
     }
 

@@ -188,14 +188,14 @@ pub struct Row {
     pub completed_at: Option<Timestamp>,
 }
 
-/// A row of the table `events`.
+/// A row of the table `events`, or of `resends`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HistoryEvent {
     /// When it was recorded.
     pub at: Timestamp,
     /// The job.
     pub id: RequestId,
-    /// `claim_lost`, `given_back`, `attempt_failed`.
+    /// `claim_lost`, `given_back`, `attempt_failed`, `resent`.
     pub event: String,
     /// The claim that it belongs to.
     pub claim: i64,

@@ -28,11 +28,19 @@ pub enum EventKind {
     GivenBack,
     /// The worker's lease expired without a heartbeat, and the job was reclaimed.
     ClaimLost,
+    /// A kept-alive connection ended without an answer while the callback was on its way, and the
+    /// callback was sent once more over a new one, within the same attempt.
+    Resent,
 }
 
 impl EventKind {
     /// Every kind.
-    pub const ALL: [Self; 3] = [Self::AttemptFailed, Self::GivenBack, Self::ClaimLost];
+    pub const ALL: [Self; 4] = [
+        Self::AttemptFailed,
+        Self::GivenBack,
+        Self::ClaimLost,
+        Self::Resent,
+    ];
 
     /// The word in the table and in responses.
     pub const fn as_str(self) -> &'static str {
@@ -40,6 +48,7 @@ impl EventKind {
             Self::AttemptFailed => "attempt_failed",
             Self::GivenBack => "given_back",
             Self::ClaimLost => "claim_lost",
+            Self::Resent => "resent",
         }
     }
 }

@@ -324,6 +324,31 @@ async fn a_scheduled_job_is_not_due_before_its_time_and_records_its_failure() {
 }
 
 #[tokio::test]
+async fn a_resend_is_recorded_under_its_claim_before_the_event_that_ends_it() {
+    let (store, _folder) = new_store().await;
+    let id = accept(&store).await;
+    let first = claim_one(&store, id).await.unwrap();
+    store.record_resend(first.claim).await.unwrap();
+    assert_eq!(event_kinds(&store, id).await, [EventKind::Resent]);
+    fail_attempt(&store, &first).await;
+    let late = store.record_resend(first.claim).await;
+    assert!(is_claim_lost(&late), "its claim has ended: {late:?}");
+
+    let second = claim_due(&store).await.pop().unwrap();
+    store.record_resend(second.claim).await.unwrap();
+    let row = store.find(id).await.unwrap().unwrap();
+    let events: Vec<_> = row.events.iter().map(|it| (it.event, it.claim)).collect();
+    assert_eq!(
+        events,
+        [
+            (EventKind::Resent, 1),
+            (EventKind::AttemptFailed, 1),
+            (EventKind::Resent, 2)
+        ]
+    );
+}
+
+#[tokio::test]
 async fn a_due_retry_runs_under_a_new_claim_with_the_stored_report() {
     let (store, _folder) = new_store().await;
     let id = accept(&store).await;

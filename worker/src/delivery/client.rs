@@ -7,7 +7,7 @@ use std::{
 };
 
 use futures_util::{FutureExt, future::BoxFuture};
-use hyper::{Response, StatusCode, body::Incoming};
+use hyper::{StatusCode, body::Incoming};
 use jiff::Timestamp;
 use storm_shared::{
     models::CallbackUrl,
@@ -20,9 +20,10 @@ use tokio::{
 
 use super::{
     answer::AnswerBody,
-    connection::{Connection, ExchangeError},
+    attempt::Attempt,
+    connection::{Answer, Connection},
     dialer::Dialer,
-    error::{AttemptError, ErrorDetail},
+    error::AttemptError,
     message::Message,
     network::Network,
     pool::Pool,
@@ -30,7 +31,7 @@ use super::{
     retry_after,
     ssrf::SsrfFilter,
     tls::{self, ClientError},
-    transport::{ConnectionPermit, Transport},
+    transport::{ConnectionPermit, Resends, Transport, Unrecorded},
 };
 
 /// The most time for reading a response body after its head.
@@ -99,7 +100,7 @@ impl CallbackClient {
         self
     }
 
-    /// [`CallbackClient::attempt_with`] without a connection permit.
+    /// [`CallbackClient::attempt_with`] without a connection permit or a record of repeats.
     ///
     /// # Errors
     /// As there.
@@ -108,7 +109,7 @@ impl CallbackClient {
         url: &CallbackUrl,
         message: &Message,
     ) -> Result<StatusCode, AttemptError> {
-        self.attempt_with(None, url, message).await
+        self.attempt_with(None, url, message, &Unrecorded).await
     }
 
     /// Posts `message` to `url`, and returns the status if it is 2xx. `permit` is held until the
@@ -117,6 +118,9 @@ impl CallbackClient {
     /// The timeout covers look-up, connect, TLS, request and status line. Dropping the future ends
     /// the attempt and closes its connection.
     ///
+    /// If a kept-alive connection ends without an answer, the message is sent once more over a new
+    /// one, after `resends` has recorded it.
+    ///
     /// # Errors
     /// The class of the failure. Any status but 2xx is one.
     pub async fn attempt_with(
@@ -124,14 +128,44 @@ impl CallbackClient {
         permit: Option<ConnectionPermit>,
         url: &CallbackUrl,
         message: &Message,
+        resends: &dyn Resends,
     ) -> Result<StatusCode, AttemptError> {
         // One deadline for every connection that is tried: a stale one in the pool does not extend
         // it.
         let deadline = Instant::now() + self.shared.timeout;
-        let (connection, response) = self.answer(url, message, deadline).await?;
-        let status = response.status();
-        let retry_after = retry_after::asked_for(status, response.headers(), SystemTime::now());
-        self.recycle(permit, connection, response.into_body(), deadline);
+        let attempt = Attempt {
+            dialer: &self.shared.dialer,
+            pool: &self.shared.pool,
+            permits: permit.as_ref().map(|permit| Arc::clone(permit.semaphore())),
+            post: &self.post,
+            url,
+            message,
+            resends,
+            deadline,
+        };
+        let (connection, answer) = attempt.exchange().await?;
+        self.outcome(permit, connection, answer, deadline)
+    }
+
+    /// What an answer means. Its connection is kept for other requests if it can be.
+    fn outcome(
+        &self,
+        permit: Option<ConnectionPermit>,
+        connection: Connection,
+        answer: Answer,
+        deadline: Instant,
+    ) -> Result<StatusCode, AttemptError> {
+        let (status, retry_after) = match answer {
+            Answer::StatusOnly(status) => (status, None),
+            Answer::Head(response) => {
+                let (status, headers) = (response.status(), response.headers());
+                let retry_after = retry_after::asked_for(status, headers, SystemTime::now());
+                if connection.is_reusable_after(headers) {
+                    self.recycle(permit, connection, response.into_body(), deadline);
+                }
+                (status, retry_after)
+            }
+        };
         if status.is_success() {
             Ok(status)
         } else {
@@ -140,32 +174,6 @@ impl CallbackClient {
                 retry_after,
             })
         }
-    }
-
-    /// The response, over a pooled connection if one is still open, otherwise over a new one. The
-    /// request is built once there is a connection, because its signature covers the time.
-    async fn answer(
-        &self,
-        url: &CallbackUrl,
-        message: &Message,
-        deadline: Instant,
-    ) -> Result<(Connection, Response<Incoming>), AttemptError> {
-        let request = || {
-            let request = self.post.request(url, message);
-            request.map_err(|error| AttemptError::Connect(ErrorDetail::of(&error)))
-        };
-        // The receiver may have closed a pooled connection in the meantime. Nothing was sent then,
-        // so the next one is tried, and finally a new one.
-        while let Some(mut connection) = self.shared.pool.take(url.origin()) {
-            match connection.exchange(request()?, deadline).await {
-                Ok(response) => return Ok((connection, response)),
-                Err(ExchangeError::Unsent) => {}
-                Err(ExchangeError::Failed(error)) => return Err(error),
-            }
-        }
-        let mut connection = self.shared.dialer.dial(url, deadline).await?;
-        let response = connection.exchange(request()?, deadline).await?;
-        Ok((connection, response))
     }
 
     /// Reads the rest of the response within tight limits and returns the connection to the pool;
@@ -207,7 +215,8 @@ impl Transport for CallbackClient {
         permit: ConnectionPermit,
         url: &'a CallbackUrl,
         message: &'a Message,
+        resends: &'a dyn Resends,
     ) -> BoxFuture<'a, Result<StatusCode, AttemptError>> {
-        Box::pin(self.attempt_with(Some(permit), url, message))
+        Box::pin(self.attempt_with(Some(permit), url, message, resends))
     }
 }

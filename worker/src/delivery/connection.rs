@@ -1,20 +1,29 @@
 //! One HTTP/1.1 connection.
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{mem, pin::pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::{
-    Request, Response,
+    Request, Response, StatusCode,
     body::Incoming,
     client::conn::http1::{self, SendRequest},
-    rt::{Read, Write},
+    header::{CONTENT_LENGTH, HeaderMap, TRANSFER_ENCODING},
 };
-use tokio::time::{Instant, timeout, timeout_at};
+use hyper_util::rt::TokioIo;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    task::JoinHandle,
+    time::{Instant, timeout, timeout_at},
+};
 
 use super::{
-    error::{AttemptError, ErrorDetail, Stage},
+    detail::ErrorDetail,
+    error::{AttemptError, Interruption, Stage},
     pool::Poolable,
+    shortage::Shortage,
+    tls_failure::TlsFailure,
+    witness::{Testimony, Witness},
 };
 
 /// The buffer size in bytes: the limit of a response head, and of the body held at a time. (hyper
@@ -26,19 +35,47 @@ const MAX_BUFFER: usize = 16 * 1024;
 pub(super) struct Connection {
     origin: Arc<str>,
     sender: SendRequest<Full<Bytes>>,
+    driver: JoinHandle<hyper::Result<()>>,
+    testimony: Testimony,
+    /// Whether an exchange has begun on it.
+    is_used: bool,
 }
 
-/// Why there is no response.
+/// The answer to a request.
+pub(super) enum Answer {
+    /// Its head. The body follows.
+    Head(Response<Incoming>),
+    /// Its status. The rest of the head is invalid, too large or did not come in time, so the
+    /// connection cannot be used again.
+    StatusOnly(StatusCode),
+}
+
+/// Why there is no answer.
+#[derive(Debug)]
 pub(super) enum ExchangeError {
-    /// The connection closed before any of the request was sent. Another one can be tried without
-    /// a risk of duplicate delivery.
-    Unsent,
-    /// At least part of the request was sent.
+    /// The connection ended before any byte of an answer, or before the request went out.
+    Closed {
+        /// Whether part of the request had gone out. If not, another try cannot deliver it twice.
+        sent: bool,
+        error: AttemptError,
+    },
+    /// Part of an answer came to a request, or nothing until the deadline.
     Failed(AttemptError),
+    /// This worker lacks something.
+    Shortage {
+        /// Whether part of the request had gone out.
+        sent: bool,
+        shortage: Shortage,
+        /// What it comes to if the attempt counts.
+        error: AttemptError,
+    },
 }
 
 /// If the timeout fires this late, our own process was suspended.
 const SUSPENDED: Duration = Duration::from_millis(500);
+
+/// The most time for a closed connection's task to tell why it closed.
+const CLOSING_TIME: Duration = Duration::from_millis(200);
 
 /// Extra time after a suspension to read a response that has already arrived.
 const CATCH_UP_TIME: Duration = Duration::from_millis(200);
@@ -47,19 +84,27 @@ impl Connection {
     /// Speaks HTTP/1.1 over `io`, which is connected to `origin`.
     pub(super) async fn open<T>(origin: &str, io: T) -> hyper::Result<Self>
     where
-        T: Read + Write + Send + Unpin + 'static,
+        T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
+        let testimony = Testimony::default();
+        let io = TokioIo::new(Witness::new(io, testimony.clone()));
         // HTTP/1.1 has one exchange at a time on a connection, so one permit
         // (`CALLBACK_PER_ORIGIN`) is one attempt and one connection.
         let (sender, driver) = http1::Builder::new()
             .max_buf_size(MAX_BUFFER)
+            // With these, a `Retry-After` beside an odd header is still read. The connection is
+            // not used again: `is_reusable_after`.
+            .allow_obsolete_multiline_headers_in_responses(true)
+            .allow_spaces_after_header_name_in_responses(true)
+            .ignore_invalid_headers_in_responses(true)
             .handshake(io)
             .await?;
-        // The error is dropped: hyper also reports it to the exchange in progress, if there is one.
-        tokio::spawn(async move { drop(driver.await) });
         Ok(Self {
             origin: origin.into(),
             sender,
+            driver: tokio::spawn(driver),
+            testimony,
+            is_used: false,
         })
     }
 
@@ -69,7 +114,12 @@ impl Connection {
         &mut self,
         request: Request<Full<Bytes>>,
         deadline: Instant,
-    ) -> Result<Response<Incoming>, ExchangeError> {
+    ) -> Result<Answer, ExchangeError> {
+        let testimony = self.testimony.clone();
+        let is_new = !mem::replace(&mut self.is_used, true);
+        if !is_new {
+            testimony.begin();
+        }
         // Dropping an exchange midway, as the deadline does, makes hyper close the connection.
         let mut exchange = pin!(self.exchange_unbounded(request));
         let mut answer = timeout_at(deadline, &mut exchange).await;
@@ -77,11 +127,30 @@ impl Connection {
             // The response may have arrived in time while the process was suspended.
             answer = timeout(CATCH_UP_TIME, &mut exchange).await;
         }
-        answer.unwrap_or_else(|_| {
-            Err(ExchangeError::Failed(AttemptError::Timeout {
+        let error = match answer {
+            Ok(Ok(response)) => return Ok(Answer::Head(response)),
+            Ok(Err(error)) => error,
+            Err(_) => ExchangeError::Failed(AttemptError::Timeout {
                 stage: Stage::Answer,
-            }))
-        })
+            }),
+        };
+        // The status line decides the attempt, whatever is wrong with the rest of the head. But a
+        // 2xx without a request delivers nothing, and on a used connection the status of a timeout
+        // can precede a request; on a new one it is that of a receiver that takes no more.
+        match testimony.status() {
+            Some(status) if testimony.sent() || (is_new && !status.is_success()) => {
+                Ok(Answer::StatusOnly(status))
+            }
+            _ => Err(error),
+        }
+    }
+
+    /// Whether another request may follow the answer with these headers, once its body was read.
+    /// Not if parsers may disagree on where it ends: some of it could be taken for the next answer.
+    pub(super) fn is_reusable_after(&self, headers: &HeaderMap) -> bool {
+        let lengths = headers.get_all(CONTENT_LENGTH).iter().count();
+        let codings = headers.get_all(TRANSFER_ENCODING).iter().count();
+        lengths + codings <= 1 && !self.testimony.is_odd()
     }
 
     async fn exchange_unbounded(
@@ -90,32 +159,55 @@ impl Connection {
     ) -> Result<Response<Incoming>, ExchangeError> {
         // A reused connection may still have to notice the end of its last response, or that the
         // peer has closed it.
-        if self.sender.ready().await.is_err() {
-            return Err(ExchangeError::Unsent);
+        if let Err(closed) = self.sender.ready().await {
+            let cause = self.why_closed().await.unwrap_or(closed);
+            return Err(self.failed(&cause));
         }
-        let mut error = match self.sender.try_send_request(request).await {
-            Ok(response) => return Ok(response),
-            Err(error) => error,
-        };
-        // hyper returns the request only if none of it was written. Then another try cannot deliver
-        // it twice.
-        Err(match error.take_message() {
-            Some(_) => ExchangeError::Unsent,
-            None => {
-                ExchangeError::Failed(AttemptError::Interrupted(ErrorDetail::of(error.error())))
-            }
-        })
+        let sent = self.sender.try_send_request(request).await;
+        sent.map_err(|error| self.failed(error.error()))
     }
-}
 
-impl From<ExchangeError> for AttemptError {
-    /// The final error, when no other connection can be tried.
-    fn from(error: ExchangeError) -> Self {
-        match error {
-            ExchangeError::Failed(error) => error,
-            ExchangeError::Unsent => {
-                Self::Interrupted(ErrorDetail::new("the connection was closed at once"))
+    /// The error that closed the connection while it was idle.
+    async fn why_closed(&mut self) -> Option<hyper::Error> {
+        let ended = timeout(CLOSING_TIME, &mut self.driver).await.ok()?;
+        ended.ok()?.err()
+    }
+
+    fn failed(&self, cause: &hyper::Error) -> ExchangeError {
+        let detail = ErrorDetail::of(cause);
+        let error = match TlsFailure::behind(cause) {
+            Some(kind) => AttemptError::Tls {
+                established: true,
+                kind,
+                detail,
+            },
+            None => AttemptError::Interrupted {
+                kind: self.interruption(cause),
+                detail,
+            },
+        };
+        let sent = self.testimony.sent();
+        if let Some(shortage) = Shortage::of(cause) {
+            ExchangeError::Shortage {
+                sent,
+                shortage,
+                error,
             }
+        } else if sent && self.testimony.received() {
+            ExchangeError::Failed(error)
+        } else {
+            ExchangeError::Closed { sent, error }
+        }
+    }
+
+    fn interruption(&self, error: &hyper::Error) -> Interruption {
+        let speaks_first = self.testimony.received() && !self.testimony.sent();
+        if self.testimony.is_endless() {
+            Interruption::Endless
+        } else if error.is_parse() || speaks_first {
+            Interruption::NotHttp
+        } else {
+            Interruption::Closed
         }
     }
 }

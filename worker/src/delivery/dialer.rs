@@ -1,19 +1,26 @@
 //! A new connection to a URL's origin.
 
-use std::{error::Error, io::ErrorKind, sync::Arc};
+use std::{error::Error, sync::Arc};
 
 use hyper_rustls::HttpsConnector;
+use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use storm_shared::models::CallbackUrl;
-use tokio::time::{Instant, timeout_at};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, timeout_at},
+};
 use tower_service::Service;
 
 use super::{
     connection::Connection,
     connector::{DialError, Progress, SsrfConnector},
-    error::{AttemptError, ErrorDetail, TlsFailure},
+    detail::ErrorDetail,
+    error::{AttemptError, Interruption},
     network::Connect,
+    shortage::Shortage,
     ssrf::{self, Denial, SsrfFilter},
+    tls_failure::TlsFailure,
 };
 
 /// Opens connections: TLS (for https) around the SSRF connector.
@@ -27,10 +34,12 @@ pub(super) struct Dialer {
 }
 
 impl Dialer {
-    /// Opens a connection to the origin of `url` before `deadline`.
+    /// Opens a connection to the origin of `url` before `deadline`. A second socket at a time needs
+    /// one of `permits`, if there are any.
     pub(super) async fn dial(
         &self,
         url: &CallbackUrl,
+        permits: Option<Arc<Semaphore>>,
         deadline: Instant,
     ) -> Result<Connection, AttemptError> {
         let origin =
@@ -41,6 +50,7 @@ impl Dialer {
             filter: self.filter.clone(),
             sockets: Arc::clone(&self.sockets),
             deadline,
+            permits,
             progress: progress.clone(),
         };
         let mut connector = HttpsConnector::from((connector, Arc::clone(&self.tls)));
@@ -50,9 +60,12 @@ impl Dialer {
                 stage: progress.stage(),
             })?
             .map_err(classify)?;
-        Connection::open(url.origin(), io)
+        Connection::open(url.origin(), TokioIo::new(io))
             .await
-            .map_err(|error| AttemptError::Interrupted(ErrorDetail::of(&error)))
+            .map_err(|error| AttemptError::Interrupted {
+                kind: Interruption::Closed,
+                detail: ErrorDetail::of(&error),
+            })
     }
 }
 
@@ -60,18 +73,19 @@ impl Dialer {
 fn classify(error: Box<dyn Error + Send + Sync>) -> AttemptError {
     match error.downcast::<DialError>().map(|error| *error) {
         Ok(DialError::Denied(Denial::Refused(refusal))) => AttemptError::Refused(refusal),
-        Ok(DialError::Denied(Denial::Unresolved(error)))
-            // The resolver had no free thread: our shortage, which must not cost the job an
-            // attempt.
-            if error.kind() == ErrorKind::ResourceBusy =>
-        {
-            AttemptError::LookupsBusy
-        }
-        Ok(DialError::Denied(error)) => AttemptError::Resolve(ErrorDetail::of(&error)),
+        Ok(DialError::Denied(Denial::Unresolved(error))) => match Shortage::of(&error) {
+            Some(shortage) => AttemptError::Shortage(shortage),
+            None => AttemptError::Resolve(ErrorDetail::of(&error)),
+        },
         Ok(error @ DialError::Connect { .. }) => AttemptError::Connect(ErrorDetail::of(&error)),
-        Err(error) => AttemptError::Tls {
-            kind: TlsFailure::of(&*error),
-            detail: ErrorDetail::of(&*error),
+        Ok(DialError::Shortage(shortage)) => AttemptError::Shortage(shortage),
+        Err(error) => match Shortage::of(&*error) {
+            Some(shortage) => AttemptError::Shortage(shortage),
+            None => AttemptError::Tls {
+                established: false,
+                kind: TlsFailure::of(&*error),
+                detail: ErrorDetail::of(&*error),
+            },
         },
     }
 }

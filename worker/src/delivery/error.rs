@@ -1,10 +1,12 @@
 //! The failures of an attempt, by class.
 
-use std::{error::Error, fmt, io, time::Duration};
+use std::{fmt, time::Duration};
 
 use hyper::StatusCode;
 use storm_shared::{models::AttemptClass, services::ssrf::PolicyViolation};
 use thiserror::Error;
+
+use super::{detail::ErrorDetail, shortage::Shortage, tls_failure::TlsFailure};
 
 /// Why an attempt failed.
 ///
@@ -21,17 +23,20 @@ pub enum AttemptError {
     /// No address of the host accepted a connection.
     #[error("could not connect: {0}")]
     Connect(ErrorDetail),
-    /// The TLS handshake failed, most often because the certificate could not be verified.
-    #[error("TLS handshake failed: {detail}")]
+    /// TLS failed, most often because the certificate could not be verified.
+    #[error("{}: {detail}", tls_failed(*.established))]
     Tls {
+        /// Whether the handshake was over: a receiver that requires a client certificate refuses
+        /// its lack only then (TLS 1.3).
+        established: bool,
         /// The kind of failure, which is safe to show to the tenant.
         kind: TlsFailure,
         /// The full error. It can list every name in the certificate, for example internal hosts.
         detail: ErrorDetail,
     },
-    /// The concurrency limit of look-ups was reached. No attempt was made.
-    #[error("concurrency limit of name look-ups reached")]
-    LookupsBusy,
+    /// This worker lacks something. It is no attempt: it is neither recorded nor counted.
+    #[error("{0}")]
+    Shortage(#[from] Shortage),
     /// The timeout expired before a status line arrived.
     #[error("timed out (stage: {stage})")]
     Timeout {
@@ -46,9 +51,14 @@ pub enum AttemptError {
         /// The delay in `Retry-After` of a 429 or 503.
         retry_after: Option<Duration>,
     },
-    /// The connection closed, or sent something other than HTTP, before a valid response head.
-    #[error("connection closed before a valid HTTP response: {0}")]
-    Interrupted(ErrorDetail),
+    /// The connection ended without a status line.
+    #[error("{}: {detail}", .kind.as_str())]
+    Interrupted {
+        /// How, which is safe to show to the tenant.
+        kind: Interruption,
+        /// The full error.
+        detail: ErrorDetail,
+    },
 }
 
 impl AttemptError {
@@ -56,13 +66,14 @@ impl AttemptError {
     pub fn class(&self) -> AttemptClass {
         match self {
             Self::Refused(_) => AttemptClass::Refused,
-            Self::Resolve(_) | Self::LookupsBusy => AttemptClass::Resolve,
-            Self::Connect(_) => AttemptClass::Connect,
+            Self::Resolve(_) => AttemptClass::Resolve,
+            // A shortage is never recorded. It has a class only because every error has one.
+            Self::Connect(_) | Self::Shortage(_) => AttemptClass::Connect,
             Self::Tls { .. } => AttemptClass::Tls,
             Self::Timeout { .. } => AttemptClass::Timeout,
             Self::Status { status, .. } if *status == StatusCode::GONE => AttemptClass::Gone,
             Self::Status { .. } => AttemptClass::Status,
-            Self::Interrupted(_) => AttemptClass::Interrupted,
+            Self::Interrupted { .. } => AttemptClass::Interrupted,
         }
     }
 
@@ -89,70 +100,42 @@ impl AttemptError {
             Self::Refused(refusal) => format!("refused as {}", refusal.class()),
             Self::Resolve(_) => "name look-up failed".to_owned(),
             Self::Connect(_) => "could not connect".to_owned(),
-            Self::Interrupted(_) => "connection closed before a valid HTTP response".to_owned(),
-            Self::Tls { kind, .. } => format!("TLS handshake failed: {}", kind.as_str()),
+            Self::Interrupted { kind, .. } => kind.as_str().to_owned(),
+            Self::Tls {
+                established, kind, ..
+            } => format!("{}: {}", tls_failed(*established), kind.text()),
             // These texts contain nothing but our own words and the receiver's status.
-            Self::Timeout { .. } | Self::Status { .. } | Self::LookupsBusy => self.to_string(),
+            Self::Timeout { .. } | Self::Status { .. } | Self::Shortage(_) => self.to_string(),
         }
     }
 }
 
-/// The kind of TLS failure, as shown to the tenant.
+const fn tls_failed(established: bool) -> &'static str {
+    if established {
+        "TLS connection failed"
+    } else {
+        "TLS handshake failed"
+    }
+}
+
+/// How a connection ended without a status line, as shown to the tenant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TlsFailure {
-    /// The certificate has expired or is not valid yet.
-    Expired,
-    /// The certificate is for other names.
-    OtherName,
-    /// The certificate's issuer is not trusted.
-    UnknownIssuer,
-    /// The certificate is invalid for another reason.
-    Certificate,
-    /// Any other failure of the handshake.
-    Handshake,
+pub enum Interruption {
+    /// It closed.
+    Closed,
+    /// It sent something other than an HTTP/1.1 answer.
+    NotHttp,
+    /// It sent interim (1xx) answers without end.
+    Endless,
 }
 
-impl TlsFailure {
-    /// Classifies the rustls error inside `error`.
-    pub(super) fn of(error: &(dyn Error + 'static)) -> Self {
-        use rustls::CertificateError as Wrong;
-        match rustls_error(error) {
-            Some(rustls::Error::InvalidCertificate(wrong)) => match wrong {
-                Wrong::Expired
-                | Wrong::ExpiredContext { .. }
-                | Wrong::NotValidYet
-                | Wrong::NotValidYetContext { .. } => Self::Expired,
-                Wrong::NotValidForName | Wrong::NotValidForNameContext { .. } => Self::OtherName,
-                Wrong::UnknownIssuer => Self::UnknownIssuer,
-                _ => Self::Certificate,
-            },
-            _ => Self::Handshake,
-        }
-    }
-
+impl Interruption {
     const fn as_str(self) -> &'static str {
         match self {
-            Self::Expired => "the certificate has expired or is not valid yet",
-            Self::OtherName => "the certificate is for another name",
-            Self::UnknownIssuer => "the certificate's issuer is not trusted",
-            Self::Certificate => "the certificate is invalid",
-            Self::Handshake => "protocol error",
+            Self::Closed => "connection closed before a valid HTTP response",
+            Self::NotHttp => "not a valid HTTP/1.1 response",
+            Self::Endless => "too many interim (1xx) responses",
         }
-    }
-}
-
-/// The first rustls error in the chain of `error` and its causes. An `io::Error` may wrap it
-/// without naming it as its source.
-fn rustls_error<'a>(mut error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
-    loop {
-        if let Some(found) = error.downcast_ref() {
-            return Some(found);
-        }
-        let inside = error.downcast_ref().and_then(io::Error::get_ref);
-        error = match inside {
-            Some(inside) => inside,
-            None => error.source()?,
-        };
     }
 }
 
@@ -190,44 +173,6 @@ impl fmt::Display for Stage {
     }
 }
 
-/// One line about an error and its causes, of at most [`ErrorDetail::MAX_CHARS`] characters.
-///
-/// Control characters are replaced, because parts of the text are untrusted (a certificate's names,
-/// for example) and could forge log lines.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ErrorDetail(Box<str>);
-
-impl ErrorDetail {
-    /// The longest detail, in characters.
-    pub const MAX_CHARS: usize = 200;
-
-    /// The message of `error`, followed by those of its causes that it does not already contain.
-    pub(super) fn of(error: &(dyn Error + 'static)) -> Self {
-        let mut text = error.to_string();
-        let mut cause = error.source();
-        while let Some(error) = cause {
-            let more = error.to_string();
-            if !text.contains(&more) {
-                text.push_str(": ");
-                text.push_str(&more);
-            }
-            cause = error.source();
-        }
-        Self::new(&text)
-    }
-
-    pub(super) fn new(text: &str) -> Self {
-        let printable = |c: char| if c.is_control() { ' ' } else { c };
-        Self(text.chars().take(Self::MAX_CHARS).map(printable).collect())
-    }
-}
-
-impl fmt::Display for ErrorDetail {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::io;
@@ -238,6 +183,7 @@ mod tests {
     fn a_detail_is_one_bounded_line_for_any_error() {
         let error = io::Error::other(format!("first\r\nsecond\u{1b}[31m{}", "é".repeat(1000)));
         let text = AttemptError::Tls {
+            established: false,
             kind: TlsFailure::of(&error),
             detail: ErrorDetail::of(&error),
         }
@@ -250,12 +196,6 @@ mod tests {
             text.chars().count(),
             "TLS handshake failed: ".len() + ErrorDetail::MAX_CHARS
         );
-    }
-
-    #[test]
-    fn a_cause_already_in_the_message_is_not_repeated() {
-        let error = io::Error::other(io::Error::other("the cause"));
-        assert_eq!(ErrorDetail::of(&error).to_string(), "the cause");
     }
 
     #[test]

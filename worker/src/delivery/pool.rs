@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    mem,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
@@ -59,6 +60,12 @@ impl<C: Poolable> Pool<C> {
     /// Returns `connection` to the pool. No exchange may be in progress on it.
     pub(super) fn put(&self, connection: C) {
         lock(&self.idle).put(connection, Instant::now());
+    }
+
+    /// Closes every idle connection.
+    pub(super) fn clear(&self) {
+        let closed = mem::take(&mut *lock(&self.idle));
+        drop(closed); // after the lock was released
     }
 }
 

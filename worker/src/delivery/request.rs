@@ -12,7 +12,10 @@ use hyper::{
 use jiff::Timestamp;
 use storm_shared::{
     models::CallbackUrl,
-    services::signature::{self, Signer},
+    services::{
+        marker::CALLBACK_MARKER,
+        signature::{self, Signer},
+    },
 };
 use url::Position;
 
@@ -21,6 +24,9 @@ use super::message::Message;
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const AGENT: HeaderValue =
     HeaderValue::from_static(concat!("request-storm-handler/", env!("CARGO_PKG_VERSION")));
+
+/// Tells the API, and any proxy on the way, that the request is a callback.
+const MARKER: HeaderName = HeaderName::from_static(CALLBACK_MARKER);
 
 /// From W3C Trace Context.
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
@@ -65,6 +71,7 @@ impl Post {
         headers.insert(HOST, host);
         headers.insert(USER_AGENT, AGENT);
         headers.insert(CONTENT_TYPE, JSON);
+        headers.insert(MARKER, HeaderValue::from_static("1"));
         headers.insert(TRACEPARENT, message.traceparent.to_string().try_into()?);
         self.sign(message, &mut headers)?;
         let mut request = Request::new(Full::new(message.body.clone()));
@@ -133,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn the_headers_carry_the_request_id_the_timestamp_and_the_trace() {
+    fn the_headers_carry_the_request_id_the_timestamp_the_trace_and_the_marker() {
         let (url, message) = (CallbackUrl::parse("http://example.com").unwrap(), message());
         let post = Post {
             signer: Signer::none(),
@@ -144,6 +151,7 @@ mod tests {
         assert_eq!(header("webhook-id"), message.id.to_string());
         assert_eq!(header("webhook-timestamp"), "1674087231");
         assert_eq!(header("traceparent"), message.traceparent.to_string());
+        assert_eq!(header("storm-callback"), "1");
         assert!(!request.headers().contains_key("webhook-signature"));
     }
 

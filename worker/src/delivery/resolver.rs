@@ -41,8 +41,9 @@ impl SystemResolver {
     /// How long a look-up waits for a free thread.
     pub const PATIENCE: Duration = Duration::from_millis(500);
 
-    /// A resolver with its own threads. If no thread is free within [`Self::PATIENCE`], the look-up
-    /// fails with [`io::ErrorKind::ResourceBusy`], and no name server was queried.
+    /// A resolver with its own threads. A look-up fails with a
+    /// [`Shortage`](super::Shortage) if no thread is free within [`Self::PATIENCE`], or if the
+    /// process lacks what a look-up needs.
     pub fn new() -> Self {
         Self::with(look_up)
     }

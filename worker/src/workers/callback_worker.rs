@@ -54,13 +54,7 @@ pub(super) struct CallbackWorker {
 impl CallbackWorker {
     pub(super) fn new(parts: Parts, transport: Arc<dyn Transport>, settings: &Settings) -> Self {
         Self {
-            deliverer: Deliverer::new(
-                transport,
-                Arc::clone(&parts.lease),
-                parts.origins,
-                &settings.callback,
-                parts.metrics.clone(),
-            ),
+            deliverer: Deliverer::new(transport, &parts, &settings.callback),
             store: parts.store,
             lease: parts.lease,
             next_due: parts.next_due,

@@ -9,7 +9,7 @@ use storm_shared::{
     models::{AttemptClass, CallbackUrl, Failure, FailureReason},
     services::{
         report::Report,
-        store::{AttemptRecord, Job, Outcome},
+        store::{AttemptRecord, Job, Outcome, Store},
     },
 };
 use tokio::time::Instant;
@@ -19,43 +19,42 @@ use super::{
     callback_body::callback_body,
     lease::Lease,
     origins::{Origins, Signal},
+    parts::Parts,
+    resends::ClaimedResends,
     schedule::Schedule,
     settlement::Settlement,
+    shortages::Shortages,
 };
 use crate::{
     delivery::{AttemptError, Message, Transport},
-    metrics::{Metrics, ParkReason},
+    metrics::Metrics,
 };
-
-/// How long a job is parked when no thread was free for its look-up.
-const LOOKUPS_BUSY_PAUSE: Duration = Duration::from_secs(1);
 
 /// Makes callback attempts within the limits of their origins.
 pub(super) struct Deliverer {
     transport: Arc<dyn Transport>,
+    store: Store,
     lease: Arc<Lease>,
     origins: Origins,
     schedule: Schedule,
-    /// How long a job may be parked in all before it gets its attempt.
-    park_max: Duration,
+    shortages: Shortages,
     metrics: Metrics,
 }
 
 impl Deliverer {
     pub(super) fn new(
         transport: Arc<dyn Transport>,
-        lease: Arc<Lease>,
-        origins: Origins,
+        parts: &Parts,
         settings: &CallbackSettings,
-        metrics: Metrics,
     ) -> Self {
         Self {
             transport,
-            lease,
-            origins,
+            store: parts.store.clone(),
+            lease: Arc::clone(&parts.lease),
+            origins: parts.origins.clone(),
             schedule: Schedule::new(&settings.retry),
-            park_max: settings.park_max,
-            metrics,
+            shortages: Shortages::new(parts.metrics.clone()),
+            metrics: parts.metrics.clone(),
         }
     }
 
@@ -92,15 +91,16 @@ impl Deliverer {
         // not change its duration.
         let (started_at, began) = (Timestamp::now(), Instant::now());
         let permit = admitted.take_permit();
-        let result = self.transport.attempt(permit, &url, &message).await;
+        let resends = ClaimedResends::new(&self.store, job.claim);
+        let attempt = self.transport.attempt(permit, &url, &message, &resends);
+        let result = attempt.await;
         let duration = began.elapsed();
         admitted.record(Signal::of(&result));
-        // No name server was asked, so this is no attempt of the receiver's. Past `park_max` it
-        // counts as one, so that the job ends.
-        if matches!(result, Err(AttemptError::LookupsBusy)) && parked_for < self.park_max {
-            self.metrics.parked(ParkReason::LookUpsBusy);
-            return park(LOOKUPS_BUSY_PAUSE);
+        // However long it lasts: what this worker lacks is no fault of the receiver's.
+        if let Err(AttemptError::Shortage(shortage)) = result {
+            return park(self.shortages.met(shortage, parked_for));
         }
+        self.shortages.passed();
         let attempt = record(job.attempts + 1, started_at, duration, &result);
         self.count(attempt.class, &result);
         match result {

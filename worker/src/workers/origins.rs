@@ -193,7 +193,9 @@ impl Admitted {
     pub(super) fn record(mut self, signal: Signal) {
         let is_probe = std::mem::take(&mut self.is_probe);
         let (was_open, is_open) = self.with_origin(|origin, now| {
-            origin.pacer.attempt_took(now - self.since);
+            if signal != Signal::Ignored {
+                origin.pacer.attempt_took(now - self.since);
+            }
             // Compared under one lock, so that each change is logged and counted once.
             let was_open = origin.breaker.is_open();
             origin.breaker.record(signal, is_probe, now);

@@ -16,8 +16,8 @@ pub(super) enum Settlement {
         due: Timestamp,
     },
     /// No attempt was made, because the origin's circuit is open, its concurrency limit is reached,
-    /// or no look-up thread was free. The job is `PENDING` until `due`, and the retry schedule does
-    /// not advance.
+    /// or this worker lacks what an attempt needs. The job is `PENDING` until `due`, and the retry
+    /// schedule does not advance.
     Park { due: Timestamp },
     /// No attempt was made, because this worker lost its lease. There is nothing to write: the
     /// worker that expires the lease makes the row `PENDING`.

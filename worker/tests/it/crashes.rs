@@ -1,83 +1,14 @@
 //! Jobs of a worker process that is killed, suspended, or stopped with SIGTERM.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use storm_shared::{
-    config::Settings,
-    models::{
-        CallbackUrl, EventKind, FailureReason, Records, ReportName, ReportSpec, Request, RequestId,
-        Status,
-    },
-    services::{
-        report,
-        store::{NewJob, Store},
-    },
+    models::{EventKind, FailureReason, Request, Status},
+    services::report,
 };
-use tempfile::TempDir;
 use tokio::sync::Semaphore;
 
-use crate::{lease::Stalled, process::WorkerProcess, receiver::Receiver};
-
-/// A short lease keeps the tests short.
-const LEASE: (&str, &str) = ("WORKER_LEASE", "1s");
-
-struct Table {
-    store: Store,
-    folder: TempDir,
-}
-
-impl Table {
-    async fn new() -> Self {
-        let folder = TempDir::new().unwrap();
-        let url = format!("sqlite:{}", folder.path().join("storm.db").display());
-        let settings = [("DB_URL", url.as_str()), ("DB_SYNCHRONOUS", "normal")];
-        let settings = Settings::with(settings).unwrap();
-        let store = Store::open(&settings.store).await.unwrap();
-        Self { store, folder }
-    }
-
-    fn path(&self) -> PathBuf {
-        self.folder.path().join("storm.db")
-    }
-
-    fn worker(&self, overrides: &[(&str, &str)]) -> WorkerProcess {
-        let overrides: Vec<_> = [LEASE].iter().chain(overrides).copied().collect();
-        WorkerProcess::start(self.folder.path(), &overrides)
-    }
-
-    async fn accept(&self, records: u64, callback_url: Option<String>) -> RequestId {
-        let id = RequestId::generate();
-        let spec = ReportSpec {
-            report_name: ReportName::try_from("Q1_Finance".to_owned()).unwrap(),
-            records: Records::new(records, Records::MAX_ASYNC).unwrap(),
-        };
-        let callback = callback_url.map(|url| CallbackUrl::parse(&url).unwrap());
-        self.store
-            .accept(NewJob::new(id, spec, callback))
-            .await
-            .unwrap();
-        id
-    }
-
-    async fn find(&self, id: RequestId) -> Request {
-        self.store.find(id).await.unwrap().unwrap()
-    }
-
-    async fn row_when(&self, id: RequestId, wanted: impl Fn(&Request) -> bool) -> Request {
-        loop {
-            let row = self.find(id).await;
-            if wanted(&row) {
-                return row;
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    }
-
-    async fn ended(&self, id: RequestId) -> Request {
-        let is_final = |row: &Request| matches!(row.status, Status::Completed | Status::Failed);
-        self.row_when(id, is_final).await
-    }
-}
+use crate::{lease::Stalled, process::WorkerProcess, receiver::Receiver, table::Table};
 
 fn kinds(row: &Request) -> Vec<EventKind> {
     row.events.iter().map(|event| event.event).collect()

@@ -3,6 +3,7 @@
 mod addresses;
 mod answers;
 mod fuzz;
+mod heads;
 mod names;
 mod reuse;
 mod scripted;

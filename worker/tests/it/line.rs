@@ -14,7 +14,7 @@ use storm_shared::{
     services::store::{NewJob, Store},
 };
 use storm_worker::{
-    delivery::{AttemptError, ConnectionPermit, Message, Transport},
+    delivery::{AttemptError, ConnectionPermit, Message, Resends, Transport},
     metrics::Metrics,
     workers::Running,
 };
@@ -33,6 +33,7 @@ impl Transport for AlwaysFails {
         _permit: ConnectionPermit,
         _url: &'a CallbackUrl,
         message: &'a Message,
+        _resends: &'a dyn Resends,
     ) -> BoxFuture<'a, Result<StatusCode, AttemptError>> {
         let attempt = (Instant::now(), message.body.clone());
         self.attempts.try_send(attempt).unwrap();
@@ -54,13 +55,14 @@ impl Transport for Panics {
         _permit: ConnectionPermit,
         _url: &'a CallbackUrl,
         _message: &'a Message,
+        _resends: &'a dyn Resends,
     ) -> BoxFuture<'a, Result<StatusCode, AttemptError>> {
         panic!("the test asks for this panic")
     }
 }
 
 /// A job, and the running worker that claims it.
-struct Started {
+pub(crate) struct Started {
     store: Store,
     id: RequestId,
     _shutdown: DropGuard,
@@ -69,7 +71,10 @@ struct Started {
 }
 
 impl Started {
-    async fn with(transport: impl Transport + 'static, overrides: &[(&str, &str)]) -> Self {
+    pub(crate) async fn with(
+        transport: impl Transport + 'static,
+        overrides: &[(&str, &str)],
+    ) -> Self {
         let folder = TempDir::new().unwrap();
         let url = format!("sqlite:{}", folder.path().join("storm.db").display());
         let base = [("DB_URL", url.as_str())];
@@ -104,10 +109,16 @@ impl Started {
     }
 
     /// The row once the job has ended.
-    async fn ended(&self) -> Request {
+    pub(crate) async fn ended(&self) -> Request {
+        self.row_when(|row| matches!(row.status, Status::Completed | Status::Failed))
+            .await
+    }
+
+    /// Polls until the row is as `wanted`.
+    pub(crate) async fn row_when(&self, wanted: impl Fn(&Request) -> bool) -> Request {
         loop {
             let row = self.store.find(self.id).await.unwrap().unwrap();
-            if matches!(row.status, Status::Completed | Status::Failed) {
+            if wanted(&row) {
                 return row;
             }
             tokio::time::sleep(Duration::from_millis(5)).await;

@@ -18,9 +18,12 @@ mod process;
 mod receiver;
 mod redelivery;
 mod redis_faults;
+mod resends;
 mod setting_errors;
+mod shortages;
 mod signature;
 mod stack;
+mod table;
 mod worker;
 
 #[path = "../../../shared/tests/support/hostile.rs"]

@@ -28,6 +28,18 @@ impl WorkerProcess {
         Self::run(env!("CARGO_BIN_EXE_storm-worker").into(), folder, overrides)
     }
 
+    /// Starts `storm-worker` with at most this many file descriptors.
+    pub(crate) fn start_with_descriptors(
+        most: u64,
+        folder: &Path,
+        overrides: &[(&str, &str)],
+    ) -> Self {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("ulimit -n {most} && exec \"$0\"")]);
+        shell.arg(env!("CARGO_BIN_EXE_storm-worker"));
+        Self::spawn(shell, folder, overrides)
+    }
+
     /// Starts the example worker that `http://poison.example` kills.
     pub(crate) fn start_mortal(folder: &Path, overrides: &[(&str, &str)]) -> Self {
         let test = std::env::current_exe().unwrap();
@@ -37,7 +49,11 @@ impl WorkerProcess {
 
     /// The process binds port 0 and logs the port. A port picked beforehand could be taken by then.
     fn run(program: PathBuf, folder: &Path, overrides: &[(&str, &str)]) -> Self {
-        let mut child = Command::new(program)
+        Self::spawn(Command::new(program), folder, overrides)
+    }
+
+    fn spawn(mut command: Command, folder: &Path, overrides: &[(&str, &str)]) -> Self {
+        let mut child = command
             .env_clear()
             .env(
                 "DB_URL",

@@ -90,6 +90,10 @@ fn wrong_events(job: &JobHistory<'_>, limits: &HistoryLimits) -> Vec<String> {
             last_attempt = None; // once
             continue;
         }
+        // A resend ends no claim.
+        if event.event == "resent" && was_claimed(job, event.claim) {
+            continue;
+        }
         let its_own = unrecorded.iter().position(|(claim, events)| {
             *claim == event.claim && events.contains(&event.event.as_str())
         });
@@ -116,6 +120,12 @@ fn wrong_events(job: &JobHistory<'_>, limits: &HistoryLimits) -> Vec<String> {
     found
 }
 
+/// Whether the job was held under this claim.
+fn was_claimed(job: &JobHistory<'_>, claim: i64) -> bool {
+    let mut states = job.moves.iter().map(|moved| &moved.after);
+    states.any(|state| state.claim == claim && state.status == Status::Processing)
+}
+
 /// The final state of the job, if this claim ended it.
 fn end_under<'a>(job: &JobHistory<'a>, claim: i64) -> Option<&'a RowState> {
     let mut states = job.moves.iter().map(|moved| &moved.after);
@@ -139,6 +149,18 @@ mod tests {
     #[track_caller]
     fn assert_violation(story: Story, what: &str) {
         Example::with(story).assert_violation(CheckRule::Fences, id(700), what);
+    }
+
+    #[test]
+    fn a_resend_belongs_to_a_claim() {
+        let mut story = Story::of(700).accepted().claimed_by("a");
+        story.state.claim += 1;
+        let mut story = story.event("resent");
+        story.state.claim -= 1;
+        assert_violation(
+            story.called(Some(200)).completed(),
+            "`resent` is recorded for claim 2, without a matching transition",
+        );
     }
 
     #[test]

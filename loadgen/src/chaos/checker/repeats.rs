@@ -1,7 +1,8 @@
 //! Rule `repeats`: every duplicate delivery is explained by a recorded event (at-least-once).
 //!
 //! Each claim makes at most one attempt, and each claim that does not end its job ends with one
-//! event. So before the k-th delivery at least k - 1 claims have ended, with as many events.
+//! event. A callback that goes out again within an attempt is an event too (`resent`), recorded
+//! before it is sent. So at least k - 1 events precede the k-th delivery.
 
 use super::{index::JobHistory, not_later};
 use crate::chaos::history::{HistoryEvent, HistoryLimits, Received};
@@ -66,6 +67,28 @@ mod tests {
             id(700),
             "is unexplained: no event precedes it",
         );
+    }
+
+    #[test]
+    fn a_recorded_resend_explains_one_duplicate_within_a_claim() {
+        let story = Story::of(700).accepted().claimed_by("a").called(None);
+        let story = story.event("resent").called(Some(200));
+        Example::with(story.completed()).assert_passes();
+        let story = Story::of(700).accepted().claimed_by("a").called(None);
+        let story = story.event("resent").called(None).called(Some(200));
+        Example::with(story.completed()).assert_violation(
+            CheckRule::Repeats,
+            id(700),
+            "is unexplained: no event precedes it",
+        );
+    }
+
+    #[test]
+    fn a_resend_before_a_crash_is_explained_beside_the_lost_claim() {
+        let story = Story::of(700).accepted().claimed_by("a").called(None);
+        let story = story.event("resent").called(None).lost();
+        let story = story.claimed_by("b").called(Some(200));
+        Example::with(story.completed()).assert_passes();
     }
 
     #[test]

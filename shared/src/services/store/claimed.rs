@@ -124,6 +124,15 @@ impl Store {
         .await
     }
 
+    /// Records that the callback of a claimed job is about to be sent once more within its attempt,
+    /// although a receiver may have got it already.
+    ///
+    /// # Errors
+    /// [`StoreError::ClaimLost`], or the write failed: then it must not be sent.
+    pub async fn record_resend(&self, claim: Claim) -> Result<(), StoreError> {
+        self.write_claimed(claim, None, events::record_resend).await
+    }
+
     /// Finishes a job, or its redelivery, and records the last attempt, if one was made. Also
     /// stores the report, unless one is stored. A `COMPLETED` job stays `COMPLETED`, even if its
     /// redelivery fails.

@@ -1,5 +1,5 @@
-//! The events of a job: failed attempts, lost claims and releases, each a possible duplicate
-//! delivery.
+//! The events of a job: failed attempts, lost claims, releases and resends, each a possible
+//! duplicate delivery.
 
 use jiff::Timestamp;
 use rusqlite::{Connection, params};
@@ -67,11 +67,41 @@ pub(super) fn record_all(
     Ok(())
 }
 
-/// Reads the events of a job, in order.
+/// Records that the callback of a claimed job is about to be sent once more within its attempt.
+/// Returns the rows that were inserted: none if the claim is lost.
+///
+/// A table of its own: a process of the release before could not read this kind of event.
+pub(super) fn record_resend(connection: &Connection, claim: &Claim) -> rusqlite::Result<usize> {
+    let inserted = connection
+        .prepare_cached(
+            "INSERT INTO resends (request_id, number, at, claim)
+             SELECT id, 1 + (SELECT coalesce(max(number), 0) FROM resends WHERE request_id = ?1),
+                    ?4, claim
+             FROM requests WHERE id = ?1 AND owner = ?2 AND claim = ?3 AND work = 'PROCESSING'",
+        )?
+        .execute(params![
+            claim.id.to_string(),
+            claim.owner,
+            claim.number,
+            rows::time(Timestamp::now()),
+        ])?;
+    connection
+        .prepare_cached(
+            "DELETE FROM resends WHERE request_id = ?1 AND number <=
+                 (SELECT max(number) FROM resends WHERE request_id = ?1) - ?2",
+        )?
+        .execute(params![claim.id.to_string(), KEPT])?;
+    Ok(inserted)
+}
+
+/// Reads the events of a job, in order. A resend comes before the event that ended its claim.
 pub(super) fn of(connection: &Connection, id: RequestId) -> rusqlite::Result<Vec<Event>> {
     connection
         .prepare_cached(
-            "SELECT at, event, claim, detail FROM events WHERE request_id = ?1 ORDER BY number",
+            "SELECT at, event, claim, detail, 2 AS place, number FROM events WHERE request_id = ?1
+             UNION ALL
+             SELECT at, 'resent', claim, NULL, 1, number FROM resends WHERE request_id = ?1
+             ORDER BY claim, place, number",
         )?
         .query_map([id.to_string()], |row| {
             Ok(Event {

@@ -8,11 +8,12 @@ use thiserror::Error;
 use super::rows;
 
 /// Migration `n` takes a database from version `n - 1` to `n`; `user_version` holds the version.
-const MIGRATIONS: [&str; 4] = [
+const MIGRATIONS: [&str; 5] = [
     include_str!("../../../migrations/0001_requests.sql"),
     include_str!("../../../migrations/0002_leases.sql"),
     include_str!("../../../migrations/0003_deliveries.sql"),
     include_str!("../../../migrations/0004_internal_detail.sql"),
+    include_str!("../../../migrations/0005_resends.sql"),
 ];
 
 /// Marks a database file as ours: `StRq` in ASCII.

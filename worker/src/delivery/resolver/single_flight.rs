@@ -4,7 +4,7 @@ use std::{
     array,
     collections::HashMap,
     hash::{BuildHasher, RandomState},
-    io::{self, ErrorKind},
+    io,
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
@@ -15,6 +15,8 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, watch},
     time::timeout,
 };
+
+use crate::delivery::shortage::Shortage;
 
 /// A look-up that blocks its thread.
 type LookUp = dyn Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync;
@@ -118,22 +120,27 @@ impl InFlight {
             Ok(Some(permits)) => permits,
             Ok(None) => return,
             Err(_) => {
-                let busy = io::Error::new(ErrorKind::ResourceBusy, "no look-up thread is free");
-                return self.publish(Err(busy));
+                return self.publish(Err(Shortage::LookUps.into()));
             }
         };
         // An own thread and not one of the runtime's: a runtime waits for its blocking threads at
-        // shutdown, and getaddrinfo cannot be cancelled. If the thread cannot be spawned, dropping
-        // `self` closes the channel and every waiter gets an error.
+        // shutdown, and getaddrinfo cannot be cancelled.
         let thread = thread::Builder::new().name("look-up".to_owned());
-        drop(thread.spawn(move || self.run(&permits)));
+        let sender = self.sender.clone();
+        if thread.spawn(move || self.run(&permits)).is_err() {
+            // The look-up was dropped with the closure, so no later caller has joined it.
+            sender.send_replace(Some(Err(Arc::new(Shortage::Threads.into()))));
+        }
     }
 
     /// Blocks. The thread owns the permits, so an abandoned look-up still counts against the
     /// limits.
     fn run(self, _permits: &Permits) {
         let result = (self.group.look_up)(&self.name);
-        self.publish(result);
+        self.publish(result.map_err(|error| match Shortage::of_look_up(&error) {
+            Some(shortage) => shortage.into(),
+            None => error,
+        }));
     }
 
     fn publish(&self, result: io::Result<Vec<IpAddr>>) {
@@ -183,8 +190,11 @@ impl Waiter {
         let result = self.0.wait_for(Option::is_some).await;
         match result.as_deref() {
             Ok(Some(Ok(addresses))) => Ok(addresses.clone()),
-            Ok(Some(Err(error))) => Err(io::Error::new(error.kind(), Arc::clone(error))),
-            // The look-up panicked, or no thread could be spawned for it.
+            Ok(Some(Err(error))) => Err(match Shortage::of(&**error) {
+                Some(shortage) => shortage.into(),
+                None => io::Error::new(error.kind(), Arc::clone(error)),
+            }),
+            // The look-up panicked.
             Ok(None) | Err(_) => Err(io::Error::other("the look-up failed without a result")),
         }
     }

@@ -25,14 +25,14 @@ pub(in super::super) enum Signal {
     Success,
     /// The origin does not answer, or answers that it is overloaded or broken.
     Failure,
-    /// The origin was not reached for a reason of ours: the SSRF policy, or no look-up thread.
+    /// The origin was not reached for a reason of ours: the SSRF policy, or a shortage.
     Ignored,
 }
 
 impl Signal {
     pub(in super::super) fn of(result: &Result<StatusCode, AttemptError>) -> Self {
         match result {
-            Err(AttemptError::Refused(_) | AttemptError::LookupsBusy) => Self::Ignored,
+            Err(AttemptError::Refused(_) | AttemptError::Shortage(_)) => Self::Ignored,
             Ok(_) => Self::Success,
             Err(AttemptError::Status { status, .. }) if !is_overload(*status) => Self::Success,
             Err(_) => Self::Failure,
@@ -165,7 +165,7 @@ mod tests {
     use tokio::time::Instant;
 
     use super::{Breaker, FAILURES_TO_OPEN, FIRST_PAUSE, LONGEST_PAUSE, PARK_TIME, Signal};
-    use crate::delivery::AttemptError;
+    use crate::delivery::{AttemptError, Shortage};
 
     const BUDGET: Duration = Duration::from_mins(5);
 
@@ -280,5 +280,20 @@ mod tests {
             };
             assert_eq!(Signal::of(&answer), signal, "{status}");
         }
+    }
+
+    #[test]
+    fn a_shortage_of_ours_neither_opens_nor_closes_the_breaker() {
+        let lacking = Signal::of(&Err(AttemptError::Shortage(Shortage::Descriptors)));
+        let (mut breaker, now) = (Breaker::closed(), Instant::now());
+        fail(&mut breaker, FAILURES_TO_OPEN - 1, now);
+        for _ in 0..FAILURES_TO_OPEN {
+            breaker.record(lacking, false, now);
+        }
+        assert!(!breaker.is_open());
+        fail(&mut breaker, 1, now);
+        assert!(breaker.is_open(), "the failures before it still count");
+        breaker.record(lacking, false, now);
+        assert!(breaker.is_open());
     }
 }

@@ -1,12 +1,19 @@
 //! HTTPS: trusted issuers, and verification of the URL's host name.
 
-use std::{io::Write, path::Path, sync::Arc, time::Duration};
+use std::{
+    io::{Read as _, Write as _},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::{
-    ServerConfig, ServerConnection, Stream,
+    RootCertStore, ServerConfig, ServerConnection, Stream, SupportedProtocolVersion,
     crypto::ring,
     pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
+    server::WebPkiClientVerifier,
+    version::{TLS12, TLS13},
 };
 use storm_shared::services::ssrf::Policy;
 use storm_worker::delivery::{AttemptError, CallbackClient, Network, Stage, TlsFailure};
@@ -22,6 +29,14 @@ const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
 /// A receiver with a certificate for `receiver.test`, and a file with the CA that signed it.
 fn receiver() -> (Receiver, NamedTempFile) {
+    receiver_with(rustls::ALL_VERSIONS, false)
+}
+
+/// Like `receiver`, with these TLS versions; it may require a certificate of the client.
+fn receiver_with(
+    versions: &[&'static SupportedProtocolVersion],
+    asks_for_certificate: bool,
+) -> (Receiver, NamedTempFile) {
     let authority_key = KeyPair::generate().unwrap();
     let mut authority = CertificateParams::new([]).unwrap();
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -35,10 +50,19 @@ fn receiver() -> (Receiver, NamedTempFile) {
         .signed_by(&key, &Issuer::new(authority, authority_key))
         .unwrap();
     let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
-    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
+    let provider = Arc::new(ring::default_provider());
+    let config = ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_protocol_versions(versions)
+        .unwrap();
+    let config = if asks_for_certificate {
+        let mut roots = RootCertStore::empty();
+        roots.add(certificate.der().clone()).unwrap();
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+        config.with_client_cert_verifier(verifier.build().unwrap())
+    } else {
+        config.with_no_client_auth()
+    };
+    let config = config
         .with_single_cert(vec![certificate.der().clone()], key)
         .unwrap();
     let config = Arc::new(config);
@@ -139,4 +163,63 @@ async fn a_hanging_handshake_times_out_at_the_tls_stage() {
         matches!(error, AttemptError::Timeout { stage: Stage::Tls }),
         "{error}"
     );
+}
+
+#[tokio::test]
+async fn an_alert_during_the_handshake_is_told_as_what_it_is() {
+    for (code, name) in [
+        (40, "HandshakeFailure"),
+        (49, "AccessDenied"),
+        (70, "ProtocolVersion"),
+        (80, "InternalError"),
+        (112, "UnrecognisedName"),
+        (116, "CertificateRequired"),
+        (222, "222"),
+    ] {
+        let receiver = Receiver::start(move |_, mut stream| {
+            let _ = stream.read(&mut [0; 4096]);
+            // A fatal alert, in a record of TLS 1.2.
+            let _ = stream.write_all(&[21, 3, 3, 0, 2, 2, code]);
+        });
+        let answered = attempt(&client(None, PATIENT), &https(&receiver, "receiver.test")).await;
+        let error = answered.unwrap_err();
+        assert_eq!(error.class().as_str(), "tls");
+        let told = format!("TLS handshake failed: the receiver sent the alert {name}");
+        assert_eq!(error.public_detail(), told);
+    }
+}
+
+#[tokio::test]
+async fn a_receiver_that_requires_a_client_certificate_is_told_as_such() {
+    for (version, phase) in [(&TLS13, "connection"), (&TLS12, "handshake")] {
+        let (receiver, file) = receiver_with(&[version], true);
+        let client = client(Some(file.path()), PATIENT);
+        let answered = attempt(&client, &https(&receiver, "receiver.test")).await;
+        let error = answered.unwrap_err();
+        assert_eq!(error.class().as_str(), "tls", "{error}, {phase}");
+        let told = format!("TLS {phase} failed: the receiver sent the alert CertificateRequired");
+        assert_eq!(error.public_detail(), told);
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_tls_is_told_as_what_it_is() {
+    let plain = Receiver::start(|_, mut stream| {
+        write(
+            stream,
+            "HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n",
+        );
+        let _ = stream.read(&mut [0; 4096]);
+    });
+    let closing = Receiver::start(|_, mut stream| {
+        let _ = stream.read(&mut [0; 4096]);
+    });
+    for (receiver, told) in [
+        (plain, "the receiver does not speak TLS on this port"),
+        (closing, "the connection was closed"),
+    ] {
+        let answered = attempt(&client(None, PATIENT), &https(&receiver, "receiver.test")).await;
+        let told = format!("TLS handshake failed: {told}");
+        assert_eq!(answered.unwrap_err().public_detail(), told);
+    }
 }

@@ -1,0 +1,112 @@
+//! The exchange of one attempt: over a pooled connection if one is still open, or a new one.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::Request;
+use storm_shared::models::CallbackUrl;
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, timeout_at},
+};
+
+use super::{
+    connection::{Answer, Connection, ExchangeError},
+    detail::ErrorDetail,
+    dialer::Dialer,
+    error::AttemptError,
+    message::Message,
+    pool::Pool,
+    request::Post,
+    shortage::Shortage,
+    transport::Resends,
+};
+
+/// One attempt.
+pub(super) struct Attempt<'a> {
+    pub(super) dialer: &'a Dialer,
+    pub(super) pool: &'a Pool<Connection>,
+    /// The permits of the origin; `None`: not limited.
+    pub(super) permits: Option<Arc<Semaphore>>,
+    pub(super) post: &'a Post,
+    pub(super) url: &'a CallbackUrl,
+    pub(super) message: &'a Message,
+    pub(super) resends: &'a dyn Resends,
+    pub(super) deadline: Instant,
+}
+
+impl Attempt<'_> {
+    /// The answer, and the connection that it came over.
+    pub(super) async fn exchange(&self) -> Result<(Connection, Answer), AttemptError> {
+        let exchanged = self.exchange_over_any().await;
+        // Idle connections hold both. (They do not hold back look-ups, which anybody can slow down by
+        // a name server of his own.)
+        if let Err(AttemptError::Shortage(Shortage::Descriptors | Shortage::Memory)) = exchanged {
+            self.pool.clear();
+        }
+        exchanged
+    }
+
+    async fn exchange_over_any(&self) -> Result<(Connection, Answer), AttemptError> {
+        // The receiver may have closed a pooled connection in the meantime.
+        while let Some(pooled) = self.pool.take(self.url.origin()) {
+            match self.exchange_over(pooled).await {
+                Ok(answered) => return Ok(answered),
+                // Nothing was sent, so the next one can be tried.
+                Err(ExchangeError::Closed { sent: false, .. }) => {}
+                // It closed while the request was on its way; the receiver may have got it or not.
+                // A new connection is dialled, because another pooled one may be as stale.
+                Err(ExchangeError::Closed { error, .. }) => {
+                    self.may_repeat(error).await?;
+                    break;
+                }
+                Err(error) => return Err(self.error_of(error).await),
+            }
+        }
+        let (permits, deadline) = (self.permits.clone(), self.deadline);
+        let new = self.dialer.dial(self.url, permits, deadline).await?;
+        match self.exchange_over(new).await {
+            Ok(answered) => Ok(answered),
+            Err(error) => Err(self.error_of(error).await),
+        }
+    }
+
+    async fn exchange_over(
+        &self,
+        mut connection: Connection,
+    ) -> Result<(Connection, Answer), ExchangeError> {
+        // Built only now, because its signature covers the time.
+        let request = self.post.request(self.url, self.message);
+        let request: Request<Full<Bytes>> = request.map_err(|error| {
+            ExchangeError::Failed(AttemptError::Connect(ErrorDetail::of(&error)))
+        })?;
+        let answer = connection.exchange(request, self.deadline).await?;
+        Ok((connection, answer))
+    }
+
+    /// The error of the attempt, where no other connection is tried.
+    async fn error_of(&self, error: ExchangeError) -> AttemptError {
+        match error {
+            ExchangeError::Failed(error) | ExchangeError::Closed { error, .. } => error,
+            ExchangeError::Shortage {
+                sent: true,
+                shortage,
+                error,
+            } => match self.may_repeat(error).await {
+                Ok(()) => AttemptError::Shortage(shortage),
+                Err(error) => error,
+            },
+            ExchangeError::Shortage { shortage, .. } => AttemptError::Shortage(shortage),
+        }
+    }
+
+    /// Records that the callback is sent again. It is recorded first: a worker that is killed after
+    /// the repeat could not do it any more. Without the record, this attempt ends with `error`.
+    async fn may_repeat(&self, error: AttemptError) -> Result<(), AttemptError> {
+        match timeout_at(self.deadline, self.resends.record()).await {
+            Ok(true) => Ok(()),
+            Ok(false) | Err(_) => Err(error),
+        }
+    }
+}

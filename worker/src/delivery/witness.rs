@@ -1,0 +1,182 @@
+//! A witness of each exchange: it stands between HTTP and the socket, and remembers what passed.
+//!
+//! hyper gives no status for an answer whose head it cannot parse, or whose head does not end in
+//! time. The status line decides an attempt, so the witness keeps it. It also knows what hyper does
+//! not tell: whether any byte of a request has gone out, and whether any of an answer has come.
+
+mod head;
+
+use std::{
+    io::{self, ErrorKind, IoSlice},
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, ready},
+};
+
+use hyper::StatusCode;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use head::Head;
+
+/// What one exchange has seen so far. Clones share it.
+#[derive(Clone, Default)]
+pub(super) struct Testimony(Arc<Mutex<Exchange>>);
+
+#[derive(Default)]
+struct Exchange {
+    sent: bool,
+    received: bool,
+    head: Head,
+}
+
+impl Testimony {
+    /// Forgets the last exchange on the connection; the next one begins.
+    pub(super) fn begin(&self) {
+        *self.lock() = Exchange::default();
+    }
+
+    /// The final status, once its status line has come.
+    pub(super) fn status(&self) -> Option<StatusCode> {
+        StatusCode::from_u16(self.lock().head.status()?).ok()
+    }
+
+    /// Whether part of the request has gone out.
+    pub(super) fn sent(&self) -> bool {
+        self.lock().sent
+    }
+
+    /// Whether part of an answer has come.
+    pub(super) fn received(&self) -> bool {
+        self.lock().received
+    }
+
+    /// Whether the connection must not be used again, because parsers may disagree on where the
+    /// answer ends.
+    pub(super) fn is_odd(&self) -> bool {
+        self.lock().head.is_odd()
+    }
+
+    /// Whether the answer has more interim (1xx) heads than are followed.
+    pub(super) fn is_endless(&self) -> bool {
+        self.lock().head.is_endless()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Exchange> {
+        // Nothing under this lock can panic halfway through a change.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A connection that writes down what passes through it.
+pub(super) struct Witness<T> {
+    io: T,
+    testimony: Testimony,
+    /// The peer takes no more bytes. Told after whatever it has sent.
+    deaf: Option<io::Error>,
+}
+
+impl<T> Witness<T> {
+    pub(super) fn new(io: T, testimony: Testimony) -> Self {
+        Self {
+            io,
+            testimony,
+            deaf: None,
+        }
+    }
+
+    /// Holds back the error of a peer that takes no more bytes, because it may have answered before
+    /// it closed, or have sent a TLS alert; hyper would not read any more. The end of the
+    /// connection, which follows what the peer has sent, brings the error.
+    fn wrote(&mut self, written: io::Result<usize>, length: usize) -> io::Result<usize> {
+        match written {
+            Ok(written) => {
+                if written > 0 {
+                    self.testimony.lock().sent = true;
+                }
+                Ok(written)
+            }
+            Err(error) if is_closed(&error) => {
+                self.deaf = Some(error);
+                Ok(length)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn is_closed(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::BrokenPipe | ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted
+    )
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Witness<T> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut this.io).poll_read(cx, buf))?;
+        let read = &buf.filled()[before..];
+        if read.is_empty() {
+            return Poll::Ready(this.deaf.take().map_or(Ok(()), Err));
+        }
+        let mut exchange = this.testimony.lock();
+        exchange.received = true;
+        exchange.head.read(read);
+        if exchange.head.is_endless() {
+            return Poll::Ready(Err(io::Error::other("too many interim (1xx) answers")));
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Witness<T> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        if this.deaf.is_some() {
+            return Poll::Ready(Ok(buf.len()));
+        }
+        let written = ready!(Pin::new(&mut this.io).poll_write(cx, buf));
+        Poll::Ready(this.wrote(written, buf.len()))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let length = bufs.iter().map(|buf| buf.len()).sum();
+        if this.deaf.is_some() {
+            return Poll::Ready(Ok(length));
+        }
+        let written = ready!(Pin::new(&mut this.io).poll_write_vectored(cx, bufs));
+        Poll::Ready(this.wrote(written, length))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.deaf.is_some() {
+            return Poll::Ready(Ok(()));
+        }
+        let flushed = ready!(Pin::new(&mut this.io).poll_flush(cx));
+        // TLS may write only now.
+        Poll::Ready(this.wrote(flushed.map(|()| 0), 0).map(drop))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
+    }
+}
