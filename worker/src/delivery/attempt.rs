@@ -40,8 +40,8 @@ impl Attempt<'_> {
     /// The answer, and the connection that it came over.
     pub(super) async fn exchange(&self) -> Result<(Connection, Answer), AttemptError> {
         let exchanged = self.exchange_over_any().await;
-        // Idle connections hold both. (They do not hold back look-ups, which anybody can slow down by
-        // a name server of his own.)
+        // Idle connections hold both. A shortage of look-ups closes none: any tenant can bring it
+        // about, by a name server that hangs.
         if let Err(AttemptError::Shortage(Shortage::Descriptors | Shortage::Memory)) = exchanged {
             self.pool.clear();
         }

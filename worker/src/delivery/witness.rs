@@ -128,7 +128,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Witness<T> {
         exchange.received = true;
         exchange.head.read(read);
         if exchange.head.is_endless() {
-            return Poll::Ready(Err(io::Error::other("too many interim (1xx) answers")));
+            return Poll::Ready(Err(io::Error::other("over 16 heads or 64 KiB")));
         }
         Poll::Ready(Ok(()))
     }
