@@ -1,7 +1,7 @@
 //! `REDIS_URL`: what it may contain, and what to change where it can only be a mistake.
 //!
-//! No message quotes the URL, because any part of it can be a piece of a password: an unescaped `#`,
-//! `?` or `/` in a password ends the host early, and the service would dial another host.
+//! No message quotes the URL, because any part of it can be a piece of a password: an unescaped
+//! `#`, `?` or `/` in a password ends the host early, and the service would dial another host.
 
 use redis::IntoConnectionInfo as _;
 use url::{Host, Url};
@@ -19,7 +19,7 @@ const RESERVED: Fault = "a password or user name contains one of / ? # @ unescap
     %2F, ? as %3F, # as %23 and @ as %40";
 const PERCENT: Fault = "it has a % without two hexadecimal digits; in a password write % as %25";
 const QUERY: Fault = "unknown option after the ?; only protocol=resp2 or protocol=resp3 is \
-    accepted. A password goes before the host (redis://:password@host), TLS is not built in";
+    accepted. A password goes before the host (redis://:password@host); TLS is not built in";
 const UNIX_QUERY: Fault = "unknown or repeated option after the ?; a Unix socket accepts db, user, \
     pass and protocol, with %20 for a space and %2B for a +";
 const DATABASE: Fault = "the path must be a database number, such as /0, or be left out";
@@ -33,6 +33,10 @@ const EMPTY_USER: Fault = "user and password before the @ are both empty; set th
     the @";
 const SOCKET: Fault = "expected the absolute path of a socket, as in unix:///run/redis.sock";
 
+/// What the `redis` crate refuses of what is left.
+const REFUSED: Fault = "the host must not be a wildcard address, and what is escaped with % must \
+    be UTF-8";
+
 /// Checks a URL and returns it.
 pub(super) fn parse(text: &str) -> Result<String, Fault> {
     if text.contains(|c: char| c.is_control() || c == char::REPLACEMENT_CHARACTER) {
@@ -45,8 +49,7 @@ pub(super) fn parse(text: &str) -> Result<String, Fault> {
         "rediss" | "valkeys" => return Err(TLS),
         _ => return Err(FORMS),
     }
-    // What the crate itself refuses, such as a wildcard address.
-    text.into_connection_info().map_err(|_| FORMS)?;
+    text.into_connection_info().map_err(|_| REFUSED)?;
     Ok(text.to_owned())
 }
 
@@ -70,9 +73,9 @@ fn check_tcp(text: &str, rest: &str) -> Result<(), Fault> {
     check_address(address)?;
     let url = Url::parse(text).map_err(|_| HOST)?;
     check_host(&url)?;
-    let path = url.path();
-    if !path.strip_prefix('/').unwrap_or(path).is_empty() {
-        database(&path[1..])?;
+    match url.path() {
+        "" | "/" => {}
+        path => database(path.strip_prefix('/').unwrap_or(path))?,
     }
     check_query(&url, &["protocol"], QUERY)
 }

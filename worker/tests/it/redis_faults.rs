@@ -3,13 +3,17 @@
 use std::{sync::Arc, time::Duration};
 
 use storm_shared::{
+    config::Settings,
     models::{RequestId, Status},
-    services::queue::{Notifier, Queue},
+    services::{
+        queue::{Notifier, Queue},
+        store::Store,
+    },
 };
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 
-use crate::{receiver::Receiver, redis_server::RedisServer, stack::Stack};
+use crate::{process::WorkerProcess, receiver::Receiver, redis_server::RedisServer, stack::Stack};
 
 /// Accepts every connection and never responds.
 async fn half_open() -> (String, tokio::task::JoinHandle<()>) {
@@ -159,6 +163,22 @@ async fn a_worker_that_reads_only_notifications_of_another_database_reports_it_u
     stack.notifier().notify(RequestId::generate());
     until_shown(&stack, "/metrics", &only(0)).await;
     stack.stop().await;
+}
+
+#[tokio::test]
+async fn a_worker_on_another_database_than_its_api_says_so_with_a_hint_at_db_url() {
+    let (api, worker) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let redis = RedisServer::start();
+    let url = redis.url();
+    let worker = WorkerProcess::start(worker.path(), &[("REDIS_URL", &url)]);
+    // The API's side of the same settings, with a relative DB_URL in another folder.
+    let database = format!("sqlite:{}", api.path().join("storm.db").display());
+    let settings = Settings::with([("DB_URL", database.as_str()), ("REDIS_URL", &url)]).unwrap();
+    let store = Store::open(&settings.store).await.unwrap();
+    let queue = Queue::new(settings.queue.as_ref().unwrap(), store.id()).unwrap();
+    Notifier::start(queue).notify(RequestId::generate());
+    worker.logs("give both the same DB_URL").await;
+    store.close().await;
 }
 
 #[tokio::test]

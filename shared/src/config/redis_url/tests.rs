@@ -4,11 +4,11 @@ use redis::{ConnectionAddr, IntoConnectionInfo as _};
 
 use super::{
     DATABASE, EMPTY_USER, FORMS, FRAGMENT, Fault, HOST, NO_HOST, NO_PASSWORD, NOT_PLAIN, PERCENT,
-    PORT, QUERY, RESERVED, SOCKET, TLS, UNIX_QUERY, parse,
+    PORT, QUERY, REFUSED, RESERVED, SOCKET, TLS, UNIX_QUERY, parse,
 };
 
 /// Each message, and URLs that it refuses.
-const REFUSED: [(Fault, &[&str]); 15] = [
+const CASES: [(Fault, &[&str]); 16] = [
     (
         FORMS,
         &[
@@ -20,9 +20,11 @@ const REFUSED: [(Fault, &[&str]); 15] = [
             "redis:/h",
             "redis//h",
             "None",
-            "redis://0.0.0.0",
-            "redis://[::]:6379",
         ],
+    ),
+    (
+        REFUSED,
+        &["redis://0.0.0.0", "redis://[::]:6379", "redis://:%ff@h"],
     ),
     (
         NOT_PLAIN,
@@ -170,7 +172,7 @@ const REFUSED: [(Fault, &[&str]); 15] = [
 
 #[test]
 fn a_redis_url_that_can_only_be_a_mistake_is_refused_and_the_message_says_what_to_change() {
-    for (fault, urls) in REFUSED {
+    for (fault, urls) in CASES {
         for url in urls {
             assert_eq!(parse(url), Err(fault), "{url:?}");
         }

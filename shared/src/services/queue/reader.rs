@@ -274,17 +274,14 @@ impl NotificationReader {
     async fn connection(&mut self) -> Result<&mut MultiplexedConnection, RedisError> {
         let connected = match self.connection.take() {
             Some(connected) => connected,
-            None => {
-                // Redis may have restarted empty. The old cursor would then skip the new, lower
-                // ids.
-                START_OF_PENDING.clone_into(&mut self.sweep_cursor);
-                self.connect().await?
-            }
+            None => self.connect().await?,
         };
         Ok(&mut self.connection.insert(connected).connection)
     }
 
-    async fn connect(&self) -> Result<Connected, RedisError> {
+    async fn connect(&mut self) -> Result<Connected, RedisError> {
+        // Redis may have restarted empty. The old cursor would then skip the new, lower ids.
+        START_OF_PENDING.clone_into(&mut self.sweep_cursor);
         let limits = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(DEADLINE))
             // Above BLOCK: a blocking read legitimately takes that long to reply.
