@@ -56,14 +56,16 @@ show_help() {
 #   manifest_field KEY PROJECT
 manifest_field() { sed -n "s/^$1 = \"\(.*\)\"\$/\1/p" "$ROOT/$2/Cargo.toml"; }
 
-# Compares the first two numbers of versions: 2.8.0 is not at least 2.18.
+# Compares the first two numbers of versions: 2.8.0 is not at least 2.18. What follows a number is
+# no part of it, as in 2.19pre20230921.
 #   is_at_least VERSION NEEDED
 is_at_least() {
-    local -a has needs
-    IFS=. read -ra has <<<"$1.0"
-    IFS=. read -ra needs <<<"$2.0"
-    # What follows a number is no part of it, as in 2.19pre20230921.
-    ((${has[0]%%[!0-9]*} * 1000 + ${has[1]%%[!0-9]*} >= needs[0] * 1000 + needs[1]))
+    local has=() needs=()
+    [[ $1 =~ ^([0-9]+)\.([0-9]+) ]] || return
+    has=("${BASH_REMATCH[@]:1}")
+    [[ $2 =~ ^([0-9]+)\.([0-9]+) ]] || return
+    needs=("${BASH_REMATCH[@]:1}")
+    ((10#${has[0]} * 1000 + 10#${has[1]} >= 10#${needs[0]} * 1000 + 10#${needs[1]}))
 }
 
 # Ends the script with one line if this machine can't build.

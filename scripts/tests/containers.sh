@@ -160,7 +160,7 @@ echo "ok: $test"
 
 test='every Nix that is new enough is taken, by whatever name and version'
 for version in 'nix (Nix) 2.18.0' 'nix (Nix) 2.19pre20230921_44e6a3f' 'nix (Lix, like Nix) 2.93.3' \
-    'nix (Determinate Nix 3.6.2) 2.29.0' 'nix (Nix) 3.0'; do
+    'nix (Determinate Nix 3.6.2) 2.29.0' 'nix (Nix) 3.0.1'; do
     have nix "if [[ \$1 == --version ]]; then echo '$version'; else echo \"asked for \$*\" && exit 1; fi"
     output=$(clean "$ROOT/scripts/images.sh" 2>&1) && fail "it built without Nix: $output"
     [[ $output == *'built with Nix'*'asked for '*'#load-images'* ]] || fail "$version: $output"
