@@ -1,5 +1,5 @@
 //! Authentication and rate limiting. [`AuthLayer`] runs before the routes, and
-//! [`request_check`](crate::request_check) before it.
+//! [`request_check`] before it.
 //!
 //! A bearer token authenticates a tenant. The tenant's scope restricts the requests that the routes
 //! can read or redeliver, and each tenant has a rate limit of its own.
