@@ -25,7 +25,7 @@ pub fn render(result: &ChaosResult, records: &[Record], width: u16) -> String {
             let _ = writeln!(text, "{line}");
         }
     }
-    let _ = writeln!(
+    let _ = write!(
         text,
         "\n{}\n{}\n{}",
         faults(result, width),
@@ -247,6 +247,12 @@ mod tests {
             "{text}"
         );
         assert!(text.starts_with("passed: seed"), "{text}");
+        // Each table has a header, a line below it, and one line for each row.
+        let lines: Vec<_> = tables
+            .split("\n\n")
+            .map(|table| table.trim().lines().count())
+            .collect();
+        assert_eq!(lines, [3, 7, 8], "{text}");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::{
     ffi::OsString,
     fs::{self, File, Metadata},
     io::{self, Read as _, Write as _},
-    os::unix::fs::MetadataExt as _,
+    os::{fd::AsFd as _, unix::fs::MetadataExt as _},
     path::{Path, PathBuf},
 };
 
@@ -80,10 +80,10 @@ fn stream(path: &Path) -> Result<Place> {
 
 /// Whether this is standard output or standard error, redirected to a file.
 fn is_own_output(found: &Metadata) -> bool {
-    let is = |own: rustix::io::Result<rustix::fs::Stat>| {
-        own.is_ok_and(|own| (own.st_dev, own.st_ino) == (found.dev(), found.ino()))
-    };
-    is(rustix::fs::fstat(io::stdout())) || is(rustix::fs::fstat(io::stderr()))
+    [io::stdout().as_fd(), io::stderr().as_fd()]
+        .into_iter()
+        .filter_map(|own| File::from(own.try_clone_to_owned().ok()?).metadata().ok())
+        .any(|own| (own.dev(), own.ino()) == (found.dev(), found.ino()))
 }
 
 /// The path with its folder resolved, whether the file exists or not.
