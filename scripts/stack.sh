@@ -54,7 +54,7 @@ stack_prepare_here() {
     require_free WORKER_ADDR "$WORKER_ADDR"
     FOREGROUND=yes
     stack_open
-    mkdir -p -m 700 "$ROOT/target/run"
+    [[ -d $ROOT/target/run ]] || mkdir -m 700 "$ROOT/target/run"
     export DB_URL=${DB_URL:-sqlite:$ROOT/target/run/storm.db}
     say "data      $DB_URL, kept"
     keep_secret "$ROOT/target/run/signing-secret"
