@@ -118,8 +118,8 @@
           inherit contents;
           # Without nsswitch.conf, some C libraries query DNS before they read /etc/hosts.
           fakeRootCommands = ''
-            mkdir -p etc
-            mkdir -p -m 0700 data
+            mkdir -p data etc
+            chmod 0700 data
             echo 'hosts: files dns' > etc/nsswitch.conf
             chown ${user} data
           '';

@@ -40,8 +40,8 @@ import() {
         "LABEL org.opencontainers.image.source=$(manifest_field repository shared)" "$@"; do
         changes+=(--change "$line")
     done
-    mkdir -p "$folder/etc"
-    mkdir -p -m 700 "$folder/data"
+    mkdir -p "$folder/etc" "$folder/data"
+    chmod 700 "$folder/data"
     # Without this file, some C libraries query DNS before they read /etc/hosts.
     echo 'hosts: files dns' >"$folder/etc/nsswitch.conf"
     tar --create --file "$folder.tar" --directory "$folder" --sort=name --mtime=@1 --owner=0 --group=0 --numeric-owner --exclude=./data .

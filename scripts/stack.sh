@@ -62,7 +62,7 @@ stack_prepare_here() {
     # One line for each job that ends. A settings file may have its own filter.
     [[ -n ${LOG:-}${STORM_CONFIG:-} ]] || export LOG=info,storm_worker::jobs=debug
     stack_open
-    mkdir -p -m 700 "$ROOT/target/run"
+    [[ -d $ROOT/target/run ]] || mkdir -m 700 "$ROOT/target/run"
     export DB_URL=${DB_URL:-sqlite:$ROOT/target/run/storm.db}
     say "data      $DB_URL, kept"
     keep_secret "$ROOT/target/run/signing-secret"

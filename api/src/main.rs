@@ -6,8 +6,11 @@ use storm_api::token;
 use storm_shared::program::{self, ListenSetting, Program};
 use tracing::info;
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
+    program::start(run())
+}
+
+async fn run() -> ExitCode {
     let command = clap::command!().about(
         "The API: answers report requests directly (/sync) or accepts them as jobs (/async)",
     );

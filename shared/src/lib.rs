@@ -3,6 +3,7 @@
 //! * [`config`]: the settings, read once at start.
 //! * [`models`]: the domain types: request id, status, report spec, callback URL, row.
 //! * [`services`]: the store, the queue, the report, authentication, the SSRF policy, signatures.
+//! * `list`: lists in settings, separated by commas or white space.
 //! * [`outage`]: logs the start and the end of an outage once each.
 //! * [`server`]: the accept loop of every HTTP listener.
 //! * [`program`]: a service's process, from its settings to its exit status, with the subcommand

@@ -62,6 +62,18 @@ pub struct ListenSetting {
     pub check: fn(&Settings) -> Result<(), SettingError>,
 }
 
+/// Runs a program's `main` on a new runtime, as `#[tokio::main]` does. If the runtime cannot start,
+/// prints one line, where `#[tokio::main]` would panic.
+pub fn start(main: impl Future<Output = ExitCode>) -> ExitCode {
+    match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime.block_on(main),
+        Err(error) => {
+            print_error(&format_args!("the process cannot start: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
 /// Runs `service` with the process's settings, a listener, and a token that the first signal of
 /// [`shutdown`] cancels. If the command line has a subcommand, runs that instead.
 ///

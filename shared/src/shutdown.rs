@@ -1,4 +1,5 @@
-//! Graceful shutdown: the first signal starts it, the second one exits at once.
+//! Graceful shutdown: the first signal starts it, the second one exits at once. A second SIGHUP
+//! changes nothing.
 //!
 //! | signal | effect |
 //! | --- | --- |
@@ -24,8 +25,10 @@ const SHUTDOWN: [(&str, Signal); 4] = [
     ("SIGINT", Signal::INT),
     ("SIGTERM", Signal::TERM),
     ("SIGQUIT", Signal::QUIT),
-    ("SIGHUP", Signal::HUP),
+    (HANG_UP, Signal::HUP),
 ];
+
+const HANG_UP: &str = "SIGHUP";
 
 /// The signals without a meaning here, by name.
 const IGNORED: [(&str, Signal); 3] = [
@@ -57,7 +60,11 @@ pub fn on_signal() -> io::Result<CancellationToken> {
             info!(signal = name, "shutting down; a second signal ends at once");
             cancel.cancel();
         }
-        if let Some((name, status)) = signals.recv().await {
+        while let Some((name, status)) = signals.recv().await {
+            // A terminal that closes sends it more than once: from the shell and from the kernel.
+            if name == HANG_UP {
+                continue;
+            }
             info!(signal = name, "second signal: exiting at once");
             // No cleanup: the store survives a kill at any instant.
             std::process::exit(status);

@@ -7,14 +7,7 @@ use storm_worker::{LISTEN, check_url, delivery::SystemResolver};
 use tracing::info;
 
 fn main() -> ExitCode {
-    // Not `#[tokio::main]`, which panics when the runtime cannot start.
-    match tokio::runtime::Runtime::new() {
-        Ok(runtime) => runtime.block_on(run()),
-        Err(error) => {
-            program::print_error(&format_args!("cannot start the runtime: {error}"));
-            ExitCode::FAILURE
-        }
-    }
+    program::start(run())
 }
 
 async fn run() -> ExitCode {

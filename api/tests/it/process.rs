@@ -84,6 +84,23 @@ fn a_fatal_start_is_told_once_whatever_the_log_filter_is() {
     }
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn a_process_without_descriptors_ends_with_one_line() {
+    let folder = TempDir::new().unwrap();
+    let plain = program(&folder);
+    let output = Command::new("bash")
+        .args(["-c", r#"ulimit -n 4; exec "$0""#])
+        .arg(plain.get_program())
+        .env_clear()
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let said = standard_error(&output);
+    assert!(said.starts_with("the process cannot start: "), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
+}
+
 #[test]
 fn a_doubtful_setting_is_a_warning_that_names_it_and_hides_its_value() {
     let folder = TempDir::new().unwrap();

@@ -225,6 +225,22 @@ async fn a_second_sigterm_ends_the_worker_at_once() {
 }
 
 #[tokio::test]
+async fn a_terminal_that_hangs_up_twice_leaves_the_worker_its_drain() {
+    let table = Table::new().await;
+    let worker = table.worker(&[("DRAIN_TIMEOUT", "1h")]);
+    let id = table.accept(100_000, None).await;
+    table
+        .row_when(id, |row| row.status == Status::Processing)
+        .await;
+    worker.signal("HUP");
+    worker.logs("a second signal ends at once").await;
+    worker.signal("HUP");
+    worker.signal("TERM");
+    // 129 would be the second SIGHUP.
+    assert_eq!(worker.ended().await.code(), Some(143));
+}
+
+#[tokio::test]
 async fn the_healthcheck_passes_for_a_live_worker_and_fails_for_a_frozen_or_dead_one() {
     let table = Table::new().await;
     let worker = table.worker(&[]);
