@@ -144,7 +144,8 @@ async fn serve(
         // First: a SIGTERM during the start must shut the service down gracefully, too.
         let shutdown = shutdown::on_signal()?;
         let listener = server::bind(listen.setting, (listen.addr)(&settings)).await?;
-        service(settings, listener, shutdown).await
+        // Boxed: a service is one future of many kilobytes, too large for the stack.
+        Box::pin(service(settings, listener, shutdown)).await
     };
     match served.await {
         Ok(()) => ExitCode::SUCCESS,
