@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Prints the path of TOOL. If it is missing and this user may install packages, installs it first.
-# TOOL is redis-server, sqlite3, shellcheck, wrk, nix, fakeroot, dockerd, docker-compose or cargo-deny; or
-# cargo, which is never installed, but must be new enough.
+# TOOL is redis-server, sqlite3, shellcheck, wrk, nix, fakeroot, dockerd, docker-compose or
+# cargo-deny; or cargo, which is never installed, but must be new enough.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/lib.sh"
