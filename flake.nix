@@ -262,7 +262,9 @@
         in
         # The tests need Linux: they read /proc, and listen on 127.0.0.2.
         forLinux pkgs {
-          "test-${project}" = cargoCheck pkgs "test" project [ pkgs.redis pkgs.sqlite ] "test ${flags}";
+          "test-${project}" =
+            cargoCheck pkgs "test" project ([ pkgs.redis ] ++ existing pkgs [ "sqlite" ])
+              "test ${flags}";
         }
         // {
           "clippy-${project}" =
@@ -360,12 +362,12 @@
             pkgs.rust-analyzer
             pkgs.rustc
             pkgs.rustfmt
-            pkgs.sqlite
           ]
           ++ existing pkgs [
             "cargo-deny"
             "docker-client"
             "shellcheck"
+            "sqlite"
             "wrk"
           ];
         };

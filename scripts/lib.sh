@@ -88,6 +88,18 @@ build() {
     done
 }
 
+# Builds the programs in target/debug. They have the features of the tests, because `make test` has
+# built those before.
+#   build_as_tests PROJECT...
+build_as_tests() {
+    local project
+    need_cargo
+    for project; do
+        (cd -- "$ROOT" && CARGO_TARGET_DIR=target cargo test --quiet --no-run --locked \
+            --manifest-path "$project/Cargo.toml") || return
+    done
+}
+
 # Sets STORM_BIN to a folder with the projects' release binaries, which it builds. A STORM_BIN that
 # is already set is used as it is.
 #   need_binaries PROJECT...

@@ -2,15 +2,11 @@
 # Tests, with a real API and worker, that a job whose callback leads to the API itself starts
 # nothing: no job, and no redelivery.
 set -euo pipefail
-ROOT=$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd -P)
 # shellcheck source-path=SCRIPTDIR source=../stack.sh
-source "$ROOT/scripts/stack.sh"
+source "$(dirname -- "${BASH_SOURCE[0]}")/../stack.sh"
+read_arguments '' "$@"
 
-if [[ -z ${STORM_BIN:-} ]]; then
-    for project in api worker; do
-        cargo build --quiet --locked --manifest-path "$ROOT/$project/Cargo.toml" --target-dir "$ROOT/target"
-    done
-fi
+[[ -n ${STORM_BIN:-} ]] || build_as_tests api worker
 export STORM_BIN=${STORM_BIN:-$ROOT/target/debug}
 export REDIS_URL=none CALLBACK_ALLOW=127.0.0.1/32,::1/128 CALLBACK_RETRY_DELAYS=''
 

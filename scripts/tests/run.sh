@@ -8,11 +8,7 @@ read_arguments '' "$@"
 cd -- "$ROOT"
 
 command -v curl >/dev/null || { echo 'skipped: make run, because curl is not installed' && exit; }
-need_cargo
-for project in api worker; do
-    # With the features of the tests, because `make test` has built that before.
-    cargo test --quiet --no-run --locked --manifest-path "$project/Cargo.toml" --target-dir target
-done
+build_as_tests api worker
 mkdir -p target
 work=$(mktemp -d "$ROOT/target/test.XXXXXX")
 run=''
