@@ -1,0 +1,129 @@
+//! The answers to faults of the database: what each is called, and who can end it.
+
+use storm_shared::services::store::{StoreError, Trouble};
+use warp::http::StatusCode;
+
+use super::Problem;
+
+impl Problem {
+    /// The store failed. Its own message can contain paths and SQL, so it is logged and not sent.
+    pub fn store(error: &StoreError) -> Self {
+        match error {
+            StoreError::QueueFull => {
+                let detail = "Too many requests are waiting for the database. Retry later.";
+                Self::unavailable("overloaded", "Overloaded", detail)
+            }
+            StoreError::Closed => Self::shutting_down(),
+            other => Self::database(other.trouble().unwrap_or(Trouble::Other)),
+        }
+    }
+
+    /// The service has started, but its database is not open yet.
+    pub fn not_open_yet() -> Self {
+        let detail = "The database is not open yet; the service's log says why. Retry later: the service \
+                      continues by itself as soon as it can open it.";
+        Self::needs_repair("database-unavailable", "Database unavailable", detail)
+    }
+
+    fn database(trouble: Trouble) -> Self {
+        match trouble {
+            Trouble::Busy => Self::unavailable(
+                "database-locked",
+                "Database locked",
+                "Another program holds the database's lock. Retry in a moment. If this persists, the \
+                 operator has to stop that program.",
+            ),
+            Trouble::Full => Self::needs_repair(
+                "database-full",
+                "Database full",
+                "The database's disk is full, a quota or file size limit is reached, or the disk fails. \
+                 Retry when the operator has made room; the service then continues by itself.",
+            ),
+            Trouble::ReadOnly => Self::needs_repair(
+                "database-read-only",
+                "Database read-only",
+                "The database or its folder is not writable. Retry when the operator has made it \
+                 writable; the service then continues by itself.",
+            ),
+            Trouble::Corrupt => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "database-corrupt",
+                "Database corrupt",
+                "The database file is damaged, and a retry does not help. The operator has to stop the \
+                 service and restore the file from a backup, or save what can be read of it.",
+            ),
+            Trouble::Moved => Self::needs_repair(
+                "database-moved",
+                "Database moved",
+                "The database file was moved, deleted or replaced while it is open, so a request that is \
+                 accepted now would be lost. Retry when the operator has put the file back, or restarted \
+                 the service.",
+            ),
+            Trouble::Io => Self::needs_repair(
+                "database-failing",
+                "Database failing",
+                "The database's disk has I/O errors. Retry later. The operator finds the error in the \
+                 service's log and has to check the disk.",
+            ),
+            Trouble::Other => Self::unavailable(
+                "database-unavailable",
+                "Database unavailable",
+                "The database is unavailable. Retry later.",
+            ),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use storm_shared::services::store::{StoreError, Trouble};
+
+    use super::Problem;
+
+    #[test]
+    fn every_trouble_has_a_type_of_its_own_and_only_damage_is_not_to_be_tried_again() {
+        let (mut names, mut final_names) = (Vec::new(), Vec::new());
+        for trouble in [
+            Trouble::Busy,
+            Trouble::Full,
+            Trouble::ReadOnly,
+            Trouble::Corrupt,
+            Trouble::Moved,
+            Trouble::Io,
+            Trouble::Other,
+        ] {
+            let problem = Problem::database(trouble);
+            assert_eq!(problem.status, 503);
+            names.push(problem.name);
+            if problem.header.is_none() {
+                final_names.push(problem.name);
+            }
+        }
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), 7);
+        assert_eq!(final_names, ["database-corrupt"]);
+    }
+
+    #[test]
+    fn the_stores_own_words_stay_inside() {
+        let broken = StoreError::Unusable {
+            path: "/srv/secret.db".into(),
+            problem: "no such table: requests".to_owned(),
+        };
+        for (error, name) in [
+            (StoreError::QueueFull, "overloaded"),
+            (StoreError::Closed, "shutting-down"),
+            (broken, "database-unavailable"),
+        ] {
+            let problem = Problem::store(&error);
+            assert_eq!(problem.name, name);
+            assert_eq!(problem.header, Some(("retry-after", "1")));
+            let detail = problem.detail();
+            assert!(
+                !detail.contains("secret") && !detail.contains("table"),
+                "{detail}"
+            );
+        }
+    }
+}
