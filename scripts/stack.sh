@@ -90,6 +90,8 @@ stack_open() {
     trap 'exit 130' INT
     trap 'exit 143' TERM
     trap 'exit 129' HUP
+    # Nobody balances load here, and Ctrl-C should not wait.
+    export SHUTDOWN_DELAY=${SHUTDOWN_DELAY:-0s}
     mkdir -p "$ROOT/target"
     STACK_DIR=$(mktemp -d "$ROOT/target/stack.XXXXXX")
 }

@@ -73,8 +73,8 @@ pub struct Scraper;
 ///   take the [`Scope`] of every query.
 /// * Rate limiting: a request over its tenant's rate limit gets `429`.
 ///
-/// `/healthz` is exempt from the last three. `/metrics` is exempt from rate limiting, and takes
-/// `METRICS_TOKEN` instead if that is set.
+/// `/healthz`, `/livez` and `/readyz` are exempt from the last three. `/metrics` is exempt from
+/// rate limiting, and takes `METRICS_TOKEN` instead if that is set.
 #[derive(Clone)]
 pub struct AuthLayer {
     shared: Arc<Shared>,
@@ -208,7 +208,7 @@ impl Shared {
         let (path, headers) = (request.uri().path(), request.headers());
         // Exact paths only. A route may match other spellings of a path; those need a token.
         match path {
-            "/healthz" => Ok(None),
+            "/healthz" | "/livez" | "/readyz" => Ok(None),
             METRICS if self.has_metrics => {
                 if !self.may_scrape(headers) {
                     return Err(AuthError::Unauthorized);

@@ -3,7 +3,7 @@
 //! The modules, in the order in which a request passes them:
 //!
 //! * [`serving`]: the listeners and the graceful shutdown. Until the database is open, `startup`
-//!   answers `503`.
+//!   answers `503`. [`descriptors`]: how it spends file descriptors.
 //! * [`request_check`]: refuses requests for another host or from another origin, and callbacks.
 //! * [`auth`]: authentication, tenant, scope and rate limit; [`limiter`] is the rate limiter.
 //! * [`routes`]: maps path and method to a controller, or to `404` or `405`.
@@ -23,6 +23,7 @@ pub mod auth;
 pub mod backlog_limit;
 pub mod body;
 pub mod controllers;
+pub mod descriptors;
 pub mod error;
 pub mod limiter;
 pub mod metrics;
@@ -36,9 +37,8 @@ pub mod token;
 pub mod trace;
 pub mod validation;
 
-use storm_shared::{config::Settings, server};
+use storm_shared::{config::Settings, server, shutdown::Shutdown};
 use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 pub use app::App;
@@ -47,38 +47,35 @@ pub use error::Error;
 use auth::AuthLayer;
 use metrics::Metrics;
 
-/// Serves the API on `listener` until `shutdown` is cancelled, then shuts down gracefully: it stops
+/// Serves the API on `listener` until `shutdown`, which begins with the API not being ready. At its
+/// closing the API shuts down gracefully: it answers the connections in the listener's queue, stops
 /// listening, answers open requests within the drain timeout, flushes the notifier, and closes the
 /// store, which commits its queued writes.
 ///
-/// Until the database is open, every answer is `503`. `shutdown` works during that time, too.
+/// Until the database is open, every answer but that of `/livez` is `503`. A `shutdown` that begins
+/// during that time ends it.
 ///
 /// # Errors
 /// The API could not start, or the store stopped while the API was running.
 pub async fn run(
     listener: TcpListener,
     settings: Settings,
-    shutdown: CancellationToken,
+    shutdown: impl Into<Shutdown>,
 ) -> Result<(), Error> {
+    let shutdown = shutdown.into();
     // Shared by startup and serving, so that counters and rate limits carry over.
     let metrics = Metrics::new();
     let auth = AuthLayer::for_api(&settings, metrics.clone());
     // Served from here on, so that a scrape has an answer also while the database cannot be opened.
     if let Some(listener) = metrics_listener(&settings).await? {
         // Not awaited at the end: the task has no state to save.
-        let metrics = metrics.clone();
-        let serving = serving::serve_metrics(&settings, metrics, listener, shutdown.clone());
+        let (metrics, closing) = (metrics.clone(), shutdown.closing.clone());
+        let serving = serving::serve_metrics(&settings, metrics, listener, closing);
         tokio::spawn(serving);
     }
     let limits = serving::limits(&settings);
-    let starting = App::start(settings, metrics);
-    let opening = startup::beside(&listener, limits, auth.clone(), starting);
-    // The opening waits without a limit for a database that is locked or not writable, so a
-    // shutdown has to end it.
-    let Some(app) = shutdown.run_until_cancelled(opening).await else {
-        return Ok(()); // shut down before the database was open
-    };
-    serving::serve(app?, auth, listener, shutdown).await
+    let opening = App::start(settings, metrics);
+    serving::serve_opening(opening, auth, listener, limits, shutdown).await
 }
 
 /// Binds the listener of `METRICS_ADDR`, if that is set.

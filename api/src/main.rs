@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use storm_api::token;
+use storm_api::{descriptors, token};
 use storm_shared::program::{self, ListenSetting, Program};
 use tracing::info;
 
@@ -22,6 +22,7 @@ async fn run() -> ExitCode {
     let program = Program {
         command,
         listen,
+        descriptors: descriptors::BUDGET,
         subcommands: vec![token::subcommand()],
     };
     program::run(program, async |settings, listener, shutdown| {

@@ -6,7 +6,12 @@ mod problem;
 use serde::Serialize;
 use storm_shared::{
     models::{CallbackUrl, Request, RequestId},
-    services::{health::Health, report::Report, scrape},
+    services::{
+        health::{Alive, Health},
+        readiness::Ready,
+        report::Report,
+        scrape,
+    },
 };
 use warp::{
     Reply,
@@ -117,10 +122,24 @@ pub fn request(request: &Request) -> Response {
 
 /// `200`, or `503` if the database or Redis fails its check.
 pub fn health(health: &Health) -> Response {
-    if health.is_ok() {
-        return json(StatusCode::OK, health);
+    checked(health.is_ok(), health)
+}
+
+/// `200`: the process runs.
+pub fn live() -> Response {
+    json(StatusCode::OK, &Alive::new())
+}
+
+/// `200`, or `503` if the API cannot accept requests.
+pub fn ready(ready: &Ready) -> Response {
+    checked(ready.is_ready(), ready)
+}
+
+fn checked(passed: bool, body: &impl Serialize) -> Response {
+    if passed {
+        return json(StatusCode::OK, body);
     }
-    let mut response = json(StatusCode::SERVICE_UNAVAILABLE, health);
+    let mut response = json(StatusCode::SERVICE_UNAVAILABLE, body);
     response
         .headers_mut()
         .insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER));

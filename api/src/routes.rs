@@ -6,6 +6,8 @@
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
+use hyper::Request;
+use storm_shared::services::readiness::Readiness;
 use warp::{Filter, Rejection, Reply, reply::Response};
 
 use crate::{
@@ -22,6 +24,7 @@ use crate::{
 /// All routes of the API. `POST /async` is matched first: a storm arrives there.
 pub fn all(
     app: &Arc<App>,
+    readiness: &Readiness,
 ) -> impl Filter<Extract = (Response,), Error = Infallible> + Clone + Send + Sync + 'static {
     // Boxed, because the combined type would exceed the compiler's recursion limit.
     let others = post_sync(app)
@@ -32,10 +35,25 @@ pub fn all(
         .unify()
         .or(healthz(app).boxed())
         .unify()
+        .or(probes(readiness).boxed())
+        .unify()
         .or(metrics(app.metrics.clone()).boxed())
         .unify()
         .boxed();
     post_async(app).or(others).unify().or(not_found()).unify()
+}
+
+/// The routes until the database is open: `/livez` and `/readyz`, and `503` for everything else.
+pub fn starting(
+    readiness: &Readiness,
+) -> impl Filter<Extract = (Response,), Error = Infallible> + Clone + Send + Sync + 'static {
+    let others = warp::any().map(|| Problem::not_open_yet().into_response());
+    probes(readiness).boxed().or(others).unify()
+}
+
+/// Whether the request is one for `/livez` or `/readyz`.
+pub fn is_probe<B>(request: &Request<B>) -> bool {
+    matches!(request.uri().path(), "/livez" | "/readyz")
 }
 
 /// `/metrics` only, for the listener of `METRICS_ADDR`.
@@ -134,6 +152,20 @@ fn healthz(
     // send.
     let check = get_or_head().and(with(app)).then(health::check);
     warp::path!("healthz").and(check.or(method_not_allowed("GET, HEAD")).unify())
+}
+
+fn probes(
+    readiness: &Readiness,
+) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone + use<> {
+    let readiness = readiness.clone();
+    let live = get_or_head().map(health::live);
+    let ready = get_or_head()
+        .map(move || readiness.clone())
+        .then(health::ready);
+    warp::path!("livez")
+        .and(live.or(method_not_allowed("GET, HEAD")).unify())
+        .or(warp::path!("readyz").and(ready.or(method_not_allowed("GET, HEAD")).unify()))
+        .unify()
 }
 
 /// Matches only requests that [`AuthLayer`](crate::auth::AuthLayer) marked with [`Scraper`].

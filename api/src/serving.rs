@@ -6,14 +6,16 @@ use hyper_util::service::TowerToHyperService;
 use storm_shared::{
     config::Settings,
     server::{self, Limits},
+    services::readiness::Readiness,
+    shutdown::Shutdown,
 };
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::{app::App, auth::AuthLayer, error::Error, metrics::Metrics, routes};
+use crate::{app::App, auth::AuthLayer, error::Error, metrics::Metrics, routes, startup::Gate};
 
-/// Serves `app` on `listener` behind `auth` until `shutdown` is cancelled, then drains: open
-/// requests are answered within the drain timeout, and the app is closed.
+/// Serves `app` on `listener` behind `auth` until `shutdown`, then drains: open requests are
+/// answered within the drain timeout, and the app is closed.
 ///
 /// # Errors
 /// The store stopped before the shutdown.
@@ -21,24 +23,66 @@ pub async fn serve(
     app: Arc<App>,
     auth: AuthLayer,
     listener: TcpListener,
-    shutdown: CancellationToken,
+    shutdown: impl Into<Shutdown>,
 ) -> Result<(), Error> {
     let limits = limits(&app.settings);
-    let service = TowerToHyperService::new(warp::service(routes::all(&app)));
-    let stopping = async {
-        tokio::select! {
-            () = shutdown.cancelled() => {}
-            // Without its store the API would refuse every request. When it exits, a supervisor can
-            // restart it.
-            () = app.store.ended() => {}
+    let opening = async { Ok(app) };
+    serve_opening(opening, auth, listener, limits, shutdown.into()).await
+}
+
+/// The same for an app that `opening` opens. Until then, and if it fails, requests are answered
+/// `503`.
+pub(crate) async fn serve_opening(
+    opening: impl Future<Output = Result<Arc<App>, Error>>,
+    auth: AuthLayer,
+    listener: TcpListener,
+    limits: Limits,
+    shutdown: Shutdown,
+) -> Result<(), Error> {
+    let readiness = Readiness::new(shutdown.begun.clone());
+    let gate = Gate::closed();
+    let starting = warp::service(routes::starting(&readiness));
+    let starting = TowerToHyperService::new(starting);
+    let service = gate.service(starting, routes::is_probe, shutdown.begun.clone());
+    let stop = CancellationToken::new();
+    let server = server::serve(
+        listener,
+        auth.before(service),
+        limits,
+        stop.clone().cancelled_owned(),
+    );
+    let server = tokio::spawn(server);
+    // The opening waits without a limit for a database that is locked or not writable, so a
+    // shutdown has to end it.
+    let opened = shutdown.begun.run_until_cancelled(opening).await;
+    let app = match opened.transpose() {
+        Ok(Some(app)) => app,
+        // A failed start, or a shutdown before the database was open.
+        ended => {
+            stop.cancel();
+            let _ = server.await; // a panic was logged
+            return ended.map(drop);
         }
-        // Not `close`: that drops work for which open requests still wait.
-        app.pool.stop();
     };
-    server::serve(listener, auth.before(service), limits, stopping).await;
+    readiness.opened(&app.store, app.queue.as_ref());
+    gate.open(TowerToHyperService::new(warp::service(routes::all(
+        &app, &readiness,
+    ))));
+    tokio::select! {
+        () = shutdown.closing.cancelled() => {}
+        // Without its store the API would refuse every request. When it exits, a supervisor can
+        // restart it.
+        () = app.store.ended() => {}
+    }
+    // Not `close`: that drops work for which open requests still wait.
+    app.pool.stop();
+    stop.cancel();
+    let _ = server.await;
+    // It holds the routes, and they the app, whose last handle has to end the notifier.
+    drop(gate);
     // Only now: the requests that the drain answers need the store.
     app.close().await;
-    if shutdown.is_cancelled() {
+    if shutdown.begun.is_cancelled() {
         Ok(())
     } else {
         Err(Error::StoreEnded)
@@ -63,8 +107,8 @@ pub fn serve_metrics(
 pub(crate) fn limits(settings: &Settings) -> Limits {
     Limits {
         connections: settings.http.connections,
+        refusals: settings.http.refusals,
         header_timeout: settings.http.timeout,
         drain_timeout: settings.drain_timeout,
-        one_request_per_connection: false,
     }
 }

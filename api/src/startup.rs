@@ -1,48 +1,111 @@
-//! Answers authenticated requests with `503` until the database is open.
+//! The service from start to shutdown: until the database is open, the routes, and the shutdown.
 
-use std::{pin::pin, time::Duration};
+use std::{
+    convert::Infallible,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
-use hyper_util::service::TowerToHyperService;
-use storm_shared::server::{self, Limits};
-use tokio::net::TcpListener;
+use futures_util::future::Either;
+use hyper::{
+    Request,
+    body::Incoming,
+    header::{CONNECTION, HeaderValue},
+    service::{Service, service_fn},
+};
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
-use warp::{Filter, Reply};
+use warp::reply::Response;
 
-use crate::{auth::AuthLayer, reply::Problem};
-
-/// A database that opens within this time causes no `503`: connections wait in the accept queue.
+/// A database that opens within this time causes no `503`: requests wait for it.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// Awaits `opening` and returns its result. Meanwhile, requests on `listener` that pass `auth` get
-/// `503`.
-pub(crate) async fn beside<T>(
-    listener: &TcpListener,
-    limits: Limits,
-    auth: AuthLayer,
-    opening: impl Future<Output = T>,
-) -> T {
-    let mut opening = pin!(opening);
-    if let Ok(opened) = tokio::time::timeout(GRACE, &mut opening).await {
-        return opened;
+/// Passes requests to the routes once they are set, and until then to the start-up's service.
+pub(crate) struct Gate<S> {
+    shared: Arc<Shared<S>>,
+    /// Until when requests wait for the routes.
+    patience: Instant,
+}
+
+struct Shared<S> {
+    routes: OnceLock<S>,
+    opened: CancellationToken,
+}
+
+/// Whether a request is answered by the start-up's service at once.
+pub(crate) type AtOnce = fn(&Request<Incoming>) -> bool;
+
+impl<S> Gate<S>
+where
+    S: Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send>
+        + Send
+        + Sync
+        + 'static,
+{
+    /// A gate that is closed.
+    pub(crate) fn closed() -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                routes: OnceLock::new(),
+                opened: CancellationToken::new(),
+            }),
+            patience: Instant::now() + GRACE,
+        }
     }
-    let service = warp::service(warp::any().map(|| Problem::not_open_yet().into_response()));
-    // A connection stays with the service that accepted it. Without keep-alive, the client's next
-    // request opens a new connection and reaches the real service.
-    let limits = Limits {
-        one_request_per_connection: true,
-        ..limits
-    };
-    let over = CancellationToken::new();
-    let opened = async {
-        let opened = opening.await;
-        over.cancel();
-        opened
-    };
-    // The layer of the real service: without a token nobody learns the state of the database, and
-    // what is counted here stays counted.
-    let service = auth.before(TowerToHyperService::new(service));
-    // The listener is borrowed, so it stays open: a connection that arrives at the switch waits in
-    // the accept queue.
-    let serving = server::serve(listener, service, limits, over.cancelled());
-    tokio::join!(opened, serving).0
+
+    /// Passes requests to `routes` from now on.
+    pub(crate) fn open(&self, routes: S) {
+        // It is set once: the API opens its database once.
+        let _ = self.shared.routes.set(routes);
+        self.shared.opened.cancel();
+    }
+
+    /// The service: `starting` while the gate is closed. Requests wait for its opening for a
+    /// moment, except those that `at_once` names. From `shutdown` on, kept-alive connections close
+    /// after their next answer.
+    pub(crate) fn service<T>(
+        &self,
+        starting: T,
+        at_once: AtOnce,
+        shutdown: CancellationToken,
+    ) -> impl Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send>
+    + Clone
+    + Send
+    + 'static
+    where
+        T: Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send>
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+    {
+        let shared = Arc::clone(&self.shared);
+        let patience = self.patience;
+        service_fn(move |request: Request<Incoming>| {
+            if let Some(routes) = shared.routes.get() {
+                let (answer, begun) = (routes.call(request), shutdown.is_cancelled());
+                return Either::Left(async move {
+                    let mut answer = answer.await?;
+                    if begun {
+                        // The connection closes after this answer, so that the client's next one
+                        // goes to another instance.
+                        let close = HeaderValue::from_static("close");
+                        answer.headers_mut().insert(CONNECTION, close);
+                    }
+                    Ok(answer)
+                });
+            }
+            let (shared, starting) = (Arc::clone(&shared), starting.clone());
+            Either::Right(async move {
+                if !at_once(&request) {
+                    // On a timeout the routes are still missing.
+                    let _ = timeout_at(patience, shared.opened.cancelled()).await;
+                }
+                match shared.routes.get() {
+                    Some(routes) => routes.call(request).await,
+                    None => starting.call(request).await,
+                }
+            })
+        })
+    }
 }

@@ -16,7 +16,6 @@ mod warning;
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-
 use self::layers::Layers;
 pub use self::{
     access::AccessSettings,
@@ -46,6 +45,8 @@ pub struct Settings {
     pub worker: WorkerSettings,
     /// The delivery of callbacks.
     pub callback: CallbackSettings,
+    /// Time for which the API still accepts after SIGTERM, not ready: `SHUTDOWN_DELAY`.
+    pub shutdown_delay: Duration,
     /// Time to drain after a shutdown signal: `DRAIN_TIMEOUT`.
     pub drain_timeout: Duration,
     /// Which events are logged: `LOG`.
@@ -101,6 +102,8 @@ impl std::fmt::Debug for QueueSettings {
 pub struct HttpSettings {
     /// Open connections: `HTTP_CONNECTIONS`.
     pub connections: usize,
+    /// Connections past that, which are being answered 503. Not a setting.
+    pub refusals: usize,
     /// Time for a request's head, and again for its body: `HTTP_TIMEOUT`.
     pub timeout: Duration,
 }
@@ -138,6 +141,9 @@ const MIN_LEASE: Duration = Duration::from_millis(500);
 
 /// A shorter interval would keep a worker polling without a pause.
 const MIN_POLL_INTERVAL: Duration = Duration::from_millis(1);
+
+/// Connections past `HTTP_CONNECTIONS` that are being answered at a time.
+const MAX_REFUSALS: usize = 64;
 
 /// The value of `REDIS_URL` that means that there is no Redis.
 const NO_REDIS: &str = "none";
@@ -188,6 +194,7 @@ impl Settings {
             queue: QueueSettings::read(layers)?,
             http: HttpSettings {
                 connections: layers.number("http_connections", 1..=1_000_000)?,
+                refusals: MAX_REFUSALS,
                 timeout: layers.duration("http_timeout")?,
             },
             api: ApiSettings {
@@ -206,6 +213,7 @@ impl Settings {
                 poll_interval: layers.duration_from("poll_interval", MIN_POLL_INTERVAL)?,
             },
             callback,
+            shutdown_delay: layers.duration_from("shutdown_delay", Duration::ZERO)?,
             drain_timeout: layers.duration("drain_timeout")?,
             log: layers.try_parse("log", LogFilter::parse)?,
             unknown_variables: layers.unknown_variables().to_vec(),

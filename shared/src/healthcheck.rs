@@ -53,6 +53,9 @@ pub(crate) enum Unhealthy {
     /// The answer is not one of our `/healthz`.
     #[error("another service answered on this port")]
     Foreign,
+    /// The service answers with a problem.
+    #[error("not ready: {0}")]
+    NotReady(String),
     /// The failed checks.
     #[error("{0}")]
     Failing(String),
@@ -103,7 +106,7 @@ fn evaluate(health: &Map<String, Value>) -> Result<(), Unhealthy> {
         return Ok(());
     }
     if !health.contains_key("database") {
-        return Err(Unhealthy::Foreign);
+        return Err(problem(health).unwrap_or(Unhealthy::Foreign));
     }
     let failing: Vec<_> = health
         .iter()
@@ -118,6 +121,15 @@ fn evaluate(health: &Map<String, Value>) -> Result<(), Unhealthy> {
     } else {
         Err(Unhealthy::Failing(failing.join(", ")))
     }
+}
+
+/// The problem with which the service answers instead of its health, such as while its database is
+/// not open yet.
+fn problem(health: &Map<String, Value>) -> Option<Unhealthy> {
+    let kind = health.get("type")?.as_str()?;
+    let kind = kind.strip_prefix("urn:storm:problem:")?.escape_debug();
+    let detail = health.get("detail")?; // printed as JSON, and so in one line
+    Some(Unhealthy::NotReady(format!("{kind}: {detail}")))
 }
 
 #[cfg(test)]
@@ -153,6 +165,18 @@ mod tests {
                 r#"claims: "stopped""#,
             ),
             (json!({"database": null}), "database: null"),
+            (
+                json!({"type": "urn:storm:problem:database-unavailable", "detail": "Wait."}),
+                r#"not ready: database-unavailable: "Wait.""#,
+            ),
+            (
+                json!({"status": "unavailable", "database": "not open yet"}),
+                r#"database: "not open yet""#,
+            ),
+            (
+                json!({"type": "about:blank", "detail": "Wait."}),
+                "another service answered on this port",
+            ),
             (
                 json!({"hello": "world"}),
                 "another service answered on this port",

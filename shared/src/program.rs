@@ -1,5 +1,6 @@
 //! The process of a service, from its settings to its exit status.
 
+mod descriptors;
 mod help;
 
 use std::{
@@ -17,13 +18,16 @@ use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
 };
-use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, warn};
+use tracing::{error, warn};
 
 use crate::{
     config::{SettingError, Settings, Warning},
-    healthcheck, server, shutdown, telemetry,
+    healthcheck, server,
+    shutdown::Shutdown,
+    telemetry,
 };
+
+pub use descriptors::DescriptorBudget;
 
 /// The exit status for settings or arguments that are not accepted.
 const USAGE_ERROR: u8 = 2;
@@ -34,6 +38,8 @@ pub struct Program {
     pub command: Command,
     /// The address at which the service listens.
     pub listen: ListenSetting,
+    /// How the service spends file descriptors.
+    pub descriptors: DescriptorBudget,
     /// The subcommands, beside `healthcheck`, which every service has.
     pub subcommands: Vec<Subcommand>,
 }
@@ -74,19 +80,20 @@ pub fn start(main: impl Future<Output = ExitCode>) -> ExitCode {
     }
 }
 
-/// Runs `service` with the process's settings, a listener, and a token that the first signal of
-/// [`shutdown`] cancels. If the command line has a subcommand, runs that instead.
+/// Runs `service` with the process's settings, a listener, and the shutdown that a signal begins.
+/// If the command line has a subcommand, runs that instead.
 ///
 /// The exit status is 0 after a graceful shutdown. It is 1 if the service fails, with one line in
 /// the log, whatever `LOG` is. It is 2 if a setting or an argument is not accepted, with a message
 /// on standard error. `healthcheck` documents its own.
 pub async fn run(
     program: Program,
-    service: impl AsyncFnOnce(Settings, TcpListener, CancellationToken) -> ServiceResult,
+    service: impl AsyncFnOnce(Settings, TcpListener, Shutdown) -> ServiceResult,
 ) -> ExitCode {
     let Program {
         command,
         listen,
+        descriptors,
         subcommands,
     } = program;
     let command = command
@@ -110,7 +117,7 @@ pub async fn run(
     if subcommand.is_some() {
         return check_health(listen, &settings).await; // The only subcommand that is left.
     }
-    serve(listen, settings, service).await
+    serve(listen, descriptors, settings, service).await
 }
 
 impl Subcommand {
@@ -121,14 +128,19 @@ impl Subcommand {
 
 async fn serve(
     listen: ListenSetting,
-    settings: Settings,
-    service: impl AsyncFnOnce(Settings, TcpListener, CancellationToken) -> ServiceResult,
+    descriptors: DescriptorBudget,
+    mut settings: Settings,
+    service: impl AsyncFnOnce(Settings, TcpListener, Shutdown) -> ServiceResult,
 ) -> ExitCode {
     // Before the log is set up and the address is bound: a refusal is one line on standard error.
     if let Err(error) = (listen.check)(&settings) {
         return usage_error(&error);
     }
     telemetry::start(&settings.log);
+    if let Err(error) = descriptors::fit(&descriptors, &mut settings) {
+        print_error(&error);
+        return ExitCode::FAILURE;
+    }
     for variable in &settings.unknown_variables {
         warn!(
             variable,
@@ -138,11 +150,10 @@ async fn serve(
     for Warning { setting, problem } in &settings.warnings {
         warn!(setting, problem, "a setting is doubtful");
     }
-    raise_descriptor_limit();
     survive_file_size_limit();
     let served = async {
         // First: a SIGTERM during the start must shut the service down gracefully, too.
-        let shutdown = shutdown::on_signal()?;
+        let shutdown = Shutdown::on_signal(settings.shutdown_delay)?;
         let listener = server::bind(listen.setting, (listen.addr)(&settings)).await?;
         service(settings, listener, shutdown).await
     };
@@ -180,16 +191,6 @@ pub fn usage_error(problem: &dyn Display) -> ExitCode {
 pub fn print_error(problem: &dyn Display) {
     // A closed standard error leaves nowhere to report that to.
     let _ = writeln!(io::stderr(), "{problem}");
-}
-
-/// Raises the limit of open files: each connection needs one, and many systems start a process with
-/// a limit of 1024.
-fn raise_descriptor_limit() {
-    // The call lowers this to the hard limit, which needs no privilege.
-    match rlimit::increase_nofile_limit(u64::MAX) {
-        Ok(descriptors) => debug!(descriptors, "open files allowed"),
-        Err(error) => warn!(%error, "the limit of open files cannot be raised"),
-    }
 }
 
 /// Handles SIGXFSZ, which a write past the file size limit (`ulimit -f`, `LimitFSIZE`) raises.

@@ -4,10 +4,11 @@
 //! without a limit. This one bounds all three, and a request's head. It serves any hyper service.
 //! To serve a warp filter, wrap it: `TowerToHyperService::new(warp::service(filter))`.
 
+mod acceptor;
 mod linger;
+mod refusal;
 
 use std::{
-    borrow::Borrow,
     convert::Infallible,
     io,
     net::SocketAddr,
@@ -24,17 +25,19 @@ use hyper::{
 };
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
-    server::graceful::GracefulShutdown,
+    server::graceful::GracefulConnection,
 };
 use tokio::{
-    io::AsyncWriteExt,
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    time::{Instant, timeout, timeout_at},
 };
 use tokio_io_timeout::TimeoutStream;
 use tracing::{debug, info, warn};
 
-use self::linger::Lingering;
+use self::{acceptor::Acceptor, linger::Lingering, refusal::Refusals};
+
+pub(crate) use self::refusal::TOO_MANY_CONNECTIONS;
 
 type Connection = TokioIo<Lingering<Pin<Box<TimeoutStream<TcpStream>>>>>;
 
@@ -49,51 +52,34 @@ pub const MAX_HEAD: usize = 16 << 10;
 pub struct Limits {
     /// Open connections. One more is answered 503 and closed.
     pub connections: usize,
+    /// Connections over that limit that are kept open at a time until their clients have read the
+    /// 503. Past it, the oldest of them is closed.
+    pub refusals: usize,
     /// Time for a request's head, which includes idle time before it. Also the time for which a
     /// client may read nothing of a response, and for the rest of a refused head.
     pub header_timeout: Duration,
     /// Time for open connections to finish after the shutdown begins.
     pub drain_timeout: Duration,
-    /// Whether a connection closes after its first response. The shutdown then does not wait for
-    /// open connections and closes none of them, so a client that is still sending its request gets
-    /// its response.
-    pub one_request_per_connection: bool,
 }
 
 impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 10_000,
+            refusals: MAX_REFUSALS,
             header_timeout: Duration::from_secs(30),
             drain_timeout: Duration::from_secs(10),
-            one_request_per_connection: false,
         }
     }
 }
 
-/// Connections over the limit that are being answered 503. Beyond these, a connection is closed
-/// without an answer.
-const MAX_REFUSALS: usize = 64;
+/// The usual value of [`Limits::refusals`].
+pub const MAX_REFUSALS: usize = 64;
 
-/// Time for writing a refusal and for the client to close its side.
-const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// The problem type of the response to a connection over the limit.
-pub(crate) const TOO_MANY_CONNECTIONS: &str = "urn:storm:problem:too-many-connections";
-
-/// The response to a connection over the limit.
-const REFUSAL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
-    content-type: application/problem+json\r\n\
-    content-length: 154\r\n\
-    retry-after: 1\r\n\
-    connection: close\r\n\r\n\
-    {\"type\":\"urn:storm:problem:too-many-connections\",\
-    \"title\":\"Too many connections\",\"status\":503,\
-    \"detail\":\"Close idle connections, or try again in a second.\"}";
-
-/// The pause after a failed `accept`. Without it, the loop would spin while the process has no file
-/// descriptor left.
-const ACCEPT_ERROR_PAUSE: Duration = Duration::from_millis(50);
+/// At the shutdown, a connection stays open for this long after it was accepted. A new connection
+/// brings a request within a moment, which must not meet a closed socket. Never longer than half of
+/// the drain timeout.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// Listens on `addr`, the value of the setting `setting`.
 ///
@@ -108,13 +94,11 @@ pub async fn bind(setting: &str, addr: SocketAddr) -> io::Result<TcpListener> {
     })
 }
 
-/// Serves HTTP/1.1 on `listener` until `shutdown` completes. Then open requests may finish within
-/// the drain timeout.
-///
-/// A listener that is passed by value is closed when the shutdown begins. One that is passed by
-/// reference stays open, and the kernel keeps queueing connections for its next user.
+/// Serves HTTP/1.1 on `listener` until `shutdown` completes. Then it accepts the connections that
+/// wait in the kernel's queue, closes the listener, and lets open requests finish within the drain
+/// timeout.
 pub async fn serve<S, B>(
-    listener: impl Borrow<TcpListener>,
+    listener: TcpListener,
     service: S,
     limits: Limits,
     shutdown: impl Future<Output = ()>,
@@ -131,51 +115,43 @@ pub async fn serve<S, B>(
     http.timer(TokioTimer::new())
         .header_read_timeout(limits.header_timeout)
         .max_buf_size(MAX_HEAD)
-        .max_header_size(MAX_HEAD)
-        .keep_alive(!limits.one_request_per_connection);
+        .max_header_size(MAX_HEAD);
     let connections = Arc::new(Semaphore::new(limits.connections));
-    let refusals = Arc::new(Semaphore::new(MAX_REFUSALS));
-    let graceful = GracefulShutdown::new();
-    let mut shutdown = pin!(shutdown);
-
-    loop {
-        let accepted = tokio::select! {
-            // `accept` is cancel-safe: no connection is lost to the other branch.
-            accepted = listener.borrow().accept() => accepted,
-            () = &mut shutdown => break,
-        };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                pause_after(&error).await;
-                continue;
-            }
-        };
+    let mut refusals = Refusals::new(limits.refusals);
+    let (closing, _) = watch::channel(());
+    let grace = GRACE.min(limits.drain_timeout / 2);
+    let watched = &closing;
+    // By value: a reference to a service that is not `Sync` would make this future not `Send`.
+    let mut admit = move |stream: TcpStream| {
         // Waiting for a permit here would leave clients without an answer in the kernel's queue.
         let Ok(permit) = Arc::clone(&connections).try_acquire_owned() else {
-            if let Ok(permit) = Arc::clone(&refusals).try_acquire_owned() {
-                tokio::spawn(refuse(stream, permit));
-            }
-            continue;
+            return refusals.refuse(stream);
         };
         let stream = configure(stream, limits.header_timeout);
         let connection = http.serve_connection(stream, service.clone());
-        if limits.one_request_per_connection {
-            // Not watched: a graceful shutdown closes a connection on which no byte has come yet,
-            // and its client would get no response.
-            tokio::spawn(drive(connection, permit));
-        } else {
-            tokio::spawn(drive(graceful.watch(connection), permit));
+        tokio::spawn(drive(connection, watched.subscribe(), grace, permit));
+    };
+    let mut acceptor = Acceptor::new(listener);
+    let mut shutdown = pin!(shutdown);
+    loop {
+        tokio::select! {
+            // Cancel-safe: no connection is lost to the other branch.
+            stream = acceptor.next() => admit(stream),
+            () = &mut shutdown => break,
         }
     }
 
     // Before the drain: a new client is then refused at once and does not wait in the queue.
-    drop(listener);
-    let drained = tokio::time::timeout(limits.drain_timeout, graceful.shutdown());
-    if drained.await.is_err() {
-        warn!(after = ?limits.drain_timeout, "drain timeout: busy connections are closed");
-    } else {
+    acceptor.close(&mut admit);
+    closing.send_replace(());
+    // Each connection holds a receiver until it has ended.
+    if timeout(limits.drain_timeout, closing.closed())
+        .await
+        .is_ok()
+    {
         info!("all connections closed");
+    } else {
+        warn!(after = ?limits.drain_timeout, "drain timeout: busy connections are closed");
     }
 }
 
@@ -191,53 +167,35 @@ fn configure(stream: TcpStream, client_timeout: Duration) -> Connection {
 }
 
 /// Runs a connection to its end, and then frees its slot.
-async fn drive(connection: impl Future<Output = hyper::Result<()>>, slot: OwnedSemaphorePermit) {
-    if let Err(error) = connection.await {
+async fn drive(
+    connection: impl GracefulConnection<Error = hyper::Error>,
+    mut closing: watch::Receiver<()>,
+    grace: Duration,
+    slot: OwnedSemaphorePermit,
+) {
+    let fresh_until = Instant::now() + grace;
+    let mut connection = pin!(connection);
+    let ended = tokio::select! {
+        biased;
+        ended = connection.as_mut() => ended,
+        // The sender sends once; it is dropped if nobody waits for the drain any more.
+        _ = closing.changed() => finish(connection, fresh_until).await,
+    };
+    if let Err(error) = ended {
         debug!(%error, "a connection ended early");
     }
     drop(slot);
 }
 
-/// `accept` fails for one connection, which was reset, or for lack of file descriptors. The
-/// listener itself stays usable.
-async fn pause_after(error: &io::Error) {
-    if matches!(
-        error.kind(),
-        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset
-    ) {
-        return;
+/// Lets the open request finish, and closes the connection. On a new connection it waits for the
+/// first request, because hyper closes one on which no byte has come yet.
+async fn finish(
+    mut connection: Pin<&mut impl GracefulConnection<Error = hyper::Error>>,
+    fresh_until: Instant,
+) -> hyper::Result<()> {
+    if let Ok(ended) = timeout_at(fresh_until, connection.as_mut()).await {
+        return ended;
     }
-    warn!(%error, "a connection could not be accepted");
-    tokio::time::sleep(ACCEPT_ERROR_PAUSE).await;
-}
-
-/// Answers a connection over the limit with 503, and then frees its slot.
-async fn refuse(mut stream: TcpStream, slot: OwnedSemaphorePermit) {
-    let refused = async {
-        stream.write_all(REFUSAL).await?;
-        stream.shutdown().await?;
-        // Closing a socket with unread input resets the connection, and the client may then lose
-        // the response. So read until the client closes.
-        tokio::io::copy(&mut stream, &mut tokio::io::sink()).await
-    };
-    let _ = tokio::time::timeout(REFUSAL_TIMEOUT, refused).await;
-    drop(slot);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{REFUSAL, TOO_MANY_CONNECTIONS};
-
-    #[test]
-    fn the_refusal_states_the_length_of_its_body() {
-        let text = std::str::from_utf8(REFUSAL).unwrap();
-        let (head, body) = text.split_once("\r\n\r\n").unwrap();
-        assert!(
-            head.contains(&format!("content-length: {}\r\n", body.len())),
-            "{}",
-            body.len()
-        );
-        let problem: serde_json::Value = serde_json::from_str(body).unwrap();
-        assert_eq!(problem["type"], TOO_MANY_CONNECTIONS);
-    }
+    connection.as_mut().graceful_shutdown();
+    connection.await
 }

@@ -5,6 +5,7 @@ pub mod health;
 pub mod host_check;
 pub mod marker;
 pub mod queue;
+pub mod readiness;
 pub mod report;
 pub mod scrape;
 pub mod signature;

@@ -10,12 +10,13 @@
 //!
 //! SIGKILL, and the signals of a crash, end the process at once. Nothing is lost then either.
 
-use std::{fs, io};
+use std::{fs, io, time::Duration};
 
 use rustix::process::Signal;
 use tokio::{
     signal::unix::{self, SignalKind},
     sync::mpsc,
+    time::sleep,
 };
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -23,12 +24,13 @@ use tracing::info;
 /// The signals that start the shutdown, by name.
 const SHUTDOWN: [(&str, Signal); 4] = [
     ("SIGINT", Signal::INT),
-    ("SIGTERM", Signal::TERM),
+    (TERMINATE, Signal::TERM),
     ("SIGQUIT", Signal::QUIT),
     (HANG_UP, Signal::HUP),
 ];
 
 const HANG_UP: &str = "SIGHUP";
+const TERMINATE: &str = "SIGTERM";
 
 /// The signals without a meaning here, by name.
 const IGNORED: [(&str, Signal); 3] = [
@@ -37,13 +39,81 @@ const IGNORED: [(&str, Signal); 3] = [
     ("SIGALRM", Signal::ALARM),
 ];
 
+/// The two moments of a graceful shutdown. Clones share them.
+#[derive(Clone, Debug)]
+pub struct Shutdown {
+    /// Cancelled by the first signal. The service is not ready from here on.
+    pub begun: CancellationToken,
+    /// Cancelled when the service stops accepting. A load balancer has had time by then to see that
+    /// the service is not ready, and to send new requests elsewhere.
+    pub closing: CancellationToken,
+}
+
+impl From<CancellationToken> for Shutdown {
+    /// A shutdown without a delay.
+    fn from(token: CancellationToken) -> Self {
+        Self {
+            begun: token.clone(),
+            closing: token,
+        }
+    }
+}
+
+impl Shutdown {
+    /// A shutdown that the first signal begins. The closing follows a SIGTERM after `delay`, and
+    /// the other signals at once: they come from a terminal, and nobody balances load there. The
+    /// second signal exits the process.
+    ///
+    /// # Errors
+    /// The signal handlers cannot be installed.
+    pub fn on_signal(delay: Duration) -> io::Result<Self> {
+        // Installed before this returns: until then a signal kills the process.
+        let mut signals = install_handlers()?;
+        let shutdown = Self {
+            begun: CancellationToken::new(),
+            closing: CancellationToken::new(),
+        };
+        let Self { begun, closing } = shutdown.clone();
+        tokio::spawn(async move {
+            if let Some((name, _)) = signals.recv().await {
+                info!(signal = name, "shutting down; a second signal ends at once");
+                begun.cancel();
+                tokio::spawn(async move {
+                    if name == TERMINATE {
+                        sleep(delay).await;
+                    }
+                    closing.cancel();
+                });
+            }
+            while let Some((name, status)) = signals.recv().await {
+                // A terminal that closes sends it more than once: from the shell and from the
+                // kernel.
+                if name == HANG_UP {
+                    continue;
+                }
+                info!(signal = name, "second signal: exiting at once");
+                // No cleanup: the store survives a kill at any instant.
+                std::process::exit(status);
+            }
+        });
+        Ok(shutdown)
+    }
+}
+
 /// Returns a token that the first signal cancels. The second one exits the process.
 ///
 /// # Errors
 /// The signal handlers cannot be installed.
 pub fn on_signal() -> io::Result<CancellationToken> {
-    let (sender, mut signals) = mpsc::channel(1);
-    // Installed before this returns: until then a signal kills the process.
+    Ok(Shutdown::on_signal(Duration::ZERO)?.begun)
+}
+
+/// A signal's name, and the exit status that a shell reports for it.
+type Received = (&'static str, i32);
+
+/// Installs the handlers of all signals. Those that start the shutdown are received.
+fn install_handlers() -> io::Result<mpsc::Receiver<Received>> {
+    let (sender, signals) = mpsc::channel(1);
     for (name, number) in SHUTDOWN {
         // `nohup` means that the end of the terminal is not the end of the program.
         if number != Signal::HUP || !is_ignored(number) {
@@ -53,24 +123,7 @@ pub fn on_signal() -> io::Result<CancellationToken> {
     for (name, number) in IGNORED {
         tokio::spawn(ignore(handler(number)?, name));
     }
-    let token = CancellationToken::new();
-    let cancel = token.clone();
-    tokio::spawn(async move {
-        if let Some((name, _)) = signals.recv().await {
-            info!(signal = name, "shutting down; a second signal ends at once");
-            cancel.cancel();
-        }
-        while let Some((name, status)) = signals.recv().await {
-            // A terminal that closes sends it more than once: from the shell and from the kernel.
-            if name == HANG_UP {
-                continue;
-            }
-            info!(signal = name, "second signal: exiting at once");
-            // No cleanup: the store survives a kill at any instant.
-            std::process::exit(status);
-        }
-    });
-    Ok(token)
+    Ok(signals)
 }
 
 fn handler(number: Signal) -> io::Result<unix::Signal> {
@@ -82,7 +135,7 @@ async fn forward(
     mut received: unix::Signal,
     name: &'static str,
     number: Signal,
-    sender: mpsc::Sender<(&'static str, i32)>,
+    sender: mpsc::Sender<Received>,
 ) {
     while received.recv().await.is_some() {
         let status = 128 + number.as_raw();

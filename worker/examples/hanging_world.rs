@@ -12,7 +12,7 @@ use std::{
 };
 
 use storm_shared::program::{self, Program};
-use storm_worker::{LISTEN, delivery::SystemResolver};
+use storm_worker::{LISTEN, delivery::SystemResolver, descriptors};
 use tracing::info;
 
 fn resolver() -> SystemResolver {
@@ -40,6 +40,7 @@ async fn main() -> ExitCode {
     let program = Program {
         command,
         listen: LISTEN,
+        descriptors: descriptors::BUDGET,
         subcommands: Vec::new(),
     };
     program::run(program, async |settings, listener, shutdown| {
@@ -47,7 +48,7 @@ async fn main() -> ExitCode {
         let silent = TcpListener::bind(&addr)?;
         thread::spawn(move || hang(&silent));
         info!(addr = %listener.local_addr()?, hanging = addr, "starting");
-        Ok(storm_worker::run(listener, settings, Arc::new(resolver()), shutdown).await?)
+        Ok(storm_worker::run(listener, settings, Arc::new(resolver()), shutdown.begun).await?)
     })
     .await
 }

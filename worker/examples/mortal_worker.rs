@@ -8,6 +8,7 @@ use storm_shared::program::{self, Program};
 use storm_worker::{
     LISTEN,
     delivery::{Resolve, SystemResolver},
+    descriptors,
 };
 use tracing::info;
 
@@ -28,12 +29,13 @@ async fn main() -> ExitCode {
     let program = Program {
         command,
         listen: LISTEN,
+        descriptors: descriptors::BUDGET,
         subcommands: Vec::new(),
     };
     program::run(program, async |settings, listener, shutdown| {
         info!(addr = %listener.local_addr()?, "starting");
         let resolver = Arc::new(Mortal(SystemResolver::new()));
-        Ok(storm_worker::run(listener, settings, resolver, shutdown).await?)
+        Ok(storm_worker::run(listener, settings, resolver, shutdown.begun).await?)
     })
     .await
 }

@@ -3,10 +3,12 @@
 //! * [`workers`]: the job pipeline, the loops that feed it, and the lease that holds its jobs.
 //! * [`delivery`]: one callback attempt, with the SSRF policy where the connection is made.
 //! * [`check_url`]: the subcommand that explains the SSRF policy's verdict on a URL.
-//! * [`metrics`], [`monitor`]: `/metrics` and `/healthz`.
+//! * [`metrics`], [`monitor`]: `/metrics`, `/healthz`, `/livez` and `/readyz`.
+//! * [`descriptors`]: how a worker spends file descriptors.
 
 pub mod check_url;
 pub mod delivery;
+pub mod descriptors;
 pub mod metrics;
 pub mod monitor;
 pub mod workers;
@@ -19,11 +21,12 @@ use storm_shared::{
     server,
     services::{
         queue::{Queue, QueueError},
+        readiness::Readiness,
         store::{Store, StoreError},
     },
 };
 use thiserror::Error;
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
@@ -61,7 +64,8 @@ pub enum Error {
 ///
 /// It waits for the database to open as long as that takes; `shutdown` ends the wait.
 ///
-/// `listener` serves `/healthz` and `/metrics`. `resolver` looks up names.
+/// `listener` serves health checks and metrics, from the start to the end of the drain. `resolver`
+/// looks up names.
 ///
 /// # Errors
 /// A part could not start, or stopped by itself.
@@ -71,12 +75,50 @@ pub async fn run(
     resolver: Arc<dyn Resolve>,
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
+    let metrics = Metrics::new();
+    let monitor = Monitor::new(
+        Readiness::new(shutdown.clone()),
+        metrics.clone(),
+        settings.access.metrics_token,
+        settings.access.hosts.clone(),
+    );
+    let limits = server::Limits {
+        connections: settings.http.connections,
+        refusals: settings.http.refusals,
+        header_timeout: settings.http.timeout,
+        ..server::Limits::default()
+    };
+    let over = CancellationToken::new();
+    let listening = monitor.clone();
+    let listening = listening.serve(listener, limits, over.clone().cancelled_owned());
+    let listening = tokio::spawn(listening);
+    let outcome = work(&settings, resolver, &metrics, &monitor, shutdown).await;
+    // Only now, so that the drain can be observed.
+    over.cancel();
+    let _ = listening.await; // it has no state to save
+    outcome
+}
+
+async fn work(
+    settings: &Settings,
+    resolver: Arc<dyn Resolve>,
+    metrics: &Metrics,
+    monitor: &Monitor,
+    shutdown: CancellationToken,
+) -> Result<(), Error> {
     let relaxed = without_fsync(&settings.store);
     let Some(store) = shutdown.run_until_cancelled(Store::open(&relaxed)).await else {
         return Ok(());
     };
     let store = store?;
-    let started = Worker::start(store.clone(), listener, &settings, resolver, &shutdown);
+    let started = Worker::start(
+        store.clone(),
+        settings,
+        resolver,
+        metrics,
+        monitor,
+        &shutdown,
+    );
     let mut worker = match started {
         Ok(worker) => worker,
         Err(error) => {
@@ -104,15 +146,15 @@ fn without_fsync(settings: &StoreSettings) -> StoreSettings {
 struct Worker {
     store: Store,
     running: Running,
-    monitor: JoinHandle<()>,
 }
 
 impl Worker {
     fn start(
         store: Store,
-        listener: TcpListener,
         settings: &Settings,
         resolver: Arc<dyn Resolve>,
+        metrics: &Metrics,
+        monitor: &Monitor,
         shutdown: &CancellationToken,
     ) -> Result<Self, Error> {
         let queue = settings.queue.as_ref();
@@ -120,7 +162,6 @@ impl Worker {
             .map(|queue| Queue::new(queue, store.id()))
             .transpose()?;
         let client = Arc::new(client(&settings.callback, resolver)?);
-        let metrics = Metrics::new();
         if let Some(queue) = &queue {
             metrics.watch_queue(queue.status());
         }
@@ -129,33 +170,15 @@ impl Worker {
             queue.as_ref(),
             client,
             settings,
-            &metrics,
+            metrics,
             shutdown.clone(),
         );
         let owner = running.lease().term().owner;
         let secrets = settings.callback.signer.secrets();
         info!(%owner, store = store.id(), secrets, "started");
-
-        let monitor = Monitor {
-            store: store.clone(),
-            queue,
-            metrics,
-            vitals: Vitals::new(running.lease(), running.watchdogs()),
-            metrics_token: settings.access.metrics_token,
-            hosts: settings.access.hosts.clone(),
-        };
-        let limits = server::Limits {
-            connections: settings.http.connections,
-            header_timeout: settings.http.timeout,
-            ..server::Limits::default()
-        };
-        // Until the drain is over, so that it can be observed.
-        let monitor = tokio::spawn(monitor.serve(listener, limits, running.drained()));
-        Ok(Self {
-            store,
-            running,
-            monitor,
-        })
+        let vitals = Vitals::new(running.lease(), running.watchdogs());
+        monitor.started(&store, queue.as_ref(), vitals);
+        Ok(Self { store, running })
     }
 
     /// Completes at shutdown, or with an error as soon as a part stops by itself.
@@ -177,7 +200,6 @@ impl Worker {
     async fn drain(self) {
         // The jobs, and the release of those left over, write to the store, so it closes last.
         self.running.finish().await;
-        let _ = self.monitor.await; // it has no state to save
         self.store.close().await;
         info!("stopped");
     }
@@ -193,5 +215,6 @@ fn client(
         settings.timeout,
         settings.ca_file.as_deref(),
     )?;
+    let client = client.keeping_idle(settings.idle_connections);
     Ok(client.signing_with(settings.signer.clone()))
 }

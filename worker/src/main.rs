@@ -3,7 +3,7 @@
 use std::{process::ExitCode, sync::Arc};
 
 use storm_shared::program::{self, Program};
-use storm_worker::{LISTEN, check_url, delivery::SystemResolver};
+use storm_worker::{LISTEN, check_url, delivery::SystemResolver, descriptors};
 use tracing::info;
 
 fn main() -> ExitCode {
@@ -16,13 +16,14 @@ async fn run() -> ExitCode {
     let program = Program {
         command,
         listen: LISTEN,
+        descriptors: descriptors::BUDGET,
         subcommands: vec![check_url::subcommand()],
     };
     program::run(program, async |settings, listener, shutdown| {
         let database = settings.store.path.display();
         info!(addr = %listener.local_addr()?, %database, queue = settings.queue_name(), "starting");
         let resolver = Arc::new(SystemResolver::new());
-        Ok(storm_worker::run(listener, settings, resolver, shutdown).await?)
+        Ok(storm_worker::run(listener, settings, resolver, shutdown.begun).await?)
     })
     .await
 }

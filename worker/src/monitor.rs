@@ -1,6 +1,9 @@
-//! The worker's own listener: `/healthz` and `/metrics`.
+//! The worker's own listener: `/healthz`, `/livez`, `/readyz` and `/metrics`.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use hyper::{
     Request,
@@ -8,21 +11,28 @@ use hyper::{
     service::{Service as _, service_fn},
 };
 use hyper_util::service::TowerToHyperService;
+use serde::Serialize;
 use storm_shared::{
     server,
     services::{
         access::TokenHash,
-        health::{CheckResult, Health},
+        health::{Alive, CheckResult, Health},
         host_check::{HostNames, authority_of},
         queue::Queue,
+        readiness::Readiness,
         scrape,
         store::Store,
     },
 };
-use tokio::net::TcpListener;
+use tokio::{
+    net::TcpListener,
+    time::{Instant, timeout_at},
+};
+use tokio_util::sync::CancellationToken;
 use warp::{
-    Filter, Reply,
+    Filter, Rejection, Reply,
     http::{HeaderMap, StatusCode},
+    reply::Response,
 };
 
 use crate::{
@@ -33,6 +43,9 @@ use crate::{
 /// A loop that has not ticked for this long has stopped. While Redis is down, a loop ticks more
 /// often.
 const LOOP_DEADLINE: Duration = Duration::from_secs(20);
+
+/// A database that opens within this time fails no health check: `/healthz` waits for it.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// Health checks of the worker itself, which work while it is idle.
 #[derive(Clone)]
@@ -69,23 +82,60 @@ fn silent_for(time: Duration, limit: Duration) -> CheckResult {
     }
 }
 
-/// What the listener reports on.
+/// What the listener reports on. Clones share it.
+#[derive(Clone)]
 pub struct Monitor {
-    /// Checked by a read and a write.
-    pub store: Store,
-    /// Checked for the commands that workers send, if there is one.
-    pub queue: Option<Queue>,
+    readiness: Readiness,
     /// The body of `/metrics`.
-    pub metrics: Metrics,
-    /// The checks `claims` and `heartbeat`.
-    pub vitals: Vitals,
+    metrics: Metrics,
     /// The token that `/metrics` requires, if any.
-    pub metrics_token: Option<TokenHash>,
+    metrics_token: Option<TokenHash>,
     /// The host names to answer to while no token is required.
-    pub hosts: HostNames,
+    hosts: HostNames,
+    parts: Arc<OnceLock<Parts>>,
+    opened: CancellationToken,
+    /// Until when `/healthz` waits for the parts.
+    patience: Instant,
+}
+
+/// What is checked once the database is open.
+struct Parts {
+    store: Store,
+    queue: Option<Queue>,
+    vitals: Vitals,
 }
 
 impl Monitor {
+    /// A worker that starts: its database is not open yet.
+    pub fn new(
+        readiness: Readiness,
+        metrics: Metrics,
+        metrics_token: Option<TokenHash>,
+        hosts: HostNames,
+    ) -> Self {
+        Self {
+            readiness,
+            metrics,
+            metrics_token,
+            hosts,
+            parts: Arc::default(),
+            opened: CancellationToken::new(),
+            patience: Instant::now() + GRACE,
+        }
+    }
+
+    /// The worker runs. From now on `store` and `queue` are checked, and the worker itself.
+    pub fn started(&self, store: &Store, queue: Option<&Queue>, vitals: Vitals) {
+        let parts = Parts {
+            store: store.clone(),
+            queue: queue.cloned(),
+            vitals,
+        };
+        self.parts.get_or_init(|| parts);
+        self.readiness.opened(store, queue);
+        self.opened.cancel();
+    }
+
     /// Serves on `listener` until `shutdown` completes.
     pub async fn serve(
         self,
@@ -93,30 +143,8 @@ impl Monitor {
         limits: server::Limits,
         shutdown: impl Future<Output = ()>,
     ) {
-        let Self {
-            store,
-            queue,
-            metrics,
-            vitals,
-            metrics_token,
-            hosts,
-        } = self;
-        let served = metrics_token.is_none().then_some(hosts);
-        let health = warp::path!("healthz").and(warp::get()).then(move || {
-            let (store, queue, vitals) = (store.clone(), queue.clone(), vitals.clone());
-            async move {
-                let health = Health::check(&store, queue.as_ref()).await;
-                let health = health.with("claims", vitals.claims());
-                answer_health(&health.with("heartbeat", vitals.heartbeat()))
-            }
-        });
-        let scrape = warp::path!("metrics")
-            .and(warp::get())
-            .and(warp::header::headers_cloned())
-            .map(move |headers: HeaderMap| {
-                scrape::answer(&headers, metrics_token.as_ref(), || metrics.render())
-            });
-        let routes = TowerToHyperService::new(warp::service(health.or(scrape)));
+        let served = self.metrics_token.is_none().then(|| self.hosts.clone());
+        let routes = TowerToHyperService::new(warp::service(self.routes()));
         let service = service_fn(move |request: Request<Incoming>| {
             let entry = authority_of(&request, served.as_ref()).map(|_| ());
             let entry = entry.map(|()| routes.call(request));
@@ -129,15 +157,70 @@ impl Monitor {
         });
         server::serve(listener, service, limits, shutdown).await;
     }
+
+    fn routes(self) -> impl Filter<Extract = (impl Reply,), Error = Rejection> + Clone {
+        let monitor = || {
+            let monitor = self.clone();
+            warp::any().map(move || monitor.clone())
+        };
+        let live = warp::path!("livez")
+            .and(get_or_head())
+            .map(|| answer(true, &Alive::new()));
+        let ready = warp::path!("readyz")
+            .and(get_or_head())
+            .and(monitor())
+            .then(async |monitor: Self| monitor.ready().await);
+        let health = warp::path!("healthz")
+            .and(get_or_head())
+            .and(monitor())
+            .then(async |monitor: Self| monitor.health().await);
+        let scrape = warp::path!("metrics")
+            .and(get_or_head())
+            .and(warp::header::headers_cloned())
+            .and(monitor())
+            .map(|headers: HeaderMap, monitor: Self| {
+                let token = monitor.metrics_token.as_ref();
+                scrape::answer(&headers, token, || monitor.metrics.render())
+            });
+        live.or(ready).or(health).or(scrape)
+    }
+
+    async fn health(&self) -> Response {
+        // On a timeout the parts are still missing.
+        let _ = timeout_at(self.patience, self.opened.cancelled()).await;
+        let Some(parts) = self.parts.get() else {
+            return answer(false, &Health::starting());
+        };
+        let health = Health::check(&parts.store, parts.queue.as_ref()).await;
+        let health = health.with("claims", parts.vitals.claims());
+        let health = health.with("heartbeat", parts.vitals.heartbeat());
+        answer(health.is_ok(), &health)
+    }
+
+    async fn ready(&self) -> Response {
+        let mut ready = self.readiness.check().await;
+        // A worker that claims nothing runs no jobs.
+        if let Some(parts) = self.parts.get() {
+            ready = ready.and("claims", parts.vitals.claims());
+            ready = ready.and("heartbeat", parts.vitals.heartbeat());
+        }
+        answer(ready.is_ready(), &ready)
+    }
 }
 
-fn answer_health(health: &Health) -> impl Reply + use<> {
-    let status = if health.is_ok() {
+/// HEAD is answered like GET; hyper omits the body.
+fn get_or_head() -> impl Filter<Extract = (), Error = Rejection> + Copy {
+    warp::get().or(warp::head()).unify()
+}
+
+/// `200` if the checks have passed, and else `503`.
+fn answer(passed: bool, body: &impl Serialize) -> Response {
+    let status = if passed {
         StatusCode::OK
     } else {
         StatusCode::SERVICE_UNAVAILABLE
     };
-    warp::reply::with_status(warp::reply::json(health), status)
+    warp::reply::with_status(warp::reply::json(body), status).into_response()
 }
 
 #[cfg(test)]

@@ -8,6 +8,8 @@ pub(super) enum RouteLabel {
     Sync,
     Requests,
     Healthz,
+    Livez,
+    Readyz,
     Metrics,
     Other,
 }
@@ -19,6 +21,8 @@ impl RouteLabel {
             Some("sync") => Self::Sync,
             Some("requests") => Self::Requests,
             Some("healthz") => Self::Healthz,
+            Some("livez") => Self::Livez,
+            Some("readyz") => Self::Readyz,
             Some("metrics") => Self::Metrics,
             _ => Self::Other,
         }
@@ -30,6 +34,8 @@ impl RouteLabel {
             Self::Sync => "sync",
             Self::Requests => "requests",
             Self::Healthz => "healthz",
+            Self::Livez => "livez",
+            Self::Readyz => "readyz",
             Self::Metrics => "metrics",
             Self::Other => "other",
         }
@@ -41,13 +47,15 @@ mod tests {
     use super::RouteLabel;
 
     #[test]
-    fn every_path_has_one_of_six_labels() {
+    fn every_path_has_one_of_eight_labels() {
         for (path, name) in [
             ("/async", "async"),
             ("/sync/", "sync"),
             ("/requests/0193b7a2-5d3c-7e21-9f0a-3c5b8e6d1f42", "requests"),
             ("/requests/1/redeliver", "requests"),
             ("/healthz", "healthz"),
+            ("/livez", "livez"),
+            ("/readyz", "readyz"),
             ("/metrics", "metrics"),
             ("/", "other"),
             ("", "other"),

@@ -1,8 +1,9 @@
-//! `GET /healthz`: checks the database and Redis.
+//! `GET /healthz`: checks the database and Redis. `GET /livez` and `GET /readyz`: probes for
+//! orchestrators.
 
 use std::sync::Arc;
 
-use storm_shared::services::health::Health;
+use storm_shared::services::{health::Health, readiness::Readiness};
 use warp::reply::Response;
 
 use crate::{app::App, reply};
@@ -10,4 +11,14 @@ use crate::{app::App, reply};
 /// Checks both concurrently.
 pub async fn check(app: Arc<App>) -> Response {
     reply::health(&Health::check(&app.store, app.queue.as_ref()).await)
+}
+
+/// The process runs.
+pub fn live() -> Response {
+    reply::live()
+}
+
+/// Whether the API can accept requests.
+pub async fn ready(readiness: Readiness) -> Response {
+    reply::ready(&readiness.check().await)
 }

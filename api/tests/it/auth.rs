@@ -62,7 +62,7 @@ impl Tenants {
 }
 
 #[tokio::test]
-async fn every_path_but_healthz_requires_a_token() {
+async fn every_path_but_the_health_checks_requires_a_token() {
     let tenants = Tenants::start(&[]).await;
     for path in [
         "/async",
@@ -75,6 +75,10 @@ async fn every_path_but_healthz_requires_a_token() {
         "/healthz/",
         "//healthz",
         "/HEALTHZ",
+        "/livez/",
+        "/readyz/",
+        "//readyz",
+        "/readyz/x",
         "/metrics/",
     ] {
         for request in [bare("GET", path), bare("BREW", path), post(path, JOB)] {
@@ -85,6 +89,10 @@ async fn every_path_but_healthz_requires_a_token() {
     }
     let healthz = tenants.server.ask(bare("GET", "/healthz")).await;
     assert_eq!(healthz.json()["database"], "ok");
+    for probe in ["/livez", "/readyz"] {
+        let answer = tenants.server.ask(bare("GET", probe)).await;
+        assert_eq!(answer.status, 200, "{probe}");
+    }
 
     let one = &tenants.one;
     for (request, status) in [
@@ -272,6 +280,10 @@ async fn healthz_metrics_and_unauthenticated_requests_do_not_count_against_rate_
     for _ in 0..3 {
         let health = tenants.ask_as(one, &bare("GET", "/healthz")).await;
         assert_eq!(health.header("ratelimit"), None);
+        for probe in ["/livez", "/readyz"] {
+            let probe = tenants.ask_as(one, &bare("GET", probe)).await;
+            assert_eq!((probe.status, probe.header("ratelimit")), (200, None));
+        }
         let metrics = tenants.ask_as(one, &bare("GET", "/metrics")).await;
         assert_eq!((metrics.status, metrics.header("ratelimit")), (200, None));
         let stranger = tenants.server.ask(post("/async", JOB)).await;

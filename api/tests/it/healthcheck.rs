@@ -11,7 +11,7 @@ use tokio::task::spawn_blocking;
 use crate::{
     client::{Client, LATE, bare, health, post},
     server::NO_REDIS,
-    service::{Service, exited_with, program},
+    service::{Service, database, exited_with, program},
 };
 
 /// Runs `healthcheck` against `addr`.
@@ -73,6 +73,23 @@ async fn an_unusable_database_exits_1_and_is_reported() {
     let line = format!(r#"API_ADDR={addr}: database: "full""#);
     assert_eq!(says(&addr).await, (Some(1), line));
     service.limit_files(rlimit::INFINITY);
+    assert_eq!(says(&addr).await.0, Some(0));
+}
+
+#[tokio::test]
+async fn a_service_that_waits_for_its_database_exits_1_and_is_named_as_not_ready() {
+    let folder = TempDir::new().unwrap();
+    let lock = database(folder.path());
+    lock.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    let service = Service::spawn(program(folder.path()), folder.path()).await;
+    let addr = service.addr.to_string();
+    let (status, said) = says(&addr).await;
+    assert_eq!(status, Some(1));
+    let expected =
+        format!("API_ADDR={addr}: not ready: database-unavailable: \"The database is not");
+    assert!(said.starts_with(&expected), "{said}");
+    lock.execute_batch("ROLLBACK").unwrap();
+    service.is_open().await;
     assert_eq!(says(&addr).await.0, Some(0));
 }
 

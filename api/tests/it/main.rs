@@ -8,6 +8,8 @@ mod acceptance;
 mod auth;
 mod client;
 #[cfg(target_os = "linux")]
+mod descriptors;
+#[cfg(target_os = "linux")]
 mod faults;
 mod health;
 #[cfg(target_os = "linux")]
@@ -17,6 +19,7 @@ mod help;
 mod memory;
 mod origins;
 mod process;
+mod readiness;
 mod redelivery;
 mod refusals;
 mod requests;

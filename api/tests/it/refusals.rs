@@ -61,6 +61,8 @@ async fn an_unsupported_method_is_405_with_the_allowed_methods() {
         ("/async", "POST"),
         ("/requests/x", "GET, HEAD"),
         ("/healthz", "GET, HEAD"),
+        ("/livez", "GET, HEAD"),
+        ("/readyz", "GET, HEAD"),
     ] {
         for method in ["DELETE", "PUT", "OPTIONS", "BREW"] {
             let answer = server.ask(bare(method, path)).await;

@@ -37,6 +37,7 @@ pub(crate) fn program(folder: &Path) -> Command {
     command
         .env_clear()
         .envs([("REDIS_URL", "none"), ("API_ADDR", "127.0.0.1:0")])
+        .env("SHUTDOWN_DELAY", "0s")
         .env("DB_URL", "sqlite:storm.db")
         .current_dir(folder)
         .stderr(log.unwrap());
@@ -111,6 +112,22 @@ impl Service {
 
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Limits the number of files that it may have open. Returns the limit before.
+    pub(crate) fn limit_descriptors(&self, descriptors: u64) -> u64 {
+        let pid = self.child.id().try_into().unwrap();
+        let (mut soft, mut hard) = (0, 0);
+        let before = Some((&mut soft, &mut hard));
+        rlimit::prlimit(pid, rlimit::Resource::NOFILE, None, before).unwrap();
+        let limit = Some((descriptors, hard));
+        rlimit::prlimit(pid, rlimit::Resource::NOFILE, limit, None).unwrap();
+        soft
+    }
+
+    /// The number of log lines of this process.
+    pub(crate) fn log_lines(&self) -> usize {
+        lines(&self.log).len() - self.earlier_lines
     }
 
     pub(crate) fn is_alive(&mut self) -> bool {

@@ -36,11 +36,15 @@ const RETRY_DELAYS: &str = "500ms,1s,2s";
 pub(super) const ATTEMPTS: i64 = 4;
 /// Shorter than an attempt may take, so that a deploy has to release some jobs.
 const DRAIN_TIMEOUT: Duration = Duration::from_millis(300);
+/// During a deploy of the API, clients are still accepted for this long.
+const SHUTDOWN_DELAY: Duration = Duration::from_millis(200);
 /// The injected kills are not caused by jobs, so no job may become poison: a high limit.
 pub(super) const MAX_CLAIMS: i64 = 8;
 
 /// How long a service may take to exit after SIGTERM.
-pub(super) const STOP_TIMEOUT: Duration = DRAIN_TIMEOUT.saturating_add(Duration::from_secs(10));
+pub(super) const STOP_TIMEOUT: Duration = DRAIN_TIMEOUT
+    .saturating_add(SHUTDOWN_DELAY)
+    .saturating_add(Duration::from_secs(10));
 
 /// All processes of a run. Dropping it kills them.
 #[derive(Debug)]
@@ -225,6 +229,7 @@ fn settings(
         ("WORKER_LEASE", duration(options.lease)),
         ("MAX_CLAIMS", MAX_CLAIMS.to_string()),
         ("DRAIN_TIMEOUT", duration(DRAIN_TIMEOUT)),
+        ("SHUTDOWN_DELAY", duration(SHUTDOWN_DELAY)),
         // The receivers listen on loopback, which the SSRF policy refuses by default.
         ("CALLBACK_ALLOW", "127.0.0.1/32".to_owned()),
         ("CALLBACK_TIMEOUT", duration(CALLBACK_TIMEOUT)),

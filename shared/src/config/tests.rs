@@ -67,6 +67,21 @@ fn the_error_for_a_value_names_the_setting_the_value_and_what_is_accepted() {
             "999us",
             "a number and a unit, from 1ms to 30d, such as 250ms, 10s or 90m",
         ),
+        (
+            "SHUTDOWN_DELAY",
+            "5",
+            "a duration from 0s to 30d, such as 250ms, 10s or 5m",
+        ),
+        (
+            "SHUTDOWN_DELAY",
+            "31d",
+            "a duration from 0s to 30d, such as 250ms, 10s or 5m",
+        ),
+        (
+            "DRAIN_TIMEOUT",
+            "0s",
+            "a duration above zero, up to 30d, such as 250ms, 10s or 5m",
+        ),
         ("MAX_CLAIMS", "1", "a whole number from 2 to 100"),
         ("DB_SYNCHRONOUS", "off", "full or normal"),
         (
@@ -89,6 +104,16 @@ fn the_error_for_a_value_names_the_setting_the_value_and_what_is_accepted() {
             format!("{name}={value}: expected {accepted}")
         );
     }
+}
+
+#[test]
+fn the_shutdown_delay_is_a_second_and_may_be_zero() {
+    let delay = |settings: &[(&str, &str)]| {
+        let settings = Settings::with(settings.iter().copied());
+        settings.unwrap().shutdown_delay
+    };
+    assert_eq!(delay(&[]), Duration::from_secs(1));
+    assert_eq!(delay(&[("SHUTDOWN_DELAY", "0s")]), Duration::ZERO);
 }
 
 #[test]

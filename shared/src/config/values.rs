@@ -46,7 +46,7 @@ impl Layers {
         self.parse(key, accepted, parse_duration)
     }
 
-    /// A duration of at least `shortest`.
+    /// A duration of at least `shortest`, which may be zero.
     pub(super) fn duration_from(
         &self,
         key: &str,
@@ -57,7 +57,10 @@ impl Layers {
             humantime::format_duration(shortest)
         );
         self.parse(key, accepted, |text| {
-            parse_duration(text).filter(|duration| *duration >= shortest)
+            let duration = humantime::parse_duration(text.trim()).ok()?;
+            (shortest..=MAX_DURATION)
+                .contains(&duration)
+                .then_some(duration)
         })
     }
 

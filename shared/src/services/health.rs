@@ -1,4 +1,5 @@
-//! Health checks of the database and Redis, for the `/healthz` of both services.
+//! Health checks of the database and Redis, for the `/healthz` of both services, and the answer to
+//! their `/livez`.
 
 use std::{borrow::Cow, fmt::Display, time::Duration};
 
@@ -7,15 +8,35 @@ use tracing::debug;
 
 use super::{
     queue::{Queue, RedisTrouble},
-    store::{Store, Trouble},
+    store::{Store, StoreError, Trouble},
 };
 
 /// The two results that count as healthy.
 pub(crate) const OK: &str = "ok";
 pub(crate) const NONE: &str = "none";
 
+/// The status of a service of which a check fails.
+pub(super) const UNAVAILABLE: &str = "unavailable";
+
 /// Deadline of each check.
-const DEADLINE: Duration = Duration::from_secs(1);
+pub(super) const DEADLINE: Duration = Duration::from_secs(1);
+
+/// The body of `/livez`: an answer at all is the check.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Alive {
+    status: &'static str,
+}
+
+impl Alive {
+    /// The process runs.
+    #[expect(
+        clippy::new_without_default,
+        reason = "a default value says nothing about a process"
+    )]
+    pub const fn new() -> Self {
+        Self { status: "alive" }
+    }
+}
 
 /// The body of `/healthz`: `status`, then the result of each check under its name.
 #[derive(Clone, Debug)]
@@ -37,20 +58,19 @@ pub enum CheckResult {
 impl Health {
     /// Runs both checks concurrently. Without a queue, Redis is `none`, which is healthy.
     pub async fn check(store: &Store, queue: Option<&Queue>) -> Self {
-        let redis = async {
-            match queue {
-                Some(queue) => check_redis(queue).await,
-                None => CheckResult::None,
-            }
-        };
-        let database = run_check("database", store.check(), |error| match error {
-            Some(error) => error.trouble().map(Trouble::as_str),
-            None => store.trouble().map(Trouble::as_str), // it timed out; the writer may know why
-        });
         // Concurrently, so that both fit into one deadline.
-        let (database, redis) = tokio::join!(database, redis);
+        let (database, redis) =
+            tokio::join!(check_database(store, store.check()), check_redis(queue),);
         Self {
             checks: vec![("database", database), ("redis", redis)],
+        }
+    }
+
+    /// The answer while the database is not open yet, which is unhealthy.
+    pub fn starting() -> Self {
+        let database = CheckResult::Failing("not open yet".into());
+        Self {
+            checks: vec![("database", database)],
         }
     }
 
@@ -68,17 +88,27 @@ impl Health {
 
 impl Serialize for Health {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(1 + self.checks.len()))?;
-        map.serialize_entry("status", if self.is_ok() { OK } else { "unavailable" })?;
-        for (name, result) in &self.checks {
-            map.serialize_entry(name, result.as_str())?;
-        }
-        map.end()
+        let status = if self.is_ok() { OK } else { UNAVAILABLE };
+        serialize(status, &self.checks, serializer)
     }
 }
 
+/// An object of `status` and the result of each check under its name.
+pub(super) fn serialize<S: Serializer>(
+    status: &str,
+    checks: &[(&'static str, CheckResult)],
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    let mut map = serializer.serialize_map(Some(1 + checks.len()))?;
+    map.serialize_entry("status", status)?;
+    for (name, result) in checks {
+        map.serialize_entry(name, result.as_str())?;
+    }
+    map.end()
+}
+
 impl CheckResult {
-    fn is_failing(&self) -> bool {
+    pub(super) fn is_failing(&self) -> bool {
         matches!(self, Self::Failing(_))
     }
 
@@ -91,9 +121,24 @@ impl CheckResult {
     }
 }
 
+/// The result of `check`, which is a check of `store`, within the deadline.
+pub(super) async fn check_database(
+    store: &Store,
+    check: impl Future<Output = Result<(), StoreError>>,
+) -> CheckResult {
+    let trouble = |error: Option<&StoreError>| match error {
+        Some(error) => error.trouble().map(Trouble::as_str),
+        None => store.trouble().map(Trouble::as_str), // it timed out; the writer may know why
+    };
+    run_check("database", check, trouble).await
+}
+
 /// Asks Redis, and adds what this process's own tasks have met: they use more commands than the
 /// check, on connections of their own.
-async fn check_redis(queue: &Queue) -> CheckResult {
+pub(super) async fn check_redis(queue: Option<&Queue>) -> CheckResult {
+    let Some(queue) = queue else {
+        return CheckResult::None;
+    };
     let met = || queue.status().trouble().map(RedisTrouble::as_str);
     let checked = run_check("redis", queue.check(), |error| match error {
         Some(error) => Some(RedisTrouble::from(error).as_str()),

@@ -43,6 +43,9 @@ pub use self::{
 /// Deadline for connecting, and for the reply to a non-blocking command.
 const DEADLINE: Duration = Duration::from_secs(2);
 
+/// The file descriptors of a queue: the pool, and the reader's own connection.
+pub(crate) const DESCRIPTORS: usize = connections::CONNECTIONS + 1;
+
 /// An error of the queue. Displayed on one short line, however many commands failed.
 #[derive(Debug, Error)]
 pub enum QueueError {

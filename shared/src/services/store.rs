@@ -46,6 +46,11 @@ pub use redelivery::{Redeliverable, RedeliveryPage, Unredeliverable};
 pub use waiting::{DueJobs, DueQuery};
 use writer::Writer;
 
+/// The file descriptors of an open store: the database and its write-ahead log for the writer and
+/// each reader, their shared memory, and, for moments, a folder that is synced and a file that is
+/// inspected or copied.
+pub(crate) const DESCRIPTORS: usize = 2 * (1 + readers::CONNECTIONS) + 1 + 2;
+
 /// A cheap-clone handle to the store.
 #[derive(Clone)]
 pub struct Store {

@@ -79,6 +79,74 @@ async fn a_connection_over_the_limit_gets_503_even_while_it_sends() {
 }
 
 #[tokio::test]
+async fn every_connection_past_the_limit_is_answered_503_however_many_come_at_once() {
+    let limits = Limits {
+        connections: 1,
+        refusals: 2,
+        ..Limits::default()
+    };
+    let (addr, ..) = start(limits).await;
+    let mut first = TcpStream::connect(addr).await.unwrap();
+    first.write_all(REQUEST).await.unwrap();
+    assert!(answer(&mut first).await.starts_with("HTTP/1.1 200"));
+
+    let mut others = Vec::new();
+    for _ in 0..100 {
+        others.push(TcpStream::connect(addr).await.unwrap());
+    }
+    for other in &mut others {
+        assert!(answer(other).await.starts_with("HTTP/1.1 503"));
+    }
+}
+
+#[tokio::test]
+async fn a_process_at_its_connection_limit_is_still_live() {
+    let limits = Limits {
+        connections: 1,
+        ..Limits::default()
+    };
+    let (addr, ..) = start(limits).await;
+    let mut only = TcpStream::connect(addr).await.unwrap();
+    only.write_all(REQUEST).await.unwrap();
+    answer(&mut only).await;
+    for (path, status) in [("/livez", "200"), ("/readyz", "503"), ("/livezz", "503")] {
+        let mut probe = TcpStream::connect(addr).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nhost: here\r\n\r\n");
+        probe.write_all(request.as_bytes()).await.unwrap();
+        let answer = answer(&mut probe).await;
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status} ")),
+            "{answer}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn connections_in_the_kernels_queue_at_the_close_get_their_answer() {
+    let listener = server::bind("TEST_ADDR", ([127, 0, 0, 1], 0).into())
+        .await
+        .unwrap();
+    let addr = listener.local_addr().unwrap();
+    let mut queued = Vec::new();
+    for _ in 0..50 {
+        let mut client = TcpStream::connect(addr).await.unwrap();
+        client.write_all(REQUEST).await.unwrap();
+        queued.push(client);
+    }
+    let service = service_fn(async |_| {
+        Ok::<_, Infallible>(Response::new(Full::new(Bytes::from_static(b"hello"))))
+    });
+    // The shutdown is over before the first connection is accepted.
+    let closed = std::future::ready(());
+    let serving = tokio::spawn(server::serve(listener, service, Limits::default(), closed));
+    for client in &mut queued {
+        assert!(answer(client).await.starts_with("HTTP/1.1 200"));
+    }
+    serving.await.unwrap();
+    assert!(TcpStream::connect(addr).await.is_err());
+}
+
+#[tokio::test]
 async fn a_client_that_sends_no_complete_head_is_disconnected() {
     let limits = Limits {
         header_timeout: Duration::from_millis(50),

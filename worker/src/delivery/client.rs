@@ -100,6 +100,12 @@ impl CallbackClient {
         self
     }
 
+    /// Keeps at most `most` connections alive for later attempts.
+    pub fn keeping_idle(self, most: usize) -> Self {
+        self.shared.pool.keep_at_most(most);
+        self
+    }
+
     /// [`CallbackClient::attempt_with`] without a connection permit or a record of repeats.
     ///
     /// # Errors

@@ -3,7 +3,10 @@
 use std::{
     collections::{BTreeMap, HashMap},
     mem,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -14,7 +17,7 @@ use tokio_util::task::AbortOnDropHandle;
 // The default of `CALLBACK_PER_ORIGIN`. With 64, a fifth of the callbacks opened a new connection
 // (docs/BENCHMARKS.md).
 const MAX_PER_ORIGIN: usize = 256;
-/// Idle connections in all.
+/// Idle connections in all, unless the client is told otherwise.
 const MAX_IDLE: usize = 1024;
 /// The idle timeout. Common servers close an idle connection after 5 s; a request sent at that
 /// moment would be lost.
@@ -34,6 +37,7 @@ pub(super) trait Poolable: Send + 'static {
 // Not hyper-util's pool, which keeps an unlimited number of idle connections for each host.
 pub(super) struct Pool<C> {
     idle: Arc<Mutex<Idle<C>>>,
+    most: AtomicUsize,
     _sweeper: AbortOnDropHandle<()>,
 }
 
@@ -48,6 +52,7 @@ impl<C: Poolable> Pool<C> {
         let sweeper = tokio::spawn(sweep(Arc::downgrade(&idle)));
         Self {
             idle,
+            most: AtomicUsize::new(MAX_IDLE),
             _sweeper: AbortOnDropHandle::new(sweeper),
         }
     }
@@ -59,7 +64,13 @@ impl<C: Poolable> Pool<C> {
 
     /// Returns `connection` to the pool. No exchange may be in progress on it.
     pub(super) fn put(&self, connection: C) {
-        lock(&self.idle).put(connection, Instant::now());
+        let most = self.most.load(Ordering::Relaxed);
+        lock(&self.idle).put(connection, Instant::now(), most);
+    }
+
+    /// Keeps at most `most` idle connections from now on.
+    pub(super) fn keep_at_most(&self, most: usize) {
+        self.most.store(most, Ordering::Relaxed);
     }
 
     /// Closes every idle connection.
@@ -120,7 +131,7 @@ impl<C: Poolable> Idle<C> {
         }
     }
 
-    fn put(&mut self, connection: C, now: Instant) {
+    fn put(&mut self, connection: C, now: Instant, most: usize) {
         let numbers = self
             .by_origin
             .entry(Arc::clone(connection.origin()))
@@ -132,7 +143,7 @@ impl<C: Poolable> Idle<C> {
         numbers.push(self.next);
         self.by_age.insert(self.next, (now, connection));
         self.next += 1;
-        if self.by_age.len() > MAX_IDLE {
+        if self.by_age.len() > most {
             self.drop_oldest();
         }
     }

@@ -15,6 +15,7 @@ mod line;
 mod log;
 mod metrics;
 mod process;
+mod readiness;
 mod receiver;
 mod redelivery;
 mod redis_faults;

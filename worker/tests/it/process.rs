@@ -47,11 +47,11 @@ impl WorkerProcess {
         Self::run(profile.join("examples/mortal_worker"), folder, overrides)
     }
 
-    /// The process binds port 0 and logs the port. A port picked beforehand could be taken by then.
     fn run(program: PathBuf, folder: &Path, overrides: &[(&str, &str)]) -> Self {
         Self::spawn(Command::new(program), folder, overrides)
     }
 
+    /// The process binds port 0 and logs the port. A port picked beforehand could be taken by then.
     fn spawn(mut command: Command, folder: &Path, overrides: &[(&str, &str)]) -> Self {
         let mut child = command
             .env_clear()
@@ -71,24 +71,41 @@ impl WorkerProcess {
             .spawn()
             .expect("the examples are built by a plain `cargo test`");
         let lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let mut lines = lines.map_while(Result::ok).inspect(|line| {
+        let logged = Arc::new(Mutex::new(Vec::new()));
+        let log = logged.clone();
+        let mut lines = lines.map_while(Result::ok).inspect(move |line| {
             if !line.contains(r#""level":"INFO""#) {
                 eprintln!("{line}");
             }
+            log.lock().unwrap().push(line.clone());
         });
         let addr = lines.find_map(|line| {
             let line: Value = serde_json::from_str(&line).ok()?;
             Some(line["addr"].as_str()?.to_owned())
         });
         // Keep reading: a full pipe would block the process.
-        let logged = Arc::new(Mutex::new(Vec::new()));
-        let log = logged.clone();
-        std::thread::spawn(move || lines.for_each(|line| log.lock().unwrap().push(line)));
+        std::thread::spawn(move || lines.for_each(drop));
         Self {
             child,
             addr: addr.expect("the worker logs its address"),
             lines: logged,
         }
+    }
+
+    /// Limits the number of files that it may have open from now on.
+    pub(crate) fn limit_descriptors(&self, descriptors: u64) {
+        use rustix::process::{Pid, Resource, Rlimit, prlimit};
+
+        let limit = Rlimit {
+            current: Some(descriptors),
+            maximum: Some(descriptors),
+        };
+        prlimit(Some(Pid::from_child(&self.child)), Resource::Nofile, limit).unwrap();
+    }
+
+    /// The address at which it listens.
+    pub(crate) fn addr(&self) -> &str {
+        &self.addr
     }
 
     /// Sends a signal by its name: `KILL`, `CONT`, `TERM`.
@@ -150,9 +167,14 @@ impl WorkerProcess {
 
     /// The response to a GET; `None` if it does not listen.
     pub(crate) async fn get(&self, path: &str) -> Option<String> {
+        self.ask("GET", path).await
+    }
+
+    /// The response to a request without a body; `None` if it does not listen.
+    pub(crate) async fn ask(&self, method: &str, path: &str) -> Option<String> {
         let mut stream = TcpStream::connect(&self.addr).await.ok()?;
         let request =
-            format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+            format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.ok()?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.ok()?;

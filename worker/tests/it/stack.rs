@@ -145,12 +145,18 @@ impl Stack {
         self.get_with(path, "accept: */*").await
     }
 
-    /// Like `get`, with one more header line.
+    /// Like `get`, with one more header line. Waits for a worker that is still starting.
     pub(crate) async fn get_with(&self, path: &str, line: &str) -> String {
-        self.ask(&format!(
-            "GET {path} HTTP/1.1\r\nhost: localhost\r\n{line}\r\n"
-        ))
-        .await
+        loop {
+            let answer = self
+                .ask(&format!(
+                    "GET {path} HTTP/1.1\r\nhost: localhost\r\n{line}\r\n"
+                ))
+                .await;
+            if !answer.contains("not open yet") {
+                return answer;
+            }
+        }
     }
 
     /// Sends the beginning of a head, and closes it.

@@ -8,7 +8,7 @@ use redis::{AsyncConnectionConfig, ConnectionInfo, FromRedisValue, Pipeline};
 use super::{DEADLINE, QueueError};
 
 /// Pool size. Each connection carries one batch at a time.
-const CONNECTIONS: usize = 4;
+pub(super) const CONNECTIONS: usize = 4;
 
 /// The longest life of a connection. Only a new connection looks the name up again, and the server
 /// that the name has left may still answer as a master.

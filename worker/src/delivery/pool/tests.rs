@@ -109,6 +109,16 @@ async fn over_the_total_limit_the_oldest_connection_is_closed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_client_that_may_open_few_files_keeps_few_connections() {
+    let (pool, mut fakes) = (Pool::new(), Fakes::default());
+    pool.keep_at_most(2);
+    for index in 0..5 {
+        pool.put(fakes.open(&format!("http://{index}")));
+    }
+    assert_eq!(fakes.living(), [3, 4]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_connection_past_its_idle_timeout_is_not_reused() {
     let (pool, mut fakes) = (Pool::new(), Fakes::default());
     pool.put(fakes.open("http://a"));

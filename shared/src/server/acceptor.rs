@@ -1,0 +1,105 @@
+//! Accepts connections, in spite of errors.
+
+use std::{
+    io::{self, ErrorKind},
+    time::Duration,
+};
+
+use tokio::{
+    net::{TcpListener, TcpStream},
+    time::Instant,
+};
+use tracing::{info, warn};
+
+use crate::outage::Outage;
+
+/// The pause after a failed `accept`. Without it, the loop would spin while the process has no file
+/// descriptor left.
+const ERROR_PAUSE: Duration = Duration::from_millis(50);
+
+/// A failure this long after the last one is a new outage. While descriptors run out again and
+/// again, some connections are accepted in between, and the log would have a line for each.
+const QUIET_PERIOD: Duration = Duration::from_secs(10);
+
+/// The most connections that wait in the kernel's queue: tokio's argument to `listen`, which allows
+/// one more.
+const BACKLOG: usize = 1024 + 1;
+
+/// A listener, and whether it could accept the last connection.
+pub(super) struct Acceptor {
+    listener: TcpListener,
+    outage: Outage,
+    last_failure: Instant,
+}
+
+impl Acceptor {
+    pub(super) fn new(listener: TcpListener) -> Self {
+        Self {
+            listener,
+            outage: Outage::default(),
+            last_failure: Instant::now(),
+        }
+    }
+
+    /// The next connection. Cancel-safe: a connection is accepted only when this returns it.
+    pub(super) async fn next(&mut self) -> TcpStream {
+        loop {
+            match self.listener.accept().await {
+                Ok((stream, _)) => {
+                    self.accepted();
+                    return stream;
+                }
+                // The client has given up while it waited.
+                Err(error) if is_of_one_connection(&error) => {}
+                Err(error) => {
+                    self.failed(&error);
+                    tokio::time::sleep(ERROR_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// Closes the listener. The connections in the kernel's queue are passed to `serve` first:
+    /// their clients are connected already and may have sent a request, and would see a reset.
+    pub(super) fn close(self, mut serve: impl FnMut(TcpStream)) {
+        // Not tokio's `accept`, which knows of a connection only after epoll has reported it.
+        let Ok(listener) = self.listener.into_std() else {
+            return;
+        };
+        for _ in 0..BACKLOG {
+            match listener.accept() {
+                Ok((stream, _)) => {
+                    if stream.set_nonblocking(true).is_ok()
+                        && let Ok(stream) = TcpStream::from_std(stream)
+                    {
+                        serve(stream);
+                    }
+                }
+                Err(error) if is_of_one_connection(&error) => {}
+                // The listener is non-blocking: the queue is empty.
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn accepted(&mut self) {
+        if self.last_failure.elapsed() >= QUIET_PERIOD && self.outage.recovered() {
+            info!("connections are accepted again");
+        }
+    }
+
+    /// Lack of file descriptors or of memory. The listener itself stays usable.
+    fn failed(&mut self, error: &io::Error) {
+        self.last_failure = Instant::now();
+        if self.outage.failed() {
+            warn!(%error, "connections cannot be accepted; they wait");
+        }
+    }
+}
+
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset | ErrorKind::Interrupted
+    )
+}
