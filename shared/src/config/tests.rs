@@ -70,17 +70,17 @@ fn the_error_for_a_value_names_the_setting_the_value_and_what_is_accepted() {
         (
             "SHUTDOWN_DELAY",
             "5",
-            "a duration from 0s to 30d, such as 250ms, 10s or 5m",
+            "a number and a unit, from 0s to 30d, such as 250ms, 10s or 90m",
         ),
         (
             "SHUTDOWN_DELAY",
             "31d",
-            "a duration from 0s to 30d, such as 250ms, 10s or 5m",
+            "a number and a unit, from 0s to 30d, such as 250ms, 10s or 90m",
         ),
         (
             "DRAIN_TIMEOUT",
             "0s",
-            "a duration above zero, up to 30d, such as 250ms, 10s or 5m",
+            "a number and a unit, above zero and up to 30d, such as 250ms, 10s or 90m",
         ),
         ("MAX_CLAIMS", "1", "a whole number from 2 to 100"),
         ("DB_SYNCHRONOUS", "off", "full or normal"),

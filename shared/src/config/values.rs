@@ -57,10 +57,7 @@ impl Layers {
             humantime::format_duration(shortest)
         );
         self.parse(key, accepted, |text| {
-            let duration = humantime::parse_duration(text.trim()).ok()?;
-            (shortest..=MAX_DURATION)
-                .contains(&duration)
-                .then_some(duration)
+            one_duration(text).filter(|duration| *duration >= shortest)
         })
     }
 
@@ -78,14 +75,19 @@ impl Layers {
     }
 }
 
+/// A duration above zero.
+fn parse_duration(text: &str) -> Option<Duration> {
+    one_duration(text).filter(|duration| !duration.is_zero())
+}
+
 /// Parses one number and one unit. humantime also adds up several, with or without spaces: a list
 /// such as `1s 2s` would silently be its sum.
-fn parse_duration(text: &str) -> Option<Duration> {
+fn one_duration(text: &str) -> Option<Duration> {
     let unit = text.trim_start_matches(|c: char| c.is_ascii_digit());
     if !unit.chars().all(char::is_alphabetic) {
         return None;
     }
     humantime::parse_duration(text)
         .ok()
-        .filter(|duration| !duration.is_zero() && *duration <= MAX_DURATION)
+        .filter(|duration| *duration <= MAX_DURATION)
 }

@@ -47,18 +47,6 @@ impl WorkerProcess {
         Self::run(profile.join("examples/mortal_worker"), folder, overrides)
     }
 
-    /// Like `start`, with this limit of open files (`ulimit -Hn`).
-    pub(crate) fn start_limited(
-        descriptors: u32,
-        folder: &Path,
-        overrides: &[(&str, &str)],
-    ) -> Self {
-        let mut shell = Command::new("/bin/sh");
-        let script = format!("ulimit -n {descriptors} && exec \"$0\"");
-        shell.args(["-c", &script, env!("CARGO_BIN_EXE_storm-worker")]);
-        Self::spawn(shell, folder, overrides)
-    }
-
     fn run(program: PathBuf, folder: &Path, overrides: &[(&str, &str)]) -> Self {
         Self::spawn(Command::new(program), folder, overrides)
     }
@@ -102,6 +90,17 @@ impl WorkerProcess {
             addr: addr.expect("the worker logs its address"),
             lines: logged,
         }
+    }
+
+    /// Limits the number of files that it may have open from now on.
+    pub(crate) fn limit_descriptors(&self, descriptors: u64) {
+        use rustix::process::{Pid, Resource, Rlimit, prlimit};
+
+        let limit = Rlimit {
+            current: Some(descriptors),
+            maximum: Some(descriptors),
+        };
+        prlimit(Some(Pid::from_child(&self.child)), Resource::Nofile, limit).unwrap();
     }
 
     /// The address at which it listens.

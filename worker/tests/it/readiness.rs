@@ -114,7 +114,7 @@ async fn with_few_descriptors_a_worker_answers_past_its_bounds_and_runs_its_jobs
 
     let folder = TempDir::new().unwrap();
     let overrides = [("HTTP_TIMEOUT", "10m"), ("LOG", "info")];
-    let worker = WorkerProcess::start_limited(64, folder.path(), &overrides);
+    let worker = WorkerProcess::start_with_descriptors(64, folder.path(), &overrides);
     worker.logs("the limit of open files").await;
     ready_turns(&worker, "200").await;
     let mut idle = Vec::new();

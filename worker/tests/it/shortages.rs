@@ -36,12 +36,15 @@ async fn a_worker_without_descriptors_parks_its_jobs_and_spends_no_attempt() {
         }
     })
     .await;
+    let limits = [("DRAIN_TIMEOUT", "1ms"), ("CALLBACK_TIMEOUT", "1h")];
+    let worker = WorkerProcess::start(table.folder.path(), &limits);
+    worker.logs("registered").await;
+    // Not at its start, when it would lower its bounds to the limit.
+    worker.limit_descriptors(64);
     let mut ids = Vec::new();
     for _ in 0..JOBS {
         ids.push(table.accept(1, Some(receiver.url())).await);
     }
-    let limits = [("DRAIN_TIMEOUT", "1ms"), ("CALLBACK_TIMEOUT", "1h")];
-    let worker = WorkerProcess::start_with_descriptors(64, table.folder.path(), &limits);
     worker.logs("no file descriptor is free").await;
     release.add_permits(Semaphore::MAX_PERMITS);
     for id in ids {
