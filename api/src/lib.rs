@@ -22,6 +22,7 @@ pub mod app;
 pub mod auth;
 pub mod backlog_limit;
 pub mod body;
+mod closing;
 pub mod controllers;
 pub mod descriptors;
 pub mod error;
@@ -69,8 +70,8 @@ pub async fn run(
     // Served from here on, so that a scrape has an answer also while the database cannot be opened.
     if let Some(listener) = metrics_listener(&settings).await? {
         // Not awaited at the end: the task has no state to save.
-        let (metrics, closing) = (metrics.clone(), shutdown.closing.clone());
-        let serving = serving::serve_metrics(&settings, metrics, listener, closing);
+        let metrics = metrics.clone();
+        let serving = serving::serve_metrics(&settings, metrics, listener, shutdown.clone());
         tokio::spawn(serving);
     }
     let limits = serving::limits(&settings);

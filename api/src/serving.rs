@@ -12,7 +12,10 @@ use storm_shared::{
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::{app::App, auth::AuthLayer, error::Error, metrics::Metrics, routes, startup::Gate};
+use crate::{
+    app::App, auth::AuthLayer, closing::closing_from, error::Error, metrics::Metrics, routes,
+    startup::Gate,
+};
 
 /// Serves `app` on `listener` behind `auth` until `shutdown`, then drains: open requests are
 /// answered within the drain timeout, and the app is closed.
@@ -43,11 +46,11 @@ pub(crate) async fn serve_opening(
     let gate = Gate::closed();
     let starting = warp::service(routes::starting(&readiness));
     let starting = TowerToHyperService::new(starting);
-    let service = gate.service(starting, routes::is_probe, shutdown.begun.clone());
+    let service = auth.before(gate.service(starting, routes::is_probe));
     let stop = CancellationToken::new();
     let server = server::serve(
         listener,
-        auth.before(service),
+        closing_from(shutdown.begun.clone(), service),
         limits,
         stop.clone().cancelled_owned(),
     );
@@ -57,11 +60,16 @@ pub(crate) async fn serve_opening(
     let opened = shutdown.begun.run_until_cancelled(opening).await;
     let app = match opened.transpose() {
         Ok(Some(app)) => app,
-        // A failed start, or a shutdown before the database was open.
-        ended => {
+        // A shutdown before the database was open.
+        Ok(None) => {
             stop.cancel();
             let _ = server.await; // a panic was logged
-            return ended.map(drop);
+            return Ok(());
+        }
+        // Told at once: no client may delay the end of a failed start.
+        Err(error) => {
+            server.abort();
+            return Err(error);
         }
     };
     readiness.opened(&app.store, app.queue.as_ref());
@@ -89,18 +97,20 @@ pub(crate) async fn serve_opening(
     }
 }
 
-/// Serves `/metrics` alone on `listener` until `shutdown` is cancelled.
-pub fn serve_metrics(
+/// Serves `/metrics` alone on `listener` until the API closes its own.
+pub fn serve_metrics<S: Into<Shutdown>>(
     settings: &Settings,
     metrics: Metrics,
     listener: TcpListener,
-    shutdown: CancellationToken,
-) -> impl Future<Output = ()> + Send + use<> {
+    shutdown: S,
+) -> impl Future<Output = ()> + Send + use<S> {
+    let Shutdown { begun, closing } = shutdown.into();
     let limits = limits(settings);
     let auth = AuthLayer::for_metrics(settings, metrics.clone());
     let routes = warp::service(routes::metrics_alone(metrics));
     let service = auth.before(TowerToHyperService::new(routes));
-    async move { server::serve(listener, service, limits, shutdown.cancelled()).await }
+    let service = closing_from(begun, service);
+    async move { server::serve(listener, service, limits, closing.cancelled()).await }
 }
 
 /// The limits of the API's listeners.

@@ -1,4 +1,4 @@
-//! The service from start to shutdown: until the database is open, the routes, and the shutdown.
+//! The service of the start: until the database is open, requests wait or are answered `503`.
 
 use std::{
     convert::Infallible,
@@ -10,7 +10,6 @@ use futures_util::future::Either;
 use hyper::{
     Request,
     body::Incoming,
-    header::{CONNECTION, HeaderValue},
     service::{Service, service_fn},
 };
 use tokio::time::{Instant, timeout_at};
@@ -61,13 +60,11 @@ where
     }
 
     /// The service: `starting` while the gate is closed. Requests wait for its opening for a
-    /// moment, except those that `at_once` names. From `shutdown` on, kept-alive connections close
-    /// after their next answer.
+    /// moment, except those that `at_once` names.
     pub(crate) fn service<T>(
         &self,
         starting: T,
         at_once: AtOnce,
-        shutdown: CancellationToken,
     ) -> impl Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send>
     + Clone
     + Send
@@ -83,17 +80,7 @@ where
         let patience = self.patience;
         service_fn(move |request: Request<Incoming>| {
             if let Some(routes) = shared.routes.get() {
-                let (answer, begun) = (routes.call(request), shutdown.is_cancelled());
-                return Either::Left(async move {
-                    let mut answer = answer.await?;
-                    if begun {
-                        // The connection closes after this answer, so that the client's next one
-                        // goes to another instance.
-                        let close = HeaderValue::from_static("close");
-                        answer.headers_mut().insert(CONNECTION, close);
-                    }
-                    Ok(answer)
-                });
+                return Either::Left(routes.call(request));
             }
             let (shared, starting) = (Arc::clone(&shared), starting.clone());
             Either::Right(async move {

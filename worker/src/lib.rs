@@ -13,7 +13,7 @@ pub mod metrics;
 pub mod monitor;
 pub mod workers;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use storm_shared::{
     config::{CallbackSettings, Settings, StoreSettings, Synchronous},
@@ -86,16 +86,19 @@ pub async fn run(
         connections: settings.http.connections,
         refusals: settings.http.refusals,
         header_timeout: settings.http.timeout,
-        ..server::Limits::default()
+        drain_timeout: MONITOR_DRAIN,
     };
     let over = CancellationToken::new();
     let listening = monitor.clone();
     let listening = listening.serve(listener, limits, over.clone().cancelled_owned());
     let listening = tokio::spawn(listening);
     let outcome = work(&settings, resolver, &metrics, &monitor, shutdown).await;
-    // Only now, so that the drain can be observed.
-    over.cancel();
-    let _ = listening.await; // it has no state to save
+    if outcome.is_ok() {
+        // Only now, so that the drain can be observed.
+        over.cancel();
+        let _ = listening.await; // it has no state to save
+    }
+    // A failure is told at once: no client may delay the end of the process.
     outcome
 }
 
@@ -141,6 +144,10 @@ fn without_fsync(settings: &StoreSettings) -> StoreSettings {
         ..settings.clone()
     }
 }
+
+/// Time for the last answers about a worker that has drained. A client that does not end its request
+/// must not delay the process much beyond `DRAIN_TIMEOUT`.
+const MONITOR_DRAIN: Duration = Duration::from_secs(1);
 
 /// The parts of a worker's process.
 struct Worker {

@@ -147,7 +147,8 @@ impl Monitor {
         let routes = TowerToHyperService::new(warp::service(self.routes()));
         let service = service_fn(move |request: Request<Incoming>| {
             let entry = authority_of(&request, served.as_ref()).map(|_| ());
-            let entry = entry.map(|()| routes.call(request));
+            // Boxed, because the combined type of the routes is large.
+            let entry = entry.map(|()| Box::pin(routes.call(request)));
             async move {
                 match entry {
                     Ok(answer) => answer.await,
@@ -215,12 +216,12 @@ fn get_or_head() -> impl Filter<Extract = (), Error = Rejection> + Copy {
 
 /// `200` if the checks have passed, and else `503`.
 fn answer(passed: bool, body: &impl Serialize) -> Response {
-    let status = if passed {
-        StatusCode::OK
-    } else {
-        StatusCode::SERVICE_UNAVAILABLE
-    };
-    warp::reply::with_status(warp::reply::json(body), status).into_response()
+    let body = warp::reply::json(body);
+    if passed {
+        return body.into_response();
+    }
+    let unavailable = warp::reply::with_status(body, StatusCode::SERVICE_UNAVAILABLE);
+    warp::reply::with_header(unavailable, "retry-after", "1").into_response()
 }
 
 #[cfg(test)]

@@ -92,7 +92,11 @@ async fn the_process_is_live_and_not_ready_while_its_database_opens_and_while_it
     assert!(draining.header("retry-after").is_some());
     assert_eq!(draining.json(), json!({"status": "draining"}));
     assert_eq!(get(addr, "/livez").await.status, 200);
-    assert_eq!(get(addr, "/requests/x").await.status, 401, "it is served");
+    let refused = get(addr, "/requests/x").await;
+    assert_eq!(
+        (refused.status, refused.header("connection")),
+        (401, Some("close"))
+    );
     assert!(!running.is_finished());
 
     shutdown.closing.cancel();
@@ -102,6 +106,19 @@ async fn the_process_is_live_and_not_ready_while_its_database_opens_and_while_it
         .unwrap()
         .unwrap();
     assert!(TcpListener::bind(addr).await.is_ok(), "it listens no more");
+}
+
+#[tokio::test]
+async fn no_client_delays_the_end_of_a_start_that_fails() {
+    let folder = TempDir::new().unwrap();
+    std::fs::write(folder.path().join("storm.db"), "no database").unwrap();
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let mut unfinished = Client::connect(listener.local_addr().unwrap()).await;
+    unfinished.send("GET /liv".to_owned()).await;
+    let settings = settings(&folder, &[("DRAIN_TIMEOUT", "30d")]);
+    let run = storm_api::run(listener, settings, CancellationToken::new());
+    let ended = timeout(PATIENCE, run).await.expect("an end");
+    assert!(ended.unwrap_err().to_string().contains("DB_URL"));
 }
 
 #[tokio::test]

@@ -262,6 +262,10 @@ impl Store {
     /// The read or the write failed, the read queue is full, or a file was moved or deleted.
     pub async fn check(&self) -> Result<(), StoreError> {
         let checked = self.read_and_write().await;
+        // Our own close removes the write-ahead log.
+        if matches!(checked, Err(StoreError::Closed)) {
+            return checked;
+        }
         // First: a connection to a file that was moved can fail in many other ways.
         if self.shared.writer.files().look_at_all() {
             return Err(StoreError::Moved);

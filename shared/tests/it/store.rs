@@ -567,6 +567,15 @@ async fn a_database_that_can_not_be_written_fails_the_health_check() {
 }
 
 #[tokio::test]
+async fn a_closed_store_is_not_taken_for_one_whose_file_was_moved() {
+    let (store, _folder) = new_store().await;
+    store.check().await.unwrap();
+    store.clone().close().await; // SQLite deletes the write-ahead log
+    let checked = store.check().await;
+    assert!(matches!(checked, Err(StoreError::Closed)), "{checked:?}");
+}
+
+#[tokio::test]
 async fn queued_writes_are_committed_when_the_store_closes() {
     let (store, folder) = new_store().await;
     let writes: Vec<_> = (0..500)

@@ -56,20 +56,25 @@ impl Drain {
         self.deadline.cancel();
     }
 
-    /// Waits for the jobs until the deadline, and cuts off the rest.
-    pub(super) async fn finish(&self) {
+    /// Waits for the jobs until the deadline, and cuts off the rest. Returns their number.
+    pub(super) async fn finish(&self) -> usize {
         // A tracker that is not closed never completes `wait`.
         self.jobs.close();
         info!(jobs = self.jobs.len(), "draining");
         let ended = self.deadline.run_until_cancelled(self.jobs.wait());
+        let mut unfinished = 0;
         if ended.await.is_none() {
-            let jobs = self.jobs.len();
-            info!(jobs, "drain timeout: unfinished jobs go back to the table");
+            unfinished = self.jobs.len();
+            info!(
+                jobs = unfinished,
+                "drain timeout: unfinished jobs go back to the table"
+            );
         }
         // Also when every job has ended early: the listener's shutdown waits for `over`.
         self.deadline.cancel();
         // A job that is cut off ends at its next poll. None may still run when the lease is given
         // up.
         self.jobs.wait().await;
+        unfinished
     }
 }

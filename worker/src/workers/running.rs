@@ -161,24 +161,29 @@ impl Running {
         // The loops first: what they still claim must be among the jobs that the drain waits for.
         while self.loops.join_next().await.is_some() {}
         // The heartbeat continues while jobs run, or another worker would reclaim them.
-        self.drain.finish().await;
+        let unfinished = self.drain.finish().await;
         self.stop_heartbeat.cancel();
         while self.heartbeat.join_next().await.is_some() {}
         // After the last heartbeat, which would find its row gone and register again.
-        self.give_back().await;
+        self.give_back(unfinished).await;
     }
 
     /// Returns all unfinished jobs to the table, in one write.
-    async fn give_back(&self) {
+    async fn give_back(&self, unfinished: usize) {
+        // Without jobs nothing depends on the write, so a locked database delays the end only once.
+        let tries = if unfinished == 0 { 0 } else { GIVE_BACK_TRIES };
         let backoff = ExponentialBuilder::default()
             .with_min_delay(Duration::from_millis(50))
-            .with_max_times(GIVE_BACK_TRIES);
+            .with_max_times(tries);
         let resigned = (|| self.lease.deregister())
             .retry(backoff)
             .when(|error| !matches!(error, StoreError::Closed));
         match resigned.await {
             Ok(0) => {}
             Ok(jobs) => info!(jobs, "unfinished jobs returned to the table"),
+            Err(error) if unfinished == 0 => {
+                info!(%error, "this worker's row stays; another worker deletes it after a lease");
+            }
             Err(error) => {
                 error!(%error, "unfinished jobs could not be returned; others reclaim them after a lease");
             }

@@ -107,6 +107,20 @@ async fn a_worker_is_not_ready_while_its_database_is_out_of_reach_and_ready_agai
     ready_turns(&worker, "200").await;
 }
 
+#[tokio::test]
+async fn a_worker_without_jobs_that_ends_while_its_database_is_locked_has_lost_none() {
+    let folder = TempDir::new().unwrap();
+    let worker = WorkerProcess::start(folder.path(), &[("LOG", "info")]);
+    ready_turns(&worker, "200").await;
+    let lock = rusqlite::Connection::open(folder.path().join("storm.db")).unwrap();
+    lock.execute_batch("BEGIN IMMEDIATE").unwrap();
+    worker.signal("TERM");
+    worker.logs("this worker's row stays").await;
+    let log = worker.log();
+    assert!(!log.contains("could not be returned"), "{log}");
+    assert!(worker.ended().await.success());
+}
+
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn with_few_descriptors_a_worker_answers_past_its_bounds_and_runs_its_jobs() {
