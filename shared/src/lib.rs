@@ -3,6 +3,7 @@
 //! * [`config`]: the settings, read once at start.
 //! * [`models`]: the domain types: request id, status, report spec, callback URL, row.
 //! * [`services`]: the store, the queue, the report, authentication, the SSRF policy, signatures.
+//! * [`duration`]: durations in settings and options.
 //! * `list`: lists in settings, separated by commas or white space.
 //! * [`outage`]: logs the start and the end of an outage once each.
 //! * [`server`]: the accept loop of every HTTP listener.
@@ -10,6 +11,7 @@
 //!   `healthcheck`. [`telemetry`] sets up logging, and [`shutdown`] handles the signals.
 
 pub mod config;
+pub mod duration;
 mod healthcheck;
 mod list;
 pub mod models;

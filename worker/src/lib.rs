@@ -145,8 +145,8 @@ fn without_fsync(settings: &StoreSettings) -> StoreSettings {
     }
 }
 
-/// Time for the last answers about a worker that has drained. A client that does not end its request
-/// must not delay the process much beyond `DRAIN_TIMEOUT`.
+/// Time for the last answers about a worker that has drained. A client that does not end its
+/// request must not delay the process much beyond `DRAIN_TIMEOUT`.
 const MONITOR_DRAIN: Duration = Duration::from_secs(1);
 
 /// The parts of a worker's process.

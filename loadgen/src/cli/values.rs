@@ -13,10 +13,11 @@ pub const MAX_REQUESTS: u64 = 2_000_000;
 const LONGEST: Duration = Duration::from_hours(1);
 
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text)
-        .ok()
+    storm_shared::duration::parse(text)
         .filter(|duration| (Duration::from_millis(1)..=LONGEST).contains(duration))
-        .ok_or_else(|| "it must be a duration from 1ms to 1h, such as 10s or 250ms".to_owned())
+        .ok_or_else(|| {
+            "it must be a number and a unit, from 1ms to 1h, such as 10s or 250ms".to_owned()
+        })
 }
 
 pub(super) fn mode() -> impl TypedValueParser<Value = Mode> {

@@ -30,7 +30,7 @@ impl AccessSettings {
         Ok(Self {
             tokens: layers.try_parse_secret("api_tokens", Tokens::parse)?,
             open: layers.parse("api_open", "true or false", |word| word.parse().ok())?,
-            hosts: layers.try_parse("api_hosts", HostNames::parse)?,
+            hosts: layers.try_parse_list("api_hosts", HostNames::parse)?,
             rate_limit: layers.try_parse("rate_limit", |text| unless_empty(text, str::parse))?,
             metrics_token: layers
                 .try_parse_secret("metrics_token", |text| unless_empty(text, parse_hash))?,

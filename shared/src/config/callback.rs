@@ -69,9 +69,9 @@ impl CallbackSettings {
     pub(super) fn read(layers: &Layers) -> Result<Self, SettingError> {
         Ok(Self {
             policy: Policy::from(PolicySettings {
-                allow: layers.try_parse("callback_allow", AllowList::parse)?,
-                deny: layers.try_parse("callback_deny", DenyList::parse)?,
-                ports: layers.try_parse("callback_ports", Ports::parse)?,
+                allow: layers.try_parse_list("callback_allow", AllowList::parse)?,
+                deny: layers.try_parse_list("callback_deny", DenyList::parse)?,
+                ports: layers.try_parse_list("callback_ports", Ports::parse)?,
                 nat64: layers.try_parse("callback_nat64", Nat64::parse)?,
             }),
             timeout: layers.duration("callback_timeout")?,

@@ -73,7 +73,8 @@ impl SettingsFile {
             return None;
         }
         let is_secret = |key: &&str| match value(key) {
-            Some(url) if *key == "redis_url" => url.contains('@'), // a password
+            // A password, of a host or of a Unix socket.
+            Some(url) if *key == "redis_url" => url.contains('@') || url.contains("pass="),
             Some(secrets) => !secrets.trim().is_empty(),
             None => false,
         };

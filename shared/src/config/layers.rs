@@ -109,6 +109,16 @@ impl Layers {
         }
     }
 
+    /// The text of a list, on one line: line breaks separate entries as spaces do.
+    pub(super) fn list(&self, key: &str) -> Result<String, SettingError> {
+        let text = self.raw(key)?.replace(['\t', '\r', '\n'], " ");
+        if is_plain(&text) {
+            Ok(text)
+        } else {
+            Err(invalid(key, text.escape_debug().to_string(), PLAIN))
+        }
+    }
+
     fn raw(&self, key: &str) -> Result<String, SettingError> {
         Ok(self.config.get_string(key)?.trim().to_owned())
     }
@@ -131,6 +141,16 @@ impl Layers {
         parse: impl FnOnce(&str) -> Result<T, E>,
     ) -> Result<T, SettingError> {
         let value = self.text(key)?;
+        parse(&value).map_err(|error| invalid(key, value, error.to_string()))
+    }
+
+    /// As [`Layers::try_parse`], for a list.
+    pub(super) fn try_parse_list<T, E: Display>(
+        &self,
+        key: &str,
+        parse: impl FnOnce(&str) -> Result<T, E>,
+    ) -> Result<T, SettingError> {
+        let value = self.list(key)?;
         parse(&value).map_err(|error| invalid(key, value, error.to_string()))
     }
 
@@ -185,11 +205,15 @@ fn partition(
 }
 
 fn looks_like_one_of(known: &[String], name: &str) -> bool {
+    if name.len() < MIN_COMPARED_LENGTH || name == FILE_VARIABLE {
+        return false;
+    }
+    let file_variable = FILE_VARIABLE.to_ascii_lowercase();
     let name = name.to_ascii_lowercase();
-    name.len() >= MIN_COMPARED_LENGTH
-        && known
-            .iter()
-            .any(|known| strsim::osa_distance(known, &name) <= MAX_EDIT_DISTANCE)
+    known
+        .iter()
+        .chain([&file_variable])
+        .any(|known| strsim::osa_distance(known, &name) <= MAX_EDIT_DISTANCE)
 }
 
 const PLAIN: &str = "expected UTF-8 without control characters";

@@ -238,12 +238,27 @@ fn the_error_for_the_log_and_the_database_names_the_setting_and_what_is_accepted
 }
 
 #[test]
+fn a_line_break_separates_the_entries_of_every_list() {
+    for (name, value) in [
+        ("CALLBACK_ALLOW", "10.0.0.0/8\n11.0.0.0/8"),
+        ("CALLBACK_DENY", "10.0.0.0/8\t11.0.0.0/8"),
+        ("CALLBACK_PORTS", "443\r\n8443"),
+        ("API_HOSTS", "a\nb"),
+    ] {
+        let settings = Settings::with([(name, value)]);
+        assert!(settings.is_ok(), "{name}: {}", settings.unwrap_err());
+    }
+    let error = error_of("CALLBACK_PORTS", "443\nx\u{7f}");
+    assert_eq!(error.lines().count(), 1, "{error}");
+}
+
+#[test]
 fn a_list_of_delays_is_separated_by_commas_or_white_space_and_never_a_sum() {
     let delays = |value| {
         let settings = Settings::with([("CALLBACK_RETRY_DELAYS", value)]);
         settings.map(|settings| settings.callback.retry.delays)
     };
-    for value in ["1s 2s 1s", "1s,2s,1s", "1s, 2s 1s,"] {
+    for value in ["1s 2s 1s", "1s,2s,1s", "1s, 2s 1s,", "1s\n2s\t1s\r\n"] {
         assert_eq!(delays(value).unwrap(), [1, 2, 1].map(Duration::from_secs));
     }
     for value in ["1s2s1s", "1h30m", "1s;2s", "1 s", ",", "1.5s"] {

@@ -3,7 +3,7 @@
 use std::{fmt::Display, net::SocketAddr, ops::RangeInclusive, str::FromStr, time::Duration};
 
 use super::{error::SettingError, layers::Layers};
-use crate::list;
+use crate::{duration, list};
 
 /// The longest duration. Longer ones are mistakes, and adding them to the current time could
 /// overflow.
@@ -57,7 +57,9 @@ impl Layers {
             humantime::format_duration(shortest)
         );
         self.parse(key, accepted, |text| {
-            one_duration(text).filter(|duration| *duration >= shortest)
+            duration::parse(text)
+                .filter(|duration| *duration <= MAX_DURATION)
+                .filter(|duration| *duration >= shortest)
         })
     }
 
@@ -67,27 +69,21 @@ impl Layers {
             "up to {MAX_DURATIONS} durations, separated by commas or white space, each a number \
              and a unit, above zero and up to 30d, such as 2s,4s,8s"
         );
-        self.parse(key, accepted, |text| {
-            let durations = list::entries(text).ok()?.into_iter().map(parse_duration);
-            let durations: Vec<_> = durations.collect::<Option<_>>()?;
-            (durations.len() <= MAX_DURATIONS).then_some(durations)
+        self.try_parse_list(key, |text| {
+            let entries = list::entries(text).ok();
+            let durations = entries.filter(|entries| entries.len() <= MAX_DURATIONS);
+            let durations = durations.and_then(|entries| {
+                let durations = entries.into_iter().map(parse_duration);
+                durations.collect::<Option<Vec<_>>>()
+            });
+            durations.ok_or_else(|| format!("expected {accepted}"))
         })
     }
 }
 
 /// A duration above zero.
 fn parse_duration(text: &str) -> Option<Duration> {
-    one_duration(text).filter(|duration| !duration.is_zero())
-}
-
-/// Parses one number and one unit. humantime also adds up several, with or without spaces: a list
-/// such as `1s 2s` would silently be its sum.
-fn one_duration(text: &str) -> Option<Duration> {
-    let unit = text.trim_start_matches(|c: char| c.is_ascii_digit());
-    if !unit.chars().all(char::is_alphabetic) {
-        return None;
-    }
-    humantime::parse_duration(text)
-        .ok()
+    duration::parse(text)
         .filter(|duration| *duration <= MAX_DURATION)
+        .filter(|duration| !duration.is_zero())
 }

@@ -1,6 +1,7 @@
 //! The TLS configuration of the callback client: its trusted root certificates.
 
 use std::{
+    fs, io,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -14,6 +15,9 @@ use rustls::{
     },
 };
 use thiserror::Error;
+
+/// A file longer than this, in bytes, holds more than certificate authorities.
+const MAX_LENGTH: u64 = 16 << 20;
 
 /// Why the client cannot be built.
 #[derive(Debug, Error)]
@@ -62,12 +66,10 @@ pub(super) fn config(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, Client
 /// Adds every certificate of `file`. One bad certificate rejects the file: a root that is silently
 /// missing would show only later, as failed handshakes.
 fn add_roots(file: &Path, roots: &mut RootCertStore) -> Result<(), ClientError> {
-    let certificates = CertificateDer::pem_file_iter(file)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|error| ClientError::Unreadable {
-            file: file.to_owned(),
-            error,
-        })?;
+    let certificates = read_pem(file).map_err(|error| ClientError::Unreadable {
+        file: file.to_owned(),
+        error,
+    })?;
     if certificates.is_empty() {
         return Err(ClientError::Empty(file.to_owned()));
     }
@@ -80,6 +82,18 @@ fn add_roots(file: &Path, roots: &mut RootCertStore) -> Result<(), ClientError> 
             })?;
     }
     Ok(())
+}
+
+fn read_pem(file: &Path) -> Result<Vec<CertificateDer<'static>>, pem::Error> {
+    let metadata = fs::metadata(file).map_err(pem::Error::Io)?;
+    // The end of a pipe or of a device may never come.
+    if !metadata.is_file() {
+        return Err(pem::Error::Io(io::Error::other("it is not a file")));
+    }
+    if metadata.len() > MAX_LENGTH {
+        return Err(pem::Error::Io(io::Error::other("it is over 16 MiB")));
+    }
+    CertificateDer::pem_file_iter(file)?.collect()
 }
 
 #[cfg(test)]
@@ -109,7 +123,10 @@ mod tests {
                 "{content:?}: {error}"
             );
         }
-        assert!(config(Some(Path::new("/"))).is_err());
+        for endless in ["/", "/dev/zero"] {
+            let error = config(Some(Path::new(endless))).unwrap_err().to_string();
+            assert!(error.contains("it is not a file"), "{error}");
+        }
         assert!(config(None).is_ok());
     }
 }

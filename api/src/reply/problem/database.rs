@@ -56,8 +56,8 @@ impl Problem {
                 "database-moved",
                 "Database moved",
                 "The database file was moved, deleted or replaced while it is open, so a request that is \
-                 accepted now would be lost. Retry when the operator has put the file back, or restarted \
-                 the service.",
+                 accepted now would be lost. Retry when the operator has put the file back or \
+                 restored it.",
             ),
             Trouble::Io => Self::needs_repair(
                 "database-failing",

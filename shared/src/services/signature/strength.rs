@@ -9,15 +9,19 @@ const REFUSED_BELOW: usize = 8;
 /// The same once in 10^7 times.
 const DOUBTFUL_BELOW: usize = 14;
 
-/// Secrets of the documentation of Standard Webhooks and Svix, and of this project's tests. Whoever
-/// reads it can forge callbacks.
-const PUBLISHED: [&str; 6] = [
+/// Secrets of the documentation of Standard Webhooks and Svix, of RFC 8032, and of this project's
+/// tests. Whoever reads it can forge callbacks.
+const PUBLISHED: [&str; 9] = [
     "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
     "C2FVsBQIhrscChlQIMV+b5sSYspob7oD",
     "5WbX5kEWLlfzsGNjH64I8lOOqUB6e8FH",
     "plJ3nmyCDGBKInavdOK15jsl",
     "C2FVsBQIhrscChlQIMV+b5sSYspob7oD8VzF3/4b0Qk=",
     "VEVTVFNJR05JTkdLRVlET05PVFVTRVRISVNGT1JBTlk=",
+    // RFC 8032, section 7.1.
+    "nWGxne/9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A=",
+    "TM0Imyj/ltqdtsNG7BFOD1uKMZ81q6Yk2oz27U+4pvs=",
+    "xaqN9D+fg3vtt0QvMdy3sWbThTUHbwlLhc46LgtEWPc=",
 ];
 
 /// Why a secret that is accepted can be guessed.

@@ -127,7 +127,8 @@ impl OpenFile {
             (true, false) => error!(
                 %file,
                 "the open database is no longer at its path, and the next start will not find what \
-                 is written now; put the file back, or restart this process"
+                 is written now; put the file back; before a restart, read docs/TROUBLESHOOTING.md, \
+                 database-moved"
             ),
             (false, true) => info!(%file, "the open database is at its path again"),
             _ => {}
