@@ -90,6 +90,20 @@ fn config() -> ProptestConfig {
     }
 }
 
+/// The addresses in the order of RFC 8305, section 4: families take turns, that of the first address
+/// first.
+fn alternating(addresses: &[IpAddr]) -> impl Iterator<Item = IpAddr> {
+    let rank = |(place, address): (usize, &IpAddr)| {
+        let same_family = |other: &&IpAddr| other.is_ipv4() == address.is_ipv4();
+        let turn = addresses[..place].iter().filter(same_family).count();
+        let is_second = address.is_ipv4() != addresses[0].is_ipv4();
+        (turn, is_second, *address)
+    };
+    let mut ranked: Vec<_> = addresses.iter().enumerate().map(rank).collect();
+    ranked.sort_by_key(|(turn, is_second, _)| (*turn, *is_second));
+    ranked.into_iter().map(|(_, _, address)| address)
+}
+
 /// A real client on a recording network.
 struct Lab {
     runtime: Runtime,
@@ -178,11 +192,10 @@ impl Lab {
         let port = url.url().port_or_known_default().unwrap();
         let all_allowed =
             !hostile::is_bad_port(port) && addresses.iter().all(|address| (self.allowed)(*address));
-        let expected: Vec<_> = addresses
-            .iter()
+        let expected: Vec<_> = alternating(&addresses)
             .filter(|_| all_allowed)
             .take(MOST)
-            .map(|address| SocketAddr::new(*address, port))
+            .map(|address| SocketAddr::new(address, port))
             .collect();
         prop_assert_eq!(&dialled, &expected, "{:?}", url);
         let was_dialled = usize::from(!dialled.is_empty());
