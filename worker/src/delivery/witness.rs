@@ -31,7 +31,6 @@ pub(super) struct Testimony(Arc<Mutex<Exchange>>);
 #[derive(Default)]
 struct Exchange {
     sent: bool,
-    received: bool,
     head: Head,
 }
 
@@ -51,9 +50,9 @@ impl Testimony {
         self.lock().sent
     }
 
-    /// Whether part of an answer has come.
+    /// Whether part of an answer has come. Empty lines before it are none.
     pub(super) fn received(&self) -> bool {
-        self.lock().received
+        self.lock().head.has_begun()
     }
 
     /// Whether the connection must not be used again, because parsers may disagree on where the
@@ -111,7 +110,6 @@ impl<T> Witness<T> {
     fn follow(&mut self, buf: &mut ReadBuf<'_>, before: usize) -> io::Result<bool> {
         let mut exchange = self.testimony.lock();
         let read = &buf.filled()[before..];
-        exchange.received = true;
         let skipped = exchange.head.read(read);
         if exchange.head.is_endless() {
             return Err(io::Error::other("over 16 heads or 64 KiB"));

@@ -76,7 +76,7 @@ impl Head {
     }
 
     /// Whether any byte of an answer has come. An empty line before a status line is no part of it.
-    const fn has_begun(&self) -> bool {
+    pub(super) const fn has_begun(&self) -> bool {
         self.interim > 0 || !matches!(self.at, At::Prefix(0))
     }
 
