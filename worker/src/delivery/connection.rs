@@ -1,5 +1,8 @@
 //! One HTTP/1.1 connection.
 
+#[cfg(test)]
+mod tests;
+
 use std::{mem, pin::pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;

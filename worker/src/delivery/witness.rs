@@ -3,8 +3,13 @@
 //! hyper gives no status for an answer whose head it cannot parse, or whose head does not end in
 //! time. The status line decides an attempt, so the witness keeps it. It also knows what hyper does
 //! not tell: whether any byte of a request has gone out, and whether any of an answer has come.
+//!
+//! hyper fails at an interim (1xx) head that it cannot parse, and would not read the final one. The
+//! witness gives it none of them, nor the empty lines before a status line.
 
 mod head;
+#[cfg(test)]
+mod tests;
 
 use std::{
     io::{self, ErrorKind, IoSlice},
@@ -13,6 +18,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+use bytes::{Buf, BytesMut};
 use hyper::StatusCode;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -25,7 +31,6 @@ pub(super) struct Testimony(Arc<Mutex<Exchange>>);
 #[derive(Default)]
 struct Exchange {
     sent: bool,
-    received: bool,
     head: Head,
 }
 
@@ -45,9 +50,9 @@ impl Testimony {
         self.lock().sent
     }
 
-    /// Whether part of an answer has come.
+    /// Whether part of an answer has come. Empty lines before it are none.
     pub(super) fn received(&self) -> bool {
-        self.lock().received
+        self.lock().head.has_begun()
     }
 
     /// Whether the connection must not be used again, because parsers may disagree on where the
@@ -71,6 +76,9 @@ impl Testimony {
 pub(super) struct Witness<T> {
     io: T,
     testimony: Testimony,
+    /// Bytes that were read and not given to hyper: an undecided beginning of a status line, or
+    /// what follows bytes that were skipped.
+    held: BytesMut,
     /// The peer takes no more bytes. Told after whatever it has sent.
     deaf: Option<io::Error>,
 }
@@ -80,8 +88,43 @@ impl<T> Witness<T> {
         Self {
             io,
             testimony,
+            held: BytesMut::new(),
             deaf: None,
         }
+    }
+
+    /// Fills `buf` with held bytes. False if there are none for hyper.
+    fn give_held(&mut self, buf: &mut ReadBuf<'_>) -> bool {
+        if self.held.is_empty() || self.testimony.lock().head.is_undecided() {
+            return false;
+        }
+        let given = self.held.len().min(buf.remaining());
+        buf.put_slice(&self.held[..given]);
+        self.held.advance(given);
+        true
+    }
+
+    /// Follows the bytes that were read, `buf`'s from `before` on. Leaves them there if they are
+    /// for hyper, which is so unless there is an interim head or the status line is cut. Otherwise
+    /// takes them out, and holds those that are not skipped. True if they were left.
+    fn follow(&mut self, buf: &mut ReadBuf<'_>, before: usize) -> io::Result<bool> {
+        let mut exchange = self.testimony.lock();
+        let read = &buf.filled()[before..];
+        let skipped = exchange.head.read(read);
+        if exchange.head.is_endless() {
+            return Err(io::Error::other("over 16 heads or 64 KiB"));
+        }
+        let all_for_hyper = skipped == 0 && self.held.is_empty() && !exchange.head.is_undecided();
+        // Before the request, hyper closes the connection at any byte.
+        if all_for_hyper || !exchange.sent {
+            return Ok(true);
+        }
+        if skipped > 0 {
+            self.held.clear(); // it was the beginning of an interim head
+        }
+        self.held.extend_from_slice(&read[skipped..]);
+        buf.set_filled(before);
+        Ok(false)
     }
 
     /// Holds back the error of a peer that takes no more bytes, because it may have answered before
@@ -119,16 +162,16 @@ impl<T: AsyncRead + Unpin> AsyncRead for Witness<T> {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buf.filled().len();
-        ready!(Pin::new(&mut this.io).poll_read(cx, buf))?;
-        let read = &buf.filled()[before..];
-        if read.is_empty() {
-            return Poll::Ready(this.deaf.take().map_or(Ok(()), Err));
-        }
-        let mut exchange = this.testimony.lock();
-        exchange.received = true;
-        exchange.head.read(read);
-        if exchange.head.is_endless() {
-            return Poll::Ready(Err(io::Error::other("over 16 heads or 64 KiB")));
+        // To hyper, a read of nothing is the end of the connection, so this goes on while
+        // everything is skipped or held. The bytes before a final head are bounded.
+        while !this.give_held(buf) {
+            ready!(Pin::new(&mut this.io).poll_read(cx, buf))?;
+            if buf.filled().len() == before {
+                return Poll::Ready(this.deaf.take().map_or(Ok(()), Err));
+            }
+            if this.follow(buf, before)? {
+                break;
+            }
         }
         Poll::Ready(Ok(()))
     }

@@ -2,7 +2,7 @@
 
 /// The most interim (1xx) heads before the final status. Servers send one or two.
 const MAX_INTERIM: u8 = 16;
-/// The most bytes of them in all.
+/// The most bytes of them in all, with the empty lines before a status line.
 const MAX_INTERIM_BYTES: usize = 64 * 1024;
 
 /// What a status line begins with. The name is case-sensitive (RFC 9112, section 2.3).
@@ -16,7 +16,8 @@ const PREFIX: &[u8] = b"HTTP/1.";
 pub(super) struct Head {
     at: At,
     interim: u8,
-    interim_bytes: usize,
+    /// The bytes of interim heads, and of empty lines before a status line.
+    skipped: usize,
     status: Option<u16>,
     is_odd: bool,
 }
@@ -28,12 +29,12 @@ enum At {
     Prefix(usize),
     /// The minor version.
     Version,
-    /// The spaces before the status code.
-    Spaces,
+    /// After this many spaces before the status code.
+    Spaces(u8),
     /// After this many digits of the status code.
     Code { digits: u8, value: u16 },
-    /// The rest of the status line.
-    Reason,
+    /// The rest of the status line, after a CR if `cr`.
+    Reason { cr: bool },
     /// The first byte of a header line, after a CR if `cr`.
     Line { cr: bool },
     /// The name of a header.
@@ -59,8 +60,10 @@ impl Head {
         self.status
     }
 
-    /// Whether a header line was not plain: folded, without a colon or a name, with a space in its
-    /// name or a control character. Two parsers may disagree on where such an answer ends.
+    /// Whether a line was not plain, in an interim head or the final one. A header line: folded,
+    /// without a colon or a name, with a space in its name or a control character. A status line:
+    /// of a later version, without one space before the code, or with a control character. Two
+    /// parsers may disagree on where such an answer ends.
     pub(super) const fn is_odd(&self) -> bool {
         self.is_odd
     }
@@ -68,45 +71,79 @@ impl Head {
     /// Whether there were more interim heads than an honest server sends.
     pub(super) const fn is_endless(&self) -> bool {
         self.status.is_none()
-            && (self.interim > MAX_INTERIM || self.interim_bytes > MAX_INTERIM_BYTES)
+            && self.interim > 0
+            && (self.interim > MAX_INTERIM || self.skipped > MAX_INTERIM_BYTES)
     }
 
-    /// Follows the next bytes of the connection.
-    pub(super) fn read(&mut self, bytes: &[u8]) {
-        for byte in bytes {
+    /// Whether any byte of an answer has come. An empty line before a status line is no part of it.
+    pub(super) const fn has_begun(&self) -> bool {
+        self.interim > 0 || !matches!(self.at, At::Prefix(0))
+    }
+
+    /// Whether the last bytes are the beginning of a status line that may still be an interim one.
+    pub(super) const fn is_undecided(&self) -> bool {
+        matches!(
+            self.at,
+            At::Prefix(1..) | At::Version | At::Spaces(_) | At::Code { .. }
+        )
+    }
+
+    /// Follows the next bytes of the connection. Returns how many of them stand before the final
+    /// head, as far as that is known: those of interim heads and of empty lines.
+    pub(super) fn read(&mut self, bytes: &[u8]) -> usize {
+        let mut before = 0;
+        for (index, byte) in bytes.iter().enumerate() {
             if matches!(self.at, At::Body | At::Garbage) || self.is_endless() {
-                return;
+                break;
             }
             self.at = self.step(*byte);
-            if self.interim > 0 {
-                self.interim_bytes += 1;
+            if self.is_before_final() {
+                before = index + 1;
+            }
+            if self.interim > 0 || !self.has_begun() {
+                self.skipped += 1;
             }
         }
+        before
+    }
+
+    /// Whether the last byte was one of an interim head or of an empty line.
+    const fn is_before_final(&self) -> bool {
+        self.status.is_none() && !self.is_undecided() && !matches!(self.at, At::Garbage)
     }
 
     fn step(&mut self, byte: u8) -> At {
         match (self.at, byte) {
             // A receiver may send an empty line too many after its last answer.
-            (At::Prefix(0), b'\r' | b'\n') => At::Prefix(0),
+            (At::Prefix(0), b'\r' | b'\n') if self.skipped < MAX_INTERIM_BYTES => At::Prefix(0),
             (At::Prefix(seen), _) if byte == PREFIX[seen] => match seen + 1 {
                 whole if whole == PREFIX.len() => At::Version,
                 part => At::Prefix(part),
             },
-            (At::Version, b'0'..=b'9') | (At::Spaces, b' ') => At::Spaces,
-            (At::Spaces, b'1'..=b'9') => At::Code {
-                digits: 1,
-                value: u16::from(byte - b'0'),
-            },
+            (At::Version, b'0'..=b'9') => {
+                self.is_odd |= byte > b'1';
+                At::Spaces(0)
+            }
+            // Bounded, because the witness holds back what is undecided.
+            (At::Spaces(seen), b' ') if seen < u8::MAX => At::Spaces(seen + 1),
+            (At::Spaces(seen), b'1'..=b'9') => {
+                self.is_odd |= seen != 1;
+                At::Code {
+                    digits: 1,
+                    value: u16::from(byte - b'0'),
+                }
+            }
             (At::Code { digits, value }, b'0'..=b'9') if digits < 3 => At::Code {
                 digits: digits + 1,
                 value: value * 10 + u16::from(byte - b'0'),
             },
             (At::Code { digits: 3, value }, b' ' | b'\t' | b'\r' | b'\n') => {
                 self.found(value);
-                after_status(byte)
+                self.is_odd |= byte == b'\t';
+                self.reason(false, byte)
             }
-            (At::Prefix(_) | At::Version | At::Spaces | At::Code { .. }, _) => At::Garbage,
-            (At::Reason, _) => after_status(byte),
+            (At::Prefix(_) | At::Version | At::Spaces(_) | At::Code { .. }, _) => At::Garbage,
+            (At::Reason { cr }, _) => self.reason(cr, byte),
             (At::Line { .. }, b'\n') => self.ended(),
             (At::Line { cr: false }, b'\r') => At::Line { cr: true },
             (At::Line { .. } | At::Name | At::Value { .. }, _) => self.header(byte),
@@ -123,12 +160,20 @@ impl Head {
         }
     }
 
+    fn reason(&mut self, cr: bool, byte: u8) -> At {
+        self.is_odd |= !is_plain_text(cr, byte);
+        if byte == b'\n' {
+            At::Line { cr: false }
+        } else {
+            At::Reason { cr: byte == b'\r' }
+        }
+    }
+
     fn header(&mut self, byte: u8) -> At {
         let is_plain = match self.at {
             At::Line { cr: false } => is_token(byte),
             At::Name => byte == b':' || is_token(byte),
-            At::Value { cr: false } => matches!(byte, b'\t' | b'\r' | b'\n' | b' '..=b'~' | 0x80..),
-            At::Value { cr: true } => byte == b'\n',
+            At::Value { cr } => is_plain_text(cr, byte),
             _ => false,
         };
         self.is_odd |= !is_plain;
@@ -150,11 +195,13 @@ impl Head {
     }
 }
 
-fn after_status(byte: u8) -> At {
-    if byte == b'\n' {
-        At::Line { cr: false }
-    } else {
-        At::Reason
+/// Whether `byte` may stand in a value or a reason phrase, or may end its line. Only LF may follow
+/// a CR.
+const fn is_plain_text(cr: bool, byte: u8) -> bool {
+    match byte {
+        b'\n' => true,
+        b'\t' | b'\r' | b' '..=b'~' | 0x80.. => !cr,
+        _ => false,
     }
 }
 
@@ -219,6 +266,7 @@ mod tests {
             assert_eq!(followed(interim).status(), None, "{interim:?}");
             let text = format!("{interim}HTTP/1.1 201 Made\r\nx: HTTP/1.1 500 No\r\n\r\n");
             assert_eq!(followed(&text).status(), Some(201), "{text:?}");
+            assert_eq!(Head::default().read(text.as_bytes()), interim.len());
         }
     }
 
@@ -254,6 +302,40 @@ mod tests {
             let text = format!("HTTP/1.1 200 OK\r\nx: y\r\n{line}\r\n\r\n");
             assert_eq!(followed(&text).is_odd(), is_odd, "{line:?}");
         }
+    }
+
+    #[test]
+    fn a_status_line_that_parsers_disagree_on_makes_a_head_odd() {
+        for (line, is_odd) in [
+            ("HTTP/1.1 103", false),
+            ("HTTP/1.1 103 ", false),
+            ("HTTP/1.0 103 Early\tH\u{e9}nts", false),
+            ("HTTP/1.7 103 x", true),
+            ("HTTP/1.1  103 x", true),
+            ("HTTP/1.1103 x", true),
+            ("HTTP/1.1 103\tx", true),
+            ("HTTP/1.1 103 x\0", true),
+            ("HTTP/1.1 103 x\x7f", true),
+            ("HTTP/1.1 103 x\rHTTP/1.1 200 OK", true),
+        ] {
+            let text = format!("{line}\r\n\r\nHTTP/1.1 200 OK\r\n\r\n");
+            assert_eq!(followed(&text).is_odd(), is_odd, "{line:?}");
+            assert_eq!(followed(&text).status(), Some(200), "{line:?}");
+        }
+    }
+
+    #[test]
+    fn what_stands_before_a_status_line_is_bounded() {
+        let lines = "\r\n".repeat(MAX_INTERIM_BYTES / 2);
+        let answered = |lines: &str| followed(&format!("{lines}HTTP/1.1 200 OK\r\n")).status();
+        assert_eq!(answered(&lines), Some(200));
+        assert_eq!(answered(&format!("{lines}\n")), None);
+        assert!(!followed(&format!("{lines}\n")).is_endless(), "no interim");
+
+        let spaced = |spaces| followed(&format!("HTTP/1.1{}200 x", " ".repeat(spaces)));
+        assert_eq!(spaced(255).status(), Some(200));
+        assert_eq!(spaced(256).status(), None);
+        assert!(!spaced(256).is_undecided());
     }
 
     #[test]

@@ -11,6 +11,8 @@ use super::{
     scripted::{Receiver, events, read_request, wait_for_end, write},
 };
 
+const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+
 /// Odd ends of an answer, after its status line.
 fn odd_ends() -> Vec<(&'static str, String)> {
     let end = "\r\ncontent-length: 0\r\n\r\n";
@@ -213,13 +215,87 @@ async fn endless_interim_answers_end_the_attempt_and_its_connection() {
 #[tokio::test]
 async fn a_few_interim_answers_are_skipped_and_the_connection_is_kept() {
     let interim = "HTTP/1.1 103 Early Hints\r\nlink: </style.css>\r\n\r\n";
-    let ok = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
-    let receiver = Receiver::answering(interim.repeat(16) + ok);
+    let receiver = Receiver::answering(interim.repeat(16) + OK);
     let client = loopback_client(PATIENT);
     for _ in 0..3 {
         assert_eq!(class(&client, &receiver.url()).await, Ok(200));
     }
     assert_eq!(receiver.connections(), 1);
+}
+
+/// Interim heads that HTTP parsers dislike, or disagree on.
+fn odd_interim_heads() -> Vec<(&'static str, String)> {
+    let with_line = |line: &str| format!("HTTP/1.1 103 Early Hints\r\n{line}\r\n\r\n");
+    let with_status_line = |line: &str| format!("{line}\r\nlink: x\r\n\r\n");
+    vec![
+        ("NUL in a value", with_line("link: a\0b")),
+        ("NUL in a name", with_line("li\0nk: a")),
+        ("a line without a colon", with_line("<br>Warning")),
+        ("a folded line", with_line("link: a\r\n  b")),
+        ("a space before a colon", with_line("link : a")),
+        ("a bare CR", with_line("link: a\rb")),
+        (
+            "a reason with a control character",
+            with_status_line("HTTP/1.1 103 Early\x01Hints"),
+        ),
+        ("a later version", with_status_line("HTTP/1.7 103 x")),
+        ("two spaces", with_status_line("HTTP/1.1  103 x")),
+        ("a tab", with_status_line("HTTP/1.1 103\tx")),
+    ]
+}
+
+/// What may come before a final head and is over a parser's limits of one. All parsers agree on
+/// where it ends.
+fn large_interim_heads() -> Vec<(&'static str, String)> {
+    let head = |rest: &str| format!("HTTP/1.1 103 {rest}\r\n\r\n");
+    let large = "x".repeat(20_000);
+    vec![
+        (
+            "120 headers",
+            head(&format!("x{}", "\r\nlink: x".repeat(120))),
+        ),
+        ("a large header", head(&format!("x\r\nlink: {large}"))),
+        ("a large reason", head(&large)),
+        ("60 KB", head(&format!("x\r\nlink: {large}")).repeat(3)),
+        ("empty lines", "\r\n".repeat(10_000)),
+    ]
+}
+
+#[tokio::test]
+async fn a_2xx_after_interim_heads_that_parsers_dislike_is_delivered() {
+    let odd = odd_interim_heads().into_iter().map(|case| (case, 2));
+    let large = large_interim_heads().into_iter().map(|case| (case, 1));
+    for ((what, interim), connections) in odd.chain(large) {
+        let receiver = Receiver::answering(interim + OK);
+        let client = loopback_client(PATIENT);
+        for _ in 0..2 {
+            assert_eq!(class(&client, &receiver.url()).await, Ok(200), "{what}");
+        }
+        // A connection is not used again if parsers may disagree on where an answer ends.
+        assert_eq!(receiver.connections(), connections, "{what}");
+    }
+}
+
+#[tokio::test]
+async fn interim_heads_that_parsers_dislike_hide_nothing_of_the_final_head() {
+    let heads = odd_interim_heads().into_iter().chain(large_interim_heads());
+    for (what, interim) in heads {
+        let receiver = Receiver::answering(format!(
+            "{interim}HTTP/1.1 503 No\r\nretry-after: 7\r\ncontent-length: 0\r\n\r\n"
+        ));
+        let answered = attempt(&loopback_client(PATIENT), &receiver.url()).await;
+        let wait = answered.unwrap_err().retry_after();
+        assert_eq!(wait, Some(Duration::from_secs(7)), "{what}");
+    }
+}
+
+#[tokio::test]
+async fn switching_protocols_is_no_interim_head() {
+    let receiver = Receiver::answering(format!(
+        "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n{OK}"
+    ));
+    let answered = attempt(&loopback_client(PATIENT), &receiver.url()).await;
+    assert_eq!(answered.unwrap_err().public_detail(), "HTTP status 101");
 }
 
 #[tokio::test]

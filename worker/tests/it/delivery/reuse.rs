@@ -170,6 +170,23 @@ async fn a_stale_connection_costs_no_attempt_however_many_there_are() {
 }
 
 #[tokio::test]
+async fn a_reused_connection_that_ends_after_empty_lines_costs_no_attempt() {
+    for lines in ["\r\n", "\n", "\r\n\r\n\n", "\r"] {
+        let receiver = Receiver::start(move |number, stream| {
+            read_request(stream);
+            write(stream, OK);
+            if number == 0 {
+                read_request(stream);
+                write(stream, lines);
+            }
+        });
+        let client = warmed_up(&receiver, 1).await;
+        assert_eq!(class(&client, &receiver.url()).await, Ok(200), "{lines:?}");
+        assert_eq!(receiver.connections(), 2, "the second try dials anew");
+    }
+}
+
+#[tokio::test]
 async fn a_repeat_that_cannot_be_recorded_is_not_sent() {
     let receiver = closing_at_the_second_request(1, false);
     let client = warmed_up(&receiver, 1).await;
