@@ -22,7 +22,7 @@
 //! | `validation` | 422 | fields are invalid: `errors` lists all of them |
 //! | `rate-limited` | 429 | the client exceeded `RATE_LIMIT` |
 //! | `report-failed` | 500 | the work failed; the log says why |
-//! | `saturated` | 503 | all threads of `/sync` are busy and its queue is full |
+//! | `saturated` | 503 | the queue of `/sync` is full, or the system refuses it a thread |
 //! | `sync-timeout` | 503 | the report was not finished within `SYNC_TIMEOUT` |
 //! | `receiver-overloaded` | 503 | `MAX_PARKED_PER_ORIGIN` jobs wait for the callback's receiver |
 //! | `overloaded` | 503 | too many database operations are queued |
@@ -291,6 +291,13 @@ impl Problem {
     /// All threads of `/sync` are busy, and its queue is full.
     pub fn saturated() -> Self {
         let detail = "Too many reports are waiting. Retry later, or use POST /async.";
+        Self::unavailable("saturated", "Saturated", detail)
+    }
+
+    /// The system refused a thread for the report. The log says what to raise.
+    pub fn no_thread() -> Self {
+        let detail = "The service has no thread for the report, at a limit of its process or host. Retry \
+                      later, or use POST /async.";
         Self::unavailable("saturated", "Saturated", detail)
     }
 

@@ -5,10 +5,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    net::{TcpListener, TcpStream},
-    time::Instant,
-};
+use tokio::net::{TcpListener, TcpStream};
 use tracing::{info, warn};
 
 use crate::outage::Outage;
@@ -29,15 +26,13 @@ const BACKLOG: usize = 1024 + 1;
 pub(super) struct Acceptor {
     listener: TcpListener,
     outage: Outage,
-    last_failure: Instant,
 }
 
 impl Acceptor {
     pub(super) fn new(listener: TcpListener) -> Self {
         Self {
             listener,
-            outage: Outage::default(),
-            last_failure: Instant::now(),
+            outage: Outage::with_quiet_period(QUIET_PERIOD),
         }
     }
 
@@ -83,14 +78,13 @@ impl Acceptor {
     }
 
     fn accepted(&mut self) {
-        if self.last_failure.elapsed() >= QUIET_PERIOD && self.outage.recovered() {
+        if self.outage.recovered() {
             info!("connections are accepted again");
         }
     }
 
     /// Lack of file descriptors or of memory. The listener itself stays usable.
     fn failed(&mut self, error: &io::Error) {
-        self.last_failure = Instant::now();
         if self.outage.failed() {
             warn!(%error, "connections cannot be accepted; they wait");
         }
