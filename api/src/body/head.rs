@@ -16,9 +16,7 @@ use crate::reply::Problem;
 /// The body is not declared as JSON, is coded, or is too large.
 pub(super) fn check(headers: &HeaderMap) -> Result<(), Problem> {
     check_framing(headers)?;
-    if !declares_json(headers) {
-        return Err(Problem::unsupported_media_type());
-    }
+    check_content_type(headers)?;
     if elements(headers, &CONTENT_ENCODING).any(|coding| !coding.eq_ignore_ascii_case(b"identity"))
     {
         return Err(Problem::encoded_body());
@@ -43,9 +41,21 @@ pub(super) fn check_framing(headers: &HeaderMap) -> Result<(), Problem> {
     }
 }
 
-/// Whether the content type is JSON.
+/// Whether a content type is JSON.
 pub(super) fn declares_json(headers: &HeaderMap) -> bool {
-    headers.get(CONTENT_TYPE).is_some_and(is_json)
+    headers.get_all(CONTENT_TYPE).iter().any(is_json)
+}
+
+fn check_content_type(headers: &HeaderMap) -> Result<(), Problem> {
+    let mut kinds = headers.get_all(CONTENT_TYPE).iter();
+    match (kinds.next(), kinds.next()) {
+        (Some(only), None) if !is_json(only) => Err(Problem::unsupported_media_type()),
+        (Some(only), None) if !is_utf_8(only) => Err(Problem::unsupported_charset()),
+        (Some(_), None) => Ok(()),
+        (None, _) => Err(Problem::unsupported_media_type()),
+        // Whoever stands before this service may take the other one for the right one.
+        (Some(_), Some(_)) => Err(Problem::repeated_content_type()),
+    }
 }
 
 /// Whether a content type is `application/json`, with any parameters.
@@ -58,6 +68,29 @@ fn is_json(kind: &HeaderValue) -> bool {
     essence
         .trim_ascii()
         .eq_ignore_ascii_case(b"application/json")
+}
+
+/// Whether every `charset` parameter of a content type is UTF-8 or a part of it. JSON has no such
+/// parameter (RFC 8259, section 11), but many clients send one.
+fn is_utf_8(kind: &HeaderValue) -> bool {
+    let parameters = kind.as_bytes().split(|&byte| byte == b';').skip(1);
+    parameters.filter_map(charset).all(|charset| {
+        [b"utf-8".as_slice(), b"utf8", b"us-ascii"]
+            .iter()
+            .any(|known| charset.eq_ignore_ascii_case(known))
+    })
+}
+
+/// The value of a parameter that is `charset`, without quotes.
+fn charset(parameter: &[u8]) -> Option<&[u8]> {
+    let equals = parameter.iter().position(|&byte| byte == b'=')?;
+    let (name, value) = (&parameter[..equals], parameter[equals + 1..].trim_ascii());
+    let unquoted = value
+        .strip_prefix(b"\"")
+        .and_then(|value| value.strip_suffix(b"\""));
+    name.trim_ascii()
+        .eq_ignore_ascii_case(b"charset")
+        .then(|| unquoted.unwrap_or(value))
 }
 
 fn is_too_large(length: &HeaderValue) -> bool {
@@ -87,7 +120,7 @@ mod tests {
         header::{CONTENT_ENCODING, HeaderName, HeaderValue, TRANSFER_ENCODING},
     };
 
-    use super::{LIMIT, check, check_framing, is_json, is_too_large};
+    use super::{LIMIT, check, check_framing, is_json, is_too_large, is_utf_8};
 
     /// The header fields of a JSON request, and these.
     fn with(name: &HeaderName, values: &[&'static str]) -> HeaderMap {
@@ -112,6 +145,28 @@ mod tests {
             ("", false),
         ] {
             assert_eq!(is_json(&HeaderValue::from_static(kind)), json, "{kind}");
+        }
+    }
+
+    #[test]
+    fn a_charset_other_than_utf_8_or_ascii_is_refused() {
+        for (kind, accepted) in [
+            ("application/json", true),
+            ("application/json; charset=UTF-8", true),
+            ("application/json;CharSet=\"utf-8\"; v=1", true),
+            ("application/json; charset=us-ascii", true),
+            ("application/json; charset", true),
+            ("application/json; charset=utf-16", false),
+            ("application/json; v=1; charset = \"iso-8859-1\"", false),
+            ("application/json; charset=utf-8; charset=utf-16", false),
+            ("application/json; charset=utf-8, text/plain", false),
+            ("application/json; charset=", false),
+        ] {
+            assert_eq!(
+                is_utf_8(&HeaderValue::from_static(kind)),
+                accepted,
+                "{kind}"
+            );
         }
     }
 

@@ -254,6 +254,25 @@ impl Problem {
         )
     }
 
+    /// There is more than one content type.
+    pub fn repeated_content_type() -> Self {
+        let detail =
+            "Send the header `content-type: application/json` once, and no other content type.";
+        Self {
+            detail: detail.into(),
+            ..Self::unsupported_media_type()
+        }
+    }
+
+    /// The content type names a character set that is not UTF-8.
+    pub fn unsupported_charset() -> Self {
+        let detail = "Send the JSON as UTF-8, with the header `content-type: application/json`.";
+        Self {
+            detail: detail.into(),
+            ..Self::unsupported_media_type()
+        }
+    }
+
     /// The body has a content coding, such as gzip.
     pub fn encoded_body() -> Self {
         let detail = "Send the body uncompressed, without the header `content-encoding`.";
