@@ -2,16 +2,20 @@
 
 use std::{
     fs,
+    io::{BufRead as _, BufReader},
     os::unix::{
         fs::{MetadataExt as _, chown},
         process::CommandExt as _,
     },
-    process::Command,
+    process::{Command, ExitStatus, Stdio},
+    sync::Arc,
 };
 
 use tempfile::TempDir;
+use tokio::{task::spawn_blocking, time::timeout};
 
 use crate::{
+    PATIENCE,
     client::post,
     eventually,
     service::{Service, database, exited_with, program},
@@ -100,4 +104,69 @@ async fn sync_without_a_thread_says_so_to_its_clients_and_once_in_the_log() {
     limit_threads(&service, &folder, &before).unwrap();
     assert_eq!(service.ask(post("/sync", JOB)).await.status, 200);
     assert!(exited_with(service.stop().await, 0));
+}
+
+/// How a start with `ulimit -u` at `limit` went: the lines on standard error up to "starting", or
+/// all of them and the exit status.
+fn start_with(limit: u32, folder: &TempDir) -> (Vec<String>, Option<ExitStatus>) {
+    let plain = program(folder.path());
+    let mut command = Command::new("bash");
+    let script = format!("ulimit -u {limit} && exec \"$0\"");
+    command.args(["-c", &script]).arg(plain.get_program());
+    command.env_clear().current_dir(folder.path());
+    for (name, value) in plain.get_envs() {
+        command.env(name, value.unwrap());
+    }
+    let mut command = unprivileged(command, folder);
+    let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+    let mut said = Vec::new();
+    for line in BufReader::new(child.stderr.take().unwrap()).lines() {
+        said.push(line.unwrap());
+        if said.last().unwrap().contains("\"starting\"") {
+            child.kill().unwrap();
+            child.wait().unwrap();
+            return (said, None);
+        }
+    }
+    (said, Some(child.wait().unwrap()))
+}
+
+#[tokio::test]
+async fn a_start_without_threads_ends_with_one_line_that_says_what_to_raise() {
+    let folder = Arc::new(TempDir::new().unwrap());
+    let mut version = Command::new(env!("CARGO_BIN_EXE_storm-api"));
+    version.arg("--version");
+    if output(unprivileged(version, &folder)).is_none() {
+        return;
+    }
+    for limit in 1..=20 {
+        let started = spawn_blocking({
+            let folder = Arc::clone(&folder);
+            move || start_with(limit, &folder)
+        });
+        let (said, ended) = timeout(PATIENCE, started).await.expect("an end").unwrap();
+        let Some(status) = ended else {
+            assert!(limit > 1, "one thread is not enough: {said:?}");
+            return;
+        };
+        assert!(exited_with(status, 1), "{limit}: {said:?}");
+        assert_eq!(said.len(), 1, "{limit}: {said:?}");
+        for word in ["the process cannot start: ", "ulimit -u", "TasksMax="] {
+            assert!(said[0].contains(word), "{limit}: {said:?}");
+        }
+    }
+}
+
+#[test]
+fn a_number_of_runtime_threads_that_is_none_is_refused_in_one_line_that_names_it() {
+    let folder = TempDir::new().unwrap();
+    for value in ["0", "x", "", "-1"] {
+        let mut command = program(folder.path());
+        command.env("TOKIO_WORKER_THREADS", value);
+        let output = command.stderr(Stdio::piped()).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(exited_with(output.status, 2), "{said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+        assert!(said.starts_with("TOKIO_WORKER_THREADS="), "{said}");
+    }
 }
