@@ -4,26 +4,25 @@
 //! requests. Two semaphores bound this work: one permit of `slots` for each request that waits or
 //! runs, one of `threads` for each that runs. Both are FIFO.
 
+mod threads;
+
 use std::{
-    io,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
-    thread,
 };
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, oneshot};
 use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
 
+use self::threads::{StartThread, Threads};
+
 /// Bounds how many requests run and wait.
 pub struct SyncPool {
     slots: Arc<Semaphore>,
-    threads: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     admitted: TaskTracker,
-    start_thread: StartThread,
+    threads: Arc<Threads>,
 }
-
-/// Runs a piece of work on a new thread, or drops it if the system has no thread.
-type StartThread = fn(Box<dyn FnOnce() + Send>) -> io::Result<()>;
 
 /// Why a request was not admitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,23 +47,23 @@ pub enum WorkError {
 /// An admitted request's slot in the pool; dropping it frees the slot.
 pub struct Slot {
     permit: OwnedSemaphorePermit,
-    threads: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     admitted: TaskTrackerToken,
-    start_thread: StartThread,
+    threads: Arc<Threads>,
 }
 
 impl SyncPool {
     /// A pool in which `threads` requests run at a time, and `queue` more may wait.
     pub fn new(threads: usize, queue: usize) -> Self {
-        Self::with_threads_of(start_thread, threads, queue)
+        Self::with_threads_of(threads::start, threads, queue)
     }
 
     fn with_threads_of(start_thread: StartThread, threads: usize, queue: usize) -> Self {
         Self {
             slots: Arc::new(Semaphore::new(threads + queue)),
-            threads: Arc::new(Semaphore::new(threads)),
+            permits: Arc::new(Semaphore::new(threads)),
             admitted: TaskTracker::new(),
-            start_thread,
+            threads: Arc::new(Threads::new(start_thread)),
         }
     }
 
@@ -80,9 +79,9 @@ impl SyncPool {
         })?;
         Ok(Slot {
             permit,
-            threads: Arc::clone(&self.threads),
+            permits: Arc::clone(&self.permits),
             admitted: self.admitted.token(),
-            start_thread: self.start_thread,
+            threads: Arc::clone(&self.threads),
         })
     }
 
@@ -99,7 +98,7 @@ impl SyncPool {
     /// Stops, drops the work that waits, and returns when the running work has ended.
     pub async fn close(&self) {
         self.stop();
-        self.threads.close();
+        self.permits.close();
         self.admitted.close();
         // Slots are counted from their admission on. Counting the running work alone would miss
         // work that has its thread's permit and is about to begin.
@@ -117,34 +116,26 @@ impl Slot {
         self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, WorkError> {
-        let thread = self.threads.acquire_owned().await;
-        let thread = thread.map_err(|_closed| WorkError::Closed)?;
-        let held = (thread, self.permit, self.admitted);
+        let running = self.permits.acquire_owned().await;
+        let running = running.map_err(|_closed| WorkError::Closed)?;
+        let held = (running, self.permit, self.admitted);
         let (result, ended) = oneshot::channel();
         // Not `spawn_blocking`: while the system refuses it a thread, tokio keeps the work queued,
         // and with it the permits. Here the refused work is dropped, which frees them.
-        (self.start_thread)(Box::new(move || {
+        let started = self.threads.run(Box::new(move || {
             let done = catch_unwind(AssertUnwindSafe(work));
             // Before the caller gets the result: a client that has its answer and comes again
             // finds its slot free.
             drop(held);
             let _ = result.send(done); // fails if the caller has gone
-        }))
-        .map_err(|_no_thread| WorkError::NoThread)?;
+        }));
+        started.ok_or(WorkError::NoThread)?;
         match ended.await {
             Ok(Ok(done)) => Ok(done),
             // The sender is dropped without a result only if the thread dies.
             Ok(Err(_)) | Err(_) => Err(WorkError::Panicked),
         }
     }
-}
-
-/// A thread costs some 20 microseconds, and a report takes 10 milliseconds at least.
-fn start_thread(work: Box<dyn FnOnce() + Send>) -> io::Result<()> {
-    thread::Builder::new()
-        .name("sync".to_owned())
-        .spawn(work)
-        .map(drop)
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 mod descriptors;
 mod help;
+mod threads;
 
 use std::{
     error::Error,
@@ -69,15 +70,28 @@ pub struct ListenSetting {
 }
 
 /// Runs a program's `main` on a new runtime, as `#[tokio::main]` does. If the runtime cannot start,
-/// prints one line, where `#[tokio::main]` would panic.
+/// for lack of descriptors or threads, prints one line, where `#[tokio::main]` would panic.
 pub fn start(main: impl Future<Output = ExitCode>) -> ExitCode {
-    match tokio::runtime::Runtime::new() {
-        Ok(runtime) => runtime.block_on(main),
-        Err(error) => {
-            print_error(&format_args!("the process cannot start: {error}"));
-            ExitCode::FAILURE
-        }
+    let workers = match threads::workers() {
+        Ok(workers) => workers.get(),
+        Err(error) => return usage_error(&error),
+    };
+    if let Err(error) = threads::try_to_start(workers) {
+        return cannot_start(&error);
     }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(workers)
+        .enable_all()
+        .build();
+    match runtime {
+        Ok(runtime) => runtime.block_on(main),
+        Err(error) => cannot_start(&error),
+    }
+}
+
+fn cannot_start(error: &dyn Display) -> ExitCode {
+    print_error(&format_args!("the process cannot start: {error}"));
+    ExitCode::FAILURE
 }
 
 /// Runs `service` with the process's settings, a listener, and the shutdown that a signal begins.
@@ -140,6 +154,9 @@ async fn serve(
     if let Err(error) = descriptors::fit(&descriptors, &mut settings) {
         print_error(&error);
         return ExitCode::FAILURE;
+    }
+    if let Err(error) = threads::try_to_start(threads::OF_A_SERVICE) {
+        return cannot_start(&error);
     }
     for variable in &settings.unknown_variables {
         warn!(

@@ -30,7 +30,7 @@ use hyper_util::{
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore, watch},
-    time::{Instant, timeout, timeout_at},
+    time::{Instant, timeout_at},
 };
 use tokio_io_timeout::TimeoutStream;
 use tracing::{debug, info, warn};
@@ -141,14 +141,15 @@ pub async fn serve<S, B>(
         }
     }
 
+    let deadline = Instant::now() + limits.drain_timeout;
+    // The open connections end first: where descriptors are few, those in the queue need theirs.
+    closing.send_replace(());
     // Before the drain: a new client is then refused at once and does not wait in the queue.
-    acceptor.close(&mut admit);
+    acceptor.close(grace, &mut admit).await;
+    // To the connections of the queue, whose receivers have not seen the first.
     closing.send_replace(());
     // Each connection holds a receiver until it has ended.
-    if timeout(limits.drain_timeout, closing.closed())
-        .await
-        .is_ok()
-    {
+    if timeout_at(deadline, closing.closed()).await.is_ok() {
         info!("all connections closed");
     } else {
         warn!(after = ?limits.drain_timeout, "drain timeout: busy connections are closed");
@@ -178,7 +179,7 @@ async fn drive(
     let ended = tokio::select! {
         biased;
         ended = connection.as_mut() => ended,
-        // The sender sends once; it is dropped if nobody waits for the drain any more.
+        // The sender is dropped if nobody waits for the drain any more.
         _ = closing.changed() => finish(connection, fresh_until).await,
     };
     if let Err(error) = ended {

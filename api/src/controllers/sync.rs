@@ -130,7 +130,7 @@ impl Unfinished {
         match self {
             Self::Late(limit) => Problem::sync_timeout(limit),
             Self::ShutDown => Problem::shutting_down(),
-            Self::NoThread => Problem::saturated(),
+            Self::NoThread => Problem::no_thread(),
             // Nobody reads the answer to a client that has gone.
             Self::Panicked | Self::ClientGone => Problem::report_failed(),
         }
@@ -148,10 +148,9 @@ impl Unfinished {
             ),
             Self::Panicked => Failure::new(FailureReason::InternalError, "the work panicked"),
             Self::ShutDown => Failure::new(FailureReason::ShutDown, "the API was shut down"),
-            Self::NoThread => Failure::new(
-                FailureReason::InternalError,
-                "the system has no free thread",
-            ),
+            Self::NoThread => {
+                Failure::new(FailureReason::InternalError, "no thread can be started")
+            }
         }
     }
 }

@@ -17,12 +17,13 @@
 //! | `redelivery-under-way` | 409 | a redelivery of it is in progress |
 //! | `nothing-to-redeliver` | 409 | it has no stored result, or no callback |
 //! | `body-too-large` | 413 | the body is over the limit |
-//! | `unsupported-media-type` | 415 | the content type is not `application/json` |
+//! | `unsupported-media-type` | 415 | the content type is not `application/json`, or the body is coded |
 //! | `misdirected` | 421 | without tokens: `Host` is not one that is served |
 //! | `validation` | 422 | fields are invalid: `errors` lists all of them |
 //! | `rate-limited` | 429 | the client exceeded `RATE_LIMIT` |
 //! | `report-failed` | 500 | the work failed; the log says why |
-//! | `saturated` | 503 | all threads of `/sync` are busy and its queue is full |
+//! | `unsupported-transfer-coding` | 501 | the body has a transfer coding other than `chunked` |
+//! | `saturated` | 503 | the queue of `/sync` is full, or the system refuses it a thread |
 //! | `sync-timeout` | 503 | the report was not finished within `SYNC_TIMEOUT` |
 //! | `receiver-overloaded` | 503 | `MAX_PARKED_PER_ORIGIN` jobs wait for the callback's receiver |
 //! | `overloaded` | 503 | too many database operations are queued |
@@ -253,6 +254,48 @@ impl Problem {
         )
     }
 
+    /// There is more than one content type.
+    pub fn repeated_content_type() -> Self {
+        let detail =
+            "Send the header `content-type: application/json` once, and no other content type.";
+        Self {
+            detail: detail.into(),
+            ..Self::unsupported_media_type()
+        }
+    }
+
+    /// The content type names a character set that is not UTF-8.
+    pub fn unsupported_charset() -> Self {
+        let detail = "Send the JSON as UTF-8, with the header `content-type: application/json`.";
+        Self {
+            detail: detail.into(),
+            ..Self::unsupported_media_type()
+        }
+    }
+
+    /// The body has a content coding, such as gzip.
+    pub fn encoded_body() -> Self {
+        let detail = "Send the body uncompressed, without the header `content-encoding`.";
+        Self {
+            detail: detail.into(),
+            ..Self::unsupported_media_type()
+        }
+        // RFC 9110, section 12.5.3: it tells this 415 from one of the media type.
+        .with_header("accept-encoding", "identity")
+    }
+
+    /// The body has a transfer coding other than `chunked`.
+    pub fn unsupported_transfer_coding() -> Self {
+        let detail = "Send the body uncompressed: with `content-length`, or with the header `transfer-encoding: \
+                      chunked` and no other coding.";
+        Self::new(
+            StatusCode::NOT_IMPLEMENTED,
+            "unsupported-transfer-coding",
+            "Unsupported transfer coding",
+            detail,
+        )
+    }
+
     /// The path takes no body, and one was sent that is JSON.
     pub fn unexpected_body() -> Self {
         let (name, title) = ("unexpected-body", "Unexpected body");
@@ -291,6 +334,13 @@ impl Problem {
     /// All threads of `/sync` are busy, and its queue is full.
     pub fn saturated() -> Self {
         let detail = "Too many reports are waiting. Retry later, or use POST /async.";
+        Self::unavailable("saturated", "Saturated", detail)
+    }
+
+    /// The system refused a thread for the report. The log says what to raise.
+    pub fn no_thread() -> Self {
+        let detail = "The service has no thread for the report, at a limit of its process or host. Retry \
+                      later, or use POST /async.";
         Self::unavailable("saturated", "Saturated", detail)
     }
 

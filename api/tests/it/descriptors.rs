@@ -96,3 +96,30 @@ async fn descriptors_that_run_out_later_are_logged_once_and_clients_are_served_a
     assert!(lines < 10, "{lines} lines");
     assert!(exited_with(service.stop().await, 0));
 }
+
+#[tokio::test]
+async fn with_few_descriptors_clients_in_the_kernels_queue_at_the_close_get_their_answer() {
+    let folder = TempDir::new().unwrap();
+    let service = Service::spawn(limited(36, folder.path()), folder.path()).await;
+    service.is_open().await;
+    // Frozen, so that all of them are in the queue when the close begins.
+    service.signal("STOP");
+    let mut queued = Vec::new();
+    for _ in 0..100 {
+        let mut client = Client::connect(service.addr).await;
+        client.send(bare("GET", "/healthz")).await;
+        queued.push(client);
+    }
+    service.signal("INT");
+    service.signal("CONT");
+    let mut answers = Vec::new();
+    for client in &mut queued {
+        answers.push(client.answer().await.status);
+    }
+    assert!(
+        answers.iter().all(|status| matches!(status, 200 | 503)),
+        "{answers:?}"
+    );
+    assert!(answers.contains(&200), "{answers:?}");
+    assert!(exited_with(service.ended().await, 0));
+}

@@ -28,6 +28,8 @@ mod service;
 mod setting_errors;
 mod shutdown;
 mod sync;
+#[cfg(target_os = "linux")]
+mod threads;
 
 #[path = "../../../shared/tests/support/redis_server.rs"]
 mod redis_server;

@@ -150,6 +150,58 @@ async fn an_unsupported_or_missing_content_type_is_415_and_keeps_the_connection(
 }
 
 #[tokio::test]
+async fn a_second_content_type_and_a_foreign_charset_are_415_and_keep_the_connection() {
+    let server = Server::start(&[]).await;
+    let mut client = server.connect().await;
+    let right = post("/async", r#"{"records": 10, "report_name": "a"}"#);
+    let json = "content-type: application/json\r\n";
+    for (kinds, detail) in [
+        (format!("{json}content-type: text/plain\r\n"), "once"),
+        (format!("content-type: text/plain\r\n{json}"), "once"),
+        (json.repeat(2), "once"),
+        (json.replace("json", "json; charset=utf-16"), "UTF-8"),
+    ] {
+        client.send(right.replace(json, &kinds)).await;
+        let answer = client.answer().await;
+        assert_eq!(answer.problem(), "415 unsupported-media-type", "{kinds}");
+        assert!(answer.text().contains(detail), "{}", answer.text());
+    }
+    for charset in ["utf-8", "UTF-8", "us-ascii"] {
+        let declared = json.replace("json", &format!("json; charset={charset}"));
+        client.send(right.replace(json, &declared)).await;
+        assert_eq!(client.answer().await.status, 202, "{charset}");
+    }
+}
+
+#[tokio::test]
+async fn a_coded_body_is_refused_and_says_to_send_it_uncompressed() {
+    let server = Server::start(&[]).await;
+    let mut client = server.connect().await;
+    let right = post("/async", r#"{"records": 10, "report_name": "a"}"#);
+    let gzip = right.replacen("content-type", "content-encoding: gzip\r\ncontent-type", 1);
+    client.send(gzip).await;
+    let answer = client.answer().await;
+    assert_eq!(answer.problem(), "415 unsupported-media-type");
+    assert_eq!(answer.header("accept-encoding"), Some("identity"));
+    assert!(answer.text().contains("uncompressed"), "{}", answer.text());
+
+    for path in ["/async", "/sync", "/requests/redeliver?status=FAILED"] {
+        for codings in ["gzip, chunked", "gzip\r\ntransfer-encoding: chunked"] {
+            let coded = format!(
+                "POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
+                 transfer-encoding: {codings}\r\n\r\n2\r\n{{}}\r\n0\r\n\r\n"
+            );
+            client.send(coded).await;
+            let answer = client.answer().await;
+            assert_eq!(answer.problem(), "501 unsupported-transfer-coding");
+            assert!(answer.text().contains("uncompressed"), "{}", answer.text());
+        }
+    }
+    client.send(&right).await;
+    assert_eq!(client.answer().await.status, 202, "the connection is kept");
+}
+
+#[tokio::test]
 async fn one_422_lists_every_validation_error() {
     let server = Server::start(&[]).await;
     let body = json!({"records": 1.5, "report_name": 7, "callback_url": "x", "speed": "high"});

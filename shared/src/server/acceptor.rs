@@ -5,9 +5,11 @@ use std::{
     time::Duration,
 };
 
+use rustix::io::Errno;
 use tokio::{
     net::{TcpListener, TcpStream},
-    time::Instant,
+    task::yield_now,
+    time::{Instant, sleep},
 };
 use tracing::{info, warn};
 
@@ -16,6 +18,13 @@ use crate::outage::Outage;
 /// The pause after a failed `accept`. Without it, the loop would spin while the process has no file
 /// descriptor left.
 const ERROR_PAUSE: Duration = Duration::from_millis(50);
+
+/// The same while the listener closes, when the queue should be empty soon.
+const CLOSE_PAUSE: Duration = Duration::from_millis(10);
+
+/// How many connections the close accepts before it lets the others go on: answering them frees
+/// their descriptors.
+const CLOSE_BATCH: usize = 8;
 
 /// A failure this long after the last one is a new outage. While descriptors run out again and
 /// again, some connections are accepted in between, and the log would have a line for each.
@@ -29,15 +38,13 @@ const BACKLOG: usize = 1024 + 1;
 pub(super) struct Acceptor {
     listener: TcpListener,
     outage: Outage,
-    last_failure: Instant,
 }
 
 impl Acceptor {
     pub(super) fn new(listener: TcpListener) -> Self {
         Self {
             listener,
-            outage: Outage::default(),
-            last_failure: Instant::now(),
+            outage: Outage::with_quiet_period(QUIET_PERIOD),
         }
     }
 
@@ -53,7 +60,7 @@ impl Acceptor {
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
                     self.failed(&error);
-                    tokio::time::sleep(ERROR_PAUSE).await;
+                    sleep(ERROR_PAUSE).await;
                 }
             }
         }
@@ -61,21 +68,33 @@ impl Acceptor {
 
     /// Closes the listener. The connections in the kernel's queue are passed to `serve` first:
     /// their clients are connected already and may have sent a request, and would see a reset.
-    pub(super) fn close(self, mut serve: impl FnMut(TcpStream)) {
+    ///
+    /// While the process lacks descriptors or memory, it waits for connections to end, for up to
+    /// `patience` in all.
+    pub(super) async fn close(self, patience: Duration, mut serve: impl FnMut(TcpStream)) {
         // Not tokio's `accept`, which knows of a connection only after epoll has reported it.
         let Ok(listener) = self.listener.into_std() else {
             return;
         };
-        for _ in 0..BACKLOG {
+        let deadline = Instant::now() + patience;
+        let mut taken = 0;
+        while taken < BACKLOG {
             match listener.accept() {
                 Ok((stream, _)) => {
+                    taken += 1;
+                    if taken % CLOSE_BATCH == 0 {
+                        yield_now().await;
+                    }
                     if stream.set_nonblocking(true).is_ok()
                         && let Ok(stream) = TcpStream::from_std(stream)
                     {
                         serve(stream);
                     }
                 }
-                Err(error) if is_of_one_connection(&error) => {}
+                Err(error) if is_of_one_connection(&error) => taken += 1,
+                Err(error) if is_shortage(&error) && Instant::now() < deadline => {
+                    sleep(CLOSE_PAUSE).await;
+                }
                 // The listener is non-blocking: the queue is empty.
                 Err(_) => return,
             }
@@ -83,14 +102,13 @@ impl Acceptor {
     }
 
     fn accepted(&mut self) {
-        if self.last_failure.elapsed() >= QUIET_PERIOD && self.outage.recovered() {
+        if self.outage.recovered() {
             info!("connections are accepted again");
         }
     }
 
     /// Lack of file descriptors or of memory. The listener itself stays usable.
     fn failed(&mut self, error: &io::Error) {
-        self.last_failure = Instant::now();
         if self.outage.failed() {
             warn!(%error, "connections cannot be accepted; they wait");
         }
@@ -101,5 +119,13 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset | ErrorKind::Interrupted
+    )
+}
+
+/// Lack of file descriptors or of memory, by accept(2).
+fn is_shortage(error: &io::Error) -> bool {
+    matches!(
+        Errno::from_io_error(error),
+        Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)
     )
 }

@@ -1,6 +1,10 @@
 //! The answer to a connection over the limit.
 
-use std::{collections::VecDeque, io, time::Duration};
+use std::{
+    collections::VecDeque,
+    io::{self, Read as _},
+    time::Duration,
+};
 
 use tokio::{io::AsyncWriteExt as _, net::TcpStream, sync::oneshot, time::timeout};
 
@@ -9,6 +13,10 @@ const PATIENCE: Duration = Duration::from_millis(250);
 
 /// How long a refused connection stays open for the client to read the answer and close its side.
 const LINGER: Duration = Duration::from_secs(1);
+
+/// How often a connection that has to end at once is read, so that a client that sends without end
+/// does not keep it.
+const HURRIED_READS: usize = 8;
 
 /// The problem type of the response to a connection over the limit.
 pub(crate) const TOO_MANY_CONNECTIONS: &str = "urn:storm:problem:too-many-connections";
@@ -75,11 +83,11 @@ async fn answer(mut stream: TcpStream, mut hurry: oneshot::Receiver<()>) {
     let answered = async {
         stream.write_all(answer_to(&first)).await?;
         stream.shutdown().await?;
-        if hurried {
-            return Ok(());
-        }
         // Closing a socket with unread input resets the connection, and the client may then lose
-        // the answer. So read until the client closes.
+        // the answer. So read until the client closes, or at least what has come.
+        if hurried {
+            return read_what_came(stream.into_std()?);
+        }
         let mut sink = tokio::io::sink();
         tokio::select! {
             rest = tokio::io::copy(&mut stream, &mut sink) => rest.map(drop),
@@ -88,6 +96,18 @@ async fn answer(mut stream: TcpStream, mut hurry: oneshot::Receiver<()>) {
     };
     // An error means that the client has gone.
     let _: Result<io::Result<()>, _> = timeout(LINGER, answered).await;
+}
+
+/// Reads what is in the socket's buffer, up to [`HURRIED_READS`] pieces. Not tokio's `try_read`,
+/// which knows of no bytes before epoll has reported them.
+fn read_what_came(mut stream: std::net::TcpStream) -> io::Result<()> {
+    let mut piece = [0; 4096];
+    for _ in 0..HURRIED_READS {
+        if stream.read(&mut piece)? == 0 {
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// The answer to a request that begins with `first`.

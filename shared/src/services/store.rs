@@ -51,6 +51,9 @@ use writer::Writer;
 /// inspected or copied.
 pub(crate) const DESCRIPTORS: usize = 2 * (1 + readers::CONNECTIONS) + 1 + 2;
 
+/// The threads of an open store: one for each connection.
+pub(crate) const THREADS: usize = 1 + readers::CONNECTIONS;
+
 /// A cheap-clone handle to the store.
 #[derive(Clone)]
 pub struct Store {

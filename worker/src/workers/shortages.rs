@@ -9,7 +9,6 @@ use std::{
 };
 
 use storm_shared::outage::Outage;
-use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::{
@@ -29,23 +28,17 @@ const QUIET: Duration = Duration::from_secs(10);
 
 /// The shortages that attempts have met.
 pub(super) struct Shortages {
-    /// Whether `state` has an outage: read without a lock by every attempt.
+    /// Whether there is an outage: read without a lock by every attempt.
     is_ongoing: AtomicBool,
-    state: Mutex<State>,
+    outage: Mutex<Outage>,
     metrics: Metrics,
-}
-
-#[derive(Default)]
-struct State {
-    outage: Outage,
-    last: Option<Instant>,
 }
 
 impl Shortages {
     pub(super) fn new(metrics: Metrics) -> Self {
         Self {
             is_ongoing: AtomicBool::new(false),
-            state: Mutex::default(),
+            outage: Mutex::new(Outage::with_quiet_period(QUIET)),
             metrics,
         }
     }
@@ -54,9 +47,9 @@ impl Shortages {
     /// `parked_for` so far.
     pub(super) fn met(&self, shortage: Shortage, parked_for: Duration) -> Duration {
         self.metrics.parked(ParkReason::Shortage(shortage));
-        let mut state = self.lock();
-        state.last = Some(Instant::now());
-        if state.outage.failed() {
+        // The flag is set under the lock, or `passed` could clear it after this.
+        let mut outage = self.lock();
+        if outage.failed() {
             self.is_ongoing.store(true, Ordering::Relaxed);
             warn!(
                 reason = shortage.name(),
@@ -73,22 +66,22 @@ impl Shortages {
         if !self.is_ongoing.load(Ordering::Relaxed) {
             return;
         }
-        let mut state = self.lock();
-        if state.last.is_some_and(|last| last.elapsed() >= QUIET) && state.outage.recovered() {
+        let mut outage = self.lock();
+        if outage.recovered() {
             self.is_ongoing.store(false, Ordering::Relaxed);
             info!("callbacks go out again; nothing has been lacking for {QUIET:?}");
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, Outage> {
         // No change under this lock can be left half done by a panic.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.outage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{sync::atomic::Ordering, time::Duration};
 
     use super::{LONGEST, QUIET, SHORTEST, Shortages};
     use crate::{delivery::Shortage, metrics::Metrics};
@@ -115,7 +108,7 @@ mod tests {
     async fn a_shortage_lasts_until_none_was_met_for_a_while() {
         let metrics = Metrics::new();
         let shortages = Shortages::new(metrics.clone());
-        let ended = |shortages: &Shortages| !shortages.lock().outage.recovered();
+        let ended = |shortages: &Shortages| !shortages.is_ongoing.load(Ordering::Relaxed);
         shortages.passed();
         assert!(ended(&shortages), "there was none");
         shortages.met(Shortage::Descriptors, Duration::ZERO);
