@@ -12,6 +12,7 @@
 //! The stream has the key `QUEUE_NAME`. Each store has its own consumer group, so that stores that
 //! share a Redis each read all of their own entries and leave the others' alone.
 
+mod acknowledgement;
 mod connections;
 mod entry;
 mod foreign;

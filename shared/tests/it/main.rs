@@ -13,6 +13,7 @@ mod interleavings;
 mod lease;
 mod queue;
 mod redelivery;
+mod redis_acl;
 mod redis_faults;
 mod server;
 mod ssrf;

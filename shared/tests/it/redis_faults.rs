@@ -27,7 +27,7 @@ fn fail_over(name: &MovingName, old: &RedisServer, new: &RedisServer) {
 }
 
 /// Waits until what the tasks report is as expected.
-async fn until_reported(queue: &Queue, expected: Option<RedisTrouble>) {
+pub(crate) async fn until_reported(queue: &Queue, expected: Option<RedisTrouble>) {
     while queue.status().trouble() != expected {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }

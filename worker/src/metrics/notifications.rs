@@ -45,7 +45,7 @@ impl Collector for Notifications {
             let counter = ConstCounter::new(count.get());
             counter.encode(dropped.encode_family(&[("why", why)])?)?;
         }
-        let help = "Whether every notification so far was of another database";
+        let help = "Whether notifications of other databases come, and none of this one";
         let name = "foreign_only";
         let only = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
         ConstGauge::new(i64::from(status.reads_only_foreign())).encode(only)

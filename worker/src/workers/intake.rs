@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use storm_shared::services::{
-    queue::NotificationReader,
+    queue::{NotificationReader, QueueStatus},
     store::{Candidate, DueQuery, Store, StoreError},
 };
 use tokio::time::Instant;
@@ -129,7 +129,14 @@ pub(super) async fn from_notifications(intake: Intake, mut reader: NotificationR
 
 /// Claims due jobs from the table until shutdown: retries and parked jobs whose time has come,
 /// jobs given back, and new ones whose notification was dropped, trimmed, flushed or never sent.
-pub(super) async fn from_table(intake: Intake, next_due: NextDue, longest_wait: Duration) {
+///
+/// Tells `notifications` of new ones among them.
+pub(super) async fn from_table(
+    intake: Intake,
+    next_due: NextDue,
+    longest_wait: Duration,
+    notifications: Option<Arc<QueueStatus>>,
+) {
     let mut changes = next_due.subscribe();
     let mut next_search = Instant::now();
     let mut wake = async |at: &mut Instant| loop {
@@ -145,7 +152,8 @@ pub(super) async fn from_table(intake: Intake, next_due: NextDue, longest_wait: 
             return;
         }
         let latest = Instant::now() + intake.polling.interval;
-        next_search = match claim_due(&intake, &next_due, longest_wait).await {
+        let claimed = claim_due(&intake, &next_due, longest_wait, notifications.as_deref());
+        next_search = match claimed.await {
             Ok(due) => {
                 let earliest = Instant::now() + SHORTEST_PAUSE;
                 // At most an interval from now: `due` is wall-clock time, and the clock can be set
@@ -165,6 +173,7 @@ async fn claim_due(
     intake: &Intake,
     next_due: &NextDue,
     longest_wait: Duration,
+    notifications: Option<&QueueStatus>,
 ) -> Result<Timestamp, StoreError> {
     while let Some(free) = intake.free_slots().await {
         next_due.reset();
@@ -175,6 +184,11 @@ async fn claim_due(
             limit,
         };
         let found = intake.store.due_jobs(query).await?;
+        if let Some(notifications) = notifications
+            && found.due.iter().any(Candidate::is_new)
+        {
+            notifications.note_new_jobs();
+        }
         let count = found.due.len();
         intake.claim_all(&found.due, ClaimSource::Table).await?;
         if count < limit {

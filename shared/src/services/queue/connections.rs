@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use deadpool_redis::{Hook, HookError, Manager, Pool, Runtime, Timeouts};
-use redis::{AsyncConnectionConfig, ConnectionInfo, FromRedisValue, Pipeline};
+use redis::{AsyncConnectionConfig, ConnectionInfo, Pipeline, Value};
 
 use super::{DEADLINE, QueueError};
 
@@ -46,21 +46,23 @@ impl Connections {
         Ok(Self { pool })
     }
 
-    /// Sends `pipeline` and returns its answer.
+    /// Sends `pipeline`.
     ///
     /// After an error, the next call dials anew. The pool itself only sends a PING, which a
-    /// replica, a full Redis and a user without permissions answer as well.
-    pub(super) async fn run<T: FromRedisValue>(
-        &self,
-        pipeline: &Pipeline,
-    ) -> Result<T, QueueError> {
+    /// replica, a full Redis and a user without permissions answer as well. A connection whose EXEC
+    /// was refused would also keep its transaction open.
+    pub(super) async fn run(&self, pipeline: &Pipeline) -> Result<(), QueueError> {
         // Declared first and so dropped last, when the connection is back in the pool; also if this
         // future is cancelled.
         let mut unless_good = Evict(Some(self));
         let mut connection = self.pool.get().await?;
-        let answer = pipeline.query_async(&mut connection).await?;
+        let answers: Vec<Value> = pipeline.query_async(&mut connection).await?;
+        // The answer of EXEC holds the errors of the commands that it ran.
+        for answer in answers {
+            answer.extract_error()?;
+        }
         unless_good.0 = None;
-        Ok(answer)
+        Ok(())
     }
 
     /// Closes the idle connections, which all lead to the same server.

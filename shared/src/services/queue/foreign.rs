@@ -1,11 +1,12 @@
 //! Notices a worker whose notifications are all of other stores: it may have another database than
-//! the API.
+//! the API, from its start or since one of the two was restarted.
 
 use std::{
     sync::{Arc, atomic::Ordering},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::{
@@ -13,12 +14,16 @@ use super::{
     status::QueueStatus,
 };
 
-/// How long a worker reads only foreign notifications before it says so: those of a neighbour that
-/// shares this Redis may come first.
+/// How long a new worker reads only foreign notifications before it says so: those of a neighbour
+/// that shares this Redis may come first.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Watches what a worker has read since its start. After the first notification of its own store
-/// it is at rest: then an API has the same database, and the others are neighbours.
+/// The same for a worker that has read a notification of its own store before. The log says it in
+/// minutes.
+const SILENCE: Duration = Duration::from_mins(10);
+
+/// Watches what a worker has read. Foreign notifications are those of a neighbour as long as own
+/// ones come too: then an API has the same database.
 pub(super) struct ForeignWatch {
     status: Arc<QueueStatus>,
     seen: Seen,
@@ -27,13 +32,28 @@ pub(super) struct ForeignWatch {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Seen {
     Nothing,
-    OnlyForeign { since: Instant, told: bool },
     Own,
+    /// Only foreign ones, from the first one after the last own one.
+    Foreign {
+        since: Instant,
+        after_own: bool,
+        told: bool,
+    },
+}
+
+/// What was read, or came up meanwhile.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct News {
+    own: bool,
+    foreign: bool,
+    /// The table had a job that its API has notified of: the notification was lost.
+    new_jobs: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Change {
     OnlyForeign,
+    NoMoreOwn,
     OwnToo,
 }
 
@@ -52,81 +72,76 @@ impl ForeignWatch {
         self.status.foreign.add(foreign);
         let malformed = entries.iter().filter(|entry| entry.is_malformed());
         self.status.malformed.add(malformed.count());
-        let own = entries.iter().any(|entry| entry.job.is_some());
-        let Some(change) = self.seen.note(own, foreign > 0, Instant::now()) else {
-            return;
+        let news = News {
+            own: entries.iter().any(|entry| entry.job.is_some()),
+            foreign: foreign > 0,
+            new_jobs: self.status.new_jobs.swap(false, Ordering::Relaxed),
         };
-        let only_foreign = change == Change::OnlyForeign;
-        self.status
-            .only_foreign
-            .store(only_foreign, Ordering::Relaxed);
-        if only_foreign {
-            warn!(
-                "every notification so far is of another database: if they are of this worker's \
-                 API, give both the same DB_URL (a relative path starts at the working directory)"
-            );
-        } else {
-            info!("notifications of this worker's database arrive");
+        if let Some(change) = self.seen.note(news, Instant::now()) {
+            let only_foreign = change != Change::OwnToo;
+            self.status
+                .only_foreign
+                .store(only_foreign, Ordering::Relaxed);
+            change.log();
         }
     }
 }
 
 impl Seen {
     /// Returns what to tell, if that has changed.
-    fn note(&mut self, own: bool, foreign: bool, now: Instant) -> Option<Change> {
-        match *self {
-            Self::OnlyForeign { told, .. } if own => {
-                *self = Self::Own;
-                told.then_some(Change::OwnToo)
+    fn note(&mut self, news: News, now: Instant) -> Option<Change> {
+        if news.own {
+            let told = matches!(self, Self::Foreign { told: true, .. });
+            *self = Self::Own;
+            return told.then_some(Change::OwnToo);
+        }
+        match self {
+            Self::Nothing | Self::Own if news.foreign => {
+                *self = Self::Foreign {
+                    since: now,
+                    after_own: *self == Self::Own,
+                    told: false,
+                };
+                None
             }
-            Self::Nothing if own => {
+            Self::Nothing | Self::Own | Self::Foreign { told: true, .. } => None,
+            Self::Foreign {
+                since,
+                after_own: false,
+                told,
+            } => {
+                *told = now >= *since + PATIENCE;
+                told.then_some(Change::OnlyForeign)
+            }
+            Self::Foreign { .. } if news.new_jobs => {
                 *self = Self::Own;
                 None
             }
-            Self::Nothing => {
-                if foreign {
-                    let (since, told) = (now, false);
-                    *self = Self::OnlyForeign { since, told };
-                }
-                None
+            Self::Foreign { since, told, .. } => {
+                // Only while foreign ones come: an hour without jobs is no sign of anything.
+                *told = news.foreign && now >= *since + SILENCE;
+                told.then_some(Change::NoMoreOwn)
             }
-            Self::OnlyForeign { since, told: false } if now >= since + PATIENCE => {
-                *self = Self::OnlyForeign { since, told: true };
-                Some(Change::OnlyForeign)
-            }
-            Self::Own | Self::OnlyForeign { .. } => None,
+        }
+    }
+}
+
+impl Change {
+    fn log(self) {
+        match self {
+            Self::OnlyForeign => warn!(
+                "every notification so far is of another database: if they are of this worker's \
+                 API, give both the same DB_URL (a relative path starts at the working directory)"
+            ),
+            Self::NoMoreOwn => warn!(
+                "no notification of this database for 10 minutes, while those of another one \
+                 arrive: if they are of this worker's API, give both the same DB_URL (a relative \
+                 path starts at the working directory)"
+            ),
+            Self::OwnToo => info!("notifications of this worker's database arrive"),
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::{Duration, Instant};
-
-    use super::{Change, PATIENCE, Seen};
-
-    #[test]
-    fn only_foreign_notifications_are_told_once_and_own_ones_end_it() {
-        let (start, mut seen) = (Instant::now(), Seen::Nothing);
-        let mut note = |own, foreign, after| seen.note(own, foreign, start + after);
-        assert_eq!(note(false, false, Duration::ZERO), None, "nothing was read");
-        assert_eq!(note(false, true, PATIENCE), None, "own ones may follow");
-        assert_eq!(note(false, false, PATIENCE * 2), Some(Change::OnlyForeign));
-        assert_eq!(note(false, true, PATIENCE * 3), None, "told already");
-        assert_eq!(note(true, true, PATIENCE * 4), Some(Change::OwnToo));
-        for later in 5..9 {
-            assert_eq!(note(false, true, PATIENCE * later), None);
-        }
-    }
-
-    #[test]
-    fn a_neighbour_on_the_same_redis_is_no_alarm_if_own_notifications_come_too() {
-        let (start, mut seen) = (Instant::now(), Seen::Nothing);
-        let mut note = |own, foreign, after| seen.note(own, foreign, start + after);
-        assert_eq!(note(false, true, Duration::ZERO), None);
-        assert_eq!(note(true, false, PATIENCE / 2), None);
-        for later in 1..9 {
-            assert_eq!(note(false, true, PATIENCE * later), None);
-        }
-    }
-}
+mod tests;

@@ -72,19 +72,26 @@ async fn run(queue: Queue, mut link: Link, mut queued: mpsc::Receiver<RequestId>
     let mut batch = Vec::with_capacity(BATCH);
     let mut wait = Duration::ZERO; // the first check comes at once
     loop {
-        let outcome = match timeout(wait, queued.recv_many(&mut batch, BATCH)).await {
+        let sent = match timeout(wait, queued.recv_many(&mut batch, BATCH)).await {
             Ok(0) => return,
-            Ok(_) => push(&queue, &batch).await,
-            Err(_) => queue.check().await,
+            Ok(_) => Some(push(&queue, &batch).await),
+            Err(_) => None,
         };
         wait = IDLE_CHECK;
-        match outcome {
-            Ok(()) => link.up(),
-            Err(error) => {
+        match sent {
+            Some(Err(error)) => {
                 // A batch that failed is dropped, not retried: the table has the jobs.
                 queue.status.unsent.add(batch.len());
                 link.down(&error).await;
             }
+            Some(Ok(())) if !link.is_down() => {}
+            // The check asks for more than a push. If only that is refused, each push would end the
+            // outage that the next check begins.
+            sent => match queue.check().await {
+                Ok(()) => link.up(),
+                Err(error) if sent.is_some() => link.failed(&error), // the next push may succeed
+                Err(error) => link.down(&error).await,
+            },
         }
         batch.clear();
     }

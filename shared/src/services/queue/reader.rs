@@ -5,15 +5,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use redis::{
-    AsyncConnectionConfig, FromRedisValue, Pipeline, RedisError, Value, aio::MultiplexedConnection,
-};
+use redis::{AsyncConnectionConfig, FromRedisValue, RedisError, Value, aio::MultiplexedConnection};
 use tracing::debug;
 
 use super::{
     DEADLINE, Queue, QueueError, RedisTrouble,
+    acknowledgement::Acknowledgement,
     connections::LONGEST_LIFE,
-    entry::{self, Entry, Sender},
+    entry::{self, Entry},
     foreign::ForeignWatch,
     group,
     link::Link,
@@ -221,42 +220,19 @@ impl NotificationReader {
     }
 
     async fn try_acknowledge(&self, entries: &[Entry]) -> Result<(), QueueError> {
-        let mut pipeline = self.acknowledgement(entries);
-        // One MULTI: an acknowledged entry that stays in the stream would never be deleted.
-        match self.queue.connections.run(pipeline.atomic()).await {
+        let acknowledgement = Acknowledgement::of(entries);
+        let mut pipeline = redis::pipe();
+        acknowledgement.add_transaction(&self.queue, &mut pipeline);
+        match self.queue.connections.run(&pipeline).await {
             // A full Redis queues nothing for EXEC, but it does delete. These entries may be what
             // it is full of.
             Err(error) if RedisTrouble::from(&error) == RedisTrouble::OutOfMemory => {
-                let pipeline = self.acknowledgement(entries);
+                pipeline.clear();
+                acknowledgement.add_commands(&self.queue, &mut pipeline);
                 self.queue.connections.run(&pipeline).await
             }
             other => other,
         }
-    }
-
-    /// The deletions come first: if the connection breaks in between, a sweep finds the entries
-    /// pending and acknowledges them.
-    fn acknowledgement(&self, entries: &[Entry]) -> Pipeline {
-        let key = &self.queue.key;
-        let own = entries.iter().filter(|entry| entry.sender == Sender::Own);
-        let own: Vec<_> = own.map(|entry| entry.stream_id.as_str()).collect();
-        let all: Vec<_> = entries
-            .iter()
-            .map(|entry| entry.stream_id.as_str())
-            .collect();
-        let mut pipeline = redis::pipe();
-        // Another store's entry is acknowledged in this group but not deleted: its own group has
-        // yet to read it.
-        if !own.is_empty() {
-            pipeline.cmd("XDEL").arg(key).arg(own).ignore();
-        }
-        pipeline
-            .cmd("XACK")
-            .arg(key)
-            .arg(self.queue.group())
-            .arg(all)
-            .ignore();
-        pipeline
     }
 
     /// Ends the outage of the acknowledgements if Redis takes them again: the next entry that needs

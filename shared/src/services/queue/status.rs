@@ -26,6 +26,8 @@ pub struct QueueStatus {
     /// Entries that were read and are no notifications.
     pub malformed: Count,
     pub(super) only_foreign: AtomicBool,
+    /// Set since the reader last looked.
+    pub(super) new_jobs: AtomicBool,
 }
 
 /// A count that only grows.
@@ -60,6 +62,7 @@ impl QueueStatus {
             foreign: Count::default(),
             malformed: Count::default(),
             only_foreign: AtomicBool::new(false),
+            new_jobs: AtomicBool::new(false),
         }
     }
 
@@ -80,6 +83,12 @@ impl QueueStatus {
     /// Whether this worker has read notifications of other stores only, for a while.
     pub fn reads_only_foreign(&self) -> bool {
         self.only_foreign.load(Ordering::Relaxed)
+    }
+
+    /// Notes that the table has jobs that were never claimed: an API accepted them into this
+    /// worker's store, and their notifications were lost.
+    pub fn note_new_jobs(&self) {
+        self.new_jobs.store(true, Ordering::Relaxed);
     }
 
     fn all(&self) -> [&LinkStatus; 3] {

@@ -1,7 +1,7 @@
 //! Why Redis is of no use, in the words of `/healthz` and the log.
 
 use deadpool_redis::PoolError;
-use redis::{ErrorKind, RedisError, ServerError};
+use redis::{ErrorKind, RedisError};
 
 use super::QueueError;
 
@@ -80,11 +80,16 @@ impl From<&RedisError> for RedisTrouble {
     fn from(error: &RedisError) -> Self {
         if let Some(answers) = error.clone().into_server_errors() {
             // EXECABORT and the answers to later commands follow from the first one.
-            let told = answers.iter().find_map(|(_, answer)| named(answer));
+            let told = answers
+                .iter()
+                .find_map(|(_, answer)| named(answer.code(), answer.details().unwrap_or_default()));
             return told.unwrap_or(Self::UnexpectedAnswer);
         }
+        let detail = error.detail().unwrap_or_default();
         match error.kind() {
             ErrorKind::AuthenticationFailed => Self::AuthenticationFailed,
+            // The client replaces the code of the answer to SELECT, and keeps the text.
+            _ if detail.contains("no permissions to run") => Self::PermissionDenied,
             _ if error.is_timeout() => Self::NoAnswer,
             ErrorKind::Io => Self::Unreachable,
             _ => Self::UnexpectedAnswer,
@@ -92,9 +97,12 @@ impl From<&RedisError> for RedisTrouble {
     }
 }
 
+/// Before the answer that an EXEC gets when EXEC itself is refused, for instance by an ACL.
+const EXEC_REFUSED: &str = "Transaction discarded because of: ";
+
 /// The trouble that an error answer names.
-fn named(answer: &ServerError) -> Option<RedisTrouble> {
-    Some(match answer.code() {
+fn named(code: &str, detail: &str) -> Option<RedisTrouble> {
+    Some(match code {
         "READONLY" => RedisTrouble::ReadOnlyReplica,
         "MASTERDOWN" => RedisTrouble::ReplicaWithoutMaster,
         "WRONGTYPE" => RedisTrouble::WrongType,
@@ -107,8 +115,11 @@ fn named(answer: &ServerError) -> Option<RedisTrouble> {
         "MOVED" | "ASK" | "CLUSTERDOWN" | "CROSSSLOT" | "TRYAGAIN" => RedisTrouble::Cluster,
         "BUSY" => RedisTrouble::Busy,
         "DENIED" => RedisTrouble::Refused,
+        "EXECABORT" => {
+            let (code, detail) = detail.strip_prefix(EXEC_REFUSED)?.split_once(' ')?;
+            return named(code, detail);
+        }
         "ERR" => {
-            let detail = answer.details().unwrap_or_default();
             if detail.contains("max number of clients") {
                 RedisTrouble::Refused
             } else if detail.starts_with("unknown command") {
@@ -198,6 +209,14 @@ mod tests {
             (
                 "ERR unknown command 'XAUTOCLAIM', with args",
                 "unknown command (Redis 7.0 or newer is needed)",
+            ),
+            (
+                "EXECABORT Transaction discarded because of: NOPERM this user has no permissions",
+                "permission denied (ACL)",
+            ),
+            (
+                "EXECABORT Transaction discarded because of previous errors.",
+                "unexpected answer",
             ),
             ("ERR whatever", "unexpected answer"),
             ("NEWCODE 10.1.2.3:6379 is new", "unexpected answer"),

@@ -66,6 +66,11 @@ impl Candidate {
             due_at: None,
         }
     }
+
+    /// Whether the job was never claimed.
+    pub fn is_new(&self) -> bool {
+        self.due_at.is_none()
+    }
 }
 
 /// A claimed job, with the state that earlier claims stored.
