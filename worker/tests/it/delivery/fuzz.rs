@@ -90,8 +90,8 @@ fn config() -> ProptestConfig {
     }
 }
 
-/// The addresses in the order of RFC 8305, section 4: families take turns, that of the first address
-/// first.
+/// The addresses in the order of RFC 8305, section 4: families take turns, and the family of the
+/// first address begins.
 fn alternating(addresses: &[IpAddr]) -> impl Iterator<Item = IpAddr> {
     let rank = |(place, address): (usize, &IpAddr)| {
         let same_family = |other: &&IpAddr| other.is_ipv4() == address.is_ipv4();
