@@ -1,7 +1,7 @@
 //! Readiness: whether a service can do its work now. The answer to `/readyz` of both services.
 //!
 //! A service is not ready while it starts, while it drains, and once its database has been out of
-//! reach for [`PATIENCE`]. It is ready without Redis, since jobs run from the database.
+//! reach for five seconds. It is ready without Redis, since jobs run from the database.
 
 mod observer;
 
