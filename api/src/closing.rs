@@ -3,8 +3,9 @@
 //! A client's next request then opens a connection, which leads it to another instance. Without
 //! this, the end of the drain would cut a connection on which a request may be on its way.
 
-use std::convert::Infallible;
+use std::{convert::Infallible, sync::Arc};
 
+use futures_util::TryFutureExt as _;
 use hyper::{
     Request,
     body::Incoming,
@@ -22,17 +23,17 @@ pub(crate) fn closing_from<S>(
 where
     S: Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send> + Clone,
 {
+    // In an `Arc`: each clone and each drop of a token takes its lock.
+    let shutdown = Arc::new(shutdown);
     service_fn(move |request: Request<Incoming>| {
-        let answer = inner.call(request);
-        let shutdown = shutdown.clone();
-        async move {
-            let mut answer = answer.await?;
+        let shutdown = Arc::clone(&shutdown);
+        inner.call(request).map_ok(move |mut answer| {
             // Now, and not when the request came: the shutdown may have begun meanwhile.
             if shutdown.is_cancelled() {
                 let close = HeaderValue::from_static("close");
                 answer.headers_mut().insert(CONNECTION, close);
             }
-            Ok(answer)
-        }
+            answer
+        })
     })
 }

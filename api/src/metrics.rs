@@ -1,7 +1,5 @@
 //! The API's metrics, in the `OpenMetrics` text format.
 
-mod notifications;
-
 use std::sync::Arc;
 
 use prometheus_client::{
@@ -9,10 +7,8 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family},
     registry::Registry,
 };
-use storm_shared::services::queue::QueueStatus;
+use storm_shared::services::queue::{QueueMetrics, QueueStatus};
 use warp::http::StatusCode;
-
-use notifications::Notifications;
 
 /// The API's counters. Clones share them.
 #[derive(Clone)]
@@ -22,7 +18,7 @@ pub struct Metrics {
     refused_callbacks: Family<RuleLabel, Counter>,
     unauthorized: Counter,
     rate_limited: Counter,
-    notifications: Notifications,
+    queue: QueueMetrics,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -49,7 +45,7 @@ impl Metrics {
             refused_callbacks: Family::default(),
             unauthorized: Counter::default(),
             rate_limited: Counter::default(),
-            notifications: Notifications::default(),
+            queue: QueueMetrics::default(),
         };
         // Last: the registry takes clones of the counters above.
         metrics.registry = Arc::new(metrics.registered());
@@ -84,7 +80,7 @@ impl Metrics {
 
     /// Reports on Redis from now on.
     pub fn watch_queue(&self, status: &Arc<QueueStatus>) {
-        self.notifications.watch(status);
+        self.queue.watch(status);
     }
 
     /// The text of a scrape.
@@ -117,7 +113,7 @@ impl Metrics {
             "Requests over their client's rate limit",
             self.rate_limited.clone(),
         );
-        registry.register_collector(Box::new(self.notifications.clone()));
+        registry.register_collector(Box::new(self.queue.clone()));
         registry
     }
 }

@@ -1,10 +1,6 @@
 //! The service of the start: until the database is open, requests wait or are answered `503`.
 
-use std::{
-    convert::Infallible,
-    sync::{Arc, OnceLock},
-    time::Duration,
-};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use futures_util::future::Either;
 use hyper::{
@@ -12,8 +8,10 @@ use hyper::{
     body::Incoming,
     service::{Service, service_fn},
 };
-use tokio::time::{Instant, timeout_at};
-use tokio_util::sync::CancellationToken;
+use tokio::{
+    sync::SetOnce,
+    time::{Instant, timeout_at},
+};
 use warp::reply::Response;
 
 /// A database that opens within this time causes no `503`: requests wait for it.
@@ -21,14 +19,9 @@ const GRACE: Duration = Duration::from_secs(1);
 
 /// Passes requests to the routes once they are set, and until then to the start-up's service.
 pub(crate) struct Gate<S> {
-    shared: Arc<Shared<S>>,
+    routes: Arc<SetOnce<S>>,
     /// Until when requests wait for the routes.
     patience: Instant,
-}
-
-struct Shared<S> {
-    routes: OnceLock<S>,
-    opened: CancellationToken,
 }
 
 /// Whether a request is answered by the start-up's service at once.
@@ -44,10 +37,7 @@ where
     /// A gate that is closed.
     pub(crate) fn closed() -> Self {
         Self {
-            shared: Arc::new(Shared {
-                routes: OnceLock::new(),
-                opened: CancellationToken::new(),
-            }),
+            routes: Arc::new(SetOnce::new()),
             patience: Instant::now() + GRACE,
         }
     }
@@ -55,8 +45,7 @@ where
     /// Passes requests to `routes` from now on.
     pub(crate) fn open(&self, routes: S) {
         // It is set once: the API opens its database once.
-        let _ = self.shared.routes.set(routes);
-        self.shared.opened.cancel();
+        let _ = self.routes.set(routes);
     }
 
     /// The service: `starting` while the gate is closed. Requests wait for its opening for a
@@ -76,19 +65,19 @@ where
             + Sync
             + 'static,
     {
-        let shared = Arc::clone(&self.shared);
+        let routes = Arc::clone(&self.routes);
         let patience = self.patience;
         service_fn(move |request: Request<Incoming>| {
-            if let Some(routes) = shared.routes.get() {
+            if let Some(routes) = routes.get() {
                 return Either::Left(routes.call(request));
             }
-            let (shared, starting) = (Arc::clone(&shared), starting.clone());
+            let (routes, starting) = (Arc::clone(&routes), starting.clone());
             Either::Right(async move {
                 if !at_once(&request) {
                     // On a timeout the routes are still missing.
-                    let _ = timeout_at(patience, shared.opened.cancelled()).await;
+                    let _ = timeout_at(patience, routes.wait()).await;
                 }
-                match shared.routes.get() {
+                match routes.get() {
                     Some(routes) => routes.call(request).await,
                     None => starting.call(request).await,
                 }

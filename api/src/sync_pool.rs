@@ -2,7 +2,7 @@
 //!
 //! A report blocks its thread, so it runs on a thread of its own and never on one that serves
 //! requests. Two semaphores bound this work: one permit of `slots` for each request that waits or
-//! runs, one of `threads` for each that runs. Both are FIFO.
+//! runs, one of `running` for each that runs. Both are FIFO.
 
 mod threads;
 
@@ -19,7 +19,7 @@ use self::threads::{StartThread, Threads};
 /// Bounds how many requests run and wait.
 pub struct SyncPool {
     slots: Arc<Semaphore>,
-    permits: Arc<Semaphore>,
+    running: Arc<Semaphore>,
     admitted: TaskTracker,
     threads: Arc<Threads>,
 }
@@ -47,7 +47,7 @@ pub enum WorkError {
 /// An admitted request's slot in the pool; dropping it frees the slot.
 pub struct Slot {
     permit: OwnedSemaphorePermit,
-    permits: Arc<Semaphore>,
+    running: Arc<Semaphore>,
     admitted: TaskTrackerToken,
     threads: Arc<Threads>,
 }
@@ -61,7 +61,7 @@ impl SyncPool {
     fn with_threads_of(start_thread: StartThread, threads: usize, queue: usize) -> Self {
         Self {
             slots: Arc::new(Semaphore::new(threads + queue)),
-            permits: Arc::new(Semaphore::new(threads)),
+            running: Arc::new(Semaphore::new(threads)),
             admitted: TaskTracker::new(),
             threads: Arc::new(Threads::new(start_thread)),
         }
@@ -79,7 +79,7 @@ impl SyncPool {
         })?;
         Ok(Slot {
             permit,
-            permits: Arc::clone(&self.permits),
+            running: Arc::clone(&self.running),
             admitted: self.admitted.token(),
             threads: Arc::clone(&self.threads),
         })
@@ -98,7 +98,7 @@ impl SyncPool {
     /// Stops, drops the work that waits, and returns when the running work has ended.
     pub async fn close(&self) {
         self.stop();
-        self.permits.close();
+        self.running.close();
         self.admitted.close();
         // Slots are counted from their admission on. Counting the running work alone would miss
         // work that has its thread's permit and is about to begin.
@@ -116,7 +116,7 @@ impl Slot {
         self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, WorkError> {
-        let running = self.permits.acquire_owned().await;
+        let running = self.running.acquire_owned().await;
         let running = running.map_err(|_closed| WorkError::Closed)?;
         let held = (running, self.permit, self.admitted);
         let (result, ended) = oneshot::channel();

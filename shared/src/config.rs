@@ -19,11 +19,12 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use self::layers::Layers;
 pub use self::{
     access::AccessSettings,
-    callback::{CallbackSettings, RetrySettings},
+    callback::{CallbackSettings, MAX_IDLE_CONNECTIONS, RetrySettings},
     error::SettingError,
     log::{LogFilter, LogFilterError},
     warning::Warning,
 };
+use crate::server;
 
 /// The manual of the settings: each one with its unit, bounds and default, as TOML with comments.
 pub const MANUAL: &str = layers::DEFAULTS;
@@ -142,9 +143,6 @@ const MIN_LEASE: Duration = Duration::from_millis(500);
 /// A shorter interval would keep a worker polling without a pause.
 const MIN_POLL_INTERVAL: Duration = Duration::from_millis(1);
 
-/// Connections past `HTTP_CONNECTIONS` that are being answered at a time.
-const MAX_REFUSALS: usize = 64;
-
 /// The value of `REDIS_URL` that means that there is no Redis.
 const NO_REDIS: &str = "none";
 
@@ -194,7 +192,7 @@ impl Settings {
             queue: QueueSettings::read(layers)?,
             http: HttpSettings {
                 connections: layers.number("http_connections", 1..=1_000_000)?,
-                refusals: MAX_REFUSALS,
+                refusals: server::MAX_REFUSALS,
                 timeout: layers.duration("http_timeout")?,
             },
             api: ApiSettings {

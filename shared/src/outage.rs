@@ -1,15 +1,15 @@
 //! An outage: an operation that fails again and again, logged once when it begins and once when it
 //! is over.
 
-use std::{mem, time::Duration};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
 /// Whether the last try of an operation failed. A new one has not failed.
 #[derive(Debug, Default)]
 pub struct Outage {
-    ongoing: bool,
     quiet_period: Duration,
+    /// Of the outage in progress, if there is one.
     last_failure: Option<Instant>,
 }
 
@@ -25,18 +25,13 @@ impl Outage {
 
     /// Notes a failure. Returns whether it is the first of an outage, which is the one to log.
     pub fn failed(&mut self) -> bool {
-        self.last_failure = Some(Instant::now());
-        !mem::replace(&mut self.ongoing, true)
+        self.last_failure.replace(Instant::now()).is_none()
     }
 
     /// Notes a success. Returns whether it ends an outage, which is the one to log.
     pub fn recovered(&mut self) -> bool {
-        self.ongoing && self.is_quiet() && mem::take(&mut self.ongoing)
-    }
-
-    fn is_quiet(&self) -> bool {
-        let failed_lately = |last: Instant| last.elapsed() < self.quiet_period;
-        !self.last_failure.is_some_and(failed_lately)
+        let is_quiet = |last: &mut Instant| last.elapsed() >= self.quiet_period;
+        self.last_failure.take_if(is_quiet).is_some()
     }
 }
 

@@ -95,7 +95,7 @@ pub async fn bind(setting: &str, addr: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// Serves HTTP/1.1 on `listener` until `shutdown` completes. Then it accepts the connections that
-/// wait in the kernel's queue, closes the listener, and lets open requests finish within the drain
+/// wait in the accept queue, closes the listener, and lets open requests finish within the drain
 /// timeout.
 pub async fn serve<S, B>(
     listener: TcpListener,
@@ -123,7 +123,7 @@ pub async fn serve<S, B>(
     let watched = &closing;
     // By value: a reference to a service that is not `Sync` would make this future not `Send`.
     let mut admit = move |stream: TcpStream| {
-        // Waiting for a permit here would leave clients without an answer in the kernel's queue.
+        // Waiting for a permit here would leave clients without an answer in the accept queue.
         let Ok(permit) = Arc::clone(&connections).try_acquire_owned() else {
             return refusals.refuse(stream);
         };

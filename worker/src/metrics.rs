@@ -1,7 +1,5 @@
 //! The worker's metrics, in the text format of Prometheus.
 
-mod notifications;
-
 use std::sync::Arc;
 
 use prometheus_client::{
@@ -12,14 +10,13 @@ use prometheus_client::{
 use storm_shared::{
     models::{AttemptClass, FailureReason},
     services::{
-        queue::QueueStatus,
+        queue::{QueueMetrics, QueueStatus},
         ssrf::Rule,
         store::{Expired, Outcome},
     },
 };
 
 use crate::delivery::Shortage;
-use notifications::Notifications;
 
 /// How a claimed job was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -55,7 +52,7 @@ pub struct Metrics {
     jobs: Gauge,
     expired: Counter,
     returned: Counter,
-    notifications: Notifications,
+    queue: QueueMetrics,
     long_work: Counter,
 }
 
@@ -114,7 +111,7 @@ impl Metrics {
             jobs: Gauge::default(),
             expired: Counter::default(),
             returned: Counter::default(),
-            notifications: Notifications::default(),
+            queue: QueueMetrics::default(),
             long_work: Counter::default(),
         };
         // Last: the registry takes clones of the metrics above.
@@ -202,7 +199,7 @@ impl Metrics {
 
     /// Reports on Redis from now on.
     pub fn watch_queue(&self, status: &Arc<QueueStatus>) {
-        self.notifications.watch(status);
+        self.queue.watch(status);
     }
 
     /// The text that a scrape returns.
@@ -262,7 +259,7 @@ impl Metrics {
             self.long_work.clone(),
         );
         registry.register("jobs", "Jobs that run now", self.jobs.clone());
-        registry.register_collector(Box::new(self.notifications.clone()));
+        registry.register_collector(Box::new(self.queue.clone()));
         registry
     }
 }

@@ -9,7 +9,7 @@ use crate::services::{
 };
 
 /// Connections to receivers that are kept alive for later attempts.
-const MAX_IDLE: usize = 1024;
+pub const MAX_IDLE_CONNECTIONS: usize = 1024;
 
 /// The settings of the delivery of callbacks.
 #[derive(Clone, Debug)]
@@ -86,7 +86,7 @@ impl CallbackSettings {
             per_origin: layers.number("callback_per_origin", 1..=100_000)?,
             park_max: layers.duration("callback_park_max")?,
             max_parked: layers.number("max_parked_per_origin", 1..=100_000_000)?,
-            idle_connections: MAX_IDLE,
+            idle_connections: MAX_IDLE_CONNECTIONS,
             ca_file: Some(layers.text("callback_ca_file")?)
                 .filter(|path| !path.is_empty())
                 .map(PathBuf::from),

@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use config::{Config, Environment, File, FileFormat, FileSourceString};
+use config::{Config, Environment, File, FileFormat};
 
 use super::{
     error::{FILE_VARIABLE, SettingError},
@@ -57,10 +57,9 @@ impl Layers {
         let mut file_warning = None;
         if let Some(path) = file {
             let file = SettingsFile::read(path)?;
-            let source = named_settings(path, &file, &known)?;
-            let set = Config::builder().add_source(source.clone()).build()?;
+            let set = named_settings(path, &file, &known)?;
             file_warning = file.warning(|key| set.get_string(key).ok());
-            overrides = overrides.add_source(source);
+            overrides = overrides.add_source(set);
         }
         let (variables, unknown_variables) = partition(variables, &known);
         let overrides = overrides
@@ -100,23 +99,7 @@ impl Layers {
 
     /// The setting's text without surrounding white space.
     pub(super) fn text(&self, key: &str) -> Result<String, SettingError> {
-        let text = self.raw(key)?;
-        if is_plain(&text) {
-            Ok(text)
-        } else {
-            // Escaped: a control character could break the error into lines.
-            Err(invalid(key, text.escape_debug().to_string(), PLAIN))
-        }
-    }
-
-    /// The text of a list, on one line: line breaks separate entries as spaces do.
-    pub(super) fn list(&self, key: &str) -> Result<String, SettingError> {
-        let text = self.raw(key)?.replace(['\t', '\r', '\n'], " ");
-        if is_plain(&text) {
-            Ok(text)
-        } else {
-            Err(invalid(key, text.escape_debug().to_string(), PLAIN))
-        }
+        plain(key, self.raw(key)?)
     }
 
     fn raw(&self, key: &str) -> Result<String, SettingError> {
@@ -140,18 +123,17 @@ impl Layers {
         key: &str,
         parse: impl FnOnce(&str) -> Result<T, E>,
     ) -> Result<T, SettingError> {
-        let value = self.text(key)?;
-        parse(&value).map_err(|error| invalid(key, value, error.to_string()))
+        parsed(key, self.text(key)?, parse)
     }
 
-    /// As [`Layers::try_parse`], for a list.
+    /// As [`Layers::try_parse`], for a list: line breaks separate entries as spaces do.
     pub(super) fn try_parse_list<T, E: Display>(
         &self,
         key: &str,
         parse: impl FnOnce(&str) -> Result<T, E>,
     ) -> Result<T, SettingError> {
-        let value = self.list(key)?;
-        parse(&value).map_err(|error| invalid(key, value, error.to_string()))
+        let text = self.raw(key)?.replace(['\t', '\r', '\n'], " ");
+        parsed(key, plain(key, text)?, parse)
     }
 
     /// As [`Layers::try_parse`], for a secret or a list of them: no error shows its value, and
@@ -165,18 +147,19 @@ impl Layers {
     }
 }
 
-/// The settings file as a source. It may name known settings only.
+/// What the settings file sets. It may name known settings only.
 fn named_settings(
     path: &Path,
     file: &SettingsFile,
     known: &[String],
-) -> Result<File<FileSourceString, FileFormat>, SettingError> {
+) -> Result<Config, SettingError> {
     let source = File::from_str(&file.text, FileFormat::Toml);
-    let built = Config::builder().add_source(source.clone()).build();
-    let named = keys(&built.map_err(|error| SettingError::in_file(path, &error))?)?;
+    let set = Config::builder().add_source(source).build();
+    let set = set.map_err(|error| SettingError::in_file(path, &error))?;
     // An error, unlike in the environment: the file is ours alone.
-    match named.into_iter().find(|name| !known.contains(name)) {
-        None => Ok(source),
+    let unknown = keys(&set)?.into_iter().find(|name| !known.contains(name));
+    match unknown {
+        None => Ok(set),
         Some(name) => Err(SettingError::Unknown {
             file: path.to_owned(),
             name,
@@ -216,10 +199,26 @@ fn looks_like_one_of(known: &[String], name: &str) -> bool {
         .any(|known| strsim::osa_distance(known, &name) <= MAX_EDIT_DISTANCE)
 }
 
-const PLAIN: &str = "expected UTF-8 without control characters";
+pub(super) const PLAIN: &str = "expected UTF-8 without control characters";
 
-fn is_plain(text: &str) -> bool {
+pub(super) fn is_plain(text: &str) -> bool {
     !text.contains(|c: char| c.is_control() || c == char::REPLACEMENT_CHARACTER)
+}
+
+fn plain(key: &str, text: String) -> Result<String, SettingError> {
+    if is_plain(&text) {
+        return Ok(text);
+    }
+    // Escaped: a control character could break the error into lines.
+    Err(invalid(key, text.escape_debug().to_string(), PLAIN))
+}
+
+fn parsed<T, E: Display>(
+    key: &str,
+    value: String,
+    parse: impl FnOnce(&str) -> Result<T, E>,
+) -> Result<T, SettingError> {
+    parse(&value).map_err(|error| invalid(key, value, error.to_string()))
 }
 
 fn invalid(key: &str, value: String, problem: impl Into<String>) -> SettingError {

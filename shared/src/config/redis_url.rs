@@ -6,12 +6,13 @@
 use redis::IntoConnectionInfo as _;
 use url::{Host, Url};
 
+use super::layers::{PLAIN as NOT_PLAIN, is_plain};
+
 /// What is wrong, and what to change.
 type Fault = &'static str;
 
 const FORMS: Fault = "expected redis://[[user]:password@]host[:port][/database], \
     unix:///path[?db=database], or none";
-const NOT_PLAIN: Fault = "expected UTF-8 without control characters";
 const TLS: Fault =
     "TLS to Redis is not built in; use redis:// and a TLS tunnel or a private network";
 const FRAGMENT: Fault = "it has a #, which starts a fragment; in a password write # as %23";
@@ -39,7 +40,7 @@ const REFUSED: Fault = "the host must not be a wildcard address, and what is esc
 
 /// Checks a URL and returns it.
 pub(super) fn parse(text: &str) -> Result<String, Fault> {
-    if text.contains(|c: char| c.is_control() || c == char::REPLACEMENT_CHARACTER) {
+    if !is_plain(text) {
         return Err(NOT_PLAIN);
     }
     let (scheme, rest) = text.split_once(':').ok_or(FORMS)?;

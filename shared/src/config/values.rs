@@ -70,12 +70,9 @@ impl Layers {
              and a unit, above zero and up to 30d, such as 2s,4s,8s"
         );
         self.try_parse_list(key, |text| {
-            let entries = list::entries(text).ok();
-            let durations = entries.filter(|entries| entries.len() <= MAX_DURATIONS);
-            let durations = durations.and_then(|entries| {
-                let durations = entries.into_iter().map(parse_duration);
-                durations.collect::<Option<Vec<_>>>()
-            });
+            let durations = list::entries(text)
+                .filter(|entries| entries.len() <= MAX_DURATIONS)
+                .and_then(|entries| entries.into_iter().map(parse_duration).collect());
             durations.ok_or_else(|| format!("expected {accepted}"))
         })
     }

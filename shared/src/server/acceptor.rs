@@ -30,7 +30,7 @@ const CLOSE_BATCH: usize = 8;
 /// again, some connections are accepted in between, and the log would have a line for each.
 const QUIET_PERIOD: Duration = Duration::from_secs(10);
 
-/// The most connections that wait in the kernel's queue: tokio's argument to `listen`, which allows
+/// The most connections that wait in the accept queue: tokio's argument to `listen`, which allows
 /// one more.
 const BACKLOG: usize = 1024 + 1;
 
@@ -66,7 +66,7 @@ impl Acceptor {
         }
     }
 
-    /// Closes the listener. The connections in the kernel's queue are passed to `serve` first:
+    /// Closes the listener. The connections in the accept queue are passed to `serve` first:
     /// their clients are connected already and may have sent a request, and would see a reset.
     ///
     /// While the process lacks descriptors or memory, it waits for connections to end, for up to

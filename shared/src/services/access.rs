@@ -20,7 +20,7 @@ pub use self::{
     token::{Token, TokenHash, TokenHashError},
 };
 use crate::{
-    list::{self, OnlySeparators},
+    list,
     models::{ClientName, ClientNameError},
 };
 
@@ -73,7 +73,7 @@ impl Tokens {
     /// # Errors
     /// The number of the first entry that is not accepted, from 1, and why.
     pub fn parse(text: &str) -> Result<Self, TokensError> {
-        let entries = list::entries(text).map_err(|OnlySeparators| TokensError::OnlySeparators)?;
+        let entries = list::entries(text).ok_or(TokensError::OnlySeparators)?;
         let (mut tokens, mut seen) = (Self::default(), HashSet::new());
         for (number, entry) in (1..).zip(entries) {
             if number > Self::MAX {

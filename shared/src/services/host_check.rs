@@ -101,8 +101,9 @@ impl HostError {
                  address, and optionally a port, such as localhost:8000 or [::1]:8000."
             }
             Self::Misdirected => {
-                "Without a token, this service answers to localhost, to IP addresses, and to the \
-                 names in the setting API_HOSTS. Use one of these, or add the name to API_HOSTS."
+                "While no token is required, this service answers only to localhost, to IP \
+                 addresses, and to the names in the setting API_HOSTS. Use one of these, or add the \
+                 name to API_HOSTS."
             }
         }
     }

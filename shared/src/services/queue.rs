@@ -8,6 +8,7 @@
 //! * [`NotificationReader`] reads: each worker is one consumer of the store's consumer group.
 //! * [`Queue::check`] asks Redis whether it would take the commands of both.
 //! * [`QueueStatus`] is what they have met: each link's state, by its [`RedisTrouble`].
+//!   [`QueueMetrics`] shows it to Prometheus.
 //!
 //! The stream has the key `QUEUE_NAME`. Each store has its own consumer group, so that stores that
 //! share a Redis each read all of their own entries and leave the others' alone.
@@ -18,6 +19,7 @@ mod entry;
 mod foreign;
 mod group;
 mod link;
+mod metrics;
 mod notifier;
 mod probe;
 mod reader;
@@ -35,6 +37,7 @@ use crate::config::QueueSettings;
 
 pub use self::{
     entry::Entry,
+    metrics::QueueMetrics,
     notifier::Notifier,
     reader::NotificationReader,
     status::{Count, QueueStatus},

@@ -270,7 +270,7 @@ impl Store {
             return checked;
         }
         // First: a connection to a file that was moved can fail in many other ways.
-        if self.shared.writer.files().look_at_all() {
+        if self.shared.writer.files().check_all() {
             return Err(StoreError::Moved);
         }
         checked

@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use storm_shared::config::MAX_IDLE_CONNECTIONS as MAX_IDLE;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -17,8 +18,6 @@ use tokio_util::task::AbortOnDropHandle;
 // The default of `CALLBACK_PER_ORIGIN`. With 64, a fifth of the callbacks opened a new connection
 // (docs/BENCHMARKS.md).
 const MAX_PER_ORIGIN: usize = 256;
-/// Idle connections in all, unless the client is told otherwise.
-const MAX_IDLE: usize = 1024;
 /// The idle timeout. Common servers close an idle connection after 5 s; a request sent at that
 /// moment would be lost.
 const MAX_IDLE_TIME: Duration = Duration::from_secs(4);

@@ -5,6 +5,8 @@ use std::net::Ipv4Addr;
 use thiserror::Error;
 use url::Host;
 
+use crate::list;
+
 /// The host names of `API_HOSTS`, beside which `localhost`, the names under it and all IP addresses
 /// are served. The default has no names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -27,8 +29,7 @@ impl HostNames {
     /// # Errors
     /// The first entry that is no host name.
     pub fn parse(text: &str) -> Result<Self, HostNameError> {
-        let entries = text.split(|c: char| c == ',' || c.is_whitespace());
-        let entries = entries.filter(|entry| !entry.is_empty());
+        let entries = list::entries(text).unwrap_or_default();
         let names = (1..).zip(entries).map(|(number, entry)| {
             let name = without_dot(entry);
             is_name(name)

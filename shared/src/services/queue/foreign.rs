@@ -130,12 +130,12 @@ impl Change {
     fn log(self) {
         match self {
             Self::OnlyForeign => warn!(
-                "every notification so far is of another database: if they are of this worker's \
-                 API, give both the same DB_URL (a relative path starts at the working directory)"
+                "every notification so far is of another database; if this worker's API sent them, \
+                 give both the same DB_URL (a relative path starts at the working directory)"
             ),
             Self::NoMoreOwn => warn!(
                 "no notification of this database for 10 minutes, while those of another one \
-                 arrive: if they are of this worker's API, give both the same DB_URL (a relative \
+                 arrive; if this worker's API sent those, give both the same DB_URL (a relative \
                  path starts at the working directory)"
             ),
             Self::OwnToo => info!("notifications of this worker's database arrive"),

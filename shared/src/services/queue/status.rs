@@ -75,6 +75,16 @@ impl QueueStatus {
         })
     }
 
+    /// Whether this process notifies workers.
+    pub(super) fn notifies(&self) -> bool {
+        self.notifier.is_used()
+    }
+
+    /// Whether this process reads notifications.
+    pub(super) fn reads(&self) -> bool {
+        self.reader.is_used()
+    }
+
     /// Why a task's last command failed, if it did.
     pub fn trouble(&self) -> Option<RedisTrouble> {
         self.all().into_iter().find_map(LinkStatus::trouble)

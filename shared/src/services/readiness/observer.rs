@@ -1,12 +1,9 @@
 //! Checks the database and Redis once a second while somebody asks for the result.
 
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::time::Duration;
 
 use tokio::{
-    sync::{Notify, watch},
+    sync::watch,
     time::{Instant, sleep_until, timeout},
 };
 use tokio_util::task::AbortOnDropHandle;
@@ -19,7 +16,7 @@ const PERIOD: Duration = Duration::from_secs(1);
 /// The checks continue for this long after the last question. Orchestrators ask every few seconds;
 /// with checks in between, the answer is at hand, and an outage is known from its beginning. A
 /// service that nobody asks makes no checks.
-const ATTENTION: Duration = Duration::from_mins(1);
+const CHECKED_FOR: Duration = Duration::from_mins(1);
 
 /// An older result is not an answer: wait for the next one. This process may have been suspended.
 const FRESH: Duration = Duration::from_secs(3);
@@ -39,7 +36,8 @@ pub(super) struct Observed {
 
 /// The task that makes the checks, and its latest results.
 pub(super) struct Observer {
-    attention: Arc<Attention>,
+    /// When somebody last asked.
+    asked: watch::Sender<Instant>,
     observed: watch::Receiver<Option<Observed>>,
     started: Instant,
     _task: AbortOnDropHandle<()>,
@@ -54,12 +52,12 @@ pub(super) trait Checks: Send + 'static {
 impl Observer {
     /// Starts the task. The database is taken for reachable now.
     pub(super) fn start(checks: impl Checks) -> Self {
-        let attention = Arc::new(Attention::new());
-        let (sender, observed) = watch::channel(None);
         let started = Instant::now();
-        let task = tokio::spawn(observe(checks, Arc::clone(&attention), sender, started));
+        let (asked, questions) = watch::channel(started);
+        let (sender, observed) = watch::channel(None);
+        let task = tokio::spawn(observe(checks, questions, sender, started));
         Self {
-            attention,
+            asked,
             observed,
             started,
             _task: AbortOnDropHandle::new(task),
@@ -68,7 +66,7 @@ impl Observer {
 
     /// The latest results. Waits for the next ones if there are none or only old ones.
     pub(super) async fn latest(&self) -> Observed {
-        self.attention.ask();
+        self.asked.send_replace(Instant::now());
         let mut observed = self.observed.clone();
         let is_fresh = |latest: &Option<Observed>| {
             latest
@@ -94,14 +92,13 @@ impl Observer {
 
 async fn observe(
     mut checks: impl Checks,
-    attention: Arc<Attention>,
+    mut questions: watch::Receiver<Instant>,
     sender: watch::Sender<Option<Observed>>,
     started: Instant,
 ) {
     let mut last_success = started;
-    loop {
-        attention.wait().await;
-        while attention.is_paid() {
+    while questions.changed().await.is_ok() {
+        while questions.borrow_and_update().elapsed() < CHECKED_FOR {
             let begun = Instant::now();
             let (database, redis) = checks.run().await;
             if !database.is_failing() {
@@ -118,36 +115,6 @@ async fn observe(
     }
 }
 
-/// Whether somebody has asked lately.
-struct Attention {
-    last: Mutex<Instant>,
-    woken: Notify,
-}
-
-impl Attention {
-    fn new() -> Self {
-        Self {
-            last: Mutex::new(Instant::now()),
-            woken: Notify::new(),
-        }
-    }
-
-    fn ask(&self) {
-        // Poison does not matter: an `Instant` is never half written.
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
-        self.woken.notify_one();
-    }
-
-    async fn wait(&self) {
-        self.woken.notified().await;
-    }
-
-    fn is_paid(&self) -> bool {
-        let last = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        last.elapsed() < ATTENTION
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::{
@@ -161,7 +128,7 @@ mod tests {
 
     use tokio::time::{Instant, sleep};
 
-    use super::{ATTENTION, Checks, Observer};
+    use super::{CHECKED_FOR, Checks, Observer};
     use crate::services::health::{CheckResult, DEADLINE};
 
     /// A database that can be put out of reach, and the number of its checks.
@@ -202,7 +169,7 @@ mod tests {
         sleep(Duration::from_hours(1)).await;
         assert_eq!(database.checks.load(Ordering::Relaxed), 0);
         observer.latest().await;
-        sleep(ATTENTION * 2).await;
+        sleep(CHECKED_FOR * 2).await;
         let checks = database.checks.load(Ordering::Relaxed);
         sleep(Duration::from_hours(1)).await;
         assert!(database.checks.load(Ordering::Relaxed) <= checks + 1);

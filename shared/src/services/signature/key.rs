@@ -11,7 +11,7 @@ use super::{
     MAX_SECRETS,
     strength::{self, Weakness},
 };
-use crate::list::{self, OnlySeparators};
+use crate::list;
 
 /// The length of a secret for HMAC-SHA256, in bytes, as Standard Webhooks defines it. HMAC would
 /// hash a longer secret down first.
@@ -82,7 +82,7 @@ pub enum KeyFault {
     Pair,
     /// Bytes that no random generator makes, such as a placeholder.
     #[error(
-        "has almost no different bytes; expected 24 to 64 random bytes, as `head -c 32 \
+        "repeats a few byte values; expected 24 to 64 random bytes, as `head -c 32 \
          /dev/urandom | base64` makes them"
     )]
     Placeholder,
@@ -177,7 +177,7 @@ impl Key {
 
 /// Parses keys that are separated by commas or white space.
 pub(super) fn parse_all(text: &str) -> Result<Vec<Parsed>, KeyError> {
-    let texts = list::entries(text).map_err(|OnlySeparators| KeyError::OnlySeparators)?;
+    let texts = list::entries(text).ok_or(KeyError::OnlySeparators)?;
     if texts.len() > MAX_SECRETS {
         return Err(KeyError::TooMany(texts.len()));
     }

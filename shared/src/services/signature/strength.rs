@@ -10,7 +10,7 @@ const REFUSED_BELOW: usize = 8;
 const DOUBTFUL_BELOW: usize = 14;
 
 /// Secrets of the documentation of Standard Webhooks and Svix, of RFC 8032, and of this project's
-/// tests. Whoever reads it can forge callbacks.
+/// tests. Anyone who has read one of these can forge callbacks.
 const PUBLISHED: [&str; 9] = [
     "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
     "C2FVsBQIhrscChlQIMV+b5sSYspob7oD",

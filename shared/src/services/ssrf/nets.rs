@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 use thiserror::Error;
 
-use crate::list::{self, OnlySeparators};
+use crate::list;
 
 /// Networks that callbacks may reach although they are not public: `CALLBACK_ALLOW`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -105,7 +105,7 @@ fn is_too_wide(net: &IpNetwork) -> bool {
 }
 
 fn parse(text: &str) -> Result<Vec<IpNetwork>, NetsError> {
-    let entries = list::entries(text).map_err(|OnlySeparators| NetsError::OnlySeparators)?;
+    let entries = list::entries(text).ok_or(NetsError::OnlySeparators)?;
     entries.into_iter().map(parse_net).collect()
 }
 

@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 
 use thiserror::Error;
 
-use crate::list::{self, OnlySeparators};
+use crate::list;
 
 /// The ports that callbacks may reach: `CALLBACK_PORTS`.
 ///
@@ -43,7 +43,7 @@ impl Ports {
     /// # Errors
     /// The first entry that is neither a port nor a range of ports.
     pub fn parse(text: &str) -> Result<Self, PortsError> {
-        let entries = list::entries(text).map_err(|OnlySeparators| PortsError::OnlySeparators)?;
+        let entries = list::entries(text).ok_or(PortsError::OnlySeparators)?;
         if entries.is_empty() {
             return Ok(Self::default());
         }

@@ -17,19 +17,19 @@ use std::{
 
 use tracing::{error, info};
 
-/// Commits are in the log until the next checkpoint, and processes with different indexes of the
-/// log would damage the database.
-const LOG_SUFFIXES: [&str; 2] = ["-wal", "-shm"];
+/// Commits are in the WAL until the next checkpoint. Processes with different `-shm` files would
+/// corrupt the database.
+const WAL_SUFFIXES: [&str; 2] = ["-wal", "-shm"];
 
-/// How often the log is looked at. A look costs microseconds, so a commit looks at the database
+/// How often the WAL files are checked. A check costs microseconds, so a commit checks the database
 /// file alone.
-const LOG_PERIOD: Duration = Duration::from_secs(1);
+const WAL_PERIOD: Duration = Duration::from_secs(1);
 
 /// The files of one database, as they were when it was opened.
 pub(super) struct OpenFiles {
     database: Option<OpenFile>,
-    log: Vec<OpenFile>,
-    log_is_due: Mutex<Instant>,
+    wal: Vec<OpenFile>,
+    wal_is_due: Mutex<Instant>,
 }
 
 struct OpenFile {
@@ -44,15 +44,15 @@ impl OpenFiles {
     pub(super) fn of(path: &Path) -> io::Result<Self> {
         // SQLite follows links before it adds the suffix.
         let target = fs::canonicalize(path)?;
-        let log = LOG_SUFFIXES.map(|suffix| {
+        let wal = WAL_SUFFIXES.map(|suffix| {
             let mut path = OsString::from(&target);
             path.push(suffix);
             OpenFile::at(path.into())
         });
         Ok(Self {
             database: Some(OpenFile::at(path.to_owned())?),
-            log: log.into_iter().collect::<io::Result<_>>()?,
-            log_is_due: Mutex::new(Instant::now() + LOG_PERIOD),
+            wal: wal.into_iter().collect::<io::Result<_>>()?,
+            wal_is_due: Mutex::new(Instant::now() + WAL_PERIOD),
         })
     }
 
@@ -61,41 +61,42 @@ impl OpenFiles {
     pub(super) fn none() -> Self {
         Self {
             database: None,
-            log: Vec::new(),
-            log_is_due: Mutex::new(Instant::now()),
+            wal: Vec::new(),
+            wal_is_due: Mutex::new(Instant::now()),
         }
     }
 
-    /// Whether a file is no longer at its path, as of the last look.
+    /// Whether a file is no longer at its path, as of the last check.
     pub(super) fn are_moved(&self) -> bool {
         self.all().any(OpenFile::is_moved)
     }
 
-    /// Looks at every path. Returns whether a file is no longer there. Logs a change once.
-    pub(super) fn look_at_all(&self) -> bool {
-        self.all().for_each(OpenFile::look);
+    /// Checks every path. Returns whether a file is no longer there. Logs a change once.
+    pub(super) fn check_all(&self) -> bool {
+        self.all().for_each(OpenFile::check);
         self.are_moved()
     }
 
-    /// As [`OpenFiles::look_at_all`], for every commit: at the log once in a while.
-    pub(super) fn look(&self) -> bool {
+    /// As [`OpenFiles::check_all`], for every commit: checks the WAL files only once per
+    /// [`WAL_PERIOD`].
+    pub(super) fn check(&self) -> bool {
         let now = Instant::now();
         {
             let mut due = self
-                .log_is_due
+                .wal_is_due
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner);
             if now >= *due {
-                *due = now + LOG_PERIOD;
-                self.log.iter().for_each(OpenFile::look);
+                *due = now + WAL_PERIOD;
+                self.wal.iter().for_each(OpenFile::check);
             }
         }
-        self.database.iter().for_each(OpenFile::look);
+        self.database.iter().for_each(OpenFile::check);
         self.are_moved()
     }
 
     fn all(&self) -> impl Iterator<Item = &OpenFile> {
-        self.database.iter().chain(&self.log)
+        self.database.iter().chain(&self.wal)
     }
 }
 
@@ -113,7 +114,7 @@ impl OpenFile {
         self.is_moved.load(Ordering::Relaxed)
     }
 
-    fn look(&self) {
+    fn check(&self) {
         let is_moved = match id(&self.path) {
             Ok(found) => found != self.id,
             // Any other error says nothing about the file.

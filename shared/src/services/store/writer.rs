@@ -25,8 +25,7 @@ pub(super) struct Writer {
     queue: mpsc::Sender<Box<dyn Write>>,
     closing: CancellationToken,
     task: Mutex<Option<JoinHandle<()>>>,
-    condition: Arc<Condition>,
-    files: Arc<OpenFiles>,
+    database: Arc<Database>,
 }
 
 impl Writer {
@@ -36,36 +35,34 @@ impl Writer {
         files: OpenFiles,
         capacity: usize,
     ) -> Self {
-        let files = Arc::new(files);
         let (queue, writes) = mpsc::channel(capacity);
         let closing = CancellationToken::new();
-        let condition = Arc::new(Condition::healthy(
+        let condition = Condition::healthy(
             "the database rejects writes; they fail until it recovers",
             "the database accepts writes again",
-        ));
-        let database = Database {
-            condition: Arc::clone(&condition),
-            files: Arc::clone(&files),
-        };
-        let task = tokio::spawn(run(connection, writes, closing.clone(), database));
+        );
+        let database = Arc::new(Database { condition, files });
+        let running = run(connection, writes, closing.clone(), Arc::clone(&database));
+        let task = tokio::spawn(running);
         Self {
             queue,
             closing,
             task: Mutex::new(Some(task)),
-            condition,
-            files,
+            database,
         }
     }
 
     /// Why the last transaction failed, or `None` if it was committed to files at their paths.
     pub(super) fn trouble(&self) -> Option<Trouble> {
-        let moved = self.files.are_moved().then_some(Trouble::Moved);
-        self.condition.trouble().or(moved)
+        let Database { condition, files } = &*self.database;
+        condition
+            .trouble()
+            .or(files.are_moved().then_some(Trouble::Moved))
     }
 
     /// The files that it writes to.
     pub(super) fn files(&self) -> &OpenFiles {
-        &self.files
+        &self.database.files
     }
 
     /// Completes when the writer is closed or its thread has ended.
@@ -117,17 +114,16 @@ impl Writer {
 }
 
 /// What the writer knows about the database.
-#[derive(Clone)]
 struct Database {
-    condition: Arc<Condition>,
-    files: Arc<OpenFiles>,
+    condition: Condition,
+    files: OpenFiles,
 }
 
 async fn run(
     connection: tokio_rusqlite::Connection,
     mut queue: mpsc::Receiver<Box<dyn Write>>,
     closing: CancellationToken,
-    database: Database,
+    database: Arc<Database>,
 ) {
     let mut period = tokio::time::interval_at(Instant::now() + log::PERIOD, log::PERIOD);
     // The default makes up for ticks missed in a long commit, all at once. The second of them would
@@ -151,7 +147,7 @@ async fn run(
         } else {
             writes + batch.len()
         };
-        let database = database.clone();
+        let database = Arc::clone(&database);
         // The loop waits for the commit. Writes that arrive meanwhile are the next batch.
         let done = connection.call_raw(move |db| {
             if !batch.is_empty() {
@@ -211,7 +207,7 @@ fn commit(
     // After COMMIT: until then, an `Ok` could still be lost in a crash.
     database.condition.succeeded();
     // After COMMIT, too: a look before it would miss a file that is deleted meanwhile.
-    let is_moved = database.files.look();
+    let is_moved = database.files.check();
     settle(batch, &Ok(()), is_moved);
     Ok(())
 }
