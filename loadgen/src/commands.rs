@@ -45,7 +45,7 @@ pub(crate) async fn execute(command: Command) -> Result<ExitCode> {
 
 /// The setup of every command that opens sockets.
 struct Session {
-    /// Cancelled by SIGINT or SIGTERM.
+    /// Cancelled by the first signal, such as SIGINT.
     shutdown: CancellationToken,
     signatures: Signatures,
 }

@@ -24,13 +24,10 @@ use tracing::info;
 /// The signals that start the shutdown, by name.
 const SHUTDOWN: [(&str, Signal); 4] = [
     ("SIGINT", Signal::INT),
-    (TERMINATE, Signal::TERM),
+    ("SIGTERM", Signal::TERM),
     ("SIGQUIT", Signal::QUIT),
-    (HANG_UP, Signal::HUP),
+    ("SIGHUP", Signal::HUP),
 ];
-
-const HANG_UP: &str = "SIGHUP";
-const TERMINATE: &str = "SIGTERM";
 
 /// The signals without a meaning here, by name.
 const IGNORED: [(&str, Signal); 3] = [
@@ -75,25 +72,25 @@ impl Shutdown {
         };
         let Self { begun, closing } = shutdown.clone();
         tokio::spawn(async move {
-            if let Some((name, _)) = signals.recv().await {
+            if let Some((name, signal)) = signals.recv().await {
                 info!(signal = name, "shutting down; a second signal ends at once");
                 begun.cancel();
                 tokio::spawn(async move {
-                    if name == TERMINATE {
+                    if signal == Signal::TERM {
                         sleep(delay).await;
                     }
                     closing.cancel();
                 });
             }
-            while let Some((name, status)) = signals.recv().await {
+            while let Some((name, signal)) = signals.recv().await {
                 // A terminal that closes sends it more than once: from the shell and from the
                 // kernel.
-                if name == HANG_UP {
+                if signal == Signal::HUP {
                     continue;
                 }
                 info!(signal = name, "second signal: exiting at once");
                 // No cleanup: the store survives a kill at any instant.
-                std::process::exit(status);
+                std::process::exit(128 + signal.as_raw()); // as a shell reports it
             }
         });
         Ok(shutdown)
@@ -108,11 +105,8 @@ pub fn on_signal() -> io::Result<CancellationToken> {
     Ok(Shutdown::on_signal(Duration::ZERO)?.begun)
 }
 
-/// A signal's name, and the exit status that a shell reports for it.
-type Received = (&'static str, i32);
-
 /// Installs the handlers of all signals. Those that start the shutdown are received.
-fn install_handlers() -> io::Result<mpsc::Receiver<Received>> {
+fn install_handlers() -> io::Result<mpsc::Receiver<(&'static str, Signal)>> {
     let (sender, signals) = mpsc::channel(1);
     for (name, number) in SHUTDOWN {
         // `nohup` means that the end of the terminal is not the end of the program.
@@ -130,16 +124,14 @@ fn handler(number: Signal) -> io::Result<unix::Signal> {
     unix::signal(SignalKind::from_raw(number.as_raw()))
 }
 
-/// Sends each signal's name, and the exit status that a shell reports for it (128 + its number).
 async fn forward(
     mut received: unix::Signal,
     name: &'static str,
     number: Signal,
-    sender: mpsc::Sender<Received>,
+    sender: mpsc::Sender<(&'static str, Signal)>,
 ) {
     while received.recv().await.is_some() {
-        let status = 128 + number.as_raw();
-        if sender.send((name, status)).await.is_err() {
+        if sender.send((name, number)).await.is_err() {
             return;
         }
     }

@@ -93,39 +93,34 @@ fn identify(connection: &Connection) -> Result<Found, SchemaError> {
         return Err(SchemaError::AnotherProgram(application));
     }
     let marked = usize::try_from(integer(connection, "user_version")?).unwrap_or(0);
-    let too_new = SchemaError::TooNew {
-        found: marked,
-        known: MIGRATIONS.len(),
-    };
-    if application == APPLICATION_ID && marked > 0 {
-        return if marked > MIGRATIONS.len() {
-            Err(too_new)
-        } else {
-            Ok(Found {
-                version: marked,
-                is_marked: true,
-            })
-        };
-    }
-    let objects: i64 =
-        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
-    let version = match objects {
-        0 => Some(0),
-        // A dump contains neither of the marks, so our tables have to be known by their columns.
-        _ => restored::version(connection)?,
+    let is_marked = application == APPLICATION_ID && marked > 0;
+    let version = if is_marked {
+        Some(marked)
+    } else {
+        version_by_tables(connection)?
     };
     match version {
-        Some(_) if marked > MIGRATIONS.len() => Err(too_new),
+        Some(_) if marked > MIGRATIONS.len() => Err(SchemaError::TooNew {
+            found: marked,
+            known: MIGRATIONS.len(),
+        }),
         // A file that counts versions, but not ours.
         Some(0) if marked > 0 => Err(SchemaError::NotOurs),
-        Some(version) => Ok(Found {
-            version,
-            is_marked: false,
-        }),
+        Some(version) => Ok(Found { version, is_marked }),
         // 0 is SQLite's default. These tables belong to a program that sets no id.
         None if application == 0 => Err(SchemaError::NotOurs),
         None => Err(SchemaError::Unmarked),
     }
+}
+
+/// A dump contains neither of the marks, so our tables have to be known by their columns.
+fn version_by_tables(connection: &Connection) -> rusqlite::Result<Option<usize>> {
+    let objects: i64 =
+        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    if objects == 0 {
+        return Ok(Some(0));
+    }
+    restored::version(connection)
 }
 
 fn integer(connection: &Connection, pragma: &str) -> rusqlite::Result<i32> {

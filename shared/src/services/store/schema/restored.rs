@@ -1,14 +1,11 @@
 //! Recognises a database of this service without the marks in its header: one that was made from a
 //! dump. `sqlite3 .dump` writes neither `application_id` nor `user_version`.
 
-use std::collections::BTreeMap;
-
 use rusqlite::Connection;
 
 use super::MIGRATIONS;
 
 /// A table: its columns, in order, and its indexes.
-#[derive(Debug, PartialEq, Eq)]
 struct Table {
     columns: Vec<Column>,
     indexes: Vec<String>,
@@ -31,7 +28,7 @@ pub(super) fn version(connection: &Connection) -> rusqlite::Result<Option<usize>
     Ok(found)
 }
 
-fn has_all(connection: &Connection, wanted: &BTreeMap<String, Table>) -> rusqlite::Result<bool> {
+fn has_all(connection: &Connection, wanted: &[(String, Table)]) -> rusqlite::Result<bool> {
     for (name, wanted) in wanted {
         let found = table(connection, name)?;
         // Exactly these columns: a newer version adds some. Indexes may have been added by hand.
@@ -46,7 +43,7 @@ fn has_all(connection: &Connection, wanted: &BTreeMap<String, Table>) -> rusqlit
     Ok(true)
 }
 
-fn tables(connection: &Connection) -> rusqlite::Result<BTreeMap<String, Table>> {
+fn tables(connection: &Connection) -> rusqlite::Result<Vec<(String, Table)>> {
     let mut names = connection.prepare("SELECT name FROM sqlite_schema WHERE type = 'table'")?;
     let names = names.query_map([], |row| row.get(0))?;
     names
