@@ -116,6 +116,9 @@ need_binaries() {
     fi
 }
 
+# Prints a new secret for CALLBACK_SIGNING_SECRETS.
+new_secret() { printf 'whsec_%s\n' "$(head -c 32 /dev/urandom | base64)"; }
+
 # Sends REQUEST, which must make the server close the connection, and succeeds if the answer matches
 # the pattern ANSWER. Uses bash's /dev/tcp, because a fresh Debian has neither curl nor nc.
 #   answers HOST PORT REQUEST ANSWER

@@ -2,6 +2,8 @@
 # Tests `make run` with real services: the request that it prints works when it is pasted, and each
 # job that ends is a line of the terminal.
 set -euo pipefail
+# shellcheck source-path=SCRIPTDIR source=support/test.sh
+source "$(dirname -- "${BASH_SOURCE[0]}")/support/test.sh"
 # shellcheck source-path=SCRIPTDIR source=support/listener.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/support/listener.sh"
 read_arguments '' "$@"
@@ -9,15 +11,11 @@ cd -- "$ROOT"
 
 command -v curl >/dev/null || { echo 'skipped: make run, because curl is not installed' && exit; }
 build_as_tests api worker
-mkdir -p target
-work=$(mktemp -d "$ROOT/target/test.XXXXXX")
+make_work
 run=''
-trap '[[ -z ${LISTENER:-} ]] || stop_listening; [[ -z $run ]] || stop_run; rm -rf "$work"' EXIT
-
-fail() {
-    echo "FAILED: $test: $*; the output:"
-    cat "$work/output"
-    exit 1
+clean_up() {
+    [[ -z ${LISTENER:-} ]] || stop_listening
+    [[ -z $run ]] || stop_run
 }
 
 # Starts `make run` in a process group of its own, as a terminal would.

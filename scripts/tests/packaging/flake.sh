@@ -2,15 +2,14 @@
 # Tests the flake: a build depends on its own project and on `shared`, and on nothing else; each
 # system has the checks that can pass there; and the image of Redis has no shell.
 set -euo pipefail
-# shellcheck source-path=SCRIPTDIR source=../../lib.sh
-source "$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)/../../lib.sh"
+# shellcheck source-path=SCRIPTDIR source=../support/test.sh
+source "$(dirname -- "${BASH_SOURCE[0]}")/../support/test.sh"
 read_arguments '' "$@"
+make_work
 
+# To standard error, because the output of some functions is captured.
 fail() { die "FAILED: $*"; }
 
-mkdir -p "$ROOT/target"
-work=$(mktemp -d "$ROOT/target/test.XXXXXX")
-trap 'rm -rf "$work"' EXIT
 git -C "$ROOT" ls-files -z | (cd -- "$ROOT" && tar --create --null --files-from -) | tar --extract --directory "$work"
 
 # Prints the derivation of each program.
