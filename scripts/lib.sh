@@ -130,6 +130,16 @@ answers() (
     [[ $answer == $4 ]]
 ) 2>/dev/null
 
+# Sends a request, with BODY as JSON, and prints the answer.
+#   ask HOST:PORT METHOD PATH [BODY]
+ask() (
+    request="$2 $3 HTTP/1.1"$'\r\nHost: localhost\r\nConnection: close\r\n'
+    (($# < 4)) || request+=$'Content-Type: application/json\r\n'"Content-Length: ${#4}"$'\r\n'
+    exec 3<>"/dev/tcp/$(host_of "$1")/$(port_of "$1")" || exit
+    printf '%s\r\n%s' "$request" "${4:-}" >&3
+    cat <&3
+)
+
 # Succeeds if the answer of /healthz matches the pattern ANSWER.
 #   health_is HOST:PORT ANSWER
 health_is() {
