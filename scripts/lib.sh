@@ -88,16 +88,19 @@ build() {
     done
 }
 
-# Builds the programs in target/debug. They have the features of the tests, because `make test` has
-# built those before.
+# Sets STORM_BIN to target/debug, and builds the projects' programs there. They have the features of
+# the tests, because `make test` has built those before. A STORM_BIN that is already set is used as
+# it is.
 #   build_as_tests PROJECT...
 build_as_tests() {
+    [[ -z ${STORM_BIN:-} ]] || return 0
     local project
     need_cargo
     for project; do
         (cd -- "$ROOT" && CARGO_TARGET_DIR=target cargo test --quiet --no-run --locked \
             --manifest-path "$project/Cargo.toml") || return
     done
+    export STORM_BIN=$ROOT/target/debug
 }
 
 # Sets STORM_BIN to a folder with the projects' release binaries, which it builds. A STORM_BIN that

@@ -6,8 +6,7 @@ set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/../stack.sh"
 read_arguments '' "$@"
 
-[[ -n ${STORM_BIN:-} ]] || build_as_tests api worker
-export STORM_BIN=${STORM_BIN:-$ROOT/target/debug}
+build_as_tests api worker
 export REDIS_URL=none CALLBACK_ALLOW=127.0.0.1/32,::1/128 CALLBACK_RETRY_DELAYS=''
 
 fail() {

@@ -24,7 +24,7 @@ make_run() {
     API_ADDR=127.0.0.1:$(free_port 20000) WORKER_ADDR=127.0.0.1:$(free_port 24000)
     rm -f "$work/storm.db"*
     set -m
-    env --default-signal=INT -u LOG -u STORM_CONFIG -u REDIS_URL -u API_TOKENS STORM_BIN=target/debug \
+    env --default-signal=INT -u LOG -u STORM_CONFIG -u REDIS_URL -u API_TOKENS \
         DB_URL="sqlite:$work/storm.db" API_ADDR="$API_ADDR" WORKER_ADDR="$WORKER_ADDR" \
         CALLBACK_SIGNING_SECRETS= "$@" make run >"$work/output" 2>&1 </dev/null &
     run=$!
@@ -72,7 +72,7 @@ stop_run
 echo "ok: $test"
 
 test='with API_TOKENS the request has a token'
-made=$(target/debug/storm-api token new tester 2>&1)
+made=$("$STORM_BIN/storm-api" token new tester 2>&1)
 STORM_TOKEN=$(grep '^storm_' <<<"$made")
 export STORM_TOKEN
 make_run API_TOKENS="$(grep '^tester:' <<<"$made")" REDIS_URL=none
