@@ -156,8 +156,8 @@ is_healthy() { health_is "$1" 'HTTP/1.? 200*'; }
 #   is_redis HOST:PORT
 is_redis() { answers "$(host_of "$1")" "$(port_of "$1")" 'PING\r\nQUIT\r\n' '+PONG*'; }
 
-# Runs COMMAND, and fails if it takes longer than SECONDS: a connection to an address that nothing
-# answers for can take minutes.
+# Runs COMMAND, and ends it and fails if it takes longer than SECONDS: a connection to an address
+# that nothing answers for can take minutes. macOS has no `timeout`.
 #   within SECONDS COMMAND...
 within() {
     local limit=$1 begun=$SECONDS pid
@@ -165,7 +165,7 @@ within() {
     "$@" </dev/null &
     pid=$!
     while kill -0 "$pid" 2>/dev/null && ((SECONDS - begun <= limit)); do sleep 0.05; done
-    kill -KILL "$pid" 2>/dev/null || true
+    kill "$pid" 2>/dev/null || true
     wait "$pid" 2>/dev/null
 }
 
