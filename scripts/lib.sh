@@ -68,6 +68,12 @@ is_at_least() {
     ((10#${has[0]} * 1000 + 10#${has[1]} >= 10#${needs[0]} * 1000 + 10#${needs[1]}))
 }
 
+# Prints the program that runs Nix without access to nixpkgs, if there is one.
+standin() {
+    local program=${NIXPKGS_STANDIN-$ROOT/../shared/nix-standin/with-standin}
+    [[ ! -x $program ]] || printf '%s' "$program"
+}
+
 # Ends the script with one line if this machine can't build.
 need_cargo() {
     "$ROOT/scripts/find-tool.sh" cargo >/dev/null || exit 1
