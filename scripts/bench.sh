@@ -58,12 +58,8 @@ figure() {
 # Prints the number of completed jobs, from the worker's /metrics. There is no such line before the
 # first.
 completed_jobs() {
-    local answer
-    exec 3<>"/dev/tcp/$(host_of "$WORKER_ADDR")/$(port_of "$WORKER_ADDR")"
-    printf 'GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n' >&3
-    answer=$(cat <&3)
-    exec 3>&-
-    awk '/^storm_worker_ended_jobs_total.outcome="completed"/ { jobs = $2 } END { print jobs + 0 }' <<<"$answer"
+    ask "$WORKER_ADDR" GET /metrics |
+        awk '/^storm_worker_ended_jobs_total.outcome="completed"/ { jobs = $2 } END { print jobs + 0 }'
 }
 
 now() { date +%s.%N; }

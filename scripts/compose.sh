@@ -34,9 +34,13 @@ up() {
     say "api       http://$address, ready"
     # The health checks of the containers pass without Redis, so only this shows that none answers.
     begun=$SECONDS
-    until is_healthy "$address" || ((SECONDS - begun > 3)); do sleep 0.2; done
-    is_healthy "$address" ||
-        say "redis     it does not answer (REDIS_URL), so the workers poll the table: see http://$address/healthz"
+    until is_healthy "$address"; do
+        if ((SECONDS - begun > 3)); then
+            say "redis     it does not answer (REDIS_URL), so the workers poll the table: see http://$address/healthz"
+            break
+        fi
+        sleep 0.2
+    done
 }
 
 # Prints the ids of this stack's containers that run.

@@ -20,7 +20,7 @@ deny() { "$cargo_deny" --locked --manifest-path "$1/Cargo.toml" "${@:2}"; }
 
 checks=(bans licenses sources)
 # All projects share one database.
-if timeout "$FETCH_SECONDS" "$cargo_deny" --locked --manifest-path shared/Cargo.toml fetch db >/dev/null 2>&1; then
+if within "$FETCH_SECONDS" "$cargo_deny" --locked --manifest-path shared/Cargo.toml fetch db >/dev/null 2>&1; then
     checks+=(advisories)
 else
     say "advisories are not checked: their database could not be fetched"

@@ -8,22 +8,17 @@ set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/docker.sh"
 
 read_arguments '' "$@"
-builder=${IMAGE_BUILDER:-} why=IMAGE_BUILDER=host
-case $builder in
-    nix | host) ;;
-    '')
-        builder=nix
-        why=$("$ROOT/scripts/nix.sh" usable 2>&1) || builder=host
-        why="because ${why#nix.sh: }"
-        ;;
-    *) die "IMAGE_BUILDER=$builder: expected nix or host" ;;
-esac
+builder=${IMAGE_BUILDER:-nix} why=IMAGE_BUILDER=host
+[[ $builder == nix || $builder == host ]] || die "IMAGE_BUILDER=$builder: expected nix or host"
 [[ $(uname) == Linux ]] || die "images are built on Linux; elsewhere use a Nix builder for Linux: nix build .#packages.aarch64-linux.load-images"
 require_engine
+if [[ $builder == nix ]] && ! why=$("$ROOT/scripts/nix.sh" usable 2>&1); then
+    [[ -z ${IMAGE_BUILDER:-} ]] || { say "$why" && exit 1; }
+    builder=host why="because ${why#nix.sh: }"
+fi
 
 case $builder in
     nix)
-        "$ROOT/scripts/nix.sh" usable
         say "images    built with Nix"
         flake=$("$ROOT/scripts/nix.sh" ref)
         "$ROOT/scripts/nix.sh" run "$flake#load-images"

@@ -68,6 +68,12 @@ is_at_least() {
     ((10#${has[0]} * 1000 + 10#${has[1]} >= 10#${needs[0]} * 1000 + 10#${needs[1]}))
 }
 
+# Prints the program that runs Nix without access to nixpkgs, if there is one.
+standin() {
+    local program=${NIXPKGS_STANDIN-$ROOT/../shared/nix-standin/with-standin}
+    [[ ! -x $program ]] || printf '%s' "$program"
+}
+
 # Ends the script with one line if this machine can't build.
 need_cargo() {
     "$ROOT/scripts/find-tool.sh" cargo >/dev/null || exit 1
@@ -88,16 +94,19 @@ build() {
     done
 }
 
-# Builds the programs in target/debug. They have the features of the tests, because `make test` has
-# built those before.
+# Sets STORM_BIN to target/debug, and builds the projects' programs there. They have the features of
+# the tests, because `make test` has built those before. A STORM_BIN that is already set is used as
+# it is.
 #   build_as_tests PROJECT...
 build_as_tests() {
+    [[ -z ${STORM_BIN:-} ]] || return 0
     local project
     need_cargo
     for project; do
         (cd -- "$ROOT" && CARGO_TARGET_DIR=target cargo test --quiet --no-run --locked \
             --manifest-path "$project/Cargo.toml") || return
     done
+    export STORM_BIN=$ROOT/target/debug
 }
 
 # Sets STORM_BIN to a folder with the projects' release binaries, which it builds. A STORM_BIN that
@@ -116,6 +125,9 @@ need_binaries() {
     fi
 }
 
+# Prints a new secret for CALLBACK_SIGNING_SECRETS.
+new_secret() { printf 'whsec_%s\n' "$(head -c 32 /dev/urandom | base64)"; }
+
 # Sends REQUEST, which must make the server close the connection, and succeeds if the answer matches
 # the pattern ANSWER. Uses bash's /dev/tcp, because a fresh Debian has neither curl nor nc.
 #   answers HOST PORT REQUEST ANSWER
@@ -126,6 +138,16 @@ answers() (
     # shellcheck disable=SC2053 # the right side is a pattern
     [[ $answer == $4 ]]
 ) 2>/dev/null
+
+# Sends a request, with BODY as JSON, and prints the answer.
+#   ask HOST:PORT METHOD PATH [BODY]
+ask() (
+    request="$2 $3 HTTP/1.1"$'\r\nHost: localhost\r\nConnection: close\r\n'
+    (($# < 4)) || request+=$'Content-Type: application/json\r\n'"Content-Length: ${#4}"$'\r\n'
+    exec 3<>"/dev/tcp/$(host_of "$1")/$(port_of "$1")" || exit
+    printf '%s\r\n%s' "$request" "${4:-}" >&3
+    cat <&3
+)
 
 # Succeeds if the answer of /healthz matches the pattern ANSWER.
 #   health_is HOST:PORT ANSWER
@@ -140,8 +162,8 @@ is_healthy() { health_is "$1" 'HTTP/1.? 200*'; }
 #   is_redis HOST:PORT
 is_redis() { answers "$(host_of "$1")" "$(port_of "$1")" 'PING\r\nQUIT\r\n' '+PONG*'; }
 
-# Runs COMMAND, and fails if it takes longer than SECONDS: a connection to an address that nothing
-# answers for can take minutes.
+# Runs COMMAND, and ends it and fails if it takes longer than SECONDS: a connection to an address
+# that nothing answers for can take minutes. macOS has no `timeout`.
 #   within SECONDS COMMAND...
 within() {
     local limit=$1 begun=$SECONDS pid
@@ -149,7 +171,7 @@ within() {
     "$@" </dev/null &
     pid=$!
     while kill -0 "$pid" 2>/dev/null && ((SECONDS - begun <= limit)); do sleep 0.05; done
-    kill -KILL "$pid" 2>/dev/null || true
+    kill "$pid" 2>/dev/null || true
     wait "$pid" 2>/dev/null
 }
 

@@ -27,10 +27,9 @@ if [[ $1 == ref ]]; then
     exit
 fi
 
-standin=${NIXPKGS_STANDIN-$ROOT/../shared/nix-standin/with-standin}
-
 command -v nix >/dev/null || die "nix is not installed: $REMEDY"
-if [[ -n $standin && -x $standin ]]; then
+standin=$(standin)
+if [[ -n $standin ]]; then
     [[ $1 != usable ]] || exit 0
     say "nixpkgs   a stand-in, made of this machine's own tools: $standin"
     # The stand-in takes the crates from cargo's cache.

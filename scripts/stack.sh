@@ -147,8 +147,6 @@ keep_secret() {
     fi
 }
 
-new_secret() { printf 'whsec_%s\n' "$(head -c 32 /dev/urandom | base64)"; }
-
 start_redis() {
     local server address
     if [[ ${REDIS_URL:-} == none ]]; then

@@ -96,11 +96,11 @@ check_options() {
 }
 
 prepare() {
-    [[ -n $api ]] || require_redis
     if [[ -n $api ]]; then
         need_binaries loadgen
         stack_open # starts no stack, but stops the runs on Ctrl-C
     else
+        require_redis
         need_binaries api worker loadgen
         export CALLBACK_ALLOW=127.0.0.1/32,::1/128
         stack_start api worker

@@ -3,18 +3,12 @@
 # that it does not take is one sentence, and so are a bash or a cargo that is too old or missing,
 # and a REDIS_URL where no Redis answers.
 set -euo pipefail
+# shellcheck source-path=SCRIPTDIR source=support/test.sh
+source "$(dirname -- "${BASH_SOURCE[0]}")/support/test.sh"
 # shellcheck source-path=SCRIPTDIR source=support/path.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/support/path.sh"
 read_arguments '' "$@"
-
-mkdir -p "$ROOT/target"
-work=$(mktemp -d "$ROOT/target/test.XXXXXX")
-trap 'rm -rf "$work"' EXIT
-
-fail() {
-    echo "FAILED: $test: $*"
-    exit 1
-}
+make_work
 
 # What a script must not start before it has read its arguments. Each only records its name.
 starters=(apt-get brew cargo chmod cp curl docker docker-compose dockerd fakeroot git install kill

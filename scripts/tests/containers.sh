@@ -4,15 +4,15 @@
 # uses the real ones.
 # shellcheck disable=SC2016 # the stubs expand their own text
 set -euo pipefail
+# shellcheck source-path=SCRIPTDIR source=support/test.sh
+source "$(dirname -- "${BASH_SOURCE[0]}")/support/test.sh"
 # shellcheck source-path=SCRIPTDIR source=support/path.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/support/path.sh"
 # shellcheck source-path=SCRIPTDIR source=support/listener.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/support/listener.sh"
 read_arguments '' "$@"
-
-mkdir -p "$ROOT/target"
-work=$(mktemp -d "$ROOT/target/test.XXXXXX")
-trap '[[ -z ${LISTENER:-} ]] || stop_listening; rm -rf "$work"' EXIT
+make_work
+clean_up() { [[ -z ${LISTENER:-} ]] || stop_listening; }
 path_without "$work/path" cargo docker docker-compose nix
 
 # Puts a stub in the PATH.
@@ -37,11 +37,6 @@ refuses() {
 # Runs a command with the stubs, and without settings of this shell.
 clean() {
     env -u COMPOSE -u DOCKER_HOST -u IMAGE_BUILDER -u TAG -u STORM_BIN PATH="$work/path" NIXPKGS_STANDIN='' "$@"
-}
-
-fail() {
-    echo "FAILED: $test: $*"
-    exit 1
 }
 
 test='without Docker, one line says what to install'

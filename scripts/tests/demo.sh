@@ -2,13 +2,12 @@
 # Tests demo.sh without Redis: it says so in one line and runs without one. The services are stubs
 # that record their REDIS_URL and exit, so only the start of the demo is tested.
 set -euo pipefail
+# shellcheck source-path=SCRIPTDIR source=support/test.sh
+source "$(dirname -- "${BASH_SOURCE[0]}")/support/test.sh"
 # shellcheck source-path=SCRIPTDIR source=support/path.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/support/path.sh"
 read_arguments '' "$@"
-
-mkdir -p "$ROOT/target"
-work=$(mktemp -d "$ROOT/target/test.XXXXXX")
-trap 'rm -rf "$work"' EXIT
+make_work
 
 # Neither a Redis nor a package manager that could install one.
 path_without "$work/path" redis-server valkey-server apt-get dnf apk pacman zypper brew
@@ -36,12 +35,6 @@ printed() { grep -qF -- "$1" "$work/output" || fail "it did not print: $1"; }
 redis_url_was() {
     [[ -s $work/redis-urls ]] || fail 'no service was started'
     ! grep -qvxF -- "$1" "$work/redis-urls" || fail "REDIS_URL was $(cat "$work/redis-urls"), and not $1"
-}
-
-fail() {
-    echo "FAILED: $test: $1; the output:"
-    cat "$work/output"
-    exit 1
 }
 
 test='without an installable Redis the demo says so and runs without one'

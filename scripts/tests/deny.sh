@@ -2,18 +2,10 @@
 # Tests deny.sh: it fails for a dependency that deny.toml refuses, and for an advisory if their
 # database can be fetched.
 set -euo pipefail
-# shellcheck source-path=SCRIPTDIR source=../lib.sh
-source "$(dirname -- "${BASH_SOURCE[0]}")/../lib.sh"
+# shellcheck source-path=SCRIPTDIR source=support/test.sh
+source "$(dirname -- "${BASH_SOURCE[0]}")/support/test.sh"
 read_arguments '' "$@"
-
-mkdir -p "$ROOT/target"
-work=$(mktemp -d "$ROOT/target/test.XXXXXX")
-trap 'rm -rf "$work"' EXIT
-
-fail() {
-    echo "FAILED: $test: $*"
-    exit 1
-}
+make_work
 
 # A stub of cargo-deny: it records its arguments and fails as FETCHED and REFUSED say.
 cat >"$work/cargo-deny" <<'TOOL'

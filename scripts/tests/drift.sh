@@ -1,13 +1,10 @@
 #!/usr/bin/env bash
 # Tests check-drift.sh: it passes the manifests as they are, and names every kind of drift.
 set -euo pipefail
-# shellcheck source-path=SCRIPTDIR source=../lib.sh
-source "$(dirname -- "${BASH_SOURCE[0]}")/../lib.sh"
+# shellcheck source-path=SCRIPTDIR source=support/test.sh
+source "$(dirname -- "${BASH_SOURCE[0]}")/support/test.sh"
 read_arguments '' "$@"
-
-mkdir -p "$ROOT/target"
-work=$(mktemp -d "$ROOT/target/test.XXXXXX")
-trap 'rm -rf "$work"' EXIT
+make_work
 
 copy_projects() {
     local project
@@ -23,19 +20,14 @@ catches() {
     local output
     copy_projects
     sed -i.before "$3" "$work/$2"
-    ! cmp -s "$work/$2" "$work/$2.before" || fail "$1" "the script changed nothing in $2: $3"
-    if output=$("$ROOT/scripts/check-drift.sh" "$work"); then fail "$1" "the drift was not detected: $2, $3"; fi
-    [[ $output == *"$1"* && $output == *"$2"* ]] || fail "$1" "the drift was not named: $output"
+    ! cmp -s "$work/$2" "$work/$2.before" || fail "$1: the script changed nothing in $2: $3"
+    if output=$("$ROOT/scripts/check-drift.sh" "$work"); then fail "$1: the drift was not detected: $2, $3"; fi
+    [[ $output == *"$1"* && $output == *"$2"* ]] || fail "$1: the drift was not named: $output"
     echo "ok: drift of $1"
 }
 
-fail() {
-    echo "FAILED: $1: $2"
-    exit 1
-}
-
 copy_projects
-"$ROOT/scripts/check-drift.sh" "$work" || fail 'no drift' 'the manifests have drifted'
+"$ROOT/scripts/check-drift.sh" "$work" || fail 'no drift: the manifests have drifted'
 echo "ok: no drift"
 
 catches 'edition' api/Cargo.toml 's/^edition = .*/edition = "2021"/'

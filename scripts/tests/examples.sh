@@ -1,14 +1,11 @@
 #!/usr/bin/env bash
 # Tests that docker-compose.yml and docs/examples/ agree with the settings of the program.
 set -euo pipefail
-# shellcheck source-path=SCRIPTDIR source=../lib.sh
-source "$(dirname -- "${BASH_SOURCE[0]}")/../lib.sh"
+# shellcheck source-path=SCRIPTDIR source=support/test.sh
+source "$(dirname -- "${BASH_SOURCE[0]}")/support/test.sh"
 read_arguments '' "$@"
+make_work
 cd -- "$ROOT"
-
-mkdir -p target
-work=$(mktemp -d target/test.XXXXXX)
-trap 'rm -rf "$work"' EXIT
 
 status=0
 differs() {

@@ -2,19 +2,11 @@
 # Tests check-line-length.sh: it passes lines of 100 columns and exempt lines, and names longer
 # ones.
 set -euo pipefail
-# shellcheck source-path=SCRIPTDIR source=../lib.sh
-source "$(dirname -- "${BASH_SOURCE[0]}")/../lib.sh"
+# shellcheck source-path=SCRIPTDIR source=support/test.sh
+source "$(dirname -- "${BASH_SOURCE[0]}")/support/test.sh"
 read_arguments '' "$@"
-
-mkdir -p "$ROOT/target"
-work=$(mktemp -d "$ROOT/target/test.XXXXXX")
-trap 'rm -rf "$work"' EXIT
+make_work
 git init --quiet "$work"
-
-fail() {
-    echo "FAILED: $1: $2"
-    exit 1
-}
 
 # Prints a line of COUNT columns: PREFIX, then words of WORD.
 #   line COUNT PREFIX [WORD]
@@ -38,7 +30,7 @@ only() {
 passes() {
     local output
     only "$2"
-    output=$("$ROOT/scripts/check-line-length.sh" "$work") || fail "$1" "it was not passed: $output"
+    output=$("$ROOT/scripts/check-line-length.sh" "$work") || fail "$1: it was not passed: $output"
     echo "ok: $1"
 }
 
@@ -47,9 +39,9 @@ passes() {
 catches() {
     local output
     only "$2"
-    if output=$("$ROOT/scripts/check-line-length.sh" "$work"); then fail "$1" "it was passed"; fi
+    if output=$("$ROOT/scripts/check-line-length.sh" "$work"); then fail "$1: it was passed"; fi
     [[ $output == "$2:$3: $4 columns"$'\n''Break these lines at 100 columns'* ]] ||
-        fail "$1" "its output is: $output"
+        fail "$1: its output is: $output"
     echo "ok: $1"
 }
 

@@ -6,8 +6,7 @@ set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/../stack.sh"
 read_arguments '' "$@"
 
-[[ -n ${STORM_BIN:-} ]] || build_as_tests api worker
-export STORM_BIN=${STORM_BIN:-$ROOT/target/debug}
+build_as_tests api worker
 export REDIS_URL=none CALLBACK_ALLOW=127.0.0.1/32,::1/128 CALLBACK_RETRY_DELAYS=''
 
 fail() {
@@ -15,27 +14,18 @@ fail() {
     exit 1
 }
 
-# Sends a request and leaves the answer in $answer.
-#   ask METHOD PATH [BODY]
-ask() {
-    exec 3<>"/dev/tcp/$(host_of "$API_ADDR")/$(port_of "$API_ADDR")"
-    printf '%s %s HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%s' \
-        "$1" "$2" "$((${#3}))" "$3" >&3
-    answer=$(cat <&3)
-    exec 3>&-
-}
-
 # Accepts a job whose callback leads to PATH of the API, and waits for its end. The API must have
 # refused the callback.
 #   job_calls PATH
 job_calls() {
     local id try
-    ask POST /async "{\"records\": 1, \"report_name\": \"a\", \"callback_url\": \"http://127.0.0.1:$(port_of "$API_ADDR")$1\"}"
+    answer=$(ask "$API_ADDR" POST /async \
+        "{\"records\": 1, \"report_name\": \"a\", \"callback_url\": \"http://127.0.0.1:$(port_of "$API_ADDR")$1\"}")
     id=$(sed -nE 's/.*"request_id":"([^"]*)".*/\1/p' <<<"$answer")
     [[ -n $id ]] || fail "the job that calls $1 was not accepted"
     ids+=("$id")
     for try in {1..600}; do
-        ask GET "/requests/$id" ''
+        answer=$(ask "$API_ADDR" GET "/requests/$id")
         [[ $answer != *'"status":"FAILED"'* ]] || break
         sleep 0.1
     done
@@ -48,14 +38,14 @@ ids=()
 # The first is FAILED before the others call, so that there is something to redeliver.
 for path in /nothing '/requests/redeliver?status=FAILED' /async /sync; do job_calls "$path"; done
 job_calls "/requests/${ids[0]}/redeliver"
-ask GET /metrics ''
+answer=$(ask "$API_ADDR" GET /metrics)
 for refused in '"requests",status="403"} 2' '"async",status="403"} 1' '"sync",status="403"} 1'; do
     [[ $answer == *"{endpoint=$refused"* ]] || fail "expected $refused among the metrics"
 done
 [[ $answer == *'{endpoint="async",status="202"} 5'* ]] || fail 'another job was accepted'
 [[ $answer != *'{endpoint="requests",status="202"}'* ]] || fail 'a redelivery was started'
 for id in "${ids[@]}"; do
-    ask GET "/requests/$id" ''
+    answer=$(ask "$API_ADDR" GET "/requests/$id")
     [[ $answer == *'"attempts":[{"number":1,'*'"redelivery":null'* && $answer != *'"number":2,'* ]] ||
         fail 'a callback was repeated'
 done

@@ -3,27 +3,18 @@
 # refuses every other one. A receiver without its toolchain on this machine is skipped, and a line
 # says so.
 set -euo pipefail
-# shellcheck source-path=SCRIPTDIR source=../lib.sh
-source "$(dirname -- "${BASH_SOURCE[0]}")/../lib.sh"
+# shellcheck source-path=SCRIPTDIR source=support/test.sh
+source "$(dirname -- "${BASH_SOURCE[0]}")/support/test.sh"
 read_arguments '' "$@"
+make_work
 cd -- "$ROOT"
 
-mkdir -p target
-work=$(mktemp -d "$ROOT/target/test.XXXXXX")
 receiver=''
 stop() {
     [[ -z $receiver ]] || { kill -- "-$receiver" && wait "$receiver"; } 2>/dev/null || true
     receiver=''
 }
-trap 'stop; rm -rf "$work"' EXIT
-
-fail() {
-    echo "FAILED: $name: $1; the output:"
-    cat "$work/output" "$work/errors"
-    exit 1
-}
-
-new_secret() { printf 'whsec_%s' "$(head -c 32 /dev/urandom | base64)"; }
+clean_up() { stop; }
 
 # An ed25519 seed and its public key.
 PRIVATE=whsk_VEVTVFNJR05JTkdLRVlET05PVFVTRVRISVNGT1JBTlk=
@@ -40,7 +31,7 @@ start() {
     : >"$work/output"
     set -m
     WEBHOOK_SECRETS=$keys PORT=0 INBOX=$work/inbox PYTHONPATH=${LIBRARY:-} "$@" \
-        >"$work/output" 2>"$work/errors" </dev/null &
+        >"$work/output" 2>&1 </dev/null &
     receiver=$!
     set +m
     for try in {1..1200}; do
@@ -83,7 +74,7 @@ check() {
     answers 204 "$OLD" good
     answers 204 "$NEW" good
     stop
-    echo "ok: $name"
+    echo "ok: $test"
 }
 
 # Tests the receiver's inbox.
@@ -106,16 +97,14 @@ check_ed25519() {
     answers 401 "$PRIVATE" stale
     answers 401 "$NEW" good
     stop
-    echo "ok: $name, ed25519"
+    echo "ok: $test, ed25519"
 }
 
-skipped() { echo "skipped: $name, because $1"; }
+skipped() { echo "skipped: $test, because $1"; }
 
 # --- The page ------------------------------------------------------------------------------------
 
-name='docs/RECEIVERS.md quotes the programs literally'
-: >"$work/output"
-: >"$work/errors"
+test='docs/RECEIVERS.md quotes the programs literally'
 quotes=0
 while IFS=$'\t' read -r file quote; do
     quotes=$((quotes + 1))
@@ -128,20 +117,20 @@ done < <(awk '
     inside { gsub(/\\/, "\\\\"); text = text (text == "" ? "" : "\\n") $0 }
 ' docs/RECEIVERS.md)
 ((quotes >= 4)) || fail "it quotes only $quotes programs"
-echo "ok: $name"
+echo "ok: $test"
 
 # --- The receivers -------------------------------------------------------------------------------
 
-"$ROOT/scripts/find-tool.sh" cargo >/dev/null
+need_cargo
 cargo build --quiet --locked --manifest-path worker/Cargo.toml --examples --target-dir target
 for example in send_callback receiver; do cp "target/debug/examples/$example" "$work/"; done
 
-name='the receiver in Rust'
+test='the receiver in Rust'
 check "$work/receiver"
 check_inbox "$work/receiver"
 check_ed25519 "$work/receiver"
 
-name='the receiver in Python'
+test='the receiver in Python'
 python=''
 # python3 in PATH may be the shim of a version manager without an installed version.
 for candidate in python3 python; do
@@ -156,7 +145,7 @@ else
     skipped 'Python 3.8 is not installed'
 fi
 
-name='the receiver in Node'
+test='the receiver in Node'
 if node -e 'process.exit(process.versions.node.split(".")[0] < 18 ? 1 : 0)' 2>/dev/null; then
     check node docs/receivers/receiver.mjs
     check_inbox node docs/receivers/receiver.mjs
@@ -165,10 +154,10 @@ else
     skipped 'Node 18 is not installed'
 fi
 
-name='the receiver in Go'
+test='the receiver in Go'
 if command -v go >/dev/null; then
     if GOFLAGS='' GOCACHE=$ROOT/target/go-cache \
-        go build -o "$work/receiver-go" docs/receivers/receiver.go 2>"$work/errors"; then
+        go build -o "$work/receiver-go" docs/receivers/receiver.go >"$work/output" 2>&1; then
         check "$work/receiver-go"
         check_inbox "$work/receiver-go"
         check_ed25519 "$work/receiver-go"
@@ -179,13 +168,13 @@ else
     skipped 'Go is not installed'
 fi
 
-name="PyPI's standardwebhooks"
+test="PyPI's standardwebhooks"
 LIBRARY=$ROOT/target/standardwebhooks
 if [[ -z $python ]]; then
     skipped 'Python 3.8 is not installed'
 elif [[ -d $LIBRARY/standardwebhooks ]] ||
-    "$python" -m pip install --quiet --disable-pip-version-check --target "$LIBRARY" standardwebhooks 2>"$work/errors"; then
+    "$python" -m pip install --quiet --disable-pip-version-check --target "$LIBRARY" standardwebhooks 2>"$work/output"; then
     check "$python" scripts/tests/support/receiver_by_library.py
 else
-    skipped "pip could not install it: $(tail -n 1 "$work/errors")"
+    skipped "pip could not install it: $(tail -n 1 "$work/output")"
 fi

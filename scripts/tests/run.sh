@@ -2,6 +2,8 @@
 # Tests `make run` with real services: the request that it prints works when it is pasted, and each
 # job that ends is a line of the terminal.
 set -euo pipefail
+# shellcheck source-path=SCRIPTDIR source=support/test.sh
+source "$(dirname -- "${BASH_SOURCE[0]}")/support/test.sh"
 # shellcheck source-path=SCRIPTDIR source=support/listener.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/support/listener.sh"
 read_arguments '' "$@"
@@ -9,15 +11,11 @@ cd -- "$ROOT"
 
 command -v curl >/dev/null || { echo 'skipped: make run, because curl is not installed' && exit; }
 build_as_tests api worker
-mkdir -p target
-work=$(mktemp -d "$ROOT/target/test.XXXXXX")
+make_work
 run=''
-trap '[[ -z ${LISTENER:-} ]] || stop_listening; [[ -z $run ]] || stop_run; rm -rf "$work"' EXIT
-
-fail() {
-    echo "FAILED: $test: $*; the output:"
-    cat "$work/output"
-    exit 1
+clean_up() {
+    [[ -z ${LISTENER:-} ]] || stop_listening
+    [[ -z $run ]] || stop_run
 }
 
 # Starts `make run` in a process group of its own, as a terminal would.
@@ -26,7 +24,7 @@ make_run() {
     API_ADDR=127.0.0.1:$(free_port 20000) WORKER_ADDR=127.0.0.1:$(free_port 24000)
     rm -f "$work/storm.db"*
     set -m
-    env --default-signal=INT -u LOG -u STORM_CONFIG -u REDIS_URL -u API_TOKENS STORM_BIN=target/debug \
+    env --default-signal=INT -u LOG -u STORM_CONFIG -u REDIS_URL -u API_TOKENS \
         DB_URL="sqlite:$work/storm.db" API_ADDR="$API_ADDR" WORKER_ADDR="$WORKER_ADDR" \
         CALLBACK_SIGNING_SECRETS= "$@" make run >"$work/output" 2>&1 </dev/null &
     run=$!
@@ -74,7 +72,7 @@ stop_run
 echo "ok: $test"
 
 test='with API_TOKENS the request has a token'
-made=$(target/debug/storm-api token new tester 2>&1)
+made=$("$STORM_BIN/storm-api" token new tester 2>&1)
 STORM_TOKEN=$(grep '^storm_' <<<"$made")
 export STORM_TOKEN
 make_run API_TOKENS="$(grep '^tester:' <<<"$made")" REDIS_URL=none

@@ -2,13 +2,11 @@
 # Tests stack.sh: however a run ends, it leaves no process and no file, and its exit status says how
 # it ended. Redis is real; the API and the worker are stubs.
 set -euo pipefail
-# shellcheck source-path=SCRIPTDIR source=../lib.sh
-source "$(dirname -- "${BASH_SOURCE[0]}")/../lib.sh"
+# shellcheck source-path=SCRIPTDIR source=support/test.sh
+source "$(dirname -- "${BASH_SOURCE[0]}")/support/test.sh"
 read_arguments '' "$@"
-
-mkdir -p "$ROOT/target"
-work=$(mktemp -d "$ROOT/target/test.XXXXXX")
-trap 'kill -- "-${run:-}" 2>/dev/null && wait; rm -rf "$work"' EXIT
+make_work
+clean_up() { kill -- "-${run:-}" 2>/dev/null && wait; }
 redis=$("$ROOT/scripts/find-tool.sh" redis-server)
 
 # Makes a program that records its name and process id, and then runs BODY.
@@ -69,12 +67,6 @@ is_running() { kill -0 "$1" 2>/dev/null && ! grep -qs '^State:.Z' "/proc/$1/stat
 
 #   printed TEXT
 printed() { grep -qF -- "$1" "$work/output" || fail "it did not print: $1"; }
-
-fail() {
-    echo "FAILED: $test: $1; the output:"
-    cat "$work/output"
-    exit 1
-}
 
 stub redis "exec '$redis' \"\$@\""
 stub storm-api 'exec sleep 60'

@@ -3,18 +3,10 @@
 # the exit status.
 # shellcheck disable=SC2016 # the stub expands its own text
 set -euo pipefail
-# shellcheck source-path=SCRIPTDIR source=../lib.sh
-source "$(dirname -- "${BASH_SOURCE[0]}")/../lib.sh"
+# shellcheck source-path=SCRIPTDIR source=support/test.sh
+source "$(dirname -- "${BASH_SOURCE[0]}")/support/test.sh"
 read_arguments '' "$@"
-
-mkdir -p "$ROOT/target"
-work=$(mktemp -d "$ROOT/target/test.XXXXXX")
-trap 'rm -rf "$work"' EXIT
-
-fail() {
-    echo "FAILED: $test: $*"
-    exit 1
-}
+make_work
 
 # Writes what `storm-loadgen storm --csv` writes. A run of sync fails.
 printf '#!/usr/bin/env bash\n%s\n' '

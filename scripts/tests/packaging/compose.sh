@@ -16,6 +16,7 @@ EVENT_SECONDS=120 # the limit for any event to happen
 unset TAG REDIS_IMAGE CALLBACK_CA_FILE API_HOSTS API_OPEN API_TOKENS RATE_LIMIT METRICS_TOKEN METRICS_ADDR STORM_TOKEN
 COMPOSE_PROJECT_NAME=storm-test-$$
 API_PORT=$(free_port 20000)
+address=127.0.0.1:$API_PORT
 RECEIVERS_NET=198.18.$((100 + RANDOM % 100))
 export COMPOSE_PROJECT_NAME API_PORT RECEIVERS_NET
 export CALLBACK_ALLOW=$RECEIVERS_NET.10/32 WORKER_REPLICAS=2 WORKER_LEASE=3s
@@ -40,7 +41,7 @@ until_it() {
 
 # Succeeds if the answer of /healthz matches the pattern ANSWER.
 #   health ANSWER
-health() { health_is "127.0.0.1:$API_PORT" "$1"; }
+health() { health_is "$address" "$1"; }
 
 #   containers SERVICE
 containers() { compose ps --quiet "$1"; }
@@ -48,21 +49,11 @@ containers() { compose ps --quiet "$1"; }
 #   state CONTAINER FORMAT
 state() { docker inspect --format "{{$2}}" "$1"; }
 
-# Sends a request and prints the answer.
-#   ask METHOD PATH [BODY]
-ask() (
-    body=${3:-}
-    exec 3<>"/dev/tcp/127.0.0.1/$API_PORT"
-    printf '%s %s HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%s' \
-        "$1" "$2" "${#body}" "$body" >&3
-    cat <&3
-)
-
 # Submits a job and prints its id.
 #   accept CALLBACK_URL
 accept() {
     local answer
-    answer=$(ask POST /async "{\"records\": 1, \"report_name\": \"a\", \"callback_url\": \"$1\"}")
+    answer=$(ask "$address" POST /async "{\"records\": 1, \"report_name\": \"a\", \"callback_url\": \"$1\"}")
     sed -nE 's/.*"request_id":"([^"]+)".*/\1/p' <<<"$answer"
 }
 
@@ -70,7 +61,7 @@ accept() {
 #   job ID ANSWER
 job() {
     # shellcheck disable=SC2053 # the right side is a pattern
-    [[ $(ask GET "/requests/$1") == $2 ]]
+    [[ $(ask "$address" GET "/requests/$1") == $2 ]]
 }
 
 # Succeeds if Redis has received at least COUNT notifications.
@@ -84,7 +75,7 @@ notified() {
 # Sends load through the published port, from the host's network, as a client on this machine would.
 storm() {
     docker run --rm --network host --read-only --cap-drop ALL storm-loadgen storm \
-        --api "http://127.0.0.1:$API_PORT" --poll --mode async --rate 100 --duration 10s --records 200
+        --api "http://$address" --poll --mode async --rate 100 --duration 10s --records 200
 }
 
 # Checks the user and the capabilities of a container's processes, as the host sees them.
@@ -161,7 +152,7 @@ mapfile -t workers < <(containers worker)
 ((${#workers[@]} == 2)) || fail "there are ${#workers[@]} workers"
 api=$(containers api)
 redis=$(containers redis)
-[[ $(docker port "$api" 8000) == "127.0.0.1:$API_PORT" ]] || fail "the port is published at $(docker port "$api")"
+[[ $(docker port "$api" 8000) == "$address" ]] || fail "the port is published at $(docker port "$api")"
 echo "ok: $test"
 
 test='logs in a pipe have no colour codes'
@@ -214,7 +205,7 @@ echo "ok: $test"
 
 test='callbacks cannot reach the stack itself'
 body="{\"records\": 1, \"report_name\": \"a\", \"callback_url\": \"http://$RECEIVERS_NET.11/\"}"
-[[ $(ask POST /async "$body") == 'HTTP/1.1 422 '* ]] || fail 'a private address was accepted'
+[[ $(ask "$address" POST /async "$body") == 'HTTP/1.1 422 '* ]] || fail 'a private address was accepted'
 id=$(accept http://redis:6379/)
 until_it 'the job has failed' job "$id" '*"status":"FAILED"*"reason":"callback_refused"*'
 echo "ok: $test"
@@ -237,7 +228,7 @@ made=$(docker run --rm storm-api token new tester 2>/dev/null) || fail 'no token
 API_TOKENS=${made##*$'\n'} STORM_TOKEN=${made%%$'\n'*}
 export API_TOKENS STORM_TOKEN
 stack up
-[[ $(ask GET "/requests/$id") == 'HTTP/1.1 401 '* ]] || fail 'it does not require a token'
+[[ $(ask "$address" GET "/requests/$id") == 'HTTP/1.1 401 '* ]] || fail 'it does not require a token'
 output=$(stack demo) || fail "the demo exited with $?: $output"
 unset API_TOKENS STORM_TOKEN
 stack up

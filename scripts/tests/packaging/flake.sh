@@ -2,22 +2,23 @@
 # Tests the flake: a build depends on its own project and on `shared`, and on nothing else; each
 # system has the checks that can pass there; and the image of Redis has no shell.
 set -euo pipefail
-# shellcheck source-path=SCRIPTDIR source=../../lib.sh
-source "$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)/../../lib.sh"
+# shellcheck source-path=SCRIPTDIR source=../support/test.sh
+source "$(dirname -- "${BASH_SOURCE[0]}")/../support/test.sh"
 read_arguments '' "$@"
+make_work
 
+# To standard error, because the output of some functions is captured.
 fail() { die "FAILED: $*"; }
 
-mkdir -p "$ROOT/target"
-work=$(mktemp -d "$ROOT/target/test.XXXXXX")
-trap 'rm -rf "$work"' EXIT
-git -C "$ROOT" ls-files -z | (cd -- "$ROOT" && tar --create --null --files-from -) | tar --extract --directory "$work"
+tree=$work/tree
+mkdir "$tree"
+git -C "$ROOT" ls-files -z | (cd -- "$ROOT" && tar --create --null --files-from -) | tar --extract --directory "$tree"
 
 # Prints the derivation of each program.
 derivations() {
     local project
     for project in api loadgen worker; do
-        "$ROOT/scripts/nix.sh" eval --raw "path:$work#packages.$system.$project.drvPath" 2>/dev/null ||
+        "$ROOT/scripts/nix.sh" eval --raw "path:$tree#packages.$system.$project.drvPath" 2>/dev/null ||
             fail "the flake does not evaluate"
         printf ' %s\n' "$project"
     done | sort
@@ -28,10 +29,10 @@ derivations() {
 rebuilds() {
     local file=$1 after again
     shift
-    cp "$work/$file" "$work/kept"
-    echo ' ' >>"$work/$file"
+    cp "$tree/$file" "$work/kept"
+    echo ' ' >>"$tree/$file"
     after=$(derivations)
-    mv "$work/kept" "$work/$file"
+    mv "$work/kept" "$tree/$file"
     again=$(comm -13 <(echo "$before") <(echo "$after") | awk '{ print $2 }' | sort | tr '\n' ' ')
     [[ ${again% } == "$*" ]] ||
         fail "an edit of $file rebuilds: ${again:-nothing}; expected: ${*:-nothing}"
@@ -51,7 +52,7 @@ rebuilds .cargo/config.toml api loadgen worker
 # Prints the names of a system's checks, separated by blanks.
 #   checks_of SYSTEM
 checks_of() {
-    "$ROOT/scripts/nix.sh" eval --raw "path:$work#checks.$1" --apply 'checks: toString (builtins.attrNames checks)' 2>/dev/null ||
+    "$ROOT/scripts/nix.sh" eval --raw "path:$tree#checks.$1" --apply 'checks: toString (builtins.attrNames checks)' 2>/dev/null ||
         fail "the checks of $1 do not evaluate"
 }
 
@@ -63,41 +64,37 @@ for linux in x86_64-linux aarch64-linux; do
 done
 echo "ok: the tests, which need Linux, are checks on Linux only"
 
-# The stand-in's Redis needs no jemalloc, so it gets one like that of nixpkgs.
-standin=${NIXPKGS_STANDIN-$ROOT/../shared/nix-standin/with-standin}
-if [[ -x $standin ]]; then
+# An input that is replaced makes the folder a changed one for Nix, without a commit. So the flake
+# gets the stand-in as its input, and both are committed. The stand-in's Redis needs no jemalloc, so
+# it gets one like that of nixpkgs.
+standin=$(standin)
+if [[ -n $standin ]]; then
     cp -r "$(dirname -- "$standin")" "$work/standin"
     chmod -R u+w "$work/standin"
     cp "$ROOT/scripts/tests/support/redis.nix" "$work/standin/"
     mv "$work/standin/default.nix" "$work/standin/host.nix"
     echo '{ system }: let pkgs = import ./host.nix { inherit system; }; in pkgs // import ./redis.nix pkgs' \
         >"$work/standin/default.nix"
-    NIXPKGS_STANDIN=$work/standin/${standin##*/} "$ROOT/scripts/nix.sh" build "path:$work#image-redis" \
+    sed -i "s|github:NixOS/nixpkgs/[^\"]*|path:$work/standin|" "$tree/flake.nix"
+    rm "$tree/flake.lock"
+    git init --quiet "$tree"
+    git -C "$tree" add --all
+    nix --extra-experimental-features 'nix-command flakes' flake lock --offline "git+file://$tree" 2>"$work/errors" ||
+        fail "no lock file was made: $(<"$work/errors")"
+    git -C "$tree" add --all
+    git -C "$tree" -c user.name=test -c user.email=test@example.com commit --quiet --message=test
+    commit=$(git -C "$tree" rev-parse HEAD)
+    NIXPKGS_STANDIN=$work/standin/${standin##*/} "$ROOT/scripts/nix.sh" build "git+file://$tree#image-redis" \
         --out-link "$work/image-redis" 2>"$work/errors" ||
         fail "image-redis was not built: $(tail -n 20 "$work/errors")"
     mkdir "$work/layers"
     "$work/image-redis" | tar --extract --directory "$work/layers"
+
     files=$(for layer in "$work"/layers/*/layer.tar; do tar --list --file "$layer"; done)
     grep -q 'lib/libjemalloc.so$' <<<"$files" || fail 'image-redis has no jemalloc'
     ! grep -E '(^|/)(ba)?sh$|jemalloc\.sh$' <<<"$files" || fail 'image-redis has a shell, by its jemalloc'
     echo "ok: image-redis has no shell, although nixpkgs' jemalloc has scripts for one"
-
-    # An input that is replaced makes the folder a changed one for Nix. So this flake has the
-    # stand-in as its input from the beginning.
-    git init --quiet "$work/clone"
-    git -C "$ROOT" ls-files -z | (cd -- "$ROOT" && tar --create --null --files-from -) | tar --extract --directory "$work/clone"
-    sed -i "s|github:NixOS/nixpkgs/[^\"]*|path:$work/standin|" "$work/clone/flake.nix"
-    rm "$work/clone/flake.lock"
-    git -C "$work/clone" add --all
-    nix --extra-experimental-features 'nix-command flakes' flake lock --offline "git+file://$work/clone" 2>"$work/errors" ||
-        fail "no lock file was made: $(<"$work/errors")"
-    git -C "$work/clone" add --all
-    git -C "$work/clone" -c user.name=test -c user.email=test@example.com commit --quiet --message=test
-    commit=$(git -C "$work/clone" rev-parse HEAD)
-    NIXPKGS_STANDIN=$work/standin/${standin##*/} "$ROOT/scripts/nix.sh" build "git+file://$work/clone#image-redis" \
-        --out-link "$work/image-redis" 2>"$work/errors" ||
-        fail "image-redis was not built: $(tail -n 20 "$work/errors")"
-    "$work/image-redis" | tar --extract --to-stdout --wildcards '*.json' | grep -qF "\"org.opencontainers.image.revision\": \"$commit\"" ||
+    grep -qF "\"org.opencontainers.image.revision\": \"$commit\"" "$work"/layers/*.json ||
         fail "image-redis is not labelled with its commit"
     echo "ok: an image is labelled with the commit that it is built from"
 else
