@@ -9,8 +9,8 @@
 //! * `dialer`, `connector`, `ssrf`, `race`, `tls`: a new connection. To prevent DNS rebinding, a
 //!   name is resolved once, every address is checked, and only the checked addresses are dialled.
 //! * `network`, `resolver`: access to the network, replaceable in tests.
-//! * `connection`: one HTTP/1.1 connection and one exchange on it. `witness`: what passed through
-//!   its socket, which decides the attempt where the HTTP parser gives up.
+//! * `connection`: one HTTP/1.1 connection and one exchange on it. `tap`: what passed through its
+//!   socket, which decides the attempt where the HTTP parser gives up.
 //! * `transport`: [`Transport`], the trait that tests replace, and the connection permit.
 //! * `answer`, `retry_after`: the bounded read of a response body, and the `Retry-After` header.
 //! * `error`, `tls_failure`, `detail`: [`AttemptError`], the classes of failure. `shortage`: what
@@ -33,10 +33,10 @@ mod resolver;
 mod retry_after;
 mod shortage;
 mod ssrf;
+mod tap;
 mod tls;
 mod tls_failure;
 mod transport;
-mod witness;
 
 pub use client::CallbackClient;
 pub use detail::ErrorDetail;
