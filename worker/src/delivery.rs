@@ -3,7 +3,7 @@
 //! The modules, in the order in which an attempt uses them:
 //!
 //! * `client`: [`CallbackClient`], the deadline of an attempt, and the meaning of its response.
-//! * `attempt`: the exchange of one attempt, over a pooled connection or a new one.
+//! * `exchange`: the exchange of one attempt, over a pooled connection or a new one.
 //! * `message`, `request`: the callback, and the POST that carries it.
 //! * `pool`: the connection pool (keep-alive), bounded in number and idle time.
 //! * `dialer`, `connector`, `ssrf`, `race`, `tls`: a new connection. To prevent DNS rebinding, a
@@ -17,13 +17,13 @@
 //!   the worker itself can lack.
 
 mod answer;
-mod attempt;
 mod client;
 mod connection;
 mod connector;
 mod detail;
 mod dialer;
 mod error;
+mod exchange;
 mod message;
 mod network;
 mod pool;

@@ -20,10 +20,10 @@ use tokio::{
 
 use super::{
     answer::AnswerBody,
-    attempt::Attempt,
     connection::{Answer, Connection},
     dialer::Dialer,
     error::AttemptError,
+    exchange::CallbackExchange,
     message::Message,
     network::Network,
     pool::Pool,
@@ -139,7 +139,7 @@ impl CallbackClient {
         // One deadline for every connection that is tried: a stale one in the pool does not extend
         // it.
         let deadline = Instant::now() + self.shared.timeout;
-        let attempt = Attempt {
+        let exchange = CallbackExchange {
             dialer: &self.shared.dialer,
             pool: &self.shared.pool,
             permits: permit.as_ref().map(|permit| Arc::clone(permit.semaphore())),
@@ -149,7 +149,7 @@ impl CallbackClient {
             resends,
             deadline,
         };
-        let (connection, answer) = attempt.exchange().await?;
+        let (connection, answer) = exchange.run().await?;
         self.outcome(permit, connection, answer, deadline)
     }
 

@@ -49,7 +49,7 @@ struct Dial {
 }
 
 /// The state of a race.
-struct Running<'a> {
+struct RaceState<'a> {
     race: &'a Race,
     left: VecDeque<SocketAddr>,
     /// The oldest first.
@@ -66,7 +66,7 @@ impl Race {
     /// The first connection to one of `addresses`, of which there is at least one. The other dials
     /// are dropped, which closes their sockets.
     pub(super) async fn run(self, addresses: &[SocketAddr]) -> Result<TcpStream, RaceError> {
-        let mut running = Running {
+        let mut state = RaceState {
             race: &self,
             left: interleaved(addresses),
             open: Vec::with_capacity(MAX_OPEN),
@@ -74,13 +74,13 @@ impl Race {
             next_try: Instant::now(),
             alone: false,
         };
-        running.dial_next();
+        state.dial_next();
         loop {
-            let wake = running.wake();
+            let wake = state.wake();
             let (address, connected) = tokio::select! {
-                done = first_done(&mut running.open) => done,
-                () = sleep_until(wake), if !running.left.is_empty() => {
-                    running.make_way();
+                done = first_done(&mut state.open) => done,
+                () = sleep_until(wake), if !state.left.is_empty() => {
+                    state.make_way();
                     continue;
                 }
             };
@@ -95,21 +95,21 @@ impl Race {
                 Err(error) => error,
             };
             match Shortage::of_connect(&error, address) {
-                Some(shortage) if running.open.is_empty() => {
+                Some(shortage) if state.open.is_empty() => {
                     return Err(RaceError::Shortage(shortage));
                 }
                 // What we lack says nothing about the address: it is dialled after the other one.
-                Some(_) => running.postpone(address),
-                None => running.dial_next(),
+                Some(_) => state.postpone(address),
+                None => state.dial_next(),
             }
-            if running.open.is_empty() {
+            if state.open.is_empty() {
                 return Err(RaceError::Connect(address, error));
             }
         }
     }
 }
 
-impl Running<'_> {
+impl RaceState<'_> {
     /// When to see about the next address.
     fn wake(&self) -> Instant {
         let until = self.open.first().map_or(self.next_try, |dial| dial.until);

@@ -30,7 +30,7 @@ use Dialled::{Connects, Fails, Never};
 
 /// A network that answers the n-th dial as scripted, on a paused clock.
 #[derive(Default)]
-struct Network {
+struct FakeNetwork {
     script: Vec<Dialled>,
     dials: Mutex<Vec<Duration>>,
     order: Mutex<Vec<SocketAddr>>,
@@ -41,7 +41,7 @@ struct Network {
     made: Mutex<Vec<TcpStream>>,
 }
 
-impl Network {
+impl FakeNetwork {
     /// The time since the race began, in tens of milliseconds: a timer takes up to one more.
     fn elapsed(&self) -> Duration {
         let elapsed = self.began.unwrap().elapsed().as_millis();
@@ -50,10 +50,10 @@ impl Network {
 }
 
 /// An open socket of the network.
-struct Socket(Arc<Network>);
+struct Socket(Arc<FakeNetwork>);
 
 impl Socket {
-    fn open(network: Arc<Network>) -> Self {
+    fn open(network: Arc<FakeNetwork>) -> Self {
         let mut open = network.open.lock().unwrap();
         open.0 += 1;
         open.1 = open.1.max(open.0);
@@ -68,7 +68,7 @@ impl Drop for Socket {
     }
 }
 
-struct Shared(Arc<Network>);
+struct Shared(Arc<FakeNetwork>);
 
 impl Connect for Shared {
     fn connect(&self, address: SocketAddr) -> BoxFuture<'static, io::Result<TcpStream>> {
@@ -100,16 +100,16 @@ async fn race(
     script: &[Dialled],
     addresses: &[&str],
     permits: Option<Arc<Semaphore>>,
-) -> (Result<TcpStream, RaceError>, Arc<Network>) {
+) -> (Result<TcpStream, RaceError>, Arc<FakeNetwork>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let made = TcpStream::connect(listener.local_addr().unwrap());
     let made = Mutex::new(vec![made.await.unwrap()]);
     tokio::time::pause();
-    let network = Arc::new(Network {
+    let network = Arc::new(FakeNetwork {
         script: script.to_vec(),
         began: Some(Instant::now()),
         made,
-        ..Network::default()
+        ..FakeNetwork::default()
     });
     let race = Race {
         sockets: Arc::new(Shared(Arc::clone(&network))),

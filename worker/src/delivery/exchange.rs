@@ -23,8 +23,8 @@ use super::{
     transport::Resends,
 };
 
-/// One attempt.
-pub(super) struct Attempt<'a> {
+/// The exchange of one attempt.
+pub(super) struct CallbackExchange<'a> {
     pub(super) dialer: &'a Dialer,
     pub(super) pool: &'a Pool<Connection>,
     /// The permits of the origin; `None`: not limited.
@@ -36,9 +36,9 @@ pub(super) struct Attempt<'a> {
     pub(super) deadline: Instant,
 }
 
-impl Attempt<'_> {
+impl CallbackExchange<'_> {
     /// The answer, and the connection that it came over.
-    pub(super) async fn exchange(&self) -> Result<(Connection, Answer), AttemptError> {
+    pub(super) async fn run(&self) -> Result<(Connection, Answer), AttemptError> {
         let exchanged = self.exchange_over_any().await;
         // Idle connections hold both. A shortage of look-ups closes none: any tenant can bring it
         // about, by a name server that hangs.
