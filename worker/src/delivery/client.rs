@@ -106,7 +106,7 @@ impl CallbackClient {
         self
     }
 
-    /// [`CallbackClient::attempt_with`] without a connection permit or a record of repeats.
+    /// [`CallbackClient::attempt_with`] without a connection permit or a record of resends.
     ///
     /// # Errors
     /// As there.

@@ -58,7 +58,7 @@ impl CallbackExchange<'_> {
                 // It closed while the request was on its way; the receiver may have got it or not.
                 // A new connection is dialled, because another pooled one may be as stale.
                 Err(ExchangeError::Closed { error, .. }) => {
-                    self.may_repeat(error).await?;
+                    self.record_resend(error).await?;
                     break;
                 }
                 Err(error) => return Err(self.error_of(error).await),
@@ -93,7 +93,7 @@ impl CallbackExchange<'_> {
                 sent: true,
                 shortage,
                 error,
-            } => match self.may_repeat(error).await {
+            } => match self.record_resend(error).await {
                 Ok(()) => AttemptError::Shortage(shortage),
                 Err(error) => error,
             },
@@ -101,9 +101,9 @@ impl CallbackExchange<'_> {
         }
     }
 
-    /// Records that the callback is sent again. It is recorded first: a worker that is killed after
-    /// the repeat could not do it any more. Without the record, this attempt ends with `error`.
-    async fn may_repeat(&self, error: AttemptError) -> Result<(), AttemptError> {
+    /// Records the resend before it is made: a worker that is killed after it could not record it
+    /// any more. If it is not recorded, the attempt ends with `error`.
+    async fn record_resend(&self, error: AttemptError) -> Result<(), AttemptError> {
         match timeout_at(self.deadline, self.resends.record()).await {
             Ok(true) => Ok(()),
             Ok(false) | Err(_) => Err(error),

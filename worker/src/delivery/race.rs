@@ -18,8 +18,9 @@ use super::{network::Connect, shortage::Shortage};
 const MAX_DIALLED: usize = 4;
 /// The most of them at a time.
 const MAX_OPEN: usize = 2;
-/// The next address is dialled after this time without a connection (RFC 8305, section 8).
-const STAGGER: Duration = Duration::from_millis(250);
+/// The next address is dialled after this time without a connection: the Connection Attempt Delay
+/// of RFC 8305, section 8.
+const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
 /// The dials of one attempt.
 pub(super) struct Race {
@@ -59,7 +60,7 @@ struct RaceState<'a> {
     /// When a second dial is tried next.
     next_try: Instant,
     /// Whether a second dial has met a shortage of ours: there is no other one then.
-    alone: bool,
+    sequential: bool,
 }
 
 impl Race {
@@ -72,7 +73,7 @@ impl Race {
             open: Vec::with_capacity(MAX_OPEN),
             second: None,
             next_try: Instant::now(),
-            alone: false,
+            sequential: false,
         };
         state.dial_next();
         loop {
@@ -130,12 +131,12 @@ impl RaceState<'_> {
             self.open.remove(0);
             self.dial_next();
         } else {
-            self.next_try = now + STAGGER;
+            self.next_try = now + ATTEMPT_DELAY;
         }
     }
 
     fn may_overlap(&mut self) -> bool {
-        if self.alone {
+        if self.sequential {
             return false;
         }
         let Some(permits) = &self.race.permits else {
@@ -158,7 +159,8 @@ impl RaceState<'_> {
                 until: now + self.race.deadline.saturating_duration_since(now) / shares,
             });
             // A short deadline leaves less time before the next one.
-            self.next_try = now + STAGGER.min(self.open[0].until.saturating_duration_since(now));
+            self.next_try =
+                now + ATTEMPT_DELAY.min(self.open[0].until.saturating_duration_since(now));
         } else if self.open.len() < MAX_OPEN {
             self.second = None;
         }
@@ -168,7 +170,7 @@ impl RaceState<'_> {
     fn postpone(&mut self, address: SocketAddr) {
         self.left.push_front(address);
         self.second = None;
-        self.alone = true;
+        self.sequential = true;
     }
 }
 

@@ -13,7 +13,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::{Race, RaceError, STAGGER, interleaved};
+use super::{ATTEMPT_DELAY, Race, RaceError, interleaved};
 use crate::delivery::{network::Connect, shortage::Shortage};
 
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -133,13 +133,13 @@ const AT_ONCE: Duration = Duration::ZERO;
 async fn a_silent_first_address_costs_a_quarter_of_a_second_and_its_dial_is_closed() {
     let (connected, network) = race(&[Never, Connects(AT_ONCE)], &FOUR, None).await;
     assert!(connected.is_ok());
-    assert_eq!(*network.dials.lock().unwrap(), [AT_ONCE, STAGGER]);
+    assert_eq!(*network.dials.lock().unwrap(), [AT_ONCE, ATTEMPT_DELAY]);
     assert_eq!(*network.open.lock().unwrap(), (0, 2), "the loser is closed");
 }
 
 #[tokio::test]
 async fn a_quick_first_address_is_the_only_one_dialled() {
-    let quick = STAGGER / 2;
+    let quick = ATTEMPT_DELAY / 2;
     let (connected, network) = race(&[Connects(quick)], &FOUR, None).await;
     assert!(connected.is_ok());
     assert_eq!(*network.dials.lock().unwrap(), [AT_ONCE]);
@@ -170,9 +170,12 @@ async fn at_most_two_dials_are_open_and_each_leaves_time_for_the_next() {
     assert_eq!(*network.open.lock().unwrap(), (0, 2));
     let dials = network.dials.lock().unwrap();
     // The first makes way after a fourth of the deadline, the second after a third of its rest.
-    assert_eq!(dials[1], STAGGER);
+    assert_eq!(dials[1], ATTEMPT_DELAY);
     assert_eq!(dials[2], DEADLINE / 4);
-    assert_eq!(dials[3], STAGGER + DEADLINE.saturating_sub(STAGGER) / 3);
+    assert_eq!(
+        dials[3],
+        ATTEMPT_DELAY + DEADLINE.saturating_sub(ATTEMPT_DELAY) / 3
+    );
 }
 
 #[tokio::test]
@@ -212,7 +215,7 @@ async fn a_second_dial_without_a_descriptor_waits_for_the_first() {
     assert!(connected.is_ok());
     assert_eq!(
         *network.dials.lock().unwrap(),
-        [AT_ONCE, STAGGER, DEADLINE / 2]
+        [AT_ONCE, ATTEMPT_DELAY, DEADLINE / 2]
     );
     assert_eq!(
         network.order.lock().unwrap()[1..],
