@@ -6,6 +6,7 @@ use std::{
 };
 
 use futures_util::{FutureExt, future::BoxFuture};
+use thiserror::Error;
 use tokio::{
     net::TcpStream,
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -34,11 +35,13 @@ pub(super) struct Race {
 }
 
 /// Why no address could be connected to.
-#[derive(Debug)]
+#[derive(Debug, Error)]
 pub(super) enum RaceError {
     /// The last failure, and its address.
+    #[error("{0}: {1}")]
     Connect(SocketAddr, io::Error),
-    Shortage(Shortage),
+    #[error("{0}")]
+    Shortage(#[source] Shortage),
 }
 
 /// A dial under way.
