@@ -1,6 +1,12 @@
-//! The causes of an error, and one line about them.
+//! The causes of an error, and one line about them. The errors of a closed connection.
 
-use std::{error::Error, fmt, io, iter::successors, sync::Arc};
+use std::{
+    error::Error,
+    fmt,
+    io::{self, ErrorKind},
+    iter::successors,
+    sync::Arc,
+};
 
 /// One line about an error and its causes, of at most [`ErrorDetail::MAX_CHARS`] characters.
 ///
@@ -56,6 +62,14 @@ fn cause<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'stati
         Some(inside) => Some(inside),
         None => error.source(),
     }
+}
+
+/// Whether the peer has closed the connection, so that it takes no more bytes.
+pub(super) fn is_closed(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::BrokenPipe | ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted
+    )
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ mod head;
 mod tests;
 
 use std::{
-    io::{self, ErrorKind, IoSlice},
+    io::{self, IoSlice},
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, ready},
@@ -24,6 +24,8 @@ use hyper::StatusCode;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use head::Head;
+
+use super::detail::is_closed;
 
 /// What one exchange has seen so far. Clones share it.
 #[derive(Clone, Default)]
@@ -149,13 +151,6 @@ impl<T> TappedStream<T> {
             Err(error) => Err(error),
         }
     }
-}
-
-fn is_closed(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        ErrorKind::BrokenPipe | ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted
-    )
 }
 
 impl<T: AsyncRead + Unpin> AsyncRead for TappedStream<T> {
