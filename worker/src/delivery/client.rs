@@ -142,7 +142,7 @@ impl CallbackClient {
         let exchange = CallbackExchange {
             dialer: &self.shared.dialer,
             pool: &self.shared.pool,
-            permits: permit.as_ref().map(|permit| Arc::clone(permit.semaphore())),
+            permits: permit.as_ref().map(ConnectionPermit::semaphore),
             post: &self.post,
             url,
             message,

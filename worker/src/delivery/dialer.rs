@@ -39,7 +39,7 @@ impl Dialer {
     pub(super) async fn dial(
         &self,
         url: &CallbackUrl,
-        permits: Option<Arc<Semaphore>>,
+        permits: Option<&Arc<Semaphore>>,
         deadline: Instant,
     ) -> Result<Connection, AttemptError> {
         let origin =
@@ -50,7 +50,7 @@ impl Dialer {
             filter: self.filter.clone(),
             sockets: Arc::clone(&self.sockets),
             deadline,
-            permits,
+            permits: permits.cloned(),
             progress: progress.clone(),
         };
         let mut connector = HttpsConnector::from((connector, Arc::clone(&self.tls)));

@@ -28,7 +28,7 @@ pub(super) struct CallbackExchange<'a> {
     pub(super) dialer: &'a Dialer,
     pub(super) pool: &'a Pool<Connection>,
     /// The permits of the origin; `None`: not limited.
-    pub(super) permits: Option<Arc<Semaphore>>,
+    pub(super) permits: Option<&'a Arc<Semaphore>>,
     pub(super) post: &'a Post,
     pub(super) url: &'a CallbackUrl,
     pub(super) message: &'a Message,
@@ -64,8 +64,8 @@ impl CallbackExchange<'_> {
                 Err(error) => return Err(self.error_of(error).await),
             }
         }
-        let (permits, deadline) = (self.permits.clone(), self.deadline);
-        let new = self.dialer.dial(self.url, permits, deadline).await?;
+        let dial = self.dialer.dial(self.url, self.permits, self.deadline);
+        let new = dial.await?;
         match self.exchange_over(new).await {
             Ok(answered) => Ok(answered),
             Err(error) => Err(self.error_of(error).await),
