@@ -3,27 +3,27 @@
 //! The modules, in the order in which an attempt uses them:
 //!
 //! * `client`: [`CallbackClient`], the deadline of an attempt, and the meaning of its response.
-//! * `attempt`: the exchange of one attempt, over a pooled connection or a new one.
+//! * `exchange`: the exchange of one attempt, over a pooled connection or a new one.
 //! * `message`, `request`: the callback, and the POST that carries it.
 //! * `pool`: the connection pool (keep-alive), bounded in number and idle time.
 //! * `dialer`, `connector`, `ssrf`, `race`, `tls`: a new connection. To prevent DNS rebinding, a
 //!   name is resolved once, every address is checked, and only the checked addresses are dialled.
 //! * `network`, `resolver`: access to the network, replaceable in tests.
-//! * `connection`: one HTTP/1.1 connection and one exchange on it. `witness`: what passed through
-//!   its socket, which decides the attempt where the HTTP parser gives up.
+//! * `connection`: one HTTP/1.1 connection and one exchange on it. `tap`: what passed through its
+//!   socket, which decides the attempt where the HTTP parser gives up.
 //! * `transport`: [`Transport`], the trait that tests replace, and the connection permit.
 //! * `answer`, `retry_after`: the bounded read of a response body, and the `Retry-After` header.
 //! * `error`, `tls_failure`, `detail`: [`AttemptError`], the classes of failure. `shortage`: what
 //!   the worker itself can lack.
 
 mod answer;
-mod attempt;
 mod client;
 mod connection;
 mod connector;
 mod detail;
 mod dialer;
 mod error;
+mod exchange;
 mod message;
 mod network;
 mod pool;
@@ -33,10 +33,10 @@ mod resolver;
 mod retry_after;
 mod shortage;
 mod ssrf;
+mod tap;
 mod tls;
 mod tls_failure;
 mod transport;
-mod witness;
 
 pub use client::CallbackClient;
 pub use detail::ErrorDetail;

@@ -1,9 +1,6 @@
 //! The worker's own listener: `/healthz`, `/livez`, `/readyz` and `/metrics`.
 
-use std::{
-    sync::{Arc, OnceLock},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use hyper::{
     Request,
@@ -26,9 +23,9 @@ use storm_shared::{
 };
 use tokio::{
     net::TcpListener,
+    sync::SetOnce,
     time::{Instant, timeout_at},
 };
-use tokio_util::sync::CancellationToken;
 use warp::{
     Filter, Rejection, Reply,
     http::{HeaderMap, StatusCode},
@@ -92,14 +89,13 @@ pub struct Monitor {
     metrics_token: Option<TokenHash>,
     /// The host names to answer to while no token is required.
     hosts: HostNames,
-    parts: Arc<OnceLock<Parts>>,
-    opened: CancellationToken,
-    /// Until when `/healthz` waits for the parts.
+    started: Arc<SetOnce<Started>>,
+    /// Until when `/healthz` waits for the start.
     patience: Instant,
 }
 
 /// What is checked once the database is open.
-struct Parts {
+struct Started {
     store: Store,
     queue: Option<Queue>,
     vitals: Vitals,
@@ -118,22 +114,22 @@ impl Monitor {
             metrics,
             metrics_token,
             hosts,
-            parts: Arc::default(),
-            opened: CancellationToken::new(),
+            started: Arc::default(),
             patience: Instant::now() + GRACE,
         }
     }
 
     /// The worker runs. From now on `store` and `queue` are checked, and the worker itself.
     pub fn started(&self, store: &Store, queue: Option<&Queue>, vitals: Vitals) {
-        let parts = Parts {
+        // First: once `/healthz` passes, `/readyz` must not answer `starting` any more.
+        self.readiness.opened(store, queue);
+        let started = Started {
             store: store.clone(),
             queue: queue.cloned(),
             vitals,
         };
-        self.parts.get_or_init(|| parts);
-        self.readiness.opened(store, queue);
-        self.opened.cancel();
+        // A second call changes nothing.
+        let _ = self.started.set(started);
     }
 
     /// Serves on `listener` until `shutdown` completes.
@@ -187,23 +183,21 @@ impl Monitor {
     }
 
     async fn health(&self) -> Response {
-        // On a timeout the parts are still missing.
-        let _ = timeout_at(self.patience, self.opened.cancelled()).await;
-        let Some(parts) = self.parts.get() else {
+        let Ok(started) = timeout_at(self.patience, self.started.wait()).await else {
             return answer(false, &Health::starting());
         };
-        let health = Health::check(&parts.store, parts.queue.as_ref()).await;
-        let health = health.with("claims", parts.vitals.claims());
-        let health = health.with("heartbeat", parts.vitals.heartbeat());
+        let health = Health::check(&started.store, started.queue.as_ref()).await;
+        let health = health.with("claims", started.vitals.claims());
+        let health = health.with("heartbeat", started.vitals.heartbeat());
         answer(health.is_ok(), &health)
     }
 
     async fn ready(&self) -> Response {
         let mut ready = self.readiness.check().await;
         // A worker that claims nothing runs no jobs.
-        if let Some(parts) = self.parts.get() {
-            ready = ready.and("claims", parts.vitals.claims());
-            ready = ready.and("heartbeat", parts.vitals.heartbeat());
+        if let Some(started) = self.started.get() {
+            ready = ready.and("claims", started.vitals.claims());
+            ready = ready.and("heartbeat", started.vitals.heartbeat());
         }
         answer(ready.is_ready(), &ready)
     }

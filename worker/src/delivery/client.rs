@@ -20,10 +20,10 @@ use tokio::{
 
 use super::{
     answer::AnswerBody,
-    attempt::Attempt,
     connection::{Answer, Connection},
     dialer::Dialer,
     error::AttemptError,
+    exchange::CallbackExchange,
     message::Message,
     network::Network,
     pool::Pool,
@@ -106,7 +106,7 @@ impl CallbackClient {
         self
     }
 
-    /// [`CallbackClient::attempt_with`] without a connection permit or a record of repeats.
+    /// [`CallbackClient::attempt_with`] without a connection permit or a record of resends.
     ///
     /// # Errors
     /// As there.
@@ -139,17 +139,17 @@ impl CallbackClient {
         // One deadline for every connection that is tried: a stale one in the pool does not extend
         // it.
         let deadline = Instant::now() + self.shared.timeout;
-        let attempt = Attempt {
+        let exchange = CallbackExchange {
             dialer: &self.shared.dialer,
             pool: &self.shared.pool,
-            permits: permit.as_ref().map(|permit| Arc::clone(permit.semaphore())),
+            permits: permit.as_ref().map(ConnectionPermit::semaphore),
             post: &self.post,
             url,
             message,
             resends,
             deadline,
         };
-        let (connection, answer) = attempt.exchange().await?;
+        let (connection, answer) = exchange.run().await?;
         self.outcome(permit, connection, answer, deadline)
     }
 

@@ -25,8 +25,8 @@ use super::{
     error::{AttemptError, Interruption, Stage},
     pool::Poolable,
     shortage::Shortage,
+    tap::{ExchangeState, TappedStream},
     tls_failure::TlsFailure,
-    witness::{Testimony, Witness},
 };
 
 /// The buffer size in bytes: the limit of a response head, and of the body held at a time. (hyper
@@ -39,7 +39,7 @@ pub(super) struct Connection {
     origin: Arc<str>,
     sender: SendRequest<Full<Bytes>>,
     driver: JoinHandle<hyper::Result<()>>,
-    testimony: Testimony,
+    state: ExchangeState,
     /// Whether an exchange has begun on it.
     is_used: bool,
 }
@@ -89,8 +89,8 @@ impl Connection {
     where
         T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let testimony = Testimony::default();
-        let io = TokioIo::new(Witness::new(io, testimony.clone()));
+        let state = ExchangeState::default();
+        let io = TokioIo::new(TappedStream::new(io, state.clone()));
         // HTTP/1.1 has one exchange at a time on a connection, so one permit
         // (`CALLBACK_PER_ORIGIN`) is one attempt and one connection.
         let (sender, driver) = http1::Builder::new()
@@ -106,7 +106,7 @@ impl Connection {
             origin: origin.into(),
             sender,
             driver: tokio::spawn(driver),
-            testimony,
+            state,
             is_used: false,
         })
     }
@@ -118,10 +118,10 @@ impl Connection {
         request: Request<Full<Bytes>>,
         deadline: Instant,
     ) -> Result<Answer, ExchangeError> {
-        let testimony = self.testimony.clone();
+        let state = self.state.clone();
         let is_new = !mem::replace(&mut self.is_used, true);
         if !is_new {
-            testimony.begin();
+            state.begin();
         }
         // Dropping an exchange midway, as the deadline does, makes hyper close the connection.
         let mut exchange = pin!(self.exchange_unbounded(request));
@@ -140,8 +140,8 @@ impl Connection {
         // The status line decides the attempt, whatever is wrong with the rest of the head. But a
         // 2xx without a request delivers nothing, and on a used connection the status of a timeout
         // can precede a request; on a new one it is that of a receiver that takes no more.
-        match testimony.status() {
-            Some(status) if testimony.sent() || (is_new && !status.is_success()) => {
+        match state.status() {
+            Some(status) if state.sent() || (is_new && !status.is_success()) => {
                 Ok(Answer::StatusOnly(status))
             }
             _ => Err(error),
@@ -153,7 +153,7 @@ impl Connection {
     pub(super) fn is_reusable_after(&self, headers: &HeaderMap) -> bool {
         let lengths = headers.get_all(CONTENT_LENGTH).iter().count();
         let codings = headers.get_all(TRANSFER_ENCODING).iter().count();
-        lengths + codings <= 1 && !self.testimony.is_odd()
+        lengths + codings <= 1 && !self.state.is_ambiguous()
     }
 
     async fn exchange_unbounded(
@@ -189,14 +189,14 @@ impl Connection {
                 detail,
             },
         };
-        let sent = self.testimony.sent();
+        let sent = self.state.sent();
         if let Some(shortage) = Shortage::of(cause) {
             ExchangeError::Shortage {
                 sent,
                 shortage,
                 error,
             }
-        } else if sent && self.testimony.received() {
+        } else if sent && self.state.received() {
             ExchangeError::Failed(error)
         } else {
             ExchangeError::Closed { sent, error }
@@ -204,8 +204,8 @@ impl Connection {
     }
 
     fn interruption(&self, error: &hyper::Error) -> Interruption {
-        let speaks_first = self.testimony.received() && !self.testimony.sent();
-        if self.testimony.is_endless() {
+        let speaks_first = self.state.received() && !self.state.sent();
+        if self.state.is_endless() {
             Interruption::Endless
         } else if error.is_parse() || speaks_first {
             Interruption::NotHttp

@@ -1,8 +1,6 @@
 //! The TCP connector that enforces the SSRF policy.
 
 use std::{
-    io,
-    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicU8, Ordering},
@@ -21,7 +19,6 @@ use super::{
     error::Stage,
     network::Connect,
     race::{Race, RaceError},
-    shortage::Shortage,
     ssrf::{Denial, SsrfFilter},
 };
 
@@ -48,22 +45,8 @@ pub(super) struct SsrfConnector {
 pub(super) enum DialError {
     #[error(transparent)]
     Denied(#[from] Denial),
-    #[error("{address}: {error}")]
-    Connect {
-        address: SocketAddr,
-        error: io::Error,
-    },
     #[error(transparent)]
-    Shortage(Shortage),
-}
-
-impl From<RaceError> for DialError {
-    fn from(error: RaceError) -> Self {
-        match error {
-            RaceError::Connect(address, error) => Self::Connect { address, error },
-            RaceError::Shortage(shortage) => Self::Shortage(shortage),
-        }
-    }
+    Race(#[from] RaceError),
 }
 
 /// The current stage of a dial, read by the caller after a timeout.

@@ -1,6 +1,12 @@
-//! The causes of an error, and one line about them.
+//! The causes of an error, and one line about them. The errors of a closed connection.
 
-use std::{error::Error, fmt, io, iter::successors};
+use std::{
+    error::Error,
+    fmt,
+    io::{self, ErrorKind},
+    iter::successors,
+    sync::Arc,
+};
 
 /// One line about an error and its causes, of at most [`ErrorDetail::MAX_CHARS`] characters.
 ///
@@ -39,7 +45,7 @@ impl fmt::Display for ErrorDetail {
 }
 
 /// `error` and its causes, from the outside in. An `io::Error` may wrap its cause without naming it
-/// as its source.
+/// as its source, and so does an `Arc` around one.
 pub(super) fn causes<'a>(
     error: &'a (dyn Error + 'static),
 ) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
@@ -49,15 +55,26 @@ pub(super) fn causes<'a>(
 }
 
 fn cause<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
+    if let Some(shared) = error.downcast_ref::<Arc<io::Error>>() {
+        return Some(&**shared);
+    }
     match error.downcast_ref().and_then(io::Error::get_ref) {
         Some(inside) => Some(inside),
         None => error.source(),
     }
 }
 
+/// Whether the peer has closed the connection, so that it takes no more bytes.
+pub(super) fn is_closed(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::BrokenPipe | ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted
+    )
+}
+
 #[cfg(test)]
 mod tests {
-    use std::io;
+    use std::{io, sync::Arc};
 
     use super::{ErrorDetail, causes};
 
@@ -71,6 +88,14 @@ mod tests {
     fn a_cause_inside_an_io_error_is_found() {
         let inner = io::Error::other(std::fmt::Error);
         let outer = io::Error::other(inner);
+        let found = causes(&outer).filter(|cause| cause.is::<std::fmt::Error>());
+        assert_eq!(found.count(), 1);
+    }
+
+    #[test]
+    fn a_cause_inside_a_shared_io_error_is_found() {
+        let shared = Arc::new(io::Error::other(std::fmt::Error));
+        let outer = io::Error::new(shared.kind(), shared);
         let found = causes(&outer).filter(|cause| cause.is::<std::fmt::Error>());
         assert_eq!(found.count(), 1);
     }

@@ -39,7 +39,7 @@ impl Dialer {
     pub(super) async fn dial(
         &self,
         url: &CallbackUrl,
-        permits: Option<Arc<Semaphore>>,
+        permits: Option<&Arc<Semaphore>>,
         deadline: Instant,
     ) -> Result<Connection, AttemptError> {
         let origin =
@@ -50,7 +50,7 @@ impl Dialer {
             filter: self.filter.clone(),
             sockets: Arc::clone(&self.sockets),
             deadline,
-            permits,
+            permits: permits.cloned(),
             progress: progress.clone(),
         };
         let mut connector = HttpsConnector::from((connector, Arc::clone(&self.tls)));
@@ -71,21 +71,19 @@ impl Dialer {
 
 /// The TLS connector passes a `DialError` through unchanged; every other error is its own.
 fn classify(error: Box<dyn Error + Send + Sync>) -> AttemptError {
+    if let Some(shortage) = Shortage::of(&*error) {
+        return AttemptError::Shortage(shortage);
+    }
     match error.downcast::<DialError>().map(|error| *error) {
         Ok(DialError::Denied(Denial::Refused(refusal))) => AttemptError::Refused(refusal),
-        Ok(DialError::Denied(Denial::Unresolved(error))) => match Shortage::of(&error) {
-            Some(shortage) => AttemptError::Shortage(shortage),
-            None => AttemptError::Resolve(ErrorDetail::of(&error)),
-        },
-        Ok(error @ DialError::Connect { .. }) => AttemptError::Connect(ErrorDetail::of(&error)),
-        Ok(DialError::Shortage(shortage)) => AttemptError::Shortage(shortage),
-        Err(error) => match Shortage::of(&*error) {
-            Some(shortage) => AttemptError::Shortage(shortage),
-            None => AttemptError::Tls {
-                established: false,
-                kind: TlsFailure::of(&*error),
-                detail: ErrorDetail::of(&*error),
-            },
+        Ok(DialError::Denied(Denial::Unresolved(error))) => {
+            AttemptError::Resolve(ErrorDetail::of(&error))
+        }
+        Ok(DialError::Race(error)) => AttemptError::Connect(ErrorDetail::of(&error)),
+        Err(error) => AttemptError::Tls {
+            established: false,
+            kind: TlsFailure::of(&*error),
+            detail: ErrorDetail::of(&*error),
         },
     }
 }

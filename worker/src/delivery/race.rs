@@ -6,6 +6,7 @@ use std::{
 };
 
 use futures_util::{FutureExt, future::BoxFuture};
+use thiserror::Error;
 use tokio::{
     net::TcpStream,
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -18,8 +19,9 @@ use super::{network::Connect, shortage::Shortage};
 const MAX_DIALLED: usize = 4;
 /// The most of them at a time.
 const MAX_OPEN: usize = 2;
-/// The next address is dialled after this time without a connection (RFC 8305, section 8).
-const STAGGER: Duration = Duration::from_millis(250);
+/// The next address is dialled after this time without a connection: the Connection Attempt Delay
+/// of RFC 8305, section 8.
+const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
 /// The dials of one attempt.
 pub(super) struct Race {
@@ -33,11 +35,13 @@ pub(super) struct Race {
 }
 
 /// Why no address could be connected to.
-#[derive(Debug)]
+#[derive(Debug, Error)]
 pub(super) enum RaceError {
     /// The last failure, and its address.
+    #[error("{0}: {1}")]
     Connect(SocketAddr, io::Error),
-    Shortage(Shortage),
+    #[error("{0}")]
+    Shortage(#[source] Shortage),
 }
 
 /// A dial under way.
@@ -49,7 +53,7 @@ struct Dial {
 }
 
 /// The state of a race.
-struct Running<'a> {
+struct RaceState<'a> {
     race: &'a Race,
     left: VecDeque<SocketAddr>,
     /// The oldest first.
@@ -59,28 +63,28 @@ struct Running<'a> {
     /// When a second dial is tried next.
     next_try: Instant,
     /// Whether a second dial has met a shortage of ours: there is no other one then.
-    alone: bool,
+    sequential: bool,
 }
 
 impl Race {
     /// The first connection to one of `addresses`, of which there is at least one. The other dials
     /// are dropped, which closes their sockets.
     pub(super) async fn run(self, addresses: &[SocketAddr]) -> Result<TcpStream, RaceError> {
-        let mut running = Running {
+        let mut state = RaceState {
             race: &self,
             left: interleaved(addresses),
             open: Vec::with_capacity(MAX_OPEN),
             second: None,
             next_try: Instant::now(),
-            alone: false,
+            sequential: false,
         };
-        running.dial_next();
+        state.dial_next();
         loop {
-            let wake = running.wake();
+            let wake = state.wake();
             let (address, connected) = tokio::select! {
-                done = first_done(&mut running.open) => done,
-                () = sleep_until(wake), if !running.left.is_empty() => {
-                    running.make_way();
+                done = first_done(&mut state.open) => done,
+                () = sleep_until(wake), if !state.left.is_empty() => {
+                    state.make_way();
                     continue;
                 }
             };
@@ -95,21 +99,21 @@ impl Race {
                 Err(error) => error,
             };
             match Shortage::of_connect(&error, address) {
-                Some(shortage) if running.open.is_empty() => {
+                Some(shortage) if state.open.is_empty() => {
                     return Err(RaceError::Shortage(shortage));
                 }
                 // What we lack says nothing about the address: it is dialled after the other one.
-                Some(_) => running.postpone(address),
-                None => running.dial_next(),
+                Some(_) => state.postpone(address),
+                None => state.dial_next(),
             }
-            if running.open.is_empty() {
+            if state.open.is_empty() {
                 return Err(RaceError::Connect(address, error));
             }
         }
     }
 }
 
-impl Running<'_> {
+impl RaceState<'_> {
     /// When to see about the next address.
     fn wake(&self) -> Instant {
         let until = self.open.first().map_or(self.next_try, |dial| dial.until);
@@ -130,12 +134,12 @@ impl Running<'_> {
             self.open.remove(0);
             self.dial_next();
         } else {
-            self.next_try = now + STAGGER;
+            self.next_try = now + ATTEMPT_DELAY;
         }
     }
 
     fn may_overlap(&mut self) -> bool {
-        if self.alone {
+        if self.sequential {
             return false;
         }
         let Some(permits) = &self.race.permits else {
@@ -158,7 +162,8 @@ impl Running<'_> {
                 until: now + self.race.deadline.saturating_duration_since(now) / shares,
             });
             // A short deadline leaves less time before the next one.
-            self.next_try = now + STAGGER.min(self.open[0].until.saturating_duration_since(now));
+            self.next_try =
+                now + ATTEMPT_DELAY.min(self.open[0].until.saturating_duration_since(now));
         } else if self.open.len() < MAX_OPEN {
             self.second = None;
         }
@@ -168,7 +173,7 @@ impl Running<'_> {
     fn postpone(&mut self, address: SocketAddr) {
         self.left.push_front(address);
         self.second = None;
-        self.alone = true;
+        self.sequential = true;
     }
 }
 

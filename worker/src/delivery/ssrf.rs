@@ -55,7 +55,7 @@ pub enum Denial {
     Refused(#[from] PolicyViolation),
     /// Its name has no address, or the look-up failed.
     #[error("{0}")]
-    Unresolved(io::Error),
+    Unresolved(#[source] io::Error),
 }
 
 impl SsrfFilter {

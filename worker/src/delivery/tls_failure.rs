@@ -8,7 +8,7 @@ use std::{
 
 use rustls::AlertDescription;
 
-use super::detail::causes;
+use super::detail::{causes, is_closed};
 
 /// The kind of TLS failure, as shown to the tenant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +39,7 @@ impl TlsFailure {
     pub(super) fn of(error: &(dyn Error + 'static)) -> Self {
         match rustls_error(error) {
             Some(error) => Self::of_rustls(error),
-            None if causes(error).any(is_closed) => Self::Closed,
+            None if causes(error).any(has_ended) => Self::Closed,
             None => Self::Protocol,
         }
     }
@@ -93,14 +93,9 @@ fn rustls_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Erro
     causes(error).find_map(<dyn Error>::downcast_ref)
 }
 
-fn is_closed(error: &(dyn Error + 'static)) -> bool {
+/// Whether the peer has closed the connection, in order or not.
+fn has_ended(error: &(dyn Error + 'static)) -> bool {
     error.downcast_ref().is_some_and(|error: &io::Error| {
-        matches!(
-            error.kind(),
-            ErrorKind::UnexpectedEof
-                | ErrorKind::ConnectionReset
-                | ErrorKind::ConnectionAborted
-                | ErrorKind::BrokenPipe
-        )
+        error.kind() == ErrorKind::UnexpectedEof || is_closed(error)
     })
 }

@@ -13,14 +13,14 @@ use super::{error::AttemptError, message::Message};
 /// which can be later than the end of the attempt.
 pub type ConnectionPermit = OwnedSemaphorePermit;
 
-/// Keeps the record of repeats within an attempt.
+/// Records resends within an attempt.
 pub trait Resends: Send + Sync {
     /// Records that the callback is about to be sent once more, although part of it has already
     /// gone out. False if that could not be recorded: then it must not be sent.
     fn record(&self) -> BoxFuture<'_, bool>;
 }
 
-/// Records nothing, and allows every repeat.
+/// Records nothing, and allows every resend.
 pub struct Unrecorded;
 
 impl Resends for Unrecorded {

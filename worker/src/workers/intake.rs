@@ -130,12 +130,12 @@ pub(super) async fn from_notifications(intake: Intake, mut reader: NotificationR
 /// Claims due jobs from the table until shutdown: retries and parked jobs whose time has come,
 /// jobs given back, and new ones whose notification was dropped, trimmed, flushed or never sent.
 ///
-/// Tells `notifications` of new ones among them.
+/// Notes new ones among them in `queue_status`.
 pub(super) async fn from_table(
     intake: Intake,
     next_due: NextDue,
     longest_wait: Duration,
-    notifications: Option<Arc<QueueStatus>>,
+    queue_status: Option<Arc<QueueStatus>>,
 ) {
     let mut changes = next_due.subscribe();
     let mut next_search = Instant::now();
@@ -152,7 +152,7 @@ pub(super) async fn from_table(
             return;
         }
         let latest = Instant::now() + intake.polling.interval;
-        let claimed = claim_due(&intake, &next_due, longest_wait, notifications.as_deref());
+        let claimed = claim_due(&intake, &next_due, longest_wait, queue_status.as_deref());
         next_search = match claimed.await {
             Ok(due) => {
                 let earliest = Instant::now() + SHORTEST_PAUSE;
@@ -173,7 +173,7 @@ async fn claim_due(
     intake: &Intake,
     next_due: &NextDue,
     longest_wait: Duration,
-    notifications: Option<&QueueStatus>,
+    queue_status: Option<&QueueStatus>,
 ) -> Result<Timestamp, StoreError> {
     while let Some(free) = intake.free_slots().await {
         next_due.reset();
@@ -184,10 +184,10 @@ async fn claim_due(
             limit,
         };
         let found = intake.store.due_jobs(query).await?;
-        if let Some(notifications) = notifications
+        if let Some(queue_status) = queue_status
             && found.due.iter().any(Candidate::is_new)
         {
-            notifications.note_new_jobs();
+            queue_status.note_new_jobs();
         }
         let count = found.due.len();
         intake.claim_all(&found.due, ClaimSource::Table).await?;

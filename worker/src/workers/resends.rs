@@ -6,7 +6,7 @@ use tracing::debug;
 
 use crate::delivery::Resends;
 
-/// Records repeats of the callback of a claimed job.
+/// Records resends of the callback of a claimed job.
 pub(super) struct ClaimedResends<'a> {
     store: &'a Store,
     claim: Claim,
@@ -24,7 +24,8 @@ impl Resends for ClaimedResends<'_> {
         let recorded = record.map(|recorded| match recorded {
             Ok(()) => true,
             Err(error) => {
-                debug!(id = %self.claim.id, %error, "a repeat is not recorded and not sent");
+                let id = self.claim.id;
+                debug!(%id, %error, "a resend could not be recorded, so it is not sent");
                 false
             }
         });

@@ -111,8 +111,8 @@ impl Running {
             self.loops.spawn(intake::from_notifications(intake, reader));
         }
         let longest_wait = settings.callback.longest_wait();
-        let notifications = queue.map(|queue| Arc::clone(queue.status()));
-        let table = intake::from_table(due, next_due.clone(), longest_wait, notifications);
+        let queue_status = queue.map(|queue| Arc::clone(queue.status()));
+        let table = intake::from_table(due, next_due.clone(), longest_wait, queue_status);
         self.loops.spawn(table);
         self.loops.spawn(quarantine::from_table(suspects));
         let release = parked::release(store, origins.clone(), next_due, drain.clone());

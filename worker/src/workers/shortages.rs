@@ -53,7 +53,8 @@ impl Shortages {
             self.is_ongoing.store(true, Ordering::Relaxed);
             warn!(
                 reason = shortage.name(),
-                "{shortage}: callbacks wait, and spend no attempt; see docs/TROUBLESHOOTING.md"
+                "{shortage}: callbacks are parked, without an attempt spent; see \
+                 docs/TROUBLESHOOTING.md"
             );
         }
         let wait = (parked_for / 8).clamp(SHORTEST, LONGEST);
@@ -69,7 +70,7 @@ impl Shortages {
         let mut outage = self.lock();
         if outage.recovered() {
             self.is_ongoing.store(false, Ordering::Relaxed);
-            info!("callbacks go out again; nothing has been lacking for {QUIET:?}");
+            info!("callbacks resume: no shortage for {QUIET:?}");
         }
     }
 

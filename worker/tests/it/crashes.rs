@@ -8,7 +8,9 @@ use storm_shared::{
 };
 use tokio::sync::Semaphore;
 
-use crate::{lease::Stalled, process::WorkerProcess, receiver::Receiver, table::Table};
+use crate::{
+    lease::Stalled, process::WorkerProcess, receiver::Receiver, rows::Rows as _, table::Table,
+};
 
 fn kinds(row: &Request) -> Vec<EventKind> {
     row.events.iter().map(|event| event.event).collect()
@@ -112,13 +114,8 @@ async fn a_worker_resumed_after_lease_expiry_is_fenced_off_and_works_again() {
 
     release.add_permits(1); // the response is there when the worker resumes
     frozen.signal("CONT");
-    loop {
-        let metrics = frozen.get("/metrics").await.unwrap();
-        if metrics.contains("storm_worker_lost_claims_total 1") {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    let lost = "storm_worker_lost_claims_total 1";
+    frozen.until_shown("/metrics", lost).await;
     let row = table.find(id).await;
     assert_eq!(row.completed_at, ended.completed_at);
     assert_eq!((row.claims, row.attempts.len()), (2, 1));
@@ -178,9 +175,7 @@ async fn work_longer_than_the_drain_is_warned_of_once_a_process_and_counted() {
             table.row_when(id, |row| row.claims == claims).await;
         }
         let counted = "storm_worker_long_work_total 2";
-        while !worker.get("/metrics").await.unwrap().contains(counted) {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        worker.until_shown("/metrics", counted).await;
         worker.logs("takes longer than DRAIN_TIMEOUT").await;
         assert_eq!(worker.log().matches("longer than DRAIN_TIMEOUT").count(), 1);
         worker.signal("HUP"); // shuts down gracefully, too
@@ -194,9 +189,7 @@ async fn work_longer_than_the_drain_is_warned_of_once_a_process_and_counted() {
 async fn with_its_database_deleted_a_worker_fails_its_health_check() {
     let table = Table::new().await;
     let worker = table.worker(&[]);
-    while worker.healthcheck().await != Some(0) {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    worker.until_healthy().await;
     std::fs::remove_file(table.path()).unwrap();
     let health = worker.get("/healthz").await.unwrap();
     assert!(
@@ -244,15 +237,11 @@ async fn a_terminal_that_hangs_up_twice_leaves_the_worker_its_drain() {
 async fn the_healthcheck_passes_for_a_live_worker_and_fails_for_a_frozen_or_dead_one() {
     let table = Table::new().await;
     let worker = table.worker(&[]);
-    while worker.healthcheck().await != Some(0) {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    worker.until_healthy().await;
     worker.freeze().await;
     assert_eq!(worker.healthcheck().await, Some(1));
     worker.signal("CONT");
-    while worker.healthcheck().await != Some(0) {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    worker.until_healthy().await;
     worker.signal("KILL");
     assert_eq!(worker.healthcheck().await, Some(1));
 }

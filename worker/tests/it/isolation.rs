@@ -16,7 +16,7 @@ use tokio::{
     net::TcpListener,
 };
 
-use crate::{receiver::Receiver, stack::Stack};
+use crate::{receiver::Receiver, rows::Rows as _, stack::Stack};
 
 /// Far longer than a test takes.
 const NO_TIMEOUT: (&str, &str) = ("CALLBACK_TIMEOUT", "1h");

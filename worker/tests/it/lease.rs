@@ -6,7 +6,7 @@ use rusqlite::Connection;
 use storm_shared::models::{RequestId, Status};
 use tempfile::TempDir;
 
-use crate::{receiver::Receiver, stack::Stack};
+use crate::{receiver::Receiver, rows::Rows as _, stack::Stack};
 
 /// Holds the database's write lock until it is dropped, so that no heartbeat is stored.
 pub(crate) struct Stalled(Connection);

@@ -7,11 +7,8 @@ use futures_util::future::BoxFuture;
 use hyper::StatusCode;
 use storm_shared::{
     config::Settings,
-    models::{
-        CallbackUrl, EventKind, FailureReason, Records, ReportName, ReportSpec, Request, RequestId,
-        Status,
-    },
-    services::store::{NewJob, Store},
+    models::{CallbackUrl, EventKind, FailureReason, RequestId, Status},
+    services::store::Store,
 };
 use storm_worker::{
     delivery::{AttemptError, ConnectionPermit, Message, Resends, Transport},
@@ -21,6 +18,8 @@ use storm_worker::{
 use tempfile::TempDir;
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::rows::{self, Rows};
 
 /// A receiver that always returns 500 and records each callback with its time.
 struct AlwaysFails {
@@ -64,7 +63,7 @@ impl Transport for Panics {
 /// A job, and the running worker that claims it.
 pub(crate) struct Started {
     store: Store,
-    id: RequestId,
+    pub(crate) id: RequestId,
     _shutdown: DropGuard,
     _running: Running,
     _folder: TempDir,
@@ -89,16 +88,8 @@ impl Started {
             &Metrics::new(),
             shutdown.clone(),
         );
-        let id = RequestId::generate();
-        let spec = ReportSpec {
-            report_name: ReportName::try_from("Q1_Finance".to_owned()).unwrap(),
-            records: Records::new(1, Records::MAX_ASYNC).unwrap(),
-        };
-        let url = CallbackUrl::parse("http://192.0.2.1/").unwrap();
-        store
-            .accept(NewJob::new(id, spec, Some(url)))
-            .await
-            .unwrap();
+        let url = "http://192.0.2.1/".to_owned();
+        let id = rows::accept(&store, 1, Some(url)).await;
         Self {
             store,
             id,
@@ -107,22 +98,11 @@ impl Started {
             _folder: folder,
         }
     }
+}
 
-    /// The row once the job has ended.
-    pub(crate) async fn ended(&self) -> Request {
-        self.row_when(|row| matches!(row.status, Status::Completed | Status::Failed))
-            .await
-    }
-
-    /// Polls until the row is as `wanted`.
-    pub(crate) async fn row_when(&self, wanted: impl Fn(&Request) -> bool) -> Request {
-        loop {
-            let row = self.store.find(self.id).await.unwrap().unwrap();
-            if wanted(&row) {
-                return row;
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+impl Rows for Started {
+    fn store(&self) -> &Store {
+        &self.store
     }
 }
 
@@ -145,7 +125,7 @@ async fn each_retry_waits_its_delay_and_sends_the_same_bytes_under_a_new_claim()
     }
     let same = attempts.iter().all(|(_, body)| *body == attempts[0].1);
     assert!(same, "the same bytes in every attempt");
-    let row = job.ended().await;
+    let row = job.ended(job.id).await;
     assert_eq!(
         (row.status, row.attempts.len(), row.claims),
         (Status::Failed, 4, 4)
@@ -157,6 +137,6 @@ async fn each_retry_waits_its_delay_and_sends_the_same_bytes_under_a_new_claim()
 #[tokio::test]
 async fn a_panicking_job_fails_alone_with_a_reason() {
     let job = Started::with(Panics, &[]).await;
-    let row = job.ended().await;
+    let row = job.ended(job.id).await;
     assert_eq!(row.failure.unwrap().reason, FailureReason::InternalError);
 }

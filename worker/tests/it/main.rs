@@ -20,6 +20,7 @@ mod receiver;
 mod redelivery;
 mod redis_faults;
 mod resends;
+mod rows;
 mod setting_errors;
 mod shortages;
 mod signature;

@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use serde_json::Value;
@@ -125,7 +126,7 @@ impl WorkerProcess {
             stat.rsplit(") ").next().unwrap().starts_with('T')
         };
         while !fs::read_dir(&tasks).unwrap().flatten().all(is_stopped) {
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 
@@ -135,7 +136,7 @@ impl WorkerProcess {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return status;
             }
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 
@@ -143,7 +144,7 @@ impl WorkerProcess {
     pub(crate) async fn logs(&self, text: &str) {
         let matches = |line: &String| line.contains(text);
         while !self.lines.lock().unwrap().iter().any(matches) {
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 
@@ -163,6 +164,20 @@ impl WorkerProcess {
         check.env_clear().env("WORKER_ADDR", &self.addr);
         let check = move || check.arg("healthcheck").status().unwrap().code();
         tokio::task::spawn_blocking(check).await.unwrap()
+    }
+
+    /// Polls until its health check passes.
+    pub(crate) async fn until_healthy(&self) {
+        while self.healthcheck().await != Some(0) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Polls `path` until the answer contains `part`.
+    pub(crate) async fn until_shown(&self, path: &str, part: &str) {
+        while !self.get(path).await.unwrap().contains(part) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
     /// The response to a GET; `None` if it does not listen.

@@ -144,12 +144,7 @@ async fn with_few_descriptors_a_worker_answers_past_its_bounds_and_runs_its_jobs
     last.read_exact(&mut answer).await.unwrap();
     assert_eq!(&answer, b"HTTP/1.1 503");
     drop(idle);
-    loop {
-        let answer = worker.get("/healthz").await.unwrap();
-        if answer.starts_with("HTTP/1.1 200") {
-            break;
-        }
-    }
+    worker.until_shown("/healthz", "HTTP/1.1 200").await;
     let lines = worker.log().lines().count();
     assert!(lines < 10, "{lines} lines");
 }

@@ -12,6 +12,7 @@ use storm_shared::{
 
 use crate::{
     receiver::Receiver,
+    rows::Rows as _,
     stack::{Stack, reason},
 };
 

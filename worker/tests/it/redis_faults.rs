@@ -13,7 +13,10 @@ use storm_shared::{
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 
-use crate::{process::WorkerProcess, receiver::Receiver, redis_server::RedisServer, stack::Stack};
+use crate::{
+    process::WorkerProcess, receiver::Receiver, redis_server::RedisServer, rows::Rows as _,
+    stack::Stack,
+};
 
 /// Accepts every connection and never responds.
 async fn half_open() -> (String, tokio::task::JoinHandle<()>) {

@@ -9,7 +9,7 @@ use tokio::{
     sync::mpsc,
 };
 
-use crate::stack::Stack;
+use crate::{rows::Rows as _, stack::Stack};
 
 /// Answers the first request of each connection, and reports every request. It closes a connection
 /// at its second request, without an answer.

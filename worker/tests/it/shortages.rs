@@ -18,7 +18,8 @@ use storm_worker::delivery::{
 use tokio::sync::Semaphore;
 
 use crate::{
-    line::Started, process::WorkerProcess, receiver::Receiver, stack::Stack, table::Table,
+    line::Started, process::WorkerProcess, receiver::Receiver, rows::Rows as _, stack::Stack,
+    table::Table,
 };
 
 #[tokio::test]
@@ -110,10 +111,10 @@ async fn no_shortage_spends_an_attempt_however_long_it_lasts() {
             &[("CALLBACK_PARK_MAX", "1ms"), ("CALLBACK_RETRY_DELAYS", "")],
         )
         .await;
-        let parked = job.row_when(|row| row.parks >= 2).await;
+        let parked = job.row_when(job.id, |row| row.parks >= 2).await;
         assert!(parked.attempts.is_empty(), "{shortage}");
         free.store(true, Ordering::SeqCst);
-        let row = job.ended().await;
+        let row = job.ended(job.id).await;
         assert_eq!((row.status, row.attempts.len()), (Status::Completed, 1));
     }
 }

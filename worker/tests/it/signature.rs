@@ -26,7 +26,8 @@ use tempfile::TempDir;
 use crate::{
     process::WorkerProcess,
     receiver::Receiver,
-    stack::{Stack, spec},
+    rows::{Rows as _, spec},
+    stack::Stack,
 };
 
 const OLD: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";

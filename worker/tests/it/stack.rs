@@ -1,15 +1,13 @@
-//! An in-process worker with its own database, and helpers for its rows.
+//! An in-process worker with its own database.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use storm_shared::{
     config::Settings,
-    models::{
-        CallbackUrl, FailureReason, Records, ReportName, ReportSpec, Request, RequestId, Status,
-    },
+    models::{FailureReason, Request},
     services::{
         queue::{Notifier, Queue},
-        store::{NewJob, Store},
+        store::Store,
     },
 };
 use storm_worker::delivery::SystemResolver;
@@ -20,6 +18,8 @@ use tokio::{
     task::JoinHandle,
 };
 use tokio_util::sync::CancellationToken;
+
+use crate::rows::Rows;
 
 /// A worker with its own database.
 pub(crate) struct Stack {
@@ -91,46 +91,10 @@ impl Stack {
         }
     }
 
-    pub(crate) async fn accept(&self, records: u64, callback_url: Option<String>) -> RequestId {
-        let id = RequestId::generate();
-        let callback = callback_url.map(|url| CallbackUrl::parse(&url).unwrap());
-        self.store
-            .accept(NewJob::new(id, spec(records), callback))
-            .await
-            .unwrap();
-        id
-    }
-
     /// A notifier as the API uses it.
     pub(crate) fn notifier(&self) -> Notifier {
         let queue = self.settings.queue.as_ref().unwrap();
         Notifier::start(Queue::new(queue, self.store.id()).unwrap())
-    }
-
-    pub(crate) async fn find(&self, id: RequestId) -> Request {
-        self.store.find(id).await.unwrap().unwrap()
-    }
-
-    /// Polls until the row is as `wanted`.
-    pub(crate) async fn row_when(
-        &self,
-        id: RequestId,
-        wanted: impl Fn(&Request) -> bool,
-    ) -> Request {
-        loop {
-            let row = self.find(id).await;
-            if wanted(&row) {
-                return row;
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    }
-
-    pub(crate) async fn ended(&self, id: RequestId) -> Request {
-        self.row_when(id, |row| {
-            matches!(row.status, Status::Completed | Status::Failed)
-        })
-        .await
     }
 
     /// Shuts the worker down gracefully and waits for its end. Dropping the folder deletes the
@@ -170,10 +134,9 @@ impl Stack {
     }
 }
 
-pub(crate) fn spec(records: u64) -> ReportSpec {
-    ReportSpec {
-        report_name: ReportName::try_from("Q1_Finance".to_owned()).unwrap(),
-        records: Records::new(records, Records::MAX_ASYNC).unwrap(),
+impl Rows for Stack {
+    fn store(&self) -> &Store {
+        &self.store
     }
 }
 

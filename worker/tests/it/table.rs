@@ -1,15 +1,11 @@
 //! A store of its own, and worker processes on it.
 
-use std::{path::PathBuf, time::Duration};
+use std::path::PathBuf;
 
-use storm_shared::{
-    config::Settings,
-    models::{CallbackUrl, Records, ReportName, ReportSpec, Request, RequestId, Status},
-    services::store::{NewJob, Store},
-};
+use storm_shared::{config::Settings, services::store::Store};
 use tempfile::TempDir;
 
-use crate::process::WorkerProcess;
+use crate::{process::WorkerProcess, rows::Rows};
 
 /// A short lease keeps the tests short.
 pub(crate) const LEASE: (&str, &str) = ("WORKER_LEASE", "1s");
@@ -38,41 +34,10 @@ impl Table {
         let overrides: Vec<_> = [LEASE].iter().chain(overrides).copied().collect();
         WorkerProcess::start(self.folder.path(), &overrides)
     }
+}
 
-    pub(crate) async fn accept(&self, records: u64, callback_url: Option<String>) -> RequestId {
-        let id = RequestId::generate();
-        let spec = ReportSpec {
-            report_name: ReportName::try_from("Q1_Finance".to_owned()).unwrap(),
-            records: Records::new(records, Records::MAX_ASYNC).unwrap(),
-        };
-        let callback = callback_url.map(|url| CallbackUrl::parse(&url).unwrap());
-        self.store
-            .accept(NewJob::new(id, spec, callback))
-            .await
-            .unwrap();
-        id
-    }
-
-    pub(crate) async fn find(&self, id: RequestId) -> Request {
-        self.store.find(id).await.unwrap().unwrap()
-    }
-
-    pub(crate) async fn row_when(
-        &self,
-        id: RequestId,
-        wanted: impl Fn(&Request) -> bool,
-    ) -> Request {
-        loop {
-            let row = self.find(id).await;
-            if wanted(&row) {
-                return row;
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    }
-
-    pub(crate) async fn ended(&self, id: RequestId) -> Request {
-        let is_final = |row: &Request| matches!(row.status, Status::Completed | Status::Failed);
-        self.row_when(id, is_final).await
+impl Rows for Table {
+    fn store(&self) -> &Store {
+        &self.store
     }
 }

@@ -13,7 +13,8 @@ use tokio::net::TcpListener;
 use crate::{
     receiver::Receiver,
     redis_server::RedisServer,
-    stack::{NO_REDIS, Stack, reason, spec},
+    rows::{Rows as _, spec},
+    stack::{NO_REDIS, Stack, reason},
 };
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::{Race, RaceError, STAGGER, interleaved};
+use super::{ATTEMPT_DELAY, Race, RaceError, interleaved};
 use crate::delivery::{network::Connect, shortage::Shortage};
 
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -30,7 +30,7 @@ use Dialled::{Connects, Fails, Never};
 
 /// A network that answers the n-th dial as scripted, on a paused clock.
 #[derive(Default)]
-struct Network {
+struct FakeNetwork {
     script: Vec<Dialled>,
     dials: Mutex<Vec<Duration>>,
     order: Mutex<Vec<SocketAddr>>,
@@ -41,7 +41,7 @@ struct Network {
     made: Mutex<Vec<TcpStream>>,
 }
 
-impl Network {
+impl FakeNetwork {
     /// The time since the race began, in tens of milliseconds: a timer takes up to one more.
     fn elapsed(&self) -> Duration {
         let elapsed = self.began.unwrap().elapsed().as_millis();
@@ -50,10 +50,10 @@ impl Network {
 }
 
 /// An open socket of the network.
-struct Socket(Arc<Network>);
+struct Socket(Arc<FakeNetwork>);
 
 impl Socket {
-    fn open(network: Arc<Network>) -> Self {
+    fn open(network: Arc<FakeNetwork>) -> Self {
         let mut open = network.open.lock().unwrap();
         open.0 += 1;
         open.1 = open.1.max(open.0);
@@ -68,7 +68,7 @@ impl Drop for Socket {
     }
 }
 
-struct Shared(Arc<Network>);
+struct Shared(Arc<FakeNetwork>);
 
 impl Connect for Shared {
     fn connect(&self, address: SocketAddr) -> BoxFuture<'static, io::Result<TcpStream>> {
@@ -100,16 +100,16 @@ async fn race(
     script: &[Dialled],
     addresses: &[&str],
     permits: Option<Arc<Semaphore>>,
-) -> (Result<TcpStream, RaceError>, Arc<Network>) {
+) -> (Result<TcpStream, RaceError>, Arc<FakeNetwork>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let made = TcpStream::connect(listener.local_addr().unwrap());
     let made = Mutex::new(vec![made.await.unwrap()]);
     tokio::time::pause();
-    let network = Arc::new(Network {
+    let network = Arc::new(FakeNetwork {
         script: script.to_vec(),
         began: Some(Instant::now()),
         made,
-        ..Network::default()
+        ..FakeNetwork::default()
     });
     let race = Race {
         sockets: Arc::new(Shared(Arc::clone(&network))),
@@ -133,13 +133,13 @@ const AT_ONCE: Duration = Duration::ZERO;
 async fn a_silent_first_address_costs_a_quarter_of_a_second_and_its_dial_is_closed() {
     let (connected, network) = race(&[Never, Connects(AT_ONCE)], &FOUR, None).await;
     assert!(connected.is_ok());
-    assert_eq!(*network.dials.lock().unwrap(), [AT_ONCE, STAGGER]);
+    assert_eq!(*network.dials.lock().unwrap(), [AT_ONCE, ATTEMPT_DELAY]);
     assert_eq!(*network.open.lock().unwrap(), (0, 2), "the loser is closed");
 }
 
 #[tokio::test]
 async fn a_quick_first_address_is_the_only_one_dialled() {
-    let quick = STAGGER / 2;
+    let quick = ATTEMPT_DELAY / 2;
     let (connected, network) = race(&[Connects(quick)], &FOUR, None).await;
     assert!(connected.is_ok());
     assert_eq!(*network.dials.lock().unwrap(), [AT_ONCE]);
@@ -170,9 +170,12 @@ async fn at_most_two_dials_are_open_and_each_leaves_time_for_the_next() {
     assert_eq!(*network.open.lock().unwrap(), (0, 2));
     let dials = network.dials.lock().unwrap();
     // The first makes way after a fourth of the deadline, the second after a third of its rest.
-    assert_eq!(dials[1], STAGGER);
+    assert_eq!(dials[1], ATTEMPT_DELAY);
     assert_eq!(dials[2], DEADLINE / 4);
-    assert_eq!(dials[3], STAGGER + DEADLINE.saturating_sub(STAGGER) / 3);
+    assert_eq!(
+        dials[3],
+        ATTEMPT_DELAY + DEADLINE.saturating_sub(ATTEMPT_DELAY) / 3
+    );
 }
 
 #[tokio::test]
@@ -212,7 +215,7 @@ async fn a_second_dial_without_a_descriptor_waits_for_the_first() {
     assert!(connected.is_ok());
     assert_eq!(
         *network.dials.lock().unwrap(),
-        [AT_ONCE, STAGGER, DEADLINE / 2]
+        [AT_ONCE, ATTEMPT_DELAY, DEADLINE / 2]
     );
     assert_eq!(
         network.order.lock().unwrap()[1..],

@@ -190,10 +190,7 @@ impl Waiter {
         let result = self.0.wait_for(Option::is_some).await;
         match result.as_deref() {
             Ok(Some(Ok(addresses))) => Ok(addresses.clone()),
-            Ok(Some(Err(error))) => Err(match Shortage::of(&**error) {
-                Some(shortage) => shortage.into(),
-                None => io::Error::new(error.kind(), Arc::clone(error)),
-            }),
+            Ok(Some(Err(error))) => Err(io::Error::new(error.kind(), Arc::clone(error))),
             // The look-up panicked.
             Ok(None) | Err(_) => Err(io::Error::other("the look-up failed without a result")),
         }

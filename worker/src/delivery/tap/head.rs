@@ -19,7 +19,7 @@ pub(super) struct Head {
     /// The bytes of interim heads, and of empty lines before a status line.
     skipped: usize,
     status: Option<u16>,
-    is_odd: bool,
+    is_ambiguous: bool,
 }
 
 /// Where the next byte stands.
@@ -64,8 +64,8 @@ impl Head {
     /// without a colon or a name, with a space in its name or a control character. A status line:
     /// of a later version, without one space before the code, or with a control character. Two
     /// parsers may disagree on where such an answer ends.
-    pub(super) const fn is_odd(&self) -> bool {
-        self.is_odd
+    pub(super) const fn is_ambiguous(&self) -> bool {
+        self.is_ambiguous
     }
 
     /// Whether there were more interim heads than an honest server sends.
@@ -121,13 +121,13 @@ impl Head {
                 part => At::Prefix(part),
             },
             (At::Version, b'0'..=b'9') => {
-                self.is_odd |= byte > b'1';
+                self.is_ambiguous |= byte > b'1';
                 At::Spaces(0)
             }
-            // Bounded, because the witness holds back what is undecided.
+            // Bounded, because the tap holds back what is undecided.
             (At::Spaces(seen), b' ') if seen < u8::MAX => At::Spaces(seen + 1),
             (At::Spaces(seen), b'1'..=b'9') => {
-                self.is_odd |= seen != 1;
+                self.is_ambiguous |= seen != 1;
                 At::Code {
                     digits: 1,
                     value: u16::from(byte - b'0'),
@@ -139,7 +139,7 @@ impl Head {
             },
             (At::Code { digits: 3, value }, b' ' | b'\t' | b'\r' | b'\n') => {
                 self.found(value);
-                self.is_odd |= byte == b'\t';
+                self.is_ambiguous |= byte == b'\t';
                 self.reason(false, byte)
             }
             (At::Prefix(_) | At::Version | At::Spaces(_) | At::Code { .. }, _) => At::Garbage,
@@ -161,7 +161,7 @@ impl Head {
     }
 
     fn reason(&mut self, cr: bool, byte: u8) -> At {
-        self.is_odd |= !is_plain_text(cr, byte);
+        self.is_ambiguous |= !is_plain_text(cr, byte);
         if byte == b'\n' {
             At::Line { cr: false }
         } else {
@@ -176,7 +176,7 @@ impl Head {
             At::Value { cr } => is_plain_text(cr, byte),
             _ => false,
         };
-        self.is_odd |= !is_plain;
+        self.is_ambiguous |= !is_plain;
         match (self.at, byte) {
             (_, b'\n') => At::Line { cr: false },
             (At::Value { .. }, _) => At::Value { cr: byte == b'\r' },
@@ -274,12 +274,12 @@ mod tests {
     fn a_body_that_looks_like_a_head_changes_nothing() {
         let text = "HTTP/1.1 200 OK\r\na: b\r\n\r\nHTTP/1.1 500 No\r\n bad\r\n\r\n";
         assert_eq!(followed(text).status(), Some(200));
-        assert!(!followed(text).is_odd());
+        assert!(!followed(text).is_ambiguous());
     }
 
     #[test]
-    fn a_line_that_parsers_disagree_on_makes_a_head_odd() {
-        for (line, is_odd) in [
+    fn a_line_that_parsers_disagree_on_makes_a_head_ambiguous() {
+        for (line, is_ambiguous) in [
             ("a: b", false),
             ("a:", false),
             ("a: b:c\t\"d\" \u{e9}", false),
@@ -300,13 +300,13 @@ mod tests {
             ("\u{e9}: b", true),
         ] {
             let text = format!("HTTP/1.1 200 OK\r\nx: y\r\n{line}\r\n\r\n");
-            assert_eq!(followed(&text).is_odd(), is_odd, "{line:?}");
+            assert_eq!(followed(&text).is_ambiguous(), is_ambiguous, "{line:?}");
         }
     }
 
     #[test]
-    fn a_status_line_that_parsers_disagree_on_makes_a_head_odd() {
-        for (line, is_odd) in [
+    fn a_status_line_that_parsers_disagree_on_makes_a_head_ambiguous() {
+        for (line, is_ambiguous) in [
             ("HTTP/1.1 103", false),
             ("HTTP/1.1 103 ", false),
             ("HTTP/1.0 103 Early\tH\u{e9}nts", false),
@@ -319,7 +319,7 @@ mod tests {
             ("HTTP/1.1 103 x\rHTTP/1.1 200 OK", true),
         ] {
             let text = format!("{line}\r\n\r\nHTTP/1.1 200 OK\r\n\r\n");
-            assert_eq!(followed(&text).is_odd(), is_odd, "{line:?}");
+            assert_eq!(followed(&text).is_ambiguous(), is_ambiguous, "{line:?}");
             assert_eq!(followed(&text).status(), Some(200), "{line:?}");
         }
     }

@@ -9,7 +9,7 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 
-use super::{Testimony, Witness};
+use super::{ExchangeState, TappedStream};
 
 const ANSWER: &str = "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n\r\nok";
 const HINTS: &str = "HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n";
@@ -62,18 +62,18 @@ async fn given_if<'a>(
     pieces: impl IntoIterator<Item = &'a [u8]>,
     most: usize,
 ) -> (String, u16) {
-    let testimony = Testimony::default();
-    testimony.lock().sent = is_sent;
-    let mut witness = Witness::new(Pieces::new(pieces), testimony.clone());
+    let state = ExchangeState::default();
+    state.lock().sent = is_sent;
+    let mut tapped = TappedStream::new(Pieces::new(pieces), state.clone());
     let (mut all, mut some) = (Vec::new(), vec![0; most]);
     loop {
-        let read = witness.read(&mut some).await.unwrap();
+        let read = tapped.read(&mut some).await.unwrap();
         if read == 0 {
             break;
         }
         all.extend_from_slice(&some[..read]);
     }
-    let status = testimony.status().map_or(0, |status| status.as_u16());
+    let status = state.status().map_or(0, |status| status.as_u16());
     (String::from_utf8(all).unwrap(), status)
 }
 

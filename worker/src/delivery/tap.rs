@@ -1,18 +1,19 @@
-//! A witness of each exchange: it stands between HTTP and the socket, and remembers what passed.
+//! A tap on the connection, between hyper and the socket: it records the exchange, and filters out
+//! interim (1xx) responses.
 //!
 //! hyper gives no status for an answer whose head it cannot parse, or whose head does not end in
-//! time. The status line decides an attempt, so the witness keeps it. It also knows what hyper does
-//! not tell: whether any byte of a request has gone out, and whether any of an answer has come.
+//! time. The status line decides an attempt, so the tap keeps it. It also knows what hyper does not
+//! tell: whether any byte of a request has gone out, and whether any of an answer has come.
 //!
-//! hyper fails at an interim (1xx) head that it cannot parse, and would not read the final one. The
-//! witness gives it none of them, nor the empty lines before a status line.
+//! hyper fails at an interim head that it cannot parse, and would not read the final one. The tap
+//! gives it none of them, nor the empty lines before a status line.
 
 mod head;
 #[cfg(test)]
 mod tests;
 
 use std::{
-    io::{self, ErrorKind, IoSlice},
+    io::{self, IoSlice},
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, ready},
@@ -24,9 +25,11 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use head::Head;
 
+use super::detail::is_closed;
+
 /// What one exchange has seen so far. Clones share it.
 #[derive(Clone, Default)]
-pub(super) struct Testimony(Arc<Mutex<Exchange>>);
+pub(super) struct ExchangeState(Arc<Mutex<Exchange>>);
 
 #[derive(Default)]
 struct Exchange {
@@ -34,7 +37,7 @@ struct Exchange {
     head: Head,
 }
 
-impl Testimony {
+impl ExchangeState {
     /// Forgets the last exchange on the connection; the next one begins.
     pub(super) fn begin(&self) {
         *self.lock() = Exchange::default();
@@ -55,10 +58,10 @@ impl Testimony {
         self.lock().head.has_begun()
     }
 
-    /// Whether the connection must not be used again, because parsers may disagree on where the
-    /// answer ends.
-    pub(super) fn is_odd(&self) -> bool {
-        self.lock().head.is_odd()
+    /// Whether the message framing is ambiguous: parsers may disagree on where the answer ends
+    /// (response desynchronisation).
+    pub(super) fn is_ambiguous(&self) -> bool {
+        self.lock().head.is_ambiguous()
     }
 
     /// Whether the answer has more interim (1xx) heads than are followed.
@@ -72,30 +75,31 @@ impl Testimony {
     }
 }
 
-/// A connection that writes down what passes through it.
-pub(super) struct Witness<T> {
+/// A connection that records what passes through it.
+pub(super) struct TappedStream<T> {
     io: T,
-    testimony: Testimony,
+    state: ExchangeState,
     /// Bytes that were read and not given to hyper: an undecided beginning of a status line, or
     /// what follows bytes that were skipped.
     held: BytesMut,
-    /// The peer takes no more bytes. Told after whatever it has sent.
-    deaf: Option<io::Error>,
+    /// The error of a write after which the peer takes no more bytes. Returned at the end of what
+    /// it has sent.
+    write_error: Option<io::Error>,
 }
 
-impl<T> Witness<T> {
-    pub(super) fn new(io: T, testimony: Testimony) -> Self {
+impl<T> TappedStream<T> {
+    pub(super) fn new(io: T, state: ExchangeState) -> Self {
         Self {
             io,
-            testimony,
+            state,
             held: BytesMut::new(),
-            deaf: None,
+            write_error: None,
         }
     }
 
     /// Fills `buf` with held bytes. False if there are none for hyper.
     fn give_held(&mut self, buf: &mut ReadBuf<'_>) -> bool {
-        if self.held.is_empty() || self.testimony.lock().head.is_undecided() {
+        if self.held.is_empty() || self.state.lock().head.is_undecided() {
             return false;
         }
         let given = self.held.len().min(buf.remaining());
@@ -108,11 +112,13 @@ impl<T> Witness<T> {
     /// for hyper, which is so unless there is an interim head or the status line is cut. Otherwise
     /// takes them out, and holds those that are not skipped. True if they were left.
     fn follow(&mut self, buf: &mut ReadBuf<'_>, before: usize) -> io::Result<bool> {
-        let mut exchange = self.testimony.lock();
+        let mut exchange = self.state.lock();
         let read = &buf.filled()[before..];
         let skipped = exchange.head.read(read);
         if exchange.head.is_endless() {
-            return Err(io::Error::other("over 16 heads or 64 KiB"));
+            return Err(io::Error::other(
+                "more than 16 interim (1xx) responses, or more than 64 KiB of them",
+            ));
         }
         let all_for_hyper = skipped == 0 && self.held.is_empty() && !exchange.head.is_undecided();
         // Before the request, hyper closes the connection at any byte.
@@ -134,12 +140,12 @@ impl<T> Witness<T> {
         match written {
             Ok(written) => {
                 if written > 0 {
-                    self.testimony.lock().sent = true;
+                    self.state.lock().sent = true;
                 }
                 Ok(written)
             }
             Err(error) if is_closed(&error) => {
-                self.deaf = Some(error);
+                self.write_error = Some(error);
                 Ok(length)
             }
             Err(error) => Err(error),
@@ -147,14 +153,7 @@ impl<T> Witness<T> {
     }
 }
 
-fn is_closed(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        ErrorKind::BrokenPipe | ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted
-    )
-}
-
-impl<T: AsyncRead + Unpin> AsyncRead for Witness<T> {
+impl<T: AsyncRead + Unpin> AsyncRead for TappedStream<T> {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -167,7 +166,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Witness<T> {
         while !this.give_held(buf) {
             ready!(Pin::new(&mut this.io).poll_read(cx, buf))?;
             if buf.filled().len() == before {
-                return Poll::Ready(this.deaf.take().map_or(Ok(()), Err));
+                return Poll::Ready(this.write_error.take().map_or(Ok(()), Err));
             }
             if this.follow(buf, before)? {
                 break;
@@ -177,14 +176,14 @@ impl<T: AsyncRead + Unpin> AsyncRead for Witness<T> {
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for Witness<T> {
+impl<T: AsyncWrite + Unpin> AsyncWrite for TappedStream<T> {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        if this.deaf.is_some() {
+        if this.write_error.is_some() {
             return Poll::Ready(Ok(buf.len()));
         }
         let written = ready!(Pin::new(&mut this.io).poll_write(cx, buf));
@@ -198,7 +197,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Witness<T> {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let length = bufs.iter().map(|buf| buf.len()).sum();
-        if this.deaf.is_some() {
+        if this.write_error.is_some() {
             return Poll::Ready(Ok(length));
         }
         let written = ready!(Pin::new(&mut this.io).poll_write_vectored(cx, bufs));
@@ -211,7 +210,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Witness<T> {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.deaf.is_some() {
+        if this.write_error.is_some() {
             return Poll::Ready(Ok(()));
         }
         let flushed = ready!(Pin::new(&mut this.io).poll_flush(cx));

@@ -23,12 +23,12 @@ use super::{
     transport::Resends,
 };
 
-/// One attempt.
-pub(super) struct Attempt<'a> {
+/// The exchange of one attempt.
+pub(super) struct CallbackExchange<'a> {
     pub(super) dialer: &'a Dialer,
     pub(super) pool: &'a Pool<Connection>,
     /// The permits of the origin; `None`: not limited.
-    pub(super) permits: Option<Arc<Semaphore>>,
+    pub(super) permits: Option<&'a Arc<Semaphore>>,
     pub(super) post: &'a Post,
     pub(super) url: &'a CallbackUrl,
     pub(super) message: &'a Message,
@@ -36,9 +36,9 @@ pub(super) struct Attempt<'a> {
     pub(super) deadline: Instant,
 }
 
-impl Attempt<'_> {
+impl CallbackExchange<'_> {
     /// The answer, and the connection that it came over.
-    pub(super) async fn exchange(&self) -> Result<(Connection, Answer), AttemptError> {
+    pub(super) async fn run(&self) -> Result<(Connection, Answer), AttemptError> {
         let exchanged = self.exchange_over_any().await;
         // Idle connections hold both. A shortage of look-ups closes none: any tenant can bring it
         // about, by a name server that hangs.
@@ -58,14 +58,14 @@ impl Attempt<'_> {
                 // It closed while the request was on its way; the receiver may have got it or not.
                 // A new connection is dialled, because another pooled one may be as stale.
                 Err(ExchangeError::Closed { error, .. }) => {
-                    self.may_repeat(error).await?;
+                    self.record_resend(error).await?;
                     break;
                 }
                 Err(error) => return Err(self.error_of(error).await),
             }
         }
-        let (permits, deadline) = (self.permits.clone(), self.deadline);
-        let new = self.dialer.dial(self.url, permits, deadline).await?;
+        let dial = self.dialer.dial(self.url, self.permits, self.deadline);
+        let new = dial.await?;
         match self.exchange_over(new).await {
             Ok(answered) => Ok(answered),
             Err(error) => Err(self.error_of(error).await),
@@ -93,7 +93,7 @@ impl Attempt<'_> {
                 sent: true,
                 shortage,
                 error,
-            } => match self.may_repeat(error).await {
+            } => match self.record_resend(error).await {
                 Ok(()) => AttemptError::Shortage(shortage),
                 Err(error) => error,
             },
@@ -101,9 +101,9 @@ impl Attempt<'_> {
         }
     }
 
-    /// Records that the callback is sent again. It is recorded first: a worker that is killed after
-    /// the repeat could not do it any more. Without the record, this attempt ends with `error`.
-    async fn may_repeat(&self, error: AttemptError) -> Result<(), AttemptError> {
+    /// Records the resend before it is made: a worker that is killed after it could not record it
+    /// any more. If it is not recorded, the attempt ends with `error`.
+    async fn record_resend(&self, error: AttemptError) -> Result<(), AttemptError> {
         match timeout_at(self.deadline, self.resends.record()).await {
             Ok(true) => Ok(()),
             Ok(false) | Err(_) => Err(error),
