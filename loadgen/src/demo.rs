@@ -11,10 +11,7 @@ use std::{
 use anyhow::Result;
 use serde::Serialize;
 use storm_shared::models::Mode;
-use tokio::{
-    task::JoinSet,
-    time::{Instant, timeout},
-};
+use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
@@ -137,7 +134,7 @@ impl<'a> Demo<'a> {
         self.ledger.start_over(Arc::clone(&self.ack.workload));
         self.ack.send_all().await;
         let patience = self.ledger.ideal() + self.options.callbacks.patience;
-        wait_for_callbacks(&self.ledger, patience).await;
+        self.ledger.settled_within("callbacks", patience).await;
         why_lost(&self.api, &self.ledger, self.options.target.timeout).await
     }
 
@@ -218,19 +215,6 @@ impl Phase {
     fn summary(&self) -> AnswerSummary {
         self.requester.summary(self.due.load(Ordering::Relaxed))
     }
-}
-
-async fn wait_for_callbacks(ledger: &Ledger, patience: Duration) {
-    let accepted = ledger.summary().accepted;
-    let done = || accepted - ledger.pending();
-    // The result of the timeout is not needed: the ledger counts pending jobs as lost.
-    let _ = progress::during(
-        "callbacks",
-        accepted,
-        done,
-        timeout(patience, ledger.settled()),
-    )
-    .await;
 }
 
 async fn why_lost(api: &Api, ledger: &Ledger, timeout: Duration) -> Option<String> {

@@ -14,11 +14,14 @@ use std::{
 
 use hyper::HeaderMap;
 use storm_shared::models::RequestId;
-use tokio::{sync::Notify, time::Instant};
+use tokio::{
+    sync::Notify,
+    time::{Instant, timeout},
+};
 
 pub use self::jobs::{DuplicateId, JobEnd, JobSummary};
 use self::{callback::Callback, pairs::Pairs};
-use crate::{signatures::Signatures, workload::Workload};
+use crate::{progress, signatures::Signatures, workload::Workload};
 
 /// The jobs of a run. Clones share one ledger.
 #[derive(Clone, Debug)]
@@ -110,6 +113,15 @@ impl Ledger {
             }
             changed.await;
         }
+    }
+
+    /// Completes when no job is pending, or after `patience`. Shows the progress as that of `what`.
+    /// Called once no request is in flight any more, so that the number of jobs is final.
+    pub(crate) async fn settled_within(&self, what: &'static str, patience: Duration) {
+        let accepted = self.summary().accepted;
+        let done = || accepted - self.pending();
+        // The result of the timeout is not needed: pending jobs count as lost.
+        let _ = progress::during(what, accepted, done, timeout(patience, self.settled())).await;
     }
 
     /// The statistics so far. Pending jobs count as lost.

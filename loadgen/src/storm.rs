@@ -17,7 +17,7 @@ use std::{
 use anyhow::Result;
 use serde::Serialize;
 use storm_shared::models::Mode;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use self::completion::Completion;
@@ -136,12 +136,7 @@ impl Storm {
         })
         .await;
 
-        let ledger = &self.tracker.ledger;
-        // No request is in flight any more, so this number is final.
-        let accepted = ledger.summary().accepted;
-        let done = || accepted - ledger.pending();
-        // The result of the timeout is not needed: the ledger counts pending jobs as lost.
-        let _ = progress::during("jobs", accepted, done, timeout(patience, ledger.settled())).await;
+        self.tracker.ledger.settled_within("jobs", patience).await;
     }
 
     fn send(self: &Arc<Self>, number: u64, due: Instant) {

@@ -212,7 +212,7 @@ mod tests {
     };
     use tempfile::TempDir;
 
-    use super::{Audit, Record, Transition};
+    use super::{Audit, HistoryEvent, Record, Transition};
 
     struct Audited {
         _folder: TempDir,
@@ -234,11 +234,18 @@ mod tests {
         }
     }
 
-    fn spec(name: &str) -> ReportSpec {
+    fn spec() -> ReportSpec {
         ReportSpec {
-            report_name: ReportName::try_from(name.to_owned()).unwrap(),
+            report_name: ReportName::try_from("one".to_owned()).unwrap(),
             records: Records::new(1, 49).unwrap(),
         }
+    }
+
+    async fn accept(store: &Store, callback: Option<CallbackUrl>) -> RequestId {
+        let id = RequestId::generate();
+        let job = NewJob::new(id, spec(), callback);
+        store.accept(job).await.unwrap();
+        id
     }
 
     async fn claim(store: &Store, owner: OwnerId, id: RequestId) -> Claim {
@@ -255,20 +262,23 @@ mod tests {
         moves.collect()
     }
 
+    fn last_event(records: &[Record]) -> &HistoryEvent {
+        let Some(Record::Event(event)) = records.last() else {
+            panic!("the store recorded an event: {records:?}")
+        };
+        event
+    }
+
     #[tokio::test]
     async fn every_change_by_the_store_is_logged() {
         let Audited { store, audit, .. } = &audited().await;
-        let id = RequestId::generate();
         let url = CallbackUrl::parse("http://a/").unwrap();
-        store
-            .accept(NewJob::new(id, spec("one"), Some(url)))
-            .await
-            .unwrap();
+        let id = accept(store, Some(url)).await;
         assert_eq!(audit.unfinished().await.unwrap(), 1);
 
         let owner = OwnerId::generate();
         let claim = claim(store, owner, id).await;
-        let report = expected(&spec("one"));
+        let report = expected(&spec());
         store.store_result(claim, &report).await.unwrap();
         let ended = store.finalise(claim, Some(&report), None, Outcome::Completed);
         ended.await.unwrap();
@@ -303,23 +313,17 @@ mod tests {
     #[tokio::test]
     async fn a_fenced_write_changes_nothing() {
         let Audited { store, audit, .. } = &audited().await;
-        let id = RequestId::generate();
-        store
-            .accept(NewJob::new(id, spec("one"), None))
-            .await
-            .unwrap();
+        let id = accept(store, None).await;
         let owner = OwnerId::generate();
         let claim = claim(store, owner, id).await;
         store.deregister(owner).await.unwrap();
         let before = audit.moves().await.unwrap();
-        let late = store.store_result(claim, &expected(&spec("one"))).await;
+        let late = store.store_result(claim, &expected(&spec())).await;
         assert!(late.is_err());
         assert_eq!(audit.moves().await.unwrap(), before);
 
         let records = audit.records().await.unwrap();
-        let Some(Record::Event(event)) = records.last() else {
-            panic!("the store recorded why: {records:?}")
-        };
+        let event = last_event(&records);
         assert_eq!(
             (event.id, event.event.as_str(), event.claim),
             (id, "given_back", 1)
@@ -329,17 +333,11 @@ mod tests {
     #[tokio::test]
     async fn a_recorded_resend_is_read_as_an_event() {
         let Audited { store, audit, .. } = &audited().await;
-        let id = RequestId::generate();
-        store
-            .accept(NewJob::new(id, spec("one"), None))
-            .await
-            .unwrap();
+        let id = accept(store, None).await;
         let claim = claim(store, OwnerId::generate(), id).await;
         store.record_resend(claim).await.unwrap();
         let records = audit.records().await.unwrap();
-        let Some(Record::Event(event)) = records.last() else {
-            panic!("the store recorded it: {records:?}")
-        };
+        let event = last_event(&records);
         assert_eq!(
             (event.id, event.event.as_str(), event.claim),
             (id, "resent", 1)

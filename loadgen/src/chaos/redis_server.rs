@@ -117,31 +117,25 @@ impl RedisServer {
 
     /// `used_memory`, in bytes.
     pub(super) async fn memory(&self) -> Result<u64> {
-        let memory = self.info("memory", "used_memory:").await?;
-        let memory = memory.and_then(|bytes| bytes.parse().ok());
+        let info = self.info("memory").await?;
+        let memory = field(&info, "used_memory:").and_then(|bytes| bytes.parse().ok());
         memory.context("Redis' INFO has no valid used_memory")
     }
 
-    /// How often it has executed the command `name`, which is in lower case.
-    pub(super) async fn executed(&self, name: &str) -> Result<u64> {
-        let prefix = format!("cmdstat_{name}:calls=");
-        let stats = self
-            .info("commandstats", &prefix)
-            .await?
-            .unwrap_or_default();
-        let calls = stats.split(',').next().and_then(|calls| calls.parse().ok());
-        Ok(calls.unwrap_or_default())
+    /// How often it has executed each of the commands `names`, which are in lower case.
+    pub(super) async fn executed<const N: usize>(&self, names: [&str; N]) -> Result<[u64; N]> {
+        let info = self.info("commandstats").await?;
+        Ok(names.map(|name| {
+            let stats = field(&info, &format!("cmdstat_{name}:calls=")).unwrap_or_default();
+            let calls = stats.split(',').next().and_then(|calls| calls.parse().ok());
+            calls.unwrap_or_default()
+        }))
     }
 
-    /// What follows `prefix` on a line of this section of `INFO`.
-    async fn info(&self, section: &str, prefix: &str) -> Result<Option<String>> {
+    async fn info(&self, section: &str) -> Result<String> {
         let mut info = cmd("INFO");
         info.arg(section);
-        let info: String = self.query(info).await?;
-        let mut lines = info.lines().map(str::trim);
-        Ok(lines
-            .find_map(|line| line.strip_prefix(prefix))
-            .map(str::to_owned))
+        self.query(info).await
     }
 
     /// Entries in the stream `name`.
@@ -187,4 +181,10 @@ impl RedisServer {
             .await?;
         Ok(question.query_async(&mut connection).await?)
     }
+}
+
+/// What follows `prefix` on a line of `info`.
+fn field<'a>(info: &'a str, prefix: &str) -> Option<&'a str> {
+    let mut lines = info.lines().map(str::trim);
+    lines.find_map(|line| line.strip_prefix(prefix))
 }

@@ -5,7 +5,7 @@
 //!
 //! * [`JsonFile`]: replaced as a whole, by a rename.
 //! * [`CsvFile`]: grows by one line.
-//! * `place`: what both check before the run.
+//! * `place`: what both check before the run, and how both write to a stream.
 
 mod csv;
 mod json;

@@ -195,11 +195,7 @@ impl FaultInjector<'_> {
 
 /// How often each command of a notification's way was executed there.
 async fn used(redis: &RedisServer) -> Result<[u64; 3]> {
-    Ok([
-        redis.executed("xadd").await?,
-        redis.executed("xreadgroup").await?,
-        redis.executed("xack").await?,
-    ])
+    redis.executed(["xadd", "xreadgroup", "xack"]).await
 }
 
 /// Whether Redis' data survives the kill.

@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use super::{
     or_print,
-    place::{Place, Temporary},
+    place::{Place, Temporary, write_stream},
 };
 use crate::{
     answers::FailureCounts,
@@ -59,7 +59,7 @@ impl CsvFile {
         let (header, values) = (header(), line(&COLUMNS.map(|(_, value)| value(result))));
         let written = match &self.place {
             Place::Free(path) | Place::Taken(path) => append_to_file(path, &header, &values),
-            Place::Stream(file) => append_to_stream(file, &header, &values),
+            Place::Stream(file) => write_stream(file, &format!("{header}{values}")),
         };
         let written = written.with_context(|| format!("can't write {}", self.path.display()));
         or_print(written, &(header + &values))
@@ -105,10 +105,6 @@ fn append_to_file(path: &Path, header: &str, values: &str) -> Result<()> {
         let _ = csv.set_len(length);
     }
     Ok(written?)
-}
-
-fn append_to_stream(mut stream: &File, header: &str, values: &str) -> Result<()> {
-    Ok(stream.write_all(format!("{header}{values}").as_bytes())?)
 }
 
 fn header() -> String {

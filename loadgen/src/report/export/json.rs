@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::{
     or_print,
-    place::{Place, Temporary, beginning},
+    place::{Place, Temporary, beginning, write_stream},
 };
 
 /// Enough for the first field of a document.
@@ -66,7 +66,7 @@ impl JsonFile {
         let text = document(command, passed, result)?;
         let written = match &self.place {
             Place::Free(path) | Place::Taken(path) => replace(path, &text),
-            Place::Stream(file) => append(file, &text),
+            Place::Stream(file) => write_stream(file, &text),
         };
         let written = written.with_context(|| format!("can't write {}", self.path.display()));
         or_print(written, &text)
@@ -78,10 +78,9 @@ impl JsonFile {
 /// # Errors
 /// The file can't be written.
 pub fn write_json(file: &Path, command: &str, passed: bool, result: &impl Serialize) -> Result<()> {
-    let text = document(command, passed, result)?;
-    let written = replace(file, &text);
-    let written = written.with_context(|| format!("can't write {}", file.display()));
-    or_print(written, &text)
+    let path = file.to_owned();
+    let place = Place::Free(path.clone());
+    JsonFile { path, place }.write(command, passed, result)
 }
 
 fn document(command: &str, passed: bool, result: &impl Serialize) -> Result<String> {
@@ -109,10 +108,6 @@ fn replace(path: &Path, text: &str) -> Result<()> {
     }
     (&temporary.file).write_all(text.as_bytes())?;
     temporary.replace(path)
-}
-
-fn append(mut file: &fs::File, text: &str) -> Result<()> {
-    Ok(file.write_all(text.as_bytes())?)
 }
 
 #[cfg(test)]

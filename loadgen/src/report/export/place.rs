@@ -78,6 +78,10 @@ fn stream(path: &Path) -> Result<Place> {
     Ok(Place::Stream(file))
 }
 
+pub(super) fn write_stream(mut stream: &File, text: &str) -> Result<()> {
+    Ok(stream.write_all(text.as_bytes())?)
+}
+
 /// Whether this is standard output or standard error, redirected to a file.
 fn is_own_output(found: &Metadata) -> bool {
     [io::stdout().as_fd(), io::stderr().as_fd()]
