@@ -36,8 +36,8 @@ fn unprivileged(mut command: Command, folder: &TempDir) -> Command {
     command
 }
 
-/// Whether that user may run the program, and the limit of threads holds for it. In a user namespace
-/// any user can be root outside, for whom it does not hold, as in Nix's sandbox.
+/// Whether that user may run the program, and the limit of threads holds for it. In a user
+/// namespace any user can be root outside, for whom it does not hold, as in Nix's sandbox.
 fn limits_hold(folder: &TempDir) -> bool {
     let mut version = Command::new(env!("CARGO_BIN_EXE_storm-api"));
     version.arg("--version");
