@@ -11,6 +11,7 @@ use std::{
 };
 
 use storm_shared::{
+    models::Origin,
     outage::Outage,
     services::store::{Store, StoreError},
 };
@@ -27,7 +28,7 @@ const PAUSE_FACTOR: u32 = 20;
 
 /// The origins whose backlog had reached the limit at the last count.
 pub struct BacklogLimit {
-    origins: Arc<RwLock<HashSet<String>>>,
+    origins: Arc<RwLock<HashSet<Origin>>>,
     _watch: AbortOnDropHandle<()>,
 }
 
@@ -45,14 +46,14 @@ impl BacklogLimit {
     }
 
     /// Whether the backlog of `origin` is full.
-    pub fn is_full(&self, origin: &str) -> bool {
+    pub fn is_full(&self, origin: &Origin) -> bool {
         // The set is only ever replaced as a whole, so a poisoned lock still guards a complete one.
         let origins = self.origins.read().unwrap_or_else(PoisonError::into_inner);
         origins.contains(origin)
     }
 }
 
-async fn watch(store: Store, limit: usize, origins: Arc<RwLock<HashSet<String>>>) {
+async fn watch(store: Store, limit: usize, origins: Arc<RwLock<HashSet<Origin>>>) {
     let mut outage = Outage::default();
     loop {
         let began = Instant::now();
@@ -75,7 +76,7 @@ async fn watch(store: Store, limit: usize, origins: Arc<RwLock<HashSet<String>>>
     }
 }
 
-fn update(origins: &RwLock<HashSet<String>>, full: HashSet<String>, limit: usize) {
+fn update(origins: &RwLock<HashSet<Origin>>, full: HashSet<Origin>, limit: usize) {
     let mut known = origins.write().unwrap_or_else(PoisonError::into_inner);
     for origin in full.difference(&known) {
         warn!(%origin, limit, "this origin's backlog is full: new jobs for it are refused");

@@ -5,6 +5,7 @@ mod callback_url;
 mod client_name;
 mod event;
 mod failure;
+mod origin;
 mod report_spec;
 mod request;
 mod request_id;
@@ -16,6 +17,7 @@ pub use callback_url::{CallbackUrl, CallbackUrlError};
 pub use client_name::{ClientName, ClientNameError};
 pub use event::{Event, EventKind};
 pub use failure::{Failure, FailureReason};
+pub use origin::Origin;
 pub use report_spec::{
     Records, RecordsError, ReportName, ReportNameError, ReportSpec, WAIT_PER_RECORD,
 };

@@ -26,7 +26,6 @@ mod quarantine;
 mod resends;
 mod running;
 mod schedule;
-mod settlement;
 mod shortages;
 mod slots;
 mod watchdog;

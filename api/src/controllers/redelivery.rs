@@ -2,10 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use storm_shared::{
-    models::{CallbackUrl, RequestId},
-    services::store::RedeliveryPage,
-};
+use storm_shared::{models::RequestId, services::store::RedeliveryPage};
 use warp::reply::Response;
 
 use super::store_problem;
@@ -28,17 +25,9 @@ pub async fn one(
 ) -> Result<Response, Problem> {
     no_body?;
     let id: RequestId = id.parse().map_err(|_| Problem::malformed_id())?;
-    // Read for its origin: `redeliver` checks scope and state again, in its own transaction.
-    let request = app
-        .store
-        .find_within(caller.scope(), id)
-        .await
-        .map_err(|error| store_problem(id, &error))?
-        .ok_or_else(Problem::no_such_request)?;
-    // A URL that cannot be parsed was edited in the table. The worker fails such a job itself.
-    let url = request.callback_url.as_deref().map(CallbackUrl::parse);
-    if let Some(Ok(url)) = url
-        && app.backlog_limit.is_full(url.origin())
+    let origin = app.store.origin_of(caller.scope(), id).await;
+    if let Some(origin) = origin.map_err(|error| store_problem(id, &error))?
+        && app.backlog_limit.is_full(&origin)
     {
         return Err(Problem::receiver_overloaded());
     }

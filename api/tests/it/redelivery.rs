@@ -5,7 +5,7 @@ use storm_shared::{
     models::{AttemptClass, CallbackUrl, Failure, FailureReason, ReportSpec, RequestId},
     services::{
         report,
-        store::{AttemptRecord, Candidate, NewJob, Outcome, OwnerId, Store},
+        store::{AttemptRecord, Candidate, NewJob, Outcome, OwnerId, Settlement, Store},
     },
 };
 
@@ -31,10 +31,11 @@ pub(crate) async fn failed(store: &Store, callback: Option<&str>) -> RequestId {
     let id = accept(store, callback).await;
     let owner = OwnerId::generate();
     store.register(owner).await.unwrap();
-    let claimed = store
+    let mut claimed = store
         .claim(owner, vec![Candidate::notified(id)])
         .await
         .unwrap();
+    let job = claimed.pop().unwrap().unwrap();
     let attempted = AttemptRecord {
         number: 1,
         started_at: "2026-11-24T08:00:00Z".parse().unwrap(),
@@ -46,13 +47,12 @@ pub(crate) async fn failed(store: &Store, callback: Option<&str>) -> RequestId {
     };
     let failure = Failure::new(FailureReason::CallbackFailed, "It answered 500.");
     let report = report::expected(&spec());
+    let finish = Settlement::Finish {
+        attempt: Some(attempted),
+        outcome: Outcome::Failed(failure),
+    };
     store
-        .finalise(
-            claimed[0].claim,
-            Some(&report),
-            Some(attempted),
-            Outcome::Failed(failure),
-        )
+        .settle(job.claim, Some(&report), finish)
         .await
         .unwrap();
     id

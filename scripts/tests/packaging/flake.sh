@@ -46,7 +46,7 @@ rebuilds docker-compose.yml
 rebuilds loadgen/src/main.rs loadgen
 rebuilds api/Cargo.lock api
 rebuilds shared/src/config/default.toml api loadgen worker
-rebuilds shared/migrations/0002_leases.sql api loadgen worker
+rebuilds shared/migrations/sqlite/0002_leases.sql api loadgen worker
 rebuilds .cargo/config.toml api loadgen worker
 
 # Prints the names of a system's checks, separated by blanks.

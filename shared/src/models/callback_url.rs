@@ -4,7 +4,9 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
-use url::{Host, Position, Url};
+use url::{Host, Url};
+
+use super::Origin;
 
 /// An absolute http or https URL with a host and without credentials.
 ///
@@ -16,6 +18,7 @@ use url::{Host, Position, Url};
 pub struct CallbackUrl {
     sent: String,
     url: Url,
+    origin: Origin,
 }
 
 /// Why a text is not a callback URL, and what is accepted.
@@ -122,6 +125,7 @@ impl CallbackUrl {
         }
         Ok(Self {
             sent: text.to_owned(),
+            origin: Origin::of(&url),
             url,
         })
     }
@@ -147,10 +151,9 @@ impl CallbackUrl {
         self.url.port_or_known_default().unwrap_or_default()
     }
 
-    /// Scheme, host and port of the normalised form, such as `https://example.com:8443`. A default
-    /// port is omitted. Only this part of the URL may be logged.
-    pub fn origin(&self) -> &str {
-        &self.url[..Position::BeforePath]
+    /// The origin of the normalised form. Only this part of the URL may be logged.
+    pub fn origin(&self) -> &Origin {
+        &self.origin
     }
 }
 
@@ -205,9 +208,9 @@ mod tests {
         let url = CallbackUrl::parse("HTTP://0x7f.1:80/a/../b?q#f").unwrap();
         assert_eq!(url.as_str(), "HTTP://0x7f.1:80/a/../b?q#f");
         assert_eq!(url.url().as_str(), "http://127.0.0.1/b?q#f");
-        assert_eq!(url.origin(), "http://127.0.0.1");
+        assert_eq!(url.origin().as_str(), "http://127.0.0.1");
         let url = CallbackUrl::parse("https://bücher.example:8443/").unwrap();
-        assert_eq!(url.origin(), "https://xn--bcher-kva.example:8443");
+        assert_eq!(url.origin().as_str(), "https://xn--bcher-kva.example:8443");
     }
 
     #[test]

@@ -59,8 +59,7 @@ impl Health {
     /// Runs both checks concurrently. Without a queue, Redis is `none`, which is healthy.
     pub async fn check(store: &Store, queue: Option<&Queue>) -> Self {
         // Concurrently, so that both fit into one deadline.
-        let (database, redis) =
-            tokio::join!(check_database(store, store.check()), check_redis(queue),);
+        let (database, redis) = tokio::join!(check_database(store), check_redis(queue),);
         Self {
             checks: vec![("database", database), ("redis", redis)],
         }
@@ -121,16 +120,13 @@ impl CheckResult {
     }
 }
 
-/// The result of `check`, which is a check of `store`, within the deadline.
-pub(super) async fn check_database(
-    store: &Store,
-    check: impl Future<Output = Result<(), StoreError>>,
-) -> CheckResult {
+/// The result of a check of `store`, within the deadline.
+pub(super) async fn check_database(store: &Store) -> CheckResult {
     let trouble = |error: Option<&StoreError>| match error {
         Some(error) => error.trouble().map(Trouble::as_str),
         None => store.trouble().map(Trouble::as_str), // it timed out; the writer may know why
     };
-    run_check("database", check, trouble).await
+    run_check("database", store.check(), trouble).await
 }
 
 /// Asks Redis, and adds what this process's own tasks have met: they use more commands than the

@@ -11,14 +11,13 @@ use std::{
 };
 
 use serde::{Serialize, Serializer};
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use self::observer::{Checks, Observed, Observer};
 use super::{
     health::{self, CheckResult, UNAVAILABLE},
     queue::Queue,
-    store::{Store, StoreError},
+    store::Store,
 };
 
 /// A shorter outage of the database keeps the service ready: clients that retry do not see it, and
@@ -56,7 +55,6 @@ impl Readiness {
         let checks = StoreAndQueue {
             store: store.clone(),
             queue: queue.cloned(),
-            pending: None,
         };
         self.observer.get_or_init(|| Observer::start(checks));
     }
@@ -119,29 +117,17 @@ impl Serialize for Ready {
     }
 }
 
-/// Checks the store, one check at a time, and the queue.
+/// Checks the store and the queue.
 struct StoreAndQueue {
     store: Store,
     queue: Option<Queue>,
-    /// A check of the store that hangs past its deadline. It is waited for again, so that a hanging
-    /// disk does not collect checks in the writer's queue.
-    pending: Option<JoinHandle<Result<(), StoreError>>>,
 }
 
 impl Checks for StoreAndQueue {
     async fn run(&mut self) -> (CheckResult, CheckResult) {
-        let store = self.store.clone();
-        let mut pending = self
-            .pending
-            .take()
-            .unwrap_or_else(|| tokio::spawn(async move { store.check().await }));
-        // A task fails only by a panic, or when the runtime ends.
-        let check = async { (&mut pending).await.unwrap_or(Err(StoreError::Closed)) };
-        let results = tokio::join!(
-            health::check_database(&self.store, check),
+        tokio::join!(
+            health::check_database(&self.store),
             health::check_redis(self.queue.as_ref()),
-        );
-        self.pending = Some(pending).filter(|pending| !pending.is_finished());
-        results
+        )
     }
 }

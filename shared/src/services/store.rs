@@ -1,117 +1,105 @@
-//! The store: the source of truth for every request. All SQL of the project is in this module.
+//! The store: the source of truth for every request, and its promises.
 //!
-//! Each process has one [`Store`]. It owns one writer, which commits all queued writes in one
-//! transaction (group commit, `writer`), and a few read-only connections (`readers`). Operations
-//! are domain verbs and expose no SQL, so another database can implement them. Operations that
-//! insert a request are in `accepting`, writes under a claim in `claimed`, and redelivery in
-//! `redelivery`.
+//! [`Store`] is a handle over a closed set of engines. Its operations are domain verbs: what this
+//! file promises, each engine keeps, and one suite of tests shows it for each of them
+//! (`tests/it/promises`). No SQL, no engine's type and no engine's error leaves this module.
+//!
+//! The value types are in the files beside this one; an engine's SQL is in the folder of its name.
 
-mod accepting;
-mod attempts;
-mod claim;
-mod claimed;
 mod condition;
-mod connection;
 mod error;
-mod events;
-mod files;
+mod job;
 mod lease;
-mod log;
-mod opening;
-mod private;
-mod readers;
+mod look;
 mod redelivery;
-mod rows;
-mod schema;
-mod waiting;
-mod writer;
+mod scope;
+mod sqlite;
 
 use std::sync::Arc;
 
-use jiff::Timestamp;
-
+use self::sqlite::Sqlite;
+pub use self::{
+    error::{StoreError, Trouble},
+    job::{AttemptRecord, Candidate, Claim, InvalidJob, Job, NewJob, Outcome, Settlement},
+    lease::{Expired, Heartbeat, OwnerId, OwnerIdError, quarantine_threshold},
+    look::{DueJobs, DueQuery},
+    redelivery::{Redeliverable, RedeliveryPage, Unredeliverable},
+    scope::Scope,
+};
 use crate::{
     config::StoreSettings,
-    models::{ClientName, Request, RequestId},
+    models::{ClientName, Failure, Origin, ReportSpec, Request, RequestId},
+    services::report::Report,
 };
 
-pub use accepting::NewJob;
-pub use attempts::AttemptRecord;
-pub use claim::{Candidate, Claim, Job, OwnerId};
-pub use claimed::Outcome;
-pub use error::{StoreError, Trouble};
-pub use lease::{Expired, Heartbeat, quarantine_threshold};
-use readers::Readers;
-pub use redelivery::{Redeliverable, RedeliveryPage, Unredeliverable};
-pub use waiting::{DueJobs, DueQuery};
-use writer::Writer;
+/// The file descriptors of an open store.
+pub(crate) const DESCRIPTORS: usize = sqlite::DESCRIPTORS;
 
-/// The file descriptors of an open store: the database and its write-ahead log for the writer and
-/// each reader, their shared memory, and, for moments, a folder that is synced and a file that is
-/// inspected or copied.
-pub(crate) const DESCRIPTORS: usize = 2 * (1 + readers::CONNECTIONS) + 1 + 2;
-
-/// The threads of an open store: one for each connection.
-pub(crate) const THREADS: usize = 1 + readers::CONNECTIONS;
+/// The threads of an open store.
+pub(crate) const THREADS: usize = sqlite::THREADS;
 
 /// A cheap-clone handle to the store.
 #[derive(Clone)]
 pub struct Store {
-    shared: Arc<Shared>,
+    engine: Engine,
 }
 
-struct Shared {
-    id: String,
-    writer: Writer,
-    readers: Readers,
-}
-
-/// The tenant scope of an operation.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Scope {
-    /// All requests, including those created without a client name.
-    All,
-    /// Only the requests of this client.
-    Of(ClientName),
-}
-
-impl Scope {
-    /// The value to compare with `created_by`; null matches every row.
-    fn name(&self) -> Option<&str> {
-        match self {
-            Self::All => None,
-            Self::Of(name) => Some(name.as_str()),
-        }
-    }
+#[derive(Clone)]
+enum Engine {
+    Sqlite(Arc<Sqlite>),
 }
 
 impl Store {
-    /// Opens the database and migrates it. Creates the file and its directory if they don't exist.
+    /// Opens the database and migrates it. Creates it if it doesn't exist.
     ///
-    /// Retries without a time limit while the file is locked, the disk is full, or the directory is
-    /// not writable. Drop the future on shutdown.
+    /// Retries without a time limit what can pass by itself: a lock, a full disk, a missing
+    /// permission. Drop the future on shutdown.
     ///
     /// # Errors
-    /// The file is not an `SQLite` database, belongs to another program, has a newer schema than
-    /// this version supports, or is damaged. Nothing was written to it.
+    /// [`StoreError::Unusable`]: the place holds no database of this service, one with a newer
+    /// schema, or a damaged one. Nothing was written to it.
     pub async fn open(settings: &StoreSettings) -> Result<Self, StoreError> {
-        let opened = opening::open(settings).await?;
-        Ok(Self {
-            shared: Arc::new(Shared {
-                id: opened.id,
-                writer: Writer::start(opened.writer.into(), opened.files, settings.write_queue),
-                readers: Readers::start(opened.readers),
-            }),
-        })
+        let engine = Engine::Sqlite(Arc::new(Sqlite::open(settings).await?));
+        Ok(Self { engine })
     }
 
     /// The store's random id. Queue entries carry it, so that stores can share one Redis.
     pub fn id(&self) -> &str {
-        &self.shared.id
+        match &self.engine {
+            Engine::Sqlite(engine) => engine.id(),
+        }
     }
 
-    /// Claims `candidates` in one transaction. Candidates that changed since they were read, or
-    /// don't exist in this store, are skipped.
+    /// Accepts an async job. When this returns `Ok`, the row is committed.
+    ///
+    /// # Errors
+    /// [`StoreError::QueueFull`] at once if the write queue is full; otherwise the write failed and
+    /// no row exists.
+    pub async fn accept(&self, job: NewJob) -> Result<(), StoreError> {
+        match &self.engine {
+            Engine::Sqlite(engine) => engine.accept(job).await,
+        }
+    }
+
+    /// Records a finished sync request. `created_by` is the client name of its token.
+    ///
+    /// # Errors
+    /// As for [`Store::accept`].
+    pub async fn record_sync(
+        &self,
+        id: RequestId,
+        spec: &ReportSpec,
+        created_by: Option<ClientName>,
+        ended: Result<&Report, &Failure>,
+    ) -> Result<(), StoreError> {
+        match &self.engine {
+            Engine::Sqlite(engine) => engine.record_sync(id, spec, created_by, ended).await,
+        }
+    }
+
+    /// Claims `candidates` in one transaction. Candidates that were claimed since they were read,
+    /// or don't exist in this store, are skipped. A row that was edited by hand and can't be parsed
+    /// is claimed, too, so that the caller can settle it as failed.
     ///
     /// # Errors
     /// [`StoreError::LeaseLost`] if `owner` has no lease; otherwise the write failed. In both cases
@@ -120,19 +108,10 @@ impl Store {
         &self,
         owner: OwnerId,
         candidates: Vec<Candidate>,
-    ) -> Result<Vec<Job>, StoreError> {
-        self.shared
-            .writer
-            .write(move |tx| {
-                // In the claim's transaction: a worker whose lease expired must not claim.
-                if lease::is_held(tx, owner)? {
-                    claim::claim_all(tx, owner, &candidates).map(Some)
-                } else {
-                    Ok(None)
-                }
-            })
-            .await?
-            .ok_or(StoreError::LeaseLost)
+    ) -> Result<Vec<Result<Job, InvalidJob>>, StoreError> {
+        match &self.engine {
+            Engine::Sqlite(engine) => engine.claim(owner, candidates).await,
+        }
     }
 
     /// Reads the due jobs that have lost no claim, and when the next job becomes due.
@@ -140,12 +119,9 @@ impl Store {
     /// # Errors
     /// The read failed.
     pub async fn due_jobs(&self, query: DueQuery) -> Result<DueJobs, StoreError> {
-        self.shared
-            .readers
-            // A read outside the claim's transaction may be stale when the claim runs. That is
-            // safe: the claim checks each candidate again.
-            .read(move |db| waiting::due_jobs(db, query, Timestamp::now()))
-            .await
+        match &self.engine {
+            Engine::Sqlite(engine) => engine.due_jobs(query).await,
+        }
     }
 
     /// Reads up to `limit` suspected poison jobs: claimable jobs whose earlier claims were lost
@@ -154,32 +130,71 @@ impl Store {
     /// # Errors
     /// The read failed.
     pub async fn suspects(&self, limit: usize) -> Result<Vec<Candidate>, StoreError> {
-        self.shared
-            .readers
-            .read(move |db| waiting::suspects(db, limit))
-            .await
+        match &self.engine {
+            Engine::Sqlite(engine) => engine.suspects(limit).await,
+        }
     }
 
     /// Makes up to `limit` jobs parked for `origin` due now. Returns how many.
     ///
     /// # Errors
     /// The write failed.
-    pub async fn unpark(&self, origin: String, limit: usize) -> Result<usize, StoreError> {
-        self.shared
-            .writer
-            .write(move |tx| waiting::unpark(tx, &origin, limit, Timestamp::now()))
-            .await
+    pub async fn unpark(&self, origin: Origin, limit: usize) -> Result<usize, StoreError> {
+        match &self.engine {
+            Engine::Sqlite(engine) => engine.unpark(origin, limit).await,
+        }
     }
 
     /// Returns the origins with a backlog of at least `most` jobs.
     ///
     /// # Errors
     /// The read failed.
-    pub async fn origins_over_limit(&self, most: usize) -> Result<Vec<String>, StoreError> {
-        self.shared
-            .readers
-            .read(move |db| waiting::origins_over_limit(db, most))
-            .await
+    pub async fn origins_over_limit(&self, most: usize) -> Result<Vec<Origin>, StoreError> {
+        match &self.engine {
+            Engine::Sqlite(engine) => engine.origins_over_limit(most).await,
+        }
+    }
+
+    /// Stores a job's report before its first callback, so that a crash can't lose it. A stored
+    /// report is never replaced. Quick reports skip this write: they are stored together with the
+    /// first outcome.
+    ///
+    /// # Errors
+    /// [`StoreError::ClaimLost`], or the write failed.
+    pub async fn store_result(&self, claim: Claim, report: &Report) -> Result<(), StoreError> {
+        match &self.engine {
+            Engine::Sqlite(engine) => engine.store_result(claim, report).await,
+        }
+    }
+
+    /// Records that the callback of a claimed job is about to be sent once more within its attempt,
+    /// although a receiver may have got it already.
+    ///
+    /// # Errors
+    /// [`StoreError::ClaimLost`], or the write failed: then it must not be sent.
+    pub async fn record_resend(&self, claim: Claim) -> Result<(), StoreError> {
+        match &self.engine {
+            Engine::Sqlite(engine) => engine.record_resend(claim).await,
+        }
+    }
+
+    /// Ends a claim, with all that follows from `settlement` in one transaction. Also stores the
+    /// report, unless one is stored.
+    ///
+    /// Repeating a finish or a retry succeeds and changes nothing, so it can be repeated when the
+    /// outcome of the first call is not known. A repeated park or release is a lost claim.
+    ///
+    /// # Errors
+    /// [`StoreError::ClaimLost`], or the write failed.
+    pub async fn settle(
+        &self,
+        claim: Claim,
+        report: Option<&Report>,
+        settlement: Settlement,
+    ) -> Result<(), StoreError> {
+        match &self.engine {
+            Engine::Sqlite(engine) => engine.settle(claim, report, settlement).await,
+        }
     }
 
     /// Registers a worker and grants its lease. It can claim jobs as long as it renews the lease.
@@ -187,10 +202,9 @@ impl Store {
     /// # Errors
     /// The write failed.
     pub async fn register(&self, owner: OwnerId) -> Result<(), StoreError> {
-        self.shared
-            .writer
-            .write(move |tx| lease::register(tx, owner))
-            .await
+        match &self.engine {
+            Engine::Sqlite(engine) => engine.register(owner).await,
+        }
     }
 
     /// Renews the lease of `owner` (its heartbeat). Returns the heartbeats of all other workers.
@@ -199,11 +213,9 @@ impl Store {
     /// [`StoreError::LeaseLost`] if the lease expired and the jobs were reclaimed; otherwise the
     /// write failed.
     pub async fn renew(&self, owner: OwnerId) -> Result<Vec<Heartbeat>, StoreError> {
-        self.shared
-            .writer
-            .write(move |tx| lease::renew(tx, owner))
-            .await?
-            .ok_or(StoreError::LeaseLost)
+        match &self.engine {
+            Engine::Sqlite(engine) => engine.renew(owner).await,
+        }
     }
 
     /// Expires the lease of a worker that has not renewed it since `seen`, and reclaims its jobs:
@@ -218,10 +230,9 @@ impl Store {
         seen: Heartbeat,
         max_claims: u32,
     ) -> Result<Option<Expired>, StoreError> {
-        self.shared
-            .writer
-            .write(move |tx| lease::expire(tx, &seen, max_claims))
-            .await
+        match &self.engine {
+            Engine::Sqlite(engine) => engine.expire(seen, max_claims).await,
+        }
     }
 
     /// Ends the lease of `owner` and releases its jobs (event `given_back`). Returns how many.
@@ -230,10 +241,68 @@ impl Store {
     /// # Errors
     /// The write failed.
     pub async fn deregister(&self, owner: OwnerId) -> Result<usize, StoreError> {
-        self.shared
-            .writer
-            .write(move |tx| lease::deregister(tx, owner))
-            .await
+        match &self.engine {
+            Engine::Sqlite(engine) => engine.deregister(owner).await,
+        }
+    }
+
+    /// The origin of the callback of a request within `scope`; `None` without a callback, or if
+    /// there is no such request.
+    ///
+    /// # Errors
+    /// The read failed, or the read queue is full.
+    pub async fn origin_of(
+        &self,
+        scope: Scope,
+        id: RequestId,
+    ) -> Result<Option<Origin>, StoreError> {
+        match &self.engine {
+            Engine::Sqlite(engine) => engine.origin_of(scope, id).await,
+        }
+    }
+
+    /// Starts a redelivery of a request within `scope`: the same bytes to the same URL, in a new
+    /// series of attempts. The status stays as it is, unless the redelivery of a `FAILED` request
+    /// succeeds.
+    ///
+    /// # Errors
+    /// Inner: the request can't be redelivered. Outer: as for [`Store::accept`].
+    pub async fn redeliver(
+        &self,
+        scope: Scope,
+        id: RequestId,
+    ) -> Result<Result<(), Unredeliverable>, StoreError> {
+        match &self.engine {
+            Engine::Sqlite(engine) => engine.redeliver(scope, id).await,
+        }
+    }
+
+    /// Starts redeliveries of all redeliverable `ids` in one transaction. Returns how many.
+    ///
+    /// # Errors
+    /// As for [`Store::accept`].
+    pub async fn redeliver_all(
+        &self,
+        scope: Scope,
+        ids: Vec<RequestId>,
+    ) -> Result<usize, StoreError> {
+        match &self.engine {
+            Engine::Sqlite(engine) => engine.redeliver_all(scope, ids).await,
+        }
+    }
+
+    /// Reads a page of the redeliverable requests within `scope`.
+    ///
+    /// # Errors
+    /// The read failed.
+    pub async fn redeliverable(
+        &self,
+        scope: Scope,
+        page: RedeliveryPage,
+    ) -> Result<Redeliverable, StoreError> {
+        match &self.engine {
+            Engine::Sqlite(engine) => engine.redeliverable(scope, page).await,
+        }
     }
 
     /// Finds a request by id, of any tenant.
@@ -253,66 +322,43 @@ impl Store {
         scope: Scope,
         id: RequestId,
     ) -> Result<Option<Request>, StoreError> {
-        self.shared
-            .readers
-            .read(move |db| rows::find(db, &scope, id))
-            .await
+        match &self.engine {
+            Engine::Sqlite(engine) => engine.find(scope, id).await,
+        }
     }
 
-    /// Checks that the database can be read and written, and that its files are at their paths.
+    /// Checks that the database can be read and written, and that what is written can be found
+    /// again by the next start. However many ask, a process writes once a second: the result of
+    /// that write can be a second old.
     ///
     /// # Errors
-    /// The read or the write failed, the read queue is full, or a file was moved or deleted.
+    /// The read or the write failed, the read queue is full, or the database was moved or deleted.
     pub async fn check(&self) -> Result<(), StoreError> {
-        let checked = self.read_and_write().await;
-        // Our own close removes the write-ahead log.
-        if matches!(checked, Err(StoreError::Closed)) {
-            return checked;
+        match &self.engine {
+            Engine::Sqlite(engine) => engine.check().await,
         }
-        // First: a connection to a file that was moved can fail in many other ways.
-        if self.shared.writer.files().check_all() {
-            return Err(StoreError::Moved);
-        }
-        checked
     }
 
-    async fn read_and_write(&self) -> Result<(), StoreError> {
-        let read = |db: &rusqlite::Connection| db.query_row("SELECT 1 FROM store", [], |_| Ok(()));
-        self.shared.readers.read(read).await?;
-        // Insert and delete a row as large as a job's. It leaves no trace but needs as much disk
-        // space as accepting a job, so a disk that can't hold one more job fails the check.
-        let id = RequestId::generate();
-        self.shared
-            .writer
-            .write(move |tx| {
-                accepting::insert_probe(tx, id)?;
-                tx.prepare_cached("DELETE FROM requests WHERE id = ?1")?
-                    .execute([id.to_string()])
-                    .map(drop)
-            })
-            .await
-    }
-
-    /// Why the last transaction failed, or `None` if it was committed to files at their paths.
+    /// Why the last transaction failed, or `None` if it was committed where the next start finds
+    /// it.
     pub fn trouble(&self) -> Option<Trouble> {
-        self.shared.writer.trouble()
+        match &self.engine {
+            Engine::Sqlite(engine) => engine.trouble(),
+        }
     }
 
     /// Completes when the store was closed, or when one of its threads ended (which is logged).
     /// The process must be restarted then.
     pub async fn ended(&self) {
-        tokio::select! {
-            () = self.shared.writer.ended() => {}
-            // Without its readers the store would refuse every read for ever, yet accept jobs.
-            () = self.shared.readers.ended() => {}
+        match &self.engine {
+            Engine::Sqlite(engine) => engine.ended().await,
         }
     }
 
     /// Commits all queued writes and closes the database. Later operations fail.
     pub async fn close(&self) {
-        // Readers first: the last connection to close checkpoints the WAL and deletes it, and a
-        // read-only one can't.
-        self.shared.readers.close().await;
-        self.shared.writer.close().await;
+        match &self.engine {
+            Engine::Sqlite(engine) => engine.close().await,
+        }
     }
 }

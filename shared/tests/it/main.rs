@@ -1,4 +1,4 @@
-//! The shared crate against a real `SQLite` file and a real Redis.
+//! The shared crate against real databases and a real Redis.
 
 #![allow(
     clippy::unwrap_used,
@@ -6,24 +6,22 @@
     reason = "tests fail by panicking"
 )]
 
-mod backup;
-mod faults;
-mod first_start;
-mod interleavings;
-mod lease;
+mod promises;
 mod queue;
-mod redelivery;
 mod redis_acl;
 mod redis_faults;
 mod server;
+mod sqlite_faults;
 mod ssrf;
-mod store;
-mod tenancy;
 
+#[path = "../support/database.rs"]
+mod database;
 #[path = "../support/hostile.rs"]
 mod hostile;
 #[path = "../support/iana.rs"]
 mod iana;
+#[path = "../support/jobs.rs"]
+mod jobs;
 #[path = "../support/moving_name.rs"]
 mod moving_name;
 #[path = "../support/redis_server.rs"]

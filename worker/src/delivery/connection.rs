@@ -3,7 +3,7 @@
 #[cfg(test)]
 mod tests;
 
-use std::{mem, pin::pin, sync::Arc, time::Duration};
+use std::{mem, pin::pin, time::Duration};
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -14,6 +14,7 @@ use hyper::{
     header::{CONTENT_LENGTH, HeaderMap, TRANSFER_ENCODING},
 };
 use hyper_util::rt::TokioIo;
+use storm_shared::models::Origin;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     task::JoinHandle,
@@ -36,7 +37,7 @@ const MAX_BUFFER: usize = 16 * 1024;
 /// The sending side of a connection. A separate task drives it and ends when this is dropped or
 /// the peer closes.
 pub(super) struct Connection {
-    origin: Arc<str>,
+    origin: Origin,
     sender: SendRequest<Full<Bytes>>,
     driver: JoinHandle<hyper::Result<()>>,
     state: ExchangeState,
@@ -85,7 +86,7 @@ const CATCH_UP_TIME: Duration = Duration::from_millis(200);
 
 impl Connection {
     /// Speaks HTTP/1.1 over `io`, which is connected to `origin`.
-    pub(super) async fn open<T>(origin: &str, io: T) -> hyper::Result<Self>
+    pub(super) async fn open<T>(origin: &Origin, io: T) -> hyper::Result<Self>
     where
         T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
@@ -103,7 +104,7 @@ impl Connection {
             .handshake(io)
             .await?;
         Ok(Self {
-            origin: origin.into(),
+            origin: origin.clone(),
             sender,
             driver: tokio::spawn(driver),
             state,
@@ -216,7 +217,7 @@ impl Connection {
 }
 
 impl Poolable for Connection {
-    fn origin(&self) -> &Arc<str> {
+    fn origin(&self) -> &Origin {
         &self.origin
     }
 

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use storm_shared::config::MAX_IDLE_CONNECTIONS as MAX_IDLE;
+use storm_shared::{config::MAX_IDLE_CONNECTIONS as MAX_IDLE, models::Origin};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -26,8 +26,8 @@ const SWEEP_PERIOD: Duration = Duration::from_secs(1);
 
 /// A connection that can be pooled.
 pub(super) trait Poolable: Send + 'static {
-    /// Scheme, host and port. Only requests to this origin may use the connection.
-    fn origin(&self) -> &Arc<str>;
+    /// Only requests to this origin may use the connection.
+    fn origin(&self) -> &Origin;
     /// False once the peer is known to have closed it.
     fn is_open(&self) -> bool;
 }
@@ -57,7 +57,7 @@ impl<C: Poolable> Pool<C> {
     }
 
     /// The most recently used idle connection to `origin`: the most likely to be still open.
-    pub(super) fn take(&self, origin: &str) -> Option<C> {
+    pub(super) fn take(&self, origin: &Origin) -> Option<C> {
         lock(&self.idle).take(origin, Instant::now())
     }
 
@@ -98,7 +98,7 @@ fn lock<C>(idle: &Mutex<Idle<C>>) -> MutexGuard<'_, Idle<C>> {
 /// The connections in the order in which they became idle, and per origin their numbers in it.
 struct Idle<C> {
     by_age: BTreeMap<u64, (Instant, C)>,
-    by_origin: HashMap<Arc<str>, Vec<u64>>,
+    by_origin: HashMap<Origin, Vec<u64>>,
     next: u64,
 }
 
@@ -113,7 +113,7 @@ impl<C> Default for Idle<C> {
 }
 
 impl<C: Poolable> Idle<C> {
-    fn take(&mut self, origin: &str, now: Instant) -> Option<C> {
+    fn take(&mut self, origin: &Origin, now: Instant) -> Option<C> {
         self.expire(now);
         loop {
             let numbers = self.by_origin.get_mut(origin)?;
@@ -133,7 +133,7 @@ impl<C: Poolable> Idle<C> {
     fn put(&mut self, connection: C, now: Instant, most: usize) {
         let numbers = self
             .by_origin
-            .entry(Arc::clone(connection.origin()))
+            .entry(connection.origin().clone())
             .or_default();
         if numbers.len() == MAX_PER_ORIGIN {
             // The oldest is the closest to the idle timeout of the receiver.

@@ -116,7 +116,7 @@ impl Resolution {
 /// # Errors
 /// The host is not valid in an HTTP URI. No `CallbackUrl` is known to have such a host.
 pub fn origin(url: &CallbackUrl) -> Result<Uri, InvalidUri> {
-    url.origin().parse()
+    url.origin().as_str().parse()
 }
 
 /// The source of `host`'s addresses, and the addresses if they need no look-up.

@@ -16,7 +16,7 @@ use storm_shared::{
     models::{Failure, FailureReason},
     services::{
         report::{self, Report},
-        store::{AttemptRecord, Candidate, Claim, Job, Outcome, Store, StoreError},
+        store::{Candidate, Claim, InvalidJob, Job, Outcome, Settlement, Store, StoreError},
     },
 };
 use tracing::{debug, error, warn};
@@ -27,7 +27,6 @@ use super::{
     lease::{Lease, Term},
     next_due::NextDue,
     parts::Parts,
-    settlement::Settlement,
     slots::Slot,
 };
 use crate::{
@@ -82,10 +81,10 @@ impl CallbackWorker {
         let Some(term) = self.drain.until_shutdown(self.lease.in_force()).await else {
             return Ok(());
         };
-        let jobs = self.store.claim(term.owner, candidates.to_vec()).await?;
-        self.metrics.claimed(source, jobs.len());
+        let claimed = self.store.claim(term.owner, candidates.to_vec()).await?;
+        self.metrics.claimed(source, claimed.len());
         // Slots of candidates whose claim lost are freed with `slots`, on return.
-        for job in jobs {
+        for job in claimed {
             #[expect(
                 clippy::expect_used,
                 reason = "the caller took slots for each candidate"
@@ -100,9 +99,19 @@ impl CallbackWorker {
     }
 
     /// Sees one claimed job through, unless its claim ends first.
-    async fn process(self: Arc<Self>, job: Job, slot: Slot, term: Term) {
+    async fn process(self: Arc<Self>, claimed: Result<Job, InvalidJob>, slot: Slot, term: Term) {
         let _running = self.metrics.job_started();
-        let id = job.claim.id;
+        let claim = match &claimed {
+            Ok(job) => job.claim,
+            Err(invalid) => invalid.claim,
+        };
+        let line = async {
+            match claimed {
+                Ok(job) => self.run_deliver_settle(&job).await,
+                Err(InvalidJob { failure, .. }) => self.settle(claim, None, failed(failure)).await,
+            }
+        };
+        let id = claim.id;
         let settled = tokio::select! {
             // Polled in this order: a job whose lease is lost must not take another step, such as
             // its attempt.
@@ -110,7 +119,7 @@ impl CallbackWorker {
             // One write returns all unfinished jobs to the table: `Lease::deregister`.
             () = self.drain.over() => Ok(()),
             () = term.lost.cancelled() => Err(StoreError::LeaseLost),
-            settled = self.run_deliver_settle(&job) => settled,
+            settled = line => settled,
         };
         match settled {
             Ok(()) => {}
@@ -136,15 +145,14 @@ impl CallbackWorker {
         let line = async {
             let report = self.run(job).await?;
             let settlement = self.deliverer.deliver(job, &report).await;
-            self.settle(job.claim, &report, settlement).await
+            self.settle(job.claim, Some(&report), settlement).await
         };
         // A panic fails its own job only.
         // Unwind-safe: the locks that jobs share are taken even if they are poisoned.
         let caught = AssertUnwindSafe(line).catch_unwind().await;
         let Ok(settled) = caught else {
             error!(id = %job.claim.id, "the job panicked");
-            let outcome = Outcome::Failed(panicked());
-            return self.finish(job.claim, None, None, outcome).await;
+            return self.settle(job.claim, None, failed(panicked())).await;
         };
         settled
     }
@@ -188,49 +196,24 @@ impl CallbackWorker {
     async fn settle(
         &self,
         claim: Claim,
-        report: &Report,
+        report: Option<&Report>,
         settlement: Settlement,
     ) -> Result<(), StoreError> {
-        match settlement {
-            Settlement::Finish { attempt, outcome } => {
-                self.finish(claim, Some(report), attempt, outcome).await
-            }
-            Settlement::Retry { attempt, due } => {
-                let write = || {
-                    self.store
-                        .schedule_retry(claim, report, attempt.clone(), due)
-                };
-                self.persist(claim, write).await?;
-                // After the commit: a search before it would reset this time and not find the row.
-                self.next_due.lower_to(due);
-                Ok(())
-            }
-            Settlement::Park { due } => {
-                let write = || self.store.park(claim, report, due);
-                self.persist(claim, write).await?;
-                self.next_due.lower_to(due);
-                Ok(())
-            }
-            Settlement::GiveBack => Err(StoreError::LeaseLost),
-        }
-    }
-
-    async fn finish(
-        &self,
-        claim: Claim,
-        report: Option<&Report>,
-        attempt: Option<AttemptRecord>,
-        outcome: Outcome,
-    ) -> Result<(), StoreError> {
-        let write = || {
-            self.store
-                .finalise(claim, report, attempt.clone(), outcome.clone())
-        };
+        let write = || self.store.settle(claim, report, settlement.clone());
         self.persist(claim, write).await?;
-        self.metrics.ended(&outcome);
-        // The target is a name that a LOG filter can select: one line for each job.
-        let (id, outcome) = (claim.id, outcome.as_str());
-        debug!(target: "storm_worker::jobs", %id, outcome, "job ended");
+        match settlement {
+            Settlement::Finish { outcome, .. } => {
+                self.metrics.ended(&outcome);
+                // The target is a name that a LOG filter can select: one line for each job.
+                let (id, outcome) = (claim.id, outcome.as_str());
+                debug!(target: "storm_worker::jobs", %id, outcome, "job ended");
+            }
+            // After the commit: a search before it would reset this time and not find the row.
+            Settlement::Retry { due, .. } | Settlement::Park { due } => {
+                self.next_due.lower_to(due);
+            }
+            Settlement::GiveBack => {}
+        }
         Ok(())
     }
 
@@ -251,6 +234,14 @@ impl CallbackWorker {
             .when(|error| !matches!(error, StoreError::ClaimLost | StoreError::Closed))
             .notify(|error, after| warn!(id = %claim.id, %error, ?after, "a write is retried"))
             .await
+    }
+}
+
+/// The end of a job without an attempt.
+fn failed(failure: Failure) -> Settlement {
+    Settlement::Finish {
+        attempt: None,
+        outcome: Outcome::Failed(failure),
     }
 }
 

@@ -6,10 +6,10 @@ use hyper::StatusCode;
 use jiff::Timestamp;
 use storm_shared::{
     config::CallbackSettings,
-    models::{AttemptClass, CallbackUrl, Failure, FailureReason},
+    models::{AttemptClass, Failure, FailureReason},
     services::{
         report::Report,
-        store::{AttemptRecord, Job, Outcome, Store},
+        store::{AttemptRecord, Job, Outcome, Settlement, Store},
     },
 };
 use tokio::time::Instant;
@@ -22,7 +22,6 @@ use super::{
     parts::Parts,
     resends::ClaimedResends,
     schedule::Schedule,
-    settlement::Settlement,
     shortages::Shortages,
 };
 use crate::{
@@ -60,17 +59,8 @@ impl Deliverer {
 
     /// Makes at most one attempt for `job`, and says how its claim ends.
     pub(super) async fn deliver(&self, job: &Job, report: &Report) -> Settlement {
-        let Some(target) = &job.callback_target else {
+        let Some(url) = &job.callback else {
             return finish(None, Outcome::Completed); // no callback: the client polls
-        };
-        // The API stores valid URLs only, so an invalid one was edited in the table.
-        let url = match CallbackUrl::from_target(target) {
-            Ok(url) => url,
-            Err(error) => {
-                let detail = format!("The callback's URL {error}.");
-                let failure = Failure::new(FailureReason::InvalidRow, detail);
-                return finish(None, Outcome::Failed(failure));
-            }
         };
         let parked_for = parked_for(job);
         let mut admitted = match self.origins.admit(url.origin(), parked_for).await {
@@ -92,7 +82,7 @@ impl Deliverer {
         let (started_at, began) = (Timestamp::now(), Instant::now());
         let permit = admitted.take_permit();
         let resends = ClaimedResends::new(&self.store, job.claim);
-        let attempt = self.transport.attempt(permit, &url, &message, &resends);
+        let attempt = self.transport.attempt(permit, url, &message, &resends);
         let result = attempt.await;
         let duration = began.elapsed();
         admitted.record(Signal::of(&result));

@@ -191,11 +191,11 @@ impl Lease {
     }
 
     async fn expire(&self, dead: Heartbeat) -> Result<(), StoreError> {
-        let owner = dead.owner.clone();
+        let owner = dead.owner;
         if let Some(expired) = self.store.expire(dead, self.max_claims).await? {
             self.metrics.expired(&expired);
             warn!(
-                owner,
+                %owner,
                 reclaimed = expired.reclaimed,
                 poisoned = expired.poisoned,
                 "lease of a silent worker expired: its jobs are PENDING again"
@@ -210,7 +210,7 @@ struct Watch {
     length: Duration,
     last: Option<Instant>,
     /// Each worker's counter, and since when it has had that value.
-    seen: HashMap<String, (i64, Instant)>,
+    seen: HashMap<OwnerId, (i64, Instant)>,
 }
 
 impl Watch {
@@ -241,10 +241,7 @@ impl Watch {
         others
             .into_iter()
             .filter(|other| {
-                let (beat, since) = self
-                    .seen
-                    .entry(other.owner.clone())
-                    .or_insert((other.beat, now));
+                let (beat, since) = self.seen.entry(other.owner).or_insert((other.beat, now));
                 if *beat != other.beat {
                     (*beat, *since) = (other.beat, now);
                 }
@@ -261,7 +258,7 @@ impl Watch {
 mod tests {
     use std::time::Duration;
 
-    use storm_shared::services::store::Heartbeat;
+    use storm_shared::services::store::{Heartbeat, OwnerId};
     use tokio::time::Instant;
 
     use super::Watch;
@@ -275,7 +272,7 @@ mod tests {
         let start = Instant::now();
         renewals.into_iter().find_map(|(second, beat)| {
             let at = start + Duration::from_secs(second);
-            let owner = "other".to_owned();
+            let owner = OwnerId::NOBODY;
             let dead = watch.renewed(at, vec![Heartbeat { owner, beat }], at);
             (!dead.is_empty()).then_some(second)
         })

@@ -21,6 +21,7 @@ use std::{
     time::Duration,
 };
 
+use storm_shared::models::Origin;
 use tokio::{
     sync::{Notify, Semaphore},
     time::Instant,
@@ -68,12 +69,12 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    origins: HashMap<Arc<str>, Origin>,
+    origins: HashMap<Origin, OriginState>,
     /// Origins whose breaker has closed, until [`Origins::next_recovered`] takes them.
-    recovered: Vec<Arc<str>>,
+    recovered: Vec<Origin>,
 }
 
-struct Origin {
+struct OriginState {
     /// One permit a connection. A connection can outlive its job, and so can its permit.
     permits: Arc<Semaphore>,
     /// Jobs that hold a permit or wait for one.
@@ -86,7 +87,7 @@ struct Origin {
 /// A job that was admitted to an origin, until it is dropped.
 pub(super) struct Admitted {
     shared: Arc<Shared>,
-    origin: Arc<str>,
+    origin: Origin,
     permit: Option<ConnectionPermit>,
     since: Instant,
     /// Whether this attempt decides if the breaker closes.
@@ -112,7 +113,7 @@ impl Origins {
     /// returns how long to park it.
     pub(super) async fn admit(
         &self,
-        origin: &str,
+        origin: &Origin,
         parked_for: Duration,
     ) -> Result<Admitted, Duration> {
         // Parking is bounded: a job whose budget is used up passes an open breaker.
@@ -126,7 +127,7 @@ impl Origins {
     }
 
     /// The next origin whose breaker has closed again.
-    pub(super) async fn next_recovered(&self) -> Arc<str> {
+    pub(super) async fn next_recovered(&self) -> Origin {
         loop {
             // Registered before the look, so that a recovery in between is not missed.
             let recovery = self.shared.recovery.notified();
@@ -148,13 +149,13 @@ impl Origins {
     /// Counts the job in, if the breaker and the slots let it in; or returns how long to park it.
     fn enter(
         &self,
-        name: &str,
+        name: &Origin,
         park_budget: Duration,
     ) -> Result<(Admitted, Arc<Semaphore>), Duration> {
         let shared = &self.shared;
         let mut state = shared.lock();
         let now = Instant::now();
-        let (name, origin) = state.origin(name, shared.limit);
+        let origin = state.origin(name, shared.limit);
         if let Some(wait) = origin.breaker.park(now, park_budget) {
             shared.metrics.parked(ParkReason::OriginDown);
             return Err(wait);
@@ -170,7 +171,7 @@ impl Origins {
         let permits = Arc::clone(&origin.permits);
         let admitted = Admitted {
             shared: Arc::clone(shared),
-            origin: name,
+            origin: name.clone(),
             permit: None,
             since: now,
             is_probe: false,
@@ -208,7 +209,7 @@ impl Admitted {
         } else if was_open && !is_open {
             shared.metrics.breaker_closed();
             info!(%origin, "circuit breaker closed: callbacks to this origin resume");
-            shared.lock().recovered.push(Arc::clone(origin));
+            shared.lock().recovered.push(origin.clone());
             shared.recovery.notify_one();
         }
     }
@@ -225,9 +226,9 @@ impl Admitted {
     }
 
     /// The origin exists as long as a job is counted in it.
-    fn with_origin<T>(&self, act: impl FnOnce(&mut Origin, Instant) -> T) -> T {
+    fn with_origin<T>(&self, act: impl FnOnce(&mut OriginState, Instant) -> T) -> T {
         let mut state = self.shared.lock();
-        let (_, origin) = state.origin(&self.origin, self.shared.limit);
+        let origin = state.origin(&self.origin, self.shared.limit);
         act(origin, Instant::now())
     }
 }
@@ -276,7 +277,7 @@ impl Shared {
     }
 }
 
-impl Origin {
+impl OriginState {
     fn new(limit: usize) -> Self {
         Self {
             permits: Arc::new(Semaphore::new(limit)),
@@ -294,15 +295,11 @@ impl Origin {
 }
 
 impl State {
-    fn origin(&mut self, name: &str, limit: usize) -> (Arc<str>, &mut Origin) {
-        let name = match self.origins.get_key_value(name) {
-            Some((name, _)) => Arc::clone(name),
-            None => name.into(),
-        };
-        let origin = self.origins.entry(Arc::clone(&name));
-        let origin = origin.or_insert_with(|| Origin::new(limit));
+    fn origin(&mut self, name: &Origin, limit: usize) -> &mut OriginState {
+        let origin = self.origins.entry(name.clone());
+        let origin = origin.or_insert_with(|| OriginState::new(limit));
         origin.last_asked = Instant::now();
-        (name, origin)
+        origin
     }
 }
 

@@ -14,7 +14,7 @@ const BATCH: usize = 512;
 pub(super) async fn release(store: Store, origins: Origins, next_due: NextDue, drain: Drain) {
     while let Some(origin) = drain.until_shutdown(origins.next_recovered()).await {
         loop {
-            let unparked = store.unpark(origin.to_string(), BATCH);
+            let unparked = store.unpark(origin.clone(), BATCH);
             match drain.until_shutdown(unparked).await {
                 Some(Ok(jobs)) => {
                     next_due.lower_to(Timestamp::now());

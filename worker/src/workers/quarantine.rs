@@ -66,8 +66,7 @@ async fn claim_some(intake: &Intake, wait: Duration) -> Result<Claimed, StoreErr
     else {
         return Ok(Claimed::None);
     };
-    let lost_claims = u32::try_from(alike[0].lost_claims).unwrap_or(u32::MAX);
-    let slots_per_job = intake.slots.per_job(lost_claims);
+    let slots_per_job = intake.slots.per_job(alike[0].lost_claims);
     // After the timeout, the wait leaves the semaphore's FIFO queue and the jobs behind it
     // continue.
     let slots = intake.slots.take(slots_per_job, alike.len());

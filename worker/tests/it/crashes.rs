@@ -97,6 +97,35 @@ async fn a_stored_report_is_reused_and_failed_attempts_still_count() {
 }
 
 #[tokio::test]
+async fn rows_edited_into_nonsense_end_failed_and_the_jobs_beside_them_are_delivered() {
+    let table = Table::new().await;
+    let mut receiver = Receiver::answering(|_, _| 200).await;
+    let mut broken = Vec::new();
+    for column in ["input_payload", "result_payload", "callback_url"] {
+        let id = table.accept(1, Some(receiver.url())).await;
+        rusqlite::Connection::open(table.path())
+            .unwrap()
+            .execute(
+                &format!("UPDATE requests SET {column} = CAST(x'ff00' AS TEXT) WHERE id = ?1"),
+                [id.to_string()],
+            )
+            .unwrap();
+        broken.push(id);
+    }
+    let sound = table.accept(1, Some(receiver.url())).await;
+    let _worker = table.worker(&[]);
+    assert_eq!(table.ended(sound).await.status, Status::Completed);
+    for id in broken {
+        let row = table.ended(id).await;
+        let failure = row.failure.unwrap();
+        assert_eq!(failure.reason, FailureReason::InvalidRow);
+        assert!(failure.detail.starts_with("The row can't be parsed: "));
+    }
+    receiver.next().await;
+    assert!(receiver.more().is_empty(), "only the sound one was called");
+}
+
+#[tokio::test]
 async fn a_worker_resumed_after_lease_expiry_is_fenced_off_and_works_again() {
     let table = Table::new().await;
     let (mut receiver, release) = holds_the_first(200).await;

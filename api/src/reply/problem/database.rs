@@ -107,9 +107,9 @@ mod tests {
 
     #[test]
     fn the_stores_own_words_stay_inside() {
-        let broken = StoreError::Unusable {
-            path: "/srv/secret.db".into(),
-            problem: "no such table: requests".to_owned(),
+        let broken = StoreError::Failed {
+            trouble: Trouble::Other,
+            message: "/srv/secret.db: no such table: requests".into(),
         };
         for (error, name) in [
             (StoreError::QueueFull, "overloaded"),

@@ -1,21 +1,57 @@
-//! Leases: which workers are alive, and reclaiming the jobs of those that are not.
-//!
-//! Each worker has one row in `workers`; `beat` counts its heartbeats. No clock of another process
-//! is trusted: an observer that sees `beat` unchanged for a whole lease, by its own monotonic
-//! clock, may expire the lease. One transaction then deletes the worker's row and reclaims its
-//! jobs. After that, the worker can claim nothing and write to none of the jobs it held.
+//! Who holds jobs: workers and their leases. Pure rules, no SQL.
 
-use jiff::Timestamp;
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use std::{fmt, str::FromStr};
 
-use super::{claim::OwnerId, events, rows, rows::set_work};
-use crate::models::{EventKind, FailureReason};
+use thiserror::Error;
+use uuid::Uuid;
+
+/// The identity of one worker process. A restart gets a new one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct OwnerId(Uuid);
+
+impl OwnerId {
+    /// The owner of jobs whose worker is unknown, after an edit by hand or in a restored backup. No
+    /// worker has this identity, so nobody renews its lease: it expires, and its jobs are
+    /// reclaimed.
+    pub const NOBODY: Self = Self(Uuid::nil());
+
+    /// A new identity.
+    pub fn generate() -> Self {
+        // Random and never reused: a worker that lost its lease must not pass for its successor.
+        Self(Uuid::new_v4())
+    }
+}
+
+impl fmt::Display for OwnerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The text is not an [`OwnerId`] as it is displayed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("is not an owner id")]
+pub struct OwnerIdError;
+
+impl FromStr for OwnerId {
+    type Err = OwnerIdError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let id = text.parse().map(Self).map_err(|_| OwnerIdError)?;
+        // Owners are compared as text, so one owner must not have two spellings.
+        if id.to_string() == text {
+            Ok(id)
+        } else {
+            Err(OwnerIdError)
+        }
+    }
+}
 
 /// A worker's heartbeat, as an observer read it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Heartbeat {
-    /// The worker: an [`OwnerId`], unless the row was edited by hand.
-    pub owner: String,
+    /// The worker.
+    pub owner: OwnerId,
     /// The number of renewals.
     pub beat: i64,
 }
@@ -29,123 +65,6 @@ pub struct Expired {
     pub poisoned: usize,
 }
 
-/// Registers a worker.
-///
-/// Also registers every owner of a `PROCESSING` job that has no row in `workers` (after a restored
-/// backup or an edit by hand). Such an owner sends no heartbeats, so its lease expires and its jobs
-/// are reclaimed.
-pub(super) fn register(connection: &Connection, owner: OwnerId) -> rusqlite::Result<()> {
-    // For operators only. No code compares it: the hosts' clocks may differ.
-    let now = rows::time(Timestamp::now());
-    // ON CONFLICT: registering again, after a lost answer, counts as a heartbeat.
-    connection.execute(
-        "INSERT INTO workers (owner, beat, renewed_at) VALUES (?1, 0, ?2)
-         ON CONFLICT DO UPDATE SET beat = beat + 1, renewed_at = ?2",
-        params![owner, now],
-    )?;
-    connection.execute(
-        // Null can't be a key of `workers`. Under a name, the lease expiry finds these jobs.
-        "UPDATE requests SET owner = 'nobody' WHERE work = 'PROCESSING' AND owner IS NULL",
-        [],
-    )?;
-    connection.execute(
-        "INSERT OR IGNORE INTO workers (owner, beat, renewed_at)
-         SELECT DISTINCT owner, 0, ?1 FROM requests WHERE work = 'PROCESSING'",
-        [now],
-    )?;
-    Ok(())
-}
-
-/// Renews a lease and returns the other workers' heartbeats; `None` if the lease expired.
-pub(super) fn renew(
-    connection: &Connection,
-    owner: OwnerId,
-) -> rusqlite::Result<Option<Vec<Heartbeat>>> {
-    let renewed = connection
-        .prepare_cached("UPDATE workers SET beat = beat + 1, renewed_at = ?2 WHERE owner = ?1")?
-        .execute(params![owner, rows::time(Timestamp::now())])?;
-    if renewed == 0 {
-        return Ok(None);
-    }
-    connection
-        .prepare_cached("SELECT owner, beat FROM workers WHERE owner <> ?1")?
-        .query_map([owner], heartbeat)?
-        .collect::<rusqlite::Result<_>>()
-        .map(Some)
-}
-
-fn heartbeat(row: &Row<'_>) -> rusqlite::Result<Heartbeat> {
-    Ok(Heartbeat {
-        owner: row.get(0)?,
-        beat: row.get(1)?,
-    })
-}
-
-/// Whether `owner` has a lease.
-pub(super) fn is_held(connection: &Connection, owner: OwnerId) -> rusqlite::Result<bool> {
-    connection
-        .prepare_cached("SELECT 1 FROM workers WHERE owner = ?1")?
-        .query_one([owner], |_| Ok(()))
-        .optional()
-        .map(|row| row.is_some())
-}
-
-/// Expires the lease of a worker that has not renewed it since `seen`, and reclaims its jobs.
-/// `None` if the worker has renewed it, or another process was first.
-///
-/// A job that the worker held alone and that has now lost `max_claims` claims in a row is a poison
-/// job. A job that the worker held among others may be innocent: its count of lost claims stops at
-/// [`quarantine_threshold`], from which it runs alone. So its last two losses (the last one, if
-/// `max_claims` is 2) happen while it runs alone.
-pub(super) fn expire(
-    connection: &Connection,
-    seen: &Heartbeat,
-    max_claims: u32,
-) -> rusqlite::Result<Option<Expired>> {
-    let Heartbeat { owner, beat } = seen;
-    let deleted = connection.execute(
-        "DELETE FROM workers WHERE owner = ?1 AND beat = ?2",
-        params![owner, beat],
-    )?;
-    // The worker renewed meanwhile, or another process deleted the row first. Of several concurrent
-    // observers, exactly one deletes it.
-    if deleted == 0 {
-        return Ok(None);
-    }
-    // Before the updates below, which clear the owner by which it finds the jobs.
-    events::record_all(connection, owner, EventKind::ClaimLost)?;
-    let held: u32 = connection.query_one(
-        "SELECT count(*) FROM requests WHERE work = 'PROCESSING' AND owner = ?1",
-        [owner],
-        |row| row.get(0),
-    )?;
-    let (poisoned, most_losses) = if held == 1 {
-        (
-            // First: the reclaim below then takes only what is still `PROCESSING`.
-            fail_poison_job(connection, owner, max_claims)?,
-            max_claims - 1,
-        )
-    } else {
-        (0, quarantine_threshold(max_claims))
-    };
-    // Due now, and not after the notification grace: no notification is sent for these jobs.
-    // `max(lost_claims, ?3)`: the cap stops a count, but never lowers one that is above it.
-    let reclaimed = connection.execute(
-        concat!(
-            "UPDATE requests SET ",
-            set_work!("PENDING"),
-            ", owner = NULL, next_attempt_at = ?2,
-                 lost_claims = min(lost_claims + 1, max(lost_claims, ?3))
-             WHERE work = 'PROCESSING' AND owner = ?1"
-        ),
-        params![owner, rows::time(Timestamp::now()), most_losses],
-    )?;
-    Ok(Some(Expired {
-        reclaimed,
-        poisoned,
-    }))
-}
-
 /// The number of lost claims from which a suspected poison job is quarantined: it runs alone on
 /// its worker, so that it can harm no other job.
 pub const fn quarantine_threshold(max_claims: u32) -> u32 {
@@ -153,46 +72,16 @@ pub const fn quarantine_threshold(max_claims: u32) -> u32 {
     if max_claims > 3 { max_claims - 2 } else { 1 }
 }
 
-fn fail_poison_job(
-    connection: &Connection,
-    owner: &str,
-    max_claims: u32,
-) -> rusqlite::Result<usize> {
-    connection.execute(
-        "UPDATE requests SET lost_claims = lost_claims + 1,
-             status = iif(status = 'COMPLETED', status, 'FAILED'),
-             completed_at = iif(status IN ('COMPLETED', 'FAILED'), completed_at, ?3),
-             failure_reason = iif(status = 'COMPLETED', failure_reason, ?4),
-             failure_detail = iif(status = 'COMPLETED', failure_detail, ?5),
-             redelivery = NULL, parked_since = NULL
-         WHERE work = 'PROCESSING' AND owner = ?1 AND lost_claims + 1 >= ?2",
-        params![
-            owner,
-            max_claims,
-            rows::time(Timestamp::now()),
-            FailureReason::Poison.as_str(),
-            format!(
-                "{max_claims} workers in a row crashed or lost their lease while they held this \
-                 job, and the last one held no other job."
-            ),
-        ],
-    )
-}
-
-/// Ends the lease of `owner` and releases its jobs. Returns how many jobs it held.
-pub(super) fn deregister(connection: &Connection, owner: OwnerId) -> rusqlite::Result<usize> {
-    let owner = &owner.to_string();
-    events::record_all(connection, owner, EventKind::GivenBack)?;
-    // Unlike a lease expiry, a release leaves `lost_claims` as it is: the job did no harm.
-    let released = connection.execute(
-        concat!(
-            "UPDATE requests SET ",
-            set_work!("PENDING"),
-            ", owner = NULL, next_attempt_at = ?2
-             WHERE work = 'PROCESSING' AND owner = ?1"
-        ),
-        params![owner, rows::time(Timestamp::now())],
-    )?;
-    connection.execute("DELETE FROM workers WHERE owner = ?1", [owner])?;
-    Ok(released)
+/// Where the count of lost claims stops when a worker that held `held` jobs loses them.
+///
+/// A job that the worker held alone may have killed it, and counts up to the loss that makes it a
+/// poison job. A job that it held among others may be innocent: its count stops at
+/// [`quarantine_threshold`], from which it runs alone. So its last two losses (the last one, if
+/// `max_claims` is 2) happen while it runs alone.
+pub(super) const fn most_losses(held: u32, max_claims: u32) -> u32 {
+    if held == 1 {
+        max_claims - 1
+    } else {
+        quarantine_threshold(max_claims)
+    }
 }

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::Request;
+use storm_shared::models::CallbackUrl;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
     time::{Duration, Instant},
@@ -23,7 +24,8 @@ async fn answer_bytewise(mut stream: DuplexStream, answer: Vec<u8>) {
 async fn status_and_length(answer: String) -> (u16, Option<u64>) {
     let (here, there) = duplex(1);
     tokio::spawn(answer_bytewise(there, answer.into_bytes()));
-    let mut connection = Connection::open("http://test", here).await.unwrap();
+    let url = CallbackUrl::parse("http://test/").unwrap();
+    let mut connection = Connection::open(url.origin(), here).await.unwrap();
     let request = Request::get("/").body(Full::<Bytes>::default()).unwrap();
     let deadline = Instant::now() + Duration::from_mins(1);
     match connection.exchange(request, deadline).await.unwrap() {

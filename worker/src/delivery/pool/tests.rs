@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use storm_shared::models::{CallbackUrl, Origin};
 use tokio::time::advance;
 
 use super::{MAX_IDLE, MAX_IDLE_TIME, MAX_PER_ORIGIN, Pool, Poolable, SWEEP_PERIOD};
@@ -16,13 +17,13 @@ use super::{MAX_IDLE, MAX_IDLE_TIME, MAX_PER_ORIGIN, Pool, Poolable, SWEEP_PERIO
 /// A numbered connection. On drop (its close) it removes itself from `living`.
 struct Fake {
     number: usize,
-    origin: Arc<str>,
+    origin: Origin,
     open: Arc<AtomicBool>,
     living: Arc<Mutex<BTreeSet<usize>>>,
 }
 
 impl Poolable for Fake {
-    fn origin(&self) -> &Arc<str> {
+    fn origin(&self) -> &Origin {
         &self.origin
     }
 
@@ -35,6 +36,10 @@ impl Drop for Fake {
     fn drop(&mut self) {
         self.living.lock().unwrap().remove(&self.number);
     }
+}
+
+fn parsed(origin: &str) -> Origin {
+    CallbackUrl::parse(origin).unwrap().origin().clone()
 }
 
 #[derive(Default)]
@@ -50,7 +55,7 @@ impl Fakes {
         self.living.lock().unwrap().insert(number);
         Fake {
             number,
-            origin: origin.into(),
+            origin: parsed(origin),
             open: Arc::new(AtomicBool::new(true)),
             living: Arc::clone(&self.living),
         }
@@ -67,7 +72,7 @@ async fn the_most_recently_idle_connection_is_reused_first_and_only_for_its_orig
     pool.put(fakes.open("http://a"));
     pool.put(fakes.open("http://b"));
     pool.put(fakes.open("http://a"));
-    let take = |origin| pool.take(origin).map(|fake| fake.number);
+    let take = |origin| pool.take(&parsed(origin)).map(|fake| fake.number);
     assert_eq!(
         [take("http://a"), take("http://a"), take("http://a")],
         [Some(2), Some(0), None]
@@ -82,7 +87,10 @@ async fn a_connection_that_its_peer_closed_is_skipped() {
     closed.open.store(false, Ordering::Relaxed);
     pool.put(open);
     pool.put(closed);
-    assert_eq!(pool.take("http://a").map(|fake| fake.number), Some(0));
+    assert_eq!(
+        pool.take(&parsed("http://a")).map(|fake| fake.number),
+        Some(0)
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -104,8 +112,8 @@ async fn over_the_total_limit_the_oldest_connection_is_closed() {
         pool.put(fakes.open(&format!("http://{}", index / 2)));
     }
     assert_eq!(fakes.living(), (2..MAX_IDLE + 2).collect::<Vec<_>>());
-    assert!(pool.take("http://0").is_none());
-    assert!(pool.take("http://1").is_some());
+    assert!(pool.take(&parsed("http://0")).is_none());
+    assert!(pool.take(&parsed("http://1")).is_some());
 }
 
 #[tokio::test(start_paused = true)]
@@ -123,9 +131,9 @@ async fn a_connection_past_its_idle_timeout_is_not_reused() {
     let (pool, mut fakes) = (Pool::new(), Fakes::default());
     pool.put(fakes.open("http://a"));
     advance(MAX_IDLE_TIME.saturating_sub(Duration::from_millis(1))).await;
-    pool.put(pool.take("http://a").unwrap());
+    pool.put(pool.take(&parsed("http://a")).unwrap());
     advance(MAX_IDLE_TIME).await;
-    assert!(pool.take("http://a").is_none());
+    assert!(pool.take(&parsed("http://a")).is_none());
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,0 +1,13 @@
+-- The origin of the callback (scheme, host and port of the normal form), worked out by the service
+-- and no longer by SQL. Null without a callback, and in rows of the release before: a redelivery
+-- sets it then.
+ALTER TABLE requests ADD COLUMN origin TEXT;
+
+UPDATE requests SET origin =
+    substr(coalesce(callback_target, callback_url), 1,
+           7 + instr(substr(coalesce(callback_target, callback_url), 9), '/'))
+WHERE work IN ('PENDING', 'PROCESSING') AND callback_url IS NOT NULL;
+
+-- Replaces waiting_by_origin, which the release before still names in its queries. Like that one
+-- it holds scheduled and parked jobs only.
+CREATE INDEX backlog ON requests (origin) WHERE work = 'PENDING' AND next_attempt_at IS NOT NULL;

@@ -1,0 +1,193 @@
+//! A job: as it is accepted, claimed, and settled. Value types, no SQL.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::lease::OwnerId;
+use crate::{
+    models::{AttemptClass, CallbackUrl, ClientName, Failure, ReportSpec, RequestId, Traceparent},
+    services::report::Report,
+};
+
+/// A new async job.
+#[derive(Clone, Debug)]
+pub struct NewJob {
+    /// The job's id.
+    pub id: RequestId,
+    /// The report to generate.
+    pub spec: ReportSpec,
+    /// The callback URL; if `None`, the client polls.
+    pub callback: Option<CallbackUrl>,
+    /// The caller's trace context; if `None`, the job starts a trace of its own.
+    pub traceparent: Option<Traceparent>,
+    /// The client name of the token; `None` without authentication.
+    pub created_by: Option<ClientName>,
+}
+
+impl NewJob {
+    /// A job without a client name and without a caller's trace.
+    pub fn new(id: RequestId, spec: ReportSpec, callback: Option<CallbackUrl>) -> Self {
+        Self {
+            id,
+            spec,
+            callback,
+            traceparent: None,
+            created_by: None,
+        }
+    }
+}
+
+/// A claimable job as it was read. The claim succeeds only if nobody has claimed it since.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// The row.
+    pub id: RequestId,
+    /// The number of claims on the row so far.
+    pub claims: i64,
+    /// Claims lost with their workers.
+    pub lost_claims: u32,
+}
+
+impl Candidate {
+    /// The job of a notification. Only jobs that were never claimed are notified.
+    pub fn notified(id: RequestId) -> Self {
+        Self {
+            id,
+            claims: 0,
+            lost_claims: 0,
+        }
+    }
+
+    /// Whether the job was never claimed.
+    pub fn is_new(&self) -> bool {
+        self.claims == 0
+    }
+}
+
+/// The right to write to one row. It ends when the job is finished, released or reclaimed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// The row.
+    pub id: RequestId,
+    /// The worker that holds the claim.
+    pub owner: OwnerId,
+    /// The fencing token: the row's claim counter, from 1. Every write under this claim names it,
+    /// so a write under an older claim changes nothing.
+    pub number: i64,
+}
+
+/// A claimed job, with the state that earlier claims stored.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// The claim that every write names.
+    pub claim: Claim,
+    /// The report to generate.
+    pub spec: ReportSpec,
+    /// The stored report, if an earlier claim generated it.
+    pub report: Option<Report>,
+    /// The callback URL; if `None`, the client polls.
+    pub callback: Option<CallbackUrl>,
+    /// The trace context. Derived from the id if the caller sent none.
+    pub traceparent: Traceparent,
+    /// Callback attempts with a known outcome.
+    pub attempts: u32,
+    /// How many of them were made before the latest redelivery was requested.
+    pub attempts_before: u32,
+    /// Since when the job has been parked.
+    pub parked_since: Option<Timestamp>,
+}
+
+/// A claimed row that can't be parsed, because it was edited by hand.
+#[derive(Clone, Debug)]
+pub struct InvalidJob {
+    /// The claim on it.
+    pub claim: Claim,
+    /// Why it fails.
+    pub failure: Failure,
+}
+
+/// A callback attempt to record together with the job's new state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AttemptRecord {
+    /// Number of the attempt within its request, from 1, including redeliveries.
+    pub number: u32,
+    /// Start time.
+    pub started_at: Timestamp,
+    /// Duration.
+    pub duration: Duration,
+    /// Outcome class.
+    pub class: AttemptClass,
+    /// HTTP status code, if there was a response.
+    pub status: Option<u16>,
+    /// Error text that the job's owner may see.
+    pub error: Option<String>,
+    /// Full error text for operators. It can name internal addresses.
+    pub internal_detail: Option<String>,
+}
+
+impl AttemptRecord {
+    /// Whether the receiver may have received this callback and may receive it again.
+    pub(super) fn may_repeat(&self) -> bool {
+        !matches!(self.class, AttemptClass::Success | AttemptClass::Refused)
+    }
+}
+
+/// How a claim on a job ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Settlement {
+    /// The job, or its redelivery, is over, with the last attempt if one was made. A `COMPLETED`
+    /// job stays `COMPLETED`, even if its redelivery fails.
+    Finish {
+        /// The last attempt.
+        attempt: Option<AttemptRecord>,
+        /// What came of the job.
+        outcome: Outcome,
+    },
+    /// The attempt failed. The job is `PENDING` until the next one is due.
+    Retry {
+        /// The failed attempt.
+        attempt: AttemptRecord,
+        /// When the next attempt is due.
+        due: Timestamp,
+    },
+    /// No attempt was made, because the origin's circuit is open, its concurrency limit is reached,
+    /// or the worker lacks what an attempt needs. The job is `PENDING` until `due`, and the retry
+    /// schedule does not advance.
+    Park {
+        /// When the job is tried again.
+        due: Timestamp,
+    },
+    /// The worker stopped before an attempt. The job is `PENDING`, and due at once.
+    GiveBack,
+}
+
+impl Settlement {
+    /// The attempt to record with it.
+    pub(super) fn attempt(&self) -> Option<&AttemptRecord> {
+        match self {
+            Self::Finish { attempt, .. } => attempt.as_ref(),
+            Self::Retry { attempt, .. } => Some(attempt),
+            Self::Park { .. } | Self::GiveBack => None,
+        }
+    }
+}
+
+/// The final outcome of a claimed job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The receiver answered 2xx, or the job has no callback.
+    Completed,
+    /// The job was not, or can't be, delivered.
+    Failed(Failure),
+}
+
+impl Outcome {
+    /// `completed`, or the reason of the failure as the API names it.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Completed => "completed",
+            Self::Failed(failure) => failure.reason.as_str(),
+        }
+    }
+}

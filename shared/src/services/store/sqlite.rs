@@ -1,0 +1,305 @@
+//! The embedded engine: `SQLite` in WAL mode, on a local disk of one host.
+//!
+//! Each process has one writer, which commits all queued writes in one transaction (group commit,
+//! `writer`), and a few read-only connections (`readers`). This file says which of them runs each
+//! verb; the files below hold the SQL.
+
+mod accept;
+mod attempts;
+mod checkpoint;
+mod claim;
+mod columns;
+mod connection;
+mod events;
+mod files;
+mod find;
+mod health;
+mod lease;
+mod look;
+mod open;
+mod private;
+mod readers;
+mod recent_write;
+mod redelivery;
+mod schema;
+mod settle;
+mod trouble;
+mod writer;
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use rusqlite::Connection;
+
+use self::{claim::ClaimedRow, readers::Readers, recent_write::RecentWrite, writer::Writer};
+use super::{
+    Candidate, Claim, DueJobs, DueQuery, Expired, Heartbeat, InvalidJob, Job, NewJob, OwnerId,
+    Redeliverable, RedeliveryPage, Scope, Settlement, StoreError, Trouble, Unredeliverable,
+};
+use crate::{
+    config::StoreSettings,
+    models::{ClientName, Failure, Origin, ReportSpec, Request, RequestId},
+    services::report::Report,
+};
+
+/// The file descriptors of an open database: the file and its write-ahead log for the writer and
+/// each reader, their shared memory, and, for moments, a folder that is synced and a file that is
+/// inspected or copied.
+pub(super) const DESCRIPTORS: usize = 2 * (1 + readers::CONNECTIONS) + 1 + 2;
+
+/// The threads of an open database: one for each connection.
+pub(super) const THREADS: usize = 1 + readers::CONNECTIONS;
+
+/// An open database.
+pub(super) struct Sqlite {
+    id: String,
+    writer: Writer,
+    readers: Readers,
+    recent_write: RecentWrite,
+}
+
+impl Sqlite {
+    pub(super) async fn open(settings: &StoreSettings) -> Result<Self, StoreError> {
+        let opened = open::open(settings).await?;
+        Ok(Self {
+            id: opened.id,
+            writer: Writer::start(opened.writer.into(), opened.files, settings.write_queue),
+            readers: Readers::start(opened.readers),
+            recent_write: RecentWrite::default(),
+        })
+    }
+
+    pub(super) fn id(&self) -> &str {
+        &self.id
+    }
+
+    pub(super) async fn accept(&self, job: NewJob) -> Result<(), StoreError> {
+        // Before the write: its closure runs in a transaction that other writes share.
+        let input = columns::to_json(&job.spec);
+        self.writer
+            // Load shedding: the API answers 503, while a worker's writes wait for room.
+            .try_write(move |tx| accept::insert_job(tx, &job, &input))
+            .await
+    }
+
+    pub(super) async fn record_sync(
+        &self,
+        id: RequestId,
+        spec: &ReportSpec,
+        created_by: Option<ClientName>,
+        ended: Result<&Report, &Failure>,
+    ) -> Result<(), StoreError> {
+        let input = columns::to_json(spec);
+        let ended = ended.map(columns::to_json).map_err(Clone::clone);
+        self.writer
+            .try_write(move |tx| accept::insert_sync(tx, id, &input, created_by.as_ref(), &ended))
+            .await
+    }
+
+    pub(super) async fn claim(
+        &self,
+        owner: OwnerId,
+        candidates: Vec<Candidate>,
+    ) -> Result<Vec<Result<Job, InvalidJob>>, StoreError> {
+        let rows = self.writer.write(move |tx| {
+            // In the claim's transaction: a worker whose lease expired must not claim.
+            if lease::is_held(tx, owner)? {
+                claim::claim_all(tx, owner, &candidates).map(Some)
+            } else {
+                Ok(None)
+            }
+        });
+        let rows = rows.await?.ok_or(StoreError::LeaseLost)?;
+        Ok(rows.into_iter().map(ClaimedRow::into_job).collect())
+    }
+
+    pub(super) async fn due_jobs(&self, query: DueQuery) -> Result<DueJobs, StoreError> {
+        self.readers
+            // A read outside the claim's transaction may be stale when the claim runs. That is
+            // safe: the claim checks each candidate again.
+            .read(move |db| look::due_jobs(db, query, Timestamp::now()))
+            .await
+    }
+
+    pub(super) async fn suspects(&self, limit: usize) -> Result<Vec<Candidate>, StoreError> {
+        self.readers.read(move |db| look::suspects(db, limit)).await
+    }
+
+    pub(super) async fn unpark(&self, origin: Origin, limit: usize) -> Result<usize, StoreError> {
+        self.writer
+            .write(move |tx| look::unpark(tx, &origin, limit, Timestamp::now()))
+            .await
+    }
+
+    pub(super) async fn origins_over_limit(&self, most: usize) -> Result<Vec<Origin>, StoreError> {
+        self.readers
+            .read(move |db| look::origins_over_limit(db, most))
+            .await
+    }
+
+    pub(super) async fn store_result(
+        &self,
+        claim: Claim,
+        report: &Report,
+    ) -> Result<(), StoreError> {
+        let result = columns::to_json(report);
+        self.write_claimed(move |tx| settle::store_result(tx, &claim, &result))
+            .await
+    }
+
+    pub(super) async fn record_resend(&self, claim: Claim) -> Result<(), StoreError> {
+        self.write_claimed(move |tx| events::record_resend(tx, &claim))
+            .await
+    }
+
+    pub(super) async fn settle(
+        &self,
+        claim: Claim,
+        report: Option<&Report>,
+        settlement: Settlement,
+    ) -> Result<(), StoreError> {
+        let result = report.map(columns::to_json);
+        self.write_claimed(move |tx| settle::settle(tx, &claim, result.as_deref(), &settlement))
+            .await
+    }
+
+    /// Runs `write`, which returns whether the claim that it names is held.
+    async fn write_claimed(
+        &self,
+        write: impl FnOnce(&Connection) -> rusqlite::Result<bool> + Send + 'static,
+    ) -> Result<(), StoreError> {
+        if self.writer.write(write).await? {
+            Ok(())
+        } else {
+            Err(StoreError::ClaimLost)
+        }
+    }
+
+    pub(super) async fn register(&self, owner: OwnerId) -> Result<(), StoreError> {
+        self.writer
+            .write(move |tx| lease::register(tx, owner))
+            .await
+    }
+
+    pub(super) async fn renew(&self, owner: OwnerId) -> Result<Vec<Heartbeat>, StoreError> {
+        self.writer
+            .write(move |tx| lease::renew(tx, owner))
+            .await?
+            .ok_or(StoreError::LeaseLost)
+    }
+
+    pub(super) async fn expire(
+        &self,
+        seen: Heartbeat,
+        max_claims: u32,
+    ) -> Result<Option<Expired>, StoreError> {
+        self.writer
+            .write(move |tx| lease::expire(tx, seen, max_claims))
+            .await
+    }
+
+    pub(super) async fn deregister(&self, owner: OwnerId) -> Result<usize, StoreError> {
+        self.writer
+            .write(move |tx| lease::deregister(tx, owner))
+            .await
+    }
+
+    pub(super) async fn origin_of(
+        &self,
+        scope: Scope,
+        id: RequestId,
+    ) -> Result<Option<Origin>, StoreError> {
+        self.readers
+            .read(move |db| redelivery::origin_of(db, &scope, id))
+            .await
+    }
+
+    pub(super) async fn redeliver(
+        &self,
+        scope: Scope,
+        id: RequestId,
+    ) -> Result<Result<(), Unredeliverable>, StoreError> {
+        self.writer
+            .try_write(move |tx| redelivery::begin(tx, &scope, id))
+            .await
+    }
+
+    pub(super) async fn redeliver_all(
+        &self,
+        scope: Scope,
+        ids: Vec<RequestId>,
+    ) -> Result<usize, StoreError> {
+        self.writer
+            .try_write(move |tx| redelivery::begin_all(tx, &scope, &ids))
+            .await
+    }
+
+    pub(super) async fn redeliverable(
+        &self,
+        scope: Scope,
+        page: RedeliveryPage,
+    ) -> Result<Redeliverable, StoreError> {
+        self.readers
+            .read(move |db| redelivery::find(db, &scope, &page))
+            .await
+    }
+
+    pub(super) async fn find(
+        &self,
+        scope: Scope,
+        id: RequestId,
+    ) -> Result<Option<Request>, StoreError> {
+        self.readers
+            .read(move |db| find::find(db, &scope, id))
+            .await
+    }
+
+    pub(super) async fn check(self: &Arc<Self>) -> Result<(), StoreError> {
+        let checked = self.read_and_write().await;
+        // Our own close removes the write-ahead log.
+        if matches!(checked, Err(StoreError::Closed)) {
+            return checked;
+        }
+        // First: a connection to a file that was moved can fail in many other ways.
+        if self.writer.files().check_all() {
+            return Err(trouble::moved());
+        }
+        checked?;
+        // Another write may have failed since that of the check.
+        match self.writer.trouble() {
+            None => Ok(()),
+            Some(trouble) => Err(StoreError::Failed {
+                trouble,
+                message: "the last transaction failed".into(),
+            }),
+        }
+    }
+
+    async fn read_and_write(self: &Arc<Self>) -> Result<(), StoreError> {
+        self.readers.read(health::read).await?;
+        let write = || {
+            let engine = Arc::clone(self);
+            async move { engine.writer.write(health::write).await }
+        };
+        self.recent_write.result(write).await
+    }
+
+    pub(super) fn trouble(&self) -> Option<Trouble> {
+        self.writer.trouble()
+    }
+
+    pub(super) async fn ended(&self) {
+        tokio::select! {
+            () = self.writer.ended() => {}
+            // Without its readers the store would refuse every read for ever, yet accept jobs.
+            () = self.readers.ended() => {}
+        }
+    }
+
+    pub(super) async fn close(&self) {
+        // Readers first: the last connection to close checkpoints the WAL and deletes it, and a
+        // read-only one can't.
+        self.readers.close().await;
+        self.writer.close().await;
+    }
+}

@@ -1,0 +1,114 @@
+//! Conversion between columns and the models.
+
+use std::{error::Error, str::FromStr};
+
+use jiff::Timestamp;
+use rusqlite::{Row, types::Type};
+use serde::Serialize;
+use serde_json::value::{RawValue, to_raw_value};
+
+use crate::{
+    models::{CallbackUrl, Origin, RequestId, Traceparent},
+    services::store::Scope,
+};
+
+/// SQL that sets a row's `work`: of the redelivery if one is in progress, otherwise the status.
+macro_rules! set_work {
+    ($work:literal) => {
+        // SQLite evaluates all right-hand sides before it assigns, so both see the old
+        // `redelivery`.
+        concat!(
+            "status = iif(redelivery IS NULL, '",
+            $work,
+            "', status), redelivery = iif(redelivery IS NULL, NULL, '",
+            $work,
+            "')"
+        )
+    };
+}
+pub(super) use set_work;
+
+/// A time as stored: RFC 3339, UTC, milliseconds. Text order is time order.
+pub(super) fn time(at: Timestamp) -> String {
+    format!("{at:.3}")
+}
+
+/// The JSON of a model.
+#[expect(
+    clippy::expect_used,
+    reason = "serialising fails only for maps with non-string keys and failing Serialize impls; no \
+              model has either"
+)]
+pub(super) fn to_json<T: Serialize>(model: &T) -> String {
+    serde_json::to_string(model).expect("a model serialises to JSON")
+}
+
+/// A count as an SQL integer.
+pub(super) fn integer(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+/// Parses the text in a column as a `T`.
+pub(super) fn parsed<T>(row: &Row<'_>, column: usize) -> rusqlite::Result<T>
+where
+    T: FromStr<Err: Into<Box<dyn Error + Send + Sync>>>,
+{
+    parse(row.get_ref(column)?.as_str()?, column)
+}
+
+/// The trace context in a text, or one derived from the id. Text that can't be parsed counts as
+/// none: no job may fail because of its trace.
+pub(super) fn traceparent(text: Option<&str>, id: RequestId) -> Traceparent {
+    let sent = text.and_then(|text| text.parse().ok());
+    sent.unwrap_or_else(|| Traceparent::of(id))
+}
+
+/// The value to compare with `created_by`; null matches every row.
+pub(super) fn tenant(scope: &Scope) -> Option<&str> {
+    match scope {
+        Scope::All => None,
+        Scope::Of(name) => Some(name.as_str()),
+    }
+}
+
+/// Parses the text of a column as a `T`.
+pub(super) fn parse<T>(text: &str, column: usize) -> rusqlite::Result<T>
+where
+    T: FromStr<Err: Into<Box<dyn Error + Send + Sync>>>,
+{
+    text.parse()
+        .map_err(|error: T::Err| unreadable(column, error))
+}
+
+/// The origin of a callback: as stored in the column, or of the URL in the column after it, in a
+/// row of the release before.
+pub(super) fn origin(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Origin>> {
+    if let Some(stored) = text(row, column)? {
+        return Ok(Some(Origin::stored(&stored)));
+    }
+    let url = text(row, column + 1)?;
+    let url = url.and_then(|url| CallbackUrl::from_target(&url).ok());
+    Ok(url.map(|url| url.origin().clone()))
+}
+
+/// The text in a column. `SQLite` does not check that it is valid UTF-8, which an edit by hand can
+/// break: such bytes are shown as U+FFFD.
+pub(super) fn text(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<String>> {
+    let bytes = row.get_ref(column)?.as_bytes_or_null()?;
+    Ok(bytes.map(|bytes| String::from_utf8_lossy(bytes).into_owned()))
+}
+
+/// The JSON in a column, unchanged. Invalid JSON, from an edit by hand, is shown as a string.
+pub(super) fn json(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Box<RawValue>>> {
+    let Some(text) = text(row, column)? else {
+        return Ok(None);
+    };
+    serde_json::from_str(&text)
+        .or_else(|_| to_raw_value(&text))
+        .map(Some)
+        .map_err(|error| unreadable(column, error))
+}
+
+fn unreadable(column: usize, error: impl Into<Box<dyn Error + Send + Sync>>) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(column, Type::Text, error.into())
+}

@@ -1,0 +1,119 @@
+//! The events of a job: failed attempts, lost claims, releases and resends, each a possible
+//! duplicate delivery.
+
+use jiff::Timestamp;
+use rusqlite::{Connection, params};
+
+use super::{attempts::KEPT, columns};
+use crate::{
+    models::{Event, EventKind, RequestId},
+    services::store::{Claim, OwnerId},
+};
+
+/// Records an event of one claimed job.
+pub(super) fn record(
+    connection: &Connection,
+    claim: &Claim,
+    kind: EventKind,
+    detail: Option<&str>,
+) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached(
+            "INSERT INTO events (request_id, number, at, event, claim, detail)
+             SELECT ?1, 1 + coalesce(max(number), 0), ?2, ?3, ?4, ?5
+             FROM events WHERE request_id = ?1",
+        )?
+        .execute(params![
+            claim.id.to_string(),
+            columns::time(Timestamp::now()),
+            kind.as_str(),
+            claim.number,
+            detail,
+        ])?;
+    // A claim has at most one event, so a row with at most `KEPT` claims has nothing to delete.
+    if claim.number > KEPT.into() {
+        connection
+            .prepare_cached(
+                "DELETE FROM events WHERE request_id = ?1 AND number <=
+                     (SELECT max(number) FROM events WHERE request_id = ?1) - ?2",
+            )?
+            .execute(params![claim.id.to_string(), KEPT])?;
+    }
+    Ok(())
+}
+
+/// Records an event of every job that `owner` holds.
+pub(super) fn record_all(
+    connection: &Connection,
+    owner: OwnerId,
+    kind: EventKind,
+) -> rusqlite::Result<()> {
+    let owner = owner.to_string();
+    connection
+        .prepare_cached(
+            "INSERT INTO events (request_id, number, at, event, claim)
+             SELECT id, 1 + (SELECT coalesce(max(number), 0) FROM events WHERE request_id = requests.id),
+                    ?2, ?3, claim
+             FROM requests WHERE work = 'PROCESSING' AND owner = ?1",
+        )?
+        .execute(params![owner, columns::time(Timestamp::now()), kind.as_str()])?;
+    // As in `record`: no row with at most `KEPT` claims has anything to delete.
+    connection
+        .prepare_cached(
+            "DELETE FROM events
+             WHERE request_id IN
+                     (SELECT id FROM requests
+                      WHERE work = 'PROCESSING' AND owner = ?1 AND claim > ?2)
+                 AND number <= (SELECT max(number) FROM events AS later
+                                WHERE later.request_id = events.request_id) - ?2",
+        )?
+        .execute(params![owner, KEPT])?;
+    Ok(())
+}
+
+/// Records that the callback of a claimed job is about to be sent once more within its attempt.
+/// Returns whether the claim is held.
+///
+/// A table of its own: a process of the release before could not read this kind of event.
+pub(super) fn record_resend(connection: &Connection, claim: &Claim) -> rusqlite::Result<bool> {
+    let inserted = connection
+        .prepare_cached(
+            "INSERT INTO resends (request_id, number, at, claim)
+             SELECT id, 1 + (SELECT coalesce(max(number), 0) FROM resends WHERE request_id = ?1),
+                    ?4, claim
+             FROM requests WHERE id = ?1 AND owner = ?2 AND claim = ?3 AND work = 'PROCESSING'",
+        )?
+        .execute(params![
+            claim.id.to_string(),
+            claim.owner.to_string(),
+            claim.number,
+            columns::time(Timestamp::now()),
+        ])?;
+    connection
+        .prepare_cached(
+            "DELETE FROM resends WHERE request_id = ?1 AND number <=
+                 (SELECT max(number) FROM resends WHERE request_id = ?1) - ?2",
+        )?
+        .execute(params![claim.id.to_string(), KEPT])?;
+    Ok(inserted > 0)
+}
+
+/// Reads the events of a job, in order. A resend comes before the event that ended its claim.
+pub(super) fn of(connection: &Connection, id: RequestId) -> rusqlite::Result<Vec<Event>> {
+    connection
+        .prepare_cached(
+            "SELECT at, event, claim, detail, 2 AS place, number FROM events WHERE request_id = ?1
+             UNION ALL
+             SELECT at, 'resent', claim, NULL, 1, number FROM resends WHERE request_id = ?1
+             ORDER BY claim, place, number",
+        )?
+        .query_map([id.to_string()], |row| {
+            Ok(Event {
+                at: row.get(0)?,
+                event: columns::parsed(row, 1)?,
+                claim: row.get(2)?,
+                detail: row.get(3)?,
+            })
+        })?
+        .collect()
+}

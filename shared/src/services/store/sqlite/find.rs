@@ -1,0 +1,74 @@
+//! Finding one request.
+
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::{attempts, columns, events};
+use crate::{
+    models::{Failure, Request, RequestId},
+    services::store::Scope,
+};
+
+/// Finds a request within `scope`, in the form that clients see.
+pub(super) fn find(
+    connection: &Connection,
+    scope: &Scope,
+    id: RequestId,
+) -> rusqlite::Result<Option<Request>> {
+    connection
+        .prepare_cached(
+            "SELECT mode, status, input_payload, result_payload, callback_url, created_at,
+                    completed_at, failure_reason, failure_detail, claim, lost_claims,
+                    next_attempt_at, parked_since, redelivery, parks, traceparent
+             FROM requests WHERE id = ?1 AND (?2 IS NULL OR created_by = ?2)",
+        )?
+        .query_row(params![id.to_string(), columns::tenant(scope)], |row| {
+            request(id, row)
+        })
+        .optional()?
+        .map(|request| {
+            Ok(Request {
+                attempts: attempts::of(connection, id)?,
+                events: events::of(connection, id)?,
+                ..request
+            })
+        })
+        .transpose()
+}
+
+fn request(id: RequestId, row: &Row<'_>) -> rusqlite::Result<Request> {
+    let reason: Option<String> = row.get(7)?;
+    let detail = columns::text(row, 8)?;
+    let redelivery: Option<String> = row.get(13)?;
+    let failure = reason
+        .map(|reason| {
+            let reason = columns::parse(&reason, 7)?;
+            Ok::<_, rusqlite::Error>(Failure::new(reason, detail.unwrap_or_default()))
+        })
+        .transpose()?;
+    Ok(Request {
+        id,
+        mode: columns::parsed(row, 0)?,
+        status: columns::parsed(row, 1)?,
+        // NOT NULL in the table, as is `created_at`, so the default is never used.
+        input_payload: columns::json(row, 2)?.unwrap_or_default(),
+        result_payload: columns::json(row, 3)?,
+        callback_url: columns::text(row, 4)?,
+        created_at: columns::text(row, 5)?.unwrap_or_default(),
+        completed_at: columns::text(row, 6)?,
+        failure,
+        claims: row.get(9)?,
+        lost_claims: row.get(10)?,
+        attempts: Vec::new(),
+        next_attempt_at: columns::text(row, 11)?,
+        parked_since: columns::text(row, 12)?,
+        parks: row.get(14)?,
+        redelivery: redelivery
+            .map(|work| columns::parse(&work, 13))
+            .transpose()?,
+        traceparent: columns::traceparent(
+            row.get_ref(15)?.as_str_or_null().unwrap_or_default(),
+            id,
+        ),
+        events: Vec::new(),
+    })
+}

@@ -1,0 +1,22 @@
+//! The health check: one read and one write.
+
+use jiff::Timestamp;
+use rusqlite::Connection;
+
+use super::columns;
+
+pub(super) fn read(connection: &Connection) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached("SELECT 1 FROM store")?
+        .query_one([], |_| Ok(()))
+}
+
+/// Overwrites the one row of `health`.
+pub(super) fn write(tx: &Connection) -> rusqlite::Result<()> {
+    tx.prepare_cached(
+        "INSERT INTO health (one, checked_at) VALUES (1, ?1)
+         ON CONFLICT DO UPDATE SET checked_at = excluded.checked_at",
+    )?
+    .execute([columns::time(Timestamp::now())])
+    .map(drop)
+}

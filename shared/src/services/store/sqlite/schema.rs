@@ -1,0 +1,230 @@
+//! The database schema: numbered migrations, applied by whichever process starts first.
+
+mod restored;
+
+use rusqlite::{Connection, TransactionBehavior};
+use thiserror::Error;
+
+use super::columns;
+
+/// Migration `n` takes a database from version `n - 1` to `n`; `user_version` holds the version.
+const MIGRATIONS: [&str; 8] = [
+    include_str!("../../../../migrations/sqlite/0001_requests.sql"),
+    include_str!("../../../../migrations/sqlite/0002_leases.sql"),
+    include_str!("../../../../migrations/sqlite/0003_deliveries.sql"),
+    include_str!("../../../../migrations/sqlite/0004_internal_detail.sql"),
+    include_str!("../../../../migrations/sqlite/0005_resends.sql"),
+    include_str!("../../../../migrations/sqlite/0006_health.sql"),
+    include_str!("../../../../migrations/sqlite/0007_origins.sql"),
+    include_str!("../../../../migrations/sqlite/0008_attempt_claims.sql"),
+];
+
+/// Marks a database file as ours: `StRq` in ASCII.
+const APPLICATION_ID: i32 = 0x5374_5271;
+
+/// Why a database is refused.
+#[derive(Debug, Error)]
+pub(super) enum SchemaError {
+    #[error("belongs to another program (application_id {0:#x}); use another file")]
+    AnotherProgram(i32),
+    #[error("has tables but is not a database of this service; use another file")]
+    NotOurs,
+    #[error("has no schema version and not the tables of this service: restore it from a backup")]
+    Unmarked,
+    #[error("has schema version {found}; this version supports {known}: run a newer version")]
+    TooNew { found: usize, known: usize },
+    #[error("{0}")]
+    Sqlite(#[from] rusqlite::Error),
+}
+
+/// What a file contains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Found {
+    /// The migrations that have been applied; 0 for a new file.
+    version: usize,
+    /// Whether the header says so. A file that was made from a dump has no such marks.
+    is_marked: bool,
+}
+
+impl Found {
+    /// Whether a start has nothing to write.
+    pub(super) fn is_current(self) -> bool {
+        self.is_marked && self.version == MIGRATIONS.len()
+    }
+}
+
+/// Identifies the file and refuses another program's database and a newer schema. Writes nothing.
+pub(super) fn check(connection: &Connection) -> Result<Found, SchemaError> {
+    // One snapshot: between two statements, another process could create the tables and the marks.
+    let snapshot = connection.unchecked_transaction()?;
+    identify(&snapshot)
+}
+
+/// Identifies and migrates the database to the newest version, in one transaction.
+pub(super) fn migrate(connection: &mut Connection) -> Result<(), SchemaError> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    // Again, under the write lock: another process may have been first.
+    let found = identify(&transaction)?;
+    if found.is_current() {
+        return Ok(());
+    }
+    for migration in MIGRATIONS.iter().skip(found.version) {
+        transaction.execute_batch(migration)?;
+    }
+    // Lost with its page, if sqlite3's `.recover` has made the file. A new id is safe: the old
+    // one's notifications are ignored, and their jobs are found in the table.
+    transaction.execute_batch(
+        "INSERT INTO store (id) SELECT lower(hex(randomblob(16))) WHERE NOT EXISTS (SELECT 1 FROM store)",
+    )?;
+    // Both are in the file's header and commit with the transaction, so a crash leaves no database
+    // that is only half marked.
+    transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+    transaction.pragma_update(None, "user_version", columns::integer(MIGRATIONS.len()))?;
+    transaction.commit()?;
+    if found.version > 0 && !found.is_marked {
+        tracing::info!(
+            "the database was restored from a dump; it is marked as this service's again"
+        );
+    }
+    Ok(())
+}
+
+/// The caller holds a transaction: all of this must be of one snapshot.
+fn identify(connection: &Connection) -> Result<Found, SchemaError> {
+    let application = integer(connection, "application_id")?;
+    if application != APPLICATION_ID && application != 0 {
+        return Err(SchemaError::AnotherProgram(application));
+    }
+    let marked = usize::try_from(integer(connection, "user_version")?).unwrap_or(0);
+    let is_marked = application == APPLICATION_ID && marked > 0;
+    let version = if is_marked {
+        Some(marked)
+    } else {
+        version_by_tables(connection)?
+    };
+    match version {
+        Some(_) if marked > MIGRATIONS.len() => Err(SchemaError::TooNew {
+            found: marked,
+            known: MIGRATIONS.len(),
+        }),
+        // A file that counts versions, but not ours.
+        Some(0) if marked > 0 => Err(SchemaError::NotOurs),
+        Some(version) => Ok(Found { version, is_marked }),
+        // 0 is SQLite's default. These tables belong to a program that sets no id.
+        None if application == 0 => Err(SchemaError::NotOurs),
+        None => Err(SchemaError::Unmarked),
+    }
+}
+
+/// A dump contains neither of the marks, so our tables have to be known by their columns.
+fn version_by_tables(connection: &Connection) -> rusqlite::Result<Option<usize>> {
+    let objects: i64 =
+        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    if objects == 0 {
+        return Ok(Some(0));
+    }
+    restored::version(connection)
+}
+
+fn integer(connection: &Connection, pragma: &str) -> rusqlite::Result<i32> {
+    connection.pragma_query_value(None, pragma, |row| row.get(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::Connection;
+
+    use super::{Found, MIGRATIONS, check, integer, migrate};
+
+    fn refusal(db: &Connection) -> String {
+        check(db).unwrap_err().to_string()
+    }
+
+    fn migrated() -> Connection {
+        let mut db = Connection::open_in_memory().unwrap();
+        migrate(&mut db).unwrap();
+        db
+    }
+
+    fn id(db: &Connection) -> String {
+        let id = db.query_row("SELECT id FROM store", [], |row| row.get(0));
+        id.unwrap()
+    }
+
+    #[test]
+    fn a_new_database_is_migrated_exactly_once() {
+        let mut db = migrated();
+        let before = id(&db);
+        migrate(&mut db).unwrap();
+        assert_eq!((id(&db).len(), id(&db)), (32, before));
+        assert!(check(&db).unwrap().is_current());
+    }
+
+    #[test]
+    fn another_programs_database_is_refused() {
+        let db = Connection::open_in_memory().unwrap();
+        db.execute_batch("CREATE TABLE theirs (x)").unwrap();
+        assert!(refusal(&db).contains("not a database of this service"));
+        db.pragma_update(None, "application_id", 7).unwrap();
+        assert!(refusal(&db).contains("another program"));
+    }
+
+    #[test]
+    fn a_newer_schema_is_refused_also_in_an_empty_database() {
+        for db in [migrated(), Connection::open_in_memory().unwrap()] {
+            db.pragma_update(None, "user_version", 9).unwrap();
+            assert!(refusal(&db).contains("schema version 9"));
+            let mut db = db;
+            assert!(migrate(&mut db).is_err());
+        }
+        let empty = Connection::open_in_memory().unwrap();
+        empty.pragma_update(None, "user_version", 2).unwrap();
+        assert!(refusal(&empty).contains("not a database of this service"));
+    }
+
+    #[test]
+    fn a_database_without_its_marks_is_known_by_its_tables_at_every_version() {
+        for version in 1..=MIGRATIONS.len() {
+            let mut db = Connection::open_in_memory().unwrap();
+            db.execute_batch(&MIGRATIONS[..version].concat()).unwrap();
+            db.execute_batch("CREATE TABLE lost_and_found (x)").unwrap();
+            let before = id(&db);
+            let is_marked = false;
+            assert_eq!(check(&db).unwrap(), Found { version, is_marked });
+            migrate(&mut db).unwrap();
+            assert!(check(&db).unwrap().is_current());
+            assert_eq!(id(&db), before);
+        }
+        let mut db = migrated();
+        // As `.recover` leaves it if the page of the id was damaged.
+        db.execute_batch("PRAGMA application_id = 0; DELETE FROM store")
+            .unwrap();
+        migrate(&mut db).unwrap();
+        assert_eq!(id(&db).len(), 32);
+    }
+
+    #[test]
+    fn tables_that_only_resemble_ours_are_refused_and_stay_unmarked() {
+        for change in [
+            "ALTER TABLE requests ADD COLUMN of_a_newer_version TEXT",
+            "ALTER TABLE requests DROP COLUMN completed_at",
+            "DROP TABLE store",
+            "DROP INDEX waiting_by_origin",
+        ] {
+            let mut db = migrated();
+            db.execute_batch("PRAGMA application_id = 0; PRAGMA user_version = 0")
+                .unwrap();
+            db.execute_batch(change).unwrap();
+            assert!(
+                refusal(&db).contains("not a database of this service"),
+                "{change}"
+            );
+            assert!(migrate(&mut db).is_err());
+            assert_eq!(integer(&db, "application_id").unwrap(), 0);
+        }
+        let db = Connection::open_in_memory().unwrap();
+        let marked = "PRAGMA application_id = 0x53745271; CREATE TABLE theirs (x)";
+        db.execute_batch(marked).unwrap();
+        assert!(refusal(&db).contains("not the tables of this service"));
+    }
+}

@@ -1,0 +1,202 @@
+//! Writes under a claim. Each names its fencing token and changes nothing if the claim was lost.
+
+use jiff::Timestamp;
+use rusqlite::{Connection, params};
+
+use super::{attempts, columns, columns::set_work, events};
+use crate::{
+    models::{EventKind, Failure, Status},
+    services::store::{Claim, Outcome, Settlement},
+};
+
+/// Stores the report of a claimed job, as JSON. Returns whether the claim is held. A stored report
+/// is never replaced.
+pub(super) fn store_result(tx: &Connection, claim: &Claim, result: &str) -> rusqlite::Result<bool> {
+    // `work` is part of the fence: a released row keeps its claim number until its next claim.
+    let rows = tx
+        .prepare_cached(
+            "UPDATE requests SET result_payload = coalesce(result_payload, ?4)
+             WHERE id = ?1 AND owner = ?2 AND claim = ?3 AND work = 'PROCESSING'",
+        )?
+        .execute(params![
+            claim.id.to_string(),
+            claim.owner.to_string(),
+            claim.number,
+            result
+        ])?;
+    Ok(rows > 0)
+}
+
+/// Ends a claim, and stores the report with it, as JSON, unless one is stored. Returns whether the
+/// claim was held.
+pub(super) fn settle(
+    tx: &Connection,
+    claim: &Claim,
+    result: Option<&str>,
+    settlement: &Settlement,
+) -> rusqlite::Result<bool> {
+    let rows = match settlement {
+        Settlement::Finish { attempt, outcome } => {
+            let number = attempt.as_ref().map(|attempt| attempt.number);
+            finish(tx, claim, result, number, outcome)?
+        }
+        Settlement::Retry { attempt, due } => retry(tx, claim, result, attempt.number, *due)?,
+        Settlement::Park { due } => park(tx, claim, result, *due)?,
+        Settlement::GiveBack => give_back(tx, claim, result)?,
+    };
+    // A lost claim records nothing: the next owner repeats the attempt under the same number.
+    if rows == 0 {
+        return is_settled(tx, claim, settlement);
+    }
+    if let Some(attempt) = settlement.attempt() {
+        attempts::record(tx, claim, attempt)?;
+        if attempt.may_repeat() {
+            let class = attempt.class.as_str();
+            events::record(tx, claim, EventKind::AttemptFailed, Some(class))?;
+        }
+    }
+    if *settlement == Settlement::GiveBack {
+        events::record(tx, claim, EventKind::GivenBack, None)?;
+    }
+    Ok(true)
+}
+
+/// Whether this settlement has ended this claim already. The caller repeats it if it could not
+/// learn the outcome of the first write.
+///
+/// A park and a release leave nothing by which they can be told from a lease expiry.
+fn is_settled(tx: &Connection, claim: &Claim, settlement: &Settlement) -> rusqlite::Result<bool> {
+    if let Some(attempt) = settlement.attempt() {
+        return attempts::is_recorded(tx, claim, attempt.number);
+    }
+    let Settlement::Finish { outcome, .. } = settlement else {
+        return Ok(false);
+    };
+    // A poison job is finished under its last claim, too, but with a reason of its own. A
+    // redelivery that fails leaves a `COMPLETED` row as it was.
+    let reason = failure(outcome).map(|failure| failure.reason.as_str());
+    tx.prepare_cached(
+        "SELECT count(*) FROM requests
+         WHERE id = ?1 AND owner = ?2 AND claim = ?3 AND work IN ('COMPLETED', 'FAILED')
+             AND iif(?4 IS NULL, status = 'COMPLETED',
+                     failure_reason IS ?4 OR (status = 'COMPLETED' AND attempts_before > 0))",
+    )?
+    .query_one(
+        params![
+            claim.id.to_string(),
+            claim.owner.to_string(),
+            claim.number,
+            reason
+        ],
+        |row| row.get(0),
+    )
+}
+
+fn failure(outcome: &Outcome) -> Option<&Failure> {
+    match outcome {
+        Outcome::Completed => None,
+        Outcome::Failed(failure) => Some(failure),
+    }
+}
+
+fn retry(
+    tx: &Connection,
+    claim: &Claim,
+    result: Option<&str>,
+    attempts: u32,
+    due: Timestamp,
+) -> rusqlite::Result<usize> {
+    // `lost_claims = 0`: an attempt with a known outcome clears the job of suspicion.
+    tx.prepare_cached(concat!(
+        "UPDATE requests SET ",
+        set_work!("PENDING"),
+        ", owner = NULL, lost_claims = 0, attempts = ?4, next_attempt_at = ?5,
+         parked_since = NULL, result_payload = coalesce(result_payload, ?6)
+         WHERE id = ?1 AND owner = ?2 AND claim = ?3 AND work = 'PROCESSING'",
+    ))?
+    .execute(params![
+        claim.id.to_string(),
+        claim.owner.to_string(),
+        claim.number,
+        attempts,
+        columns::time(due),
+        result,
+    ])
+}
+
+fn park(
+    tx: &Connection,
+    claim: &Claim,
+    result: Option<&str>,
+    due: Timestamp,
+) -> rusqlite::Result<usize> {
+    // `lost_claims = 0`: the job has run up to its delivery without harm to its worker.
+    // `coalesce(parked_since, …)`: parking again keeps the time of the first park.
+    tx.prepare_cached(concat!(
+        "UPDATE requests SET ",
+        set_work!("PENDING"),
+        ", owner = NULL, lost_claims = 0, next_attempt_at = ?4,
+         parks = parks + 1, parked_since = coalesce(parked_since, ?5),
+         result_payload = coalesce(result_payload, ?6)
+         WHERE id = ?1 AND owner = ?2 AND claim = ?3 AND work = 'PROCESSING'",
+    ))?
+    .execute(params![
+        claim.id.to_string(),
+        claim.owner.to_string(),
+        claim.number,
+        columns::time(due),
+        columns::time(Timestamp::now()),
+        result,
+    ])
+}
+
+fn give_back(tx: &Connection, claim: &Claim, result: Option<&str>) -> rusqlite::Result<usize> {
+    tx.prepare_cached(concat!(
+        "UPDATE requests SET ",
+        set_work!("PENDING"),
+        ", owner = NULL, next_attempt_at = ?4, result_payload = coalesce(result_payload, ?5)
+         WHERE id = ?1 AND owner = ?2 AND claim = ?3 AND work = 'PROCESSING'",
+    ))?
+    .execute(params![
+        claim.id.to_string(),
+        claim.owner.to_string(),
+        claim.number,
+        columns::time(Timestamp::now()),
+        result,
+    ])
+}
+
+fn finish(
+    tx: &Connection,
+    claim: &Claim,
+    result: Option<&str>,
+    attempts: Option<u32>,
+    outcome: &Outcome,
+) -> rusqlite::Result<usize> {
+    let failure = failure(outcome);
+    let status = failure.map_or(Status::Completed, |_| Status::Failed);
+    // `next_attempt_at` is null since the claim. The search for redeliverable rows relies on that.
+    // `completed_at` changes only with the status. A `COMPLETED` row keeps its outcome: a failed
+    // redelivery must not change it.
+    tx.prepare_cached(
+        "UPDATE requests SET
+             status = iif(status = 'COMPLETED', status, ?4),
+             completed_at = iif(status IN ('COMPLETED', ?4), completed_at, ?6),
+             failure_reason = iif(status = 'COMPLETED', failure_reason, ?7),
+             failure_detail = iif(status = 'COMPLETED', failure_detail, ?8),
+             redelivery = NULL, parked_since = NULL, attempts = coalesce(?5, attempts),
+             result_payload = coalesce(result_payload, ?9)
+         WHERE id = ?1 AND owner = ?2 AND claim = ?3 AND work = 'PROCESSING'",
+    )?
+    .execute(params![
+        claim.id.to_string(),
+        claim.owner.to_string(),
+        claim.number,
+        status.as_str(),
+        attempts,
+        columns::time(Timestamp::now()),
+        failure.map(|failure| failure.reason.as_str()),
+        failure.map(|failure| failure.detail.as_str()),
+        result,
+    ])
+}

@@ -1,0 +1,98 @@
+//! What `SQLite`'s errors mean in the store's terms. No error of `SQLite` leaves the engine.
+
+use std::io;
+
+use rusqlite::ffi;
+
+use crate::services::store::{StoreError, Trouble};
+
+/// The store's error for an error of `SQLite`.
+pub(super) fn failed(error: &rusqlite::Error) -> StoreError {
+    StoreError::Failed {
+        trouble: of(error),
+        message: error.to_string().into(),
+    }
+}
+
+/// The error of a write to a file that is no longer at its path: the next start will not find it.
+pub(super) fn moved() -> StoreError {
+    StoreError::Failed {
+        trouble: Trouble::Moved,
+        message: "the open database file is no longer at its path".into(),
+    }
+}
+
+/// The store's error for that of a call on a connection's thread.
+pub(super) fn call_failed(error: tokio_rusqlite::Error<StoreError>) -> StoreError {
+    match error {
+        tokio_rusqlite::Error::Error(error) => error,
+        tokio_rusqlite::Error::Close((_, error)) => failed(&error),
+        // What remains is a connection that was closed or whose thread ended.
+        _ => StoreError::Closed,
+    }
+}
+
+/// The condition behind an error of `SQLite`.
+pub(super) fn of(error: &rusqlite::Error) -> Trouble {
+    use rusqlite::ErrorCode as Code;
+    let Some(error) = error.sqlite_error() else {
+        return Trouble::Other;
+    };
+    match error.extended_code {
+        // A full disk is SQLITE_FULL. A file at its size limit and a used-up quota are
+        // errors of a write, or of growing the WAL's index.
+        ffi::SQLITE_IOERR_WRITE | ffi::SQLITE_IOERR_SHMSIZE => return Trouble::Full,
+        ffi::SQLITE_IOERR_CORRUPTFS | ffi::SQLITE_IOERR_DATA => return Trouble::Corrupt,
+        _ => {}
+    }
+    match error.code {
+        // SQLITE_PROTOCOL: it lost the race to begin a WAL transaction for seconds.
+        Code::DatabaseBusy | Code::DatabaseLocked | Code::FileLockingProtocolFailed => {
+            Trouble::Busy
+        }
+        Code::DiskFull => Trouble::Full,
+        // Only the WAL can fail to open here: its directory is not writable.
+        Code::ReadOnly | Code::PermissionDenied | Code::CannotOpen => Trouble::ReadOnly,
+        Code::DatabaseCorrupt | Code::NotADatabase => Trouble::Corrupt,
+        Code::SystemIoFailure => Trouble::Io,
+        _ => Trouble::Other,
+    }
+}
+
+/// The condition behind an error of a file.
+pub(super) fn of_file(error: &io::Error) -> Trouble {
+    use io::ErrorKind as Kind;
+    match error.kind() {
+        Kind::StorageFull | Kind::QuotaExceeded | Kind::FileTooLarge => Trouble::Full,
+        Kind::PermissionDenied | Kind::ReadOnlyFilesystem => Trouble::ReadOnly,
+        _ => Trouble::Io,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::ffi;
+
+    use super::{Trouble, of};
+
+    #[test]
+    fn sqlite_error_codes_map_to_troubles() {
+        for (code, trouble) in [
+            (ffi::SQLITE_BUSY, Trouble::Busy),
+            (ffi::SQLITE_BUSY_RECOVERY, Trouble::Busy),
+            (ffi::SQLITE_PROTOCOL, Trouble::Busy),
+            (ffi::SQLITE_FULL, Trouble::Full),
+            (ffi::SQLITE_IOERR_WRITE, Trouble::Full),
+            (ffi::SQLITE_IOERR_SHMSIZE, Trouble::Full),
+            (ffi::SQLITE_READONLY_DIRECTORY, Trouble::ReadOnly),
+            (ffi::SQLITE_CANTOPEN, Trouble::ReadOnly),
+            (ffi::SQLITE_CORRUPT_INDEX, Trouble::Corrupt),
+            (ffi::SQLITE_NOTADB, Trouble::Corrupt),
+            (ffi::SQLITE_IOERR_FSYNC, Trouble::Io),
+            (ffi::SQLITE_CONSTRAINT_UNIQUE, Trouble::Other),
+        ] {
+            let error = rusqlite::Error::SqliteFailure(ffi::Error::new(code), None);
+            assert_eq!(of(&error), trouble, "{code}");
+        }
+    }
+}

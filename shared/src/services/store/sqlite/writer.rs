@@ -1,0 +1,330 @@
+//! The single writer of a process, with group commit.
+//!
+//! A commit costs an fsync, so all writes that arrive during one commit share the next transaction.
+//! Each runs in a savepoint: a write that fails is rolled back alone. Callers get their result
+//! after the commit.
+
+use std::sync::{Arc, Mutex};
+
+use rusqlite::Connection;
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinHandle,
+    time::{Instant, MissedTickBehavior},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{checkpoint, files::OpenFiles, trouble};
+use crate::services::store::{StoreError, Trouble, condition::Condition};
+
+/// Maximum writes per transaction. It bounds how long other processes wait for the write lock.
+const BATCH: usize = 1024;
+
+/// A handle to the writer's thread.
+pub(super) struct Writer {
+    // Bounded, in front of tokio-rusqlite's own channel, which is not.
+    queue: mpsc::Sender<Box<dyn Write>>,
+    closing: CancellationToken,
+    task: Mutex<Option<JoinHandle<()>>>,
+    database: Arc<Database>,
+}
+
+impl Writer {
+    /// Starts the writer on `connection` to `files`, with a queue of `capacity` writes.
+    pub(super) fn start(
+        connection: tokio_rusqlite::Connection,
+        files: OpenFiles,
+        capacity: usize,
+    ) -> Self {
+        let (queue, writes) = mpsc::channel(capacity);
+        let closing = CancellationToken::new();
+        let condition = Condition::healthy(
+            "the database rejects writes; they fail until it recovers",
+            "the database accepts writes again",
+        );
+        let database = Arc::new(Database { condition, files });
+        let running = run(connection, writes, closing.clone(), Arc::clone(&database));
+        let task = tokio::spawn(running);
+        Self {
+            queue,
+            closing,
+            task: Mutex::new(Some(task)),
+            database,
+        }
+    }
+
+    /// Why the last transaction failed, or `None` if it was committed to files at their paths.
+    pub(super) fn trouble(&self) -> Option<Trouble> {
+        let Database { condition, files } = &*self.database;
+        condition
+            .trouble()
+            .or(files.are_moved().then_some(Trouble::Moved))
+    }
+
+    /// The files that it writes to.
+    pub(super) fn files(&self) -> &OpenFiles {
+        &self.database.files
+    }
+
+    /// Completes when the writer is closed or its thread has ended.
+    pub(super) async fn ended(&self) {
+        self.queue.closed().await;
+    }
+
+    /// Commits `write`. Waits for room in the queue (backpressure).
+    pub(super) async fn write<T: Send + 'static>(
+        &self,
+        write: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (write, outcome) = pending(write, false);
+        self.queue
+            .send(write)
+            .await
+            .map_err(|_| StoreError::Closed)?;
+        // A caller that is cancelled here loses only its answer: the write is committed all the
+        // same.
+        outcome.await.unwrap_or(Err(StoreError::Closed))
+    }
+
+    /// Commits `write`, which is promised to a client. Fails at once if the queue is full (load
+    /// shedding), and with [`Trouble::Moved`] if the next start would not find it.
+    pub(super) async fn try_write<T: Send + 'static>(
+        &self,
+        write: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (write, outcome) = pending(write, true);
+        self.queue.try_send(write).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => StoreError::QueueFull,
+            mpsc::error::TrySendError::Closed(_) => StoreError::Closed,
+        })?;
+        outcome.await.unwrap_or(Err(StoreError::Closed))
+    }
+
+    /// Commits all queued writes and closes the connection.
+    pub(super) async fn close(&self) {
+        self.closing.cancel();
+        let task = self
+            .task
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .take();
+        if let Some(task) = task {
+            let _ = task.await; // the panic hook has already reported a panic
+        }
+    }
+}
+
+/// What the writer knows about the database.
+struct Database {
+    condition: Condition,
+    files: OpenFiles,
+}
+
+async fn run(
+    connection: tokio_rusqlite::Connection,
+    mut queue: mpsc::Receiver<Box<dyn Write>>,
+    closing: CancellationToken,
+    database: Arc<Database>,
+) {
+    let mut period =
+        tokio::time::interval_at(Instant::now() + checkpoint::PERIOD, checkpoint::PERIOD);
+    // The default makes up for ticks missed in a long commit, all at once. The second of them would
+    // count a period without writes and truncate the WAL under load.
+    period.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut writes = 0; // in the current period
+    loop {
+        let mut batch = Vec::with_capacity(BATCH);
+        // `recv_many` and `tick` are cancel-safe: no write is lost when another branch completes.
+        tokio::select! {
+            // Closing the channel rejects new writes; `recv_many` still drains the queued ones.
+            // The condition disables this branch then: a cancelled token stays ready, and the loop
+            // would spin.
+            () = closing.cancelled(), if !queue.is_closed() => { queue.close(); continue }
+            received = queue.recv_many(&mut batch, BATCH) => if received == 0 { break },
+            _ = period.tick() => {}
+        }
+        let is_idle = batch.is_empty() && writes <= checkpoint::IDLE_WRITES;
+        writes = if batch.is_empty() {
+            0
+        } else {
+            writes + batch.len()
+        };
+        let database = Arc::clone(&database);
+        // The loop waits for the commit. Writes that arrive meanwhile are the next batch.
+        let done = connection.call_raw(move |db| {
+            if !batch.is_empty() {
+                return commit(db, batch, &database);
+            }
+            if is_idle && let Err(error) = checkpoint::truncate(db) {
+                tracing::debug!(%error, "the WAL was not truncated");
+            }
+            Ok(())
+        });
+        match done.await {
+            Ok(Ok(())) => {}
+            Ok(Err(Failed { error, mut batch })) => {
+                // The queued writes have already waited for this lock as long as the batch, so they
+                // fail with it instead of waiting BUSY_TIMEOUT again, batch after batch. Take them
+                // before any caller is answered: a caller's retry must not fail with them.
+                while error.trouble() == Some(Trouble::Busy)
+                    && let Ok(write) = queue.try_recv()
+                {
+                    batch.push(write);
+                }
+                settle(batch, &Err(error), false);
+            }
+            Err(_) => {
+                tracing::error!("the database writer thread ended; all writes fail from now on");
+                break;
+            }
+        }
+    }
+    if let Err(error) = connection.close().await {
+        tracing::warn!(%error, "the database was not closed cleanly");
+    }
+}
+
+/// A failed transaction, with its writes; their callers have no result yet.
+struct Failed {
+    error: StoreError,
+    batch: Vec<Box<dyn Write>>,
+}
+
+/// Commits `batch` in one transaction (group commit), then answers every caller.
+fn commit(
+    connection: &mut Connection,
+    mut batch: Vec<Box<dyn Write>>,
+    database: &Database,
+) -> Result<(), Failed> {
+    if let Err(error) = apply(connection, &mut batch) {
+        tracing::debug!(%error, writes = batch.len(), "a transaction failed");
+        // Before any caller is answered: `Store::trouble` must name the cause by then.
+        database.condition.failed(trouble::of(&error), &error);
+        if !connection.is_autocommit() {
+            let _ = connection.execute_batch("ROLLBACK"); // SQLite may have rolled back itself
+        }
+        let error = trouble::failed(&error);
+        return Err(Failed { error, batch });
+    }
+    // After COMMIT: until then, an `Ok` could still be lost in a crash.
+    database.condition.succeeded();
+    // After COMMIT, too: a look before it would miss a file that is deleted meanwhile.
+    let is_moved = database.files.check();
+    settle(batch, &Ok(()), is_moved);
+    Ok(())
+}
+
+fn settle(batch: Vec<Box<dyn Write>>, committed: &Result<(), StoreError>, is_moved: bool) {
+    for write in batch {
+        write.settle(committed, is_moved);
+    }
+}
+
+fn apply(connection: &Connection, batch: &mut [Box<dyn Write>]) -> rusqlite::Result<()> {
+    // IMMEDIATE: a deferred transaction that becomes a write fails at once instead of waiting for
+    // the lock.
+    execute(connection, "BEGIN IMMEDIATE")?;
+    for write in batch {
+        execute(connection, "SAVEPOINT one_write")?;
+        if let Err(error) = write.apply(connection) {
+            // Some errors (a full disk) roll back the whole transaction.
+            if connection.is_autocommit() {
+                return Err(error);
+            }
+            execute(connection, "ROLLBACK TO one_write")?;
+            write.rolled_back(error);
+        }
+        // In both cases: ROLLBACK TO leaves the savepoint on SQLite's stack.
+        execute(connection, "RELEASE one_write")?;
+    }
+    execute(connection, "COMMIT")
+}
+
+fn execute(connection: &Connection, statement: &str) -> rusqlite::Result<()> {
+    connection.prepare_cached(statement)?.execute([]).map(drop)
+}
+
+/// A queued write and its caller, for any result type.
+trait Write: Send {
+    /// Runs the write, within a savepoint.
+    fn apply(&mut self, connection: &Connection) -> rusqlite::Result<()>;
+    /// Records that the savepoint was rolled back.
+    fn rolled_back(&mut self, error: rusqlite::Error);
+    /// Answers the caller, once the transaction's outcome is known, and whether a file of the
+    /// database is no longer at its path.
+    fn settle(self: Box<Self>, committed: &Result<(), StoreError>, is_moved: bool);
+}
+
+struct Pending<F, T> {
+    // An option, because a trait object can't give up a `FnOnce` by `&mut self`.
+    work: Option<F>,
+    result: Option<Result<T, StoreError>>,
+    /// Whether a client is told that the write lasts. A worker's writes go on in a file that was
+    /// moved: its jobs are there.
+    is_promised: bool,
+    caller: oneshot::Sender<Result<T, StoreError>>,
+}
+
+fn pending<F, T>(
+    work: F,
+    is_promised: bool,
+) -> (Box<dyn Write>, oneshot::Receiver<Result<T, StoreError>>)
+where
+    F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    T: Send + 'static,
+{
+    let (caller, outcome) = oneshot::channel();
+    (
+        Box::new(Pending {
+            work: Some(work),
+            result: None,
+            is_promised,
+            caller,
+        }),
+        outcome,
+    )
+}
+
+impl<F, T> Write for Pending<F, T>
+where
+    F: FnOnce(&Connection) -> rusqlite::Result<T> + Send,
+    T: Send,
+{
+    fn apply(&mut self, connection: &Connection) -> rusqlite::Result<()> {
+        if let Some(work) = self.work.take() {
+            self.result = Some(Ok(work(connection)?));
+        }
+        Ok(())
+    }
+
+    fn rolled_back(&mut self, error: rusqlite::Error) {
+        self.result = Some(Err(trouble::failed(&error)));
+    }
+
+    fn settle(self: Box<Self>, committed: &Result<(), StoreError>, is_moved: bool) {
+        let result = match committed {
+            Ok(()) if is_moved && self.is_promised => Err(trouble::moved()),
+            // `apply` or `rolled_back` has set the result of every write of a committed batch.
+            Ok(()) => self.result.unwrap_or(Err(StoreError::Closed)),
+            // Even if this write succeeded: the transaction around its savepoint did not.
+            Err(error) => Err(error.clone()),
+        };
+        let _ = self.caller.send(result); // the caller may have been cancelled
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::Connection;
+
+    use super::{OpenFiles, StoreError, Writer};
+
+    #[tokio::test]
+    async fn a_writer_thread_that_ends_is_reported() {
+        let connection = Connection::open_in_memory().unwrap();
+        let writer = Writer::start(connection.into(), OpenFiles::none(), 1);
+        let result = writer.write(|_| -> rusqlite::Result<()> { panic!("expected by this test") });
+        assert!(matches!(result.await, Err(StoreError::Closed)));
+        writer.ended().await;
+    }
+}

@@ -1,0 +1,38 @@
+//! The store's promises, which every engine must keep. Each is a function that takes a new, empty
+//! database, and `on_every_engine!` makes it a test of each engine. The faults that only one engine
+//! can have are tested in a module of their own, such as `sqlite_faults`.
+
+/// Makes each promise a test of each engine. The compiler warns of a promise that is left out.
+macro_rules! on_every_engine {
+    ($($promise:ident,)+) => {
+        on_engine! { sqlite, Sqlite, $($promise,)+ }
+    };
+}
+
+macro_rules! on_engine {
+    ($module:ident, $engine:ident, $($promise:ident,)+) => {
+        mod $module {
+            use crate::database::{Engine, TestDatabase};
+
+            $(
+                #[tokio::test]
+                async fn $promise() {
+                    super::$promise(TestDatabase::fresh(Engine::$engine).await).await;
+                }
+            )+
+        }
+    };
+}
+
+mod accept;
+mod claim;
+mod find;
+mod interleavings;
+mod lease;
+mod look;
+mod open;
+mod poison;
+mod record;
+mod redelivery;
+mod settle;
+mod write_queue;

@@ -1,0 +1,104 @@
+//! Property tests: every interleaving of accept, claim, crash, lease expiry, release and finish
+//! keeps the invariants of the real store. The default number of cases takes a few seconds;
+//! `PROPTEST_CASES=10000 cargo test interleavings` tries more. A failure prints the shortest
+//! interleaving found that shows it.
+//!
+//! `alone` runs calls sequentially and compares every answer and every row with a `model`. `rivals`
+//! runs them concurrently, through two stores on one database, and compares the table with the
+//! answers that each caller got. Both then check the `history`, in which the database recorded
+//! every change of a row.
+
+mod alone;
+mod call;
+mod history;
+mod memory;
+mod model;
+mod operation;
+mod rivals;
+
+use std::{fmt::Debug, time::Duration};
+
+use jiff::Timestamp;
+use proptest::{
+    prelude::*,
+    test_runner::{FileFailurePersistence, TestCaseResult, TestRunner},
+};
+
+use crate::database::TestDatabase;
+
+/// The `longest_wait` of due queries, and delays below and above it.
+const LONGEST_WAIT: Duration = Duration::from_hours(2);
+const HOUR: Duration = Duration::from_hours(1);
+const TWO_DAYS: Duration = Duration::from_hours(48);
+
+on_every_engine! {
+    any_sequential_interleaving_keeps_the_stores_invariants,
+    concurrent_callers_on_one_file_keep_the_stores_invariants,
+}
+
+async fn any_sequential_interleaving_keeps_the_stores_invariants(database: TestDatabase) {
+    let (engine, config) = (
+        database.engine(),
+        config(100, "proptest-regressions/alone.txt"),
+    );
+    hold(config, operation::case(), move |case| {
+        alone::play(engine, case)
+    })
+    .await;
+}
+
+async fn concurrent_callers_on_one_file_keep_the_stores_invariants(database: TestDatabase) {
+    let (engine, config) = (
+        database.engine(),
+        config(40, "proptest-regressions/rivals.txt"),
+    );
+    hold(config, operation::scripts(), move |scripts| {
+        rivals::play(engine, scripts)
+    })
+    .await;
+}
+
+/// Runs `cases` until one fails, and panics with the smallest one found that fails.
+async fn hold<Case, Played>(
+    config: ProptestConfig,
+    cases: impl Strategy<Value = Case> + Send + 'static,
+    play: impl Fn(Case) -> Played + Send + 'static,
+) where
+    Case: Debug,
+    Played: Future<Output = TestCaseResult>,
+{
+    let playing = move || {
+        let mut runner = TestRunner::new(config);
+        let played = runner.run(&cases, |case| run(play(case)));
+        played.map_err(|failure| format!("{failure}\n{runner}"))
+    };
+    // The runner blocks its thread, and each case has its own runtime. A runtime's thread allows
+    // neither.
+    let played = tokio::task::spawn_blocking(playing).await.unwrap();
+    played.unwrap_or_else(|failure| panic!("{failure}"));
+}
+
+/// `cases` cases, unless `PROPTEST_CASES` is set. A failed case is kept in `regressions` and tried
+/// first in later runs.
+fn config(cases: u32, regressions: &'static str) -> ProptestConfig {
+    let default = ProptestConfig::default();
+    let is_set = std::env::var_os("PROPTEST_CASES").is_some();
+    ProptestConfig {
+        cases: if is_set { default.cases } else { cases },
+        failure_persistence: Some(Box::new(FileFailurePersistence::Direct(regressions))),
+        max_shrink_iters: 2000,
+        ..default
+    }
+}
+
+fn run(case: impl Future<Output = TestCaseResult>) -> TestCaseResult {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build();
+    runtime.unwrap().block_on(case)
+}
+
+/// A time as stored in the table.
+fn text(at: Timestamp) -> String {
+    format!("{at:.3}")
+}

@@ -1,0 +1,134 @@
+//! A call of the store, and its answer in a comparable form.
+
+use jiff::Timestamp;
+use storm_shared::{
+    models::{AttemptClass, RequestId},
+    services::{
+        report::Report,
+        store::{
+            Candidate, Claim, DueJobs, DueQuery, Expired, Heartbeat, NewJob, Outcome, OwnerId,
+            Settlement, Store, StoreError,
+        },
+    },
+};
+
+use crate::jobs::{attempted, retry, spec};
+
+/// A call with its arguments.
+#[derive(Clone, Debug)]
+pub(super) enum Call {
+    Accept(RequestId),
+    Register(OwnerId),
+    Renew(OwnerId),
+    Deregister(OwnerId),
+    FindDue(DueQuery),
+    Claim(OwnerId, Vec<Candidate>),
+    Expire(Heartbeat, u32),
+    Write(Claim, Writing),
+}
+
+/// A write under a claim.
+#[derive(Clone, Debug)]
+pub(super) enum Writing {
+    Report(Report),
+    Retry(Report, u32, Timestamp),
+    Park(Report, Timestamp),
+    GiveBack(Report),
+    /// With the number of the last attempt, if one was made.
+    End(Report, Option<u32>, Outcome),
+}
+
+/// The class of every failed attempt.
+pub(super) const ERROR: AttemptClass = AttemptClass::Timeout;
+
+/// The answer to a call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    Done,
+    ClaimLost,
+    LeaseLost,
+    Others(Vec<Heartbeat>),
+    Released(usize),
+    Found(DueJobs),
+    Won(Vec<Won>),
+    Expired(Option<Expired>),
+}
+
+/// A claimed job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Won {
+    pub(super) claim: Claim,
+    pub(super) report: Option<Report>,
+    pub(super) attempts: u32,
+}
+
+impl Call {
+    pub(super) async fn on(&self, store: &Store) -> Answer {
+        let answer = match self.clone() {
+            Self::Accept(id) => done(store.accept(NewJob::new(id, spec(), None)).await),
+            Self::Register(owner) => done(store.register(owner).await),
+            Self::Renew(owner) => store.renew(owner).await.map(|mut others| {
+                others.sort_by_key(|other| other.owner);
+                Answer::Others(others)
+            }),
+            Self::Deregister(owner) => store.deregister(owner).await.map(Answer::Released),
+            Self::FindDue(query) => claimable(store, query).await.map(Answer::Found),
+            Self::Claim(owner, seen) => store.claim(owner, seen).await.map(|jobs| {
+                let won = jobs.into_iter().map(Result::unwrap).map(|job| Won {
+                    claim: job.claim,
+                    report: job.report,
+                    attempts: job.attempts,
+                });
+                Answer::Won(won.collect())
+            }),
+            Self::Expire(seen, max) => store.expire(seen, max).await.map(Answer::Expired),
+            Self::Write(claim, writing) => done(writing.on(store, claim).await),
+        };
+        match answer {
+            Ok(answer) => answer,
+            Err(StoreError::ClaimLost) => Answer::ClaimLost,
+            Err(StoreError::LeaseLost) => Answer::LeaseLost,
+            Err(error) => panic!("{self:?}: {error}"),
+        }
+    }
+}
+
+impl Writing {
+    /// The number of the attempt that is recorded with it.
+    pub(super) fn attempt(&self) -> Option<u32> {
+        match self {
+            Self::Retry(_, number, _) => Some(*number),
+            Self::End(_, number, _) => *number,
+            Self::Report(_) | Self::Park(..) | Self::GiveBack(_) => None,
+        }
+    }
+
+    async fn on(self, store: &Store, claim: Claim) -> Result<(), StoreError> {
+        let (report, settlement) = match self {
+            Self::Report(report) => return store.store_result(claim, &report).await,
+            Self::Retry(report, attempts, due) => (report, retry(attempted(attempts, ERROR), due)),
+            Self::Park(report, due) => (report, Settlement::Park { due }),
+            Self::GiveBack(report) => (report, Settlement::GiveBack),
+            Self::End(report, number, outcome) => {
+                let class = match outcome {
+                    Outcome::Completed => AttemptClass::Success,
+                    Outcome::Failed(_) => ERROR,
+                };
+                let attempt = number.map(|number| attempted(number, class));
+                (report, Settlement::Finish { attempt, outcome })
+            }
+        };
+        store.settle(claim, Some(&report), settlement).await
+    }
+}
+
+fn done(result: Result<(), StoreError>) -> Result<Answer, StoreError> {
+    result.map(|()| Answer::Done)
+}
+
+/// All claimable jobs: due jobs first, then suspects.
+pub(super) async fn claimable(store: &Store, query: DueQuery) -> Result<DueJobs, StoreError> {
+    let mut found = store.due_jobs(query).await?;
+    found.due.extend(store.suspects(query.limit).await?);
+    Ok(found)
+}

@@ -1,0 +1,163 @@
+//! What a caller knows: turns an operation into a call and remembers the answer.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use storm_shared::{
+    models::{Failure, FailureReason, RequestId},
+    services::{
+        report::Report,
+        store::{Candidate, Claim, DueQuery, Heartbeat, Outcome, OwnerId},
+    },
+};
+use uuid::Uuid;
+
+use super::{
+    HOUR, LONGEST_WAIT, TWO_DAYS,
+    call::{Answer, Call, Won, Writing},
+    operation::{Due, Operation, What},
+};
+
+/// Everything seen or won so far, newest last. Nothing is forgotten, so that stale use is tested.
+pub(super) struct Memory {
+    next_id: Timestamp,
+    reports: u128,
+    owners: Vec<OwnerId>,
+    candidates: Vec<Candidate>,
+    sightings: Vec<Heartbeat>,
+    won: Vec<Won>,
+}
+
+impl Memory {
+    /// Starts empty. Jobs get ids from `first_id` on, a millisecond apart. It lies in the past, so
+    /// that which jobs are due doesn't depend on the clock.
+    pub(super) fn new(first_id: Timestamp) -> Self {
+        Self {
+            next_id: first_id,
+            reports: first_id.as_millisecond().unsigned_abs().into(),
+            owners: Vec::new(),
+            candidates: Vec::new(),
+            sightings: Vec::new(),
+            won: Vec::new(),
+        }
+    }
+
+    /// Every job claimed so far.
+    pub(super) fn won(&self) -> &[Won] {
+        &self.won
+    }
+
+    /// The call for an operation; `None` if nothing that it could name exists yet.
+    pub(super) fn call(&mut self, operation: Operation) -> Option<Call> {
+        Some(match operation {
+            Operation::Accept => {
+                self.next_id += Duration::from_millis(1);
+                Call::Accept(RequestId::floor(self.next_id))
+            }
+            Operation::Register => Call::Register(OwnerId::generate()),
+            Operation::RegisterAgain { worker } => Call::Register(*newest(&self.owners, worker)?),
+            Operation::Renew { worker } => Call::Renew(*newest(&self.owners, worker)?),
+            Operation::Deregister { worker } => Call::Deregister(*newest(&self.owners, worker)?),
+            Operation::FindDue { limit } => Call::FindDue(due_query(limit)),
+            Operation::Claim {
+                worker,
+                seen,
+                count,
+                mistaken,
+            } => {
+                let candidates = (seen..seen + count).map(|n| {
+                    let mut candidate = *newest(&self.candidates, n)?;
+                    candidate.claims += i64::from(mistaken);
+                    Some(candidate)
+                });
+                Call::Claim(
+                    *newest(&self.owners, worker)?,
+                    candidates.collect::<Option<_>>()?,
+                )
+            }
+            Operation::Expire {
+                sighting,
+                max_claims,
+            } => Call::Expire(*newest(&self.sightings, sighting)?, max_claims),
+            Operation::Write {
+                claim,
+                forged,
+                what,
+            } => {
+                let Won {
+                    claim, attempts, ..
+                } = newest(&self.won, claim)?.clone();
+                let owner = if forged {
+                    OwnerId::generate()
+                } else {
+                    claim.owner
+                };
+                Call::Write(Claim { owner, ..claim }, self.writing(what, attempts))
+            }
+        })
+    }
+
+    /// A write of `what`. Every report is unique, so that the rows show which one was stored.
+    pub(super) fn writing(&mut self, what: What, attempts: u32) -> Writing {
+        self.reports += 1;
+        let report = Report {
+            report_id: Uuid::from_u128(self.reports),
+            checksum: format!("{:064x}", self.reports),
+        };
+        let failed = |reason| Outcome::Failed(Failure::new(reason, "It answered 500."));
+        match what {
+            What::Report => Writing::Report(report),
+            What::Retry(due) => Writing::Retry(
+                report,
+                attempts + 1,
+                Timestamp::now()
+                    + match due {
+                        Due::Now => Duration::ZERO,
+                        Due::InAnHour => HOUR,
+                        Due::BeyondEveryWait => TWO_DAYS,
+                    },
+            ),
+            What::Park => Writing::Park(report, Timestamp::now()),
+            What::GiveBack => Writing::GiveBack(report),
+            What::Complete => Writing::End(report, Some(attempts + 1), Outcome::Completed),
+            What::GiveUp => Writing::End(
+                report,
+                Some(attempts + 1),
+                failed(FailureReason::CallbackFailed),
+            ),
+            What::Refuse => Writing::End(report, None, failed(FailureReason::CallbackRefused)),
+        }
+    }
+
+    /// Remembers the answer to a call.
+    pub(super) fn learn(&mut self, call: &Call, answer: &Answer) {
+        match (call, answer) {
+            (Call::Accept(id), Answer::Done) => self.candidates.push(Candidate::notified(*id)),
+            (Call::Register(owner), Answer::Done) if !self.owners.contains(owner) => {
+                self.owners.push(*owner);
+            }
+            (_, Answer::Others(others)) => {
+                // The worker with the fewest renewals is the newest.
+                let seen = self.sightings.len();
+                self.sightings.extend_from_slice(others);
+                self.sightings[seen..].sort_by_key(|other| -other.beat);
+            }
+            (_, Answer::Found(found)) => self.candidates.extend_from_slice(&found.due),
+            (_, Answer::Won(jobs)) => self.won.extend_from_slice(jobs),
+            _ => {}
+        }
+    }
+}
+
+/// Finds the whole backlog, without a notification grace.
+pub(super) fn due_query(limit: usize) -> DueQuery {
+    DueQuery {
+        notification_grace: Duration::ZERO,
+        longest_wait: LONGEST_WAIT,
+        limit,
+    }
+}
+
+fn newest<T>(items: &[T], back: usize) -> Option<&T> {
+    items.iter().nth_back(back % items.len().max(1))
+}

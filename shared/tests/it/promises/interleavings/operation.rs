@@ -1,0 +1,209 @@
+//! The operations, as the generator produces them without knowledge of the store's state.
+//!
+//! Crashes and freezes are not operations but the absence of them: a worker that is not chosen for
+//! a while was frozen, and one that is never chosen again has crashed. A chosen worker may use any
+//! claim, any candidate and any heartbeat that was seen before, however old.
+
+use std::{fmt, ops::Range};
+
+use proptest::{collection::vec, prelude::*};
+
+/// One operation. Indices count back from the newest item of their kind, and wrap around.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Operation {
+    /// The API accepts a job, and the notifier sends a notification.
+    Accept,
+    /// A worker process starts and registers.
+    Register,
+    /// A worker registers again, because the first answer was lost.
+    RegisterAgain { worker: usize },
+    /// A worker renews its lease and reads the heartbeats of the others.
+    Renew { worker: usize },
+    /// A worker releases all its jobs and deregisters.
+    Deregister { worker: usize },
+    /// A worker reads due jobs.
+    FindDue { limit: usize },
+    /// A worker claims `count` candidates that were read or notified before. If `mistaken`, with a
+    /// wrong number of claims.
+    Claim {
+        worker: usize,
+        seen: usize,
+        count: usize,
+        mistaken: bool,
+    },
+    /// The lease of a worker expires, according to a heartbeat that was read.
+    Expire { sighting: usize, max_claims: u32 },
+    /// A write under a claim that was won; if `forged`, with another owner.
+    Write {
+        claim: usize,
+        forged: bool,
+        what: What,
+    },
+}
+
+/// A write to a job.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum What {
+    /// The report was generated.
+    Report,
+    /// The attempt failed, and the next one is scheduled.
+    Retry(Due),
+    /// The job was parked without an attempt, and is due at once.
+    Park,
+    /// The worker stopped before an attempt.
+    GiveBack,
+    /// The callback was delivered.
+    Complete,
+    /// The last attempt failed.
+    GiveUp,
+    /// The SSRF policy refused the callback: no attempt was made.
+    Refuse,
+}
+
+/// When a retry is due.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Due {
+    Now,
+    InAnHour,
+    /// Later than `longest_wait`: the clock was set back.
+    BeyondEveryWait,
+}
+
+/// The number of workers and jobs at the start, and the operations.
+#[derive(Clone, Debug)]
+pub(super) struct Case {
+    pub(super) workers: usize,
+    pub(super) jobs: usize,
+    pub(super) script: Script,
+}
+
+/// Operations in order. Printed one per line.
+#[derive(Clone)]
+pub(super) struct Script(pub(super) Vec<Operation>);
+
+/// Cases for the sequential test.
+pub(super) fn case() -> impl Strategy<Value = Case> {
+    (2..=4usize, 1..=3usize, script(1..50)).prop_map(|(workers, jobs, script)| Case {
+        workers,
+        jobs,
+        script,
+    })
+}
+
+/// One script per rival, for the concurrent test.
+pub(super) fn scripts() -> impl Strategy<Value = Vec<Script>> {
+    vec(script(10..30), 2..=5)
+}
+
+/// Mostly single operations, and some sequences that would be rare by chance.
+fn script(length: Range<usize>) -> impl Strategy<Value = Script> {
+    let scene = prop_oneof![
+        12 => operation().prop_map(|operation| vec![operation]),
+        1 => (1..=3usize, 2..=5u32).prop_map(|(count, max_claims)| death(count, max_claims)),
+        1 => (worker(), 1..=3usize).prop_map(|(worker, count)| release(worker, count)),
+        1 => (worker(), 0..5usize, what())
+            .prop_map(|(worker, claim, what)| claim_after_retry(worker, claim, what)),
+    ];
+    vec(scene, length).prop_map(|scenes| Script(scenes.concat()))
+}
+
+/// A new worker claims up to `count` jobs and crashes.
+fn death(count: usize, max_claims: u32) -> Vec<Operation> {
+    let [find, claim] = take(0, count);
+    let renew = Operation::Renew { worker: 0 };
+    let expire = Operation::Expire {
+        sighting: 0,
+        max_claims,
+    };
+    vec![
+        Operation::Register,
+        find,
+        claim,
+        Operation::Register,
+        renew,
+        expire,
+    ]
+}
+
+/// A worker claims up to `count` jobs and releases them.
+fn release(worker: usize, count: usize) -> Vec<Operation> {
+    let [find, claim] = take(worker, count);
+    vec![find, claim, Operation::Deregister { worker }]
+}
+
+/// A worker claims jobs, schedules a retry of one, claims it again, and writes, possibly under an
+/// old claim.
+fn claim_after_retry(worker: usize, claim: usize, what: What) -> Vec<Operation> {
+    let write = |claim, what| Operation::Write {
+        claim,
+        forged: false,
+        what,
+    };
+    let [find, take_all] = take(worker, 4);
+    let retry = write(0, What::Retry(Due::Now));
+    vec![find, take_all, retry, find, take_all, write(claim, what)]
+}
+
+fn take(worker: usize, count: usize) -> [Operation; 2] {
+    let claim = Operation::Claim {
+        worker,
+        seen: 0,
+        count,
+        mistaken: false,
+    };
+    [Operation::FindDue { limit: count }, claim]
+}
+
+fn operation() -> impl Strategy<Value = Operation> {
+    use Operation::{
+        Accept, Claim, Deregister, Expire, FindDue, Register, RegisterAgain, Renew, Write,
+    };
+    prop_oneof![
+        2 => Just(Accept),
+        2 => Just(Register),
+        1 => worker().prop_map(|worker| RegisterAgain { worker }),
+        4 => worker().prop_map(|worker| Renew { worker }),
+        1 => worker().prop_map(|worker| Deregister { worker }),
+        4 => (1..=5usize).prop_map(|limit| FindDue { limit }),
+        6 => (worker(), 0..8usize, 1..=4usize, prop::bool::weighted(0.1)).prop_map(
+            |(worker, seen, count, mistaken)| Claim { worker, seen, count, mistaken }
+        ),
+        4 => (0..6usize, 2..=5u32)
+            .prop_map(|(sighting, max_claims)| Expire { sighting, max_claims }),
+        6 => (0..8usize, prop::bool::weighted(0.1), what())
+            .prop_map(|(claim, forged, what)| Write { claim, forged, what }),
+    ]
+}
+
+/// Prefers the newest workers: they are the most likely to be alive.
+fn worker() -> impl Strategy<Value = usize> {
+    prop_oneof![2 => Just(0), 2 => 0..4usize]
+}
+
+fn what() -> impl Strategy<Value = What> {
+    prop_oneof![
+        2 => Just(What::Report),
+        4 => due().prop_map(What::Retry),
+        1 => Just(What::Park),
+        1 => Just(What::GiveBack),
+        1 => Just(What::Complete),
+        1 => Just(What::GiveUp),
+        1 => Just(What::Refuse),
+    ]
+}
+
+fn due() -> impl Strategy<Value = Due> {
+    prop_oneof![
+        3 => Just(Due::Now),
+        1 => Just(Due::InAnHour),
+        1 => Just(Due::BeyondEveryWait),
+    ]
+}
+
+impl fmt::Debug for Script {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0
+            .iter()
+            .try_for_each(|operation| write!(f, "\n    {operation:?}"))
+    }
+}

@@ -1,0 +1,200 @@
+//! Concurrent operations: rivals on two stores of one database, so that two writers contend for it.
+//! No single answer is predictable, but all answers together must match the table.
+
+use std::{sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use proptest::{prelude::*, test_runner::TestCaseResult};
+use storm_shared::{
+    models::RequestId,
+    services::store::{Claim, DueQuery, Outcome, OwnerId, Store},
+};
+
+use super::{
+    HOUR,
+    call::{Answer, Call, Writing},
+    history::{self, End},
+    memory::{self, Memory},
+    operation::{Operation, Script, What},
+};
+use crate::database::{Engine, History, TestDatabase};
+
+/// A caller that runs a script, and the answers it got.
+struct Rival {
+    store: Store,
+    database: Arc<TestDatabase>,
+    memory: Memory,
+    /// Claims won, and outcomes written.
+    claimed: Vec<Claim>,
+    ended: Vec<(RequestId, i64, End)>,
+    accepted: Vec<RequestId>,
+    requeued: usize,
+    poisoned: usize,
+}
+
+/// Runs all `scripts` concurrently, then lets one worker finish all remaining jobs.
+pub(super) async fn play(engine: Engine, scripts: Vec<Script>) -> TestCaseResult {
+    let database = Arc::new(TestDatabase::fresh(engine).await);
+    let stores = [database.open().await, database.open().await];
+    database.record_history().await;
+
+    let mut playing = Vec::new();
+    for (n, script) in scripts.into_iter().enumerate() {
+        let rival = Rival::new(&stores[n % 2], &database, n);
+        playing.push(tokio::spawn(rival.play(script)));
+    }
+    let mut rivals = Vec::new();
+    for rival in playing {
+        rivals.push(
+            rival
+                .await
+                .map_err(|panic| TestCaseError::fail(panic.to_string()))??,
+        );
+    }
+    let last = Rival::new(&stores[0], &database, rivals.len());
+    rivals.push(last.end_all().await?);
+
+    let (history, rows) = (database.history().await, database.rows().await);
+    let left: Vec<_> = rows.iter().filter(|(_, row)| !row.is_over).collect();
+    prop_assert!(left.is_empty(), "left: {:#?}", left);
+    history::check(&history, &rows)?;
+    compare(&history, rivals)?;
+    for store in stores {
+        store.close().await;
+    }
+    Ok(())
+}
+
+impl Rival {
+    fn new(store: &Store, database: &Arc<TestDatabase>, n: usize) -> Self {
+        let apart = Duration::from_mins(1) * u32::try_from(n).unwrap();
+        Self {
+            store: store.clone(),
+            database: Arc::clone(database),
+            memory: Memory::new(Timestamp::now() - HOUR + apart),
+            claimed: Vec::new(),
+            ended: Vec::new(),
+            accepted: Vec::new(),
+            requeued: 0,
+            poisoned: 0,
+        }
+    }
+
+    async fn play(mut self, script: Script) -> Result<Self, TestCaseError> {
+        let to_begin_with = [Operation::Register, Operation::Accept, Operation::Accept];
+        for operation in to_begin_with.into_iter().chain(script.0) {
+            if let Some(call) = self.memory.call(operation) {
+                self.call(&call).await?;
+            }
+        }
+        Ok(self)
+    }
+
+    async fn call(&mut self, call: &Call) -> Result<Answer, TestCaseError> {
+        let answer = call.on(&self.store).await;
+        self.memory.learn(call, &answer);
+        match (call, &answer) {
+            (Call::Accept(id), Answer::Done) => self.accepted.push(*id),
+            (_, Answer::Won(jobs)) => self.claimed.extend(jobs.iter().map(|job| job.claim)),
+            (Call::Write(claim, writing), Answer::Done) => {
+                let end = match writing {
+                    Writing::Report(_) => None,
+                    Writing::GiveBack(_) => {
+                        self.requeued += 1;
+                        None
+                    }
+                    Writing::Retry(..) => Some(End::Scheduled),
+                    Writing::Park(..) => Some(End::Parked),
+                    Writing::End(_, _, Outcome::Completed) => Some(End::Completed),
+                    Writing::End(_, _, Outcome::Failed(_)) => Some(End::Failed),
+                };
+                self.ended
+                    .extend(end.map(|end| (claim.id, claim.number, end)));
+            }
+            (_, Answer::Released(jobs)) => self.requeued += jobs,
+            (_, Answer::Expired(Some(expired))) => {
+                self.requeued += expired.reclaimed;
+                self.poisoned += expired.poisoned;
+            }
+            _ => {}
+        }
+        prop_assert_eq!(self.database.lost().await, [], "after {:?}", call);
+        Ok(answer)
+    }
+
+    async fn end_all(mut self) -> Result<Self, TestCaseError> {
+        let worker = OwnerId::generate();
+        self.call(&Call::Register(worker)).await?;
+        if let Answer::Others(others) = self.call(&Call::Renew(worker)).await? {
+            for other in others {
+                self.call(&Call::Expire(other, 3)).await?;
+            }
+        }
+        let all = DueQuery {
+            longest_wait: Duration::ZERO,
+            ..memory::due_query(1000)
+        };
+        let Answer::Found(found) = self.call(&Call::FindDue(all)).await? else {
+            panic!("a due query returns jobs");
+        };
+        if let Answer::Won(jobs) = self.call(&Call::Claim(worker, found.due)).await? {
+            for job in jobs {
+                let done = self.memory.writing(What::Complete, job.attempts);
+                self.call(&Call::Write(job.claim, done)).await?;
+            }
+        }
+        Ok(self)
+    }
+}
+
+/// The answers match the table: nothing was done twice, nothing was done without an answer, and
+/// nothing was answered that was not done.
+fn compare(history: &History, rivals: Vec<Rival>) -> TestCaseResult {
+    let (mut accepted, mut claimed, mut ended) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut requeued, mut poisoned) = (0, 0);
+    for rival in rivals {
+        accepted.extend(rival.accepted);
+        claimed.extend(rival.claimed);
+        ended.extend(rival.ended);
+        requeued += rival.requeued;
+        poisoned += rival.poisoned;
+    }
+    let claims = history::claims(history);
+    let ends = |which: End| claims.iter().filter(move |claim| claim.3 == Some(which));
+
+    accepted.sort();
+    prop_assert!(history.keys().eq(&accepted), "accepted: {:#?}", accepted);
+
+    let mut won: Vec<_> = claimed
+        .iter()
+        .map(|claim| (claim.id, claim.number, Some(claim.owner)))
+        .collect();
+    won.sort();
+    let claims_of_table: Vec<_> = claims
+        .iter()
+        .map(|(id, number, owner, _)| (*id, *number, *owner))
+        .collect();
+    prop_assert_eq!(won, claims_of_table);
+
+    // A rival may settle a claim twice, which no worker does, with the same attempt and another
+    // outcome. The store takes that for a repeat, so only one of them is in the table.
+    let ends_of_table: Vec<_> = [End::Completed, End::Failed, End::Scheduled, End::Parked]
+        .into_iter()
+        .flat_map(|end| ends(end).map(move |(id, number, ..)| (*id, *number, end)))
+        .collect();
+    for end in &ends_of_table {
+        prop_assert!(ended.contains(end), "ended without an answer: {end:?}");
+    }
+    for (id, number, _) in &ended {
+        prop_assert!(
+            ends_of_table
+                .iter()
+                .any(|end| (end.0, end.1) == (*id, *number)),
+            "answered, and not in the table: claim {number} of {id}"
+        );
+    }
+
+    prop_assert_eq!(requeued, ends(End::Requeued).count());
+    prop_assert_eq!(poisoned, ends(End::Poisoned).count());
+    Ok(())
+}

@@ -1,0 +1,255 @@
+//! What a claimed job stores, and how its claim ends.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use storm_shared::{
+    models::{EventKind, Failure, FailureReason, RequestId, Status},
+    services::{
+        report,
+        store::{Claim, DueQuery, Outcome, Settlement, Store},
+    },
+};
+
+use crate::{
+    database::TestDatabase,
+    jobs::{
+        accept, claim_due, claim_one, claimed, delivered, due_jobs, event_kinds, fail_attempt,
+        failed, heartbeat_of, is_claim_lost, retry, row, spec, timeout,
+    },
+};
+
+on_every_engine! {
+    a_job_goes_from_accepted_to_completed,
+    a_failed_job_keeps_its_result_and_its_reason,
+    a_lost_claim_can_write_nothing,
+    a_settlement_that_is_repeated_succeeds_and_changes_nothing,
+    a_scheduled_job_is_not_due_before_its_time_and_records_its_failure,
+    a_job_given_back_is_due_at_once_and_as_it_was,
+    a_resend_is_recorded_under_its_claim_before_the_event_that_ends_it,
+}
+
+async fn a_job_goes_from_accepted_to_completed(database: TestDatabase) {
+    let store = database.open().await;
+    let id = accept(&store).await;
+    let job = claim_one(&store, id).await.unwrap();
+    assert_eq!(
+        (job.claim.number, job.attempts, job.report.clone()),
+        (1, 0, None)
+    );
+    assert_eq!(job.spec, spec());
+
+    let report = report::expected(&job.spec);
+    store.store_result(job.claim, &report).await.unwrap();
+    let stored = row(&store, id).await;
+    assert_eq!(stored.status, Status::Processing);
+    assert_eq!(
+        serde_json::from_str::<report::Report>(stored.result_payload.unwrap().get()).unwrap(),
+        report
+    );
+
+    store.settle(job.claim, None, delivered()).await.unwrap();
+    let done = row(&store, id).await;
+    assert_eq!(
+        (done.status, done.attempts.len(), done.claims),
+        (Status::Completed, 1, 1)
+    );
+    assert!(done.failure.is_none() && done.completed_at.unwrap() >= done.created_at);
+}
+
+async fn a_failed_job_keeps_its_result_and_its_reason(database: TestDatabase) {
+    let store = database.open().await;
+    let id = accept(&store).await;
+    let job = claim_one(&store, id).await.unwrap();
+    store
+        .store_result(job.claim, &report::expected(&job.spec))
+        .await
+        .unwrap();
+    let failure = Failure::new(FailureReason::CallbackFailed, "It answered 500.");
+    let finish = Settlement::Finish {
+        attempt: Some(timeout(4)),
+        outcome: Outcome::Failed(failure.clone()),
+    };
+    store.settle(job.claim, None, finish).await.unwrap();
+    let row = row(&store, id).await;
+    assert_eq!((row.status, row.failure), (Status::Failed, Some(failure)));
+    assert!(row.result_payload.is_some());
+}
+
+async fn a_lost_claim_can_write_nothing(database: TestDatabase) {
+    let store = database.open().await;
+    let id = accept(&store).await;
+    let first = claim_one(&store, id).await.unwrap();
+    assert_eq!(store.deregister(first.claim.owner).await.unwrap(), 1);
+    let second = claim_due(&store).await.pop().unwrap();
+    assert_eq!(second.claim.number, 2);
+
+    let report = report::expected(&first.spec);
+    let old_number = first.claim;
+    let other_owner = Claim {
+        owner: first.claim.owner,
+        ..second.claim
+    };
+    for claim in [old_number, other_owner] {
+        assert!(is_claim_lost(&store.store_result(claim, &report).await));
+        let now = Timestamp::now();
+        for settlement in [
+            delivered(),
+            retry(timeout(1), now),
+            Settlement::Park { due: now },
+            Settlement::GiveBack,
+        ] {
+            let settled = store.settle(claim, Some(&report), settlement).await;
+            assert!(is_claim_lost(&settled), "{settled:?}");
+        }
+    }
+    let row = row(&store, id).await;
+    assert_eq!((row.status, row.attempts.len()), (Status::Processing, 0));
+    assert!(row.result_payload.is_none());
+    store.settle(second.claim, None, delivered()).await.unwrap();
+    let park = Settlement::Park {
+        due: Timestamp::now(),
+    };
+    assert!(
+        is_claim_lost(&store.settle(second.claim, None, park).await),
+        "a finished job can't be settled in another way"
+    );
+}
+
+async fn a_settlement_that_is_repeated_succeeds_and_changes_nothing(database: TestDatabase) {
+    let store = database.open().await;
+    let now = Timestamp::now();
+    let unreachable = Settlement::Finish {
+        attempt: None,
+        outcome: failed("It was refused."),
+    };
+    let done_without_callback = Settlement::Finish {
+        attempt: None,
+        outcome: Outcome::Completed,
+    };
+    for settlement in [
+        retry(timeout(1), now),
+        delivered(),
+        unreachable,
+        done_without_callback,
+    ] {
+        let job = claimed(&store).await;
+        let settle = || store.settle(job.claim, None, settlement.clone());
+        settle().await.unwrap();
+        let settled = shown(&store, job.claim.id).await;
+        settle().await.unwrap();
+        assert_eq!(shown(&store, job.claim.id).await, settled);
+    }
+    // Also after the next claim, of which the repeat knows nothing.
+    let retried = claim_due(&store).await.pop().unwrap();
+    let first = Claim {
+        number: 1,
+        ..retried.claim
+    };
+    let repeated = store.settle(first, None, retry(timeout(1), now)).await;
+    repeated.unwrap();
+    store
+        .settle(retried.claim, None, delivered())
+        .await
+        .unwrap();
+
+    // A poison job ends under its last claim, too, but not by its worker.
+    let poison = claimed(&store).await;
+    let (owner, max_claims) = (poison.claim.owner, 1);
+    let seen = heartbeat_of(&store, owner).await;
+    let expired = store.expire(seen, max_claims).await.unwrap().unwrap();
+    assert_eq!(expired.poisoned, 1);
+    let late = Settlement::Finish {
+        attempt: None,
+        outcome: failed("It was refused."),
+    };
+    assert!(is_claim_lost(&store.settle(poison.claim, None, late).await));
+}
+
+async fn shown(store: &Store, id: RequestId) -> String {
+    serde_json::to_string(&row(store, id).await).unwrap()
+}
+
+async fn a_scheduled_job_is_not_due_before_its_time_and_records_its_failure(
+    database: TestDatabase,
+) {
+    let store = database.open().await;
+    let id = accept(&store).await;
+    let job = claim_one(&store, id).await.unwrap();
+    let report = report::expected(&job.spec);
+    let soon = Timestamp::now() + Duration::from_secs(30);
+    store
+        .settle(job.claim, Some(&report), retry(timeout(2), soon))
+        .await
+        .unwrap();
+    let row = row(&store, id).await;
+    assert_eq!((row.status, row.attempts[0].number), (Status::Pending, 2));
+    assert_eq!(row.next_attempt_at, Some(format!("{soon:.3}")));
+    assert_eq!(row.events.len(), 1);
+    let event = &row.events[0];
+    assert_eq!(
+        (event.event, event.claim, event.detail.as_deref()),
+        (EventKind::AttemptFailed, 1, Some("timeout"))
+    );
+
+    // Not claimable before its time, not even by a late notification.
+    let backlog = due_jobs(&store, 9).await;
+    assert_eq!(backlog.due, []);
+    let next_due = backlog.next_due.unwrap();
+    assert_eq!(next_due.as_millisecond(), soon.as_millisecond());
+    assert!(claim_one(&store, id).await.is_none());
+}
+
+async fn a_job_given_back_is_due_at_once_and_as_it_was(database: TestDatabase) {
+    let store = database.open().await;
+    let id = accept(&store).await;
+    let job = claim_one(&store, id).await.unwrap();
+    let report = fail_attempt(&store, &job).await;
+    let again = claim_due(&store).await.pop().unwrap();
+    let given_back = Settlement::GiveBack;
+    store.settle(again.claim, None, given_back).await.unwrap();
+    let row = row(&store, id).await;
+    assert_eq!((row.status, row.claims, row.parks), (Status::Pending, 2, 0));
+    assert_eq!((row.attempts.len(), row.lost_claims), (1, 0));
+    let kinds = [EventKind::AttemptFailed, EventKind::GivenBack];
+    assert_eq!(event_kinds(&store, id).await, kinds);
+    let within_grace = DueQuery {
+        notification_grace: Duration::from_mins(1),
+        longest_wait: Duration::from_mins(1),
+        limit: 9,
+    };
+    let due = store.due_jobs(within_grace).await.unwrap().due;
+    assert_eq!((due.len(), due[0].id, due[0].claims), (1, id, 2));
+
+    let late = store.settle(again.claim, None, delivered()).await;
+    assert!(is_claim_lost(&late), "its claim has ended: {late:?}");
+    let third = claim_due(&store).await.pop().unwrap();
+    assert_eq!((third.claim.number, third.attempts), (3, 1));
+    assert_eq!(third.report, Some(report));
+}
+
+async fn a_resend_is_recorded_under_its_claim_before_the_event_that_ends_it(
+    database: TestDatabase,
+) {
+    let store = database.open().await;
+    let id = accept(&store).await;
+    let first = claim_one(&store, id).await.unwrap();
+    store.record_resend(first.claim).await.unwrap();
+    assert_eq!(event_kinds(&store, id).await, [EventKind::Resent]);
+    fail_attempt(&store, &first).await;
+    let late = store.record_resend(first.claim).await;
+    assert!(is_claim_lost(&late), "its claim has ended: {late:?}");
+
+    let second = claim_due(&store).await.pop().unwrap();
+    store.record_resend(second.claim).await.unwrap();
+    let row = row(&store, id).await;
+    let events: Vec<_> = row.events.iter().map(|it| (it.event, it.claim)).collect();
+    assert_eq!(
+        events,
+        [
+            (EventKind::Resent, 1),
+            (EventKind::AttemptFailed, 1),
+            (EventKind::Resent, 2)
+        ]
+    );
+}

@@ -1,0 +1,115 @@
+//! The write queue: group commit, load shedding, and the drain at the end.
+
+use std::sync::Arc;
+
+use storm_shared::{
+    config::StoreSettings,
+    models::RequestId,
+    services::store::{NewJob, Store, StoreError},
+};
+use tokio::task::JoinSet;
+
+use crate::{
+    database::TestDatabase,
+    jobs::{spec, try_accept},
+};
+
+on_every_engine! {
+    a_failed_write_does_not_fail_its_group_commit,
+    a_full_write_queue_rejects_at_once,
+    queued_writes_are_committed_when_the_store_closes,
+    writes_queued_behind_a_lock_fail_with_the_first_one,
+}
+
+async fn a_failed_write_does_not_fail_its_group_commit(database: TestDatabase) {
+    // Four slots. That all four writes below are queued shows that the writer holds the first one,
+    // which waits for the lock; so the four share the next transaction.
+    let four = StoreSettings {
+        write_queue: 4,
+        ..database.settings()
+    };
+    let store = Arc::new(Store::open(&four).await.unwrap());
+    let accepting = |id| {
+        let store = Arc::clone(&store);
+        tokio::spawn(async move { store.accept(NewJob::new(id, spec(), None)).await })
+    };
+    let lock = database.hold_lock().await;
+    let first = accepting(RequestId::generate());
+    for _ in 0..10 {
+        tokio::task::yield_now().await; // single-threaded: the task queues it, the writer takes it
+    }
+    let twice = RequestId::generate();
+    let writes = [twice, RequestId::generate(), twice, RequestId::generate()].map(accepting);
+    for _ in 0..10 {
+        tokio::task::yield_now().await;
+    }
+    lock.release().await;
+    first.await.unwrap().unwrap();
+    let mut failed = Vec::new();
+    for write in writes {
+        failed.extend(write.await.unwrap().err());
+    }
+    assert!(
+        matches!(failed[..], [StoreError::Failed { .. }]),
+        "{failed:?}"
+    );
+    assert_eq!(database.count().await, 4);
+}
+
+async fn a_full_write_queue_rejects_at_once(database: TestDatabase) {
+    let few = StoreSettings {
+        write_queue: 1,
+        ..database.settings()
+    };
+    let store = Store::open(&few).await.unwrap();
+    let lock = database.hold_lock().await;
+    // The writer holds at most one write and the queue one: of three, one is rejected.
+    let mut writes = JoinSet::new();
+    for _ in 0..3 {
+        let store = store.clone();
+        writes.spawn(async move { try_accept(&store).await });
+    }
+    let first = writes.join_next().await.unwrap().unwrap();
+    assert!(matches!(first, Err(StoreError::QueueFull)), "{first:?}");
+    lock.release().await;
+    assert!(writes.join_all().await.iter().any(Result::is_ok));
+}
+
+async fn queued_writes_are_committed_when_the_store_closes(database: TestDatabase) {
+    let store = database.open().await;
+    let writes: Vec<_> = (0..500)
+        .map(|_| {
+            let store = store.clone();
+            tokio::spawn(async move { try_accept(&store).await })
+        })
+        .collect();
+    tokio::task::yield_now().await;
+    store.close().await;
+    let mut accepted = 0;
+    for write in writes {
+        match write.await.unwrap() {
+            Ok(_) => accepted += 1,
+            Err(error) => assert!(matches!(error, StoreError::Closed), "{error}"),
+        }
+    }
+    assert_eq!(database.count().await, accepted);
+}
+
+async fn writes_queued_behind_a_lock_fail_with_the_first_one(database: TestDatabase) {
+    let store = database.open().await;
+    let lock = database.hold_lock().await;
+    // Several transactions' worth: if each waited separately, the last would find the lock free.
+    let mut writes = JoinSet::new();
+    for _ in 0..4000 {
+        let store = store.clone();
+        writes.spawn(async move { try_accept(&store).await });
+    }
+    let first = writes.join_next().await.unwrap().unwrap();
+    assert!(first.is_err(), "{first:?}");
+    lock.release().await;
+    let mut refused = 0;
+    while let Some(write) = writes.join_next().await {
+        refused += usize::from(write.unwrap().is_err());
+    }
+    assert!(refused > 2 * 1024, "only {refused} failed together");
+}

@@ -1,0 +1,229 @@
+//! A database as another program sees it. The tests in `promises` know no engine and no tables:
+//! this file has the verbs that they need, and each file below has one engine's SQL for them.
+//!
+//! A new engine is a variant of [`Engine`], [`TestDatabase`] and [`Lock`], a file with its SQL, and
+//! a line in `on_every_engine!`.
+
+#![expect(clippy::unused_async, reason = "async for engines behind a network")]
+
+#[path = "database/sqlite.rs"]
+mod sqlite;
+
+use std::collections::BTreeMap;
+
+use storm_shared::{
+    config::StoreSettings,
+    models::{EventKind, FailureReason, RequestId, Status},
+    services::store::{OwnerId, Store},
+};
+
+/// The store's engines.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Engine {
+    Sqlite,
+}
+
+/// A database for one test. It is deleted when it is dropped.
+pub(crate) enum TestDatabase {
+    Sqlite(sqlite::Database),
+}
+
+/// A job's row, as it is stored. Times are RFC 3339 in UTC, with milliseconds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Row {
+    pub(crate) status: Status,
+    pub(crate) claim: i64,
+    pub(crate) owner: Option<OwnerId>,
+    pub(crate) attempts: u32,
+    pub(crate) lost_claims: u32,
+    pub(crate) parks: u32,
+    pub(crate) result: Option<String>,
+    pub(crate) waits_until: Option<String>,
+    pub(crate) failure: Option<FailureReason>,
+    pub(crate) is_over: bool,
+    pub(crate) events: Vec<Entry>,
+}
+
+/// An event: its kind, its claim, its detail.
+pub(crate) type Entry = (EventKind, i64, Option<String>);
+
+/// A row after one change, without its events.
+#[derive(Debug)]
+pub(crate) struct Moment {
+    pub(crate) row: Row,
+    /// The number of other jobs that its owner held at that moment.
+    pub(crate) beside_it: u32,
+}
+
+/// All changes of each job, in order.
+pub(crate) type History = BTreeMap<RequestId, Vec<Moment>>;
+
+/// The database's write lock, held by another program.
+#[must_use]
+pub(crate) enum Lock {
+    Sqlite(sqlite::Lock),
+}
+
+impl Lock {
+    pub(crate) async fn release(self) {
+        match self {
+            Self::Sqlite(lock) => lock.release(),
+        }
+    }
+}
+
+/// For the processes of the service.
+impl TestDatabase {
+    /// A new, empty database: the first store that opens it creates the tables.
+    pub(crate) async fn fresh(engine: Engine) -> Self {
+        match engine {
+            Engine::Sqlite => Self::Sqlite(sqlite::Database::fresh()),
+        }
+    }
+
+    pub(crate) fn engine(&self) -> Engine {
+        match self {
+            Self::Sqlite(_) => Engine::Sqlite,
+        }
+    }
+
+    pub(crate) fn settings(&self) -> StoreSettings {
+        match self {
+            Self::Sqlite(database) => database.settings(),
+        }
+    }
+
+    /// Opens a store, as another process would.
+    pub(crate) async fn open(&self) -> Store {
+        Store::open(&self.settings()).await.unwrap()
+    }
+}
+
+/// For another program. A store must have created the tables.
+impl TestDatabase {
+    /// Takes the write lock, as another program would, until it is released or dropped.
+    pub(crate) async fn hold_lock(&self) -> Lock {
+        match self {
+            Self::Sqlite(database) => Lock::Sqlite(database.hold_lock()),
+        }
+    }
+
+    /// Edits a request by hand. `assignments` is the SQL after `SET`; every engine must accept it.
+    pub(crate) async fn edit(&self, id: RequestId, assignments: &str) {
+        match self {
+            Self::Sqlite(database) => database.edit(id, assignments),
+        }
+    }
+
+    /// Assignments for [`TestDatabase::edit`] after which the row can't be parsed.
+    pub(crate) fn invalid_jobs(&self) -> &'static [&'static str] {
+        match self {
+            Self::Sqlite(_) => &sqlite::INVALID_JOBS,
+        }
+    }
+
+    /// Assignments after which the row has no valid trace context.
+    pub(crate) fn invalid_traces(&self) -> &'static [&'static str] {
+        match self {
+            Self::Sqlite(_) => &sqlite::INVALID_TRACES,
+        }
+    }
+
+    /// Assignments after which the row has an invalid due time.
+    pub(crate) fn invalid_due_times(&self) -> &'static [&'static str] {
+        match self {
+            Self::Sqlite(_) => &sqlite::INVALID_DUE_TIMES,
+        }
+    }
+
+    /// Deletes every worker's registration.
+    pub(crate) async fn forget_workers(&self) {
+        match self {
+            Self::Sqlite(database) => database.forget_workers(),
+        }
+    }
+
+    /// Adds the record of a job that was claimed and released `claims` times, to a new job.
+    pub(crate) async fn add_releases(&self, id: RequestId, claims: u32) {
+        match self {
+            Self::Sqlite(database) => database.add_releases(id, claims),
+        }
+    }
+
+    /// Adds the record of `attempts` failed attempts to a job that failed at its first one.
+    pub(crate) async fn add_attempts(&self, id: RequestId, attempts: u32) {
+        match self {
+            Self::Sqlite(database) => database.add_attempts(id, attempts),
+        }
+    }
+
+    /// Adds `count` redeliverable requests of `client`, older than all others.
+    pub(crate) async fn add_completed(&self, client: &str, count: u32) {
+        match self {
+            Self::Sqlite(database) => database.add_completed(client, count),
+        }
+    }
+
+    /// Starts to record each row after every change, also after each of several changes in one
+    /// transaction. From then on, deleting a request is an error.
+    pub(crate) async fn record_history(&self) {
+        match self {
+            Self::Sqlite(database) => database.record_history(),
+        }
+    }
+
+    /// All changes since [`TestDatabase::record_history`].
+    pub(crate) async fn history(&self) -> History {
+        match self {
+            Self::Sqlite(database) => database.history(),
+        }
+    }
+
+    /// All jobs, with their events.
+    pub(crate) async fn rows(&self) -> BTreeMap<RequestId, Row> {
+        match self {
+            Self::Sqlite(database) => database.rows(),
+        }
+    }
+
+    /// The beat of each worker.
+    pub(crate) async fn workers(&self) -> BTreeMap<OwnerId, i64> {
+        match self {
+            Self::Sqlite(database) => database.workers(),
+        }
+    }
+
+    /// Jobs that nothing would reclaim: `PROCESSING` without a registered owner.
+    pub(crate) async fn lost(&self) -> Vec<RequestId> {
+        match self {
+            Self::Sqlite(database) => database.lost(),
+        }
+    }
+
+    /// The number of requests.
+    pub(crate) async fn count(&self) -> usize {
+        match self {
+            Self::Sqlite(database) => database.count(),
+        }
+    }
+
+    pub(crate) async fn contains(&self, id: RequestId) -> bool {
+        match self {
+            Self::Sqlite(database) => database.contains(id),
+        }
+    }
+
+    /// The value of a request's column, as text.
+    pub(crate) async fn text(&self, id: RequestId, column: &str) -> String {
+        match self {
+            Self::Sqlite(database) => database.text(id, column),
+        }
+    }
+
+    /// The text for operators of each attempt of a request.
+    pub(crate) async fn internal_details(&self, id: RequestId) -> Vec<Option<String>> {
+        match self {
+            Self::Sqlite(database) => database.internal_details(id),
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! A database of the `SQLite` engine. The store creates the file and its folder.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Debug,
+    path::PathBuf,
+    str::FromStr,
+    sync::{Mutex, OnceLock},
+};
+
+use rusqlite::{Connection, Params, Row as SqlRow};
+use storm_shared::{
+    config::{Settings, StoreSettings},
+    models::RequestId,
+    services::store::OwnerId,
+};
+use tempfile::TempDir;
+
+use super::{History, Moment, Row};
+
+// SQLite stores any bytes as TEXT, even invalid UTF-8.
+pub(super) const INVALID_JOBS: [&str; 5] = [
+    "input_payload = '{}'",
+    "input_payload = 'no JSON'",
+    "input_payload = CAST(x'ff' AS TEXT)",
+    "result_payload = '[]'",
+    "callback_target = 'no URL'",
+];
+pub(super) const INVALID_TRACES: [&str; 3] = [
+    "traceparent = NULL",
+    "traceparent = '00-nonsense'",
+    "traceparent = CAST(x'ff' AS TEXT)",
+];
+pub(super) const INVALID_DUE_TIMES: [&str; 1] = ["next_attempt_at = 'soon'"];
+
+/// Records each row after every change, also of several changes within one transaction.
+const HISTORY: &str = "
+    CREATE TABLE history (
+        id, status, claim, owner, attempts, lost_claims, result_payload, next_attempt_at,
+        failure_reason, completed_at, parks, beside_it
+    );
+    CREATE TRIGGER accepted AFTER INSERT ON requests BEGIN
+        INSERT INTO history
+        SELECT id, status, claim, owner, attempts, lost_claims, result_payload, next_attempt_at,
+               failure_reason, completed_at, parks, 0
+        FROM requests WHERE id = NEW.id;
+    END;
+    CREATE TRIGGER changed AFTER UPDATE ON requests BEGIN
+        INSERT INTO history
+        SELECT id, status, claim, owner, attempts, lost_claims, result_payload, next_attempt_at,
+               failure_reason, completed_at, parks,
+               (SELECT count(*) FROM requests AS other
+                WHERE other.status = 'PROCESSING' AND other.owner = NEW.owner
+                  AND other.id <> NEW.id)
+        FROM requests WHERE id = NEW.id;
+    END;
+    CREATE TRIGGER deleted BEFORE DELETE ON requests BEGIN
+        SELECT raise(ABORT, 'a request was deleted');
+    END;";
+
+pub(crate) struct Database {
+    folder: TempDir,
+    /// Opened at its first use: a store has to create the file first.
+    direct: OnceLock<Mutex<Connection>>,
+}
+
+/// A connection in a write transaction.
+pub(crate) struct Lock(Connection);
+
+impl Lock {
+    pub(super) fn release(self) {
+        self.0.execute_batch("ROLLBACK").unwrap();
+    }
+}
+
+impl Database {
+    pub(super) fn fresh() -> Self {
+        Self {
+            folder: TempDir::new().unwrap(),
+            direct: OnceLock::new(),
+        }
+    }
+
+    pub(super) fn settings(&self) -> StoreSettings {
+        let url = format!("sqlite:{}", self.file().display());
+        Settings::with([("DB_URL", url.as_str()), ("DB_SYNCHRONOUS", "normal")])
+            .unwrap()
+            .store
+    }
+
+    pub(super) fn hold_lock(&self) -> Lock {
+        let lock = Connection::open(self.file()).unwrap();
+        lock.execute_batch("BEGIN IMMEDIATE").unwrap();
+        Lock(lock)
+    }
+
+    pub(super) fn edit(&self, id: RequestId, assignments: &str) {
+        let edit = format!("UPDATE requests SET {assignments} WHERE id = ?1");
+        let edited = self.direct(|db| db.execute(&edit, [id.to_string()]));
+        assert_eq!(edited, Ok(1), "{assignments}");
+    }
+
+    pub(super) fn forget_workers(&self) {
+        self.execute("DELETE FROM workers");
+    }
+
+    pub(super) fn add_releases(&self, id: RequestId, claims: u32) {
+        self.execute(&format!(
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {claims})
+             INSERT INTO events (request_id, number, at, event, claim)
+             SELECT '{id}', i, '2026-01-01T00:00:00.000Z', 'given_back', i FROM n;
+             UPDATE requests SET claim = {claims}, next_attempt_at = created_at WHERE id = '{id}';"
+        ));
+    }
+
+    pub(super) fn add_attempts(&self, id: RequestId, attempts: u32) {
+        self.execute(&format!(
+            "WITH RECURSIVE n(i) AS (SELECT 2 UNION ALL SELECT i + 1 FROM n WHERE i < {attempts})
+             INSERT INTO attempts (request_id, number, started_at, duration_ms, class)
+             SELECT '{id}', i, '', 0, 'timeout' FROM n;
+             INSERT INTO events (request_id, number, at, event, claim)
+             SELECT request_id, number, '', 'attempt_failed', number FROM attempts
+             WHERE number > 1;
+             UPDATE requests SET attempts = {attempts}, claim = {attempts} WHERE id = '{id}';"
+        ));
+    }
+
+    pub(super) fn add_completed(&self, client: &str, count: u32) {
+        self.execute(&format!(
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {count})
+             INSERT INTO requests (id, mode, status, input_payload, callback_url, created_at,
+                 completed_at, result_payload, created_by)
+             SELECT printf('%08x-%04x-7000-8000-%012x', i / 3, i, i), 'async', 'COMPLETED', '{{}}',
+                 'http://a/', '', '', '{{}}', '{client}' FROM n;"
+        ));
+    }
+
+    pub(super) fn record_history(&self) {
+        self.execute(HISTORY);
+    }
+
+    pub(super) fn history(&self) -> History {
+        let moments: Vec<_> = self.query("SELECT * FROM history ORDER BY rowid", [], |row| {
+            let moment = Moment {
+                row: job(row),
+                beside_it: row.get(11).unwrap(),
+            };
+            (word(row, 0), moment)
+        });
+        let mut history = History::new();
+        for (id, moment) in moments {
+            history.entry(id).or_default().push(moment);
+        }
+        history
+    }
+
+    pub(super) fn rows(&self) -> BTreeMap<RequestId, Row> {
+        let mut rows: BTreeMap<RequestId, _> = self.query(
+            "SELECT id, status, claim, owner, attempts, lost_claims, result_payload,
+                    next_attempt_at, failure_reason, completed_at, parks FROM requests",
+            [],
+            |row| (word(row, 0), job(row)),
+        );
+        let events: Vec<_> = self.query(
+            "SELECT request_id, event, claim, detail, number FROM events
+             ORDER BY request_id, number",
+            [],
+            |row| {
+                let event = (word(row, 1), row.get(2).unwrap(), row.get(3).unwrap());
+                (word(row, 0), event, row.get::<_, u32>(4).unwrap())
+            },
+        );
+        for (id, event, number) in events {
+            let events = &mut rows.get_mut(&id).unwrap().events;
+            events.push(event);
+            assert_eq!(
+                u32::try_from(events.len()),
+                Ok(number),
+                "events count from 1"
+            );
+        }
+        rows
+    }
+
+    pub(super) fn workers(&self) -> BTreeMap<OwnerId, i64> {
+        self.query("SELECT owner, beat FROM workers", [], |row| {
+            (word(row, 0), row.get(1).unwrap())
+        })
+    }
+
+    pub(super) fn lost(&self) -> Vec<RequestId> {
+        self.query(
+            "SELECT id FROM requests WHERE status = 'PROCESSING'
+               AND (owner IS NULL OR owner NOT IN (SELECT owner FROM workers))",
+            [],
+            |row| word(row, 0),
+        )
+    }
+
+    pub(super) fn count(&self) -> usize {
+        let ids: Vec<RequestId> = self.query("SELECT id FROM requests", [], |row| word(row, 0));
+        ids.len()
+    }
+
+    pub(super) fn contains(&self, id: RequestId) -> bool {
+        let found = "SELECT id FROM requests WHERE id = ?1";
+        let ids: Vec<RequestId> = self.query(found, [id.to_string()], |row| word(row, 0));
+        !ids.is_empty()
+    }
+
+    pub(super) fn text(&self, id: RequestId, column: &str) -> String {
+        let value = format!("SELECT {column} FROM requests WHERE id = ?1");
+        self.direct(|db| db.query_row(&value, [id.to_string()], |row| row.get(0)))
+            .unwrap()
+    }
+
+    pub(super) fn internal_details(&self, id: RequestId) -> Vec<Option<String>> {
+        self.query(
+            "SELECT internal_detail FROM attempts WHERE request_id = ?1 ORDER BY number",
+            [id.to_string()],
+            |row| row.get(0).unwrap(),
+        )
+    }
+
+    fn file(&self) -> PathBuf {
+        self.folder.path().join("new/folder/storm.db")
+    }
+
+    fn execute(&self, sql: &str) {
+        self.direct(|db| db.execute_batch(sql)).unwrap();
+    }
+
+    fn query<T, C: FromIterator<T>>(
+        &self,
+        sql: &str,
+        params: impl Params,
+        read: impl Fn(&SqlRow<'_>) -> T,
+    ) -> C {
+        self.direct(|db| {
+            let mut query = db.prepare_cached(sql).unwrap();
+            let rows = query.query_map(params, |row| Ok(read(row))).unwrap();
+            rows.map(Result::unwrap).collect()
+        })
+    }
+
+    fn direct<T>(&self, run: impl FnOnce(&Connection) -> T) -> T {
+        let open = || Mutex::new(Connection::open(self.file()).unwrap());
+        run(&self.direct.get_or_init(open).lock().unwrap())
+    }
+}
+
+fn job(row: &SqlRow<'_>) -> Row {
+    let owner: Option<String> = row.get(3).unwrap();
+    let failure: Option<String> = row.get(8).unwrap();
+    let completed_at: Option<String> = row.get(9).unwrap();
+    Row {
+        status: word(row, 1),
+        claim: row.get(2).unwrap(),
+        owner: owner.map(|owner| owner.parse().unwrap()),
+        attempts: row.get(4).unwrap(),
+        lost_claims: row.get(5).unwrap(),
+        parks: row.get(10).unwrap(),
+        result: row.get(6).unwrap(),
+        waits_until: row.get(7).unwrap(),
+        failure: failure.map(|reason| reason.parse().unwrap()),
+        is_over: completed_at.is_some(),
+        events: Vec::new(),
+    }
+}
+
+fn word<T: FromStr<Err: Debug>>(row: &SqlRow<'_>, column: usize) -> T {
+    row.get_ref(column)
+        .unwrap()
+        .as_str()
+        .unwrap()
+        .parse()
+        .unwrap()
+}

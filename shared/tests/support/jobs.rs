@@ -1,0 +1,205 @@
+//! The steps of a job's life cycle, for tests of the store.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use storm_shared::{
+    models::{
+        AttemptClass, CallbackUrl, EventKind, Failure, FailureReason, Records, ReportName,
+        ReportSpec, Request, RequestId, Status,
+    },
+    services::{
+        report::{self, Report},
+        store::{
+            AttemptRecord, Candidate, DueJobs, DueQuery, Expired, Heartbeat, Job, NewJob, Outcome,
+            OwnerId, Scope, Settlement, Store, StoreError, Unredeliverable,
+        },
+    },
+};
+
+/// Lost claims in a row that make a job poison.
+pub(crate) const MAX_CLAIMS: u32 = 5;
+
+pub(crate) fn spec() -> ReportSpec {
+    ReportSpec {
+        report_name: ReportName::try_from("Q1_Finance".to_owned()).unwrap(),
+        records: Records::new(10, Records::MAX_ASYNC).unwrap(),
+    }
+}
+
+pub(crate) async fn accept(store: &Store) -> RequestId {
+    try_accept(store).await.unwrap()
+}
+
+pub(crate) async fn try_accept(store: &Store) -> Result<RequestId, StoreError> {
+    let id = RequestId::generate();
+    let callback = CallbackUrl::parse("http://example.com/hook?a=1").unwrap();
+    let job = NewJob::new(id, spec(), Some(callback));
+    store.accept(job).await.map(|()| id)
+}
+
+pub(crate) async fn new_worker(store: &Store) -> OwnerId {
+    let owner = OwnerId::generate();
+    store.register(owner).await.unwrap();
+    owner
+}
+
+/// Claims `candidates`, none of which is invalid.
+pub(crate) async fn claim(store: &Store, owner: OwnerId, candidates: Vec<Candidate>) -> Vec<Job> {
+    let claimed = store.claim(owner, candidates).await.unwrap();
+    claimed.into_iter().map(Result::unwrap).collect()
+}
+
+/// Claims the jobs as a notified worker does: only those that were never claimed.
+pub(crate) async fn claim_new(store: &Store, owner: OwnerId, ids: &[RequestId]) -> Vec<Job> {
+    let notified = ids.iter().copied().map(Candidate::notified).collect();
+    claim(store, owner, notified).await
+}
+
+/// Claims a job for a new worker, if it was never claimed.
+pub(crate) async fn claim_one(store: &Store, id: RequestId) -> Option<Job> {
+    claim_new(store, new_worker(store).await, &[id]).await.pop()
+}
+
+/// Claims all due jobs and all suspects for a new worker.
+pub(crate) async fn claim_due(store: &Store) -> Vec<Job> {
+    let owner = new_worker(store).await;
+    let mut due = due_jobs(store, 100).await.due;
+    due.extend(store.suspects(100).await.unwrap());
+    claim(store, owner, due).await
+}
+
+/// Accepts and claims a new job.
+pub(crate) async fn claimed(store: &Store) -> Job {
+    let id = accept(store).await;
+    claim_one(store, id).await.unwrap()
+}
+
+/// Fails the first attempt, with the retry due at once. Returns the stored report.
+pub(crate) async fn fail_attempt(store: &Store, job: &Job) -> Report {
+    let report = report::expected(&job.spec);
+    let failed = retry(timeout(1), Timestamp::now());
+    store
+        .settle(job.claim, Some(&report), failed)
+        .await
+        .unwrap();
+    report
+}
+
+/// Ends a job with its last attempt.
+pub(crate) async fn finish(store: &Store, job: &Job, last: AttemptRecord, outcome: Outcome) {
+    let report = report::expected(&job.spec);
+    let attempt = Some(last);
+    let finish = Settlement::Finish { attempt, outcome };
+    store
+        .settle(job.claim, Some(&report), finish)
+        .await
+        .unwrap();
+}
+
+/// A job that finished with `outcome` after one attempt.
+pub(crate) async fn finished(store: &Store, outcome: Outcome) -> RequestId {
+    let job = claimed(store).await;
+    let last = match outcome {
+        Outcome::Completed => success(),
+        Outcome::Failed(_) => timeout(1),
+    };
+    finish(store, &job, last, outcome).await;
+    job.claim.id
+}
+
+pub(crate) async fn redeliver(store: &Store, id: RequestId) -> Result<(), Unredeliverable> {
+    store.redeliver(Scope::All, id).await.unwrap()
+}
+
+/// The heartbeat of `owner` as another worker reads it.
+pub(crate) async fn heartbeat_of(store: &Store, owner: OwnerId) -> Heartbeat {
+    let observer = new_worker(store).await;
+    let others = store.renew(observer).await.unwrap();
+    store.deregister(observer).await.unwrap();
+    others.into_iter().find(|it| it.owner == owner).unwrap()
+}
+
+/// Expires the lease of `owner`, as after its death.
+pub(crate) async fn expire_lease(store: &Store, owner: OwnerId) -> Expired {
+    let seen = heartbeat_of(store, owner).await;
+    store.expire(seen, MAX_CLAIMS).await.unwrap().unwrap()
+}
+
+/// The settlement of a job whose first attempt succeeded.
+pub(crate) fn delivered() -> Settlement {
+    Settlement::Finish {
+        attempt: Some(success()),
+        outcome: Outcome::Completed,
+    }
+}
+
+/// The settlement of a failed attempt that is repeated.
+pub(crate) fn retry(attempt: AttemptRecord, due: Timestamp) -> Settlement {
+    Settlement::Retry { attempt, due }
+}
+
+/// The outcome of a job whose callback failed.
+pub(crate) fn failed(detail: &str) -> Outcome {
+    Outcome::Failed(Failure::new(FailureReason::CallbackFailed, detail))
+}
+
+/// An attempt record.
+pub(crate) fn attempted(number: u32, class: AttemptClass) -> AttemptRecord {
+    AttemptRecord {
+        number,
+        started_at: Timestamp::now(),
+        duration: Duration::from_millis(7),
+        class,
+        status: None,
+        error: None,
+        internal_detail: None,
+    }
+}
+
+/// A successful first attempt.
+pub(crate) fn success() -> AttemptRecord {
+    attempted(1, AttemptClass::Success)
+}
+
+/// A timed-out attempt.
+pub(crate) fn timeout(number: u32) -> AttemptRecord {
+    attempted(number, AttemptClass::Timeout)
+}
+
+pub(crate) async fn due_jobs(store: &Store, limit: usize) -> DueJobs {
+    let query = DueQuery {
+        notification_grace: Duration::ZERO,
+        longest_wait: Duration::from_mins(1),
+        limit,
+    };
+    store.due_jobs(query).await.unwrap()
+}
+
+pub(crate) async fn due_ids(store: &Store, limit: usize) -> Vec<RequestId> {
+    let due = due_jobs(store, limit).await.due;
+    due.into_iter().map(|candidate| candidate.id).collect()
+}
+
+/// Waits until ids generated so far lie in a past millisecond.
+pub(crate) async fn next_millisecond() {
+    tokio::time::sleep(Duration::from_millis(2)).await;
+}
+
+/// The request as its client sees it.
+pub(crate) async fn row(store: &Store, id: RequestId) -> Request {
+    store.find(id).await.unwrap().unwrap()
+}
+
+pub(crate) async fn status(store: &Store, id: RequestId) -> Status {
+    row(store, id).await.status
+}
+
+pub(crate) async fn event_kinds(store: &Store, id: RequestId) -> Vec<EventKind> {
+    let events = row(store, id).await.events;
+    events.into_iter().map(|event| event.event).collect()
+}
+
+pub(crate) fn is_claim_lost<T>(result: &Result<T, StoreError>) -> bool {
+    matches!(result, Err(StoreError::ClaimLost))
+}
