@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use storm_shared::{
     models::{RequestId, Traceparent},
     services::store::NewJob,
@@ -37,8 +38,10 @@ pub async fn submit(
     {
         return Err(Problem::receiver_overloaded());
     }
+    let created_at = Timestamp::now();
     let id = RequestId::generate();
     let job = NewJob {
+        created_at,
         traceparent,
         created_by: caller.name().cloned(),
         ..NewJob::new(id, spec, callback_url.clone())

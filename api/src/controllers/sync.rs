@@ -2,12 +2,10 @@
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
+use jiff::Timestamp;
 use storm_shared::{
-    models::{ClientName, Failure, FailureReason, ReportSpec, RequestId},
-    services::{
-        report::{Report, generate_blocking},
-        store::Store,
-    },
+    models::{Failure, FailureReason, ReportSpec, RequestId},
+    services::report::{Report, generate_blocking},
 };
 use tokio::{
     sync::oneshot,
@@ -38,7 +36,8 @@ pub async fn report(
     submission: Result<Submission, Invalid>,
 ) -> Result<Response, Problem> {
     let spec = submission.map_err(|invalid| *invalid.problem)?.spec;
-    let (id, arrived) = (RequestId::generate(), Instant::now());
+    let (created_at, arrived) = (Timestamp::now(), Instant::now());
+    let id = RequestId::generate();
     // A refused request leaves no record: a row for each would load the writer that `/async` needs.
     let slot = app.pool.admit().map_err(|refusal| match refusal {
         PoolRefusal::Full => Problem::saturated(),
@@ -47,6 +46,7 @@ pub async fn report(
     let (client, answer) = oneshot::channel();
     let sync_request = SyncRequest {
         id,
+        created_at,
         caller,
         spec,
         // From the arrival: `SYNC_TIMEOUT` covers waiting and running together.
@@ -66,6 +66,7 @@ pub async fn report(
 /// An admitted request.
 struct SyncRequest {
     id: RequestId,
+    created_at: Timestamp,
     caller: Caller,
     spec: ReportSpec,
     deadline: Instant,
@@ -90,10 +91,26 @@ impl SyncRequest {
             Ok(report) => Ok(reply::report(report)),
             Err(unfinished) => Err(unfinished.problem()),
         };
-        let created_by = self.caller.name().cloned();
-        let mut recording = pin!(record(&app.store, self.id, &self.spec, created_by, ended));
+        let SyncRequest {
+            id,
+            created_at,
+            caller,
+            spec,
+            client,
+            ..
+        } = self;
+        // A failure to record does not change the client's answer.
+        let mut recording = pin!(async {
+            let ended = ended.map_err(Unfinished::failure);
+            let created_by = caller.name().cloned();
+            let store = &app.store;
+            let recorded = store.record_sync(id, created_at, &spec, created_by, ended.as_ref());
+            if let Err(error) = recorded.await {
+                error!(%id, %error, "a sync request could not be recorded");
+            }
+        });
         let recorded = timeout(RECORDING, &mut recording).await;
-        let _ = self.client.send(answer); // fails if the client is gone
+        let _ = client.send(answer); // fails if the client is gone
         // Still recorded, after the answer: `App::close` waits for this task.
         if recorded.is_err() {
             recording.await;
@@ -152,20 +169,5 @@ impl Unfinished {
                 Failure::new(FailureReason::InternalError, "no thread can be started")
             }
         }
-    }
-}
-
-/// Records how the request ended. A failure to record does not change the client's answer.
-async fn record(
-    store: &Store,
-    id: RequestId,
-    spec: &ReportSpec,
-    created_by: Option<ClientName>,
-    ended: Result<Report, Unfinished>,
-) {
-    let ended = ended.map_err(Unfinished::failure);
-    let recorded = store.record_sync(id, spec, created_by, ended.as_ref());
-    if let Err(error) = recorded.await {
-        error!(id = %id, %error, "a sync request could not be recorded");
     }
 }

@@ -17,6 +17,8 @@ mod sqlite;
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
+
 use self::sqlite::Sqlite;
 pub use self::{
     error::{StoreError, Trouble},
@@ -81,19 +83,24 @@ impl Store {
         }
     }
 
-    /// Records a finished sync request. `created_by` is the client name of its token.
+    /// Records a sync request that arrived at `created_at`, by the wall clock, and is over.
+    /// `created_by` is the client name of its token.
     ///
     /// # Errors
     /// As for [`Store::accept`].
     pub async fn record_sync(
         &self,
         id: RequestId,
+        created_at: Timestamp,
         spec: &ReportSpec,
         created_by: Option<ClientName>,
         ended: Result<&Report, &Failure>,
     ) -> Result<(), StoreError> {
         match &self.engine {
-            Engine::Sqlite(engine) => engine.record_sync(id, spec, created_by, ended).await,
+            Engine::Sqlite(engine) => {
+                let recorded = engine.record_sync(id, created_at, spec, created_by, ended);
+                recorded.await
+            }
         }
     }
 

@@ -26,6 +26,7 @@ macro_rules! on_engine {
 
 mod accept;
 mod claim;
+mod clock;
 mod find;
 mod interleavings;
 mod lease;

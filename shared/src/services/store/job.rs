@@ -15,6 +15,8 @@ use crate::{
 pub struct NewJob {
     /// The job's id.
     pub id: RequestId,
+    /// When it was submitted, by the wall clock. Taken before the id is generated.
+    pub created_at: Timestamp,
     /// The report to generate.
     pub spec: ReportSpec,
     /// The callback URL; if `None`, the client polls.
@@ -26,10 +28,11 @@ pub struct NewJob {
 }
 
 impl NewJob {
-    /// A job without a client name and without a caller's trace.
+    /// A job that is submitted now, without a client name and without a caller's trace.
     pub fn new(id: RequestId, spec: ReportSpec, callback: Option<CallbackUrl>) -> Self {
         Self {
             id,
+            created_at: Timestamp::now(),
             spec,
             callback,
             traceparent: None,

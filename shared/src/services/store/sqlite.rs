@@ -85,6 +85,7 @@ impl Sqlite {
     pub(super) async fn record_sync(
         &self,
         id: RequestId,
+        created_at: Timestamp,
         spec: &ReportSpec,
         created_by: Option<ClientName>,
         ended: Result<&Report, &Failure>,
@@ -92,7 +93,9 @@ impl Sqlite {
         let input = columns::to_json(spec);
         let ended = ended.map(columns::to_json).map_err(Clone::clone);
         self.writer
-            .try_write(move |tx| accept::insert_sync(tx, id, &input, created_by.as_ref(), &ended))
+            .try_write(move |tx| {
+                accept::insert_sync(tx, id, created_at, &input, created_by.as_ref(), &ended)
+            })
             .await
     }
 

@@ -1,5 +1,6 @@
 //! What is accepted or recorded stays.
 
+use jiff::Timestamp;
 use storm_shared::{
     models::{Failure, FailureReason, RequestId, Status},
     services::report,
@@ -25,7 +26,6 @@ async fn an_accepted_job_is_committed_when_accept_returns(database: TestDatabase
             "input_payload",
             r#"{"report_name":"Q1_Finance","records":10}"#,
         ),
-        ("created_at", &format!("{:.3}", id.created_at())),
     ] {
         assert_eq!(database.text(id, column).await, stored, "{column}");
     }
@@ -36,11 +36,17 @@ async fn a_sync_request_is_recorded_once_and_never_claimed(database: TestDatabas
     let (good, bad) = (RequestId::generate(), RequestId::generate());
     let failure = Failure::new(FailureReason::SyncTimeout, "Not done within 5s.");
     store
-        .record_sync(good, &spec(), None, Ok(&report::expected(&spec())))
+        .record_sync(
+            good,
+            Timestamp::now(),
+            &spec(),
+            None,
+            Ok(&report::expected(&spec())),
+        )
         .await
         .unwrap();
     store
-        .record_sync(bad, &spec(), None, Err(&failure))
+        .record_sync(bad, Timestamp::now(), &spec(), None, Err(&failure))
         .await
         .unwrap();
     assert_eq!(status(&store, good).await, Status::Completed);

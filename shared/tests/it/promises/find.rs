@@ -1,5 +1,6 @@
 //! Tenancy: which client finds which request.
 
+use jiff::Timestamp;
 use storm_shared::{
     models::{ClientName, RequestId},
     services::{
@@ -32,7 +33,7 @@ async fn record(store: &Store, created_by: Option<ClientName>) -> RequestId {
     let id = RequestId::generate();
     let done = report::expected(&spec());
     store
-        .record_sync(id, &spec(), created_by, Ok(&done))
+        .record_sync(id, Timestamp::now(), &spec(), created_by, Ok(&done))
         .await
         .unwrap();
     id

@@ -21,8 +21,7 @@ pub(super) fn insert_job(tx: &Connection, job: &NewJob, input: &str) -> rusqlite
         job.id.to_string(),
         input,
         callback.map(CallbackUrl::as_str),
-        // The time in the id, so that the order of ids is the order of `created_at`.
-        columns::time(job.id.created_at()),
+        columns::time(job.created_at),
         callback
             .map(CallbackUrl::target)
             // Null if the normal form equals the URL as sent.
@@ -38,6 +37,7 @@ pub(super) fn insert_job(tx: &Connection, job: &NewJob, input: &str) -> rusqlite
 pub(super) fn insert_sync(
     tx: &Connection,
     id: RequestId,
+    created_at: Timestamp,
     input: &str,
     created_by: Option<&ClientName>,
     ended: &Result<String, Failure>,
@@ -56,8 +56,9 @@ pub(super) fn insert_sync(
         status.as_str(),
         input,
         result,
-        columns::time(id.created_at()),
-        columns::time(Timestamp::now()),
+        columns::time(created_at),
+        // The wall clock may have been set back since.
+        columns::time(Timestamp::now().max(created_at)),
         failure.map(|failure| failure.reason.as_str()),
         failure.map(|failure| failure.detail.as_str()),
         created_by.map(ClientName::as_str),

@@ -160,7 +160,7 @@ fn fail_poison_job(
     connection.execute(
         "UPDATE requests SET lost_claims = lost_claims + 1,
              status = iif(status = 'COMPLETED', status, 'FAILED'),
-             completed_at = iif(status IN ('COMPLETED', 'FAILED'), completed_at, ?3),
+             completed_at = iif(status IN ('COMPLETED', 'FAILED'), completed_at, max(?3, created_at)),
              failure_reason = iif(status = 'COMPLETED', failure_reason, ?4),
              failure_detail = iif(status = 'COMPLETED', failure_detail, ?5),
              redelivery = NULL, parked_since = NULL

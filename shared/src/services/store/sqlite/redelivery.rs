@@ -113,14 +113,17 @@ pub(super) fn find(
     scope: &Scope,
     page: &RedeliveryPage,
 ) -> rusqlite::Result<Redeliverable> {
-    let since = page.since.map(|since| RequestId::floor(since).to_string());
+    // An id is never older than its row's `created_at`: it is generated after that, and its time
+    // never goes back when the wall clock does. So this bound leaves out no row of `since`.
+    let lowest = page.since.map(|since| RequestId::floor(since).to_string());
+    let since = page.since.map(columns::time).unwrap_or_default();
     let after = page.after.map(|after| after.to_string());
-    // Ids are UUIDv7: `since` is a lower bound of the id, and id order is the order of acceptance.
     // `next_attempt_at` is null in every finished row; with it, the index `requests_by_work` yields
     // the rows in id order.
     let mut query = connection.prepare_cached(
         "SELECT id,
-                 mode = 'async' AND callback_url IS NOT NULL AND result_payload IS NOT NULL,
+                 mode = 'async' AND callback_url IS NOT NULL AND result_payload IS NOT NULL
+                     AND created_at >= ?6,
                  ?2 IS NULL OR created_by IS ?2,
                  origin, coalesce(callback_target, callback_url)
              FROM requests
@@ -130,25 +133,26 @@ pub(super) fn find(
     let mut rows = query.query(params![
         page.status.as_str(),
         columns::tenant(scope),
-        since.unwrap_or_default(),
+        lowest.unwrap_or_default(),
         after.unwrap_or_default(),
         columns::integer(SCANNED),
+        since,
     ])?;
     let mut found = Redeliverable::default();
     let mut scanned = 0;
     let mut cursor = None;
     while let Some(row) = rows.next()? {
         let id = columns::parsed(row, 0)?;
-        let (is_deliverable, is_own): (bool, bool) = (row.get(1)?, row.get(2)?);
+        let (is_wanted, is_own): (bool, bool) = (row.get(1)?, row.get(2)?);
         scanned += 1;
-        // Filtering by tenant in the loop, not in SQL, bounds the scan; a page may be short.
+        // Filtering in the loop, not in SQL, bounds the scan; a page may be short.
         cursor = Some(if is_own {
             id
         } else {
             anonymous_cursor(id, page.after)
         });
         // A URL that can't be parsed was edited by hand: there is nothing to deliver to.
-        if is_deliverable
+        if is_wanted
             && is_own
             && let Some(origin) = columns::origin(row, 3)?
         {

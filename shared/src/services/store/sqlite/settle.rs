@@ -176,12 +176,13 @@ fn finish(
     let failure = failure(outcome);
     let status = failure.map_or(Status::Completed, |_| Status::Failed);
     // `next_attempt_at` is null since the claim. The search for redeliverable rows relies on that.
-    // `completed_at` changes only with the status. A `COMPLETED` row keeps its outcome: a failed
+    // `completed_at` changes only with the status, and is never before `created_at`, although the
+    // wall clock may have been set back. A `COMPLETED` row keeps its outcome: a failed
     // redelivery must not change it.
     tx.prepare_cached(
         "UPDATE requests SET
              status = iif(status = 'COMPLETED', status, ?4),
-             completed_at = iif(status IN ('COMPLETED', ?4), completed_at, ?6),
+             completed_at = iif(status IN ('COMPLETED', ?4), completed_at, max(?6, created_at)),
              failure_reason = iif(status = 'COMPLETED', failure_reason, ?7),
              failure_detail = iif(status = 'COMPLETED', failure_detail, ?8),
              redelivery = NULL, parked_since = NULL, attempts = coalesce(?5, attempts),
