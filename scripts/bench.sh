@@ -11,6 +11,7 @@ source "$(dirname -- "${BASH_SOURCE[0]}")/stack.sh"
 read_arguments '[SECONDS]' "$@"
 SECONDS_EACH=${1:-10}
 CONNECTIONS=64
+FINISHED=3000000 # rows below `accepted_on_top`
 TURNS=5 # runs of each set of binaries with AGAINST
 RESULTS=$ROOT/target/bench
 NOBODY=http://receiver.example/webhook # accepted, but never called: no worker runs
@@ -86,6 +87,38 @@ accepted() (
     stack_start api
     flood "$STORM_API" "$NOBODY"
 )
+
+# The same, on top of FINISHED finished requests.
+accepted_on_top() (
+    export DB_SYNCHRONOUS=full
+    stack_start api
+    fill_with_finished
+    flood "$STORM_API" "$NOBODY"
+)
+
+# Inserts finished jobs as they are after an attempt each. Their ids are of 2024, a millisecond
+# apart. In parts: a single transaction would need a write-ahead log as large as the table.
+fill_with_finished() {
+    local from part=100000
+    for ((from = 0; from < FINISHED; from += part)); do
+        cat <<SQL
+INSERT INTO requests (id, mode, status, input_payload, result_payload, callback_url, created_at,
+    completed_at, claim, owner, attempts)
+WITH RECURSIVE numbers (n) AS
+    (SELECT $from UNION ALL SELECT n + 1 FROM numbers WHERE n + 1 < $from + $part),
+    ids AS (SELECT n, 1717200000000 + n AS ms FROM numbers)
+SELECT printf('%08x-%04x-7000-8000-%012x', ms >> 16, ms & 65535, n), 'async', 'COMPLETED',
+    '{"report_name":"Q1_Finance","records":10}',
+    '{"report_id":"3eebd0ea-44d7-531b-b660-ca91c206c5e6","checksum":"a6652297c0dc6ba69ad50361e2bc93bffd239fa77e22c556eeb264bf2cf1bd73"}',
+    'https://hooks.example.com/storm', '2024-06-01T00:00:00.000Z', '2024-06-01T00:00:01.000Z', 1,
+    'a7f0f5f2-1f8c-4f0e-8a53-0c5f3a1b2c3d', 1
+FROM ids;
+INSERT INTO attempts (request_id, number, started_at, duration_ms, class, status)
+SELECT id, 1, created_at, 12, 'success', 200 FROM requests
+WHERE id > (SELECT coalesce(max(request_id), '') FROM attempts) AND status = 'COMPLETED';
+SQL
+    done | "$SQLITE" -bail -cmd '.timeout 10000' "${DB_URL#sqlite:}"
+}
 
 # Accepts and delivers jobs at full speed. Prints accepted/s, and delivered/s from the first accept
 # to the last settled job.
@@ -305,6 +338,7 @@ main() {
                 --manifest-path "$project/Cargo.toml")
     done
     WRK=$("$ROOT/scripts/find-tool.sh" wrk)
+    SQLITE=$("$ROOT/scripts/find-tool.sh" sqlite3)
     mkdir -p "$RESULTS"
     export CALLBACK_ALLOW=127.0.0.1/32,::1/128
     if [[ -n ${AGAINST:-} ]]; then
@@ -314,10 +348,11 @@ main() {
         return
     fi
 
-    local bare full normal both delivered half idle busy alone beside cpu memory pending speed pause right
+    local bare full normal on_top both delivered half idle busy alone beside cpu memory pending speed pause right
     read -r bare _ < <(bare)
     read -r full _ < <(accepted full)
     read -r normal _ < <(accepted normal)
+    read -r on_top _ < <(accepted_on_top)
     read -r both delivered < <(delivered)
     half=$((both / 2))
     ack_at "$half"
@@ -335,6 +370,8 @@ main() {
     line 'the bare route: validation and 202, no storage' "$bare/s"
     line 'accepted, DB_SYNCHRONOUS=full' "$full/s" "$(calculate "$full / $bare") of bare" '0.25'
     line 'accepted, DB_SYNCHRONOUS=normal' "$normal/s" "$(calculate "$normal / $bare") of bare"
+    line 'accepted (full), on top of 3,000,000 finished requests' "$on_top/s" \
+        "$(calculate "$on_top / $full") of an empty table"
     line 'accepted while the worker delivers at full speed (full)' "$both/s" "$(calculate "$both / $bare") of bare"
     line 'delivered, from accept to settled (full)' "$delivered/s" "$(calculate "$delivered / $bare") of bare" '0.15'
     line "ack at $half/s, half of that peak: p50" "$(figure ack p50_ms) ms"
