@@ -1,11 +1,11 @@
 //! `POST /async`: accepts a job.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use storm_shared::{
     models::{RequestId, Traceparent},
-    services::store::NewJob,
+    services::{queue::NOTIFICATION_GRACE, store::NewJob},
 };
 use warp::reply::Response;
 
@@ -42,6 +42,10 @@ pub async fn submit(
     let id = RequestId::generate();
     let job = NewJob {
         created_at,
+        notification_grace: match app.notifier {
+            Some(_) => NOTIFICATION_GRACE,
+            None => Duration::ZERO,
+        },
         traceparent,
         created_by: caller.name().cloned(),
         ..NewJob::new(id, spec, callback_url.clone())

@@ -25,8 +25,10 @@ pub async fn one(
 ) -> Result<Response, Problem> {
     no_body?;
     let id: RequestId = id.parse().map_err(|_| Problem::malformed_id())?;
+    // First: an unknown id costs a read, and no write.
     let origin = app.store.origin_of(caller.scope(), id).await;
-    if let Some(origin) = origin.map_err(|error| store_problem(id, &error))?
+    let origin = origin.map_err(|error| store_problem(id, &error))?;
+    if let Some(origin) = origin.map_err(Problem::unredeliverable)?
         && app.backlog_limit.is_full(&origin)
     {
         return Err(Problem::receiver_overloaded());

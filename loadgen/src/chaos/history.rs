@@ -63,7 +63,8 @@ impl HistoryLimits {
             attempts,
             max_claims,
             faults,
-            // The store truncates a WAL of more than 1 MiB once few writes arrive (`store/log.rs`).
+            // The store truncates a WAL of more than 1 MiB once few writes arrive
+            // (`store/sqlite/checkpoint.rs`).
             log: 4 * MIB,
             redis_growth: 8 * MIB,
             resident_growth: 16 * MIB,

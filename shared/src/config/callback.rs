@@ -48,14 +48,6 @@ pub struct RetrySettings {
 }
 
 impl CallbackSettings {
-    /// The longest time for which a job can wait for its next attempt.
-    pub fn longest_wait(&self) -> Duration {
-        let delay = self.retry.delays.iter().max().copied();
-        // No overflow: a delay has at most 30 days, and the jitter is at most 1.
-        let delay = delay.unwrap_or_default().mul_f64(1.0 + self.retry.jitter);
-        delay.max(self.retry.retry_after_max).max(self.park_max)
-    }
-
     /// Signing secrets that can be guessed.
     pub(super) fn warnings(&self) -> Vec<Warning> {
         let remedy = "anyone who guesses it can forge callbacks; replace it by 32 random bytes, as \

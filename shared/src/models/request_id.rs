@@ -10,7 +10,8 @@ use uuid::Uuid;
 /// milliseconds.
 ///
 /// Ids of one process increase, so new rows are appended to the index instead of being inserted all
-/// over it. Ids are ordered by acceptance time, to the millisecond.
+/// over it. That is what the time is for: it stays ahead when the wall clock is set back, so no age
+/// is inferred from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct RequestId(Uuid);
@@ -21,11 +22,11 @@ impl RequestId {
         Self(Uuid::now_v7())
     }
 
-    /// When the id was generated, in whole milliseconds.
+    /// The time in the id, in whole milliseconds.
     ///
     /// Returns the epoch for an id that is not a `UUIDv7`. Only a row that was written by hand has
     /// such an id.
-    pub fn created_at(self) -> Timestamp {
+    pub fn time(self) -> Timestamp {
         let (seconds, nanos) = self.0.get_timestamp().map_or((0, 0), |at| at.to_unix());
         // The casts are lossless: a UUIDv7 has 48 bits of milliseconds. Its last years are beyond
         // jiff's range (year 9999).
@@ -38,8 +39,7 @@ impl RequestId {
         (self.0.as_u128(), self.0.as_u64_pair().1)
     }
 
-    /// The smallest id of a request that is accepted at `moment` or later. Every smaller id belongs
-    /// to an earlier request.
+    /// The smallest id with the time `moment` or a later one.
     pub fn floor(moment: Timestamp) -> Self {
         // Before 1970 there are no ids, so every id is later.
         let millis = u64::try_from(moment.as_millisecond()).unwrap_or(0);
@@ -89,7 +89,7 @@ mod tests {
     fn an_id_contains_its_creation_time() {
         let at = Timestamp::from_millisecond(1_700_000_000_123).unwrap();
         assert_eq!(
-            format!("{:.3}", RequestId::floor(at).created_at()),
+            format!("{:.3}", RequestId::floor(at).time()),
             "2023-11-14T22:13:20.123Z"
         );
     }

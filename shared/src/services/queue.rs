@@ -35,6 +35,9 @@ use thiserror::Error;
 use self::connections::Connections;
 use crate::config::QueueSettings;
 
+/// How long a new job is left to its notification before a search of the table claims it.
+pub const NOTIFICATION_GRACE: Duration = Duration::from_secs(1);
+
 pub use self::{
     entry::Entry,
     metrics::QueueMetrics,

@@ -24,7 +24,7 @@ pub use self::{
     error::{StoreError, Trouble},
     job::{AttemptRecord, Candidate, Claim, InvalidJob, Job, NewJob, Outcome, Settlement},
     lease::{Expired, Heartbeat, OwnerId, OwnerIdError, quarantine_threshold},
-    look::{DueJobs, DueQuery},
+    look::DueJobs,
     redelivery::{Redeliverable, RedeliveryPage, Unredeliverable},
     scope::Scope,
 };
@@ -121,13 +121,13 @@ impl Store {
         }
     }
 
-    /// Reads the due jobs that have lost no claim, and when the next job becomes due.
+    /// Reads up to `limit` due jobs that have lost no claim, and when the next one becomes due.
     ///
     /// # Errors
     /// The read failed.
-    pub async fn due_jobs(&self, query: DueQuery) -> Result<DueJobs, StoreError> {
+    pub async fn due_jobs(&self, limit: usize) -> Result<DueJobs, StoreError> {
         match &self.engine {
-            Engine::Sqlite(engine) => engine.due_jobs(query).await,
+            Engine::Sqlite(engine) => engine.due_jobs(limit).await,
         }
     }
 
@@ -253,16 +253,15 @@ impl Store {
         }
     }
 
-    /// The origin of the callback of a request within `scope`; `None` without a callback, or if
-    /// there is no such request.
+    /// The origin of the callback of a request within `scope`, if it has a callback.
     ///
     /// # Errors
-    /// The read failed, or the read queue is full.
+    /// Inner: [`Unredeliverable::Unknown`]. Outer: the read failed, or the read queue is full.
     pub async fn origin_of(
         &self,
         scope: Scope,
         id: RequestId,
-    ) -> Result<Option<Origin>, StoreError> {
+    ) -> Result<Result<Option<Origin>, Unredeliverable>, StoreError> {
         match &self.engine {
             Engine::Sqlite(engine) => engine.origin_of(scope, id).await,
         }

@@ -4,6 +4,7 @@
 mod backup;
 mod files;
 mod first_start;
+mod release_before;
 mod schema;
 mod unusable;
 mod write_ahead_log;

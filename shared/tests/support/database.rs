@@ -9,7 +9,7 @@
 #[path = "database/sqlite.rs"]
 mod sqlite;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use storm_shared::{
     config::StoreSettings,
@@ -38,10 +38,19 @@ pub(crate) struct Row {
     pub(crate) lost_claims: u32,
     pub(crate) parks: u32,
     pub(crate) result: Option<String>,
-    pub(crate) waits_until: Option<String>,
+    pub(crate) due: Option<Due>,
     pub(crate) failure: Option<FailureReason>,
     pub(crate) is_over: bool,
     pub(crate) events: Vec<Entry>,
+}
+
+/// When a `PENDING` row may be claimed from the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Due {
+    /// At this time by the store's clock, in milliseconds.
+    At(i64),
+    /// This long after the call that said so.
+    After(Duration),
 }
 
 /// An event: its kind, its claim, its detail.

@@ -11,8 +11,8 @@ use storm_shared::{
     services::{
         report::{self, Report},
         store::{
-            AttemptRecord, Candidate, DueJobs, DueQuery, Expired, Heartbeat, Job, NewJob, Outcome,
-            OwnerId, Scope, Settlement, Store, StoreError, Unredeliverable,
+            AttemptRecord, Candidate, DueJobs, Expired, Heartbeat, Job, NewJob, Outcome, OwnerId,
+            Scope, Settlement, Store, StoreError, Unredeliverable,
         },
     },
 };
@@ -78,7 +78,7 @@ pub(crate) async fn claimed(store: &Store) -> Job {
 /// Fails the first attempt, with the retry due at once. Returns the stored report.
 pub(crate) async fn fail_attempt(store: &Store, job: &Job) -> Report {
     let report = report::expected(&job.spec);
-    let failed = retry(timeout(1), Timestamp::now());
+    let failed = retry(timeout(1), Duration::ZERO);
     store
         .settle(job.claim, Some(&report), failed)
         .await
@@ -135,8 +135,8 @@ pub(crate) fn delivered() -> Settlement {
 }
 
 /// The settlement of a failed attempt that is repeated.
-pub(crate) fn retry(attempt: AttemptRecord, due: Timestamp) -> Settlement {
-    Settlement::Retry { attempt, due }
+pub(crate) fn retry(attempt: AttemptRecord, wait: Duration) -> Settlement {
+    Settlement::Retry { attempt, wait }
 }
 
 /// The outcome of a job whose callback failed.
@@ -168,12 +168,7 @@ pub(crate) fn timeout(number: u32) -> AttemptRecord {
 }
 
 pub(crate) async fn due_jobs(store: &Store, limit: usize) -> DueJobs {
-    let query = DueQuery {
-        notification_grace: Duration::ZERO,
-        longest_wait: Duration::from_mins(1),
-        limit,
-    };
-    store.due_jobs(query).await.unwrap()
+    store.due_jobs(limit).await.unwrap()
 }
 
 pub(crate) async fn due_ids(store: &Store, limit: usize) -> Vec<RequestId> {

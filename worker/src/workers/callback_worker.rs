@@ -19,6 +19,7 @@ use storm_shared::{
         store::{Candidate, Claim, InvalidJob, Job, Outcome, Settlement, Store, StoreError},
     },
 };
+use tokio::time::Instant;
 use tracing::{debug, error, warn};
 
 use super::{
@@ -209,8 +210,8 @@ impl CallbackWorker {
                 debug!(target: "storm_worker::jobs", %id, outcome, "job ended");
             }
             // After the commit: a search before it would reset this time and not find the row.
-            Settlement::Retry { due, .. } | Settlement::Park { due } => {
-                self.next_due.lower_to(due);
+            Settlement::Retry { wait, .. } | Settlement::Park { wait } => {
+                self.next_due.lower_to(Instant::now() + wait);
             }
             Settlement::GiveBack => {}
         }

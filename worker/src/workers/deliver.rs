@@ -62,10 +62,9 @@ impl Deliverer {
         let Some(url) = &job.callback else {
             return finish(None, Outcome::Completed); // no callback: the client polls
         };
-        let parked_for = parked_for(job);
-        let mut admitted = match self.origins.admit(url.origin(), parked_for).await {
+        let mut admitted = match self.origins.admit(url.origin(), job.parked_for).await {
             Ok(admitted) => admitted,
-            Err(wait) => return park(wait),
+            Err(wait) => return Settlement::Park { wait },
         };
         let message = Message {
             id: job.claim.id,
@@ -88,10 +87,11 @@ impl Deliverer {
         admitted.record(Signal::of(&result));
         // However long it lasts: what this worker lacks is no fault of the receiver's.
         if let Err(AttemptError::Shortage(shortage)) = result {
-            return park(self.shortages.met(shortage, parked_for));
+            let wait = self.shortages.met(shortage, job.parked_for);
+            return Settlement::Park { wait };
         }
         self.shortages.passed();
-        let attempt = record(job.attempts + 1, started_at, duration, &result);
+        let attempt = record(job.attempts.saturating_add(1), started_at, duration, &result);
         self.count(attempt.class, &result);
         match result {
             Ok(_) => finish(Some(attempt), Outcome::Completed),
@@ -110,10 +110,7 @@ impl Deliverer {
             return finish(Some(attempt), Outcome::Failed(failure));
         };
         debug!(%id, trace, attempts, %error, ?wait, "callback attempt failed");
-        Settlement::Retry {
-            attempt,
-            due: Timestamp::now() + wait,
-        }
+        Settlement::Retry { attempt, wait }
     }
 
     fn count(&self, class: AttemptClass, result: &Result<StatusCode, AttemptError>) {
@@ -126,21 +123,6 @@ impl Deliverer {
 
 fn finish(attempt: Option<AttemptRecord>, outcome: Outcome) -> Settlement {
     Settlement::Finish { attempt, outcome }
-}
-
-fn park(wait: Duration) -> Settlement {
-    Settlement::Park {
-        due: Timestamp::now() + wait,
-    }
-}
-
-fn parked_for(job: &Job) -> Duration {
-    // Most jobs were never parked: these need no look at the clock.
-    let Some(since) = job.parked_since else {
-        return Duration::ZERO;
-    };
-    // Negative after a clock step: then nothing of its time is used up.
-    Duration::try_from(Timestamp::now().duration_since(since)).unwrap_or_default()
 }
 
 fn record(

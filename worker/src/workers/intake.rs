@@ -2,10 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use jiff::Timestamp;
 use storm_shared::services::{
     queue::{NotificationReader, QueueStatus},
-    store::{Candidate, DueQuery, Store, StoreError},
+    store::{Candidate, Store, StoreError},
 };
 use tokio::time::Instant;
 use tracing::warn;
@@ -27,34 +26,9 @@ pub(super) const PAUSE_AFTER_ERROR: Duration = Duration::from_secs(1);
 /// together.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(2);
 
-/// Longer than any pause.
-const LONGEST_PAUSE: Duration = Duration::from_hours(24);
-
-/// When the table is searched.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Polling {
-    /// At least this often.
-    pub interval: Duration,
-    /// How old a new job is before a search claims it: the time that its notification has to
-    /// arrive.
-    pub notification_grace: Duration,
-}
-
-impl Polling {
-    /// With Redis: a search finds jobs whose notification was lost.
-    pub(super) const WITH_NOTIFICATIONS: Self = Self {
-        interval: Duration::from_millis(500),
-        notification_grace: Duration::from_secs(1),
-    };
-
-    /// Without Redis: searches find every job.
-    pub(super) fn alone(interval: Duration) -> Self {
-        Self {
-            interval,
-            notification_grace: Duration::ZERO,
-        }
-    }
-}
+/// The table is searched at least this often. With notifications, a search finds the jobs whose
+/// notification was lost.
+pub(super) const INTERVAL: Duration = Duration::from_millis(500);
 
 /// What all loops that claim jobs need. Each loop has a watchdog of its own.
 #[derive(Clone)]
@@ -63,7 +37,8 @@ pub(super) struct Intake {
     pub(super) store: Store,
     pub(super) slots: Slots,
     pub(super) drain: Drain,
-    pub(super) polling: Polling,
+    /// How often the table is searched at least.
+    pub(super) interval: Duration,
     pub(super) watchdog: Watchdog,
 }
 
@@ -134,7 +109,6 @@ pub(super) async fn from_notifications(intake: Intake, mut reader: NotificationR
 pub(super) async fn from_table(
     intake: Intake,
     next_due: NextDue,
-    longest_wait: Duration,
     queue_status: Option<Arc<QueueStatus>>,
 ) {
     let mut changes = next_due.subscribe();
@@ -143,7 +117,10 @@ pub(super) async fn from_table(
         tokio::select! {
             () = tokio::time::sleep_until(*at) => return,
             // A job that this worker has settled may be due before the next search.
-            _ = changes.changed() => *at = (*at).min(instant_of(*changes.borrow_and_update())),
+            _ = changes.changed() => {
+                let due = *changes.borrow_and_update();
+                *at = due.map_or(*at, |due| due.min(*at));
+            }
         }
     };
     loop {
@@ -151,14 +128,12 @@ pub(super) async fn from_table(
         if intake.watchdog.while_waiting(woken).await.is_none() {
             return;
         }
-        let latest = Instant::now() + intake.polling.interval;
-        let claimed = claim_due(&intake, &next_due, longest_wait, queue_status.as_deref());
+        let latest = Instant::now() + intake.interval;
+        let claimed = claim_due(&intake, &next_due, queue_status.as_deref());
         next_search = match claimed.await {
             Ok(due) => {
-                let earliest = Instant::now() + SHORTEST_PAUSE;
-                // At most an interval from now: `due` is wall-clock time, and the clock can be set
-                // back.
-                instant_of(due).min(latest).max(earliest)
+                let next = due.map_or(latest, |due| due.min(latest));
+                next.max(Instant::now() + SHORTEST_PAUSE)
             }
             Err(error) => {
                 warn!(%error, "due jobs could not be claimed from the table");
@@ -172,18 +147,13 @@ pub(super) async fn from_table(
 async fn claim_due(
     intake: &Intake,
     next_due: &NextDue,
-    longest_wait: Duration,
     queue_status: Option<&QueueStatus>,
-) -> Result<Timestamp, StoreError> {
+) -> Result<Option<Instant>, StoreError> {
     while let Some(free) = intake.free_slots().await {
         next_due.reset();
         let limit = free.min(BATCH);
-        let query = DueQuery {
-            notification_grace: intake.polling.notification_grace,
-            longest_wait,
-            limit,
-        };
-        let found = intake.store.due_jobs(query).await?;
+        let searched = Instant::now();
+        let found = intake.store.due_jobs(limit).await?;
         if let Some(queue_status) = queue_status
             && found.due.iter().any(Candidate::is_new)
         {
@@ -193,16 +163,10 @@ async fn claim_due(
         intake.claim_all(&found.due, ClaimSource::Table).await?;
         if count < limit {
             // A job that was settled during the search may be due before those that it found.
-            let next = found.next_due.unwrap_or(Timestamp::MAX);
-            return Ok(next.min(next_due.earliest()));
+            let found = found.next_due.map(|wait| searched + wait);
+            return Ok(found.into_iter().chain(next_due.earliest()).min());
         }
         // More may be due than fitted: search again at once.
     }
-    Ok(Timestamp::MAX) // shutdown
-}
-
-/// `at` on the monotonic clock, a day from now at the latest.
-fn instant_of(at: Timestamp) -> Instant {
-    let wait = Duration::try_from(at.duration_since(Timestamp::now()));
-    Instant::now() + wait.unwrap_or_default().min(LONGEST_PAUSE)
+    Ok(None) // shutdown
 }

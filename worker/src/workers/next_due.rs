@@ -1,39 +1,41 @@
 //! When the next job that this worker settled becomes due.
 
-use jiff::Timestamp;
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
 /// The earliest due time of the jobs that this worker has returned to the table since it last
-/// searched it. It wakes the search before its interval is over. Clones share it.
+/// searched it; `None` if there are none. It wakes the search before its interval is over. Clones
+/// share it.
 #[derive(Clone)]
-pub(super) struct NextDue(watch::Sender<Timestamp>);
+pub(super) struct NextDue(watch::Sender<Option<Instant>>);
 
 impl NextDue {
     pub(super) fn new() -> Self {
-        Self(watch::Sender::new(Timestamp::MAX))
+        Self(watch::Sender::new(None))
     }
 
     /// A job in the table is due at `due`.
-    pub(super) fn lower_to(&self, due: Timestamp) {
+    pub(super) fn lower_to(&self, due: Instant) {
         self.0.send_if_modified(|next| {
-            let earlier = due < *next;
-            *next = due.min(*next);
+            let earlier = next.is_none_or(|next| due < next);
+            if earlier {
+                *next = Some(due);
+            }
             earlier
         });
     }
 
     /// Starts over. Called before a search, so that a job returned during it counts for the next.
     pub(super) fn reset(&self) {
-        self.0.send_replace(Timestamp::MAX);
+        self.0.send_replace(None);
     }
 
-    /// The earliest due time; [`Timestamp::MAX`] if there is none.
-    pub(super) fn earliest(&self) -> Timestamp {
+    /// The earliest due time.
+    pub(super) fn earliest(&self) -> Option<Instant> {
         *self.0.borrow()
     }
 
     /// Notifies of every change.
-    pub(super) fn subscribe(&self) -> watch::Receiver<Timestamp> {
+    pub(super) fn subscribe(&self) -> watch::Receiver<Option<Instant>> {
         self.0.subscribe()
     }
 }

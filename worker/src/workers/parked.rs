@@ -1,7 +1,7 @@
 //! The loop that releases parked jobs when their receiver has recovered.
 
-use jiff::Timestamp;
 use storm_shared::services::store::Store;
+use tokio::time::Instant;
 use tracing::warn;
 
 use super::{drain::Drain, next_due::NextDue, origins::Origins};
@@ -17,7 +17,7 @@ pub(super) async fn release(store: Store, origins: Origins, next_due: NextDue, d
             let unparked = store.unpark(origin.clone(), BATCH);
             match drain.until_shutdown(unparked).await {
                 Some(Ok(jobs)) => {
-                    next_due.lower_to(Timestamp::now());
+                    next_due.lower_to(Instant::now());
                     if jobs < BATCH {
                         break;
                     }

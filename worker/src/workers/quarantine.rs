@@ -30,7 +30,7 @@ pub(super) async fn from_table(intake: Intake) {
             }
             Ok(Claimed::None) => {
                 wait = FIRST_WAIT;
-                intake.polling.interval
+                intake.interval
             }
             Ok(Claimed::TimedOut) => {
                 let pause = wait;

@@ -17,7 +17,7 @@ use tracing::{error, info};
 use super::{
     callback_worker::CallbackWorker,
     drain::Drain,
-    intake::{self, Intake, Polling},
+    intake::{self, Intake},
     lease::Lease,
     parked,
     parts::Parts,
@@ -89,16 +89,16 @@ impl Running {
             ..
         } = parts.clone();
         let worker = Arc::new(CallbackWorker::new(parts, transport, settings));
-        let polling = queue.map_or_else(
-            || Polling::alone(settings.worker.poll_interval),
-            |_| Polling::WITH_NOTIFICATIONS,
-        );
+        let interval = match queue {
+            Some(_) => intake::INTERVAL,
+            None => settings.worker.poll_interval,
+        };
         let mut intake = || Intake {
             worker: Arc::clone(&worker),
             store: store.clone(),
             slots: slots.clone(),
             drain: drain.clone(),
-            polling,
+            interval,
             watchdog: self.new_watchdog(),
         };
         let (due, suspects) = (intake(), intake());
@@ -110,9 +110,8 @@ impl Running {
             let reader = NotificationReader::new(queue, consumer);
             self.loops.spawn(intake::from_notifications(intake, reader));
         }
-        let longest_wait = settings.callback.longest_wait();
         let queue_status = queue.map(|queue| Arc::clone(queue.status()));
-        let table = intake::from_table(due, next_due.clone(), longest_wait, queue_status);
+        let table = intake::from_table(due, next_due.clone(), queue_status);
         self.loops.spawn(table);
         self.loops.spawn(quarantine::from_table(suspects));
         let release = parked::release(store, origins.clone(), next_due, drain.clone());

@@ -107,9 +107,9 @@ async fn a_quarantined_job_that_waits_to_run_alone_blocks_no_other_job() {
         .unwrap()
         .execute(
             "INSERT INTO requests (id, mode, status, input_payload, created_at, lost_claims,
-                 next_attempt_at)
+                 due)
              VALUES (?1, 'async', 'PENDING', '{\"report_name\":\"Q1\",\"records\":1}',
-                 '2026-11-23T12:00:00.000Z', 4, '2026-11-23T12:00:00.000Z')",
+                 '2026-11-23T12:00:00.000Z', 4, 0)",
             [suspect.to_string()],
         )
         .unwrap();

@@ -7,6 +7,7 @@
 )]
 
 mod check_url;
+mod clock;
 mod crashes;
 mod delivery;
 mod isolation;

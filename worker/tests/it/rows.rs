@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use jiff::{SignedDuration, Timestamp};
 use storm_shared::{
     models::{CallbackUrl, Records, ReportName, ReportSpec, Request, RequestId, Status},
     services::store::{NewJob, Store},
@@ -35,6 +36,14 @@ pub(crate) trait Rows {
         let is_final = |row: &Request| matches!(row.status, Status::Completed | Status::Failed);
         self.row_when(id, is_final).await
     }
+}
+
+/// Whether a job ended no earlier than it was due when it was `scheduled`. What is shown of the
+/// store's clock can differ from the wall clock by some milliseconds.
+pub(crate) fn ended_when_due(row: &Request, scheduled: &Request) -> bool {
+    let parse = |at: &Option<String>| at.as_ref().unwrap().parse::<Timestamp>().unwrap();
+    let late = parse(&row.completed_at).duration_since(parse(&scheduled.next_attempt_at));
+    late > SignedDuration::from_millis(-50)
 }
 
 pub(crate) async fn accept(store: &Store, records: u64, callback_url: Option<String>) -> RequestId {

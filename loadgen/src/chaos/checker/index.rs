@@ -68,7 +68,7 @@ impl<'a> JobHistory<'a> {
 /// A history, indexed by job and by kind of record.
 #[derive(Debug, Default)]
 pub(super) struct Index<'a> {
-    /// Ordered by id, which is the order of acceptance.
+    /// Ordered by id.
     jobs: BTreeMap<RequestId, JobHistory<'a>>,
     pub(super) submitted: Vec<&'a Submitted>,
     pub(super) faults: Vec<&'a Fault>,

@@ -81,10 +81,10 @@ fn database(
     settled: &Footprint,
     again: &Footprint,
 ) -> Option<String> {
-    // Ids are UUIDv7, so they hold the time of acceptance. That tells the two loads apart, because
+    // Ids are UUIDv7, and nobody sets the clock here, so their time tells the two loads apart:
     // `settled` was measured between them with no job in flight.
     let rows = index.jobs().filter(|job| job.row.is_some());
-    let (first, second): (Vec<_>, Vec<_>) = rows.partition(|job| job.id.created_at() < settled.at);
+    let (first, second): (Vec<_>, Vec<_>) = rows.partition(|job| job.id.time() < settled.at);
     let (first, second) = (first.len() as u64, second.len() as u64);
     if first == 0 || second == 0 {
         return Some(format!(

@@ -105,7 +105,7 @@ impl From<String> for Finding {
 /// The result of a check.
 #[derive(Clone, Debug, Serialize)]
 pub struct Verdict {
-    /// All violations, by job in the order of acceptance, then those of the whole run.
+    /// All violations, by job in the order of ids, then those of the whole run.
     pub violations: Vec<Violation>,
     /// The counts.
     pub summary: Summary,

@@ -84,3 +84,19 @@ impl Trouble {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{StoreError, Trouble};
+
+    #[test]
+    fn a_full_queue_and_a_lost_claim_are_no_database_trouble() {
+        assert_eq!(StoreError::QueueFull.trouble(), None);
+        assert_eq!(StoreError::ClaimLost.trouble(), None);
+        let full = StoreError::Failed {
+            trouble: Trouble::Full,
+            message: "database or disk is full".into(),
+        };
+        assert_eq!(full.trouble(), Some(Trouble::Full));
+    }
+}

@@ -17,6 +17,9 @@ pub struct NewJob {
     pub id: RequestId,
     /// When it was submitted, by the wall clock. Taken before the id is generated.
     pub created_at: Timestamp,
+    /// How long the job is left to its notification: only then may it be claimed from the table.
+    /// Zero without one.
+    pub notification_grace: Duration,
     /// The report to generate.
     pub spec: ReportSpec,
     /// The callback URL; if `None`, the client polls.
@@ -28,11 +31,12 @@ pub struct NewJob {
 }
 
 impl NewJob {
-    /// A job that is submitted now, without a client name and without a caller's trace.
+    /// A job that is submitted now, without a notification, a client name and a caller's trace.
     pub fn new(id: RequestId, spec: ReportSpec, callback: Option<CallbackUrl>) -> Self {
         Self {
             id,
             created_at: Timestamp::now(),
+            notification_grace: Duration::ZERO,
             spec,
             callback,
             traceparent: None,
@@ -97,8 +101,8 @@ pub struct Job {
     pub attempts: u32,
     /// How many of them were made before the latest redelivery was requested.
     pub attempts_before: u32,
-    /// Since when the job has been parked.
-    pub parked_since: Option<Timestamp>,
+    /// How long the job has been parked in all since its last attempt.
+    pub parked_for: Duration,
 }
 
 /// A claimed row that can't be parsed, because it was edited by hand.
@@ -147,19 +151,19 @@ pub enum Settlement {
         /// What came of the job.
         outcome: Outcome,
     },
-    /// The attempt failed. The job is `PENDING` until the next one is due.
+    /// The attempt failed. The job is `PENDING`, and the next one is due after `wait`.
     Retry {
         /// The failed attempt.
         attempt: AttemptRecord,
-        /// When the next attempt is due.
-        due: Timestamp,
+        /// The time from this write to the next attempt.
+        wait: Duration,
     },
     /// No attempt was made, because the origin's circuit is open, its concurrency limit is reached,
-    /// or the worker lacks what an attempt needs. The job is `PENDING` until `due`, and the retry
-    /// schedule does not advance.
+    /// or the worker lacks what an attempt needs. The job is `PENDING`, and tried again after
+    /// `wait`. The retry schedule does not advance.
     Park {
-        /// When the job is tried again.
-        due: Timestamp,
+        /// The time from this write to the next try.
+        wait: Duration,
     },
     /// The worker stopped before an attempt. The job is `PENDING`, and due at once.
     GiveBack,

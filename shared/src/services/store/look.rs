@@ -2,27 +2,14 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
-
 use super::job::Candidate;
 
-/// Which due jobs to read.
-#[derive(Clone, Copy, Debug)]
-pub struct DueQuery {
-    /// A job that was never claimed is left to its notification for this long after acceptance.
-    pub notification_grace: Duration,
-    /// The longest delay that a job can be scheduled with.
-    pub longest_wait: Duration,
-    /// The maximum number of jobs to return.
-    pub limit: usize,
-}
-
-/// The result of a [`DueQuery`].
+/// Due jobs, and when the next one will be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DueJobs {
-    /// Claimable jobs. Scheduled jobs come before jobs that were never claimed; oldest first within
-    /// each kind.
+    /// Claimable jobs that have lost no claim, in the order in which they became due.
     pub due: Vec<Candidate>,
-    /// When the next scheduled job becomes due.
-    pub next_due: Option<Timestamp>,
+    /// The time until the next job that was claimed before becomes due. New jobs don't count: their
+    /// notifications are on the way.
+    pub next_due: Option<Duration>,
 }

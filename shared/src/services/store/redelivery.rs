@@ -49,7 +49,7 @@ pub struct Redeliverable {
 /// lowest id of that request's millisecond, which belongs to no request. The next page scans that
 /// millisecond again. If this page started within it, only the id itself makes progress.
 pub(super) fn anonymous_cursor(id: RequestId, after: Option<RequestId>) -> RequestId {
-    let floor = RequestId::floor(id.created_at());
+    let floor = RequestId::floor(id.time());
     if after.is_none_or(|after| after < floor) {
         floor
     } else {

@@ -8,6 +8,7 @@ mod accept;
 mod attempts;
 mod checkpoint;
 mod claim;
+mod clock;
 mod columns;
 mod connection;
 mod events;
@@ -19,22 +20,22 @@ mod look;
 mod open;
 mod private;
 mod readers;
-mod recent_write;
+mod recent;
 mod redelivery;
 mod schema;
 mod settle;
 mod trouble;
 mod writer;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use rusqlite::Connection;
 
-use self::{claim::ClaimedRow, readers::Readers, recent_write::RecentWrite, writer::Writer};
+use self::{clock::Clock, readers::Readers, recent::Recent, writer::Writer};
 use super::{
-    Candidate, Claim, DueJobs, DueQuery, Expired, Heartbeat, InvalidJob, Job, NewJob, OwnerId,
-    Redeliverable, RedeliveryPage, Scope, Settlement, StoreError, Trouble, Unredeliverable,
+    Candidate, Claim, DueJobs, Expired, Heartbeat, InvalidJob, Job, NewJob, OwnerId, Redeliverable,
+    RedeliveryPage, Scope, Settlement, StoreError, Trouble, Unredeliverable,
 };
 use crate::{
     config::StoreSettings,
@@ -53,19 +54,29 @@ pub(super) const THREADS: usize = 1 + readers::CONNECTIONS;
 /// An open database.
 pub(super) struct Sqlite {
     id: String,
+    clock: Arc<Clock>,
     writer: Writer,
     readers: Readers,
-    recent_write: RecentWrite,
+    recent_read: Recent,
+    recent_write: Recent,
 }
 
 impl Sqlite {
     pub(super) async fn open(settings: &StoreSettings) -> Result<Self, StoreError> {
         let opened = open::open(settings).await?;
+        let clock = Arc::new(opened.clock);
         Ok(Self {
             id: opened.id,
-            writer: Writer::start(opened.writer.into(), opened.files, settings.write_queue),
+            writer: Writer::start(
+                opened.writer.into(),
+                opened.files,
+                Arc::clone(&clock),
+                settings.write_queue,
+            ),
+            clock,
             readers: Readers::start(opened.readers),
-            recent_write: RecentWrite::default(),
+            recent_read: Recent::with_period(Duration::ZERO),
+            recent_write: Recent::with_period(Duration::from_secs(1)),
         })
     }
 
@@ -76,9 +87,10 @@ impl Sqlite {
     pub(super) async fn accept(&self, job: NewJob) -> Result<(), StoreError> {
         // Before the write: its closure runs in a transaction that other writes share.
         let input = columns::to_json(&job.spec);
+        let due = self.clock.now().after(job.notification_grace);
         self.writer
             // Load shedding: the API answers 503, while a worker's writes wait for room.
-            .try_write(move |tx| accept::insert_job(tx, &job, &input))
+            .try_write(move |tx| accept::insert_job(tx, &job, &input, due))
             .await
     }
 
@@ -113,14 +125,16 @@ impl Sqlite {
             }
         });
         let rows = rows.await?.ok_or(StoreError::LeaseLost)?;
-        Ok(rows.into_iter().map(ClaimedRow::into_job).collect())
+        let now = self.clock.now();
+        Ok(rows.into_iter().map(|row| row.into_job(now)).collect())
     }
 
-    pub(super) async fn due_jobs(&self, query: DueQuery) -> Result<DueJobs, StoreError> {
+    pub(super) async fn due_jobs(&self, limit: usize) -> Result<DueJobs, StoreError> {
+        let clock = Arc::clone(&self.clock);
         self.readers
             // A read outside the claim's transaction may be stale when the claim runs. That is
             // safe: the claim checks each candidate again.
-            .read(move |db| look::due_jobs(db, query, Timestamp::now()))
+            .read(move |db| look::due_jobs(db, limit, clock.now()))
             .await
     }
 
@@ -129,8 +143,9 @@ impl Sqlite {
     }
 
     pub(super) async fn unpark(&self, origin: Origin, limit: usize) -> Result<usize, StoreError> {
+        let clock = Arc::clone(&self.clock);
         self.writer
-            .write(move |tx| look::unpark(tx, &origin, limit, Timestamp::now()))
+            .write(move |tx| look::unpark(tx, &origin, limit, clock.now()))
             .await
     }
 
@@ -162,8 +177,11 @@ impl Sqlite {
         settlement: Settlement,
     ) -> Result<(), StoreError> {
         let result = report.map(columns::to_json);
-        self.write_claimed(move |tx| settle::settle(tx, &claim, result.as_deref(), &settlement))
-            .await
+        let clock = Arc::clone(&self.clock);
+        self.write_claimed(move |tx| {
+            settle::settle(tx, &claim, result.as_deref(), &settlement, clock.now())
+        })
+        .await
     }
 
     /// Runs `write`, which returns whether the claim that it names is held.
@@ -196,14 +214,16 @@ impl Sqlite {
         seen: Heartbeat,
         max_claims: u32,
     ) -> Result<Option<Expired>, StoreError> {
+        let clock = Arc::clone(&self.clock);
         self.writer
-            .write(move |tx| lease::expire(tx, seen, max_claims))
+            .write(move |tx| lease::expire(tx, seen, max_claims, clock.now()))
             .await
     }
 
     pub(super) async fn deregister(&self, owner: OwnerId) -> Result<usize, StoreError> {
+        let clock = Arc::clone(&self.clock);
         self.writer
-            .write(move |tx| lease::deregister(tx, owner))
+            .write(move |tx| lease::deregister(tx, owner, clock.now()))
             .await
     }
 
@@ -211,7 +231,7 @@ impl Sqlite {
         &self,
         scope: Scope,
         id: RequestId,
-    ) -> Result<Option<Origin>, StoreError> {
+    ) -> Result<Result<Option<Origin>, Unredeliverable>, StoreError> {
         self.readers
             .read(move |db| redelivery::origin_of(db, &scope, id))
             .await
@@ -222,8 +242,9 @@ impl Sqlite {
         scope: Scope,
         id: RequestId,
     ) -> Result<Result<(), Unredeliverable>, StoreError> {
+        let clock = Arc::clone(&self.clock);
         self.writer
-            .try_write(move |tx| redelivery::begin(tx, &scope, id))
+            .try_write(move |tx| redelivery::begin(tx, &scope, id, clock.now()))
             .await
     }
 
@@ -232,8 +253,9 @@ impl Sqlite {
         scope: Scope,
         ids: Vec<RequestId>,
     ) -> Result<usize, StoreError> {
+        let clock = Arc::clone(&self.clock);
         self.writer
-            .try_write(move |tx| redelivery::begin_all(tx, &scope, &ids))
+            .try_write(move |tx| redelivery::begin_all(tx, &scope, &ids, clock.now()))
             .await
     }
 
@@ -252,8 +274,9 @@ impl Sqlite {
         scope: Scope,
         id: RequestId,
     ) -> Result<Option<Request>, StoreError> {
+        let clock = Arc::clone(&self.clock);
         self.readers
-            .read(move |db| find::find(db, &scope, id))
+            .read(move |db| find::find(db, &scope, id, &clock))
             .await
     }
 
@@ -279,7 +302,11 @@ impl Sqlite {
     }
 
     async fn read_and_write(self: &Arc<Self>) -> Result<(), StoreError> {
-        self.readers.read(health::read).await?;
+        let read = || {
+            let engine = Arc::clone(self);
+            async move { engine.readers.read(health::read).await }
+        };
+        self.recent_read.result(read).await?;
         let write = || {
             let engine = Arc::clone(self);
             async move { engine.writer.write(health::write).await }

@@ -55,16 +55,17 @@ async fn created_at_is_the_wall_clock_and_not_the_time_in_the_id(database: TestD
 
 async fn a_request_never_ends_before_it_was_created(database: TestDatabase) {
     let store = database.open().await;
-    let ahead = Timestamp::now() + Duration::from_hours(72);
-    let next = || async {
-        let id = accepted_at(&store, ahead, Timestamp::now()).await;
+    let now = Timestamp::now();
+    let ahead = now + Duration::from_hours(72);
+    let next = async |number| {
+        let id = accepted_at(&store, ahead, now + Duration::from_millis(number)).await;
         claim_one(&store, id).await.unwrap()
     };
-    let completed = next().await;
+    let completed = next(0).await;
     finish(&store, &completed, success(), Outcome::Completed).await;
-    let undelivered = next().await;
+    let undelivered = next(1).await;
     finish(&store, &undelivered, timeout(1), failed("It is late.")).await;
-    let poison = next().await;
+    let poison = next(2).await;
     let mut owner = poison.claim.owner;
     while row(&store, poison.claim.id).await.status != Status::Failed {
         expire_lease(&store, owner).await;

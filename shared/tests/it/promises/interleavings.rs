@@ -16,20 +16,21 @@ mod model;
 mod operation;
 mod rivals;
 
-use std::{fmt::Debug, time::Duration};
+use std::{collections::BTreeMap, fmt::Debug, time::Duration};
 
-use jiff::Timestamp;
 use proptest::{
     prelude::*,
     test_runner::{FileFailurePersistence, TestCaseResult, TestRunner},
 };
+use storm_shared::{
+    models::{RequestId, Status},
+    services::store::Candidate,
+};
 
-use crate::database::TestDatabase;
+use crate::database::{Row, TestDatabase};
 
-/// The `longest_wait` of due queries, and delays below and above it.
-const LONGEST_WAIT: Duration = Duration::from_hours(2);
+/// Longer than any test takes.
 const HOUR: Duration = Duration::from_hours(1);
-const TWO_DAYS: Duration = Duration::from_hours(48);
 
 on_every_engine! {
     any_sequential_interleaving_keeps_the_stores_invariants,
@@ -98,7 +99,13 @@ fn run(case: impl Future<Output = TestCaseResult>) -> TestCaseResult {
     runtime.unwrap().block_on(case)
 }
 
-/// A time as stored in the table.
-fn text(at: Timestamp) -> String {
-    format!("{at:.3}")
+/// Every `PENDING` job, due or not.
+fn pending(rows: &BTreeMap<RequestId, Row>) -> Vec<Candidate> {
+    let pending = rows.iter().filter(|(_, row)| row.status == Status::Pending);
+    let candidate = |(id, row): (&RequestId, &Row)| Candidate {
+        id: *id,
+        claims: row.claim,
+        lost_claims: row.lost_claims,
+    };
+    pending.map(candidate).collect()
 }

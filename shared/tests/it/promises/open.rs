@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use storm_shared::services::store::Store;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::database::TestDatabase;
+
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// Between two looks at the same thing.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -34,11 +36,12 @@ async fn a_database_that_can_not_be_written_fails_the_health_check(database: Tes
     store.check().await.unwrap();
     let lock = database.hold_lock().await;
     // The result of the check's write can be a second old.
-    while store.check().await.is_ok() {
-        sleep(PAUSE).await;
-    }
+    let is_healthy = async |wanted| {
+        while store.check().await.is_ok() != wanted {
+            sleep(PAUSE).await;
+        }
+    };
+    timeout(PATIENCE, is_healthy(false)).await.unwrap();
     lock.release().await;
-    while store.check().await.is_err() {
-        sleep(PAUSE).await;
-    }
+    timeout(PATIENCE, is_healthy(true)).await.unwrap();
 }

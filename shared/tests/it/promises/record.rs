@@ -1,6 +1,7 @@
 //! The record of a request: its attempts and its events.
 
-use jiff::Timestamp;
+use std::time::Duration;
+
 use storm_shared::{
     models::AttemptClass,
     services::{
@@ -32,7 +33,7 @@ async fn every_attempt_is_recorded_and_the_internal_detail_is_not_shown(database
         ..attempted(1, AttemptClass::Connect)
     };
     let report = report::expected(&job.spec);
-    let failed = retry(first, Timestamp::now());
+    let failed = retry(first, Duration::ZERO);
     let settled = store.settle(job.claim, Some(&report), failed);
     settled.await.unwrap();
     let job = claim_due(&store).await.pop().unwrap();

@@ -16,7 +16,7 @@ use storm_shared::{
 };
 use tempfile::TempDir;
 
-use super::{History, Moment, Row};
+use super::{Due, History, Moment, Row};
 
 // SQLite stores any bytes as TEXT, even invalid UTF-8.
 pub(super) const INVALID_JOBS: [&str; 5] = [
@@ -31,23 +31,23 @@ pub(super) const INVALID_TRACES: [&str; 3] = [
     "traceparent = '00-nonsense'",
     "traceparent = CAST(x'ff' AS TEXT)",
 ];
-pub(super) const INVALID_DUE_TIMES: [&str; 1] = ["next_attempt_at = 'soon'"];
+pub(super) const INVALID_DUE_TIMES: [&str; 2] = ["due = NULL", "due = -1"];
 
 /// Records each row after every change, also of several changes within one transaction.
 const HISTORY: &str = "
     CREATE TABLE history (
-        id, status, claim, owner, attempts, lost_claims, result_payload, next_attempt_at,
+        id, status, claim, owner, attempts, lost_claims, result_payload, due,
         failure_reason, completed_at, parks, beside_it
     );
     CREATE TRIGGER accepted AFTER INSERT ON requests BEGIN
         INSERT INTO history
-        SELECT id, status, claim, owner, attempts, lost_claims, result_payload, next_attempt_at,
+        SELECT id, status, claim, owner, attempts, lost_claims, result_payload, due,
                failure_reason, completed_at, parks, 0
         FROM requests WHERE id = NEW.id;
     END;
     CREATE TRIGGER changed AFTER UPDATE ON requests BEGIN
         INSERT INTO history
-        SELECT id, status, claim, owner, attempts, lost_claims, result_payload, next_attempt_at,
+        SELECT id, status, claim, owner, attempts, lost_claims, result_payload, due,
                failure_reason, completed_at, parks,
                (SELECT count(*) FROM requests AS other
                 WHERE other.status = 'PROCESSING' AND other.owner = NEW.owner
@@ -109,7 +109,7 @@ impl Database {
             "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {claims})
              INSERT INTO events (request_id, number, at, event, claim)
              SELECT '{id}', i, '2026-01-01T00:00:00.000Z', 'given_back', i FROM n;
-             UPDATE requests SET claim = {claims}, next_attempt_at = created_at WHERE id = '{id}';"
+             UPDATE requests SET claim = {claims}, due = 0 WHERE id = '{id}';"
         ));
     }
 
@@ -157,7 +157,7 @@ impl Database {
     pub(super) fn rows(&self) -> BTreeMap<RequestId, Row> {
         let mut rows: BTreeMap<RequestId, _> = self.query(
             "SELECT id, status, claim, owner, attempts, lost_claims, result_payload,
-                    next_attempt_at, failure_reason, completed_at, parks FROM requests",
+                    due, failure_reason, completed_at, parks FROM requests",
             [],
             |row| (word(row, 0), job(row)),
         );
@@ -261,7 +261,7 @@ fn job(row: &SqlRow<'_>) -> Row {
         lost_claims: row.get(5).unwrap(),
         parks: row.get(10).unwrap(),
         result: row.get(6).unwrap(),
-        waits_until: row.get(7).unwrap(),
+        due: row.get::<_, Option<i64>>(7).unwrap().map(Due::At),
         failure: failure.map(|reason| reason.parse().unwrap()),
         is_over: completed_at.is_some(),
         events: Vec::new(),

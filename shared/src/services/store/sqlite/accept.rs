@@ -3,19 +3,24 @@
 use jiff::Timestamp;
 use rusqlite::{Connection, params};
 
-use super::columns;
+use super::{clock::StoreTime, columns};
 use crate::{
     models::{CallbackUrl, ClientName, Failure, Mode, RequestId, Status},
     services::store::NewJob,
 };
 
-/// Inserts an async job. `input` is the JSON of its specification.
-pub(super) fn insert_job(tx: &Connection, job: &NewJob, input: &str) -> rusqlite::Result<()> {
+/// Inserts an async job, which is `due` then. `input` is the JSON of its specification.
+pub(super) fn insert_job(
+    tx: &Connection,
+    job: &NewJob,
+    input: &str,
+    due: StoreTime,
+) -> rusqlite::Result<()> {
     let callback = job.callback.as_ref();
     tx.prepare_cached(
         "INSERT INTO requests (id, mode, status, input_payload, callback_url, created_at,
-             callback_target, traceparent, created_by, origin)
-         VALUES (?1, 'async', 'PENDING', ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+             callback_target, traceparent, created_by, origin, due)
+         VALUES (?1, 'async', 'PENDING', ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
     )?
     .execute(params![
         job.id.to_string(),
@@ -29,6 +34,7 @@ pub(super) fn insert_job(tx: &Connection, job: &NewJob, input: &str) -> rusqlite
         job.traceparent.map(|traceparent| traceparent.to_string()),
         job.created_by.as_ref().map(ClientName::as_str),
         callback.map(|url| url.origin().as_str()),
+        due.millis(),
     ])
     .map(drop)
 }

@@ -1,10 +1,10 @@
 //! Claims: exclusive ownership of a row by one worker, guarded by a fencing token.
 
-use std::{error::Error, str::from_utf8};
+use std::{error::Error, fmt::Display, str::from_utf8, time::Duration};
 
 use rusqlite::{Connection, Row, params};
 
-use super::{columns, columns::set_work};
+use super::{clock::StoreTime, columns, columns::set_work};
 use crate::{
     models::{CallbackUrl, Failure, FailureReason, RequestId},
     services::store::{Candidate, Claim, InvalidJob, Job, OwnerId},
@@ -22,12 +22,11 @@ pub(super) fn claim_all(
     let mut claim = connection.prepare_cached(concat!(
         "UPDATE requests SET ",
         set_work!("PROCESSING"),
-        ", claim = claim + 1, owner = ?2,
-                 next_attempt_at = NULL
+        ", claim = claim + 1, owner = ?2, due = NULL
              WHERE id = ?1 AND work = 'PENDING' AND mode = 'async' AND claim = ?3
              RETURNING claim, input_payload, result_payload,
                  coalesce(callback_target, callback_url), traceparent, attempts,
-                 attempts_before, parked_since"
+                 attempts_before, parked_at"
     ))?;
     let mut rows = Vec::with_capacity(candidates.len());
     for candidate in candidates {
@@ -52,7 +51,7 @@ pub(super) struct ClaimedRow {
     traceparent: Option<Vec<u8>>,
     attempts: i64,
     attempts_before: i64,
-    parked_since: Option<Vec<u8>>,
+    parked_at: Option<StoreTime>,
 }
 
 impl ClaimedRow {
@@ -67,14 +66,14 @@ impl ClaimedRow {
             traceparent: bytes(row, 4)?,
             attempts: row.get(5)?,
             attempts_before: row.get(6)?,
-            parked_since: bytes(row, 7)?,
+            parked_at: row.get::<_, Option<i64>>(7)?.map(StoreTime::stored),
         })
     }
 
     /// The job. Only an edit from outside can produce a row that can't be parsed.
-    pub(super) fn into_job(self) -> Result<Job, InvalidJob> {
+    pub(super) fn into_job(self, now: StoreTime) -> Result<Job, InvalidJob> {
         let claim = self.claim;
-        self.parse().map_err(|error| {
+        self.parse(now).map_err(|error| {
             tracing::error!(id = %claim.id, %error, "can't parse a row");
             let detail = format!("The row can't be parsed: {error}.");
             InvalidJob {
@@ -84,22 +83,28 @@ impl ClaimedRow {
         })
     }
 
-    fn parse(self) -> Result<Job, Box<dyn Error>> {
-        let target = self.target.as_deref().map(from_utf8).transpose()?;
-        let traceparent = self.traceparent.as_deref().and_then(text);
-        let parked_since = self.parked_since.as_deref().and_then(text);
+    fn parse(self, now: StoreTime) -> Result<Job, String> {
+        let traceparent = self.traceparent.as_deref();
+        let traceparent = traceparent.and_then(|sent| from_utf8(sent).ok());
         let result = self.result.as_deref();
         Ok(Job {
             claim: self.claim,
-            spec: serde_json::from_slice(&self.input)?,
+            spec: serde_json::from_slice(&self.input).map_err(in_column("input_payload"))?,
             // A stored report is used as it is: the callback has the same bytes on every attempt.
-            report: result.map(serde_json::from_slice).transpose()?,
-            callback: target.map(CallbackUrl::from_target).transpose()?,
+            report: result
+                .map(serde_json::from_slice)
+                .transpose()
+                .map_err(in_column("result_payload"))?,
+            callback: self
+                .target
+                .as_deref()
+                .map(callback)
+                .transpose()
+                .map_err(in_column("callback_url"))?,
             traceparent: columns::traceparent(traceparent, self.claim.id),
             attempts: count(self.attempts),
             attempts_before: count(self.attempts_before),
-            // A time that can't be parsed was edited by hand; treat the job as not parked.
-            parked_since: parked_since.and_then(|at| at.parse().ok()),
+            parked_for: self.parked_at.map_or(Duration::ZERO, |at| now.since(at)),
         })
     }
 }
@@ -108,8 +113,13 @@ fn bytes(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Vec<u8>>> {
     Ok(row.get_ref(column)?.as_bytes_or_null()?.map(<[u8]>::to_vec))
 }
 
-fn text(bytes: &[u8]) -> Option<&str> {
-    from_utf8(bytes).ok()
+fn callback(stored: &[u8]) -> Result<CallbackUrl, Box<dyn Error>> {
+    Ok(CallbackUrl::from_target(from_utf8(stored)?)?)
+}
+
+/// Names the column in which an error was found.
+fn in_column<E: Display>(column: &'static str) -> impl FnOnce(E) -> String {
+    move |error| format!("{column}: {error}")
 }
 
 /// A count below zero was edited by hand.

@@ -12,6 +12,7 @@ use rusqlite::{Connection, ErrorCode, MAIN_DB, OpenFlags, config::DbConfig, ffi}
 use thiserror::Error;
 
 use super::{
+    clock::Clock,
     files::OpenFiles,
     readers,
     schema::{self, SchemaError},
@@ -46,6 +47,7 @@ pub(super) struct Opened {
     pub(super) writer: Connection,
     pub(super) readers: [Connection; readers::CONNECTIONS],
     pub(super) id: String,
+    pub(super) clock: Clock,
     pub(super) files: OpenFiles,
 }
 
@@ -73,7 +75,7 @@ impl From<SchemaError> for OpenError {
 
 /// Opens all connections and migrates the database. Waits for locks only briefly.
 pub(super) fn open(settings: &StoreSettings) -> Result<Opened, OpenError> {
-    let (writer, id) = open_writer(settings)?;
+    let (writer, id, clock) = open_writer(settings)?;
     let mut readers = Vec::with_capacity(readers::CONNECTIONS);
     for _ in 0..readers::CONNECTIONS {
         readers.push(open_reader(&settings.path)?);
@@ -92,11 +94,12 @@ pub(super) fn open(settings: &StoreSettings) -> Result<Opened, OpenError> {
         writer,
         readers,
         id,
+        clock,
         files,
     })
 }
 
-fn open_writer(settings: &StoreSettings) -> Result<(Connection, String), OpenError> {
+fn open_writer(settings: &StoreSettings) -> Result<(Connection, String, Clock), OpenError> {
     let path = &settings.path;
     // NO_MUTEX: each connection is used by one thread only.
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
@@ -139,12 +142,13 @@ fn open_writer(settings: &StoreSettings) -> Result<(Connection, String), OpenErr
     connection.pragma_update(None, "journal_size_limit", LOG_SIZE_LIMIT)?;
     keep_temporaries_in_memory(&connection)?;
     // The writer's operations prepare more statements than the 16 of rusqlite's default.
-    connection.set_prepared_statement_cache_capacity(32);
+    connection.set_prepared_statement_cache_capacity(64);
 
     let id = connection.query_row("SELECT id FROM store", [], |row| row.get(0))?;
+    let clock = Clock::start(&mut connection)?;
     // Last: the longer timeout must not apply while shutdown has to wait for the opening.
     wait_for_locks(&connection)?;
-    Ok((connection, id))
+    Ok((connection, id, clock))
 }
 
 /// Opens a read-only connection. Requires that the writer's connection is open.

@@ -2,7 +2,11 @@
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::{attempts, columns, events};
+use super::{
+    attempts,
+    clock::{Clock, StoreTime},
+    columns, events,
+};
 use crate::{
     models::{Failure, Request, RequestId},
     services::store::Scope,
@@ -13,16 +17,17 @@ pub(super) fn find(
     connection: &Connection,
     scope: &Scope,
     id: RequestId,
+    clock: &Clock,
 ) -> rusqlite::Result<Option<Request>> {
     connection
         .prepare_cached(
             "SELECT mode, status, input_payload, result_payload, callback_url, created_at,
                     completed_at, failure_reason, failure_detail, claim, lost_claims,
-                    next_attempt_at, parked_since, redelivery, parks, traceparent
+                    due, parked_at, redelivery, parks, traceparent
              FROM requests WHERE id = ?1 AND (?2 IS NULL OR created_by = ?2)",
         )?
         .query_row(params![id.to_string(), columns::tenant(scope)], |row| {
-            request(id, row)
+            request(id, row, clock)
         })
         .optional()?
         .map(|request| {
@@ -35,10 +40,11 @@ pub(super) fn find(
         .transpose()
 }
 
-fn request(id: RequestId, row: &Row<'_>) -> rusqlite::Result<Request> {
+fn request(id: RequestId, row: &Row<'_>, clock: &Clock) -> rusqlite::Result<Request> {
     let reason: Option<String> = row.get(7)?;
     let detail = columns::text(row, 8)?;
     let redelivery: Option<String> = row.get(13)?;
+    let claims = row.get(9)?;
     let failure = reason
         .map(|reason| {
             let reason = columns::parse(&reason, 7)?;
@@ -56,11 +62,12 @@ fn request(id: RequestId, row: &Row<'_>) -> rusqlite::Result<Request> {
         created_at: columns::text(row, 5)?.unwrap_or_default(),
         completed_at: columns::text(row, 6)?,
         failure,
-        claims: row.get(9)?,
+        claims,
         lost_claims: row.get(10)?,
         attempts: Vec::new(),
-        next_attempt_at: columns::text(row, 11)?,
-        parked_since: columns::text(row, 12)?,
+        // A new job waits for a worker only.
+        next_attempt_at: shown(row, 11, clock)?.filter(|_| claims > 0),
+        parked_since: shown(row, 12, clock)?,
         parks: row.get(14)?,
         redelivery: redelivery
             .map(|work| columns::parse(&work, 13))
@@ -71,4 +78,11 @@ fn request(id: RequestId, row: &Row<'_>) -> rusqlite::Result<Request> {
         ),
         events: Vec::new(),
     })
+}
+
+/// The store time in a column, by the wall clock of now.
+fn shown(row: &Row<'_>, column: usize, clock: &Clock) -> rusqlite::Result<Option<String>> {
+    let stored: Option<i64> = row.get(column)?;
+    let at = stored.map(|millis| clock.wall(StoreTime::stored(millis)));
+    Ok(at.map(columns::time))
 }

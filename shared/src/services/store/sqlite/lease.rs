@@ -8,7 +8,7 @@
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::{columns, columns::set_work, events};
+use super::{clock::StoreTime, columns, columns::set_work, events};
 use crate::{
     models::{EventKind, FailureReason},
     services::store::{Expired, Heartbeat, OwnerId, lease::most_losses},
@@ -28,7 +28,7 @@ pub(super) fn register(connection: &Connection, owner: OwnerId) -> rusqlite::Res
         // ON CONFLICT: registering again, after a lost answer, counts as a heartbeat.
         "INSERT INTO workers (owner, beat, renewed_at) VALUES (?1, 0, ?2)
          ON CONFLICT DO UPDATE SET beat = beat + 1, renewed_at = ?2",
-        params![owner.to_string(), now()],
+        params![owner.to_string(), wall_clock()],
     )?;
     adopt_orphans(connection)
 }
@@ -48,7 +48,7 @@ fn adopt_orphans(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute(
         "INSERT OR IGNORE INTO workers (owner, beat, renewed_at)
          SELECT DISTINCT owner, 0, ?1 FROM requests WHERE work = 'PROCESSING'",
-        [now()],
+        [wall_clock()],
     )?;
     Ok(())
 }
@@ -61,7 +61,7 @@ pub(super) fn renew(
     let owner = owner.to_string();
     let renewed = connection
         .prepare_cached("UPDATE workers SET beat = beat + 1, renewed_at = ?2 WHERE owner = ?1")?
-        .execute(params![owner, now()])?;
+        .execute(params![owner, wall_clock()])?;
     if renewed == 0 {
         return Ok(None);
     }
@@ -84,7 +84,7 @@ fn heartbeat(row: &Row<'_>) -> rusqlite::Result<Heartbeat> {
 }
 
 /// For operators only. No code compares it: the hosts' clocks may differ.
-fn now() -> String {
+fn wall_clock() -> String {
     columns::time(Timestamp::now())
 }
 
@@ -106,6 +106,7 @@ pub(super) fn expire(
     connection: &Connection,
     seen: Heartbeat,
     max_claims: u32,
+    now: StoreTime,
 ) -> rusqlite::Result<Option<Expired>> {
     let owner = seen.owner.to_string();
     let deleted = connection.execute(
@@ -136,15 +137,11 @@ pub(super) fn expire(
         concat!(
             "UPDATE requests SET ",
             set_work!("PENDING"),
-            ", owner = NULL, next_attempt_at = ?2,
+            ", owner = NULL, due = ?2,
                  lost_claims = min(lost_claims + 1, max(lost_claims, ?3))
              WHERE work = 'PROCESSING' AND owner = ?1"
         ),
-        params![
-            owner,
-            columns::time(Timestamp::now()),
-            most_losses(held, max_claims)
-        ],
+        params![owner, now.millis(), most_losses(held, max_claims)],
     )?;
     Ok(Some(Expired {
         reclaimed,
@@ -163,7 +160,7 @@ fn fail_poison_job(
              completed_at = iif(status IN ('COMPLETED', 'FAILED'), completed_at, max(?3, created_at)),
              failure_reason = iif(status = 'COMPLETED', failure_reason, ?4),
              failure_detail = iif(status = 'COMPLETED', failure_detail, ?5),
-             redelivery = NULL, parked_since = NULL
+             redelivery = NULL, parked_at = NULL
          WHERE work = 'PROCESSING' AND owner = ?1 AND lost_claims + 1 >= ?2",
         params![
             owner,
@@ -179,7 +176,11 @@ fn fail_poison_job(
 }
 
 /// Ends the lease of `owner` and releases its jobs. Returns how many jobs it held.
-pub(super) fn deregister(connection: &Connection, owner: OwnerId) -> rusqlite::Result<usize> {
+pub(super) fn deregister(
+    connection: &Connection,
+    owner: OwnerId,
+    now: StoreTime,
+) -> rusqlite::Result<usize> {
     events::record_all(connection, owner, EventKind::GivenBack)?;
     let owner = owner.to_string();
     // Unlike a lease expiry, a release leaves `lost_claims` as it is: the job did no harm.
@@ -187,10 +188,10 @@ pub(super) fn deregister(connection: &Connection, owner: OwnerId) -> rusqlite::R
         concat!(
             "UPDATE requests SET ",
             set_work!("PENDING"),
-            ", owner = NULL, next_attempt_at = ?2
+            ", owner = NULL, due = ?2
              WHERE work = 'PROCESSING' AND owner = ?1"
         ),
-        params![owner, columns::time(Timestamp::now())],
+        params![owner, now.millis()],
     )?;
     connection.execute("DELETE FROM workers WHERE owner = ?1", [owner])?;
     Ok(released)

@@ -2,61 +2,29 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
-use rusqlite::{Connection, Params, Row, params};
+use rusqlite::{Connection, Row, params};
 
-use super::columns;
+use super::{clock::StoreTime, columns};
 use crate::{
-    models::{Origin, RequestId},
-    services::store::{Candidate, DueJobs, DueQuery},
+    models::Origin,
+    services::store::{Candidate, DueJobs},
 };
 
-/// Clock differences up to this much are not taken for a clock that was set back.
-const CLOCK_SLACK: Duration = Duration::from_mins(1);
-
-/// Reads the jobs that are due at `now` and have lost no claim.
-///
-/// A job scheduled further ahead than `longest_wait`, or with an id from the future, was written
-/// before the clock was set back. Such a job is due at once.
+/// Reads up to `limit` jobs that are due at `now` and have lost no claim.
 pub(super) fn due_jobs(
     connection: &Connection,
-    query: DueQuery,
-    now: Timestamp,
+    limit: usize,
+    now: StoreTime,
 ) -> rusqlite::Result<DueJobs> {
-    let present = columns::time(now);
-    let beyond_any_wait = columns::time(now + query.longest_wait + CLOCK_SLACK);
-    let notified_before = RequestId::floor(now - query.notification_grace).to_string();
-    let from_the_future = RequestId::floor(now + CLOCK_SLACK).to_string();
-
-    let mut due = Vec::new();
-    // Each condition is one range of the index `requests_by_work`, read in order.
-    for (condition, bound) in [
-        (
-            "lost_claims <= 0 AND next_attempt_at <= ?1 ORDER BY next_attempt_at",
-            &present,
-        ),
-        (
-            "lost_claims <= 0 AND next_attempt_at > ?1 ORDER BY next_attempt_at",
-            &beyond_any_wait,
-        ),
-        (
-            "next_attempt_at IS NULL AND id < ?1 ORDER BY id",
-            &notified_before,
-        ),
-        (
-            "next_attempt_at IS NULL AND id >= ?1 ORDER BY id",
-            &from_the_future,
-        ),
-    ] {
-        // No underflow: each query returns `room` candidates at most.
-        let room = columns::integer(query.limit - due.len());
-        if room > 0 {
-            due.extend(candidates(connection, condition, (bound, room))?);
-        }
-    }
+    // Two ranges of the index `requests_by_work`. A job that was accepted or scheduled by the
+    // release before has no due time.
+    let mut due = candidates(connection, "due IS NULL AND ?1 ORDER BY id", 1, limit)?;
+    let room = limit - due.len();
+    let by_due = "due <= ?1 ORDER BY due";
+    due.extend(candidates(connection, by_due, now.millis(), room)?);
     Ok(DueJobs {
         due,
-        next_due: next_due(connection, &present)?,
+        next_due: next_due(connection, now)?,
     })
 }
 
@@ -71,7 +39,7 @@ pub(super) fn suspects(connection: &Connection, limit: usize) -> rusqlite::Resul
         .prepare_cached(
             "SELECT id, claim, lost_claims FROM requests INDEXED BY suspects
              WHERE work = 'PENDING' AND mode = 'async' AND lost_claims > 0
-             ORDER BY lost_claims, next_attempt_at LIMIT ?1",
+             ORDER BY lost_claims, due LIMIT ?1",
         )?
         .query_map([columns::integer(limit)], candidate)?
         .collect()
@@ -80,15 +48,16 @@ pub(super) fn suspects(connection: &Connection, limit: usize) -> rusqlite::Resul
 fn candidates(
     connection: &Connection,
     condition: &str,
-    params: impl Params,
+    bound: i64,
+    limit: usize,
 ) -> rusqlite::Result<Vec<Candidate>> {
     connection
         // Conditions are constants of this module; values are bound. So nothing can be injected.
         .prepare_cached(&format!(
             "SELECT id, claim, lost_claims FROM requests
-             WHERE work = 'PENDING' AND mode = 'async' AND {condition} LIMIT ?2"
+             WHERE work = 'PENDING' AND mode = 'async' AND lost_claims <= 0 AND {condition} LIMIT ?2"
         ))?
-        .query_map(params, candidate)?
+        .query_map([bound, columns::integer(limit)], candidate)?
         .collect()
 }
 
@@ -96,20 +65,19 @@ fn candidate(row: &Row<'_>) -> rusqlite::Result<Candidate> {
     Ok(Candidate {
         id: columns::parsed(row, 0)?,
         claims: row.get(1)?,
-        // A count below zero was edited by hand.
-        lost_claims: row.get::<_, i64>(2)?.try_into().unwrap_or_default(),
+        // A count outside of the range was edited by hand.
+        lost_claims: u32::try_from(row.get::<_, i64>(2)?.max(0)).unwrap_or(u32::MAX),
     })
 }
 
-fn next_due(connection: &Connection, present: &str) -> rusqlite::Result<Option<Timestamp>> {
-    let next: Option<String> = connection
+fn next_due(connection: &Connection, now: StoreTime) -> rusqlite::Result<Option<Duration>> {
+    let next: Option<i64> = connection
         .prepare_cached(
-            "SELECT min(next_attempt_at) FROM requests
-             WHERE work = 'PENDING' AND next_attempt_at > ?1",
+            "SELECT min(due) FROM requests INDEXED BY waiting
+             WHERE work = 'PENDING' AND claim > 0 AND due > ?1",
         )?
-        .query_one([present], |row| row.get(0))?;
-    // A text that is not a time sorts before now or beyond any wait, so the job is due already.
-    Ok(next.and_then(|next| next.parse().ok()))
+        .query_one([now.millis()], |row| row.get(0))?;
+    Ok(next.map(|next| StoreTime::stored(next).since(now)))
 }
 
 /// Makes up to `limit` jobs parked for `origin` due at `now`.
@@ -117,19 +85,19 @@ pub(super) fn unpark(
     connection: &Connection,
     origin: &Origin,
     limit: usize,
-    now: Timestamp,
+    now: StoreTime,
 ) -> rusqlite::Result<usize> {
     connection
-        // `next_attempt_at > ?2` leaves out jobs that are due already. INDEXED BY: the planner
+        // `due > ?2` leaves out jobs that are due already. INDEXED BY: the planner
         // would otherwise search every origin's scheduled jobs in `requests_by_work`.
         .prepare_cached(
-            "UPDATE requests SET next_attempt_at = ?2 WHERE id IN (
+            "UPDATE requests SET due = ?2 WHERE id IN (
                  SELECT id FROM requests INDEXED BY backlog
-                 WHERE work = 'PENDING' AND next_attempt_at > ?2 AND parked_since IS NOT NULL
+                 WHERE work = 'PENDING' AND claim > 0 AND due > ?2 AND parked_at IS NOT NULL
                    AND origin = ?1
                  LIMIT ?3)",
         )?
-        .execute(params![origin.as_str(), columns::time(now), columns::integer(limit)])
+        .execute(params![origin.as_str(), now.millis(), columns::integer(limit)])
 }
 
 /// Returns the origins with a backlog of at least `most` scheduled or parked jobs.
@@ -141,7 +109,7 @@ pub(super) fn origins_over_limit(
         // INDEXED BY, as above. A job without a callback has no origin and counts for none.
         .prepare_cached(
             "SELECT origin FROM requests INDEXED BY backlog
-             WHERE work = 'PENDING' AND next_attempt_at IS NOT NULL AND origin IS NOT NULL
+             WHERE work = 'PENDING' AND claim > 0 AND origin IS NOT NULL
              GROUP BY origin HAVING count(*) >= ?1",
         )?
         .query_map([columns::integer(most)], |row| {

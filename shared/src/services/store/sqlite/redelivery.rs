@@ -1,9 +1,10 @@
 //! Redelivery: a new series of callback attempts for a finished request.
 
-use jiff::Timestamp;
+use std::time::Duration;
+
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::columns;
+use super::{clock::StoreTime, columns};
 use crate::{
     models::{Origin, RequestId, Status},
     services::store::{
@@ -14,12 +15,15 @@ use crate::{
 /// Maximum number of rows scanned for one page. It bounds how long a read blocks the checkpoint.
 const SCANNED: usize = 2000;
 
-/// The origin of a request's callback; `None` without one, or if there is no such request.
+/// More than lies between reading a request's `created_at` and generating its id.
+const ID_SLACK: Duration = Duration::from_secs(1);
+
+/// The origin of a request's callback, if it has one.
 pub(super) fn origin_of(
     connection: &Connection,
     scope: &Scope,
     id: RequestId,
-) -> rusqlite::Result<Option<Origin>> {
+) -> rusqlite::Result<Result<Option<Origin>, Unredeliverable>> {
     let found = connection
         .prepare_cached(
             "SELECT origin, coalesce(callback_target, callback_url) FROM requests
@@ -29,7 +33,7 @@ pub(super) fn origin_of(
             columns::origin(row, 0)
         })
         .optional()?;
-    Ok(found.flatten())
+    Ok(found.ok_or(Unredeliverable::Unknown))
 }
 
 /// Starts a redelivery within `scope`. The first attempt is due at once.
@@ -37,30 +41,23 @@ pub(super) fn begin(
     connection: &Connection,
     scope: &Scope,
     id: RequestId,
+    now: StoreTime,
 ) -> rusqlite::Result<Result<(), Unredeliverable>> {
     // `attempts_before`: the retry schedule begins anew, but the attempts keep their numbering.
     let begun = connection
         .prepare_cached(
-            "UPDATE requests SET redelivery = 'PENDING', next_attempt_at = ?3, owner = NULL,
-                 lost_claims = 0, attempts_before = attempts, parked_since = NULL
+            "UPDATE requests SET redelivery = 'PENDING', due = ?3, owner = NULL,
+                 lost_claims = 0, attempts_before = attempts, parked_at = NULL
              WHERE id = ?1 AND (?2 IS NULL OR created_by = ?2)
                AND work IN ('COMPLETED', 'FAILED') AND mode = 'async'
-               AND callback_url IS NOT NULL AND result_payload IS NOT NULL
-             RETURNING origin IS NULL",
+               AND callback_url IS NOT NULL AND result_payload IS NOT NULL",
         )?
-        .query_row(
-            params![
-                id.to_string(),
-                columns::tenant(scope),
-                columns::time(Timestamp::now())
-            ],
-            |row| row.get(0),
-        )
-        .optional()?;
-    if let Some(lacks_origin) = begun {
-        if lacks_origin {
-            set_origin(connection, scope, id)?;
-        }
+        .execute(params![
+            id.to_string(),
+            columns::tenant(scope),
+            now.millis()
+        ])?;
+    if begun > 0 {
         return Ok(Ok(()));
     }
     // Read the reason in the same transaction, so that it matches the update that did nothing.
@@ -75,24 +72,16 @@ pub(super) fn begin(
     Ok(Err(obstacle.unwrap_or(Unredeliverable::Unknown)))
 }
 
-/// Stores the origin of a row of the release before, so that its backlog counts it.
-fn set_origin(connection: &Connection, scope: &Scope, id: RequestId) -> rusqlite::Result<()> {
-    let origin = origin_of(connection, scope, id)?;
-    connection
-        .prepare_cached("UPDATE requests SET origin = ?2 WHERE id = ?1")?
-        .execute(params![id.to_string(), origin.as_ref().map(Origin::as_str)])?;
-    Ok(())
-}
-
 /// Starts the redeliveries of all redeliverable `ids`. Returns how many.
 pub(super) fn begin_all(
     connection: &Connection,
     scope: &Scope,
     ids: &[RequestId],
+    now: StoreTime,
 ) -> rusqlite::Result<usize> {
     let mut begun = 0;
     for id in ids {
-        begun += usize::from(begin(connection, scope, *id)?.is_ok());
+        begun += usize::from(begin(connection, scope, *id, now)?.is_ok());
     }
     Ok(begun)
 }
@@ -113,12 +102,14 @@ pub(super) fn find(
     scope: &Scope,
     page: &RedeliveryPage,
 ) -> rusqlite::Result<Redeliverable> {
-    // An id is never older than its row's `created_at`: it is generated after that, and its time
-    // never goes back when the wall clock does. So this bound leaves out no row of `since`.
-    let lowest = page.since.map(|since| RequestId::floor(since).to_string());
+    // The id is generated when `created_at` is read, and its time never goes back when the wall
+    // clock does. So this bound leaves out no row of `since`.
+    let lowest = page
+        .since
+        .map(|since| RequestId::floor(since - ID_SLACK).to_string());
     let since = page.since.map(columns::time).unwrap_or_default();
     let after = page.after.map(|after| after.to_string());
-    // `next_attempt_at` is null in every finished row; with it, the index `requests_by_work` yields
+    // `due` is null in every finished row; with it, the index `requests_by_work` yields
     // the rows in id order.
     let mut query = connection.prepare_cached(
         "SELECT id,
@@ -127,7 +118,7 @@ pub(super) fn find(
                  ?2 IS NULL OR created_by IS ?2,
                  origin, coalesce(callback_target, callback_url)
              FROM requests
-             WHERE work = ?1 AND next_attempt_at IS NULL AND id >= ?3 AND id > ?4
+             WHERE work = ?1 AND due IS NULL AND id >= ?3 AND id > ?4
              ORDER BY id LIMIT ?5",
     )?;
     let mut rows = query.query(params![

@@ -8,7 +8,7 @@ use thiserror::Error;
 use super::columns;
 
 /// Migration `n` takes a database from version `n - 1` to `n`; `user_version` holds the version.
-const MIGRATIONS: [&str; 8] = [
+const MIGRATIONS: [&str; 9] = [
     include_str!("../../../../migrations/sqlite/0001_requests.sql"),
     include_str!("../../../../migrations/sqlite/0002_leases.sql"),
     include_str!("../../../../migrations/sqlite/0003_deliveries.sql"),
@@ -17,6 +17,7 @@ const MIGRATIONS: [&str; 8] = [
     include_str!("../../../../migrations/sqlite/0006_health.sql"),
     include_str!("../../../../migrations/sqlite/0007_origins.sql"),
     include_str!("../../../../migrations/sqlite/0008_attempt_claims.sql"),
+    include_str!("../../../../migrations/sqlite/0009_clock.sql"),
 ];
 
 /// Marks a database file as ours: `StRq` in ASCII.
@@ -172,8 +173,8 @@ mod tests {
     #[test]
     fn a_newer_schema_is_refused_also_in_an_empty_database() {
         for db in [migrated(), Connection::open_in_memory().unwrap()] {
-            db.pragma_update(None, "user_version", 9).unwrap();
-            assert!(refusal(&db).contains("schema version 9"));
+            db.pragma_update(None, "user_version", 99).unwrap();
+            assert!(refusal(&db).contains("schema version 99"));
             let mut db = db;
             assert!(migrate(&mut db).is_err());
         }

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use rusqlite::{Connection, params};
 
-use super::{attempts, columns, columns::set_work, events};
+use super::{attempts, clock::StoreTime, columns, columns::set_work, events};
 use crate::{
     models::{EventKind, Failure, Status},
     services::store::{Claim, Outcome, Settlement},
@@ -27,22 +27,25 @@ pub(super) fn store_result(tx: &Connection, claim: &Claim, result: &str) -> rusq
     Ok(rows > 0)
 }
 
-/// Ends a claim, and stores the report with it, as JSON, unless one is stored. Returns whether the
-/// claim was held.
+/// Ends a claim at `now`, and stores the report with it, as JSON, unless one is stored. Returns
+/// whether the claim was held.
 pub(super) fn settle(
     tx: &Connection,
     claim: &Claim,
     result: Option<&str>,
     settlement: &Settlement,
+    now: StoreTime,
 ) -> rusqlite::Result<bool> {
     let rows = match settlement {
         Settlement::Finish { attempt, outcome } => {
             let number = attempt.as_ref().map(|attempt| attempt.number);
             finish(tx, claim, result, number, outcome)?
         }
-        Settlement::Retry { attempt, due } => retry(tx, claim, result, attempt.number, *due)?,
-        Settlement::Park { due } => park(tx, claim, result, *due)?,
-        Settlement::GiveBack => give_back(tx, claim, result)?,
+        Settlement::Retry { attempt, wait } => {
+            retry(tx, claim, result, attempt.number, now.after(*wait))?
+        }
+        Settlement::Park { wait } => park(tx, claim, result, now, now.after(*wait))?,
+        Settlement::GiveBack => give_back(tx, claim, result, now)?,
     };
     // A lost claim records nothing: the next owner repeats the attempt under the same number.
     if rows == 0 {
@@ -104,14 +107,14 @@ fn retry(
     claim: &Claim,
     result: Option<&str>,
     attempts: u32,
-    due: Timestamp,
+    due: StoreTime,
 ) -> rusqlite::Result<usize> {
     // `lost_claims = 0`: an attempt with a known outcome clears the job of suspicion.
     tx.prepare_cached(concat!(
         "UPDATE requests SET ",
         set_work!("PENDING"),
-        ", owner = NULL, lost_claims = 0, attempts = ?4, next_attempt_at = ?5,
-         parked_since = NULL, result_payload = coalesce(result_payload, ?6)
+        ", owner = NULL, lost_claims = 0, attempts = ?4, due = ?5,
+         parked_at = NULL, result_payload = coalesce(result_payload, ?6)
          WHERE id = ?1 AND owner = ?2 AND claim = ?3 AND work = 'PROCESSING'",
     ))?
     .execute(params![
@@ -119,7 +122,7 @@ fn retry(
         claim.owner.to_string(),
         claim.number,
         attempts,
-        columns::time(due),
+        due.millis(),
         result,
     ])
 }
@@ -128,15 +131,16 @@ fn park(
     tx: &Connection,
     claim: &Claim,
     result: Option<&str>,
-    due: Timestamp,
+    now: StoreTime,
+    due: StoreTime,
 ) -> rusqlite::Result<usize> {
     // `lost_claims = 0`: the job has run up to its delivery without harm to its worker.
-    // `coalesce(parked_since, …)`: parking again keeps the time of the first park.
+    // `coalesce(parked_at, …)`: parking again keeps the time of the first park.
     tx.prepare_cached(concat!(
         "UPDATE requests SET ",
         set_work!("PENDING"),
-        ", owner = NULL, lost_claims = 0, next_attempt_at = ?4,
-         parks = parks + 1, parked_since = coalesce(parked_since, ?5),
+        ", owner = NULL, lost_claims = 0, due = ?4,
+         parks = parks + 1, parked_at = coalesce(parked_at, ?5),
          result_payload = coalesce(result_payload, ?6)
          WHERE id = ?1 AND owner = ?2 AND claim = ?3 AND work = 'PROCESSING'",
     ))?
@@ -144,24 +148,29 @@ fn park(
         claim.id.to_string(),
         claim.owner.to_string(),
         claim.number,
-        columns::time(due),
-        columns::time(Timestamp::now()),
+        due.millis(),
+        now.millis(),
         result,
     ])
 }
 
-fn give_back(tx: &Connection, claim: &Claim, result: Option<&str>) -> rusqlite::Result<usize> {
+fn give_back(
+    tx: &Connection,
+    claim: &Claim,
+    result: Option<&str>,
+    now: StoreTime,
+) -> rusqlite::Result<usize> {
     tx.prepare_cached(concat!(
         "UPDATE requests SET ",
         set_work!("PENDING"),
-        ", owner = NULL, next_attempt_at = ?4, result_payload = coalesce(result_payload, ?5)
+        ", owner = NULL, due = ?4, result_payload = coalesce(result_payload, ?5)
          WHERE id = ?1 AND owner = ?2 AND claim = ?3 AND work = 'PROCESSING'",
     ))?
     .execute(params![
         claim.id.to_string(),
         claim.owner.to_string(),
         claim.number,
-        columns::time(Timestamp::now()),
+        now.millis(),
         result,
     ])
 }
@@ -175,7 +184,7 @@ fn finish(
 ) -> rusqlite::Result<usize> {
     let failure = failure(outcome);
     let status = failure.map_or(Status::Completed, |_| Status::Failed);
-    // `next_attempt_at` is null since the claim. The search for redeliverable rows relies on that.
+    // `due` is null since the claim. The search for redeliverable rows relies on that.
     // `completed_at` changes only with the status, and is never before `created_at`, although the
     // wall clock may have been set back. A `COMPLETED` row keeps its outcome: a failed
     // redelivery must not change it.
@@ -185,7 +194,7 @@ fn finish(
              completed_at = iif(status IN ('COMPLETED', ?4), completed_at, max(?6, created_at)),
              failure_reason = iif(status = 'COMPLETED', failure_reason, ?7),
              failure_detail = iif(status = 'COMPLETED', failure_detail, ?8),
-             redelivery = NULL, parked_since = NULL, attempts = coalesce(?5, attempts),
+             redelivery = NULL, parked_at = NULL, attempts = coalesce(?5, attempts),
              result_payload = coalesce(result_payload, ?9)
          WHERE id = ?1 AND owner = ?2 AND claim = ?3 AND work = 'PROCESSING'",
     )?

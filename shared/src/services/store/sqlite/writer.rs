@@ -14,7 +14,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{checkpoint, files::OpenFiles, trouble};
+use super::{checkpoint, clock::Clock, files::OpenFiles, trouble};
 use crate::services::store::{StoreError, Trouble, condition::Condition};
 
 /// Maximum writes per transaction. It bounds how long other processes wait for the write lock.
@@ -30,10 +30,12 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// Starts the writer on `connection` to `files`, with a queue of `capacity` writes.
+    /// Starts the writer on `connection` to `files`, with a queue of `capacity` writes. It saves
+    /// the time of `clock`.
     pub(super) fn start(
         connection: tokio_rusqlite::Connection,
         files: OpenFiles,
+        clock: Arc<Clock>,
         capacity: usize,
     ) -> Self {
         let (queue, writes) = mpsc::channel(capacity);
@@ -42,7 +44,11 @@ impl Writer {
             "the database rejects writes; they fail until it recovers",
             "the database accepts writes again",
         );
-        let database = Arc::new(Database { condition, files });
+        let database = Arc::new(Database {
+            condition,
+            files,
+            clock,
+        });
         let running = run(connection, writes, closing.clone(), Arc::clone(&database));
         let task = tokio::spawn(running);
         Self {
@@ -55,7 +61,9 @@ impl Writer {
 
     /// Why the last transaction failed, or `None` if it was committed to files at their paths.
     pub(super) fn trouble(&self) -> Option<Trouble> {
-        let Database { condition, files } = &*self.database;
+        let Database {
+            condition, files, ..
+        } = &*self.database;
         condition
             .trouble()
             .or(files.are_moved().then_some(Trouble::Moved))
@@ -118,6 +126,7 @@ impl Writer {
 struct Database {
     condition: Condition,
     files: OpenFiles,
+    clock: Arc<Clock>,
 }
 
 async fn run(
@@ -196,7 +205,7 @@ fn commit(
     mut batch: Vec<Box<dyn Write>>,
     database: &Database,
 ) -> Result<(), Failed> {
-    if let Err(error) = apply(connection, &mut batch) {
+    if let Err(error) = apply(connection, &mut batch, &database.clock) {
         tracing::debug!(%error, writes = batch.len(), "a transaction failed");
         // Before any caller is answered: `Store::trouble` must name the cause by then.
         database.condition.failed(trouble::of(&error), &error);
@@ -220,7 +229,11 @@ fn settle(batch: Vec<Box<dyn Write>>, committed: &Result<(), StoreError>, is_mov
     }
 }
 
-fn apply(connection: &Connection, batch: &mut [Box<dyn Write>]) -> rusqlite::Result<()> {
+fn apply(
+    connection: &Connection,
+    batch: &mut [Box<dyn Write>],
+    clock: &Clock,
+) -> rusqlite::Result<()> {
     // IMMEDIATE: a deferred transaction that becomes a write fails at once instead of waiting for
     // the lock.
     execute(connection, "BEGIN IMMEDIATE")?;
@@ -237,6 +250,7 @@ fn apply(connection: &Connection, batch: &mut [Box<dyn Write>]) -> rusqlite::Res
         // In both cases: ROLLBACK TO leaves the savepoint on SQLite's stack.
         execute(connection, "RELEASE one_write")?;
     }
+    clock.save(connection)?;
     execute(connection, "COMMIT")
 }
 
@@ -317,12 +331,19 @@ where
 mod tests {
     use rusqlite::Connection;
 
-    use super::{OpenFiles, StoreError, Writer};
+    use std::sync::Arc;
+
+    use super::{Clock, OpenFiles, StoreError, Writer};
 
     #[tokio::test]
     async fn a_writer_thread_that_ends_is_reported() {
         let connection = Connection::open_in_memory().unwrap();
-        let writer = Writer::start(connection.into(), OpenFiles::none(), 1);
+        let writer = Writer::start(
+            connection.into(),
+            OpenFiles::none(),
+            Arc::new(Clock::unsaved()),
+            1,
+        );
         let result = writer.write(|_| -> rusqlite::Result<()> { panic!("expected by this test") });
         assert!(matches!(result.await, Err(StoreError::Closed)));
         writer.ended().await;

@@ -6,19 +6,22 @@ use jiff::Timestamp;
 use proptest::{prelude::*, test_runner::TestCaseResult};
 use storm_shared::{
     models::{RequestId, Status},
-    services::store::{DueJobs, DueQuery, OwnerId, Store},
+    services::store::{DueJobs, OwnerId, Store},
 };
 
 use super::{
     HOUR,
     call::{self, Answer, Call},
     history,
-    memory::{self, Memory},
-    model::{Model, STORES_CLOCK},
+    memory::Memory,
+    model::Model,
     operation::{Case, Operation, What},
-    text,
+    pending,
 };
-use crate::database::{Engine, Row, TestDatabase};
+use crate::database::{Due, Engine, Row, TestDatabase};
+
+/// How far the store's clock and the wall clock may be apart within a test, in milliseconds.
+const CLOCKS_APART: i64 = 1000;
 
 struct World {
     store: Store,
@@ -55,8 +58,8 @@ impl World {
     async fn call(&mut self, call: &Call) -> Result<Answer, TestCaseError> {
         let begun = Timestamp::now();
         let answer = call.on(&self.store).await;
-        if let (Call::FindDue(query), Answer::Found(found)) = (call, &answer) {
-            self.compare_found(*query, begun, found)?;
+        if let (Call::FindDue(limit), Answer::Found(found)) = (call, &answer) {
+            self.compare_found(*limit, begun, found)?;
         } else {
             prop_assert_eq!(&answer, &self.model.call(call), "{:?}", call);
         }
@@ -68,14 +71,18 @@ impl World {
 
     async fn compare_table(&mut self, begun: Timestamp, call: &Call) -> TestCaseResult {
         let rows = self.database.rows().await;
-        let span = text(begun)..=text(Timestamp::now());
         for (id, row) in &mut self.model.jobs {
-            let found = rows.get(id).and_then(|row| row.waits_until.as_ref());
-            if row.waits_until.as_deref() == Some(STORES_CLOCK)
-                && let Some(time) = found
-            {
-                prop_assert!(span.contains(time), "{} is not in {:?}", time, span);
-                row.waits_until = Some(time.clone());
+            let found = rows.get(id).and_then(|row| row.due);
+            if let (Some(Due::After(wait)), Some(Due::At(at))) = (row.due, found) {
+                // The store's clock begins with the wall clock, which nobody sets here.
+                let wait = i64::try_from(wait.as_millis()).unwrap();
+                let first = begun.as_millisecond() + wait - CLOCKS_APART;
+                let last = Timestamp::now().as_millisecond() + wait + CLOCKS_APART;
+                prop_assert!(
+                    (first..=last).contains(&at),
+                    "{at} is not in {first}..={last}"
+                );
+                row.due = found;
             }
         }
         prop_assert_eq!(&rows, &self.model.jobs, "after {:?}", call);
@@ -91,23 +98,27 @@ impl World {
 
     /// Every claimable job is found, and so is the time when the next one becomes due.
     async fn compare_backlog(&self) -> TestCaseResult {
-        let (query, now) = (memory::due_query(1000), Timestamp::now());
-        self.compare_found(
-            query,
-            now,
-            &call::claimable(&self.store, query).await.unwrap(),
-        )
+        let (limit, now) = (1000, Timestamp::now());
+        let found = call::claimable(&self.store, limit).await.unwrap();
+        self.compare_found(limit, now, &found)
     }
 
-    fn compare_found(&self, query: DueQuery, now: Timestamp, found: &DueJobs) -> TestCaseResult {
-        let due = found.due.iter().map(|candidate| {
-            let row = &self.model.jobs[&candidate.id];
-            let key = row.waits_until.clone();
-            key.unwrap_or_else(|| candidate.id.to_string())
-        });
-        let (expected, next_due) = self.model.find(query, now);
+    fn compare_found(&self, limit: usize, now: Timestamp, found: &DueJobs) -> TestCaseResult {
+        // Jobs wait for an hour or not at all, so a minute decides what is due.
+        let soon = now + Duration::from_mins(1);
+        let due = found.due.iter();
+        let due = due.map(|candidate| self.model.jobs[&candidate.id].due.unwrap());
+        let (expected, next_due) = self.model.find(limit, Due::At(soon.as_millisecond()));
         prop_assert_eq!(due.collect::<Vec<_>>(), expected);
-        prop_assert_eq!(found.next_due, next_due);
+        prop_assert_eq!(found.next_due.is_some(), next_due.is_some());
+        if let (Some(wait), Some(Due::At(at))) = (found.next_due, next_due) {
+            let expected = u64::try_from(at - now.as_millisecond()).unwrap();
+            let apart = Duration::from_millis(expected).abs_diff(wait);
+            prop_assert!(
+                apart < Duration::from_mins(1),
+                "{wait:?}, not {expected} ms"
+            );
+        }
         for candidate in &found.due {
             let row = &self.model.jobs[&candidate.id];
             prop_assert_eq!(row.status, Status::Pending);
@@ -140,6 +151,9 @@ impl World {
             let late = self.memory.writing(What::Park, won.attempts);
             let answer = self.call(&Call::Write(won.claim, late)).await?;
             prop_assert_eq!(answer, Answer::ClaimLost);
+            // A repeat for some of them: `call` checks that, and that no row changes.
+            let late = self.memory.writing(What::GiveUp, won.attempts);
+            self.call(&Call::Write(won.claim, late)).await?;
         }
         for (id, row) in &rows {
             self.compare_view(*id, row).await?;
@@ -147,16 +161,15 @@ impl World {
         history::check(&self.database.history().await, &rows)
     }
 
-    /// Finishes some of the backlog and returns how many jobs. A `longest_wait` of zero makes every
-    /// scheduled job due.
+    /// Finishes some of the backlog and returns how many jobs: those that are due, and at last
+    /// those that are not.
     async fn end_some(&mut self, worker: OwnerId) -> Result<usize, TestCaseError> {
-        let query = DueQuery {
-            longest_wait: Duration::ZERO,
-            ..memory::due_query(3)
-        };
-        let Answer::Found(found) = self.call(&Call::FindDue(query)).await? else {
+        let Answer::Found(mut found) = self.call(&Call::FindDue(3)).await? else {
             panic!("a due query returns jobs");
         };
+        if found.due.is_empty() {
+            found.due = pending(&self.model.jobs);
+        }
         let claim = Call::Claim(worker, found.due.clone());
         let Answer::Won(jobs) = self.call(&claim).await? else {
             return Err(TestCaseError::fail(
@@ -191,7 +204,7 @@ impl World {
             parks: seen.parks,
             lost_claims: seen.lost_claims,
             result: seen.result_payload.map(|json| json.get().to_owned()),
-            waits_until: seen.next_attempt_at,
+            due: row.due, // shown by the wall clock
             failure: seen.failure.map(|failure| failure.reason),
             is_over: seen.completed_at.is_some(),
             events: events.collect(),

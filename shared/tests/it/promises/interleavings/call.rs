@@ -1,13 +1,14 @@
 //! A call of the store, and its answer in a comparable form.
 
-use jiff::Timestamp;
+use std::time::Duration;
+
 use storm_shared::{
     models::{AttemptClass, RequestId},
     services::{
         report::Report,
         store::{
-            Candidate, Claim, DueJobs, DueQuery, Expired, Heartbeat, NewJob, Outcome, OwnerId,
-            Settlement, Store, StoreError,
+            Candidate, Claim, DueJobs, Expired, Heartbeat, NewJob, Outcome, OwnerId, Settlement,
+            Store, StoreError,
         },
     },
 };
@@ -21,7 +22,7 @@ pub(super) enum Call {
     Register(OwnerId),
     Renew(OwnerId),
     Deregister(OwnerId),
-    FindDue(DueQuery),
+    FindDue(usize),
     Claim(OwnerId, Vec<Candidate>),
     Expire(Heartbeat, u32),
     Write(Claim, Writing),
@@ -31,8 +32,8 @@ pub(super) enum Call {
 #[derive(Clone, Debug)]
 pub(super) enum Writing {
     Report(Report),
-    Retry(Report, u32, Timestamp),
-    Park(Report, Timestamp),
+    Retry(Report, u32, Duration),
+    Park(Report, Duration),
     GiveBack(Report),
     /// With the number of the last attempt, if one was made.
     End(Report, Option<u32>, Outcome),
@@ -72,7 +73,7 @@ impl Call {
                 Answer::Others(others)
             }),
             Self::Deregister(owner) => store.deregister(owner).await.map(Answer::Released),
-            Self::FindDue(query) => claimable(store, query).await.map(Answer::Found),
+            Self::FindDue(limit) => claimable(store, limit).await.map(Answer::Found),
             Self::Claim(owner, seen) => store.claim(owner, seen).await.map(|jobs| {
                 let won = jobs.into_iter().map(Result::unwrap).map(|job| Won {
                     claim: job.claim,
@@ -106,8 +107,10 @@ impl Writing {
     async fn on(self, store: &Store, claim: Claim) -> Result<(), StoreError> {
         let (report, settlement) = match self {
             Self::Report(report) => return store.store_result(claim, &report).await,
-            Self::Retry(report, attempts, due) => (report, retry(attempted(attempts, ERROR), due)),
-            Self::Park(report, due) => (report, Settlement::Park { due }),
+            Self::Retry(report, attempts, wait) => {
+                (report, retry(attempted(attempts, ERROR), wait))
+            }
+            Self::Park(report, wait) => (report, Settlement::Park { wait }),
             Self::GiveBack(report) => (report, Settlement::GiveBack),
             Self::End(report, number, outcome) => {
                 let class = match outcome {
@@ -126,9 +129,9 @@ fn done(result: Result<(), StoreError>) -> Result<Answer, StoreError> {
     result.map(|()| Answer::Done)
 }
 
-/// All claimable jobs: due jobs first, then suspects.
-pub(super) async fn claimable(store: &Store, query: DueQuery) -> Result<DueJobs, StoreError> {
-    let mut found = store.due_jobs(query).await?;
-    found.due.extend(store.suspects(query.limit).await?);
+/// All claimable jobs: due jobs first, then suspects, up to `limit` of each.
+pub(super) async fn claimable(store: &Store, limit: usize) -> Result<DueJobs, StoreError> {
+    let mut found = store.due_jobs(limit).await?;
+    found.due.extend(store.suspects(limit).await?);
     Ok(found)
 }

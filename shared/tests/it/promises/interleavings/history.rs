@@ -107,9 +107,9 @@ fn is_allowed(old: &Row, new: &Row) -> TestCaseResult {
     prop_assert_eq!(new.is_over, is_over);
     prop_assert_eq!(new.failure.is_some(), new.status == Status::Failed);
     prop_assert_eq!(
-        new.waits_until.is_some(),
+        new.due.is_some(),
         new.status == Status::Pending,
-        "a PENDING job that was claimed before has a due time"
+        "only a PENDING job has a due time"
     );
     Ok(())
 }

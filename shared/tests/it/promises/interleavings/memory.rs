@@ -7,15 +7,14 @@ use storm_shared::{
     models::{Failure, FailureReason, RequestId},
     services::{
         report::Report,
-        store::{Candidate, Claim, DueQuery, Heartbeat, Outcome, OwnerId},
+        store::{Candidate, Claim, Heartbeat, Outcome, OwnerId},
     },
 };
 use uuid::Uuid;
 
 use super::{
-    HOUR, LONGEST_WAIT, TWO_DAYS,
     call::{Answer, Call, Won, Writing},
-    operation::{Due, Operation, What},
+    operation::{Operation, What},
 };
 
 /// Everything seen or won so far, newest last. Nothing is forgotten, so that stale use is tested.
@@ -29,8 +28,8 @@ pub(super) struct Memory {
 }
 
 impl Memory {
-    /// Starts empty. Jobs get ids from `first_id` on, a millisecond apart. It lies in the past, so
-    /// that which jobs are due doesn't depend on the clock.
+    /// Starts empty. Jobs get ids from `first_id` on, a millisecond apart. It lies in the past, as
+    /// ids do.
     pub(super) fn new(first_id: Timestamp) -> Self {
         Self {
             next_id: first_id,
@@ -58,7 +57,7 @@ impl Memory {
             Operation::RegisterAgain { worker } => Call::Register(*newest(&self.owners, worker)?),
             Operation::Renew { worker } => Call::Renew(*newest(&self.owners, worker)?),
             Operation::Deregister { worker } => Call::Deregister(*newest(&self.owners, worker)?),
-            Operation::FindDue { limit } => Call::FindDue(due_query(limit)),
+            Operation::FindDue { limit } => Call::FindDue(limit),
             Operation::Claim {
                 worker,
                 seen,
@@ -107,17 +106,8 @@ impl Memory {
         let failed = |reason| Outcome::Failed(Failure::new(reason, "It answered 500."));
         match what {
             What::Report => Writing::Report(report),
-            What::Retry(due) => Writing::Retry(
-                report,
-                attempts + 1,
-                Timestamp::now()
-                    + match due {
-                        Due::Now => Duration::ZERO,
-                        Due::InAnHour => HOUR,
-                        Due::BeyondEveryWait => TWO_DAYS,
-                    },
-            ),
-            What::Park => Writing::Park(report, Timestamp::now()),
+            What::Retry(wait) => Writing::Retry(report, attempts + 1, wait),
+            What::Park => Writing::Park(report, Duration::ZERO),
             What::GiveBack => Writing::GiveBack(report),
             What::Complete => Writing::End(report, Some(attempts + 1), Outcome::Completed),
             What::GiveUp => Writing::End(
@@ -146,15 +136,6 @@ impl Memory {
             (_, Answer::Won(jobs)) => self.won.extend_from_slice(jobs),
             _ => {}
         }
-    }
-}
-
-/// Finds the whole backlog, without a notification grace.
-pub(super) fn due_query(limit: usize) -> DueQuery {
-    DueQuery {
-        notification_grace: Duration::ZERO,
-        longest_wait: LONGEST_WAIT,
-        limit,
     }
 }
 

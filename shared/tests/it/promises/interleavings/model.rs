@@ -1,24 +1,17 @@
 //! The model of the store: the rules of claims and leases, without SQL.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
-use jiff::Timestamp;
 use storm_shared::{
     models::{EventKind, FailureReason, RequestId, Status},
     services::{
         report::Report,
-        store::{Candidate, Claim, DueQuery, Expired, Heartbeat, Outcome, OwnerId},
+        store::{Candidate, Claim, Expired, Heartbeat, Outcome, OwnerId},
     },
 };
 
-use super::{
-    call::{Answer, Call, ERROR, Won, Writing},
-    text,
-};
-use crate::database::Row;
-
-/// Stands for a time that the store takes from its own clock.
-pub(super) const STORES_CLOCK: &str = "when the store did it";
+use super::call::{Answer, Call, ERROR, Won, Writing};
+use crate::database::{Due, Row};
 
 /// The expected contents of the table.
 #[derive(Default)]
@@ -40,7 +33,7 @@ impl Row {
             lost_claims: 0,
             parks: 0,
             result: None,
-            waits_until: None,
+            due: Some(Due::After(Duration::ZERO)),
             failure: None,
             is_over: false,
             events: Vec::new(),
@@ -52,10 +45,10 @@ impl Row {
             .push((kind, self.claim, detail.map(str::to_owned)));
     }
 
-    fn wait(&mut self, until: String) {
+    fn wait(&mut self, wait: Duration) {
         self.status = Status::Pending;
         self.owner = None;
-        self.waits_until = Some(until);
+        self.due = Some(Due::After(wait));
     }
 
     fn end(&mut self, status: Status, failure: Option<FailureReason>) {
@@ -101,42 +94,28 @@ impl Model {
         }
     }
 
-    /// The sort keys of the jobs that a due query at `now` must find, and when the next is due.
-    pub(super) fn find(&self, query: DueQuery, now: Timestamp) -> (Vec<String>, Option<Timestamp>) {
-        let (present, beyond) = (text(now), text(now + query.longest_wait));
-        let (mut over, mut beyond_all, mut new) = (Vec::new(), Vec::new(), Vec::new());
-        let mut suspects = Vec::new();
-        let mut next_due: Option<&String> = None;
-        for (id, row) in &self.jobs {
-            if row.status != Status::Pending {
-                continue;
-            }
-            match &row.waits_until {
-                Some(until) if row.lost_claims > 0 => {
-                    suspects.push((row.lost_claims, until.clone()));
-                }
-                None => new.push(id.to_string()),
-                Some(until) if *until <= present => over.push(until.clone()),
-                Some(until) => {
-                    next_due = Some(next_due.map_or(until, |next| next.min(until)));
-                    if *until > beyond {
-                        beyond_all.push(until.clone());
-                    }
-                }
+    /// The jobs that must be found at `now`, by when they became due, and when the next one will.
+    pub(super) fn find(&self, limit: usize, now: Due) -> (Vec<Due>, Option<Due>) {
+        let (mut due, mut suspects, mut later) = (Vec::new(), Vec::new(), Vec::new());
+        let pending = self
+            .jobs
+            .values()
+            .filter(|row| row.status == Status::Pending);
+        for row in pending {
+            let at = row.due.unwrap();
+            if row.lost_claims > 0 {
+                suspects.push((row.lost_claims, at));
+            } else if at <= now {
+                due.push(at);
+            } else {
+                later.push(at);
             }
         }
-        over.sort();
-        beyond_all.sort();
-        let mut found = [over, beyond_all, new].concat();
-        found.truncate(query.limit);
+        due.sort();
         suspects.sort();
-        found.extend(
-            suspects
-                .into_iter()
-                .map(|(_, until)| until)
-                .take(query.limit),
-        );
-        (found, next_due.map(|next| next.parse().unwrap()))
+        due.truncate(limit);
+        due.extend(suspects.into_iter().map(|(_, at)| at).take(limit));
+        (due, later.into_iter().min())
     }
 
     fn renew(&mut self, owner: OwnerId) -> Answer {
@@ -160,7 +139,7 @@ impl Model {
         let mut released = 0;
         for row in self.held_by(owner) {
             row.record(EventKind::GivenBack, None);
-            row.wait(STORES_CLOCK.to_owned());
+            row.wait(Duration::ZERO);
             released += 1;
         }
         Answer::Released(released)
@@ -178,7 +157,7 @@ impl Model {
                 row.status = Status::Processing;
                 row.claim += 1;
                 row.owner = Some(owner);
-                row.waits_until = None;
+                row.due = None;
                 let report = row.result.as_deref();
                 won.push(Won {
                     claim: Claim {
@@ -216,7 +195,7 @@ impl Model {
                     most_among_others(max_claims)
                 };
                 row.lost_claims += u32::from(row.lost_claims < most);
-                row.wait(STORES_CLOCK.to_owned());
+                row.wait(Duration::ZERO);
                 reclaimed += 1;
             }
         }
@@ -251,23 +230,23 @@ impl Model {
         }
         match writing {
             Writing::Report(report) => row.keep(report),
-            Writing::Retry(report, attempts, due) => {
+            Writing::Retry(report, attempts, wait) => {
                 row.keep(report);
                 row.attempts = *attempts;
                 row.lost_claims = 0;
                 row.record(EventKind::AttemptFailed, Some(ERROR.as_str()));
-                row.wait(text(*due));
+                row.wait(*wait);
             }
-            Writing::Park(report, due) => {
+            Writing::Park(report, wait) => {
                 row.keep(report);
                 row.lost_claims = 0;
                 row.parks += 1;
-                row.wait(text(*due));
+                row.wait(*wait);
             }
             Writing::GiveBack(report) => {
                 row.keep(report);
                 row.record(EventKind::GivenBack, None);
-                row.wait(STORES_CLOCK.to_owned());
+                row.wait(Duration::ZERO);
             }
             Writing::End(report, number, outcome) => {
                 row.keep(report);

@@ -4,9 +4,11 @@
 //! a while was frozen, and one that is never chosen again has crashed. A chosen worker may use any
 //! claim, any candidate and any heartbeat that was seen before, however old.
 
-use std::{fmt, ops::Range};
+use std::{fmt, ops::Range, time::Duration};
 
 use proptest::{collection::vec, prelude::*};
+
+use super::HOUR;
 
 /// One operation. Indices count back from the newest item of their kind, and wrap around.
 #[derive(Clone, Copy, Debug)]
@@ -47,7 +49,7 @@ pub(super) enum What {
     /// The report was generated.
     Report,
     /// The attempt failed, and the next one is scheduled.
-    Retry(Due),
+    Retry(Duration),
     /// The job was parked without an attempt, and is due at once.
     Park,
     /// The worker stopped before an attempt.
@@ -58,15 +60,6 @@ pub(super) enum What {
     GiveUp,
     /// The SSRF policy refused the callback: no attempt was made.
     Refuse,
-}
-
-/// When a retry is due.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Due {
-    Now,
-    InAnHour,
-    /// Later than `longest_wait`: the clock was set back.
-    BeyondEveryWait,
 }
 
 /// The number of workers and jobs at the start, and the operations.
@@ -140,7 +133,7 @@ fn claim_after_retry(worker: usize, claim: usize, what: What) -> Vec<Operation> 
         what,
     };
     let [find, take_all] = take(worker, 4);
-    let retry = write(0, What::Retry(Due::Now));
+    let retry = write(0, What::Retry(Duration::ZERO));
     vec![find, take_all, retry, find, take_all, write(claim, what)]
 }
 
@@ -183,7 +176,7 @@ fn worker() -> impl Strategy<Value = usize> {
 fn what() -> impl Strategy<Value = What> {
     prop_oneof![
         2 => Just(What::Report),
-        4 => due().prop_map(What::Retry),
+        4 => wait().prop_map(What::Retry),
         1 => Just(What::Park),
         1 => Just(What::GiveBack),
         1 => Just(What::Complete),
@@ -192,12 +185,9 @@ fn what() -> impl Strategy<Value = What> {
     ]
 }
 
-fn due() -> impl Strategy<Value = Due> {
-    prop_oneof![
-        3 => Just(Due::Now),
-        1 => Just(Due::InAnHour),
-        1 => Just(Due::BeyondEveryWait),
-    ]
+/// How long a retry waits.
+fn wait() -> impl Strategy<Value = Duration> {
+    prop_oneof![3 => Just(Duration::ZERO), 2 => Just(HOUR)]
 }
 
 impl fmt::Debug for Script {

@@ -1,5 +1,5 @@
-//! The latest write of a health check. However many ask, one such write runs at a time, and one
-//! begins per second: `/healthz` is open to anybody and must not be a way to force commits.
+//! The latest result of a part of the health check. However many ask, one runs at a time, and one
+//! begins per period: `/healthz` is open to anybody and must not be a way to force commits.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -10,14 +10,14 @@ use tokio::{sync::watch, time::Instant};
 
 use crate::services::store::StoreError;
 
-/// The time from the beginning of a write to that of the next one.
-const PERIOD: Duration = Duration::from_secs(1);
-
 type Outcome = Option<Result<(), StoreError>>;
 
-/// The latest write, which may still run.
-#[derive(Default)]
-pub(super) struct RecentWrite(Mutex<Option<Begun>>);
+/// The latest check of its kind, which may still run.
+pub(super) struct Recent {
+    /// The time from the beginning of a check to that of the next one.
+    period: Duration,
+    latest: Mutex<Option<Begun>>,
+}
 
 struct Begun {
     at: Instant,
@@ -25,37 +25,45 @@ struct Begun {
     outcome: watch::Receiver<Outcome>,
 }
 
-impl RecentWrite {
-    /// The result of the latest write, or of `write` if that one is over and a second old.
-    pub(super) async fn result<F>(&self, write: impl FnOnce() -> F) -> Result<(), StoreError>
+impl Recent {
+    /// No check yet.
+    pub(super) fn with_period(period: Duration) -> Self {
+        Self {
+            period,
+            latest: Mutex::new(None),
+        }
+    }
+
+    /// The result of the latest check, or of `check` if that one is over and a period old.
+    pub(super) async fn result<F>(&self, check: impl FnOnce() -> F) -> Result<(), StoreError>
     where
         F: Future<Output = Result<(), StoreError>> + Send + 'static,
     {
-        let mut outcome = self.latest(write);
+        let mut outcome = self.latest(check);
         let known = outcome.wait_for(Option::is_some).await;
-        // The task of a write ends without an outcome only with the runtime.
+        // The task of a check ends without an outcome only with the runtime.
         known
             .ok()
             .and_then(|known| known.clone())
             .unwrap_or(Err(StoreError::Closed))
     }
 
-    fn latest<F>(&self, write: impl FnOnce() -> F) -> watch::Receiver<Outcome>
+    fn latest<F>(&self, check: impl FnOnce() -> F) -> watch::Receiver<Outcome>
     where
         F: Future<Output = Result<(), StoreError>> + Send + 'static,
     {
-        let mut latest = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(begun) = &*latest
-            // A write that hangs is waited for: a disk that hangs must not collect writes in the
+            // A check that hangs is waited for: a disk that hangs must not collect checks in the
             // queue.
-            && (begun.at.elapsed() < PERIOD || begun.outcome.borrow().is_none())
+            && (begun.at.elapsed() < self.period || begun.outcome.borrow().is_none())
         {
             return begun.outcome.clone();
         }
         let (sender, outcome) = watch::channel(None);
-        let write = write();
-        // A task: a caller that gives up must not end a write that others wait for.
-        tokio::spawn(async move { sender.send_replace(Some(write.await)) });
+        let check = check();
+        // A task: a caller that gives up must not end a check that others wait for.
+        tokio::spawn(async move { sender.send_replace(Some(check.await)) });
         *latest = Some(Begun {
             at: Instant::now(),
             outcome: outcome.clone(),
@@ -66,23 +74,28 @@ impl RecentWrite {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
+    use std::{
+        sync::{
+            Arc,
+            atomic::{AtomicUsize, Ordering},
+        },
+        time::Duration,
     };
 
     use futures_util::future::join_all;
     use tokio::{sync::Notify, time::advance};
 
-    use super::{PERIOD, RecentWrite};
+    use super::Recent;
     use crate::services::store::StoreError;
 
+    const PERIOD: Duration = Duration::from_secs(1);
+
     #[tokio::test(start_paused = true)]
-    async fn however_many_ask_one_write_begins_per_second() {
-        let (recent, writes) = (RecentWrite::default(), AtomicUsize::new(0));
+    async fn however_many_ask_one_check_begins_per_period() {
+        let (recent, checks) = (Recent::with_period(PERIOD), AtomicUsize::new(0));
         let ask = || {
             recent.result(|| {
-                let number = writes.fetch_add(1, Ordering::Relaxed);
+                let number = checks.fetch_add(1, Ordering::Relaxed);
                 async move {
                     if number == 0 {
                         Ok(())
@@ -106,12 +119,12 @@ mod tests {
                 .iter()
                 .all(Result::is_err)
         );
-        assert_eq!(writes.load(Ordering::Relaxed), 2);
+        assert_eq!(checks.load(Ordering::Relaxed), 2);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_write_that_hangs_is_waited_for_also_when_its_first_caller_gives_up() {
-        let (recent, go_on) = (RecentWrite::default(), Arc::new(Notify::new()));
+    async fn a_check_that_hangs_is_waited_for_also_when_its_first_caller_gives_up() {
+        let (recent, go_on) = (Recent::with_period(PERIOD), Arc::new(Notify::new()));
         let hanging = || {
             let go_on = Arc::clone(&go_on);
             async move {

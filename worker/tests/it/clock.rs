@@ -1,0 +1,64 @@
+//! The wall clock is set while jobs wait. libfaketime stands between the worker and the clock.
+
+use std::{fs, path::PathBuf, time::Duration};
+
+use storm_shared::models::Status;
+use tokio::time::timeout;
+
+use crate::{receiver::Receiver, rows::Rows as _, table::Table};
+
+/// Longer than a busy machine needs, and shorter than any wait that a step could cause.
+const PATIENCE: Duration = Duration::from_mins(2);
+
+/// The library of the package `faketime`, if it is installed.
+fn faketime() -> Option<PathBuf> {
+    let library = "faketime/libfaketimeMT.so.1";
+    let folders = fs::read_dir("/usr/lib").into_iter().flatten().flatten();
+    let folders = folders.map(|entry| entry.path());
+    let places = folders.chain(["/usr/lib".into(), "/usr/lib64".into()]);
+    places
+        .map(|place| place.join(library))
+        .find(|library| library.exists())
+}
+
+#[tokio::test]
+async fn setting_the_clock_neither_delays_a_retry_nor_hastens_it() {
+    let Some(library) = faketime() else {
+        println!("skipped: the package `faketime` is not installed");
+        return;
+    };
+    for step in ["-30m", "-3d", "+3d"] {
+        let table = Table::new().await;
+        let clock = table.folder.path().join("clock");
+        fs::write(&clock, "+0").unwrap();
+        let _worker = table.worker(&[
+            ("LD_PRELOAD", library.to_str().unwrap()),
+            ("FAKETIME_TIMESTAMP_FILE", clock.to_str().unwrap()),
+            ("FAKETIME_NO_CACHE", "1"),
+            ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
+            ("CALLBACK_RETRY_DELAYS", "1s,1h"),
+        ]);
+        let failing = Receiver::answering(|_, _| 500).await;
+        let later = table.accept(1, Some(failing.url())).await;
+        table.row_when(later, |row| row.attempts.len() == 2).await;
+
+        // A job whose first attempt fails. The clock is set while it waits for its second.
+        let retried = async |clock_says: &str| {
+            let receiver = Receiver::answering(|nth, _| if nth == 0 { 500 } else { 200 }).await;
+            let soon = table.accept(1, Some(receiver.url())).await;
+            table.row_when(soon, |row| row.attempts.len() == 1).await;
+            fs::write(&clock, clock_says).unwrap();
+            let row = timeout(PATIENCE, table.ended(soon)).await.expect(step);
+            assert_eq!((row.status, row.lost_claims), (Status::Completed, 0));
+        };
+        retried(step).await;
+        // Once more, so that the table was searched since the step.
+        retried(step).await;
+        let later = table.find(later).await;
+        assert_eq!(
+            (later.status, later.attempts.len()),
+            (Status::Pending, 2),
+            "{step}"
+        );
+    }
+}
