@@ -91,7 +91,12 @@ impl Deliverer {
             return Settlement::Park { wait };
         }
         self.shortages.passed();
-        let attempt = record(job.attempts.saturating_add(1), started_at, duration, &result);
+        let attempt = record(
+            job.attempts.saturating_add(1),
+            started_at,
+            duration,
+            &result,
+        );
         self.count(attempt.class, &result);
         match result {
             Ok(_) => finish(Some(attempt), Outcome::Completed),
