@@ -7,6 +7,7 @@ use std::{
         fs::{MetadataExt as _, chown},
         process::CommandExt as _,
     },
+    path::Path,
     process::{Command, ExitStatus, Stdio},
     sync::Arc,
 };
@@ -23,31 +24,52 @@ use crate::{
 
 const JOB: &str = r#"{"records": 10, "report_name": "Q1_Finance"}"#;
 
-/// The limit of threads does not hold for root, so root runs the program as this user. It needs no
-/// entry in the user database.
-const UNPRIVILEGED: u32 = 64_998;
+/// A folder, and the user that it belongs to. The limit of threads does not hold for root, so root
+/// runs the program as this user, which needs no entry in the user database. It counts the threads
+/// of all processes of a user: each test has a user of its own.
+struct Home {
+    folder: TempDir,
+    user: u32,
+}
+
+impl Home {
+    fn of(user: u32) -> Self {
+        let folder = TempDir::new().unwrap();
+        if is_root() {
+            chown(folder.path(), Some(user), Some(user)).unwrap();
+        }
+        Self { folder, user }
+    }
+
+    fn path(&self) -> &Path {
+        self.folder.path()
+    }
+}
+
+fn is_root() -> bool {
+    fs::metadata("/proc/self").unwrap().uid() == 0
+}
 
 /// A command that runs as a user for whom limits hold.
-fn unprivileged(mut command: Command, folder: &TempDir) -> Command {
-    if fs::metadata("/proc/self").unwrap().uid() == 0 {
-        chown(folder.path(), Some(UNPRIVILEGED), Some(UNPRIVILEGED)).unwrap();
-        command.uid(UNPRIVILEGED).gid(UNPRIVILEGED);
+fn unprivileged(mut command: Command, home: &Home) -> Command {
+    if is_root() {
+        command.uid(home.user).gid(home.user);
     }
     command
 }
 
 /// Whether that user may run the program, and the limit of threads holds for it. In a user
 /// namespace any user can be root outside, for whom it does not hold, as in Nix's sandbox.
-fn limits_hold(folder: &TempDir) -> bool {
+fn limits_hold(home: &Home) -> bool {
     let mut version = Command::new(env!("CARGO_BIN_EXE_storm-api"));
     version.arg("--version");
-    if output(unprivileged(version, folder)).is_none() {
+    if output(unprivileged(version, home)).is_none() {
         return false;
     }
     // timeout(1) forks.
     let mut fork = Command::new("bash");
     fork.args(["-c", "ulimit -u 1 && exec timeout 60 true"]);
-    let forked = unprivileged(fork, folder).output().unwrap();
+    let forked = unprivileged(fork, home).output().unwrap();
     if forked.status.success() {
         println!("skipped: `ulimit -u` does not hold for the user of this test");
     }
@@ -67,12 +89,12 @@ fn output(mut command: Command) -> Option<String> {
 
 /// Limits the threads of a process with prlimit(1), as its user: the system call needs a privilege
 /// for processes of others, which root in a container lacks. Returns the limit before.
-fn limit_threads(service: &Service, folder: &TempDir, limit: &str) -> Option<String> {
+fn limit_threads(service: &Service, home: &Home, limit: &str) -> Option<String> {
     let prlimit = |arguments: &[&str]| {
         let mut command = Command::new("prlimit");
         let pid = service.pid().to_string();
         command.args(["--pid", &pid]).args(arguments);
-        output(unprivileged(command, folder))
+        output(unprivileged(command, home))
     };
     let before = prlimit(&["--nproc", "--output=SOFT", "--noheadings", "--raw"])?;
     prlimit(&[&format!("--nproc={limit}:")])?;
@@ -81,15 +103,15 @@ fn limit_threads(service: &Service, folder: &TempDir, limit: &str) -> Option<Str
 
 #[tokio::test]
 async fn sync_without_a_thread_says_so_to_its_clients_and_once_in_the_log() {
-    let folder = TempDir::new().unwrap();
-    if !limits_hold(&folder) {
+    let home = Home::of(64_997);
+    if !limits_hold(&home) {
         return;
     }
-    let command = unprivileged(program(folder.path()), &folder);
-    let service = Service::spawn(command, folder.path()).await;
+    let command = unprivileged(program(home.path()), &home);
+    let service = Service::spawn(command, home.path()).await;
     service.is_open().await;
     // The threads of now stay, and are more than one.
-    let Some(before) = limit_threads(&service, &folder, "1") else {
+    let Some(before) = limit_threads(&service, &home, "1") else {
         return;
     };
     let lines = service.log_lines();
@@ -109,7 +131,7 @@ async fn sync_without_a_thread_says_so_to_its_clients_and_once_in_the_log() {
         "{message}"
     );
     assert_eq!(service.log_lines(), lines + 1);
-    let database = database(folder.path());
+    let database = database(home.path());
     let failures = "SELECT count(*) FROM requests WHERE failure_reason = 'internal_error'";
     eventually("the records", || {
         let count: i64 = database.query_row(failures, [], |row| row.get(0)).unwrap();
@@ -117,23 +139,23 @@ async fn sync_without_a_thread_says_so_to_its_clients_and_once_in_the_log() {
     })
     .await;
 
-    limit_threads(&service, &folder, &before).unwrap();
+    limit_threads(&service, &home, &before).unwrap();
     assert_eq!(service.ask(post("/sync", JOB)).await.status, 200);
     assert!(exited_with(service.stop().await, 0));
 }
 
 /// How a start with `ulimit -u` at `limit` went: the lines on standard error up to "starting", or
 /// all of them and the exit status.
-fn start_with(limit: u32, folder: &TempDir) -> (Vec<String>, Option<ExitStatus>) {
-    let plain = program(folder.path());
+fn start_with(limit: u32, home: &Home) -> (Vec<String>, Option<ExitStatus>) {
+    let plain = program(home.path());
     let mut command = Command::new("bash");
     let script = format!("ulimit -u {limit} && exec \"$0\"");
     command.args(["-c", &script]).arg(plain.get_program());
-    command.env_clear().current_dir(folder.path());
+    command.env_clear().current_dir(home.path());
     for (name, value) in plain.get_envs() {
         command.env(name, value.unwrap());
     }
-    let mut command = unprivileged(command, folder);
+    let mut command = unprivileged(command, home);
     let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
     let mut said = Vec::new();
     for line in BufReader::new(child.stderr.take().unwrap()).lines() {
@@ -149,14 +171,14 @@ fn start_with(limit: u32, folder: &TempDir) -> (Vec<String>, Option<ExitStatus>)
 
 #[tokio::test]
 async fn a_start_without_threads_ends_with_one_line_that_says_what_to_raise() {
-    let folder = Arc::new(TempDir::new().unwrap());
-    if !limits_hold(&folder) {
+    let home = Arc::new(Home::of(64_998));
+    if !limits_hold(&home) {
         return;
     }
     for limit in 1..=20 {
         let started = spawn_blocking({
-            let folder = Arc::clone(&folder);
-            move || start_with(limit, &folder)
+            let home = Arc::clone(&home);
+            move || start_with(limit, &home)
         });
         let (said, ended) = timeout(PATIENCE, started).await.expect("an end").unwrap();
         let Some(status) = ended else {
