@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Prints the path of TOOL. If it is missing and this user may install packages, installs it first.
-# TOOL is redis-server, sqlite3, shellcheck, wrk, nix, fakeroot, dockerd, docker-compose or
-# cargo-deny; or cargo, which is never installed, but must be new enough.
+# TOOL is redis-server, sqlite3, faketime, shellcheck, wrk, nix, fakeroot, dockerd, docker-compose
+# or cargo-deny; or cargo, which is never installed, but must be new enough.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/lib.sh"
 
-TOOLS=(redis-server sqlite3 shellcheck wrk nix fakeroot dockerd docker-compose cargo-deny cargo)
+TOOLS=(redis-server sqlite3 faketime shellcheck wrk nix fakeroot dockerd docker-compose cargo-deny cargo)
 # The folder for tools that the system's package manager does not have.
 OWN_TOOLS=$ROOT/target/tools
 CARGO_DENY=0.20.2
@@ -38,6 +38,8 @@ package_of() {
         redis-server/*) printf redis ;;
         sqlite3/apt-get | sqlite3/zypper) printf sqlite3 ;;
         sqlite3/*) printf sqlite ;;
+        faketime/apt-get) printf faketime ;;
+        faketime/*) printf libfaketime ;;
         shellcheck/dnf | shellcheck/zypper) printf ShellCheck ;;
         nix/apt-get) printf nix-bin ;;
         dockerd/apt-get) printf docker.io ;;
