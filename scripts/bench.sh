@@ -370,7 +370,7 @@ main() {
     line 'the bare route: validation and 202, no storage' "$bare/s"
     line 'accepted, DB_SYNCHRONOUS=full' "$full/s" "$(calculate "$full / $bare") of bare" '0.25'
     line 'accepted, DB_SYNCHRONOUS=normal' "$normal/s" "$(calculate "$normal / $bare") of bare"
-    line 'accepted (full), on top of 3,000,000 finished requests' "$on_top/s" \
+    line "accepted (full), on top of $FINISHED finished requests" "$on_top/s" \
         "$(calculate "$on_top / $full") of an empty table"
     line 'accepted while the worker delivers at full speed (full)' "$both/s" "$(calculate "$both / $bare") of bare"
     line 'delivered, from accept to settled (full)' "$delivered/s" "$(calculate "$delivered / $bare") of bare" '0.15'

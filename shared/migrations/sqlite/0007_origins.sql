@@ -7,10 +7,6 @@ UPDATE requests SET origin =
            7 + instr(substr(coalesce(callback_target, callback_url), 9), '/'))
 WHERE work IN ('PENDING', 'PROCESSING') AND callback_url IS NOT NULL;
 
--- Replaces waiting_by_origin, which the release before still names in its queries. Like that one
--- it holds scheduled and parked jobs only.
-CREATE INDEX backlog ON requests (origin) WHERE work = 'PENDING' AND next_attempt_at IS NOT NULL;
-
 -- For the release before, which runs beside this one for a while and writes no origin: in a new
 -- job, and in a redelivery of a job that had ended before this migration.
 CREATE TRIGGER origin_of_new_job AFTER INSERT ON requests

@@ -32,8 +32,8 @@ CREATE INDEX requests_by_work ON requests (work, due);
 DROP INDEX suspects;
 CREATE INDEX suspects ON requests (lost_claims, due) WHERE work = 'PENDING' AND lost_claims > 0;
 
--- Jobs that were claimed before: scheduled, parked, released or reclaimed.
-DROP INDEX backlog;
+-- Jobs that were claimed before: scheduled, parked, released or reclaimed. `backlog` replaces
+-- waiting_by_origin, which the release before still names in its queries.
 CREATE INDEX backlog ON requests (origin) WHERE work = 'PENDING' AND claim > 0;
 CREATE INDEX waiting ON requests (due) WHERE work = 'PENDING' AND claim > 0;
 

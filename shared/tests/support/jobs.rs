@@ -16,6 +16,7 @@ use storm_shared::{
         },
     },
 };
+use tokio::task::JoinHandle;
 
 /// Lost claims in a row that make a job poison.
 pub(crate) const MAX_CLAIMS: u32 = 5;
@@ -36,6 +37,20 @@ pub(crate) async fn try_accept(store: &Store) -> Result<RequestId, StoreError> {
     let callback = CallbackUrl::parse("http://example.com/hook?a=1").unwrap();
     let job = NewJob::new(id, spec(), Some(callback));
     store.accept(job).await.map(|()| id)
+}
+
+/// Begins to accept `count` jobs, each in a task of its own.
+pub(crate) async fn accept_in_tasks(
+    store: &Store,
+    count: usize,
+) -> Vec<JoinHandle<Result<RequestId, StoreError>>> {
+    let accept = |_| {
+        let store = store.clone();
+        tokio::spawn(async move { try_accept(&store).await })
+    };
+    let writes = (0..count).map(accept).collect();
+    tokio::task::yield_now().await;
+    writes
 }
 
 pub(crate) async fn new_worker(store: &Store) -> OwnerId {

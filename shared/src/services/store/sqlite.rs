@@ -32,7 +32,12 @@ use std::{sync::Arc, time::Duration};
 use jiff::Timestamp;
 use rusqlite::Connection;
 
-use self::{clock::Clock, readers::Readers, recent::Recent, writer::Writer};
+use self::{
+    clock::{Clock, StoreTime},
+    readers::Readers,
+    recent::Recent,
+    writer::Writer,
+};
 use super::{
     Candidate, Claim, DueJobs, Expired, Heartbeat, InvalidJob, Job, NewJob, OwnerId, Redeliverable,
     RedeliveryPage, Scope, Settlement, StoreError, Trouble, Unredeliverable,
@@ -78,6 +83,15 @@ impl Sqlite {
             recent_read: Recent::with_period(Duration::ZERO),
             recent_write: Recent::with_period(Duration::from_secs(1)),
         })
+    }
+
+    /// `act` with the store time at which it runs.
+    fn timed<T>(
+        &self,
+        act: impl FnOnce(&Connection, StoreTime) -> T + Send + 'static,
+    ) -> impl FnOnce(&Connection) -> T + Send + 'static {
+        let clock = Arc::clone(&self.clock);
+        move |connection| act(connection, clock.now())
     }
 
     pub(super) fn id(&self) -> &str {
@@ -130,11 +144,10 @@ impl Sqlite {
     }
 
     pub(super) async fn due_jobs(&self, limit: usize) -> Result<DueJobs, StoreError> {
-        let clock = Arc::clone(&self.clock);
         self.readers
             // A read outside the claim's transaction may be stale when the claim runs. That is
             // safe: the claim checks each candidate again.
-            .read(move |db| look::due_jobs(db, limit, clock.now()))
+            .read(self.timed(move |db, now| look::due_jobs(db, limit, now)))
             .await
     }
 
@@ -143,9 +156,8 @@ impl Sqlite {
     }
 
     pub(super) async fn unpark(&self, origin: Origin, limit: usize) -> Result<usize, StoreError> {
-        let clock = Arc::clone(&self.clock);
         self.writer
-            .write(move |tx| look::unpark(tx, &origin, limit, clock.now()))
+            .write(self.timed(move |tx, now| look::unpark(tx, &origin, limit, now)))
             .await
     }
 
@@ -177,10 +189,11 @@ impl Sqlite {
         settlement: Settlement,
     ) -> Result<(), StoreError> {
         let result = report.map(columns::to_json);
-        let clock = Arc::clone(&self.clock);
-        self.write_claimed(move |tx| {
-            settle::settle(tx, &claim, result.as_deref(), &settlement, clock.now())
-        })
+        self.write_claimed(
+            self.timed(move |tx, now| {
+                settle::settle(tx, &claim, result.as_deref(), &settlement, now)
+            }),
+        )
         .await
     }
 
@@ -214,16 +227,14 @@ impl Sqlite {
         seen: Heartbeat,
         max_claims: u32,
     ) -> Result<Option<Expired>, StoreError> {
-        let clock = Arc::clone(&self.clock);
         self.writer
-            .write(move |tx| lease::expire(tx, seen, max_claims, clock.now()))
+            .write(self.timed(move |tx, now| lease::expire(tx, seen, max_claims, now)))
             .await
     }
 
     pub(super) async fn deregister(&self, owner: OwnerId) -> Result<usize, StoreError> {
-        let clock = Arc::clone(&self.clock);
         self.writer
-            .write(move |tx| lease::deregister(tx, owner, clock.now()))
+            .write(self.timed(move |tx, now| lease::deregister(tx, owner, now)))
             .await
     }
 
@@ -242,9 +253,8 @@ impl Sqlite {
         scope: Scope,
         id: RequestId,
     ) -> Result<Result<(), Unredeliverable>, StoreError> {
-        let clock = Arc::clone(&self.clock);
         self.writer
-            .try_write(move |tx| redelivery::begin(tx, &scope, id, clock.now()))
+            .try_write(self.timed(move |tx, now| redelivery::begin(tx, &scope, id, now)))
             .await
     }
 
@@ -253,9 +263,8 @@ impl Sqlite {
         scope: Scope,
         ids: Vec<RequestId>,
     ) -> Result<usize, StoreError> {
-        let clock = Arc::clone(&self.clock);
         self.writer
-            .try_write(move |tx| redelivery::begin_all(tx, &scope, &ids, clock.now()))
+            .try_write(self.timed(move |tx, now| redelivery::begin_all(tx, &scope, &ids, now)))
             .await
     }
 

@@ -34,7 +34,7 @@ const HOUR: Duration = Duration::from_hours(1);
 
 on_every_engine! {
     any_sequential_interleaving_keeps_the_stores_invariants,
-    concurrent_callers_on_one_file_keep_the_stores_invariants,
+    concurrent_callers_on_one_database_keep_the_stores_invariants,
 }
 
 async fn any_sequential_interleaving_keeps_the_stores_invariants(database: TestDatabase) {
@@ -48,7 +48,7 @@ async fn any_sequential_interleaving_keeps_the_stores_invariants(database: TestD
     .await;
 }
 
-async fn concurrent_callers_on_one_file_keep_the_stores_invariants(database: TestDatabase) {
+async fn concurrent_callers_on_one_database_keep_the_stores_invariants(database: TestDatabase) {
     let (engine, config) = (
         database.engine(),
         config(40, "proptest-regressions/rivals.txt"),

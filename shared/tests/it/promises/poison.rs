@@ -2,7 +2,7 @@
 
 use storm_shared::{
     models::{EventKind, FailureReason, Status},
-    services::store::{Outcome, Settlement, quarantine_threshold},
+    services::store::{Job, Outcome, Settlement, Store, quarantine_threshold},
 };
 
 use crate::{
@@ -76,13 +76,18 @@ async fn a_job_held_among_others_never_fails_as_poison(database: TestDatabase) {
     );
 }
 
+/// A job whose first claim was lost, under its second.
+async fn claimed_after_a_loss(store: &Store) -> Job {
+    let id = accept(store).await;
+    let dead = new_worker(store).await;
+    claim_new(store, dead, &[id]).await;
+    expire_lease(store, dead).await;
+    claim_due(store).await.pop().unwrap()
+}
+
 async fn an_attempt_with_a_known_outcome_resets_the_lost_claims(database: TestDatabase) {
     let store = database.open().await;
-    let id = accept(&store).await;
-    let dead = new_worker(&store).await;
-    claim_new(&store, dead, &[id]).await;
-    expire_lease(&store, dead).await;
-    let job = claim_due(&store).await.pop().unwrap();
+    let job = claimed_after_a_loss(&store).await;
     fail_attempt(&store, &job).await;
     assert_eq!(store.suspects(9).await.unwrap(), []);
     let due = due_jobs(&store, 9).await.due;
@@ -91,11 +96,8 @@ async fn an_attempt_with_a_known_outcome_resets_the_lost_claims(database: TestDa
 
 async fn a_job_given_back_keeps_its_lost_claims(database: TestDatabase) {
     let store = database.open().await;
-    let id = accept(&store).await;
-    let dead = new_worker(&store).await;
-    claim_new(&store, dead, &[id]).await;
-    expire_lease(&store, dead).await;
-    let job = claim_due(&store).await.pop().unwrap();
+    let job = claimed_after_a_loss(&store).await;
+    let id = job.claim.id;
     let given_back = Settlement::GiveBack;
     store.settle(job.claim, None, given_back).await.unwrap();
     let suspects = store.suspects(9).await.unwrap();

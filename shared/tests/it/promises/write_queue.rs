@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 
 use crate::{
     database::TestDatabase,
-    jobs::{spec, try_accept},
+    jobs::{accept_in_tasks, spec, try_accept},
 };
 
 on_every_engine! {
@@ -77,13 +77,7 @@ async fn a_full_write_queue_rejects_at_once(database: TestDatabase) {
 
 async fn queued_writes_are_committed_when_the_store_closes(database: TestDatabase) {
     let store = database.open().await;
-    let writes: Vec<_> = (0..500)
-        .map(|_| {
-            let store = store.clone();
-            tokio::spawn(async move { try_accept(&store).await })
-        })
-        .collect();
-    tokio::task::yield_now().await;
+    let writes = accept_in_tasks(&store, 500).await;
     store.close().await;
     let mut accepted = 0;
     for write in writes {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 
 use super::new_store;
-use crate::jobs::{accept, due_jobs, next_millisecond, try_accept};
+use crate::jobs::{accept, accept_in_tasks, due_jobs, next_millisecond};
 
 #[tokio::test(start_paused = true)]
 async fn after_a_load_the_wal_is_truncated() {
@@ -25,13 +25,7 @@ async fn after_a_load_the_wal_is_truncated() {
 #[tokio::test]
 async fn closing_the_store_checkpoints_and_deletes_the_wal() {
     let (store, folder) = new_store().await;
-    let writes: Vec<_> = (0..500)
-        .map(|_| {
-            let store = store.clone();
-            tokio::spawn(async move { try_accept(&store).await })
-        })
-        .collect();
-    tokio::task::yield_now().await;
+    let writes = accept_in_tasks(&store, 500).await;
     store.close().await;
     join_all(writes).await;
     let log = folder.path().join("storm.db-wal");

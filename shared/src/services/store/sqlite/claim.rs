@@ -102,8 +102,8 @@ impl ClaimedRow {
                 .transpose()
                 .map_err(in_column("callback_url"))?,
             traceparent: columns::traceparent(traceparent, self.claim.id),
-            attempts: count(self.attempts),
-            attempts_before: count(self.attempts_before),
+            attempts: columns::count(self.attempts),
+            attempts_before: columns::count(self.attempts_before),
             parked_for: self.parked_at.map_or(Duration::ZERO, |at| now.since(at)),
         })
     }
@@ -120,9 +120,4 @@ fn callback(stored: &[u8]) -> Result<CallbackUrl, Box<dyn Error>> {
 /// Names the column in which an error was found.
 fn in_column<E: Display>(column: &'static str) -> impl FnOnce(E) -> String {
     move |error| format!("{column}: {error}")
-}
-
-/// A count below zero was edited by hand.
-fn count(stored: i64) -> u32 {
-    stored.clamp(0, u32::MAX.into()).try_into().unwrap_or(0)
 }

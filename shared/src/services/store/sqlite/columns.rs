@@ -3,7 +3,10 @@
 use std::{error::Error, str::FromStr};
 
 use jiff::Timestamp;
-use rusqlite::{Row, types::Type};
+use rusqlite::{
+    Row,
+    types::{Type, ValueRef},
+};
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 
@@ -28,6 +31,15 @@ macro_rules! set_work {
 }
 pub(super) use set_work;
 
+/// SQL that selects a row only while the claim in `?1` to `?3` is held: its id, owner and number.
+macro_rules! where_held {
+    () => {
+        // `work`: a released row keeps its claim number until its next claim.
+        "WHERE id = ?1 AND owner = ?2 AND claim = ?3 AND work = 'PROCESSING'"
+    };
+}
+pub(super) use where_held;
+
 /// A time as stored: RFC 3339, UTC, milliseconds. Text order is time order.
 pub(super) fn time(at: Timestamp) -> String {
     format!("{at:.3}")
@@ -43,6 +55,11 @@ pub(super) fn to_json<T: Serialize>(model: &T) -> String {
     serde_json::to_string(model).expect("a model serialises to JSON")
 }
 
+/// The count in an integer column. One out of range was edited by hand: it is the nearest count.
+pub(super) fn count(stored: i64) -> u32 {
+    u32::try_from(stored.max(0)).unwrap_or(u32::MAX)
+}
+
 /// A count as an SQL integer.
 pub(super) fn integer(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
@@ -53,7 +70,20 @@ pub(super) fn parsed<T>(row: &Row<'_>, column: usize) -> rusqlite::Result<T>
 where
     T: FromStr<Err: Into<Box<dyn Error + Send + Sync>>>,
 {
-    parse(row.get_ref(column)?.as_str()?, column)
+    let text = row.get_ref(column)?.as_str()?;
+    text.parse()
+        .map_err(|error: T::Err| unreadable(column, error))
+}
+
+/// The same; SQL null is `None`.
+pub(super) fn parsed_or_null<T>(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<T>>
+where
+    T: FromStr<Err: Into<Box<dyn Error + Send + Sync>>>,
+{
+    match row.get_ref(column)? {
+        ValueRef::Null => Ok(None),
+        _ => parsed(row, column).map(Some),
+    }
 }
 
 /// The trace context in a text, or one derived from the id. Text that can't be parsed counts as
@@ -69,15 +99,6 @@ pub(super) fn tenant(scope: &Scope) -> Option<&str> {
         Scope::All => None,
         Scope::Of(name) => Some(name.as_str()),
     }
-}
-
-/// Parses the text of a column as a `T`.
-pub(super) fn parse<T>(text: &str, column: usize) -> rusqlite::Result<T>
-where
-    T: FromStr<Err: Into<Box<dyn Error + Send + Sync>>>,
-{
-    text.parse()
-        .map_err(|error: T::Err| unreadable(column, error))
 }
 
 /// The origin of a callback: as stored in the column, or of the URL in the column after it, in a

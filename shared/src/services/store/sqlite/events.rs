@@ -4,7 +4,7 @@
 use jiff::Timestamp;
 use rusqlite::{Connection, params};
 
-use super::{attempts::KEPT, columns};
+use super::{attempts::KEPT, columns, columns::where_held};
 use crate::{
     models::{Event, EventKind, RequestId},
     services::store::{Claim, OwnerId},
@@ -77,12 +77,13 @@ pub(super) fn record_all(
 /// A table of its own: a process of the release before could not read this kind of event.
 pub(super) fn record_resend(connection: &Connection, claim: &Claim) -> rusqlite::Result<bool> {
     let inserted = connection
-        .prepare_cached(
+        .prepare_cached(concat!(
             "INSERT INTO resends (request_id, number, at, claim)
              SELECT id, 1 + (SELECT coalesce(max(number), 0) FROM resends WHERE request_id = ?1),
                     ?4, claim
-             FROM requests WHERE id = ?1 AND owner = ?2 AND claim = ?3 AND work = 'PROCESSING'",
-        )?
+             FROM requests ",
+            where_held!()
+        ))?
         .execute(params![
             claim.id.to_string(),
             claim.owner.to_string(),

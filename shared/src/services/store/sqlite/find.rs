@@ -41,16 +41,9 @@ pub(super) fn find(
 }
 
 fn request(id: RequestId, row: &Row<'_>, clock: &Clock) -> rusqlite::Result<Request> {
-    let reason: Option<String> = row.get(7)?;
-    let detail = columns::text(row, 8)?;
-    let redelivery: Option<String> = row.get(13)?;
+    let reason = columns::parsed_or_null(row, 7)?;
+    let detail = columns::text(row, 8)?.unwrap_or_default();
     let claims = row.get(9)?;
-    let failure = reason
-        .map(|reason| {
-            let reason = columns::parse(&reason, 7)?;
-            Ok::<_, rusqlite::Error>(Failure::new(reason, detail.unwrap_or_default()))
-        })
-        .transpose()?;
     Ok(Request {
         id,
         mode: columns::parsed(row, 0)?,
@@ -61,7 +54,7 @@ fn request(id: RequestId, row: &Row<'_>, clock: &Clock) -> rusqlite::Result<Requ
         callback_url: columns::text(row, 4)?,
         created_at: columns::text(row, 5)?.unwrap_or_default(),
         completed_at: columns::text(row, 6)?,
-        failure,
+        failure: reason.map(|reason| Failure::new(reason, detail)),
         claims,
         lost_claims: row.get(10)?,
         attempts: Vec::new(),
@@ -69,9 +62,7 @@ fn request(id: RequestId, row: &Row<'_>, clock: &Clock) -> rusqlite::Result<Requ
         next_attempt_at: shown(row, 11, clock)?.filter(|_| claims > 0),
         parked_since: shown(row, 12, clock)?,
         parks: row.get(14)?,
-        redelivery: redelivery
-            .map(|work| columns::parse(&work, 13))
-            .transpose()?,
+        redelivery: columns::parsed_or_null(row, 13)?,
         traceparent: columns::traceparent(
             row.get_ref(15)?.as_str_or_null().unwrap_or_default(),
             id,

@@ -65,8 +65,7 @@ fn candidate(row: &Row<'_>) -> rusqlite::Result<Candidate> {
     Ok(Candidate {
         id: columns::parsed(row, 0)?,
         claims: row.get(1)?,
-        // A count outside of the range was edited by hand.
-        lost_claims: u32::try_from(row.get::<_, i64>(2)?.max(0)).unwrap_or(u32::MAX),
+        lost_claims: columns::count(row.get(2)?),
     })
 }
 
@@ -88,8 +87,8 @@ pub(super) fn unpark(
     now: StoreTime,
 ) -> rusqlite::Result<usize> {
     connection
-        // `due > ?2` leaves out jobs that are due already. INDEXED BY: the planner
-        // would otherwise search every origin's scheduled jobs in `requests_by_work`.
+        // `due > ?2` leaves out jobs that are due already. INDEXED BY: the planner would otherwise
+        // search every origin's scheduled jobs in `requests_by_work`.
         .prepare_cached(
             "UPDATE requests SET due = ?2 WHERE id IN (
                  SELECT id FROM requests INDEXED BY backlog

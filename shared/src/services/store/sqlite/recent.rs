@@ -10,8 +10,6 @@ use tokio::{sync::watch, time::Instant};
 
 use crate::services::store::StoreError;
 
-type Outcome = Option<Result<(), StoreError>>;
-
 /// The latest check of its kind, which may still run.
 pub(super) struct Recent {
     /// The time from the beginning of a check to that of the next one.
@@ -21,9 +19,11 @@ pub(super) struct Recent {
 
 struct Begun {
     at: Instant,
-    /// `None` while it runs.
-    outcome: watch::Receiver<Outcome>,
+    result: Receiver,
 }
+
+/// Of a check's result, which is `None` while it runs.
+type Receiver = watch::Receiver<Option<Result<(), StoreError>>>;
 
 impl Recent {
     /// No check yet.
@@ -39,16 +39,16 @@ impl Recent {
     where
         F: Future<Output = Result<(), StoreError>> + Send + 'static,
     {
-        let mut outcome = self.latest(check);
-        let known = outcome.wait_for(Option::is_some).await;
-        // The task of a check ends without an outcome only with the runtime.
+        let mut result = self.latest(check);
+        let known = result.wait_for(Option::is_some).await;
+        // The task of a check ends without a result only with the runtime.
         known
             .ok()
             .and_then(|known| known.clone())
             .unwrap_or(Err(StoreError::Closed))
     }
 
-    fn latest<F>(&self, check: impl FnOnce() -> F) -> watch::Receiver<Outcome>
+    fn latest<F>(&self, check: impl FnOnce() -> F) -> Receiver
     where
         F: Future<Output = Result<(), StoreError>> + Send + 'static,
     {
@@ -56,19 +56,19 @@ impl Recent {
         if let Some(begun) = &*latest
             // A check that hangs is waited for: a disk that hangs must not collect checks in the
             // queue.
-            && (begun.at.elapsed() < self.period || begun.outcome.borrow().is_none())
+            && (begun.at.elapsed() < self.period || begun.result.borrow().is_none())
         {
-            return begun.outcome.clone();
+            return begun.result.clone();
         }
-        let (sender, outcome) = watch::channel(None);
+        let (sender, result) = watch::channel(None);
         let check = check();
         // A task: a caller that gives up must not end a check that others wait for.
         tokio::spawn(async move { sender.send_replace(Some(check.await)) });
         *latest = Some(Begun {
             at: Instant::now(),
-            outcome: outcome.clone(),
+            result: result.clone(),
         });
-        outcome
+        result
     }
 }
 

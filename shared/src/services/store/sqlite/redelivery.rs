@@ -109,8 +109,8 @@ pub(super) fn find(
         .map(|since| RequestId::floor(since - ID_SLACK).to_string());
     let since = page.since.map(columns::time).unwrap_or_default();
     let after = page.after.map(|after| after.to_string());
-    // `due` is null in every finished row; with it, the index `requests_by_work` yields
-    // the rows in id order.
+    // `due` is null in every finished row; with it, the index `requests_by_work` yields the rows in
+    // id order.
     let mut query = connection.prepare_cached(
         "SELECT id,
                  mode = 'async' AND callback_url IS NOT NULL AND result_payload IS NOT NULL

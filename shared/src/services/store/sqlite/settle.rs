@@ -1,9 +1,15 @@
 //! Writes under a claim. Each names its fencing token and changes nothing if the claim was lost.
 
 use jiff::Timestamp;
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, ToSql, params, params_from_iter};
 
-use super::{attempts, clock::StoreTime, columns, columns::set_work, events};
+use super::{
+    attempts,
+    clock::StoreTime,
+    columns,
+    columns::{set_work, where_held},
+    events,
+};
 use crate::{
     models::{EventKind, Failure, Status},
     services::store::{Claim, Outcome, Settlement},
@@ -12,19 +18,25 @@ use crate::{
 /// Stores the report of a claimed job, as JSON. Returns whether the claim is held. A stored report
 /// is never replaced.
 pub(super) fn store_result(tx: &Connection, claim: &Claim, result: &str) -> rusqlite::Result<bool> {
-    // `work` is part of the fence: a released row keeps its claim number until its next claim.
-    let rows = tx
-        .prepare_cached(
-            "UPDATE requests SET result_payload = coalesce(result_payload, ?4)
-             WHERE id = ?1 AND owner = ?2 AND claim = ?3 AND work = 'PROCESSING'",
-        )?
-        .execute(params![
-            claim.id.to_string(),
-            claim.owner.to_string(),
-            claim.number,
-            result
-        ])?;
-    Ok(rows > 0)
+    let update = concat!(
+        "UPDATE requests SET result_payload = coalesce(result_payload, ?4) ",
+        where_held!()
+    );
+    Ok(write(tx, claim, update, &[&result])? > 0)
+}
+
+/// Runs `update`, whose parameters are those of [`where_held`] and then `values`. Returns the
+/// number of rows: none if the claim was lost.
+fn write(
+    tx: &Connection,
+    claim: &Claim,
+    update: &str,
+    values: &[&dyn ToSql],
+) -> rusqlite::Result<usize> {
+    let (id, owner) = (claim.id.to_string(), claim.owner.to_string());
+    let held: [&dyn ToSql; 3] = [&id, &owner, &claim.number];
+    let all = held.iter().chain(values);
+    tx.prepare_cached(update)?.execute(params_from_iter(all))
 }
 
 /// Ends a claim at `now`, and stores the report with it, as JSON, unless one is stored. Returns
@@ -110,21 +122,14 @@ fn retry(
     due: StoreTime,
 ) -> rusqlite::Result<usize> {
     // `lost_claims = 0`: an attempt with a known outcome clears the job of suspicion.
-    tx.prepare_cached(concat!(
+    let update = concat!(
         "UPDATE requests SET ",
         set_work!("PENDING"),
-        ", owner = NULL, lost_claims = 0, attempts = ?4, due = ?5,
-         parked_at = NULL, result_payload = coalesce(result_payload, ?6)
-         WHERE id = ?1 AND owner = ?2 AND claim = ?3 AND work = 'PROCESSING'",
-    ))?
-    .execute(params![
-        claim.id.to_string(),
-        claim.owner.to_string(),
-        claim.number,
-        attempts,
-        due.millis(),
-        result,
-    ])
+        ", owner = NULL, lost_claims = 0, attempts = ?5, due = ?6,
+         parked_at = NULL, result_payload = coalesce(result_payload, ?4) ",
+        where_held!()
+    );
+    write(tx, claim, update, &[&result, &attempts, &due.millis()])
 }
 
 fn park(
@@ -136,22 +141,15 @@ fn park(
 ) -> rusqlite::Result<usize> {
     // `lost_claims = 0`: the job has run up to its delivery without harm to its worker.
     // `coalesce(parked_at, …)`: parking again keeps the time of the first park.
-    tx.prepare_cached(concat!(
+    let update = concat!(
         "UPDATE requests SET ",
         set_work!("PENDING"),
-        ", owner = NULL, lost_claims = 0, due = ?4,
-         parks = parks + 1, parked_at = coalesce(parked_at, ?5),
-         result_payload = coalesce(result_payload, ?6)
-         WHERE id = ?1 AND owner = ?2 AND claim = ?3 AND work = 'PROCESSING'",
-    ))?
-    .execute(params![
-        claim.id.to_string(),
-        claim.owner.to_string(),
-        claim.number,
-        due.millis(),
-        now.millis(),
-        result,
-    ])
+        ", owner = NULL, lost_claims = 0, due = ?5,
+         parks = parks + 1, parked_at = coalesce(parked_at, ?6),
+         result_payload = coalesce(result_payload, ?4) ",
+        where_held!()
+    );
+    write(tx, claim, update, &[&result, &due.millis(), &now.millis()])
 }
 
 fn give_back(
@@ -160,19 +158,13 @@ fn give_back(
     result: Option<&str>,
     now: StoreTime,
 ) -> rusqlite::Result<usize> {
-    tx.prepare_cached(concat!(
+    let update = concat!(
         "UPDATE requests SET ",
         set_work!("PENDING"),
-        ", owner = NULL, due = ?4, result_payload = coalesce(result_payload, ?5)
-         WHERE id = ?1 AND owner = ?2 AND claim = ?3 AND work = 'PROCESSING'",
-    ))?
-    .execute(params![
-        claim.id.to_string(),
-        claim.owner.to_string(),
-        claim.number,
-        now.millis(),
-        result,
-    ])
+        ", owner = NULL, due = ?5, result_payload = coalesce(result_payload, ?4) ",
+        where_held!()
+    );
+    write(tx, claim, update, &[&result, &now.millis()])
 }
 
 fn finish(
@@ -188,25 +180,27 @@ fn finish(
     // `completed_at` changes only with the status, and is never before `created_at`, although the
     // wall clock may have been set back. A `COMPLETED` row keeps its outcome: a failed
     // redelivery must not change it.
-    tx.prepare_cached(
+    let update = concat!(
         "UPDATE requests SET
-             status = iif(status = 'COMPLETED', status, ?4),
-             completed_at = iif(status IN ('COMPLETED', ?4), completed_at, max(?6, created_at)),
+             status = iif(status = 'COMPLETED', status, ?5),
+             completed_at = iif(status IN ('COMPLETED', ?5), completed_at, max(?6, created_at)),
              failure_reason = iif(status = 'COMPLETED', failure_reason, ?7),
              failure_detail = iif(status = 'COMPLETED', failure_detail, ?8),
-             redelivery = NULL, parked_at = NULL, attempts = coalesce(?5, attempts),
-             result_payload = coalesce(result_payload, ?9)
-         WHERE id = ?1 AND owner = ?2 AND claim = ?3 AND work = 'PROCESSING'",
-    )?
-    .execute(params![
-        claim.id.to_string(),
-        claim.owner.to_string(),
-        claim.number,
-        status.as_str(),
-        attempts,
-        columns::time(Timestamp::now()),
-        failure.map(|failure| failure.reason.as_str()),
-        failure.map(|failure| failure.detail.as_str()),
-        result,
-    ])
+             redelivery = NULL, parked_at = NULL, attempts = coalesce(?9, attempts),
+             result_payload = coalesce(result_payload, ?4) ",
+        where_held!()
+    );
+    write(
+        tx,
+        claim,
+        update,
+        &[
+            &result,
+            &status.as_str(),
+            &columns::time(Timestamp::now()),
+            &failure.map(|failure| failure.reason.as_str()),
+            &failure.map(|failure| failure.detail.as_str()),
+            &attempts,
+        ],
+    )
 }
