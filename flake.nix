@@ -245,31 +245,29 @@
       # some; there the programs of the host's /usr/bin are visible.
       existing = pkgs: names: map (name: pkgs.${name}) (lib.filter (name: pkgs ? ${name}) names);
 
-      cargoCheck =
-        pkgs: name: project: tools: command:
-        cargoDerivation pkgs project {
-          pname = "${name}-${project}";
-          src = sourceOf project [ ./clippy.toml ];
-          nativeBuildInputs = tools;
-          buildPhase = "cargo ${command}";
-          installPhase = "mkdir $out";
-        };
-
-      cargoChecksOf =
+      # Clippy and the tests of a project, which share what is compiled for both. The tests need
+      # Linux: they read /proc, and listen on 127.0.0.2.
+      cargoCheckOf =
         pkgs: project:
         let
           flags = "--offline --locked --manifest-path ${project}/Cargo.toml";
+          clippy = "cargo clippy ${flags} --all-targets -- -D warnings";
+          test = lib.optionalString pkgs.stdenv.hostPlatform.isLinux "cargo test ${flags}";
         in
-        # The tests need Linux: they read /proc, and listen on 127.0.0.2.
-        forLinux pkgs {
-          "test-${project}" =
-            cargoCheck pkgs "test" project ([ pkgs.redis ] ++ existing pkgs [ "sqlite" ])
-              "test ${flags}";
-        }
-        // {
-          "clippy-${project}" =
-            cargoCheck pkgs "clippy" project [ pkgs.clippy ]
-              "clippy ${flags} --all-targets -- -D warnings";
+        cargoDerivation pkgs project {
+          pname = "check-${project}";
+          src = sourceOf project [ ./clippy.toml ];
+          nativeBuildInputs = [
+            pkgs.clippy
+          ]
+          ++ lib.optionals pkgs.stdenv.hostPlatform.isLinux (
+            [ pkgs.redis ] ++ existing pkgs [ "sqlite" ]
+          );
+          buildPhase = ''
+            ${clippy}
+            ${test}
+          '';
+          installPhase = "mkdir $out";
         };
 
       # A check that runs a script on some files of the project.
@@ -294,7 +292,9 @@
 
       checksOf =
         pkgs:
-        lib.concatMapAttrs (project: _: cargoChecksOf pkgs project) (lib.genAttrs projects lib.id)
+        builtins.listToAttrs (
+          map (project: lib.nameValuePair "check-${project}" (cargoCheckOf pkgs project)) projects
+        )
         // lib.mapAttrs (sourceCheck pkgs) {
           format = {
             tools = [

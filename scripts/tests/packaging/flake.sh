@@ -49,17 +49,23 @@ rebuilds shared/src/config/default.toml api loadgen worker
 rebuilds shared/migrations/sqlite/0002_leases.sql api loadgen worker
 rebuilds .cargo/config.toml api loadgen worker
 
-# Prints the names of a system's checks, separated by blanks.
+# Prints the names of a system's checks, separated by blanks. After a `+`, those that run tests.
 #   checks_of SYSTEM
 checks_of() {
-    "$ROOT/scripts/nix.sh" eval --raw "path:$tree#checks.$1" --apply 'checks: toString (builtins.attrNames checks)' 2>/dev/null ||
+    # shellcheck disable=SC2016 # Nix expands it
+    "$ROOT/scripts/nix.sh" eval --raw "path:$tree#checks.$1" 2>/dev/null --apply '
+        checks: let
+            names = builtins.attrNames checks;
+            commands = name: builtins.split "cargo test" (checks.${name}.buildPhase or "");
+            runsTests = name: builtins.length (commands name) > 1;
+        in toString (names ++ [ "+" ] ++ builtins.filter runsTests names)' ||
         fail "the checks of $1 do not evaluate"
 }
 
-static='clippy-api clippy-loadgen clippy-shared clippy-worker drift format shellcheck'
-[[ $(checks_of aarch64-darwin) == "$static" ]] || fail "macOS has these checks: $(checks_of aarch64-darwin)"
+checks='check-api check-loadgen check-shared check-worker drift format shellcheck +'
+[[ $(checks_of aarch64-darwin) == "$checks" ]] || fail "macOS has these checks: $(checks_of aarch64-darwin)"
 for linux in x86_64-linux aarch64-linux; do
-    [[ $(checks_of "$linux") == "$static test-api test-loadgen test-shared test-worker" ]] ||
+    [[ $(checks_of "$linux") == "$checks check-api check-loadgen check-shared check-worker" ]] ||
         fail "$linux has these checks: $(checks_of "$linux")"
 done
 echo "ok: the tests, which need Linux, are checks on Linux only"
