@@ -11,6 +11,7 @@ mod request;
 mod request_id;
 mod status;
 mod traceparent;
+mod transition;
 
 pub use attempt::{Attempt, AttemptClass};
 pub use callback_url::{CallbackUrl, CallbackUrlError};
@@ -25,3 +26,4 @@ pub use request::{Mode, Request};
 pub use request_id::RequestId;
 pub use status::Status;
 pub use traceparent::{Traceparent, TraceparentError};
+pub use transition::Transition;

@@ -54,9 +54,9 @@ fn changes(id: &str) -> [String; 4] {
     ]
 }
 
-/// The rows of the table, and the redeliveries among them.
+/// The numbers of requests and of redeliveries.
 fn rows(server: &Server) -> (u32, u32) {
-    let query = "SELECT count(*), count(redelivery) FROM requests";
+    let query = "SELECT (SELECT count(*) FROM requests), (SELECT count(*) FROM redeliveries)";
     server
         .database()
         .query_row(query, [], |row| Ok((row.get(0)?, row.get(1)?)))

@@ -186,7 +186,7 @@ async fn a_backlog_over_the_limit_returns_503_for_that_origin_only() {
     assert_eq!(server.ask(polled).await.status, 202);
 
     // All callbacks are delivered, so the backlog is empty.
-    let delivered = "UPDATE requests SET redelivery = NULL, due = NULL";
+    let delivered = "DELETE FROM redeliveries";
     server.database().execute(delivered, []).unwrap();
     while server.ask(body(over_limit)).await.status != 202 {
         tokio::task::yield_now().await;

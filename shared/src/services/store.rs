@@ -22,9 +22,9 @@ use jiff::Timestamp;
 use self::sqlite::Sqlite;
 pub use self::{
     error::{StoreError, Trouble},
-    job::{AttemptRecord, Candidate, Claim, InvalidJob, Job, NewJob, Outcome, Settlement},
+    job::{AttemptRecord, Candidate, Claim, InvalidJob, Job, NewJob, Outcome, Settlement, Work},
     lease::{Expired, Heartbeat, OwnerId, OwnerIdError, quarantine_threshold},
-    look::DueJobs,
+    look::{Capacity, DueJobs, LONG_JOB},
     redelivery::{Redeliverable, RedeliveryPage, Unredeliverable},
     scope::Scope,
 };
@@ -121,13 +121,14 @@ impl Store {
         }
     }
 
-    /// Reads up to `limit` due jobs that have lost no claim, and when the next one becomes due.
+    /// Reads due jobs that have lost no claim, up to `capacity` and shared fairly among the tenants
+    /// that have some; and when the next one becomes due.
     ///
     /// # Errors
     /// The read failed.
-    pub async fn due_jobs(&self, limit: usize) -> Result<DueJobs, StoreError> {
+    pub async fn due_jobs(&self, capacity: Capacity) -> Result<DueJobs, StoreError> {
         match &self.engine {
-            Engine::Sqlite(engine) => engine.due_jobs(limit).await,
+            Engine::Sqlite(engine) => engine.due_jobs(capacity).await,
         }
     }
 

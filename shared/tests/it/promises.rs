@@ -27,6 +27,7 @@ macro_rules! on_engine {
 mod accept;
 mod claim;
 mod clock;
+mod fair;
 mod find;
 mod interleavings;
 mod lease;

@@ -11,8 +11,8 @@ use storm_shared::{
     services::{
         report::{self, Report},
         store::{
-            AttemptRecord, Candidate, DueJobs, Expired, Heartbeat, Job, NewJob, Outcome, OwnerId,
-            Scope, Settlement, Store, StoreError, Unredeliverable,
+            AttemptRecord, Candidate, Capacity, DueJobs, Expired, Heartbeat, Job, NewJob, Outcome,
+            OwnerId, Scope, Settlement, Store, StoreError, Unredeliverable,
         },
     },
 };
@@ -183,7 +183,7 @@ pub(crate) fn timeout(number: u32) -> AttemptRecord {
 }
 
 pub(crate) async fn due_jobs(store: &Store, limit: usize) -> DueJobs {
-    store.due_jobs(limit).await.unwrap()
+    store.due_jobs(Capacity::of(limit)).await.unwrap()
 }
 
 pub(crate) async fn due_ids(store: &Store, limit: usize) -> Vec<RequestId> {

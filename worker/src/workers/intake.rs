@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use storm_shared::services::{
     queue::{NotificationReader, QueueStatus},
-    store::{Candidate, Store, StoreError},
+    store::{Candidate, Capacity, Store, StoreError},
 };
 use tokio::time::Instant;
 use tracing::warn;
@@ -153,7 +153,7 @@ async fn claim_due(
         next_due.reset();
         let limit = free.min(BATCH);
         let searched = Instant::now();
-        let found = intake.store.due_jobs(limit).await?;
+        let found = intake.store.due_jobs(Capacity::of(limit)).await?;
         if let Some(queue_status) = queue_status
             && found.due.iter().any(Candidate::is_new)
         {

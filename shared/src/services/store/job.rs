@@ -6,7 +6,10 @@ use jiff::Timestamp;
 
 use super::lease::OwnerId;
 use crate::{
-    models::{AttemptClass, CallbackUrl, ClientName, Failure, ReportSpec, RequestId, Traceparent},
+    models::{
+        AttemptClass, CallbackUrl, ClientName, Failure, ReportSpec, RequestId, Traceparent,
+        Transition,
+    },
     services::report::Report,
 };
 
@@ -45,12 +48,28 @@ impl NewJob {
     }
 }
 
-/// A claimable job as it was read. The claim succeeds only if nobody has claimed it since.
+/// What a worker claims and settles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Work {
+    /// A job: its report, and then its callback.
+    Job,
+    /// A new series of callback attempts for a job that has ended. It is `PENDING` or `PROCESSING`
+    /// until it ends; the job keeps its status meanwhile.
+    Redelivery,
+}
+
+impl Work {
+    pub(super) const ALL: [Self; 2] = [Self::Job, Self::Redelivery];
+}
+
+/// A claimable job or redelivery as it was read. The claim succeeds only if nobody has claimed it since.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Candidate {
-    /// The row.
+    /// The request.
     pub id: RequestId,
-    /// The number of claims on the row so far.
+    /// What of it is to be claimed.
+    pub work: Work,
+    /// The number of claims on the request so far.
     pub claims: i64,
     /// Claims lost with their workers.
     pub lost_claims: u32,
@@ -61,6 +80,7 @@ impl Candidate {
     pub fn notified(id: RequestId) -> Self {
         Self {
             id,
+            work: Work::Job,
             claims: 0,
             lost_claims: 0,
         }
@@ -72,14 +92,17 @@ impl Candidate {
     }
 }
 
-/// The right to write to one row. It ends when the job is finished, released or reclaimed.
+/// The right to write to one job or redelivery. It ends when that is finished, released or
+/// reclaimed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Claim {
-    /// The row.
+    /// The request.
     pub id: RequestId,
+    /// What of it is claimed.
+    pub work: Work,
     /// The worker that holds the claim.
     pub owner: OwnerId,
-    /// The fencing token: the row's claim counter, from 1. Every write under this claim names it,
+    /// The fencing token: the request's claim counter, from 1, redeliveries included. Every write under this claim names it,
     /// so a write under an older claim changes nothing.
     pub number: i64,
 }
@@ -99,8 +122,10 @@ pub struct Job {
     pub traceparent: Traceparent,
     /// Callback attempts with a known outcome.
     pub attempts: u32,
-    /// How many of them were made before the latest redelivery was requested.
+    /// How many of them were made in earlier series: not 0 in a redelivery.
     pub attempts_before: u32,
+    /// The client name of the token that submitted it; `None` without authentication.
+    pub created_by: Option<ClientName>,
     /// How long the job has been parked in all since its last attempt.
     pub parked_for: Duration,
 }
@@ -170,6 +195,16 @@ pub enum Settlement {
 }
 
 impl Settlement {
+    /// The change of state that it is.
+    pub(super) const fn transition(&self) -> Transition {
+        match self {
+            Self::Finish { outcome, .. } => outcome.transition(),
+            Self::Retry { .. } => Transition::Retry,
+            Self::Park { .. } => Transition::Park,
+            Self::GiveBack => Transition::GiveBack,
+        }
+    }
+
     /// The attempt to record with it.
     pub(super) fn attempt(&self) -> Option<&AttemptRecord> {
         match self {
@@ -190,6 +225,21 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    pub(super) const fn transition(&self) -> Transition {
+        match self {
+            Self::Completed => Transition::Complete,
+            Self::Failed(_) => Transition::Fail,
+        }
+    }
+
+    /// Why the job failed; `None` if it did not.
+    pub(super) fn failure(&self) -> Option<&Failure> {
+        match self {
+            Self::Completed => None,
+            Self::Failed(failure) => Some(failure),
+        }
+    }
+
     /// `completed`, or the reason of the failure as the API names it.
     pub fn as_str(&self) -> &'static str {
         match self {

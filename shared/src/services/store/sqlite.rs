@@ -24,6 +24,7 @@ mod recent;
 mod redelivery;
 mod schema;
 mod settle;
+mod state;
 mod trouble;
 mod writer;
 
@@ -34,13 +35,14 @@ use rusqlite::Connection;
 
 use self::{
     clock::{Clock, StoreTime},
+    look::Turn,
     readers::Readers,
     recent::Recent,
     writer::Writer,
 };
 use super::{
-    Candidate, Claim, DueJobs, Expired, Heartbeat, InvalidJob, Job, NewJob, OwnerId, Redeliverable,
-    RedeliveryPage, Scope, Settlement, StoreError, Trouble, Unredeliverable,
+    Candidate, Capacity, Claim, DueJobs, Expired, Heartbeat, InvalidJob, Job, NewJob, OwnerId,
+    Redeliverable, RedeliveryPage, Scope, Settlement, StoreError, Trouble, Unredeliverable,
 };
 use crate::{
     config::StoreSettings,
@@ -60,6 +62,7 @@ pub(super) const THREADS: usize = 1 + readers::CONNECTIONS;
 pub(super) struct Sqlite {
     id: String,
     clock: Arc<Clock>,
+    turn: Arc<Turn>,
     writer: Writer,
     readers: Readers,
     recent_read: Recent,
@@ -79,6 +82,7 @@ impl Sqlite {
                 settings.write_queue,
             ),
             clock,
+            turn: Arc::default(),
             readers: Readers::start(opened.readers),
             recent_read: Recent::with_period(Duration::ZERO),
             recent_write: Recent::with_period(Duration::from_secs(1)),
@@ -143,11 +147,12 @@ impl Sqlite {
         Ok(rows.into_iter().map(|row| row.into_job(now)).collect())
     }
 
-    pub(super) async fn due_jobs(&self, limit: usize) -> Result<DueJobs, StoreError> {
+    pub(super) async fn due_jobs(&self, capacity: Capacity) -> Result<DueJobs, StoreError> {
+        let turn = Arc::clone(&self.turn);
         self.readers
             // A read outside the claim's transaction may be stale when the claim runs. That is
             // safe: the claim checks each candidate again.
-            .read(self.timed(move |db, now| look::due_jobs(db, limit, now)))
+            .read(self.timed(move |db, now| look::due_jobs(db, &capacity, &turn, now)))
             .await
     }
 

@@ -24,7 +24,7 @@ use proptest::{
 };
 use storm_shared::{
     models::{RequestId, Status},
-    services::store::Candidate,
+    services::store::{Candidate, Work},
 };
 
 use crate::database::{Row, TestDatabase};
@@ -104,6 +104,7 @@ fn pending(rows: &BTreeMap<RequestId, Row>) -> Vec<Candidate> {
     let pending = rows.iter().filter(|(_, row)| row.status == Status::Pending);
     let candidate = |(id, row): (&RequestId, &Row)| Candidate {
         id: *id,
+        work: Work::Job,
         claims: row.claim,
         lost_claims: row.lost_claims,
     };

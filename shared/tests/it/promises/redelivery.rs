@@ -4,18 +4,21 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use storm_shared::{
-    models::{AttemptClass, RequestId, Status},
+    models::{AttemptClass, FailureReason, RequestId, Status},
     services::{
         report,
-        store::{Outcome, Redeliverable, RedeliveryPage, Scope, Settlement, Unredeliverable},
+        store::{
+            Claim, Outcome, Redeliverable, RedeliveryPage, Scope, Settlement, StoreError,
+            Unredeliverable, Work,
+        },
     },
 };
 
 use crate::{
     database::TestDatabase,
     jobs::{
-        accept, attempted, claim_due, claimed, expire_lease, failed, finish, finished, redeliver,
-        retry, row, spec, timeout,
+        MAX_CLAIMS, accept, attempted, claim_due, claimed, expire_lease, failed, finish, finished,
+        redeliver, retry, row, spec, timeout,
     },
 };
 
@@ -24,6 +27,10 @@ on_every_engine! {
     a_failed_redelivery_leaves_a_completed_request_unchanged,
     a_failed_redelivery_of_a_failed_request_replaces_its_failure,
     a_redelivery_survives_release_and_lease_expiry_and_keeps_its_series,
+    claims_count_on_and_one_of_the_job_writes_nothing_to_its_redelivery,
+    the_end_of_a_redelivery_can_be_repeated,
+    a_redelivery_that_kills_its_workers_ends_as_poison_and_changes_no_completed_request,
+    a_worker_that_holds_a_job_and_a_redelivery_holds_neither_alone,
     only_a_finished_request_with_a_result_and_a_callback_is_redeliverable,
     keyset_pages_return_every_request_once_in_order,
     a_cursor_never_reveals_another_tenants_request_id,
@@ -114,6 +121,135 @@ async fn a_redelivery_survives_release_and_lease_expiry_and_keeps_its_series(
         (Status::Completed, Some(Status::Pending))
     );
     assert_eq!(claim_due(&store).await.len(), 1);
+}
+
+async fn claims_count_on_and_one_of_the_job_writes_nothing_to_its_redelivery(
+    database: TestDatabase,
+) {
+    let store = database.open().await;
+    let first = claimed(&store).await;
+    finish(&store, &first, timeout(1), failed("It timed out.")).await;
+    let id = first.claim.id;
+    redeliver(&store, id).await.unwrap();
+    let again = claim_due(&store).await.pop().unwrap();
+    let (job, redelivery) = (first.claim, again.claim);
+    assert_eq!((job.work, redelivery.work), (Work::Job, Work::Redelivery));
+    assert_eq!((job.number, redelivery.number), (1, 2));
+    assert_eq!(row(&store, id).await.claims, 2);
+
+    // Also one that has the redelivery's number, and the other way round.
+    let wait = Duration::ZERO;
+    for claim in [
+        job,
+        Claim {
+            work: Work::Job,
+            ..redelivery
+        },
+        Claim {
+            work: Work::Redelivery,
+            ..job
+        },
+    ] {
+        for settlement in [
+            retry(timeout(2), wait),
+            Settlement::Park { wait },
+            Settlement::GiveBack,
+        ] {
+            let settled = store.settle(claim, None, settlement).await;
+            assert!(matches!(settled, Err(StoreError::ClaimLost)), "{claim:?}");
+        }
+    }
+    assert_eq!(row(&store, id).await.redelivery, Some(Status::Processing));
+    let parked = store.settle(redelivery, None, Settlement::Park { wait });
+    parked.await.unwrap();
+    let third = claim_due(&store).await.pop().unwrap();
+    let success = attempted(2, AttemptClass::Success);
+    finish(&store, &third, success, Outcome::Completed).await;
+    let ended = row(&store, id).await;
+    assert_eq!((ended.claims, ended.parks), (3, 1));
+}
+
+async fn the_end_of_a_redelivery_can_be_repeated(database: TestDatabase) {
+    let store = database.open().await;
+    let outcomes = [Outcome::Completed, failed("It answered 500.")];
+    for (before, now) in outcomes
+        .iter()
+        .flat_map(|it| outcomes.iter().map(move |now| (it, now)))
+    {
+        for attempt in [None, Some(timeout(2))] {
+            let id = finished(&store, before.clone()).await;
+            redeliver(&store, id).await.unwrap();
+            let job = claim_due(&store).await.pop().unwrap();
+            let end = Settlement::Finish {
+                attempt,
+                outcome: now.clone(),
+            };
+            store.settle(job.claim, None, end.clone()).await.unwrap();
+            let ended = row(&store, id).await;
+            store.settle(job.claim, None, end.clone()).await.unwrap();
+            assert_eq!(row(&store, id).await.attempts.len(), ended.attempts.len());
+            // Nor while the next one waits.
+            redeliver(&store, id).await.unwrap();
+            store.settle(job.claim, None, end).await.unwrap();
+            let waits = row(&store, id).await;
+            assert_eq!(
+                (waits.status, waits.redelivery),
+                (ended.status, Some(Status::Pending))
+            );
+            let next = claim_due(&store).await.pop().unwrap();
+            let success = attempted(job.attempts + 2, AttemptClass::Success);
+            finish(&store, &next, success, Outcome::Completed).await;
+        }
+    }
+}
+
+async fn a_redelivery_that_kills_its_workers_ends_as_poison_and_changes_no_completed_request(
+    database: TestDatabase,
+) {
+    let store = database.open().await;
+    for outcome in [Outcome::Completed, failed("It answered 500.")] {
+        let id = finished(&store, outcome.clone()).await;
+        let before = row(&store, id).await;
+        redeliver(&store, id).await.unwrap();
+        let mut held = None;
+        for lost in 1..=MAX_CLAIMS {
+            let job = claim_due(&store).await.pop().unwrap();
+            held = Some(job.claim);
+            let expired = expire_lease(&store, job.claim.owner).await;
+            assert_eq!(expired.poisoned, usize::from(lost == MAX_CLAIMS));
+        }
+        let after = row(&store, id).await;
+        assert_eq!((after.status, after.redelivery), (before.status, None));
+        assert_eq!(
+            (after.completed_at, after.claims),
+            (before.completed_at, 1 + MAX_CLAIMS)
+        );
+        let reason = after.failure.map(|failure| failure.reason);
+        let poison = (outcome != Outcome::Completed).then_some(FailureReason::Poison);
+        assert_eq!(reason, poison);
+        // The worker that it killed has not ended it.
+        let end = Settlement::Finish {
+            attempt: None,
+            outcome: Outcome::Completed,
+        };
+        let late = store.settle(held.unwrap(), None, end).await;
+        assert!(matches!(late, Err(StoreError::ClaimLost)));
+        assert!(claim_due(&store).await.is_empty());
+    }
+}
+
+async fn a_worker_that_holds_a_job_and_a_redelivery_holds_neither_alone(database: TestDatabase) {
+    let store = database.open().await;
+    let again = finished(&store, Outcome::Completed).await;
+    redeliver(&store, again).await.unwrap();
+    accept(&store).await;
+    // More often than makes one of them poison.
+    for _ in 0..MAX_CLAIMS + 2 {
+        let jobs = claim_due(&store).await;
+        assert_eq!(jobs.len(), 2);
+        let expired = expire_lease(&store, jobs[0].claim.owner).await;
+        assert_eq!((expired.reclaimed, expired.poisoned), (2, 0));
+    }
 }
 
 async fn only_a_finished_request_with_a_result_and_a_callback_is_redeliverable(

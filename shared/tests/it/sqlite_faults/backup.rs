@@ -110,7 +110,7 @@ async fn what_a_dump_saves_of_a_damaged_database_is_opened() {
     // Damage an index, so that every row can be saved.
     let page: u32 = direct(&folder)
         .query_row(
-            "SELECT rootpage FROM sqlite_schema WHERE name = 'requests_by_work'",
+            "SELECT rootpage FROM sqlite_schema WHERE name = 'requests_by_status'",
             [],
             |row| row.get(0),
         )

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 use storm_shared::{
-    models::{RequestId, Status},
-    services::store::{RedeliveryPage, Scope, Store},
+    models::{AttemptClass, EventKind, RequestId, Status},
+    services::store::{Outcome, OwnerId, RedeliveryPage, Scope, Store, Unredeliverable, Work},
 };
 use tempfile::TempDir;
 
 use super::{direct, settings};
-use crate::jobs::{claim_due, due_ids, due_jobs, redeliver, row};
+use crate::jobs::{attempted, claim_due, due_ids, due_jobs, finish, redeliver, row};
 
 /// The schema of the release before.
 const SCHEMA: &str = concat!(
@@ -84,8 +84,17 @@ async fn its_jobs_keep_their_state_their_due_times_and_their_receivers() {
         "1, '2126-01-01T00:00:00.000Z'",
     );
     let (redelivering, ended) = (insert(&db, 6, "claim", "0"), insert(&db, 7, "claim", "0"));
-    end(&db, redelivering);
-    end(&db, ended);
+    let redelivered_now = insert(&db, 8, "claim", "0");
+    for id in [redelivering, ended, redelivered_now] {
+        end(&db, id);
+    }
+    // A worker of that release holds this one, and will lose it.
+    db.execute(
+        "UPDATE requests SET redelivery = 'PROCESSING', claim = 2, owner = ?2, attempts_before = 1
+         WHERE id = ?1",
+        [redelivered_now.to_string(), OwnerId::generate().to_string()],
+    )
+    .unwrap();
     db.execute(
         &format!("UPDATE requests SET redelivery = 'PENDING', next_attempt_at = {A_MINUTE_AGO} WHERE id = ?1"),
         [redelivering.to_string()],
@@ -96,20 +105,27 @@ async fn its_jobs_keep_their_state_their_due_times_and_their_receivers() {
     let backlog = due_jobs(&store, 9).await;
     let mut found: Vec<_> = backlog.due.iter().map(|candidate| candidate.id).collect();
     found.sort();
-    assert_eq!(found, [new, due, redelivering]);
+    assert_eq!(found, [new, due, redelivering, redelivered_now]);
+    let lost = row(&store, redelivered_now).await;
+    let event = lost.events.last().unwrap();
+    assert_eq!((event.event, event.claim), (EventKind::ClaimLost, 2));
+    assert_eq!(
+        (lost.status, lost.redelivery),
+        (Status::Completed, Some(Status::Pending))
+    );
     let next = backlog.next_due.unwrap();
     let minutes = 55..=60;
     assert!(minutes.contains(&(next.as_secs() / 60)), "{next:?}");
     let shown = row(&store, scheduled).await;
     assert!(shown.next_attempt_at.is_some() && shown.status == Status::Pending);
     assert!(row(&store, parked).await.parked_since.is_some());
-    let [origin] = &store.origins_over_limit(5).await.unwrap()[..] else {
-        panic!("five jobs of one origin were claimed before")
+    let [origin] = &store.origins_over_limit(6).await.unwrap()[..] else {
+        panic!("six jobs of one origin were claimed before")
     };
     assert_eq!(origin.as_str(), ORIGIN);
     assert_eq!(store.unpark(origin.clone(), 9).await.unwrap(), 1);
     let claimed = claim_due(&store).await;
-    assert_eq!(claimed.len(), 4, "and the one that was parked");
+    assert_eq!(claimed.len(), 5, "and the one that was parked");
     for job in &claimed {
         assert_eq!(job.callback.as_ref().unwrap().origin(), origin);
         let parked_for = if job.claim.id == parked { 60 } else { 0 };
@@ -164,4 +180,33 @@ async fn what_its_processes_write_meanwhile_is_found_when_it_is_due() {
     assert_eq!(due_ids(&store, 9).await, []);
     redeliver(&store, accepted).await.unwrap();
     assert_eq!(due_ids(&store, 9).await, [accepted]);
+    let job = claim_due(&store).await.pop().unwrap();
+    assert_eq!(
+        (job.claim.work, job.attempts, job.attempts_before),
+        (Work::Redelivery, 1, 1)
+    );
+    let success = attempted(2, AttemptClass::Success);
+    finish(&store, &job, success, Outcome::Completed).await;
+
+    // A redelivery that it starts is one of this release, with its origin.
+    let started = format!(
+        "UPDATE requests SET redelivery = 'PENDING', next_attempt_at = {A_MINUTE_AGO}, owner = NULL,
+             lost_claims = 0, attempts_before = attempts, parked_since = NULL, origin = NULL
+         WHERE id = ?1"
+    );
+    db.execute(&started, [accepted.to_string()]).unwrap();
+    assert_eq!(
+        redeliver(&store, accepted).await,
+        Err(Unredeliverable::UnderWay)
+    );
+    assert_eq!(row(&store, accepted).await.status, Status::Completed);
+    assert_eq!(store.origins_over_limit(1).await.unwrap().len(), 1);
+    let job = claim_due(&store).await.pop().unwrap();
+    assert_eq!(
+        (job.claim.work, job.attempts, job.attempts_before),
+        (Work::Redelivery, 2, 2)
+    );
+    let success = attempted(3, AttemptClass::Success);
+    finish(&store, &job, success, Outcome::Completed).await;
+    assert_eq!(row(&store, accepted).await.redelivery, None);
 }

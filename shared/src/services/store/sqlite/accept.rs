@@ -6,7 +6,7 @@ use rusqlite::{Connection, params};
 use super::{clock::StoreTime, columns};
 use crate::{
     models::{CallbackUrl, ClientName, Failure, Mode, RequestId, Status},
-    services::store::NewJob,
+    services::store::{LONG_JOB, NewJob},
 };
 
 /// Inserts an async job, which is `due` then. `input` is the JSON of its specification.
@@ -19,8 +19,8 @@ pub(super) fn insert_job(
     let callback = job.callback.as_ref();
     tx.prepare_cached(
         "INSERT INTO requests (id, mode, status, input_payload, callback_url, created_at,
-             callback_target, traceparent, created_by, origin, due)
-         VALUES (?1, 'async', 'PENDING', ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+             callback_target, traceparent, created_by, origin, due, is_long)
+         VALUES (?1, 'async', 'PENDING', ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
     )?
     .execute(params![
         job.id.to_string(),
@@ -35,6 +35,7 @@ pub(super) fn insert_job(
         job.created_by.as_ref().map(ClientName::as_str),
         callback.map(|url| url.origin().as_str()),
         due.millis(),
+        job.spec.ideal_duration() > LONG_JOB,
     ])
     .map(drop)
 }

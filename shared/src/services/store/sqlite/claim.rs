@@ -4,11 +4,20 @@ use std::{error::Error, fmt::Display, str::from_utf8, time::Duration};
 
 use rusqlite::{Connection, Row, params};
 
-use super::{clock::StoreTime, columns, columns::set_work};
+use super::{clock::StoreTime, columns, state};
 use crate::{
-    models::{CallbackUrl, Failure, FailureReason, RequestId},
-    services::store::{Candidate, Claim, InvalidJob, Job, OwnerId},
+    models::{CallbackUrl, Failure, FailureReason, Transition},
+    services::store::{Candidate, Claim, InvalidJob, Job, OwnerId, Work},
 };
+
+/// The columns of a request that a claimed job is made of.
+const REQUEST: [&str; 5] = [
+    "input_payload",
+    "result_payload",
+    "coalesce(callback_target, callback_url)",
+    "traceparent",
+    "created_by",
+];
 
 /// Claims the `candidates` whose rows nobody has claimed since they were read.
 pub(super) fn claim_all(
@@ -16,57 +25,93 @@ pub(super) fn claim_all(
     owner: OwnerId,
     candidates: &[Candidate],
 ) -> rusqlite::Result<Vec<ClaimedRow>> {
-    let owner_text = owner.to_string();
-    // The condition on `claim` makes this a compare-and-swap: a job that was claimed and released
-    // meanwhile is not claimed on stale information.
-    let mut claim = connection.prepare_cached(concat!(
-        "UPDATE requests SET ",
-        set_work!("PROCESSING"),
-        ", claim = claim + 1, owner = ?2, due = NULL
-             WHERE id = ?1 AND work = 'PENDING' AND mode = 'async' AND claim = ?3
-             RETURNING claim, input_payload, result_payload,
-                 coalesce(callback_target, callback_url), traceparent, attempts,
-                 attempts_before, parked_at"
-    ))?;
     let mut rows = Vec::with_capacity(candidates.len());
+    for work in Work::ALL {
+        let mut candidates = candidates.iter().filter(|it| it.work == work).peekable();
+        // Few transactions claim a redelivery.
+        if candidates.peek().is_some() {
+            claim_each(connection, owner, work, candidates, &mut rows)?;
+        }
+    }
+    Ok(rows)
+}
+
+fn claim_each<'a>(
+    connection: &Connection,
+    owner: OwnerId,
+    work: Work,
+    candidates: impl Iterator<Item = &'a Candidate>,
+    rows: &mut Vec<ClaimedRow>,
+) -> rusqlite::Result<()> {
+    let owner_text = owner.to_string();
+    let mut claim = connection.prepare_cached(&claim_sql(work))?;
     for candidate in candidates {
         let id = candidate.id;
         let mut claimed = claim.query(params![id.to_string(), owner_text, candidate.claims])?;
         // Another worker won, or the notification was late, repeated or forged.
         let Some(row) = claimed.next()? else { continue };
-        rows.push(ClaimedRow::read(row, id, owner)?);
+        let number = row.get(0)?;
+        let claim = Claim {
+            id,
+            work,
+            owner,
+            number,
+        };
+        rows.push(ClaimedRow::read(row, claim)?);
         // Step the statement to its end, or SQLite keeps it, and its write, open.
         claimed.next()?;
     }
-    Ok(rows)
+    Ok(())
+}
+
+fn claim_sql(work: Work) -> String {
+    let (also, before, request) = match work {
+        Work::Job => (" AND mode = 'async'", "0", REQUEST.join(", ")),
+        Work::Redelivery => {
+            let of_request = REQUEST
+                .map(|it| format!("(SELECT {it} FROM requests AS r WHERE r.id = redeliveries.id)"));
+            ("", "attempts_before", of_request.join(", "))
+        }
+    };
+    // The condition on `claim` makes this a compare-and-swap: a job that was claimed and released
+    // meanwhile is not claimed on stale information.
+    state::change(
+        work,
+        Transition::Claim,
+        "claim = claim + 1, owner = ?2, due = NULL",
+        &format!(
+            "id = ?1 AND claim = ?3{also} RETURNING claim, attempts, parked_at, {before}, {request}"
+        ),
+    )
 }
 
 /// The columns of a claimed job as they are stored. They are parsed after the commit, so that no
 /// other writer waits for that, and a row that can't be parsed rolls back no other claim.
 pub(super) struct ClaimedRow {
     claim: Claim,
+    attempts: i64,
+    parked_at: Option<StoreTime>,
+    attempts_before: i64,
     input: Vec<u8>,
     result: Option<Vec<u8>>,
     target: Option<Vec<u8>>,
     traceparent: Option<Vec<u8>>,
-    attempts: i64,
-    attempts_before: i64,
-    parked_at: Option<StoreTime>,
+    created_by: Option<Vec<u8>>,
 }
 
 impl ClaimedRow {
     /// Reads the `RETURNING` row.
-    fn read(row: &Row<'_>, id: RequestId, owner: OwnerId) -> rusqlite::Result<Self> {
-        let number = row.get(0)?;
+    fn read(row: &Row<'_>, claim: Claim) -> rusqlite::Result<Self> {
         Ok(Self {
-            claim: Claim { id, owner, number },
-            input: bytes(row, 1)?.unwrap_or_default(),
-            result: bytes(row, 2)?,
-            target: bytes(row, 3)?,
-            traceparent: bytes(row, 4)?,
-            attempts: row.get(5)?,
-            attempts_before: row.get(6)?,
-            parked_at: row.get::<_, Option<i64>>(7)?.map(StoreTime::stored),
+            claim,
+            attempts: row.get(1)?,
+            parked_at: row.get::<_, Option<i64>>(2)?.map(StoreTime::stored),
+            attempts_before: row.get(3)?,
+            input: bytes(row, 4)?.unwrap_or_default(),
+            result: bytes(row, 5)?,
+            target: bytes(row, 6)?,
+            traceparent: bytes(row, 7)?,
+            created_by: bytes(row, 8)?,
         })
     }
 
@@ -104,6 +149,10 @@ impl ClaimedRow {
             traceparent: columns::traceparent(traceparent, self.claim.id),
             attempts: columns::count(self.attempts),
             attempts_before: columns::count(self.attempts_before),
+            // A name that can't be parsed was edited by hand. That must not block the job.
+            created_by: self
+                .created_by
+                .and_then(|name| from_utf8(&name).ok()?.parse().ok()),
             parked_for: self.parked_at.map_or(Duration::ZERO, |at| now.since(at)),
         })
     }

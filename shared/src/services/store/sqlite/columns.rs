@@ -15,31 +15,6 @@ use crate::{
     services::store::Scope,
 };
 
-/// SQL that sets a row's `work`: of the redelivery if one is in progress, otherwise the status.
-macro_rules! set_work {
-    ($work:literal) => {
-        // SQLite evaluates all right-hand sides before it assigns, so both see the old
-        // `redelivery`.
-        concat!(
-            "status = iif(redelivery IS NULL, '",
-            $work,
-            "', status), redelivery = iif(redelivery IS NULL, NULL, '",
-            $work,
-            "')"
-        )
-    };
-}
-pub(super) use set_work;
-
-/// SQL that selects a row only while the claim in `?1` to `?3` is held: its id, owner and number.
-macro_rules! where_held {
-    () => {
-        // `work`: a released row keeps its claim number until its next claim.
-        "WHERE id = ?1 AND owner = ?2 AND claim = ?3 AND work = 'PROCESSING'"
-    };
-}
-pub(super) use where_held;
-
 /// A time as stored: RFC 3339, UTC, milliseconds. Text order is time order.
 pub(super) fn time(at: Timestamp) -> String {
     format!("{at:.3}")

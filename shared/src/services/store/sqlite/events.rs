@@ -4,10 +4,14 @@
 use jiff::Timestamp;
 use rusqlite::{Connection, params};
 
-use super::{attempts::KEPT, columns, columns::where_held};
+use super::{
+    attempts::KEPT,
+    columns,
+    state::{self, IS_CLAIMED, IS_HELD},
+};
 use crate::{
     models::{Event, EventKind, RequestId},
-    services::store::{Claim, OwnerId},
+    services::store::{Claim, OwnerId, Work},
 };
 
 /// Records an event of one claimed job.
@@ -48,26 +52,27 @@ pub(super) fn record_all(
     owner: OwnerId,
     kind: EventKind,
 ) -> rusqlite::Result<()> {
-    let owner = owner.to_string();
-    connection
-        .prepare_cached(
-            "INSERT INTO events (request_id, number, at, event, claim)
-             SELECT id, 1 + (SELECT coalesce(max(number), 0) FROM events WHERE request_id = requests.id),
-                    ?2, ?3, claim
-             FROM requests WHERE work = 'PROCESSING' AND owner = ?1",
-        )?
-        .execute(params![owner, columns::time(Timestamp::now()), kind.as_str()])?;
-    // As in `record`: no row with at most `KEPT` claims has anything to delete.
-    connection
-        .prepare_cached(
-            "DELETE FROM events
-             WHERE request_id IN
-                     (SELECT id FROM requests
-                      WHERE work = 'PROCESSING' AND owner = ?1 AND claim > ?2)
-                 AND number <= (SELECT max(number) FROM events AS later
-                                WHERE later.request_id = events.request_id) - ?2",
-        )?
-        .execute(params![owner, KEPT])?;
+    let (owner, now) = (owner.to_string(), columns::time(Timestamp::now()));
+    for table in Work::ALL.map(state::table) {
+        connection
+            .prepare_cached(&format!(
+                "INSERT INTO events (request_id, number, at, event, claim)
+                 SELECT id, 1 + (SELECT coalesce(max(number), 0) FROM events WHERE request_id = held.id),
+                        ?2, ?3, claim
+                 FROM {table} AS held WHERE {IS_CLAIMED} AND owner = ?1"
+            ))?
+            .execute(params![owner, now, kind.as_str()])?;
+        // As in `record`: no row with at most `KEPT` claims has anything to delete.
+        connection
+            .prepare_cached(&format!(
+                "DELETE FROM events
+                 WHERE request_id IN
+                         (SELECT id FROM {table} WHERE {IS_CLAIMED} AND owner = ?1 AND claim > ?2)
+                     AND number <= (SELECT max(number) FROM events AS later
+                                    WHERE later.request_id = events.request_id) - ?2"
+            ))?
+            .execute(params![owner, KEPT])?;
+    }
     Ok(())
 }
 
@@ -77,12 +82,12 @@ pub(super) fn record_all(
 /// A table of its own: a process of the release before could not read this kind of event.
 pub(super) fn record_resend(connection: &Connection, claim: &Claim) -> rusqlite::Result<bool> {
     let inserted = connection
-        .prepare_cached(concat!(
+        .prepare_cached(&format!(
             "INSERT INTO resends (request_id, number, at, claim)
              SELECT id, 1 + (SELECT coalesce(max(number), 0) FROM resends WHERE request_id = ?1),
                     ?4, claim
-             FROM requests ",
-            where_held!()
+             FROM {} WHERE {IS_CLAIMED} AND {IS_HELD}",
+            state::table(claim.work)
         ))?
         .execute(params![
             claim.id.to_string(),

@@ -21,10 +21,14 @@ pub(super) fn find(
 ) -> rusqlite::Result<Option<Request>> {
     connection
         .prepare_cached(
-            "SELECT mode, status, input_payload, result_payload, callback_url, created_at,
-                    completed_at, failure_reason, failure_detail, claim, lost_claims,
-                    due, parked_at, redelivery, parks, traceparent
-             FROM requests WHERE id = ?1 AND (?2 IS NULL OR created_by = ?2)",
+            // What is under way is the redelivery, if there is one.
+            "SELECT mode, job.status, input_payload, result_payload, callback_url, created_at,
+                    completed_at, failure_reason, failure_detail,
+                    coalesce(again.claim, job.claim), coalesce(again.lost_claims, job.lost_claims),
+                    coalesce(again.due, job.due), coalesce(again.parked_at, job.parked_at),
+                    again.status, coalesce(again.parks, job.parks), traceparent
+             FROM requests AS job LEFT JOIN redeliveries AS again USING (id)
+             WHERE id = ?1 AND (?2 IS NULL OR job.created_by = ?2)",
         )?
         .query_row(params![id.to_string(), columns::tenant(scope)], |row| {
             request(id, row, clock)

@@ -8,10 +8,14 @@
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::{clock::StoreTime, columns, columns::set_work, events};
+use super::{
+    clock::StoreTime,
+    columns, events, redelivery,
+    state::{self, IS_CLAIMED},
+};
 use crate::{
-    models::{EventKind, FailureReason},
-    services::store::{Expired, Heartbeat, OwnerId, lease::most_losses},
+    models::{EventKind, Failure, FailureReason, Transition},
+    services::store::{Expired, Heartbeat, Outcome, OwnerId, Work, lease::most_losses},
 };
 
 /// SQL for whether `owner` is an [`OwnerId`] in its canonical form.
@@ -22,7 +26,7 @@ macro_rules! is_owner {
     };
 }
 
-/// Registers a worker, and every owner of a `PROCESSING` job without a row in `workers`.
+/// Registers a worker, and every owner of a claimed job without a row in `workers`.
 pub(super) fn register(connection: &Connection, owner: OwnerId) -> rusqlite::Result<()> {
     connection.execute(
         // ON CONFLICT: registering again, after a lost answer, counts as a heartbeat.
@@ -33,23 +37,23 @@ pub(super) fn register(connection: &Connection, owner: OwnerId) -> rusqlite::Res
     adopt_orphans(connection)
 }
 
-/// Registers every owner of a `PROCESSING` job that has no row in `workers`, after an edit by hand
+/// Registers every owner of a claimed job that has no row in `workers`, after an edit by hand
 /// or in a restored backup. Such an owner sends no heartbeats, so its lease expires and its jobs
 /// are reclaimed.
 fn adopt_orphans(connection: &Connection) -> rusqlite::Result<()> {
-    connection.execute(
-        concat!(
-            "UPDATE requests SET owner = ?1 WHERE work = 'PROCESSING' AND NOT ",
-            is_owner!()
-        ),
-        [OwnerId::NOBODY.to_string()],
-    )?;
     connection.execute(concat!("DELETE FROM workers WHERE NOT ", is_owner!()), [])?;
-    connection.execute(
-        "INSERT OR IGNORE INTO workers (owner, beat, renewed_at)
-         SELECT DISTINCT owner, 0, ?1 FROM requests WHERE work = 'PROCESSING'",
-        [wall_clock()],
-    )?;
+    for table in Work::ALL.map(state::table) {
+        let nameless = format!(
+            concat!("UPDATE {} SET owner = ?1 WHERE {} AND NOT ", is_owner!()),
+            table, IS_CLAIMED
+        );
+        connection.execute(&nameless, [OwnerId::NOBODY.to_string()])?;
+        let orphans = format!(
+            "INSERT OR IGNORE INTO workers (owner, beat, renewed_at)
+             SELECT DISTINCT owner, 0, ?1 FROM {table} WHERE {IS_CLAIMED}"
+        );
+        connection.execute(&orphans, [wall_clock()])?;
+    }
     Ok(())
 }
 
@@ -120,59 +124,78 @@ pub(super) fn expire(
     }
     // Before the updates below, which clear the owner by which it finds the jobs.
     events::record_all(connection, seen.owner, EventKind::ClaimLost)?;
-    let held: u32 = connection.query_one(
-        "SELECT count(*) FROM requests WHERE work = 'PROCESSING' AND owner = ?1",
-        [&owner],
-        |row| row.get(0),
-    )?;
+    let held = count_held(connection, &owner)?;
     let poisoned = if held == 1 {
-        // First: the reclaim below then takes only what is still `PROCESSING`.
+        // First: the reclaim below then takes only what is still claimed.
         fail_poison_job(connection, &owner, max_claims)?
     } else {
         0
     };
-    // Due now, and not after the notification grace: no notification is sent for these jobs.
-    // `max(lost_claims, ?3)`: the cap stops a count, but never lowers one that is above it.
-    let reclaimed = connection.execute(
-        concat!(
-            "UPDATE requests SET ",
-            set_work!("PENDING"),
-            ", owner = NULL, due = ?2,
-                 lost_claims = min(lost_claims + 1, max(lost_claims, ?3))
-             WHERE work = 'PROCESSING' AND owner = ?1"
-        ),
-        params![owner, now.millis(), most_losses(held, max_claims)],
-    )?;
+    let mut reclaimed = 0;
+    for work in Work::ALL {
+        // Due now, and not after the notification grace: no notification is sent for these jobs.
+        // `max(lost_claims, ?3)`: the cap stops a count, but never lowers one that is above it.
+        let set = "due = ?2, lost_claims = min(lost_claims + 1, max(lost_claims, ?3))";
+        let reclaim = state::change(work, Transition::Reclaim, set, "owner = ?1");
+        let most = most_losses(held, max_claims);
+        reclaimed += connection.execute(&reclaim, params![owner, now.millis(), most])?;
+    }
     Ok(Some(Expired {
         reclaimed,
         poisoned,
     }))
 }
 
+fn count_held(connection: &Connection, owner: &str) -> rusqlite::Result<u32> {
+    let mut held = 0;
+    for table in Work::ALL.map(state::table) {
+        let count = format!("SELECT count(*) FROM {table} WHERE {IS_CLAIMED} AND owner = ?1");
+        held += connection.query_one(&count, [owner], |row| row.get::<_, u32>(0))?;
+    }
+    Ok(held)
+}
+
+/// Fails the only job or redelivery of `owner`, if it has lost enough claims. It keeps no owner:
+/// its last one did not end it.
 fn fail_poison_job(
     connection: &Connection,
     owner: &str,
     max_claims: u32,
 ) -> rusqlite::Result<usize> {
-    connection.execute(
-        "UPDATE requests SET lost_claims = lost_claims + 1,
-             status = iif(status = 'COMPLETED', status, 'FAILED'),
-             completed_at = iif(status IN ('COMPLETED', 'FAILED'), completed_at, max(?3, created_at)),
-             failure_reason = iif(status = 'COMPLETED', failure_reason, ?4),
-             failure_detail = iif(status = 'COMPLETED', failure_detail, ?5),
-             redelivery = NULL, parked_at = NULL
-         WHERE work = 'PROCESSING' AND owner = ?1 AND lost_claims + 1 >= ?2",
+    let detail = format!(
+        "{max_claims} workers in a row crashed or lost their lease while they held this job, and \
+         the last one held no other job."
+    );
+    let poison = Failure::new(FailureReason::Poison, detail);
+    let is_poison = "owner = ?1 AND lost_claims + 1 >= ?2";
+    let redeliveries: Vec<String> = connection
+        .prepare_cached(&format!(
+            "UPDATE redeliveries SET lost_claims = lost_claims + 1, owner = NULL
+             WHERE {IS_CLAIMED} AND {is_poison} RETURNING id"
+        ))?
+        .query_map(params![owner, max_claims], |row| row.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
+    let jobs = connection.execute(
+        &state::change(
+            Work::Job,
+            Transition::Fail,
+            "owner = NULL, lost_claims = lost_claims + 1, completed_at = max(?3, created_at),
+             failure_reason = ?4, failure_detail = ?5, parked_at = NULL",
+            is_poison,
+        ),
         params![
             owner,
             max_claims,
             columns::time(Timestamp::now()),
-            FailureReason::Poison.as_str(),
-            format!(
-                "{max_claims} workers in a row crashed or lost their lease while they held this \
-                 job, and the last one held no other job."
-            ),
+            poison.reason.as_str(),
+            poison.detail,
         ],
-    )
+    )?;
+    let outcome = Outcome::Failed(poison);
+    for id in &redeliveries {
+        redelivery::end(connection, id, &outcome)?;
+    }
+    Ok(jobs + redeliveries.len())
 }
 
 /// Ends the lease of `owner` and releases its jobs. Returns how many jobs it held.
@@ -183,16 +206,12 @@ pub(super) fn deregister(
 ) -> rusqlite::Result<usize> {
     events::record_all(connection, owner, EventKind::GivenBack)?;
     let owner = owner.to_string();
-    // Unlike a lease expiry, a release leaves `lost_claims` as it is: the job did no harm.
-    let released = connection.execute(
-        concat!(
-            "UPDATE requests SET ",
-            set_work!("PENDING"),
-            ", owner = NULL, due = ?2
-             WHERE work = 'PROCESSING' AND owner = ?1"
-        ),
-        params![owner, now.millis()],
-    )?;
+    let mut released = 0;
+    for work in Work::ALL {
+        // Unlike a lease expiry, a release leaves `lost_claims` as it is: the job did no harm.
+        let release = state::change(work, Transition::GiveBack, "due = ?2", "owner = ?1");
+        released += connection.execute(&release, params![owner, now.millis()])?;
+    }
     connection.execute("DELETE FROM workers WHERE owner = ?1", [owner])?;
     Ok(released)
 }

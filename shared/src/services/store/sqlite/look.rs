@@ -1,69 +1,294 @@
-//! The backlog in the table: which jobs are due, and when the next one becomes due.
+//! The backlog in the tables: which jobs are due, and when the next one becomes due.
 
-use std::time::Duration;
-
-use rusqlite::{Connection, Row, params};
-
-use super::{clock::StoreTime, columns};
-use crate::{
-    models::Origin,
-    services::store::{Candidate, DueJobs},
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{Mutex, PoisonError},
+    time::Duration,
 };
 
-/// Reads up to `limit` jobs that are due at `now` and have lost no claim.
+use rusqlite::{Connection, Row, params, types::Value};
+
+use super::{clock::StoreTime, columns, state};
+use crate::{
+    models::{ClientName, Origin},
+    services::store::{
+        Candidate, Capacity, DueJobs, Work,
+        look::{TenantQueue, share_out},
+    },
+};
+
+/// The most tenants with due jobs among which one search shares. The next one begins with others.
+const MOST_TENANTS: usize = 256;
+
+/// The tenant that was served last: the next search begins after it.
+#[derive(Default)]
+pub(super) struct Turn(Mutex<String>);
+
+impl Turn {
+    fn last(&self) -> String {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    fn set(&self, last: &str) {
+        let mut turn = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        turn.replace_range(.., last);
+    }
+}
+
+/// A part of the index of due jobs, which has the tenants in order, and for each its jobs by due
+/// time.
+#[derive(Clone, Copy)]
+struct Lane {
+    work: Work,
+    is_long: bool,
+}
+
+impl Lane {
+    /// A redelivery has its result: it is never long.
+    const ALL: [Self; 3] = [
+        Self {
+            work: Work::Job,
+            is_long: false,
+        },
+        Self {
+            work: Work::Redelivery,
+            is_long: false,
+        },
+        Self {
+            work: Work::Job,
+            is_long: true,
+        },
+    ];
+
+    /// SQL for the rows of the lane. The planner takes a partial index only if its condition stands
+    /// in the query; if it could not, INDEXED BY would be an error.
+    fn rows(self) -> &'static str {
+        match (self.work, self.is_long) {
+            (Work::Redelivery, _) => {
+                "redeliveries INDEXED BY redeliveries_pending
+                 WHERE status = 'PENDING' AND lost_claims <= 0"
+            }
+            (Work::Job, false) => {
+                "requests INDEXED BY requests_pending
+                 WHERE status = 'PENDING' AND mode = 'async' AND lost_claims <= 0 AND is_long = 0"
+            }
+            (Work::Job, true) => {
+                "requests INDEXED BY requests_pending
+                 WHERE status = 'PENDING' AND mode = 'async' AND lost_claims <= 0 AND is_long = 1"
+            }
+        }
+    }
+
+    /// Adds up to `most` tenants that come after `after`, and up to `until`, and have a job that is
+    /// due at `now`.
+    fn tenants(
+        self,
+        connection: &Connection,
+        now: StoreTime,
+        (after, until): (Value, Option<&str>),
+        most: usize,
+        found: &mut Vec<String>,
+    ) -> rusqlite::Result<()> {
+        // A skip scan: one step of the index for each tenant, however many jobs it has.
+        let mut next = connection.prepare_cached(&format!(
+            "SELECT coalesce(created_by, ''), due FROM {} AND coalesce(created_by, '') > ?1
+             ORDER BY coalesce(created_by, ''), due LIMIT 1",
+            self.rows()
+        ))?;
+        let mut after = after;
+        let most = found.len() + most;
+        while found.len() < most {
+            let mut rows = next.query([&after])?;
+            let Some(row) = rows.next()? else { break };
+            let tenant = columns::text(row, 0)?.unwrap_or_default();
+            if until.is_some_and(|until| tenant.as_str() > until) {
+                break;
+            }
+            if row
+                .get::<_, Option<i64>>(1)?
+                .is_none_or(|due| due <= now.millis())
+            {
+                found.push(tenant);
+            }
+            after = row.get(0)?;
+        }
+        Ok(())
+    }
+
+    /// Reads up to `limit` jobs of `tenant` that are due at `now`, with their due times.
+    fn due(
+        self,
+        connection: &Connection,
+        tenant: &str,
+        limit: usize,
+        now: StoreTime,
+    ) -> rusqlite::Result<Vec<(i64, Candidate)>> {
+        connection
+            .prepare_cached(&format!(
+                "SELECT id, claim, lost_claims, due FROM {}
+                   AND coalesce(created_by, '') = ?1 AND due <= ?2
+                 ORDER BY due LIMIT ?3",
+                self.rows()
+            ))?
+            .query_map(
+                params![tenant, now.millis(), columns::integer(limit)],
+                |row| Ok((row.get(3)?, candidate(row, self.work)?)),
+            )?
+            .collect()
+    }
+}
+
+/// Reads jobs that are due at `now` and have lost no claim, shared among the tenants.
 pub(super) fn due_jobs(
     connection: &Connection,
-    limit: usize,
+    capacity: &Capacity,
+    turn: &Turn,
     now: StoreTime,
 ) -> rusqlite::Result<DueJobs> {
-    // Two ranges of the index `requests_by_work`. A job that was accepted or scheduled by the
-    // release before has no due time.
-    let mut due = candidates(connection, "due IS NULL AND ?1 ORDER BY id", 1, limit)?;
-    let room = limit - due.len();
-    let by_due = "due <= ?1 ORDER BY due";
-    due.extend(candidates(connection, by_due, now.millis(), room)?);
+    let tenants = tenants_in_turn(connection, &turn.last(), capacity.long_jobs > 0, now)?;
+    // For most searches enough: more are read only if some tenant has fewer.
+    let equal_share = capacity.jobs / tenants.len().max(1) + 1;
+    let mut found = search(connection, capacity, &tenants, equal_share, now)?;
+    if found.due.len() < capacity.jobs && !found.waiting.is_empty() {
+        found = search(connection, capacity, &tenants, capacity.jobs + 1, now)?;
+    }
+    if let Some(last) = found.last {
+        turn.set(last);
+    }
+    let parsed = |tenant: &&str| tenant.parse::<ClientName>().ok();
     Ok(DueJobs {
-        due,
+        due: found.due,
+        waiting: found.waiting.iter().map(parsed).collect(),
         next_due: next_due(connection, now)?,
     })
 }
 
+/// The tenants with jobs that are due at `now`, of which those after `last` come first.
+fn tenants_in_turn(
+    connection: &Connection,
+    last: &str,
+    has_room_for_long: bool,
+    now: StoreTime,
+) -> rusqlite::Result<Vec<String>> {
+    let mut found = Vec::new();
+    for lane in Lane::ALL {
+        if lane.is_long && !has_room_for_long {
+            continue;
+        }
+        let mut of_lane = Vec::new();
+        let after = Value::Text(last.to_owned());
+        lane.tenants(connection, now, (after, None), MOST_TENANTS, &mut of_lane)?;
+        let room = MOST_TENANTS - of_lane.len();
+        // Every text is greater than a number.
+        let start = (Value::Integer(0), Some(last));
+        lane.tenants(connection, now, start, room, &mut of_lane)?;
+        found.append(&mut of_lane);
+    }
+    found.sort_by(|a, b| (a.as_str() <= last, a).cmp(&(b.as_str() <= last, b)));
+    found.dedup();
+    found.truncate(MOST_TENANTS);
+    Ok(found)
+}
+
+struct Found<'a> {
+    due: Vec<Candidate>,
+    /// Tenants with jobs that were not taken.
+    waiting: Vec<&'a str>,
+    /// The tenant of the last one that was.
+    last: Option<&'a str>,
+}
+
+/// Shares the due jobs of `tenants`, of which up to `each` are read for a tenant and a lane.
+fn search<'a>(
+    connection: &Connection,
+    capacity: &Capacity,
+    tenants: &'a [String],
+    each: usize,
+    now: StoreTime,
+) -> rusqlite::Result<Found<'a>> {
+    let mut queues = Vec::with_capacity(tenants.len());
+    let mut has_more = Vec::with_capacity(tenants.len());
+    for tenant in tenants {
+        let jobs = due_of(connection, capacity, tenant, each, now)?;
+        has_more.push(jobs.len() >= each);
+        queues.push(TenantQueue {
+            held: held(capacity, tenant),
+            jobs,
+        });
+    }
+    let taken = share_out(capacity.jobs, capacity.long_jobs, &mut queues);
+    let is_waiting = |index: &usize| has_more[*index] || !queues[*index].jobs.is_empty();
+    let waiting = (0..tenants.len()).filter(is_waiting);
+    Ok(Found {
+        waiting: waiting.map(|index| tenants[index].as_str()).collect(),
+        last: taken.last().map(|(index, _)| tenants[*index].as_str()),
+        due: taken.into_iter().map(|(_, candidate)| candidate).collect(),
+    })
+}
+
+fn held(capacity: &Capacity, tenant: &str) -> usize {
+    let tenant = tenant.parse::<ClientName>().ok();
+    capacity.held.get(&tenant).copied().unwrap_or(0)
+}
+
+/// Reads up to `each` due jobs of `tenant` from each lane, in the order of their due times.
+fn due_of(
+    connection: &Connection,
+    capacity: &Capacity,
+    tenant: &str,
+    each: usize,
+    now: StoreTime,
+) -> rusqlite::Result<VecDeque<(bool, Candidate)>> {
+    let mut by_due = BTreeMap::new();
+    for lane in Lane::ALL {
+        let most = if lane.is_long {
+            each.min(capacity.long_jobs)
+        } else {
+            each
+        };
+        for (due, candidate) in lane.due(connection, tenant, most, now)? {
+            by_due.insert((due, candidate.id), (lane.is_long, candidate));
+        }
+    }
+    Ok(by_due.into_values().collect())
+}
+
 /// Reads up to `limit` suspected poison jobs, fewest lost claims first.
 pub(super) fn suspects(connection: &Connection, limit: usize) -> rusqlite::Result<Vec<Candidate>> {
-    // No due time to check: scheduling a retry or parking a job resets `lost_claims`, so a suspect
-    // is never scheduled for later.
-    //
-    // The planner would scan and sort every pending job. It takes the partial index only when told
-    // to, and only for the literal condition of the index; if it could not, this would be an error.
-    connection
-        .prepare_cached(
-            "SELECT id, claim, lost_claims FROM requests INDEXED BY suspects
-             WHERE work = 'PENDING' AND mode = 'async' AND lost_claims > 0
-             ORDER BY lost_claims, due LIMIT ?1",
-        )?
-        .query_map([columns::integer(limit)], candidate)?
-        .collect()
+    let mut found = Vec::new();
+    for work in Work::ALL {
+        let (table, also) = match work {
+            Work::Job => ("requests", " AND mode = 'async'"),
+            Work::Redelivery => ("redeliveries", ""),
+        };
+        // No due time to check: scheduling a retry or parking a job resets `lost_claims`, so a
+        // suspect is never scheduled for later.
+        //
+        // INDEXED BY: the planner would scan and sort every pending job.
+        let of_table: Vec<_> = connection
+            .prepare_cached(&format!(
+                "SELECT id, claim, lost_claims, due FROM {table} INDEXED BY {table}_suspects
+                 WHERE status = 'PENDING' AND lost_claims > 0{also}
+                 ORDER BY lost_claims, due LIMIT ?1"
+            ))?
+            .query_map([columns::integer(limit)], |row| {
+                Ok((row.get::<_, Option<i64>>(3)?, candidate(row, work)?))
+            })?
+            .collect::<rusqlite::Result<_>>()?;
+        found.extend(of_table);
+    }
+    found.sort_by_key(|(due, suspect)| (suspect.lost_claims, *due));
+    let suspects = found.into_iter().map(|(_, suspect)| suspect);
+    Ok(suspects.take(limit).collect())
 }
 
-fn candidates(
-    connection: &Connection,
-    condition: &str,
-    bound: i64,
-    limit: usize,
-) -> rusqlite::Result<Vec<Candidate>> {
-    connection
-        // Conditions are constants of this module; values are bound. So nothing can be injected.
-        .prepare_cached(&format!(
-            "SELECT id, claim, lost_claims FROM requests
-             WHERE work = 'PENDING' AND mode = 'async' AND lost_claims <= 0 AND {condition} LIMIT ?2"
-        ))?
-        .query_map([bound, columns::integer(limit)], candidate)?
-        .collect()
-}
-
-fn candidate(row: &Row<'_>) -> rusqlite::Result<Candidate> {
+fn candidate(row: &Row<'_>, work: Work) -> rusqlite::Result<Candidate> {
     Ok(Candidate {
         id: columns::parsed(row, 0)?,
+        work,
         claims: row.get(1)?,
         lost_claims: columns::count(row.get(2)?),
     })
@@ -72,8 +297,12 @@ fn candidate(row: &Row<'_>) -> rusqlite::Result<Candidate> {
 fn next_due(connection: &Connection, now: StoreTime) -> rusqlite::Result<Option<Duration>> {
     let next: Option<i64> = connection
         .prepare_cached(
-            "SELECT min(due) FROM requests INDEXED BY waiting
-             WHERE work = 'PENDING' AND claim > 0 AND due > ?1",
+            "SELECT min(due) FROM (
+                 SELECT min(due) AS due FROM requests INDEXED BY requests_waiting
+                 WHERE status = 'PENDING' AND claim > 0 AND due > ?1
+                 UNION ALL
+                 SELECT min(due) FROM redeliveries INDEXED BY redeliveries_waiting
+                 WHERE status = 'PENDING' AND claim > 0 AND due > ?1)",
         )?
         .query_one([now.millis()], |row| row.get(0))?;
     Ok(next.map(|next| StoreTime::stored(next).since(now)))
@@ -86,17 +315,25 @@ pub(super) fn unpark(
     limit: usize,
     now: StoreTime,
 ) -> rusqlite::Result<usize> {
-    connection
-        // `due > ?2` leaves out jobs that are due already. INDEXED BY: the planner would otherwise
-        // search every origin's scheduled jobs in `requests_by_work`.
-        .prepare_cached(
-            "UPDATE requests SET due = ?2 WHERE id IN (
-                 SELECT id FROM requests INDEXED BY backlog
-                 WHERE work = 'PENDING' AND claim > 0 AND due > ?2 AND parked_at IS NOT NULL
-                   AND origin = ?1
-                 LIMIT ?3)",
-        )?
-        .execute(params![origin.as_str(), now.millis(), columns::integer(limit)])
+    let mut unparked = 0;
+    for table in Work::ALL.map(state::table) {
+        unparked += connection
+            // `due > ?2` leaves out jobs that are due already. INDEXED BY: the planner would
+            // otherwise search every origin's scheduled jobs.
+            .prepare_cached(&format!(
+                "UPDATE {table} SET due = ?2 WHERE id IN (
+                     SELECT id FROM {table} INDEXED BY {table}_backlog
+                     WHERE status = 'PENDING' AND claim > 0 AND due > ?2 AND parked_at IS NOT NULL
+                       AND origin = ?1
+                     LIMIT ?3)"
+            ))?
+            .execute(params![
+                origin.as_str(),
+                now.millis(),
+                columns::integer(limit - unparked)
+            ])?;
+    }
+    Ok(unparked)
 }
 
 /// Returns the origins with a backlog of at least `most` scheduled or parked jobs.
@@ -107,9 +344,13 @@ pub(super) fn origins_over_limit(
     connection
         // INDEXED BY, as above. A job without a callback has no origin and counts for none.
         .prepare_cached(
-            "SELECT origin FROM requests INDEXED BY backlog
-             WHERE work = 'PENDING' AND claim > 0 AND origin IS NOT NULL
-             GROUP BY origin HAVING count(*) >= ?1",
+            "SELECT origin FROM (
+                 SELECT origin, count(*) AS jobs FROM requests INDEXED BY requests_backlog
+                 WHERE status = 'PENDING' AND claim > 0 AND origin IS NOT NULL GROUP BY origin
+                 UNION ALL
+                 SELECT origin, count(*) FROM redeliveries INDEXED BY redeliveries_backlog
+                 WHERE status = 'PENDING' AND claim > 0 AND origin IS NOT NULL GROUP BY origin)
+             GROUP BY origin HAVING sum(jobs) >= ?1",
         )?
         .query_map([columns::integer(most)], |row| {
             let origin = columns::text(row, 0)?.unwrap_or_default();

@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use jiff::Timestamp;
+use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{clock::StoreTime, columns};
+use super::{clock::StoreTime, columns, state};
 use crate::{
-    models::{Origin, RequestId, Status},
+    models::{Origin, RequestId, Status, Transition},
     services::store::{
-        Redeliverable, RedeliveryPage, Scope, Unredeliverable, redelivery::anonymous_cursor,
+        Claim, Outcome, Redeliverable, RedeliveryPage, Scope, Unredeliverable, Work,
+        redelivery::anonymous_cursor,
     },
 };
 
@@ -43,33 +45,103 @@ pub(super) fn begin(
     id: RequestId,
     now: StoreTime,
 ) -> rusqlite::Result<Result<(), Unredeliverable>> {
+    let found = connection
+        .prepare_cached(
+            "SELECT status,
+                    mode = 'async' AND callback_url IS NOT NULL AND result_payload IS NOT NULL,
+                    origin, coalesce(callback_target, callback_url)
+             FROM requests WHERE id = ?1 AND (?2 IS NULL OR created_by = ?2)",
+        )?
+        // Another tenant's request must look like no request.
+        .query_row(params![id.to_string(), columns::tenant(scope)], |row| {
+            let (status, is_deliverable) = (columns::parsed(row, 0)?, row.get(1)?);
+            Ok((status, is_deliverable, columns::origin(row, 2)?))
+        })
+        .optional()?;
+    let Some((status, is_deliverable, origin)) = found else {
+        return Ok(Err(Unredeliverable::Unknown));
+    };
+    match status {
+        Status::Pending | Status::Processing => return Ok(Err(Unredeliverable::Unfinished)),
+        Status::Completed | Status::Failed if is_deliverable => {}
+        Status::Completed | Status::Failed => return Ok(Err(Unredeliverable::Nothing)),
+    }
     // `attempts_before`: the retry schedule begins anew, but the attempts keep their numbering.
     let begun = connection
         .prepare_cached(
-            "UPDATE requests SET redelivery = 'PENDING', due = ?3, owner = NULL,
-                 lost_claims = 0, attempts_before = attempts, parked_at = NULL
-             WHERE id = ?1 AND (?2 IS NULL OR created_by = ?2)
-               AND work IN ('COMPLETED', 'FAILED') AND mode = 'async'
-               AND callback_url IS NOT NULL AND result_payload IS NOT NULL",
+            "INSERT INTO redeliveries (id, status, created_by, origin, claim, due, attempts,
+                 attempts_before, parks)
+             SELECT id, 'PENDING', created_by, ?2, claim, ?3, attempts, attempts, parks
+             FROM requests WHERE id = ?1
+             ON CONFLICT DO NOTHING",
         )?
         .execute(params![
             id.to_string(),
-            columns::tenant(scope),
+            origin.as_ref().map(Origin::as_str),
             now.millis()
         ])?;
-    if begun > 0 {
-        return Ok(Ok(()));
+    Ok(if begun > 0 {
+        Ok(())
+    } else {
+        Err(Unredeliverable::UnderWay)
+    })
+}
+
+/// Ends the redelivery under `claim`, whose last attempt was number `attempts`. Returns the number
+/// of rows: none if the claim was lost.
+pub(super) fn finish(
+    tx: &Connection,
+    claim: &Claim,
+    attempts: Option<u32>,
+    outcome: &Outcome,
+) -> rusqlite::Result<usize> {
+    let held = tx
+        .prepare_cached(&format!(
+            "UPDATE redeliveries SET attempts = coalesce(?4, attempts) WHERE {} AND {}",
+            state::IS_CLAIMED,
+            state::IS_HELD
+        ))?
+        .execute(params![
+            claim.id.to_string(),
+            claim.owner.to_string(),
+            claim.number,
+            attempts
+        ])?;
+    if held > 0 {
+        end(tx, &claim.id.to_string(), outcome)?;
     }
-    // Read the reason in the same transaction, so that it matches the update that did nothing.
-    let obstacle = connection
-        .prepare_cached(
-            "SELECT status, redelivery IS NOT NULL FROM requests
-             WHERE id = ?1 AND (?2 IS NULL OR created_by = ?2)",
-        )?
-        // The scope applies here, too: another tenant's request must look like no request.
-        .query_row(params![id.to_string(), columns::tenant(scope)], obstacle)
-        .optional()?;
-    Ok(Err(obstacle.unwrap_or(Unredeliverable::Unknown)))
+    Ok(held)
+}
+
+/// Ends a redelivery, and writes back to its request what it has counted and who ended it.
+pub(super) fn end(tx: &Connection, id: &str, outcome: &Outcome) -> rusqlite::Result<()> {
+    tx.prepare_cached(
+        "UPDATE requests SET (claim, owner, attempts, parks, lost_claims) =
+             (SELECT claim, owner, attempts, parks, lost_claims FROM redeliveries WHERE id = ?1)
+         WHERE id = ?1",
+    )?
+    .execute([id])?;
+    // A redelivery that fails does not change the status, and so not what comes with it.
+    match outcome {
+        Outcome::Completed => {
+            let set =
+                "completed_at = max(?2, created_at), failure_reason = NULL, failure_detail = NULL";
+            let update = state::change(Work::Job, Transition::Redeem, set, "id = ?1");
+            let now = columns::time(Timestamp::now());
+            tx.prepare_cached(&update)?.execute([id, &now])?;
+        }
+        Outcome::Failed(failure) => {
+            tx.prepare_cached(&format!(
+                "UPDATE requests SET failure_reason = ?2, failure_detail = ?3
+                 WHERE id = ?1 AND status = '{}'",
+                Transition::Redeem.from()
+            ))?
+            .execute([id, failure.reason.as_str(), failure.detail.as_str()])?;
+        }
+    }
+    tx.prepare_cached("DELETE FROM redeliveries WHERE id = ?1")?
+        .execute([id])
+        .map(drop)
 }
 
 /// Starts the redeliveries of all redeliverable `ids`. Returns how many.
@@ -86,16 +158,6 @@ pub(super) fn begin_all(
     Ok(begun)
 }
 
-fn obstacle(row: &Row<'_>) -> rusqlite::Result<Unredeliverable> {
-    let under_way: bool = row.get(1)?;
-    Ok(match columns::parsed(row, 0)? {
-        // First: the status of a row under redelivery stays `COMPLETED` or `FAILED`.
-        _ if under_way => Unredeliverable::UnderWay,
-        Status::Pending | Status::Processing => Unredeliverable::Unfinished,
-        Status::Completed | Status::Failed => Unredeliverable::Nothing,
-    })
-}
-
 /// Reads the page of `scope`.
 pub(super) fn find(
     connection: &Connection,
@@ -109,16 +171,15 @@ pub(super) fn find(
         .map(|since| RequestId::floor(since - ID_SLACK).to_string());
     let since = page.since.map(columns::time).unwrap_or_default();
     let after = page.after.map(|after| after.to_string());
-    // `due` is null in every finished row; with it, the index `requests_by_work` yields the rows in
-    // id order.
     let mut query = connection.prepare_cached(
         "SELECT id,
                  mode = 'async' AND callback_url IS NOT NULL AND result_payload IS NOT NULL
-                     AND created_at >= ?6,
+                     AND created_at >= ?6
+                     AND NOT EXISTS (SELECT 1 FROM redeliveries AS r WHERE r.id = requests.id),
                  ?2 IS NULL OR created_by IS ?2,
                  origin, coalesce(callback_target, callback_url)
              FROM requests
-             WHERE work = ?1 AND due IS NULL AND id >= ?3 AND id > ?4
+             WHERE status = ?1 AND id >= ?3 AND id > ?4
              ORDER BY id LIMIT ?5",
     )?;
     let mut rows = query.query(params![

@@ -8,7 +8,7 @@ use thiserror::Error;
 use super::columns;
 
 /// Migration `n` takes a database from version `n - 1` to `n`; `user_version` holds the version.
-const MIGRATIONS: [&str; 9] = [
+const MIGRATIONS: [&str; 11] = [
     include_str!("../../../../migrations/sqlite/0001_requests.sql"),
     include_str!("../../../../migrations/sqlite/0002_leases.sql"),
     include_str!("../../../../migrations/sqlite/0003_deliveries.sql"),
@@ -18,6 +18,8 @@ const MIGRATIONS: [&str; 9] = [
     include_str!("../../../../migrations/sqlite/0007_origins.sql"),
     include_str!("../../../../migrations/sqlite/0008_attempt_claims.sql"),
     include_str!("../../../../migrations/sqlite/0009_clock.sql"),
+    include_str!("../../../../migrations/sqlite/0010_redeliveries.sql"),
+    include_str!("../../../../migrations/sqlite/0011_fair_shares.sql"),
 ];
 
 /// Marks a database file as ours: `StRq` in ASCII.

@@ -3,30 +3,40 @@
 use jiff::Timestamp;
 use rusqlite::{Connection, ToSql, params, params_from_iter};
 
-use super::{
-    attempts,
-    clock::StoreTime,
-    columns,
-    columns::{set_work, where_held},
-    events,
-};
+use super::{attempts, clock::StoreTime, columns, events, redelivery, state};
 use crate::{
-    models::{EventKind, Failure, Status},
-    services::store::{Claim, Outcome, Settlement},
+    models::{EventKind, Transition},
+    services::store::{Claim, Outcome, Settlement, Work},
 };
 
 /// Stores the report of a claimed job, as JSON. Returns whether the claim is held. A stored report
 /// is never replaced.
 pub(super) fn store_result(tx: &Connection, claim: &Claim, result: &str) -> rusqlite::Result<bool> {
-    let update = concat!(
-        "UPDATE requests SET result_payload = coalesce(result_payload, ?4) ",
-        where_held!()
+    let sql = format!(
+        "UPDATE {} SET claim = claim{} WHERE {} AND {}",
+        state::table(claim.work),
+        keep_result(claim.work, 4),
+        state::IS_CLAIMED,
+        state::IS_HELD
     );
-    Ok(write(tx, claim, update, &[&result])? > 0)
+    Ok(write(tx, claim, &sql, &[&result])? > 0)
 }
 
-/// Runs `update`, whose parameters are those of [`where_held`] and then `values`. Returns the
-/// number of rows: none if the claim was lost.
+/// SQL that keeps the result in the `n`th parameter, unless one is stored. A redelivery has its
+/// result.
+fn keep_result(work: Work, n: usize) -> String {
+    match work {
+        // A job whose work is done is not long any more.
+        Work::Job => format!(
+            ", result_payload = coalesce(result_payload, ?{n}), is_long = is_long AND ?{n} IS NULL"
+        ),
+        Work::Redelivery => String::new(),
+    }
+}
+
+/// Runs `update`, whose parameters are those of [`state::IS_HELD`] and then `values`, of which the
+/// last is left out if the statement has no place for it. Returns the number of rows: none if the
+/// claim was lost.
 fn write(
     tx: &Connection,
     claim: &Claim,
@@ -35,8 +45,9 @@ fn write(
 ) -> rusqlite::Result<usize> {
     let (id, owner) = (claim.id.to_string(), claim.owner.to_string());
     let held: [&dyn ToSql; 3] = [&id, &owner, &claim.number];
-    let all = held.iter().chain(values);
-    tx.prepare_cached(update)?.execute(params_from_iter(all))
+    let mut statement = tx.prepare_cached(update)?;
+    let all = held.iter().chain(values).take(statement.parameter_count());
+    statement.execute(params_from_iter(all))
 }
 
 /// Ends a claim at `now`, and stores the report with it, as JSON, unless one is stored. Returns
@@ -48,16 +59,35 @@ pub(super) fn settle(
     settlement: &Settlement,
     now: StoreTime,
 ) -> rusqlite::Result<bool> {
+    let transition = settlement.transition();
     let rows = match settlement {
         Settlement::Finish { attempt, outcome } => {
             let number = attempt.as_ref().map(|attempt| attempt.number);
             finish(tx, claim, result, number, outcome)?
         }
         Settlement::Retry { attempt, wait } => {
-            retry(tx, claim, result, attempt.number, now.after(*wait))?
+            // `lost_claims = 0`: an attempt with a known outcome clears the job of suspicion.
+            let set = "lost_claims = 0, attempts = ?5, parked_at = NULL, due = ?4";
+            let due = now.after(*wait).millis();
+            put_back(
+                tx,
+                claim,
+                transition,
+                set,
+                &[&due, &attempt.number, &result],
+            )?
         }
-        Settlement::Park { wait } => park(tx, claim, result, now, now.after(*wait))?,
-        Settlement::GiveBack => give_back(tx, claim, result, now)?,
+        Settlement::Park { wait } => {
+            // `lost_claims = 0`: the job has run up to its delivery without harm to its worker.
+            // `coalesce(parked_at, …)`: parking again keeps the time of the first park.
+            let set =
+                "lost_claims = 0, parks = parks + 1, parked_at = coalesce(parked_at, ?5), due = ?4";
+            let due = now.after(*wait).millis();
+            put_back(tx, claim, transition, set, &[&due, &now.millis(), &result])?
+        }
+        Settlement::GiveBack => {
+            put_back(tx, claim, transition, "due = ?4", &[&now.millis(), &result])?
+        }
     };
     // A lost claim records nothing: the next owner repeats the attempt under the same number.
     if rows == 0 {
@@ -84,89 +114,36 @@ fn is_settled(tx: &Connection, claim: &Claim, settlement: &Settlement) -> rusqli
     if let Some(attempt) = settlement.attempt() {
         return attempts::is_recorded(tx, claim, attempt.number);
     }
-    let Settlement::Finish { outcome, .. } = settlement else {
+    if !matches!(settlement, Settlement::Finish { .. }) {
         return Ok(false);
-    };
-    // A poison job is finished under its last claim, too, but with a reason of its own. A
-    // redelivery that fails leaves a `COMPLETED` row as it was.
-    let reason = failure(outcome).map(|failure| failure.reason.as_str());
-    tx.prepare_cached(
-        "SELECT count(*) FROM requests
-         WHERE id = ?1 AND owner = ?2 AND claim = ?3 AND work IN ('COMPLETED', 'FAILED')
-             AND iif(?4 IS NULL, status = 'COMPLETED',
-                     failure_reason IS ?4 OR (status = 'COMPLETED' AND attempts_before > 0))",
-    )?
+    }
+    // What a worker has ended keeps its name and its claim. A poison job has no owner.
+    tx.prepare_cached(&format!(
+        "SELECT count(*) FROM requests WHERE {} AND NOT {}",
+        state::IS_HELD,
+        state::IS_CLAIMED
+    ))?
     .query_one(
-        params![
-            claim.id.to_string(),
-            claim.owner.to_string(),
-            claim.number,
-            reason
-        ],
+        params![claim.id.to_string(), claim.owner.to_string(), claim.number],
         |row| row.get(0),
     )
 }
 
-fn failure(outcome: &Outcome) -> Option<&Failure> {
-    match outcome {
-        Outcome::Completed => None,
-        Outcome::Failed(failure) => Some(failure),
-    }
-}
-
-fn retry(
+/// Puts a job back into the table by `transition`. The last of `values` is its result.
+fn put_back(
     tx: &Connection,
     claim: &Claim,
-    result: Option<&str>,
-    attempts: u32,
-    due: StoreTime,
+    transition: Transition,
+    set: &str,
+    values: &[&dyn ToSql],
 ) -> rusqlite::Result<usize> {
-    // `lost_claims = 0`: an attempt with a known outcome clears the job of suspicion.
-    let update = concat!(
-        "UPDATE requests SET ",
-        set_work!("PENDING"),
-        ", owner = NULL, lost_claims = 0, attempts = ?5, due = ?6,
-         parked_at = NULL, result_payload = coalesce(result_payload, ?4) ",
-        where_held!()
-    );
-    write(tx, claim, update, &[&result, &attempts, &due.millis()])
+    let result = keep_result(claim.work, 3 + values.len());
+    let set = format!("{set}{result}");
+    let update = state::change(claim.work, transition, &set, state::IS_HELD);
+    write(tx, claim, &update, values)
 }
 
-fn park(
-    tx: &Connection,
-    claim: &Claim,
-    result: Option<&str>,
-    now: StoreTime,
-    due: StoreTime,
-) -> rusqlite::Result<usize> {
-    // `lost_claims = 0`: the job has run up to its delivery without harm to its worker.
-    // `coalesce(parked_at, …)`: parking again keeps the time of the first park.
-    let update = concat!(
-        "UPDATE requests SET ",
-        set_work!("PENDING"),
-        ", owner = NULL, lost_claims = 0, due = ?5,
-         parks = parks + 1, parked_at = coalesce(parked_at, ?6),
-         result_payload = coalesce(result_payload, ?4) ",
-        where_held!()
-    );
-    write(tx, claim, update, &[&result, &due.millis(), &now.millis()])
-}
-
-fn give_back(
-    tx: &Connection,
-    claim: &Claim,
-    result: Option<&str>,
-    now: StoreTime,
-) -> rusqlite::Result<usize> {
-    let update = concat!(
-        "UPDATE requests SET ",
-        set_work!("PENDING"),
-        ", owner = NULL, due = ?5, result_payload = coalesce(result_payload, ?4) ",
-        where_held!()
-    );
-    write(tx, claim, update, &[&result, &now.millis()])
-}
-
+/// Ends a job or a redelivery, whose last attempt was number `attempts`.
 fn finish(
     tx: &Connection,
     claim: &Claim,
@@ -174,33 +151,27 @@ fn finish(
     attempts: Option<u32>,
     outcome: &Outcome,
 ) -> rusqlite::Result<usize> {
-    let failure = failure(outcome);
-    let status = failure.map_or(Status::Completed, |_| Status::Failed);
-    // `due` is null since the claim. The search for redeliverable rows relies on that.
-    // `completed_at` changes only with the status, and is never before `created_at`, although the
-    // wall clock may have been set back. A `COMPLETED` row keeps its outcome: a failed
-    // redelivery must not change it.
-    let update = concat!(
-        "UPDATE requests SET
-             status = iif(status = 'COMPLETED', status, ?5),
-             completed_at = iif(status IN ('COMPLETED', ?5), completed_at, max(?6, created_at)),
-             failure_reason = iif(status = 'COMPLETED', failure_reason, ?7),
-             failure_detail = iif(status = 'COMPLETED', failure_detail, ?8),
-             redelivery = NULL, parked_at = NULL, attempts = coalesce(?9, attempts),
-             result_payload = coalesce(result_payload, ?4) ",
-        where_held!()
+    if claim.work == Work::Redelivery {
+        return redelivery::finish(tx, claim, attempts, outcome);
+    }
+    let failure = outcome.failure();
+    // `completed_at` is never before `created_at`, although the wall clock may have been set back.
+    let set = format!(
+        "completed_at = max(?4, created_at), failure_reason = ?5, failure_detail = ?6,
+         parked_at = NULL, attempts = coalesce(?7, attempts){}",
+        keep_result(claim.work, 8)
     );
+    let update = state::change(claim.work, outcome.transition(), &set, state::IS_HELD);
     write(
         tx,
         claim,
-        update,
+        &update,
         &[
-            &result,
-            &status.as_str(),
             &columns::time(Timestamp::now()),
             &failure.map(|failure| failure.reason.as_str()),
             &failure.map(|failure| failure.detail.as_str()),
             &attempts,
+            &result,
         ],
     )
 }

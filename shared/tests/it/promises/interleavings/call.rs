@@ -7,8 +7,8 @@ use storm_shared::{
     services::{
         report::Report,
         store::{
-            Candidate, Claim, DueJobs, Expired, Heartbeat, NewJob, Outcome, OwnerId, Settlement,
-            Store, StoreError,
+            Candidate, Capacity, Claim, DueJobs, Expired, Heartbeat, NewJob, Outcome, OwnerId,
+            Settlement, Store, StoreError,
         },
     },
 };
@@ -131,7 +131,7 @@ fn done(result: Result<(), StoreError>) -> Result<Answer, StoreError> {
 
 /// All claimable jobs: due jobs first, then suspects, up to `limit` of each.
 pub(super) async fn claimable(store: &Store, limit: usize) -> Result<DueJobs, StoreError> {
-    let mut found = store.due_jobs(limit).await?;
+    let mut found = store.due_jobs(Capacity::of(limit)).await?;
     found.due.extend(store.suspects(limit).await?);
     Ok(found)
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use proptest::{prelude::*, test_runner::TestCaseResult};
 use storm_shared::{
-    models::{EventKind, FailureReason, RequestId, Status},
+    models::{EventKind, FailureReason, RequestId, Status, Transition},
     services::store::OwnerId,
 };
 
@@ -72,8 +72,9 @@ fn is_allowed(old: &Row, new: &Row) -> TestCaseResult {
         !matches!(old.status, Status::Completed | Status::Failed),
         "a finished job changes"
     );
+    let is_it = |it: Transition| (it.from(), it.to()) == (old.status, new.status);
     prop_assert!(
-        old.status.may_become(new.status)
+        Transition::ALL.into_iter().any(is_it)
             || (old.status, new.status) == (Status::Processing, Status::Processing),
         "from {} to {}",
         old.status,
@@ -94,10 +95,11 @@ fn is_allowed(old: &Row, new: &Row) -> TestCaseResult {
         old.result.is_none() || new.result == old.result,
         "its result changes"
     );
+    let is_poison = new.failure == Some(FailureReason::Poison);
     prop_assert_eq!(
-        new.owner.is_some(),
-        new.status != Status::Pending,
-        "only a PENDING job has no owner"
+        new.owner.is_none(),
+        new.status == Status::Pending || is_poison,
+        "only a job that its worker holds or has ended has an owner"
     );
     prop_assert!(
         is_claimed || new.owner.is_none() || new.owner == old.owner,

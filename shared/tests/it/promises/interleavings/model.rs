@@ -6,7 +6,7 @@ use storm_shared::{
     models::{EventKind, FailureReason, RequestId, Status},
     services::{
         report::Report,
-        store::{Candidate, Claim, Expired, Heartbeat, Outcome, OwnerId},
+        store::{Candidate, Claim, Expired, Heartbeat, Outcome, OwnerId, Work},
     },
 };
 
@@ -55,13 +55,6 @@ impl Row {
         self.status = status;
         self.failure = failure;
         self.is_over = true;
-    }
-
-    fn has_ended_with(&self, outcome: &Outcome) -> bool {
-        match outcome {
-            Outcome::Completed => self.status == Status::Completed,
-            Outcome::Failed(failure) => self.failure == Some(failure.reason),
-        }
     }
 
     fn keep(&mut self, report: &Report) {
@@ -162,6 +155,7 @@ impl Model {
                 won.push(Won {
                     claim: Claim {
                         id: candidate.id,
+                        work: Work::Job,
                         owner,
                         number: row.claim,
                     },
@@ -187,6 +181,8 @@ impl Model {
             if alone && is_last {
                 row.lost_claims += 1;
                 row.end(Status::Failed, Some(FailureReason::Poison));
+                // Its last owner did not end it.
+                row.owner = None;
                 poisoned += 1;
             } else {
                 let most = if alone {
@@ -214,9 +210,7 @@ impl Model {
             // Only what has ended this claim before can be told from a write of a lost claim.
             let is_repeat = match (writing, writing.attempt()) {
                 (_, Some(number)) => self.recorded.get(&(claim.id, number)) == Some(&claim.number),
-                (Writing::End(_, None, outcome), None) => {
-                    is_its_last && row.has_ended_with(outcome)
-                }
+                (Writing::End(..), None) => is_its_last,
                 _ => false,
             };
             return if is_repeat {

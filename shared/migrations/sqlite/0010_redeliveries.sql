@@ -1,0 +1,80 @@
+-- Redeliveries in progress: a row goes from PENDING to PROCESSING and back like a job, until it is
+-- deleted at the end. The request keeps its status meanwhile, so a redelivery that fails changes
+-- nothing. Claims, attempts and parks are counted on from those of the request, and written back
+-- at the end.
+CREATE TABLE redeliveries (
+    id              TEXT    NOT NULL PRIMARY KEY,  -- the request
+    status          TEXT    NOT NULL CHECK (status IN ('PENDING', 'PROCESSING')),
+    created_by      TEXT,
+    origin          TEXT,
+    claim           INTEGER NOT NULL,
+    owner           TEXT,
+    due             INTEGER,
+    lost_claims     INTEGER NOT NULL DEFAULT 0,
+    attempts        INTEGER NOT NULL,
+    attempts_before INTEGER NOT NULL,  -- those of earlier series
+    parked_at       INTEGER,
+    parks           INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- Those under way. A worker of the release before that holds one has lost its claim: the attempt
+-- may be made twice, which the event records.
+INSERT INTO events (request_id, number, at, event, claim)
+SELECT id, 1 + (SELECT coalesce(max(number), 0) FROM events WHERE request_id = requests.id),
+       strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), 'claim_lost', claim
+FROM requests WHERE work = 'PROCESSING' AND redelivery IS NOT NULL;
+INSERT INTO redeliveries
+SELECT id, 'PENDING', created_by, origin, claim, NULL, coalesce(due, 0), lost_claims, attempts,
+       attempts_before, parked_at, parks
+FROM requests WHERE work IN ('PENDING', 'PROCESSING') AND redelivery IS NOT NULL;
+UPDATE requests SET redelivery = NULL, next_attempt_at = NULL, due = NULL, parked_at = NULL, owner = NULL
+WHERE work IN ('PENDING', 'PROCESSING') AND redelivery IS NOT NULL;
+-- New jobs of the release before.
+UPDATE requests SET due = 0 WHERE work = 'PENDING' AND due IS NULL;
+
+-- The state of a job is its status. The column `work`, and its indexes `suspects` and
+-- `waiting_by_origin`, stay for the release before, which names them in its queries.
+DROP INDEX requests_by_work;
+CREATE INDEX requests_by_status ON requests (status);
+
+-- Suspected poison jobs; and the jobs that were claimed before: scheduled, parked, released or
+-- reclaimed.
+CREATE INDEX requests_suspects ON requests (lost_claims, due) WHERE status = 'PENDING' AND lost_claims > 0;
+CREATE INDEX redeliveries_suspects ON redeliveries (lost_claims, due) WHERE status = 'PENDING' AND lost_claims > 0;
+DROP INDEX backlog;
+CREATE INDEX requests_backlog ON requests (origin) WHERE status = 'PENDING' AND claim > 0;
+CREATE INDEX redeliveries_backlog ON redeliveries (origin) WHERE status = 'PENDING' AND claim > 0;
+DROP INDEX waiting;
+CREATE INDEX requests_waiting ON requests (due) WHERE status = 'PENDING' AND claim > 0;
+CREATE INDEX redeliveries_waiting ON redeliveries (due) WHERE status = 'PENDING' AND claim > 0;
+
+-- For edits by hand, and for the release before, which runs beside this one for a while. A PENDING
+-- job is due at some time, and no other one is; a time that it schedules is by the wall clock.
+DROP TRIGGER due_of_ended_job;
+DROP TRIGGER due_by_wall_clock;
+CREATE TRIGGER due_of_new_job AFTER INSERT ON requests
+WHEN NEW.due IS NULL AND NEW.status = 'PENDING' BEGIN
+    UPDATE requests SET due = 0 WHERE id = NEW.id;
+END;
+CREATE TRIGGER due_of_status AFTER UPDATE OF status, due, next_attempt_at ON requests
+WHEN (NEW.due IS NULL) = (NEW.status = 'PENDING') OR NEW.next_attempt_at IS NOT OLD.next_attempt_at BEGIN
+    UPDATE requests SET due = CASE
+        WHEN NEW.status <> 'PENDING' THEN NULL
+        WHEN NEW.next_attempt_at IS NULL THEN 0
+        ELSE coalesce((SELECT saved FROM clock), 0) + CAST(
+            1000 * (unixepoch(next_attempt_at, 'subsec') - unixepoch('now', 'subsec')) AS INTEGER)
+    END
+    WHERE id = NEW.id;
+END;
+-- A redelivery that the release before starts.
+DROP TRIGGER origin_of_redelivery;
+CREATE TRIGGER redelivery_of_release_before AFTER UPDATE OF redelivery ON requests
+WHEN NEW.redelivery IS NOT NULL BEGIN
+    INSERT OR IGNORE INTO redeliveries
+    SELECT id, 'PENDING', created_by,
+           coalesce(origin, substr(coalesce(callback_target, callback_url), 1,
+               7 + instr(substr(coalesce(callback_target, callback_url), 9), '/'))),
+           claim, NULL, 0, 0, attempts, attempts, NULL, parks
+    FROM requests WHERE id = NEW.id;
+    UPDATE requests SET redelivery = NULL, next_attempt_at = NULL, due = NULL WHERE id = NEW.id;
+END;
