@@ -26,6 +26,7 @@ mod quarantine;
 mod resends;
 mod running;
 mod schedule;
+mod shares;
 mod shortages;
 mod slots;
 mod watchdog;

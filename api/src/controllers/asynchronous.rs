@@ -5,7 +5,10 @@ use std::{sync::Arc, time::Duration};
 use jiff::Timestamp;
 use storm_shared::{
     models::{RequestId, Traceparent},
-    services::{queue::NOTIFICATION_GRACE, store::NewJob},
+    services::{
+        queue::{NOTIFICATION_GRACE, Notification},
+        store::NewJob,
+    },
 };
 use warp::reply::Response;
 
@@ -50,6 +53,7 @@ pub async fn submit(
         created_by: caller.name().cloned(),
         ..NewJob::new(id, spec, callback_url.clone())
     };
+    let notification = app.notifier.as_ref().map(|_| Notification::of(&job));
     app.store
         .accept(job)
         .await
@@ -59,8 +63,8 @@ pub async fn submit(
     // If the client disconnects before the commit, this future is dropped: the row is still written
     // but no notification is sent, and a worker finds the row when it next polls the table. A task
     // for each request would prevent this, at a cost to every request.
-    if let Some(notifier) = &app.notifier {
-        notifier.notify(id);
+    if let (Some(notifier), Some(notification)) = (&app.notifier, notification) {
+        notifier.notify(notification);
     }
     Ok(reply::accepted(id, callback_url.as_ref()))
 }

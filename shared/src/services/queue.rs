@@ -4,7 +4,8 @@
 //! but no correctness, because the store decides which worker gets a job. So no command is retried
 //! for an entry's sake, and only the two tasks that talk to Redis wait for it.
 //!
-//! * [`Notifier`] writes: it takes ids through a bounded channel and drops ids that don't fit.
+//! * [`Notifier`] writes: it takes notifications through a bounded channel and drops those that
+//!   don't fit.
 //! * [`NotificationReader`] reads: each worker is one consumer of the store's consumer group.
 //! * [`Queue::check`] asks Redis whether it would take the commands of both.
 //! * [`QueueStatus`] is what they have met: each link's state, by its [`RedisTrouble`].
@@ -20,6 +21,7 @@ mod foreign;
 mod group;
 mod link;
 mod metrics;
+mod notification;
 mod notifier;
 mod probe;
 mod reader;
@@ -41,6 +43,7 @@ pub const NOTIFICATION_GRACE: Duration = Duration::from_secs(1);
 pub use self::{
     entry::Entry,
     metrics::QueueMetrics,
+    notification::Notification,
     notifier::Notifier,
     reader::NotificationReader,
     status::{Count, QueueStatus},

@@ -34,7 +34,8 @@ pub(crate) async fn read(reader: &mut NotificationReader, count: usize) -> Vec<E
 }
 
 pub(crate) fn jobs(entries: &[Entry]) -> Vec<RequestId> {
-    entries.iter().filter_map(|entry| entry.job).collect()
+    let jobs = entries.iter().filter_map(|entry| entry.job.as_ref());
+    jobs.map(|job| job.id).collect()
 }
 
 /// Notifies until the reader receives it. Notifications sent while Redis is down may be lost.

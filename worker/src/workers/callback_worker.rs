@@ -28,6 +28,7 @@ use super::{
     lease::{Lease, Term},
     next_due::NextDue,
     parts::Parts,
+    shares::{Held, LongRoom, Shares},
     slots::Slot,
 };
 use crate::{
@@ -43,6 +44,7 @@ const LONG: Duration = Duration::from_secs(1);
 pub(super) struct CallbackWorker {
     store: Store,
     lease: Arc<Lease>,
+    shares: Shares,
     deliverer: Deliverer,
     next_due: NextDue,
     drain: Drain,
@@ -57,6 +59,7 @@ impl CallbackWorker {
             deliverer: Deliverer::new(transport, &parts, &settings.callback),
             store: parts.store,
             lease: parts.lease,
+            shares: parts.shares,
             next_due: parts.next_due,
             drain: parts.drain,
             drain_timeout: settings.drain_timeout,
@@ -66,7 +69,7 @@ impl CallbackWorker {
     }
 
     /// Claims `candidates` in one transaction and starts those that it won. `slots` has
-    /// `slots_per_job` for each of them.
+    /// `slots_per_job` for each of them. Long jobs take their place in `long`.
     ///
     /// # Errors
     /// The store failed, and nothing was claimed: the jobs stay `PENDING`.
@@ -75,6 +78,7 @@ impl CallbackWorker {
         candidates: &[Candidate],
         mut slots: Slot,
         slots_per_job: u32,
+        long: &mut LongRoom,
         source: ClaimSource,
     ) -> Result<(), StoreError> {
         // With an old heartbeat, another worker could reclaim these jobs while their first attempt
@@ -93,14 +97,22 @@ impl CallbackWorker {
             let slot = slots
                 .split(slots_per_job as usize)
                 .expect("slots for each candidate");
-            let processing = Arc::clone(self).process(job, slot, term.clone());
+            // Before the next search, which goes by what is held.
+            let held = job.as_ref().ok().map(|job| self.shares.hold(job, long));
+            let processing = Arc::clone(self).process(job, held, slot, term.clone());
             self.drain.spawn(processing);
         }
         Ok(())
     }
 
     /// Sees one claimed job through, unless its claim ends first.
-    async fn process(self: Arc<Self>, claimed: Result<Job, InvalidJob>, slot: Slot, term: Term) {
+    async fn process(
+        self: Arc<Self>,
+        claimed: Result<Job, InvalidJob>,
+        mut held: Option<Held>,
+        slot: Slot,
+        term: Term,
+    ) {
         let _running = self.metrics.job_started();
         let claim = match &claimed {
             Ok(job) => job.claim,
@@ -108,7 +120,7 @@ impl CallbackWorker {
         };
         let line = async {
             match claimed {
-                Ok(job) => self.run_deliver_settle(&job).await,
+                Ok(job) => self.run_deliver_settle(&job, &mut held).await,
                 Err(InvalidJob { failure, .. }) => self.settle(claim, None, failed(failure)).await,
             }
         };
@@ -139,12 +151,19 @@ impl CallbackWorker {
         }
         // Only now: a poison suspect keeps its slots, and so its isolation, until its row is
         // settled.
-        drop(slot);
+        drop((held, slot));
     }
 
-    async fn run_deliver_settle(&self, job: &Job) -> Result<(), StoreError> {
+    async fn run_deliver_settle(
+        &self,
+        job: &Job,
+        held: &mut Option<Held>,
+    ) -> Result<(), StoreError> {
         let line = async {
             let report = self.run(job).await?;
+            if let Some(held) = held {
+                held.work_is_done();
+            }
             let settlement = self.deliverer.deliver(job, &report).await;
             self.settle(job.claim, Some(&report), settlement).await
         };

@@ -4,13 +4,17 @@ use std::{sync::Arc, time::Duration};
 
 use storm_shared::services::{
     queue::{NotificationReader, QueueStatus},
-    store::{Candidate, Capacity, Store, StoreError},
+    store::{Candidate, Store, StoreError},
 };
 use tokio::time::Instant;
 use tracing::warn;
 
 use super::{
-    callback_worker::CallbackWorker, drain::Drain, next_due::NextDue, slots::Slots,
+    callback_worker::CallbackWorker,
+    drain::Drain,
+    next_due::NextDue,
+    shares::{LongRoom, Shares},
+    slots::Slots,
     watchdog::Watchdog,
 };
 use crate::metrics::ClaimSource;
@@ -36,6 +40,7 @@ pub(super) struct Intake {
     pub(super) worker: Arc<CallbackWorker>,
     pub(super) store: Store,
     pub(super) slots: Slots,
+    pub(super) shares: Shares,
     pub(super) drain: Drain,
     /// How often the table is searched at least.
     pub(super) interval: Duration,
@@ -54,9 +59,11 @@ impl Intake {
     }
 
     /// Claims all `candidates`, in one transaction for as many as there are free slots at a time.
+    /// Long ones among them take their place in `long`.
     async fn claim_all(
         &self,
         candidates: &[Candidate],
+        mut long: LongRoom,
         source: ClaimSource,
     ) -> Result<(), StoreError> {
         let mut rest = candidates;
@@ -66,7 +73,7 @@ impl Intake {
                 break; // shutdown: the jobs stay in the table
             };
             let (now, later) = rest.split_at(slots.num_permits());
-            self.worker.claim(now, slots, 1, source).await?;
+            self.worker.claim(now, slots, 1, &mut long, source).await?;
             self.watchdog.tick();
             rest = later;
         }
@@ -83,14 +90,19 @@ impl Intake {
 /// Claims the jobs that notifications name, as slots are free, until shutdown.
 pub(super) async fn from_notifications(intake: Intake, mut reader: NotificationReader) {
     while let Some(free) = intake.free_slots().await {
-        // At most as many as slots are free: no other consumer gets these entries. Not cancelled at
-        // shutdown: an entry that is read and not returned stays pending until a sweep. The read's
-        // `BLOCK` bounds the wait.
-        let entries = reader.read(free.min(BATCH)).await;
+        // At most as many as slots are free: no other consumer gets these entries. While due jobs
+        // wait in the table, most are left to it, and those of another tenant may be behind them.
+        // Not cancelled at shutdown: an entry that is read and not returned stays pending until a
+        // sweep. The read's `BLOCK` bounds the wait.
+        let is_crowded = intake.shares.has_waiting();
+        let entries = reader
+            .read(if is_crowded { BATCH } else { free.min(BATCH) })
+            .await;
         intake.watchdog.tick();
-        let jobs = entries.iter().filter_map(|entry| entry.job);
-        let candidates: Vec<_> = jobs.map(Candidate::notified).collect();
-        let claimed = intake.claim_all(&candidates, ClaimSource::Notification);
+        let notified = entries.iter().filter_map(|entry| entry.job.as_ref());
+        let long = intake.shares.room_for_long(free);
+        let candidates = intake.shares.within(notified, free, &long);
+        let claimed = intake.claim_all(&candidates, long, ClaimSource::Notification);
         if let Err(error) = claimed.await {
             warn!(%error, "claim failed: the notified jobs stay in the table");
             intake.pause(PAUSE_AFTER_ERROR).await;
@@ -153,14 +165,19 @@ async fn claim_due(
         next_due.reset();
         let limit = free.min(BATCH);
         let searched = Instant::now();
-        let found = intake.store.due_jobs(Capacity::of(limit)).await?;
+        let long = intake.shares.room_for_long(limit);
+        let capacity = intake.shares.capacity(limit, &long);
+        let found = intake.store.due_jobs(capacity).await?;
+        intake.shares.note_waiting(found.waiting);
         if let Some(queue_status) = queue_status
             && found.due.iter().any(Candidate::is_new)
         {
             queue_status.note_new_jobs();
         }
         let count = found.due.len();
-        intake.claim_all(&found.due, ClaimSource::Table).await?;
+        intake
+            .claim_all(&found.due, long, ClaimSource::Table)
+            .await?;
         if count < limit {
             // A job that was settled during the search may be due before those that it found.
             let found = found.next_due.map(|wait| searched + wait);

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use storm_shared::{config::Settings, services::store::Store};
 use tokio_util::sync::CancellationToken;
 
-use super::{drain::Drain, lease::Lease, next_due::NextDue, origins::Origins, slots::Slots};
+use super::{
+    drain::Drain, lease::Lease, next_due::NextDue, origins::Origins, shares::Shares, slots::Slots,
+};
 use crate::metrics::Metrics;
 
 /// Cheap handles; clones share their state.
@@ -14,6 +16,7 @@ pub(super) struct Parts {
     pub(super) store: Store,
     pub(super) lease: Arc<Lease>,
     pub(super) slots: Slots,
+    pub(super) shares: Shares,
     pub(super) origins: Origins,
     pub(super) next_due: NextDue,
     pub(super) drain: Drain,
@@ -29,6 +32,7 @@ impl Parts {
     ) -> Self {
         let (worker, callback) = (&settings.worker, &settings.callback);
         let slots = Slots::new(worker.concurrency, worker.max_claims);
+        let next_due = NextDue::new();
         Self {
             store: store.clone(),
             lease: Lease::new(
@@ -43,8 +47,9 @@ impl Parts {
                 slots.clone(),
                 metrics.clone(),
             ),
+            shares: Shares::new(slots.all(), next_due.clone()),
             slots,
-            next_due: NextDue::new(),
+            next_due,
             drain: Drain::new(shutdown, settings.drain_timeout),
             metrics: metrics.clone(),
         }

@@ -81,7 +81,13 @@ async fn claim_some(intake: &Intake, wait: Duration) -> Result<Claimed, StoreErr
     let together = slots.num_permits() / slots_per_job as usize;
     intake
         .worker
-        .claim(&alike[..together], slots, slots_per_job, ClaimSource::Table)
+        .claim(
+            &alike[..together],
+            slots,
+            slots_per_job,
+            &mut intake.shares.room_for_long(0),
+            ClaimSource::Table,
+        )
         .await?;
     Ok(Claimed::Some)
 }

@@ -83,6 +83,7 @@ impl Running {
         let Parts {
             store,
             slots,
+            shares,
             origins,
             next_due,
             drain,
@@ -97,6 +98,7 @@ impl Running {
             worker: Arc::clone(&worker),
             store: store.clone(),
             slots: slots.clone(),
+            shares: shares.clone(),
             drain: drain.clone(),
             interval,
             watchdog: self.new_watchdog(),

@@ -5,6 +5,7 @@
 
 use redis::Value;
 
+use super::Notification;
 use crate::models::RequestId;
 
 /// A stream entry that was read. Claim its job, then acknowledge it.
@@ -12,7 +13,7 @@ use crate::models::RequestId;
 pub struct Entry {
     pub(super) stream_id: String,
     /// The job to claim; `None` for another store's entry or a malformed one.
-    pub job: Option<RequestId>,
+    pub job: Option<Notification>,
     pub(super) sender: Sender,
 }
 
@@ -53,10 +54,16 @@ impl Entry {
             Some(named) if named != store.as_bytes() => Sender::Foreign,
             _ => Sender::Own,
         };
-        let id = field("id").and_then(|id| str::from_utf8(id).ok()?.parse().ok());
+        let text = |name| str::from_utf8(field(name)?).ok();
+        let id = text("id").and_then(|id| id.parse::<RequestId>().ok());
+        let job = id.map(|id| Notification {
+            id,
+            tenant: text("tenant").and_then(|name| name.parse().ok()),
+            is_long: field("long").is_some(),
+        });
         Some(Self {
             stream_id,
-            job: id.filter(|_| sender == Sender::Own),
+            job: job.filter(|_| sender == Sender::Own),
             sender,
         })
     }
@@ -168,7 +175,7 @@ mod tests {
             entry("1-8", job()),
         ]);
         let entries = of_list(list, "here");
-        let jobs = |entry: &&Entry| entry.job == Some(id);
+        let jobs = |entry: &&Entry| entry.job == Some(id.into());
         assert_eq!(entries.iter().filter(jobs).count(), 2);
         let malformed = entries.iter().filter(|entry| entry.is_malformed());
         let malformed: Vec<_> = malformed.map(|entry| entry.stream_id.as_str()).collect();

@@ -1,4 +1,4 @@
-//! The writing side: ids are queued without waiting, and pushed in pipelined batches.
+//! The writing side: notifications are queued without waiting, and pushed in pipelined batches.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -7,10 +7,11 @@ use std::{
 
 use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
 
-use super::{Queue, QueueError, link::Link, status::QueueStatus};
-use crate::models::RequestId;
+use super::{Notification, Queue, QueueError, link::Link, status::QueueStatus};
+use crate::models::ClientName;
 
-/// Capacity of the channel. Ids beyond it are dropped: workers find those rows in the table.
+/// Capacity of the channel. Notifications beyond it are dropped: workers find those rows in the
+/// table.
 const CAPACITY: usize = 8192;
 
 /// Maximum entries per pipeline.
@@ -20,13 +21,13 @@ const BATCH: usize = 512;
 /// reported, before the next job comes.
 const IDLE_CHECK: Duration = Duration::from_secs(1);
 
-/// How long pushing the remaining ids may take at shutdown.
+/// How long pushing the rest may take at shutdown.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Notifies workers of new jobs. Clones share one task.
 #[derive(Clone)]
 pub struct Notifier {
-    ids: mpsc::Sender<RequestId>,
+    notifications: mpsc::Sender<Notification>,
     status: Arc<QueueStatus>,
     task: Arc<Mutex<Option<JoinHandle<()>>>>,
 }
@@ -34,41 +35,45 @@ pub struct Notifier {
 impl Notifier {
     /// Starts the task that pushes to the stream.
     pub fn start(queue: Queue) -> Self {
-        let (ids, queued) = mpsc::channel(CAPACITY);
+        let (notifications, queued) = mpsc::channel(CAPACITY);
         let status = Arc::clone(&queue.status);
         let link = Link::new(&status, |status| &status.notifier);
         let task = tokio::spawn(run(queue, link, queued));
         Self {
-            ids,
+            notifications,
             status,
             task: Arc::new(Mutex::new(Some(task))),
         }
     }
 
     /// Queues a notification. Never waits: drops it if the channel is full.
-    pub fn notify(&self, id: RequestId) {
+    pub fn notify(&self, notification: impl Into<Notification>) {
         // A full channel means that Redis is slow or down. Workers then take jobs from the table.
-        if self.ids.try_send(id).is_err() {
+        if self.notifications.try_send(notification.into()).is_err() {
             self.status.overflowed.add(1);
         }
     }
 
-    /// Pushes the queued ids, within a second. The task ends once every clone is dropped.
+    /// Pushes what is queued, within a second. The task ends once every clone is dropped.
     pub async fn close(self) {
-        let Self { ids, task, .. } = self;
-        drop(ids);
+        let Self {
+            notifications,
+            task,
+            ..
+        } = self;
+        drop(notifications);
         // Clones share the task. Only the first one to close finds it here.
         let task = task.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(mut task) = task
             && timeout(FLUSH_TIMEOUT, &mut task).await.is_err()
         {
-            // The ids that are left need no push: their rows are committed.
+            // What is left needs no push: its rows are committed.
             task.abort();
         }
     }
 }
 
-async fn run(queue: Queue, mut link: Link, mut queued: mpsc::Receiver<RequestId>) {
+async fn run(queue: Queue, mut link: Link, mut queued: mpsc::Receiver<Notification>) {
     let mut batch = Vec::with_capacity(BATCH);
     let mut wait = Duration::ZERO; // the first check comes at once
     loop {
@@ -97,10 +102,15 @@ async fn run(queue: Queue, mut link: Link, mut queued: mpsc::Receiver<RequestId>
     }
 }
 
-async fn push(queue: &Queue, ids: &[RequestId]) -> Result<(), QueueError> {
+async fn push(queue: &Queue, notifications: &[Notification]) -> Result<(), QueueError> {
     // A pipeline, not MULTI: each entry is a hint of its own, and a part of them helps, too.
-    let mut pipeline = redis::Pipeline::with_capacity(ids.len());
-    for id in ids {
+    let mut pipeline = redis::Pipeline::with_capacity(notifications.len());
+    for Notification {
+        id,
+        tenant,
+        is_long,
+    } in notifications
+    {
         pipeline
             .cmd("XADD")
             .arg(&queue.key)
@@ -112,8 +122,14 @@ async fn push(queue: &Queue, ids: &[RequestId]) -> Result<(), QueueError> {
             .arg("id")
             .arg(id.to_string())
             .arg("store")
-            .arg(&queue.store)
-            .ignore();
+            .arg(&queue.store);
+        if let Some(tenant) = tenant.as_ref().map(ClientName::as_str) {
+            pipeline.arg("tenant").arg(tenant);
+        }
+        if *is_long {
+            pipeline.arg("long").arg("1");
+        }
+        pipeline.ignore();
     }
     queue.connections.run(&pipeline).await
 }

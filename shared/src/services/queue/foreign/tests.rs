@@ -28,7 +28,7 @@ const OWN: News = News {
 fn own() -> Entry {
     Entry {
         stream_id: "1-1".into(),
-        job: Some(RequestId::generate()),
+        job: Some(RequestId::generate().into()),
         sender: Sender::Own,
     }
 }

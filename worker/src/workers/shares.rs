@@ -1,0 +1,325 @@
+//! Fair shares of a worker's slots: how many jobs of each tenant it runs, and how many long ones.
+//!
+//! * A free slot goes to the tenant with due jobs that holds the fewest. The store's search does
+//!   that; this file counts what is held.
+//! * A notification is claimed directly while its tenant holds less than its share: the slots
+//!   divided by the tenants that hold some or wait. While nobody waits, the share is all of them.
+//!   Beyond it, the job is left to the search, so that no notification jumps the queue.
+//! * Long jobs get three quarters of the slots, so that short ones never wait for a long one to
+//!   end.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use storm_shared::{
+    models::ClientName,
+    services::{
+        queue::Notification,
+        store::{Candidate, Capacity, Job, LONG_JOB},
+    },
+};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::Instant,
+};
+
+use super::next_due::NextDue;
+
+type Tenant = Option<ClientName>;
+
+/// The jobs that a worker holds, by tenant, and the room for long ones. Clones share it.
+#[derive(Clone)]
+pub(super) struct Shares {
+    slots: usize,
+    tenants: Arc<Mutex<Tenants>>,
+    long: Arc<Semaphore>,
+    next_due: NextDue,
+}
+
+#[derive(Default)]
+struct Tenants {
+    held: HashMap<Tenant, usize>,
+    /// Those whose due jobs the last search left in the table.
+    waiting: HashSet<Tenant>,
+}
+
+/// Room for long jobs, taken before they are claimed. What is left is free again when it is
+/// dropped.
+pub(super) struct LongRoom(OwnedSemaphorePermit);
+
+/// A job that counts for its tenant, until it is dropped.
+pub(super) struct Held {
+    shares: Shares,
+    tenant: Tenant,
+    long: Option<OwnedSemaphorePermit>,
+}
+
+impl Shares {
+    /// Those of a worker with `slots` slots. It wakes the search by `next_due` when there is room
+    /// for a long job again.
+    pub(super) fn new(slots: usize, next_due: NextDue) -> Self {
+        Self {
+            slots,
+            tenants: Arc::default(),
+            long: Arc::new(Semaphore::new((slots * 3 / 4).max(1))),
+            next_due,
+        }
+    }
+
+    /// Takes the room that there is for up to `jobs` long jobs.
+    pub(super) fn room_for_long(&self, jobs: usize) -> LongRoom {
+        let room = self.long.available_permits().min(jobs);
+        let room = u32::try_from(room).unwrap_or(u32::MAX);
+        let permits = |room| Arc::clone(&self.long).try_acquire_many_owned(room);
+        // Another loop may have taken some in between. Its jobs are the long ones then.
+        #[expect(clippy::expect_used, reason = "no code closes this semaphore")]
+        let permits = permits(room).or_else(|_| permits(0)).expect("never closed");
+        LongRoom(permits)
+    }
+
+    /// What to search for: up to `jobs` jobs, with room for `long` ones among them.
+    pub(super) fn capacity(&self, jobs: usize, long: &LongRoom) -> Capacity {
+        Capacity {
+            jobs,
+            long_jobs: long.0.num_permits(),
+            held: self.lock().held.clone(),
+        }
+    }
+
+    /// Notes which tenants have more due jobs than the search has found.
+    pub(super) fn note_waiting(&self, waiting: Vec<Tenant>) {
+        self.lock().waiting = waiting.into_iter().collect();
+    }
+
+    /// Whether the last search left due jobs in the table.
+    pub(super) fn has_waiting(&self) -> bool {
+        !self.lock().waiting.is_empty()
+    }
+
+    /// Of the jobs that were notified, up to `most` that are within their tenants' shares.
+    pub(super) fn within<'a>(
+        &self,
+        notified: impl Iterator<Item = &'a Notification>,
+        most: usize,
+        long: &LongRoom,
+    ) -> Vec<Candidate> {
+        let tenants = self.lock();
+        let mut room_for_long = long.0.num_permits();
+        let mut taken = HashMap::<&Tenant, usize>::new();
+        let mut candidates = Vec::new();
+        for notification in notified {
+            if candidates.len() == most {
+                break;
+            }
+            let taken = taken.entry(&notification.tenant).or_default();
+            let held = tenants.held.get(&notification.tenant).copied().unwrap_or(0);
+            if held + *taken >= tenants.share(&notification.tenant, self.slots) {
+                continue;
+            }
+            if notification.is_long {
+                let Some(rest) = room_for_long.checked_sub(1) else {
+                    continue;
+                };
+                room_for_long = rest;
+            }
+            *taken += 1;
+            candidates.push(Candidate::notified(notification.id));
+        }
+        candidates
+    }
+
+    /// Counts `job` for its tenant. A long one takes its place in `long`.
+    pub(super) fn hold(&self, job: &Job, long: &mut LongRoom) -> Held {
+        let tenant = job.created_by.clone();
+        *self.lock().held.entry(tenant.clone()).or_default() += 1;
+        let is_long = job.report.is_none() && job.spec.ideal_duration() > LONG_JOB;
+        Held {
+            shares: self.clone(),
+            tenant,
+            // Without room, a notification was wrong, or a suspected poison job has its own rules.
+            long: is_long.then(|| long.0.split(1)).flatten(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Tenants> {
+        // No change under this lock can be left half done by a panic.
+        self.tenants.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Tenants {
+    /// How many of the `slots` jobs of `tenant` may hold.
+    fn share(&self, tenant: &Tenant, slots: usize) -> usize {
+        if self.waiting.iter().all(|waiting| waiting == tenant) {
+            return slots;
+        }
+        let others = self.held.keys().filter(|it| !self.waiting.contains(*it));
+        let is_among_them = self.waiting.contains(tenant) || self.held.contains_key(tenant);
+        let tenants = self.waiting.len() + others.count() + usize::from(!is_among_them);
+        slots.div_ceil(tenants)
+    }
+}
+
+impl Held {
+    /// The job's work is done: what follows is not long.
+    pub(super) fn work_is_done(&mut self) {
+        if self.long.take().is_some() {
+            self.shares.next_due.lower_to(Instant::now());
+        }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.work_is_done();
+        let mut tenants = self.shares.lock();
+        if let Some(held) = tenants.held.get_mut(&self.tenant) {
+            *held -= 1;
+            if *held == 0 {
+                tenants.held.remove(&self.tenant);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use storm_shared::{
+        models::{Records, ReportName, ReportSpec, RequestId, Traceparent},
+        services::{
+            queue::Notification,
+            report,
+            store::{Candidate, Claim, Job, OwnerId, Work},
+        },
+    };
+
+    use std::time::Duration;
+
+    use super::{Held, NextDue, Shares, Tenant};
+
+    fn shares(slots: usize) -> Shares {
+        Shares::new(slots, NextDue::new())
+    }
+
+    fn tenant(name: &str) -> Tenant {
+        (!name.is_empty()).then(|| name.parse().unwrap())
+    }
+
+    fn job(name: &str, records: u64) -> Job {
+        let id = RequestId::generate();
+        let spec = ReportSpec {
+            report_name: ReportName::try_from("Q1".to_owned()).unwrap(),
+            records: Records::new(records, Records::MAX_ASYNC).unwrap(),
+        };
+        Job {
+            claim: Claim {
+                id,
+                work: Work::Job,
+                owner: OwnerId::NOBODY,
+                number: 1,
+            },
+            spec,
+            report: None,
+            callback: None,
+            traceparent: Traceparent::of(id),
+            attempts: 0,
+            attempts_before: 0,
+            created_by: tenant(name),
+            parked_for: Duration::ZERO,
+        }
+    }
+
+    fn hold(shares: &Shares, name: &str, jobs: usize) -> Vec<Held> {
+        let none = &mut shares.room_for_long(0);
+        (0..jobs)
+            .map(|_| shares.hold(&job(name, 1), none))
+            .collect()
+    }
+
+    fn notified(name: &str, is_long: bool) -> Notification {
+        Notification {
+            id: RequestId::generate(),
+            tenant: tenant(name),
+            is_long,
+        }
+    }
+
+    /// How many of ten notifications of `name` are within its share.
+    fn within(shares: &Shares, name: &str) -> usize {
+        let ten: Vec<_> = (0..10).map(|_| notified(name, false)).collect();
+        shares
+            .within(ten.iter(), 10, &shares.room_for_long(0))
+            .len()
+    }
+
+    #[test]
+    fn while_nobody_waits_everyone_may_have_every_slot() {
+        let shares = shares(8);
+        let _held = hold(&shares, "a", 3);
+        assert_eq!((within(&shares, "a"), within(&shares, "b")), (5, 8));
+        shares.note_waiting(vec![tenant("a")]);
+        assert_eq!(within(&shares, "a"), 5, "only its own jobs wait");
+    }
+
+    #[test]
+    fn while_others_wait_a_tenant_is_notified_up_to_its_share_of_the_slots() {
+        let shares = shares(8);
+        let held = hold(&shares, "a", 5);
+        shares.note_waiting(vec![tenant("a"), tenant("b"), tenant("")]);
+        assert_eq!(within(&shares, "a"), 0);
+        assert_eq!(within(&shares, "b"), 3);
+        assert_eq!(within(&shares, "c"), 2, "a fourth one");
+        drop(held);
+        assert_eq!(within(&shares, "a"), 3);
+        assert_eq!(shares.lock().held.len(), 0);
+        shares.note_waiting(Vec::new());
+        assert_eq!(within(&shares, "a"), 8);
+    }
+
+    #[test]
+    fn notifications_beyond_the_free_slots_are_left_to_the_table() {
+        let shares = shares(8);
+        let batch = [
+            notified("a", false),
+            notified("", false),
+            notified("b", false),
+        ];
+        let found = shares.within(batch.iter(), 2, &shares.room_for_long(0));
+        let expected = [&batch[0], &batch[1]].map(|it| Candidate::notified(it.id));
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn long_jobs_hold_at_most_three_quarters_of_the_slots_and_only_while_they_run() {
+        for (slots, most) in [(1, 1), (2, 1), (4, 3), (20, 15)] {
+            let shares = shares(slots);
+            let mut room = shares.room_for_long(slots);
+            assert_eq!(shares.capacity(slots, &room).long_jobs, most);
+            let mut held: Vec<_> = (0..most)
+                .map(|_| shares.hold(&job("", 501), &mut room))
+                .collect();
+            let long = [notified("", true), notified("", false)];
+            let found = shares.within(long.iter(), 2, &shares.room_for_long(9));
+            let is_room = usize::from(slots > most);
+            assert_eq!(found.len(), is_room.min(1), "the short one");
+            assert!(shares.next_due.earliest().is_none());
+            held[0].work_is_done();
+            assert!(shares.next_due.earliest().is_some(), "the search is woken");
+            assert_eq!(shares.room_for_long(9).0.num_permits(), 1);
+            drop(held);
+            assert_eq!(shares.room_for_long(99).0.num_permits(), most);
+        }
+    }
+
+    #[test]
+    fn a_job_whose_result_is_stored_takes_no_room_of_a_long_one() {
+        let shares = shares(4);
+        let mut job = job("", 1000);
+        job.report = Some(report::expected(&job.spec));
+        let mut room = shares.room_for_long(1);
+        let _held = shares.hold(&job, &mut room);
+        assert_eq!(room.0.num_permits(), 1);
+    }
+}
