@@ -62,7 +62,8 @@ impl Work {
     pub(super) const ALL: [Self; 2] = [Self::Job, Self::Redelivery];
 }
 
-/// A claimable job or redelivery as it was read. The claim succeeds only if nobody has claimed it since.
+/// A claimable job or redelivery as it was read. The claim succeeds only if nobody has claimed it
+/// since.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Candidate {
     /// The request.
@@ -102,8 +103,8 @@ pub struct Claim {
     pub work: Work,
     /// The worker that holds the claim.
     pub owner: OwnerId,
-    /// The fencing token: the request's claim counter, from 1, redeliveries included. Every write under this claim names it,
-    /// so a write under an older claim changes nothing.
+    /// The fencing token: the request's claim counter, from 1, redeliveries included. Every write
+    /// under this claim names it, so a write under an older claim changes nothing.
     pub number: i64,
 }
 
