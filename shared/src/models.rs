@@ -3,6 +3,7 @@
 mod attempt;
 mod callback_url;
 mod client_name;
+mod destination;
 mod event;
 mod failure;
 mod origin;
@@ -15,6 +16,7 @@ mod traceparent;
 pub use attempt::{Attempt, AttemptClass};
 pub use callback_url::{CallbackUrl, CallbackUrlError};
 pub use client_name::{ClientName, ClientNameError};
+pub use destination::Destination;
 pub use event::{Event, EventKind};
 pub use failure::{Failure, FailureReason};
 pub use origin::Origin;

@@ -10,6 +10,7 @@ mod check_url;
 mod clock;
 mod crashes;
 mod delivery;
+mod fairness;
 mod isolation;
 mod lease;
 mod line;

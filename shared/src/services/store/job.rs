@@ -103,6 +103,8 @@ pub struct Job {
     pub attempts_before: u32,
     /// How long the job has been parked in all since its last attempt.
     pub parked_for: Duration,
+    /// The client name of its token; `None` without authentication.
+    pub created_by: Option<ClientName>,
 }
 
 /// A claimed row that can't be parsed, because it was edited by hand.
@@ -158,9 +160,9 @@ pub enum Settlement {
         /// The time from this write to the next attempt.
         wait: Duration,
     },
-    /// No attempt was made, because the origin's circuit is open, its concurrency limit is reached,
-    /// or the worker lacks what an attempt needs. The job is `PENDING`, and tried again after
-    /// `wait`. The retry schedule does not advance.
+    /// No attempt was made, because the destination's circuit is open, its concurrency limit is
+    /// reached, or the worker lacks what an attempt needs. The job is `PENDING`, and tried again
+    /// after `wait`. The retry schedule does not advance.
     Park {
         /// The time from this write to the next try.
         wait: Duration,

@@ -26,7 +26,7 @@ pub(super) fn claim_all(
              WHERE id = ?1 AND work = 'PENDING' AND mode = 'async' AND claim = ?3
              RETURNING claim, input_payload, result_payload,
                  coalesce(callback_target, callback_url), traceparent, attempts,
-                 attempts_before, parked_at"
+                 attempts_before, parked_at, created_by"
     ))?;
     let mut rows = Vec::with_capacity(candidates.len());
     for candidate in candidates {
@@ -52,6 +52,7 @@ pub(super) struct ClaimedRow {
     attempts: i64,
     attempts_before: i64,
     parked_at: Option<StoreTime>,
+    created_by: Option<Vec<u8>>,
 }
 
 impl ClaimedRow {
@@ -67,6 +68,7 @@ impl ClaimedRow {
             attempts: row.get(5)?,
             attempts_before: row.get(6)?,
             parked_at: row.get::<_, Option<i64>>(7)?.map(StoreTime::stored),
+            created_by: bytes(row, 8)?,
         })
     }
 
@@ -105,6 +107,7 @@ impl ClaimedRow {
             attempts: columns::count(self.attempts),
             attempts_before: columns::count(self.attempts_before),
             parked_for: self.parked_at.map_or(Duration::ZERO, |at| now.since(at)),
+            created_by: columns::client_name(self.created_by.as_deref()),
         })
     }
 }
