@@ -9,8 +9,9 @@ use super::{drain::Drain, next_due::NextDue, origins::Origins};
 /// The most jobs released in one write. It bounds how long other writers wait for the database.
 const BATCH: usize = 512;
 
-/// Makes every job that is parked for a recovered destination due at once, until shutdown. That includes
-/// jobs which other workers have parked; a worker whose own breaker is open parks them again.
+/// Makes every job that is parked for a recovered destination due at once, until shutdown. That
+/// includes jobs which other workers have parked; a worker whose own breaker is open parks them
+/// again.
 pub(super) async fn release(store: Store, origins: Origins, next_due: NextDue, drain: Drain) {
     while let Some(destination) = drain.until_shutdown(origins.next_recovered()).await {
         loop {
