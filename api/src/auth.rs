@@ -16,7 +16,7 @@ use hyper::{
 };
 use storm_shared::{
     config::Settings,
-    models::ClientName,
+    models::{ClientName, Destination, Origin},
     services::{
         access::{TokenHash, Tokens, bearer},
         host_check::HostNames,
@@ -54,6 +54,14 @@ impl Caller {
     /// The tenant's scope: its own requests, or all requests if `API_TOKENS` is empty.
     pub fn scope(&self) -> Scope {
         self.name.clone().map_or(Scope::All, Scope::Of)
+    }
+
+    /// The tenant's receiver at `origin`.
+    pub fn destination(&self, origin: &Origin) -> Destination {
+        Destination {
+            tenant: self.name.clone(),
+            origin: origin.clone(),
+        }
     }
 }
 

@@ -1,8 +1,9 @@
-//! Admission control for each origin: the backlog limit (`MAX_PARKED_PER_ORIGIN`).
+//! Admission control for each destination: the backlog limit (`MAX_PARKED_PER_ORIGIN`).
 //!
-//! An origin's backlog is its jobs that are parked or have a scheduled attempt. New jobs for an
-//! origin whose backlog has reached the limit are refused with `503`, so that one dead receiver
-//! cannot fill the database.
+//! A destination is a tenant's origin. Its backlog is its jobs that are parked or have a scheduled
+//! attempt. New jobs for a destination whose backlog has reached the limit are refused with `503`,
+//! so that one dead receiver cannot fill the database. Other tenants' jobs for the same origin are
+//! accepted.
 
 use std::{
     collections::HashSet,
@@ -11,7 +12,7 @@ use std::{
 };
 
 use storm_shared::{
-    models::Origin,
+    models::{ClientName, Destination},
     outage::Outage,
     services::store::{Store, StoreError},
 };
@@ -26,43 +27,43 @@ const PERIOD: Duration = Duration::from_millis(250);
 /// spends at most some 5% of the time on counts.
 const PAUSE_FACTOR: u32 = 20;
 
-/// The origins whose backlog had reached the limit at the last count.
+/// The destinations whose backlog had reached the limit at the last count.
 pub struct BacklogLimit {
-    origins: Arc<RwLock<HashSet<Origin>>>,
+    full: Arc<RwLock<HashSet<Destination>>>,
     _watch: AbortOnDropHandle<()>,
 }
 
 impl BacklogLimit {
-    /// Keeps finding the origins with a backlog of at least `limit` jobs, until this value is
+    /// Keeps finding the destinations with a backlog of at least `limit` jobs, until this value is
     /// dropped.
     pub fn watch(store: Store, limit: usize) -> Self {
-        let origins = Arc::default();
+        let full = Arc::default();
         // In the background: a count at each accept would be a cost of every job.
-        let watch = tokio::spawn(watch(store, limit, Arc::clone(&origins)));
+        let watch = tokio::spawn(watch(store, limit, Arc::clone(&full)));
         Self {
-            origins,
+            full,
             _watch: AbortOnDropHandle::new(watch),
         }
     }
 
-    /// Whether the backlog of `origin` is full.
-    pub fn is_full(&self, origin: &Origin) -> bool {
+    /// Whether the backlog of `destination` is full.
+    pub fn is_full(&self, destination: &Destination) -> bool {
         // The set is only ever replaced as a whole, so a poisoned lock still guards a complete one.
-        let origins = self.origins.read().unwrap_or_else(PoisonError::into_inner);
-        origins.contains(origin)
+        let full = self.full.read().unwrap_or_else(PoisonError::into_inner);
+        full.contains(destination)
     }
 }
 
-async fn watch(store: Store, limit: usize, origins: Arc<RwLock<HashSet<Origin>>>) {
+async fn watch(store: Store, limit: usize, full: Arc<RwLock<HashSet<Destination>>>) {
     let mut outage = Outage::default();
     loop {
         let began = Instant::now();
-        match store.origins_over_limit(limit).await {
-            Ok(origins_over_limit) => {
+        match store.destinations_over_limit(limit).await {
+            Ok(over_limit) => {
                 if outage.recovered() {
                     info!("counting the backlogs works again");
                 }
-                update(&origins, origins_over_limit.into_iter().collect(), limit);
+                update(&full, over_limit.into_iter().collect(), limit);
             }
             // The readers are busy for a moment, or the API is shutting down: the next count tells.
             Err(StoreError::QueueFull | StoreError::Closed) => {}
@@ -76,10 +77,11 @@ async fn watch(store: Store, limit: usize, origins: Arc<RwLock<HashSet<Origin>>>
     }
 }
 
-fn update(origins: &RwLock<HashSet<Origin>>, full: HashSet<Origin>, limit: usize) {
-    let mut known = origins.write().unwrap_or_else(PoisonError::into_inner);
-    for origin in full.difference(&known) {
-        warn!(%origin, limit, "this origin's backlog is full: new jobs for it are refused");
+fn update(known: &RwLock<HashSet<Destination>>, full: HashSet<Destination>, limit: usize) {
+    let mut known = known.write().unwrap_or_else(PoisonError::into_inner);
+    for Destination { tenant, origin } in full.difference(&known) {
+        let tenant = tenant.as_ref().map(ClientName::as_str); // no field without one
+        warn!(%origin, tenant, limit, "this origin's backlog is full: new jobs for it are refused");
     }
     *known = full;
 }

@@ -11,7 +11,8 @@
 //! * [`trace`]: reads the `traceparent` header.
 //! * [`validation`]: parses a body to a valid submission, or lists all of its faults.
 //! * [`controllers`]: one module for each endpoint.
-//! * [`backlog_limit`]: admission control, which refuses jobs for receivers whose backlog is full.
+//! * [`backlog_limit`]: admission control, which refuses a tenant's jobs for a receiver whose
+//!   backlog is full.
 //! * [`sync_pool`]: the concurrency limit and bounded queue of `/sync`.
 //! * [`reply`]: all responses and their wording.
 //!

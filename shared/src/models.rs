@@ -3,6 +3,7 @@
 mod attempt;
 mod callback_url;
 mod client_name;
+mod destination;
 mod event;
 mod failure;
 mod origin;
@@ -16,6 +17,7 @@ mod transition;
 pub use attempt::{Attempt, AttemptClass};
 pub use callback_url::{CallbackUrl, CallbackUrlError};
 pub use client_name::{ClientName, ClientNameError};
+pub use destination::Destination;
 pub use event::{Event, EventKind};
 pub use failure::{Failure, FailureReason};
 pub use origin::Origin;

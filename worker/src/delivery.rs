@@ -11,7 +11,8 @@
 //! * `network`, `resolver`: access to the network, replaceable in tests.
 //! * `connection`: one HTTP/1.1 connection and one exchange on it. `tap`: what passed through its
 //!   socket, which decides the attempt where the HTTP parser gives up.
-//! * `transport`: [`Transport`], the trait that tests replace, and the connection permit.
+//! * `transport`: [`Transport`], the trait that tests replace. `permits`: the limit on connections
+//!   to an origin, shared fairly between tenants.
 //! * `answer`, `retry_after`: the bounded read of a response body, and the `Retry-After` header.
 //! * `error`, `tls_failure`, `detail`: [`AttemptError`], the classes of failure. `shortage`: what
 //!   the worker itself can lack.
@@ -26,6 +27,7 @@ mod error;
 mod exchange;
 mod message;
 mod network;
+mod permits;
 mod pool;
 mod race;
 mod request;
@@ -43,9 +45,11 @@ pub use detail::ErrorDetail;
 pub use error::{AttemptError, Interruption, Stage};
 pub use message::Message;
 pub use network::{Connect, Network, SystemSockets};
+pub use permits::ConnectionPermit;
+pub(crate) use permits::{Permits, TenantPermits};
 pub use resolver::{Resolve, SystemResolver};
 pub use shortage::Shortage;
 pub use ssrf::{AddressSource, Denial, Resolution, SsrfFilter, origin};
 pub use tls::ClientError;
 pub use tls_failure::TlsFailure;
-pub use transport::{ConnectionPermit, Resends, Transport, Unrecorded};
+pub use transport::{Resends, Transport, Unrecorded};

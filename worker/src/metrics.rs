@@ -30,9 +30,9 @@ pub enum ClaimSource {
 /// Why a job was parked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ParkReason {
-    /// The circuit breaker of its origin is open.
+    /// The circuit breaker of its destination is open.
     OriginDown,
-    /// Its origin has no free permit, and holds as many slots as it may.
+    /// Its destination, or its tenant, holds as many slots as it may.
     OriginBusy,
     /// This worker lacked what its attempt needs.
     Shortage(Shortage),
@@ -230,7 +230,7 @@ impl Metrics {
         );
         registry.register(
             "open_breakers",
-            "Origins whose circuit breaker is open or half-open",
+            "Tenants' origins whose circuit breaker is open or half-open",
             self.open_breakers.clone(),
         );
         registry.register(

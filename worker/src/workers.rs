@@ -1,8 +1,9 @@
 //! What a worker does with jobs, from the claim to the settlement.
 //!
 //! * `callback_worker`: the job pipeline: claim, run, deliver, settle.
-//! * `deliver`: one attempt at its origin; it returns a `Settlement`.
-//! * `origins`: bulkheads between receivers: concurrency limit, circuit breaker, pacing.
+//! * `deliver`: one attempt at its destination; it returns a `Settlement`.
+//! * `origins`: bulkheads between receivers and between tenants: concurrency limit, circuit
+//!   breaker, pacing.
 //! * `schedule`: when a failed attempt is retried. `callback_body`: what is sent. `resends`: the
 //!   record of a callback that goes out twice within an attempt. `shortages`: what happens when the
 //!   worker itself lacks something.

@@ -37,7 +37,7 @@ pub async fn submit(
         *invalid.problem
     })?;
     if let Some(url) = &callback_url
-        && app.backlog_limit.is_full(url.origin())
+        && app.backlog_limit.is_full(&caller.destination(url.origin()))
     {
         return Err(Problem::receiver_overloaded());
     }

@@ -29,7 +29,7 @@ pub async fn one(
     let origin = app.store.origin_of(caller.scope(), id).await;
     let origin = origin.map_err(|error| store_problem(id, &error))?;
     if let Some(origin) = origin.map_err(Problem::unredeliverable)?
-        && app.backlog_limit.is_full(&origin)
+        && app.backlog_limit.is_full(&caller.destination(&origin))
     {
         return Err(Problem::receiver_overloaded());
     }
@@ -66,7 +66,7 @@ pub async fn page(
     requests.retain(|(_, origin)| {
         let so_far = of_origin.entry(origin.clone()).or_insert(0);
         *so_far += 1;
-        *so_far <= limit && !app.backlog_limit.is_full(origin)
+        *so_far <= limit && !app.backlog_limit.is_full(&caller.destination(origin))
     });
     let ids = requests.into_iter().map(|(id, _)| id).collect();
     let started = app

@@ -25,7 +25,7 @@
 //! | `unsupported-transfer-coding` | 501 | the body has a transfer coding other than `chunked` |
 //! | `saturated` | 503 | the queue of `/sync` is full, or the system refuses it a thread |
 //! | `sync-timeout` | 503 | the report was not finished within `SYNC_TIMEOUT` |
-//! | `receiver-overloaded` | 503 | `MAX_PARKED_PER_ORIGIN` jobs wait for the callback's receiver |
+//! | `receiver-overloaded` | 503 | `MAX_PARKED_PER_ORIGIN` of the client's jobs wait for this receiver |
 //! | `overloaded` | 503 | too many database operations are queued |
 //! | `database-locked` | 503 | another program holds the database's lock |
 //! | `database-full` | 503 | the database's disk is full, or a quota or a limit is reached |

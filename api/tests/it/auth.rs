@@ -19,11 +19,11 @@ const JOB: &str = r#"{"records": 1, "report_name": "a"}"#;
 /// The path of a request that does not exist.
 const UNKNOWN: &str = "/requests/0193b7a2-5d3c-7e21-9f0a-3c5b8e6d1f42";
 
-fn token() -> Token {
+pub(crate) fn token() -> Token {
     Token::generate().unwrap()
 }
 
-fn entry(name: &str, token: &Token) -> String {
+pub(crate) fn entry(name: &str, token: &Token) -> String {
     format!("{name}:{}", token.hash().to_hex())
 }
 
@@ -33,7 +33,7 @@ fn with(line: impl Display, request: &str) -> String {
 }
 
 /// Adds the token to the request.
-fn bearing(token: &Token, request: &str) -> String {
+pub(crate) fn bearing(token: &Token, request: &str) -> String {
     with(
         format_args!("authorization: Bearer {}", token.as_str()),
         request,

@@ -10,6 +10,7 @@ mod client;
 #[cfg(target_os = "linux")]
 mod descriptors;
 #[cfg(target_os = "linux")]
+mod fairness;
 mod faults;
 mod health;
 #[cfg(target_os = "linux")]

@@ -1,4 +1,4 @@
-//! Redelivery, and the backlog limit per origin.
+//! Redelivery, and the backlog limit of a receiver.
 
 use serde_json::{Value, json};
 use storm_shared::{

@@ -22,10 +22,10 @@ pub struct CallbackSettings {
     pub retry: RetrySettings,
     /// Attempts of one worker to one origin at a time: `CALLBACK_PER_ORIGIN`.
     pub per_origin: usize,
-    /// The longest time for which an attempt is postponed because its origin's circuit breaker is
-    /// open: `CALLBACK_PARK_MAX`.
+    /// The longest time for which an attempt is postponed because its circuit breaker is open:
+    /// `CALLBACK_PARK_MAX`.
     pub park_max: Duration,
-    /// Jobs that may wait for one origin: `MAX_PARKED_PER_ORIGIN`.
+    /// Jobs of one tenant that may wait for one origin: `MAX_PARKED_PER_ORIGIN`.
     pub max_parked: usize,
     /// Connections that are kept alive for later attempts. Not a setting.
     pub idle_connections: usize,

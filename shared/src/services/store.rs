@@ -30,7 +30,7 @@ pub use self::{
 };
 use crate::{
     config::StoreSettings,
-    models::{ClientName, Failure, Origin, ReportSpec, Request, RequestId},
+    models::{ClientName, Destination, Failure, Origin, ReportSpec, Request, RequestId},
     services::report::Report,
 };
 
@@ -143,23 +143,30 @@ impl Store {
         }
     }
 
-    /// Makes up to `limit` jobs parked for `origin` due now. Returns how many.
+    /// Makes up to `limit` jobs parked for `destination` due now. Returns how many.
     ///
     /// # Errors
     /// The write failed.
-    pub async fn unpark(&self, origin: Origin, limit: usize) -> Result<usize, StoreError> {
+    pub async fn unpark(
+        &self,
+        destination: Destination,
+        limit: usize,
+    ) -> Result<usize, StoreError> {
         match &self.engine {
-            Engine::Sqlite(engine) => engine.unpark(origin, limit).await,
+            Engine::Sqlite(engine) => engine.unpark(destination, limit).await,
         }
     }
 
-    /// Returns the origins with a backlog of at least `most` jobs.
+    /// Returns the destinations with a backlog of at least `most` jobs.
     ///
     /// # Errors
     /// The read failed.
-    pub async fn origins_over_limit(&self, most: usize) -> Result<Vec<Origin>, StoreError> {
+    pub async fn destinations_over_limit(
+        &self,
+        most: usize,
+    ) -> Result<Vec<Destination>, StoreError> {
         match &self.engine {
-            Engine::Sqlite(engine) => engine.origins_over_limit(most).await,
+            Engine::Sqlite(engine) => engine.destinations_over_limit(most).await,
         }
     }
 

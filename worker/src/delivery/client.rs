@@ -26,12 +26,13 @@ use super::{
     exchange::CallbackExchange,
     message::Message,
     network::Network,
+    permits::ConnectionPermit,
     pool::Pool,
     request::Post,
     retry_after,
     ssrf::SsrfFilter,
     tls::{self, ClientError},
-    transport::{ConnectionPermit, Resends, Transport, Unrecorded},
+    transport::{Resends, Transport, Unrecorded},
 };
 
 /// The most time for reading a response body after its head.
@@ -142,7 +143,7 @@ impl CallbackClient {
         let exchange = CallbackExchange {
             dialer: &self.shared.dialer,
             pool: &self.shared.pool,
-            permits: permit.as_ref().map(ConnectionPermit::semaphore),
+            permits: permit.as_ref().map(ConnectionPermit::siblings),
             post: &self.post,
             url,
             message,

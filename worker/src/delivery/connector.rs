@@ -12,12 +12,13 @@ use futures_util::future::BoxFuture;
 use hyper::Uri;
 use hyper_util::rt::TokioIo;
 use thiserror::Error;
-use tokio::{net::TcpStream, sync::Semaphore, time::Instant};
+use tokio::{net::TcpStream, time::Instant};
 use tower_service::Service;
 
 use super::{
     error::Stage,
     network::Connect,
+    permits::TenantPermits,
     race::{Race, RaceError},
     ssrf::{Denial, SsrfFilter},
 };
@@ -35,7 +36,7 @@ pub(super) struct SsrfConnector {
     /// When the caller times out.
     pub(super) deadline: Instant,
     /// The permits of the origin, one of which the attempt holds; `None`: not limited.
-    pub(super) permits: Option<Arc<Semaphore>>,
+    pub(super) permits: Option<TenantPermits>,
     /// The current stage of the dial.
     pub(super) progress: Progress,
 }

@@ -6,10 +6,7 @@ use hyper_rustls::HttpsConnector;
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use storm_shared::models::CallbackUrl;
-use tokio::{
-    sync::Semaphore,
-    time::{Instant, timeout_at},
-};
+use tokio::time::{Instant, timeout_at};
 use tower_service::Service;
 
 use super::{
@@ -18,6 +15,7 @@ use super::{
     detail::ErrorDetail,
     error::{AttemptError, Interruption},
     network::Connect,
+    permits::TenantPermits,
     shortage::Shortage,
     ssrf::{self, Denial, SsrfFilter},
     tls_failure::TlsFailure,
@@ -39,7 +37,7 @@ impl Dialer {
     pub(super) async fn dial(
         &self,
         url: &CallbackUrl,
-        permits: Option<&Arc<Semaphore>>,
+        permits: Option<&TenantPermits>,
         deadline: Instant,
     ) -> Result<Connection, AttemptError> {
         let origin =

@@ -1,15 +1,10 @@
 //! The exchange of one attempt: over a pooled connection if one is still open, or a new one.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::Request;
 use storm_shared::models::CallbackUrl;
-use tokio::{
-    sync::Semaphore,
-    time::{Instant, timeout_at},
-};
+use tokio::time::{Instant, timeout_at};
 
 use super::{
     connection::{Answer, Connection, ExchangeError},
@@ -17,6 +12,7 @@ use super::{
     dialer::Dialer,
     error::AttemptError,
     message::Message,
+    permits::TenantPermits,
     pool::Pool,
     request::Post,
     shortage::Shortage,
@@ -28,7 +24,7 @@ pub(super) struct CallbackExchange<'a> {
     pub(super) dialer: &'a Dialer,
     pub(super) pool: &'a Pool<Connection>,
     /// The permits of the origin; `None`: not limited.
-    pub(super) permits: Option<&'a Arc<Semaphore>>,
+    pub(super) permits: Option<&'a TenantPermits>,
     pub(super) post: &'a Post,
     pub(super) url: &'a CallbackUrl,
     pub(super) message: &'a Message,

@@ -9,11 +9,14 @@ use futures_util::{FutureExt, future::BoxFuture};
 use thiserror::Error;
 use tokio::{
     net::TcpStream,
-    sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, sleep_until},
 };
 
-use super::{network::Connect, shortage::Shortage};
+use super::{
+    network::Connect,
+    permits::{ConnectionPermit, TenantPermits},
+    shortage::Shortage,
+};
 
 /// The most addresses of one name to dial.
 const MAX_DIALLED: usize = 4;
@@ -31,7 +34,7 @@ pub(super) struct Race {
     pub(super) deadline: Instant,
     /// The permits of the origin, if they are limited. The attempt holds one, for its first dial;
     /// a second dial beside it needs another one.
-    pub(super) permits: Option<Arc<Semaphore>>,
+    pub(super) permits: Option<TenantPermits>,
 }
 
 /// Why no address could be connected to.
@@ -59,7 +62,7 @@ struct RaceState<'a> {
     /// The oldest first.
     open: Vec<Dial>,
     /// The permit of the second dial.
-    second: Option<OwnedSemaphorePermit>,
+    second: Option<ConnectionPermit>,
     /// When a second dial is tried next.
     next_try: Instant,
     /// Whether a second dial has met a shortage of ours: there is no other one then.
@@ -146,7 +149,7 @@ impl RaceState<'_> {
             return true;
         };
         if self.second.is_none() {
-            self.second = Arc::clone(permits).try_acquire_owned().ok();
+            self.second = permits.try_acquire();
         }
         self.second.is_some()
     }

@@ -5,13 +5,8 @@ use std::future::ready;
 use futures_util::future::BoxFuture;
 use hyper::StatusCode;
 use storm_shared::models::CallbackUrl;
-use tokio::sync::OwnedSemaphorePermit;
 
-use super::{error::AttemptError, message::Message};
-
-/// A permit for one connection to an origin. It is held until the connection is idle or closed,
-/// which can be later than the end of the attempt.
-pub type ConnectionPermit = OwnedSemaphorePermit;
+use super::{error::AttemptError, message::Message, permits::ConnectionPermit};
 
 /// Records resends within an attempt.
 pub trait Resends: Send + Sync {

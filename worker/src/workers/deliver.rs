@@ -1,4 +1,4 @@
-//! Delivers one job: admission by its origin, one attempt, and what follows from it.
+//! Delivers one job: admission to its destination, one attempt, and what follows from it.
 
 use std::{sync::Arc, time::Duration};
 
@@ -6,7 +6,7 @@ use hyper::StatusCode;
 use jiff::Timestamp;
 use storm_shared::{
     config::CallbackSettings,
-    models::{AttemptClass, Failure, FailureReason},
+    models::{AttemptClass, Destination, Failure, FailureReason},
     services::{
         report::Report,
         store::{AttemptRecord, Job, Outcome, Settlement, Store},
@@ -29,7 +29,7 @@ use crate::{
     metrics::Metrics,
 };
 
-/// Makes callback attempts within the limits of their origins.
+/// Makes callback attempts within the limits of their destinations.
 pub(super) struct Deliverer {
     transport: Arc<dyn Transport>,
     store: Store,
@@ -62,7 +62,11 @@ impl Deliverer {
         let Some(url) = &job.callback else {
             return finish(None, Outcome::Completed); // no callback: the client polls
         };
-        let mut admitted = match self.origins.admit(url.origin(), job.parked_for).await {
+        let destination = Destination {
+            tenant: job.created_by.clone(),
+            origin: url.origin().clone(),
+        };
+        let mut admitted = match self.origins.admit(destination, job.parked_for).await {
             Ok(admitted) => admitted,
             Err(wait) => return Settlement::Park { wait },
         };

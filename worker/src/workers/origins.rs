@@ -1,93 +1,70 @@
-//! Bulkheads between receivers: what one origin (scheme, host, port) may use of a worker.
+//! Bulkheads between receivers and between tenants: what each may use of a worker.
 //!
-//! A job asks for admission before its attempt:
+//! What refuses or delays a job is kept by destination: a tenant's origin (scheme, host, port). So
+//! no tenant's failures delay another tenant's jobs for the same origin. A job asks for admission
+//! before its attempt:
 //!
-//! * `breaker`: a circuit breaker. While it is open, jobs are parked, except for one probe at a
-//!   time.
-//! * A concurrency limit: attempts beyond it wait for a permit, first come, first served, each in
-//!   the worker slot that its job holds. An origin may hold as many slots as are free. So one
-//!   origin takes at most half of a worker, and two at most three quarters: there is room for
-//!   another.
-//! * `pacer`: jobs beyond that are parked until a permit is likely to be free.
+//! * `breaker`: a circuit breaker. While it is open, the destination's jobs are parked, except for
+//!   one probe at a time.
+//! * `holder`: the slots. A destination may hold as many as are free. So one takes at most half of
+//!   a worker, and two at most three quarters: there is room for another. A tenant takes at most
+//!   seven eighths, however many destinations it has: there is room for another tenant.
+//! * A concurrency limit. It protects the receiver, so it is the origin's, shared fairly between
+//!   the tenants that call it. Attempts beyond it wait for a permit, each in the worker slot that
+//!   its job holds.
+//! * `pacer`: jobs for which there is no slot are parked until a permit is likely to be free.
 //!
-//! A parked job waits in the table. Parking is no attempt: it costs the job nothing but time.
+//! A parked job waits in the table. Parking is no attempt: it costs the job nothing but time. A job
+//! that has been parked for `CALLBACK_PARK_MAX` is overdue: it passes an open breaker, and goes
+//! before its destination's other jobs where slots are short. So every job gets its attempt.
 
 mod breaker;
+mod holder;
 mod pacer;
+mod state;
 
 use std::{
-    collections::HashMap,
+    collections::HashSet,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use storm_shared::models::Origin;
-use tokio::{
-    sync::{Notify, Semaphore},
-    time::Instant,
-};
+use storm_shared::models::{ClientName, Destination};
+use tokio::{sync::Notify, time::Instant};
 use tracing::{info, warn};
 
-use self::{breaker::Breaker, pacer::Pacer};
+pub(super) use self::breaker::Signal;
+use self::state::{Entrant, State};
 use super::slots::Slots;
 use crate::{
-    delivery::ConnectionPermit,
+    delivery::{ConnectionPermit, TenantPermits},
     metrics::{Metrics, ParkReason},
 };
 
-pub(super) use self::breaker::Signal;
-
-/// Slots that an origin may hold however few are free; half of all slots where that is less.
-const MIN_SLOTS: usize = 16;
-
-/// Beyond this number of origins, idle ones are forgotten with their failure counts.
-const MAX_ORIGINS: usize = 10_000;
-
-/// An idle origin is forgotten after this time. Jobs parked by an open breaker ask at least twice
-/// as often, so by then it has none.
-const IDLE_TIME: Duration = Duration::from_mins(1);
-
-/// The interval between two sweeps for idle origins.
+/// The interval between two sweeps for idle destinations.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 
-/// The state of every origin that is being called or has failed. Clones share it.
+/// The state of every destination that is being called or has failed. Clones share it.
 #[derive(Clone)]
 pub(super) struct Origins {
     shared: Arc<Shared>,
 }
 
 struct Shared {
-    /// Concurrent attempts to one origin: `CALLBACK_PER_ORIGIN`.
-    limit: usize,
     /// How long a job may be parked in all: `CALLBACK_PARK_MAX`.
     park_max: Duration,
     slots: Slots,
     metrics: Metrics,
     state: Mutex<State>,
+    /// Destinations whose breaker has closed, until [`Origins::next_recovered`] takes them.
+    recovered: Mutex<HashSet<Destination>>,
     recovery: Notify,
 }
 
-#[derive(Default)]
-struct State {
-    origins: HashMap<Origin, OriginState>,
-    /// Origins whose breaker has closed, until [`Origins::next_recovered`] takes them.
-    recovered: Vec<Origin>,
-}
-
-struct OriginState {
-    /// One permit a connection. A connection can outlive its job, and so can its permit.
-    permits: Arc<Semaphore>,
-    /// Jobs that hold a permit or wait for one.
-    jobs: usize,
-    breaker: Breaker,
-    pacer: Pacer,
-    last_asked: Instant,
-}
-
-/// A job that was admitted to an origin, until it is dropped.
+/// A job that was admitted to its destination, until it is dropped.
 pub(super) struct Admitted {
     shared: Arc<Shared>,
-    origin: Origin,
+    destination: Destination,
     permit: Option<ConnectionPermit>,
     since: Instant,
     /// Whether this attempt decides if the breaker closes.
@@ -95,50 +72,50 @@ pub(super) struct Admitted {
 }
 
 impl Origins {
-    /// No origins yet. `slots` are those of the worker.
+    /// No destinations yet. `limit` (`CALLBACK_PER_ORIGIN`) bounds the attempts to one origin at a
+    /// time. `slots` are those of the worker.
     pub(super) fn new(limit: usize, park_max: Duration, slots: Slots, metrics: Metrics) -> Self {
         Self {
             shared: Arc::new(Shared {
-                limit,
                 park_max,
                 slots,
                 metrics,
-                state: Mutex::default(),
+                state: Mutex::new(State::new(limit)),
+                recovered: Mutex::default(),
                 recovery: Notify::new(),
             }),
         }
     }
 
-    /// Admits an attempt to `origin`, for a job that has been parked for `parked_for` so far; or
-    /// returns how long to park it.
+    /// Admits an attempt to `destination`, for a job that has been parked for `parked_for` so far;
+    /// or returns how long to park it.
     pub(super) async fn admit(
         &self,
-        origin: &Origin,
+        destination: Destination,
         parked_for: Duration,
     ) -> Result<Admitted, Duration> {
         // Parking is bounded: a job whose budget is used up passes an open breaker.
         let park_budget = self.shared.park_max.saturating_sub(parked_for);
-        let (mut admitted, permits) = self.enter(origin, park_budget)?;
+        let (mut admitted, permits) = self.enter(destination, park_budget)?;
         // A job that is cut off while it waits here drops `admitted`, which counts it out.
-        #[expect(clippy::expect_used, reason = "no code closes these semaphores")]
-        let permit = permits.acquire_owned().await.expect("never closed");
+        let permit = permits.acquire().await;
         admitted.begin(permit, park_budget)?;
         Ok(admitted)
     }
 
-    /// The next origin whose breaker has closed again.
-    pub(super) async fn next_recovered(&self) -> Origin {
+    /// The next destination whose breaker has closed again.
+    pub(super) async fn next_recovered(&self) -> Destination {
         loop {
             // Registered before the look, so that a recovery in between is not missed.
             let recovery = self.shared.recovery.notified();
-            if let Some(origin) = self.shared.lock().recovered.pop() {
-                return origin;
+            if let Some(destination) = self.shared.take_recovered() {
+                return destination;
             }
             recovery.await;
         }
     }
 
-    /// Sweeps idle origins for ever.
+    /// Sweeps idle destinations for ever.
     pub(super) async fn sweep_forever(&self) {
         loop {
             tokio::time::sleep(SWEEP_INTERVAL).await;
@@ -149,31 +126,26 @@ impl Origins {
     /// Counts the job in, if the breaker and the slots let it in; or returns how long to park it.
     fn enter(
         &self,
-        name: &Origin,
+        destination: Destination,
         park_budget: Duration,
-    ) -> Result<(Admitted, Arc<Semaphore>), Duration> {
+    ) -> Result<(Admitted, TenantPermits), Duration> {
         let shared = &self.shared;
-        let mut state = shared.lock();
-        let now = Instant::now();
-        let origin = state.origin(name, shared.limit);
-        if let Some(wait) = origin.breaker.park(now, park_budget) {
-            shared.metrics.parked(ParkReason::OriginDown);
-            return Err(wait);
-        }
-        // Without a minimum, a worker whose slots are all taken would park every job.
-        let min_slots = MIN_SLOTS.min(shared.slots.all() / 2).max(1);
-        if origin.jobs >= shared.slots.free().max(min_slots) {
-            shared.metrics.parked(ParkReason::OriginBusy);
-            return Err(origin.pacer.next_delay(now, shared.limit, shared.park_max));
-        }
-        origin.jobs += 1;
-        // Counted before the permit is awaited: waiting jobs hold slots, too.
-        let permits = Arc::clone(&origin.permits);
+        let entrant = Entrant {
+            park_budget,
+            park_max: shared.park_max,
+            all_slots: shared.slots.all(),
+            free_slots: shared.slots.free(),
+        };
+        let entered = lock(&shared.state).enter(&destination, &entrant);
+        let permits = entered.map_err(|(reason, wait)| {
+            shared.metrics.parked(reason);
+            wait
+        })?;
         let admitted = Admitted {
             shared: Arc::clone(shared),
-            origin: name.clone(),
+            destination,
             permit: None,
-            since: now,
+            since: Instant::now(),
             is_probe: false,
         };
         Ok((admitted, permits))
@@ -193,23 +165,25 @@ impl Admitted {
     /// Records the attempt's result. An admission dropped without one leaves the breaker as it is.
     pub(super) fn record(mut self, signal: Signal) {
         let is_probe = std::mem::take(&mut self.is_probe);
-        let (was_open, is_open) = self.with_origin(|origin, now| {
+        let (was_open, is_open) = self.with_state(|state, now| {
             if signal != Signal::Ignored {
-                origin.pacer.attempt_took(now - self.since);
+                state.attempt_took(&self.destination, now - self.since);
             }
             // Compared under one lock, so that each change is logged and counted once.
-            let was_open = origin.breaker.is_open();
-            origin.breaker.record(signal, is_probe, now);
-            (was_open, origin.breaker.is_open())
+            let breaker = &mut state.destination(&self.destination).breaker;
+            let was_open = breaker.is_open();
+            breaker.record(signal, is_probe, now);
+            (was_open, breaker.is_open())
         });
-        let (shared, origin) = (&self.shared, &self.origin);
+        let (shared, Destination { tenant, origin }) = (&self.shared, &self.destination);
+        let tenant = tenant.as_ref().map(ClientName::as_str); // no field without one
         if is_open && !was_open {
             shared.metrics.breaker_opened();
-            warn!(%origin, "circuit breaker opened: callbacks to this origin are parked");
+            warn!(%origin, tenant, "circuit breaker opened: callbacks to this origin are parked");
         } else if was_open && !is_open {
             shared.metrics.breaker_closed();
-            info!(%origin, "circuit breaker closed: callbacks to this origin resume");
-            shared.lock().recovered.push(origin.clone());
+            info!(%origin, tenant, "circuit breaker closed: callbacks to this origin resume");
+            lock(&shared.recovered).insert(self.destination.clone());
             shared.recovery.notify_one();
         }
     }
@@ -219,88 +193,46 @@ impl Admitted {
     fn begin(&mut self, permit: ConnectionPermit, park_budget: Duration) -> Result<(), Duration> {
         self.permit = Some(permit);
         self.since = Instant::now();
-        self.is_probe = self
-            .with_origin(|origin, now| origin.breaker.begin(now, park_budget))
-            .inspect_err(|_| self.shared.metrics.parked(ParkReason::OriginDown))?;
+        let begun = self.with_state(|state, now| {
+            let destination = state.destination(&self.destination);
+            destination.breaker.begin(now, park_budget)
+        });
+        self.is_probe =
+            begun.inspect_err(|_| self.shared.metrics.parked(ParkReason::OriginDown))?;
         Ok(())
     }
 
-    /// The origin exists as long as a job is counted in it.
-    fn with_origin<T>(&self, act: impl FnOnce(&mut OriginState, Instant) -> T) -> T {
-        let mut state = self.shared.lock();
-        let origin = state.origin(&self.origin, self.shared.limit);
-        act(origin, Instant::now())
+    /// The destination is in the state as long as a job is counted in it.
+    fn with_state<T>(&self, act: impl FnOnce(&mut State, Instant) -> T) -> T {
+        act(&mut lock(&self.shared.state), Instant::now())
     }
 }
 
 impl Drop for Admitted {
     fn drop(&mut self) {
         self.permit = None; // before the origin is checked for permits that are out
-        let mut state = self.shared.lock();
-        let Some(origin) = state.origins.get_mut(&self.origin) else {
-            return;
-        };
-        if self.is_probe {
-            // Cut off without a result: the next attempt is the probe.
-            origin.breaker.probe_cut_off(Instant::now());
-        }
-        origin.jobs -= 1;
-        // An origin without failures need not be remembered: this bounds the map by the origins in
-        // use.
-        if origin.is_idle(self.shared.limit) && origin.breaker.is_untroubled() {
-            state.origins.remove(&self.origin);
-        }
+        lock(&self.shared.state).leave(&self.destination, self.is_probe);
     }
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // No change under this lock can be left half done by a panic.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn take_recovered(&self) -> Option<Destination> {
+        let mut recovered = lock(&self.recovered);
+        let destination = recovered.iter().next().cloned()?;
+        recovered.take(&destination)
     }
 
-    /// Forgets idle origins: those without failures, those not asked for in a while, and, when
-    /// there are too many, all others.
     fn sweep(&self) {
-        let mut state = self.lock();
-        let (now, full) = (Instant::now(), state.origins.len() > MAX_ORIGINS);
-        state.origins.retain(|_, origin| {
-            let is_recent = now - origin.last_asked < IDLE_TIME;
-            let keep = !origin.is_idle(self.limit)
-                || (is_recent && !full && !origin.breaker.is_untroubled());
-            // The gauge counts open breakers: it would count a forgotten one for ever.
-            if !keep && origin.breaker.is_open() {
-                self.metrics.breaker_closed();
-            }
-            keep
-        });
-    }
-}
-
-impl OriginState {
-    fn new(limit: usize) -> Self {
-        Self {
-            permits: Arc::new(Semaphore::new(limit)),
-            jobs: 0,
-            breaker: Breaker::closed(),
-            pacer: Pacer::new(),
-            last_asked: Instant::now(),
+        // The gauge counts open breakers: it would count a forgotten one for ever.
+        for _ in 0..lock(&self.state).sweep() {
+            self.metrics.breaker_closed();
         }
     }
-
-    /// Whether no job is counted in it and no connection to it is busy.
-    fn is_idle(&self, limit: usize) -> bool {
-        self.jobs == 0 && self.permits.available_permits() == limit
-    }
 }
 
-impl State {
-    fn origin(&mut self, name: &Origin, limit: usize) -> &mut OriginState {
-        let origin = self.origins.entry(name.clone());
-        let origin = origin.or_insert_with(|| OriginState::new(limit));
-        origin.last_asked = Instant::now();
-        origin
-    }
+fn lock<T>(state: &Mutex<T>) -> MutexGuard<'_, T> {
+    // No change under these locks can be left half done by a panic.
+    state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

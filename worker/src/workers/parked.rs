@@ -9,12 +9,13 @@ use super::{drain::Drain, next_due::NextDue, origins::Origins};
 /// The most jobs released in one write. It bounds how long other writers wait for the database.
 const BATCH: usize = 512;
 
-/// Makes every job that is parked for a recovered origin due at once, until shutdown. That includes
-/// jobs which other workers have parked; a worker whose own breaker is open parks them again.
+/// Makes every job that is parked for a recovered destination due at once, until shutdown. That
+/// includes jobs which other workers have parked; a worker whose own breaker is open parks them
+/// again.
 pub(super) async fn release(store: Store, origins: Origins, next_due: NextDue, drain: Drain) {
-    while let Some(origin) = drain.until_shutdown(origins.next_recovered()).await {
+    while let Some(destination) = drain.until_shutdown(origins.next_recovered()).await {
         loop {
-            let unparked = store.unpark(origin.clone(), BATCH);
+            let unparked = store.unpark(destination.clone(), BATCH);
             match drain.until_shutdown(unparked).await {
                 Some(Ok(jobs)) => {
                     next_due.lower_to(Instant::now());
@@ -24,6 +25,7 @@ pub(super) async fn release(store: Store, origins: Origins, next_due: NextDue, d
                 }
                 // They become due by themselves when their park time is over.
                 Some(Err(error)) => {
+                    let origin = &destination.origin;
                     warn!(%origin, %error, "parked jobs could not be released early");
                     break;
                 }
@@ -33,7 +35,7 @@ pub(super) async fn release(store: Store, origins: Origins, next_due: NextDue, d
     }
 }
 
-/// Forgets idle origins until shutdown.
+/// Forgets idle destinations until shutdown.
 pub(super) async fn sweep_origins(origins: Origins, drain: Drain) {
     drain.until_shutdown(origins.sweep_forever()).await;
 }

@@ -16,13 +16,11 @@ use tokio::{
     net::TcpListener,
 };
 
-use crate::{receiver::Receiver, rows::Rows as _, stack::Stack};
-
-/// Far longer than a test takes.
-const NO_TIMEOUT: (&str, &str) = ("CALLBACK_TIMEOUT", "1h");
-
-/// The drain does not wait for hanging attempts.
-const NO_DRAIN: (&str, &str) = ("DRAIN_TIMEOUT", "1ms");
+use crate::{
+    receiver::Receiver,
+    rows::Rows as _,
+    stack::{NO_DRAIN, NO_TIMEOUT, Stack},
+};
 
 /// Resolves every name to 127.0.0.1. The look-up of `hangs.test` lasts until the sender is dropped.
 fn names() -> (SystemResolver, mpsc::Sender<()>) {

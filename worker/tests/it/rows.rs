@@ -16,6 +16,22 @@ pub(crate) trait Rows {
         accept(self.store(), records, callback_url).await
     }
 
+    /// Accepts a job of `tenant`, whose report has the tenant's name.
+    async fn accept_of(&self, tenant: &str, callback_url: &str) -> RequestId {
+        let id = RequestId::generate();
+        let spec = ReportSpec {
+            report_name: ReportName::try_from(tenant.to_owned()).unwrap(),
+            ..spec(1)
+        };
+        let callback = CallbackUrl::parse(callback_url).unwrap();
+        let job = NewJob {
+            created_by: Some(tenant.parse().unwrap()),
+            ..NewJob::new(id, spec, Some(callback))
+        };
+        self.store().accept(job).await.unwrap();
+        id
+    }
+
     async fn find(&self, id: RequestId) -> Request {
         self.store().find(id).await.unwrap().unwrap()
     }

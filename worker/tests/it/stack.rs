@@ -34,6 +34,12 @@ pub(crate) struct Stack {
 /// A Redis URL at which nothing listens.
 pub(crate) const NO_REDIS: &str = "redis://127.0.0.1:1";
 
+/// Far longer than a test takes.
+pub(crate) const NO_TIMEOUT: (&str, &str) = ("CALLBACK_TIMEOUT", "1h");
+
+/// The drain does not wait for hanging attempts.
+pub(crate) const NO_DRAIN: (&str, &str) = ("DRAIN_TIMEOUT", "1ms");
+
 /// Fast retries, and loopback allowed by the SSRF policy.
 const QUICK: [(&str, &str); 3] = [
     ("CALLBACK_ALLOW", "127.0.0.1/32"),

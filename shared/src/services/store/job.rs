@@ -184,9 +184,9 @@ pub enum Settlement {
         /// The time from this write to the next attempt.
         wait: Duration,
     },
-    /// No attempt was made, because the origin's circuit is open, its concurrency limit is reached,
-    /// or the worker lacks what an attempt needs. The job is `PENDING`, and tried again after
-    /// `wait`. The retry schedule does not advance.
+    /// No attempt was made, because the destination's circuit is open, its concurrency limit is
+    /// reached, or the worker lacks what an attempt needs. The job is `PENDING`, and tried again
+    /// after `wait`. The retry schedule does not advance.
     Park {
         /// The time from this write to the next try.
         wait: Duration,

@@ -46,7 +46,7 @@ use super::{
 };
 use crate::{
     config::StoreSettings,
-    models::{ClientName, Failure, Origin, ReportSpec, Request, RequestId},
+    models::{ClientName, Destination, Failure, Origin, ReportSpec, Request, RequestId},
     services::report::Report,
 };
 
@@ -160,15 +160,22 @@ impl Sqlite {
         self.readers.read(move |db| look::suspects(db, limit)).await
     }
 
-    pub(super) async fn unpark(&self, origin: Origin, limit: usize) -> Result<usize, StoreError> {
+    pub(super) async fn unpark(
+        &self,
+        destination: Destination,
+        limit: usize,
+    ) -> Result<usize, StoreError> {
         self.writer
-            .write(self.timed(move |tx, now| look::unpark(tx, &origin, limit, now)))
+            .write(self.timed(move |tx, now| look::unpark(tx, &destination, limit, now)))
             .await
     }
 
-    pub(super) async fn origins_over_limit(&self, most: usize) -> Result<Vec<Origin>, StoreError> {
+    pub(super) async fn destinations_over_limit(
+        &self,
+        most: usize,
+    ) -> Result<Vec<Destination>, StoreError> {
         self.readers
-            .read(move |db| look::origins_over_limit(db, most))
+            .read(move |db| look::destinations_over_limit(db, most))
             .await
     }
 

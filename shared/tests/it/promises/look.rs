@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use storm_shared::{
-    models::{CallbackUrl, Origin, RequestId, Status},
+    models::{CallbackUrl, ClientName, Destination, RequestId, Status},
     services::{
         report,
-        store::{NewJob, Settlement},
+        store::{NewJob, Settlement, Store},
     },
 };
 
@@ -23,7 +23,36 @@ on_every_engine! {
     a_job_whose_due_time_was_edited_is_due,
     only_async_rows_are_due_and_claimable,
     a_parked_job_is_due_at_once_when_its_receiver_recovers,
-    an_origin_is_over_limit_once_its_backlog_reaches_the_limit,
+    a_parked_job_is_released_with_its_own_tenants_jobs_only,
+    a_destination_is_over_limit_once_its_backlog_reaches_the_limit,
+    a_backlog_over_the_limit_is_its_own_tenants_only,
+    a_job_whose_tenant_was_edited_is_claimed_and_over_no_limit,
+}
+
+const HOOK: &str = "http://example.com/hook";
+
+fn destination(tenant: Option<&str>, url: &str) -> Destination {
+    Destination {
+        tenant: tenant.map(|name| name.parse().unwrap()),
+        origin: CallbackUrl::parse(url).unwrap().origin().clone(),
+    }
+}
+
+/// A job of `tenant` that is parked for long.
+async fn parked(store: &Store, tenant: Option<&str>) -> RequestId {
+    let id = RequestId::generate();
+    let job = NewJob {
+        created_by: tenant.map(|name| name.parse().unwrap()),
+        ..NewJob::new(id, spec(), Some(CallbackUrl::parse(HOOK).unwrap()))
+    };
+    store.accept(job).await.unwrap();
+    let job = claim_one(store, id).await.unwrap();
+    assert_eq!(job.created_by.as_ref().map(ClientName::as_str), tenant);
+    let report = report::expected(&job.spec);
+    let wait = Duration::from_secs(50);
+    let park = Settlement::Park { wait };
+    store.settle(job.claim, Some(&report), park).await.unwrap();
+    id
 }
 
 async fn due_jobs_are_read_oldest_first_and_only_after_the_notification_grace(
@@ -88,10 +117,7 @@ async fn a_parked_job_is_due_at_once_when_its_receiver_recovers(database: TestDa
     assert!(parked.parked_since.is_some() && parked.result_payload.is_some());
     assert_eq!(due_jobs(&store, 9).await.due, []);
 
-    let unpark = async |origin: &str| {
-        let url = CallbackUrl::parse(origin).unwrap();
-        store.unpark(url.origin().clone(), 9).await.unwrap()
-    };
+    let unpark = async |origin: &str| store.unpark(destination(None, origin), 9).await.unwrap();
     assert_eq!(unpark("http://example.org").await, 0);
     assert_eq!(unpark("http://example.com").await, 1);
     assert_eq!(unpark("http://example.com").await, 0, "it is due already");
@@ -103,22 +129,60 @@ async fn a_parked_job_is_due_at_once_when_its_receiver_recovers(database: TestDa
     assert_eq!(again.attempts, 0);
 }
 
-async fn an_origin_is_over_limit_once_its_backlog_reaches_the_limit(database: TestDatabase) {
+async fn a_parked_job_is_released_with_its_own_tenants_jobs_only(database: TestDatabase) {
+    let store = database.open().await;
+    let none = parked(&store, None).await;
+    let [a, b] = [
+        parked(&store, Some("a")).await,
+        parked(&store, Some("b")).await,
+    ];
+    let unpark = async |tenant| store.unpark(destination(tenant, HOOK), 9).await.unwrap();
+    assert_eq!(unpark(Some("other")).await, 0);
+    for (tenant, id) in [(Some("a"), a), (None, none), (Some("b"), b)] {
+        assert_eq!(unpark(tenant).await, 1);
+        assert_eq!(due_ids(&store, 9).await, [id]);
+        assert!(claim_due(&store).await.len() == 1 && unpark(tenant).await == 0);
+    }
+}
+
+async fn a_destination_is_over_limit_once_its_backlog_reaches_the_limit(database: TestDatabase) {
     let store = database.open().await;
     for backlog in 0..3 {
-        let over_limit = store.origins_over_limit(2).await.unwrap();
+        let over_limit = store.destinations_over_limit(2).await.unwrap();
         assert_eq!(
             over_limit.len(),
             usize::from(backlog >= 2),
             "{over_limit:?}"
         );
-        let job = claimed(&store).await;
-        let report = report::expected(&job.spec);
-        let wait = Duration::from_secs(50);
-        let park = Settlement::Park { wait };
-        store.settle(job.claim, Some(&report), park).await.unwrap();
+        parked(&store, None).await;
     }
-    let over_limit = store.origins_over_limit(3).await.unwrap();
-    let over_limit: Vec<_> = over_limit.iter().map(Origin::as_str).collect();
-    assert_eq!(over_limit, ["http://example.com"]);
+    let over_limit = store.destinations_over_limit(3).await.unwrap();
+    assert_eq!(over_limit, [destination(None, HOOK)]);
+}
+
+async fn a_backlog_over_the_limit_is_its_own_tenants_only(database: TestDatabase) {
+    let store = database.open().await;
+    for tenant in [Some("a"), Some("a"), Some("a"), Some("b"), None] {
+        parked(&store, tenant).await;
+    }
+    let over_limit = async |most| store.destinations_over_limit(most).await.unwrap();
+    assert_eq!(over_limit(4).await, [], "five jobs, but of no one tenant");
+    assert_eq!(over_limit(2).await, [destination(Some("a"), HOOK)]);
+    assert_eq!(over_limit(1).await.len(), 3);
+}
+
+async fn a_job_whose_tenant_was_edited_is_claimed_and_over_no_limit(database: TestDatabase) {
+    let store = database.open().await;
+    let id = parked(&store, Some("a")).await;
+    for edit in ["created_by = 'no name'", "created_by = CAST(x'ff' AS TEXT)"] {
+        database.edit(id, edit).await;
+        assert_eq!(
+            store.destinations_over_limit(1).await.unwrap(),
+            [],
+            "{edit}"
+        );
+    }
+    database.edit(id, "created_by = 'no name', due = 0").await;
+    let claimed = claim_due(&store).await;
+    assert_eq!((claimed.len(), &claimed[0].created_by), (1, &None));
 }

@@ -119,11 +119,12 @@ async fn its_jobs_keep_their_state_their_due_times_and_their_receivers() {
     let shown = row(&store, scheduled).await;
     assert!(shown.next_attempt_at.is_some() && shown.status == Status::Pending);
     assert!(row(&store, parked).await.parked_since.is_some());
-    let [origin] = &store.origins_over_limit(6).await.unwrap()[..] else {
+    let [over] = &store.destinations_over_limit(6).await.unwrap()[..] else {
         panic!("six jobs of one origin were claimed before")
     };
-    assert_eq!(origin.as_str(), ORIGIN);
-    assert_eq!(store.unpark(origin.clone(), 9).await.unwrap(), 1);
+    let origin = &over.origin;
+    assert_eq!((origin.as_str(), &over.tenant), (ORIGIN, &None));
+    assert_eq!(store.unpark(over.clone(), 9).await.unwrap(), 1);
     let claimed = claim_due(&store).await;
     assert_eq!(claimed.len(), 5, "and the one that was parked");
     for job in &claimed {
@@ -145,8 +146,8 @@ async fn its_jobs_keep_their_state_their_due_times_and_their_receivers() {
     let origin_of_ended = store.origin_of(Scope::All, ended).await.unwrap();
     assert_eq!(origin_of_ended.unwrap().as_ref(), Some(origin));
     redeliver(&store, ended).await.unwrap();
-    let over_limit = store.origins_over_limit(3).await.unwrap();
-    assert_eq!(over_limit.iter().collect::<Vec<_>>(), [origin]);
+    let over_limit = store.destinations_over_limit(3).await.unwrap();
+    assert_eq!(over_limit, std::slice::from_ref(over));
 }
 
 #[tokio::test]
@@ -169,10 +170,10 @@ async fn what_its_processes_write_meanwhile_is_found_when_it_is_due() {
     assert_eq!(backlog.due, []);
     let hour = Duration::from_hours(1);
     assert!(backlog.next_due.unwrap().abs_diff(hour) < Duration::from_mins(5));
-    let [origin] = &store.origins_over_limit(1).await.unwrap()[..] else {
+    let [over] = &store.destinations_over_limit(1).await.unwrap()[..] else {
         panic!("its job counts")
     };
-    assert_eq!(origin.as_str(), ORIGIN);
+    assert_eq!(over.origin.as_str(), ORIGIN);
     schedule(accepted, A_MINUTE_AGO);
     assert_eq!(due_ids(&store, 9).await, [accepted]);
     // It ends the job, and redelivers it.
@@ -200,7 +201,7 @@ async fn what_its_processes_write_meanwhile_is_found_when_it_is_due() {
         Err(Unredeliverable::UnderWay)
     );
     assert_eq!(row(&store, accepted).await.status, Status::Completed);
-    assert_eq!(store.origins_over_limit(1).await.unwrap().len(), 1);
+    assert_eq!(store.destinations_over_limit(1).await.unwrap().len(), 1);
     let job = claim_due(&store).await.pop().unwrap();
     assert_eq!(
         (job.claim.work, job.attempts, job.attempts_before),

@@ -9,12 +9,13 @@ use futures_util::future::BoxFuture;
 use rustix::io::Errno;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
     time::Instant,
 };
 
 use super::{ATTEMPT_DELAY, Race, RaceError, interleaved};
-use crate::delivery::{network::Connect, shortage::Shortage};
+use crate::delivery::{
+    ConnectionPermit, Permits, TenantPermits, network::Connect, shortage::Shortage,
+};
 
 const DEADLINE: Duration = Duration::from_secs(10);
 
@@ -99,7 +100,7 @@ impl Connect for Shared {
 async fn race(
     script: &[Dialled],
     addresses: &[&str],
-    permits: Option<Arc<Semaphore>>,
+    permits: Option<TenantPermits>,
 ) -> (Result<TcpStream, RaceError>, Arc<FakeNetwork>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let made = TcpStream::connect(listener.local_addr().unwrap());
@@ -120,9 +121,9 @@ async fn race(
     (race.run(&addresses).await, network)
 }
 
-fn one_permit(of: usize) -> (Arc<Semaphore>, tokio::sync::OwnedSemaphorePermit) {
-    let permits = Arc::new(Semaphore::new(of));
-    let held = Arc::clone(&permits).try_acquire_owned().unwrap();
+fn one_permit(of: usize) -> (Permits, ConnectionPermit) {
+    let permits = Permits::new(of);
+    let held = permits.of(None).try_acquire().unwrap();
     (permits, held)
 }
 
@@ -180,7 +181,8 @@ async fn at_most_two_dials_are_open_and_each_leaves_time_for_the_next() {
 
 #[tokio::test]
 async fn without_a_second_permit_the_dials_do_not_overlap() {
-    let (permits, _held) = one_permit(1);
+    let (_, held) = one_permit(1);
+    let permits = held.siblings().clone();
     let (connected, network) = race(&[Never, Connects(AT_ONCE)], &FOUR[..2], Some(permits)).await;
     assert!(connected.is_ok());
     assert_eq!(*network.dials.lock().unwrap(), [AT_ONCE, DEADLINE / 2]);
@@ -189,8 +191,8 @@ async fn without_a_second_permit_the_dials_do_not_overlap() {
 
 #[tokio::test]
 async fn a_second_dial_holds_a_permit_of_the_origin_only_while_it_lasts() {
-    let (permits, _held) = one_permit(2);
-    let watched = Arc::clone(&permits);
+    let (watched, held) = one_permit(2);
+    let permits = held.siblings().clone();
     let script = [
         Never,
         Fails(Errno::CONNREFUSED, Duration::from_secs(1)),
@@ -198,14 +200,14 @@ async fn a_second_dial_holds_a_permit_of_the_origin_only_while_it_lasts() {
     ];
     let running = tokio::spawn(async move { race(&script[..2], &FOUR[..2], Some(permits)).await });
     for left in [0, 1] {
-        while watched.available_permits() != left {
+        while watched.free() != left {
             // Lets the paused clock go on.
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
     running.abort();
     assert!(running.await.is_err_and(|error| error.is_cancelled()));
-    assert_eq!(watched.available_permits(), 1);
+    assert_eq!(watched.free(), 1);
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! A circuit breaker for one origin.
+//! A circuit breaker for one destination.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// release it may have died.
 const PARK_TIME: Duration = Duration::from_secs(30);
 
-/// What the result of an attempt says about its origin.
+/// What the result of an attempt says about its receiver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in super::super) enum Signal {
     /// The origin answers. Its status, such as 404, concerns the one URL.

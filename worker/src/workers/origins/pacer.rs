@@ -1,4 +1,5 @@
-//! Spreads the jobs that an origin has no room for over the time that it needs for them.
+//! Spreads the jobs for which a destination or a tenant has no room over the time that it needs for
+//! them.
 
 use std::time::Duration;
 
@@ -10,12 +11,15 @@ const INITIAL_MEAN: Duration = Duration::from_millis(50);
 /// The shortest time for which parking pays: it costs two writes.
 const SHORTEST: Duration = Duration::from_millis(200);
 
-/// Assigns start times to jobs at the rate at which the origin has served attempts.
+/// Assigns start times to jobs at the rate at which attempts were served.
+#[derive(Clone, Copy)]
 pub(super) struct Pacer {
     /// Moving average of the length of an attempt.
     mean: Duration,
     /// The last start time assigned.
     last: Option<Instant>,
+    /// The last one assigned to an overdue job. These wait for each other only.
+    last_overdue: Option<Instant>,
 }
 
 impl Pacer {
@@ -23,6 +27,7 @@ impl Pacer {
         Self {
             mean: INITIAL_MEAN,
             last: None,
+            last_overdue: None,
         }
     }
 
@@ -39,16 +44,22 @@ impl Pacer {
         now: Instant,
         concurrency: usize,
         longest: Duration,
+        is_overdue: bool,
     ) -> Duration {
+        let last = if is_overdue {
+            &mut self.last_overdue
+        } else {
+            &mut self.last
+        };
         // With `concurrency` attempts under way, one ends every `mean / concurrency` on average.
         let spacing = self.mean / u32::try_from(concurrency).unwrap_or(u32::MAX);
         let soonest = now + SHORTEST;
-        let next = self.last.map_or(soonest, |last| last + spacing);
+        let next = last.map_or(soonest, |last| last + spacing);
         // A start time before `soonest` went unused. It is not made up for, as that would be a
         // burst.
         let is_within = next >= soonest && next - now <= longest;
         let start = if is_within { next } else { soonest };
-        self.last = Some(start);
+        *last = Some(start);
         start - now
     }
 }
@@ -69,7 +80,9 @@ mod tests {
         for _ in 0..100 {
             pacer.attempt_took(Duration::from_secs(10));
         }
-        let delays: Vec<_> = (0..4).map(|_| pacer.next_delay(now, 10, LONGEST)).collect();
+        let delays: Vec<_> = (0..4)
+            .map(|_| pacer.next_delay(now, 10, LONGEST, false))
+            .collect();
         assert_eq!(delays[0], SHORTEST);
         for pair in delays.windows(2) {
             let apart = pair[1].abs_diff(pair[0]).as_millis();
@@ -77,14 +90,27 @@ mod tests {
         }
         // Unused start times are not made up for.
         let later = now + Duration::from_mins(10);
-        assert_eq!(pacer.next_delay(later, 10, LONGEST), SHORTEST);
+        assert_eq!(pacer.next_delay(later, 10, LONGEST, false), SHORTEST);
+    }
+
+    #[test]
+    fn overdue_jobs_wait_for_each_other_only() {
+        let (mut pacer, now) = (Pacer::new(), Instant::now());
+        for _ in 0..100 {
+            pacer.attempt_took(Duration::from_secs(10));
+            pacer.next_delay(now, 10, LONGEST, false);
+        }
+        assert_eq!(pacer.next_delay(now, 10, LONGEST, true), SHORTEST);
+        assert!(pacer.next_delay(now, 10, LONGEST, true) > SHORTEST);
     }
 
     #[test]
     fn no_delay_exceeds_the_longest_and_later_ones_begin_again() {
         let (mut pacer, now) = (Pacer::new(), Instant::now());
         pacer.attempt_took(Duration::from_mins(8));
-        let delays: Vec<_> = (0..20).map(|_| pacer.next_delay(now, 1, LONGEST)).collect();
+        let delays: Vec<_> = (0..20)
+            .map(|_| pacer.next_delay(now, 1, LONGEST, false))
+            .collect();
         assert!(delays.iter().all(|delay| *delay <= LONGEST), "{delays:?}");
         assert!(delays.iter().filter(|delay| **delay == SHORTEST).count() > 2);
     }

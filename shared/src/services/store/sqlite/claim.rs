@@ -149,11 +149,8 @@ impl ClaimedRow {
             traceparent: columns::traceparent(traceparent, self.claim.id),
             attempts: columns::count(self.attempts),
             attempts_before: columns::count(self.attempts_before),
-            // A name that can't be parsed was edited by hand. That must not block the job.
-            created_by: self
-                .created_by
-                .and_then(|name| from_utf8(&name).ok()?.parse().ok()),
             parked_for: self.parked_at.map_or(Duration::ZERO, |at| now.since(at)),
+            created_by: columns::client_name(self.created_by.as_deref()),
         })
     }
 }

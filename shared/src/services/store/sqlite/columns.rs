@@ -1,6 +1,9 @@
 //! Conversion between columns and the models.
 
-use std::{error::Error, str::FromStr};
+use std::{
+    error::Error,
+    str::{FromStr, from_utf8},
+};
 
 use jiff::Timestamp;
 use rusqlite::{
@@ -11,7 +14,7 @@ use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 
 use crate::{
-    models::{CallbackUrl, Origin, RequestId, Traceparent},
+    models::{CallbackUrl, ClientName, Origin, RequestId, Traceparent},
     services::store::Scope,
 };
 
@@ -66,6 +69,12 @@ where
 pub(super) fn traceparent(text: Option<&str>, id: RequestId) -> Traceparent {
     let sent = text.and_then(|text| text.parse().ok());
     sent.unwrap_or_else(|| Traceparent::of(id))
+}
+
+/// The client name in a `created_by`. Text that is no name was edited by hand, and counts as none:
+/// no job may fail because of it.
+pub(super) fn client_name(stored: Option<&[u8]>) -> Option<ClientName> {
+    from_utf8(stored?).ok()?.parse().ok()
 }
 
 /// The value to compare with `created_by`; null matches every row.

@@ -10,7 +10,7 @@ use rusqlite::{Connection, Row, params, types::Value};
 
 use super::{clock::StoreTime, columns, state};
 use crate::{
-    models::{ClientName, Origin},
+    models::{ClientName, Destination, Origin},
     services::store::{
         Candidate, Capacity, DueJobs, Work,
         look::{TenantQueue, share_out},
@@ -308,10 +308,10 @@ fn next_due(connection: &Connection, now: StoreTime) -> rusqlite::Result<Option<
     Ok(next.map(|next| StoreTime::stored(next).since(now)))
 }
 
-/// Makes up to `limit` jobs parked for `origin` due at `now`.
+/// Makes up to `limit` jobs parked for `destination` due at `now`.
 pub(super) fn unpark(
     connection: &Connection,
-    origin: &Origin,
+    destination: &Destination,
     limit: usize,
     now: StoreTime,
 ) -> rusqlite::Result<usize> {
@@ -324,37 +324,50 @@ pub(super) fn unpark(
                 "UPDATE {table} SET due = ?2 WHERE id IN (
                      SELECT id FROM {table} INDEXED BY {table}_backlog
                      WHERE status = 'PENDING' AND claim > 0 AND due > ?2 AND parked_at IS NOT NULL
-                       AND origin = ?1
+                       AND origin = ?1 AND created_by IS ?4
                      LIMIT ?3)"
             ))?
             .execute(params![
-                origin.as_str(),
+                destination.origin.as_str(),
                 now.millis(),
-                columns::integer(limit - unparked)
+                columns::integer(limit - unparked),
+                destination.tenant.as_ref().map(ClientName::as_str),
             ])?;
     }
     Ok(unparked)
 }
 
-/// Returns the origins with a backlog of at least `most` scheduled or parked jobs.
-pub(super) fn origins_over_limit(
+/// Returns the destinations with a backlog of at least `most` scheduled or parked jobs.
+pub(super) fn destinations_over_limit(
     connection: &Connection,
     most: usize,
-) -> rusqlite::Result<Vec<Origin>> {
-    connection
+) -> rusqlite::Result<Vec<Destination>> {
+    let mut query = connection
         // INDEXED BY, as above. A job without a callback has no origin and counts for none.
         .prepare_cached(
-            "SELECT origin FROM (
-                 SELECT origin, count(*) AS jobs FROM requests INDEXED BY requests_backlog
-                 WHERE status = 'PENDING' AND claim > 0 AND origin IS NOT NULL GROUP BY origin
+            "SELECT origin, created_by FROM (
+                 SELECT origin, created_by, count(*) AS jobs
+                 FROM requests INDEXED BY requests_backlog
+                 WHERE status = 'PENDING' AND claim > 0 AND origin IS NOT NULL
+                 GROUP BY origin, created_by
                  UNION ALL
-                 SELECT origin, count(*) FROM redeliveries INDEXED BY redeliveries_backlog
-                 WHERE status = 'PENDING' AND claim > 0 AND origin IS NOT NULL GROUP BY origin)
-             GROUP BY origin HAVING sum(jobs) >= ?1",
-        )?
-        .query_map([columns::integer(most)], |row| {
-            let origin = columns::text(row, 0)?.unwrap_or_default();
-            Ok(Origin::stored(&origin))
-        })?
-        .collect()
+                 SELECT origin, created_by, count(*)
+                 FROM redeliveries INDEXED BY redeliveries_backlog
+                 WHERE status = 'PENDING' AND claim > 0 AND origin IS NOT NULL
+                 GROUP BY origin, created_by)
+             GROUP BY origin, created_by HAVING sum(jobs) >= ?1",
+        )?;
+    let mut rows = query.query([columns::integer(most)])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        let stored = row.get_ref(1)?.as_bytes_or_null()?;
+        let tenant = columns::client_name(stored);
+        if tenant.is_some() != stored.is_some() {
+            continue; // edited by hand: nobody submits jobs under that name
+        }
+        let origin = columns::text(row, 0)?.unwrap_or_default();
+        let origin = Origin::stored(&origin);
+        found.push(Destination { tenant, origin });
+    }
+    Ok(found)
 }

@@ -1,0 +1,255 @@
+//! What a worker knows of its receivers: by destination, by origin and by tenant.
+
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
+
+use storm_shared::models::{ClientName, Destination, Origin};
+use tokio::time::Instant;
+
+use super::{breaker::Breaker, holder::Holder};
+use crate::{
+    delivery::{Permits, TenantPermits},
+    metrics::ParkReason,
+};
+
+/// Slots that a destination may hold however few are free, as long as callbacks leave as many.
+/// Without them, a worker whose slots are all taken would park every job.
+pub(super) const MIN_SLOTS: usize = 16;
+
+/// The slots that a tenant may hold for each one that callbacks leave. So it takes at most seven
+/// eighths of a worker, however many destinations it has.
+const TENANT_FACTOR: usize = 7;
+
+/// Beyond this number of destinations, idle ones are forgotten with their failure counts.
+pub(super) const MAX_DESTINATIONS: usize = 10_000;
+
+/// An idle destination is forgotten after this time. Jobs parked by an open breaker ask at least
+/// twice as often, so by then it has none.
+pub(super) const IDLE_TIME: Duration = Duration::from_mins(1);
+
+/// Every destination that is being called or has failed, and what its jobs share with others.
+pub(super) struct State {
+    /// Concurrent attempts to one origin.
+    limit: usize,
+    destinations: HashMap<Destination, DestinationState>,
+    /// The origins of the destinations, and those with a connection that has outlived its job.
+    origins: HashMap<Origin, OriginState>,
+    /// The tenants with admitted jobs.
+    tenants: HashMap<Option<ClientName>, Holder>,
+    /// Admitted jobs.
+    jobs: usize,
+}
+
+pub(super) struct DestinationState {
+    pub(super) breaker: Breaker,
+    permits: TenantPermits,
+    slots: Holder,
+    last_asked: Instant,
+}
+
+struct OriginState {
+    /// One permit a connection. A connection can outlive its job, and so can its permit.
+    permits: Permits,
+    /// How many destinations have this origin.
+    destinations: usize,
+}
+
+/// A job that asks for admission.
+pub(super) struct Entrant {
+    /// How long it may be parked for.
+    pub(super) park_budget: Duration,
+    /// How long a job may be parked in all.
+    pub(super) park_max: Duration,
+    /// The slots of the worker.
+    pub(super) all_slots: usize,
+    pub(super) free_slots: usize,
+}
+
+impl State {
+    pub(super) fn new(limit: usize) -> Self {
+        Self {
+            limit,
+            destinations: HashMap::new(),
+            origins: HashMap::new(),
+            tenants: HashMap::new(),
+            jobs: 0,
+        }
+    }
+
+    /// A destination, which is remembered from now on.
+    pub(super) fn destination(&mut self, name: &Destination) -> &mut DestinationState {
+        let destination = self.destinations.entry(name.clone()).or_insert_with(|| {
+            let origin = self.origins.entry(name.origin.clone());
+            let origin = origin.or_insert_with(|| OriginState {
+                permits: Permits::new(self.limit),
+                destinations: 0,
+            });
+            origin.destinations += 1;
+            DestinationState {
+                breaker: Breaker::closed(),
+                permits: origin.permits.of(name.tenant.clone()),
+                slots: Holder::new(),
+                last_asked: Instant::now(),
+            }
+        });
+        destination.last_asked = Instant::now();
+        destination
+    }
+
+    /// Counts a job in, and returns the permits to wait for; or why and how long to park it.
+    pub(super) fn enter(
+        &mut self,
+        name: &Destination,
+        entrant: &Entrant,
+    ) -> Result<TenantPermits, (ParkReason, Duration)> {
+        let (now, park_budget) = (Instant::now(), entrant.park_budget);
+        let is_overdue = park_budget.is_zero();
+        // The slots that callbacks would leave, with this one. Those of jobs at work do not count:
+        // they are free again without any receiver's help.
+        let left = entrant.all_slots.saturating_sub(self.jobs + 1);
+        let tenant = self.tenants.get(&name.tenant).copied();
+        let mut tenant = tenant.unwrap_or(Holder::new());
+        let tenants_most = match name.tenant {
+            Some(_) => (TENANT_FACTOR * left).max(1),
+            None => usize::MAX, // without authentication there is no other tenant
+        };
+        let destination = self.destination(name);
+        if let Some(wait) = destination.breaker.park(now, park_budget) {
+            return Err((ParkReason::OriginDown, wait));
+        }
+        let most = entrant.free_slots.max(left.min(MIN_SLOTS));
+        let slots = &mut destination.slots;
+        let has_room = slots.has_room(most, is_overdue, now);
+        let tenant_has_room = tenant.has_room(tenants_most, is_overdue, now);
+        if has_room && tenant_has_room {
+            slots.jobs += 1;
+            tenant.jobs += 1;
+            let permits = destination.permits.clone();
+            self.tenants.insert(name.tenant.clone(), tenant);
+            self.jobs += 1;
+            return Ok(permits);
+        }
+        let mut wait = Duration::ZERO;
+        if !has_room {
+            let share = destination.permits.share();
+            wait = slots.refuse(share, entrant.park_max, is_overdue, now);
+        }
+        if !tenant_has_room {
+            let its_wait = tenant.refuse(tenants_most, entrant.park_max, is_overdue, now);
+            wait = wait.max(its_wait);
+            self.tenants.insert(name.tenant.clone(), tenant);
+        }
+        if !is_overdue {
+            wait = wait.min(park_budget);
+        }
+        Err((ParkReason::OriginBusy, wait))
+    }
+
+    /// An attempt of a job that was counted in took this long.
+    pub(super) fn attempt_took(&mut self, name: &Destination, time: Duration) {
+        if let Some(tenant) = self.tenants.get_mut(&name.tenant) {
+            tenant.pacer.attempt_took(time);
+        }
+        self.destination(name).slots.pacer.attempt_took(time);
+    }
+
+    /// Counts a job out that was counted in. `was_probe`: it was cut off as a probe.
+    pub(super) fn leave(&mut self, name: &Destination, was_probe: bool) {
+        let Some(destination) = self.destinations.get_mut(name) else {
+            return;
+        };
+        if was_probe {
+            // Cut off without a result: the next attempt is the probe.
+            destination.breaker.probe_cut_off(Instant::now());
+        }
+        destination.slots.jobs -= 1;
+        self.jobs -= 1;
+        // A destination without failures need not be remembered: this bounds the map by the
+        // destinations in use.
+        if destination.is_forgettable() {
+            self.destinations.remove(name);
+            self.forget_in_origin(&name.origin);
+        }
+        if let Some(tenant) = self.tenants.get_mut(&name.tenant) {
+            tenant.jobs -= 1;
+            if tenant.jobs == 0 {
+                self.tenants.remove(&name.tenant);
+            }
+        }
+    }
+
+    /// Forgets idle destinations: those without failures, those not asked for in a while, and, when
+    /// there are too many, all others of the tenants with more than their share of them. Returns
+    /// how many of their breakers were open.
+    pub(super) fn sweep(&mut self) -> usize {
+        let now = Instant::now();
+        let crowding = self.crowding_tenants();
+        let mut forgotten = Vec::new();
+        let mut open_breakers = 0;
+        self.destinations.retain(|name, destination| {
+            let is_recent = now - destination.last_asked < IDLE_TIME;
+            let is_old = !is_recent || crowding.contains(&name.tenant);
+            let forget = destination.slots.jobs == 0 && (is_old || destination.is_forgettable());
+            if forget {
+                open_breakers += usize::from(destination.breaker.is_open());
+                forgotten.push(name.origin.clone());
+            }
+            !forget
+        });
+        for origin in forgotten {
+            self.forget_in_origin(&origin);
+        }
+        self.origins.retain(|_, origin| !origin.is_idle());
+        open_breakers
+    }
+
+    /// When too many destinations are remembered: the tenants with more than their share of them.
+    fn crowding_tenants(&self) -> HashSet<Option<ClientName>> {
+        if self.destinations.len() <= MAX_DESTINATIONS {
+            return HashSet::new();
+        }
+        let mut counts = HashMap::new();
+        for name in self.destinations.keys() {
+            *counts.entry(&name.tenant).or_insert(0) += 1;
+        }
+        let share = MAX_DESTINATIONS / counts.len();
+        let crowding = counts.into_iter().filter(|(_, count)| *count > share);
+        crowding.map(|(tenant, _)| tenant.clone()).collect()
+    }
+
+    /// A destination of `origin` was forgotten.
+    fn forget_in_origin(&mut self, origin: &Origin) {
+        if let Some(state) = self.origins.get_mut(origin) {
+            state.destinations -= 1;
+            if state.is_idle() {
+                self.origins.remove(origin);
+            }
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn known(&self) -> (usize, usize) {
+        (self.destinations.len(), self.origins.len())
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.known() == (0, 0) && self.tenants.is_empty() && self.jobs == 0
+    }
+}
+
+impl DestinationState {
+    /// Whether it equals a new one.
+    fn is_forgettable(&self) -> bool {
+        self.slots.jobs == 0 && self.breaker.is_untroubled()
+    }
+}
+
+impl OriginState {
+    /// Whether no destination has it and no connection to it is busy.
+    fn is_idle(&self) -> bool {
+        self.destinations == 0 && self.permits.are_idle()
+    }
+}
