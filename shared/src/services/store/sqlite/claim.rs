@@ -2,9 +2,13 @@
 
 use std::{error::Error, fmt::Display, str::from_utf8, time::Duration};
 
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::{clock::StoreTime, columns, columns::set_work};
+use super::{
+    clock::StoreTime,
+    columns,
+    columns::{set_work, where_held},
+};
 use crate::{
     models::{CallbackUrl, Failure, FailureReason, RequestId},
     services::store::{Candidate, Claim, InvalidJob, Job, OwnerId},
@@ -41,6 +45,33 @@ pub(super) fn claim_all(
     Ok(rows)
 }
 
+/// The `candidates` that `owner` holds under their next claim number: those that an earlier try of
+/// the same claim has won, if it was committed.
+pub(super) fn won(
+    connection: &Connection,
+    owner: OwnerId,
+    candidates: &[Candidate],
+) -> rusqlite::Result<Vec<ClaimedRow>> {
+    let owner_text = owner.to_string();
+    let mut held = connection.prepare_cached(concat!(
+        "SELECT claim, input_payload, result_payload,
+             coalesce(callback_target, callback_url), traceparent, attempts,
+             attempts_before, parked_at
+         FROM requests ",
+        where_held!()
+    ))?;
+    let mut rows = Vec::new();
+    for candidate in candidates {
+        let id = candidate.id;
+        let next = candidate.claims.saturating_add(1);
+        let found = held.query_row(params![id.to_string(), owner_text, next], |row| {
+            ClaimedRow::read(row, id, owner)
+        });
+        rows.extend(found.optional()?);
+    }
+    Ok(rows)
+}
+
 /// The columns of a claimed job as they are stored. They are parsed after the commit, so that no
 /// other writer waits for that, and a row that can't be parsed rolls back no other claim.
 pub(super) struct ClaimedRow {
@@ -55,7 +86,7 @@ pub(super) struct ClaimedRow {
 }
 
 impl ClaimedRow {
-    /// Reads the `RETURNING` row.
+    /// Reads the row of a claim.
     fn read(row: &Row<'_>, id: RequestId, owner: OwnerId) -> rusqlite::Result<Self> {
         let number = row.get(0)?;
         Ok(Self {
