@@ -1,6 +1,7 @@
 //! What a worker does with jobs, from the claim to the settlement.
 //!
-//! * `callback_worker`: the job pipeline: claim, run, deliver, settle.
+//! * `callback_worker`: the job pipeline: claim, run, deliver, settle. `repeat`: writes whose
+//!   outcome is unknown. `in_hand`: the jobs that are claimed or run right now.
 //! * `deliver`: one attempt at its origin; it returns a `Settlement`.
 //! * `origins`: bulkheads between receivers: concurrency limit, circuit breaker, pacing.
 //! * `schedule`: when a failed attempt is retried. `callback_body`: what is sent. `resends`: the
@@ -16,6 +17,7 @@ mod callback_body;
 mod callback_worker;
 mod deliver;
 mod drain;
+mod in_hand;
 mod intake;
 mod lease;
 mod next_due;
@@ -23,6 +25,7 @@ mod origins;
 mod parked;
 mod parts;
 mod quarantine;
+mod repeat;
 mod resends;
 mod running;
 mod schedule;

@@ -9,7 +9,6 @@ use std::{
     time::Duration,
 };
 
-use backon::{ExponentialBuilder, Retryable};
 use futures_util::FutureExt;
 use storm_shared::{
     config::Settings,
@@ -25,9 +24,11 @@ use tracing::{debug, error, warn};
 use super::{
     deliver::Deliverer,
     drain::Drain,
+    in_hand::InHand,
     lease::{Lease, Term},
     next_due::NextDue,
     parts::Parts,
+    repeat::{GivenUp, until_claimed, until_written},
     slots::Slot,
 };
 use crate::{
@@ -47,6 +48,7 @@ pub(super) struct CallbackWorker {
     next_due: NextDue,
     drain: Drain,
     drain_timeout: Duration,
+    in_hand: InHand,
     has_warned_of_long_work: AtomicBool,
     metrics: Metrics,
 }
@@ -60,13 +62,15 @@ impl CallbackWorker {
             next_due: parts.next_due,
             drain: parts.drain,
             drain_timeout: settings.drain_timeout,
+            in_hand: InHand::default(),
             has_warned_of_long_work: AtomicBool::new(false),
             metrics: parts.metrics,
         }
     }
 
     /// Claims `candidates` in one transaction and starts those that it won. `slots` has
-    /// `slots_per_job` for each of them.
+    /// `slots_per_job` for each of them. Leaves out those that another call claims, or that still
+    /// run: the next search finds them, if need be.
     ///
     /// # Errors
     /// The store failed, and nothing was claimed: the jobs stay `PENDING`.
@@ -82,10 +86,24 @@ impl CallbackWorker {
         let Some(term) = self.drain.until_shutdown(self.lease.in_force()).await else {
             return Ok(());
         };
-        let claimed = self.store.claim(term.owner, candidates.to_vec()).await?;
+        let taken = self.in_hand.take(candidates);
+        let claim = until_claimed(
+            self.store.claim(term.owner, taken.candidates().to_vec()),
+            || {
+                self.store
+                    .claim_again(term.owner, taken.candidates().to_vec())
+            },
+        );
+        let claimed = tokio::select! {
+            biased;
+            claimed = claim => claimed?,
+            // What it may have claimed is released with the lease.
+            () = self.drain.over() => return Ok(()),
+        };
         self.metrics.claimed(source, claimed.len());
+        let held = taken.keep(claimed.iter().map(|job| claim_of(job).id));
         // Slots of candidates whose claim lost are freed with `slots`, on return.
-        for job in claimed {
+        for (job, held) in claimed.into_iter().zip(held) {
             #[expect(
                 clippy::expect_used,
                 reason = "the caller took slots for each candidate"
@@ -94,7 +112,11 @@ impl CallbackWorker {
                 .split(slots_per_job as usize)
                 .expect("slots for each candidate");
             let processing = Arc::clone(self).process(job, slot, term.clone());
-            self.drain.spawn(processing);
+            self.drain.spawn(async move {
+                processing.await;
+                // Only now: a repeated claim must not take a job that still runs for its own.
+                drop(held);
+            });
         }
         Ok(())
     }
@@ -102,10 +124,7 @@ impl CallbackWorker {
     /// Sees one claimed job through, unless its claim ends first.
     async fn process(self: Arc<Self>, claimed: Result<Job, InvalidJob>, slot: Slot, term: Term) {
         let _running = self.metrics.job_started();
-        let claim = match &claimed {
-            Ok(job) => job.claim,
-            Err(invalid) => invalid.claim,
-        };
+        let claim = claim_of(&claimed);
         let line = async {
             match claimed {
                 Ok(job) => self.run_deliver_settle(&job).await,
@@ -133,7 +152,7 @@ impl CallbackWorker {
                 self.metrics.lost_claim();
                 warn!(%id, "job lost to another worker");
             }
-            // Only a closed store ends `persist` otherwise. The row stays `PROCESSING` until the
+            // Only a closed store ends a write otherwise. The row stays `PROCESSING` until the
             // lease expires.
             Err(error) => error!(%id, %error, "the job's outcome could not be stored"),
         }
@@ -168,7 +187,8 @@ impl CallbackWorker {
         let report = report::generate(&job.spec).await;
         if job.spec.ideal_duration() > LONG {
             let write = || self.store.store_result(job.claim, &report);
-            self.persist(job.claim, write).await?;
+            let written = until_written(job.claim.id, write).await;
+            written.map_err(|given_up| given_up.error)?;
         }
         Ok(report)
     }
@@ -193,7 +213,9 @@ impl CallbackWorker {
         }
     }
 
-    /// Writes how the claim ended. Every write carries the claim number as fencing token.
+    /// Writes how the claim ended. Every write carries the claim number as fencing token. It is
+    /// repeated as long as that can help: if it were given up, a delivered job would be delivered
+    /// again. The drain deadline ends it too.
     async fn settle(
         &self,
         claim: Claim,
@@ -201,7 +223,8 @@ impl CallbackWorker {
         settlement: Settlement,
     ) -> Result<(), StoreError> {
         let write = || self.store.settle(claim, report, settlement.clone());
-        self.persist(claim, write).await?;
+        let written = until_written(claim.id, write).await;
+        written.or_else(|given_up| unless_settled(&settlement, given_up))?;
         match settlement {
             Settlement::Finish { outcome, .. } => {
                 self.metrics.ended(&outcome);
@@ -217,24 +240,30 @@ impl CallbackWorker {
         }
         Ok(())
     }
+}
 
-    /// Repeats a write with exponential backoff until it succeeds or the claim is lost. If it
-    /// were given up, a delivered job would be delivered again. The drain deadline ends it too.
-    async fn persist<F>(&self, claim: Claim, write: impl Fn() -> F) -> Result<(), StoreError>
-    where
-        F: Future<Output = Result<(), StoreError>>,
-    {
-        let backoff = ExponentialBuilder::default()
-            .with_min_delay(Duration::from_millis(50))
-            .with_max_delay(Duration::from_secs(2))
-            .with_jitter()
-            .without_max_times();
-        write
-            .retry(backoff)
-            // A lost claim stays lost, and a closed store takes no more writes.
-            .when(|error| !matches!(error, StoreError::ClaimLost | StoreError::Closed))
-            .notify(|error, after| warn!(id = %claim.id, %error, ?after, "a write is retried"))
-            .await
+fn claim_of(claimed: &Result<Job, InvalidJob>) -> Claim {
+    match claimed {
+        Ok(job) => job.claim,
+        Err(invalid) => invalid.claim,
+    }
+}
+
+/// The error of a settlement, unless an earlier try may be the cause.
+///
+/// A park and a release leave no record by which the store could recognise a repeat. So if the
+/// outcome of an earlier try was unknown, the claim has ended either by it or with the lease, and
+/// in both cases the job is no longer this worker's.
+fn unless_settled(settlement: &Settlement, given_up: GivenUp) -> Result<(), StoreError> {
+    match (settlement, given_up) {
+        (
+            Settlement::Park { .. } | Settlement::GiveBack,
+            GivenUp {
+                error: StoreError::ClaimLost,
+                may_be_committed: true,
+            },
+        ) => Ok(()),
+        (_, GivenUp { error, .. }) => Err(error),
     }
 }
 
@@ -249,4 +278,39 @@ fn failed(failure: Failure) -> Settlement {
 fn panicked() -> Failure {
     let detail = "The service failed, not the job. The worker's log has the details.";
     Failure::new(FailureReason::InternalError, detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use storm_shared::services::store::{Outcome, Settlement, StoreError};
+
+    use super::{GivenUp, unless_settled};
+
+    #[test]
+    fn after_an_unknown_outcome_a_park_or_release_that_lost_its_claim_drops_the_job_quietly() {
+        let wait = Duration::from_secs(1);
+        let finish = Settlement::Finish {
+            attempt: None,
+            outcome: Outcome::Completed,
+        };
+        for (settlement, is_ambiguous) in [
+            (Settlement::Park { wait }, true),
+            (Settlement::GiveBack, true),
+            // The store recognises its repeat: this claim was lost.
+            (finish, false),
+        ] {
+            for may_be_committed in [true, false] {
+                let given_up = |error| GivenUp {
+                    error,
+                    may_be_committed,
+                };
+                let lost = unless_settled(&settlement, given_up(StoreError::ClaimLost));
+                assert_eq!(lost.is_ok(), is_ambiguous && may_be_committed);
+                let closed = unless_settled(&settlement, given_up(StoreError::Closed));
+                assert!(matches!(closed, Err(StoreError::Closed)));
+            }
+        }
+    }
 }
