@@ -34,17 +34,19 @@
 //! | `database-moved` | 503 | the open database file was moved, deleted or replaced |
 //! | `database-failing` | 503 | the database's disk has I/O errors |
 //! | `database-unavailable` | 503 | the database refused for another reason; the log says which |
+//! | `outcome-unknown` | 503 | the database failed during the commit: it may have happened |
 //! | `shutting-down` | 503 | the process is shutting down |
 //!
 //! The listener adds `too-many-connections` (503). Every 503 and the 429 carry `Retry-After`,
-//! except for a damaged database: a retry does not help there.
+//! except for a damaged database, where a retry does not help, and for an unknown outcome, where it
+//! could do the same twice.
 
 mod database;
 
 use std::{borrow::Cow, time::Duration};
 
 use serde::Serialize;
-use storm_shared::services::store::Unredeliverable;
+use storm_shared::{models::RequestId, services::store::Unredeliverable};
 use warp::{
     Reply,
     http::{HeaderName, HeaderValue, StatusCode, header},
@@ -83,6 +85,7 @@ pub struct Problem {
     title: &'static str,
     detail: Cow<'static, str>,
     errors: Vec<FieldError>,
+    request_id: Option<RequestId>,
     header: Option<(&'static str, &'static str)>,
 }
 
@@ -396,6 +399,7 @@ impl Problem {
             title,
             detail: detail.into(),
             errors: Vec::new(),
+            request_id: None,
             header: None,
         }
     }
@@ -418,6 +422,8 @@ impl Reply for Problem {
             detail: &'a str,
             #[serde(skip_serializing_if = "<[_]>::is_empty")]
             errors: &'a [FieldError],
+            #[serde(skip_serializing_if = "Option::is_none")]
+            request_id: Option<RequestId>,
         }
 
         let body = Body {
@@ -426,6 +432,7 @@ impl Reply for Problem {
             status: self.status.as_u16(),
             detail: &self.detail,
             errors: &self.errors,
+            request_id: self.request_id,
         };
         let mut response = json(self.status, &body);
         let headers = response.headers_mut();
