@@ -56,6 +56,10 @@ fn jobs(result: &ChaosResult, width: u16) -> String {
     }
     row("requests without a response".to_owned(), summary.unanswered);
     row(
+        "requests whose outcome the API did not know".to_owned(),
+        summary.outcome_unknown,
+    );
+    row(
         "requests not sent (client concurrency limit)".to_owned(),
         result.not_sent,
     );
