@@ -84,9 +84,16 @@ pub struct Problem {
     status: StatusCode,
     title: &'static str,
     detail: Cow<'static, str>,
-    errors: Vec<FieldError>,
-    request_id: Option<RequestId>,
+    extension: Extension,
     header: Option<(&'static str, &'static str)>,
+}
+
+/// A member of the body that only some problems have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Extension {
+    None,
+    Errors(Vec<FieldError>),
+    RequestId(RequestId),
 }
 
 impl Problem {
@@ -318,7 +325,7 @@ impl Problem {
         let status = StatusCode::UNPROCESSABLE_ENTITY;
         let detail = "Correct the fields listed in `errors`.";
         Self {
-            errors,
+            extension: Extension::Errors(errors),
             ..Self::new(status, "validation", "Invalid fields", detail)
         }
     }
@@ -367,7 +374,18 @@ impl Problem {
 
     /// Every invalid field.
     pub fn errors(&self) -> &[FieldError] {
-        &self.errors
+        match &self.extension {
+            Extension::Errors(errors) => errors,
+            Extension::None | Extension::RequestId(_) => &[],
+        }
+    }
+
+    /// The request whose state is unknown.
+    fn request_id(&self) -> Option<RequestId> {
+        match &self.extension {
+            Extension::RequestId(id) => Some(*id),
+            Extension::None | Extension::Errors(_) => None,
+        }
     }
 
     fn unavailable(
@@ -398,8 +416,7 @@ impl Problem {
             status,
             title,
             detail: detail.into(),
-            errors: Vec::new(),
-            request_id: None,
+            extension: Extension::None,
             header: None,
         }
     }
@@ -431,8 +448,8 @@ impl Reply for Problem {
             title: self.title,
             status: self.status.as_u16(),
             detail: &self.detail,
-            errors: &self.errors,
-            request_id: self.request_id,
+            errors: self.errors(),
+            request_id: self.request_id(),
         };
         let mut response = json(self.status, &body);
         let headers = response.headers_mut();

@@ -6,7 +6,7 @@ use storm_shared::{
 };
 use warp::http::StatusCode;
 
-use super::Problem;
+use super::{Extension, Problem};
 
 impl Problem {
     /// The store failed. Its own message can contain paths and SQL, so it is logged and not sent.
@@ -36,7 +36,7 @@ impl Problem {
              send it again."
         );
         Self {
-            request_id,
+            extension: request_id.map_or(Extension::None, Extension::RequestId),
             ..Self::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "outcome-unknown",
@@ -116,10 +116,10 @@ mod tests {
         let id = RequestId::generate();
         let problem = Problem::outcome_unknown(id);
         assert_eq!((problem.name, problem.header), ("outcome-unknown", None));
-        assert_eq!(problem.request_id, Some(id));
+        assert_eq!(problem.request_id(), Some(id));
         let look = format!("GET /requests/{id}");
         assert!(problem.detail().contains(&look), "{}", problem.detail());
-        assert_eq!(Problem::outcome_unknown(None).request_id, None);
+        assert_eq!(Problem::outcome_unknown(None).request_id(), None);
     }
 
     #[test]
