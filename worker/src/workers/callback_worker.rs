@@ -24,7 +24,7 @@ use tracing::{debug, error, warn};
 use super::{
     deliver::Deliverer,
     drain::Drain,
-    in_hand::InHand,
+    in_hand::{Held, InHand},
     lease::{Lease, Term},
     next_due::NextDue,
     parts::Parts,
@@ -111,18 +111,20 @@ impl CallbackWorker {
             let slot = slots
                 .split(slots_per_job as usize)
                 .expect("slots for each candidate");
-            let processing = Arc::clone(self).process(job, slot, term.clone());
-            self.drain.spawn(async move {
-                processing.await;
-                // Only now: a repeated claim must not take a job that still runs for its own.
-                drop(held);
-            });
+            let processing = Arc::clone(self).process(job, slot, held, term.clone());
+            self.drain.spawn(processing);
         }
         Ok(())
     }
 
     /// Sees one claimed job through, unless its claim ends first.
-    async fn process(self: Arc<Self>, claimed: Result<Job, InvalidJob>, slot: Slot, term: Term) {
+    async fn process(
+        self: Arc<Self>,
+        claimed: Result<Job, InvalidJob>,
+        slot: Slot,
+        held: Held,
+        term: Term,
+    ) {
         let _running = self.metrics.job_started();
         let claim = claim_of(&claimed);
         let line = async {
@@ -157,8 +159,8 @@ impl CallbackWorker {
             Err(error) => error!(%id, %error, "the job's outcome could not be stored"),
         }
         // Only now: a poison suspect keeps its slots, and so its isolation, until its row is
-        // settled.
-        drop(slot);
+        // settled; and a repeated claim must not take a job that still runs for its own.
+        drop((slot, held));
     }
 
     async fn run_deliver_settle(&self, job: &Job) -> Result<(), StoreError> {

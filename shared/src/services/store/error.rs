@@ -23,7 +23,7 @@ pub enum StoreError {
     /// it doesn't support. The text names the place, the problem, and what to do about it.
     #[error("{0}")]
     Unusable(String),
-    /// The database failed, and nothing was written.
+    /// The database failed, and nothing was written that its next start would find.
     #[error("{message}")]
     Failed {
         /// What an operator can do about it.
