@@ -16,7 +16,8 @@ use crate::reply::Problem;
 
 /// Logs a store error and converts it to the problem that the client gets.
 fn store_problem(id: impl Into<Option<RequestId>>, error: &StoreError) -> Problem {
-    let id = id.into().map(tracing::field::display);
+    let request = id.into();
+    let id = request.map(tracing::field::display);
     match (error, error.trouble()) {
         // Backpressure and shutdown are not failures.
         (StoreError::QueueFull | StoreError::Closed, _) => {}
@@ -26,6 +27,9 @@ fn store_problem(id: impl Into<Option<RequestId>>, error: &StoreError) -> Proble
             debug!(id, %error, "a store operation failed");
         }
         _ => error!(id, %error, "a store operation failed"),
+    }
+    if error.is_indeterminate() {
+        return Problem::outcome_unknown(request);
     }
     Problem::store(error)
 }

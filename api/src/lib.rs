@@ -14,6 +14,7 @@
 //! * [`backlog_limit`]: admission control, which refuses a tenant's jobs for a receiver whose
 //!   backlog is full.
 //! * [`sync_pool`]: the concurrency limit and bounded queue of `/sync`.
+//! * `repeat`: repeats a write whose outcome is unknown.
 //! * [`reply`]: all responses and their wording.
 //!
 //! [`app`] holds the services that the controllers share. [`metrics`] are the API's counters;
@@ -29,6 +30,7 @@ pub mod descriptors;
 pub mod error;
 pub mod limiter;
 pub mod metrics;
+mod repeat;
 pub mod reply;
 pub mod request_check;
 pub mod routes;

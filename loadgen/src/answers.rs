@@ -12,6 +12,8 @@ use crate::latency::{Latencies, Percentiles};
 pub enum RequestFailure {
     /// The API shed load: 503 or 429.
     Refused(StatusCode),
+    /// The API does not know whether it has accepted the request: 503 `outcome-unknown`.
+    OutcomeUnknown,
     /// No complete answer before the deadline.
     Timeout,
     /// An unexpected status, with the answer's problem body.
@@ -28,6 +30,7 @@ impl fmt::Display for RequestFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Refused(status) => write!(f, "refused with {status}"),
+            Self::OutcomeUnknown => f.write_str("answered that the outcome is unknown"),
             Self::Timeout => f.write_str("no answer in time"),
             Self::Status(status, body) => write!(f, "answered {status}: {body}"),
             Self::Connection(error) => write!(f, "connection failed: {error}"),
@@ -52,11 +55,13 @@ pub struct FailureCounts {
     pub wrong_answer: u64,
     /// Not sent: the limit of requests in flight was reached.
     pub not_sent: u64,
+    /// 503 `outcome-unknown`: neither accepted nor refused.
+    pub outcome_unknown: u64,
 }
 
 impl FailureCounts {
     /// The name and count of each kind. `refused` also includes 429; the name has the usual status.
-    pub fn by_kind(&self) -> [(&'static str, u64); 6] {
+    pub fn by_kind(&self) -> [(&'static str, u64); 7] {
         [
             ("refused (503)", self.refused),
             ("timeout", self.timeout),
@@ -64,6 +69,7 @@ impl FailureCounts {
             ("connection", self.connection),
             ("wrong answer", self.wrong_answer),
             ("not sent", self.not_sent),
+            ("outcome unknown", self.outcome_unknown),
         ]
     }
 
@@ -75,6 +81,7 @@ impl FailureCounts {
     fn count_mut(&mut self, failure: &RequestFailure) -> &mut u64 {
         match failure {
             RequestFailure::Refused(_) => &mut self.refused,
+            RequestFailure::OutcomeUnknown => &mut self.outcome_unknown,
             RequestFailure::Timeout => &mut self.timeout,
             RequestFailure::Status(..) => &mut self.other_status,
             RequestFailure::Connection(_) => &mut self.connection,
@@ -160,11 +167,12 @@ mod tests {
             RequestFailure::Connection("refused".into()),
             RequestFailure::WrongAnswer("no id".into()),
             RequestFailure::NotSent,
+            RequestFailure::OutcomeUnknown,
         ] {
             answers.record(Err(failure), Duration::from_hours(1));
         }
-        let summary = answers.summary(7);
-        assert_eq!((summary.ok, summary.failed.total()), (1, 6));
+        let summary = answers.summary(8);
+        assert_eq!((summary.ok, summary.failed.total()), (1, 7));
         assert!(
             summary
                 .failed

@@ -160,6 +160,9 @@ impl Api {
         // Load shedding and rate limits are expected under load, so they are counted separately.
         match status {
             status if status == success => Ok(body),
+            StatusCode::SERVICE_UNAVAILABLE if is_outcome_unknown(&body) => {
+                Err(RequestFailure::OutcomeUnknown)
+            }
             StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
                 Err(RequestFailure::Refused(status))
             }
@@ -177,6 +180,16 @@ async fn read(response: Response<Incoming>) -> Result<(StatusCode, Bytes), Reque
 
 fn connection_error(error: hyper_util::client::legacy::Error) -> RequestFailure {
     RequestFailure::Connection(format!("{:#}", anyhow::Error::new(error)))
+}
+
+/// Whether a problem body says that the request was neither accepted nor refused.
+fn is_outcome_unknown(body: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct ProblemBody {
+        r#type: String,
+    }
+    serde_json::from_slice(body)
+        .is_ok_and(|problem: ProblemBody| problem.r#type == "urn:storm:problem:outcome-unknown")
 }
 
 /// The beginning of a problem body. It includes `errors`, which names the invalid fields.
@@ -243,10 +256,28 @@ mod tests {
 
     use serde_json::{Value, json};
 
-    use super::{JobEnd, JobView};
+    use super::{JobEnd, JobView, is_outcome_unknown};
 
     fn end(job: Value) -> Result<Option<JobEnd>, &'static str> {
         serde_json::from_value::<JobView>(job).unwrap().end()
+    }
+
+    #[test]
+    fn an_unknown_outcome_is_told_by_the_type_of_its_problem() {
+        for (body, is_unknown) in [
+            (
+                r#"{"type":"urn:storm:problem:outcome-unknown","status":503}"#,
+                true,
+            ),
+            (
+                r#"{"type":"urn:storm:problem:database-full","status":503}"#,
+                false,
+            ),
+            (r#"{"status":"unavailable"}"#, false),
+            ("", false),
+        ] {
+            assert_eq!(is_outcome_unknown(body.as_bytes()), is_unknown, "{body}");
+        }
     }
 
     #[test]

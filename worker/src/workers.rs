@@ -1,9 +1,10 @@
 //! What a worker does with jobs, from the claim to the settlement.
 //!
-//! * `callback_worker`: the job pipeline: claim, run, deliver, settle.
+//! * `callback_worker`: the job pipeline: claim, run, deliver, settle. `repeat`: writes whose
+//!   outcome is unknown. `in_hand`: the jobs that are claimed or run right now.
 //! * `deliver`: one attempt at its destination; it returns a `Settlement`.
 //! * `origins`: bulkheads between receivers and between tenants: concurrency limit, circuit
-//!   breaker, pacing.
+//!   breaker, pacing. `shares`: whose jobs get the slots.
 //! * `schedule`: when a failed attempt is retried. `callback_body`: what is sent. `resends`: the
 //!   record of a callback that goes out twice within an attempt. `shortages`: what happens when the
 //!   worker itself lacks something.
@@ -17,6 +18,7 @@ mod callback_body;
 mod callback_worker;
 mod deliver;
 mod drain;
+mod in_hand;
 mod intake;
 mod lease;
 mod next_due;
@@ -24,6 +26,7 @@ mod origins;
 mod parked;
 mod parts;
 mod quarantine;
+mod repeat;
 mod resends;
 mod running;
 mod schedule;

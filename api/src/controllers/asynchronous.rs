@@ -16,11 +16,13 @@ use super::store_problem;
 use crate::{
     app::App,
     auth::Caller,
+    repeat::until_known,
     reply::{self, Problem},
     validation::{Invalid, Submission},
 };
 
-/// Stores the job and answers `202` as soon as it is committed.
+/// Stores the job and answers `202` as soon as it is committed. If it is unknown whether it was,
+/// the write is repeated under the same id, for as long as a client may take to send a request.
 ///
 /// # Errors
 /// The submission is invalid, the receiver's backlog is full, or the store failed.
@@ -54,10 +56,8 @@ pub async fn submit(
         ..NewJob::new(id, spec, callback_url.clone())
     };
     let notification = app.notifier.as_ref().map(|_| Notification::of(&job));
-    app.store
-        .accept(job)
-        .await
-        .map_err(|error| store_problem(id, &error))?;
+    let accepted = until_known(app.settings.http.timeout, || app.store.accept(job.clone())).await;
+    accepted.map_err(|error| store_problem(id, &error))?;
     // After the commit: a worker that gets the notification must find the row.
     //
     // If the client disconnects before the commit, this future is dropped: the row is still written

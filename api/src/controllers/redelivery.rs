@@ -33,6 +33,8 @@ pub async fn one(
     {
         return Err(Problem::receiver_overloaded());
     }
+    // Not repeated if the outcome is unknown: the first redelivery may have begun and ended, and
+    // the repeat would be a second one.
     app.store
         .redeliver(caller.scope(), id)
         .await

@@ -17,6 +17,7 @@ use warp::reply::Response;
 use crate::{
     app::App,
     auth::Caller,
+    repeat::until_known,
     reply::{self, Problem},
     sync_pool::{PoolRefusal, Slot, WorkError},
     validation::{Invalid, Submission},
@@ -103,8 +104,12 @@ impl SyncRequest {
         let mut recording = pin!(async {
             let ended = ended.map_err(Unfinished::failure);
             let created_by = caller.name().cloned();
-            let store = &app.store;
-            let recorded = store.record_sync(id, created_at, &spec, created_by, ended.as_ref());
+            let record = || {
+                let created_by = created_by.clone();
+                app.store
+                    .record_sync(id, created_at, &spec, created_by, ended.as_ref())
+            };
+            let recorded = until_known(app.settings.http.timeout, record);
             if let Err(error) = recorded.await {
                 error!(%id, %error, "a sync request could not be recorded");
             }

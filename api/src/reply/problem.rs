@@ -34,17 +34,19 @@
 //! | `database-moved` | 503 | the open database file was moved, deleted or replaced |
 //! | `database-failing` | 503 | the database's disk has I/O errors |
 //! | `database-unavailable` | 503 | the database refused for another reason; the log says which |
+//! | `outcome-unknown` | 503 | the database failed during the commit: it may have happened |
 //! | `shutting-down` | 503 | the process is shutting down |
 //!
 //! The listener adds `too-many-connections` (503). Every 503 and the 429 carry `Retry-After`,
-//! except for a damaged database: a retry does not help there.
+//! except for a damaged database, where a retry does not help, and for an unknown outcome, where it
+//! could do the same twice.
 
 mod database;
 
 use std::{borrow::Cow, time::Duration};
 
 use serde::Serialize;
-use storm_shared::services::store::Unredeliverable;
+use storm_shared::{models::RequestId, services::store::Unredeliverable};
 use warp::{
     Reply,
     http::{HeaderName, HeaderValue, StatusCode, header},
@@ -82,8 +84,16 @@ pub struct Problem {
     status: StatusCode,
     title: &'static str,
     detail: Cow<'static, str>,
-    errors: Vec<FieldError>,
+    extension: Extension,
     header: Option<(&'static str, &'static str)>,
+}
+
+/// A member of the body that only some problems have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Extension {
+    None,
+    Errors(Vec<FieldError>),
+    RequestId(RequestId),
 }
 
 impl Problem {
@@ -315,7 +325,7 @@ impl Problem {
         let status = StatusCode::UNPROCESSABLE_ENTITY;
         let detail = "Correct the fields listed in `errors`.";
         Self {
-            errors,
+            extension: Extension::Errors(errors),
             ..Self::new(status, "validation", "Invalid fields", detail)
         }
     }
@@ -364,7 +374,18 @@ impl Problem {
 
     /// Every invalid field.
     pub fn errors(&self) -> &[FieldError] {
-        &self.errors
+        match &self.extension {
+            Extension::Errors(errors) => errors,
+            Extension::None | Extension::RequestId(_) => &[],
+        }
+    }
+
+    /// The request whose state is unknown.
+    fn request_id(&self) -> Option<RequestId> {
+        match &self.extension {
+            Extension::RequestId(id) => Some(*id),
+            Extension::None | Extension::Errors(_) => None,
+        }
     }
 
     fn unavailable(
@@ -395,7 +416,7 @@ impl Problem {
             status,
             title,
             detail: detail.into(),
-            errors: Vec::new(),
+            extension: Extension::None,
             header: None,
         }
     }
@@ -418,6 +439,8 @@ impl Reply for Problem {
             detail: &'a str,
             #[serde(skip_serializing_if = "<[_]>::is_empty")]
             errors: &'a [FieldError],
+            #[serde(skip_serializing_if = "Option::is_none")]
+            request_id: Option<RequestId>,
         }
 
         let body = Body {
@@ -425,7 +448,8 @@ impl Reply for Problem {
             title: self.title,
             status: self.status.as_u16(),
             detail: &self.detail,
-            errors: &self.errors,
+            errors: self.errors(),
+            request_id: self.request_id(),
         };
         let mut response = json(self.status, &body);
         let headers = response.headers_mut();

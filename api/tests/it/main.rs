@@ -31,6 +31,8 @@ mod shutdown;
 mod sync;
 #[cfg(target_os = "linux")]
 mod threads;
+#[cfg(target_os = "linux")]
+mod unknown_outcome;
 
 #[path = "../../../shared/tests/support/redis_server.rs"]
 mod redis_server;

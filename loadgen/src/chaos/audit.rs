@@ -210,7 +210,7 @@ mod tests {
         let Audited { store, audit, .. } = &audited().await;
         let id = accept(store, None).await;
         let claim = claim(store, OwnerId::generate(), id).await;
-        store.record_resend(claim).await.unwrap();
+        store.record_resend(claim, 1).await.unwrap();
         let records = audit.records().await.unwrap();
         let event = last_event(&records);
         assert_eq!(

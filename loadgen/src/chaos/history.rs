@@ -91,8 +91,10 @@ pub struct Submitted {
 pub enum SubmitAnswer {
     /// `202` with the job's id.
     Accepted(RequestId),
-    /// Another status. No job exists, except possibly after a `503`: its commit may have succeeded.
+    /// Another status. No job exists.
     Refused(u16),
+    /// `503` `outcome-unknown`. The job may or may not exist.
+    OutcomeUnknown,
     /// No response. The job may or may not exist.
     #[serde(rename = "nothing")]
     NoAnswer(String),

@@ -180,6 +180,7 @@ impl Load {
                 }
                 SubmitAnswer::Refused(status.as_u16())
             }
+            Err(RequestFailure::OutcomeUnknown) => SubmitAnswer::OutcomeUnknown,
             Err(nothing) => {
                 self.judge(&nothing);
                 SubmitAnswer::NoAnswer(nothing.to_string())

@@ -92,6 +92,7 @@ fn answer(submitted: &Submitted) -> String {
     match &submitted.answer {
         SubmitAnswer::Accepted(id) => format!("submitted {asked}: 202 {id}"),
         SubmitAnswer::Refused(status) => format!("submitted {asked}: {status}"),
+        SubmitAnswer::OutcomeUnknown => format!("submitted {asked}: 503 outcome-unknown"),
         SubmitAnswer::NoAnswer(why) => format!("submitted {asked}: no response: {why}"),
     }
 }

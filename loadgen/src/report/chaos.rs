@@ -56,6 +56,10 @@ fn jobs(result: &ChaosResult, width: u16) -> String {
     }
     row("requests without a response".to_owned(), summary.unanswered);
     row(
+        "requests with an unknown outcome".to_owned(),
+        summary.outcome_unknown,
+    );
+    row(
         "requests not sent (client concurrency limit)".to_owned(),
         result.not_sent,
     );
@@ -252,7 +256,7 @@ mod tests {
             .split("\n\n")
             .map(|table| table.trim().lines().count())
             .collect();
-        assert_eq!(lines, [3, 7, 8], "{text}");
+        assert_eq!(lines, [3, 8, 8], "{text}");
     }
 
     #[test]

@@ -4,6 +4,11 @@
 //! file promises, each engine keeps, and one suite of tests shows it for each of them
 //! (`tests/it/promises`). No SQL, no engine's type and no engine's error leaves this module.
 //!
+//! Every write can fail with [`StoreError::Indeterminate`]: it may have been committed. So every
+//! write is safe to repeat, after this error or any other, and its documentation says what a repeat
+//! does. Only a repeat that succeeds makes the outcome known: after an unknown one, even an error
+//! that says that nothing was written speaks of the repeat alone.
+//!
 //! The value types are in the files beside this one; an engine's SQL is in the folder of its name.
 
 mod condition;
@@ -74,9 +79,13 @@ impl Store {
 
     /// Accepts an async job. When this returns `Ok`, the row is committed.
     ///
+    /// A repeat with the same job succeeds and changes nothing, whatever has become of the row
+    /// since. Another job under the same id is an error.
+    ///
     /// # Errors
-    /// [`StoreError::QueueFull`] at once if the write queue is full; otherwise the write failed and
-    /// no row exists.
+    /// [`StoreError::QueueFull`] at once if the write queue is full; otherwise the write failed. No
+    /// row exists then, but after [`StoreError::Indeterminate`], and after [`Trouble::Moved`] in
+    /// the file that was moved.
     pub async fn accept(&self, job: NewJob) -> Result<(), StoreError> {
         match &self.engine {
             Engine::Sqlite(engine) => engine.accept(job).await,
@@ -84,7 +93,7 @@ impl Store {
     }
 
     /// Records a sync request that arrived at `created_at`, by the wall clock, and is over.
-    /// `created_by` is the client name of its token.
+    /// `created_by` is the client name of its token. A repeat succeeds and changes nothing.
     ///
     /// # Errors
     /// As for [`Store::accept`].
@@ -108,9 +117,13 @@ impl Store {
     /// or don't exist in this store, are skipped. A row that was edited by hand and can't be parsed
     /// is claimed, too, so that the caller can settle it as failed.
     ///
+    /// A repeat skips what the first call has claimed. So after [`StoreError::Indeterminate`] it
+    /// must be repeated by [`Store::claim_again`], or jobs can stay `PROCESSING` under this owner,
+    /// whose lease goes on.
+    ///
     /// # Errors
-    /// [`StoreError::LeaseLost`] if `owner` has no lease; otherwise the write failed. In both cases
-    /// nothing was claimed.
+    /// [`StoreError::LeaseLost`] if `owner` has no lease; otherwise the write failed. Nothing was
+    /// claimed, except perhaps after [`StoreError::Indeterminate`].
     pub async fn claim(
         &self,
         owner: OwnerId,
@@ -118,6 +131,25 @@ impl Store {
     ) -> Result<Vec<Result<Job, InvalidJob>>, StoreError> {
         match &self.engine {
             Engine::Sqlite(engine) => engine.claim(owner, candidates).await,
+        }
+    }
+
+    /// Repeats a claim whose outcome is unknown, with the same owner and candidates. Returns also
+    /// what the first call has claimed, which may be in another order. It can be repeated itself.
+    ///
+    /// The rows do not tell one call from another. So from the first call on, the owner must not
+    /// name any of the candidates in another call, and it must have run none of them under its next
+    /// claim number before.
+    ///
+    /// # Errors
+    /// As for [`Store::claim`].
+    pub async fn claim_again(
+        &self,
+        owner: OwnerId,
+        candidates: Vec<Candidate>,
+    ) -> Result<Vec<Result<Job, InvalidJob>>, StoreError> {
+        match &self.engine {
+            Engine::Sqlite(engine) => engine.claim_again(owner, candidates).await,
         }
     }
 
@@ -143,7 +175,8 @@ impl Store {
         }
     }
 
-    /// Makes up to `limit` jobs parked for `destination` due now. Returns how many.
+    /// Makes up to `limit` jobs parked for `destination` due now. Returns how many. A repeat finds
+    /// those that are left.
     ///
     /// # Errors
     /// The write failed.
@@ -171,8 +204,8 @@ impl Store {
     }
 
     /// Stores a job's report before its first callback, so that a crash can't lose it. A stored
-    /// report is never replaced. Quick reports skip this write: they are stored together with the
-    /// first outcome.
+    /// report is never replaced, so a repeat changes nothing. Quick reports skip this write: they
+    /// are stored together with the first outcome.
     ///
     /// # Errors
     /// [`StoreError::ClaimLost`], or the write failed.
@@ -183,21 +216,23 @@ impl Store {
     }
 
     /// Records that the callback of a claimed job is about to be sent once more within its attempt,
-    /// although a receiver may have got it already.
+    /// although a receiver may have got it already. `count` is the number of its resends under this
+    /// claim, with this one: by it a repeat is recognised, and succeeds.
     ///
     /// # Errors
     /// [`StoreError::ClaimLost`], or the write failed: then it must not be sent.
-    pub async fn record_resend(&self, claim: Claim) -> Result<(), StoreError> {
+    pub async fn record_resend(&self, claim: Claim, count: u32) -> Result<(), StoreError> {
         match &self.engine {
-            Engine::Sqlite(engine) => engine.record_resend(claim).await,
+            Engine::Sqlite(engine) => engine.record_resend(claim, count).await,
         }
     }
 
     /// Ends a claim, with all that follows from `settlement` in one transaction. Also stores the
     /// report, unless one is stored.
     ///
-    /// Repeating a finish or a retry succeeds and changes nothing, so it can be repeated when the
-    /// outcome of the first call is not known. A repeated park or release is a lost claim.
+    /// A repeated finish or retry succeeds and changes nothing: it is recognised by the record of
+    /// its attempt under this claim number, or by the row. A park and a release leave no such
+    /// record: repeated, they are a lost claim, and the caller drops the job.
     ///
     /// # Errors
     /// [`StoreError::ClaimLost`], or the write failed.
@@ -212,7 +247,8 @@ impl Store {
         }
     }
 
-    /// Registers a worker and grants its lease. It can claim jobs as long as it renews the lease.
+    /// Registers a worker and grants its lease. It can claim jobs as long as it renews the lease. A
+    /// repeat counts as a heartbeat.
     ///
     /// # Errors
     /// The write failed.
@@ -222,7 +258,8 @@ impl Store {
         }
     }
 
-    /// Renews the lease of `owner` (its heartbeat). Returns the heartbeats of all other workers.
+    /// Renews the lease of `owner` (its heartbeat). Returns the heartbeats of all other workers. A
+    /// repeat is one more heartbeat.
     ///
     /// # Errors
     /// [`StoreError::LeaseLost`] if the lease expired and the jobs were reclaimed; otherwise the
@@ -236,7 +273,7 @@ impl Store {
     /// Expires the lease of a worker that has not renewed it since `seen`, and reclaims its jobs:
     /// they become `PENDING`. A job that the worker held alone and that has now lost `max_claims`
     /// (at least 2) claims in a row becomes `FAILED` as a poison job. Returns `None` if the worker
-    /// has renewed its lease or another process expired it first.
+    /// has renewed its lease or another process expired it first, as an earlier call may have.
     ///
     /// # Errors
     /// The write failed.
@@ -251,7 +288,7 @@ impl Store {
     }
 
     /// Ends the lease of `owner` and releases its jobs (event `given_back`). Returns how many.
-    /// The worker must have stopped working on all of them.
+    /// The worker must have stopped working on all of them. A repeat releases nothing.
     ///
     /// # Errors
     /// The write failed.
@@ -279,6 +316,9 @@ impl Store {
     /// series of attempts. The status stays as it is, unless the redelivery of a `FAILED` request
     /// succeeds.
     ///
+    /// A repeat is [`Unredeliverable::UnderWay`], or one more redelivery if the first one has ended
+    /// already: a caller that can't bear that does not repeat it.
+    ///
     /// # Errors
     /// Inner: the request can't be redelivered. Outer: as for [`Store::accept`].
     pub async fn redeliver(
@@ -291,7 +331,8 @@ impl Store {
         }
     }
 
-    /// Starts redeliveries of all redeliverable `ids` in one transaction. Returns how many.
+    /// Starts redeliveries of all redeliverable `ids` in one transaction. Returns how many. For a
+    /// repeat, [`Store::redeliver`] says what becomes of each.
     ///
     /// # Errors
     /// As for [`Store::accept`].

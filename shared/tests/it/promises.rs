@@ -36,5 +36,6 @@ mod open;
 mod poison;
 mod record;
 mod redelivery;
+mod repeat;
 mod settle;
 mod write_queue;

@@ -9,7 +9,6 @@ use std::{
     time::Duration,
 };
 
-use backon::{ExponentialBuilder, Retryable};
 use futures_util::FutureExt;
 use storm_shared::{
     config::Settings,
@@ -25,10 +24,12 @@ use tracing::{debug, error, warn};
 use super::{
     deliver::Deliverer,
     drain::Drain,
+    in_hand::{Held, InHand},
     lease::{Lease, Term},
     next_due::NextDue,
     parts::Parts,
-    shares::{Held, LongRoom, Shares},
+    repeat::{GivenUp, until_claimed, until_written},
+    shares::{LongRoom, Share, Shares},
     slots::Slot,
 };
 use crate::{
@@ -49,6 +50,7 @@ pub(super) struct CallbackWorker {
     next_due: NextDue,
     drain: Drain,
     drain_timeout: Duration,
+    in_hand: InHand,
     has_warned_of_long_work: AtomicBool,
     metrics: Metrics,
 }
@@ -63,13 +65,15 @@ impl CallbackWorker {
             next_due: parts.next_due,
             drain: parts.drain,
             drain_timeout: settings.drain_timeout,
+            in_hand: InHand::default(),
             has_warned_of_long_work: AtomicBool::new(false),
             metrics: parts.metrics,
         }
     }
 
     /// Claims `candidates` in one transaction and starts those that it won. `slots` has
-    /// `slots_per_job` for each of them. Long jobs take their place in `long`.
+    /// `slots_per_job` for each of them. Long jobs take their place in `long`. Leaves out those that
+    /// another call claims, or that still run: the next search finds them, if need be.
     ///
     /// # Errors
     /// The store failed, and nothing was claimed: the jobs stay `PENDING`.
@@ -86,10 +90,24 @@ impl CallbackWorker {
         let Some(term) = self.drain.until_shutdown(self.lease.in_force()).await else {
             return Ok(());
         };
-        let claimed = self.store.claim(term.owner, candidates.to_vec()).await?;
+        let taken = self.in_hand.take(candidates);
+        let claim = until_claimed(
+            self.store.claim(term.owner, taken.candidates().to_vec()),
+            || {
+                self.store
+                    .claim_again(term.owner, taken.candidates().to_vec())
+            },
+        );
+        let claimed = tokio::select! {
+            biased;
+            claimed = claim => claimed?,
+            // What it may have claimed is released with the lease.
+            () = self.drain.over() => return Ok(()),
+        };
         self.metrics.claimed(source, claimed.len());
+        let held = taken.keep(claimed.iter().map(|job| claim_of(job).id));
         // Slots of candidates whose claim lost are freed with `slots`, on return.
-        for job in claimed {
+        for (job, held) in claimed.into_iter().zip(held) {
             #[expect(
                 clippy::expect_used,
                 reason = "the caller took slots for each candidate"
@@ -98,8 +116,8 @@ impl CallbackWorker {
                 .split(slots_per_job as usize)
                 .expect("slots for each candidate");
             // Before the next search, which goes by what is held.
-            let held = job.as_ref().ok().map(|job| self.shares.hold(job, long));
-            let processing = Arc::clone(self).process(job, held, slot, term.clone());
+            let share = job.as_ref().ok().map(|job| self.shares.hold(job, long));
+            let processing = Arc::clone(self).process(job, share, slot, held, term.clone());
             self.drain.spawn(processing);
         }
         Ok(())
@@ -109,18 +127,16 @@ impl CallbackWorker {
     async fn process(
         self: Arc<Self>,
         claimed: Result<Job, InvalidJob>,
-        mut held: Option<Held>,
+        mut share: Option<Share>,
         slot: Slot,
+        held: Held,
         term: Term,
     ) {
         let _running = self.metrics.job_started();
-        let claim = match &claimed {
-            Ok(job) => job.claim,
-            Err(invalid) => invalid.claim,
-        };
+        let claim = claim_of(&claimed);
         let line = async {
             match claimed {
-                Ok(job) => self.run_deliver_settle(&job, &mut held).await,
+                Ok(job) => self.run_deliver_settle(&job, &mut share).await,
                 Err(InvalidJob { failure, .. }) => self.settle(claim, None, failed(failure)).await,
             }
         };
@@ -145,24 +161,24 @@ impl CallbackWorker {
                 self.metrics.lost_claim();
                 warn!(%id, "job lost to another worker");
             }
-            // Only a closed store ends `persist` otherwise. The row stays `PROCESSING` until the
+            // Only a closed store ends a write otherwise. The row stays `PROCESSING` until the
             // lease expires.
             Err(error) => error!(%id, %error, "the job's outcome could not be stored"),
         }
         // Only now: a poison suspect keeps its slots, and so its isolation, until its row is
-        // settled.
-        drop((held, slot));
+        // settled; and a repeated claim must not take a job that still runs for its own.
+        drop((share, slot, held));
     }
 
     async fn run_deliver_settle(
         &self,
         job: &Job,
-        held: &mut Option<Held>,
+        share: &mut Option<Share>,
     ) -> Result<(), StoreError> {
         let line = async {
             let report = self.run(job).await?;
-            if let Some(held) = held {
-                held.work_is_done();
+            if let Some(share) = share {
+                share.work_is_done();
             }
             let settlement = self.deliverer.deliver(job, &report).await;
             self.settle(job.claim, Some(&report), settlement).await
@@ -187,7 +203,8 @@ impl CallbackWorker {
         let report = report::generate(&job.spec).await;
         if job.spec.ideal_duration() > LONG {
             let write = || self.store.store_result(job.claim, &report);
-            self.persist(job.claim, write).await?;
+            let written = until_written(job.claim.id, write).await;
+            written.map_err(|given_up| given_up.error)?;
         }
         Ok(report)
     }
@@ -212,7 +229,9 @@ impl CallbackWorker {
         }
     }
 
-    /// Writes how the claim ended. Every write carries the claim number as fencing token.
+    /// Writes how the claim ended. Every write carries the claim number as fencing token. It is
+    /// repeated as long as that can help: if it were given up, a delivered job would be delivered
+    /// again. The drain deadline ends it too.
     async fn settle(
         &self,
         claim: Claim,
@@ -220,7 +239,8 @@ impl CallbackWorker {
         settlement: Settlement,
     ) -> Result<(), StoreError> {
         let write = || self.store.settle(claim, report, settlement.clone());
-        self.persist(claim, write).await?;
+        let written = until_written(claim.id, write).await;
+        written.or_else(|given_up| unless_settled(&settlement, given_up))?;
         match settlement {
             Settlement::Finish { outcome, .. } => {
                 self.metrics.ended(&outcome);
@@ -236,24 +256,30 @@ impl CallbackWorker {
         }
         Ok(())
     }
+}
 
-    /// Repeats a write with exponential backoff until it succeeds or the claim is lost. If it
-    /// were given up, a delivered job would be delivered again. The drain deadline ends it too.
-    async fn persist<F>(&self, claim: Claim, write: impl Fn() -> F) -> Result<(), StoreError>
-    where
-        F: Future<Output = Result<(), StoreError>>,
-    {
-        let backoff = ExponentialBuilder::default()
-            .with_min_delay(Duration::from_millis(50))
-            .with_max_delay(Duration::from_secs(2))
-            .with_jitter()
-            .without_max_times();
-        write
-            .retry(backoff)
-            // A lost claim stays lost, and a closed store takes no more writes.
-            .when(|error| !matches!(error, StoreError::ClaimLost | StoreError::Closed))
-            .notify(|error, after| warn!(id = %claim.id, %error, ?after, "a write is retried"))
-            .await
+fn claim_of(claimed: &Result<Job, InvalidJob>) -> Claim {
+    match claimed {
+        Ok(job) => job.claim,
+        Err(invalid) => invalid.claim,
+    }
+}
+
+/// The error of a settlement, unless an earlier try may be the cause.
+///
+/// A park and a release leave no record by which the store could recognise a repeat. So if the
+/// outcome of an earlier try was unknown, the claim has ended either by it or with the lease, and
+/// in both cases the job is no longer this worker's.
+fn unless_settled(settlement: &Settlement, given_up: GivenUp) -> Result<(), StoreError> {
+    match (settlement, given_up) {
+        (
+            Settlement::Park { .. } | Settlement::GiveBack,
+            GivenUp {
+                error: StoreError::ClaimLost,
+                may_be_committed: true,
+            },
+        ) => Ok(()),
+        (_, GivenUp { error, .. }) => Err(error),
     }
 }
 
@@ -268,4 +294,39 @@ fn failed(failure: Failure) -> Settlement {
 fn panicked() -> Failure {
     let detail = "The service failed, not the job. The worker's log has the details.";
     Failure::new(FailureReason::InternalError, detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use storm_shared::services::store::{Outcome, Settlement, StoreError};
+
+    use super::{GivenUp, unless_settled};
+
+    #[test]
+    fn after_an_unknown_outcome_a_park_or_release_that_lost_its_claim_drops_the_job_quietly() {
+        let wait = Duration::from_secs(1);
+        let finish = Settlement::Finish {
+            attempt: None,
+            outcome: Outcome::Completed,
+        };
+        for (settlement, is_ambiguous) in [
+            (Settlement::Park { wait }, true),
+            (Settlement::GiveBack, true),
+            // The store recognises its repeat: this claim was lost.
+            (finish, false),
+        ] {
+            for may_be_committed in [true, false] {
+                let given_up = |error| GivenUp {
+                    error,
+                    may_be_committed,
+                };
+                let lost = unless_settled(&settlement, given_up(StoreError::ClaimLost));
+                assert_eq!(lost.is_ok(), is_ambiguous && may_be_committed);
+                let closed = unless_settled(&settlement, given_up(StoreError::Closed));
+                assert!(matches!(closed, Err(StoreError::Closed)));
+            }
+        }
+    }
 }

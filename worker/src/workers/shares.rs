@@ -50,7 +50,7 @@ struct Tenants {
 pub(super) struct LongRoom(OwnedSemaphorePermit);
 
 /// A job that counts for its tenant, until it is dropped.
-pub(super) struct Held {
+pub(super) struct Share {
     shares: Shares,
     tenant: Tenant,
     long: Option<OwnedSemaphorePermit>,
@@ -131,11 +131,11 @@ impl Shares {
     }
 
     /// Counts `job` for its tenant. A long one takes its place in `long`.
-    pub(super) fn hold(&self, job: &Job, long: &mut LongRoom) -> Held {
+    pub(super) fn hold(&self, job: &Job, long: &mut LongRoom) -> Share {
         let tenant = job.created_by.clone();
         *self.lock().held.entry(tenant.clone()).or_default() += 1;
         let is_long = job.report.is_none() && job.spec.ideal_duration() > LONG_JOB;
-        Held {
+        Share {
             shares: self.clone(),
             tenant,
             // Without room, a notification was wrong, or a suspected poison job has its own rules.
@@ -162,7 +162,7 @@ impl Tenants {
     }
 }
 
-impl Held {
+impl Share {
     /// The job's work is done: what follows is not long.
     pub(super) fn work_is_done(&mut self) {
         if self.long.take().is_some() {
@@ -171,7 +171,7 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for Share {
     fn drop(&mut self) {
         self.work_is_done();
         let mut tenants = self.shares.lock();
@@ -197,7 +197,7 @@ mod tests {
 
     use std::time::Duration;
 
-    use super::{Held, NextDue, Shares, Tenant};
+    use super::{NextDue, Share, Shares, Tenant};
 
     fn shares(slots: usize) -> Shares {
         Shares::new(slots, NextDue::new())
@@ -231,7 +231,7 @@ mod tests {
         }
     }
 
-    fn hold(shares: &Shares, name: &str, jobs: usize) -> Vec<Held> {
+    fn hold(shares: &Shares, name: &str, jobs: usize) -> Vec<Share> {
         let none = &mut shares.room_for_long(0);
         (0..jobs)
             .map(|_| shares.hold(&job(name, 1), none))

@@ -1,9 +1,12 @@
 //! The answers to faults of the database: what each is called, and who can end it.
 
-use storm_shared::services::store::{StoreError, Trouble};
+use storm_shared::{
+    models::RequestId,
+    services::store::{StoreError, Trouble},
+};
 use warp::http::StatusCode;
 
-use super::Problem;
+use super::{Extension, Problem};
 
 impl Problem {
     /// The store failed. Its own message can contain paths and SQL, so it is logged and not sent.
@@ -15,6 +18,31 @@ impl Problem {
             }
             StoreError::Closed => Self::shutting_down(),
             other => Self::database(other.trouble().unwrap_or(Trouble::Other)),
+        }
+    }
+
+    /// It is unknown whether the write about this request was committed.
+    ///
+    /// Without `Retry-After`: a client that only sends the same again may get the work done twice.
+    pub fn outcome_unknown(id: impl Into<Option<RequestId>>) -> Self {
+        let request_id = id.into();
+        let look = match request_id {
+            Some(id) => format!("GET /requests/{id} tells"),
+            None => "GET /requests/{id} of each request tells".to_owned(),
+        };
+        let detail = format!(
+            "The database failed during the commit, so this may have been done or not. {look} once \
+             the database works again, as GET /healthz says. Only then, and only if it was not done, \
+             send it again."
+        );
+        Self {
+            extension: request_id.map_or(Extension::None, Extension::RequestId),
+            ..Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "outcome-unknown",
+                "Outcome unknown",
+                detail,
+            )
         }
     }
 
@@ -76,9 +104,23 @@ impl Problem {
 
 #[cfg(test)]
 mod tests {
-    use storm_shared::services::store::{StoreError, Trouble};
+    use storm_shared::{
+        models::RequestId,
+        services::store::{StoreError, Trouble},
+    };
 
     use super::Problem;
+
+    #[test]
+    fn an_unknown_outcome_names_the_request_and_invites_no_retry() {
+        let id = RequestId::generate();
+        let problem = Problem::outcome_unknown(id);
+        assert_eq!((problem.name, problem.header), ("outcome-unknown", None));
+        assert_eq!(problem.request_id(), Some(id));
+        let look = format!("GET /requests/{id}");
+        assert!(problem.detail().contains(&look), "{}", problem.detail());
+        assert_eq!(Problem::outcome_unknown(None).request_id(), None);
+    }
 
     #[test]
     fn every_trouble_has_a_type_of_its_own_and_only_damage_is_not_to_be_tried_again() {

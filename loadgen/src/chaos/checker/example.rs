@@ -234,7 +234,7 @@ fn stories(start: u64) -> [Story; 14] {
             .called(Some(200))
             .completed(),
         of(UNAVAILABLE)
-            .submitted(SubmitAnswer::Refused(503))
+            .submitted(SubmitAnswer::OutcomeUnknown)
             .claimed_by("a")
             .called(Some(200))
             .completed(),

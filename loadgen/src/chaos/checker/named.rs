@@ -8,9 +8,6 @@ use super::{
 };
 use crate::chaos::history::{HistoryLimits, Row, SubmitAnswer};
 
-/// The status that does not exclude a successful commit.
-const UNAVAILABLE: u16 = 503;
-
 pub(super) fn check(job: &JobHistory<'_>, _: &HistoryLimits) -> Vec<String> {
     let mut found = Vec::new();
     if job.acceptances.len() > 1 {
@@ -46,13 +43,13 @@ fn unpromised(job: &JobHistory<'_>, row: &Row) -> Option<String> {
             "`{}` has this row, and its 202 named {other}",
             row.report_name
         )),
-        SubmitAnswer::Refused(status) if *status != UNAVAILABLE => Some(format!(
+        SubmitAnswer::Refused(status) => Some(format!(
             "`{}` has this row, and its request was refused with {status}",
             row.report_name
         )),
         // The commit may have succeeded although no `202` arrived. Such a job is legal, and has to
         // end like any other.
-        SubmitAnswer::Refused(_) | SubmitAnswer::NoAnswer(_) => None,
+        SubmitAnswer::OutcomeUnknown | SubmitAnswer::NoAnswer(_) => None,
     }
 }
 
@@ -131,13 +128,17 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_request_has_no_row_unless_it_was_a_503() {
-        Example::with(done(700, SubmitAnswer::Refused(422))).assert_violation(
-            CheckRule::Named,
-            id(700),
-            "refused with 422",
-        );
-        Example::with(done(700, SubmitAnswer::Refused(503))).assert_passes();
+    fn a_refused_request_has_no_row_unless_its_outcome_is_unknown() {
+        for status in [422, 503] {
+            Example::with(done(700, SubmitAnswer::Refused(status))).assert_violation(
+                CheckRule::Named,
+                id(700),
+                &format!("refused with {status}"),
+            );
+        }
+        Example::with(done(700, SubmitAnswer::OutcomeUnknown)).assert_passes();
+        let nothing = Story::nothing_of(700).submitted(SubmitAnswer::OutcomeUnknown);
+        Example::with(nothing).assert_passes();
     }
 
     #[test]

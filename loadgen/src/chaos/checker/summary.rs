@@ -19,6 +19,8 @@ pub struct Summary {
     pub refused: BTreeMap<u16, u64>,
     /// Requests without a response.
     pub unanswered: u64,
+    /// Requests answered that their outcome is unknown.
+    pub outcome_unknown: u64,
     /// Rows at the end.
     pub rows: u64,
     /// Rows by status, with the reason of the failed ones: `COMPLETED`, `FAILED callback_failed`, …
@@ -65,6 +67,7 @@ impl Summary {
         match submitted.answer {
             SubmitAnswer::Accepted(_) => self.accepted += 1,
             SubmitAnswer::Refused(status) => *self.refused.entry(status).or_default() += 1,
+            SubmitAnswer::OutcomeUnknown => self.outcome_unknown += 1,
             SubmitAnswer::NoAnswer(_) => self.unanswered += 1,
         }
     }

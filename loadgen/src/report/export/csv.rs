@@ -120,7 +120,7 @@ fn line(cells: &[String; COLUMNS.len()]) -> String {
 type Column = (&'static str, fn(&StormResult) -> String);
 
 /// Scripts find the columns by name. New ones go to the end.
-const COLUMNS: [Column; 37] = [
+const COLUMNS: [Column; 38] = [
     ("mode", |storm| storm.mode.to_string()),
     ("rate", |storm| storm.rate.to_string()),
     ("duration_s", |storm| {
@@ -194,6 +194,9 @@ const COLUMNS: [Column; 37] = [
     ("not_awaited", |storm| jobs(storm, |jobs| jobs.not_awaited)),
     ("unanswered", |storm| storm.unanswered.to_string()),
     ("interrupted", |storm| storm.interrupted.to_string()),
+    ("outcome_unknown", |storm| {
+        failed(storm, |failed| failed.outcome_unknown)
+    }),
 ];
 
 fn failed(storm: &StormResult, count: fn(&FailureCounts) -> u64) -> String {

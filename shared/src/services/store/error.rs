@@ -23,12 +23,21 @@ pub enum StoreError {
     /// it doesn't support. The text names the place, the problem, and what to do about it.
     #[error("{0}")]
     Unusable(String),
-    /// The database failed.
+    /// The database failed, and nothing was written that its next start would find.
     #[error("{message}")]
     Failed {
         /// What an operator can do about it.
         trouble: Trouble,
         /// The database's own words. They can contain paths and SQL: for the log only.
+        message: Arc<str>,
+    },
+    /// The commit failed in a way that leaves its outcome unknown: the write may be in the
+    /// database, now or after the next start. No later error tells, only a repeat that succeeds.
+    #[error("it is unknown whether this was committed: {message}")]
+    Indeterminate {
+        /// What an operator can do about it.
+        trouble: Trouble,
+        /// As that of [`StoreError::Failed`].
         message: Arc<str>,
     },
 }
@@ -37,9 +46,14 @@ impl StoreError {
     /// The state of the database, if the error says something about it.
     pub fn trouble(&self) -> Option<Trouble> {
         match self {
-            Self::Failed { trouble, .. } => Some(*trouble),
+            Self::Failed { trouble, .. } | Self::Indeterminate { trouble, .. } => Some(*trouble),
             _ => None,
         }
+    }
+
+    /// Whether the write may have been committed all the same.
+    pub fn is_indeterminate(&self) -> bool {
+        matches!(self, Self::Indeterminate { .. })
     }
 }
 

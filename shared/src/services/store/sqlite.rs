@@ -34,6 +34,7 @@ use jiff::Timestamp;
 use rusqlite::Connection;
 
 use self::{
+    claim::ClaimedRow,
     clock::{Clock, StoreTime},
     look::Turn,
     readers::Readers,
@@ -134,10 +135,32 @@ impl Sqlite {
         owner: OwnerId,
         candidates: Vec<Candidate>,
     ) -> Result<Vec<Result<Job, InvalidJob>>, StoreError> {
+        self.claim_by(owner, move |tx| claim::claim_all(tx, owner, &candidates))
+            .await
+    }
+
+    pub(super) async fn claim_again(
+        &self,
+        owner: OwnerId,
+        candidates: Vec<Candidate>,
+    ) -> Result<Vec<Result<Job, InvalidJob>>, StoreError> {
+        self.claim_by(owner, move |tx| {
+            let mut rows = claim::won(tx, owner, &candidates)?;
+            rows.extend(claim::claim_all(tx, owner, &candidates)?);
+            Ok(rows)
+        })
+        .await
+    }
+
+    async fn claim_by(
+        &self,
+        owner: OwnerId,
+        claim: impl FnOnce(&Connection) -> rusqlite::Result<Vec<ClaimedRow>> + Send + 'static,
+    ) -> Result<Vec<Result<Job, InvalidJob>>, StoreError> {
         let rows = self.writer.write(move |tx| {
             // In the claim's transaction: a worker whose lease expired must not claim.
             if lease::is_held(tx, owner)? {
-                claim::claim_all(tx, owner, &candidates).map(Some)
+                claim(tx).map(Some)
             } else {
                 Ok(None)
             }
@@ -189,8 +212,8 @@ impl Sqlite {
             .await
     }
 
-    pub(super) async fn record_resend(&self, claim: Claim) -> Result<(), StoreError> {
-        self.write_claimed(move |tx| events::record_resend(tx, &claim))
+    pub(super) async fn record_resend(&self, claim: Claim, count: u32) -> Result<(), StoreError> {
+        self.write_claimed(move |tx| events::record_resend(tx, &claim, count))
             .await
     }
 

@@ -257,14 +257,14 @@ async fn a_resend_is_recorded_under_its_claim_before_the_event_that_ends_it(
     let store = database.open().await;
     let id = accept(&store).await;
     let first = claim_one(&store, id).await.unwrap();
-    store.record_resend(first.claim).await.unwrap();
+    store.record_resend(first.claim, 1).await.unwrap();
     assert_eq!(event_kinds(&store, id).await, [EventKind::Resent]);
     fail_attempt(&store, &first).await;
-    let late = store.record_resend(first.claim).await;
+    let late = store.record_resend(first.claim, 2).await;
     assert!(is_claim_lost(&late), "its claim has ended: {late:?}");
 
     let second = claim_due(&store).await.pop().unwrap();
-    store.record_resend(second.claim).await.unwrap();
+    store.record_resend(second.claim, 1).await.unwrap();
     let row = row(&store, id).await;
     let events: Vec<_> = row.events.iter().map(|it| (it.event, it.claim)).collect();
     assert_eq!(

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use storm_shared::{
     config::StoreSettings,
-    models::RequestId,
+    models::{ReportName, ReportSpec, RequestId},
     services::store::{NewJob, Store, StoreError},
 };
 use tokio::task::JoinSet;
@@ -29,17 +29,29 @@ async fn a_failed_write_does_not_fail_its_group_commit(database: TestDatabase) {
         ..database.settings()
     };
     let store = Arc::new(Store::open(&four).await.unwrap());
-    let accepting = |id| {
+    // By its name each is another job, also under the same id.
+    let accepting = |(name, id): (&str, _)| {
         let store = Arc::clone(&store);
-        tokio::spawn(async move { store.accept(NewJob::new(id, spec(), None)).await })
+        let report_name = ReportName::try_from(name.to_owned()).unwrap();
+        let spec = ReportSpec {
+            report_name,
+            ..spec()
+        };
+        tokio::spawn(async move { store.accept(NewJob::new(id, spec, None)).await })
     };
     let lock = database.hold_lock().await;
-    let first = accepting(RequestId::generate());
+    let first = accepting(("first", RequestId::generate()));
     for _ in 0..10 {
         tokio::task::yield_now().await; // single-threaded: the task queues it, the writer takes it
     }
     let twice = RequestId::generate();
-    let writes = [twice, RequestId::generate(), twice, RequestId::generate()].map(accepting);
+    let writes = [
+        ("a", twice),
+        ("b", RequestId::generate()),
+        ("c", twice),
+        ("d", RequestId::generate()),
+    ]
+    .map(accepting);
     for _ in 0..10 {
         tokio::task::yield_now().await;
     }

@@ -1,7 +1,7 @@
 //! Inserting requests: accepting async jobs and recording sync requests.
 
 use jiff::Timestamp;
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, ErrorCode, params};
 
 use super::{clock::StoreTime, columns};
 use crate::{
@@ -9,7 +9,8 @@ use crate::{
     services::store::{LONG_JOB, NewJob},
 };
 
-/// Inserts an async job, which is `due` then. `input` is the JSON of its specification.
+/// Inserts an async job, which is `due` then. `input` is the JSON of its specification. Succeeds
+/// without a change if the same job is there already, in whatever state.
 pub(super) fn insert_job(
     tx: &Connection,
     job: &NewJob,
@@ -17,6 +18,13 @@ pub(super) fn insert_job(
     due: StoreTime,
 ) -> rusqlite::Result<()> {
     let callback = job.callback.as_ref();
+    let sent = Sent {
+        mode: Mode::Async,
+        created_at: columns::time(job.created_at),
+        input,
+        callback: callback.map(CallbackUrl::as_str),
+        created_by: job.created_by.as_ref(),
+    };
     tx.prepare_cached(
         "INSERT INTO requests (id, mode, status, input_payload, callback_url, created_at,
              callback_target, traceparent, created_by, origin, due, is_long)
@@ -24,9 +32,9 @@ pub(super) fn insert_job(
     )?
     .execute(params![
         job.id.to_string(),
-        input,
-        callback.map(CallbackUrl::as_str),
-        columns::time(job.created_at),
+        sent.input,
+        sent.callback,
+        sent.created_at,
         callback
             .map(CallbackUrl::target)
             // Null if the normal form equals the URL as sent.
@@ -38,9 +46,11 @@ pub(super) fn insert_job(
         job.spec.ideal_duration() > LONG_JOB,
     ])
     .map(drop)
+    .or_else(|error| sent.unless_stored(tx, job.id, error))
 }
 
-/// Inserts a sync request that is over. `input` and `result` are JSON.
+/// Inserts a sync request that is over. `input` and `result` are JSON. Succeeds without a change if
+/// the same request is there already.
 pub(super) fn insert_sync(
     tx: &Connection,
     id: RequestId,
@@ -52,6 +62,13 @@ pub(super) fn insert_sync(
     let result = ended.as_ref().ok();
     let failure = ended.as_ref().err();
     let status = failure.map_or(Status::Completed, |_| Status::Failed);
+    let sent = Sent {
+        mode: Mode::Sync,
+        created_at: columns::time(created_at),
+        input,
+        callback: None,
+        created_by,
+    };
     tx.prepare_cached(
         "INSERT INTO requests (id, mode, status, input_payload, result_payload,
              created_at, completed_at, failure_reason, failure_detail, created_by)
@@ -59,11 +76,11 @@ pub(super) fn insert_sync(
     )?
     .execute(params![
         id.to_string(),
-        Mode::Sync.as_str(),
+        sent.mode.as_str(),
         status.as_str(),
-        input,
+        sent.input,
         result,
-        columns::time(created_at),
+        sent.created_at,
         // The wall clock may have been set back since.
         columns::time(Timestamp::now().max(created_at)),
         failure.map(|failure| failure.reason.as_str()),
@@ -71,4 +88,48 @@ pub(super) fn insert_sync(
         created_by.map(ClientName::as_str),
     ])
     .map(drop)
+    .or_else(|error| sent.unless_stored(tx, id, error))
+}
+
+/// What a client sent, which never changes. It tells a repeat of the same write from another
+/// request with this id.
+struct Sent<'a> {
+    mode: Mode,
+    created_at: String,
+    input: &'a str,
+    callback: Option<&'a str>,
+    created_by: Option<&'a ClientName>,
+}
+
+impl Sent<'_> {
+    /// The `error` of an insert, unless it is that this request is stored already.
+    fn unless_stored(
+        &self,
+        tx: &Connection,
+        id: RequestId,
+        error: rusqlite::Error,
+    ) -> rusqlite::Result<()> {
+        // Only after the insert has failed: looking first would cost every request a search.
+        if error.sqlite_error_code() != Some(ErrorCode::ConstraintViolation) {
+            return Err(error);
+        }
+        let stored: bool = tx
+            .prepare_cached(
+                "SELECT count(*) FROM requests
+                 WHERE id = ?1 AND mode = ?2 AND created_at = ?3 AND input_payload = ?4
+                   AND callback_url IS ?5 AND created_by IS ?6",
+            )?
+            .query_one(
+                params![
+                    id.to_string(),
+                    self.mode.as_str(),
+                    self.created_at,
+                    self.input,
+                    self.callback,
+                    self.created_by.map(ClientName::as_str),
+                ],
+                |row| row.get(0),
+            )?;
+        if stored { Ok(()) } else { Err(error) }
+    }
 }

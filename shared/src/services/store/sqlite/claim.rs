@@ -2,9 +2,13 @@
 
 use std::{error::Error, fmt::Display, str::from_utf8, time::Duration};
 
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::{clock::StoreTime, columns, state};
+use super::{
+    clock::StoreTime,
+    columns,
+    state::{self, IS_CLAIMED, IS_HELD},
+};
 use crate::{
     models::{CallbackUrl, Failure, FailureReason, Transition},
     services::store::{Candidate, Claim, InvalidJob, Job, OwnerId, Work},
@@ -65,13 +69,9 @@ fn claim_each<'a>(
 }
 
 fn claim_sql(work: Work) -> String {
-    let (also, before, request) = match work {
-        Work::Job => (" AND mode = 'async'", "0", REQUEST.join(", ")),
-        Work::Redelivery => {
-            let of_request = REQUEST
-                .map(|it| format!("(SELECT {it} FROM requests AS r WHERE r.id = redeliveries.id)"));
-            ("", "attempts_before", of_request.join(", "))
-        }
+    let also = match work {
+        Work::Job => " AND mode = 'async'",
+        Work::Redelivery => "",
     };
     // The condition on `claim` makes this a compare-and-swap: a job that was claimed and released
     // meanwhile is not claimed on stale information.
@@ -80,9 +80,54 @@ fn claim_sql(work: Work) -> String {
         Transition::Claim,
         "claim = claim + 1, owner = ?2, due = NULL",
         &format!(
-            "id = ?1 AND claim = ?3{also} RETURNING claim, attempts, parked_at, {before}, {request}"
+            "id = ?1 AND claim = ?3{also} RETURNING {}",
+            columns_of(work)
         ),
     )
+}
+
+/// The columns that [`ClaimedRow::read`] reads.
+fn columns_of(work: Work) -> String {
+    let (before, request) = match work {
+        Work::Job => ("0", REQUEST.join(", ")),
+        Work::Redelivery => {
+            let of_request = REQUEST
+                .map(|it| format!("(SELECT {it} FROM requests AS r WHERE r.id = redeliveries.id)"));
+            ("attempts_before", of_request.join(", "))
+        }
+    };
+    format!("claim, attempts, parked_at, {before}, {request}")
+}
+
+/// The `candidates` that `owner` holds under their next claim number: those that an earlier try of
+/// the same claim has won, if it was committed.
+pub(super) fn won(
+    connection: &Connection,
+    owner: OwnerId,
+    candidates: &[Candidate],
+) -> rusqlite::Result<Vec<ClaimedRow>> {
+    let owner_text = owner.to_string();
+    let mut rows = Vec::new();
+    for candidate in candidates {
+        let Candidate { id, work, .. } = *candidate;
+        let claim = Claim {
+            id,
+            work,
+            owner,
+            number: candidate.claims.saturating_add(1),
+        };
+        let found = connection
+            .prepare_cached(&format!(
+                "SELECT {} FROM {} WHERE {IS_CLAIMED} AND {IS_HELD}",
+                columns_of(work),
+                state::table(work)
+            ))?
+            .query_row(params![id.to_string(), owner_text, claim.number], |row| {
+                ClaimedRow::read(row, claim)
+            });
+        rows.extend(found.optional()?);
+    }
+    Ok(rows)
 }
 
 /// The columns of a claimed job as they are stored. They are parsed after the commit, so that no
@@ -100,7 +145,7 @@ pub(super) struct ClaimedRow {
 }
 
 impl ClaimedRow {
-    /// Reads the `RETURNING` row.
+    /// Reads the row of a claim.
     fn read(row: &Row<'_>, claim: Claim) -> rusqlite::Result<Self> {
         Ok(Self {
             claim,

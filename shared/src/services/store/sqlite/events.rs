@@ -77,31 +77,46 @@ pub(super) fn record_all(
 }
 
 /// Records that the callback of a claimed job is about to be sent once more within its attempt.
+/// `count` is the number of such records under this claim, with this one: a repeat adds none.
 /// Returns whether the claim is held.
 ///
 /// A table of its own: a process of the release before could not read this kind of event.
-pub(super) fn record_resend(connection: &Connection, claim: &Claim) -> rusqlite::Result<bool> {
-    let inserted = connection
+pub(super) fn record_resend(
+    connection: &Connection,
+    claim: &Claim,
+    count: u32,
+) -> rusqlite::Result<bool> {
+    let id = claim.id.to_string();
+    let owner = claim.owner.to_string();
+    let is_held: bool = connection
         .prepare_cached(&format!(
-            "INSERT INTO resends (request_id, number, at, claim)
-             SELECT id, 1 + (SELECT coalesce(max(number), 0) FROM resends WHERE request_id = ?1),
-                    ?4, claim
-             FROM {} WHERE {IS_CLAIMED} AND {IS_HELD}",
+            "SELECT count(*) FROM {} WHERE {IS_CLAIMED} AND {IS_HELD}",
             state::table(claim.work)
         ))?
+        .query_one(params![id, owner, claim.number], |row| row.get(0))?;
+    if !is_held {
+        return Ok(false);
+    }
+    connection
+        .prepare_cached(
+            "INSERT INTO resends (request_id, number, at, claim)
+             SELECT ?1, 1 + (SELECT coalesce(max(number), 0) FROM resends WHERE request_id = ?1),
+                    ?3, ?2
+             WHERE ?4 > (SELECT count(*) FROM resends WHERE request_id = ?1 AND claim = ?2)",
+        )?
         .execute(params![
-            claim.id.to_string(),
-            claim.owner.to_string(),
+            id,
             claim.number,
             columns::time(Timestamp::now()),
+            count
         ])?;
     connection
         .prepare_cached(
             "DELETE FROM resends WHERE request_id = ?1 AND number <=
                  (SELECT max(number) FROM resends WHERE request_id = ?1) - ?2",
         )?
-        .execute(params![claim.id.to_string(), KEPT])?;
-    Ok(inserted > 0)
+        .execute(params![id, KEPT])?;
+    Ok(true)
 }
 
 /// Reads the events of a job, in order. A resend comes before the event that ended its claim.

@@ -14,6 +14,49 @@ pub(super) fn failed(error: &rusqlite::Error) -> StoreError {
     }
 }
 
+/// The store's error for an error of COMMIT itself. `is_open`: it left the transaction open, so
+/// that it can be rolled back.
+///
+/// In WAL mode a commit writes the transaction's pages to the log, one frame after the other. The
+/// last frame carries the commit mark, and a checksum over its page. Then the log is synced, and
+/// its index gets the new frames (`walFrames` in sqlite3.c).
+pub(super) fn commit_failed(error: &rusqlite::Error, is_open: bool) -> StoreError {
+    if is_open || proves_no_commit(error) {
+        return failed(error);
+    }
+    // The sync failed (SQLITE_IOERR_FSYNC), or the index could not grow, with the commit mark in
+    // the log already. While a process has the database open, nobody sees these frames, and the
+    // next transaction overwrites them. But if all processes end before that, the next start
+    // recovers them. Any code that is not known counts as such.
+    StoreError::Indeterminate {
+        trouble: of(error),
+        message: error.to_string().into(),
+    }
+}
+
+/// Whether a COMMIT with this error can't have left a commit mark.
+fn proves_no_commit(error: &rusqlite::Error) -> bool {
+    use rusqlite::ErrorCode as Code;
+    let Some(error) = error.sqlite_error() else {
+        return false;
+    };
+    // A frame was not written whole. The last frame is the last write of a commit, so the commit
+    // mark is missing, or its checksum is wrong and a recovery stops before it. (Padding would be
+    // written after it: SQLite pads only without SQLITE_POWERSAFE_OVERWRITE, which is its default.)
+    let is_incomplete =
+        error.code == Code::DiskFull || error.extended_code == ffi::SQLITE_IOERR_WRITE;
+    // No lock, or a constraint: SQLite has written nothing.
+    is_incomplete || matches!(error.code, Code::DatabaseBusy | Code::ConstraintViolation)
+}
+
+/// The error of a write that was dropped with the writer's thread.
+pub(super) fn unanswered() -> StoreError {
+    StoreError::Indeterminate {
+        trouble: Trouble::Other,
+        message: "the database writer thread ended during the transaction".into(),
+    }
+}
+
 /// The error of a write to a file that is no longer at its path: the next start will not find it.
 pub(super) fn moved() -> StoreError {
     StoreError::Failed {
@@ -73,7 +116,7 @@ pub(super) fn of_file(error: &io::Error) -> Trouble {
 mod tests {
     use rusqlite::ffi;
 
-    use super::{Trouble, of};
+    use super::{StoreError, Trouble, commit_failed, of};
 
     #[test]
     fn sqlite_error_codes_map_to_troubles() {
@@ -93,6 +136,33 @@ mod tests {
         ] {
             let error = rusqlite::Error::SqliteFailure(ffi::Error::new(code), None);
             assert_eq!(of(&error), trouble, "{code}");
+        }
+    }
+
+    #[test]
+    fn a_commit_is_known_to_have_failed_only_if_its_mark_can_not_be_in_the_log() {
+        let error = |code| rusqlite::Error::SqliteFailure(ffi::Error::new(code), None);
+        for code in [
+            ffi::SQLITE_FULL,
+            ffi::SQLITE_IOERR_WRITE,
+            ffi::SQLITE_BUSY,
+            ffi::SQLITE_CONSTRAINT_COMMITHOOK,
+        ] {
+            let failed = commit_failed(&error(code), false);
+            assert!(matches!(failed, StoreError::Failed { .. }), "{code}");
+        }
+        for (code, trouble) in [
+            (ffi::SQLITE_IOERR_FSYNC, Trouble::Io),
+            (ffi::SQLITE_IOERR_SHMSIZE, Trouble::Full),
+            (ffi::SQLITE_IOERR_SHMMAP, Trouble::Io),
+            (ffi::SQLITE_NOMEM, Trouble::Other),
+            (ffi::SQLITE_CORRUPT, Trouble::Corrupt),
+        ] {
+            let unknown = commit_failed(&error(code), false);
+            assert!(unknown.is_indeterminate(), "{code}");
+            assert_eq!(unknown.trouble(), Some(trouble), "{code}");
+            let open = commit_failed(&error(code), true);
+            assert!(matches!(open, StoreError::Failed { .. }), "{code}");
         }
     }
 }

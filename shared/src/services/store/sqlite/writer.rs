@@ -91,7 +91,7 @@ impl Writer {
             .map_err(|_| StoreError::Closed)?;
         // A caller that is cancelled here loses only its answer: the write is committed all the
         // same.
-        outcome.await.unwrap_or(Err(StoreError::Closed))
+        outcome.await.unwrap_or_else(|_| Err(trouble::unanswered()))
     }
 
     /// Commits `write`, which is promised to a client. Fails at once if the queue is full (load
@@ -105,7 +105,7 @@ impl Writer {
             mpsc::error::TrySendError::Full(_) => StoreError::QueueFull,
             mpsc::error::TrySendError::Closed(_) => StoreError::Closed,
         })?;
-        outcome.await.unwrap_or(Err(StoreError::Closed))
+        outcome.await.unwrap_or_else(|_| Err(trouble::unanswered()))
     }
 
     /// Commits all queued writes and closes the connection.
@@ -183,10 +183,17 @@ async fn run(
                 settle(batch, &Err(error), false);
             }
             Err(_) => {
+                // The batch was dropped with the thread, so its callers get no answer: it may have
+                // been committed.
                 tracing::error!("the database writer thread ended; all writes fail from now on");
                 break;
             }
         }
+    }
+    // Writes that are still queued were never begun.
+    queue.close();
+    while let Some(write) = queue.recv().await {
+        write.settle(&Err(StoreError::Closed), false);
     }
     if let Err(error) = connection.close().await {
         tracing::warn!(%error, "the database was not closed cleanly");
@@ -205,14 +212,23 @@ fn commit(
     mut batch: Vec<Box<dyn Write>>,
     database: &Database,
 ) -> Result<(), Failed> {
-    if let Err(error) = apply(connection, &mut batch, &database.clock) {
+    let (error, is_commit) = match apply(connection, &mut batch, &database.clock) {
+        Ok(()) => (execute(connection, "COMMIT").err(), true),
+        Err(error) => (Some(error), false),
+    };
+    if let Some(error) = error {
         tracing::debug!(%error, writes = batch.len(), "a transaction failed");
         // Before any caller is answered: `Store::trouble` must name the cause by then.
         database.condition.failed(trouble::of(&error), &error);
-        if !connection.is_autocommit() {
-            let _ = connection.execute_batch("ROLLBACK"); // SQLite may have rolled back itself
+        let is_open = !connection.is_autocommit(); // SQLite may have rolled back itself
+        if is_open {
+            let _ = connection.execute_batch("ROLLBACK");
         }
-        let error = trouble::failed(&error);
+        let error = if is_commit {
+            trouble::commit_failed(&error, is_open)
+        } else {
+            trouble::failed(&error)
+        };
         return Err(Failed { error, batch });
     }
     // After COMMIT: until then, an `Ok` could still be lost in a crash.
@@ -229,6 +245,7 @@ fn settle(batch: Vec<Box<dyn Write>>, committed: &Result<(), StoreError>, is_mov
     }
 }
 
+/// Runs `batch` in a transaction, up to its COMMIT.
 fn apply(
     connection: &Connection,
     batch: &mut [Box<dyn Write>],
@@ -250,8 +267,7 @@ fn apply(
         // In both cases: ROLLBACK TO leaves the savepoint on SQLite's stack.
         execute(connection, "RELEASE one_write")?;
     }
-    clock.save(connection)?;
-    execute(connection, "COMMIT")
+    clock.save(connection)
 }
 
 fn execute(connection: &Connection, statement: &str) -> rusqlite::Result<()> {
@@ -320,8 +336,12 @@ where
             Ok(()) if is_moved && self.is_promised => Err(trouble::moved()),
             // `apply` or `rolled_back` has set the result of every write of a committed batch.
             Ok(()) => self.result.unwrap_or(Err(StoreError::Closed)),
-            // Even if this write succeeded: the transaction around its savepoint did not.
-            Err(error) => Err(error.clone()),
+            Err(error) => match self.result {
+                // It has failed by itself, whatever became of the transaction.
+                Some(Err(own)) => Err(own),
+                // Even if this write succeeded: the transaction around its savepoint did not.
+                _ => Err(error.clone()),
+            },
         };
         let _ = self.caller.send(result); // the caller may have been cancelled
     }
@@ -329,9 +349,10 @@ where
 
 #[cfg(test)]
 mod tests {
-    use rusqlite::Connection;
-
     use std::sync::Arc;
+
+    use rusqlite::Connection;
+    use tokio::sync::oneshot;
 
     use super::{Clock, OpenFiles, StoreError, Writer};
 
@@ -345,7 +366,35 @@ mod tests {
             1,
         );
         let result = writer.write(|_| -> rusqlite::Result<()> { panic!("expected by this test") });
-        assert!(matches!(result.await, Err(StoreError::Closed)));
+        let error = result.await.unwrap_err();
+        assert!(error.is_indeterminate(), "{error}");
         writer.ended().await;
+        let late = writer.write(|_| Ok(())).await;
+        assert!(matches!(late, Err(StoreError::Closed)), "{late:?}");
+    }
+
+    #[tokio::test]
+    async fn only_the_writes_of_the_transaction_that_the_writer_died_in_are_unknown() {
+        let connection = Connection::open_in_memory().unwrap();
+        let clock = Arc::new(Clock::unsaved());
+        let writer = Writer::start(connection.into(), OpenFiles::none(), clock, 8);
+        let (begun, has_begun) = oneshot::channel();
+        let (die, dies) = oneshot::channel();
+        let dying = writer.write(move |_| -> rusqlite::Result<()> {
+            begun.send(()).unwrap();
+            dies.blocking_recv().unwrap();
+            panic!("expected by this test")
+        });
+        let queued = async {
+            has_begun.await.unwrap();
+            let queued = std::pin::pin!(writer.write(|_| Ok(())));
+            // Polled first, so the write is queued before the writer dies.
+            let dying = async { die.send(()).unwrap() };
+            let (queued, ()) = tokio::join!(biased; queued, dying);
+            queued
+        };
+        let (dead, queued) = tokio::join!(dying, queued);
+        assert!(dead.unwrap_err().is_indeterminate());
+        assert!(matches!(queued, Err(StoreError::Closed)), "{queued:?}");
     }
 }

@@ -7,8 +7,8 @@ use storm_shared::{
     services::{
         report::Report,
         store::{
-            Candidate, Capacity, Claim, DueJobs, Expired, Heartbeat, NewJob, Outcome, OwnerId,
-            Settlement, Store, StoreError,
+            Candidate, Capacity, Claim, DueJobs, Expired, Heartbeat, InvalidJob, Job, NewJob,
+            Outcome, OwnerId, Settlement, Store, StoreError,
         },
     },
 };
@@ -24,6 +24,7 @@ pub(super) enum Call {
     Deregister(OwnerId),
     FindDue(usize),
     Claim(OwnerId, Vec<Candidate>),
+    ClaimAgain(OwnerId, Vec<Candidate>),
     Expire(Heartbeat, u32),
     Write(Claim, Writing),
 }
@@ -74,14 +75,8 @@ impl Call {
             }),
             Self::Deregister(owner) => store.deregister(owner).await.map(Answer::Released),
             Self::FindDue(limit) => claimable(store, limit).await.map(Answer::Found),
-            Self::Claim(owner, seen) => store.claim(owner, seen).await.map(|jobs| {
-                let won = jobs.into_iter().map(Result::unwrap).map(|job| Won {
-                    claim: job.claim,
-                    report: job.report,
-                    attempts: job.attempts,
-                });
-                Answer::Won(won.collect())
-            }),
+            Self::Claim(owner, seen) => store.claim(owner, seen).await.map(won),
+            Self::ClaimAgain(owner, seen) => store.claim_again(owner, seen).await.map(won),
             Self::Expire(seen, max) => store.expire(seen, max).await.map(Answer::Expired),
             Self::Write(claim, writing) => done(writing.on(store, claim).await),
         };
@@ -123,6 +118,15 @@ impl Writing {
         };
         store.settle(claim, Some(&report), settlement).await
     }
+}
+
+fn won(jobs: Vec<Result<Job, InvalidJob>>) -> Answer {
+    let won = jobs.into_iter().map(Result::unwrap).map(|job| Won {
+        claim: job.claim,
+        report: job.report,
+        attempts: job.attempts,
+    });
+    Answer::Won(won.collect())
 }
 
 fn done(result: Result<(), StoreError>) -> Result<Answer, StoreError> {

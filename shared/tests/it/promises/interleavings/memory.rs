@@ -64,16 +64,20 @@ impl Memory {
                 count,
                 mistaken,
             } => {
-                let candidates = (seen..seen + count).map(|n| {
-                    let mut candidate = *newest(&self.candidates, n)?;
+                let mut candidates = self.candidates(seen, count)?;
+                for candidate in &mut candidates {
                     candidate.claims += i64::from(mistaken);
-                    Some(candidate)
-                });
-                Call::Claim(
-                    *newest(&self.owners, worker)?,
-                    candidates.collect::<Option<_>>()?,
-                )
+                }
+                Call::Claim(*newest(&self.owners, worker)?, candidates)
             }
+            Operation::ClaimAgain {
+                worker,
+                seen,
+                count,
+            } => Call::ClaimAgain(
+                *newest(&self.owners, worker)?,
+                self.candidates(seen, count)?,
+            ),
             Operation::Expire {
                 sighting,
                 max_claims,
@@ -94,6 +98,11 @@ impl Memory {
                 Call::Write(Claim { owner, ..claim }, self.writing(what, attempts))
             }
         })
+    }
+
+    fn candidates(&self, seen: usize, count: usize) -> Option<Vec<Candidate>> {
+        let candidates = (seen..seen + count).map(|n| newest(&self.candidates, n).copied());
+        candidates.collect()
     }
 
     /// A write of `what`. Every report is unique, so that the rows show which one was stored.

@@ -57,6 +57,20 @@ impl Row {
         self.is_over = true;
     }
 
+    fn won(&self, id: RequestId, owner: OwnerId) -> Won {
+        let report = self.result.as_deref();
+        Won {
+            claim: Claim {
+                id,
+                work: Work::Job,
+                owner,
+                number: self.claim,
+            },
+            report: report.map(|json| serde_json::from_str(json).unwrap()),
+            attempts: self.attempts,
+        }
+    }
+
     fn keep(&mut self, report: &Report) {
         self.result
             .get_or_insert_with(|| serde_json::to_string(report).unwrap());
@@ -81,6 +95,7 @@ impl Model {
             Call::Renew(owner) => self.renew(*owner),
             Call::Deregister(owner) => self.deregister(*owner),
             Call::Claim(owner, seen) => self.claim(*owner, seen),
+            Call::ClaimAgain(owner, seen) => self.claim_again(*owner, seen),
             Call::Expire(seen, max_claims) => Answer::Expired(self.expire(*seen, *max_claims)),
             Call::Write(claim, writing) => self.write(claim, writing),
             Call::FindDue(_) => panic!("a due query changes nothing"),
@@ -151,20 +166,29 @@ impl Model {
                 row.claim += 1;
                 row.owner = Some(owner);
                 row.due = None;
-                let report = row.result.as_deref();
-                won.push(Won {
-                    claim: Claim {
-                        id: candidate.id,
-                        work: Work::Job,
-                        owner,
-                        number: row.claim,
-                    },
-                    report: report.map(|json| serde_json::from_str(json).unwrap()),
-                    attempts: row.attempts,
-                });
+                won.push(row.won(candidate.id, owner));
             }
         }
         Answer::Won(won)
+    }
+
+    /// First what the owner holds under the next claim number of a candidate.
+    fn claim_again(&mut self, owner: OwnerId, candidates: &[Candidate]) -> Answer {
+        let held = candidates.iter().filter_map(|candidate| {
+            let row = &self.jobs[&candidate.id];
+            let is_held = row.status == Status::Processing
+                && row.owner == Some(owner)
+                && row.claim == candidate.claims + 1;
+            is_held.then(|| row.won(candidate.id, owner))
+        });
+        let mut all: Vec<_> = held.collect();
+        match self.claim(owner, candidates) {
+            Answer::Won(won) => {
+                all.extend(won);
+                Answer::Won(all)
+            }
+            refused => refused,
+        }
     }
 
     /// Expires only a lease that was not renewed since. Only a job held alone can become poison.

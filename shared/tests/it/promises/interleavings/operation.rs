@@ -33,6 +33,12 @@ pub(super) enum Operation {
         count: usize,
         mistaken: bool,
     },
+    /// The same, as the repeat of a claim whose outcome is unknown.
+    ClaimAgain {
+        worker: usize,
+        seen: usize,
+        count: usize,
+    },
     /// The lease of a worker expires, according to a heartbeat that was read.
     Expire { sighting: usize, max_claims: u32 },
     /// A write under a claim that was won; if `forged`, with another owner.
@@ -149,7 +155,8 @@ fn take(worker: usize, count: usize) -> [Operation; 2] {
 
 fn operation() -> impl Strategy<Value = Operation> {
     use Operation::{
-        Accept, Claim, Deregister, Expire, FindDue, Register, RegisterAgain, Renew, Write,
+        Accept, Claim, ClaimAgain, Deregister, Expire, FindDue, Register, RegisterAgain, Renew,
+        Write,
     };
     prop_oneof![
         2 => Just(Accept),
@@ -161,6 +168,8 @@ fn operation() -> impl Strategy<Value = Operation> {
         6 => (worker(), 0..8usize, 1..=4usize, prop::bool::weighted(0.1)).prop_map(
             |(worker, seen, count, mistaken)| Claim { worker, seen, count, mistaken }
         ),
+        2 => (worker(), 0..8usize, 1..=4usize)
+            .prop_map(|(worker, seen, count)| ClaimAgain { worker, seen, count }),
         4 => (0..6usize, 2..=5u32)
             .prop_map(|(sighting, max_claims)| Expire { sighting, max_claims }),
         6 => (0..8usize, prop::bool::weighted(0.1), what())

@@ -96,7 +96,14 @@ impl Rival {
         self.memory.learn(call, &answer);
         match (call, &answer) {
             (Call::Accept(id), Answer::Done) => self.accepted.push(*id),
-            (_, Answer::Won(jobs)) => self.claimed.extend(jobs.iter().map(|job| job.claim)),
+            (_, Answer::Won(jobs)) => {
+                for job in jobs {
+                    // A repeated claim returns what it has won before.
+                    if !self.claimed.contains(&job.claim) {
+                        self.claimed.push(job.claim);
+                    }
+                }
+            }
             (Call::Write(claim, writing), Answer::Done) => {
                 let end = match writing {
                     Writing::Report(_) => None,

@@ -1,0 +1,187 @@
+//! Commits whose outcome is unknown: the sync of the database's log fails (`EIO`), as on a failing
+//! disk. A library that is preloaded into the API makes it fail while a file exists.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use rusqlite::Connection;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::{
+    client::{Answer, bare, post},
+    service::{Service, database, exited_with, program},
+};
+
+/// `SQLite` syncs its log at each commit (`DB_SYNCHRONOUS=full`), by one of these two functions.
+const FAILING_SYNC: &str = r#"
+    #define _GNU_SOURCE
+    #include <errno.h>
+    #include <stdio.h>
+    #include <stdlib.h>
+    #include <string.h>
+    #include <sys/syscall.h>
+    #include <unistd.h>
+
+    static int fails(int fd) {
+        char link[64], path[4096];
+        const char *while_this_exists = getenv("FAIL_SYNC_WHILE");
+        snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+        ssize_t length = readlink(link, path, sizeof path - 1);
+        if (length < 4 || while_this_exists == NULL) return 0;
+        path[length] = 0;
+        return strcmp(path + length - 4, "-wal") == 0 && access(while_this_exists, F_OK) == 0;
+    }
+
+    static int sync_by(long call, int fd) {
+        if (fails(fd)) { errno = EIO; return -1; }
+        return (int) syscall(call, fd);
+    }
+
+    int fsync(int fd) { return sync_by(SYS_fsync, fd); }
+    int fdatasync(int fd) { return sync_by(SYS_fdatasync, fd); }
+"#;
+
+const JOB: &str = r#"{"records": 10, "report_name": "Q1_Finance"}"#;
+
+/// Compiles the library into `folder`.
+fn library(folder: &Path) -> PathBuf {
+    let (source, library) = (folder.join("sync.c"), folder.join("sync.so"));
+    fs::write(&source, FAILING_SYNC).unwrap();
+    let compiled = Command::new("cc")
+        .args(["-shared", "-fPIC", "-o"])
+        .args([&library, &source])
+        .status();
+    assert!(compiled.unwrap().success());
+    library
+}
+
+/// The file that makes syncs fail while it exists.
+fn fault(folder: &TempDir) -> PathBuf {
+    folder.path().join("disk-fails")
+}
+
+/// Starts the API, with `HTTP_TIMEOUT` as the limit of repeats.
+async fn start(folder: &TempDir, http_timeout: &str) -> Service {
+    let mut command = program(folder.path());
+    command
+        .env("LD_PRELOAD", library(folder.path()))
+        .env("FAIL_SYNC_WHILE", fault(folder))
+        .env("DB_SYNCHRONOUS", "full")
+        .env("HTTP_TIMEOUT", http_timeout);
+    let service = Service::spawn(command, folder.path()).await;
+    service.is_open().await;
+    service
+}
+
+async fn submit(service: &Service) -> Answer {
+    service.ask(post("/async", JOB)).await
+}
+
+async fn find(service: &Service, id: &str) -> Answer {
+    service.ask(bare("GET", &format!("/requests/{id}"))).await
+}
+
+/// The id in an answer that says that the outcome is unknown.
+fn unknown(answer: &Answer) -> String {
+    assert_eq!(answer.problem(), "503 outcome-unknown");
+    assert_eq!(answer.header("retry-after"), None, "no blind retry");
+    let body = answer.json();
+    let id = body["request_id"].as_str().unwrap().to_owned();
+    let detail = body["detail"].as_str().unwrap();
+    assert!(
+        detail.contains(&format!("GET /requests/{id} tells")),
+        "{detail}"
+    );
+    id
+}
+
+fn ids(database: &Connection) -> Vec<String> {
+    let mut query = database.prepare("SELECT id FROM requests").unwrap();
+    let rows = query.query_map([], |row| row.get(0)).unwrap();
+    rows.collect::<Result<_, _>>().unwrap()
+}
+
+#[tokio::test]
+async fn a_job_whose_commit_is_unknown_is_stored_again_under_its_id_until_it_is_accepted() {
+    let folder = TempDir::new().unwrap();
+    // Far longer than the fault lasts.
+    let service = start(&folder, "10m").await;
+    fs::write(fault(&folder), "").unwrap();
+    let repaired = async {
+        let said = service.says("rejects writes").await;
+        assert_eq!(said["trouble"], "failing");
+        fs::remove_file(fault(&folder)).unwrap();
+    };
+    let (accepted, ()) = tokio::join!(submit(&service), repaired);
+    assert_eq!(accepted.status, 202);
+    let id = accepted.json()["request_id"].clone();
+    assert_eq!(
+        Value::from(ids(&database(folder.path()))),
+        Value::from([id])
+    );
+    assert!(exited_with(service.stop().await, 0));
+}
+
+#[tokio::test]
+async fn a_job_whose_commit_stays_unknown_is_told_so_and_a_crash_can_bring_it_to_light() {
+    let folder = TempDir::new().unwrap();
+    let service = start(&folder, "1s").await;
+    fs::write(fault(&folder), "").unwrap();
+    let id = unknown(&submit(&service).await);
+    assert_eq!(find(&service, &id).await.status, 404, "for now");
+    drop(service); // kill -9
+
+    // Its log has the whole commit, although its sync failed.
+    fs::remove_file(fault(&folder)).unwrap();
+    let service = start(&folder, "1s").await;
+    let found = find(&service, &id).await;
+    assert_eq!(found.status, 200);
+    assert_eq!(found.json()["status"], "PENDING");
+    assert!(exited_with(service.stop().await, 0));
+}
+
+#[tokio::test]
+async fn the_next_commit_overwrites_one_that_is_unknown_and_ends_the_doubt() {
+    let folder = TempDir::new().unwrap();
+    let service = start(&folder, "1s").await;
+    fs::write(fault(&folder), "").unwrap();
+    let id = unknown(&submit(&service).await);
+    fs::remove_file(fault(&folder)).unwrap();
+    let accepted = submit(&service).await;
+    assert_eq!(accepted.status, 202);
+    assert_eq!(find(&service, &id).await.status, 404);
+    drop(service); // kill -9
+
+    let service = start(&folder, "1s").await;
+    assert_eq!(find(&service, &id).await.status, 404, "for ever");
+    let kept = accepted.json()["request_id"].as_str().unwrap().to_owned();
+    assert_eq!(find(&service, &kept).await.status, 200);
+    assert!(exited_with(service.stop().await, 0));
+}
+
+#[tokio::test]
+async fn a_redelivery_whose_commit_is_unknown_is_told_so_and_not_repeated() {
+    let folder = TempDir::new().unwrap();
+    let service = start(&folder, "1s").await;
+    let id = submit(&service).await.json()["request_id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let ended = "UPDATE requests SET status = 'COMPLETED', result_payload = '{}', due = NULL,
+                     callback_url = 'http://example.com/'";
+    assert_eq!(database(folder.path()).execute(ended, []), Ok(1));
+    fs::write(fault(&folder), "").unwrap();
+    let redeliver = post(&format!("/requests/{id}/redeliver"), "");
+    assert_eq!(unknown(&service.ask(redeliver).await), id);
+    let page = service
+        .ask(post("/requests/redeliver?status=COMPLETED", ""))
+        .await;
+    assert_eq!(page.problem(), "503 outcome-unknown");
+    assert_eq!(page.json()["request_id"], Value::Null);
+    fs::remove_file(fault(&folder)).unwrap();
+    assert!(exited_with(service.stop().await, 0));
+}
