@@ -6,7 +6,6 @@ use std::{
 };
 
 use hyper::{HeaderMap, StatusCode};
-use jiff::Timestamp;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use storm_shared::{
@@ -16,8 +15,10 @@ use storm_shared::{
 
 use crate::{
     chaos::{
+        clock,
         history::Received,
         orders::{ChaosOrder, ChaosOrders},
+        wall_clock::WallClock,
     },
     signatures::{SignatureCheck, Signatures},
 };
@@ -51,6 +52,7 @@ impl ReceivedCallback {
 pub(super) struct CallbackLog {
     orders: ChaosOrders,
     signatures: Signatures,
+    wall_clock: WallClock,
     delivered: Arc<Mutex<Vec<ReceivedCallback>>>,
     unexpected: Arc<Mutex<Vec<String>>>,
 }
@@ -64,10 +66,11 @@ pub(super) struct DeliveryGuard<'a> {
 }
 
 impl CallbackLog {
-    pub(super) fn new(orders: ChaosOrders, signatures: Signatures) -> Self {
+    pub(super) fn new(orders: ChaosOrders, signatures: Signatures, wall_clock: WallClock) -> Self {
         Self {
             orders,
             signatures,
+            wall_clock,
             delivered: Arc::default(),
             unexpected: Arc::default(),
         }
@@ -100,14 +103,18 @@ impl CallbackLog {
         let id = content["request_id"].as_str()?.parse().ok()?;
         let report_name = content["report_name"].as_str()?.to_owned();
         let order = self.orders.by_name(&report_name);
-        let signature = self.signatures.check(headers, body, id);
-        let signature_valid = !matches!(signature, SignatureCheck::Invalid(_));
+        // The worker signed by the services' clock, which may have been stepped since.
+        let mut readings = self.wall_clock.readings().into_iter();
+        let signature_valid = readings.any(|now| {
+            let check = self.signatures.check_at(now, headers, body, id);
+            !matches!(check, SignatureCheck::Invalid(_))
+        });
         Some(ReceivedCallback {
             content_correct: signature_valid
                 && order.is_some_and(|order| content == callback_of(id, &order)),
             report_name,
             received: Received {
-                at: Timestamp::now(),
+                at: clock::now(),
                 id,
                 // Of the bytes, not of the parsed body: a repeat must have the same bytes.
                 body_sha256: hex(&Sha256::digest(body)),
