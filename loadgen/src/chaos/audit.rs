@@ -165,6 +165,9 @@ fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use rusqlite::Connection;
     use storm_shared::{
         config::Settings,
         models::{CallbackUrl, Records, ReportName, ReportSpec, RequestId, Status},
@@ -176,7 +179,10 @@ mod tests {
     use tempfile::TempDir;
 
     use super::{Audit, Record};
-    use crate::chaos::history::{HistoryEvent, Transition};
+    use crate::chaos::{
+        clock,
+        history::{HistoryEvent, Transition},
+    };
 
     struct Audited {
         _folder: TempDir,
@@ -276,6 +282,46 @@ mod tests {
             (id, "one", &moves[3].after)
         );
         assert!(row.called_back && row.completed_at.is_some() && row.failure_reason.is_none());
+    }
+
+    #[tokio::test]
+    async fn every_change_has_the_moments_between_which_it_was_made() {
+        const WAIT: Duration = Duration::from_secs(20);
+        let start = clock::now();
+        let Audited { store, audit, .. } = &audited().await;
+        let id = accept(store, None).await;
+        let claim = claim(store, OwnerId::generate(), id).await;
+        let before = clock::now();
+        let park = Settlement::Park { wait: WAIT };
+        store.settle(claim, None, park).await.unwrap();
+        let after = clock::now();
+
+        let records = audit.records().await.unwrap();
+        let end = clock::now();
+        let moves = moves(&records);
+        let [accepted, claimed, parked] = moves[..] else {
+            panic!("three transitions: {moves:?}")
+        };
+        for moved in &moves {
+            assert!(start <= moved.earliest() && moved.earliest() <= moved.at && moved.at <= end);
+        }
+        assert!(accepted.earliest() <= claimed.earliest() && claimed.at <= parked.at);
+        // It was visible when the write returned, and not before it began.
+        assert!(parked.earliest() <= after && parked.at >= before);
+        // To the millisecond, as the store counts.
+        let millisecond = Duration::from_millis(1);
+        let due = parked.due.unwrap();
+        assert!(before + WAIT <= due + millisecond && due <= after + WAIT);
+        assert_eq!((claimed.was_due, claimed.due), (accepted.due, None));
+    }
+
+    #[tokio::test]
+    async fn a_store_whose_clock_is_set_during_the_run_is_an_error() {
+        let Audited { audit, .. } = &audited().await;
+        let set = |db: &Connection| db.execute_batch("UPDATE clock SET store_time = 1");
+        audit.read(set).await.unwrap();
+        let error = audit.records().await.unwrap_err().to_string();
+        assert!(error.contains("the store's clock was set"), "{error}");
     }
 
     #[tokio::test]

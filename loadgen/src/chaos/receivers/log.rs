@@ -161,3 +161,53 @@ fn callback_of(id: RequestId, order: &ChaosOrder) -> Value {
 fn lock<T>(list: &Mutex<T>) -> MutexGuard<'_, T> {
     list.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::env;
+
+    use hyper::HeaderMap;
+    use jiff::{SignedDuration, Timestamp};
+    use storm_shared::{
+        models::RequestId,
+        services::signature::{ID, SIGNATURE, Signer, TIMESTAMP},
+    };
+    use tempfile::TempDir;
+
+    use super::{CallbackLog, ChaosOrders, callback_of};
+    use crate::{chaos::wall_clock::WallClock, signatures::Signatures};
+
+    const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+    const HOUR: SignedDuration = SignedDuration::from_hours(1);
+
+    /// Whether a callback passes that is signed this far from the host's clock.
+    fn passes(log: &CallbackLog, offset: SignedDuration) -> bool {
+        let (id, at) = (RequestId::generate(), Timestamp::now() + offset);
+        let body = callback_of(id, &log.orders.order(4)).to_string();
+        let (id, signer) = (id.to_string(), Signer::parse(SECRET).unwrap());
+        let signature = signer.sign(&id, at, body.as_bytes()).unwrap();
+        let mut headers = HeaderMap::new();
+        headers.insert(ID, id.parse().unwrap());
+        headers.insert(TIMESTAMP, at.as_second().to_string().parse().unwrap());
+        headers.insert(SIGNATURE, signature.parse().unwrap());
+        drop(log.begin(&headers, body.as_bytes()));
+        log.take().pop().unwrap().content_correct
+    }
+
+    #[test]
+    fn a_callback_is_signed_by_the_clock_of_now_or_just_before_a_step() {
+        let folder = TempDir::new().unwrap();
+        // Any file: no process is started.
+        let clock = WallClock::steppable(&env::current_exe().unwrap(), folder.path()).unwrap();
+        let signatures = Signatures::parse(SECRET).unwrap();
+        let log = CallbackLog::new(ChaosOrders::new(9), signatures, clock.clone());
+        assert!(passes(&log, SignedDuration::ZERO));
+        assert!(!passes(&log, HOUR));
+        clock.step(HOUR).unwrap();
+        assert!(passes(&log, HOUR));
+        assert!(passes(&log, SignedDuration::ZERO));
+        // Neither clock was ever there.
+        assert!(!passes(&log, HOUR * 2));
+        assert!(!passes(&log, -HOUR));
+    }
+}
