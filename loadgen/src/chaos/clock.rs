@@ -1,5 +1,5 @@
-//! The clock of a run: the wall clock as it was at the start, and what the kernel has counted since.
-//! Unlike the wall clock it can't be set, so it orders all records of a history.
+//! The clock of a run: the wall clock as it was at the start, and what the kernel has counted
+//! since. Unlike the wall clock it can't be set, so it orders all records of a history.
 
 use std::{sync::LazyLock, time::Duration};
 
