@@ -18,12 +18,31 @@ duration=${DURATION:-60s} jobs=${JOBS:-20000} lease=${LEASE:-3s} keep=${KEEP:-}
 [[ $jobs =~ ^[1-9][0-9]{0,6}$ ]] || die "JOBS=$jobs: expected a whole number from 1 to 2000000"
 unset SEED DURATION JOBS LEASE KEEP
 
+# Prints the path of libfaketime's library, which steps the clock of the services; or nothing, and
+# then says why.
+find_faketime() {
+    local said folder library
+    if ! said=$("$ROOT/scripts/find-tool.sh" faketime 2>&1); then
+        say "clock steps are left out: ${said##*$'\n'}"
+        return
+    fi
+    # The last line is the path: the lines before it are of the installation.
+    folder=$(readlink -f -- "${said##*$'\n'}")
+    folder=${folder%/bin/*}
+    for library in "$folder"/lib{/*,64,}/{faketime/,}libfaketimeMT.so.1; do
+        [[ ! -r $library ]] || { printf '%s' "$library" && return; }
+    done
+    say "clock steps are left out: libfaketimeMT.so.1 is not in $folder/lib"
+}
+
 need_binaries api worker loadgen
 redis=$("$ROOT/scripts/find-tool.sh" redis-server)
+faketime=$(find_faketime)
 stack_open # starts no stack, but stops the run on Ctrl-C
 folder=$ROOT/target/chaos/$seed
 rm -rf "$folder"
 say "data      ${folder#"$ROOT"/}, kept"
 have_secret
 stack_run "$STORM_BIN/storm-loadgen" chaos --bin "$STORM_BIN" --redis-server "$redis" --dir "$folder" \
-    --seed "$seed" --duration "$duration" --jobs "$jobs" --lease "$lease" ${keep:+--keep}
+    --seed "$seed" --duration "$duration" --jobs "$jobs" --lease "$lease" ${keep:+--keep} \
+    ${faketime:+--faketime "$faketime"}

@@ -5,6 +5,8 @@
 //!   [`process`] when the load generator dies ([`tether`]).
 //! * `load`, `receivers`: the clients, their requests (`orders`) and the callback receivers.
 //! * [`plan`], `faults`: the schedule of faults, and their injection.
+//! * `clock`: the clock of the run, which can't be set. `wall_clock`: that of the services, which
+//!   the run steps.
 //! * `audit`: the database's own log of row changes. `journal`: all other observations.
 //! * [`history`], [`checker`], [`timeline`]: the records of a run, the rules that they must
 //!   satisfy, and the timeline of one job.
@@ -12,6 +14,7 @@
 
 mod audit;
 pub mod checker;
+mod clock;
 mod faults;
 pub mod history;
 mod host;
@@ -30,6 +33,7 @@ mod settle;
 mod stack;
 pub mod tether;
 pub mod timeline;
+mod wall_clock;
 mod worker;
 
 pub use self::{

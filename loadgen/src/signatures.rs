@@ -94,10 +94,21 @@ impl Signatures {
 
     /// Checks a callback that arrives now. `id` is the request id in its body.
     pub fn check(&self, headers: &HeaderMap, body: &[u8], id: RequestId) -> SignatureCheck {
+        self.check_at(Timestamp::now(), headers, body, id)
+    }
+
+    /// The same, where the worker's clock says `now`.
+    pub fn check_at(
+        &self,
+        now: Timestamp,
+        headers: &HeaderMap,
+        body: &[u8],
+        id: RequestId,
+    ) -> SignatureCheck {
         let Some(verifier) = &self.verifier else {
             return SignatureCheck::Skipped;
         };
-        match verifier.verify(headers, body, Timestamp::now()) {
+        match verifier.verify(headers, body, now) {
             // The signature covers the header's id. It must be the body's id too; otherwise the
             // callback of one job could be passed off as another's.
             Ok(signed) if signed.id == id.to_string() => SignatureCheck::Valid,

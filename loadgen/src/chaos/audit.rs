@@ -2,34 +2,85 @@
 //!
 //! It does not use the store's code, because that is the code under test.
 
+mod sightings;
 mod sqlite;
 
 use std::{
     collections::HashMap,
+    convert::Infallible,
     path::Path,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use rusqlite::Connection;
+use tokio::time::{Instant, sleep};
+use tokio_util::task::AbortOnDropHandle;
 
-use super::history::Record;
+use self::sightings::Sightings;
+pub(super) use self::sqlite::StoreClock;
+use super::{clock, history::Record};
 
-/// The audit of a database. Clones share the connection.
+/// How long a service may take to create the database.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How often the database is tried until then.
+const RETRY_INTERVAL: Duration = Duration::from_millis(50);
+
+/// How often the number of the last change is read. This is how exactly its time is known.
+const SIGHT_INTERVAL: Duration = Duration::from_millis(5);
+
+/// The audit of a database. Clones share the connections.
 #[derive(Clone, Debug)]
 pub(super) struct Audit {
-    connection: Arc<Mutex<Connection>>,
+    connection: Shared<Connection>,
+    sightings: Shared<Sightings>,
+    _watching: Arc<AbortOnDropHandle<Infallible>>,
+    /// The store's clock at the beginning.
+    clock: StoreClock,
 }
 
+type Shared<T> = Arc<Mutex<T>>;
+
 impl Audit {
-    /// Installs the triggers in a database that a service has created.
+    /// Installs the triggers in a database that a service creates.
     pub(super) async fn begin(database: &Path) -> Result<Self> {
+        let start = Instant::now();
+        loop {
+            // A service answers before its database is complete.
+            let begun = Self::try_begin(database).await;
+            if begun.is_ok() || start.elapsed() > TIMEOUT {
+                return begun.with_context(|| format!("can't audit {}", database.display()));
+            }
+            sleep(RETRY_INTERVAL).await;
+        }
+    }
+
+    async fn try_begin(database: &Path) -> Result<Self> {
         let path = database.to_owned();
-        let connection = tokio::task::spawn_blocking(move || sqlite::open(&path)).await?;
-        let connection =
-            connection.with_context(|| format!("can't audit {}", database.display()))?;
+        let open = move || -> rusqlite::Result<_> {
+            let connection = sqlite::open(&path)?;
+            // Its mutex is not shared with long reads.
+            let watching = sqlite::open(&path)?;
+            let store_clock = sqlite::store_clock(&connection)?;
+            // Nothing is logged before the triggers exist.
+            let mut sightings = Sightings::default();
+            sightings.add(clock::now(), 0, clock::now());
+            sqlite::install_triggers(&connection)?;
+            Ok((connection, watching, store_clock, sightings))
+        };
+        let (connection, watching, clock, sightings) = tokio::task::spawn_blocking(open).await??;
+        let sightings = Arc::new(Mutex::new(sightings));
+        let watching = tokio::spawn(watch(
+            Arc::new(Mutex::new(watching)),
+            Arc::clone(&sightings),
+        ));
         Ok(Self {
             connection: Arc::new(Mutex::new(connection)),
+            sightings,
+            _watching: Arc::new(AbortOnDropHandle::new(watching)),
+            clock,
         })
     }
 
@@ -38,9 +89,14 @@ impl Audit {
         self.read(sqlite::unfinished).await
     }
 
-    /// The number of transitions so far.
-    pub(super) async fn moves(&self) -> Result<i64> {
-        self.read(sqlite::moves).await
+    /// The number of changes so far.
+    pub(super) async fn changes(&self) -> Result<i64> {
+        self.read(sqlite::changes).await
+    }
+
+    /// The store's clock, as it was saved last.
+    pub(super) async fn store_clock(&self) -> Result<StoreClock> {
+        self.read(sqlite::store_clock).await
     }
 
     /// The heartbeat counter of each worker, by owner id.
@@ -55,7 +111,21 @@ impl Audit {
 
     /// All transitions, rows and events of the store. Call it when the services have stopped.
     pub(super) async fn records(&self) -> Result<Vec<Record>> {
-        self.read(sqlite::records).await
+        let sightings = Arc::clone(&self.sightings);
+        let (clock, records) = self
+            .read(move |db| {
+                sight(db, &sightings)?;
+                let clock = sqlite::store_clock(db)?;
+                Ok((clock, sqlite::records(db, clock, &lock(&sightings))?))
+            })
+            .await?;
+        // Otherwise the moments at which jobs were due could not be told.
+        ensure!(
+            clock.offset() == self.clock.offset(),
+            "the store's clock was set during the run: its anchor is {clock:?}, and was {:?}",
+            self.clock
+        );
+        Ok(records)
     }
 
     async fn read<T: Send + 'static>(
@@ -63,15 +133,41 @@ impl Audit {
         read: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T> {
         let connection = Arc::clone(&self.connection);
-        // A poisoned lock is safe to take: reads leave nothing half done.
-        let read = move || read(&connection.lock().unwrap_or_else(PoisonError::into_inner));
+        let read = move || read(&lock(&connection));
         let read = tokio::task::spawn_blocking(read).await?;
         read.context("can't read the database")
     }
 }
 
+/// Notes for ever when changes become visible.
+async fn watch(connection: Shared<Connection>, sightings: Shared<Sightings>) -> Infallible {
+    loop {
+        sleep(SIGHT_INTERVAL).await;
+        let (connection, sightings) = (Arc::clone(&connection), Arc::clone(&sightings));
+        // A reading that fails is none: the times are less exact, and as true.
+        let _ = tokio::task::spawn_blocking(move || sight(&lock(&connection), &sightings)).await;
+    }
+}
+
+fn sight(connection: &Connection, sightings: &Mutex<Sightings>) -> rusqlite::Result<()> {
+    // Held throughout, so that readings are added in the order in which they were made.
+    let mut sightings = lock(sightings);
+    let began = clock::now();
+    let number = sqlite::changes(connection)?;
+    sightings.add(began, number, clock::now());
+    Ok(())
+}
+
+/// Nothing is left half done if a holder panics.
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use rusqlite::Connection;
     use storm_shared::{
         config::Settings,
         models::{CallbackUrl, Records, ReportName, ReportSpec, RequestId, Status},
@@ -83,7 +179,10 @@ mod tests {
     use tempfile::TempDir;
 
     use super::{Audit, Record};
-    use crate::chaos::history::{HistoryEvent, Transition};
+    use crate::chaos::{
+        clock,
+        history::{HistoryEvent, Transition},
+    };
 
     struct Audited {
         _folder: TempDir,
@@ -173,7 +272,7 @@ mod tests {
         for pair in moves.windows(2) {
             assert_eq!(pair[1].before.as_ref(), Some(&pair[0].after));
         }
-        assert_eq!(audit.moves().await.unwrap(), 4);
+        assert_eq!(audit.changes().await.unwrap(), 4);
 
         let [Record::Row(row)] = &records[4..] else {
             panic!("one row, and no event: {:?}", &records[4..])
@@ -186,16 +285,56 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn every_change_has_the_moments_between_which_it_was_made() {
+        const WAIT: Duration = Duration::from_secs(20);
+        let start = clock::now();
+        let Audited { store, audit, .. } = &audited().await;
+        let id = accept(store, None).await;
+        let claim = claim(store, OwnerId::generate(), id).await;
+        let before = clock::now();
+        let park = Settlement::Park { wait: WAIT };
+        store.settle(claim, None, park).await.unwrap();
+        let after = clock::now();
+
+        let records = audit.records().await.unwrap();
+        let end = clock::now();
+        let moves = moves(&records);
+        let [accepted, claimed, parked] = moves[..] else {
+            panic!("three transitions: {moves:?}")
+        };
+        for moved in &moves {
+            assert!(start <= moved.earliest() && moved.earliest() <= moved.at && moved.at <= end);
+        }
+        assert!(accepted.earliest() <= claimed.earliest() && claimed.at <= parked.at);
+        // It was visible when the write returned, and not before it began.
+        assert!(parked.earliest() <= after && parked.at >= before);
+        // To the millisecond, as the store counts.
+        let millisecond = Duration::from_millis(1);
+        let due = parked.due.unwrap();
+        assert!(before + WAIT <= due + millisecond && due <= after + WAIT);
+        assert_eq!((claimed.was_due, claimed.due), (accepted.due, None));
+    }
+
+    #[tokio::test]
+    async fn a_store_whose_clock_is_set_during_the_run_is_an_error() {
+        let Audited { audit, .. } = &audited().await;
+        let set = |db: &Connection| db.execute_batch("UPDATE clock SET store_time = 1");
+        audit.read(set).await.unwrap();
+        let error = audit.records().await.unwrap_err().to_string();
+        assert!(error.contains("the store's clock was set"), "{error}");
+    }
+
+    #[tokio::test]
     async fn a_fenced_write_changes_nothing() {
         let Audited { store, audit, .. } = &audited().await;
         let id = accept(store, None).await;
         let owner = OwnerId::generate();
         let claim = claim(store, owner, id).await;
         store.deregister(owner).await.unwrap();
-        let before = audit.moves().await.unwrap();
+        let before = audit.changes().await.unwrap();
         let late = store.store_result(claim, &expected(&spec())).await;
         assert!(late.is_err());
-        assert_eq!(audit.moves().await.unwrap(), before);
+        assert_eq!(audit.changes().await.unwrap(), before);
 
         let records = audit.records().await.unwrap();
         let event = last_event(&records);

@@ -26,6 +26,7 @@ mod summary;
 #[cfg(test)]
 mod tests;
 mod verdict;
+mod waits;
 
 use jiff::{SignedDuration, Timestamp};
 use storm_shared::models::Status;
@@ -47,7 +48,7 @@ type JobCheck = fn(&JobHistory<'_>, &HistoryLimits) -> Vec<String>;
 /// Checks one rule for the run as a whole.
 type RunCheck = fn(&Index<'_>, &HistoryLimits) -> Vec<Finding>;
 
-const JOB_RULES: [(CheckRule, JobCheck); 8] = [
+const JOB_RULES: [(CheckRule, JobCheck); 9] = [
     (CheckRule::Ended, ended::check),
     (CheckRule::Named, named::check),
     (CheckRule::Delivered, delivered::check),
@@ -56,6 +57,7 @@ const JOB_RULES: [(CheckRule, JobCheck); 8] = [
     (CheckRule::Moves, moves::check),
     (CheckRule::Fences, fences::check),
     (CheckRule::Seen, seen::check),
+    (CheckRule::Waits, waits::check),
 ];
 
 const RUN_RULES: [(CheckRule, RunCheck); 3] = [
@@ -64,8 +66,8 @@ const RUN_RULES: [(CheckRule, RunCheck); 3] = [
     (CheckRule::Faults, faults::check),
 ];
 
-/// Tolerance when timestamps of two processes are compared: `SQLite` rounds to milliseconds, and
-/// each process reads the clock slightly before or after the event.
+/// Tolerance when timestamps are compared: store time is in milliseconds, and in histories from
+/// before clock steps the services' own readings are compared with the run's.
 const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_millis(5);
 
 /// Checks `records` against every rule.

@@ -13,6 +13,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    clock,
     history::{Fault, Record},
     journal::Journal,
     plan::{FaultKind, Plan, PlannedFault},
@@ -71,6 +72,8 @@ pub(super) struct FaultInjector<'a> {
     lease: Duration,
     started: Instant,
     injected: InjectedFaults,
+    /// How often the clock was stepped back, and forward.
+    clock_steps: [usize; 2],
     /// Tasks that heal broken receivers. These faults overlap with all others.
     broken_receivers: JoinSet<()>,
     stop: CancellationToken,
@@ -90,6 +93,7 @@ impl<'a> FaultInjector<'a> {
             lease,
             started: Instant::now(),
             injected: InjectedFaults::default(),
+            clock_steps: [0; 2],
             broken_receivers: JoinSet::new(),
             stop: CancellationToken::new(),
         }
@@ -99,7 +103,9 @@ impl<'a> FaultInjector<'a> {
     /// healed when this returns.
     pub(super) async fn run(mut self, plan: Plan, duration: Duration) -> Result<InjectedFaults> {
         let end = self.started + duration;
-        for (number, planned) in plan.enumerate() {
+        let steppable = self.stack.wall_clock.is_steppable();
+        let possible = plan.filter(|planned| steppable || !planned.kind.steps_clock());
+        for (number, planned) in possible.enumerate() {
             sleep(planned.pause).await;
             // A whole deck contains every kind, as the rule `faults` requires.
             if Instant::now() >= end && number >= Plan::DECK {
@@ -146,7 +152,7 @@ impl<'a> FaultInjector<'a> {
 
     async fn do_one(&mut self, planned: PlannedFault, in_flight: u64) {
         let fault = Fault {
-            at: Timestamp::now(),
+            at: clock::now(),
             // A placeholder: `record` sets the time when the fault has healed.
             healed_at: Timestamp::UNIX_EPOCH,
             kind: planned.kind.to_string(),
@@ -199,7 +205,7 @@ fn disrupted_workers(planned: PlannedFault) -> impl Iterator<Item = usize> {
 /// Records a healed fault in the journal and prints it.
 fn record(journal: &Journal, started: Instant, fault: Fault, target: &str) {
     let fault = Fault {
-        healed_at: Timestamp::now(),
+        healed_at: clock::now(),
         ..fault
     };
     let took = fault.healed_at.duration_since(fault.at).as_secs_f64();

@@ -1,9 +1,16 @@
 //! The history of a run: client responses, deliveries, row transitions and injected faults.
 //!
-//! The format is JSON, one record per line, in the order of recording. All timestamps come from the
-//! host's clock. The checker uses nothing else, so a stored history can be checked again.
+//! The format is JSON, one record per line, in the order of recording. The checker uses nothing
+//! else, so a stored history can be checked again.
 //!
-//! The transitions of one job are in commit order. All other records are ordered by timestamp.
+//! The transitions of one job are in commit order. All other records are ordered by timestamp. All
+//! timestamps are readings of the run's clock, which can't be set; only a row's `created_at` and
+//! `completed_at` are of the services' wall clock, which the run steps.
+//!
+//! The database has no such clock. Its changes have two timestamps: they were committed after
+//! `not_before`, when the auditor did not see them yet, and before `at`, when it saw them.
+
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -50,6 +57,13 @@ pub struct HistoryLimits {
     pub log: u64,
     /// Maximum growth of Redis between the start and the settled state, in bytes.
     pub redis_growth: u64,
+    /// `CALLBACK_RETRY_DELAYS` in milliseconds: the wait after each failed attempt. Without them,
+    /// as in histories from before clock steps, the rule `waits` does not judge when jobs were due.
+    #[serde(default)]
+    pub retry_delays: Vec<u64>,
+    /// The longest wait of a parked job, in milliseconds.
+    #[serde(default)]
+    pub longest_park: u64,
     /// Memory that a process may gain under the second load, in bytes, in addition to 50 % of its
     /// memory before it.
     pub resident_growth: u64,
@@ -57,19 +71,27 @@ pub struct HistoryLimits {
 
 impl HistoryLimits {
     /// Default size limits. A healthy run stays well below them.
-    pub fn new(attempts: i64, max_claims: i64, faults: Vec<String>) -> Self {
+    pub fn new(retry_delays: &[Duration], max_claims: i64, faults: Vec<String>) -> Self {
         const MIB: u64 = 1 << 20;
+        let retry_delays: Vec<_> = retry_delays.iter().map(|it| millis(*it)).collect();
         Self {
-            attempts,
+            attempts: retry_delays.iter().fold(1, |attempts, _| attempts + 1),
             max_claims,
             faults,
             // The store truncates a WAL of more than 1 MiB once few writes arrive
             // (`store/sqlite/checkpoint.rs`).
             log: 4 * MIB,
             redis_growth: 8 * MIB,
+            retry_delays,
+            // The worker's own limit (`workers/origins/breaker.rs`). Other parks are shorter.
+            longest_park: 30_000,
             resident_growth: 16 * MIB,
         }
     }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The response to one `POST /async`.
@@ -131,17 +153,31 @@ pub struct Received {
 /// One change of a row, as the database itself saw it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Transition {
-    /// The time of the record.
+    /// The latest moment of its commit.
     pub at: Timestamp,
+    /// The earliest; the same if there is none.
+    #[serde(default)]
+    pub not_before: Option<Timestamp>,
     /// The job.
     pub id: RequestId,
     /// The state before; none for the insert.
     pub before: Option<RowState>,
     /// The state after.
     pub after: RowState,
+    /// When the job had been due, by the store's clock.
+    #[serde(default)]
+    pub was_due: Option<Timestamp>,
+    /// When it is due now.
+    #[serde(default)]
+    pub due: Option<Timestamp>,
 }
 
 impl Transition {
+    /// The earliest moment of its commit.
+    pub fn earliest(&self) -> Timestamp {
+        self.not_before.unwrap_or(self.at)
+    }
+
     /// Whether this only makes a parked job due, because its receiver has recovered. No worker
     /// holds a parked job, so this needs no fencing token.
     pub fn is_unpark(&self) -> bool {
@@ -187,15 +223,21 @@ pub struct Row {
     pub failure_detail: Option<String>,
     /// Whether it has a `callback_url`.
     pub called_back: bool,
-    /// `completed_at`
+    /// `completed_at`, by the wall clock.
     pub completed_at: Option<Timestamp>,
+    /// `created_at`, by the wall clock.
+    #[serde(default)]
+    pub created_at: Option<Timestamp>,
 }
 
 /// A row of the table `events`, or of `resends`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HistoryEvent {
-    /// When it was recorded.
+    /// The latest moment of its commit.
     pub at: Timestamp,
+    /// The earliest; the same if there is none.
+    #[serde(default)]
+    pub not_before: Option<Timestamp>,
     /// The job.
     pub id: RequestId,
     /// `claim_lost`, `given_back`, `attempt_failed`, `resent`.
@@ -204,6 +246,13 @@ pub struct HistoryEvent {
     pub claim: i64,
     /// Details for the reader.
     pub detail: Option<String>,
+}
+
+impl HistoryEvent {
+    /// The earliest moment of its commit.
+    pub fn earliest(&self) -> Timestamp {
+        self.not_before.unwrap_or(self.at)
+    }
 }
 
 /// An injected fault.

@@ -1,8 +1,25 @@
 //! System calls that only Linux has. On other systems the program still builds, for its other
 //! commands.
 
+use std::time::Duration;
+
 use anyhow::Result;
-use rustix::process::Pid;
+use rustix::{
+    process::Pid,
+    time::{ClockId, clock_gettime},
+};
+
+/// The clock by which the store measures waits. Nobody can set it.
+#[cfg(target_os = "linux")]
+const SINCE_BOOT: ClockId = ClockId::Boottime;
+#[cfg(not(target_os = "linux"))]
+const SINCE_BOOT: ClockId = ClockId::Monotonic;
+
+/// The time since the machine has booted.
+pub(super) fn since_boot() -> Duration {
+    // Never negative, so this is the time itself.
+    Duration::try_from(clock_gettime(SINCE_BOOT)).unwrap_or_default()
+}
 
 /// Asks the kernel to kill this process when the thread that started it ends.
 #[cfg(target_os = "linux")]

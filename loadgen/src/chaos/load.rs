@@ -10,12 +10,12 @@ use std::{
 };
 
 use hyper::StatusCode;
-use jiff::Timestamp;
 use storm_shared::models::{Mode, RequestId};
 use tokio::time::{Instant, sleep};
 use tokio_util::task::TaskTracker;
 
 use super::{
+    clock,
     history::{Polled, Record, SubmitAnswer, Submitted},
     journal::Journal,
     orders::ChaosOrders,
@@ -168,7 +168,7 @@ impl Load {
         let answer = api
             .submit(Mode::Async, body, Instant::now() + TIMEOUT)
             .await;
-        let at = Timestamp::now();
+        let at = clock::now();
         let answer = match answer.and_then(|body| accepted_id(&body)) {
             Ok(id) => SubmitAnswer::Accepted(id),
             // Any other status. The rule `named` checks that such a request has no row.
@@ -200,7 +200,7 @@ impl Load {
 
     /// Polls a job. A poll without a response says nothing about the job and is not recorded.
     async fn poll(&self, id: RequestId) {
-        let asked_at = Timestamp::now();
+        let asked_at = clock::now();
         let job = self.shared.api.job(id, Instant::now() + TIMEOUT).await;
         let status = match job {
             Ok(job) => Some(job.status),
@@ -209,7 +209,7 @@ impl Load {
         };
         self.shared.journal.record(Record::Polled(Polled {
             asked_at,
-            at: Timestamp::now(),
+            at: clock::now(),
             id,
             status,
         }));

@@ -42,11 +42,15 @@ pub enum FaultKind {
     DeployWorker,
     /// No service can grow a file.
     DiskFull,
+    /// The wall clock of all services is set back, by seconds to days. It stays wrong.
+    ClockBack,
+    /// The wall clock of all services is set forward, by seconds to days. It stays wrong.
+    ClockForward,
 }
 
 impl FaultKind {
     /// Every kind.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::KillApi,
         Self::KillWorker,
         Self::KillRedis,
@@ -63,11 +67,15 @@ impl FaultKind {
         Self::DeployApi,
         Self::DeployWorker,
         Self::DiskFull,
+        Self::ClockBack,
+        Self::ClockForward,
     ];
 
-    /// Additional kills per deck: a kill takes little time, and crash recovery is the most
-    /// important property of a job queue.
-    const MORE_KILLS: [Self; 10] = [
+    /// More per deck. A kill takes little time, and crash recovery is the most important property
+    /// of a job queue. The clock steps by seconds and by days, so each direction is there twice.
+    const MORE: [Self; 12] = [
+        Self::ClockBack,
+        Self::ClockForward,
         Self::KillApi,
         Self::KillApi,
         Self::KillApi,
@@ -99,6 +107,8 @@ impl FaultKind {
             Self::DeployApi => "deploy_api",
             Self::DeployWorker => "deploy_worker",
             Self::DiskFull => "disk_full",
+            Self::ClockBack => "clock_back",
+            Self::ClockForward => "clock_forward",
         }
     }
 
@@ -110,6 +120,11 @@ impl FaultKind {
         )
     }
 
+    /// Whether it steps the wall clock.
+    pub const fn steps_clock(self) -> bool {
+        matches!(self, Self::ClockBack | Self::ClockForward)
+    }
+
     /// The minimum and maximum duration in milliseconds, in addition to the injection itself.
     const fn millis(self) -> (u64, u64) {
         match self {
@@ -118,7 +133,12 @@ impl FaultKind {
             // On top of the lease.
             Self::FreezeWorker => (500, 1500),
             // The injection is the whole fault. The injector ignores their hold.
-            Self::Flushall | Self::RedisFailover | Self::DeployApi | Self::DeployWorker => (0, 100),
+            Self::Flushall
+            | Self::RedisFailover
+            | Self::DeployApi
+            | Self::DeployWorker
+            | Self::ClockBack
+            | Self::ClockForward => (0, 100),
             Self::RedisCut | Self::RedisDelayed | Self::RedisHalfOpen | Self::DiskFull => {
                 (500, 2000)
             }
@@ -161,7 +181,7 @@ pub struct Plan {
 
 impl Plan {
     /// The size of a deck: after this many faults every kind has been injected.
-    pub const DECK: usize = FaultKind::ALL.len() + FaultKind::MORE_KILLS.len();
+    pub const DECK: usize = FaultKind::ALL.len() + FaultKind::MORE.len();
 
     /// The plan of `seed`.
     pub fn new(seed: u64) -> Self {
@@ -178,7 +198,7 @@ impl Plan {
             }
             // A shuffled deck instead of independent draws: with these a short run could miss a
             // kind, and the rule `faults` would reject it.
-            self.deck = [&FaultKind::ALL[..], &FaultKind::MORE_KILLS].concat();
+            self.deck = [&FaultKind::ALL[..], &FaultKind::MORE].concat();
             self.random.shuffle(&mut self.deck);
         }
     }
@@ -228,8 +248,9 @@ mod tests {
     }
 
     #[test]
-    fn more_than_half_of_all_faults_are_kills() {
-        let kills = Plan::new(11).take(1000).filter(|fault| fault.kind.kills());
+    fn more_than_half_of_all_faults_besides_clock_steps_are_kills() {
+        let faults = Plan::new(11).filter(|fault| !fault.kind.steps_clock());
+        let kills = faults.take(1000).filter(|fault| fault.kind.kills());
         assert!(kills.count() > 500);
     }
 

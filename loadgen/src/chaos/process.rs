@@ -15,7 +15,7 @@ use anyhow::{Context as _, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::time::{Instant, sleep};
 
-use super::host;
+use super::{host, wall_clock};
 
 /// How often the exit of a child is polled.
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
@@ -170,6 +170,7 @@ impl Process {
         // Both fail only if the process has exited and been reaped.
         let _ = self.child.kill();
         let _ = self.child.wait();
+        wall_clock::remove_traces(self.child.id());
     }
 }
 

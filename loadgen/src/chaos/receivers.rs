@@ -26,7 +26,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use self::log::CallbackLog;
 pub(super) use self::log::ReceivedCallback;
-use super::orders::ChaosOrders;
+use super::{orders::ChaosOrders, wall_clock::WallClock};
 use crate::{
     receiver::{MAX_CALLBACK, status},
     signatures::Signatures,
@@ -66,13 +66,14 @@ const PAUSE: Duration = Duration::from_millis(10);
 
 impl Receivers {
     /// Starts `count` receivers on free ports for the callbacks of `orders`. A callback with an
-    /// invalid signature counts as incorrect.
+    /// invalid signature counts as incorrect; their clock is the services'.
     pub(super) async fn start(
         count: usize,
         orders: ChaosOrders,
         signatures: Signatures,
+        wall_clock: WallClock,
     ) -> Result<Self> {
-        let log = CallbackLog::new(orders, signatures);
+        let log = CallbackLog::new(orders, signatures, wall_clock);
         let mut each = Vec::with_capacity(count);
         for _ in 0..count {
             let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
@@ -209,9 +210,19 @@ mod tests {
     };
 
     use super::{ReceivedCallback, ReceiverMode, Receivers};
-    use crate::{chaos::orders::ChaosOrders, signatures::Signatures};
+    use crate::{
+        chaos::{orders::ChaosOrders, wall_clock::WallClock},
+        signatures::Signatures,
+    };
 
     const ORDERS: fn() -> ChaosOrders = || ChaosOrders::new(9);
+
+    async fn start(count: usize) -> Receivers {
+        let (signatures, clock) = (Signatures::default(), WallClock::default());
+        Receivers::start(count, ORDERS(), signatures, clock)
+            .await
+            .unwrap()
+    }
 
     fn callback(number: u64) -> Value {
         let order = ORDERS().order(number);
@@ -246,9 +257,7 @@ mod tests {
 
     #[tokio::test]
     async fn each_mode_responds_and_is_recorded_as_configured() {
-        let receivers = Receivers::start(1, ORDERS(), Signatures::default())
-            .await
-            .unwrap();
+        let receivers = start(1).await;
         for (mode, line, answered) in [
             (ReceiverMode::Healthy, "HTTP/1.1 200", Some(200)),
             (
@@ -275,9 +284,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_hanging_receiver_keeps_the_connection_open_without_a_response() {
-        let receivers = Receivers::start(1, ORDERS(), Signatures::default())
-            .await
-            .unwrap();
+        let receivers = start(1).await;
         receivers.set(0, ReceiverMode::Hang);
         let body = callback(1);
         tokio::select! {
@@ -288,9 +295,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_response_after_the_client_disconnected_is_not_recorded() {
-        let receivers = Receivers::start(1, ORDERS(), Signatures::default())
-            .await
-            .unwrap();
+        let receivers = start(1).await;
         receivers.set(0, ReceiverMode::Slow(Duration::from_hours(1)));
         let body = callback(1);
         let impatient = tokio::time::timeout(Duration::from_millis(50), call(&receivers, &body));
@@ -300,9 +305,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_incorrect_body_is_recorded_as_incorrect() {
-        let receivers = Receivers::start(1, ORDERS(), Signatures::default())
-            .await
-            .unwrap();
+        let receivers = start(1).await;
         for (field, value) in [
             ("checksum", json!("a6")),
             ("records", json!(101)),
@@ -321,9 +324,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_healthy_receiver_is_chosen_for_a_fault() {
-        let receivers = Receivers::start(2, ORDERS(), Signatures::default())
-            .await
-            .unwrap();
+        let receivers = start(2).await;
         assert_eq!(receivers.healthy_from(usize::MAX), Some(1));
         receivers.set(1, ReceiverMode::Hang);
         assert_eq!(receivers.healthy_from(3), Some(0));

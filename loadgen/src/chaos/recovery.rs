@@ -112,7 +112,7 @@ fn after_loss<'a>(moves: impl Iterator<Item = &'a Transition>, lost: &[Timestamp
     let mut longest = LongestWait::default();
     for moved in moves {
         if moved.before.is_none() {
-            accepted.insert(moved.id, moved.at);
+            accepted.insert(moved.id, moved.earliest());
         } else if let Some(since) = accepted.remove(&moved.id) {
             // The first transition of a pending job is its claim. `lost` is in time order, so the
             // first match gives the longest wait.
@@ -170,9 +170,12 @@ mod tests {
         let moved = states.iter().map(|(millis, after)| {
             Record::Transition(Transition {
                 at: at(*millis),
+                not_before: None,
                 id,
                 before: before.replace(after.clone()),
                 after: after.clone(),
+                was_due: None,
+                due: None,
             })
         });
         moved.collect()

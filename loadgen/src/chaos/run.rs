@@ -19,7 +19,8 @@ use super::{
     receivers::Receivers,
     recovery::{self, Recovery},
     settle::{settle, until_at_rest},
-    stack::{ATTEMPTS, MAX_CLAIMS, Stack},
+    stack::{MAX_CLAIMS, RETRY_DELAYS, Stack},
+    wall_clock::WallClock,
 };
 use crate::{cli::ChaosOptions, client::Api, output::progress_line, signatures::Signatures};
 
@@ -61,6 +62,8 @@ pub struct ChaosResult {
     pub took: Duration,
     /// The number of kills.
     pub kills: usize,
+    /// The number of steps of the services' wall clock; none if this machine can't step it.
+    pub clock_steps: Option<usize>,
     /// Requests not sent because of the clients' concurrency limit.
     pub not_sent: u64,
     /// The recovery times.
@@ -103,9 +106,18 @@ pub async fn run(
     // Printed first, so that a run that hangs or fails to start can be repeated too.
     progress_line(&format!("seed {seed}"));
     prepare(options)?;
+    let wall_clock = match &options.faketime {
+        Some(library) => WallClock::steppable(library, &options.dir)?,
+        None => WallClock::default(),
+    };
 
     // Whenever the run ends, its processes are killed when the harness is dropped.
-    let starting = shutdown.run_until_cancelled(Harness::start(options, seed, signatures));
+    let starting = shutdown.run_until_cancelled(Harness::start(
+        options,
+        seed,
+        signatures,
+        wall_clock.clone(),
+    ));
     let Some(mut harness) = starting.await.transpose()? else {
         return Ok(None);
     };
@@ -117,7 +129,7 @@ pub async fn run(
     // Read after the services have stopped, so that nothing changes any more. In an interrupted run
     // they have not, and only counts are made of the records.
     let records = harness.records().await?;
-    let mut verdict = check(&records, &limits());
+    let mut verdict = check(&records, &harness.limits);
     if interrupted {
         verdict.violations.clear();
     }
@@ -128,7 +140,10 @@ pub async fn run(
             jobs: options.jobs,
             lease: options.lease,
             took: started.elapsed(),
-            kills: kills(&records),
+            kills: count(&records, FaultKind::kills),
+            clock_steps: wall_clock
+                .is_steppable()
+                .then(|| count(&records, FaultKind::steps_clock)),
             not_sent: harness.load.not_sent(),
             recovery: recovery::measure(&records, &injected, options.lease),
             footprints: harness.footprints,
@@ -149,19 +164,22 @@ fn prepare(options: &ChaosOptions) -> Result<()> {
     Ok(())
 }
 
-fn limits() -> HistoryLimits {
-    let kinds = FaultKind::ALL.map(|kind| kind.to_string());
-    HistoryLimits::new(ATTEMPTS, MAX_CLAIMS, kinds.to_vec())
+fn limits(wall_clock: &WallClock) -> HistoryLimits {
+    let planned = FaultKind::ALL.into_iter();
+    let planned = planned.filter(|kind| wall_clock.is_steppable() || !kind.steps_clock());
+    let kinds = planned.map(|kind| kind.to_string());
+    HistoryLimits::new(&RETRY_DELAYS, MAX_CLAIMS, kinds.collect())
 }
 
-fn kills(records: &[Record]) -> usize {
-    let kill = |record: &&Record| match record {
+/// The number of faults of some kinds.
+fn count(records: &[Record], which: fn(FaultKind) -> bool) -> usize {
+    let counted = |record: &&Record| match record {
         Record::Fault(fault) => FaultKind::ALL
             .iter()
-            .any(|kind| kind.kills() && kind.as_str() == fault.kind),
+            .any(|kind| which(*kind) && kind.as_str() == fault.kind),
         _ => false,
     };
-    records.iter().filter(kill).count()
+    records.iter().filter(counted).count()
 }
 
 /// All parts of a run.
@@ -171,6 +189,7 @@ struct Harness {
     receivers: Arc<Receivers>,
     load: Load,
     journal: Journal,
+    limits: HistoryLimits,
     /// The number of requests that were due so far.
     sent: u64,
     footprints: Vec<Footprint>,
@@ -178,11 +197,18 @@ struct Harness {
 }
 
 impl Harness {
-    async fn start(options: &ChaosOptions, seed: u64, signatures: Signatures) -> Result<Self> {
+    async fn start(
+        options: &ChaosOptions,
+        seed: u64,
+        signatures: Signatures,
+        wall_clock: WallClock,
+    ) -> Result<Self> {
+        let limits = limits(&wall_clock);
         let journal = Journal::default();
         let orders = ChaosOrders::new(seed);
-        let receivers = Arc::new(Receivers::start(RECEIVERS, orders, signatures).await?);
-        let stack = Stack::start(options).await?;
+        let receivers = Receivers::start(RECEIVERS, orders, signatures, wall_clock.clone());
+        let receivers = Arc::new(receivers.await?);
+        let stack = Stack::start(options, wall_clock).await?;
         let url = stack.url().parse().map_err(anyhow::Error::msg)?;
         let api = Api::connect(&url, Some(stack.authorization()?)).await?;
         Ok(Self {
@@ -190,6 +216,7 @@ impl Harness {
             stack,
             receivers,
             journal,
+            limits,
             sent: 0,
             footprints: Vec::new(),
             violations: Vec::new(),
@@ -265,7 +292,7 @@ impl Harness {
         self.settle().await?;
         self.send(FINAL_JOBS, FINAL_RATE).await;
         self.settle().await?;
-        until_at_rest(&self.stack, limits().log).await
+        until_at_rest(&self.stack, self.limits.log).await
     }
 
     async fn settle(&mut self) -> Result<()> {
@@ -294,7 +321,7 @@ impl Harness {
 
     /// The whole history.
     async fn records(&self) -> Result<Vec<Record>> {
-        let mut records = vec![Record::Limits(limits())];
+        let mut records = vec![Record::Limits(self.limits.clone())];
         records.append(&mut self.journal.take());
         records.append(&mut self.stack.audit.records().await?);
         let names = names(&records);

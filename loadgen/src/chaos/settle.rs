@@ -31,17 +31,17 @@ pub(super) async fn until_at_rest(stack: &Stack, log: u64) -> Result<()> {
 /// Waits until every job has finished, while transitions continue. Returns the violations.
 pub(super) async fn settle(stack: &mut Stack) -> Result<Vec<String>> {
     let mut violations = Vec::new();
-    let (mut moves, mut last_move) = (0, Instant::now());
+    let (mut changes, mut last_change) = (0, Instant::now());
     loop {
         violations.extend(stack.restart_crashed().await?);
         let unfinished = stack.audit.unfinished().await?;
         if unfinished == 0 {
             return Ok(violations);
         }
-        let now = stack.audit.moves().await?;
-        if now > moves {
-            (moves, last_move) = (now, Instant::now());
-        } else if last_move.elapsed() > TIMEOUT {
+        let now = stack.audit.changes().await?;
+        if now > changes {
+            (changes, last_change) = (now, Instant::now());
+        } else if last_change.elapsed() > TIMEOUT {
             let patience = TIMEOUT.as_secs();
             violations.push(format!(
                 "no transition for {patience} s, and {unfinished} jobs are unfinished"

@@ -8,17 +8,20 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use hyper::header::HeaderValue;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use storm_shared::services::access::Token;
+use tokio::time::{Instant, sleep};
 
 use super::{
     audit::Audit,
+    clock,
     history::Footprint,
     proxy::Proxy,
     redis_server::RedisServer,
     service::{Service, ServicePaths},
+    wall_clock::WallClock,
     worker::Worker,
 };
 use crate::{cli::ChaosOptions, signatures::VARIABLE};
@@ -31,9 +34,11 @@ pub(super) const WORKERS: usize = 2;
 
 /// Shorter timeouts and delays than the defaults, so that a short run covers many retries.
 const CALLBACK_TIMEOUT: Duration = Duration::from_secs(1);
-const RETRY_DELAYS: &str = "500ms,1s,2s";
-/// Maximum attempts per job: one, plus one per retry delay.
-pub(super) const ATTEMPTS: i64 = 4;
+pub(super) const RETRY_DELAYS: [Duration; 3] = [
+    Duration::from_millis(500),
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+];
 /// Shorter than an attempt may take, so that a deploy has to release some jobs.
 const DRAIN_TIMEOUT: Duration = Duration::from_millis(300);
 /// During a deploy of the API, clients are still accepted for this long.
@@ -46,6 +51,17 @@ pub(super) const STOP_TIMEOUT: Duration = DRAIN_TIMEOUT
     .saturating_add(SHUTDOWN_DELAY)
     .saturating_add(Duration::from_secs(10));
 
+/// How long the services may take to use a stepped clock, on a machine under load. They read it
+/// every second, and save it as often.
+const STEPPED_WITHIN: Duration = Duration::from_secs(30);
+
+/// How exactly a saved wall clock must agree with the stepped one. Every step is longer, and a busy
+/// service reads its two clocks one after the other.
+const STEPPED_EXACTLY: SignedDuration = SignedDuration::from_secs(1);
+
+/// How often the saved clock is read.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
+
 /// All processes of a run. Dropping it kills them.
 #[derive(Debug)]
 pub(super) struct Stack {
@@ -57,14 +73,15 @@ pub(super) struct Stack {
     pub(super) standby: RedisServer,
     pub(super) proxy: Proxy,
     pub(super) audit: Audit,
+    pub(super) wall_clock: WallClock,
     database: PathBuf,
     api_addr: SocketAddr,
     token: Token,
 }
 
 impl Stack {
-    /// Starts all processes, with their data in the options' folder.
-    pub(super) async fn start(options: &ChaosOptions) -> Result<Self> {
+    /// Starts all processes, with their data in the options' folder. The services use `wall_clock`.
+    pub(super) async fn start(options: &ChaosOptions, wall_clock: WallClock) -> Result<Self> {
         let place = ServicePaths {
             tether: std::env::current_exe()?,
             bin: options.bin.clone(),
@@ -84,6 +101,7 @@ impl Stack {
         let mut settings = settings(options, &database, proxy.addr());
         // Authentication is on, so that every fault is injected with it.
         let token = Token::generate()?;
+        settings.extend(wall_clock.environment());
         settings.push(("API_TOKENS", format!("chaos:{}", token.hash().to_hex())));
         settings.push(("API_ADDR", api_addr.to_string()));
         let mut api = Service::new("api", "storm-api", api_addr, &place, settings.clone());
@@ -108,6 +126,7 @@ impl Stack {
             standby,
             proxy,
             audit,
+            wall_clock,
             database,
             api_addr,
             token,
@@ -169,6 +188,27 @@ impl Stack {
         Ok(())
     }
 
+    /// Steps the services' wall clock, and waits until one of them has saved it.
+    pub(super) async fn step_clock(&self, by: SignedDuration) -> Result<()> {
+        self.wall_clock.step(by)?;
+        let (stepped, start) = (clock::now(), Instant::now());
+        loop {
+            let saved = self.audit.store_clock().await?;
+            let since = clock::now().duration_since(saved.saved_at());
+            let expected = Timestamp::now() - since + self.wall_clock.offset();
+            let wrong = Timestamp::from_millisecond(saved.saved_wall)?.duration_since(expected);
+            if saved.saved_at() >= stepped && wrong.abs() < STEPPED_EXACTLY {
+                return Ok(());
+            }
+            ensure!(
+                start.elapsed() < STEPPED_WITHIN,
+                "the services' wall clock was not stepped within {} s: it is {wrong:#} off",
+                STEPPED_WITHIN.as_secs()
+            );
+            sleep(POLL_INTERVAL).await;
+        }
+    }
+
     /// Stops all services with SIGTERM. Returns one message per unclean shutdown.
     pub(super) async fn stop(&mut self) -> Vec<String> {
         let mut faults = Vec::new();
@@ -195,7 +235,7 @@ impl Stack {
     pub(super) async fn footprint(&mut self, moment: &str) -> Result<Footprint> {
         let resident = |service: &mut Service| (service.name().to_owned(), service.resident());
         Ok(Footprint {
-            at: Timestamp::now(),
+            at: clock::now(),
             moment: moment.to_owned(),
             database: self.audit.bytes().await?,
             log: self.log(),
@@ -233,7 +273,10 @@ fn settings(
         // The receivers listen on loopback, which the SSRF policy refuses by default.
         ("CALLBACK_ALLOW", "127.0.0.1/32".to_owned()),
         ("CALLBACK_TIMEOUT", duration(CALLBACK_TIMEOUT)),
-        ("CALLBACK_RETRY_DELAYS", RETRY_DELAYS.to_owned()),
+        (
+            "CALLBACK_RETRY_DELAYS",
+            RETRY_DELAYS.map(duration).join(","),
+        ),
         // The same secrets as the receivers, which verify the signatures.
         (VARIABLE, env::var(VARIABLE).unwrap_or_default()),
         ("LOG", "info".to_owned()),

@@ -137,6 +137,9 @@ fn step(moved: &Transition) -> String {
         let result = moved.after.result.as_deref().unwrap_or("none");
         let _ = write!(text, ", stored the result {result}");
     }
+    if let Some(due) = moved.due {
+        let _ = write!(text, ", due at {}", due.strftime("%H:%M:%S%.3f"));
+    }
     text
 }
 
@@ -144,7 +147,7 @@ fn final_row(row: &Row) -> String {
     let result = row.state.result.as_deref().unwrap_or("none");
     let mut text = format!("final     {}, result {result}", describe(&row.state));
     if let Some(at) = row.completed_at {
-        let _ = write!(text, ", completed at {at:.3}");
+        let _ = write!(text, ", completed at {at:.3} by the wall clock");
     }
     if let Some(reason) = &row.failure_reason {
         let detail = row.failure_detail.as_deref().unwrap_or("no detail");

@@ -18,6 +18,9 @@ pub struct ChaosOptions {
     /// The redis-server program to start
     #[arg(long, value_name = "FILE")]
     pub redis_server: PathBuf,
+    /// libfaketime's library, to step the services' clock; without it that fault is left out
+    #[arg(long, value_name = "FILE")]
+    pub faketime: Option<PathBuf>,
     /// The folder for the run's data, logs and result; it must be empty or not exist
     #[arg(long, value_name = "DIR")]
     pub dir: PathBuf,

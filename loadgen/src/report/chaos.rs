@@ -135,8 +135,11 @@ fn figures(result: &ChaosResult) -> String {
     use crate::chaos::checker::CheckRule;
 
     let run = format!(
-        "seed {}: {} jobs, {} kills",
-        result.seed, result.verdict.summary.rows, result.kills
+        "seed {}: {} jobs, {} kills, {}",
+        result.seed,
+        result.verdict.summary.rows,
+        result.kills,
+        steps(result)
     );
     let took = human(result.took);
     if result.interrupted {
@@ -157,11 +160,18 @@ fn figures(result: &ChaosResult) -> String {
             CheckRule::Reasons,
             CheckRule::Moves,
             CheckRule::Fences,
-            CheckRule::Seen
+            CheckRule::Seen,
+            CheckRule::Waits
         ]),
         broken(&[CheckRule::Repeats]),
         result.violations.len() + result.verdict.violations.len(),
     )
+}
+
+fn steps(result: &ChaosResult) -> String {
+    let none = || "no clock steps (without libfaketime)".to_owned();
+    let steps = |steps| format!("{steps} clock steps");
+    result.clock_steps.map_or_else(none, steps)
 }
 
 /// The command that reproduces the run.
@@ -230,6 +240,7 @@ mod tests {
             lease: Duration::from_secs(3),
             took: Duration::from_hours(1),
             kills: 1000,
+            clock_steps: Some(80),
             not_sent: 0,
             recovery: Recovery::default(),
             footprints: ["start", "storm", "settled", "again"].map(footprint).into(),
@@ -257,6 +268,18 @@ mod tests {
             .map(|table| table.trim().lines().count())
             .collect();
         assert_eq!(lines, [3, 8, 8], "{text}");
+    }
+
+    #[test]
+    fn it_says_how_often_the_clock_was_stepped() {
+        let mut result = result(false);
+        assert!(render(&result, &[], 80).contains(" 1000 kills, 80 clock steps, "));
+        result.clock_steps = None;
+        let text = render(&result, &[], 80);
+        assert!(
+            text.contains("no clock steps (without libfaketime)"),
+            "{text}"
+        );
     }
 
     #[test]

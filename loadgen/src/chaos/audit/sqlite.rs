@@ -2,28 +2,66 @@
 
 use std::{collections::HashMap, error::Error, path::Path, str::FromStr, time::Duration};
 
+use jiff::Timestamp;
 use rusqlite::{
     Connection, OpenFlags, Row as SqlRow,
     types::{Type, ValueRef},
 };
 
-use crate::chaos::history::{HistoryEvent, Record, Row, RowState, Transition};
+use super::sightings::Sightings;
+use crate::chaos::{
+    clock,
+    history::{HistoryEvent, Record, Row, RowState, Transition},
+};
 
 /// Busy timeout of a read. In WAL mode only recovery after a crash locks readers out.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 const TRIGGERS: &str = include_str!("sqlite.sql");
 
+/// The anchor of the store's clock, and the time that was saved last. All in milliseconds.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::chaos) struct StoreClock {
+    since_boot: i64,
+    store_time: i64,
+    /// A recent store time.
+    saved: i64,
+    /// The wall clock of the process that saved it, at that moment.
+    pub(in crate::chaos) saved_wall: i64,
+}
+
+impl StoreClock {
+    /// The moment by the run's clock at which it is this store time.
+    fn moment(self, store_time: i64) -> Timestamp {
+        let since_boot = store_time.saturating_sub(self.offset());
+        clock::since_boot(Duration::from_millis(since_boot.try_into().unwrap_or(0)))
+    }
+
+    /// When the time was saved, by the run's clock.
+    pub(in crate::chaos) fn saved_at(self) -> Timestamp {
+        self.moment(self.saved)
+    }
+
+    /// Store time minus the time since the boot.
+    pub(super) fn offset(self) -> i64 {
+        self.store_time - self.since_boot
+    }
+}
+
+/// Opens a database that exists.
 pub(super) fn open(path: &Path) -> rusqlite::Result<Connection> {
     // NO_MUTEX: the mutex of `Audit` already serialises all use. No CREATE: a wrong path must fail
     // instead of yielding an empty database.
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(TIMEOUT)?;
+    Ok(connection)
+}
+
+pub(super) fn install_triggers(db: &Connection) -> rusqlite::Result<()> {
     // IMMEDIATE: a deferred transaction that turns into a write can fail at once, whatever the busy
     // timeout.
-    connection.execute_batch(&format!("BEGIN IMMEDIATE; {TRIGGERS} COMMIT"))?;
-    Ok(connection)
+    db.execute_batch(&format!("BEGIN IMMEDIATE; {TRIGGERS} COMMIT"))
 }
 
 pub(super) fn unfinished(db: &Connection) -> rusqlite::Result<u64> {
@@ -31,9 +69,21 @@ pub(super) fn unfinished(db: &Connection) -> rusqlite::Result<u64> {
         .query_row([], |row| row.get(0).map(i64::unsigned_abs))
 }
 
-pub(super) fn moves(db: &Connection) -> rusqlite::Result<i64> {
-    db.prepare_cached("SELECT coalesce(max(number), 0) FROM chaos_moves")?
+pub(super) fn changes(db: &Connection) -> rusqlite::Result<i64> {
+    db.prepare_cached("SELECT number FROM chaos_last")?
         .query_row([], |row| row.get(0))
+}
+
+pub(super) fn store_clock(db: &Connection) -> rusqlite::Result<StoreClock> {
+    db.prepare_cached("SELECT since_boot, store_time, saved, saved_wall FROM clock")?
+        .query_row([], |row| {
+            Ok(StoreClock {
+                since_boot: row.get(0)?,
+                store_time: row.get(1)?,
+                saved: row.get(2)?,
+                saved_wall: row.get(3)?,
+            })
+        })
 }
 
 pub(super) fn heartbeats(db: &Connection) -> rusqlite::Result<HashMap<String, i64>> {
@@ -47,11 +97,15 @@ pub(super) fn bytes(db: &Connection) -> rusqlite::Result<u64> {
         .query_row([], |row| row.get(0).map(i64::unsigned_abs))
 }
 
-pub(super) fn records(db: &Connection) -> rusqlite::Result<Vec<Record>> {
+pub(super) fn records(
+    db: &Connection,
+    clock: StoreClock,
+    sightings: &Sightings,
+) -> rusqlite::Result<Vec<Record>> {
     // The services have stopped, so these reads need no common transaction.
     let mut records = Vec::new();
     let mut moves = db.prepare(MOVES)?;
-    for moved in moves.query_map([], moved)? {
+    for moved in moves.query_map([], |row| moved(row, clock, sightings))? {
         records.push(Record::Transition(moved?));
     }
     let mut rows = db.prepare(ROWS)?;
@@ -59,31 +113,44 @@ pub(super) fn records(db: &Connection) -> rusqlite::Result<Vec<Record>> {
         records.push(Record::Row(row?));
     }
     let mut events = db.prepare(EVENTS)?;
-    for event in events.query_map([], event)? {
+    for event in events.query_map([], |row| event(row, sightings))? {
         records.push(Record::Event(event?));
     }
     Ok(records)
 }
 
 // `number` is the commit order, because SQLite has one writer at a time.
-const MOVES: &str = "SELECT at, id,
+const MOVES: &str = "SELECT number, id,
         old_status, old_claim, old_owner, old_attempts, old_lost_claims, old_result, old_parks,
-        new_status, new_claim, new_owner, new_attempts, new_lost_claims, new_result, new_parks
+        new_status, new_claim, new_owner, new_attempts, new_lost_claims, new_result, new_parks,
+        old_due, new_due
     FROM chaos_moves ORDER BY number";
 
-fn moved(row: &SqlRow<'_>) -> rusqlite::Result<Transition> {
+fn moved(
+    row: &SqlRow<'_>,
+    clock: StoreClock,
+    sightings: &Sightings,
+) -> rusqlite::Result<Transition> {
     let inserted = row.get_ref(2)? == ValueRef::Null;
+    let (not_before, at) = seen(row, sightings)?;
+    let due = |column| -> rusqlite::Result<_> {
+        let due: Option<i64> = row.get(column)?;
+        Ok(due.map(|due| clock.moment(due)))
+    };
     Ok(Transition {
-        at: parsed(row, 0)?,
+        at,
+        not_before: Some(not_before),
         id: parsed(row, 1)?,
         before: (!inserted).then(|| row_state(row, 2)).transpose()?,
         after: row_state(row, 9)?,
+        was_due: due(16)?,
+        due: due(17)?,
     })
 }
 
 const ROWS: &str = "SELECT id, json_extract(input_payload, '$.report_name'),
         status, claim, owner, attempts, lost_claims, result_payload, parks,
-        failure_reason, failure_detail, callback_url IS NOT NULL, completed_at
+        failure_reason, failure_detail, callback_url IS NOT NULL, completed_at, created_at
     FROM requests ORDER BY id";
 
 fn final_row(row: &SqlRow<'_>) -> rusqlite::Result<Row> {
@@ -96,22 +163,31 @@ fn final_row(row: &SqlRow<'_>) -> rusqlite::Result<Row> {
         failure_detail: row.get(10)?,
         called_back: row.get(11)?,
         completed_at: over.then(|| parsed(row, 12)).transpose()?,
+        created_at: Some(parsed(row, 13)?),
     })
 }
 
-const EVENTS: &str = "SELECT at, request_id, event, claim, detail FROM events
-    UNION ALL
-    SELECT at, request_id, 'resent', claim, NULL FROM resends
-    ORDER BY request_id, at";
+const EVENTS: &str = "SELECT number, id, event, claim, detail FROM chaos_events ORDER BY number";
 
-fn event(row: &SqlRow<'_>) -> rusqlite::Result<HistoryEvent> {
+fn event(row: &SqlRow<'_>, sightings: &Sightings) -> rusqlite::Result<HistoryEvent> {
+    let (not_before, at) = seen(row, sightings)?;
     Ok(HistoryEvent {
-        at: parsed(row, 0)?,
+        at,
+        not_before: Some(not_before),
         id: parsed(row, 1)?,
         event: row.get(2)?,
         claim: row.get(3)?,
         detail: row.get(4)?,
     })
+}
+
+/// The earliest and the latest moment of the change whose number is the first column.
+fn seen(row: &SqlRow<'_>, sightings: &Sightings) -> rusqlite::Result<(Timestamp, Timestamp)> {
+    let number = row.get(0)?;
+    // The first reading was made before the first change, and the last one after the last.
+    sightings
+        .of(number)
+        .ok_or(rusqlite::Error::IntegralValueOutOfRange(0, number))
 }
 
 /// Reads the seven columns from `first`.

@@ -1,9 +1,9 @@
 -- The auditor's log of all row changes. Triggers write it in the transaction that makes the change,
--- so a change that is rolled back is not logged.
+-- so a change that is rolled back is not logged. Nothing here has a time: the only clock that SQL
+-- can read is the wall clock, which the run steps. The auditor notes when it sees each number.
 
 CREATE TABLE chaos_moves (
-    number           INTEGER PRIMARY KEY,   -- the commit order
-    at               TEXT NOT NULL,
+    number           INTEGER PRIMARY KEY,   -- the commit order, common to both tables
     id               TEXT NOT NULL,
     old_status       TEXT,                  -- null for an insert
     old_claim        INTEGER,
@@ -12,30 +12,56 @@ CREATE TABLE chaos_moves (
     old_lost_claims  INTEGER,
     old_result       TEXT,
     old_parks        INTEGER,
+    old_due          INTEGER,
     new_status       TEXT NOT NULL,
     new_claim        INTEGER NOT NULL,
     new_owner        TEXT,
     new_attempts     INTEGER NOT NULL,
     new_lost_claims  INTEGER NOT NULL,
     new_result       TEXT,
-    new_parks        INTEGER NOT NULL
+    new_parks        INTEGER NOT NULL,
+    new_due          INTEGER
 ) STRICT;
 
+CREATE TABLE chaos_events (
+    number      INTEGER PRIMARY KEY,
+    id          TEXT NOT NULL,
+    event       TEXT NOT NULL,
+    claim       INTEGER NOT NULL,
+    detail      TEXT
+) STRICT;
+
+-- The last number of all tables. Each trigger takes the next one.
+CREATE VIEW chaos_last AS SELECT max(
+    coalesce((SELECT max(number) FROM chaos_moves), 0),
+    coalesce((SELECT max(number) FROM chaos_events), 0)
+) AS number;
+
 CREATE TRIGGER chaos_inserted AFTER INSERT ON requests BEGIN
-    INSERT INTO chaos_moves VALUES (
-        NULL, strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), NEW.id,
-        NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+    INSERT INTO chaos_moves SELECT
+        number + 1, NEW.id,
+        NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
         NEW.status, NEW.claim, NEW.owner, NEW.attempts, NEW.lost_claims, NEW.result_payload,
-        NEW.parks
-    );
+        NEW.parks, NEW.due
+    FROM chaos_last;
 END;
 
 CREATE TRIGGER chaos_updated AFTER UPDATE ON requests BEGIN
-    INSERT INTO chaos_moves VALUES (
-        NULL, strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), NEW.id,
+    INSERT INTO chaos_moves SELECT
+        number + 1, NEW.id,
         OLD.status, OLD.claim, OLD.owner, OLD.attempts, OLD.lost_claims, OLD.result_payload,
-        OLD.parks,
+        OLD.parks, OLD.due,
         NEW.status, NEW.claim, NEW.owner, NEW.attempts, NEW.lost_claims, NEW.result_payload,
-        NEW.parks
-    );
+        NEW.parks, NEW.due
+    FROM chaos_last;
+END;
+
+CREATE TRIGGER chaos_event AFTER INSERT ON events BEGIN
+    INSERT INTO chaos_events
+    SELECT number + 1, NEW.request_id, NEW.event, NEW.claim, NEW.detail FROM chaos_last;
+END;
+
+CREATE TRIGGER chaos_resend AFTER INSERT ON resends BEGIN
+    INSERT INTO chaos_events
+    SELECT number + 1, NEW.request_id, 'resent', NEW.claim, NULL FROM chaos_last;
 END;

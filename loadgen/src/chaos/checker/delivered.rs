@@ -54,17 +54,21 @@ fn uncalled_for(job: &JobHistory<'_>, row: &Row) -> Option<String> {
 
 /// A job that became `COMPLETED` before its receiver answered `2xx`.
 fn undelivered(job: &JobHistory<'_>, row: &Row) -> Option<String> {
-    let Some(completed_at) = row.completed_at else {
+    if row.completed_at.is_none() {
         return Some("it is COMPLETED without a completion time".to_owned());
-    };
+    }
+    let end = job.end()?; // a missing transition is reported by the rule `moves`
     // A receiver reads the clock before it responds, and the worker completes the job only after
     // the response.
     let delivered = job
         .callbacks
         .iter()
-        .any(|callback| is_success(callback) && not_later(callback.at, completed_at));
+        .any(|callback| is_success(callback) && not_later(callback.at, end.at));
     (row.called_back && !delivered).then(|| {
-        format!("it is COMPLETED since {completed_at:.3}, and no receiver had answered 2xx by then")
+        format!(
+            "it is COMPLETED since {:.3}, and no receiver had answered 2xx by then",
+            end.at
+        )
     })
 }
 

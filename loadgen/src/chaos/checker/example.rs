@@ -12,6 +12,11 @@ pub(super) use self::story::{STEP, Story};
 use super::{CheckRule, Verdict, check};
 use crate::chaos::history::{Fault, Footprint, HistoryLimits, Record, SubmitAnswer};
 
+/// The delay after each failed attempt, and the longest wait of a parked job. Both are over when
+/// the next step of a [`Story`] follows.
+pub(super) const RETRY_DELAY: Duration = Duration::from_millis(10);
+pub(super) const LONGEST_PARK: Duration = Duration::from_millis(15);
+
 /// The maximum attempts of a job, and the lost claims that make it poison.
 pub(super) const ATTEMPTS: i64 = 4;
 pub(super) const MAX_CLAIMS: i64 = 5;
@@ -33,7 +38,14 @@ pub(super) fn id(millis: u64) -> RequestId {
 }
 
 pub(super) fn limits() -> HistoryLimits {
-    HistoryLimits::new(ATTEMPTS, MAX_CLAIMS, FAULTS.map(str::to_owned).to_vec())
+    HistoryLimits {
+        longest_park: 15,
+        ..HistoryLimits::new(
+            &[RETRY_DELAY; 3],
+            MAX_CLAIMS,
+            FAULTS.map(str::to_owned).to_vec(),
+        )
+    }
 }
 
 /// A complete history.

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use jiff::Timestamp;
 use storm_shared::models::{RequestId, Status};
 
 use super::is_final;
@@ -53,6 +54,18 @@ impl<'a> JobHistory<'a> {
             .filter(move |event| event.event != "attempt_failed" || Some(event.claim) != last_claim)
     }
 
+    /// The transition to its final status.
+    pub(super) fn end(&self) -> Option<&'a Transition> {
+        let mut moves = self.moves.iter().copied();
+        moves.find(|moved| is_final(moved.after.status))
+    }
+
+    /// When it was first heard of, apart from its callbacks.
+    pub(super) fn started(&self) -> Option<Timestamp> {
+        let requested = self.request.map(|request| request.at);
+        requested.or_else(|| self.moves.first().map(|moved| moved.at))
+    }
+
     /// Whether the row is the record of a `/sync` request: inserted once, in a final status, and
     /// not requested through `/async`.
     pub(super) fn is_sync(&self) -> bool {
@@ -91,8 +104,9 @@ impl<'a> Index<'a> {
             job.request = job
                 .row
                 .and_then(|row| by_name.get(row.report_name.as_str()).copied());
-            // `moves` are not sorted: they are stored in commit order, and a clock can be set back.
-            job.events.sort_by_key(|event| event.at);
+            // `moves` are not sorted: they are stored in commit order. An event excuses what came
+            // after it, so it counts from its earliest moment.
+            job.events.sort_by_key(|event| event.earliest());
             job.callbacks.sort_by_key(|callback| callback.at);
         }
         index

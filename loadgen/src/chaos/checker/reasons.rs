@@ -68,7 +68,7 @@ fn callback_failed(job: &JobHistory<'_>, row: &Row, limits: &HistoryLimits) -> V
         ));
     }
     let successes = job.callbacks.iter().filter(|callback| is_success(callback));
-    for callback in successes.filter(|callback| !outcome_unknown(callback, job, row)) {
+    for callback in successes.filter(|callback| !outcome_unknown(callback, job)) {
         found.push(format!(
             "its callback failed, and its receiver answered 2xx at {:.3}",
             callback.at
@@ -79,15 +79,15 @@ fn callback_failed(job: &JobHistory<'_>, row: &Row, limits: &HistoryLimits) -> V
 
 /// Whether the worker may have missed the receiver's `2xx`: the attempt had timed out, or its claim
 /// had ended.
-fn outcome_unknown(callback: &Received, job: &JobHistory<'_>, row: &Row) -> bool {
+fn outcome_unknown(callback: &Received, job: &JobHistory<'_>) -> bool {
     // A claim's event follows its delivery, so an earlier event excuses nothing.
     let ended_after = job
         .explaining_events()
         .any(|event| not_later(callback.at, event.at));
     // After the job's end only a worker that was frozen past its lease can have sent a callback.
-    let ended_before = row
-        .completed_at
-        .is_some_and(|end| !not_later(callback.at, end))
+    let ended_before = job
+        .end()
+        .is_some_and(|end| !not_later(callback.at, end.earliest()))
         && job.events.iter().any(|event| event.event == "claim_lost");
     ended_after || ended_before
 }

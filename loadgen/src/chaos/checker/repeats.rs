@@ -28,7 +28,7 @@ pub(super) fn explained<'a>(job: &JobHistory<'a>) -> Vec<(&'a Received, Option<&
     let mut events = job.explaining_events().peekable();
     let mut unused = Vec::new();
     let repeats = job.callbacks.iter().skip(1).map(|callback| {
-        while let Some(event) = events.next_if(|event| not_later(event.at, callback.at)) {
+        while let Some(event) = events.next_if(|event| not_later(event.earliest(), callback.at)) {
             unused.push(event);
         }
         (*callback, unused.pop())

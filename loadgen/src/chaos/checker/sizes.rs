@@ -81,10 +81,10 @@ fn database(
     settled: &Footprint,
     again: &Footprint,
 ) -> Option<String> {
-    // Ids are UUIDv7, and nobody sets the clock here, so their time tells the two loads apart:
-    // `settled` was measured between them with no job in flight.
+    // `settled` was measured between the two loads, with no job in flight.
     let rows = index.jobs().filter(|job| job.row.is_some());
-    let (first, second): (Vec<_>, Vec<_>) = rows.partition(|job| job.id.time() < settled.at);
+    let (first, second): (Vec<_>, Vec<_>) =
+        rows.partition(|job| job.started().is_none_or(|started| started < settled.at));
     let (first, second) = (first.len() as u64, second.len() as u64);
     if first == 0 || second == 0 {
         return Some(format!(

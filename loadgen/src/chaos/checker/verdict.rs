@@ -37,6 +37,9 @@ pub enum CheckRule {
     Fences,
     /// Polls of a job are linearizable: a final status is stable.
     Seen,
+    /// No wait is cut short or drawn out, whatever the wall clock says, and no job ends before it
+    /// was created.
+    Waits,
     /// The WAL, Redis and memory shrink to their limits after the run has settled.
     Sizes,
     /// Every planned kind of fault was injected, and each fault while jobs were in flight.
@@ -55,6 +58,7 @@ impl CheckRule {
             Self::Moves => "moves",
             Self::Fences => "fences",
             Self::Seen => "seen",
+            Self::Waits => "waits",
             Self::Sizes => "sizes",
             Self::Faults => "faults",
         }

@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio::time::{Instant, sleep};
 
 use super::{FaultInjector, StoppedWorker};
 use crate::chaos::{
+    clock,
     history::Fault,
     plan::{FaultKind, PlannedFault},
     process::Process,
@@ -32,6 +33,10 @@ const DELAY: Duration = Duration::from_millis(50);
 /// How long the services may take to use a new master, on a machine under load. They check an idle
 /// connection every second.
 const FOLLOWED_WITHIN: Duration = Duration::from_secs(15);
+
+/// The sizes of clock steps, in seconds: 3 to 60 s, and 10 min to 3 days.
+const SHORT_STEP: (f64, f64) = (3.0, 60.0);
+const LONG_STEP: (f64, f64) = (600.0, 259_200.0);
 
 /// How often the new master is asked.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
@@ -62,6 +67,7 @@ impl FaultInjector<'_> {
             }
             FaultKind::RedisFailover => self.fail_redis_over().await?,
             FaultKind::DiskFull => self.fill_disk(hold).await?,
+            FaultKind::ClockBack | FaultKind::ClockForward => self.step_clock(planned).await?,
             FaultKind::ReceiverFails => {
                 self.break_receiver(planned, ReceiverMode::Error, fault);
                 return Ok(None);
@@ -113,7 +119,7 @@ impl FaultInjector<'_> {
         self.injected
             .frozen
             .extend(stopped.map(|stopped| StoppedWorker {
-                until: Timestamp::now(),
+                until: clock::now(),
                 ..stopped
             }));
         Ok(worker.service().name().to_owned())
@@ -146,7 +152,7 @@ impl FaultInjector<'_> {
 
     async fn flush_redis(&mut self) -> Result<String> {
         self.stack.redis.flush().await?;
-        self.injected.flushed.push(Timestamp::now());
+        self.injected.flushed.push(clock::now());
         Ok("redis".to_owned())
     }
 
@@ -154,7 +160,7 @@ impl FaultInjector<'_> {
     /// master, and the workers acknowledge there.
     async fn fail_redis_over(&mut self) -> Result<String> {
         self.stack.fail_over().await?;
-        self.injected.failed_over.push(Timestamp::now());
+        self.injected.failed_over.push(clock::now());
         // Only now: a replica also counts what its master sends.
         let before = used(&self.stack.redis).await?;
         let start = Instant::now();
@@ -191,6 +197,36 @@ impl FaultInjector<'_> {
         }
         Ok("all".to_owned())
     }
+
+    /// Steps the clock, and waits until the services have followed. It is never corrected, so the
+    /// run has to settle with a wrong clock.
+    async fn step_clock(&mut self, planned: PlannedFault) -> Result<String> {
+        let forward = planned.kind == FaultKind::ClockForward;
+        let steps = &mut self.clock_steps[usize::from(forward)];
+        *steps += 1;
+        // By turns, so that each deck has both sizes in both directions.
+        let range = if steps.is_multiple_of(2) {
+            LONG_STEP
+        } else {
+            SHORT_STEP
+        };
+        let size = SignedDuration::from_secs(step_seconds(range, planned.target));
+        let by = if forward { size } else { -size };
+        self.stack.step_clock(by).await?;
+        Ok(format!("{:+}s", by.as_secs()))
+    }
+}
+
+/// The size of a clock step in seconds: one of two ranges, and within it `target`, evenly by
+/// magnitude.
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    reason = "the fraction need not be exact, and the size is at most three days"
+)]
+fn step_seconds((least, most): (f64, f64), target: usize) -> i64 {
+    let fraction = target as f64 / usize::MAX as f64;
+    (least * (most / least).powf(fraction)).round() as i64
 }
 
 /// How often each command of a notification's way was executed there.
@@ -209,9 +245,23 @@ fn stopped_now(index: usize, worker: &Worker) -> Option<StoppedWorker> {
     // Without a heartbeat it has no row in `workers`, so it has claimed nothing that could recover.
     let owner = worker.owner()?.to_owned();
     Some(StoppedWorker {
-        at: Timestamp::now(),
+        at: clock::now(),
         worker: index,
         until: Timestamp::MAX,
         owner,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{LONG_STEP, SHORT_STEP, step_seconds};
+
+    #[test]
+    fn a_clock_step_is_of_seconds_or_up_to_days() {
+        assert_eq!(step_seconds(SHORT_STEP, 0), 3);
+        assert_eq!(step_seconds(SHORT_STEP, usize::MAX), 60);
+        assert_eq!(step_seconds(LONG_STEP, 0), 600);
+        assert_eq!(step_seconds(LONG_STEP, usize::MAX / 2), 12_471);
+        assert_eq!(step_seconds(LONG_STEP, usize::MAX), 3 * 86_400);
+    }
 }

@@ -6,7 +6,6 @@ use std::{
 };
 
 use hyper::{HeaderMap, StatusCode};
-use jiff::Timestamp;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use storm_shared::{
@@ -16,8 +15,10 @@ use storm_shared::{
 
 use crate::{
     chaos::{
+        clock,
         history::Received,
         orders::{ChaosOrder, ChaosOrders},
+        wall_clock::WallClock,
     },
     signatures::{SignatureCheck, Signatures},
 };
@@ -51,6 +52,7 @@ impl ReceivedCallback {
 pub(super) struct CallbackLog {
     orders: ChaosOrders,
     signatures: Signatures,
+    wall_clock: WallClock,
     delivered: Arc<Mutex<Vec<ReceivedCallback>>>,
     unexpected: Arc<Mutex<Vec<String>>>,
 }
@@ -64,10 +66,11 @@ pub(super) struct DeliveryGuard<'a> {
 }
 
 impl CallbackLog {
-    pub(super) fn new(orders: ChaosOrders, signatures: Signatures) -> Self {
+    pub(super) fn new(orders: ChaosOrders, signatures: Signatures, wall_clock: WallClock) -> Self {
         Self {
             orders,
             signatures,
+            wall_clock,
             delivered: Arc::default(),
             unexpected: Arc::default(),
         }
@@ -100,14 +103,18 @@ impl CallbackLog {
         let id = content["request_id"].as_str()?.parse().ok()?;
         let report_name = content["report_name"].as_str()?.to_owned();
         let order = self.orders.by_name(&report_name);
-        let signature = self.signatures.check(headers, body, id);
-        let signature_valid = !matches!(signature, SignatureCheck::Invalid(_));
+        // The worker signed by the services' clock, which may have been stepped since.
+        let mut readings = self.wall_clock.readings().into_iter();
+        let signature_valid = readings.any(|now| {
+            let check = self.signatures.check_at(now, headers, body, id);
+            !matches!(check, SignatureCheck::Invalid(_))
+        });
         Some(ReceivedCallback {
             content_correct: signature_valid
                 && order.is_some_and(|order| content == callback_of(id, &order)),
             report_name,
             received: Received {
-                at: Timestamp::now(),
+                at: clock::now(),
                 id,
                 // Of the bytes, not of the parsed body: a repeat must have the same bytes.
                 body_sha256: hex(&Sha256::digest(body)),
@@ -153,4 +160,54 @@ fn callback_of(id: RequestId, order: &ChaosOrder) -> Value {
 /// A push either happens or not, so the list stays valid if a holder panics.
 fn lock<T>(list: &Mutex<T>) -> MutexGuard<'_, T> {
     list.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::env;
+
+    use hyper::HeaderMap;
+    use jiff::{SignedDuration, Timestamp};
+    use storm_shared::{
+        models::RequestId,
+        services::signature::{ID, SIGNATURE, Signer, TIMESTAMP},
+    };
+    use tempfile::TempDir;
+
+    use super::{CallbackLog, ChaosOrders, callback_of};
+    use crate::{chaos::wall_clock::WallClock, signatures::Signatures};
+
+    const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+    const HOUR: SignedDuration = SignedDuration::from_hours(1);
+
+    /// Whether a callback passes that is signed this far from the host's clock.
+    fn passes(log: &CallbackLog, offset: SignedDuration) -> bool {
+        let (id, at) = (RequestId::generate(), Timestamp::now() + offset);
+        let body = callback_of(id, &log.orders.order(4)).to_string();
+        let (id, signer) = (id.to_string(), Signer::parse(SECRET).unwrap());
+        let signature = signer.sign(&id, at, body.as_bytes()).unwrap();
+        let mut headers = HeaderMap::new();
+        headers.insert(ID, id.parse().unwrap());
+        headers.insert(TIMESTAMP, at.as_second().to_string().parse().unwrap());
+        headers.insert(SIGNATURE, signature.parse().unwrap());
+        drop(log.begin(&headers, body.as_bytes()));
+        log.take().pop().unwrap().content_correct
+    }
+
+    #[test]
+    fn a_callback_is_signed_by_the_clock_of_now_or_just_before_a_step() {
+        let folder = TempDir::new().unwrap();
+        // Any file: no process is started.
+        let clock = WallClock::steppable(&env::current_exe().unwrap(), folder.path()).unwrap();
+        let signatures = Signatures::parse(SECRET).unwrap();
+        let log = CallbackLog::new(ChaosOrders::new(9), signatures, clock.clone());
+        assert!(passes(&log, SignedDuration::ZERO));
+        assert!(!passes(&log, HOUR));
+        clock.step(HOUR).unwrap();
+        assert!(passes(&log, HOUR));
+        assert!(passes(&log, SignedDuration::ZERO));
+        // Neither clock was ever there.
+        assert!(!passes(&log, HOUR * 2));
+        assert!(!passes(&log, -HOUR));
+    }
 }

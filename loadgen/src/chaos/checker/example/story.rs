@@ -6,7 +6,7 @@ use storm_shared::{
     services::report::expected,
 };
 
-use super::{at, id};
+use super::{LONGEST_PARK, RETRY_DELAY, at, id};
 use crate::chaos::history::{
     HistoryEvent, Polled, Received, Record, Row, RowState, SubmitAnswer, Submitted, Transition,
 };
@@ -19,9 +19,26 @@ pub(in super::super) struct Story {
     pub(in super::super) records: Vec<Record>,
     pub(in super::super) now: Timestamp,
     pub(in super::super) state: RowState,
+    /// When the job is due.
+    pub(in super::super) due: Option<Timestamp>,
     id: RequestId,
     spec: ReportSpec,
     called_back: bool,
+    created: Timestamp,
+}
+
+/// When a job is due after a transition at `now`, as the contract has it.
+fn due(before: &RowState, after: &RowState, now: Timestamp) -> Option<Timestamp> {
+    if after.status != Status::Pending {
+        return None;
+    }
+    Some(if after.attempts > before.attempts {
+        now + RETRY_DELAY
+    } else if after.parks > before.parks {
+        now + LONGEST_PARK
+    } else {
+        now
+    })
 }
 
 impl Story {
@@ -44,12 +61,14 @@ impl Story {
                 result: None,
                 parks: 0,
             },
+            due: None,
             id: id(millis),
             spec: ReportSpec {
                 report_name: ReportName::try_from(format!("chaos-7-{millis:06}")).unwrap(),
                 records: Records::new(1 + millis % 7, Records::MAX_ASYNC).unwrap(),
             },
             called_back: true,
+            created: at(millis),
         }
     }
 
@@ -71,11 +90,15 @@ impl Story {
 
     /// Inserts the row. A second insert is a violation.
     pub(in super::super) fn inserted(mut self) -> Self {
+        self.due = (self.state.status == Status::Pending).then_some(self.now);
         let moved = Transition {
             at: self.now,
+            not_before: None,
             id: self.id,
             before: None,
             after: self.state.clone(),
+            was_due: None,
+            due: self.due,
         };
         self.push(Record::Transition(moved));
         self
@@ -98,15 +121,28 @@ impl Story {
 
     /// Any transition.
     pub(in super::super) fn moved(mut self, change: impl FnOnce(&mut RowState)) -> Self {
-        let before = self.state.clone();
+        let (before, was_due) = (self.state.clone(), self.due);
         change(&mut self.state);
+        self.due = due(&before, &self.state, self.now);
         let moved = Transition {
             at: self.now,
+            not_before: None,
             id: self.id,
             before: Some(before),
             after: self.state.clone(),
+            was_due,
+            due: self.due,
         };
         self.push(Record::Transition(moved));
+        self
+    }
+
+    /// Changes when the job is due, after the transition that was made last.
+    pub(in super::super) fn due_at(mut self, due: Timestamp) -> Self {
+        self.due = Some(due);
+        if let Some(Record::Transition(moved)) = self.records.last_mut() {
+            moved.due = self.due;
+        }
         self
     }
 
@@ -152,6 +188,7 @@ impl Story {
     pub(in super::super) fn event(mut self, event: &str) -> Self {
         let event = HistoryEvent {
             at: self.now,
+            not_before: None,
             id: self.id,
             event: event.to_owned(),
             claim: self.state.claim,
@@ -242,6 +279,7 @@ impl Story {
             failure_detail: None,
             called_back: self.called_back,
             completed_at: over.then(|| self.now - STEP),
+            created_at: Some(self.created),
         };
         self.records.push(Record::Row(row));
         self
