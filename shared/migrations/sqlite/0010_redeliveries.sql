@@ -35,7 +35,6 @@ UPDATE requests SET due = 0 WHERE work = 'PENDING' AND due IS NULL;
 -- The state of a job is its status. The column `work`, and its indexes `suspects` and
 -- `waiting_by_origin`, stay for the release before, which names them in its queries.
 DROP INDEX requests_by_work;
-CREATE INDEX requests_by_status ON requests (status);
 
 -- Suspected poison jobs; and the jobs that were claimed before: scheduled, parked, released or
 -- reclaimed.
@@ -49,21 +48,15 @@ CREATE INDEX requests_waiting ON requests (due) WHERE status = 'PENDING' AND cla
 CREATE INDEX redeliveries_waiting ON redeliveries (due) WHERE status = 'PENDING' AND claim > 0;
 
 -- For edits by hand, and for the release before, which runs beside this one for a while. A PENDING
--- job is due at some time, and no other one is; a time that it schedules is by the wall clock.
+-- job is due at some time, and no other one is (also `due_of_status` in the next migration).
 DROP TRIGGER due_of_ended_job;
 DROP TRIGGER due_by_wall_clock;
-CREATE TRIGGER due_of_new_job AFTER INSERT ON requests
+DROP TRIGGER origin_of_new_job;
+CREATE TRIGGER job_of_release_before AFTER INSERT ON requests
 WHEN NEW.due IS NULL AND NEW.status = 'PENDING' BEGIN
-    UPDATE requests SET due = 0 WHERE id = NEW.id;
-END;
-CREATE TRIGGER due_of_status AFTER UPDATE OF status, due, next_attempt_at ON requests
-WHEN (NEW.due IS NULL) = (NEW.status = 'PENDING') OR NEW.next_attempt_at IS NOT OLD.next_attempt_at BEGIN
-    UPDATE requests SET due = CASE
-        WHEN NEW.status <> 'PENDING' THEN NULL
-        WHEN NEW.next_attempt_at IS NULL THEN 0
-        ELSE coalesce((SELECT saved FROM clock), 0) + CAST(
-            1000 * (unixepoch(next_attempt_at, 'subsec') - unixepoch('now', 'subsec')) AS INTEGER)
-    END
+    UPDATE requests SET due = 0, origin =
+        substr(coalesce(callback_target, callback_url), 1,
+               7 + instr(substr(coalesce(callback_target, callback_url), 9), '/'))
     WHERE id = NEW.id;
 END;
 -- A redelivery that the release before starts.

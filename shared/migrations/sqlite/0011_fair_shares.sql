@@ -1,13 +1,27 @@
--- Whether the job is expected to run for long; 0 once its result is stored. Long jobs get a part of
--- a worker's slots only. Jobs that the release before accepts count as short.
+-- Whether the job is expected to run for long; 0 once its result is stored, and at its end. Long
+-- jobs get a part of a worker's slots only. Jobs that the release before accepts or claims count as
+-- short.
 ALTER TABLE requests ADD COLUMN is_long INTEGER NOT NULL DEFAULT 0;
 UPDATE requests SET is_long = 1
-WHERE status IN ('PENDING', 'PROCESSING') AND result_payload IS NULL
+WHERE status = 'PENDING' AND result_payload IS NULL
   AND iif(json_valid(input_payload), input_payload ->> '$.records' > 500, 0);
 
--- The jobs of each tenant in the order in which they are due. Suspected poison jobs wait apart. A
--- redelivery has its result.
-CREATE INDEX requests_pending ON requests (is_long, coalesce(created_by, ''), due)
-    WHERE status = 'PENDING' AND mode = 'async' AND lost_claims <= 0;
-CREATE INDEX redeliveries_pending ON redeliveries (coalesce(created_by, ''), due)
-    WHERE status = 'PENDING' AND lost_claims <= 0;
+-- The jobs of each tenant in the order in which they are due; those that have ended, which are due
+-- at no time, in the order of ids.
+CREATE INDEX requests_by_status ON requests (status, is_long, created_by, due);
+CREATE INDEX redeliveries_by_status ON redeliveries (status, created_by, due);
+
+-- For edits by hand, and for the release before: a time that it schedules is by the wall clock.
+CREATE TRIGGER due_of_status AFTER UPDATE OF status, due, next_attempt_at ON requests
+WHEN (NEW.due IS NULL) = (NEW.status = 'PENDING') OR NEW.next_attempt_at IS NOT OLD.next_attempt_at
+BEGIN
+    UPDATE requests SET
+        is_long = iif(NEW.status = 'PENDING', is_long, 0),
+        due = CASE
+            WHEN NEW.status <> 'PENDING' THEN NULL
+            WHEN NEW.next_attempt_at IS NULL THEN 0
+            ELSE coalesce((SELECT saved FROM clock), 0) + CAST(
+                1000 * (unixepoch(next_attempt_at, 'subsec') - unixepoch('now', 'subsec')) AS INTEGER)
+        END
+    WHERE id = NEW.id;
+END;

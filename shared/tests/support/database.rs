@@ -216,12 +216,6 @@ impl TestDatabase {
         }
     }
 
-    pub(crate) async fn contains(&self, id: RequestId) -> bool {
-        match self {
-            Self::Sqlite(database) => database.contains(id),
-        }
-    }
-
     /// The value of a request's column, as text.
     pub(crate) async fn text(&self, id: RequestId, column: &str) -> String {
         match self {

@@ -72,8 +72,8 @@ impl CallbackWorker {
     }
 
     /// Claims `candidates` in one transaction and starts those that it won. `slots` has
-    /// `slots_per_job` for each of them. Long jobs take their place in `long`. Leaves out those that
-    /// another call claims, or that still run: the next search finds them, if need be.
+    /// `slots_per_job` for each of them. Long jobs take their place in `long`. Leaves out those
+    /// that another call claims, or that still run: the next search finds them, if need be.
     ///
     /// # Errors
     /// The store failed, and nothing was claimed: the jobs stay `PENDING`.

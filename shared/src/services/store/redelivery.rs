@@ -44,15 +44,3 @@ pub struct Redeliverable {
     /// Cursor of the next page, if there may be one.
     pub next: Option<RequestId>,
 }
-
-/// A cursor for a scan that stops at another tenant's request, whose id must not leak. It is the
-/// lowest id of that request's millisecond, which belongs to no request. The next page scans that
-/// millisecond again. If this page started within it, only the id itself makes progress.
-pub(super) fn anonymous_cursor(id: RequestId, after: Option<RequestId>) -> RequestId {
-    let floor = RequestId::floor(id.time());
-    if after.is_none_or(|after| after < floor) {
-        floor
-    } else {
-        id
-    }
-}

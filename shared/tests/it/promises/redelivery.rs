@@ -33,7 +33,8 @@ on_every_engine! {
     a_worker_that_holds_a_job_and_a_redelivery_holds_neither_alone,
     only_a_finished_request_with_a_result_and_a_callback_is_redeliverable,
     keyset_pages_return_every_request_once_in_order,
-    a_cursor_never_reveals_another_tenants_request_id,
+    a_page_of_one_tenant_reads_no_row_of_another,
+    pages_of_all_tenants_are_in_the_order_of_ids,
 }
 
 async fn a_redelivered_failed_request_gets_a_new_series_and_completes(database: TestDatabase) {
@@ -337,28 +338,72 @@ async fn keyset_pages_return_every_request_once_in_order(database: TestDatabase)
     assert_eq!(none, Redeliverable::default());
 }
 
-async fn a_cursor_never_reveals_another_tenants_request_id(database: TestDatabase) {
+async fn a_page_of_one_tenant_reads_no_row_of_another(database: TestDatabase) {
     let store = database.open().await;
-    for _ in 0..2 {
-        finished(&store, Outcome::Completed).await;
+    let mut own = Vec::new();
+    for client in ["one", "two", "one"] {
+        let id = finished(&store, Outcome::Completed).await;
+        database.edit(id, &format!("created_by = '{client}'")).await;
+        if client == "one" {
+            own.push(id);
+        }
     }
-    // More rows than one page scans.
-    database.add_completed("one", 3000).await;
-    let (mut after, mut pages) = (None, 0);
-    let other = Scope::Of("other".parse().unwrap());
-    loop {
-        let page = RedeliveryPage {
-            status: Status::Completed,
-            since: None,
-            after,
-            limit: 10,
-        };
-        let found = store.redeliverable(other.clone(), page).await.unwrap();
-        assert_eq!(found.requests, []);
-        pages += 1;
-        let Some(next) = found.next else { break };
-        assert!(!database.contains(next).await, "{next}");
-        after = Some(next);
+    // More rows than one page scans, and greater ids.
+    database.add_completed("two", 3000).await;
+    let pages = |client: &str, limit| {
+        let scope = Scope::Of(client.parse().unwrap());
+        let store = store.clone();
+        async move {
+            let (mut after, mut found) = (None, Vec::new());
+            loop {
+                let page = RedeliveryPage {
+                    status: Status::Completed,
+                    since: None,
+                    after,
+                    limit,
+                };
+                let next = store.redeliverable(scope.clone(), page).await.unwrap();
+                found.push(next.requests.iter().map(|(id, _)| *id).collect::<Vec<_>>());
+                after = next.next;
+                if after.is_none() {
+                    return found;
+                }
+            }
+        }
+    };
+    assert_eq!(pages("one", 1).await, [[own[0]], [own[1]]]);
+    assert_eq!(pages("one", 9).await, [&own[..]]);
+    assert_eq!(pages("nobody", 9).await, [[]]);
+}
+
+async fn pages_of_all_tenants_are_in_the_order_of_ids(database: TestDatabase) {
+    let store = database.open().await;
+    let mut all = Vec::new();
+    for client in 0..60 {
+        let id = finished(&store, Outcome::Completed).await;
+        if client % 3 > 0 {
+            let client = format!("created_by = 'client-{}'", client % 3);
+            database.edit(id, &client).await;
+        }
+        all.push(id);
     }
-    assert_eq!(pages, 2);
+    for limit in [1, 7, 59, 60, 100] {
+        let (mut after, mut found) = (None, Vec::new());
+        loop {
+            let page = RedeliveryPage {
+                status: Status::Completed,
+                since: None,
+                after,
+                limit,
+            };
+            let page = store.redeliverable(Scope::All, page).await.unwrap();
+            assert!(page.requests.len() <= limit);
+            found.extend(page.requests.into_iter().map(|(id, _)| id));
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
+        }
+        assert_eq!(found, all, "{limit}");
+    }
 }

@@ -202,12 +202,6 @@ impl Database {
         ids.len()
     }
 
-    pub(super) fn contains(&self, id: RequestId) -> bool {
-        let found = "SELECT id FROM requests WHERE id = ?1";
-        let ids: Vec<RequestId> = self.query(found, [id.to_string()], |row| word(row, 0));
-        !ids.is_empty()
-    }
-
     pub(super) fn text(&self, id: RequestId, column: &str) -> String {
         let value = format!("SELECT {column} FROM requests WHERE id = ?1");
         self.direct(|db| db.query_row(&value, [id.to_string()], |row| row.get(0)))

@@ -180,7 +180,7 @@ fn fail_poison_job(
             Work::Job,
             Transition::Fail,
             "owner = NULL, lost_claims = lost_claims + 1, completed_at = max(?3, created_at),
-             failure_reason = ?4, failure_detail = ?5, parked_at = NULL",
+             failure_reason = ?4, failure_detail = ?5, parked_at = NULL, is_long = 0",
             is_poison,
         ),
         params![

@@ -2,11 +2,11 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use rusqlite::{Connection, Row, params, types::Value};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{clock::StoreTime, columns, state};
 use crate::{
@@ -20,25 +20,20 @@ use crate::{
 /// The most tenants with due jobs among which one search shares. The next one begins with others.
 const MOST_TENANTS: usize = 256;
 
+/// A tenant as the tables have it. Those of rows without a client name come first.
+type Tenant = Option<String>;
+
 /// The tenant that was served last: the next search begins after it.
 #[derive(Default)]
-pub(super) struct Turn(Mutex<String>);
+pub(super) struct Turn(Mutex<Tenant>);
 
 impl Turn {
-    fn last(&self) -> String {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
-    }
-
-    fn set(&self, last: &str) {
-        let mut turn = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        turn.replace_range(.., last);
+    fn last(&self) -> MutexGuard<'_, Tenant> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A part of the index of due jobs, which has the tenants in order, and for each its jobs by due
+/// A part of an index of due jobs, which has the tenants in order, and for each its jobs by due
 /// time.
 #[derive(Clone, Copy)]
 struct Lane {
@@ -63,73 +58,90 @@ impl Lane {
         },
     ];
 
-    /// SQL for the rows of the lane. The planner takes a partial index only if its condition stands
-    /// in the query; if it could not, INDEXED BY would be an error.
+    /// SQL for the rows of the lane.
     fn rows(self) -> &'static str {
         match (self.work, self.is_long) {
             (Work::Redelivery, _) => {
-                "redeliveries INDEXED BY redeliveries_pending
+                "redeliveries INDEXED BY redeliveries_by_status
                  WHERE status = 'PENDING' AND lost_claims <= 0"
             }
             (Work::Job, false) => {
-                "requests INDEXED BY requests_pending
-                 WHERE status = 'PENDING' AND mode = 'async' AND lost_claims <= 0 AND is_long = 0"
+                "requests INDEXED BY requests_by_status
+                 WHERE status = 'PENDING' AND is_long = 0 AND mode = 'async' AND lost_claims <= 0"
             }
             (Work::Job, true) => {
-                "requests INDEXED BY requests_pending
-                 WHERE status = 'PENDING' AND mode = 'async' AND lost_claims <= 0 AND is_long = 1"
+                "requests INDEXED BY requests_by_status
+                 WHERE status = 'PENDING' AND is_long = 1 AND mode = 'async' AND lost_claims <= 0"
             }
         }
     }
 
-    /// Adds up to `most` tenants that come after `after`, and up to `until`, and have a job that is
-    /// due at `now`.
+    /// Adds up to `most` tenants that have a job which is due at `now`: of those after `after`, if
+    /// there is one, and up to `until`.
     fn tenants(
         self,
         connection: &Connection,
         now: StoreTime,
-        (after, until): (Value, Option<&str>),
+        (after, until): (Option<&Tenant>, Option<&Tenant>),
         most: usize,
-        found: &mut Vec<String>,
+        found: &mut Vec<Tenant>,
     ) -> rusqlite::Result<()> {
-        // A skip scan: one step of the index for each tenant, however many jobs it has.
-        let mut next = connection.prepare_cached(&format!(
-            "SELECT coalesce(created_by, ''), due FROM {} AND coalesce(created_by, '') > ?1
-             ORDER BY coalesce(created_by, ''), due LIMIT 1",
-            self.rows()
-        ))?;
-        let mut after = after;
         let most = found.len() + most;
+        let mut after = after.cloned();
         while found.len() < most {
-            let mut rows = next.query([&after])?;
-            let Some(row) = rows.next()? else { break };
-            let tenant = columns::text(row, 0)?.unwrap_or_default();
-            if until.is_some_and(|until| tenant.as_str() > until) {
+            let Some((tenant, due)) = self.next_tenant(connection, after.as_ref())? else {
+                break;
+            };
+            if until.is_some_and(|until| tenant > *until) {
                 break;
             }
-            if row
-                .get::<_, Option<i64>>(1)?
-                .is_none_or(|due| due <= now.millis())
-            {
-                found.push(tenant);
+            if due <= now.millis() {
+                found.push(tenant.clone());
             }
-            after = row.get(0)?;
+            after = Some(tenant);
         }
         Ok(())
+    }
+
+    /// The first tenant after `after`, and when its first job is due. A skip scan: one step of the
+    /// index for each tenant, however many jobs it has.
+    fn next_tenant(
+        self,
+        connection: &Connection,
+        after: Option<&Tenant>,
+    ) -> rusqlite::Result<Option<(Tenant, i64)>> {
+        let first = |condition: &str, after: &str| {
+            connection
+                .prepare_cached(&format!(
+                    "SELECT created_by, due FROM {} AND {condition} AND due IS NOT NULL
+                     ORDER BY created_by, due LIMIT 1",
+                    self.rows()
+                ))?
+                .query_row([after], |row| Ok((columns::text(row, 0)?, row.get(1)?)))
+                .optional()
+        };
+        let after = match after {
+            None => match first("created_by IS NULL AND ?1 = ''", "")? {
+                Some(nameless) => return Ok(Some(nameless)),
+                None => "",
+            },
+            Some(tenant) => tenant.as_deref().unwrap_or_default(),
+        };
+        first("created_by > ?1", after)
     }
 
     /// Reads up to `limit` jobs of `tenant` that are due at `now`, with their due times.
     fn due(
         self,
         connection: &Connection,
-        tenant: &str,
+        tenant: &Tenant,
         limit: usize,
         now: StoreTime,
     ) -> rusqlite::Result<Vec<(i64, Candidate)>> {
         connection
             .prepare_cached(&format!(
                 "SELECT id, claim, lost_claims, due FROM {}
-                   AND coalesce(created_by, '') = ?1 AND due <= ?2
+                   AND created_by IS ?1 AND due <= ?2
                  ORDER BY due LIMIT ?3",
                 self.rows()
             ))?
@@ -148,7 +160,8 @@ pub(super) fn due_jobs(
     turn: &Turn,
     now: StoreTime,
 ) -> rusqlite::Result<DueJobs> {
-    let tenants = tenants_in_turn(connection, &turn.last(), capacity.long_jobs > 0, now)?;
+    let last = turn.last().clone();
+    let tenants = tenants_in_turn(connection, &last, capacity.long_jobs > 0, now)?;
     // For most searches enough: more are read only if some tenant has fewer.
     let equal_share = capacity.jobs / tenants.len().max(1) + 1;
     let mut found = search(connection, capacity, &tenants, equal_share, now)?;
@@ -156,38 +169,40 @@ pub(super) fn due_jobs(
         found = search(connection, capacity, &tenants, capacity.jobs + 1, now)?;
     }
     if let Some(last) = found.last {
-        turn.set(last);
+        turn.last().clone_from(last);
     }
-    let parsed = |tenant: &&str| tenant.parse::<ClientName>().ok();
     Ok(DueJobs {
         due: found.due,
-        waiting: found.waiting.iter().map(parsed).collect(),
+        waiting: found.waiting.into_iter().map(client).collect(),
         next_due: next_due(connection, now)?,
     })
+}
+
+/// A name that can't be parsed was edited by hand, and counts as none.
+fn client(tenant: &Tenant) -> Option<ClientName> {
+    tenant.as_ref()?.parse().ok()
 }
 
 /// The tenants with jobs that are due at `now`, of which those after `last` come first.
 fn tenants_in_turn(
     connection: &Connection,
-    last: &str,
+    last: &Tenant,
     has_room_for_long: bool,
     now: StoreTime,
-) -> rusqlite::Result<Vec<String>> {
+) -> rusqlite::Result<Vec<Tenant>> {
     let mut found = Vec::new();
     for lane in Lane::ALL {
         if lane.is_long && !has_room_for_long {
             continue;
         }
         let mut of_lane = Vec::new();
-        let after = Value::Text(last.to_owned());
-        lane.tenants(connection, now, (after, None), MOST_TENANTS, &mut of_lane)?;
+        let (after, up_to) = ((Some(last), None), (None, Some(last)));
+        lane.tenants(connection, now, after, MOST_TENANTS, &mut of_lane)?;
         let room = MOST_TENANTS - of_lane.len();
-        // Every text is greater than a number.
-        let start = (Value::Integer(0), Some(last));
-        lane.tenants(connection, now, start, room, &mut of_lane)?;
+        lane.tenants(connection, now, up_to, room, &mut of_lane)?;
         found.append(&mut of_lane);
     }
-    found.sort_by(|a, b| (a.as_str() <= last, a).cmp(&(b.as_str() <= last, b)));
+    found.sort_by(|a, b| (a <= last, a).cmp(&(b <= last, b)));
     found.dedup();
     found.truncate(MOST_TENANTS);
     Ok(found)
@@ -196,16 +211,16 @@ fn tenants_in_turn(
 struct Found<'a> {
     due: Vec<Candidate>,
     /// Tenants with jobs that were not taken.
-    waiting: Vec<&'a str>,
+    waiting: Vec<&'a Tenant>,
     /// The tenant of the last one that was.
-    last: Option<&'a str>,
+    last: Option<&'a Tenant>,
 }
 
 /// Shares the due jobs of `tenants`, of which up to `each` are read for a tenant and a lane.
 fn search<'a>(
     connection: &Connection,
     capacity: &Capacity,
-    tenants: &'a [String],
+    tenants: &'a [Tenant],
     each: usize,
     now: StoreTime,
 ) -> rusqlite::Result<Found<'a>> {
@@ -215,7 +230,7 @@ fn search<'a>(
         let jobs = due_of(connection, capacity, tenant, each, now)?;
         has_more.push(jobs.len() >= each);
         queues.push(TenantQueue {
-            held: held(capacity, tenant),
+            held: capacity.held.get(&client(tenant)).copied().unwrap_or(0),
             jobs,
         });
     }
@@ -223,22 +238,17 @@ fn search<'a>(
     let is_waiting = |index: &usize| has_more[*index] || !queues[*index].jobs.is_empty();
     let waiting = (0..tenants.len()).filter(is_waiting);
     Ok(Found {
-        waiting: waiting.map(|index| tenants[index].as_str()).collect(),
-        last: taken.last().map(|(index, _)| tenants[*index].as_str()),
+        waiting: waiting.map(|index| &tenants[index]).collect(),
+        last: taken.last().map(|(index, _)| &tenants[*index]),
         due: taken.into_iter().map(|(_, candidate)| candidate).collect(),
     })
-}
-
-fn held(capacity: &Capacity, tenant: &str) -> usize {
-    let tenant = tenant.parse::<ClientName>().ok();
-    capacity.held.get(&tenant).copied().unwrap_or(0)
 }
 
 /// Reads up to `each` due jobs of `tenant` from each lane, in the order of their due times.
 fn due_of(
     connection: &Connection,
     capacity: &Capacity,
-    tenant: &str,
+    tenant: &Tenant,
     each: usize,
     now: StoreTime,
 ) -> rusqlite::Result<VecDeque<(bool, Candidate)>> {

@@ -1,16 +1,19 @@
 //! Redelivery: a new series of callback attempts for a finished request.
 
-use std::time::Duration;
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, VecDeque},
+    time::Duration,
+};
 
 use jiff::Timestamp;
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{clock::StoreTime, columns, state};
 use crate::{
     models::{Origin, RequestId, Status, Transition},
     services::store::{
         Claim, Outcome, Redeliverable, RedeliveryPage, Scope, Unredeliverable, Work,
-        redelivery::anonymous_cursor,
     },
 };
 
@@ -166,56 +169,140 @@ pub(super) fn find(
 ) -> rusqlite::Result<Redeliverable> {
     // The id is generated when `created_at` is read, and its time never goes back when the wall
     // clock does. So this bound leaves out no row of `since`.
-    let lowest = page
-        .since
-        .map(|since| RequestId::floor(since - ID_SLACK).to_string());
-    let since = page.since.map(columns::time).unwrap_or_default();
+    let lowest = page.since.map(|since| RequestId::floor(since - ID_SLACK));
+    // Ids from `lowest` on are greater than the text before its last character.
+    let lowest = lowest.map(|id| id.to_string()[..35].to_owned());
     let after = page.after.map(|after| after.to_string());
-    let mut query = connection.prepare_cached(
-        "SELECT id,
-                 mode = 'async' AND callback_url IS NOT NULL AND result_payload IS NOT NULL
-                     AND created_at >= ?6
-                     AND NOT EXISTS (SELECT 1 FROM redeliveries AS r WHERE r.id = requests.id),
-                 ?2 IS NULL OR created_by IS ?2,
-                 origin, coalesce(callback_target, callback_url)
-             FROM requests
-             WHERE status = ?1 AND id >= ?3 AND id > ?4
-             ORDER BY id LIMIT ?5",
-    )?;
-    let mut rows = query.query(params![
-        page.status.as_str(),
-        columns::tenant(scope),
-        lowest.unwrap_or_default(),
-        after.unwrap_or_default(),
-        columns::integer(SCANNED),
-        since,
-    ])?;
+    let after = lowest.max(after).unwrap_or_default();
+    // The index has the ended rows of a tenant in the order of ids. So no row of another tenant is
+    // read, and those of all tenants are merged.
+    let tenants = match scope {
+        Scope::Of(name) => vec![Some(name.as_str().to_owned())],
+        Scope::All => tenants(connection, page.status)?,
+    };
+    let mut ended = Vec::with_capacity(tenants.len());
+    let mut heads = BinaryHeap::with_capacity(tenants.len());
+    let chunk = if tenants.len() > 1 { 16 } else { SCANNED };
+    for (index, tenant) in tenants.into_iter().enumerate() {
+        let mut rows = Ended {
+            tenant,
+            after: after.clone(),
+            chunk,
+            read: VecDeque::new(),
+        };
+        heads.extend(
+            rows.next_id(connection, page)?
+                .map(|id| Reverse((id, index))),
+        );
+        ended.push(rows);
+    }
     let mut found = Redeliverable::default();
     let mut scanned = 0;
-    let mut cursor = None;
-    while let Some(row) = rows.next()? {
-        let id = columns::parsed(row, 0)?;
-        let (is_wanted, is_own): (bool, bool) = (row.get(1)?, row.get(2)?);
-        scanned += 1;
-        // Filtering in the loop, not in SQL, bounds the scan; a page may be short.
-        cursor = Some(if is_own {
-            id
-        } else {
-            anonymous_cursor(id, page.after)
-        });
-        // A URL that can't be parsed was edited by hand: there is nothing to deliver to.
-        if is_wanted
-            && is_own
-            && let Some(origin) = columns::origin(row, 3)?
-        {
-            found.requests.push((id, origin));
-        }
-        if found.requests.len() == page.limit {
-            found.next = cursor;
+    while let Some(Reverse((id, index))) = heads.pop() {
+        if found.requests.len() == page.limit || scanned == SCANNED {
             return Ok(found);
         }
+        // Filtering in the loop, not in SQL, bounds the scan; a page may be short.
+        scanned += 1;
+        let rows = &mut ended[index];
+        let origin = rows.read.pop_front().and_then(|row| row.origin);
+        found.requests.extend(origin.map(|origin| (id, origin)));
+        found.next = Some(id);
+        heads.extend(
+            rows.next_id(connection, page)?
+                .map(|id| Reverse((id, index))),
+        );
     }
-    // A scan that ended early has met the last row: there is no next page.
-    found.next = cursor.filter(|_| scanned == SCANNED);
+    // There is no next page.
+    found.next = None;
     Ok(found)
+}
+
+/// The tenants that have rows of `status`.
+fn tenants(connection: &Connection, status: Status) -> rusqlite::Result<Vec<Option<String>>> {
+    let mut found = Vec::new();
+    let mut next = connection.prepare_cached(
+        "SELECT created_by FROM requests WHERE status = ?1 AND is_long = 0 AND created_by > ?2
+         ORDER BY created_by LIMIT 1",
+    )?;
+    let mut after = String::new();
+    while let Some(tenant) = next
+        .query_row(params![status.as_str(), after], |row| columns::text(row, 0))
+        .optional()?
+        .flatten()
+    {
+        after.clone_from(&tenant);
+        found.push(Some(tenant));
+    }
+    found.push(None);
+    Ok(found)
+}
+
+/// The rows of a tenant that have ended with a status, in the order of ids.
+struct Ended {
+    tenant: Option<String>,
+    /// The last id that was read.
+    after: String,
+    /// How many rows are read at a time.
+    chunk: usize,
+    read: VecDeque<EndedRow>,
+}
+
+struct EndedRow {
+    id: RequestId,
+    /// `None` if the row can't be redelivered.
+    origin: Option<Origin>,
+}
+
+impl Ended {
+    /// The id of the next row.
+    fn next_id(
+        &mut self,
+        connection: &Connection,
+        page: &RedeliveryPage,
+    ) -> rusqlite::Result<Option<RequestId>> {
+        if self.read.is_empty() {
+            let since = page.since.map(columns::time).unwrap_or_default();
+            self.read = connection
+                .prepare_cached(
+                    "SELECT id,
+                         mode = 'async' AND callback_url IS NOT NULL AND result_payload IS NOT NULL
+                             AND created_at >= ?5
+                             AND NOT EXISTS (SELECT 1 FROM redeliveries AS r WHERE r.id = requests.id),
+                         origin, coalesce(callback_target, callback_url)
+                     FROM requests INDEXED BY requests_by_status
+                     WHERE status = ?1 AND is_long = 0 AND created_by IS ?2 AND due IS NULL AND id > ?3
+                     ORDER BY id LIMIT ?4",
+                )?
+                .query_map(
+                    params![
+                        page.status.as_str(),
+                        self.tenant,
+                        self.after,
+                        columns::integer(self.chunk),
+                        since,
+                    ],
+                    ended_row,
+                )?
+                .collect::<rusqlite::Result<_>>()?;
+            if let Some(last) = self.read.back() {
+                self.after = last.id.to_string();
+            }
+        }
+        Ok(self.read.front().map(|row| row.id))
+    }
+}
+
+fn ended_row(row: &Row<'_>) -> rusqlite::Result<EndedRow> {
+    let is_wanted: bool = row.get(1)?;
+    // A URL that can't be parsed was edited by hand: there is nothing to deliver to.
+    let origin = if is_wanted {
+        columns::origin(row, 2)?
+    } else {
+        None
+    };
+    Ok(EndedRow {
+        id: columns::parsed(row, 0)?,
+        origin,
+    })
 }
