@@ -11,17 +11,28 @@ WHERE status = 'PENDING' AND result_payload IS NULL
 CREATE INDEX requests_by_status ON requests (status, is_long, created_by, due);
 CREATE INDEX redeliveries_by_status ON redeliveries (status, created_by, due);
 
--- For edits by hand, and for the release before: a time that it schedules is by the wall clock.
+-- New jobs of the release before have no due time: they are due at once.
+CREATE INDEX requests_undated ON requests (id) WHERE status = 'PENDING' AND due IS NULL;
+
+-- For edits by hand, and for the release before, which runs beside this one for a while. A job that
+-- is put back is due at some time, and has the origin of its callback; a time that the release
+-- before schedules is by the wall clock. What is claimed or has ended is due at no time.
 CREATE TRIGGER due_of_status AFTER UPDATE OF status, due, next_attempt_at ON requests
-WHEN (NEW.due IS NULL) = (NEW.status = 'PENDING') OR NEW.next_attempt_at IS NOT OLD.next_attempt_at
+WHEN (NEW.due IS NULL) = (NEW.status = 'PENDING')
+    OR NEW.next_attempt_at IS NOT OLD.next_attempt_at
+    OR (NEW.origin IS NULL AND NEW.status = 'PENDING' AND NEW.callback_url IS NOT NULL)
 BEGIN
     UPDATE requests SET
         is_long = iif(NEW.status = 'PENDING', is_long, 0),
         due = CASE
             WHEN NEW.status <> 'PENDING' THEN NULL
-            WHEN NEW.next_attempt_at IS NULL THEN 0
+            WHEN NEW.next_attempt_at IS NULL THEN coalesce(due, 0)
+            WHEN NEW.next_attempt_at IS OLD.next_attempt_at THEN coalesce(due, 0)
             ELSE coalesce((SELECT saved FROM clock), 0) + CAST(
                 1000 * (unixepoch(next_attempt_at, 'subsec') - unixepoch('now', 'subsec')) AS INTEGER)
-        END
+        END,
+        origin = coalesce(origin,
+            substr(coalesce(callback_target, callback_url), 1,
+                   7 + instr(substr(coalesce(callback_target, callback_url), 9), '/')))
     WHERE id = NEW.id;
 END;

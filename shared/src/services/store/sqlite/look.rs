@@ -160,6 +160,11 @@ pub(super) fn due_jobs(
     turn: &Turn,
     now: StoreTime,
 ) -> rusqlite::Result<DueJobs> {
+    let undated = undated(connection, capacity.jobs)?;
+    let capacity = &Capacity {
+        jobs: capacity.jobs - undated.len(),
+        ..capacity.clone()
+    };
     let last = turn.last().clone();
     let tenants = tenants_in_turn(connection, &last, capacity.long_jobs > 0, now)?;
     // For most searches enough: more are read only if some tenant has fewer.
@@ -172,10 +177,22 @@ pub(super) fn due_jobs(
         turn.last().clone_from(last);
     }
     Ok(DueJobs {
-        due: found.due,
+        due: undated.into_iter().chain(found.due).collect(),
         waiting: found.waiting.into_iter().map(client).collect(),
         next_due: next_due(connection, now)?,
     })
+}
+
+/// New jobs of the release before, which have no due time. They come first.
+fn undated(connection: &Connection, limit: usize) -> rusqlite::Result<Vec<Candidate>> {
+    connection
+        .prepare_cached(
+            "SELECT id, claim, lost_claims FROM requests INDEXED BY requests_undated
+             WHERE status = 'PENDING' AND due IS NULL AND mode = 'async' AND lost_claims <= 0
+             ORDER BY id LIMIT ?1",
+        )?
+        .query_map([columns::integer(limit)], |row| candidate(row, Work::Job))?
+        .collect()
 }
 
 /// A name that can't be parsed was edited by hand, and counts as none.
