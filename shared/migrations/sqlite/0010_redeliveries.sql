@@ -27,7 +27,8 @@ INSERT INTO redeliveries
 SELECT id, 'PENDING', created_by, origin, claim, NULL, coalesce(due, 0), lost_claims, attempts,
        attempts_before, parked_at, parks
 FROM requests WHERE work IN ('PENDING', 'PROCESSING') AND redelivery IS NOT NULL;
-UPDATE requests SET redelivery = NULL, next_attempt_at = NULL, due = NULL, parked_at = NULL, owner = NULL
+UPDATE requests
+SET redelivery = NULL, next_attempt_at = NULL, due = NULL, parked_at = NULL, owner = NULL
 WHERE work IN ('PENDING', 'PROCESSING') AND redelivery IS NOT NULL;
 -- New jobs of the release before.
 UPDATE requests SET due = 0 WHERE work = 'PENDING' AND due IS NULL;
@@ -38,17 +39,23 @@ DROP INDEX requests_by_work;
 
 -- Suspected poison jobs; and the jobs that were claimed before: scheduled, parked, released or
 -- reclaimed.
-CREATE INDEX requests_suspects ON requests (lost_claims, due) WHERE status = 'PENDING' AND lost_claims > 0;
-CREATE INDEX redeliveries_suspects ON redeliveries (lost_claims, due) WHERE status = 'PENDING' AND lost_claims > 0;
+CREATE INDEX requests_suspects ON requests (lost_claims, due)
+    WHERE status = 'PENDING' AND lost_claims > 0;
+CREATE INDEX redeliveries_suspects ON redeliveries (lost_claims, due)
+    WHERE status = 'PENDING' AND lost_claims > 0;
 DROP INDEX backlog;
-CREATE INDEX requests_backlog ON requests (origin, created_by) WHERE status = 'PENDING' AND claim > 0;
-CREATE INDEX redeliveries_backlog ON redeliveries (origin, created_by) WHERE status = 'PENDING' AND claim > 0;
+CREATE INDEX requests_backlog ON requests (origin, created_by)
+    WHERE status = 'PENDING' AND claim > 0;
+CREATE INDEX redeliveries_backlog ON redeliveries (origin, created_by)
+    WHERE status = 'PENDING' AND claim > 0;
 DROP INDEX waiting;
-CREATE INDEX requests_waiting ON requests (due) WHERE status = 'PENDING' AND claim > 0;
-CREATE INDEX redeliveries_waiting ON redeliveries (due) WHERE status = 'PENDING' AND claim > 0;
+CREATE INDEX requests_waiting ON requests (due)
+    WHERE status = 'PENDING' AND claim > 0;
+CREATE INDEX redeliveries_waiting ON redeliveries (due)
+    WHERE status = 'PENDING' AND claim > 0;
 
--- An AFTER INSERT trigger costs every accept a sixth. `due_of_status` in the next migration does for
--- the jobs of the release before what these did.
+-- A trigger after an insert costs every accept a sixth. `due_of_status` in the next migration does
+-- what these did for the jobs of the release before.
 DROP TRIGGER origin_of_new_job;
 DROP TRIGGER due_of_ended_job;
 DROP TRIGGER due_by_wall_clock;

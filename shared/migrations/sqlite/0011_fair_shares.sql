@@ -28,8 +28,8 @@ BEGIN
             WHEN NEW.status <> 'PENDING' THEN NULL
             WHEN NEW.next_attempt_at IS NULL THEN coalesce(due, 0)
             WHEN NEW.next_attempt_at IS OLD.next_attempt_at THEN coalesce(due, 0)
-            ELSE coalesce((SELECT saved FROM clock), 0) + CAST(
-                1000 * (unixepoch(next_attempt_at, 'subsec') - unixepoch('now', 'subsec')) AS INTEGER)
+            ELSE coalesce((SELECT saved FROM clock), 0) + CAST(1000 * (
+                unixepoch(next_attempt_at, 'subsec') - unixepoch('now', 'subsec')) AS INTEGER)
         END,
         origin = coalesce(origin,
             substr(coalesce(callback_target, callback_url), 1,
