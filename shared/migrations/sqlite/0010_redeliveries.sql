@@ -60,6 +60,12 @@ DROP TRIGGER origin_of_new_job;
 DROP TRIGGER due_of_ended_job;
 DROP TRIGGER due_by_wall_clock;
 
+-- For edits by hand.
+CREATE TRIGGER due_of_redelivery AFTER UPDATE OF status, due ON redeliveries
+WHEN (NEW.due IS NULL) = (NEW.status = 'PENDING') BEGIN
+    UPDATE redeliveries SET due = iif(NEW.status = 'PENDING', 0, NULL) WHERE id = NEW.id;
+END;
+
 -- A redelivery that the release before starts.
 DROP TRIGGER origin_of_redelivery;
 CREATE TRIGGER redelivery_of_release_before AFTER UPDATE OF redelivery ON requests
@@ -69,6 +75,6 @@ WHEN NEW.redelivery IS NOT NULL BEGIN
            coalesce(origin, substr(coalesce(callback_target, callback_url), 1,
                7 + instr(substr(coalesce(callback_target, callback_url), 9), '/'))),
            claim, NULL, 0, 0, attempts, attempts, NULL, parks
-    FROM requests WHERE id = NEW.id;
+    FROM requests WHERE id = NEW.id AND status IN ('COMPLETED', 'FAILED');
     UPDATE requests SET redelivery = NULL, next_attempt_at = NULL, due = NULL WHERE id = NEW.id;
 END;

@@ -1,7 +1,8 @@
 -- Whether the job is expected to run for long; 0 once its result is stored, and at its end. Long
 -- jobs get a part of a worker's slots only. Jobs that the release before accepts or claims count as
 -- short.
-ALTER TABLE requests ADD COLUMN is_long INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE requests ADD COLUMN is_long INTEGER NOT NULL DEFAULT 0
+    CHECK (is_long IN (0, 1));
 UPDATE requests SET is_long = 1
 WHERE status = 'PENDING' AND result_payload IS NULL
   AND iif(json_valid(input_payload), input_payload ->> '$.records' > 500, 0);

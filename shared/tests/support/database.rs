@@ -145,6 +145,13 @@ impl TestDatabase {
         }
     }
 
+    /// What an edit by hand can make of a client name.
+    pub(crate) fn odd_client_names(&self) -> &'static [&'static str] {
+        match self {
+            Self::Sqlite(_) => &sqlite::ODD_CLIENT_NAMES,
+        }
+    }
+
     /// Deletes every worker's registration.
     pub(crate) async fn forget_workers(&self) {
         match self {

@@ -91,6 +91,9 @@ impl CallbackWorker {
             return Ok(());
         };
         let taken = self.in_hand.take(candidates);
+        if taken.candidates().is_empty() {
+            return Ok(());
+        }
         let claim = until_claimed(
             self.store.claim(term.owner, taken.candidates().to_vec()),
             || {

@@ -100,7 +100,9 @@ pub(super) async fn from_notifications(intake: Intake, mut reader: NotificationR
             .await;
         intake.watchdog.tick();
         let notified = entries.iter().filter_map(|entry| entry.job.as_ref());
-        let long = intake.shares.room_for_long(free);
+        // No more than there are long ones: the search needs the rest.
+        let long = notified.clone().filter(|job| job.is_long).count();
+        let long = intake.shares.room_for_long(long.min(free));
         let candidates = intake.shares.within(notified, free, &long);
         let claimed = intake.claim_all(&candidates, long, ClaimSource::Notification);
         if let Err(error) = claimed.await {

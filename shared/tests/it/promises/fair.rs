@@ -3,10 +3,10 @@
 use std::{collections::HashMap, iter, time::Duration};
 
 use storm_shared::{
-    models::{CallbackUrl, ClientName, Records, ReportSpec, RequestId},
+    models::{CallbackUrl, ClientName, Records, ReportSpec, RequestId, Status},
     services::{
         report,
-        store::{Capacity, DueJobs, NewJob, Outcome, Settlement, Store},
+        store::{Capacity, DueJobs, NewJob, Outcome, RedeliveryPage, Scope, Settlement, Store},
     },
 };
 
@@ -27,6 +27,7 @@ on_every_engine! {
     tenants_take_turns_also_when_one_slot_is_free_at_a_time,
     long_jobs_take_their_part_of_the_slots_and_block_no_short_ones,
     a_job_whose_result_is_stored_is_not_long_any_more,
+    a_tenants_name_that_was_edited_into_any_bytes_blocks_no_search,
     redeliveries_stand_in_their_tenants_queue,
 }
 
@@ -120,13 +121,16 @@ async fn a_tenant_alone_gets_every_slot_in_the_order_of_its_jobs(database: TestD
 
 async fn the_tenant_whose_jobs_a_worker_holds_waits_for_the_others(database: TestDatabase) {
     let store = database.open().await;
-    let first = accept_many(&store, "a", 4).await;
-    let second = accept_many(&store, "b", 4).await;
-    let capacity = Capacity {
-        held: HashMap::from([(name("a"), 3), (name("b"), 1)]),
+    let first = accept_many(&store, "a", 12).await;
+    let second = accept_many(&store, "b", 12).await;
+    let capacity = |a, b| Capacity {
+        held: HashMap::from([(name("a"), a), (name("b"), b)]),
         ..Capacity::of(4)
     };
-    let found = store.due_jobs(capacity).await.unwrap();
+    // However many it holds: more than an equal share is read of the other one.
+    let found = store.due_jobs(capacity(500, 0)).await.unwrap();
+    assert_eq!(ids(&found), second[..4]);
+    let found = store.due_jobs(capacity(3, 1)).await.unwrap();
     let of_a = ids(&found)
         .into_iter()
         .filter(|id| first.contains(id))
@@ -228,6 +232,37 @@ async fn a_job_whose_result_is_stored_is_not_long_any_more(database: TestDatabas
         .unwrap();
     let found = store.due_jobs(short_only()).await.unwrap();
     assert_eq!(found.due.len(), 2);
+}
+
+async fn a_tenants_name_that_was_edited_into_any_bytes_blocks_no_search(database: TestDatabase) {
+    let store = database.open().await;
+    let named = accept(&store, "z").await;
+    for (nth, name) in database.odd_client_names().iter().enumerate() {
+        let due = accept(&store, "edited").await;
+        database.edit(due, &format!("created_by = {name}")).await;
+        let waits = claim_one(&store, accept(&store, "edited").await)
+            .await
+            .unwrap();
+        let later = retry(timeout(1), Duration::from_hours(1));
+        store.settle(waits.claim, None, later).await.unwrap();
+        database
+            .edit(waits.claim.id, &format!("created_by = {name}"))
+            .await;
+        let ended = finished(&store, failed("It answered 500.")).await;
+        database.edit(ended, &format!("created_by = {name}")).await;
+
+        let found = search(&store, 99).await;
+        assert_eq!(found.due.len(), 2 + nth, "{name}");
+        assert!(ids(&found).contains(&due) && ids(&found).contains(&named));
+        let page = RedeliveryPage {
+            status: Status::Failed,
+            since: None,
+            after: None,
+            limit: 99,
+        };
+        let page = store.redeliverable(Scope::All, page).await.unwrap();
+        assert!(page.requests.iter().any(|(id, _)| *id == ended), "{name}");
+    }
 }
 
 async fn redeliveries_stand_in_their_tenants_queue(database: TestDatabase) {

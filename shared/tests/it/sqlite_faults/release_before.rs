@@ -10,7 +10,9 @@ use storm_shared::{
 use tempfile::TempDir;
 
 use super::{direct, settings};
-use crate::jobs::{attempted, claim_due, due_ids, due_jobs, finish, redeliver, row};
+use crate::jobs::{
+    MAX_CLAIMS, attempted, claim_due, due_ids, due_jobs, finish, new_worker, redeliver, row,
+};
 
 /// The schema of the release before.
 const SCHEMA: &str = concat!(
@@ -207,7 +209,30 @@ async fn what_its_processes_write_meanwhile_is_found_when_it_is_due() {
         (job.claim.work, job.attempts, job.attempts_before),
         (Work::Redelivery, 2, 2)
     );
+    // It expires the lease of a worker of this release, without its redelivery.
+    db.execute("DELETE FROM workers", []).unwrap();
+    let observer = new_worker(&store).await;
+    let seen = store.renew(observer).await.unwrap();
+    assert_eq!(seen.len(), 1, "the lost worker is known again");
+    store.expire(seen[0], MAX_CLAIMS).await.unwrap().unwrap();
+    let job = claim_due(&store).await.pop().unwrap();
+    // Put back by hand, it is due.
+    let put_back = "UPDATE redeliveries SET status = 'PENDING', owner = NULL";
+    db.execute(put_back, []).unwrap();
+    assert_eq!(job.claim.id, accepted);
+    let job = claim_due(&store).await.pop().unwrap();
     let success = attempted(3, AttemptClass::Success);
     finish(&store, &job, success, Outcome::Completed).await;
     assert_eq!(row(&store, accepted).await.redelivery, None);
+
+    // A job that was put back by hand under its redelivery keeps its own claim.
+    redeliver(&store, accepted).await.unwrap();
+    let redelivery = claim_due(&store).await.pop().unwrap();
+    let put_back = "UPDATE requests SET status = 'PENDING', owner = NULL";
+    db.execute(put_back, []).unwrap();
+    let job = claim_due(&store).await.pop().unwrap();
+    let success = attempted(4, AttemptClass::Success);
+    finish(&store, &redelivery, success.clone(), Outcome::Completed).await;
+    finish(&store, &job, success, Outcome::Completed).await;
+    assert_eq!(row(&store, accepted).await.status, Status::Completed);
 }

@@ -31,6 +31,13 @@ pub(super) const INVALID_TRACES: [&str; 3] = [
     "traceparent = '00-nonsense'",
     "traceparent = CAST(x'ff' AS TEXT)",
 ];
+pub(super) const ODD_CLIENT_NAMES: [&str; 5] = [
+    "''",
+    "'no name'",
+    "CAST(x'00' AS TEXT)",
+    "CAST(x'ff' AS TEXT)",
+    "CAST(x'ff00ff' AS TEXT)",
+];
 pub(super) const INVALID_DUE_TIMES: [&str; 2] = ["due = NULL", "due = -1"];
 
 /// Records each row after every change, also of several changes within one transaction.

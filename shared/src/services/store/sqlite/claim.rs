@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{
     clock::StoreTime,
-    columns,
+    columns::{self, bytes},
     state::{self, IS_CLAIMED, IS_HELD},
 };
 use crate::{
@@ -198,10 +198,6 @@ impl ClaimedRow {
             created_by: columns::client_name(self.created_by.as_deref()),
         })
     }
-}
-
-fn bytes(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Vec<u8>>> {
-    Ok(row.get_ref(column)?.as_bytes_or_null()?.map(<[u8]>::to_vec))
 }
 
 fn callback(stored: &[u8]) -> Result<CallbackUrl, Box<dyn Error>> {

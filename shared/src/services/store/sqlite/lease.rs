@@ -73,11 +73,22 @@ pub(super) fn renew(
         .prepare_cached("SELECT owner, beat FROM workers WHERE owner <> ?1")?
         .query_map([owner], |row| Ok(heartbeat(row).ok()))?
         .collect::<rusqlite::Result<_>>()?;
-    if others.contains(&None) {
-        // A row that was edited by hand names no worker, and nobody would expire it.
+    // A row that was edited by hand names no worker, and nobody would expire it. And the release
+    // before expires a lease without the redeliveries under it.
+    if others.contains(&None) || has_orphaned_redelivery(connection)? {
         adopt_orphans(connection)?;
     }
     Ok(Some(others.into_iter().flatten().collect()))
+}
+
+fn has_orphaned_redelivery(connection: &Connection) -> rusqlite::Result<bool> {
+    connection
+        .prepare_cached(&format!(
+            "SELECT EXISTS (SELECT 1 FROM redeliveries
+                            WHERE {IS_CLAIMED} AND coalesce(owner, '') NOT IN
+                                (SELECT owner FROM workers))"
+        ))?
+        .query_one([], |row| row.get(0))
 }
 
 fn heartbeat(row: &Row<'_>) -> rusqlite::Result<Heartbeat> {

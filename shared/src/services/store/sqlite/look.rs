@@ -20,8 +20,9 @@ use crate::{
 /// The most tenants with due jobs among which one search shares. The next one begins with others.
 const MOST_TENANTS: usize = 256;
 
-/// A tenant as the tables have it. Those of rows without a client name come first.
-type Tenant = Option<String>;
+/// A tenant as the tables have it: the bytes of the text, in whose order the index is. That of rows
+/// without a client name comes first.
+type Tenant = Option<Vec<u8>>;
 
 /// The tenant that was served last: the next search begins after it.
 #[derive(Default)]
@@ -110,24 +111,26 @@ impl Lane {
         connection: &Connection,
         after: Option<&Tenant>,
     ) -> rusqlite::Result<Option<(Tenant, i64)>> {
-        let first = |condition: &str, after: &str| {
+        // A name that was edited by hand can be any bytes, and must not be met again and again.
+        let first = |condition: &str, name: &[u8]| {
             connection
                 .prepare_cached(&format!(
                     "SELECT created_by, due FROM {} AND {condition} AND due IS NOT NULL
                      ORDER BY created_by, due LIMIT 1",
                     self.rows()
                 ))?
-                .query_row([after], |row| Ok((columns::text(row, 0)?, row.get(1)?)))
+                .query_row([name], |row| Ok((columns::bytes(row, 0)?, row.get(1)?)))
                 .optional()
         };
-        let after = match after {
-            None => match first("created_by IS NULL AND ?1 = ''", "")? {
-                Some(nameless) => return Ok(Some(nameless)),
-                None => "",
-            },
-            Some(tenant) => tenant.as_deref().unwrap_or_default(),
-        };
-        first("created_by > ?1", after)
+        if let Some(Some(name)) = after {
+            return first("created_by > CAST(?1 AS TEXT)", name);
+        }
+        if after.is_none()
+            && let Some(nameless) = first("created_by IS NULL AND ?1 = x''", b"")?
+        {
+            return Ok(Some(nameless));
+        }
+        first("created_by >= CAST(?1 AS TEXT)", b"")
     }
 
     /// Reads up to `limit` jobs of `tenant` that are due at `now`, with their due times.
@@ -141,7 +144,7 @@ impl Lane {
         connection
             .prepare_cached(&format!(
                 "SELECT id, claim, lost_claims, due FROM {}
-                   AND created_by IS ?1 AND due <= ?2
+                   AND created_by IS CAST(?1 AS TEXT) AND due <= ?2
                  ORDER BY due LIMIT ?3",
                 self.rows()
             ))?
@@ -167,10 +170,10 @@ pub(super) fn due_jobs(
     };
     let last = turn.last().clone();
     let tenants = tenants_in_turn(connection, &last, capacity.long_jobs > 0, now)?;
-    // For most searches enough: more are read only if some tenant has fewer.
+    // For most searches enough: more are read only if some tenant has, or holds, fewer.
     let equal_share = capacity.jobs / tenants.len().max(1) + 1;
     let mut found = search(connection, capacity, &tenants, equal_share, now)?;
-    if found.due.len() < capacity.jobs && !found.waiting.is_empty() {
+    if found.ran_dry {
         found = search(connection, capacity, &tenants, capacity.jobs + 1, now)?;
     }
     if let Some(last) = found.last {
@@ -197,7 +200,7 @@ fn undated(connection: &Connection, limit: usize) -> rusqlite::Result<Vec<Candid
 
 /// A name that can't be parsed was edited by hand, and counts as none.
 fn client(tenant: &Tenant) -> Option<ClientName> {
-    tenant.as_ref()?.parse().ok()
+    str::from_utf8(tenant.as_ref()?).ok()?.parse().ok()
 }
 
 /// The tenants with jobs that are due at `now`, of which those after `last` come first.
@@ -227,6 +230,8 @@ fn tenants_in_turn(
 
 struct Found<'a> {
     due: Vec<Candidate>,
+    /// Whether all jobs of a tenant were taken that were read, and it has more.
+    ran_dry: bool,
     /// Tenants with jobs that were not taken.
     waiting: Vec<&'a Tenant>,
     /// The tenant of the last one that was.
@@ -252,9 +257,11 @@ fn search<'a>(
         });
     }
     let taken = share_out(capacity.jobs, capacity.long_jobs, &mut queues);
-    let is_waiting = |index: &usize| has_more[*index] || !queues[*index].jobs.is_empty();
+    let is_empty = |index: usize| queues[index].jobs.is_empty();
+    let is_waiting = |index: &usize| has_more[*index] || !is_empty(*index);
     let waiting = (0..tenants.len()).filter(is_waiting);
     Ok(Found {
+        ran_dry: (0..tenants.len()).any(|index| has_more[index] && is_empty(index)),
         waiting: waiting.map(|index| &tenants[index]).collect(),
         last: taken.last().map(|(index, _)| &tenants[*index]),
         due: taken.into_iter().map(|(_, candidate)| candidate).collect(),

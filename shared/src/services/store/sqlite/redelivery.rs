@@ -118,10 +118,11 @@ pub(super) fn finish(
 
 /// Ends a redelivery, and writes back to its request what it has counted and who ended it.
 pub(super) fn end(tx: &Connection, id: &str, outcome: &Outcome) -> rusqlite::Result<()> {
+    // A job that was put back by hand meanwhile has another claim.
     tx.prepare_cached(
         "UPDATE requests SET (claim, owner, attempts, parks, lost_claims) =
              (SELECT claim, owner, attempts, parks, lost_claims FROM redeliveries WHERE id = ?1)
-         WHERE id = ?1",
+         WHERE id = ?1 AND status IN ('COMPLETED', 'FAILED')",
     )?
     .execute([id])?;
     // A redelivery that fails does not change the status, and so not what comes with it.
@@ -177,12 +178,12 @@ pub(super) fn find(
     // The index has the ended rows of a tenant in the order of ids. So no row of another tenant is
     // read, and those of all tenants are merged.
     let tenants = match scope {
-        Scope::Of(name) => vec![Some(name.as_str().to_owned())],
+        Scope::Of(name) => vec![Some(name.as_str().into())],
         Scope::All => tenants(connection, page.status)?,
     };
     let mut ended = Vec::with_capacity(tenants.len());
     let mut heads = BinaryHeap::with_capacity(tenants.len());
-    let chunk = if tenants.len() > 1 { 16 } else { SCANNED };
+    let chunk = (SCANNED / tenants.len()).max(1);
     for (index, tenant) in tenants.into_iter().enumerate() {
         let mut rows = Ended {
             tenant,
@@ -219,28 +220,29 @@ pub(super) fn find(
 }
 
 /// The tenants that have rows of `status`.
-fn tenants(connection: &Connection, status: Status) -> rusqlite::Result<Vec<Option<String>>> {
-    let mut found = Vec::new();
-    let mut next = connection.prepare_cached(
-        "SELECT created_by FROM requests WHERE status = ?1 AND is_long = 0 AND created_by > ?2
-         ORDER BY created_by LIMIT 1",
-    )?;
-    let mut after = String::new();
-    while let Some(tenant) = next
-        .query_row(params![status.as_str(), after], |row| columns::text(row, 0))
-        .optional()?
-        .flatten()
-    {
-        after.clone_from(&tenant);
-        found.push(Some(tenant));
+fn tenants(connection: &Connection, status: Status) -> rusqlite::Result<Vec<Option<Vec<u8>>>> {
+    let next = |condition: &str, name: &[u8]| {
+        connection
+            .prepare_cached(&format!(
+                "SELECT created_by FROM requests INDEXED BY requests_by_status
+                 WHERE status = ?1 AND is_long = 0 AND created_by {condition} CAST(?2 AS TEXT)
+                 ORDER BY created_by LIMIT 1"
+            ))?
+            .query_row(params![status.as_str(), name], |row| columns::bytes(row, 0))
+            .optional()
+    };
+    let mut found = vec![None];
+    let mut tenant = next(">=", b"")?.flatten();
+    while let Some(name) = tenant {
+        tenant = next(">", &name)?.flatten();
+        found.push(Some(name));
     }
-    found.push(None);
     Ok(found)
 }
 
 /// The rows of a tenant that have ended with a status, in the order of ids.
 struct Ended {
-    tenant: Option<String>,
+    tenant: Option<Vec<u8>>,
     /// The last id that was read.
     after: String,
     /// How many rows are read at a time.
@@ -271,7 +273,8 @@ impl Ended {
                              AND NOT EXISTS (SELECT 1 FROM redeliveries AS r WHERE r.id = requests.id),
                          origin, coalesce(callback_target, callback_url)
                      FROM requests INDEXED BY requests_by_status
-                     WHERE status = ?1 AND is_long = 0 AND created_by IS ?2 AND due IS NULL AND id > ?3
+                     WHERE status = ?1 AND is_long = 0 AND created_by IS CAST(?2 AS TEXT)
+                         AND due IS NULL AND id > ?3
                      ORDER BY id LIMIT ?4",
                 )?
                 .query_map(
