@@ -186,8 +186,8 @@ table_row() {
         function ms(name) { return $column[name] == "" ? "-" : sprintf("%.1f", $column[name]) }
         END {
             $0 = line
-            failed = of("timeout") + of("other_status") + of("connection") + of("wrong_answer") + of("not_sent") +
-                of("outcome_unknown")
+            failed = of("timeout") + of("other_status") + of("connection") + of("wrong_answer")
+            failed += of("not_sent") + of("outcome_unknown")
             bad = of("accepted") == "-" ? "-" : of("lost") + of("wrong") + of("failed")
             print of("mode"), of("rate"), of("ok"), of("refused"), failed, bad,
                 ms("p50_ms"), ms("p95_ms"), ms("p99_ms"), ms("completion_p95_ms")
