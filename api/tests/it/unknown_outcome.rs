@@ -105,6 +105,10 @@ fn ids(database: &Connection) -> Vec<String> {
     rows.collect::<Result<_, _>>().unwrap()
 }
 
+#[cfg_attr(
+    target_feature = "crt-static",
+    ignore = "a statically linked API loads no library"
+)]
 #[tokio::test]
 async fn a_job_whose_commit_is_unknown_is_stored_again_under_its_id_until_it_is_accepted() {
     let folder = TempDir::new().unwrap();
@@ -126,6 +130,10 @@ async fn a_job_whose_commit_is_unknown_is_stored_again_under_its_id_until_it_is_
     assert!(exited_with(service.stop().await, 0));
 }
 
+#[cfg_attr(
+    target_feature = "crt-static",
+    ignore = "a statically linked API loads no library"
+)]
 #[tokio::test]
 async fn a_job_whose_commit_stays_unknown_is_told_so_and_a_crash_can_bring_it_to_light() {
     let folder = TempDir::new().unwrap();
@@ -144,6 +152,10 @@ async fn a_job_whose_commit_stays_unknown_is_told_so_and_a_crash_can_bring_it_to
     assert!(exited_with(service.stop().await, 0));
 }
 
+#[cfg_attr(
+    target_feature = "crt-static",
+    ignore = "a statically linked API loads no library"
+)]
 #[tokio::test]
 async fn the_next_commit_overwrites_one_that_is_unknown_and_ends_the_doubt() {
     let folder = TempDir::new().unwrap();
@@ -163,6 +175,10 @@ async fn the_next_commit_overwrites_one_that_is_unknown_and_ends_the_doubt() {
     assert!(exited_with(service.stop().await, 0));
 }
 
+#[cfg_attr(
+    target_feature = "crt-static",
+    ignore = "a statically linked API loads no library"
+)]
 #[tokio::test]
 async fn a_redelivery_whose_commit_is_unknown_is_told_so_and_not_repeated() {
     let folder = TempDir::new().unwrap();
