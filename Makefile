@@ -80,7 +80,7 @@ fuzz: cargo ## test the SSRF policy with hostile URLs and DNS answers (CASES=200
 
 .PHONY: test-flake test-images test-compose
 test-flake: ## run `nix flake check`, and test what an edit rebuilds
-	@scripts/nix.sh flake check --log-lines 60
+	@scripts/nix.sh flake check --max-jobs auto --log-lines 60
 	@scripts/tests/packaging/flake.sh
 
 test-images: ## test the loaded images (REBUILD=worker: and that this build is reproducible)
