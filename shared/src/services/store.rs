@@ -29,7 +29,7 @@ pub use self::{
     error::{StoreError, Trouble},
     job::{AttemptRecord, Candidate, Claim, InvalidJob, Job, NewJob, Outcome, Settlement, Work},
     lease::{Expired, Heartbeat, OwnerId, OwnerIdError, quarantine_threshold},
-    look::{Capacity, DueJobs, LONG_JOB},
+    look::{Capacity, DueJobs, is_long},
     redelivery::{Redeliverable, RedeliveryPage, Unredeliverable},
     scope::Scope,
 };

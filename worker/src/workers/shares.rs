@@ -17,7 +17,7 @@ use storm_shared::{
     models::ClientName,
     services::{
         queue::Notification,
-        store::{Candidate, Capacity, Job, LONG_JOB},
+        store::{self, Candidate, Capacity, Job},
     },
 };
 use tokio::{
@@ -134,7 +134,7 @@ impl Shares {
     pub(super) fn hold(&self, job: &Job, long: &mut LongRoom) -> Share {
         let tenant = job.created_by.clone();
         *self.lock().held.entry(tenant.clone()).or_default() += 1;
-        let is_long = job.report.is_none() && job.spec.ideal_duration() > LONG_JOB;
+        let is_long = job.report.is_none() && store::is_long(&job.spec);
         Share {
             shares: self.clone(),
             tenant,

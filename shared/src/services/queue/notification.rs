@@ -2,7 +2,7 @@
 
 use crate::{
     models::{ClientName, RequestId},
-    services::store::{LONG_JOB, NewJob},
+    services::store::{NewJob, is_long},
 };
 
 /// A hint that a job was accepted, with what a worker needs in order to be fair before it claims
@@ -13,7 +13,7 @@ pub struct Notification {
     pub id: RequestId,
     /// The client name of the token that submitted it; `None` without authentication.
     pub tenant: Option<ClientName>,
-    /// Whether its work is expected to take more than [`LONG_JOB`].
+    /// Whether the job is long: [`is_long`].
     pub is_long: bool,
 }
 
@@ -23,7 +23,7 @@ impl Notification {
         Self {
             id: job.id,
             tenant: job.created_by.clone(),
-            is_long: job.spec.ideal_duration() > LONG_JOB,
+            is_long: is_long(&job.spec),
         }
     }
 }

@@ -7,10 +7,15 @@ use std::{
 };
 
 use super::job::Candidate;
-use crate::models::ClientName;
+use crate::models::{ClientName, ReportSpec};
 
-/// A job is long if its work is expected to take more than this: 5 s.
-pub const LONG_JOB: Duration = Duration::from_secs(5);
+/// A job is long if its work is expected to take more than this.
+const LONG_JOB: Duration = Duration::from_secs(5);
+
+/// Whether a job with this `spec` is long: its work is expected to take more than 5 s.
+pub fn is_long(spec: &ReportSpec) -> bool {
+    spec.ideal_duration() > LONG_JOB
+}
 
 /// What a worker can take on, and whose jobs it holds.
 #[derive(Clone, Debug)]

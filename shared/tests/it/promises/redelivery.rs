@@ -8,7 +8,7 @@ use storm_shared::{
     services::{
         report,
         store::{
-            Claim, Outcome, Redeliverable, RedeliveryPage, Scope, Settlement, StoreError,
+            Claim, Outcome, Redeliverable, RedeliveryPage, Scope, Settlement, Store, StoreError,
             Unredeliverable, Work,
         },
     },
@@ -338,6 +338,25 @@ async fn keyset_pages_return_every_request_once_in_order(database: TestDatabase)
     assert_eq!(none, Redeliverable::default());
 }
 
+/// The ids on each page of the completed requests within `scope`.
+async fn completed_pages(store: &Store, scope: Scope, limit: usize) -> Vec<Vec<RequestId>> {
+    let (mut after, mut pages) = (None, Vec::new());
+    loop {
+        let page = RedeliveryPage {
+            status: Status::Completed,
+            since: None,
+            after,
+            limit,
+        };
+        let found = store.redeliverable(scope.clone(), page).await.unwrap();
+        pages.push(found.requests.into_iter().map(|(id, _)| id).collect());
+        after = found.next;
+        if after.is_none() {
+            return pages;
+        }
+    }
+}
+
 async fn a_page_of_one_tenant_reads_no_row_of_another(database: TestDatabase) {
     let store = database.open().await;
     let mut own = Vec::new();
@@ -352,24 +371,7 @@ async fn a_page_of_one_tenant_reads_no_row_of_another(database: TestDatabase) {
     database.add_completed("two", 3000).await;
     let pages = |client: &str, limit| {
         let scope = Scope::Of(client.parse().unwrap());
-        let store = store.clone();
-        async move {
-            let (mut after, mut found) = (None, Vec::new());
-            loop {
-                let page = RedeliveryPage {
-                    status: Status::Completed,
-                    since: None,
-                    after,
-                    limit,
-                };
-                let next = store.redeliverable(scope.clone(), page).await.unwrap();
-                found.push(next.requests.iter().map(|(id, _)| *id).collect::<Vec<_>>());
-                after = next.next;
-                if after.is_none() {
-                    return found;
-                }
-            }
-        }
+        completed_pages(&store, scope, limit)
     };
     assert_eq!(pages("one", 1).await, [[own[0]], [own[1]]]);
     assert_eq!(pages("one", 9).await, [&own[..]]);
@@ -388,22 +390,9 @@ async fn pages_of_all_tenants_are_in_the_order_of_ids(database: TestDatabase) {
         all.push(id);
     }
     for limit in [1, 7, 59, 60, 100] {
-        let (mut after, mut found) = (None, Vec::new());
-        loop {
-            let page = RedeliveryPage {
-                status: Status::Completed,
-                since: None,
-                after,
-                limit,
-            };
-            let page = store.redeliverable(Scope::All, page).await.unwrap();
-            assert!(page.requests.len() <= limit);
-            found.extend(page.requests.into_iter().map(|(id, _)| id));
-            after = page.next;
-            if after.is_none() {
-                break;
-            }
-        }
+        let pages = completed_pages(&store, Scope::All, limit).await;
+        assert!(pages.iter().all(|page| page.len() <= limit));
+        let found = pages.concat();
         assert_eq!(found, all, "{limit}");
     }
 }

@@ -6,7 +6,7 @@ use rusqlite::{Connection, ErrorCode, params};
 use super::{clock::StoreTime, columns};
 use crate::{
     models::{CallbackUrl, ClientName, Failure, Mode, RequestId, Status},
-    services::store::{LONG_JOB, NewJob},
+    services::store::{NewJob, is_long},
 };
 
 /// Inserts an async job, which is `due` then. `input` is the JSON of its specification. Succeeds
@@ -43,7 +43,7 @@ pub(super) fn insert_job(
         job.created_by.as_ref().map(ClientName::as_str),
         callback.map(|url| url.origin().as_str()),
         due.millis(),
-        job.spec.ideal_duration() > LONG_JOB,
+        is_long(&job.spec),
     ])
     .map(drop)
     .or_else(|error| sent.unless_stored(tx, job.id, error))
