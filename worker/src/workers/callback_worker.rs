@@ -73,7 +73,8 @@ impl CallbackWorker {
 
     /// Claims `candidates` in one transaction and starts those that it won. `slots` has
     /// `slots_per_job` for each of them. Long jobs take their place in `long`. Leaves out those
-    /// that another call claims, or that still run: the next search finds them, if need be.
+    /// that another call claims, or that still run: the next search finds them, if need be. Returns
+    /// how many it named to the store.
     ///
     /// # Errors
     /// The store failed, and nothing was claimed: the jobs stay `PENDING`.
@@ -84,15 +85,16 @@ impl CallbackWorker {
         slots_per_job: u32,
         long: &mut LongRoom,
         source: ClaimSource,
-    ) -> Result<(), StoreError> {
+    ) -> Result<usize, StoreError> {
         // With an old heartbeat, another worker could reclaim these jobs while their first attempt
         // runs.
         let Some(term) = self.drain.until_shutdown(self.lease.in_force()).await else {
-            return Ok(());
+            return Ok(0);
         };
         let taken = self.in_hand.take(candidates);
-        if taken.candidates().is_empty() {
-            return Ok(());
+        let tried = taken.candidates().len();
+        if tried == 0 {
+            return Ok(0);
         }
         let claim = until_claimed(
             self.store.claim(term.owner, taken.candidates().to_vec()),
@@ -105,7 +107,7 @@ impl CallbackWorker {
             biased;
             claimed = claim => claimed?,
             // What it may have claimed is released with the lease.
-            () = self.drain.over() => return Ok(()),
+            () = self.drain.over() => return Ok(tried),
         };
         self.metrics.claimed(source, claimed.len());
         let held = taken.keep(claimed.iter().map(|job| claim_of(job).id));
@@ -123,7 +125,7 @@ impl CallbackWorker {
             let processing = Arc::clone(self).process(job, share, slot, held, term.clone());
             self.drain.spawn(processing);
         }
-        Ok(())
+        Ok(tried)
     }
 
     /// Sees one claimed job through, unless its claim ends first.

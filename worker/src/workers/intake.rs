@@ -59,25 +59,25 @@ impl Intake {
     }
 
     /// Claims all `candidates`, in one transaction for as many as there are free slots at a time.
-    /// Long ones among them take their place in `long`.
+    /// Long ones among them take their place in `long`. Returns how many were free to be claimed.
     async fn claim_all(
         &self,
         candidates: &[Candidate],
         mut long: LongRoom,
         source: ClaimSource,
-    ) -> Result<(), StoreError> {
-        let mut rest = candidates;
+    ) -> Result<usize, StoreError> {
+        let (mut rest, mut tried) = (candidates, 0);
         while !rest.is_empty() {
             let slots = self.drain.until_shutdown(self.slots.take(1, rest.len()));
             let Some(slots) = self.watchdog.while_waiting(slots).await else {
                 break; // shutdown: the jobs stay in the table
             };
             let (now, later) = rest.split_at(slots.num_permits());
-            self.worker.claim(now, slots, 1, &mut long, source).await?;
+            tried += self.worker.claim(now, slots, 1, &mut long, source).await?;
             self.watchdog.tick();
             rest = later;
         }
-        Ok(())
+        Ok(tried)
     }
 
     /// Sleeps; `None` at shutdown.
@@ -170,20 +170,26 @@ async fn claim_due(
         let long = intake.shares.room_for_long(limit);
         let capacity = intake.shares.capacity(limit, &long);
         let found = intake.store.due_jobs(capacity).await?;
-        intake.shares.note_waiting(found.waiting);
+        intake
+            .shares
+            .note_waiting(found.waiting, found.long_jobs_wait);
         if let Some(queue_status) = queue_status
             && found.due.iter().any(Candidate::is_new)
         {
             queue_status.note_new_jobs();
         }
         let count = found.due.len();
-        intake
-            .claim_all(&found.due, long, ClaimSource::Table)
-            .await?;
+        let claimed = intake.claim_all(&found.due, long, ClaimSource::Table);
+        let tried = claimed.await?;
         if count < limit {
             // A job that was settled during the search may be due before those that it found.
             let found = found.next_due.map(|wait| searched + wait);
             return Ok(found.into_iter().chain(next_due.earliest()).min());
+        }
+        if tried == 0 {
+            // Another loop claims them, or they still run: somebody edited their rows. The next
+            // search finds the same ones.
+            intake.pause(SHORTEST_PAUSE).await;
         }
         // More may be due than fitted: search again at once.
     }

@@ -85,7 +85,9 @@ async fn claim_some(intake: &Intake, wait: Duration) -> Result<Claimed, StoreErr
             &alike[..together],
             slots,
             slots_per_job,
-            &mut intake.shares.room_for_long(0),
+            // Long suspects take what room there is, and wait for none: with a steady supply of
+            // long jobs they would wait for ever.
+            &mut intake.shares.room_for_long(together),
             ClaimSource::Table,
         )
         .await?;

@@ -4,7 +4,8 @@
 //!   that; this file counts what is held.
 //! * A notification is claimed directly while its tenant holds less than its share: the slots
 //!   divided by the tenants that hold some or wait. While nobody waits, the share is all of them.
-//!   Beyond it, the job is left to the search, so that no notification jumps the queue.
+//!   Beyond it, the job is left to the search, so that no notification jumps the queue. So is a
+//!   long job while others wait for room.
 //! * Long jobs get three quarters of the slots, so that short ones never wait for a long one to
 //!   end.
 
@@ -41,8 +42,11 @@ pub(super) struct Shares {
 #[derive(Default)]
 struct Tenants {
     held: HashMap<Tenant, usize>,
-    /// Those whose due jobs the last search left in the table.
+    /// Those whose due jobs the last search left in the table, although there was room for their
+    /// kind.
     waiting: HashSet<Tenant>,
+    /// Whether the last search left long jobs in the table.
+    long_jobs_wait: bool,
 }
 
 /// Room for long jobs, taken before they are claimed. What is left is free again when it is
@@ -88,9 +92,12 @@ impl Shares {
         }
     }
 
-    /// Notes which tenants have more due jobs than the search has found.
-    pub(super) fn note_waiting(&self, waiting: Vec<Tenant>) {
-        self.lock().waiting = waiting.into_iter().collect();
+    /// Notes which tenants have more due jobs than the search has found, and whether long ones are
+    /// among them.
+    pub(super) fn note_waiting(&self, waiting: Vec<Tenant>, long_jobs_wait: bool) {
+        let mut tenants = self.lock();
+        tenants.waiting = waiting.into_iter().collect();
+        tenants.long_jobs_wait = long_jobs_wait;
     }
 
     /// Whether the last search left due jobs in the table.
@@ -106,7 +113,11 @@ impl Shares {
         long: &LongRoom,
     ) -> Vec<Candidate> {
         let tenants = self.lock();
-        let mut room_for_long = long.0.num_permits();
+        let mut room_for_long = if tenants.long_jobs_wait {
+            0
+        } else {
+            long.0.num_permits()
+        };
         let mut taken = HashMap::<&Tenant, usize>::new();
         let mut candidates = Vec::new();
         for notification in notified {
@@ -138,7 +149,7 @@ impl Shares {
         Share {
             shares: self.clone(),
             tenant,
-            // Without room, a notification was wrong, or a suspected poison job has its own rules.
+            // Without room, it is a suspected poison job, or its notification was wrong.
             long: is_long.then(|| long.0.split(1)).flatten(),
         }
     }
@@ -259,7 +270,7 @@ mod tests {
         let shares = shares(8);
         let _held = hold(&shares, "a", 3);
         assert_eq!((within(&shares, "a"), within(&shares, "b")), (5, 8));
-        shares.note_waiting(vec![tenant("a")]);
+        shares.note_waiting(vec![tenant("a")], false);
         assert_eq!(within(&shares, "a"), 5, "only its own jobs wait");
     }
 
@@ -267,14 +278,14 @@ mod tests {
     fn while_others_wait_a_tenant_is_notified_up_to_its_share_of_the_slots() {
         let shares = shares(8);
         let held = hold(&shares, "a", 5);
-        shares.note_waiting(vec![tenant("a"), tenant("b"), tenant("")]);
+        shares.note_waiting(vec![tenant("a"), tenant("b"), tenant("")], false);
         assert_eq!(within(&shares, "a"), 0);
         assert_eq!(within(&shares, "b"), 3);
         assert_eq!(within(&shares, "c"), 2, "a fourth one");
         drop(held);
         assert_eq!(within(&shares, "a"), 3);
         assert_eq!(shares.lock().held.len(), 0);
-        shares.note_waiting(Vec::new());
+        shares.note_waiting(Vec::new(), false);
         assert_eq!(within(&shares, "a"), 8);
     }
 
@@ -311,6 +322,21 @@ mod tests {
             drop(held);
             assert_eq!(shares.room_for_long(99).0.num_permits(), most);
         }
+    }
+
+    #[test]
+    fn a_long_job_jumps_no_long_job_that_waits_in_the_table() {
+        let shares = shares(8);
+        let batch = [notified("a", true), notified("a", false)];
+        let found = || {
+            shares
+                .within(batch.iter(), 8, &shares.room_for_long(1))
+                .len()
+        };
+        shares.note_waiting(Vec::new(), true);
+        assert_eq!(found(), 1, "the short one");
+        shares.note_waiting(Vec::new(), false);
+        assert_eq!(found(), 2);
     }
 
     #[test]

@@ -45,8 +45,11 @@ pub struct DueJobs {
     /// Claimable jobs that have lost no claim. Each goes to the tenant that then holds the fewest,
     /// in turns; those of one tenant are in the order in which they became due.
     pub due: Vec<Candidate>,
-    /// Tenants with more due jobs than these, as far as the search has looked.
+    /// Tenants with more due jobs than these, as far as the search has looked. Long jobs without
+    /// room don't count.
     pub waiting: Vec<Option<ClientName>>,
+    /// Whether more long jobs are due than these, with room for them or without.
+    pub long_jobs_wait: bool,
     /// The time until the next job that was claimed before becomes due. New jobs don't count: their
     /// notifications are on the way.
     pub next_due: Option<Duration>,
@@ -63,7 +66,7 @@ pub(super) struct TenantQueue<T> {
 
 /// Takes up to `most` jobs, of which up to `most_long` are long, from `queues`: each from the
 /// tenant that then holds the fewest, and of several from the first. Returns them with their
-/// tenant's index.
+/// tenant's index. Long jobs that are over the limit are left.
 pub(super) fn share_out<T>(
     most: usize,
     mut most_long: usize,
@@ -80,19 +83,14 @@ pub(super) fn share_out<T>(
     {
         // Long jobs wait for a worker with room for them, and short ones behind them do not.
         let jobs = &mut queues[index].jobs;
-        while most_long == 0 && jobs.front().is_some_and(|(is_long, _)| *is_long) {
-            jobs.pop_front();
-        }
-        let Some((is_long, job)) = jobs.pop_front() else {
+        let can_run = |(is_long, _): &(bool, T)| !is_long || most_long > 0;
+        let Some((is_long, job)) = jobs.iter().position(can_run).and_then(|at| jobs.remove(at))
+        else {
             continue;
         };
         most_long -= usize::from(is_long);
         taken.push((index, job));
         next.push(Reverse((held + 1, index)));
-    }
-    for queue in queues {
-        // What is left has to be able to run now.
-        queue.jobs.retain(|(is_long, _)| !is_long || most_long > 0);
     }
     taken
 }
@@ -128,10 +126,10 @@ mod tests {
     }
 
     #[test]
-    fn long_jobs_over_the_limit_block_no_short_ones_and_do_not_count_as_left() {
+    fn long_jobs_over_the_limit_block_no_short_ones_and_are_left() {
         let mut queues = [queue(0, "AAAa"), queue(0, "BB")];
         assert_eq!(shared(9, 2, &mut queues), "ABa");
-        assert!(queues.iter().all(|it| it.jobs.is_empty()));
+        assert_eq!(queues.map(|it| it.jobs.len()), [2, 1]);
         let mut queues = [queue(0, "AA")];
         assert_eq!(shared(1, 2, &mut queues), "A");
         assert_eq!(queues[0].jobs.len(), 1);

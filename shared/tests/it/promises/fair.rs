@@ -192,9 +192,16 @@ async fn long_jobs_take_their_part_of_the_slots_and_block_no_short_ones(database
     };
     let found = store.due_jobs(capacity(0)).await.unwrap();
     assert_eq!((ids(&found), found.waiting.len()), (vec![short], 0));
+    assert!(found.long_jobs_wait);
     let found = store.due_jobs(capacity(2)).await.unwrap();
     assert_eq!(ids(&found), [long[0], long[1], short]);
-    assert_eq!(search(&store, 9).await.due.len(), 5);
+    assert!(found.long_jobs_wait && found.waiting.is_empty());
+    let found = store.due_jobs(capacity(4)).await.unwrap();
+    assert!(found.due.len() == 5 && !found.long_jobs_wait);
+    let worker = new_worker(&store).await;
+    assert_eq!(claim(&store, worker, found.due).await.len(), 5);
+    let found = store.due_jobs(capacity(0)).await.unwrap();
+    assert!(found.due.is_empty() && !found.long_jobs_wait);
 }
 
 async fn a_job_whose_result_is_stored_is_not_long_any_more(database: TestDatabase) {

@@ -61,22 +61,6 @@ async fn a_file_that_is_no_database_is_refused_unchanged() {
 }
 
 #[tokio::test]
-async fn an_error_about_a_file_that_is_no_database_names_the_file() {
-    let folder = TempDir::new().unwrap();
-    fs::write(
-        database(&folder),
-        "no database at all, but long enough".repeat(99),
-    )
-    .unwrap();
-    let error = Store::open(&settings(&folder))
-        .await
-        .err()
-        .unwrap()
-        .to_string();
-    assert!(error.contains("storm.db"), "{error}");
-}
-
-#[tokio::test]
 async fn another_programs_database_is_refused_unchanged_in_every_journal_mode() {
     for mode in ["DELETE", "WAL"] {
         let folder = TempDir::new().unwrap();

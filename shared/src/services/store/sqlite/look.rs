@@ -43,21 +43,23 @@ struct Lane {
 }
 
 impl Lane {
+    const SHORT: Self = Self {
+        work: Work::Job,
+        is_long: false,
+    };
+
+    const LONG: Self = Self {
+        work: Work::Job,
+        is_long: true,
+    };
+
     /// A redelivery has its result: it is never long.
-    const ALL: [Self; 3] = [
-        Self {
-            work: Work::Job,
-            is_long: false,
-        },
-        Self {
-            work: Work::Redelivery,
-            is_long: false,
-        },
-        Self {
-            work: Work::Job,
-            is_long: true,
-        },
-    ];
+    const REDELIVERIES: Self = Self {
+        work: Work::Redelivery,
+        is_long: false,
+    };
+
+    const ALL: [Self; 3] = [Self::SHORT, Self::REDELIVERIES, Self::LONG];
 
     /// SQL for the rows of the lane.
     fn rows(self) -> &'static str {
@@ -182,6 +184,7 @@ pub(super) fn due_jobs(
     Ok(DueJobs {
         due: undated.into_iter().chain(found.due).collect(),
         waiting: found.waiting.into_iter().map(client).collect(),
+        long_jobs_wait: found.long_jobs_wait,
         next_due: next_due(connection, now)?,
     })
 }
@@ -232,8 +235,10 @@ struct Found<'a> {
     due: Vec<Candidate>,
     /// Whether all jobs of a tenant were taken that were read, and it has more.
     ran_dry: bool,
-    /// Tenants with jobs that were not taken.
+    /// Tenants with jobs that were not taken although there is room for their kind.
     waiting: Vec<&'a Tenant>,
+    /// Whether long jobs were not taken.
+    long_jobs_wait: bool,
     /// The tenant of the last one that was.
     last: Option<&'a Tenant>,
 }
@@ -256,16 +261,32 @@ fn search<'a>(
             jobs,
         });
     }
+    let long_jobs_read = count_long(&queues);
     let taken = share_out(capacity.jobs, capacity.long_jobs, &mut queues);
-    let is_empty = |index: usize| queues[index].jobs.is_empty();
-    let is_waiting = |index: &usize| has_more[*index] || !is_empty(*index);
-    let waiting = (0..tenants.len()).filter(is_waiting);
+    let long_jobs_left = count_long(&queues);
+    let has_room_for_long = long_jobs_read - long_jobs_left < capacity.long_jobs;
+    let can_run = |(is_long, _): &(bool, Candidate)| !is_long || has_room_for_long;
+    let has_left = |index: usize| queues[index].jobs.iter().any(can_run);
+    let waiting = (0..tenants.len()).filter(|index| has_more[*index] || has_left(*index));
     Ok(Found {
-        ran_dry: (0..tenants.len()).any(|index| has_more[index] && is_empty(index)),
+        ran_dry: (0..tenants.len()).any(|index| has_more[index] && !has_left(index)),
         waiting: waiting.map(|index| &tenants[index]).collect(),
+        long_jobs_wait: if capacity.long_jobs > 0 {
+            long_jobs_left > 0
+        } else {
+            // Their lane was not read.
+            let mut first = Vec::new();
+            Lane::LONG.tenants(connection, now, (None, None), 1, &mut first)?;
+            !first.is_empty()
+        },
         last: taken.last().map(|(index, _)| &tenants[*index]),
         due: taken.into_iter().map(|(_, candidate)| candidate).collect(),
     })
+}
+
+fn count_long(queues: &[TenantQueue<Candidate>]) -> usize {
+    let jobs = queues.iter().flat_map(|it| &it.jobs);
+    jobs.filter(|(is_long, _)| *is_long).count()
 }
 
 /// Reads up to `each` due jobs of `tenant` from each lane, in the order of their due times.
@@ -278,10 +299,11 @@ fn due_of(
 ) -> rusqlite::Result<VecDeque<(bool, Candidate)>> {
     let mut by_due = BTreeMap::new();
     for lane in Lane::ALL {
-        let most = if lane.is_long {
-            each.min(capacity.long_jobs)
-        } else {
-            each
+        let most = match (lane.is_long, capacity.long_jobs) {
+            (true, 0) => continue,
+            // One more shows that others wait.
+            (true, room) => each.min(room + 1),
+            (false, _) => each,
         };
         for (due, candidate) in lane.due(connection, tenant, most, now)? {
             by_due.insert((due, candidate.id), (lane.is_long, candidate));
