@@ -8,7 +8,7 @@
 //! * [`auth`]: authentication, tenant, scope and rate limit; [`limiter`] is the rate limiter.
 //! * [`routes`]: maps path and method to a controller, or to `404` or `405`.
 //! * [`body`]: reads a request's body, bounded in size and time.
-//! * [`trace`]: reads the `traceparent` header.
+//! * [`trace`] and [`idempotency`]: read the headers `traceparent` and `Idempotency-Key`.
 //! * [`validation`]: parses a body to a valid submission, or lists all of its faults.
 //! * [`controllers`]: one module for each endpoint.
 //! * [`backlog_limit`]: admission control, which refuses a tenant's jobs for a receiver whose
@@ -28,6 +28,7 @@ mod closing;
 pub mod controllers;
 pub mod descriptors;
 pub mod error;
+pub mod idempotency;
 pub mod limiter;
 pub mod metrics;
 mod repeat;

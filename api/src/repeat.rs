@@ -10,15 +10,18 @@ const FIRST_WAIT: Duration = Duration::from_millis(50);
 
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
-/// Makes a write. If its outcome is unknown, repeats it until it succeeds, the store is closed, or
-/// `limit` has passed.
+/// Makes a write and returns its result. If its outcome is unknown, repeats it until it succeeds,
+/// the store is closed, or `limit` has passed.
 ///
 /// # Errors
 /// That of the first try; or, once the outcome was unknown, [`StoreError::Indeterminate`]: no later
 /// error makes it known.
-pub(crate) async fn until_known<F>(limit: Duration, write: impl Fn() -> F) -> Result<(), StoreError>
+pub(crate) async fn until_known<T, F>(
+    limit: Duration,
+    write: impl Fn() -> F,
+) -> Result<T, StoreError>
 where
-    F: Future<Output = Result<(), StoreError>>,
+    F: Future<Output = Result<T, StoreError>>,
 {
     let deadline = Instant::now() + limit;
     let unknown = match write().await {
@@ -33,7 +36,7 @@ where
         }
         sleep_until(next).await;
         match timeout_at(deadline, write()).await {
-            Ok(Ok(())) => return Ok(()),
+            Ok(Ok(written)) => return Ok(written),
             Ok(Err(StoreError::Closed)) | Err(_) => return Err(unknown),
             Ok(Err(_)) => {}
         }
@@ -112,7 +115,7 @@ mod tests {
 
         // A repeat that gets no answer is not waited for beyond the limit.
         let tries = RefCell::new(0);
-        let hangs = until_known(LIMIT, || {
+        let hangs = until_known::<(), _>(LIMIT, || {
             *tries.borrow_mut() += 1;
             let is_first = *tries.borrow() == 1;
             async move {

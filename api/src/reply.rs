@@ -15,13 +15,16 @@ use storm_shared::{
 };
 use warp::{
     Reply,
-    http::{HeaderValue, StatusCode, header},
+    http::{HeaderName, HeaderValue, StatusCode, header},
     reply::Response,
 };
 
 use self::{json::json, problem::RETRY_AFTER};
 use crate::limiter::Quota;
 pub use problem::{FieldError, Problem};
+
+/// Marks the answer to a repeated submission.
+const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
 /// `202` for an accepted job.
 pub fn accepted(id: RequestId, callback_url: Option<&CallbackUrl>) -> Response {
@@ -52,6 +55,15 @@ pub fn accepted(id: RequestId, callback_url: Option<&CallbackUrl>) -> Response {
     if let Ok(location) = HeaderValue::try_from(location) {
         response.headers_mut().insert(header::LOCATION, location);
     }
+    response
+}
+
+/// The same `202` once more, for a submission that was repeated with its idempotency key.
+pub fn replayed(id: RequestId, callback_url: Option<&CallbackUrl>) -> Response {
+    let mut response = accepted(id, callback_url);
+    response
+        .headers_mut()
+        .insert(REPLAYED, HeaderValue::from_static("true"));
     response
 }
 

@@ -15,6 +15,7 @@ use crate::{
     auth::{Caller, Scraper},
     body,
     controllers::{asynchronous, health, redelivery, requests, sync},
+    idempotency::idempotency_key,
     metrics::Metrics,
     reply::{self, Problem},
     trace::traceparent,
@@ -81,6 +82,7 @@ fn post_async(
         .and(caller())
         .and(with(app))
         .and(traceparent())
+        .and(idempotency_key())
         // Last: warp hands out the body once, so no filter after this may reject the request.
         .and(submission(form, app.settings.http.timeout))
         .then(asynchronous::submit)

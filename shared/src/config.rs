@@ -67,6 +67,8 @@ pub struct StoreSettings {
     pub synchronous: Synchronous,
     /// Writes that may wait for the writer: `DB_WRITE_QUEUE`.
     pub write_queue: usize,
+    /// How long an idempotency key belongs to its job at the least: `IDEMPOTENCY_WINDOW`.
+    pub idempotency_window: Duration,
 }
 
 /// What a commit survives.
@@ -230,6 +232,7 @@ impl StoreSettings {
                 _ => None,
             })?,
             write_queue: layers.number("db_write_queue", 1..=1_000_000)?,
+            idempotency_window: layers.duration("idempotency_window")?,
         })
     }
 }

@@ -6,6 +6,7 @@ mod client_name;
 mod destination;
 mod event;
 mod failure;
+mod idempotency_key;
 mod origin;
 mod report_spec;
 mod request;
@@ -20,6 +21,7 @@ pub use client_name::{ClientName, ClientNameError};
 pub use destination::Destination;
 pub use event::{Event, EventKind};
 pub use failure::{Failure, FailureReason};
+pub use idempotency_key::{IdempotencyKey, IdempotencyKeyError};
 pub use origin::Origin;
 pub use report_spec::{
     Records, RecordsError, ReportName, ReportNameError, ReportSpec, WAIT_PER_RECORD,

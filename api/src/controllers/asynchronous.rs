@@ -4,10 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use storm_shared::{
-    models::{RequestId, Traceparent},
+    models::{IdempotencyKey, RequestId, Traceparent},
     services::{
         queue::{NOTIFICATION_GRACE, Notification},
-        store::NewJob,
+        store::{Acceptance, NewJob},
     },
 };
 use warp::reply::Response;
@@ -24,25 +24,25 @@ use crate::{
 /// Stores the job and answers `202` as soon as it is committed. If it is unknown whether it was,
 /// the write is repeated under the same id, for as long as a client may take to send a request.
 ///
+/// A submission that repeats an earlier one, by its idempotency key, gets the earlier one's answer.
+///
 /// # Errors
-/// The submission is invalid, the receiver's backlog is full, or the store failed.
+/// The submission or its key is invalid, the key belongs to another submission, the receiver's
+/// backlog is full, or the store failed.
 pub async fn submit(
     caller: Caller,
     app: Arc<App>,
     traceparent: Option<Traceparent>,
+    idempotency_key: Result<Option<IdempotencyKey>, Problem>,
     submission: Result<Submission, Invalid>,
 ) -> Result<Response, Problem> {
+    let idempotency_key = idempotency_key?;
     let Submission { spec, callback_url } = submission.map_err(|invalid| {
         if let Some(rule) = invalid.refused_by {
             app.metrics.refused_callback(rule.name());
         }
         *invalid.problem
     })?;
-    if let Some(url) = &callback_url
-        && app.backlog_limit.is_full(&caller.destination(url.origin()))
-    {
-        return Err(Problem::receiver_overloaded());
-    }
     let created_at = Timestamp::now();
     let id = RequestId::generate();
     let job = NewJob {
@@ -53,18 +53,41 @@ pub async fn submit(
         },
         traceparent,
         created_by: caller.name().cloned(),
-        ..NewJob::new(id, spec, callback_url.clone())
+        idempotency_key,
+        ..NewJob::new(id, spec, callback_url)
     };
+    // Before admission control and without a write: a repeat adds nothing to any backlog or queue.
+    let earlier = app.store.accepted_before(&job).await;
+    if let Some(earlier) = earlier.map_err(|error| store_problem(None, &error))? {
+        return answer(&job, earlier);
+    }
+    if let Some(url) = &job.callback
+        && app.backlog_limit.is_full(&caller.destination(url.origin()))
+    {
+        return Err(Problem::receiver_overloaded());
+    }
     let notification = app.notifier.as_ref().map(|_| Notification::of(&job));
     let accepted = until_known(app.settings.http.timeout, || app.store.accept(job.clone())).await;
-    accepted.map_err(|error| store_problem(id, &error))?;
+    let accepted = accepted.map_err(|error| store_problem(id, &error))?;
     // After the commit: a worker that gets the notification must find the row.
     //
     // If the client disconnects before the commit, this future is dropped: the row is still written
     // but no notification is sent, and a worker finds the row when it next polls the table. A task
     // for each request would prevent this, at a cost to every request.
-    if let (Some(notifier), Some(notification)) = (&app.notifier, notification) {
+    if accepted == Acceptance::Stored
+        && let (Some(notifier), Some(notification)) = (&app.notifier, notification)
+    {
         notifier.notify(notification);
     }
-    Ok(reply::accepted(id, callback_url.as_ref()))
+    answer(&job, accepted)
+}
+
+/// The answer to the submission of `job`.
+fn answer(job: &NewJob, accepted: Acceptance) -> Result<Response, Problem> {
+    let callback_url = job.callback.as_ref();
+    match accepted {
+        Acceptance::Stored => Ok(reply::accepted(job.id, callback_url)),
+        Acceptance::Replayed { id, .. } => Ok(reply::replayed(id, callback_url)),
+        Acceptance::Conflicting => Err(Problem::idempotency_key_reused()),
+    }
 }

@@ -5,6 +5,7 @@
 //! | name | status | when |
 //! | --- | --- | --- |
 //! | `bad-host` | 400 | `Host` is missing, repeated or invalid |
+//! | `bad-idempotency-key` | 400 | `Idempotency-Key` is repeated or invalid |
 //! | `malformed-body` | 400 | the body is not a JSON object |
 //! | `unexpected-body` | 400 | the path takes no body |
 //! | `unauthorized` | 401 | the token is missing or invalid |
@@ -20,6 +21,7 @@
 //! | `unsupported-media-type` | 415 | the content type is not `application/json`, or the body is coded |
 //! | `misdirected` | 421 | without tokens: `Host` is not one that is served |
 //! | `validation` | 422 | fields are invalid: `errors` lists all of them |
+//! | `idempotency-key-reused` | 422 | `Idempotency-Key` belongs to another submission |
 //! | `rate-limited` | 429 | the client exceeded `RATE_LIMIT` |
 //! | `report-failed` | 500 | the work failed; the log says why |
 //! | `unsupported-transfer-coding` | 501 | the body has a transfer coding other than `chunked` |
@@ -46,7 +48,10 @@ mod database;
 use std::{borrow::Cow, time::Duration};
 
 use serde::Serialize;
-use storm_shared::{models::RequestId, services::store::Unredeliverable};
+use storm_shared::{
+    models::{IdempotencyKeyError, RequestId},
+    services::store::Unredeliverable,
+};
 use warp::{
     Reply,
     http::{HeaderName, HeaderValue, StatusCode, header},
@@ -318,6 +323,36 @@ impl Problem {
             detail: NO_BODY.into(),
             ..Self::unsupported_media_type()
         }
+    }
+
+    /// The idempotency key is invalid.
+    pub fn bad_idempotency_key(error: &IdempotencyKeyError) -> Self {
+        Self::idempotency_key(format!(
+            "The header `idempotency-key` {error}. Send a new UUID for each submission, and the same \
+             one again with each repeat of it."
+        ))
+    }
+
+    /// There is more than one idempotency key.
+    pub fn repeated_idempotency_key() -> Self {
+        Self::idempotency_key("Send the header `idempotency-key` once, with one key.")
+    }
+
+    fn idempotency_key(detail: impl Into<Cow<'static, str>>) -> Self {
+        let (name, title) = ("bad-idempotency-key", "Bad idempotency key");
+        Self::new(StatusCode::BAD_REQUEST, name, title, detail)
+    }
+
+    /// The idempotency key has stored another submission.
+    pub fn idempotency_key_reused() -> Self {
+        let detail = "Your `idempotency-key` belongs to an earlier submission, which had other fields. Repeat \
+                      that one unchanged, or send this one with a new key.";
+        Self::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "idempotency-key-reused",
+            "Idempotency key reused",
+            detail,
+        )
     }
 
     /// Fields of the body are invalid: every fault.

@@ -11,6 +11,7 @@ fn the_defaults_are_those_of_the_contract() {
     let settings = Settings::with([]).unwrap();
     assert!(settings.store.path.is_absolute() && settings.store.path.ends_with("data/storm.db"));
     assert_eq!(settings.store.synchronous, Synchronous::Full);
+    assert_eq!(settings.store.idempotency_window, Duration::from_hours(24));
     let queue = settings.queue.unwrap();
     assert_eq!(queue.redis_url, "redis://127.0.0.1:6379");
     assert_eq!(queue.name, "high_priority");
@@ -54,6 +55,11 @@ fn the_error_for_a_value_names_the_setting_the_value_and_what_is_accepted() {
         ),
         (
             "SYNC_TIMEOUT",
+            "0s",
+            "a number and a unit, above zero and up to 30d, such as 250ms, 10s or 90m",
+        ),
+        (
+            "IDEMPOTENCY_WINDOW",
             "0s",
             "a number and a unit, above zero and up to 30d, such as 250ms, 10s or 90m",
         ),

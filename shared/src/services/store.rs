@@ -13,6 +13,7 @@
 
 mod condition;
 mod error;
+mod idempotency;
 mod job;
 mod lease;
 mod look;
@@ -27,6 +28,7 @@ use jiff::Timestamp;
 use self::sqlite::Sqlite;
 pub use self::{
     error::{StoreError, Trouble},
+    idempotency::Acceptance,
     job::{AttemptRecord, Candidate, Claim, InvalidJob, Job, NewJob, Outcome, Settlement, Work},
     lease::{Expired, Heartbeat, OwnerId, OwnerIdError, quarantine_threshold},
     look::{Capacity, DueJobs, is_long},
@@ -77,18 +79,33 @@ impl Store {
         }
     }
 
-    /// Accepts an async job. When this returns `Ok`, the row is committed.
+    /// Accepts an async job. When this returns [`Acceptance::Stored`], the row is committed.
     ///
-    /// A repeat with the same job succeeds and changes nothing, whatever has become of the row
-    /// since. Another job under the same id is an error.
+    /// With an idempotency key, the job and its key are stored together, unless the tenant's key
+    /// belongs to an earlier job: then nothing is written, and the answer says so. A key belongs to
+    /// its job for `IDEMPOTENCY_WINDOW`, and until the job has ended. After that it is free.
+    ///
+    /// A repeat with the same job is [`Acceptance::Stored`] and changes nothing, whatever has become
+    /// of the row and of the key since. Another job under the same id is an error.
     ///
     /// # Errors
     /// [`StoreError::QueueFull`] at once if the write queue is full; otherwise the write failed. No
     /// row exists then, but after [`StoreError::Indeterminate`], and after [`Trouble::Moved`] in
     /// the file that was moved.
-    pub async fn accept(&self, job: NewJob) -> Result<(), StoreError> {
+    pub async fn accept(&self, job: NewJob) -> Result<Acceptance, StoreError> {
         match &self.engine {
             Engine::Sqlite(engine) => engine.accept(job).await,
+        }
+    }
+
+    /// What [`Store::accept`] would say of a job whose idempotency key belongs to an earlier one,
+    /// without a write. `None` if the key is free, or the job has none.
+    ///
+    /// # Errors
+    /// The read failed, or the read queue is full.
+    pub async fn accepted_before(&self, job: &NewJob) -> Result<Option<Acceptance>, StoreError> {
+        match &self.engine {
+            Engine::Sqlite(engine) => engine.accepted_before(job).await,
         }
     }
 

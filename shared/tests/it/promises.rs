@@ -29,6 +29,7 @@ mod claim;
 mod clock;
 mod fair;
 mod find;
+mod idempotency;
 mod interleavings;
 mod lease;
 mod look;

@@ -180,6 +180,28 @@ impl TestDatabase {
         }
     }
 
+    /// Deletes a request by hand.
+    pub(crate) async fn delete(&self, id: RequestId) {
+        match self {
+            Self::Sqlite(database) => database.delete(id),
+        }
+    }
+
+    /// As if the machine had been off since the last write, for `hours` by the wall clock, which may
+    /// have been set back. No store may be open.
+    pub(crate) async fn boot_after(&self, hours: i64) {
+        match self {
+            Self::Sqlite(database) => database.boot_after(hours),
+        }
+    }
+
+    /// The requests to which idempotency keys belong, in the order in which old ones are found.
+    pub(crate) async fn keyed(&self) -> Vec<RequestId> {
+        match self {
+            Self::Sqlite(database) => database.keyed(),
+        }
+    }
+
     /// Starts to record each row after every change, also after each of several changes in one
     /// transaction. From then on, deleting a request is an error.
     pub(crate) async fn record_history(&self) {

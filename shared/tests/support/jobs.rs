@@ -36,7 +36,7 @@ pub(crate) async fn try_accept(store: &Store) -> Result<RequestId, StoreError> {
     let id = RequestId::generate();
     let callback = CallbackUrl::parse("http://example.com/hook?a=1").unwrap();
     let job = NewJob::new(id, spec(), Some(callback));
-    store.accept(job).await.map(|()| id)
+    store.accept(job).await.map(|_| id)
 }
 
 /// Begins to accept `count` jobs, each in a task of its own.

@@ -7,8 +7,8 @@ use jiff::Timestamp;
 use super::lease::OwnerId;
 use crate::{
     models::{
-        AttemptClass, CallbackUrl, ClientName, Failure, ReportSpec, RequestId, Traceparent,
-        Transition,
+        AttemptClass, CallbackUrl, ClientName, Failure, IdempotencyKey, ReportSpec, RequestId,
+        Traceparent, Transition,
     },
     services::report::Report,
 };
@@ -31,10 +31,13 @@ pub struct NewJob {
     pub traceparent: Option<Traceparent>,
     /// The client name of the token; `None` without authentication.
     pub created_by: Option<ClientName>,
+    /// The client's key, by which a repeated submission is recognised; `None` if it sent none.
+    pub idempotency_key: Option<IdempotencyKey>,
 }
 
 impl NewJob {
-    /// A job that is submitted now, without a notification, a client name and a caller's trace.
+    /// A job that is submitted now, without a notification, a client name, a caller's trace and an
+    /// idempotency key.
     pub fn new(id: RequestId, spec: ReportSpec, callback: Option<CallbackUrl>) -> Self {
         Self {
             id,
@@ -44,6 +47,7 @@ impl NewJob {
             callback,
             traceparent: None,
             created_by: None,
+            idempotency_key: None,
         }
     }
 }

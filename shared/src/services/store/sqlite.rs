@@ -15,6 +15,7 @@ mod events;
 mod files;
 mod find;
 mod health;
+mod idempotency;
 mod lease;
 mod look;
 mod open;
@@ -36,14 +37,16 @@ use rusqlite::Connection;
 use self::{
     claim::ClaimedRow,
     clock::{Clock, StoreTime},
+    idempotency::KeyedJob,
     look::Turn,
     readers::Readers,
     recent::Recent,
     writer::Writer,
 };
 use super::{
-    Candidate, Capacity, Claim, DueJobs, Expired, Heartbeat, InvalidJob, Job, NewJob, OwnerId,
-    Redeliverable, RedeliveryPage, Scope, Settlement, StoreError, Trouble, Unredeliverable,
+    Acceptance, Candidate, Capacity, Claim, DueJobs, Expired, Heartbeat, InvalidJob, Job, NewJob,
+    OwnerId, Redeliverable, RedeliveryPage, Scope, Settlement, StoreError, Trouble,
+    Unredeliverable,
 };
 use crate::{
     config::StoreSettings,
@@ -68,6 +71,7 @@ pub(super) struct Sqlite {
     readers: Readers,
     recent_read: Recent,
     recent_write: Recent,
+    idempotency_window: Duration,
 }
 
 impl Sqlite {
@@ -87,6 +91,7 @@ impl Sqlite {
             readers: Readers::start(opened.readers),
             recent_read: Recent::with_period(Duration::ZERO),
             recent_write: Recent::with_period(Duration::from_secs(1)),
+            idempotency_window: settings.idempotency_window,
         })
     }
 
@@ -103,13 +108,36 @@ impl Sqlite {
         &self.id
     }
 
-    pub(super) async fn accept(&self, job: NewJob) -> Result<(), StoreError> {
+    pub(super) async fn accept(&self, job: NewJob) -> Result<Acceptance, StoreError> {
         // Before the write: its closure runs in a transaction that other writes share.
         let input = columns::to_json(&job.spec);
-        let due = self.clock.now().after(job.notification_grace);
+        let now = self.clock.now();
+        let due = now.after(job.notification_grace);
+        let keyed = KeyedJob::of(&job);
+        let window = self.idempotency_window;
         self.writer
             // Load shedding: the API answers 503, while a worker's writes wait for room.
-            .try_write(move |tx| accept::insert_job(tx, &job, &input, due))
+            .try_write(move |tx| {
+                if let Some(keyed) = keyed
+                    && let Some(earlier) = idempotency::take(tx, &keyed, now, window)?
+                {
+                    return Ok(earlier);
+                }
+                accept::insert_job(tx, &job, &input, due)?;
+                Ok(Acceptance::Stored)
+            })
+            .await
+    }
+
+    pub(super) async fn accepted_before(
+        &self,
+        job: &NewJob,
+    ) -> Result<Option<Acceptance>, StoreError> {
+        let Some(keyed) = KeyedJob::of(job) else {
+            return Ok(None);
+        };
+        self.readers
+            .read(self.timed(move |db, now| idempotency::find(db, &keyed, now)))
             .await
     }
 

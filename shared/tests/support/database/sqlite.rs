@@ -142,6 +142,21 @@ impl Database {
         ));
     }
 
+    pub(super) fn delete(&self, id: RequestId) {
+        self.execute(&format!("DELETE FROM requests WHERE id = '{id}'"));
+    }
+
+    pub(super) fn boot_after(&self, hours: i64) {
+        self.execute(&format!(
+            "UPDATE clock SET boot = 'another', saved_wall = saved_wall - 3600000 * ({hours});"
+        ));
+    }
+
+    pub(super) fn keyed(&self) -> Vec<RequestId> {
+        let keyed = "SELECT request_id FROM idempotency_keys ORDER BY request_id";
+        self.query(keyed, [], |row| word(row, 0))
+    }
+
     pub(super) fn record_history(&self) {
         self.execute(HISTORY);
     }

@@ -7,8 +7,8 @@ use storm_shared::{
     services::{
         report::Report,
         store::{
-            Candidate, Capacity, Claim, DueJobs, Expired, Heartbeat, InvalidJob, Job, NewJob,
-            Outcome, OwnerId, Settlement, Store, StoreError,
+            Acceptance, Candidate, Capacity, Claim, DueJobs, Expired, Heartbeat, InvalidJob, Job,
+            NewJob, Outcome, OwnerId, Settlement, Store, StoreError,
         },
     },
 };
@@ -67,7 +67,10 @@ pub(super) struct Won {
 impl Call {
     pub(super) async fn on(&self, store: &Store) -> Answer {
         let answer = match self.clone() {
-            Self::Accept(id) => done(store.accept(NewJob::new(id, spec(), None)).await),
+            Self::Accept(id) => {
+                let accepted = store.accept(NewJob::new(id, spec(), None)).await;
+                done(accepted.map(|accepted| assert_eq!(accepted, Acceptance::Stored)))
+            }
             Self::Register(owner) => done(store.register(owner).await),
             Self::Renew(owner) => store.renew(owner).await.map(|mut others| {
                 others.sort_by_key(|other| other.owner);

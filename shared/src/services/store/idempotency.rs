@@ -1,0 +1,103 @@
+//! Idempotency: whether a submission is new, or repeats an earlier one. Value types, no SQL.
+
+use jiff::Timestamp;
+use sha2::{Digest, Sha256};
+
+use crate::models::{CallbackUrl, ReportSpec, RequestId};
+
+/// What became of a submission.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Acceptance {
+    /// It is stored, as the job that was submitted.
+    Stored,
+    /// Its idempotency key has stored the same submission before. Nothing was written.
+    Replayed {
+        /// The first one's request.
+        id: RequestId,
+        /// When the first one was submitted, by the wall clock.
+        created_at: Timestamp,
+    },
+    /// Its idempotency key has stored another submission. Nothing was written.
+    Conflicting,
+}
+
+/// What tells one submission from another: the SHA-256 of its fields, as they were parsed.
+///
+/// It is stored, and compared by other releases: fields that are added later must not change it for
+/// submissions without them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Fingerprint([u8; 32]);
+
+impl Fingerprint {
+    /// Of the name's length in bytes (64 bits, big-endian), the name, the number of records (32
+    /// bits, big-endian), and the callback URL as it was sent, or nothing.
+    pub(super) fn of(spec: &ReportSpec, callback: Option<&CallbackUrl>) -> Self {
+        let name = spec.report_name.as_str();
+        let hash = Sha256::new()
+            .chain_update((name.len() as u64).to_be_bytes())
+            .chain_update(name)
+            .chain_update(spec.records.count().to_be_bytes())
+            // A URL is never empty.
+            .chain_update(callback.map_or("", CallbackUrl::as_str));
+        Self(hash.finalize().into())
+    }
+
+    /// Its bytes, as they are stored.
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Fingerprint;
+    use crate::models::{CallbackUrl, Records, ReportName, ReportSpec};
+
+    fn fingerprint(name: &str, records: u64, callback: Option<&str>) -> Fingerprint {
+        let spec = ReportSpec {
+            report_name: ReportName::try_from(name.to_owned()).unwrap(),
+            records: Records::new(records, Records::MAX_ASYNC).unwrap(),
+        };
+        let callback = callback.map(|url| CallbackUrl::parse(url).unwrap());
+        Fingerprint::of(&spec, callback.as_ref())
+    }
+
+    #[test]
+    fn a_fingerprint_is_the_same_in_every_release() {
+        let url = "https://example.com/hook";
+        for (callback, stored) in [
+            (
+                None,
+                "59245dcad06795ff29b1b6bc9e4f7edec2ca5e7327026e590924428c921c650d",
+            ),
+            (
+                Some(url),
+                "e5287a0ae7e252fd4b230f66b74c5978074d8fa9d7b6b714498c654bca93bc44",
+            ),
+        ] {
+            let bytes = fingerprint("Q1_Finance", 10, callback);
+            let hex: Vec<_> = bytes
+                .as_bytes()
+                .iter()
+                .map(|b| format!("{b:02x}"))
+                .collect();
+            assert_eq!(hex.concat(), stored);
+        }
+    }
+
+    #[test]
+    fn every_field_changes_the_fingerprint_and_so_does_the_spelling_of_the_url() {
+        let all = [
+            fingerprint("a", 1, None),
+            fingerprint("a1", 1, None),
+            fingerprint("a", 2, None),
+            fingerprint("a", 1, Some("http://example.com/")),
+            fingerprint("a", 1, Some("http://example.com:80/")),
+            fingerprint("a", 1, Some("http://example.com")),
+        ];
+        for (at, one) in all.iter().enumerate() {
+            assert!(!all[at + 1..].contains(one), "{at}");
+        }
+        assert_eq!(all[0], fingerprint("a", 1, None));
+    }
+}

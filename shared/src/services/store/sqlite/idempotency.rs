@@ -1,0 +1,115 @@
+//! Idempotency keys: each belongs to the job that it has made.
+
+use std::time::Duration;
+
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::{clock::StoreTime, columns};
+use crate::{
+    models::{ClientName, Status},
+    services::store::{Acceptance, NewJob, idempotency::Fingerprint},
+};
+
+/// What of a job with an idempotency key the table has.
+pub(super) struct KeyedJob {
+    id: String,
+    tenant: String,
+    key: String,
+    fingerprint: Fingerprint,
+}
+
+impl KeyedJob {
+    /// `None` if the job has no key.
+    pub(super) fn of(job: &NewJob) -> Option<Self> {
+        let key = job.idempotency_key.as_ref()?;
+        let tenant = job.created_by.as_ref().map(ClientName::as_str);
+        Some(Self {
+            id: job.id.to_string(),
+            // No client name is empty.
+            tenant: tenant.unwrap_or_default().to_owned(),
+            key: key.as_str().to_owned(),
+            fingerprint: Fingerprint::of(&job.spec, job.callback.as_ref()),
+        })
+    }
+}
+
+/// Gives the job its key for `window`, before the job is inserted in the same transaction. Returns
+/// what the job is instead, if the key belongs to an earlier one.
+pub(super) fn take(
+    tx: &Connection,
+    job: &KeyedJob,
+    now: StoreTime,
+    window: Duration,
+) -> rusqlite::Result<Option<Acceptance>> {
+    let expires = now.after(window).millis();
+    let inserted = tx
+        .prepare_cached(
+            "INSERT INTO idempotency_keys (request_id, tenant, key, fingerprint, expires)
+             VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO NOTHING",
+        )?
+        .execute(params![
+            job.id,
+            job.tenant,
+            job.key,
+            job.fingerprint.as_bytes(),
+            expires
+        ])?;
+    // A repeat of this very job is left to its insert, whoever has the key by now.
+    if inserted == 1 || is_stored(tx, job)? {
+        return Ok(None);
+    }
+    if let Some(earlier) = find(tx, job, now)? {
+        return Ok(Some(earlier));
+    }
+    // The key has expired, and belongs to this job from here on.
+    tx.prepare_cached(
+        "UPDATE idempotency_keys SET request_id = ?1, fingerprint = ?4, expires = ?5
+         WHERE tenant = ?2 AND key = ?3",
+    )?
+    .execute(params![
+        job.id,
+        job.tenant,
+        job.key,
+        job.fingerprint.as_bytes(),
+        expires
+    ])?;
+    Ok(None)
+}
+
+fn is_stored(tx: &Connection, job: &KeyedJob) -> rusqlite::Result<bool> {
+    tx.prepare_cached("SELECT count(*) FROM requests WHERE id = ?1")?
+        .query_one([&job.id], |row| row.get(0))
+}
+
+/// What the job is, if its key belongs to an earlier one. A key whose window is over belongs to a
+/// job that has not ended, and no key to one that is gone.
+pub(super) fn find(
+    connection: &Connection,
+    job: &KeyedJob,
+    now: StoreTime,
+) -> rusqlite::Result<Option<Acceptance>> {
+    let found = connection
+        .prepare_cached(
+            "SELECT id, created_at, status, fingerprint, expires
+             FROM idempotency_keys JOIN requests ON id = request_id
+             WHERE tenant = ?1 AND key = ?2",
+        )?
+        .query_row([&job.tenant, &job.key], |row| earlier(row, job, now))
+        .optional()?;
+    Ok(found.flatten())
+}
+
+fn earlier(row: &Row<'_>, job: &KeyedJob, now: StoreTime) -> rusqlite::Result<Option<Acceptance>> {
+    let status = columns::parsed(row, 2)?;
+    let is_over = matches!(status, Status::Completed | Status::Failed);
+    if is_over && StoreTime::stored(row.get(4)?) <= now {
+        return Ok(None);
+    }
+    if row.get_ref(3)?.as_blob()? != job.fingerprint.as_bytes() {
+        return Ok(Some(Acceptance::Conflicting));
+    }
+    Ok(Some(Acceptance::Replayed {
+        id: columns::parsed(row, 0)?,
+        created_at: columns::parsed(row, 1)?,
+    }))
+}

@@ -1,0 +1,355 @@
+//! Idempotency keys: a submission that is repeated with its key makes no second job.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use storm_shared::{
+    config::StoreSettings,
+    models::{CallbackUrl, IdempotencyKey, Records, ReportSpec, RequestId},
+    services::store::{Acceptance, NewJob, Outcome, Store, StoreError},
+};
+
+use crate::{
+    database::TestDatabase,
+    jobs::{
+        claim_due, claim_one, delivered, fail_attempt, failed, finish, next_millisecond, redeliver,
+        row, spec, timeout,
+    },
+};
+
+on_every_engine! {
+    a_repeated_submission_is_answered_with_the_first_job_in_whatever_state_that_is,
+    a_key_with_another_submission_conflicts_and_stores_nothing,
+    of_submissions_with_one_key_in_one_group_commit_the_first_is_stored,
+    of_submissions_with_one_key_at_two_stores_at_once_one_is_stored,
+    a_key_belongs_to_one_tenant_or_to_all_that_have_none,
+    a_key_whose_window_is_over_belongs_to_its_job_until_that_has_ended,
+    a_key_is_free_once_its_window_is_over_and_its_job_has_ended,
+    a_window_goes_by_the_stores_clock_also_after_a_boot,
+    an_accept_with_a_key_that_is_repeated_is_no_replay,
+    a_submission_that_is_not_stored_leaves_its_key_free,
+    a_key_whose_request_was_deleted_is_free,
+}
+
+/// A submission with this key.
+fn keyed(key: &str) -> NewJob {
+    let callback = CallbackUrl::parse("http://example.com/hook").unwrap();
+    NewJob {
+        idempotency_key: Some(IdempotencyKey::try_from(key.as_bytes()).unwrap()),
+        ..NewJob::new(RequestId::generate(), spec(), Some(callback))
+    }
+}
+
+/// The same submission once more, as another request.
+fn again(job: &NewJob) -> NewJob {
+    NewJob {
+        id: RequestId::generate(),
+        ..job.clone()
+    }
+}
+
+/// Another submission with the same key.
+fn other(job: &NewJob) -> NewJob {
+    let records = Records::new(11, Records::MAX_ASYNC).unwrap();
+    NewJob {
+        spec: ReportSpec { records, ..spec() },
+        ..again(job)
+    }
+}
+
+async fn accept(store: &Store, job: &NewJob) -> Acceptance {
+    store.accept(job.clone()).await.unwrap()
+}
+
+/// Accepts a job whose key is free.
+async fn store_first(store: &Store, job: &NewJob) {
+    assert_eq!(store.accepted_before(job).await.unwrap(), None);
+    assert_eq!(accept(store, job).await, Acceptance::Stored);
+}
+
+/// Submits `first` once more: it is replayed, by a look and by a write.
+async fn is_replayed(store: &Store, first: &NewJob) {
+    let repeat = again(first);
+    let replayed = Acceptance::Replayed {
+        id: first.id,
+        created_at: row(store, first.id).await.created_at.parse().unwrap(),
+    };
+    assert_eq!(
+        store.accepted_before(&repeat).await.unwrap(),
+        Some(replayed)
+    );
+    assert_eq!(accept(store, &repeat).await, replayed);
+}
+
+/// A store whose windows are over as soon as their jobs are stored.
+async fn without_a_window(database: &TestDatabase) -> Store {
+    let settings = StoreSettings {
+        idempotency_window: Duration::from_millis(1),
+        ..database.settings()
+    };
+    Store::open(&settings).await.unwrap()
+}
+
+async fn a_repeated_submission_is_answered_with_the_first_job_in_whatever_state_that_is(
+    database: TestDatabase,
+) {
+    let store = database.open().await;
+    let first = keyed("a");
+    store_first(&store, &first).await;
+    is_replayed(&store, &first).await;
+    let job = claim_one(&store, first.id).await.unwrap();
+    is_replayed(&store, &first).await;
+    fail_attempt(&store, &job).await;
+    is_replayed(&store, &first).await;
+    let job = claim_due(&store).await.pop().unwrap();
+    finish(&store, &job, timeout(2), failed("It timed out.")).await;
+    is_replayed(&store, &first).await;
+    redeliver(&store, first.id).await.unwrap();
+    is_replayed(&store, &first).await;
+    assert_eq!(database.count().await, 1);
+    assert_eq!(database.keyed().await, [first.id]);
+    // Without a key, the same submission is a new job.
+    let unkeyed = NewJob {
+        idempotency_key: None,
+        ..again(&first)
+    };
+    store_first(&store, &unkeyed).await;
+    assert_eq!(database.count().await, 2);
+}
+
+async fn a_key_with_another_submission_conflicts_and_stores_nothing(database: TestDatabase) {
+    let store = database.open().await;
+    let first = keyed("a");
+    store_first(&store, &first).await;
+    let elsewhere = CallbackUrl::parse("http://example.com:80/hook").unwrap();
+    for different in [
+        other(&first),
+        NewJob {
+            callback: None,
+            ..again(&first)
+        },
+        NewJob {
+            callback: Some(elsewhere),
+            ..again(&first)
+        },
+    ] {
+        let conflicting = Acceptance::Conflicting;
+        let seen = store.accepted_before(&different).await.unwrap();
+        assert_eq!(seen, Some(conflicting));
+        assert_eq!(accept(&store, &different).await, conflicting);
+    }
+    assert_eq!(database.count().await, 1);
+    is_replayed(&store, &first).await;
+}
+
+async fn of_submissions_with_one_key_in_one_group_commit_the_first_is_stored(
+    database: TestDatabase,
+) {
+    // Four slots, as in `write_queue`: that all four are queued shows that they share the
+    // transaction after the one that waits for the lock.
+    let four = StoreSettings {
+        write_queue: 4,
+        ..database.settings()
+    };
+    let store = Store::open(&four).await.unwrap();
+    let accepting = |job: NewJob| {
+        let store = store.clone();
+        tokio::spawn(async move { store.accept(job).await.unwrap() })
+    };
+    let lock = database.hold_lock().await;
+    let unkeyed = accepting(NewJob::new(RequestId::generate(), spec(), None));
+    for _ in 0..10 {
+        tokio::task::yield_now().await; // single-threaded: the task queues it, the writer takes it
+    }
+    let first = keyed("a");
+    let jobs = [first.clone(), again(&first), other(&first), again(&first)];
+    let writes = jobs.map(accepting);
+    for _ in 0..10 {
+        tokio::task::yield_now().await;
+    }
+    lock.release().await;
+    unkeyed.await.unwrap();
+    let answers: Vec<_> = join_all(writes)
+        .await
+        .into_iter()
+        .map(Result::unwrap)
+        .collect();
+    let replayed = Acceptance::Replayed {
+        id: first.id,
+        created_at: row(&store, first.id).await.created_at.parse().unwrap(),
+    };
+    let conflicting = Acceptance::Conflicting;
+    assert_eq!(
+        answers,
+        [Acceptance::Stored, replayed, conflicting, replayed]
+    );
+    assert_eq!(database.count().await, 2);
+}
+
+async fn of_submissions_with_one_key_at_two_stores_at_once_one_is_stored(database: TestDatabase) {
+    let stores = [database.open().await, database.open().await];
+    for round in 0..50 {
+        let first = keyed(&format!("key-{round}"));
+        let writes = (0..6).map(|number| {
+            let (store, job) = (stores[number % 2].clone(), again(&first));
+            tokio::spawn(async move { (job.id, store.accept(job).await.unwrap()) })
+        });
+        let answers = join_all(writes).await.into_iter().map(Result::unwrap);
+        let (stored, others): (Vec<_>, Vec<_>) =
+            answers.partition(|(_, answer)| *answer == Acceptance::Stored);
+        let [(stored, _)] = stored[..] else {
+            panic!("{stored:?} {others:?}")
+        };
+        for (_, answer) in others {
+            assert!(
+                matches!(answer, Acceptance::Replayed { id, .. } if id == stored),
+                "{answer:?}"
+            );
+        }
+    }
+    assert_eq!(database.count().await, 50);
+}
+
+async fn a_key_belongs_to_one_tenant_or_to_all_that_have_none(database: TestDatabase) {
+    let store = database.open().await;
+    let nobody = keyed("a");
+    let [one, two] = ["one", "two"].map(|tenant| NewJob {
+        created_by: Some(tenant.parse().unwrap()),
+        ..again(&nobody)
+    });
+    for job in [&nobody, &one, &two] {
+        store_first(&store, job).await;
+    }
+    for job in [&nobody, &one, &two] {
+        is_replayed(&store, job).await;
+        let conflicting = accept(&store, &other(job)).await;
+        assert_eq!(conflicting, Acceptance::Conflicting);
+    }
+    assert_eq!(database.count().await, 3);
+    // Keys differ by case, and by whatever else.
+    store_first(&store, &keyed("A")).await;
+}
+
+async fn a_key_whose_window_is_over_belongs_to_its_job_until_that_has_ended(
+    database: TestDatabase,
+) {
+    let store = without_a_window(&database).await;
+    let first = keyed("a");
+    store_first(&store, &first).await;
+    next_millisecond().await;
+    is_replayed(&store, &first).await;
+    let job = claim_one(&store, first.id).await.unwrap();
+    is_replayed(&store, &first).await;
+    assert_eq!(
+        accept(&store, &other(&first)).await,
+        Acceptance::Conflicting
+    );
+    fail_attempt(&store, &job).await;
+    is_replayed(&store, &first).await;
+    let job = claim_due(&store).await.pop().unwrap();
+    store.settle(job.claim, None, delivered()).await.unwrap();
+    store_first(&store, &again(&first)).await;
+}
+
+async fn a_key_is_free_once_its_window_is_over_and_its_job_has_ended(database: TestDatabase) {
+    let store = without_a_window(&database).await;
+    let mut last = keyed("a");
+    store_first(&store, &last).await;
+    for outcome in [Outcome::Completed, failed("It timed out.")] {
+        let job = claim_one(&store, last.id).await.unwrap();
+        finish(&store, &job, timeout(1), outcome).await;
+        next_millisecond().await;
+        // Another submission takes it, from whom the first can't take it back.
+        let next = other(&last);
+        let next = NewJob {
+            callback: None,
+            ..next
+        };
+        store_first(&store, &next).await;
+        next_millisecond().await;
+        is_replayed(&store, &next).await;
+        assert_eq!(
+            accept(&store, &last).await,
+            Acceptance::Stored,
+            "its own repeat"
+        );
+        let conflicting = accept(&store, &keyed("a")).await;
+        assert_eq!(conflicting, Acceptance::Conflicting);
+        assert_eq!(database.keyed().await, [next.id], "one row for one key");
+        last = next;
+    }
+    assert_eq!(database.count().await, 3);
+}
+
+async fn a_window_goes_by_the_stores_clock_also_after_a_boot(database: TestDatabase) {
+    let first = keyed("a");
+    let store = database.open().await;
+    store_first(&store, &first).await;
+    let job = claim_one(&store, first.id).await.unwrap();
+    store.settle(job.claim, None, delivered()).await.unwrap();
+    store.close().await;
+    // 23 hours, the clock set back by 100 days, and two hours more: of a window of 24 hours.
+    for hours in [23, -2400] {
+        database.boot_after(hours).await;
+        let store = database.open().await;
+        is_replayed(&store, &first).await;
+        store.close().await;
+    }
+    database.boot_after(2).await;
+    let store = database.open().await;
+    store_first(&store, &again(&first)).await;
+}
+
+async fn an_accept_with_a_key_that_is_repeated_is_no_replay(database: TestDatabase) {
+    let store = without_a_window(&database).await;
+    let first = keyed("a");
+    let repeat = async || {
+        let (rows, keyed) = (database.rows().await, database.keyed().await);
+        assert_eq!(accept(&store, &first).await, Acceptance::Stored);
+        assert_eq!(database.rows().await, rows);
+        assert_eq!(database.keyed().await, keyed);
+    };
+    store_first(&store, &first).await;
+    repeat().await;
+    let job = claim_one(&store, first.id).await.unwrap();
+    repeat().await;
+    store.settle(job.claim, None, delivered()).await.unwrap();
+    next_millisecond().await;
+    repeat().await;
+    store_first(&store, &again(&first)).await;
+    // The key belongs to another job by now.
+    repeat().await;
+    assert_eq!(database.count().await, 2);
+
+    // If the first try was not committed and another took the key meanwhile, it is one.
+    let late = again(&first);
+    assert!(matches!(
+        accept(&store, &late).await,
+        Acceptance::Replayed { .. }
+    ));
+}
+
+async fn a_submission_that_is_not_stored_leaves_its_key_free(database: TestDatabase) {
+    let store = database.open().await;
+    let stored = NewJob::new(RequestId::generate(), spec(), None);
+    assert_eq!(accept(&store, &stored).await, Acceptance::Stored);
+    let refused = NewJob {
+        id: stored.id,
+        ..keyed("a")
+    };
+    let error = store.accept(refused).await;
+    assert!(matches!(error, Err(StoreError::Failed { .. })), "{error:?}");
+    assert_eq!(database.keyed().await, []);
+    store_first(&store, &keyed("a")).await;
+}
+
+async fn a_key_whose_request_was_deleted_is_free(database: TestDatabase) {
+    let store = database.open().await;
+    let first = keyed("a");
+    store_first(&store, &first).await;
+    database.delete(first.id).await;
+    let next = other(&first);
+    store_first(&store, &next).await;
+    is_replayed(&store, &next).await;
+    assert_eq!(database.keyed().await, [next.id]);
+}
