@@ -16,6 +16,7 @@ mod health;
 #[cfg(target_os = "linux")]
 mod healthcheck;
 mod help;
+mod idempotency;
 #[cfg(target_os = "linux")]
 mod memory;
 mod origins;

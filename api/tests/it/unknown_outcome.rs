@@ -13,6 +13,7 @@ use tempfile::TempDir;
 
 use crate::{
     client::{Answer, bare, post},
+    idempotency::{accepted, keyed},
     service::{Service, database, exited_with, program},
 };
 
@@ -172,6 +173,49 @@ async fn the_next_commit_overwrites_one_that_is_unknown_and_ends_the_doubt() {
     assert_eq!(find(&service, &id).await.status, 404, "for ever");
     let kept = accepted.json()["request_id"].as_str().unwrap().to_owned();
     assert_eq!(find(&service, &kept).await.status, 200);
+    assert!(exited_with(service.stop().await, 0));
+}
+
+#[cfg_attr(
+    target_feature = "crt-static",
+    ignore = "a statically linked API loads no library"
+)]
+#[tokio::test]
+async fn a_submission_with_a_key_is_safe_to_repeat_after_an_unknown_outcome() {
+    let folder = TempDir::new().unwrap();
+    let submit = async |service: &Service, key| service.ask(keyed(key, JOB)).await;
+    // Longer than the fault lasts: the API's own repeats are no replays.
+    let service = start(&folder, "10m").await;
+    fs::write(fault(&folder), "").unwrap();
+    let repaired = async {
+        service.says("rejects writes").await;
+        fs::remove_file(fault(&folder)).unwrap();
+    };
+    let (known, ()) = tokio::join!(submit(&service, "known"), repaired);
+    let known = accepted(&known, false);
+    assert_eq!(accepted(&submit(&service, "known").await, true), known);
+    drop(service); // kill -9
+
+    let service = start(&folder, "1s").await;
+    fs::write(fault(&folder), "").unwrap();
+    let overwritten = unknown(&submit(&service, "overwritten").await);
+    fs::remove_file(fault(&folder)).unwrap();
+    let new = accepted(&submit(&service, "overwritten").await, false);
+    assert_ne!(new, overwritten);
+    fs::write(fault(&folder), "").unwrap();
+    let in_the_log = unknown(&submit(&service, "in-the-log").await);
+    drop(service); // kill -9
+
+    fs::remove_file(fault(&folder)).unwrap();
+    let service = start(&folder, "1s").await;
+    for (key, id) in [
+        ("known", &known),
+        ("overwritten", &new),
+        ("in-the-log", &in_the_log),
+    ] {
+        assert_eq!(accepted(&submit(&service, key).await, true), *id);
+    }
+    assert_eq!(ids(&database(folder.path())).len(), 3);
     assert!(exited_with(service.stop().await, 0));
 }
 
