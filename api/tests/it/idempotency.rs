@@ -148,8 +148,8 @@ async fn a_repeat_needs_no_room_in_the_backlog_and_a_refused_submission_stores_n
         let again = server.ask(keyed("first", to("/"))).await;
         assert_eq!(accepted(&again, true), id);
     }
-    let reused = server.ask(keyed("first", to("/next"))).await;
-    assert_eq!(reused.problem(), "422 idempotency-key-reused");
+    let conflict = server.ask(keyed("first", to("/next"))).await;
+    assert_eq!(conflict.problem(), "422 idempotency-key-reused");
     assert_eq!(rows(&database), 1);
 
     set_claims(0);

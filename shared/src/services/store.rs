@@ -85,8 +85,8 @@ impl Store {
     /// belongs to an earlier job: then nothing is written, and the answer says so. A key belongs to
     /// its job for `IDEMPOTENCY_WINDOW`, and until the job has ended. After that it is free.
     ///
-    /// A repeat with the same job is [`Acceptance::Stored`] and changes nothing, whatever has become
-    /// of the row and of the key since. Another job under the same id is an error.
+    /// A repeat with the same job is [`Acceptance::Stored`] and changes nothing, whatever has
+    /// become of the row and of the key since. Another job under the same id is an error.
     ///
     /// # Errors
     /// [`StoreError::QueueFull`] at once if the write queue is full; otherwise the write failed. No

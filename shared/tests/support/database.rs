@@ -187,8 +187,8 @@ impl TestDatabase {
         }
     }
 
-    /// As if the machine had been off since the last write, for `hours` by the wall clock, which may
-    /// have been set back. No store may be open.
+    /// As if the machine had been off since the last write, for `hours` by the wall clock, which
+    /// may have been set back. No store may be open.
     pub(crate) async fn boot_after(&self, hours: i64) {
         match self {
             Self::Sqlite(database) => database.boot_after(hours),

@@ -195,14 +195,14 @@ async fn of_submissions_with_one_key_at_two_stores_at_once_one_is_stored(databas
             tokio::spawn(async move { (job.id, store.accept(job).await.unwrap()) })
         });
         let answers = join_all(writes).await.into_iter().map(Result::unwrap);
-        let (stored, others): (Vec<_>, Vec<_>) =
+        let (won, lost): (Vec<_>, Vec<_>) =
             answers.partition(|(_, answer)| *answer == Acceptance::Stored);
-        let [(stored, _)] = stored[..] else {
-            panic!("{stored:?} {others:?}")
+        let [(winner, _)] = won[..] else {
+            panic!("{won:?} {lost:?}")
         };
-        for (_, answer) in others {
+        for (_, answer) in lost {
             assert!(
-                matches!(answer, Acceptance::Replayed { id, .. } if id == stored),
+                matches!(answer, Acceptance::Replayed { id, .. } if id == winner),
                 "{answer:?}"
             );
         }
