@@ -1,7 +1,7 @@
 //! The `Idempotency-Key` header, by which a client marks a repeat of its submission.
 //!
-//! Its name is from the IETF draft "The Idempotency-Key HTTP Header Field". Its value is taken as it
-//! is, and not as the quoted string of that draft: with quotes it is another key.
+//! Its name is from the IETF draft "The Idempotency-Key HTTP Header Field". Its value is taken as
+//! it is, and not as the quoted string of that draft: with quotes it is another key.
 
 use std::convert::Infallible;
 
