@@ -9,7 +9,7 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::{
     Method, Request, Response, StatusCode, Uri,
     body::Incoming,
-    header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue},
+    header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderName, HeaderValue},
 };
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
@@ -27,6 +27,8 @@ use tokio::{
 };
 
 use crate::{answers::RequestFailure, http_url::HttpUrl, ledger::JobEnd};
+
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// The size limit of an answer, in bytes.
 const MAX_ANSWER: usize = 64 * 1024;
@@ -96,6 +98,26 @@ impl Api {
         body: Bytes,
         deadline: Instant,
     ) -> Result<Bytes, RequestFailure> {
+        let request = self.submission(mode, body);
+        self.send(request, endpoint(mode).1, deadline).await
+    }
+
+    /// Submits an async job with an idempotency key, as the first or once more.
+    ///
+    /// # Errors
+    /// There was no successful answer before the deadline.
+    pub async fn submit_keyed(
+        &self,
+        key: HeaderValue,
+        body: Bytes,
+        deadline: Instant,
+    ) -> Result<Bytes, RequestFailure> {
+        let mut request = self.submission(Mode::Async, body);
+        request.headers_mut().insert(IDEMPOTENCY_KEY, key);
+        self.send(request, endpoint(Mode::Async).1, deadline).await
+    }
+
+    fn submission(&self, mode: Mode, body: Bytes) -> Request<Full<Bytes>> {
         let uri = match mode {
             Mode::Sync => self.sync.clone(),
             Mode::Async => self.background.clone(),
@@ -105,7 +127,7 @@ impl Api {
         *request.uri_mut() = uri;
         let json = HeaderValue::from_static("application/json");
         request.headers_mut().insert(CONTENT_TYPE, json);
-        self.send(request, endpoint(mode).1, deadline).await
+        request
     }
 
     /// The end of a job; none while it is pending or processing.

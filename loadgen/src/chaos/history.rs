@@ -99,10 +99,13 @@ fn millis(time: Duration) -> u64 {
 pub struct Submitted {
     /// When the response arrived.
     pub at: Timestamp,
-    /// The requested report's name, unique per request.
+    /// The requested report's name, unique per request, but for repeats with an idempotency key.
     pub report_name: String,
     /// The requested number of records.
     pub records: u32,
+    /// Whether it had an idempotency key: its report name. Such a request is sent more than once.
+    #[serde(default)]
+    pub keyed: bool,
     /// The outcome.
     pub answer: SubmitAnswer,
 }

@@ -18,7 +18,7 @@ use super::{
     clock,
     history::{Polled, Record, SubmitAnswer, Submitted},
     journal::Journal,
-    orders::ChaosOrders,
+    orders::{ChaosOrder, ChaosOrders},
 };
 use crate::{answers::RequestFailure, client::Api, requester::accepted_id, storm::pace::Pace};
 
@@ -35,8 +35,13 @@ const POLL_INTERVAL: Duration = Duration::from_millis(10);
 /// Every other poll is for one of this many newest jobs.
 const NEWEST: usize = 200;
 
-/// Concurrency of the final polls of jobs without a callback.
+/// Concurrency of the final polls of jobs without a callback, and of the final repeats.
 const POLL_CONCURRENCY: usize = 16;
+
+/// How often a request with an idempotency key is sent again, at the most, until it is accepted, and
+/// the wait before each time.
+const REPEATS: usize = 10;
+const REPEAT_AFTER: Duration = Duration::from_millis(300);
 
 /// The clients. Clones share their state.
 #[derive(Clone, Debug)]
@@ -61,6 +66,8 @@ struct AcceptedJob {
     id: RequestId,
     /// It has no callback URL.
     polled: bool,
+    /// The number of its request, if that has an idempotency key.
+    keyed: Option<u64>,
 }
 
 impl Load {
@@ -85,7 +92,8 @@ impl Load {
     }
 
     /// Sends the requests with these numbers, `rate` per second, and waits for their responses. It
-    /// never retries: the checker could not tell the two jobs of one request apart.
+    /// retries only those with an idempotency key: the checker could not tell the two jobs of
+    /// another one apart.
     pub(super) async fn send(&self, numbers: Range<u64>, rate: u32) {
         let requests = TaskTracker::new();
         let pace = Pace::new(rate, numbers.end - numbers.start);
@@ -127,22 +135,47 @@ impl Load {
 
     /// Polls every job without a callback URL.
     pub(super) async fn poll_jobs_without_callback(&self) {
-        let polled: Vec<_> = lock(&self.shared.promised)
+        let polled = |job: &AcceptedJob| job.polled.then_some(job.id);
+        self.for_each_accepted(polled, async |load, id| load.poll(id).await)
+            .await;
+    }
+
+    /// Sends every request with an idempotency key that was accepted once more.
+    pub(super) async fn repeat_keyed(&self) {
+        self.for_each_accepted(
+            |job| job.keyed,
+            async |load, number| {
+                load.send_once(&load.shared.orders.order(number)).await;
+            },
+        )
+        .await;
+    }
+
+    /// Calls `act` for what `pick` picks of each accepted job, `POLL_CONCURRENCY` at a time.
+    async fn for_each_accepted<T, F>(
+        &self,
+        pick: impl Fn(&AcceptedJob) -> Option<T>,
+        act: impl Fn(Self, T) -> F + Copy + Send + Sync + 'static,
+    ) where
+        T: Copy + Send + Sync + 'static,
+        F: Future<Output = ()> + Send,
+    {
+        let picked: Vec<T> = lock(&self.shared.promised)
             .iter()
-            .filter_map(|promised| promised.polled.then_some(promised.id))
+            .filter_map(pick)
             .collect();
-        let polls = TaskTracker::new();
-        let each = polled.len().div_ceil(POLL_CONCURRENCY).max(1);
-        for ids in polled.chunks(each) {
-            let (load, ids) = (self.clone(), ids.to_vec());
-            polls.spawn(async move {
-                for id in ids {
-                    load.poll(id).await;
+        let acts = TaskTracker::new();
+        let each = picked.len().div_ceil(POLL_CONCURRENCY).max(1);
+        for part in picked.chunks(each) {
+            let (load, part) = (self.clone(), part.to_vec());
+            acts.spawn(async move {
+                for one in part {
+                    act(load.clone(), one).await;
                 }
             });
         }
-        polls.close();
-        polls.wait().await;
+        acts.close();
+        acts.wait().await;
     }
 
     /// Requests that were due and not sent.
@@ -155,19 +188,44 @@ impl Load {
         std::mem::take(&mut *lock(&self.shared.unexpected))
     }
 
+    /// Submits a request. One with an idempotency key is sent twice at once, and then until it is
+    /// accepted.
     async fn submit(&self, number: u64) {
+        let order = self.shared.orders.order(number);
+        let mut accepted = if order.keyed {
+            let (one, other) = tokio::join!(self.send_once(&order), self.send_once(&order));
+            one.or(other)
+        } else {
+            self.send_once(&order).await
+        };
+        let mut repeats = if order.keyed { 0..REPEATS } else { 0..0 };
+        while accepted.is_none() && repeats.next().is_some() {
+            sleep(REPEAT_AFTER).await;
+            accepted = self.send_once(&order).await;
+        }
+        if let Some(id) = accepted {
+            lock(&self.shared.promised).push(AcceptedJob {
+                id,
+                polled: order.receiver.is_none(),
+                keyed: order.keyed.then_some(number),
+            });
+        }
+    }
+
+    /// Sends a request. Returns the id if it was accepted.
+    async fn send_once(&self, order: &ChaosOrder) -> Option<RequestId> {
         let Shared {
             api,
-            orders,
             receivers,
             journal,
             ..
         } = &*self.shared;
-        let order = orders.order(number);
         let body = order.body(receivers);
-        let answer = api
-            .submit(Mode::Async, body, Instant::now() + TIMEOUT)
-            .await;
+        let deadline = Instant::now() + TIMEOUT;
+        let answer = match order.key() {
+            Some(key) => api.submit_keyed(key, body, deadline).await,
+            None => api.submit(Mode::Async, body, deadline).await,
+        };
         let at = clock::now();
         let answer = match answer.and_then(|body| accepted_id(&body)) {
             Ok(id) => SubmitAnswer::Accepted(id),
@@ -186,16 +244,18 @@ impl Load {
                 SubmitAnswer::NoAnswer(nothing.to_string())
             }
         };
-        if let SubmitAnswer::Accepted(id) = answer {
-            let polled = order.receiver.is_none();
-            lock(&self.shared.promised).push(AcceptedJob { id, polled });
-        }
+        let accepted = match answer {
+            SubmitAnswer::Accepted(id) => Some(id),
+            _ => None,
+        };
         journal.record(Record::Submitted(Submitted {
             at,
-            report_name: order.spec.report_name.into(),
+            report_name: order.spec.report_name.as_str().to_owned(),
             records: order.spec.records.count(),
+            keyed: order.keyed,
             answer,
         }));
+        accepted
     }
 
     /// Polls a job. A poll without a response says nothing about the job and is not recorded.

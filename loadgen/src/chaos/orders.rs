@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use fastrand::Rng;
+use hyper::header::HeaderValue;
 use serde::Serialize;
 use storm_shared::{
     models::{Records, ReportName, ReportSpec},
@@ -10,6 +11,9 @@ use storm_shared::{
 
 /// One in this many jobs has no callback URL and is polled.
 const POLLED_ONE_IN: u64 = 20;
+
+/// One in this many jobs is submitted with an idempotency key, and more than once.
+const KEYED_ONE_IN: u64 = 4;
 
 /// One in this many jobs is long.
 const LONG_ONE_IN: u64 = 100;
@@ -31,6 +35,8 @@ pub(super) struct ChaosOrder {
     pub(super) spec: ReportSpec,
     /// The receiver's index, modulo the number of receivers; none if the client polls the job.
     pub(super) receiver: Option<usize>,
+    /// Whether it has an idempotency key, which is the report's name.
+    pub(super) keyed: bool,
 }
 
 impl ChaosOrders {
@@ -56,6 +62,7 @@ impl ChaosOrders {
         };
         let polled = random.u64(..POLLED_ONE_IN) == 0;
         let receiver = random.usize(..);
+        let keyed = random.u64(..KEYED_ONE_IN) == 0;
         ChaosOrder {
             spec: ReportSpec {
                 report_name: ReportName::try_from(self.name(number))
@@ -64,6 +71,7 @@ impl ChaosOrders {
                     .expect("both sizes are at most MAX_ASYNC"),
             },
             receiver: (!polled).then_some(receiver),
+            keyed,
         }
     }
 
@@ -102,6 +110,13 @@ impl ChaosOrder {
         serde_json::to_vec(&body)
             .expect("strings and numbers serialise to JSON")
             .into()
+    }
+
+    /// Its idempotency key, if it has one.
+    pub(super) fn key(&self) -> Option<HeaderValue> {
+        let name = self.spec.report_name.as_str();
+        // Never an error: the generated name is ASCII.
+        self.keyed.then(|| HeaderValue::from_str(name).ok())?
     }
 
     /// The report that must be delivered.

@@ -308,8 +308,11 @@ impl Harness {
         Ok(())
     }
 
-    /// Polls the jobs without a callback, and stops the services.
+    /// Repeats the requests with idempotency keys, polls the jobs without a callback, and stops the
+    /// services.
     async fn end(&mut self, injected: &InjectedFaults) {
+        // Their jobs have ended, and the clock was stepped by days: the first answer still counts.
+        self.load.repeat_keyed().await;
         self.load.poll_jobs_without_callback().await;
         self.violations.extend(self.stack.stop().await);
         self.violations.extend(injected.violations.iter().cloned());

@@ -51,6 +51,10 @@ fn jobs(result: &ChaosResult, width: u16) -> String {
     let mut rows = Vec::new();
     let mut row = |what: String, count: u64| rows.push([what, count.to_string()]);
     row("requests accepted (202)".to_owned(), summary.accepted);
+    row(
+        "requests accepted before (Idempotency-Key)".to_owned(),
+        summary.replayed,
+    );
     for (status, count) in &summary.refused {
         row(format!("requests refused with {status}"), *count);
     }
@@ -267,7 +271,7 @@ mod tests {
             .split("\n\n")
             .map(|table| table.trim().lines().count())
             .collect();
-        assert_eq!(lines, [3, 8, 8], "{text}");
+        assert_eq!(lines, [3, 9, 8], "{text}");
     }
 
     #[test]

@@ -17,7 +17,8 @@ pub(super) struct JobHistory<'a> {
     pub(super) id: RequestId,
     /// The `202` responses with its id.
     pub(super) acceptances: Vec<&'a Submitted>,
-    /// The request with the report name of its row.
+    /// The request with the report name of its row. Of several with one idempotency key, the one
+    /// whose answer promises most.
     pub(super) request: Option<&'a Submitted>,
     pub(super) row: Option<&'a Row>,
     /// In commit order.
@@ -95,11 +96,13 @@ impl<'a> Index<'a> {
             index.add(record);
         }
         // A request without a `202` knows no id. The report name leads from its row back to it.
-        let by_name: HashMap<&str, &Submitted> = index
-            .submitted
-            .iter()
-            .map(|submitted| (submitted.report_name.as_str(), *submitted))
-            .collect();
+        let mut by_name: HashMap<&str, &Submitted> = HashMap::new();
+        for submitted in &index.submitted {
+            let known = by_name.entry(&submitted.report_name).or_insert(submitted);
+            if promise(submitted) > promise(known) {
+                *known = submitted;
+            }
+        }
         for job in index.jobs.values_mut() {
             job.request = job
                 .row
@@ -138,5 +141,14 @@ impl<'a> Index<'a> {
 
     fn job(&mut self, id: RequestId) -> &mut JobHistory<'a> {
         self.jobs.entry(id).or_insert_with(|| JobHistory::new(id))
+    }
+}
+
+/// How much an answer promises: that there is a job, that there may be one, or that there is none.
+fn promise(submitted: &Submitted) -> u8 {
+    match submitted.answer {
+        SubmitAnswer::Accepted(_) => 2,
+        SubmitAnswer::OutcomeUnknown | SubmitAnswer::NoAnswer(_) => 1,
+        SubmitAnswer::Refused(_) => 0,
     }
 }

@@ -1,20 +1,21 @@
 //! Rule `named`: one request, one job. No row without a request, and no request with two rows.
+//! Requests with the same idempotency key are one request, however often it is sent.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+
+use storm_shared::models::RequestId;
 
 use super::{
     index::{Index, JobHistory},
     verdict::Finding,
 };
-use crate::chaos::history::{HistoryLimits, Row, SubmitAnswer};
+use crate::chaos::history::{HistoryLimits, Row, SubmitAnswer, Submitted};
 
 pub(super) fn check(job: &JobHistory<'_>, _: &HistoryLimits) -> Vec<String> {
     let mut found = Vec::new();
-    if job.acceptances.len() > 1 {
-        found.push(format!(
-            "{} requests received this id in a 202",
-            job.acceptances.len()
-        ));
+    let requests = requests(&job.acceptances);
+    if requests > 1 {
+        found.push(format!("{requests} requests received this id in a 202"));
     }
     let Some(row) = job.row else { return found };
     for submitted in &job.acceptances {
@@ -30,6 +31,13 @@ pub(super) fn check(job: &JobHistory<'_>, _: &HistoryLimits) -> Vec<String> {
         found.extend(unpromised(job, row));
     }
     found
+}
+
+/// The number of requests that were sent as these.
+fn requests(sent: &[&Submitted]) -> usize {
+    let (keyed, others): (Vec<&Submitted>, Vec<_>) = sent.iter().partition(|sent| sent.keyed);
+    let keys: HashSet<_> = keyed.iter().map(|sent| &sent.report_name).collect();
+    keys.len() + others.len()
 }
 
 /// Violations of a row whose id is in no `202`.
@@ -55,13 +63,16 @@ fn unpromised(job: &JobHistory<'_>, row: &Row) -> Option<String> {
 
 /// The part of the rule that compares requests with each other.
 pub(super) fn check_requests(index: &Index<'_>, _: &HistoryLimits) -> Vec<Finding> {
-    let mut asked = HashSet::new();
+    let mut asked = HashMap::new();
     let again = index.submitted.iter().filter_map(|submitted| {
-        let first = asked.insert(submitted.report_name.as_str());
+        let name = submitted.report_name.as_str();
         // The report name identifies the request, so it must be unique.
-        (!first).then(|| Finding::from(format!("`{}` was requested twice", submitted.report_name)))
+        let earlier = asked.insert(name, submitted.keyed)?;
+        let repeated = earlier && submitted.keyed;
+        (!repeated).then(|| Finding::from(format!("`{name}` was requested twice")))
     });
     let mut found: Vec<_> = again.collect();
+    found.extend(second_jobs(index));
 
     let mut made = HashSet::new();
     let jobs = index.jobs().filter(|job| !job.is_sync());
@@ -76,6 +87,24 @@ pub(super) fn check_requests(index: &Index<'_>, _: &HistoryLimits) -> Vec<Findin
         }
     }
     found
+}
+
+/// The ids in a `202` beside those of the first ones with the same idempotency key.
+fn second_jobs(index: &Index<'_>) -> Vec<Finding> {
+    let mut first: HashMap<&str, RequestId> = HashMap::new();
+    let keyed = index.submitted.iter().filter(|submitted| submitted.keyed);
+    let others = keyed.filter_map(|submitted| {
+        let SubmitAnswer::Accepted(id) = submitted.answer else {
+            return None;
+        };
+        let name = submitted.report_name.as_str();
+        let first = *first.entry(name).or_insert(id);
+        (first != id).then(|| Finding {
+            id: Some(id),
+            what: format!("`{name}` was accepted as {first} before, with the same idempotency key"),
+        })
+    });
+    others.collect()
 }
 
 #[cfg(test)]
@@ -173,6 +202,47 @@ mod tests {
                 _ => {}
             }
         }
+    }
+
+    /// A job that completes, and was sent with an idempotency key for each of these answers.
+    fn sent_again(story: Story, answers: impl IntoIterator<Item = SubmitAnswer>) -> Story {
+        let story = answers.into_iter().fold(story, Story::keyed);
+        story.claimed_by("a").called(Some(200)).completed()
+    }
+
+    #[test]
+    fn a_request_with_a_key_may_be_sent_again_and_has_one_row() {
+        let (refused, nothing) = (
+            SubmitAnswer::Refused(503),
+            SubmitAnswer::NoAnswer(String::new()),
+        );
+        let accepted = SubmitAnswer::Accepted(id(700));
+        let all = [&refused, &nothing, &accepted, &refused, &accepted].map(Clone::clone);
+        Example::with(sent_again(Story::of(700), all)).assert_passes();
+        let unknown = [&refused, &nothing, &refused].map(Clone::clone);
+        Example::with(sent_again(Story::of(700), unknown)).assert_passes();
+        Example::with(sent_again(Story::of(700), [refused])).assert_violation(
+            CheckRule::Named,
+            id(700),
+            "refused with 503",
+        );
+        let without_key = done(700, accepted.clone()).submitted(accepted);
+        let verdict = Example::with(without_key).verdict();
+        assert_eq!(
+            verdict.by_rule().into_iter().collect::<Vec<_>>(),
+            [(CheckRule::Named, 2)]
+        );
+    }
+
+    #[test]
+    fn a_key_has_one_job() {
+        let accepted = |millis| [SubmitAnswer::Accepted(id(millis))];
+        let mut example = Example::with(sent_again(Story::of(700), accepted(700)));
+        let second = Story::of(701).for_report_of(700);
+        example
+            .records
+            .extend(sent_again(second, accepted(701)).records);
+        example.assert_violation(CheckRule::Named, id(701), "with the same idempotency key");
     }
 
     #[test]

@@ -15,6 +15,8 @@ use crate::chaos::history::{SubmitAnswer, Submitted};
 pub struct Summary {
     /// Requests answered with `202`.
     pub accepted: u64,
+    /// Requests answered with a `202` once more, by their idempotency key.
+    pub replayed: u64,
     /// Requests with another response, by status.
     pub refused: BTreeMap<u16, u64>,
     /// Requests without a response.
@@ -65,7 +67,8 @@ impl Summary {
 
     fn add_answer(&mut self, submitted: &Submitted) {
         match submitted.answer {
-            SubmitAnswer::Accepted(_) => self.accepted += 1,
+            // Counted by its job.
+            SubmitAnswer::Accepted(_) => {}
             SubmitAnswer::Refused(status) => *self.refused.entry(status).or_default() += 1,
             SubmitAnswer::OutcomeUnknown => self.outcome_unknown += 1,
             SubmitAnswer::NoAnswer(_) => self.unanswered += 1,
@@ -73,6 +76,9 @@ impl Summary {
     }
 
     fn add_job(&mut self, job: &JobHistory<'_>) {
+        let promises = job.acceptances.len() as u64;
+        self.accepted += promises.min(1);
+        self.replayed += promises.saturating_sub(1);
         if let Some(row) = job.row {
             self.rows += 1;
             let status = row.state.status.to_string();

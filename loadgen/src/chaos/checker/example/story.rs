@@ -72,16 +72,32 @@ impl Story {
         }
     }
 
+    /// A job for the report of another one.
+    pub(in super::super) fn for_report_of(mut self, millis: u64) -> Self {
+        self.spec = Self::of(millis).spec;
+        self
+    }
+
     pub(in super::super) fn without_callback_url(mut self) -> Self {
         self.called_back = false;
         self
     }
 
-    pub(in super::super) fn submitted(mut self, answer: SubmitAnswer) -> Self {
+    pub(in super::super) fn submitted(self, answer: SubmitAnswer) -> Self {
+        self.submitted_with(false, answer)
+    }
+
+    /// Submitted with an idempotency key.
+    pub(in super::super) fn keyed(self, answer: SubmitAnswer) -> Self {
+        self.submitted_with(true, answer)
+    }
+
+    fn submitted_with(mut self, keyed: bool, answer: SubmitAnswer) -> Self {
         let submitted = Submitted {
             at: self.now,
             report_name: self.spec.report_name.as_str().to_owned(),
             records: self.spec.records.count(),
+            keyed,
             answer,
         };
         self.push(Record::Submitted(submitted));
