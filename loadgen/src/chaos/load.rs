@@ -38,8 +38,8 @@ const NEWEST: usize = 200;
 /// Concurrency of the final polls of jobs without a callback, and of the final repeats.
 const POLL_CONCURRENCY: usize = 16;
 
-/// How often a request with an idempotency key is sent again, at the most, until it is accepted, and
-/// the wait before each time.
+/// How often a request with an idempotency key is sent again, at the most, until it is accepted,
+/// and the wait before each time.
 const REPEATS: usize = 10;
 const REPEAT_AFTER: Duration = Duration::from_millis(300);
 
