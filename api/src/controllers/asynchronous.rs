@@ -7,7 +7,7 @@ use storm_shared::{
     models::{IdempotencyKey, RequestId, Traceparent},
     services::{
         queue::{NOTIFICATION_GRACE, Notification},
-        store::{Acceptance, NewJob},
+        store::{Acceptance, NewJob, StoreError},
     },
 };
 use warp::reply::Response;
@@ -57,8 +57,12 @@ pub async fn submit(
         ..NewJob::new(id, spec, callback_url)
     };
     // Before admission control and without a write: a repeat adds nothing to any backlog or queue.
-    let earlier = app.store.accepted_before(&job).await;
-    if let Some(earlier) = earlier.map_err(|error| store_problem(None, &error))? {
+    let earlier = match app.store.accepted_before(&job).await {
+        // Too many look-ups at once are no reason to refuse a job: the write decides alone.
+        Err(StoreError::QueueFull) => None,
+        known => known.map_err(|error| store_problem(None, &error))?,
+    };
+    if let Some(earlier) = earlier {
         return answer(&job, earlier);
     }
     if let Some(url) = &job.callback
