@@ -72,7 +72,14 @@ pub async fn submit(
     }
     let notification = app.notifier.as_ref().map(|_| Notification::of(&job));
     let accepted = until_known(app.settings.http.timeout, || app.store.accept(job.clone())).await;
-    let accepted = accepted.map_err(|error| store_problem(id, &error))?;
+    let accepted = accepted.map_err(|error| {
+        let problem = store_problem(id, &error);
+        let is_repeatable = job.idempotency_key.is_some();
+        if error.is_indeterminate() && is_repeatable {
+            return Problem::outcome_unknown_with_key(id);
+        }
+        problem
+    })?;
     // After the commit: a worker that gets the notification must find the row.
     //
     // If the client disconnects before the commit, this future is dropped: the row is still written

@@ -41,7 +41,7 @@
 //!
 //! The listener adds `too-many-connections` (503). Every 503 and the 429 carry `Retry-After`,
 //! except for a damaged database, where a retry does not help, and for an unknown outcome, where it
-//! could do the same twice.
+//! could do the same twice: with an idempotency key it can't.
 
 mod database;
 

@@ -86,7 +86,14 @@ async fn find(service: &Service, id: &str) -> Answer {
     service.ask(bare("GET", &format!("/requests/{id}"))).await
 }
 
-/// The id in an answer that says that the outcome is unknown.
+/// The id in an answer that says that the outcome is unknown, to a submission with a key.
+fn unknown_with_key(answer: &Answer) -> String {
+    assert_eq!(answer.problem(), "503 outcome-unknown");
+    assert_eq!(answer.header("retry-after"), Some("30"));
+    answer.json()["request_id"].as_str().unwrap().to_owned()
+}
+
+/// The same without a key.
 fn unknown(answer: &Answer) -> String {
     assert_eq!(answer.problem(), "503 outcome-unknown");
     assert_eq!(answer.header("retry-after"), None, "no blind retry");
@@ -198,12 +205,12 @@ async fn a_submission_with_a_key_is_safe_to_repeat_after_an_unknown_outcome() {
 
     let service = start(&folder, "1s").await;
     fs::write(fault(&folder), "").unwrap();
-    let overwritten = unknown(&submit(&service, "overwritten").await);
+    let overwritten = unknown_with_key(&submit(&service, "overwritten").await);
     fs::remove_file(fault(&folder)).unwrap();
     let new = accepted(&submit(&service, "overwritten").await, false);
     assert_ne!(new, overwritten);
     fs::write(fault(&folder), "").unwrap();
-    let in_the_log = unknown(&submit(&service, "in-the-log").await);
+    let in_the_log = unknown_with_key(&submit(&service, "in-the-log").await);
     drop(service); // kill -9
 
     fs::remove_file(fault(&folder)).unwrap();

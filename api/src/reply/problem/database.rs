@@ -6,7 +6,7 @@ use storm_shared::{
 };
 use warp::http::StatusCode;
 
-use super::{Extension, Problem};
+use super::{Extension, Problem, RETRY_AFTER_REPAIR};
 
 impl Problem {
     /// The store failed. Its own message can contain paths and SQL, so it is logged and not sent.
@@ -43,6 +43,17 @@ impl Problem {
                 "Outcome unknown",
                 detail,
             )
+        }
+    }
+
+    /// The same about a submission with an idempotency key, which is safe to repeat.
+    pub fn outcome_unknown_with_key(id: RequestId) -> Self {
+        let detail = "The database failed during the commit, so this may have been done or not. Retry later, \
+                      with the same `idempotency-key`: whatever happened, there will be one job.";
+        Self {
+            detail: detail.into(),
+            header: Some(("retry-after", RETRY_AFTER_REPAIR)),
+            ..Self::outcome_unknown(id)
         }
     }
 
@@ -120,6 +131,16 @@ mod tests {
         let look = format!("GET /requests/{id}");
         assert!(problem.detail().contains(&look), "{}", problem.detail());
         assert_eq!(Problem::outcome_unknown(None).request_id(), None);
+    }
+
+    #[test]
+    fn an_unknown_outcome_of_a_submission_with_a_key_invites_to_repeat_it() {
+        let id = RequestId::generate();
+        let problem = Problem::outcome_unknown_with_key(id);
+        assert_eq!(problem.name, "outcome-unknown");
+        assert_eq!(problem.header, Some(("retry-after", "30")));
+        assert_eq!(problem.request_id(), Some(id));
+        assert!(problem.detail().contains("the same `idempotency-key`"));
     }
 
     #[test]
