@@ -5,7 +5,7 @@ mod problem;
 
 use serde::Serialize;
 use storm_shared::{
-    models::{CallbackUrl, Request, RequestId},
+    models::{CallbackUrl, Request, RequestId, RequestSummary},
     services::{
         health::{Alive, Health},
         readiness::Ready,
@@ -130,6 +130,21 @@ pub fn report(report: &Report) -> Response {
 /// `200` for a request.
 pub fn request(request: &Request) -> Response {
     json(StatusCode::OK, request)
+}
+
+/// `200` for a page of requests, with the cursor of the next page if there may be one.
+pub fn requests(requests: &[RequestSummary], next_cursor: Option<String>) -> Response {
+    #[derive(Serialize)]
+    struct Page<'a> {
+        requests: &'a [RequestSummary],
+        next_cursor: Option<String>,
+    }
+
+    let body = Page {
+        requests,
+        next_cursor,
+    };
+    json(StatusCode::OK, &body)
 }
 
 /// `200`, or `503` if the database or Redis fails its check.

@@ -19,7 +19,7 @@ use crate::{
     metrics::Metrics,
     reply::{self, Problem},
     trace::traceparent,
-    validation::{Form, Invalid, Submission, page},
+    validation::{Form, Invalid, Submission, list, page},
 };
 
 /// All routes of the API. `POST /async` is matched first: a storm arrives there.
@@ -33,6 +33,8 @@ pub fn all(
         .or(redelivery(app).boxed())
         .unify()
         .or(request(app).boxed())
+        .unify()
+        .or(requests(app).boxed())
         .unify()
         .or(healthz(app).boxed())
         .unify()
@@ -116,6 +118,19 @@ fn request(
         .and(method_not_allowed("GET, HEAD"))
         .map(|_id, reply| reply))
         .unify()
+}
+
+fn requests(
+    app: &Arc<App>,
+) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone + use<> {
+    let page = get_or_head()
+        // As pairs: `list` must see repeated and unknown parameters to report them.
+        .and(warp::query().map(|query: Vec<(String, String)>| list(&query)))
+        .and(caller())
+        .and(with(app))
+        .then(requests::list)
+        .map(Reply::into_response);
+    warp::path!("requests").and(page.or(method_not_allowed("GET, HEAD")).unify())
 }
 
 /// Matched before `/requests/{id}`, which would parse `redeliver` as an id.

@@ -2,7 +2,9 @@
 
 mod faults;
 mod fields;
+mod list;
 mod page;
+mod query;
 mod values;
 
 use storm_shared::{
@@ -13,6 +15,7 @@ use storm_shared::{
 use crate::reply::Problem;
 use faults::Faults;
 use fields::Fields;
+pub use list::list;
 pub use page::page;
 
 /// A valid request for a report.

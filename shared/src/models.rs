@@ -26,7 +26,7 @@ pub use origin::Origin;
 pub use report_spec::{
     Records, RecordsError, ReportName, ReportNameError, ReportSpec, WAIT_PER_RECORD,
 };
-pub use request::{Mode, Request};
+pub use request::{Mode, Request, RequestSummary};
 pub use request_id::RequestId;
 pub use status::Status;
 pub use traceparent::{Traceparent, TraceparentError};

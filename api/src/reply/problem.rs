@@ -165,8 +165,8 @@ impl Problem {
 
     /// The path does not exist.
     pub fn no_such_path() -> Self {
-        let detail = "The paths are POST /sync, POST /async, GET /requests/{id}, POST /requests/{id}/redeliver, \
-                      POST /requests/redeliver, GET /healthz, GET /livez and GET /readyz.";
+        let detail = "The paths are POST /sync, POST /async, GET /requests, GET /requests/{id}, POST \
+                      /requests/{id}/redeliver, POST /requests/redeliver, GET /healthz, GET /livez and GET /readyz.";
         Self::new(StatusCode::NOT_FOUND, "not-found", "No such path", detail)
     }
 

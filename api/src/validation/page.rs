@@ -1,9 +1,8 @@
 //! Parses the query of `POST /requests/redeliver`.
 
-use jiff::Timestamp;
 use storm_shared::{models::Status, services::store::RedeliveryPage};
 
-use super::faults::Faults;
+use super::{faults::Faults, query};
 use crate::reply::Problem;
 
 /// The default and the largest page size.
@@ -26,40 +25,33 @@ pub fn page(query: &[(String, String)]) -> Result<RedeliveryPage, Problem> {
         limit: LIMIT,
     };
     let mut status = None;
-    let mut seen = Vec::new();
-    for (name, value) in query {
-        if seen.contains(&name) {
-            faults.add(name, "must be given once, not several times".to_owned());
-            continue;
-        }
-        seen.push(name);
-        match name.as_str() {
-            "status" => status = faults.keep(name, read_status(value)),
-            "since" => page.since = faults.keep(name, read_since(value)),
-            "limit" => page.limit = faults.keep(name, read_limit(value)).unwrap_or(LIMIT),
+    let mut has_status = false;
+    query::each(query, KNOWN, &mut faults, |name, value, faults| {
+        match name {
+            "status" => {
+                has_status = true;
+                status = faults.keep(name, read_status(value));
+            }
+            "since" => page.since = faults.keep(name, query::time(value)),
+            "limit" => {
+                let limit = faults.keep(name, query::limit(value, MAX_LIMIT));
+                page.limit = limit.unwrap_or(LIMIT);
+            }
             "cursor" => {
                 let cursor = value.parse();
                 let cursor = cursor.map_err(|_| "must be the `cursor` of the last page".to_owned());
                 page.after = faults.keep(name, cursor);
             }
-            _ => {
-                let name: String = name.chars().take(64).collect();
-                faults.add(
-                    &name,
-                    format!("is not a parameter; the parameters are {KNOWN}"),
-                );
-            }
+            _ => return false,
         }
-    }
-    if !seen.iter().any(|name| *name == "status") {
+        true
+    });
+    if !has_status {
         faults.add("status", format!("is missing; it {STATUS}"));
     }
     match status {
         Some(status) if faults.0.is_empty() => Ok(RedeliveryPage { status, ..page }),
-        _ => {
-            faults.0.truncate(8); // a query has room for thousands
-            Err(Problem::validation(faults.0))
-        }
+        _ => Err(query::problem(faults)),
     }
 }
 
@@ -70,20 +62,6 @@ fn read_status(text: &str) -> Result<Status, String> {
         Ok(status @ (Status::Failed | Status::Completed)) => Ok(status),
         _ => Err(STATUS.to_owned()),
     }
-}
-
-fn read_since(text: &str) -> Result<Timestamp, String> {
-    // Form decoding turns the plus of a time zone into a space where it was not escaped.
-    let text = text.replace(' ', "+");
-    text.parse()
-        .map_err(|_| "must be a time of RFC 3339, such as 2026-11-24T08:00:00Z".to_owned())
-}
-
-fn read_limit(text: &str) -> Result<usize, String> {
-    text.parse()
-        .ok()
-        .filter(|limit| (1..=MAX_LIMIT).contains(limit))
-        .ok_or_else(|| format!("must be a whole number from 1 to {MAX_LIMIT}"))
 }
 
 #[cfg(test)]

@@ -41,14 +41,14 @@ pub(crate) fn bearing(token: &Token, request: &str) -> String {
 }
 
 /// A server with two tenants.
-struct Tenants {
-    server: Server,
-    one: Token,
-    other: Token,
+pub(crate) struct Tenants {
+    pub(crate) server: Server,
+    pub(crate) one: Token,
+    pub(crate) other: Token,
 }
 
 impl Tenants {
-    async fn start(overrides: &[(&str, &str)]) -> Self {
+    pub(crate) async fn start(overrides: &[(&str, &str)]) -> Self {
         let (one, other) = (token(), token());
         let tokens = [entry("one", &one), entry("other", &other)].join(",");
         let tokens = [("API_TOKENS", tokens.as_str())];
@@ -56,7 +56,7 @@ impl Tenants {
         Self { server, one, other }
     }
 
-    async fn ask_as(&self, token: &Token, request: &str) -> Answer {
+    pub(crate) async fn ask_as(&self, token: &Token, request: &str) -> Answer {
         self.server.ask(bearing(token, request)).await
     }
 }
@@ -67,6 +67,7 @@ async fn every_path_but_the_health_checks_requires_a_token() {
     for path in [
         "/async",
         "/sync",
+        "/requests",
         "/requests/x",
         UNKNOWN,
         "/metrics",

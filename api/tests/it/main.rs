@@ -17,6 +17,7 @@ mod health;
 mod healthcheck;
 mod help;
 mod idempotency;
+mod list;
 #[cfg(target_os = "linux")]
 mod memory;
 mod origins;

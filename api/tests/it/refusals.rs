@@ -36,7 +36,7 @@ async fn an_unknown_path_is_404() {
         "/",
         "/nothing",
         "/async/more",
-        "/requests",
+        "/request",
         "/requests/a/b",
         "/sync%2f",
     ] {

@@ -45,6 +45,26 @@ impl FromStr for Mode {
     }
 }
 
+/// A request in a list. Its JSON is an entry of `GET /requests`. It has no payloads, so that a page
+/// stays small. Times are as in [`Request`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RequestSummary {
+    /// The request's id.
+    pub id: RequestId,
+    /// The endpoint that accepted it.
+    pub mode: Mode,
+    /// Its status.
+    pub status: Status,
+    /// The callback URL as the client sent it.
+    pub callback_url: Option<String>,
+    /// When it was accepted.
+    pub created_at: String,
+    /// When it became `COMPLETED` or `FAILED`.
+    pub completed_at: Option<String>,
+    /// Why it is `FAILED`.
+    pub failure: Option<Failure>,
+}
+
 /// A request. Its JSON is the response of `GET /requests/{id}`. Times are RFC 3339, UTC, with
 /// milliseconds.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -16,6 +16,7 @@ mod error;
 mod idempotency;
 mod job;
 mod lease;
+mod list;
 mod look;
 mod redelivery;
 mod scope;
@@ -31,6 +32,7 @@ pub use self::{
     idempotency::Acceptance,
     job::{AttemptRecord, Candidate, Claim, InvalidJob, Job, NewJob, Outcome, Settlement, Work},
     lease::{Expired, Heartbeat, OwnerId, OwnerIdError, quarantine_threshold},
+    list::{ListPage, RequestFilter, RequestList},
     look::{Capacity, DueJobs, is_long},
     redelivery::{Redeliverable, RedeliveryPage, Unredeliverable},
     scope::Scope,
@@ -396,6 +398,17 @@ impl Store {
     ) -> Result<Option<Request>, StoreError> {
         match &self.engine {
             Engine::Sqlite(engine) => engine.find(scope, id).await,
+        }
+    }
+
+    /// Reads a page of the requests within `scope`, newest first. A page can be short, or empty,
+    /// and have a next one: it examines a limited number of requests.
+    ///
+    /// # Errors
+    /// As for [`Store::find`].
+    pub async fn list(&self, scope: Scope, page: ListPage) -> Result<RequestList, StoreError> {
+        match &self.engine {
+            Engine::Sqlite(engine) => engine.list(scope, page).await,
         }
     }
 

@@ -32,6 +32,7 @@ mod find;
 mod idempotency;
 mod interleavings;
 mod lease;
+mod list;
 mod look;
 mod open;
 mod poison;

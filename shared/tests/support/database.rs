@@ -152,6 +152,13 @@ impl TestDatabase {
         }
     }
 
+    /// Deletes a request by hand.
+    pub(crate) async fn delete(&self, id: RequestId) {
+        match self {
+            Self::Sqlite(database) => database.delete(id),
+        }
+    }
+
     /// Deletes every worker's registration.
     pub(crate) async fn forget_workers(&self) {
         match self {

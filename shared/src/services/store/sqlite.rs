@@ -17,6 +17,7 @@ mod find;
 mod health;
 mod idempotency;
 mod lease;
+mod list;
 mod look;
 mod open;
 mod private;
@@ -44,9 +45,9 @@ use self::{
     writer::Writer,
 };
 use super::{
-    Acceptance, Candidate, Capacity, Claim, DueJobs, Expired, Heartbeat, InvalidJob, Job, NewJob,
-    OwnerId, Redeliverable, RedeliveryPage, Scope, Settlement, StoreError, Trouble,
-    Unredeliverable,
+    Acceptance, Candidate, Capacity, Claim, DueJobs, Expired, Heartbeat, InvalidJob, Job, ListPage,
+    NewJob, OwnerId, Redeliverable, RedeliveryPage, RequestList, Scope, Settlement, StoreError,
+    Trouble, Unredeliverable,
 };
 use crate::{
     config::StoreSettings,
@@ -349,6 +350,16 @@ impl Sqlite {
         let clock = Arc::clone(&self.clock);
         self.readers
             .read(move |db| find::find(db, &scope, id, &clock))
+            .await
+    }
+
+    pub(super) async fn list(
+        &self,
+        scope: Scope,
+        page: ListPage,
+    ) -> Result<RequestList, StoreError> {
+        self.readers
+            .read(move |db| list::list(db, &scope, &page))
             .await
     }
 

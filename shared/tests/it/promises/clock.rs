@@ -110,7 +110,13 @@ async fn since_goes_by_created_at(database: TestDatabase) {
         after: None,
         limit: 9,
     };
-    let found = store.redeliverable(Scope::All, page).await.unwrap();
+    let found = store.redeliverable(Scope::All, page.clone()).await.unwrap();
     let found: Vec<_> = found.requests.into_iter().map(|(id, _)| id).collect();
     assert_eq!(found, [ids[0], ids[2]]);
+    let ever = RedeliveryPage {
+        since: Some(Timestamp::MIN),
+        ..page
+    };
+    let found = store.redeliverable(Scope::All, ever).await.unwrap();
+    assert_eq!(found.requests.len(), 3);
 }

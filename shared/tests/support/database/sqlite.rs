@@ -107,6 +107,12 @@ impl Database {
         assert_eq!(edited, Ok(1), "{assignments}");
     }
 
+    pub(super) fn delete(&self, id: RequestId) {
+        let deleted =
+            self.direct(|db| db.execute("DELETE FROM requests WHERE id = ?1", [id.to_string()]));
+        assert_eq!(deleted, Ok(1), "{id}");
+    }
+
     pub(super) fn forget_workers(&self) {
         self.execute("DELETE FROM workers");
     }

@@ -3,6 +3,7 @@
 use std::{
     error::Error,
     str::{FromStr, from_utf8},
+    time::Duration,
 };
 
 use jiff::Timestamp;
@@ -18,9 +19,21 @@ use crate::{
     services::store::Scope,
 };
 
+/// More than lies between reading a request's `created_at` and generating its id.
+const ID_SLACK: Duration = Duration::from_secs(1);
+
 /// A time as stored: RFC 3339, UTC, milliseconds. Text order is time order.
 pub(super) fn time(at: Timestamp) -> String {
     format!("{at:.3}")
+}
+
+/// A text below the ids of all requests that were created at `since` or later.
+pub(super) fn below_ids_since(since: Timestamp) -> String {
+    // The id is generated when `created_at` is read, and its time never goes back when the wall
+    // clock does. So this bound leaves out no such id.
+    let earlier = since.saturating_sub(ID_SLACK).unwrap_or(Timestamp::MIN);
+    // Ids from this one on are greater than the text before its last character.
+    RequestId::floor(earlier).to_string()[..35].to_owned()
 }
 
 /// The JSON of a model.

@@ -3,7 +3,6 @@
 use std::{
     cmp::Reverse,
     collections::{BinaryHeap, VecDeque},
-    time::Duration,
 };
 
 use jiff::Timestamp;
@@ -19,9 +18,6 @@ use crate::{
 
 /// Maximum number of rows scanned for one page. It bounds how long a read blocks the checkpoint.
 const SCANNED: usize = 2000;
-
-/// More than lies between reading a request's `created_at` and generating its id.
-const ID_SLACK: Duration = Duration::from_secs(1);
 
 /// The origin of a request's callback, if it has one.
 pub(super) fn origin_of(
@@ -168,11 +164,7 @@ pub(super) fn find(
     scope: &Scope,
     page: &RedeliveryPage,
 ) -> rusqlite::Result<Redeliverable> {
-    // The id is generated when `created_at` is read, and its time never goes back when the wall
-    // clock does. So this bound leaves out no row of `since`.
-    let lowest = page.since.map(|since| RequestId::floor(since - ID_SLACK));
-    // Ids from `lowest` on are greater than the text before its last character.
-    let lowest = lowest.map(|id| id.to_string()[..35].to_owned());
+    let lowest = page.since.map(columns::below_ids_since);
     let after = page.after.map(|after| after.to_string());
     let after = lowest.max(after).unwrap_or_default();
     // The index has the ended rows of a tenant in the order of ids. So no row of another tenant is

@@ -1,0 +1,56 @@
+//! The parameters of a query, and the values that several queries share.
+
+use jiff::Timestamp;
+
+use super::faults::Faults;
+use crate::reply::Problem;
+
+/// The most faults in one answer: a query has room for thousands.
+const MOST_FAULTS: usize = 8;
+
+/// Hands each parameter of `query` to `read`, which returns whether it knows the name. `known`
+/// names those that there are. Records the faults of unknown and repeated ones.
+pub(super) fn each<'a>(
+    query: &'a [(String, String)],
+    known: &str,
+    faults: &mut Faults,
+    mut read: impl FnMut(&'a str, &'a str, &mut Faults) -> bool,
+) {
+    let mut seen = Vec::new();
+    for (name, value) in query {
+        if seen.contains(&name) {
+            faults.add(name, "must be given once, not several times");
+            continue;
+        }
+        seen.push(name);
+        if !read(name, value, faults) {
+            let name: String = name.chars().take(64).collect();
+            faults.add(
+                &name,
+                format!("is not a parameter; the parameters are {known}"),
+            );
+        }
+    }
+}
+
+/// The answer to a query with faults.
+pub(super) fn problem(mut faults: Faults) -> Problem {
+    faults.0.truncate(MOST_FAULTS);
+    Problem::validation(faults.0)
+}
+
+/// A time of RFC 3339.
+pub(super) fn time(text: &str) -> Result<Timestamp, String> {
+    // Form decoding turns the plus of a time zone into a space where it was not escaped.
+    let text = text.replace(' ', "+");
+    text.parse()
+        .map_err(|_| "must be a time of RFC 3339, such as 2026-11-24T08:00:00Z".to_owned())
+}
+
+/// A page size of at most `max`.
+pub(super) fn limit(text: &str, max: usize) -> Result<usize, String> {
+    text.parse()
+        .ok()
+        .filter(|limit| (1..=max).contains(limit))
+        .ok_or_else(|| format!("must be a whole number from 1 to {max}"))
+}
