@@ -14,6 +14,7 @@ mod request_id;
 mod status;
 mod traceparent;
 mod transition;
+mod waiting_for;
 
 pub use attempt::{Attempt, AttemptClass};
 pub use callback_url::{CallbackUrl, CallbackUrlError};
@@ -31,3 +32,4 @@ pub use request_id::RequestId;
 pub use status::Status;
 pub use traceparent::{Traceparent, TraceparentError};
 pub use transition::Transition;
+pub use waiting_for::{WaitReason, WaitingFor};

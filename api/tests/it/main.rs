@@ -35,6 +35,7 @@ mod sync;
 mod threads;
 #[cfg(target_os = "linux")]
 mod unknown_outcome;
+mod waiting;
 
 #[path = "../../../shared/tests/support/redis_server.rs"]
 mod redis_server;

@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{Attempt, Event, Failure, RequestId, Status, Traceparent};
+use super::{Attempt, Event, Failure, RequestId, Status, Traceparent, WaitingFor};
 
 /// The endpoint that accepted the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -106,4 +106,6 @@ pub struct Request {
     pub traceparent: Traceparent,
     /// The failures in the job's history, in order.
     pub events: Vec<Event>,
+    /// Why the job, or its redelivery, is not done yet. `None` if it is over.
+    pub waiting_for: Option<WaitingFor>,
 }

@@ -21,6 +21,7 @@ mod look;
 mod redelivery;
 mod scope;
 mod sqlite;
+mod waiting;
 
 use std::sync::Arc;
 

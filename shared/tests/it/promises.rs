@@ -40,4 +40,5 @@ mod record;
 mod redelivery;
 mod repeat;
 mod settle;
+mod waiting;
 mod write_queue;

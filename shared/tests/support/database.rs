@@ -159,6 +159,20 @@ impl TestDatabase {
         }
     }
 
+    /// Sets the time of a worker's last heartbeat, as text.
+    pub(crate) async fn set_heartbeat(&self, owner: OwnerId, at: &str) {
+        match self {
+            Self::Sqlite(database) => database.set_heartbeat(owner, at),
+        }
+    }
+
+    /// Makes a redelivery due that is scheduled or parked.
+    pub(crate) async fn make_redelivery_due(&self, id: RequestId) {
+        match self {
+            Self::Sqlite(database) => database.make_redelivery_due(id),
+        }
+    }
+
     /// Deletes every worker's registration.
     pub(crate) async fn forget_workers(&self) {
         match self {

@@ -188,6 +188,7 @@ async fn shown(store: &Store, id: RequestId) -> String {
     let row = Request {
         // By the wall clock of each look, so it can differ by a millisecond.
         next_attempt_at: None,
+        waiting_for: None,
         ..row(store, id).await
     };
     serde_json::to_string(&row).unwrap()

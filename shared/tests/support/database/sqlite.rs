@@ -113,6 +113,18 @@ impl Database {
         assert_eq!(deleted, Ok(1), "{id}");
     }
 
+    pub(super) fn set_heartbeat(&self, owner: OwnerId, at: &str) {
+        self.execute(&format!(
+            "UPDATE workers SET renewed_at = '{at}' WHERE owner = '{owner}'"
+        ));
+    }
+
+    pub(super) fn make_redelivery_due(&self, id: RequestId) {
+        self.execute(&format!(
+            "UPDATE redeliveries SET due = 0 WHERE id = '{id}'"
+        ));
+    }
+
     pub(super) fn forget_workers(&self) {
         self.execute("DELETE FROM workers");
     }

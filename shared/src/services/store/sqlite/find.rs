@@ -1,5 +1,6 @@
 //! Finding one request.
 
+use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{
@@ -8,8 +9,11 @@ use super::{
     columns, events,
 };
 use crate::{
-    models::{Failure, Request, RequestId},
-    services::store::Scope,
+    models::{Failure, Mode, Request, RequestId, Status},
+    services::store::{
+        Scope, Work,
+        waiting::{Place, Unfinished, waiting_for},
+    },
 };
 
 /// Finds a request within `scope`, in the form that clients see.
@@ -19,29 +23,80 @@ pub(super) fn find(
     id: RequestId,
     clock: &Clock,
 ) -> rusqlite::Result<Option<Request>> {
-    connection
+    // One snapshot: the attempts and events must be those of the row.
+    let snapshot = connection.unchecked_transaction()?;
+    let found = snapshot
         .prepare_cached(
             // What is under way is the redelivery, if there is one.
             "SELECT mode, job.status, input_payload, result_payload, callback_url, created_at,
                     completed_at, failure_reason, failure_detail,
                     coalesce(again.claim, job.claim), coalesce(again.lost_claims, job.lost_claims),
                     coalesce(again.due, job.due), coalesce(again.parked_at, job.parked_at),
-                    again.status, coalesce(again.parks, job.parks), traceparent
+                    again.status, coalesce(again.parks, job.parks), traceparent,
+                    coalesce(again.owner, job.owner), workers.renewed_at
              FROM requests AS job LEFT JOIN redeliveries AS again USING (id)
+                 LEFT JOIN workers ON workers.owner = coalesce(again.owner, job.owner)
              WHERE id = ?1 AND (?2 IS NULL OR job.created_by = ?2)",
         )?
         .query_row(params![id.to_string(), columns::tenant(scope)], |row| {
-            request(id, row, clock)
+            Ok((request(id, row, clock)?, Stored::read(row, clock)?))
         })
-        .optional()?
-        .map(|request| {
-            Ok(Request {
-                attempts: attempts::of(connection, id)?,
-                events: events::of(connection, id)?,
-                ..request
-            })
+        .optional()?;
+    let Some((mut request, stored)) = found else {
+        return Ok(None);
+    };
+    request.attempts = attempts::of(&snapshot, id)?;
+    request.events = events::of(&snapshot, id)?;
+    let unfinished = stored.unfinished(&request);
+    request.waiting_for = unfinished.map(|it| waiting_for(&it, Timestamp::now()));
+    Ok(Some(request))
+}
+
+/// What is stored of a request besides, and only its `waiting_for` shows.
+struct Stored {
+    is_due: bool,
+    /// The worker that holds it, if one does.
+    owner: String,
+    renewed_at: Option<String>,
+}
+
+impl Stored {
+    fn read(row: &Row<'_>, clock: &Clock) -> rusqlite::Result<Self> {
+        let due: Option<i64> = row.get(11)?;
+        Ok(Self {
+            is_due: due.is_none_or(|due| StoreTime::stored(due) <= clock.now()),
+            owner: columns::text(row, 16)?.unwrap_or_default(),
+            renewed_at: columns::text(row, 17)?,
         })
-        .transpose()
+    }
+
+    /// The job or redelivery of `request` that is not over, if there is one.
+    fn unfinished<'a>(&'a self, request: &'a Request) -> Option<Unfinished<'a>> {
+        let (work, status) = match request.redelivery {
+            Some(status) => (Work::Redelivery, status),
+            None => (Work::Job, request.status),
+        };
+        let place = match status {
+            // A sync request is recorded when it is over.
+            _ if request.mode == Mode::Sync => return None,
+            Status::Completed | Status::Failed => return None,
+            Status::Pending => Place::Table {
+                until: request.next_attempt_at.as_deref().filter(|_| !self.is_due),
+                is_parked: request.parked_since.is_some(),
+            },
+            Status::Processing => Place::Worker {
+                owner: &self.owner,
+                renewed_at: self.renewed_at.as_deref(),
+            },
+        };
+        Some(Unfinished {
+            work,
+            place,
+            claims: request.claims,
+            lost_claims: request.lost_claims,
+            last_attempt: request.attempts.last(),
+        })
+    }
 }
 
 fn request(id: RequestId, row: &Row<'_>, clock: &Clock) -> rusqlite::Result<Request> {
@@ -72,6 +127,7 @@ fn request(id: RequestId, row: &Row<'_>, clock: &Clock) -> rusqlite::Result<Requ
             id,
         ),
         events: Vec::new(),
+        waiting_for: None,
     })
 }
 
