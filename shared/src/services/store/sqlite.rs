@@ -34,6 +34,7 @@ use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use rusqlite::Connection;
+use tokio::sync::Semaphore;
 
 use self::{
     claim::ClaimedRow,
@@ -68,6 +69,7 @@ pub(super) struct Sqlite {
     id: String,
     clock: Arc<Clock>,
     turn: Arc<Turn>,
+    list_turn: Arc<Semaphore>,
     writer: Writer,
     readers: Readers,
     recent_read: Recent,
@@ -89,6 +91,7 @@ impl Sqlite {
             ),
             clock,
             turn: Arc::default(),
+            list_turn: Arc::new(Semaphore::new(1)),
             readers: Readers::start(opened.readers),
             recent_read: Recent::with_period(Duration::ZERO),
             recent_write: Recent::with_period(Duration::from_secs(1)),
@@ -358,8 +361,14 @@ impl Sqlite {
         scope: Scope,
         page: ListPage,
     ) -> Result<RequestList, StoreError> {
+        // One page at a time: it examines many rows, and the other reader is for short reads.
+        let turn = Arc::clone(&self.list_turn).acquire_owned().await;
+        let turn = turn.map_err(|_| StoreError::Closed)?;
         self.readers
-            .read(move |db| list::list(db, &scope, &page))
+            .read(move |db| {
+                let _until_it_is_read = turn;
+                list::list(db, &scope, &page)
+            })
             .await
     }
 

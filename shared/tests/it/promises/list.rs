@@ -29,6 +29,7 @@ on_every_engine! {
     a_page_examines_ten_thousand_requests_and_continues,
     other_clients_requests_are_not_examined,
     a_row_that_was_edited_by_hand_hides_no_other,
+    many_pages_at_once_leave_room_for_short_reads,
 }
 
 fn page(filter: RequestFilter, limit: usize) -> ListPage {
@@ -365,4 +366,23 @@ async fn a_row_that_was_edited_by_hand_hides_no_other(database: TestDatabase) {
     }
     let found = all(&store, Scope::All, RequestFilter::default()).await;
     assert_eq!(found, newest_first);
+}
+
+async fn many_pages_at_once_leave_room_for_short_reads(database: TestDatabase) {
+    let store = database.open().await;
+    database.add_completed("one", 10_001).await;
+    let id = accept(&store).await;
+    let read = |_| {
+        let store = store.clone();
+        let page = page(with_status(Status::Failed), 1);
+        tokio::spawn(async move { store.list(Scope::All, page).await.map(drop) })
+    };
+    let pages: Vec<_> = (0..60).map(read).collect();
+    tokio::task::yield_now().await;
+    row(&store, id).await;
+    let done = pages.iter().filter(|page| page.is_finished()).count();
+    assert!(done < 30, "{done} pages were read first");
+    for page in pages {
+        page.abort();
+    }
 }
