@@ -5,12 +5,13 @@ mod problem;
 
 use serde::Serialize;
 use storm_shared::{
-    models::{CallbackUrl, Request, RequestId, RequestSummary},
+    models::{CallbackUrl, Failure, Request, RequestId, RequestSummary, Status},
     services::{
         health::{Alive, Health},
         readiness::Ready,
         report::Report,
         scrape,
+        store::{Cancelled, CancelledWork},
     },
 };
 use warp::{
@@ -87,6 +88,35 @@ pub fn redelivering(id: RequestId) -> Response {
         response.headers_mut().insert(header::LOCATION, location);
     }
     response
+}
+
+/// `200` for a cancelled job or redelivery.
+pub fn cancelled(id: RequestId, cancelled: &Cancelled) -> Response {
+    #[derive(Serialize)]
+    struct Body<'a> {
+        request_id: RequestId,
+        status: Status,
+        failure: Option<&'a Failure>,
+        message: String,
+    }
+
+    let what = match cancelled.what {
+        CancelledWork::Job => "The job is cancelled",
+        CancelledWork::Redelivery => "The redelivery is cancelled",
+    };
+    let attempts = if cancelled.was_running {
+        "a callback attempt that has begun may still arrive, and none begins later than the next \
+         heartbeat of its worker"
+    } else {
+        "no callback will be sent"
+    };
+    let body = Body {
+        request_id: id,
+        status: cancelled.status,
+        failure: cancelled.failure.as_ref(),
+        message: format!("{what}: {attempts}"),
+    };
+    json(StatusCode::OK, &body)
 }
 
 /// `202` for a page of redeliveries: how many started, how many were skipped, and the next cursor.

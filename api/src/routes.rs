@@ -108,15 +108,24 @@ fn request(
     app: &Arc<App>,
 ) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone + use<> {
     let path = warp::path!("requests" / String);
+    let cancel = path
+        .and(warp::delete())
+        .and(caller())
+        .and(with(app))
+        .and(body::none(app.settings.http.timeout))
+        .then(requests::cancel)
+        .map(Reply::into_response);
     let find = path
         .and(get_or_head())
         .and(caller())
         .and(with(app))
         .then(requests::find)
         .map(Reply::into_response);
-    find.or(path
-        .and(method_not_allowed("GET, HEAD"))
-        .map(|_id, reply| reply))
+    find.or(cancel)
+        .unify()
+        .or(path
+            .and(method_not_allowed("GET, HEAD, DELETE"))
+            .map(|_id, reply| reply))
         .unify()
 }
 

@@ -230,7 +230,7 @@ mod tests {
     use super::Vitals;
     use crate::{
         metrics::Metrics,
-        workers::{Lease, Watchdog},
+        workers::{InHand, Lease, Watchdog},
     };
 
     #[tokio::test(start_paused = true)]
@@ -239,7 +239,13 @@ mod tests {
         let url = format!("sqlite:{}", folder.path().join("storm.db").display());
         let settings = Settings::with([("DB_URL", url.as_str())]).unwrap();
         let store = Store::open(&settings.store).await.unwrap();
-        let lease = Lease::new(store, Duration::from_secs(15), 5, Metrics::new());
+        let lease = Lease::new(
+            store,
+            Duration::from_secs(15),
+            5,
+            InHand::default(),
+            Metrics::new(),
+        );
         let watchdogs @ [running, stopped] = &[(); 2].map(|()| Watchdog::start());
         let vitals = Vitals::new(&lease, watchdogs);
         assert_eq!(vitals.claims(), CheckResult::Ok);

@@ -35,6 +35,8 @@ mod shortages;
 mod slots;
 mod watchdog;
 
+#[cfg(test)]
+pub(crate) use in_hand::InHand;
 pub use lease::Lease;
 pub use running::Running;
 pub use watchdog::Watchdog;

@@ -1,4 +1,5 @@
-//! `GET /requests/{id}` and `GET /requests`: the state of a request, and a list of requests.
+//! `GET /requests/{id}`, `DELETE /requests/{id}` and `GET /requests`: the state of a request, its
+//! cancellation, and a list of requests.
 
 use std::sync::Arc;
 
@@ -9,6 +10,7 @@ use super::store_problem;
 use crate::{
     app::App,
     auth::Caller,
+    repeat::until_known,
     reply::{self, Problem},
 };
 
@@ -46,4 +48,27 @@ pub async fn list(
         .map_err(|error| store_problem(None, &error))?;
     let next = found.next.map(|next| page.filter.cursor(next));
     Ok(reply::requests(&found.requests, next))
+}
+
+/// Cancels the unfinished job, or the redelivery, of a request within the caller's scope.
+///
+/// # Errors
+/// A body was sent; the request does not exist or is over; or the store failed.
+pub async fn cancel(
+    id: String,
+    caller: Caller,
+    app: Arc<App>,
+    no_body: Result<(), Problem>,
+) -> Result<Response, Problem> {
+    no_body?;
+    let id: RequestId = id.parse().map_err(|_| Problem::malformed_id())?;
+    // First: an unknown id costs a read, and no write.
+    let found = app.store.find_within(caller.scope(), id).await;
+    let found = found.map_err(|error| store_problem(id, &error))?;
+    found.ok_or_else(Problem::no_such_request)?;
+    let cancel = || app.store.cancel(caller.scope(), id);
+    let cancelled = until_known(app.settings.http.timeout, cancel).await;
+    let cancelled = cancelled.map_err(|error| store_problem(id, &error))?;
+    let cancelled = cancelled.map_err(Problem::uncancellable)?;
+    Ok(reply::cancelled(id, &cancelled))
 }

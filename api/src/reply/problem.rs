@@ -17,6 +17,7 @@
 //! | `request-unfinished` | 409 | a request to be redelivered is not over |
 //! | `redelivery-under-way` | 409 | a redelivery of it is in progress |
 //! | `nothing-to-redeliver` | 409 | it has no stored result, or no callback |
+//! | `request-over` | 409 | a request to be cancelled is over |
 //! | `body-too-large` | 413 | the body is over the limit |
 //! | `unsupported-media-type` | 415 | the content type is not `application/json`, or the body is coded |
 //! | `misdirected` | 421 | without tokens: `Host` is not one that is served |
@@ -50,7 +51,7 @@ use std::{borrow::Cow, time::Duration};
 use serde::Serialize;
 use storm_shared::{
     models::{IdempotencyKeyError, RequestId},
-    services::store::Unredeliverable,
+    services::store::{Uncancellable, Unredeliverable},
 };
 use warp::{
     Reply,
@@ -165,9 +166,21 @@ impl Problem {
 
     /// The path does not exist.
     pub fn no_such_path() -> Self {
-        let detail = "The paths are POST /sync, POST /async, GET /requests, GET /requests/{id}, POST \
-                      /requests/{id}/redeliver, POST /requests/redeliver, GET /healthz, GET /livez and GET /readyz.";
+        let detail = "The paths are POST /sync, POST /async, GET /requests, GET and DELETE \
+                      /requests/{id}, POST /requests/{id}/redeliver, POST /requests/redeliver, GET \
+                      /healthz, GET /livez and GET /readyz.";
         Self::new(StatusCode::NOT_FOUND, "not-found", "No such path", detail)
+    }
+
+    /// The request cannot be cancelled.
+    pub fn uncancellable(why: Uncancellable) -> Self {
+        let Uncancellable::Over(status) = why else {
+            return Self::no_such_request();
+        };
+        let detail = format!(
+            "The request is {status}, and no redelivery is in progress: there is nothing to cancel."
+        );
+        Self::new(StatusCode::CONFLICT, "request-over", "Request over", detail)
     }
 
     /// The request cannot be redelivered.

@@ -210,6 +210,20 @@ async fn a_tenant_can_redeliver_only_its_own_requests() {
 }
 
 #[tokio::test]
+async fn a_tenant_can_cancel_only_its_own_requests() {
+    let tenants = Tenants::start(&[]).await;
+    let accepted = tenants.ask_as(&tenants.one, &post("/async", JOB)).await;
+    let cancel = bare("DELETE", accepted.header("location").unwrap());
+    let answer = tenants.ask_as(&tenants.other, &cancel).await;
+    assert_eq!(answer.problem(), "404 not-found");
+    let unknown = bare("DELETE", UNKNOWN);
+    let unknown = tenants.ask_as(&tenants.other, &unknown).await;
+    assert_eq!(answer.json(), unknown.json());
+    let its_own = tenants.ask_as(&tenants.one, &cancel).await;
+    assert_eq!(its_own.json()["failure"]["reason"], "cancelled");
+}
+
+#[tokio::test]
 async fn requests_without_an_owner_are_hidden_with_tokens_and_all_rows_are_visible_without() {
     let tenants = Tenants::start(&[]).await;
     let named = tenants.ask_as(&tenants.one, &post("/async", JOB)).await;

@@ -1,9 +1,11 @@
-//! `GET /requests/{id}`.
+//! `GET /requests/{id}` and `DELETE /requests/{id}`.
 
 use serde_json::{Value, json};
+use storm_shared::services::store::{Candidate, OwnerId};
 
 use crate::{
     client::{bare, post},
+    redelivery::{HOOK, failed},
     server::Server,
 };
 
@@ -99,4 +101,81 @@ async fn a_malformed_id_is_404_with_an_explanation() {
         assert_eq!(answer.problem(), "404 not-found", "{id}");
         assert!(answer.json()["detail"].as_str().unwrap().contains("UUID"));
     }
+}
+
+#[tokio::test]
+async fn delete_cancels_a_job_and_a_repeat_gives_the_same_answer() {
+    let server = Server::start(&[]).await;
+    let accepted = server
+        .ask(post("/async", r#"{"records": 1, "report_name": "a"}"#))
+        .await;
+    let location = accepted.header("location").unwrap();
+    for _ in 0..2 {
+        let cancelled = server.ask(bare("DELETE", location)).await;
+        assert_eq!(cancelled.status, 200);
+        let body = cancelled.json();
+        assert_eq!(body["request_id"], accepted.json()["request_id"]);
+        assert_eq!(body["status"], "FAILED");
+        assert_eq!(body["failure"]["reason"], "cancelled");
+        let message = body["message"].as_str().unwrap();
+        assert!(message.contains("no callback will be sent"), "{message}");
+        let row = server.ask(bare("GET", location)).await.json();
+        assert_eq!(
+            (&row["status"], &row["failure"]),
+            (&body["status"], &body["failure"])
+        );
+        assert!(row["completed_at"].is_string());
+    }
+}
+
+#[tokio::test]
+async fn an_attempt_under_way_is_mentioned_by_the_answer_to_a_delete() {
+    let server = Server::start(&[]).await;
+    let accepted = server
+        .ask(post("/async", r#"{"records": 1, "report_name": "a"}"#))
+        .await;
+    let id = accepted.json()["request_id"].as_str().unwrap().to_owned();
+    let (store, owner) = (&server.app.store, OwnerId::generate());
+    store.register(owner).await.unwrap();
+    let notified = vec![Candidate::notified(id.parse().unwrap())];
+    assert_eq!(store.claim(owner, notified).await.unwrap().len(), 1);
+    for _ in 0..2 {
+        let body = server
+            .ask(bare("DELETE", &format!("/requests/{id}")))
+            .await
+            .json();
+        let message = body["message"].as_str().unwrap();
+        assert!(message.contains("may still arrive"), "{message}");
+    }
+}
+
+#[tokio::test]
+async fn what_can_not_be_cancelled_is_a_404_or_a_409_that_says_why() {
+    let server = Server::start(&[]).await;
+    let unknown = "/requests/0193b7a2-5d3c-7e21-9f0a-3c5b8e6d1f42";
+    let answer = server.ask(bare("DELETE", unknown)).await;
+    assert_eq!(answer.problem(), "404 not-found");
+    let malformed = server.ask(bare("DELETE", "/requests/1")).await;
+    assert_eq!(malformed.status, 404);
+
+    let id = failed(&server.app.store, HOOK).await;
+    let path = format!("/requests/{id}");
+    let over = server.ask(bare("DELETE", &path)).await;
+    assert_eq!(over.problem(), "409 request-over");
+    assert!(over.text().contains("FAILED"), "{}", over.text());
+    let begun = server.ask(bare("POST", &format!("{path}/redeliver"))).await;
+    assert_eq!(begun.status, 202);
+    let cancelled = server.ask(bare("DELETE", &path)).await;
+    assert_eq!(cancelled.status, 200);
+    let body = cancelled.json();
+    assert_eq!(body["failure"]["reason"], "callback_failed");
+    let message = body["message"].as_str().unwrap();
+    assert!(
+        message.starts_with("The redelivery is cancelled"),
+        "{message}"
+    );
+
+    let with_body = post(&path, r#"{"a": 1}"#).replacen("POST", "DELETE", 1);
+    let refused = server.ask(with_body).await;
+    assert_eq!(refused.problem(), "400 unexpected-body");
 }

@@ -44,11 +44,13 @@ pub enum FailureReason {
     Poison,
     /// The row is invalid: it was edited outside the service.
     InvalidRow,
+    /// The client cancelled the job.
+    Cancelled,
 }
 
 impl FailureReason {
     /// Every reason.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::SyncTimeout,
         Self::ClientGone,
         Self::CallbackRefused,
@@ -57,6 +59,7 @@ impl FailureReason {
         Self::InternalError,
         Self::Poison,
         Self::InvalidRow,
+        Self::Cancelled,
     ];
 
     /// The word in the table, in responses and in metrics.
@@ -70,6 +73,7 @@ impl FailureReason {
             Self::InternalError => "internal_error",
             Self::Poison => "poison",
             Self::InvalidRow => "invalid_row",
+            Self::Cancelled => "cancelled",
         }
     }
 }

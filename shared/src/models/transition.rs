@@ -21,13 +21,17 @@ pub enum Transition {
     Complete,
     /// It was not, or can't be, delivered.
     Fail,
+    /// Its client cancelled it before a worker held it.
+    Cancel,
+    /// Its client cancelled it while a worker held it.
+    Interrupt,
     /// An explicit redelivery of a `FAILED` job succeeded. One that fails changes no status.
     Redeem,
 }
 
 impl Transition {
     /// Every transition.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Claim,
         Self::Retry,
         Self::Park,
@@ -35,19 +39,22 @@ impl Transition {
         Self::Reclaim,
         Self::Complete,
         Self::Fail,
+        Self::Cancel,
+        Self::Interrupt,
         Self::Redeem,
     ];
 
     /// The status that it begins in. In another one it changes nothing.
     pub const fn from(self) -> Status {
         match self {
-            Self::Claim => Status::Pending,
+            Self::Claim | Self::Cancel => Status::Pending,
             Self::Retry
             | Self::Park
             | Self::GiveBack
             | Self::Reclaim
             | Self::Complete
-            | Self::Fail => Status::Processing,
+            | Self::Fail
+            | Self::Interrupt => Status::Processing,
             Self::Redeem => Status::Failed,
         }
     }
@@ -58,7 +65,7 @@ impl Transition {
             Self::Claim => Status::Processing,
             Self::Retry | Self::Park | Self::GiveBack | Self::Reclaim => Status::Pending,
             Self::Complete | Self::Redeem => Status::Completed,
-            Self::Fail => Status::Failed,
+            Self::Fail | Self::Cancel | Self::Interrupt => Status::Failed,
         }
     }
 }
@@ -83,6 +90,7 @@ mod tests {
             legal,
             [
                 (Pending, Processing),
+                (Pending, Failed),
                 (Processing, Pending),
                 (Processing, Completed),
                 (Processing, Failed),

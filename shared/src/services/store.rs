@@ -11,6 +11,7 @@
 //!
 //! The value types are in the files beside this one; an engine's SQL is in the folder of its name.
 
+mod cancel;
 mod condition;
 mod error;
 mod idempotency;
@@ -29,10 +30,11 @@ use jiff::Timestamp;
 
 use self::sqlite::Sqlite;
 pub use self::{
+    cancel::{Cancelled, CancelledClaim, CancelledWork, Uncancellable},
     error::{StoreError, Trouble},
     idempotency::Acceptance,
     job::{AttemptRecord, Candidate, Claim, InvalidJob, Job, NewJob, Outcome, Settlement, Work},
-    lease::{Expired, Heartbeat, OwnerId, OwnerIdError, quarantine_threshold},
+    lease::{Expired, Heartbeat, OwnerId, OwnerIdError, Renewal, quarantine_threshold},
     list::{ListPage, RequestFilter, RequestList},
     look::{Capacity, DueJobs, is_long},
     redelivery::{Redeliverable, RedeliveryPage, Unredeliverable},
@@ -278,13 +280,13 @@ impl Store {
         }
     }
 
-    /// Renews the lease of `owner` (its heartbeat). Returns the heartbeats of all other workers. A
-    /// repeat is one more heartbeat.
+    /// Renews the lease of `owner` (its heartbeat). Returns the heartbeats of all other workers,
+    /// and which of its own claims were cancelled. A repeat is one more heartbeat.
     ///
     /// # Errors
     /// [`StoreError::LeaseLost`] if the lease expired and the jobs were reclaimed; otherwise the
     /// write failed.
-    pub async fn renew(&self, owner: OwnerId) -> Result<Vec<Heartbeat>, StoreError> {
+    pub async fn renew(&self, owner: OwnerId) -> Result<Renewal, StoreError> {
         match &self.engine {
             Engine::Sqlite(engine) => engine.renew(owner).await,
         }
@@ -315,6 +317,26 @@ impl Store {
     pub async fn deregister(&self, owner: OwnerId) -> Result<usize, StoreError> {
         match &self.engine {
             Engine::Sqlite(engine) => engine.deregister(owner).await,
+        }
+    }
+
+    /// Cancels the unfinished job of a request within `scope`. It becomes `FAILED` (`cancelled`),
+    /// no callback is sent, and the worker that holds it has lost its claim. If the request has
+    /// ended and a redelivery is in progress, cancels that, and leaves the request's outcome as it
+    /// is.
+    ///
+    /// A repeat succeeds and changes nothing. That of a cancelled redelivery is
+    /// [`Uncancellable::Over`].
+    ///
+    /// # Errors
+    /// Inner: the request can't be cancelled. Outer: as for [`Store::accept`].
+    pub async fn cancel(
+        &self,
+        scope: Scope,
+        id: RequestId,
+    ) -> Result<Result<Cancelled, Uncancellable>, StoreError> {
+        match &self.engine {
+            Engine::Sqlite(engine) => engine.cancel(scope, id).await,
         }
     }
 

@@ -25,6 +25,7 @@ macro_rules! on_engine {
 }
 
 mod accept;
+mod cancel;
 mod claim;
 mod clock;
 mod fair;

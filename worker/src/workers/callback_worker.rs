@@ -50,6 +50,7 @@ pub(super) struct CallbackWorker {
     next_due: NextDue,
     drain: Drain,
     drain_timeout: Duration,
+    /// Shared with the heartbeat.
     in_hand: InHand,
     has_warned_of_long_work: AtomicBool,
     metrics: Metrics,
@@ -65,7 +66,7 @@ impl CallbackWorker {
             next_due: parts.next_due,
             drain: parts.drain,
             drain_timeout: settings.drain_timeout,
-            in_hand: InHand::default(),
+            in_hand: parts.in_hand,
             has_warned_of_long_work: AtomicBool::new(false),
             metrics: parts.metrics,
         }
@@ -110,7 +111,7 @@ impl CallbackWorker {
             () = self.drain.over() => return Ok(tried),
         };
         self.metrics.claimed(source, claimed.len());
-        let held = taken.keep(claimed.iter().map(|job| claim_of(job).id));
+        let held = taken.keep(claimed.iter().map(claim_of));
         // Slots of candidates whose claim lost are freed with `slots`, on return.
         for (job, held) in claimed.into_iter().zip(held) {
             #[expect(
@@ -153,6 +154,10 @@ impl CallbackWorker {
             // One write returns all unfinished jobs to the table: `Lease::deregister`.
             () = self.drain.over() => Ok(()),
             () = term.lost.cancelled() => Err(StoreError::LeaseLost),
+            () = held.cancelled() => {
+                debug!(%id, "job stopped: its client has cancelled it");
+                Ok(())
+            }
             settled = line => settled,
         };
         match settled {
@@ -164,7 +169,7 @@ impl CallbackWorker {
             }
             Err(StoreError::ClaimLost) => {
                 self.metrics.lost_claim();
-                warn!(%id, "job lost to another worker");
+                warn!(%id, "job lost: another worker has it, or its client has cancelled it");
             }
             // Only a closed store ends a write otherwise. The row stays `PROCESSING` until the
             // lease expires.

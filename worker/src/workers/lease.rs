@@ -17,6 +17,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::in_hand::InHand;
 use crate::metrics::Metrics;
 
 /// The longest interval between two heartbeats. It adds to the time until a dead worker's jobs are
@@ -31,6 +32,7 @@ pub struct Lease {
     store: Store,
     length: Duration,
     max_claims: u32,
+    in_hand: InHand,
     metrics: Metrics,
     state: watch::Sender<State>,
 }
@@ -64,8 +66,15 @@ impl Term {
 
 impl Lease {
     /// A lease that expires `length` after its last heartbeat; `keep` sends them.
-    /// `max_claims` (`MAX_CLAIMS`) decides which jobs of other expired workers are poison.
-    pub fn new(store: Store, length: Duration, max_claims: u32, metrics: Metrics) -> Arc<Self> {
+    /// `max_claims` (`MAX_CLAIMS`) decides which jobs of other expired workers are poison. Jobs
+    /// `in_hand` whose clients have cancelled them are stopped.
+    pub fn new(
+        store: Store,
+        length: Duration,
+        max_claims: u32,
+        in_hand: InHand,
+        metrics: Metrics,
+    ) -> Arc<Self> {
         let state = State {
             term: Term::new(),
             registered: false,
@@ -75,6 +84,7 @@ impl Lease {
             store,
             length,
             max_claims,
+            in_hand,
             metrics,
             state: watch::Sender::new(state),
         })
@@ -151,7 +161,7 @@ impl Lease {
         // Taken before the write: the row counts from its commit, which can be any moment after
         // this.
         let begun = Instant::now();
-        let others = match self.store.renew(self.term().owner).await {
+        let renewal = match self.store.renew(self.term().owner).await {
             Err(StoreError::LeaseLost) => {
                 // What cost this worker its lease may have stalled the others, too.
                 *watch = Watch::new(self.length);
@@ -159,11 +169,12 @@ impl Lease {
                 self.start_new_term();
                 return self.register().await;
             }
-            others => others?,
+            renewal => renewal?,
         };
+        self.in_hand.stop(&renewal.cancelled);
         // Before the expiries: the lease is renewed even if one of them fails.
         self.state.send_modify(|state| state.renewed = begun);
-        for dead in watch.renewed(begun, others, Instant::now()) {
+        for dead in watch.renewed(begun, renewal.others, Instant::now()) {
             self.expire(dead).await?;
         }
         Ok(())

@@ -6,7 +6,8 @@ use storm_shared::{config::Settings, services::store::Store};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    drain::Drain, lease::Lease, next_due::NextDue, origins::Origins, shares::Shares, slots::Slots,
+    drain::Drain, in_hand::InHand, lease::Lease, next_due::NextDue, origins::Origins,
+    shares::Shares, slots::Slots,
 };
 use crate::metrics::Metrics;
 
@@ -15,6 +16,7 @@ use crate::metrics::Metrics;
 pub(super) struct Parts {
     pub(super) store: Store,
     pub(super) lease: Arc<Lease>,
+    pub(super) in_hand: InHand,
     pub(super) slots: Slots,
     pub(super) shares: Shares,
     pub(super) origins: Origins,
@@ -33,14 +35,17 @@ impl Parts {
         let (worker, callback) = (&settings.worker, &settings.callback);
         let slots = Slots::new(worker.concurrency, worker.max_claims);
         let next_due = NextDue::new();
+        let in_hand = InHand::default();
         Self {
             store: store.clone(),
             lease: Lease::new(
                 store.clone(),
                 worker.lease,
                 worker.max_claims,
+                in_hand.clone(),
                 metrics.clone(),
             ),
+            in_hand,
             origins: Origins::new(
                 callback.per_origin,
                 callback.park_max,

@@ -5,6 +5,8 @@ use std::{fmt, str::FromStr};
 use thiserror::Error;
 use uuid::Uuid;
 
+use super::cancel::CancelledClaim;
+
 /// The identity of one worker process. A restart gets a new one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct OwnerId(Uuid);
@@ -54,6 +56,16 @@ pub struct Heartbeat {
     pub owner: OwnerId,
     /// The number of renewals.
     pub beat: i64,
+}
+
+/// What a heartbeat has found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Renewal {
+    /// The heartbeats of all other workers.
+    pub others: Vec<Heartbeat>,
+    /// Claims of this worker that were cancelled lately. Several heartbeats in a row name each, in
+    /// case the answer to one is lost.
+    pub cancelled: Vec<CancelledClaim>,
 }
 
 /// The result of a lease expiry: what happened to the worker's jobs.

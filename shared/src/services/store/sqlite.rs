@@ -6,6 +6,7 @@
 
 mod accept;
 mod attempts;
+mod cancel;
 mod checkpoint;
 mod claim;
 mod clock;
@@ -46,9 +47,9 @@ use self::{
     writer::Writer,
 };
 use super::{
-    Acceptance, Candidate, Capacity, Claim, DueJobs, Expired, Heartbeat, InvalidJob, Job, ListPage,
-    NewJob, OwnerId, Redeliverable, RedeliveryPage, RequestList, Scope, Settlement, StoreError,
-    Trouble, Unredeliverable,
+    Acceptance, Cancelled, Candidate, Capacity, Claim, DueJobs, Expired, Heartbeat, InvalidJob,
+    Job, ListPage, NewJob, OwnerId, Redeliverable, RedeliveryPage, Renewal, RequestList, Scope,
+    Settlement, StoreError, Trouble, Uncancellable, Unredeliverable,
 };
 use crate::{
     config::StoreSettings,
@@ -282,7 +283,7 @@ impl Sqlite {
             .await
     }
 
-    pub(super) async fn renew(&self, owner: OwnerId) -> Result<Vec<Heartbeat>, StoreError> {
+    pub(super) async fn renew(&self, owner: OwnerId) -> Result<Renewal, StoreError> {
         self.writer
             .write(move |tx| lease::renew(tx, owner))
             .await?
@@ -302,6 +303,16 @@ impl Sqlite {
     pub(super) async fn deregister(&self, owner: OwnerId) -> Result<usize, StoreError> {
         self.writer
             .write(self.timed(move |tx, now| lease::deregister(tx, owner, now)))
+            .await
+    }
+
+    pub(super) async fn cancel(
+        &self,
+        scope: Scope,
+        id: RequestId,
+    ) -> Result<Result<Cancelled, Uncancellable>, StoreError> {
+        self.writer
+            .try_write(move |tx| cancel::cancel(tx, &scope, id))
             .await
     }
 

@@ -133,7 +133,7 @@ async fn a_draining_worker_releases_only_its_own_jobs_without_counting_a_lost_cl
     assert_eq!(due.len(), 1);
     assert_eq!((due[0].id, due[0].lost_claims), (ids[1], 0));
     assert_eq!(event_kinds(&store, ids[1]).await, [EventKind::GivenBack]);
-    let others = store.renew(stays).await.unwrap();
+    let others = store.renew(stays).await.unwrap().others;
     assert_eq!(others, [], "the worker is no longer registered");
 }
 
@@ -147,7 +147,7 @@ async fn jobs_of_an_unregistered_owner_are_reclaimed_after_a_lease(database: Tes
     database.forget_workers().await;
     database.edit(ids[1], "owner = NULL").await;
     let observer = new_worker(&store).await;
-    let others = store.renew(observer).await.unwrap();
+    let others = store.renew(observer).await.unwrap().others;
     assert_eq!(others.len(), 2, "{others:?}");
     assert!(others.iter().any(|it| it.owner == OwnerId::NOBODY));
     for other in others {

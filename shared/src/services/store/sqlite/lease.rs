@@ -9,13 +9,14 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{
+    cancel,
     clock::StoreTime,
     columns, events, redelivery,
     state::{self, IS_CLAIMED},
 };
 use crate::{
     models::{EventKind, Failure, FailureReason, Transition},
-    services::store::{Expired, Heartbeat, Outcome, OwnerId, Work, lease::most_losses},
+    services::store::{Expired, Heartbeat, Outcome, OwnerId, Renewal, Work, lease::most_losses},
 };
 
 /// SQL for whether `owner` is an [`OwnerId`] in its canonical form.
@@ -42,6 +43,7 @@ pub(super) fn register(connection: &Connection, owner: OwnerId) -> rusqlite::Res
 /// are reclaimed.
 fn adopt_orphans(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute(concat!("DELETE FROM workers WHERE NOT ", is_owner!()), [])?;
+    cancel::forget_orphans(connection)?;
     for table in Work::ALL.map(state::table) {
         let nameless = format!(
             concat!("UPDATE {} SET owner = ?1 WHERE {} AND NOT ", is_owner!()),
@@ -57,18 +59,19 @@ fn adopt_orphans(connection: &Connection) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// Renews a lease and returns the other workers' heartbeats; `None` if the lease expired.
-pub(super) fn renew(
-    connection: &Connection,
-    owner: OwnerId,
-) -> rusqlite::Result<Option<Vec<Heartbeat>>> {
+/// Renews a lease; `None` if it expired.
+pub(super) fn renew(connection: &Connection, owner: OwnerId) -> rusqlite::Result<Option<Renewal>> {
     let owner = owner.to_string();
-    let renewed = connection
-        .prepare_cached("UPDATE workers SET beat = beat + 1, renewed_at = ?2 WHERE owner = ?1")?
-        .execute(params![owner, wall_clock()])?;
-    if renewed == 0 {
+    let beat: Option<i64> = connection
+        .prepare_cached(
+            "UPDATE workers SET beat = beat + 1, renewed_at = ?2 WHERE owner = ?1 RETURNING beat",
+        )?
+        .query_row(params![owner, wall_clock()], |row| row.get(0))
+        .optional()?;
+    let Some(beat) = beat else {
         return Ok(None);
-    }
+    };
+    let cancelled = cancel::told(connection, &owner, beat)?;
     let others: Vec<_> = connection
         .prepare_cached("SELECT owner, beat FROM workers WHERE owner <> ?1")?
         .query_map([owner], |row| Ok(heartbeat(row).ok()))?
@@ -78,7 +81,10 @@ pub(super) fn renew(
     if others.contains(&None) || has_orphaned_redelivery(connection)? {
         adopt_orphans(connection)?;
     }
-    Ok(Some(others.into_iter().flatten().collect()))
+    Ok(Some(Renewal {
+        others: others.into_iter().flatten().collect(),
+        cancelled,
+    }))
 }
 
 fn has_orphaned_redelivery(connection: &Connection) -> rusqlite::Result<bool> {
@@ -151,6 +157,7 @@ pub(super) fn expire(
         let most = most_losses(held, max_claims);
         reclaimed += connection.execute(&reclaim, params![owner, now.millis(), most])?;
     }
+    cancel::forget(connection, &owner)?;
     Ok(Some(Expired {
         reclaimed,
         poisoned,
@@ -223,6 +230,7 @@ pub(super) fn deregister(
         let release = state::change(work, Transition::GiveBack, "due = ?2", "owner = ?1");
         released += connection.execute(&release, params![owner, now.millis()])?;
     }
+    cancel::forget(connection, &owner)?;
     connection.execute("DELETE FROM workers WHERE owner = ?1", [owner])?;
     Ok(released)
 }

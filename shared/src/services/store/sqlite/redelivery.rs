@@ -112,15 +112,9 @@ pub(super) fn finish(
     Ok(held)
 }
 
-/// Ends a redelivery, and writes back to its request what it has counted and who ended it.
+/// Ends a redelivery with `outcome`.
 pub(super) fn end(tx: &Connection, id: &str, outcome: &Outcome) -> rusqlite::Result<()> {
-    // A job that was put back by hand meanwhile has another claim.
-    tx.prepare_cached(
-        "UPDATE requests SET (claim, owner, attempts, parks, lost_claims) =
-             (SELECT claim, owner, attempts, parks, lost_claims FROM redeliveries WHERE id = ?1)
-         WHERE id = ?1 AND status IN ('COMPLETED', 'FAILED')",
-    )?
-    .execute([id])?;
+    write_back(tx, id)?;
     // A redelivery that fails does not change the status, and so not what comes with it.
     match outcome {
         Outcome::Completed => {
@@ -139,6 +133,18 @@ pub(super) fn end(tx: &Connection, id: &str, outcome: &Outcome) -> rusqlite::Res
             .execute([id, failure.reason.as_str(), failure.detail.as_str()])?;
         }
     }
+    Ok(())
+}
+
+/// Deletes a redelivery, and writes back to its request what it has counted and who ended it.
+pub(super) fn write_back(tx: &Connection, id: &str) -> rusqlite::Result<()> {
+    // A job that was put back by hand meanwhile has another claim.
+    tx.prepare_cached(
+        "UPDATE requests SET (claim, owner, attempts, parks, lost_claims) =
+             (SELECT claim, owner, attempts, parks, lost_claims FROM redeliveries WHERE id = ?1)
+         WHERE id = ?1 AND status IN ('COMPLETED', 'FAILED')",
+    )?
+    .execute([id])?;
     tx.prepare_cached("DELETE FROM redeliveries WHERE id = ?1")?
         .execute([id])
         .map(drop)

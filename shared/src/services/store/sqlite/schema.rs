@@ -8,7 +8,7 @@ use thiserror::Error;
 use super::columns;
 
 /// Migration `n` takes a database from version `n - 1` to `n`; `user_version` holds the version.
-const MIGRATIONS: [&str; 13] = [
+const MIGRATIONS: [&str; 14] = [
     include_str!("../../../../migrations/sqlite/0001_requests.sql"),
     include_str!("../../../../migrations/sqlite/0002_leases.sql"),
     include_str!("../../../../migrations/sqlite/0003_deliveries.sql"),
@@ -22,6 +22,7 @@ const MIGRATIONS: [&str; 13] = [
     include_str!("../../../../migrations/sqlite/0011_fair_shares.sql"),
     include_str!("../../../../migrations/sqlite/0012_idempotency_keys.sql"),
     include_str!("../../../../migrations/sqlite/0013_list.sql"),
+    include_str!("../../../../migrations/sqlite/0012_cancel.sql"),
 ];
 
 /// Marks a database file as ours: `StRq` in ASCII.

@@ -8,7 +8,7 @@ use storm_shared::{
         report::Report,
         store::{
             Acceptance, Candidate, Capacity, Claim, DueJobs, Expired, Heartbeat, InvalidJob, Job,
-            NewJob, Outcome, OwnerId, Settlement, Store, StoreError,
+            NewJob, Outcome, OwnerId, Renewal, Settlement, Store, StoreError,
         },
     },
 };
@@ -72,7 +72,7 @@ impl Call {
                 done(accepted.map(|accepted| assert_eq!(accepted, Acceptance::Stored)))
             }
             Self::Register(owner) => done(store.register(owner).await),
-            Self::Renew(owner) => store.renew(owner).await.map(|mut others| {
+            Self::Renew(owner) => store.renew(owner).await.map(|Renewal { mut others, .. }| {
                 others.sort_by_key(|other| other.owner);
                 Answer::Others(others)
             }),

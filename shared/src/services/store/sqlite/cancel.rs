@@ -1,0 +1,164 @@
+//! Cancelling, and telling the worker that holds the job.
+
+use jiff::Timestamp;
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::{
+    columns, redelivery,
+    state::{self, IS_CLAIMED},
+};
+use crate::{
+    models::{Failure, FailureReason, RequestId, Status, Transition},
+    services::store::{Cancelled, CancelledClaim, CancelledWork, Scope, Uncancellable, Work},
+};
+
+/// The heartbeats that name a cancelled claim.
+const BEATS: i64 = 4;
+
+const WAITED: &str = "The client cancelled it while no worker held it.";
+
+const RAN: &str = "The client cancelled it while a worker held it: a callback attempt that had \
+                   begun may still have arrived.";
+
+/// Cancels what is unfinished of a request within `scope`.
+pub(super) fn cancel(
+    tx: &Connection,
+    scope: &Scope,
+    id: RequestId,
+) -> rusqlite::Result<Result<Cancelled, Uncancellable>> {
+    let found = tx
+        .prepare_cached(
+            "SELECT status, failure_reason, failure_detail FROM requests
+             WHERE id = ?1 AND (?2 IS NULL OR created_by = ?2)",
+        )?
+        // Another tenant's request must look like no request.
+        .query_row(params![id.to_string(), columns::tenant(scope)], |row| {
+            let reason = columns::parsed_or_null(row, 1)?;
+            let detail = columns::text(row, 2)?.unwrap_or_default();
+            let failure = reason.map(|reason| Failure::new(reason, detail));
+            Ok((columns::parsed(row, 0)?, failure))
+        })
+        .optional()?;
+    let Some((status, failure)) = found else {
+        return Ok(Err(Uncancellable::Unknown));
+    };
+    if let Status::Pending | Status::Processing = status {
+        return end_job(tx, id, status).map(Ok);
+    }
+    if let Some(was_running) = end_redelivery(tx, id)? {
+        return Ok(Ok(Cancelled {
+            status,
+            failure,
+            what: CancelledWork::Redelivery,
+            was_running,
+        }));
+    }
+    let is_cancelled = |it: &Failure| it.reason == FailureReason::Cancelled;
+    Ok(match failure.filter(is_cancelled) {
+        Some(failure) => Ok(Cancelled {
+            status,
+            was_running: failure.detail == RAN,
+            failure: Some(failure),
+            what: CancelledWork::Job,
+        }),
+        None => Err(Uncancellable::Over(status)),
+    })
+}
+
+/// Ends a job whose status is `status`, under a new claim number: no worker holds that.
+fn end_job(tx: &Connection, id: RequestId, status: Status) -> rusqlite::Result<Cancelled> {
+    let was_running = status == Status::Processing;
+    let (transition, detail) = if was_running {
+        tell_owner(tx, Work::Job, id)?;
+        (Transition::Interrupt, RAN)
+    } else {
+        (Transition::Cancel, WAITED)
+    };
+    let failure = Failure::new(FailureReason::Cancelled, detail);
+    let set = "claim = claim + 1, owner = NULL, due = NULL, parked_at = NULL, is_long = 0,
+         completed_at = max(?2, created_at), failure_reason = ?3, failure_detail = ?4";
+    tx.prepare_cached(&state::change(Work::Job, transition, set, "id = ?1"))?
+        .execute(params![
+            id.to_string(),
+            columns::time(Timestamp::now()),
+            failure.reason.as_str(),
+            failure.detail,
+        ])?;
+    Ok(Cancelled {
+        status: transition.to(),
+        failure: Some(failure),
+        what: CancelledWork::Job,
+        was_running,
+    })
+}
+
+/// Ends the redelivery of a request, if one is in progress. Returns whether a worker held it.
+fn end_redelivery(tx: &Connection, id: RequestId) -> rusqlite::Result<Option<bool>> {
+    let was_running = tell_owner(tx, Work::Redelivery, id)?;
+    let id = id.to_string();
+    let ended = tx
+        .prepare_cached("UPDATE redeliveries SET claim = claim + 1, owner = NULL WHERE id = ?1")?
+        .execute([&id])?;
+    if ended == 0 {
+        return Ok(None);
+    }
+    redelivery::write_back(tx, &id)?;
+    Ok(Some(was_running))
+}
+
+/// Leaves a note for the worker that holds the work of a request. Returns whether one does.
+fn tell_owner(tx: &Connection, work: Work, id: RequestId) -> rusqlite::Result<bool> {
+    let table = state::table(work);
+    let held: Option<(String, i64)> = tx
+        .prepare_cached(&format!(
+            "SELECT coalesce(owner, ''), claim FROM {table} WHERE id = ?1 AND {IS_CLAIMED}"
+        ))?
+        .query_row([id.to_string()], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    let Some((owner, claim)) = held else {
+        return Ok(false);
+    };
+    // A worker without a lease has lost its claims already.
+    tx.prepare_cached(
+        "INSERT OR IGNORE INTO cancellations (owner, id, claim, beat)
+         SELECT owner, ?2, ?3, beat FROM workers WHERE owner = ?1",
+    )?
+    .execute(params![owner, id.to_string(), claim])?;
+    Ok(true)
+}
+
+/// The claims of `owner` that were cancelled, for its heartbeat number `beat`.
+pub(super) fn told(
+    tx: &Connection,
+    owner: &str,
+    beat: i64,
+) -> rusqlite::Result<Vec<CancelledClaim>> {
+    let told: Vec<_> = tx
+        .prepare_cached("SELECT id, claim, beat FROM cancellations WHERE owner = ?1")?
+        .query_map([owner], |row| {
+            let (id, number) = (columns::parsed(row, 0)?, row.get(1)?);
+            Ok((CancelledClaim { id, number }, row.get::<_, i64>(2)?))
+        })?
+        .collect::<rusqlite::Result<_>>()?;
+    if told.iter().any(|(_, noted)| *noted <= beat - BEATS) {
+        tx.prepare_cached("DELETE FROM cancellations WHERE owner = ?1 AND beat <= ?2")?
+            .execute(params![owner, beat - BEATS])?;
+    }
+    Ok(told.into_iter().map(|(claim, _)| claim).collect())
+}
+
+/// Deletes the notes for workers without a lease: the release before leaves them.
+pub(super) fn forget_orphans(tx: &Connection) -> rusqlite::Result<()> {
+    tx.execute(
+        "DELETE FROM cancellations WHERE owner NOT IN (SELECT owner FROM workers)",
+        [],
+    )
+    .map(drop)
+}
+
+/// Deletes the notes for a worker whose lease ends.
+pub(super) fn forget(tx: &Connection, owner: &str) -> rusqlite::Result<()> {
+    tx.prepare_cached("DELETE FROM cancellations WHERE owner = ?1")?
+        .execute([owner])
+        .map(drop)
+}
