@@ -150,7 +150,7 @@ async fn serve(
     if let Err(error) = (listen.check)(&settings) {
         return usage_error(&error);
     }
-    telemetry::start(&settings.log);
+    let log = telemetry::start(&settings.log);
     if let Err(error) = descriptors::fit(&descriptors, &mut settings) {
         print_error(&error);
         return ExitCode::FAILURE;
@@ -167,6 +167,8 @@ async fn serve(
     for Warning { setting, problem } in &settings.warnings {
         warn!(setting, problem, "a setting is doubtful");
     }
+    // Not the warnings above: each names another setting.
+    log.bound();
     survive_file_size_limit();
     let served = async {
         // First: a SIGTERM during the start must shut the service down gracefully, too.
@@ -175,7 +177,9 @@ async fn serve(
         // Boxed: a service is one future of many kilobytes, too large for the stack.
         Box::pin(service(settings, listener, shutdown)).await
     };
-    match served.await {
+    let served = served.await;
+    log.count();
+    match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             error!(target: telemetry::FATAL, %error, "the service failed");

@@ -1,18 +1,25 @@
 //! Logging: `tracing` events on standard error, as text on a terminal and as JSON elsewhere.
 
+mod flood;
+
 use std::io::{self, IsTerminal as _};
 
 use tracing_subscriber::{
     Layer as _, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _,
 };
 
+use self::flood::FloodGate;
 use crate::config::LogFilter;
 
 /// The target of the error that ends the process. No filter hides it.
 pub(crate) const FATAL: &str = "fatal";
 
+/// The log of a process.
+pub struct Log(FloodGate);
+
 /// Starts logging with `filter`. A second call has no effect.
-pub fn start(filter: &LogFilter) {
+pub fn start(filter: &LogFilter) -> Log {
+    let gate = FloodGate::default();
     // A log line that cannot be written, for example to a full disk, is dropped. By default the
     // subscriber would report that on standard error, and panic when that fails too.
     let lines = fmt::layer()
@@ -26,6 +33,20 @@ pub fn start(filter: &LogFilter) {
     // An error means that a subscriber is already set, and it stays.
     let _ = tracing_subscriber::registry()
         .with(filter.always_with(FATAL))
-        .with(lines)
+        .with(lines.with_filter(gate.clone()))
         .try_init();
+    Log(gate)
+}
+
+impl Log {
+    /// From now on, writes a few lines a minute of each kind, and one that counts the others. Lines
+    /// at the levels `debug` and `trace` are not bounded.
+    pub fn bound(&self) {
+        self.0.close();
+    }
+
+    /// Counts the lines that were left out so far. For the end of the process.
+    pub fn count(&self) {
+        self.0.count();
+    }
 }

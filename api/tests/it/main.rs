@@ -19,6 +19,7 @@ mod help;
 mod idempotency;
 mod list;
 #[cfg(target_os = "linux")]
+mod log;
 mod memory;
 mod origins;
 mod process;

@@ -1,8 +1,75 @@
-//! What a `LOG` filter shows of each job.
+//! The log: what a `LOG` filter shows of each job, and how few lines a fault of many jobs costs.
 
+use rusqlite::Connection;
 use serde_json::Value;
+use storm_shared::models::{RequestId, Status};
+use tokio::sync::watch;
 
-use crate::{process::WorkerProcess, rows::Rows as _, table::Table};
+use crate::{process::WorkerProcess, receiver::Receiver, rows::Rows as _, table::Table};
+
+/// More than a worker logs in its life besides.
+const A_HANDFUL: usize = 40;
+
+async fn accept_many(table: &Table, jobs: usize, callback: &str) -> Vec<RequestId> {
+    let mut ids = Vec::new();
+    for _ in 0..jobs {
+        ids.push(table.accept(1, Some(callback.to_owned())).await);
+    }
+    ids
+}
+
+/// Stops the worker, whose log must have counted the lines with this message.
+async fn is_a_handful(worker: WorkerProcess, message: &str) {
+    worker.signal("TERM");
+    worker.logs("stopped").await;
+    let counted = format!("left out: {message}");
+    worker.logs(&counted).await;
+    let log = worker.log();
+    let lines = log.lines().count();
+    assert!(lines < A_HANDFUL, "{lines} lines:\n{log}");
+}
+
+#[tokio::test]
+async fn hundreds_of_failing_callbacks_are_a_handful_of_lines() {
+    let receiver = Receiver::answering(|_, _| 410).await;
+    let table = Table::new().await;
+    let ids = accept_many(&table, 300, &receiver.url()).await;
+    let worker = WorkerProcess::start(table.folder.path(), &[]);
+    for id in ids {
+        assert_eq!(table.ended(id).await.status, Status::Failed);
+    }
+    is_a_handful(worker, "callback failed").await;
+}
+
+#[tokio::test]
+async fn a_locked_database_under_many_jobs_is_a_handful_of_lines() {
+    const JOBS: usize = 100;
+    let (release, released) = watch::channel(());
+    let mut receiver = Receiver::answering_when(move |_, _| {
+        let mut released = released.clone();
+        async move {
+            let _ = released.changed().await;
+            200
+        }
+    })
+    .await;
+    let table = Table::new().await;
+    let ids = accept_many(&table, JOBS, &receiver.url()).await;
+    let all_at_once = ("CALLBACK_PER_ORIGIN", "100");
+    let worker = WorkerProcess::start(table.folder.path(), &[all_at_once]);
+    for _ in &ids {
+        receiver.next().await;
+    }
+    let lock = Connection::open(table.path()).unwrap();
+    lock.execute_batch("BEGIN IMMEDIATE").unwrap();
+    drop(release);
+    worker.logs("a write is retried").await;
+    drop(lock);
+    for id in ids {
+        assert_eq!(table.ended(id).await.status, Status::Completed);
+    }
+    is_a_handful(worker, "a write is retried").await;
+}
 
 #[tokio::test]
 async fn a_log_filter_shows_one_line_for_each_job_that_ends_with_its_id_and_outcome() {

@@ -1,0 +1,26 @@
+//! The log: how few lines a fault of many requests costs.
+
+use tempfile::TempDir;
+
+use crate::{
+    client::{Client, post},
+    service::{Service, program},
+};
+
+const JOB: &str = r#"{"records": 10, "report_name": "Q1_Finance"}"#;
+
+#[tokio::test]
+async fn a_dead_redis_under_a_thousand_jobs_is_a_handful_of_lines() {
+    let folder = TempDir::new().unwrap();
+    let mut command = program(folder.path());
+    command.env("REDIS_URL", "redis://127.0.0.1:1");
+    let service = Service::spawn(command, folder.path()).await;
+    service.is_open().await;
+    let mut client = Client::connect(service.addr).await;
+    for _ in 0..1000 {
+        client.send(post("/async", JOB)).await;
+        assert_eq!(client.answer().await.status, 202);
+    }
+    service.says("Redis can't be used").await;
+    assert!(service.log_lines() < 10, "{}", service.log_lines());
+}
