@@ -22,7 +22,7 @@ const MIGRATIONS: [&str; 14] = [
     include_str!("../../../../migrations/sqlite/0011_fair_shares.sql"),
     include_str!("../../../../migrations/sqlite/0012_idempotency_keys.sql"),
     include_str!("../../../../migrations/sqlite/0013_list.sql"),
-    include_str!("../../../../migrations/sqlite/0012_cancel.sql"),
+    include_str!("../../../../migrations/sqlite/0014_cancel.sql"),
 ];
 
 /// Marks a database file as ours: `StRq` in ASCII.
