@@ -69,6 +69,8 @@ pub struct StoreSettings {
     pub write_queue: usize,
     /// How long an idempotency key belongs to its job at the least: `IDEMPOTENCY_WINDOW`.
     pub idempotency_window: Duration,
+    /// How long a finished request is kept: `RETENTION`. `None`: for ever.
+    pub retention: Option<Duration>,
 }
 
 /// What a commit survives.
@@ -233,6 +235,7 @@ impl StoreSettings {
             })?,
             write_queue: layers.number("db_write_queue", 1..=1_000_000)?,
             idempotency_window: layers.duration("idempotency_window")?,
+            retention: layers.retention("retention")?,
         })
     }
 }

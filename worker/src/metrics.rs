@@ -54,6 +54,7 @@ pub struct Metrics {
     returned: Counter,
     queue: QueueMetrics,
     long_work: Counter,
+    deleted: Counter,
 }
 
 // All label values are `&'static str`: only the code can name one, so the number of time series is
@@ -113,6 +114,7 @@ impl Metrics {
             returned: Counter::default(),
             queue: QueueMetrics::default(),
             long_work: Counter::default(),
+            deleted: Counter::default(),
         };
         // Last: the registry takes clones of the metrics above.
         metrics.registry = Arc::new(metrics.registered());
@@ -142,6 +144,11 @@ impl Metrics {
         self.returned.inc_by(expired.reclaimed as u64);
         // Failed by the write that expired the lease, so no worker settles these jobs.
         self.ended_as(FailureReason::Poison.as_str(), expired.poisoned);
+    }
+
+    /// Requests were deleted after their retention time.
+    pub fn deleted(&self, requests: usize) {
+        self.deleted.inc_by(requests as u64);
     }
 
     /// A callback attempt ended.
@@ -257,6 +264,11 @@ impl Metrics {
             "long_work",
             "Claims of jobs whose work takes longer than DRAIN_TIMEOUT",
             self.long_work.clone(),
+        );
+        registry.register(
+            "deleted_requests",
+            "Finished requests deleted after RETENTION",
+            self.deleted.clone(),
         );
         registry.register("jobs", "Jobs that run now", self.jobs.clone());
         registry.register_collector(Box::new(self.queue.clone()));

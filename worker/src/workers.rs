@@ -10,6 +10,7 @@
 //!   worker itself lacks something.
 //! * `intake`, `quarantine`: the loops that find jobs to claim. `parked` releases jobs of receivers
 //!   that have recovered.
+//! * `retention`: the loop that deletes requests that ended long ago.
 //! * `slots`: the concurrency limit of the worker. `lease`: its right to hold jobs.
 //! * `running`: all of that, from start to graceful shutdown (`drain`). `parts`: what its pieces
 //!   share.
@@ -28,6 +29,7 @@ mod parts;
 mod quarantine;
 mod repeat;
 mod resends;
+mod retention;
 mod running;
 mod schedule;
 mod shares;

@@ -12,6 +12,7 @@ fn the_defaults_are_those_of_the_contract() {
     assert!(settings.store.path.is_absolute() && settings.store.path.ends_with("data/storm.db"));
     assert_eq!(settings.store.synchronous, Synchronous::Full);
     assert_eq!(settings.store.idempotency_window, Duration::from_hours(24));
+    assert_eq!(settings.store.retention, Some(Duration::from_hours(168)));
     let queue = settings.queue.unwrap();
     assert_eq!(queue.redis_url, "redis://127.0.0.1:6379");
     assert_eq!(queue.name, "high_priority");
@@ -62,6 +63,11 @@ fn the_error_for_a_value_names_the_setting_the_value_and_what_is_accepted() {
             "IDEMPOTENCY_WINDOW",
             "0s",
             "a number and a unit, above zero and up to 30d, such as 250ms, 10s or 90m",
+        ),
+        (
+            "RETENTION",
+            "0s",
+            "0 (for ever), or a number and a unit up to 3650d, such as 90m or 7d",
         ),
         (
             "WORKER_LEASE",

@@ -9,6 +9,9 @@ use crate::{duration, list};
 /// overflow.
 const MAX_DURATION: Duration = Duration::from_hours(30 * 24);
 
+/// The longest retention.
+const MAX_RETENTION: Duration = Duration::from_secs(3650 * 24 * 60 * 60);
+
 /// The most durations in a list.
 const MAX_DURATIONS: usize = 100;
 
@@ -60,6 +63,19 @@ impl Layers {
             duration::parse(text)
                 .filter(|duration| *duration <= MAX_DURATION)
                 .filter(|duration| *duration >= shortest)
+        })
+    }
+
+    /// A duration that may be years long. Zero is none.
+    pub(super) fn retention(&self, key: &str) -> Result<Option<Duration>, SettingError> {
+        let accepted = "0 (for ever), or a number and a unit up to 3650d, such as 90m or 7d";
+        self.parse(key, accepted, |text| {
+            if text == "0" {
+                return Some(None);
+            }
+            duration::parse(text)
+                .filter(|duration| *duration <= MAX_RETENTION && !duration.is_zero())
+                .map(Some)
         })
     }
 

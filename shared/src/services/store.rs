@@ -20,11 +20,12 @@ mod lease;
 mod list;
 mod look;
 mod redelivery;
+mod retention;
 mod scope;
 mod sqlite;
 mod waiting;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 
@@ -38,6 +39,7 @@ pub use self::{
     list::{ListPage, RequestFilter, RequestList},
     look::{Capacity, DueJobs, is_long},
     redelivery::{Redeliverable, RedeliveryPage, Unredeliverable},
+    retention::Swept,
     scope::Scope,
 };
 use crate::{
@@ -399,6 +401,22 @@ impl Store {
     ) -> Result<Redeliverable, StoreError> {
         match &self.engine {
             Engine::Sqlite(engine) => engine.redeliverable(scope, page).await,
+        }
+    }
+
+    /// Deletes requests that ended longer than `keep` ago, of one batch of those after `after`, with
+    /// their attempts and events. A redelivery in progress keeps its request. Some old requests may
+    /// stay until a later pass.
+    ///
+    /// # Errors
+    /// The read or the write failed, or the read queue is full.
+    pub async fn sweep(
+        &self,
+        keep: Duration,
+        after: Option<RequestId>,
+    ) -> Result<Swept, StoreError> {
+        match &self.engine {
+            Engine::Sqlite(engine) => engine.sweep(keep, after).await,
         }
     }
 

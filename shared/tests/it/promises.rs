@@ -40,6 +40,7 @@ mod poison;
 mod record;
 mod redelivery;
 mod repeat;
+mod retention;
 mod settle;
 mod waiting;
 mod write_queue;

@@ -201,13 +201,6 @@ impl TestDatabase {
         }
     }
 
-    /// Deletes a request by hand.
-    pub(crate) async fn delete(&self, id: RequestId) {
-        match self {
-            Self::Sqlite(database) => database.delete(id),
-        }
-    }
-
     /// As if the machine had been off since the last write, for `hours` by the wall clock, which
     /// may have been set back. No store may be open.
     pub(crate) async fn boot_after(&self, hours: i64) {
@@ -220,6 +213,13 @@ impl TestDatabase {
     pub(crate) async fn keyed(&self) -> Vec<RequestId> {
         match self {
             Self::Sqlite(database) => database.keyed(),
+        }
+    }
+
+    /// Attempts and events whose request does not exist.
+    pub(crate) async fn leftovers(&self) -> usize {
+        match self {
+            Self::Sqlite(database) => database.leftovers(),
         }
     }
 

@@ -21,7 +21,7 @@ use super::{
     lease::Lease,
     parked,
     parts::Parts,
-    quarantine,
+    quarantine, retention,
     watchdog::Watchdog,
 };
 use crate::{delivery::Transport, metrics::Metrics};
@@ -87,6 +87,7 @@ impl Running {
             origins,
             next_due,
             drain,
+            metrics,
             ..
         } = parts.clone();
         let worker = Arc::new(CallbackWorker::new(parts, transport, settings));
@@ -116,6 +117,10 @@ impl Running {
         let table = intake::from_table(due, next_due.clone(), queue_status);
         self.loops.spawn(table);
         self.loops.spawn(quarantine::from_table(suspects));
+        if let Some(keep) = settings.store.retention {
+            let sweep = retention::sweep(store.clone(), keep, drain.clone(), metrics);
+            self.loops.spawn(sweep);
+        }
         let release = parked::release(store, origins.clone(), next_due, drain.clone());
         self.loops.spawn(release);
         self.loops.spawn(parked::sweep_origins(origins, drain));

@@ -23,6 +23,7 @@ mod receiver_shares;
 mod redelivery;
 mod redis_faults;
 mod resends;
+mod retention;
 mod rows;
 mod setting_errors;
 mod shortages;

@@ -25,6 +25,7 @@ mod private;
 mod readers;
 mod recent;
 mod redelivery;
+mod retention;
 mod schema;
 mod settle;
 mod state;
@@ -49,7 +50,7 @@ use self::{
 use super::{
     Acceptance, Cancelled, Candidate, Capacity, Claim, DueJobs, Expired, Heartbeat, InvalidJob,
     Job, ListPage, NewJob, OwnerId, Redeliverable, RedeliveryPage, Renewal, RequestList, Scope,
-    Settlement, StoreError, Trouble, Uncancellable, Unredeliverable,
+    Settlement, StoreError, Swept, Trouble, Uncancellable, Unredeliverable,
 };
 use crate::{
     config::StoreSettings,
@@ -157,9 +158,9 @@ impl Sqlite {
         let input = columns::to_json(spec);
         let ended = ended.map(columns::to_json).map_err(Clone::clone);
         self.writer
-            .try_write(move |tx| {
-                accept::insert_sync(tx, id, created_at, &input, created_by.as_ref(), &ended)
-            })
+            .try_write(self.timed(move |tx, now| {
+                accept::insert_sync(tx, id, created_at, &input, created_by.as_ref(), &ended, now)
+            }))
             .await
     }
 
@@ -312,7 +313,7 @@ impl Sqlite {
         id: RequestId,
     ) -> Result<Result<Cancelled, Uncancellable>, StoreError> {
         self.writer
-            .try_write(move |tx| cancel::cancel(tx, &scope, id))
+            .try_write(self.timed(move |tx, now| cancel::cancel(tx, &scope, id, now)))
             .await
     }
 
@@ -354,6 +355,25 @@ impl Sqlite {
         self.readers
             .read(move |db| redelivery::find(db, &scope, &page))
             .await
+    }
+
+    pub(super) async fn sweep(
+        &self,
+        keep: Duration,
+        after: Option<RequestId>,
+    ) -> Result<Swept, StoreError> {
+        let cutoff = self.clock.now().before(keep);
+        let look = move |db: &Connection| retention::look(db, after, cutoff);
+        let Some(batch) = self.readers.read(look).await? else {
+            return Ok(Swept::default());
+        };
+        if !batch.is_due() {
+            return Ok(batch.swept);
+        }
+        let swept = batch.swept;
+        let delete = self.timed(move |tx, now| retention::delete(tx, &batch, now, keep));
+        let deleted = self.writer.write(delete).await?;
+        Ok(Swept { deleted, ..swept })
     }
 
     pub(super) async fn find(

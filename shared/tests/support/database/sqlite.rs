@@ -160,10 +160,6 @@ impl Database {
         ));
     }
 
-    pub(super) fn delete(&self, id: RequestId) {
-        self.execute(&format!("DELETE FROM requests WHERE id = '{id}'"));
-    }
-
     pub(super) fn boot_after(&self, hours: i64) {
         self.execute(&format!(
             "UPDATE clock SET boot = 'another', saved_wall = saved_wall - 3600000 * ({hours});"
@@ -173,6 +169,18 @@ impl Database {
     pub(super) fn keyed(&self) -> Vec<RequestId> {
         let keyed = "SELECT request_id FROM idempotency_keys ORDER BY request_id";
         self.query(keyed, [], |row| word(row, 0))
+    }
+
+    pub(super) fn leftovers(&self) -> usize {
+        let of_table = |table| {
+            let sql =
+                format!("SELECT 1 FROM {table} WHERE request_id NOT IN (SELECT id FROM requests)");
+            self.query::<_, Vec<()>>(&sql, [], |_| ()).len()
+        };
+        ["attempts", "events", "resends", "idempotency_keys"]
+            .map(of_table)
+            .iter()
+            .sum()
     }
 
     pub(super) fn record_history(&self) {

@@ -58,6 +58,7 @@ pub(super) fn insert_sync(
     input: &str,
     created_by: Option<&ClientName>,
     ended: &Result<String, Failure>,
+    now: StoreTime,
 ) -> rusqlite::Result<()> {
     let result = ended.as_ref().ok();
     let failure = ended.as_ref().err();
@@ -71,8 +72,8 @@ pub(super) fn insert_sync(
     };
     tx.prepare_cached(
         "INSERT INTO requests (id, mode, status, input_payload, result_payload,
-             created_at, completed_at, failure_reason, failure_detail, created_by)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+             created_at, completed_at, failure_reason, failure_detail, created_by, ended)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
     )?
     .execute(params![
         id.to_string(),
@@ -86,6 +87,7 @@ pub(super) fn insert_sync(
         failure.map(|failure| failure.reason.as_str()),
         failure.map(|failure| failure.detail.as_str()),
         created_by.map(ClientName::as_str),
+        now.millis(),
     ])
     .map(drop)
     .or_else(|error| sent.unless_stored(tx, id, error))

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{
+    clock::StoreTime,
     columns, redelivery,
     state::{self, IS_CLAIMED},
 };
@@ -25,6 +26,7 @@ pub(super) fn cancel(
     tx: &Connection,
     scope: &Scope,
     id: RequestId,
+    now: StoreTime,
 ) -> rusqlite::Result<Result<Cancelled, Uncancellable>> {
     let found = tx
         .prepare_cached(
@@ -43,9 +45,9 @@ pub(super) fn cancel(
         return Ok(Err(Uncancellable::Unknown));
     };
     if let Status::Pending | Status::Processing = status {
-        return end_job(tx, id, status).map(Ok);
+        return end_job(tx, id, status, now).map(Ok);
     }
-    if let Some(was_running) = end_redelivery(tx, id)? {
+    if let Some(was_running) = end_redelivery(tx, id, now)? {
         return Ok(Ok(Cancelled {
             status,
             failure,
@@ -66,7 +68,12 @@ pub(super) fn cancel(
 }
 
 /// Ends a job whose status is `status`, under a new claim number: no worker holds that.
-fn end_job(tx: &Connection, id: RequestId, status: Status) -> rusqlite::Result<Cancelled> {
+fn end_job(
+    tx: &Connection,
+    id: RequestId,
+    status: Status,
+    now: StoreTime,
+) -> rusqlite::Result<Cancelled> {
     let was_running = status == Status::Processing;
     let (transition, detail) = if was_running {
         tell_owner(tx, Work::Job, id)?;
@@ -76,13 +83,14 @@ fn end_job(tx: &Connection, id: RequestId, status: Status) -> rusqlite::Result<C
     };
     let failure = Failure::new(FailureReason::Cancelled, detail);
     let set = "claim = claim + 1, owner = NULL, due = NULL, parked_at = NULL, is_long = 0,
-         completed_at = max(?2, created_at), failure_reason = ?3, failure_detail = ?4";
+         completed_at = max(?2, created_at), failure_reason = ?3, failure_detail = ?4, ended = ?5";
     tx.prepare_cached(&state::change(Work::Job, transition, set, "id = ?1"))?
         .execute(params![
             id.to_string(),
             columns::time(Timestamp::now()),
             failure.reason.as_str(),
             failure.detail,
+            now.millis(),
         ])?;
     Ok(Cancelled {
         status: transition.to(),
@@ -93,7 +101,11 @@ fn end_job(tx: &Connection, id: RequestId, status: Status) -> rusqlite::Result<C
 }
 
 /// Ends the redelivery of a request, if one is in progress. Returns whether a worker held it.
-fn end_redelivery(tx: &Connection, id: RequestId) -> rusqlite::Result<Option<bool>> {
+fn end_redelivery(
+    tx: &Connection,
+    id: RequestId,
+    now: StoreTime,
+) -> rusqlite::Result<Option<bool>> {
     let was_running = tell_owner(tx, Work::Redelivery, id)?;
     let id = id.to_string();
     let ended = tx
@@ -102,7 +114,7 @@ fn end_redelivery(tx: &Connection, id: RequestId) -> rusqlite::Result<Option<boo
     if ended == 0 {
         return Ok(None);
     }
-    redelivery::write_back(tx, &id)?;
+    redelivery::write_back(tx, &id, now)?;
     Ok(Some(was_running))
 }
 

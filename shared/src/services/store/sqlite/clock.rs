@@ -50,6 +50,12 @@ impl StoreTime {
         Self(self.0.saturating_add(wait))
     }
 
+    /// The moment before `time`.
+    pub(super) fn before(self, time: Duration) -> Self {
+        let time = i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
+        Self(self.0.saturating_sub(time))
+    }
+
     /// The time from `earlier` to this moment; zero if that is later.
     pub(super) fn since(self, earlier: Self) -> Duration {
         let millis = self.0.saturating_sub(earlier.0);

@@ -144,7 +144,7 @@ pub(super) fn expire(
     let held = count_held(connection, &owner)?;
     let poisoned = if held == 1 {
         // First: the reclaim below then takes only what is still claimed.
-        fail_poison_job(connection, &owner, max_claims)?
+        fail_poison_job(connection, &owner, max_claims, now)?
     } else {
         0
     };
@@ -179,6 +179,7 @@ fn fail_poison_job(
     connection: &Connection,
     owner: &str,
     max_claims: u32,
+    now: StoreTime,
 ) -> rusqlite::Result<usize> {
     let detail = format!(
         "{max_claims} workers in a row crashed or lost their lease while they held this job, and \
@@ -198,7 +199,8 @@ fn fail_poison_job(
             Work::Job,
             Transition::Fail,
             "owner = NULL, lost_claims = lost_claims + 1, completed_at = max(?3, created_at),
-             failure_reason = ?4, failure_detail = ?5, parked_at = NULL, is_long = 0",
+             failure_reason = ?4, failure_detail = ?5, parked_at = NULL, is_long = 0,
+             ended = ?6",
             is_poison,
         ),
         params![
@@ -207,11 +209,12 @@ fn fail_poison_job(
             columns::time(Timestamp::now()),
             poison.reason.as_str(),
             poison.detail,
+            now.millis(),
         ],
     )?;
     let outcome = Outcome::Failed(poison);
     for id in &redeliveries {
-        redelivery::end(connection, id, &outcome)?;
+        redelivery::end(connection, id, &outcome, now)?;
     }
     Ok(jobs + redeliveries.len())
 }

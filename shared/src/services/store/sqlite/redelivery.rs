@@ -93,6 +93,7 @@ pub(super) fn finish(
     claim: &Claim,
     attempts: Option<u32>,
     outcome: &Outcome,
+    now: StoreTime,
 ) -> rusqlite::Result<usize> {
     let held = tx
         .prepare_cached(&format!(
@@ -107,14 +108,19 @@ pub(super) fn finish(
             attempts
         ])?;
     if held > 0 {
-        end(tx, &claim.id.to_string(), outcome)?;
+        end(tx, &claim.id.to_string(), outcome, now)?;
     }
     Ok(held)
 }
 
 /// Ends a redelivery with `outcome`.
-pub(super) fn end(tx: &Connection, id: &str, outcome: &Outcome) -> rusqlite::Result<()> {
-    write_back(tx, id)?;
+pub(super) fn end(
+    tx: &Connection,
+    id: &str,
+    outcome: &Outcome,
+    now: StoreTime,
+) -> rusqlite::Result<()> {
+    write_back(tx, id, now)?;
     // A redelivery that fails does not change the status, and so not what comes with it.
     match outcome {
         Outcome::Completed => {
@@ -136,15 +142,17 @@ pub(super) fn end(tx: &Connection, id: &str, outcome: &Outcome) -> rusqlite::Res
     Ok(())
 }
 
-/// Deletes a redelivery, and writes back to its request what it has counted and who ended it.
-pub(super) fn write_back(tx: &Connection, id: &str) -> rusqlite::Result<()> {
+/// Deletes a redelivery, and writes back to its request what it has counted and who ended it. The
+/// request is kept as long as if it had ended now.
+pub(super) fn write_back(tx: &Connection, id: &str, now: StoreTime) -> rusqlite::Result<()> {
     // A job that was put back by hand meanwhile has another claim.
     tx.prepare_cached(
         "UPDATE requests SET (claim, owner, attempts, parks, lost_claims) =
-             (SELECT claim, owner, attempts, parks, lost_claims FROM redeliveries WHERE id = ?1)
+             (SELECT claim, owner, attempts, parks, lost_claims FROM redeliveries WHERE id = ?1),
+             ended = ?2
          WHERE id = ?1 AND status IN ('COMPLETED', 'FAILED')",
     )?
-    .execute([id])?;
+    .execute(params![id, now.millis()])?;
     tx.prepare_cached("DELETE FROM redeliveries WHERE id = ?1")?
         .execute([id])
         .map(drop)

@@ -63,7 +63,7 @@ pub(super) fn settle(
     let rows = match settlement {
         Settlement::Finish { attempt, outcome } => {
             let number = attempt.as_ref().map(|attempt| attempt.number);
-            finish(tx, claim, result, number, outcome)?
+            finish(tx, claim, result, number, outcome, now)?
         }
         Settlement::Retry { attempt, wait } => {
             // `lost_claims = 0`: an attempt with a known outcome clears the job of suspicion.
@@ -150,15 +150,16 @@ fn finish(
     result: Option<&str>,
     attempts: Option<u32>,
     outcome: &Outcome,
+    now: StoreTime,
 ) -> rusqlite::Result<usize> {
     if claim.work == Work::Redelivery {
-        return redelivery::finish(tx, claim, attempts, outcome);
+        return redelivery::finish(tx, claim, attempts, outcome, now);
     }
     let failure = outcome.failure();
     // `completed_at` is never before `created_at`, although the wall clock may have been set back.
     let set = "completed_at = max(?4, created_at), failure_reason = ?5, failure_detail = ?6,
          parked_at = NULL, is_long = 0, attempts = coalesce(?7, attempts),
-         result_payload = coalesce(result_payload, ?8)";
+         result_payload = coalesce(result_payload, ?8), ended = ?9";
     let update = state::change(claim.work, outcome.transition(), set, state::IS_HELD);
     write(
         tx,
@@ -170,6 +171,7 @@ fn finish(
             &failure.map(|failure| failure.detail.as_str()),
             &attempts,
             &result,
+            &now.millis(),
         ],
     )
 }

@@ -1,0 +1,156 @@
+//! Retention: which requests a sweep deletes, and what belongs to them.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use storm_shared::{
+    models::{RequestId, Status},
+    services::{
+        report,
+        store::{Outcome, Scope, Settlement, Store},
+    },
+};
+
+use crate::{
+    database::TestDatabase,
+    jobs::{
+        accept, claim_due, claimed, expire_lease, fail_attempt, failed, finished, redeliver, row,
+        spec, success,
+    },
+};
+
+on_every_engine! {
+    only_what_has_ended_for_long_enough_is_deleted,
+    attempts_and_events_go_with_their_request,
+    a_redelivery_keeps_its_request_and_its_end_begins_the_time_anew,
+    what_ended_without_a_date_is_kept_for_the_whole_time,
+    a_pass_goes_through_a_large_table_in_batches_and_ends_before_what_is_young,
+    the_wall_clock_decides_nothing,
+}
+
+const NOW: Duration = Duration::ZERO;
+
+const LATER: Duration = Duration::from_hours(1);
+
+/// A whole pass. Returns how many requests it has deleted.
+async fn pass(store: &Store, keep: Duration) -> usize {
+    let (mut deleted, mut after) = (0, None);
+    loop {
+        let swept = store.sweep(keep, after).await.unwrap();
+        deleted += swept.deleted;
+        after = swept.next;
+        if after.is_none() {
+            return deleted;
+        }
+    }
+}
+
+async fn exists(store: &Store, id: RequestId) -> bool {
+    store.find(id).await.unwrap().is_some()
+}
+
+async fn only_what_has_ended_for_long_enough_is_deleted(database: TestDatabase) {
+    let store = database.open().await;
+    let sync = RequestId::generate();
+    let (spec, now) = (spec(), Timestamp::now());
+    let made = report::expected(&spec);
+    let recorded = store.record_sync(sync, now, &spec, None, Ok(&made));
+    recorded.await.unwrap();
+    let completed = finished(&store, Outcome::Completed).await;
+    let failed = finished(&store, failed("It answered 500.")).await;
+    let cancelled = accept(&store).await;
+    store.cancel(Scope::All, cancelled).await.unwrap().unwrap();
+    let (waits, runs) = (accept(&store).await, claimed(&store).await.claim.id);
+    let parked = claimed(&store).await;
+    let park = Settlement::Park { wait: LATER };
+    store.settle(parked.claim, None, park).await.unwrap();
+
+    assert_eq!(pass(&store, LATER).await, 0);
+    assert_eq!(pass(&store, NOW).await, 4);
+    for id in [sync, completed, failed, cancelled] {
+        assert!(!exists(&store, id).await);
+    }
+    for id in [waits, runs, parked.claim.id] {
+        assert!(exists(&store, id).await);
+    }
+    assert_eq!(pass(&store, NOW).await, 0);
+}
+
+async fn attempts_and_events_go_with_their_request(database: TestDatabase) {
+    let store = database.open().await;
+    for is_last in [false, true] {
+        let job = claimed(&store).await;
+        store.record_resend(job.claim, 1).await.unwrap();
+        fail_attempt(&store, &job).await;
+        let again = claim_due(&store).await.pop().unwrap();
+        expire_lease(&store, again.claim.owner).await;
+        let last = claim_due(&store).await.pop().unwrap();
+        let mut attempt = success();
+        attempt.number = 2;
+        let end = Settlement::Finish {
+            attempt: Some(attempt),
+            outcome: Outcome::Completed,
+        };
+        if is_last {
+            // This one stays, with everything that belongs to it.
+            assert_eq!(pass(&store, NOW).await, 1);
+            let kept = row(&store, last.claim.id).await;
+            assert_eq!((kept.attempts.len(), kept.events.len()), (1, 3));
+            assert_eq!(database.leftovers().await, 0);
+        } else {
+            store.settle(last.claim, None, end).await.unwrap();
+            assert_eq!(row(&store, last.claim.id).await.attempts.len(), 2);
+        }
+    }
+}
+
+async fn a_redelivery_keeps_its_request_and_its_end_begins_the_time_anew(database: TestDatabase) {
+    let store = database.open().await;
+    let id = finished(&store, failed("It answered 500.")).await;
+    database.edit(id, "ended = -10000000").await;
+    redeliver(&store, id).await.unwrap();
+    assert_eq!(pass(&store, NOW).await, 0);
+    let job = claim_due(&store).await.pop().unwrap();
+    assert_eq!(pass(&store, LATER).await, 0);
+    let mut attempt = success();
+    attempt.number = 2;
+    let end = Settlement::Finish {
+        attempt: Some(attempt),
+        outcome: Outcome::Completed,
+    };
+    store.settle(job.claim, None, end).await.unwrap();
+    assert_eq!(row(&store, id).await.status, Status::Completed);
+    assert_eq!(pass(&store, LATER).await, 0, "it ended just now");
+    assert_eq!(pass(&store, NOW).await, 1);
+}
+
+async fn what_ended_without_a_date_is_kept_for_the_whole_time(database: TestDatabase) {
+    let store = database.open().await;
+    database.add_completed("acme", 1200).await;
+    assert_eq!(pass(&store, LATER).await, 0);
+    assert_eq!(pass(&store, LATER).await, 0);
+    assert_eq!(pass(&store, NOW).await, 1200);
+}
+
+async fn a_pass_goes_through_a_large_table_in_batches_and_ends_before_what_is_young(
+    database: TestDatabase,
+) {
+    let store = database.open().await;
+    database.add_completed("acme", 3000).await;
+    assert_eq!(pass(&store, LATER).await, 0, "now they are dated");
+    let swept = store.sweep(LATER, None).await.unwrap();
+    assert_eq!((swept.deleted, swept.next), (0, None), "all is young");
+    let swept = store.sweep(NOW, None).await.unwrap();
+    assert!(swept.deleted > 0 && swept.deleted < 3000, "{swept:?}");
+    let rest = pass(&store, NOW).await;
+    assert_eq!(swept.deleted + rest, 3000);
+}
+
+async fn the_wall_clock_decides_nothing(database: TestDatabase) {
+    let store = database.open().await;
+    let id = finished(&store, Outcome::Completed).await;
+    let long_ago = "created_at = '2001-01-01T00:00:00.000Z', completed_at = created_at";
+    database.edit(id, long_ago).await;
+    assert_eq!(pass(&store, LATER).await, 0);
+    assert!(exists(&store, id).await);
+}

@@ -1,0 +1,37 @@
+//! Requests that a worker deletes after `RETENTION`.
+
+use storm_shared::models::Status;
+
+use crate::{
+    rows::Rows as _,
+    stack::{NO_DRAIN, Stack},
+};
+
+#[tokio::test]
+async fn a_worker_deletes_what_ended_longer_than_the_retention_ago_and_nothing_else() {
+    let stack = Stack::without_redis(&[("RETENTION", "1s"), NO_DRAIN]).await;
+    let long = stack.accept(100_000, None).await;
+    let is_running = |row: &storm_shared::models::Request| row.status == Status::Processing;
+    stack.row_when(long, is_running).await;
+    for _ in 0..3 {
+        stack.accept(1, None).await;
+    }
+    let deleted = "storm_worker_deleted_requests_total 3";
+    stack.get_with("/metrics", deleted).await;
+    assert_eq!(stack.find(long).await.status, Status::Processing);
+}
+
+#[tokio::test]
+async fn without_a_retention_nothing_is_deleted() {
+    let (kept, deleted) = (("RETENTION", "0"), ("RETENTION", "1s"));
+    let stack = Stack::without_redis(&[kept]).await;
+    let id = stack.accept(1, None).await;
+    assert_eq!(stack.ended(id).await.status, Status::Completed);
+    // By the time at which another worker has deleted one that ended later, it would be gone.
+    let other = Stack::without_redis(&[deleted]).await;
+    other.accept(1, None).await;
+    other
+        .get_with("/metrics", "storm_worker_deleted_requests_total 1")
+        .await;
+    assert_eq!(stack.find(id).await.status, Status::Completed);
+}
