@@ -226,6 +226,14 @@ impl Settings {
 
 impl StoreSettings {
     fn read(layers: &Layers) -> Result<Self, SettingError> {
+        let retention = layers.retention("retention")?;
+        let idempotency_window = layers.duration("idempotency_window")?;
+        // A key goes with its request.
+        if let Some(keep) = retention.filter(|keep| idempotency_window > *keep) {
+            let most = humantime::format_duration(keep);
+            let refuse = |_: &str| Err(format!("expected at most RETENTION, which is {most}"));
+            return layers.try_parse("idempotency_window", refuse);
+        }
         Ok(Self {
             path: layers.try_parse("db_url", db_url::parse)?,
             synchronous: layers.parse("db_synchronous", "full or normal", |word| match word {
@@ -234,8 +242,8 @@ impl StoreSettings {
                 _ => None,
             })?,
             write_queue: layers.number("db_write_queue", 1..=1_000_000)?,
-            idempotency_window: layers.duration("idempotency_window")?,
-            retention: layers.retention("retention")?,
+            idempotency_window,
+            retention,
         })
     }
 }

@@ -119,6 +119,19 @@ fn the_error_for_a_value_names_the_setting_the_value_and_what_is_accepted() {
 }
 
 #[test]
+fn no_idempotency_key_outlives_its_request() {
+    let settings = |window| Settings::with([("RETENTION", "1h"), ("IDEMPOTENCY_WINDOW", window)]);
+    assert_eq!(
+        settings("61m").unwrap_err().to_string(),
+        "IDEMPOTENCY_WINDOW=61m: expected at most RETENTION, which is 1h"
+    );
+    let window = settings("60m").unwrap().store.idempotency_window;
+    assert_eq!(window, Duration::from_hours(1));
+    let for_ever = Settings::with([("RETENTION", "0"), ("IDEMPOTENCY_WINDOW", "30d")]);
+    assert_eq!(for_ever.unwrap().store.retention, None);
+}
+
+#[test]
 fn the_shutdown_delay_is_a_second_and_may_be_zero() {
     let delay = |settings: &[(&str, &str)]| {
         let settings = Settings::with(settings.iter().copied());

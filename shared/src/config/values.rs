@@ -10,7 +10,7 @@ use crate::{duration, list};
 const MAX_DURATION: Duration = Duration::from_hours(30 * 24);
 
 /// The longest retention.
-const MAX_RETENTION: Duration = Duration::from_secs(3650 * 24 * 60 * 60);
+const MAX_RETENTION: Duration = Duration::from_hours(3650 * 24);
 
 /// The most durations in a list.
 const MAX_DURATIONS: usize = 100;

@@ -404,9 +404,9 @@ impl Store {
         }
     }
 
-    /// Deletes requests that ended longer than `keep` ago, of one batch of those after `after`, with
-    /// their attempts and events. A redelivery in progress keeps its request. Some old requests may
-    /// stay until a later pass.
+    /// Deletes requests that ended longer than `keep` ago, of one batch of those after `after`,
+    /// with their attempts and events. A redelivery in progress keeps its request. Some old
+    /// requests may stay until a later pass.
     ///
     /// # Errors
     /// The read or the write failed, or the read queue is full.

@@ -7,9 +7,11 @@ use crate::{
     stack::{NO_DRAIN, Stack},
 };
 
+const FOR_A_SECOND: [(&str, &str); 2] = [("RETENTION", "1s"), ("IDEMPOTENCY_WINDOW", "1s")];
+
 #[tokio::test]
 async fn a_worker_deletes_what_ended_longer_than_the_retention_ago_and_nothing_else() {
-    let stack = Stack::without_redis(&[("RETENTION", "1s"), NO_DRAIN]).await;
+    let stack = Stack::without_redis(&[FOR_A_SECOND[0], FOR_A_SECOND[1], NO_DRAIN]).await;
     let long = stack.accept(100_000, None).await;
     let is_running = |row: &storm_shared::models::Request| row.status == Status::Processing;
     stack.row_when(long, is_running).await;
@@ -23,12 +25,11 @@ async fn a_worker_deletes_what_ended_longer_than_the_retention_ago_and_nothing_e
 
 #[tokio::test]
 async fn without_a_retention_nothing_is_deleted() {
-    let (kept, deleted) = (("RETENTION", "0"), ("RETENTION", "1s"));
-    let stack = Stack::without_redis(&[kept]).await;
+    let stack = Stack::without_redis(&[("RETENTION", "0")]).await;
     let id = stack.accept(1, None).await;
     assert_eq!(stack.ended(id).await.status, Status::Completed);
     // By the time at which another worker has deleted one that ended later, it would be gone.
-    let other = Stack::without_redis(&[deleted]).await;
+    let other = Stack::without_redis(&FOR_A_SECOND).await;
     other.accept(1, None).await;
     other
         .get_with("/metrics", "storm_worker_deleted_requests_total 1")

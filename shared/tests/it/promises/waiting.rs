@@ -191,7 +191,7 @@ async fn a_job_whose_worker_is_unknown_waits_for_the_lease(database: TestDatabas
     assert_eq!(reason(&store, id).await, WaitReason::Lease);
     // The next worker that registers takes note of it, and expires it in the end.
     let observer = new_worker(&store).await;
-    let nobody = store.renew(observer).await.unwrap();
+    let nobody = store.renew(observer).await.unwrap().others;
     assert_eq!(nobody[0].owner, job.claim.owner);
     expire_lease(&store, job.claim.owner).await;
     assert_eq!(reason(&store, id).await, WaitReason::Quarantine);

@@ -37,6 +37,16 @@ impl Batch {
     }
 }
 
+/// What a row is to a sweep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Age {
+    Unfinished,
+    /// Finished, without the time of it.
+    Undated,
+    Young,
+    Old,
+}
+
 /// Reads the batch of rows after `after`, of which those that ended before `cutoff` are old.
 /// `None` if there are none.
 pub(super) fn look(
@@ -45,22 +55,21 @@ pub(super) fn look(
     cutoff: StoreTime,
 ) -> rusqlite::Result<Option<Batch>> {
     let after = after.map(|id| id.to_string()).unwrap_or_default();
-    let rows: Vec<(String, Option<Option<i64>>)> = connection
+    let rows: Vec<(String, Age)> = connection
         .prepare_cached(
             "SELECT id, status IN ('COMPLETED', 'FAILED'), ended FROM requests
              WHERE id > ?1 ORDER BY id LIMIT ?2",
         )?
-        .query_map(params![after, columns::integer(BATCH)], read)?
+        .query_map(params![after, columns::integer(BATCH)], |row| {
+            Ok((row.get(0)?, age(row, cutoff)?))
+        })?
         .collect::<rusqlite::Result<_>>()?;
     let Some((last, _)) = rows.last() else {
         return Ok(None);
     };
-    let ended = rows.iter().filter_map(|(_, ended)| *ended);
-    let is_old = |at: &i64| *at <= cutoff.millis();
-    let undated = ended.clone().filter(Option::is_none).count();
-    let old = ended.clone().flatten().filter(is_old).count();
-    let young = ended.count() - undated - old;
-    let is_over = rows.len() < BATCH || (old + undated == 0 && young >= YOUNG);
+    let count = |age| rows.iter().filter(|(_, it)| *it == age).count();
+    let (old, undated) = (count(Age::Old), count(Age::Undated));
+    let is_over = rows.len() < BATCH || (old + undated == 0 && count(Age::Young) >= YOUNG);
     Ok(Some(Batch {
         swept: Swept {
             deleted: 0,
@@ -74,11 +83,16 @@ pub(super) fn look(
     }))
 }
 
-/// A row's id, and if it has ended, when.
-fn read(row: &Row<'_>) -> rusqlite::Result<(String, Option<Option<i64>>)> {
-    let (has_ended, ended) = (row.get(1)?, row.get(2)?);
-    let ended = if has_ended { Some(ended) } else { None };
-    Ok((row.get(0)?, ended))
+fn age(row: &Row<'_>, cutoff: StoreTime) -> rusqlite::Result<Age> {
+    if !row.get::<_, bool>(1)? {
+        return Ok(Age::Unfinished);
+    }
+    let ended: Option<i64> = row.get(2)?;
+    Ok(match ended {
+        None => Age::Undated,
+        Some(at) if at <= cutoff.millis() => Age::Old,
+        Some(_) => Age::Young,
+    })
 }
 
 /// Deletes the old rows of a batch with all that belongs to them, and dates the undated ones.
