@@ -51,8 +51,8 @@ pub(super) async fn sweep(store: Store, keep: Duration, drain: Drain, metrics: M
                 pause
             }
         };
-        let slept = drain.until_shutdown(tokio::time::sleep(wait)).await;
-        if slept.is_none() {
+        let pause_is_over = drain.until_shutdown(tokio::time::sleep(wait)).await;
+        if pause_is_over.is_none() {
             return;
         }
     }
