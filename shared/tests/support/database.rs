@@ -13,8 +13,8 @@ use std::{collections::BTreeMap, time::Duration};
 
 use storm_shared::{
     config::StoreSettings,
-    models::{EventKind, FailureReason, RequestId, Status},
-    services::store::{OwnerId, Store},
+    models::{AttemptClass, EventKind, FailureReason, RequestId, Status},
+    services::store::{OwnerId, Store, Work},
 };
 
 /// The store's engines.
@@ -28,20 +28,36 @@ pub(crate) enum TestDatabase {
     Sqlite(sqlite::Database),
 }
 
-/// A job's row, as it is stored. Times are RFC 3339 in UTC, with milliseconds.
+/// What is stored, but for the times at which things happened.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tables {
+    /// All requests, and all redeliveries in progress.
+    pub(crate) rows: BTreeMap<Key, Row>,
+    /// The events of each request that has some, in order.
+    pub(crate) events: BTreeMap<RequestId, Vec<Entry>>,
+    /// The class of each attempt, by its number, and the claim that made it.
+    pub(crate) attempts: BTreeMap<(RequestId, u32), (AttemptClass, i64)>,
+    /// The beat of each worker.
+    pub(crate) workers: BTreeMap<OwnerId, i64>,
+}
+
+/// A request, and what of it: its job, or its redelivery in progress.
+pub(crate) type Key = (RequestId, Work);
+
+/// A row of a job or of a redelivery. What only one of them has is empty in the other.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Row {
     pub(crate) status: Status,
     pub(crate) claim: i64,
     pub(crate) owner: Option<OwnerId>,
     pub(crate) attempts: u32,
+    pub(crate) attempts_before: u32,
     pub(crate) lost_claims: u32,
     pub(crate) parks: u32,
     pub(crate) result: Option<String>,
     pub(crate) due: Option<Due>,
     pub(crate) failure: Option<FailureReason>,
     pub(crate) is_over: bool,
-    pub(crate) events: Vec<Entry>,
 }
 
 /// When a `PENDING` row may be claimed from the table.
@@ -56,15 +72,18 @@ pub(crate) enum Due {
 /// An event: its kind, its claim, its detail.
 pub(crate) type Entry = (EventKind, i64, Option<String>);
 
-/// A row after one change, without its events.
+/// A row after one change.
 #[derive(Debug)]
 pub(crate) struct Moment {
+    pub(crate) work: Work,
     pub(crate) row: Row,
-    /// The number of other jobs that its owner held at that moment.
+    /// The number of other rows that its owner, or else its last one, held at that moment.
     pub(crate) beside_it: u32,
+    /// The change was its deletion: this is how it was before.
+    pub(crate) is_deleted: bool,
 }
 
-/// All changes of each job, in order.
+/// All changes of each request's job and redeliveries, in order.
 pub(crate) type History = BTreeMap<RequestId, Vec<Moment>>;
 
 /// The database's write lock, held by another program.
@@ -224,7 +243,7 @@ impl TestDatabase {
     }
 
     /// Starts to record each row after every change, also after each of several changes in one
-    /// transaction. From then on, deleting a request is an error.
+    /// transaction.
     pub(crate) async fn record_history(&self) {
         match self {
             Self::Sqlite(database) => database.record_history(),
@@ -238,22 +257,15 @@ impl TestDatabase {
         }
     }
 
-    /// All jobs, with their events.
-    pub(crate) async fn rows(&self) -> BTreeMap<RequestId, Row> {
+    /// What is stored now.
+    pub(crate) async fn tables(&self) -> Tables {
         match self {
-            Self::Sqlite(database) => database.rows(),
+            Self::Sqlite(database) => database.tables(),
         }
     }
 
-    /// The beat of each worker.
-    pub(crate) async fn workers(&self) -> BTreeMap<OwnerId, i64> {
-        match self {
-            Self::Sqlite(database) => database.workers(),
-        }
-    }
-
-    /// Jobs that nothing would reclaim: `PROCESSING` without a registered owner.
-    pub(crate) async fn lost(&self) -> Vec<RequestId> {
+    /// What nothing would reclaim: `PROCESSING` without a registered owner.
+    pub(crate) async fn lost(&self) -> Vec<Key> {
         match self {
             Self::Sqlite(database) => database.lost(),
         }

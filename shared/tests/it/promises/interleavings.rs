@@ -1,12 +1,13 @@
-//! Property tests: every interleaving of accept, claim, crash, lease expiry, release and finish
-//! keeps the invariants of the real store. The default number of cases takes a few seconds;
-//! `PROPTEST_CASES=10000 cargo test interleavings` tries more. A failure prints the shortest
-//! interleaving found that shows it.
+//! Property tests: every interleaving of accept, claim, crash, lease expiry, release, finish and
+//! redelivery keeps the invariants of the real store. The default number of cases takes a few
+//! seconds; `PROPTEST_CASES=10000 cargo test interleavings` tries more. A failure prints the
+//! shortest interleaving found that shows it.
 //!
 //! `alone` runs calls sequentially and compares every answer and every row with a `model`. `rivals`
-//! runs them concurrently, through two stores on one database, and compares the table with the
+//! runs them concurrently, through two stores on one database, and compares the tables with the
 //! answers that each caller got. Both then check the `history`, in which the database recorded
-//! every change of a row.
+//! every change of a row. A job and a redelivery are the same kind of row in all of this, with the
+//! same rules until they end.
 
 mod alone;
 mod call;
@@ -22,12 +23,9 @@ use proptest::{
     prelude::*,
     test_runner::{FileFailurePersistence, TestCaseResult, TestRunner},
 };
-use storm_shared::{
-    models::{RequestId, Status},
-    services::store::{Candidate, Work},
-};
+use storm_shared::{models::Status, services::store::Candidate};
 
-use crate::database::{Row, TestDatabase};
+use crate::database::{Key, Row, TestDatabase};
 
 /// Longer than any test takes.
 const HOUR: Duration = Duration::from_hours(1);
@@ -99,14 +97,19 @@ fn run(case: impl Future<Output = TestCaseResult>) -> TestCaseResult {
     runtime.unwrap().block_on(case)
 }
 
-/// Every `PENDING` job, due or not.
-fn pending(rows: &BTreeMap<RequestId, Row>) -> Vec<Candidate> {
+/// Every `PENDING` job and redelivery, due or not.
+fn pending(rows: &BTreeMap<Key, Row>) -> Vec<Candidate> {
     let pending = rows.iter().filter(|(_, row)| row.status == Status::Pending);
-    let candidate = |(id, row): (&RequestId, &Row)| Candidate {
+    let candidate = |((id, work), row): (&Key, &Row)| Candidate {
         id: *id,
-        work: Work::Job,
+        work: *work,
         claims: row.claim,
         lost_claims: row.lost_claims,
     };
     pending.map(candidate).collect()
+}
+
+/// What is not over: jobs, and redeliveries, which are deleted at their end.
+fn left(rows: &BTreeMap<Key, Row>) -> Vec<(&Key, &Row)> {
+    rows.iter().filter(|(_, row)| !row.is_over).collect()
 }

@@ -90,9 +90,9 @@ async fn an_accept_that_is_repeated_changes_nothing_in_whatever_state_its_job_is
     let store = database.open().await;
     let job = job(RequestId::generate());
     let accept_again = async |store: &Store| {
-        let before = database.rows().await;
+        let before = database.tables().await;
         store.accept(job.clone()).await.unwrap();
-        assert_eq!(database.rows().await, before);
+        assert_eq!(database.tables().await, before);
     };
     store.accept(job.clone()).await.unwrap();
     accept_again(&store).await;
@@ -117,9 +117,9 @@ async fn a_sync_record_that_is_repeated_succeeds_and_changes_nothing(database: T
         let (id, at) = (RequestId::generate(), Timestamp::now());
         let record = || store.record_sync(id, at, &spec, None, ended);
         record().await.unwrap();
-        let before = database.rows().await;
+        let before = database.tables().await;
         record().await.unwrap();
-        assert_eq!(database.rows().await, before);
+        assert_eq!(database.tables().await, before);
     }
     assert_eq!(database.count().await, 2);
 }
@@ -148,7 +148,7 @@ async fn a_claim_that_is_repeated_returns_what_it_has_won_before(database: TestD
     let owner = new_worker(&store).await;
     let first = claim(&store, owner, candidates.clone()).await;
     assert_eq!(first.len(), 4);
-    let rows = database.rows().await;
+    let rows = database.tables().await;
     assert!(claim(&store, owner, candidates.clone()).await.is_empty());
     for _ in 0..2 {
         let again = store.claim_again(owner, candidates.clone()).await.unwrap();
@@ -167,7 +167,7 @@ async fn a_claim_that_is_repeated_returns_what_it_has_won_before(database: TestD
             .find(|job| job.claim.id == retried.claim.id)
             .unwrap();
         assert_eq!(retried.report.as_ref(), Some(&report));
-        assert_eq!(database.rows().await, rows, "nothing changes");
+        assert_eq!(database.tables().await, rows, "nothing changes");
     }
 
     // If the first try was not committed, the repeat is the claim.
@@ -221,9 +221,9 @@ async fn a_park_and_a_release_that_are_repeated_are_lost_claims_and_change_nothi
         let job = claimed(&store).await;
         let settle = || store.settle(job.claim, None, settlement.clone());
         settle().await.unwrap();
-        let settled = database.rows().await;
+        let settled = database.tables().await;
         assert!(is_claim_lost(&settle().await));
-        assert_eq!(database.rows().await, settled);
+        assert_eq!(database.tables().await, settled);
     }
 }
 
@@ -267,17 +267,17 @@ async fn lease_writes_that_are_repeated_do_no_harm(database: TestDatabase) {
     let seen = heartbeat_of(&store, owner).await;
     let expire = || store.expire(seen, MAX_CLAIMS);
     assert_eq!(expire().await.unwrap().unwrap().reclaimed, 2);
-    let expired = database.rows().await;
+    let expired = database.tables().await;
     assert_eq!(expire().await.unwrap(), None);
-    assert_eq!(database.rows().await, expired);
+    assert_eq!(database.tables().await, expired);
 
     let owner = new_worker(&store).await;
     let suspects = store.suspects(9).await.unwrap();
     assert_eq!(claim(&store, owner, suspects).await.len(), 2);
     assert_eq!(store.deregister(owner).await.unwrap(), 2);
-    let released = database.rows().await;
+    let released = database.tables().await;
     assert_eq!(store.deregister(owner).await.unwrap(), 0);
-    assert_eq!(database.rows().await, released);
+    assert_eq!(database.tables().await, released);
 }
 
 async fn a_redelivery_that_is_repeated_is_under_way(database: TestDatabase) {

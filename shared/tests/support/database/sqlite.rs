@@ -1,22 +1,21 @@
 //! A database of the `SQLite` engine. The store creates the file and its folder.
 
 use std::{
-    collections::BTreeMap,
     fmt::Debug,
     path::PathBuf,
     str::FromStr,
     sync::{Mutex, OnceLock},
 };
 
-use rusqlite::{Connection, Params, Row as SqlRow};
+use rusqlite::{Connection, Row as SqlRow};
 use storm_shared::{
     config::{Settings, StoreSettings},
     models::RequestId,
-    services::store::OwnerId,
+    services::store::Work,
 };
 use tempfile::TempDir;
 
-use super::{Due, History, Moment, Row};
+use super::{Due, Entry, History, Key, Moment, Row, Tables};
 
 // SQLite stores any bytes as TEXT, even invalid UTF-8.
 pub(super) const INVALID_JOBS: [&str; 5] = [
@@ -40,30 +39,30 @@ pub(super) const ODD_CLIENT_NAMES: [&str; 5] = [
 ];
 pub(super) const INVALID_DUE_TIMES: [&str; 2] = ["due = NULL", "due = -1"];
 
+/// The columns that [`read`] reads, of each table of what is claimed.
+const COLUMNS: [(&str, &str); 2] = [
+    (
+        "requests",
+        "id, 0, status, claim, owner, attempts, 0, lost_claims, parks, due, result_payload,
+         failure_reason, completed_at",
+    ),
+    (
+        "redeliveries",
+        "id, 1, status, claim, owner, attempts, attempts_before, lost_claims, parks, due, NULL,
+         NULL, NULL",
+    ),
+];
+
 /// Records each row after every change, also of several changes within one transaction.
 const HISTORY: &str = "
     CREATE TABLE history (
-        id, status, claim, owner, attempts, lost_claims, result_payload, due,
-        failure_reason, completed_at, parks, beside_it
+        id, work, status, claim, owner, attempts, attempts_before, lost_claims, parks, due,
+        result_payload, failure_reason, completed_at, beside_it, is_deleted
     );
-    CREATE TRIGGER accepted AFTER INSERT ON requests BEGIN
-        INSERT INTO history
-        SELECT id, status, claim, owner, attempts, lost_claims, result_payload, due,
-               failure_reason, completed_at, parks, 0
-        FROM requests WHERE id = NEW.id;
-    END;
-    CREATE TRIGGER changed AFTER UPDATE ON requests BEGIN
-        INSERT INTO history
-        SELECT id, status, claim, owner, attempts, lost_claims, result_payload, due,
-               failure_reason, completed_at, parks,
-               (SELECT count(*) FROM requests AS other
-                WHERE other.status = 'PROCESSING' AND other.owner = NEW.owner
-                  AND other.id <> NEW.id)
-        FROM requests WHERE id = NEW.id;
-    END;
-    CREATE TRIGGER deleted BEFORE DELETE ON requests BEGIN
-        SELECT raise(ABORT, 'a request was deleted');
-    END;";
+    CREATE VIEW held AS
+        SELECT id, owner FROM requests WHERE status = 'PROCESSING'
+        UNION ALL
+        SELECT id, owner FROM redeliveries WHERE status = 'PROCESSING';";
 
 pub(crate) struct Database {
     folder: TempDir,
@@ -185,15 +184,37 @@ impl Database {
 
     pub(super) fn record_history(&self) {
         self.execute(HISTORY);
+        for (table, columns) in COLUMNS {
+            self.execute(&format!(
+                "CREATE TRIGGER new_in_{table} AFTER INSERT ON {table} BEGIN
+                     INSERT INTO history SELECT {columns}, 0, 0 FROM {table} WHERE id = NEW.id;
+                 END;
+                 CREATE TRIGGER changed_in_{table} AFTER UPDATE ON {table} BEGIN
+                     INSERT INTO history
+                     SELECT {columns},
+                            (SELECT count(*) FROM held
+                             WHERE held.owner = coalesce(NEW.owner, OLD.owner)
+                               AND held.id <> NEW.id),
+                            0
+                     FROM {table} WHERE id = NEW.id;
+                 END;
+                 CREATE TRIGGER deleted_in_{table} BEFORE DELETE ON {table} BEGIN
+                     INSERT INTO history SELECT {columns}, 0, 1 FROM {table} WHERE id = OLD.id;
+                 END;"
+            ));
+        }
     }
 
     pub(super) fn history(&self) -> History {
-        let moments: Vec<_> = self.query("SELECT * FROM history ORDER BY rowid", [], |row| {
+        let moments: Vec<_> = self.query("SELECT * FROM history ORDER BY rowid", |row| {
+            let ((id, work), changed) = read(row);
             let moment = Moment {
-                row: job(row),
-                beside_it: row.get(11).unwrap(),
+                work,
+                row: changed,
+                beside_it: row.get(13).unwrap(),
+                is_deleted: row.get(14).unwrap(),
             };
-            (word(row, 0), moment)
+            (id, moment)
         });
         let mut history = History::new();
         for (id, moment) in moments {
@@ -202,24 +223,34 @@ impl Database {
         history
     }
 
-    pub(super) fn rows(&self) -> BTreeMap<RequestId, Row> {
-        let mut rows: BTreeMap<RequestId, _> = self.query(
-            "SELECT id, status, claim, owner, attempts, lost_claims, result_payload,
-                    due, failure_reason, completed_at, parks FROM requests",
-            [],
-            |row| (word(row, 0), job(row)),
-        );
-        let events: Vec<_> = self.query(
+    pub(super) fn tables(&self) -> Tables {
+        let mut tables = Tables {
+            attempts: self.query(
+                "SELECT request_id, number, class, claim FROM attempts",
+                |row| {
+                    let number = (word(row, 0), row.get(1).unwrap());
+                    (number, (word(row, 2), row.get(3).unwrap()))
+                },
+            ),
+            workers: self.query("SELECT owner, beat FROM workers", |row| {
+                (word(row, 0), row.get(1).unwrap())
+            }),
+            ..Tables::default()
+        };
+        for (table, columns) in COLUMNS {
+            let rows: Vec<_> = self.query(&format!("SELECT {columns} FROM {table}"), read);
+            tables.rows.extend(rows);
+        }
+        let events: Vec<(RequestId, Entry, u32)> = self.query(
             "SELECT request_id, event, claim, detail, number FROM events
              ORDER BY request_id, number",
-            [],
             |row| {
                 let event = (word(row, 1), row.get(2).unwrap(), row.get(3).unwrap());
-                (word(row, 0), event, row.get::<_, u32>(4).unwrap())
+                (word(row, 0), event, row.get(4).unwrap())
             },
         );
         for (id, event, number) in events {
-            let events = &mut rows.get_mut(&id).unwrap().events;
+            let events = tables.events.entry(id).or_default();
             events.push(event);
             assert_eq!(
                 u32::try_from(events.len()),
@@ -227,26 +258,24 @@ impl Database {
                 "events count from 1"
             );
         }
-        rows
+        tables
     }
 
-    pub(super) fn workers(&self) -> BTreeMap<OwnerId, i64> {
-        self.query("SELECT owner, beat FROM workers", [], |row| {
-            (word(row, 0), row.get(1).unwrap())
-        })
-    }
-
-    pub(super) fn lost(&self) -> Vec<RequestId> {
-        self.query(
-            "SELECT id FROM requests WHERE status = 'PROCESSING'
-               AND (owner IS NULL OR owner NOT IN (SELECT owner FROM workers))",
-            [],
-            |row| word(row, 0),
-        )
+    pub(super) fn lost(&self) -> Vec<Key> {
+        let lost = |(table, columns): &(&str, &str)| -> Vec<_> {
+            self.query(
+                &format!(
+                    "SELECT {columns} FROM {table} WHERE status = 'PROCESSING'
+                       AND (owner IS NULL OR owner NOT IN (SELECT owner FROM workers))"
+                ),
+                |row| read(row).0,
+            )
+        };
+        COLUMNS.iter().flat_map(lost).collect()
     }
 
     pub(super) fn count(&self) -> usize {
-        let ids: Vec<RequestId> = self.query("SELECT id FROM requests", [], |row| word(row, 0));
+        let ids: Vec<RequestId> = self.query("SELECT id FROM requests", |row| word(row, 0));
         ids.len()
     }
 
@@ -258,8 +287,9 @@ impl Database {
 
     pub(super) fn internal_details(&self, id: RequestId) -> Vec<Option<String>> {
         self.query(
-            "SELECT internal_detail FROM attempts WHERE request_id = ?1 ORDER BY number",
-            [id.to_string()],
+            &format!(
+                "SELECT internal_detail FROM attempts WHERE request_id = '{id}' ORDER BY number"
+            ),
             |row| row.get(0).unwrap(),
         )
     }
@@ -272,15 +302,10 @@ impl Database {
         self.direct(|db| db.execute_batch(sql)).unwrap();
     }
 
-    fn query<T, C: FromIterator<T>>(
-        &self,
-        sql: &str,
-        params: impl Params,
-        read: impl Fn(&SqlRow<'_>) -> T,
-    ) -> C {
+    fn query<T, C: FromIterator<T>>(&self, sql: &str, read: impl Fn(&SqlRow<'_>) -> T) -> C {
         self.direct(|db| {
             let mut query = db.prepare_cached(sql).unwrap();
-            let rows = query.query_map(params, |row| Ok(read(row))).unwrap();
+            let rows = query.query_map([], |row| Ok(read(row))).unwrap();
             rows.map(Result::unwrap).collect()
         })
     }
@@ -291,23 +316,29 @@ impl Database {
     }
 }
 
-fn job(row: &SqlRow<'_>) -> Row {
-    let owner: Option<String> = row.get(3).unwrap();
-    let failure: Option<String> = row.get(8).unwrap();
-    let completed_at: Option<String> = row.get(9).unwrap();
-    Row {
-        status: word(row, 1),
-        claim: row.get(2).unwrap(),
+/// Reads [`COLUMNS`].
+fn read(row: &SqlRow<'_>) -> (Key, Row) {
+    let work = match row.get(1).unwrap() {
+        0 => Work::Job,
+        _ => Work::Redelivery,
+    };
+    let owner: Option<String> = row.get(4).unwrap();
+    let failure: Option<String> = row.get(11).unwrap();
+    let completed_at: Option<String> = row.get(12).unwrap();
+    let read = Row {
+        status: word(row, 2),
+        claim: row.get(3).unwrap(),
         owner: owner.map(|owner| owner.parse().unwrap()),
-        attempts: row.get(4).unwrap(),
-        lost_claims: row.get(5).unwrap(),
-        parks: row.get(10).unwrap(),
-        result: row.get(6).unwrap(),
-        due: row.get::<_, Option<i64>>(7).unwrap().map(Due::At),
+        attempts: row.get(5).unwrap(),
+        attempts_before: row.get(6).unwrap(),
+        lost_claims: row.get(7).unwrap(),
+        parks: row.get(8).unwrap(),
+        due: row.get::<_, Option<i64>>(9).unwrap().map(Due::At),
+        result: row.get(10).unwrap(),
         failure: failure.map(|reason| reason.parse().unwrap()),
         is_over: completed_at.is_some(),
-        events: Vec::new(),
-    }
+    };
+    ((word(row, 0), work), read)
 }
 
 fn word<T: FromStr<Err: Debug>>(row: &SqlRow<'_>, column: usize) -> T {

@@ -1,24 +1,24 @@
 //! Sequential operations: each answer and all rows are compared with the model's.
 
-use std::time::Duration;
+use std::{fmt::Debug, time::Duration};
 
 use jiff::Timestamp;
 use proptest::{prelude::*, test_runner::TestCaseResult};
 use storm_shared::{
-    models::{RequestId, Status},
-    services::store::{DueJobs, OwnerId, Store},
+    models::Status,
+    services::store::{DueJobs, OwnerId, Store, Work},
 };
 
 use super::{
     HOUR,
     call::{self, Answer, Call},
-    history,
+    history, left,
     memory::Memory,
     model::Model,
     operation::{Case, Operation, What},
     pending,
 };
-use crate::database::{Due, Engine, Row, TestDatabase};
+use crate::database::{Due, Engine, TestDatabase};
 
 /// How far the store's clock and the wall clock may be apart within a test, in milliseconds.
 const CLOCKS_APART: i64 = 1000;
@@ -30,7 +30,7 @@ struct World {
     memory: Memory,
 }
 
-/// Runs `case`, then lets one worker finish all remaining jobs.
+/// Runs `case`, then lets one worker finish all that is left.
 pub(super) async fn play(engine: Engine, case: Case) -> TestCaseResult {
     let database = TestDatabase::fresh(engine).await;
     let store = database.open().await;
@@ -42,7 +42,7 @@ pub(super) async fn play(engine: Engine, case: Case) -> TestCaseResult {
         memory: Memory::new(Timestamp::now() - HOUR),
     };
     let workers = std::iter::repeat_n(Operation::Register, case.workers);
-    let jobs = std::iter::repeat_n(Operation::Accept, case.jobs);
+    let jobs = std::iter::repeat_n(Operation::Accept { has_callback: true }, case.jobs);
     for operation in workers.chain(jobs).chain(case.script.0) {
         if let Some(call) = world.memory.call(operation) {
             world.call(&call).await?;
@@ -54,8 +54,17 @@ pub(super) async fn play(engine: Engine, case: Case) -> TestCaseResult {
 }
 
 impl World {
-    /// Makes the call and compares the answer and the table.
+    /// Makes the call and compares the answer and the tables.
     async fn call(&mut self, call: &Call) -> Result<Answer, TestCaseError> {
+        let begun = Timestamp::now();
+        let answer = self.answer(call).await?;
+        self.compare_tables(begun, call).await?;
+        self.compare_backlog().await?;
+        Ok(answer)
+    }
+
+    /// Makes the call and compares the answer.
+    async fn answer(&mut self, call: &Call) -> Result<Answer, TestCaseError> {
         let begun = Timestamp::now();
         let answer = call.on(&self.store).await;
         if let (Call::FindDue(limit), Answer::Found(found)) = (call, &answer) {
@@ -64,15 +73,13 @@ impl World {
             prop_assert_eq!(&answer, &self.model.call(call), "{:?}", call);
         }
         self.memory.learn(call, &answer);
-        self.compare_table(begun, call).await?;
-        self.compare_backlog().await?;
         Ok(answer)
     }
 
-    async fn compare_table(&mut self, begun: Timestamp, call: &Call) -> TestCaseResult {
-        let rows = self.database.rows().await;
-        for (id, row) in &mut self.model.jobs {
-            let found = rows.get(id).and_then(|row| row.due);
+    async fn compare_tables(&mut self, begun: Timestamp, call: &impl Debug) -> TestCaseResult {
+        let stored = self.database.tables().await;
+        for (key, row) in &mut self.model.tables.rows {
+            let found = stored.rows.get(key).and_then(|row| row.due);
             if let (Some(Due::After(wait)), Some(Due::At(at))) = (row.due, found) {
                 // The store's clock begins with the wall clock, which nobody sets here.
                 let wait = i64::try_from(wait.as_millis()).unwrap();
@@ -85,18 +92,12 @@ impl World {
                 row.due = found;
             }
         }
-        prop_assert_eq!(&rows, &self.model.jobs, "after {:?}", call);
-        prop_assert_eq!(
-            &self.database.workers().await,
-            &self.model.workers,
-            "after {:?}",
-            call
-        );
+        prop_assert_eq!(&stored, &self.model.tables, "after {:?}", call);
         prop_assert_eq!(self.database.lost().await, [], "after {:?}", call);
         Ok(())
     }
 
-    /// Every claimable job is found, and so is the time when the next one becomes due.
+    /// All that is claimable is found, and so is the time when the next one becomes due.
     async fn compare_backlog(&self) -> TestCaseResult {
         let (limit, now) = (1000, Timestamp::now());
         let found = call::claimable(&self.store, limit).await.unwrap();
@@ -107,7 +108,7 @@ impl World {
         // Jobs wait for an hour or not at all, so a minute decides what is due.
         let soon = now + Duration::from_mins(1);
         let due = found.due.iter();
-        let due = due.map(|candidate| self.model.jobs[&candidate.id].due.unwrap());
+        let due = due.map(|it| self.model.tables.rows[&(it.id, it.work)].due.unwrap());
         let (expected, next_due) = self.model.find(limit, Due::At(soon.as_millisecond()));
         prop_assert_eq!(due.collect::<Vec<_>>(), expected);
         prop_assert_eq!(found.next_due.is_some(), next_due.is_some());
@@ -120,7 +121,7 @@ impl World {
             );
         }
         for candidate in &found.due {
-            let row = &self.model.jobs[&candidate.id];
+            let row = &self.model.tables.rows[&(candidate.id, candidate.work)];
             prop_assert_eq!(row.status, Status::Pending);
             prop_assert_eq!(
                 (row.claim, row.lost_claims),
@@ -131,8 +132,9 @@ impl World {
     }
 
     /// One live worker is enough, in any state: it expires the leases of all others and finishes
-    /// every job. After that, no earlier claim can write.
+    /// every job and redelivery. After that, no earlier claim can write.
     async fn end_all(&mut self) -> TestCaseResult {
+        self.compare_views().await?;
         let worker = OwnerId::generate();
         self.call(&Call::Register(worker)).await?;
         let renewed = self.call(&Call::Renew(worker)).await?;
@@ -144,31 +146,30 @@ impl World {
         }
         while self.end_some(worker).await? > 0 {}
 
-        let rows = self.database.rows().await;
-        let left: Vec<_> = rows.iter().filter(|(_, row)| !row.is_over).collect();
+        let tables = self.database.tables().await;
+        let left = left(&tables.rows);
         prop_assert!(left.is_empty(), "left: {:#?}", left);
         for won in self.memory.won().to_owned() {
             let late = self.memory.writing(What::Park, won.attempts);
-            let answer = self.call(&Call::Write(won.claim, late)).await?;
+            let answer = self.answer(&Call::Write(won.claim, late)).await?;
             prop_assert_eq!(answer, Answer::ClaimLost);
-            // A repeat for some of them: `call` checks that, and that no row changes.
+            // A repeat for some of them.
             let late = self.memory.writing(What::GiveUp, won.attempts);
-            self.call(&Call::Write(won.claim, late)).await?;
+            self.answer(&Call::Write(won.claim, late)).await?;
         }
-        for (id, row) in &rows {
-            self.compare_view(*id, row).await?;
-        }
-        history::check(&self.database.history().await, &rows)
+        let now = Timestamp::now();
+        self.compare_tables(now, &"late writes").await?;
+        self.compare_views().await?;
+        history::check(&self.database.history().await, &tables)
     }
 
-    /// Finishes some of the backlog and returns how many jobs: those that are due, and at last
-    /// those that are not.
+    /// Finishes some of the backlog and returns how much: what is due, and at last what is not.
     async fn end_some(&mut self, worker: OwnerId) -> Result<usize, TestCaseError> {
         let Answer::Found(mut found) = self.call(&Call::FindDue(3)).await? else {
             panic!("a due query returns jobs");
         };
         if found.due.is_empty() {
-            found.due = pending(&self.model.jobs);
+            found.due = pending(&self.model.tables.rows);
         }
         let claim = Call::Claim(worker, found.due.clone());
         let Answer::Won(jobs) = self.call(&claim).await? else {
@@ -176,11 +177,7 @@ impl World {
                 "a worker that just registered has no lease",
             ));
         };
-        prop_assert_eq!(
-            jobs.len(),
-            found.due.len(),
-            "every job that was found is claimed"
-        );
+        prop_assert_eq!(jobs.len(), found.due.len(), "all that was found is claimed");
         for job in &jobs {
             let done = self.memory.writing(What::Complete, job.attempts);
             let answer = self.call(&Call::Write(job.claim, done)).await?;
@@ -189,27 +186,38 @@ impl World {
         Ok(jobs.len())
     }
 
-    /// The client's view matches the table.
-    async fn compare_view(&self, id: RequestId, row: &Row) -> TestCaseResult {
-        let seen = self.store.find(id).await.unwrap().unwrap();
-        let events = seen
-            .events
-            .into_iter()
-            .map(|event| (event.event, event.claim, event.detail));
-        let view = Row {
-            status: seen.status,
-            claim: seen.claims.into(),
-            owner: row.owner, // not shown to clients
-            attempts: seen.attempts.last().map_or(0, |last| last.number),
-            parks: seen.parks,
-            lost_claims: seen.lost_claims,
-            result: seen.result_payload.map(|json| json.get().to_owned()),
-            due: row.due, // shown by the wall clock
-            failure: seen.failure.map(|failure| failure.reason),
-            is_over: seen.completed_at.is_some(),
-            events: events.collect(),
-        };
-        prop_assert_eq!(&view, row);
+    /// The view that the client has of each request matches the tables. What is under way is its
+    /// redelivery, if there is one.
+    async fn compare_views(&self) -> TestCaseResult {
+        let tables = &self.model.tables;
+        let jobs = tables.rows.iter().filter(|(key, _)| key.1 == Work::Job);
+        for ((id, _), job) in jobs {
+            let seen = self.store.find(*id).await.unwrap().unwrap();
+            let redelivery = tables.rows.get(&(*id, Work::Redelivery));
+            let current = redelivery.unwrap_or(job);
+            prop_assert_eq!(seen.status, job.status);
+            prop_assert_eq!(seen.redelivery, redelivery.map(|row| row.status));
+            prop_assert_eq!(i64::from(seen.claims), current.claim);
+            prop_assert_eq!(
+                (seen.lost_claims, seen.parks),
+                (current.lost_claims, current.parks)
+            );
+            let result = seen.result_payload.map(|json| json.get().to_owned());
+            prop_assert_eq!(&result, &job.result);
+            prop_assert_eq!(seen.failure.map(|failure| failure.reason), job.failure);
+            prop_assert_eq!(seen.completed_at.is_some(), job.is_over);
+            let is_due = current.due.is_some() && current.claim > 0;
+            prop_assert_eq!(seen.next_attempt_at.is_some(), is_due);
+
+            let attempts = seen.attempts.iter().map(|it| (it.number, it.class));
+            let (attempts, numbers) = (attempts.collect::<Vec<_>>(), 1..=current.attempts);
+            let made = numbers.map(|number| (number, tables.attempts[&(*id, number)].0));
+            prop_assert_eq!(attempts, made.collect::<Vec<_>>());
+            let events = seen.events.into_iter();
+            let events: Vec<_> = events.map(|it| (it.event, it.claim, it.detail)).collect();
+            let recorded = tables.events.get(id).cloned().unwrap_or_default();
+            prop_assert_eq!(events, recorded);
+        }
         Ok(())
     }
 }

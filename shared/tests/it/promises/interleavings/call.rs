@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use storm_shared::{
-    models::{AttemptClass, RequestId},
+    models::{AttemptClass, CallbackUrl, RequestId, Status},
     services::{
         report::Report,
         store::{
             Acceptance, Candidate, Capacity, Claim, DueJobs, Expired, Heartbeat, InvalidJob, Job,
-            NewJob, Outcome, OwnerId, Renewal, Settlement, Store, StoreError,
+            NewJob, Outcome, OwnerId, RedeliveryPage, Renewal, Scope, Settlement, Store,
+            StoreError, Unredeliverable,
         },
     },
 };
@@ -18,7 +19,8 @@ use crate::jobs::{attempted, retry, spec};
 /// A call with its arguments.
 #[derive(Clone, Debug)]
 pub(super) enum Call {
-    Accept(RequestId),
+    /// With a callback, or without.
+    Accept(RequestId, bool),
     Register(OwnerId),
     Renew(OwnerId),
     Deregister(OwnerId),
@@ -27,6 +29,17 @@ pub(super) enum Call {
     ClaimAgain(OwnerId, Vec<Candidate>),
     Expire(Heartbeat, u32),
     Write(Claim, Writing),
+    Redeliver(RequestId),
+    RedeliverAll(Vec<RequestId>),
+    FindEnded(Page),
+}
+
+/// A page of redeliverable requests.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Page {
+    pub(super) status: Status,
+    pub(super) after: Option<RequestId>,
+    pub(super) limit: usize,
 }
 
 /// A write under a claim.
@@ -54,21 +67,35 @@ pub(super) enum Answer {
     Found(DueJobs),
     Won(Vec<Won>),
     Expired(Option<Expired>),
+    Redelivery(Result<(), Unredeliverable>),
+    Begun(usize),
+    /// A page, and the cursor of the next one.
+    Ended(Vec<RequestId>, Option<RequestId>),
 }
 
-/// A claimed job.
+/// A claimed job or redelivery.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Won {
     pub(super) claim: Claim,
     pub(super) report: Option<Report>,
     pub(super) attempts: u32,
+    pub(super) attempts_before: u32,
+}
+
+impl Answer {
+    /// The store does not promise an order.
+    pub(super) fn won(mut won: Vec<Won>) -> Self {
+        won.sort_by_key(|won| (won.claim.id, won.claim.work));
+        Self::Won(won)
+    }
 }
 
 impl Call {
     pub(super) async fn on(&self, store: &Store) -> Answer {
         let answer = match self.clone() {
-            Self::Accept(id) => {
-                let accepted = store.accept(NewJob::new(id, spec(), None)).await;
+            Self::Accept(id, has_callback) => {
+                let callback = has_callback.then(|| CallbackUrl::parse("http://a/").unwrap());
+                let accepted = store.accept(NewJob::new(id, spec(), callback)).await;
                 done(accepted.map(|accepted| assert_eq!(accepted, Acceptance::Stored)))
             }
             Self::Register(owner) => done(store.register(owner).await),
@@ -82,6 +109,15 @@ impl Call {
             Self::ClaimAgain(owner, seen) => store.claim_again(owner, seen).await.map(won),
             Self::Expire(seen, max) => store.expire(seen, max).await.map(Answer::Expired),
             Self::Write(claim, writing) => done(writing.on(store, claim).await),
+            Self::Redeliver(id) => store
+                .redeliver(Scope::All, id)
+                .await
+                .map(Answer::Redelivery),
+            Self::RedeliverAll(ids) => {
+                let begun = store.redeliver_all(Scope::All, ids).await;
+                begun.map(Answer::Begun)
+            }
+            Self::FindEnded(page) => find_ended(store, page).await,
         };
         match answer {
             Ok(answer) => answer,
@@ -93,31 +129,38 @@ impl Call {
 }
 
 impl Writing {
-    /// The number of the attempt that is recorded with it.
-    pub(super) fn attempt(&self) -> Option<u32> {
+    /// The number of the attempt that is recorded with it, and its class.
+    pub(super) fn attempt(&self) -> Option<(u32, AttemptClass)> {
         match self {
-            Self::Retry(_, number, _) => Some(*number),
-            Self::End(_, number, _) => *number,
+            Self::Retry(_, number, _) => Some((*number, ERROR)),
+            Self::End(_, number, Outcome::Completed) => {
+                number.map(|number| (number, AttemptClass::Success))
+            }
+            Self::End(_, number, Outcome::Failed(_)) => number.map(|number| (number, ERROR)),
             Self::Report(_) | Self::Park(..) | Self::GiveBack(_) => None,
         }
     }
 
+    pub(super) fn report(&self) -> &Report {
+        match self {
+            Self::Report(report)
+            | Self::Retry(report, ..)
+            | Self::Park(report, _)
+            | Self::GiveBack(report)
+            | Self::End(report, ..) => report,
+        }
+    }
+
     async fn on(self, store: &Store, claim: Claim) -> Result<(), StoreError> {
-        let (report, settlement) = match self {
-            Self::Report(report) => return store.store_result(claim, &report).await,
-            Self::Retry(report, attempts, wait) => {
-                (report, retry(attempted(attempts, ERROR), wait))
-            }
-            Self::Park(report, wait) => (report, Settlement::Park { wait }),
-            Self::GiveBack(report) => (report, Settlement::GiveBack),
-            Self::End(report, number, outcome) => {
-                let class = match outcome {
-                    Outcome::Completed => AttemptClass::Success,
-                    Outcome::Failed(_) => ERROR,
-                };
-                let attempt = number.map(|number| attempted(number, class));
-                (report, Settlement::Finish { attempt, outcome })
-            }
+        let report = self.report().clone();
+        let attempt = self.attempt();
+        let attempt = attempt.map(|(number, class)| attempted(number, class));
+        let settlement = match self {
+            Self::Report(_) => return store.store_result(claim, &report).await,
+            Self::Retry(_, number, wait) => retry(attempted(number, ERROR), wait),
+            Self::Park(_, wait) => Settlement::Park { wait },
+            Self::GiveBack(_) => Settlement::GiveBack,
+            Self::End(_, _, outcome) => Settlement::Finish { attempt, outcome },
         };
         store.settle(claim, Some(&report), settlement).await
     }
@@ -128,15 +171,28 @@ fn won(jobs: Vec<Result<Job, InvalidJob>>) -> Answer {
         claim: job.claim,
         report: job.report,
         attempts: job.attempts,
+        attempts_before: job.attempts_before,
     });
-    Answer::Won(won.collect())
+    Answer::won(won.collect())
 }
 
 fn done(result: Result<(), StoreError>) -> Result<Answer, StoreError> {
     result.map(|()| Answer::Done)
 }
 
-/// All claimable jobs: due jobs first, then suspects, up to `limit` of each.
+async fn find_ended(store: &Store, page: Page) -> Result<Answer, StoreError> {
+    let page = RedeliveryPage {
+        status: page.status,
+        since: None,
+        after: page.after,
+        limit: page.limit,
+    };
+    let found = store.redeliverable(Scope::All, page).await?;
+    let ids = found.requests.into_iter().map(|(id, _)| id);
+    Ok(Answer::Ended(ids.collect(), found.next))
+}
+
+/// All that is claimable: what is due first, then suspects, up to `limit` of each.
 pub(super) async fn claimable(store: &Store, limit: usize) -> Result<DueJobs, StoreError> {
     let mut found = store.due_jobs(Capacity::of(limit)).await?;
     found.due.extend(store.suspects(limit).await?);

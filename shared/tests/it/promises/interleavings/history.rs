@@ -1,14 +1,14 @@
-//! The legal transitions of a row, checked on the recorded history.
+//! The legal changes of jobs and redeliveries, checked on the recorded history.
 
 use std::collections::BTreeMap;
 
 use proptest::{prelude::*, test_runner::TestCaseResult};
 use storm_shared::{
-    models::{EventKind, FailureReason, RequestId, Status, Transition},
-    services::store::OwnerId,
+    models::{AttemptClass, EventKind, FailureReason, RequestId, Status, Transition},
+    services::store::{OwnerId, Work},
 };
 
-use crate::database::{History, Moment, Row};
+use crate::database::{Entry, History, Moment, Row, Tables};
 
 /// How a claim ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -21,38 +21,67 @@ pub(super) enum End {
     Requeued,
 }
 
-/// Every claim, in order, and how it ended, if it did.
-pub(super) fn claims(history: &History) -> Vec<(RequestId, i64, Option<OwnerId>, Option<End>)> {
-    let mut claims = Vec::new();
-    for (id, moments) in history {
-        for (old, new) in changes(moments) {
-            if old.status == Status::Pending {
-                claims.push((*id, new.claim, new.owner, None));
-            } else if new.status != Status::Processing
-                && let Some(last) = claims.last_mut()
-            {
-                last.3 = Some(end(old, new));
-            }
+/// A claim, and how it ended, if it did.
+pub(super) struct Claimed {
+    pub(super) id: RequestId,
+    pub(super) number: i64,
+    pub(super) owner: Option<OwnerId>,
+    pub(super) end: Option<End>,
+}
+
+/// All attempts: the class of each, and its claim.
+type Attempts = BTreeMap<(RequestId, u32), (AttemptClass, i64)>;
+
+/// A change of a request's job or redelivery, and what both were before.
+struct Change<'a> {
+    id: RequestId,
+    job: Option<&'a Row>,
+    redelivery: Option<&'a Row>,
+    moment: &'a Moment,
+}
+
+/// Every claim, in order.
+pub(super) fn claims(history: &History, attempts: &Attempts) -> Vec<Claimed> {
+    let mut claims: Vec<Claimed> = Vec::new();
+    for change in history.iter().flat_map(|(id, it)| changes(*id, it)) {
+        let new = &change.moment.row;
+        if change.is_claim() {
+            claims.push(Claimed {
+                id: change.id,
+                number: new.claim,
+                owner: new.owner,
+                end: None,
+            });
+        } else if let Some(end) = change.end(attempts)
+            && let Some(last) = claims.last_mut()
+        {
+            last.end = Some(end);
         }
     }
     claims
 }
 
-/// Checks that each job made only legal transitions, and that its events match them.
-pub(super) fn check(history: &History, rows: &BTreeMap<RequestId, Row>) -> TestCaseResult {
+/// The number of redeliveries that began.
+pub(super) fn redeliveries(history: &History) -> usize {
+    let changes = history.iter().flat_map(|(id, it)| changes(*id, it));
+    let begun = |it: &Change<'_>| it.moment.work == Work::Redelivery && it.redelivery.is_none();
+    changes.filter(begun).count()
+}
+
+/// Checks that each job and redelivery made only legal changes, and that the events match them.
+pub(super) fn check(history: &History, tables: &Tables) -> TestCaseResult {
+    let jobs = tables.rows.keys().filter(|(_, work)| *work == Work::Job);
     prop_assert!(
-        history.keys().eq(rows.keys()),
-        "the history has exactly the table's rows"
+        history.keys().eq(jobs.map(|(id, _)| id)),
+        "the history has exactly the table's requests"
     );
     for (id, moments) in history {
-        let first = &moments[0].row;
-        prop_assert_eq!((first.status, first.claim), (Status::Pending, 0));
-        for (moment, (old, new)) in moments[1..].iter().zip(changes(moments)) {
-            is_allowed(old, new)
-                .and_then(|()| is_poison_justified(moment))
-                .map_err(|wrong| with_history(*id, moments, &wrong))?;
-        }
-        events_match(moments, &rows[id]).map_err(|wrong| with_history(*id, moments, &wrong))?;
+        let attempts = &tables.attempts;
+        let events = tables.events.get(id).map_or(&[][..], Vec::as_slice);
+        changes(*id, moments)
+            .try_for_each(|change| change.is_allowed(attempts))
+            .and_then(|()| events_match(*id, moments, attempts, events))
+            .map_err(|wrong| with_history(*id, moments, &wrong))?;
     }
     Ok(())
 }
@@ -62,78 +91,199 @@ fn with_history(id: RequestId, moments: &[Moment], wrong: &TestCaseError) -> Tes
     TestCaseError::fail(format!("{id}: {wrong}:\n{}", moments.join("\n")))
 }
 
-fn changes(moments: &[Moment]) -> impl Iterator<Item = (&Row, &Row)> {
-    moments.windows(2).map(|pair| (&pair[0].row, &pair[1].row))
+fn changes(id: RequestId, moments: &[Moment]) -> impl Iterator<Item = Change<'_>> {
+    let (mut job, mut redelivery) = (None, None);
+    moments.iter().map(move |moment| {
+        let change = Change {
+            id,
+            job,
+            redelivery,
+            moment,
+        };
+        let row = (!moment.is_deleted).then_some(&moment.row);
+        match moment.work {
+            Work::Job => job = row,
+            Work::Redelivery => redelivery = row,
+        }
+        change
+    })
 }
 
-fn is_allowed(old: &Row, new: &Row) -> TestCaseResult {
-    let is_claimed = old.status == Status::Pending;
-    prop_assert!(
-        !matches!(old.status, Status::Completed | Status::Failed),
-        "a finished job changes"
-    );
-    let is_it = |it: Transition| (it.from(), it.to()) == (old.status, new.status);
-    prop_assert!(
-        Transition::ALL.into_iter().any(is_it)
-            || (old.status, new.status) == (Status::Processing, Status::Processing),
-        "from {} to {}",
-        old.status,
-        new.status
-    );
-    prop_assert_eq!(
-        new.claim,
-        old.claim + i64::from(is_claimed),
-        "its fencing token"
-    );
-    prop_assert!(new.attempts >= old.attempts, "its attempts decrease");
-    let is_cleared = new.lost_claims == 0 && matches!(end(old, new), End::Scheduled | End::Parked);
-    prop_assert!(
-        is_cleared || (0..=1).contains(&(i64::from(new.lost_claims) - i64::from(old.lost_claims))),
-        "its lost claims"
-    );
-    prop_assert!(
-        old.result.is_none() || new.result == old.result,
-        "its result changes"
-    );
-    let is_poison = new.failure == Some(FailureReason::Poison);
-    prop_assert_eq!(
-        new.owner.is_none(),
-        new.status == Status::Pending || is_poison,
-        "only a job that its worker holds or has ended has an owner"
-    );
-    prop_assert!(
-        is_claimed || new.owner.is_none() || new.owner == old.owner,
-        "its owner changes"
-    );
-    let is_over = matches!(new.status, Status::Completed | Status::Failed);
-    prop_assert_eq!(new.is_over, is_over);
-    prop_assert_eq!(new.failure.is_some(), new.status == Status::Failed);
-    prop_assert_eq!(
-        new.due.is_some(),
-        new.status == Status::Pending,
-        "only a PENDING job has a due time"
-    );
-    Ok(())
-}
-
-/// A job is poison only if its worker held no other job, and not at its first lost claim.
-fn is_poison_justified(Moment { row, beside_it }: &Moment) -> TestCaseResult {
-    if row.failure == Some(FailureReason::Poison) {
-        prop_assert_eq!(*beside_it, 0, "poison although among others");
-        prop_assert!(row.lost_claims >= 2, "poison too early");
+impl Change<'_> {
+    fn old(&self) -> Option<&Row> {
+        match self.moment.work {
+            Work::Job => self.job,
+            Work::Redelivery => self.redelivery,
+        }
     }
-    Ok(())
+
+    fn is_claim(&self) -> bool {
+        let is_pending = self.old().is_some_and(|old| old.status == Status::Pending);
+        is_pending && self.moment.row.status == Status::Processing
+    }
+
+    /// How a claim ended with this change, if one did.
+    fn end(&self, attempts: &Attempts) -> Option<End> {
+        let Moment {
+            row, is_deleted, ..
+        } = self.moment;
+        let old = self.old().filter(|old| old.status == Status::Processing)?;
+        match (row.status, row.failure) {
+            (Status::Processing, _) if *is_deleted => {
+                Some(end_of_redelivery(self.id, row, attempts))
+            }
+            (Status::Processing, _) => None,
+            (Status::Completed, _) => Some(End::Completed),
+            (_, Some(FailureReason::Poison)) => Some(End::Poisoned),
+            (Status::Failed, _) => Some(End::Failed),
+            _ if row.attempts > old.attempts => Some(End::Scheduled),
+            _ if row.parks > old.parks => Some(End::Parked),
+            _ => Some(End::Requeued),
+        }
+    }
+
+    fn is_allowed(&self, attempts: &Attempts) -> TestCaseResult {
+        let (work, new) = (self.moment.work, &self.moment.row);
+        match (work, self.old()) {
+            (Work::Job, None) => {
+                prop_assert_eq!((new.status, new.claim), (Status::Pending, 0));
+                Ok(())
+            }
+            (Work::Redelivery, None) => self.is_begun(),
+            (Work::Job, Some(_)) if self.moment.is_deleted => {
+                Err(TestCaseError::fail("a request is deleted"))
+            }
+            (Work::Job, Some(old)) if old.is_over => self.is_written_back(old, attempts),
+            (Work::Redelivery, Some(_)) if self.moment.is_deleted => self.is_ended(attempts),
+            (_, Some(old)) => self.is_step(old, attempts),
+        }
+    }
+
+    /// A redelivery begins where its job has stopped, and with a new series.
+    fn is_begun(&self) -> TestCaseResult {
+        let (new, job) = (&self.moment.row, self.job.unwrap());
+        prop_assert!(job.is_over && job.result.is_some(), "nothing to redeliver");
+        prop_assert_eq!((new.status, new.owner), (Status::Pending, None));
+        prop_assert_eq!(
+            (new.claim, new.attempts, new.parks),
+            (job.claim, job.attempts, job.parks),
+            "its counts go on"
+        );
+        prop_assert_eq!((new.attempts_before, new.lost_claims), (job.attempts, 0));
+        Ok(())
+    }
+
+    /// A job that has ended changes only with the end of its redelivery.
+    fn is_written_back(&self, old: &Row, attempts: &Attempts) -> TestCaseResult {
+        let new = &self.moment.row;
+        let Some(redelivery) = self.redelivery else {
+            return Err(TestCaseError::fail("a finished job changes"));
+        };
+        prop_assert_eq!(redelivery.status, Status::Processing);
+        prop_assert_eq!(counts(new), counts(redelivery));
+        prop_assert_eq!(&new.result, &old.result);
+        prop_assert_eq!((new.due, new.is_over), (None, true));
+        let redeemed = (Transition::Redeem.from(), Transition::Redeem.to());
+        if (old.status, new.status) == redeemed {
+            let end = end_of_redelivery(self.id, redelivery, attempts);
+            prop_assert_eq!(end, End::Completed);
+        } else {
+            prop_assert_eq!(new.status, old.status);
+        }
+        prop_assert_eq!(new.failure.is_some(), new.status == Status::Failed);
+        Ok(())
+    }
+
+    /// A redelivery that is over has left its counts and its outcome to its job.
+    fn is_ended(&self, attempts: &Attempts) -> TestCaseResult {
+        let (row, job) = (&self.moment.row, self.job.unwrap());
+        prop_assert_eq!(row.status, Status::Processing, "deleted unclaimed");
+        prop_assert_eq!(counts(job), counts(row));
+        let end = end_of_redelivery(self.id, row, attempts);
+        prop_assert!(job.status == Status::Completed || end != End::Completed);
+        if let Some(failure) = job.failure {
+            prop_assert_eq!(failure == FailureReason::Poison, end == End::Poisoned);
+        }
+        Ok(())
+    }
+
+    /// The same rules for a job and a redelivery until they end.
+    fn is_step(&self, old: &Row, attempts: &Attempts) -> TestCaseResult {
+        let new = &self.moment.row;
+        let is_it = |it: Transition| (it.from(), it.to()) == (old.status, new.status);
+        prop_assert!(
+            Transition::ALL.into_iter().any(is_it)
+                || (old.status, new.status) == (Status::Processing, Status::Processing),
+            "from {} to {}",
+            old.status,
+            new.status
+        );
+        let is_claim = self.is_claim();
+        prop_assert_eq!(
+            new.claim,
+            old.claim + i64::from(is_claim),
+            "its fencing token"
+        );
+        prop_assert!(new.attempts >= old.attempts, "its attempts decrease");
+        prop_assert_eq!(new.attempts_before, old.attempts_before);
+        let end = self.end(attempts);
+        let is_cleared = new.lost_claims == 0 && matches!(end, Some(End::Scheduled | End::Parked));
+        prop_assert!(
+            is_cleared
+                || (0..=1).contains(&(i64::from(new.lost_claims) - i64::from(old.lost_claims))),
+            "its lost claims"
+        );
+        prop_assert!(
+            old.result.is_none() || new.result == old.result,
+            "its result changes"
+        );
+        // A poison redelivery loses its owner before it is deleted.
+        let is_poison = new.failure == Some(FailureReason::Poison)
+            || (self.moment.work == Work::Redelivery
+                && new.status == Status::Processing
+                && new.owner.is_none());
+        if is_poison {
+            prop_assert_eq!(self.moment.beside_it, 0, "poison although among others");
+            prop_assert!(new.lost_claims >= 2, "poison too early");
+        }
+        prop_assert_eq!(
+            new.owner.is_none(),
+            new.status == Status::Pending || is_poison,
+            "only what its worker holds or has ended has an owner"
+        );
+        prop_assert!(
+            is_claim || new.owner.is_none() || new.owner == old.owner,
+            "its owner changes"
+        );
+        let is_over = matches!(new.status, Status::Completed | Status::Failed);
+        prop_assert_eq!(new.is_over, is_over);
+        prop_assert_eq!(new.failure.is_some(), new.status == Status::Failed);
+        prop_assert_eq!(
+            new.due.is_some(),
+            new.status == Status::Pending,
+            "only what is PENDING has a due time"
+        );
+        Ok(())
+    }
 }
 
 /// Every claim that may cause a duplicate delivery has one event, in order, under its number.
-fn events_match(moments: &[Moment], row: &Row) -> TestCaseResult {
-    let mut events = row.events.iter();
-    for (old, new) in changes(moments) {
-        let may_be: &[EventKind] = match end(old, new) {
-            _ if old.status != Status::Processing || new.status == Status::Processing => continue,
+fn events_match(
+    id: RequestId,
+    moments: &[Moment],
+    attempts: &Attempts,
+    events: &[Entry],
+) -> TestCaseResult {
+    let mut events = events.iter();
+    for change in changes(id, moments) {
+        let (Some(old), Some(end)) = (change.old(), change.end(attempts)) else {
+            continue;
+        };
+        let new = &change.moment.row;
+        let may_be: &[EventKind] = match end {
             // No event: a success, or no attempt.
             End::Completed | End::Parked => continue,
-            End::Failed if new.failure != Some(FailureReason::CallbackFailed) => continue,
+            End::Failed if last_attempt(id, new, attempts).is_none() => continue,
             End::Failed | End::Scheduled => &[EventKind::AttemptFailed],
             End::Poisoned => &[EventKind::ClaimLost],
             End::Requeued if new.lost_claims > old.lost_claims => &[EventKind::ClaimLost],
@@ -152,13 +302,28 @@ fn events_match(moments: &[Moment], row: &Row) -> TestCaseResult {
     Ok(())
 }
 
-fn end(old: &Row, new: &Row) -> End {
-    match (new.status, new.failure) {
-        (Status::Completed, _) => End::Completed,
-        (_, Some(FailureReason::Poison)) => End::Poisoned,
-        (Status::Failed, _) => End::Failed,
-        _ if new.attempts > old.attempts => End::Scheduled,
-        _ if new.parks > old.parks => End::Parked,
-        _ => End::Requeued,
+/// What a redelivery leaves to its request.
+fn counts(row: &Row) -> (i64, Option<OwnerId>, u32, u32, u32) {
+    (
+        row.claim,
+        row.owner,
+        row.attempts,
+        row.lost_claims,
+        row.parks,
+    )
+}
+
+/// How the claim on a redelivery, as it was last, ended.
+fn end_of_redelivery(id: RequestId, last: &Row, attempts: &Attempts) -> End {
+    match last_attempt(id, last, attempts) {
+        _ if last.owner.is_none() => End::Poisoned,
+        Some(AttemptClass::Success) => End::Completed,
+        _ => End::Failed,
     }
+}
+
+/// The class of the last attempt, if its claim made one.
+fn last_attempt(id: RequestId, row: &Row, attempts: &Attempts) -> Option<AttemptClass> {
+    let (class, claim) = attempts.get(&(id, row.attempts))?;
+    (*claim == row.claim).then_some(*class)
 }

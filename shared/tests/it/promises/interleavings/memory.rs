@@ -7,14 +7,14 @@ use storm_shared::{
     models::{Failure, FailureReason, RequestId},
     services::{
         report::Report,
-        store::{Candidate, Claim, Heartbeat, Outcome, OwnerId},
+        store::{Candidate, Heartbeat, Outcome, OwnerId, Work},
     },
 };
 use uuid::Uuid;
 
 use super::{
-    call::{Answer, Call, Won, Writing},
-    operation::{Operation, What},
+    call::{Answer, Call, Page, Won, Writing},
+    operation::{Forgery, Operation, What},
 };
 
 /// Everything seen or won so far, newest last. Nothing is forgotten, so that stale use is tested.
@@ -25,6 +25,11 @@ pub(super) struct Memory {
     candidates: Vec<Candidate>,
     sightings: Vec<Heartbeat>,
     won: Vec<Won>,
+    /// Accepted or ended.
+    requests: Vec<RequestId>,
+    pages: Vec<Vec<RequestId>>,
+    /// Where the next page begins.
+    cursor: Option<RequestId>,
 }
 
 impl Memory {
@@ -38,10 +43,13 @@ impl Memory {
             candidates: Vec::new(),
             sightings: Vec::new(),
             won: Vec::new(),
+            requests: Vec::new(),
+            pages: Vec::new(),
+            cursor: None,
         }
     }
 
-    /// Every job claimed so far.
+    /// Every job and redelivery claimed so far.
     pub(super) fn won(&self) -> &[Won] {
         &self.won
     }
@@ -49,9 +57,9 @@ impl Memory {
     /// The call for an operation; `None` if nothing that it could name exists yet.
     pub(super) fn call(&mut self, operation: Operation) -> Option<Call> {
         Some(match operation {
-            Operation::Accept => {
+            Operation::Accept { has_callback } => {
                 self.next_id += Duration::from_millis(1);
-                Call::Accept(RequestId::floor(self.next_id))
+                Call::Accept(RequestId::floor(self.next_id), has_callback)
             }
             Operation::Register => Call::Register(OwnerId::generate()),
             Operation::RegisterAgain { worker } => Call::Register(*newest(&self.owners, worker)?),
@@ -88,15 +96,34 @@ impl Memory {
                 what,
             } => {
                 let Won {
-                    claim, attempts, ..
+                    mut claim,
+                    attempts,
+                    ..
                 } = newest(&self.won, claim)?.clone();
-                let owner = if forged {
-                    OwnerId::generate()
-                } else {
-                    claim.owner
-                };
-                Call::Write(Claim { owner, ..claim }, self.writing(what, attempts))
+                match forged {
+                    None => {}
+                    Some(Forgery::Owner) => claim.owner = OwnerId::generate(),
+                    Some(Forgery::Work) => {
+                        claim.work = match claim.work {
+                            Work::Job => Work::Redelivery,
+                            Work::Redelivery => Work::Job,
+                        };
+                    }
+                }
+                Call::Write(claim, self.writing(what, attempts))
             }
+            Operation::Redeliver { mistaken: true, .. } => Call::Redeliver(RequestId::generate()),
+            Operation::Redeliver { request, .. } => {
+                Call::Redeliver(*newest(&self.requests, request)?)
+            }
+            Operation::RedeliverAll { page } => {
+                Call::RedeliverAll(newest(&self.pages, page)?.clone())
+            }
+            Operation::FindEnded { status, limit } => Call::FindEnded(Page {
+                status,
+                after: self.cursor,
+                limit,
+            }),
         })
     }
 
@@ -131,7 +158,15 @@ impl Memory {
     /// Remembers the answer to a call.
     pub(super) fn learn(&mut self, call: &Call, answer: &Answer) {
         match (call, answer) {
-            (Call::Accept(id), Answer::Done) => self.candidates.push(Candidate::notified(*id)),
+            (Call::Accept(id, _), Answer::Done) => {
+                self.candidates.push(Candidate::notified(*id));
+                self.requests.push(*id);
+            }
+            (Call::Write(claim, Writing::End(..)), Answer::Done) => self.requests.push(claim.id),
+            (_, Answer::Ended(page, next)) => {
+                self.pages.push(page.clone());
+                self.cursor = *next;
+            }
             (Call::Register(owner), Answer::Done) if !self.owners.contains(owner) => {
                 self.owners.push(*owner);
             }

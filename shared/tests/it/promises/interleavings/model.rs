@@ -1,48 +1,53 @@
 //! The model of the store: the rules of claims and leases, without SQL.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeSet, time::Duration};
 
 use storm_shared::{
-    models::{EventKind, FailureReason, RequestId, Status},
+    models::{AttemptClass, EventKind, FailureReason, RequestId, Status},
     services::{
         report::Report,
-        store::{Candidate, Claim, Expired, Heartbeat, Outcome, OwnerId, Work},
+        store::{Candidate, Claim, Expired, Heartbeat, Outcome, OwnerId, Unredeliverable, Work},
     },
 };
 
-use super::call::{Answer, Call, ERROR, Won, Writing};
-use crate::database::{Due, Row};
+use super::call::{Answer, Call, ERROR, Page, Won, Writing};
+use crate::database::{Due, Key, Row, Tables};
 
-/// The expected contents of the table.
+/// The expected contents of the tables.
 #[derive(Default)]
 pub(super) struct Model {
-    pub(super) jobs: BTreeMap<RequestId, Row>,
-    /// The beat of each worker.
-    pub(super) workers: BTreeMap<OwnerId, i64>,
-    /// The claim under which each attempt was recorded last.
-    recorded: BTreeMap<(RequestId, u32), i64>,
+    pub(super) tables: Tables,
+    /// The requests that have a callback.
+    with_callback: BTreeSet<RequestId>,
 }
 
 impl Row {
+    /// A new job.
     fn new() -> Self {
         Self {
             status: Status::Pending,
             claim: 0,
             owner: None,
             attempts: 0,
+            attempts_before: 0,
             lost_claims: 0,
             parks: 0,
             result: None,
             due: Some(Due::After(Duration::ZERO)),
             failure: None,
             is_over: false,
-            events: Vec::new(),
         }
     }
 
-    fn record(&mut self, kind: EventKind, detail: Option<&str>) {
-        self.events
-            .push((kind, self.claim, detail.map(str::to_owned)));
+    /// A new redelivery of this job. What it counts goes on.
+    fn again(&self) -> Self {
+        Self {
+            claim: self.claim,
+            attempts: self.attempts,
+            attempts_before: self.attempts,
+            parks: self.parks,
+            ..Self::new()
+        }
     }
 
     fn wait(&mut self, wait: Duration) {
@@ -51,24 +56,18 @@ impl Row {
         self.due = Some(Due::After(wait));
     }
 
-    fn end(&mut self, status: Status, failure: Option<FailureReason>) {
-        self.status = status;
+    fn end(&mut self, failure: Option<FailureReason>) {
+        self.status = match failure {
+            None => Status::Completed,
+            Some(_) => Status::Failed,
+        };
         self.failure = failure;
         self.is_over = true;
     }
 
-    fn won(&self, id: RequestId, owner: OwnerId) -> Won {
-        let report = self.result.as_deref();
-        Won {
-            claim: Claim {
-                id,
-                work: Work::Job,
-                owner,
-                number: self.claim,
-            },
-            report: report.map(|json| serde_json::from_str(json).unwrap()),
-            attempts: self.attempts,
-        }
+    /// Whether `claim` is the last one on it that was not released or reclaimed.
+    fn is_of(&self, claim: &Claim) -> bool {
+        self.claim == claim.number && self.owner == Some(claim.owner)
     }
 
     fn keep(&mut self, report: &Report) {
@@ -81,15 +80,16 @@ impl Model {
     /// The expected answer to `call`. For a due query, see [`Model::find`].
     pub(super) fn call(&mut self, call: &Call) -> Answer {
         match call {
-            Call::Accept(id) => {
-                self.jobs.insert(*id, Row::new());
+            Call::Accept(id, has_callback) => {
+                self.tables.rows.insert((*id, Work::Job), Row::new());
+                if *has_callback {
+                    self.with_callback.insert(*id);
+                }
                 Answer::Done
             }
             Call::Register(owner) => {
-                self.workers
-                    .entry(*owner)
-                    .and_modify(|beat| *beat += 1)
-                    .or_insert(0);
+                let beat = self.tables.workers.entry(*owner);
+                beat.and_modify(|beat| *beat += 1).or_insert(0);
                 Answer::Done
             }
             Call::Renew(owner) => self.renew(*owner),
@@ -98,18 +98,21 @@ impl Model {
             Call::ClaimAgain(owner, seen) => self.claim_again(*owner, seen),
             Call::Expire(seen, max_claims) => Answer::Expired(self.expire(*seen, *max_claims)),
             Call::Write(claim, writing) => self.write(claim, writing),
+            Call::Redeliver(id) => Answer::Redelivery(self.redeliver(*id)),
+            Call::RedeliverAll(ids) => {
+                let begun = ids.iter().filter(|id| self.redeliver(**id).is_ok());
+                Answer::Begun(begun.count())
+            }
+            Call::FindEnded(page) => self.find_ended(page),
             Call::FindDue(_) => panic!("a due query changes nothing"),
         }
     }
 
-    /// The jobs that must be found at `now`, by when they became due, and when the next one will.
+    /// What must be found at `now`, by when it became due, and when the next one will.
     pub(super) fn find(&self, limit: usize, now: Due) -> (Vec<Due>, Option<Due>) {
         let (mut due, mut suspects, mut later) = (Vec::new(), Vec::new(), Vec::new());
-        let pending = self
-            .jobs
-            .values()
-            .filter(|row| row.status == Status::Pending);
-        for row in pending {
+        let rows = self.tables.rows.values();
+        for row in rows.filter(|row| row.status == Status::Pending) {
             let at = row.due.unwrap();
             if row.lost_claims > 0 {
                 suspects.push((row.lost_claims, at));
@@ -127,86 +130,107 @@ impl Model {
     }
 
     fn renew(&mut self, owner: OwnerId) -> Answer {
-        let Some(beat) = self.workers.get_mut(&owner) else {
+        let Some(beat) = self.tables.workers.get_mut(&owner) else {
             return Answer::LeaseLost;
         };
         *beat += 1;
-        let others = self.workers.iter().filter(|(other, _)| **other != owner);
-        Answer::Others(
-            others
-                .map(|(owner, beat)| Heartbeat {
-                    owner: *owner,
-                    beat: *beat,
-                })
-                .collect(),
-        )
+        let workers = self.tables.workers.iter();
+        let others = workers.filter(|(other, _)| **other != owner);
+        let heartbeats = others.map(|(owner, beat)| Heartbeat {
+            owner: *owner,
+            beat: *beat,
+        });
+        Answer::Others(heartbeats.collect())
     }
 
     fn deregister(&mut self, owner: OwnerId) -> Answer {
-        self.workers.remove(&owner);
-        let mut released = 0;
-        for row in self.held_by(owner) {
-            row.record(EventKind::GivenBack, None);
-            row.wait(Duration::ZERO);
-            released += 1;
+        self.tables.workers.remove(&owner);
+        let held = self.held_by(owner);
+        for key in &held {
+            self.record(*key, EventKind::GivenBack, None);
+            self.row(*key).wait(Duration::ZERO);
         }
-        Answer::Released(released)
+        Answer::Released(held.len())
     }
 
     /// Only a worker with a lease claims, and only candidates that nobody claimed since.
     fn claim(&mut self, owner: OwnerId, candidates: &[Candidate]) -> Answer {
-        if !self.workers.contains_key(&owner) {
+        if !self.tables.workers.contains_key(&owner) {
             return Answer::LeaseLost;
         }
         let mut won = Vec::new();
         for candidate in candidates {
-            let row = self.jobs.get_mut(&candidate.id).unwrap();
-            if row.status == Status::Pending && row.claim == candidate.claims {
+            let key = (candidate.id, candidate.work);
+            // A redelivery that has ended has no row.
+            if let Some(row) = self.tables.rows.get_mut(&key)
+                && row.status == Status::Pending
+                && row.claim == candidate.claims
+            {
                 row.status = Status::Processing;
                 row.claim += 1;
                 row.owner = Some(owner);
                 row.due = None;
-                won.push(row.won(candidate.id, owner));
+                won.push(self.won(key, owner));
             }
         }
-        Answer::Won(won)
+        Answer::won(won)
     }
 
-    /// First what the owner holds under the next claim number of a candidate.
+    /// Also what the owner holds under the next claim number of a candidate.
     fn claim_again(&mut self, owner: OwnerId, candidates: &[Candidate]) -> Answer {
         let held = candidates.iter().filter_map(|candidate| {
-            let row = &self.jobs[&candidate.id];
+            let key = (candidate.id, candidate.work);
+            let row = self.tables.rows.get(&key)?;
             let is_held = row.status == Status::Processing
                 && row.owner == Some(owner)
                 && row.claim == candidate.claims + 1;
-            is_held.then(|| row.won(candidate.id, owner))
+            is_held.then(|| self.won(key, owner))
         });
         let mut all: Vec<_> = held.collect();
         match self.claim(owner, candidates) {
             Answer::Won(won) => {
                 all.extend(won);
-                Answer::Won(all)
+                Answer::won(all)
             }
             refused => refused,
         }
     }
 
-    /// Expires only a lease that was not renewed since. Only a job held alone can become poison.
+    /// The claim of `owner`. The report is that of the request.
+    fn won(&self, (id, work): Key, owner: OwnerId) -> Won {
+        let row = &self.tables.rows[&(id, work)];
+        let report = self.tables.rows[&(id, Work::Job)].result.as_deref();
+        Won {
+            claim: Claim {
+                id,
+                work,
+                owner,
+                number: row.claim,
+            },
+            report: report.map(|json| serde_json::from_str(json).unwrap()),
+            attempts: row.attempts,
+            attempts_before: row.attempts_before,
+        }
+    }
+
+    /// Expires only a lease that was not renewed since. Only what was held alone can become poison.
     fn expire(&mut self, seen: Heartbeat, max_claims: u32) -> Option<Expired> {
-        if self.workers.get(&seen.owner) != Some(&seen.beat) {
+        if self.tables.workers.get(&seen.owner) != Some(&seen.beat) {
             return None;
         }
-        self.workers.remove(&seen.owner);
-        let alone = self.held_by(seen.owner).count() == 1;
+        self.tables.workers.remove(&seen.owner);
+        let held = self.held_by(seen.owner);
+        let alone = held.len() == 1;
         let (mut reclaimed, mut poisoned) = (0, 0);
-        for row in self.held_by(seen.owner) {
-            row.record(EventKind::ClaimLost, None);
+        for key in held {
+            self.record(key, EventKind::ClaimLost, None);
+            let row = self.row(key);
             let is_last = row.lost_claims + 1 >= max_claims;
             if alone && is_last {
                 row.lost_claims += 1;
-                row.end(Status::Failed, Some(FailureReason::Poison));
                 // Its last owner did not end it.
                 row.owner = None;
+                self.end(key, Some(FailureReason::Poison));
                 poisoned += 1;
             } else {
                 let most = if alone {
@@ -228,65 +252,142 @@ impl Model {
     /// Only the current claim can write, and a stored report is never replaced. A repeated
     /// settlement changes nothing and succeeds.
     fn write(&mut self, claim: &Claim, writing: &Writing) -> Answer {
-        let row = self.jobs.get_mut(&claim.id).unwrap();
-        let is_its_last = row.claim == claim.number && row.owner == Some(claim.owner);
-        if !(is_its_last && row.status == Status::Processing) {
-            // Only what has ended this claim before can be told from a write of a lost claim.
-            let is_repeat = match (writing, writing.attempt()) {
-                (_, Some(number)) => self.recorded.get(&(claim.id, number)) == Some(&claim.number),
-                (Writing::End(..), None) => is_its_last,
-                _ => false,
-            };
-            return if is_repeat {
+        let key = (claim.id, claim.work);
+        let row = self.tables.rows.get(&key);
+        if !row.is_some_and(|row| row.status == Status::Processing && row.is_of(claim)) {
+            return if self.is_repeat(claim, writing) {
                 Answer::Done
             } else {
                 Answer::ClaimLost
             };
         }
-        if let Some(number) = writing.attempt() {
-            self.recorded.insert((claim.id, number), claim.number);
+        if let Some((number, class)) = writing.attempt() {
+            let made = (class, claim.number);
+            self.tables.attempts.insert((claim.id, number), made);
+            if class != AttemptClass::Success {
+                self.record(key, EventKind::AttemptFailed, Some(ERROR.as_str()));
+            }
         }
+        // A redelivery has the report of its job.
+        self.row((claim.id, Work::Job)).keep(writing.report());
+        let row = self.row(key);
         match writing {
-            Writing::Report(report) => row.keep(report),
-            Writing::Retry(report, attempts, wait) => {
-                row.keep(report);
+            Writing::Report(_) => {}
+            Writing::Retry(_, attempts, wait) => {
                 row.attempts = *attempts;
                 row.lost_claims = 0;
-                row.record(EventKind::AttemptFailed, Some(ERROR.as_str()));
                 row.wait(*wait);
             }
-            Writing::Park(report, wait) => {
-                row.keep(report);
+            Writing::Park(_, wait) => {
                 row.lost_claims = 0;
                 row.parks += 1;
                 row.wait(*wait);
             }
-            Writing::GiveBack(report) => {
-                row.keep(report);
-                row.record(EventKind::GivenBack, None);
+            Writing::GiveBack(_) => {
                 row.wait(Duration::ZERO);
+                self.record(key, EventKind::GivenBack, None);
             }
-            Writing::End(report, number, outcome) => {
-                row.keep(report);
+            Writing::End(_, number, outcome) => {
                 row.attempts = number.unwrap_or(row.attempts);
-                match outcome {
-                    Outcome::Completed => row.end(Status::Completed, None),
-                    Outcome::Failed(failure) => {
-                        if number.is_some() {
-                            row.record(EventKind::AttemptFailed, Some(ERROR.as_str()));
-                        }
-                        row.end(Status::Failed, Some(failure.reason));
-                    }
-                }
+                let failure = match outcome {
+                    Outcome::Completed => None,
+                    Outcome::Failed(failure) => Some(failure.reason),
+                };
+                self.end(key, failure);
             }
         }
         Answer::Done
     }
 
-    fn held_by(&mut self, owner: OwnerId) -> impl Iterator<Item = &mut Row> {
-        self.jobs
-            .values_mut()
-            .filter(move |row| row.status == Status::Processing && row.owner == Some(owner))
+    /// Only what has ended this claim before can be told from a write of a lost claim: by its
+    /// attempt, or by the request, which names the claim that ended its job or last redelivery.
+    fn is_repeat(&self, claim: &Claim, writing: &Writing) -> bool {
+        match (writing, writing.attempt()) {
+            (_, Some((number, _))) => {
+                let made = self.tables.attempts.get(&(claim.id, number));
+                made.is_some_and(|(_, by)| *by == claim.number)
+            }
+            (Writing::End(..), None) => {
+                let request = &self.tables.rows[&(claim.id, Work::Job)];
+                request.is_over && request.is_of(claim)
+            }
+            _ => false,
+        }
+    }
+
+    /// Ends a job or a redelivery. A redelivery leaves its counts and its last owner to its
+    /// request, and ends it anew unless that is `COMPLETED`.
+    fn end(&mut self, (id, work): Key, failure: Option<FailureReason>) {
+        if work == Work::Redelivery {
+            let ended = self.tables.rows.remove(&(id, work)).unwrap();
+            let request = self.row((id, Work::Job));
+            request.claim = ended.claim;
+            request.owner = ended.owner;
+            request.attempts = ended.attempts;
+            request.lost_claims = ended.lost_claims;
+            request.parks = ended.parks;
+            if request.status == Status::Completed {
+                return;
+            }
+        }
+        self.row((id, Work::Job)).end(failure);
+    }
+
+    fn redeliver(&mut self, id: RequestId) -> Result<(), Unredeliverable> {
+        let rows = &mut self.tables.rows;
+        let request = rows.get(&(id, Work::Job)).ok_or(Unredeliverable::Unknown)?;
+        if !request.is_over {
+            return Err(Unredeliverable::Unfinished);
+        }
+        if request.result.is_none() || !self.with_callback.contains(&id) {
+            return Err(Unredeliverable::Nothing);
+        }
+        let again = request.again();
+        if rows.contains_key(&(id, Work::Redelivery)) {
+            return Err(Unredeliverable::UnderWay);
+        }
+        rows.insert((id, Work::Redelivery), again);
+        Ok(())
+    }
+
+    /// Finds what [`Model::redeliver`] would begin, in the order of ids. There is a next page if
+    /// the limit leaves out a request of this status.
+    fn find_ended(&self, page: &Page) -> Answer {
+        let requests = self.tables.rows.iter();
+        let mut of_status = requests
+            .filter(|((_, work), row)| *work == Work::Job && row.status == page.status)
+            .map(|((id, _), row)| (*id, row))
+            .filter(|(id, _)| page.after.is_none_or(|after| *id > after))
+            .peekable();
+        let mut found = Vec::new();
+        while found.len() < page.limit
+            && let Some((id, row)) = of_status.next()
+        {
+            let is_under_way = self.tables.rows.contains_key(&(id, Work::Redelivery));
+            if row.result.is_some() && self.with_callback.contains(&id) && !is_under_way {
+                found.push(id);
+            }
+        }
+        let next = of_status.peek().and(found.last().copied());
+        Answer::Ended(found, next)
+    }
+
+    fn row(&mut self, key: Key) -> &mut Row {
+        self.tables.rows.get_mut(&key).unwrap()
+    }
+
+    /// Records an event under the claim on `key`.
+    fn record(&mut self, key: Key, kind: EventKind, detail: Option<&str>) {
+        let claim = self.row(key).claim;
+        let events = self.tables.events.entry(key.0).or_default();
+        events.push((kind, claim, detail.map(str::to_owned)));
+    }
+
+    fn held_by(&self, owner: OwnerId) -> Vec<Key> {
+        let rows = self.tables.rows.iter();
+        rows.filter(|(_, row)| row.status == Status::Processing && row.owner == Some(owner))
+            .map(|(key, _)| *key)
+            .collect()
     }
 }
 

@@ -8,13 +8,15 @@ use std::{fmt, ops::Range, time::Duration};
 
 use proptest::{collection::vec, prelude::*};
 
+use storm_shared::models::Status;
+
 use super::HOUR;
 
 /// One operation. Indices count back from the newest item of their kind, and wrap around.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Operation {
     /// The API accepts a job, and the notifier sends a notification.
-    Accept,
+    Accept { has_callback: bool },
     /// A worker process starts and registers.
     Register,
     /// A worker registers again, because the first answer was lost.
@@ -41,15 +43,30 @@ pub(super) enum Operation {
     },
     /// The lease of a worker expires, according to a heartbeat that was read.
     Expire { sighting: usize, max_claims: u32 },
-    /// A write under a claim that was won; if `forged`, with another owner.
+    /// A write under a claim that was won.
     Write {
         claim: usize,
-        forged: bool,
+        forged: Option<Forgery>,
         what: What,
     },
+    /// A client asks for a redelivery. If `mistaken`, of no request.
+    Redeliver { request: usize, mistaken: bool },
+    /// A client asks for the redeliveries of a page that was read.
+    RedeliverAll { page: usize },
+    /// A client reads the next page of redeliverable requests, or the first one after the last.
+    FindEnded { status: Status, limit: usize },
 }
 
-/// A write to a job.
+/// What is wrong with a claim that nobody has won.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Forgery {
+    /// Another owner.
+    Owner,
+    /// A redelivery instead of a job, or the other way round.
+    Work,
+}
+
+/// A write to a job or a redelivery.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum What {
     /// The report was generated.
@@ -82,7 +99,7 @@ pub(super) struct Script(pub(super) Vec<Operation>);
 
 /// Cases for the sequential test.
 pub(super) fn case() -> impl Strategy<Value = Case> {
-    (2..=4usize, 1..=3usize, script(1..50)).prop_map(|(workers, jobs, script)| Case {
+    (2..=4usize, 1..=3usize, script(1..30)).prop_map(|(workers, jobs, script)| Case {
         workers,
         jobs,
         script,
@@ -91,7 +108,7 @@ pub(super) fn case() -> impl Strategy<Value = Case> {
 
 /// One script per rival, for the concurrent test.
 pub(super) fn scripts() -> impl Strategy<Value = Vec<Script>> {
-    vec(script(10..30), 2..=5)
+    vec(script(5..20), 2..=5)
 }
 
 /// Mostly single operations, and some sequences that would be rare by chance.
@@ -102,6 +119,10 @@ fn script(length: Range<usize>) -> impl Strategy<Value = Script> {
         1 => (worker(), 1..=3usize).prop_map(|(worker, count)| release(worker, count)),
         1 => (worker(), 0..5usize, what())
             .prop_map(|(worker, claim, what)| claim_after_retry(worker, claim, what)),
+        2 => (worker(), end(), what())
+            .prop_map(|(worker, end, what)| redelivery(worker, end, what)),
+        1 => (worker(), end(), 2..=3u32)
+            .prop_map(|(worker, end, max_claims)| deadly_redelivery(worker, end, max_claims)),
     ];
     vec(scene, length).prop_map(|scenes| Script(scenes.concat()))
 }
@@ -133,14 +154,35 @@ fn release(worker: usize, count: usize) -> Vec<Operation> {
 /// A worker claims jobs, schedules a retry of one, claims it again, and writes, possibly under an
 /// old claim.
 fn claim_after_retry(worker: usize, claim: usize, what: What) -> Vec<Operation> {
-    let write = |claim, what| Operation::Write {
-        claim,
-        forged: false,
-        what,
-    };
     let [find, take_all] = take(worker, 4);
     let retry = write(0, What::Retry(Duration::ZERO));
     vec![find, take_all, retry, find, take_all, write(claim, what)]
+}
+
+/// A worker ends a job or a redelivery, which is redelivered, and claims what is due then.
+fn redelivery(worker: usize, end: What, what: What) -> Vec<Operation> {
+    let [find, claim] = take(worker, 1);
+    let redeliver = Operation::Redeliver {
+        request: 0,
+        mistaken: false,
+    };
+    let begun = vec![find, claim, write(0, end), redeliver];
+    [begun, take(worker, 4).to_vec(), vec![write(0, what)]].concat()
+}
+
+/// The same, and then its workers crash until it is poison, if they hold nothing else.
+fn deadly_redelivery(worker: usize, end: What, max_claims: u32) -> Vec<Operation> {
+    let begun = redelivery(worker, end, What::GiveBack);
+    let deaths = (0..max_claims).flat_map(|_| death(1, max_claims));
+    begun.into_iter().chain(deaths).collect()
+}
+
+fn write(claim: usize, what: What) -> Operation {
+    Operation::Write {
+        claim,
+        forged: None,
+        what,
+    }
 }
 
 fn take(worker: usize, count: usize) -> [Operation; 2] {
@@ -155,11 +197,10 @@ fn take(worker: usize, count: usize) -> [Operation; 2] {
 
 fn operation() -> impl Strategy<Value = Operation> {
     use Operation::{
-        Accept, Claim, ClaimAgain, Deregister, Expire, FindDue, Register, RegisterAgain, Renew,
-        Write,
+        Claim, ClaimAgain, Deregister, Expire, FindDue, Register, RegisterAgain, Renew, Write,
     };
     prop_oneof![
-        2 => Just(Accept),
+        8 => for_a_client(),
         2 => Just(Register),
         1 => worker().prop_map(|worker| RegisterAgain { worker }),
         4 => worker().prop_map(|worker| Renew { worker }),
@@ -172,8 +213,21 @@ fn operation() -> impl Strategy<Value = Operation> {
             .prop_map(|(worker, seen, count)| ClaimAgain { worker, seen, count }),
         4 => (0..6usize, 2..=5u32)
             .prop_map(|(sighting, max_claims)| Expire { sighting, max_claims }),
-        6 => (0..8usize, prop::bool::weighted(0.1), what())
+        6 => (0..8usize, forgery(), what())
             .prop_map(|(claim, forged, what)| Write { claim, forged, what }),
+    ]
+}
+
+/// What a client asks for.
+fn for_a_client() -> impl Strategy<Value = Operation> {
+    use Operation::{Accept, FindEnded, Redeliver, RedeliverAll};
+    prop_oneof![
+        2 => prop::bool::weighted(0.9).prop_map(|has_callback| Accept { has_callback }),
+        3 => (0..5usize, prop::bool::weighted(0.1))
+            .prop_map(|(request, mistaken)| Redeliver { request, mistaken }),
+        1 => (0..2usize).prop_map(|page| RedeliverAll { page }),
+        2 => (prop::sample::select(&[Status::Completed, Status::Failed]), 1..=3usize)
+            .prop_map(|(status, limit)| FindEnded { status, limit }),
     ]
 }
 
@@ -191,6 +245,22 @@ fn what() -> impl Strategy<Value = What> {
         1 => Just(What::Complete),
         1 => Just(What::GiveUp),
         1 => Just(What::Refuse),
+    ]
+}
+
+fn end() -> impl Strategy<Value = What> {
+    prop_oneof![
+        2 => Just(What::Complete),
+        2 => Just(What::GiveUp),
+        1 => Just(What::Refuse),
+    ]
+}
+
+fn forgery() -> impl Strategy<Value = Option<Forgery>> {
+    prop_oneof![
+        8 => Just(None),
+        1 => Just(Some(Forgery::Owner)),
+        1 => Just(Some(Forgery::Work)),
     ]
 }
 

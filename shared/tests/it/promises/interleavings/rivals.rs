@@ -14,11 +14,12 @@ use super::{
     HOUR,
     call::{Answer, Call, Writing},
     history::{self, End},
+    left,
     memory::Memory,
     operation::{Operation, Script, What},
     pending,
 };
-use crate::database::{Engine, History, TestDatabase};
+use crate::database::{Engine, History, Tables, TestDatabase};
 
 /// A caller that runs a script, and the answers it got.
 struct Rival {
@@ -31,9 +32,10 @@ struct Rival {
     accepted: Vec<RequestId>,
     requeued: usize,
     poisoned: usize,
+    redelivered: usize,
 }
 
-/// Runs all `scripts` concurrently, then lets one worker finish all remaining jobs.
+/// Runs all `scripts` concurrently, then lets one worker finish all that is left.
 pub(super) async fn play(engine: Engine, scripts: Vec<Script>) -> TestCaseResult {
     let database = Arc::new(TestDatabase::fresh(engine).await);
     let stores = [database.open().await, database.open().await];
@@ -55,11 +57,11 @@ pub(super) async fn play(engine: Engine, scripts: Vec<Script>) -> TestCaseResult
     let last = Rival::new(&stores[0], &database, rivals.len());
     rivals.push(last.end_all().await?);
 
-    let (history, rows) = (database.history().await, database.rows().await);
-    let left: Vec<_> = rows.iter().filter(|(_, row)| !row.is_over).collect();
+    let (history, tables) = (database.history().await, database.tables().await);
+    let left = left(&tables.rows);
     prop_assert!(left.is_empty(), "left: {:#?}", left);
-    history::check(&history, &rows)?;
-    compare(&history, rivals)?;
+    history::check(&history, &tables)?;
+    compare(&history, &tables, rivals)?;
     for store in stores {
         store.close().await;
     }
@@ -78,11 +80,13 @@ impl Rival {
             accepted: Vec::new(),
             requeued: 0,
             poisoned: 0,
+            redelivered: 0,
         }
     }
 
     async fn play(mut self, script: Script) -> Result<Self, TestCaseError> {
-        let to_begin_with = [Operation::Register, Operation::Accept, Operation::Accept];
+        let accept = Operation::Accept { has_callback: true };
+        let to_begin_with = [Operation::Register, accept, accept];
         for operation in to_begin_with.into_iter().chain(script.0) {
             if let Some(call) = self.memory.call(operation) {
                 self.call(&call).await?;
@@ -95,7 +99,7 @@ impl Rival {
         let answer = call.on(&self.store).await;
         self.memory.learn(call, &answer);
         match (call, &answer) {
-            (Call::Accept(id), Answer::Done) => self.accepted.push(*id),
+            (Call::Accept(id, _), Answer::Done) => self.accepted.push(*id),
             (_, Answer::Won(jobs)) => {
                 for job in jobs {
                     // A repeated claim returns what it has won before.
@@ -120,6 +124,8 @@ impl Rival {
                     .extend(end.map(|end| (claim.id, claim.number, end)));
             }
             (_, Answer::Released(jobs)) => self.requeued += jobs,
+            (_, Answer::Redelivery(Ok(()))) => self.redelivered += 1,
+            (_, Answer::Begun(redeliveries)) => self.redelivered += redeliveries,
             (_, Answer::Expired(Some(expired))) => {
                 self.requeued += expired.reclaimed;
                 self.poisoned += expired.poisoned;
@@ -138,7 +144,7 @@ impl Rival {
                 self.call(&Call::Expire(other, 3)).await?;
             }
         }
-        let left = pending(&self.database.rows().await);
+        let left = pending(&self.database.tables().await.rows);
         if let Answer::Won(jobs) = self.call(&Call::Claim(worker, left)).await? {
             for job in jobs {
                 let done = self.memory.writing(What::Complete, job.attempts);
@@ -151,18 +157,19 @@ impl Rival {
 
 /// The answers match the table: nothing was done twice, nothing was done without an answer, and
 /// nothing was answered that was not done.
-fn compare(history: &History, rivals: Vec<Rival>) -> TestCaseResult {
+fn compare(history: &History, tables: &Tables, rivals: Vec<Rival>) -> TestCaseResult {
     let (mut accepted, mut claimed, mut ended) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut requeued, mut poisoned) = (0, 0);
+    let (mut requeued, mut poisoned, mut redelivered) = (0, 0, 0);
     for rival in rivals {
         accepted.extend(rival.accepted);
         claimed.extend(rival.claimed);
         ended.extend(rival.ended);
         requeued += rival.requeued;
         poisoned += rival.poisoned;
+        redelivered += rival.redelivered;
     }
-    let claims = history::claims(history);
-    let ends = |which: End| claims.iter().filter(move |claim| claim.3 == Some(which));
+    let claims = history::claims(history, &tables.attempts);
+    let ends = |which: End| claims.iter().filter(move |it| it.end == Some(which));
 
     accepted.sort();
     prop_assert!(history.keys().eq(&accepted), "accepted: {:#?}", accepted);
@@ -174,7 +181,7 @@ fn compare(history: &History, rivals: Vec<Rival>) -> TestCaseResult {
     won.sort();
     let claims_of_table: Vec<_> = claims
         .iter()
-        .map(|(id, number, owner, _)| (*id, *number, *owner))
+        .map(|it| (it.id, it.number, it.owner))
         .collect();
     prop_assert_eq!(won, claims_of_table);
 
@@ -182,7 +189,7 @@ fn compare(history: &History, rivals: Vec<Rival>) -> TestCaseResult {
     // outcome. The store takes that for a repeat, so only one of them is in the table.
     let ends_of_table: Vec<_> = [End::Completed, End::Failed, End::Scheduled, End::Parked]
         .into_iter()
-        .flat_map(|end| ends(end).map(move |(id, number, ..)| (*id, *number, end)))
+        .flat_map(|end| ends(end).map(move |it| (it.id, it.number, end)))
         .collect();
     for end in &ends_of_table {
         prop_assert!(ended.contains(end), "ended without an answer: {end:?}");
@@ -201,6 +208,7 @@ fn compare(history: &History, rivals: Vec<Rival>) -> TestCaseResult {
 
     prop_assert_eq!(requeued, ends(End::Requeued).count());
     prop_assert_eq!(poisoned, ends(End::Poisoned).count());
+    prop_assert_eq!(redelivered, history::redeliveries(history));
     Ok(())
 }
 
