@@ -119,8 +119,9 @@ fn script(length: Range<usize>) -> impl Strategy<Value = Script> {
         1 => (worker(), 1..=3usize).prop_map(|(worker, count)| release(worker, count)),
         1 => (worker(), 0..5usize, what())
             .prop_map(|(worker, claim, what)| claim_after_retry(worker, claim, what)),
-        2 => (worker(), end(), what())
-            .prop_map(|(worker, end, what)| redelivery(worker, end, what)),
+        2 => (worker(), (end(), what(), end()), impostor(), 0..3usize).prop_map(
+            |(worker, writes, impostor, claim)| redelivery(worker, writes, impostor, claim)
+        ),
         1 => (worker(), end(), 2..=3u32)
             .prop_map(|(worker, end, max_claims)| deadly_redelivery(worker, end, max_claims)),
     ];
@@ -159,22 +160,41 @@ fn claim_after_retry(worker: usize, claim: usize, what: What) -> Vec<Operation> 
     vec![find, take_all, retry, find, take_all, write(claim, what)]
 }
 
-/// A worker ends a job or a redelivery, which is redelivered, and claims what is due then.
-fn redelivery(worker: usize, end: What, what: What) -> Vec<Operation> {
+/// A worker ends a job or a redelivery, and the request is redelivered.
+fn redelivered(worker: usize, end: What) -> Vec<Operation> {
     let [find, claim] = take(worker, 1);
     let redeliver = Operation::Redeliver {
         request: 0,
         mistaken: false,
     };
-    let begun = vec![find, claim, write(0, end), redeliver];
-    [begun, take(worker, 4).to_vec(), vec![write(0, what)]].concat()
+    vec![find, claim, write(0, end), redeliver]
 }
 
-/// The same, and then its workers crash until it is poison, if they hold nothing else.
+/// The same. Then the worker claims it and writes, after an impostor who tries to write that. The
+/// worker claims it again, if it is put back, and ends it, possibly under an old claim.
+fn redelivery(
+    worker: usize,
+    (first, what, last): (What, What, What),
+    impostor: Forgery,
+    claim: usize,
+) -> Vec<Operation> {
+    let forged = Operation::Write {
+        claim: 0,
+        forged: Some(impostor),
+        what,
+    };
+    let mut script = redelivered(worker, first);
+    script.extend(take(worker, 4));
+    script.extend([forged, write(0, what)]);
+    script.extend(take(worker, 4));
+    script.push(write(claim, last));
+    script
+}
+
+/// A request is redelivered, and the workers crash until that is poison, if they hold nothing else.
 fn deadly_redelivery(worker: usize, end: What, max_claims: u32) -> Vec<Operation> {
-    let begun = redelivery(worker, end, What::GiveBack);
     let deaths = (0..max_claims).flat_map(|_| death(1, max_claims));
-    begun.into_iter().chain(deaths).collect()
+    redelivered(worker, end).into_iter().chain(deaths).collect()
 }
 
 fn write(claim: usize, what: What) -> Operation {
@@ -257,11 +277,11 @@ fn end() -> impl Strategy<Value = What> {
 }
 
 fn forgery() -> impl Strategy<Value = Option<Forgery>> {
-    prop_oneof![
-        8 => Just(None),
-        1 => Just(Some(Forgery::Owner)),
-        1 => Just(Some(Forgery::Work)),
-    ]
+    prop_oneof![4 => Just(None), 1 => impostor().prop_map(Some)]
+}
+
+fn impostor() -> impl Strategy<Value = Forgery> {
+    prop_oneof![Just(Forgery::Owner), Just(Forgery::Work)]
 }
 
 /// How long a retry waits.
