@@ -325,7 +325,7 @@ async fn a_page_examines_ten_thousand_requests_and_continues(database: TestDatab
         let last = list(&store, &scope, page).await;
         assert_eq!((ids(&last), last.next), (vec![], None));
     }
-    let oldest = database.rows().await.into_keys().next().unwrap();
+    let (oldest, _) = database.tables().await.rows.into_keys().next().unwrap();
     database.edit(oldest, "status = 'FAILED'").await;
     database.edit(newest, "status = 'COMPLETED'").await;
     for scope in [Scope::All, client("one")] {

@@ -11,7 +11,7 @@ use rusqlite::{Connection, Row as SqlRow};
 use storm_shared::{
     config::{Settings, StoreSettings},
     models::RequestId,
-    services::store::Work,
+    services::store::{OwnerId, Work},
 };
 use tempfile::TempDir;
 
@@ -167,14 +167,14 @@ impl Database {
 
     pub(super) fn keyed(&self) -> Vec<RequestId> {
         let keyed = "SELECT request_id FROM idempotency_keys ORDER BY request_id";
-        self.query(keyed, [], |row| word(row, 0))
+        self.query(keyed, |row| word(row, 0))
     }
 
     pub(super) fn leftovers(&self) -> usize {
         let of_table = |table| {
             let sql =
                 format!("SELECT 1 FROM {table} WHERE request_id NOT IN (SELECT id FROM requests)");
-            self.query::<_, Vec<()>>(&sql, [], |_| ()).len()
+            self.query::<_, Vec<()>>(&sql, |_| ()).len()
         };
         ["attempts", "events", "resends", "idempotency_keys"]
             .map(of_table)
