@@ -114,7 +114,7 @@ fn end_redelivery(
     if ended == 0 {
         return Ok(None);
     }
-    redelivery::write_back(tx, &id, now)?;
+    redelivery::end(tx, &id, None, now)?;
     Ok(Some(was_running))
 }
 

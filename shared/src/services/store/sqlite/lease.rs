@@ -214,7 +214,7 @@ fn fail_poison_job(
     )?;
     let outcome = Outcome::Failed(poison);
     for id in &redeliveries {
-        redelivery::end(connection, id, &outcome, now)?;
+        redelivery::end(connection, id, Some(&outcome), now)?;
     }
     Ok(jobs + redeliveries.len())
 }

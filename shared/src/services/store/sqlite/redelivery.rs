@@ -108,43 +108,19 @@ pub(super) fn finish(
             attempts
         ])?;
     if held > 0 {
-        end(tx, &claim.id.to_string(), outcome, now)?;
+        end(tx, &claim.id.to_string(), Some(outcome), now)?;
     }
     Ok(held)
 }
 
-/// Ends a redelivery with `outcome`.
+/// Ends a redelivery with `outcome`, or without one if it was cancelled. Its request has then what
+/// it has counted and who ended it, and is kept for as long as if it had ended now.
 pub(super) fn end(
     tx: &Connection,
     id: &str,
-    outcome: &Outcome,
+    outcome: Option<&Outcome>,
     now: StoreTime,
 ) -> rusqlite::Result<()> {
-    write_back(tx, id, now)?;
-    // A redelivery that fails does not change the status, and so not what comes with it.
-    match outcome {
-        Outcome::Completed => {
-            let set =
-                "completed_at = max(?2, created_at), failure_reason = NULL, failure_detail = NULL";
-            let update = state::change(Work::Job, Transition::Redeem, set, "id = ?1");
-            let now = columns::time(Timestamp::now());
-            tx.prepare_cached(&update)?.execute([id, &now])?;
-        }
-        Outcome::Failed(failure) => {
-            tx.prepare_cached(&format!(
-                "UPDATE requests SET failure_reason = ?2, failure_detail = ?3
-                 WHERE id = ?1 AND status = '{}'",
-                Transition::Redeem.from()
-            ))?
-            .execute([id, failure.reason.as_str(), failure.detail.as_str()])?;
-        }
-    }
-    Ok(())
-}
-
-/// Deletes a redelivery, and writes back to its request what it has counted and who ended it. The
-/// request is kept as long as if it had ended now.
-pub(super) fn write_back(tx: &Connection, id: &str, now: StoreTime) -> rusqlite::Result<()> {
     // A job that was put back by hand meanwhile has another claim.
     tx.prepare_cached(
         "UPDATE requests SET (claim, owner, attempts, parks, lost_claims) =
@@ -153,6 +129,25 @@ pub(super) fn write_back(tx: &Connection, id: &str, now: StoreTime) -> rusqlite:
          WHERE id = ?1 AND status IN ('COMPLETED', 'FAILED')",
     )?
     .execute(params![id, now.millis()])?;
+    // A redelivery that fails does not change the status, and so not what comes with it.
+    match outcome {
+        None => {}
+        Some(Outcome::Completed) => {
+            let set =
+                "completed_at = max(?2, created_at), failure_reason = NULL, failure_detail = NULL";
+            let update = state::change(Work::Job, Transition::Redeem, set, "id = ?1");
+            let now = columns::time(Timestamp::now());
+            tx.prepare_cached(&update)?.execute([id, &now])?;
+        }
+        Some(Outcome::Failed(failure)) => {
+            tx.prepare_cached(&format!(
+                "UPDATE requests SET failure_reason = ?2, failure_detail = ?3
+                 WHERE id = ?1 AND status = '{}'",
+                Transition::Redeem.from()
+            ))?
+            .execute([id, failure.reason.as_str(), failure.detail.as_str()])?;
+        }
+    }
     tx.prepare_cached("DELETE FROM redeliveries WHERE id = ?1")?
         .execute([id])
         .map(drop)
