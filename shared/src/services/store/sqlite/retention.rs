@@ -18,6 +18,26 @@ const BATCH: usize = 500;
 /// it is taken that younger ones follow.
 const YOUNG: usize = 400;
 
+// `+status`: the planner would search all rows of a status, by their index.
+
+const DATE: &str = "UPDATE requests SET ended = :now
+     WHERE id > :after AND id <= :last AND +status IN ('COMPLETED', 'FAILED') AND ended IS NULL";
+
+const DELETE: &str = "DELETE FROM requests
+     WHERE id > :after AND id <= :last AND +status IN ('COMPLETED', 'FAILED') AND ended <= :cutoff
+       AND NOT EXISTS (SELECT 1 FROM redeliveries AS r WHERE r.id = requests.id)";
+
+/// What belongs to a request.
+const OF_REQUESTS: [&str; 4] = ["attempts", "events", "resends", "idempotency_keys"];
+
+/// SQL that deletes from `table` what belongs to requests that are gone.
+fn delete_from(table: &str) -> String {
+    format!(
+        "DELETE FROM {table} WHERE request_id > :after AND request_id <= :last
+           AND NOT EXISTS (SELECT 1 FROM requests AS r WHERE r.id = {table}.request_id)"
+    )
+}
+
 /// What is to be done with the rows after `after` up to `last`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Batch {
@@ -105,33 +125,50 @@ pub(super) fn delete(
 ) -> rusqlite::Result<usize> {
     let (after, last) = (&batch.after, &batch.last);
     if batch.undated > 0 {
-        tx.prepare_cached(
-            "UPDATE requests SET ended = ?3
-             WHERE id > ?1 AND id <= ?2 AND status IN ('COMPLETED', 'FAILED') AND ended IS NULL",
-        )?
-        .execute(params![after, last, now.millis()])?;
+        tx.prepare_cached(DATE)?
+            .execute(named_params! {":now": now.millis(), ":after": after, ":last": last})?;
     }
     if batch.old == 0 {
         return Ok(0);
     }
+    let cutoff = now.before(keep).millis();
     let deleted = tx
-        .prepare_cached(
-            "DELETE FROM requests
-             WHERE id > :after AND id <= :last AND status IN ('COMPLETED', 'FAILED')
-               AND ended <= :cutoff
-               AND NOT EXISTS (SELECT 1 FROM redeliveries AS r WHERE r.id = requests.id)",
-        )?
-        .execute(named_params! {
-            ":after": after,
-            ":last": last,
-            ":cutoff": now.before(keep).millis(),
-        })?;
-    for table in ["attempts", "events", "resends", "idempotency_keys"] {
-        tx.prepare_cached(&format!(
-            "DELETE FROM {table} WHERE request_id > ?1 AND request_id <= ?2
-               AND NOT EXISTS (SELECT 1 FROM requests AS r WHERE r.id = {table}.request_id)"
-        ))?
-        .execute([after, last])?;
+        .prepare_cached(DELETE)?
+        .execute(named_params! {":after": after, ":last": last, ":cutoff": cutoff})?;
+    for table in OF_REQUESTS {
+        tx.prepare_cached(&delete_from(table))?
+            .execute(named_params! {":after": after, ":last": last})?;
     }
     Ok(deleted)
+}
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::Connection;
+
+    use super::{super::schema, DATE, DELETE, OF_REQUESTS, delete_from};
+
+    /// The first step by which `SQLite` runs a statement.
+    fn plan(db: &Connection, sql: &str) -> String {
+        let mut statement = db.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+        // Unbound parameters are null.
+        let mut steps = statement.raw_query();
+        steps.next().unwrap().unwrap().get("detail").unwrap()
+    }
+
+    #[test]
+    fn a_batch_goes_along_the_primary_key_and_searches_no_other_rows() {
+        let mut db = Connection::open_in_memory().unwrap();
+        schema::migrate(&mut db).unwrap();
+        for sql in [DATE, DELETE] {
+            let expected = "SEARCH requests USING PRIMARY KEY (id>? AND id<?)";
+            assert_eq!(plan(&db, sql), expected);
+        }
+        for table in OF_REQUESTS {
+            assert_eq!(
+                plan(&db, &delete_from(table)),
+                format!("SEARCH {table} USING PRIMARY KEY (request_id>? AND request_id<?)")
+            );
+        }
+    }
 }
