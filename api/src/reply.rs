@@ -104,7 +104,7 @@ pub fn cancelled(id: RequestId, cancelled: &Cancelled) -> Response {
         CancelledWork::Job => "The job is cancelled",
         CancelledWork::Redelivery => "The redelivery is cancelled",
     };
-    let attempts = if cancelled.was_running {
+    let attempts = if cancelled.may_arrive {
         "a callback attempt that has begun may still arrive, and none begins later than the next \
          heartbeat of its worker"
     } else {

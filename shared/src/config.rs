@@ -187,17 +187,25 @@ impl Settings {
 
     fn read(layers: &Layers) -> Result<Self, SettingError> {
         let access = AccessSettings::read(layers)?;
+        let store = StoreSettings::read(layers)?;
+        let http_timeout = layers.duration("http_timeout")?;
+        // An accept whose outcome is unknown is repeated for as long, and must find its job.
+        if store.retention.is_some_and(|keep| keep < http_timeout) {
+            let least = humantime::format_duration(http_timeout);
+            let refuse = |_: &str| Err(format!("expected at least HTTP_TIMEOUT, which is {least}"));
+            return layers.try_parse("retention", refuse);
+        }
         let callback = CallbackSettings::read(layers)?;
         let mut warnings = Vec::from_iter(layers.file_warning().cloned());
         warnings.extend(access.warnings());
         warnings.extend(callback.warnings());
         Ok(Self {
-            store: StoreSettings::read(layers)?,
+            store,
             queue: QueueSettings::read(layers)?,
             http: HttpSettings {
                 connections: layers.number("http_connections", 1..=1_000_000)?,
                 refusals: server::MAX_REFUSALS,
-                timeout: layers.duration("http_timeout")?,
+                timeout: http_timeout,
             },
             api: ApiSettings {
                 addr: layers.address("api_addr")?,

@@ -4,6 +4,7 @@ mod flood;
 
 use std::io::{self, IsTerminal as _};
 
+use tracing::level_filters::LevelFilter;
 use tracing_subscriber::{
     Layer as _, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _,
 };
@@ -32,7 +33,10 @@ pub fn start(filter: &LogFilter) -> Log {
     };
     // An error means that a subscriber is already set, and it stays.
     let _ = tracing_subscriber::registry()
-        .with(filter.always_with(FATAL))
+        .with(filter.always_with([
+            (FATAL, LevelFilter::ERROR),
+            (flood::COUNTS, LevelFilter::WARN),
+        ]))
         .with(lines.with_filter(gate.clone()))
         .try_init();
     Log(gate)

@@ -1,9 +1,15 @@
 //! `GET /requests/{id}`, `DELETE /requests/{id}` and `GET /requests`: the state of a request, its
 //! cancellation, and a list of requests.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, Ordering},
+};
 
-use storm_shared::{models::RequestId, services::store::ListPage};
+use storm_shared::{
+    models::RequestId,
+    services::store::{ListPage, Uncancellable},
+};
 use warp::reply::Response;
 
 use super::store_problem;
@@ -66,9 +72,19 @@ pub async fn cancel(
     let found = app.store.find_within(caller.scope(), id).await;
     let found = found.map_err(|error| store_problem(id, &error))?;
     found.ok_or_else(Problem::no_such_request)?;
-    let cancel = || app.store.cancel(caller.scope(), id);
+    let tries = AtomicU32::new(0);
+    let cancel = || {
+        tries.fetch_add(1, Ordering::Relaxed);
+        app.store.cancel(caller.scope(), id)
+    };
     let cancelled = until_known(app.settings.http.timeout, cancel).await;
     let cancelled = cancelled.map_err(|error| store_problem(id, &error))?;
-    let cancelled = cancelled.map_err(Problem::uncancellable)?;
+    let cancelled = cancelled.map_err(|why| match why {
+        // The first try may have cancelled a redelivery, of which nothing is left.
+        Uncancellable::Over(_) if tries.load(Ordering::Relaxed) > 1 => {
+            Problem::outcome_unknown(Some(id))
+        }
+        why => Problem::uncancellable(why),
+    })?;
     Ok(reply::cancelled(id, &cancelled))
 }

@@ -216,7 +216,8 @@ impl Problem {
     /// No request in the caller's scope has this id.
     pub fn no_such_request() -> Self {
         // Also said of another tenant's request: the answer must not confirm that it exists.
-        let detail = "No request has this id. POST /async returns the id of a request.";
+        let detail = "No request has this id, or it ended so long ago that it was deleted. POST /async \
+                      returns the id of a request.";
         Self::new(
             StatusCode::NOT_FOUND,
             "not-found",

@@ -55,9 +55,12 @@ impl LogFilter {
         Ok(Self(targets))
     }
 
-    /// The filter with events of `target` at the level ERROR always enabled.
-    pub(crate) fn always_with(&self, target: &str) -> Targets {
-        self.0.clone().with_target(target, LevelFilter::ERROR)
+    /// The filter with events of `targets` up to these levels always enabled.
+    pub(crate) fn always_with<const N: usize>(
+        &self,
+        targets: [(&'static str, LevelFilter); N],
+    ) -> Targets {
+        self.0.clone().with_targets(targets)
     }
 }
 
@@ -150,7 +153,9 @@ mod tests {
     #[test]
     fn no_filter_hides_a_fatal_error() {
         for text in ["off", "storm_api=debug", "fatal=off", "error,fatal=off"] {
-            let targets = LogFilter::parse(text).unwrap().always_with("fatal");
+            let targets = LogFilter::parse(text)
+                .unwrap()
+                .always_with([("fatal", LevelFilter::ERROR)]);
             assert!(targets.would_enable("fatal", &Level::ERROR), "{text}");
         }
     }

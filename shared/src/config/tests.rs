@@ -127,6 +127,11 @@ fn no_idempotency_key_outlives_its_request() {
     );
     let window = settings("60m").unwrap().store.idempotency_window;
     assert_eq!(window, Duration::from_hours(1));
+    let short = Settings::with([("RETENTION", "9s"), ("IDEMPOTENCY_WINDOW", "9s")]);
+    assert_eq!(
+        short.unwrap_err().to_string(),
+        "RETENTION=9s: expected at least HTTP_TIMEOUT, which is 10s"
+    );
     let for_ever = Settings::with([("RETENTION", "0"), ("IDEMPOTENCY_WINDOW", "30d")]);
     assert_eq!(for_ever.unwrap().store.retention, None);
 }

@@ -405,8 +405,8 @@ impl Store {
     }
 
     /// Deletes requests that ended longer than `keep` ago, of one batch of those after `after`,
-    /// with their attempts and events. A redelivery in progress keeps its request. Some old
-    /// requests may stay until a later pass.
+    /// with their attempts and events. A redelivery in progress keeps its request, and so does an
+    /// idempotency key whose window is not over.
     ///
     /// # Errors
     /// The read or the write failed, or the read queue is full.

@@ -27,8 +27,8 @@ const MOST: u32 = 5;
 
 const PERIOD: Duration = Duration::from_mins(1);
 
-/// The target of the lines that count others.
-const COUNTS: &str = "log";
+/// The target of the lines that count others. No filter hides them.
+pub(super) const COUNTS: &str = "log";
 
 /// What has been logged lately. Clones share it.
 #[derive(Clone, Default)]

@@ -4,7 +4,14 @@
 //! One row for each worker holds a counter that every heartbeat increments. No wall clock is
 //! compared: each worker judges the others by its own monotonic clock.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use storm_shared::{
     outage::Outage,
@@ -35,6 +42,8 @@ pub struct Lease {
     in_hand: InHand,
     metrics: Metrics,
     state: watch::Sender<State>,
+    /// Whether its owner's id is the smallest of all workers, as of the last heartbeat.
+    is_first: AtomicBool,
 }
 
 struct State {
@@ -87,6 +96,7 @@ impl Lease {
             in_hand,
             metrics,
             state: watch::Sender::new(state),
+            is_first: AtomicBool::new(false),
         })
     }
 
@@ -103,6 +113,11 @@ impl Lease {
     /// The time after which it expires without a heartbeat.
     pub fn length(&self) -> Duration {
         self.length
+    }
+
+    /// Whether this worker does what one of them has to do. For a moment two can think so.
+    pub(super) fn is_first(&self) -> bool {
+        self.is_first.load(Ordering::Relaxed)
     }
 
     /// The current term, as soon as its last heartbeat is less than half a lease old. What starts
@@ -161,7 +176,8 @@ impl Lease {
         // Taken before the write: the row counts from its commit, which can be any moment after
         // this.
         let begun = Instant::now();
-        let renewal = match self.store.renew(self.term().owner).await {
+        let owner = self.term().owner;
+        let renewal = match self.store.renew(owner).await {
             Err(StoreError::LeaseLost) => {
                 // What cost this worker its lease may have stalled the others, too.
                 *watch = Watch::new(self.length);
@@ -172,6 +188,8 @@ impl Lease {
             renewal => renewal?,
         };
         self.in_hand.stop(&renewal.cancelled);
+        let is_first = renewal.others.iter().all(|other| owner < other.owner);
+        self.is_first.store(is_first, Ordering::Relaxed);
         // Before the expiries: the lease is renewed even if one of them fails.
         self.state.send_modify(|state| state.renewed = begun);
         for dead in watch.renewed(begun, renewal.others, Instant::now()) {

@@ -1,14 +1,16 @@
 //! The loop that deletes requests which ended longer than `RETENTION` ago.
 //!
-//! Every worker of a database does it. What another one has deleted is not met again.
+//! One worker does it at a time, that with the smallest id, in passes from the oldest request on.
+//! Most passes end in the first batch of young requests. Now and then one goes through the whole
+//! table: redeliveries make old requests young again, and others may be behind them.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use storm_shared::{outage::Outage, services::store::Store};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
-use super::drain::Drain;
+use super::{drain::Drain, lease::Lease};
 use crate::metrics::Metrics;
 
 /// The longest pause between two passes.
@@ -20,39 +22,55 @@ const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
 /// The passes within a retention time, where that gives a pause between those.
 const PASSES: u32 = 1000;
 
+/// The longest time between two passes through the whole table.
+const LONGEST_ROUND: Duration = Duration::from_hours(1);
+
 /// Deletes requests until shutdown.
-pub(super) async fn sweep(store: Store, keep: Duration, drain: Drain, metrics: Metrics) {
+pub(super) async fn sweep(
+    store: Store,
+    keep: Duration,
+    lease: Arc<Lease>,
+    drain: Drain,
+    metrics: Metrics,
+) {
     let pause = (keep / PASSES).clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
+    let round = (keep / 10).clamp(SHORTEST_PAUSE, LONGEST_ROUND);
+    let (mut last_whole, mut is_whole) = (Instant::now(), false);
     let mut outage = Outage::default();
-    let mut next = None;
+    let mut after = None;
     loop {
         let begun = Instant::now();
-        let Some(swept) = drain.until_shutdown(store.sweep(keep, next)).await else {
-            return;
-        };
-        let wait = match swept {
-            Ok(swept) => {
-                if outage.recovered() {
-                    info!("old requests are deleted again");
+        let mut wait = pause;
+        if after.is_none() {
+            is_whole = last_whole.elapsed() >= round;
+        }
+        // Looked at again for each batch: another worker may have come.
+        if lease.is_first() {
+            let Some(swept) = drain.until_shutdown(store.sweep(keep, after)).await else {
+                return;
+            };
+            match swept {
+                Ok(swept) => {
+                    if outage.recovered() {
+                        info!("old requests are deleted again");
+                    }
+                    metrics.deleted(swept.deleted);
+                    after = swept.next.filter(|_| is_whole || !swept.is_young);
+                    if after.is_some() {
+                        // Other reads and writes get as much time.
+                        wait = begun.elapsed();
+                    } else if is_whole {
+                        last_whole = Instant::now();
+                    }
                 }
-                metrics.deleted(swept.deleted);
-                next = swept.next;
-                match next {
-                    None => pause,
-                    // Other writers get as much time as the deletion took.
-                    Some(_) if swept.deleted > 0 => begun.elapsed(),
-                    Some(_) => Duration::ZERO,
+                Err(error) => {
+                    if outage.failed() {
+                        warn!(%error, "old requests can't be deleted; they stay meanwhile");
+                    }
                 }
             }
-            Err(error) => {
-                if outage.failed() {
-                    warn!(%error, "old requests can't be deleted; they stay meanwhile");
-                }
-                pause
-            }
-        };
-        let pause_is_over = drain.until_shutdown(tokio::time::sleep(wait)).await;
-        if pause_is_over.is_none() {
+        }
+        if drain.until_shutdown(sleep(wait)).await.is_none() {
             return;
         }
     }

@@ -118,7 +118,8 @@ impl Running {
         self.loops.spawn(table);
         self.loops.spawn(quarantine::from_table(suspects));
         if let Some(keep) = settings.store.retention {
-            let sweep = retention::sweep(store.clone(), keep, drain.clone(), metrics);
+            let lease = Arc::clone(&self.lease);
+            let sweep = retention::sweep(store.clone(), keep, lease, drain.clone(), metrics);
             self.loops.spawn(sweep);
         }
         let release = parked::release(store, origins.clone(), next_due, drain.clone());

@@ -7,11 +7,15 @@ use crate::{
     stack::{NO_DRAIN, Stack},
 };
 
-const FOR_A_SECOND: [(&str, &str); 2] = [("RETENTION", "1s"), ("IDEMPOTENCY_WINDOW", "1s")];
+const FOR_A_SECOND: [(&str, &str); 3] = [
+    ("RETENTION", "1s"),
+    ("IDEMPOTENCY_WINDOW", "1s"),
+    ("HTTP_TIMEOUT", "1s"),
+];
 
 #[tokio::test]
 async fn a_worker_deletes_what_ended_longer_than_the_retention_ago_and_nothing_else() {
-    let stack = Stack::without_redis(&[FOR_A_SECOND[0], FOR_A_SECOND[1], NO_DRAIN]).await;
+    let stack = Stack::without_redis(&[&FOR_A_SECOND[..], &[NO_DRAIN]].concat()).await;
     let long = stack.accept(100_000, None).await;
     let is_running = |row: &storm_shared::models::Request| row.status == Status::Processing;
     stack.row_when(long, is_running).await;

@@ -13,8 +13,8 @@ pub struct Cancelled {
     pub failure: Option<Failure>,
     /// What was cancelled.
     pub what: CancelledWork,
-    /// Whether a worker held it: an attempt that had begun may still arrive.
-    pub was_running: bool,
+    /// Whether a worker held it, or had lost it lately: an attempt that had begun may still arrive.
+    pub may_arrive: bool,
 }
 
 /// What a client cancelled.

@@ -7,6 +7,9 @@ use crate::models::RequestId;
 pub struct Swept {
     /// Requests that were deleted, with their attempts and events.
     pub deleted: usize,
-    /// Where the next batch begins; `None` if this pass is over: what follows is too young.
+    /// Where the next batch begins; `None` after the last one.
     pub next: Option<RequestId>,
+    /// Whether nearly all of the batch has ended and is too young, and most likely what follows,
+    /// too.
+    pub is_young: bool,
 }

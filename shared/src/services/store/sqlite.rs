@@ -66,12 +66,17 @@ pub(super) const DESCRIPTORS: usize = 2 * (1 + readers::CONNECTIONS) + 1 + 2;
 /// The threads of an open database: one for each connection.
 pub(super) const THREADS: usize = 1 + readers::CONNECTIONS;
 
+/// The most pages of lists that wait to be read, with the one that is read. Each takes some 20 ms
+/// at most.
+const LIST_QUEUE: usize = 64;
+
 /// An open database.
 pub(super) struct Sqlite {
     id: String,
     clock: Arc<Clock>,
     turn: Arc<Turn>,
     list_turn: Arc<Semaphore>,
+    list_queue: Arc<Semaphore>,
     writer: Writer,
     readers: Readers,
     recent_read: Recent,
@@ -94,6 +99,7 @@ impl Sqlite {
             clock,
             turn: Arc::default(),
             list_turn: Arc::new(Semaphore::new(1)),
+            list_queue: Arc::new(Semaphore::new(LIST_QUEUE)),
             readers: Readers::start(opened.readers),
             recent_read: Recent::with_period(Duration::ZERO),
             recent_write: Recent::with_period(Duration::from_secs(1)),
@@ -333,7 +339,7 @@ impl Sqlite {
         id: RequestId,
     ) -> Result<Result<(), Unredeliverable>, StoreError> {
         self.writer
-            .try_write(self.timed(move |tx, now| redelivery::begin(tx, &scope, id, now)))
+            .try_write(self.timed(move |tx, now| redelivery::begin(tx, &scope, id, true, now)))
             .await
     }
 
@@ -392,6 +398,8 @@ impl Sqlite {
         scope: Scope,
         page: ListPage,
     ) -> Result<RequestList, StoreError> {
+        let queued = self.list_queue.try_acquire();
+        let _queued = queued.map_err(|_| StoreError::QueueFull)?;
         // One page at a time: it examines many rows, and the other reader is for short reads.
         let turn = Arc::clone(&self.list_turn).acquire_owned().await;
         let turn = turn.map_err(|_| StoreError::Closed)?;

@@ -8,8 +8,8 @@ use storm_shared::{
     services::{
         report,
         store::{
-            CancelledClaim, CancelledWork, Candidate, NewJob, Outcome, Scope, Settlement, Store,
-            Uncancellable,
+            CancelledClaim, CancelledWork, Candidate, NewJob, Outcome, RedeliveryPage, Scope,
+            Settlement, Store, Uncancellable,
         },
     },
 };
@@ -29,6 +29,7 @@ on_every_engine! {
     the_next_worker_under_the_same_lease_row_hears_nothing_of_it,
     a_job_between_two_attempts_or_parked_leaves_the_backlog,
     a_suspected_poison_job_can_be_cancelled,
+    a_cancelled_job_is_redelivered_only_by_its_own_id,
     a_repeat_gives_the_same_answer_and_changes_nothing,
     what_is_over_or_of_another_tenant_can_not_be_cancelled,
     a_cancelled_redelivery_leaves_the_outcome_and_counts_on,
@@ -39,7 +40,7 @@ async fn cancel_of(
     id: RequestId,
 ) -> Result<(CancelledWork, Status, bool), Uncancellable> {
     let cancelled = store.cancel(Scope::All, id).await.unwrap();
-    cancelled.map(|it| (it.what, it.status, it.was_running))
+    cancelled.map(|it| (it.what, it.status, it.may_arrive))
 }
 
 /// The request as its client sees it, to be compared.
@@ -159,8 +160,30 @@ async fn a_suspected_poison_job_can_be_cancelled(database: TestDatabase) {
     let job = claimed(&store).await;
     expire_lease(&store, job.claim.owner).await;
     assert_eq!(store.suspects(9).await.unwrap().len(), 1);
-    assert_eq!(cancel_of(&store, job.claim.id).await, WAITED);
+    // The worker that has lost it may still be about to call.
+    assert_eq!(cancel_of(&store, job.claim.id).await, RAN);
     assert_eq!(store.suspects(9).await.unwrap(), []);
+}
+
+async fn a_cancelled_job_is_redelivered_only_by_its_own_id(database: TestDatabase) {
+    let store = database.open().await;
+    let job = claimed(&store).await;
+    let (id, report) = (job.claim.id, report::expected(&job.spec));
+    let wait = Duration::from_hours(1);
+    let parked = store.settle(job.claim, Some(&report), Settlement::Park { wait });
+    parked.await.unwrap();
+    assert_eq!(cancel_of(&store, id).await, WAITED);
+    let page = RedeliveryPage {
+        status: Status::Failed,
+        since: None,
+        after: None,
+        limit: 10,
+    };
+    let found = store.redeliverable(Scope::All, page).await.unwrap();
+    assert_eq!(found.requests, []);
+    assert_eq!(store.redeliver_all(Scope::All, vec![id]).await.unwrap(), 0);
+    redeliver(&store, id).await.unwrap();
+    assert_eq!(claim_due(&store).await.len(), 1);
 }
 
 async fn a_repeat_gives_the_same_answer_and_changes_nothing(database: TestDatabase) {

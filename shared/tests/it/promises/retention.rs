@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use storm_shared::{
+    config::StoreSettings,
     models::{RequestId, Status},
     services::{
         report,
-        store::{Outcome, Scope, Settlement, Store},
+        store::{Acceptance, NewJob, Outcome, Scope, Settlement, Store},
     },
 };
 
@@ -24,7 +25,9 @@ on_every_engine! {
     attempts_and_events_go_with_their_request,
     a_redelivery_keeps_its_request_and_its_end_begins_the_time_anew,
     what_ended_without_a_date_is_kept_for_the_whole_time,
-    a_pass_goes_through_a_large_table_in_batches_and_ends_before_what_is_young,
+    a_large_table_goes_in_batches_and_a_young_one_is_told,
+    a_key_keeps_its_request_until_its_window_is_over,
+    old_requests_behind_a_young_batch_are_reached,
     the_wall_clock_decides_nothing,
 }
 
@@ -132,18 +135,48 @@ async fn what_ended_without_a_date_is_kept_for_the_whole_time(database: TestData
     assert_eq!(pass(&store, NOW).await, 1200);
 }
 
-async fn a_pass_goes_through_a_large_table_in_batches_and_ends_before_what_is_young(
-    database: TestDatabase,
-) {
+async fn a_large_table_goes_in_batches_and_a_young_one_is_told(database: TestDatabase) {
     let store = database.open().await;
     database.add_completed("acme", 3000).await;
     assert_eq!(pass(&store, LATER).await, 0, "now they are dated");
     let swept = store.sweep(LATER, None).await.unwrap();
-    assert_eq!((swept.deleted, swept.next), (0, None), "all is young");
+    assert!(swept.is_young && swept.deleted == 0, "{swept:?}");
     let swept = store.sweep(NOW, None).await.unwrap();
+    assert!(!swept.is_young, "{swept:?}");
     assert!(swept.deleted > 0 && swept.deleted < 3000, "{swept:?}");
     let rest = pass(&store, NOW).await;
     assert_eq!(swept.deleted + rest, 3000);
+}
+
+async fn a_key_keeps_its_request_until_its_window_is_over(database: TestDatabase) {
+    let settings = |window| StoreSettings {
+        idempotency_window: window,
+        ..database.settings()
+    };
+    for (window, is_over) in [(LATER, false), (NOW, true)] {
+        let store = Store::open(&settings(window)).await.unwrap();
+        let id = RequestId::generate();
+        let job = NewJob {
+            idempotency_key: Some(format!("key-{is_over}").parse().unwrap()),
+            ..NewJob::new(id, spec(), None)
+        };
+        assert_eq!(store.accept(job).await.unwrap(), Acceptance::Stored);
+        store.cancel(Scope::All, id).await.unwrap().unwrap();
+        assert_eq!(pass(&store, NOW).await, usize::from(is_over));
+        assert_eq!(exists(&store, id).await, !is_over);
+    }
+    assert_eq!(database.leftovers().await, 0);
+}
+
+async fn old_requests_behind_a_young_batch_are_reached(database: TestDatabase) {
+    let store = database.open().await;
+    database.add_completed("acme", 600).await;
+    assert_eq!(pass(&store, LATER).await, 0, "now they are dated");
+    let behind = finished(&store, Outcome::Completed).await;
+    database.edit(behind, "ended = -10000000").await;
+    assert!(store.sweep(LATER, None).await.unwrap().is_young);
+    assert_eq!(pass(&store, LATER).await, 1);
+    assert!(!exists(&store, behind).await);
 }
 
 async fn the_wall_clock_decides_nothing(database: TestDatabase) {

@@ -18,8 +18,8 @@ const BEATS: i64 = 4;
 
 const WAITED: &str = "The client cancelled it while no worker held it.";
 
-const RAN: &str = "The client cancelled it while a worker held it: a callback attempt that had \
-                   begun may still have arrived.";
+const RAN: &str = "The client cancelled it. A callback attempt that had begun may still have \
+                   arrived.";
 
 /// Cancels what is unfinished of a request within `scope`.
 pub(super) fn cancel(
@@ -30,36 +30,34 @@ pub(super) fn cancel(
 ) -> rusqlite::Result<Result<Cancelled, Uncancellable>> {
     let found = tx
         .prepare_cached(
-            "SELECT status, failure_reason, failure_detail FROM requests
+            "SELECT status, failure_reason, failure_detail, lost_claims > 0 FROM requests
              WHERE id = ?1 AND (?2 IS NULL OR created_by = ?2)",
         )?
         // Another tenant's request must look like no request.
         .query_row(params![id.to_string(), columns::tenant(scope)], |row| {
-            let reason = columns::parsed_or_null(row, 1)?;
-            let detail = columns::text(row, 2)?.unwrap_or_default();
-            let failure = reason.map(|reason| Failure::new(reason, detail));
-            Ok((columns::parsed(row, 0)?, failure))
+            let failure = columns::failure(row, 1, 2)?;
+            Ok((columns::parsed(row, 0)?, row.get(3)?, failure))
         })
         .optional()?;
-    let Some((status, failure)) = found else {
+    let Some((status, has_lost_claims, failure)) = found else {
         return Ok(Err(Uncancellable::Unknown));
     };
     if let Status::Pending | Status::Processing = status {
-        return end_job(tx, id, status, now).map(Ok);
+        return end_job(tx, id, status, has_lost_claims, now).map(Ok);
     }
-    if let Some(was_running) = end_redelivery(tx, id, now)? {
+    if let Some(may_arrive) = end_redelivery(tx, id, now)? {
         return Ok(Ok(Cancelled {
             status,
             failure,
             what: CancelledWork::Redelivery,
-            was_running,
+            may_arrive,
         }));
     }
     let is_cancelled = |it: &Failure| it.reason == FailureReason::Cancelled;
     Ok(match failure.filter(is_cancelled) {
         Some(failure) => Ok(Cancelled {
             status,
-            was_running: failure.detail == RAN,
+            may_arrive: failure.detail == RAN,
             failure: Some(failure),
             what: CancelledWork::Job,
         }),
@@ -67,20 +65,22 @@ pub(super) fn cancel(
     })
 }
 
-/// Ends a job whose status is `status`, under a new claim number: no worker holds that.
+/// Ends a job whose status is `status`, under a new claim number: no worker holds that. A worker
+/// that has lost its claim may still make an attempt, as far as it does not know.
 fn end_job(
     tx: &Connection,
     id: RequestId,
     status: Status,
+    has_lost_claims: bool,
     now: StoreTime,
 ) -> rusqlite::Result<Cancelled> {
-    let was_running = status == Status::Processing;
-    let (transition, detail) = if was_running {
-        tell_owner(tx, Work::Job, id)?;
-        (Transition::Interrupt, RAN)
+    let transition = if tell_owner(tx, Work::Job, id)? {
+        Transition::Interrupt
     } else {
-        (Transition::Cancel, WAITED)
+        Transition::Cancel
     };
+    let may_arrive = status == Status::Processing || has_lost_claims;
+    let detail = if may_arrive { RAN } else { WAITED };
     let failure = Failure::new(FailureReason::Cancelled, detail);
     let set = "claim = claim + 1, owner = NULL, due = NULL, parked_at = NULL, is_long = 0,
          completed_at = max(?2, created_at), failure_reason = ?3, failure_detail = ?4, ended = ?5";
@@ -96,7 +96,7 @@ fn end_job(
         status: transition.to(),
         failure: Some(failure),
         what: CancelledWork::Job,
-        was_running,
+        may_arrive,
     })
 }
 
@@ -106,7 +106,7 @@ fn end_redelivery(
     id: RequestId,
     now: StoreTime,
 ) -> rusqlite::Result<Option<bool>> {
-    let was_running = tell_owner(tx, Work::Redelivery, id)?;
+    let may_arrive = tell_owner(tx, Work::Redelivery, id)?;
     let id = id.to_string();
     let ended = tx
         .prepare_cached("UPDATE redeliveries SET claim = claim + 1, owner = NULL WHERE id = ?1")?
@@ -115,7 +115,7 @@ fn end_redelivery(
         return Ok(None);
     }
     redelivery::end(tx, &id, None, now)?;
-    Ok(Some(was_running))
+    Ok(Some(may_arrive))
 }
 
 /// Leaves a note for the worker that holds the work of a request. Returns whether one does.
@@ -148,15 +148,19 @@ pub(super) fn told(
     let told: Vec<_> = tx
         .prepare_cached("SELECT id, claim, beat FROM cancellations WHERE owner = ?1")?
         .query_map([owner], |row| {
-            let (id, number) = (columns::parsed(row, 0)?, row.get(1)?);
-            Ok((CancelledClaim { id, number }, row.get::<_, i64>(2)?))
+            // A note that was edited by hand must not cost the worker its lease.
+            let (id, number) = (columns::parsed(row, 0).ok(), row.get(1)?);
+            Ok((
+                id.map(|id| CancelledClaim { id, number }),
+                row.get::<_, i64>(2)?,
+            ))
         })?
         .collect::<rusqlite::Result<_>>()?;
     if told.iter().any(|(_, noted)| *noted <= beat - BEATS) {
         tx.prepare_cached("DELETE FROM cancellations WHERE owner = ?1 AND beat <= ?2")?
             .execute(params![owner, beat - BEATS])?;
     }
-    Ok(told.into_iter().map(|(claim, _)| claim).collect())
+    Ok(told.into_iter().filter_map(|(claim, _)| claim).collect())
 }
 
 /// Deletes the notes for workers without a lease: the release before leaves them.

@@ -15,7 +15,7 @@ use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 
 use crate::{
-    models::{CallbackUrl, ClientName, Origin, RequestId, Traceparent},
+    models::{CallbackUrl, ClientName, Failure, FailureReason, Origin, RequestId, Traceparent},
     services::store::Scope,
 };
 
@@ -134,4 +134,16 @@ pub(super) fn json(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Box<
 
 fn unreadable(column: usize, error: impl Into<Box<dyn Error + Send + Sync>>) -> rusqlite::Error {
     rusqlite::Error::FromSqlConversionFailure(column, Type::Text, error.into())
+}
+
+/// Why a request has failed, if it has, from the columns of the reason and the detail.
+pub(super) fn failure(
+    row: &Row<'_>,
+    reason: usize,
+    detail: usize,
+) -> rusqlite::Result<Option<Failure>> {
+    // A reason of a later release, or of an edit by hand: the rest of the row is to be read.
+    let reason = parsed_or_null(row, reason).unwrap_or(Some(FailureReason::InvalidRow));
+    let detail = text(row, detail)?.unwrap_or_default();
+    Ok(reason.map(|reason| Failure::new(reason, detail)))
 }

@@ -9,7 +9,7 @@ use super::{
     columns, events,
 };
 use crate::{
-    models::{Failure, Mode, Request, RequestId, Status},
+    models::{Mode, Request, RequestId, Status},
     services::store::{
         Scope, Work,
         waiting::{Place, Unfinished, waiting_for},
@@ -100,8 +100,6 @@ impl Stored {
 }
 
 fn request(id: RequestId, row: &Row<'_>, clock: &Clock) -> rusqlite::Result<Request> {
-    let reason = columns::parsed_or_null(row, 7)?;
-    let detail = columns::text(row, 8)?.unwrap_or_default();
     let claims = row.get(9)?;
     Ok(Request {
         id,
@@ -113,7 +111,7 @@ fn request(id: RequestId, row: &Row<'_>, clock: &Clock) -> rusqlite::Result<Requ
         callback_url: columns::text(row, 4)?,
         created_at: columns::text(row, 5)?.unwrap_or_default(),
         completed_at: columns::text(row, 6)?,
-        failure: reason.map(|reason| Failure::new(reason, detail)),
+        failure: columns::failure(row, 7, 8)?,
         claims,
         lost_claims: row.get(10)?,
         attempts: Vec::new(),

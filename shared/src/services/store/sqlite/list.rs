@@ -4,7 +4,7 @@ use rusqlite::{Connection, Row, params};
 
 use super::columns;
 use crate::{
-    models::{Failure, FailureReason, RequestId, RequestSummary, Status},
+    models::{RequestId, RequestSummary, Status},
     services::store::{ListPage, RequestList, Scope, list::in_millis},
 };
 
@@ -70,9 +70,6 @@ fn sql(scope: &Scope) -> String {
 }
 
 fn summary(id: RequestId, row: &Row<'_>) -> rusqlite::Result<RequestSummary> {
-    // A reason of a later release, or of an edit by hand: one such row must not hide all others.
-    let reason = columns::parsed_or_null(row, 7).unwrap_or(Some(FailureReason::InvalidRow));
-    let detail = columns::text(row, 8)?.unwrap_or_default();
     Ok(RequestSummary {
         id,
         mode: columns::parsed(row, 2)?,
@@ -80,7 +77,7 @@ fn summary(id: RequestId, row: &Row<'_>) -> rusqlite::Result<RequestSummary> {
         callback_url: columns::text(row, 4)?,
         created_at: columns::text(row, 5)?.unwrap_or_default(),
         completed_at: columns::text(row, 6)?,
-        failure: reason.map(|reason| Failure::new(reason, detail)),
+        failure: columns::failure(row, 7, 8)?,
     })
 }
 

@@ -37,22 +37,25 @@ pub(super) fn origin_of(
     Ok(found.ok_or(Unredeliverable::Unknown))
 }
 
-/// Starts a redelivery within `scope`. The first attempt is due at once.
+/// Starts a redelivery within `scope`. The first attempt is due at once. A job that its client has
+/// cancelled is redelivered only if it `is_named`, and not as one of many.
 pub(super) fn begin(
     connection: &Connection,
     scope: &Scope,
     id: RequestId,
+    is_named: bool,
     now: StoreTime,
 ) -> rusqlite::Result<Result<(), Unredeliverable>> {
     let found = connection
         .prepare_cached(
             "SELECT status,
-                    mode = 'async' AND callback_url IS NOT NULL AND result_payload IS NOT NULL,
+                    mode = 'async' AND callback_url IS NOT NULL AND result_payload IS NOT NULL
+                        AND (?3 OR failure_reason IS NOT 'cancelled'),
                     origin, coalesce(callback_target, callback_url)
              FROM requests WHERE id = ?1 AND (?2 IS NULL OR created_by = ?2)",
         )?
         // Another tenant's request must look like no request.
-        .query_row(params![id.to_string(), columns::tenant(scope)], |row| {
+        .query_row(params![id.to_string(), columns::tenant(scope), is_named], |row| {
             let (status, is_deliverable) = (columns::parsed(row, 0)?, row.get(1)?);
             Ok((status, is_deliverable, columns::origin(row, 2)?))
         })
@@ -114,7 +117,8 @@ pub(super) fn finish(
 }
 
 /// Ends a redelivery with `outcome`, or without one if it was cancelled. Its request has then what
-/// it has counted and who ended it, and is kept for as long as if it had ended now.
+/// it has counted and who ended it. With an outcome, the request is kept for as long as if it had
+/// ended now.
 pub(super) fn end(
     tx: &Connection,
     id: &str,
@@ -125,10 +129,10 @@ pub(super) fn end(
     tx.prepare_cached(
         "UPDATE requests SET (claim, owner, attempts, parks, lost_claims) =
              (SELECT claim, owner, attempts, parks, lost_claims FROM redeliveries WHERE id = ?1),
-             ended = ?2
+             ended = coalesce(?2, ended)
          WHERE id = ?1 AND status IN ('COMPLETED', 'FAILED')",
     )?
-    .execute(params![id, now.millis()])?;
+    .execute(params![id, outcome.map(|_| now.millis())])?;
     // A redelivery that fails does not change the status, and so not what comes with it.
     match outcome {
         None => {}
@@ -162,7 +166,7 @@ pub(super) fn begin_all(
 ) -> rusqlite::Result<usize> {
     let mut begun = 0;
     for id in ids {
-        begun += usize::from(begin(connection, scope, *id, now)?.is_ok());
+        begun += usize::from(begin(connection, scope, *id, false, now)?.is_ok());
     }
     Ok(begun)
 }
@@ -270,7 +274,7 @@ impl Ended {
                 .prepare_cached(
                     "SELECT id,
                          mode = 'async' AND callback_url IS NOT NULL AND result_payload IS NOT NULL
-                             AND created_at >= ?5
+                             AND created_at >= ?5 AND failure_reason IS NOT 'cancelled'
                              AND NOT EXISTS (SELECT 1 FROM redeliveries AS r WHERE r.id = requests.id),
                          origin, coalesce(callback_target, callback_url)
                      FROM requests INDEXED BY requests_by_status

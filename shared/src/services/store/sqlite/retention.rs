@@ -1,8 +1,8 @@
 //! Deleting finished requests in small batches along the primary key.
 //!
-//! The ids of requests grow with the time of their acceptance, roughly: so what is old is in front,
-//! and a pass ends in the first batch in which hardly anything is. Which rows are old is told by
-//! `ended`, and never by an id or the wall clock.
+//! The ids of requests grow with the time of their acceptance, roughly: so what is old is mostly in
+//! front, and most passes end in the first batch in which nearly everything is young. Which rows are
+//! old is told by `ended`, and never by an id or the wall clock.
 
 use std::time::Duration;
 
@@ -14,8 +14,8 @@ use crate::{models::RequestId, services::store::Swept};
 /// The rows of one batch. It bounds how long other writers wait for the database.
 const BATCH: usize = 500;
 
-/// Of a batch with at least this many rows that have ended and are too young, and none that is old,
-/// it is taken that younger ones follow.
+/// A batch with at least this many rows that have ended and are too young, and none that is old, is
+/// young.
 const YOUNG: usize = 400;
 
 // `+status`: the planner would search all rows of a status, by their index.
@@ -25,7 +25,9 @@ const DATE: &str = "UPDATE requests SET ended = :now
 
 const DELETE: &str = "DELETE FROM requests
      WHERE id > :after AND id <= :last AND +status IN ('COMPLETED', 'FAILED') AND ended <= :cutoff
-       AND NOT EXISTS (SELECT 1 FROM redeliveries AS r WHERE r.id = requests.id)";
+       AND NOT EXISTS (SELECT 1 FROM redeliveries AS r WHERE r.id = requests.id)
+       AND NOT EXISTS (SELECT 1 FROM idempotency_keys AS k
+                       WHERE k.request_id = requests.id AND k.expires > :now)";
 
 /// What belongs to a request.
 const OF_REQUESTS: [&str; 4] = ["attempts", "events", "resends", "idempotency_keys"];
@@ -89,12 +91,12 @@ pub(super) fn look(
     };
     let count = |age| rows.iter().filter(|(_, it)| *it == age).count();
     let (old, undated) = (count(Age::Old), count(Age::Undated));
-    let is_over = rows.len() < BATCH || (old + undated == 0 && count(Age::Young) >= YOUNG);
     Ok(Some(Batch {
         swept: Swept {
             deleted: 0,
             // An id that was edited by hand ends the pass.
-            next: last.parse().ok().filter(|_| !is_over),
+            next: last.parse().ok().filter(|_| rows.len() == BATCH),
+            is_young: old + undated == 0 && count(Age::Young) >= YOUNG,
         },
         last: last.clone(),
         after,
@@ -132,9 +134,9 @@ pub(super) fn delete(
         return Ok(0);
     }
     let cutoff = now.before(keep).millis();
-    let deleted = tx
-        .prepare_cached(DELETE)?
-        .execute(named_params! {":after": after, ":last": last, ":cutoff": cutoff})?;
+    let deleted = tx.prepare_cached(DELETE)?.execute(named_params! {
+        ":after": after, ":last": last, ":cutoff": cutoff, ":now": now.millis()
+    })?;
     for table in OF_REQUESTS {
         tx.prepare_cached(&delete_from(table))?
             .execute(named_params! {":after": after, ":last": last})?;
