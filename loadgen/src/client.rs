@@ -1,5 +1,5 @@
-//! The HTTP client of the API: `POST /sync`, `POST /async` and `GET /requests/{id}`, over
-//! keep-alive connections.
+//! The HTTP client of the API: `POST /sync`, `POST /async`, `GET /requests/{id}` and
+//! `POST /requests/{id}/redeliver`, over keep-alive connections.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -151,12 +151,28 @@ impl Api {
     /// There was no successful answer before the deadline.
     pub async fn job(&self, id: RequestId, deadline: Instant) -> Result<JobView, RequestFailure> {
         let mut request = Request::new(Full::default());
-        *request.uri_mut() = format!("{}/requests/{id}", self.base)
-            .parse()
-            .map_err(|error| RequestFailure::Connection(format!("{error}")))?;
+        *request.uri_mut() = self.uri_of(id, "")?;
         let body = self.send(request, StatusCode::OK, deadline).await?;
         serde_json::from_slice(&body)
             .map_err(|error| RequestFailure::WrongAnswer(format!("not a job: {error}")))
+    }
+
+    /// Asks for a redelivery of a job.
+    ///
+    /// # Errors
+    /// There was no successful answer before the deadline.
+    pub async fn redeliver(&self, id: RequestId, deadline: Instant) -> Result<(), RequestFailure> {
+        let mut request = Request::new(Full::default());
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = self.uri_of(id, "/redeliver")?;
+        let sent = self.send(request, StatusCode::ACCEPTED, deadline);
+        sent.await.map(drop)
+    }
+
+    fn uri_of(&self, id: RequestId, action: &str) -> Result<Uri, RequestFailure> {
+        format!("{}/requests/{id}{action}", self.base)
+            .parse()
+            .map_err(|error| RequestFailure::Connection(format!("{error}")))
     }
 
     async fn send(

@@ -84,7 +84,7 @@ impl Audit {
         })
     }
 
-    /// The number of unfinished jobs.
+    /// The number of unfinished jobs and redeliveries.
     pub(super) async fn unfinished(&self) -> Result<u64> {
         self.read(sqlite::unfinished).await
     }
@@ -167,13 +167,20 @@ fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use std::time::Duration;
 
+    use jiff::Timestamp;
     use rusqlite::Connection;
     use storm_shared::{
         config::Settings,
-        models::{CallbackUrl, Records, ReportName, ReportSpec, RequestId, Status},
+        models::{
+            AttemptClass, CallbackUrl, Failure, FailureReason, Records, ReportName, ReportSpec,
+            RequestId, Status,
+        },
         services::{
             report::expected,
-            store::{Candidate, Claim, NewJob, Outcome, OwnerId, Settlement, Store},
+            store::{
+                AttemptRecord, Candidate, Claim, NewJob, Outcome, OwnerId, Scope, Settlement,
+                Store, Work,
+            },
         },
     };
     use tempfile::TempDir;
@@ -181,7 +188,7 @@ mod tests {
     use super::{Audit, Record};
     use crate::chaos::{
         clock,
-        history::{HistoryEvent, Transition},
+        history::{HistoryEvent, RowKind, Transition},
     };
 
     struct Audited {
@@ -282,6 +289,81 @@ mod tests {
             (id, "one", &moves[3].after)
         );
         assert!(row.called_back && row.completed_at.is_some() && row.failure_reason.is_none());
+    }
+
+    #[tokio::test]
+    async fn every_change_of_a_redelivery_is_logged_with_its_outcome() {
+        let Audited { store, audit, .. } = &audited().await;
+        let url = CallbackUrl::parse("http://a/").unwrap();
+        let id = accept(store, Some(url)).await;
+        let owner = OwnerId::generate();
+        let claimed = claim(store, owner, id).await;
+        let failure = Failure::new(FailureReason::CallbackFailed, "");
+        let failed = finish(1, AttemptClass::Timeout, Outcome::Failed(failure));
+        let report = expected(&spec());
+        store.settle(claimed, Some(&report), failed).await.unwrap();
+
+        let mut number = 1_u32;
+        for (class, outcome) in [
+            (AttemptClass::Success, Status::Completed),
+            (AttemptClass::Timeout, Status::Failed),
+        ] {
+            let begun = store.redeliver(Scope::All, id).await.unwrap();
+            begun.unwrap();
+            assert_eq!(audit.unfinished().await.unwrap(), 1);
+            let candidate = Candidate {
+                work: Work::Redelivery,
+                claims: i64::from(number),
+                ..Candidate::notified(id)
+            };
+            let mut claimed = store.claim(owner, vec![candidate]).await.unwrap();
+            let claim = claimed.pop().unwrap().unwrap().claim;
+            number += 1;
+            let result = match outcome {
+                Status::Completed => Outcome::Completed,
+                _ => Outcome::Failed(Failure::new(FailureReason::CallbackFailed, "")),
+            };
+            let end = finish(number, class, result);
+            store.settle(claim, Some(&report), end).await.unwrap();
+            assert_eq!(audit.unfinished().await.unwrap(), 0);
+
+            let records = audit.records().await.unwrap();
+            let moves = moves(&records).into_iter();
+            let moves: Vec<_> = moves
+                .filter(|moved| moved.kind == RowKind::Redelivery)
+                .collect();
+            let last = &moves[moves.len() - 4..];
+            let statuses: Vec<_> = last.iter().map(|moved| moved.after.status).collect();
+            let expected = [
+                Status::Pending,
+                Status::Processing,
+                Status::Processing,
+                outcome,
+            ];
+            assert_eq!(statuses, expected);
+            assert_eq!(last[0].before, None);
+            for pair in last.windows(2) {
+                assert_eq!(pair[1].before.as_ref(), Some(&pair[0].after));
+            }
+            let end = &last[3].after;
+            assert!(end.result.is_some() && end.attempts == i64::from(number));
+        }
+    }
+
+    fn finish(number: u32, class: AttemptClass, outcome: Outcome) -> Settlement {
+        let attempt = AttemptRecord {
+            number,
+            started_at: Timestamp::now(),
+            duration: Duration::ZERO,
+            class,
+            status: None,
+            error: None,
+            internal_detail: None,
+        };
+        Settlement::Finish {
+            attempt: Some(attempt),
+            outcome,
+        }
     }
 
     #[tokio::test]

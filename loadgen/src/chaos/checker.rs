@@ -4,10 +4,13 @@
 //! The checker is independent of the code under test. Its inputs are the client responses, the
 //! deliveries, the database's own log of row changes, and the contract.
 //!
-//! * One module per rule; [`CheckRule`] lists them.
+//! * One module per rule; [`CheckRule`] lists them. `asked` has what several rules say of requests
+//!   for a redelivery.
+//! * `series`: the changes of one row. The rules for a job's row hold for that of a redelivery.
 //! * [`Verdict`]: the violations and the summary.
 //! * [`judge`]: the same for a history stored in a file.
 
+mod asked;
 mod delivered;
 mod ended;
 #[cfg(test)]
@@ -21,6 +24,7 @@ mod named;
 mod reasons;
 mod repeats;
 mod seen;
+mod series;
 mod sizes;
 mod summary;
 #[cfg(test)]
@@ -48,15 +52,17 @@ type JobCheck = fn(&JobHistory<'_>, &HistoryLimits) -> Vec<String>;
 /// Checks one rule for the run as a whole.
 type RunCheck = fn(&Index<'_>, &HistoryLimits) -> Vec<Finding>;
 
-const JOB_RULES: [(CheckRule, JobCheck); 9] = [
+const JOB_RULES: [(CheckRule, JobCheck); 11] = [
     (CheckRule::Ended, ended::check),
     (CheckRule::Named, named::check),
+    (CheckRule::Named, asked::check_unasked),
     (CheckRule::Delivered, delivered::check),
     (CheckRule::Reasons, reasons::check),
     (CheckRule::Repeats, repeats::check),
     (CheckRule::Moves, moves::check),
     (CheckRule::Fences, fences::check),
     (CheckRule::Seen, seen::check),
+    (CheckRule::Seen, asked::check_refusals),
     (CheckRule::Waits, waits::check),
 ];
 

@@ -29,6 +29,8 @@ pub enum Record {
     /// The response to a `GET /requests/{id}`.
     #[serde(rename = "looked")]
     Polled(Polled),
+    /// The response to a `POST /requests/{id}/redeliver`.
+    RedeliveryAsked(RedeliveryAsked),
     /// A receiver read a callback.
     Received(Received),
     /// A row changed, as recorded by the auditor's triggers.
@@ -47,7 +49,8 @@ pub enum Record {
 /// The settings of a run and its resource limits, for the checker.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HistoryLimits {
-    /// Maximum callback attempts per job: one, plus one per entry of `CALLBACK_RETRY_DELAYS`.
+    /// Maximum callback attempts per job, and per redelivery: one, plus one per entry of
+    /// `CALLBACK_RETRY_DELAYS`.
     pub attempts: i64,
     /// `MAX_CLAIMS`: the number of lost claims that makes a job a poison job.
     pub max_claims: i64,
@@ -64,6 +67,9 @@ pub struct HistoryLimits {
     /// The longest wait of a parked job, in milliseconds.
     #[serde(default)]
     pub longest_park: u64,
+    /// Whether the clients ask for redeliveries.
+    #[serde(default)]
+    pub redeliveries: bool,
     /// Memory that a process may gain under the second load, in bytes, in addition to 50 % of its
     /// memory before it.
     pub resident_growth: u64,
@@ -85,6 +91,7 @@ impl HistoryLimits {
             retry_delays,
             // The worker's own limit (`workers/origins/breaker.rs`). Other parks are shorter.
             longest_park: 30_000,
+            redeliveries: true,
             resident_growth: 16 * MIB,
         }
     }
@@ -138,6 +145,38 @@ pub struct Polled {
     pub status: Option<Status>,
 }
 
+/// The response to one `POST /requests/{id}/redeliver`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RedeliveryAsked {
+    /// When the request was sent.
+    pub asked_at: Timestamp,
+    /// When the response arrived, or the client gave up.
+    pub at: Timestamp,
+    /// The job.
+    pub id: RequestId,
+    /// The outcome.
+    pub answer: RedeliveryAnswer,
+}
+
+/// The outcome of one `POST /requests/{id}/redeliver`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RedeliveryAnswer {
+    /// `202`: one redelivery has begun.
+    Accepted,
+    /// Another status. None has begun.
+    Refused {
+        /// The status.
+        status: u16,
+        /// The problem's type, without its prefix; none if the body was not read.
+        problem: Option<String>,
+    },
+    /// `503` `outcome-unknown`. One may or may not have begun.
+    OutcomeUnknown,
+    /// No response. One may or may not begin.
+    NoAnswer(String),
+}
+
 /// One callback.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Received {
@@ -153,9 +192,24 @@ pub struct Received {
     pub answered: Option<u16>,
 }
 
+/// What a row stands for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RowKind {
+    /// A job: a row of `requests`.
+    // Histories from before redeliveries have no others.
+    #[default]
+    Job,
+    /// A redelivery of a job: a row of `redeliveries`, from its beginning to its end.
+    Redelivery,
+}
+
 /// One change of a row, as the database itself saw it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Transition {
+    /// What the row stands for.
+    #[serde(default)]
+    pub kind: RowKind,
     /// The latest moment of its commit.
     pub at: Timestamp,
     /// The earliest; the same if there is none.
@@ -165,9 +219,10 @@ pub struct Transition {
     pub id: RequestId,
     /// The state before; none for the insert.
     pub before: Option<RowState>,
-    /// The state after.
+    /// The state after. A redelivery ends by the deletion of its row: this is the deleted row, as
+    /// `COMPLETED` if a successful attempt is recorded under its last claim, and else as `FAILED`.
     pub after: RowState,
-    /// When the job had been due, by the store's clock.
+    /// When the row had been due, by the store's clock.
     #[serde(default)]
     pub was_due: Option<Timestamp>,
     /// When it is due now.
@@ -202,7 +257,7 @@ pub struct RowState {
     pub attempts: i64,
     /// `lost_claims`: claims that ended by lease expiry.
     pub lost_claims: i64,
-    /// `result_payload`
+    /// `result_payload`; of a redelivery, that of its job.
     pub result: Option<String>,
     /// `parks`: how often the job was parked because its receiver's circuit was open.
     // Histories from before jobs could be parked have no `parks`.

@@ -1,4 +1,5 @@
-//! The clients of a run: they submit requests at an open rate and poll accepted jobs.
+//! The clients of a run: they submit requests at an open rate, poll accepted jobs, and ask for
+//! redeliveries.
 
 use std::{
     ops::Range,
@@ -10,13 +11,13 @@ use std::{
 };
 
 use hyper::StatusCode;
-use storm_shared::models::{Mode, RequestId};
+use storm_shared::models::{Mode, RequestId, Status};
 use tokio::time::{Instant, sleep};
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     clock,
-    history::{Polled, Record, SubmitAnswer, Submitted},
+    history::{Polled, Record, RedeliveryAnswer, RedeliveryAsked, SubmitAnswer, Submitted},
     journal::Journal,
     orders::{ChaosOrder, ChaosOrders},
 };
@@ -34,6 +35,9 @@ const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Every other poll is for one of this many newest jobs.
 const NEWEST: usize = 200;
+
+/// How often a redelivery is asked for during the load.
+const REDELIVERY_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Concurrency of the final polls of jobs without a callback, and of the final repeats.
 const POLL_CONCURRENCY: usize = 16;
@@ -56,6 +60,8 @@ struct Shared {
     receivers: Vec<String>,
     journal: Journal,
     promised: Mutex<Vec<AcceptedJob>>,
+    /// Jobs that a poll saw `FAILED`, and no redelivery was asked for since.
+    failed: Mutex<Vec<RequestId>>,
     not_sent: AtomicU64,
     unexpected: Mutex<Vec<String>>,
 }
@@ -85,6 +91,7 @@ impl Load {
                 receivers,
                 journal,
                 promised: Mutex::default(),
+                failed: Mutex::default(),
                 not_sent: AtomicU64::new(0),
                 unexpected: Mutex::default(),
             }),
@@ -131,6 +138,42 @@ impl Load {
                 self.poll(promised.id).await;
             }
         }
+    }
+
+    /// Asks for redeliveries until `over`, and waits for the responses. `seed` determines the choice
+    /// of jobs: those that have failed, any others, and the one before once more, whose redelivery
+    /// may be in progress.
+    pub(super) async fn redeliver_random(&self, seed: u64, over: &CancellationToken) {
+        let mut random = fastrand::Rng::with_seed(!seed);
+        let requests = TaskTracker::new();
+        let mut last = None;
+        while over
+            .run_until_cancelled(sleep(REDELIVERY_INTERVAL))
+            .await
+            .is_some()
+        {
+            let any = random.choice(&*lock(&self.shared.promised)).map(|it| it.id);
+            let chosen = match random.u8(..4) {
+                0 => last.or(any),
+                1 => any,
+                _ => self.take_failed(&mut random).or(any),
+            };
+            last = chosen;
+            if let Some(id) = chosen {
+                let load = self.clone();
+                requests.spawn(async move { load.redeliver(id).await });
+            }
+        }
+        requests.close();
+        // One without a record would be a redelivery that nobody asked for.
+        requests.wait().await;
+    }
+
+    /// Takes one of the jobs that were seen `FAILED`. A poll adds it again if it stays so.
+    fn take_failed(&self, random: &mut fastrand::Rng) -> Option<RequestId> {
+        let mut failed = lock(&self.shared.failed);
+        let index = random.choice(0..failed.len())?;
+        Some(failed.swap_remove(index))
     }
 
     /// Polls every job without a callback URL.
@@ -267,12 +310,50 @@ impl Load {
             Err(RequestFailure::Status(StatusCode::NOT_FOUND, _)) => None,
             Err(nothing) => return self.judge(&nothing),
         };
+        if status == Some(Status::Failed) {
+            lock(&self.shared.failed).push(id);
+        }
         self.shared.journal.record(Record::Polled(Polled {
             asked_at,
             at: clock::now(),
             id,
             status,
         }));
+    }
+
+    async fn redeliver(&self, id: RequestId) {
+        let asked_at = clock::now();
+        let answer = self
+            .shared
+            .api
+            .redeliver(id, Instant::now() + TIMEOUT)
+            .await;
+        let at = clock::now();
+        let answer = match answer {
+            Ok(()) => RedeliveryAnswer::Accepted,
+            // The checker judges which refusals are true.
+            Err(RequestFailure::Refused(status)) => RedeliveryAnswer::Refused {
+                status: status.as_u16(),
+                problem: None,
+            },
+            Err(RequestFailure::Status(status, body)) => RedeliveryAnswer::Refused {
+                status: status.as_u16(),
+                problem: problem_type(&body),
+            },
+            Err(RequestFailure::OutcomeUnknown) => RedeliveryAnswer::OutcomeUnknown,
+            Err(nothing) => {
+                self.judge(&nothing);
+                RedeliveryAnswer::NoAnswer(nothing.to_string())
+            }
+        };
+        self.shared
+            .journal
+            .record(Record::RedeliveryAsked(RedeliveryAsked {
+                asked_at,
+                at,
+                id,
+                answer,
+            }));
     }
 
     /// Missing responses are expected under faults. An invalid response is a violation.
@@ -283,7 +364,27 @@ impl Load {
     }
 }
 
+/// The type of a problem body, without its prefix. Only the beginning of the body may be there.
+fn problem_type(body: &str) -> Option<String> {
+    let (_, after) = body.split_once("urn:storm:problem:")?;
+    Some(after.split_once('"')?.0.to_owned())
+}
+
 /// A push either happens or not, so the list stays valid if a holder panics.
 fn lock<T>(list: &Mutex<T>) -> MutexGuard<'_, T> {
     list.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::problem_type;
+
+    #[test]
+    fn a_problem_is_told_by_the_beginning_of_its_body() {
+        let body = r#"{"type":"urn:storm:problem:redelivery-under-way","title":"Redel"#;
+        assert_eq!(problem_type(body).unwrap(), "redelivery-under-way");
+        for without in ["", r#"{"type":"about:blank"}"#, "urn:storm:problem:cut"] {
+            assert_eq!(problem_type(without), None, "{without}");
+        }
+    }
 }

@@ -9,6 +9,8 @@ use storm_shared::{
     services::report::{Report, expected},
 };
 
+use super::stack::ATTEMPTS;
+
 /// One in this many jobs has no callback URL and is polled.
 const POLLED_ONE_IN: u64 = 20;
 
@@ -22,6 +24,13 @@ const LONG_ONE_IN: u64 = 100;
 /// to release it. All others have at most `SHORT_RECORDS`.
 const LONG_RECORDS: u64 = 200;
 const SHORT_RECORDS: u64 = 30;
+
+/// One in this many jobs has a receiver that answers `500` at first.
+const REFUSED_ONE_IN: u64 = 50;
+
+/// How many callbacks such a receiver refuses: those of one or two series, so that the job is
+/// `FAILED`, and its first or second redelivery succeeds.
+const REFUSALS: [usize; 2] = [ATTEMPTS, 2 * ATTEMPTS];
 
 /// The requests of one run.
 #[derive(Clone, Copy, Debug)]
@@ -37,6 +46,8 @@ pub(super) struct ChaosOrder {
     pub(super) receiver: Option<usize>,
     /// Whether it has an idempotency key, which is the report's name.
     pub(super) keyed: bool,
+    /// How many callbacks its receiver answers with `500` before it answers with `200`.
+    pub(super) refusals: usize,
 }
 
 impl ChaosOrders {
@@ -63,6 +74,11 @@ impl ChaosOrders {
         let polled = random.u64(..POLLED_ONE_IN) == 0;
         let receiver = random.usize(..);
         let keyed = random.u64(..KEYED_ONE_IN) == 0;
+        let refusals = if random.u64(..REFUSED_ONE_IN) == 0 {
+            random.choice(REFUSALS).unwrap_or_default()
+        } else {
+            0
+        };
         ChaosOrder {
             spec: ReportSpec {
                 report_name: ReportName::try_from(self.name(number))
@@ -72,6 +88,7 @@ impl ChaosOrders {
             },
             receiver: (!polled).then_some(receiver),
             keyed,
+            refusals,
         }
     }
 
@@ -152,7 +169,9 @@ mod tests {
         let receivers = ["http://a/".to_owned(), "http://b/".to_owned()];
         let orders = (0..2000).map(|number| ChaosOrders::new(1).order(number));
         let (mut names, mut urls, mut long) = (HashSet::new(), HashSet::new(), 0);
+        let mut refused = 0;
         for order in orders {
+            refused += u32::from(order.refusals > 0);
             let body: Value = serde_json::from_slice(&order.body(&receivers)).unwrap();
             names.insert(body["report_name"].as_str().unwrap().to_owned());
             urls.insert(body["callback_url"].as_str().map(str::to_owned));
@@ -160,5 +179,6 @@ mod tests {
         }
         assert_eq!((names.len(), urls.len()), (2000, 3));
         assert!((5..50).contains(&long));
+        assert!((10..100).contains(&refused));
     }
 }

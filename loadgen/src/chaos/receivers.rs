@@ -35,9 +35,9 @@ use crate::{
 /// How a receiver responds to a callback that it has read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ReceiverMode {
-    /// Responds with 200.
+    /// Responds with 200, or with 500 if the order says so.
     Healthy,
-    /// Responds with 200 after this delay.
+    /// As `Healthy`, but after this delay if it is a 200.
     Slow(Duration),
     /// Responds with 500.
     Error,
@@ -181,6 +181,9 @@ async fn answer(
     let body = body.map_err(io::Error::other)?.to_bytes();
     let delivery = log.begin(&head.headers, &body);
     let code = match mode {
+        ReceiverMode::Healthy | ReceiverMode::Slow(_) if delivery.is_refused() => {
+            StatusCode::INTERNAL_SERVER_ERROR
+        }
         ReceiverMode::Healthy => StatusCode::OK,
         ReceiverMode::Slow(time) => {
             sleep(time).await;
@@ -280,6 +283,18 @@ mod tests {
             assert_eq!(delivered.received.answered, answered);
             assert_eq!(json!(delivered.received.id), body["request_id"]);
         }
+    }
+
+    #[tokio::test]
+    async fn a_healthy_receiver_refuses_as_many_callbacks_as_the_order_says() {
+        let receivers = start(1).await;
+        let stubborn = (0..1000).find(|number| ORDERS().order(*number).refusals > 0);
+        let body = callback(stubborn.unwrap());
+        let refusals = ORDERS().order(stubborn.unwrap()).refusals;
+        for _ in 0..refusals {
+            assert!(call(&receivers, &body).await.starts_with("HTTP/1.1 500"));
+        }
+        assert!(call(&receivers, &body).await.starts_with("HTTP/1.1 200"));
     }
 
     #[tokio::test]

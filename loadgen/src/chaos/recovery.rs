@@ -8,7 +8,7 @@ use storm_shared::models::{RequestId, Status};
 
 use super::{
     faults::{InjectedFaults, StoppedWorker},
-    history::{Record, Transition},
+    history::{Record, RowKind, Transition},
 };
 
 /// The longest recovery time per kind of fault: from the fault to the job's next claim.
@@ -111,6 +111,10 @@ fn after_loss<'a>(moves: impl Iterator<Item = &'a Transition>, lost: &[Timestamp
     let mut accepted: HashMap<RequestId, Timestamp> = HashMap::new();
     let mut longest = LongestWait::default();
     for moved in moves {
+        // No notification is sent for a redelivery, so none can be lost.
+        if moved.kind == RowKind::Redelivery {
+            continue;
+        }
         if moved.before.is_none() {
             accepted.insert(moved.id, moved.earliest());
         } else if let Some(since) = accepted.remove(&moved.id) {
@@ -135,7 +139,7 @@ mod tests {
     use super::{LongestWait, Recovery, measure};
     use crate::chaos::{
         faults::{Disruption, InjectedFaults, StoppedWorker},
-        history::{Record, RowState, Transition},
+        history::{Record, RowKind, RowState, Transition},
     };
 
     const LEASE: Duration = Duration::from_secs(3);
@@ -169,6 +173,7 @@ mod tests {
         let mut before = None;
         let moved = states.iter().map(|(millis, after)| {
             Record::Transition(Transition {
+                kind: RowKind::Job,
                 at: at(*millis),
                 not_before: None,
                 id,

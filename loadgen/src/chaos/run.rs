@@ -262,6 +262,7 @@ impl Harness {
             }
             sent
         };
+        let redelivering = load.redeliver_random(seed, &over);
         let receivers = Arc::clone(&self.receivers);
         let injector = FaultInjector::new(
             &mut self.stack,
@@ -274,7 +275,7 @@ impl Harness {
             over.cancel();
             injected
         };
-        let (sent, injected) = tokio::join!(sending, breaking);
+        let (sent, injected, ()) = tokio::join!(sending, breaking, redelivering);
         // Later loads continue the numbers. A name that was requested before would break the rule
         // `named`.
         self.sent = sent;
@@ -287,7 +288,7 @@ impl Harness {
         self.load.send(numbers, rate).await;
     }
 
-    /// Waits until all jobs have finished and the stack is idle.
+    /// Waits until all jobs and redeliveries have finished and the stack is idle.
     async fn drain(&mut self) -> Result<()> {
         self.settle().await?;
         self.send(FINAL_JOBS, FINAL_RATE).await;

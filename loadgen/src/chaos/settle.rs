@@ -1,4 +1,4 @@
-//! Waits until every job has reached a final status.
+//! Waits until every job has reached a final status, and every redelivery its end.
 
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ pub(super) async fn until_at_rest(stack: &Stack, log: u64) -> Result<()> {
     Ok(())
 }
 
-/// Waits until every job has finished, while transitions continue. Returns the violations.
+/// Waits until every job and redelivery has finished, while transitions continue. Returns the violations.
 pub(super) async fn settle(stack: &mut Stack) -> Result<Vec<String>> {
     let mut violations = Vec::new();
     let (mut changes, mut last_change) = (0, Instant::now());
@@ -44,7 +44,7 @@ pub(super) async fn settle(stack: &mut Stack) -> Result<Vec<String>> {
         } else if last_change.elapsed() > TIMEOUT {
             let patience = TIMEOUT.as_secs();
             violations.push(format!(
-                "no transition for {patience} s, and {unfinished} jobs are unfinished"
+                "no transition for {patience} s, and {unfinished} jobs or redeliveries are unfinished"
             ));
             return Ok(violations);
         }

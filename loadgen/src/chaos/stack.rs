@@ -39,6 +39,8 @@ pub(super) const RETRY_DELAYS: [Duration; 3] = [
     Duration::from_secs(1),
     Duration::from_secs(2),
 ];
+/// Maximum attempts of a job, or of a redelivery.
+pub(super) const ATTEMPTS: usize = 1 + RETRY_DELAYS.len();
 /// Shorter than an attempt may take, so that a deploy has to release some jobs.
 const DRAIN_TIMEOUT: Duration = Duration::from_millis(300);
 /// During a deploy of the API, clients are still accepted for this long.

@@ -6,8 +6,8 @@ use jiff::{SignedDuration, Timestamp};
 use storm_shared::models::{RequestId, Status};
 
 use super::history::{
-    Fault, HistoryEvent, Polled, Received, Record, Row, RowState, SubmitAnswer, Submitted,
-    Transition,
+    Fault, HistoryEvent, Polled, Received, Record, RedeliveryAnswer, RedeliveryAsked, Row, RowKind,
+    RowState, SubmitAnswer, Submitted, Transition,
 };
 
 /// Faults this long before the first and after the last record are part of the timeline.
@@ -55,6 +55,7 @@ fn line(record: &Record, id: RequestId, name: Option<&str>) -> Option<(Timestamp
             Some((submitted.at, answer(submitted)))
         }
         Record::Polled(polled) if polled.id == id => Some((polled.at, poll(polled))),
+        Record::RedeliveryAsked(asked) if asked.id == id => Some((asked.at, redelivery(asked))),
         Record::Received(received) if received.id == id => Some((received.at, callback(received))),
         Record::Transition(moved) if moved.id == id => Some((moved.at, step(moved))),
         Record::Event(event) if event.id == id => Some((event.at, recorded(event))),
@@ -103,6 +104,20 @@ fn poll(polled: &Polled) -> String {
     format!("polled    {status}, sent {} ms earlier", took.as_millis())
 }
 
+fn redelivery(asked: &RedeliveryAsked) -> String {
+    let answer = match &asked.answer {
+        RedeliveryAnswer::Accepted => "202".to_owned(),
+        RedeliveryAnswer::Refused { status, problem } => {
+            let problem = problem.as_deref().unwrap_or("no problem type");
+            format!("{status} {problem}")
+        }
+        RedeliveryAnswer::OutcomeUnknown => "503 outcome-unknown".to_owned(),
+        RedeliveryAnswer::NoAnswer(why) => format!("no response: {why}"),
+    };
+    let took = asked.at.duration_since(asked.asked_at).as_millis();
+    format!("redeliver {answer}, sent {took} ms earlier")
+}
+
 fn callback(received: &Received) -> String {
     let bytes = if received.right {
         "correct"
@@ -129,10 +144,15 @@ fn recorded(event: &HistoryEvent) -> String {
 }
 
 fn step(moved: &Transition) -> String {
-    let Some(before) = &moved.before else {
-        return format!("inserted  {}", describe(&moved.after));
+    let whose = match moved.kind {
+        RowKind::Job => "",
+        RowKind::Redelivery => "redelivery ",
     };
-    let mut text = format!("moved     {} -> {}", before.status, describe(&moved.after));
+    let Some(before) = &moved.before else {
+        return format!("inserted  {whose}{}", describe(&moved.after));
+    };
+    let after = describe(&moved.after);
+    let mut text = format!("moved     {whose}{} -> {after}", before.status);
     if moved.after.result != before.result {
         let result = moved.after.result.as_deref().unwrap_or("none");
         let _ = write!(text, ", stored the result {result}");
@@ -167,6 +187,9 @@ fn describe(state: &RowState) -> String {
     }
     if state.lost_claims != 0 {
         let _ = write!(text, ", {} lost claims", state.lost_claims);
+    }
+    if state.parks != 0 {
+        let _ = write!(text, ", {} parks", state.parks);
     }
     text
 }

@@ -70,6 +70,12 @@ fn jobs(result: &ChaosResult, width: u16) -> String {
     for (end, count) in &summary.ended {
         row(format!("jobs {end}"), *count);
     }
+    for (answer, count) in &summary.redeliveries_asked {
+        row(format!("redeliveries asked for: {answer}"), *count);
+    }
+    for (end, count) in &summary.redeliveries {
+        row(format!("redeliveries of jobs {end}"), *count);
+    }
     row("callbacks".to_owned(), summary.callbacks);
     for (event, count) in &summary.repeats {
         row(format!("duplicate callbacks explained by {event}"), *count);
@@ -222,6 +228,8 @@ mod tests {
         let summary = Summary {
             faults: [("half_open_connections".to_owned(), count)].into(),
             repeats: [("attempt_failed".to_owned(), 100_000)].into(),
+            redeliveries_asked: [("409 redelivery-under-way".to_owned(), 100_000)].into(),
+            redeliveries: [("COMPLETED, not delivered".to_owned(), 100_000)].into(),
             rows: 2_000_000,
             ..Summary::default()
         };
@@ -271,7 +279,7 @@ mod tests {
             .split("\n\n")
             .map(|table| table.trim().lines().count())
             .collect();
-        assert_eq!(lines, [3, 9, 8], "{text}");
+        assert_eq!(lines, [3, 11, 8], "{text}");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use rusqlite::{
 use super::sightings::Sightings;
 use crate::chaos::{
     clock,
-    history::{HistoryEvent, Record, Row, RowState, Transition},
+    history::{HistoryEvent, Record, Row, RowKind, RowState, Transition},
 };
 
 /// Busy timeout of a read. In WAL mode only recovery after a crash locks readers out.
@@ -65,8 +65,11 @@ pub(super) fn install_triggers(db: &Connection) -> rusqlite::Result<()> {
 }
 
 pub(super) fn unfinished(db: &Connection) -> rusqlite::Result<u64> {
-    db.prepare_cached("SELECT count(*) FROM requests WHERE status IN ('PENDING', 'PROCESSING')")?
-        .query_row([], |row| row.get(0).map(i64::unsigned_abs))
+    db.prepare_cached(
+        "SELECT (SELECT count(*) FROM requests WHERE status IN ('PENDING', 'PROCESSING'))
+              + (SELECT count(*) FROM redeliveries)",
+    )?
+    .query_row([], |row| row.get(0).map(i64::unsigned_abs))
 }
 
 pub(super) fn changes(db: &Connection) -> rusqlite::Result<i64> {
@@ -119,11 +122,16 @@ pub(super) fn records(
     Ok(records)
 }
 
-// `number` is the commit order, because SQLite has one writer at a time.
+// `number` is the commit order, because SQLite has one writer at a time. The row of a redelivery
+// does not say how it ended, and its request does not if it was `COMPLETED`: its last attempt does.
 const MOVES: &str = "SELECT number, id,
         old_status, old_claim, old_owner, old_attempts, old_lost_claims, old_result, old_parks,
-        new_status, new_claim, new_owner, new_attempts, new_lost_claims, new_result, new_parks,
-        old_due, new_due
+        coalesce(new_status, iif(
+            EXISTS (SELECT 1 FROM attempts WHERE request_id = chaos_moves.id
+                    AND number = new_attempts AND claim = new_claim AND class = 'success'),
+            'COMPLETED', 'FAILED')),
+        new_claim, new_owner, new_attempts, new_lost_claims, new_result, new_parks,
+        old_due, new_due, redelivery
     FROM chaos_moves ORDER BY number";
 
 fn moved(
@@ -137,7 +145,13 @@ fn moved(
         let due: Option<i64> = row.get(column)?;
         Ok(due.map(|due| clock.moment(due)))
     };
+    let kind = if row.get(18)? {
+        RowKind::Redelivery
+    } else {
+        RowKind::Job
+    };
     Ok(Transition {
+        kind,
         at,
         not_before: Some(not_before),
         id: parsed(row, 1)?,

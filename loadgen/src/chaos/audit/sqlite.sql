@@ -4,6 +4,7 @@
 
 CREATE TABLE chaos_moves (
     number           INTEGER PRIMARY KEY,   -- the commit order, common to both tables
+    redelivery       INTEGER NOT NULL,      -- 1 for a row of `redeliveries`, 0 for one of `requests`
     id               TEXT NOT NULL,
     old_status       TEXT,                  -- null for an insert
     old_claim        INTEGER,
@@ -13,7 +14,7 @@ CREATE TABLE chaos_moves (
     old_result       TEXT,
     old_parks        INTEGER,
     old_due          INTEGER,
-    new_status       TEXT NOT NULL,
+    new_status       TEXT,                  -- null for a deletion
     new_claim        INTEGER NOT NULL,
     new_owner        TEXT,
     new_attempts     INTEGER NOT NULL,
@@ -39,7 +40,7 @@ CREATE VIEW chaos_last AS SELECT max(
 
 CREATE TRIGGER chaos_inserted AFTER INSERT ON requests BEGIN
     INSERT INTO chaos_moves SELECT
-        number + 1, NEW.id,
+        number + 1, 0, NEW.id,
         NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
         NEW.status, NEW.claim, NEW.owner, NEW.attempts, NEW.lost_claims, NEW.result_payload,
         NEW.parks, NEW.due
@@ -48,12 +49,38 @@ END;
 
 CREATE TRIGGER chaos_updated AFTER UPDATE ON requests BEGIN
     INSERT INTO chaos_moves SELECT
-        number + 1, NEW.id,
+        number + 1, 0, NEW.id,
         OLD.status, OLD.claim, OLD.owner, OLD.attempts, OLD.lost_claims, OLD.result_payload,
         OLD.parks, OLD.due,
         NEW.status, NEW.claim, NEW.owner, NEW.attempts, NEW.lost_claims, NEW.result_payload,
         NEW.parks, NEW.due
     FROM chaos_last;
+END;
+
+-- A redelivery has the result of its request.
+CREATE TRIGGER chaos_redelivery_inserted AFTER INSERT ON redeliveries BEGIN
+    INSERT INTO chaos_moves SELECT
+        number + 1, 1, NEW.id,
+        NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+        NEW.status, NEW.claim, NEW.owner, NEW.attempts, NEW.lost_claims,
+        (SELECT result_payload FROM requests WHERE id = NEW.id), NEW.parks, NEW.due
+    FROM chaos_last;
+END;
+
+CREATE TRIGGER chaos_redelivery_updated AFTER UPDATE ON redeliveries BEGIN
+    INSERT INTO chaos_moves SELECT
+        number + 1, 1, NEW.id,
+        OLD.status, OLD.claim, OLD.owner, OLD.attempts, OLD.lost_claims, result, OLD.parks, OLD.due,
+        NEW.status, NEW.claim, NEW.owner, NEW.attempts, NEW.lost_claims, result, NEW.parks, NEW.due
+    FROM chaos_last, (SELECT (SELECT result_payload FROM requests WHERE id = NEW.id) AS result);
+END;
+
+CREATE TRIGGER chaos_redelivery_deleted AFTER DELETE ON redeliveries BEGIN
+    INSERT INTO chaos_moves SELECT
+        number + 1, 1, OLD.id,
+        OLD.status, OLD.claim, OLD.owner, OLD.attempts, OLD.lost_claims, result, OLD.parks, OLD.due,
+        NULL, OLD.claim, OLD.owner, OLD.attempts, OLD.lost_claims, result, OLD.parks, NULL
+    FROM chaos_last, (SELECT (SELECT result_payload FROM requests WHERE id = OLD.id) AS result);
 END;
 
 CREATE TRIGGER chaos_event AFTER INSERT ON events BEGIN

@@ -1,12 +1,16 @@
-//! Rule `delivered`: a job is `COMPLETED` only after its receiver answered `2xx` to the correct
-//! body.
+//! Rule `delivered`: a job, or a redelivery, is `COMPLETED` only after its receiver answered `2xx` to
+//! the correct body, under the claim that completed it.
 
 use storm_shared::{
     models::{Records, ReportName, ReportSpec, Status},
     services::report::{Report, expected},
 };
 
-use super::{index::JobHistory, not_later};
+use super::{
+    index::JobHistory,
+    not_later,
+    series::{Series, is_claim},
+};
 use crate::chaos::history::{HistoryLimits, Received, Row, Submitted};
 
 pub(super) fn check(job: &JobHistory<'_>, _: &HistoryLimits) -> Vec<String> {
@@ -14,8 +18,11 @@ pub(super) fn check(job: &JobHistory<'_>, _: &HistoryLimits) -> Vec<String> {
     match job.row {
         Some(row) => {
             found.extend(uncalled_for(job, row));
+            if row.called_back {
+                found.extend(job.series().filter_map(|it| undelivered(job, it)));
+            }
             if row.state.status == Status::Completed {
-                found.extend(undelivered(job, row));
+                found.extend(without_a_time(row));
                 found.extend(wrong_result(job, row));
             }
         }
@@ -48,27 +55,42 @@ fn wrong_bytes(job: &JobHistory<'_>) -> Vec<String> {
 }
 
 fn uncalled_for(job: &JobHistory<'_>, row: &Row) -> Option<String> {
-    (!row.called_back && !job.callbacks.is_empty())
-        .then(|| "a callback was delivered for a job without a callback URL".to_owned())
+    if row.called_back {
+        None
+    } else if !job.callbacks.is_empty() {
+        Some("a callback was delivered for a job without a callback URL".to_owned())
+    } else if !job.redeliveries.is_empty() {
+        Some("a job without a callback URL was redelivered".to_owned())
+    } else {
+        None
+    }
 }
 
-/// A job that became `COMPLETED` before its receiver answered `2xx`.
-fn undelivered(job: &JobHistory<'_>, row: &Row) -> Option<String> {
-    if row.completed_at.is_none() {
-        return Some("it is COMPLETED without a completion time".to_owned());
-    }
-    let end = job.end()?; // a missing transition is reported by the rule `moves`
-    // A receiver reads the clock before it responds, and the worker completes the job only after
-    // the response.
-    let delivered = job
-        .callbacks
+fn without_a_time(row: &Row) -> Option<String> {
+    let without = "it is COMPLETED without a completion time";
+    row.completed_at.is_none().then(|| without.to_owned())
+}
+
+/// A row that became `COMPLETED` before its receiver answered `2xx`.
+fn undelivered(job: &JobHistory<'_>, series: &Series<'_>) -> Option<String> {
+    // A missing transition is reported by the rule `moves`.
+    let end = series.end_as(Status::Completed)?;
+    let claimed = series
+        .moves
         .iter()
-        .any(|callback| is_success(callback) && not_later(callback.at, end.at));
-    (row.called_back && !delivered).then(|| {
-        format!(
-            "it is COMPLETED since {:.3}, and no receiver had answered 2xx by then",
-            end.at
-        )
+        .find(|moved| is_claim(moved) && moved.after.claim == end.after.claim);
+    let claimed = claimed?.earliest();
+    // A receiver reads the clock before it responds, and the worker completes the row only after
+    // the response. What an earlier claim delivered, or an earlier series, does not count: the
+    // worker that completes it has heard the answer itself.
+    let delivered = job.callbacks.iter().any(|callback| {
+        is_success(callback) && not_later(claimed, callback.at) && not_later(callback.at, end.at)
+    });
+    (!delivered).then(|| {
+        series.name(&format!(
+            "it is COMPLETED since {:.3}, and no receiver had answered 2xx by then to claim {}",
+            end.at, end.after.claim
+        ))
     })
 }
 

@@ -1,10 +1,30 @@
 //! Rule `ended`: no lost job. Every job accepted with `202` has a row, and every row reaches a
-//! final status.
+//! final status. The same holds for redeliveries.
 
-use super::{index::JobHistory, is_final};
+use super::{asked, index::JobHistory, is_final, series::Series};
 use crate::chaos::history::HistoryLimits;
 
 pub(super) fn check(job: &JobHistory<'_>, _: &HistoryLimits) -> Vec<String> {
+    let mut found = unfinished(job);
+    found.extend(job.redeliveries.iter().filter_map(unfinished_redelivery));
+    found.extend(asked::matched(job).lost.into_iter().map(|asked| {
+        format!(
+            "its redelivery is lost: it was accepted with 202 at {:.3}, and has no row",
+            asked.at
+        )
+    }));
+    found
+}
+
+fn unfinished_redelivery(series: &Series<'_>) -> Option<String> {
+    let last = series.moves.last().filter(|_| series.end().is_none())?;
+    Some(format!(
+        "its redelivery never ended: it is {} since {:.3}",
+        last.after.status, last.at
+    ))
+}
+
+fn unfinished(job: &JobHistory<'_>) -> Vec<String> {
     match job.row {
         None if !job.acceptances.is_empty() => {
             vec!["it is lost: it was accepted with 202 and has no row".to_owned()]

@@ -10,7 +10,9 @@ use storm_shared::models::{RequestId, Status};
 
 pub(super) use self::story::{STEP, Story};
 use super::{CheckRule, Verdict, check};
-use crate::chaos::history::{Fault, Footprint, HistoryLimits, Record, SubmitAnswer};
+use crate::chaos::history::{
+    Fault, Footprint, HistoryLimits, Record, RedeliveryAnswer, SubmitAnswer,
+};
 
 /// The delay after each failed attempt, and the longest wait of a parked job. Both are over when
 /// the next step of a [`Story`] follows.
@@ -69,6 +71,8 @@ pub(super) const NEVER_MADE: u64 = 10;
 pub(super) const FROZEN: u64 = 11;
 pub(super) const LATE_DELIVERY: u64 = 12;
 pub(super) const SYNC: u64 = 13;
+pub(super) const REDEEMED: u64 = 14;
+pub(super) const DELIVERED_AGAIN: u64 = 15;
 const ROUND: u64 = 1000;
 const ROUNDS: u64 = 4;
 
@@ -77,7 +81,9 @@ impl Example {
     pub(super) fn good() -> Self {
         let first = (0..ROUNDS).map(|round| round * ROUND);
         let second = (SETTLED + ROUND..AGAIN).step_by(10_000);
-        let stories = first.chain(second).flat_map(stories);
+        let rounds = first.chain(second);
+        let stories =
+            rounds.flat_map(|start| stories(start).into_iter().chain(redeliveries(start)));
         let mut records: Vec<_> = stories.flat_map(|story| story.records).collect();
         records.extend(FAULTS.map(|kind| fault(kind, 3)));
         records.extend([
@@ -168,6 +174,13 @@ fn footprint(moment: &str, millis: u64, database: u64) -> Record {
             .map(|name| (name.to_owned(), 40 * MIB))
             .to_vec(),
     })
+}
+
+pub(super) fn refused(status: u16, problem: &str) -> RedeliveryAnswer {
+    RedeliveryAnswer::Refused {
+        status,
+        problem: Some(problem.to_owned()),
+    }
 }
 
 /// One job per fate.
@@ -270,5 +283,52 @@ fn stories(start: u64) -> [Story; 14] {
             .callback_failed()
             .called(Some(200)),
         Story::nothing_of(start + SYNC).inserted_final(),
+    ]
+}
+
+/// Jobs that are delivered again after their end.
+fn redeliveries(start: u64) -> [Story; 2] {
+    let of = |millis| Story::of(start + millis);
+    [
+        // The redelivery of a `FAILED` job is refused while another one is in progress.
+        (1..ATTEMPTS)
+            .fold(of(REDEEMED).accepted().claimed_by("a"), |story, _| {
+                story.attempt_failed().claimed_by("a")
+            })
+            .callback_failed()
+            .polled(Some(Status::Failed))
+            .redelivering()
+            .claimed_by("b")
+            .asked_again(refused(409, "redelivery-under-way"))
+            .called(Some(500))
+            .attempt_failed()
+            .claimed_by("a")
+            .called(Some(200))
+            .redelivered()
+            .polled(Some(Status::Completed)),
+        // A `COMPLETED` job is delivered again, and then one more time, which fails.
+        (1..ATTEMPTS)
+            .fold(
+                of(DELIVERED_AGAIN)
+                    .accepted()
+                    .claimed_by("a")
+                    .called(Some(200))
+                    .completed()
+                    .redelivering()
+                    .claimed_by("b")
+                    .called(Some(200))
+                    .lost()
+                    .claimed_by("c")
+                    .parked()
+                    .claimed_by("c")
+                    .released()
+                    .claimed_by("a")
+                    .called(Some(200))
+                    .redelivered()
+                    .redelivering()
+                    .claimed_by("a"),
+                |story, _| story.called(Some(500)).attempt_failed().claimed_by("b"),
+            )
+            .redelivery_failed("callback_failed"),
     ]
 }

@@ -1,5 +1,5 @@
 //! Rule `faults`: every planned kind of fault was injected, and each fault while jobs were in
-//! flight.
+//! flight. Redeliveries were in progress too, if the clients asked for them.
 //!
 //! Without this rule an idle run without faults would pass.
 
@@ -22,7 +22,10 @@ pub(super) fn check(index: &Index<'_>, limits: &HistoryLimits) -> Vec<Finding> {
                 fault.kind, fault.at
             )
         });
-    missing.chain(idle).map(Finding::from).collect()
+    let redelivered = index.jobs().any(|job| !job.redeliveries.is_empty());
+    let none = (limits.redeliveries && !redelivered)
+        .then(|| "redeliveries were planned, and none began".to_owned());
+    missing.chain(idle).chain(none).map(Finding::from).collect()
 }
 
 #[cfg(test)]

@@ -1,27 +1,30 @@
 //! Rule `fences`: no write with a stale fencing token, and one event for each claim that ended
-//! without ending its job.
+//! without ending its job or redelivery.
 
 use storm_shared::models::Status;
 
-use super::{index::JobHistory, is_final};
+use super::{index::JobHistory, series::Series};
 use crate::chaos::history::{HistoryEvent, HistoryLimits, RowState, Transition};
 
 pub(super) fn check(job: &JobHistory<'_>, limits: &HistoryLimits) -> Vec<String> {
-    let past = first_fenced_write(&job.moves).map(|index| {
-        let moved = job.moves[index];
-        format!(
-            "a write with a stale fencing token at {:.3}: claim {} had ended",
-            moved.at, moved.after.claim
-        )
-    });
-    let events = wrong_events(job, limits);
-    past.into_iter().chain(events).collect()
+    let mut found: Vec<_> = job.series().filter_map(fenced_write).collect();
+    found.extend(wrong_events(job, limits));
+    found
 }
 
-/// The first write with the fencing token of a claim that was released or reclaimed.
-pub(super) fn first_fenced_write(moves: &[&Transition]) -> Option<usize> {
-    let mut over = None;
-    for (index, moved) in moves.iter().enumerate() {
+fn fenced_write(series: &Series<'_>) -> Option<String> {
+    let moved = &series.moves[first_fenced_write(series)?];
+    Some(series.name(&format!(
+        "a write with a stale fencing token at {:.3}: claim {} had ended",
+        moved.at, moved.after.claim
+    )))
+}
+
+/// The first write with the fencing token of a claim that was released or reclaimed, or of an
+/// earlier series.
+pub(super) fn first_fenced_write(series: &Series<'_>) -> Option<usize> {
+    let mut over = series.claims_before();
+    for (index, moved) in series.moves.iter().enumerate() {
         // An insert belongs to no claim, and unparking changes a row that no worker holds.
         let is_write = moved.before.is_some() && !moved.is_unpark();
         if is_write && over.is_some_and(|over| moved.after.claim <= over) {
@@ -76,22 +79,25 @@ fn is_last_attempt(event: &HistoryEvent, moved: &Transition) -> bool {
 /// Events without a matching transition, and transitions without a matching event. Each claim that
 /// ended without ending its job has exactly one of each, of the same kind.
 fn wrong_events(job: &JobHistory<'_>, limits: &HistoryLimits) -> Vec<String> {
-    let ends = job.moves.iter().filter_map(|moved| {
+    let moves = job.series().flat_map(|series| &series.moves);
+    let ends = moves.filter_map(|moved| {
         // Parking makes no attempt, so it records no event.
         let before = ended_early(moved).filter(|before| before.parks == moved.after.parks)?;
         Some((before.claim, events_of(before, &moved.after, limits)))
     });
     let mut unrecorded: Vec<_> = ends.collect();
     let mut found = Vec::new();
-    // Only the last transition can be the end of the job. The rule `moves` reports any later one.
-    let mut last_attempt = job.moves.last();
+    let mut last_attempts: Vec<_> = job.series().filter_map(Series::end).collect();
     for event in &job.events {
-        if last_attempt.is_some_and(|moved| is_last_attempt(event, moved)) {
-            last_attempt = None; // once
+        let its_end = last_attempts
+            .iter()
+            .position(|moved| is_last_attempt(event, moved));
+        if let Some(index) = its_end {
+            last_attempts.remove(index); // once
             continue;
         }
         // A resend ends no claim.
-        if event.event == "resent" && was_claimed(job, event.claim) {
+        if event.event == "resent" && job.series().any(|it| it.was_held_under(event.claim)) {
             continue;
         }
         let its_own = unrecorded.iter().position(|(claim, events)| {
@@ -101,7 +107,7 @@ fn wrong_events(job: &JobHistory<'_>, limits: &HistoryLimits) -> Vec<String> {
             unrecorded.remove(index);
         } else if let Some(end) = end_under(job, event.claim) {
             found.push(format!(
-                "`{}` is recorded for claim {}, which ended its job as {}",
+                "`{}` is recorded for claim {}, which ended as {}",
                 event.event, event.claim, end.status
             ));
         } else {
@@ -120,16 +126,10 @@ fn wrong_events(job: &JobHistory<'_>, limits: &HistoryLimits) -> Vec<String> {
     found
 }
 
-/// Whether the job was held under this claim.
-fn was_claimed(job: &JobHistory<'_>, claim: i64) -> bool {
-    let mut states = job.moves.iter().map(|moved| &moved.after);
-    states.any(|state| state.claim == claim && state.status == Status::Processing)
-}
-
-/// The final state of the job, if this claim ended it.
-fn end_under<'a>(job: &JobHistory<'a>, claim: i64) -> Option<&'a RowState> {
-    let mut states = job.moves.iter().map(|moved| &moved.after);
-    states.find(|state| state.claim == claim && is_final(state.status))
+/// The final state of the job or the redelivery that this claim ended.
+fn end_under<'a>(job: &'a JobHistory<'_>, claim: i64) -> Option<&'a RowState> {
+    let mut states = job.series().filter_map(|it| it.end().map(|end| &end.after));
+    states.find(|state| state.claim == claim)
 }
 
 #[cfg(test)]
@@ -214,7 +214,7 @@ mod tests {
     #[test]
     fn no_job_completes_under_a_lost_claim() {
         let story = job().called(Some(200)).event("claim_lost").completed();
-        assert_violation(story, "ended its job as COMPLETED");
+        assert_violation(story, "which ended as COMPLETED");
     }
 
     #[test]
@@ -305,7 +305,7 @@ mod tests {
         }
         Example::with(story(0)).assert_passes();
         Example::with(story(1)).assert_passes();
-        assert_violation(story(2), "which ended its job as FAILED");
+        assert_violation(story(2), "which ended as FAILED");
     }
 
     #[test]

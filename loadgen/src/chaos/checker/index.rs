@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, HashMap};
 use jiff::Timestamp;
 use storm_shared::models::{RequestId, Status};
 
-use super::is_final;
+use super::{is_final, series::Series};
 use crate::chaos::history::{
-    Fault, Footprint, HistoryEvent, Polled, Received, Record, Row, SubmitAnswer, Submitted,
-    Transition,
+    Fault, Footprint, HistoryEvent, Polled, Received, Record, RedeliveryAsked, Row, SubmitAnswer,
+    Submitted, Transition,
 };
 
 /// All records of one job.
@@ -21,13 +21,19 @@ pub(super) struct JobHistory<'a> {
     /// whose answer promises most.
     pub(super) request: Option<&'a Submitted>,
     pub(super) row: Option<&'a Row>,
-    /// In commit order.
-    pub(super) moves: Vec<&'a Transition>,
+    /// The changes of its own row.
+    pub(super) own: Series<'a>,
+    /// The changes of the row of each redelivery, in commit order.
+    pub(super) redeliveries: Vec<Series<'a>>,
+    /// The responses to requests for a redelivery, by time.
+    pub(super) asked: Vec<&'a RedeliveryAsked>,
     /// By time.
     pub(super) events: Vec<&'a HistoryEvent>,
     /// By time.
     pub(super) callbacks: Vec<&'a Received>,
     pub(super) polls: Vec<&'a Polled>,
+    /// All changes of its rows, in commit order.
+    moves: Vec<&'a Transition>,
 }
 
 impl<'a> JobHistory<'a> {
@@ -37,42 +43,55 @@ impl<'a> JobHistory<'a> {
             acceptances: Vec::new(),
             request: None,
             row: None,
-            moves: Vec::new(),
+            own: Series::of(&[]).0,
+            redeliveries: Vec::new(),
+            asked: Vec::new(),
             events: Vec::new(),
             callbacks: Vec::new(),
             polls: Vec::new(),
+            moves: Vec::new(),
         }
     }
 
-    /// The events that ended a claim but not the job: each explains one duplicate delivery.
-    pub(super) fn explaining_events(&self) -> impl Iterator<Item = &'a HistoryEvent> {
-        // No claim follows the final attempt of a failed job, so its `attempt_failed` explains no
-        // duplicate.
-        let failed = self.row.filter(|row| row.state.status == Status::Failed);
-        let last_claim = failed.map(|row| row.state.claim);
-        let events = self.events.iter().copied();
-        events
-            .filter(move |event| event.event != "attempt_failed" || Some(event.claim) != last_claim)
+    /// The changes of each of its rows: of its own, then of those of its redeliveries.
+    pub(super) fn series(&self) -> impl Iterator<Item = &Series<'a>> {
+        std::iter::once(&self.own).chain(&self.redeliveries)
     }
 
-    /// The transition to its final status.
-    pub(super) fn end(&self) -> Option<&'a Transition> {
-        let mut moves = self.moves.iter().copied();
-        moves.find(|moved| is_final(moved.after.status))
+    /// The events that ended a claim but not the job or the redelivery: each explains one duplicate
+    /// delivery.
+    pub(super) fn explaining_events(&self) -> impl Iterator<Item = &'a HistoryEvent> {
+        // No claim follows the final attempt of what has failed, so its `attempt_failed` explains
+        // no duplicate.
+        let is_last = |event: &HistoryEvent| {
+            let mut failed = self.series().filter_map(|it| it.end_as(Status::Failed));
+            event.event == "attempt_failed" && failed.any(|end| end.after.claim == event.claim)
+        };
+        let events = self.events.iter().copied();
+        events.filter(move |event| !is_last(event))
+    }
+
+    /// The change by which a redelivery turned it from `FAILED` to `COMPLETED`.
+    pub(super) fn redeemed(&self) -> Option<&Transition> {
+        let before = |moved: &&Transition| moved.before.as_ref().map(|before| before.status);
+        let mut moves = self.own.moves.iter().map(AsRef::as_ref);
+        moves.find(|moved| {
+            before(moved) == Some(Status::Failed) && moved.after.status == Status::Completed
+        })
     }
 
     /// When it was first heard of, apart from its callbacks.
     pub(super) fn started(&self) -> Option<Timestamp> {
         let requested = self.request.map(|request| request.at);
-        requested.or_else(|| self.moves.first().map(|moved| moved.at))
+        requested.or_else(|| self.own.begun().map(|moved| moved.at))
     }
 
     /// Whether the row is the record of a `/sync` request: inserted once, in a final status, and
     /// not requested through `/async`.
     pub(super) fn is_sync(&self) -> bool {
         let inserted_final = self
-            .moves
-            .first()
+            .own
+            .begun()
             .is_some_and(|first| first.before.is_none() && is_final(first.after.status));
         // An `/async` job that is inserted in a final status must not pass as a `/sync` record.
         inserted_final && self.request.is_none() && self.acceptances.is_empty()
@@ -107,8 +126,10 @@ impl<'a> Index<'a> {
             job.request = job
                 .row
                 .and_then(|row| by_name.get(row.report_name.as_str()).copied());
-            // `moves` are not sorted: they are stored in commit order. An event excuses what came
-            // after it, so it counts from its earliest moment.
+            // `moves` are not sorted: they are stored in commit order.
+            (job.own, job.redeliveries) = Series::of(&job.moves);
+            job.asked.sort_by_key(|asked| asked.at);
+            // An event excuses what came after it, so it counts from its earliest moment.
             job.events.sort_by_key(|event| event.earliest());
             job.callbacks.sort_by_key(|callback| callback.at);
         }
@@ -130,6 +151,7 @@ impl<'a> Index<'a> {
                 }
             }
             Record::Polled(polled) => self.job(polled.id).polls.push(polled),
+            Record::RedeliveryAsked(asked) => self.job(asked.id).asked.push(asked),
             Record::Received(received) => self.job(received.id).callbacks.push(received),
             Record::Transition(moved) => self.job(moved.id).moves.push(moved),
             Record::Row(row) => self.job(row.id).row = Some(row),

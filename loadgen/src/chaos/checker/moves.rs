@@ -5,31 +5,100 @@ mod tests;
 
 use storm_shared::models::Status;
 
-use super::{fences, index::JobHistory, is_final};
-use crate::chaos::history::{HistoryLimits, RowState, Transition};
+use super::{fences, index::JobHistory, is_final, series::Series};
+use crate::chaos::history::{HistoryLimits, RowKind, RowState, Transition};
 
 pub(super) fn check(job: &JobHistory<'_>, _: &HistoryLimits) -> Vec<String> {
-    let Some(first) = job.moves.first() else {
+    if job.own.moves.is_empty() {
         let unrecorded = "it has a row and no recorded transition";
         return job.row.map(|_| unrecorded.to_owned()).into_iter().collect();
+    }
+    let wrong = |series| {
+        let found = wrong_series(series, job).into_iter();
+        found.map(|what| series.name(&what))
     };
-    // Nothing after a fenced write can be judged. The rule `fences` reports that write itself.
-    let past = fences::first_fenced_write(&job.moves);
-    let judged = &job.moves[..past.unwrap_or(job.moves.len())];
+    job.series().flat_map(wrong).collect()
+}
 
-    let mut found: Vec<String> = wrong_insert(first, job.is_sync()).into_iter().collect();
+fn wrong_series(series: &Series<'_>, job: &JobHistory<'_>) -> Vec<String> {
+    // Nothing after a fenced write can be judged. The rule `fences` reports that write itself.
+    let past = fences::first_fenced_write(series);
+    let judged = &series.moves[..past.unwrap_or(series.moves.len())];
+
+    let mut found = Vec::new();
+    if let Some(first) = judged.first() {
+        found.extend(match series.kind {
+            RowKind::Job => wrong_insert(first, job.is_sync()),
+            RowKind::Redelivery => wrong_beginning(first, series),
+        });
+    }
     found.extend(
         judged
             .windows(2)
-            .filter_map(|pair| missing_transition(pair[0], pair[1])),
+            .filter_map(|pair| missing_transition(&pair[0], &pair[1])),
     );
-    found.extend(judged.iter().filter_map(|moved| wrong_move(moved)));
+    // What the end of a redelivery changes in its job is judged with the redelivery.
+    let is_own =
+        |moved: &&Transition| !job.redeliveries.iter().any(|it| it.has_written_back(moved));
+    let own = judged.iter().map(AsRef::as_ref).filter(is_own);
+    found.extend(own.filter_map(wrong_move));
     if let Some(last) = judged.last()
         && past.is_none()
     {
-        found.extend(wrong_end(last, job));
+        found.extend(match series.kind {
+            RowKind::Job => wrong_end(last, job),
+            RowKind::Redelivery => wrong_write_back(series),
+        });
     }
     found
+}
+
+/// A redelivery that does not count on from a job that has ended.
+fn wrong_beginning(first: &Transition, series: &Series<'_>) -> Option<String> {
+    if first.before.is_some() {
+        return Some("its insert was not recorded".to_owned());
+    }
+    let job = series.job.filter(|job| is_final(job.status));
+    let Some(job) = job else {
+        let job = series.job.map_or("unknown", |job| job.status.as_str());
+        return Some(format!("its job was {job} when it began"));
+    };
+    let expected = RowState {
+        status: Status::Pending,
+        owner: None,
+        lost_claims: 0,
+        ..job.clone()
+    };
+    (first.after != expected).then(|| {
+        format!(
+            "it began as {}, and its job was {}",
+            describe(&first.after),
+            describe(job)
+        )
+    })
+}
+
+/// A redelivery whose end did not leave in its job what it has counted, and only that: a job that
+/// was `FAILED` is `COMPLETED` if it was delivered now, and keeps its status otherwise.
+fn wrong_write_back(series: &Series<'_>) -> Option<String> {
+    let (end, job) = (series.end()?, series.job?);
+    let status = match (job.status, end.after.status) {
+        (Status::Failed, Status::Completed) => Status::Completed,
+        (before, _) => before,
+    };
+    let expected = RowState {
+        status,
+        ..end.after.clone()
+    };
+    let left = series.written_back.last().map_or(job, |last| &last.after);
+    (*left != expected).then(|| {
+        format!(
+            "it ended as {}, and left its job, which had been {}, as {}",
+            describe(&end.after),
+            describe(job),
+            describe(left)
+        )
+    })
 }
 
 fn wrong_insert(first: &Transition, sync: bool) -> Option<String> {
@@ -95,7 +164,7 @@ fn wrong_step(before: &RowState, after: &RowState) -> Option<&'static str> {
     let same_claim = before.claim == after.claim;
     let same_owner = before.owner == after.owner;
     match (before.status, after.status) {
-        // Only an explicit redelivery changes a FAILED job, and a run requests none.
+        // Only the end of a redelivery changes a finished job. `wrong_write_back` judges that.
         (Completed | Failed, _) => Some("it changed after its final status"),
         (Pending, Processing) => wrong_claim(before, after),
         (Processing, _) if !same_claim => Some("its fencing token changed without a new claim"),
@@ -170,11 +239,12 @@ fn describe(state: &RowState) -> String {
         .as_deref()
         .map_or("no owner".to_owned(), |owner| format!("`{owner}`"));
     format!(
-        "{} (claim {} of {owner}, {} attempts, {} lost claims, {})",
+        "{} (claim {} of {owner}, {} attempts, {} lost claims, {} parks, {})",
         state.status,
         state.claim,
         state.attempts,
         state.lost_claims,
+        state.parks,
         state.result.as_deref().map_or("no result", |_| "a result")
     )
 }

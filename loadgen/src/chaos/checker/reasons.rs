@@ -4,32 +4,75 @@ use std::str::FromStr;
 
 use storm_shared::models::Status;
 
-use super::{delivered::is_success, index::JobHistory, not_later};
-use crate::chaos::history::{HistoryLimits, Received, Row};
+use super::{delivered::is_success, index::JobHistory, not_later, series::Series};
+use crate::chaos::history::{HistoryEvent, HistoryLimits, Received, Row, Transition};
 
 pub(super) fn check(job: &JobHistory<'_>, limits: &HistoryLimits) -> Vec<String> {
     let Some(row) = job.row else {
         return Vec::new();
     };
+    let mut found: Vec<_> = wrong_reason(row).into_iter().collect();
+    let series: Vec<_> = job.series().collect();
+    let last_ended = series.iter().rposition(|series| series.end().is_some());
+    for (index, series) in series.iter().enumerate() {
+        let Some(end) = series.end_as(Status::Failed) else {
+            continue;
+        };
+        // A redelivery that fails leaves its reason in the row, over that of the job. A `COMPLETED`
+        // job keeps none, so the reason is what the transition shows.
+        let recorded = row.failure_reason.as_deref();
+        let recorded = recorded.filter(|_| last_ended == Some(index));
+        let reason = recorded.unwrap_or_else(|| shown_by(end));
+        let wrong = untrue(job, index, end, reason, limits).into_iter();
+        found.extend(wrong.map(|what| series.name(&what)));
+    }
+    found
+}
+
+fn wrong_reason(row: &Row) -> Option<String> {
     match (row.state.status, row.failure_reason.as_deref()) {
-        (Status::Failed, None) => vec!["it is FAILED without a reason".to_owned()],
-        (Status::Failed, Some(reason)) => untrue(job, row, reason, limits),
-        (status, Some(reason)) => vec![format!("it is {status} with the reason `{reason}`")],
-        (_, None) => Vec::new(),
+        (Status::Failed, None) => Some("it is FAILED without a reason".to_owned()),
+        (Status::Failed, Some(_)) | (_, None) => None,
+        (status, Some(reason)) => Some(format!("it is {status} with the reason `{reason}`")),
     }
 }
 
-fn untrue(job: &JobHistory<'_>, row: &Row, reason: &str, limits: &HistoryLimits) -> Vec<String> {
+fn shown_by(end: &Transition) -> &'static str {
+    let before = end.before.as_ref().map_or(0, |before| before.lost_claims);
+    if end.after.lost_claims > before {
+        "poison"
+    } else {
+        "callback_failed"
+    }
+}
+
+/// What contradicts the reason for which the series with this index failed.
+fn untrue(
+    job: &JobHistory<'_>,
+    index: usize,
+    end: &Transition,
+    reason: &str,
+    limits: &HistoryLimits,
+) -> Vec<String> {
+    let Some(series) = job.series().nth(index) else {
+        return Vec::new();
+    };
     match Reason::from_str(reason) {
-        Ok(Reason::CallbackFailed) => callback_failed(job, row, limits),
-        Ok(Reason::Poison) => poison(job, row, limits),
+        Ok(Reason::CallbackFailed) => {
+            let next = job.series().nth(index + 1).and_then(Series::begun);
+            callback_failed(job, series, end, next, limits)
+        }
+        Ok(Reason::Poison) => poison(job, series, end, limits),
         Ok(Reason::Sync) if job.is_sync() => Vec::new(),
         // Other reasons mean a bug, a damaged row or a refused URL, or belong to `/sync`. No fault
         // of a run causes them for an `/async` job.
-        _ => vec![format!(
-            "no fault of this run can cause the reason `{reason}`: {}",
-            row.failure_detail.as_deref().unwrap_or("no detail")
-        )],
+        _ => {
+            let detail = job.row.and_then(|row| row.failure_detail.as_deref());
+            vec![format!(
+                "no fault of this run can cause the reason `{reason}`: {}",
+                detail.unwrap_or("no detail")
+            )]
+        }
     }
 }
 
@@ -54,21 +97,35 @@ impl FromStr for Reason {
     }
 }
 
-fn callback_failed(job: &JobHistory<'_>, row: &Row, limits: &HistoryLimits) -> Vec<String> {
+/// `next` is the beginning of the next series.
+fn callback_failed(
+    job: &JobHistory<'_>,
+    series: &Series<'_>,
+    end: &Transition,
+    next: Option<&Transition>,
+    limits: &HistoryLimits,
+) -> Vec<String> {
     let mut found = Vec::new();
-    if !row.called_back {
+    if job.row.is_some_and(|row| !row.called_back) {
         found.push("its reason is callback_failed, and it has no callback URL".to_owned());
     }
     // No attempt is final before the last: the receivers never answer 410, and the SSRF policy
     // allows their address.
-    if row.state.attempts != limits.attempts {
+    let attempts = series.attempts(&end.after);
+    if attempts != limits.attempts {
         found.push(format!(
-            "its callback failed after {} attempts, and it has {}",
-            row.state.attempts, limits.attempts
+            "its callback failed after {attempts} attempts, and it has {}",
+            limits.attempts
         ));
     }
+    let is_its_own = |callback: &&&Received| {
+        let begun = series.begun().map(Transition::earliest);
+        let follows = begun.is_none_or(|begun| begun <= callback.at);
+        follows && next.is_none_or(|next| callback.at < next.earliest())
+    };
     let successes = job.callbacks.iter().filter(|callback| is_success(callback));
-    for callback in successes.filter(|callback| !outcome_unknown(callback, job)) {
+    let successes = successes.filter(is_its_own);
+    for callback in successes.filter(|callback| !outcome_unknown(callback, job, series, end)) {
         found.push(format!(
             "its callback failed, and its receiver answered 2xx at {:.3}",
             callback.at
@@ -79,27 +136,40 @@ fn callback_failed(job: &JobHistory<'_>, row: &Row, limits: &HistoryLimits) -> V
 
 /// Whether the worker may have missed the receiver's `2xx`: the attempt had timed out, or its claim
 /// had ended.
-fn outcome_unknown(callback: &Received, job: &JobHistory<'_>) -> bool {
+fn outcome_unknown(
+    callback: &Received,
+    job: &JobHistory<'_>,
+    series: &Series<'_>,
+    end: &Transition,
+) -> bool {
     // A claim's event follows its delivery, so an earlier event excuses nothing.
     let ended_after = job
         .explaining_events()
+        .filter(|event| series.was_held_under(event.claim))
         .any(|event| not_later(callback.at, event.at));
-    // After the job's end only a worker that was frozen past its lease can have sent a callback.
-    let ended_before = job
-        .end()
-        .is_some_and(|end| !not_later(callback.at, end.earliest()))
-        && job.events.iter().any(|event| event.event == "claim_lost");
+    // After the end only a worker that was frozen past its lease can have sent a callback.
+    let ended_before = !not_later(callback.at, end.earliest())
+        && job.events.iter().any(|event| is_lost_claim(event));
     ended_after || ended_before
 }
 
-fn poison(job: &JobHistory<'_>, row: &Row, limits: &HistoryLimits) -> Vec<String> {
+fn is_lost_claim(event: &HistoryEvent) -> bool {
+    event.event == "claim_lost"
+}
+
+fn poison(
+    job: &JobHistory<'_>,
+    series: &Series<'_>,
+    end: &Transition,
+    limits: &HistoryLimits,
+) -> Vec<String> {
     let recorded = job
         .events
         .iter()
-        .filter(|event| event.event == "claim_lost");
+        .filter(|event| is_lost_claim(event) && series.was_held_under(event.claim));
     // Claims lost beside other jobs are recorded too, and may not be counted.
     let recorded = i64::try_from(recorded.count()).unwrap_or(i64::MAX);
-    [(row.state.lost_claims, "counted"), (recorded, "recorded")]
+    [(end.after.lost_claims, "counted"), (recorded, "recorded")]
         .into_iter()
         .filter(|(lost, _)| *lost < limits.max_claims)
         .map(|(lost, how)| {

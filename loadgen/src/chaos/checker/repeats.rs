@@ -1,16 +1,19 @@
 //! Rule `repeats`: every duplicate delivery is explained by a recorded event (at-least-once).
 //!
-//! Each claim makes at most one attempt, and each claim that does not end its job ends with one
-//! event. A callback that goes out again within an attempt is an event too (`resent`), recorded
-//! before it is sent. So at least k - 1 events precede the k-th delivery.
+//! Each claim makes at most one attempt, and each claim that does not end its job, or redelivery,
+//! ends with one event. A callback that goes out again within an attempt is an event too
+//! (`resent`), recorded before it is sent. So at least k - 1 events and beginnings of a redelivery
+//! precede the k-th delivery.
+
+use jiff::Timestamp;
 
 use super::{index::JobHistory, not_later};
-use crate::chaos::history::{HistoryEvent, HistoryLimits, Received};
+use crate::chaos::history::{HistoryLimits, Received};
 
 pub(super) fn check(job: &JobHistory<'_>, _: &HistoryLimits) -> Vec<String> {
     explained(job)
         .into_iter()
-        .filter(|(_, event)| event.is_none())
+        .filter(|(_, cause)| cause.is_none())
         .map(|(callback, _)| {
             format!(
                 "the duplicate delivery at {:.3} is unexplained: no event precedes it",
@@ -20,20 +23,47 @@ pub(super) fn check(job: &JobHistory<'_>, _: &HistoryLimits) -> Vec<String> {
         .collect()
 }
 
-/// Every delivery but the first, with the event that explains it: the latest earlier event that is
-/// not used yet. Each event explains one duplicate.
-pub(super) fn explained<'a>(job: &JobHistory<'a>) -> Vec<(&'a Received, Option<&'a HistoryEvent>)> {
-    // Events and callbacks are both in time order, so one pass is enough. The rule only needs some
-    // earlier event; the latest is taken because the summary counts duplicates by their cause.
-    let mut events = job.explaining_events().peekable();
+/// What explains one duplicate delivery.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Cause<'a> {
+    /// Its earliest moment.
+    at: Timestamp,
+    /// The kind of event, or `redelivery`.
+    pub(super) what: &'a str,
+}
+
+/// Every delivery but the first, with its cause: the latest earlier one that is not used yet. Each
+/// cause explains one duplicate.
+pub(super) fn explained<'a>(job: &JobHistory<'a>) -> Vec<(&'a Received, Option<Cause<'a>>)> {
+    // Causes and callbacks are both in time order, so one pass is enough. The rule only needs some
+    // earlier cause; the latest is taken because the summary counts duplicates by their cause.
+    let mut causes = causes(job).into_iter().peekable();
     let mut unused = Vec::new();
     let repeats = job.callbacks.iter().skip(1).map(|callback| {
-        while let Some(event) = events.next_if(|event| not_later(event.earliest(), callback.at)) {
-            unused.push(event);
+        while let Some(cause) = causes.next_if(|cause| not_later(cause.at, callback.at)) {
+            unused.push(cause);
         }
         (*callback, unused.pop())
     });
     repeats.collect()
+}
+
+/// By time.
+fn causes<'a>(job: &JobHistory<'a>) -> Vec<Cause<'a>> {
+    let events = job.explaining_events().map(|event| Cause {
+        at: event.earliest(),
+        what: &event.event,
+    });
+    let redeliveries = job.redeliveries.iter().filter_map(|series| {
+        let begun = series.begun()?;
+        Some(Cause {
+            at: begun.earliest(),
+            what: "redelivery",
+        })
+    });
+    let mut causes: Vec<_> = events.chain(redeliveries).collect();
+    causes.sort_by_key(|cause| cause.at);
+    causes
 }
 
 #[cfg(test)]
@@ -139,8 +169,9 @@ mod tests {
             let lost_at = story.now;
             let story = story.lost().claimed_by("b");
             let back = story.now.duration_since(lost_at) + before;
-            let story = story.later(-back).called(Some(200));
-            story.later(back).completed()
+            let story = story.later(-back).called(None).later(back);
+            // The claim that completes the job has its own success.
+            story.event("resent").called(Some(200)).completed()
         }
         Example::with(story(SignedDuration::from_millis(5))).assert_passes();
         let too_much = SignedDuration::from_millis(6);
@@ -156,10 +187,11 @@ mod tests {
         let example = Example::good();
         let index = Index::of(&example.records);
         let job = index.jobs().find(|job| job.id == id(RELEASED)).unwrap();
-        let kinds: Vec<_> = explained(job)
+        let last = job.events.iter().find(|event| event.claim == 2).unwrap();
+        let causes: Vec<_> = explained(job)
             .into_iter()
-            .map(|(_, event)| event.map(|event| (event.event.as_str(), event.claim)))
+            .map(|(_, cause)| cause.map(|cause| (cause.what, cause.at)))
             .collect();
-        assert_eq!(kinds, [Some(("given_back", 2))]);
+        assert_eq!(causes, [Some(("given_back", last.at))]);
     }
 }

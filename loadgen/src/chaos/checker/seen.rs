@@ -1,16 +1,19 @@
-//! Rule `seen`: polls of a job are linearizable. A final status is stable, and an accepted job
-//! never returns `404`.
+//! Rule `seen`: polls of a job are linearizable. A final status is stable, unless a redelivery turns
+//! `FAILED` into `COMPLETED`, and an accepted job never returns `404`.
 
 use storm_shared::models::Status;
 
-use super::{index::JobHistory, is_final};
-use crate::chaos::history::{HistoryLimits, Polled};
+use super::{index::JobHistory, is_final, not_later};
+use crate::chaos::history::{HistoryLimits, Polled, Row};
 
 pub(super) fn check(job: &JobHistory<'_>, _: &HistoryLimits) -> Vec<String> {
     let mut found = vanished(job);
     let ends = job.polls.iter().filter(|poll| saw_end(poll));
-    // If polls saw two different final statuses, compare against the one that arrived first.
-    if let Some(end) = ends.min_by_key(|poll| poll.at) {
+    // If polls saw two different final statuses, compare against the one that arrived first, or
+    // against the one that a redelivery changes no more.
+    let may_change =
+        |poll: &Polled| poll.status == Some(Status::Failed) && job.redeemed().is_some();
+    if let Some(end) = ends.min_by_key(|poll| (may_change(poll), poll.at)) {
         found.extend(went_back(job, end));
     }
     found
@@ -48,6 +51,7 @@ fn went_back(job: &JobHistory<'_>, end: &Polled) -> Vec<String> {
         poll.status != end.status
             && poll.status.is_some()
             && (poll.asked_at >= end.at || saw_end(poll))
+            && !is_redeemed(job, end, poll)
     };
     let seen = |status: Option<Status>| status.map_or("404", Status::as_str);
     let mut found: Vec<_> = job
@@ -64,7 +68,8 @@ fn went_back(job: &JobHistory<'_>, end: &Polled) -> Vec<String> {
             )
         })
         .collect();
-    if let Some(row) = job.row.filter(|row| Some(row.state.status) != end.status) {
+    let is_other = |row: &&Row| Some(row.state.status) != end.status && job.redeemed().is_none();
+    if let Some(row) = job.row.filter(is_other) {
         found.push(format!(
             "a poll returned {} at {:.3}, and its row is {}",
             seen(end.status),
@@ -73,6 +78,19 @@ fn went_back(job: &JobHistory<'_>, end: &Polled) -> Vec<String> {
         ));
     }
     found
+}
+
+/// Whether two polls saw a job on both sides of the change that a redelivery makes: it was `FAILED`
+/// at some time before that, and `COMPLETED` at some time after it.
+fn is_redeemed(job: &JobHistory<'_>, one: &Polled, other: &Polled) -> bool {
+    let (failed, completed) = match (one.status, other.status) {
+        (Some(Status::Failed), Some(Status::Completed)) => (one, other),
+        (Some(Status::Completed), Some(Status::Failed)) => (other, one),
+        _ => return false,
+    };
+    job.redeemed().is_some_and(|redeemed| {
+        not_later(failed.asked_at, redeemed.at) && not_later(redeemed.earliest(), completed.at)
+    })
 }
 
 fn saw_end(poll: &Polled) -> bool {

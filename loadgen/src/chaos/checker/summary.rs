@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+use storm_shared::models::Status;
 
 use super::{
     index::{Index, JobHistory},
     repeats,
+    series::Series,
 };
-use crate::chaos::history::{SubmitAnswer, Submitted};
+use crate::chaos::history::{RedeliveryAnswer, SubmitAnswer, Submitted};
 
 /// The counts of a run, whether it passed or failed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -29,7 +31,11 @@ pub struct Summary {
     pub ended: BTreeMap<String, u64>,
     /// Deliveries that receivers read, duplicates included.
     pub callbacks: u64,
-    /// Duplicate deliveries by the event that explains them, or `unexplained`.
+    /// Requests for a redelivery, by their response.
+    pub redeliveries_asked: BTreeMap<String, u64>,
+    /// Redeliveries by the status of their job and by their outcome: `FAILED, delivered`, …
+    pub redeliveries: BTreeMap<String, u64>,
+    /// Duplicate deliveries by the event that explains them, `redelivery`, or `unexplained`.
     pub repeats: BTreeMap<String, u64>,
     /// The store's events, by kind.
     pub events: BTreeMap<String, u64>,
@@ -89,14 +95,42 @@ impl Summary {
             );
         }
         self.callbacks += job.callbacks.len() as u64;
-        for (_, event) in repeats::explained(job) {
-            let kind = event.map_or("unexplained", |event| event.event.as_str());
+        for (_, cause) in repeats::explained(job) {
+            let kind = cause.map_or("unexplained", |cause| cause.what);
             count(&mut self.repeats, kind.to_owned());
+        }
+        for asked in &job.asked {
+            count(&mut self.redeliveries_asked, answer(&asked.answer));
+        }
+        for series in &job.redeliveries {
+            count(&mut self.redeliveries, redelivery(series));
         }
         for event in &job.events {
             count(&mut self.events, event.event.clone());
         }
     }
+}
+
+fn answer(answer: &RedeliveryAnswer) -> String {
+    match answer {
+        RedeliveryAnswer::Accepted => "202".to_owned(),
+        RedeliveryAnswer::Refused { status, problem } => {
+            let problem = problem.as_ref();
+            problem.map_or(status.to_string(), |problem| format!("{status} {problem}"))
+        }
+        RedeliveryAnswer::OutcomeUnknown => "503 outcome-unknown".to_owned(),
+        RedeliveryAnswer::NoAnswer(_) => "no response".to_owned(),
+    }
+}
+
+fn redelivery(series: &Series<'_>) -> String {
+    let job = series.job.map_or("unknown", |job| job.status.as_str());
+    let outcome = match series.end().map(|end| end.after.status) {
+        Some(Status::Completed) => "delivered",
+        Some(_) => "not delivered",
+        None => "not ended",
+    };
+    format!("{job}, {outcome}")
 }
 
 fn count(counts: &mut BTreeMap<String, u64>, what: String) {

@@ -1,5 +1,7 @@
 //! Tests of the checker as a whole. Each rule has its tests in its own module.
 
+mod redeliveries;
+
 use std::collections::BTreeMap;
 
 use super::{
@@ -33,29 +35,38 @@ fn a_valid_history_passes() {
 fn the_summary_counts_all_records() {
     // Seven rounds of the same stories: four in the first load and three in the second.
     let summary = Example::good().verdict().summary;
-    assert_eq!((summary.accepted, summary.unanswered), (63, 14));
+    assert_eq!((summary.accepted, summary.unanswered), (77, 14));
     assert_eq!(summary.refused, [(422, 7)].into());
     assert_eq!(summary.outcome_unknown, 7);
-    assert_eq!(summary.rows, 84);
+    assert_eq!(summary.rows, 98);
     let ended = counts([
-        ("COMPLETED", 63),
+        ("COMPLETED", 77),
         ("FAILED callback_failed", 14),
         ("FAILED poison", 7),
     ]);
     assert_eq!(summary.ended, ended);
+    let asked = counts([("202", 21), ("409 redelivery-under-way", 7)]);
+    assert_eq!(summary.redeliveries_asked, asked);
+    let redeliveries = counts([
+        ("COMPLETED, delivered", 7),
+        ("COMPLETED, not delivered", 7),
+        ("FAILED, delivered", 7),
+    ]);
+    assert_eq!(summary.redeliveries, redeliveries);
     let repeats = counts([
-        ("attempt_failed", 49),
+        ("attempt_failed", 70),
         ("claim_lost", 14),
-        ("given_back", 7),
+        ("given_back", 14),
+        ("redelivery", 14),
     ]);
     assert_eq!(summary.repeats, repeats);
     let events = counts([
-        ("attempt_failed", 70),
-        ("claim_lost", 56),
-        ("given_back", 14),
+        ("attempt_failed", 133),
+        ("claim_lost", 63),
+        ("given_back", 21),
     ]);
     assert_eq!(summary.events, events);
-    assert_eq!(summary.callbacks, 133);
+    assert_eq!(summary.callbacks, 189);
 }
 
 #[test]
@@ -205,7 +216,7 @@ fn a_failed_verdict_shows_every_violated_rule_and_some_timelines() {
 
     let good = Example::good();
     let text = good.verdict().render(&good.records);
-    assert_eq!(text, "passed: no violations in the history of 84 jobs\n");
+    assert_eq!(text, "passed: no violations in the history of 98 jobs\n");
 }
 
 #[test]

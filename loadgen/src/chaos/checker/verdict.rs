@@ -21,21 +21,26 @@ const TIMELINES: usize = 3;
 #[serde(rename_all = "snake_case")]
 pub enum CheckRule {
     /// No lost job: every job accepted with `202` has a row, and every row reaches a final status.
+    /// The same holds for redeliveries.
     Ended,
-    /// One request, one job: no row without a request, and no request with two rows.
+    /// One request, one job: no row without a request, and no request with two rows. The same holds
+    /// for redeliveries.
     Named,
-    /// A job is `COMPLETED` only after its receiver answered `2xx` to the correct body.
+    /// A job, or a redelivery, is `COMPLETED` only after its receiver answered `2xx` to the correct
+    /// body, under the claim that completed it.
     Delivered,
-    /// The failure reason of a `FAILED` job is supported by the history.
+    /// The failure reason of a `FAILED` job, or redelivery, is supported by the history.
     Reasons,
-    /// At-least-once: every duplicate delivery is explained by a recorded event.
+    /// At-least-once: every duplicate delivery is explained by a recorded event or a redelivery.
     Repeats,
-    /// Rows change only by the transitions of the contract.
+    /// Rows change only by the transitions of the contract. The end of a redelivery, and nothing
+    /// else, changes a job that has ended.
     Moves,
     /// No write with a stale fencing token, and one event for each claim that ended without ending
-    /// its job.
+    /// its job or redelivery.
     Fences,
-    /// Polls of a job are linearizable: a final status is stable.
+    /// Polls of a job are linearizable: a final status is stable, unless a redelivery changes it.
+    /// The reason for which a redelivery was refused is true.
     Seen,
     /// No wait is cut short or drawn out, whatever the wall clock says, and no job ends before it
     /// was created.

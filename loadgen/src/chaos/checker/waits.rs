@@ -1,5 +1,5 @@
-//! Rule `waits`: no wait is cut short or drawn out, whatever the wall clock says, and no job ends
-//! before it was created.
+//! Rule `waits`: no wait of a job or a redelivery is cut short or drawn out, whatever the wall clock
+//! says, and no job ends before it was created.
 //!
 //! A busy machine makes everything late, so no rule limits how late. But the time at which a job is
 //! due is decided before it is written, and a job is claimed after it is due.
@@ -9,8 +9,13 @@ use std::time::Duration;
 use jiff::Timestamp;
 use storm_shared::models::Status;
 
-use super::{CLOCK_TOLERANCE, index::JobHistory, not_later};
-use crate::chaos::history::{HistoryLimits, Transition};
+use super::{
+    CLOCK_TOLERANCE,
+    index::JobHistory,
+    not_later,
+    series::{Series, is_claim},
+};
+use crate::chaos::history::{HistoryLimits, RowKind, Transition};
 
 pub(super) fn check(job: &JobHistory<'_>, limits: &HistoryLimits) -> Vec<String> {
     let mut found: Vec<String> = ended_too_early(job).into_iter().collect();
@@ -18,10 +23,19 @@ pub(super) fn check(job: &JobHistory<'_>, limits: &HistoryLimits) -> Vec<String>
     if limits.retry_delays.is_empty() {
         return found;
     }
+    for series in job.series() {
+        let wrong = wrong_waits(series, limits);
+        found.extend(wrong.iter().map(|what| series.name(what)));
+    }
+    found
+}
+
+fn wrong_waits(series: &Series<'_>, limits: &HistoryLimits) -> Vec<String> {
+    let mut found = Vec::new();
     let mut claimed = None;
-    for moved in &job.moves {
+    for moved in &series.moves {
         found.extend(claimed_too_early(moved));
-        found.extend(wrong_due(moved, claimed, limits));
+        found.extend(wrong_due(series, moved, claimed, limits));
         if is_claim(moved) {
             claimed = Some(moved.earliest());
         }
@@ -36,14 +50,14 @@ fn ended_too_early(job: &JobHistory<'_>) -> Option<String> {
         .then(|| format!("it was created at {created:.3}, and completed at {completed:.3}"))
 }
 
-/// A claim of a job that was not due yet. A new job may be claimed at once: its due time only
+/// A claim of a row that was not due yet. A new job may be claimed at once: its due time only
 /// leaves it to its notification for a while.
 fn claimed_too_early(moved: &Transition) -> Option<String> {
     let before = moved.before.as_ref().filter(|before| before.claim > 0)?;
     let due = moved.was_due.filter(|_| is_claim(moved))?;
     (!not_later(due, moved.at)).then(|| {
         format!(
-            "claim {} was made by {:.3}, and the job was due at {due:.3}",
+            "claim {} was made by {:.3}, and was due at {due:.3}",
             before.claim + 1,
             moved.at
         )
@@ -53,11 +67,12 @@ fn claimed_too_early(moved: &Transition) -> Option<String> {
 /// A due time that a wait of the contract can't have set. The wait began after the claim that it
 /// ended, and before the transition was committed.
 fn wrong_due(
+    series: &Series<'_>,
     moved: &Transition,
     claimed: Option<Timestamp>,
     limits: &HistoryLimits,
 ) -> Option<String> {
-    let wait = wait_of(moved, limits)?;
+    let wait = wait_of(series, moved, limits)?;
     let Some(due) = moved.due else {
         return Some(format!("it waits since {:.3} with no due time", moved.at));
     };
@@ -85,22 +100,25 @@ struct Wait {
     longest: Duration,
 }
 
-/// The wait that begins with a transition; none if the job does not wait after it.
-fn wait_of(moved: &Transition, limits: &HistoryLimits) -> Option<Wait> {
+/// The wait that begins with a transition; none if the row does not wait after it.
+fn wait_of(series: &Series<'_>, moved: &Transition, limits: &HistoryLimits) -> Option<Wait> {
     let after = &moved.after;
     if after.status != Status::Pending {
         return None;
     }
     let longest_park = Duration::from_millis(limits.longest_park);
     let Some(before) = &moved.before else {
-        // A new job is left to its notification, for less than any park.
         return Some(Wait {
             shortest: None,
-            longest: longest_park,
+            // A new job is left to its notification, for less than any park. A redelivery has none.
+            longest: match moved.kind {
+                RowKind::Job => longest_park,
+                RowKind::Redelivery => Duration::ZERO,
+            },
         });
     };
     if after.attempts > before.attempts {
-        let failed = usize::try_from(before.attempts).ok()?;
+        let failed = usize::try_from(series.attempts(before)).ok()?;
         // Another attempt than the last has a delay. The rule `moves` counts the attempts.
         let delay = Duration::from_millis(*limits.retry_delays.get(failed)?);
         return Some(Wait {
@@ -119,11 +137,6 @@ fn wait_of(moved: &Transition, limits: &HistoryLimits) -> Option<Wait> {
         shortest: None,
         longest: Duration::ZERO,
     })
-}
-
-fn is_claim(moved: &Transition) -> bool {
-    let pending = moved.before.as_ref().map(|before| before.status) == Some(Status::Pending);
-    pending && moved.after.status == Status::Processing
 }
 
 #[cfg(test)]

@@ -32,6 +32,8 @@ pub(in crate::chaos) struct ReceivedCallback {
     report_name: String,
     /// Whether it is the report requested under that name, with a valid signature.
     pub(super) content_correct: bool,
+    /// How many callbacks of this job its order has the receiver refuse.
+    refusals: usize,
 }
 
 impl ReceivedCallback {
@@ -55,6 +57,8 @@ pub(super) struct CallbackLog {
     wall_clock: WallClock,
     delivered: Arc<Mutex<Vec<ReceivedCallback>>>,
     unexpected: Arc<Mutex<Vec<String>>>,
+    /// The number of callbacks of each job whose receiver refuses some.
+    refused: Arc<Mutex<HashMap<RequestId, usize>>>,
 }
 
 /// A delivery that has been read. It is recorded on drop, without a response unless one was set: so
@@ -73,6 +77,7 @@ impl CallbackLog {
             wall_clock,
             delivered: Arc::default(),
             unexpected: Arc::default(),
+            refused: Arc::default(),
         }
     }
 
@@ -110,6 +115,7 @@ impl CallbackLog {
             !matches!(check, SignatureCheck::Invalid(_))
         });
         Some(ReceivedCallback {
+            refusals: order.as_ref().map_or(0, |order| order.refusals),
             content_correct: signature_valid
                 && order.is_some_and(|order| content == callback_of(id, &order)),
             report_name,
@@ -127,6 +133,17 @@ impl CallbackLog {
 }
 
 impl DeliveryGuard<'_> {
+    /// Counts the callback. Returns whether the receiver refuses it.
+    pub(super) fn is_refused(&self) -> bool {
+        let stubborn = self.delivered.as_ref().filter(|it| it.refusals > 0);
+        stubborn.is_some_and(|callback| {
+            let mut refused = lock(&self.log.refused);
+            let count = refused.entry(callback.received.id).or_default();
+            *count += 1;
+            *count <= callback.refusals
+        })
+    }
+
     /// Records the response, which is about to be sent.
     pub(super) fn answered(mut self, status: StatusCode) {
         if let Some(delivered) = &mut self.delivered {

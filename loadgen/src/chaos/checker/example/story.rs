@@ -8,7 +8,8 @@ use storm_shared::{
 
 use super::{LONGEST_PARK, RETRY_DELAY, at, id};
 use crate::chaos::history::{
-    HistoryEvent, Polled, Received, Record, Row, RowState, SubmitAnswer, Submitted, Transition,
+    HistoryEvent, Polled, Received, Record, RedeliveryAnswer, RedeliveryAsked, Row, RowKind,
+    RowState, SubmitAnswer, Submitted, Transition,
 };
 
 /// The time between two steps of a story.
@@ -18,7 +19,12 @@ pub(in super::super) const STEP: SignedDuration = SignedDuration::from_millis(20
 pub(in super::super) struct Story {
     pub(in super::super) records: Vec<Record>,
     pub(in super::super) now: Timestamp,
+    /// The state of the row that changes now: the job's, or that of its redelivery.
     pub(in super::super) state: RowState,
+    kind: RowKind,
+    /// The state of the job during a redelivery, and its reason if it has failed.
+    job: RowState,
+    failure_reason: Option<String>,
     /// When the job is due.
     pub(in super::super) due: Option<Timestamp>,
     id: RequestId,
@@ -49,18 +55,22 @@ impl Story {
 
     /// The story of a request without a job.
     pub(in super::super) fn nothing_of(millis: u64) -> Self {
+        let state = RowState {
+            status: Status::Pending,
+            claim: 0,
+            owner: None,
+            attempts: 0,
+            lost_claims: 0,
+            result: None,
+            parks: 0,
+        };
         Self {
             records: Vec::new(),
             now: at(millis),
-            state: RowState {
-                status: Status::Pending,
-                claim: 0,
-                owner: None,
-                attempts: 0,
-                lost_claims: 0,
-                result: None,
-                parks: 0,
-            },
+            job: state.clone(),
+            state,
+            kind: RowKind::Job,
+            failure_reason: None,
             due: None,
             id: id(millis),
             spec: ReportSpec {
@@ -107,17 +117,24 @@ impl Story {
     /// Inserts the row. A second insert is a violation.
     pub(in super::super) fn inserted(mut self) -> Self {
         self.due = (self.state.status == Status::Pending).then_some(self.now);
+        self.record_move(None, None);
+        self.now += STEP;
+        self
+    }
+
+    /// Records a transition to the present state.
+    fn record_move(&mut self, before: Option<RowState>, was_due: Option<Timestamp>) {
         let moved = Transition {
+            kind: self.kind,
             at: self.now,
             not_before: None,
             id: self.id,
-            before: None,
+            before,
             after: self.state.clone(),
-            was_due: None,
+            was_due,
             due: self.due,
         };
-        self.push(Record::Transition(moved));
-        self
+        self.records.push(Record::Transition(moved));
     }
 
     pub(in super::super) fn accepted(self) -> Self {
@@ -140,17 +157,102 @@ impl Story {
         let (before, was_due) = (self.state.clone(), self.due);
         change(&mut self.state);
         self.due = due(&before, &self.state, self.now);
-        let moved = Transition {
-            at: self.now,
-            not_before: None,
-            id: self.id,
-            before: Some(before),
-            after: self.state.clone(),
-            was_due,
-            due: self.due,
-        };
-        self.push(Record::Transition(moved));
+        self.record_move(Some(before), was_due);
+        self.now += STEP;
         self
+    }
+
+    /// A redelivery is asked for, and begins.
+    pub(in super::super) fn redelivering(self) -> Self {
+        self.redelivery_inserted()
+            .asked_again(RedeliveryAnswer::Accepted)
+    }
+
+    /// A redelivery begins. All later steps are those of its row, until its end.
+    pub(in super::super) fn redelivery_inserted(mut self) -> Self {
+        self.job = self.state.clone();
+        self.kind = RowKind::Redelivery;
+        self.state.status = Status::Pending;
+        self.state.owner = None;
+        self.state.lost_claims = 0;
+        self.inserted()
+    }
+
+    /// A request for a redelivery that was sent two steps ago, and its response.
+    pub(in super::super) fn asked_again(mut self, answer: RedeliveryAnswer) -> Self {
+        let asked = RedeliveryAsked {
+            asked_at: self.now - STEP * 2,
+            at: self.now,
+            id: self.id,
+            answer,
+        };
+        self.push(Record::RedeliveryAsked(asked));
+        self
+    }
+
+    /// The redelivery succeeds: a job that was `FAILED` is `COMPLETED`.
+    pub(in super::super) fn redelivered(mut self) -> Self {
+        self.failure_reason = None;
+        self.redelivery_ended(Status::Completed, |state| state.attempts += 1)
+    }
+
+    /// The final attempt of a redelivery fails, for `reason`.
+    pub(in super::super) fn redelivery_failed(mut self, reason: &str) -> Self {
+        if self.job.status == Status::Failed {
+            self.failure_reason = Some(reason.to_owned());
+        }
+        self.event("attempt_failed")
+            .redelivery_ended(Status::Failed, |state| state.attempts += 1)
+    }
+
+    /// One transaction counts, writes back to the job, and deletes the redelivery.
+    pub(in super::super) fn redelivery_ended(
+        self,
+        status: Status,
+        count: impl FnOnce(&mut RowState),
+    ) -> Self {
+        self.redelivery_ended_with(status, count, |_| {})
+    }
+
+    /// As `redelivery_ended`, with a `change` of what is written back.
+    pub(in super::super) fn redelivery_ended_with(
+        mut self,
+        status: Status,
+        count: impl FnOnce(&mut RowState),
+        change: impl FnOnce(&mut RowState),
+    ) -> Self {
+        let claimed = self.state.clone();
+        count(&mut self.state);
+        self.record_move(Some(claimed), None);
+
+        let (counted, before) = (self.state.clone(), self.job.clone());
+        self.kind = RowKind::Job;
+        self.state.status = before.status;
+        self.record_move(Some(before), None);
+        if (self.state.status, status) == (Status::Failed, Status::Completed) {
+            let before = self.state.clone();
+            self.state.status = status;
+            self.record_move(Some(before), None);
+        }
+        let before = self.state.clone();
+        change(&mut self.state);
+        if self.state != before {
+            self.record_move(Some(before), None);
+        }
+
+        let job = std::mem::replace(
+            &mut self.state,
+            RowState {
+                status,
+                ..counted.clone()
+            },
+        );
+        self.kind = RowKind::Redelivery;
+        self.record_move(Some(counted), None);
+        (self.kind, self.state) = (RowKind::Job, job);
+        self.now += STEP;
+        let reason = self.failure_reason.clone();
+        self.row(reason.as_deref())
     }
 
     /// Changes when the job is due, after the transition that was made last.
@@ -297,6 +399,10 @@ impl Story {
             completed_at: over.then(|| self.now - STEP),
             created_at: Some(self.created),
         };
+        self.failure_reason = failure_reason.map(str::to_owned);
+        // The row is read once, at the end of the run.
+        self.records
+            .retain(|record| !matches!(record, Record::Row(_)));
         self.records.push(Record::Row(row));
         self
     }

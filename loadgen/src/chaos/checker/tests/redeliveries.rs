@@ -1,0 +1,561 @@
+//! Redeliveries: each rule rejects the history that breaks it, and no right one.
+
+use std::borrow::Cow;
+
+use jiff::SignedDuration;
+use storm_shared::models::Status::{self, Completed, Failed, Pending, Processing};
+
+use crate::chaos::{
+    checker::{
+        CheckRule,
+        example::{
+            ATTEMPTS, DELIVERED_AGAIN, Example, MAX_CLAIMS, QUICK, REDEEMED, RETRY_DELAY, STEP,
+            Story, id, limits, refused,
+        },
+        index::Index,
+    },
+    history::{Record, RedeliveryAnswer, RowKind, RowState},
+};
+
+/// A wrong change of a state.
+type RowChange = fn(&mut RowState);
+
+fn completed() -> Story {
+    let story = Story::of(700).accepted().claimed_by("a");
+    story.called(Some(200)).completed()
+}
+
+fn failed() -> Story {
+    let story = Story::of(700).accepted().claimed_by("a");
+    let story = (1..ATTEMPTS).fold(story, |story, _| story.attempt_failed().claimed_by("a"));
+    story.callback_failed()
+}
+
+/// A redelivery of a job with this final status that a worker has claimed.
+fn claimed(status: Status) -> Story {
+    let job = if status == Completed {
+        completed()
+    } else {
+        failed()
+    };
+    job.redelivering().claimed_by("b")
+}
+
+fn attempt(state: &mut RowState) {
+    state.attempts += 1;
+}
+
+#[track_caller]
+fn assert_violation(story: Story, rule: CheckRule, what: &str) {
+    Example::with(story).assert_violation(rule, id(700), what);
+}
+
+#[track_caller]
+fn assert_passes(story: Story) {
+    Example::with(story).assert_passes();
+}
+
+#[test]
+fn ended_each_redelivery_ends() {
+    for story in [
+        claimed(Completed),
+        claimed(Failed).lost(),
+        claimed(Completed).called(Some(200)),
+    ] {
+        assert_violation(story, CheckRule::Ended, "its redelivery never ended");
+    }
+}
+
+#[test]
+fn ended_each_accepted_redelivery_begins() {
+    let story = completed().asked_again(RedeliveryAnswer::Accepted);
+    assert_violation(story, CheckRule::Ended, "its redelivery is lost");
+    // The one that began belongs to another request.
+    let story = claimed(Completed).called(Some(200)).redelivered();
+    let story = story
+        .later(STEP * 2)
+        .asked_again(RedeliveryAnswer::Accepted);
+    assert_violation(story, CheckRule::Ended, "its redelivery is lost");
+}
+
+#[test]
+fn named_each_redelivery_was_asked_for() {
+    let begun = |job: Story| {
+        let story = job.redelivery_inserted().claimed_by("b");
+        story.called(Some(200)).redelivered()
+    };
+    assert_violation(begun(completed()), CheckRule::Named, "no request explains");
+    // One request explains one redelivery.
+    let twice = begun(claimed(Completed).called(Some(200)).redelivered());
+    assert_violation(twice, CheckRule::Named, "no request explains");
+    let refusal = refused(503, "database-locked");
+    let story = begun(completed().later(STEP * 2).asked_again(refusal));
+    assert_violation(story, CheckRule::Named, "no request explains");
+}
+
+#[test]
+fn named_a_request_without_an_answer_may_begin_a_redelivery_and_need_not() {
+    let unknown = [
+        RedeliveryAnswer::OutcomeUnknown,
+        RedeliveryAnswer::NoAnswer("cut".to_owned()),
+    ];
+    for answer in unknown {
+        let asked = completed().asked_again(answer);
+        let story = asked.redelivery_inserted().claimed_by("b");
+        assert_passes(story.called(Some(200)).redelivered());
+    }
+    let nothing = completed().asked_again(RedeliveryAnswer::OutcomeUnknown);
+    assert_passes(nothing);
+}
+
+#[test]
+fn delivered_a_redelivery_succeeds_only_with_a_2xx_of_its_own() {
+    for status in [Completed, Failed] {
+        for answered in [None, Some(500)] {
+            let story = claimed(status).called(answered).redelivered();
+            assert_violation(
+                story,
+                CheckRule::Delivered,
+                "no receiver had answered 2xx by then to claim",
+            );
+        }
+        assert_passes(claimed(status).called(Some(200)).redelivered());
+    }
+}
+
+#[test]
+fn delivered_the_2xx_of_an_earlier_claim_is_not_enough() {
+    let story = claimed(Completed).called(Some(200)).lost().claimed_by("c");
+    assert_violation(
+        story.redelivered(),
+        CheckRule::Delivered,
+        "no receiver had answered 2xx by then to claim 3",
+    );
+}
+
+#[test]
+fn delivered_a_redelivery_has_the_same_bytes() {
+    let mut story = claimed(Completed).called(Some(200)).redelivered();
+    let last = story
+        .records
+        .iter_mut()
+        .rev()
+        .find_map(|record| match record {
+            Record::Received(received) => Some(received),
+            _ => None,
+        });
+    "another".clone_into(&mut last.unwrap().body_sha256);
+    assert_violation(story, CheckRule::Delivered, "duplicate deliveries differ");
+}
+
+#[test]
+fn delivered_a_job_without_a_callback_url_is_not_redelivered() {
+    let story = Story::of(700).without_callback_url().accepted();
+    let story = story.claimed_by("a").completed().redelivering();
+    let story = story.claimed_by("b").redelivered();
+    assert_violation(story, CheckRule::Delivered, "without a callback URL");
+}
+
+/// A redelivery that fails after this many attempts.
+fn failing(attempts: i64) -> Story {
+    let story = (1..attempts).fold(claimed(Completed), |story, _| {
+        story.called(Some(500)).attempt_failed().claimed_by("b")
+    });
+    story.called(Some(500)).redelivery_failed("callback_failed")
+}
+
+#[test]
+fn reasons_a_redelivery_fails_only_after_all_attempts_of_its_series() {
+    assert_passes(failing(ATTEMPTS));
+    for attempts in [ATTEMPTS - 1, ATTEMPTS + 1] {
+        let what = format!("its callback failed after {attempts} attempts");
+        assert_violation(failing(attempts), CheckRule::Reasons, &what);
+    }
+}
+
+#[test]
+fn reasons_a_redelivery_does_not_vanish() {
+    // As by a worker whose claim was lost: its attempt is not that of the claim.
+    let story = claimed(Completed).called(Some(200));
+    let story = story.redelivery_ended(Failed, attempt);
+    let verdict = Example::with(story).verdict();
+    let rules: Vec<_> = verdict.by_rule().into_iter().collect();
+    // Too few attempts, and a success.
+    assert_eq!(rules, [(CheckRule::Reasons, 2)]);
+}
+
+#[test]
+fn reasons_the_2xx_of_another_series_does_not_contradict_a_failure() {
+    // The first series of this job succeeded, and one after the failed one does.
+    let story = failing(ATTEMPTS).redelivering().claimed_by("c");
+    assert_passes(story.called(Some(200)).redelivered());
+}
+
+#[test]
+fn reasons_a_redelivery_is_poison_only_after_max_claims() {
+    let poison = |claims| {
+        let story = completed().redelivering();
+        let story = (1..claims).fold(story, |story, _| story.claimed_by("a").lost());
+        let story = story.claimed_by("a").event("claim_lost");
+        story.redelivery_ended(Failed, |state| {
+            state.lost_claims += 1;
+            state.owner = None;
+        })
+    };
+    assert_passes(poison(MAX_CLAIMS));
+    let verdict = Example::with(poison(MAX_CLAIMS - 1)).verdict();
+    let rules: Vec<_> = verdict.by_rule().into_iter().collect();
+    assert_eq!(rules, [(CheckRule::Reasons, 2)]); // as counted, and as recorded
+}
+
+#[test]
+fn repeats_a_redelivery_explains_one_duplicate() {
+    let story = claimed(Completed).called(None).called(Some(200));
+    assert_violation(
+        story.redelivered(),
+        CheckRule::Repeats,
+        "is unexplained: no event precedes it",
+    );
+    let story = claimed(Completed).called(None).lost().claimed_by("c");
+    assert_passes(story.called(Some(200)).redelivered());
+}
+
+#[test]
+fn repeats_the_last_attempt_of_a_redelivery_explains_no_duplicate() {
+    assert_violation(
+        failing(ATTEMPTS).called(Some(500)),
+        CheckRule::Repeats,
+        "is unexplained: no event precedes it",
+    );
+}
+
+#[test]
+fn moves_a_redelivery_counts_on_from_its_job() {
+    let changes: [RowChange; 7] = [
+        |state| state.status = Processing,
+        |state| state.claim += 1,
+        |state| state.claim -= 1,
+        |state| state.attempts -= 1,
+        |state| state.parks += 1,
+        |state| state.lost_claims = 1,
+        |state| state.owner = Some("b".to_owned()),
+    ];
+    for change in changes {
+        let mut story = failed().redelivering();
+        for record in &mut story.records {
+            if let Record::Transition(moved) = record
+                && moved.kind == RowKind::Redelivery
+            {
+                change(&mut moved.after);
+            }
+        }
+        change(&mut story.state);
+        let verdict = Example::with(story).verdict();
+        let mut found = verdict.violations.iter().map(|it| (it.rule, &it.what));
+        assert!(
+            found.any(|(rule, what)| rule == CheckRule::Moves && what.contains("it began as")),
+            "{:?}",
+            verdict.violations
+        );
+    }
+}
+
+#[test]
+fn moves_only_a_job_that_has_ended_is_redelivered() {
+    let mut story = Story::of(700).accepted().claimed_by("a").called(Some(200));
+    story.state.result = Some(story.result());
+    let verdict = Example::with(story.redelivering()).verdict();
+    let what = "in a redelivery, its job was PROCESSING when it began";
+    assert!(
+        verdict.violations.iter().any(|it| it.what == what),
+        "{:?}",
+        verdict.violations
+    );
+}
+
+#[test]
+fn moves_a_redelivery_follows_the_transitions_of_a_job() {
+    for (change, what) in [
+        (
+            (|state| state.claim += 1) as RowChange,
+            "in a redelivery, its fencing token changed without a new claim",
+        ),
+        (
+            |state| state.owner = Some("c".to_owned()),
+            "in a redelivery, its owner changed",
+        ),
+        (
+            |state| state.lost_claims += 1,
+            "a lost claim was counted while the claim continued",
+        ),
+        (|state| state.attempts += 2, "increased by more than one"),
+    ] {
+        let story = claimed(Completed).called(Some(200)).moved(change);
+        // A second change, because the end includes the one right before it.
+        let story = story.moved(|_| ()).redelivered();
+        let verdict = Example::with(story).verdict();
+        let mut found = verdict.violations.iter();
+        assert!(
+            found.any(|it| it.rule == CheckRule::Moves && it.what.contains(what)),
+            "{what}: {:?}",
+            verdict.violations
+        );
+    }
+}
+
+#[test]
+fn moves_the_end_of_a_redelivery_writes_back_what_it_has_counted() {
+    let changes: [RowChange; 5] = [
+        |state| state.claim -= 1,
+        |state| state.attempts -= 1,
+        |state| state.owner = None,
+        |state| state.lost_claims += 1,
+        |state| state.parks += 1,
+    ];
+    for change in changes {
+        let story = claimed(Completed).called(Some(200));
+        let story = story.redelivery_ended_with(Completed, attempt, change);
+        assert_violation(story, CheckRule::Moves, "and left its job");
+    }
+}
+
+#[test]
+fn moves_only_a_success_changes_the_status_of_a_job_and_only_to_completed() {
+    let failing = |job| {
+        (1..ATTEMPTS).fold(claimed(job), |story, _| {
+            story.called(Some(500)).attempt_failed().claimed_by("b")
+        })
+    };
+    // A failure leaves it.
+    for (job, other) in [(Completed, Failed), (Failed, Completed)] {
+        let story = failing(job).called(Some(500)).event("attempt_failed");
+        let story = story.redelivery_ended_with(Failed, attempt, |state| state.status = other);
+        let verdict = Example::with(story).verdict();
+        let mut found = verdict.violations.iter();
+        assert!(
+            found.any(|it| it.rule == CheckRule::Moves && it.what.contains("and left its job")),
+            "{:?}",
+            verdict.violations
+        );
+    }
+    // A success completes it.
+    let story = claimed(Failed).called(Some(200));
+    let story = story.redelivery_ended_with(Completed, attempt, |state| state.status = Failed);
+    let verdict = Example::with(story).verdict();
+    assert!(verdict.by_rule().contains_key(&CheckRule::Moves));
+}
+
+#[test]
+fn moves_nothing_else_changes_a_job_that_has_ended() {
+    let story = claimed(Completed).called(Some(200)).redelivered();
+    assert_violation(
+        story.moved(|_| ()).row(None),
+        CheckRule::Moves,
+        "changed after its final status",
+    );
+}
+
+#[test]
+fn fences_a_redelivery_is_not_ended_with_a_stale_token() {
+    // Claim 2 was lost, and its worker ends the redelivery while claim 3 holds it.
+    let story = claimed(Completed).called(Some(200)).lost().claimed_by("c");
+    let story = story.redelivery_ended(Completed, |state| {
+        state.claim = 2;
+        state.owner = Some("b".to_owned());
+        state.attempts += 1;
+    });
+    let verdict = Example::with(story).verdict();
+    let mut found = verdict.violations.iter();
+    let what = "in a redelivery, a write with a stale fencing token";
+    assert!(
+        found.any(|it| it.rule == CheckRule::Fences && it.what.contains(what)),
+        "{:?}",
+        verdict.violations
+    );
+}
+
+#[test]
+fn fences_a_redelivery_does_not_end_while_nobody_holds_it() {
+    for story in [
+        completed().redelivering(),
+        claimed(Completed).called(Some(200)).lost(),
+    ] {
+        let story = story.redelivery_ended(Completed, attempt);
+        let verdict = Example::with(story).verdict();
+        let found = verdict.by_rule();
+        assert!(found.contains_key(&CheckRule::Fences), "{found:?}");
+    }
+}
+
+#[test]
+fn fences_the_tokens_of_the_job_are_stale_in_its_redelivery() {
+    let story = completed().redelivering().moved(|state| {
+        state.status = Processing;
+        state.owner = Some("a".to_owned());
+    });
+    let verdict = Example::with(story.called(Some(200)).redelivered()).verdict();
+    assert!(verdict.by_rule().contains_key(&CheckRule::Fences));
+}
+
+#[test]
+fn fences_each_claim_of_a_redelivery_that_did_not_end_it_has_an_event() {
+    let story = claimed(Completed).moved(|state| {
+        state.status = Pending;
+        state.owner = None;
+        state.lost_claims += 1;
+    });
+    assert_violation(
+        story.claimed_by("c").called(Some(200)).redelivered(),
+        CheckRule::Fences,
+        "claim 2 ended without an event: expected claim_lost",
+    );
+    let story = claimed(Completed).event("claim_lost").called(Some(200));
+    assert_violation(
+        story.redelivered(),
+        CheckRule::Fences,
+        "`claim_lost` is recorded for claim 2, which ended as COMPLETED",
+    );
+}
+
+#[test]
+fn seen_a_redelivery_turns_failed_into_completed_once() {
+    let redeemed = || {
+        let story = failed().polled(Some(Failed)).redelivering().claimed_by("b");
+        story.polled(Some(Failed)).called(Some(200)).redelivered()
+    };
+    assert_passes(redeemed().polled(Some(Completed)));
+    let back = redeemed().polled(Some(Completed)).polled(Some(Failed));
+    assert_violation(back, CheckRule::Seen, "and another FAILED at");
+    let too_early = claimed(Failed).polled(Some(Failed)).polled(Some(Completed));
+    let story = too_early.called(Some(200)).redelivered();
+    assert_violation(story, CheckRule::Seen, "and another FAILED at");
+    // One that fails turns nothing.
+    let story = (1..ATTEMPTS).fold(claimed(Failed), |story, _| {
+        story.called(Some(500)).attempt_failed().claimed_by("b")
+    });
+    let story = story.called(Some(500)).redelivery_failed("callback_failed");
+    let story = story.polled(Some(Failed)).polled(Some(Completed));
+    assert_violation(story, CheckRule::Seen, "and another COMPLETED at");
+}
+
+#[test]
+fn seen_a_refusal_is_true() {
+    let without_callback = || {
+        let story = Story::of(700).without_callback_url().accepted();
+        story.claimed_by("a").completed()
+    };
+    let unfinished = || Story::of(700).accepted().claimed_by("a");
+    let done = |story: Story| story.called(Some(200)).completed();
+    let again = |story: Story| story.called(Some(200)).redelivered();
+    let ask = |story: Story, status, problem| story.asked_again(refused(status, problem));
+    for right in [
+        done(ask(unfinished(), 409, "request-unfinished")),
+        again(ask(claimed(Completed), 409, "redelivery-under-way")),
+        ask(without_callback(), 409, "nothing-to-redeliver"),
+        ask(completed(), 503, "database-locked"),
+    ] {
+        assert_passes(right);
+    }
+    let late = |story: Story| story.later(STEP * 3);
+    for wrong in [
+        ask(late(completed()), 409, "request-unfinished"),
+        done(ask(unfinished(), 409, "redelivery-under-way")),
+        ask(late(again(claimed(Completed))), 409, "redelivery-under-way"),
+        ask(completed(), 409, "nothing-to-redeliver"),
+        ask(late(completed()), 404, "no-such-request"),
+        ask(completed(), 500, "internal-error"),
+    ] {
+        assert_violation(wrong, CheckRule::Seen, "a redelivery was refused with");
+    }
+}
+
+#[test]
+fn waits_a_redelivery_is_due_at_once_and_its_retries_after_their_delay() {
+    let later = SignedDuration::from_millis(6);
+    let story = completed().redelivery_inserted();
+    let due = story.now - STEP + later;
+    let story = story.due_at(due).asked_again(RedeliveryAnswer::Accepted);
+    let story = story.claimed_by("b").called(Some(200)).redelivered();
+    assert_violation(story, CheckRule::Waits, "the longest wait is 0ns");
+
+    // The schedule begins anew: the job has used up its delays, and the redelivery has all.
+    let retried = |by: SignedDuration| {
+        let story = claimed(Failed).called(Some(500)).attempt_failed();
+        let delay = SignedDuration::try_from(RETRY_DELAY).unwrap();
+        let due = story.now - STEP + delay + by;
+        let story = story.due_at(due).later(by).claimed_by("b");
+        story.called(Some(200)).redelivered()
+    };
+    assert_passes(retried(SignedDuration::ZERO));
+    assert_violation(retried(later), CheckRule::Waits, "the longest wait is 10ms");
+}
+
+#[test]
+fn waits_a_redelivery_is_not_claimed_before_it_is_due() {
+    let story = claimed(Completed).called(Some(500)).attempt_failed();
+    let early = story.later(-STEP).claimed_by("b").called(Some(200));
+    assert_violation(
+        early.redelivered(),
+        CheckRule::Waits,
+        "in a redelivery, claim 3 was made by",
+    );
+}
+
+#[test]
+fn faults_a_run_that_asks_for_redeliveries_has_some() {
+    let begun = |of: u64| [id(of + REDEEMED), id(of + DELIVERED_AGAIN)];
+    let good = Example::good().records;
+    let ids: Vec<_> = (0..100_000).step_by(1000).flat_map(begun).collect();
+    let records = good.into_iter().filter(|record| match record {
+        Record::Transition(moved) => !ids.contains(&moved.id),
+        Record::Received(it) => !ids.contains(&it.id),
+        Record::Row(row) => !ids.contains(&row.id),
+        Record::Event(event) => !ids.contains(&event.id),
+        Record::RedeliveryAsked(asked) => !ids.contains(&asked.id),
+        Record::Polled(polled) => !ids.contains(&polled.id),
+        Record::Submitted(it) => {
+            !it.report_name.ends_with("014") && !it.report_name.ends_with("015")
+        }
+        _ => true,
+    });
+    let example = Example {
+        records: records.collect(),
+    };
+    example.assert_run_violation(CheckRule::Faults, "redeliveries were planned");
+    // An older history promises none.
+    let mut limits = limits();
+    limits.redeliveries = false;
+    assert!(crate::chaos::checker::check(&example.records, &limits).passed());
+}
+
+#[test]
+fn the_end_of_a_redelivery_includes_what_was_counted_right_before_it() {
+    let good = Example::good().records;
+    let index = Index::of(&good);
+    let job = index.jobs().find(|job| job.id == id(REDEEMED)).unwrap();
+    let [series] = &job.redeliveries[..] else {
+        panic!("one redelivery: {:?}", job.redeliveries)
+    };
+    let end = series.moves.last().unwrap();
+    assert!(matches!(end, Cow::Owned(_)));
+    let before = end.before.as_ref().unwrap();
+    assert_eq!((before.status, end.after.status), (Processing, Completed));
+    assert_eq!(end.after.attempts, before.attempts + 1);
+    assert_eq!(series.written_back.len(), 2);
+    assert_eq!(series.attempts(&end.after), 2);
+    let job = index.jobs().find(|job| job.id == id(QUICK)).unwrap();
+    assert!(job.redeliveries.is_empty());
+}
+
+#[test]
+fn a_history_from_before_redeliveries_is_read() {
+    let story = completed();
+    let text = story.records.iter().map(|record| {
+        let mut record = serde_json::to_value(record).unwrap();
+        record.as_object_mut().unwrap().remove("kind");
+        record.to_string() + "\n"
+    });
+    let text: String = text.collect();
+    let read = crate::chaos::checker::read(text.as_bytes()).unwrap();
+    assert_eq!(read, story.records);
+}
