@@ -39,6 +39,9 @@ const NEWEST: usize = 200;
 /// How often a redelivery is asked for during the load.
 const REDELIVERY_INTERVAL: Duration = Duration::from_millis(50);
 
+/// Every other redelivery is of one of this many first jobs.
+const FAVOURITES: usize = 8;
+
 /// Concurrency of the final polls of jobs without a callback, and of the final repeats.
 const POLL_CONCURRENCY: usize = 16;
 
@@ -140,25 +143,23 @@ impl Load {
         }
     }
 
-    /// Asks for redeliveries until `over`, and waits for the responses. `seed` determines the choice
-    /// of jobs: those that have failed, any others, and the one before once more, whose redelivery
-    /// may be in progress.
+    /// Asks for redeliveries until `over`, and waits for the responses. `seed` determines the
+    /// choice of jobs: a few are redelivered all the time, so that a claim that was lost meets the
+    /// next redelivery of the same job. The others have failed, or are any.
     pub(super) async fn redeliver_random(&self, seed: u64, over: &CancellationToken) {
         let mut random = fastrand::Rng::with_seed(!seed);
         let requests = TaskTracker::new();
-        let mut last = None;
         while over
             .run_until_cancelled(sleep(REDELIVERY_INTERVAL))
             .await
             .is_some()
         {
-            let any = random.choice(&*lock(&self.shared.promised)).map(|it| it.id);
             let chosen = match random.u8(..4) {
-                0 => last.or(any),
-                1 => any,
-                _ => self.take_failed(&mut random).or(any),
+                0 | 1 => self.accepted(&mut random, FAVOURITES),
+                2 => self.take_failed(&mut random),
+                _ => None,
             };
-            last = chosen;
+            let chosen = chosen.or_else(|| self.accepted(&mut random, usize::MAX));
             if let Some(id) = chosen {
                 let load = self.clone();
                 requests.spawn(async move { load.redeliver(id).await });
@@ -167,6 +168,13 @@ impl Load {
         requests.close();
         // One without a record would be a redelivery that nobody asked for.
         requests.wait().await;
+    }
+
+    /// One of the first `count` jobs.
+    fn accepted(&self, random: &mut fastrand::Rng, count: usize) -> Option<RequestId> {
+        let promised = lock(&self.shared.promised);
+        let first = promised.iter().take(count);
+        random.choice(first).map(|it| it.id)
     }
 
     /// Takes one of the jobs that were seen `FAILED`. A poll adds it again if it stays so.

@@ -1,5 +1,7 @@
 //! The requests of a run. Each is a function of the seed and of its number.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 use fastrand::Rng;
 use hyper::header::HeaderValue;
@@ -32,6 +34,10 @@ const REFUSED_ONE_IN: u64 = 50;
 /// `FAILED`, and its first or second redelivery succeeds.
 const REFUSALS: [usize; 2] = [ATTEMPTS, 2 * ATTEMPTS];
 
+/// The first requests are redelivered again and again. Their receiver accepts some deliveries, then
+/// refuses those of one series, and so on.
+const FIRST: u64 = 16;
+
 /// The requests of one run.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ChaosOrders {
@@ -46,8 +52,28 @@ pub(super) struct ChaosOrder {
     pub(super) receiver: Option<usize>,
     /// Whether it has an idempotency key, which is the report's name.
     pub(super) keyed: bool,
-    /// How many callbacks its receiver answers with `500` before it answers with `200`.
-    pub(super) refusals: usize,
+    pub(super) refusals: Refusals,
+}
+
+/// Which callbacks of a job its receiver answers with `500` instead of `200`: those with these
+/// numbers, from 0, modulo `period`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Refusals {
+    callbacks: Range<usize>,
+    period: usize,
+}
+
+impl Refusals {
+    fn first(count: usize) -> Self {
+        Self {
+            callbacks: 0..count,
+            period: usize::MAX,
+        }
+    }
+
+    pub(super) fn include(&self, callback: usize) -> bool {
+        self.callbacks.contains(&(callback % self.period))
+    }
 }
 
 impl ChaosOrders {
@@ -74,10 +100,15 @@ impl ChaosOrders {
         let polled = random.u64(..POLLED_ONE_IN) == 0;
         let receiver = random.usize(..);
         let keyed = random.u64(..KEYED_ONE_IN) == 0;
-        let refusals = if random.u64(..REFUSED_ONE_IN) == 0 {
-            random.choice(REFUSALS).unwrap_or_default()
+        let refusals = if number < FIRST {
+            Refusals {
+                callbacks: ATTEMPTS..2 * ATTEMPTS,
+                period: 3 * ATTEMPTS,
+            }
+        } else if random.u64(..REFUSED_ONE_IN) == 0 {
+            Refusals::first(random.choice(REFUSALS).unwrap_or_default())
         } else {
-            0
+            Refusals::first(0)
         };
         ChaosOrder {
             spec: ReportSpec {
@@ -165,13 +196,21 @@ mod tests {
     }
 
     #[test]
+    fn the_first_jobs_are_refused_now_and_then() {
+        let refusals = ChaosOrders::new(5).order(0).refusals;
+        let refused = (0..24).filter(|callback| refusals.include(*callback));
+        let refused: Vec<_> = refused.collect();
+        assert_eq!(refused, [4, 5, 6, 7, 16, 17, 18, 19]);
+    }
+
+    #[test]
     fn the_load_mixes_receivers_sizes_and_polled_jobs() {
         let receivers = ["http://a/".to_owned(), "http://b/".to_owned()];
         let orders = (0..2000).map(|number| ChaosOrders::new(1).order(number));
         let (mut names, mut urls, mut long) = (HashSet::new(), HashSet::new(), 0);
         let mut refused = 0;
         for order in orders {
-            refused += u32::from(order.refusals > 0);
+            refused += u32::from(order.refusals.include(0));
             let body: Value = serde_json::from_slice(&order.body(&receivers)).unwrap();
             names.insert(body["report_name"].as_str().unwrap().to_owned());
             urls.insert(body["callback_url"].as_str().map(str::to_owned));

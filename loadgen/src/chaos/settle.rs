@@ -28,7 +28,8 @@ pub(super) async fn until_at_rest(stack: &Stack, log: u64) -> Result<()> {
     Ok(())
 }
 
-/// Waits until every job and redelivery has finished, while transitions continue. Returns the violations.
+/// Waits until every job and redelivery has finished, while transitions continue. Returns the
+/// violations.
 pub(super) async fn settle(stack: &mut Stack) -> Result<Vec<String>> {
     let mut violations = Vec::new();
     let (mut changes, mut last_change) = (0, Instant::now());

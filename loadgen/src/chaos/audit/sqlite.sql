@@ -4,7 +4,7 @@
 
 CREATE TABLE chaos_moves (
     number           INTEGER PRIMARY KEY,   -- the commit order, common to both tables
-    redelivery       INTEGER NOT NULL,      -- 1 for a row of `redeliveries`, 0 for one of `requests`
+    redelivery       INTEGER NOT NULL,      -- 1: of `redeliveries`, 0: of `requests`
     id               TEXT NOT NULL,
     old_status       TEXT,                  -- null for an insert
     old_claim        INTEGER,

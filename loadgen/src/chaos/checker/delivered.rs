@@ -1,5 +1,5 @@
-//! Rule `delivered`: a job, or a redelivery, is `COMPLETED` only after its receiver answered `2xx` to
-//! the correct body, under the claim that completed it.
+//! Rule `delivered`: a job, or a redelivery, is `COMPLETED` only after its receiver answered `2xx`
+//! to the correct body, under the claim that completed it.
 
 use storm_shared::{
     models::{Records, ReportName, ReportSpec, Status},

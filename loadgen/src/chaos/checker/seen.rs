@@ -1,5 +1,5 @@
-//! Rule `seen`: polls of a job are linearizable. A final status is stable, unless a redelivery turns
-//! `FAILED` into `COMPLETED`, and an accepted job never returns `404`.
+//! Rule `seen`: polls of a job are linearizable. A final status is stable, unless a redelivery
+//! turns `FAILED` into `COMPLETED`, and an accepted job never returns `404`.
 
 use storm_shared::models::Status;
 

@@ -1,5 +1,5 @@
-//! Rule `waits`: no wait of a job or a redelivery is cut short or drawn out, whatever the wall clock
-//! says, and no job ends before it was created.
+//! Rule `waits`: no wait of a job or a redelivery is cut short or drawn out, whatever the wall
+//! clock says, and no job ends before it was created.
 //!
 //! A busy machine makes everything late, so no rule limits how late. But the time at which a job is
 //! due is decided before it is written, and a job is claimed after it is due.

@@ -17,7 +17,7 @@ use crate::{
     chaos::{
         clock,
         history::Received,
-        orders::{ChaosOrder, ChaosOrders},
+        orders::{ChaosOrder, ChaosOrders, Refusals},
         wall_clock::WallClock,
     },
     signatures::{SignatureCheck, Signatures},
@@ -32,8 +32,8 @@ pub(in crate::chaos) struct ReceivedCallback {
     report_name: String,
     /// Whether it is the report requested under that name, with a valid signature.
     pub(super) content_correct: bool,
-    /// How many callbacks of this job its order has the receiver refuse.
-    refusals: usize,
+    /// The callbacks of this job that the receiver refuses.
+    refusals: Option<Refusals>,
 }
 
 impl ReceivedCallback {
@@ -57,8 +57,8 @@ pub(super) struct CallbackLog {
     wall_clock: WallClock,
     delivered: Arc<Mutex<Vec<ReceivedCallback>>>,
     unexpected: Arc<Mutex<Vec<String>>>,
-    /// The number of callbacks of each job whose receiver refuses some.
-    refused: Arc<Mutex<HashMap<RequestId, usize>>>,
+    /// The number of callbacks of each job so far.
+    counts: Arc<Mutex<HashMap<RequestId, usize>>>,
 }
 
 /// A delivery that has been read. It is recorded on drop, without a response unless one was set: so
@@ -77,7 +77,7 @@ impl CallbackLog {
             wall_clock,
             delivered: Arc::default(),
             unexpected: Arc::default(),
-            refused: Arc::default(),
+            counts: Arc::default(),
         }
     }
 
@@ -115,7 +115,7 @@ impl CallbackLog {
             !matches!(check, SignatureCheck::Invalid(_))
         });
         Some(ReceivedCallback {
-            refusals: order.as_ref().map_or(0, |order| order.refusals),
+            refusals: order.as_ref().map(|order| order.refusals.clone()),
             content_correct: signature_valid
                 && order.is_some_and(|order| content == callback_of(id, &order)),
             report_name,
@@ -135,13 +135,15 @@ impl CallbackLog {
 impl DeliveryGuard<'_> {
     /// Counts the callback. Returns whether the receiver refuses it.
     pub(super) fn is_refused(&self) -> bool {
-        let stubborn = self.delivered.as_ref().filter(|it| it.refusals > 0);
-        stubborn.is_some_and(|callback| {
-            let mut refused = lock(&self.log.refused);
-            let count = refused.entry(callback.received.id).or_default();
-            *count += 1;
-            *count <= callback.refusals
-        })
+        let Some(callback) = &self.delivered else {
+            return false;
+        };
+        let mut counts = lock(&self.log.counts);
+        let count = counts.entry(callback.received.id).or_default();
+        let number = *count;
+        *count += 1;
+        let refusals = callback.refusals.as_ref();
+        refusals.is_some_and(|refusals| refusals.include(number))
     }
 
     /// Records the response, which is about to be sent.

@@ -1,0 +1,287 @@
+//! Tests of the auditor, on a store of its own.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use rusqlite::Connection;
+use storm_shared::{
+    config::Settings,
+    models::{
+        AttemptClass, CallbackUrl, Failure, FailureReason, Records, ReportName, ReportSpec,
+        RequestId, Status,
+    },
+    services::{
+        report::expected,
+        store::{
+            AttemptRecord, Candidate, Claim, NewJob, Outcome, OwnerId, Scope, Settlement, Store,
+            Work,
+        },
+    },
+};
+use tempfile::TempDir;
+
+use super::{Audit, Record};
+use crate::chaos::{
+    clock,
+    history::{HistoryEvent, RowKind, Transition},
+};
+
+struct Audited {
+    _folder: TempDir,
+    store: Store,
+    audit: Audit,
+}
+
+async fn audited() -> Audited {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("storm.db");
+    let url = format!("sqlite:{}", file.display());
+    let settings = Settings::with([("DB_URL", url.as_str())]).unwrap();
+    let store = Store::open(&settings.store).await.unwrap();
+    let audit = Audit::begin(&file).await.unwrap();
+    Audited {
+        _folder: folder,
+        store,
+        audit,
+    }
+}
+
+fn spec() -> ReportSpec {
+    ReportSpec {
+        report_name: ReportName::try_from("one".to_owned()).unwrap(),
+        records: Records::new(1, 49).unwrap(),
+    }
+}
+
+async fn accept(store: &Store, callback: Option<CallbackUrl>) -> RequestId {
+    let id = RequestId::generate();
+    let job = NewJob::new(id, spec(), callback);
+    store.accept(job).await.unwrap();
+    id
+}
+
+async fn claim(store: &Store, owner: OwnerId, id: RequestId) -> Claim {
+    store.register(owner).await.unwrap();
+    let candidates = vec![Candidate::notified(id)];
+    let mut claimed = store.claim(owner, candidates).await.unwrap();
+    claimed.pop().unwrap().unwrap().claim
+}
+
+fn moves(records: &[Record]) -> Vec<&Transition> {
+    let moves = records.iter().filter_map(|record| match record {
+        Record::Transition(moved) => Some(moved),
+        _ => None,
+    });
+    moves.collect()
+}
+
+fn last_event(records: &[Record]) -> &HistoryEvent {
+    let Some(Record::Event(event)) = records.last() else {
+        panic!("the store recorded an event: {records:?}")
+    };
+    event
+}
+
+#[tokio::test]
+async fn every_change_by_the_store_is_logged() {
+    let Audited { store, audit, .. } = &audited().await;
+    let url = CallbackUrl::parse("http://a/").unwrap();
+    let id = accept(store, Some(url)).await;
+    assert_eq!(audit.unfinished().await.unwrap(), 1);
+
+    let owner = OwnerId::generate();
+    let claim = claim(store, owner, id).await;
+    let report = expected(&spec());
+    store.store_result(claim, &report).await.unwrap();
+    let finish = Settlement::Finish {
+        attempt: None,
+        outcome: Outcome::Completed,
+    };
+    store.settle(claim, Some(&report), finish).await.unwrap();
+    assert_eq!(audit.unfinished().await.unwrap(), 0);
+
+    let records = audit.records().await.unwrap();
+    let moves = moves(&records);
+    let statuses: Vec<_> = moves.iter().map(|moved| moved.after.status).collect();
+    let expected = [
+        Status::Pending,
+        Status::Processing,
+        Status::Processing,
+        Status::Completed,
+    ];
+    assert_eq!(statuses, expected);
+    assert_eq!(moves[0].before, None);
+    for pair in moves.windows(2) {
+        assert_eq!(pair[1].before.as_ref(), Some(&pair[0].after));
+    }
+    assert_eq!(audit.changes().await.unwrap(), 4);
+
+    let [Record::Row(row)] = &records[4..] else {
+        panic!("one row, and no event: {:?}", &records[4..])
+    };
+    assert_eq!(
+        (row.id, row.report_name.as_str(), &row.state),
+        (id, "one", &moves[3].after)
+    );
+    assert!(row.called_back && row.completed_at.is_some() && row.failure_reason.is_none());
+}
+
+#[tokio::test]
+async fn every_change_of_a_redelivery_is_logged_with_its_outcome() {
+    let Audited { store, audit, .. } = &audited().await;
+    let url = CallbackUrl::parse("http://a/").unwrap();
+    let id = accept(store, Some(url)).await;
+    let owner = OwnerId::generate();
+    let claimed = claim(store, owner, id).await;
+    let failure = Failure::new(FailureReason::CallbackFailed, "");
+    let failed = finish(1, AttemptClass::Timeout, Outcome::Failed(failure));
+    let report = expected(&spec());
+    store.settle(claimed, Some(&report), failed).await.unwrap();
+
+    let mut number = 1_u32;
+    for (class, outcome) in [
+        (AttemptClass::Success, Status::Completed),
+        (AttemptClass::Timeout, Status::Failed),
+    ] {
+        let begun = store.redeliver(Scope::All, id).await.unwrap();
+        begun.unwrap();
+        assert_eq!(audit.unfinished().await.unwrap(), 1);
+        let candidate = Candidate {
+            work: Work::Redelivery,
+            claims: i64::from(number),
+            ..Candidate::notified(id)
+        };
+        let mut claimed = store.claim(owner, vec![candidate]).await.unwrap();
+        let claim = claimed.pop().unwrap().unwrap().claim;
+        number += 1;
+        let result = match outcome {
+            Status::Completed => Outcome::Completed,
+            _ => Outcome::Failed(Failure::new(FailureReason::CallbackFailed, "")),
+        };
+        let end = finish(number, class, result);
+        store.settle(claim, Some(&report), end).await.unwrap();
+        assert_eq!(audit.unfinished().await.unwrap(), 0);
+
+        let records = audit.records().await.unwrap();
+        let moves = moves(&records).into_iter();
+        let moves: Vec<_> = moves
+            .filter(|moved| moved.kind == RowKind::Redelivery)
+            .collect();
+        let last = &moves[moves.len() - 4..];
+        let statuses: Vec<_> = last.iter().map(|moved| moved.after.status).collect();
+        let expected = [
+            Status::Pending,
+            Status::Processing,
+            Status::Processing,
+            outcome,
+        ];
+        assert_eq!(statuses, expected);
+        assert_eq!(last[0].before, None);
+        for pair in last.windows(2) {
+            assert_eq!(pair[1].before.as_ref(), Some(&pair[0].after));
+        }
+        let end = &last[3].after;
+        assert!(end.result.is_some() && end.attempts == i64::from(number));
+    }
+}
+
+fn finish(number: u32, class: AttemptClass, outcome: Outcome) -> Settlement {
+    let attempt = AttemptRecord {
+        number,
+        started_at: Timestamp::now(),
+        duration: Duration::ZERO,
+        class,
+        status: None,
+        error: None,
+        internal_detail: None,
+    };
+    Settlement::Finish {
+        attempt: Some(attempt),
+        outcome,
+    }
+}
+
+#[tokio::test]
+async fn every_change_has_the_moments_between_which_it_was_made() {
+    const WAIT: Duration = Duration::from_secs(20);
+    let start = clock::now();
+    let Audited { store, audit, .. } = &audited().await;
+    let id = accept(store, None).await;
+    let claim = claim(store, OwnerId::generate(), id).await;
+    let before = clock::now();
+    let park = Settlement::Park { wait: WAIT };
+    store.settle(claim, None, park).await.unwrap();
+    let after = clock::now();
+
+    let records = audit.records().await.unwrap();
+    let end = clock::now();
+    let moves = moves(&records);
+    let [accepted, claimed, parked] = moves[..] else {
+        panic!("three transitions: {moves:?}")
+    };
+    for moved in &moves {
+        assert!(start <= moved.earliest() && moved.earliest() <= moved.at && moved.at <= end);
+    }
+    assert!(accepted.earliest() <= claimed.earliest() && claimed.at <= parked.at);
+    // It was visible when the write returned, and not before it began.
+    assert!(parked.earliest() <= after && parked.at >= before);
+    // To the millisecond, as the store counts.
+    let millisecond = Duration::from_millis(1);
+    let due = parked.due.unwrap();
+    assert!(before + WAIT <= due + millisecond && due <= after + WAIT);
+    assert_eq!((claimed.was_due, claimed.due), (accepted.due, None));
+}
+
+#[tokio::test]
+async fn a_store_whose_clock_is_set_during_the_run_is_an_error() {
+    let Audited { audit, .. } = &audited().await;
+    let set = |db: &Connection| db.execute_batch("UPDATE clock SET store_time = 1");
+    audit.read(set).await.unwrap();
+    let error = audit.records().await.unwrap_err().to_string();
+    assert!(error.contains("the store's clock was set"), "{error}");
+}
+
+#[tokio::test]
+async fn a_fenced_write_changes_nothing() {
+    let Audited { store, audit, .. } = &audited().await;
+    let id = accept(store, None).await;
+    let owner = OwnerId::generate();
+    let claim = claim(store, owner, id).await;
+    store.deregister(owner).await.unwrap();
+    let before = audit.changes().await.unwrap();
+    let late = store.store_result(claim, &expected(&spec())).await;
+    assert!(late.is_err());
+    assert_eq!(audit.changes().await.unwrap(), before);
+
+    let records = audit.records().await.unwrap();
+    let event = last_event(&records);
+    assert_eq!(
+        (event.id, event.event.as_str(), event.claim),
+        (id, "given_back", 1)
+    );
+}
+
+#[tokio::test]
+async fn a_recorded_resend_is_read_as_an_event() {
+    let Audited { store, audit, .. } = &audited().await;
+    let id = accept(store, None).await;
+    let claim = claim(store, OwnerId::generate(), id).await;
+    store.record_resend(claim, 1).await.unwrap();
+    let records = audit.records().await.unwrap();
+    let event = last_event(&records);
+    assert_eq!(
+        (event.id, event.event.as_str(), event.claim),
+        (id, "resent", 1)
+    );
+}
+
+#[tokio::test]
+async fn heartbeats_of_a_worker_increase() {
+    let Audited { store, audit, .. } = &audited().await;
+    let owner = OwnerId::generate();
+    store.register(owner).await.unwrap();
+    let first = audit.heartbeats().await.unwrap();
+    store.renew(owner).await.unwrap();
+    let second = audit.heartbeats().await.unwrap();
+    assert!(second[&owner.to_string()] > first[&owner.to_string()]);
+}
