@@ -11,7 +11,7 @@ use std::{
 };
 
 use hyper::StatusCode;
-use storm_shared::models::{Mode, RequestId, Status};
+use storm_shared::models::{Mode, RequestId};
 use tokio::time::{Instant, sleep};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -19,7 +19,7 @@ use super::{
     clock,
     history::{Polled, Record, RedeliveryAnswer, RedeliveryAsked, SubmitAnswer, Submitted},
     journal::Journal,
-    orders::{ChaosOrder, ChaosOrders},
+    orders::{ChaosOrder, ChaosOrders, FAVOURITES},
 };
 use crate::{answers::RequestFailure, client::Api, requester::accepted_id, storm::pace::Pace};
 
@@ -37,10 +37,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(10);
 const NEWEST: usize = 200;
 
 /// How often a redelivery is asked for during the load.
-const REDELIVERY_INTERVAL: Duration = Duration::from_millis(50);
-
-/// Every other redelivery is of one of this many first jobs.
-const FAVOURITES: usize = 8;
+const REDELIVERY_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Concurrency of the final polls of jobs without a callback, and of the final repeats.
 const POLL_CONCURRENCY: usize = 16;
@@ -63,8 +60,8 @@ struct Shared {
     receivers: Vec<String>,
     journal: Journal,
     promised: Mutex<Vec<AcceptedJob>>,
-    /// Jobs that a poll saw `FAILED`, and no redelivery was asked for since.
-    failed: Mutex<Vec<RequestId>>,
+    /// Accepted jobs whose receiver refuses the first callbacks: they fail.
+    refused: Mutex<Vec<RequestId>>,
     not_sent: AtomicU64,
     unexpected: Mutex<Vec<String>>,
 }
@@ -94,7 +91,7 @@ impl Load {
                 receivers,
                 journal,
                 promised: Mutex::default(),
-                failed: Mutex::default(),
+                refused: Mutex::default(),
                 not_sent: AtomicU64::new(0),
                 unexpected: Mutex::default(),
             }),
@@ -145,7 +142,7 @@ impl Load {
 
     /// Asks for redeliveries until `over`, and waits for the responses. `seed` determines the
     /// choice of jobs: a few are redelivered all the time, so that a claim that was lost meets the
-    /// next redelivery of the same job. The others have failed, or are any.
+    /// next redelivery of the same job. The others fail at first, or are any.
     pub(super) async fn redeliver_random(&self, seed: u64, over: &CancellationToken) {
         let mut random = fastrand::Rng::with_seed(!seed);
         let requests = TaskTracker::new();
@@ -156,7 +153,7 @@ impl Load {
         {
             let chosen = match random.u8(..4) {
                 0 | 1 => self.accepted(&mut random, FAVOURITES),
-                2 => self.take_failed(&mut random),
+                2 => self.failing(&mut random),
                 _ => None,
             };
             let chosen = chosen.or_else(|| self.accepted(&mut random, usize::MAX));
@@ -177,11 +174,9 @@ impl Load {
         random.choice(first).map(|it| it.id)
     }
 
-    /// Takes one of the jobs that were seen `FAILED`. A poll adds it again if it stays so.
-    fn take_failed(&self, random: &mut fastrand::Rng) -> Option<RequestId> {
-        let mut failed = lock(&self.shared.failed);
-        let index = random.choice(0..failed.len())?;
-        Some(failed.swap_remove(index))
+    /// One of the jobs that fail. It may still be unfinished, or redelivered already.
+    fn failing(&self, random: &mut fastrand::Rng) -> Option<RequestId> {
+        random.choice(&*lock(&self.shared.refused)).copied()
     }
 
     /// Polls every job without a callback URL.
@@ -255,11 +250,15 @@ impl Load {
             accepted = self.send_once(&order).await;
         }
         if let Some(id) = accepted {
+            let polled = order.receiver.is_none();
             lock(&self.shared.promised).push(AcceptedJob {
                 id,
-                polled: order.receiver.is_none(),
+                polled,
                 keyed: order.keyed.then_some(number),
             });
+            if !polled && order.refusals.include(0) {
+                lock(&self.shared.refused).push(id);
+            }
         }
     }
 
@@ -318,9 +317,6 @@ impl Load {
             Err(RequestFailure::Status(StatusCode::NOT_FOUND, _)) => None,
             Err(nothing) => return self.judge(&nothing),
         };
-        if status == Some(Status::Failed) {
-            lock(&self.shared.failed).push(id);
-        }
         self.shared.journal.record(Record::Polled(Polled {
             asked_at,
             at: clock::now(),

@@ -36,7 +36,7 @@ const REFUSALS: [usize; 2] = [ATTEMPTS, 2 * ATTEMPTS];
 
 /// The first requests are redelivered again and again. Their receiver accepts some deliveries, then
 /// refuses those of one series, and so on.
-const FIRST: u64 = 16;
+pub(super) const FAVOURITES: usize = 16;
 
 /// The requests of one run.
 #[derive(Clone, Copy, Debug)]
@@ -100,7 +100,7 @@ impl ChaosOrders {
         let polled = random.u64(..POLLED_ONE_IN) == 0;
         let receiver = random.usize(..);
         let keyed = random.u64(..KEYED_ONE_IN) == 0;
-        let refusals = if number < FIRST {
+        let refusals = if number < FAVOURITES as u64 {
             Refusals {
                 callbacks: ATTEMPTS..2 * ATTEMPTS,
                 period: 3 * ATTEMPTS,
