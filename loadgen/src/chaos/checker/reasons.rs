@@ -12,9 +12,9 @@ pub(super) fn check(job: &JobHistory<'_>, limits: &HistoryLimits) -> Vec<String>
         return Vec::new();
     };
     let mut found: Vec<_> = wrong_reason(row).into_iter().collect();
-    let series: Vec<_> = job.series().collect();
-    let last_ended = series.iter().rposition(|series| series.end().is_some());
-    for (index, series) in series.iter().enumerate() {
+    let all: Vec<_> = job.series().collect();
+    let last_ended = all.iter().rposition(|series| series.end().is_some());
+    for (index, series) in all.iter().enumerate() {
         let Some(end) = series.end_as(Status::Failed) else {
             continue;
         };
@@ -23,7 +23,14 @@ pub(super) fn check(job: &JobHistory<'_>, limits: &HistoryLimits) -> Vec<String>
         let recorded = row.failure_reason.as_deref();
         let recorded = recorded.filter(|_| last_ended == Some(index));
         let reason = recorded.unwrap_or_else(|| shown_by(end));
-        let wrong = untrue(job, index, end, reason, limits).into_iter();
+        let next = all.get(index + 1).and_then(|next| next.begun());
+        let failed = FailedSeries {
+            job,
+            series,
+            end,
+            next,
+        };
+        let wrong = failed.untrue(reason, limits).into_iter();
         found.extend(wrong.map(|what| series.name(&what)));
     }
     found
@@ -46,34 +53,13 @@ fn shown_by(end: &Transition) -> &'static str {
     }
 }
 
-/// What contradicts the reason for which the series with this index failed.
-fn untrue(
-    job: &JobHistory<'_>,
-    index: usize,
-    end: &Transition,
-    reason: &str,
-    limits: &HistoryLimits,
-) -> Vec<String> {
-    let Some(series) = job.series().nth(index) else {
-        return Vec::new();
-    };
-    match Reason::from_str(reason) {
-        Ok(Reason::CallbackFailed) => {
-            let next = job.series().nth(index + 1).and_then(Series::begun);
-            callback_failed(job, series, end, next, limits)
-        }
-        Ok(Reason::Poison) => poison(job, series, end, limits),
-        Ok(Reason::Sync) if job.is_sync() => Vec::new(),
-        // Other reasons mean a bug, a damaged row or a refused URL, or belong to `/sync`. No fault
-        // of a run causes them for an `/async` job.
-        _ => {
-            let detail = job.row.and_then(|row| row.failure_detail.as_deref());
-            vec![format!(
-                "no fault of this run can cause the reason `{reason}`: {}",
-                detail.unwrap_or("no detail")
-            )]
-        }
-    }
+/// A job or a redelivery that has failed.
+struct FailedSeries<'s, 'a> {
+    job: &'s JobHistory<'a>,
+    series: &'s Series<'a>,
+    end: &'s Transition,
+    /// The beginning of the next series of the job.
+    next: Option<&'s Transition>,
 }
 
 /// The reasons that a run can cause. This does not use the service's own list, which is under test.
@@ -97,88 +83,94 @@ impl FromStr for Reason {
     }
 }
 
-/// `next` is the beginning of the next series.
-fn callback_failed(
-    job: &JobHistory<'_>,
-    series: &Series<'_>,
-    end: &Transition,
-    next: Option<&Transition>,
-    limits: &HistoryLimits,
-) -> Vec<String> {
-    let mut found = Vec::new();
-    if job.row.is_some_and(|row| !row.called_back) {
-        found.push("its reason is callback_failed, and it has no callback URL".to_owned());
+impl FailedSeries<'_, '_> {
+    /// What contradicts this reason.
+    fn untrue(&self, reason: &str, limits: &HistoryLimits) -> Vec<String> {
+        match Reason::from_str(reason) {
+            Ok(Reason::CallbackFailed) => self.callback_failed(limits),
+            Ok(Reason::Poison) => self.poison(limits),
+            Ok(Reason::Sync) if self.job.is_sync() => Vec::new(),
+            // Other reasons mean a bug, a damaged row or a refused URL, or belong to `/sync`. No
+            // fault of a run causes them for an `/async` job.
+            _ => {
+                let detail = self.job.row.and_then(|row| row.failure_detail.as_deref());
+                vec![format!(
+                    "no fault of this run can cause the reason `{reason}`: {}",
+                    detail.unwrap_or("no detail")
+                )]
+            }
+        }
     }
-    // No attempt is final before the last: the receivers never answer 410, and the SSRF policy
-    // allows their address.
-    let attempts = series.attempts(&end.after);
-    if attempts != limits.attempts {
-        found.push(format!(
-            "its callback failed after {attempts} attempts, and it has {}",
-            limits.attempts
-        ));
-    }
-    let is_its_own = |callback: &&&Received| {
-        let begun = series.begun().map(Transition::earliest);
-        let follows = begun.is_none_or(|begun| begun <= callback.at);
-        follows && next.is_none_or(|next| callback.at < next.earliest())
-    };
-    let successes = job.callbacks.iter().filter(|callback| is_success(callback));
-    let successes = successes.filter(is_its_own);
-    for callback in successes.filter(|callback| !outcome_unknown(callback, job, series, end)) {
-        found.push(format!(
-            "its callback failed, and its receiver answered 2xx at {:.3}",
-            callback.at
-        ));
-    }
-    found
-}
 
-/// Whether the worker may have missed the receiver's `2xx`: the attempt had timed out, or its claim
-/// had ended.
-fn outcome_unknown(
-    callback: &Received,
-    job: &JobHistory<'_>,
-    series: &Series<'_>,
-    end: &Transition,
-) -> bool {
-    // A claim's event follows its delivery, so an earlier event excuses nothing.
-    let ended_after = job
-        .explaining_events()
-        .filter(|event| series.was_held_under(event.claim))
-        .any(|event| not_later(callback.at, event.at));
-    // After the end only a worker that was frozen past its lease can have sent a callback.
-    let ended_before = !not_later(callback.at, end.earliest())
-        && job.events.iter().any(|event| is_lost_claim(event));
-    ended_after || ended_before
+    fn callback_failed(&self, limits: &HistoryLimits) -> Vec<String> {
+        let mut found = Vec::new();
+        if self.job.row.is_some_and(|row| !row.called_back) {
+            found.push("its reason is callback_failed, and it has no callback URL".to_owned());
+        }
+        // No attempt is final before the last: the receivers never answer 410, and the SSRF policy
+        // allows their address.
+        let attempts = self.series.attempts(&self.end.after);
+        if attempts != limits.attempts {
+            found.push(format!(
+                "its callback failed after {attempts} attempts, and it has {}",
+                limits.attempts
+            ));
+        }
+        let callbacks = self.job.callbacks.iter().copied();
+        let successes = callbacks.filter(|it| is_success(it) && self.is_its_own(it));
+        for callback in successes.filter(|callback| !self.outcome_unknown(callback)) {
+            found.push(format!(
+                "its callback failed, and its receiver answered 2xx at {:.3}",
+                callback.at
+            ));
+        }
+        found
+    }
+
+    /// Whether a callback was received after its beginning, and before that of the next series.
+    fn is_its_own(&self, callback: &Received) -> bool {
+        let begun = self.series.begun().map(Transition::earliest);
+        begun.is_none_or(|begun| begun <= callback.at)
+            && self.next.is_none_or(|next| callback.at < next.earliest())
+    }
+
+    /// Whether the worker may have missed the receiver's `2xx`: the attempt had timed out, or its
+    /// claim had ended.
+    fn outcome_unknown(&self, callback: &Received) -> bool {
+        // A claim's event follows its delivery, so an earlier event excuses nothing.
+        let ended_after = self
+            .job
+            .explaining_events()
+            .filter(|event| self.series.was_held_under(event.claim))
+            .any(|event| not_later(callback.at, event.at));
+        // After the end only a worker that was frozen past its lease can have sent a callback.
+        let ended_before = !not_later(callback.at, self.end.earliest())
+            && self.job.events.iter().any(|event| is_lost_claim(event));
+        ended_after || ended_before
+    }
+
+    fn poison(&self, limits: &HistoryLimits) -> Vec<String> {
+        let events = self.job.events.iter();
+        let recorded =
+            events.filter(|event| is_lost_claim(event) && self.series.was_held_under(event.claim));
+        // Claims lost beside other jobs are recorded too, and may not be counted.
+        let recorded = i64::try_from(recorded.count()).unwrap_or(i64::MAX);
+        let counted = self.end.after.lost_claims;
+        [(counted, "counted"), (recorded, "recorded")]
+            .into_iter()
+            .filter(|(lost, _)| *lost < limits.max_claims)
+            .map(|(lost, how)| {
+                format!(
+                    "it was declared poison after {lost} lost claims were {how}; the limit is {}",
+                    limits.max_claims
+                )
+            })
+            .collect()
+    }
 }
 
 fn is_lost_claim(event: &HistoryEvent) -> bool {
     event.event == "claim_lost"
-}
-
-fn poison(
-    job: &JobHistory<'_>,
-    series: &Series<'_>,
-    end: &Transition,
-    limits: &HistoryLimits,
-) -> Vec<String> {
-    let recorded = job
-        .events
-        .iter()
-        .filter(|event| is_lost_claim(event) && series.was_held_under(event.claim));
-    // Claims lost beside other jobs are recorded too, and may not be counted.
-    let recorded = i64::try_from(recorded.count()).unwrap_or(i64::MAX);
-    [(end.after.lost_claims, "counted"), (recorded, "recorded")]
-        .into_iter()
-        .filter(|(lost, _)| *lost < limits.max_claims)
-        .map(|(lost, how)| {
-            format!(
-                "it was declared poison after {lost} lost claims were {how}; the limit is {}",
-                limits.max_claims
-            )
-        })
-        .collect()
 }
 
 #[cfg(test)]
