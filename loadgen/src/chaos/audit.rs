@@ -106,6 +106,13 @@ impl Audit {
         self.read(sqlite::heartbeats).await
     }
 
+    /// Whether the worker with this owner id holds a redelivery.
+    pub(super) async fn holds_redelivery(&self, owner: &str) -> Result<bool> {
+        let owner = owner.to_owned();
+        self.read(move |db| sqlite::holds_redelivery(db, &owner))
+            .await
+    }
+
     /// The size of the database in bytes, as its file will have after a checkpoint.
     pub(super) async fn bytes(&self) -> Result<u64> {
         self.read(sqlite::bytes).await

@@ -95,6 +95,11 @@ pub(super) fn heartbeats(db: &Connection) -> rusqlite::Result<HashMap<String, i6
         .collect()
 }
 
+pub(super) fn holds_redelivery(db: &Connection, owner: &str) -> rusqlite::Result<bool> {
+    db.prepare_cached("SELECT EXISTS (SELECT 1 FROM redeliveries WHERE owner = ?1)")?
+        .query_row([owner], |row| row.get(0))
+}
+
 pub(super) fn bytes(db: &Connection) -> rusqlite::Result<u64> {
     db.prepare_cached("SELECT page_count * page_size FROM pragma_page_count, pragma_page_size")?
         .query_row([], |row| row.get(0).map(i64::unsigned_abs))

@@ -146,6 +146,7 @@ async fn every_change_of_a_redelivery_is_logged_with_its_outcome() {
         let begun = store.redeliver(Scope::All, id).await.unwrap();
         begun.unwrap();
         assert_eq!(audit.unfinished().await.unwrap(), 1);
+        assert!(!audit.holds_redelivery(&owner.to_string()).await.unwrap());
         let candidate = Candidate {
             work: Work::Redelivery,
             claims: i64::from(number),
@@ -154,6 +155,7 @@ async fn every_change_of_a_redelivery_is_logged_with_its_outcome() {
         let mut claimed = store.claim(owner, vec![candidate]).await.unwrap();
         let claim = claimed.pop().unwrap().unwrap().claim;
         number += 1;
+        assert!(audit.holds_redelivery(&owner.to_string()).await.unwrap());
         let result = match outcome {
             Status::Completed => Outcome::Completed,
             _ => Outcome::Failed(Failure::new(FailureReason::CallbackFailed, "")),

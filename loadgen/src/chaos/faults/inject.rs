@@ -27,6 +27,10 @@ const FULL_DISK: u64 = 64 << 10;
 const SLOW: Duration = Duration::from_millis(400);
 const SLOW_BEFORE: Duration = Duration::from_millis(300);
 
+/// How long a freeze waits for the worker to hold a redelivery. Workers look for due ones once a
+/// second.
+const REDELIVERY_WAIT: Duration = Duration::from_secs(3);
+
 /// The delay per chunk on a slow network: one to four times this.
 const DELAY: Duration = Duration::from_millis(50);
 
@@ -107,6 +111,7 @@ impl FaultInjector<'_> {
         self.receivers
             .change(ReceiverMode::Healthy, ReceiverMode::Slow(SLOW));
         sleep(SLOW_BEFORE).await;
+        self.redelivery_held_by(index).await;
         let worker = &mut self.stack.workers[index];
         let stopped = stopped_now(index, worker);
         let frozen = worker.service().process().and_then(Process::freeze);
@@ -123,6 +128,19 @@ impl FaultInjector<'_> {
                 ..stopped
             }));
         Ok(worker.service().name().to_owned())
+    }
+
+    /// Waits until a worker holds a redelivery, at most `REDELIVERY_WAIT`: few of its jobs are one.
+    async fn redelivery_held_by(&self, index: usize) {
+        let start = Instant::now();
+        while start.elapsed() < REDELIVERY_WAIT {
+            let owner = self.stack.workers[index].owner().unwrap_or_default();
+            // An error is none of this fault's: without an answer it goes on.
+            if !matches!(self.stack.audit.holds_redelivery(owner).await, Ok(false)) {
+                return;
+            }
+            sleep(POLL_INTERVAL).await;
+        }
     }
 
     async fn deploy_api(&mut self) -> Result<String> {
