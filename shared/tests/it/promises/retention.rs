@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use storm_shared::{
     config::StoreSettings,
-    models::{RequestId, Status},
+    models::{IdempotencyKey, RequestId, Status},
     services::{
         report,
         store::{Acceptance, NewJob, Outcome, Scope, Settlement, Store},
@@ -155,9 +155,9 @@ async fn a_key_keeps_its_request_until_its_window_is_over(database: TestDatabase
     };
     for (window, is_over) in [(LATER, false), (NOW, true)] {
         let store = Store::open(&settings(window)).await.unwrap();
-        let id = RequestId::generate();
+        let (id, key) = (RequestId::generate(), format!("key-{is_over}"));
         let job = NewJob {
-            idempotency_key: Some(format!("key-{is_over}").parse().unwrap()),
+            idempotency_key: Some(IdempotencyKey::try_from(key.as_bytes()).unwrap()),
             ..NewJob::new(id, spec(), None)
         };
         assert_eq!(store.accept(job).await.unwrap(), Acceptance::Stored);

@@ -1,8 +1,8 @@
 //! Deleting finished requests in small batches along the primary key.
 //!
 //! The ids of requests grow with the time of their acceptance, roughly: so what is old is mostly in
-//! front, and most passes end in the first batch in which nearly everything is young. Which rows are
-//! old is told by `ended`, and never by an id or the wall clock.
+//! front, and most passes end in the first batch in which nearly everything is young. Which rows
+//! are old is told by `ended`, and never by an id or the wall clock.
 
 use std::time::Duration;
 
