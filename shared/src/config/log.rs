@@ -92,7 +92,7 @@ fn quoted(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use tracing::Level;
+    use tracing::{Level, level_filters::LevelFilter};
 
     use super::LogFilter;
 
