@@ -1,6 +1,6 @@
 //! Logging: `tracing` events on standard error, as text on a terminal and as JSON elsewhere.
 
-mod flood;
+mod rate_limit;
 
 use std::io::{self, IsTerminal as _};
 
@@ -9,18 +9,18 @@ use tracing_subscriber::{
     Layer as _, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _,
 };
 
-use self::flood::FloodGate;
+use self::rate_limit::RateLimit;
 use crate::config::LogFilter;
 
 /// The target of the error that ends the process. No filter hides it.
 pub(crate) const FATAL: &str = "fatal";
 
 /// The log of a process.
-pub struct Log(FloodGate);
+pub struct Log(RateLimit);
 
 /// Starts logging with `filter`. A second call has no effect.
 pub fn start(filter: &LogFilter) -> Log {
-    let gate = FloodGate::default();
+    let limit = RateLimit::default();
     // A log line that cannot be written, for example to a full disk, is dropped. By default the
     // subscriber would report that on standard error, and panic when that fails too.
     let lines = fmt::layer()
@@ -35,21 +35,21 @@ pub fn start(filter: &LogFilter) -> Log {
     let _ = tracing_subscriber::registry()
         .with(filter.always_with([
             (FATAL, LevelFilter::ERROR),
-            (flood::COUNTS, LevelFilter::WARN),
+            (rate_limit::COUNTS, LevelFilter::WARN),
         ]))
-        .with(lines.with_filter(gate.clone()))
+        .with(lines.with_filter(limit.clone()))
         .try_init();
-    Log(gate)
+    Log(limit)
 }
 
 impl Log {
     /// From now on, writes a few lines a minute of each kind, and one that counts the others. Lines
-    /// at the levels `debug` and `trace` are not bounded.
+    /// at the levels `debug` and `trace` are not limited.
     pub fn bound(&self) {
-        self.0.close();
+        self.0.begin();
     }
 
-    /// Counts the lines that were left out so far. For the end of the process.
+    /// Logs how many lines were left out so far. For the end of the process.
     pub fn count(&self) {
         self.0.count();
     }

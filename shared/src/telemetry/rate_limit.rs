@@ -1,4 +1,5 @@
-//! Bounds the log: of each kind of line a few in a minute, and then one that counts the others.
+//! The rate limit of the log: a few lines a minute of each kind, and one with the number of the
+//! others.
 //!
 //! A fault that many jobs meet at once, such as a locked database, would otherwise fill the log
 //! with one line for each of them.
@@ -32,12 +33,12 @@ pub(super) const COUNTS: &str = "log";
 
 /// What has been logged lately. Clones share it.
 #[derive(Clone, Default)]
-pub(super) struct FloodGate(Arc<Mutex<State>>);
+pub(super) struct RateLimit(Arc<Mutex<State>>);
 
 #[derive(Default)]
 struct State {
     /// Whether lines are left out. Until then, each is written.
-    is_bounding: bool,
+    is_on: bool,
     /// The lines by their place in the code, which bounds this map.
     kinds: HashMap<Identifier, Kind>,
 }
@@ -50,15 +51,15 @@ struct Kind {
     message: String,
 }
 
-impl FloodGate {
+impl RateLimit {
     /// Begins to leave lines out, and to count them every minute.
-    pub(super) fn close(&self) {
-        self.state().is_bounding = true;
-        let gate = self.clone();
+    pub(super) fn begin(&self) {
+        self.state().is_on = true;
+        let limit = self.clone();
         tokio::spawn(async move {
             loop {
                 tokio::time::sleep(PERIOD).await;
-                gate.count();
+                limit.count();
             }
         });
     }
@@ -87,7 +88,7 @@ impl FloodGate {
             return true;
         }
         let mut state = self.state();
-        if !state.is_bounding {
+        if !state.is_on {
             return true;
         }
         let now = Instant::now();
@@ -118,7 +119,7 @@ impl FloodGate {
     }
 }
 
-impl<S> Filter<S> for FloodGate {
+impl<S> Filter<S> for RateLimit {
     fn enabled(&self, _: &Metadata<'_>, _: &Context<'_, S>) -> bool {
         true
     }
@@ -150,17 +151,17 @@ mod tests {
     use tracing::{debug, error, info, subscriber, warn};
     use tracing_subscriber::{Layer as _, fmt, layer::SubscriberExt as _};
 
-    use super::{FATAL, FloodGate, MOST, PERIOD};
+    use super::{FATAL, MOST, PERIOD, RateLimit};
 
-    /// The lines that `log` writes through `gate`.
-    fn lines(gate: &FloodGate, log: impl FnOnce()) -> Vec<String> {
+    /// The lines that `log` writes through `limit`.
+    fn lines(limit: &RateLimit, log: impl FnOnce()) -> Vec<String> {
         let written = Written::default();
         let writer = written.clone();
         let layer = fmt::layer()
             .with_ansi(false)
             .without_time()
             .with_writer(move || writer.clone())
-            .with_filter(gate.clone());
+            .with_filter(limit.clone());
         subscriber::with_default(tracing_subscriber::registry().with(layer), log);
         let bytes = written.0.lock().unwrap().clone();
         let text = String::from_utf8(bytes).unwrap();
@@ -180,21 +181,21 @@ mod tests {
         }
     }
 
-    fn closed() -> FloodGate {
-        let gate = FloodGate::default();
-        gate.0.lock().unwrap().is_bounding = true;
-        gate
+    fn begun() -> RateLimit {
+        let limit = RateLimit::default();
+        limit.0.lock().unwrap().is_on = true;
+        limit
     }
 
     #[test]
-    fn while_the_gate_is_open_every_line_is_written() {
+    fn before_it_begins_every_line_is_written() {
         let flood = || (0..100).for_each(|number| warn!(number, "a setting is doubtful"));
-        assert_eq!(lines(&FloodGate::default(), flood).len(), 100);
+        assert_eq!(lines(&RateLimit::default(), flood).len(), 100);
     }
 
     #[tokio::test(start_paused = true)]
     async fn of_each_kind_a_few_lines_are_written_in_a_minute_and_the_others_are_counted() {
-        let gate = closed();
+        let limit = begun();
         let flood = || {
             for number in 0..1000 {
                 warn!(number, "a write is retried");
@@ -206,21 +207,21 @@ mod tests {
             info!("a third kind");
         };
         let most = MOST as usize;
-        let written = lines(&gate, flood);
+        let written = lines(&limit, flood);
         let count = |word: &str| written.iter().filter(|line| line.contains(word)).count();
         assert_eq!(count("a write is retried"), most);
         assert_eq!((count("the other kind"), count("a third kind")), (2, 1));
         assert_eq!(count("asked for"), 1000);
 
-        let counted = lines(&gate, || gate.count());
+        let counted = lines(&limit, || limit.count());
         assert_eq!(counted.len(), 1, "{counted:?}");
         assert!(counted[0].contains("left out: a write is retried"));
         let left_out = format!("lines={}", 1000 - most);
         assert!(counted[0].contains(&left_out), "{counted:?}");
-        assert!(lines(&gate, || gate.count()).is_empty(), "once");
+        assert!(lines(&limit, || limit.count()).is_empty(), "once");
 
         tokio::time::advance(PERIOD).await;
-        let again = lines(&gate, flood);
+        let again = lines(&limit, flood);
         let again = again.iter().filter(|line| line.contains("retried"));
         assert_eq!(again.count(), most);
     }
@@ -228,6 +229,6 @@ mod tests {
     #[test]
     fn the_error_that_ends_the_process_is_always_written() {
         let flood = || (0..100).for_each(|_| error!(target: FATAL, "the service failed"));
-        assert_eq!(lines(&closed(), flood).len(), 100);
+        assert_eq!(lines(&begun(), flood).len(), 100);
     }
 }
