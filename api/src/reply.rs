@@ -105,8 +105,8 @@ pub fn cancelled(id: RequestId, cancelled: &Cancelled) -> Response {
         CancelledWork::Redelivery => "The redelivery is cancelled",
     };
     let attempts = if cancelled.may_arrive {
-        "a callback attempt that has begun may still arrive, and none begins later than the next \
-         heartbeat of its worker"
+        "a callback attempt that has begun may still arrive; after the worker's next heartbeat, no \
+         other begins"
     } else {
         "no callback will be sent"
     };

@@ -90,7 +90,8 @@ impl Store {
     ///
     /// With an idempotency key, the job and its key are stored together, unless the tenant's key
     /// belongs to an earlier job: then nothing is written, and the answer says so. A key belongs to
-    /// its job for `IDEMPOTENCY_WINDOW`, and until the job has ended. After that it is free.
+    /// its job for `IDEMPOTENCY_WINDOW`, or until the job has ended if that is later. Then it is
+    /// free.
     ///
     /// A repeat with the same job is [`Acceptance::Stored`] and changes nothing, whatever has
     /// become of the row and of the key since. Another job under the same id is an error.

@@ -16,9 +16,9 @@ use crate::{
 /// The heartbeats that name a cancelled claim.
 const BEATS: i64 = 4;
 
-const WAITED: &str = "The client cancelled it while no worker held it.";
+const UNCLAIMED: &str = "The client cancelled it while no worker held it.";
 
-const RAN: &str = "The client cancelled it. A callback attempt that had begun may still have \
+const MAY_ARRIVE: &str = "The client cancelled it. A callback attempt that had begun may still have \
                    arrived.";
 
 /// Cancels what is unfinished of a request within `scope`.
@@ -57,7 +57,7 @@ pub(super) fn cancel(
     Ok(match failure.filter(is_cancelled) {
         Some(failure) => Ok(Cancelled {
             status,
-            may_arrive: failure.detail == RAN,
+            may_arrive: failure.detail == MAY_ARRIVE,
             failure: Some(failure),
             what: CancelledWork::Job,
         }),
@@ -80,7 +80,7 @@ fn end_job(
         Transition::Cancel
     };
     let may_arrive = status == Status::Processing || has_lost_claims;
-    let detail = if may_arrive { RAN } else { WAITED };
+    let detail = if may_arrive { MAY_ARRIVE } else { UNCLAIMED };
     let failure = Failure::new(FailureReason::Cancelled, detail);
     let set = "claim = claim + 1, owner = NULL, due = NULL, parked_at = NULL, is_long = 0,
          completed_at = max(?2, created_at), failure_reason = ?3, failure_detail = ?4, ended = ?5";
@@ -140,12 +140,12 @@ fn tell_owner(tx: &Connection, work: Work, id: RequestId) -> rusqlite::Result<bo
 }
 
 /// The claims of `owner` that were cancelled, for its heartbeat number `beat`.
-pub(super) fn told(
+pub(super) fn cancelled_claims(
     tx: &Connection,
     owner: &str,
     beat: i64,
 ) -> rusqlite::Result<Vec<CancelledClaim>> {
-    let told: Vec<_> = tx
+    let notes: Vec<_> = tx
         .prepare_cached("SELECT id, claim, beat FROM cancellations WHERE owner = ?1")?
         .query_map([owner], |row| {
             // A note that was edited by hand must not cost the worker its lease.
@@ -156,11 +156,11 @@ pub(super) fn told(
             ))
         })?
         .collect::<rusqlite::Result<_>>()?;
-    if told.iter().any(|(_, noted)| *noted <= beat - BEATS) {
+    if notes.iter().any(|(_, noted)| *noted <= beat - BEATS) {
         tx.prepare_cached("DELETE FROM cancellations WHERE owner = ?1 AND beat <= ?2")?
             .execute(params![owner, beat - BEATS])?;
     }
-    Ok(told.into_iter().filter_map(|(claim, _)| claim).collect())
+    Ok(notes.into_iter().filter_map(|(claim, _)| claim).collect())
 }
 
 /// Deletes the notes for workers without a lease: the release before leaves them.

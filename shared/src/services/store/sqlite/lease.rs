@@ -71,7 +71,7 @@ pub(super) fn renew(connection: &Connection, owner: OwnerId) -> rusqlite::Result
     let Some(beat) = beat else {
         return Ok(None);
     };
-    let cancelled = cancel::told(connection, &owner, beat)?;
+    let cancelled = cancel::cancelled_claims(connection, &owner, beat)?;
     let others: Vec<_> = connection
         .prepare_cached("SELECT owner, beat FROM workers WHERE owner <> ?1")?
         .query_map([owner], |row| Ok(heartbeat(row).ok()))?
