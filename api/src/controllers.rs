@@ -7,12 +7,28 @@ pub mod requests;
 pub mod sync;
 
 use storm_shared::{
-    models::RequestId,
+    models::{Origin, RequestId},
     services::store::{StoreError, Trouble},
 };
 use tracing::{debug, error};
 
-use crate::reply::Problem;
+use crate::{app::App, auth::Caller, reply::Problem};
+
+/// Parses the `id` in a path, and reads the origin of the callback of that request, if it has one:
+/// before a write, since an unknown id is to cost a read only.
+///
+/// # Errors
+/// `id` is not a UUID, no such request is within the caller's scope, or the store failed.
+async fn known(
+    id: &str,
+    caller: &Caller,
+    app: &App,
+) -> Result<(RequestId, Option<Origin>), Problem> {
+    let id: RequestId = id.parse().map_err(|_| Problem::malformed_id())?;
+    let origin = app.store.origin_of(caller.scope(), id).await;
+    let origin = origin.map_err(|error| store_problem(id, &error))?;
+    Ok((id, origin.map_err(Problem::unredeliverable)?))
+}
 
 /// Logs a store error and converts it to the problem that the client gets.
 fn store_problem(id: impl Into<Option<RequestId>>, error: &StoreError) -> Problem {

@@ -128,7 +128,7 @@ impl Form {
 mod tests {
     use storm_shared::services::ssrf::Policy;
 
-    use super::{Form, Invalid, Submission};
+    use super::{Form, Invalid, Submission, faults::described};
 
     fn sync(body: &str) -> Result<Submission, Invalid> {
         Form::sync().read(body.as_bytes())
@@ -140,11 +140,7 @@ mod tests {
 
     /// The faults of a body as `field: detail`.
     fn faults(form: impl Fn(&str) -> Result<Submission, Invalid>, body: &str) -> Vec<String> {
-        let problem = form(body).expect_err(body).problem;
-        let errors = problem.errors().iter();
-        errors
-            .map(|error| format!("{}: {}", error.field, error.detail))
-            .collect()
+        described(&form(body).expect_err(body).problem)
     }
 
     #[test]

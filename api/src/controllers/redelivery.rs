@@ -2,10 +2,10 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use storm_shared::{models::RequestId, services::store::RedeliveryPage};
+use storm_shared::services::store::RedeliveryPage;
 use warp::reply::Response;
 
-use super::store_problem;
+use super::{known, store_problem};
 use crate::{
     app::App,
     auth::Caller,
@@ -24,11 +24,8 @@ pub async fn one(
     no_body: Result<(), Problem>,
 ) -> Result<Response, Problem> {
     no_body?;
-    let id: RequestId = id.parse().map_err(|_| Problem::malformed_id())?;
-    // First: an unknown id costs a read, and no write.
-    let origin = app.store.origin_of(caller.scope(), id).await;
-    let origin = origin.map_err(|error| store_problem(id, &error))?;
-    if let Some(origin) = origin.map_err(Problem::unredeliverable)?
+    let (id, origin) = known(&id, &caller, &app).await?;
+    if let Some(origin) = origin
         && app.backlog_limit.is_full(&caller.destination(&origin))
     {
         return Err(Problem::receiver_overloaded());

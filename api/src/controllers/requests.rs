@@ -12,7 +12,7 @@ use storm_shared::{
 };
 use warp::reply::Response;
 
-use super::store_problem;
+use super::{known, store_problem};
 use crate::{
     app::App,
     auth::Caller,
@@ -67,11 +67,7 @@ pub async fn cancel(
     no_body: Result<(), Problem>,
 ) -> Result<Response, Problem> {
     no_body?;
-    let id: RequestId = id.parse().map_err(|_| Problem::malformed_id())?;
-    // First: an unknown id costs a read, and no write.
-    let found = app.store.find_within(caller.scope(), id).await;
-    let found = found.map_err(|error| store_problem(id, &error))?;
-    found.ok_or_else(Problem::no_such_request)?;
+    let (id, _) = known(&id, &caller, &app).await?;
     let tries = AtomicU32::new(0);
     let cancel = || {
         tries.fetch_add(1, Ordering::Relaxed);

@@ -1,6 +1,8 @@
 //! The faults of one request, collected so that all of them are reported at once.
 
 use crate::reply::FieldError;
+#[cfg(test)]
+use crate::reply::Problem;
 
 #[derive(Default)]
 pub(super) struct Faults(pub(super) Vec<FieldError>);
@@ -17,4 +19,13 @@ impl Faults {
     pub(super) fn keep<T>(&mut self, field: &str, checked: Result<T, String>) -> Option<T> {
         checked.map_err(|detail| self.add(field, detail)).ok()
     }
+}
+
+/// The faults of a problem as `field: detail`.
+#[cfg(test)]
+pub(super) fn described(problem: &Problem) -> Vec<String> {
+    let errors = problem.errors().iter();
+    errors
+        .map(|error| format!("{}: {}", error.field, error.detail))
+        .collect()
 }

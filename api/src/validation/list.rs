@@ -74,7 +74,7 @@ fn read_status(text: &str) -> Result<Status, String> {
 mod tests {
     use storm_shared::{models::RequestId, services::store::ListPage};
 
-    use super::{CURSOR, list};
+    use super::{super::faults::described, CURSOR, list};
     use crate::reply::Problem;
 
     fn read(pairs: &[(&str, &str)]) -> Result<ListPage, Problem> {
@@ -83,11 +83,7 @@ mod tests {
     }
 
     fn faults(pairs: &[(&str, &str)]) -> Vec<String> {
-        let problem = read(pairs).unwrap_err();
-        let errors = problem.errors().iter();
-        errors
-            .map(|error| format!("{}: {}", error.field, error.detail))
-            .collect()
+        described(&read(pairs).unwrap_err())
     }
 
     #[test]

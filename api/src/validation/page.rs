@@ -68,7 +68,7 @@ fn read_status(text: &str) -> Result<Status, String> {
 mod tests {
     use storm_shared::models::Status;
 
-    use super::page;
+    use super::{super::faults::described, page};
 
     fn query(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
         let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
@@ -76,11 +76,7 @@ mod tests {
     }
 
     fn faults(pairs: &[(&str, &str)]) -> Vec<String> {
-        let problem = page(&query(pairs)).unwrap_err();
-        let errors = problem.errors().iter();
-        errors
-            .map(|error| format!("{}: {}", error.field, error.detail))
-            .collect()
+        described(&page(&query(pairs)).unwrap_err())
     }
 
     #[test]

@@ -11,8 +11,8 @@ use storm_shared::{
     services::{
         report::{self, Report},
         store::{
-            AttemptRecord, Candidate, Capacity, DueJobs, Expired, Heartbeat, Job, NewJob, Outcome,
-            OwnerId, Scope, Settlement, Store, StoreError, Unredeliverable,
+            AttemptRecord, Candidate, Capacity, Claim, DueJobs, Expired, Heartbeat, Job, NewJob,
+            Outcome, OwnerId, Scope, Settlement, Store, StoreError, Unredeliverable,
         },
     },
 };
@@ -208,6 +208,26 @@ pub(crate) async fn status(store: &Store, id: RequestId) -> Status {
 pub(crate) async fn event_kinds(store: &Store, id: RequestId) -> Vec<EventKind> {
     let events = row(store, id).await.events;
     events.into_iter().map(|event| event.event).collect()
+}
+
+/// Tries every write under a `claim` that is lost. Each must be refused.
+pub(crate) async fn writes_nothing(store: &Store, claim: Claim, report: &Report) {
+    let wait = Duration::ZERO;
+    for settlement in [
+        delivered(),
+        retry(timeout(1), wait),
+        Settlement::Park { wait },
+        Settlement::GiveBack,
+        Settlement::Finish {
+            attempt: None,
+            outcome: failed("It answered 500."),
+        },
+    ] {
+        let settled = store.settle(claim, Some(report), settlement).await;
+        assert!(is_claim_lost(&settled), "{settled:?}");
+    }
+    assert!(is_claim_lost(&store.store_result(claim, report).await));
+    assert!(is_claim_lost(&store.record_resend(claim, 1).await));
 }
 
 pub(crate) fn is_claim_lost<T>(result: &Result<T, StoreError>) -> bool {

@@ -19,6 +19,7 @@ use crate::{
     jobs::{
         accept, attempted, claim_due, claim_one, claimed, delivered, due_jobs, expire_lease,
         failed, finish, finished, is_claim_lost, new_worker, redeliver, retry, row, spec, timeout,
+        writes_nothing,
     },
 };
 
@@ -77,22 +78,7 @@ async fn a_running_job_ends_and_its_worker_writes_nothing_more(database: TestDat
         (&json!("FAILED"), &json!(2))
     );
     let report = report::expected(&job.spec);
-    let wait = Duration::ZERO;
-    for settlement in [
-        delivered(),
-        retry(timeout(1), wait),
-        Settlement::Park { wait },
-        Settlement::GiveBack,
-        Settlement::Finish {
-            attempt: None,
-            outcome: failed("It answered 500."),
-        },
-    ] {
-        let settled = store.settle(job.claim, Some(&report), settlement).await;
-        assert!(is_claim_lost(&settled), "{settled:?}");
-    }
-    assert!(is_claim_lost(&store.store_result(job.claim, &report).await));
-    assert!(is_claim_lost(&store.record_resend(job.claim, 1).await));
+    writes_nothing(&store, job.claim, &report).await;
     assert_eq!(expire_lease(&store, job.claim.owner).await.reclaimed, 0);
     assert_eq!(shown(&store, job.claim.id).await, before);
 }

@@ -16,7 +16,7 @@ use crate::{
     jobs::{
         accept, claim, claim_due, claim_one, claimed, delivered, due_jobs, event_kinds,
         fail_attempt, failed, finished, heartbeat_of, is_claim_lost, new_worker, redeliver, retry,
-        row, spec, timeout,
+        row, spec, timeout, writes_nothing,
     },
 };
 
@@ -95,17 +95,7 @@ async fn a_lost_claim_can_write_nothing(database: TestDatabase) {
         ..second.claim
     };
     for claim in [old_number, other_owner] {
-        assert!(is_claim_lost(&store.store_result(claim, &report).await));
-        let wait = Duration::ZERO;
-        for settlement in [
-            delivered(),
-            retry(timeout(1), wait),
-            Settlement::Park { wait },
-            Settlement::GiveBack,
-        ] {
-            let settled = store.settle(claim, Some(&report), settlement).await;
-            assert!(is_claim_lost(&settled), "{settled:?}");
-        }
+        writes_nothing(&store, claim, &report).await;
     }
     let row = row(&store, id).await;
     assert_eq!((row.status, row.attempts.len()), (Status::Processing, 0));

@@ -41,7 +41,23 @@ pub(super) fn take(
     now: StoreTime,
     window: Duration,
 ) -> rusqlite::Result<Option<Acceptance>> {
-    let expires = now.after(window).millis();
+    let expires = now.after(window);
+    // A repeat of this very job is left to its insert, whoever has the key by now.
+    if insert(tx, job, expires)? || is_stored(tx, job)? {
+        return Ok(None);
+    }
+    if let Some(earlier) = find(tx, job, now)? {
+        return Ok(Some(earlier));
+    }
+    // The key has expired, and belongs to this job from here on.
+    tx.prepare_cached("DELETE FROM idempotency_keys WHERE tenant = ?1 AND key = ?2")?
+        .execute([&job.tenant, &job.key])?;
+    insert(tx, job, expires)?;
+    Ok(None)
+}
+
+/// Stores the key of the job. Returns false if the key belongs to another one.
+fn insert(tx: &Connection, job: &KeyedJob, expires: StoreTime) -> rusqlite::Result<bool> {
     let inserted = tx
         .prepare_cached(
             "INSERT INTO idempotency_keys (request_id, tenant, key, fingerprint, expires)
@@ -52,28 +68,9 @@ pub(super) fn take(
             job.tenant,
             job.key,
             job.fingerprint.as_bytes(),
-            expires
+            expires.millis()
         ])?;
-    // A repeat of this very job is left to its insert, whoever has the key by now.
-    if inserted == 1 || is_stored(tx, job)? {
-        return Ok(None);
-    }
-    if let Some(earlier) = find(tx, job, now)? {
-        return Ok(Some(earlier));
-    }
-    // The key has expired, and belongs to this job from here on.
-    tx.prepare_cached(
-        "UPDATE idempotency_keys SET request_id = ?1, fingerprint = ?4, expires = ?5
-         WHERE tenant = ?2 AND key = ?3",
-    )?
-    .execute(params![
-        job.id,
-        job.tenant,
-        job.key,
-        job.fingerprint.as_bytes(),
-        expires
-    ])?;
-    Ok(None)
+    Ok(inserted == 1)
 }
 
 fn is_stored(tx: &Connection, job: &KeyedJob) -> rusqlite::Result<bool> {
