@@ -79,8 +79,18 @@ async fn another_programs_database_is_refused_unchanged_in_every_journal_mode() 
 #[tokio::test]
 async fn a_newer_schema_is_refused_unchanged() {
     let folder = TempDir::new().unwrap();
-    changed(&folder, "PRAGMA user_version = 99").await;
+    let newer = "PRAGMA user_version = 99; UPDATE store SET oldest = 98";
+    changed(&folder, newer).await;
     is_refused_unchanged(&folder, "has schema version 99").await;
+}
+
+#[tokio::test]
+async fn a_newer_schema_that_works_with_this_version_is_opened() {
+    let folder = TempDir::new().unwrap();
+    changed(&folder, "PRAGMA user_version = 99").await;
+    let store = Store::open(&settings(&folder)).await.unwrap();
+    store.check().await.unwrap();
+    store.close().await;
 }
 
 #[tokio::test]
@@ -89,7 +99,9 @@ async fn a_newer_schema_that_is_only_in_the_wal_is_refused_unchanged() {
     let (made, left) = (TempDir::new().unwrap(), TempDir::new().unwrap());
     let store = Store::open(&settings(&made)).await.unwrap();
     let newer = Connection::open(database(&made)).unwrap();
-    newer.pragma_update(None, "user_version", 99).unwrap();
+    newer
+        .execute_batch("PRAGMA user_version = 99; UPDATE store SET oldest = 98")
+        .unwrap();
     for name in ["storm.db", "storm.db-wal"] {
         fs::copy(made.path().join(name), left.path().join(name)).unwrap();
     }

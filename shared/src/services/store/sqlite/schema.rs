@@ -8,7 +8,7 @@ use thiserror::Error;
 use super::columns;
 
 /// Migration `n` takes a database from version `n - 1` to `n`; `user_version` holds the version.
-const MIGRATIONS: [&str; 15] = [
+const MIGRATIONS: [&str; 16] = [
     include_str!("../../../../migrations/sqlite/0001_requests.sql"),
     include_str!("../../../../migrations/sqlite/0002_leases.sql"),
     include_str!("../../../../migrations/sqlite/0003_deliveries.sql"),
@@ -24,7 +24,12 @@ const MIGRATIONS: [&str; 15] = [
     include_str!("../../../../migrations/sqlite/0013_list.sql"),
     include_str!("../../../../migrations/sqlite/0014_cancel.sql"),
     include_str!("../../../../migrations/sqlite/0015_retention.sql"),
+    include_str!("../../../../migrations/sqlite/0021_compatibility.sql"),
 ];
+
+/// The oldest schema version whose programs can work with the newest one beside this program. For a
+/// release, that is the version of the release before: `docs/ARCHITECTURE.md`, Rolling upgrades.
+const OLDEST: usize = MIGRATIONS.len();
 
 /// Marks a database file as ours: `StRq` in ASCII.
 const APPLICATION_ID: i32 = 0x5374_5271;
@@ -56,11 +61,13 @@ pub(super) struct Found {
 impl Found {
     /// Whether a start has nothing to write.
     pub(super) fn is_current(self) -> bool {
-        self.is_marked && self.version == MIGRATIONS.len()
+        // A newer schema is one that works with this program: others are refused.
+        self.is_marked && self.version >= MIGRATIONS.len()
     }
 }
 
-/// Identifies the file and refuses another program's database and a newer schema. Writes nothing.
+/// Identifies the file. Refuses another program's database, and a newer schema that does not work
+/// with this program. Writes nothing.
 pub(super) fn check(connection: &Connection) -> Result<Found, SchemaError> {
     // One snapshot: between two statements, another process could create the tables and the marks.
     let snapshot = connection.unchecked_transaction()?;
@@ -92,6 +99,7 @@ fn apply(connection: &mut Connection) -> Result<(), SchemaError> {
     transaction.execute_batch(
         "INSERT INTO store (id) SELECT lower(hex(randomblob(16))) WHERE NOT EXISTS (SELECT 1 FROM store)",
     )?;
+    transaction.execute("UPDATE store SET oldest = ?1", [columns::integer(OLDEST)])?;
     // Both are in the file's header and commit with the transaction, so a crash leaves no database
     // that is only half marked.
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
@@ -119,10 +127,12 @@ fn identify(connection: &Connection) -> Result<Found, SchemaError> {
         version_by_tables(connection)?
     };
     match version {
-        Some(_) if marked > MIGRATIONS.len() => Err(SchemaError::TooNew {
-            found: marked,
-            known: MIGRATIONS.len(),
-        }),
+        Some(_) if marked > MIGRATIONS.len() && !works_with_this_program(connection)? => {
+            Err(SchemaError::TooNew {
+                found: marked,
+                known: MIGRATIONS.len(),
+            })
+        }
         // A file that counts versions, but not ours.
         Some(0) if marked > 0 => Err(SchemaError::NotOurs),
         Some(version) => Ok(Found { version, is_marked }),
@@ -130,6 +140,20 @@ fn identify(connection: &Connection) -> Result<Found, SchemaError> {
         None if application == 0 => Err(SchemaError::NotOurs),
         None => Err(SchemaError::Unmarked),
     }
+}
+
+/// Whether a newer schema says that this program's version can work with it.
+fn works_with_this_program(connection: &Connection) -> rusqlite::Result<bool> {
+    let has_tables = integer(connection, "application_id")? == APPLICATION_ID
+        && connection.table_exists(None, "store")?;
+    if !has_tables {
+        return Ok(false);
+    }
+    // Without a row, the page of the store's id is damaged.
+    let oldest = connection.query_row("SELECT max(oldest) FROM store", [], |row| {
+        row.get::<_, Option<i64>>(0)
+    })?;
+    Ok(oldest.is_some_and(|oldest| oldest <= columns::integer(MIGRATIONS.len())))
 }
 
 /// A dump contains neither of the marks, so our tables have to be known by their columns.
@@ -187,7 +211,9 @@ mod tests {
 
     #[test]
     fn a_newer_schema_is_refused_also_in_an_empty_database() {
-        for db in [migrated(), Connection::open_in_memory().unwrap()] {
+        let newer = migrated();
+        newer.execute_batch("UPDATE store SET oldest = 98").unwrap();
+        for db in [newer, Connection::open_in_memory().unwrap()] {
             db.pragma_update(None, "user_version", 99).unwrap();
             assert!(refusal(&db).contains("schema version 99"));
             let mut db = db;
@@ -196,6 +222,22 @@ mod tests {
         let empty = Connection::open_in_memory().unwrap();
         empty.pragma_update(None, "user_version", 2).unwrap();
         assert!(refusal(&empty).contains("not a database of this service"));
+    }
+
+    #[test]
+    fn a_newer_schema_that_works_with_this_version_is_used_as_it_is() {
+        let mut db = migrated();
+        db.pragma_update(None, "user_version", 99).unwrap();
+        let newest = format!("UPDATE store SET oldest = {}", MIGRATIONS.len());
+        db.execute_batch(&newest).unwrap();
+        assert!(check(&db).unwrap().is_current());
+        migrate(&mut db).unwrap();
+        assert_eq!(integer(&db, "user_version").unwrap(), 99);
+        db.execute_batch("UPDATE store SET oldest = oldest + 1")
+            .unwrap();
+        assert!(refusal(&db).contains("schema version 99"));
+        db.execute_batch("DELETE FROM store").unwrap();
+        assert!(refusal(&db).contains("schema version 99"));
     }
 
     #[test]
