@@ -7,10 +7,12 @@ use std::{env, error::Error, future, time::Duration};
 
 use hyper_util::service::TowerToHyperService;
 use storm_api::{
-    reply, routes,
-    validation::{Form, Invalid, Submission},
+    reply,
+    routes::{self, Received},
+    validation::Form,
 };
 use storm_shared::{
+    memory::MemoryBudget,
     models::RequestId,
     server::{self, Limits},
     services::ssrf::Policy,
@@ -23,17 +25,20 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let address = env::args().nth(1).ok_or("usage: bare_route ADDRESS:PORT")?;
     let listener = TcpListener::bind(address).await?;
     let form = Form::asynchronous(Policy::default());
+    let memory = MemoryBudget::new(256 << 20);
     let route = warp::path!("async")
         .and(warp::post())
-        .and(routes::submission(form, Duration::from_secs(10)))
+        .and(routes::submission(form, Duration::from_secs(10), memory))
         .map(accept);
     let service = TowerToHyperService::new(warp::service(route));
     server::serve(listener, service, Limits::default(), future::pending()).await;
     Ok(())
 }
 
-fn accept(submission: Result<Submission, Invalid>) -> impl warp::Reply {
-    submission
+fn accept(received: Received) -> impl warp::Reply {
+    received
         .map_err(|invalid| *invalid.problem)
-        .map(|submission| reply::accepted(RequestId::generate(), submission.callback_url.as_ref()))
+        .map(|(submission, _)| {
+            reply::accepted(RequestId::generate(), submission.callback_url.as_ref())
+        })
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use storm_shared::{
     config::Settings,
+    memory::MemoryBudget,
     services::{
         queue::{Notifier, Queue},
         store::Store,
@@ -21,6 +22,8 @@ pub struct App {
     pub store: Store,
     /// For health checks only; the notifier has its own handle. `None` if `REDIS_URL` is `none`.
     pub queue: Option<Queue>,
+    /// The bytes of bodies that requests may hold together.
+    pub memory: MemoryBudget,
     /// Admission control for each origin.
     pub backlog_limit: BacklogLimit,
     /// Notifies workers of accepted jobs. `None` if `REDIS_URL` is `none`.
@@ -54,11 +57,14 @@ impl App {
         }
         let notifier = queue.clone().map(Notifier::start);
         let pool = SyncPool::new(settings.api.sync_threads, settings.api.sync_queue);
+        let memory = MemoryBudget::new(settings.memory_budget);
+        metrics.watch_memory(&memory);
         let backlog_limit = BacklogLimit::watch(store.clone(), settings.callback.max_parked);
         Ok(Arc::new(Self {
             settings,
             store,
             queue,
+            memory,
             backlog_limit,
             notifier,
             pool,

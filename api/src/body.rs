@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use bytes::{Buf, BufMut};
 use futures_util::{Stream, StreamExt};
+use storm_shared::memory::{MemoryBudget, Reservation};
 use tokio::time::timeout;
 use warp::{Filter, Rejection, http::HeaderMap};
 
@@ -21,21 +22,35 @@ pub const LIMIT: usize = 16 << 10;
 /// How much of a refused body is read and discarded, in bytes.
 const DISCARDED: usize = 1 << 20;
 
-/// Reads the body of a request with a JSON content type within the time `limit`.
+/// A body that has been read.
+#[derive(Debug)]
+pub struct Body {
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+    /// As many bytes of the memory budget.
+    pub memory: Reservation,
+}
+
+/// Reads the body of a request with a JSON content type within the time `limit`. Each part of it is
+/// reserved in `memory` before it is kept.
 pub fn json(
     limit: Duration,
-) -> impl Filter<Extract = (Result<Vec<u8>, Problem>,), Error = Rejection> + Copy {
+    memory: MemoryBudget,
+) -> impl Filter<Extract = (Result<Body, Problem>,), Error = Rejection> + Clone {
     // All fields at once: warp has no filter for a field that is repeated, and one for a field that
     // is missing would cost as much as this copy.
     warp::header::headers_cloned()
         .and(warp::body::stream())
-        .then(move |headers: HeaderMap, body| async move {
-            // The head alone is enough for a refusal, which does not wait for the body.
-            if let Err(refusal) = head::check(&headers) {
-                discard(body, limit);
-                return Err(refusal);
+        .then(move |headers: HeaderMap, body| {
+            let memory = memory.reservation();
+            async move {
+                // The head alone is enough for a refusal, which does not wait for the body.
+                if let Err(refusal) = head::check(&headers) {
+                    discard(body, limit);
+                    return Err(refusal);
+                }
+                read(body, limit, memory).await
             }
-            read(body, limit).await
         })
 }
 
@@ -69,21 +84,26 @@ pub fn none(
 
 /// The result of reading a body.
 enum BodyRead {
-    Whole(Vec<u8>),
+    Whole(Body),
     TooLarge,
+    NoMemory,
     Broken,
 }
 
-async fn read<S, B>(mut body: S, limit: Duration) -> Result<Vec<u8>, Problem>
+async fn read<S, B>(mut body: S, limit: Duration, memory: Reservation) -> Result<Body, Problem>
 where
     S: Stream<Item = Result<B, warp::Error>> + Unpin + Send + 'static,
     B: Buf,
 {
-    match timeout(limit, collect(&mut body)).await {
+    match timeout(limit, collect(&mut body, memory)).await {
         Ok(BodyRead::Whole(body)) => Ok(body),
         Ok(BodyRead::TooLarge) => {
             discard(body, limit);
             Err(Problem::body_too_large(LIMIT))
+        }
+        Ok(BodyRead::NoMemory) => {
+            discard(body, limit);
+            Err(Problem::memory_budget_exceeded())
         }
         Ok(BodyRead::Broken) => Err(broken()),
         // Not discarded: the body had its time, and this answer closes the connection.
@@ -109,6 +129,7 @@ fn broken() -> Problem {
 
 async fn collect<B: Buf>(
     body: &mut (impl Stream<Item = Result<B, warp::Error>> + Unpin),
+    mut memory: Reservation,
 ) -> BodyRead {
     let mut whole = Vec::new();
     while let Some(chunk) = body.next().await {
@@ -119,9 +140,15 @@ async fn collect<B: Buf>(
         if whole.len() + chunk.remaining() > LIMIT {
             return BodyRead::TooLarge;
         }
+        if memory.try_grow(chunk.remaining()).is_err() {
+            return BodyRead::NoMemory;
+        }
         whole.put(chunk);
     }
-    BodyRead::Whole(whole)
+    BodyRead::Whole(Body {
+        bytes: whole,
+        memory,
+    })
 }
 
 /// Reads and discards the rest of a refused body, within limits of size and time.

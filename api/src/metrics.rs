@@ -7,7 +7,10 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family},
     registry::Registry,
 };
-use storm_shared::services::queue::{QueueMetrics, QueueStatus};
+use storm_shared::{
+    memory::{MemoryBudget, MemoryMetrics},
+    services::queue::{QueueMetrics, QueueStatus},
+};
 use warp::http::StatusCode;
 
 /// The API's counters. Clones share them.
@@ -19,6 +22,7 @@ pub struct Metrics {
     unauthorized: Counter,
     rate_limited: Counter,
     queue: QueueMetrics,
+    memory: MemoryMetrics,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -46,6 +50,7 @@ impl Metrics {
             unauthorized: Counter::default(),
             rate_limited: Counter::default(),
             queue: QueueMetrics::default(),
+            memory: MemoryMetrics::default(),
         };
         // Last: the registry takes clones of the counters above.
         metrics.registry = Arc::new(metrics.registered());
@@ -83,6 +88,11 @@ impl Metrics {
         self.queue.watch(status);
     }
 
+    /// Reports on the memory budget from now on.
+    pub fn watch_memory(&self, budget: &MemoryBudget) {
+        self.memory.watch(budget);
+    }
+
     /// The text of a scrape.
     pub fn render(&self) -> String {
         let mut text = String::new();
@@ -114,12 +124,14 @@ impl Metrics {
             self.rate_limited.clone(),
         );
         registry.register_collector(Box::new(self.queue.clone()));
+        registry.register_collector(Box::new(self.memory.clone()));
         registry
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use storm_shared::memory::MemoryBudget;
     use warp::http::StatusCode;
 
     use super::Metrics;
@@ -132,12 +144,17 @@ mod tests {
         metrics.refused_callback("loopback");
         metrics.unauthorized();
         metrics.rate_limited();
+        let budget = MemoryBudget::new(1000);
+        metrics.watch_memory(&budget);
+        let _held = budget.reserve_up_to(10);
         let text = metrics.render();
         for line in [
             "storm_api_answers_total{endpoint=\"async\",status=\"202\"} 2",
             "storm_api_refused_callbacks_total{rule=\"loopback\"} 1",
             "storm_api_unauthorized_total 1",
             "storm_api_rate_limited_total 1",
+            "storm_api_memory_budget_bytes 1000",
+            "storm_api_memory_reserved_bytes 10",
         ] {
             assert!(text.contains(line), "{line} is missing in\n{text}");
         }

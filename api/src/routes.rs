@@ -7,13 +7,16 @@
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use hyper::Request;
-use storm_shared::services::readiness::Readiness;
+use storm_shared::{
+    memory::{MemoryBudget, Reservation},
+    services::readiness::Readiness,
+};
 use warp::{Filter, Rejection, Reply, reply::Response};
 
 use crate::{
     app::App,
     auth::{Caller, Scraper},
-    body,
+    body::{self, Body},
     controllers::{asynchronous, health, redelivery, requests, sync},
     idempotency::idempotency_key,
     metrics::Metrics,
@@ -66,13 +69,20 @@ pub fn metrics_alone(
     metrics(counted).or(not_found()).unify()
 }
 
-/// Reads a body within `timeout` and parses it by `form`.
+/// A submission, and what its body holds of the memory budget.
+pub type Received = Result<(Submission, Reservation), Invalid>;
+
+/// Reads a body within `timeout` and the budget `memory`, and parses it by `form`.
 pub fn submission(
     form: Form,
     timeout: Duration,
-) -> impl Filter<Extract = (Result<Submission, Invalid>,), Error = Rejection> + Clone {
+    memory: MemoryBudget,
+) -> impl Filter<Extract = (Received,), Error = Rejection> + Clone {
     let form = Arc::new(form);
-    body::json(timeout).map(move |body: Result<Vec<u8>, Problem>| form.read(&body?))
+    body::json(timeout, memory).map(move |body: Result<Body, Problem>| {
+        let Body { bytes, memory } = body?;
+        Ok((form.read(&bytes)?, memory))
+    })
 }
 
 fn post_async(
@@ -86,7 +96,11 @@ fn post_async(
         .and(traceparent())
         .and(idempotency_key())
         // Last: warp hands out the body once, so no filter after this may reject the request.
-        .and(submission(form, app.settings.http.timeout))
+        .and(submission(
+            form,
+            app.settings.http.timeout,
+            app.memory.clone(),
+        ))
         .then(asynchronous::submit)
         .map(Reply::into_response);
     warp::path!("async").and(submit.or(method_not_allowed("POST")).unify())
@@ -98,7 +112,11 @@ fn post_sync(
     let report = warp::post()
         .and(caller())
         .and(with(app))
-        .and(submission(Form::sync(), app.settings.http.timeout))
+        .and(submission(
+            Form::sync(),
+            app.settings.http.timeout,
+            app.memory.clone(),
+        ))
         .then(sync::report)
         .map(Reply::into_response);
     warp::path!("sync").and(report.or(method_not_allowed("POST")).unify())

@@ -46,6 +46,8 @@ pub struct Settings {
     pub worker: WorkerSettings,
     /// The delivery of callbacks.
     pub callback: CallbackSettings,
+    /// Bytes of bodies that the process holds at a time: `MEMORY_BUDGET`.
+    pub memory_budget: usize,
     /// Time for which the API still accepts after SIGTERM, not ready: `SHUTDOWN_DELAY`.
     pub shutdown_delay: Duration,
     /// Time to drain after a shutdown signal: `DRAIN_TIMEOUT`.
@@ -147,6 +149,12 @@ const MIN_LEASE: Duration = Duration::from_millis(500);
 /// A shorter interval would keep a worker polling without a pause.
 const MIN_POLL_INTERVAL: Duration = Duration::from_millis(1);
 
+/// A smaller budget would refuse bodies while a single full group commit, of 4 MiB, is written.
+const MIN_MEMORY_BUDGET: usize = 8 << 20;
+
+/// A larger budget is a mistake.
+const MAX_MEMORY_BUDGET: usize = 1024 << 30;
+
 /// The value of `REDIS_URL` that means that there is no Redis.
 const NO_REDIS: &str = "none";
 
@@ -223,6 +231,7 @@ impl Settings {
                 poll_interval: layers.duration_from("poll_interval", MIN_POLL_INTERVAL)?,
             },
             callback,
+            memory_budget: layers.size("memory_budget", MIN_MEMORY_BUDGET..=MAX_MEMORY_BUDGET)?,
             shutdown_delay: layers.duration_from("shutdown_delay", Duration::ZERO)?,
             drain_timeout: layers.duration("drain_timeout")?,
             log: layers.try_parse("log", LogFilter::parse)?,

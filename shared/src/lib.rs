@@ -3,8 +3,9 @@
 //! * [`config`]: the settings, read once at start.
 //! * [`models`]: the domain types: request id, status, report spec, callback URL, row.
 //! * [`services`]: the store, the queue, the report, authentication, the SSRF policy, signatures.
-//! * [`duration`]: durations in settings and options.
+//! * [`duration`] and [`size`]: durations and sizes in settings and options.
 //! * `list`: lists in settings, separated by commas or white space.
+//! * [`memory`]: the memory budget for the bodies that a process holds.
 //! * [`outage`]: logs the start and the end of an outage once each.
 //! * [`server`]: the accept loop of every HTTP listener.
 //! * [`program`]: a service's process, from its settings to its exit status, with the subcommand
@@ -14,10 +15,12 @@ pub mod config;
 pub mod duration;
 mod healthcheck;
 mod list;
+pub mod memory;
 pub mod models;
 pub mod outage;
 pub mod program;
 pub mod server;
 pub mod services;
 pub mod shutdown;
+pub mod size;
 pub mod telemetry;

@@ -18,7 +18,8 @@ use crate::{
     auth::Caller,
     repeat::until_known,
     reply::{self, Problem},
-    validation::{Invalid, Submission},
+    routes::Received,
+    validation::Submission,
 };
 
 /// Stores the job and answers `202` as soon as it is committed. If it is unknown whether it was,
@@ -34,15 +35,16 @@ pub async fn submit(
     app: Arc<App>,
     traceparent: Option<Traceparent>,
     idempotency_key: Result<Option<IdempotencyKey>, Problem>,
-    submission: Result<Submission, Invalid>,
+    received: Received,
 ) -> Result<Response, Problem> {
     let idempotency_key = idempotency_key?;
-    let Submission { spec, callback_url } = submission.map_err(|invalid| {
+    let (submission, memory) = received.map_err(|invalid| {
         if let Some(rule) = invalid.refused_by {
             app.metrics.refused_callback(rule.name());
         }
         *invalid.problem
     })?;
+    let Submission { spec, callback_url } = submission;
     let created_at = Timestamp::now();
     let id = RequestId::generate();
     let job = NewJob {
@@ -54,6 +56,7 @@ pub async fn submit(
         traceparent,
         created_by: caller.name().cloned(),
         idempotency_key,
+        memory: Some(Arc::new(memory)),
         ..NewJob::new(id, spec, callback_url)
     };
     // Before admission control and without a write: a repeat adds nothing to any backlog or queue.

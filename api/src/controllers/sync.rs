@@ -4,6 +4,7 @@ use std::{pin::pin, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use storm_shared::{
+    memory::Reservation,
     models::{Failure, FailureReason, ReportSpec, RequestId},
     services::report::{Report, generate_blocking},
 };
@@ -19,8 +20,8 @@ use crate::{
     auth::Caller,
     repeat::until_known,
     reply::{self, Problem},
+    routes::Received,
     sync_pool::{PoolRefusal, Slot, WorkError},
-    validation::{Invalid, Submission},
 };
 
 /// How long an answer waits for its record in the table. A slow database delays answers by no more
@@ -34,9 +35,10 @@ const RECORDING: Duration = Duration::from_millis(500);
 pub async fn report(
     caller: Caller,
     app: Arc<App>,
-    submission: Result<Submission, Invalid>,
+    received: Received,
 ) -> Result<Response, Problem> {
-    let spec = submission.map_err(|invalid| *invalid.problem)?.spec;
+    let (submission, memory) = received.map_err(|invalid| *invalid.problem)?;
+    let spec = submission.spec;
     let (created_at, arrived) = (Timestamp::now(), Instant::now());
     let id = RequestId::generate();
     // A refused request leaves no record: a row for each would load the writer that `/async` needs.
@@ -50,6 +52,7 @@ pub async fn report(
         created_at,
         caller,
         spec,
+        memory,
         // From the arrival: `SYNC_TIMEOUT` covers waiting and running together.
         deadline: arrived + app.settings.api.sync_timeout,
         client,
@@ -70,6 +73,7 @@ struct SyncRequest {
     created_at: Timestamp,
     caller: Caller,
     spec: ReportSpec,
+    memory: Reservation,
     deadline: Instant,
     client: oneshot::Sender<Result<Response, Problem>>,
 }
@@ -97,6 +101,7 @@ impl SyncRequest {
             created_at,
             caller,
             spec,
+            memory,
             client,
             ..
         } = self;
@@ -120,6 +125,7 @@ impl SyncRequest {
         if recorded.is_err() {
             recording.await;
         }
+        drop(memory); // until here: the record had a copy of the submission
     }
 
     /// The report, or why there is none. On a timeout or a disconnect, work that has not started is

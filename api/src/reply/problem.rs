@@ -30,6 +30,7 @@
 //! | `sync-timeout` | 503 | the report was not finished within `SYNC_TIMEOUT` |
 //! | `receiver-overloaded` | 503 | `MAX_PARKED_PER_ORIGIN` of the client's jobs wait for this receiver |
 //! | `overloaded` | 503 | too many database operations are queued |
+//! | `memory-budget-exceeded` | 503 | the bodies of other requests take all of `MEMORY_BUDGET` |
 //! | `database-locked` | 503 | another program holds the database's lock |
 //! | `database-full` | 503 | the database's disk is full, or a quota or a limit is reached |
 //! | `database-read-only` | 503 | the database or its folder is not writable |
@@ -388,6 +389,13 @@ impl Problem {
             "Report failed",
             detail,
         )
+    }
+
+    /// The body does not fit into the memory budget.
+    pub fn memory_budget_exceeded() -> Self {
+        let detail = "The bodies of other requests take all of the memory for them. Retry later.";
+        let (name, title) = ("memory-budget-exceeded", "Memory budget exceeded");
+        Self::unavailable(name, title, detail)
     }
 
     /// All threads of `/sync` are busy, and its queue is full.

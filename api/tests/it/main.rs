@@ -21,6 +21,7 @@ mod list;
 #[cfg(target_os = "linux")]
 mod log;
 mod memory;
+mod memory_budget;
 mod origins;
 mod process;
 mod readiness;

@@ -36,6 +36,7 @@ fn the_defaults_are_those_of_the_contract() {
     assert_eq!(callback.park_max, Duration::from_mins(5));
     assert_eq!(settings.callback.ca_file, None);
     assert_eq!(settings.callback.signer.secrets(), 0);
+    assert_eq!(settings.memory_budget, 256 << 20);
     assert_eq!(settings.log, LogFilter::parse("info").unwrap());
 }
 
@@ -93,6 +94,16 @@ fn the_error_for_a_value_names_the_setting_the_value_and_what_is_accepted() {
             "DRAIN_TIMEOUT",
             "0s",
             "a number and a unit, above zero and up to 30d, such as 250ms, 10s or 90m",
+        ),
+        (
+            "MEMORY_BUDGET",
+            "8191KiB",
+            "a number and a unit, from 8MiB to 1024GiB, such as 64MiB or 1GiB",
+        ),
+        (
+            "MEMORY_BUDGET",
+            "268435456",
+            "a number and a unit, from 8MiB to 1024GiB, such as 64MiB or 1GiB",
         ),
         ("MAX_CLAIMS", "1", "a whole number from 2 to 100"),
         ("DB_SYNCHRONOUS", "off", "full or normal"),

@@ -3,7 +3,7 @@
 use std::{fmt::Display, net::SocketAddr, ops::RangeInclusive, str::FromStr, time::Duration};
 
 use super::{error::SettingError, layers::Layers};
-use crate::{duration, list};
+use crate::{duration, list, size};
 
 /// The longest duration. Longer ones are mistakes, and adding them to the current time could
 /// overflow.
@@ -40,6 +40,22 @@ impl Layers {
                 return Some(None);
             }
             text.parse().ok().map(Some)
+        })
+    }
+
+    /// A size in bytes: one number and one unit.
+    pub(super) fn size(
+        &self,
+        key: &str,
+        bounds: RangeInclusive<usize>,
+    ) -> Result<usize, SettingError> {
+        let accepted = format!(
+            "a number and a unit, from {} to {}, such as 64MiB or 1GiB",
+            size::format(*bounds.start()),
+            size::format(*bounds.end())
+        );
+        self.parse(key, accepted, |text| {
+            size::parse(text).filter(|size| bounds.contains(size))
         })
     }
 

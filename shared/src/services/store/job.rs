@@ -1,11 +1,12 @@
 //! A job: as it is accepted, claimed, and settled. Value types, no SQL.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 
 use super::lease::OwnerId;
 use crate::{
+    memory::Reservation,
     models::{
         AttemptClass, CallbackUrl, ClientName, Failure, IdempotencyKey, ReportSpec, RequestId,
         Traceparent, Transition,
@@ -33,11 +34,14 @@ pub struct NewJob {
     pub created_by: Option<ClientName>,
     /// The client's key, by which a repeated submission is recognised; `None` if it sent none.
     pub idempotency_key: Option<IdempotencyKey>,
+    /// What the job holds of the memory budget until it is committed, even if the caller is gone by
+    /// then; `None` if it is not counted.
+    pub memory: Option<Arc<Reservation>>,
 }
 
 impl NewJob {
-    /// A job that is submitted now, without a notification, a client name, a caller's trace and an
-    /// idempotency key.
+    /// A job that is submitted now, without a notification, a client name, a caller's trace, an
+    /// idempotency key and a reservation of memory.
     pub fn new(id: RequestId, spec: ReportSpec, callback: Option<CallbackUrl>) -> Self {
         Self {
             id,
@@ -48,6 +52,7 @@ impl NewJob {
             traceparent: None,
             created_by: None,
             idempotency_key: None,
+            memory: None,
         }
     }
 }

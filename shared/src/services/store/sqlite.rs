@@ -45,7 +45,7 @@ use self::{
     look::Turn,
     readers::Readers,
     recent::Recent,
-    writer::Writer,
+    writer::{Bodies, Writer},
 };
 use super::{
     Acceptance, Cancelled, Candidate, Capacity, Claim, DueJobs, Expired, Heartbeat, InvalidJob,
@@ -127,9 +127,13 @@ impl Sqlite {
         let due = now.after(job.notification_grace);
         let keyed = KeyedJob::of(&job);
         let window = self.idempotency_window;
+        let bodies = Bodies {
+            bytes: input.len(),
+            memory: job.memory.clone(),
+        };
         self.writer
             // Load shedding: the API answers 503, while a worker's writes wait for room.
-            .try_write(move |tx| {
+            .try_write_bodies(bodies, move |tx| {
                 if let Some(keyed) = keyed
                     && let Some(earlier) = idempotency::take(tx, &keyed, now, window)?
                 {
@@ -163,11 +167,11 @@ impl Sqlite {
     ) -> Result<(), StoreError> {
         let input = columns::to_json(spec);
         let ended = ended.map(columns::to_json).map_err(Clone::clone);
-        self.writer
-            .try_write(self.timed(move |tx, now| {
-                accept::insert_sync(tx, id, created_at, &input, created_by.as_ref(), &ended, now)
-            }))
-            .await
+        let bodies = Bodies::of(input.len() + ended.as_ref().map_or(0, String::len));
+        let insert = self.timed(move |tx, now| {
+            accept::insert_sync(tx, id, created_at, &input, created_by.as_ref(), &ended, now)
+        });
+        self.writer.try_write_bodies(bodies, insert).await
     }
 
     pub(super) async fn claim(
@@ -248,13 +252,16 @@ impl Sqlite {
         report: &Report,
     ) -> Result<(), StoreError> {
         let result = columns::to_json(report);
-        self.write_claimed(move |tx| settle::store_result(tx, &claim, &result))
+        let bodies = Bodies::of(result.len());
+        self.write_claimed(bodies, move |tx| settle::store_result(tx, &claim, &result))
             .await
     }
 
     pub(super) async fn record_resend(&self, claim: Claim, count: u32) -> Result<(), StoreError> {
-        self.write_claimed(move |tx| events::record_resend(tx, &claim, count))
-            .await
+        self.write_claimed(Bodies::default(), move |tx| {
+            events::record_resend(tx, &claim, count)
+        })
+        .await
     }
 
     pub(super) async fn settle(
@@ -264,20 +271,19 @@ impl Sqlite {
         settlement: Settlement,
     ) -> Result<(), StoreError> {
         let result = report.map(columns::to_json);
-        self.write_claimed(
-            self.timed(move |tx, now| {
-                settle::settle(tx, &claim, result.as_deref(), &settlement, now)
-            }),
-        )
-        .await
+        let bodies = Bodies::of(result.as_ref().map_or(0, String::len));
+        let settle = self
+            .timed(move |tx, now| settle::settle(tx, &claim, result.as_deref(), &settlement, now));
+        self.write_claimed(bodies, settle).await
     }
 
-    /// Runs `write`, which returns whether the claim that it names is held.
+    /// Runs `write`, which stores `bodies` and returns whether the claim that it names is held.
     async fn write_claimed(
         &self,
+        bodies: Bodies,
         write: impl FnOnce(&Connection) -> rusqlite::Result<bool> + Send + 'static,
     ) -> Result<(), StoreError> {
-        if self.writer.write(write).await? {
+        if self.writer.write_bodies(bodies, write).await? {
             Ok(())
         } else {
             Err(StoreError::ClaimLost)

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use futures_util::FutureExt;
 use storm_shared::{
     config::StoreSettings,
+    memory::MemoryBudget,
     models::{ReportName, ReportSpec, RequestId},
     services::store::{NewJob, Store, StoreError},
 };
@@ -19,6 +21,7 @@ on_every_engine! {
     a_full_write_queue_rejects_at_once,
     queued_writes_are_committed_when_the_store_closes,
     writes_queued_behind_a_lock_fail_with_the_first_one,
+    a_job_counts_as_memory_until_it_is_committed_even_if_its_caller_is_gone,
 }
 
 async fn a_failed_write_does_not_fail_its_group_commit(database: TestDatabase) {
@@ -118,4 +121,24 @@ async fn writes_queued_behind_a_lock_fail_with_the_first_one(database: TestDatab
         refused += usize::from(write.unwrap().is_err());
     }
     assert!(refused > 2 * 1024, "only {refused} failed together");
+}
+
+async fn a_job_counts_as_memory_until_it_is_committed_even_if_its_caller_is_gone(
+    database: TestDatabase,
+) {
+    let store = database.open().await;
+    let budget = MemoryBudget::new(1000);
+    let lock = database.hold_lock().await;
+    let job = NewJob {
+        memory: budget.reserve_up_to(100).map(Arc::new),
+        ..NewJob::new(RequestId::generate(), spec(), None)
+    };
+    let mut accepting = Box::pin(store.accept(job));
+    // The first poll queues the write.
+    assert!(accepting.as_mut().now_or_never().is_none());
+    drop(accepting);
+    assert_eq!(budget.reserved(), 100);
+    lock.release().await;
+    store.close().await;
+    assert_eq!((database.count().await, budget.reserved()), (1, 0));
 }

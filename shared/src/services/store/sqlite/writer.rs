@@ -3,6 +3,8 @@
 //! A commit costs an fsync, so all writes that arrive during one commit share the next transaction.
 //! Each runs in a savepoint: a write that fails is rolled back alone. Callers get their result
 //! after the commit.
+//!
+//! Writes are committed in the order in which they were queued.
 
 use std::sync::{Arc, Mutex};
 
@@ -15,10 +17,37 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{checkpoint, clock::Clock, files::OpenFiles, trouble};
-use crate::services::store::{StoreError, Trouble, condition::Condition};
+use crate::{
+    memory::Reservation,
+    services::store::{StoreError, Trouble, condition::Condition},
+};
 
 /// Maximum writes per transaction. It bounds how long other processes wait for the write lock.
 const BATCH: usize = 1024;
+
+/// Maximum bytes of bodies per transaction, for the same reason. A single write with more has a
+/// transaction of its own.
+const BATCH_BYTES: usize = 4 << 20;
+
+/// The bodies that a write stores.
+#[derive(Debug, Default)]
+pub(super) struct Bodies {
+    /// Their size as they are stored.
+    pub(super) bytes: usize,
+    /// What they hold of the memory budget until the commit, even if the caller is gone.
+    #[expect(dead_code, reason = "it only has to live as long as the write")]
+    pub(super) memory: Option<Arc<Reservation>>,
+}
+
+impl Bodies {
+    /// Bodies that their caller keeps reserved, if they count at all.
+    pub(super) fn of(bytes: usize) -> Self {
+        Self {
+            bytes,
+            memory: None,
+        }
+    }
+}
 
 /// A handle to the writer's thread.
 pub(super) struct Writer {
@@ -79,12 +108,21 @@ impl Writer {
         self.queue.closed().await;
     }
 
-    /// Commits `write`. Waits for room in the queue (backpressure).
+    /// Commits `write`, which stores no bodies. Waits for room in the queue (backpressure).
     pub(super) async fn write<T: Send + 'static>(
         &self,
         write: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let (write, outcome) = pending(write, false);
+        self.write_bodies(Bodies::default(), write).await
+    }
+
+    /// The same for a write that stores `bodies`.
+    pub(super) async fn write_bodies<T: Send + 'static>(
+        &self,
+        bodies: Bodies,
+        write: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (write, outcome) = pending(write, bodies, false);
         self.queue
             .send(write)
             .await
@@ -94,13 +132,23 @@ impl Writer {
         outcome.await.unwrap_or_else(|_| Err(trouble::unanswered()))
     }
 
-    /// Commits `write`, which is promised to a client. Fails at once if the queue is full (load
-    /// shedding), and with [`Trouble::Moved`] if the next start would not find it.
+    /// Commits `write`, which is promised to a client and stores no bodies. Fails at once if the
+    /// queue is full (load shedding), and with [`Trouble::Moved`] if the next start would not find
+    /// it.
     pub(super) async fn try_write<T: Send + 'static>(
         &self,
         write: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let (write, outcome) = pending(write, true);
+        self.try_write_bodies(Bodies::default(), write).await
+    }
+
+    /// The same for a write that stores `bodies`.
+    pub(super) async fn try_write_bodies<T: Send + 'static>(
+        &self,
+        bodies: Bodies,
+        write: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (write, outcome) = pending(write, bodies, true);
         self.queue.try_send(write).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => StoreError::QueueFull,
             mpsc::error::TrySendError::Closed(_) => StoreError::Closed,
@@ -141,17 +189,29 @@ async fn run(
     // count a period without writes and truncate the WAL under load.
     period.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut writes = 0; // in the current period
+    let mut next = Vec::new(); // received, and too large for the batches so far
     loop {
-        let mut batch = Vec::with_capacity(BATCH);
-        // `recv_many` and `tick` are cancel-safe: no write is lost when another branch completes.
-        tokio::select! {
-            // Closing the channel rejects new writes; `recv_many` still drains the queued ones.
-            // The condition disables this branch then: a cancelled token stays ready, and the loop
-            // would spin.
-            () = closing.cancelled(), if !queue.is_closed() => { queue.close(); continue }
-            received = queue.recv_many(&mut batch, BATCH) => if received == 0 { break },
-            _ = period.tick() => {}
+        if next.is_empty() {
+            next.reserve(BATCH);
+            // `recv_many` and `tick` are cancel-safe: no write is lost when another branch
+            // completes.
+            tokio::select! {
+                // Closing the channel rejects new writes; `recv_many` still drains the queued ones.
+                // The condition disables this branch then: a cancelled token stays ready, and the
+                // loop would spin.
+                () = closing.cancelled(), if !queue.is_closed() => { queue.close(); continue }
+                received = queue.recv_many(&mut next, BATCH) => if received == 0 { break },
+                _ = period.tick() => {}
+            }
+        } else {
+            while next.len() < BATCH
+                && let Ok(write) = queue.try_recv()
+            {
+                next.push(write);
+            }
         }
+        let rest = next.split_off(fitting(&next));
+        let batch = std::mem::replace(&mut next, rest);
         let is_idle = batch.is_empty() && writes <= checkpoint::IDLE_WRITES;
         writes = if batch.is_empty() {
             0
@@ -175,10 +235,11 @@ async fn run(
                 // The queued writes have already waited for this lock as long as the batch, so they
                 // fail with it instead of waiting BUSY_TIMEOUT again, batch after batch. Take them
                 // before any caller is answered: a caller's retry must not fail with them.
-                while error.trouble() == Some(Trouble::Busy)
-                    && let Ok(write) = queue.try_recv()
-                {
-                    batch.push(write);
+                if error.trouble() == Some(Trouble::Busy) {
+                    batch.append(&mut next);
+                    while let Ok(write) = queue.try_recv() {
+                        batch.push(write);
+                    }
                 }
                 settle(batch, &Err(error), false);
             }
@@ -192,12 +253,26 @@ async fn run(
     }
     // Writes that are still queued were never begun.
     queue.close();
+    settle(next, &Err(StoreError::Closed), false);
     while let Some(write) = queue.recv().await {
         write.settle(&Err(StoreError::Closed), false);
     }
     if let Err(error) = connection.close().await {
         tracing::warn!(%error, "the database was not closed cleanly");
     }
+}
+
+/// How many of these writes, from the first on, fit into one transaction: at least one, if there is
+/// one.
+fn fitting(writes: &[Box<dyn Write>]) -> usize {
+    let mut bytes = 0;
+    let mut fits = |size: usize| {
+        bytes += size;
+        bytes <= BATCH_BYTES
+    };
+    let sizes = writes.iter().map(|write| write.bytes());
+    let count = sizes.take_while(|size| fits(*size)).count();
+    count.max(1).min(writes.len())
 }
 
 /// A failed transaction, with its writes; their callers have no result yet.
@@ -276,6 +351,8 @@ fn execute(connection: &Connection, statement: &str) -> rusqlite::Result<()> {
 
 /// A queued write and its caller, for any result type.
 trait Write: Send {
+    /// The size of the bodies that it stores.
+    fn bytes(&self) -> usize;
     /// Runs the write, within a savepoint.
     fn apply(&mut self, connection: &Connection) -> rusqlite::Result<()>;
     /// Records that the savepoint was rolled back.
@@ -288,6 +365,7 @@ trait Write: Send {
 struct Pending<F, T> {
     // An option, because a trait object can't give up a `FnOnce` by `&mut self`.
     work: Option<F>,
+    bodies: Bodies,
     result: Option<Result<T, StoreError>>,
     /// Whether a client is told that the write lasts. A worker's writes go on in a file that was
     /// moved: its jobs are there.
@@ -297,6 +375,7 @@ struct Pending<F, T> {
 
 fn pending<F, T>(
     work: F,
+    bodies: Bodies,
     is_promised: bool,
 ) -> (Box<dyn Write>, oneshot::Receiver<Result<T, StoreError>>)
 where
@@ -307,6 +386,7 @@ where
     (
         Box::new(Pending {
             work: Some(work),
+            bodies,
             result: None,
             is_promised,
             caller,
@@ -320,6 +400,10 @@ where
     F: FnOnce(&Connection) -> rusqlite::Result<T> + Send,
     T: Send,
 {
+    fn bytes(&self) -> usize {
+        self.bodies.bytes
+    }
+
     fn apply(&mut self, connection: &Connection) -> rusqlite::Result<()> {
         if let Some(work) = self.work.take() {
             self.result = Some(Ok(work(connection)?));
@@ -351,10 +435,11 @@ where
 mod tests {
     use std::sync::Arc;
 
+    use futures_util::future::join_all;
     use rusqlite::Connection;
     use tokio::sync::oneshot;
 
-    use super::{Clock, OpenFiles, StoreError, Writer};
+    use super::{BATCH_BYTES, Bodies, Clock, OpenFiles, StoreError, Writer, fitting, pending};
 
     #[tokio::test]
     async fn a_writer_thread_that_ends_is_reported() {
@@ -371,6 +456,74 @@ mod tests {
         writer.ended().await;
         let late = writer.write(|_| Ok(())).await;
         assert!(matches!(late, Err(StoreError::Closed)), "{late:?}");
+    }
+
+    #[test]
+    fn a_batch_has_as_many_writes_as_fit_and_one_that_is_too_large_alone() {
+        for (sizes, expected) in [
+            (vec![], 0),
+            (vec![0; 10], 10),
+            (vec![BATCH_BYTES], 1),
+            (vec![BATCH_BYTES, 0], 2),
+            (vec![BATCH_BYTES, 1], 1),
+            (vec![BATCH_BYTES + 1, 0], 1),
+            (vec![1, BATCH_BYTES, 1], 1),
+            (vec![BATCH_BYTES / 2, 10, BATCH_BYTES / 2, 10], 2),
+        ] {
+            let write = |bytes: &usize| pending(|_| Ok(()), Bodies::of(*bytes), true).0;
+            let writes: Vec<_> = sizes.iter().map(write).collect();
+            assert_eq!(fitting(&writes), expected, "{sizes:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn large_writes_are_split_into_several_transactions_and_committed_in_order() {
+        const SIZES: [usize; 7] = [
+            BATCH_BYTES / 2,
+            BATCH_BYTES / 2,
+            10,
+            BATCH_BYTES + 1,
+            10,
+            BATCH_BYTES - 10,
+            10,
+        ];
+        let folder = tempfile::TempDir::new().unwrap();
+        let open = || Connection::open(folder.path().join("db")).unwrap();
+        let connection = open();
+        connection
+            .execute_batch("PRAGMA journal_mode = WAL; CREATE TABLE t (n)")
+            .unwrap();
+        let clock = Arc::new(Clock::unsaved());
+        let writer = Writer::start(connection.into(), OpenFiles::none(), clock, SIZES.len());
+        let count = "SELECT count(*) FROM t";
+        let (begun, has_begun) = oneshot::channel();
+        let (go, goes) = oneshot::channel();
+        let first = writer.write(move |_| {
+            begun.send(()).unwrap();
+            goes.blocking_recv().unwrap();
+            Ok(())
+        });
+        let queued = async {
+            has_begun.await.unwrap();
+            // Each returns how many writes are before it, and how many of them are committed.
+            let large = SIZES.map(|bytes| {
+                let other = open();
+                writer.try_write_bodies(Bodies::of(bytes), move |tx| {
+                    let before: i64 = tx.query_row(count, [], |row| row.get(0))?;
+                    tx.execute("INSERT INTO t VALUES (1)", [])?;
+                    let committed: i64 = other.query_row(count, [], |row| row.get(0))?;
+                    Ok((before, committed))
+                })
+            });
+            let go = async { go.send(()).unwrap() };
+            // In this order: all are queued before the first one ends, and received together.
+            tokio::join!(biased; join_all(large), go).0
+        };
+        let (first, written) = tokio::join!(first, queued);
+        first.unwrap();
+        let written: Vec<_> = written.into_iter().map(Result::unwrap).collect();
+        let expected = [(0, 0), (1, 0), (2, 2), (3, 3), (4, 4), (5, 4), (6, 6)];
+        assert_eq!(written, expected);
     }
 
     #[tokio::test]

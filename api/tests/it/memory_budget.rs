@@ -1,0 +1,143 @@
+//! The memory budget: bodies past it are refused, and what is refused can be sent again.
+
+use serde_json::json;
+use storm_shared::memory::Reservation;
+use tokio::task::JoinSet;
+
+use crate::{
+    client::{Client, post},
+    eventually,
+    server::Server,
+};
+
+/// The smallest budget.
+const BUDGET: (&str, &str) = ("MEMORY_BUDGET", "8MiB");
+
+/// A valid body of `length` bytes.
+fn body(length: usize) -> String {
+    let body = json!({"records": 1, "report_name": "a"}).to_string();
+    format!("{body:length$}")
+}
+
+/// Takes all but `left` bytes of the budget, as the bodies of other requests do.
+fn take_all_but(server: &Server, left: usize) -> Reservation {
+    let memory = &server.app.memory;
+    memory.reserve_up_to(memory.limit() - left).unwrap()
+}
+
+async fn nothing_is_reserved(server: &Server) {
+    eventually("all memory is given back", || {
+        server.app.memory.reserved() == 0
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_body_past_the_memory_budget_is_503_and_accepted_once_there_is_room() {
+    let server = Server::start(&[BUDGET]).await;
+    let chunked = |path| {
+        let start = format!(
+            "POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
+             transfer-encoding: chunked\r\n\r\n"
+        );
+        format!("{start}40\r\n{}\r\n40\r\n{:64}\r\n0\r\n\r\n", body(64), "")
+    };
+    for (path, status) in [("/async", 202), ("/sync", 200)] {
+        for request in [post(path, body(128)), chunked(path)] {
+            let others = take_all_but(&server, 100);
+            let mut client = server.connect().await;
+            client.send(&request).await;
+            let answer = client.answer().await;
+            assert_eq!(answer.problem(), "503 memory-budget-exceeded");
+            assert_eq!(answer.header("retry-after"), Some("1"));
+            assert_eq!(server.app.memory.reserved(), others.bytes());
+            // A smaller one fits.
+            client.send(post(path, body(100))).await;
+            assert_eq!(client.answer().await.status, status);
+            drop(others);
+            client.send(&request).await;
+            assert_eq!(client.answer().await.status, status);
+            nothing_is_reserved(&server).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_slow_client_takes_what_it_has_sent_and_gives_it_back_when_it_leaves() {
+    let server = Server::start(&[BUDGET]).await;
+    let others = take_all_but(&server, 1000);
+    let mut slow = server.connect().await;
+    let request = post("/async", body(900));
+    slow.send(&request[..request.len() - 300]).await;
+    eventually("the first 600 bytes are read", || {
+        server.app.memory.reserved() == others.bytes() + 600
+    })
+    .await;
+    let mut client = server.connect().await;
+    client.send(post("/async", body(401))).await;
+    let answer = client.answer().await;
+    assert_eq!(answer.problem(), "503 memory-budget-exceeded");
+    client.send(post("/async", body(400))).await;
+    assert_eq!(client.answer().await.status, 202);
+    drop(slow);
+    drop(others);
+    nothing_is_reserved(&server).await;
+}
+
+#[tokio::test]
+async fn an_invalid_body_is_given_back() {
+    let server = Server::start(&[BUDGET]).await;
+    let mut client = server.connect().await;
+    for (body, status) in [("{", 400), ("{}", 422)] {
+        client.send(post("/async", body)).await;
+        assert_eq!(client.answer().await.status, status);
+    }
+    nothing_is_reserved(&server).await;
+}
+
+#[tokio::test]
+async fn a_storm_of_slow_bodies_stays_within_the_budget_and_the_api_recovers() {
+    const CLIENTS: usize = 600;
+    const LENGTH: usize = 16_000;
+    let server = Server::start(&[BUDGET]).await;
+    let (memory, addr) = (server.app.memory.clone(), server.addr);
+    let fit = memory.limit() / LENGTH;
+    assert!(fit < CLIENTS);
+    // Each leaves out its last byte.
+    let request = post("/async", body(LENGTH));
+    let mut sending = JoinSet::new();
+    for _ in 0..CLIENTS {
+        let request = request.clone();
+        sending.spawn(async move {
+            let mut client = Client::connect(addr).await;
+            client.send(&request[..request.len() - 1]).await;
+            client
+        });
+    }
+    let clients = sending.join_all().await;
+    // They can't all fit, and none can end.
+    eventually("a body is refused", || {
+        assert!(memory.reserved() <= memory.limit());
+        server.app.metrics.render().contains(r#"status="503""#)
+    })
+    .await;
+    let mut answers = JoinSet::new();
+    for mut client in clients {
+        answers.spawn(async move {
+            client.send(" ").await;
+            client.answer().await.status
+        });
+    }
+    let statuses = answers.join_all().await;
+    let count = |status| statuses.iter().filter(|it| **it == status).count();
+    let (accepted, refused) = (count(202), count(503));
+    assert_eq!(accepted + refused, CLIENTS, "{statuses:?}");
+    assert!(accepted > 0 && refused > 0, "{accepted} {refused}");
+    nothing_is_reserved(&server).await;
+    let rows: i64 = server
+        .database()
+        .query_row("SELECT count(*) FROM requests", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(usize::try_from(rows).unwrap(), accepted);
+    assert_eq!(server.ask(&request).await.status, 202);
+}
