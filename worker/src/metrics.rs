@@ -8,6 +8,7 @@ use prometheus_client::{
     registry::Registry,
 };
 use storm_shared::{
+    memory::{MemoryBudget, MemoryMetrics},
     models::{AttemptClass, FailureReason},
     services::{
         queue::{QueueMetrics, QueueStatus},
@@ -53,6 +54,7 @@ pub struct Metrics {
     expired: Counter,
     returned: Counter,
     queue: QueueMetrics,
+    memory: MemoryMetrics,
     long_work: Counter,
     deleted: Counter,
 }
@@ -113,6 +115,7 @@ impl Metrics {
             expired: Counter::default(),
             returned: Counter::default(),
             queue: QueueMetrics::default(),
+            memory: MemoryMetrics::default(),
             long_work: Counter::default(),
             deleted: Counter::default(),
         };
@@ -209,6 +212,11 @@ impl Metrics {
         self.queue.watch(status);
     }
 
+    /// Reports on the memory budget from now on.
+    pub fn watch_memory(&self, budget: &MemoryBudget) {
+        self.memory.watch(budget);
+    }
+
     /// The text that a scrape returns.
     pub fn render(&self) -> String {
         let mut text = String::new();
@@ -272,6 +280,7 @@ impl Metrics {
         );
         registry.register("jobs", "Jobs that run now", self.jobs.clone());
         registry.register_collector(Box::new(self.queue.clone()));
+        registry.register_collector(Box::new(self.memory.clone()));
         registry
     }
 }

@@ -63,8 +63,8 @@ async fn answered_404(store: &Store, tenant: &str, is_last: bool) -> RequestId {
     store.accept(job).await.unwrap();
     let owner = OwnerId::generate();
     store.register(owner).await.unwrap();
-    let claimed = store.claim(owner, vec![Candidate::notified(id)]);
-    let job = claimed.await.unwrap().pop().unwrap().unwrap();
+    let claimed = store.claim(owner, vec![Candidate::notified(id)], usize::MAX);
+    let job = claimed.await.unwrap().jobs.pop().unwrap().unwrap();
     let attempt = AttemptRecord {
         number: 1,
         started_at: "2026-11-24T08:00:00Z".parse().unwrap(),

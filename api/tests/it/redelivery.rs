@@ -32,10 +32,10 @@ pub(crate) async fn failed(store: &Store, callback: Option<&str>) -> RequestId {
     let owner = OwnerId::generate();
     store.register(owner).await.unwrap();
     let mut claimed = store
-        .claim(owner, vec![Candidate::notified(id)])
+        .claim(owner, vec![Candidate::notified(id)], usize::MAX)
         .await
         .unwrap();
-    let job = claimed.pop().unwrap().unwrap();
+    let job = claimed.jobs.pop().unwrap().unwrap();
     let attempted = AttemptRecord {
         number: 1,
         started_at: "2026-11-24T08:00:00Z".parse().unwrap(),

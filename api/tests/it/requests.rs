@@ -138,7 +138,8 @@ async fn an_attempt_under_way_is_mentioned_by_the_answer_to_a_delete() {
     let (store, owner) = (&server.app.store, OwnerId::generate());
     store.register(owner).await.unwrap();
     let notified = vec![Candidate::notified(id.parse().unwrap())];
-    assert_eq!(store.claim(owner, notified).await.unwrap().len(), 1);
+    let claimed = store.claim(owner, notified, usize::MAX).await.unwrap();
+    assert_eq!(claimed.jobs.len(), 1);
     for _ in 0..2 {
         let body = server
             .ask(bare("DELETE", &format!("/requests/{id}")))

@@ -32,8 +32,8 @@ async fn claim(server: &Server, candidate: Candidate, renewed_at: &str) -> Claim
     let update = "UPDATE workers SET renewed_at = ?1 WHERE owner = ?2";
     let values = [renewed_at, &owner.to_string()];
     server.database().execute(update, values).unwrap();
-    let mut claimed = store.claim(owner, vec![candidate]).await.unwrap();
-    claimed.pop().unwrap().unwrap().claim
+    let claimed = store.claim(owner, vec![candidate], usize::MAX).await;
+    claimed.unwrap().jobs.pop().unwrap().unwrap().claim
 }
 
 async fn claim_new(server: &Server, id: RequestId) -> Claim {

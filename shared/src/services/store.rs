@@ -34,7 +34,10 @@ pub use self::{
     cancel::{Cancelled, CancelledClaim, CancelledWork, Uncancellable},
     error::{StoreError, Trouble},
     idempotency::Acceptance,
-    job::{AttemptRecord, Candidate, Claim, InvalidJob, Job, NewJob, Outcome, Settlement, Work},
+    job::{
+        AttemptRecord, Candidate, Claim, Claimed, InvalidJob, Job, NewJob, Outcome, Settlement,
+        Work,
+    },
     lease::{Expired, Heartbeat, OwnerId, OwnerIdError, Renewal, quarantine_threshold},
     list::{ListPage, RequestFilter, RequestList},
     look::{Capacity, DueJobs, is_long},
@@ -142,6 +145,10 @@ impl Store {
     /// or don't exist in this store, are skipped. A row that was edited by hand and can't be parsed
     /// is claimed, too, so that the caller can settle it as failed.
     ///
+    /// Goes through the candidates in order, and stops once the bodies (inputs and results) of those
+    /// that it has won fill `room` bytes. The last job may have more than is left, so with any room
+    /// at all one can be claimed.
+    ///
     /// A repeat skips what the first call has claimed. So after [`StoreError::Indeterminate`] it
     /// must be repeated by [`Store::claim_again`], or jobs can stay `PROCESSING` under this owner,
     /// whose lease goes on.
@@ -153,14 +160,15 @@ impl Store {
         &self,
         owner: OwnerId,
         candidates: Vec<Candidate>,
-    ) -> Result<Vec<Result<Job, InvalidJob>>, StoreError> {
+        room: usize,
+    ) -> Result<Claimed, StoreError> {
         match &self.engine {
-            Engine::Sqlite(engine) => engine.claim(owner, candidates).await,
+            Engine::Sqlite(engine) => engine.claim(owner, candidates, room).await,
         }
     }
 
-    /// Repeats a claim whose outcome is unknown, with the same owner and candidates. Returns also
-    /// what the first call has claimed, which may be in another order. It can be repeated itself.
+    /// Repeats a claim whose outcome is unknown, with the same owner, candidates and room. Returns
+    /// what the first call has claimed, too, before what it claims itself. It can be repeated.
     ///
     /// The rows do not tell one call from another. So from the first call on, the owner must not
     /// name any of the candidates in another call, and it must have run none of them under its next
@@ -172,9 +180,10 @@ impl Store {
         &self,
         owner: OwnerId,
         candidates: Vec<Candidate>,
-    ) -> Result<Vec<Result<Job, InvalidJob>>, StoreError> {
+        room: usize,
+    ) -> Result<Claimed, StoreError> {
         match &self.engine {
-            Engine::Sqlite(engine) => engine.claim_again(owner, candidates).await,
+            Engine::Sqlite(engine) => engine.claim_again(owner, candidates, room).await,
         }
     }
 

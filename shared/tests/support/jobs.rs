@@ -61,8 +61,8 @@ pub(crate) async fn new_worker(store: &Store) -> OwnerId {
 
 /// Claims `candidates`, none of which is invalid.
 pub(crate) async fn claim(store: &Store, owner: OwnerId, candidates: Vec<Candidate>) -> Vec<Job> {
-    let claimed = store.claim(owner, candidates).await.unwrap();
-    claimed.into_iter().map(Result::unwrap).collect()
+    let claimed = store.claim(owner, candidates, usize::MAX).await.unwrap();
+    claimed.jobs.into_iter().map(Result::unwrap).collect()
 }
 
 /// Claims the jobs as a notified worker does: only those that were never claimed.

@@ -12,6 +12,7 @@ use std::{
 use futures_util::FutureExt;
 use storm_shared::{
     config::Settings,
+    memory::{MemoryBudget, Reservation},
     models::{Failure, FailureReason},
     services::{
         report::{self, Report},
@@ -41,11 +42,34 @@ use crate::{
 /// quicker one, that write costs more than making the report again after a crash.
 const LONG: Duration = Duration::from_secs(1);
 
+/// The most bytes of inputs and results that one claim reads. It bounds how long other writers wait
+/// for the database, and how much of the budget one loop takes while others claim, too.
+const CLAIM_BYTES: usize = 4 << 20;
+
+/// How far a claim came.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Progress {
+    /// The candidates named to the store: not those that another call claims, or that still run.
+    pub(super) tried: usize,
+    /// The candidates that are dealt with, from the first on. For the others there was no room.
+    pub(super) passed: usize,
+}
+
+/// What a job takes of its worker until it is settled.
+struct Hold {
+    /// Its input and its stored result.
+    memory: Reservation,
+    share: Option<Share>,
+    slot: Slot,
+    held: Held,
+}
+
 /// Processes the jobs that it claims, each in a task of its own.
 pub(super) struct CallbackWorker {
     store: Store,
     lease: Arc<Lease>,
     shares: Shares,
+    memory: MemoryBudget,
     deliverer: Deliverer,
     next_due: NextDue,
     drain: Drain,
@@ -63,6 +87,7 @@ impl CallbackWorker {
             store: parts.store,
             lease: parts.lease,
             shares: parts.shares,
+            memory: parts.memory,
             next_due: parts.next_due,
             drain: parts.drain,
             drain_timeout: settings.drain_timeout,
@@ -74,8 +99,8 @@ impl CallbackWorker {
 
     /// Claims `candidates` in one transaction and starts those that it won. `slots` has
     /// `slots_per_job` for each of them. Long jobs take their place in `long`. Leaves out those
-    /// that another call claims, or that still run: the next search finds them, if need be. Returns
-    /// how many it named to the store.
+    /// that another call claims, or that still run: the next search finds them, if need be. Stops
+    /// where the memory budget is reached, which one job may exceed.
     ///
     /// # Errors
     /// The store failed, and nothing was claimed: the jobs stay `PENDING`.
@@ -86,30 +111,51 @@ impl CallbackWorker {
         slots_per_job: u32,
         long: &mut LongRoom,
         source: ClaimSource,
-    ) -> Result<usize, StoreError> {
+    ) -> Result<Progress, StoreError> {
+        let all = |tried| Progress {
+            tried,
+            passed: candidates.len(),
+        };
         // With an old heartbeat, another worker could reclaim these jobs while their first attempt
         // runs.
         let Some(term) = self.drain.until_shutdown(self.lease.in_force()).await else {
-            return Ok(0);
+            return Ok(all(0));
         };
         let taken = self.in_hand.take(candidates);
         let tried = taken.candidates().len();
         if tried == 0 {
-            return Ok(0);
+            return Ok(all(0));
         }
-        let claim = until_claimed(
-            self.store.claim(term.owner, taken.candidates().to_vec()),
-            || {
-                self.store
-                    .claim_again(term.owner, taken.candidates().to_vec())
-            },
-        );
+        // Reserved before anything is read: several loops claim at a time.
+        let Some(mut memory) = self.memory.reserve_up_to(CLAIM_BYTES) else {
+            return Ok(Progress {
+                tried: 0,
+                passed: 0,
+            });
+        };
+        let (owner, room) = (term.owner, memory.bytes());
+        let named = || taken.candidates().to_vec();
+        let claim = until_claimed(self.store.claim(owner, named(), room), || {
+            self.store.claim_again(owner, named(), room)
+        });
         let claimed = tokio::select! {
             biased;
             claimed = claim => claimed?,
             // What it may have claimed is released with the lease.
-            () = self.drain.over() => return Ok(tried),
+            () = self.drain.over() => return Ok(all(tried)),
         };
+        let progress = match claimed.left.first() {
+            None => all(tried),
+            Some(left) => Progress {
+                tried: tried - claimed.left.len(),
+                // The first one of its kind: of repeated candidates, only that is named.
+                passed: candidates
+                    .iter()
+                    .position(|it| it == left)
+                    .unwrap_or(candidates.len()),
+            },
+        };
+        let claimed = claimed.jobs;
         self.metrics.claimed(source, claimed.len());
         let held = taken.keep(claimed.iter().map(claim_of));
         // Slots of candidates whose claim lost are freed with `slots`, on return.
@@ -123,26 +169,30 @@ impl CallbackWorker {
                 .expect("slots for each candidate");
             // Before the next search, which goes by what is held.
             let share = job.as_ref().ok().map(|job| self.shares.hold(job, long));
-            let processing = Arc::clone(self).process(job, share, slot, held, term.clone());
+            let taken = Hold {
+                memory: memory.split(job.as_ref().map_or(0, |job| job.bytes)),
+                share,
+                slot,
+                held,
+            };
+            let processing = Arc::clone(self).process(job, taken, term.clone());
             self.drain.spawn(processing);
         }
-        Ok(tried)
+        Ok(progress)
     }
 
     /// Sees one claimed job through, unless its claim ends first.
     async fn process(
         self: Arc<Self>,
         claimed: Result<Job, InvalidJob>,
-        mut share: Option<Share>,
-        slot: Slot,
-        held: Held,
+        mut taken: Hold,
         term: Term,
     ) {
         let _running = self.metrics.job_started();
         let claim = claim_of(&claimed);
         let line = async {
             match claimed {
-                Ok(job) => self.run_deliver_settle(&job, &mut share).await,
+                Ok(job) => self.run_deliver_settle(&job, &mut taken.share).await,
                 Err(InvalidJob { failure, .. }) => self.settle(claim, None, failed(failure)).await,
             }
         };
@@ -154,7 +204,7 @@ impl CallbackWorker {
             // One write returns all unfinished jobs to the table: `Lease::deregister`.
             () = self.drain.over() => Ok(()),
             () = term.lost.cancelled() => Err(StoreError::LeaseLost),
-            () = held.cancelled() => {
+            () = taken.held.cancelled() => {
                 debug!(%id, "job stopped: its client has cancelled it");
                 Ok(())
             }
@@ -177,7 +227,13 @@ impl CallbackWorker {
         }
         // Only now: a poison suspect keeps its slots, and so its isolation, until its row is
         // settled; and a repeated claim must not take a job that still runs for its own.
-        drop((share, slot, held));
+        let Hold {
+            memory,
+            share,
+            slot,
+            held,
+        } = taken;
+        drop((memory, share, slot, held));
     }
 
     async fn run_deliver_settle(

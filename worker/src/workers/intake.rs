@@ -2,9 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use storm_shared::services::{
-    queue::{NotificationReader, QueueStatus},
-    store::{Candidate, Store, StoreError},
+use storm_shared::{
+    memory::MemoryBudget,
+    services::{
+        queue::{NotificationReader, QueueStatus},
+        store::{Candidate, Store, StoreError},
+    },
 };
 use tokio::time::Instant;
 use tracing::warn;
@@ -40,6 +43,7 @@ pub(super) struct Intake {
     pub(super) worker: Arc<CallbackWorker>,
     pub(super) store: Store,
     pub(super) slots: Slots,
+    pub(super) memory: MemoryBudget,
     pub(super) shares: Shares,
     pub(super) drain: Drain,
     /// How often the table is searched at least.
@@ -48,9 +52,17 @@ pub(super) struct Intake {
 }
 
 impl Intake {
-    /// Waits until at least one slot is free, and returns the number of free slots; or `None` at
+    /// Waits until the memory budget has room for a job: another loop may take it first. `None` at
     /// shutdown.
+    pub(super) async fn room(&self) -> Option<()> {
+        let room = self.drain.until_shutdown(self.memory.has_room());
+        self.watchdog.while_waiting(room).await
+    }
+
+    /// Waits until at least one slot is free and the memory budget has room, and returns the number
+    /// of free slots; or `None` at shutdown.
     async fn free_slots(&self) -> Option<usize> {
+        self.room().await?;
         let one = self.drain.until_shutdown(self.slots.take(1, 1));
         // Released on return: it only shows that a slot was free. If another loop takes it first,
         // the claim waits again.
@@ -58,7 +70,8 @@ impl Intake {
         Some(self.slots.free() + 1)
     }
 
-    /// Claims all `candidates`, in one transaction for as many as there are free slots at a time.
+    /// Claims all `candidates`, in one transaction for as many as there are free slots, and room in
+    /// the memory budget, at a time.
     /// Long ones among them take their place in `long`. Returns how many were free to be claimed.
     async fn claim_all(
         &self,
@@ -67,15 +80,17 @@ impl Intake {
         source: ClaimSource,
     ) -> Result<usize, StoreError> {
         let (mut rest, mut tried) = (candidates, 0);
-        while !rest.is_empty() {
+        // Room first: whoever waits for it holds no slots, which the quarantine may collect.
+        while !rest.is_empty() && self.room().await.is_some() {
             let slots = self.drain.until_shutdown(self.slots.take(1, rest.len()));
             let Some(slots) = self.watchdog.while_waiting(slots).await else {
                 break; // shutdown: the jobs stay in the table
             };
-            let (now, later) = rest.split_at(slots.num_permits());
-            tried += self.worker.claim(now, slots, 1, &mut long, source).await?;
+            let now = &rest[..slots.num_permits()];
+            let progress = self.worker.claim(now, slots, 1, &mut long, source).await?;
             self.watchdog.tick();
-            rest = later;
+            tried += progress.tried;
+            rest = &rest[progress.passed..];
         }
         Ok(tried)
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use storm_shared::{config::Settings, services::store::Store};
+use storm_shared::{config::Settings, memory::MemoryBudget, services::store::Store};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -18,6 +18,8 @@ pub(super) struct Parts {
     pub(super) lease: Arc<Lease>,
     pub(super) in_hand: InHand,
     pub(super) slots: Slots,
+    /// For the inputs and results of the claimed jobs.
+    pub(super) memory: MemoryBudget,
     pub(super) shares: Shares,
     pub(super) origins: Origins,
     pub(super) next_due: NextDue,
@@ -36,6 +38,8 @@ impl Parts {
         let slots = Slots::new(worker.concurrency, worker.max_claims);
         let next_due = NextDue::new();
         let in_hand = InHand::default();
+        let memory = MemoryBudget::new(settings.memory_budget);
+        metrics.watch_memory(&memory);
         Self {
             store: store.clone(),
             lease: Lease::new(
@@ -54,6 +58,7 @@ impl Parts {
             ),
             shares: Shares::new(slots.all(), next_due.clone()),
             slots,
+            memory,
             next_due,
             drain: Drain::new(shutdown, settings.drain_timeout),
             metrics: metrics.clone(),

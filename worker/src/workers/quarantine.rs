@@ -32,6 +32,8 @@ pub(super) async fn from_table(intake: Intake) {
                 wait = FIRST_WAIT;
                 intake.interval
             }
+            // The wait goes on from where it was.
+            Ok(Claimed::NoRoom) => intake.interval,
             Ok(Claimed::TimedOut) => {
                 let pause = wait;
                 wait = (wait * 2).min(LONGEST_WAIT);
@@ -52,12 +54,17 @@ enum Claimed {
     Some,
     /// There are no suspects.
     None,
+    /// Another loop has taken the room in the memory budget.
+    NoRoom,
     /// Too few slots became free in time.
     TimedOut,
 }
 
 /// Takes the suspects with the fewest lost claims, and claims as many of them as fit.
 async fn claim_some(intake: &Intake, wait: Duration) -> Result<Claimed, StoreError> {
+    if intake.room().await.is_none() {
+        return Ok(Claimed::None); // shutdown
+    }
     let suspects = intake.store.suspects(BATCH).await?;
     // Jobs with equal lost claims take equal numbers of slots, so they can share one batch.
     let Some(alike) = suspects
@@ -79,7 +86,7 @@ async fn claim_some(intake: &Intake, wait: Duration) -> Result<Claimed, StoreErr
         None => return Ok(Claimed::None), // shutdown
     };
     let together = slots.num_permits() / slots_per_job as usize;
-    intake
+    let progress = intake
         .worker
         .claim(
             &alike[..together],
@@ -91,5 +98,8 @@ async fn claim_some(intake: &Intake, wait: Duration) -> Result<Claimed, StoreErr
             ClaimSource::Table,
         )
         .await?;
+    if progress.passed == 0 {
+        return Ok(Claimed::NoRoom);
+    }
     Ok(Claimed::Some)
 }

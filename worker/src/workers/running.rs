@@ -83,6 +83,7 @@ impl Running {
         let Parts {
             store,
             slots,
+            memory,
             shares,
             origins,
             next_due,
@@ -99,6 +100,7 @@ impl Running {
             worker: Arc::clone(&worker),
             store: store.clone(),
             slots: slots.clone(),
+            memory: memory.clone(),
             shares: shares.clone(),
             drain: drain.clone(),
             interval,

@@ -239,6 +239,7 @@ mod tests {
             attempts_before: 0,
             created_by: tenant(name),
             parked_for: Duration::ZERO,
+            bytes: 0,
         }
     }
 

@@ -15,6 +15,7 @@ mod isolation;
 mod lease;
 mod line;
 mod log;
+mod memory_budget;
 mod metrics;
 mod process;
 mod readiness;

@@ -56,7 +56,7 @@ impl Stack {
     /// Like `without_redis`, with `resolver` for the names.
     pub(crate) async fn with_names(resolver: SystemResolver, overrides: &[(&str, &str)]) -> Self {
         let folder = Arc::new(TempDir::new().unwrap());
-        Self::begin(folder, "none", resolver, overrides).await
+        Self::begin(folder, "none", resolver, overrides, |_| {}).await
     }
 
     pub(crate) async fn start(
@@ -64,7 +64,14 @@ impl Stack {
         redis: &str,
         overrides: &[(&str, &str)],
     ) -> Self {
-        Self::begin(folder, redis, SystemResolver::new(), overrides).await
+        Self::begin(folder, redis, SystemResolver::new(), overrides, |_| {}).await
+    }
+
+    /// Like `start`, with a memory budget that no setting accepts.
+    pub(crate) async fn with_memory(bytes: usize, redis: &str) -> Self {
+        let folder = Arc::new(TempDir::new().unwrap());
+        let change = |settings: &mut Settings| settings.memory_budget = bytes;
+        Self::begin(folder, redis, SystemResolver::new(), &[], change).await
     }
 
     async fn begin(
@@ -72,11 +79,13 @@ impl Stack {
         redis: &str,
         resolver: SystemResolver,
         overrides: &[(&str, &str)],
+        change: impl FnOnce(&mut Settings),
     ) -> Self {
         let url = format!("sqlite:{}", folder.path().join("storm.db").display());
         let base = [("DB_URL", url.as_str()), ("REDIS_URL", redis)];
         let all = QUICK.iter().chain(&base).chain(overrides).copied();
-        let settings = Settings::with(all).unwrap();
+        let mut settings = Settings::with(all).unwrap();
+        change(&mut settings);
         let store = Store::open(&settings.store).await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();

@@ -63,8 +63,8 @@ async fn accept(store: &Store, callback: Option<CallbackUrl>) -> RequestId {
 async fn claim(store: &Store, owner: OwnerId, id: RequestId) -> Claim {
     store.register(owner).await.unwrap();
     let candidates = vec![Candidate::notified(id)];
-    let mut claimed = store.claim(owner, candidates).await.unwrap();
-    claimed.pop().unwrap().unwrap().claim
+    let claimed = store.claim(owner, candidates, usize::MAX).await;
+    claimed.unwrap().jobs.pop().unwrap().unwrap().claim
 }
 
 fn moves(records: &[Record]) -> Vec<&Transition> {
@@ -152,8 +152,8 @@ async fn every_change_of_a_redelivery_is_logged_with_its_outcome() {
             claims: i64::from(number),
             ..Candidate::notified(id)
         };
-        let mut claimed = store.claim(owner, vec![candidate]).await.unwrap();
-        let claim = claimed.pop().unwrap().unwrap().claim;
+        let claimed = store.claim(owner, vec![candidate], usize::MAX).await;
+        let claim = claimed.unwrap().jobs.pop().unwrap().unwrap().claim;
         number += 1;
         assert!(audit.holds_redelivery(&owner.to_string()).await.unwrap());
         let result = match outcome {

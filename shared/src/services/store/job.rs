@@ -138,6 +138,17 @@ pub struct Job {
     pub created_by: Option<ClientName>,
     /// How long the job has been parked in all since its last attempt.
     pub parked_for: Duration,
+    /// The bytes of its stored input and result.
+    pub bytes: usize,
+}
+
+/// What came of a claim.
+#[derive(Debug)]
+pub struct Claimed {
+    /// The jobs that were won, in the order of the candidates.
+    pub jobs: Vec<Result<Job, InvalidJob>>,
+    /// The candidates that were not tried for want of room, in order.
+    pub left: Vec<Candidate>,
 }
 
 /// A claimed row that can't be parsed, because it was edited by hand.

@@ -39,7 +39,7 @@ use rusqlite::Connection;
 use tokio::sync::Semaphore;
 
 use self::{
-    claim::ClaimedRow,
+    claim::ClaimedRows,
     clock::{Clock, StoreTime},
     idempotency::KeyedJob,
     look::Turn,
@@ -48,8 +48,8 @@ use self::{
     writer::{Bodies, Writer},
 };
 use super::{
-    Acceptance, Cancelled, Candidate, Capacity, Claim, DueJobs, Expired, Heartbeat, InvalidJob,
-    Job, ListPage, NewJob, OwnerId, Redeliverable, RedeliveryPage, Renewal, RequestList, Scope,
+    Acceptance, Cancelled, Candidate, Capacity, Claim, Claimed, DueJobs, Expired, Heartbeat,
+    ListPage, NewJob, OwnerId, Redeliverable, RedeliveryPage, Renewal, RequestList, Scope,
     Settlement, StoreError, Swept, Trouble, Uncancellable, Unredeliverable,
 };
 use crate::{
@@ -178,20 +178,27 @@ impl Sqlite {
         &self,
         owner: OwnerId,
         candidates: Vec<Candidate>,
-    ) -> Result<Vec<Result<Job, InvalidJob>>, StoreError> {
-        self.claim_by(owner, move |tx| claim::claim_all(tx, owner, &candidates))
-            .await
+        room: usize,
+    ) -> Result<Claimed, StoreError> {
+        self.claim_by(owner, move |tx| {
+            let mut claimed = ClaimedRows::within(room);
+            claimed.claim(tx, owner, candidates)?;
+            Ok(claimed)
+        })
+        .await
     }
 
     pub(super) async fn claim_again(
         &self,
         owner: OwnerId,
         candidates: Vec<Candidate>,
-    ) -> Result<Vec<Result<Job, InvalidJob>>, StoreError> {
+        room: usize,
+    ) -> Result<Claimed, StoreError> {
         self.claim_by(owner, move |tx| {
-            let mut rows = claim::won(tx, owner, &candidates)?;
-            rows.extend(claim::claim_all(tx, owner, &candidates)?);
-            Ok(rows)
+            let mut claimed = ClaimedRows::within(room);
+            let others = claimed.find_won(tx, owner, candidates)?;
+            claimed.claim(tx, owner, others)?;
+            Ok(claimed)
         })
         .await
     }
@@ -199,9 +206,9 @@ impl Sqlite {
     async fn claim_by(
         &self,
         owner: OwnerId,
-        claim: impl FnOnce(&Connection) -> rusqlite::Result<Vec<ClaimedRow>> + Send + 'static,
-    ) -> Result<Vec<Result<Job, InvalidJob>>, StoreError> {
-        let rows = self.writer.write(move |tx| {
+        claim: impl FnOnce(&Connection) -> rusqlite::Result<ClaimedRows> + Send + 'static,
+    ) -> Result<Claimed, StoreError> {
+        let claimed = self.writer.write(move |tx| {
             // In the claim's transaction: a worker whose lease expired must not claim.
             if lease::is_held(tx, owner)? {
                 claim(tx).map(Some)
@@ -209,9 +216,8 @@ impl Sqlite {
                 Ok(None)
             }
         });
-        let rows = rows.await?.ok_or(StoreError::LeaseLost)?;
-        let now = self.clock.now();
-        Ok(rows.into_iter().map(|row| row.into_job(now)).collect())
+        let claimed = claimed.await?.ok_or(StoreError::LeaseLost)?;
+        Ok(claimed.parse(self.clock.now()))
     }
 
     pub(super) async fn due_jobs(&self, capacity: Capacity) -> Result<DueJobs, StoreError> {

@@ -2,18 +2,22 @@
 
 use futures_util::future::join_all;
 use storm_shared::{
-    models::{FailureReason, Status, Traceparent},
-    services::store::{Candidate, InvalidJob, Outcome, Settlement},
+    models::{FailureReason, RequestId, Status, Traceparent},
+    services::store::{Candidate, InvalidJob, Outcome, Settlement, Store, Work},
 };
 
 use crate::{
     database::TestDatabase,
-    jobs::{accept, claim_due, claim_new, claim_one, fail_attempt, new_worker, row},
+    jobs::{
+        accept, claim_due, claim_new, claim_one, due_jobs, fail_attempt, finished, new_worker,
+        redeliver, row,
+    },
 };
 
 on_every_engine! {
     exactly_one_of_many_concurrent_claims_on_a_job_wins,
     a_due_retry_runs_under_a_new_claim_with_the_stored_report,
+    a_claim_stops_once_its_room_is_full_and_says_what_is_left,
     a_corrupt_row_ends_failed_and_blocks_no_other,
     a_negative_count_of_attempts_counts_as_none,
     a_job_with_an_unreadable_trace_gets_a_trace_of_its_own,
@@ -66,6 +70,47 @@ async fn a_due_retry_runs_under_a_new_claim_with_the_stored_report(database: Tes
     );
 }
 
+async fn a_claim_stops_once_its_room_is_full_and_says_what_is_left(database: TestDatabase) {
+    let store = database.open().await;
+    let redelivered = finished(&store, Outcome::Completed).await;
+    redeliver(&store, redelivered).await.unwrap();
+    let redelivery = due_jobs(&store, 9).await.due.pop().unwrap();
+    let mut candidates = Vec::new();
+    for _ in 0..4 {
+        candidates.push(Candidate::notified(accept(&store).await));
+    }
+    candidates.insert(1, redelivery);
+    let owner = new_worker(&store).await;
+    let claim = async |candidates: &[Candidate], room| {
+        let claimed = store.claim(owner, candidates.to_vec(), room).await.unwrap();
+        let jobs: Vec<_> = claimed.jobs.into_iter().map(Result::unwrap).collect();
+        (jobs, claimed.left)
+    };
+    let (none, left) = claim(&candidates, 0).await;
+    assert!(none.is_empty());
+    assert_eq!(left, candidates);
+    // One fits, whatever its size.
+    let (one, left) = claim(&candidates, 1).await;
+    assert_eq!((one.len(), one[0].claim.id), (1, candidates[0].id));
+    assert_eq!(left, candidates[1..]);
+    assert_eq!(one[0].bytes, input_length(&store, one[0].claim.id).await);
+    // The redelivery has an input and a result. Its second candidate is passed: it is claimed.
+    let with_result = one[0].bytes + 1;
+    let (two, left) = claim(&candidates, with_result).await;
+    assert_eq!((two.len(), two[0].claim.work), (1, Work::Redelivery));
+    assert!(two[0].bytes > with_result, "{}", two[0].bytes);
+    assert_eq!(left, candidates[2..]);
+    let (rest, left) = claim(&left, 2 * one[0].bytes).await;
+    assert_eq!((rest.len(), &left[..]), (2, &candidates[4..]));
+    let (last, left) = claim(&left, 1).await;
+    assert_eq!((last.len(), left), (1, vec![]));
+}
+
+/// The bytes of a request's stored input.
+async fn input_length(store: &Store, id: RequestId) -> usize {
+    row(store, id).await.input_payload.get().len()
+}
+
 async fn a_corrupt_row_ends_failed_and_blocks_no_other(database: TestDatabase) {
     let store = database.open().await;
     for breakage in database.invalid_jobs() {
@@ -73,8 +118,8 @@ async fn a_corrupt_row_ends_failed_and_blocks_no_other(database: TestDatabase) {
         database.edit(broken, breakage).await;
         let owner = new_worker(&store).await;
         let candidates = [broken, good].map(Candidate::notified).to_vec();
-        let claimed = store.claim(owner, candidates).await.unwrap();
-        let [Err(InvalidJob { claim, failure }), Ok(job)] = &claimed[..] else {
+        let claimed = store.claim(owner, candidates, usize::MAX).await.unwrap();
+        let [Err(InvalidJob { claim, failure }), Ok(job)] = &claimed.jobs[..] else {
             panic!("{breakage}: {claimed:?}");
         };
         assert_eq!((claim.id, job.claim.id), (broken, good));

@@ -71,7 +71,7 @@ async fn a_request_never_ends_before_it_was_created(database: TestDatabase) {
         expire_lease(&store, owner).await;
         owner = new_worker(&store).await;
         let suspects = store.suspects(1).await.unwrap();
-        store.claim(owner, suspects).await.unwrap();
+        store.claim(owner, suspects, usize::MAX).await.unwrap();
     }
     let sync = RequestId::generate();
     let failure = Failure::new(FailureReason::SyncTimeout, "Not done within 5s.");

@@ -30,7 +30,7 @@ async fn only_a_worker_with_a_lease_can_claim(database: TestDatabase) {
     let id = accept(&store).await;
     let unregistered = OwnerId::generate();
     let refused = store
-        .claim(unregistered, vec![Candidate::notified(id)])
+        .claim(unregistered, vec![Candidate::notified(id)], usize::MAX)
         .await;
     assert!(matches!(refused, Err(StoreError::LeaseLost)), "{refused:?}");
     assert!(matches!(
@@ -64,7 +64,7 @@ async fn lease_expiry_reclaims_the_jobs_and_fences_off_the_worker(database: Test
             [EventKind::ClaimLost]
         );
     }
-    let woken = store.claim(dead, vec![]).await;
+    let woken = store.claim(dead, vec![], usize::MAX).await;
     assert!(matches!(woken, Err(StoreError::LeaseLost)), "{woken:?}");
 }
 

@@ -28,6 +28,7 @@ on_every_engine! {
     an_accept_that_is_repeated_changes_nothing_in_whatever_state_its_job_is,
     a_sync_record_that_is_repeated_succeeds_and_changes_nothing,
     a_claim_that_is_repeated_returns_what_it_has_won_before,
+    a_repeated_claim_keeps_to_its_room,
     a_repeated_claim_takes_nothing_that_has_moved_on,
     a_park_and_a_release_that_are_repeated_are_lost_claims_and_change_nothing,
     a_stored_result_and_a_resend_that_are_repeated_are_stored_once,
@@ -151,8 +152,14 @@ async fn a_claim_that_is_repeated_returns_what_it_has_won_before(database: TestD
     let rows = database.tables().await;
     assert!(claim(&store, owner, candidates.clone()).await.is_empty());
     for _ in 0..2 {
-        let again = store.claim_again(owner, candidates.clone()).await.unwrap();
-        let again: Vec<_> = again.into_iter().map(Result::unwrap).collect();
+        let again = store.claim_again(owner, candidates.clone(), usize::MAX);
+        let again: Vec<_> = again
+            .await
+            .unwrap()
+            .jobs
+            .into_iter()
+            .map(Result::unwrap)
+            .collect();
         let claims = |jobs: &[_]| -> Vec<_> {
             let mut claims: Vec<_> = jobs
                 .iter()
@@ -172,8 +179,30 @@ async fn a_claim_that_is_repeated_returns_what_it_has_won_before(database: TestD
 
     // If the first try was not committed, the repeat is the claim.
     let late = accept(&store).await;
-    let won = store.claim_again(owner, vec![Candidate::notified(late)]);
-    assert_eq!(won.await.unwrap().len(), 1);
+    let won = store.claim_again(owner, vec![Candidate::notified(late)], usize::MAX);
+    assert_eq!(won.await.unwrap().jobs.len(), 1);
+}
+
+async fn a_repeated_claim_keeps_to_its_room(database: TestDatabase) {
+    let store = database.open().await;
+    let mut candidates = Vec::new();
+    for _ in 0..4 {
+        candidates.push(Candidate::notified(accept(&store).await));
+    }
+    let owner = new_worker(&store).await;
+    let one = store.claim_again(owner, candidates.clone(), 1).await;
+    let one = one.unwrap(); // the first call was not committed
+    assert_eq!((one.jobs.len(), &one.left[..]), (1, &candidates[1..]));
+    let room = 2 * one.jobs[0].as_ref().unwrap().bytes;
+    for _ in 0..2 {
+        // It fills the room up, and then finds what it has won.
+        let again = store.claim_again(owner, candidates.clone(), room).await;
+        let again = again.unwrap();
+        let ids = again.jobs.into_iter().map(|job| job.unwrap().claim.id);
+        let expected = candidates[..2].iter().map(|candidate| candidate.id);
+        assert!(ids.eq(expected));
+        assert_eq!(again.left, candidates[2..]);
+    }
 }
 
 async fn a_repeated_claim_takes_nothing_that_has_moved_on(database: TestDatabase) {
@@ -200,10 +229,10 @@ async fn a_repeated_claim_takes_nothing_that_has_moved_on(database: TestDatabase
     let candidates: Vec<_> = [lost, ended, released, invalid]
         .map(Candidate::notified)
         .to_vec();
-    let claims_again = || store.claim_again(owner, candidates.clone());
+    let claims_again = || store.claim_again(owner, candidates.clone(), usize::MAX);
     for _ in 0..2 {
         // Of all four only the invalid one, as by the first call.
-        let won = claims_again().await.unwrap();
+        let won = claims_again().await.unwrap().jobs;
         assert_eq!(won.len(), 1);
         assert_eq!(won[0].as_ref().unwrap_err().claim.id, invalid);
     }

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     models::{CallbackUrl, Failure, FailureReason, Transition},
-    services::store::{Candidate, Claim, InvalidJob, Job, OwnerId, Work},
+    services::store::{Candidate, Claim, Claimed, InvalidJob, Job, OwnerId, Work},
 };
 
 /// The columns of a request that a claimed job is made of.
@@ -23,49 +23,128 @@ const REQUEST: [&str; 5] = [
     "created_by",
 ];
 
-/// Claims the `candidates` whose rows nobody has claimed since they were read.
-pub(super) fn claim_all(
-    connection: &Connection,
-    owner: OwnerId,
-    candidates: &[Candidate],
-) -> rusqlite::Result<Vec<ClaimedRow>> {
-    let mut rows = Vec::with_capacity(candidates.len());
-    for work in Work::ALL {
-        let mut candidates = candidates.iter().filter(|it| it.work == work).peekable();
-        // Few transactions claim a redelivery.
-        if candidates.peek().is_some() {
-            claim_each(connection, owner, work, candidates, &mut rows)?;
-        }
-    }
-    Ok(rows)
+/// The rows that a claim has won.
+pub(super) struct ClaimedRows {
+    rows: Vec<ClaimedRow>,
+    /// Candidates that were not tried for want of room.
+    left: Vec<Candidate>,
+    /// What is left for bodies, in bytes.
+    room: usize,
 }
 
-fn claim_each<'a>(
-    connection: &Connection,
-    owner: OwnerId,
-    work: Work,
-    candidates: impl Iterator<Item = &'a Candidate>,
-    rows: &mut Vec<ClaimedRow>,
-) -> rusqlite::Result<()> {
-    let owner_text = owner.to_string();
-    let mut claim = connection.prepare_cached(&claim_sql(work))?;
-    for candidate in candidates {
-        let id = candidate.id;
-        let mut claimed = claim.query(params![id.to_string(), owner_text, candidate.claims])?;
-        // Another worker won, or the notification was late, repeated or forged.
-        let Some(row) = claimed.next()? else { continue };
-        let number = row.get(0)?;
-        let claim = Claim {
-            id,
-            work,
-            owner,
-            number,
-        };
-        rows.push(ClaimedRow::read(row, claim)?);
-        // Step the statement to its end, or SQLite keeps it, and its write, open.
-        claimed.next()?;
+impl ClaimedRows {
+    /// None so far, and at most one body more than fit into `room` bytes.
+    pub(super) fn within(room: usize) -> Self {
+        Self {
+            rows: Vec::new(),
+            left: Vec::new(),
+            room,
+        }
     }
-    Ok(())
+
+    /// Claims the `candidates` whose rows nobody has claimed since they were read, in order, while
+    /// there is room.
+    pub(super) fn claim(
+        &mut self,
+        connection: &Connection,
+        owner: OwnerId,
+        mut candidates: Vec<Candidate>,
+    ) -> rusqlite::Result<()> {
+        self.rows.reserve(candidates.len());
+        let mut tried = 0;
+        // Mostly one chunk: few transactions claim a redelivery.
+        for alike in candidates.chunk_by(|one, next| one.work == next.work) {
+            tried += self.claim_alike(connection, owner, alike)?;
+            if self.room == 0 {
+                break;
+            }
+        }
+        self.left = candidates.split_off(tried);
+        Ok(())
+    }
+
+    /// Claims candidates for the same work. Returns how many it has tried.
+    fn claim_alike(
+        &mut self,
+        connection: &Connection,
+        owner: OwnerId,
+        candidates: &[Candidate],
+    ) -> rusqlite::Result<usize> {
+        let Some(Candidate { work, .. }) = candidates.first().copied() else {
+            return Ok(0);
+        };
+        let owner_text = owner.to_string();
+        let mut claim = connection.prepare_cached(&claim_sql(work))?;
+        for (tried, candidate) in candidates.iter().enumerate() {
+            if self.room == 0 {
+                return Ok(tried);
+            }
+            let id = candidate.id;
+            let mut claimed = claim.query(params![id.to_string(), owner_text, candidate.claims])?;
+            // Another worker won, or the notification was late, repeated or forged.
+            let Some(row) = claimed.next()? else { continue };
+            let number = row.get(0)?;
+            let claim = Claim {
+                id,
+                work,
+                owner,
+                number,
+            };
+            self.push(ClaimedRow::read(row, claim)?);
+            // Step the statement to its end, or SQLite keeps it, and its write, open.
+            claimed.next()?;
+        }
+        Ok(candidates.len())
+    }
+
+    /// Adds those of the `candidates` that `owner` holds under their next claim number: an earlier
+    /// try of the same claim has won them, if it was committed. Returns the others.
+    pub(super) fn find_won(
+        &mut self,
+        connection: &Connection,
+        owner: OwnerId,
+        candidates: Vec<Candidate>,
+    ) -> rusqlite::Result<Vec<Candidate>> {
+        let owner_text = owner.to_string();
+        let mut others = Vec::new();
+        for candidate in candidates {
+            let Candidate { id, work, .. } = candidate;
+            let claim = Claim {
+                id,
+                work,
+                owner,
+                number: candidate.claims.saturating_add(1),
+            };
+            let found = connection
+                .prepare_cached(&format!(
+                    "SELECT {} FROM {} WHERE {IS_CLAIMED} AND {IS_HELD}",
+                    columns_of(work),
+                    state::table(work)
+                ))?
+                .query_row(params![id.to_string(), owner_text, claim.number], |row| {
+                    ClaimedRow::read(row, claim)
+                });
+            match found.optional()? {
+                Some(row) => self.push(row),
+                None => others.push(candidate),
+            }
+        }
+        Ok(others)
+    }
+
+    fn push(&mut self, row: ClaimedRow) {
+        self.room = self.room.saturating_sub(row.bytes());
+        self.rows.push(row);
+    }
+
+    /// The claimed jobs.
+    pub(super) fn parse(self, now: StoreTime) -> Claimed {
+        let rows = self.rows.into_iter();
+        Claimed {
+            jobs: rows.map(|row| row.into_job(now)).collect(),
+            left: self.left,
+        }
+    }
 }
 
 fn claim_sql(work: Work) -> String {
@@ -99,40 +178,9 @@ fn columns_of(work: Work) -> String {
     format!("claim, attempts, parked_at, {before}, {request}")
 }
 
-/// The `candidates` that `owner` holds under their next claim number: those that an earlier try of
-/// the same claim has won, if it was committed.
-pub(super) fn won(
-    connection: &Connection,
-    owner: OwnerId,
-    candidates: &[Candidate],
-) -> rusqlite::Result<Vec<ClaimedRow>> {
-    let owner_text = owner.to_string();
-    let mut rows = Vec::new();
-    for candidate in candidates {
-        let Candidate { id, work, .. } = *candidate;
-        let claim = Claim {
-            id,
-            work,
-            owner,
-            number: candidate.claims.saturating_add(1),
-        };
-        let found = connection
-            .prepare_cached(&format!(
-                "SELECT {} FROM {} WHERE {IS_CLAIMED} AND {IS_HELD}",
-                columns_of(work),
-                state::table(work)
-            ))?
-            .query_row(params![id.to_string(), owner_text, claim.number], |row| {
-                ClaimedRow::read(row, claim)
-            });
-        rows.extend(found.optional()?);
-    }
-    Ok(rows)
-}
-
 /// The columns of a claimed job as they are stored. They are parsed after the commit, so that no
 /// other writer waits for that, and a row that can't be parsed rolls back no other claim.
-pub(super) struct ClaimedRow {
+struct ClaimedRow {
     claim: Claim,
     attempts: i64,
     parked_at: Option<StoreTime>,
@@ -160,8 +208,13 @@ impl ClaimedRow {
         })
     }
 
+    /// The bytes of its bodies.
+    fn bytes(&self) -> usize {
+        self.input.len() + self.result.as_ref().map_or(0, Vec::len)
+    }
+
     /// The job. Only an edit from outside can produce a row that can't be parsed.
-    pub(super) fn into_job(self, now: StoreTime) -> Result<Job, InvalidJob> {
+    fn into_job(self, now: StoreTime) -> Result<Job, InvalidJob> {
         let claim = self.claim;
         self.parse(now).map_err(|error| {
             tracing::error!(id = %claim.id, %error, "can't parse a row");
@@ -179,6 +232,7 @@ impl ClaimedRow {
         let result = self.result.as_deref();
         Ok(Job {
             claim: self.claim,
+            bytes: self.bytes(),
             spec: serde_json::from_slice(&self.input).map_err(in_column("input_payload"))?,
             // A stored report is used as it is: the callback has the same bytes on every attempt.
             report: result

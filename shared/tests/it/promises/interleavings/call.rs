@@ -7,9 +7,9 @@ use storm_shared::{
     services::{
         report::Report,
         store::{
-            Acceptance, Candidate, Capacity, Claim, DueJobs, Expired, Heartbeat, InvalidJob, Job,
-            NewJob, Outcome, OwnerId, RedeliveryPage, Renewal, Scope, Settlement, Store,
-            StoreError, Unredeliverable,
+            Acceptance, Candidate, Capacity, Claim, Claimed, DueJobs, Expired, Heartbeat, NewJob,
+            Outcome, OwnerId, RedeliveryPage, Renewal, Scope, Settlement, Store, StoreError,
+            Unredeliverable,
         },
     },
 };
@@ -105,8 +105,11 @@ impl Call {
             }),
             Self::Deregister(owner) => store.deregister(owner).await.map(Answer::Released),
             Self::FindDue(limit) => claimable(store, limit).await.map(Answer::Found),
-            Self::Claim(owner, seen) => store.claim(owner, seen).await.map(won),
-            Self::ClaimAgain(owner, seen) => store.claim_again(owner, seen).await.map(won),
+            Self::Claim(owner, seen) => store.claim(owner, seen, usize::MAX).await.map(won),
+            Self::ClaimAgain(owner, seen) => {
+                let again = store.claim_again(owner, seen, usize::MAX);
+                again.await.map(won)
+            }
             Self::Expire(seen, max) => store.expire(seen, max).await.map(Answer::Expired),
             Self::Write(claim, writing) => done(writing.on(store, claim).await),
             Self::Redeliver(id) => store
@@ -166,8 +169,8 @@ impl Writing {
     }
 }
 
-fn won(jobs: Vec<Result<Job, InvalidJob>>) -> Answer {
-    let won = jobs.into_iter().map(Result::unwrap).map(|job| Won {
+fn won(claimed: Claimed) -> Answer {
+    let won = claimed.jobs.into_iter().map(Result::unwrap).map(|job| Won {
         claim: job.claim,
         report: job.report,
         attempts: job.attempts,

@@ -1,0 +1,126 @@
+//! The memory budget: a worker without room claims no further job, and none is left over.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use storm_shared::{
+    models::{CallbackUrl, RequestId, Status},
+    services::{
+        queue::Notification,
+        store::{Candidate, NewJob, OwnerId, Store},
+    },
+};
+use tokio::sync::watch;
+
+use crate::{
+    receiver::Receiver,
+    redis_server::RedisServer,
+    rows::{Rows as _, spec},
+    stack::Stack,
+};
+
+/// Every job exceeds it.
+const TINY: usize = 1;
+
+async fn accept(store: &Store, url: &str, grace: Duration) -> (RequestId, Notification) {
+    let url = CallbackUrl::parse(url).unwrap();
+    let mut job = NewJob::new(RequestId::generate(), spec(1), Some(url));
+    job.notification_grace = grace;
+    let notification = Notification::of(&job);
+    let id = job.id;
+    store.accept(job).await.unwrap();
+    (id, notification)
+}
+
+/// A job whose first worker has died with it.
+async fn suspect(store: &Store, url: &str) -> RequestId {
+    // Not found by a search before it is claimed here.
+    let (id, _) = accept(store, url, Duration::from_hours(1)).await;
+    let [dead, other] = [(); 2].map(|()| OwnerId::generate());
+    for owner in [dead, other] {
+        store.register(owner).await.unwrap();
+    }
+    let claimed = store.claim(dead, vec![Candidate::notified(id)], usize::MAX);
+    assert_eq!(claimed.await.unwrap().jobs.len(), 1);
+    let beats = store.renew(other).await.unwrap().others;
+    let seen = beats.into_iter().find(|beat| beat.owner == dead).unwrap();
+    assert!(store.expire(seen, 5).await.unwrap().is_some());
+    store.deregister(other).await.unwrap();
+    id
+}
+
+#[tokio::test]
+async fn a_worker_whose_memory_budget_is_exceeded_by_every_job_ends_all_of_them_one_at_a_time() {
+    let redis = RedisServer::start();
+    for url in ["none", &redis.url()] {
+        let (running, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let (now, high) = (Arc::clone(&running), Arc::clone(&most));
+        let receiver = Receiver::answering_when(move |nth, _| {
+            let (now, high) = (Arc::clone(&now), Arc::clone(&high));
+            async move {
+                high.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                tokio::time::sleep(Duration::from_millis(5)).await; // time for others to come
+                now.fetch_sub(1, Ordering::SeqCst);
+                // Some are retried.
+                if nth % 5 == 0 { 500 } else { 200 }
+            }
+        })
+        .await;
+        let stack = Stack::with_memory(TINY, url).await;
+        let mut jobs = vec![suspect(&stack.store, &receiver.url()).await];
+        let notifier = stack.settings.queue.is_some().then(|| stack.notifier());
+        for _ in 0..40 {
+            let (id, notification) = accept(&stack.store, &receiver.url(), Duration::ZERO).await;
+            if let Some(notifier) = &notifier {
+                notifier.notify(notification);
+            }
+            jobs.push(id);
+        }
+        for id in jobs {
+            assert_eq!(stack.ended(id).await.status, Status::Completed);
+        }
+        assert_eq!(most.load(Ordering::SeqCst), 1);
+        stack.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_job_counts_as_memory_until_it_is_settled_and_the_worker_stays_healthy() {
+    let (release, released) = watch::channel(false);
+    let mut receiver = Receiver::answering_when(move |_, _| {
+        let mut released = released.clone();
+        async move {
+            released.wait_for(|it| *it).await.unwrap();
+            200
+        }
+    })
+    .await;
+    let stack = Stack::with_memory(TINY, "none").await;
+    let first = stack.accept(1, Some(receiver.url())).await;
+    receiver.next().await;
+    let second = stack.accept(1, Some(receiver.url())).await;
+    let input = stack.find(first).await.input_payload.get().len();
+    let metrics = stack.get("/metrics").await;
+    for line in [
+        format!("storm_worker_memory_budget_bytes {TINY}"),
+        format!("storm_worker_memory_reserved_bytes {input}"),
+    ] {
+        assert!(metrics.contains(&line), "{line} is missing in\n{metrics}");
+    }
+    assert!(stack.get("/healthz").await.starts_with("HTTP/1.1 200"));
+    release.send(true).unwrap();
+    for id in [first, second] {
+        assert_eq!(stack.ended(id).await.status, Status::Completed);
+    }
+    while !stack
+        .get("/metrics")
+        .await
+        .contains("storm_worker_memory_reserved_bytes 0")
+    {}
+    stack.stop().await;
+}
