@@ -1,18 +1,21 @@
 //! The services that the controllers share: their start and their shutdown.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use storm_shared::{
     config::Settings,
     memory::MemoryBudget,
     services::{
-        queue::{Notifier, Queue},
+        queue::{NOTIFICATION_GRACE, Notifier, Queue},
         store::Store,
     },
 };
 use tokio_util::task::TaskTracker;
 
-use crate::{backlog_limit::BacklogLimit, error::Error, metrics::Metrics, sync_pool::SyncPool};
+use crate::{
+    admission::Admission, backlog_limit::BacklogLimit, error::Error, metrics::Metrics,
+    sync_pool::SyncPool,
+};
 
 /// The running API: its settings and its services.
 pub struct App {
@@ -24,6 +27,8 @@ pub struct App {
     pub queue: Option<Queue>,
     /// The bytes of bodies that requests may hold together.
     pub memory: MemoryBudget,
+    /// Admission control for all jobs.
+    pub admission: Admission,
     /// Admission control for each origin.
     pub backlog_limit: BacklogLimit,
     /// Notifies workers of accepted jobs. `None` if `REDIS_URL` is `none`.
@@ -59,18 +64,30 @@ impl App {
         let pool = SyncPool::new(settings.api.sync_threads, settings.api.sync_queue);
         let memory = MemoryBudget::new(settings.memory_budget);
         metrics.watch_memory(&memory);
+        let admission = Admission::watch(
+            store.clone(),
+            settings.api.max_backlog,
+            notification_grace(notifier.as_ref()),
+            metrics.clone(),
+        );
         let backlog_limit = BacklogLimit::watch(store.clone(), settings.callback.max_parked);
         Ok(Arc::new(Self {
             settings,
             store,
             queue,
             memory,
+            admission,
             backlog_limit,
             notifier,
             pool,
             metrics,
             sync_requests: TaskTracker::new(),
         }))
+    }
+
+    /// How long a new job is left to its notification.
+    pub fn notification_grace(&self) -> Duration {
+        notification_grace(self.notifier.as_ref())
     }
 
     /// Shuts the services down. When this returns, every queued write is committed.
@@ -88,4 +105,8 @@ impl App {
         }
         store.close().await;
     }
+}
+
+fn notification_grace(notifier: Option<&Notifier>) -> Duration {
+    notifier.map_or(Duration::ZERO, |_| NOTIFICATION_GRACE)
 }

@@ -13,19 +13,15 @@ use std::{
 
 use storm_shared::{
     models::{ClientName, Destination},
-    outage::Outage,
-    services::store::{Store, StoreError},
+    services::store::Store,
 };
-use tokio::time::{Instant, sleep};
 use tokio_util::task::AbortOnDropHandle;
-use tracing::{info, warn};
+use tracing::warn;
+
+use crate::counting::keep_counting;
 
 /// The interval between counts. A backlog can exceed the limit by the jobs accepted in between.
 const PERIOD: Duration = Duration::from_millis(250);
-
-/// The pause after a count is at least this multiple of its duration, so that a slow database
-/// spends at most some 5% of the time on counts.
-const PAUSE_FACTOR: u32 = 20;
 
 /// The destinations whose backlog had reached the limit at the last count.
 pub struct BacklogLimit {
@@ -38,8 +34,13 @@ impl BacklogLimit {
     /// dropped.
     pub fn watch(store: Store, limit: usize) -> Self {
         let full = Arc::default();
+        let known = Arc::clone(&full);
         // In the background: a count at each accept would be a cost of every job.
-        let watch = tokio::spawn(watch(store, limit, Arc::clone(&full)));
+        let watch = tokio::spawn(async move {
+            let count = || store.destinations_over_limit(limit);
+            let update = |full: Vec<_>| update(&known, full.into_iter().collect(), limit);
+            keep_counting("the receivers' backlogs", PERIOD, count, update).await;
+        });
         Self {
             full,
             _watch: AbortOnDropHandle::new(watch),
@@ -51,29 +52,6 @@ impl BacklogLimit {
         // The set is only ever replaced as a whole, so a poisoned lock still guards a complete one.
         let full = self.full.read().unwrap_or_else(PoisonError::into_inner);
         full.contains(destination)
-    }
-}
-
-async fn watch(store: Store, limit: usize, full: Arc<RwLock<HashSet<Destination>>>) {
-    let mut outage = Outage::default();
-    loop {
-        let began = Instant::now();
-        match store.destinations_over_limit(limit).await {
-            Ok(over_limit) => {
-                if outage.recovered() {
-                    info!("counting the backlogs works again");
-                }
-                update(&full, over_limit.into_iter().collect(), limit);
-            }
-            // The readers are busy for a moment, or the API is shutting down: the next count tells.
-            Err(StoreError::QueueFull | StoreError::Closed) => {}
-            Err(error) => {
-                if outage.failed() {
-                    warn!(%error, "cannot count the backlogs; the last counts stay in force");
-                }
-            }
-        }
-        sleep(PERIOD.max(began.elapsed() * PAUSE_FACTOR)).await;
     }
 }
 

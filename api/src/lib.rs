@@ -11,8 +11,9 @@
 //! * [`trace`] and [`idempotency`]: read the headers `traceparent` and `Idempotency-Key`.
 //! * [`validation`]: parses a body to a valid submission, or lists all of its faults.
 //! * [`controllers`]: one module for each endpoint.
-//! * [`backlog_limit`]: admission control, which refuses a tenant's jobs for a receiver whose
-//!   backlog is full.
+//! * [`admission`]: admission control, which refuses jobs while too many are unfinished.
+//!   [`backlog_limit`] refuses a tenant's jobs for a receiver whose backlog is full. `counting`:
+//!   how both count.
 //! * [`sync_pool`]: the concurrency limit and bounded queue of `/sync`.
 //! * `repeat`: repeats a write whose outcome is unknown.
 //! * [`reply`]: all responses and their wording.
@@ -20,12 +21,14 @@
 //! [`app`] holds the services that the controllers share. [`metrics`] are the API's counters;
 //! [`token`] is the subcommand that makes tokens.
 
+pub mod admission;
 pub mod app;
 pub mod auth;
 pub mod backlog_limit;
 pub mod body;
 mod closing;
 pub mod controllers;
+mod counting;
 pub mod descriptors;
 pub mod error;
 pub mod idempotency;

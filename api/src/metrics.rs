@@ -1,10 +1,10 @@
 //! The API's metrics, in the `OpenMetrics` text format.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::AtomicU64};
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
-    metrics::{counter::Counter, family::Family},
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
 use storm_shared::{
@@ -21,6 +21,8 @@ pub struct Metrics {
     refused_callbacks: Family<RuleLabel, Counter>,
     unauthorized: Counter,
     rate_limited: Counter,
+    backlog_jobs: Gauge,
+    drain_rate: Gauge<f64, AtomicU64>,
     queue: QueueMetrics,
     memory: MemoryMetrics,
 }
@@ -49,6 +51,8 @@ impl Metrics {
             refused_callbacks: Family::default(),
             unauthorized: Counter::default(),
             rate_limited: Counter::default(),
+            backlog_jobs: Gauge::default(),
+            drain_rate: Gauge::default(),
             queue: QueueMetrics::default(),
             memory: MemoryMetrics::default(),
         };
@@ -81,6 +85,13 @@ impl Metrics {
     /// Counts a request over its client's rate limit.
     pub fn rate_limited(&self) {
         self.rate_limited.inc();
+    }
+
+    /// Reports how many jobs are unfinished, and how many the workers end in a second.
+    pub fn counted_backlog(&self, jobs: usize, drain_rate: f64) {
+        self.backlog_jobs
+            .set(i64::try_from(jobs).unwrap_or(i64::MAX));
+        self.drain_rate.set(drain_rate);
     }
 
     /// Reports on Redis from now on.
@@ -123,6 +134,16 @@ impl Metrics {
             "Requests over their client's rate limit",
             self.rate_limited.clone(),
         );
+        registry.register(
+            "backlog_jobs",
+            "Unfinished async jobs of all clients, as of the last count; at most twice MAX_BACKLOG",
+            self.backlog_jobs.clone(),
+        );
+        registry.register(
+            "drain_rate",
+            "Jobs that all workers together end in a second, while they have work",
+            self.drain_rate.clone(),
+        );
         registry.register_collector(Box::new(self.queue.clone()));
         registry.register_collector(Box::new(self.memory.clone()));
         registry
@@ -147,6 +168,7 @@ mod tests {
         let budget = MemoryBudget::new(1000);
         metrics.watch_memory(&budget);
         let _held = budget.reserve_up_to(10);
+        metrics.counted_backlog(7, 2.5);
         let text = metrics.render();
         for line in [
             "storm_api_answers_total{endpoint=\"async\",status=\"202\"} 2",
@@ -155,6 +177,8 @@ mod tests {
             "storm_api_rate_limited_total 1",
             "storm_api_memory_budget_bytes 1000",
             "storm_api_memory_reserved_bytes 10",
+            "storm_api_backlog_jobs 7",
+            "storm_api_drain_rate 2.5",
         ] {
             assert!(text.contains(line), "{line} is missing in\n{text}");
         }

@@ -126,6 +126,8 @@ pub struct ApiSettings {
     pub sync_queue: usize,
     /// Time for a `/sync` request, waiting and running together: `SYNC_TIMEOUT`.
     pub sync_timeout: Duration,
+    /// Async jobs that may be unfinished: `MAX_BACKLOG`.
+    pub max_backlog: usize,
 }
 
 /// The settings of the worker.
@@ -220,6 +222,7 @@ impl Settings {
                 sync_threads: layers.number("sync_threads", 1..=1024)?,
                 sync_queue: layers.number("sync_queue", 0..=1_000_000)?,
                 sync_timeout: layers.duration("sync_timeout")?,
+                max_backlog: layers.number("max_backlog", 1..=100_000_000)?,
             },
             access,
             worker: WorkerSettings {

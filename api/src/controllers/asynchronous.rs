@@ -1,12 +1,12 @@
 //! `POST /async`: accepts a job.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use storm_shared::{
     models::{IdempotencyKey, RequestId, Traceparent},
     services::{
-        queue::{NOTIFICATION_GRACE, Notification},
+        queue::Notification,
         store::{Acceptance, NewJob, StoreError},
     },
 };
@@ -14,6 +14,7 @@ use warp::reply::Response;
 
 use super::store_problem;
 use crate::{
+    admission::Admitted,
     app::App,
     auth::Caller,
     repeat::until_known,
@@ -28,8 +29,8 @@ use crate::{
 /// A submission that repeats an earlier one, by its idempotency key, gets the earlier one's answer.
 ///
 /// # Errors
-/// The submission or its key is invalid, the key belongs to another submission, the receiver's
-/// backlog is full, or the store failed.
+/// The submission or its key is invalid, the key belongs to another submission, too many jobs are
+/// unfinished, the receiver's backlog is full, or the store failed.
 pub async fn submit(
     caller: Caller,
     app: Arc<App>,
@@ -49,10 +50,7 @@ pub async fn submit(
     let id = RequestId::generate();
     let job = NewJob {
         created_at,
-        notification_grace: match app.notifier {
-            Some(_) => NOTIFICATION_GRACE,
-            None => Duration::ZERO,
-        },
+        notification_grace: app.notification_grace(),
         traceparent,
         created_by: caller.name().cloned(),
         idempotency_key,
@@ -68,13 +66,14 @@ pub async fn submit(
     if let Some(earlier) = earlier {
         return answer(&job, earlier);
     }
-    if let Some(url) = &job.callback
-        && app.backlog_limit.is_full(&caller.destination(url.origin()))
-    {
-        return Err(Problem::receiver_overloaded());
-    }
+    let admitted = admit(&app, &caller, &job)?;
     let notification = app.notifier.as_ref().map(|_| Notification::of(&job));
     let accepted = until_known(app.settings.http.timeout, || app.store.accept(job.clone())).await;
+    match &accepted {
+        Ok(Acceptance::Stored) => drop(admitted),
+        Err(error) if error.is_indeterminate() => drop(admitted),
+        Ok(_) | Err(_) => admitted.withdraw(),
+    }
     let accepted = accepted.map_err(|error| {
         let problem = store_problem(id, &error);
         let is_repeatable = job.idempotency_key.is_some();
@@ -94,6 +93,17 @@ pub async fn submit(
         notifier.notify(notification);
     }
     answer(&job, accepted)
+}
+
+/// Admission control: refuses a valid submission that is new. It costs no look into the store.
+fn admit<'a>(app: &'a App, caller: &Caller, job: &NewJob) -> Result<Admitted<'a>, Problem> {
+    if let Some(url) = &job.callback
+        && app.backlog_limit.is_full(&caller.destination(url.origin()))
+    {
+        return Err(Problem::receiver_overloaded());
+    }
+    let admitted = app.admission.admit();
+    admitted.map_err(|full| Problem::backlog_full(full.retry_after))
 }
 
 /// The answer to the submission of `job`.

@@ -28,6 +28,7 @@
 //! | `unsupported-transfer-coding` | 501 | the body has a transfer coding other than `chunked` |
 //! | `saturated` | 503 | the queue of `/sync` is full, or the system refuses it a thread |
 //! | `sync-timeout` | 503 | the report was not finished within `SYNC_TIMEOUT` |
+//! | `backlog-full` | 503 | `MAX_BACKLOG` jobs are unfinished |
 //! | `receiver-overloaded` | 503 | `MAX_PARKED_PER_ORIGIN` of the client's jobs wait for this receiver |
 //! | `overloaded` | 503 | too many database operations are queued |
 //! | `memory-budget-exceeded` | 503 | the bodies of other requests take all of `MEMORY_BUDGET` |
@@ -69,6 +70,12 @@ pub(super) const RETRY_AFTER: &str = "1";
 /// `Retry-After` in seconds for a fault that someone has to repair.
 const RETRY_AFTER_REPAIR: &str = "30";
 
+/// A time as `Retry-After` has it: in seconds, rounded up, and at least 1.
+pub(super) fn whole_seconds(time: Duration) -> u64 {
+    let more = u64::from(time.subsec_nanos() > 0);
+    time.as_secs().saturating_add(more).max(1)
+}
+
 /// What to change about a body where none is taken.
 const NO_BODY: &str = "This path takes no body. Send its parameters in the query, and no body.";
 
@@ -95,12 +102,13 @@ pub struct Problem {
     header: Option<(&'static str, &'static str)>,
 }
 
-/// A member of the body that only some problems have.
+/// What only some problems have: a member of the body, or a `Retry-After` that was worked out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Extension {
     None,
     Errors(Vec<FieldError>),
     RequestId(RequestId),
+    RetryAfter(u64),
 }
 
 impl Problem {
@@ -205,6 +213,17 @@ impl Problem {
             ),
         };
         Self::new(StatusCode::CONFLICT, name, title, detail)
+    }
+
+    /// Too many jobs are unfinished. There should be room after `retry_after`.
+    pub fn backlog_full(retry_after: Duration) -> Self {
+        let detail = "Too many jobs are unfinished. Retry after the seconds in `retry-after`, when some should \
+                      have ended.";
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        Self {
+            extension: Extension::RetryAfter(whole_seconds(retry_after)),
+            ..Self::new(status, "backlog-full", "Backlog full", detail)
+        }
     }
 
     /// The backlog of the callback's receiver is full.
@@ -433,7 +452,7 @@ impl Problem {
     pub fn errors(&self) -> &[FieldError] {
         match &self.extension {
             Extension::Errors(errors) => errors,
-            Extension::None | Extension::RequestId(_) => &[],
+            Extension::None | Extension::RequestId(_) | Extension::RetryAfter(_) => &[],
         }
     }
 
@@ -441,7 +460,7 @@ impl Problem {
     fn request_id(&self) -> Option<RequestId> {
         match &self.extension {
             Extension::RequestId(id) => Some(*id),
-            Extension::None | Extension::Errors(_) => None,
+            Extension::None | Extension::Errors(_) | Extension::RetryAfter(_) => None,
         }
     }
 
@@ -518,6 +537,9 @@ impl Reply for Problem {
                 HeaderName::from_static(name),
                 HeaderValue::from_static(value),
             );
+        }
+        if let Extension::RetryAfter(seconds) = self.extension {
+            headers.insert(header::RETRY_AFTER, seconds.into());
         }
         response
     }

@@ -24,3 +24,21 @@ async fn a_dead_redis_under_a_thousand_jobs_is_a_handful_of_lines() {
     service.says("Redis can't be used").await;
     assert!(service.log_lines() < 10, "{}", service.log_lines());
 }
+
+#[tokio::test]
+async fn a_full_backlog_under_a_thousand_submissions_is_a_handful_of_lines() {
+    let folder = TempDir::new().unwrap();
+    let mut command = program(folder.path());
+    command.env("MAX_BACKLOG", "1");
+    let service = Service::spawn(command, folder.path()).await;
+    service.is_open().await;
+    let mut client = Client::connect(service.addr).await;
+    let mut refused = 0;
+    for _ in 0..1000 {
+        client.send(post("/async", JOB)).await;
+        refused += u32::from(client.answer().await.status == 503);
+    }
+    assert_eq!(refused, 999);
+    service.says("the backlog is full").await;
+    assert!(service.log_lines() < 10, "{}", service.log_lines());
+}

@@ -23,6 +23,7 @@ fn the_defaults_are_those_of_the_contract() {
         (4, 64)
     );
     assert_eq!(settings.api.sync_timeout, Duration::from_secs(5));
+    assert_eq!(settings.api.max_backlog, 1_000_000);
     assert_eq!(settings.worker.concurrency, 10_000);
     assert_eq!(settings.worker.lease, Duration::from_secs(15));
     assert_eq!(settings.worker.max_claims, 5);
@@ -44,6 +45,7 @@ fn the_defaults_are_those_of_the_contract() {
 fn the_error_for_a_value_names_the_setting_the_value_and_what_is_accepted() {
     for (name, value, accepted) in [
         ("SYNC_THREADS", "0", "a whole number from 1 to 1024"),
+        ("MAX_BACKLOG", "0", "a whole number from 1 to 100000000"),
         ("SYNC_THREADS", "many", "a whole number from 1 to 1024"),
         (
             "SYNC_TIMEOUT",

@@ -18,6 +18,7 @@ mod idempotency;
 mod job;
 mod lease;
 mod list;
+mod load;
 mod look;
 mod redelivery;
 mod retention;
@@ -40,6 +41,7 @@ pub use self::{
     },
     lease::{Expired, Heartbeat, OwnerId, OwnerIdError, Renewal, quarantine_threshold},
     list::{ListPage, RequestFilter, RequestList},
+    load::Load,
     look::{Capacity, DueJobs, is_long},
     redelivery::{Redeliverable, RedeliveryPage, Unredeliverable},
     retention::Swept,
@@ -237,6 +239,17 @@ impl Store {
         }
     }
 
+    /// Counts the unfinished async jobs, up to `most`, and those of them that wait for a worker and
+    /// are due within `grace`; and reads what each worker has ended.
+    ///
+    /// # Errors
+    /// The read failed, or the read queue is full.
+    pub async fn load(&self, most: usize, grace: Duration) -> Result<Load, StoreError> {
+        match &self.engine {
+            Engine::Sqlite(engine) => engine.load(most, grace).await,
+        }
+    }
+
     /// Stores a job's report before its first callback, so that a crash can't lose it. A stored
     /// report is never replaced, so a repeat changes nothing. Quick reports skip this write: they
     /// are stored together with the first outcome.
@@ -292,15 +305,16 @@ impl Store {
         }
     }
 
-    /// Renews the lease of `owner` (its heartbeat). Returns the heartbeats of all other workers,
-    /// and which of its own claims were cancelled. A repeat is one more heartbeat.
+    /// Renews the lease of `owner` (its heartbeat), which has `ended` so many jobs since it
+    /// registered. Returns the heartbeats of all other workers, and which of its own claims were
+    /// cancelled. A repeat is one more heartbeat.
     ///
     /// # Errors
     /// [`StoreError::LeaseLost`] if the lease expired and the jobs were reclaimed; otherwise the
     /// write failed.
-    pub async fn renew(&self, owner: OwnerId) -> Result<Renewal, StoreError> {
+    pub async fn renew(&self, owner: OwnerId, ended: u64) -> Result<Renewal, StoreError> {
         match &self.engine {
-            Engine::Sqlite(engine) => engine.renew(owner).await,
+            Engine::Sqlite(engine) => engine.renew(owner, ended).await,
         }
     }
 

@@ -34,6 +34,7 @@ mod idempotency;
 mod interleavings;
 mod lease;
 mod list;
+mod load;
 mod look;
 mod open;
 mod poison;

@@ -16,7 +16,7 @@ use storm_shared::{
     models::{Failure, FailureReason},
     services::{
         report::{self, Report},
-        store::{Candidate, Claim, InvalidJob, Job, Outcome, Settlement, Store, StoreError},
+        store::{Candidate, Claim, InvalidJob, Job, Outcome, Settlement, Store, StoreError, Work},
     },
 };
 use tokio::time::Instant;
@@ -310,6 +310,9 @@ impl CallbackWorker {
         match settlement {
             Settlement::Finish { outcome, .. } => {
                 self.metrics.ended(&outcome);
+                if claim.work == Work::Job {
+                    self.lease.job_ended();
+                }
                 // The target is a name that a LOG filter can select: one line for each job.
                 let (id, outcome) = (claim.id, outcome.as_str());
                 debug!(target: "storm_worker::jobs", %id, outcome, "job ended");

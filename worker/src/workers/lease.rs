@@ -8,7 +8,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -44,6 +44,8 @@ pub struct Lease {
     state: watch::Sender<State>,
     /// Whether its owner's id is the smallest of all workers, as of the last heartbeat.
     is_first: AtomicBool,
+    /// The jobs that were ended in this term, which the heartbeat reports.
+    ended: AtomicU64,
 }
 
 struct State {
@@ -97,6 +99,7 @@ impl Lease {
             metrics,
             state: watch::Sender::new(state),
             is_first: AtomicBool::new(false),
+            ended: AtomicU64::new(0),
         })
     }
 
@@ -118,6 +121,11 @@ impl Lease {
     /// Whether this worker does what one of them has to do. For a moment two can think so.
     pub(super) fn is_first(&self) -> bool {
         self.is_first.load(Ordering::Relaxed)
+    }
+
+    /// Counts a job that has ended.
+    pub(super) fn job_ended(&self) {
+        self.ended.fetch_add(1, Ordering::Relaxed);
     }
 
     /// The current term, as soon as its last heartbeat is less than half a lease old. What starts
@@ -177,7 +185,8 @@ impl Lease {
         // this.
         let begun = Instant::now();
         let owner = self.term().owner;
-        let renewal = match self.store.renew(owner).await {
+        let ended = self.ended.load(Ordering::Relaxed);
+        let renewal = match self.store.renew(owner, ended).await {
             Err(StoreError::LeaseLost) => {
                 // What cost this worker its lease may have stalled the others, too.
                 *watch = Watch::new(self.length);
@@ -216,6 +225,7 @@ impl Lease {
             warn!(owner = %former.owner, "lease lost: other workers have reclaimed its jobs");
             former.lost.cancel();
             state.registered = false;
+            self.ended.store(0, Ordering::Relaxed);
         });
     }
 

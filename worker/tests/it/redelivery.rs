@@ -1,13 +1,16 @@
 //! Attempt records and redelivery, from the table to the receiver.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU16, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU16, Ordering},
+    },
+    time::Duration,
 };
 
 use storm_shared::{
     models::{AttemptClass, FailureReason, Request, RequestId, Status},
-    services::store::Scope,
+    services::store::{OwnerId, Scope},
 };
 
 use crate::{
@@ -120,4 +123,36 @@ async fn a_refusal_is_recorded_in_full_and_only_its_class_is_public() {
         whole.contains("127.0.0.9 is refused as loopback"),
         "{whole}"
     );
+}
+
+/// What the worker has ended, as its heartbeat says that begins after this call.
+async fn ended_by_heartbeat(stack: &Stack) -> u64 {
+    let observer = OwnerId::generate();
+    stack.store.register(observer).await.unwrap();
+    let beat = async || stack.store.renew(observer, 0).await.unwrap().others[0].beat;
+    // One may have begun before.
+    let enough = beat().await + 2;
+    while beat().await < enough {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    stack.store.deregister(observer).await.unwrap();
+    let load = stack.store.load(0, Duration::ZERO).await.unwrap();
+    load.ended.values().sum()
+}
+
+#[tokio::test]
+async fn heartbeats_count_jobs_that_have_ended_and_neither_attempts_nor_redeliveries() {
+    let (receiver, status) = switched(500).await;
+    let stack = Stack::without_redis(&[]).await;
+    let failed = stack.accept(1, Some(receiver.url())).await;
+    stack.ended(failed).await;
+    assert_eq!(ended_by_heartbeat(&stack).await, 1);
+    status.store(200, Ordering::SeqCst);
+    redelivered(&stack, failed).await;
+    stack
+        .ended(stack.accept(1, Some(receiver.url())).await)
+        .await;
+    stack.ended(stack.accept(1, None).await).await;
+    assert_eq!(ended_by_heartbeat(&stack).await, 3);
+    stack.stop().await;
 }

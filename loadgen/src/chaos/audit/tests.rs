@@ -283,7 +283,7 @@ async fn heartbeats_of_a_worker_increase() {
     let owner = OwnerId::generate();
     store.register(owner).await.unwrap();
     let first = audit.heartbeats().await.unwrap();
-    store.renew(owner).await.unwrap();
+    store.renew(owner, 0).await.unwrap();
     let second = audit.heartbeats().await.unwrap();
     assert!(second[&owner.to_string()] > first[&owner.to_string()]);
 }

@@ -19,6 +19,7 @@ mod health;
 mod idempotency;
 mod lease;
 mod list;
+mod load;
 mod look;
 mod open;
 mod private;
@@ -49,7 +50,7 @@ use self::{
 };
 use super::{
     Acceptance, Cancelled, Candidate, Capacity, Claim, Claimed, DueJobs, Expired, Heartbeat,
-    ListPage, NewJob, OwnerId, Redeliverable, RedeliveryPage, Renewal, RequestList, Scope,
+    ListPage, Load, NewJob, OwnerId, Redeliverable, RedeliveryPage, Renewal, RequestList, Scope,
     Settlement, StoreError, Swept, Trouble, Uncancellable, Unredeliverable,
 };
 use crate::{
@@ -75,7 +76,6 @@ pub(super) struct Sqlite {
     id: String,
     clock: Arc<Clock>,
     turn: Arc<Turn>,
-    list_turn: Arc<Semaphore>,
     list_queue: Arc<Semaphore>,
     writer: Writer,
     readers: Readers,
@@ -98,7 +98,6 @@ impl Sqlite {
             ),
             clock,
             turn: Arc::default(),
-            list_turn: Arc::new(Semaphore::new(1)),
             list_queue: Arc::new(Semaphore::new(LIST_QUEUE)),
             readers: Readers::start(opened.readers),
             recent_read: Recent::with_period(Duration::ZERO),
@@ -252,6 +251,11 @@ impl Sqlite {
             .await
     }
 
+    pub(super) async fn load(&self, most: usize, grace: Duration) -> Result<Load, StoreError> {
+        let count = self.timed(move |db: &Connection, now| load::load(db, most, now.after(grace)));
+        self.readers.read_long(count).await
+    }
+
     pub(super) async fn store_result(
         &self,
         claim: Claim,
@@ -302,9 +306,9 @@ impl Sqlite {
             .await
     }
 
-    pub(super) async fn renew(&self, owner: OwnerId) -> Result<Renewal, StoreError> {
+    pub(super) async fn renew(&self, owner: OwnerId, ended: u64) -> Result<Renewal, StoreError> {
         self.writer
-            .write(move |tx| lease::renew(tx, owner))
+            .write(move |tx| lease::renew(tx, owner, ended))
             .await?
             .ok_or(StoreError::LeaseLost)
     }
@@ -412,14 +416,8 @@ impl Sqlite {
     ) -> Result<RequestList, StoreError> {
         let queued = self.list_queue.try_acquire();
         let _queued = queued.map_err(|_| StoreError::QueueFull)?;
-        // One page at a time: it examines many rows, and the other reader is for short reads.
-        let turn = Arc::clone(&self.list_turn).acquire_owned().await;
-        let turn = turn.map_err(|_| StoreError::Closed)?;
         self.readers
-            .read(move |db| {
-                let _until_it_is_read = turn;
-                list::list(db, &scope, &page)
-            })
+            .read_long(move |db| list::list(db, &scope, &page))
             .await
     }
 

@@ -94,7 +94,7 @@ async fn the_heartbeat_of_the_worker_names_a_cancelled_claim_for_a_while(databas
     // An answer can be lost: the next heartbeats name it, too.
     let mut heartbeats = 0;
     while !store
-        .renew(job.claim.owner)
+        .renew(job.claim.owner, 0)
         .await
         .unwrap()
         .cancelled
@@ -104,9 +104,12 @@ async fn the_heartbeat_of_the_worker_names_a_cancelled_claim_for_a_while(databas
         assert!(heartbeats < 100, "it is forgotten at last");
     }
     assert!(heartbeats > 1, "{heartbeats}");
-    assert_eq!(store.renew(other.claim.owner).await.unwrap().cancelled, []);
+    assert_eq!(
+        store.renew(other.claim.owner, 0).await.unwrap().cancelled,
+        []
+    );
     assert_eq!(cancel_of(&store, other.claim.id).await, RAN);
-    let named = store.renew(other.claim.owner).await.unwrap().cancelled;
+    let named = store.renew(other.claim.owner, 0).await.unwrap().cancelled;
     assert_eq!(named[0].id, other.claim.id);
     assert_ne!(named, expected);
 }
@@ -121,7 +124,7 @@ async fn the_next_worker_under_the_same_lease_row_hears_nothing_of_it(database: 
     expire_lease(&store, died.claim.owner).await;
     for job in [left, died] {
         store.register(job.claim.owner).await.unwrap();
-        assert_eq!(store.renew(job.claim.owner).await.unwrap().cancelled, []);
+        assert_eq!(store.renew(job.claim.owner, 0).await.unwrap().cancelled, []);
     }
 }
 
@@ -235,7 +238,7 @@ async fn a_cancelled_redelivery_leaves_the_outcome_and_counts_on(database: TestD
             if let Some(job) = running {
                 let settled = store.settle(job.claim, None, delivered()).await;
                 assert!(is_claim_lost(&settled), "{settled:?}");
-                let named = store.renew(job.claim.owner).await.unwrap().cancelled;
+                let named = store.renew(job.claim.owner, 0).await.unwrap().cancelled;
                 assert_eq!(named[0].number, job.claim.number);
             }
             let after = row(&store, id).await;

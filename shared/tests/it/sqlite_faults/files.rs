@@ -93,7 +93,7 @@ async fn nothing_is_accepted_into_a_database_that_is_no_longer_at_its_path() {
             "{name} {change}"
         );
         // A worker's writes go on: the accepted jobs are in the open file.
-        store.renew(owner).await.unwrap();
+        store.renew(owner, 0).await.unwrap();
         if change == "rename" {
             fs::rename(&away, &path).unwrap();
             store.check().await.unwrap();

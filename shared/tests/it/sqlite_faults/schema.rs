@@ -36,7 +36,7 @@ fn rename_worker(folder: &TempDir, worker: OwnerId, owner: &str) {
 
 /// Reclaims one job from nobody, the only other worker.
 async fn reclaim_from_nobody(store: &Store, observer: OwnerId) {
-    let others = store.renew(observer).await.unwrap().others;
+    let others = store.renew(observer, 0).await.unwrap().others;
     let [nobody] = others[..] else {
         panic!("{others:?}")
     };
@@ -58,7 +58,11 @@ async fn a_renewal_finds_jobs_whose_registered_owner_is_no_uuid() {
         claim_new(&store, gone, &[id]).await;
         let observer = new_worker(&store).await;
         rename_worker(&folder, gone, owner);
-        assert_eq!(store.renew(observer).await.unwrap().others, [], "{owner}");
+        assert_eq!(
+            store.renew(observer, 0).await.unwrap().others,
+            [],
+            "{owner}"
+        );
         reclaim_from_nobody(&store, observer).await;
         assert_eq!(claim_due(&store).await[0].claim.id, id, "{owner}");
     }
@@ -93,7 +97,13 @@ async fn a_database_of_the_first_schema_version_is_migrated_with_its_jobs() {
     .unwrap();
     let store = Store::open(&settings(folder.path())).await.unwrap();
     let observer = new_worker(&store).await;
-    let other = store.renew(observer).await.unwrap().others.pop().unwrap();
+    let other = store
+        .renew(observer, 0)
+        .await
+        .unwrap()
+        .others
+        .pop()
+        .unwrap();
     store.expire(other, MAX_CLAIMS).await.unwrap().unwrap();
     assert_eq!(claim_due(&store).await.len(), 1);
     tokio::time::timeout(Duration::from_mins(1), store.close())

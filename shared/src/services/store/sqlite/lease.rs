@@ -59,14 +59,20 @@ fn adopt_orphans(connection: &Connection) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// Renews a lease; `None` if it expired.
-pub(super) fn renew(connection: &Connection, owner: OwnerId) -> rusqlite::Result<Option<Renewal>> {
+/// Renews the lease of a worker that has `ended` so many jobs; `None` if it expired.
+pub(super) fn renew(
+    connection: &Connection,
+    owner: OwnerId,
+    ended: u64,
+) -> rusqlite::Result<Option<Renewal>> {
     let owner = owner.to_string();
+    let ended = i64::try_from(ended).unwrap_or(i64::MAX);
     let beat: Option<i64> = connection
         .prepare_cached(
-            "UPDATE workers SET beat = beat + 1, renewed_at = ?2 WHERE owner = ?1 RETURNING beat",
+            "UPDATE workers SET beat = beat + 1, renewed_at = ?2, ended = ?3 WHERE owner = ?1
+             RETURNING beat",
         )?
-        .query_row(params![owner, wall_clock()], |row| row.get(0))
+        .query_row(params![owner, wall_clock(), ended], |row| row.get(0))
         .optional()?;
     let Some(beat) = beat else {
         return Ok(None);

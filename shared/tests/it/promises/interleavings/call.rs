@@ -99,10 +99,15 @@ impl Call {
                 done(accepted.map(|accepted| assert_eq!(accepted, Acceptance::Stored)))
             }
             Self::Register(owner) => done(store.register(owner).await),
-            Self::Renew(owner) => store.renew(owner).await.map(|Renewal { mut others, .. }| {
-                others.sort_by_key(|other| other.owner);
-                Answer::Others(others)
-            }),
+            Self::Renew(owner) => {
+                store
+                    .renew(owner, 0)
+                    .await
+                    .map(|Renewal { mut others, .. }| {
+                        others.sort_by_key(|other| other.owner);
+                        Answer::Others(others)
+                    })
+            }
             Self::Deregister(owner) => store.deregister(owner).await.map(Answer::Released),
             Self::FindDue(limit) => claimable(store, limit).await.map(Answer::Found),
             Self::Claim(owner, seen) => store.claim(owner, seen, usize::MAX).await.map(won),

@@ -1,0 +1,249 @@
+//! How fast the workers end jobs: pure arithmetic over counts of the store.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    time::Duration,
+};
+
+use storm_shared::services::store::{Load, OwnerId};
+use tokio::time::Instant;
+
+/// The time over which the rate is the mean, of the time in which the workers had work.
+const WINDOW: Duration = Duration::from_secs(15);
+
+/// Jobs that the workers end each second: 0 while it is unknown, and when they end none.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct DrainRate(f64);
+
+impl DrainRate {
+    /// Jobs a second.
+    pub(super) fn per_second(self) -> f64 {
+        self.0
+    }
+
+    /// The jobs that end within `time`.
+    pub(super) fn within(self, time: Duration) -> f64 {
+        self.0 * time.as_secs_f64()
+    }
+
+    /// The time in which so many jobs end, up to `most`; `None` if none end.
+    pub(super) fn time_for(self, jobs: f64, most: Duration) -> Option<Duration> {
+        if self.0 <= 0.0 {
+            return None;
+        }
+        let seconds = (jobs.max(0.0) / self.0).min(most.as_secs_f64());
+        Some(Duration::from_secs_f64(seconds))
+    }
+}
+
+/// A number of jobs to reckon with: exact up to four billion, which no count gets to.
+pub(super) fn jobs(count: u64) -> f64 {
+    u32::try_from(count).unwrap_or(u32::MAX).into()
+}
+
+/// Measures the rate from one count after another.
+///
+/// A worker that runs out of work could have ended more. So the time between two counts tells how
+/// fast the backlog drains only if jobs waited throughout, or if the backlog was full: then that
+/// time is part of the mean. Otherwise it raises the rate, and never lowers it.
+#[derive(Debug)]
+pub(super) struct Drain {
+    limit: usize,
+    last: Option<(Instant, Load)>,
+    /// The newest parts of the measured time, with the jobs that ended in each.
+    measured: VecDeque<(Duration, u64)>,
+}
+
+impl Drain {
+    /// Nothing is known yet. A backlog of `limit` unfinished jobs is full.
+    pub(super) fn new(limit: usize) -> Self {
+        Self {
+            limit,
+            last: None,
+            measured: VecDeque::new(),
+        }
+    }
+
+    /// Takes the load that was counted at `at`. Returns the rate from then on.
+    pub(super) fn counted(&mut self, at: Instant, load: Load) -> DrainRate {
+        if let Some((last_at, last)) = self.last.take() {
+            self.measure(at.duration_since(last_at), &last, &load);
+        }
+        self.last = Some((at, load));
+        self.rate()
+    }
+
+    fn measure(&mut self, took: Duration, from: &Load, to: &Load) {
+        if took.is_zero() {
+            return;
+        }
+        let ended = ended_between(&from.ended, &to.ended);
+        let had_work = from.waiting > 0 && to.waiting > 0 && from.waiting as u64 >= ended;
+        let is_faster = jobs(ended) > self.rate().within(took);
+        if had_work || from.unfinished >= self.limit || is_faster {
+            self.measured.push_back((took, ended));
+        }
+        while let Some((oldest, _)) = self.measured.front()
+            && self.measured_time().saturating_sub(*oldest) >= WINDOW
+        {
+            self.measured.pop_front();
+        }
+    }
+
+    fn measured_time(&self) -> Duration {
+        self.measured.iter().map(|(took, _)| *took).sum()
+    }
+
+    fn rate(&self) -> DrainRate {
+        let ended: u64 = self.measured.iter().map(|(_, ended)| *ended).sum();
+        let time = self.measured_time();
+        if time.is_zero() {
+            return DrainRate::default();
+        }
+        DrainRate(jobs(ended) / time.as_secs_f64())
+    }
+}
+
+/// The jobs that ended between two counts. A worker that was not there at the first one has
+/// registered since, and counts from 0; of one that is gone, the last jobs are unknown.
+fn ended_between(from: &HashMap<OwnerId, u64>, to: &HashMap<OwnerId, u64>) -> u64 {
+    let by = |(owner, ended): (&OwnerId, &u64)| {
+        let before = from.get(owner).copied().unwrap_or(0);
+        ended.saturating_sub(before)
+    };
+    to.iter().map(by).fold(0, u64::saturating_add)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use storm_shared::services::store::{Load, OwnerId};
+    use tokio::time::Instant;
+
+    use super::{Drain, DrainRate};
+
+    const LIMIT: usize = 1000;
+    const HOUR: Duration = Duration::from_hours(1);
+
+    /// A drain that counts at these seconds, each with the jobs that wait and what each of some
+    /// workers has ended. `None`: the worker is not registered.
+    struct Counts {
+        drain: Drain,
+        begun: Instant,
+        workers: [OwnerId; 3],
+        rate: DrainRate,
+    }
+
+    impl Counts {
+        fn new() -> Self {
+            Self {
+                drain: Drain::new(LIMIT),
+                begun: Instant::now(),
+                workers: [(); 3].map(|()| OwnerId::generate()),
+                rate: DrainRate::default(),
+            }
+        }
+
+        fn at(&mut self, second: u64, waiting: usize, ended: &[Option<u64>]) -> f64 {
+            self.of(second, waiting, waiting, ended)
+        }
+
+        fn of(&mut self, at: u64, unfinished: usize, waiting: usize, ended: &[Option<u64>]) -> f64 {
+            let workers = self.workers.iter().zip(ended);
+            let ended = workers.filter_map(|(owner, ended)| Some((*owner, (*ended)?)));
+            let load = Load {
+                unfinished,
+                waiting,
+                ended: ended.collect(),
+            };
+            let at = self.begun + Duration::from_secs(at);
+            self.rate = self.drain.counted(at, load);
+            self.rate.per_second()
+        }
+    }
+
+    fn near(actual: f64, expected: f64) {
+        assert!(
+            (actual - expected).abs() < 1e-6,
+            "{actual} is not {expected}"
+        );
+    }
+
+    #[test]
+    fn the_rate_is_what_all_workers_end_in_a_second() {
+        let mut counts = Counts::new();
+        near(counts.at(0, 900, &[Some(7000), Some(3)]), 0.0);
+        near(counts.at(2, 800, &[Some(7080), Some(23)]), 50.0);
+        near(counts.at(3, 700, &[Some(7130), Some(73)]), 200.0 / 3.0);
+    }
+
+    #[test]
+    fn a_rate_that_changes_is_known_after_the_window() {
+        let mut counts = Counts::new();
+        let mut ended = 0;
+        for second in 0..60 {
+            counts.at(second, 900, &[Some(ended)]);
+            ended += if second < 30 { 10 } else { 40 };
+        }
+        near(counts.rate.per_second(), 40.0);
+    }
+
+    #[test]
+    fn workers_that_come_and_go_make_it_neither_jump_nor_negative() {
+        let mut counts = Counts::new();
+        near(counts.at(0, 900, &[Some(1_000_000), None, None]), 0.0);
+        near(counts.at(1, 900, &[Some(1_000_010), None, None]), 10.0);
+        // One starts; then the first one stops.
+        near(counts.at(2, 900, &[Some(1_000_020), Some(4), None]), 12.0);
+        near(counts.at(3, 900, &[None, Some(16), None]), 12.0);
+        // A counter that goes back was edited by hand.
+        near(counts.at(4, 900, &[None, Some(0), None]), 9.0);
+        near(counts.at(5, 900, &[None, None, None]), 36.0 / 5.0);
+    }
+
+    #[test]
+    fn workers_without_work_say_nothing_about_how_fast_they_are() {
+        let mut counts = Counts::new();
+        counts.at(0, 900, &[Some(0)]);
+        near(counts.at(1, 800, &[Some(100)]), 100.0);
+        // The last ones, then idle.
+        near(counts.at(2, 0, &[Some(150)]), 100.0);
+        near(counts.at(600, 0, &[Some(150)]), 100.0);
+        near(counts.at(601, 3, &[Some(170)]), 100.0);
+        // They keep up with more than was measured before.
+        near(counts.at(602, 3, &[Some(470)]), 200.0);
+    }
+
+    #[test]
+    fn it_is_zero_once_jobs_wait_and_none_has_ended_for_the_window() {
+        let mut counts = Counts::new();
+        counts.at(0, 900, &[Some(0)]);
+        for second in 1..=20 {
+            counts.at(second, 900, &[Some(50)]);
+        }
+        near(counts.rate.per_second(), 0.0);
+        assert_eq!(counts.rate.time_for(1.0, HOUR), None);
+    }
+
+    #[test]
+    fn a_full_backlog_of_parked_jobs_drains_as_fast_as_it_does() {
+        let mut counts = Counts::new();
+        counts.of(0, LIMIT, 900, &[Some(0)]);
+        near(counts.of(1, LIMIT, 900, &[Some(100)]), 100.0);
+        for second in 2..=20 {
+            counts.of(second, LIMIT, 0, &[Some(100 + second)]);
+        }
+        near(counts.rate.per_second(), 1.0);
+    }
+
+    #[test]
+    fn the_time_for_some_jobs_follows_the_rate_and_is_bounded() {
+        let rate = DrainRate(20.0);
+        assert_eq!(rate.time_for(100.0, HOUR), Some(Duration::from_secs(5)));
+        assert_eq!(rate.time_for(1e30, HOUR), Some(HOUR));
+        assert_eq!(rate.time_for(-1.0, HOUR), Some(Duration::ZERO));
+        assert_eq!(DrainRate::default().time_for(1.0, HOUR), None);
+        near(rate.within(Duration::from_millis(500)), 10.0);
+    }
+}

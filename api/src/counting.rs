@@ -1,0 +1,99 @@
+//! Counts in the store that are made again and again, for admission control.
+
+use std::time::Duration;
+
+use storm_shared::{outage::Outage, services::store::StoreError};
+use tokio::time::{Instant, sleep};
+use tracing::{info, warn};
+
+/// The pause after a count is at least this multiple of its duration, so that a slow database
+/// spends at most some 5% of the time on counts.
+const PAUSE_FACTOR: u32 = 20;
+
+/// Hands the results of `count` to `update`, one in each `period` or less often. If a count fails,
+/// the last one stays in force, and the log says so of `what` is counted.
+pub(crate) async fn keep_counting<T, F>(
+    what: &'static str,
+    period: Duration,
+    count: impl Fn() -> F,
+    mut update: impl FnMut(T),
+) where
+    F: Future<Output = Result<T, StoreError>>,
+{
+    let mut outage = Outage::default();
+    loop {
+        let began = Instant::now();
+        match count().await {
+            Ok(counted) => {
+                if outage.recovered() {
+                    info!("counting {what} works again");
+                }
+                update(counted);
+            }
+            // The readers are busy for a moment, or the API is shutting down: the next count tells.
+            Err(StoreError::QueueFull | StoreError::Closed) => {}
+            Err(error) => {
+                if outage.failed() {
+                    warn!(%error, "cannot count {what}; the last count stays in force");
+                }
+            }
+        }
+        sleep(period.max(began.elapsed() * PAUSE_FACTOR)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{cell::RefCell, time::Duration};
+
+    use storm_shared::services::store::{StoreError, Trouble};
+    use tokio::time::{Instant, sleep, timeout};
+
+    use super::keep_counting;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// The counts that were handed on within `time`, and when, of counts that each take `each`.
+    async fn counted(
+        time: Duration,
+        each: Duration,
+        result: impl Fn(u32) -> Result<u32, StoreError>,
+    ) -> Vec<(u32, u64)> {
+        let (begun, made, counted) = (Instant::now(), RefCell::new(0), RefCell::new(Vec::new()));
+        let count = || {
+            *made.borrow_mut() += 1;
+            let result = result(*made.borrow());
+            async move {
+                sleep(each).await;
+                result
+            }
+        };
+        let update = |count| {
+            let at = begun.elapsed().as_secs();
+            counted.borrow_mut().push((count, at));
+        };
+        let counting = keep_counting("tests", SECOND, count, update);
+        assert!(timeout(time, counting).await.is_err(), "it never ends");
+        counted.into_inner()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_count_that_fails_changes_nothing_and_the_next_one_does() {
+        let failing = |number| match number {
+            2 => Err(StoreError::QueueFull),
+            3 | 4 => Err(StoreError::Failed {
+                trouble: Trouble::Io,
+                message: "disk I/O error".into(),
+            }),
+            number => Ok(number),
+        };
+        let counts = counted(SECOND * 11 / 2, Duration::ZERO, failing).await;
+        assert_eq!(counts, [(1, 0), (5, 4), (6, 5)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn slow_counts_are_made_less_often() {
+        let counts = counted(60 * SECOND, SECOND, Ok).await;
+        assert_eq!(counts, [(1, 1), (2, 22), (3, 43)]);
+    }
+}

@@ -1,0 +1,199 @@
+//! `MAX_BACKLOG`: jobs past it are refused until some have ended.
+
+use std::time::Duration;
+
+use storm_shared::{
+    models::RequestId,
+    services::store::{NewJob, OwnerId, Scope, Store},
+};
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, sleep},
+};
+
+use crate::{
+    client::{Answer, bare, post},
+    idempotency::{accepted, keyed},
+    redelivery::{HOOK, failed},
+    server::Server,
+};
+
+const JOB: &str = r#"{"records": 1, "report_name": "a"}"#;
+
+/// Another submission.
+const OTHER: &str = r#"{"records": 2, "report_name": "b"}"#;
+
+async fn submit(server: &Server) -> Answer {
+    server.ask(post("/async", JOB)).await
+}
+
+/// Submits jobs until one is refused. Returns the answer.
+async fn until_refused(server: &Server) -> Answer {
+    loop {
+        let answer = submit(server).await;
+        if answer.status == 503 {
+            assert_eq!(answer.problem(), "503 backlog-full");
+            return answer;
+        }
+        assert_eq!(answer.status, 202);
+    }
+}
+
+/// The jobs in the database.
+fn jobs(server: &Server) -> Vec<RequestId> {
+    let database = server.database();
+    let sql = "SELECT id FROM requests WHERE mode = 'async' AND status = 'PENDING'";
+    let mut query = database.prepare(sql).unwrap();
+    let ids = query.query_map([], |row| row.get::<_, String>(0)).unwrap();
+    ids.map(|id| id.unwrap().parse().unwrap()).collect()
+}
+
+/// Adds jobs as another process does.
+async fn add(store: &Store, count: usize) {
+    let spec: storm_shared::models::ReportSpec = serde_json::from_str(JOB).unwrap();
+    for _ in 0..count {
+        let job = NewJob::new(RequestId::generate(), spec.clone(), None);
+        store.accept(job).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn past_max_backlog_new_jobs_are_refused_until_some_have_ended() {
+    let server = Server::start(&[("MAX_BACKLOG", "5")]).await;
+    let store = &server.app.store;
+    let over = failed(store, HOOK).await;
+    let first = accepted(&server.ask(keyed("first", JOB)).await, false);
+    // Never more than the limit, whenever the API counts.
+    while jobs(&server).len() < 5 {
+        submit(&server).await;
+    }
+    for _ in 0..20 {
+        let refused = until_refused(&server).await;
+        assert_eq!(refused.header("retry-after"), Some("60"), "nothing ends");
+    }
+    assert_eq!(jobs(&server).len(), 5);
+
+    // What makes no new job is answered as ever.
+    let again = server.ask(keyed("first", JOB)).await;
+    assert_eq!(accepted(&again, true), first);
+    let conflict = server.ask(keyed("first", OTHER)).await;
+    assert_eq!(conflict.problem(), "422 idempotency-key-reused");
+    let invalid = server.ask(post("/async", "{}")).await;
+    assert_eq!(invalid.problem(), "422 validation");
+    assert_eq!(server.ask(post("/sync", JOB)).await.status, 200);
+    let redeliver = bare("POST", &format!("/requests/{over}/redeliver"));
+    assert_eq!(server.ask(redeliver).await.status, 202);
+    // A refused submission stores no key.
+    let refused = server.ask(keyed("next", JOB)).await;
+    assert_eq!(refused.problem(), "503 backlog-full");
+
+    let first = first.parse().unwrap();
+    store.cancel(Scope::All, first).await.unwrap().unwrap();
+    let mut next = server.ask(keyed("next", JOB)).await;
+    while next.status == 503 {
+        next = server.ask(keyed("next", JOB)).await;
+    }
+    accepted(&next, false);
+    until_refused(&server).await;
+    assert_eq!(jobs(&server).len(), 5);
+}
+
+#[tokio::test]
+async fn a_refusal_costs_no_look_into_the_database_and_without_counts_the_last_one_stays() {
+    let server = Server::start(&[("MAX_BACKLOG", "1")]).await;
+    assert_eq!(submit(&server).await.status, 202);
+    let database = server.database();
+    let rename = |from, to| {
+        let sql = format!("ALTER TABLE {from} RENAME TO {to}");
+        database.execute_batch(&sql).unwrap();
+    };
+    rename("requests", "gone");
+    // Longer than a count takes to fail.
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_millis(1500) {
+        let refused = submit(&server).await;
+        assert_eq!(refused.problem(), "503 backlog-full");
+    }
+    let keyed = server.ask(keyed("k", JOB)).await;
+    assert_eq!(keyed.problem(), "503 database-unavailable");
+    rename("gone", "requests");
+    database.execute_batch("DELETE FROM requests").unwrap();
+    while submit(&server).await.status != 202 {
+        sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_stored_takes_no_room() {
+    let server = Server::start(&[("MAX_BACKLOG", "2")]).await;
+    let lock = server.database();
+    lock.execute_batch("BEGIN IMMEDIATE").unwrap();
+    for _ in 0..3 {
+        let answer = submit(&server).await;
+        assert_eq!(answer.problem(), "503 database-locked");
+    }
+    lock.execute_batch("ROLLBACK").unwrap();
+    while jobs(&server).len() < 2 {
+        submit(&server).await;
+    }
+    until_refused(&server).await;
+    assert_eq!(jobs(&server).len(), 2);
+}
+
+/// A worker that says that it ends so many jobs with each heartbeat.
+async fn worker(store: &Store, each: u64) -> JoinHandle<()> {
+    let (store, owner) = (store.clone(), OwnerId::generate());
+    store.register(owner).await.unwrap();
+    tokio::spawn(async move {
+        let mut ended = 0;
+        loop {
+            ended += each;
+            store.renew(owner, ended).await.unwrap();
+            sleep(Duration::from_millis(50)).await;
+        }
+    })
+}
+
+/// The value of a metric.
+async fn metric(server: &Server, name: &str) -> f64 {
+    let scrape = server.ask(bare("GET", "/metrics")).await;
+    let mut lines = scrape.text().lines();
+    let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    value.unwrap().parse().unwrap()
+}
+
+/// The `Retry-After` of a refusal, with a backlog of 200 beyond a limit of 100, while a worker ends
+/// `each` jobs with each heartbeat. It follows from the rate that the metrics show.
+async fn retry_after(each: u64) -> u32 {
+    let server = Server::start(&[("MAX_BACKLOG", "100")]).await;
+    add(&server.app.store, 200).await;
+    let worker = worker(&server.app.store, each).await;
+    let begun = Instant::now();
+    let found = loop {
+        assert!(begun.elapsed() < crate::PATIENCE, "no refusal by its rate");
+        sleep(Duration::from_millis(10)).await;
+        let rate = metric(&server, "storm_api_drain_rate").await;
+        if rate == 0.0 || metric(&server, "storm_api_backlog_jobs").await < 200.0 {
+            continue;
+        }
+        let refused = until_refused(&server).await;
+        let seconds: u32 = refused.header("retry-after").unwrap().parse().unwrap();
+        // Unless it was counted again meanwhile.
+        if metric(&server, "storm_api_drain_rate").await.to_bits() == rate.to_bits() {
+            let expected = (101.0 / rate).ceil().clamp(1.0, 600.0);
+            assert!(
+                (f64::from(seconds) - expected).abs() < 0.5,
+                "{seconds} at {rate}/s"
+            );
+            break seconds;
+        }
+    };
+    worker.abort();
+    found
+}
+
+#[tokio::test]
+async fn retry_after_follows_from_the_rate_at_which_the_workers_end_jobs() {
+    let (slow, fast) = tokio::join!(retry_after(1), retry_after(100));
+    assert!(slow > fast, "{slow} s and {fast} s");
+}

@@ -1,0 +1,107 @@
+//! The load: how many jobs are unfinished, and how many each worker has ended.
+
+use std::{collections::HashMap, time::Duration};
+
+use jiff::Timestamp;
+use storm_shared::{
+    models::RequestId,
+    services::{
+        report,
+        store::{Load, NewJob, Outcome, Scope, Settlement, Store},
+    },
+};
+
+use crate::{
+    database::TestDatabase,
+    jobs::{
+        accept, claimed, failed, finished, new_worker, redeliver, retry, spec, timeout, try_accept,
+    },
+};
+
+on_every_engine! {
+    every_unfinished_job_counts_and_those_that_are_due_wait,
+    a_count_ends_at_the_most_that_was_asked_for,
+    a_heartbeat_tells_what_its_worker_has_ended,
+}
+
+const ALL: usize = 1000;
+const NOW: Duration = Duration::ZERO;
+const LATER: Duration = Duration::from_mins(1);
+
+/// The unfinished jobs, and how many of them are due within `grace`.
+async fn counted(store: &Store, most: usize, grace: Duration) -> (usize, usize) {
+    let Load {
+        unfinished,
+        waiting,
+        ..
+    } = store.load(most, grace).await.unwrap();
+    (unfinished, waiting)
+}
+
+async fn every_unfinished_job_counts_and_those_that_are_due_wait(database: TestDatabase) {
+    let store = database.open().await;
+    assert_eq!(store.load(ALL, NOW).await.unwrap(), Load::default());
+    // What is over, whatever came of it.
+    let (sync, spec, now) = (RequestId::generate(), spec(), Timestamp::now());
+    let made = report::expected(&spec);
+    let recorded = store.record_sync(sync, now, &spec, None, Ok(&made));
+    recorded.await.unwrap();
+    let completed = finished(&store, Outcome::Completed).await;
+    finished(&store, failed("It answered 500.")).await;
+    let cancelled = accept(&store).await;
+    store.cancel(Scope::All, cancelled).await.unwrap().unwrap();
+    assert_eq!(counted(&store, ALL, LATER).await, (0, 0));
+    // A redelivery is no unfinished job.
+    redeliver(&store, completed).await.unwrap();
+    assert_eq!(counted(&store, ALL, LATER).await, (0, 0));
+
+    accept(&store).await;
+    let notified = NewJob {
+        notification_grace: Duration::from_secs(30),
+        ..NewJob::new(RequestId::generate(), spec, None)
+    };
+    store.accept(notified).await.unwrap();
+    assert_eq!(counted(&store, ALL, NOW).await, (2, 1));
+    assert_eq!(counted(&store, ALL, LATER).await, (2, 2));
+    // Running, scheduled and parked.
+    claimed(&store).await;
+    assert_eq!(counted(&store, ALL, LATER).await, (3, 2));
+    let wait = Duration::from_hours(1);
+    for settlement in [retry(timeout(1), wait), Settlement::Park { wait }] {
+        let job = claimed(&store).await;
+        store.settle(job.claim, None, settlement).await.unwrap();
+    }
+    assert_eq!(counted(&store, ALL, LATER).await, (5, 2));
+    assert_eq!(counted(&store, ALL, 2 * wait).await, (5, 4));
+}
+
+async fn a_count_ends_at_the_most_that_was_asked_for(database: TestDatabase) {
+    let store = database.open().await;
+    for _ in 0..3 {
+        try_accept(&store).await.unwrap();
+        claimed(&store).await;
+    }
+    for (most, expected) in [
+        (0, (0, 0)),
+        (2, (2, 2)),
+        (4, (4, 3)),
+        (6, (6, 3)),
+        (7, (6, 3)),
+    ] {
+        assert_eq!(counted(&store, most, NOW).await, expected, "{most}");
+    }
+}
+
+async fn a_heartbeat_tells_what_its_worker_has_ended(database: TestDatabase) {
+    let store = database.open().await;
+    let [one, other] = [new_worker(&store).await, new_worker(&store).await];
+    let ended = async || store.load(ALL, NOW).await.unwrap().ended;
+    assert_eq!(ended().await, HashMap::from([(one, 0), (other, 0)]));
+    store.renew(one, 7).await.unwrap();
+    store.renew(other, u64::MAX).await.unwrap();
+    let most = u64::MAX / 2;
+    assert_eq!(ended().await, HashMap::from([(one, 7), (other, most)]));
+    store.register(one).await.unwrap();
+    store.deregister(other).await.unwrap();
+    assert_eq!(ended().await, HashMap::from([(one, 7)]));
+}
