@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::{
     admission::Admission, backlog_limit::BacklogLimit, error::Error, metrics::Metrics,
-    sync_pool::SyncPool,
+    pauses::PauseWatch, sync_pool::SyncPool,
 };
 
 /// The running API: its settings and its services.
@@ -31,6 +31,8 @@ pub struct App {
     pub admission: Admission,
     /// Admission control for each origin.
     pub backlog_limit: BacklogLimit,
+    /// What operators have paused.
+    pub pauses: PauseWatch,
     /// Notifies workers of accepted jobs. `None` if `REDIS_URL` is `none`.
     pub notifier: Option<Notifier>,
     /// Runs the reports of `/sync`.
@@ -70,6 +72,7 @@ impl App {
             notification_grace(notifier.as_ref()),
             metrics.clone(),
         );
+        let pauses = PauseWatch::start(store.clone(), metrics.clone());
         let backlog_limit = BacklogLimit::watch(store.clone(), settings.callback.max_parked);
         Ok(Arc::new(Self {
             settings,
@@ -78,6 +81,7 @@ impl App {
             memory,
             admission,
             backlog_limit,
+            pauses,
             notifier,
             pool,
             metrics,

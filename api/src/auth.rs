@@ -38,6 +38,9 @@ use crate::{
 /// The path of the metrics.
 const METRICS: &str = "/metrics";
 
+/// The paths of operators begin with this segment.
+const ADMIN: &str = "/admin";
+
 /// The authenticated tenant. Only [`AuthLayer`] attaches it to a request, so a route that extracts
 /// it cannot be reached without authentication.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,6 +68,14 @@ impl Caller {
     }
 }
 
+/// The authenticated operator. Attached by [`AuthLayer`], so a route that extracts it needs a token
+/// of `ADMIN_TOKENS`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Operator {
+    /// The operator's name in `ADMIN_TOKENS`.
+    pub name: ClientName,
+}
+
 /// Marks a request that may read the metrics. Attached by [`AuthLayer`].
 #[derive(Clone, Copy, Debug)]
 pub struct Scraper;
@@ -81,6 +92,9 @@ pub struct Scraper;
 ///   take the [`Scope`] of every query.
 /// * Rate limiting: a request over its tenant's rate limit gets `429`.
 ///
+/// With `ADMIN_TOKENS`, the paths under `/admin` need one of these, and carry their [`Operator`]
+/// instead. They are not limited. A token of the other list is valid, and not allowed: `403`.
+///
 /// `/healthz`, `/livez` and `/readyz` are exempt from the last three. `/metrics` is exempt from
 /// rate limiting, and takes `METRICS_TOKEN` instead if that is set.
 #[derive(Clone)]
@@ -92,6 +106,8 @@ struct Shared {
     tokens: Tokens,
     /// In the order of [`Tokens::clients`]. Without tokens, one client stands for all callers.
     clients: Vec<Client>,
+    /// Those of operators. Without any, there is no `/admin`.
+    admins: Tokens,
     /// The hosts that requests without a token may name. `None` if this listener requires tokens.
     served: Option<HostNames>,
     /// Whether this listener serves `/metrics`.
@@ -112,6 +128,8 @@ enum AuthError {
     Refused(Refusal),
     /// No valid token: `401`.
     Unauthorized,
+    /// The token is a client's, and the path an operator's, or the other way round: `403`.
+    Forbidden,
     /// Over the rate limit: `429`.
     RateLimited(Quota),
 }
@@ -134,6 +152,7 @@ impl AuthLayer {
         Self::new(Shared {
             tokens: access.tokens.clone(),
             clients,
+            admins: access.admin_tokens.clone(),
             served: access.tokens.is_empty().then(|| access.hosts.clone()),
             has_metrics: access.metrics_addr.is_none(),
             metrics_token: access.metrics_token,
@@ -152,6 +171,7 @@ impl AuthLayer {
         Self::new(Shared {
             tokens: Tokens::default(),
             clients: vec![nobody],
+            admins: Tokens::default(),
             served: access.metrics_token.is_none().then(|| access.hosts.clone()),
             has_metrics: true,
             metrics_token: access.metrics_token,
@@ -224,9 +244,15 @@ impl Shared {
                 request.extensions_mut().insert(Scraper);
                 Ok(None)
             }
+            _ if self.is_admin(path) => {
+                let name = self.operator(headers)?;
+                request.extensions_mut().insert(Operator { name });
+                Ok(None)
+            }
             _ => {
                 // Authentication comes first, so that a guess uses up nobody's rate limit.
-                let client = self.client(headers).ok_or(AuthError::Unauthorized)?;
+                let client = self.client(headers);
+                let client = client.ok_or_else(|| refusal(headers, &self.admins))?;
                 let limiter = client.limiter.as_ref();
                 let quota = limiter
                     .map(Limiter::admit)
@@ -242,7 +268,20 @@ impl Shared {
     fn served(&self, request: &Request<Incoming>) -> Option<&HostNames> {
         let needs_token =
             self.has_metrics && self.metrics_token.is_some() && request.uri().path() == METRICS;
+        let needs_token = needs_token || self.is_admin(request.uri().path());
         self.served.as_ref().filter(|_| !needs_token)
+    }
+
+    /// Whether this is a path for operators. Without any, it is a path like others.
+    fn is_admin(&self, path: &str) -> bool {
+        let rest = path.strip_prefix(ADMIN);
+        !self.admins.is_empty() && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    }
+
+    fn operator(&self, headers: &HeaderMap) -> Result<ClientName, AuthError> {
+        let index = bearer(headers).and_then(|token| self.admins.client_of(token));
+        let name = index.and_then(|index| self.admins.clients().get(index));
+        name.cloned().ok_or_else(|| refusal(headers, &self.tokens))
     }
 
     fn client(&self, headers: &HeaderMap) -> Option<&Client> {
@@ -273,10 +312,24 @@ impl Shared {
                 self.metrics.unauthorized();
                 Problem::unauthorized().into_response()
             }
+            AuthError::Forbidden => {
+                self.metrics.unauthorized();
+                Problem::forbidden().into_response()
+            }
             AuthError::RateLimited(quota) => {
                 self.metrics.rate_limited();
                 reply::rate_limited(&quota)
             }
         }
+    }
+}
+
+/// Why a token is refused that is not in the list of its path: it is in the `other`, or in none.
+fn refusal(headers: &HeaderMap, other: &Tokens) -> AuthError {
+    let is_known = bearer(headers).is_some_and(|token| other.client_of(token).is_some());
+    if is_known {
+        AuthError::Forbidden
+    } else {
+        AuthError::Unauthorized
     }
 }

@@ -1,5 +1,6 @@
 //! The endpoints, one module for each.
 
+pub mod admin;
 pub mod asynchronous;
 pub mod health;
 pub mod redelivery;

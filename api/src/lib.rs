@@ -14,6 +14,7 @@
 //! * [`admission`]: admission control, which refuses jobs while too many are unfinished.
 //!   [`backlog_limit`] refuses a tenant's jobs for a receiver whose backlog is full. `counting`:
 //!   how both count.
+//! * [`pauses`]: what operators have paused, for the health check and the metrics.
 //! * [`sync_pool`]: the concurrency limit and bounded queue of `/sync`.
 //! * `repeat`: repeats a write whose outcome is unknown.
 //! * [`reply`]: all responses and their wording.
@@ -34,6 +35,7 @@ pub mod error;
 pub mod idempotency;
 pub mod limiter;
 pub mod metrics;
+pub mod pauses;
 mod repeat;
 pub mod reply;
 pub mod request_check;

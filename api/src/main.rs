@@ -32,6 +32,7 @@ async fn run() -> ExitCode {
             %database,
             queue = settings.queue_name(),
             clients = settings.access.tokens.clients().len(),
+            operators = settings.access.admin_tokens.clients().len(),
             "starting"
         );
         Ok(storm_api::run(listener, settings, shutdown).await?)

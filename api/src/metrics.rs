@@ -9,7 +9,10 @@ use prometheus_client::{
 };
 use storm_shared::{
     memory::{MemoryBudget, MemoryMetrics},
-    services::queue::{QueueMetrics, QueueStatus},
+    services::{
+        queue::{QueueMetrics, QueueStatus},
+        store::Pauses,
+    },
 };
 use warp::http::StatusCode;
 
@@ -23,6 +26,8 @@ pub struct Metrics {
     rate_limited: Counter,
     backlog_jobs: Gauge,
     drain_rate: Gauge<f64, AtomicU64>,
+    paused: Gauge,
+    paused_origins: Gauge,
     queue: QueueMetrics,
     memory: MemoryMetrics,
 }
@@ -53,6 +58,8 @@ impl Metrics {
             rate_limited: Counter::default(),
             backlog_jobs: Gauge::default(),
             drain_rate: Gauge::default(),
+            paused: Gauge::default(),
+            paused_origins: Gauge::default(),
             queue: QueueMetrics::default(),
             memory: MemoryMetrics::default(),
         };
@@ -94,6 +101,13 @@ impl Metrics {
         self.drain_rate.set(drain_rate);
     }
 
+    /// This is paused now.
+    pub fn paused(&self, pauses: &Pauses) {
+        self.paused.set(pauses.everything.into());
+        let origins = i64::try_from(pauses.origins.len()).unwrap_or(i64::MAX);
+        self.paused_origins.set(origins);
+    }
+
     /// Reports on Redis from now on.
     pub fn watch_queue(&self, status: &Arc<QueueStatus>) {
         self.queue.watch(status);
@@ -126,7 +140,7 @@ impl Metrics {
         );
         registry.register(
             "unauthorized",
-            "Requests without a valid token",
+            "Requests without a valid token for their path",
             self.unauthorized.clone(),
         );
         registry.register(
@@ -143,6 +157,16 @@ impl Metrics {
             "drain_rate",
             "Jobs that all workers together end in a second, while they have work",
             self.drain_rate.clone(),
+        );
+        registry.register(
+            "paused",
+            "1 while an operator has paused everything",
+            self.paused.clone(),
+        );
+        registry.register(
+            "paused_origins",
+            "Origins whose callbacks an operator has paused",
+            self.paused_origins.clone(),
         );
         registry.register_collector(Box::new(self.queue.clone()));
         registry.register_collector(Box::new(self.memory.clone()));

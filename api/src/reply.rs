@@ -1,5 +1,6 @@
 //! Every response of the API, and all its wording.
 
+mod admin;
 mod json;
 mod problem;
 
@@ -22,6 +23,7 @@ use warp::{
 
 use self::{json::json, problem::RETRY_AFTER};
 use crate::limiter::Quota;
+pub use admin::{audit, pause_changed, pauses};
 pub use problem::{FieldError, Problem};
 
 /// Marks the answer to a repeated submission.

@@ -15,14 +15,14 @@ use warp::{Filter, Rejection, Reply, reply::Response};
 
 use crate::{
     app::App,
-    auth::{Caller, Scraper},
+    auth::{Caller, Operator, Scraper},
     body::{self, Body},
-    controllers::{asynchronous, health, redelivery, requests, sync},
+    controllers::{admin, asynchronous, health, redelivery, requests, sync},
     idempotency::idempotency_key,
     metrics::Metrics,
     reply::{self, Problem},
     trace::traceparent,
-    validation::{Form, Invalid, Submission, list, page},
+    validation::{self, Form, Invalid, Submission, list, page},
 };
 
 /// All routes of the API. `POST /async` is matched first: a storm arrives there.
@@ -44,6 +44,8 @@ pub fn all(
         .or(probes(readiness).boxed())
         .unify()
         .or(metrics(app.metrics.clone()).boxed())
+        .unify()
+        .or(admin(app).boxed())
         .unify()
         .boxed();
     post_async(app).or(others).unify().or(not_found()).unify()
@@ -220,6 +222,65 @@ fn metrics(counted: Metrics) -> impl Filter<Extract = (Response,), Error = Rejec
         .and(warp::ext::get())
         .and(scrape.or(method_not_allowed("GET, HEAD")).unify())
         .map(|_: Scraper, reply| reply)
+}
+
+/// The paths of operators. Without [`Operator`], they are `404` like any unknown path.
+fn admin(app: &Arc<App>) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone + use<> {
+    let timeout = app.settings.http.timeout;
+    let what = move || {
+        body::json(timeout)
+            .map(|body: Result<Vec<u8>, Problem>| body.and_then(|body| validation::paused(&body)))
+    };
+    let pauses = get_or_head()
+        .and(operator())
+        .and(with(app))
+        .then(admin::pauses)
+        .map(Reply::into_response);
+    let pause = warp::post()
+        .and(operator())
+        .and(with(app))
+        .and(what())
+        .then(admin::pause)
+        .map(Reply::into_response);
+    let pause = pauses
+        .or(pause)
+        .unify()
+        .or(operators_only("GET, HEAD, POST"))
+        .unify();
+    let resume = warp::post()
+        .and(operator())
+        .and(with(app))
+        .and(what())
+        .then(admin::resume)
+        .map(Reply::into_response);
+    let audit = get_or_head()
+        .and(warp::query().map(|query: Vec<(String, String)>| validation::audit(&query)))
+        .and(operator())
+        .and(with(app))
+        .then(admin::audit)
+        .map(Reply::into_response);
+    warp::path!("admin" / "pause")
+        .and(pause)
+        .boxed()
+        .or(warp::path!("admin" / "resume").and(resume.or(operators_only("POST")).unify()))
+        .unify()
+        .boxed()
+        .or(warp::path!("admin" / "audit").and(audit.or(operators_only("GET, HEAD")).unify()))
+        .unify()
+}
+
+/// The authenticated operator. A request without one matches no route.
+fn operator() -> impl Filter<Extract = (Operator,), Error = Rejection> + Copy {
+    warp::ext::get()
+}
+
+/// The last filter of an operator's path: `405`, for operators alone.
+fn operators_only(
+    allowed: &'static str,
+) -> impl Filter<Extract = (Response,), Error = Rejection> + Copy {
+    operator()
+        .and(method_not_allowed(allowed))
+        .map(|_operator, reply| reply)
 }
 
 /// The authenticated caller. A request without one matches no route.

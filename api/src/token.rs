@@ -1,4 +1,5 @@
-//! The subcommand `token new NAME`: makes a token for a client, and its entry for `API_TOKENS`.
+//! The subcommand `token new NAME`: makes a token for a client or an operator, and its entry for
+//! `API_TOKENS` or `ADMIN_TOKENS`.
 
 use std::{
     io::{self, Write as _},
@@ -35,17 +36,17 @@ fn command() -> Command {
         .value_name("NAME")
         .required(true)
         .value_parser(value_parser!(ClientName))
-        .help("The client's name: 1 to 64 letters, digits, dots, underscores and hyphens");
+        .help("The name of the client or operator: 1 to 64 letters, digits, dots, underscores and hyphens");
     let new = Command::new("new")
         .about("Makes a random token")
         .long_about(
             "Makes a random token and prints two lines: the token, which only the client may know, and its \
-             entry NAME:SHA256 for API_TOKENS. METRICS_TOKEN takes such an entry as well. The token is not \
-             stored: if it is lost, make a new one.",
+             entry NAME:SHA256 for API_TOKENS, or for ADMIN_TOKENS if NAME is an operator. METRICS_TOKEN takes \
+             such an entry as well. The token is not stored: if it is lost, make a new one.",
         )
         .arg(name);
     Command::new("token")
-        .about("Makes tokens for API_TOKENS")
+        .about("Makes tokens for API_TOKENS and ADMIN_TOKENS")
         .subcommand(new)
         .subcommand_required(true)
         .disable_help_subcommand(true)

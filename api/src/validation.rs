@@ -1,5 +1,6 @@
 //! Parses a body into a checked submission, or reports every fault in it at once.
 
+mod admin;
 mod faults;
 mod fields;
 mod list;
@@ -13,6 +14,7 @@ use storm_shared::{
 };
 
 use crate::reply::Problem;
+pub use admin::{AuditPage, audit, paused};
 use faults::Faults;
 use fields::Fields;
 pub use list::list;

@@ -18,7 +18,7 @@ use tokio::{
 
 use crate::{
     server,
-    services::health::{NONE, OK},
+    services::health::{NONE, OK, PAUSED, PAUSED_ORIGINS},
 };
 
 /// The subcommand's name.
@@ -111,8 +111,8 @@ fn evaluate(health: &Map<String, Value>) -> Result<(), Unhealthy> {
     let failing: Vec<_> = health
         .iter()
         // `status` sums up all checks, with that of Redis. Jobs run without Redis, and a restart
-        // would not repair it.
-        .filter(|(name, _)| !matches!(name.as_str(), "status" | "redis"))
+        // would not repair it. A pause is no fault.
+        .filter(|(name, _)| !["status", "redis", PAUSED, PAUSED_ORIGINS].contains(&name.as_str()))
         .filter(|(_, result)| **result != OK && **result != NONE)
         .map(|(name, result)| format!("{name}: {result}"))
         .collect();
@@ -154,6 +154,11 @@ mod tests {
             ),
             (
                 json!({"status": "unavailable", "database": "ok", "redis": "unreachable"}),
+                "healthy",
+            ),
+            (
+                json!({"status": "ok", "database": "ok", "redis": "ok", "paused": true,
+                       "paused_origins": 2}),
                 "healthy",
             ),
             (

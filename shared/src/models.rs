@@ -23,7 +23,7 @@ pub use destination::Destination;
 pub use event::{Event, EventKind};
 pub use failure::{Failure, FailureReason};
 pub use idempotency_key::{IdempotencyKey, IdempotencyKeyError};
-pub use origin::Origin;
+pub use origin::{Origin, OriginError};
 pub use report_spec::{
     Records, RecordsError, ReportName, ReportNameError, ReportSpec, WAIT_PER_RECORD,
 };

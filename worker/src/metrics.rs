@@ -13,7 +13,7 @@ use storm_shared::{
     services::{
         queue::{QueueMetrics, QueueStatus},
         ssrf::Rule,
-        store::{Expired, Outcome},
+        store::{Expired, Outcome, Pauses},
     },
 };
 
@@ -35,6 +35,8 @@ pub enum ParkReason {
     OriginDown,
     /// Its destination, or its tenant, holds as many slots as it may.
     OriginBusy,
+    /// An operator has paused its origin.
+    Paused,
     /// This worker lacked what its attempt needs.
     Shortage(Shortage),
 }
@@ -48,6 +50,8 @@ pub struct Metrics {
     attempts: Family<AttemptLabel, Counter>,
     parked: Family<ReasonLabel, Counter>,
     open_breakers: Gauge,
+    paused: Gauge,
+    paused_origins: Gauge,
     refusals: Family<RuleLabel, Counter>,
     lost_claims: Counter,
     jobs: Gauge,
@@ -109,6 +113,8 @@ impl Metrics {
             attempts: Family::default(),
             parked: Family::default(),
             open_breakers: Gauge::default(),
+            paused: Gauge::default(),
+            paused_origins: Gauge::default(),
             refusals: Family::default(),
             lost_claims: Counter::default(),
             jobs: Gauge::default(),
@@ -165,6 +171,7 @@ impl Metrics {
         let why = match why {
             ParkReason::OriginDown => "origin_down",
             ParkReason::OriginBusy => "origin_busy",
+            ParkReason::Paused => "paused",
             ParkReason::Shortage(shortage) => shortage.name(),
         };
         self.parked.get_or_create(&ReasonLabel { why }).inc();
@@ -178,6 +185,13 @@ impl Metrics {
     /// A circuit breaker has closed, or was forgotten.
     pub fn breaker_closed(&self) {
         self.open_breakers.dec();
+    }
+
+    /// This is paused now.
+    pub fn paused(&self, pauses: &Pauses) {
+        self.paused.set(pauses.everything.into());
+        let origins = i64::try_from(pauses.origins.len()).unwrap_or(i64::MAX);
+        self.paused_origins.set(origins);
     }
 
     /// The SSRF policy refused a callback by this rule.
@@ -240,13 +254,23 @@ impl Metrics {
         );
         registry.register(
             "parked_jobs",
-            "Jobs parked because of their receiver or a shortage of this worker, by reason",
+            "Jobs parked because of their receiver, a pause or a shortage of this worker, by reason",
             self.parked.clone(),
         );
         registry.register(
             "open_breakers",
             "Tenants' origins whose circuit breaker is open or half-open",
             self.open_breakers.clone(),
+        );
+        registry.register(
+            "paused",
+            "1 while an operator has paused everything",
+            self.paused.clone(),
+        );
+        registry.register(
+            "paused_origins",
+            "Origins whose callbacks an operator has paused",
+            self.paused_origins.clone(),
         );
         registry.register(
             "callback_refusals",

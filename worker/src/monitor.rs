@@ -187,6 +187,7 @@ impl Monitor {
             return answer(false, &Health::starting());
         };
         let health = Health::check(&started.store, started.queue.as_ref()).await;
+        let health = health.showing(&started.vitals.lease.pauses());
         let health = health.with("claims", started.vitals.claims());
         let health = health.with("heartbeat", started.vitals.heartbeat());
         answer(health.is_ok(), &health)
@@ -230,7 +231,7 @@ mod tests {
     use super::Vitals;
     use crate::{
         metrics::Metrics,
-        workers::{InHand, Lease, Watchdog},
+        workers::{InHand, KnownPauses, Lease, Watchdog},
     };
 
     #[tokio::test(start_paused = true)]
@@ -244,6 +245,7 @@ mod tests {
             Duration::from_secs(15),
             5,
             InHand::default(),
+            KnownPauses::default(),
             Metrics::new(),
         );
         let watchdogs @ [running, stopped] = &[(); 2].map(|()| Watchdog::start());

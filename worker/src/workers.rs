@@ -10,6 +10,7 @@
 //!   worker itself lacks something.
 //! * `intake`, `quarantine`: the loops that find jobs to claim. `parked` releases jobs of receivers
 //!   that have recovered.
+//! * `pauses`: what operators have paused.
 //! * `retention`: the loop that deletes requests that ended long ago.
 //! * `slots`: the concurrency limit of the worker. `lease`: its right to hold jobs.
 //! * `running`: all of that, from start to graceful shutdown (`drain`). `parts`: what its pieces
@@ -26,6 +27,7 @@ mod next_due;
 mod origins;
 mod parked;
 mod parts;
+mod pauses;
 mod quarantine;
 mod repeat;
 mod resends;
@@ -40,5 +42,6 @@ mod watchdog;
 #[cfg(test)]
 pub(crate) use in_hand::InHand;
 pub use lease::Lease;
+pub use pauses::KnownPauses;
 pub use running::Running;
 pub use watchdog::Watchdog;

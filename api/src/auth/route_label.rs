@@ -11,6 +11,7 @@ pub(super) enum RouteLabel {
     Livez,
     Readyz,
     Metrics,
+    Admin,
     Other,
 }
 
@@ -24,6 +25,7 @@ impl RouteLabel {
             Some("livez") => Self::Livez,
             Some("readyz") => Self::Readyz,
             Some("metrics") => Self::Metrics,
+            Some("admin") => Self::Admin,
             _ => Self::Other,
         }
     }
@@ -37,6 +39,7 @@ impl RouteLabel {
             Self::Livez => "livez",
             Self::Readyz => "readyz",
             Self::Metrics => "metrics",
+            Self::Admin => "admin",
             Self::Other => "other",
         }
     }
@@ -47,7 +50,7 @@ mod tests {
     use super::RouteLabel;
 
     #[test]
-    fn every_path_has_one_of_eight_labels() {
+    fn every_path_has_one_of_nine_labels() {
         for (path, name) in [
             ("/async", "async"),
             ("/sync/", "sync"),
@@ -57,6 +60,7 @@ mod tests {
             ("/livez", "livez"),
             ("/readyz", "readyz"),
             ("/metrics", "metrics"),
+            ("/admin/pause", "admin"),
             ("/", "other"),
             ("", "other"),
             ("*", "other"),

@@ -10,7 +10,8 @@ use crate::{app::App, reply};
 
 /// Checks both concurrently.
 pub async fn check(app: Arc<App>) -> Response {
-    reply::health(&Health::check(&app.store, app.queue.as_ref()).await)
+    let health = Health::check(&app.store, app.queue.as_ref()).await;
+    reply::health(&health.showing(&app.pauses.current()))
 }
 
 /// The process runs.

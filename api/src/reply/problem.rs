@@ -9,6 +9,7 @@
 //! | `malformed-body` | 400 | the body is not a JSON object |
 //! | `unexpected-body` | 400 | the path takes no body |
 //! | `unauthorized` | 401 | the token is missing or invalid |
+//! | `forbidden` | 403 | the token is valid, and not for this path |
 //! | `cross-origin` | 403 | a web page of another origin sent the request |
 //! | `callback-loop` | 403 | the request is a callback |
 //! | `not-found` | 404 | no such path, or no such request |
@@ -17,6 +18,7 @@
 //! | `request-unfinished` | 409 | a request to be redelivered is not over |
 //! | `redelivery-under-way` | 409 | a redelivery of it is in progress |
 //! | `nothing-to-redeliver` | 409 | it has no stored result, or no callback |
+//! | `too-many-pauses` | 409 | as many origins are paused as can be |
 //! | `request-over` | 409 | a request to be cancelled is over |
 //! | `body-too-large` | 413 | the body is over the limit |
 //! | `unsupported-media-type` | 415 | the content type is not `application/json`, or the body is coded |
@@ -53,7 +55,7 @@ use std::{borrow::Cow, time::Duration};
 use serde::Serialize;
 use storm_shared::{
     models::{IdempotencyKeyError, RequestId},
-    services::store::{Uncancellable, Unredeliverable},
+    services::store::{TooManyPauses, Uncancellable, Unredeliverable},
 };
 use warp::{
     Reply,
@@ -129,6 +131,13 @@ impl Problem {
         ))
     }
 
+    /// The same, for what an operator sends.
+    pub fn no_object_such_as(example: &str) -> Self {
+        Self::malformed_body(format!(
+            "The body must be a JSON object, such as {example}."
+        ))
+    }
+
     /// The request is refused whoever sent it.
     pub fn refused(refusal: Refusal) -> Self {
         let (name, title, detail) = match refusal {
@@ -163,6 +172,20 @@ impl Problem {
         )
         // RFC 9110, section 15.5.2: a 401 names how to authenticate.
         .with_header("www-authenticate", "Bearer")
+    }
+
+    /// The token is valid, and not for this path.
+    pub fn forbidden() -> Self {
+        let detail = "This token is not for this path: a client's token opens no path under /admin, and an \
+                      operator's token opens no other. Send the other one.";
+        Self::new(StatusCode::FORBIDDEN, "forbidden", "Forbidden", detail)
+    }
+
+    /// As many origins are paused as can be.
+    pub fn too_many_pauses(error: TooManyPauses) -> Self {
+        let detail = format!("{error}. Resume some, or pause everything.");
+        let (name, title) = ("too-many-pauses", "Too many pauses");
+        Self::new(StatusCode::CONFLICT, name, title, detail)
     }
 
     /// The client exceeded its rate limit. The header fields give the limit and the time to wait.

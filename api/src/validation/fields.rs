@@ -37,18 +37,7 @@ impl<'a> Fields<'a> {
     /// # Errors
     /// 400, with the position, if it is not UTF-8, not JSON or not an object.
     pub(super) fn read(body: &'a [u8]) -> Result<Self, Problem> {
-        let text = std::str::from_utf8(body).map_err(|error| {
-            let at = error.valid_up_to();
-            Problem::malformed_body(format!("The body must be UTF-8; its byte {at} is not."))
-        })?;
-        let mut fields: Self = serde_json::from_str(text).map_err(|error| {
-            // Names and raw values accept any JSON, so a data error means: not an object.
-            if error.is_data() {
-                Problem::no_object()
-            } else {
-                Problem::malformed_body(format!("The body must be JSON: {error}."))
-            }
-        })?;
+        let mut fields: Self = object(body, Problem::no_object)?;
         fields.callback_url = fields.callback_url.filter(|value| value.get() != "null");
         Ok(fields)
     }
@@ -73,6 +62,52 @@ impl<'a> Fields<'a> {
             }
             self.unknown.push(kept);
         }
+    }
+}
+
+/// Parses a JSON object. `T` must accept any names and values.
+pub(super) fn object<'a, T: Deserialize<'a>>(
+    body: &'a [u8],
+    no_object: impl FnOnce() -> Problem,
+) -> Result<T, Problem> {
+    let text = std::str::from_utf8(body).map_err(|error| {
+        let at = error.valid_up_to();
+        Problem::malformed_body(format!("The body must be UTF-8; its byte {at} is not."))
+    })?;
+    serde_json::from_str(text).map_err(|error| {
+        // Any names and values are accepted, so a data error means: not an object.
+        if error.is_data() {
+            no_object()
+        } else {
+            Problem::malformed_body(format!("The body must be JSON: {error}."))
+        }
+    })
+}
+
+/// The members of any object, in order, with their names.
+pub(super) struct Members<'a>(pub(super) Vec<(Cow<'a, str>, &'a RawValue)>);
+
+impl<'de> Deserialize<'de> for Members<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(MembersVisitor)
+    }
+}
+
+struct MembersVisitor;
+
+impl<'de> Visitor<'de> for MembersVisitor {
+    type Value = Members<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Self::Value, M::Error> {
+        let mut members = Vec::new();
+        while let Some(Name(name)) = map.next_key()? {
+            members.push((name, map.next_value()?));
+        }
+        Ok(Members(members))
     }
 }
 

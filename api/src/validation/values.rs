@@ -2,7 +2,7 @@
 
 use serde_json::value::RawValue;
 use storm_shared::{
-    models::{CallbackUrl, Records, ReportName},
+    models::{CallbackUrl, Origin, OriginError, Records, ReportName},
     services::ssrf::{Policy, Rule},
 };
 
@@ -63,7 +63,14 @@ pub(super) fn callback_url(sent: &RawValue, policy: &Policy) -> Result<CallbackU
     Ok(url)
 }
 
-fn string(sent: &RawValue, accepted: &str) -> Result<String, String> {
+/// The origin of callbacks.
+pub(super) fn origin(sent: &RawValue) -> Result<Origin, String> {
+    let text = string(sent, "an origin such as https://example.com:8443")?;
+    text.parse().map_err(|error: OriginError| error.to_string())
+}
+
+/// A string; `accepted` says what of.
+pub(super) fn string(sent: &RawValue, accepted: &str) -> Result<String, String> {
     serde_json::from_str(sent.get()).map_err(|_| match kind(sent) {
         // JSON's escapes can spell a lone surrogate, such as "\ud800", which is no character.
         STRING => format!("must be {accepted}, in whole Unicode characters"),

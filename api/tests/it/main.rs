@@ -5,6 +5,7 @@
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test may panic")]
 
 mod acceptance;
+mod admin;
 mod admission;
 mod auth;
 mod client;

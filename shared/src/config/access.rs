@@ -13,6 +13,8 @@ use crate::services::{
 pub struct AccessSettings {
     /// The accepted tokens: `API_TOKENS`. If there are none, no token is required.
     pub tokens: Tokens,
+    /// The operators' tokens: `ADMIN_TOKENS`. If there are none, there is no `/admin`.
+    pub admin_tokens: Tokens,
     /// Whether the API may listen on any address without tokens: `API_OPEN`.
     pub open: bool,
     /// The host names that listeners without tokens answer to: `API_HOSTS`.
@@ -27,8 +29,20 @@ pub struct AccessSettings {
 
 impl AccessSettings {
     pub(super) fn read(layers: &Layers) -> Result<Self, SettingError> {
+        let tokens = layers.try_parse_secret("api_tokens", Tokens::parse)?;
+        let admin_tokens = layers.try_parse_secret("admin_tokens", |text| {
+            let admins = Tokens::parse(text).map_err(|error| error.to_string())?;
+            match admins.shared_with(&tokens) {
+                None => Ok(admins),
+                Some(number) => Err(format!(
+                    "entry {number}: API_TOKENS has the same name or hash; expected a name and a \
+                     token that are no client's"
+                )),
+            }
+        })?;
         Ok(Self {
-            tokens: layers.try_parse_secret("api_tokens", Tokens::parse)?,
+            tokens,
+            admin_tokens,
             open: layers.parse("api_open", "true or false", |word| word.parse().ok())?,
             hosts: layers.try_parse_list("api_hosts", HostNames::parse)?,
             rate_limit: layers.try_parse("rate_limit", |text| unless_empty(text, str::parse))?,
@@ -42,10 +56,15 @@ impl AccessSettings {
     pub(super) fn warnings(&self) -> Vec<Warning> {
         const REMEDY: &str = "is the hash of a well-known word or name, which anyone can guess; \
                               replace it by a token that `storm-api token new NAME` makes";
-        let numbers = self.tokens.guessable().into_iter();
-        let mut warnings: Vec<_> = numbers
-            .map(|number| Warning::new("API_TOKENS", format!("entry {number} {REMEDY}")))
-            .collect();
+        let mut warnings = Vec::new();
+        for (name, tokens) in [
+            ("API_TOKENS", &self.tokens),
+            ("ADMIN_TOKENS", &self.admin_tokens),
+        ] {
+            let numbers = tokens.guessable().into_iter();
+            let warning = |number| Warning::new(name, format!("entry {number} {REMEDY}"));
+            warnings.extend(numbers.map(warning));
+        }
         if self.metrics_token.is_some_and(TokenHash::is_guessable) {
             warnings.push(Warning::new("METRICS_TOKEN", format!("it {REMEDY}")));
         }
@@ -135,6 +154,7 @@ mod tests {
             ("API_TOKENS", format!("a:{hash},b:{hash}")),
             ("API_TOKENS", format!("{hash}\n")),
             ("API_TOKENS", format!("a:\u{7}{hash}")),
+            ("ADMIN_TOKENS", format!("a:{text}")),
             ("METRICS_TOKEN", text.to_owned()),
             ("METRICS_TOKEN", format!("{hash}\u{7}")),
         ] {
@@ -153,6 +173,26 @@ mod tests {
         let printed = format!("{:?}", Settings::with(settings).unwrap());
         assert!(printed.contains("billing"), "{printed}");
         assert!(!printed.contains(&hash), "{printed}");
+    }
+
+    #[test]
+    fn an_operator_shares_neither_name_nor_token_with_a_client() {
+        let hash = |number| format!("{number:064x}");
+        let with = |admins: &str| {
+            let tokens = format!("a:{},b:{}", hash(1), hash(2));
+            Settings::with([("API_TOKENS", tokens.as_str()), ("ADMIN_TOKENS", admins)])
+        };
+        let settings = with(&format!("c:{},c:{}", hash(3), hash(4))).unwrap();
+        assert_eq!(settings.access.admin_tokens.clients().len(), 1);
+        assert!(with("").unwrap().access.admin_tokens.is_empty());
+        for (admins, number) in [
+            (format!("b:{}", hash(3)), 1),
+            (format!("c:{},d:{}", hash(3), hash(2)), 2),
+        ] {
+            let error = with(&admins).unwrap_err().to_string();
+            let begin = format!("ADMIN_TOKENS=(hidden): entry {number}: API_TOKENS has");
+            assert!(error.starts_with(&begin), "{error}");
+        }
     }
 
     #[test]

@@ -1,13 +1,27 @@
 //! The origin of a callback URL: which receiver it is.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, str::FromStr, sync::Arc};
 
+use thiserror::Error;
 use url::{Position, Url};
+
+use super::{CallbackUrl, CallbackUrlError};
 
 /// Scheme, host and port of a callback URL in its normal form, such as `https://example.com:8443`.
 /// A default port is omitted. Only this part of a callback URL may be logged. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Origin(Arc<str>);
+
+/// Why a text is not an origin, and what is accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum OriginError {
+    /// It is no callback URL either.
+    #[error("{0}")]
+    Url(CallbackUrlError),
+    /// It has more than an origin.
+    #[error("must be scheme, host and port only, such as `https://example.com:8443`")]
+    More,
+}
 
 impl Origin {
     /// The origin of an http or https URL.
@@ -26,6 +40,22 @@ impl Origin {
     }
 }
 
+/// Parses the origin of any callback URL, in any spelling that such a URL may have.
+impl FromStr for Origin {
+    type Err = OriginError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let url = CallbackUrl::parse(text).map_err(OriginError::Url)?;
+        let origin = url.origin();
+        let path = url.target().strip_prefix(origin.as_str());
+        if path == Some("/") && !text.contains(['?', '#']) {
+            Ok(origin.clone())
+        } else {
+            Err(OriginError::More)
+        }
+    }
+}
+
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -35,5 +65,44 @@ impl fmt::Display for Origin {
 impl fmt::Debug for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Origin, OriginError};
+
+    #[test]
+    fn an_origin_is_parsed_to_the_form_that_callbacks_have() {
+        for (text, origin) in [
+            ("https://example.com", "https://example.com"),
+            ("HTTPS://Example.COM:443/", "https://example.com"),
+            ("http://example.com:8080", "http://example.com:8080"),
+            ("http://[::1]:80", "http://[::1]"),
+        ] {
+            let parsed: Origin = text.parse().unwrap();
+            assert_eq!(parsed.as_str(), origin);
+        }
+    }
+
+    #[test]
+    fn a_text_with_more_or_less_than_an_origin_is_refused() {
+        for text in [
+            "https://example.com/hook",
+            "https://example.com/?a=1",
+            "https://example.com/?",
+            "https://example.com/#",
+        ] {
+            assert_eq!(text.parse::<Origin>(), Err(OriginError::More), "{text}");
+        }
+        for text in [
+            "",
+            "example.com",
+            "ftp://example.com",
+            "https://a:b@example.com",
+        ] {
+            let refused = text.parse::<Origin>();
+            assert!(matches!(refused, Err(OriginError::Url(_))), "{text}");
+        }
     }
 }

@@ -21,6 +21,8 @@ pub enum WaitReason {
     Capacity,
     /// A worker works on it.
     Running,
+    /// An operator has paused everything, or the callbacks to its receiver.
+    Paused,
     /// An attempt failed, and the next one is scheduled.
     Retry,
     /// It is parked: its receiver is overloaded or down, or the worker lacked something.

@@ -111,6 +111,16 @@ impl Tokens {
         &self.clients
     }
 
+    /// The number of the first entry, from 1, whose client or token is also in `others`.
+    pub fn shared_with(&self, others: &Self) -> Option<usize> {
+        let entries = (1..).zip(&self.entries);
+        let mut shared = entries.filter(|(_, entry)| {
+            let name = &self.clients[entry.client as usize];
+            others.clients.contains(name) || others.entries.iter().any(|it| it.hash == entry.hash)
+        });
+        shared.next().map(|(number, _)| number)
+    }
+
     /// The client to whom `token` belongs, as an index into [`Tokens::clients`].
     ///
     /// Compares every entry in constant time, also after a match, so that the duration reveals

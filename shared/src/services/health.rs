@@ -8,12 +8,16 @@ use tracing::debug;
 
 use super::{
     queue::{Queue, RedisTrouble},
-    store::{Store, StoreError, Trouble},
+    store::{Pauses, Store, StoreError, Trouble},
 };
 
 /// The two results that count as healthy.
 pub(crate) const OK: &str = "ok";
 pub(crate) const NONE: &str = "none";
+
+/// What `/healthz` shows of pauses, and only while there are some. They are no checks.
+pub(crate) const PAUSED: &str = "paused";
+pub(crate) const PAUSED_ORIGINS: &str = "paused_origins";
 
 /// The status of a service of which a check fails.
 pub(super) const UNAVAILABLE: &str = "unavailable";
@@ -42,6 +46,10 @@ impl Alive {
 #[derive(Clone, Debug)]
 pub struct Health {
     checks: Vec<(&'static str, CheckResult)>,
+    /// Whether everything is paused, which is no fault.
+    paused: bool,
+    /// How many origins are.
+    paused_origins: usize,
 }
 
 /// The result of a check.
@@ -62,6 +70,8 @@ impl Health {
         let (database, redis) = tokio::join!(check_database(store), check_redis(queue),);
         Self {
             checks: vec![("database", database), ("redis", redis)],
+            paused: false,
+            paused_origins: 0,
         }
     }
 
@@ -70,12 +80,21 @@ impl Health {
         let database = CheckResult::Failing("not open yet".into());
         Self {
             checks: vec![("database", database)],
+            paused: false,
+            paused_origins: 0,
         }
     }
 
     /// Adds the result of a check that was made elsewhere.
     pub fn with(mut self, name: &'static str, result: CheckResult) -> Self {
         self.checks.push((name, result));
+        self
+    }
+
+    /// Shows what operators have paused. It leaves the status as it is.
+    pub fn showing(mut self, pauses: &Pauses) -> Self {
+        self.paused = pauses.everything;
+        self.paused_origins = pauses.origins.len();
         self
     }
 
@@ -88,7 +107,14 @@ impl Health {
 impl Serialize for Health {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let status = if self.is_ok() { OK } else { UNAVAILABLE };
-        serialize(status, &self.checks, serializer)
+        let mut map = serialize_checks(status, &self.checks, serializer)?;
+        if self.paused {
+            map.serialize_entry(PAUSED, &true)?;
+        }
+        if self.paused_origins > 0 {
+            map.serialize_entry(PAUSED_ORIGINS, &self.paused_origins)?;
+        }
+        map.end()
     }
 }
 
@@ -98,12 +124,20 @@ pub(super) fn serialize<S: Serializer>(
     checks: &[(&'static str, CheckResult)],
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
-    let mut map = serializer.serialize_map(Some(1 + checks.len()))?;
+    serialize_checks(status, checks, serializer)?.end()
+}
+
+fn serialize_checks<S: Serializer>(
+    status: &str,
+    checks: &[(&'static str, CheckResult)],
+    serializer: S,
+) -> Result<S::SerializeMap, S::Error> {
+    let mut map = serializer.serialize_map(None)?;
     map.serialize_entry("status", status)?;
     for (name, result) in checks {
         map.serialize_entry(name, result.as_str())?;
     }
-    map.end()
+    Ok(map)
 }
 
 impl CheckResult {

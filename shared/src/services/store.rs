@@ -11,6 +11,7 @@
 //!
 //! The value types are in the files beside this one; an engine's SQL is in the folder of its name.
 
+mod audit;
 mod cancel;
 mod condition;
 mod error;
@@ -20,6 +21,7 @@ mod lease;
 mod list;
 mod load;
 mod look;
+mod pause;
 mod redelivery;
 mod retention;
 mod scope;
@@ -32,6 +34,7 @@ use jiff::Timestamp;
 
 use self::sqlite::Sqlite;
 pub use self::{
+    audit::AuditRecord,
     cancel::{Cancelled, CancelledClaim, CancelledWork, Uncancellable},
     error::{StoreError, Trouble},
     idempotency::Acceptance,
@@ -43,6 +46,7 @@ pub use self::{
     list::{ListPage, RequestFilter, RequestList},
     load::Load,
     look::{Capacity, DueJobs, is_long},
+    pause::{MAX_PAUSED_ORIGINS, Pause, Paused, Pauses, TooManyPauses},
     redelivery::{Redeliverable, RedeliveryPage, Unredeliverable},
     retention::Swept,
     scope::Scope,
@@ -144,8 +148,9 @@ impl Store {
     }
 
     /// Claims `candidates` in one transaction. Candidates that were claimed since they were read,
-    /// or don't exist in this store, are skipped. A row that was edited by hand and can't be parsed
-    /// is claimed, too, so that the caller can settle it as failed.
+    /// or don't exist in this store, are skipped; while everything is paused, all are. A row that
+    /// was edited by hand and can't be parsed is claimed, too, so that the caller can settle it as
+    /// failed.
     ///
     /// Goes through the candidates in order, and stops once the bodies (inputs and results) of those
     /// that it has won fill `room` bytes. The last job may have more than is left, so with any room
@@ -190,7 +195,7 @@ impl Store {
     }
 
     /// Reads due jobs that have lost no claim, up to `capacity` and shared fairly among the tenants
-    /// that have some; and when the next one becomes due.
+    /// that have some; and when the next one becomes due. While everything is paused, none are.
     ///
     /// # Errors
     /// The read failed.
@@ -201,7 +206,7 @@ impl Store {
     }
 
     /// Reads up to `limit` suspected poison jobs: claimable jobs whose earlier claims were lost
-    /// with their workers. Fewest lost claims first.
+    /// with their workers. Fewest lost claims first. None while everything is paused.
     ///
     /// # Errors
     /// The read failed.
@@ -223,6 +228,17 @@ impl Store {
     ) -> Result<usize, StoreError> {
         match &self.engine {
             Engine::Sqlite(engine) => engine.unpark(destination, limit).await,
+        }
+    }
+
+    /// Makes up to `limit` jobs parked for `origin` due now, whoever's they are, and counts their
+    /// time in the table as not parked. Returns how many. A repeat finds those that are left.
+    ///
+    /// # Errors
+    /// The write failed.
+    pub async fn unpark_origin(&self, origin: Origin, limit: usize) -> Result<usize, StoreError> {
+        match &self.engine {
+            Engine::Sqlite(engine) => engine.unpark_origin(origin, limit).await,
         }
     }
 
@@ -306,8 +322,8 @@ impl Store {
     }
 
     /// Renews the lease of `owner` (its heartbeat), which has `ended` so many jobs since it
-    /// registered. Returns the heartbeats of all other workers, and which of its own claims were
-    /// cancelled. A repeat is one more heartbeat.
+    /// registered. Returns the heartbeats of all other workers, which of its own claims were
+    /// cancelled, and what is paused. A repeat is one more heartbeat.
     ///
     /// # Errors
     /// [`StoreError::LeaseLost`] if the lease expired and the jobs were reclaimed; otherwise the
@@ -363,6 +379,59 @@ impl Store {
     ) -> Result<Result<Cancelled, Uncancellable>, StoreError> {
         match &self.engine {
             Engine::Sqlite(engine) => engine.cancel(scope, id).await,
+        }
+    }
+
+    /// Pauses `what` in the name of `operator`, and records that. From its commit on, no claim
+    /// succeeds while everything is paused; workers learn of the origins with their heartbeats.
+    /// Returns whether it was not paused before: a repeat changes nothing, and is recorded, too.
+    ///
+    /// # Errors
+    /// Inner: there are [`MAX_PAUSED_ORIGINS`]. Outer: as for [`Store::accept`].
+    pub async fn pause(
+        &self,
+        what: Paused,
+        operator: ClientName,
+    ) -> Result<Result<bool, TooManyPauses>, StoreError> {
+        match &self.engine {
+            Engine::Sqlite(engine) => engine.pause(what, operator).await,
+        }
+    }
+
+    /// Ends the pause of `what` in the name of `operator`, and records that. To resume everything
+    /// leaves paused origins paused. Returns whether it was paused: a repeat changes nothing, and
+    /// is recorded, too.
+    ///
+    /// # Errors
+    /// As for [`Store::accept`].
+    pub async fn resume(&self, what: Paused, operator: ClientName) -> Result<bool, StoreError> {
+        match &self.engine {
+            Engine::Sqlite(engine) => engine.resume(what, operator).await,
+        }
+    }
+
+    /// The pauses in force: that of everything first, then the origins in the order of their text.
+    ///
+    /// # Errors
+    /// The read failed, or the read queue is full.
+    pub async fn pauses(&self) -> Result<Vec<Pause>, StoreError> {
+        match &self.engine {
+            Engine::Sqlite(engine) => engine.pauses().await,
+        }
+    }
+
+    /// Reads up to `limit` records of what operators have done, newest first: those whose number is
+    /// less than `before`, if that is given. The newest 100,000 are kept.
+    ///
+    /// # Errors
+    /// The read failed, or the read queue is full.
+    pub async fn audit(
+        &self,
+        before: Option<i64>,
+        limit: usize,
+    ) -> Result<Vec<AuditRecord>, StoreError> {
+        match &self.engine {
+            Engine::Sqlite(engine) => engine.audit(before, limit).await,
         }
     }
 

@@ -37,6 +37,7 @@ mod list;
 mod load;
 mod look;
 mod open;
+mod pause;
 mod poison;
 mod record;
 mod redelivery;

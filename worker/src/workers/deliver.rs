@@ -66,7 +66,8 @@ impl Deliverer {
             tenant: job.created_by.clone(),
             origin: url.origin().clone(),
         };
-        let mut admitted = match self.origins.admit(destination, job.parked_for).await {
+        let admission = self.origins.admit(destination.clone(), job.parked_for);
+        let mut admitted = match admission.await {
             Ok(admitted) => admitted,
             Err(wait) => return Settlement::Park { wait },
         };
@@ -79,6 +80,10 @@ impl Deliverer {
         // attempt and deliver the job a second time.
         if !self.lease.in_force_for(job.claim.owner).await {
             return Settlement::GiveBack;
+        }
+        // The job may have waited for its permit, or for a heartbeat.
+        if let Err(wait) = self.origins.check_pause(&destination) {
+            return Settlement::Park { wait };
         }
         // The wall clock dates the attempt, and the monotonic clock measures it: a clock step must
         // not change its duration.

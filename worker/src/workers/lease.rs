@@ -15,7 +15,7 @@ use std::{
 
 use storm_shared::{
     outage::Outage,
-    services::store::{Heartbeat, OwnerId, Store, StoreError},
+    services::store::{Heartbeat, OwnerId, Pauses, Store, StoreError},
 };
 use tokio::{
     sync::watch,
@@ -24,7 +24,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::in_hand::InHand;
+use super::{in_hand::InHand, pauses::KnownPauses};
 use crate::metrics::Metrics;
 
 /// The longest interval between two heartbeats. It adds to the time until a dead worker's jobs are
@@ -40,6 +40,7 @@ pub struct Lease {
     length: Duration,
     max_claims: u32,
     in_hand: InHand,
+    pauses: KnownPauses,
     metrics: Metrics,
     state: watch::Sender<State>,
     /// Whether its owner's id is the smallest of all workers, as of the last heartbeat.
@@ -78,12 +79,13 @@ impl Term {
 impl Lease {
     /// A lease that expires `length` after its last heartbeat; `keep` sends them.
     /// `max_claims` (`MAX_CLAIMS`) decides which jobs of other expired workers are poison. Jobs
-    /// `in_hand` whose clients have cancelled them are stopped.
+    /// `in_hand` whose clients have cancelled them are stopped. `pauses` follows the heartbeats.
     pub fn new(
         store: Store,
         length: Duration,
         max_claims: u32,
         in_hand: InHand,
+        pauses: KnownPauses,
         metrics: Metrics,
     ) -> Arc<Self> {
         let state = State {
@@ -96,6 +98,7 @@ impl Lease {
             length,
             max_claims,
             in_hand,
+            pauses,
             metrics,
             state: watch::Sender::new(state),
             is_first: AtomicBool::new(false),
@@ -116,6 +119,11 @@ impl Lease {
     /// The time after which it expires without a heartbeat.
     pub fn length(&self) -> Duration {
         self.length
+    }
+
+    /// What is paused, as of the last heartbeat.
+    pub fn pauses(&self) -> Pauses {
+        self.pauses.current()
     }
 
     /// Whether this worker does what one of them has to do. For a moment two can think so.
@@ -197,6 +205,8 @@ impl Lease {
             renewal => renewal?,
         };
         self.in_hand.stop(&renewal.cancelled);
+        // Before the lease is renewed: an attempt that waits for that must know of it.
+        self.note_pauses(renewal.paused);
         let is_first = renewal.others.iter().all(|other| owner < other.owner);
         self.is_first.store(is_first, Ordering::Relaxed);
         // Before the expiries: the lease is renewed even if one of them fails.
@@ -210,12 +220,20 @@ impl Lease {
     async fn register(&self) -> Result<(), StoreError> {
         let (owner, begun) = (self.term().owner, Instant::now());
         self.store.register(owner).await?;
+        // Before the first claim: a worker that starts must not call a paused origin.
+        let pauses = self.store.pauses().await?.into_iter();
+        self.note_pauses(pauses.map(|pause| pause.what).collect());
         info!(%owner, "registered");
         self.state.send_modify(|state| {
             state.registered = true;
             state.renewed = begun;
         });
         Ok(())
+    }
+
+    fn note_pauses(&self, pauses: Pauses) {
+        self.metrics.paused(&pauses);
+        self.pauses.update(pauses);
     }
 
     /// Starts a new term after the lease has expired.

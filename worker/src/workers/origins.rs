@@ -12,6 +12,7 @@
 //! * A concurrency limit. It protects the receiver, so it is the origin's, shared fairly between
 //!   the tenants that call it. Attempts beyond it wait for a permit, each in the worker slot that
 //!   its job holds.
+//! * `pauses`: while an operator has paused the origin, its jobs are parked.
 //! * `pacer`: jobs for which there is no slot are parked until a permit is likely to be free.
 //!
 //! A parked job waits in the table. Parking is no attempt: it costs the job nothing but time. A job
@@ -34,8 +35,11 @@ use tokio::{sync::Notify, time::Instant};
 use tracing::{info, warn};
 
 pub(super) use self::breaker::Signal;
-use self::state::{Entrant, State};
-use super::slots::Slots;
+use self::{
+    breaker::PARK_TIME,
+    state::{Entrant, State},
+};
+use super::{pauses::KnownPauses, slots::Slots};
 use crate::{
     delivery::{ConnectionPermit, TenantPermits},
     metrics::{Metrics, ParkReason},
@@ -54,6 +58,7 @@ struct Shared {
     /// How long a job may be parked in all: `CALLBACK_PARK_MAX`.
     park_max: Duration,
     slots: Slots,
+    pauses: KnownPauses,
     metrics: Metrics,
     state: Mutex<State>,
     /// Destinations whose breaker has closed, until [`Origins::next_recovered`] takes them.
@@ -73,12 +78,20 @@ pub(super) struct Admitted {
 
 impl Origins {
     /// No destinations yet. `limit` (`CALLBACK_PER_ORIGIN`) bounds the attempts to one origin at a
-    /// time. `slots` are those of the worker.
-    pub(super) fn new(limit: usize, park_max: Duration, slots: Slots, metrics: Metrics) -> Self {
+    /// time. `slots` are those of the worker. While `pauses` holds an origin, nothing is admitted
+    /// to it.
+    pub(super) fn new(
+        limit: usize,
+        park_max: Duration,
+        slots: Slots,
+        pauses: KnownPauses,
+        metrics: Metrics,
+    ) -> Self {
         Self {
             shared: Arc::new(Shared {
                 park_max,
                 slots,
+                pauses,
                 metrics,
                 state: Mutex::new(State::new(limit)),
                 recovered: Mutex::default(),
@@ -94,6 +107,7 @@ impl Origins {
         destination: Destination,
         parked_for: Duration,
     ) -> Result<Admitted, Duration> {
+        self.check_pause(&destination)?;
         // Parking is bounded: a job whose budget is used up passes an open breaker.
         let park_budget = self.shared.park_max.saturating_sub(parked_for);
         let (mut admitted, permits) = self.enter(destination, park_budget)?;
@@ -101,6 +115,16 @@ impl Origins {
         let permit = permits.acquire().await;
         admitted.begin(permit, park_budget)?;
         Ok(admitted)
+    }
+
+    /// Returns how long to park a job while an operator has paused its origin, however long it has
+    /// been parked: when the pause ends, it is released.
+    pub(super) fn check_pause(&self, destination: &Destination) -> Result<(), Duration> {
+        if !self.shared.pauses.holds(&destination.origin) {
+            return Ok(());
+        }
+        self.shared.metrics.parked(ParkReason::Paused);
+        Err(PARK_TIME.min(self.shared.park_max))
     }
 
     /// The next destination whose breaker has closed again.

@@ -1,10 +1,14 @@
-//! The loop that releases parked jobs when their receiver has recovered.
+//! The loops that release parked jobs when their receiver has recovered, or an operator has resumed
+//! it.
 
-use storm_shared::services::store::Store;
+use storm_shared::{
+    models::Origin,
+    services::store::{Store, StoreError},
+};
 use tokio::time::Instant;
 use tracing::warn;
 
-use super::{drain::Drain, next_due::NextDue, origins::Origins};
+use super::{drain::Drain, next_due::NextDue, origins::Origins, pauses::KnownPauses};
 
 /// The most jobs released in one write. It bounds how long other writers wait for the database.
 const BATCH: usize = 512;
@@ -14,22 +18,56 @@ const BATCH: usize = 512;
 /// again.
 pub(super) async fn release(store: Store, origins: Origins, next_due: NextDue, drain: Drain) {
     while let Some(destination) = drain.until_shutdown(origins.next_recovered()).await {
-        loop {
-            let unparked = store.unpark(destination.clone(), BATCH);
-            match drain.until_shutdown(unparked).await {
-                Some(Ok(jobs)) => {
-                    next_due.lower_to(Instant::now());
-                    if jobs < BATCH {
-                        break;
-                    }
+        let unpark = || store.unpark(destination.clone(), BATCH);
+        if release_all(&destination.origin, unpark, &next_due, &drain)
+            .await
+            .is_none()
+        {
+            return;
+        }
+    }
+}
+
+/// Makes every job that is parked for an origin due at once when its pause is over, until shutdown.
+pub(super) async fn release_resumed(
+    store: Store,
+    pauses: KnownPauses,
+    next_due: NextDue,
+    drain: Drain,
+) {
+    while let Some(origin) = drain.until_shutdown(pauses.next_resumed()).await {
+        let unpark = || store.unpark_origin(origin.clone(), BATCH);
+        if release_all(&origin, unpark, &next_due, &drain)
+            .await
+            .is_none()
+        {
+            return;
+        }
+    }
+}
+
+/// Repeats `unpark` until it finds no more jobs; `None` at shutdown.
+async fn release_all<F>(
+    origin: &Origin,
+    unpark: impl Fn() -> F,
+    next_due: &NextDue,
+    drain: &Drain,
+) -> Option<()>
+where
+    F: Future<Output = Result<usize, StoreError>>,
+{
+    loop {
+        match drain.until_shutdown(unpark()).await? {
+            Ok(jobs) => {
+                next_due.lower_to(Instant::now());
+                if jobs < BATCH {
+                    return Some(());
                 }
-                // They become due by themselves when their park time is over.
-                Some(Err(error)) => {
-                    let origin = &destination.origin;
-                    warn!(%origin, %error, "parked jobs could not be released early");
-                    break;
-                }
-                None => return,
+            }
+            // They become due by themselves when their park time is over.
+            Err(error) => {
+                warn!(%origin, %error, "parked jobs could not be released early");
+                return Some(());
             }
         }
     }

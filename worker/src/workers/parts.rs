@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     drain::Drain, in_hand::InHand, lease::Lease, next_due::NextDue, origins::Origins,
-    shares::Shares, slots::Slots,
+    pauses::KnownPauses, shares::Shares, slots::Slots,
 };
 use crate::metrics::Metrics;
 
@@ -22,6 +22,7 @@ pub(super) struct Parts {
     pub(super) memory: MemoryBudget,
     pub(super) shares: Shares,
     pub(super) origins: Origins,
+    pub(super) pauses: KnownPauses,
     pub(super) next_due: NextDue,
     pub(super) drain: Drain,
     pub(super) metrics: Metrics,
@@ -40,6 +41,7 @@ impl Parts {
         let in_hand = InHand::default();
         let memory = MemoryBudget::new(settings.memory_budget);
         metrics.watch_memory(&memory);
+        let pauses = KnownPauses::default();
         Self {
             store: store.clone(),
             lease: Lease::new(
@@ -47,6 +49,7 @@ impl Parts {
                 worker.lease,
                 worker.max_claims,
                 in_hand.clone(),
+                pauses.clone(),
                 metrics.clone(),
             ),
             in_hand,
@@ -54,8 +57,10 @@ impl Parts {
                 callback.per_origin,
                 callback.park_max,
                 slots.clone(),
+                pauses.clone(),
                 metrics.clone(),
             ),
+            pauses,
             shares: Shares::new(slots.all(), next_due.clone()),
             slots,
             memory,

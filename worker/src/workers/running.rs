@@ -86,6 +86,7 @@ impl Running {
             memory,
             shares,
             origins,
+            pauses,
             next_due,
             drain,
             metrics,
@@ -124,6 +125,9 @@ impl Running {
             let sweep = retention::sweep(store.clone(), keep, lease, drain.clone(), metrics);
             self.loops.spawn(sweep);
         }
+        let resumed =
+            parked::release_resumed(store.clone(), pauses, next_due.clone(), drain.clone());
+        self.loops.spawn(resumed);
         let release = parked::release(store, origins.clone(), next_due, drain.clone());
         self.loops.spawn(release);
         self.loops.spawn(parked::sweep_origins(origins, drain));

@@ -17,6 +17,7 @@ mod line;
 mod log;
 mod memory_budget;
 mod metrics;
+mod pause;
 mod process;
 mod readiness;
 mod receiver;

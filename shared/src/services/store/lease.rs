@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr};
 use thiserror::Error;
 use uuid::Uuid;
 
-use super::cancel::CancelledClaim;
+use super::{cancel::CancelledClaim, pause::Pauses};
 
 /// The identity of one worker process. A restart gets a new one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -66,6 +66,8 @@ pub struct Renewal {
     /// Claims of this worker that were cancelled lately. Several heartbeats in a row name each, in
     /// case the answer to one is lost.
     pub cancelled: Vec<CancelledClaim>,
+    /// What is paused.
+    pub paused: Pauses,
 }
 
 /// The result of a lease expiry: what happened to the worker's jobs.

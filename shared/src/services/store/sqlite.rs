@@ -6,6 +6,7 @@
 
 mod accept;
 mod attempts;
+mod audit;
 mod cancel;
 mod checkpoint;
 mod claim;
@@ -22,6 +23,7 @@ mod list;
 mod load;
 mod look;
 mod open;
+mod pause;
 mod private;
 mod readers;
 mod recent;
@@ -49,9 +51,10 @@ use self::{
     writer::{Bodies, Writer},
 };
 use super::{
-    Acceptance, Cancelled, Candidate, Capacity, Claim, Claimed, DueJobs, Expired, Heartbeat,
-    ListPage, Load, NewJob, OwnerId, Redeliverable, RedeliveryPage, Renewal, RequestList, Scope,
-    Settlement, StoreError, Swept, Trouble, Uncancellable, Unredeliverable,
+    Acceptance, AuditRecord, Cancelled, Candidate, Capacity, Claim, Claimed, DueJobs, Expired,
+    Heartbeat, ListPage, Load, NewJob, OwnerId, Pause, Paused, Redeliverable, RedeliveryPage,
+    Renewal, RequestList, Scope, Settlement, StoreError, Swept, TooManyPauses, Trouble,
+    Uncancellable, Unredeliverable,
 };
 use crate::{
     config::StoreSettings,
@@ -242,6 +245,16 @@ impl Sqlite {
             .await
     }
 
+    pub(super) async fn unpark_origin(
+        &self,
+        origin: Origin,
+        limit: usize,
+    ) -> Result<usize, StoreError> {
+        self.writer
+            .write(self.timed(move |tx, now| look::unpark_origin(tx, &origin, limit, now)))
+            .await
+    }
+
     pub(super) async fn destinations_over_limit(
         &self,
         most: usize,
@@ -336,6 +349,40 @@ impl Sqlite {
     ) -> Result<Result<Cancelled, Uncancellable>, StoreError> {
         self.writer
             .try_write(self.timed(move |tx, now| cancel::cancel(tx, &scope, id, now)))
+            .await
+    }
+
+    pub(super) async fn pause(
+        &self,
+        what: Paused,
+        operator: ClientName,
+    ) -> Result<Result<bool, TooManyPauses>, StoreError> {
+        self.writer
+            .try_write(move |tx| pause::begin(tx, &what, &operator))
+            .await
+    }
+
+    pub(super) async fn resume(
+        &self,
+        what: Paused,
+        operator: ClientName,
+    ) -> Result<bool, StoreError> {
+        self.writer
+            .try_write(move |tx| pause::end(tx, &what, &operator))
+            .await
+    }
+
+    pub(super) async fn pauses(&self) -> Result<Vec<Pause>, StoreError> {
+        self.readers.read(pause::list).await
+    }
+
+    pub(super) async fn audit(
+        &self,
+        before: Option<i64>,
+        limit: usize,
+    ) -> Result<Vec<AuditRecord>, StoreError> {
+        self.readers
+            .read(move |db| audit::read(db, before, limit))
             .await
     }
 

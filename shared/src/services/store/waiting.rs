@@ -20,6 +20,17 @@ pub(super) struct Unfinished<'a> {
     pub(super) lost_claims: u32,
     /// The last attempt with a known outcome.
     pub(super) last_attempt: Option<&'a Attempt>,
+    /// What operators have paused of what it needs, if they have.
+    pub(super) paused: Option<PausedPart>,
+}
+
+/// What an operator has paused that holds a job back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum PausedPart {
+    /// All claims.
+    Everything,
+    /// The callbacks to its receiver.
+    Receiver,
 }
 
 /// Where an unfinished job is.
@@ -46,6 +57,14 @@ pub(super) fn waiting_for(job: &Unfinished<'_>, now: Timestamp) -> WaitingFor {
         Work::Job => "job",
         Work::Redelivery => "redelivery",
     };
+    // Until when is up to the operator, whatever else it waits for.
+    if let (Place::Table { .. }, Some(part)) = (job.place, job.paused) {
+        return WaitingFor {
+            reason: WaitReason::Paused,
+            detail: paused(part),
+            until: None,
+        };
+    }
     let (reason, detail, until) = match job.place {
         Place::Worker { owner, renewed_at } => match renewed_at {
             None => (
@@ -111,6 +130,14 @@ fn is_silent(renewed_at: &str, now: Timestamp) -> bool {
     since.is_some_and(|since| since > SILENCE)
 }
 
+fn paused(part: PausedPart) -> String {
+    match part {
+        PausedPart::Everything => "An operator has paused the service: no worker claims a job.",
+        PausedPart::Receiver => "An operator has paused the callbacks to its receiver.",
+    }
+    .to_owned()
+}
+
 fn retry(last: Option<&Attempt>) -> String {
     let Some(Attempt {
         number,
@@ -152,6 +179,7 @@ mod tests {
             claims: 2,
             lost_claims: 0,
             last_attempt: None,
+            paused: None,
         }
     }
 

@@ -10,7 +10,10 @@ use super::{
 };
 use crate::{
     metrics::Metrics,
-    workers::slots::{Slot, Slots},
+    workers::{
+        pauses::KnownPauses,
+        slots::{Slot, Slots},
+    },
 };
 
 const BAD: &str = "http://bad.example";
@@ -19,7 +22,8 @@ const PARK_MAX: Duration = Duration::from_mins(5);
 
 fn origins(limit: usize, slots: u32) -> (Origins, Slots) {
     let slots = Slots::new(slots, 5);
-    let origins = Origins::new(limit, PARK_MAX, slots.clone(), Metrics::new());
+    let pauses = KnownPauses::default();
+    let origins = Origins::new(limit, PARK_MAX, slots.clone(), pauses, Metrics::new());
     (origins, slots)
 }
 

@@ -7,6 +7,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use super::{
     clock::StoreTime,
     columns::{self, bytes},
+    pause,
     state::{self, IS_CLAIMED, IS_HELD},
 };
 use crate::{
@@ -43,13 +44,18 @@ impl ClaimedRows {
     }
 
     /// Claims the `candidates` whose rows nobody has claimed since they were read, in order, while
-    /// there is room.
+    /// there is room. Claims none while everything is paused.
     pub(super) fn claim(
         &mut self,
         connection: &Connection,
         owner: OwnerId,
         mut candidates: Vec<Candidate>,
     ) -> rusqlite::Result<()> {
+        // In the claim's transaction: from the commit of a pause on, no claim succeeds, whatever
+        // the worker knows.
+        if pause::is_everything(connection)? {
+            return Ok(());
+        }
         self.rows.reserve(candidates.len());
         let mut tried = 0;
         // Mostly one chunk: few transactions claim a redelivery.

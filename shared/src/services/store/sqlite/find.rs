@@ -12,7 +12,7 @@ use crate::{
     models::{Mode, Request, RequestId, Status},
     services::store::{
         Scope, Work,
-        waiting::{Place, Unfinished, waiting_for},
+        waiting::{PausedPart, Place, Unfinished, waiting_for},
     },
 };
 
@@ -33,7 +33,10 @@ pub(super) fn find(
                     coalesce(again.claim, job.claim), coalesce(again.lost_claims, job.lost_claims),
                     coalesce(again.due, job.due), coalesce(again.parked_at, job.parked_at),
                     again.status, coalesce(again.parks, job.parks), traceparent,
-                    coalesce(again.owner, job.owner), workers.renewed_at
+                    coalesce(again.owner, job.owner), workers.renewed_at,
+                    EXISTS (SELECT 1 FROM pauses WHERE origin = ''),
+                    EXISTS (SELECT 1 FROM pauses
+                            WHERE origin = coalesce(again.origin, job.origin))
              FROM requests AS job LEFT JOIN redeliveries AS again USING (id)
                  LEFT JOIN workers ON workers.owner = coalesce(again.owner, job.owner)
              WHERE id = ?1 AND (?2 IS NULL OR job.created_by = ?2)",
@@ -58,6 +61,7 @@ struct Stored {
     /// The worker that holds it, if one does.
     owner: String,
     renewed_at: Option<String>,
+    paused: Option<PausedPart>,
 }
 
 impl Stored {
@@ -67,6 +71,13 @@ impl Stored {
             is_due: due.is_none_or(|due| StoreTime::stored(due) <= clock.now()),
             owner: columns::text(row, 16)?.unwrap_or_default(),
             renewed_at: columns::text(row, 17)?,
+            paused: if row.get(18)? {
+                Some(PausedPart::Everything)
+            } else if row.get(19)? {
+                Some(PausedPart::Receiver)
+            } else {
+                None
+            },
         })
     }
 
@@ -95,6 +106,7 @@ impl Stored {
             claims: request.claims,
             lost_claims: request.lost_claims,
             last_attempt: request.attempts.last(),
+            paused: self.paused,
         })
     }
 }

@@ -11,7 +11,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use super::{
     cancel,
     clock::StoreTime,
-    columns, events, redelivery,
+    columns, events, pause, redelivery,
     state::{self, IS_CLAIMED},
 };
 use crate::{
@@ -90,6 +90,7 @@ pub(super) fn renew(
     Ok(Some(Renewal {
         others: others.into_iter().flatten().collect(),
         cancelled,
+        paused: pause::all(connection)?,
     }))
 }
 

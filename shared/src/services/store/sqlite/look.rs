@@ -8,7 +8,7 @@ use std::{
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::{clock::StoreTime, columns, state};
+use super::{clock::StoreTime, columns, pause, state};
 use crate::{
     models::{ClientName, Destination, Origin},
     services::store::{
@@ -165,6 +165,10 @@ pub(super) fn due_jobs(
     turn: &Turn,
     now: StoreTime,
 ) -> rusqlite::Result<DueJobs> {
+    // Or a worker would find, and try to claim, the same jobs again and again.
+    if pause::is_everything(connection)? {
+        return Ok(DueJobs::default());
+    }
     let undated = undated(connection, capacity.jobs)?;
     let capacity = &Capacity {
         jobs: capacity.jobs - undated.len(),
@@ -314,6 +318,9 @@ fn due_of(
 
 /// Reads up to `limit` suspected poison jobs, fewest lost claims first.
 pub(super) fn suspects(connection: &Connection, limit: usize) -> rusqlite::Result<Vec<Candidate>> {
+    if pause::is_everything(connection)? {
+        return Ok(Vec::new());
+    }
     let mut found = Vec::new();
     for work in Work::ALL {
         let (table, also) = match work {
@@ -388,6 +395,34 @@ pub(super) fn unpark(
                 now.millis(),
                 columns::integer(limit - unparked),
                 destination.tenant.as_ref().map(ClientName::as_str),
+            ])?;
+    }
+    Ok(unparked)
+}
+
+/// Makes up to `limit` jobs parked for `origin` due at `now`, of all tenants. They count as parked
+/// since now: a pause uses up nothing of `CALLBACK_PARK_MAX`.
+pub(super) fn unpark_origin(
+    connection: &Connection,
+    origin: &Origin,
+    limit: usize,
+    now: StoreTime,
+) -> rusqlite::Result<usize> {
+    let mut unparked = 0;
+    for table in Work::ALL.map(state::table) {
+        unparked += connection
+            // As above.
+            .prepare_cached(&format!(
+                "UPDATE {table} SET due = ?2, parked_at = ?2 WHERE id IN (
+                     SELECT id FROM {table} INDEXED BY {table}_backlog
+                     WHERE status = 'PENDING' AND claim > 0 AND due > ?2 AND parked_at IS NOT NULL
+                       AND origin = ?1
+                     LIMIT ?3)"
+            ))?
+            .execute(params![
+                origin.as_str(),
+                now.millis(),
+                columns::integer(limit - unparked),
             ])?;
     }
     Ok(unparked)

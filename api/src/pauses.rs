@@ -1,0 +1,80 @@
+//! What operators have paused, as `/healthz` and the metrics show it.
+
+use std::{
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
+
+use storm_shared::services::store::{Pauses, Store, StoreError};
+use tokio::{sync::Mutex, time::sleep};
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::metrics::Metrics;
+
+/// The interval between looks: another process may have paused or resumed something.
+const PERIOD: Duration = Duration::from_secs(1);
+
+/// The pauses as of the last look. It decides nothing: the store and the workers do.
+pub struct PauseWatch {
+    known: Known,
+    _watch: AbortOnDropHandle<()>,
+}
+
+#[derive(Clone)]
+struct Known {
+    store: Store,
+    pauses: Arc<RwLock<Pauses>>,
+    metrics: Metrics,
+    /// One look at a time, so that none overwrites what a later one has found.
+    turn: Arc<Mutex<()>>,
+}
+
+impl PauseWatch {
+    /// Looks once a second, until this value is dropped.
+    pub fn start(store: Store, metrics: Metrics) -> Self {
+        let known = Known {
+            store,
+            pauses: Arc::default(),
+            metrics,
+            turn: Arc::default(),
+        };
+        // In the background: `/healthz` is open to anybody and must not be a way to force reads.
+        let watch = tokio::spawn(watch(known.clone()));
+        Self {
+            known,
+            _watch: AbortOnDropHandle::new(watch),
+        }
+    }
+
+    /// All that is paused.
+    pub fn current(&self) -> Pauses {
+        let pauses = self.known.pauses.read();
+        pauses.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Looks now, so that this process shows what it has just done.
+    pub async fn look(&self) {
+        // An error is met again by the next look.
+        let _ = self.known.look().await;
+    }
+}
+
+impl Known {
+    async fn look(&self) -> Result<(), StoreError> {
+        let _turn = self.turn.lock().await;
+        let pauses = self.store.pauses().await?.into_iter();
+        let pauses: Pauses = pauses.map(|pause| pause.what).collect();
+        self.metrics.paused(&pauses);
+        // Only ever replaced as a whole, so a poisoned lock still guards complete ones.
+        let mut known = self.pauses.write().unwrap_or_else(PoisonError::into_inner);
+        *known = pauses;
+        Ok(())
+    }
+}
+
+async fn watch(known: Known) {
+    // The health check and the log tell of a database that can't be read.
+    while !matches!(known.look().await, Err(StoreError::Closed)) {
+        sleep(PERIOD).await;
+    }
+}

@@ -1,0 +1,112 @@
+//! The answers to operators.
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+use storm_shared::services::store::{AuditRecord, Pause, Paused};
+use warp::{http::StatusCode, reply::Response};
+
+use super::json::json;
+
+/// `200` with the pauses in force.
+pub fn pauses(pauses: &[Pause]) -> Response {
+    #[derive(Serialize)]
+    struct Of<'a> {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        origin: Option<&'a str>,
+        since: &'a str,
+        operator: &'a str,
+    }
+
+    #[derive(Serialize)]
+    struct Body<'a> {
+        everything: Option<Of<'a>>,
+        origins: Vec<Of<'a>>,
+    }
+
+    let mut body = Body {
+        everything: None,
+        origins: Vec::new(),
+    };
+    for Pause {
+        what,
+        since,
+        operator,
+    } in pauses
+    {
+        let of = |origin| Of {
+            origin,
+            since,
+            operator,
+        };
+        match what {
+            Paused::Everything => body.everything = Some(of(None)),
+            Paused::Origin(origin) => body.origins.push(of(Some(origin.as_str()))),
+        }
+    }
+    json(StatusCode::OK, &body)
+}
+
+/// `200` for a pause or a resumption, with whether it has `changed` anything.
+pub fn pause_changed(what: &Paused, is_paused: bool, changed: bool) -> Response {
+    #[derive(Serialize)]
+    struct Body {
+        changed: bool,
+        message: &'static str,
+    }
+
+    let message = match (what, is_paused) {
+        (Paused::Everything, true) => {
+            "Everything is paused: no job is claimed. Jobs that run go on, and new ones are accepted"
+        }
+        (Paused::Everything, false) => {
+            "Everything is resumed, except for the origins that are paused"
+        }
+        (Paused::Origin(_), true) => {
+            "The origin is paused: after the workers' next heartbeat, no callback to it begins"
+        }
+        (Paused::Origin(_), false) => {
+            "The origin is resumed: after the workers' next heartbeat, its callbacks continue"
+        }
+    };
+    json(StatusCode::OK, &Body { changed, message })
+}
+
+/// `200` with a page of the audit, whose largest size is `limit`.
+pub fn audit(records: &[AuditRecord], limit: usize) -> Response {
+    #[derive(Serialize)]
+    struct Record<'a> {
+        number: i64,
+        at: &'a str,
+        operator: &'a str,
+        action: &'a str,
+        filter: &'a RawValue,
+        matched: usize,
+        changed: usize,
+        dry_run: bool,
+    }
+
+    #[derive(Serialize)]
+    struct Body<'a> {
+        records: Vec<Record<'a>>,
+        next_cursor: Option<String>,
+    }
+
+    let last = records.last().filter(|_| records.len() == limit);
+    let body = Body {
+        next_cursor: last.map(|last| last.number.to_string()),
+        records: records
+            .iter()
+            .map(|record| Record {
+                number: record.number,
+                at: &record.at,
+                operator: &record.operator,
+                action: &record.action,
+                filter: &record.filter,
+                matched: record.matched,
+                changed: record.changed,
+                dry_run: record.dry_run,
+            })
+            .collect(),
+    };
+    json(StatusCode::OK, &body)
+}

@@ -1,0 +1,275 @@
+//! Operators: their tokens, and what they pause.
+
+use serde_json::json;
+use storm_shared::services::access::Token;
+
+use crate::{
+    auth::{bearing, entry, token},
+    client::{Answer, bare, post},
+    server::{NO_REDIS, Server},
+};
+
+const JOB: &str = r#"{"records": 1, "report_name": "a"}"#;
+const EVERYTHING: &str = r#"{"everything": true}"#;
+
+/// A server with one client and one operator.
+struct Operated {
+    server: Server,
+    client: Token,
+    operator: Token,
+}
+
+impl Operated {
+    async fn start(overrides: &[(&str, &str)]) -> Self {
+        let (client, operator) = (token(), token());
+        let entries = [entry("one", &client), entry("ops", &operator)];
+        let tokens = [
+            ("API_TOKENS", entries[0].as_str()),
+            ("ADMIN_TOKENS", &entries[1]),
+        ];
+        let server = Server::start(&[&tokens[..], overrides].concat()).await;
+        Self {
+            server,
+            client,
+            operator,
+        }
+    }
+
+    async fn ask(&self, request: &str) -> Answer {
+        self.server.ask(bearing(&self.operator, request)).await
+    }
+}
+
+#[tokio::test]
+async fn without_admin_tokens_there_is_no_admin() {
+    let server = Server::start(&[]).await;
+    for request in [
+        bare("GET", "/admin"),
+        bare("GET", "/admin/pause"),
+        bare("PUT", "/admin/pause"),
+        bare("GET", "/admin/audit"),
+        post("/admin/pause", EVERYTHING),
+        bearing(&token(), &post("/admin/pause", EVERYTHING)),
+    ] {
+        let answer = server.ask(&request).await;
+        assert_eq!(answer.problem(), "404 not-found", "{request}");
+    }
+    assert_eq!(server.app.store.pauses().await.unwrap(), []);
+
+    let client = token();
+    let server = Server::start(&[("API_TOKENS", &entry("one", &client))]).await;
+    let request = post("/admin/pause", EVERYTHING);
+    assert_eq!(server.ask(&request).await.problem(), "401 unauthorized");
+    let answer = server.ask(bearing(&client, &request)).await;
+    assert_eq!(answer.problem(), "404 not-found");
+}
+
+#[tokio::test]
+async fn admin_opens_to_an_operators_token_only_and_that_opens_nothing_else() {
+    let it = Operated::start(&[]).await;
+    for path in ["/admin", "/admin/", "/admin/pause", "/admin/nothing"] {
+        for request in [bare("GET", path), post(path, EVERYTHING)] {
+            let answer = it.server.ask(&request).await;
+            assert_eq!(answer.problem(), "401 unauthorized", "{request}");
+            assert_eq!(answer.header("www-authenticate"), Some("Bearer"));
+            let guess = it.server.ask(bearing(&token(), &request)).await;
+            assert_eq!(guess.problem(), "401 unauthorized");
+            let client = it.server.ask(bearing(&it.client, &request)).await;
+            assert_eq!(client.problem(), "403 forbidden");
+        }
+    }
+    assert_eq!(it.server.app.store.pauses().await.unwrap(), []);
+    // Other spellings are no operator's paths.
+    for path in [
+        "//admin/pause",
+        "/admin%2fpause",
+        "/Admin/pause",
+        "/administrators",
+    ] {
+        let answer = it.ask(&post(path, EVERYTHING)).await;
+        assert_eq!(answer.problem(), "403 forbidden", "{path}");
+        let answer = it
+            .server
+            .ask(bearing(&it.client, &post(path, EVERYTHING)))
+            .await;
+        assert_eq!(answer.problem(), "404 not-found", "{path}");
+    }
+    for request in [
+        post("/async", JOB),
+        post("/sync", JOB),
+        bare("GET", "/requests"),
+        bare("GET", "/metrics"),
+    ] {
+        let answer = it.ask(&request).await;
+        assert!(matches!(answer.status, 401 | 403), "{request}");
+    }
+    let answer = it.ask(&bare("GET", "/admin/nothing")).await;
+    assert_eq!(answer.problem(), "404 not-found");
+    for (path, allowed) in [
+        ("/admin/pause", "GET, HEAD, POST"),
+        ("/admin/resume", "POST"),
+        ("/admin/audit", "GET, HEAD"),
+    ] {
+        let answer = it.ask(&bare("DELETE", path)).await;
+        assert_eq!(
+            (answer.status, answer.header("allow")),
+            (405, Some(allowed))
+        );
+    }
+}
+
+#[tokio::test]
+async fn without_api_tokens_clients_need_none_and_operators_do() {
+    let operator = token();
+    let server = Server::start(&[("ADMIN_TOKENS", &entry("ops", &operator))]).await;
+    assert_eq!(server.ask(post("/async", JOB)).await.status, 202);
+    let request = bare("GET", "/admin/pause");
+    assert_eq!(server.ask(&request).await.problem(), "401 unauthorized");
+    // Where a token is needed, any host may be named.
+    let elsewhere = request.replace("localhost", "ops.example");
+    let answer = server.ask(bearing(&operator, &elsewhere)).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let answer = server
+        .ask(elsewhere.replace("/admin/pause", "/requests"))
+        .await;
+    assert_eq!(answer.problem(), "421 misdirected");
+}
+
+#[tokio::test]
+async fn operators_have_no_rate_limit_and_a_web_page_is_refused() {
+    let it = Operated::start(&[("RATE_LIMIT", "1/h")]).await;
+    for _ in 0..5 {
+        assert_eq!(it.ask(&bare("GET", "/admin/pause")).await.status, 200);
+    }
+    let page = post("/admin/pause", EVERYTHING);
+    let page = page.replacen("\r\n", "\r\norigin: https://evil.example\r\n", 1);
+    assert_eq!(it.ask(&page).await.problem(), "403 cross-origin");
+    let callback = post("/admin/pause", EVERYTHING);
+    let callback = callback.replacen("\r\n", "\r\nstorm-callback: 1\r\n", 1);
+    assert_eq!(it.ask(&callback).await.problem(), "403 callback-loop");
+}
+
+#[tokio::test]
+async fn a_pause_is_seen_in_the_health_check_the_metrics_and_the_request() {
+    let it = Operated::start(&[]).await;
+    let accepted = it
+        .server
+        .ask(bearing(&it.client, &post("/async", JOB)))
+        .await;
+    let id = accepted.json()["request_id"].as_str().unwrap().to_owned();
+    let first = it.ask(&post("/admin/pause", EVERYTHING)).await;
+    assert_eq!(
+        (first.status, &first.json()["changed"]),
+        (200, &json!(true))
+    );
+    let again = it.ask(&post("/admin/pause", EVERYTHING)).await;
+    assert_eq!(
+        (again.status, &again.json()["changed"]),
+        (200, &json!(false))
+    );
+    let origin = r#"{"origin": "HTTPS://Hooks.example:443/"}"#;
+    assert_eq!(it.ask(&post("/admin/pause", origin)).await.status, 200);
+
+    let pauses = it.ask(&bare("GET", "/admin/pause")).await.json();
+    assert_eq!(pauses["everything"]["operator"], "ops");
+    assert_eq!(pauses["origins"][0]["origin"], "https://hooks.example");
+    let health = it.server.ask(bare("GET", "/healthz")).await.json();
+    assert_eq!(
+        (
+            &health["paused"],
+            &health["paused_origins"],
+            &health["database"]
+        ),
+        (&json!(true), &json!(1), &json!("ok"))
+    );
+    let metrics = it.server.app.metrics.render();
+    assert!(metrics.contains("storm_api_paused 1\n"), "{metrics}");
+    assert!(
+        metrics.contains("storm_api_paused_origins 1\n"),
+        "{metrics}"
+    );
+    let request = bare("GET", &format!("/requests/{id}"));
+    let request = it.server.ask(bearing(&it.client, &request)).await.json();
+    assert_eq!(request["waiting_for"]["reason"], "paused");
+    assert_eq!(
+        it.server
+            .ask(bearing(&it.client, &post("/async", JOB)))
+            .await
+            .status,
+        202
+    );
+    assert_eq!(it.server.ask(bare("GET", "/readyz")).await.status, 200);
+
+    for body in [EVERYTHING, origin] {
+        let resumed = it.ask(&post("/admin/resume", body)).await;
+        assert_eq!(resumed.json()["changed"], true, "{}", resumed.text());
+        let again = it.ask(&post("/admin/resume", body)).await;
+        assert_eq!(again.json()["changed"], false);
+    }
+    let health = it.server.ask(bare("GET", "/healthz")).await.json();
+    assert_eq!(health.get("paused").or(health.get("paused_origins")), None);
+}
+
+#[tokio::test]
+async fn a_pause_by_another_process_is_seen_within_a_moment() {
+    let server = Server::start(&[("REDIS_URL", "none")]).await;
+    let ok = r#"{"status":"ok","database":"ok","redis":"none"}"#;
+    let health = async || server.ask(bare("GET", "/healthz")).await.text().to_owned();
+    assert_eq!(health().await, ok);
+    let other = &server.app.store;
+    let operator = || "other".parse().unwrap();
+    let everything = storm_shared::services::store::Paused::Everything;
+    let paused = other.pause(everything.clone(), operator()).await;
+    assert!(paused.unwrap().unwrap());
+    while health().await == ok {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(health().await, ok.replace('}', r#","paused":true}"#));
+    assert!(other.resume(everything, operator()).await.unwrap());
+    while health().await != ok {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_pause_that_names_nothing_or_too_much_changes_nothing_and_says_why() {
+    let it = Operated::start(&[NO_REDIS]).await;
+    for (body, field) in [
+        ("{}", "everything"),
+        (r#"{"everything": false}"#, "everything"),
+        (r#"{"origin": "https://a.example/hook"}"#, "origin"),
+        (r#"{"orign": "https://a.example"}"#, "orign"),
+    ] {
+        for path in ["/admin/pause", "/admin/resume"] {
+            let answer = it.ask(&post(path, body)).await;
+            assert_eq!(answer.problem(), "422 validation", "{body}");
+            assert_eq!(answer.json()["errors"][0]["field"], field);
+        }
+    }
+    let answer = it.ask(&bare("POST", "/admin/pause")).await;
+    assert_eq!(answer.problem(), "415 unsupported-media-type");
+    assert_eq!(it.server.app.store.pauses().await.unwrap(), []);
+    assert_eq!(it.server.app.store.audit(None, 1).await.unwrap().len(), 0);
+}
+
+#[tokio::test]
+async fn the_audit_says_who_has_done_what_newest_first() {
+    let it = Operated::start(&[]).await;
+    let one = r#"{"origin":"https://hooks.example"}"#;
+    it.ask(&post("/admin/pause", EVERYTHING)).await;
+    it.ask(&post("/admin/pause", one)).await;
+    it.ask(&post("/admin/resume", EVERYTHING)).await;
+    let first = it.ask(&bare("GET", "/admin/audit?limit=2")).await.json();
+    let actions = first["records"].as_array().unwrap();
+    assert_eq!(actions.len(), 2);
+    assert_eq!(actions[0]["action"], "resume");
+    assert_eq!(actions[1]["filter"]["origin"], "https://hooks.example");
+    assert_eq!(actions[1]["operator"], "ops");
+    let cursor = first["next_cursor"].as_str().unwrap();
+    let path = format!("/admin/audit?limit=2&cursor={cursor}");
+    let second = it.ask(&bare("GET", &path)).await.json();
+    assert_eq!(second["records"][0]["filter"]["everything"], true);
+    assert_eq!(second["next_cursor"], json!(null));
+    let refused = it.ask(&bare("GET", "/admin/audit?limit=0")).await;
+    assert_eq!(refused.problem(), "422 validation");
+}

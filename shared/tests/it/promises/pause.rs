@@ -1,0 +1,325 @@
+//! Pauses: what operators hold back, and what they have done.
+
+use std::{collections::HashSet, time::Duration};
+
+use storm_shared::{
+    models::{CallbackUrl, ClientName, Destination, Origin, RequestId, Status, WaitReason},
+    services::{
+        report,
+        store::{
+            Candidate, DueJobs, Job, MAX_PAUSED_ORIGINS, NewJob, Outcome, Paused, Pauses,
+            Settlement, Store, TooManyPauses,
+        },
+    },
+};
+
+use crate::{
+    database::TestDatabase,
+    jobs::{
+        accept, claim_due, claim_new, claim_one, claimed, delivered, due_ids, due_jobs,
+        expire_lease, finished, new_worker, redeliver, row, spec, status,
+    },
+};
+
+on_every_engine! {
+    while_everything_is_paused_no_claim_succeeds_and_none_is_looked_for,
+    a_claim_that_was_won_before_the_pause_is_still_found_by_its_repeat,
+    what_runs_goes_on_to_its_settlement_and_jobs_are_accepted,
+    a_pause_is_seen_by_every_process_and_survives_a_restart,
+    a_repeat_succeeds_and_says_that_it_changed_nothing,
+    to_resume_everything_leaves_origins_paused,
+    the_number_of_paused_origins_is_bounded,
+    parked_jobs_of_an_origin_are_released_for_all_tenants_and_of_no_other_origin,
+    a_release_after_a_pause_gives_the_whole_time_for_parking_again,
+    an_unfinished_job_says_what_is_paused,
+    each_pause_and_resumption_is_recorded_newest_first,
+}
+
+/// Longer than any test takes.
+const AN_HOUR: Duration = Duration::from_hours(1);
+
+fn origin(text: &str) -> Origin {
+    CallbackUrl::parse(text).unwrap().origin().clone()
+}
+
+/// That of the jobs of `accept`.
+fn example() -> Paused {
+    Paused::Origin(origin("http://example.com"))
+}
+
+fn operator() -> ClientName {
+    "ops".parse().unwrap()
+}
+
+async fn pause(store: &Store, what: Paused) -> bool {
+    store.pause(what, operator()).await.unwrap().unwrap()
+}
+
+async fn resume(store: &Store, what: Paused) -> bool {
+    store.resume(what, operator()).await.unwrap()
+}
+
+/// What a worker's heartbeat finds.
+async fn seen(store: &Store) -> Pauses {
+    let worker = new_worker(store).await;
+    let seen = store.renew(worker).await.unwrap().paused;
+    store.deregister(worker).await.unwrap();
+    seen
+}
+
+async fn accept_for(store: &Store, url: &str, tenant: Option<&str>) -> RequestId {
+    let id = RequestId::generate();
+    let job = NewJob {
+        created_by: tenant.map(|name| name.parse().unwrap()),
+        ..NewJob::new(id, spec(), Some(CallbackUrl::parse(url).unwrap()))
+    };
+    store.accept(job).await.unwrap();
+    id
+}
+
+async fn park(store: &Store, job: &Job, wait: Duration) {
+    let report = report::expected(&job.spec);
+    let parked = store.settle(job.claim, Some(&report), Settlement::Park { wait });
+    parked.await.unwrap();
+}
+
+async fn while_everything_is_paused_no_claim_succeeds_and_none_is_looked_for(
+    database: TestDatabase,
+) {
+    let store = database.open().await;
+    let again = finished(&store, Outcome::Completed).await;
+    redeliver(&store, again).await.unwrap();
+    let suspect = claimed(&store).await;
+    expire_lease(&store, suspect.claim.owner).await;
+    let new = accept(&store).await;
+    let mut candidates = due_jobs(&store, 9).await.due;
+    candidates.extend(store.suspects(9).await.unwrap());
+    assert_eq!(candidates.len(), 3);
+
+    assert!(pause(&store, Paused::Everything).await);
+    assert_eq!(due_jobs(&store, 9).await, DueJobs::default());
+    assert_eq!(store.suspects(9).await.unwrap(), []);
+    // A worker may have looked, or was notified, before it.
+    let worker = new_worker(&store).await;
+    for _ in 0..2 {
+        let claimed = store.claim(worker, candidates.clone()).await.unwrap();
+        assert!(claimed.is_empty());
+        let claimed = store.claim_again(worker, candidates.clone()).await.unwrap();
+        assert!(claimed.is_empty());
+    }
+    assert!(claim_one(&store, new).await.is_none());
+
+    assert!(resume(&store, Paused::Everything).await);
+    let claimed = store.claim(worker, candidates).await.unwrap();
+    assert_eq!(claimed.len(), 3, "nothing was lost");
+}
+
+async fn a_claim_that_was_won_before_the_pause_is_still_found_by_its_repeat(
+    database: TestDatabase,
+) {
+    let store = database.open().await;
+    let (won, other) = (accept(&store).await, accept(&store).await);
+    let worker = new_worker(&store).await;
+    assert_eq!(claim_new(&store, worker, &[won]).await.len(), 1);
+    pause(&store, Paused::Everything).await;
+    let both = [won, other].map(Candidate::notified).to_vec();
+    let claimed = store.claim_again(worker, both).await.unwrap();
+    let claimed: Vec<_> = claimed
+        .into_iter()
+        .map(|job| job.unwrap().claim.id)
+        .collect();
+    assert_eq!(claimed, [won]);
+}
+
+async fn what_runs_goes_on_to_its_settlement_and_jobs_are_accepted(database: TestDatabase) {
+    let store = database.open().await;
+    let job = claimed(&store).await;
+    pause(&store, Paused::Everything).await;
+    let report = report::expected(&job.spec);
+    store.store_result(job.claim, &report).await.unwrap();
+    store
+        .settle(job.claim, Some(&report), delivered())
+        .await
+        .unwrap();
+    assert_eq!(status(&store, job.claim.id).await, Status::Completed);
+    let id = accept(&store).await;
+    assert_eq!(status(&store, id).await, Status::Pending);
+    // A dead worker's jobs are reclaimed, and wait.
+    resume(&store, Paused::Everything).await;
+    let held = claim_one(&store, id).await.unwrap();
+    pause(&store, Paused::Everything).await;
+    assert_eq!(expire_lease(&store, held.claim.owner).await.reclaimed, 1);
+}
+
+async fn a_pause_is_seen_by_every_process_and_survives_a_restart(database: TestDatabase) {
+    let (store, other) = (database.open().await, database.open().await);
+    assert_eq!(seen(&other).await, Pauses::default());
+    pause(&store, Paused::Everything).await;
+    pause(&store, example()).await;
+    let expected: Pauses = [Paused::Everything, example()].into_iter().collect();
+    assert_eq!(seen(&other).await, expected);
+    store.close().await;
+    other.close().await;
+    let store = database.open().await;
+    assert_eq!(seen(&store).await, expected);
+    let pauses = store.pauses().await.unwrap();
+    let what: Vec<_> = pauses.iter().map(|pause| pause.what.clone()).collect();
+    assert_eq!(what, [Paused::Everything, example()]);
+    assert!(pauses.iter().all(|pause| pause.operator == "ops"));
+    assert!(pauses[0].since.ends_with('Z'), "{pauses:?}");
+}
+
+async fn a_repeat_succeeds_and_says_that_it_changed_nothing(database: TestDatabase) {
+    let store = database.open().await;
+    for what in [Paused::Everything, example()] {
+        assert!(!resume(&store, what.clone()).await);
+        assert!(pause(&store, what.clone()).await);
+        let before = store.pauses().await.unwrap();
+        assert!(!pause(&store, what.clone()).await);
+        assert_eq!(store.pauses().await.unwrap(), before);
+        assert!(resume(&store, what.clone()).await);
+        assert!(!resume(&store, what).await);
+        assert_eq!(store.pauses().await.unwrap(), []);
+    }
+}
+
+async fn to_resume_everything_leaves_origins_paused(database: TestDatabase) {
+    let store = database.open().await;
+    pause(&store, example()).await;
+    pause(&store, Paused::Everything).await;
+    resume(&store, Paused::Everything).await;
+    assert_eq!(seen(&store).await, [example()].into_iter().collect());
+}
+
+async fn the_number_of_paused_origins_is_bounded(database: TestDatabase) {
+    let store = database.open().await;
+    let nth = |n: usize| Paused::Origin(origin(&format!("http://r{n}.example")));
+    for n in 0..MAX_PAUSED_ORIGINS {
+        assert!(pause(&store, nth(n)).await);
+    }
+    let one_more = store.pause(nth(MAX_PAUSED_ORIGINS), operator()).await;
+    assert_eq!(one_more.unwrap(), Err(TooManyPauses));
+    assert!(!pause(&store, nth(0)).await, "a repeat is no other one");
+    assert!(pause(&store, Paused::Everything).await);
+    assert_eq!(seen(&store).await.origins.len(), MAX_PAUSED_ORIGINS);
+    assert!(resume(&store, nth(0)).await);
+    assert!(pause(&store, nth(MAX_PAUSED_ORIGINS)).await);
+}
+
+async fn parked_jobs_of_an_origin_are_released_for_all_tenants_and_of_no_other_origin(
+    database: TestDatabase,
+) {
+    let store = database.open().await;
+    let url = "https://paused.example:8443/a";
+    let mut expected = HashSet::new();
+    for tenant in [None, Some("one"), Some("other")] {
+        expected.insert(accept_for(&store, url, tenant).await);
+    }
+    for job in claim_due(&store).await {
+        park(&store, &job, AN_HOUR).await;
+    }
+    let again = finished(&store, Outcome::Completed).await;
+    redeliver(&store, again).await.unwrap();
+    for other in ["https://paused.example/a", "http://paused.example:8443/a"] {
+        accept_for(&store, other, None).await;
+    }
+    for job in claim_due(&store).await {
+        park(&store, &job, AN_HOUR).await;
+    }
+    assert_eq!(due_ids(&store, 9).await, []);
+    let origin = origin(url);
+    let unpark = |limit| store.unpark_origin(origin.clone(), limit);
+    assert_eq!(unpark(2).await.unwrap(), 2);
+    assert_eq!(unpark(2).await.unwrap(), 1);
+    assert_eq!(unpark(2).await.unwrap(), 0);
+    let due: HashSet<_> = due_ids(&store, 9).await.into_iter().collect();
+    assert_eq!(due, expected);
+    let of_example = store.unpark_origin(self::origin("http://example.com"), 9);
+    assert_eq!(of_example.await.unwrap(), 1, "the redelivery");
+}
+
+async fn a_release_after_a_pause_gives_the_whole_time_for_parking_again(database: TestDatabase) {
+    let store = database.open().await;
+    let job = claimed(&store).await;
+    park(&store, &job, AN_HOUR).await;
+    // As if it had been parked for an hour.
+    database
+        .edit(job.claim.id, "parked_at = parked_at - 3600000")
+        .await;
+    let destination = Destination {
+        tenant: None,
+        origin: origin("http://example.com"),
+    };
+    // A breaker's recovery counts on.
+    assert_eq!(store.unpark(destination, 9).await.unwrap(), 1);
+    let job = claim_due(&store).await.pop().unwrap();
+    assert!(job.parked_for >= AN_HOUR);
+    park(&store, &job, AN_HOUR).await;
+    let unparked = store.unpark_origin(origin("http://example.com"), 9);
+    assert_eq!(unparked.await.unwrap(), 1);
+    let job = claim_due(&store).await.pop().unwrap();
+    assert!(job.parked_for < AN_HOUR, "{:?}", job.parked_for);
+}
+
+async fn an_unfinished_job_says_what_is_paused(database: TestDatabase) {
+    let store = database.open().await;
+    let new = accept(&store).await;
+    let (running, parked) = (claimed(&store).await, claimed(&store).await);
+    park(&store, &parked, AN_HOUR).await;
+    let again = finished(&store, Outcome::Completed).await;
+    redeliver(&store, again).await.unwrap();
+    let elsewhere = accept_for(&store, "http://other.example/", None).await;
+    let waiting = async |id| row(&store, id).await.waiting_for.unwrap();
+    let held = [new, parked.claim.id, again];
+    for (what, word) in [
+        (Paused::Everything, "the service"),
+        (example(), "callbacks"),
+    ] {
+        pause(&store, what.clone()).await;
+        for id in held {
+            let waiting = waiting(id).await;
+            assert_eq!(waiting.reason, WaitReason::Paused);
+            assert!(waiting.detail.contains(word), "{}", waiting.detail);
+            assert_eq!(waiting.until, None);
+        }
+        let is_everything = what == Paused::Everything;
+        let reason = waiting(elsewhere).await.reason;
+        assert_eq!(reason == WaitReason::Paused, is_everything);
+        assert_ne!(waiting(running.claim.id).await.reason, WaitReason::Paused);
+        resume(&store, what).await;
+    }
+    assert_eq!(waiting(new).await.reason, WaitReason::Capacity);
+    assert_eq!(waiting(parked.claim.id).await.reason, WaitReason::Receiver);
+    let done = finished(&store, Outcome::Completed).await;
+    pause(&store, Paused::Everything).await;
+    assert_eq!(row(&store, done).await.waiting_for, None);
+}
+
+async fn each_pause_and_resumption_is_recorded_newest_first(database: TestDatabase) {
+    let store = database.open().await;
+    pause(&store, Paused::Everything).await;
+    pause(&store, example()).await;
+    pause(&store, example()).await;
+    resume(&store, Paused::Everything).await;
+    let records = store.audit(None, 9).await.unwrap();
+    let told: Vec<_> = records
+        .iter()
+        .map(|it| (it.action.as_str(), it.filter.get(), it.matched, it.changed))
+        .collect();
+    let (all, one) = (
+        r#"{"everything":true}"#,
+        r#"{"origin":"http://example.com"}"#,
+    );
+    assert_eq!(
+        told,
+        [
+            ("resume", all, 1, 1),
+            ("pause", one, 1, 0),
+            ("pause", one, 1, 1),
+            ("pause", all, 1, 1),
+        ]
+    );
+    assert!(records.iter().all(|it| it.operator == "ops" && !it.dry_run));
+    let older = store.audit(Some(records[1].number), 1).await.unwrap();
+    assert_eq!(older[0].number, records[2].number);
+}
