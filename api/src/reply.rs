@@ -12,7 +12,7 @@ use storm_shared::{
         readiness::Ready,
         report::Report,
         scrape,
-        store::{Cancelled, CancelledWork},
+        store::{Cancelled, CancelledWork, Erased},
     },
 };
 use warp::{
@@ -117,6 +117,25 @@ pub fn cancelled(id: RequestId, cancelled: &Cancelled) -> Response {
         status: cancelled.status,
         failure: cancelled.failure.as_ref(),
         message: format!("{what}: {attempts}"),
+    };
+    json(StatusCode::OK, &body)
+}
+
+/// `200` for an erased request.
+pub fn erased(id: RequestId, erased: &Erased) -> Response {
+    #[derive(Serialize)]
+    struct Body<'a> {
+        request_id: RequestId,
+        status: Status,
+        erased_at: &'a str,
+        message: &'static str,
+    }
+
+    let body = Body {
+        request_id: id,
+        status: erased.status,
+        erased_at: &erased.at,
+        message: "The payload, the result and the URL are erased. The outcome is kept",
     };
     json(StatusCode::OK, &body)
 }

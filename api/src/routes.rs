@@ -35,6 +35,8 @@ pub fn all(
         .boxed()
         .or(redelivery(app).boxed())
         .unify()
+        .or(erasure(app).boxed())
+        .unify()
         .or(request(app).boxed())
         .unify()
         .or(requests(app).boxed())
@@ -187,6 +189,22 @@ fn redelivery(
         .and(page.or(method_not_allowed("POST")).unify())
         .or(one)
         .unify()
+        .or(path.and(method_not_allowed("POST")).map(|_id, reply| reply))
+        .unify()
+}
+
+fn erasure(
+    app: &Arc<App>,
+) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone + use<> {
+    let path = warp::path!("requests" / String / "erase");
+    let erase = path
+        .and(warp::post())
+        .and(caller())
+        .and(with(app))
+        .and(body::none(app.settings.http.timeout))
+        .then(requests::erase)
+        .map(Reply::into_response);
+    erase
         .or(path.and(method_not_allowed("POST")).map(|_id, reply| reply))
         .unify()
 }

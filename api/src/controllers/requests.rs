@@ -1,5 +1,5 @@
-//! `GET /requests/{id}`, `DELETE /requests/{id}` and `GET /requests`: the state of a request, its
-//! cancellation, and a list of requests.
+//! `GET /requests/{id}`, `DELETE /requests/{id}`, `POST /requests/{id}/erase` and `GET /requests`:
+//! the state of a request, its cancellation and erasure, and a list of requests.
 
 use std::sync::{
     Arc,
@@ -83,4 +83,24 @@ pub async fn cancel(
         why => Problem::uncancellable(why),
     })?;
     Ok(reply::cancelled(id, &cancelled))
+}
+
+/// Erases a finished request within the caller's scope: its payload, result and URL.
+///
+/// # Errors
+/// A body was sent; the request does not exist, is not finished or is being redelivered; or the
+/// store failed.
+pub async fn erase(
+    id: String,
+    caller: Caller,
+    app: Arc<App>,
+    no_body: Result<(), Problem>,
+) -> Result<Response, Problem> {
+    no_body?;
+    let (id, _) = known(&id, &caller, &app).await?;
+    let erase = || app.store.erase(caller.scope(), id);
+    let erased = until_known(app.settings.http.timeout, erase).await;
+    let erased = erased.map_err(|error| store_problem(id, &error))?;
+    let erased = erased.map_err(Problem::unerasable)?;
+    Ok(reply::erased(id, &erased))
 }

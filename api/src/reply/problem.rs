@@ -15,10 +15,11 @@
 //! | `not-found` | 404 | no such path, or no such request |
 //! | `method-not-allowed` | 405 | the path has other methods: those in `Allow` |
 //! | `body-timeout` | 408 | the body did not arrive in time |
-//! | `request-unfinished` | 409 | a request to be redelivered is not over |
+//! | `request-unfinished` | 409 | a request to be redelivered or erased is not over |
 //! | `redelivery-under-way` | 409 | a redelivery of it is in progress |
 //! | `nothing-to-redeliver` | 409 | it has no stored result, or no callback |
 //! | `too-many-pauses` | 409 | as many origins are paused as can be |
+//! | `request-erased` | 409 | it was erased |
 //! | `request-over` | 409 | a request to be cancelled is over |
 //! | `body-too-large` | 413 | the body is over the limit |
 //! | `unsupported-media-type` | 415 | the content type is not `application/json`, or the body is coded |
@@ -55,7 +56,7 @@ use std::{borrow::Cow, time::Duration};
 use serde::Serialize;
 use storm_shared::{
     models::{IdempotencyKeyError, RequestId},
-    services::store::{TooManyPauses, Uncancellable, Unredeliverable},
+    services::store::{TooManyPauses, Uncancellable, Unerasable, Unredeliverable},
 };
 use warp::{
     Reply,
@@ -199,8 +200,8 @@ impl Problem {
     /// The path does not exist.
     pub fn no_such_path() -> Self {
         let detail = "The paths are POST /sync, POST /async, GET /requests, GET and DELETE \
-                      /requests/{id}, POST /requests/{id}/redeliver, POST /requests/redeliver, GET \
-                      /healthz, GET /livez and GET /readyz.";
+                      /requests/{id}, POST /requests/{id}/redeliver, POST /requests/{id}/erase, POST \
+                      /requests/redeliver, GET /healthz, GET /livez and GET /readyz.";
         Self::new(StatusCode::NOT_FOUND, "not-found", "No such path", detail)
     }
 
@@ -213,6 +214,25 @@ impl Problem {
             "The request is {status}, and no redelivery is in progress: there is nothing to cancel."
         );
         Self::new(StatusCode::CONFLICT, "request-over", "Request over", detail)
+    }
+
+    /// The request cannot be erased.
+    pub fn unerasable(why: Unerasable) -> Self {
+        let (name, title, detail) = match why {
+            Unerasable::Unknown => return Self::no_such_request(),
+            Unerasable::Unfinished => (
+                "request-unfinished",
+                "Request unfinished",
+                "The request is not over. Wait for its end, or cancel it first: DELETE /requests/{id}.",
+            ),
+            Unerasable::UnderWay => (
+                "redelivery-under-way",
+                "Redelivery under way",
+                "A redelivery of this request is in progress. Wait for its end, or cancel it first: DELETE \
+                 /requests/{id}.",
+            ),
+        };
+        Self::new(StatusCode::CONFLICT, name, title, detail)
     }
 
     /// The request cannot be redelivered.
@@ -228,6 +248,11 @@ impl Problem {
                 "redelivery-under-way",
                 "Redelivery under way",
                 "A redelivery of this request is in progress. Retry when GET shows `redelivery` as null.",
+            ),
+            Unredeliverable::Erased => (
+                "request-erased",
+                "Request erased",
+                "The result and the `callback_url` of this request were erased. Submit a new request.",
             ),
             Unredeliverable::Nothing => (
                 "nothing-to-redeliver",
@@ -402,8 +427,8 @@ impl Problem {
 
     /// The idempotency key has stored another submission.
     pub fn idempotency_key_reused() -> Self {
-        let detail = "Your `idempotency-key` belongs to an earlier submission, which had other fields. Repeat \
-                      that one unchanged, or send this one with a new key.";
+        let detail = "Your `idempotency-key` belongs to an earlier submission, which had other fields or was \
+                      erased since. Repeat that one unchanged, or send this one with a new key.";
         Self::new(
             StatusCode::UNPROCESSABLE_ENTITY,
             "idempotency-key-reused",

@@ -11,6 +11,7 @@ mod auth;
 mod client;
 #[cfg(target_os = "linux")]
 mod descriptors;
+mod erase;
 #[cfg(target_os = "linux")]
 mod fairness;
 mod faults;

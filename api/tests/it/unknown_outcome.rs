@@ -252,3 +252,32 @@ async fn a_redelivery_whose_commit_is_unknown_is_told_so_and_not_repeated() {
     fs::remove_file(fault(&folder)).unwrap();
     assert!(exited_with(service.stop().await, 0));
 }
+
+#[cfg_attr(
+    target_feature = "crt-static",
+    ignore = "a statically linked API loads no library"
+)]
+#[tokio::test]
+async fn an_erasure_whose_commit_is_unknown_is_repeated_until_it_is_known() {
+    let folder = TempDir::new().unwrap();
+    // Longer than the fault lasts.
+    let service = start(&folder, "10m").await;
+    let id = submit(&service).await.json()["request_id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let ended = "UPDATE requests SET status = 'COMPLETED', result_payload = '{}', due = NULL";
+    assert_eq!(database(folder.path()).execute(ended, []), Ok(1));
+    fs::write(fault(&folder), "").unwrap();
+    let erase = bare("POST", &format!("/requests/{id}/erase"));
+    let repaired = async {
+        service.says("rejects writes").await;
+        fs::remove_file(fault(&folder)).unwrap();
+    };
+    let (erased, ()) = tokio::join!(service.ask(&erase), repaired);
+    assert_eq!(erased.status, 200);
+    let shown = find(&service, &id).await.json();
+    assert_eq!(shown["erased_at"], erased.json()["erased_at"]);
+    assert_eq!(shown["result_payload"], Value::Null);
+    assert!(exited_with(service.stop().await, 0));
+}

@@ -108,4 +108,6 @@ pub struct Request {
     pub events: Vec<Event>,
     /// Why the job, or its redelivery, is not done yet. `None` if it is over.
     pub waiting_for: Option<WaitingFor>,
+    /// When the contents were erased, if they were. `input_payload` is `{"erased":true}` then.
+    pub erased_at: Option<String>,
 }

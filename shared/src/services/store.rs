@@ -14,6 +14,7 @@
 mod audit;
 mod cancel;
 mod condition;
+mod erase;
 mod error;
 mod idempotency;
 mod job;
@@ -36,6 +37,7 @@ use self::sqlite::Sqlite;
 pub use self::{
     audit::AuditRecord,
     cancel::{Cancelled, CancelledClaim, CancelledWork, Uncancellable},
+    erase::{Erased, Unerasable},
     error::{StoreError, Trouble},
     idempotency::Acceptance,
     job::{
@@ -432,6 +434,22 @@ impl Store {
     ) -> Result<Vec<AuditRecord>, StoreError> {
         match &self.engine {
             Engine::Sqlite(engine) => engine.audit(before, limit).await,
+        }
+    }
+
+    /// Erases a finished request within `scope`: its payload, result and URL, and every text that
+    /// can name them. Its outcome stays, and its idempotency key goes on to refuse submissions. It
+    /// can't be redelivered any more. A repeat succeeds and changes nothing.
+    ///
+    /// # Errors
+    /// Inner: the request can't be erased. Outer: as for [`Store::accept`].
+    pub async fn erase(
+        &self,
+        scope: Scope,
+        id: RequestId,
+    ) -> Result<Result<Erased, Unerasable>, StoreError> {
+        match &self.engine {
+            Engine::Sqlite(engine) => engine.erase(scope, id).await,
         }
     }
 

@@ -28,6 +28,7 @@ mod accept;
 mod cancel;
 mod claim;
 mod clock;
+mod erase;
 mod fair;
 mod find;
 mod idempotency;

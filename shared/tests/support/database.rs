@@ -235,6 +235,13 @@ impl TestDatabase {
         }
     }
 
+    /// The tables and columns in which `text` occurs.
+    pub(crate) async fn places_of(&self, text: &str) -> Vec<String> {
+        match self {
+            Self::Sqlite(database) => database.places_of(text),
+        }
+    }
+
     /// Attempts and events whose request does not exist.
     pub(crate) async fn leftovers(&self) -> usize {
         match self {

@@ -17,7 +17,8 @@ pub enum Acceptance {
         /// When the first one was submitted, by the wall clock.
         created_at: Timestamp,
     },
-    /// Its idempotency key has stored another submission. Nothing was written.
+    /// Its idempotency key has stored another submission, or one whose request was erased since:
+    /// whether it was the same is not known any more. Nothing was written.
     Conflicting,
 }
 

@@ -17,6 +17,9 @@ pub enum Unredeliverable {
     /// A redelivery is in progress.
     #[error("a redelivery of the request is in progress")]
     UnderWay,
+    /// The request was erased.
+    #[error("the request was erased")]
+    Erased,
     /// The request has no stored result or no callback URL.
     #[error("the request has no stored result or no callback URL")]
     Nothing,

@@ -13,6 +13,7 @@ mod claim;
 mod clock;
 mod columns;
 mod connection;
+mod erase;
 mod events;
 mod files;
 mod find;
@@ -51,10 +52,10 @@ use self::{
     writer::{Bodies, Writer},
 };
 use super::{
-    Acceptance, AuditRecord, Cancelled, Candidate, Capacity, Claim, Claimed, DueJobs, Expired,
-    Heartbeat, ListPage, Load, NewJob, OwnerId, Pause, Paused, Redeliverable, RedeliveryPage,
-    Renewal, RequestList, Scope, Settlement, StoreError, Swept, TooManyPauses, Trouble,
-    Uncancellable, Unredeliverable,
+    Acceptance, AuditRecord, Cancelled, Candidate, Capacity, Claim, Claimed, DueJobs, Erased,
+    Expired, Heartbeat, ListPage, Load, NewJob, OwnerId, Pause, Paused, Redeliverable,
+    RedeliveryPage, Renewal, RequestList, Scope, Settlement, StoreError, Swept, TooManyPauses,
+    Trouble, Uncancellable, Unerasable, Unredeliverable,
 };
 use crate::{
     config::StoreSettings,
@@ -384,6 +385,19 @@ impl Sqlite {
         self.readers
             .read(move |db| audit::read(db, before, limit))
             .await
+    }
+
+    pub(super) async fn erase(
+        &self,
+        scope: Scope,
+        id: RequestId,
+    ) -> Result<Result<Erased, Unerasable>, StoreError> {
+        let erase = move |tx: &Connection| erase::erase(tx, &scope, id);
+        let erased = self.writer.try_write(erase).await?;
+        if erased.is_ok() {
+            self.writer.erase_log();
+        }
+        Ok(erased)
     }
 
     pub(super) async fn origin_of(

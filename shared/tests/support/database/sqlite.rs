@@ -170,6 +170,22 @@ impl Database {
         self.query(keyed, |row| word(row, 0))
     }
 
+    pub(super) fn places_of(&self, text: &str) -> Vec<String> {
+        let columns: Vec<(String, String)> = self.query(
+            "SELECT t.name, c.name FROM sqlite_schema AS t, pragma_table_info(t.name) AS c
+             WHERE t.type = 'table'",
+            |row| (row.get(0).unwrap(), row.get(1).unwrap()),
+        );
+        let has = |(table, column): &(String, String)| -> bool {
+            let sql = format!("SELECT 1 FROM {table} WHERE instr({column}, ?1) LIMIT 1");
+            self.direct(|db| db.prepare(&sql).unwrap().exists([text]).unwrap())
+        };
+        let places = columns.iter().filter(|place| has(place));
+        places
+            .map(|(table, column)| format!("{table}.{column}"))
+            .collect()
+    }
+
     pub(super) fn leftovers(&self) -> usize {
         let of_table = |table| {
             let sql =

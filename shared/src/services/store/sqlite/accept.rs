@@ -117,9 +117,10 @@ impl Sent<'_> {
         }
         let stored: bool = tx
             .prepare_cached(
+                // Of an erased request only the rest can be compared.
                 "SELECT count(*) FROM requests
-                 WHERE id = ?1 AND mode = ?2 AND created_at = ?3 AND input_payload = ?4
-                   AND callback_url IS ?5 AND created_by IS ?6",
+                 WHERE id = ?1 AND mode = ?2 AND created_at = ?3 AND created_by IS ?6
+                   AND (erased_at IS NOT NULL OR (input_payload = ?4 AND callback_url IS ?5))",
             )?
             .query_one(
                 params![

@@ -14,22 +14,23 @@ pub(super) const PERIOD: Duration = Duration::from_secs(5);
 /// the API's health checks.
 pub(super) const IDLE_WRITES: usize = 50;
 
-/// A WAL file up to this size is left alone, in bytes.
-const SMALL: u64 = 1 << 20;
+/// A WAL file up to this size is left alone, in bytes, unless something was erased.
+pub(super) const SMALL: u64 = 1 << 20;
 
-/// Checkpoints a large WAL and truncates the file to zero. If another connection reads or writes at
-/// this moment, the file stays as it is until the next period.
-pub(super) fn truncate(connection: &Connection) -> rusqlite::Result<()> {
+/// Checkpoints a WAL of more than `limit` bytes and truncates the file to zero. Returns false if
+/// another connection reads or writes at this moment: then the file may stay as it is.
+pub(super) fn truncate(connection: &Connection, limit: u64) -> rusqlite::Result<bool> {
     // A WAL that can't be inspected counts as small: truncating it is only housekeeping.
-    if fs::metadata(path(connection)).map_or(0, |log| log.len()) <= SMALL {
-        return Ok(());
+    if fs::metadata(path(connection)).map_or(0, |log| log.len()) <= limit {
+        return Ok(true);
     }
     // No busy handler: while the checkpoint waits for a reader, every writer waits for it.
     connection.busy_handler(None)?;
-    let truncated = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+    let truncated =
+        connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get("busy"));
     // Before an error is returned: the connection goes on to commit writes.
     wait_for_locks(connection)?;
-    truncated
+    truncated.map(|is_busy: bool| !is_busy)
 }
 
 fn path(connection: &Connection) -> PathBuf {

@@ -140,6 +140,7 @@ fn open_writer(settings: &StoreSettings) -> Result<(Connection, String, Clock), 
     )?;
     connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
     connection.pragma_update(None, "journal_size_limit", LOG_SIZE_LIMIT)?;
+    overwrite_freed(&connection, Overwrite::All)?;
     keep_temporaries_in_memory(&connection)?;
     // The writer's operations prepare more statements than the 16 of rusqlite's default.
     connection.set_prepared_statement_cache_capacity(64);
@@ -158,6 +159,36 @@ fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
     keep_temporaries_in_memory(&connection)?;
     wait_for_locks(&connection)?;
     Ok(connection)
+}
+
+/// What of the bytes that a write frees is overwritten with zeros.
+#[derive(Clone, Copy, Debug)]
+enum Overwrite {
+    /// All of them, so that what is erased is gone. A change of status frees no page that the same
+    /// transaction does not use again, so it costs nothing measurable.
+    All,
+    /// Those within pages that are written anyway. A page that becomes free keeps its contents.
+    WithinPages,
+}
+
+fn overwrite_freed(connection: &Connection, what: Overwrite) -> rusqlite::Result<()> {
+    let mode = match what {
+        Overwrite::All => "ON",
+        Overwrite::WithinPages => "FAST",
+    };
+    connection.pragma_update(None, "secure_delete", mode)
+}
+
+/// Runs `delete`, which frees many pages, and leaves their contents: to overwrite them is as much
+/// to write as to store them was.
+pub(super) fn leaving_free_pages<T>(
+    connection: &Connection,
+    delete: impl FnOnce() -> rusqlite::Result<T>,
+) -> rusqlite::Result<T> {
+    overwrite_freed(connection, Overwrite::WithinPages)?;
+    let deleted = delete();
+    overwrite_freed(connection, Overwrite::All)?;
+    deleted
 }
 
 /// Avoids temporary files: a container may have no writable directory for them.

@@ -36,7 +36,8 @@ pub(super) fn find(
                     coalesce(again.owner, job.owner), workers.renewed_at,
                     EXISTS (SELECT 1 FROM pauses WHERE origin = ''),
                     EXISTS (SELECT 1 FROM pauses
-                            WHERE origin = coalesce(again.origin, job.origin))
+                            WHERE origin = coalesce(again.origin, job.origin)),
+                    erased_at
              FROM requests AS job LEFT JOIN redeliveries AS again USING (id)
                  LEFT JOIN workers ON workers.owner = coalesce(again.owner, job.owner)
              WHERE id = ?1 AND (?2 IS NULL OR job.created_by = ?2)",
@@ -138,6 +139,7 @@ fn request(id: RequestId, row: &Row<'_>, clock: &Clock) -> rusqlite::Result<Requ
         ),
         events: Vec::new(),
         waiting_for: None,
+        erased_at: columns::text(row, 20)?,
     })
 }
 

@@ -51,20 +51,24 @@ pub(super) fn begin(
             "SELECT status,
                     mode = 'async' AND callback_url IS NOT NULL AND result_payload IS NOT NULL
                         AND (?3 OR failure_reason IS NOT 'cancelled'),
-                    origin, coalesce(callback_target, callback_url)
+                    erased_at IS NOT NULL, origin, coalesce(callback_target, callback_url)
              FROM requests WHERE id = ?1 AND (?2 IS NULL OR created_by = ?2)",
         )?
         // Another tenant's request must look like no request.
         .query_row(params![id.to_string(), columns::tenant(scope), is_named], |row| {
-            let (status, is_deliverable) = (columns::parsed(row, 0)?, row.get(1)?);
-            Ok((status, is_deliverable, columns::origin(row, 2)?))
+            let (status, is_deliverable, is_erased) =
+                (columns::parsed(row, 0)?, row.get(1)?, row.get::<_, bool>(2)?);
+            Ok((status, is_deliverable, is_erased, columns::origin(row, 3)?))
         })
         .optional()?;
-    let Some((status, is_deliverable, origin)) = found else {
+    let Some((status, is_deliverable, is_erased, origin)) = found else {
         return Ok(Err(Unredeliverable::Unknown));
     };
     match status {
         Status::Pending | Status::Processing => return Ok(Err(Unredeliverable::Unfinished)),
+        Status::Completed | Status::Failed if is_erased => {
+            return Ok(Err(Unredeliverable::Erased));
+        }
         Status::Completed | Status::Failed if is_deliverable => {}
         Status::Completed | Status::Failed => return Ok(Err(Unredeliverable::Nothing)),
     }

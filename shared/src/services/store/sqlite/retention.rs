@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, Row, named_params, params};
 
-use super::{clock::StoreTime, columns};
+use super::{clock::StoreTime, columns, connection};
 use crate::{models::RequestId, services::store::Swept};
 
 /// The rows of one batch. It bounds how long other writers wait for the database.
@@ -134,14 +134,16 @@ pub(super) fn delete(
         return Ok(0);
     }
     let cutoff = now.before(keep).millis();
-    let deleted = tx.prepare_cached(DELETE)?.execute(named_params! {
-        ":after": after, ":last": last, ":cutoff": cutoff, ":now": now.millis()
-    })?;
-    for table in OF_REQUESTS {
-        tx.prepare_cached(&delete_from(table))?
-            .execute(named_params! {":after": after, ":last": last})?;
-    }
-    Ok(deleted)
+    connection::leaving_free_pages(tx, || {
+        let deleted = tx.prepare_cached(DELETE)?.execute(named_params! {
+            ":after": after, ":last": last, ":cutoff": cutoff, ":now": now.millis()
+        })?;
+        for table in OF_REQUESTS {
+            tx.prepare_cached(&delete_from(table))?
+                .execute(named_params! {":after": after, ":last": last})?;
+        }
+        Ok(deleted)
+    })
 }
 
 #[cfg(test)]

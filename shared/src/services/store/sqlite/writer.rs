@@ -6,7 +6,10 @@
 //!
 //! Writes are committed in the order in which they were queued.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicBool, Ordering},
+};
 
 use rusqlite::Connection;
 use tokio::{
@@ -77,6 +80,7 @@ impl Writer {
             condition,
             files,
             clock,
+            is_erased: AtomicBool::new(false),
         });
         let running = run(connection, writes, closing.clone(), Arc::clone(&database));
         let task = tokio::spawn(running);
@@ -101,6 +105,12 @@ impl Writer {
     /// The files that it writes to.
     pub(super) fn files(&self) -> &OpenFiles {
         &self.database.files
+    }
+
+    /// Truncates the write-ahead log once few writes arrive, however small it is: it still has what
+    /// a committed write has erased.
+    pub(super) fn erase_log(&self) {
+        self.database.is_erased.store(true, Ordering::Relaxed);
     }
 
     /// Completes when the writer is closed or its thread has ended.
@@ -175,6 +185,8 @@ struct Database {
     condition: Condition,
     files: OpenFiles,
     clock: Arc<Clock>,
+    /// Whether the write-ahead log may have what was erased.
+    is_erased: AtomicBool,
 }
 
 async fn run(
@@ -224,8 +236,8 @@ async fn run(
             if !batch.is_empty() {
                 return commit(db, batch, &database);
             }
-            if is_idle && let Err(error) = checkpoint::truncate(db) {
-                tracing::debug!(%error, "the WAL was not truncated");
+            if is_idle {
+                truncate(db, &database);
             }
             Ok(())
         });
@@ -273,6 +285,20 @@ fn fitting(writes: &[Box<dyn Write>]) -> usize {
     let sizes = writes.iter().map(|write| write.bytes());
     let count = sizes.take_while(|size| fits(*size)).count();
     count.max(1).min(writes.len())
+}
+
+/// Truncates the write-ahead log, if that is worth it.
+fn truncate(connection: &Connection, database: &Database) {
+    // Cleared first: what is erased from here on is left to the next period.
+    let is_erased = database.is_erased.swap(false, Ordering::Relaxed);
+    let limit = if is_erased { 0 } else { checkpoint::SMALL };
+    let truncated = checkpoint::truncate(connection, limit);
+    if is_erased && !matches!(truncated, Ok(true)) {
+        database.is_erased.store(true, Ordering::Relaxed);
+    }
+    if let Err(error) = truncated {
+        tracing::debug!(%error, "the WAL was not truncated");
+    }
 }
 
 /// A failed transaction, with its writes; their callers have no result yet.

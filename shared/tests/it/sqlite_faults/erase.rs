@@ -1,0 +1,105 @@
+//! Erased contents in the database's files: a file keeps what is deleted until it is overwritten.
+
+use std::{fs, time::Duration};
+
+use serde_json::json;
+use storm_shared::{
+    models::{CallbackUrl, ReportSpec, RequestId},
+    services::{
+        report,
+        store::{NewJob, Outcome, Scope, Store},
+    },
+};
+use tempfile::TempDir;
+
+use super::new_store;
+use crate::jobs::{claim_due, claim_one, finish, retry, timeout};
+
+/// The number of times that `text` occurs in the files of the database.
+fn occurrences(folder: &TempDir, text: &str) -> usize {
+    let files = fs::read_dir(folder.path()).unwrap();
+    let of_file = |file: std::io::Result<fs::DirEntry>| {
+        let bytes = fs::read(file.unwrap().path()).unwrap();
+        bytes
+            .windows(text.len())
+            .filter(|it| *it == text.as_bytes())
+            .count()
+    };
+    files.map(of_file).sum()
+}
+
+/// A job whose texts all have its `name`. The longer its URL, the more pages of the file it takes.
+async fn submit(store: &Store, name: &str, length: usize) -> RequestId {
+    let long = format!("{name}{}", "x".repeat(200 - name.len()));
+    let spec: ReportSpec =
+        serde_json::from_value(json!({"records": 1, "report_name": long})).unwrap();
+    let url = format!("https://{name}.example/{}{name}", "hook".repeat(length));
+    let id = RequestId::generate();
+    let callback = CallbackUrl::parse(&url).unwrap();
+    let job = NewJob::new(id, spec, Some(callback));
+    store.accept(job).await.unwrap();
+    id
+}
+
+/// Makes the first attempt of a job, which fails.
+async fn fail(store: &Store, id: RequestId, error: String) {
+    let job = claim_one(store, id).await.unwrap();
+    let mut attempt = timeout(1);
+    attempt.internal_detail = Some(error);
+    let failed = retry(attempt, Duration::ZERO);
+    let report = report::expected(&job.spec);
+    let settled = store.settle(job.claim, Some(&report), failed);
+    settled.await.unwrap();
+}
+
+/// Makes the last attempt of all jobs.
+async fn end_all(store: &Store) {
+    for job in claim_due(store).await {
+        finish(store, &job, timeout(2), Outcome::Completed).await;
+    }
+}
+
+async fn erase(store: &Store, id: RequestId) {
+    store.erase(Scope::All, id).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn what_was_erased_is_in_no_file_once_the_log_is_checkpointed() {
+    let (store, folder) = new_store().await;
+    let names: Vec<_> = (0..60).map(|n| format!("customer-{n:02}")).collect();
+    let mut ids = Vec::new();
+    for (number, name) in names.iter().enumerate() {
+        // Most rows share a page with others, and some take several.
+        let length = if number % 5 < 3 { 5 } else { 8 * number };
+        ids.push(submit(&store, name, length).await);
+    }
+    for (id, name) in ids.iter().zip(&names) {
+        fail(&store, *id, name.repeat(100)).await;
+    }
+    end_all(&store).await;
+    for id in ids.iter().step_by(2) {
+        erase(&store, *id).await;
+    }
+    store.close().await;
+    for (number, name) in names.iter().enumerate() {
+        let left = occurrences(&folder, name);
+        assert_eq!(left > 0, number % 2 == 1, "{name}: {left}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_log_is_truncated_soon_after_an_erasure_however_small_it_is() {
+    let (store, folder) = new_store().await;
+    let id = submit(&store, "customer", 400).await;
+    fail(&store, id, "customer".repeat(800)).await;
+    end_all(&store).await;
+    let log = folder.path().join("storm.db-wal");
+    let size = || fs::metadata(&log).unwrap().len();
+    tokio::time::sleep(Duration::from_mins(1)).await;
+    assert!(size() > 0, "a small log is left alone");
+    erase(&store, id).await;
+    while size() > 0 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    assert_eq!(occurrences(&folder, "customer"), 0);
+}
