@@ -15,10 +15,11 @@ use hyper::{
     service::{Service, service_fn},
 };
 use storm_shared::{
-    config::Settings,
+    config::{AccessSettings, Settings},
+    live::Live,
     models::{ClientName, Destination, Origin},
     services::{
-        access::{TokenHash, Tokens, bearer},
+        access::{RateLimit, TokenHash, Tokens, bearer},
         host_check::HostNames,
         scrape,
         store::Scope,
@@ -103,23 +104,32 @@ pub struct AuthLayer {
 }
 
 struct Shared {
+    access: Live<Access>,
+    /// The hosts that requests without a token may name.
+    hosts: HostNames,
+    /// Whether this listener serves `/metrics`.
+    has_metrics: bool,
+    metrics: Metrics,
+    body_timeout: Duration,
+}
+
+/// Who has access. Replaced as a whole when the settings are reread.
+struct Access {
     tokens: Tokens,
     /// In the order of [`Tokens::clients`]. Without tokens, one client stands for all callers.
     clients: Vec<Client>,
     /// Those of operators. Without any, there is no `/admin`.
     admins: Tokens,
-    /// The hosts that requests without a token may name. `None` if this listener requires tokens.
-    served: Option<HostNames>,
-    /// Whether this listener serves `/metrics`.
-    has_metrics: bool,
+    rate_limit: Option<RateLimit>,
     metrics_token: Option<TokenHash>,
-    metrics: Metrics,
-    body_timeout: Duration,
+    /// Whether this listener requires tokens.
+    is_closed: bool,
 }
 
+#[derive(Clone)]
 struct Client {
     caller: Caller,
-    limiter: Option<Limiter>,
+    limiter: Option<Arc<Limiter>>,
 }
 
 /// Why a request does not reach the routes.
@@ -137,52 +147,38 @@ enum AuthError {
 impl AuthLayer {
     /// For the API's listener.
     pub fn for_api(settings: &Settings, metrics: Metrics) -> Self {
-        let access = &settings.access;
-        let client = |name| Client {
-            caller: Caller { name },
-            limiter: access.rate_limit.map(Limiter::new),
-        };
-        let clients = if access.tokens.is_empty() {
-            vec![client(None)]
-        } else {
-            let names = access.tokens.clients().iter().cloned();
-            // One limiter for each name: a second token does not double its client's rate limit.
-            names.map(Some).map(client).collect()
-        };
-        Self::new(Shared {
-            tokens: access.tokens.clone(),
-            clients,
-            admins: access.admin_tokens.clone(),
-            served: access.tokens.is_empty().then(|| access.hosts.clone()),
-            has_metrics: access.metrics_addr.is_none(),
-            metrics_token: access.metrics_token,
-            metrics,
-            body_timeout: settings.http.timeout,
-        })
+        let has_metrics = settings.access.metrics_addr.is_none();
+        Self::start(settings, metrics, has_metrics, Access::of_api)
     }
 
     /// For a listener that serves `/metrics` only: `METRICS_TOKEN` applies, `API_TOKENS` do not.
     pub fn for_metrics(settings: &Settings, metrics: Metrics) -> Self {
-        let nobody = Client {
-            caller: Caller { name: None },
-            limiter: None,
-        };
-        let access = &settings.access;
-        Self::new(Shared {
-            tokens: Tokens::default(),
-            clients: vec![nobody],
-            admins: Tokens::default(),
-            served: access.metrics_token.is_none().then(|| access.hosts.clone()),
-            has_metrics: true,
-            metrics_token: access.metrics_token,
-            metrics,
-            body_timeout: settings.http.timeout,
+        Self::start(settings, metrics, true, |settings, _| {
+            Access::of_metrics(settings)
         })
     }
 
-    fn new(shared: Shared) -> Self {
+    /// `access` makes the access from the settings and the access so far.
+    fn start(
+        settings: &Settings,
+        metrics: Metrics,
+        has_metrics: bool,
+        access: fn(&AccessSettings, Option<&Access>) -> Access,
+    ) -> Self {
+        let live = Live::new(access(&settings.access, None));
+        let reread = live.clone();
+        settings.updates.pass_to(move |settings| {
+            let before = reread.get();
+            reread.set(access(&settings.access, Some(&before)));
+        });
         Self {
-            shared: Arc::new(shared),
+            shared: Arc::new(Shared {
+                access: live,
+                hosts: settings.access.hosts.clone(),
+                has_metrics,
+                metrics,
+                body_timeout: settings.http.timeout,
+            }),
         }
     }
 
@@ -228,48 +224,52 @@ async fn answered(
     response
 }
 
-impl Shared {
-    /// Checks and authenticates the request, takes it from the rate limit, and attaches its caller.
-    /// Returns the state of the rate limit, if there is one.
-    fn admit(&self, request: &mut Request<Incoming>) -> Result<Option<Quota>, AuthError> {
-        request_check::check(request, self.served(request)).map_err(AuthError::Refused)?;
-        let (path, headers) = (request.uri().path(), request.headers());
-        // Exact paths only. A route may match other spellings of a path; those need a token.
-        match path {
-            "/healthz" | "/livez" | "/readyz" => Ok(None),
-            METRICS if self.has_metrics => {
-                if !self.may_scrape(headers) {
-                    return Err(AuthError::Unauthorized);
-                }
-                request.extensions_mut().insert(Scraper);
-                Ok(None)
-            }
-            _ if self.is_admin(path) => {
-                let name = self.operator(headers)?;
-                request.extensions_mut().insert(Operator { name });
-                Ok(None)
-            }
-            _ => {
-                // Authentication comes first, so that a guess uses up nobody's rate limit.
-                let client = self.client(headers);
-                let client = client.ok_or_else(|| refusal(headers, &self.admins))?;
-                let limiter = client.limiter.as_ref();
-                let quota = limiter
-                    .map(Limiter::admit)
-                    .transpose()
-                    .map_err(AuthError::RateLimited)?;
-                request.extensions_mut().insert(client.caller.clone());
-                Ok(quota)
-            }
+impl Access {
+    /// For the API's listener. A client of `before` keeps its rate limit's state, unless the limit
+    /// has changed: then it starts anew, as at the start of the API.
+    fn of_api(settings: &AccessSettings, before: Option<&Self>) -> Self {
+        let before = before.filter(|before| before.rate_limit == settings.rate_limit);
+        let client = |name| {
+            let caller = Caller { name };
+            let known = before.and_then(|before| before.known(&caller));
+            known.cloned().unwrap_or_else(|| Client {
+                caller,
+                limiter: settings.rate_limit.map(Limiter::new).map(Arc::new),
+            })
+        };
+        let clients = if settings.tokens.is_empty() {
+            vec![client(None)]
+        } else {
+            let names = settings.tokens.clients().iter().cloned();
+            // One limiter for each name: a second token does not double its client's rate limit.
+            names.map(Some).map(client).collect()
+        };
+        Self {
+            tokens: settings.tokens.clone(),
+            clients,
+            admins: settings.admin_tokens.clone(),
+            rate_limit: settings.rate_limit,
+            metrics_token: settings.metrics_token,
+            is_closed: !settings.tokens.is_empty(),
         }
     }
 
-    /// The hosts that this request may name. `None` if it has to carry a token.
-    fn served(&self, request: &Request<Incoming>) -> Option<&HostNames> {
-        let needs_token =
-            self.has_metrics && self.metrics_token.is_some() && request.uri().path() == METRICS;
-        let needs_token = needs_token || self.is_admin(request.uri().path());
-        self.served.as_ref().filter(|_| !needs_token)
+    fn of_metrics(settings: &AccessSettings) -> Self {
+        Self {
+            tokens: Tokens::default(),
+            clients: vec![Client {
+                caller: Caller { name: None },
+                limiter: None,
+            }],
+            admins: Tokens::default(),
+            rate_limit: None,
+            metrics_token: settings.metrics_token,
+            is_closed: settings.metrics_token.is_some(),
+        }
+    }
+
+    fn known(&self, caller: &Caller) -> Option<&Client> {
+        self.clients.iter().find(|known| known.caller == *caller)
     }
 
     /// Whether this is a path for operators. Without any, it is a path like others.
@@ -298,6 +298,54 @@ impl Shared {
             // On the listener of `METRICS_ADDR` there are no tokens, so every request has a client.
             None => self.client(headers).is_some(),
         }
+    }
+}
+
+impl Shared {
+    /// Checks and authenticates the request, takes it from the rate limit, and attaches its caller.
+    /// Returns the state of the rate limit, if there is one.
+    fn admit(&self, request: &mut Request<Incoming>) -> Result<Option<Quota>, AuthError> {
+        let access = self.access.get();
+        let served = self.served(&access, request);
+        request_check::check(request, served).map_err(AuthError::Refused)?;
+        let (path, headers) = (request.uri().path(), request.headers());
+        // Exact paths only. A route may match other spellings of a path; those need a token.
+        match path {
+            "/healthz" | "/livez" | "/readyz" => Ok(None),
+            METRICS if self.has_metrics => {
+                if !access.may_scrape(headers) {
+                    return Err(AuthError::Unauthorized);
+                }
+                request.extensions_mut().insert(Scraper);
+                Ok(None)
+            }
+            _ if access.is_admin(path) => {
+                let name = access.operator(headers)?;
+                request.extensions_mut().insert(Operator { name });
+                Ok(None)
+            }
+            _ => {
+                // Authentication comes first, so that a guess uses up nobody's rate limit.
+                let client = access.client(headers);
+                let client = client.ok_or_else(|| refusal(headers, &access.admins))?;
+                let quota = client
+                    .limiter
+                    .as_ref()
+                    .map(|limiter| limiter.admit())
+                    .transpose()
+                    .map_err(AuthError::RateLimited)?;
+                request.extensions_mut().insert(client.caller.clone());
+                Ok(quota)
+            }
+        }
+    }
+
+    /// The hosts that this request may name. `None` if it has to carry a token.
+    fn served(&self, access: &Access, request: &Request<Incoming>) -> Option<&HostNames> {
+        let path = request.uri().path();
+        let is_scrape = self.has_metrics && access.metrics_token.is_some() && path == METRICS;
+        let needs_token = is_scrape || access.is_admin(path);
+        Some(&self.hosts).filter(|_| !access.is_closed && !needs_token)
     }
 
     fn refuse(&self, refusal: AuthError, request: Request<Incoming>) -> Response {

@@ -89,6 +89,14 @@ started 3
 kill -INT -- "-$run"
 ended_with 130
 
+test='the end of the terminal (SIGHUP) stops everything, though no service ends by SIGHUP'
+stub storm-api "trap '' HUP; exec sleep 60"
+stub storm-worker "trap '' HUP; exec sleep 60"
+begin true "$work/job"
+started 5
+kill -HUP -- "-$run"
+ended_with 129
+
 test='SIGTERM to the script alone stops everything'
 begin true "$work/job"
 started 5

@@ -1,4 +1,5 @@
-//! The settings, read once at start: built-in defaults, then a file, then the environment.
+//! The settings: built-in defaults, then a file, then the environment. They are read at start; a
+//! few are reread on SIGHUP.
 //!
 //! `config/default.toml` documents names, units, bounds and defaults, and is compiled in. There is
 //! one struct per concern. Its values have been checked, so no code checks them again.
@@ -11,6 +12,8 @@ mod file;
 mod layers;
 mod log;
 mod redis_url;
+mod reread;
+mod updates;
 mod values;
 mod warning;
 
@@ -22,6 +25,8 @@ pub use self::{
     callback::{CallbackSettings, MAX_IDLE_CONNECTIONS, RetrySettings},
     error::SettingError,
     log::{LogFilter, LogFilterError},
+    reread::{REREAD, Reread, Rereader},
+    updates::Updates,
     warning::Warning,
 };
 use crate::server;
@@ -58,6 +63,8 @@ pub struct Settings {
     pub unknown_variables: Vec<String>,
     /// Settings that are accepted and doubtful. Log a warning for each.
     pub warnings: Vec<Warning>,
+    /// Passes on the settings that are reread while the service runs.
+    pub updates: Updates,
 }
 
 /// The settings of the store.
@@ -240,6 +247,7 @@ impl Settings {
             log: layers.try_parse("log", LogFilter::parse)?,
             unknown_variables: layers.unknown_variables().to_vec(),
             warnings,
+            updates: Updates::default(),
         })
     }
 }

@@ -1,10 +1,11 @@
 //! Code that the API, the worker and the load generator share.
 //!
-//! * [`config`]: the settings, read once at start.
+//! * [`config`]: the settings, and which of them are reread.
 //! * [`models`]: the domain types: request id, status, report spec, callback URL, row.
 //! * [`services`]: the store, the queue, the report, authentication, the SSRF policy, signatures.
 //! * [`duration`] and [`size`]: durations and sizes in settings and options.
 //! * `list`: lists in settings, separated by commas or white space.
+//! * [`live`]: a value that is replaced while it is in use.
 //! * [`memory`]: the memory budget for the bodies that a process holds.
 //! * [`outage`]: logs the start and the end of an outage once each.
 //! * [`server`]: the accept loop of every HTTP listener.
@@ -15,6 +16,7 @@ pub mod config;
 pub mod duration;
 mod healthcheck;
 mod list;
+pub mod live;
 pub mod memory;
 pub mod models;
 pub mod outage;

@@ -1,6 +1,7 @@
 //! The process of a service, from its settings to its exit status.
 
 mod descriptors;
+mod hangup;
 mod help;
 mod threads;
 
@@ -22,7 +23,7 @@ use tokio::{
 use tracing::{error, warn};
 
 use crate::{
-    config::{SettingError, Settings, Warning},
+    config::{Rereader, SettingError, Settings, Warning},
     healthcheck, server,
     shutdown::Shutdown,
     telemetry,
@@ -124,14 +125,14 @@ pub async fn run(
     {
         return (known.run)(arguments.clone()).await;
     }
-    let settings = match Settings::load() {
-        Ok(settings) => settings,
+    let (settings, rereader) = match Settings::load_rereadable() {
+        Ok(loaded) => loaded,
         Err(error) => return usage_error(&error),
     };
     if subcommand.is_some() {
         return check_health(listen, &settings).await; // The only subcommand that is left.
     }
-    serve(listen, descriptors, settings, service).await
+    serve(listen, descriptors, settings, rereader, service).await
 }
 
 impl Subcommand {
@@ -144,6 +145,7 @@ async fn serve(
     listen: ListenSetting,
     descriptors: DescriptorBudget,
     mut settings: Settings,
+    rereader: Option<Rereader>,
     service: impl AsyncFnOnce(Settings, TcpListener, Shutdown) -> ServiceResult,
 ) -> ExitCode {
     // Before the log is set up and the address is bound: a refusal is one line on standard error.
@@ -173,6 +175,7 @@ async fn serve(
     let served = async {
         // First: a SIGTERM during the start must shut the service down gracefully, too.
         let shutdown = Shutdown::on_signal(settings.shutdown_delay)?;
+        hangup::reread_on_hangup(rereader, listen.check)?;
         let listener = server::bind(listen.setting, (listen.addr)(&settings)).await?;
         // Boxed: a service is one future of many kilobytes, too large for the stack.
         Box::pin(service(settings, listener, shutdown)).await

@@ -4,7 +4,8 @@
 //! | signal | effect |
 //! | --- | --- |
 //! | SIGINT, SIGTERM, SIGQUIT | graceful shutdown |
-//! | SIGHUP: the terminal or the SSH session is gone | the same, unless `nohup` had it ignored |
+//! | SIGHUP, in a service | the settings file is reread: [`program`](crate::program) |
+//! | SIGHUP, in another program: its terminal is gone | shutdown, unless `nohup` had it ignored |
 //! | SIGUSR1, SIGUSR2, SIGALRM | logged and ignored; by default they kill a process undrained |
 //! | SIGPIPE | ignored, as Rust programs do |
 //!
@@ -21,13 +22,15 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-/// The signals that start the shutdown, by name.
-const SHUTDOWN: [(&str, Signal); 4] = [
+/// The signals that start every program's shutdown, by name.
+const SHUTDOWN: [(&str, Signal); 3] = [
     ("SIGINT", Signal::INT),
     ("SIGTERM", Signal::TERM),
     ("SIGQUIT", Signal::QUIT),
-    ("SIGHUP", Signal::HUP),
 ];
+
+/// The signal of a terminal that closes.
+const HANGUP: (&str, Signal) = ("SIGHUP", Signal::HUP);
 
 /// The signals without a meaning here, by name.
 const IGNORED: [(&str, Signal); 3] = [
@@ -57,15 +60,19 @@ impl From<CancellationToken> for Shutdown {
 }
 
 impl Shutdown {
-    /// A shutdown that the first signal begins. The closing follows a SIGTERM after `delay`, and
-    /// the other signals at once: they come from a terminal, and nobody balances load there. The
-    /// second signal exits the process.
+    /// The shutdown of a service, which the first signal begins. The closing follows a SIGTERM
+    /// after `delay`, and the other signals at once: they come from a terminal, and nobody balances
+    /// load there. The second signal exits the process. SIGHUP is left to the caller.
     ///
     /// # Errors
     /// The signal handlers cannot be installed.
     pub fn on_signal(delay: Duration) -> io::Result<Self> {
+        Self::on(&SHUTDOWN, delay)
+    }
+
+    fn on(signals: &[(&'static str, Signal)], delay: Duration) -> io::Result<Self> {
         // Installed before this returns: until then a signal kills the process.
-        let mut signals = install_handlers()?;
+        let mut signals = install_handlers(signals)?;
         let shutdown = Self {
             begun: CancellationToken::new(),
             closing: CancellationToken::new(),
@@ -97,22 +104,27 @@ impl Shutdown {
     }
 }
 
-/// Returns a token that the first signal cancels. The second one exits the process.
+/// Returns a token that the first signal cancels. The second one exits the process. For a program
+/// that is no service: the end of its terminal is a signal, too.
 ///
 /// # Errors
 /// The signal handlers cannot be installed.
 pub fn on_signal() -> io::Result<CancellationToken> {
-    Ok(Shutdown::on_signal(Duration::ZERO)?.begun)
+    let mut signals = SHUTDOWN.to_vec();
+    // `nohup` means that the end of the terminal is not the end of the program.
+    if !is_ignored(Signal::HUP) {
+        signals.push(HANGUP);
+    }
+    Ok(Shutdown::on(&signals, Duration::ZERO)?.begun)
 }
 
-/// Installs the handlers of all signals. Those that start the shutdown are received.
-fn install_handlers() -> io::Result<mpsc::Receiver<(&'static str, Signal)>> {
+/// Installs the handlers of all signals. Those in `shutdown` are received.
+fn install_handlers(
+    shutdown: &[(&'static str, Signal)],
+) -> io::Result<mpsc::Receiver<(&'static str, Signal)>> {
     let (sender, signals) = mpsc::channel(1);
-    for (name, number) in SHUTDOWN {
-        // `nohup` means that the end of the terminal is not the end of the program.
-        if number != Signal::HUP || !is_ignored(number) {
-            tokio::spawn(forward(handler(number)?, name, number, sender.clone()));
-        }
+    for (name, number) in shutdown.iter().copied() {
+        tokio::spawn(forward(handler(number)?, name, number, sender.clone()));
     }
     for (name, number) in IGNORED {
         tokio::spawn(ignore(handler(number)?, name));

@@ -15,6 +15,10 @@ use crate::config::LogFilter;
 /// The target of the error that ends the process. No filter hides it.
 pub(crate) const FATAL: &str = "fatal";
 
+/// The target of the answers to an operator's signal. No filter hides them, and they are not
+/// limited: their number is that of the signals.
+pub(crate) const OPERATOR: &str = "operator";
+
 /// The log of a process.
 pub struct Log(RateLimit);
 
@@ -35,6 +39,7 @@ pub fn start(filter: &LogFilter) -> Log {
     let _ = tracing_subscriber::registry()
         .with(filter.always_with([
             (FATAL, LevelFilter::ERROR),
+            (OPERATOR, LevelFilter::INFO),
             (rate_limit::COUNTS, LevelFilter::WARN),
         ]))
         .with(lines.with_filter(limit.clone()))

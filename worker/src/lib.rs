@@ -16,7 +16,8 @@ pub mod workers;
 use std::{sync::Arc, time::Duration};
 
 use storm_shared::{
-    config::{CallbackSettings, Settings, StoreSettings, Synchronous},
+    config::{Settings, StoreSettings, Synchronous},
+    live::Live,
     program::ListenSetting,
     server,
     services::{
@@ -76,10 +77,14 @@ pub async fn run(
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
     let metrics = Metrics::new();
+    let metrics_token = Live::new(settings.access.metrics_token);
+    let reread = metrics_token.clone();
+    let update = move |settings: &Settings| reread.set(settings.access.metrics_token);
+    settings.updates.pass_to(update);
     let monitor = Monitor::new(
         Readiness::new(shutdown.clone()),
         metrics.clone(),
-        settings.access.metrics_token,
+        metrics_token,
         settings.access.hosts.clone(),
     );
     let limits = server::Limits {
@@ -168,7 +173,7 @@ impl Worker {
         let queue = queue
             .map(|queue| Queue::new(queue, store.id()))
             .transpose()?;
-        let client = Arc::new(client(&settings.callback, resolver)?);
+        let client = Arc::new(client(settings, resolver)?);
         if let Some(queue) = &queue {
             metrics.watch_queue(queue.status());
         }
@@ -212,16 +217,18 @@ impl Worker {
     }
 }
 
-fn client(
-    settings: &CallbackSettings,
-    resolver: Arc<dyn Resolve>,
-) -> Result<CallbackClient, ClientError> {
+fn client(settings: &Settings, resolver: Arc<dyn Resolve>) -> Result<CallbackClient, ClientError> {
+    let callback = &settings.callback;
     let client = CallbackClient::new(
-        settings.policy.clone(),
+        callback.policy.clone(),
         Network::with_resolver(resolver),
-        settings.timeout,
-        settings.ca_file.as_deref(),
+        callback.timeout,
+        callback.ca_file.as_deref(),
     )?;
-    let client = client.keeping_idle(settings.idle_connections);
-    Ok(client.signing_with(settings.signer.clone()))
+    let signer = Live::new(callback.signer.clone());
+    let reread = signer.clone();
+    let update = move |settings: &Settings| reread.set(settings.callback.signer.clone());
+    settings.updates.pass_to(update);
+    let client = client.keeping_idle(callback.idle_connections);
+    Ok(client.signing_with_live(signer))
 }

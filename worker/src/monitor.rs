@@ -10,6 +10,7 @@ use hyper::{
 use hyper_util::service::TowerToHyperService;
 use serde::Serialize;
 use storm_shared::{
+    live::Live,
     server,
     services::{
         access::TokenHash,
@@ -86,7 +87,7 @@ pub struct Monitor {
     /// The body of `/metrics`.
     metrics: Metrics,
     /// The token that `/metrics` requires, if any.
-    metrics_token: Option<TokenHash>,
+    metrics_token: Live<Option<TokenHash>>,
     /// The host names to answer to while no token is required.
     hosts: HostNames,
     started: Arc<SetOnce<Started>>,
@@ -106,7 +107,7 @@ impl Monitor {
     pub fn new(
         readiness: Readiness,
         metrics: Metrics,
-        metrics_token: Option<TokenHash>,
+        metrics_token: Live<Option<TokenHash>>,
         hosts: HostNames,
     ) -> Self {
         Self {
@@ -139,10 +140,11 @@ impl Monitor {
         limits: server::Limits,
         shutdown: impl Future<Output = ()>,
     ) {
-        let served = self.metrics_token.is_none().then(|| self.hosts.clone());
+        let (token, hosts) = (self.metrics_token.clone(), self.hosts.clone());
         let routes = TowerToHyperService::new(warp::service(self.routes()));
         let service = service_fn(move |request: Request<Incoming>| {
-            let entry = authority_of(&request, served.as_ref()).map(|_| ());
+            let served = Some(&hosts).filter(|_| token.get().is_none());
+            let entry = authority_of(&request, served).map(|_| ());
             // Boxed, because the combined type of the routes is large.
             let entry = entry.map(|()| Box::pin(routes.call(request)));
             async move {
@@ -176,8 +178,10 @@ impl Monitor {
             .and(warp::header::headers_cloned())
             .and(monitor())
             .map(|headers: HeaderMap, monitor: Self| {
-                let token = monitor.metrics_token.as_ref();
-                scrape::answer(&headers, token, || monitor.metrics.render())
+                let token = monitor.metrics_token.get();
+                scrape::answer(&headers, token.as_ref().as_ref(), || {
+                    monitor.metrics.render()
+                })
             });
         live.or(ready).or(health).or(scrape)
     }

@@ -31,6 +31,7 @@ mod readiness;
 mod redelivery;
 mod refusals;
 mod requests;
+mod reread;
 mod server;
 mod service;
 mod setting_errors;

@@ -281,8 +281,8 @@ async fn metrics_on_metrics_addr_are_served_before_the_database_is_open() {
 }
 
 #[tokio::test]
-async fn sighup_and_sigquit_shut_down_gracefully_and_sigusr1_changes_nothing() {
-    for name in ["HUP", "QUIT", "INT"] {
+async fn sigint_and_sigquit_shut_down_gracefully_and_sigusr1_changes_nothing() {
+    for name in ["QUIT", "INT"] {
         let folder = TempDir::new().unwrap();
         let service = Service::start(&folder).await;
         for ignored in ["USR1", "USR2", "ALRM"] {
@@ -294,39 +294,6 @@ async fn sighup_and_sigquit_shut_down_gracefully_and_sigusr1_changes_nothing() {
         assert_eq!(said["signal"], format!("SIG{name}"));
         assert!(exited_with(service.ended().await, 0), "{name}");
     }
-}
-
-#[cfg(target_os = "linux")]
-#[tokio::test]
-async fn under_nohup_the_end_of_the_terminal_changes_nothing() {
-    let folder = TempDir::new().unwrap();
-    let plain = service::program(folder.path());
-    let mut command = Command::new("bash");
-    // As `nohup` starts it. `exec`, so that the process is the program.
-    command
-        .args(["-c", r#"trap '' HUP; exec "$0""#])
-        .arg(plain.get_program())
-        .env_clear()
-        .envs(
-            plain
-                .get_envs()
-                .filter_map(|(name, value)| Some((name, value?))),
-        )
-        .current_dir(folder.path());
-    let log = fs::File::options()
-        .append(true)
-        .open(folder.path().join("api.log"));
-    command.stderr(log.unwrap());
-    let service = Service::spawn(command, folder.path()).await;
-    service.is_open().await;
-    service.signal("HUP");
-    service.signal("TERM");
-    let said = service.says("shutting down").await;
-    assert_eq!(
-        said["signal"], "SIGTERM",
-        "SIGHUP came first and was ignored"
-    );
-    assert!(exited_with(service.ended().await, 0));
 }
 
 #[tokio::test]

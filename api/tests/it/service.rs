@@ -90,13 +90,19 @@ impl Service {
 
     /// Waits for a log line whose message contains `message`.
     pub(crate) async fn says(&self, message: &str) -> Value {
+        self.says_nth(message, 0).await
+    }
+
+    /// Waits for the `nth` such log line, from 0.
+    pub(crate) async fn says_nth(&self, message: &str, nth: usize) -> Value {
         let mut said = None;
         eventually(message, || {
             let tells = |line: &Value| line["message"].as_str().unwrap().contains(message);
             said = lines(&self.log)
                 .into_iter()
                 .skip(self.earlier_lines)
-                .find(tells);
+                .filter(tells)
+                .nth(nth);
             said.is_some()
         })
         .await;

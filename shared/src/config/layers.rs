@@ -28,8 +28,13 @@ const MIN_COMPARED_LENGTH: usize = 6;
 const HIDDEN: &str = "(hidden)";
 
 /// The sources of the settings, merged.
+#[derive(Clone)]
 pub(super) struct Layers {
     config: Config,
+    /// What the file sets, if there is one.
+    file: Option<Config>,
+    /// The settings that the environment sets, in upper case.
+    set_variables: Vec<String>,
     unknown_variables: Vec<String>,
     file_warning: Option<Warning>,
 }
@@ -54,20 +59,24 @@ impl Layers {
         // The defaults name every setting, so they are the list of known names, too.
         let known = keys(&defaults.build_cloned()?)?;
         let mut overrides = Config::builder();
-        let mut file_warning = None;
+        let (mut file_warning, mut set_in_file) = (None, None);
         if let Some(path) = file {
             let file = SettingsFile::read(path)?;
             let set = named_settings(path, &file, &known)?;
             file_warning = file.warning(|key| set.get_string(key).ok());
-            overrides = overrides.add_source(set);
+            overrides = overrides.add_source(set.clone());
+            set_in_file = Some(set);
         }
         let (variables, unknown_variables) = partition(variables, &known);
+        let set_variables = variables.keys().cloned().collect();
         let overrides = overrides
             .add_source(Environment::default().source(Some(variables)))
             .build()?;
         // Twice: the file and the environment select the profile that they override.
         let without_profile = Self {
             config: defaults.clone().add_source(overrides.clone()).build()?,
+            file: set_in_file,
+            set_variables,
             unknown_variables,
             file_warning,
         };
@@ -95,6 +104,44 @@ impl Layers {
 
     pub(super) fn unknown_variables(&self) -> &[String] {
         &self.unknown_variables
+    }
+
+    /// Whether there is a settings file.
+    pub(super) fn has_file(&self) -> bool {
+        self.file.is_some()
+    }
+
+    /// The text of the setting `name`, in upper case, as it was given.
+    pub(super) fn value(&self, name: &str) -> Result<String, SettingError> {
+        self.raw(&name.to_ascii_lowercase())
+    }
+
+    /// The names, in upper case and sorted, of the settings whose text is another in `other`.
+    pub(super) fn differing_from(&self, other: &Self) -> Result<Vec<String>, SettingError> {
+        let mut names = Vec::new();
+        for key in keys(&self.config)? {
+            if self.raw(&key)? != other.raw(&key)? {
+                names.push(key.to_ascii_uppercase());
+            }
+        }
+        Ok(names)
+    }
+
+    /// Those of the settings `names` that the file sets, and the environment to another text.
+    pub(super) fn overridden(&self, names: &[&str]) -> Result<Vec<String>, SettingError> {
+        let Some(file) = &self.file else {
+            return Ok(Vec::new());
+        };
+        let mut overridden = Vec::new();
+        for name in names.iter().copied().map(str::to_owned) {
+            let in_file = file.get_string(&name.to_ascii_lowercase()).ok();
+            let used = self.value(&name)?;
+            if self.set_variables.contains(&name) && in_file.is_some_and(|text| text.trim() != used)
+            {
+                overridden.push(name);
+            }
+        }
+        Ok(overridden)
     }
 
     /// The setting's text without surrounding white space.
@@ -221,7 +268,7 @@ fn parsed<T, E: Display>(
     parse(&value).map_err(|error| invalid(key, value, error.to_string()))
 }
 
-fn invalid(key: &str, value: String, problem: impl Into<String>) -> SettingError {
+pub(super) fn invalid(key: &str, value: String, problem: impl Into<String>) -> SettingError {
     SettingError::Value {
         name: key.to_ascii_uppercase(),
         value,

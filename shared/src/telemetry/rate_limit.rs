@@ -21,7 +21,7 @@ use tracing::{
 };
 use tracing_subscriber::layer::{Context, Filter};
 
-use super::FATAL;
+use super::{FATAL, OPERATOR};
 
 /// The lines of one kind that are written within a period.
 const MOST: u32 = 5;
@@ -84,7 +84,8 @@ impl RateLimit {
     fn admits(&self, event: &Event<'_>) -> bool {
         let metadata = event.metadata();
         // More detail was asked for by name.
-        if *metadata.level() > Level::INFO || [FATAL, COUNTS].contains(&metadata.target()) {
+        let is_detail = *metadata.level() > Level::INFO;
+        if is_detail || [FATAL, OPERATOR, COUNTS].contains(&metadata.target()) {
             return true;
         }
         let mut state = self.state();

@@ -10,6 +10,7 @@ use futures_util::{FutureExt, future::BoxFuture};
 use hyper::{StatusCode, body::Incoming};
 use jiff::Timestamp;
 use storm_shared::{
+    live::Live,
     models::CallbackUrl,
     services::{signature::Signer, ssrf::Policy},
 };
@@ -90,7 +91,12 @@ impl CallbackClient {
     }
 
     /// Signs every attempt with `signer`.
-    pub fn signing_with(mut self, signer: Signer) -> Self {
+    pub fn signing_with(self, signer: Signer) -> Self {
+        self.signing_with_live(Live::new(signer))
+    }
+
+    /// Signs every attempt with the signer of the moment in which it begins.
+    pub fn signing_with_live(mut self, signer: Live<Signer>) -> Self {
         self.post.signer = signer;
         self
     }

@@ -11,6 +11,7 @@ use hyper::{
 };
 use jiff::Timestamp;
 use storm_shared::{
+    live::Live,
     models::CallbackUrl,
     services::{
         marker::CALLBACK_MARKER,
@@ -37,7 +38,7 @@ pub(super) type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 /// Builds the request of each attempt: its signer and its clock.
 #[derive(Clone)]
 pub(super) struct Post {
-    pub(super) signer: Signer,
+    pub(super) signer: Live<Signer>,
     pub(super) clock: Clock,
 }
 
@@ -45,7 +46,7 @@ impl Post {
     /// Unsigned, with the system clock.
     pub(super) fn unsigned() -> Self {
         Self {
-            signer: Signer::none(),
+            signer: Live::new(Signer::none()),
             clock: Arc::new(Timestamp::now),
         }
     }
@@ -86,7 +87,7 @@ impl Post {
         // Signed anew for each attempt: receivers reject a timestamp that is more than five minutes
         // off.
         let (id, now) = (message.id.to_string(), (self.clock)());
-        if let Some(signatures) = self.signer.sign(&id, now, &message.body) {
+        if let Some(signatures) = self.signer.get().sign(&id, now, &message.body) {
             headers.insert(signature::SIGNATURE, signatures.try_into()?);
         }
         headers.insert(signature::ID, id.try_into()?);
@@ -102,6 +103,7 @@ mod tests {
     use bytes::Bytes;
     use jiff::Timestamp;
     use storm_shared::{
+        live::Live,
         models::{CallbackUrl, RequestId, Traceparent},
         services::signature::Signer,
     };
@@ -143,7 +145,7 @@ mod tests {
     fn the_headers_carry_the_request_id_the_timestamp_the_trace_and_the_marker() {
         let (url, message) = (CallbackUrl::parse("http://example.com").unwrap(), message());
         let post = Post {
-            signer: Signer::none(),
+            signer: Live::new(Signer::none()),
             clock: Arc::new(|| Timestamp::from_millisecond(1_674_087_231_999).unwrap()),
         };
         let request = post.request(&url, &message).unwrap();

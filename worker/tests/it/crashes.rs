@@ -211,7 +211,7 @@ async fn work_longer_than_the_drain_is_warned_of_once_a_process_and_counted() {
         worker.until_shown("/metrics", counted).await;
         worker.logs("takes longer than DRAIN_TIMEOUT").await;
         assert_eq!(worker.log().matches("longer than DRAIN_TIMEOUT").count(), 1);
-        worker.signal("HUP"); // shuts down gracefully, too
+        worker.signal("TERM");
         assert!(worker.ended().await.success());
     }
     let row = table.find(jobs[0]).await;
@@ -248,22 +248,6 @@ async fn a_second_sigterm_ends_the_worker_at_once() {
     assert_eq!(worker.ended().await.code(), Some(143));
     let _other = table.worker(&[]);
     table.row_when(id, |row| row.claims == 2).await;
-}
-
-#[tokio::test]
-async fn a_terminal_that_hangs_up_twice_leaves_the_worker_its_drain() {
-    let table = Table::new().await;
-    let worker = table.worker(&[("DRAIN_TIMEOUT", "1h")]);
-    let id = table.accept(100_000, None).await;
-    table
-        .row_when(id, |row| row.status == Status::Processing)
-        .await;
-    worker.signal("HUP");
-    worker.logs("a second signal ends at once").await;
-    worker.signal("HUP");
-    worker.signal("TERM");
-    // 129 would be the second SIGHUP.
-    assert_eq!(worker.ended().await.code(), Some(143));
 }
 
 #[tokio::test]

@@ -24,6 +24,7 @@ mod receiver;
 mod receiver_shares;
 mod redelivery;
 mod redis_faults;
+mod reread;
 mod resends;
 mod retention;
 mod rows;

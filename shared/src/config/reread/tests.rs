@@ -1,0 +1,147 @@
+use std::{
+    io::Write as _,
+    sync::{Arc, Mutex},
+};
+
+use super::{Reread, Rereader};
+use crate::config::{SettingError, Settings, layers::Layers, updates::Updates};
+
+const NAME: &str = "a:0000000000000000000000000000000000000000000000000000000000000001";
+
+fn layers(text: &str, variables: &[(&str, &str)]) -> Result<Layers, SettingError> {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    let variables = variables
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    Layers::new(Some(file.path()), variables)
+}
+
+/// A process that started with this file and environment.
+struct Process {
+    rereader: Rereader,
+    variables: &'static [(&'static str, &'static str)],
+    /// The rate limits that a part was told of.
+    limits: Arc<Mutex<Vec<Option<u32>>>>,
+}
+
+impl Process {
+    fn start(text: &str, variables: &'static [(&'static str, &'static str)]) -> Self {
+        let started = layers(text, variables).unwrap();
+        let updates = Updates::default();
+        let limits = Arc::default();
+        updates.pass_to(record(&limits));
+        let rereader = Rereader {
+            latest: started.clone(),
+            started,
+            updates,
+        };
+        Self {
+            rereader,
+            variables,
+            limits,
+        }
+    }
+
+    fn reread(&mut self, text: &str) -> Result<Reread, String> {
+        let reread = layers(text, self.variables)
+            .and_then(|layers| self.rereader.accept(layers, |_| Ok(())));
+        reread.map_err(|error| error.to_string())
+    }
+
+    fn limits(&self) -> Vec<Option<u32>> {
+        self.limits.lock().unwrap().clone()
+    }
+}
+
+fn record(limits: &Arc<Mutex<Vec<Option<u32>>>>) -> impl Fn(&Settings) + Send + 'static {
+    let limits = Arc::clone(limits);
+    move |settings| {
+        let limit = settings.access.rate_limit;
+        limits
+            .lock()
+            .unwrap()
+            .push(limit.map(|limit| limit.requests.get()));
+    }
+}
+
+#[test]
+fn a_changed_setting_is_passed_on_and_one_that_needs_a_restart_is_named_until_then() {
+    let mut process = Process::start("log = 'warn'", &[]);
+    let reread = process
+        .reread("log = 'info'\nrate_limit = '5/s'\nsync_queue = 7")
+        .unwrap();
+    assert_eq!(reread.changed, ["RATE_LIMIT"]);
+    assert_eq!(reread.need_restart, ["LOG", "SYNC_QUEUE"]);
+    let reread = process.reread("log = 'info'\nrate_limit = '5/s'").unwrap();
+    assert!(reread.changed.is_empty(), "{reread:?}");
+    assert_eq!(reread.need_restart, ["LOG"]);
+    let reread = process.reread("log = 'warn'").unwrap();
+    assert_eq!(reread.changed, ["RATE_LIMIT"]);
+    assert!(reread.need_restart.is_empty(), "{reread:?}");
+    assert_eq!(process.limits(), [Some(5), Some(5), None]);
+}
+
+#[test]
+fn a_part_that_starts_after_a_reread_is_told_of_it() {
+    let mut process = Process::start("log = 'warn'", &[]);
+    process.reread("rate_limit = '5/s'").unwrap();
+    let late = Arc::default();
+    process.rereader.updates.pass_to(record(&late));
+    assert_eq!(*late.lock().unwrap(), [Some(5)]);
+}
+
+#[test]
+fn a_file_that_is_not_accepted_changes_nothing_and_the_error_is_that_of_a_start() {
+    let mut process = Process::start("rate_limit = '5/s'", &[]);
+    for (text, error) in [
+        ("rate_limit = '6/s'\nsync_queue = -1", "SYNC_QUEUE=-1: "),
+        (
+            "rate_limit = 'many'",
+            "RATE_LIMIT=many: expected nothing, or",
+        ),
+        ("rate_limit = '6/s'\nrate_limits = 1", "unknown setting"),
+        ("rate_limit = '6/s", "STORM_CONFIG="),
+        ("", "it is empty"),
+    ] {
+        let refused = process.reread(text).unwrap_err();
+        assert!(refused.contains(error), "{refused}");
+    }
+    let layers = layers("rate_limit = '6/s'", &[]).unwrap();
+    let refused = process.rereader.accept(layers, |_| {
+        Err(SettingError::File("the service may not".into()))
+    });
+    refused.unwrap_err();
+    assert!(process.limits().is_empty());
+    assert_eq!(
+        process.reread("log = 'info'").unwrap().changed,
+        ["RATE_LIMIT"]
+    );
+}
+
+#[test]
+fn a_setting_of_the_environment_stays_and_the_files_is_reported_as_overridden() {
+    let mut process = Process::start("rate_limit = '5/s'", &[("RATE_LIMIT", "9/s")]);
+    let reread = process.reread("rate_limit = '6/s'").unwrap();
+    assert!(reread.changed.is_empty(), "{reread:?}");
+    assert_eq!(reread.overridden, ["RATE_LIMIT"]);
+    assert_eq!(process.limits(), [Some(9)]);
+    let reread = process.reread("rate_limit = '9/s'").unwrap();
+    assert!(reread.overridden.is_empty(), "{reread:?}");
+}
+
+#[test]
+fn authentication_is_turned_on_by_a_reread_and_off_only_by_a_restart() {
+    let mut process = Process::start("log = 'warn'", &[]);
+    let with_tokens = format!("api_tokens = '{NAME}'");
+    assert_eq!(
+        process.reread(&with_tokens).unwrap().changed,
+        ["API_TOKENS"]
+    );
+    let refused = process.reread("rate_limit = '5/s'").unwrap_err();
+    assert_eq!(
+        refused,
+        "API_TOKENS=: it was set and is empty now; only a restart turns it off"
+    );
+    assert_eq!(process.limits(), [None]);
+}
