@@ -6,6 +6,7 @@
 
 mod acceptor;
 mod linger;
+mod metrics;
 mod refusal;
 
 use std::{
@@ -37,6 +38,7 @@ use tracing::{debug, info, warn};
 
 use self::{acceptor::Acceptor, linger::Lingering, refusal::Refusals};
 
+pub use self::metrics::ConnectionMetrics;
 pub(crate) use self::refusal::TOO_MANY_CONNECTIONS;
 
 type Connection = TokioIo<Lingering<Pin<Box<TimeoutStream<TcpStream>>>>>;
@@ -110,6 +112,25 @@ pub async fn serve<S, B>(
     S::Future: Send + 'static,
     B: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
 {
+    let metrics = ConnectionMetrics::default();
+    serve_counted(listener, service, limits, metrics, shutdown).await;
+}
+
+/// As [`serve`], and counts the connections in `metrics`.
+pub async fn serve_counted<S, B>(
+    listener: TcpListener,
+    service: S,
+    limits: Limits,
+    metrics: ConnectionMetrics,
+    shutdown: impl Future<Output = ()>,
+) where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>
+        + Clone
+        + Send
+        + 'static,
+    S::Future: Send + 'static,
+    B: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
+{
     let mut http = http1::Builder::new();
     // hyper panics if a header timeout has no timer.
     http.timer(TokioTimer::new())
@@ -117,6 +138,7 @@ pub async fn serve<S, B>(
         .max_buf_size(MAX_HEAD)
         .max_header_size(MAX_HEAD);
     let connections = Arc::new(Semaphore::new(limits.connections));
+    metrics.open.watch(&connections, limits.connections);
     let mut refusals = Refusals::new(limits.refusals);
     let (closing, _) = watch::channel(());
     let grace = GRACE.min(limits.drain_timeout / 2);
@@ -125,6 +147,7 @@ pub async fn serve<S, B>(
     let mut admit = move |stream: TcpStream| {
         // Waiting for a permit here would leave clients without an answer in the accept queue.
         let Ok(permit) = Arc::clone(&connections).try_acquire_owned() else {
+            metrics.refused.inc();
             return refusals.refuse(stream);
         };
         let stream = configure(stream, limits.header_timeout);

@@ -1,15 +1,91 @@
-//! `GET /metrics`: the answer to a scrape, and the token that it needs.
+//! `GET /metrics`: the answer to a scrape, the token that it needs, and what both services expose.
+
+mod permits;
+mod process;
 
 use hyper::{
     HeaderMap, Response, StatusCode,
     header::{CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE},
 };
+use prometheus_client::{
+    encoding::text,
+    metrics::{family::Family, gauge::Gauge},
+    registry::Registry,
+};
 
+pub use self::permits::PermitMetrics;
+use self::process::ProcessMetrics;
 use super::access::{TokenHash, bearer};
 
-/// The text format that `prometheus-client` writes, as its specification names it.
-const OPENMETRICS: HeaderValue =
-    HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+/// The text format of Prometheus, which every scraper reads.
+const PROMETHEUS_TEXT: HeaderValue =
+    HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+
+/// A registry with the metrics of the process, and `storm_build_info`.
+///
+/// `service` is `api` or `worker`. Its own metrics belong in a sub-registry with its prefix.
+pub fn registry(service: &'static str) -> Registry {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(ProcessMetrics::started_now()));
+    let build = Family::<[(&str, &str); 2], Gauge>::default();
+    // The projects have one version: `scripts/check-drift.sh`.
+    let version = env!("CARGO_PKG_VERSION");
+    build
+        .get_or_create(&[("service", service), ("version", version)])
+        .set(1);
+    let help = "Always 1; the labels name the service and its version";
+    registry.register("storm_build_info", help, build);
+    registry
+}
+
+/// The metrics of `registry`, in the text format of Prometheus.
+pub fn render(registry: &Registry) -> String {
+    let mut openmetrics = String::new();
+    #[expect(clippy::expect_used, reason = "writing to a String cannot fail")]
+    text::encode(&mut openmetrics, registry).expect("a String accepts every write");
+    to_prometheus_text(&openmetrics)
+}
+
+/// Translates what `prometheus-client` writes. `OpenMetrics` leaves the suffix `_total` out of the
+/// name of a counter's family, and older scrapers would find neither its type nor its help.
+fn to_prometheus_text(openmetrics: &str) -> String {
+    let mut translated = String::with_capacity(openmetrics.len());
+    let mut lines = openmetrics.lines().peekable();
+    while let Some(line) = lines.next() {
+        if line == "# EOF" {
+            break;
+        }
+        if let Some((name, help)) = after(line, "# HELP ").and_then(|it| it.split_once(' ')) {
+            // The type follows in the next line.
+            let kind = lines.next().and_then(|line| after(line, "# TYPE "));
+            let kind = kind
+                .and_then(|it| it.strip_prefix(name))
+                .unwrap_or_default();
+            let total = if kind == " counter" { "_total" } else { "" };
+            for part in [
+                "# HELP ",
+                name,
+                total,
+                " ",
+                help,
+                "\n# TYPE ",
+                name,
+                total,
+                kind,
+            ] {
+                translated.push_str(part);
+            }
+        } else {
+            translated.push_str(line);
+        }
+        translated.push('\n');
+    }
+    translated
+}
+
+fn after<'a>(line: &'a str, start: &str) -> Option<&'a str> {
+    line.strip_prefix(start)
+}
 
 /// Answers a scrape with the metrics; with `401` if there is a `token` and `headers` lack it.
 pub fn answer(
@@ -33,7 +109,7 @@ pub fn is_authenticated(token: &TokenHash, headers: &HeaderMap) -> bool {
 /// `200` with the metrics in `text`.
 pub fn metrics(text: String) -> Response<String> {
     let mut response = Response::new(text);
-    response.headers_mut().insert(CONTENT_TYPE, OPENMETRICS);
+    response.headers_mut().insert(CONTENT_TYPE, PROMETHEUS_TEXT);
     response
 }
 
@@ -52,11 +128,34 @@ fn unauthorized() -> Response<String> {
 mod tests {
     use hyper::{HeaderMap, header};
 
-    use super::answer;
+    use prometheus_client::metrics::{counter::Counter, gauge::Gauge, histogram::Histogram};
+
+    use super::{answer, registry, render};
     use crate::services::access::Token;
 
     #[test]
-    fn metrics_are_sent_as_openmetrics_to_a_request_with_the_right_token_only() {
+    fn a_counter_is_exposed_under_one_name_with_its_type_and_help() {
+        let mut all = registry("api");
+        let own = all.sub_registry_with_prefix("storm_api");
+        own.register("answers", "Requests answered", Counter::<u64>::default());
+        own.register("jobs", "Jobs that run now", Gauge::<i64>::default());
+        own.register("ack_seconds", "Time to a 202", Histogram::new([0.5]));
+        let text = render(&all);
+        for block in [
+            "# HELP storm_api_answers_total Requests answered.\n\
+             # TYPE storm_api_answers_total counter\nstorm_api_answers_total 0\n",
+            "# TYPE storm_api_jobs gauge\nstorm_api_jobs 0\n",
+            "# TYPE storm_api_ack_seconds histogram\nstorm_api_ack_seconds_sum 0.0\n",
+            "storm_api_ack_seconds_bucket{le=\"+Inf\"} 0\n",
+            "storm_build_info{service=\"api\",version=\"",
+        ] {
+            assert!(text.contains(block), "{block} is missing in\n{text}");
+        }
+        assert!(!text.contains("# EOF"), "{text}");
+    }
+
+    #[test]
+    fn metrics_are_sent_as_text_to_a_request_with_the_right_token_only() {
         let (right, wrong) = (Token::generate().unwrap(), Token::generate().unwrap());
         let metrics = || "storm_up 1\n".to_owned();
         let scrape = |presented: Option<&Token>| {
@@ -75,7 +174,7 @@ mod tests {
         ] {
             assert_eq!(answered.status(), 200);
             let kind = answered.headers()[header::CONTENT_TYPE].to_str().unwrap();
-            assert!(kind.starts_with("application/openmetrics-text;"), "{kind}");
+            assert!(kind.starts_with("text/plain; version=0.0.4"), "{kind}");
             assert_eq!(answered.body(), "storm_up 1\n");
         }
     }

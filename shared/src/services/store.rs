@@ -22,6 +22,7 @@ mod lease;
 mod list;
 mod load;
 mod look;
+mod metrics;
 mod pause;
 mod redelivery;
 mod retention;
@@ -33,7 +34,6 @@ use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 
-use self::sqlite::Sqlite;
 pub use self::{
     audit::AuditRecord,
     cancel::{Cancelled, CancelledClaim, CancelledWork, Uncancellable},
@@ -48,10 +48,15 @@ pub use self::{
     list::{ListPage, RequestFilter, RequestList},
     load::Load,
     look::{Capacity, DueJobs, is_long},
+    metrics::StoreMetrics,
     pause::{MAX_PAUSED_ORIGINS, Pause, Paused, Pauses, TooManyPauses},
     redelivery::{Redeliverable, RedeliveryPage, Unredeliverable},
     retention::Swept,
     scope::Scope,
+};
+use self::{
+    metrics::{Measures, QueueLevel},
+    sqlite::Sqlite,
 };
 use crate::{
     config::StoreSettings,
@@ -215,6 +220,18 @@ impl Store {
     pub async fn suspects(&self, limit: usize) -> Result<Vec<Candidate>, StoreError> {
         match &self.engine {
             Engine::Sqlite(engine) => engine.suspects(limit).await,
+        }
+    }
+
+    /// How long the oldest due job has been due, by the store's clock; zero if none is. Jobs that
+    /// run, wait for a retry or are parked are not due. Costs one step of an index for each tenant
+    /// with unfinished jobs.
+    ///
+    /// # Errors
+    /// The read failed.
+    pub async fn oldest_due_age(&self) -> Result<Duration, StoreError> {
+        match &self.engine {
+            Engine::Sqlite(engine) => engine.oldest_due_age().await,
         }
     }
 
@@ -581,6 +598,20 @@ impl Store {
     pub fn trouble(&self) -> Option<Trouble> {
         match &self.engine {
             Engine::Sqlite(engine) => engine.trouble(),
+        }
+    }
+
+    /// What the engine has measured, for [`StoreMetrics`].
+    fn measures(&self) -> &Measures {
+        match &self.engine {
+            Engine::Sqlite(engine) => engine.measures(),
+        }
+    }
+
+    /// The queues of writes and of reads, for [`StoreMetrics`].
+    fn queue_levels(&self) -> (QueueLevel, QueueLevel) {
+        match &self.engine {
+            Engine::Sqlite(engine) => engine.queue_levels(),
         }
     }
 

@@ -238,6 +238,7 @@ mod tests {
             attempts: 0,
             attempts_before: 0,
             created_by: tenant(name),
+            created_at: None,
             parked_for: Duration::ZERO,
             bytes: 0,
         }

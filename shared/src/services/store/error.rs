@@ -77,7 +77,18 @@ pub enum Trouble {
 }
 
 impl Trouble {
-    /// The name in `/healthz` and in the log.
+    /// Every trouble.
+    pub(super) const ALL: [Self; 7] = [
+        Self::Busy,
+        Self::Full,
+        Self::ReadOnly,
+        Self::Corrupt,
+        Self::Moved,
+        Self::Io,
+        Self::Other,
+    ];
+
+    /// The name in `/healthz`, in the log and in metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Busy => "locked",

@@ -136,6 +136,8 @@ pub struct Job {
     pub attempts_before: u32,
     /// The client name of the token that submitted it; `None` without authentication.
     pub created_by: Option<ClientName>,
+    /// When it was submitted, by the API's wall clock. `None` if the row was edited by hand.
+    pub created_at: Option<Timestamp>,
     /// How long the job has been parked in all since its last attempt.
     pub parked_for: Duration,
     /// The bytes of its stored input and result.

@@ -23,6 +23,7 @@ mod lease;
 mod list;
 mod load;
 mod look;
+mod oldest_due;
 mod open;
 mod pause;
 mod private;
@@ -32,6 +33,7 @@ mod redelivery;
 mod retention;
 mod schema;
 mod settle;
+mod sizes;
 mod state;
 mod trouble;
 mod writer;
@@ -56,6 +58,7 @@ use super::{
     Expired, Heartbeat, ListPage, Load, NewJob, OwnerId, Pause, Paused, Redeliverable,
     RedeliveryPage, Renewal, RequestList, Scope, Settlement, StoreError, Swept, TooManyPauses,
     Trouble, Uncancellable, Unerasable, Unredeliverable,
+    metrics::{Measures, QueueLevel},
 };
 use crate::{
     config::StoreSettings,
@@ -92,14 +95,16 @@ impl Sqlite {
     pub(super) async fn open(settings: &StoreSettings) -> Result<Self, StoreError> {
         let opened = open::open(settings).await?;
         let clock = Arc::new(opened.clock);
+        let writer = Writer::start(
+            opened.writer.into(),
+            opened.files,
+            Arc::clone(&clock),
+            settings.write_queue,
+        );
+        writer.measures().measured(opened.sizes);
         Ok(Self {
             id: opened.id,
-            writer: Writer::start(
-                opened.writer.into(),
-                opened.files,
-                Arc::clone(&clock),
-                settings.write_queue,
-            ),
+            writer,
             clock,
             turn: Arc::default(),
             list_queue: Arc::new(Semaphore::new(LIST_QUEUE)),
@@ -234,6 +239,12 @@ impl Sqlite {
 
     pub(super) async fn suspects(&self, limit: usize) -> Result<Vec<Candidate>, StoreError> {
         self.readers.read(move |db| look::suspects(db, limit)).await
+    }
+
+    pub(super) async fn oldest_due_age(&self) -> Result<Duration, StoreError> {
+        self.readers
+            .read(self.timed(oldest_due::oldest_due_age))
+            .await
     }
 
     pub(super) async fn unpark(
@@ -518,6 +529,14 @@ impl Sqlite {
 
     pub(super) fn trouble(&self) -> Option<Trouble> {
         self.writer.trouble()
+    }
+
+    pub(super) fn measures(&self) -> &Measures {
+        self.writer.measures()
+    }
+
+    pub(super) fn queue_levels(&self) -> (QueueLevel, QueueLevel) {
+        (self.writer.queue_level(), self.readers.queue_level())
     }
 
     pub(super) async fn ended(&self) {

@@ -21,6 +21,7 @@ on_every_engine! {
     a_corrupt_row_ends_failed_and_blocks_no_other,
     a_negative_count_of_attempts_counts_as_none,
     a_job_with_an_unreadable_trace_gets_a_trace_of_its_own,
+    a_claimed_job_says_when_it_was_submitted,
 }
 
 async fn exactly_one_of_many_concurrent_claims_on_a_job_wins(database: TestDatabase) {
@@ -157,4 +158,20 @@ async fn a_job_with_an_unreadable_trace_gets_a_trace_of_its_own(database: TestDa
         let shown = row(&store, id).await.traceparent;
         assert_eq!(shown, Traceparent::of(id), "{breakage}");
     }
+}
+
+async fn a_claimed_job_says_when_it_was_submitted(database: TestDatabase) {
+    let store = database.open().await;
+    let id = accept(&store).await;
+    let job = claim_one(&store, id).await.unwrap();
+    let submitted = job.created_at.unwrap();
+    assert_eq!(row(&store, id).await.created_at, format!("{submitted:.3}"));
+
+    let id = accept(&store).await;
+    database.edit(id, "created_at = 'yesterday'").await;
+    let job = claim_one(&store, id).await.unwrap();
+    assert_eq!(
+        job.created_at, None,
+        "edited by hand, and claimed all the same"
+    );
 }

@@ -13,8 +13,8 @@ use storm_shared::{
 use crate::{
     database::TestDatabase,
     jobs::{
-        accept, claim_due, claim_one, claimed, due_ids, due_jobs, next_millisecond, retry, row,
-        spec, timeout,
+        accept, claim_due, claim_one, claimed, due_ids, due_jobs, expire_lease, next_millisecond,
+        retry, row, spec, timeout,
     },
 };
 
@@ -27,6 +27,7 @@ on_every_engine! {
     a_destination_is_over_limit_once_its_backlog_reaches_the_limit,
     a_backlog_over_the_limit_is_its_own_tenants_only,
     a_job_whose_tenant_was_edited_is_claimed_and_over_no_limit,
+    the_oldest_due_age_is_that_of_the_job_which_has_been_due_longest,
 }
 
 const HOOK: &str = "http://example.com/hook";
@@ -185,4 +186,39 @@ async fn a_job_whose_tenant_was_edited_is_claimed_and_over_no_limit(database: Te
     database.edit(id, "created_by = 'no name', due = 0").await;
     let claimed = claim_due(&store).await;
     assert_eq!((claimed.len(), &claimed[0].created_by), (1, &None));
+}
+
+async fn the_oldest_due_age_is_that_of_the_job_which_has_been_due_longest(database: TestDatabase) {
+    let store = database.open().await;
+    let longest = async || store.oldest_due_age().await.unwrap().as_secs();
+    assert_eq!(longest().await, 0, "an empty table");
+    // Parked, running and scheduled jobs are not due, since whenever they are there.
+    parked(&store, Some("a")).await;
+    let running = claimed(&store).await;
+    let scheduled = claimed(&store).await;
+    let retry = retry(timeout(1), Duration::from_hours(1));
+    store.settle(scheduled.claim, None, retry).await.unwrap();
+    assert_eq!(longest().await, 0);
+
+    // Due times are milliseconds.
+    let since = |seconds: u64| format!("due = due - {}", seconds * 1000);
+    for (tenant, seconds) in [(Some("b"), 200), (None, 100), (Some("a"), 300)] {
+        let id = RequestId::generate();
+        let mut job = NewJob::new(id, spec(), None);
+        job.created_by = tenant.map(|name| name.parse().unwrap());
+        store.accept(job).await.unwrap();
+        database.edit(id, &since(seconds)).await;
+    }
+    assert!((300..400).contains(&longest().await), "{}", longest().await);
+
+    // A suspected poison job waits in a loop of its own.
+    expire_lease(&store, running.claim.owner).await;
+    database.edit(running.claim.id, &since(900)).await;
+    assert!(
+        (900..1000).contains(&longest().await),
+        "{}",
+        longest().await
+    );
+    assert_eq!(claim_due(&store).await.len(), 4);
+    assert_eq!(longest().await, 0, "all of them run");
 }

@@ -3,11 +3,15 @@
 use std::sync::Arc;
 
 use futures_util::FutureExt;
+use prometheus_client::registry::Registry;
 use storm_shared::{
     config::StoreSettings,
     memory::MemoryBudget,
     models::{ReportName, ReportSpec, RequestId},
-    services::store::{NewJob, Store, StoreError},
+    services::{
+        scrape,
+        store::{NewJob, Store, StoreError, StoreMetrics},
+    },
 };
 use tokio::task::JoinSet;
 
@@ -22,6 +26,7 @@ on_every_engine! {
     queued_writes_are_committed_when_the_store_closes,
     writes_queued_behind_a_lock_fail_with_the_first_one,
     a_job_counts_as_memory_until_it_is_committed_even_if_its_caller_is_gone,
+    commits_and_queues_are_measured,
 }
 
 async fn a_failed_write_does_not_fail_its_group_commit(database: TestDatabase) {
@@ -141,4 +146,52 @@ async fn a_job_counts_as_memory_until_it_is_committed_even_if_its_caller_is_gone
     lock.release().await;
     store.close().await;
     assert_eq!((database.count().await, budget.reserved()), (1, 0));
+}
+
+async fn commits_and_queues_are_measured(database: TestDatabase) {
+    let metrics = StoreMetrics::default();
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(metrics.clone()));
+    assert_eq!(scrape::render(&registry), "", "no store is open");
+    let four = StoreSettings {
+        write_queue: 4,
+        ..database.settings()
+    };
+    let store = Store::open(&four).await.unwrap();
+    metrics.watch(&store);
+    let value = |name: &str| -> String {
+        let text = scrape::render(&registry);
+        let line = text.lines().find_map(|line| line.strip_prefix(name));
+        let value = line.unwrap_or_else(|| panic!("no {name} in\n{text}"));
+        value.trim().to_owned()
+    };
+    assert_ne!(value("database_bytes "), "0");
+    assert_eq!(value("write_queue_capacity "), "4");
+    assert_eq!(value("write_queue_depth "), "0");
+    let lock = database.hold_lock().await;
+    let writes = accept_in_tasks(&store, 4).await;
+    for _ in 0..10 {
+        tokio::task::yield_now().await; // the writer may take them all, and waits for the lock
+    }
+    lock.release().await;
+    for write in writes {
+        write.await.unwrap().unwrap();
+    }
+    assert_eq!(value("group_commit_writes_sum "), "4.0");
+    let commits = value("group_commit_writes_count ");
+    assert!((1..=4).contains(&commits.parse().unwrap()), "{commits}");
+    assert_eq!(value("commit_seconds_count "), commits);
+    assert_ne!(value("commit_seconds_sum "), "0.0");
+    assert_eq!(value("write_queue_depth "), "0");
+    assert_eq!(value("failed_commits_total{trouble=\"locked\"} "), "0");
+
+    let lock = database.hold_lock().await;
+    try_accept(&store).await.unwrap_err();
+    lock.release().await;
+    assert_eq!(value("failed_commits_total{trouble=\"locked\"} "), "1");
+    assert_eq!(
+        value("commit_seconds_count "),
+        commits,
+        "committed ones only"
+    );
 }

@@ -20,8 +20,7 @@ pub(super) const SMALL: u64 = 1 << 20;
 /// Checkpoints a WAL of more than `limit` bytes and truncates the file to zero. Returns false if
 /// another connection reads or writes at this moment: then the file may stay as it is.
 pub(super) fn truncate(connection: &Connection, limit: u64) -> rusqlite::Result<bool> {
-    // A WAL that can't be inspected counts as small: truncating it is only housekeeping.
-    if fs::metadata(path(connection)).map_or(0, |log| log.len()) <= limit {
+    if log_bytes(connection) <= limit {
         return Ok(true);
     }
     // No busy handler: while the checkpoint waits for a reader, every writer waits for it.
@@ -31,6 +30,12 @@ pub(super) fn truncate(connection: &Connection, limit: u64) -> rusqlite::Result<
     // Before an error is returned: the connection goes on to commit writes.
     wait_for_locks(connection)?;
     truncated.map(|is_busy: bool| !is_busy)
+}
+
+/// The size of the WAL file. One that can't be inspected counts as empty: what depends on it is only
+/// housekeeping.
+pub(super) fn log_bytes(connection: &Connection) -> u64 {
+    fs::metadata(path(connection)).map_or(0, |log| log.len())
 }
 
 fn path(connection: &Connection) -> PathBuf {

@@ -16,12 +16,13 @@ use crate::{
 };
 
 /// The columns of a request that a claimed job is made of.
-const REQUEST: [&str; 5] = [
+const REQUEST: [&str; 6] = [
     "input_payload",
     "result_payload",
     "coalesce(callback_target, callback_url)",
     "traceparent",
     "created_by",
+    "created_at",
 ];
 
 /// The rows that a claim has won.
@@ -196,6 +197,7 @@ struct ClaimedRow {
     target: Option<Vec<u8>>,
     traceparent: Option<Vec<u8>>,
     created_by: Option<Vec<u8>>,
+    created_at: Option<Vec<u8>>,
 }
 
 impl ClaimedRow {
@@ -211,6 +213,7 @@ impl ClaimedRow {
             target: bytes(row, 6)?,
             traceparent: bytes(row, 7)?,
             created_by: bytes(row, 8)?,
+            created_at: bytes(row, 9)?,
         })
     }
 
@@ -256,6 +259,9 @@ impl ClaimedRow {
             attempts_before: columns::count(self.attempts_before),
             parked_for: self.parked_at.map_or(Duration::ZERO, |at| now.since(at)),
             created_by: columns::client_name(self.created_by.as_deref()),
+            created_at: self
+                .created_at
+                .and_then(|stored| from_utf8(&stored).ok()?.parse().ok()),
         })
     }
 }

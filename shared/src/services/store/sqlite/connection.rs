@@ -16,8 +16,12 @@ use super::{
     files::OpenFiles,
     readers,
     schema::{self, SchemaError},
+    sizes,
 };
-use crate::config::{StoreSettings, Synchronous};
+use crate::{
+    config::{StoreSettings, Synchronous},
+    services::store::metrics::Sizes,
+};
 
 /// The busy handler retries at this interval. `SQLite`'s own handler backs off to 100 ms, which
 /// then shows as 100 ms in the 99th percentile.
@@ -49,6 +53,7 @@ pub(super) struct Opened {
     pub(super) id: String,
     pub(super) clock: Clock,
     pub(super) files: OpenFiles,
+    pub(super) sizes: Sizes,
 }
 
 /// Why a file was not opened.
@@ -91,6 +96,7 @@ pub(super) fn open(settings: &StoreSettings) -> Result<Opened, OpenError> {
         rusqlite::Error::SqliteFailure(missing, None)
     })?;
     Ok(Opened {
+        sizes: sizes::of(&writer)?,
         writer,
         readers,
         id,

@@ -37,7 +37,7 @@ impl Turn {
 /// A part of an index of due jobs, which has the tenants in order, and for each its jobs by due
 /// time.
 #[derive(Clone, Copy)]
-struct Lane {
+pub(super) struct Lane {
     work: Work,
     is_long: bool,
 }
@@ -59,7 +59,7 @@ impl Lane {
         is_long: false,
     };
 
-    const ALL: [Self; 3] = [Self::SHORT, Self::REDELIVERIES, Self::LONG];
+    pub(super) const ALL: [Self; 3] = [Self::SHORT, Self::REDELIVERIES, Self::LONG];
 
     /// SQL for the rows of the lane.
     fn rows(self) -> &'static str {
@@ -108,7 +108,7 @@ impl Lane {
 
     /// The first tenant after `after`, and when its first job is due. A skip scan: one step of the
     /// index for each tenant, however many jobs it has.
-    fn next_tenant(
+    pub(super) fn next_tenant(
         self,
         connection: &Connection,
         after: Option<&Tenant>,

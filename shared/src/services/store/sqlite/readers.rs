@@ -10,7 +10,7 @@ use tokio::sync::{Semaphore, TryAcquireError};
 use tokio_util::sync::CancellationToken;
 
 use super::trouble;
-use crate::services::store::StoreError;
+use crate::services::store::{StoreError, metrics::QueueLevel};
 
 /// The number of concurrent reads. In WAL mode, readers and the writer don't block each other.
 pub(super) const CONNECTIONS: usize = 2;
@@ -116,6 +116,15 @@ impl Readers {
             .chain(others)
             .min_by_key(load)
             .unwrap_or(first)
+    }
+
+    /// How many reads wait or run, and how many may.
+    pub(super) fn queue_level(&self) -> QueueLevel {
+        let capacity = CONNECTIONS + QUEUE;
+        QueueLevel {
+            depth: capacity.saturating_sub(self.slots.available_permits()),
+            capacity,
+        }
     }
 
     /// Completes when a reader thread has ended unexpectedly.

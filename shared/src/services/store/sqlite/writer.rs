@@ -19,10 +19,14 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{checkpoint, clock::Clock, files::OpenFiles, trouble};
+use super::{checkpoint, clock::Clock, files::OpenFiles, sizes, trouble};
 use crate::{
     memory::Reservation,
-    services::store::{StoreError, Trouble, condition::Condition},
+    services::store::{
+        StoreError, Trouble,
+        condition::Condition,
+        metrics::{Measures, QueueLevel},
+    },
 };
 
 /// Maximum writes per transaction. It bounds how long other processes wait for the write lock.
@@ -81,6 +85,7 @@ impl Writer {
             files,
             clock,
             is_erased: AtomicBool::new(false),
+            measures: Measures::new(),
         });
         let running = run(connection, writes, closing.clone(), Arc::clone(&database));
         let task = tokio::spawn(running);
@@ -111,6 +116,20 @@ impl Writer {
     /// a committed write has erased.
     pub(super) fn erase_log(&self) {
         self.database.is_erased.store(true, Ordering::Relaxed);
+    }
+
+    /// What it has measured.
+    pub(super) fn measures(&self) -> &Measures {
+        &self.database.measures
+    }
+
+    /// How many writes wait, and how many may.
+    pub(super) fn queue_level(&self) -> QueueLevel {
+        let capacity = self.queue.max_capacity();
+        QueueLevel {
+            depth: capacity.saturating_sub(self.queue.capacity()),
+            capacity,
+        }
     }
 
     /// Completes when the writer is closed or its thread has ended.
@@ -187,6 +206,7 @@ struct Database {
     clock: Arc<Clock>,
     /// Whether the write-ahead log may have what was erased.
     is_erased: AtomicBool,
+    measures: Measures,
 }
 
 async fn run(
@@ -238,6 +258,10 @@ async fn run(
             }
             if is_idle {
                 truncate(db, &database);
+            }
+            match sizes::of(db) {
+                Ok(sizes) => database.measures.measured(sizes),
+                Err(error) => tracing::debug!(%error, "the database was not measured"),
             }
             Ok(())
         });
@@ -313,6 +337,7 @@ fn commit(
     mut batch: Vec<Box<dyn Write>>,
     database: &Database,
 ) -> Result<(), Failed> {
+    let begun = Instant::now();
     let (error, is_commit) = match apply(connection, &mut batch, &database.clock) {
         Ok(()) => (execute(connection, "COMMIT").err(), true),
         Err(error) => (Some(error), false),
@@ -321,6 +346,7 @@ fn commit(
         tracing::debug!(%error, writes = batch.len(), "a transaction failed");
         // Before any caller is answered: `Store::trouble` must name the cause by then.
         database.condition.failed(trouble::of(&error), &error);
+        database.measures.failed(trouble::of(&error));
         let is_open = !connection.is_autocommit(); // SQLite may have rolled back itself
         if is_open {
             let _ = connection.execute_batch("ROLLBACK");
@@ -334,6 +360,7 @@ fn commit(
     }
     // After COMMIT: until then, an `Ok` could still be lost in a crash.
     database.condition.succeeded();
+    database.measures.committed(batch.len(), begun.elapsed());
     // After COMMIT, too: a look before it would miss a file that is deleted meanwhile.
     let is_moved = database.files.check();
     settle(batch, &Ok(()), is_moved);
