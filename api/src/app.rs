@@ -13,8 +13,8 @@ use storm_shared::{
 use tokio_util::task::TaskTracker;
 
 use crate::{
-    admission::Admission, backlog_limit::BacklogLimit, error::Error, metrics::Metrics,
-    pauses::PauseWatch, sync_pool::SyncPool,
+    admission::Admission, backlog_limit::BacklogLimit, due_watch::DueWatch, error::Error,
+    metrics::Metrics, pauses::PauseWatch, sync_pool::SyncPool,
 };
 
 /// The running API: its settings and its services.
@@ -33,6 +33,8 @@ pub struct App {
     pub backlog_limit: BacklogLimit,
     /// What operators have paused.
     pub pauses: PauseWatch,
+    /// Measures the oldest due job, for the metrics.
+    pub due_watch: DueWatch,
     /// Notifies workers of accepted jobs. `None` if `REDIS_URL` is `none`.
     pub notifier: Option<Notifier>,
     /// Runs the reports of `/sync`.
@@ -73,6 +75,9 @@ impl App {
             metrics.clone(),
         );
         let pauses = PauseWatch::start(store.clone(), metrics.clone());
+        metrics.watch_store(&store);
+        metrics.watch_pool(&pool);
+        let due_watch = DueWatch::start(store.clone(), metrics.clone());
         let backlog_limit = BacklogLimit::watch(store.clone(), settings.callback.max_parked);
         Ok(Arc::new(Self {
             settings,
@@ -82,6 +87,7 @@ impl App {
             admission,
             backlog_limit,
             pauses,
+            due_watch,
             notifier,
             pool,
             metrics,

@@ -6,7 +6,11 @@
 
 mod route_label;
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use http_body_util::BodyExt as _;
 use hyper::{
@@ -25,14 +29,14 @@ use storm_shared::{
         store::Scope,
     },
 };
-use warp::{Reply as _, reply::Response};
+use warp::{Reply as _, http::StatusCode, reply::Response};
 
 use self::route_label::RouteLabel;
 use crate::{
     body,
     limiter::{Limiter, Quota},
     metrics::Metrics,
-    reply::{self, Problem},
+    reply::{self, Problem, ProblemName},
     request_check::{self, Refusal},
 };
 
@@ -192,6 +196,7 @@ impl AuthLayer {
         S::Future: Send,
     {
         service_fn(move |mut request: Request<Incoming>| {
+            let begun = Instant::now();
             let route_label = RouteLabel::of(request.uri().path());
             let shared = Arc::clone(&self.shared);
             let entry = match shared.admit(&mut request) {
@@ -204,9 +209,7 @@ impl AuthLayer {
                     Err(refused) => refused,
                 };
                 // Counted here and not in the routes, which never see a refused request.
-                shared
-                    .metrics
-                    .answered(route_label.name(), response.status());
+                shared.count(route_label, &response, begun);
                 Ok(response)
             }
         })
@@ -348,6 +351,17 @@ impl Shared {
         Some(&self.hosts).filter(|_| !access.is_closed && !needs_token)
     }
 
+    fn count(&self, route_label: RouteLabel, response: &Response, begun: Instant) {
+        let (endpoint, status) = (route_label.name(), response.status());
+        self.metrics.answered(endpoint, status);
+        if let Some(ProblemName(reason)) = response.extensions().get() {
+            self.metrics.refused(endpoint, reason);
+        }
+        if route_label == RouteLabel::Async && status == StatusCode::ACCEPTED {
+            self.metrics.acknowledged(begun.elapsed());
+        }
+    }
+
     fn refuse(&self, refusal: AuthError, request: Request<Incoming>) -> Response {
         // The client may still be sending: a reset connection could cost it the answer.
         let body = request.into_body();
@@ -356,18 +370,9 @@ impl Shared {
         }
         match refusal {
             AuthError::Refused(refusal) => Problem::refused(refusal).into_response(),
-            AuthError::Unauthorized => {
-                self.metrics.unauthorized();
-                Problem::unauthorized().into_response()
-            }
-            AuthError::Forbidden => {
-                self.metrics.unauthorized();
-                Problem::forbidden().into_response()
-            }
-            AuthError::RateLimited(quota) => {
-                self.metrics.rate_limited();
-                reply::rate_limited(&quota)
-            }
+            AuthError::Unauthorized => Problem::unauthorized().into_response(),
+            AuthError::Forbidden => Problem::forbidden().into_response(),
+            AuthError::RateLimited(quota) => reply::rate_limited(&quota),
         }
     }
 }

@@ -19,8 +19,8 @@
 //! * `repeat`: repeats a write whose outcome is unknown.
 //! * [`reply`]: all responses and their wording.
 //!
-//! [`app`] holds the services that the controllers share. [`metrics`] are the API's counters;
-//! [`token`] is the subcommand that makes tokens.
+//! [`app`] holds the services that the controllers share. [`metrics`] are the API's metrics, and
+//! [`due_watch`] measures one of them, the age of the oldest due job; [`token`] is the subcommand that makes tokens.
 
 pub mod admission;
 pub mod app;
@@ -31,6 +31,7 @@ mod closing;
 pub mod controllers;
 mod counting;
 pub mod descriptors;
+pub mod due_watch;
 pub mod error;
 pub mod idempotency;
 pub mod limiter;
@@ -84,8 +85,9 @@ pub async fn run(
         tokio::spawn(serving);
     }
     let limits = serving::limits(&settings);
+    let connections = metrics.connections.clone();
     let opening = App::start(settings, metrics);
-    serving::serve_opening(opening, auth, listener, limits, shutdown).await
+    serving::serve_opening(opening, auth, listener, limits, connections, shutdown).await
 }
 
 /// Binds the listener of `METRICS_ADDR`, if that is set.

@@ -1,29 +1,57 @@
-//! The API's metrics, in the `OpenMetrics` text format.
+//! The API's metrics. docs/OPERATIONS.md says what each means.
 
-use std::sync::{Arc, atomic::AtomicU64};
+use std::{
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
 
 use prometheus_client::{
-    encoding::{EncodeLabelSet, text::encode},
-    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::Registry,
 };
 use storm_shared::{
     memory::{MemoryBudget, MemoryMetrics},
+    server::ConnectionMetrics,
     services::{
         queue::{QueueMetrics, QueueStatus},
-        store::Pauses,
+        scrape::{self, PermitMetrics},
+        store::{Pauses, Store, StoreMetrics},
     },
 };
 use warp::http::StatusCode;
 
-/// The API's counters. Clones share them.
+use crate::sync_pool::SyncPool;
+
+/// From a commit without fsync to the longest wait that a client bears.
+const ACK_SECONDS: [f64; 11] = [
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0,
+];
+
+/// An accepted submission.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Accepted {
+    /// It has stored a job.
+    New,
+    /// It repeats an earlier one, by its idempotency key.
+    Replayed,
+}
+
+/// The API's metrics. Clones share them.
 #[derive(Clone)]
 pub struct Metrics {
     registry: Arc<Registry>,
     answers: Family<AnswerLabels, Counter>,
+    refused: Family<RefusalLabels, Counter>,
     refused_callbacks: Family<RuleLabel, Counter>,
-    unauthorized: Counter,
-    rate_limited: Counter,
+    accepted: Family<AcceptedLabel, Counter>,
+    ack_seconds: Histogram,
+    oldest_due_age: Gauge<f64, AtomicU64>,
+    sync_threads: PermitMetrics,
+    sync_requests: PermitMetrics,
+    /// The connections of the API's listener.
+    pub connections: ConnectionMetrics,
+    store: StoreMetrics,
     backlog_jobs: Gauge,
     drain_rate: Gauge<f64, AtomicU64>,
     paused: Gauge,
@@ -39,23 +67,61 @@ struct AnswerLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct AcceptedLabel {
+    kind: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RefusalLabels {
+    endpoint: &'static str,
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RuleLabel {
     rule: &'static str,
 }
 
+impl Accepted {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::New => "new",
+            Self::Replayed => "replayed",
+        }
+    }
+}
+
 impl Metrics {
-    /// Counters at zero.
+    /// Metrics at zero.
     #[expect(
         clippy::new_without_default,
-        reason = "each call makes a separate set of counters"
+        reason = "each call makes a separate set of metrics"
     )]
     pub fn new() -> Self {
         let mut metrics = Self {
             registry: Arc::default(),
             answers: Family::default(),
+            refused: Family::default(),
             refused_callbacks: Family::default(),
-            unauthorized: Counter::default(),
-            rate_limited: Counter::default(),
+            accepted: Family::default(),
+            ack_seconds: Histogram::new(ACK_SECONDS),
+            oldest_due_age: Gauge::default(),
+            sync_threads: PermitMetrics::new(
+                ("sync_threads_used", "Threads that run a report of /sync."),
+                (
+                    "sync_threads",
+                    "Reports of /sync that may run: SYNC_THREADS.",
+                ),
+            ),
+            sync_requests: PermitMetrics::new(
+                ("sync_requests", "Requests of /sync that run or wait."),
+                (
+                    "sync_requests_limit",
+                    "Requests of /sync that may run or wait: SYNC_THREADS and SYNC_QUEUE.",
+                ),
+            ),
+            connections: ConnectionMetrics::default(),
+            store: StoreMetrics::default(),
             backlog_jobs: Gauge::default(),
             drain_rate: Gauge::default(),
             paused: Gauge::default(),
@@ -63,7 +129,7 @@ impl Metrics {
             queue: QueueMetrics::default(),
             memory: MemoryMetrics::default(),
         };
-        // Last: the registry takes clones of the counters above.
+        // Last: the registry takes clones of the metrics above.
         metrics.registry = Arc::new(metrics.registered());
         metrics
     }
@@ -77,6 +143,25 @@ impl Metrics {
             .inc();
     }
 
+    /// Counts a request that was answered with the problem of this name.
+    pub fn refused(&self, endpoint: &'static str, reason: &'static str) {
+        self.refused
+            .get_or_create(&RefusalLabels { endpoint, reason })
+            .inc();
+    }
+
+    /// Notes the time from the head of a request to its `202`.
+    pub fn acknowledged(&self, after: Duration) {
+        self.ack_seconds.observe(after.as_secs_f64());
+    }
+
+    /// Counts a submission to `/async` that was accepted.
+    pub fn accepted(&self, kind: Accepted) {
+        self.accepted
+            .get_or_create(&AcceptedLabel { kind: kind.name() })
+            .inc();
+    }
+
     /// Counts a callback URL that this rule of the SSRF policy refused.
     pub fn refused_callback(&self, rule: &'static str) {
         self.refused_callbacks
@@ -84,14 +169,22 @@ impl Metrics {
             .inc();
     }
 
-    /// Counts a request without a valid token.
-    pub fn unauthorized(&self) {
-        self.unauthorized.inc();
+    /// Shows how long the oldest due job has been due.
+    pub fn oldest_due_age(&self, age: Duration) {
+        self.oldest_due_age.set(age.as_secs_f64());
     }
 
-    /// Counts a request over its client's rate limit.
-    pub fn rate_limited(&self) {
-        self.rate_limited.inc();
+    /// Reports on the store from now on.
+    pub fn watch_store(&self, store: &Store) {
+        self.store.watch(store);
+    }
+
+    /// Reports on the pool of `/sync` from now on.
+    pub fn watch_pool(&self, pool: &SyncPool) {
+        let (running, threads) = pool.running();
+        self.sync_threads.watch(running, threads);
+        let (slots, requests) = pool.slots();
+        self.sync_requests.watch(slots, requests);
     }
 
     /// Reports how many jobs are unfinished, and how many the workers end in a second.
@@ -120,66 +213,84 @@ impl Metrics {
 
     /// The text of a scrape.
     pub fn render(&self) -> String {
-        let mut text = String::new();
-        #[expect(clippy::expect_used, reason = "writing to a String cannot fail")]
-        encode(&mut text, &self.registry).expect("a String accepts every write");
-        text
+        scrape::render(&self.registry)
     }
 
     fn registered(&self) -> Registry {
-        let mut registry = Registry::with_prefix("storm_api");
-        registry.register(
+        let mut registry = scrape::registry("api");
+        let own = registry.sub_registry_with_prefix("storm_api");
+        own.register(
             "answers",
             "Requests answered, by endpoint and status",
             self.answers.clone(),
         );
-        registry.register(
+        own.register(
+            "refused",
+            "Requests answered with a problem, by endpoint and problem type",
+            self.refused.clone(),
+        );
+        own.register(
             "refused_callbacks",
             "Callback URLs refused at submission, by rule of the SSRF policy",
             self.refused_callbacks.clone(),
         );
-        registry.register(
-            "unauthorized",
-            "Requests without a valid token for their path",
-            self.unauthorized.clone(),
+        for kind in [Accepted::New, Accepted::Replayed].map(Accepted::name) {
+            // A series that begins with its first increment hides that from `rate`.
+            drop(self.accepted.get_or_create(&AcceptedLabel { kind }));
+        }
+        own.register(
+            "accepted_jobs",
+            "Submissions to /async answered 202: new jobs, and repeats of earlier submissions",
+            self.accepted.clone(),
         );
-        registry.register(
-            "rate_limited",
-            "Requests over their client's rate limit",
-            self.rate_limited.clone(),
+        own.register(
+            "ack_seconds",
+            "Time from the head of a request to /async to its 202",
+            self.ack_seconds.clone(),
         );
-        registry.register(
+        own.register(
             "backlog_jobs",
             "Unfinished async jobs of all clients, as of the last count; at most twice MAX_BACKLOG",
             self.backlog_jobs.clone(),
         );
-        registry.register(
+        own.register(
             "drain_rate",
             "Jobs that all workers together end in a second, while they have work",
             self.drain_rate.clone(),
         );
-        registry.register(
+        own.register(
             "paused",
             "1 while an operator has paused everything",
             self.paused.clone(),
         );
-        registry.register(
+        own.register(
             "paused_origins",
             "Origins whose callbacks an operator has paused",
             self.paused_origins.clone(),
         );
-        registry.register_collector(Box::new(self.queue.clone()));
-        registry.register_collector(Box::new(self.memory.clone()));
+        own.register_collector(Box::new(self.memory.clone()));
+        own.register(
+            "oldest_due_age_seconds",
+            "How long the oldest due job has been due, counted every few seconds",
+            self.oldest_due_age.clone(),
+        );
+        own.register_collector(Box::new(self.sync_threads.clone()));
+        own.register_collector(Box::new(self.sync_requests.clone()));
+        self.connections.register(own);
+        own.register_collector(Box::new(self.store.clone()));
+        own.register_collector(Box::new(self.queue.clone()));
         registry
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use storm_shared::memory::MemoryBudget;
     use warp::http::StatusCode;
 
-    use super::Metrics;
+    use super::{Accepted, Metrics};
 
     #[test]
     fn a_scrape_contains_every_counter_with_its_labels() {
@@ -187,22 +298,28 @@ mod tests {
         metrics.answered("async", StatusCode::ACCEPTED);
         metrics.answered("async", StatusCode::ACCEPTED);
         metrics.refused_callback("loopback");
-        metrics.unauthorized();
-        metrics.rate_limited();
         let budget = MemoryBudget::new(1000);
         metrics.watch_memory(&budget);
         let _held = budget.reserve_up_to(10);
         metrics.counted_backlog(7, 2.5);
+        metrics.refused("async", "overloaded");
+        metrics.accepted(Accepted::New);
+        metrics.acknowledged(Duration::from_millis(4));
+        metrics.oldest_due_age(Duration::from_millis(1500));
         let text = metrics.render();
         for line in [
             "storm_api_answers_total{endpoint=\"async\",status=\"202\"} 2",
             "storm_api_refused_callbacks_total{rule=\"loopback\"} 1",
-            "storm_api_unauthorized_total 1",
-            "storm_api_rate_limited_total 1",
             "storm_api_memory_budget_bytes 1000",
             "storm_api_memory_reserved_bytes 10",
             "storm_api_backlog_jobs 7",
             "storm_api_drain_rate 2.5",
+            "storm_api_refused_total{endpoint=\"async\",reason=\"overloaded\"} 1",
+            "storm_api_accepted_jobs_total{kind=\"new\"} 1",
+            "storm_api_accepted_jobs_total{kind=\"replayed\"} 0",
+            "storm_api_ack_seconds_bucket{le=\"0.0025\"} 0",
+            "storm_api_ack_seconds_bucket{le=\"0.005\"} 1",
+            "storm_api_oldest_due_age_seconds 1.5",
         ] {
             assert!(text.contains(line), "{line} is missing in\n{text}");
         }

@@ -24,7 +24,7 @@ use warp::{
 use self::{json::json, problem::RETRY_AFTER};
 use crate::limiter::Quota;
 pub use admin::{audit, pause_changed, pauses};
-pub use problem::{FieldError, Problem};
+pub use problem::{FieldError, Problem, ProblemName};
 
 /// Marks the answer to a repeated submission.
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use hyper_util::service::TowerToHyperService;
 use storm_shared::{
     config::Settings,
-    server::{self, Limits},
+    server::{self, ConnectionMetrics, Limits},
     services::readiness::Readiness,
     shutdown::Shutdown,
 };
@@ -29,8 +29,10 @@ pub async fn serve(
     shutdown: impl Into<Shutdown>,
 ) -> Result<(), Error> {
     let limits = limits(&app.settings);
+    let connections = app.metrics.connections.clone();
     let opening = async { Ok(app) };
-    serve_opening(opening, auth, listener, limits, shutdown.into()).await
+    let shutdown = shutdown.into();
+    serve_opening(opening, auth, listener, limits, connections, shutdown).await
 }
 
 /// The same for an app that `opening` opens. Until then, and if it fails, requests are answered
@@ -40,6 +42,7 @@ pub(crate) async fn serve_opening(
     auth: AuthLayer,
     listener: TcpListener,
     limits: Limits,
+    connections: ConnectionMetrics,
     shutdown: Shutdown,
 ) -> Result<(), Error> {
     let readiness = Readiness::new(shutdown.begun.clone());
@@ -48,10 +51,11 @@ pub(crate) async fn serve_opening(
     let starting = TowerToHyperService::new(starting);
     let service = auth.before(gate.service(starting, routes::is_probe));
     let stop = CancellationToken::new();
-    let server = server::serve(
+    let server = server::serve_counted(
         listener,
         closing_from(shutdown.begun.clone(), service),
         limits,
+        connections,
         stop.clone().cancelled_owned(),
     );
     let server = tokio::spawn(server);

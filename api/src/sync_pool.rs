@@ -20,6 +20,8 @@ use self::threads::{StartThread, Threads};
 pub struct SyncPool {
     slots: Arc<Semaphore>,
     running: Arc<Semaphore>,
+    /// The permits of `running` and of `slots`.
+    bounds: (usize, usize),
     admitted: TaskTracker,
     threads: Arc<Threads>,
 }
@@ -62,6 +64,7 @@ impl SyncPool {
         Self {
             slots: Arc::new(Semaphore::new(threads + queue)),
             running: Arc::new(Semaphore::new(threads)),
+            bounds: (threads, threads + queue),
             admitted: TaskTracker::new(),
             threads: Arc::new(Threads::new(start_thread)),
         }
@@ -88,6 +91,16 @@ impl SyncPool {
     /// How many requests have a slot: those that wait and those that run.
     pub fn admitted(&self) -> usize {
         self.admitted.len()
+    }
+
+    /// The permits of the requests that run, and how many may.
+    pub fn running(&self) -> (&Arc<Semaphore>, usize) {
+        (&self.running, self.bounds.0)
+    }
+
+    /// The permits of the requests that run or wait, and how many may.
+    pub fn slots(&self) -> (&Arc<Semaphore>, usize) {
+        (&self.slots, self.bounds.1)
     }
 
     /// Admits no more requests. Work that waits is still run.

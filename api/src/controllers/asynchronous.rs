@@ -17,6 +17,7 @@ use crate::{
     admission::Admitted,
     app::App,
     auth::Caller,
+    metrics::Accepted,
     repeat::until_known,
     reply::{self, Problem},
     routes::Received,
@@ -64,7 +65,7 @@ pub async fn submit(
         known => known.map_err(|error| store_problem(None, &error))?,
     };
     if let Some(earlier) = earlier {
-        return answer(&job, earlier);
+        return answer(&app, &job, earlier);
     }
     let admitted = admit(&app, &caller, &job)?;
     let notification = app.notifier.as_ref().map(|_| Notification::of(&job));
@@ -92,7 +93,7 @@ pub async fn submit(
     {
         notifier.notify(notification);
     }
-    answer(&job, accepted)
+    answer(&app, &job, accepted)
 }
 
 /// Admission control: refuses a valid submission that is new. It costs no look into the store.
@@ -107,11 +108,17 @@ fn admit<'a>(app: &'a App, caller: &Caller, job: &NewJob) -> Result<Admitted<'a>
 }
 
 /// The answer to the submission of `job`.
-fn answer(job: &NewJob, accepted: Acceptance) -> Result<Response, Problem> {
+fn answer(app: &App, job: &NewJob, accepted: Acceptance) -> Result<Response, Problem> {
     let callback_url = job.callback.as_ref();
     match accepted {
-        Acceptance::Stored => Ok(reply::accepted(job.id, callback_url)),
-        Acceptance::Replayed { id, .. } => Ok(reply::replayed(id, callback_url)),
+        Acceptance::Stored => {
+            app.metrics.accepted(Accepted::New);
+            Ok(reply::accepted(job.id, callback_url))
+        }
+        Acceptance::Replayed { id, .. } => {
+            app.metrics.accepted(Accepted::Replayed);
+            Ok(reply::replayed(id, callback_url))
+        }
         Acceptance::Conflicting => Err(Problem::idempotency_key_reused()),
     }
 }

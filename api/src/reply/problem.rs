@@ -85,6 +85,10 @@ const NO_BODY: &str = "This path takes no body. Send its parameters in the query
 /// A valid body.
 const EXAMPLE: &str = r#"{"records": 10, "report_name": "Q1_Finance"}"#;
 
+/// The name of the problem in a response, as an extension: for the metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProblemName(pub &'static str);
+
 /// One fault in a body.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct FieldError {
@@ -576,6 +580,7 @@ impl Reply for Problem {
             request_id: self.request_id(),
         };
         let mut response = json(self.status, &body);
+        response.extensions_mut().insert(ProblemName(self.name));
         let headers = response.headers_mut();
         let kind = HeaderValue::from_static("application/problem+json");
         headers.insert(header::CONTENT_TYPE, kind);

@@ -339,7 +339,7 @@ async fn responses_are_counted_by_endpoint_and_status() {
         metrics
             .header("content-type")
             .unwrap()
-            .starts_with("application/openmetrics-text")
+            .starts_with("text/plain; version=0.0.4")
     );
     for line in [
         r#"storm_api_answers_total{endpoint="async",status="202"} 1"#,
@@ -347,8 +347,8 @@ async fn responses_are_counted_by_endpoint_and_status() {
         r#"storm_api_answers_total{endpoint="async",status="422"} 1"#,
         r#"storm_api_answers_total{endpoint="other",status="404"} 1"#,
         r#"storm_api_refused_callbacks_total{rule="loopback"} 1"#,
-        "storm_api_unauthorized_total 1",
-        "storm_api_rate_limited_total 0",
+        r#"storm_api_refused_total{endpoint="async",reason="unauthorized"} 1"#,
+        r#"storm_api_refused_total{endpoint="async",reason="validation"} 1"#,
     ] {
         assert!(metrics.text().contains(line), "{line}: {}", metrics.text());
     }
@@ -476,7 +476,8 @@ async fn requests_during_startup_are_counted_and_rate_limited() {
     for line in [
         r#"storm_api_answers_total{endpoint="async",status="503"} 1"#,
         r#"storm_api_answers_total{endpoint="async",status="401"} 1"#,
-        "storm_api_unauthorized_total 1",
+        r#"storm_api_refused_total{endpoint="async",reason="unauthorized"} 1"#,
+        r#"storm_api_refused_total{endpoint="async",reason="rate-limited"} 1"#,
     ] {
         assert!(metrics.text().contains(line), "{line}: {}", metrics.text());
     }

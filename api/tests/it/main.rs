@@ -25,6 +25,7 @@ mod list;
 mod log;
 mod memory;
 mod memory_budget;
+mod metrics;
 mod origins;
 mod process;
 mod readiness;

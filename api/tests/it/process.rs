@@ -276,7 +276,11 @@ async fn metrics_on_metrics_addr_are_served_before_the_database_is_open() {
     scraper.send(bare("GET", "/metrics")).await;
     let scrape = scraper.answer().await;
     assert_eq!(scrape.status, 200);
-    assert!(scrape.text().contains("storm_api_unauthorized_total 0"));
+    assert!(
+        scrape
+            .text()
+            .contains(r#"storm_api_accepted_jobs_total{kind="new"} 0"#)
+    );
     assert!(exited_with(service.stop().await, 0));
 }
 

@@ -1,0 +1,76 @@
+//! `GET /metrics`: what is counted and measured. `auth` tests who may read it.
+
+use tokio::time::{Duration, sleep, timeout};
+
+use crate::{
+    PATIENCE,
+    client::{bare, post},
+    idempotency::keyed,
+    server::Server,
+};
+
+const JOB: &str = r#"{"records": 10, "report_name": "Q1_Finance"}"#;
+
+/// The value of the first metric whose line starts with `name`.
+async fn metric(server: &Server, name: &str) -> f64 {
+    let scrape = server.ask(bare("GET", "/metrics")).await;
+    let line = scrape.text().lines().find_map(|it| it.strip_prefix(name));
+    let value = line.unwrap_or_else(|| panic!("no {name} in {}", scrape.text()));
+    value.trim().parse().unwrap()
+}
+
+#[tokio::test]
+async fn accepted_refused_and_repeated_submissions_are_told_apart() {
+    let server = Server::start(&[]).await;
+    server.ask(post("/async", JOB)).await;
+    server.ask(keyed("k", JOB)).await;
+    server.ask(keyed("k", JOB)).await;
+    server.ask(post("/async", "no JSON")).await;
+    server.ask(bare("GET", "/nothing")).await;
+    let scrape = server.ask(bare("GET", "/metrics")).await;
+    for line in [
+        r#"storm_api_accepted_jobs_total{kind="new"} 2"#,
+        r#"storm_api_accepted_jobs_total{kind="replayed"} 1"#,
+        r#"storm_api_refused_total{endpoint="async",reason="malformed-body"} 1"#,
+        r#"storm_api_refused_total{endpoint="other",reason="not-found"} 1"#,
+        "storm_api_ack_seconds_count 3",
+        "storm_api_connections 1",
+        "storm_api_group_commit_writes_sum 2.0",
+        "storm_build_info{service=\"api\",version=\"",
+        "process_cpu_seconds_total ",
+    ] {
+        assert!(scrape.text().contains(line), "{line}: {}", scrape.text());
+    }
+}
+
+#[tokio::test]
+async fn the_pool_of_sync_shows_its_threads_and_its_queue() {
+    let settings = [("SYNC_THREADS", "2"), ("SYNC_QUEUE", "3")];
+    let server = Server::start(&settings).await;
+    let threads = server.occupy().await;
+    for (name, value) in [
+        ("sync_threads_used", "2"),
+        ("sync_threads", "2"),
+        ("sync_requests", "2"),
+        ("sync_requests_limit", "5"),
+    ] {
+        let line = format!("\nstorm_api_{name} {value}\n");
+        let scrape = server.ask(bare("GET", "/metrics")).await;
+        assert!(scrape.text().contains(&line), "{line}: {}", scrape.text());
+    }
+    drop(threads);
+}
+
+#[tokio::test]
+async fn the_age_of_the_oldest_due_job_is_shown_though_there_is_no_worker() {
+    let server = Server::start(&[("REDIS_URL", "none")]).await;
+    server.ask(post("/async", JOB)).await;
+    let a_minute_ago = "UPDATE requests SET due = due - 60000";
+    assert_eq!(server.database().execute(a_minute_ago, []).unwrap(), 1);
+    let shown = async {
+        while metric(&server, "storm_api_oldest_due_age_seconds ").await < 60.0 {
+            sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(PATIENCE, shown).await.expect("the age is measured");
+}
