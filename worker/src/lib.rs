@@ -174,6 +174,7 @@ impl Worker {
             .map(|queue| Queue::new(queue, store.id()))
             .transpose()?;
         let client = Arc::new(client(settings, resolver)?);
+        metrics.watch_store(&store);
         if let Some(queue) = &queue {
             metrics.watch_queue(queue.status());
         }

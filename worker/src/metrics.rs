@@ -1,51 +1,49 @@
-//! The worker's metrics, in the text format of Prometheus.
+//! The worker's metrics. docs/OPERATIONS.md says what each means.
 
-use std::sync::Arc;
+mod labels;
+mod registration;
+
+use std::{sync::Arc, time::Duration};
 
 use prometheus_client::{
-    encoding::{EncodeLabelSet, text::encode},
-    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::Registry,
 };
 use storm_shared::{
     memory::{MemoryBudget, MemoryMetrics},
     models::{AttemptClass, FailureReason},
+    server::ConnectionMetrics,
     services::{
         queue::{QueueMetrics, QueueStatus},
+        scrape::{self, PermitMetrics},
         ssrf::Rule,
-        store::{Expired, Outcome, Pauses},
+        store::{Expired, Outcome, Pauses, Store, StoreMetrics},
     },
 };
+use tokio::sync::Semaphore;
 
-use crate::delivery::Shortage;
+use self::labels::{AttemptLabel, OutcomeLabel, ReasonLabel, RuleLabel, SourceLabel};
+pub use self::labels::{ClaimSource, ParkReason};
 
-/// How a claimed job was found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum ClaimSource {
-    /// By a notification.
-    Notification,
-    /// By a search of the table.
-    Table,
-}
+/// From a notification that is claimed at once to a backlog of an hour.
+const QUEUE_WAIT_SECONDS: [f64; 11] = [
+    0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0, 120.0, 600.0, 3600.0,
+];
 
-/// Why a job was parked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ParkReason {
-    /// The circuit breaker of its destination is open.
-    OriginDown,
-    /// Its destination, or its tenant, holds as many slots as it may.
-    OriginBusy,
-    /// An operator has paused its origin.
-    Paused,
-    /// This worker lacked what its attempt needs.
-    Shortage(Shortage),
-}
+/// A report takes 10 ms to 1000 s.
+const RUN_SECONDS: [f64; 10] = [0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0, 120.0, 600.0];
+
+/// From a quick report to a job that waited for its receiver.
+const TIME_TO_CALLBACK_SECONDS: [f64; 12] = [
+    0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0, 1800.0, 21600.0,
+];
 
 /// The worker's metrics. Clones share them.
 #[derive(Clone)]
 pub struct Metrics {
     registry: Arc<Registry>,
     claimed: Family<SourceLabel, Counter>,
+    late_notifications: Counter,
     ended: Family<OutcomeLabel, Counter>,
     attempts: Family<AttemptLabel, Counter>,
     parked: Family<ReasonLabel, Counter>,
@@ -54,40 +52,22 @@ pub struct Metrics {
     paused_origins: Gauge,
     refusals: Family<RuleLabel, Counter>,
     lost_claims: Counter,
+    lost_leases: Counter,
     jobs: Gauge,
+    slots: PermitMetrics,
+    long_jobs: PermitMetrics,
+    queue_wait: Histogram,
+    run: Histogram,
+    time_to_callback: Histogram,
     expired: Counter,
     returned: Counter,
+    /// The connections of the worker's listener.
+    pub connections: ConnectionMetrics,
+    store: StoreMetrics,
     queue: QueueMetrics,
     memory: MemoryMetrics,
     long_work: Counter,
     deleted: Counter,
-}
-
-// All label values are `&'static str`: only the code can name one, so the number of time series is
-// bounded.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct SourceLabel {
-    source: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OutcomeLabel {
-    outcome: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ReasonLabel {
-    why: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct AttemptLabel {
-    class: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct RuleLabel {
-    rule: &'static str,
 }
 
 /// Keeps a gauge one higher until it is dropped.
@@ -109,6 +89,7 @@ impl Metrics {
         let mut metrics = Self {
             registry: Arc::default(),
             claimed: Family::default(),
+            late_notifications: Counter::default(),
             ended: Family::default(),
             attempts: Family::default(),
             parked: Family::default(),
@@ -117,9 +98,23 @@ impl Metrics {
             paused_origins: Gauge::default(),
             refusals: Family::default(),
             lost_claims: Counter::default(),
+            lost_leases: Counter::default(),
             jobs: Gauge::default(),
+            slots: PermitMetrics::new(
+                ("slots_used", "Slots that jobs hold."),
+                ("slots", "Slots of the worker: WORKER_CONCURRENCY."),
+            ),
+            long_jobs: PermitMetrics::new(
+                ("long_jobs", "Long jobs whose work runs."),
+                ("long_jobs_limit", "Long jobs whose work may run."),
+            ),
+            queue_wait: Histogram::new(QUEUE_WAIT_SECONDS),
+            run: Histogram::new(RUN_SECONDS),
+            time_to_callback: Histogram::new(TIME_TO_CALLBACK_SECONDS),
             expired: Counter::default(),
             returned: Counter::default(),
+            connections: ConnectionMetrics::default(),
+            store: StoreMetrics::default(),
             queue: QueueMetrics::default(),
             memory: MemoryMetrics::default(),
             long_work: Counter::default(),
@@ -130,15 +125,31 @@ impl Metrics {
         metrics
     }
 
-    /// Jobs were claimed.
-    pub fn claimed(&self, source: ClaimSource, jobs: usize) {
-        let source = match source {
-            ClaimSource::Notification => "notification",
-            ClaimSource::Table => "table",
-        };
+    /// `jobs` of `candidates` were claimed.
+    pub fn claimed(&self, source: ClaimSource, candidates: usize, jobs: usize) {
+        if source == ClaimSource::Notification {
+            let late = candidates.saturating_sub(jobs);
+            self.late_notifications.inc_by(late as u64);
+        }
+        let source = source.name();
         self.claimed
             .get_or_create(&SourceLabel { source })
             .inc_by(jobs as u64);
+    }
+
+    /// A job waited for its first claim.
+    pub fn waited(&self, wait: Duration) {
+        self.queue_wait.observe(wait.as_secs_f64());
+    }
+
+    /// The work of a job was done.
+    pub fn ran(&self, time: Duration) {
+        self.run.observe(time.as_secs_f64());
+    }
+
+    /// A callback was delivered this long after its job was submitted.
+    pub fn delivered(&self, after: Duration) {
+        self.time_to_callback.observe(after.as_secs_f64());
     }
 
     /// A job runs until the guard is dropped.
@@ -168,12 +179,7 @@ impl Metrics {
 
     /// A job was parked.
     pub fn parked(&self, why: ParkReason) {
-        let why = match why {
-            ParkReason::OriginDown => "origin_down",
-            ParkReason::OriginBusy => "origin_busy",
-            ParkReason::Paused => "paused",
-            ParkReason::Shortage(shortage) => shortage.name(),
-        };
+        let why = why.name();
         self.parked.get_or_create(&ReasonLabel { why }).inc();
     }
 
@@ -221,6 +227,23 @@ impl Metrics {
         self.lost_claims.inc();
     }
 
+    /// The own lease was lost.
+    pub fn lost_lease(&self) {
+        self.lost_leases.inc();
+    }
+
+    /// Reports from now on on the worker's slots, and on those that long jobs may hold: the permits
+    /// of each, and their number.
+    pub fn watch_slots(&self, slots: (&Arc<Semaphore>, usize), long: (&Arc<Semaphore>, usize)) {
+        self.slots.watch(slots.0, slots.1);
+        self.long_jobs.watch(long.0, long.1);
+    }
+
+    /// Reports on the store from now on.
+    pub fn watch_store(&self, store: &Store) {
+        self.store.watch(store);
+    }
+
     /// Reports on Redis from now on.
     pub fn watch_queue(&self, status: &Arc<QueueStatus>) {
         self.queue.watch(status);
@@ -233,84 +256,14 @@ impl Metrics {
 
     /// The text that a scrape returns.
     pub fn render(&self) -> String {
-        let mut text = String::new();
-        #[expect(clippy::expect_used, reason = "writing to a String cannot fail")]
-        encode(&mut text, &self.registry).expect("a String accepts every write");
-        text
-    }
-
-    fn registered(&self) -> Registry {
-        let mut registry = Registry::with_prefix("storm_worker");
-        registry.register(
-            "claimed_jobs",
-            "Jobs claimed, by how they were found",
-            self.claimed.clone(),
-        );
-        registry.register("ended_jobs", "Jobs ended, by outcome", self.ended.clone());
-        registry.register(
-            "callback_attempts",
-            "Callback attempts, by class",
-            self.attempts.clone(),
-        );
-        registry.register(
-            "parked_jobs",
-            "Jobs parked because of their receiver, a pause or a shortage of this worker, by reason",
-            self.parked.clone(),
-        );
-        registry.register(
-            "open_breakers",
-            "Tenants' origins whose circuit breaker is open or half-open",
-            self.open_breakers.clone(),
-        );
-        registry.register(
-            "paused",
-            "1 while an operator has paused everything",
-            self.paused.clone(),
-        );
-        registry.register(
-            "paused_origins",
-            "Origins whose callbacks an operator has paused",
-            self.paused_origins.clone(),
-        );
-        registry.register(
-            "callback_refusals",
-            "Callbacks that the SSRF policy refused, by rule",
-            self.refusals.clone(),
-        );
-        registry.register(
-            "lost_claims",
-            "Claims lost to another worker",
-            self.lost_claims.clone(),
-        );
-        registry.register(
-            "expired_workers",
-            "Leases of other workers that this one has expired",
-            self.expired.clone(),
-        );
-        registry.register(
-            "returned_jobs",
-            "Jobs reclaimed from expired workers",
-            self.returned.clone(),
-        );
-        registry.register(
-            "long_work",
-            "Claims of jobs whose work takes longer than DRAIN_TIMEOUT",
-            self.long_work.clone(),
-        );
-        registry.register(
-            "deleted_requests",
-            "Finished requests deleted after RETENTION",
-            self.deleted.clone(),
-        );
-        registry.register("jobs", "Jobs that run now", self.jobs.clone());
-        registry.register_collector(Box::new(self.queue.clone()));
-        registry.register_collector(Box::new(self.memory.clone()));
-        registry
+        scrape::render(&self.registry)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use storm_shared::{
         models::AttemptClass,
         services::{ssrf::Rule, store::Outcome},
@@ -321,7 +274,12 @@ mod tests {
     #[test]
     fn counted_values_are_rendered() {
         let metrics = Metrics::new();
-        metrics.claimed(ClaimSource::Table, 3);
+        metrics.claimed(ClaimSource::Table, 4, 3);
+        metrics.claimed(ClaimSource::Notification, 5, 3);
+        metrics.waited(Duration::from_millis(20));
+        metrics.ran(Duration::from_millis(100));
+        metrics.delivered(Duration::from_secs(2));
+        metrics.lost_lease();
         metrics.attempted(AttemptClass::Timeout);
         metrics.refused(Rule::LinkLocal);
         metrics.ended(&Outcome::Completed);
@@ -329,7 +287,15 @@ mod tests {
         let text = metrics.render();
         for line in [
             "storm_worker_claimed_jobs_total{source=\"table\"} 3",
+            "storm_worker_claimed_jobs_total{source=\"quarantine\"} 0",
+            "storm_worker_late_notifications_total 2",
+            "storm_worker_lost_leases_total 1",
+            "storm_worker_queue_wait_seconds_bucket{le=\"0.01\"} 0",
+            "storm_worker_queue_wait_seconds_bucket{le=\"0.05\"} 1",
+            "storm_worker_run_seconds_sum 0.1",
+            "storm_worker_time_to_callback_seconds_count 1",
             "storm_worker_callback_attempts_total{class=\"timeout\"} 1",
+            "storm_worker_parked_jobs_total{why=\"no_port\"} 0",
             "storm_worker_callback_refusals_total{rule=\"link_local\"} 1",
             "storm_worker_ended_jobs_total{outcome=\"completed\"} 1",
             "storm_worker_jobs 1",

@@ -140,6 +140,7 @@ impl Monitor {
         limits: server::Limits,
         shutdown: impl Future<Output = ()>,
     ) {
+        let connections = self.metrics.connections.clone();
         let (token, hosts) = (self.metrics_token.clone(), self.hosts.clone());
         let routes = TowerToHyperService::new(warp::service(self.routes()));
         let service = service_fn(move |request: Request<Incoming>| {
@@ -154,7 +155,7 @@ impl Monitor {
                 }
             }
         });
-        server::serve(listener, service, limits, shutdown).await;
+        server::serve_counted(listener, service, limits, connections, shutdown).await;
     }
 
     fn routes(self) -> impl Filter<Extract = (impl Reply,), Error = Rejection> + Clone {

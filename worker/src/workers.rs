@@ -13,6 +13,7 @@
 //! * `pauses`: what operators have paused.
 //! * `retention`: the loop that deletes requests that ended long ago.
 //! * `slots`: the concurrency limit of the worker. `lease`: its right to hold jobs.
+//! * `waits`: how long jobs have waited, for the metrics.
 //! * `running`: all of that, from start to graceful shutdown (`drain`). `parts`: what its pieces
 //!   share.
 
@@ -37,6 +38,7 @@ mod schedule;
 mod shares;
 mod shortages;
 mod slots;
+mod waits;
 mod watchdog;
 
 #[cfg(test)]

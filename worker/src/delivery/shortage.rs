@@ -41,6 +41,15 @@ pub enum Shortage {
 const FEW: u64 = 16;
 
 impl Shortage {
+    /// Every shortage.
+    pub const ALL: [Self; 5] = [
+        Self::LookUps,
+        Self::Descriptors,
+        Self::Ports,
+        Self::Memory,
+        Self::Threads,
+    ];
+
     /// The stable name, for metrics.
     pub const fn name(self) -> &'static str {
         match self {

@@ -32,6 +32,7 @@ use super::{
     repeat::{GivenUp, until_claimed, until_written},
     shares::{LongRoom, Share, Shares},
     slots::Slot,
+    waits,
 };
 use crate::{
     delivery::Transport,
@@ -124,6 +125,7 @@ impl CallbackWorker {
         let taken = self.in_hand.take(candidates);
         let tried = taken.candidates().len();
         if tried == 0 {
+            self.metrics.claimed(source, candidates.len(), 0);
             return Ok(all(0));
         }
         // Reserved before anything is read: several loops claim at a time.
@@ -156,7 +158,10 @@ impl CallbackWorker {
             },
         };
         let claimed = claimed.jobs;
-        self.metrics.claimed(source, claimed.len());
+        self.metrics.claimed(source, progress.passed, claimed.len());
+        for wait in waits::for_first_claim(&claimed) {
+            self.metrics.waited(wait);
+        }
         let held = taken.keep(claimed.iter().map(claim_of));
         // Slots of candidates whose claim lost are freed with `slots`, on return.
         for (job, held) in claimed.into_iter().zip(held) {
@@ -247,7 +252,12 @@ impl CallbackWorker {
                 share.work_is_done();
             }
             let settlement = self.deliverer.deliver(job, &report).await;
-            self.settle(job.claim, Some(&report), settlement).await
+            let time_to_callback = waits::until_callback(job, &settlement);
+            self.settle(job.claim, Some(&report), settlement).await?;
+            if let Some(time) = time_to_callback {
+                self.metrics.delivered(time);
+            }
+            Ok(())
         };
         // A panic fails its own job only.
         // Unwind-safe: the locks that jobs share are taken even if they are poisoned.
@@ -266,7 +276,9 @@ impl CallbackWorker {
             return Ok(report.clone());
         }
         self.note_long_work(job);
+        let began = Instant::now();
         let report = report::generate(&job.spec).await;
+        self.metrics.ran(began.elapsed());
         if job.spec.ideal_duration() > LONG {
             let write = || self.store.store_result(job.claim, &report);
             let written = until_written(job.claim.id, write).await;

@@ -245,6 +245,7 @@ impl Lease {
             state.registered = false;
             self.ended.store(0, Ordering::Relaxed);
         });
+        self.metrics.lost_lease();
     }
 
     async fn expire(&self, dead: Heartbeat) -> Result<(), StoreError> {

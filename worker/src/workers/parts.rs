@@ -42,6 +42,8 @@ impl Parts {
         let memory = MemoryBudget::new(settings.memory_budget);
         metrics.watch_memory(&memory);
         let pauses = KnownPauses::default();
+        let shares = Shares::new(slots.all(), next_due.clone());
+        metrics.watch_slots(slots.permits(), shares.long_permits());
         Self {
             store: store.clone(),
             lease: Lease::new(
@@ -61,7 +63,7 @@ impl Parts {
                 metrics.clone(),
             ),
             pauses,
-            shares: Shares::new(slots.all(), next_due.clone()),
+            shares,
             slots,
             memory,
             next_due,

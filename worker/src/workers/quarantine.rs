@@ -95,7 +95,7 @@ async fn claim_some(intake: &Intake, wait: Duration) -> Result<Claimed, StoreErr
             // Long suspects take what room there is, and wait for none: with a steady supply of
             // long jobs they would wait for ever.
             &mut intake.shares.room_for_long(together),
-            ClaimSource::Table,
+            ClaimSource::Quarantine,
         )
         .await?;
     if progress.passed == 0 {

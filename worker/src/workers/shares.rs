@@ -67,9 +67,14 @@ impl Shares {
         Self {
             slots,
             tenants: Arc::default(),
-            long: Arc::new(Semaphore::new((slots * 3 / 4).max(1))),
+            long: Arc::new(Semaphore::new(most_long(slots))),
             next_due,
         }
+    }
+
+    /// The room for long jobs as permits, and their number.
+    pub(super) fn long_permits(&self) -> (&Arc<Semaphore>, usize) {
+        (&self.long, most_long(self.slots))
     }
 
     /// Takes the room that there is for up to `jobs` long jobs.
@@ -158,6 +163,11 @@ impl Shares {
         // No change under this lock can be left half done by a panic.
         self.tenants.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// How many of `slots` slots long jobs may hold.
+fn most_long(slots: usize) -> usize {
+    (slots * 3 / 4).max(1)
 }
 
 impl Tenants {

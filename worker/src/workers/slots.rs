@@ -47,6 +47,11 @@ impl Slots {
         self.all as usize
     }
 
+    /// The slots as permits, and their number.
+    pub(super) fn permits(&self) -> (&Arc<Semaphore>, usize) {
+        (&self.semaphore, self.all())
+    }
+
     /// The number of free slots.
     pub(super) fn free(&self) -> usize {
         self.semaphore.available_permits()

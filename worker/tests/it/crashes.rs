@@ -147,8 +147,10 @@ async fn a_worker_resumed_after_lease_expiry_is_fenced_off_and_works_again() {
 
     release.add_permits(1); // the response is there when the worker resumes
     frozen.signal("CONT");
-    let lost = "storm_worker_lost_claims_total 1";
-    frozen.until_shown("/metrics", lost).await;
+    for lost in ["claims", "leases"] {
+        let lost = format!("storm_worker_lost_{lost}_total 1");
+        frozen.until_shown("/metrics", &lost).await;
+    }
     let row = table.find(id).await;
     assert_eq!(row.completed_at, ended.completed_at);
     assert_eq!((row.claims, row.attempts.len()), (2, 1));

@@ -1,7 +1,7 @@
 //! End-to-end tests of a worker, from an accepted row to its end, with real `SQLite`, Redis and
 //! sockets.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use storm_shared::{
     models::{EventKind, FailureReason, Status},
@@ -65,6 +65,47 @@ async fn repeated_notifications_start_a_job_once() {
         metrics.contains("ended_jobs_total{outcome=\"completed\"} 2"),
         "{metrics}"
     );
+    // Each entry has led to a claim or was late.
+    let claimed = "storm_worker_claimed_jobs_total{source=\"notification\"} ";
+    let late = "storm_worker_late_notifications_total ";
+    while count(&stack, claimed).await + count(&stack, late).await < 51 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    stack.stop().await;
+}
+
+/// The value of the metric whose line starts with `name`.
+async fn count(stack: &Stack, name: &str) -> u64 {
+    let metrics = stack.get("/metrics").await;
+    let value = metrics.lines().find_map(|line| line.strip_prefix(name));
+    value
+        .unwrap_or_else(|| panic!("no {name} in {metrics}"))
+        .parse()
+        .unwrap()
+}
+
+#[tokio::test]
+async fn the_waits_of_a_job_are_measured_from_its_submission_to_its_callback() {
+    let mut receiver = Receiver::answering(|_, _| 200).await;
+    let stack = Stack::without_redis(&[("WORKER_CONCURRENCY", "8")]).await;
+    for url in [Some(receiver.url()), None] {
+        let id = stack.accept(10, url).await;
+        stack.ended(id).await;
+    }
+    receiver.next().await;
+    for line in [
+        "storm_worker_queue_wait_seconds_count 2",
+        "storm_worker_run_seconds_count 2",
+        "storm_worker_run_seconds_bucket{le=\"0.05\"} 0",
+        "storm_worker_time_to_callback_seconds_count 1",
+        "storm_worker_slots 8",
+        "storm_worker_slots_used 0",
+        "storm_worker_long_jobs_limit 6",
+        "storm_worker_group_commit_writes_count",
+        "storm_build_info{service=\"worker\"",
+    ] {
+        stack.get_with("/metrics", line).await;
+    }
     stack.stop().await;
 }
 

@@ -34,6 +34,23 @@ pub enum Rule {
 }
 
 impl Rule {
+    /// Every rule.
+    pub const ALL: [Self; 13] = [
+        Self::Unspecified,
+        Self::Loopback,
+        Self::Private,
+        Self::Shared,
+        Self::LinkLocal,
+        Self::Documentation,
+        Self::Benchmarking,
+        Self::Special,
+        Self::Multicast,
+        Self::Reserved,
+        Self::Metadata,
+        Self::Denied,
+        Self::Port,
+    ];
+
     /// The rule's stable name, in snake case.
     pub const fn name(self) -> &'static str {
         match self {
