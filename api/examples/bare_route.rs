@@ -6,6 +6,7 @@
 use std::{env, error::Error, future, time::Duration};
 
 use hyper_util::service::TowerToHyperService;
+use jiff::Timestamp;
 use storm_api::{
     reply,
     routes::{self, Received},
@@ -15,7 +16,7 @@ use storm_shared::{
     memory::MemoryBudget,
     models::RequestId,
     server::{self, Limits},
-    services::ssrf::Policy,
+    services::{ssrf::Policy, store::expected_at},
 };
 use tokio::net::TcpListener;
 use warp::Filter;
@@ -38,7 +39,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
 fn accept(received: Received) -> impl warp::Reply {
     received
         .map_err(|invalid| *invalid.problem)
-        .map(|(submission, _)| {
-            reply::accepted(RequestId::generate(), submission.callback_url.as_ref())
+        .map(|(Submission { spec, callback_url }, _)| {
+            let expected_at = expected_at(Timestamp::now(), Duration::ZERO, &spec);
+            reply::accepted(RequestId::generate(), callback_url.as_ref(), expected_at)
         })
 }

@@ -4,6 +4,9 @@ mod admin;
 mod json;
 mod problem;
 
+use std::time::Duration;
+
+use jiff::Timestamp;
 use serde::Serialize;
 use storm_shared::{
     models::{CallbackUrl, Failure, Request, RequestId, RequestSummary, Status},
@@ -21,7 +24,10 @@ use warp::{
     reply::Response,
 };
 
-use self::{json::json, problem::RETRY_AFTER};
+use self::{
+    json::json,
+    problem::{RETRY_AFTER, whole_seconds},
+};
 use crate::limiter::Quota;
 pub use admin::{audit, pause_changed, pauses};
 pub use problem::{FieldError, Problem, ProblemName};
@@ -29,12 +35,17 @@ pub use problem::{FieldError, Problem, ProblemName};
 /// Marks the answer to a repeated submission.
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
-/// `202` for an accepted job.
-pub fn accepted(id: RequestId, callback_url: Option<&CallbackUrl>) -> Response {
+/// `202` for an accepted job that should be done at `expected_at`.
+pub fn accepted(
+    id: RequestId,
+    callback_url: Option<&CallbackUrl>,
+    expected_at: Timestamp,
+) -> Response {
     #[derive(Serialize)]
     struct Accepted {
         request_id: RequestId,
         status: &'static str,
+        expected_at: String,
         message: String,
     }
 
@@ -51,19 +62,28 @@ pub fn accepted(id: RequestId, callback_url: Option<&CallbackUrl>) -> Response {
     let body = Accepted {
         request_id: id,
         status: "pending",
+        expected_at: format!("{expected_at:.3}"),
         message,
     };
     let mut response = json(StatusCode::ACCEPTED, &body);
+    let headers = response.headers_mut();
     // Never an error: a UUID is visible ASCII.
     if let Ok(location) = HeaderValue::try_from(location) {
-        response.headers_mut().insert(header::LOCATION, location);
+        headers.insert(header::LOCATION, location);
     }
+    let left = expected_at.duration_since(Timestamp::now());
+    let left = Duration::try_from(left).unwrap_or_default(); // it has passed
+    headers.insert(header::RETRY_AFTER, whole_seconds(left).into());
     response
 }
 
 /// The same `202` once more, for a submission that was repeated with its idempotency key.
-pub fn replayed(id: RequestId, callback_url: Option<&CallbackUrl>) -> Response {
-    let mut response = accepted(id, callback_url);
+pub fn replayed(
+    id: RequestId,
+    callback_url: Option<&CallbackUrl>,
+    expected_at: Timestamp,
+) -> Response {
+    let mut response = accepted(id, callback_url, expected_at);
     response
         .headers_mut()
         .insert(REPLAYED, HeaderValue::from_static("true"));

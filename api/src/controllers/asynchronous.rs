@@ -7,7 +7,7 @@ use storm_shared::{
     models::{IdempotencyKey, RequestId, Traceparent},
     services::{
         queue::Notification,
-        store::{Acceptance, NewJob, StoreError},
+        store::{Acceptance, NewJob, StoreError, expected_at},
     },
 };
 use warp::reply::Response;
@@ -49,7 +49,7 @@ pub async fn submit(
     let Submission { spec, callback_url } = submission;
     let created_at = Timestamp::now();
     let id = RequestId::generate();
-    let job = NewJob {
+    let mut job = NewJob {
         created_at,
         notification_grace: app.notification_grace(),
         traceparent,
@@ -68,6 +68,7 @@ pub async fn submit(
         return answer(&app, &job, earlier);
     }
     let admitted = admit(&app, &caller, &job)?;
+    job.expected_at = expected_at(created_at, admitted.wait(), &job.spec);
     let notification = app.notifier.as_ref().map(|_| Notification::of(&job));
     let accepted = until_known(app.settings.http.timeout, || app.store.accept(job.clone())).await;
     match &accepted {
@@ -113,11 +114,11 @@ fn answer(app: &App, job: &NewJob, accepted: Acceptance) -> Result<Response, Pro
     match accepted {
         Acceptance::Stored => {
             app.metrics.accepted(Accepted::New);
-            Ok(reply::accepted(job.id, callback_url))
+            Ok(reply::accepted(job.id, callback_url, job.expected_at))
         }
-        Acceptance::Replayed { id, .. } => {
+        Acceptance::Replayed { id, expected_at } => {
             app.metrics.accepted(Accepted::Replayed);
-            Ok(reply::replayed(id, callback_url))
+            Ok(reply::replayed(id, callback_url, expected_at))
         }
         Acceptance::Conflicting => Err(Problem::idempotency_key_reused()),
     }

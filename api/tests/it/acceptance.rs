@@ -1,6 +1,9 @@
 //! `POST /async`.
 
+use std::time::Duration;
+
 use futures_util::{StreamExt, stream::FuturesUnordered};
+use jiff::Timestamp;
 use serde_json::json;
 
 use crate::{client::post, eventually, redis_server::RedisServer, server::Server};
@@ -21,8 +24,39 @@ async fn async_returns_202_with_the_request_id_and_its_location() {
         Some(format!("/requests/{id}").as_str())
     );
     let message = format!("Report generation started. We will call you back at {url}");
-    let body = json!({"request_id": id, "status": "pending", "message": message});
+    let expected_at = answer.json()["expected_at"].take();
+    let body = json!({"request_id": id, "status": "pending", "expected_at": expected_at,
+        "message": message});
     assert_eq!(answer.json(), body);
+}
+
+#[tokio::test]
+async fn a_202_says_when_the_job_should_be_done_and_when_to_look() {
+    let server = Server::start(&[]).await;
+    for (records, takes) in [(1, 10), (1000, 10_000), (100_000, 1_000_000)] {
+        let body = json!({"records": records, "report_name": "a"});
+        let before = Timestamp::now();
+        let answer = server.ask(post("/async", body)).await;
+        let after = Timestamp::now();
+        let expected = answer.json()["expected_at"].as_str().unwrap().to_owned();
+        assert_eq!(expected.len(), "2026-11-24T08:00:00.000Z".len());
+        let expected: Timestamp = expected.parse().unwrap();
+        // Nothing waits: it is the job's own length. In whole milliseconds, as `created_at`.
+        let created = expected - Duration::from_millis(takes);
+        let (least, most) = (before - Duration::from_millis(1), after);
+        assert!(
+            (least..=most).contains(&created),
+            "{created} not in {least}..{most}"
+        );
+        let seconds: u64 = answer.header("retry-after").unwrap().parse().unwrap();
+        let since = u64::try_from(after.duration_since(before).as_secs()).unwrap() + 1;
+        let whole = takes.div_ceil(1000);
+        let least = whole.saturating_sub(since).max(1);
+        assert!(
+            (least..=whole).contains(&seconds),
+            "{seconds} not in {least}..{whole}"
+        );
+    }
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use storm_shared::{
     models::RequestId,
     services::store::{NewJob, OwnerId, Scope, Store},
@@ -196,4 +197,40 @@ async fn retry_after(each: u64) -> u32 {
 async fn retry_after_follows_from_the_rate_at_which_the_workers_end_jobs() {
     let (slow, fast) = tokio::join!(retry_after(1), retry_after(100));
     assert!(slow > fast, "{slow} s and {fast} s");
+}
+
+#[tokio::test]
+async fn a_202_expects_the_jobs_before_it_to_end_at_the_rate_of_the_workers() {
+    let server = Server::start(&[]).await;
+    add(&server.app.store, 1000).await;
+    let worker = worker(&server.app.store, 1).await;
+    let begun = Instant::now();
+    loop {
+        assert!(
+            begun.elapsed() < crate::PATIENCE,
+            "no answer at a known rate"
+        );
+        let rate = metric(&server, "storm_api_drain_rate").await;
+        if rate == 0.0 {
+            continue;
+        }
+        let answer = submit(&server).await;
+        let (expected_at, now) = (answer.json()["expected_at"].take(), Timestamp::now());
+        // Unless it was counted again meanwhile.
+        if metric(&server, "storm_api_drain_rate").await.to_bits() == rate.to_bits() {
+            let expected_at: Timestamp = expected_at.as_str().unwrap().parse().unwrap();
+            let wait = expected_at.duration_since(now).as_secs_f64();
+            let jobs = jobs(&server).len();
+            let most = f64::from(u32::try_from(jobs).unwrap()) / rate;
+            // Less what has ended since the count: far less than a half, at some 20 jobs a second.
+            assert!(
+                (most / 2.0..=most).contains(&wait),
+                "{wait} s for {jobs} at {rate}/s"
+            );
+            let retry_after: f64 = answer.header("retry-after").unwrap().parse().unwrap();
+            assert!((retry_after - wait).abs() < wait / 2.0, "{retry_after} s");
+            break;
+        }
+    }
+    worker.abort();
 }

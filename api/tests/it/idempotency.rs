@@ -57,6 +57,8 @@ async fn a_repeated_submission_gets_the_first_202_again_and_says_so() {
         let again = server.ask(again).await;
         assert_eq!(accepted(&again, true), id);
         assert_eq!(again.text(), first.text());
+        assert!(first.json()["expected_at"].is_string());
+        assert_eq!(again.header("retry-after"), Some("1"));
         for header in ["location", "content-type"] {
             assert_eq!(again.header(header), first.header(header));
         }

@@ -42,7 +42,7 @@ pub use self::{
     idempotency::Acceptance,
     job::{
         AttemptRecord, Candidate, Claim, Claimed, InvalidJob, Job, NewJob, Outcome, Settlement,
-        Work,
+        Work, expected_at,
     },
     lease::{Expired, Heartbeat, OwnerId, OwnerIdError, Renewal, quarantine_threshold},
     list::{ListPage, RequestFilter, RequestList},

@@ -242,6 +242,13 @@ impl TestDatabase {
         }
     }
 
+    /// Makes all idempotency keys those of the release before.
+    pub(crate) async fn forget_expectations(&self) {
+        match self {
+            Self::Sqlite(database) => database.forget_expectations(),
+        }
+    }
+
     /// Attempts and events whose request does not exist.
     pub(crate) async fn leftovers(&self) -> usize {
         match self {

@@ -14,8 +14,9 @@ pub enum Acceptance {
     Replayed {
         /// The first one's request.
         id: RequestId,
-        /// When the first one was submitted, by the wall clock.
-        created_at: Timestamp,
+        /// When the first one was expected to be done, as it was accepted: by the wall clock, in
+        /// milliseconds.
+        expected_at: Timestamp,
     },
     /// Its idempotency key has stored another submission, or one whose request was erased since:
     /// whether it was the same is not known any more. Nothing was written.

@@ -34,6 +34,8 @@ pub struct NewJob {
     pub created_by: Option<ClientName>,
     /// The client's key, by which a repeated submission is recognised; `None` if it sent none.
     pub idempotency_key: Option<IdempotencyKey>,
+    /// When the job should be done, by the wall clock. Kept for repeats, with the key.
+    pub expected_at: Timestamp,
     /// What the job holds of the memory budget until it is committed, even if the caller is gone by
     /// then; `None` if it is not counted.
     pub memory: Option<Arc<Reservation>>,
@@ -41,11 +43,13 @@ pub struct NewJob {
 
 impl NewJob {
     /// A job that is submitted now, without a notification, a client name, a caller's trace, an
-    /// idempotency key and a reservation of memory.
+    /// idempotency key and a reservation of memory. It is expected to start at once.
     pub fn new(id: RequestId, spec: ReportSpec, callback: Option<CallbackUrl>) -> Self {
+        let created_at = Timestamp::now();
         Self {
             id,
-            created_at: Timestamp::now(),
+            created_at,
+            expected_at: expected_at(created_at, Duration::ZERO, &spec),
             notification_grace: Duration::ZERO,
             spec,
             callback,
@@ -55,6 +59,12 @@ impl NewJob {
             memory: None,
         }
     }
+}
+
+/// When a job should be done that was submitted at `created_at`, and waits for a worker for `wait`.
+pub fn expected_at(created_at: Timestamp, wait: Duration, spec: &ReportSpec) -> Timestamp {
+    let takes = wait.saturating_add(spec.ideal_duration());
+    created_at.saturating_add(takes).unwrap_or(Timestamp::MAX)
 }
 
 /// What a worker claims and settles.

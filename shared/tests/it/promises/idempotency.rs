@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use storm_shared::{
     config::StoreSettings,
     models::{CallbackUrl, IdempotencyKey, Records, ReportSpec, RequestId},
-    services::store::{Acceptance, NewJob, Outcome, Store, StoreError},
+    services::store::{Acceptance, NewJob, Outcome, Store, StoreError, expected_at},
 };
 
 use crate::{
@@ -29,22 +29,35 @@ on_every_engine! {
     an_accept_with_a_key_that_is_repeated_is_no_replay,
     a_submission_that_is_not_stored_leaves_its_key_free,
     a_key_whose_request_was_deleted_is_free,
+    a_key_of_the_release_before_expects_its_job_as_if_nothing_had_waited,
 }
 
-/// A submission with this key.
+/// A submission with this key, which is expected to wait for a worker for a while.
 fn keyed(key: &str) -> NewJob {
     let callback = CallbackUrl::parse("http://example.com/hook").unwrap();
+    let job = NewJob::new(RequestId::generate(), spec(), Some(callback));
     NewJob {
         idempotency_key: Some(IdempotencyKey::try_from(key.as_bytes()).unwrap()),
-        ..NewJob::new(RequestId::generate(), spec(), Some(callback))
+        expected_at: expected_at(job.created_at, Duration::from_secs(1234), &job.spec),
+        ..job
     }
 }
 
-/// The same submission once more, as another request.
+/// The same submission once more, as another request, of which something else is expected.
 fn again(job: &NewJob) -> NewJob {
     NewJob {
         id: RequestId::generate(),
+        expected_at: job.expected_at + Duration::from_secs(1),
         ..job.clone()
+    }
+}
+
+/// The answer to a repeat of `first`.
+fn replay_of(first: &NewJob) -> Acceptance {
+    let in_millis = format!("{:.3}", first.expected_at);
+    Acceptance::Replayed {
+        id: first.id,
+        expected_at: in_millis.parse().unwrap(),
     }
 }
 
@@ -70,10 +83,7 @@ async fn store_first(store: &Store, job: &NewJob) {
 /// Submits `first` once more: it is replayed, by a look and by a write.
 async fn is_replayed(store: &Store, first: &NewJob) {
     let repeat = again(first);
-    let replayed = Acceptance::Replayed {
-        id: first.id,
-        created_at: row(store, first.id).await.created_at.parse().unwrap(),
-    };
+    let replayed = replay_of(first);
     assert_eq!(
         store.accepted_before(&repeat).await.unwrap(),
         Some(replayed)
@@ -174,10 +184,7 @@ async fn of_submissions_with_one_key_in_one_group_commit_the_first_is_stored(
         .into_iter()
         .map(Result::unwrap)
         .collect();
-    let replayed = Acceptance::Replayed {
-        id: first.id,
-        created_at: row(&store, first.id).await.created_at.parse().unwrap(),
-    };
+    let replayed = replay_of(&first);
     let conflicting = Acceptance::Conflicting;
     assert_eq!(
         answers,
@@ -352,4 +359,19 @@ async fn a_key_whose_request_was_deleted_is_free(database: TestDatabase) {
     store_first(&store, &next).await;
     is_replayed(&store, &next).await;
     assert_eq!(database.keyed().await, [next.id]);
+}
+
+async fn a_key_of_the_release_before_expects_its_job_as_if_nothing_had_waited(
+    database: TestDatabase,
+) {
+    let store = database.open().await;
+    let first = keyed("a");
+    store_first(&store, &first).await;
+    database.forget_expectations().await;
+    let created_at = row(&store, first.id).await.created_at.parse().unwrap();
+    let replayed = Acceptance::Replayed {
+        id: first.id,
+        expected_at: expected_at(created_at, Duration::ZERO, &first.spec),
+    };
+    assert_eq!(accept(&store, &again(&first)).await, replayed);
 }

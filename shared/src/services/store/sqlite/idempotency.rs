@@ -6,8 +6,8 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{clock::StoreTime, columns};
 use crate::{
-    models::{ClientName, Status},
-    services::store::{Acceptance, NewJob, idempotency::Fingerprint},
+    models::{ClientName, ReportSpec, Status},
+    services::store::{Acceptance, NewJob, expected_at, idempotency::Fingerprint},
 };
 
 /// What of a job with an idempotency key the table has.
@@ -16,6 +16,8 @@ pub(super) struct KeyedJob {
     tenant: String,
     key: String,
     fingerprint: Fingerprint,
+    expected_at: String,
+    spec: ReportSpec,
 }
 
 impl KeyedJob {
@@ -29,6 +31,8 @@ impl KeyedJob {
             tenant: tenant.unwrap_or_default().to_owned(),
             key: key.as_str().to_owned(),
             fingerprint: Fingerprint::of(&job.spec, job.callback.as_ref()),
+            expected_at: columns::time(job.expected_at),
+            spec: job.spec.clone(),
         })
     }
 }
@@ -60,15 +64,17 @@ pub(super) fn take(
 fn insert(tx: &Connection, job: &KeyedJob, expires: StoreTime) -> rusqlite::Result<bool> {
     let inserted = tx
         .prepare_cached(
-            "INSERT INTO idempotency_keys (request_id, tenant, key, fingerprint, expires)
-             VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO NOTHING",
+            "INSERT INTO idempotency_keys
+                 (request_id, tenant, key, fingerprint, expires, expected_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT DO NOTHING",
         )?
         .execute(params![
             job.id,
             job.tenant,
             job.key,
             job.fingerprint.as_bytes(),
-            expires.millis()
+            expires.millis(),
+            job.expected_at,
         ])?;
     Ok(inserted == 1)
 }
@@ -87,7 +93,7 @@ pub(super) fn find(
 ) -> rusqlite::Result<Option<Acceptance>> {
     let found = connection
         .prepare_cached(
-            "SELECT id, created_at, status, fingerprint, expires
+            "SELECT id, created_at, status, fingerprint, expires, expected_at
              FROM idempotency_keys JOIN requests ON id = request_id
              WHERE tenant = ?1 AND key = ?2",
         )?
@@ -105,8 +111,13 @@ fn earlier(row: &Row<'_>, job: &KeyedJob, now: StoreTime) -> rusqlite::Result<Op
     if row.get_ref(3)?.as_blob()? != job.fingerprint.as_bytes() {
         return Ok(Some(Acceptance::Conflicting));
     }
+    let expected = match columns::parsed_or_null(row, 5)? {
+        Some(stored) => stored,
+        // A key of the release before. The submissions are the same, and so is their length.
+        None => expected_at(columns::parsed(row, 1)?, Duration::ZERO, &job.spec),
+    };
     Ok(Some(Acceptance::Replayed {
         id: columns::parsed(row, 0)?,
-        created_at: columns::parsed(row, 1)?,
+        expected_at: expected,
     }))
 }
