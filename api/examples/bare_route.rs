@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use storm_api::{
     reply,
     routes::{self, Received},
-    validation::Form,
+    validation::{Form, Submission},
 };
 use storm_shared::{
     memory::MemoryBudget,

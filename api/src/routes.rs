@@ -245,9 +245,9 @@ fn metrics(counted: Metrics) -> impl Filter<Extract = (Response,), Error = Rejec
 /// The paths of operators. Without [`Operator`], they are `404` like any unknown path.
 fn admin(app: &Arc<App>) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone + use<> {
     let timeout = app.settings.http.timeout;
-    let what = move || {
-        body::json(timeout)
-            .map(|body: Result<Vec<u8>, Problem>| body.and_then(|body| validation::paused(&body)))
+    let what = || {
+        body::json(timeout, app.memory.clone())
+            .map(|body: Result<Body, Problem>| validation::paused(&body?.bytes))
     };
     let pauses = get_or_head()
         .and(operator())

@@ -76,6 +76,7 @@ mod tests {
             created_by: None,
             created_at: Some(submitted),
             parked_for: Duration::ZERO,
+            bytes: 0,
         }
     }
 

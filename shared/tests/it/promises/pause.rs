@@ -62,7 +62,7 @@ async fn resume(store: &Store, what: Paused) -> bool {
 /// What a worker's heartbeat finds.
 async fn seen(store: &Store) -> Pauses {
     let worker = new_worker(store).await;
-    let seen = store.renew(worker).await.unwrap().paused;
+    let seen = store.renew(worker, 0).await.unwrap().paused;
     store.deregister(worker).await.unwrap();
     seen
 }
@@ -102,16 +102,16 @@ async fn while_everything_is_paused_no_claim_succeeds_and_none_is_looked_for(
     // A worker may have looked, or was notified, before it.
     let worker = new_worker(&store).await;
     for _ in 0..2 {
-        let claimed = store.claim(worker, candidates.clone()).await.unwrap();
-        assert!(claimed.is_empty());
-        let claimed = store.claim_again(worker, candidates.clone()).await.unwrap();
-        assert!(claimed.is_empty());
+        let claimed = store.claim(worker, candidates.clone(), usize::MAX).await;
+        assert!(claimed.unwrap().jobs.is_empty());
+        let claimed = store.claim_again(worker, candidates.clone(), usize::MAX);
+        assert!(claimed.await.unwrap().jobs.is_empty());
     }
     assert!(claim_one(&store, new).await.is_none());
 
     assert!(resume(&store, Paused::Everything).await);
-    let claimed = store.claim(worker, candidates).await.unwrap();
-    assert_eq!(claimed.len(), 3, "nothing was lost");
+    let claimed = store.claim(worker, candidates, usize::MAX).await.unwrap();
+    assert_eq!(claimed.jobs.len(), 3, "nothing was lost");
 }
 
 async fn a_claim_that_was_won_before_the_pause_is_still_found_by_its_repeat(
@@ -123,8 +123,9 @@ async fn a_claim_that_was_won_before_the_pause_is_still_found_by_its_repeat(
     assert_eq!(claim_new(&store, worker, &[won]).await.len(), 1);
     pause(&store, Paused::Everything).await;
     let both = [won, other].map(Candidate::notified).to_vec();
-    let claimed = store.claim_again(worker, both).await.unwrap();
+    let claimed = store.claim_again(worker, both, usize::MAX).await.unwrap();
     let claimed: Vec<_> = claimed
+        .jobs
         .into_iter()
         .map(|job| job.unwrap().claim.id)
         .collect();
