@@ -159,9 +159,9 @@ impl Store {
     /// was edited by hand and can't be parsed is claimed, too, so that the caller can settle it as
     /// failed.
     ///
-    /// Goes through the candidates in order, and stops once the bodies (inputs and results) of those
-    /// that it has won fill `room` bytes. The last job may have more than is left, so with any room
-    /// at all one can be claimed.
+    /// Goes through the candidates in order, and stops once the inputs and results of those that it
+    /// has won fill `room` bytes. The last job may have more than is left, so with any room at all
+    /// one can be claimed.
     ///
     /// A repeat skips what the first call has claimed. So after [`StoreError::Indeterminate`] it
     /// must be repeated by [`Store::claim_again`], or jobs can stay `PROCESSING` under this owner,
@@ -533,8 +533,8 @@ impl Store {
     }
 
     /// Deletes requests that ended longer than `keep` ago, of one batch of those after `after`,
-    /// with their attempts and events. A redelivery in progress keeps its request, and so does an
-    /// idempotency key whose window is not over.
+    /// with their attempts, events and bodies. A redelivery in progress keeps its request, and so
+    /// does an idempotency key whose window is not over.
     ///
     /// # Errors
     /// The read or the write failed, or the read queue is full.

@@ -25,6 +25,7 @@ macro_rules! on_engine {
 }
 
 mod accept;
+mod bodies;
 mod cancel;
 mod claim;
 mod clock;

@@ -292,6 +292,13 @@ impl TestDatabase {
         }
     }
 
+    /// The number of bodies that are too large for the row of their request.
+    pub(crate) async fn large_bodies(&self) -> usize {
+        match self {
+            Self::Sqlite(database) => database.large_bodies(),
+        }
+    }
+
     /// The value of a request's column, as text.
     pub(crate) async fn text(&self, id: RequestId, column: &str) -> String {
         match self {

@@ -1,6 +1,7 @@
 -- The auditor's log of all row changes. Triggers write it in the transaction that makes the change,
 -- so a change that is rolled back is not logged. Nothing here has a time: the only clock that SQL
 -- can read is the wall clock, which the run steps. The auditor notes when it sees each number.
+-- A report and its result are far below 4 KiB, so they are in their rows and not in `bodies`.
 
 CREATE TABLE chaos_moves (
     number           INTEGER PRIMARY KEY,   -- the commit order, common to both tables

@@ -7,6 +7,7 @@
 mod accept;
 mod attempts;
 mod audit;
+mod bodies;
 mod cancel;
 mod checkpoint;
 mod claim;

@@ -299,6 +299,11 @@ impl Database {
         ids.len()
     }
 
+    pub(super) fn large_bodies(&self) -> usize {
+        let ids: Vec<RequestId> = self.query("SELECT request_id FROM bodies", |row| word(row, 0));
+        ids.len()
+    }
+
     pub(super) fn text(&self, id: RequestId, column: &str) -> String {
         let value = format!("SELECT {column} FROM requests WHERE id = ?1");
         self.direct(|db| db.query_row(&value, [id.to_string()], |row| row.get(0)))

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use rusqlite::{Connection, ErrorCode, params};
 
-use super::{clock::StoreTime, columns};
+use super::{bodies, clock::StoreTime, columns};
 use crate::{
     models::{CallbackUrl, ClientName, Failure, Mode, RequestId, Status},
     services::store::{NewJob, is_long},
@@ -27,12 +27,12 @@ pub(super) fn insert_job(
     };
     tx.prepare_cached(
         "INSERT INTO requests (id, mode, status, input_payload, callback_url, created_at,
-             callback_target, traceparent, created_by, origin, due, is_long)
-         VALUES (?1, 'async', 'PENDING', ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+             callback_target, traceparent, created_by, origin, due, is_long, in_bodies)
+         VALUES (?1, 'async', 'PENDING', ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
     )?
     .execute(params![
         job.id.to_string(),
-        sent.input,
+        bodies::in_row(input),
         sent.callback,
         sent.created_at,
         callback
@@ -44,8 +44,9 @@ pub(super) fn insert_job(
         callback.map(|url| url.origin().as_str()),
         due.millis(),
         is_long(&job.spec),
+        bodies::bits(input, None),
     ])
-    .map(drop)
+    .and_then(|_| bodies::insert(tx, job.id, input, None))
     .or_else(|error| sent.unless_stored(tx, job.id, error))
 }
 
@@ -60,7 +61,7 @@ pub(super) fn insert_sync(
     ended: &Result<String, Failure>,
     now: StoreTime,
 ) -> rusqlite::Result<()> {
-    let result = ended.as_ref().ok();
+    let result = ended.as_deref().ok();
     let failure = ended.as_ref().err();
     let status = failure.map_or(Status::Completed, |_| Status::Failed);
     let sent = Sent {
@@ -72,15 +73,15 @@ pub(super) fn insert_sync(
     };
     tx.prepare_cached(
         "INSERT INTO requests (id, mode, status, input_payload, result_payload,
-             created_at, completed_at, failure_reason, failure_detail, created_by, ended)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+             created_at, completed_at, failure_reason, failure_detail, created_by, ended, in_bodies)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
     )?
     .execute(params![
         id.to_string(),
         sent.mode.as_str(),
         status.as_str(),
-        sent.input,
-        result,
+        bodies::in_row(input),
+        result.map(bodies::in_row),
         sent.created_at,
         // The wall clock may have been set back since.
         columns::time(Timestamp::now().max(created_at)),
@@ -88,8 +89,9 @@ pub(super) fn insert_sync(
         failure.map(|failure| failure.detail.as_str()),
         created_by.map(ClientName::as_str),
         now.millis(),
+        bodies::bits(input, result),
     ])
-    .map(drop)
+    .and_then(|_| bodies::insert(tx, id, input, result))
     .or_else(|error| sent.unless_stored(tx, id, error))
 }
 
@@ -116,12 +118,13 @@ impl Sent<'_> {
             return Err(error);
         }
         let stored: bool = tx
-            .prepare_cached(
+            .prepare_cached(&format!(
                 // Of an erased request only the rest can be compared.
                 "SELECT count(*) FROM requests
                  WHERE id = ?1 AND mode = ?2 AND created_at = ?3 AND created_by IS ?6
-                   AND (erased_at IS NOT NULL OR (input_payload = ?4 AND callback_url IS ?5))",
-            )?
+                   AND (erased_at IS NOT NULL OR ({} = ?4 AND callback_url IS ?5))",
+                bodies::INPUT
+            ))?
             .query_one(
                 params![
                     id.to_string(),

@@ -5,6 +5,7 @@ use std::{error::Error, fmt::Display, str::from_utf8, time::Duration};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{
+    bodies,
     clock::StoreTime,
     columns::{self, bytes},
     pause,
@@ -17,8 +18,8 @@ use crate::{
 
 /// The columns of a request that a claimed job is made of.
 const REQUEST: [&str; 6] = [
-    "input_payload",
-    "result_payload",
+    bodies::INPUT,
+    bodies::RESULT,
     "coalesce(callback_target, callback_url)",
     "traceparent",
     "created_by",

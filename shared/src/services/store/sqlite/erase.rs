@@ -7,7 +7,7 @@
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::columns;
+use super::{bodies, columns};
 use crate::{
     models::{RequestId, Status},
     services::store::{Erased, Scope, Unerasable},
@@ -24,7 +24,8 @@ const REQUEST: &str = "UPDATE requests SET erased_at = max(?2, coalesce(complete
              ELSE 'The detail was erased.' END
      WHERE id = ?1 RETURNING erased_at";
 
-/// The contents of a request in other tables. Every table that gets some needs a line here.
+/// The contents of a request in other tables, beside `bodies`. Every table that gets some needs a
+/// line here.
 const OTHERS: [&str; 3] = [
     "UPDATE attempts SET error = NULL, internal_detail = NULL, for_operators = NULL
      WHERE request_id = ?1",
@@ -69,6 +70,7 @@ pub(super) fn erase(
 
 /// Returns when it was erased: now.
 fn remove(tx: &Connection, id: RequestId) -> rusqlite::Result<String> {
+    bodies::delete(tx, id)?;
     let id = id.to_string();
     for others in OTHERS {
         tx.prepare_cached(others)?.execute([&id])?;

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{
-    attempts,
+    attempts, bodies,
     clock::{Clock, StoreTime},
     columns, events,
 };
@@ -26,9 +26,9 @@ pub(super) fn find(
     // One snapshot: the attempts and events must be those of the row.
     let snapshot = connection.unchecked_transaction()?;
     let found = snapshot
-        .prepare_cached(
+        .prepare_cached(&format!(
             // What is under way is the redelivery, if there is one.
-            "SELECT mode, job.status, input_payload, result_payload, callback_url, created_at,
+            "SELECT mode, job.status, {}, {}, callback_url, created_at,
                     completed_at, failure_reason, failure_detail,
                     coalesce(again.claim, job.claim), coalesce(again.lost_claims, job.lost_claims),
                     coalesce(again.due, job.due), coalesce(again.parked_at, job.parked_at),
@@ -41,7 +41,9 @@ pub(super) fn find(
              FROM requests AS job LEFT JOIN redeliveries AS again USING (id)
                  LEFT JOIN workers ON workers.owner = coalesce(again.owner, job.owner)
              WHERE id = ?1 AND (?2 IS NULL OR job.created_by = ?2)",
-        )?
+            bodies::INPUT,
+            bodies::RESULT
+        ))?
         .query_row(params![id.to_string(), columns::tenant(scope)], |row| {
             Ok((request(id, row, clock)?, Stored::read(row, clock)?))
         })

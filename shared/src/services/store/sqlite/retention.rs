@@ -14,6 +14,10 @@ use crate::{models::RequestId, services::store::Swept};
 /// The rows of one batch. It bounds how long other writers wait for the database.
 const BATCH: usize = 500;
 
+/// The bytes of large bodies that one batch deletes at most, unless a single request has more. Each
+/// page of them is read to be freed.
+const BATCH_BYTES: i64 = 16 << 20;
+
 /// A batch with at least this many rows that have ended and are too young, and none that is old, is
 /// young.
 const YOUNG: usize = 400;
@@ -30,7 +34,17 @@ const DELETE: &str = "DELETE FROM requests
                        WHERE k.request_id = requests.id AND k.expires > :now)";
 
 /// What belongs to a request.
-const OF_REQUESTS: [&str; 4] = ["attempts", "events", "resends", "idempotency_keys"];
+const OF_REQUESTS: [&str; 5] = [
+    "attempts",
+    "events",
+    "resends",
+    "idempotency_keys",
+    "bodies",
+];
+
+/// The sizes of the large bodies of a batch, in the order of its rows.
+const SIZES: &str = "SELECT request_id, bytes FROM bodies
+     WHERE request_id > ?1 AND request_id <= ?2 ORDER BY request_id";
 
 /// SQL that deletes from `table` what belongs to requests that are gone.
 fn delete_from(table: &str) -> String {
@@ -77,7 +91,7 @@ pub(super) fn look(
     cutoff: StoreTime,
 ) -> rusqlite::Result<Option<Batch>> {
     let after = after.map(|id| id.to_string()).unwrap_or_default();
-    let rows: Vec<(String, Age)> = connection
+    let mut rows: Vec<(String, Age)> = connection
         .prepare_cached(
             "SELECT id, status IN ('COMPLETED', 'FAILED'), ended FROM requests
              WHERE id > ?1 ORDER BY id LIMIT ?2",
@@ -86,6 +100,11 @@ pub(super) fn look(
             Ok((row.get(0)?, age(row, cutoff)?))
         })?
         .collect::<rusqlite::Result<_>>()?;
+    let mut is_last = rows.len() < BATCH;
+    if let Some(fitting) = fitting(connection, &after, &rows)? {
+        rows.truncate(fitting);
+        is_last = false;
+    }
     let Some((last, _)) = rows.last() else {
         return Ok(None);
     };
@@ -95,7 +114,7 @@ pub(super) fn look(
         swept: Swept {
             deleted: 0,
             // An id that was edited by hand ends the pass.
-            next: last.parse().ok().filter(|_| rows.len() == BATCH),
+            next: last.parse().ok().filter(|_| !is_last),
             is_young: old + undated == 0 && count(Age::Young) >= YOUNG,
         },
         last: last.clone(),
@@ -103,6 +122,35 @@ pub(super) fn look(
         old,
         undated,
     }))
+}
+
+/// How many of the rows after `after` make a batch, if the large bodies of the old ones among them
+/// are too many for one.
+fn fitting(
+    connection: &Connection,
+    after: &str,
+    rows: &[(String, Age)],
+) -> rusqlite::Result<Option<usize>> {
+    let Some((last, _)) = rows.last() else {
+        return Ok(None);
+    };
+    let mut statement = connection.prepare_cached(SIZES)?;
+    let mut sizes = statement.query([after, last])?;
+    let mut bytes = 0;
+    let mut first = None;
+    while let Some(row) = sizes.next()? {
+        let id: String = row.get(0)?;
+        let at = rows.binary_search_by(|(it, _)| it.cmp(&id));
+        let Some(at) = at.ok().filter(|at| rows[*at].1 == Age::Old) else {
+            continue;
+        };
+        bytes += row.get::<_, i64>(1)?;
+        if bytes > BATCH_BYTES && *first.get_or_insert(at) < at {
+            return Ok(Some(at));
+        }
+        first.get_or_insert(at);
+    }
+    Ok(None)
 }
 
 fn age(row: &Row<'_>, cutoff: StoreTime) -> rusqlite::Result<Age> {
@@ -148,9 +196,15 @@ pub(super) fn delete(
 
 #[cfg(test)]
 mod tests {
-    use rusqlite::Connection;
+    use std::time::Duration;
 
-    use super::{super::schema, DATE, DELETE, OF_REQUESTS, delete_from};
+    use rusqlite::{Connection, params};
+
+    use super::{
+        super::{clock::StoreTime, schema},
+        BATCH_BYTES, DATE, DELETE, OF_REQUESTS, SIZES, delete, delete_from, look,
+    };
+    use crate::models::RequestId;
 
     /// The first step by which `SQLite` runs a statement.
     fn plan(db: &Connection, sql: &str) -> String {
@@ -169,10 +223,68 @@ mod tests {
             assert_eq!(plan(&db, sql), expected);
         }
         for table in OF_REQUESTS {
+            let index = match table {
+                "bodies" => "COVERING INDEX sqlite_autoindex_bodies_1",
+                _ => "PRIMARY KEY",
+            };
             assert_eq!(
                 plan(&db, &delete_from(table)),
-                format!("SEARCH {table} USING PRIMARY KEY (request_id>? AND request_id<?)")
+                format!("SEARCH {table} USING {index} (request_id>? AND request_id<?)")
             );
         }
+        assert_eq!(
+            plan(&db, SIZES),
+            "SEARCH bodies USING INDEX sqlite_autoindex_bodies_1 (request_id>? AND request_id<?)"
+        );
+    }
+
+    /// Old requests with these bytes in their two large bodies.
+    fn with_bodies(db: &Connection, sizes: &[i64]) -> Vec<RequestId> {
+        let insert = |bytes: &i64| {
+            let id = RequestId::generate();
+            db.execute(
+                "INSERT INTO requests (id, mode, status, input_payload, created_at, ended, in_bodies)
+                 VALUES (?1, 'async', 'COMPLETED', '{}', '', 0, 3)",
+                [id.to_string()],
+            )
+            .unwrap();
+            for (kind, bytes) in [("input", bytes / 2), ("result", bytes / 2)] {
+                db.execute(
+                    "INSERT INTO bodies VALUES (?1, ?2, ?3, '{}')",
+                    params![id.to_string(), kind, bytes],
+                )
+                .unwrap();
+            }
+            id
+        };
+        sizes.iter().map(insert).collect()
+    }
+
+    #[test]
+    fn a_batch_is_bounded_by_the_bytes_of_its_bodies_and_has_one_request_at_least() {
+        const HALF: i64 = BATCH_BYTES / 2;
+        let mut db = Connection::open_in_memory().unwrap();
+        schema::migrate(&mut db).unwrap();
+        let ids = with_bodies(&db, &[HALF, HALF, 2, 3 * BATCH_BYTES, 2, HALF]);
+        let young = with_bodies(&db, &[5 * BATCH_BYTES]).pop().unwrap();
+        db.execute(
+            "UPDATE requests SET ended = 2 WHERE id = ?1",
+            [young.to_string()],
+        )
+        .unwrap();
+        let (mut after, mut batches) = (None, Vec::new());
+        let now = StoreTime::stored(1);
+        while let Some(batch) = look(&db, after, now).unwrap() {
+            batches.push(delete(&db, &batch, now, Duration::ZERO).unwrap());
+            after = batch.swept.next;
+            if after.is_none() {
+                break;
+            }
+        }
+        assert_eq!(batches, [2, 1, 1, 2], "{} requests", ids.len());
+        let left = db.query_row("SELECT min(request_id), count(*) FROM bodies", [], |row| {
+            Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?))
+        });
+        assert_eq!(left.unwrap(), (young.to_string(), 2));
     }
 }

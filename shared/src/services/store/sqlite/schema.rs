@@ -8,7 +8,7 @@ use thiserror::Error;
 use super::columns;
 
 /// Migration `n` takes a database from version `n - 1` to `n`; `user_version` holds the version.
-const MIGRATIONS: [&str; 19] = [
+const MIGRATIONS: [&str; 20] = [
     include_str!("../../../../migrations/sqlite/0001_requests.sql"),
     include_str!("../../../../migrations/sqlite/0002_leases.sql"),
     include_str!("../../../../migrations/sqlite/0003_deliveries.sql"),
@@ -24,6 +24,7 @@ const MIGRATIONS: [&str; 19] = [
     include_str!("../../../../migrations/sqlite/0013_list.sql"),
     include_str!("../../../../migrations/sqlite/0014_cancel.sql"),
     include_str!("../../../../migrations/sqlite/0015_retention.sql"),
+    include_str!("../../../../migrations/sqlite/0016_bodies.sql"),
     include_str!("../../../../migrations/sqlite/0017_admission.sql"),
     include_str!("../../../../migrations/sqlite/0018_operators.sql"),
     include_str!("../../../../migrations/sqlite/0019_erase.sql"),

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use rusqlite::{Connection, ToSql, params, params_from_iter};
 
-use super::{attempts, clock::StoreTime, columns, events, redelivery, state};
+use super::{attempts, bodies, clock::StoreTime, columns, events, redelivery, state};
 use crate::{
     models::{EventKind, Transition},
     services::store::{Claim, Outcome, Settlement, Work},
@@ -19,6 +19,7 @@ pub(super) fn store_result(tx: &Connection, claim: &Claim, result: &str) -> rusq
         state::IS_CLAIMED,
         state::IS_HELD
     );
+    let result = bodies::place_result(tx, claim, result)?;
     Ok(write(tx, claim, &sql, &[&result])? > 0)
 }
 
@@ -60,6 +61,9 @@ pub(super) fn settle(
     now: StoreTime,
 ) -> rusqlite::Result<bool> {
     let transition = settlement.transition();
+    let result = result.map(|result| bodies::place_result(tx, claim, result));
+    let result = result.transpose()?;
+    let result = result.as_deref();
     let rows = match settlement {
         Settlement::Finish { attempt, outcome } => {
             let number = attempt.as_ref().map(|attempt| attempt.number);
