@@ -279,6 +279,7 @@ impl JobView {
                 Ok(Some(JobEnd::Completed {
                     report,
                     took: took.unsigned_abs(),
+                    completed_at,
                 }))
             }
             (Status::Completed, ..) => Err("a completed job without a report or completion time"),

@@ -37,6 +37,14 @@ impl Latencies {
         self.0.len()
     }
 
+    /// The one at this rank, from 1 for the shortest; zero if nothing was recorded.
+    pub fn ranked(&self, rank: u64) -> Duration {
+        // At most two million each, so a u32 is enough.
+        let [rank, all] = [rank, self.count()].map(|it| u32::try_from(it).unwrap_or(u32::MAX));
+        let quantile = f64::from(rank) / f64::from(all.max(1));
+        Duration::from_micros(self.0.value_at_quantile(quantile))
+    }
+
     /// The percentiles; none if nothing was recorded.
     pub fn percentiles(&self) -> Option<Percentiles> {
         let at = |quantile| Duration::from_micros(self.0.value_at_quantile(quantile));

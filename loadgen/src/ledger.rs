@@ -19,7 +19,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-pub use self::jobs::{DuplicateId, JobEnd, JobSummary};
+pub use self::jobs::{Accepted, DuplicateId, JobEnd, JobSummary};
 use self::{callback::Callback, pairs::Pairs};
 use crate::{progress, signatures::Signatures, workload::Workload};
 
@@ -64,13 +64,13 @@ impl Ledger {
         self.pairs().ideal()
     }
 
-    /// Records a `202`: request `number`, which was due at `due`, became job `id`.
+    /// Records a `202`: request `number`, which was due at `due`, became a job.
     ///
     /// # Errors
     /// An earlier `202` had the same id.
-    pub fn accepted(&self, id: RequestId, number: usize, due: Instant) -> Result<(), DuplicateId> {
+    pub fn accepted(&self, job: Accepted, number: usize, due: Instant) -> Result<(), DuplicateId> {
         // Without `update`: a `202` never ends a pending job, so `settled` need not be notified.
-        self.pairs().accepted(id, number, due)
+        self.pairs().accepted(job, number, due)
     }
 
     /// Records a callback that arrives now.

@@ -7,7 +7,7 @@
 //! * [`listen`], [`receiver`], [`ledger`]: the callback listener, and the pairing of each callback
 //!   with its `202`.
 //! * [`signatures`]: the check of callback signatures.
-//! * [`latency`], [`answers`]: the statistics, free of I/O.
+//! * [`latency`], [`deviation`], [`answers`]: the statistics, free of I/O.
 //! * [`report`]: results as text, tables, JSON and CSV.
 //! * [`layout`], [`output`]: text on standard output, as wide as its terminal.
 
@@ -20,6 +20,7 @@ pub mod cli;
 pub mod client;
 mod commands;
 pub mod demo;
+pub mod deviation;
 pub mod http_url;
 pub mod latency;
 pub mod layout;

@@ -10,11 +10,13 @@ use std::time::Duration;
 use comfy_table::{
     Cell, CellAlignment, ColumnConstraint, ContentArrangement, LineStyle, Table, TableStyle,
 };
+use jiff::SignedDuration;
 
 use crate::{
     answers::{AnswerSummary, FailureCounts},
     latency::{Percentiles, millis},
     layout::one_line,
+    ledger::JobSummary,
 };
 
 /// A line below the header and nothing else: each border would cost three columns.
@@ -29,6 +31,26 @@ fn human(duration: Duration) -> String {
         ms if ms < 999.5 => format!("{ms:.0} ms"),
         ms if ms < 99_995.0 => format!("{:.2} s", ms / 1000.0),
         ms => format!("{:.0} s", ms / 1000.0),
+    }
+}
+
+/// How far jobs ended from the `expected_at` of their `202`, negative if before it; none if no job
+/// had one.
+fn deviation(jobs: &JobSummary) -> Option<String> {
+    let deviation = jobs.deviation?;
+    let [p50, p95, p99] = [deviation.p50, deviation.p95, deviation.p99].map(signed);
+    let (late, all) = (deviation.late, deviation.jobs);
+    Some(format!(
+        "expected_at: off by {p50} (p50), {p95} (p95), {p99} (p99); {late} of {all} over 1 s late"
+    ))
+}
+
+fn signed(duration: SignedDuration) -> String {
+    let size = human(duration.unsigned_abs());
+    if duration.is_negative() {
+        format!("-{size}")
+    } else {
+        size
     }
 }
 

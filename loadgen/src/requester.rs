@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use crate::{
     answers::{AnswerSummary, Answers, RequestFailure},
     client::Api,
-    ledger::Ledger,
+    ledger::{Accepted, Ledger},
     workload::Workload,
 };
 
@@ -93,9 +93,10 @@ impl Requester {
         match self.mode {
             Mode::Sync => self.workload.order(number).check_sync(body).map(|()| None),
             Mode::Async => {
-                let id = accepted_id(body)?;
+                let job = accepted(body)?;
+                let id = job.id;
                 self.ledger
-                    .accepted(id, number, due)
+                    .accepted(job, number, due)
                     .map_err(|_| RequestFailure::WrongAnswer(format!("id {id} was used twice")))?;
                 Ok(Some(id))
             }
@@ -103,20 +104,26 @@ impl Requester {
     }
 }
 
-/// The request id in the body of a `202`.
+/// The job in the body of a `202`.
 ///
 /// # Errors
 /// [`RequestFailure::WrongAnswer`]: the body has no id, or the status is not `pending`.
-pub fn accepted_id(body: &[u8]) -> Result<RequestId, RequestFailure> {
+pub fn accepted(body: &[u8]) -> Result<Accepted, RequestFailure> {
     #[derive(Deserialize)]
     struct AcceptedBody {
         request_id: RequestId,
         status: String,
+        /// Any value: another API may not have it, or give it another meaning.
+        expected_at: Option<serde_json::Value>,
     }
     let accepted: AcceptedBody = serde_json::from_slice(body)
         .map_err(|error| RequestFailure::WrongAnswer(format!("not the body of a 202: {error}")))?;
     if accepted.status == "pending" {
-        Ok(accepted.request_id)
+        let expected_at = accepted.expected_at.as_ref();
+        Ok(Accepted {
+            id: accepted.request_id,
+            expected_at: expected_at.and_then(|at| at.as_str()?.parse().ok()),
+        })
     } else {
         Err(RequestFailure::WrongAnswer(format!(
             "a 202 with status `{}`",

@@ -21,7 +21,7 @@ use super::{
     journal::Journal,
     orders::{ChaosOrder, ChaosOrders, FAVOURITES},
 };
-use crate::{answers::RequestFailure, client::Api, requester::accepted_id, storm::pace::Pace};
+use crate::{answers::RequestFailure, client::Api, requester::accepted, storm::pace::Pace};
 
 /// How long a client waits for a response.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -277,8 +277,8 @@ impl Load {
             None => api.submit(Mode::Async, body, deadline).await,
         };
         let at = clock::now();
-        let answer = match answer.and_then(|body| accepted_id(&body)) {
-            Ok(id) => SubmitAnswer::Accepted(id),
+        let answer = match answer.and_then(|body| accepted(&body)) {
+            Ok(job) => SubmitAnswer::Accepted(job.id),
             // Any other status. The rule `named` checks that such a request has no row.
             Err(RequestFailure::Refused(status) | RequestFailure::Status(status, _)) => {
                 // Every request of this load is valid, so no fault explains another refusal.

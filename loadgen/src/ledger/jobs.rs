@@ -2,13 +2,24 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde::Serialize;
-use storm_shared::services::report::Report;
+use storm_shared::{models::RequestId, services::report::Report};
 
 use crate::{
+    deviation::Deviation,
     latency::{Percentiles, as_millis},
     signatures::SignatureCounts,
 };
+
+/// What a `202` says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Accepted {
+    /// The id of the job.
+    pub id: RequestId,
+    /// When the job should be done; none if the API doesn't say.
+    pub expected_at: Option<Timestamp>,
+}
 
 /// Two `202` answers had the same id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +34,8 @@ pub enum JobEnd {
         report: Report,
         /// The time from acceptance to completion, by the API's clock.
         took: Duration,
+        /// When it was completed, by the API's clock.
+        completed_at: Timestamp,
     },
     /// The job is `FAILED`.
     Failed,
@@ -57,6 +70,9 @@ pub struct JobSummary {
     pub time_to_completion: Option<Percentiles>,
     /// `time_to_completion` minus `ideal`.
     pub lateness: Option<Percentiles>,
+    /// For correct jobs whose `202` had an `expected_at`: the actual end minus that. A callback's
+    /// arrival is taken by the clock of this machine, which must agree with that of the API.
+    pub deviation: Option<Deviation>,
     /// Correct jobs per second, from the run's start to the last correct job.
     pub completed_per_s: f64,
 }

@@ -2,14 +2,16 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
+use jiff::Timestamp;
 use storm_shared::models::RequestId;
 use tokio::time::Instant;
 
 use super::{
     callback::Callback,
-    jobs::{DuplicateId, JobEnd, JobSummary},
+    jobs::{Accepted, DuplicateId, JobEnd, JobSummary},
 };
 use crate::{
+    deviation::Deviations,
     latency::Latencies,
     signatures::{SignatureCheck, SignatureCounts},
     workload::Workload,
@@ -24,10 +26,13 @@ const MAX_EARLY: u64 = 20_000;
 pub(super) struct Pairs {
     workload: Arc<Workload>,
     started: Instant,
+    /// The same by the wall clock.
+    started_at: Timestamp,
     jobs: HashMap<RequestId, JobState>,
     counts: Counts,
     signatures: SignatureCounts,
     time_to_completion: Latencies,
+    deviations: Deviations,
     last_right: Instant,
 }
 
@@ -35,7 +40,7 @@ pub(super) struct Pairs {
 #[derive(Debug)]
 enum JobState {
     /// Accepted; no callback yet.
-    Pending { number: usize, due: Instant },
+    Pending(Request),
     /// The callback arrived before the `202`.
     Early {
         // Boxed to keep the entries small: early callbacks are few, and a run has up to two million
@@ -45,6 +50,14 @@ enum JobState {
     },
     /// The first callback or polled result was counted.
     Settled { fingerprint: u64 },
+}
+
+/// An accepted request.
+#[derive(Clone, Copy, Debug)]
+struct Request {
+    number: usize,
+    due: Instant,
+    expected_at: Option<Timestamp>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -66,26 +79,33 @@ impl Pairs {
         Self {
             workload,
             started,
+            started_at: Timestamp::now(),
             jobs: HashMap::new(),
             counts: Counts::default(),
             signatures,
             time_to_completion: Latencies::default(),
+            deviations: Deviations::default(),
             last_right: started,
         }
     }
 
-    /// Records a `202` with this id for request `number`, which was due at `due`.
+    /// Records a `202` for request `number`, which was due at `due`.
     pub(super) fn accepted(
         &mut self,
-        id: RequestId,
+        Accepted { id, expected_at }: Accepted,
         number: usize,
         due: Instant,
     ) -> Result<(), DuplicateId> {
-        match self.jobs.insert(id, JobState::Pending { number, due }) {
+        let request = Request {
+            number,
+            due,
+            expected_at,
+        };
+        match self.jobs.insert(id, JobState::Pending(request)) {
             None => self.counts.pending += 1,
             Some(JobState::Early { callback, at }) => {
                 self.counts.early -= 1;
-                self.settle(number, due, &callback, at);
+                self.settle(request, &callback, at);
             }
             Some(known) => {
                 // The first 202 stands.
@@ -101,9 +121,9 @@ impl Pairs {
     pub(super) fn called_back(&mut self, callback: Callback, at: Instant) {
         self.signatures.add(callback.signature);
         match self.jobs.get(&callback.id) {
-            Some(&JobState::Pending { number, due }) => {
+            Some(&JobState::Pending(request)) => {
                 self.counts.pending -= 1;
-                self.settle(number, due, &callback, at);
+                self.settle(request, &callback, at);
             }
             // The 202 is still missing, so only the bytes can be compared.
             Some(JobState::Early {
@@ -130,15 +150,19 @@ impl Pairs {
 
     /// Records the end of a job, which the API reported at `at`.
     pub(super) fn polled(&mut self, id: RequestId, end: &JobEnd, at: Instant) {
-        let Some(&JobState::Pending { number, .. }) = self.jobs.get(&id) else {
+        let Some(&JobState::Pending(request)) = self.jobs.get(&id) else {
             return;
         };
         self.counts.pending -= 1;
         // A polled job has no callback URL, so nothing compares this fingerprint.
         self.jobs.insert(id, JobState::Settled { fingerprint: 0 });
         match end {
-            JobEnd::Completed { report, took } if self.workload.order(number).matches(report) => {
-                self.right(*took, at);
+            JobEnd::Completed {
+                report,
+                took,
+                completed_at,
+            } if self.workload.order(request.number).matches(report) => {
+                self.right(*took, at, request.expected_at, *completed_at);
             }
             JobEnd::Completed { .. } => self.counts.wrong += 1,
             JobEnd::Failed => self.counts.failed += 1,
@@ -146,7 +170,7 @@ impl Pairs {
     }
 
     /// Checks and counts the first callback of an accepted job.
-    fn settle(&mut self, number: usize, due: Instant, callback: &Callback, at: Instant) {
+    fn settle(&mut self, request: Request, callback: &Callback, at: Instant) {
         self.jobs.insert(
             callback.id,
             JobState::Settled {
@@ -156,16 +180,28 @@ impl Pairs {
         if let SignatureCheck::Invalid(_) = callback.signature {
             return; // counted as a bad signature; an unauthenticated body proves nothing
         }
-        if callback.matches(self.workload.order(number)) {
-            self.right(at.saturating_duration_since(due), at);
+        if callback.matches(self.workload.order(request.number)) {
+            let took = at.saturating_duration_since(request.due);
+            let arrived_at = self.started_at + (at - self.started);
+            self.right(took, at, request.expected_at, arrived_at);
         } else {
             self.counts.wrong += 1;
         }
     }
 
-    fn right(&mut self, took: Duration, at: Instant) {
+    /// Counts a correct job that took this long, and whose end was seen at `at`.
+    fn right(
+        &mut self,
+        took: Duration,
+        at: Instant,
+        expected_at: Option<Timestamp>,
+        ended_at: Timestamp,
+    ) {
         self.counts.right += 1;
         self.time_to_completion.record(took);
+        if let Some(expected_at) = expected_at {
+            self.deviations.record(expected_at, ended_at);
+        }
         // `at` was read before the ledger was locked, so callbacks can be recorded out of order.
         self.last_right = self.last_right.max(at);
     }
@@ -192,7 +228,7 @@ impl Pairs {
         let pending = self
             .jobs
             .iter()
-            .find(|(_, job)| matches!(job, JobState::Pending { .. }));
+            .find(|(_, job)| matches!(job, JobState::Pending(_)));
         pending.map(|(id, _)| *id)
     }
 
@@ -225,6 +261,7 @@ impl Pairs {
             time_to_completion,
             lateness: time_to_completion.map(|percentiles| percentiles.beyond(ideal)),
             // At most two million, so a u32 is enough. Without correct jobs, `took` may be zero.
+            deviation: self.deviations.summary(),
             completed_per_s: u32::try_from(right)
                 .ok()
                 .filter(|right| *right > 0)

@@ -1,6 +1,7 @@
 use std::{sync::Arc, time::Duration};
 
 use hyper::HeaderMap;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 use storm_shared::{
     models::{Records, RequestId},
@@ -8,13 +9,21 @@ use storm_shared::{
 };
 use tokio::time::Instant;
 
-use super::{DuplicateId, JobEnd, Ledger, NotACallback};
+use super::{Accepted, DuplicateId, JobEnd, Ledger, NotACallback};
 use crate::{signatures::Signatures, workload::Workload};
 
 const DUE: Duration = Duration::from_millis(100);
 
 fn workload() -> Arc<Workload> {
     Arc::new(Workload::new("Test", 3, Records::new(5, 49).unwrap(), None))
+}
+
+/// A `202` without an `expected_at`.
+fn job(id: RequestId) -> Accepted {
+    Accepted {
+        id,
+        expected_at: None,
+    }
 }
 
 fn report(number: usize) -> Report {
@@ -37,7 +46,7 @@ async fn a_callback_is_paired_with_its_202_in_either_order() {
     let due = Instant::now();
     let (first, second) = (RequestId::generate(), RequestId::generate());
 
-    ledger.accepted(first, 0, due).unwrap();
+    ledger.accepted(job(first), 0, due).unwrap();
     assert_eq!(ledger.pending(), 1);
     tokio::time::advance(DUE).await;
     ledger
@@ -48,7 +57,7 @@ async fn a_callback_is_paired_with_its_202_in_either_order() {
         .unwrap();
     assert_eq!((ledger.pending(), ledger.summary().unexpected), (0, 1));
     tokio::time::advance(DUE).await;
-    ledger.accepted(second, 1, due).unwrap();
+    ledger.accepted(job(second), 1, due).unwrap();
 
     let summary = ledger.summary();
     assert_eq!(
@@ -68,14 +77,14 @@ async fn a_callback_is_paired_with_its_202_in_either_order() {
 fn a_callback_with_the_report_of_another_job_is_wrong() {
     let ledger = Ledger::new(workload(), Signatures::default());
     let (first, second) = (RequestId::generate(), RequestId::generate());
-    ledger.accepted(first, 0, Instant::now()).unwrap();
+    ledger.accepted(job(first), 0, Instant::now()).unwrap();
     ledger
         .called_back(&HeaderMap::new(), callback(first, 1).as_bytes())
         .unwrap();
     ledger
         .called_back(&HeaderMap::new(), callback(second, 0).as_bytes())
         .unwrap();
-    ledger.accepted(second, 1, Instant::now()).unwrap();
+    ledger.accepted(job(second), 1, Instant::now()).unwrap();
     let summary = ledger.summary();
     assert_eq!((summary.accepted, summary.right, summary.wrong), (2, 0, 2));
     assert!(!summary.all_right() && summary.time_to_completion.is_none());
@@ -92,7 +101,7 @@ fn a_repeat_with_the_same_bytes_is_allowed_and_one_with_other_bytes_is_wrong() {
     ledger
         .called_back(&HeaderMap::new(), right.as_bytes())
         .unwrap();
-    ledger.accepted(id, 0, Instant::now()).unwrap();
+    ledger.accepted(job(id), 0, Instant::now()).unwrap();
     ledger
         .called_back(&HeaderMap::new(), right.as_bytes())
         .unwrap();
@@ -111,12 +120,15 @@ fn a_repeat_with_the_same_bytes_is_allowed_and_one_with_other_bytes_is_wrong() {
 fn an_accepted_job_without_a_callback_is_lost() {
     let ledger = Ledger::new(workload(), Signatures::default());
     let id = RequestId::generate();
-    ledger.accepted(id, 0, Instant::now()).unwrap();
+    ledger.accepted(job(id), 0, Instant::now()).unwrap();
     assert_eq!(
         ledger.called_back(&HeaderMap::new(), b"{}"),
         Err(NotACallback)
     );
-    assert_eq!(ledger.accepted(id, 1, Instant::now()), Err(DuplicateId));
+    assert_eq!(
+        ledger.accepted(job(id), 1, Instant::now()),
+        Err(DuplicateId)
+    );
     let summary = ledger.summary();
     assert_eq!((summary.accepted, summary.lost), (1, 1));
     assert_eq!(ledger.any_pending(), Some(id));
@@ -128,7 +140,7 @@ fn a_polled_job_is_checked_like_a_callback() {
     let ledger = Ledger::new(workload(), Signatures::default());
     let ids: Vec<_> = (0..3).map(|_| RequestId::generate()).collect();
     for (number, id) in ids.iter().enumerate() {
-        ledger.accepted(*id, number, Instant::now()).unwrap();
+        ledger.accepted(job(*id), number, Instant::now()).unwrap();
     }
     let took = Duration::from_millis(60);
     ledger.polled(
@@ -136,6 +148,7 @@ fn a_polled_job_is_checked_like_a_callback() {
         &JobEnd::Completed {
             report: report(0),
             took,
+            completed_at: Timestamp::UNIX_EPOCH,
         },
     );
     ledger.polled(
@@ -143,6 +156,7 @@ fn a_polled_job_is_checked_like_a_callback() {
         &JobEnd::Completed {
             report: report(2),
             took,
+            completed_at: Timestamp::UNIX_EPOCH,
         },
     );
     ledger.polled(ids[2], &JobEnd::Failed);
@@ -161,7 +175,7 @@ fn a_polled_job_is_checked_like_a_callback() {
 async fn settled_completes_with_the_last_job() {
     let ledger = Ledger::new(workload(), Signatures::default());
     let id = RequestId::generate();
-    ledger.accepted(id, 0, Instant::now()).unwrap();
+    ledger.accepted(job(id), 0, Instant::now()).unwrap();
     let waiter = tokio::spawn({
         let ledger = ledger.clone();
         async move { ledger.settled().await }
@@ -171,4 +185,53 @@ async fn settled_completes_with_the_last_job() {
         .called_back(&HeaderMap::new(), callback(id, 0).as_bytes())
         .unwrap();
     waiter.await.unwrap();
+}
+
+#[test]
+fn an_end_is_compared_with_what_its_202_expected() {
+    let ledger = Ledger::new(workload(), Signatures::default());
+    assert_eq!(ledger.summary().deviation, None);
+    let ids: Vec<_> = (0..4).map(|_| RequestId::generate()).collect();
+    let now = Timestamp::now();
+    let expected = |index: usize, seconds| Accepted {
+        id: ids[index],
+        expected_at: Some(now + SignedDuration::from_secs(seconds)),
+    };
+    let call_back = |number: usize| {
+        let body = callback(ids[number], number);
+        ledger.called_back(&HeaderMap::new(), body.as_bytes())
+    };
+    // The callback comes after its 202, and before it; a polled one ends by the clock of the API.
+    ledger
+        .accepted(expected(0, -100), 0, Instant::now())
+        .unwrap();
+    call_back(0).unwrap();
+    call_back(1).unwrap();
+    ledger
+        .accepted(expected(1, 1000), 1, Instant::now())
+        .unwrap();
+    ledger.accepted(expected(2, 0), 2, Instant::now()).unwrap();
+    let end = JobEnd::Completed {
+        report: report(2),
+        took: Duration::from_millis(60),
+        completed_at: now + SignedDuration::from_secs(7),
+    };
+    ledger.polled(ids[2], &end);
+    ledger.accepted(job(ids[3]), 3, Instant::now()).unwrap();
+    call_back(3).unwrap();
+
+    let summary = ledger.summary();
+    assert_eq!(summary.right, 4);
+    let deviation = summary.deviation.unwrap();
+    assert_eq!((deviation.jobs, deviation.late), (3, 2));
+    // Within a minute, on a busy machine.
+    assert!(
+        (-1001..-900).contains(&deviation.p5.as_secs()),
+        "{deviation:?}"
+    );
+    assert_eq!(deviation.p50.as_secs(), 7);
+    assert!(
+        (99..160).contains(&deviation.max.as_secs()),
+        "{deviation:?}"
+    );
 }

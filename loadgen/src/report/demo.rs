@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{first_failure, human, kinds, listed, table, time_cell};
+use super::{deviation, first_failure, human, kinds, listed, table, time_cell};
 use crate::{
     answers::AnswerSummary,
     demo::DemoResult,
@@ -106,7 +106,8 @@ fn job_failures(jobs: &JobSummary) -> [(&'static str, u64); 4] {
     ]
 }
 
-/// What the table does not say: the kinds of failure, an example of each, and repeats.
+/// What the table does not say: the kinds of failure, an example of each, how honest the `202`
+/// answers were, and repeats.
 fn details(result: &DemoResult) -> Vec<String> {
     let not_ok = |what: &str, kinds: Option<String>| Some(format!("{what} not ok: {}", kinds?));
     let repeated = result.jobs.repeated;
@@ -116,6 +117,7 @@ fn details(result: &DemoResult) -> Vec<String> {
         not_ok("async", kinds(&result.ack.failed)),
         first_failure("async", &result.ack),
         not_ok("callback", listed(job_failures(&result.jobs))),
+        deviation(&result.jobs),
         (repeated > 0).then(|| format!("{repeated} repeated callbacks, which is allowed")),
         result
             .why_lost

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{first_failure, human, kinds, listed, table, time_cell};
+use super::{deviation, first_failure, human, kinds, listed, table, time_cell};
 use crate::{
     latency::Percentiles,
     layout::{one_line, short_url},
@@ -33,6 +33,9 @@ pub fn render(result: &StormResult, width: u16) -> String {
     add(counts(result));
     if let Some(jobs) = &result.jobs {
         add(completions(jobs, result.interrupted));
+        if let Some(deviation) = deviation(jobs) {
+            add(deviation);
+        }
         if let Some(Completion::Callback) = &result.completion {
             add(format!("signatures: {}", jobs.signatures));
         }

@@ -8,8 +8,7 @@ use storm_shared::models::{Mode, Records, Status};
 use tokio::time::{Instant, sleep};
 
 use crate::{
-    answers::RequestFailure, client::Api, ledger::Ledger, requester::accepted_id,
-    workload::Workload,
+    answers::RequestFailure, client::Api, ledger::Ledger, requester::accepted, workload::Workload,
 };
 
 /// The timeout of the callback. The report itself takes 10 ms.
@@ -39,8 +38,8 @@ pub(super) async fn try_callback(
     let answer = api
         .submit(Mode::Async, workload.order(0).body(), deadline)
         .await;
-    let id = match answer.and_then(|body| accepted_id(&body)) {
-        Ok(id) => id,
+    let job = match answer.and_then(|body| accepted(&body)) {
+        Ok(job) => job,
         // The problem body names the invalid field. Any other refusal is an error: polling would
         // not help.
         Err(RequestFailure::Status(StatusCode::UNPROCESSABLE_ENTITY, body))
@@ -51,7 +50,7 @@ pub(super) async fn try_callback(
         Err(failure) => return Err(anyhow!("the API did not accept a test job: {failure}")),
     };
     // The only error is a duplicate id, and this ledger is empty.
-    let _ = ledger.accepted(id, 0, due);
+    let _ = ledger.accepted(job, 0, due);
     while ledger.pending() > 0 {
         if Instant::now() >= deadline {
             return Ok(Err(format!(
@@ -60,7 +59,7 @@ pub(super) async fn try_callback(
         }
         // A failed job ends the wait early, for example if the SSRF policy refuses the URL. A
         // failed look-up says nothing about the job, and the deadline bounds the wait.
-        if let Ok(job) = api.job(id, deadline).await
+        if let Ok(job) = api.job(job.id, deadline).await
             && job.status == Status::Failed
         {
             return Ok(Err(format!("the callback of a test job to {url} failed")));

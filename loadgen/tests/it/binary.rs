@@ -97,6 +97,10 @@ async fn a_demo_that_passes_exits_with_0_and_writes_its_result() {
     ] {
         assert!(latency["p95_ms"].as_f64().unwrap() > 0.0, "{latency}");
     }
+    assert!(text.contains("expected_at: off by "), "{text}");
+    let deviation = &json["jobs"]["deviation"];
+    assert_eq!(deviation["jobs"], 3);
+    assert!(deviation["p50_ms"].is_f64() && deviation["late"].is_u64());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -36,9 +36,11 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 pub(crate) enum Act {
     /// Correctly: on `/async`, the callback follows the 202.
     Right,
-    /// The callback comes before the 202.
+    /// The same; the 202 expects the job this many seconds from now.
+    Expects(i64),
+    /// The callback comes before the 202, which has no `expected_at`.
     CallsBackFirst,
-    /// Two equal callbacks, before the 202.
+    /// Two equal callbacks, before the 202, whose `expected_at` is no time.
     CallsBackTwice,
     /// A callback with a wrong checksum, before the 202; on `/sync`, a report with one.
     WrongChecksum,
@@ -195,7 +197,7 @@ impl State {
             let callback = callback(act, id, body);
             match act {
                 Act::NeverCallsBack | Act::Fails => {}
-                Act::Right | Act::Stalls(_) => {
+                Act::Right | Act::Expects(_) | Act::Stalls(_) => {
                     let state = Arc::clone(self);
                     tokio::spawn(async move { state.call_back(&url, &callback, act).await });
                 }
@@ -207,10 +209,13 @@ impl State {
                 _ => self.call_back(&url, &callback, act).await,
             }
         }
-        reply(
-            202,
-            &json!({"request_id": id, "status": "pending", "message": "…"}),
-        )
+        let mut body = json!({"request_id": id, "status": "pending", "message": "…"});
+        match act {
+            Act::CallsBackFirst => {}
+            Act::CallsBackTwice => body["expected_at"] = 7.into(),
+            act => body["expected_at"] = expected_at(act).to_string().into(),
+        }
+        reply(202, &body)
     }
 
     async fn call_back(&self, url: &str, body: &Value, act: Act) {
@@ -225,6 +230,16 @@ impl State {
         let response = self.http.request(request).await.unwrap();
         assert_eq!(response.status(), StatusCode::OK);
     }
+}
+
+/// When the 202 expects the job.
+fn expected_at(act: Act) -> Timestamp {
+    let seconds = if let Act::Expects(seconds) = act {
+        seconds
+    } else {
+        0
+    };
+    Timestamp::now() + SignedDuration::from_secs(seconds)
 }
 
 /// Adds the signature headers. They are valid unless `act` requires otherwise.

@@ -79,6 +79,38 @@ async fn an_async_storm_pairs_every_callback_and_counts_refusals_separately() {
 }
 
 #[tokio::test]
+async fn a_storm_tells_how_far_jobs_ended_from_what_their_202_expected() {
+    let result = storm("--mode async", |number| match number {
+        1..=4 => Act::Expects(1000),
+        5..=12 => Act::Expects(-1000),
+        13..=15 => Act::CallsBackTwice,
+        16..=20 => Act::CallsBackFirst,
+        _ => Act::Right,
+    })
+    .await;
+    assert!(result.passed(), "it is measured, and fails nothing");
+    let deviation = result.jobs.as_ref().unwrap().deviation.unwrap();
+    assert_eq!(deviation.jobs, 32, "without those that are told no time");
+    assert!(deviation.late >= 8, "{deviation:?}");
+    assert!(
+        (-1001..-900).contains(&deviation.p5.as_secs()),
+        "{deviation:?}"
+    );
+    assert!((0..100).contains(&deviation.p50.as_secs()), "{deviation:?}");
+    assert!(
+        (999..1100).contains(&deviation.p95.as_secs()),
+        "{deviation:?}"
+    );
+    let text = report::storm::render(&result, 80);
+    assert!(text.contains("expected_at: off by "), "{text}");
+    assert!(text.contains("of 32 over 1 s late"), "{text}");
+    let without = storm("--mode async", |_| Act::CallsBackFirst).await;
+    assert_eq!(without.jobs.as_ref().unwrap().deviation, None);
+    let text = report::storm::render(&without, 80);
+    assert!(without.passed() && !text.contains("expected_at"), "{text}");
+}
+
+#[tokio::test]
 async fn a_bad_signature_fails_a_storm() {
     let result = storm("--mode async", |number| match number {
         7 => Act::Forged,
