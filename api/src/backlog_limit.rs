@@ -6,7 +6,7 @@
 //! accepted.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
@@ -19,6 +19,8 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::warn;
 
 use crate::counting::keep_counting;
+
+use crate::app::App;
 
 /// The interval between counts. A backlog can exceed the limit by the jobs accepted in between.
 const PERIOD: Duration = Duration::from_millis(250);
@@ -52,6 +54,31 @@ impl BacklogLimit {
         // The set is only ever replaced as a whole, so a poisoned lock still guards a complete one.
         let full = self.full.read().unwrap_or_else(PoisonError::into_inner);
         full.contains(destination)
+    }
+}
+
+/// What a page of redeliveries may add to the backlogs. They are only recounted at intervals, so a
+/// single page could exceed the limit: the page's own requests are counted as well.
+pub struct PageLimit<'a> {
+    app: &'a App,
+    so_far: HashMap<Destination, usize>,
+}
+
+impl<'a> PageLimit<'a> {
+    /// Of a page that has none yet.
+    pub fn of(app: &'a App) -> Self {
+        Self {
+            app,
+            so_far: HashMap::new(),
+        }
+    }
+
+    /// Counts one more, and returns whether the backlog of `destination` has room for it.
+    pub fn has_room(&mut self, destination: &Destination) -> bool {
+        let so_far = self.so_far.entry(destination.clone()).or_insert(0);
+        *so_far += 1;
+        let limit = self.app.settings.callback.max_parked;
+        *so_far <= limit && !self.app.backlog_limit.is_full(destination)
     }
 }
 

@@ -9,7 +9,7 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 use hyper::Request;
 use storm_shared::{
     memory::{MemoryBudget, Reservation},
-    services::readiness::Readiness,
+    services::{readiness::Readiness, store::BulkAction},
 };
 use warp::{Filter, Rejection, Reply, reply::Response};
 
@@ -277,8 +277,25 @@ fn admin(app: &Arc<App>) -> impl Filter<Extract = (Response,), Error = Rejection
         .and(with(app))
         .then(admin::audit)
         .map(Reply::into_response);
+    let bulk = |action| {
+        let form = body::json(timeout, app.memory.clone())
+            .map(move |body: Result<Body, Problem>| validation::bulk(action, &body?.bytes));
+        let act = warp::post()
+            .and(operator())
+            .and(with(app))
+            .and(form)
+            .then(admin::bulk)
+            .map(Reply::into_response);
+        act.or(operators_only("POST")).unify().boxed()
+    };
     warp::path!("admin" / "pause")
         .and(pause)
+        .boxed()
+        .or(warp::path!("admin" / "cancel").and(bulk(BulkAction::Cancel)))
+        .unify()
+        .boxed()
+        .or(warp::path!("admin" / "redeliver").and(bulk(BulkAction::Redeliver)))
+        .unify()
         .boxed()
         .or(warp::path!("admin" / "resume").and(resume.or(operators_only("POST")).unify()))
         .unify()

@@ -1,6 +1,7 @@
 //! Parses a body into a checked submission, or reports every fault in it at once.
 
 mod admin;
+mod bulk;
 mod faults;
 mod fields;
 mod list;
@@ -15,6 +16,7 @@ use storm_shared::{
 
 use crate::reply::Problem;
 pub use admin::{AuditPage, audit, paused};
+pub use bulk::{BulkForm, bulk};
 use faults::Faults;
 use fields::Fields;
 pub use list::list;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use storm_shared::services::store::Paused;
+use storm_shared::services::store::{Bulk, BulkAction, Paused, Selected};
 use tracing::info;
 use warp::reply::Response;
 
@@ -10,9 +10,10 @@ use super::store_problem;
 use crate::{
     app::App,
     auth::Operator,
+    backlog_limit::PageLimit,
     repeat::until_known,
-    reply::{self, Problem},
-    validation::AuditPage,
+    reply::{self, Bulked, Problem},
+    validation::{AuditPage, BulkForm},
 };
 
 /// The pauses in force.
@@ -63,6 +64,60 @@ pub async fn resume(
     info!(operator = %name, on, changed, "an operator has resumed work");
     app.pauses.look().await;
     Ok(reply::pause_changed(&what, false, changed))
+}
+
+/// Does something to a page of the requests that match a filter, or tries it out. Redeliveries
+/// whose receiver's backlog is full are skipped.
+///
+/// # Errors
+/// The body is invalid, or the store failed.
+pub async fn bulk(
+    operator: Operator,
+    app: Arc<App>,
+    form: Result<BulkForm, Problem>,
+) -> Result<Response, Problem> {
+    let BulkForm {
+        page,
+        filter,
+        dry_run,
+    } = form?;
+    let action = page.action;
+    let with_cancelled = page.selection.names_cancelled();
+    let selected = app.store.select(page).await;
+    let Selected { mut requests, next } = selected.map_err(|error| store_problem(None, &error))?;
+    let matched = requests.len();
+    if action == BulkAction::Redeliver {
+        let mut limit = PageLimit::of(&app);
+        requests.retain(|(_, to)| to.as_ref().is_some_and(|to| limit.has_room(to)));
+    }
+    let ids: Vec<_> = requests.into_iter().map(|(id, _)| id).collect();
+    let would_change = ids.len();
+    let bulk = Bulk {
+        action,
+        ids: ids.clone(),
+        with_cancelled,
+        dry_run,
+        matched,
+        filter,
+        operator: operator.name,
+    };
+    let (name, of, filter) = (bulk.operator.clone(), action.as_str(), bulk.filter.clone());
+    // Not repeated if the outcome is unknown: a redelivery may have begun and ended.
+    let changed = app.store.apply(bulk).await;
+    let changed = changed.map_err(|error| store_problem(None, &error))?;
+    info!(
+        operator = %name, action = of, filter, matched, changed, dry_run,
+        "an operator has acted on requests"
+    );
+    Ok(reply::bulk(&Bulked {
+        dry_run,
+        matched,
+        changed,
+        // The transaction checks each again: a request may have changed since it was read.
+        skipped: matched - if dry_run { would_change } else { changed },
+        ids: dry_run.then_some(ids),
+        cursor: next,
+    }))
 }
 
 /// What operators have done, newest first.

@@ -1,6 +1,6 @@
 //! `POST /requests/{id}/redeliver` and `POST /requests/redeliver`: redeliver callbacks.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use storm_shared::services::store::RedeliveryPage;
 use warp::reply::Response;
@@ -9,6 +9,7 @@ use super::{known, store_problem};
 use crate::{
     app::App,
     auth::Caller,
+    backlog_limit::PageLimit,
     reply::{self, Problem},
 };
 
@@ -57,16 +58,9 @@ pub async fn page(
         .await
         .map_err(|error| store_problem(None, &error))?;
     let all = found.requests.len();
-    // The backlog limit is only recounted at intervals, so a single page could exceed it: the
-    // page's own requests are counted as well.
-    let limit = app.settings.callback.max_parked;
-    let mut of_origin = HashMap::new();
+    let mut limit = PageLimit::of(&app);
     let mut requests = found.requests;
-    requests.retain(|(_, origin)| {
-        let so_far = of_origin.entry(origin.clone()).or_insert(0);
-        *so_far += 1;
-        *so_far <= limit && !app.backlog_limit.is_full(&caller.destination(origin))
-    });
+    requests.retain(|(_, origin)| limit.has_room(&caller.destination(origin)));
     let ids = requests.into_iter().map(|(id, _)| id).collect();
     let started = app
         .store

@@ -2,7 +2,10 @@
 
 use serde::Serialize;
 use serde_json::value::RawValue;
-use storm_shared::services::store::{AuditRecord, Pause, Paused};
+use storm_shared::{
+    models::RequestId,
+    services::store::{AuditRecord, Pause, Paused},
+};
 use warp::{http::StatusCode, reply::Response};
 
 use super::json::json;
@@ -69,6 +72,29 @@ pub fn pause_changed(what: &Paused, is_paused: bool, changed: bool) -> Response 
         }
     };
     json(StatusCode::OK, &Body { changed, message })
+}
+
+/// What an action has done to a page of requests.
+#[derive(Clone, Debug, Serialize)]
+pub struct Bulked {
+    /// Whether it was only tried out.
+    pub dry_run: bool,
+    /// Requests that matched the filter.
+    pub matched: usize,
+    /// Those that were changed.
+    pub changed: usize,
+    /// Those that were not, or would not be.
+    pub skipped: usize,
+    /// Those that would be, of an action that was only tried out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ids: Option<Vec<RequestId>>,
+    /// The cursor of the next page, if there may be one.
+    pub cursor: Option<RequestId>,
+}
+
+/// `200` for a page of an action.
+pub fn bulk(done: &Bulked) -> Response {
+    json(StatusCode::OK, done)
 }
 
 /// `200` with a page of the audit, whose largest size is `limit`.

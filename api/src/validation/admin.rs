@@ -107,7 +107,7 @@ pub fn paused(body: &[u8]) -> Result<Paused, Problem> {
 
 /// Hands each member to `read`, which returns whether it knows the name. `known` names those that
 /// there are. Records the faults of unknown and repeated ones.
-fn each<'a>(
+pub(super) fn each<'a>(
     members: &'a Members<'a>,
     known: &str,
     faults: &mut Faults,
@@ -127,7 +127,7 @@ fn each<'a>(
     }
 }
 
-fn is_true(value: &RawValue) -> Result<(), String> {
+pub(super) fn is_true(value: &RawValue) -> Result<(), String> {
     if value.get() == "true" {
         Ok(())
     } else {

@@ -6,6 +6,7 @@ use storm_shared::services::access::Token;
 use crate::{
     auth::{bearing, entry, token},
     client::{Answer, bare, post},
+    redelivery::{HOOK, failed},
     server::{NO_REDIS, Server},
 };
 
@@ -272,4 +273,129 @@ async fn the_audit_says_who_has_done_what_newest_first() {
     assert_eq!(second["next_cursor"], json!(null));
     let refused = it.ask(&bare("GET", "/admin/audit?limit=0")).await;
     assert_eq!(refused.problem(), "422 validation");
+}
+
+#[tokio::test]
+async fn requests_are_cancelled_by_filter_after_a_dry_run_of_all_clients() {
+    let it = Operated::start(&[]).await;
+    let mut ids = Vec::new();
+    for url in [
+        "https://bad.example/a",
+        "https://bad.example/b",
+        "https://good.example/",
+    ] {
+        let body = json!({"records": 1, "report_name": "a", "callback_url": url});
+        let accepted = it
+            .server
+            .ask(bearing(&it.client, &post("/async", body)))
+            .await;
+        ids.push(accepted.json()["request_id"].clone());
+    }
+    let tried = post(
+        "/admin/cancel",
+        r#"{"origin": "https://bad.example", "dry_run": true}"#,
+    );
+    let tried = it.ask(&tried).await;
+    assert_eq!(tried.status, 200);
+    assert_eq!(
+        tried.json(),
+        json!({"dry_run": true, "matched": 2, "changed": 0, "skipped": 0, "ids": ids[..2],
+               "cursor": null})
+    );
+    let status = async |id: &serde_json::Value| {
+        let request = bare("GET", &format!("/requests/{}", id.as_str().unwrap()));
+        it.server.ask(bearing(&it.client, &request)).await.json()
+    };
+    assert_eq!(status(&ids[0]).await["status"], "PENDING");
+
+    let mut body = json!({"origin": "https://bad.example", "limit": 1});
+    let mut changed = Vec::new();
+    loop {
+        let page = it.ask(&post("/admin/cancel", &body)).await.json();
+        assert_eq!(page.get("ids"), None, "{page}");
+        changed.push(page["changed"].as_u64().unwrap());
+        if page["cursor"].is_null() {
+            break;
+        }
+        body["cursor"] = page["cursor"].clone();
+    }
+    assert_eq!(changed, [1, 1, 0], "the last page has the other origin's");
+    for id in &ids[..2] {
+        let row = status(id).await;
+        assert_eq!(row["failure"]["reason"], "cancelled");
+        assert_eq!(
+            row["failure"]["detail"],
+            "An operator cancelled it while no worker held it."
+        );
+    }
+    assert_eq!(status(&ids[2]).await["status"], "PENDING");
+    let audit = it.ask(&bare("GET", "/admin/audit")).await.json();
+    let told: Vec<_> = audit["records"].as_array().unwrap().iter().collect();
+    assert_eq!(told.len(), 4);
+    assert_eq!(
+        (&told[3]["dry_run"], &told[0]["action"]),
+        (&json!(true), &json!("cancel"))
+    );
+    assert_eq!(told[0]["filter"], json!({"origin": "https://bad.example"}));
+}
+
+#[tokio::test]
+async fn failed_requests_are_redelivered_by_filter_within_the_backlog_limit() {
+    let it = Operated::start(&[("MAX_PARKED_PER_ORIGIN", "2")]).await;
+    let store = &it.server.app.store;
+    for _ in 0..3 {
+        failed(store, HOOK).await;
+    }
+    let other = failed(store, Some("https://other.example/")).await;
+    failed(store, None).await;
+    let filter = r#"{"reason": "callback_failed", "dry_run": true}"#;
+    let tried = it.ask(&post("/admin/redeliver", filter)).await.json();
+    assert_eq!(
+        (&tried["matched"], &tried["changed"], &tried["skipped"]),
+        (&json!(4), &json!(0), &json!(1))
+    );
+    assert_eq!(tried["ids"].as_array().unwrap().len(), 3);
+    let filter = r#"{"reason": "callback_failed"}"#;
+    let done = it.ask(&post("/admin/redeliver", filter)).await.json();
+    assert_eq!(
+        (&done["matched"], &done["changed"], &done["skipped"]),
+        (&json!(4), &json!(3), &json!(1))
+    );
+    let row = store.find(other).await.unwrap().unwrap();
+    assert!(row.redelivery.is_some());
+    let by_id = json!({"ids": [other]});
+    let again = it.ask(&post("/admin/redeliver", by_id)).await.json();
+    assert_eq!(
+        (&again["matched"], &again["changed"]),
+        (&json!(0), &json!(0))
+    );
+}
+
+#[tokio::test]
+async fn an_action_without_a_filter_changes_nothing_and_a_clients_token_is_refused() {
+    let it = Operated::start(&[]).await;
+    let accepted = it
+        .server
+        .ask(bearing(&it.client, &post("/async", JOB)))
+        .await;
+    assert_eq!(accepted.status, 202);
+    for path in ["/admin/cancel", "/admin/redeliver"] {
+        for body in [
+            "{}",
+            r#"{"dry_run": false}"#,
+            r#"{"all": true, "statsu": ["FAILED"]}"#,
+        ] {
+            let answer = it.ask(&post(path, body)).await;
+            assert_eq!(answer.problem(), "422 validation", "{body}");
+        }
+        let all = post(path, r#"{"all": true}"#);
+        let client = it.server.ask(bearing(&it.client, &all)).await;
+        assert_eq!(client.problem(), "403 forbidden");
+        assert_eq!(it.server.ask(&all).await.problem(), "401 unauthorized");
+        let answer = it.ask(&bare("GET", path)).await;
+        assert_eq!((answer.status, answer.header("allow")), (405, Some("POST")));
+    }
+    assert_eq!(it.server.app.store.audit(None, 9).await.unwrap().len(), 0);
+    let all = it.ask(&post("/admin/cancel", r#"{"all": true}"#)).await;
+    assert_eq!(all.json()["changed"], 1);
 }

@@ -12,6 +12,7 @@
 //! The value types are in the files beside this one; an engine's SQL is in the folder of its name.
 
 mod audit;
+mod bulk;
 mod cancel;
 mod condition;
 mod erase;
@@ -36,6 +37,7 @@ use jiff::Timestamp;
 
 pub use self::{
     audit::AuditRecord,
+    bulk::{Bulk, BulkAction, Selected, Selection, SelectionPage},
     cancel::{Cancelled, CancelledClaim, CancelledWork, Uncancellable},
     erase::{Erased, Unerasable},
     error::{StoreError, Trouble},
@@ -436,6 +438,29 @@ impl Store {
     pub async fn pauses(&self) -> Result<Vec<Pause>, StoreError> {
         match &self.engine {
             Engine::Sqlite(engine) => engine.pauses().await,
+        }
+    }
+
+    /// Reads a page of the requests of all tenants that an operator's action is for. A page can be
+    /// short, or empty, and have a next one: it examines a limited number of requests.
+    ///
+    /// # Errors
+    /// The read failed, or the read queue is full.
+    pub async fn select(&self, page: SelectionPage) -> Result<Selected, StoreError> {
+        match &self.engine {
+            Engine::Sqlite(engine) => engine.select(page).await,
+        }
+    }
+
+    /// Does `bulk` and records it, in one transaction. Returns how many requests it has changed. A
+    /// repeat is recorded, too. It cancels nothing else; for redeliveries, [`Store::redeliver`]
+    /// says what becomes of each.
+    ///
+    /// # Errors
+    /// As for [`Store::accept`].
+    pub async fn apply(&self, bulk: Bulk) -> Result<usize, StoreError> {
+        match &self.engine {
+            Engine::Sqlite(engine) => engine.apply(bulk).await,
         }
     }
 

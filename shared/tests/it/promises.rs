@@ -26,6 +26,7 @@ macro_rules! on_engine {
 
 mod accept;
 mod bodies;
+mod bulk;
 mod cancel;
 mod claim;
 mod clock;

@@ -1,7 +1,7 @@
 //! What operators have paused, as far as this worker knows.
 //!
-//! The store itself lets no claim succeed while everything is paused. The callbacks to an origin are
-//! held back here, by what the last heartbeat has found: a pause is at most one heartbeat late.
+//! The store itself lets no claim succeed while everything is paused. The callbacks to an origin
+//! are held back here, by what the last heartbeat has found: a pause is at most one heartbeat late.
 
 use std::{
     collections::HashSet,

@@ -8,6 +8,7 @@ mod accept;
 mod attempts;
 mod audit;
 mod bodies;
+mod bulk;
 mod cancel;
 mod checkpoint;
 mod claim;
@@ -46,6 +47,7 @@ use rusqlite::Connection;
 use tokio::sync::Semaphore;
 
 use self::{
+    cancel::Canceller,
     claim::ClaimedRows,
     clock::{Clock, StoreTime},
     idempotency::KeyedJob,
@@ -55,10 +57,10 @@ use self::{
     writer::{Bodies, Writer},
 };
 use super::{
-    Acceptance, AuditRecord, Cancelled, Candidate, Capacity, Claim, Claimed, DueJobs, Erased,
+    Acceptance, AuditRecord, Bulk, Cancelled, Candidate, Capacity, Claim, Claimed, DueJobs, Erased,
     Expired, Heartbeat, ListPage, Load, NewJob, OwnerId, Pause, Paused, Redeliverable,
-    RedeliveryPage, Renewal, RequestList, Scope, Settlement, StoreError, Swept, TooManyPauses,
-    Trouble, Uncancellable, Unerasable, Unredeliverable,
+    RedeliveryPage, Renewal, RequestList, Scope, Selected, SelectionPage, Settlement, StoreError,
+    Swept, TooManyPauses, Trouble, Uncancellable, Unerasable, Unredeliverable,
     metrics::{Measures, QueueLevel},
 };
 use crate::{
@@ -361,7 +363,9 @@ impl Sqlite {
         id: RequestId,
     ) -> Result<Result<Cancelled, Uncancellable>, StoreError> {
         self.writer
-            .try_write(self.timed(move |tx, now| cancel::cancel(tx, &scope, id, now)))
+            .try_write(
+                self.timed(move |tx, now| cancel::cancel(tx, &scope, id, Canceller::Client, now)),
+            )
             .await
     }
 
@@ -387,6 +391,16 @@ impl Sqlite {
 
     pub(super) async fn pauses(&self) -> Result<Vec<Pause>, StoreError> {
         self.readers.read(pause::list).await
+    }
+
+    pub(super) async fn select(&self, page: SelectionPage) -> Result<Selected, StoreError> {
+        self.read_many(move |db| bulk::select(db, &page)).await
+    }
+
+    pub(super) async fn apply(&self, bulk: Bulk) -> Result<usize, StoreError> {
+        self.writer
+            .try_write(self.timed(move |tx, now| bulk::apply(tx, &bulk, now)))
+            .await
     }
 
     pub(super) async fn audit(
@@ -487,11 +501,18 @@ impl Sqlite {
         scope: Scope,
         page: ListPage,
     ) -> Result<RequestList, StoreError> {
+        self.read_many(move |db| list::list(db, &scope, &page))
+            .await
+    }
+
+    /// Runs a read that examines many rows.
+    async fn read_many<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
         let queued = self.list_queue.try_acquire();
         let _queued = queued.map_err(|_| StoreError::QueueFull)?;
-        self.readers
-            .read_long(move |db| list::list(db, &scope, &page))
-            .await
+        self.readers.read_long(read).await
     }
 
     pub(super) async fn check(self: &Arc<Self>) -> Result<(), StoreError> {

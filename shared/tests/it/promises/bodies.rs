@@ -105,7 +105,8 @@ async fn a_large_body_goes_with_its_request(database: TestDatabase) {
 async fn an_erased_request_has_no_large_body(database: TestDatabase) {
     let store = database.open().await;
     let job = claimed(&store).await;
-    let settled = store.settle(job.claim, Some(&large()), delivered());
+    let (report, end) = (large(), delivered());
+    let settled = store.settle(job.claim, Some(&report), end);
     settled.await.unwrap();
     let erased = store.erase(Scope::All, job.claim.id).await.unwrap();
     erased.unwrap();

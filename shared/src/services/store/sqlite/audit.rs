@@ -70,3 +70,40 @@ pub(super) fn read(
         )?
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::Connection;
+
+    use super::{
+        super::{columns, schema},
+        AUDIT_KEPT, Action, read, record,
+    };
+
+    #[test]
+    fn the_newest_records_are_kept_and_their_numbers_continue() {
+        let mut db = Connection::open_in_memory().unwrap();
+        schema::migrate(&mut db).unwrap();
+        let kept = columns::integer(AUDIT_KEPT);
+        let fill = "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < ?1)
+                    INSERT INTO audit SELECT n, '', 'ops', 'pause', '{}', 1, 1, 0 FROM n";
+        db.execute(fill, [kept]).unwrap();
+        for n in 1..=2 {
+            let action = Action {
+                operator: &"ops".parse().unwrap(),
+                name: "resume",
+                filter: "{}",
+                matched: 1,
+                changed: 1,
+                dry_run: false,
+            };
+            record(&db, &action).unwrap();
+            let bounds = db.query_one("SELECT min(number), count(*) FROM audit", [], |row| {
+                Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?))
+            });
+            assert_eq!(bounds.unwrap(), (1 + n, kept));
+            let newest = &read(&db, None, 1).unwrap()[0];
+            assert_eq!(newest.number, kept + n);
+        }
+    }
+}

@@ -16,16 +16,57 @@ use crate::{
 /// The heartbeats that name a cancelled claim.
 const BEATS: i64 = 4;
 
-const UNCLAIMED: &str = "The client cancelled it while no worker held it.";
+/// The end of a detail, by which a repeat tells what the first call has found.
+const MAY_ARRIVE: &str = "A callback attempt that had begun may still have arrived.";
 
-const MAY_ARRIVE: &str = "The client cancelled it. A callback attempt that had begun may still have \
-                   arrived.";
+/// SQL for the rows of requests that have a job or a redelivery in progress.
+pub(super) const IN_PROGRESS: &str = "mode = 'async' AND (status IN ('PENDING', 'PROCESSING')
+    OR EXISTS (SELECT 1 FROM redeliveries AS r WHERE r.id = requests.id))";
+
+/// Who cancels.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Canceller {
+    Client,
+    Operator,
+}
+
+impl Canceller {
+    fn detail(self, may_arrive: bool) -> String {
+        let who = match self {
+            Self::Client => "The client",
+            Self::Operator => "An operator",
+        };
+        if may_arrive {
+            format!("{who} cancelled it. {MAY_ARRIVE}")
+        } else {
+            format!("{who} cancelled it while no worker held it.")
+        }
+    }
+}
+
+/// Cancels what is in progress of any request, for an operator. Returns whether something was.
+pub(super) fn cancel_in_progress(
+    tx: &Connection,
+    id: RequestId,
+    now: StoreTime,
+) -> rusqlite::Result<bool> {
+    let is_in_progress: bool = tx
+        .prepare_cached(&format!(
+            "SELECT count(*) FROM requests WHERE id = ?1 AND {IN_PROGRESS}"
+        ))?
+        .query_one([id.to_string()], |row| row.get(0))?;
+    if !is_in_progress {
+        return Ok(false);
+    }
+    cancel(tx, &Scope::All, id, Canceller::Operator, now).map(|it| it.is_ok())
+}
 
 /// Cancels what is unfinished of a request within `scope`.
 pub(super) fn cancel(
     tx: &Connection,
     scope: &Scope,
     id: RequestId,
+    by: Canceller,
     now: StoreTime,
 ) -> rusqlite::Result<Result<Cancelled, Uncancellable>> {
     let found = tx
@@ -43,7 +84,7 @@ pub(super) fn cancel(
         return Ok(Err(Uncancellable::Unknown));
     };
     if let Status::Pending | Status::Processing = status {
-        return end_job(tx, id, status, has_lost_claims, now).map(Ok);
+        return end_job(tx, id, status, has_lost_claims, by, now).map(Ok);
     }
     if let Some(may_arrive) = end_redelivery(tx, id, now)? {
         return Ok(Ok(Cancelled {
@@ -57,7 +98,7 @@ pub(super) fn cancel(
     Ok(match failure.filter(is_cancelled) {
         Some(failure) => Ok(Cancelled {
             status,
-            may_arrive: failure.detail == MAY_ARRIVE,
+            may_arrive: failure.detail.ends_with(MAY_ARRIVE),
             failure: Some(failure),
             what: CancelledWork::Job,
         }),
@@ -72,6 +113,7 @@ fn end_job(
     id: RequestId,
     status: Status,
     has_lost_claims: bool,
+    by: Canceller,
     now: StoreTime,
 ) -> rusqlite::Result<Cancelled> {
     let transition = if tell_owner(tx, Work::Job, id)? {
@@ -80,8 +122,7 @@ fn end_job(
         Transition::Cancel
     };
     let may_arrive = status == Status::Processing || has_lost_claims;
-    let detail = if may_arrive { MAY_ARRIVE } else { UNCLAIMED };
-    let failure = Failure::new(FailureReason::Cancelled, detail);
+    let failure = Failure::new(FailureReason::Cancelled, by.detail(may_arrive));
     let set = "claim = claim + 1, owner = NULL, due = NULL, parked_at = NULL, is_long = 0,
          completed_at = max(?2, created_at), failure_reason = ?3, failure_detail = ?4, ended = ?5";
     tx.prepare_cached(&state::change(Work::Job, transition, set, "id = ?1"))?
