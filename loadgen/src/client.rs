@@ -1,4 +1,4 @@
-//! The HTTP client of the API: `POST /sync`, `POST /async`, `GET /requests/{id}` and
+//! The HTTP client of the API: `POST /sync`, `POST /async`, `GET` and `DELETE /requests/{id}`, and
 //! `POST /requests/{id}/redeliver`, over keep-alive connections.
 
 use std::{net::SocketAddr, time::Duration};
@@ -167,6 +167,24 @@ impl Api {
         *request.uri_mut() = self.uri_of(id, "/redeliver")?;
         let sent = self.send(request, StatusCode::ACCEPTED, deadline);
         sent.await.map(drop)
+    }
+
+    /// Cancels a job, or the redelivery that is in progress. Returns the answer's sentence.
+    ///
+    /// # Errors
+    /// There was no successful answer before the deadline.
+    pub async fn cancel(&self, id: RequestId, deadline: Instant) -> Result<String, RequestFailure> {
+        #[derive(Deserialize)]
+        struct Cancelled {
+            message: String,
+        }
+        let mut request = Request::new(Full::default());
+        *request.method_mut() = Method::DELETE;
+        *request.uri_mut() = self.uri_of(id, "")?;
+        let body = self.send(request, StatusCode::OK, deadline).await?;
+        let cancelled: Cancelled = serde_json::from_slice(&body)
+            .map_err(|error| RequestFailure::WrongAnswer(format!("not cancelled: {error}")))?;
+        Ok(cancelled.message)
     }
 
     fn uri_of(&self, id: RequestId, action: &str) -> Result<Uri, RequestFailure> {

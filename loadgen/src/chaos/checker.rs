@@ -11,6 +11,7 @@
 //! * [`judge`]: the same for a history stored in a file.
 
 mod asked;
+mod cancels;
 mod delivered;
 mod ended;
 #[cfg(test)]
@@ -66,8 +67,9 @@ const JOB_RULES: [(CheckRule, JobCheck); 11] = [
     (CheckRule::Waits, waits::check),
 ];
 
-const RUN_RULES: [(CheckRule, RunCheck); 3] = [
+const RUN_RULES: [(CheckRule, RunCheck); 4] = [
     (CheckRule::Named, named::check_requests),
+    (CheckRule::Cancels, cancels::check),
     (CheckRule::Sizes, sizes::check),
     (CheckRule::Faults, faults::check),
 ];

@@ -31,6 +31,8 @@ pub enum Record {
     Polled(Polled),
     /// The response to a `POST /requests/{id}/redeliver`.
     RedeliveryAsked(RedeliveryAsked),
+    /// The response to a `DELETE /requests/{id}`.
+    CancelAsked(CancelAsked),
     /// A receiver read a callback.
     Received(Received),
     /// A row changed, as recorded by the auditor's triggers.
@@ -70,6 +72,13 @@ pub struct HistoryLimits {
     /// Whether the clients ask for redeliveries.
     #[serde(default)]
     pub redeliveries: bool,
+    /// Whether the clients cancel jobs and redeliveries.
+    #[serde(default)]
+    pub cancellations: bool,
+    /// How long after the answer a callback of what was cancelled may still be read, in
+    /// milliseconds.
+    #[serde(default)]
+    pub cancel_grace: u64,
     /// Memory that a process may gain under the second load, in bytes, in addition to 50 % of its
     /// memory before it.
     pub resident_growth: u64,
@@ -77,7 +86,12 @@ pub struct HistoryLimits {
 
 impl HistoryLimits {
     /// Default size limits. A healthy run stays well below them.
-    pub fn new(retry_delays: &[Duration], max_claims: i64, faults: Vec<String>) -> Self {
+    pub fn new(
+        retry_delays: &[Duration],
+        max_claims: i64,
+        cancel_grace: Duration,
+        faults: Vec<String>,
+    ) -> Self {
         const MIB: u64 = 1 << 20;
         let retry_delays: Vec<_> = retry_delays.iter().map(|it| millis(*it)).collect();
         Self {
@@ -92,6 +106,8 @@ impl HistoryLimits {
             // The worker's own limit (`workers/origins/breaker.rs`). Other parks are shorter.
             longest_park: 30_000,
             redeliveries: true,
+            cancellations: true,
+            cancel_grace: millis(cancel_grace),
             resident_growth: 16 * MIB,
         }
     }
@@ -174,6 +190,40 @@ pub enum RedeliveryAnswer {
     /// `503` `outcome-unknown`. One may or may not have begun.
     OutcomeUnknown,
     /// No response. One may or may not begin.
+    NoAnswer(String),
+}
+
+/// The response to one `DELETE /requests/{id}`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CancelAsked {
+    /// When the request was sent.
+    pub asked_at: Timestamp,
+    /// When the response arrived, or the client gave up.
+    pub at: Timestamp,
+    /// The job.
+    pub id: RequestId,
+    /// The outcome.
+    pub answer: CancelAnswer,
+}
+
+/// The outcome of one `DELETE /requests/{id}`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CancelAnswer {
+    /// `200`: the job is cancelled, by this request or an earlier one.
+    Job,
+    /// `200`: a redelivery is cancelled, by this request.
+    Redelivery,
+    /// Another status. Nothing was cancelled.
+    Refused {
+        /// The status.
+        status: u16,
+        /// The problem's type, without its prefix; none if the body was not read.
+        problem: Option<String>,
+    },
+    /// `503` `outcome-unknown`. Something may or may not be cancelled.
+    OutcomeUnknown,
+    /// No response. Something may or may not be cancelled.
     NoAnswer(String),
 }
 

@@ -1,5 +1,5 @@
-//! The clients of a run: they submit requests at an open rate, poll accepted jobs, and ask for
-//! redeliveries.
+//! The clients of a run: they submit requests at an open rate, poll accepted jobs, ask for
+//! redeliveries, and cancel both.
 
 use std::{
     ops::Range,
@@ -17,7 +17,10 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     clock,
-    history::{Polled, Record, RedeliveryAnswer, RedeliveryAsked, SubmitAnswer, Submitted},
+    history::{
+        CancelAnswer, CancelAsked, Polled, Record, RedeliveryAnswer, RedeliveryAsked, SubmitAnswer,
+        Submitted,
+    },
     journal::Journal,
     orders::{ChaosOrder, ChaosOrders, FAVOURITES},
 };
@@ -38,6 +41,12 @@ const NEWEST: usize = 200;
 
 /// How often a redelivery is asked for during the load.
 const REDELIVERY_INTERVAL: Duration = Duration::from_millis(20);
+
+/// How often something is cancelled during the load.
+const CANCEL_INTERVAL: Duration = Duration::from_millis(50);
+
+/// Half of that is one of this many newest jobs, which are mostly unfinished.
+const UNFINISHED: usize = 50;
 
 /// Concurrency of the final polls of jobs without a callback, and of the final repeats.
 const POLL_CONCURRENCY: usize = 16;
@@ -167,6 +176,39 @@ impl Load {
         requests.wait().await;
     }
 
+    /// Cancels jobs and redeliveries until `over`, and waits for the responses. `seed` determines
+    /// the choice: new jobs, those that are redelivered all the time, or any.
+    pub(super) async fn cancel_random(&self, seed: u64, over: &CancellationToken) {
+        let mut random = fastrand::Rng::with_seed(seed.rotate_left(32));
+        let requests = TaskTracker::new();
+        while over
+            .run_until_cancelled(sleep(CANCEL_INTERVAL))
+            .await
+            .is_some()
+        {
+            let chosen = match random.u8(..4) {
+                0 | 1 => self.newest(&mut random, UNFINISHED),
+                2 => self.accepted(&mut random, FAVOURITES),
+                _ => self.accepted(&mut random, usize::MAX),
+            };
+            if let Some(id) = chosen {
+                let load = self.clone();
+                requests.spawn(async move {
+                    load.cancel(id).await;
+                });
+            }
+        }
+        requests.close();
+        requests.wait().await;
+    }
+
+    /// One of the last `count` jobs.
+    fn newest(&self, random: &mut fastrand::Rng, count: usize) -> Option<RequestId> {
+        let promised = lock(&self.shared.promised);
+        let last = promised.iter().rev().take(count);
+        random.choice(last).map(|it| it.id)
+    }
+
     /// One of the first `count` jobs.
     fn accepted(&self, random: &mut fastrand::Rng, count: usize) -> Option<RequestId> {
         let promised = lock(&self.shared.promised);
@@ -258,6 +300,13 @@ impl Load {
             });
             if !polled && order.refusals.include(0) {
                 lock(&self.shared.refused).push(id);
+            }
+            if let Some(after) = order.cancelled_after {
+                sleep(after).await;
+                // Until it is cancelled or over.
+                while !self.cancel(id).await {
+                    sleep(REPEAT_AFTER).await;
+                }
             }
         }
     }
@@ -360,11 +409,62 @@ impl Load {
             }));
     }
 
+    /// Cancels a job or its redelivery. Returns whether nothing of it is in progress now.
+    async fn cancel(&self, id: RequestId) -> bool {
+        let asked_at = clock::now();
+        let cancelled = self.shared.api.cancel(id, Instant::now() + TIMEOUT).await;
+        let at = clock::now();
+        let answer = match cancelled.and_then(|message| what_is_cancelled(&message)) {
+            Ok(answer) => answer,
+            // The checker judges which refusals are true.
+            Err(RequestFailure::Refused(status)) => CancelAnswer::Refused {
+                status: status.as_u16(),
+                problem: None,
+            },
+            Err(RequestFailure::Status(status, body)) => CancelAnswer::Refused {
+                status: status.as_u16(),
+                problem: problem_type(&body),
+            },
+            Err(RequestFailure::OutcomeUnknown) => CancelAnswer::OutcomeUnknown,
+            Err(nothing) => {
+                self.judge(&nothing);
+                CancelAnswer::NoAnswer(nothing.to_string())
+            }
+        };
+        let is_over = match &answer {
+            CancelAnswer::Job | CancelAnswer::Redelivery => true,
+            // Any other refusal than that of load or a fault does not pass by itself.
+            CancelAnswer::Refused { status, .. } => {
+                *status != StatusCode::SERVICE_UNAVAILABLE.as_u16()
+            }
+            CancelAnswer::OutcomeUnknown | CancelAnswer::NoAnswer(_) => false,
+        };
+        self.shared.journal.record(Record::CancelAsked(CancelAsked {
+            asked_at,
+            at,
+            id,
+            answer,
+        }));
+        is_over
+    }
+
     /// Missing responses are expected under faults. An invalid response is a violation.
     fn judge(&self, failure: &RequestFailure) {
         if let RequestFailure::WrongAnswer(what) = failure {
             lock(&self.shared.unexpected).push(what.clone());
         }
+    }
+}
+
+/// What the sentence in the answer to a `DELETE` says.
+fn what_is_cancelled(message: &str) -> Result<CancelAnswer, RequestFailure> {
+    if message.starts_with("The job is cancelled") {
+        Ok(CancelAnswer::Job)
+    } else if message.starts_with("The redelivery is cancelled") {
+        Ok(CancelAnswer::Redelivery)
+    } else {
+        let what = format!("a DELETE was answered `{message}`");
+        Err(RequestFailure::WrongAnswer(what))
     }
 }
 

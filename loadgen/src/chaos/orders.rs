@@ -1,6 +1,6 @@
 //! The requests of a run. Each is a function of the seed and of its number.
 
-use std::ops::Range;
+use std::{ops::Range, time::Duration};
 
 use bytes::Bytes;
 use fastrand::Rng;
@@ -26,6 +26,11 @@ const LONG_ONE_IN: u64 = 100;
 /// to release it. All others have at most `SHORT_RECORDS`.
 const LONG_RECORDS: u64 = 200;
 const SHORT_RECORDS: u64 = 30;
+
+/// One in this many jobs is cancelled by its client, soon after it was accepted. It would work for
+/// so long that its callback, if it still came, would be later than the answer allows.
+const DOOMED_ONE_IN: u64 = 400;
+const DOOMED_RECORDS: u64 = 800;
 
 /// One in this many jobs has a receiver that answers `500` at first.
 const REFUSED_ONE_IN: u64 = 50;
@@ -53,6 +58,8 @@ pub(super) struct ChaosOrder {
     /// Whether it has an idempotency key, which is the report's name.
     pub(super) keyed: bool,
     pub(super) refusals: Refusals,
+    /// How long after its acceptance the client cancels it, if it does in any case.
+    pub(super) cancelled_after: Option<Duration>,
 }
 
 /// Which callbacks of a job its receiver answers with `500` instead of `200`: those with these
@@ -110,16 +117,22 @@ impl ChaosOrders {
         } else {
             Refusals::first(0)
         };
+        // Last, so that the other draws are the same with and without it.
+        let doomed = random.u64(..DOOMED_ONE_IN) == 0 && number >= FAVOURITES as u64;
+        let after = Duration::from_millis(random.u64(..1500));
+        let records = if doomed { DOOMED_RECORDS } else { records };
         ChaosOrder {
             spec: ReportSpec {
                 report_name: ReportName::try_from(self.name(number))
                     .expect("two numbers make a valid, short report name"),
                 records: Records::new(records, Records::MAX_ASYNC)
-                    .expect("both sizes are at most MAX_ASYNC"),
+                    .expect("all sizes are at most MAX_ASYNC"),
             },
             receiver: (!polled).then_some(receiver),
-            keyed,
+            // With a key, it is sent until its id is known.
+            keyed: keyed || doomed,
             refusals,
+            cancelled_after: doomed.then_some(after),
         }
     }
 
@@ -208,8 +221,9 @@ mod tests {
         let receivers = ["http://a/".to_owned(), "http://b/".to_owned()];
         let orders = (0..2000).map(|number| ChaosOrders::new(1).order(number));
         let (mut names, mut urls, mut long) = (HashSet::new(), HashSet::new(), 0);
-        let mut refused = 0;
+        let (mut refused, mut cancelled) = (0, 0);
         for order in orders {
+            cancelled += u32::from(order.cancelled_after.is_some());
             refused += u32::from(order.refusals.include(0));
             let body: Value = serde_json::from_slice(&order.body(&receivers)).unwrap();
             names.insert(body["report_name"].as_str().unwrap().to_owned());
@@ -219,5 +233,6 @@ mod tests {
         assert_eq!((names.len(), urls.len()), (2000, 3));
         assert!((5..50).contains(&long));
         assert!((10..100).contains(&refused));
+        assert!((1..20).contains(&cancelled));
     }
 }

@@ -19,7 +19,7 @@ use super::{
     receivers::Receivers,
     recovery::{self, Recovery},
     settle::{settle, until_at_rest},
-    stack::{MAX_CLAIMS, RETRY_DELAYS, Stack},
+    stack::{CALLBACK_TIMEOUT, MAX_CLAIMS, RETRY_DELAYS, Stack},
     wall_clock::WallClock,
 };
 use crate::{cli::ChaosOptions, client::Api, output::progress_line, signatures::Signatures};
@@ -31,6 +31,9 @@ const RECEIVERS: usize = 4;
 /// the next write.
 const FINAL_JOBS: u64 = 100;
 const FINAL_RATE: u32 = 100;
+
+/// How long a busy machine may take until a receiver has read a callback and noted the time.
+const READ_WITHIN: Duration = Duration::from_secs(2);
 
 /// The second load is the first divided by this.
 const SECOND_LOAD: u64 = 5;
@@ -164,11 +167,14 @@ fn prepare(options: &ChaosOptions) -> Result<()> {
     Ok(())
 }
 
-fn limits(wall_clock: &WallClock) -> HistoryLimits {
+fn limits(wall_clock: &WallClock, lease: Duration) -> HistoryLimits {
     let planned = FaultKind::ALL.into_iter();
     let planned = planned.filter(|kind| wall_clock.is_steppable() || !kind.steps_clock());
     let kinds = planned.map(|kind| kind.to_string());
-    HistoryLimits::new(&RETRY_DELAYS, MAX_CLAIMS, kinds.collect())
+    // Without a heartbeat for half a lease a worker begins no attempt, and an attempt has its
+    // deadline. What the receiver reads by then can be late on a busy machine.
+    let cancel_grace = lease / 2 + CALLBACK_TIMEOUT + READ_WITHIN;
+    HistoryLimits::new(&RETRY_DELAYS, MAX_CLAIMS, cancel_grace, kinds.collect())
 }
 
 /// The number of faults of some kinds.
@@ -203,7 +209,7 @@ impl Harness {
         signatures: Signatures,
         wall_clock: WallClock,
     ) -> Result<Self> {
-        let limits = limits(&wall_clock);
+        let limits = limits(&wall_clock, options.lease);
         let journal = Journal::default();
         let orders = ChaosOrders::new(seed);
         let receivers = Receivers::start(RECEIVERS, orders, signatures, wall_clock.clone());
@@ -263,6 +269,7 @@ impl Harness {
             sent
         };
         let redelivering = load.redeliver_random(seed, &over);
+        let cancelling = load.cancel_random(seed, &over);
         let receivers = Arc::clone(&self.receivers);
         let injector = FaultInjector::new(
             &mut self.stack,
@@ -275,7 +282,7 @@ impl Harness {
             over.cancel();
             injected
         };
-        let (sent, injected, ()) = tokio::join!(sending, breaking, redelivering);
+        let (sent, injected, (), ()) = tokio::join!(sending, breaking, redelivering, cancelling);
         // Later loads continue the numbers. A name that was requested before would break the rule
         // `named`.
         self.sent = sent;

@@ -33,7 +33,7 @@ const QUEUE: &str = "chaos";
 pub(super) const WORKERS: usize = 2;
 
 /// Shorter timeouts and delays than the defaults, so that a short run covers many retries.
-const CALLBACK_TIMEOUT: Duration = Duration::from_secs(1);
+pub(super) const CALLBACK_TIMEOUT: Duration = Duration::from_secs(1);
 pub(super) const RETRY_DELAYS: [Duration; 3] = [
     Duration::from_millis(500),
     Duration::from_secs(1),

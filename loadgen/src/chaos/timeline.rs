@@ -6,8 +6,8 @@ use jiff::{SignedDuration, Timestamp};
 use storm_shared::models::{RequestId, Status};
 
 use super::history::{
-    Fault, HistoryEvent, Polled, Received, Record, RedeliveryAnswer, RedeliveryAsked, Row, RowKind,
-    RowState, SubmitAnswer, Submitted, Transition,
+    CancelAnswer, CancelAsked, Fault, HistoryEvent, Polled, Received, Record, RedeliveryAnswer,
+    RedeliveryAsked, Row, RowKind, RowState, SubmitAnswer, Submitted, Transition,
 };
 
 /// Faults this long before the first and after the last record are part of the timeline.
@@ -56,6 +56,7 @@ fn line(record: &Record, id: RequestId, name: Option<&str>) -> Option<(Timestamp
         }
         Record::Polled(polled) if polled.id == id => Some((polled.at, poll(polled))),
         Record::RedeliveryAsked(asked) if asked.id == id => Some((asked.at, redelivery(asked))),
+        Record::CancelAsked(asked) if asked.id == id => Some((asked.at, cancel(asked))),
         Record::Received(received) if received.id == id => Some((received.at, callback(received))),
         Record::Transition(moved) if moved.id == id => Some((moved.at, step(moved))),
         Record::Event(event) if event.id == id => Some((event.at, recorded(event))),
@@ -116,6 +117,21 @@ fn redelivery(asked: &RedeliveryAsked) -> String {
     };
     let took = asked.at.duration_since(asked.asked_at).as_millis();
     format!("redeliver {answer}, sent {took} ms earlier")
+}
+
+fn cancel(asked: &CancelAsked) -> String {
+    let answer = match &asked.answer {
+        CancelAnswer::Job => "200, the job".to_owned(),
+        CancelAnswer::Redelivery => "200, the redelivery".to_owned(),
+        CancelAnswer::Refused { status, problem } => {
+            let problem = problem.as_deref().unwrap_or("no problem type");
+            format!("{status} {problem}")
+        }
+        CancelAnswer::OutcomeUnknown => "503 outcome-unknown".to_owned(),
+        CancelAnswer::NoAnswer(why) => format!("no response: {why}"),
+    };
+    let took = asked.at.duration_since(asked.asked_at).as_millis();
+    format!("cancel    {answer}, sent {took} ms earlier")
 }
 
 fn callback(received: &Received) -> String {

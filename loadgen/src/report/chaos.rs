@@ -76,6 +76,9 @@ fn jobs(result: &ChaosResult, width: u16) -> String {
     for (end, count) in &summary.redeliveries {
         row(format!("redeliveries of jobs {end}"), *count);
     }
+    for (answer, count) in &summary.cancels_asked {
+        row(format!("cancellations asked for: {answer}"), *count);
+    }
     row("callbacks".to_owned(), summary.callbacks);
     for (event, count) in &summary.repeats {
         row(format!("duplicate callbacks explained by {event}"), *count);
@@ -171,6 +174,7 @@ fn figures(result: &ChaosResult) -> String {
             CheckRule::Moves,
             CheckRule::Fences,
             CheckRule::Seen,
+            CheckRule::Cancels,
             CheckRule::Waits
         ]),
         broken(&[CheckRule::Repeats]),
@@ -230,6 +234,7 @@ mod tests {
             repeats: [("attempt_failed".to_owned(), 100_000)].into(),
             redeliveries_asked: [("409 redelivery-under-way".to_owned(), 100_000)].into(),
             redeliveries: [("COMPLETED, not delivered".to_owned(), 100_000)].into(),
+            cancels_asked: [("409 request-over".to_owned(), 100_000)].into(),
             rows: 2_000_000,
             ..Summary::default()
         };
@@ -279,7 +284,7 @@ mod tests {
             .split("\n\n")
             .map(|table| table.trim().lines().count())
             .collect();
-        assert_eq!(lines, [3, 11, 8], "{text}");
+        assert_eq!(lines, [3, 12, 8], "{text}");
     }
 
     #[test]

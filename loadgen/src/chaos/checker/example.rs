@@ -11,13 +11,16 @@ use storm_shared::models::{RequestId, Status};
 pub(super) use self::story::{STEP, Story};
 use super::{CheckRule, Verdict, check};
 use crate::chaos::history::{
-    Fault, Footprint, HistoryLimits, Record, RedeliveryAnswer, SubmitAnswer,
+    CancelAnswer, Fault, Footprint, HistoryLimits, Record, RedeliveryAnswer, SubmitAnswer,
 };
 
 /// The delay after each failed attempt, and the longest wait of a parked job. Both are over when
 /// the next step of a [`Story`] follows.
 pub(super) const RETRY_DELAY: Duration = Duration::from_millis(10);
 pub(super) const LONGEST_PARK: Duration = Duration::from_millis(15);
+
+/// How long a callback may still be read after the answer to a `DELETE`.
+pub(super) const CANCEL_GRACE: Duration = Duration::from_millis(500);
 
 /// The maximum attempts of a job, and the lost claims that make it poison.
 pub(super) const ATTEMPTS: i64 = 4;
@@ -45,6 +48,7 @@ pub(super) fn limits() -> HistoryLimits {
         ..HistoryLimits::new(
             &[RETRY_DELAY; 3],
             MAX_CLAIMS,
+            CANCEL_GRACE,
             FAULTS.map(str::to_owned).to_vec(),
         )
     }
@@ -73,6 +77,9 @@ pub(super) const LATE_DELIVERY: u64 = 12;
 pub(super) const SYNC: u64 = 13;
 pub(super) const REDEEMED: u64 = 14;
 pub(super) const DELIVERED_AGAIN: u64 = 15;
+pub(super) const CANCELLED: u64 = 16;
+pub(super) const INTERRUPTED: u64 = 17;
+pub(super) const REDELIVERY_CANCELLED: u64 = 18;
 const ROUND: u64 = 1000;
 const ROUNDS: u64 = 4;
 
@@ -82,8 +89,10 @@ impl Example {
         let first = (0..ROUNDS).map(|round| round * ROUND);
         let second = (SETTLED + ROUND..AGAIN).step_by(10_000);
         let rounds = first.chain(second);
-        let stories =
-            rounds.flat_map(|start| stories(start).into_iter().chain(redeliveries(start)));
+        let stories = rounds.flat_map(|start| {
+            let stories = stories(start).into_iter().chain(redeliveries(start));
+            stories.chain(cancellations(start))
+        });
         let mut records: Vec<_> = stories.flat_map(|story| story.records).collect();
         records.extend(FAULTS.map(|kind| fault(kind, 3)));
         records.extend([
@@ -330,5 +339,50 @@ fn redeliveries(start: u64) -> [Story; 2] {
                 |story, _| story.called(Some(500)).attempt_failed().claimed_by("b"),
             )
             .redelivery_failed("callback_failed"),
+    ]
+}
+
+/// Jobs and redeliveries that are cancelled.
+fn cancellations(start: u64) -> [Story; 3] {
+    let of = |millis| Story::of(start + millis);
+    [
+        // The answer to the first request is lost.
+        of(CANCELLED)
+            .accepted()
+            .claimed_by("a")
+            .attempt_failed()
+            .cancelled()
+            .cancel_asked(CancelAnswer::NoAnswer("cut".to_owned()))
+            .later(STEP)
+            .cancel_asked(CancelAnswer::Job)
+            .polled(Some(Status::Failed)),
+        // The attempt that had begun arrives. It is redelivered, and cancelled once more.
+        of(INTERRUPTED)
+            .accepted()
+            .claimed_by("a")
+            .stored()
+            .cancelled()
+            .cancel_asked(CancelAnswer::Job)
+            .called(Some(200))
+            .redelivering()
+            .redelivery_cancelled()
+            .cancel_asked(CancelAnswer::Redelivery)
+            .later(STEP * 2)
+            .cancel_asked(CancelAnswer::Job),
+        of(REDELIVERY_CANCELLED)
+            .accepted()
+            .claimed_by("a")
+            .called(Some(200))
+            .completed()
+            .redelivering()
+            .claimed_by("b")
+            .called(Some(500))
+            .redelivery_cancelled()
+            .cancel_asked(CancelAnswer::Redelivery)
+            .later(STEP * 2)
+            .cancel_asked(CancelAnswer::Refused {
+                status: 409,
+                problem: Some("request-over".to_owned()),
+            }),
     ]
 }

@@ -1,9 +1,10 @@
 //! Rule `faults`: every planned kind of fault was injected, and each fault while jobs were in
-//! flight. Redeliveries were in progress too, if the clients asked for them.
+//! flight. Redeliveries were in progress too, if the clients asked for them, and something was
+//! cancelled.
 //!
 //! Without this rule an idle run without faults would pass.
 
-use super::{index::Index, verdict::Finding};
+use super::{index::Index, series::is_cancel, verdict::Finding};
 use crate::chaos::history::HistoryLimits;
 
 pub(super) fn check(index: &Index<'_>, limits: &HistoryLimits) -> Vec<Finding> {
@@ -25,6 +26,13 @@ pub(super) fn check(index: &Index<'_>, limits: &HistoryLimits) -> Vec<Finding> {
     let redelivered = index.jobs().any(|job| !job.redeliveries.is_empty());
     let none = (limits.redeliveries && !redelivered)
         .then(|| "redeliveries were planned, and none began".to_owned());
+    let cancelled = index.jobs().any(|job| {
+        let mut ends = job.series().filter_map(|series| series.end());
+        ends.any(is_cancel)
+    });
+    let not_cancelled = (limits.cancellations && !cancelled)
+        .then(|| "cancellations were planned, and there was none".to_owned());
+    let none = none.into_iter().chain(not_cancelled);
     missing.chain(idle).chain(none).map(Finding::from).collect()
 }
 

@@ -3,7 +3,10 @@
 
 use storm_shared::models::Status;
 
-use super::{index::JobHistory, series::Series};
+use super::{
+    index::JobHistory,
+    series::{Series, is_cancel},
+};
 use crate::chaos::history::{HistoryEvent, HistoryLimits, RowState, Transition};
 
 pub(super) fn check(job: &JobHistory<'_>, limits: &HistoryLimits) -> Vec<String> {
@@ -32,6 +35,8 @@ pub(super) fn first_fenced_write(series: &Series<'_>) -> Option<usize> {
         }
         // The highest ended claim, because every lower token is stale too.
         over = over.max(ended_early(moved).map(|before| before.claim));
+        let cancelled = moved.before.as_ref().filter(|_| is_cancel(moved));
+        over = over.max(cancelled.map(|before| before.claim));
     }
     None
 }

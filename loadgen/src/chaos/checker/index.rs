@@ -7,8 +7,8 @@ use storm_shared::models::{RequestId, Status};
 
 use super::{is_final, series::Series};
 use crate::chaos::history::{
-    Fault, Footprint, HistoryEvent, Polled, Received, Record, RedeliveryAsked, Row, SubmitAnswer,
-    Submitted, Transition,
+    CancelAsked, Fault, Footprint, HistoryEvent, Polled, Received, Record, RedeliveryAsked, Row,
+    SubmitAnswer, Submitted, Transition,
 };
 
 /// All records of one job.
@@ -27,6 +27,8 @@ pub(super) struct JobHistory<'a> {
     pub(super) redeliveries: Vec<Series<'a>>,
     /// The responses to requests for a redelivery, by time.
     pub(super) asked: Vec<&'a RedeliveryAsked>,
+    /// The responses to requests to cancel it, by time.
+    pub(super) cancels: Vec<&'a CancelAsked>,
     /// By time.
     pub(super) events: Vec<&'a HistoryEvent>,
     /// By time.
@@ -46,6 +48,7 @@ impl<'a> JobHistory<'a> {
             own: Series::of(&[]).0,
             redeliveries: Vec::new(),
             asked: Vec::new(),
+            cancels: Vec::new(),
             events: Vec::new(),
             callbacks: Vec::new(),
             polls: Vec::new(),
@@ -129,6 +132,7 @@ impl<'a> Index<'a> {
             // `moves` are not sorted: they are stored in commit order.
             (job.own, job.redeliveries) = Series::of(&job.moves);
             job.asked.sort_by_key(|asked| asked.at);
+            job.cancels.sort_by_key(|asked| asked.at);
             // An event excuses what came after it, so it counts from its earliest moment.
             job.events.sort_by_key(|event| event.earliest());
             job.callbacks.sort_by_key(|callback| callback.at);
@@ -152,6 +156,7 @@ impl<'a> Index<'a> {
             }
             Record::Polled(polled) => self.job(polled.id).polls.push(polled),
             Record::RedeliveryAsked(asked) => self.job(asked.id).asked.push(asked),
+            Record::CancelAsked(asked) => self.job(asked.id).cancels.push(asked),
             Record::Received(received) => self.job(received.id).callbacks.push(received),
             Record::Transition(moved) => self.job(moved.id).moves.push(moved),
             Record::Row(row) => self.job(row.id).row = Some(row),

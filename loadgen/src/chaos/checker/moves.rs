@@ -5,7 +5,12 @@ mod tests;
 
 use storm_shared::models::Status;
 
-use super::{fences, index::JobHistory, is_final, series::Series};
+use super::{
+    fences,
+    index::JobHistory,
+    is_final,
+    series::{Series, is_cancel},
+};
 use crate::chaos::history::{HistoryLimits, RowKind, RowState, Transition};
 
 pub(super) fn check(job: &JobHistory<'_>, _: &HistoryLimits) -> Vec<String> {
@@ -148,7 +153,11 @@ fn wrong_end(last: &Transition, job: &JobHistory<'_>) -> Option<String> {
 
 fn wrong_move(moved: &Transition) -> Option<String> {
     let before = moved.before.as_ref().filter(|_| !moved.is_unpark())?;
-    let what = wrong_step(before, &moved.after).or_else(|| wrong_value(before, &moved.after))?;
+    let what = if is_cancel(moved) {
+        wrong_cancel(before, &moved.after)?
+    } else {
+        wrong_step(before, &moved.after).or_else(|| wrong_value(before, &moved.after))?
+    };
     Some(format!(
         "{what} at {:.3}: {} became {}",
         moved.at,
@@ -199,6 +208,17 @@ fn wrong_claim(before: &RowState, after: &RowState) -> Option<&'static str> {
     } else {
         None
     }
+}
+
+fn wrong_cancel(before: &RowState, after: &RowState) -> Option<&'static str> {
+    let expected = RowState {
+        status: after.status,
+        claim: after.claim,
+        owner: None,
+        ..before.clone()
+    };
+    (*after != expected)
+        .then_some("a cancellation changed other columns than status, claim and owner")
 }
 
 /// Violations in the counters and the result.

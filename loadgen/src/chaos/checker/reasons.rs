@@ -4,8 +4,13 @@ use std::str::FromStr;
 
 use storm_shared::models::Status;
 
-use super::{delivered::is_success, index::JobHistory, not_later, series::Series};
-use crate::chaos::history::{HistoryEvent, HistoryLimits, Received, Row, Transition};
+use super::{
+    delivered::is_success,
+    index::JobHistory,
+    not_later,
+    series::{Series, is_cancel},
+};
+use crate::chaos::history::{HistoryEvent, HistoryLimits, Received, Row, RowKind, Transition};
 
 pub(super) fn check(job: &JobHistory<'_>, limits: &HistoryLimits) -> Vec<String> {
     let Some(row) = job.row else {
@@ -13,11 +18,22 @@ pub(super) fn check(job: &JobHistory<'_>, limits: &HistoryLimits) -> Vec<String>
     };
     let mut found: Vec<_> = wrong_reason(row).into_iter().collect();
     let all: Vec<_> = job.series().collect();
-    let last_ended = all.iter().rposition(|series| series.end().is_some());
+    // A cancelled redelivery leaves no reason: the row keeps the one that it had.
+    let leaves_none = |series: &Series<'_>, end: &Transition| {
+        series.kind == RowKind::Redelivery && is_cancel(end)
+    };
+    let has_ended = |series: &&Series<'_>| {
+        let end = series.end();
+        end.is_some_and(|end| !leaves_none(series, end))
+    };
+    let last_ended = all.iter().rposition(has_ended);
     for (index, series) in all.iter().enumerate() {
         let Some(end) = series.end_as(Status::Failed) else {
             continue;
         };
+        if leaves_none(series, end) {
+            continue;
+        }
         // A redelivery that fails leaves its reason in the row, over that of the job. A `COMPLETED`
         // job keeps none, so the reason is what the transition shows.
         let recorded = row.failure_reason.as_deref();
@@ -46,7 +62,9 @@ fn wrong_reason(row: &Row) -> Option<String> {
 
 fn shown_by(end: &Transition) -> &'static str {
     let before = end.before.as_ref().map_or(0, |before| before.lost_claims);
-    if end.after.lost_claims > before {
+    if is_cancel(end) {
+        "cancelled"
+    } else if end.after.lost_claims > before {
         "poison"
     } else {
         "callback_failed"
@@ -66,6 +84,7 @@ struct FailedSeries<'s, 'a> {
 enum Reason {
     CallbackFailed,
     Poison,
+    Cancelled,
     /// One of the reasons of `/sync`.
     Sync,
 }
@@ -77,6 +96,7 @@ impl FromStr for Reason {
         match word {
             "callback_failed" => Ok(Self::CallbackFailed),
             "poison" => Ok(Self::Poison),
+            "cancelled" => Ok(Self::Cancelled),
             "sync_timeout" | "client_gone" | "shut_down" => Ok(Self::Sync),
             _ => Err(()),
         }
@@ -87,6 +107,14 @@ impl FailedSeries<'_, '_> {
     /// What contradicts this reason.
     fn untrue(&self, reason: &str, limits: &HistoryLimits) -> Vec<String> {
         match Reason::from_str(reason) {
+            // Who asked for it is a matter of the rule `cancels`.
+            Ok(Reason::Cancelled) if is_cancel(self.end) => Vec::new(),
+            Ok(Reason::Cancelled) => {
+                vec!["its reason is cancelled, and it ended otherwise".to_owned()]
+            }
+            _ if is_cancel(self.end) => {
+                vec![format!("it was cancelled, and its reason is {reason}")]
+            }
             Ok(Reason::CallbackFailed) => self.callback_failed(limits),
             Ok(Reason::Poison) => self.poison(limits),
             Ok(Reason::Sync) if self.job.is_sync() => Vec::new(),

@@ -64,12 +64,16 @@ impl<'a> Series<'a> {
     }
 
     /// Adds the deletion of a redelivery's row. The write that ends it counts the attempt, or the
-    /// lost claim, right before it deletes the row: the two are one change.
+    /// lost claim, or the claim number of a cancellation, right before it deletes the row: the two
+    /// are one change.
     fn finish(&mut self, deleted: &'a Transition) {
         let counted = self.moves.last().filter(|last| {
-            let states = last.before.as_ref().map(|before| before.status);
-            (states, last.after.status) == (Some(Status::Processing), Status::Processing)
-                && deleted.before.as_ref() == Some(&last.after)
+            let ends = last.before.as_ref().is_some_and(|before| {
+                let statuses = (before.status, last.after.status);
+                statuses == (Status::Processing, Status::Processing)
+                    || (before.status == last.after.status && is_taken_away(before, &last.after))
+            });
+            ends && deleted.before.as_ref() == Some(&last.after)
         });
         let end = match counted {
             Some(counted) => Cow::Owned(Transition {
@@ -139,6 +143,19 @@ fn borrowed<'a>(moved: &Cow<'a, Transition>) -> Option<&'a Transition> {
         Cow::Borrowed(moved) => Some(moved),
         Cow::Owned(_) => None,
     }
+}
+
+/// Whether the row has the next claim number, and no worker holds it.
+fn is_taken_away(before: &RowState, after: &RowState) -> bool {
+    after.claim == before.claim + 1 && after.owner.is_none()
+}
+
+/// Whether the job, or the redelivery, ended because it was cancelled.
+pub(super) fn is_cancel(moved: &Transition) -> bool {
+    let before = moved.before.as_ref();
+    let before = before.filter(|before| !is_final(before.status));
+    moved.after.status == Status::Failed
+        && before.is_some_and(|before| is_taken_away(before, &moved.after))
 }
 
 /// Whether a worker claimed the row.

@@ -8,9 +8,9 @@ use storm_shared::models::Status;
 use super::{
     index::{Index, JobHistory},
     repeats,
-    series::Series,
+    series::{Series, is_cancel},
 };
-use crate::chaos::history::{RedeliveryAnswer, SubmitAnswer, Submitted};
+use crate::chaos::history::{CancelAnswer, RedeliveryAnswer, SubmitAnswer, Submitted};
 
 /// The counts of a run, whether it passed or failed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -35,6 +35,8 @@ pub struct Summary {
     pub redeliveries_asked: BTreeMap<String, u64>,
     /// Redeliveries by the status of their job and by their outcome: `FAILED, delivered`, …
     pub redeliveries: BTreeMap<String, u64>,
+    /// Requests to cancel a job or a redelivery, by their response.
+    pub cancels_asked: BTreeMap<String, u64>,
     /// Duplicate deliveries by the event that explains them, `redelivery`, or `unexplained`.
     pub repeats: BTreeMap<String, u64>,
     /// The store's events, by kind.
@@ -102,6 +104,9 @@ impl Summary {
         for asked in &job.asked {
             count(&mut self.redeliveries_asked, answer(&asked.answer));
         }
+        for asked in &job.cancels {
+            count(&mut self.cancels_asked, cancel_answer(&asked.answer));
+        }
         for series in &job.redeliveries {
             count(&mut self.redeliveries, redelivery(series));
         }
@@ -111,13 +116,24 @@ impl Summary {
     }
 }
 
+fn refusal(status: u16, problem: Option<&str>) -> String {
+    problem.map_or(status.to_string(), |problem| format!("{status} {problem}"))
+}
+
+fn cancel_answer(answer: &CancelAnswer) -> String {
+    match answer {
+        CancelAnswer::Job => "200, a job".to_owned(),
+        CancelAnswer::Redelivery => "200, a redelivery".to_owned(),
+        CancelAnswer::Refused { status, problem } => refusal(*status, problem.as_deref()),
+        CancelAnswer::OutcomeUnknown => "503 outcome-unknown".to_owned(),
+        CancelAnswer::NoAnswer(_) => "no response".to_owned(),
+    }
+}
+
 fn answer(answer: &RedeliveryAnswer) -> String {
     match answer {
         RedeliveryAnswer::Accepted => "202".to_owned(),
-        RedeliveryAnswer::Refused { status, problem } => {
-            let problem = problem.as_ref();
-            problem.map_or(status.to_string(), |problem| format!("{status} {problem}"))
-        }
+        RedeliveryAnswer::Refused { status, problem } => refusal(*status, problem.as_deref()),
         RedeliveryAnswer::OutcomeUnknown => "503 outcome-unknown".to_owned(),
         RedeliveryAnswer::NoAnswer(_) => "no response".to_owned(),
     }
@@ -125,8 +141,9 @@ fn answer(answer: &RedeliveryAnswer) -> String {
 
 fn redelivery(series: &Series<'_>) -> String {
     let job = series.job.map_or("unknown", |job| job.status.as_str());
-    let outcome = match series.end().map(|end| end.after.status) {
-        Some(Status::Completed) => "delivered",
+    let outcome = match series.end() {
+        Some(end) if end.after.status == Status::Completed => "delivered",
+        Some(end) if is_cancel(end) => "cancelled",
         Some(_) => "not delivered",
         None => "not ended",
     };

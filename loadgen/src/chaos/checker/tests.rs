@@ -35,19 +35,29 @@ fn a_valid_history_passes() {
 fn the_summary_counts_all_records() {
     // Seven rounds of the same stories: four in the first load and three in the second.
     let summary = Example::good().verdict().summary;
-    assert_eq!((summary.accepted, summary.unanswered), (77, 14));
+    assert_eq!((summary.accepted, summary.unanswered), (98, 14));
     assert_eq!(summary.refused, [(422, 7)].into());
     assert_eq!(summary.outcome_unknown, 7);
-    assert_eq!(summary.rows, 98);
+    assert_eq!(summary.rows, 119);
     let ended = counts([
-        ("COMPLETED", 77),
+        ("COMPLETED", 84),
         ("FAILED callback_failed", 14),
+        ("FAILED cancelled", 14),
         ("FAILED poison", 7),
     ]);
     assert_eq!(summary.ended, ended);
-    let asked = counts([("202", 21), ("409 redelivery-under-way", 7)]);
+    let asked = counts([("202", 35), ("409 redelivery-under-way", 7)]);
     assert_eq!(summary.redeliveries_asked, asked);
+    let asked = counts([
+        ("200, a job", 21),
+        ("200, a redelivery", 14),
+        ("409 request-over", 7),
+        ("no response", 7),
+    ]);
+    assert_eq!(summary.cancels_asked, asked);
     let redeliveries = counts([
+        ("COMPLETED, cancelled", 7),
+        ("FAILED, cancelled", 7),
         ("COMPLETED, delivered", 7),
         ("COMPLETED, not delivered", 7),
         ("FAILED, delivered", 7),
@@ -57,16 +67,16 @@ fn the_summary_counts_all_records() {
         ("attempt_failed", 70),
         ("claim_lost", 14),
         ("given_back", 14),
-        ("redelivery", 14),
+        ("redelivery", 21),
     ]);
     assert_eq!(summary.repeats, repeats);
     let events = counts([
-        ("attempt_failed", 133),
+        ("attempt_failed", 140),
         ("claim_lost", 63),
         ("given_back", 21),
     ]);
     assert_eq!(summary.events, events);
-    assert_eq!(summary.callbacks, 189);
+    assert_eq!(summary.callbacks, 210);
 }
 
 #[test]
@@ -216,7 +226,7 @@ fn a_failed_verdict_shows_every_violated_rule_and_some_timelines() {
 
     let good = Example::good();
     let text = good.verdict().render(&good.records);
-    assert_eq!(text, "passed: no violations in the history of 98 jobs\n");
+    assert_eq!(text, "passed: no violations in the history of 119 jobs\n");
 }
 
 #[test]

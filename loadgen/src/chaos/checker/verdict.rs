@@ -42,6 +42,8 @@ pub enum CheckRule {
     /// Polls of a job are linearizable: a final status is stable, unless a redelivery changes it.
     /// The reason for which a redelivery was refused is true.
     Seen,
+    /// What was answered as cancelled is, nothing else is, and no callback of it follows.
+    Cancels,
     /// No wait is cut short or drawn out, whatever the wall clock says, and no job ends before it
     /// was created.
     Waits,
@@ -63,6 +65,7 @@ impl CheckRule {
             Self::Moves => "moves",
             Self::Fences => "fences",
             Self::Seen => "seen",
+            Self::Cancels => "cancels",
             Self::Waits => "waits",
             Self::Sizes => "sizes",
             Self::Faults => "faults",

@@ -1,5 +1,6 @@
 //! A builder for the records of one job, step by step.
 
+mod cancel;
 mod redelivery;
 
 use jiff::{SignedDuration, Timestamp};

@@ -10,8 +10,8 @@ use crate::chaos::{
     checker::{
         CheckRule,
         example::{
-            ATTEMPTS, DELIVERED_AGAIN, Example, MAX_CLAIMS, QUICK, REDEEMED, STEP, Story, id,
-            limits, refused,
+            ATTEMPTS, DELIVERED_AGAIN, Example, INTERRUPTED, MAX_CLAIMS, QUICK, REDEEMED,
+            REDELIVERY_CANCELLED, STEP, Story, id, limits, refused,
         },
         index::Index,
     },
@@ -281,7 +281,8 @@ fn seen_a_refusal_is_true() {
 
 #[test]
 fn faults_a_run_that_asks_for_redeliveries_has_some() {
-    let begun = |of: u64| [id(of + REDEEMED), id(of + DELIVERED_AGAIN)];
+    let redelivered = [REDEEMED, DELIVERED_AGAIN, INTERRUPTED, REDELIVERY_CANCELLED];
+    let begun = |of: u64| redelivered.map(|it| id(of + it));
     let good = Example::good().records;
     let ids: Vec<_> = (0..100_000).step_by(1000).flat_map(begun).collect();
     let records = good.into_iter().filter(|record| match record {
@@ -290,9 +291,11 @@ fn faults_a_run_that_asks_for_redeliveries_has_some() {
         Record::Row(row) => !ids.contains(&row.id),
         Record::Event(event) => !ids.contains(&event.id),
         Record::RedeliveryAsked(asked) => !ids.contains(&asked.id),
+        Record::CancelAsked(asked) => !ids.contains(&asked.id),
         Record::Polled(polled) => !ids.contains(&polled.id),
         Record::Submitted(it) => {
-            !it.report_name.ends_with("014") && !it.report_name.ends_with("015")
+            let is_of = |number: &str| it.report_name.ends_with(number);
+            !["014", "015", "017", "018"].into_iter().any(is_of)
         }
         _ => true,
     });
