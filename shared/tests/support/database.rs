@@ -39,6 +39,10 @@ pub(crate) struct Tables {
     pub(crate) attempts: BTreeMap<(RequestId, u32), (AttemptClass, i64)>,
     /// The beat of each worker.
     pub(crate) workers: BTreeMap<OwnerId, i64>,
+    /// The request of each idempotency key, and whether the submission can be told from others.
+    pub(crate) keys: BTreeMap<String, (RequestId, bool)>,
+    /// The notes of cancelled claims: for whom, of what, and its number; and the worker's beat.
+    pub(crate) cancellations: BTreeMap<(OwnerId, RequestId, i64), i64>,
 }
 
 /// A request, and what of it: its job, or its redelivery in progress.
@@ -58,6 +62,7 @@ pub(crate) struct Row {
     pub(crate) due: Option<Due>,
     pub(crate) failure: Option<FailureReason>,
     pub(crate) is_over: bool,
+    pub(crate) is_erased: bool,
 }
 
 /// When a `PENDING` row may be claimed from the table.
@@ -249,7 +254,15 @@ impl TestDatabase {
         }
     }
 
-    /// Attempts and events whose request does not exist.
+    /// All attempts and events that there ever were since [`TestDatabase::record_history`], as they
+    /// were written first.
+    pub(crate) async fn ever(&self) -> Tables {
+        match self {
+            Self::Sqlite(database) => database.ever(),
+        }
+    }
+
+    /// Rows that belong to a request, or to a worker, that does not exist.
     pub(crate) async fn leftovers(&self) -> usize {
         match self {
             Self::Sqlite(database) => database.leftovers(),

@@ -44,12 +44,12 @@ const COLUMNS: [(&str, &str); 2] = [
     (
         "requests",
         "id, 0, status, claim, owner, attempts, 0, lost_claims, parks, due, result_payload,
-         failure_reason, completed_at",
+         failure_reason, completed_at, erased_at",
     ),
     (
         "redeliveries",
         "id, 1, status, claim, owner, attempts, attempts_before, lost_claims, parks, due, NULL,
-         NULL, NULL",
+         NULL, NULL, NULL",
     ),
 ];
 
@@ -57,8 +57,17 @@ const COLUMNS: [(&str, &str); 2] = [
 const HISTORY: &str = "
     CREATE TABLE history (
         id, work, status, claim, owner, attempts, attempts_before, lost_claims, parks, due,
-        result_payload, failure_reason, completed_at, beside_it, is_deleted
+        result_payload, failure_reason, completed_at, erased_at, beside_it, is_deleted
     );
+    CREATE TABLE attempts_ever (request_id, number, class, claim);
+    CREATE TRIGGER attempts_ever AFTER INSERT ON attempts BEGIN
+        INSERT INTO attempts_ever VALUES (NEW.request_id, NEW.number, NEW.class, NEW.claim);
+    END;
+    CREATE TABLE events_ever (request_id, event, claim, detail, number);
+    CREATE TRIGGER events_ever AFTER INSERT ON events BEGIN
+        INSERT INTO events_ever
+        VALUES (NEW.request_id, NEW.event, NEW.claim, NEW.detail, NEW.number);
+    END;
     CREATE VIEW held AS
         SELECT id, owner FROM requests WHERE status = 'PROCESSING'
         UNION ALL
@@ -196,9 +205,13 @@ impl Database {
                 format!("SELECT 1 FROM {table} WHERE request_id NOT IN (SELECT id FROM requests)");
             self.query::<_, Vec<()>>(&sql, |_| ()).len()
         };
+        let redeliveries = "SELECT 1 FROM redeliveries WHERE id NOT IN (SELECT id FROM requests)";
+        let notes = "SELECT 1 FROM cancellations WHERE owner NOT IN (SELECT owner FROM workers)";
+        let others = [redeliveries, notes].map(|sql| self.query::<_, Vec<()>>(sql, |_| ()).len());
         ["attempts", "events", "resends", "idempotency_keys"]
             .map(of_table)
             .iter()
+            .chain(&others)
             .sum()
     }
 
@@ -231,8 +244,8 @@ impl Database {
             let moment = Moment {
                 work,
                 row: changed,
-                beside_it: row.get(13).unwrap(),
-                is_deleted: row.get(14).unwrap(),
+                beside_it: row.get(14).unwrap(),
+                is_deleted: row.get(15).unwrap(),
             };
             (id, moment)
         });
@@ -245,25 +258,47 @@ impl Database {
 
     pub(super) fn tables(&self) -> Tables {
         let mut tables = Tables {
-            attempts: self.query(
-                "SELECT request_id, number, class, claim FROM attempts",
-                |row| {
-                    let number = (word(row, 0), row.get(1).unwrap());
-                    (number, (word(row, 2), row.get(3).unwrap()))
-                },
-            ),
             workers: self.query("SELECT owner, beat FROM workers", |row| {
                 (word(row, 0), row.get(1).unwrap())
             }),
-            ..Tables::default()
+            keys: self.query(
+                "SELECT key, request_id, length(fingerprint) > 0 FROM idempotency_keys",
+                |row| (row.get(0).unwrap(), (word(row, 1), row.get(2).unwrap())),
+            ),
+            cancellations: self.query("SELECT owner, id, claim, beat FROM cancellations", |row| {
+                let claim = (word(row, 0), word(row, 1), row.get(2).unwrap());
+                (claim, row.get(3).unwrap())
+            }),
+            ..self.recorded("attempts", "events")
         };
         for (table, columns) in COLUMNS {
             let rows: Vec<_> = self.query(&format!("SELECT {columns} FROM {table}"), read);
             tables.rows.extend(rows);
         }
+        tables
+    }
+
+    pub(super) fn ever(&self) -> Tables {
+        self.recorded("attempts_ever", "events_ever")
+    }
+
+    /// The attempts and events in these tables.
+    fn recorded(&self, attempts: &str, events: &str) -> Tables {
+        let mut tables = Tables {
+            attempts: self.query(
+                &format!("SELECT request_id, number, class, claim FROM {attempts}"),
+                |row| {
+                    let number = (word(row, 0), row.get(1).unwrap());
+                    (number, (word(row, 2), row.get(3).unwrap()))
+                },
+            ),
+            ..Tables::default()
+        };
         let events: Vec<(RequestId, Entry, u32)> = self.query(
-            "SELECT request_id, event, claim, detail, number FROM events
-             ORDER BY request_id, number",
+            &format!(
+                "SELECT request_id, event, claim, detail, number FROM {events}
+                 ORDER BY request_id, number"
+            ),
             |row| {
                 let event = (word(row, 1), row.get(2).unwrap(), row.get(3).unwrap());
                 (word(row, 0), event, row.get(4).unwrap())
@@ -350,6 +385,7 @@ fn read(row: &SqlRow<'_>) -> (Key, Row) {
     let owner: Option<String> = row.get(4).unwrap();
     let failure: Option<String> = row.get(11).unwrap();
     let completed_at: Option<String> = row.get(12).unwrap();
+    let erased_at: Option<String> = row.get(13).unwrap();
     let read = Row {
         status: word(row, 2),
         claim: row.get(3).unwrap(),
@@ -362,6 +398,7 @@ fn read(row: &SqlRow<'_>) -> (Key, Row) {
         result: row.get(10).unwrap(),
         failure: failure.map(|reason| reason.parse().unwrap()),
         is_over: completed_at.is_some(),
+        is_erased: erased_at.is_some(),
     };
     ((word(row, 0), work), read)
 }

@@ -5,6 +5,7 @@ use std::{fmt::Debug, time::Duration};
 use jiff::Timestamp;
 use proptest::{prelude::*, test_runner::TestCaseResult};
 use storm_shared::{
+    config::StoreSettings,
     models::Status,
     services::store::{DueJobs, OwnerId, Store, Work},
 };
@@ -33,12 +34,20 @@ struct World {
 /// Runs `case`, then lets one worker finish all that is left.
 pub(super) async fn play(engine: Engine, case: Case) -> TestCaseResult {
     let database = TestDatabase::fresh(engine).await;
-    let store = database.open().await;
+    let settings = StoreSettings {
+        idempotency_window: if case.keeps_keys {
+            HOUR
+        } else {
+            Duration::ZERO
+        },
+        ..database.settings()
+    };
+    let store = Store::open(&settings).await.unwrap();
     database.record_history().await;
     let mut world = World {
         store,
         database,
-        model: Model::default(),
+        model: Model::new(case.keeps_keys),
         memory: Memory::new(Timestamp::now() - HOUR),
     };
     let workers = std::iter::repeat_n(Operation::Register, case.workers);
@@ -94,6 +103,7 @@ impl World {
         }
         prop_assert_eq!(&stored, &self.model.tables, "after {:?}", call);
         prop_assert_eq!(self.database.lost().await, [], "after {:?}", call);
+        prop_assert_eq!(self.database.leftovers().await, 0, "after {:?}", call);
         Ok(())
     }
 
@@ -138,7 +148,7 @@ impl World {
         let worker = OwnerId::generate();
         self.call(&Call::Register(worker)).await?;
         let renewed = self.call(&Call::Renew(worker)).await?;
-        let Answer::Others(others) = renewed else {
+        let Answer::Others(others, _) = renewed else {
             return Err(TestCaseError::fail(format!("{renewed:?}")));
         };
         for other in others {
@@ -160,7 +170,8 @@ impl World {
         let now = Timestamp::now();
         self.compare_tables(now, &"late writes").await?;
         self.compare_views().await?;
-        history::check(&self.database.history().await, &tables)
+        let (history, ever) = (self.database.history().await, self.database.ever().await);
+        history::check(&history, &tables, &ever)
     }
 
     /// Finishes some of the backlog and returns how much: what is due, and at last what is not.
@@ -206,6 +217,7 @@ impl World {
             prop_assert_eq!(&result, &job.result);
             prop_assert_eq!(seen.failure.map(|failure| failure.reason), job.failure);
             prop_assert_eq!(seen.completed_at.is_some(), job.is_over);
+            prop_assert_eq!(seen.erased_at.is_some(), job.is_erased);
             let is_due = current.due.is_some() && current.claim > 0;
             prop_assert_eq!(seen.next_attempt_at.is_some(), is_due);
 

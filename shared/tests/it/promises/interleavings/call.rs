@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use storm_shared::{
-    models::{AttemptClass, CallbackUrl, RequestId, Status},
+    models::{AttemptClass, CallbackUrl, IdempotencyKey, Records, ReportSpec, RequestId, Status},
     services::{
         report::Report,
         store::{
-            Acceptance, Candidate, Capacity, Claim, Claimed, DueJobs, Expired, Heartbeat, NewJob,
-            Outcome, OwnerId, RedeliveryPage, Renewal, Scope, Settlement, Store, StoreError,
-            Unredeliverable,
+            Acceptance, CancelledClaim, CancelledWork, Candidate, Capacity, Claim, Claimed,
+            DueJobs, Expired, Heartbeat, NewJob, Outcome, OwnerId, RedeliveryPage, Renewal, Scope,
+            Settlement, Store, StoreError, Uncancellable, Unerasable, Unredeliverable,
         },
     },
 };
@@ -21,6 +21,8 @@ use crate::jobs::{attempted, retry, spec};
 pub(super) enum Call {
     /// With a callback, or without.
     Accept(RequestId, bool),
+    /// A submission with an idempotency key, and which of the possible ones it is.
+    Submit(RequestId, u8, u32),
     Register(OwnerId),
     Renew(OwnerId),
     Deregister(OwnerId),
@@ -32,6 +34,10 @@ pub(super) enum Call {
     Redeliver(RequestId),
     RedeliverAll(Vec<RequestId>),
     FindEnded(Page),
+    Cancel(RequestId),
+    Erase(RequestId),
+    /// Of what ended this long ago.
+    Sweep(Duration),
 }
 
 /// A page of redeliverable requests.
@@ -62,7 +68,8 @@ pub(super) enum Answer {
     Done,
     ClaimLost,
     LeaseLost,
-    Others(Vec<Heartbeat>),
+    /// The other workers' heartbeats, and the cancelled claims.
+    Others(Vec<Heartbeat>, Vec<CancelledClaim>),
     Released(usize),
     Found(DueJobs),
     Won(Vec<Won>),
@@ -71,6 +78,19 @@ pub(super) enum Answer {
     Begun(usize),
     /// A page, and the cursor of the next one.
     Ended(Vec<RequestId>, Option<RequestId>),
+    Submitted(Submitted),
+    Cancelled(Result<(CancelledWork, Status, bool), Uncancellable>),
+    Erased(Result<Status, Unerasable>),
+    /// How many requests.
+    Swept(usize),
+}
+
+/// What became of a submission with an idempotency key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Submitted {
+    Stored,
+    Replayed(RequestId),
+    Conflicting,
 }
 
 /// A claimed job or redelivery.
@@ -99,15 +119,17 @@ impl Call {
                 done(accepted.map(|accepted| assert_eq!(accepted, Acceptance::Stored)))
             }
             Self::Register(owner) => done(store.register(owner).await),
-            Self::Renew(owner) => {
-                store
-                    .renew(owner, 0)
-                    .await
-                    .map(|Renewal { mut others, .. }| {
-                        others.sort_by_key(|other| other.owner);
-                        Answer::Others(others)
-                    })
-            }
+            Self::Submit(id, key, records) => submit(store, id, key, records).await,
+            Self::Renew(owner) => store.renew(owner, 0).await.map(|renewal| {
+                let Renewal {
+                    mut others,
+                    mut cancelled,
+                    paused: _,
+                } = renewal;
+                others.sort_by_key(|other| other.owner);
+                cancelled.sort_by_key(|claim| (claim.id, claim.number));
+                Answer::Others(others, cancelled)
+            }),
             Self::Deregister(owner) => store.deregister(owner).await.map(Answer::Released),
             Self::FindDue(limit) => claimable(store, limit).await.map(Answer::Found),
             Self::Claim(owner, seen) => store.claim(owner, seen, usize::MAX).await.map(won),
@@ -126,6 +148,17 @@ impl Call {
                 begun.map(Answer::Begun)
             }
             Self::FindEnded(page) => find_ended(store, page).await,
+            Self::Cancel(id) => store.cancel(Scope::All, id).await.map(|cancelled| {
+                Answer::Cancelled(cancelled.map(|it| (it.what, it.status, it.may_arrive)))
+            }),
+            Self::Erase(id) => {
+                let erased = store.erase(Scope::All, id).await;
+                erased.map(|erased| Answer::Erased(erased.map(|it| it.status)))
+            }
+            Self::Sweep(keep) => {
+                let swept = store.sweep(keep, None).await;
+                swept.map(|swept| Answer::Swept(swept.deleted))
+            }
         };
         match answer {
             Ok(answer) => answer,
@@ -186,6 +219,25 @@ fn won(claimed: Claimed) -> Answer {
 
 fn done(result: Result<(), StoreError>) -> Result<Answer, StoreError> {
     result.map(|()| Answer::Done)
+}
+
+async fn submit(store: &Store, id: RequestId, key: u8, records: u32) -> Result<Answer, StoreError> {
+    let records = Records::new(records.into(), Records::MAX_ASYNC).unwrap();
+    let key = key_name(key);
+    let callback = CallbackUrl::parse("http://a/").unwrap();
+    let job = NewJob {
+        idempotency_key: Some(IdempotencyKey::try_from(key.as_bytes()).unwrap()),
+        ..NewJob::new(id, ReportSpec { records, ..spec() }, Some(callback))
+    };
+    Ok(Answer::Submitted(match store.accept(job).await? {
+        Acceptance::Stored => Submitted::Stored,
+        Acceptance::Replayed { id, .. } => Submitted::Replayed(id),
+        Acceptance::Conflicting => Submitted::Conflicting,
+    }))
+}
+
+pub(super) fn key_name(key: u8) -> String {
+    format!("key-{key}")
 }
 
 async fn find_ended(store: &Store, page: Page) -> Result<Answer, StoreError> {

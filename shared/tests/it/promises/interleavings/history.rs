@@ -15,6 +15,7 @@ use crate::database::{Entry, History, Moment, Row, Tables};
 pub(super) enum End {
     Completed,
     Failed,
+    Cancelled,
     Scheduled,
     Parked,
     Poisoned,
@@ -37,6 +38,8 @@ struct Change<'a> {
     id: RequestId,
     job: Option<&'a Row>,
     redelivery: Option<&'a Row>,
+    /// The redelivery was cancelled with an earlier change.
+    was_cancelled: bool,
     moment: &'a Moment,
 }
 
@@ -68,16 +71,39 @@ pub(super) fn redeliveries(history: &History) -> usize {
     changes.filter(begun).count()
 }
 
+/// The number of requests that were deleted.
+pub(super) fn deletions(history: &History) -> usize {
+    let moments = history.values().flatten();
+    let deleted = |it: &&Moment| it.work == Work::Job && it.is_deleted;
+    moments.filter(deleted).count()
+}
+
+/// The jobs that were cancelled, and the requests whose redeliveries were, each as often as it was.
+pub(super) fn cancelled(history: &History) -> (Vec<RequestId>, Vec<RequestId>) {
+    let changes = history.iter().flat_map(|(id, it)| changes(*id, it));
+    let cancelled = changes.filter(Change::is_cancel);
+    let (jobs, redeliveries): (Vec<_>, Vec<_>) =
+        cancelled.partition(|change| change.moment.work == Work::Job);
+    let ids = |of: Vec<Change<'_>>| of.iter().map(|change| change.id).collect();
+    (ids(jobs), ids(redeliveries))
+}
+
 /// Checks that each job and redelivery made only legal changes, and that the events match them.
-pub(super) fn check(history: &History, tables: &Tables) -> TestCaseResult {
+/// `ever` has the attempts and events of requests that were deleted or erased, too.
+pub(super) fn check(history: &History, tables: &Tables, ever: &Tables) -> TestCaseResult {
     let jobs = tables.rows.keys().filter(|(_, work)| *work == Work::Job);
+    let is_left = |moments: &Vec<Moment>| {
+        let mut jobs = moments.iter().rev().filter(|it| it.work == Work::Job);
+        jobs.next().is_some_and(|last| !last.is_deleted)
+    };
+    let left = history.iter().filter(|(_, moments)| is_left(moments));
     prop_assert!(
-        history.keys().eq(jobs.map(|(id, _)| id)),
+        left.map(|(id, _)| id).eq(jobs.map(|(id, _)| id)),
         "the history has exactly the table's requests"
     );
     for (id, moments) in history {
-        let attempts = &tables.attempts;
-        let events = tables.events.get(id).map_or(&[][..], Vec::as_slice);
+        let attempts = &ever.attempts;
+        let events = ever.events.get(id).map_or(&[][..], Vec::as_slice);
         changes(*id, moments)
             .try_for_each(|change| change.is_allowed(attempts))
             .and_then(|()| events_match(*id, moments, attempts, events))
@@ -92,14 +118,18 @@ fn with_history(id: RequestId, moments: &[Moment], wrong: &TestCaseError) -> Tes
 }
 
 fn changes(id: RequestId, moments: &[Moment]) -> impl Iterator<Item = Change<'_>> {
-    let (mut job, mut redelivery) = (None, None);
+    let (mut job, mut redelivery, mut was_cancelled) = (None, None, false);
     moments.iter().map(move |moment| {
         let change = Change {
             id,
             job,
             redelivery,
+            was_cancelled,
             moment,
         };
+        if moment.work == Work::Redelivery {
+            was_cancelled = change.is_cancel();
+        }
         let row = (!moment.is_deleted).then_some(&moment.row);
         match moment.work {
             Work::Job => job = row,
@@ -122,11 +152,29 @@ impl Change<'_> {
         is_pending && self.moment.row.status == Status::Processing
     }
 
+    /// Whether this takes a job, or a redelivery, away from its worker under a new claim number. A
+    /// redelivery is deleted with the next change.
+    fn is_cancel(&self) -> bool {
+        let new = &self.moment.row;
+        self.old().is_some_and(|old| {
+            let is_unfinished = matches!(old.status, Status::Pending | Status::Processing);
+            is_unfinished && !self.moment.is_deleted && new.claim > old.claim && !self.is_claim()
+        })
+    }
+
     /// How a claim ended with this change, if one did.
     fn end(&self, attempts: &Attempts) -> Option<End> {
         let Moment {
             row, is_deleted, ..
         } = self.moment;
+        if self.is_cancel() {
+            let old = self.old().filter(|old| old.status == Status::Processing);
+            return old.map(|_| End::Cancelled);
+        }
+        // The deletion of a cancelled redelivery.
+        if *is_deleted && self.was_cancelled {
+            return None;
+        }
         let old = self.old().filter(|old| old.status == Status::Processing)?;
         match (row.status, row.failure) {
             (Status::Processing, _) if *is_deleted => {
@@ -150,11 +198,18 @@ impl Change<'_> {
                 Ok(())
             }
             (Work::Redelivery, None) => self.is_begun(),
-            (Work::Job, Some(_)) if self.moment.is_deleted => {
-                Err(TestCaseError::fail("a request is deleted"))
+            (Work::Job, Some(old)) if self.moment.is_deleted => {
+                prop_assert!(old.is_over, "an unfinished request is deleted");
+                prop_assert!(
+                    self.redelivery.is_none(),
+                    "it is deleted during a redelivery"
+                );
+                Ok(())
             }
+            (Work::Job, Some(old)) if new.is_erased != old.is_erased => self.is_erased(old),
             (Work::Job, Some(old)) if old.is_over => self.is_written_back(old, attempts),
             (Work::Redelivery, Some(_)) if self.moment.is_deleted => self.is_ended(attempts),
+            (_, Some(old)) if self.is_cancel() => self.is_taken_away(old),
             (_, Some(old)) => self.is_step(old, attempts),
         }
     }
@@ -163,6 +218,7 @@ impl Change<'_> {
     fn is_begun(&self) -> TestCaseResult {
         let (new, job) = (&self.moment.row, self.job.unwrap());
         prop_assert!(job.is_over && job.result.is_some(), "nothing to redeliver");
+        prop_assert!(!job.is_erased, "erased");
         prop_assert_eq!((new.status, new.owner), (Status::Pending, None));
         prop_assert_eq!(
             (new.claim, new.attempts, new.parks),
@@ -173,18 +229,53 @@ impl Change<'_> {
         Ok(())
     }
 
+    /// A cancelled job has ended. A cancelled redelivery is about to be deleted. Nothing else
+    /// changes.
+    fn is_taken_away(&self, old: &Row) -> TestCaseResult {
+        let mut expected = Row {
+            claim: old.claim + 1,
+            owner: None,
+            ..old.clone()
+        };
+        if self.moment.work == Work::Job {
+            expected.status = Status::Failed;
+            expected.failure = Some(FailureReason::Cancelled);
+            (expected.due, expected.is_over) = (None, true);
+        }
+        prop_assert_eq!(&self.moment.row, &expected, "cancelled");
+        Ok(())
+    }
+
+    /// The outcome of an erased job stays.
+    fn is_erased(&self, old: &Row) -> TestCaseResult {
+        prop_assert!(old.is_over, "an unfinished job is erased");
+        prop_assert!(
+            self.redelivery.is_none(),
+            "it is erased during a redelivery"
+        );
+        let expected = Row {
+            result: None,
+            is_erased: true,
+            ..old.clone()
+        };
+        prop_assert_eq!(&self.moment.row, &expected, "erased");
+        Ok(())
+    }
+
     /// A job that has ended changes only with the end of its redelivery.
     fn is_written_back(&self, old: &Row, attempts: &Attempts) -> TestCaseResult {
         let new = &self.moment.row;
         let Some(redelivery) = self.redelivery else {
             return Err(TestCaseError::fail("a finished job changes"));
         };
-        prop_assert_eq!(redelivery.status, Status::Processing);
+        prop_assert!(self.was_cancelled || redelivery.status == Status::Processing);
         prop_assert_eq!(counts(new), counts(redelivery));
         prop_assert_eq!(&new.result, &old.result);
         prop_assert_eq!((new.due, new.is_over), (None, true));
         let redeemed = (Transition::Redeem.from(), Transition::Redeem.to());
-        if (old.status, new.status) == redeemed {
+        if self.was_cancelled {
+            prop_assert_eq!((new.status, new.failure), (old.status, old.failure));
+        } else if (old.status, new.status) == redeemed {
             let end = end_of_redelivery(self.id, redelivery, attempts);
             prop_assert_eq!(end, End::Completed);
         } else {
@@ -197,8 +288,11 @@ impl Change<'_> {
     /// A redelivery that is over has left its counts and its outcome to its job.
     fn is_ended(&self, attempts: &Attempts) -> TestCaseResult {
         let (row, job) = (&self.moment.row, self.job.unwrap());
-        prop_assert_eq!(row.status, Status::Processing, "deleted unclaimed");
         prop_assert_eq!(counts(job), counts(row));
+        if self.was_cancelled {
+            return Ok(());
+        }
+        prop_assert_eq!(row.status, Status::Processing, "deleted unclaimed");
         let end = end_of_redelivery(self.id, row, attempts);
         prop_assert!(job.status == Status::Completed || end != End::Completed);
         if let Some(failure) = job.failure {
@@ -282,7 +376,7 @@ fn events_match(
         let new = &change.moment.row;
         let may_be: &[EventKind] = match end {
             // No event: a success, or no attempt.
-            End::Completed | End::Parked => continue,
+            End::Completed | End::Parked | End::Cancelled => continue,
             End::Failed if last_attempt(id, new, attempts).is_none() => continue,
             End::Failed | End::Scheduled => &[EventKind::AttemptFailed],
             End::Poisoned => &[EventKind::ClaimLost],

@@ -13,7 +13,7 @@ use storm_shared::{
 use uuid::Uuid;
 
 use super::{
-    call::{Answer, Call, Page, Won, Writing},
+    call::{Answer, Call, Page, Submitted, Won, Writing},
     operation::{Forgery, Operation, What},
 };
 
@@ -60,6 +60,10 @@ impl Memory {
             Operation::Accept { has_callback } => {
                 self.next_id += Duration::from_millis(1);
                 Call::Accept(RequestId::floor(self.next_id), has_callback)
+            }
+            Operation::Submit { key, records } => {
+                self.next_id += Duration::from_millis(1);
+                Call::Submit(RequestId::floor(self.next_id), key, records)
             }
             Operation::Register => Call::Register(OwnerId::generate()),
             Operation::RegisterAgain { worker } => Call::Register(*newest(&self.owners, worker)?),
@@ -112,6 +116,11 @@ impl Memory {
                 }
                 Call::Write(claim, self.writing(what, attempts))
             }
+            Operation::Cancel { mistaken: true, .. } => Call::Cancel(RequestId::generate()),
+            Operation::Cancel { request, .. } => Call::Cancel(*newest(&self.requests, request)?),
+            Operation::Erase { mistaken: true, .. } => Call::Erase(RequestId::generate()),
+            Operation::Erase { request, .. } => Call::Erase(*newest(&self.requests, request)?),
+            Operation::Sweep { keep } => Call::Sweep(keep),
             Operation::Redeliver { mistaken: true, .. } => Call::Redeliver(RequestId::generate()),
             Operation::Redeliver { request, .. } => {
                 Call::Redeliver(*newest(&self.requests, request)?)
@@ -158,7 +167,8 @@ impl Memory {
     /// Remembers the answer to a call.
     pub(super) fn learn(&mut self, call: &Call, answer: &Answer) {
         match (call, answer) {
-            (Call::Accept(id, _), Answer::Done) => {
+            (Call::Accept(id, _), Answer::Done)
+            | (Call::Submit(id, ..), Answer::Submitted(Submitted::Stored)) => {
                 self.candidates.push(Candidate::notified(*id));
                 self.requests.push(*id);
             }
@@ -170,7 +180,7 @@ impl Memory {
             (Call::Register(owner), Answer::Done) if !self.owners.contains(owner) => {
                 self.owners.push(*owner);
             }
-            (_, Answer::Others(others)) => {
+            (_, Answer::Others(others, _)) => {
                 // The worker with the fewest renewals is the newest.
                 let seen = self.sightings.len();
                 self.sightings.extend_from_slice(others);

@@ -1,25 +1,40 @@
 //! The model of the store: the rules of claims and leases, without SQL.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use storm_shared::{
     models::{AttemptClass, EventKind, FailureReason, RequestId, Status},
     services::{
         report::Report,
-        store::{Candidate, Claim, Expired, Heartbeat, Outcome, OwnerId, Unredeliverable, Work},
+        store::{
+            CancelledClaim, CancelledWork, Candidate, Claim, Expired, Heartbeat, Outcome, OwnerId,
+            Uncancellable, Unerasable, Unredeliverable, Work,
+        },
     },
 };
 
-use super::call::{Answer, Call, ERROR, Page, Won, Writing};
+use super::call::{Answer, Call, ERROR, Page, Submitted, Won, Writing, key_name};
 use crate::database::{Due, Key, Row, Tables};
 
 /// The expected contents of the tables.
 #[derive(Default)]
 pub(super) struct Model {
     pub(super) tables: Tables,
+    /// Whether the window of idempotency keys is longer than the test, or over at once.
+    keeps_keys: bool,
     /// The requests that have a callback.
     with_callback: BTreeSet<RequestId>,
+    /// What was submitted with each key.
+    submitted: BTreeMap<String, u32>,
+    /// The cancelled jobs, and whether an attempt may arrive.
+    may_arrive: BTreeMap<RequestId, bool>,
 }
+
+/// The heartbeats that name a cancelled claim.
+const BEATS: i64 = 4;
 
 impl Row {
     /// A new job.
@@ -36,6 +51,7 @@ impl Row {
             due: Some(Due::After(Duration::ZERO)),
             failure: None,
             is_over: false,
+            is_erased: false,
         }
     }
 
@@ -57,6 +73,7 @@ impl Row {
     }
 
     fn end(&mut self, failure: Option<FailureReason>) {
+        self.due = None;
         self.status = match failure {
             None => Status::Completed,
             Some(_) => Status::Failed,
@@ -77,6 +94,13 @@ impl Row {
 }
 
 impl Model {
+    pub(super) fn new(keeps_keys: bool) -> Self {
+        Self {
+            keeps_keys,
+            ..Self::default()
+        }
+    }
+
     /// The expected answer to `call`. For a due query, see [`Model::find`].
     pub(super) fn call(&mut self, call: &Call) -> Answer {
         match call {
@@ -100,10 +124,18 @@ impl Model {
             Call::Write(claim, writing) => self.write(claim, writing),
             Call::Redeliver(id) => Answer::Redelivery(self.redeliver(*id)),
             Call::RedeliverAll(ids) => {
-                let begun = ids.iter().filter(|id| self.redeliver(**id).is_ok());
+                let begun = ids
+                    .iter()
+                    .filter(|id| !self.is_cancelled(**id) && self.redeliver(**id).is_ok());
                 Answer::Begun(begun.count())
             }
             Call::FindEnded(page) => self.find_ended(page),
+            Call::Submit(id, key, records) => {
+                Answer::Submitted(self.submit(*id, key_name(*key), *records))
+            }
+            Call::Cancel(id) => Answer::Cancelled(self.cancel(*id)),
+            Call::Erase(id) => Answer::Erased(self.erase(*id)),
+            Call::Sweep(keep) => Answer::Swept(self.sweep(*keep)),
             Call::FindDue(_) => panic!("a due query changes nothing"),
         }
     }
@@ -134,17 +166,36 @@ impl Model {
             return Answer::LeaseLost;
         };
         *beat += 1;
+        let beat = *beat;
         let workers = self.tables.workers.iter();
         let others = workers.filter(|(other, _)| **other != owner);
         let heartbeats = others.map(|(owner, beat)| Heartbeat {
             owner: *owner,
             beat: *beat,
         });
-        Answer::Others(heartbeats.collect())
+        let others = heartbeats.collect();
+        let notes = &mut self.tables.cancellations;
+        let its_own = notes.keys().filter(|(told, ..)| *told == owner);
+        let cancelled = its_own.map(|(_, id, number)| CancelledClaim {
+            id: *id,
+            number: *number,
+        });
+        let cancelled = cancelled.collect();
+        // The answer may be lost, so that some heartbeats name each.
+        notes.retain(|(told, ..), noted| *told != owner || *noted > beat - BEATS);
+        Answer::Others(others, cancelled)
+    }
+
+    /// The lease of a worker ends.
+    fn forget(&mut self, owner: OwnerId) {
+        self.tables.workers.remove(&owner);
+        self.tables
+            .cancellations
+            .retain(|(told, ..), _| *told != owner);
     }
 
     fn deregister(&mut self, owner: OwnerId) -> Answer {
-        self.tables.workers.remove(&owner);
+        self.forget(owner);
         let held = self.held_by(owner);
         for key in &held {
             self.record(*key, EventKind::GivenBack, None);
@@ -218,7 +269,7 @@ impl Model {
         if self.tables.workers.get(&seen.owner) != Some(&seen.beat) {
             return None;
         }
-        self.tables.workers.remove(&seen.owner);
+        self.forget(seen.owner);
         let held = self.held_by(seen.owner);
         let alone = held.len() == 1;
         let (mut reclaimed, mut poisoned) = (0, 0);
@@ -308,8 +359,8 @@ impl Model {
                 made.is_some_and(|(_, by)| *by == claim.number)
             }
             (Writing::End(..), None) => {
-                let request = &self.tables.rows[&(claim.id, Work::Job)];
-                request.is_over && request.is_of(claim)
+                let request = self.tables.rows.get(&(claim.id, Work::Job));
+                request.is_some_and(|request| request.is_over && request.is_of(claim))
             }
             _ => false,
         }
@@ -319,18 +370,23 @@ impl Model {
     /// request, and ends it anew unless that is `COMPLETED`.
     fn end(&mut self, (id, work): Key, failure: Option<FailureReason>) {
         if work == Work::Redelivery {
-            let ended = self.tables.rows.remove(&(id, work)).unwrap();
-            let request = self.row((id, Work::Job));
-            request.claim = ended.claim;
-            request.owner = ended.owner;
-            request.attempts = ended.attempts;
-            request.lost_claims = ended.lost_claims;
-            request.parks = ended.parks;
-            if request.status == Status::Completed {
+            self.leave_counts(id);
+            if self.row((id, Work::Job)).status == Status::Completed {
                 return;
             }
         }
         self.row((id, Work::Job)).end(failure);
+    }
+
+    /// Removes a redelivery. Its counts and its last owner are those of its request.
+    fn leave_counts(&mut self, id: RequestId) {
+        let ended = self.tables.rows.remove(&(id, Work::Redelivery)).unwrap();
+        let request = self.row((id, Work::Job));
+        request.claim = ended.claim;
+        request.owner = ended.owner;
+        request.attempts = ended.attempts;
+        request.lost_claims = ended.lost_claims;
+        request.parks = ended.parks;
     }
 
     fn redeliver(&mut self, id: RequestId) -> Result<(), Unredeliverable> {
@@ -338,6 +394,9 @@ impl Model {
         let request = rows.get(&(id, Work::Job)).ok_or(Unredeliverable::Unknown)?;
         if !request.is_over {
             return Err(Unredeliverable::Unfinished);
+        }
+        if request.is_erased {
+            return Err(Unredeliverable::Erased);
         }
         if request.result.is_none() || !self.with_callback.contains(&id) {
             return Err(Unredeliverable::Nothing);
@@ -364,12 +423,120 @@ impl Model {
             && let Some((id, row)) = of_status.next()
         {
             let is_under_way = self.tables.rows.contains_key(&(id, Work::Redelivery));
-            if row.result.is_some() && self.with_callback.contains(&id) && !is_under_way {
+            let is_deliverable = row.result.is_some() && self.with_callback.contains(&id);
+            if is_deliverable && !is_under_way && !self.is_cancelled(id) {
                 found.push(id);
             }
         }
         let next = of_status.peek().and(found.last().copied());
         Answer::Ended(found, next)
+    }
+
+    fn is_cancelled(&self, id: RequestId) -> bool {
+        let job = self.tables.rows.get(&(id, Work::Job));
+        job.is_some_and(|job| job.failure == Some(FailureReason::Cancelled))
+    }
+
+    /// A key belongs to its job until its window is over and the job has ended, or is gone.
+    fn submit(&mut self, id: RequestId, key: String, records: u32) -> Submitted {
+        if let Some((first, is_known)) = self.tables.keys.get(&key) {
+            let is_over = self.tables.rows[&(*first, Work::Job)].is_over;
+            if self.keeps_keys || !is_over {
+                return if *is_known && self.submitted[&key] == records {
+                    Submitted::Replayed(*first)
+                } else {
+                    Submitted::Conflicting
+                };
+            }
+        }
+        self.tables.keys.insert(key.clone(), (id, true));
+        self.submitted.insert(key, records);
+        self.tables.rows.insert((id, Work::Job), Row::new());
+        self.with_callback.insert(id);
+        Submitted::Stored
+    }
+
+    /// Ends what is unfinished under a new claim number, and leaves a note for the worker that
+    /// holds it.
+    fn cancel(&mut self, id: RequestId) -> Result<(CancelledWork, Status, bool), Uncancellable> {
+        let job = self.tables.rows.get(&(id, Work::Job));
+        let job = job.ok_or(Uncancellable::Unknown)?.clone();
+        let redelivery = self.tables.rows.get(&(id, Work::Redelivery)).cloned();
+        let (key, row) = match redelivery {
+            _ if !job.is_over => ((id, Work::Job), job.clone()),
+            Some(row) => ((id, Work::Redelivery), row),
+            None if self.is_cancelled(id) => {
+                return Ok((CancelledWork::Job, job.status, self.may_arrive[&id]));
+            }
+            None => return Err(Uncancellable::Over(job.status)),
+        };
+        let is_held = row.status == Status::Processing;
+        if let Some(owner) = row.owner.filter(|_| is_held)
+            && let Some(beat) = self.tables.workers.get(&owner).copied()
+        {
+            let note = (owner, id, row.claim);
+            self.tables.cancellations.entry(note).or_insert(beat);
+        }
+        let cancelled = self.row(key);
+        cancelled.claim += 1;
+        cancelled.owner = None;
+        if key.1 == Work::Redelivery {
+            self.leave_counts(id);
+            return Ok((CancelledWork::Redelivery, job.status, is_held));
+        }
+        cancelled.end(Some(FailureReason::Cancelled));
+        // A worker that has lost the job may still be about to call.
+        let may_arrive = is_held || row.lost_claims > 0;
+        self.may_arrive.insert(id, may_arrive);
+        Ok((CancelledWork::Job, Status::Failed, may_arrive))
+    }
+
+    /// Only what is over, and is not redelivered. The outcome stays.
+    fn erase(&mut self, id: RequestId) -> Result<Status, Unerasable> {
+        let is_redelivered = self.tables.rows.contains_key(&(id, Work::Redelivery));
+        let job = self.tables.rows.get_mut(&(id, Work::Job));
+        let job = job.ok_or(Unerasable::Unknown)?;
+        if !job.is_over {
+            return Err(Unerasable::Unfinished);
+        }
+        if is_redelivered {
+            return Err(Unerasable::UnderWay);
+        }
+        job.result = None;
+        job.is_erased = true;
+        let status = job.status;
+        for (_, _, detail) in self.tables.events.entry(id).or_default() {
+            *detail = None;
+        }
+        self.tables.events.retain(|_, events| !events.is_empty());
+        for (of, is_known) in self.tables.keys.values_mut() {
+            *is_known = *is_known && *of != id;
+        }
+        Ok(status)
+    }
+
+    /// Deletes what is over with all that belongs to it. A redelivery keeps its request, and so
+    /// does a key whose window is not over. Nothing has ended an hour ago.
+    fn sweep(&mut self, keep: Duration) -> usize {
+        if !keep.is_zero() {
+            return 0;
+        }
+        let tables = &mut self.tables;
+        let is_keyed = |id| tables.keys.values().any(|(of, _)| *of == id);
+        let jobs = tables
+            .rows
+            .iter()
+            .filter(|((_, work), row)| *work == Work::Job && row.is_over);
+        let gone: BTreeSet<_> = jobs
+            .map(|((id, _), _)| *id)
+            .filter(|id| !tables.rows.contains_key(&(*id, Work::Redelivery)))
+            .filter(|id| !(self.keeps_keys && is_keyed(*id)))
+            .collect();
+        tables.rows.retain(|(id, _), _| !gone.contains(id));
+        tables.attempts.retain(|(id, _), _| !gone.contains(id));
+        tables.events.retain(|id, _| !gone.contains(id));
+        tables.keys.retain(|_, (id, _)| !gone.contains(id));
+        gone.len()
     }
 
     fn row(&mut self, key: Key) -> &mut Row {

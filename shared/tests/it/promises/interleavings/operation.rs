@@ -17,6 +17,8 @@ use super::HOUR;
 pub(super) enum Operation {
     /// The API accepts a job, and the notifier sends a notification.
     Accept { has_callback: bool },
+    /// The same with an idempotency key. Some submissions are the same, and some are not.
+    Submit { key: u8, records: u32 },
     /// A worker process starts and registers.
     Register,
     /// A worker registers again, because the first answer was lost.
@@ -55,6 +57,12 @@ pub(super) enum Operation {
     RedeliverAll { page: usize },
     /// A client reads the next page of redeliverable requests, or the first one after the last.
     FindEnded { status: Status, limit: usize },
+    /// A client cancels a request. If `mistaken`, none that exists.
+    Cancel { request: usize, mistaken: bool },
+    /// A client erases a request. If `mistaken`, none that exists.
+    Erase { request: usize, mistaken: bool },
+    /// The worker that does so deletes what ended at least this long ago.
+    Sweep { keep: Duration },
 }
 
 /// What is wrong with a claim that nobody has won.
@@ -88,6 +96,8 @@ pub(super) enum What {
 /// The number of workers and jobs at the start, and the operations.
 #[derive(Clone, Debug)]
 pub(super) struct Case {
+    /// How long an idempotency key belongs to its job, if that has ended: for ever, or no longer.
+    pub(super) keeps_keys: bool,
     pub(super) workers: usize,
     pub(super) jobs: usize,
     pub(super) script: Script,
@@ -99,7 +109,9 @@ pub(super) struct Script(pub(super) Vec<Operation>);
 
 /// Cases for the sequential test.
 pub(super) fn case() -> impl Strategy<Value = Case> {
-    (2..=4usize, 1..=3usize, script(1..30)).prop_map(|(workers, jobs, script)| Case {
+    let parts = (prop::bool::ANY, 2..=4usize, 1..=3usize, script(1..30));
+    parts.prop_map(|(keeps_keys, workers, jobs, script)| Case {
+        keeps_keys,
         workers,
         jobs,
         script,
@@ -124,6 +136,11 @@ fn script(length: Range<usize>) -> impl Strategy<Value = Script> {
         ),
         1 => (worker(), end(), 2..=3u32)
             .prop_map(|(worker, end, max_claims)| deadly_redelivery(worker, end, max_claims)),
+        2 => (worker(), what(), prop::option::of(end()), last()).prop_map(
+            |(worker, what, redelivered, last)| cancelled(worker, what, redelivered, last)
+        ),
+        2 => (worker(), end(), last(), last())
+            .prop_map(|(worker, end, one, other)| removed(worker, end, one, other)),
     ];
     vec(scene, length).prop_map(|scenes| Script(scenes.concat()))
 }
@@ -197,6 +214,60 @@ fn deadly_redelivery(worker: usize, end: What, max_claims: u32) -> Vec<Operation
     redelivered(worker, end).into_iter().chain(deaths).collect()
 }
 
+/// A worker holds a job, or a redelivery of one that it has ended, when that is cancelled. It
+/// writes all the same, hears of it, and something happens to the request.
+fn cancelled(worker: usize, what: What, ended: Option<What>, last: Operation) -> Vec<Operation> {
+    let accept = Operation::Accept { has_callback: true };
+    let before = ended.map_or_else(Vec::new, |end| redelivered(worker, end));
+    let cancel = Operation::Cancel {
+        request: 0,
+        mistaken: false,
+    };
+    let mut script = vec![accept];
+    script.extend(before);
+    script.extend(take(worker, 4));
+    script.extend([
+        cancel,
+        write(0, what),
+        Operation::Renew { worker },
+        cancel,
+        last,
+    ]);
+    script
+}
+
+/// A worker ends a job with a key, and two things happen to the request; then the key comes again.
+fn removed(worker: usize, end: What, one: Operation, other: Operation) -> Vec<Operation> {
+    let submit = Operation::Submit {
+        key: 0,
+        records: 10,
+    };
+    let [find, claim] = take(worker, 4);
+    vec![
+        submit,
+        find,
+        claim,
+        write(0, end),
+        one,
+        other,
+        submit,
+        write(0, end),
+    ]
+}
+
+/// What can happen to the newest request.
+fn last() -> impl Strategy<Value = Operation> {
+    let (request, mistaken) = (0, false);
+    prop_oneof![
+        Just(Operation::Erase { request, mistaken }),
+        Just(Operation::Sweep {
+            keep: Duration::ZERO
+        }),
+        Just(Operation::Redeliver { request, mistaken }),
+        Just(Operation::Cancel { request, mistaken }),
+    ]
+}
+
 fn write(claim: usize, what: What) -> Operation {
     Operation::Write {
         claim,
@@ -220,7 +291,7 @@ fn operation() -> impl Strategy<Value = Operation> {
         Claim, ClaimAgain, Deregister, Expire, FindDue, Register, RegisterAgain, Renew, Write,
     };
     prop_oneof![
-        8 => for_a_client(),
+        10 => for_requests(),
         2 => Just(Register),
         1 => worker().prop_map(|worker| RegisterAgain { worker }),
         4 => worker().prop_map(|worker| Renew { worker }),
@@ -238,11 +309,17 @@ fn operation() -> impl Strategy<Value = Operation> {
     ]
 }
 
-/// What a client asks for.
-fn for_a_client() -> impl Strategy<Value = Operation> {
-    use Operation::{Accept, FindEnded, Redeliver, RedeliverAll};
+/// What a client asks for, and what deletes old requests.
+fn for_requests() -> impl Strategy<Value = Operation> {
+    use Operation::{Accept, Cancel, Erase, FindEnded, Redeliver, RedeliverAll, Submit, Sweep};
     prop_oneof![
         2 => prop::bool::weighted(0.9).prop_map(|has_callback| Accept { has_callback }),
+        1 => wait().prop_map(|keep| Sweep { keep }),
+        2 => (0..3u8, 10..12u32).prop_map(|(key, records)| Submit { key, records }),
+        2 => (0..5usize, prop::bool::weighted(0.1))
+            .prop_map(|(request, mistaken)| Cancel { request, mistaken }),
+        2 => (0..5usize, prop::bool::weighted(0.1))
+            .prop_map(|(request, mistaken)| Erase { request, mistaken }),
         3 => (0..5usize, prop::bool::weighted(0.1))
             .prop_map(|(request, mistaken)| Redeliver { request, mistaken }),
         1 => (0..2usize).prop_map(|page| RedeliverAll { page }),

@@ -1,18 +1,22 @@
 //! Concurrent operations: rivals on two stores of one database, so that two writers contend for it.
 //! No single answer is predictable, but all answers together must match the table.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use jiff::Timestamp;
 use proptest::{prelude::*, test_runner::TestCaseResult};
 use storm_shared::{
     models::RequestId,
-    services::store::{Claim, Outcome, OwnerId, Store},
+    services::store::{CancelledWork, Claim, Outcome, OwnerId, Store},
 };
 
 use super::{
     HOUR,
-    call::{Answer, Call, Writing},
+    call::{Answer, Call, Submitted, Writing},
     history::{self, End},
     left,
     memory::Memory,
@@ -33,6 +37,11 @@ struct Rival {
     requeued: usize,
     poisoned: usize,
     redelivered: usize,
+    cancelled_jobs: BTreeSet<RequestId>,
+    cancelled_redeliveries: Vec<RequestId>,
+    deleted: usize,
+    /// Which request each submission with a key is, in the order of the answers.
+    keyed: Vec<(u8, RequestId)>,
 }
 
 /// Runs all `scripts` concurrently, then lets one worker finish all that is left.
@@ -58,10 +67,12 @@ pub(super) async fn play(engine: Engine, scripts: Vec<Script>) -> TestCaseResult
     rivals.push(last.end_all().await?);
 
     let (history, tables) = (database.history().await, database.tables().await);
+    let ever = database.ever().await;
     let left = left(&tables.rows);
     prop_assert!(left.is_empty(), "left: {:#?}", left);
-    history::check(&history, &tables)?;
-    compare(&history, &tables, rivals)?;
+    prop_assert_eq!(database.leftovers().await, 0);
+    history::check(&history, &tables, &ever)?;
+    compare(&history, &ever, rivals)?;
     for store in stores {
         store.close().await;
     }
@@ -81,6 +92,10 @@ impl Rival {
             requeued: 0,
             poisoned: 0,
             redelivered: 0,
+            cancelled_jobs: BTreeSet::new(),
+            cancelled_redeliveries: Vec::new(),
+            deleted: 0,
+            keyed: Vec::new(),
         }
     }
 
@@ -100,6 +115,20 @@ impl Rival {
         self.memory.learn(call, &answer);
         match (call, &answer) {
             (Call::Accept(id, _), Answer::Done) => self.accepted.push(*id),
+            (Call::Submit(id, key, _), Answer::Submitted(Submitted::Stored)) => {
+                self.accepted.push(*id);
+                self.keyed.push((*key, *id));
+            }
+            (Call::Submit(_, key, _), Answer::Submitted(Submitted::Replayed(id))) => {
+                self.keyed.push((*key, *id));
+            }
+            (Call::Cancel(id), Answer::Cancelled(Ok((CancelledWork::Job, ..)))) => {
+                self.cancelled_jobs.insert(*id);
+            }
+            (Call::Cancel(id), Answer::Cancelled(Ok((CancelledWork::Redelivery, ..)))) => {
+                self.cancelled_redeliveries.push(*id);
+            }
+            (_, Answer::Swept(deleted)) => self.deleted += deleted,
             (_, Answer::Won(jobs)) => {
                 for job in jobs {
                     // A repeated claim returns what it has won before.
@@ -139,7 +168,7 @@ impl Rival {
     async fn end_all(mut self) -> Result<Self, TestCaseError> {
         let worker = OwnerId::generate();
         self.call(&Call::Register(worker)).await?;
-        if let Answer::Others(others) = self.call(&Call::Renew(worker)).await? {
+        if let Answer::Others(others, _) = self.call(&Call::Renew(worker)).await? {
             for other in others {
                 self.call(&Call::Expire(other, 3)).await?;
             }
@@ -157,7 +186,9 @@ impl Rival {
 
 /// The answers match the table: nothing was done twice, nothing was done without an answer, and
 /// nothing was answered that was not done.
-fn compare(history: &History, tables: &Tables, rivals: Vec<Rival>) -> TestCaseResult {
+fn compare(history: &History, ever: &Tables, rivals: Vec<Rival>) -> TestCaseResult {
+    compare_removals(history, &rivals)?;
+    compare_keys(&rivals)?;
     let (mut accepted, mut claimed, mut ended) = (Vec::new(), Vec::new(), Vec::new());
     let (mut requeued, mut poisoned, mut redelivered) = (0, 0, 0);
     for rival in rivals {
@@ -168,7 +199,7 @@ fn compare(history: &History, tables: &Tables, rivals: Vec<Rival>) -> TestCaseRe
         poisoned += rival.poisoned;
         redelivered += rival.redelivered;
     }
-    let claims = history::claims(history, &tables.attempts);
+    let claims = history::claims(history, &ever.attempts);
     let ends = |which: End| claims.iter().filter(move |it| it.end == Some(which));
 
     accepted.sort();
@@ -214,4 +245,28 @@ fn compare(history: &History, tables: &Tables, rivals: Vec<Rival>) -> TestCaseRe
 
 fn is_of_claim(one: &(RequestId, i64, End), other: &(RequestId, i64, End)) -> bool {
     (one.0, one.1) == (other.0, other.1)
+}
+
+/// What was cancelled or deleted has an answer that says so, and the other way round. Several
+/// answers may say that one job is cancelled.
+fn compare_removals(history: &History, rivals: &[Rival]) -> TestCaseResult {
+    let (jobs, redeliveries) = history::cancelled(history);
+    let told: BTreeSet<_> = rivals.iter().flat_map(|it| &it.cancelled_jobs).collect();
+    prop_assert!(jobs.iter().eq(told), "cancelled jobs: {:?}", jobs);
+    let told = rivals.iter().flat_map(|it| &it.cancelled_redeliveries);
+    let mut told: Vec<_> = told.copied().collect();
+    told.sort();
+    prop_assert_eq!(told, redeliveries);
+    let deleted: usize = rivals.iter().map(|it| it.deleted).sum();
+    prop_assert_eq!(deleted, history::deletions(history));
+    Ok(())
+}
+
+/// A key whose window is not over has one job, whoever submits it.
+fn compare_keys(rivals: &[Rival]) -> TestCaseResult {
+    let mut jobs: BTreeMap<u8, RequestId> = BTreeMap::new();
+    for (key, id) in rivals.iter().flat_map(|it| &it.keyed) {
+        prop_assert_eq!(jobs.entry(*key).or_insert(*id), id, "two jobs of one key");
+    }
+    Ok(())
 }
