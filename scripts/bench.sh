@@ -3,6 +3,7 @@
 # another figure of the same run, which depends less on the machine.
 #   SECONDS          the length of each measurement, 1 to 99 [10]
 #   AGAINST=FOLDER   compare the binaries in FOLDER with the current ones
+#   ONLY=retention   measure the deletion of old requests only, for some three minutes
 # shellcheck disable=SC2030,SC2031 # each part runs in a subshell: its own stack, its own PID array
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=stack.sh
@@ -13,10 +14,14 @@ SECONDS_EACH=${1:-10}
 CONNECTIONS=64
 FINISHED=3000000 # rows below `accepted_on_top`
 TURNS=5 # runs of each set of binaries with AGAINST
+RETENTION_TURNS=3
+HOURS=24        # rounds of the compressed day
+HOUR_SECONDS=4  # how long each one accepts jobs
 RESULTS=$ROOT/target/bench
 NOBODY=http://receiver.example/webhook # accepted, but never called: no worker runs
 # It empties its Redis on purpose.
 [[ -z ${REDIS_URL:-} ]] || die "REDIS_URL is set: unset it, because this script starts a Redis of its own"
+[[ -z ${ONLY:-} || $ONLY == retention ]] || die "ONLY=$ONLY: expected retention"
 [[ $SECONDS_EACH =~ ^[1-9][0-9]?$ ]] || wrong "SECONDS: expected 1 to 99, not $SECONDS_EACH"
 
 # --- Measuring -----------------------------------------------------------------------------------
@@ -124,22 +129,113 @@ SQL
 # to the last settled job.
 delivered() (
     stack_start api worker
-    local begun deadline port rate jobs
-    port=$(free_port 16000)
-    spawn "$STORM_BIN/storm-loadgen" receive --listen "127.0.0.1:$port" >/dev/null 2>&1
-    PID[receiver]=$!
-    until is_busy 127.0.0.1 "$port"; do sleep 0.1; done
-    begun=$(now)
-    read -r rate jobs < <(flood "$STORM_API" "http://127.0.0.1:$port/webhook")
-    deadline=$((SECONDS + 120))
-    until (($(completed_jobs) >= jobs)); do
-        services_alive || die 'a service died'
-        ((SECONDS < deadline)) || die "only $(completed_jobs) of $jobs jobs were delivered in 120 s"
-        sleep 0.05
-    done
-    calculate "$jobs / ($(now) - $begun)" "$rate %.0f"
+    start_receiver
+    deliver
     stop receiver
 )
+
+# Starts a receiver at http://127.0.0.1:$PORT/webhook.
+start_receiver() {
+    PORT=$(free_port 16000)
+    spawn "$STORM_BIN/storm-loadgen" receive --listen "127.0.0.1:$PORT" >/dev/null 2>&1
+    PID[receiver]=$!
+    until is_busy 127.0.0.1 "$PORT"; do sleep 0.1; done
+}
+
+# Prints accepted/s, delivered/s and the number of jobs, of those that it submits.
+deliver() {
+    local begun before deadline rate jobs
+    before=$(completed_jobs)
+    begun=$(now)
+    read -r rate jobs < <(flood "$STORM_API" "http://127.0.0.1:$PORT/webhook")
+    deadline=$((SECONDS + 120))
+    until (($(completed_jobs) >= before + jobs)); do
+        services_alive || die 'a service died'
+        ((SECONDS < deadline)) ||
+            die "only $(($(completed_jobs) - before)) of $jobs jobs were delivered in 120 s"
+        sleep 0.05
+    done
+    calculate "$jobs / ($(now) - $begun)" "$rate %.0f $jobs"
+}
+
+# Deletes finished requests after 2 seconds, the shortest time that the settings allow here.
+delete_soon() { export HTTP_TIMEOUT=2s IDEMPOTENCY_WINDOW=2s RETENTION=2s; }
+
+# The same as `delivered`, without and with the deletion of old requests. The two alternate. Writes
+# lines of KIND ACCEPTED DELIVERED JOBS.
+with_and_without_deletion() {
+    local turn
+    for ((turn = 1; turn <= RETENTION_TURNS; turn++)); do
+        echo "kept $(RETENTION=0 delivered)"
+        echo "deleted $(delete_soon && delivered)"
+    done >"$RESULTS/retention"
+}
+
+#   retention_median KIND COLUMN
+retention_median() {
+    awk -v kind="$1" -v column="$2" '$1 == kind { print $column }' "$RESULTS/retention" |
+        sort -g | sed -n "$(((RETENTION_TURNS + 1) / 2))p"
+}
+
+# A day in HOURS rounds: each accepts jobs at full speed and ends when all of them are delivered.
+# What ended some rounds ago is deleted meanwhile. Writes lines of HOUR DELIVERED JOBS FILE API
+# WORKER, the sizes in KiB, and then the number of requests that are left.
+day() (
+    delete_soon
+    SECONDS_EACH=$HOUR_SECONDS
+    stack_start api worker
+    start_receiver
+    local hour delivered jobs file=${DB_URL#sqlite:}
+    for ((hour = 1; hour <= HOURS; hour++)); do
+        read -r _ delivered jobs < <(deliver)
+        echo "$hour $delivered $jobs $(($(stat -c %s "$file") / 1024))" \
+            "$(resident "${PID[api]}") $(resident "${PID[worker]}")"
+    done >"$RESULTS/day"
+    # Without new jobs, all of them are deleted.
+    local left deadline=$((SECONDS + 60))
+    left() { "$SQLITE" -cmd '.timeout 10000' "$file" 'SELECT count(*) FROM requests'; }
+    until left=$(left) && ((left == 0 || SECONDS >= deadline)); do sleep 1; done
+    echo "left $left" >>"$RESULTS/day"
+    stop receiver
+)
+
+# Prints the resident memory of a process in KiB.
+resident() { awk '/^VmRSS/ { print $2 }' "/proc/$1/status"; }
+
+# Prints the median of a column of the day, from one hour to another.
+#   of_day COLUMN FROM TO
+of_day() {
+    awk -v column="$1" -v from="$2" -v to="$3" '$1 >= from && $1 <= to { print $column }' \
+        "$RESULTS/day" | sort -g | sed -n "$((($3 - $2) / 2 + 1))p"
+}
+
+# Prints a size at the beginning, in the middle and at the end of the day, in MB. Once the first
+# requests were deleted, it should not grow.
+#   sizes_of_day COLUMN
+sizes_of_day() {
+    local hour sizes=()
+    for hour in 3 $((HOURS / 2)) "$HOURS"; do
+        sizes+=("$(($(of_day "$1" "$hour" "$hour") / 1024))")
+    done
+    echo "${sizes[*]} MB"
+}
+
+retention_table() {
+    local first last kept deleted
+    first=$(of_day 2 2 6) last=$(of_day 2 $((HOURS - 4)) "$HOURS")
+    kept=$(retention_median kept 3) deleted=$(retention_median deleted 3)
+    line 'accepted while all is delivered, nothing is deleted' "$(retention_median kept 2)/s"
+    line 'the same, all is deleted after 2 s' "$(retention_median deleted 2)/s" \
+        "$(calculate "$(retention_median deleted 2) / $(retention_median kept 2)") of that" '0.95'
+    line 'delivered, all is deleted after 2 s' "$deleted/s" \
+        "$(calculate "$deleted / $kept") of nothing deleted" '0.95'
+    line "a day in $HOURS rounds: $(awk '{ jobs += $3 } END { print jobs }' "$RESULTS/day") jobs, delivered at its end" \
+        "$last/s" "$(calculate "$last / $first") of the beginning" '0.9'
+    line 'the database file: in round 3, in the middle, at the end' "$(sizes_of_day 4)" '' 'flat'
+    line "the API's memory" "$(sizes_of_day 5)" '' 'flat'
+    line "the worker's memory" "$(sizes_of_day 6)" '' 'flat'
+    line 'requests left a minute after it' "$(awk '$1 == "left" { print $2 }' "$RESULTS/day")" '' '0'
+}
 
 # Measures acknowledgements while the worker runs and delivers the same jobs.
 #   ack_at RATE
@@ -294,6 +390,13 @@ sample_for() {
 #   line WHAT FIGURE [COMPARED [TARGET]]
 line() { printf '| %-60s | %16s | %-24s | %-12s |\n' "$1" "$2" "${3:-}" "${4:-}"; }
 
+heading() {
+    printf '\n%s, %s cores, %s s a measurement, load and receiver on the same cores\n\n' \
+        "$(uname -sm)" "$(nproc)" "$SECONDS_EACH"
+    line measured figure compared target
+    line --- ---: --- ---
+}
+
 # Compares two sets of binaries. They alternate, so that changes in the machine's speed affect both.
 compare() {
     local turn bin figures now=$STORM_BIN
@@ -348,12 +451,20 @@ main() {
         return
     fi
 
+    with_and_without_deletion
+    day
+    if [[ ${ONLY:-} == retention ]]; then
+        heading
+        retention_table
+        return
+    fi
+
     local bare full normal on_top both delivered half idle busy alone beside cpu memory pending speed pause right
     read -r bare _ < <(bare)
     read -r full _ < <(accepted full)
     read -r normal _ < <(accepted normal)
     read -r on_top _ < <(accepted_on_top)
-    read -r both delivered < <(delivered)
+    read -r both delivered _ < <(delivered)
     half=$((both / 2))
     ack_at "$half"
     isolation
@@ -363,10 +474,7 @@ main() {
     read -r cpu memory <<<"$(burst)"
     read -r pending speed pause right <<<"$(flushed)"
 
-    printf '\n%s, %s cores, %s s a measurement, load and receiver on the same cores\n\n' \
-        "$(uname -sm)" "$(nproc)" "$SECONDS_EACH"
-    line measured figure compared target
-    line --- ---: --- ---
+    heading
     line 'the bare route: validation and 202, no storage' "$bare/s"
     line 'accepted, DB_SYNCHRONOUS=full' "$full/s" "$(calculate "$full / $bare") of bare" '0.25'
     line 'accepted, DB_SYNCHRONOUS=normal' "$normal/s" "$(calculate "$normal / $bare") of bare"
@@ -387,6 +495,7 @@ main() {
     line "the worker's CPU time and peak memory for these" "$cpu s, $memory MB"
     line "FLUSHALL under $pending pending jobs: full speed ($speed/s) after" "$pause s" \
         "$right of 20000 right" 'within 3 s'
+    retention_table
 }
 
 main
