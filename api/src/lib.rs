@@ -19,8 +19,9 @@
 //! * `repeat`: repeats a write whose outcome is unknown.
 //! * [`reply`]: all responses and their wording.
 //!
-//! [`app`] holds the services that the controllers share. [`metrics`] are the API's metrics, and
-//! [`due_watch`] measures one of them, the age of the oldest due job; [`token`] is the subcommand that makes tokens.
+//! [`app`] holds the services that the controllers share. [`metrics`] are the API's metrics;
+//! [`due_watch`] measures one of them, the age of the oldest due job. [`token`] is the subcommand
+//! that makes tokens.
 
 pub mod admission;
 pub mod app;

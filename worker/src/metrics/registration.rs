@@ -76,7 +76,7 @@ impl Metrics {
         );
         own.register(
             "late_notifications",
-            "Notifications whose job was claimed already, or is of no use any more",
+            "Notifications of jobs that were claimed already",
             self.late_notifications.clone(),
         );
         own.register("ended_jobs", "Jobs ended, by outcome", self.ended.clone());
@@ -142,7 +142,7 @@ impl Metrics {
         own.register_collector(Box::new(self.long_jobs.clone()));
         own.register(
             "lost_claims",
-            "Claims lost to another worker",
+            "Claims lost to another worker, or because the client cancelled the job",
             self.lost_claims.clone(),
         );
         own.register(

@@ -1,8 +1,7 @@
 //! How long jobs have waited, for the metrics.
 //!
-//! By the wall clock: the submission is a moment of the API's clock, which may be that of another
-//! host. Nothing acts on these times. A clock that is set makes some of them wrong, and none of them
-//! negative.
+//! By the wall clock: the submission is a moment of the API's, which may run on another host.
+//! Nothing acts on these times. A clock that is set makes some of them wrong, and none negative.
 
 use std::time::Duration;
 

@@ -32,8 +32,8 @@ pub(super) fn truncate(connection: &Connection, limit: u64) -> rusqlite::Result<
     truncated.map(|is_busy: bool| !is_busy)
 }
 
-/// The size of the WAL file. One that can't be inspected counts as empty: what depends on it is only
-/// housekeeping.
+/// The size of the WAL file. One that can't be inspected counts as empty: only housekeeping depends
+/// on it.
 pub(super) fn log_bytes(connection: &Connection) -> u64 {
     fs::metadata(path(connection)).map_or(0, |log| log.len())
 }
