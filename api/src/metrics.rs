@@ -16,6 +16,7 @@ use storm_shared::{
     services::{
         queue::{QueueMetrics, QueueStatus},
         scrape::{self, PermitMetrics},
+        ssrf::Rule,
         store::{Pauses, Store, StoreMetrics},
     },
 };
@@ -234,9 +235,12 @@ impl Metrics {
             "Callback URLs refused at submission, by rule of the SSRF policy",
             self.refused_callbacks.clone(),
         );
+        // A series that begins with its first increment hides that from `rate`.
         for kind in [Accepted::New, Accepted::Replayed].map(Accepted::name) {
-            // A series that begins with its first increment hides that from `rate`.
             drop(self.accepted.get_or_create(&AcceptedLabel { kind }));
+        }
+        for rule in Rule::ALL.map(Rule::name) {
+            drop(self.refused_callbacks.get_or_create(&RuleLabel { rule }));
         }
         own.register(
             "accepted_jobs",

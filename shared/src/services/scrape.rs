@@ -50,41 +50,26 @@ pub fn render(registry: &Registry) -> String {
 /// name of a counter's family, and older scrapers would find neither its type nor its help.
 fn to_prometheus_text(openmetrics: &str) -> String {
     let mut translated = String::with_capacity(openmetrics.len());
-    let mut lines = openmetrics.lines().peekable();
+    let mut lines = openmetrics.lines().filter(|line| *line != "# EOF");
     while let Some(line) = lines.next() {
-        if line == "# EOF" {
-            break;
-        }
-        if let Some((name, help)) = after(line, "# HELP ").and_then(|it| it.split_once(' ')) {
-            // The type follows in the next line.
-            let kind = lines.next().and_then(|line| after(line, "# TYPE "));
-            let kind = kind
-                .and_then(|it| it.strip_prefix(name))
-                .unwrap_or_default();
-            let total = if kind == " counter" { "_total" } else { "" };
-            for part in [
-                "# HELP ",
-                name,
-                total,
-                " ",
-                help,
-                "\n# TYPE ",
-                name,
-                total,
-                kind,
-            ] {
-                translated.push_str(part);
+        let family = line.strip_prefix("# HELP ");
+        if let Some((name, help)) = family.and_then(|family| family.split_once(' ')) {
+            // Its type follows in the next line.
+            let kind = lines.next().and_then(|line| line.rsplit(' ').next());
+            let kind = kind.unwrap_or_default();
+            let suffix = if kind == "counter" { "_total" } else { "" };
+            for part in ["# HELP ", name, suffix, " ", help, "\n"] {
+                translated += part;
+            }
+            for part in ["# TYPE ", name, suffix, " ", kind, "\n"] {
+                translated += part;
             }
         } else {
-            translated.push_str(line);
+            translated += line;
+            translated += "\n";
         }
-        translated.push('\n');
     }
     translated
-}
-
-fn after<'a>(line: &'a str, start: &str) -> Option<&'a str> {
-    line.strip_prefix(start)
 }
 
 /// Answers a scrape with the metrics; with `401` if there is a `token` and `headers` lack it.

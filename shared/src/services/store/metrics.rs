@@ -86,7 +86,7 @@ impl Measures {
         self.commit_seconds.observe(after.as_secs_f64());
     }
 
-    /// A transaction failed.
+    /// A transaction failed, or the next start will not find it.
     pub(super) fn failed(&self, trouble: Trouble) {
         self.failed.get_or_create(&trouble_label(trouble)).inc();
     }
@@ -137,7 +137,10 @@ impl Collector for StoreMetrics {
         let (name, help) = ("group_commit_writes", "Writes of a group commit.");
         let histogram = encoder.encode_descriptor(name, help, None, MetricType::Histogram)?;
         measures.commit_writes.encode(histogram)?;
-        let (name, help) = ("failed_commits", "Transactions that failed, by cause.");
+        let (name, help) = (
+            "failed_commits",
+            "Transactions that failed, or that went into a file that was moved, by cause.",
+        );
         let counter = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
         measures.failed.encode(counter)?;
 

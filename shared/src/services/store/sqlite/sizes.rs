@@ -11,15 +11,11 @@ use crate::services::store::metrics::Sizes;
 pub(super) fn of(connection: &Connection) -> rusqlite::Result<Sizes> {
     let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
     let page = pragma("page_size")?;
-    let bytes = |pages: i64| u64::try_from(pages.saturating_mul(page)).unwrap_or(0);
     let file = fs::metadata(connection.path().unwrap_or_default());
+    let free = pragma("freelist_count")?.saturating_mul(page);
     Ok(Sizes {
-        // Of a database in memory, which only tests have, the pages.
-        database: match file {
-            Ok(file) => file.len(),
-            Err(_) => bytes(pragma("page_count")?),
-        },
-        free: bytes(pragma("freelist_count")?),
+        database: file.map_or(0, |file| file.len()),
+        free: u64::try_from(free).unwrap_or(0),
         log: checkpoint::log_bytes(connection),
     })
 }

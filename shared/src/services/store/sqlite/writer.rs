@@ -363,6 +363,9 @@ fn commit(
     database.measures.committed(batch.len(), begun.elapsed());
     // After COMMIT, too: a look before it would miss a file that is deleted meanwhile.
     let is_moved = database.files.check();
+    if is_moved {
+        database.measures.failed(Trouble::Moved);
+    }
     settle(batch, &Ok(()), is_moved);
     Ok(())
 }
