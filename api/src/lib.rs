@@ -21,13 +21,14 @@
 //!
 //! [`app`] holds the services that the controllers share. [`metrics`] are the API's metrics;
 //! [`due_watch`] measures one of them, the age of the oldest due job. [`token`] is the subcommand
-//! that makes tokens.
+//! that makes tokens, and [`cli`] has those for operators.
 
 pub mod admission;
 pub mod app;
 pub mod auth;
 pub mod backlog_limit;
 pub mod body;
+pub mod cli;
 mod closing;
 pub mod controllers;
 mod counting;

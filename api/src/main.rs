@@ -1,8 +1,8 @@
 //! Starts the API from its settings.
 
-use std::process::ExitCode;
+use std::{iter, process::ExitCode};
 
-use storm_api::{descriptors, token};
+use storm_api::{cli, descriptors, token};
 use storm_shared::program::{self, ListenSetting, Program};
 use tracing::info;
 
@@ -23,7 +23,9 @@ async fn run() -> ExitCode {
         command,
         listen,
         descriptors: descriptors::BUDGET,
-        subcommands: vec![token::subcommand()],
+        subcommands: iter::once(token::subcommand())
+            .chain(cli::subcommands())
+            .collect(),
     };
     program::run(program, async |settings, listener, shutdown| {
         let database = settings.store.path.display();

@@ -122,6 +122,17 @@ pub fn cancelled(id: RequestId, cancelled: &Cancelled) -> Response {
         message: String,
     }
 
+    let body = Body {
+        request_id: id,
+        status: cancelled.status,
+        failure: cancelled.failure.as_ref(),
+        message: cancelled_message(cancelled),
+    };
+    json(StatusCode::OK, &body)
+}
+
+/// What was cancelled, and what may still arrive.
+pub(crate) fn cancelled_message(cancelled: &Cancelled) -> String {
     let what = match cancelled.what {
         CancelledWork::Job => "The job is cancelled",
         CancelledWork::Redelivery => "The redelivery is cancelled",
@@ -132,13 +143,7 @@ pub fn cancelled(id: RequestId, cancelled: &Cancelled) -> Response {
     } else {
         "no callback will be sent"
     };
-    let body = Body {
-        request_id: id,
-        status: cancelled.status,
-        failure: cancelled.failure.as_ref(),
-        message: format!("{what}: {attempts}"),
-    };
-    json(StatusCode::OK, &body)
+    format!("{what}: {attempts}")
 }
 
 /// `200` for an erased request.

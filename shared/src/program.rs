@@ -1,5 +1,6 @@
 //! The process of a service, from its settings to its exit status.
 
+mod completions;
 mod descriptors;
 mod hangup;
 mod help;
@@ -42,7 +43,7 @@ pub struct Program {
     pub listen: ListenSetting,
     /// How the service spends file descriptors.
     pub descriptors: DescriptorBudget,
-    /// The subcommands, beside `healthcheck`, which every service has.
+    /// The subcommands, beside `healthcheck` and `completions`, which every service has.
     pub subcommands: Vec<Subcommand>,
 }
 
@@ -113,12 +114,16 @@ pub async fn run(
     } = program;
     let command = command
         .subcommand(healthcheck::command())
+        .subcommand(completions::command())
         .subcommands(subcommands.iter().map(|known| known.command.clone()))
         .disable_help_subcommand(true);
-    let Some(arguments) = help::parse_or_print(command) else {
+    let Some(arguments) = help::parse_or_print(command.clone()) else {
         return ExitCode::SUCCESS;
     };
     let subcommand = arguments.subcommand();
+    if let Some((completions::NAME, arguments)) = subcommand {
+        return completions::print(command, arguments);
+    }
     // Before the settings are read: `token new` must work where they are not accepted yet.
     if let Some((name, arguments)) = subcommand
         && let Some(known) = subcommands.iter().find(|known| known.is(name))
@@ -223,7 +228,7 @@ pub fn print_error(problem: &dyn Display) {
 /// By default the signal kills the process. When it is handled, the write fails with an error like
 /// that of a full disk, from which the store recovers. The handler stays installed after its stream
 /// is dropped.
-fn survive_file_size_limit() {
+pub fn survive_file_size_limit() {
     if let Err(error) = signal(SignalKind::from_raw(Signal::XFSZ.as_raw())) {
         warn!(%error, "SIGXFSZ cannot be handled; it kills this process at the file size limit");
     }

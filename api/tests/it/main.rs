@@ -8,6 +8,7 @@ mod acceptance;
 mod admin;
 mod admission;
 mod auth;
+mod cli;
 mod client;
 #[cfg(target_os = "linux")]
 mod descriptors;

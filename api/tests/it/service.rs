@@ -47,7 +47,11 @@ pub(crate) fn program(folder: &Path) -> Command {
 impl Service {
     /// Starts the program and waits until its database is open.
     pub(crate) async fn start(folder: &TempDir) -> Self {
-        let service = Self::spawn(program(folder.path()), folder.path()).await;
+        Self::start_in(folder.path()).await
+    }
+
+    pub(crate) async fn start_in(folder: &Path) -> Self {
+        let service = Self::spawn(program(folder), folder).await;
         service.is_open().await;
         service
     }

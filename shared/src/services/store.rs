@@ -12,6 +12,7 @@
 //! The value types are in the files beside this one; an engine's SQL is in the folder of its name.
 
 mod audit;
+mod backup;
 mod bulk;
 mod cancel;
 mod condition;
@@ -29,14 +30,17 @@ mod redelivery;
 mod retention;
 mod scope;
 mod sqlite;
+mod stats;
 mod waiting;
 
-use std::{sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
+use tokio_util::sync::CancellationToken;
 
 pub use self::{
     audit::AuditRecord,
+    backup::{BackedUp, BackupError},
     bulk::{Bulk, BulkAction, Selected, Selection, SelectionPage},
     cancel::{Cancelled, CancelledClaim, CancelledWork, Uncancellable},
     erase::{Erased, Unerasable},
@@ -55,6 +59,7 @@ pub use self::{
     redelivery::{Redeliverable, RedeliveryPage, Unredeliverable},
     retention::Swept,
     scope::Scope,
+    stats::{COUNTED, DestinationStats, FileStats, RequestStats, Stats, WorkerStats},
 };
 use self::{
     metrics::{Measures, QueueLevel},
@@ -95,6 +100,57 @@ impl Store {
     pub async fn open(settings: &StoreSettings) -> Result<Self, StoreError> {
         let engine = Engine::Sqlite(Arc::new(Sqlite::open(settings).await?));
         Ok(Self { engine })
+    }
+
+    /// Opens the database of running services for an operator's command. Neither creates nor
+    /// migrates it.
+    ///
+    /// # Errors
+    /// [`StoreError::Unusable`]: there is no database, or its schema is of another version;
+    /// [`StoreError::Failed`] if it can't be opened now.
+    pub async fn attach(settings: &StoreSettings) -> Result<Self, StoreError> {
+        let engine = Engine::Sqlite(Arc::new(Sqlite::attach(settings).await?));
+        Ok(Self { engine })
+    }
+
+    /// Copies the database of `settings`, as it is at one moment, to the file `target`, beside
+    /// running services. Every request that was accepted before the call is in the copy. `replace`:
+    /// whether a file at `target` may be replaced.
+    ///
+    /// The copy is complete or does not exist. Its mode is 0600. While it is made, the write-ahead
+    /// log can't shrink. `cancelled` ends it.
+    ///
+    /// # Errors
+    /// The database can't be read, or the copy can't be written. Nothing is left at `target` then
+    /// but what was there before.
+    pub async fn backup(
+        settings: &StoreSettings,
+        target: &Path,
+        replace: bool,
+        cancelled: CancellationToken,
+    ) -> Result<BackedUp, BackupError> {
+        let (path, target) = (settings.path.clone(), target.to_owned());
+        let copy = move || sqlite::backup::backup(&path, &target, replace, &cancelled);
+        let copied = tokio::task::spawn_blocking(copy).await;
+        copied.unwrap_or(Err(BackupError::Database(StoreError::Closed)))
+    }
+
+    /// Gives the database's free pages back to the file system, by writing it anew. Needs up to
+    /// twice as much free disk as the data takes. Returns the sizes before and after.
+    ///
+    /// No other process may have the database open, unless `beside_services` is true. Then their
+    /// writes wait, and fail after the time for which they wait for a lock.
+    ///
+    /// # Errors
+    /// The database is in use, there is too little disk, or it can't be written. It is as it was.
+    pub async fn vacuum(
+        settings: &StoreSettings,
+        beside_services: bool,
+    ) -> Result<(FileStats, FileStats), StoreError> {
+        let path = settings.path.clone();
+        let vacuum = move || sqlite::vacuum::vacuum(&path, beside_services);
+        let vacuumed = tokio::task::spawn_blocking(vacuum).await;
+        vacuumed.unwrap_or(Err(StoreError::Closed))
     }
 
     /// The store's random id. Queue entries carry it, so that stores can share one Redis.
@@ -603,6 +659,17 @@ impl Store {
     pub async fn list(&self, scope: Scope, page: ListPage) -> Result<RequestList, StoreError> {
         match &self.engine {
             Engine::Sqlite(engine) => engine.list(scope, page).await,
+        }
+    }
+
+    /// Counts for an operator. Each count ends at [`COUNTED`] rows, which bounds the read to some
+    /// tenths of a second.
+    ///
+    /// # Errors
+    /// As for [`Store::find`].
+    pub async fn stats(&self) -> Result<Stats, StoreError> {
+        match &self.engine {
+            Engine::Sqlite(engine) => engine.stats().await,
         }
     }
 

@@ -6,6 +6,7 @@
     reason = "a failed precondition fails the test"
 )]
 
+mod backup;
 mod cancel;
 mod check_url;
 mod clock;

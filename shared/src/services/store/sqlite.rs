@@ -7,6 +7,7 @@
 mod accept;
 mod attempts;
 mod audit;
+pub(super) mod backup;
 mod bodies;
 mod bulk;
 mod cancel;
@@ -37,10 +38,12 @@ mod schema;
 mod settle;
 mod sizes;
 mod state;
+mod stats;
 mod trouble;
+pub(super) mod vacuum;
 mod writer;
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use rusqlite::Connection;
@@ -50,6 +53,7 @@ use self::{
     cancel::Canceller,
     claim::ClaimedRows,
     clock::{Clock, StoreTime},
+    connection::Opened,
     idempotency::KeyedJob,
     look::Turn,
     readers::Readers,
@@ -59,8 +63,8 @@ use self::{
 use super::{
     Acceptance, AuditRecord, Bulk, Cancelled, Candidate, Capacity, Claim, Claimed, DueJobs, Erased,
     Expired, Heartbeat, ListPage, Load, NewJob, OwnerId, Pause, Paused, Redeliverable,
-    RedeliveryPage, Renewal, RequestList, Scope, Selected, SelectionPage, Settlement, StoreError,
-    Swept, TooManyPauses, Trouble, Uncancellable, Unerasable, Unredeliverable,
+    RedeliveryPage, Renewal, RequestList, Scope, Selected, SelectionPage, Settlement, Stats,
+    StoreError, Swept, TooManyPauses, Trouble, Uncancellable, Unerasable, Unredeliverable,
     metrics::{Measures, QueueLevel},
 };
 use crate::{
@@ -83,6 +87,7 @@ const LIST_QUEUE: usize = 64;
 
 /// An open database.
 pub(super) struct Sqlite {
+    path: PathBuf,
     id: String,
     clock: Arc<Clock>,
     turn: Arc<Turn>,
@@ -96,7 +101,14 @@ pub(super) struct Sqlite {
 
 impl Sqlite {
     pub(super) async fn open(settings: &StoreSettings) -> Result<Self, StoreError> {
-        let opened = open::open(settings).await?;
+        Ok(Self::start(open::open(settings).await?, settings))
+    }
+
+    pub(super) async fn attach(settings: &StoreSettings) -> Result<Self, StoreError> {
+        Ok(Self::start(open::attach(settings).await?, settings))
+    }
+
+    fn start(opened: Opened, settings: &StoreSettings) -> Self {
         let clock = Arc::new(opened.clock);
         let writer = Writer::start(
             opened.writer.into(),
@@ -105,7 +117,8 @@ impl Sqlite {
             settings.write_queue,
         );
         writer.measures().measured(opened.sizes);
-        Ok(Self {
+        Self {
+            path: settings.path.clone(),
             id: opened.id,
             writer,
             clock,
@@ -115,7 +128,7 @@ impl Sqlite {
             recent_read: Recent::with_period(Duration::ZERO),
             recent_write: Recent::with_period(Duration::from_secs(1)),
             idempotency_window: settings.idempotency_window,
-        })
+        }
     }
 
     /// `act` with the store time at which it runs.
@@ -513,6 +526,13 @@ impl Sqlite {
         let queued = self.list_queue.try_acquire();
         let _queued = queued.map_err(|_| StoreError::QueueFull)?;
         self.readers.read_long(read).await
+    }
+
+    pub(super) async fn stats(&self) -> Result<Stats, StoreError> {
+        let (path, id, clock) = (self.path.clone(), self.id.clone(), Arc::clone(&self.clock));
+        self.readers
+            .read(move |db| stats::read(db, &path, id, clock.now()))
+            .await
     }
 
     pub(super) async fn check(self: &Arc<Self>) -> Result<(), StoreError> {

@@ -1,9 +1,10 @@
-//! Backups of a live database, restored: with sqlite3's own commands, as docs/BACKUP.md has them.
+//! Backups of a live database, restored: those of `storm-api backup`, and those of sqlite3's own
+//! commands, as docs/BACKUP.md has them.
 
 use std::{
     collections::BTreeSet,
     fs,
-    path::Path,
+    path::{Path, PathBuf},
     process::Command,
     sync::{
         Arc,
@@ -13,6 +14,7 @@ use std::{
 
 use storm_shared::services::store::Store;
 use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
 
 use super::{direct, new_store, settings};
 use crate::jobs::{accept, claim_due, new_worker};
@@ -36,9 +38,19 @@ fn ids(folder: &TempDir) -> BTreeSet<String> {
     ids.collect::<Result<_, _>>().unwrap()
 }
 
+async fn is_restored(command: &str) {
+    let command = command.to_owned();
+    is_restored_by(async move |live: PathBuf, copy: PathBuf| {
+        tokio::task::spawn_blocking(move || back_up(&command, &live, &copy))
+            .await
+            .unwrap();
+    })
+    .await;
+}
+
 /// A backup that is made while jobs are accepted has every job that was accepted before it began,
 /// is opened, keeps the store's id, and runs its jobs.
-async fn is_restored(command: &str) {
+async fn is_restored_by(back_up: impl AsyncFnOnce(PathBuf, PathBuf)) {
     let (store, folder) = new_store().await;
     let live = folder.path().join("storm.db");
     let mut before = BTreeSet::new();
@@ -60,10 +72,7 @@ async fn is_restored(command: &str) {
     });
     let restored = TempDir::new().unwrap();
     let copy = restored.path().join("storm.db");
-    let command = command.to_owned();
-    tokio::task::spawn_blocking(move || back_up(&command, &live, &copy))
-        .await
-        .unwrap();
+    back_up(live, copy).await;
     done.store(true, Ordering::Relaxed);
     assert!(load.await.unwrap() > 0, "the backup was made under load");
 
@@ -83,6 +92,16 @@ async fn is_restored(command: &str) {
     store.deregister(owner).await.unwrap();
     again.close().await;
     store.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_made_under_load_by_the_store_is_restored() {
+    is_restored_by(async |live: PathBuf, copy: PathBuf| {
+        let source = settings(live.parent().unwrap());
+        let made = Store::backup(&source, &copy, false, CancellationToken::new()).await;
+        assert_eq!(made.unwrap().bytes, fs::metadata(copy).unwrap().len());
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

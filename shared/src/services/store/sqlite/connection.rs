@@ -56,6 +56,15 @@ pub(super) struct Opened {
     pub(super) sizes: Sizes,
 }
 
+/// Who opens the database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Opener {
+    /// A service, which creates and migrates it.
+    Service,
+    /// An operator's command, which finds it as the services left it.
+    Command,
+}
+
 /// Why a file was not opened.
 #[derive(Debug, Error)]
 pub(super) enum OpenError {
@@ -78,9 +87,9 @@ impl From<SchemaError> for OpenError {
     }
 }
 
-/// Opens all connections and migrates the database. Waits for locks only briefly.
-pub(super) fn open(settings: &StoreSettings) -> Result<Opened, OpenError> {
-    let (writer, id, clock) = open_writer(settings)?;
+/// Opens all connections; for a service, migrates the database. Waits for locks only briefly.
+pub(super) fn open(settings: &StoreSettings, opener: Opener) -> Result<Opened, OpenError> {
+    let (writer, id, clock) = open_writer(settings, opener)?;
     let mut readers = Vec::with_capacity(readers::CONNECTIONS);
     for _ in 0..readers::CONNECTIONS {
         readers.push(open_reader(&settings.path)?);
@@ -105,12 +114,14 @@ pub(super) fn open(settings: &StoreSettings) -> Result<Opened, OpenError> {
     })
 }
 
-fn open_writer(settings: &StoreSettings) -> Result<(Connection, String, Clock), OpenError> {
+fn open_writer(
+    settings: &StoreSettings,
+    opener: Opener,
+) -> Result<(Connection, String, Clock), OpenError> {
     let path = &settings.path;
     // NO_MUTEX: each connection is used by one thread only.
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
-        | OpenFlags::SQLITE_OPEN_CREATE
-        | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    flags.set(OpenFlags::SQLITE_OPEN_CREATE, opener == Opener::Service);
     let mut connection = Connection::open_with_flags(path, flags)?;
     if connection.is_readonly(MAIN_DB)? {
         // SQLite falls back to read-only if the file is not writable.
@@ -125,6 +136,9 @@ fn open_writer(settings: &StoreSettings) -> Result<(Connection, String, Clock), 
     // Before the switch to WAL, which writes to the file and cannot be a part of a transaction:
     // until a file is identified and marked in one transaction, nothing is written to it.
     if !found.is_current() {
+        if opener == Opener::Command {
+            return Err(OpenError::Unusable(found.needs_a_start()));
+        }
         schema::migrate(&mut connection)?;
     }
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;

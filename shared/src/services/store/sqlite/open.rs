@@ -18,7 +18,7 @@ use rustix::fs::{Access, AtFlags, CWD, accessat};
 use url::Url;
 
 use super::{
-    connection::{self, OpenError, Opened},
+    connection::{self, OpenError, Opened, Opener},
     private,
     schema::{self, SchemaError},
     trouble,
@@ -33,6 +33,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// A lock held for less than this is not logged: it is another process that starts or migrates.
 const QUIET_PERIOD: Duration = Duration::from_secs(1);
+
+/// How long an operator's command waits for a lock, such as that of a migration.
+const COMMAND_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Why an attempt to open failed.
 enum Obstacle {
@@ -77,6 +80,57 @@ pub(super) async fn open(settings: &StoreSettings) -> Result<Opened, StoreError>
     }
 }
 
+/// Opens all connections of a database that is there and current. Waits for a lock for a few
+/// seconds.
+///
+/// # Errors
+/// There is none, its schema is another, or it can't be opened now.
+pub(super) async fn attach(settings: &StoreSettings) -> Result<Opened, StoreError> {
+    let begun = Instant::now();
+    loop {
+        let settings = settings.clone();
+        let tried = tokio::task::spawn_blocking(move || try_to_attach(&settings));
+        match tried.await.map_err(|_| StoreError::Closed)? {
+            Ok(opened) => return Ok(opened),
+            Err(Obstacle::Transient(Trouble::Busy, _)) if begun.elapsed() < COMMAND_PATIENCE => {}
+            Err(obstacle) => return Err(obstacle.into()),
+        }
+        tokio::time::sleep(FIRST_PAUSE).await;
+    }
+}
+
+fn try_to_attach(settings: &StoreSettings) -> Result<Opened, Obstacle> {
+    let path = &settings.path;
+    require_file(path)?;
+    inspect_contents(path)?;
+    connection::open(settings, Opener::Command).map_err(|error| Obstacle::of(path, error))
+}
+
+/// Refuses a path at which there is no database.
+fn require_file(path: &Path) -> Result<(), Obstacle> {
+    if is_usable_file(path)? {
+        return Ok(());
+    }
+    let problem = "there is no database; run the command with the settings of the services (DB_URL, \
+                   STORM_CONFIG) and where they run";
+    Err(unusable(path, problem))
+}
+
+/// Refuses a path at which there is no database of this service, without opening it for good.
+///
+/// # Errors
+/// There is none, or it can't be read now.
+pub(super) fn require_database(path: &Path) -> Result<(), StoreError> {
+    require_file(path)?;
+    inspect_contents(path)?;
+    Ok(())
+}
+
+/// The error of an operator's command for an error of `SQLite` on the database at `path`.
+pub(super) fn command_failed(path: &Path, error: impl Into<OpenError>) -> StoreError {
+    Obstacle::of(path, error.into()).into()
+}
+
 fn try_to_open(settings: &StoreSettings) -> Result<Opened, Obstacle> {
     let path = &settings.path;
     create_directory(path)?;
@@ -85,7 +139,7 @@ fn try_to_open(settings: &StoreSettings) -> Result<Opened, Obstacle> {
     }
     // Before the real connection, which would create files beside a foreign database.
     inspect_contents(path)?;
-    connection::open(settings).map_err(|error| Obstacle::of(path, error))
+    connection::open(settings, Opener::Service).map_err(|error| Obstacle::of(path, error))
 }
 
 fn create_directory(path: &Path) -> Result<(), Obstacle> {
@@ -215,6 +269,18 @@ impl Obstacle {
             return unusable(path, problem);
         }
         unusable(path, error.to_string())
+    }
+}
+
+impl From<Obstacle> for StoreError {
+    fn from(obstacle: Obstacle) -> Self {
+        match obstacle {
+            Obstacle::Transient(trouble, message) => Self::Failed {
+                trouble,
+                message: message.into(),
+            },
+            Obstacle::Permanent(error) => error,
+        }
     }
 }
 

@@ -68,6 +68,27 @@ impl Found {
         // A newer schema is one that works with this program: others are refused.
         self.is_marked && self.version >= MIGRATIONS.len()
     }
+
+    /// Whether the file has no tables yet.
+    pub(super) fn is_new(self) -> bool {
+        self.version == 0
+    }
+
+    /// Why a program that must not migrate can't use a file that is not current.
+    pub(super) fn needs_a_start(self) -> String {
+        const START: &str = "start the API or a worker of this version, which migrates it";
+        let (found, known) = (self.version, MIGRATIONS.len());
+        match self {
+            Self { version: 0, .. } => format!("is empty; {START}"),
+            Self {
+                is_marked: false, ..
+            } => format!("was made from a dump and not used since; {START}"),
+            _ => format!(
+                "has schema version {found}, and this program needs {known}; {START}, or use the \
+                 program of the version that runs"
+            ),
+        }
+    }
 }
 
 /// Identifies the file. Refuses another program's database, and a newer schema that does not work

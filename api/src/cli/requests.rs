@@ -1,0 +1,65 @@
+//! `requests list`, `show`, `cancel` and `redeliver`.
+
+mod actions;
+mod list;
+mod show;
+
+use clap::{ArgMatches, Args as _, Command, FromArgMatches as _};
+use storm_shared::{models::RequestId, program::Subcommand};
+
+use super::{Failure, finish};
+
+const LONG_ABOUT: &str = "\
+Reads and changes requests, of all clients, in the database of the services: run it with their \
+settings (DB_URL, STORM_CONFIG), on their host. The services may run or not.";
+
+/// The requests that a command is about.
+#[derive(Debug, clap::Args)]
+struct Ids {
+    /// The ids of the requests
+    #[arg(required = true, value_name = "ID")]
+    ids: Vec<RequestId>,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+/// The subcommand.
+pub(super) fn subcommand() -> Subcommand {
+    Subcommand {
+        command: command(),
+        run: |arguments| Box::pin(async move { finish(run(&arguments).await) }),
+    }
+}
+
+fn command() -> Command {
+    // The texts after the arguments, whose own documentation would replace them.
+    let list = list::List::augment_args(Command::new("list"))
+        .about("Lists requests, newest first")
+        .long_about(list::LONG_ABOUT);
+    let show = show::Show::augment_args(Command::new("show"))
+        .about("Shows a request: its state, payloads, attempts and events")
+        .long_about(show::LONG_ABOUT);
+    let cancel = Ids::augment_args(Command::new("cancel"))
+        .about("Cancels unfinished jobs, or redeliveries in progress")
+        .long_about(actions::CANCEL);
+    let redeliver = Ids::augment_args(Command::new("redeliver"))
+        .about("Sends the callbacks of finished requests again")
+        .long_about(actions::REDELIVER);
+    Command::new("requests")
+        .about("Lists, shows, cancels and redelivers requests")
+        .long_about(LONG_ABOUT)
+        .subcommands([list, show, cancel, redeliver])
+        .subcommand_required(true)
+        .disable_help_subcommand(true)
+}
+
+async fn run(arguments: &ArgMatches) -> Result<(), Failure> {
+    match arguments.subcommand() {
+        Some(("list", arguments)) => list::List::from_arg_matches(arguments)?.run().await,
+        Some(("show", arguments)) => show::Show::from_arg_matches(arguments)?.run().await,
+        Some(("cancel", arguments)) => actions::cancel(Ids::from_arg_matches(arguments)?).await,
+        Some((_, arguments)) => actions::redeliver(Ids::from_arg_matches(arguments)?).await,
+        None => Ok(()), // clap requires one
+    }
+}

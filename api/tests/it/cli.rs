@@ -1,0 +1,610 @@
+//! The subcommands for operators, as processes beside a running API.
+
+use std::{
+    fs::{self, File},
+    os::unix::{fs::PermissionsExt as _, process::ExitStatusExt as _},
+    path::Path,
+    process::{Command, Output, Stdio},
+};
+
+use rusqlite::Connection;
+use serde_json::{Value, json};
+use storm_shared::{
+    config::Settings,
+    models::{CallbackUrl, RequestId},
+    services::store::{NewJob, Store},
+};
+use tempfile::TempDir;
+
+use crate::{
+    client::{bare, post},
+    service::{self, Service, exited_with},
+};
+
+/// A folder with a database.
+struct Place(TempDir);
+
+impl Place {
+    fn new() -> Self {
+        Self(TempDir::new().unwrap())
+    }
+
+    /// With the tables of this version, and no service.
+    async fn migrated() -> Self {
+        let place = Self::new();
+        place.store().await.close().await;
+        place
+    }
+
+    async fn store(&self) -> Store {
+        let url = format!("sqlite:{}", self.path("storm.db"));
+        let settings = Settings::with([("DB_URL", url.as_str())]).unwrap();
+        Store::open(&settings.store).await.unwrap()
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.path().join(name).to_str().unwrap().to_owned()
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = service::program(self.0.path());
+        command.args(arguments).stderr(Stdio::piped());
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Ran {
+        Ran::of(&self.command(arguments).output().unwrap())
+    }
+
+    fn files(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.0.path()).unwrap();
+        let name = |entry: fs::DirEntry| entry.file_name().into_string().unwrap();
+        let mut names: Vec<_> = entries.map(|entry| name(entry.unwrap())).collect();
+        names.retain(|name| name != "api.log");
+        names.sort();
+        names
+    }
+}
+
+/// What a command did.
+#[derive(Debug)]
+struct Ran {
+    code: Option<i32>,
+    stdout: String,
+    stderr: String,
+}
+
+impl Ran {
+    fn of(output: &Output) -> Self {
+        Self {
+            code: output.status.code(),
+            stdout: String::from_utf8(output.stdout.clone()).unwrap(),
+            stderr: String::from_utf8(output.stderr.clone()).unwrap(),
+        }
+    }
+
+    fn ok(self) -> String {
+        assert_eq!((self.code, self.stderr.as_str()), (Some(0), ""), "{self:?}");
+        self.stdout
+    }
+
+    fn json(self) -> Value {
+        serde_json::from_str(&self.ok()).unwrap()
+    }
+}
+
+fn ids(list: &Value) -> Vec<&str> {
+    let requests = list["requests"].as_array().unwrap();
+    let ids = requests.iter().map(|request| request["id"].as_str());
+    ids.map(Option::unwrap).collect()
+}
+
+/// Accepts a job for an existing receiver, which nobody calls: there is no worker.
+async fn accept(service: &Service) -> String {
+    let body = json!({"records": 10, "report_name": "a", "callback_url": "https://example.com/x"});
+    let answer = service.ask(post("/async", body)).await;
+    assert_eq!(answer.status, 202, "{answer:?}");
+    answer.json()["request_id"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn without_a_database_of_this_version_no_command_creates_or_migrates_one() {
+    let place = Place::new();
+    let commands: [&[&str]; 5] = [
+        &["requests", "list"],
+        &["requests", "cancel", "0193b7a2-5d3c-7e21-9f0a-3c5b8e6d1f42"],
+        &["stats"],
+        &["backup", "b.db"],
+        &["vacuum"],
+    ];
+    for arguments in commands {
+        let ran = place.run(arguments);
+        assert_eq!(ran.code, Some(1), "{ran:?}");
+        let problem = "storm.db: there is no database; run the command with the settings";
+        assert!(
+            ran.stderr.starts_with("DB_URL: ") && ran.stderr.contains(problem),
+            "{ran:?}"
+        );
+        assert!(place.files().is_empty());
+    }
+    let place = Place::migrated().await;
+    let db = service::database(place.0.path());
+    let version: i64 = db
+        .query_row("PRAGMA user_version", [], |row| row.get(0))
+        .unwrap();
+    for (found, remedy) in [
+        (version - 1, "start the API or a worker of this version"),
+        (version + 1, "run a newer version"),
+    ] {
+        db.pragma_update(None, "user_version", found).unwrap();
+        for arguments in [&["requests", "list"][..], &["stats"]] {
+            let ran = place.run(arguments);
+            let says = format!("has schema version {found}");
+            assert!(
+                ran.stderr.contains(&says) && ran.stderr.contains(remedy),
+                "{ran:?}"
+            );
+            assert_eq!(ran.code, Some(1));
+        }
+    }
+    let unchanged: i64 = db
+        .query_row("PRAGMA user_version", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(unchanged, version + 1);
+}
+
+#[tokio::test]
+async fn a_list_goes_on_by_its_cursor_and_has_what_the_api_answers() {
+    let place = Place::new();
+    let service = Service::start_in(place.0.path()).await;
+    for _ in 0..5 {
+        accept(&service).await;
+    }
+    let answered = service.ask(bare("GET", "/requests")).await.json();
+    let all = place.run(&["requests", "list", "--all", "--json"]).json();
+    assert_eq!(all, answered);
+    let mut found: Vec<String> = Vec::new();
+    let mut cursor: Option<String> = None;
+    loop {
+        let mut arguments = vec!["requests", "list", "--limit", "2", "--json"];
+        arguments.extend(cursor.iter().flat_map(|cursor| ["--cursor", cursor]));
+        let page = place.run(&arguments).json();
+        found.extend(ids(&page).into_iter().map(str::to_owned));
+        let Some(next) = page["next_cursor"].as_str() else {
+            break;
+        };
+        cursor = Some(next.to_owned());
+    }
+    assert_eq!(found, ids(&all));
+    // As text: one line for each, aligned; the cursor is on standard error.
+    let ran = place.run(&["requests", "list", "--limit", "2", "--status", "pending"]);
+    let lines: Vec<_> = ran.stdout.lines().collect();
+    assert_eq!(lines.len(), 3, "{ran:?}");
+    let column = lines[0].find("STATUS").unwrap();
+    assert!(
+        lines[1..]
+            .iter()
+            .all(|line| line[column..].starts_with("PENDING "))
+    );
+    assert!(ran.stderr.contains("--cursor "), "{ran:?}");
+    let none = place
+        .run(&["requests", "list", "--status", "FAILED", "--json"])
+        .json();
+    assert_eq!(none, json!({"requests": [], "next_cursor": null}));
+    for (arguments, problem) in [
+        (
+            &["--cursor", "x"][..],
+            "--cursor: expected that of the last list",
+        ),
+        (
+            &["--created-after", "yesterday"],
+            "expected a time of RFC 3339",
+        ),
+        (&["--limit", "0"], "--all for all requests"),
+        (
+            &[
+                "--created-after",
+                "2026-11-24T08:00:00Z",
+                "--created-before",
+                "2026-11-24T08:00:00Z",
+            ],
+            "must be earlier than --created-before",
+        ),
+        (&["--status", "done"], "PENDING"),
+        (&["--client", "a b"], "--client"),
+    ] {
+        let ran = place.run(&[&["requests", "list"], arguments].concat());
+        assert_eq!(ran.code, Some(2), "{ran:?}");
+        assert!(ran.stderr.contains(problem), "{ran:?}");
+    }
+    assert!(exited_with(service.stop().await, 0));
+}
+
+#[tokio::test]
+async fn each_client_and_each_time_selects_its_requests() {
+    let place = Place::new();
+    let store = place.store().await;
+    for client in ["one", "two"] {
+        let spec = serde_json::from_value(json!({"records": 1, "report_name": "a"})).unwrap();
+        let job = NewJob {
+            created_by: Some(client.parse().unwrap()),
+            ..NewJob::new(RequestId::generate(), spec, None::<CallbackUrl>)
+        };
+        store.accept(job).await.unwrap();
+    }
+    store.close().await;
+    let count = |arguments: &[&str]| {
+        let arguments = [&["requests", "list", "--json"], arguments].concat();
+        ids(&place.run(&arguments).json()).len()
+    };
+    assert_eq!(count(&[]), 2);
+    assert_eq!(count(&["--client", "one"]), 1);
+    assert_eq!(count(&["--client", "three"]), 0);
+    assert_eq!(count(&["--created-before", "2020-01-01T00:00:00Z"]), 0);
+    assert_eq!(count(&["--created-after", "2020-01-01T01:00:00+01:00"]), 2);
+}
+
+#[tokio::test]
+async fn show_prints_what_the_api_answers_and_fails_for_an_unknown_request() {
+    let place = Place::new();
+    let service = Service::start_in(place.0.path()).await;
+    let id = accept(&service).await;
+    let answered = service.ask(bare("GET", &format!("/requests/{id}"))).await;
+    let shown = place.run(&["requests", "show", &id, "--json"]).json();
+    assert_eq!(shown, answered.json());
+    let text = place.run(&["requests", "show", &id]).ok();
+    for part in [
+        &id,
+        "PENDING",
+        r#"{"report_name":"a","records":10}"#,
+        "https://example.com/x",
+    ] {
+        assert!(text.contains(part), "{text}");
+    }
+    let unknown = "0193b7a2-5d3c-7e21-9f0a-3c5b8e6d1f42";
+    let ran = place.run(&["requests", "show", unknown]);
+    assert_eq!((ran.code, ran.stdout.as_str()), (Some(1), ""));
+    assert_eq!(ran.stderr, format!("{unknown}: there is no such request\n"));
+    assert!(exited_with(service.stop().await, 0));
+}
+
+#[tokio::test]
+async fn cancel_and_redeliver_say_for_each_request_what_happened() {
+    let place = Place::new();
+    let service = Service::start_in(place.0.path()).await;
+    let (one, two) = (accept(&service).await, accept(&service).await);
+    let unknown = "0193b7a2-5d3c-7e21-9f0a-3c5b8e6d1f42";
+    let text = place.run(&["requests", "cancel", &one]).ok();
+    assert!(
+        text.contains("The job is cancelled: no callback will be sent"),
+        "{text}"
+    );
+    let ran = place.run(&["requests", "cancel", &two, unknown, &one, "--json"]);
+    assert_eq!(
+        (ran.code, ran.stderr.as_str()),
+        (Some(1), "not done for 1 of 3\n")
+    );
+    let results: Value = serde_json::from_str(&ran.stdout).unwrap();
+    let done = results["results"].as_array().unwrap().iter();
+    let done: Vec<_> = done
+        .map(|result| (&result["request_id"], &result["done"]))
+        .collect();
+    assert_eq!(
+        done,
+        [
+            (&json!(two), &json!(true)),
+            (&json!(unknown), &json!(false)),
+            (&json!(one), &json!(true))
+        ]
+    );
+    let row = service
+        .ask(bare("GET", &format!("/requests/{two}")))
+        .await
+        .json();
+    assert_eq!(
+        (&row["status"], &row["failure"]["reason"]),
+        (&json!("FAILED"), &json!("cancelled"))
+    );
+
+    // A cancelled job without a result has nothing to deliver.
+    let ran = place.run(&["requests", "redeliver", &one]);
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert!(
+        ran.stdout.contains("no stored result or no callback URL"),
+        "{ran:?}"
+    );
+    let db = service::database(place.0.path());
+    let report = r#"{"report_id":"r","checksum":"c"}"#;
+    let stored = db.execute(
+        "UPDATE requests SET result_payload = ?1 WHERE id = ?2",
+        [report, &one],
+    );
+    assert_eq!(stored.unwrap(), 1);
+    place.run(&["requests", "redeliver", &one]).ok();
+    let ran = place.run(&["requests", "redeliver", &one]);
+    assert!(
+        ran.stdout
+            .contains("a redelivery of the request is in progress"),
+        "{ran:?}"
+    );
+    let ran = place.run(&["requests", "cancel", &one]).ok();
+    assert!(ran.contains("The redelivery is cancelled"), "{ran}");
+    let ran = place.run(&["requests", "cancel", "x"]);
+    assert_eq!(ran.code, Some(2), "{ran:?}");
+    assert!(exited_with(service.stop().await, 0));
+}
+
+#[tokio::test]
+async fn stats_count_requests_workers_backlogs_and_files() {
+    let place = Place::new();
+    let service = Service::start_in(place.0.path()).await;
+    for _ in 0..3 {
+        accept(&service).await;
+    }
+    let one = accept(&service).await;
+    place.run(&["requests", "cancel", &one]).ok();
+    service::database(place.0.path())
+        .execute_batch(
+            "INSERT INTO workers VALUES ('00000000-0000-4000-8000-000000000001', 1, '2020-01-01T00:00:00.000Z');
+             UPDATE requests SET due = 1, claim = 1 WHERE id =
+                 (SELECT min(id) FROM requests WHERE status = 'PENDING')",
+        )
+        .unwrap();
+    let stats = place.run(&["stats", "--json"]).json();
+    let requests = &stats["requests"];
+    for (name, count) in [
+        ("pending", 3),
+        ("processing", 0),
+        ("failed", 1),
+        ("redeliveries", 0),
+    ] {
+        assert_eq!(requests[name], count, "{stats}");
+    }
+    assert!(requests["due"].as_u64() >= Some(1), "{stats}");
+    assert!(
+        requests["oldest_due_ms"].as_u64() > Some(1_000_000_000),
+        "{stats}"
+    );
+    let worker = &stats["workers"][0];
+    assert_eq!(worker["owner"], "00000000-0000-4000-8000-000000000001");
+    assert!(worker["heartbeat_age_ms"].as_u64() > Some(1_000_000_000) && worker["jobs"] == 0);
+    let destination = json!({"tenant": null, "origin": "https://example.com", "backlog": 1});
+    assert_eq!(stats["destinations"], json!([destination]));
+    assert!(stats["files"]["database_bytes"].as_u64() > Some(4096));
+    let text = place.run(&["stats"]).ok();
+    for part in [
+        "PENDING          3\n",
+        "FAILED           1\n",
+        "https://example.com  -",
+    ] {
+        assert!(text.contains(part), "{text}");
+    }
+    assert!(exited_with(service.stop().await, 0));
+}
+
+#[tokio::test]
+async fn a_closed_pipe_ends_a_command_quietly_and_a_full_disk_fails_it() {
+    let place = Place::new();
+    let service = Service::start_in(place.0.path()).await;
+    for _ in 0..3 {
+        accept(&service).await;
+    }
+    for arguments in [
+        &["requests", "list", "--all"][..],
+        &["requests", "list", "--json"],
+        &["stats"],
+        &["completions", "bash"],
+    ] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let output = place.command(arguments).stdout(writer).output().unwrap();
+        assert_eq!(
+            (output.status.code(), output.stderr.as_slice()),
+            (Some(0), &b""[..])
+        );
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let ran = Ran::of(&place.command(arguments).stdout(full).output().unwrap());
+        assert_eq!(ran.code, Some(1), "{ran:?}");
+        assert!(
+            ran.stderr.starts_with("can't write to standard output: "),
+            "{ran:?}"
+        );
+    }
+    assert!(exited_with(service.stop().await, 0));
+}
+
+#[tokio::test]
+async fn text_that_was_edited_by_hand_reaches_no_terminal_as_it_is() {
+    let place = Place::new();
+    let service = Service::start_in(place.0.path()).await;
+    let id = accept(&service).await;
+    let hostile = "https://a/\u{1b}[2J\u{9b}1m\u{202e}";
+    service::database(place.0.path())
+        .execute("UPDATE requests SET callback_url = ?1", [hostile])
+        .unwrap();
+    for arguments in [
+        &["requests", "list"][..],
+        &["requests", "list", "--json"],
+        &["requests", "show", &id],
+        &["requests", "show", &id, "--json"],
+    ] {
+        let text = place.run(arguments).ok();
+        let is_plain = |c: char| c == '\n' || !c.is_control() && c != '\u{202e}';
+        assert!(text.chars().all(is_plain), "{text:?}");
+    }
+    let list = place.run(&["requests", "list", "--json"]).json();
+    assert_eq!(list["requests"][0]["callback_url"], hostile);
+    assert!(exited_with(service.stop().await, 0));
+}
+
+#[tokio::test]
+async fn a_backup_is_private_and_whole_and_replaces_a_file_only_by_force() {
+    let place = Place::new();
+    let service = Service::start_in(place.0.path()).await;
+    let id = accept(&service).await;
+    let ran = place.run(&["backup", "b.db"]).ok();
+    assert!(ran.starts_with("b.db: "), "{ran}");
+    let mode = |name| fs::metadata(place.path(name)).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode("b.db"), 0o600);
+    assert_eq!(ids_in(&place.0.path().join("b.db")), [id.as_str()]);
+    let second = accept(&service).await;
+    let ran = place.run(&["backup", "b.db"]);
+    assert_eq!(ran.code, Some(1));
+    assert!(ran.stderr.contains("there is a file already"), "{ran:?}");
+    assert_eq!(ids_in(&place.0.path().join("b.db")), [id.as_str()]);
+    place.run(&["backup", "--force", "b.db"]).ok();
+    assert_eq!(ids_in(&place.0.path().join("b.db")), [id, second]);
+    for (target, problem) in [
+        ("storm.db", "is the database itself"),
+        ("storm.db-wal", "is the database itself"),
+        (".", "is not a file"),
+        ("missing/b.db", "its folder does not exist"),
+    ] {
+        let ran = place.run(&["backup", "--force", target]);
+        assert!(
+            ran.code == Some(1) && ran.stderr.contains(problem),
+            "{ran:?}"
+        );
+    }
+    assert_eq!(
+        place.files(),
+        ["b.db", "storm.db", "storm.db-shm", "storm.db-wal"]
+    );
+    assert!(exited_with(service.stop().await, 0));
+}
+
+fn ids_in(database: &Path) -> Vec<String> {
+    let db = Connection::open(database).unwrap();
+    let check: String = db
+        .query_row("PRAGMA integrity_check", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(check, "ok");
+    let mut query = db.prepare("SELECT id FROM requests ORDER BY id").unwrap();
+    let ids = query.query_map([], |row| row.get(0)).unwrap();
+    let ids = ids.map(Result::unwrap).collect();
+    drop(query);
+    // The last connection to close leaves no write-ahead log.
+    db.close().unwrap();
+    ids
+}
+
+/// A database of some 40 MB, in free pages but for a few.
+async fn large() -> Place {
+    let place = Place::migrated().await;
+    let db = service::database(place.0.path());
+    db.execute_batch(
+        "CREATE TABLE filler (x);
+         WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 400)
+         INSERT INTO filler SELECT zeroblob(100000) FROM n;",
+    )
+    .unwrap();
+    place
+}
+
+#[tokio::test]
+async fn a_backup_without_room_leaves_nothing_and_says_so() {
+    let place = large().await;
+    let arguments = ["-c", r#"ulimit -f 8000; exec "$0" backup b.db"#];
+    let mut shell = Command::new("bash");
+    let program = place.command(&[]);
+    shell.args(arguments).arg(program.get_program());
+    let variables = program.get_envs();
+    shell
+        .envs(variables.filter_map(|(name, value)| Some((name, value?))))
+        .current_dir(place.0.path());
+    let ran = Ran::of(&shell.output().unwrap());
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert!(
+        ran.stderr
+            .contains("b.db: the disk is full, or a limit is reached"),
+        "{ran:?}"
+    );
+    assert_eq!(place.files(), ["storm.db"]);
+}
+
+#[tokio::test]
+async fn a_backup_that_is_interrupted_leaves_nothing() {
+    let place = large().await;
+    let child = place.command(&["backup", "b.db"]).spawn().unwrap();
+    // Once it writes, the handlers are in place.
+    crate::eventually("a partial copy", || place.files().len() > 2).await;
+    let pid = child.id().to_string();
+    let sent = Command::new("kill").args(["-s", "INT", &pid]).status();
+    assert!(sent.unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    let partial = |name: &String| name.contains("partial");
+    assert!(!place.files().iter().any(partial), "{:?}", place.files());
+    match output.status.code() {
+        Some(130) => assert!(!place.files().contains(&"b.db".to_owned())),
+        // It was quicker than the signal.
+        code => assert_eq!((code, output.status.signal()), (Some(0), None)),
+    }
+}
+
+#[tokio::test]
+async fn vacuum_shrinks_the_file_and_is_refused_while_a_service_runs() {
+    let place = large().await;
+    service::database(place.0.path())
+        .execute_batch("DROP TABLE filler")
+        .unwrap();
+    let size = || fs::metadata(place.path("storm.db")).unwrap().len();
+    let before = size();
+    let service = Service::start_in(place.0.path()).await;
+    let id = accept(&service).await;
+    let ran = place.run(&["vacuum"]);
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert!(
+        ran.stderr
+            .contains("the database is in use: stop the API and the workers"),
+        "{ran:?}"
+    );
+    assert!(size() >= before);
+    assert!(exited_with(service.stop().await, 0));
+
+    let text = place.run(&["vacuum"]).ok();
+    assert!(
+        text.starts_with("before  ") && text.contains("\nafter   "),
+        "{text}"
+    );
+    assert!(size() < before / 10, "{before} {}", size());
+    assert_eq!(ids_in(&place.0.path().join("storm.db")), [id]);
+    assert_eq!(place.files(), ["storm.db"]);
+}
+
+#[tokio::test]
+async fn vacuum_beside_a_running_service_loses_nothing() {
+    let place = large().await;
+    service::database(place.0.path())
+        .execute_batch("DROP TABLE filler")
+        .unwrap();
+    let service = Service::start_in(place.0.path()).await;
+    let first = accept(&service).await;
+    place.run(&["vacuum", "--while-running"]).ok();
+    let second = accept(&service).await;
+    assert!(exited_with(service.stop().await, 0));
+    let size = fs::metadata(place.path("storm.db")).unwrap().len();
+    assert!(size < 4 << 20, "{size}");
+    assert_eq!(ids_in(&place.0.path().join("storm.db")), [first, second]);
+}
+
+#[test]
+fn completions_name_every_subcommand() {
+    let place = Place::new();
+    for shell in ["bash", "zsh", "fish"] {
+        let text = place.run(&["completions", shell]).ok();
+        for name in [
+            "requests",
+            "redeliver",
+            "backup",
+            "vacuum",
+            "--created-after",
+        ] {
+            let name = name.trim_start_matches("--");
+            assert!(text.contains(name), "{shell}: {name}");
+        }
+    }
+    let bash = place.run(&["completions", "bash"]).ok();
+    let checked = Command::new("bash").args(["-n", "-c", &bash]).status();
+    assert!(checked.unwrap().success());
+    assert_eq!(place.run(&["completions", "cmd"]).code, Some(2));
+}
