@@ -45,13 +45,23 @@ pub(super) fn jobs(count: u64) -> f64 {
 ///
 /// A worker that runs out of work could have ended more. So the time between two counts tells how
 /// fast the backlog drains only if jobs waited throughout, or if the backlog was full: then that
-/// time is part of the mean. Otherwise it raises the rate, and never lowers it.
+/// time is part of the mean. Otherwise it raises the rate and never lowers it, until jobs wait
+/// again.
 #[derive(Debug)]
 pub(super) struct Drain {
     limit: usize,
     last: Option<(Instant, Load)>,
-    /// The newest parts of the measured time, with the jobs that ended in each.
-    measured: VecDeque<(Duration, u64)>,
+    /// The newest parts of the measured time.
+    measured: VecDeque<Part>,
+}
+
+/// The time between two counts.
+#[derive(Clone, Copy, Debug)]
+struct Part {
+    took: Duration,
+    ended: u64,
+    /// Whether the workers had work throughout.
+    had_work: bool,
 }
 
 impl Drain {
@@ -78,24 +88,31 @@ impl Drain {
             return;
         }
         let ended = ended_between(&from.ended, &to.ended);
-        let had_work = from.waiting > 0 && to.waiting > 0 && from.waiting as u64 >= ended;
-        let is_faster = jobs(ended) > self.rate().within(took);
-        if had_work || from.unfinished >= self.limit || is_faster {
-            self.measured.push_back((took, ended));
+        let waited = from.waiting > 0 && to.waiting > 0 && from.waiting as u64 >= ended;
+        let had_work = waited || from.unfinished >= self.limit;
+        if had_work {
+            self.measured.retain(|part| part.had_work);
         }
-        while let Some((oldest, _)) = self.measured.front()
-            && self.measured_time().saturating_sub(*oldest) >= WINDOW
+        if had_work || jobs(ended) > self.rate().within(took) {
+            self.measured.push_back(Part {
+                took,
+                ended,
+                had_work,
+            });
+        }
+        while let Some(oldest) = self.measured.front()
+            && self.measured_time().saturating_sub(oldest.took) >= WINDOW
         {
             self.measured.pop_front();
         }
     }
 
     fn measured_time(&self) -> Duration {
-        self.measured.iter().map(|(took, _)| *took).sum()
+        self.measured.iter().map(|part| part.took).sum()
     }
 
     fn rate(&self) -> DrainRate {
-        let ended: u64 = self.measured.iter().map(|(_, ended)| *ended).sum();
+        let ended: u64 = self.measured.iter().map(|part| part.ended).sum();
         let time = self.measured_time();
         if time.is_zero() {
             return DrainRate::default();
@@ -212,7 +229,9 @@ mod tests {
         near(counts.at(600, 0, &[Some(150)]), 100.0);
         near(counts.at(601, 3, &[Some(170)]), 100.0);
         // They keep up with more than was measured before.
-        near(counts.at(602, 3, &[Some(470)]), 200.0);
+        near(counts.at(602, 900, &[Some(470)]), 200.0);
+        // Jobs wait again.
+        near(counts.at(603, 900, &[Some(520)]), 75.0);
     }
 
     #[test]
