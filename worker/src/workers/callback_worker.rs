@@ -210,7 +210,7 @@ impl CallbackWorker {
             () = self.drain.over() => Ok(()),
             () = term.lost.cancelled() => Err(StoreError::LeaseLost),
             () = taken.held.cancelled() => {
-                debug!(%id, "job stopped: its client has cancelled it");
+                debug!(%id, "job stopped: it was cancelled");
                 Ok(())
             }
             settled = line => settled,
@@ -224,7 +224,7 @@ impl CallbackWorker {
             }
             Err(StoreError::ClaimLost) => {
                 self.metrics.lost_claim();
-                warn!(%id, "job lost: another worker has it, or its client has cancelled it");
+                warn!(%id, "job lost: another worker has it, or it was cancelled");
             }
             // Only a closed store ends a write otherwise. The row stays `PROCESSING` until the
             // lease expires.

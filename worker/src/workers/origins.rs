@@ -35,10 +35,7 @@ use tokio::{sync::Notify, time::Instant};
 use tracing::{info, warn};
 
 pub(super) use self::breaker::Signal;
-use self::{
-    breaker::PARK_TIME,
-    state::{Entrant, State},
-};
+use self::state::{Entrant, State};
 use super::{pauses::KnownPauses, slots::Slots};
 use crate::{
     delivery::{ConnectionPermit, TenantPermits},
@@ -47,6 +44,10 @@ use crate::{
 
 /// The interval between two sweeps for idle destinations.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How long a job is parked at a time, at most, while its origin is paused. It asks again after
+/// that: no worker may have been there to release it when the pause ended.
+const PAUSE_PARK_TIME: Duration = Duration::from_mins(5);
 
 /// The state of every destination that is being called or has failed. Clones share it.
 #[derive(Clone)]
@@ -124,7 +125,7 @@ impl Origins {
             return Ok(());
         }
         self.shared.metrics.parked(ParkReason::Paused);
-        Err(PARK_TIME.min(self.shared.park_max))
+        Err(PAUSE_PARK_TIME.min(self.shared.park_max))
     }
 
     /// The next destination whose breaker has closed again.

@@ -1,6 +1,8 @@
 //! The loops that release parked jobs when their receiver has recovered, or an operator has resumed
 //! it.
 
+use std::time::Duration;
+
 use storm_shared::{
     models::Origin,
     services::store::{Store, StoreError},
@@ -9,6 +11,10 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use super::{drain::Drain, next_due::NextDue, origins::Origins, pauses::KnownPauses};
+
+/// When a pause ends, a job may be on its way to the table that a worker has just parked. So the
+/// origin's jobs are released once more after this time.
+const SETTLING: Duration = Duration::from_secs(1);
 
 /// The most jobs released in one write. It bounds how long other writers wait for the database.
 const BATCH: usize = 512;
@@ -35,13 +41,19 @@ pub(super) async fn release_resumed(
     next_due: NextDue,
     drain: Drain,
 ) {
-    while let Some(origin) = drain.until_shutdown(pauses.next_resumed()).await {
-        let unpark = || store.unpark_origin(origin.clone(), BATCH);
-        if release_all(&origin, unpark, &next_due, &drain)
-            .await
-            .is_none()
-        {
-            return;
+    while let Some(origins) = drain.until_shutdown(pauses.resumed()).await {
+        for wait in [Duration::ZERO, SETTLING] {
+            let waited = drain.until_shutdown(tokio::time::sleep(wait)).await;
+            if waited.is_none() {
+                return;
+            }
+            for origin in &origins {
+                let unpark = || store.unpark_origin(origin.clone(), BATCH);
+                let released = release_all(origin, unpark, &next_due, &drain);
+                if released.await.is_none() {
+                    return;
+                }
+            }
         }
     }
 }

@@ -27,7 +27,7 @@ struct Shared {
 #[derive(Default)]
 struct State {
     pauses: Pauses,
-    /// Origins that are no longer paused, until [`KnownPauses::next_resumed`] takes them.
+    /// Origins that are no longer paused, until [`KnownPauses::resumed`] takes them.
     resumed: HashSet<Origin>,
 }
 
@@ -67,18 +67,14 @@ impl KnownPauses {
         self.shared.resumption.notify_one();
     }
 
-    /// The next origin that is no longer paused.
-    pub(super) async fn next_resumed(&self) -> Origin {
+    /// Takes the origins that are no longer paused, once there are some.
+    pub(super) async fn resumed(&self) -> HashSet<Origin> {
         loop {
             // Registered before the look, so that a resumption in between is not missed.
             let resumption = self.shared.resumption.notified();
-            let origin = {
-                let mut state = self.lock();
-                let next = state.resumed.iter().next().cloned();
-                next.and_then(|origin| state.resumed.take(&origin))
-            };
-            if let Some(origin) = origin {
-                return origin;
+            let resumed = std::mem::take(&mut self.lock().resumed);
+            if !resumed.is_empty() {
+                return resumed;
             }
             resumption.await;
         }
@@ -116,16 +112,14 @@ mod tests {
     #[test]
     fn every_origin_that_is_resumed_is_named_once() {
         let pauses = KnownPauses::default();
-        let next = || pauses.next_resumed().now_or_never();
+        let resumed = || pauses.resumed().now_or_never();
         pauses.update(paused(&["a", "b", "c"]));
         assert!(pauses.holds(&origin("a")) && !pauses.holds(&origin("d")));
-        assert_eq!(next(), None);
+        assert_eq!(resumed(), None);
         pauses.update(paused(&["b", "d"]));
         pauses.update(paused(&["b", "d"]));
-        let mut resumed = [next(), next()].map(|it| it.unwrap().to_string());
-        resumed.sort();
-        assert_eq!(resumed, ["https://a.example", "https://c.example"]);
-        assert_eq!(next(), None);
+        assert_eq!(resumed(), Some(["a", "c"].map(origin).into()));
+        assert_eq!(resumed(), None);
         assert!(pauses.holds(&origin("d")) && !pauses.holds(&origin("a")));
     }
 }

@@ -170,7 +170,7 @@ async fn a_paused_origin_gets_no_attempt_while_another_one_goes_on() {
 
 #[tokio::test]
 async fn a_resumed_origins_jobs_are_released_before_their_park_time_is_over() {
-    // Far longer than the test takes: 30 s at a time.
+    // A park lasts for minutes.
     let stack = Stack::without_redis(&[("CALLBACK_PARK_MAX", "1h")]).await;
     let mut receiver = Receiver::answering(|_, _| 200).await;
     let what = Paused::Origin(origin(&receiver.url()));

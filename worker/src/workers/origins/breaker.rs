@@ -16,7 +16,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// How long a job is parked at a time. It asks again after that: the worker whose probe would
 /// release it may have died.
-pub(super) const PARK_TIME: Duration = Duration::from_secs(30);
+const PARK_TIME: Duration = Duration::from_secs(30);
 
 /// What the result of an attempt says about its receiver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,7 +1,10 @@
 use std::{future::ready, time::Duration};
 
 use futures_util::{FutureExt, future::BoxFuture};
-use storm_shared::models::{CallbackUrl, Destination};
+use storm_shared::{
+    models::{CallbackUrl, Destination},
+    services::store::Paused,
+};
 use tokio::task::unconstrained;
 
 use super::{
@@ -470,4 +473,21 @@ async fn jobs_that_a_tenant_has_no_room_for_are_spread_over_all_of_its_receivers
         waits.push(admit_of(&origins, "a", &origin).await.err().unwrap());
     }
     assert!(waits.is_sorted_by(|one, next| one < next), "{waits:?}");
+}
+
+#[tokio::test]
+async fn a_paused_origin_admits_no_job_however_long_it_has_been_parked() {
+    let (origins, _) = origins(2, 1000);
+    let pauses = origins.shared.pauses.clone();
+    let bad = Paused::Origin(destination(None, BAD).origin);
+    pauses.update([bad].into_iter().collect());
+    for parked_for in [Duration::ZERO, PARK_MAX, 100 * PARK_MAX] {
+        let waits = admit_parked(&origins, BAD, parked_for).await;
+        assert_eq!(waits.err(), Some(PARK_MAX));
+    }
+    assert!(admit_of(&origins, "one", BAD).await.is_err(), "all tenants");
+    let admitted = admit(&origins, GOOD).await;
+    assert!(admitted.is_ok(), "another origin");
+    pauses.update([].into_iter().collect());
+    assert!(admit(&origins, BAD).await.is_ok());
 }

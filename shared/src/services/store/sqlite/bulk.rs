@@ -65,7 +65,7 @@ fn select_page(connection: &Connection, page: &SelectionPage) -> rusqlite::Resul
     Ok(found)
 }
 
-/// SQL for the rows of a page. A client's are read by an index of its own: no other row is examined.
+/// SQL for the rows of a page. A client's are read by an index of its own: no other is examined.
 fn rows_of(page: &SelectionPage) -> &'static str {
     match page.selection.client {
         None => "requests WHERE id > ?1",
