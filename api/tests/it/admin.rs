@@ -2,12 +2,14 @@
 
 use serde_json::json;
 use storm_shared::services::access::Token;
+use tempfile::TempDir;
 
 use crate::{
     auth::{bearing, entry, token},
     client::{Answer, bare, post},
     redelivery::{HOOK, failed},
     server::{NO_REDIS, Server},
+    service::{Service, program},
 };
 
 const JOB: &str = r#"{"records": 1, "report_name": "a"}"#;
@@ -398,4 +400,39 @@ async fn an_action_without_a_filter_changes_nothing_and_a_clients_token_is_refus
     assert_eq!(it.server.app.store.audit(None, 9).await.unwrap().len(), 0);
     let all = it.ask(&post("/admin/cancel", r#"{"all": true}"#)).await;
     assert_eq!(all.json()["changed"], 1);
+}
+
+#[tokio::test]
+async fn each_action_is_a_line_in_the_log_with_the_operators_name() {
+    let (folder, operator) = (TempDir::new().unwrap(), token());
+    let mut command = program(folder.path());
+    command.env("ADMIN_TOKENS", entry("ops", &operator));
+    let service = Service::spawn(command, folder.path()).await;
+    service.is_open().await;
+    let act = async |path, body: &str| {
+        let answer = service.ask(bearing(&operator, &post(path, body))).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    };
+    act("/admin/pause", r#"{"origin": "https://hooks.example"}"#).await;
+    let paused = service.says("an operator has paused work").await;
+    assert_eq!(
+        (&paused["operator"], &paused["on"], &paused["changed"]),
+        (&json!("ops"), &json!("https://hooks.example"), &json!(true))
+    );
+    act("/admin/resume", EVERYTHING).await;
+    let resumed = service.says("an operator has resumed work").await;
+    assert_eq!(
+        (&resumed["on"], &resumed["changed"]),
+        (&json!("everything"), &json!(false))
+    );
+    act("/admin/cancel", r#"{"client": "one", "dry_run": true}"#).await;
+    let tried = service.says("an operator has acted on requests").await;
+    assert_eq!(
+        (&tried["action"], &tried["filter"], &tried["dry_run"]),
+        (
+            &json!("cancel"),
+            &json!(r#"{"client":"one"}"#),
+            &json!(true)
+        )
+    );
 }
