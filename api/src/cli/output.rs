@@ -6,6 +6,7 @@
 use std::{
     fmt::Write as _,
     io::{self, IsTerminal as _, Write as _},
+    time::Duration,
 };
 
 use comfy_table::{
@@ -114,14 +115,16 @@ pub(super) fn bytes(bytes: u64) -> String {
     format!("{size:.1} {unit}")
 }
 
-/// An age in milliseconds, in whole seconds or a smaller unit.
+/// An age in milliseconds, in its two largest units.
 pub(super) fn age(millis: u64) -> String {
     let whole = if millis < 1000 {
         millis
     } else {
         millis / 1000 * 1000
     };
-    humantime::format_duration(std::time::Duration::from_millis(whole)).to_string()
+    let age = humantime::format_duration(Duration::from_millis(whole)).to_string();
+    let units: Vec<_> = age.split(' ').take(2).collect();
+    units.join(" ")
 }
 
 /// The text with an escape in place of each character that could move the cursor, or change the
@@ -219,7 +222,12 @@ mod tests {
         ] {
             assert_eq!(bytes(size), text);
         }
-        for (millis, text) in [(0, "0s"), (250, "250ms"), (61_250, "1m 1s")] {
+        for (millis, text) in [
+            (0, "0s"),
+            (250, "250ms"),
+            (61_250, "1m 1s"),
+            (90_061_000, "1day 1h"),
+        ] {
             assert_eq!(age(millis), text);
         }
     }

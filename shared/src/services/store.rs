@@ -662,8 +662,8 @@ impl Store {
         }
     }
 
-    /// Counts for an operator. Each count ends at [`COUNTED`] rows, which bounds the read to some
-    /// tenths of a second.
+    /// Counts for an operator. Each count ends at [`COUNTED`] rows, which bounds the read to about
+    /// a second.
     ///
     /// # Errors
     /// As for [`Store::find`].

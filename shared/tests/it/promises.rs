@@ -47,5 +47,6 @@ mod redelivery;
 mod repeat;
 mod retention;
 mod settle;
+mod stats;
 mod waiting;
 mod write_queue;

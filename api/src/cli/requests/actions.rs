@@ -86,7 +86,7 @@ async fn act(
         let result = match act(id).await {
             Ok(result) => result,
             Err(error) if error.is_indeterminate() => Err(UNKNOWN.to_owned()),
-            // Nothing was written for this one. Those after it may succeed: it may have been a lock.
+            // Nothing was written for this one. It may have been a lock, so others may succeed.
             Err(error) => Err(format!("not done: {error}")),
         };
         let done = result.is_ok();
