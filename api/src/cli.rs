@@ -5,6 +5,7 @@
 
 mod backup;
 mod output;
+mod pause;
 mod requests;
 mod stats;
 mod vacuum;
@@ -20,12 +21,10 @@ use thiserror::Error;
 
 /// Every one of them.
 pub fn subcommands() -> Vec<Subcommand> {
-    vec![
-        requests::subcommand(),
-        stats::subcommand(),
-        backup::subcommand(),
-        vacuum::subcommand(),
-    ]
+    let mut all = vec![requests::subcommand(), stats::subcommand()];
+    all.extend(pause::subcommands());
+    all.extend([backup::subcommand(), vacuum::subcommand()]);
+    all
 }
 
 /// Why a command has not done all that it was asked for. One line.

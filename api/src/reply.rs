@@ -29,7 +29,7 @@ use self::{
     problem::{RETRY_AFTER, whole_seconds},
 };
 use crate::limiter::Quota;
-pub use admin::{Bulked, audit, bulk, pause_changed, pauses};
+pub use admin::{Bulked, PausesShown, audit, bulk, pause_changed, pause_message, pauses};
 pub use problem::{FieldError, Problem, ProblemName};
 
 /// Marks the answer to a repeated submission.

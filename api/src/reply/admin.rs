@@ -10,54 +10,51 @@ use warp::{http::StatusCode, reply::Response};
 
 use super::json::json;
 
-/// `200` with the pauses in force.
-pub fn pauses(pauses: &[Pause]) -> Response {
-    #[derive(Serialize)]
-    struct Of<'a> {
-        #[serde(skip_serializing_if = "Option::is_none")]
-        origin: Option<&'a str>,
-        since: &'a str,
-        operator: &'a str,
-    }
-
-    #[derive(Serialize)]
-    struct Body<'a> {
-        everything: Option<Of<'a>>,
-        origins: Vec<Of<'a>>,
-    }
-
-    let mut body = Body {
-        everything: None,
-        origins: Vec::new(),
-    };
-    for Pause {
-        what,
-        since,
-        operator,
-    } in pauses
-    {
-        let of = |origin| Of {
-            origin,
-            since,
-            operator,
-        };
-        match what {
-            Paused::Everything => body.everything = Some(of(None)),
-            Paused::Origin(origin) => body.origins.push(of(Some(origin.as_str()))),
-        }
-    }
-    json(StatusCode::OK, &body)
+/// The pauses in force, as they are shown.
+#[derive(Debug, Serialize)]
+pub struct PausesShown<'a> {
+    everything: Option<PauseShown<'a>>,
+    origins: Vec<PauseShown<'a>>,
 }
 
-/// `200` for a pause or a resumption, with whether it has `changed` anything.
-pub fn pause_changed(what: &Paused, is_paused: bool, changed: bool) -> Response {
-    #[derive(Serialize)]
-    struct Body {
-        changed: bool,
-        message: &'static str,
-    }
+#[derive(Debug, Serialize)]
+struct PauseShown<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    origin: Option<&'a str>,
+    since: &'a str,
+    operator: &'a str,
+}
 
-    let message = match (what, is_paused) {
+impl<'a> PausesShown<'a> {
+    /// Of these pauses.
+    pub fn of(pauses: &'a [Pause]) -> Self {
+        let mut shown = Self {
+            everything: None,
+            origins: Vec::new(),
+        };
+        for pause in pauses {
+            let of = |origin| PauseShown {
+                origin,
+                since: &pause.since,
+                operator: &pause.operator,
+            };
+            match &pause.what {
+                Paused::Everything => shown.everything = Some(of(None)),
+                Paused::Origin(origin) => shown.origins.push(of(Some(origin.as_str()))),
+            }
+        }
+        shown
+    }
+}
+
+/// `200` with the pauses in force.
+pub fn pauses(pauses: &[Pause]) -> Response {
+    json(StatusCode::OK, &PausesShown::of(pauses))
+}
+
+/// What a pause or a resumption means.
+pub fn pause_message(what: &Paused, is_paused: bool) -> &'static str {
+    match (what, is_paused) {
         (Paused::Everything, true) => {
             "Everything is paused: no job is claimed. Jobs that run go on, and new ones are accepted"
         }
@@ -70,7 +67,18 @@ pub fn pause_changed(what: &Paused, is_paused: bool, changed: bool) -> Response 
         (Paused::Origin(_), false) => {
             "The origin is resumed: after the workers' next heartbeat, its callbacks continue"
         }
-    };
+    }
+}
+
+/// `200` for a pause or a resumption, with whether it has `changed` anything.
+pub fn pause_changed(what: &Paused, is_paused: bool, changed: bool) -> Response {
+    #[derive(Serialize)]
+    struct Body {
+        changed: bool,
+        message: &'static str,
+    }
+
+    let message = pause_message(what, is_paused);
     json(StatusCode::OK, &Body { changed, message })
 }
 

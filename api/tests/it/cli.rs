@@ -137,6 +137,9 @@ async fn without_a_database_of_this_version_no_command_creates_or_migrates_one()
         (version + 1, "run a newer version"),
     ] {
         db.pragma_update(None, "user_version", found).unwrap();
+        // A newer schema works with its own version only.
+        db.execute("UPDATE store SET oldest = ?1", [version + 1])
+            .unwrap();
         for arguments in [&["requests", "list"][..], &["stats"]] {
             let ran = place.run(arguments);
             let says = format!("has schema version {found}");
@@ -539,6 +542,69 @@ async fn a_backup_that_is_interrupted_leaves_nothing() {
         // It was quicker than the signal.
         code => assert_eq!((code, output.status.signal()), (Some(0), None)),
     }
+}
+
+#[tokio::test]
+async fn pause_and_resume_hold_for_the_services_and_are_recorded() {
+    let place = Place::new();
+    let service = Service::start_in(place.0.path()).await;
+    let id = accept(&service).await;
+    let waits_for = async || {
+        let path = format!("/requests/{id}");
+        let request = service.ask(bare("GET", &path)).await.json();
+        request["waiting_for"]["reason"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    };
+    let said = place
+        .run(&["pause", "everything", "--operator", "ops"])
+        .ok();
+    assert!(said.starts_with("Everything is paused"), "{said}");
+    assert_eq!(waits_for().await, "paused");
+    let again = place
+        .run(&["pause", "everything", "--operator", "ops"])
+        .ok();
+    assert!(again.ends_with("It was so before.\n"), "{again}");
+    place
+        .run(&["pause", "https://example.com", "--operator", "ops"])
+        .ok();
+    let pauses = place.run(&["pauses", "--json"]).json();
+    assert_eq!(pauses["everything"]["operator"], "ops");
+    assert_eq!(pauses["origins"][0]["origin"], "https://example.com");
+    let table = place.run(&["pauses"]).ok();
+    assert!(table.contains("\neverything") && table.contains("\nhttps://example.com"));
+
+    place
+        .run(&["resume", "everything", "--operator", "ops"])
+        .ok();
+    assert_eq!(waits_for().await, "paused", "its origin is");
+    place
+        .run(&["resume", "https://example.com", "--operator", "ops"])
+        .ok();
+    assert_ne!(waits_for().await, "paused");
+    let recorded: i64 = service::database(place.0.path())
+        .query_row(
+            "SELECT count(*) FROM audit WHERE operator = 'ops'",
+            [],
+            |row| row.get(0),
+        )
+        .unwrap();
+    assert_eq!(recorded, 5);
+    for (arguments, problem) in [
+        (&["pause"][..], "everything|ORIGIN"),
+        (&["pause", "all"], "everything|ORIGIN"),
+        (
+            &["pause", "https://example.com/path"],
+            "scheme, host and port only",
+        ),
+        (&["pause", "everything", "--operator", "a b"], "--operator"),
+    ] {
+        let ran = place.run(arguments);
+        assert_eq!(ran.code, Some(2), "{ran:?}");
+        assert!(ran.stderr.contains(problem), "{ran:?}");
+    }
+    assert!(exited_with(service.stop().await, 0));
 }
 
 #[tokio::test]
