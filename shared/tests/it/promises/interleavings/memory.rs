@@ -173,6 +173,8 @@ impl Memory {
                 self.requests.push(*id);
             }
             (Call::Write(claim, Writing::End(..)), Answer::Done) => self.requests.push(claim.id),
+            // Bulk redelivery leaves it out.
+            (Call::Cancel(id), Answer::Cancelled(Ok(_))) => self.pages.push(vec![*id]),
             (_, Answer::Ended(page, next)) => {
                 self.pages.push(page.clone());
                 self.cursor = *next;

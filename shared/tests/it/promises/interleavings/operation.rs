@@ -214,8 +214,9 @@ fn deadly_redelivery(worker: usize, end: What, max_claims: u32) -> Vec<Operation
     redelivered(worker, end).into_iter().chain(deaths).collect()
 }
 
-/// A worker holds a job, or a redelivery of one that it has ended, when that is cancelled. It
-/// writes all the same, hears of it, and something happens to the request.
+/// A worker has made the report of a job, or of one that it has ended and that is redelivered, when
+/// that is cancelled. It writes all the same, hears of it, and something happens to the request.
+/// Bulk redelivery leaves it out.
 fn cancelled(worker: usize, what: What, ended: Option<What>, last: Operation) -> Vec<Operation> {
     let accept = Operation::Accept { has_callback: true };
     let before = ended.map_or_else(Vec::new, |end| redelivered(worker, end));
@@ -227,10 +228,16 @@ fn cancelled(worker: usize, what: What, ended: Option<What>, last: Operation) ->
     script.extend(before);
     script.extend(take(worker, 4));
     script.extend([
+        write(0, What::Report),
         cancel,
         write(0, what),
         Operation::Renew { worker },
         cancel,
+        Operation::RedeliverAll { page: 0 },
+        Operation::FindEnded {
+            status: Status::Failed,
+            limit: 3,
+        },
         last,
     ]);
     script
