@@ -24,6 +24,7 @@ mod moves;
 mod named;
 mod reasons;
 mod repeats;
+mod retention;
 mod seen;
 mod series;
 mod sizes;
@@ -53,7 +54,7 @@ type JobCheck = fn(&JobHistory<'_>, &HistoryLimits) -> Vec<String>;
 /// Checks one rule for the run as a whole.
 type RunCheck = fn(&Index<'_>, &HistoryLimits) -> Vec<Finding>;
 
-const JOB_RULES: [(CheckRule, JobCheck); 11] = [
+const JOB_RULES: [(CheckRule, JobCheck); 12] = [
     (CheckRule::Ended, ended::check),
     (CheckRule::Named, named::check),
     (CheckRule::Named, asked::check_unasked),
@@ -64,6 +65,7 @@ const JOB_RULES: [(CheckRule, JobCheck); 11] = [
     (CheckRule::Fences, fences::check),
     (CheckRule::Seen, seen::check),
     (CheckRule::Seen, asked::check_refusals),
+    (CheckRule::Retention, retention::check),
     (CheckRule::Waits, waits::check),
 ];
 

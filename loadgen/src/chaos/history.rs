@@ -40,6 +40,8 @@ pub enum Record {
     Transition(Transition),
     /// The final state of a row.
     Row(Row),
+    /// A row of `requests` was deleted. Its final state is that before.
+    Deleted(Deleted),
     /// A row of the store's `events` table.
     Event(HistoryEvent),
     /// An injected fault that has healed.
@@ -79,6 +81,12 @@ pub struct HistoryLimits {
     /// milliseconds.
     #[serde(default)]
     pub cancel_grace: u64,
+    /// `RETENTION` in milliseconds. Histories from before it have none, and no row is deleted.
+    #[serde(default)]
+    pub retention: u64,
+    /// Whether the run is long enough that some rows must be deleted.
+    #[serde(default)]
+    pub deletions: bool,
     /// Memory that a process may gain under the second load, in bytes, in addition to 50 % of its
     /// memory before it.
     pub resident_growth: u64,
@@ -86,12 +94,7 @@ pub struct HistoryLimits {
 
 impl HistoryLimits {
     /// Default size limits. A healthy run stays well below them.
-    pub fn new(
-        retry_delays: &[Duration],
-        max_claims: i64,
-        cancel_grace: Duration,
-        faults: Vec<String>,
-    ) -> Self {
+    pub fn new(retry_delays: &[Duration], max_claims: i64, faults: Vec<String>) -> Self {
         const MIB: u64 = 1 << 20;
         let retry_delays: Vec<_> = retry_delays.iter().map(|it| millis(*it)).collect();
         Self {
@@ -107,9 +110,26 @@ impl HistoryLimits {
             longest_park: 30_000,
             redeliveries: true,
             cancellations: true,
-            cancel_grace: millis(cancel_grace),
+            cancel_grace: 0,
+            retention: 0,
+            deletions: false,
             resident_growth: 16 * MIB,
         }
+    }
+
+    /// How long after the answer a callback of what was cancelled may still be read.
+    #[must_use]
+    pub fn with_cancel_grace(mut self, grace: Duration) -> Self {
+        self.cancel_grace = millis(grace);
+        self
+    }
+
+    /// How long finished requests are kept, and whether some must be deleted.
+    #[must_use]
+    pub fn with_retention(mut self, retention: Duration, deletions: bool) -> Self {
+        self.retention = millis(retention);
+        self.deletions = deletions;
+        self
     }
 }
 
@@ -336,6 +356,21 @@ pub struct Row {
     /// `created_at`, by the wall clock.
     #[serde(default)]
     pub created_at: Option<Timestamp>,
+}
+
+/// The deletion of a finished request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deleted {
+    /// The latest moment of its commit.
+    pub at: Timestamp,
+    /// The earliest.
+    pub not_before: Timestamp,
+    /// The job.
+    pub id: RequestId,
+    /// `ended`: when it had ended, by the store's clock.
+    pub ended: Option<Timestamp>,
+    /// Whether a redelivery of it was in progress.
+    pub redelivering: bool,
 }
 
 /// A row of the table `events`, or of `resends`.

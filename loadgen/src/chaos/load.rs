@@ -23,6 +23,7 @@ use super::{
     },
     journal::Journal,
     orders::{ChaosOrder, ChaosOrders, FAVOURITES},
+    stack::RETENTION,
 };
 use crate::{answers::RequestFailure, client::Api, requester::accepted, storm::pace::Pace};
 
@@ -56,6 +57,13 @@ const POLL_CONCURRENCY: usize = 16;
 const REPEATS: usize = 10;
 const REPEAT_AFTER: Duration = Duration::from_millis(300);
 
+/// How long after its first time a request is sent again. Together with its timeout it is shorter
+/// than the window of its key, after which it would make another job.
+const REPEAT_WITHIN: Duration = Duration::from_secs(RETENTION.as_secs() / 2);
+
+/// How often an accepted request with a key is sent again during the load.
+const REPEAT_INTERVAL: Duration = Duration::from_millis(50);
+
 /// The clients. Clones share their state.
 #[derive(Clone, Debug)]
 pub(super) struct Load {
@@ -83,6 +91,15 @@ struct AcceptedJob {
     polled: bool,
     /// The number of its request, if that has an idempotency key.
     keyed: Option<u64>,
+    /// When its request was sent first.
+    sent: Instant,
+}
+
+impl AcceptedJob {
+    /// The number of its request, if that may be sent again.
+    fn repeatable(&self) -> Option<u64> {
+        self.keyed.filter(|_| self.sent.elapsed() < REPEAT_WITHIN)
+    }
 }
 
 impl Load {
@@ -228,14 +245,38 @@ impl Load {
             .await;
     }
 
-    /// Sends every request with an idempotency key that was accepted once more.
+    /// Sends requests with an idempotency key that were accepted once more, until `over`, and waits
+    /// for the responses. `seed` determines the choice.
+    pub(super) async fn repeat_random(&self, seed: u64, over: &CancellationToken) {
+        let mut random = fastrand::Rng::with_seed(seed.rotate_left(16));
+        let requests = TaskTracker::new();
+        while over
+            .run_until_cancelled(sleep(REPEAT_INTERVAL))
+            .await
+            .is_some()
+        {
+            let chosen = {
+                let promised = lock(&self.shared.promised);
+                let recent = promised.iter().rev().take(MAX_IN_FLIGHT);
+                let repeatable: Vec<_> = recent.filter_map(AcceptedJob::repeatable).collect();
+                random.choice(repeatable)
+            };
+            if let Some(number) = chosen {
+                let load = self.clone();
+                requests.spawn(async move {
+                    load.send_once(&load.shared.orders.order(number)).await;
+                });
+            }
+        }
+        requests.close();
+        requests.wait().await;
+    }
+
+    /// Sends every request with an idempotency key that was accepted lately once more.
     pub(super) async fn repeat_keyed(&self) {
-        self.for_each_accepted(
-            |job| job.keyed,
-            async |load, number| {
-                load.send_once(&load.shared.orders.order(number)).await;
-            },
-        )
+        self.for_each_accepted(AcceptedJob::repeatable, async |load, number| {
+            load.send_once(&load.shared.orders.order(number)).await;
+        })
         .await;
     }
 
@@ -280,6 +321,7 @@ impl Load {
     /// accepted.
     async fn submit(&self, number: u64) {
         let order = self.shared.orders.order(number);
+        let sent = Instant::now();
         let mut accepted = if order.keyed {
             let (one, other) = tokio::join!(self.send_once(&order), self.send_once(&order));
             one.or(other)
@@ -287,7 +329,7 @@ impl Load {
             self.send_once(&order).await
         };
         let mut repeats = if order.keyed { 0..REPEATS } else { 0..0 };
-        while accepted.is_none() && repeats.next().is_some() {
+        while accepted.is_none() && sent.elapsed() < REPEAT_WITHIN && repeats.next().is_some() {
             sleep(REPEAT_AFTER).await;
             accepted = self.send_once(&order).await;
         }
@@ -297,6 +339,7 @@ impl Load {
                 id,
                 polled,
                 keyed: order.keyed.then_some(number),
+                sent,
             });
             if !polled && order.refusals.include(0) {
                 lock(&self.shared.refused).push(id);

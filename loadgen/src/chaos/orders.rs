@@ -27,8 +27,9 @@ const LONG_ONE_IN: u64 = 100;
 const LONG_RECORDS: u64 = 200;
 const SHORT_RECORDS: u64 = 30;
 
-/// One in this many jobs is cancelled by its client, soon after it was accepted. It would work for
-/// so long that its callback, if it still came, would be later than the answer allows.
+/// One in this many jobs is cancelled by its client, soon after it was accepted. Its work takes so
+/// long that a callback of a worker that neither was told nor loses its claim would be later than
+/// the answer allows.
 const DOOMED_ONE_IN: u64 = 400;
 const DOOMED_RECORDS: u64 = 800;
 

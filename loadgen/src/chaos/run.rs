@@ -19,7 +19,7 @@ use super::{
     receivers::Receivers,
     recovery::{self, Recovery},
     settle::{settle, until_at_rest},
-    stack::{CALLBACK_TIMEOUT, MAX_CLAIMS, RETRY_DELAYS, Stack},
+    stack::{CALLBACK_TIMEOUT, MAX_CLAIMS, RETENTION, RETRY_DELAYS, Stack},
     wall_clock::WallClock,
 };
 use crate::{cli::ChaosOptions, client::Api, output::progress_line, signatures::Signatures};
@@ -167,14 +167,18 @@ fn prepare(options: &ChaosOptions) -> Result<()> {
     Ok(())
 }
 
-fn limits(wall_clock: &WallClock, lease: Duration) -> HistoryLimits {
+fn limits(wall_clock: &WallClock, options: &ChaosOptions) -> HistoryLimits {
     let planned = FaultKind::ALL.into_iter();
     let planned = planned.filter(|kind| wall_clock.is_steppable() || !kind.steps_clock());
     let kinds = planned.map(|kind| kind.to_string());
     // Without a heartbeat for half a lease a worker begins no attempt, and an attempt has its
     // deadline. What the receiver reads by then can be late on a busy machine.
-    let cancel_grace = lease / 2 + CALLBACK_TIMEOUT + READ_WITHIN;
-    HistoryLimits::new(&RETRY_DELAYS, MAX_CLAIMS, cancel_grace, kinds.collect())
+    let cancel_grace = options.lease / 2 + CALLBACK_TIMEOUT + READ_WITHIN;
+    // In a longer run some requests are old before the faults end.
+    let deletions = options.duration > RETENTION;
+    HistoryLimits::new(&RETRY_DELAYS, MAX_CLAIMS, kinds.collect())
+        .with_cancel_grace(cancel_grace)
+        .with_retention(RETENTION, deletions)
 }
 
 /// The number of faults of some kinds.
@@ -209,7 +213,7 @@ impl Harness {
         signatures: Signatures,
         wall_clock: WallClock,
     ) -> Result<Self> {
-        let limits = limits(&wall_clock, options.lease);
+        let limits = limits(&wall_clock, options);
         let journal = Journal::default();
         let orders = ChaosOrders::new(seed);
         let receivers = Receivers::start(RECEIVERS, orders, signatures, wall_clock.clone());
@@ -270,6 +274,7 @@ impl Harness {
         };
         let redelivering = load.redeliver_random(seed, &over);
         let cancelling = load.cancel_random(seed, &over);
+        let repeating = load.repeat_random(seed, &over);
         let receivers = Arc::clone(&self.receivers);
         let injector = FaultInjector::new(
             &mut self.stack,
@@ -282,7 +287,8 @@ impl Harness {
             over.cancel();
             injected
         };
-        let (sent, injected, (), ()) = tokio::join!(sending, breaking, redelivering, cancelling);
+        let (sent, injected, (), (), ()) =
+            tokio::join!(sending, breaking, redelivering, cancelling, repeating);
         // Later loads continue the numbers. A name that was requested before would break the rule
         // `named`.
         self.sent = sent;
@@ -319,7 +325,7 @@ impl Harness {
     /// Repeats the requests with idempotency keys, polls the jobs without a callback, and stops the
     /// services.
     async fn end(&mut self, injected: &InjectedFaults) {
-        // Their jobs have ended, and the clock was stepped by days: the first answer still counts.
+        // Those whose window is not over: the first answer still counts.
         self.load.repeat_keyed().await;
         self.load.poll_jobs_without_callback().await;
         self.violations.extend(self.stack.stop().await);

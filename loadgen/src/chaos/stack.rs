@@ -48,6 +48,10 @@ const SHUTDOWN_DELAY: Duration = Duration::from_millis(200);
 /// The injected kills are not caused by jobs, so no job may become poison: a high limit.
 pub(super) const MAX_CLAIMS: i64 = 8;
 
+/// Finished requests are deleted during the run. No key is free before: a request that is repeated
+/// within this time is the same.
+pub(super) const RETENTION: Duration = Duration::from_secs(20);
+
 /// How long a service may take to exit after SIGTERM.
 pub(super) const STOP_TIMEOUT: Duration = DRAIN_TIMEOUT
     .saturating_add(SHUTDOWN_DELAY)
@@ -281,6 +285,8 @@ fn settings(
         ),
         // The same secrets as the receivers, which verify the signatures.
         (VARIABLE, env::var(VARIABLE).unwrap_or_default()),
+        ("RETENTION", duration(RETENTION)),
+        ("IDEMPOTENCY_WINDOW", duration(RETENTION)),
         ("LOG", "info".to_owned()),
     ]
 }

@@ -59,6 +59,7 @@ fn line(record: &Record, id: RequestId, name: Option<&str>) -> Option<(Timestamp
         Record::CancelAsked(asked) if asked.id == id => Some((asked.at, cancel(asked))),
         Record::Received(received) if received.id == id => Some((received.at, callback(received))),
         Record::Transition(moved) if moved.id == id => Some((moved.at, step(moved))),
+        Record::Deleted(it) if it.id == id => Some((it.at, "deleted".to_owned())),
         Record::Event(event) if event.id == id => Some((event.at, recorded(event))),
         _ => None,
     }

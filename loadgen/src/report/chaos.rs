@@ -70,6 +70,7 @@ fn jobs(result: &ChaosResult, width: u16) -> String {
     for (end, count) in &summary.ended {
         row(format!("jobs {end}"), *count);
     }
+    row("requests deleted (RETENTION)".to_owned(), summary.deleted);
     for (answer, count) in &summary.redeliveries_asked {
         row(format!("redeliveries asked for: {answer}"), *count);
     }
@@ -175,6 +176,7 @@ fn figures(result: &ChaosResult) -> String {
             CheckRule::Fences,
             CheckRule::Seen,
             CheckRule::Cancels,
+            CheckRule::Retention,
             CheckRule::Waits
         ]),
         broken(&[CheckRule::Repeats]),
@@ -284,7 +286,7 @@ mod tests {
             .split("\n\n")
             .map(|table| table.trim().lines().count())
             .collect();
-        assert_eq!(lines, [3, 12, 8], "{text}");
+        assert_eq!(lines, [3, 13, 8], "{text}");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use rusqlite::{
 use super::sightings::Sightings;
 use crate::chaos::{
     clock,
-    history::{HistoryEvent, Record, Row, RowKind, RowState, Transition},
+    history::{Deleted, HistoryEvent, Record, Row, RowKind, RowState, Transition},
 };
 
 /// Busy timeout of a read. In WAL mode only recovery after a crash locks readers out.
@@ -120,6 +120,10 @@ pub(super) fn records(
     for row in rows.query_map([], final_row)? {
         records.push(Record::Row(row?));
     }
+    let mut deletions = db.prepare(DELETIONS)?;
+    for deleted in deletions.query_map([], |row| deleted(row, clock, sightings))? {
+        records.push(Record::Deleted(deleted?));
+    }
     let mut events = db.prepare(EVENTS)?;
     for event in events.query_map([], |row| event(row, sightings))? {
         records.push(Record::Event(event?));
@@ -132,8 +136,8 @@ pub(super) fn records(
 const MOVES: &str = "SELECT number, id,
         old_status, old_claim, old_owner, old_attempts, old_lost_claims, old_result, old_parks,
         coalesce(new_status, iif(
-            EXISTS (SELECT 1 FROM attempts WHERE request_id = chaos_moves.id
-                    AND number = new_attempts AND claim = new_claim AND class = 'success'),
+            EXISTS (SELECT 1 FROM chaos_successes WHERE request_id = chaos_moves.id
+                    AND number = new_attempts AND claim = new_claim),
             'COMPLETED', 'FAILED')),
         new_claim, new_owner, new_attempts, new_lost_claims, new_result, new_parks,
         old_due, new_due, redelivery
@@ -170,7 +174,11 @@ fn moved(
 const ROWS: &str = "SELECT id, json_extract(input_payload, '$.report_name'),
         status, claim, owner, attempts, lost_claims, result_payload, parks,
         failure_reason, failure_detail, callback_url IS NOT NULL, completed_at, created_at
-    FROM requests ORDER BY id";
+    FROM requests
+    UNION ALL
+    SELECT id, report_name, status, claim, owner, attempts, lost_claims, result_payload, parks,
+        failure_reason, failure_detail, called_back, completed_at, created_at
+    FROM chaos_deleted ORDER BY id";
 
 fn final_row(row: &SqlRow<'_>) -> rusqlite::Result<Row> {
     let over = row.get_ref(12)? != ValueRef::Null;
@@ -183,6 +191,24 @@ fn final_row(row: &SqlRow<'_>) -> rusqlite::Result<Row> {
         called_back: row.get(11)?,
         completed_at: over.then(|| parsed(row, 12)).transpose()?,
         created_at: Some(parsed(row, 13)?),
+    })
+}
+
+const DELETIONS: &str = "SELECT number, id, ended, redelivering FROM chaos_deleted ORDER BY number";
+
+fn deleted(
+    row: &SqlRow<'_>,
+    clock: StoreClock,
+    sightings: &Sightings,
+) -> rusqlite::Result<Deleted> {
+    let (not_before, at) = seen(row, sightings)?;
+    let ended: Option<i64> = row.get(2)?;
+    Ok(Deleted {
+        at,
+        not_before,
+        id: parsed(row, 1)?,
+        ended: ended.map(|ended| clock.moment(ended)),
+        redelivering: row.get(3)?,
     })
 }
 

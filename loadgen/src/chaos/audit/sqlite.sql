@@ -33,10 +33,40 @@ CREATE TABLE chaos_events (
     detail      TEXT
 ) STRICT;
 
+-- The last state of each row that was deleted.
+CREATE TABLE chaos_deleted (
+    number          INTEGER PRIMARY KEY,
+    id              TEXT NOT NULL,
+    report_name     TEXT,
+    status          TEXT NOT NULL,
+    claim           INTEGER NOT NULL,
+    owner           TEXT,
+    attempts        INTEGER NOT NULL,
+    lost_claims     INTEGER NOT NULL,
+    result_payload  TEXT,
+    parks           INTEGER NOT NULL,
+    failure_reason  TEXT,
+    failure_detail  TEXT,
+    called_back     INTEGER NOT NULL,
+    completed_at    TEXT,
+    created_at      TEXT NOT NULL,
+    ended           INTEGER,
+    redelivering    INTEGER NOT NULL
+) STRICT;
+
+-- The successful attempts, also of deleted requests.
+CREATE TABLE chaos_successes (
+    request_id  TEXT NOT NULL,
+    number      INTEGER NOT NULL,
+    claim       INTEGER NOT NULL,
+    PRIMARY KEY (request_id, number, claim)
+) STRICT, WITHOUT ROWID;
+
 -- The last number of all tables. Each trigger takes the next one.
 CREATE VIEW chaos_last AS SELECT max(
     coalesce((SELECT max(number) FROM chaos_moves), 0),
-    coalesce((SELECT max(number) FROM chaos_events), 0)
+    coalesce((SELECT max(number) FROM chaos_events), 0),
+    coalesce((SELECT max(number) FROM chaos_deleted), 0)
 ) AS number;
 
 CREATE TRIGGER chaos_inserted AFTER INSERT ON requests BEGIN
@@ -92,4 +122,18 @@ END;
 CREATE TRIGGER chaos_resend AFTER INSERT ON resends BEGIN
     INSERT INTO chaos_events
     SELECT number + 1, NEW.request_id, 'resent', NEW.claim, NULL FROM chaos_last;
+END;
+
+CREATE TRIGGER chaos_request_deleted BEFORE DELETE ON requests BEGIN
+    INSERT INTO chaos_deleted SELECT
+        number + 1, OLD.id, json_extract(OLD.input_payload, '$.report_name'),
+        OLD.status, OLD.claim, OLD.owner, OLD.attempts, OLD.lost_claims, OLD.result_payload,
+        OLD.parks, OLD.failure_reason, OLD.failure_detail, OLD.callback_url IS NOT NULL,
+        OLD.completed_at, OLD.created_at, OLD.ended,
+        EXISTS (SELECT 1 FROM redeliveries WHERE id = OLD.id)
+    FROM chaos_last;
+END;
+
+CREATE TRIGGER chaos_success AFTER INSERT ON attempts WHEN NEW.class = 'success' BEGIN
+    INSERT OR IGNORE INTO chaos_successes VALUES (NEW.request_id, NEW.number, NEW.claim);
 END;

@@ -75,7 +75,10 @@ pub(super) fn check_refusals(job: &JobHistory<'_>, _: &HistoryLimits) -> Vec<Str
         };
         let problem = problem.as_deref().unwrap_or_default();
         let why = match (status, problem) {
-            (404, _) => was_known(job, asked).then_some("the job was known"),
+            (404, _) => {
+                let is_wrong = was_known(job, asked) && !job.may_be_deleted(asked.at);
+                is_wrong.then_some("the job was known")
+            }
             (409, "request-unfinished") => had_ended(job, asked).then_some("the job had ended"),
             (409, "redelivery-under-way") => {
                 (!is_under_way(job, asked)).then_some("there was no redelivery")

@@ -142,7 +142,8 @@ fn untrue(job: &JobHistory<'_>, asked: &CancelAsked) -> Option<String> {
         (404, _) => {
             let mut accepted = job.acceptances.iter();
             let was_known = accepted.any(|submitted| submitted.at <= asked.asked_at);
-            was_known.then_some("the job was known")
+            let is_wrong = was_known && !job.may_be_deleted(asked.at);
+            is_wrong.then_some("the job was known")
         }
         (409, "request-over") => not_over(job, asked),
         // Under load or a fault.

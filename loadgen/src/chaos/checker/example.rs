@@ -5,7 +5,7 @@ mod story;
 
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use storm_shared::models::{RequestId, Status};
 
 pub(super) use self::story::{STEP, Story};
@@ -21,6 +21,9 @@ pub(super) const LONGEST_PARK: Duration = Duration::from_millis(15);
 
 /// How long a callback may still be read after the answer to a `DELETE`.
 pub(super) const CANCEL_GRACE: Duration = Duration::from_millis(500);
+
+/// How long finished requests are kept.
+pub(super) const RETENTION: Duration = Duration::from_secs(10);
 
 /// The maximum attempts of a job, and the lost claims that make it poison.
 pub(super) const ATTEMPTS: i64 = 4;
@@ -48,9 +51,10 @@ pub(super) fn limits() -> HistoryLimits {
         ..HistoryLimits::new(
             &[RETRY_DELAY; 3],
             MAX_CLAIMS,
-            CANCEL_GRACE,
             FAULTS.map(str::to_owned).to_vec(),
         )
+        .with_cancel_grace(CANCEL_GRACE)
+        .with_retention(RETENTION, true)
     }
 }
 
@@ -77,6 +81,7 @@ pub(super) const LATE_DELIVERY: u64 = 12;
 pub(super) const SYNC: u64 = 13;
 pub(super) const REDEEMED: u64 = 14;
 pub(super) const DELIVERED_AGAIN: u64 = 15;
+pub(super) const DELETED: u64 = 19;
 pub(super) const CANCELLED: u64 = 16;
 pub(super) const INTERRUPTED: u64 = 17;
 pub(super) const REDELIVERY_CANCELLED: u64 = 18;
@@ -91,7 +96,8 @@ impl Example {
         let rounds = first.chain(second);
         let stories = rounds.flat_map(|start| {
             let stories = stories(start).into_iter().chain(redeliveries(start));
-            stories.chain(cancellations(start))
+            let stories = stories.chain(cancellations(start));
+            stories.chain([deleted(start)])
         });
         let mut records: Vec<_> = stories.flat_map(|story| story.records).collect();
         records.extend(FAULTS.map(|kind| fault(kind, 3)));
@@ -385,4 +391,19 @@ fn cancellations(start: u64) -> [Story; 3] {
                 problem: Some("request-over".to_owned()),
             }),
     ]
+}
+
+/// A job that is delivered, and deleted after its time.
+fn deleted(start: u64) -> Story {
+    let retention = SignedDuration::try_from(RETENTION).unwrap();
+    Story::of(start + DELETED)
+        .accepted()
+        .claimed_by("a")
+        .called(Some(200))
+        .completed()
+        .polled(Some(Status::Completed))
+        .later(retention)
+        .deleted()
+        .polled(None)
+        .asked_again(refused(404, "not-found"))
 }

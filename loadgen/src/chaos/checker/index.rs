@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, HashMap};
 use jiff::Timestamp;
 use storm_shared::models::{RequestId, Status};
 
-use super::{is_final, series::Series};
+use super::{is_final, not_later, series::Series};
 use crate::chaos::history::{
-    CancelAsked, Fault, Footprint, HistoryEvent, Polled, Received, Record, RedeliveryAsked, Row,
-    SubmitAnswer, Submitted, Transition,
+    CancelAsked, Deleted, Fault, Footprint, HistoryEvent, Polled, Received, Record,
+    RedeliveryAsked, Row, SubmitAnswer, Submitted, Transition,
 };
 
 /// All records of one job.
@@ -21,6 +21,7 @@ pub(super) struct JobHistory<'a> {
     /// whose answer promises most.
     pub(super) request: Option<&'a Submitted>,
     pub(super) row: Option<&'a Row>,
+    pub(super) deleted: Option<&'a Deleted>,
     /// The changes of its own row.
     pub(super) own: Series<'a>,
     /// The changes of the row of each redelivery, in commit order.
@@ -45,6 +46,7 @@ impl<'a> JobHistory<'a> {
             acceptances: Vec::new(),
             request: None,
             row: None,
+            deleted: None,
             own: Series::of(&[]).0,
             redeliveries: Vec::new(),
             asked: Vec::new(),
@@ -81,6 +83,12 @@ impl<'a> JobHistory<'a> {
         moves.find(|moved| {
             before(moved) == Some(Status::Failed) && moved.after.status == Status::Completed
         })
+    }
+
+    /// Whether a `404` at this moment may be true: its row may have been deleted.
+    pub(super) fn may_be_deleted(&self, by: Timestamp) -> bool {
+        let deleted = self.deleted;
+        deleted.is_some_and(|deleted| not_later(deleted.not_before, by))
     }
 
     /// When it was first heard of, apart from its callbacks.
@@ -160,6 +168,7 @@ impl<'a> Index<'a> {
             Record::Received(received) => self.job(received.id).callbacks.push(received),
             Record::Transition(moved) => self.job(moved.id).moves.push(moved),
             Record::Row(row) => self.job(row.id).row = Some(row),
+            Record::Deleted(deleted) => self.job(deleted.id).deleted = Some(deleted),
             Record::Event(event) => self.job(event.id).events.push(event),
             Record::Fault(fault) => self.faults.push(fault),
             Record::Footprint(footprint) => self.footprints.push(footprint),

@@ -1,5 +1,5 @@
 //! Rule `seen`: polls of a job are linearizable. A final status is stable, unless a redelivery
-//! turns `FAILED` into `COMPLETED`, and an accepted job never returns `404`.
+//! turns `FAILED` into `COMPLETED`, and an accepted job never returns `404` before it is deleted.
 
 use storm_shared::models::Status;
 
@@ -31,7 +31,8 @@ fn vanished(job: &JobHistory<'_>) -> Vec<String> {
     let unknown = job
         .polls
         .iter()
-        .filter(|poll| poll.status.is_none() && poll.asked_at >= known);
+        .filter(|poll| poll.status.is_none() && poll.asked_at >= known)
+        .filter(|poll| !job.may_be_deleted(poll.at));
     unknown
         .map(|poll| {
             format!(

@@ -25,8 +25,10 @@ pub struct Summary {
     pub unanswered: u64,
     /// Requests answered that their outcome is unknown.
     pub outcome_unknown: u64,
-    /// Rows at the end.
+    /// Rows at the end, and those that were deleted.
     pub rows: u64,
+    /// Rows that were deleted.
+    pub deleted: u64,
     /// Rows by status, with the reason of the failed ones: `COMPLETED`, `FAILED callback_failed`, …
     pub ended: BTreeMap<String, u64>,
     /// Deliveries that receivers read, duplicates included.
@@ -96,6 +98,7 @@ impl Summary {
                 reason.map_or(status.clone(), |reason| format!("{status} {reason}")),
             );
         }
+        self.deleted += u64::from(job.deleted.is_some());
         self.callbacks += job.callbacks.len() as u64;
         for (_, cause) in repeats::explained(job) {
             let kind = cause.map_or("unexplained", |cause| cause.what);

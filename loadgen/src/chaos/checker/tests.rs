@@ -35,18 +35,22 @@ fn a_valid_history_passes() {
 fn the_summary_counts_all_records() {
     // Seven rounds of the same stories: four in the first load and three in the second.
     let summary = Example::good().verdict().summary;
-    assert_eq!((summary.accepted, summary.unanswered), (98, 14));
+    assert_eq!((summary.accepted, summary.unanswered), (105, 14));
     assert_eq!(summary.refused, [(422, 7)].into());
     assert_eq!(summary.outcome_unknown, 7);
-    assert_eq!(summary.rows, 119);
+    assert_eq!((summary.rows, summary.deleted), (126, 7));
     let ended = counts([
-        ("COMPLETED", 84),
+        ("COMPLETED", 91),
         ("FAILED callback_failed", 14),
         ("FAILED cancelled", 14),
         ("FAILED poison", 7),
     ]);
     assert_eq!(summary.ended, ended);
-    let asked = counts([("202", 35), ("409 redelivery-under-way", 7)]);
+    let asked = counts([
+        ("202", 35),
+        ("404 not-found", 7),
+        ("409 redelivery-under-way", 7),
+    ]);
     assert_eq!(summary.redeliveries_asked, asked);
     let asked = counts([
         ("200, a job", 21),
@@ -76,7 +80,7 @@ fn the_summary_counts_all_records() {
         ("given_back", 21),
     ]);
     assert_eq!(summary.events, events);
-    assert_eq!(summary.callbacks, 210);
+    assert_eq!(summary.callbacks, 217);
 }
 
 #[test]
@@ -226,7 +230,7 @@ fn a_failed_verdict_shows_every_violated_rule_and_some_timelines() {
 
     let good = Example::good();
     let text = good.verdict().render(&good.records);
-    assert_eq!(text, "passed: no violations in the history of 119 jobs\n");
+    assert_eq!(text, "passed: no violations in the history of 126 jobs\n");
 }
 
 #[test]

@@ -11,8 +11,8 @@ use storm_shared::{
 
 use super::{LONGEST_PARK, RETRY_DELAY, at, id};
 use crate::chaos::history::{
-    HistoryEvent, Polled, Received, Record, Row, RowKind, RowState, SubmitAnswer, Submitted,
-    Transition,
+    Deleted, HistoryEvent, Polled, Received, Record, Row, RowKind, RowState, SubmitAnswer,
+    Submitted, Transition,
 };
 
 /// The time between two steps of a story.
@@ -314,6 +314,36 @@ impl Story {
         self.records
             .retain(|record| !matches!(record, Record::Row(_)));
         self.records.push(Record::Row(row));
+        self
+    }
+
+    /// The row is deleted, and has the time of its last end.
+    pub(in super::super) fn deleted(self) -> Self {
+        let ended = self.records.iter().rev().find_map(|record| match record {
+            Record::Transition(moved)
+                if matches!(moved.after.status, Status::Completed | Status::Failed) =>
+            {
+                Some(moved.at)
+            }
+            _ => None,
+        });
+        self.deleted_as(ended, false)
+    }
+
+    /// The same, with another time of its end, or during a redelivery.
+    pub(in super::super) fn deleted_as(
+        mut self,
+        ended: Option<Timestamp>,
+        redelivering: bool,
+    ) -> Self {
+        let deleted = Deleted {
+            at: self.now,
+            not_before: self.now,
+            id: self.id,
+            ended,
+            redelivering,
+        };
+        self.push(Record::Deleted(deleted));
         self
     }
 
