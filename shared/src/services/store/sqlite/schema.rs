@@ -28,7 +28,7 @@ const MIGRATIONS: [&str; 20] = [
     include_str!("../../../../migrations/sqlite/0017_admission.sql"),
     include_str!("../../../../migrations/sqlite/0018_operators.sql"),
     include_str!("../../../../migrations/sqlite/0019_erase.sql"),
-    include_str!("../../../../migrations/sqlite/0021_compatibility.sql"),
+    include_str!("../../../../migrations/sqlite/0020_compatibility.sql"),
 ];
 
 /// The oldest schema version whose programs can work with the newest one beside this program. For a
