@@ -1,0 +1,165 @@
+//! The verbs of clients: requests are accepted, found, listed, cancelled, erased and redelivered.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use rusqlite::Connection;
+
+use super::super::{
+    Sqlite, accept, cancel, cancel::Canceller, columns, erase, find, idempotency,
+    idempotency::KeyedJob, list, redelivery, writer::Bodies,
+};
+use crate::{
+    models::{ClientName, Failure, Origin, ReportSpec, Request, RequestId},
+    services::{
+        report::Report,
+        store::{
+            Acceptance, Cancelled, Erased, ListPage, NewJob, Redeliverable, RedeliveryPage,
+            RequestList, Scope, StoreError, Uncancellable, Unerasable, Unredeliverable,
+        },
+    },
+};
+
+impl Sqlite {
+    pub(in crate::services::store) async fn accept(
+        &self,
+        job: NewJob,
+    ) -> Result<Acceptance, StoreError> {
+        // Before the write: its closure runs in a transaction that other writes share.
+        let input = columns::to_json(&job.spec);
+        let now = self.clock.now();
+        let due = now.after(job.notification_grace);
+        let keyed = KeyedJob::of(&job);
+        let window = self.idempotency_window;
+        let bodies = Bodies {
+            bytes: input.len(),
+            memory: job.memory.clone(),
+        };
+        self.writer
+            // Load shedding: the API answers 503, while a worker's writes wait for room.
+            .try_write_bodies(bodies, move |tx| {
+                if let Some(keyed) = keyed
+                    && let Some(earlier) = idempotency::take(tx, &keyed, now, window)?
+                {
+                    return Ok(earlier);
+                }
+                accept::insert_job(tx, &job, &input, due)?;
+                Ok(Acceptance::Stored)
+            })
+            .await
+    }
+
+    pub(in crate::services::store) async fn accepted_before(
+        &self,
+        job: &NewJob,
+    ) -> Result<Option<Acceptance>, StoreError> {
+        let Some(keyed) = KeyedJob::of(job) else {
+            return Ok(None);
+        };
+        self.readers
+            .read(self.timed(move |db, now| idempotency::find(db, &keyed, now)))
+            .await
+    }
+
+    pub(in crate::services::store) async fn record_sync(
+        &self,
+        id: RequestId,
+        created_at: Timestamp,
+        spec: &ReportSpec,
+        created_by: Option<ClientName>,
+        ended: Result<&Report, &Failure>,
+    ) -> Result<(), StoreError> {
+        let input = columns::to_json(spec);
+        let ended = ended.map(columns::to_json).map_err(Clone::clone);
+        let bodies = Bodies::of(input.len() + ended.as_ref().map_or(0, String::len));
+        let insert = self.timed(move |tx, now| {
+            accept::insert_sync(tx, id, created_at, &input, created_by.as_ref(), &ended, now)
+        });
+        self.writer.try_write_bodies(bodies, insert).await
+    }
+
+    pub(in crate::services::store) async fn cancel(
+        &self,
+        scope: Scope,
+        id: RequestId,
+    ) -> Result<Result<Cancelled, Uncancellable>, StoreError> {
+        self.writer
+            .try_write(
+                self.timed(move |tx, now| cancel::cancel(tx, &scope, id, Canceller::Client, now)),
+            )
+            .await
+    }
+
+    pub(in crate::services::store) async fn erase(
+        &self,
+        scope: Scope,
+        id: RequestId,
+    ) -> Result<Result<Erased, Unerasable>, StoreError> {
+        let erase = move |tx: &Connection| erase::erase(tx, &scope, id);
+        let erased = self.writer.try_write(erase).await?;
+        if erased.is_ok() {
+            self.writer.erase_log();
+        }
+        Ok(erased)
+    }
+
+    pub(in crate::services::store) async fn origin_of(
+        &self,
+        scope: Scope,
+        id: RequestId,
+    ) -> Result<Result<Option<Origin>, Unredeliverable>, StoreError> {
+        self.readers
+            .read(move |db| redelivery::origin_of(db, &scope, id))
+            .await
+    }
+
+    pub(in crate::services::store) async fn redeliver(
+        &self,
+        scope: Scope,
+        id: RequestId,
+    ) -> Result<Result<(), Unredeliverable>, StoreError> {
+        self.writer
+            .try_write(self.timed(move |tx, now| redelivery::begin(tx, &scope, id, true, now)))
+            .await
+    }
+
+    pub(in crate::services::store) async fn redeliver_all(
+        &self,
+        scope: Scope,
+        ids: Vec<RequestId>,
+    ) -> Result<usize, StoreError> {
+        self.writer
+            .try_write(self.timed(move |tx, now| redelivery::begin_all(tx, &scope, &ids, now)))
+            .await
+    }
+
+    pub(in crate::services::store) async fn redeliverable(
+        &self,
+        scope: Scope,
+        page: RedeliveryPage,
+    ) -> Result<Redeliverable, StoreError> {
+        self.readers
+            .read(move |db| redelivery::find(db, &scope, &page))
+            .await
+    }
+
+    pub(in crate::services::store) async fn find(
+        &self,
+        scope: Scope,
+        id: RequestId,
+    ) -> Result<Option<Request>, StoreError> {
+        let clock = Arc::clone(&self.clock);
+        self.readers
+            .read(move |db| find::find(db, &scope, id, &clock))
+            .await
+    }
+
+    pub(in crate::services::store) async fn list(
+        &self,
+        scope: Scope,
+        page: ListPage,
+    ) -> Result<RequestList, StoreError> {
+        self.read_many(move |db| list::list(db, &scope, &page))
+            .await
+    }
+}

@@ -1,0 +1,101 @@
+//! The verbs of operators, and the counts for metrics and admission control.
+
+use std::{sync::Arc, time::Duration};
+
+use rusqlite::Connection;
+
+use super::super::{Sqlite, audit, bulk, load, look, oldest_due, open, pause, stats};
+use crate::{
+    config::StoreSettings,
+    models::{ClientName, Destination},
+    services::store::{
+        AuditRecord, Bulk, Load, Pause, Paused, Selected, SelectionPage, Stats, StoreError,
+        TooManyPauses,
+    },
+};
+
+impl Sqlite {
+    pub(in crate::services::store) async fn attach(
+        settings: &StoreSettings,
+    ) -> Result<Self, StoreError> {
+        Ok(Self::start(open::attach(settings).await?, settings))
+    }
+
+    pub(in crate::services::store) async fn oldest_due_age(&self) -> Result<Duration, StoreError> {
+        self.readers
+            .read(self.timed(oldest_due::oldest_due_age))
+            .await
+    }
+
+    pub(in crate::services::store) async fn destinations_over_limit(
+        &self,
+        most: usize,
+    ) -> Result<Vec<Destination>, StoreError> {
+        self.readers
+            .read(move |db| look::destinations_over_limit(db, most))
+            .await
+    }
+
+    pub(in crate::services::store) async fn load(
+        &self,
+        most: usize,
+        grace: Duration,
+    ) -> Result<Load, StoreError> {
+        let count = self.timed(move |db: &Connection, now| load::load(db, most, now.after(grace)));
+        self.readers.read_long(count).await
+    }
+
+    pub(in crate::services::store) async fn pause(
+        &self,
+        what: Paused,
+        operator: ClientName,
+    ) -> Result<Result<bool, TooManyPauses>, StoreError> {
+        self.writer
+            .try_write(move |tx| pause::begin(tx, &what, &operator))
+            .await
+    }
+
+    pub(in crate::services::store) async fn resume(
+        &self,
+        what: Paused,
+        operator: ClientName,
+    ) -> Result<bool, StoreError> {
+        self.writer
+            .try_write(move |tx| pause::end(tx, &what, &operator))
+            .await
+    }
+
+    pub(in crate::services::store) async fn pauses(&self) -> Result<Vec<Pause>, StoreError> {
+        self.readers.read(pause::list).await
+    }
+
+    pub(in crate::services::store) async fn select(
+        &self,
+        page: SelectionPage,
+    ) -> Result<Selected, StoreError> {
+        self.read_many(move |db| bulk::select(db, &page)).await
+    }
+
+    pub(in crate::services::store) async fn apply(&self, bulk: Bulk) -> Result<usize, StoreError> {
+        self.writer
+            .try_write(self.timed(move |tx, now| bulk::apply(tx, &bulk, now)))
+            .await
+    }
+
+    pub(in crate::services::store) async fn audit(
+        &self,
+        before: Option<i64>,
+        limit: usize,
+    ) -> Result<Vec<AuditRecord>, StoreError> {
+        self.readers
+            .read(move |db| audit::read(db, before, limit))
+            .await
+    }
+
+    pub(in crate::services::store) async fn stats(&self) -> Result<Stats, StoreError> {
+        let (path, id, clock) = (self.path.clone(), self.id.clone(), Arc::clone(&self.clock));
+        self.readers
+            .read(move |db| stats::read(db, &path, id, clock.now()))
+            .await
+    }
+}

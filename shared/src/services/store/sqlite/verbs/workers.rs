@@ -1,0 +1,212 @@
+//! The verbs of workers: jobs are found, claimed and settled, leases kept, old requests deleted.
+
+use std::{sync::Arc, time::Duration};
+
+use rusqlite::Connection;
+
+use super::super::{
+    Sqlite, claim::ClaimedRows, columns, events, lease, look, retention, settle, writer::Bodies,
+};
+use crate::{
+    models::{Destination, Origin, RequestId},
+    services::{
+        report::Report,
+        store::{
+            Candidate, Capacity, Claim, Claimed, DueJobs, Expired, Heartbeat, OwnerId, Renewal,
+            Settlement, StoreError, Swept,
+        },
+    },
+};
+
+impl Sqlite {
+    pub(in crate::services::store) async fn claim(
+        &self,
+        owner: OwnerId,
+        candidates: Vec<Candidate>,
+        room: usize,
+    ) -> Result<Claimed, StoreError> {
+        self.claim_by(owner, move |tx| {
+            let mut claimed = ClaimedRows::within(room);
+            claimed.claim(tx, owner, candidates)?;
+            Ok(claimed)
+        })
+        .await
+    }
+
+    pub(in crate::services::store) async fn claim_again(
+        &self,
+        owner: OwnerId,
+        candidates: Vec<Candidate>,
+        room: usize,
+    ) -> Result<Claimed, StoreError> {
+        self.claim_by(owner, move |tx| {
+            let mut claimed = ClaimedRows::within(room);
+            let others = claimed.find_won(tx, owner, candidates)?;
+            claimed.claim(tx, owner, others)?;
+            Ok(claimed)
+        })
+        .await
+    }
+
+    async fn claim_by(
+        &self,
+        owner: OwnerId,
+        claim: impl FnOnce(&Connection) -> rusqlite::Result<ClaimedRows> + Send + 'static,
+    ) -> Result<Claimed, StoreError> {
+        let claimed = self.writer.write(move |tx| {
+            // In the claim's transaction: a worker whose lease expired must not claim.
+            if lease::is_held(tx, owner)? {
+                claim(tx).map(Some)
+            } else {
+                Ok(None)
+            }
+        });
+        let claimed = claimed.await?.ok_or(StoreError::LeaseLost)?;
+        Ok(claimed.parse(self.clock.now()))
+    }
+
+    pub(in crate::services::store) async fn due_jobs(
+        &self,
+        capacity: Capacity,
+    ) -> Result<DueJobs, StoreError> {
+        let turn = Arc::clone(&self.turn);
+        self.readers
+            // A read outside the claim's transaction may be stale when the claim runs. That is
+            // safe: the claim checks each candidate again.
+            .read(self.timed(move |db, now| look::due_jobs(db, &capacity, &turn, now)))
+            .await
+    }
+
+    pub(in crate::services::store) async fn suspects(
+        &self,
+        limit: usize,
+    ) -> Result<Vec<Candidate>, StoreError> {
+        self.readers.read(move |db| look::suspects(db, limit)).await
+    }
+
+    pub(in crate::services::store) async fn unpark(
+        &self,
+        destination: Destination,
+        limit: usize,
+    ) -> Result<usize, StoreError> {
+        self.writer
+            .write(self.timed(move |tx, now| look::unpark(tx, &destination, limit, now)))
+            .await
+    }
+
+    pub(in crate::services::store) async fn unpark_origin(
+        &self,
+        origin: Origin,
+        limit: usize,
+    ) -> Result<usize, StoreError> {
+        self.writer
+            .write(self.timed(move |tx, now| look::unpark_origin(tx, &origin, limit, now)))
+            .await
+    }
+
+    pub(in crate::services::store) async fn store_result(
+        &self,
+        claim: Claim,
+        report: &Report,
+    ) -> Result<(), StoreError> {
+        let result = columns::to_json(report);
+        let bodies = Bodies::of(result.len());
+        self.write_claimed(bodies, move |tx| settle::store_result(tx, &claim, &result))
+            .await
+    }
+
+    pub(in crate::services::store) async fn record_resend(
+        &self,
+        claim: Claim,
+        count: u32,
+    ) -> Result<(), StoreError> {
+        self.write_claimed(Bodies::default(), move |tx| {
+            events::record_resend(tx, &claim, count)
+        })
+        .await
+    }
+
+    pub(in crate::services::store) async fn settle(
+        &self,
+        claim: Claim,
+        report: Option<&Report>,
+        settlement: Settlement,
+    ) -> Result<(), StoreError> {
+        let result = report.map(columns::to_json);
+        let bodies = Bodies::of(result.as_ref().map_or(0, String::len));
+        let settle = self
+            .timed(move |tx, now| settle::settle(tx, &claim, result.as_deref(), &settlement, now));
+        self.write_claimed(bodies, settle).await
+    }
+
+    /// Runs `write`, which stores `bodies` and returns whether the claim that it names is held.
+    async fn write_claimed(
+        &self,
+        bodies: Bodies,
+        write: impl FnOnce(&Connection) -> rusqlite::Result<bool> + Send + 'static,
+    ) -> Result<(), StoreError> {
+        if self.writer.write_bodies(bodies, write).await? {
+            Ok(())
+        } else {
+            Err(StoreError::ClaimLost)
+        }
+    }
+
+    pub(in crate::services::store) async fn register(
+        &self,
+        owner: OwnerId,
+    ) -> Result<(), StoreError> {
+        self.writer
+            .write(move |tx| lease::register(tx, owner))
+            .await
+    }
+
+    pub(in crate::services::store) async fn renew(
+        &self,
+        owner: OwnerId,
+        ended: u64,
+    ) -> Result<Renewal, StoreError> {
+        self.writer
+            .write(move |tx| lease::renew(tx, owner, ended))
+            .await?
+            .ok_or(StoreError::LeaseLost)
+    }
+
+    pub(in crate::services::store) async fn expire(
+        &self,
+        seen: Heartbeat,
+        max_claims: u32,
+    ) -> Result<Option<Expired>, StoreError> {
+        self.writer
+            .write(self.timed(move |tx, now| lease::expire(tx, seen, max_claims, now)))
+            .await
+    }
+
+    pub(in crate::services::store) async fn deregister(
+        &self,
+        owner: OwnerId,
+    ) -> Result<usize, StoreError> {
+        self.writer
+            .write(self.timed(move |tx, now| lease::deregister(tx, owner, now)))
+            .await
+    }
+
+    pub(in crate::services::store) async fn sweep(
+        &self,
+        keep: Duration,
+        after: Option<RequestId>,
+    ) -> Result<Swept, StoreError> {
+        let cutoff = self.clock.now().before(keep);
+        let look = move |db: &Connection| retention::look(db, after, cutoff);
+        let Some(batch) = self.readers.read(look).await? else {
+            return Ok(Swept::default());
+        };
+        if !batch.is_due() {
+            return Ok(batch.swept);
+        }
+        let swept = batch.swept;
+        let delete = self.timed(move |tx, now| retention::delete(tx, &batch, now, keep));
+        let deleted = self.writer.write(delete).await?;
+        Ok(Swept { deleted, ..swept })
+    }
+}

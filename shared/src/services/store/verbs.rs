@@ -1,0 +1,5 @@
+//! The verbs of the store, by who uses them.
+
+mod clients;
+mod operators;
+mod workers;

@@ -1,0 +1,224 @@
+//! The verbs of workers: jobs are found, claimed and settled, leases kept, old requests deleted.
+
+use std::time::Duration;
+
+use super::super::{Engine, Store};
+use crate::{
+    models::{Destination, Origin, RequestId},
+    services::{
+        report::Report,
+        store::{
+            Candidate, Capacity, Claim, Claimed, DueJobs, Expired, Heartbeat, OwnerId, Renewal,
+            Settlement, StoreError, Swept,
+        },
+    },
+};
+
+impl Store {
+    /// Claims `candidates` in one transaction. Candidates that were claimed since they were read,
+    /// or don't exist in this store, are skipped; while everything is paused, all are. A row that
+    /// was edited by hand and can't be parsed is claimed, too, so that the caller can settle it as
+    /// failed.
+    ///
+    /// Goes through the candidates in order, and stops once the inputs and results of those that it
+    /// has won fill `room` bytes. The last job may have more than is left, so with any room at all
+    /// one can be claimed.
+    ///
+    /// A repeat skips what the first call has claimed. So after [`StoreError::Indeterminate`] it
+    /// must be repeated by [`Store::claim_again`], or jobs can stay `PROCESSING` under this owner,
+    /// whose lease goes on.
+    ///
+    /// # Errors
+    /// [`StoreError::LeaseLost`] if `owner` has no lease; otherwise the write failed. Nothing was
+    /// claimed, except perhaps after [`StoreError::Indeterminate`].
+    pub async fn claim(
+        &self,
+        owner: OwnerId,
+        candidates: Vec<Candidate>,
+        room: usize,
+    ) -> Result<Claimed, StoreError> {
+        match &self.engine {
+            Engine::Sqlite(engine) => engine.claim(owner, candidates, room).await,
+        }
+    }
+
+    /// Repeats a claim whose outcome is unknown, with the same owner, candidates and room. Returns
+    /// what the first call has claimed, too, before what it claims itself. It can be repeated.
+    ///
+    /// The rows do not tell one call from another. So from the first call on, the owner must not
+    /// name any of the candidates in another call, and it must have run none of them under its next
+    /// claim number before.
+    ///
+    /// # Errors
+    /// As for [`Store::claim`].
+    pub async fn claim_again(
+        &self,
+        owner: OwnerId,
+        candidates: Vec<Candidate>,
+        room: usize,
+    ) -> Result<Claimed, StoreError> {
+        match &self.engine {
+            Engine::Sqlite(engine) => engine.claim_again(owner, candidates, room).await,
+        }
+    }
+
+    /// Reads due jobs that have lost no claim, up to `capacity` and shared fairly among the tenants
+    /// that have some; and when the next one becomes due. While everything is paused, none are.
+    ///
+    /// # Errors
+    /// The read failed.
+    pub async fn due_jobs(&self, capacity: Capacity) -> Result<DueJobs, StoreError> {
+        match &self.engine {
+            Engine::Sqlite(engine) => engine.due_jobs(capacity).await,
+        }
+    }
+
+    /// Reads up to `limit` suspected poison jobs: claimable jobs whose earlier claims were lost
+    /// with their workers. Fewest lost claims first. None while everything is paused.
+    ///
+    /// # Errors
+    /// The read failed.
+    pub async fn suspects(&self, limit: usize) -> Result<Vec<Candidate>, StoreError> {
+        match &self.engine {
+            Engine::Sqlite(engine) => engine.suspects(limit).await,
+        }
+    }
+
+    /// Makes up to `limit` jobs parked for `destination` due now. Returns how many. A repeat finds
+    /// those that are left.
+    ///
+    /// # Errors
+    /// The write failed.
+    pub async fn unpark(
+        &self,
+        destination: Destination,
+        limit: usize,
+    ) -> Result<usize, StoreError> {
+        match &self.engine {
+            Engine::Sqlite(engine) => engine.unpark(destination, limit).await,
+        }
+    }
+
+    /// Makes up to `limit` jobs parked for `origin` due now, whoever's they are, and counts their
+    /// time in the table as not parked. Returns how many. A repeat finds those that are left.
+    ///
+    /// # Errors
+    /// The write failed.
+    pub async fn unpark_origin(&self, origin: Origin, limit: usize) -> Result<usize, StoreError> {
+        match &self.engine {
+            Engine::Sqlite(engine) => engine.unpark_origin(origin, limit).await,
+        }
+    }
+
+    /// Stores a job's report before its first callback, so that a crash can't lose it. A stored
+    /// report is never replaced, so a repeat changes nothing. Quick reports skip this write: they
+    /// are stored together with the first outcome.
+    ///
+    /// # Errors
+    /// [`StoreError::ClaimLost`], or the write failed.
+    pub async fn store_result(&self, claim: Claim, report: &Report) -> Result<(), StoreError> {
+        match &self.engine {
+            Engine::Sqlite(engine) => engine.store_result(claim, report).await,
+        }
+    }
+
+    /// Records that the callback of a claimed job is about to be sent once more within its attempt,
+    /// although a receiver may have got it already. `count` is the number of its resends under this
+    /// claim, with this one: by it a repeat is recognised, and succeeds.
+    ///
+    /// # Errors
+    /// [`StoreError::ClaimLost`], or the write failed: then it must not be sent.
+    pub async fn record_resend(&self, claim: Claim, count: u32) -> Result<(), StoreError> {
+        match &self.engine {
+            Engine::Sqlite(engine) => engine.record_resend(claim, count).await,
+        }
+    }
+
+    /// Ends a claim, with all that follows from `settlement` in one transaction. Also stores the
+    /// report, unless one is stored.
+    ///
+    /// A repeated finish or retry succeeds and changes nothing: it is recognised by the record of
+    /// its attempt under this claim number, or by the row. A park and a release leave no such
+    /// record: repeated, they are a lost claim, and the caller drops the job.
+    ///
+    /// # Errors
+    /// [`StoreError::ClaimLost`], or the write failed.
+    pub async fn settle(
+        &self,
+        claim: Claim,
+        report: Option<&Report>,
+        settlement: Settlement,
+    ) -> Result<(), StoreError> {
+        match &self.engine {
+            Engine::Sqlite(engine) => engine.settle(claim, report, settlement).await,
+        }
+    }
+
+    /// Registers a worker and grants its lease. It can claim jobs as long as it renews the lease. A
+    /// repeat counts as a heartbeat.
+    ///
+    /// # Errors
+    /// The write failed.
+    pub async fn register(&self, owner: OwnerId) -> Result<(), StoreError> {
+        match &self.engine {
+            Engine::Sqlite(engine) => engine.register(owner).await,
+        }
+    }
+
+    /// Renews the lease of `owner` (its heartbeat), which has `ended` so many jobs since it
+    /// registered. Returns the heartbeats of all other workers, which of its own claims were
+    /// cancelled, and what is paused. A repeat is one more heartbeat.
+    ///
+    /// # Errors
+    /// [`StoreError::LeaseLost`] if the lease expired and the jobs were reclaimed; otherwise the
+    /// write failed.
+    pub async fn renew(&self, owner: OwnerId, ended: u64) -> Result<Renewal, StoreError> {
+        match &self.engine {
+            Engine::Sqlite(engine) => engine.renew(owner, ended).await,
+        }
+    }
+
+    /// Expires the lease of a worker that has not renewed it since `seen`, and reclaims its jobs:
+    /// they become `PENDING`. A job that the worker held alone and that has now lost `max_claims`
+    /// (at least 2) claims in a row becomes `FAILED` as a poison job. Returns `None` if the worker
+    /// has renewed its lease or another process expired it first, as an earlier call may have.
+    ///
+    /// # Errors
+    /// The write failed.
+    pub async fn expire(
+        &self,
+        seen: Heartbeat,
+        max_claims: u32,
+    ) -> Result<Option<Expired>, StoreError> {
+        match &self.engine {
+            Engine::Sqlite(engine) => engine.expire(seen, max_claims).await,
+        }
+    }
+
+    /// Ends the lease of `owner` and releases its jobs (event `given_back`). Returns how many.
+    /// The worker must have stopped working on all of them. A repeat releases nothing.
+    ///
+    /// # Errors
+    /// The write failed.
+    pub async fn deregister(&self, owner: OwnerId) -> Result<usize, StoreError> {
+        match &self.engine {
+            Engine::Sqlite(engine) => engine.deregister(owner).await,
+        }
+    }
+
+    /// Deletes requests that ended longer than `keep` ago, of one batch of those after `after`,
+    /// with their attempts, events and bodies. A redelivery in progress keeps its request, and so
+    /// does an idempotency key whose window is not over.
+    ///
+    /// # Errors
+    /// The read or the write failed, or the read queue is full.
+    pub async fn sweep(
+        &self,
+        keep: Duration,
+        after: Option<RequestId>,
+    ) -> Result<Swept, StoreError> {
+        match &self.engine {
+            Engine::Sqlite(engine) => engine.sweep(keep, after).await,
+        }
+    }
+}
