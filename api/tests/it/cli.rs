@@ -348,7 +348,8 @@ async fn stats_count_requests_workers_backlogs_and_files() {
     place.run(&["requests", "cancel", &one]).ok();
     service::database(place.0.path())
         .execute_batch(
-            "INSERT INTO workers VALUES ('00000000-0000-4000-8000-000000000001', 1, '2020-01-01T00:00:00.000Z');
+            "INSERT INTO workers (owner, beat, renewed_at) VALUES
+                 ('00000000-0000-4000-8000-000000000001', 1, '2020-01-01T00:00:00.000Z');
              UPDATE requests SET due = 1, claim = 1 WHERE id =
                  (SELECT min(id) FROM requests WHERE status = 'PENDING')",
         )

@@ -107,8 +107,8 @@ impl Store {
     /// Returns whether it was not paused before: a repeat changes nothing, and is recorded, too.
     ///
     /// # Errors
-    /// Inner: there are [`MAX_PAUSED_ORIGINS`](crate::services::store::MAX_PAUSED_ORIGINS). Outer: as
-    /// for [`Store::accept`].
+    /// Inner: there are [`MAX_PAUSED_ORIGINS`](crate::services::store::MAX_PAUSED_ORIGINS).
+    /// Outer: as for [`Store::accept`].
     pub async fn pause(
         &self,
         what: Paused,
@@ -179,8 +179,8 @@ impl Store {
         }
     }
 
-    /// Counts for an operator. Each count ends at [`COUNTED`](crate::services::store::COUNTED) rows,
-    /// which bounds the read to about a second.
+    /// Counts for an operator. Each count ends at [`COUNTED`](crate::services::store::COUNTED)
+    /// rows, which bounds the read to about a second.
     ///
     /// # Errors
     /// As for [`Store::find`].
