@@ -23,6 +23,7 @@ clean_up() {
 make_run() {
     API_ADDR=127.0.0.1:$(free_port 20000) WORKER_ADDR=127.0.0.1:$(free_port 24000)
     rm -f "$work/storm.db"*
+    : >"$work/output" # or the output of the last run would be taken for that of this one
     set -m
     env --default-signal=INT -u LOG -u STORM_CONFIG -u REDIS_URL -u API_TOKENS \
         DB_URL="sqlite:$work/storm.db" API_ADDR="$API_ADDR" WORKER_ADDR="$WORKER_ADDR" \
