@@ -6,8 +6,8 @@ use serde_json::json;
 use storm_shared::{
     models::{CallbackUrl, ReportSpec, RequestId},
     services::{
-        report,
-        store::{NewJob, Outcome, Scope, Store},
+        report::{self, Report},
+        store::{Job, NewJob, Outcome, Scope, Settlement, Store},
     },
 };
 use tempfile::TempDir;
@@ -85,6 +85,55 @@ async fn what_was_erased_is_in_no_file_once_the_log_is_checkpointed() {
         let left = occurrences(&folder, name);
         assert_eq!(left > 0, number % 2 == 1, "{name}: {left}");
     }
+}
+
+/// Ends the claim of a job, with a result that has its `name`: as often as a row or a body of its
+/// own can have it.
+async fn settle(store: &Store, job: &Job, name: &str, number: usize, outcome: Option<Outcome>) {
+    let mut attempt = timeout(1);
+    attempt.internal_detail = Some(name.repeat(50));
+    let report = Report {
+        report_id: uuid::Uuid::nil(),
+        checksum: name.repeat([1, 40, 600][number % 3]),
+    };
+    let settlement = match outcome {
+        Some(outcome) => Settlement::Finish {
+            attempt: Some(attempt),
+            outcome,
+        },
+        None => retry(attempt, Duration::ZERO),
+    };
+    let settled = store.settle(job.claim, Some(&report), settlement);
+    settled.await.unwrap();
+}
+
+#[tokio::test]
+async fn what_survived_a_sweep_and_was_erased_after_it_is_in_no_file() {
+    let (store, folder) = new_store().await;
+    let names: Vec<_> = (0..400).map(|n| format!("customer-{n:03}")).collect();
+    let mut ids = Vec::new();
+    for name in &names {
+        ids.push(submit(&store, name, 5).await);
+    }
+    let survives = |number: usize| number.is_multiple_of(8);
+    for (number, (id, name)) in ids.iter().zip(&names).enumerate() {
+        let job = claim_one(&store, *id).await.unwrap();
+        let outcome = (!survives(number)).then_some(Outcome::Completed);
+        settle(&store, &job, name, number, outcome).await;
+    }
+    let swept = store.sweep(Duration::ZERO, None).await.unwrap();
+    assert_eq!(swept.deleted, 350);
+    end_all(&store).await;
+    for id in ids.iter().step_by(8) {
+        erase(&store, *id).await;
+    }
+    store.close().await;
+    let mut survivors = names.iter().step_by(8);
+    assert_eq!(
+        survivors.find(|name| occurrences(&folder, name) > 0),
+        None,
+        "what a sweep moves must be erased, too"
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -184,8 +184,9 @@ fn open_reader(path: &Path) -> rusqlite::Result<Connection> {
 /// What of the bytes that a write frees is overwritten with zeros.
 #[derive(Clone, Copy, Debug)]
 enum Overwrite {
-    /// All of them, so that what is erased is gone. A change of status frees no page that the same
-    /// transaction does not use again, so it costs nothing measurable.
+    /// All of them, so that what is erased is gone: also where `SQLite` has moved it from, as it
+    /// does when it merges pages. A change of status frees no page that the same transaction does
+    /// not use again, so it costs nothing measurable.
     All,
     /// Those within pages that are written anyway. A page that becomes free keeps its contents.
     WithinPages,
@@ -199,16 +200,17 @@ fn overwrite_freed(connection: &Connection, what: Overwrite) -> rusqlite::Result
     connection.pragma_update(None, "secure_delete", mode)
 }
 
-/// Runs `delete`, which frees many pages, and leaves their contents: to overwrite them is as much
-/// to write as to store them was.
+/// Runs `shorten`, which frees many pages, and leaves their contents: to overwrite them is as much
+/// to write as to store them was. It must delete and insert no row: that merges or splits pages,
+/// and then a freed page can have a copy of a row that stays, and is erased later.
 pub(super) fn leaving_free_pages<T>(
     connection: &Connection,
-    delete: impl FnOnce() -> rusqlite::Result<T>,
+    shorten: impl FnOnce() -> rusqlite::Result<T>,
 ) -> rusqlite::Result<T> {
     overwrite_freed(connection, Overwrite::WithinPages)?;
-    let deleted = delete();
+    let shortened = shorten();
     overwrite_freed(connection, Overwrite::All)?;
-    deleted
+    shortened
 }
 
 /// Avoids temporary files: a container may have no writable directory for them.

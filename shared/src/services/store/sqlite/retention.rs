@@ -48,8 +48,18 @@ const SIZES: &str = "SELECT request_id, bytes FROM bodies
 
 /// SQL that deletes from `table` what belongs to requests that are gone.
 fn delete_from(table: &str) -> String {
+    format!("DELETE FROM {table} WHERE {}", is_left_in(table))
+}
+
+/// SQL that empties the bodies of requests that are gone, and so frees their pages. It deletes no
+/// row, so no page is merged with another: a freed page has nothing of a request that stays.
+fn empty_bodies() -> String {
+    format!("UPDATE bodies SET body = '' WHERE {}", is_left_in("bodies"))
+}
+
+fn is_left_in(table: &str) -> String {
     format!(
-        "DELETE FROM {table} WHERE request_id > :after AND request_id <= :last
+        "request_id > :after AND request_id <= :last
            AND NOT EXISTS (SELECT 1 FROM requests AS r WHERE r.id = {table}.request_id)"
     )
 }
@@ -182,16 +192,18 @@ pub(super) fn delete(
         return Ok(0);
     }
     let cutoff = now.before(keep).millis();
+    let deleted = tx.prepare_cached(DELETE)?.execute(named_params! {
+        ":after": after, ":last": last, ":cutoff": cutoff, ":now": now.millis()
+    })?;
     connection::leaving_free_pages(tx, || {
-        let deleted = tx.prepare_cached(DELETE)?.execute(named_params! {
-            ":after": after, ":last": last, ":cutoff": cutoff, ":now": now.millis()
-        })?;
-        for table in OF_REQUESTS {
-            tx.prepare_cached(&delete_from(table))?
-                .execute(named_params! {":after": after, ":last": last})?;
-        }
-        Ok(deleted)
-    })
+        let range = named_params! {":after": after, ":last": last};
+        tx.prepare_cached(&empty_bodies())?.execute(range)
+    })?;
+    for table in OF_REQUESTS {
+        tx.prepare_cached(&delete_from(table))?
+            .execute(named_params! {":after": after, ":last": last})?;
+    }
+    Ok(deleted)
 }
 
 #[cfg(test)]
@@ -202,7 +214,7 @@ mod tests {
 
     use super::{
         super::{clock::StoreTime, schema},
-        BATCH_BYTES, DATE, DELETE, OF_REQUESTS, SIZES, delete, delete_from, look,
+        BATCH_BYTES, DATE, DELETE, OF_REQUESTS, SIZES, delete, delete_from, empty_bodies, look,
     };
     use crate::models::RequestId;
 
@@ -232,6 +244,10 @@ mod tests {
                 format!("SEARCH {table} USING {index} (request_id>? AND request_id<?)")
             );
         }
+        assert_eq!(
+            plan(&db, &empty_bodies()),
+            "SEARCH bodies USING COVERING INDEX sqlite_autoindex_bodies_1 (request_id>? AND request_id<?)"
+        );
         assert_eq!(
             plan(&db, SIZES),
             "SEARCH bodies USING INDEX sqlite_autoindex_bodies_1 (request_id>? AND request_id<?)"
