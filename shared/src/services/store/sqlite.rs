@@ -51,7 +51,7 @@ use tokio::sync::Semaphore;
 
 use self::{
     clock::{Clock, StoreTime},
-    connection::Opened,
+    connection::{Opened, Opener},
     look::Turn,
     readers::Readers,
     recent::Recent,
@@ -103,6 +103,11 @@ impl Sqlite {
             settings.write_queue,
         );
         writer.measures().measured(opened.sizes);
+        if opened.opener == Opener::Service {
+            // A process before this one may have ended before it truncated the log. One truncation
+            // after each start is cheap.
+            writer.erases()();
+        }
         Self {
             path: settings.path.clone(),
             id: opened.id,

@@ -2,6 +2,8 @@
 
 use std::{fs, time::Duration};
 
+use futures_util::poll;
+use rusqlite::Connection;
 use serde_json::json;
 use storm_shared::{
     models::{CallbackUrl, ReportSpec, RequestId},
@@ -12,7 +14,7 @@ use storm_shared::{
 };
 use tempfile::TempDir;
 
-use super::new_store;
+use super::{direct, new_store, settings};
 use crate::jobs::{claim_due, claim_one, finish, retry, timeout};
 
 /// The number of times that `text` occurs in the files of the database.
@@ -136,19 +138,82 @@ async fn what_survived_a_sweep_and_was_erased_after_it_is_in_no_file() {
     );
 }
 
+fn log_bytes(folder: &TempDir) -> u64 {
+    fs::metadata(folder.path().join("storm.db-wal")).map_or(0, |log| log.len())
+}
+
+/// A connection of another process in the middle of a read.
+fn reading(folder: &TempDir) -> Connection {
+    let connection = direct(folder);
+    connection.execute_batch("BEGIN").unwrap();
+    let _: i64 = connection
+        .query_row("SELECT count(*) FROM requests", [], |row| row.get(0))
+        .unwrap();
+    connection
+}
+
+/// Waits until the log is truncated, by a paused clock.
+async fn truncated(folder: &TempDir) {
+    while log_bytes(folder) > 0 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+/// A finished job named `customer`, whose texts are in the log.
+async fn in_the_log(store: &Store, folder: &TempDir) -> RequestId {
+    truncated(folder).await; // once after each start
+    let id = submit(store, "customer", 400).await;
+    fail(store, id, "customer".repeat(800)).await;
+    end_all(store).await;
+    tokio::time::sleep(Duration::from_mins(1)).await;
+    assert!(log_bytes(folder) > 0, "a small log is left alone");
+    id
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_log_is_truncated_soon_after_an_erasure_however_small_it_is() {
     let (store, folder) = new_store().await;
-    let id = submit(&store, "customer", 400).await;
-    fail(&store, id, "customer".repeat(800)).await;
-    end_all(&store).await;
-    let log = folder.path().join("storm.db-wal");
-    let size = || fs::metadata(&log).unwrap().len();
-    tokio::time::sleep(Duration::from_mins(1)).await;
-    assert!(size() > 0, "a small log is left alone");
+    let id = in_the_log(&store, &folder).await;
     erase(&store, id).await;
-    while size() > 0 {
-        tokio::time::sleep(Duration::from_secs(1)).await;
-    }
+    truncated(&folder).await;
     assert_eq!(occurrences(&folder, "customer"), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_log_is_truncated_after_an_erasure_whose_client_is_gone() {
+    let (store, folder) = new_store().await;
+    let id = in_the_log(&store, &folder).await;
+    let mut erasing = Box::pin(store.erase(Scope::All, id));
+    assert!(poll!(&mut erasing).is_pending(), "its write is queued");
+    drop(erasing);
+    truncated(&folder).await;
+    assert_eq!(occurrences(&folder, "customer"), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_log_is_truncated_before_the_process_of_an_erasure_ends() {
+    let (store, folder) = new_store().await;
+    let id = in_the_log(&store, &folder).await;
+    // The last process to close the database deletes the log. This is another one.
+    let other = reading(&folder);
+    other.execute_batch("COMMIT").unwrap();
+    erase(&store, id).await;
+    store.close().await;
+    assert_eq!(log_bytes(&folder), 0);
+    assert_eq!(occurrences(&folder, "customer"), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_log_is_truncated_after_the_next_start_if_the_end_came_too_soon() {
+    let (store, folder) = new_store().await;
+    let id = in_the_log(&store, &folder).await;
+    let other = reading(&folder);
+    erase(&store, id).await;
+    store.close().await;
+    assert!(occurrences(&folder, "customer") > 0, "a reader prevents it");
+    other.execute_batch("COMMIT").unwrap();
+    let store = Store::open(&settings(folder.path())).await.unwrap();
+    truncated(&folder).await;
+    assert_eq!(occurrences(&folder, "customer"), 0);
+    store.close().await;
 }

@@ -48,6 +48,7 @@ const LOG_SIZE_LIMIT: u32 = 64 << 20;
 
 /// All connections of a store, and the store's id.
 pub(super) struct Opened {
+    pub(super) opener: Opener,
     pub(super) writer: Connection,
     pub(super) readers: [Connection; readers::CONNECTIONS],
     pub(super) id: String,
@@ -105,6 +106,7 @@ pub(super) fn open(settings: &StoreSettings, opener: Opener) -> Result<Opened, O
         rusqlite::Error::SqliteFailure(missing, None)
     })?;
     Ok(Opened {
+        opener,
         sizes: sizes::of(&writer)?,
         writer,
         readers,

@@ -112,10 +112,13 @@ impl Writer {
         &self.database.files
     }
 
-    /// Truncates the write-ahead log once few writes arrive, however small it is: it still has what
-    /// a committed write has erased.
-    pub(super) fn erase_log(&self) {
-        self.database.is_erased.store(true, Ordering::Relaxed);
+    /// For a write that erases something: it calls this within its transaction. The write-ahead log
+    /// is truncated soon after, however small it is, since it still has what was erased. Neither a
+    /// caller that is gone nor an unknown outcome prevents that, and no truncation comes between
+    /// this and the commit: both are of the writer's thread.
+    pub(super) fn erases(&self) -> impl FnOnce() + Send + use<> {
+        let database = Arc::clone(&self.database);
+        move || database.is_erased.store(true, Ordering::Relaxed)
     }
 
     /// What it has measured.
@@ -220,7 +223,7 @@ async fn run(
     // The default makes up for ticks missed in a long commit, all at once. The second of them would
     // count a period without writes and truncate the WAL under load.
     period.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut writes = 0; // in the current period
+    let mut schedule = checkpoint::Schedule::start();
     let mut next = Vec::new(); // received, and too large for the batches so far
     loop {
         if next.is_empty() {
@@ -244,20 +247,20 @@ async fn run(
         }
         let rest = next.split_off(fitting(&next));
         let batch = std::mem::replace(&mut next, rest);
-        let is_idle = batch.is_empty() && writes <= checkpoint::IDLE_WRITES;
-        writes = if batch.is_empty() {
-            0
-        } else {
-            writes + batch.len()
-        };
+        let writes = Some(batch.len()).filter(|writes| *writes > 0);
+        let is_truncated = schedule.is_due(writes, database.is_erased.load(Ordering::Relaxed));
         let database = Arc::clone(&database);
         // The loop waits for the commit. Writes that arrive meanwhile are the next batch.
         let done = connection.call_raw(move |db| {
-            if !batch.is_empty() {
-                return commit(db, batch, &database);
+            let is_committed = !batch.is_empty();
+            if is_committed {
+                commit(db, batch, &database)?;
             }
-            if is_idle {
+            if is_truncated {
                 truncate(db, &database);
+            }
+            if is_committed {
+                return Ok(());
             }
             match sizes::of(db) {
                 Ok(sizes) => database.measures.measured(sizes),
@@ -292,6 +295,11 @@ async fn run(
     settle(next, &Err(StoreError::Closed), false);
     while let Some(write) = queue.recv().await {
         write.settle(&Err(StoreError::Closed), false);
+    }
+    // The log stays if another process has the database open.
+    if database.is_erased.load(Ordering::Relaxed) {
+        let truncate = move |db: &mut Connection| truncate(db, &database);
+        let _ = connection.call_raw(truncate).await; // `close` reports a thread that ended
     }
     if let Err(error) = connection.close().await {
         tracing::warn!(%error, "the database was not closed cleanly");

@@ -95,12 +95,15 @@ impl Sqlite {
         scope: Scope,
         id: RequestId,
     ) -> Result<Result<Erased, Unerasable>, StoreError> {
-        let erase = move |tx: &Connection| erase::erase(tx, &scope, id);
-        let erased = self.writer.try_write(erase).await?;
-        if erased.is_ok() {
-            self.writer.erase_log();
-        }
-        Ok(erased)
+        let note = self.writer.erases();
+        let erase = move |tx: &Connection| {
+            let erased = erase::erase(tx, &scope, id)?;
+            if erased.is_ok() {
+                note();
+            }
+            Ok(erased)
+        };
+        self.writer.try_write(erase).await
     }
 
     pub(in crate::services::store) async fn origin_of(
