@@ -104,6 +104,39 @@ async fn a_backup_made_under_load_by_the_store_is_restored() {
     .await;
 }
 
+#[tokio::test]
+async fn a_backup_is_refused_beside_the_log_of_another_database() {
+    let (store, folder) = new_store().await;
+    let source = settings(folder.path());
+    let place = TempDir::new().unwrap();
+    let target = place.path().join("b.db");
+    let names = || {
+        let entries = fs::read_dir(&place).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.collect::<BTreeSet<_>>()
+    };
+    for log in ["b.db-wal", "b.db-journal"] {
+        fs::write(place.path().join(log), "of another database").unwrap();
+        for replace in [false, true] {
+            let refused = Store::backup(&source, &target, replace, CancellationToken::new()).await;
+            let problem = refused.unwrap_err().to_string();
+            assert!(
+                problem.contains(log) && problem.contains("use another name"),
+                "{problem}"
+            );
+            assert_eq!(names(), BTreeSet::from([log.to_owned()]));
+        }
+        fs::remove_file(place.path().join(log)).unwrap();
+    }
+    // What a killed backup has left is in nobody's way, whatever the ids of the processes.
+    let left = format!(".b.db.{}.partial", std::process::id());
+    fs::write(place.path().join(&left), "left").unwrap();
+    let made = Store::backup(&source, &target, false, CancellationToken::new()).await;
+    made.unwrap();
+    assert_eq!(names(), BTreeSet::from([left, "b.db".to_owned()]));
+    store.close().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backup_made_under_load_by_vacuum_into_is_restored() {
     is_restored(r#"sqlite3 "$LIVE" "VACUUM INTO '$COPY'""#).await;

@@ -10,7 +10,7 @@ use std::{
     io,
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
-    process, thread,
+    thread,
     time::Duration,
 };
 
@@ -19,6 +19,7 @@ use rusqlite::{
     backup::{Backup, StepResult},
 };
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use super::{
     connection::{OpenError, wait_for_locks},
@@ -98,28 +99,53 @@ fn copy(
     copy.close().map_err(|(_, error)| failed(error))
 }
 
-/// Refuses a target that is there, is a part of the database, or can't be a file.
+/// Refuses a target that is there, is a part of the database, can't be a file, or would be damaged
+/// by a file beside it.
 fn check_target(path: &Path, target: &Path, replace: bool) -> Result<(), BackupError> {
     let found = match fs::metadata(target) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return check_logs(target),
         found => found.map_err(|error| io_refused(target, &error))?,
     };
     if !found.is_file() {
         return Err(refused(target, "is not a file; expected the path of one"));
     }
     for suffix in ["", "-wal", "-shm"] {
-        let mut file = OsString::from(path);
-        file.push(suffix);
         let is_same = |file: fs::Metadata| (file.dev(), file.ino()) == (found.dev(), found.ino());
-        if fs::metadata(file).is_ok_and(is_same) {
+        if fs::metadata(beside(path, suffix)).is_ok_and(is_same) {
             return Err(refused(target, "is the database itself; use another file"));
         }
     }
     if replace {
-        return Ok(());
+        return check_logs(target);
     }
     let problem = "there is a file already; use another name, or --force to replace it";
     Err(refused(target, problem))
+}
+
+/// Refuses a target beside which there is the log of another database: whoever opens the backup
+/// would apply it, which damages it.
+fn check_logs(target: &Path) -> Result<(), BackupError> {
+    for suffix in ["-wal", "-journal"] {
+        let log = beside(target, suffix);
+        if fs::symlink_metadata(&log).is_ok() {
+            return Err(refused(
+                target,
+                &format!(
+                    "{} is the log of another database, and would be applied to the backup: use \
+                     another name. If no process has that database open, and it is not wanted any \
+                     more, delete it with its log",
+                    log.display()
+                ),
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut file = OsString::from(path);
+    file.push(suffix);
+    file.into()
 }
 
 /// The copy until it is complete. Deleted on drop.
@@ -133,7 +159,8 @@ impl Partial {
         };
         let mut hidden = OsString::from(".");
         hidden.push(name);
-        hidden.push(format!(".{}.partial", process::id()));
+        // Not the process id: one that was killed in a container before had the same.
+        hidden.push(format!(".{}.partial", Uuid::new_v4().simple()));
         let path = target.with_file_name(hidden);
         let created = File::options()
             .write(true)
@@ -157,6 +184,7 @@ impl Partial {
         let file = File::open(&self.0).map_err(failed)?;
         file.sync_all().map_err(failed)?;
         let bytes = file.metadata().map_err(failed)?.len();
+        check_logs(target)?; // again: the copy can have taken long
         self.name(target, replace).map_err(failed)?;
         let folder = target.parent().filter(|folder| *folder != Path::new(""));
         let folder = File::open(folder.unwrap_or(Path::new("."))).map_err(failed)?;
