@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Tests a rolling upgrade: programs of the release before run beside those of this one on one
 # database and one Redis, under load, with either service upgraded first. A worker of the release
-# before is killed on the way. No job may be lost.
+# before is killed on the way, and can't start again. No job may be lost, and none that is repeated
+# with its Idempotency-Key may be made twice.
 #   BEFORE       the commit of the release before; its programs are built
 #   BEFORE_BIN   a folder with its programs; nothing of it is built
 #   STORM_BIN    a folder with this release's programs [they are built]
@@ -69,6 +70,33 @@ finish_loads() {
     done
 }
 
+# Sends a job with an Idempotency-Key to the API of a release, and prints its id.
+#   submit before|now
+submit() {
+    local body='{"report_name":"repeated","records":1}' answer
+    exec {api}<>"/dev/tcp/${address[$1-api]/://}"
+    printf '%s\r\n' 'POST /async HTTP/1.1' "Host: ${address[$1-api]}" 'Connection: close' \
+        'Content-Type: application/json' 'Idempotency-Key: an-upgrade' \
+        "Content-Length: ${#body}" '' >&"$api"
+    printf '%s' "$body" >&"$api"
+    answer=$(cat <&"$api")
+    exec {api}>&-
+    [[ $answer == 'HTTP/1.1 202 '* ]] || fail "the API of the release $1 answered: $answer" >&2
+    answer=${answer#*\"request_id\":\"}
+    echo "${answer%%\"*}"
+}
+
+# A worker of the release before refuses the migrated database, and says what to do.
+expect_refusal() {
+    local log=$STACK_DIR/refused.log at
+    at=127.0.0.1:$(free_port 28000)
+    if WORKER_ADDR=$at within 60 "$BEFORE_BIN/storm-worker" >"$log" 2>&1 ||
+        ! grep -q 'run a newer version' "$log"; then
+        cat "$log"
+        fail 'a worker of the release before did not refuse the migrated database'
+    fi
+}
+
 completed() { sqlite3 -cmd '.timeout 10000' "$STACK_DIR/storm.db" "SELECT count(*) FROM requests WHERE status = 'COMPLETED'"; }
 
 # Waits until COUNT more jobs are completed.
@@ -106,15 +134,19 @@ upgrade() (
     start_redis
     begin before-api
     begin before-worker
+    id=$(submit before)
     load before
     complete_more 20
     begin "now-$1" # migrates the database, under load
     [[ $1 == worker ]] || load now
+    expect_refusal
     complete_more 50
     [[ $1 != worker ]] || kill_hard before-worker # the new one reclaims its jobs
     begin "now-$2"
     [[ $1 == worker ]] || kill_hard before-worker
     [[ $2 == worker ]] || load now
+    repeated=$(submit now)
+    [[ $repeated == "$id" ]] || fail "the repeat of $id was accepted as $repeated"
     finish_loads
     stop before-api before-worker
     left=$(sqlite3 "$STACK_DIR/storm.db" "SELECT status, count(*) FROM requests

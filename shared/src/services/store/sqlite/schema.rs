@@ -31,9 +31,11 @@ const MIGRATIONS: [&str; 20] = [
     include_str!("../../../../migrations/sqlite/0020_compatibility.sql"),
 ];
 
-/// The oldest schema version whose programs can work with the newest one beside this program. For a
-/// release, that is the version of the release before: `docs/ARCHITECTURE.md`, Rolling upgrades.
-const OLDEST: usize = MIGRATIONS.len();
+/// The oldest schema version whose programs can work with the newest one: they may start on it. A
+/// release sets it to the version of the release before, so that a process of that one can start
+/// again during the upgrade. Adding a migration leaves it alone; raising it shuts out the releases
+/// below: `docs/ARCHITECTURE.md`, Rolling upgrades. Programs older than 20 don't read it.
+const OLDEST: usize = 20;
 
 /// Marks a database file as ours: `StRq` in ASCII.
 const APPLICATION_ID: i32 = 0x5374_5271;
@@ -199,7 +201,7 @@ fn integer(connection: &Connection, pragma: &str) -> rusqlite::Result<i32> {
 mod tests {
     use rusqlite::Connection;
 
-    use super::{Found, MIGRATIONS, check, integer, migrate};
+    use super::{Found, MIGRATIONS, OLDEST, check, integer, migrate};
 
     fn refusal(db: &Connection) -> String {
         check(db).unwrap_err().to_string()
@@ -223,6 +225,18 @@ mod tests {
         migrate(&mut db).unwrap();
         assert_eq!((id(&db).len(), id(&db)), (32, before));
         assert!(check(&db).unwrap().is_current());
+    }
+
+    /// The first version whose programs read `store.oldest`.
+    const READS_OLDEST: usize = 20;
+
+    #[test]
+    fn the_oldest_version_that_may_start_is_one_that_reads_so_and_is_stored() {
+        const { assert!(READS_OLDEST <= OLDEST && OLDEST <= MIGRATIONS.len()) };
+        let db = migrated();
+        let stored = db.query_row("SELECT oldest FROM store", [], |row| row.get::<_, i64>(0));
+        assert_eq!(usize::try_from(stored.unwrap()), Ok(OLDEST));
+        assert!(MIGRATIONS[READS_OLDEST - 1].contains("ADD COLUMN oldest"));
     }
 
     #[test]
