@@ -14,7 +14,7 @@ use super::{
     not_later,
     series::{Series, is_cancel, is_claim},
 };
-use crate::chaos::history::{Deleted, HistoryLimits, RowKind, Transition};
+use crate::chaos::history::{Deleted, HistoryLimits};
 
 pub(super) fn check(job: &JobHistory<'_>, limits: &HistoryLimits) -> Vec<String> {
     let Some(deleted) = job.deleted else {
@@ -54,14 +54,11 @@ fn wrong_age(job: &JobHistory<'_>, deleted: &Deleted, limits: &HistoryLimits) ->
     })
 }
 
-/// The bounds of the moment at which the request ended, or its last redelivery did. A cancelled
-/// redelivery does not count. The end is decided after the claim and before the commit.
+/// The bounds of the moment at which the request ended, or its last redelivery did. The end is
+/// decided after the claim, and a cancellation after the begin, and before the commit.
 fn last_end(job: &JobHistory<'_>) -> Option<(Timestamp, Timestamp)> {
-    let counts = |series: &&Series<'_>| {
-        let cancelled = |end: &Transition| series.kind == RowKind::Redelivery && is_cancel(end);
-        series.end().is_some_and(|end| !cancelled(end))
-    };
-    let last = job.series().filter(counts).last()?;
+    let has_ended = |series: &&Series<'_>| series.end().is_some();
+    let last = job.series().filter(has_ended).last()?;
     let end = last.end()?;
     let mut moves = last.moves.iter().rev().map(AsRef::as_ref);
     let claim = moves.find(|moved| is_claim(moved));
@@ -95,7 +92,7 @@ mod tests {
         CheckRule, check,
         example::{DELETED, Example, RETENTION, STEP, Story, id, limits},
     };
-    use crate::chaos::history::Record;
+    use crate::chaos::history::{CancelAnswer, Record};
 
     fn completed() -> Story {
         let story = Story::of(700).accepted().claimed_by("a");
@@ -147,6 +144,21 @@ mod tests {
             CheckRule::Retention,
             "by its changes",
         );
+    }
+
+    #[test]
+    fn the_end_of_a_cancelled_redelivery_counts() {
+        let deleted = |by_last: bool| {
+            let story = completed();
+            let first = story.now - STEP;
+            let story = story.redelivering().redelivery_cancelled();
+            let last = story.now - STEP;
+            let story = story.cancel_asked(CancelAnswer::Redelivery);
+            let ended = if by_last { last } else { first };
+            story.later(retention()).deleted_as(Some(ended), false)
+        };
+        Example::with(deleted(true)).assert_passes();
+        assert_violation(deleted(false), CheckRule::Retention, "by its changes");
     }
 
     #[test]

@@ -24,6 +24,7 @@ on_every_engine! {
     only_what_has_ended_for_long_enough_is_deleted,
     attempts_and_events_go_with_their_request,
     a_redelivery_keeps_its_request_and_its_end_begins_the_time_anew,
+    a_request_is_kept_anew_after_its_redelivery_was_cancelled,
     what_ended_without_a_date_is_kept_for_the_whole_time,
     a_large_table_goes_in_batches_and_a_young_one_is_told,
     a_key_keeps_its_request_until_its_window_is_over,
@@ -124,6 +125,17 @@ async fn a_redelivery_keeps_its_request_and_its_end_begins_the_time_anew(databas
     store.settle(job.claim, None, end).await.unwrap();
     assert_eq!(row(&store, id).await.status, Status::Completed);
     assert_eq!(pass(&store, LATER).await, 0, "it ended just now");
+    assert_eq!(pass(&store, NOW).await, 1);
+}
+
+async fn a_request_is_kept_anew_after_its_redelivery_was_cancelled(database: TestDatabase) {
+    let store = database.open().await;
+    let id = finished(&store, failed("It answered 500.")).await;
+    database.edit(id, "ended = -10000000").await;
+    redeliver(&store, id).await.unwrap();
+    store.cancel(Scope::All, id).await.unwrap().unwrap();
+    assert_eq!(row(&store, id).await.status, Status::Failed);
+    assert_eq!(pass(&store, LATER).await, 0, "it was in progress until now");
     assert_eq!(pass(&store, NOW).await, 1);
 }
 

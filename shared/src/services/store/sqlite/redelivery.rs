@@ -121,8 +121,7 @@ pub(super) fn finish(
 }
 
 /// Ends a redelivery with `outcome`, or without one if it was cancelled. Its request has then what
-/// it has counted and who ended it. With an outcome, the request is kept for as long as if it had
-/// ended now.
+/// it has counted and who ended it, and is kept for as long as if it had ended now.
 pub(super) fn end(
     tx: &Connection,
     id: &str,
@@ -133,10 +132,10 @@ pub(super) fn end(
     tx.prepare_cached(
         "UPDATE requests SET (claim, owner, attempts, parks, lost_claims) =
              (SELECT claim, owner, attempts, parks, lost_claims FROM redeliveries WHERE id = ?1),
-             ended = coalesce(?2, ended)
+             ended = ?2
          WHERE id = ?1 AND status IN ('COMPLETED', 'FAILED')",
     )?
-    .execute(params![id, outcome.map(|_| now.millis())])?;
+    .execute(params![id, now.millis()])?;
     // A redelivery that fails does not change the status, and so not what comes with it.
     match outcome {
         None => {}
