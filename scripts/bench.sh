@@ -15,6 +15,7 @@ CONNECTIONS=64
 FINISHED=3000000 # rows below `accepted_on_top`
 TURNS=5 # runs of each set of binaries with AGAINST
 RETENTION_TURNS=3
+LEFT_SECONDS=5  # RETENTION, the pause between two sweeps, and as much again for a busy machine
 HOURS=24        # rounds of the compressed day
 HOUR_SECONDS=4  # how long each one accepts jobs
 RESULTS=$ROOT/target/bench
@@ -161,14 +162,35 @@ deliver() {
 # Deletes finished requests after 2 seconds, the shortest time that the settings allow here.
 delete_soon() { export HTTP_TIMEOUT=2s IDEMPOTENCY_WINDOW=2s RETENTION=2s; }
 
-# The same as `delivered`, without and with the deletion of old requests. The two alternate. Writes
-# lines of KIND ACCEPTED DELIVERED JOBS.
+# The same as `delivered`, with the deletion of what ended 2 seconds ago. Prints also how many
+# requests were deleted by then, and how many are left. Fails if those are more than LEFT_SECONDS
+# take: then the figures are of a deletion that did not keep pace.
+delivered_and_deleted() (
+    delete_soon
+    stack_start api worker
+    start_receiver
+    local accepted delivered jobs left
+    read -r accepted delivered jobs < <(deliver)
+    left=$(rows_left)
+    ((left <= delivered * LEFT_SECONDS)) ||
+        die "of $jobs jobs, $left were not deleted by the end, which is more than $LEFT_SECONDS s of $delivered/s"
+    echo "$accepted $delivered $jobs $((jobs - left)) $left"
+    stop receiver
+)
+
+rows_left() { "$SQLITE" -cmd '.timeout 10000' "${DB_URL#sqlite:}" 'SELECT count(*) FROM requests'; }
+
+# Delivers without and with the deletion of old requests. The two alternate. Writes lines of KIND
+# ACCEPTED DELIVERED JOBS, and of those that were DELETED, and LEFT.
 with_and_without_deletion() {
-    local turn
+    local turn figures
+    : >"$RESULTS/retention"
     for ((turn = 1; turn <= RETENTION_TURNS; turn++)); do
-        echo "kept $(RETENTION=0 delivered)"
-        echo "deleted $(delete_soon && delivered)"
-    done >"$RESULTS/retention"
+        figures=$(RETENTION=0 delivered)
+        echo "kept $figures" >>"$RESULTS/retention"
+        figures=$(delivered_and_deleted)
+        echo "deleted $figures" >>"$RESULTS/retention"
+    done
 }
 
 #   retention_median KIND COLUMN
@@ -193,8 +215,7 @@ day() (
     done >"$RESULTS/day"
     # Without new jobs, all of them are deleted.
     local left deadline=$((SECONDS + 60))
-    left() { "$SQLITE" -cmd '.timeout 10000' "$file" 'SELECT count(*) FROM requests'; }
-    until left=$(left) && ((left == 0 || SECONDS >= deadline)); do sleep 1; done
+    until left=$(rows_left) && ((left == 0 || SECONDS >= deadline)); do sleep 1; done
     echo "left $left" >>"$RESULTS/day"
     stop receiver
 )
@@ -229,6 +250,8 @@ retention_table() {
         "$(calculate "$(retention_median deleted 2) / $(retention_median kept 2)") of that" '0.95'
     line 'delivered, all is deleted after 2 s' "$deleted/s" \
         "$(calculate "$deleted / $kept") of nothing deleted" '0.95'
+    line 'deleted by the end of the last delivery, and left' \
+        "$(retention_median deleted 5), $(retention_median deleted 6)"
     line "a day in $HOURS rounds: $(awk '{ jobs += $3 } END { print jobs }' "$RESULTS/day") jobs, delivered at its end" \
         "$last/s" "$(calculate "$last / $first") of the beginning" '0.9'
     line 'the database file: in round 3, in the middle, at the end' "$(sizes_of_day 4)" '' 'flat'
