@@ -32,7 +32,7 @@ impl Sqlite {
         most: usize,
     ) -> Result<Vec<Destination>, StoreError> {
         self.readers
-            .read(move |db| look::destinations_over_limit(db, most))
+            .read_long(move |db| look::destinations_over_limit(db, most))
             .await
     }
 
