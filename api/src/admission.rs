@@ -19,7 +19,7 @@ use storm_shared::{
     outage::Outage,
     services::store::{Load, Store},
 };
-use tokio::time::Instant;
+use tokio::{sync::SetOnce, time::Instant};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
@@ -66,6 +66,8 @@ struct Shared {
     /// Whether a submission was refused since the last count.
     has_refused: AtomicBool,
     last: RwLock<Count>,
+    /// Set by the first count.
+    is_counted: SetOnce<()>,
 }
 
 /// What the log says of the backlog.
@@ -134,6 +136,12 @@ impl Admission {
         }
     }
 
+    /// Completes when the unfinished jobs were counted for the first time. No job may be admitted
+    /// before: those of an earlier process can fill the backlog.
+    pub async fn counted(&self) {
+        self.shared.is_counted.wait().await;
+    }
+
     /// Admits a submission, which counts from here on.
     ///
     /// # Errors
@@ -157,6 +165,7 @@ impl Shared {
                 rate: DrainRate::default(),
                 written: 0,
             }),
+            is_counted: SetOnce::new(),
         }
     }
 
@@ -186,6 +195,7 @@ impl Shared {
 
     fn counted(&self, count: Count) {
         *self.last.write().unwrap_or_else(PoisonError::into_inner) = count;
+        let _ = self.is_counted.set(()); // it may be set already
     }
 
     /// What has changed, by the submissions that were refused since the last call.

@@ -2,8 +2,8 @@
 //!
 //! The modules, in the order in which a request passes them:
 //!
-//! * [`serving`]: the listeners and the graceful shutdown. Until the database is open, `startup`
-//!   answers `503`. [`descriptors`]: how it spends file descriptors.
+//! * [`serving`]: the listeners and the graceful shutdown. Until the database is open and its
+//!   backlog counted, `startup` answers `503`. [`descriptors`]: how it spends file descriptors.
 //! * [`request_check`]: refuses requests for another host or from another origin, and callbacks.
 //! * [`auth`]: authentication, tenant, scope and rate limit; [`limiter`] is the rate limiter.
 //! * [`routes`]: maps path and method to a controller, or to `404` or `405`.
@@ -65,7 +65,7 @@ use metrics::Metrics;
 /// listening, answers open requests within the drain timeout, flushes the notifier, and closes the
 /// store, which commits its queued writes.
 ///
-/// Until the database is open, every answer but that of `/livez` is `503`. A `shutdown` that begins
+/// Until the database is open and the backlog counted, every answer but that of `/livez` is `503`. A `shutdown` that begins
 /// during that time ends it.
 ///
 /// # Errors

@@ -35,8 +35,8 @@ pub async fn serve(
     serve_opening(opening, auth, listener, limits, connections, shutdown).await
 }
 
-/// The same for an app that `opening` opens. Until then, and if it fails, requests are answered
-/// `503`.
+/// The same for an app that `opening` opens. Until then, and until its backlog was counted once, and
+/// if it fails, requests are answered `503`.
 pub(crate) async fn serve_opening(
     opening: impl Future<Output = Result<Arc<App>, Error>>,
     auth: AuthLayer,
@@ -76,10 +76,17 @@ pub(crate) async fn serve_opening(
             return Err(error);
         }
     };
-    readiness.opened(&app.store, app.queue.as_ref());
-    gate.open(TowerToHyperService::new(warp::service(routes::all(
-        &app, &readiness,
-    ))));
+    tokio::select! {
+        // Before any job is accepted: the backlog may be full.
+        () = app.admission.counted() => {
+            readiness.opened(&app.store, app.queue.as_ref());
+            gate.open(TowerToHyperService::new(warp::service(routes::all(
+                &app, &readiness,
+            ))));
+        }
+        () = shutdown.begun.cancelled() => {}
+        () = app.store.ended() => {}
+    }
     tokio::select! {
         () = shutdown.closing.cancelled() => {}
         // Without its store the API would refuse every request. When it exits, a supervisor can

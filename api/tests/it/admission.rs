@@ -3,20 +3,24 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use rusqlite::Connection;
 use storm_shared::{
     models::RequestId,
     services::store::{NewJob, OwnerId, Scope, Store},
 };
+use tempfile::TempDir;
 use tokio::{
+    net::TcpListener,
     task::JoinHandle,
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout},
 };
+use tokio_util::sync::CancellationToken;
 
 use crate::{
-    client::{Answer, bare, post},
+    client::{Answer, Client, bare, post},
     idempotency::{accepted, keyed},
     redelivery::{HOOK, failed},
-    server::Server,
+    server::{Server, settings},
 };
 
 const JOB: &str = r#"{"records": 1, "report_name": "a"}"#;
@@ -122,6 +126,48 @@ async fn a_refusal_costs_no_look_into_the_database_and_without_counts_the_last_o
     while submit(&server).await.status != 202 {
         sleep(Duration::from_millis(10)).await;
     }
+}
+
+#[tokio::test]
+async fn a_start_accepts_no_job_before_it_has_counted_the_backlog() {
+    let folder = TempDir::new().unwrap();
+    let settings = settings(&folder, &[("MAX_BACKLOG", "2")]);
+    let store = Store::open(&settings.store).await.unwrap();
+    add(&store, 2).await;
+    store.close().await;
+    let database = Connection::open(&settings.store.path).unwrap();
+    let sql = "SELECT sql FROM sqlite_schema WHERE name = 'requests_by_status'";
+    let index: String = database.query_one(sql, [], |row| row.get(0)).unwrap();
+    // Every count fails.
+    database
+        .execute_batch("DROP INDEX requests_by_status")
+        .unwrap();
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let shutdown = CancellationToken::new();
+    let running = tokio::spawn(storm_api::run(listener, settings, shutdown.clone()));
+    let ask = async |request: String| {
+        let mut client = Client::connect(addr).await;
+        client.send(request).await;
+        client.answer().await
+    };
+    for _ in 0..3 {
+        let refused = ask(post("/async", JOB)).await;
+        assert_eq!(refused.problem(), "503 database-unavailable");
+    }
+    assert_eq!(ask(bare("GET", "/readyz")).await.status, 503);
+    database.execute_batch(&index).unwrap();
+    while ask(bare("GET", "/readyz")).await.status != 200 {
+        sleep(Duration::from_millis(10)).await;
+    }
+    let refused = ask(post("/async", JOB)).await;
+    assert_eq!(refused.problem(), "503 backlog-full");
+    shutdown.cancel();
+    timeout(crate::PATIENCE, running)
+        .await
+        .unwrap()
+        .unwrap()
+        .unwrap();
 }
 
 #[tokio::test]
