@@ -1,21 +1,24 @@
-//! Admission control for all receivers together: the limit of unfinished jobs (`MAX_BACKLOG`); and
-//! when a job that is accepted now should be done.
+//! Admission control for all receivers together: the limit of unfinished jobs (`MAX_BACKLOG`), and
+//! each tenant's share of it; and when a job that is accepted now should be done.
 //!
 //! A task counts the unfinished jobs once a second. In between, what this process accepts is added
 //! to the last count. So one process never goes over the limit, and several together do by no more
 //! than they accept between two counts.
 
 mod drain;
+mod ledger;
+mod waiting;
 
 use std::{
     sync::{
-        Arc, PoisonError, RwLock,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
 
 use storm_shared::{
+    models::ClientName,
     outage::Outage,
     services::store::{Load, Store},
 };
@@ -23,7 +26,11 @@ use tokio::{sync::SetOnce, time::Instant};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
-use self::drain::{Drain, DrainRate, jobs};
+use self::{
+    drain::{Drain, DrainRate, jobs},
+    ledger::{Ledger, Tenant, Written},
+    waiting::Waiting,
+};
 use crate::{counting::keep_counting, metrics::Metrics};
 
 /// The interval between counts.
@@ -32,7 +39,7 @@ const PERIOD: Duration = Duration::from_secs(1);
 /// The bounds of the time after which a refused client is asked to retry.
 const RETRY_AFTER: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(10));
 
-/// That time if no job ends.
+/// That time while the rate is unknown, and at least while all work is paused.
 const RETRY_AFTER_STANDSTILL: Duration = Duration::from_mins(1);
 
 /// The longest wait for a worker that is expected of a job.
@@ -50,24 +57,24 @@ pub struct Admission {
     _watch: AbortOnDropHandle<()>,
 }
 
-/// The backlog is full: there should be room after this time.
+/// The backlog has no room for this tenant: there should be some after this time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BacklogFull {
-    /// From 1 s to 10 min; 1 min if no job ends.
+    /// From 1 s to 10 min.
     pub retry_after: Duration,
 }
 
 struct Shared {
-    limit: u64,
-    /// The submissions that this process has ever admitted, but for those that were not stored.
-    admitted: AtomicU64,
-    /// Those of them whose write is over.
-    written: AtomicU64,
+    state: Mutex<State>,
     /// Whether a submission was refused since the last count.
     has_refused: AtomicBool,
-    last: RwLock<Count>,
     /// Set by the first count.
     is_counted: SetOnce<()>,
+}
+
+struct State {
+    ledger: Ledger,
+    last: Count,
 }
 
 /// What the log says of the backlog.
@@ -78,22 +85,25 @@ enum Change {
 }
 
 /// What is known from the last count.
-#[derive(Clone, Copy)]
 struct Count {
     at: Instant,
-    unfinished: u64,
-    waiting: u64,
+    waiting: Waiting,
     rate: DrainRate,
-    /// [`Shared::written`] when it began: it may have missed all later ones.
-    written: u64,
+    is_paused: bool,
 }
 
 impl Admission {
     /// Keeps counting the unfinished jobs, of which there may be `limit`, until this value is
-    /// dropped. A new job waits for a worker although it is due only after `grace`, the time for
-    /// its notification.
-    pub fn watch(store: Store, limit: usize, grace: Duration, metrics: Metrics) -> Self {
-        let shared = Arc::new(Shared::new(limit as u64));
+    /// dropped. If there are several clients, the limit `is_shared`. A new job waits for a worker
+    /// although it is due only after `grace`, the time for its notification.
+    pub fn watch(
+        store: Store,
+        limit: usize,
+        is_shared: bool,
+        grace: Duration,
+        metrics: Metrics,
+    ) -> Self {
+        let shared = Arc::new(Shared::new(limit as u64, is_shared));
         let of_task = Arc::clone(&shared);
         let watch = tokio::spawn(async move {
             let mut drain = Drain::new(limit);
@@ -101,22 +111,14 @@ impl Admission {
             // Beyond the limit, so that a retry is asked for when there will be room.
             let most = limit.saturating_mul(2);
             let count = || {
-                let written = of_task.written.load(Ordering::Acquire);
+                let written = of_task.state().ledger.begin();
                 let load = store.load(most, grace);
                 async move { Ok((written, load.await?)) }
             };
-            let update = |(written, load): (u64, Load)| {
-                let at = Instant::now();
-                let (unfinished, waiting) = (load.unfinished, load.waiting);
-                let rate = drain.counted(at, load);
-                metrics.counted_backlog(unfinished, rate.per_second());
-                of_task.counted(Count {
-                    at,
-                    unfinished: unfinished as u64,
-                    waiting: waiting as u64,
-                    rate,
-                    written,
-                });
+            let update = |(written, load): (Written, Load)| {
+                let rate = drain.counted(Instant::now(), &load);
+                metrics.counted_backlog(load.unfinished, rate.per_second());
+                of_task.counted(written, &load, rate);
                 match of_task.change(&mut outage) {
                     Some(Change::Full) => warn!(
                         limit,
@@ -142,59 +144,74 @@ impl Admission {
         self.shared.is_counted.wait().await;
     }
 
-    /// Admits a submission, which counts from here on.
+    /// Admits a job of `tenant`, which counts from here on.
     ///
     /// # Errors
-    /// The backlog is full.
-    pub fn admit(&self) -> Result<Admitted<'_>, BacklogFull> {
-        self.shared.admit()
+    /// The backlog is full, or nearly, and the tenant has its share of it.
+    pub fn admit(
+        &self,
+        tenant: Option<&ClientName>,
+        is_long: bool,
+    ) -> Result<Arc<Admitted>, BacklogFull> {
+        self.shared.admit(tenant.cloned(), is_long)
     }
 }
 
 impl Shared {
-    fn new(limit: u64) -> Self {
+    fn new(limit: u64, is_shared: bool) -> Self {
+        let last = Count {
+            at: Instant::now(),
+            waiting: Waiting::default(),
+            rate: DrainRate::default(),
+            is_paused: false,
+        };
         Self {
-            limit,
-            admitted: AtomicU64::new(0),
-            written: AtomicU64::new(0),
-            has_refused: AtomicBool::new(false),
-            last: RwLock::new(Count {
-                at: Instant::now(),
-                unfinished: 0,
-                waiting: 0,
-                rate: DrainRate::default(),
-                written: 0,
+            state: Mutex::new(State {
+                ledger: Ledger::new(limit, is_shared),
+                last,
             }),
+            has_refused: AtomicBool::new(false),
             is_counted: SetOnce::new(),
         }
     }
 
-    fn admit(&self) -> Result<Admitted<'_>, BacklogFull> {
-        let last = *self.last.read().unwrap_or_else(PoisonError::into_inner);
-        let backlog = |admitted: u64| last.unfinished + admitted.saturating_sub(last.written);
-        let admitted =
-            self.admitted
-                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |admitted| {
-                    (backlog(admitted) < self.limit).then_some(admitted + 1)
-                });
-        match admitted {
-            Ok(admitted) => Ok(Admitted {
-                shared: self,
-                wait: last.wait(admitted.saturating_sub(last.written), last.at.elapsed()),
-                is_stored: true,
-            }),
-            Err(admitted) => {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn admit(
+        self: &Arc<Self>,
+        tenant: Tenant,
+        is_long: bool,
+    ) -> Result<Arc<Admitted>, BacklogFull> {
+        let mut state = self.state();
+        match state.ledger.admit(&tenant) {
+            Ok(more) => Ok(Arc::new(Admitted {
+                wait: state.last.wait(&tenant, is_long, more),
+                shared: Arc::clone(self),
+                tenant,
+                is_stored: AtomicBool::new(true),
+            })),
+            Err(no_room) => {
                 self.has_refused.store(true, Ordering::Relaxed);
-                let over = backlog(admitted) - self.limit + 1;
                 Err(BacklogFull {
-                    retry_after: last.retry_after(over),
+                    retry_after: state.last.retry_after(no_room.over),
                 })
             }
         }
     }
 
-    fn counted(&self, count: Count) {
-        *self.last.write().unwrap_or_else(PoisonError::into_inner) = count;
+    fn counted(&self, written: Written, load: &Load, rate: DrainRate) {
+        let last = Count {
+            at: Instant::now(),
+            waiting: Waiting::of(load),
+            rate,
+            is_paused: load.is_paused,
+        };
+        let mut state = self.state();
+        state.ledger.counted(written, load);
+        state.last = last;
+        drop(state);
         let _ = self.is_counted.set(()); // it may be set already
     }
 
@@ -209,54 +226,61 @@ impl Shared {
 }
 
 impl Count {
-    /// How long a new job should wait for a worker, with so many `accepted` by this process since
-    /// the count, which is `old`.
-    fn wait(&self, accepted: u64, old: Duration) -> Duration {
+    /// How long a new job of `tenant` should wait for a worker, of which `more` were admitted since
+    /// the count.
+    fn wait(&self, tenant: &Tenant, is_long: bool, more: u64) -> Duration {
         let time_for = |jobs| self.rate.time_for(jobs, LONGEST_WAIT).unwrap_or_default();
-        let waiting = jobs(self.waiting);
-        // Otherwise the workers keep up, and what was accepted since does not wait either.
-        let since = if time_for(waiting) >= BACKLOGGED {
-            jobs(accepted) - self.rate.within(old)
-        } else {
-            0.0
-        };
-        time_for(waiting + since)
+        let total = jobs(self.waiting.total(is_long));
+        if time_for(total) < BACKLOGGED {
+            // The workers keep up, and what was accepted since does not wait either.
+            return time_for(jobs(self.waiting.before(tenant, is_long, 0)));
+        }
+        let ended = self.rate.within(self.at.elapsed());
+        time_for(jobs(self.waiting.before(tenant, is_long, more)) - ended)
     }
 
-    /// When a client should retry that found the backlog `over` the limit by so many jobs.
+    /// When a client should retry that finds room once so many jobs have ended.
     fn retry_after(&self, over: u64) -> Duration {
         let (least, most) = RETRY_AFTER;
+        let least = if self.is_paused {
+            RETRY_AFTER_STANDSTILL
+        } else {
+            least
+        };
         let drained = self.rate.time_for(jobs(over), most);
         drained.unwrap_or(RETRY_AFTER_STANDSTILL).max(least)
     }
 }
 
-/// A submission that was admitted. It counts as stored, unless it is withdrawn.
-pub struct Admitted<'a> {
-    shared: &'a Shared,
+/// A job that was admitted. It counts as in flight until this is dropped, and then as stored,
+/// unless it was withdrawn. So the write holds it: the client may be gone before the write is over.
+pub struct Admitted {
+    shared: Arc<Shared>,
+    tenant: Tenant,
     wait: Duration,
-    is_stored: bool,
+    is_stored: AtomicBool,
 }
 
-impl Admitted<'_> {
+impl Admitted {
     /// How long its job should wait for a worker: zero if none wait, or if it is unknown.
     pub fn wait(&self) -> Duration {
         self.wait
     }
 
     /// It was not stored.
-    pub fn withdraw(mut self) {
-        self.is_stored = false;
+    pub fn withdraw(&self) {
+        self.is_stored.store(false, Ordering::Relaxed);
     }
 }
 
-impl Drop for Admitted<'_> {
+impl Drop for Admitted {
     fn drop(&mut self) {
-        if self.is_stored {
-            // Release: a count that begins after it, sees its row.
-            self.shared.written.fetch_add(1, Ordering::Release);
+        let mut state = self.shared.state();
+        if *self.is_stored.get_mut() {
+            // A count that begins after it, sees its row.
+            state.ledger.written(&self.tenant);
         } else {
-            self.shared.admitted.fetch_sub(1, Ordering::Relaxed);
+            state.ledger.withdraw(&self.tenant);
         }
     }
 }

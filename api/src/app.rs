@@ -71,6 +71,7 @@ impl App {
         let admission = Admission::watch(
             store.clone(),
             settings.api.max_backlog,
+            settings.access.tokens.clients().len() > 1,
             notification_grace(notifier.as_ref()),
             metrics.clone(),
         );

@@ -65,8 +65,8 @@ use metrics::Metrics;
 /// listening, answers open requests within the drain timeout, flushes the notifier, and closes the
 /// store, which commits its queued writes.
 ///
-/// Until the database is open and the backlog counted, every answer but that of `/livez` is `503`. A `shutdown` that begins
-/// during that time ends it.
+/// Until the database is open and the backlog counted, every answer but that of `/livez` is `503`.
+/// A `shutdown` that begins during that time ends it.
 ///
 /// # Errors
 /// The API could not start, or the store stopped while the API was running.

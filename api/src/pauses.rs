@@ -1,11 +1,14 @@
-//! What operators have paused, as `/healthz` and the metrics show it.
+//! What operators have paused, as `/healthz` and the metrics show it, and a `202` expects it.
 
 use std::{
     sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
 
-use storm_shared::services::store::{Pauses, Store, StoreError};
+use storm_shared::{
+    models::Origin,
+    services::store::{Pauses, Store, StoreError},
+};
 use tokio::{sync::Mutex, time::sleep};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -13,6 +16,10 @@ use crate::metrics::Metrics;
 
 /// The interval between looks: another process may have paused or resumed something.
 const PERIOD: Duration = Duration::from_secs(1);
+
+/// A job that is held by a pause is expected to wait for at least this long: nobody knows how long
+/// the pause lasts, and a client that polls should not do so meanwhile.
+pub const EXPECTED_PAUSE: Duration = Duration::from_mins(1);
 
 /// The pauses as of the last look. It decides nothing: the store and the workers do.
 pub struct PauseWatch {
@@ -50,6 +57,13 @@ impl PauseWatch {
     pub fn current(&self) -> Pauses {
         let pauses = self.known.pauses.read();
         pauses.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether a job with a callback to `origin` has to wait for the end of a pause.
+    pub fn hold(&self, origin: Option<&Origin>) -> bool {
+        let pauses = self.known.pauses.read();
+        let pauses = pauses.unwrap_or_else(PoisonError::into_inner);
+        pauses.everything || origin.is_some_and(|origin| pauses.origins.contains(origin))
     }
 
     /// Looks now, so that this process shows what it has just done.

@@ -35,8 +35,8 @@ pub async fn serve(
     serve_opening(opening, auth, listener, limits, connections, shutdown).await
 }
 
-/// The same for an app that `opening` opens. Until then, and until its backlog was counted once, and
-/// if it fails, requests are answered `503`.
+/// The same for an app that `opening` opens. Until then, and until its backlog was counted, and if
+/// it fails, requests are answered `503`.
 pub(crate) async fn serve_opening(
     opening: impl Future<Output = Result<Arc<App>, Error>>,
     auth: AuthLayer,

@@ -8,10 +8,17 @@ use std::{
 use storm_shared::services::store::{Load, OwnerId};
 use tokio::time::Instant;
 
-/// The time over which the rate is the mean, of the time in which the workers had work.
+/// The rate is the mean over the newest part of the time in which the workers had work: at least
+/// this long.
 const WINDOW: Duration = Duration::from_secs(15);
 
-/// Jobs that the workers end each second: 0 while it is unknown, and when they end none.
+/// So long that so many jobs have ended in it: if a job takes minutes, none ends in most seconds.
+const ENOUGH: u64 = 100;
+
+/// And at most this long.
+const LONGEST_WINDOW: Duration = Duration::from_mins(10);
+
+/// Jobs that the workers end each second: 0 while it is unknown.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct DrainRate(f64);
 
@@ -46,13 +53,15 @@ pub(super) fn jobs(count: u64) -> f64 {
 /// A worker that runs out of work could have ended more. So the time between two counts tells how
 /// fast the backlog drains only if jobs waited throughout, or if the backlog was full: then that
 /// time is part of the mean. Otherwise it raises the rate and never lowers it, until jobs wait
-/// again.
+/// again. While all work is paused, or no worker is there, the rate stays what it was.
 #[derive(Debug)]
 pub(super) struct Drain {
     limit: usize,
     last: Option<(Instant, Load)>,
     /// The newest parts of the measured time.
     measured: VecDeque<Part>,
+    /// The last rate at which jobs ended.
+    known: DrainRate,
 }
 
 /// The time between two counts.
@@ -71,20 +80,28 @@ impl Drain {
             limit,
             last: None,
             measured: VecDeque::new(),
+            known: DrainRate::default(),
         }
     }
 
     /// Takes the load that was counted at `at`. Returns the rate from then on.
-    pub(super) fn counted(&mut self, at: Instant, load: Load) -> DrainRate {
+    pub(super) fn counted(&mut self, at: Instant, load: &Load) -> DrainRate {
+        // All but the tenants, which do not matter here.
+        let load = Load {
+            tenants: HashMap::new(),
+            ended: load.ended.clone(),
+            ..*load
+        };
         if let Some((last_at, last)) = self.last.take() {
             self.measure(at.duration_since(last_at), &last, &load);
         }
         self.last = Some((at, load));
-        self.rate()
+        self.known
     }
 
     fn measure(&mut self, took: Duration, from: &Load, to: &Load) {
-        if took.is_zero() {
+        let is_standing = from.is_paused || to.is_paused || to.ended.is_empty();
+        if took.is_zero() || is_standing {
             return;
         }
         let ended = ended_between(&from.ended, &to.ended);
@@ -93,7 +110,7 @@ impl Drain {
         if had_work {
             self.measured.retain(|part| part.had_work);
         }
-        if had_work || jobs(ended) > self.rate().within(took) {
+        if had_work || jobs(ended) > self.known.within(took) {
             self.measured.push_back(Part {
                 took,
                 ended,
@@ -101,23 +118,33 @@ impl Drain {
             });
         }
         while let Some(oldest) = self.measured.front()
-            && self.measured_time().saturating_sub(oldest.took) >= WINDOW
+            && self.is_window_without(oldest)
         {
             self.measured.pop_front();
         }
+        self.known = self.rate().unwrap_or(self.known);
+    }
+
+    /// Whether the newer parts are enough.
+    fn is_window_without(&self, oldest: &Part) -> bool {
+        let time = self.measured_time().saturating_sub(oldest.took);
+        let ended = self.measured_jobs() - oldest.ended;
+        time >= LONGEST_WINDOW || time >= WINDOW && ended >= ENOUGH
     }
 
     fn measured_time(&self) -> Duration {
         self.measured.iter().map(|part| part.took).sum()
     }
 
-    fn rate(&self) -> DrainRate {
-        let ended: u64 = self.measured.iter().map(|part| part.ended).sum();
-        let time = self.measured_time();
-        if time.is_zero() {
-            return DrainRate::default();
-        }
-        DrainRate(jobs(ended) / time.as_secs_f64())
+    fn measured_jobs(&self) -> u64 {
+        self.measured.iter().map(|part| part.ended).sum()
+    }
+
+    /// `None` if no job ended.
+    fn rate(&self) -> Option<DrainRate> {
+        let ended = self.measured_jobs();
+        let rate = || DrainRate(jobs(ended) / self.measured_time().as_secs_f64());
+        (ended > 0).then(rate)
     }
 }
 
@@ -150,6 +177,7 @@ mod tests {
         begun: Instant,
         workers: [OwnerId; 3],
         rate: DrainRate,
+        is_paused: bool,
     }
 
     impl Counts {
@@ -159,6 +187,7 @@ mod tests {
                 begun: Instant::now(),
                 workers: [(); 3].map(|()| OwnerId::generate()),
                 rate: DrainRate::default(),
+                is_paused: false,
             }
         }
 
@@ -173,9 +202,11 @@ mod tests {
                 unfinished,
                 waiting,
                 ended: ended.collect(),
+                is_paused: self.is_paused,
+                ..Load::default()
             };
             let at = self.begun + Duration::from_secs(at);
-            self.rate = self.drain.counted(at, load);
+            self.rate = self.drain.counted(at, &load);
             self.rate.per_second()
         }
     }
@@ -216,7 +247,8 @@ mod tests {
         near(counts.at(3, 900, &[None, Some(16), None]), 12.0);
         // A counter that goes back was edited by hand.
         near(counts.at(4, 900, &[None, Some(0), None]), 9.0);
-        near(counts.at(5, 900, &[None, None, None]), 36.0 / 5.0);
+        // Without a worker, nothing is known of how fast they are.
+        near(counts.at(5, 900, &[None, None, None]), 9.0);
     }
 
     #[test]
@@ -235,14 +267,55 @@ mod tests {
     }
 
     #[test]
-    fn it_is_zero_once_jobs_wait_and_none_has_ended_for_the_window() {
+    fn a_standstill_lowers_the_rate_and_then_keeps_the_last_one() {
         let mut counts = Counts::new();
         counts.at(0, 900, &[Some(0)]);
-        for second in 1..=20 {
-            counts.at(second, 900, &[Some(50)]);
+        near(counts.at(1, 900, &[Some(50)]), 50.0);
+        near(counts.at(10, 900, &[Some(50)]), 5.0);
+        near(counts.at(100, 900, &[Some(50)]), 0.5);
+        for minute in 2..60 {
+            counts.at(60 * minute, 900, &[Some(50)]);
         }
-        near(counts.rate.per_second(), 0.0);
-        assert_eq!(counts.rate.time_for(1.0, HOUR), None);
+        let known = counts.rate.per_second();
+        assert!((0.05..0.2).contains(&known), "{known}");
+    }
+
+    #[test]
+    fn jobs_longer_than_the_window_have_a_steady_rate() {
+        let mut counts = Counts::new();
+        // 4 jobs at a time, each of which takes 40 s.
+        let mut rates = Vec::new();
+        for second in 0..1800 {
+            let rate = counts.at(second, 900, &[Some(second / 40 * 4)]);
+            if second >= 600 {
+                rates.push(rate);
+            }
+        }
+        assert!(
+            rates.iter().all(|rate| (rate - 0.1).abs() < 0.01),
+            "{rates:?}"
+        );
+    }
+
+    #[test]
+    fn a_pause_of_everything_changes_no_rate() {
+        let mut counts = Counts::new();
+        for second in 0..20 {
+            counts.at(second, 900, &[Some(second * 10)]);
+        }
+        near(counts.rate.per_second(), 10.0);
+        counts.is_paused = true;
+        for minute in 1..30 {
+            near(counts.at(60 * minute, 900, &[Some(200)]), 10.0);
+        }
+        counts.is_paused = false;
+        near(counts.at(1800, 900, &[Some(200)]), 10.0);
+        for second in 1..20 {
+            near(
+                counts.at(1800 + second, 900, &[Some(200 + second * 10)]),
+                10.0,
+            );
+        }
     }
 
     #[test]
@@ -250,7 +323,7 @@ mod tests {
         let mut counts = Counts::new();
         counts.of(0, LIMIT, 900, &[Some(0)]);
         near(counts.of(1, LIMIT, 900, &[Some(100)]), 100.0);
-        for second in 2..=20 {
+        for second in 2..=120 {
             counts.of(second, LIMIT, 0, &[Some(100 + second)]);
         }
         near(counts.rate.per_second(), 1.0);

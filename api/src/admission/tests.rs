@@ -1,17 +1,21 @@
-use std::{sync::atomic::Ordering, thread, time::Duration};
+use std::{sync::Arc, thread, time::Duration};
 
 use storm_shared::{
     outage::Outage,
-    services::store::{Load, OwnerId},
+    services::store::{Load, OwnerId, TenantLoad},
 };
 use tokio::time::{Instant, advance};
 
 use super::{
-    BacklogFull, Change, Count, LONGEST_WAIT, QUIET_PERIOD, RETRY_AFTER_STANDSTILL, Shared,
+    Admitted, BacklogFull, Change, LONGEST_WAIT, QUIET_PERIOD, RETRY_AFTER_STANDSTILL, Shared,
     drain::{Drain, DrainRate},
 };
 
 const SECOND: Duration = Duration::from_secs(1);
+
+fn shared(limit: u64) -> Arc<Shared> {
+    Arc::new(Shared::new(limit, false))
+}
 
 /// A rate of so many jobs a second.
 fn rate(ended: u64) -> DrainRate {
@@ -20,59 +24,93 @@ fn rate(ended: u64) -> DrainRate {
         unfinished: 9,
         waiting: 9,
         ended: [(owner, ended)].into(),
+        ..Load::default()
     };
     let (mut drain, begun) = (Drain::new(9), Instant::now());
-    drain.counted(begun, load(0));
-    drain.counted(begun + SECOND, load(ended))
+    drain.counted(begun, &load(0));
+    drain.counted(begun + SECOND, &load(ended))
 }
 
-/// A count of now, which has missed no submission.
-fn count(shared: &Shared, unfinished: u64, waiting: u64, rate: DrainRate) -> Count {
-    Count {
-        at: Instant::now(),
+/// So many jobs, of the tenant without a name. Those that wait are short.
+fn load(unfinished: usize, waiting: usize) -> Load {
+    let tenant = TenantLoad {
+        unfinished,
+        waiting_short: waiting,
+        waiting_long: 0,
+    };
+    Load {
         unfinished,
         waiting,
-        rate,
-        written: shared.written.load(Ordering::Acquire),
+        tenants: [(None, tenant)].into(),
+        ..Load::default()
     }
 }
 
+/// A count that begins and ends now.
+fn count(shared: &Shared, load: &Load, rate: DrainRate) {
+    let written = shared.state().ledger.begin();
+    shared.counted(written, load, rate);
+}
+
+fn admit(shared: &Arc<Shared>) -> Result<Arc<Admitted>, BacklogFull> {
+    shared.admit(None, false)
+}
+
 /// The seconds after which a client should retry that is refused now.
-fn refused(shared: &Shared) -> u64 {
-    let BacklogFull { retry_after } = shared.admit().err().expect("a full backlog");
+fn refused(shared: &Arc<Shared>) -> u64 {
+    let BacklogFull { retry_after } = admit(shared).err().expect("a full backlog");
     retry_after.as_secs()
 }
 
 #[tokio::test]
 async fn what_was_accepted_since_the_last_count_is_added_to_it() {
-    let shared = Shared::new(5);
-    shared.counted(count(&shared, 2, 0, rate(0)));
-    let in_flight = shared.admit().unwrap();
-    drop(shared.admit().unwrap());
-    shared.admit().unwrap().withdraw();
-    let last = shared.admit().unwrap();
-    assert!(shared.admit().is_err());
+    let shared = shared(5);
+    count(&shared, &load(2, 0), rate(0));
+    let in_flight = admit(&shared).unwrap();
+    drop(admit(&shared).unwrap());
+    admit(&shared).unwrap().withdraw();
+    let last = admit(&shared).unwrap();
+    assert!(admit(&shared).is_err());
     // A count that began now sees the one that was written, and adds those in flight.
-    shared.counted(count(&shared, 3, 0, rate(0)));
-    assert!(shared.admit().is_err());
+    count(&shared, &load(3, 0), rate(0));
+    assert!(admit(&shared).is_err());
     drop(in_flight);
-    assert!(shared.admit().is_err(), "it is written, after the count");
+    assert!(admit(&shared).is_err(), "it is written, after the count");
     last.withdraw();
-    drop(shared.admit().unwrap());
-    assert!(shared.admit().is_err());
+    drop(last);
+    drop(admit(&shared).unwrap());
+    assert!(admit(&shared).is_err());
     // Some have ended.
-    shared.counted(count(&shared, 3, 0, rate(0)));
-    drop(shared.admit().unwrap());
-    drop(shared.admit().unwrap());
-    assert!(shared.admit().is_err());
+    count(&shared, &load(3, 0), rate(0));
+    drop(admit(&shared).unwrap());
+    drop(admit(&shared).unwrap());
+    assert!(admit(&shared).is_err());
+}
+
+#[tokio::test]
+async fn a_job_whose_client_is_gone_is_in_flight_until_its_write_is_over() {
+    let shared = shared(1);
+    let of_write = {
+        let of_client = admit(&shared).unwrap();
+        Arc::clone(&of_client)
+    };
+    // Its row is not committed, so no count has it.
+    for _ in 0..3 {
+        count(&shared, &load(0, 0), rate(0));
+        assert!(admit(&shared).is_err());
+    }
+    drop(of_write);
+    assert!(admit(&shared).is_err());
+    count(&shared, &load(0, 0), rate(0));
+    assert!(admit(&shared).is_ok());
 }
 
 #[tokio::test]
 async fn of_submissions_at_once_no_more_are_admitted_than_there_is_room_for() {
-    let shared = Shared::new(1000);
-    shared.counted(count(&shared, 300, 0, rate(0)));
+    let shared = shared(1000);
+    count(&shared, &load(300, 0), rate(0));
     let admitted = thread::scope(|scope| {
-        let admit = || (0..500).filter(|_| shared.admit().is_ok()).count();
+        let admit = || (0..500).filter(|_| admit(&shared).is_ok()).count();
         let threads: Vec<_> = (0..4).map(|_| scope.spawn(admit)).collect();
         let admitted = threads.into_iter().map(|thread| thread.join().unwrap());
         admitted.sum::<usize>()
@@ -82,7 +120,7 @@ async fn of_submissions_at_once_no_more_are_admitted_than_there_is_room_for() {
 
 #[tokio::test]
 async fn a_refused_client_is_told_when_there_should_be_room_at_this_rate() {
-    let shared = Shared::new(100);
+    let shared = shared(100);
     for (unfinished, ended, seconds) in [
         (199, 10, 10),
         (199, 50, 2),
@@ -91,58 +129,78 @@ async fn a_refused_client_is_told_when_there_should_be_room_at_this_rate() {
         (100, 1_000_000, 1),
         (200_000, 1, 600),
     ] {
-        shared.counted(count(&shared, unfinished, 0, rate(ended)));
+        count(&shared, &load(unfinished, 0), rate(ended));
         assert_eq!(refused(&shared), seconds, "{unfinished} at {ended}/s");
     }
-    shared.counted(count(&shared, 100, 0, rate(0)));
-    assert_eq!(refused(&shared), RETRY_AFTER_STANDSTILL.as_secs());
+    let standstill = RETRY_AFTER_STANDSTILL.as_secs();
+    let paused = Load {
+        is_paused: true,
+        ..load(100, 0)
+    };
+    count(&shared, &paused, rate(10));
+    assert_eq!(refused(&shared), standstill);
+    count(&shared, &load(100, 0), rate(0));
+    assert_eq!(refused(&shared), standstill);
 }
 
 /// The wait that a job is told which is admitted now.
-fn wait(shared: &Shared) -> Duration {
-    shared.admit().unwrap().wait()
+fn wait(shared: &Arc<Shared>) -> Duration {
+    admit(shared).unwrap().wait()
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_job_waits_for_those_before_it_at_this_rate() {
-    let shared = Shared::new(1_000_000);
+    let shared = shared(1_000_000);
     assert_eq!(wait(&shared), Duration::ZERO, "nothing is known");
-    shared.counted(count(&shared, 500, 300, rate(100)));
+    count(&shared, &load(500, 300), rate(100));
     assert_eq!(wait(&shared), 3 * SECOND);
     // 99 more since, of which 50 have begun.
     for _ in 1..99 {
-        drop(shared.admit().unwrap());
+        drop(admit(&shared).unwrap());
     }
     advance(SECOND / 2).await;
     assert_eq!(wait(&shared), Duration::from_millis(3490));
     // Those that run do not matter, nor does a rate without anything that waits.
-    shared.counted(count(&shared, 500, 0, rate(100)));
+    count(&shared, &load(500, 0), rate(100));
     assert_eq!(wait(&shared), Duration::ZERO);
-    shared.counted(count(&shared, 500, 300, rate(0)));
+    count(&shared, &load(500, 300), rate(0));
     assert_eq!(wait(&shared), Duration::ZERO, "nothing ends: unknown");
-    shared.counted(count(&shared, 900_000, 900_000, rate(1)));
+    count(&shared, &load(900_000, 900_000), rate(1));
     assert_eq!(wait(&shared), LONGEST_WAIT);
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_tenants_job_waits_for_no_more_of_another_tenants_jobs_than_of_its_own() {
+    let shared = shared(1_000_000);
+    count(&shared, &load(10_000, 10_000), rate(100));
+    assert_eq!(wait(&shared), 100 * SECOND);
+    let small = || Some("small".parse().unwrap());
+    for _ in 0..100 {
+        drop(shared.admit(small(), false).unwrap());
+    }
+    let admitted = shared.admit(small(), false).unwrap();
+    assert_eq!(admitted.wait(), 2 * SECOND);
+}
+
+#[tokio::test(start_paused = true)]
 async fn while_the_workers_keep_up_a_job_does_not_wait_for_those_accepted_since() {
-    let shared = Shared::new(1_000_000);
-    shared.counted(count(&shared, 500, 5, rate(100)));
+    let shared = shared(1_000_000);
+    count(&shared, &load(500, 5), rate(100));
     for _ in 0..1000 {
-        drop(shared.admit().unwrap());
+        drop(admit(&shared).unwrap());
     }
     assert_eq!(wait(&shared), SECOND / 20);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_full_backlog_is_logged_once_and_so_is_its_end() {
-    let (shared, mut outage) = (Shared::new(1), Outage::with_quiet_period(QUIET_PERIOD));
-    shared.counted(count(&shared, 1, 0, rate(0)));
+    let (shared, mut outage) = (shared(1), Outage::with_quiet_period(QUIET_PERIOD));
+    count(&shared, &load(1, 0), rate(0));
     let mut changes = Vec::new();
     for second in 0..60 {
         // As clients come that are refused, or not for a while.
         if matches!(second, 3 | 5 | 10 | 40) {
-            assert!(shared.admit().is_err());
+            assert!(admit(&shared).is_err());
         }
         changes.extend(shared.change(&mut outage).map(|change| (second, change)));
         advance(SECOND).await;

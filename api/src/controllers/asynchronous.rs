@@ -1,13 +1,13 @@
 //! `POST /async`: accepts a job.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use storm_shared::{
-    models::{IdempotencyKey, RequestId, Traceparent},
+    models::{CallbackUrl, IdempotencyKey, RequestId, Traceparent},
     services::{
         queue::Notification,
-        store::{Acceptance, NewJob, StoreError, expected_at},
+        store::{Acceptance, Held, NewJob, StoreError, expected_at, is_long},
     },
 };
 use warp::reply::Response;
@@ -18,6 +18,7 @@ use crate::{
     app::App,
     auth::Caller,
     metrics::Accepted,
+    pauses::EXPECTED_PAUSE,
     repeat::until_known,
     reply::{self, Problem},
     routes::Received,
@@ -68,12 +69,13 @@ pub async fn submit(
         return answer(&app, &job, earlier);
     }
     let admitted = admit(&app, &caller, &job)?;
-    job.expected_at = expected_at(created_at, admitted.wait(), &job.spec);
+    job.expected_at = expected_at(created_at, wait(&app, &admitted, &job), &job.spec);
+    job.held = Some(Arc::clone(&admitted) as Held);
     let notification = app.notifier.as_ref().map(|_| Notification::of(&job));
     let accepted = until_known(app.settings.http.timeout, || app.store.accept(job.clone())).await;
     match &accepted {
-        Ok(Acceptance::Stored) => drop(admitted),
-        Err(error) if error.is_indeterminate() => drop(admitted),
+        Ok(Acceptance::Stored) => {}
+        Err(error) if error.is_indeterminate() => {}
         Ok(_) | Err(_) => admitted.withdraw(),
     }
     let accepted = accepted.map_err(|error| {
@@ -98,14 +100,27 @@ pub async fn submit(
 }
 
 /// Admission control: refuses a valid submission that is new. It costs no look into the store.
-fn admit<'a>(app: &'a App, caller: &Caller, job: &NewJob) -> Result<Admitted<'a>, Problem> {
+fn admit(app: &App, caller: &Caller, job: &NewJob) -> Result<Arc<Admitted>, Problem> {
     if let Some(url) = &job.callback
         && app.backlog_limit.is_full(&caller.destination(url.origin()))
     {
         return Err(Problem::receiver_overloaded());
     }
-    let admitted = app.admission.admit();
+    let admitted = app.admission.admit(caller.name(), is_long(&job.spec));
     admitted.map_err(|full| Problem::backlog_full(full.retry_after))
+}
+
+/// How long the job should wait: for a worker, or for the end of a pause.
+fn wait(app: &App, admitted: &Admitted, job: &NewJob) -> Duration {
+    let is_held = app
+        .pauses
+        .hold(job.callback.as_ref().map(CallbackUrl::origin));
+    let pause = if is_held {
+        EXPECTED_PAUSE
+    } else {
+        Duration::ZERO
+    };
+    admitted.wait().max(pause)
 }
 
 /// The answer to the submission of `job`.

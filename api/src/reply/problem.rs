@@ -269,8 +269,8 @@ impl Problem {
 
     /// Too many jobs are unfinished. There should be room after `retry_after`.
     pub fn backlog_full(retry_after: Duration) -> Self {
-        let detail = "Too many jobs are unfinished. Retry after the seconds in `retry-after`, when some should \
-                      have ended.";
+        let detail = "Too many jobs are unfinished, or too many of yours. Retry after the seconds in \
+                      `retry-after`, when some should have ended.";
         let status = StatusCode::SERVICE_UNAVAILABLE;
         Self {
             extension: Extension::RetryAfter(whole_seconds(retry_after)),

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use rusqlite::Connection;
+use serde_json::json;
 use storm_shared::{
-    models::RequestId,
-    services::store::{NewJob, OwnerId, Scope, Store},
+    models::{CallbackUrl, Origin, RequestId},
+    services::store::{NewJob, OwnerId, Paused, Scope, Store},
 };
 use tempfile::TempDir;
 use tokio::{
@@ -17,6 +18,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    auth::Tenants,
     client::{Answer, Client, bare, post},
     idempotency::{accepted, keyed},
     redelivery::{HOOK, failed},
@@ -168,6 +170,80 @@ async fn a_start_accepts_no_job_before_it_has_counted_the_backlog() {
         .unwrap()
         .unwrap()
         .unwrap();
+}
+
+#[tokio::test]
+async fn one_tenants_jobs_leave_room_in_the_backlog_for_anothers() {
+    let it = Tenants::start(&[("MAX_BACKLOG", "16")]).await;
+    let submit = async |token| it.ask_as(token, &post("/async", JOB)).await;
+    let accepted = async |token| {
+        let mut accepted = 0;
+        while submit(token).await.status == 202 {
+            accepted += 1;
+        }
+        accepted
+    };
+    assert_eq!(accepted(&it.one).await, 14);
+    // Whenever it is counted.
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_millis(1500) {
+        assert_eq!(submit(&it.one).await.problem(), "503 backlog-full");
+    }
+    assert_eq!(accepted(&it.other).await, 2);
+    assert_eq!(jobs(&it.server).len(), 16);
+    // Room that comes free is the other's.
+    for id in jobs(&it.server).into_iter().take(3) {
+        let store = &it.server.app.store;
+        store.cancel(Scope::All, id).await.unwrap().unwrap();
+    }
+    while submit(&it.other).await.status != 202 {}
+    assert_eq!(submit(&it.one).await.problem(), "503 backlog-full");
+    assert_eq!(accepted(&it.other).await, 2);
+}
+
+#[tokio::test]
+async fn a_202_expects_a_paused_job_in_a_minute_at_the_earliest() {
+    let server = Server::start(&[]).await;
+    let (store, pauses) = (&server.app.store, &server.app.pauses);
+    let to = |origin| {
+        let url = format!("{origin}/hook");
+        let body = json!({"records": 1, "report_name": "a", "callback_url": url});
+        post("/async", body)
+    };
+    let waits = async |request: String| {
+        let answer = server.ask(request).await;
+        let expected_at: Timestamp = answer.json()["expected_at"]
+            .as_str()
+            .unwrap()
+            .parse()
+            .unwrap();
+        let retry_after: u64 = answer.header("retry-after").unwrap().parse().unwrap();
+        let wait = expected_at.duration_since(Timestamp::now()).as_secs();
+        (wait > 30, retry_after > 30)
+    };
+    let origin: Origin = CallbackUrl::parse("https://a.example/")
+        .unwrap()
+        .origin()
+        .clone();
+    let [origin, everything] = [Paused::Origin(origin), Paused::Everything];
+    assert_eq!(waits(to("https://a.example")).await, (false, false));
+    store
+        .pause(origin, "ops".parse().unwrap())
+        .await
+        .unwrap()
+        .unwrap();
+    pauses.look().await;
+    assert_eq!(waits(to("https://a.example")).await, (true, true));
+    assert_eq!(waits(to("https://b.example")).await, (false, false));
+    assert_eq!(waits(post("/async", JOB)).await, (false, false));
+    store
+        .pause(everything, "ops".parse().unwrap())
+        .await
+        .unwrap()
+        .unwrap();
+    pauses.look().await;
+    assert_eq!(waits(to("https://b.example")).await, (true, true));
+    assert_eq!(waits(post("/async", JOB)).await, (true, true));
 }
 
 #[tokio::test]

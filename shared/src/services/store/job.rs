@@ -1,6 +1,6 @@
 //! A job: as it is accepted, claimed, and settled. Value types, no SQL.
 
-use std::{sync::Arc, time::Duration};
+use std::{any::Any, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 
@@ -39,7 +39,12 @@ pub struct NewJob {
     /// What the job holds of the memory budget until it is committed, even if the caller is gone by
     /// then; `None` if it is not counted.
     pub memory: Option<Arc<Reservation>>,
+    /// What else is held until the write is over, committed or not; `None` if nothing is.
+    pub held: Option<Held>,
 }
+
+/// Something that is dropped when a write is over, even if its caller is gone by then.
+pub type Held = Arc<dyn Any + Send + Sync>;
 
 impl NewJob {
     /// A job that is submitted now, without a notification, a client name, a caller's trace, an
@@ -57,6 +62,7 @@ impl NewJob {
             created_by: None,
             idempotency_key: None,
             memory: None,
+            held: None,
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use super::lease::OwnerId;
+use crate::models::ClientName;
 
 /// The unfinished jobs and the work that was done, at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -11,6 +12,22 @@ pub struct Load {
     pub unfinished: usize,
     /// Those of them that wait for a worker and are due.
     pub waiting: usize,
+    /// The same of each tenant that has unfinished jobs: of 2,000 at most. `None` is the tenant of
+    /// jobs without a client name.
+    pub tenants: HashMap<Option<ClientName>, TenantLoad>,
     /// How many jobs each worker has ended since it registered, as of its last heartbeat.
     pub ended: HashMap<OwnerId, u64>,
+    /// Whether an operator has paused all work.
+    pub is_paused: bool,
+}
+
+/// A tenant's part of the load.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TenantLoad {
+    /// Its unfinished async jobs.
+    pub unfinished: usize,
+    /// Its short jobs that wait for a worker and are due.
+    pub waiting_short: usize,
+    /// Its long ones.
+    pub waiting_long: usize,
 }

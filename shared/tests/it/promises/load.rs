@@ -4,10 +4,10 @@ use std::{collections::HashMap, time::Duration};
 
 use jiff::Timestamp;
 use storm_shared::{
-    models::RequestId,
+    models::{Records, ReportSpec, RequestId},
     services::{
         report,
-        store::{Load, NewJob, Outcome, Scope, Settlement, Store},
+        store::{Candidate, Load, NewJob, Outcome, Paused, Scope, Settlement, Store, TenantLoad},
     },
 };
 
@@ -21,6 +21,8 @@ use crate::{
 on_every_engine! {
     every_unfinished_job_counts_and_those_that_are_due_wait,
     a_count_ends_at_the_most_that_was_asked_for,
+    each_tenants_jobs_are_counted_apart,
+    a_pause_of_everything_is_part_of_the_load,
     a_heartbeat_tells_what_its_worker_has_ended,
 }
 
@@ -73,6 +75,65 @@ async fn every_unfinished_job_counts_and_those_that_are_due_wait(database: TestD
     }
     assert_eq!(counted(&store, ALL, LATER).await, (5, 2));
     assert_eq!(counted(&store, ALL, 2 * wait).await, (5, 4));
+}
+
+async fn each_tenants_jobs_are_counted_apart(database: TestDatabase) {
+    let store = database.open().await;
+    let long = ReportSpec {
+        records: Records::new(100_000, Records::MAX_ASYNC).unwrap(),
+        ..spec()
+    };
+    let mut ids = Vec::new();
+    for (tenant, spec, count) in [
+        (None, spec(), 1),
+        (Some("one"), spec(), 3),
+        (Some("one"), long.clone(), 1),
+        (Some("two"), long, 2),
+    ] {
+        for _ in 0..count {
+            let job = NewJob {
+                created_by: tenant.map(|name: &str| name.parse().unwrap()),
+                ..NewJob::new(RequestId::generate(), spec.clone(), None)
+            };
+            ids.push(job.id);
+            store.accept(job).await.unwrap();
+        }
+    }
+    let of = |unfinished, waiting_short, waiting_long| TenantLoad {
+        unfinished,
+        waiting_short,
+        waiting_long,
+    };
+    let (one, two) = (Some("one".parse().unwrap()), Some("two".parse().unwrap()));
+    let load = store.load(ALL, NOW).await.unwrap();
+    let expected = [(None, of(1, 1, 0)), (one, of(4, 3, 1)), (two, of(2, 0, 2))];
+    assert_eq!(load.tenants, HashMap::from(expected.clone()));
+    assert_eq!((load.unfinished, load.waiting), (7, 7));
+    // Those that run are unfinished, and do not wait.
+    let owner = new_worker(&store).await;
+    let running = ids.into_iter().take(3).map(Candidate::notified).collect();
+    store.claim(owner, running, usize::MAX).await.unwrap();
+    let load = store.load(ALL, NOW).await.unwrap();
+    let [(none, _), (one, _), (two, _)] = &expected;
+    assert_eq!(load.tenants[none], of(1, 0, 0));
+    assert_eq!(load.tenants[one], of(4, 1, 1));
+    assert_eq!(load.tenants[two], of(2, 0, 2));
+    assert_eq!((load.unfinished, load.waiting), (7, 4));
+}
+
+async fn a_pause_of_everything_is_part_of_the_load(database: TestDatabase) {
+    let store = database.open().await;
+    let operator = || "ops".parse().unwrap();
+    let is_paused = async || store.load(ALL, NOW).await.unwrap().is_paused;
+    assert!(!is_paused().await);
+    store
+        .pause(Paused::Everything, operator())
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(is_paused().await);
+    store.resume(Paused::Everything, operator()).await.unwrap();
+    assert!(!is_paused().await);
 }
 
 async fn a_count_ends_at_the_most_that_was_asked_for(database: TestDatabase) {

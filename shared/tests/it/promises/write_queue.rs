@@ -10,7 +10,7 @@ use storm_shared::{
     models::{ReportName, ReportSpec, RequestId},
     services::{
         scrape,
-        store::{NewJob, Store, StoreError, StoreMetrics},
+        store::{Held, NewJob, Store, StoreError, StoreMetrics},
     },
 };
 use tokio::task::JoinSet;
@@ -134,8 +134,10 @@ async fn a_job_counts_as_memory_until_it_is_committed_even_if_its_caller_is_gone
     let store = database.open().await;
     let budget = MemoryBudget::new(1000);
     let lock = database.hold_lock().await;
+    let held = Arc::new(());
     let job = NewJob {
         memory: budget.reserve_up_to(100).map(Arc::new),
+        held: Some(Arc::clone(&held) as Held),
         ..NewJob::new(RequestId::generate(), spec(), None)
     };
     let mut accepting = Box::pin(store.accept(job));
@@ -143,9 +145,11 @@ async fn a_job_counts_as_memory_until_it_is_committed_even_if_its_caller_is_gone
     assert!(accepting.as_mut().now_or_never().is_none());
     drop(accepting);
     assert_eq!(budget.reserved(), 100);
+    assert!(Arc::strong_count(&held) > 1);
     lock.release().await;
     store.close().await;
     assert_eq!((database.count().await, budget.reserved()), (1, 0));
+    assert_eq!(Arc::strong_count(&held), 1);
 }
 
 async fn commits_and_queues_are_measured(database: TestDatabase) {

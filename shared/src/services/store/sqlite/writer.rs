@@ -23,7 +23,7 @@ use super::{checkpoint, clock::Clock, files::OpenFiles, sizes, trouble};
 use crate::{
     memory::Reservation,
     services::store::{
-        StoreError, Trouble,
+        Held, StoreError, Trouble,
         condition::Condition,
         metrics::{Measures, QueueLevel},
     },
@@ -44,6 +44,9 @@ pub(super) struct Bodies {
     /// What they hold of the memory budget until the commit, even if the caller is gone.
     #[expect(dead_code, reason = "it only has to live as long as the write")]
     pub(super) memory: Option<Arc<Reservation>>,
+    /// What else is held until the write is over.
+    #[expect(dead_code, reason = "it only has to live as long as the write")]
+    pub(super) held: Option<Held>,
 }
 
 impl Bodies {
@@ -52,6 +55,7 @@ impl Bodies {
         Self {
             bytes,
             memory: None,
+            held: None,
         }
     }
 }

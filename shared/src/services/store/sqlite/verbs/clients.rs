@@ -34,6 +34,7 @@ impl Sqlite {
         let bodies = Bodies {
             bytes: input.len(),
             memory: job.memory.clone(),
+            held: job.held.clone(),
         };
         self.writer
             // Load shedding: the API answers 503, while a worker's writes wait for room.

@@ -1,0 +1,266 @@
+//! The unfinished jobs as of the last count, and what this process has admitted since it began:
+//! whether a new job has room. Pure arithmetic.
+
+use std::collections::HashMap;
+
+use storm_shared::{models::ClientName, services::store::Load};
+
+/// The tenant of a job. `None` without authentication.
+pub(super) type Tenant = Option<ClientName>;
+
+/// The last part of the limit, one in so many, is for tenants below their share.
+const RESERVE: u64 = 8;
+
+/// Who holds how much of the backlog.
+#[derive(Debug)]
+pub(super) struct Ledger {
+    limit: u64,
+    /// Whether there are several clients, so that room must be left for the others of them.
+    is_shared: bool,
+    /// As of the last count.
+    unfinished: u64,
+    by_tenant: HashMap<Tenant, u64>,
+    /// Admitted since that count began, or before it and not written when it began.
+    own: HashMap<Tenant, Own>,
+    /// The sum of what they have admitted.
+    admitted: u64,
+    /// How many tenants are in `own` alone.
+    newcomers: u64,
+}
+
+/// What this process has admitted of one tenant.
+#[derive(Clone, Copy, Debug, Default)]
+struct Own {
+    admitted: u64,
+    /// Those of them whose write is over.
+    written: u64,
+}
+
+/// What was written when a count began: the count has it, and may have missed all that came later.
+pub(super) struct Written(Vec<(Tenant, u64)>);
+
+/// There is no room for a job until so many of those before it have ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct NoRoom {
+    pub(super) over: u64,
+}
+
+impl Ledger {
+    /// An empty backlog, in which there may be `limit` jobs, of several clients if it `is_shared`.
+    pub(super) fn new(limit: u64, is_shared: bool) -> Self {
+        Self {
+            limit,
+            is_shared,
+            unfinished: 0,
+            by_tenant: HashMap::new(),
+            own: HashMap::new(),
+            admitted: 0,
+            newcomers: 0,
+        }
+    }
+
+    /// Admits a job of `tenant`. Returns how many of its jobs were admitted before, since the count.
+    ///
+    /// # Errors
+    /// The backlog is full, or nearly, and the tenant has its share.
+    pub(super) fn admit(&mut self, tenant: &Tenant) -> Result<u64, NoRoom> {
+        self.check(tenant)?;
+        self.admitted += 1;
+        if let Some(own) = self.own.get_mut(tenant) {
+            own.admitted += 1;
+            return Ok(own.admitted - 1);
+        }
+        self.newcomers += u64::from(!self.by_tenant.contains_key(tenant));
+        let first = Own {
+            admitted: 1,
+            written: 0,
+        };
+        self.own.insert(tenant.clone(), first);
+        Ok(0)
+    }
+
+    fn check(&self, tenant: &Tenant) -> Result<(), NoRoom> {
+        let backlog = self.unfinished + self.admitted;
+        if backlog >= self.limit {
+            let over = backlog - self.limit + 1;
+            return Err(NoRoom { over });
+        }
+        let unreserved = self.limit - self.limit / RESERVE;
+        if backlog < unreserved {
+            return Ok(());
+        }
+        let tenants = self.tenants_with(tenant);
+        let share = self.limit / tenants;
+        let held = self.held(tenant);
+        if held < share {
+            return Ok(());
+        }
+        // It has room again below its share, or once the reserve is free.
+        let over = (held - share).saturating_mul(tenants);
+        Err(NoRoom {
+            over: over.min(backlog - unreserved) + 1,
+        })
+    }
+
+    /// The tenants among which the limit is shared when `tenant` asks. One that is alone leaves room
+    /// for another, if there is one.
+    fn tenants_with(&self, tenant: &Tenant) -> u64 {
+        let is_new = !self.by_tenant.contains_key(tenant) && !self.own.contains_key(tenant);
+        let tenants = self.by_tenant.len() as u64 + self.newcomers + u64::from(is_new);
+        tenants.max(1 + u64::from(self.is_shared))
+    }
+
+    fn held(&self, tenant: &Tenant) -> u64 {
+        let counted = self.by_tenant.get(tenant).copied().unwrap_or(0);
+        counted + self.own.get(tenant).map_or(0, |own| own.admitted)
+    }
+
+    /// The write of a job that was admitted is over.
+    pub(super) fn written(&mut self, tenant: &Tenant) {
+        if let Some(own) = self.own.get_mut(tenant) {
+            own.written += 1;
+        }
+    }
+
+    /// A job that was admitted was not stored.
+    pub(super) fn withdraw(&mut self, tenant: &Tenant) {
+        if let Some(own) = self.own.get_mut(tenant) {
+            own.admitted -= 1;
+            self.admitted -= 1;
+        }
+    }
+
+    /// A count begins: to hand in with its result.
+    pub(super) fn begin(&self) -> Written {
+        let written = self
+            .own
+            .iter()
+            .map(|(tenant, own)| (tenant.clone(), own.written));
+        Written(written.collect())
+    }
+
+    /// Takes the result of a count.
+    pub(super) fn counted(&mut self, written: Written, load: &Load) {
+        self.unfinished = load.unfinished as u64;
+        let tenants = load.tenants.iter();
+        let tenants = tenants.map(|(tenant, load)| (tenant.clone(), load.unfinished as u64));
+        self.by_tenant = tenants.collect();
+        for (tenant, written) in written.0 {
+            if let Some(own) = self.own.get_mut(&tenant) {
+                own.admitted -= written;
+                own.written -= written;
+                self.admitted -= written;
+            }
+        }
+        self.own.retain(|_, own| own.admitted > 0);
+        let newcomers = self
+            .own
+            .keys()
+            .filter(|tenant| !self.by_tenant.contains_key(*tenant));
+        self.newcomers = newcomers.count() as u64;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use storm_shared::services::store::{Load, TenantLoad};
+
+    use super::{ClientName, Ledger, NoRoom};
+
+    fn name(name: &str) -> ClientName {
+        name.parse().unwrap()
+    }
+
+    /// A ledger that has counted so many jobs of each tenant.
+    fn ledger(limit: u64, counted: &[(&str, usize)]) -> Ledger {
+        let mut ledger = Ledger::new(limit, true);
+        count(&mut ledger, counted);
+        ledger
+    }
+
+    fn count(ledger: &mut Ledger, counted: &[(&str, usize)]) {
+        let of = |unfinished| TenantLoad {
+            unfinished,
+            ..TenantLoad::default()
+        };
+        let load = Load {
+            unfinished: counted.iter().map(|(_, jobs)| jobs).sum(),
+            tenants: counted
+                .iter()
+                .map(|(tenant, jobs)| (Some(name(tenant)), of(*jobs)))
+                .collect(),
+            ..Load::default()
+        };
+        let written = ledger.begin();
+        ledger.counted(written, &load);
+    }
+
+    /// How many jobs of a tenant are admitted until one is refused.
+    fn admitted(ledger: &mut Ledger, tenant: &str) -> u64 {
+        let tenant = Some(name(tenant));
+        let mut admitted = 0;
+        while ledger.admit(&tenant).is_ok() {
+            ledger.written(&tenant);
+            admitted += 1;
+        }
+        admitted
+    }
+
+    #[test]
+    fn no_tenant_fills_the_backlog_so_that_another_has_no_room() {
+        let mut ledger = ledger(800, &[]);
+        assert_eq!(admitted(&mut ledger, "hog"), 700);
+        assert_eq!(admitted(&mut ledger, "other"), 100);
+        assert_eq!(admitted(&mut ledger, "third"), 0, "the limit holds for all");
+        // As the jobs of the one end, the other gets all of its room, up to its share.
+        for (hog, other) in [(650, 100), (600, 150), (500, 250)] {
+            count(&mut ledger, &[("hog", hog), ("other", other)]);
+            assert_eq!(admitted(&mut ledger, "hog"), 0);
+            assert_eq!(admitted(&mut ledger, "other"), 50);
+        }
+    }
+
+    #[test]
+    fn tenants_share_the_limit_equally_past_seven_eighths_of_it() {
+        let third = [("a", 300), ("b", 250), ("c", 249)];
+        let mut ledger = ledger(900, &third);
+        assert_eq!(admitted(&mut ledger, "a"), 0);
+        assert_eq!(admitted(&mut ledger, "b"), 50);
+        assert_eq!(admitted(&mut ledger, "c"), 51);
+        // Below, nobody has a share.
+        count(&mut ledger, &[("a", 600), ("b", 1)]);
+        assert_eq!(admitted(&mut ledger, "a"), 900 - 112 - 601);
+    }
+
+    #[test]
+    fn without_other_clients_a_tenant_has_the_whole_limit() {
+        let mut ledger = Ledger::new(800, false);
+        let admitted = (0..900).filter(|_| ledger.admit(&None).is_ok());
+        assert_eq!(admitted.count(), 800);
+    }
+
+    #[test]
+    fn a_refused_tenant_is_told_how_many_jobs_have_to_end() {
+        let over =
+            |counted: &[(&str, usize)]| ledger(800, counted).admit(&Some(name("a"))).unwrap_err();
+        assert_eq!(over(&[("a", 900)]), NoRoom { over: 101 });
+        assert_eq!(over(&[("a", 410), ("b", 300)]), NoRoom { over: 11 });
+        assert_eq!(over(&[("a", 402), ("b", 390)]), NoRoom { over: 5 });
+    }
+
+    #[test]
+    fn what_is_in_flight_when_a_count_begins_is_added_to_it() {
+        let mut ledger = Ledger::new(10, false);
+        for _ in 0..3 {
+            ledger.admit(&None).unwrap();
+        }
+        ledger.written(&None);
+        count(&mut ledger, &[]);
+        assert_eq!(ledger.admitted, 2);
+        ledger.withdraw(&None);
+        ledger.written(&None);
+        assert_eq!(ledger.admitted, 1, "the count did not see it");
+        count(&mut ledger, &[]);
+        assert_eq!((ledger.admitted, ledger.own.len()), (0, 0));
+    }
+}
