@@ -12,7 +12,7 @@ use std::{
 use futures_util::FutureExt;
 use storm_shared::{
     config::Settings,
-    memory::{MemoryBudget, Reservation},
+    memory::Reservation,
     models::{Failure, FailureReason},
     services::{
         report::{self, Report},
@@ -43,10 +43,6 @@ use crate::{
 /// quicker one, that write costs more than making the report again after a crash.
 const LONG: Duration = Duration::from_secs(1);
 
-/// The most bytes of inputs and results that one claim reads. It bounds how long other writers wait
-/// for the database, and how much of the budget one loop takes while others claim, too.
-const CLAIM_BYTES: usize = 4 << 20;
-
 /// How far a claim came.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Progress {
@@ -70,7 +66,6 @@ pub(super) struct CallbackWorker {
     store: Store,
     lease: Arc<Lease>,
     shares: Shares,
-    memory: MemoryBudget,
     deliverer: Deliverer,
     next_due: NextDue,
     drain: Drain,
@@ -88,7 +83,6 @@ impl CallbackWorker {
             store: parts.store,
             lease: parts.lease,
             shares: parts.shares,
-            memory: parts.memory,
             next_due: parts.next_due,
             drain: parts.drain,
             drain_timeout: settings.drain_timeout,
@@ -101,7 +95,7 @@ impl CallbackWorker {
     /// Claims `candidates` in one transaction and starts those that it won. `slots` has
     /// `slots_per_job` for each of them. Long jobs take their place in `long`. Leaves out those
     /// that another call claims, or that still run: the next search finds them, if need be. Stops
-    /// where the memory budget is reached, which one job may exceed.
+    /// where `memory` is used up, which one job may exceed.
     ///
     /// # Errors
     /// The store failed, and nothing was claimed: the jobs stay `PENDING`.
@@ -110,6 +104,7 @@ impl CallbackWorker {
         candidates: &[Candidate],
         mut slots: Slot,
         slots_per_job: u32,
+        mut memory: Reservation,
         long: &mut LongRoom,
         source: ClaimSource,
     ) -> Result<Progress, StoreError> {
@@ -128,13 +123,6 @@ impl CallbackWorker {
             self.metrics.claimed(source, candidates.len(), 0);
             return Ok(all(0));
         }
-        // Reserved before anything is read: several loops claim at a time.
-        let Some(mut memory) = self.memory.reserve_up_to(CLAIM_BYTES) else {
-            return Ok(Progress {
-                tried: 0,
-                passed: 0,
-            });
-        };
         let (owner, room) = (term.owner, memory.bytes());
         let named = || taken.candidates().to_vec();
         let claim = until_claimed(self.store.claim(owner, named(), room), || {

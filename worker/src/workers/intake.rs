@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use storm_shared::{
-    memory::MemoryBudget,
+    memory::{MemoryBudget, Reservation},
     services::{
         queue::{NotificationReader, QueueStatus},
         store::{Candidate, Store, StoreError},
@@ -25,6 +25,10 @@ use crate::metrics::ClaimSource;
 /// The most jobs claimed in one transaction. It bounds how long other writers wait for the
 /// database.
 pub(super) const BATCH: usize = 512;
+
+/// The most bytes of inputs and results that one claim reads. It bounds how long other writers wait
+/// for the database, and how much of the budget one loop takes while others claim, too.
+const CLAIM_BYTES: usize = 4 << 20;
 
 /// The pause after the store has failed, so that a broken database is not polled in a busy loop.
 pub(super) const PAUSE_AFTER_ERROR: Duration = Duration::from_secs(1);
@@ -54,9 +58,20 @@ pub(super) struct Intake {
 impl Intake {
     /// Waits until the memory budget has room for a job: another loop may take it first. `None` at
     /// shutdown.
-    pub(super) async fn room(&self) -> Option<()> {
+    async fn room(&self) -> Option<()> {
         let room = self.drain.until_shutdown(self.memory.has_room());
         self.watchdog.while_waiting(room).await
+    }
+
+    /// Reserves room for a claim, as soon as there is some. `None` at shutdown.
+    pub(super) async fn reserve(&self) -> Option<Reservation> {
+        loop {
+            self.room().await?;
+            // Unless another loop has taken it.
+            if let Some(memory) = self.memory.reserve_up_to(CLAIM_BYTES) {
+                return Some(memory);
+            }
+        }
     }
 
     /// Waits until at least one slot is free and the memory budget has room, and returns the number
@@ -86,8 +101,13 @@ impl Intake {
             let Some(slots) = self.watchdog.while_waiting(slots).await else {
                 break; // shutdown: the jobs stay in the table
             };
+            // Before anything is read: several loops claim at a time.
+            let Some(memory) = self.memory.reserve_up_to(CLAIM_BYTES) else {
+                continue; // another loop has taken the room
+            };
             let now = &rest[..slots.num_permits()];
-            let progress = self.worker.claim(now, slots, 1, &mut long, source).await?;
+            let claim = self.worker.claim(now, slots, 1, memory, &mut long, source);
+            let progress = claim.await?;
             self.watchdog.tick();
             tried += progress.tried;
             rest = &rest[progress.passed..];

@@ -32,8 +32,6 @@ pub(super) async fn from_table(intake: Intake) {
                 wait = FIRST_WAIT;
                 intake.interval
             }
-            // The wait goes on from where it was.
-            Ok(Claimed::NoRoom) => intake.interval,
             Ok(Claimed::TimedOut) => {
                 let pause = wait;
                 wait = (wait * 2).min(LONGEST_WAIT);
@@ -54,17 +52,12 @@ enum Claimed {
     Some,
     /// There are no suspects.
     None,
-    /// Another loop has taken the room in the memory budget.
-    NoRoom,
     /// Too few slots became free in time.
     TimedOut,
 }
 
 /// Takes the suspects with the fewest lost claims, and claims as many of them as fit.
 async fn claim_some(intake: &Intake, wait: Duration) -> Result<Claimed, StoreError> {
-    if intake.room().await.is_none() {
-        return Ok(Claimed::None); // shutdown
-    }
     let suspects = intake.store.suspects(BATCH).await?;
     // Jobs with equal lost claims take equal numbers of slots, so they can share one batch.
     let Some(alike) = suspects
@@ -72,6 +65,11 @@ async fn claim_some(intake: &Intake, wait: Duration) -> Result<Claimed, StoreErr
         .next()
     else {
         return Ok(Claimed::None);
+    };
+    // Before it waits for slots: the other loops claim as soon as there is room in the memory budget,
+    // and would leave none whenever there are slots. Those that wait for room hold no slots.
+    let Some(memory) = intake.reserve().await else {
+        return Ok(Claimed::None); // shutdown
     };
     let slots_per_job = intake.slots.per_job(alike[0].lost_claims);
     // After the timeout, the wait leaves the semaphore's FIFO queue and the jobs behind it
@@ -86,20 +84,18 @@ async fn claim_some(intake: &Intake, wait: Duration) -> Result<Claimed, StoreErr
         None => return Ok(Claimed::None), // shutdown
     };
     let together = slots.num_permits() / slots_per_job as usize;
-    let progress = intake
+    intake
         .worker
         .claim(
             &alike[..together],
             slots,
             slots_per_job,
+            memory,
             // Long suspects take what room there is, and wait for none: with a steady supply of
             // long jobs they would wait for ever.
             &mut intake.shares.room_for_long(together),
             ClaimSource::Quarantine,
         )
         .await?;
-    if progress.passed == 0 {
-        return Ok(Claimed::NoRoom);
-    }
     Ok(Claimed::Some)
 }

@@ -90,6 +90,26 @@ async fn a_worker_whose_memory_budget_is_exceeded_by_every_job_ends_all_of_them_
 }
 
 #[tokio::test]
+async fn a_suspect_gets_its_turn_while_other_jobs_take_all_memory() {
+    let receiver = Receiver::answering_when(|_, _| async { 200 }).await;
+    let stack = Stack::with_memory(TINY, "none").await;
+    let supply = async {
+        loop {
+            // Always more than there is room for.
+            accept(&stack.store, &receiver.url(), Duration::ZERO).await;
+        }
+    };
+    let suspect = async {
+        let suspect = suspect(&stack.store, &receiver.url()).await;
+        stack.ended(suspect).await
+    };
+    tokio::select! {
+        () = supply => {}
+        ended = suspect => assert_eq!(ended.status, Status::Completed),
+    }
+}
+
+#[tokio::test]
 async fn a_job_counts_as_memory_until_it_is_settled_and_the_worker_stays_healthy() {
     let (release, released) = watch::channel(false);
     let mut receiver = Receiver::answering_when(move |_, _| {
