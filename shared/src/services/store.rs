@@ -53,7 +53,7 @@ pub use self::{
     load::{Load, TenantLoad},
     look::{Capacity, DueJobs, is_long},
     metrics::StoreMetrics,
-    pause::{MAX_PAUSED_ORIGINS, Pause, Paused, Pauses, TooManyPauses},
+    pause::{MAX_PAUSED_ORIGINS, Pause, Paused, Pauses, TooManyPauses, UnparkCursor, Unparked},
     redelivery::{Redeliverable, RedeliveryPage, Unredeliverable},
     retention::Swept,
     scope::Scope,

@@ -318,7 +318,9 @@ impl CallbackWorker {
                 debug!(target: "storm_worker::jobs", %id, outcome, "job ended");
             }
             // After the commit: a search before it would reset this time and not find the row.
-            Settlement::Retry { wait, .. } | Settlement::Park { wait } => {
+            Settlement::Retry { wait, .. }
+            | Settlement::Park { wait }
+            | Settlement::ParkPaused { wait } => {
                 self.next_due.lower_to(Instant::now() + wait);
             }
             Settlement::GiveBack => {}
@@ -342,7 +344,7 @@ fn claim_of(claimed: &Result<Job, InvalidJob>) -> Claim {
 fn unless_settled(settlement: &Settlement, given_up: GivenUp) -> Result<(), StoreError> {
     match (settlement, given_up) {
         (
-            Settlement::Park { .. } | Settlement::GiveBack,
+            Settlement::Park { .. } | Settlement::ParkPaused { .. } | Settlement::GiveBack,
             GivenUp {
                 error: StoreError::ClaimLost,
                 may_be_committed: true,
@@ -382,6 +384,7 @@ mod tests {
         };
         for (settlement, is_ambiguous) in [
             (Settlement::Park { wait }, true),
+            (Settlement::ParkPaused { wait }, true),
             (Settlement::GiveBack, true),
             // The store recognises its repeat: this claim was lost.
             (finish, false),

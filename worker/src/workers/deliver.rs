@@ -66,6 +66,9 @@ impl Deliverer {
             tenant: job.created_by.clone(),
             origin: url.origin().clone(),
         };
+        if let Some(wait) = self.origins.paused(&destination) {
+            return Settlement::ParkPaused { wait };
+        }
         let admission = self.origins.admit(destination.clone(), job.parked_for);
         let mut admitted = match admission.await {
             Ok(admitted) => admitted,
@@ -82,8 +85,8 @@ impl Deliverer {
             return Settlement::GiveBack;
         }
         // The job may have waited for its permit, or for a heartbeat.
-        if let Err(wait) = self.origins.check_pause(&destination) {
-            return Settlement::Park { wait };
+        if let Some(wait) = self.origins.paused(&destination) {
+            return Settlement::ParkPaused { wait };
         }
         // The wall clock dates the attempt, and the monotonic clock measures it: a clock step must
         // not change its duration.

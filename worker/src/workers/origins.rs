@@ -79,8 +79,7 @@ pub(super) struct Admitted {
 
 impl Origins {
     /// No destinations yet. `limit` (`CALLBACK_PER_ORIGIN`) bounds the attempts to one origin at a
-    /// time. `slots` are those of the worker. While `pauses` holds an origin, nothing is admitted
-    /// to it.
+    /// time. `slots` are those of the worker. [`Origins::paused`] goes by `pauses`.
     pub(super) fn new(
         limit: usize,
         park_max: Duration,
@@ -108,7 +107,6 @@ impl Origins {
         destination: Destination,
         parked_for: Duration,
     ) -> Result<Admitted, Duration> {
-        self.check_pause(&destination)?;
         // Parking is bounded: a job whose budget is used up passes an open breaker.
         let park_budget = self.shared.park_max.saturating_sub(parked_for);
         let (mut admitted, permits) = self.enter(destination, park_budget)?;
@@ -118,14 +116,15 @@ impl Origins {
         Ok(admitted)
     }
 
-    /// Returns how long to park a job while an operator has paused its origin, however long it has
-    /// been parked: when the pause ends, it is released.
-    pub(super) fn check_pause(&self, destination: &Destination) -> Result<(), Duration> {
+    /// How long to park a job because an operator has paused its origin, if that is so, however
+    /// long it has been parked: when the pause ends, it is released. Asked before
+    /// [`Origins::admit`], and before the attempt.
+    pub(super) fn paused(&self, destination: &Destination) -> Option<Duration> {
         if !self.shared.pauses.holds(&destination.origin) {
-            return Ok(());
+            return None;
         }
         self.shared.metrics.parked(ParkReason::Paused);
-        Err(PAUSE_PARK_TIME.min(self.shared.park_max))
+        Some(PAUSE_PARK_TIME)
     }
 
     /// The next destination whose breaker has closed again.

@@ -48,11 +48,33 @@ pub(super) async fn release_resumed(
                 return;
             }
             for origin in &origins {
-                let unpark = || store.unpark_origin(origin.clone(), BATCH);
-                let released = release_all(origin, unpark, &next_due, &drain);
-                if released.await.is_none() {
+                let released = release_origin(&store, origin, &next_due);
+                if drain.until_shutdown(released).await.is_none() {
                     return;
                 }
+            }
+        }
+    }
+}
+
+/// Releases what the pause of `origin` has parked, in one pass. Each worker does: what another one
+/// has released is not parked any more.
+async fn release_origin(store: &Store, origin: &Origin, next_due: &NextDue) {
+    let mut after = None;
+    loop {
+        match store.unpark_origin(origin.clone(), after, BATCH).await {
+            Ok(unparked) => {
+                if unparked.jobs > 0 {
+                    next_due.lower_to(Instant::now());
+                }
+                after = unparked.next;
+                if after.is_none() {
+                    return;
+                }
+            }
+            Err(error) => {
+                warn!(%origin, %error, "parked jobs could not be released early");
+                return;
             }
         }
     }

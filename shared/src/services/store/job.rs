@@ -154,7 +154,8 @@ pub struct Job {
     pub created_by: Option<ClientName>,
     /// When it was submitted, by the API's wall clock. `None` if the row was edited by hand.
     pub created_at: Option<Timestamp>,
-    /// How long the job has been parked in all since its last attempt.
+    /// How long the job has been parked in all since its last attempt, or since the last pause of
+    /// its receiver.
     pub parked_for: Duration,
     /// The bytes of its stored input and result.
     pub bytes: usize,
@@ -229,6 +230,12 @@ pub enum Settlement {
         /// The time from this write to the next try.
         wait: Duration,
     },
+    /// Like [`Settlement::Park`], because an operator has paused the receiver. The time until the
+    /// next claim does not count as parked, nor does what was before it.
+    ParkPaused {
+        /// The time from this write to the next try.
+        wait: Duration,
+    },
     /// The worker stopped before an attempt. The job is `PENDING`, and due at once.
     GiveBack,
 }
@@ -239,7 +246,7 @@ impl Settlement {
         match self {
             Self::Finish { outcome, .. } => outcome.transition(),
             Self::Retry { .. } => Transition::Retry,
-            Self::Park { .. } => Transition::Park,
+            Self::Park { .. } | Self::ParkPaused { .. } => Transition::Park,
             Self::GiveBack => Transition::GiveBack,
         }
     }
@@ -249,7 +256,7 @@ impl Settlement {
         match self {
             Self::Finish { attempt, .. } => attempt.as_ref(),
             Self::Retry { attempt, .. } => Some(attempt),
-            Self::Park { .. } | Self::GiveBack => None,
+            Self::Park { .. } | Self::ParkPaused { .. } | Self::GiveBack => None,
         }
     }
 }

@@ -43,6 +43,26 @@ pub struct Pauses {
     pub origins: HashSet<Origin>,
 }
 
+/// What a release of parked jobs has done, and where the next one goes on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Unparked {
+    /// The jobs that are due now.
+    pub jobs: usize,
+    /// After which the next call begins; `None` at the end.
+    pub next: Option<UnparkCursor>,
+}
+
+/// How far a release of an origin's parked jobs has come.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UnparkCursor {
+    /// Which of the walks over the origin's jobs.
+    pub(super) lane: usize,
+    /// The bytes of the tenant's name; empty for jobs without one.
+    pub(super) tenant: Vec<u8>,
+    /// The request's id.
+    pub(super) id: String,
+}
+
 impl FromIterator<Paused> for Pauses {
     fn from_iter<I: IntoIterator<Item = Paused>>(all: I) -> Self {
         let mut pauses = Self::default();

@@ -40,6 +40,7 @@ mod sizes;
 mod state;
 mod stats;
 mod trouble;
+mod unpark;
 pub(super) mod vacuum;
 mod verbs;
 mod writer;

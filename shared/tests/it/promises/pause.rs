@@ -8,7 +8,7 @@ use storm_shared::{
         report,
         store::{
             Candidate, DueJobs, Job, MAX_PAUSED_ORIGINS, NewJob, Outcome, Paused, Pauses,
-            Settlement, Store, TooManyPauses,
+            Settlement, Store, TooManyPauses, Unparked,
         },
     },
 };
@@ -30,7 +30,9 @@ on_every_engine! {
     to_resume_everything_leaves_origins_paused,
     the_number_of_paused_origins_is_bounded,
     parked_jobs_of_an_origin_are_released_for_all_tenants_and_of_no_other_origin,
-    a_release_after_a_pause_gives_the_whole_time_for_parking_again,
+    a_release_goes_on_where_it_was_and_ends_when_the_origin_is_paused_again,
+    a_release_leaves_alone_what_a_circuit_breaker_has_parked,
+    a_pause_gives_the_whole_time_for_parking_again_however_late_its_jobs_are_claimed,
     an_unfinished_job_says_what_is_paused,
     each_pause_and_resumption_is_recorded_newest_first,
 }
@@ -81,6 +83,25 @@ async fn park(store: &Store, job: &Job, wait: Duration) {
     let report = report::expected(&job.spec);
     let parked = store.settle(job.claim, Some(&report), Settlement::Park { wait });
     parked.await.unwrap();
+}
+
+async fn park_paused(store: &Store, job: &Job, wait: Duration) {
+    let report = report::expected(&job.spec);
+    let parked = store.settle(job.claim, Some(&report), Settlement::ParkPaused { wait });
+    parked.await.unwrap();
+}
+
+/// Releases what a pause of `origin` has parked, two jobs at a time. Returns how many.
+async fn release(store: &Store, origin: &Origin) -> usize {
+    let (mut released, mut after) = (0, None);
+    loop {
+        let unparked = store.unpark_origin(origin.clone(), after, 2).await.unwrap();
+        released += unparked.jobs;
+        after = unparked.next;
+        if after.is_none() {
+            return released;
+        }
+    }
 }
 
 async fn while_everything_is_paused_no_claim_succeeds_and_none_is_looked_for(
@@ -213,11 +234,11 @@ async fn parked_jobs_of_an_origin_are_released_for_all_tenants_and_of_no_other_o
     let store = database.open().await;
     let url = "https://paused.example:8443/a";
     let mut expected = HashSet::new();
-    for tenant in [None, Some("one"), Some("other")] {
+    for tenant in [None, Some("one"), Some("other"), None, Some("one")] {
         expected.insert(accept_for(&store, url, tenant).await);
     }
     for job in claim_due(&store).await {
-        park(&store, &job, AN_HOUR).await;
+        park_paused(&store, &job, AN_HOUR).await;
     }
     let again = finished(&store, Outcome::Completed).await;
     redeliver(&store, again).await.unwrap();
@@ -225,21 +246,66 @@ async fn parked_jobs_of_an_origin_are_released_for_all_tenants_and_of_no_other_o
         accept_for(&store, other, None).await;
     }
     for job in claim_due(&store).await {
-        park(&store, &job, AN_HOUR).await;
+        park_paused(&store, &job, AN_HOUR).await;
     }
     assert_eq!(due_ids(&store, 9).await, []);
     let origin = origin(url);
-    let unpark = |limit| store.unpark_origin(origin.clone(), limit);
-    assert_eq!(unpark(2).await.unwrap(), 2);
-    assert_eq!(unpark(2).await.unwrap(), 1);
-    assert_eq!(unpark(2).await.unwrap(), 0);
+    assert_eq!(release(&store, &origin).await, 5);
+    assert_eq!(release(&store, &origin).await, 0);
     let due: HashSet<_> = due_ids(&store, 9).await.into_iter().collect();
     assert_eq!(due, expected);
-    let of_example = store.unpark_origin(self::origin("http://example.com"), 9);
-    assert_eq!(of_example.await.unwrap(), 1, "the redelivery");
+    let example = self::origin("http://example.com");
+    assert_eq!(release(&store, &example).await, 1, "the redelivery");
 }
 
-async fn a_release_after_a_pause_gives_the_whole_time_for_parking_again(database: TestDatabase) {
+async fn a_release_goes_on_where_it_was_and_ends_when_the_origin_is_paused_again(
+    database: TestDatabase,
+) {
+    let store = database.open().await;
+    for tenant in [None, None, Some("one"), Some("one"), Some("other")] {
+        accept_for(&store, "http://example.com/", tenant).await;
+    }
+    for job in claim_due(&store).await {
+        park_paused(&store, &job, AN_HOUR).await;
+    }
+    let origin = origin("http://example.com");
+    let unpark = |after| store.unpark_origin(origin.clone(), after, 2);
+    let first = unpark(None).await.unwrap();
+    assert_eq!(first.jobs, 2);
+    // What was released is parked again: a pass comes to no job twice.
+    for job in claim_due(&store).await {
+        park_paused(&store, &job, AN_HOUR).await;
+    }
+    let second = unpark(first.next).await.unwrap();
+    assert_eq!(second.jobs, 2);
+    pause(&store, example()).await;
+    let third = unpark(second.next.clone()).await.unwrap();
+    assert_eq!(third, Unparked::default());
+    assert_eq!(due_ids(&store, 9).await.len(), 2);
+    resume(&store, example()).await;
+    let third = unpark(second.next).await.unwrap();
+    assert_eq!((third.jobs, third.next), (1, None));
+}
+
+async fn a_release_leaves_alone_what_a_circuit_breaker_has_parked(database: TestDatabase) {
+    let store = database.open().await;
+    let jobs = [claimed(&store).await, claimed(&store).await];
+    park(&store, &jobs[0], AN_HOUR).await;
+    park_paused(&store, &jobs[1], AN_HOUR).await;
+    let origin = origin("http://example.com");
+    assert_eq!(release(&store, &origin).await, 1);
+    let again = claim_due(&store).await.pop().unwrap();
+    assert_eq!(again.claim.id, jobs[1].claim.id);
+    // Not even if a pause had parked it before.
+    park(&store, &again, AN_HOUR).await;
+    assert_eq!(release(&store, &origin).await, 0);
+    let shown = row(&store, again.claim.id).await;
+    assert!(shown.parked_since.is_some());
+}
+
+async fn a_pause_gives_the_whole_time_for_parking_again_however_late_its_jobs_are_claimed(
+    database: TestDatabase,
+) {
     let store = database.open().await;
     let job = claimed(&store).await;
     park(&store, &job, AN_HOUR).await;
@@ -252,14 +318,31 @@ async fn a_release_after_a_pause_gives_the_whole_time_for_parking_again(database
         origin: origin("http://example.com"),
     };
     // A breaker's recovery counts on.
-    assert_eq!(store.unpark(destination, 9).await.unwrap(), 1);
-    let job = claim_due(&store).await.pop().unwrap();
+    assert_eq!(store.unpark(destination.clone(), 9).await.unwrap(), 1);
+    let mut job = claim_due(&store).await.pop().unwrap();
     assert!(job.parked_for >= AN_HOUR);
-    park(&store, &job, AN_HOUR).await;
-    let unparked = store.unpark_origin(origin("http://example.com"), 9);
-    assert_eq!(unparked.await.unwrap(), 1);
-    let job = claim_due(&store).await.pop().unwrap();
+    // Due by itself, or released by whatever: it does not matter.
+    park_paused(&store, &job, Duration::ZERO).await;
+    database
+        .edit(
+            job.claim.id,
+            "due = due - 3600000, parked_at = parked_at - 3600000",
+        )
+        .await;
+    job = claim_due(&store).await.pop().unwrap();
+    assert_eq!(job.parked_for, Duration::ZERO, "no worker ran for an hour");
+    park_paused(&store, &job, AN_HOUR).await;
+    assert_eq!(row(&store, job.claim.id).await.parked_since, None);
+    assert_eq!(store.unpark(destination, 9).await.unwrap(), 1);
+    job = claim_due(&store).await.pop().unwrap();
+    assert_eq!(job.parked_for, Duration::ZERO);
+    park_paused(&store, &job, AN_HOUR).await;
+    assert_eq!(release(&store, &origin("http://example.com")).await, 1);
+    job = claim_due(&store).await.pop().unwrap();
     assert!(job.parked_for < AN_HOUR, "{:?}", job.parked_for);
+    // Parked by a breaker now, it counts from here on.
+    park(&store, &job, Duration::ZERO).await;
+    assert!(row(&store, job.claim.id).await.parked_since.is_some());
 }
 
 async fn an_unfinished_job_says_what_is_paused(database: TestDatabase) {

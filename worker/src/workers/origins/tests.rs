@@ -8,7 +8,7 @@ use storm_shared::{
 use tokio::task::unconstrained;
 
 use super::{
-    Admitted, Origins, SWEEP_INTERVAL, Signal, lock,
+    Admitted, Origins, PAUSE_PARK_TIME, SWEEP_INTERVAL, Signal, lock,
     state::{IDLE_TIME, MAX_DESTINATIONS, MIN_SLOTS},
 };
 use crate::{
@@ -476,18 +476,16 @@ async fn jobs_that_a_tenant_has_no_room_for_are_spread_over_all_of_its_receivers
 }
 
 #[tokio::test]
-async fn a_paused_origin_admits_no_job_however_long_it_has_been_parked() {
+async fn a_paused_origin_holds_the_jobs_of_all_tenants_and_no_other_origins() {
     let (origins, _) = origins(2, 1000);
     let pauses = origins.shared.pauses.clone();
     let bad = Paused::Origin(destination(None, BAD).origin);
+    let paused = |tenant, origin| origins.paused(&destination(tenant, origin));
     pauses.update([bad].into_iter().collect());
-    for parked_for in [Duration::ZERO, PARK_MAX, 100 * PARK_MAX] {
-        let waits = admit_parked(&origins, BAD, parked_for).await;
-        assert_eq!(waits.err(), Some(PARK_MAX));
+    for tenant in [None, Some("one")] {
+        assert_eq!(paused(tenant, BAD), Some(PAUSE_PARK_TIME));
+        assert_eq!(paused(tenant, GOOD), None);
     }
-    assert!(admit_of(&origins, "one", BAD).await.is_err(), "all tenants");
-    let admitted = admit(&origins, GOOD).await;
-    assert!(admitted.is_ok(), "another origin");
     pauses.update([].into_iter().collect());
-    assert!(admit(&origins, BAD).await.is_ok());
+    assert_eq!(paused(None, BAD), None);
 }

@@ -60,6 +60,7 @@ pub(super) fn find(
 
 /// What is stored of a request besides, and only its `waiting_for` shows.
 struct Stored {
+    /// Or released as soon as a worker comes to it: nothing holds it but a pause.
     is_due: bool,
     /// The worker that holds it, if one does.
     owner: String,
@@ -70,8 +71,9 @@ struct Stored {
 impl Stored {
     fn read(row: &Row<'_>, clock: &Clock) -> rusqlite::Result<Self> {
         let due: Option<i64> = row.get(11)?;
+        let is_due = due.is_none_or(|due| StoreTime::stored(due) <= clock.now());
         Ok(Self {
-            is_due: due.is_none_or(|due| StoreTime::stored(due) <= clock.now()),
+            is_due: is_due || is_parked_by_pause(row, clock)?,
             owner: columns::text(row, 16)?.unwrap_or_default(),
             renewed_at: columns::text(row, 17)?,
             paused: if row.get(18)? {
@@ -132,7 +134,11 @@ fn request(id: RequestId, row: &Row<'_>, clock: &Clock) -> rusqlite::Result<Requ
         attempts: Vec::new(),
         // A new job waits for a worker only.
         next_attempt_at: shown(row, 11, clock)?.filter(|_| claims > 0),
-        parked_since: shown(row, 12, clock)?,
+        parked_since: if is_parked_by_pause(row, clock)? {
+            None
+        } else {
+            shown(row, 12, clock)?
+        },
         parks: row.get(14)?,
         redelivery: columns::parsed_or_null(row, 13)?,
         traceparent: columns::traceparent(
@@ -143,6 +149,12 @@ fn request(id: RequestId, row: &Row<'_>, clock: &Clock) -> rusqlite::Result<Requ
         waiting_for: None,
         erased_at: columns::text(row, 20)?,
     })
+}
+
+/// A pause does not count as parked.
+fn is_parked_by_pause(row: &Row<'_>, clock: &Clock) -> rusqlite::Result<bool> {
+    let parked_at: Option<i64> = row.get(12)?;
+    Ok(parked_at.is_some_and(|at| StoreTime::stored(at) > clock.now()))
 }
 
 /// The store time in a column, by the wall clock of now.

@@ -400,34 +400,6 @@ pub(super) fn unpark(
     Ok(unparked)
 }
 
-/// Makes up to `limit` jobs parked for `origin` due at `now`, of all tenants. They count as parked
-/// since now: a pause uses up nothing of `CALLBACK_PARK_MAX`.
-pub(super) fn unpark_origin(
-    connection: &Connection,
-    origin: &Origin,
-    limit: usize,
-    now: StoreTime,
-) -> rusqlite::Result<usize> {
-    let mut unparked = 0;
-    for table in Work::ALL.map(state::table) {
-        unparked += connection
-            // As above.
-            .prepare_cached(&format!(
-                "UPDATE {table} SET due = ?2, parked_at = ?2 WHERE id IN (
-                     SELECT id FROM {table} INDEXED BY {table}_backlog
-                     WHERE status = 'PENDING' AND claim > 0 AND due > ?2 AND parked_at IS NOT NULL
-                       AND origin = ?1
-                     LIMIT ?3)"
-            ))?
-            .execute(params![
-                origin.as_str(),
-                now.millis(),
-                columns::integer(limit - unparked),
-            ])?;
-    }
-    Ok(unparked)
-}
-
 /// Returns the destinations with a backlog of at least `most` scheduled or parked jobs.
 pub(super) fn destinations_over_limit(
     connection: &Connection,

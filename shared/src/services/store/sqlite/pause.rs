@@ -77,7 +77,8 @@ pub(super) fn is_everything(connection: &Connection) -> rusqlite::Result<bool> {
     is_paused(connection, &Paused::Everything)
 }
 
-fn is_paused(connection: &Connection, what: &Paused) -> rusqlite::Result<bool> {
+/// Whether exactly `what` is paused.
+pub(super) fn is_paused(connection: &Connection, what: &Paused) -> rusqlite::Result<bool> {
     connection
         .prepare_cached("SELECT 1 FROM pauses WHERE origin = ?1")?
         .query_one([column(what)], |_| Ok(()))

@@ -1,5 +1,7 @@
 //! Writes under a claim. Each names its fencing token and changes nothing if the claim was lost.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use rusqlite::{Connection, ToSql, params, params_from_iter};
 
@@ -8,6 +10,9 @@ use crate::{
     models::{EventKind, Transition},
     services::store::{Claim, Outcome, Settlement, Work},
 };
+
+/// How far in the future the `parked_at` of a job is that a pause has parked. Longer than any pause.
+const PAUSED: Duration = Duration::from_hours(100 * 365 * 24);
 
 /// Stores the report of a claimed job, as JSON. Returns whether the claim is held. A stored report
 /// is never replaced.
@@ -84,10 +89,16 @@ pub(super) fn settle(
         Settlement::Park { wait } => {
             // `lost_claims = 0`: the job has run up to its delivery without harm to its worker.
             // `coalesce(parked_at, …)`: parking again keeps the time of the first park.
-            let set =
-                "lost_claims = 0, parks = parks + 1, parked_at = coalesce(parked_at, ?5), due = ?4";
+            let set = "lost_claims = 0, parks = parks + 1,
+                 parked_at = min(coalesce(parked_at, ?5), ?5), due = ?4";
             let due = now.after(*wait).millis();
             put_back(tx, claim, transition, set, &[&due, &now.millis(), &result])?
+        }
+        Settlement::ParkPaused { wait } => {
+            // However late the job is claimed, this time is not past, so none counts as parked.
+            let set = "lost_claims = 0, parks = parks + 1, parked_at = ?5, due = ?4";
+            let (due, parked_at) = (now.after(*wait).millis(), now.after(PAUSED).millis());
+            put_back(tx, claim, transition, set, &[&due, &parked_at, &result])?
         }
         Settlement::GiveBack => {
             put_back(tx, claim, transition, "due = ?4", &[&now.millis(), &result])?

@@ -9,7 +9,7 @@ use crate::{
         report::Report,
         store::{
             Candidate, Capacity, Claim, Claimed, DueJobs, Expired, Heartbeat, OwnerId, Renewal,
-            Settlement, StoreError, Swept,
+            Settlement, StoreError, Swept, UnparkCursor, Unparked,
         },
     },
 };
@@ -99,14 +99,19 @@ impl Store {
         }
     }
 
-    /// Makes up to `limit` jobs parked for `origin` due now, whoever's they are, and counts their
-    /// time in the table as not parked. Returns how many. A repeat finds those that are left.
+    /// Makes jobs due now that a pause of `origin` has parked, whoever's they are: up to `limit` of
+    /// those after `after`, in an order of the store's. Does nothing while the origin is paused.
     ///
     /// # Errors
-    /// The write failed.
-    pub async fn unpark_origin(&self, origin: Origin, limit: usize) -> Result<usize, StoreError> {
+    /// The read or the write failed, or the read queue is full.
+    pub async fn unpark_origin(
+        &self,
+        origin: Origin,
+        after: Option<UnparkCursor>,
+        limit: usize,
+    ) -> Result<Unparked, StoreError> {
         match &self.engine {
-            Engine::Sqlite(engine) => engine.unpark_origin(origin, limit).await,
+            Engine::Sqlite(engine) => engine.unpark_origin(origin, after, limit).await,
         }
     }
 

@@ -5,7 +5,8 @@ use std::{sync::Arc, time::Duration};
 use rusqlite::Connection;
 
 use super::super::{
-    Sqlite, claim::ClaimedRows, columns, events, lease, look, retention, settle, writer::Bodies,
+    Sqlite, claim::ClaimedRows, columns, events, lease, look, retention, settle, unpark,
+    writer::Bodies,
 };
 use crate::{
     models::{Destination, Origin, RequestId},
@@ -13,7 +14,7 @@ use crate::{
         report::Report,
         store::{
             Candidate, Capacity, Claim, Claimed, DueJobs, Expired, Heartbeat, OwnerId, Renewal,
-            Settlement, StoreError, Swept,
+            Settlement, StoreError, Swept, UnparkCursor, Unparked,
         },
     },
 };
@@ -97,11 +98,22 @@ impl Sqlite {
     pub(in crate::services::store) async fn unpark_origin(
         &self,
         origin: Origin,
+        after: Option<UnparkCursor>,
         limit: usize,
-    ) -> Result<usize, StoreError> {
-        self.writer
-            .write(self.timed(move |tx, now| look::unpark_origin(tx, &origin, limit, now)))
-            .await
+    ) -> Result<Unparked, StoreError> {
+        let parked = {
+            let origin = origin.clone();
+            let find = move |db: &Connection, now| unpark::find(db, &origin, after, limit, now);
+            self.readers.read_long(self.timed(find)).await?
+        };
+        let next = parked.last().filter(|_| parked.len() == limit);
+        let next = next.map(unpark::Parked::cursor);
+        if parked.is_empty() {
+            return Ok(Unparked { jobs: 0, next });
+        }
+        let release = move |tx: &Connection, now| unpark::release(tx, &origin, &parked, now);
+        let released = self.writer.write(self.timed(release)).await?;
+        Ok(released.map_or_else(Unparked::default, |jobs| Unparked { jobs, next }))
     }
 
     pub(in crate::services::store) async fn store_result(
