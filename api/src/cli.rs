@@ -4,6 +4,7 @@
 //! To add one: a file in `cli/` with its `subcommand()`, and its line in [`subcommands`].
 
 mod backup;
+mod operator;
 mod output;
 mod pause;
 mod requests;

@@ -4,13 +4,14 @@ use std::str::FromStr;
 
 use clap::{ArgMatches, Args as _, Command, FromArgMatches as _};
 use storm_shared::{
-    models::{ClientName, Origin, OriginError},
+    models::{Origin, OriginError},
     program::Subcommand,
     services::store::Paused,
 };
 
 use super::{
     Failure, finish, on_store,
+    operator::OperatorArgument,
     output::{self, Column},
 };
 use crate::{repeat::until_known, reply};
@@ -29,19 +30,15 @@ const COLUMNS: [Column; 3] = [("PAUSED", 10), ("SINCE", 24), ("OPERATOR", 1)];
 /// What to pause or resume, and who does.
 #[derive(Debug, clap::Args)]
 struct Change {
-    /// `everything`, or the origin of callback URLs: scheme, host and port, such as
-    /// <https://hooks.example>
-    #[arg(value_name = "everything|ORIGIN")]
-    what: What,
-    /// The name to record in the audit
+    // In an attribute, because rustdoc wants brackets around a URL.
     #[arg(
-        long,
-        value_name = "NAME",
-        env = "USER",
-        hide_env_values = true,
-        default_value = "storm-api"
+        value_name = "everything|ORIGIN",
+        help = "`everything`, or the origin of callback URLs: scheme, host and port, such as \
+                https://hooks.example"
     )]
-    operator: ClientName,
+    what: What,
+    #[command(flatten)]
+    by: OperatorArgument,
 }
 
 /// The pauses in force.
@@ -56,7 +53,7 @@ struct List {
 struct What(Paused);
 
 impl FromStr for What {
-    type Err = OriginError;
+    type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         if text == "everything" {
@@ -64,6 +61,10 @@ impl FromStr for What {
         }
         text.parse()
             .map(|origin: Origin| Self(Paused::Origin(origin)))
+            .map_err(|error| match error {
+                OriginError::Form => format!("must be `everything`, or {}", OriginError::ACCEPTED),
+                error @ OriginError::Url(_) => error.to_string(),
+            })
     }
 }
 
@@ -92,8 +93,9 @@ pub(super) fn subcommands() -> Vec<Subcommand> {
 async fn change(arguments: &ArgMatches, is_paused: bool) -> Result<(), Failure> {
     let Change {
         what: What(what),
-        operator,
+        by,
     } = Change::from_arg_matches(arguments)?;
+    let operator = by.name();
     on_store(async |store, settings| {
         let change = async || {
             if is_paused {
@@ -106,9 +108,9 @@ async fn change(arguments: &ArgMatches, is_paused: bool) -> Result<(), Failure> 
         // A repeat changes nothing.
         let changed = until_known(settings.http.timeout, change).await?;
         let changed = changed.map_err(|error| Failure::Undone(error.to_string()))?;
-        let message = reply::pause_message(&what, is_paused);
-        let before = if changed { "" } else { " It was so before." };
-        output::write(&format!("{message}.{before}\n"))?;
+        let message = reply::pause_message(&what, is_paused, changed);
+        let mark = if changed { "" } else { " (no change)" };
+        output::write(&format!("{message}{mark}.\n"))?;
         Ok(())
     })
     .await

@@ -7,7 +7,7 @@ mod show;
 use clap::{ArgMatches, Args as _, Command, FromArgMatches as _};
 use storm_shared::{models::RequestId, program::Subcommand};
 
-use super::{Failure, finish};
+use super::{Failure, finish, operator::OperatorArgument};
 
 const LONG_ABOUT: &str = "\
 Reads and changes requests, of all clients, in the database of the services: run it with their \
@@ -22,6 +22,8 @@ struct Ids {
     /// Print one JSON document
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    by: OperatorArgument,
 }
 
 /// The subcommand.
@@ -43,7 +45,7 @@ fn command() -> Command {
     let cancel = Ids::augment_args(Command::new("cancel"))
         .about("Cancels unfinished jobs, or redeliveries in progress")
         .long_about(actions::CANCEL);
-    let redeliver = Ids::augment_args(Command::new("redeliver"))
+    let redeliver = actions::Redeliver::augment_args(Command::new("redeliver"))
         .about("Sends the callbacks of finished requests again")
         .long_about(actions::REDELIVER);
     Command::new("requests")
@@ -59,7 +61,9 @@ async fn run(arguments: &ArgMatches) -> Result<(), Failure> {
         Some(("list", arguments)) => list::List::from_arg_matches(arguments)?.run().await,
         Some(("show", arguments)) => show::Show::from_arg_matches(arguments)?.run().await,
         Some(("cancel", arguments)) => actions::cancel(Ids::from_arg_matches(arguments)?).await,
-        Some((_, arguments)) => actions::redeliver(Ids::from_arg_matches(arguments)?).await,
+        Some((_, arguments)) => {
+            actions::redeliver(actions::Redeliver::from_arg_matches(arguments)?).await
+        }
         None => Ok(()), // clap requires one
     }
 }

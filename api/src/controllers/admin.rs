@@ -103,8 +103,10 @@ pub async fn bulk(
     };
     let (name, of, filter) = (bulk.operator.clone(), action.as_str(), bulk.filter.clone());
     // Not repeated if the outcome is unknown: a redelivery may have begun and ended.
-    let changed = app.store.apply(bulk).await;
-    let changed = changed.map_err(|error| store_problem(None, &error))?;
+    let applied = app.store.apply(bulk).await;
+    let changed = applied
+        .map_err(|error| store_problem(None, &error))?
+        .changed;
     info!(
         operator = %name, action = of, filter, matched, changed, dry_run,
         "an operator has acted on requests"

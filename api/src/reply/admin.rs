@@ -52,9 +52,11 @@ pub fn pauses(pauses: &[Pause]) -> Response {
     json(StatusCode::OK, &PausesShown::of(pauses))
 }
 
-/// What a pause or a resumption means.
-pub fn pause_message(what: &Paused, is_paused: bool) -> &'static str {
+/// What a pause or a resumption means, which has `changed` something or not.
+pub fn pause_message(what: &Paused, is_paused: bool, changed: bool) -> &'static str {
     match (what, is_paused) {
+        (Paused::Everything, false) if !changed => "There was no pause of everything",
+        (Paused::Origin(_), false) if !changed => "The origin was not paused",
         (Paused::Everything, true) => {
             "Everything is paused: no job is claimed. Jobs that run go on, and new ones are accepted"
         }
@@ -78,7 +80,7 @@ pub fn pause_changed(what: &Paused, is_paused: bool, changed: bool) -> Response 
         message: &'static str,
     }
 
-    let message = pause_message(what, is_paused);
+    let message = pause_message(what, is_paused, changed);
     json(StatusCode::OK, &Body { changed, message })
 }
 

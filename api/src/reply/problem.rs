@@ -258,7 +258,8 @@ impl Problem {
                 "Request erased",
                 "The result and the `callback_url` of this request were erased. Submit a new request.",
             ),
-            Unredeliverable::Nothing => (
+            // By its id, a cancelled job is redelivered.
+            Unredeliverable::Nothing | Unredeliverable::Cancelled => (
                 "nothing-to-redeliver",
                 "Nothing to redeliver",
                 "The request has no stored result, or no `callback_url`. Submit a new request.",

@@ -167,14 +167,14 @@ mod tests {
             faults(r#"{"everything": false, "origin": "https://a.example/hook", "orign": 1}"#),
             [
                 "everything: must be true, or left out",
-                "origin: must be scheme, host and port only, such as `https://example.com:8443`",
+                "origin: must be scheme, host and port, such as `https://hooks.example`",
                 "orign: is not a field; the fields are `everything` and `origin`",
             ]
         );
         assert_eq!(
             faults(r#"{"origin": 7, "origin": 8}"#),
             [
-                "origin: must be an origin such as https://example.com:8443, not a number",
+                "origin: must be scheme, host and port, such as `https://hooks.example`, not a number",
                 "origin: must be given once, not several times",
             ]
         );

@@ -268,8 +268,7 @@ mod tests {
             [
                 "status: must be a list of some of \"COMPLETED\", \"FAILED\", each once",
                 "client: must be a client's name",
-                "origin: must be an absolute URL such as `https://example.com/hook`: relative URL \
-                 without a base",
+                "origin: must be scheme, host and port, such as `https://hooks.example`",
                 "reason: must be a failure reason",
                 "ids: must be a list of 1 to 100 ids of requests",
                 "dry_run: must be true or false",

@@ -65,7 +65,7 @@ pub(super) fn callback_url(sent: &RawValue, policy: &Policy) -> Result<CallbackU
 
 /// The origin of callbacks.
 pub(super) fn origin(sent: &RawValue) -> Result<Origin, String> {
-    let text = string(sent, "an origin such as https://example.com:8443")?;
+    let text = string(sent, OriginError::ACCEPTED)?;
     text.parse().map_err(|error: OriginError| error.to_string())
 }
 

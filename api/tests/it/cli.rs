@@ -308,6 +308,8 @@ async fn cancel_and_redeliver_say_for_each_request_what_happened() {
         (&row["status"], &row["failure"]["reason"]),
         (&json!("FAILED"), &json!("cancelled"))
     );
+    let detail = row["failure"]["detail"].as_str().unwrap();
+    assert!(detail.starts_with("An operator cancelled it"), "{detail}");
 
     // A cancelled job without a result has nothing to deliver.
     let ran = place.run(&["requests", "redeliver", &one]);
@@ -323,8 +325,31 @@ async fn cancel_and_redeliver_say_for_each_request_what_happened() {
         [report, &one],
     );
     assert_eq!(stored.unwrap(), 1);
-    place.run(&["requests", "redeliver", &one]).ok();
     let ran = place.run(&["requests", "redeliver", &one]);
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert!(
+        ran.stdout.contains("the job was cancelled; --cancelled"),
+        "{ran:?}"
+    );
+    let cancelled_too = [
+        "requests",
+        "redeliver",
+        "--cancelled",
+        "--operator",
+        "ops",
+        &one,
+    ];
+    place.run(&cancelled_too).ok();
+    let recorded: (String, String, i64) = db
+        .query_row(
+            "SELECT action, filter, changed FROM audit WHERE operator = 'ops'",
+            [],
+            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+        )
+        .unwrap();
+    let filter = json!({ "ids": [&one] }).to_string();
+    assert_eq!(recorded, ("redeliver".to_owned(), filter, 1));
+    let ran = place.run(&cancelled_too);
     assert!(
         ran.stdout
             .contains("a redelivery of the request is in progress"),
@@ -567,7 +592,7 @@ async fn pause_and_resume_hold_for_the_services_and_are_recorded() {
     let again = place
         .run(&["pause", "everything", "--operator", "ops"])
         .ok();
-    assert!(again.ends_with("It was so before.\n"), "{again}");
+    assert!(again.ends_with(" (no change).\n"), "{again}");
     place
         .run(&["pause", "https://example.com", "--operator", "ops"])
         .ok();
@@ -585,6 +610,19 @@ async fn pause_and_resume_hold_for_the_services_and_are_recorded() {
         .run(&["resume", "https://example.com", "--operator", "ops"])
         .ok();
     assert_ne!(waits_for().await, "paused");
+    for (what, said) in [
+        (
+            "everything",
+            "There was no pause of everything (no change).\n",
+        ),
+        (
+            "https://example.com",
+            "The origin was not paused (no change).\n",
+        ),
+    ] {
+        let again = place.run(&["resume", what, "--operator", "ops"]).ok();
+        assert_eq!(again, said);
+    }
     let recorded: i64 = service::database(place.0.path())
         .query_row(
             "SELECT count(*) FROM audit WHERE operator = 'ops'",
@@ -592,14 +630,28 @@ async fn pause_and_resume_hold_for_the_services_and_are_recorded() {
             |row| row.get(0),
         )
         .unwrap();
-    assert_eq!(recorded, 5);
+    assert_eq!(recorded, 7);
+    // Whatever the shell's user is called, and where it names none.
+    for (user, name) in [("CORP\\jdoe", "CORP-jdoe"), ("", "storm-api")] {
+        let mut command = place.command(&["pause", "everything"]);
+        let ran = command.env("USER", user).output().unwrap();
+        Ran::of(&ran).ok();
+        let pauses = place.run(&["pauses", "--json"]).json();
+        assert_eq!(pauses["everything"]["operator"], name);
+        place.run(&["resume", "everything"]).ok();
+    }
+    let help = place.run(&["pause", "--help"]).ok();
+    assert!(
+        help.contains("https://hooks.example") && !help.contains("<https"),
+        "{help}"
+    );
+    let accepted =
+        "must be `everything`, or scheme, host and port, such as `https://hooks.example`";
     for (arguments, problem) in [
         (&["pause"][..], "everything|ORIGIN"),
-        (&["pause", "all"], "everything|ORIGIN"),
-        (
-            &["pause", "https://example.com/path"],
-            "scheme, host and port only",
-        ),
+        (&["pause", "all"], accepted),
+        (&["pause", "hooks.example"], accepted),
+        (&["pause", "https://example.com/path"], accepted),
         (&["pause", "everything", "--operator", "a b"], "--operator"),
     ] {
         let ran = place.run(arguments);

@@ -15,12 +15,17 @@ pub struct Origin(Arc<str>);
 /// Why a text is not an origin, and what is accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum OriginError {
-    /// It is no callback URL either.
+    /// It would be one, but for this.
     #[error("{0}")]
     Url(CallbackUrlError),
-    /// It has more than an origin.
-    #[error("must be scheme, host and port only, such as `https://example.com:8443`")]
-    More,
+    /// It has more or less than an origin.
+    #[error("must be {}", Self::ACCEPTED)]
+    Form,
+}
+
+impl OriginError {
+    /// What is accepted.
+    pub const ACCEPTED: &str = "scheme, host and port, such as `https://hooks.example`";
 }
 
 impl Origin {
@@ -45,13 +50,16 @@ impl FromStr for Origin {
     type Err = OriginError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let url = CallbackUrl::parse(text).map_err(OriginError::Url)?;
+        let url = CallbackUrl::parse(text).map_err(|error| match error {
+            CallbackUrlError::Malformed(_) | CallbackUrlError::Scheme => OriginError::Form,
+            error => OriginError::Url(error),
+        })?;
         let origin = url.origin();
         let path = url.target().strip_prefix(origin.as_str());
         if path == Some("/") && !text.contains(['?', '#']) {
             Ok(origin.clone())
         } else {
-            Err(OriginError::More)
+            Err(OriginError::Form)
         }
     }
 }
@@ -92,15 +100,15 @@ mod tests {
             "https://example.com/?a=1",
             "https://example.com/?",
             "https://example.com/#",
-        ] {
-            assert_eq!(text.parse::<Origin>(), Err(OriginError::More), "{text}");
-        }
-        for text in [
             "",
+            "everything",
             "example.com",
+            "example.com:8080",
             "ftp://example.com",
-            "https://a:b@example.com",
         ] {
+            assert_eq!(text.parse::<Origin>(), Err(OriginError::Form), "{text}");
+        }
+        for text in ["https://a:b@example.com", "https://example.com:0"] {
             let refused = text.parse::<Origin>();
             assert!(matches!(refused, Err(OriginError::Url(_))), "{text}");
         }

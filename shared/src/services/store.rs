@@ -39,7 +39,7 @@ use std::sync::Arc;
 pub use self::{
     audit::AuditRecord,
     backup::{BackedUp, BackupError},
-    bulk::{Bulk, BulkAction, Selected, Selection, SelectionPage},
+    bulk::{Acted, Applied, Bulk, BulkAction, Selected, Selection, SelectionPage},
     cancel::{Cancelled, CancelledClaim, CancelledWork, Uncancellable},
     erase::{Erased, Unerasable},
     error::{StoreError, Trouble},

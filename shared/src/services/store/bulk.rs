@@ -2,6 +2,10 @@
 
 use jiff::Timestamp;
 
+use super::{
+    cancel::{Cancelled, Uncancellable},
+    redelivery::Unredeliverable,
+};
 use crate::models::{ClientName, Destination, FailureReason, Origin, RequestId, Status};
 
 /// What can be done to many requests.
@@ -88,4 +92,26 @@ pub struct Bulk {
     pub filter: String,
     /// Who does it.
     pub operator: ClientName,
+}
+
+/// What an action has done. Nothing was done to any request of one that was only tried out.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// How many requests it has changed.
+    pub changed: usize,
+    /// What became of each, in the order in which they were named.
+    pub each: Vec<(RequestId, Acted)>,
+}
+
+/// What an action has done to one request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Acted {
+    /// It is cancelled: by this action, or before.
+    Cancelled(Cancelled),
+    /// A redelivery has begun.
+    Redelivered,
+    /// It can't be cancelled.
+    Uncancellable(Uncancellable),
+    /// It can't be redelivered.
+    Unredeliverable(Unredeliverable),
 }

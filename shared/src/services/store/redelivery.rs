@@ -23,6 +23,9 @@ pub enum Unredeliverable {
     /// The request has no stored result or no callback URL.
     #[error("the request has no stored result or no callback URL")]
     Nothing,
+    /// The job was cancelled, and is not named as such.
+    #[error("the job was cancelled")]
+    Cancelled,
 }
 
 /// Which requests to redeliver: one page, by keyset pagination.

@@ -7,8 +7,8 @@ use storm_shared::{
     services::{
         report,
         store::{
-            Bulk, BulkAction, Job, NewJob, Outcome, Selected, Selection, SelectionPage, Settlement,
-            Store,
+            Acted, Applied, Bulk, BulkAction, Job, NewJob, Outcome, Selected, Selection,
+            SelectionPage, Settlement, Store, Uncancellable, Unredeliverable,
         },
     },
 };
@@ -30,6 +30,7 @@ on_every_engine! {
     pages_go_on_from_their_cursor_oldest_first,
     a_page_examines_a_limited_number_of_requests,
     what_has_changed_since_it_was_selected_is_not_counted,
+    an_action_says_what_became_of_each_request,
 }
 
 fn page(action: BulkAction, selection: Selection) -> SelectionPage {
@@ -60,7 +61,7 @@ fn bulk(action: BulkAction, ids: &[RequestId]) -> Bulk {
 }
 
 async fn apply(store: &Store, action: BulkAction, ids: &[RequestId]) -> usize {
-    store.apply(bulk(action, ids)).await.unwrap()
+    store.apply(bulk(action, ids)).await.unwrap().changed
 }
 
 async fn accept_of(store: &Store, tenant: &str, url: &str) -> RequestId {
@@ -276,7 +277,7 @@ async fn a_selection_of_redeliveries_leaves_out_what_can_not_be_redelivered(
         with_cancelled: true,
         ..bulk(BulkAction::Redeliver, &[lost, cancelled])
     };
-    assert_eq!(store.apply(named).await.unwrap(), 1);
+    assert_eq!(store.apply(named).await.unwrap().changed, 1);
     for id in [lost, cancelled] {
         assert_eq!(row(&store, id).await.redelivery, Some(Status::Pending));
     }
@@ -294,7 +295,7 @@ async fn a_dry_run_changes_nothing_and_is_recorded(database: TestDatabase) {
             dry_run: true,
             ..bulk(action, &[new, done])
         };
-        assert_eq!(store.apply(tried).await.unwrap(), 0);
+        assert_eq!(store.apply(tried).await.unwrap(), Applied::default());
     }
     assert_eq!(database.tables().await, before);
     let records = store.audit(None, 9).await.unwrap();
@@ -361,4 +362,46 @@ async fn what_has_changed_since_it_was_selected_is_not_counted(database: TestDat
     assert_eq!(status(&store, id).await, Status::Completed);
     let unknown = RequestId::generate();
     assert_eq!(apply(&store, BulkAction::Redeliver, &[unknown]).await, 0);
+}
+
+async fn an_action_says_what_became_of_each_request(database: TestDatabase) {
+    let store = database.open().await;
+    let (new, unknown) = (accept(&store).await, RequestId::generate());
+    let done = finished(&store, Outcome::Completed).await;
+    let parked = claimed(&store).await;
+    park(&store, &parked).await;
+    let parked = parked.claim.id;
+    let ids = [parked, unknown, done];
+    for changed in [1, 0] {
+        let applied = store.apply(bulk(BulkAction::Cancel, &ids)).await.unwrap();
+        assert_eq!(applied.changed, changed);
+        let [(first, Acted::Cancelled(cancelled)), others @ ..] = applied.each.as_slice() else {
+            panic!("{applied:?}");
+        };
+        assert_eq!((*first, cancelled.status), (parked, Status::Failed));
+        let over = Uncancellable::Over(Status::Completed);
+        assert_eq!(
+            others,
+            [
+                (unknown, Acted::Uncancellable(Uncancellable::Unknown)),
+                (done, Acted::Uncancellable(over)),
+            ]
+        );
+    }
+    let ids = [done, parked, new, unknown];
+    let applied = store
+        .apply(bulk(BulkAction::Redeliver, &ids))
+        .await
+        .unwrap();
+    assert_eq!(applied.changed, 1);
+    let why = |why| Acted::Unredeliverable(why);
+    assert_eq!(
+        applied.each,
+        [
+            (done, Acted::Redelivered),
+            (parked, why(Unredeliverable::Cancelled)),
+            (new, why(Unredeliverable::Unfinished)),
+            (unknown, why(Unredeliverable::Unknown)),
+        ]
+    );
 }

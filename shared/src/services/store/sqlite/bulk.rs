@@ -11,7 +11,8 @@ use super::{
 use crate::{
     models::{ClientName, Destination, FailureReason, RequestId, Status},
     services::store::{
-        Bulk, BulkAction, Scope, Selected, Selection, SelectionPage, list::in_millis,
+        Acted, Applied, Bulk, BulkAction, Scope, Selected, Selection, SelectionPage,
+        list::in_millis,
     },
 };
 
@@ -159,28 +160,36 @@ struct Examined {
     destination: Option<Destination>,
 }
 
-/// Does and records `bulk`. Returns how many requests it has changed.
-pub(super) fn apply(tx: &Connection, bulk: &Bulk, now: StoreTime) -> rusqlite::Result<usize> {
-    let mut changed = 0;
+/// Does and records `bulk`.
+pub(super) fn apply(tx: &Connection, bulk: &Bulk, now: StoreTime) -> rusqlite::Result<Applied> {
+    let mut applied = Applied::default();
     for id in bulk.ids.iter().filter(|_| !bulk.dry_run) {
         // Each is checked again: it may have changed since it was read.
-        changed += usize::from(match bulk.action {
-            BulkAction::Cancel => cancel::cancel_in_progress(tx, *id, now)?,
+        let (acted, has_changed) = match bulk.action {
+            BulkAction::Cancel => match cancel::cancel_for_operator(tx, *id, now)? {
+                (Ok(cancelled), has_changed) => (Acted::Cancelled(cancelled), has_changed),
+                (Err(why), _) => (Acted::Uncancellable(why), false),
+            },
             BulkAction::Redeliver => {
-                redelivery::begin(tx, &Scope::All, *id, bulk.with_cancelled, now)?.is_ok()
+                match redelivery::begin(tx, &Scope::All, *id, bulk.with_cancelled, now)? {
+                    Ok(()) => (Acted::Redelivered, true),
+                    Err(why) => (Acted::Unredeliverable(why), false),
+                }
             }
-        });
+        };
+        applied.changed += usize::from(has_changed);
+        applied.each.push((*id, acted));
     }
     let action = Action {
         operator: &bulk.operator,
         name: bulk.action.as_str(),
         filter: &bulk.filter,
         matched: bulk.matched,
-        changed,
+        changed: applied.changed,
         dry_run: bulk.dry_run,
     };
     audit::record(tx, &action)?;
-    Ok(changed)
+    Ok(applied)
 }
 
 #[cfg(test)]

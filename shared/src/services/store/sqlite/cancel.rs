@@ -44,21 +44,20 @@ impl Canceller {
     }
 }
 
-/// Cancels what is in progress of any request, for an operator. Returns whether something was.
-pub(super) fn cancel_in_progress(
+/// Cancels what is in progress of any request, for an operator. Returns what became of it, and
+/// whether something was in progress.
+pub(super) fn cancel_for_operator(
     tx: &Connection,
     id: RequestId,
     now: StoreTime,
-) -> rusqlite::Result<bool> {
+) -> rusqlite::Result<(Result<Cancelled, Uncancellable>, bool)> {
     let is_in_progress: bool = tx
         .prepare_cached(&format!(
             "SELECT count(*) FROM requests WHERE id = ?1 AND {IN_PROGRESS}"
         ))?
         .query_one([id.to_string()], |row| row.get(0))?;
-    if !is_in_progress {
-        return Ok(false);
-    }
-    cancel(tx, &Scope::All, id, Canceller::Operator, now).map(|it| it.is_ok())
+    let cancelled = cancel(tx, &Scope::All, id, Canceller::Operator, now)?;
+    Ok((cancelled, is_in_progress))
 }
 
 /// Cancels what is unfinished of a request within `scope`.

@@ -37,8 +37,8 @@ pub(super) fn origin_of(
     Ok(found.ok_or(Unredeliverable::Unknown))
 }
 
-/// Starts a redelivery within `scope`. The first attempt is due at once. A job that its client has
-/// cancelled is redelivered only if it `is_named`, and not as one of many.
+/// Starts a redelivery within `scope`. The first attempt is due at once. A cancelled job is
+/// redelivered only if it `is_named`, and not as one of many.
 pub(super) fn begin(
     connection: &Connection,
     scope: &Scope,
@@ -49,19 +49,20 @@ pub(super) fn begin(
     let found = connection
         .prepare_cached(
             "SELECT status,
-                    mode = 'async' AND callback_url IS NOT NULL AND result_payload IS NOT NULL
-                        AND (?3 OR failure_reason IS NOT 'cancelled'),
-                    erased_at IS NOT NULL, origin, coalesce(callback_target, callback_url)
+                    mode = 'async' AND callback_url IS NOT NULL AND result_payload IS NOT NULL,
+                    erased_at IS NOT NULL, origin, coalesce(callback_target, callback_url),
+                    failure_reason IS 'cancelled'
              FROM requests WHERE id = ?1 AND (?2 IS NULL OR created_by = ?2)",
         )?
         // Another tenant's request must look like no request.
-        .query_row(params![id.to_string(), columns::tenant(scope), is_named], |row| {
+        .query_row(params![id.to_string(), columns::tenant(scope)], |row| {
             let (status, is_deliverable, is_erased) =
-                (columns::parsed(row, 0)?, row.get(1)?, row.get::<_, bool>(2)?);
-            Ok((status, is_deliverable, is_erased, columns::origin(row, 3)?))
+                (columns::parsed(row, 0)?, row.get::<_, bool>(1)?, row.get::<_, bool>(2)?);
+            let (origin, is_cancelled) = (columns::origin(row, 3)?, row.get::<_, bool>(5)?);
+            Ok((status, is_deliverable, is_erased, origin, is_cancelled))
         })
         .optional()?;
-    let Some((status, is_deliverable, is_erased, origin)) = found else {
+    let Some((status, is_deliverable, is_erased, origin, is_cancelled)) = found else {
         return Ok(Err(Unredeliverable::Unknown));
     };
     match status {
@@ -69,8 +70,13 @@ pub(super) fn begin(
         Status::Completed | Status::Failed if is_erased => {
             return Ok(Err(Unredeliverable::Erased));
         }
-        Status::Completed | Status::Failed if is_deliverable => {}
-        Status::Completed | Status::Failed => return Ok(Err(Unredeliverable::Nothing)),
+        Status::Completed | Status::Failed if !is_deliverable => {
+            return Ok(Err(Unredeliverable::Nothing));
+        }
+        Status::Completed | Status::Failed if is_cancelled && !is_named => {
+            return Ok(Err(Unredeliverable::Cancelled));
+        }
+        Status::Completed | Status::Failed => {}
     }
     // `attempts_before`: the retry schedule begins anew, but the attempts keep their numbering.
     let begun = connection

@@ -9,8 +9,8 @@ use crate::{
     config::StoreSettings,
     models::{ClientName, Destination},
     services::store::{
-        AuditRecord, BackedUp, BackupError, Bulk, FileStats, Load, Pause, Paused, Selected,
-        SelectionPage, Stats, StoreError, TooManyPauses,
+        Applied, AuditRecord, BackedUp, BackupError, Bulk, FileStats, Load, Pause, Paused,
+        Selected, SelectionPage, Stats, StoreError, TooManyPauses,
     },
 };
 
@@ -152,13 +152,12 @@ impl Store {
         }
     }
 
-    /// Does `bulk` and records it, in one transaction. Returns how many requests it has changed. A
-    /// repeat is recorded, too. It cancels nothing else; for redeliveries, [`Store::redeliver`]
-    /// says what becomes of each.
+    /// Does `bulk` and records it, in one transaction. A repeat is recorded, too. It cancels nothing
+    /// else; for redeliveries, [`Store::redeliver`] says what becomes of each.
     ///
     /// # Errors
     /// As for [`Store::accept`].
-    pub async fn apply(&self, bulk: Bulk) -> Result<usize, StoreError> {
+    pub async fn apply(&self, bulk: Bulk) -> Result<Applied, StoreError> {
         match &self.engine {
             Engine::Sqlite(engine) => engine.apply(bulk).await,
         }

@@ -9,8 +9,8 @@ use crate::{
     config::StoreSettings,
     models::{ClientName, Destination},
     services::store::{
-        AuditRecord, Bulk, Load, Pause, Paused, Selected, SelectionPage, Stats, StoreError,
-        TooManyPauses,
+        Applied, AuditRecord, Bulk, Load, Pause, Paused, Selected, SelectionPage, Stats,
+        StoreError, TooManyPauses,
     },
 };
 
@@ -76,7 +76,10 @@ impl Sqlite {
         self.read_many(move |db| bulk::select(db, &page)).await
     }
 
-    pub(in crate::services::store) async fn apply(&self, bulk: Bulk) -> Result<usize, StoreError> {
+    pub(in crate::services::store) async fn apply(
+        &self,
+        bulk: Bulk,
+    ) -> Result<Applied, StoreError> {
         self.writer
             .try_write(self.timed(move |tx, now| bulk::apply(tx, &bulk, now)))
             .await
