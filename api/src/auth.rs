@@ -142,8 +142,9 @@ enum AuthError {
     Refused(Refusal),
     /// No valid token: `401`.
     Unauthorized,
-    /// The token is a client's, and the path an operator's, or the other way round: `403`.
-    Forbidden,
+    /// The token is a client's, and the path an operator's (`is_admin`), or the other way round:
+    /// `403`.
+    Forbidden { is_admin: bool },
     /// Over the rate limit: `429`.
     RateLimited(Quota),
 }
@@ -284,7 +285,8 @@ impl Access {
     fn operator(&self, headers: &HeaderMap) -> Result<ClientName, AuthError> {
         let index = bearer(headers).and_then(|token| self.admins.client_of(token));
         let name = index.and_then(|index| self.admins.clients().get(index));
-        name.cloned().ok_or_else(|| refusal(headers, &self.tokens))
+        name.cloned()
+            .ok_or_else(|| refusal(headers, &self.tokens, true))
     }
 
     fn client(&self, headers: &HeaderMap) -> Option<&Client> {
@@ -330,7 +332,7 @@ impl Shared {
             _ => {
                 // Authentication comes first, so that a guess uses up nobody's rate limit.
                 let client = access.client(headers);
-                let client = client.ok_or_else(|| refusal(headers, &access.admins))?;
+                let client = client.ok_or_else(|| refusal(headers, &access.admins, false))?;
                 let quota = client
                     .limiter
                     .as_ref()
@@ -371,17 +373,17 @@ impl Shared {
         match refusal {
             AuthError::Refused(refusal) => Problem::refused(refusal).into_response(),
             AuthError::Unauthorized => Problem::unauthorized().into_response(),
-            AuthError::Forbidden => Problem::forbidden().into_response(),
+            AuthError::Forbidden { is_admin } => Problem::forbidden(is_admin).into_response(),
             AuthError::RateLimited(quota) => reply::rate_limited(&quota),
         }
     }
 }
 
 /// Why a token is refused that is not in the list of its path: it is in the `other`, or in none.
-fn refusal(headers: &HeaderMap, other: &Tokens) -> AuthError {
+fn refusal(headers: &HeaderMap, other: &Tokens, is_admin: bool) -> AuthError {
     let is_known = bearer(headers).is_some_and(|token| other.client_of(token).is_some());
     if is_known {
-        AuthError::Forbidden
+        AuthError::Forbidden { is_admin }
     } else {
         AuthError::Unauthorized
     }

@@ -302,6 +302,10 @@ fn admin(app: &Arc<App>) -> impl Filter<Extract = (Response,), Error = Rejection
         .boxed()
         .or(warp::path!("admin" / "audit").and(audit.or(operators_only("GET, HEAD")).unify()))
         .unify()
+        .boxed()
+        // Only a path under `/admin` has an operator.
+        .or(operator().map(|_operator| Problem::no_such_admin_path().into_response()))
+        .unify()
 }
 
 /// The authenticated operator. A request without one matches no route.

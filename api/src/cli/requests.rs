@@ -17,13 +17,18 @@ settings (DB_URL, STORM_CONFIG), on their host. The services may run or not.";
 #[derive(Debug, clap::Args)]
 struct Ids {
     /// The ids of the requests
-    #[arg(required = true, value_name = "ID")]
+    #[arg(required = true, value_name = "ID", value_parser = id)]
     ids: Vec<RequestId>,
     /// Print one JSON document
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     by: OperatorArgument,
+}
+
+fn id(text: &str) -> Result<RequestId, &'static str> {
+    text.parse()
+        .map_err(|_| "expected a request's id, a UUID such as 0193b7a2-5d3c-7e21-9f0a-3c5b8e6d1f42")
 }
 
 /// The subcommand.

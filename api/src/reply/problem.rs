@@ -80,7 +80,7 @@ pub(super) fn whole_seconds(time: Duration) -> u64 {
 }
 
 /// What to change about a body where none is taken.
-const NO_BODY: &str = "This path takes no body. Send its parameters in the query, and no body.";
+const NO_BODY: &str = "This path takes no body: leave it out.";
 
 /// A valid body.
 const EXAMPLE: &str = r#"{"records": 10, "report_name": "Q1_Finance"}"#;
@@ -179,10 +179,13 @@ impl Problem {
         .with_header("www-authenticate", "Bearer")
     }
 
-    /// The token is valid, and not for this path.
-    pub fn forbidden() -> Self {
-        let detail = "This token is not for this path: a client's token opens no path under /admin, and an \
-                      operator's token opens no other. Send the other one.";
+    /// The token is valid, and not for this path, which is an operator's or a client's.
+    pub fn forbidden(is_admin: bool) -> Self {
+        let detail = if is_admin {
+            "A client's token opens no path under /admin. Use an operator's token (ADMIN_TOKENS)."
+        } else {
+            "An operator's token opens only paths under /admin. Use a client's token (API_TOKENS)."
+        };
         Self::new(StatusCode::FORBIDDEN, "forbidden", "Forbidden", detail)
     }
 
@@ -206,6 +209,13 @@ impl Problem {
         let detail = "The paths are POST /sync, POST /async, GET /requests, GET and DELETE \
                       /requests/{id}, POST /requests/{id}/redeliver, POST /requests/{id}/erase, POST \
                       /requests/redeliver, GET /healthz, GET /livez and GET /readyz.";
+        Self::new(StatusCode::NOT_FOUND, "not-found", "No such path", detail)
+    }
+
+    /// The path under `/admin` does not exist. For operators only.
+    pub fn no_such_admin_path() -> Self {
+        let detail = "The paths of operators are GET and POST /admin/pause, POST /admin/resume, POST \
+                      /admin/cancel, POST /admin/redeliver and GET /admin/audit.";
         Self::new(StatusCode::NOT_FOUND, "not-found", "No such path", detail)
     }
 

@@ -46,7 +46,7 @@ pub fn audit(query: &[(String, String)]) -> Result<AuditPage, Problem> {
                 }
                 "cursor" => {
                     let cursor = value.parse().ok().filter(|before| *before > 0);
-                    let cursor = cursor.ok_or("must be the `next_cursor` of the last page");
+                    let cursor = cursor.ok_or("must be the `next_cursor` of the previous page");
                     page.before = faults.keep(name, cursor.map_err(str::to_owned));
                 }
                 _ => return false,
@@ -98,7 +98,7 @@ pub fn paused(body: &[u8]) -> Result<Paused, Problem> {
         (None, None) => {
             faults.add(
                 "everything",
-                format!("or `origin` is missing; send {example}"),
+                format!("is missing, as is `origin`: send exactly one of them, such as {example}"),
             );
             Err(query::problem(faults))
         }
@@ -156,8 +156,8 @@ mod tests {
 
     #[test]
     fn every_fault_of_a_pause_is_reported_and_an_empty_one_pauses_nothing() {
-        let missing = "everything: or `origin` is missing; send {\"everything\": true} or \
-                       {\"origin\": \"https://example.com\"}";
+        let missing = "everything: is missing, as is `origin`: send exactly one of them, such as \
+                       {\"everything\": true} or {\"origin\": \"https://example.com\"}";
         assert_eq!(faults("{}"), [missing]);
         assert_eq!(
             faults(r#"{"everything": true, "origin": "https://a.example"}"#),
@@ -200,7 +200,7 @@ mod tests {
             described(&faults),
             [
                 "limit: must be a whole number from 1 to 100",
-                "cursor: must be the `next_cursor` of the last page",
+                "cursor: must be the `next_cursor` of the previous page",
                 "a: is not a parameter; the parameters are `limit` and `cursor`",
             ]
         );

@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use serde_json::{Map, Value, json, value::RawValue};
 use storm_shared::{
-    models::{RequestId, Status},
+    models::{FailureReason, RequestId, Status},
     services::store::{BulkAction, Selection, SelectionPage},
 };
 
@@ -60,14 +60,15 @@ pub fn bulk(action: BulkAction, body: &[u8]) -> Result<BulkForm, Problem> {
             "created_after" => selection.created_after = faults.keep(name, time(value)),
             "created_before" => selection.created_before = faults.keep(name, time(value)),
             "reason" => {
-                selection.reason = faults.keep(name, parsed(value, "a failure reason"));
+                let reasons = FailureReason::ALL.map(|it| format!("\"{it}\"")).join(", ");
+                selection.reason = faults.keep(name, parsed(value, &format!("one of {reasons}")));
             }
             "ids" => selection.ids = faults.keep(name, ids(value)).unwrap_or_default(),
             "all" => all = faults.keep(name, is_true(value)),
             "dry_run" => dry_run = faults.keep(name, boolean(value)),
             "limit" => limit = faults.keep(name, query::limit(value.get(), MAX_LIMIT)),
             "cursor" => {
-                let cursor = parsed(value, "the `cursor` of the last page");
+                let cursor = parsed(value, "the `cursor` of the previous page");
                 after = faults.keep(name, cursor);
             }
             _ => return false,
@@ -80,7 +81,15 @@ pub fn bulk(action: BulkAction, body: &[u8]) -> Result<BulkForm, Problem> {
         faults.add("created_after", "must be earlier than `created_before`");
     }
     if faults.0.is_empty() {
-        check(&selection, all, after.is_some(), &mut faults);
+        check(&selection, all, &mut faults);
+        if !selection.ids.is_empty() {
+            // They are one page, however many there are.
+            for (name, is_given) in [("limit", limit.is_some()), ("cursor", after.is_some())] {
+                if is_given {
+                    faults.add(name, "must be left out where `ids` is given");
+                }
+            }
+        }
     }
     if !faults.0.is_empty() {
         return Err(query::problem(faults));
@@ -104,7 +113,7 @@ pub fn bulk(action: BulkAction, body: &[u8]) -> Result<BulkForm, Problem> {
 }
 
 /// Nothing is done to all requests because a filter was forgotten.
-fn check(selection: &Selection, all: Option<()>, has_cursor: bool, faults: &mut Faults) {
+fn check(selection: &Selection, all: Option<()>, faults: &mut Faults) {
     let has_filter = *selection != Selection::default();
     match all {
         None if !has_filter => faults.add(
@@ -114,9 +123,6 @@ fn check(selection: &Selection, all: Option<()>, has_cursor: bool, faults: &mut 
         ),
         Some(()) if has_filter => faults.add("all", "must be left out where there is a filter"),
         _ => {}
-    }
-    if has_cursor && !selection.ids.is_empty() {
-        faults.add("cursor", "must be left out where `ids` is given");
     }
 }
 
@@ -269,7 +275,9 @@ mod tests {
                 "status: must be a list of some of \"COMPLETED\", \"FAILED\", each once",
                 "client: must be a client's name",
                 "origin: must be scheme, host and port, such as `https://hooks.example`",
-                "reason: must be a failure reason",
+                "reason: must be one of \"sync_timeout\", \"client_gone\", \"callback_refused\", \
+                 \"callback_failed\", \"shut_down\", \"internal_error\", \"poison\", \
+                 \"invalid_row\", \"cancelled\"",
                 "ids: must be a list of 1 to 100 ids of requests",
                 "dry_run: must be true or false",
                 "limit: must be a whole number from 1 to 1000",
@@ -284,6 +292,15 @@ mod tests {
             [
                 "client: must be a client's name, not a number",
                 "created_after: must be earlier than `created_before`",
+            ]
+        );
+        let id = "0193b7a2-5d3c-7e21-9f0a-3c5b8e6d1f42";
+        let body = format!(r#"{{"ids": ["{id}"], "limit": 1, "cursor": "{id}"}}"#);
+        assert_eq!(
+            self::faults(BulkAction::Cancel, &body),
+            [
+                "limit: must be left out where `ids` is given",
+                "cursor: must be left out where `ids` is given",
             ]
         );
     }

@@ -62,7 +62,7 @@ pub fn list(query: &[(String, String)]) -> Result<ListPage, Problem> {
     })
 }
 
-const CURSOR: &str = "must be the `next_cursor` of the last page, with the same `status`, \
+const CURSOR: &str = "must be the `next_cursor` of the previous page, with the same `status`, \
                       `created_after` and `created_before`; leave it out for the first page";
 
 fn read_status(text: &str) -> Result<Status, String> {

@@ -39,7 +39,8 @@ pub fn page(query: &[(String, String)]) -> Result<RedeliveryPage, Problem> {
             }
             "cursor" => {
                 let cursor = value.parse();
-                let cursor = cursor.map_err(|_| "must be the `cursor` of the last page".to_owned());
+                let cursor =
+                    cursor.map_err(|_| "must be the `cursor` of the previous page".to_owned());
                 page.after = faults.keep(name, cursor);
             }
             _ => return false,
@@ -115,7 +116,7 @@ mod tests {
                 "status: must be FAILED or COMPLETED",
                 "since: must be a time of RFC 3339, such as 2026-11-24T08:00:00Z",
                 "limit: must be a whole number from 1 to 1000",
-                "cursor: must be the `cursor` of the last page",
+                "cursor: must be the `cursor` of the previous page",
                 "until: is not a parameter; the parameters are `status`, `since`, `limit` and `cursor`",
                 "limit: must be given once, not several times",
             ]

@@ -43,6 +43,10 @@ impl Operated {
     }
 }
 
+fn detail(answer: &Answer) -> String {
+    answer.json()["detail"].as_str().unwrap().to_owned()
+}
+
 #[tokio::test]
 async fn without_admin_tokens_there_is_no_admin() {
     let server = Server::start(&[]).await;
@@ -79,6 +83,7 @@ async fn admin_opens_to_an_operators_token_only_and_that_opens_nothing_else() {
             assert_eq!(guess.problem(), "401 unauthorized");
             let client = it.server.ask(bearing(&it.client, &request)).await;
             assert_eq!(client.problem(), "403 forbidden");
+            assert!(detail(&client).contains("Use an operator's token"));
         }
     }
     assert_eq!(it.server.app.store.pauses().await.unwrap(), []);
@@ -91,6 +96,7 @@ async fn admin_opens_to_an_operators_token_only_and_that_opens_nothing_else() {
     ] {
         let answer = it.ask(&post(path, EVERYTHING)).await;
         assert_eq!(answer.problem(), "403 forbidden", "{path}");
+        assert!(detail(&answer).contains("Use a client's token"));
         let answer = it
             .server
             .ask(bearing(&it.client, &post(path, EVERYTHING)))
@@ -108,6 +114,7 @@ async fn admin_opens_to_an_operators_token_only_and_that_opens_nothing_else() {
     }
     let answer = it.ask(&bare("GET", "/admin/nothing")).await;
     assert_eq!(answer.problem(), "404 not-found");
+    assert!(detail(&answer).contains("POST /admin/resume"));
     for (path, allowed) in [
         ("/admin/pause", "GET, HEAD, POST"),
         ("/admin/resume", "POST"),

@@ -197,7 +197,7 @@ async fn a_list_goes_on_by_its_cursor_and_has_what_the_api_answers() {
     for (arguments, problem) in [
         (
             &["--cursor", "x"][..],
-            "--cursor: expected that of the last list",
+            "--cursor: expected that of the previous list",
         ),
         (
             &["--created-after", "yesterday"],
@@ -357,8 +357,12 @@ async fn cancel_and_redeliver_say_for_each_request_what_happened() {
     );
     let ran = place.run(&["requests", "cancel", &one]).ok();
     assert!(ran.contains("The redelivery is cancelled"), "{ran}");
-    let ran = place.run(&["requests", "cancel", "x"]);
-    assert_eq!(ran.code, Some(2), "{ran:?}");
+    for verb in ["show", "cancel", "redeliver"] {
+        let ran = place.run(&["requests", verb, "nope"]);
+        assert_eq!(ran.code, Some(2), "{ran:?}");
+        let expected = "expected a request's id, a UUID such as";
+        assert!(ran.stderr.contains(expected), "{ran:?}");
+    }
     assert!(exited_with(service.stop().await, 0));
 }
 

@@ -93,7 +93,7 @@ impl List {
             created_before: self.created_before,
         };
         let position = |cursor: &String| {
-            let problem = "--cursor: expected that of the last list, with the same --status, \
+            let problem = "--cursor: expected that of the previous list, with the same --status, \
                            --created-after and --created-before";
             let position = filter.position(cursor);
             position.ok_or_else(|| Failure::Argument(problem.to_owned()))

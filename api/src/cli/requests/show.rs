@@ -26,7 +26,7 @@ const EVENTS: [Column; 4] = [("EVENT", 1), ("AT", 24), ("CLAIM", 1), ("DETAIL", 
 #[derive(Debug, clap::Args)]
 pub(super) struct Show {
     /// The id of the request
-    #[arg(value_name = "ID")]
+    #[arg(value_name = "ID", value_parser = super::id)]
     id: RequestId,
     /// Print one JSON document
     #[arg(long)]
