@@ -73,6 +73,9 @@ pub fn metrics_alone(
     metrics(counted).or(not_found()).unify()
 }
 
+/// The memory budget of the bodies under `/admin`.
+const OPERATORS_MEMORY: usize = 64 * body::LIMIT;
+
 /// A submission, and what its body holds of the memory budget.
 pub type Received = Result<(Submission, Reservation), Invalid>;
 
@@ -245,8 +248,10 @@ fn metrics(counted: Metrics) -> impl Filter<Extract = (Response,), Error = Rejec
 /// The paths of operators. Without [`Operator`], they are `404` like any unknown path.
 fn admin(app: &Arc<App>) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone + use<> {
     let timeout = app.settings.http.timeout;
+    // Not that of all bodies, which a storm can fill: operators end it.
+    let memory = MemoryBudget::new(OPERATORS_MEMORY);
     let what = || {
-        body::json(timeout, app.memory.clone())
+        body::json(timeout, memory.clone())
             .map(|body: Result<Body, Problem>| validation::paused(&body?.bytes))
     };
     let pauses = get_or_head()
@@ -278,7 +283,7 @@ fn admin(app: &Arc<App>) -> impl Filter<Extract = (Response,), Error = Rejection
         .then(admin::audit)
         .map(Reply::into_response);
     let bulk = |action| {
-        let form = body::json(timeout, app.memory.clone())
+        let form = body::json(timeout, memory.clone())
             .map(move |body: Result<Body, Problem>| validation::bulk(action, &body?.bytes));
         let act = warp::post()
             .and(operator())

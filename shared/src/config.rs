@@ -76,6 +76,8 @@ pub struct StoreSettings {
     pub synchronous: Synchronous,
     /// Writes that may wait for the writer: `DB_WRITE_QUEUE`.
     pub write_queue: usize,
+    /// How long an operator's write waits for room among them: `HTTP_TIMEOUT`.
+    pub operator_patience: Duration,
     /// How long an idempotency key belongs to its job at the least: `IDEMPOTENCY_WINDOW`.
     pub idempotency_window: Duration,
     /// How long a finished request is kept: `RETENTION`. `None`: for ever.
@@ -270,6 +272,7 @@ impl StoreSettings {
                 _ => None,
             })?,
             write_queue: layers.number("db_write_queue", 1..=1_000_000)?,
+            operator_patience: layers.duration("http_timeout")?,
             idempotency_window,
             retention,
         })

@@ -443,3 +443,22 @@ async fn each_action_is_a_line_in_the_log_with_the_operators_name() {
         )
     );
 }
+
+#[tokio::test]
+async fn operators_act_while_clients_bodies_fill_the_memory_budget() {
+    let it = Operated::start(&[("MEMORY_BUDGET", "8MiB")]).await;
+    let memory = &it.server.app.memory;
+    let _others = memory.reserve_up_to(memory.limit()).unwrap();
+    let client = it
+        .server
+        .ask(bearing(&it.client, &post("/async", JOB)))
+        .await;
+    assert_eq!(client.problem(), "503 memory-budget-exceeded");
+    for (path, body) in [
+        ("/admin/pause", EVERYTHING),
+        ("/admin/cancel", r#"{"all": true}"#),
+        ("/admin/resume", EVERYTHING),
+    ] {
+        assert_eq!(it.ask(&post(path, body)).await.status, 200, "{path}");
+    }
+}

@@ -76,13 +76,18 @@ pub(super) const THREADS: usize = 1 + readers::CONNECTIONS;
 /// at most.
 const LIST_QUEUE: usize = 64;
 
+/// The same for pages of operators' actions, which clients' lists do not crowd out.
+const SELECTION_QUEUE: usize = 16;
+
 /// An open database.
 pub(super) struct Sqlite {
     path: PathBuf,
     id: String,
     clock: Arc<Clock>,
     turn: Arc<Turn>,
-    list_queue: Arc<Semaphore>,
+    list_queue: Semaphore,
+    selection_queue: Semaphore,
+    operator_patience: Duration,
     writer: Writer,
     readers: Readers,
     recent_read: Recent,
@@ -115,7 +120,9 @@ impl Sqlite {
             writer,
             clock,
             turn: Arc::default(),
-            list_queue: Arc::new(Semaphore::new(LIST_QUEUE)),
+            list_queue: Semaphore::new(LIST_QUEUE),
+            selection_queue: Semaphore::new(SELECTION_QUEUE),
+            operator_patience: settings.operator_patience,
             readers: Readers::start(opened.readers),
             recent_read: Recent::with_period(Duration::ZERO),
             recent_write: Recent::with_period(Duration::from_secs(1)),
@@ -136,13 +143,13 @@ impl Sqlite {
         &self.id
     }
 
-    /// Runs a read that examines many rows.
+    /// Runs a read that examines many rows, with a place in `queue`.
     async fn read_many<T: Send + 'static>(
         &self,
+        queue: &Semaphore,
         read: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let queued = self.list_queue.try_acquire();
-        let _queued = queued.map_err(|_| StoreError::QueueFull)?;
+        let _queued = queue.try_acquire().map_err(|_| StoreError::QueueFull)?;
         self.readers.read_long(read).await
     }
 

@@ -1,6 +1,6 @@
 //! The write queue: group commit, load shedding, and the drain at the end.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use futures_util::FutureExt;
 use prometheus_client::registry::Registry;
@@ -10,7 +10,7 @@ use storm_shared::{
     models::{ReportName, ReportSpec, RequestId},
     services::{
         scrape,
-        store::{Held, NewJob, Store, StoreError, StoreMetrics},
+        store::{Held, NewJob, Paused, Store, StoreError, StoreMetrics},
     },
 };
 use tokio::task::JoinSet;
@@ -23,6 +23,7 @@ use crate::{
 on_every_engine! {
     a_failed_write_does_not_fail_its_group_commit,
     a_full_write_queue_rejects_at_once,
+    an_operators_write_waits_for_room_in_a_full_queue,
     queued_writes_are_committed_when_the_store_closes,
     writes_queued_behind_a_lock_fail_with_the_first_one,
     a_job_counts_as_memory_until_it_is_committed_even_if_its_caller_is_gone,
@@ -93,6 +94,38 @@ async fn a_full_write_queue_rejects_at_once(database: TestDatabase) {
     assert!(matches!(first, Err(StoreError::QueueFull)), "{first:?}");
     lock.release().await;
     assert!(writes.join_all().await.iter().any(Result::is_ok));
+}
+
+async fn an_operators_write_waits_for_room_in_a_full_queue(database: TestDatabase) {
+    let everything = || Paused::Everything;
+    for (patience, is_written) in [(Duration::from_hours(1), true), (Duration::ZERO, false)] {
+        let few = StoreSettings {
+            write_queue: 1,
+            operator_patience: patience,
+            ..database.settings()
+        };
+        let store = Store::open(&few).await.unwrap();
+        let lock = database.hold_lock().await;
+        // Once, and once more after the writer has taken that, and waits for the lock.
+        for _ in 0..2 {
+            let write = || try_accept(&store).now_or_never();
+            while !matches!(write(), Some(Err(StoreError::QueueFull))) {}
+            for _ in 0..10 {
+                tokio::task::yield_now().await;
+            }
+        }
+        let mut pause = Box::pin(store.pause(everything(), "ops".parse().unwrap()));
+        if is_written {
+            assert!((&mut pause).now_or_never().is_none(), "it waits");
+            lock.release().await;
+            assert_eq!(pause.await.unwrap(), Ok(true));
+        } else {
+            let refused = pause.await;
+            assert!(matches!(refused, Err(StoreError::QueueFull)), "{refused:?}");
+            lock.release().await;
+        }
+        store.close().await;
+    }
 }
 
 async fn queued_writes_are_committed_when_the_store_closes(database: TestDatabase) {

@@ -6,16 +6,19 @@
 //!
 //! Writes are committed in the order in which they were queued.
 
-use std::sync::{
-    Arc, Mutex,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
 use rusqlite::Connection;
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinHandle,
-    time::{Instant, MissedTickBehavior},
+    time::{Instant, MissedTickBehavior, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -176,6 +179,21 @@ impl Writer {
         write: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
         self.try_write_bodies(Bodies::default(), write).await
+    }
+
+    /// The same, but waits for room in the queue for up to `patience`. For operators, whose writes
+    /// are few, and end a storm that fills the queue.
+    pub(super) async fn write_within<T: Send + 'static>(
+        &self,
+        patience: Duration,
+        write: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (write, outcome) = pending(write, Bodies::default(), true);
+        // Rooms are given in the order of the calls: no later write takes this one's.
+        let room = timeout(patience, self.queue.reserve()).await;
+        let room = room.map_err(|_| StoreError::QueueFull)?;
+        room.map_err(|_| StoreError::Closed)?.send(write);
+        outcome.await.unwrap_or_else(|_| Err(trouble::unanswered()))
     }
 
     /// The same for a write that stores `bodies`.

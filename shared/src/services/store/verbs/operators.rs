@@ -108,7 +108,8 @@ impl Store {
     ///
     /// # Errors
     /// Inner: there are [`MAX_PAUSED_ORIGINS`](crate::services::store::MAX_PAUSED_ORIGINS).
-    /// Outer: as for [`Store::accept`].
+    /// Outer: [`StoreError::QueueFull`] if the write queue had no room for `HTTP_TIMEOUT`;
+    /// otherwise the write failed.
     pub async fn pause(
         &self,
         what: Paused,
@@ -124,7 +125,7 @@ impl Store {
     /// is recorded, too.
     ///
     /// # Errors
-    /// As for [`Store::accept`].
+    /// Those of [`Store::pause`], but for its inner one.
     pub async fn resume(&self, what: Paused, operator: ClientName) -> Result<bool, StoreError> {
         match &self.engine {
             Engine::Sqlite(engine) => engine.resume(what, operator).await,
@@ -156,7 +157,7 @@ impl Store {
     /// else; for redeliveries, [`Store::redeliver`] says what becomes of each.
     ///
     /// # Errors
-    /// As for [`Store::accept`].
+    /// Those of [`Store::resume`].
     pub async fn apply(&self, bulk: Bulk) -> Result<Applied, StoreError> {
         match &self.engine {
             Engine::Sqlite(engine) => engine.apply(bulk).await,

@@ -163,7 +163,7 @@ impl Sqlite {
         scope: Scope,
         page: ListPage,
     ) -> Result<RequestList, StoreError> {
-        self.read_many(move |db| list::list(db, &scope, &page))
-            .await
+        let read = move |db: &Connection| list::list(db, &scope, &page);
+        self.read_many(&self.list_queue, read).await
     }
 }

@@ -51,7 +51,9 @@ impl Sqlite {
         operator: ClientName,
     ) -> Result<Result<bool, TooManyPauses>, StoreError> {
         self.writer
-            .try_write(move |tx| pause::begin(tx, &what, &operator))
+            .write_within(self.operator_patience, move |tx| {
+                pause::begin(tx, &what, &operator)
+            })
             .await
     }
 
@@ -61,7 +63,9 @@ impl Sqlite {
         operator: ClientName,
     ) -> Result<bool, StoreError> {
         self.writer
-            .try_write(move |tx| pause::end(tx, &what, &operator))
+            .write_within(self.operator_patience, move |tx| {
+                pause::end(tx, &what, &operator)
+            })
             .await
     }
 
@@ -73,7 +77,8 @@ impl Sqlite {
         &self,
         page: SelectionPage,
     ) -> Result<Selected, StoreError> {
-        self.read_many(move |db| bulk::select(db, &page)).await
+        let read = move |db: &Connection| bulk::select(db, &page);
+        self.read_many(&self.selection_queue, read).await
     }
 
     pub(in crate::services::store) async fn apply(
@@ -81,7 +86,10 @@ impl Sqlite {
         bulk: Bulk,
     ) -> Result<Applied, StoreError> {
         self.writer
-            .try_write(self.timed(move |tx, now| bulk::apply(tx, &bulk, now)))
+            .write_within(
+                self.operator_patience,
+                self.timed(move |tx, now| bulk::apply(tx, &bulk, now)),
+            )
             .await
     }
 
