@@ -23,6 +23,7 @@ async fn run() -> ExitCode {
         command,
         listen,
         descriptors: descriptors::BUDGET,
+        rereads: &["ADMIN_TOKENS", "API_TOKENS", "METRICS_TOKEN", "RATE_LIMIT"],
         subcommands: iter::once(token::subcommand())
             .chain(cli::subcommands())
             .collect(),

@@ -43,6 +43,8 @@ pub struct Program {
     pub listen: ListenSetting,
     /// How the service spends file descriptors.
     pub descriptors: DescriptorBudget,
+    /// Those of [`REREAD`](crate::config::REREAD) that it uses.
+    pub rereads: &'static [&'static str],
     /// The subcommands, beside `healthcheck` and `completions`, which every service has.
     pub subcommands: Vec<Subcommand>,
 }
@@ -110,6 +112,7 @@ pub async fn run(
         command,
         listen,
         descriptors,
+        rereads,
         subcommands,
     } = program;
     let command = command
@@ -137,7 +140,8 @@ pub async fn run(
     if subcommand.is_some() {
         return check_health(listen, &settings).await; // The only subcommand that is left.
     }
-    serve(listen, descriptors, settings, rereader, service).await
+    let rereads = (rereader, rereads);
+    serve(listen, descriptors, settings, rereads, service).await
 }
 
 impl Subcommand {
@@ -150,7 +154,7 @@ async fn serve(
     listen: ListenSetting,
     descriptors: DescriptorBudget,
     mut settings: Settings,
-    rereader: Option<Rereader>,
+    (rereader, rereads): (Option<Rereader>, &'static [&'static str]),
     service: impl AsyncFnOnce(Settings, TcpListener, Shutdown) -> ServiceResult,
 ) -> ExitCode {
     // Before the log is set up and the address is bound: a refusal is one line on standard error.
@@ -180,7 +184,7 @@ async fn serve(
     let served = async {
         // First: a SIGTERM during the start must shut the service down gracefully, too.
         let shutdown = Shutdown::on_signal(settings.shutdown_delay)?;
-        hangup::reread_on_hangup(rereader, listen.check)?;
+        hangup::reread_on_hangup(rereader, listen.check, rereads)?;
         let listener = server::bind(listen.setting, (listen.addr)(&settings)).await?;
         // Boxed: a service is one future of many kilobytes, too large for the stack.
         Box::pin(service(settings, listener, shutdown)).await

@@ -12,7 +12,7 @@ use std::{
 };
 
 use storm_shared::program::{self, Program};
-use storm_worker::{LISTEN, delivery::SystemResolver, descriptors};
+use storm_worker::{LISTEN, REREADS, delivery::SystemResolver, descriptors};
 use tracing::info;
 
 fn resolver() -> SystemResolver {
@@ -41,6 +41,7 @@ async fn main() -> ExitCode {
         command,
         listen: LISTEN,
         descriptors: descriptors::BUDGET,
+        rereads: REREADS,
         subcommands: Vec::new(),
     };
     program::run(program, async |settings, listener, shutdown| {

@@ -6,7 +6,7 @@ use std::{net::IpAddr, process::ExitCode, sync::Arc};
 use futures_util::future::BoxFuture;
 use storm_shared::program::{self, Program};
 use storm_worker::{
-    LISTEN,
+    LISTEN, REREADS,
     delivery::{Resolve, SystemResolver},
     descriptors,
 };
@@ -30,6 +30,7 @@ async fn main() -> ExitCode {
         command,
         listen: LISTEN,
         descriptors: descriptors::BUDGET,
+        rereads: REREADS,
         subcommands: Vec::new(),
     };
     program::run(program, async |settings, listener, shutdown| {

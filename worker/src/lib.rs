@@ -43,6 +43,9 @@ pub const LISTEN: ListenSetting = ListenSetting {
     check: |_| Ok(()),
 };
 
+/// The settings that a worker rereads.
+pub const REREADS: &[&str] = &["CALLBACK_SIGNING_SECRETS", "METRICS_TOKEN"];
+
 /// Why the worker did not start, or had to stop.
 #[derive(Debug, Error)]
 pub enum Error {

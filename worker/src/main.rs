@@ -3,7 +3,7 @@
 use std::{process::ExitCode, sync::Arc};
 
 use storm_shared::program::{self, Program};
-use storm_worker::{LISTEN, check_url, delivery::SystemResolver, descriptors};
+use storm_worker::{LISTEN, REREADS, check_url, delivery::SystemResolver, descriptors};
 use tracing::info;
 
 fn main() -> ExitCode {
@@ -17,6 +17,7 @@ async fn run() -> ExitCode {
         command,
         listen: LISTEN,
         descriptors: descriptors::BUDGET,
+        rereads: REREADS,
         subcommands: vec![check_url::subcommand()],
     };
     program::run(program, async |settings, listener, shutdown| {

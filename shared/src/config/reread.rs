@@ -6,7 +6,8 @@ use super::{
     updates::Updates,
 };
 
-/// The settings that a running service rereads. All others need a restart.
+/// The settings that a running service rereads. All others need a restart, and so does it to empty
+/// one of these.
 pub const REREAD: [&str; 5] = [
     "ADMIN_TOKENS",
     "API_TOKENS",
@@ -14,10 +15,6 @@ pub const REREAD: [&str; 5] = [
     "METRICS_TOKEN",
     "RATE_LIMIT",
 ];
-
-/// Those of [`REREAD`] that must not become empty: a file that is cut off, or was edited in haste,
-/// must not turn off authentication or signing.
-const NEVER_EMPTIED: [&str; 3] = ["API_TOKENS", "CALLBACK_SIGNING_SECRETS", "METRICS_TOKEN"];
 
 /// Rereads the settings file of this process.
 pub struct Rereader {
@@ -79,7 +76,9 @@ impl Rereader {
     ) -> Result<Reread, SettingError> {
         let settings = Settings::read(&layers)?;
         check(&settings)?;
-        for name in NEVER_EMPTIED {
+        // A file that is cut off, or was edited in haste, must not turn off authentication, signing,
+        // rate limits or `/admin`.
+        for name in REREAD {
             if layers.value(name)?.is_empty() && !self.latest.value(name)?.is_empty() {
                 return Err(layers::invalid(
                     name,

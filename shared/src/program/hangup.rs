@@ -9,7 +9,7 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use crate::{
-    config::{REREAD, Reread, Rereader, SettingError, Settings, Warning},
+    config::{Reread, Rereader, SettingError, Settings, Warning},
     telemetry::OPERATOR,
 };
 
@@ -17,21 +17,31 @@ use crate::{
 type Check = fn(&Settings) -> Result<(), SettingError>;
 
 /// Rereads the settings on each SIGHUP from now on. Without a rereader, says that there is no file.
+/// What is logged is about those in `used`.
 ///
 /// # Errors
 /// The signal handler cannot be installed.
-pub(super) fn reread_on_hangup(rereader: Option<Rereader>, check: Check) -> io::Result<()> {
+pub(super) fn reread_on_hangup(
+    rereader: Option<Rereader>,
+    check: Check,
+    used: &'static [&'static str],
+) -> io::Result<()> {
     // Before this returns: until then the signal kills the process.
     let hangups = signal(SignalKind::hangup())?;
-    tokio::spawn(listen(hangups, rereader, check));
+    tokio::spawn(listen(hangups, rereader, check, used));
     Ok(())
 }
 
-async fn listen(mut hangups: Signal, mut rereader: Option<Rereader>, check: Check) {
+async fn listen(
+    mut hangups: Signal,
+    mut rereader: Option<Rereader>,
+    check: Check,
+    used: &'static [&'static str],
+) {
     while hangups.recv().await.is_some() {
         if let Some(rereader) = &mut rereader {
             // Blocking: a file system may be slow.
-            log(block_in_place(|| rereader.reread(check)));
+            log(block_in_place(|| rereader.reread(check)), used);
         } else {
             info!(target: OPERATOR, "{NO_FILE}");
         }
@@ -41,7 +51,7 @@ async fn listen(mut hangups: Signal, mut rereader: Option<Rereader>, check: Chec
 const NO_FILE: &str = "SIGHUP: there is no settings file to reread; start the service with \
                        STORM_CONFIG set to the path of one";
 
-fn log(reread: Result<Reread, SettingError>) {
+fn log(reread: Result<Reread, SettingError>, used: &[&str]) {
     let reread = match reread {
         Ok(reread) => reread,
         Err(error) => {
@@ -53,21 +63,26 @@ fn log(reread: Result<Reread, SettingError>) {
     for Warning { setting, problem } in &reread.warnings {
         warn!(target: OPERATOR, setting, problem, "a setting is doubtful");
     }
-    if !reread.overridden.is_empty() {
-        let settings = reread.overridden.join(", ");
+    // The others are those of another program, which shares the file.
+    let of_ours = |mut names: Vec<String>| {
+        names.retain(|name| used.contains(&name.as_str()));
+        names.join(", ")
+    };
+    let settings = of_ours(reread.overridden);
+    if !settings.is_empty() {
         let message = "SIGHUP: the environment sets these, too, and overrides the file";
         warn!(target: OPERATOR, settings, "{message}");
     }
     if !reread.need_restart.is_empty() {
         let settings = reread.need_restart.join(", ");
         let message = "SIGHUP: a change of these settings needs a restart";
-        warn!(target: OPERATOR, settings, reread = REREAD.join(", "), "{message}");
+        warn!(target: OPERATOR, settings, reread = used.join(", "), "{message}");
     }
-    if reread.changed.is_empty() {
+    let changed = of_ours(reread.changed);
+    if changed.is_empty() {
         let message = "SIGHUP: the settings file was reread; nothing in use has changed";
         info!(target: OPERATOR, "{message}");
     } else {
-        let changed = reread.changed.join(", ");
         let message = "SIGHUP: the settings file was reread, and the changes are in use";
         info!(target: OPERATOR, changed, "{message}");
     }

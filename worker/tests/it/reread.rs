@@ -88,7 +88,9 @@ async fn the_metrics_token_is_reread() {
             .starts_with("HTTP/1.1 200")
     );
     let hash = Token::generate().unwrap().hash().to_hex();
-    write(&file, &format!("metrics_token = '{hash}'"));
+    let metrics_token = format!("metrics_token = '{hash}'");
+    // The API's settings are none of a worker's.
+    write(&file, &format!("{metrics_token}\nrate_limit = '5/s'"));
     worker.signal("HUP");
     worker.logs(r#""changed":"METRICS_TOKEN""#).await;
     assert!(

@@ -76,10 +76,10 @@ fn a_changed_setting_is_passed_on_and_one_that_needs_a_restart_is_named_until_th
     let reread = process.reread("log = 'info'\nrate_limit = '5/s'").unwrap();
     assert!(reread.changed.is_empty(), "{reread:?}");
     assert_eq!(reread.need_restart, ["LOG"]);
-    let reread = process.reread("log = 'warn'").unwrap();
+    let reread = process.reread("log = 'warn'\nrate_limit = '6/s'").unwrap();
     assert_eq!(reread.changed, ["RATE_LIMIT"]);
     assert!(reread.need_restart.is_empty(), "{reread:?}");
-    assert_eq!(process.limits(), [Some(5), Some(5), None]);
+    assert_eq!(process.limits(), [Some(5), Some(5), Some(6)]);
 }
 
 #[test]
@@ -114,7 +114,7 @@ fn a_file_that_is_not_accepted_changes_nothing_and_the_error_is_that_of_a_start(
     refused.unwrap_err();
     assert!(process.limits().is_empty());
     assert_eq!(
-        process.reread("log = 'info'").unwrap().changed,
+        process.reread("rate_limit = '6/s'").unwrap().changed,
         ["RATE_LIMIT"]
     );
 }
@@ -133,15 +133,28 @@ fn a_setting_of_the_environment_stays_and_the_files_is_reported_as_overridden() 
 #[test]
 fn authentication_is_turned_on_by_a_reread_and_off_only_by_a_restart() {
     let mut process = Process::start("log = 'warn'", &[]);
-    let with_tokens = format!("api_tokens = '{NAME}'");
+    let settings = [
+        ("API_TOKENS", format!("api_tokens = '{NAME}'")),
+        (
+            "ADMIN_TOKENS",
+            format!(
+                "admin_tokens = '{}'",
+                NAME.replace('a', "ops").replace('1', "2")
+            ),
+        ),
+        ("RATE_LIMIT", "rate_limit = '5/s'".to_owned()),
+    ];
+    let all = settings.clone().map(|(_, line)| line).join("\n");
     assert_eq!(
-        process.reread(&with_tokens).unwrap().changed,
-        ["API_TOKENS"]
+        process.reread(&all).unwrap().changed,
+        ["ADMIN_TOKENS", "API_TOKENS", "RATE_LIMIT"]
     );
-    let refused = process.reread("rate_limit = '5/s'").unwrap_err();
-    assert_eq!(
-        refused,
-        "API_TOKENS=: it was set and is empty now; only a restart turns it off"
-    );
-    assert_eq!(process.limits(), [None]);
+    for (name, line) in settings {
+        let refused = process.reread(&all.replace(&line, "")).unwrap_err();
+        assert_eq!(
+            refused,
+            format!("{name}=: it was set and is empty now; only a restart turns it off")
+        );
+    }
+    assert_eq!(process.limits(), [Some(5)]);
 }

@@ -11,7 +11,7 @@ use crate::{
     services::store::{Claim, Outcome, Settlement, Work},
 };
 
-/// How far in the future the `parked_at` of a job is that a pause has parked. Longer than any pause.
+/// How far ahead the `parked_at` of a job is that a pause has parked: longer than any pause.
 const PAUSED: Duration = Duration::from_hours(100 * 365 * 24);
 
 /// Stores the report of a claimed job, as JSON. Returns whether the claim is held. A stored report

@@ -153,8 +153,8 @@ impl Store {
         }
     }
 
-    /// Does `bulk` and records it, in one transaction. A repeat is recorded, too. It cancels nothing
-    /// else; for redeliveries, [`Store::redeliver`] says what becomes of each.
+    /// Does `bulk` and records it, in one transaction. A repeat is recorded, too. It cancels
+    /// nothing else; for redeliveries, [`Store::redeliver`] says what becomes of each.
     ///
     /// # Errors
     /// Those of [`Store::resume`].
