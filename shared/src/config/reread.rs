@@ -76,8 +76,8 @@ impl Rereader {
     ) -> Result<Reread, SettingError> {
         let settings = Settings::read(&layers)?;
         check(&settings)?;
-        // A file that is cut off, or was edited in haste, must not turn off authentication, signing,
-        // rate limits or `/admin`.
+        // A file that is cut off, or was edited in haste, must not turn off authentication,
+        // signing, rate limits or `/admin`.
         for name in REREAD {
             if layers.value(name)?.is_empty() && !self.latest.value(name)?.is_empty() {
                 return Err(layers::invalid(
