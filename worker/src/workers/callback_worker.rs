@@ -145,8 +145,15 @@ impl CallbackWorker {
                     .unwrap_or(candidates.len()),
             },
         };
+        let is_paused = claimed.is_paused;
         let claimed = claimed.jobs;
-        self.metrics.claimed(source, progress.passed, claimed.len());
+        // A notification that a pause has held back is not late.
+        let named = if is_paused {
+            claimed.len()
+        } else {
+            progress.passed
+        };
+        self.metrics.claimed(source, named, claimed.len());
         for wait in waits::for_first_claim(&claimed) {
             self.metrics.waited(wait);
         }

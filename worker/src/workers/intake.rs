@@ -16,6 +16,7 @@ use super::{
     callback_worker::CallbackWorker,
     drain::Drain,
     next_due::NextDue,
+    pauses::KnownPauses,
     shares::{LongRoom, Shares},
     slots::Slots,
     watchdog::Watchdog,
@@ -49,6 +50,7 @@ pub(super) struct Intake {
     pub(super) slots: Slots,
     pub(super) memory: MemoryBudget,
     pub(super) shares: Shares,
+    pub(super) pauses: KnownPauses,
     pub(super) drain: Drain,
     /// How often the table is searched at least.
     pub(super) interval: Duration,
@@ -134,6 +136,11 @@ pub(super) async fn from_notifications(intake: Intake, mut reader: NotificationR
             .read(if is_crowded { BATCH } else { free.min(BATCH) })
             .await;
         intake.watchdog.tick();
+        // The store would refuse the claim, at the cost of a write. The jobs stay in the table.
+        if intake.pauses.hold_everything() {
+            reader.acknowledge(&entries).await;
+            continue;
+        }
         let notified = entries.iter().filter_map(|entry| entry.job.as_ref());
         // No more than there are long ones: the search needs the rest.
         let long = notified.clone().filter(|job| job.is_long).count();

@@ -37,6 +37,11 @@ impl KnownPauses {
         self.lock().pauses.clone()
     }
 
+    /// Whether everything is paused.
+    pub(super) fn hold_everything(&self) -> bool {
+        self.lock().pauses.everything
+    }
+
     /// Whether the callbacks to `origin` are paused.
     pub(super) fn holds(&self, origin: &Origin) -> bool {
         self.lock().pauses.origins.contains(origin)

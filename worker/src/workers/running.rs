@@ -103,6 +103,7 @@ impl Running {
             slots: slots.clone(),
             memory: memory.clone(),
             shares: shares.clone(),
+            pauses: pauses.clone(),
             drain: drain.clone(),
             interval,
             watchdog: self.new_watchdog(),

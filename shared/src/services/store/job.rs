@@ -168,6 +168,8 @@ pub struct Claimed {
     pub jobs: Vec<Result<Job, InvalidJob>>,
     /// The candidates that were not tried for want of room, in order.
     pub left: Vec<Candidate>,
+    /// Whether none was tried because everything is paused.
+    pub is_paused: bool,
 }
 
 /// A claimed row that can't be parsed, because it was edited by hand.

@@ -124,15 +124,18 @@ async fn while_everything_is_paused_no_claim_succeeds_and_none_is_looked_for(
     let worker = new_worker(&store).await;
     for _ in 0..2 {
         let claimed = store.claim(worker, candidates.clone(), usize::MAX).await;
-        assert!(claimed.unwrap().jobs.is_empty());
+        let claimed = claimed.unwrap();
+        assert!(claimed.jobs.is_empty() && claimed.is_paused);
         let claimed = store.claim_again(worker, candidates.clone(), usize::MAX);
-        assert!(claimed.await.unwrap().jobs.is_empty());
+        let claimed = claimed.await.unwrap();
+        assert!(claimed.jobs.is_empty() && claimed.is_paused);
     }
     assert!(claim_one(&store, new).await.is_none());
 
     assert!(resume(&store, Paused::Everything).await);
     let claimed = store.claim(worker, candidates, usize::MAX).await.unwrap();
     assert_eq!(claimed.jobs.len(), 3, "nothing was lost");
+    assert!(!claimed.is_paused);
 }
 
 async fn a_claim_that_was_won_before_the_pause_is_still_found_by_its_repeat(

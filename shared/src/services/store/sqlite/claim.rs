@@ -33,6 +33,8 @@ pub(super) struct ClaimedRows {
     left: Vec<Candidate>,
     /// What is left for bodies, in bytes.
     room: usize,
+    /// Whether none was tried because everything is paused.
+    is_paused: bool,
 }
 
 impl ClaimedRows {
@@ -42,6 +44,7 @@ impl ClaimedRows {
             rows: Vec::new(),
             left: Vec::new(),
             room,
+            is_paused: false,
         }
     }
 
@@ -55,7 +58,8 @@ impl ClaimedRows {
     ) -> rusqlite::Result<()> {
         // In the claim's transaction: from the commit of a pause on, no claim succeeds, whatever
         // the worker knows.
-        if pause::is_everything(connection)? {
+        self.is_paused = pause::is_everything(connection)?;
+        if self.is_paused {
             return Ok(());
         }
         self.rows.reserve(candidates.len());
@@ -151,6 +155,7 @@ impl ClaimedRows {
         Claimed {
             jobs: rows.map(|row| row.into_job(now)).collect(),
             left: self.left,
+            is_paused: self.is_paused,
         }
     }
 }
