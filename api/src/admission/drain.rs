@@ -33,7 +33,7 @@ impl DrainRate {
         self.0 * time.as_secs_f64()
     }
 
-    /// The time in which so many jobs end, up to `most`; `None` if none end.
+    /// The time in which so many jobs end, up to `most`; `None` while it is unknown.
     pub(super) fn time_for(self, jobs: f64, most: Duration) -> Option<Duration> {
         if self.0 <= 0.0 {
             return None;

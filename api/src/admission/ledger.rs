@@ -59,7 +59,8 @@ impl Ledger {
         }
     }
 
-    /// Admits a job of `tenant`. Returns how many of its jobs were admitted before, since the count.
+    /// Admits a job of `tenant`. Returns how many of its jobs were admitted since the count,
+    /// before this one.
     ///
     /// # Errors
     /// The backlog is full, or nearly, and the tenant has its share.
@@ -102,8 +103,8 @@ impl Ledger {
         })
     }
 
-    /// The tenants among which the limit is shared when `tenant` asks. One that is alone leaves room
-    /// for another, if there is one.
+    /// The tenants among which the limit is shared when `tenant` asks. One that is alone leaves
+    /// room for another, if there are others.
     fn tenants_with(&self, tenant: &Tenant) -> u64 {
         let is_new = !self.by_tenant.contains_key(tenant) && !self.own.contains_key(tenant);
         let tenants = self.by_tenant.len() as u64 + self.newcomers + u64::from(is_new);

@@ -1,8 +1,8 @@
 //! How many jobs are before a new one: pure arithmetic over the jobs that wait for workers.
 //!
 //! The model: tenants take turns. So a job waits for those of its own tenant that wait already, and
-//! for as many of each other tenant, or as many as that has. A short job waits for short ones alone,
-//! because long ones leave slots to them; a long job waits for both.
+//! for as many of each other tenant, or as many as that has. A short job waits for short ones
+//! alone, because long ones leave slots to them; a long job waits for both.
 
 use std::collections::HashMap;
 

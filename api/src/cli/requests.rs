@@ -15,7 +15,7 @@ settings (DB_URL, STORM_CONFIG), on their host. The services may run or not.";
 
 /// The requests that a command is about.
 #[derive(Debug, clap::Args)]
-struct Ids {
+struct Named {
     /// The ids of the requests
     #[arg(required = true, value_name = "ID", value_parser = id)]
     ids: Vec<RequestId>,
@@ -47,7 +47,7 @@ fn command() -> Command {
     let show = show::Show::augment_args(Command::new("show"))
         .about("Shows a request: its state, payloads, attempts and events")
         .long_about(show::LONG_ABOUT);
-    let cancel = Ids::augment_args(Command::new("cancel"))
+    let cancel = Named::augment_args(Command::new("cancel"))
         .about("Cancels unfinished jobs, or redeliveries in progress")
         .long_about(actions::CANCEL);
     let redeliver = actions::Redeliver::augment_args(Command::new("redeliver"))
@@ -65,7 +65,7 @@ async fn run(arguments: &ArgMatches) -> Result<(), Failure> {
     match arguments.subcommand() {
         Some(("list", arguments)) => list::List::from_arg_matches(arguments)?.run().await,
         Some(("show", arguments)) => show::Show::from_arg_matches(arguments)?.run().await,
-        Some(("cancel", arguments)) => actions::cancel(Ids::from_arg_matches(arguments)?).await,
+        Some(("cancel", arguments)) => actions::cancel(Named::from_arg_matches(arguments)?).await,
         Some((_, arguments)) => {
             actions::redeliver(actions::Redeliver::from_arg_matches(arguments)?).await
         }

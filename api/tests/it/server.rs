@@ -49,6 +49,7 @@ impl Server {
         let metrics = Metrics::new();
         let auth = AuthLayer::for_api(&settings, metrics.clone());
         let app = App::start(settings, metrics).await.unwrap();
+        app.admission.counted().await; // ready from the first request on
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let addr = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();

@@ -66,8 +66,8 @@ async fn claim_some(intake: &Intake, wait: Duration) -> Result<Claimed, StoreErr
     else {
         return Ok(Claimed::None);
     };
-    // Before it waits for slots: the other loops claim as soon as there is room in the memory budget,
-    // and would leave none whenever there are slots. Those that wait for room hold no slots.
+    // Before it waits for slots: the other loops claim as soon as there is room in the memory
+    // budget, and would leave none whenever there are slots. Those that wait for room hold none.
     let Some(memory) = intake.reserve().await else {
         return Ok(Claimed::None); // shutdown
     };

@@ -9,7 +9,7 @@ use storm_shared::{
     services::store::{Acted, Bulk, BulkAction, Store, Uncancellable, Unredeliverable},
 };
 
-use super::Ids;
+use super::Named;
 use crate::{
     cli::{
         Failure, on_store,
@@ -48,14 +48,14 @@ struct Outcome {
 #[derive(Debug, clap::Args)]
 pub(super) struct Redeliver {
     #[command(flatten)]
-    ids: Ids,
+    ids: Named,
     /// Redeliver cancelled jobs, too, if their work was done before
     #[arg(long)]
     cancelled: bool,
 }
 
 /// Cancels what is in progress of the requests.
-pub(super) async fn cancel(ids: Ids) -> Result<(), Failure> {
+pub(super) async fn cancel(ids: Named) -> Result<(), Failure> {
     act(ids, BulkAction::Cancel, false).await
 }
 
@@ -67,8 +67,8 @@ pub(super) async fn redeliver(Redeliver { ids, cancelled }: Redeliver) -> Result
 const UNKNOWN: &str = "it is unknown whether this was committed; `requests show` tells";
 
 /// Acts on the requests, and prints what became of each.
-async fn act(ids: Ids, action: BulkAction, with_cancelled: bool) -> Result<(), Failure> {
-    let Ids { ids, json, by } = ids;
+async fn act(ids: Named, action: BulkAction, with_cancelled: bool) -> Result<(), Failure> {
+    let Named { ids, json, by } = ids;
     let operator = by.name();
     on_store(async |store, settings| {
         let mut results = Vec::with_capacity(ids.len());

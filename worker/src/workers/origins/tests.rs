@@ -480,12 +480,12 @@ async fn a_paused_origin_holds_the_jobs_of_all_tenants_and_no_other_origins() {
     let (origins, _) = origins(2, 1000);
     let pauses = origins.shared.pauses.clone();
     let bad = Paused::Origin(destination(None, BAD).origin);
-    let paused = |tenant, origin| origins.paused(&destination(tenant, origin));
+    let waits = |tenant, origin| origins.paused(&destination(tenant, origin));
     pauses.update([bad].into_iter().collect());
     for tenant in [None, Some("one")] {
-        assert_eq!(paused(tenant, BAD), Some(PAUSE_PARK_TIME));
-        assert_eq!(paused(tenant, GOOD), None);
+        assert_eq!(waits(tenant, BAD), Some(PAUSE_PARK_TIME));
+        assert_eq!(waits(tenant, GOOD), None);
     }
     pauses.update([].into_iter().collect());
-    assert_eq!(paused(None, BAD), None);
+    assert_eq!(waits(None, BAD), None);
 }
