@@ -80,7 +80,7 @@ pub(super) fn whole_seconds(time: Duration) -> u64 {
 }
 
 /// What to change about a body where none is taken.
-const NO_BODY: &str = "This path takes no body: leave it out.";
+const NO_BODY: &str = "This path takes no body: leave it out. Parameters belong in the query.";
 
 /// A valid body.
 const EXAMPLE: &str = r#"{"records": 10, "report_name": "Q1_Finance"}"#;
