@@ -51,15 +51,25 @@ pub(super) fn json_line(value: &impl Serialize) -> serde_json::Result<String> {
 /// A column of a table: its header, and the least width of its cells.
 pub(super) type Column = (&'static str, u16);
 
-/// A table, each row in one line.
+/// A table, each row in one line, for whoever reads standard output.
 pub(super) fn table(columns: &[Column], with_header: bool, rows: &[Vec<String>]) -> String {
-    let mut table = Table::new();
     // Without a line below the header there is no column for its junctions, either.
     let (style, gap) = if io::stdout().is_terminal() {
         (STYLE, 1)
     } else {
         (PLAIN, 2)
     };
+    styled(columns, with_header, rows, style, gap)
+}
+
+fn styled(
+    columns: &[Column],
+    with_header: bool,
+    rows: &[Vec<String>],
+    style: TableStyle,
+    gap: u16,
+) -> String {
+    let mut table = Table::new();
     table
         .load_style(style)
         .set_content_arrangement(ContentArrangement::Disabled);
@@ -173,7 +183,7 @@ fn is_invisible(character: char) -> bool {
 mod tests {
     use serde_json::Value;
 
-    use super::{age, bytes, facts, json, table, visible};
+    use super::{PLAIN, age, bytes, facts, json, styled, table, visible};
 
     const HOSTILE: &str = "a\u{1b}[2Jb\u{9b}31mc\u{202e}d\ne\t\u{7f}";
 
@@ -205,8 +215,13 @@ mod tests {
     #[test]
     fn pages_of_a_table_are_aligned_with_each_other() {
         let columns = [("ID", 6), ("X", 1)];
-        let first = table(&columns, true, &[vec!["abcdef".into(), "1".into()]]);
-        let second = table(&columns, false, &[vec!["a".into(), "2".into()]]);
+        // Whatever standard output is here: a build may run at a terminal.
+        let plain = |with_header, row: [&str; 2]| {
+            let row = row.map(str::to_owned).to_vec();
+            styled(&columns, with_header, &[row], PLAIN, 2)
+        };
+        let first = plain(true, ["abcdef", "1"]);
+        let second = plain(false, ["a", "2"]);
         assert_eq!(first + &second, "ID      X\nabcdef  1\na       2\n");
     }
 
