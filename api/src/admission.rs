@@ -31,7 +31,10 @@ use self::{
     ledger::{Ledger, Tenant, Written},
     waiting::Waiting,
 };
-use crate::{counting::keep_counting, metrics::Metrics};
+use crate::{
+    metrics::Metrics,
+    polling::{Pace, poll},
+};
 
 /// The interval between counts.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -130,7 +133,7 @@ impl Admission {
                     None => {}
                 }
             };
-            keep_counting("the backlog", PERIOD, count, update).await;
+            poll("the backlog", Pace::of_counts(PERIOD), count, update).await;
         });
         Self {
             shared,

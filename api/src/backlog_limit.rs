@@ -18,7 +18,7 @@ use storm_shared::{
 use tokio_util::task::AbortOnDropHandle;
 use tracing::warn;
 
-use crate::counting::keep_counting;
+use crate::polling::{Pace, poll};
 
 use crate::app::App;
 
@@ -41,7 +41,13 @@ impl BacklogLimit {
         let watch = tokio::spawn(async move {
             let count = || store.destinations_over_limit(limit);
             let update = |full: Vec<_>| update(&known, full.into_iter().collect(), limit);
-            keep_counting("the receivers' backlogs", PERIOD, count, update).await;
+            poll(
+                "the receivers' backlogs",
+                Pace::of_counts(PERIOD),
+                count,
+                update,
+            )
+            .await;
         });
         Self {
             full,

@@ -4,21 +4,19 @@
 
 use std::time::Duration;
 
-use storm_shared::{
-    outage::Outage,
-    services::store::{Store, StoreError},
-};
-use tokio::time::{Instant, sleep};
+use storm_shared::services::store::Store;
 use tokio_util::task::AbortOnDropHandle;
-use tracing::{info, warn};
 
-use crate::metrics::Metrics;
+use crate::{
+    metrics::Metrics,
+    polling::{Pace, poll},
+};
 
-/// The interval between measurements.
-const PERIOD: Duration = Duration::from_secs(5);
-
-/// The pause after a measurement is at least this multiple of its duration.
-const PAUSE_FACTOR: u32 = 100;
+/// Seldom: it is a metric, and a search in each tenant's jobs.
+const PACE: Pace = Pace {
+    period: Duration::from_secs(5),
+    pause_factor: 100,
+};
 
 /// Measures until it is dropped.
 pub struct DueWatch {
@@ -28,32 +26,13 @@ pub struct DueWatch {
 impl DueWatch {
     /// Shows the age of the oldest due job of `store` in `metrics`.
     pub fn start(store: Store, metrics: Metrics) -> Self {
-        let watch = tokio::spawn(watch(store, metrics));
+        let watch = tokio::spawn(async move {
+            let update = |age| metrics.oldest_due_age(age);
+            let read = || store.oldest_due_age();
+            poll("the age of the oldest due job", PACE, read, update).await;
+        });
         Self {
             _watch: AbortOnDropHandle::new(watch),
         }
-    }
-}
-
-async fn watch(store: Store, metrics: Metrics) {
-    let mut outage = Outage::default();
-    loop {
-        let began = Instant::now();
-        match store.oldest_due_age().await {
-            Ok(age) => {
-                if outage.recovered() {
-                    info!("the oldest due job can be read again");
-                }
-                metrics.oldest_due_age(age);
-            }
-            // The readers are busy for a moment, or the API is shutting down.
-            Err(StoreError::QueueFull | StoreError::Closed) => {}
-            Err(error) => {
-                if outage.failed() {
-                    warn!(%error, "cannot read the oldest due job; the metric keeps its last value");
-                }
-            }
-        }
-        sleep(PERIOD.max(began.elapsed() * PAUSE_FACTOR)).await;
     }
 }

@@ -12,8 +12,8 @@
 //! * [`validation`]: parses a body to a valid submission, or lists all of its faults.
 //! * [`controllers`]: one module for each endpoint.
 //! * [`admission`]: admission control, which refuses jobs while too many are unfinished.
-//!   [`backlog_limit`] refuses a tenant's jobs for a receiver whose backlog is full. `counting`:
-//!   how both count.
+//!   [`backlog_limit`] refuses a tenant's jobs for a receiver whose backlog is full. `polling`:
+//!   how both read the store.
 //! * [`pauses`]: what operators have paused, for the health check and the metrics.
 //! * [`sync_pool`]: the concurrency limit and bounded queue of `/sync`.
 //! * `repeat`: repeats a write whose outcome is unknown.
@@ -31,7 +31,6 @@ pub mod body;
 pub mod cli;
 mod closing;
 pub mod controllers;
-mod counting;
 pub mod descriptors;
 pub mod due_watch;
 pub mod error;
@@ -39,6 +38,7 @@ pub mod idempotency;
 pub mod limiter;
 pub mod metrics;
 pub mod pauses;
+mod polling;
 mod repeat;
 pub mod reply;
 pub mod request_check;

@@ -1,4 +1,4 @@
-//! Counts in the store that are made again and again, for admission control.
+//! Polls the store for what admission control and the metrics go by.
 
 use std::time::Duration;
 
@@ -6,16 +6,32 @@ use storm_shared::{outage::Outage, services::store::StoreError};
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
-/// The pause after a count is at least this multiple of its duration, so that a slow database
-/// spends at most some 5% of the time on counts.
-const PAUSE_FACTOR: u32 = 20;
+/// How often the store is polled.
+#[derive(Clone, Copy)]
+pub(crate) struct Pace {
+    /// The interval between two reads.
+    pub(crate) period: Duration,
+    /// The pause after a read is at least this multiple of its duration, so that a slow database
+    /// spends little of its time on them.
+    pub(crate) pause_factor: u32,
+}
 
-/// Hands the results of `count` to `update`, one in each `period` or less often. If a count fails,
-/// the last one stays in force, and the log says so of `what` is counted.
-pub(crate) async fn keep_counting<T, F>(
+impl Pace {
+    /// That of a count, which takes at most some 5% of the time.
+    pub(crate) const fn of_counts(period: Duration) -> Self {
+        Self {
+            period,
+            pause_factor: 20,
+        }
+    }
+}
+
+/// Hands the results of `read` to `update`, at this pace. If a read fails, the last value stays in
+/// force, and the log says so of `what` is read.
+pub(crate) async fn poll<T, F>(
     what: &'static str,
-    period: Duration,
-    count: impl Fn() -> F,
+    pace: Pace,
+    read: impl Fn() -> F,
     mut update: impl FnMut(T),
 ) where
     F: Future<Output = Result<T, StoreError>>,
@@ -23,22 +39,22 @@ pub(crate) async fn keep_counting<T, F>(
     let mut outage = Outage::default();
     loop {
         let began = Instant::now();
-        match count().await {
-            Ok(counted) => {
+        match read().await {
+            Ok(value) => {
                 if outage.recovered() {
-                    info!("counting {what} works again");
+                    info!("reading {what} works again");
                 }
-                update(counted);
+                update(value);
             }
-            // The readers are busy for a moment, or the API is shutting down: the next count tells.
+            // The readers are busy for a moment, or the API is shutting down: the next read tells.
             Err(StoreError::QueueFull | StoreError::Closed) => {}
             Err(error) => {
                 if outage.failed() {
-                    warn!(%error, "cannot count {what}; the last count stays in force");
+                    warn!(%error, "cannot read {what}; the last value stays in force");
                 }
             }
         }
-        sleep(period.max(began.elapsed() * PAUSE_FACTOR)).await;
+        sleep(pace.period.max(began.elapsed() * pace.pause_factor)).await;
     }
 }
 
@@ -49,7 +65,7 @@ mod tests {
     use storm_shared::services::store::{StoreError, Trouble};
     use tokio::time::{Instant, sleep, timeout};
 
-    use super::keep_counting;
+    use super::{Pace, poll};
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -72,7 +88,7 @@ mod tests {
             let at = begun.elapsed().as_secs();
             counted.borrow_mut().push((count, at));
         };
-        let counting = keep_counting("tests", SECOND, count, update);
+        let counting = poll("tests", Pace::of_counts(SECOND), count, update);
         assert!(timeout(time, counting).await.is_err(), "it never ends");
         counted.into_inner()
     }
