@@ -6,6 +6,7 @@ mod client_name;
 mod destination;
 mod event;
 mod failure;
+mod handler_name;
 mod idempotency_key;
 mod origin;
 mod report_spec;
@@ -22,6 +23,7 @@ pub use client_name::{ClientName, ClientNameError};
 pub use destination::Destination;
 pub use event::{Event, EventKind};
 pub use failure::{Failure, FailureReason};
+pub use handler_name::{HandlerName, HandlerNameError};
 pub use idempotency_key::{IdempotencyKey, IdempotencyKeyError};
 pub use origin::{Origin, OriginError};
 pub use report_spec::{

@@ -46,11 +46,15 @@ pub enum AttemptClass {
     Timeout,
     /// The connection closed before a status line arrived.
     Interrupted,
+    /// A handler's answer can't be used: it is too large, or it is invalid JSON.
+    Invalid,
+    /// A handler in Rust reported a failure.
+    Failed,
 }
 
 impl AttemptClass {
     /// Every class.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Success,
         Self::Refused,
         Self::Gone,
@@ -60,6 +64,8 @@ impl AttemptClass {
         Self::Tls,
         Self::Timeout,
         Self::Interrupted,
+        Self::Invalid,
+        Self::Failed,
     ];
 
     /// The word in the table, in responses and in metrics.
@@ -74,6 +80,8 @@ impl AttemptClass {
             Self::Tls => "tls",
             Self::Timeout => "timeout",
             Self::Interrupted => "interrupted",
+            Self::Invalid => "invalid",
+            Self::Failed => "failed",
         }
     }
 

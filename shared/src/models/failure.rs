@@ -46,11 +46,15 @@ pub enum FailureReason {
     InvalidRow,
     /// The client cancelled the job.
     Cancelled,
+    /// The handler reported a final failure, or its last attempt failed.
+    WorkFailed,
+    /// The handler's last attempt took longer than its `timeout`.
+    WorkTimedOut,
 }
 
 impl FailureReason {
     /// Every reason.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::SyncTimeout,
         Self::ClientGone,
         Self::CallbackRefused,
@@ -60,6 +64,8 @@ impl FailureReason {
         Self::Poison,
         Self::InvalidRow,
         Self::Cancelled,
+        Self::WorkFailed,
+        Self::WorkTimedOut,
     ];
 
     /// The word in the table, in responses and in metrics.
@@ -74,6 +80,8 @@ impl FailureReason {
             Self::Poison => "poison",
             Self::InvalidRow => "invalid_row",
             Self::Cancelled => "cancelled",
+            Self::WorkFailed => "work_failed",
+            Self::WorkTimedOut => "work_timed_out",
         }
     }
 }

@@ -1,0 +1,54 @@
+//! Why an attempt at the work failed.
+
+use std::time::Duration;
+
+use storm_shared::models::AttemptClass;
+
+/// A failed attempt, and whether another one follows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// What follows.
+    pub next: Next,
+    /// What the client sees: one line. It must name no internal address and no secret.
+    pub detail: String,
+    /// What only operators see: the full error. `None` if the detail says it all.
+    pub internal_detail: Option<String>,
+    /// The class in the record of the attempt.
+    pub class: AttemptClass,
+    /// The HTTP status, if an endpoint has answered.
+    pub status: Option<u16>,
+}
+
+/// What follows a failed attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Another attempt, if the handler's `retry_delays` have one left.
+    Retry {
+        /// Not before this time has passed, if it is given.
+        after: Option<Duration>,
+    },
+    /// The end: no other attempt could succeed.
+    End,
+}
+
+impl Failure {
+    /// A failure that another attempt may not meet.
+    pub fn retry(detail: impl Into<String>) -> Self {
+        Self::new(Next::Retry { after: None }, detail)
+    }
+
+    /// A failure that every other attempt would meet, too.
+    pub fn last(detail: impl Into<String>) -> Self {
+        Self::new(Next::End, detail)
+    }
+
+    fn new(next: Next, detail: impl Into<String>) -> Self {
+        Self {
+            next,
+            detail: detail.into(),
+            internal_detail: None,
+            class: AttemptClass::Failed,
+            status: None,
+        }
+    }
+}
