@@ -17,7 +17,7 @@ mod traceparent;
 mod transition;
 mod waiting_for;
 
-pub use attempt::{Attempt, AttemptClass};
+pub use attempt::{Attempt, AttemptClass, Stage};
 pub use callback_url::{CallbackUrl, CallbackUrlError};
 pub use client_name::{ClientName, ClientNameError};
 pub use destination::Destination;

@@ -49,7 +49,9 @@ async fn main() -> ExitCode {
         let silent = TcpListener::bind(&addr)?;
         thread::spawn(move || hang(&silent));
         info!(addr = %listener.local_addr()?, hanging = addr, "starting");
-        Ok(storm_worker::run(listener, settings, Arc::new(resolver()), shutdown.begun).await?)
+        Ok(storm_worker::Builder::new()
+            .run(listener, settings, Arc::new(resolver()), shutdown.begun)
+            .await?)
     })
     .await
 }

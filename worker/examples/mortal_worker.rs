@@ -36,7 +36,9 @@ async fn main() -> ExitCode {
     program::run(program, async |settings, listener, shutdown| {
         info!(addr = %listener.local_addr()?, "starting");
         let resolver = Arc::new(Mortal(SystemResolver::new()));
-        Ok(storm_worker::run(listener, settings, resolver, shutdown.begun).await?)
+        Ok(storm_worker::Builder::new()
+            .run(listener, settings, resolver, shutdown.begun)
+            .await?)
     })
     .await
 }

@@ -1,25 +1,30 @@
 //! The worker: claim, run, deliver, settle.
 //!
 //! * [`workers`]: the job pipeline, the loops that feed it, and the lease that holds its jobs.
-//! * [`handler`]: the work of jobs.
+//! * [`Builder`]: a worker as a program. [`handler`]: the work of jobs, for handlers in Rust.
 //! * [`delivery`]: one callback attempt, with the SSRF policy where the connection is made.
 //! * [`check_url`]: the subcommand that explains the SSRF policy's verdict on a URL.
 //! * [`metrics`], [`monitor`]: `/metrics`, `/healthz`, `/livez` and `/readyz`.
 //! * [`descriptors`]: how a worker spends file descriptors.
 
+mod breaker;
+mod builder;
 pub mod check_url;
 pub mod delivery;
 pub mod descriptors;
 pub mod handler;
+pub mod handlers;
 pub mod metrics;
 pub mod monitor;
+mod schedule;
 pub mod workers;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use storm_shared::{
     config::{Settings, StoreSettings, Synchronous},
     live::Live,
+    models::HandlerName,
     program::ListenSetting,
     server,
     services::{
@@ -33,7 +38,9 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
+pub use builder::Builder;
 use delivery::{CallbackClient, ClientError, Network, Resolve};
+use handlers::{Handlers, Work};
 use metrics::Metrics;
 use monitor::{Monitor, Vitals};
 use workers::Running;
@@ -65,17 +72,9 @@ pub enum Error {
     PartEnded,
 }
 
-/// Claims, runs and delivers jobs until `shutdown`, then drains: it finishes jobs until
-/// `DRAIN_TIMEOUT` and returns the rest to the table.
-///
-/// It waits for the database to open as long as that takes; `shutdown` ends the wait.
-///
-/// `listener` serves health checks and metrics, from the start to the end of the drain. `resolver`
-/// looks up names.
-///
-/// # Errors
-/// A part could not start, or stopped by itself.
-pub async fn run(
+/// [`Builder::run`], with `code` by the names of the handlers in Rust.
+async fn run_with(
+    code: BTreeMap<HandlerName, Arc<dyn Work>>,
     listener: TcpListener,
     settings: Settings,
     resolver: Arc<dyn Resolve>,
@@ -102,7 +101,8 @@ pub async fn run(
     let listening = monitor.clone();
     let listening = listening.serve(listener, limits, over.clone().cancelled_owned());
     let listening = tokio::spawn(listening);
-    let outcome = work(&settings, resolver, &metrics, &monitor, shutdown).await;
+    let handlers = Handlers::of(&settings, code);
+    let outcome = work(&settings, handlers, resolver, &metrics, &monitor, shutdown).await;
     if outcome.is_ok() {
         // Only now, so that the drain can be observed.
         over.cancel();
@@ -114,6 +114,7 @@ pub async fn run(
 
 async fn work(
     settings: &Settings,
+    handlers: Handlers,
     resolver: Arc<dyn Resolve>,
     metrics: &Metrics,
     monitor: &Monitor,
@@ -127,6 +128,7 @@ async fn work(
     let started = Worker::start(
         store.clone(),
         settings,
+        handlers,
         resolver,
         metrics,
         monitor,
@@ -169,6 +171,7 @@ impl Worker {
     fn start(
         store: Store,
         settings: &Settings,
+        handlers: Handlers,
         resolver: Arc<dyn Resolve>,
         metrics: &Metrics,
         monitor: &Monitor,
@@ -188,6 +191,7 @@ impl Worker {
             queue.as_ref(),
             client,
             settings,
+            handlers,
             metrics,
             shutdown.clone(),
         );

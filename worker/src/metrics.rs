@@ -11,7 +11,7 @@ use prometheus_client::{
 };
 use storm_shared::{
     memory::{MemoryBudget, MemoryMetrics},
-    models::{AttemptClass, FailureReason},
+    models::{AttemptClass, FailureReason, HandlerName},
     server::ConnectionMetrics,
     services::{
         queue::{QueueMetrics, QueueStatus},
@@ -22,7 +22,7 @@ use storm_shared::{
 };
 use tokio::sync::Semaphore;
 
-use self::labels::{AttemptLabel, OutcomeLabel, ReasonLabel, RuleLabel, SourceLabel};
+use self::labels::{AttemptLabel, OutcomeLabel, ReasonLabel, RuleLabel, SourceLabel, WorkLabel};
 pub use self::labels::{ClaimSource, ParkReason};
 
 /// From a notification that is claimed at once to a backlog of an hour.
@@ -46,6 +46,7 @@ pub struct Metrics {
     late_notifications: Counter,
     ended: Family<OutcomeLabel, Counter>,
     attempts: Family<AttemptLabel, Counter>,
+    work_attempts: Family<WorkLabel, Counter>,
     parked: Family<ReasonLabel, Counter>,
     open_breakers: Gauge,
     paused: Gauge,
@@ -92,6 +93,7 @@ impl Metrics {
             late_notifications: Counter::default(),
             ended: Family::default(),
             attempts: Family::default(),
+            work_attempts: Family::default(),
             parked: Family::default(),
             open_breakers: Gauge::default(),
             paused: Gauge::default(),
@@ -175,6 +177,14 @@ impl Metrics {
     pub fn attempted(&self, class: AttemptClass) {
         let class = class.as_str();
         self.attempts.get_or_create(&AttemptLabel { class }).inc();
+    }
+
+    /// An attempt at the work of `handler` has ended.
+    pub fn worked(&self, handler: &HandlerName, class: AttemptClass) {
+        let (handler, class) = (handler.to_string(), class.as_str());
+        self.work_attempts
+            .get_or_create(&WorkLabel { handler, class })
+            .inc();
     }
 
     /// A job was parked.

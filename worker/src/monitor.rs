@@ -250,6 +250,7 @@ mod tests {
             Duration::from_secs(15),
             5,
             InHand::default(),
+            Vec::new(),
             KnownPauses::default(),
             Metrics::new(),
         );

@@ -5,9 +5,9 @@
 //! * `deliver`: one attempt at its destination; it returns a `Settlement`.
 //! * `origins`: bulkheads between receivers and between tenants: concurrency limit, circuit
 //!   breaker, pacing. `shares`: whose jobs get the slots.
-//! * `schedule`: when a failed attempt is retried. `callback_body`: what is sent. `resends`: the
-//!   record of a callback that goes out twice within an attempt. `shortages`: what happens when the
-//!   worker itself lacks something.
+//! * `work`: one attempt at the work, by the job's handler.
+//! * `resends`: the record of a callback that goes out twice within an attempt. `shortages`: what
+//!   happens when the worker itself lacks something.
 //! * `intake`, `quarantine`: the loops that find jobs to claim. `parked` releases jobs of receivers
 //!   that have recovered.
 //! * `pauses`: what operators have paused.
@@ -17,7 +17,6 @@
 //! * `running`: all of that, from start to graceful shutdown (`drain`). `parts`: what its pieces
 //!   share.
 
-mod callback_body;
 mod callback_worker;
 mod deliver;
 mod drain;
@@ -34,12 +33,12 @@ mod repeat;
 mod resends;
 mod retention;
 mod running;
-mod schedule;
 mod shares;
 mod shortages;
 mod slots;
 mod waits;
 mod watchdog;
+mod work;
 
 #[cfg(test)]
 pub(crate) use in_hand::InHand;

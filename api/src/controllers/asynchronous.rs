@@ -7,7 +7,7 @@ use storm_shared::{
     models::{CallbackUrl, IdempotencyKey, RequestId, Traceparent},
     services::{
         queue::Notification,
-        store::{Acceptance, Held, NewJob, StoreError, expected_at, is_long},
+        store::{Acceptance, Held, NewJob, StoreError, expected_at},
     },
 };
 use warp::reply::Response;
@@ -57,7 +57,7 @@ pub async fn submit(
         created_by: caller.name().cloned(),
         idempotency_key,
         memory: Some(Arc::new(memory)),
-        ..NewJob::new(id, spec, callback_url)
+        ..NewJob::new(id, &spec, callback_url)
     };
     // Before admission control and without a write: a repeat adds nothing to any backlog or queue.
     let earlier = match app.store.accepted_before(&job).await {
@@ -69,7 +69,8 @@ pub async fn submit(
         return answer(&app, &job, earlier);
     }
     let admitted = admit(&app, &caller, &job)?;
-    job.expected_at = expected_at(created_at, wait(&app, &admitted, &job), &job.spec);
+    let takes = wait(&app, &admitted, &job).saturating_add(spec.ideal_duration());
+    job.expected_at = expected_at(created_at, takes);
     job.held = Some(Arc::clone(&admitted) as Held);
     let notification = app.notifier.as_ref().map(|_| Notification::of(&job));
     let accepted = until_known(app.settings.http.timeout, || app.store.accept(job.clone())).await;
@@ -94,7 +95,7 @@ pub async fn submit(
     if accepted == Acceptance::Stored
         && let (Some(notifier), Some(notification)) = (&app.notifier, notification)
     {
-        notifier.notify(notification);
+        notifier.notify_of(job.handler.clone(), notification);
     }
     answer(&app, &job, accepted)
 }
@@ -106,7 +107,7 @@ fn admit(app: &App, caller: &Caller, job: &NewJob) -> Result<Arc<Admitted>, Prob
     {
         return Err(Problem::receiver_overloaded());
     }
-    let admitted = app.admission.admit(caller.name(), is_long(&job.spec));
+    let admitted = app.admission.admit(caller.name(), job.is_long);
     admitted.map_err(|full| Problem::backlog_full(full.retry_after))
 }
 
@@ -135,6 +136,7 @@ fn answer(app: &App, job: &NewJob, accepted: Acceptance) -> Result<Response, Pro
             app.metrics.accepted(Accepted::Replayed);
             Ok(reply::replayed(id, callback_url, expected_at))
         }
+        Acceptance::OldWorkers => Err(Problem::old_workers()),
         Acceptance::Conflicting => Err(Problem::idempotency_key_reused()),
     }
 }

@@ -33,6 +33,7 @@
 //! | `sync-timeout` | 503 | the report was not finished within `SYNC_TIMEOUT` |
 //! | `backlog-full` | 503 | `MAX_BACKLOG` jobs are unfinished |
 //! | `receiver-overloaded` | 503 | `MAX_PARKED_PER_ORIGIN` of the client's jobs wait for this receiver |
+//! | `old-workers` | 503 | a worker of the release before still runs, which knows no handlers |
 //! | `overloaded` | 503 | too many database operations are queued |
 //! | `memory-budget-exceeded` | 503 | the bodies of other requests take all of `MEMORY_BUDGET` |
 //! | `database-locked` | 503 | another program holds the database's lock |
@@ -294,6 +295,13 @@ impl Problem {
         let detail = "Too many callbacks wait for this receiver, which is slow or down. Retry later. Callbacks \
                       to other receivers and requests without a callback are accepted.";
         Self::needs_repair("receiver-overloaded", "Receiver overloaded", detail)
+    }
+
+    /// A worker of the release before still runs, which would take the job for a report.
+    pub fn old_workers() -> Self {
+        let detail = "A worker of an older version still runs, which knows no handlers. Retry later: jobs for \
+                      handlers are accepted once it has been stopped or upgraded.";
+        Self::needs_repair("old-workers", "Old workers", detail)
     }
 
     /// No request in the caller's scope has this id.

@@ -266,7 +266,7 @@ async fn what_is_not_stored_takes_no_room() {
 /// A worker that says that it ends so many jobs with each heartbeat.
 async fn worker(store: &Store, each: u64) -> JoinHandle<()> {
     let (store, owner) = (store.clone(), OwnerId::generate());
-    store.register(owner).await.unwrap();
+    store.register(owner, &[]).await.unwrap();
     tokio::spawn(async move {
         let mut ended = 0;
         loop {

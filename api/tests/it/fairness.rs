@@ -62,11 +62,12 @@ async fn answered_404(store: &Store, tenant: &str, is_last: bool) -> RequestId {
     };
     store.accept(job).await.unwrap();
     let owner = OwnerId::generate();
-    store.register(owner).await.unwrap();
+    store.register(owner, &[]).await.unwrap();
     let claimed = store.claim(owner, vec![Candidate::notified(id)], usize::MAX);
     let job = claimed.await.unwrap().jobs.pop().unwrap().unwrap();
     let attempt = AttemptRecord {
         number: 1,
+        stage: Stage::Callback,
         started_at: "2026-11-24T08:00:00Z".parse().unwrap(),
         duration: Duration::from_millis(12),
         class: AttemptClass::Status,
@@ -86,7 +87,7 @@ async fn answered_404(store: &Store, tenant: &str, is_last: bool) -> RequestId {
     };
     let report = report::expected(&spec);
     store
-        .settle(job.claim, Some(&report), settlement)
+        .settle(job.claim, Some(report.clone()), settlement)
         .await
         .unwrap();
     id

@@ -30,7 +30,7 @@ async fn accept(store: &Store, callback: Option<&str>) -> RequestId {
 pub(crate) async fn failed(store: &Store, callback: Option<&str>) -> RequestId {
     let id = accept(store, callback).await;
     let owner = OwnerId::generate();
-    store.register(owner).await.unwrap();
+    store.register(owner, &[]).await.unwrap();
     let mut claimed = store
         .claim(owner, vec![Candidate::notified(id)], usize::MAX)
         .await
@@ -38,6 +38,7 @@ pub(crate) async fn failed(store: &Store, callback: Option<&str>) -> RequestId {
     let job = claimed.jobs.pop().unwrap().unwrap();
     let attempted = AttemptRecord {
         number: 1,
+        stage: Stage::Callback,
         started_at: "2026-11-24T08:00:00Z".parse().unwrap(),
         duration: std::time::Duration::from_millis(12),
         class: AttemptClass::Status,
@@ -52,7 +53,7 @@ pub(crate) async fn failed(store: &Store, callback: Option<&str>) -> RequestId {
         outcome: Outcome::Failed(failure),
     };
     store
-        .settle(job.claim, Some(&report), finish)
+        .settle(job.claim, Some(report.clone()), finish)
         .await
         .unwrap();
     id

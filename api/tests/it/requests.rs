@@ -136,7 +136,7 @@ async fn an_attempt_under_way_is_mentioned_by_the_answer_to_a_delete() {
         .await;
     let id = accepted.json()["request_id"].as_str().unwrap().to_owned();
     let (store, owner) = (&server.app.store, OwnerId::generate());
-    store.register(owner).await.unwrap();
+    store.register(owner, &[]).await.unwrap();
     let notified = vec![Candidate::notified(id.parse().unwrap())];
     let claimed = store.claim(owner, notified, usize::MAX).await.unwrap();
     assert_eq!(claimed.jobs.len(), 1);

@@ -28,7 +28,7 @@ async fn accept(server: &Server) -> RequestId {
 async fn claim(server: &Server, candidate: Candidate, renewed_at: &str) -> Claim {
     let owner = OwnerId::generate();
     let store = &server.app.store;
-    store.register(owner).await.unwrap();
+    store.register(owner, &[]).await.unwrap();
     let update = "UPDATE workers SET renewed_at = ?1 WHERE owner = ?2";
     let values = [renewed_at, &owner.to_string()];
     server.database().execute(update, values).unwrap();
@@ -79,6 +79,7 @@ async fn a_request_waits_for_its_retry_and_for_its_receiver_until_a_time() {
     let server = Server::start(&[]).await;
     let attempt = AttemptRecord {
         number: 1,
+        stage: Stage::Callback,
         started_at: "2026-11-24T08:00:00Z".parse().unwrap(),
         duration: Duration::from_millis(12),
         class: AttemptClass::Status,
@@ -108,7 +109,7 @@ async fn a_request_whose_worker_is_silent_waits_for_the_lease_and_then_in_quaran
     assert_eq!(waits_for(&server, id, "lease").await, Value::Null);
 
     let observer = OwnerId::generate();
-    store.register(observer).await.unwrap();
+    store.register(observer, &[]).await.unwrap();
     let seen = store.renew(observer, 0).await.unwrap();
     let silent = seen.others.into_iter().find(|it| it.owner == lost.owner);
     store.expire(silent.unwrap(), 5).await.unwrap().unwrap();

@@ -1,17 +1,19 @@
-//! A callback attempt and its outcome.
+//! An attempt at the work of a job or at its callback, and the outcome.
 
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-/// A callback attempt with a known outcome, as the job's owner may see it.
+/// An attempt with a known outcome, as the job's owner may see it.
 ///
 /// It contains no response body and no resolved address: the job's owner could use them to explore
 /// the operator's network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attempt {
-    /// The attempt's number within its request, from 1, counted across redeliveries.
+    /// The attempt's number within its request, from 1, counted across stages and redeliveries.
     pub number: u32,
+    /// What it was an attempt at.
+    pub stage: Stage,
     /// When the attempt began: RFC 3339, UTC, with milliseconds.
     pub started_at: String,
     /// Its duration in milliseconds.
@@ -22,6 +24,37 @@ pub struct Attempt {
     pub status: Option<u16>,
     /// What went wrong: one line of limited length.
     pub error: Option<String>,
+}
+
+/// The stage of a job in which an attempt is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Stage {
+    /// The work itself. That of the built-in report is not recorded: it can't fail.
+    Work,
+    /// The callback.
+    Callback,
+}
+
+impl Stage {
+    /// The word in the table and in responses.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Work => "work",
+            Self::Callback => "callback",
+        }
+    }
+}
+
+impl FromStr for Stage {
+    type Err = String;
+
+    fn from_str(word: &str) -> Result<Self, Self::Err> {
+        [Self::Work, Self::Callback]
+            .into_iter()
+            .find(|stage| stage.as_str() == word)
+            .ok_or_else(|| format!("`{word}` is not a stage"))
+    }
 }
 
 /// The outcome of an attempt.

@@ -68,6 +68,11 @@ impl FailureReason {
         Self::WorkTimedOut,
     ];
 
+    /// Whether the work failed, and not what followed it: the callback says so then.
+    pub const fn is_of_work(self) -> bool {
+        matches!(self, Self::WorkFailed | Self::WorkTimedOut)
+    }
+
     /// The word in the table, in responses and in metrics.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -11,7 +11,8 @@
 //! * [`QueueStatus`] is what they have met: each link's state, by its [`RedisTrouble`].
 //!   [`QueueMetrics`] shows it to Prometheus.
 //!
-//! The stream has the key `QUEUE_NAME`. Each store has its own consumer group, so that stores that
+//! The stream has the key `QUEUE_NAME`, and that of each handler beside the report
+//! `QUEUE_NAME:HANDLER`: a worker reads those of the handlers that it serves. Each store has its own consumer group, so that stores that
 //! share a Redis each read all of their own entries and leave the others' alone.
 
 mod acknowledgement;
@@ -28,14 +29,14 @@ mod reader;
 mod status;
 mod trouble;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
 
 use deadpool_redis::PoolError;
 use redis::{Client, IntoConnectionInfo as _, RedisError};
 use thiserror::Error;
 
 use self::connections::Connections;
-use crate::config::QueueSettings;
+use crate::{config::QueueSettings, models::HandlerName};
 
 /// How long a new job is left to its notification before a search of the table claims it.
 pub const NOTIFICATION_GRACE: Duration = Duration::from_secs(1);
@@ -116,6 +117,23 @@ impl Queue {
             store: store.to_owned(),
             length: settings.length,
         })
+    }
+
+    /// The same queue as a reader of jobs of `handler` needs it: a stream of their own.
+    pub fn of_handler(&self, handler: &HandlerName) -> Self {
+        Self {
+            key: self.key_of(handler).into_owned(),
+            ..self.clone()
+        }
+    }
+
+    /// The key of the stream for jobs of `handler`: that of the report is `QUEUE_NAME` itself.
+    fn key_of(&self, handler: &HandlerName) -> Cow<'_, str> {
+        if *handler == HandlerName::REPORT {
+            Cow::Borrowed(&self.key)
+        } else {
+            Cow::Owned(format!("{}:{handler}", self.key))
+        }
     }
 
     /// What the tasks of this process have met so far.

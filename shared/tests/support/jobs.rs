@@ -6,13 +6,13 @@ use jiff::Timestamp;
 use storm_shared::{
     models::{
         AttemptClass, CallbackUrl, EventKind, Failure, FailureReason, Records, ReportName,
-        ReportSpec, Request, RequestId, Status,
+        ReportSpec, Request, RequestId, Stage, Status,
     },
     services::{
-        report::{self, Report},
+        report,
         store::{
             AttemptRecord, Candidate, Capacity, Claim, DueJobs, Expired, Heartbeat, Job, NewJob,
-            Outcome, OwnerId, Scope, Settlement, Store, StoreError, Unredeliverable,
+            Outcome, OwnerId, Scope, Settlement, Store, StoreError, Unredeliverable, WorkResult,
         },
     },
 };
@@ -55,7 +55,7 @@ pub(crate) async fn accept_in_tasks(
 
 pub(crate) async fn new_worker(store: &Store) -> OwnerId {
     let owner = OwnerId::generate();
-    store.register(owner).await.unwrap();
+    store.register(owner, &[]).await.unwrap();
     owner
 }
 
@@ -80,7 +80,7 @@ pub(crate) async fn claim_one(store: &Store, id: RequestId) -> Option<Job> {
 pub(crate) async fn claim_due(store: &Store) -> Vec<Job> {
     let owner = new_worker(store).await;
     let mut due = due_jobs(store, 100).await.due;
-    due.extend(store.suspects(100).await.unwrap());
+    due.extend(store.suspects(&[], 100).await.unwrap());
     claim(store, owner, due).await
 }
 
@@ -90,26 +90,38 @@ pub(crate) async fn claimed(store: &Store) -> Job {
     claim_one(store, id).await.unwrap()
 }
 
-/// Fails the first attempt, with the retry due at once. Returns the stored report.
-pub(crate) async fn fail_attempt(store: &Store, job: &Job) -> Report {
-    let report = report::expected(&job.spec);
+/// The specification of a claimed report.
+pub(crate) fn spec_of(job: &Job) -> ReportSpec {
+    serde_json::from_slice(&job.input).unwrap()
+}
+
+/// The stored result of a claimed job.
+pub(crate) fn stored_result(job: &Job) -> Option<WorkResult> {
+    job.worked.clone().map(Result::unwrap)
+}
+
+/// The result of a claimed report.
+pub(crate) fn result_of(job: &Job) -> WorkResult {
+    WorkResult::of(&report::expected(&spec_of(job)))
+}
+
+/// Fails the first attempt, with the retry due at once. Returns the stored result.
+pub(crate) async fn fail_attempt(store: &Store, job: &Job) -> WorkResult {
+    let result = result_of(job);
     let failed = retry(timeout(1), Duration::ZERO);
     store
-        .settle(job.claim, Some(&report), failed)
+        .settle(job.claim, Some(result.clone()), failed)
         .await
         .unwrap();
-    report
+    result
 }
 
 /// Ends a job with its last attempt.
 pub(crate) async fn finish(store: &Store, job: &Job, last: AttemptRecord, outcome: Outcome) {
-    let report = report::expected(&job.spec);
     let attempt = Some(last);
     let finish = Settlement::Finish { attempt, outcome };
-    store
-        .settle(job.claim, Some(&report), finish)
-        .await
-        .unwrap();
+    let settled = store.settle(job.claim, Some(result_of(job)), finish);
+    settled.await.unwrap();
 }
 
 /// A job that finished with `outcome` after one attempt.
@@ -163,6 +175,7 @@ pub(crate) fn failed(detail: &str) -> Outcome {
 pub(crate) fn attempted(number: u32, class: AttemptClass) -> AttemptRecord {
     AttemptRecord {
         number,
+        stage: Stage::Callback,
         started_at: Timestamp::now(),
         duration: Duration::from_millis(7),
         class,
@@ -211,7 +224,7 @@ pub(crate) async fn event_kinds(store: &Store, id: RequestId) -> Vec<EventKind> 
 }
 
 /// Tries every write under a `claim` that is lost. Each must be refused.
-pub(crate) async fn writes_nothing(store: &Store, claim: Claim, report: &Report) {
+pub(crate) async fn writes_nothing(store: &Store, claim: Claim, result: &WorkResult) {
     let wait = Duration::ZERO;
     for settlement in [
         delivered(),
@@ -223,10 +236,14 @@ pub(crate) async fn writes_nothing(store: &Store, claim: Claim, report: &Report)
             outcome: failed("It answered 500."),
         },
     ] {
-        let settled = store.settle(claim, Some(report), settlement).await;
+        let settled = store.settle(claim, Some(result.clone()), settlement).await;
         assert!(is_claim_lost(&settled), "{settled:?}");
     }
-    assert!(is_claim_lost(&store.store_result(claim, report).await));
+    let failure = Failure::new(FailureReason::WorkFailed, "It answered 500.");
+    for worked in [Ok(result.clone()), Err(failure)] {
+        let stored = store.store_worked(claim, worked, None).await;
+        assert!(is_claim_lost(&stored), "{stored:?}");
+    }
     assert!(is_claim_lost(&store.record_resend(claim, 1).await));
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use storm_shared::models::AttemptClass;
+use storm_shared::models::{AttemptClass, FailureReason};
 
 /// A failed attempt, and whether another one follows.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +17,8 @@ pub struct Failure {
     pub class: AttemptClass,
     /// The HTTP status, if an endpoint has answered.
     pub status: Option<u16>,
+    /// The reason of the job's failure, if this ends it.
+    pub(crate) reason: FailureReason,
 }
 
 /// What follows a failed attempt.
@@ -49,6 +51,7 @@ impl Failure {
             internal_detail: None,
             class: AttemptClass::Failed,
             status: None,
+            reason: FailureReason::WorkFailed,
         }
     }
 }

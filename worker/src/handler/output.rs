@@ -19,7 +19,7 @@ impl Output {
     ///
     /// # Errors
     /// `value` can't be written as JSON: a map with keys that are no strings, for example.
-    pub fn json(value: &impl Serialize) -> Result<Self, InvalidOutput> {
+    pub fn of(value: &impl Serialize) -> Result<Self, InvalidOutput> {
         Ok(Self(serde_json::value::to_raw_value(value)?))
     }
 
@@ -51,11 +51,11 @@ impl Output {
 
     #[expect(clippy::expect_used, reason = "strings are always JSON")]
     fn known(value: &impl Serialize) -> Self {
-        Self::json(value).expect("strings are JSON")
+        Self::of(value).expect("strings are JSON")
     }
 
     /// The JSON.
-    pub fn as_str(&self) -> &str {
-        self.0.get()
+    pub fn json(&self) -> &RawValue {
+        &self.0
     }
 }

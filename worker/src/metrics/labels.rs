@@ -28,8 +28,8 @@ pub enum ParkReason {
     Shortage(Shortage),
 }
 
-// All label values are `&'static str`: only the code can name one, so the number of time series is
-// bounded.
+// All label values but a handler's are `&'static str`: only the code can name one, so the number of
+// time series is bounded.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct SourceLabel {
     pub(super) source: &'static str,
@@ -47,6 +47,13 @@ pub(super) struct ReasonLabel {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct AttemptLabel {
+    pub(super) class: &'static str,
+}
+
+/// There are as many handlers as the settings, or a program's code, name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct WorkLabel {
+    pub(super) handler: String,
     pub(super) class: &'static str,
 }
 

@@ -13,12 +13,14 @@ use super::{
 use crate::delivery::Shortage;
 
 /// The reasons for which a worker fails a job.
-const FAILURES: [FailureReason; 5] = [
+const FAILURES: [FailureReason; 7] = [
     FailureReason::CallbackRefused,
     FailureReason::CallbackFailed,
     FailureReason::InternalError,
     FailureReason::Poison,
     FailureReason::InvalidRow,
+    FailureReason::WorkFailed,
+    FailureReason::WorkTimedOut,
 ];
 
 impl Metrics {
@@ -109,6 +111,11 @@ impl Metrics {
             "callback_attempts",
             "Callback attempts, by class",
             self.attempts.clone(),
+        );
+        own.register(
+            "work_attempts",
+            "Attempts at the work of handlers, by handler and class",
+            self.work_attempts.clone(),
         );
         own.register(
             "parked_jobs",

@@ -14,9 +14,8 @@ use storm_shared::{
     config::Settings,
     memory::Reservation,
     models::{Failure, FailureReason},
-    services::{
-        report::{self, Report},
-        store::{Candidate, Claim, InvalidJob, Job, Outcome, Settlement, Store, StoreError, Work},
+    services::store::{
+        self, Candidate, Claim, InvalidJob, Job, Outcome, Settlement, Store, StoreError, WorkResult,
     },
 };
 use tokio::time::Instant;
@@ -30,17 +29,18 @@ use super::{
     next_due::NextDue,
     parts::Parts,
     repeat::{GivenUp, until_claimed, until_written},
-    shares::{LongRoom, Share, Shares},
+    shares::{LongRoom, Share},
     slots::Slot,
     waits,
+    work::{Ran, Work},
 };
 use crate::{
     delivery::Transport,
     metrics::{ClaimSource, Metrics},
 };
 
-/// The result of a report that takes longer than this is committed before its first callback. For a
-/// quicker one, that write costs more than making the report again after a crash.
+/// The result of work that takes longer than this is committed before its first callback. For a
+/// quicker report, that write costs more than making the report again after a crash.
 const LONG: Duration = Duration::from_secs(1);
 
 /// How far a claim came.
@@ -52,20 +52,37 @@ pub(super) struct Progress {
     pub(super) passed: usize,
 }
 
+/// How a loop claims jobs.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Terms {
+    /// The slots that each job takes.
+    pub(super) slots_per_job: u32,
+    /// Whether the jobs have been due for too long, and pass an open circuit breaker.
+    pub(super) are_overdue: bool,
+    pub(super) source: ClaimSource,
+}
+
 /// What a job takes of its worker until it is settled.
 struct Hold {
-    /// Its input and its stored result.
-    memory: Reservation,
-    share: Option<Share>,
-    slot: Slot,
+    line: InLine,
+    _slot: Slot,
     held: Held,
+}
+
+/// The part of it that changes on the way.
+struct InLine {
+    /// For its input and its result.
+    memory: Reservation,
+    /// `None` if its row is invalid.
+    share: Option<Share>,
+    is_overdue: bool,
 }
 
 /// Processes the jobs that it claims, each in a task of its own.
 pub(super) struct CallbackWorker {
     store: Store,
     lease: Arc<Lease>,
-    shares: Shares,
+    work: Work,
     deliverer: Deliverer,
     next_due: NextDue,
     drain: Drain,
@@ -80,9 +97,13 @@ impl CallbackWorker {
     pub(super) fn new(parts: Parts, transport: Arc<dyn Transport>, settings: &Settings) -> Self {
         Self {
             deliverer: Deliverer::new(transport, &parts, &settings.callback),
+            work: Work::new(
+                parts.handlers.clone(),
+                Arc::clone(&parts.lease),
+                parts.metrics.clone(),
+            ),
             store: parts.store,
             lease: parts.lease,
-            shares: parts.shares,
             next_due: parts.next_due,
             drain: parts.drain,
             drain_timeout: settings.drain_timeout,
@@ -92,8 +113,8 @@ impl CallbackWorker {
         }
     }
 
-    /// Claims `candidates` in one transaction and starts those that it won. `slots` has
-    /// `slots_per_job` for each of them. Long jobs take their place in `long`. Leaves out those
+    /// Claims `candidates` in one transaction and starts those that it won. `slots` has those of
+    /// `terms` for each of them. Long jobs take their place in `long`. Leaves out those
     /// that another call claims, or that still run: the next search finds them, if need be. Stops
     /// where `memory` is used up, which one job may exceed.
     ///
@@ -103,11 +124,11 @@ impl CallbackWorker {
         self: &Arc<Self>,
         candidates: &[Candidate],
         mut slots: Slot,
-        slots_per_job: u32,
         mut memory: Reservation,
         long: &mut LongRoom,
-        source: ClaimSource,
+        terms: Terms,
     ) -> Result<Progress, StoreError> {
+        let source = terms.source;
         let all = |tried| Progress {
             tried,
             passed: candidates.len(),
@@ -165,14 +186,18 @@ impl CallbackWorker {
                 reason = "the caller took slots for each candidate"
             )]
             let slot = slots
-                .split(slots_per_job as usize)
+                .split(terms.slots_per_job as usize)
                 .expect("slots for each candidate");
             // Before the next search, which goes by what is held.
-            let share = job.as_ref().ok().map(|job| self.shares.hold(job, long));
-            let taken = Hold {
+            let share = job.as_ref().ok().map(|job| long.hold(job));
+            let line = InLine {
                 memory: memory.split(job.as_ref().map_or(0, |job| job.bytes)),
                 share,
-                slot,
+                is_overdue: terms.are_overdue,
+            };
+            let taken = Hold {
+                line,
+                _slot: slot,
                 held,
             };
             let processing = Arc::clone(self).process(job, taken, term.clone());
@@ -192,8 +217,11 @@ impl CallbackWorker {
         let claim = claim_of(&claimed);
         let line = async {
             match claimed {
-                Ok(job) => self.run_deliver_settle(&job, &mut taken.share).await,
-                Err(InvalidJob { failure, .. }) => self.settle(claim, None, failed(failure)).await,
+                Ok(job) => self.run_deliver_settle(job, &mut taken.line).await,
+                Err(InvalidJob { failure, .. }) => {
+                    self.settle(claim, None, failed(failure), &self.next_due)
+                        .await
+                }
             }
         };
         let id = claim.id;
@@ -227,28 +255,28 @@ impl CallbackWorker {
         }
         // Only now: a poison suspect keeps its slots, and so its isolation, until its row is
         // settled; and a repeated claim must not take a job that still runs for its own.
-        let Hold {
-            memory,
-            share,
-            slot,
-            held,
-        } = taken;
-        drop((memory, share, slot, held));
+        drop(taken);
     }
 
-    async fn run_deliver_settle(
-        &self,
-        job: &Job,
-        share: &mut Option<Share>,
-    ) -> Result<(), StoreError> {
+    async fn run_deliver_settle(&self, mut job: Job, taken: &mut InLine) -> Result<(), StoreError> {
+        let claim = job.claim;
         let line = async {
-            let report = self.run(job).await?;
-            if let Some(share) = share {
-                share.work_is_done();
-            }
-            let settlement = self.deliverer.deliver(job, &report).await;
-            let time_to_callback = waits::until_callback(job, &settlement);
-            self.settle(job.claim, Some(&report), settlement).await?;
+            let (result, settlement, next_due) = match self.run(&mut job, taken).await? {
+                // The next one to look for it seeks work of its handler.
+                Ran::Settle(settlement) => {
+                    let next_due = taken.share.as_ref().map(Share::next_due);
+                    (None, settlement, next_due.unwrap_or(&self.next_due))
+                }
+                Ran::Worked { worked, attempt } => {
+                    if let Some(share) = &mut taken.share {
+                        share.work_is_done();
+                    }
+                    let settlement = self.deliverer.deliver(&job, &worked, attempt).await;
+                    (worked.ok(), settlement, &self.next_due)
+                }
+            };
+            let time_to_callback = waits::until_callback(&job, &settlement);
+            self.settle(claim, result, settlement, next_due).await?;
             if let Some(time) = time_to_callback {
                 self.metrics.delivered(time);
             }
@@ -258,37 +286,62 @@ impl CallbackWorker {
         // Unwind-safe: the locks that jobs share are taken even if they are poisoned.
         let caught = AssertUnwindSafe(line).catch_unwind().await;
         let Ok(settled) = caught else {
-            error!(id = %job.claim.id, "the job panicked");
-            return self.settle(job.claim, None, failed(panicked())).await;
+            error!(id = %claim.id, "the job panicked");
+            return self
+                .settle(claim, None, failed(panicked()), &self.next_due)
+                .await;
         };
         settled
     }
 
-    /// The report: as an earlier claim stored it, or made now. The result of long work is committed
-    /// before its first callback, so that no crash makes it run again.
-    async fn run(&self, job: &Job) -> Result<Report, StoreError> {
-        if let Some(report) = &job.report {
-            return Ok(report.clone());
+    /// The work: what came of it, as an earlier claim stored it or by an attempt now. It is
+    /// committed before the first callback, so that no crash makes it run again. Only the result of
+    /// quick deterministic work is left to the settlement, and so is that of a job without a
+    /// callback.
+    async fn run(&self, job: &mut Job, taken: &mut InLine) -> Result<Ran, StoreError> {
+        if let Some(worked) = job.worked.take() {
+            return Ok(Ran::Worked {
+                worked,
+                attempt: None,
+            });
         }
-        self.note_long_work(job);
-        let began = Instant::now();
-        let report = report::generate(&job.spec).await;
-        self.metrics.ran(began.elapsed());
-        if job.spec.ideal_duration() > LONG {
-            let write = || self.store.store_result(job.claim, &report);
-            let written = until_written(job.claim.id, write).await;
-            written.map_err(|given_up| given_up.error)?;
+        let expected = self.work.expected(job);
+        self.note_long_work(job, expected);
+        let ran = self.work.attempt(job, taken.is_overdue).await;
+        let Ran::Worked { worked, attempt } = ran else {
+            return Ok(ran);
+        };
+        let bytes = worked.as_ref().map_or(0, |result| result.as_str().len());
+        taken.memory.grow(bytes);
+        let is_left = match &attempt {
+            Some(_) => job.callback.is_none(),
+            None => expected.is_none_or(|expected| expected <= LONG),
+        };
+        if is_left {
+            return Ok(Ran::Worked { worked, attempt });
         }
-        Ok(report)
+        let number = attempt.as_ref().map(|attempt| attempt.number);
+        let write = || {
+            self.store
+                .store_worked(job.claim, worked.clone(), attempt.clone())
+        };
+        let written = until_written(job.claim.id, write).await;
+        written.map_err(|given_up| given_up.error)?;
+        // The attempts at the callback are counted from here on.
+        job.attempts = number.unwrap_or(job.attempts);
+        job.attempts_before = number.unwrap_or(job.attempts_before);
+        Ok(Ran::Worked {
+            worked,
+            attempt: None,
+        })
     }
 
     /// Tells the operator that no drain can finish this work: with a restart more often than the
     /// work takes, it would never end.
-    fn note_long_work(&self, job: &Job) {
-        let work = job.spec.ideal_duration();
-        if work <= self.drain_timeout {
+    fn note_long_work(&self, job: &Job, expected: Option<Duration>) {
+        let Some(work) = expected.filter(|work| *work > self.drain_timeout) else {
             return;
-        }
+        };
         self.metrics.work_longer_than_drain();
         // Relaxed: the flag orders nothing else.
         if !self.has_warned_of_long_work.swap(true, Ordering::Relaxed) {
@@ -308,16 +361,17 @@ impl CallbackWorker {
     async fn settle(
         &self,
         claim: Claim,
-        report: Option<&Report>,
+        result: Option<WorkResult>,
         settlement: Settlement,
+        next_due: &NextDue,
     ) -> Result<(), StoreError> {
-        let write = || self.store.settle(claim, report, settlement.clone());
+        let write = || self.store.settle(claim, result.clone(), settlement.clone());
         let written = until_written(claim.id, write).await;
         written.or_else(|given_up| unless_settled(&settlement, given_up))?;
         match settlement {
             Settlement::Finish { outcome, .. } => {
                 self.metrics.ended(&outcome);
-                if claim.work == Work::Job {
+                if claim.work == store::Work::Job {
                     self.lease.job_ended();
                 }
                 // The target is a name that a LOG filter can select: one line for each job.
@@ -328,7 +382,7 @@ impl CallbackWorker {
             Settlement::Retry { wait, .. }
             | Settlement::Park { wait }
             | Settlement::ParkPaused { wait } => {
-                self.next_due.lower_to(Instant::now() + wait);
+                next_due.lower_to(Instant::now() + wait);
             }
             Settlement::GiveBack => {}
         }

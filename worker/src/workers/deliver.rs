@@ -6,27 +6,21 @@ use hyper::StatusCode;
 use jiff::Timestamp;
 use storm_shared::{
     config::CallbackSettings,
-    models::{AttemptClass, Destination, Failure, FailureReason},
-    services::{
-        report::Report,
-        store::{AttemptRecord, Job, Outcome, Settlement, Store},
-    },
+    models::{AttemptClass, CallbackUrl, Destination, Failure, FailureReason, Stage},
+    services::store::{AttemptRecord, Job, Outcome, Settlement, Store, Worked},
 };
 use tokio::time::Instant;
 use tracing::{debug, info};
 
 use super::{
-    callback_body::callback_body,
-    lease::Lease,
-    origins::{Origins, Signal},
-    parts::Parts,
-    resends::ClaimedResends,
-    schedule::Schedule,
-    shortages::Shortages,
+    lease::Lease, origins::Origins, parts::Parts, resends::ClaimedResends, shortages::Shortages,
 };
 use crate::{
+    breaker::Signal,
     delivery::{AttemptError, Message, Transport},
+    handlers::Handlers,
     metrics::Metrics,
+    schedule::Schedule,
 };
 
 /// Makes callback attempts within the limits of their destinations.
@@ -35,6 +29,7 @@ pub(super) struct Deliverer {
     store: Store,
     lease: Arc<Lease>,
     origins: Origins,
+    handlers: Handlers,
     schedule: Schedule,
     shortages: Shortages,
     metrics: Metrics,
@@ -51,17 +46,36 @@ impl Deliverer {
             store: parts.store.clone(),
             lease: Arc::clone(&parts.lease),
             origins: parts.origins.clone(),
+            handlers: parts.handlers.clone(),
             schedule: Schedule::new(&settings.retry),
             shortages: Shortages::new(parts.metrics.clone()),
             metrics: parts.metrics.clone(),
         }
     }
 
-    /// Makes at most one attempt for `job`, and says how its claim ends.
-    pub(super) async fn deliver(&self, job: &Job, report: &Report) -> Settlement {
-        let Some(url) = &job.callback else {
-            return finish(None, Outcome::Completed); // no callback: the client polls
+    /// Tells the client what came of the work of `job`, by at most one attempt, and says how its
+    /// claim ends. `work` is the attempt at the work to record with that; there is none if there is
+    /// a callback.
+    pub(super) async fn deliver(
+        &self,
+        job: &Job,
+        worked: &Worked,
+        work: Option<AttemptRecord>,
+    ) -> Settlement {
+        let settlement = match &job.callback {
+            Some(url) => self.call_back(job, url, worked).await,
+            None => finish(work, Outcome::Completed), // the client polls
         };
+        match (settlement, worked) {
+            // Why the work failed stays the reason, whether the client could be told or not.
+            (Settlement::Finish { attempt, .. }, Err(failure)) => {
+                finish(attempt, Outcome::Failed(failure.clone()))
+            }
+            (settlement, _) => settlement,
+        }
+    }
+
+    async fn call_back(&self, job: &Job, url: &CallbackUrl, worked: &Worked) -> Settlement {
         let destination = Destination {
             tenant: job.created_by.clone(),
             origin: url.origin().clone(),
@@ -74,9 +88,13 @@ impl Deliverer {
             Ok(admitted) => admitted,
             Err(wait) => return Settlement::Park { wait },
         };
+        let body = match self.handlers.callback_body(job, worked) {
+            Ok(body) => body,
+            Err(invalid) => return finish(None, Outcome::Failed(invalid)),
+        };
         let message = Message {
             id: job.claim.id,
-            body: callback_body(job.claim.id, &job.spec, report),
+            body,
             traceparent: job.traceparent,
         };
         // Checked last: with an old heartbeat, another worker might expire the lease during the
@@ -155,6 +173,7 @@ fn record(
     };
     AttemptRecord {
         number,
+        stage: Stage::Callback,
         started_at,
         duration,
         class: error.map_or(AttemptClass::Success, AttemptError::class),

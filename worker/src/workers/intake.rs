@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use storm_shared::{
     memory::{MemoryBudget, Reservation},
+    models::HandlerName,
     services::{
         queue::{NotificationReader, QueueStatus},
         store::{Candidate, Store, StoreError},
@@ -13,7 +14,7 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use super::{
-    callback_worker::CallbackWorker,
+    callback_worker::{CallbackWorker, Terms},
     drain::Drain,
     next_due::NextDue,
     pauses::KnownPauses,
@@ -21,7 +22,10 @@ use super::{
     slots::Slots,
     watchdog::Watchdog,
 };
-use crate::metrics::ClaimSource;
+use crate::{
+    handlers::{Admission, Gate},
+    metrics::ClaimSource,
+};
 
 /// The most jobs claimed in one transaction. It bounds how long other writers wait for the
 /// database.
@@ -50,6 +54,12 @@ pub(super) struct Intake {
     pub(super) slots: Slots,
     pub(super) memory: MemoryBudget,
     pub(super) shares: Shares,
+    /// The gate of the handler whose jobs are sought; `None` for the common ones.
+    pub(super) gate: Option<Gate>,
+    /// How long a job of a handler may be due before it passes the open gate.
+    pub(super) park_max: Duration,
+    /// The handlers whose suspected poison jobs are claimed, beside the report.
+    pub(super) served: Arc<[HandlerName]>,
     pub(super) pauses: KnownPauses,
     pub(super) drain: Drain,
     /// How often the table is searched at least.
@@ -94,8 +104,13 @@ impl Intake {
         &self,
         candidates: &[Candidate],
         mut long: LongRoom,
-        source: ClaimSource,
+        (source, are_overdue): (ClaimSource, bool),
     ) -> Result<usize, StoreError> {
+        let terms = Terms {
+            slots_per_job: 1,
+            are_overdue,
+            source,
+        };
         let (mut rest, mut tried) = (candidates, 0);
         // Room first: whoever waits for it holds no slots, which the quarantine may collect.
         while !rest.is_empty() && self.room().await.is_some() {
@@ -108,13 +123,17 @@ impl Intake {
                 continue; // another loop has taken the room
             };
             let now = &rest[..slots.num_permits()];
-            let claim = self.worker.claim(now, slots, 1, memory, &mut long, source);
+            let claim = self.worker.claim(now, slots, memory, &mut long, terms);
             let progress = claim.await?;
             self.watchdog.tick();
             tried += progress.tried;
             rest = &rest[progress.passed..];
         }
         Ok(tried)
+    }
+
+    fn admission(&self) -> Admission {
+        self.gate.as_ref().map_or(Admission::All, Gate::admission)
     }
 
     /// Sleeps; `None` at shutdown.
@@ -136,8 +155,9 @@ pub(super) async fn from_notifications(intake: Intake, mut reader: NotificationR
             .read(if is_crowded { BATCH } else { free.min(BATCH) })
             .await;
         intake.watchdog.tick();
-        // The store would refuse the claim, at the cost of a write. The jobs stay in the table.
-        if intake.pauses.hold_everything() {
+        // The store would refuse the claim, at the cost of a write; or the handler fails. The jobs
+        // stay in the table.
+        if intake.pauses.hold_everything() || intake.admission() != Admission::All {
             reader.acknowledge(&entries).await;
             continue;
         }
@@ -146,7 +166,7 @@ pub(super) async fn from_notifications(intake: Intake, mut reader: NotificationR
         let long = notified.clone().filter(|job| job.is_long).count();
         let long = intake.shares.room_for_long(long.min(free));
         let candidates = intake.shares.within(notified, free, &long);
-        let claimed = intake.claim_all(&candidates, long, ClaimSource::Notification);
+        let claimed = intake.claim_all(&candidates, long, (ClaimSource::Notification, false));
         if let Err(error) = claimed.await {
             warn!(%error, "claim failed: the notified jobs stay in the table");
             intake.pause(PAUSE_AFTER_ERROR).await;
@@ -207,10 +227,25 @@ async fn claim_due(
 ) -> Result<Option<Instant>, StoreError> {
     while let Some(free) = intake.free_slots().await {
         next_due.reset();
-        let limit = free.min(BATCH);
+        let admission = intake.admission();
+        let limit = match admission {
+            Admission::Probe => 1,
+            _ => free.min(BATCH),
+        };
         let searched = Instant::now();
         let long = intake.shares.room_for_long(limit);
-        let capacity = intake.shares.capacity(limit, &long);
+        let mut capacity = intake.shares.capacity(limit, &long);
+        let limit = capacity.jobs;
+        if limit == 0 {
+            return Ok(None); // whatever makes room wakes the search
+        }
+        if let Admission::Overdue { probe_in } = admission {
+            capacity.overdue_by = intake.park_max;
+            if let Some(wait) = probe_in {
+                next_due.lower_to(searched + wait);
+            }
+        }
+        let are_overdue = matches!(admission, Admission::Overdue { .. });
         let found = intake.store.due_jobs(capacity).await?;
         intake
             .shares
@@ -221,9 +256,9 @@ async fn claim_due(
             queue_status.note_new_jobs();
         }
         let count = found.due.len();
-        let claimed = intake.claim_all(&found.due, long, ClaimSource::Table);
+        let claimed = intake.claim_all(&found.due, long, (ClaimSource::Table, are_overdue));
         let tried = claimed.await?;
-        if count < limit {
+        if count < limit || admission == Admission::Probe {
             // A job that was settled during the search may be due before those that it found.
             let found = found.next_due.map(|wait| searched + wait);
             return Ok(found.into_iter().chain(next_due.earliest()).min());

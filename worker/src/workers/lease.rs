@@ -14,6 +14,7 @@ use std::{
 };
 
 use storm_shared::{
+    models::HandlerName,
     outage::Outage,
     services::store::{Heartbeat, OwnerId, Pauses, Store, StoreError},
 };
@@ -40,6 +41,8 @@ pub struct Lease {
     length: Duration,
     max_claims: u32,
     in_hand: InHand,
+    /// The handlers that it serves beside the report.
+    served: Vec<HandlerName>,
     pauses: KnownPauses,
     metrics: Metrics,
     state: watch::Sender<State>,
@@ -79,12 +82,14 @@ impl Term {
 impl Lease {
     /// A lease that expires `length` after its last heartbeat; `keep` sends them.
     /// `max_claims` (`MAX_CLAIMS`) decides which jobs of other expired workers are poison. Jobs
-    /// `in_hand` whose clients have cancelled them are stopped. `pauses` follows the heartbeats.
+    /// `in_hand` whose clients have cancelled them are stopped. The worker serves the report and
+    /// the handlers in `served`. `pauses` follows the heartbeats.
     pub fn new(
         store: Store,
         length: Duration,
         max_claims: u32,
         in_hand: InHand,
+        served: Vec<HandlerName>,
         pauses: KnownPauses,
         metrics: Metrics,
     ) -> Arc<Self> {
@@ -98,6 +103,7 @@ impl Lease {
             length,
             max_claims,
             in_hand,
+            served,
             pauses,
             metrics,
             state: watch::Sender::new(state),
@@ -219,7 +225,7 @@ impl Lease {
 
     async fn register(&self) -> Result<(), StoreError> {
         let (owner, begun) = (self.term().owner, Instant::now());
-        self.store.register(owner).await?;
+        self.store.register(owner, &self.served).await?;
         // Before the first claim: a worker that starts must not call a paused origin.
         let pauses = self.store.pauses().await?.into_iter();
         self.note_pauses(pauses.map(|pause| pause.what).collect());

@@ -19,7 +19,6 @@
 //! that has been parked for `CALLBACK_PARK_MAX` is overdue: it passes an open breaker, and goes
 //! before its destination's other jobs where slots are short. So every job gets its attempt.
 
-mod breaker;
 mod holder;
 mod pacer;
 mod state;
@@ -34,10 +33,10 @@ use storm_shared::models::{ClientName, Destination};
 use tokio::{sync::Notify, time::Instant};
 use tracing::{info, warn};
 
-pub(super) use self::breaker::Signal;
 use self::state::{Entrant, State};
 use super::{pauses::KnownPauses, slots::Slots};
 use crate::{
+    breaker::Signal,
     delivery::{ConnectionPermit, TenantPermits},
     metrics::{Metrics, ParkReason},
 };

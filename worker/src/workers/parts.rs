@@ -9,7 +9,7 @@ use super::{
     drain::Drain, in_hand::InHand, lease::Lease, next_due::NextDue, origins::Origins,
     pauses::KnownPauses, shares::Shares, slots::Slots,
 };
-use crate::metrics::Metrics;
+use crate::{handlers::Handlers, metrics::Metrics};
 
 /// Cheap handles; clones share their state.
 #[derive(Clone)]
@@ -21,6 +21,7 @@ pub(super) struct Parts {
     /// For the inputs and results of the claimed jobs.
     pub(super) memory: MemoryBudget,
     pub(super) shares: Shares,
+    pub(super) handlers: Handlers,
     pub(super) origins: Origins,
     pub(super) pauses: KnownPauses,
     pub(super) next_due: NextDue,
@@ -32,6 +33,7 @@ impl Parts {
     pub(super) fn new(
         store: &Store,
         settings: &Settings,
+        handlers: Handlers,
         metrics: &Metrics,
         shutdown: CancellationToken,
     ) -> Self {
@@ -42,7 +44,8 @@ impl Parts {
         let memory = MemoryBudget::new(settings.memory_budget);
         metrics.watch_memory(&memory);
         let pauses = KnownPauses::default();
-        let shares = Shares::new(slots.all(), next_due.clone());
+        let of_handlers: usize = handlers.others().map(|it| it.limits.concurrency).sum();
+        let shares = Shares::common(slots.all(), of_handlers, next_due.clone());
         metrics.watch_slots(slots.permits(), shares.long_permits());
         Self {
             store: store.clone(),
@@ -51,6 +54,7 @@ impl Parts {
                 worker.lease,
                 worker.max_claims,
                 in_hand.clone(),
+                handlers.names(),
                 pauses.clone(),
                 metrics.clone(),
             ),
@@ -64,6 +68,7 @@ impl Parts {
             ),
             pauses,
             shares,
+            handlers,
             slots,
             memory,
             next_due,

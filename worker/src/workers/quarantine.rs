@@ -10,7 +10,10 @@ use std::time::Duration;
 use storm_shared::services::store::StoreError;
 use tracing::warn;
 
-use super::intake::{BATCH, Intake, PAUSE_AFTER_ERROR};
+use super::{
+    callback_worker::Terms,
+    intake::{BATCH, Intake, PAUSE_AFTER_ERROR},
+};
 use crate::metrics::ClaimSource;
 
 /// The first wait for slots.
@@ -58,7 +61,7 @@ enum Claimed {
 
 /// Takes the suspects with the fewest lost claims, and claims as many of them as fit.
 async fn claim_some(intake: &Intake, wait: Duration) -> Result<Claimed, StoreError> {
-    let suspects = intake.store.suspects(BATCH).await?;
+    let suspects = intake.store.suspects(&intake.served, BATCH).await?;
     // Jobs with equal lost claims take equal numbers of slots, so they can share one batch.
     let Some(alike) = suspects
         .chunk_by(|one, next| one.lost_claims == next.lost_claims)
@@ -89,12 +92,15 @@ async fn claim_some(intake: &Intake, wait: Duration) -> Result<Claimed, StoreErr
         .claim(
             &alike[..together],
             slots,
-            slots_per_job,
             memory,
             // Long suspects take what room there is, and wait for none: with a steady supply of
             // long jobs they would wait for ever.
             &mut intake.shares.room_for_long(together),
-            ClaimSource::Quarantine,
+            Terms {
+                slots_per_job,
+                are_overdue: false,
+                source: ClaimSource::Quarantine,
+            },
         )
         .await?;
     Ok(Claimed::Some)

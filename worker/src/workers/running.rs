@@ -19,12 +19,14 @@ use super::{
     drain::Drain,
     intake::{self, Intake},
     lease::Lease,
+    next_due::NextDue,
     parked,
     parts::Parts,
     quarantine, retention,
+    shares::Shares,
     watchdog::Watchdog,
 };
-use crate::{delivery::Transport, metrics::Metrics};
+use crate::{delivery::Transport, handlers::Handlers, metrics::Metrics};
 
 /// How often the write that returns unfinished jobs is tried at the end. Each try may wait for the
 /// database's lock, and the process must exit.
@@ -41,8 +43,8 @@ pub struct Running {
 }
 
 impl Running {
-    /// Starts to claim and process jobs, until `shutdown`. Without a `queue`, jobs are found by
-    /// polling the table.
+    /// Starts to claim and process jobs of `handlers`, until `shutdown`. Without a `queue`, jobs are
+    /// found by polling the table.
     ///
     /// # Panics
     /// Outside of a tokio runtime.
@@ -51,10 +53,11 @@ impl Running {
         queue: Option<&Queue>,
         transport: Arc<dyn Transport>,
         settings: &Settings,
+        handlers: Handlers,
         metrics: &Metrics,
         shutdown: CancellationToken,
     ) -> Self {
-        let parts = Parts::new(store, settings, metrics, shutdown);
+        let parts = Parts::new(store, settings, handlers, metrics, shutdown);
         let mut running = Self {
             lease: Arc::clone(&parts.lease),
             drain: parts.drain.clone(),
@@ -85,6 +88,7 @@ impl Running {
             slots,
             memory,
             shares,
+            handlers,
             origins,
             pauses,
             next_due,
@@ -97,29 +101,52 @@ impl Running {
             Some(_) => intake::INTERVAL,
             None => settings.worker.poll_interval,
         };
-        let mut intake = || Intake {
+        let served: Arc<[_]> = handlers.names().into();
+        let mut intake = |shares: &Shares, gate| Intake {
             worker: Arc::clone(&worker),
             store: store.clone(),
             slots: slots.clone(),
             memory: memory.clone(),
             shares: shares.clone(),
+            gate,
+            park_max: settings.callback.park_max,
+            served: Arc::clone(&served),
             pauses: pauses.clone(),
             drain: drain.clone(),
             interval,
             watchdog: self.new_watchdog(),
         };
-        let (due, suspects) = (intake(), intake());
-        let notified = queue.map(|queue| (intake(), queue.clone()));
-        if let Some((intake, queue)) = notified {
-            // The name of the consumer outlives a lost lease: it only has to be unique among the
-            // workers.
-            let consumer = self.lease.term().owner.to_string();
-            let reader = NotificationReader::new(queue, consumer);
-            self.loops.spawn(intake::from_notifications(intake, reader));
+        let suspects = intake(&shares, None);
+        let common = [(None, shares, next_due.clone())].into_iter();
+        let of_handlers = handlers.others().map(|handler| {
+            let next_due = NextDue::new();
+            let (name, concurrency) = (handler.name.clone(), handler.limits.concurrency);
+            let shares = Shares::of_handler(name, concurrency, next_due.clone());
+            (Some(handler), shares, next_due)
+        });
+        let mut intakes = Vec::new();
+        for (handler, shares, next_due) in common.chain(of_handlers) {
+            let gate = || handler.map(|it| it.gate.clone());
+            let notified = queue.map(|queue| {
+                let queue = handler.map_or(queue.clone(), |it| queue.of_handler(&it.name));
+                (intake(&shares, gate()), queue)
+            });
+            intakes.push((intake(&shares, gate()), next_due, notified));
         }
-        let queue_status = queue.map(|queue| Arc::clone(queue.status()));
-        let table = intake::from_table(due, next_due.clone(), queue_status);
-        self.loops.spawn(table);
+        for (due, next_due, notified) in intakes {
+            let queue_status = notified
+                .as_ref()
+                .map(|(_, queue)| Arc::clone(queue.status()));
+            if let Some((intake, queue)) = notified {
+                // The name of the consumer outlives a lost lease: it only has to be unique among
+                // the workers.
+                let consumer = self.lease.term().owner.to_string();
+                let reader = NotificationReader::new(queue, consumer);
+                self.loops.spawn(intake::from_notifications(intake, reader));
+            }
+            self.loops
+                .spawn(intake::from_table(due, next_due, queue_status));
+        }
         self.loops.spawn(quarantine::from_table(suspects));
         if let Some(keep) = settings.store.retention {
             let lease = Arc::clone(&self.lease);

@@ -12,13 +12,14 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use storm_shared::{
-    models::ClientName,
+    models::{ClientName, HandlerName},
     services::{
         queue::Notification,
-        store::{self, Candidate, Capacity, Job},
+        store::{Candidate, Capacity, Job, Sought},
     },
 };
 use tokio::{
@@ -30,12 +31,14 @@ use super::next_due::NextDue;
 
 type Tenant = Option<ClientName>;
 
-/// The jobs that a worker holds, by tenant, and the room for long ones. Clones share it.
+/// The jobs of a kind that a worker holds, by tenant, and the room for long ones. Clones share it.
 #[derive(Clone)]
 pub(super) struct Shares {
+    sought: Sought,
     slots: usize,
     tenants: Arc<Mutex<Tenants>>,
     long: Arc<Semaphore>,
+    most_long: usize,
     next_due: NextDue,
 }
 
@@ -51,30 +54,52 @@ struct Tenants {
 
 /// Room for long jobs, taken before they are claimed. What is left is free again when it is
 /// dropped.
-pub(super) struct LongRoom(OwnedSemaphorePermit);
+pub(super) struct LongRoom {
+    shares: Shares,
+    room: OwnedSemaphorePermit,
+}
 
 /// A job that counts for its tenant, until it is dropped.
 pub(super) struct Share {
     shares: Shares,
     tenant: Tenant,
+    /// Whether it still counts for its tenant.
+    is_held: bool,
     long: Option<OwnedSemaphorePermit>,
 }
 
 impl Shares {
-    /// Those of a worker with `slots` slots. It wakes the search by `next_due` when there is room
-    /// for a long job again.
-    pub(super) fn new(slots: usize, next_due: NextDue) -> Self {
+    /// Those of a worker with `slots` slots, of which `of_handlers` are kept for the work of
+    /// handlers. It wakes the search by `next_due` when there is room for a long job again.
+    pub(super) fn common(slots: usize, of_handlers: usize, next_due: NextDue) -> Self {
+        let most_long = most_long(slots - of_handlers.min(slots));
+        Self::new(Sought::Common, slots, most_long, next_due)
+    }
+
+    /// Those of a handler that does the work of `concurrency` jobs at a time: each needs room.
+    pub(super) fn of_handler(handler: HandlerName, concurrency: usize, next_due: NextDue) -> Self {
+        Self::new(Sought::WorkOf(handler), concurrency, concurrency, next_due)
+    }
+
+    fn new(sought: Sought, slots: usize, most_long: usize, next_due: NextDue) -> Self {
         Self {
+            sought,
             slots,
             tenants: Arc::default(),
-            long: Arc::new(Semaphore::new(most_long(slots))),
+            long: Arc::new(Semaphore::new(most_long)),
+            most_long,
             next_due,
         }
     }
 
+    /// Whether each of them needs room, until its work is done.
+    fn are_of_handler(&self) -> bool {
+        matches!(self.sought, Sought::WorkOf(_))
+    }
+
     /// The room for long jobs as permits, and their number.
     pub(super) fn long_permits(&self) -> (&Arc<Semaphore>, usize) {
-        (&self.long, most_long(self.slots))
+        (&self.long, self.most_long)
     }
 
     /// Takes the room that there is for up to `jobs` long jobs.
@@ -85,14 +110,24 @@ impl Shares {
         // Another loop may have taken some in between. Its jobs are the long ones then.
         #[expect(clippy::expect_used, reason = "no code closes this semaphore")]
         let permits = permits(room).or_else(|_| permits(0)).expect("never closed");
-        LongRoom(permits)
+        LongRoom {
+            shares: self.clone(),
+            room: permits,
+        }
     }
 
     /// What to search for: up to `jobs` jobs, with room for `long` ones among them.
     pub(super) fn capacity(&self, jobs: usize, long: &LongRoom) -> Capacity {
+        let room = long.room.num_permits();
         Capacity {
-            jobs,
-            long_jobs: long.0.num_permits(),
+            sought: self.sought.clone(),
+            overdue_by: Duration::ZERO,
+            jobs: if self.are_of_handler() {
+                jobs.min(room)
+            } else {
+                jobs
+            },
+            long_jobs: room,
             held: self.lock().held.clone(),
         }
     }
@@ -121,7 +156,7 @@ impl Shares {
         let mut room_for_long = if tenants.long_jobs_wait {
             0
         } else {
-            long.0.num_permits()
+            long.room.num_permits()
         };
         let mut taken = HashMap::<&Tenant, usize>::new();
         let mut candidates = Vec::new();
@@ -146,22 +181,24 @@ impl Shares {
         candidates
     }
 
-    /// Counts `job` for its tenant. A long one takes its place in `long`.
-    pub(super) fn hold(&self, job: &Job, long: &mut LongRoom) -> Share {
-        let tenant = job.created_by.clone();
-        *self.lock().held.entry(tenant.clone()).or_default() += 1;
-        let is_long = job.report.is_none() && store::is_long(&job.spec);
-        Share {
-            shares: self.clone(),
-            tenant,
-            // Without room, it is a suspected poison job, or its notification was wrong.
-            long: is_long.then(|| long.0.split(1)).flatten(),
-        }
-    }
-
     fn lock(&self) -> MutexGuard<'_, Tenants> {
         // No change under this lock can be left half done by a panic.
         self.tenants.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl LongRoom {
+    /// Counts `job` for its tenant. A long one takes its place in this room.
+    pub(super) fn hold(&mut self, job: &Job) -> Share {
+        let tenant = job.created_by.clone();
+        *self.shares.lock().held.entry(tenant.clone()).or_default() += 1;
+        Share {
+            shares: self.shares.clone(),
+            tenant,
+            is_held: true,
+            // Without room, it is a suspected poison job, or its notification was wrong.
+            long: job.is_long.then(|| self.room.split(1)).flatten(),
+        }
     }
 }
 
@@ -184,17 +221,27 @@ impl Tenants {
 }
 
 impl Share {
-    /// The job's work is done: what follows is not long.
+    /// What wakes the search for such jobs.
+    pub(super) fn next_due(&self) -> &NextDue {
+        &self.shares.next_due
+    }
+
+    /// The job's work is done: what follows is not long, and no handler's.
     pub(super) fn work_is_done(&mut self) {
+        if self.shares.are_of_handler() {
+            self.release();
+        }
         if self.long.take().is_some() {
             self.shares.next_due.lower_to(Instant::now());
         }
     }
 }
 
-impl Drop for Share {
-    fn drop(&mut self) {
-        self.work_is_done();
+impl Share {
+    fn release(&mut self) {
+        if !std::mem::take(&mut self.is_held) {
+            return;
+        }
         let mut tenants = self.shares.lock();
         if let Some(held) = tenants.held.get_mut(&self.tenant) {
             *held -= 1;
@@ -205,13 +252,19 @@ impl Drop for Share {
     }
 }
 
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.work_is_done();
+        self.release();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use storm_shared::{
-        models::{Records, ReportName, ReportSpec, RequestId, Traceparent},
+        models::{HandlerName, RequestId, Traceparent},
         services::{
             queue::Notification,
-            report,
             store::{Candidate, Claim, Job, OwnerId, Work},
         },
     };
@@ -221,19 +274,15 @@ mod tests {
     use super::{NextDue, Share, Shares, Tenant};
 
     fn shares(slots: usize) -> Shares {
-        Shares::new(slots, NextDue::new())
+        Shares::common(slots, 0, NextDue::new())
     }
 
     fn tenant(name: &str) -> Tenant {
         (!name.is_empty()).then(|| name.parse().unwrap())
     }
 
-    fn job(name: &str, records: u64) -> Job {
+    fn job(name: &str, is_long: bool) -> Job {
         let id = RequestId::generate();
-        let spec = ReportSpec {
-            report_name: ReportName::try_from("Q1".to_owned()).unwrap(),
-            records: Records::new(records, Records::MAX_ASYNC).unwrap(),
-        };
         Job {
             claim: Claim {
                 id,
@@ -241,8 +290,10 @@ mod tests {
                 owner: OwnerId::NOBODY,
                 number: 1,
             },
-            spec,
-            report: None,
+            handler: HandlerName::REPORT,
+            input: "{}".into(),
+            is_long,
+            worked: None,
             callback: None,
             traceparent: Traceparent::of(id),
             attempts: 0,
@@ -255,10 +306,8 @@ mod tests {
     }
 
     fn hold(shares: &Shares, name: &str, jobs: usize) -> Vec<Share> {
-        let none = &mut shares.room_for_long(0);
-        (0..jobs)
-            .map(|_| shares.hold(&job(name, 1), none))
-            .collect()
+        let mut none = shares.room_for_long(0);
+        (0..jobs).map(|_| none.hold(&job(name, false))).collect()
     }
 
     fn notified(name: &str, is_long: bool) -> Notification {
@@ -320,9 +369,7 @@ mod tests {
             let shares = shares(slots);
             let mut room = shares.room_for_long(slots);
             assert_eq!(shares.capacity(slots, &room).long_jobs, most);
-            let mut held: Vec<_> = (0..most)
-                .map(|_| shares.hold(&job("", 501), &mut room))
-                .collect();
+            let mut held: Vec<_> = (0..most).map(|_| room.hold(&job("", true))).collect();
             let long = [notified("", true), notified("", false)];
             let found = shares.within(long.iter(), 2, &shares.room_for_long(9));
             let is_room = usize::from(slots > most);
@@ -330,9 +377,9 @@ mod tests {
             assert!(shares.next_due.earliest().is_none());
             held[0].work_is_done();
             assert!(shares.next_due.earliest().is_some(), "the search is woken");
-            assert_eq!(shares.room_for_long(9).0.num_permits(), 1);
+            assert_eq!(shares.room_for_long(9).room.num_permits(), 1);
             drop(held);
-            assert_eq!(shares.room_for_long(99).0.num_permits(), most);
+            assert_eq!(shares.room_for_long(99).room.num_permits(), most);
         }
     }
 
@@ -352,12 +399,27 @@ mod tests {
     }
 
     #[test]
-    fn a_job_whose_result_is_stored_takes_no_room_of_a_long_one() {
-        let shares = shares(4);
-        let mut job = job("", 1000);
-        job.report = Some(report::expected(&job.spec));
-        let mut room = shares.room_for_long(1);
-        let _held = shares.hold(&job, &mut room);
-        assert_eq!(room.0.num_permits(), 1);
+    fn a_handlers_jobs_need_room_until_their_work_is_done_and_count_for_their_tenant_until_then() {
+        let next_due = NextDue::new();
+        let shares = Shares::of_handler("pdf".parse().unwrap(), 2, next_due.clone());
+        let mut room = shares.room_for_long(9);
+        assert_eq!(shares.capacity(9, &room).jobs, 2);
+        let mut held: Vec<_> = (0..2).map(|_| room.hold(&job("a", true))).collect();
+        drop(room);
+        assert_eq!(shares.capacity(9, &shares.room_for_long(9)).jobs, 0);
+        assert!(next_due.earliest().is_none());
+        held[0].work_is_done();
+        assert!(next_due.earliest().is_some(), "the search is woken");
+        let capacity = shares.capacity(9, &shares.room_for_long(9));
+        assert_eq!((capacity.jobs, capacity.held[&tenant("a")]), (1, 1));
+        drop(held);
+        let capacity = shares.capacity(9, &shares.room_for_long(9));
+        assert_eq!((capacity.jobs, capacity.held.len()), (2, 0));
+    }
+
+    #[test]
+    fn what_handlers_may_hold_is_left_out_of_the_room_for_long_reports() {
+        let shares = Shares::common(16, 8, NextDue::new());
+        assert_eq!(shares.room_for_long(99).room.num_permits(), 6);
     }
 }

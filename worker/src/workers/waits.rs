@@ -44,8 +44,7 @@ mod tests {
     use jiff::Timestamp;
     use storm_shared::{
         models::{
-            AttemptClass, Failure, FailureReason, Records, ReportName, ReportSpec, RequestId,
-            Traceparent,
+            AttemptClass, Failure, FailureReason, HandlerName, RequestId, Stage, Traceparent,
         },
         services::store::{AttemptRecord, Claim, Job, Outcome, OwnerId, Settlement, Work},
     };
@@ -63,11 +62,10 @@ mod tests {
                 owner: OwnerId::NOBODY,
                 number,
             },
-            spec: ReportSpec {
-                report_name: ReportName::try_from("Q1".to_owned()).unwrap(),
-                records: Records::new(1, Records::MAX_ASYNC).unwrap(),
-            },
-            report: None,
+            handler: HandlerName::REPORT,
+            input: "{}".into(),
+            is_long: false,
+            worked: None,
             callback: None,
             traceparent: Traceparent::of(id),
             attempts: 0,
@@ -82,6 +80,7 @@ mod tests {
     fn attempt(started_at: Timestamp) -> AttemptRecord {
         AttemptRecord {
             number: 1,
+            stage: Stage::Callback,
             started_at,
             duration: SECOND,
             class: AttemptClass::Success,

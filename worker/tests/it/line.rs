@@ -12,6 +12,7 @@ use storm_shared::{
 };
 use storm_worker::{
     delivery::{AttemptError, ConnectionPermit, Message, Resends, Transport},
+    handlers::Handlers,
     metrics::Metrics,
     workers::Running,
 };
@@ -85,6 +86,7 @@ impl Started {
             None,
             Arc::new(transport),
             &settings,
+            Handlers::without_code(&settings),
             &Metrics::new(),
             shutdown.clone(),
         );

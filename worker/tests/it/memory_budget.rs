@@ -43,7 +43,7 @@ async fn suspect(store: &Store, url: &str) -> RequestId {
     let (id, _) = accept(store, url, Duration::from_hours(1)).await;
     let [dead, other] = [(); 2].map(|()| OwnerId::generate());
     for owner in [dead, other] {
-        store.register(owner).await.unwrap();
+        store.register(owner, &[]).await.unwrap();
     }
     let claimed = store.claim(dead, vec![Candidate::notified(id)], usize::MAX);
     assert_eq!(claimed.await.unwrap().jobs.len(), 1);

@@ -128,7 +128,7 @@ async fn a_refusal_is_recorded_in_full_and_only_its_class_is_public() {
 /// What the worker has ended, as its heartbeat says that begins after this call.
 async fn ended_by_heartbeat(stack: &Stack) -> u64 {
     let observer = OwnerId::generate();
-    stack.store.register(observer).await.unwrap();
+    stack.store.register(observer, &[]).await.unwrap();
     let beat = async || stack.store.renew(observer, 0).await.unwrap().others[0].beat;
     // One may have begun before.
     let enough = beat().await + 2;

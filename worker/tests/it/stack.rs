@@ -90,7 +90,7 @@ impl Stack {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
-        let worker = tokio::spawn(storm_worker::run(
+        let worker = tokio::spawn(storm_worker::Builder::new().run(
             listener,
             settings.clone(),
             Arc::new(resolver),

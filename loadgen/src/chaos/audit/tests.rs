@@ -61,7 +61,7 @@ async fn accept(store: &Store, callback: Option<CallbackUrl>) -> RequestId {
 }
 
 async fn claim(store: &Store, owner: OwnerId, id: RequestId) -> Claim {
-    store.register(owner).await.unwrap();
+    store.register(owner, &[]).await.unwrap();
     let candidates = vec![Candidate::notified(id)];
     let claimed = store.claim(owner, candidates, usize::MAX).await;
     claimed.unwrap().jobs.pop().unwrap().unwrap().claim
@@ -92,12 +92,12 @@ async fn every_change_by_the_store_is_logged() {
     let owner = OwnerId::generate();
     let claim = claim(store, owner, id).await;
     let report = expected(&spec());
-    store.store_result(claim, &report).await.unwrap();
+    store.store_worked(claim, Ok(report.clone()), None).await.unwrap();
     let finish = Settlement::Finish {
         attempt: None,
         outcome: Outcome::Completed,
     };
-    store.settle(claim, Some(&report), finish).await.unwrap();
+    store.settle(claim, Some(report.clone()), finish).await.unwrap();
     assert_eq!(audit.unfinished().await.unwrap(), 0);
 
     let records = audit.records().await.unwrap();
@@ -136,7 +136,7 @@ async fn every_change_of_a_redelivery_is_logged_with_its_outcome() {
     let failure = Failure::new(FailureReason::CallbackFailed, "");
     let failed = finish(1, AttemptClass::Timeout, Outcome::Failed(failure));
     let report = expected(&spec());
-    store.settle(claimed, Some(&report), failed).await.unwrap();
+    store.settle(claimed, Some(report.clone()), failed).await.unwrap();
 
     let mut number = 1_u32;
     for (class, outcome) in [
@@ -161,7 +161,7 @@ async fn every_change_of_a_redelivery_is_logged_with_its_outcome() {
             _ => Outcome::Failed(Failure::new(FailureReason::CallbackFailed, "")),
         };
         let end = finish(number, class, result);
-        store.settle(claim, Some(&report), end).await.unwrap();
+        store.settle(claim, Some(report.clone()), end).await.unwrap();
         assert_eq!(audit.unfinished().await.unwrap(), 0);
 
         let records = audit.records().await.unwrap();
@@ -190,6 +190,7 @@ async fn every_change_of_a_redelivery_is_logged_with_its_outcome() {
 fn finish(number: u32, class: AttemptClass, outcome: Outcome) -> Settlement {
     let attempt = AttemptRecord {
         number,
+        stage: Stage::Callback,
         started_at: Timestamp::now(),
         duration: Duration::ZERO,
         class,
@@ -281,7 +282,7 @@ async fn a_recorded_resend_is_read_as_an_event() {
 async fn heartbeats_of_a_worker_increase() {
     let Audited { store, audit, .. } = &audited().await;
     let owner = OwnerId::generate();
-    store.register(owner).await.unwrap();
+    store.register(owner, &[]).await.unwrap();
     let first = audit.heartbeats().await.unwrap();
     store.renew(owner, 0).await.unwrap();
     let second = audit.heartbeats().await.unwrap();

@@ -2,7 +2,7 @@
 
 use crate::{
     models::{ClientName, RequestId},
-    services::store::{NewJob, is_long},
+    services::store::NewJob,
 };
 
 /// A hint that a job was accepted, with what a worker needs in order to be fair before it claims
@@ -13,7 +13,7 @@ pub struct Notification {
     pub id: RequestId,
     /// The client name of the token that submitted it; `None` without authentication.
     pub tenant: Option<ClientName>,
-    /// Whether the job is long: [`is_long`].
+    /// Whether the job is long.
     pub is_long: bool,
 }
 
@@ -23,7 +23,7 @@ impl Notification {
         Self {
             id: job.id,
             tenant: job.created_by.clone(),
-            is_long: is_long(&job.spec),
+            is_long: job.is_long,
         }
     }
 }

@@ -8,7 +8,7 @@ use std::{
 use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
 
 use super::{Notification, Queue, QueueError, link::Link, status::QueueStatus};
-use crate::models::ClientName;
+use crate::models::{ClientName, HandlerName};
 
 /// Capacity of the channel. Notifications beyond it are dropped: workers find those rows in the
 /// table.
@@ -27,7 +27,7 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 /// Notifies workers of new jobs. Clones share one task.
 #[derive(Clone)]
 pub struct Notifier {
-    notifications: mpsc::Sender<Notification>,
+    notifications: mpsc::Sender<(HandlerName, Notification)>,
     status: Arc<QueueStatus>,
     task: Arc<Mutex<Option<JoinHandle<()>>>>,
 }
@@ -46,10 +46,19 @@ impl Notifier {
         }
     }
 
-    /// Queues a notification. Never waits: drops it if the channel is full.
+    /// Queues a notification of a report. Never waits: drops it if the channel is full.
     pub fn notify(&self, notification: impl Into<Notification>) {
+        self.notify_of(HandlerName::REPORT, notification.into());
+    }
+
+    /// The same of a job of `handler`, which goes into the handler's own stream.
+    pub fn notify_of(&self, handler: HandlerName, notification: Notification) {
         // A full channel means that Redis is slow or down. Workers then take jobs from the table.
-        if self.notifications.try_send(notification.into()).is_err() {
+        if self
+            .notifications
+            .try_send((handler, notification))
+            .is_err()
+        {
             self.status.overflowed.add(1);
         }
     }
@@ -73,7 +82,11 @@ impl Notifier {
     }
 }
 
-async fn run(queue: Queue, mut link: Link, mut queued: mpsc::Receiver<Notification>) {
+async fn run(
+    queue: Queue,
+    mut link: Link,
+    mut queued: mpsc::Receiver<(HandlerName, Notification)>,
+) {
     let mut batch = Vec::with_capacity(BATCH);
     let mut wait = Duration::ZERO; // the first check comes at once
     loop {
@@ -102,18 +115,24 @@ async fn run(queue: Queue, mut link: Link, mut queued: mpsc::Receiver<Notificati
     }
 }
 
-async fn push(queue: &Queue, notifications: &[Notification]) -> Result<(), QueueError> {
+async fn push(
+    queue: &Queue,
+    notifications: &[(HandlerName, Notification)],
+) -> Result<(), QueueError> {
     // A pipeline, not MULTI: each entry is a hint of its own, and a part of them helps, too.
     let mut pipeline = redis::Pipeline::with_capacity(notifications.len());
-    for Notification {
-        id,
-        tenant,
-        is_long,
-    } in notifications
+    for (
+        handler,
+        Notification {
+            id,
+            tenant,
+            is_long,
+        },
+    ) in notifications
     {
         pipeline
             .cmd("XADD")
-            .arg(&queue.key)
+            .arg(&*queue.key_of(handler))
             // Approximate trimming: Redis drops whole nodes, which is cheaper than an exact length.
             .arg("MAXLEN")
             .arg("~")

@@ -3,7 +3,8 @@
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
-use crate::models::{CallbackUrl, ReportSpec, RequestId};
+use super::job::NewJob;
+use crate::models::{CallbackUrl, HandlerName, ReportSpec, RequestId};
 
 /// What became of a submission.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +19,9 @@ pub enum Acceptance {
         /// milliseconds.
         expected_at: Timestamp,
     },
+    /// The job is for a handler, and a worker of the release before still runs, which would take it
+    /// for a report. Nothing was written.
+    OldWorkers,
     /// Its idempotency key has stored another submission, or one whose request was erased since:
     /// whether it was the same is not known any more. Nothing was written.
     Conflicting,
@@ -31,9 +35,35 @@ pub enum Acceptance {
 pub(super) struct Fingerprint([u8; 32]);
 
 impl Fingerprint {
+    /// That of a job.
+    pub(super) fn of(job: &NewJob) -> Self {
+        let callback = job.callback.as_ref();
+        let spec = Some(&job.handler)
+            .filter(|handler| **handler == HandlerName::REPORT)
+            .and_then(|_| serde_json::from_str(&job.input).ok());
+        match spec {
+            Some(spec) => Self::of_report(&spec, callback),
+            None => Self::of_payload(&job.handler, &job.input, callback),
+        }
+    }
+
+    /// Of 64 bits that are 1, which no report's name has as its length, the handler's name and a
+    /// zero byte, the payload's length in bytes (64 bits, big-endian), the payload as it was sent,
+    /// and the callback URL as it was sent, or nothing.
+    fn of_payload(handler: &HandlerName, payload: &str, callback: Option<&CallbackUrl>) -> Self {
+        let hash = Sha256::new()
+            .chain_update([0xff; 8])
+            .chain_update(handler.as_str())
+            .chain_update([0])
+            .chain_update((payload.len() as u64).to_be_bytes())
+            .chain_update(payload)
+            .chain_update(callback.map_or("", CallbackUrl::as_str));
+        Self(hash.finalize().into())
+    }
+
     /// Of the name's length in bytes (64 bits, big-endian), the name, the number of records (32
     /// bits, big-endian), and the callback URL as it was sent, or nothing.
-    pub(super) fn of(spec: &ReportSpec, callback: Option<&CallbackUrl>) -> Self {
+    fn of_report(spec: &ReportSpec, callback: Option<&CallbackUrl>) -> Self {
         let name = spec.report_name.as_str();
         let hash = Sha256::new()
             .chain_update((name.len() as u64).to_be_bytes())
@@ -52,8 +82,13 @@ impl Fingerprint {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::value::RawValue;
+
     use super::Fingerprint;
-    use crate::models::{CallbackUrl, Records, ReportName, ReportSpec};
+    use crate::{
+        models::{CallbackUrl, Records, ReportName, ReportSpec, RequestId},
+        services::store::NewJob,
+    };
 
     fn fingerprint(name: &str, records: u64, callback: Option<&str>) -> Fingerprint {
         let spec = ReportSpec {
@@ -61,7 +96,14 @@ mod tests {
             records: Records::new(records, Records::MAX_ASYNC).unwrap(),
         };
         let callback = callback.map(|url| CallbackUrl::parse(url).unwrap());
-        Fingerprint::of(&spec, callback.as_ref())
+        Fingerprint::of(&NewJob::new(RequestId::generate(), &spec, callback))
+    }
+
+    fn of_payload(handler: &str, payload: &str, callback: Option<&str>) -> Fingerprint {
+        let payload = RawValue::from_string(payload.to_owned()).unwrap();
+        let callback = callback.map(|url| CallbackUrl::parse(url).unwrap());
+        let (handler, id) = (handler.parse().unwrap(), RequestId::generate());
+        Fingerprint::of(&NewJob::for_handler(handler, id, &payload, callback))
     }
 
     #[test]
@@ -96,6 +138,11 @@ mod tests {
             fingerprint("a", 1, Some("http://example.com/")),
             fingerprint("a", 1, Some("http://example.com:80/")),
             fingerprint("a", 1, Some("http://example.com")),
+            of_payload("a", "1", None),
+            of_payload("b", "1", None),
+            of_payload("a", "1 ", Some("http://example.com/")),
+            of_payload("a", "1", Some("http://example.com/")),
+            of_payload("a", r#"{"report_name":"a","records":1}"#, None),
         ];
         for (at, one) in all.iter().enumerate() {
             assert!(!all[at + 1..].contains(one), "{at}");

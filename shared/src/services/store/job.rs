@@ -1,17 +1,19 @@
 //! A job: as it is accepted, claimed, and settled. Value types, no SQL.
 
-use std::{any::Any, sync::Arc, time::Duration};
+use std::{any::Any, borrow::Borrow, fmt, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::value::RawValue;
 
-use super::lease::OwnerId;
+use super::{lease::OwnerId, look::is_long};
 use crate::{
     memory::Reservation,
     models::{
-        AttemptClass, CallbackUrl, ClientName, Failure, IdempotencyKey, ReportSpec, RequestId,
-        Traceparent, Transition,
+        AttemptClass, CallbackUrl, ClientName, Failure, HandlerName, IdempotencyKey, ReportSpec,
+        RequestId, Stage, Traceparent, Transition,
     },
-    services::report::Report,
 };
 
 /// A new async job.
@@ -24,8 +26,13 @@ pub struct NewJob {
     /// How long the job is left to its notification: only then may it be claimed from the table.
     /// Zero without one.
     pub notification_grace: Duration,
-    /// The report to generate.
-    pub spec: ReportSpec,
+    /// The handler that does the work.
+    pub handler: HandlerName,
+    /// What it gets: JSON, stored as it is.
+    pub input: Arc<str>,
+    /// Whether the work is expected to take long: [`is_long`]. That of every handler but the
+    /// report's is.
+    pub is_long: bool,
     /// The callback URL; if `None`, the client polls.
     pub callback: Option<CallbackUrl>,
     /// The caller's trace context; if `None`, the job starts a trace of its own.
@@ -47,16 +54,59 @@ pub struct NewJob {
 pub type Held = Arc<dyn Any + Send + Sync>;
 
 impl NewJob {
-    /// A job that is submitted now, without a notification, a client name, a caller's trace, an
+    /// A report that is submitted now, without a notification, a client name, a caller's trace, an
     /// idempotency key and a reservation of memory. It is expected to start at once.
-    pub fn new(id: RequestId, spec: ReportSpec, callback: Option<CallbackUrl>) -> Self {
+    pub fn new(
+        id: RequestId,
+        spec: impl Borrow<ReportSpec>,
+        callback: Option<CallbackUrl>,
+    ) -> Self {
+        let spec = spec.borrow();
         let created_at = Timestamp::now();
+        Self {
+            expected_at: expected_at(created_at, spec.ideal_duration()),
+            is_long: is_long(spec),
+            ..Self::of(
+                HandlerName::REPORT,
+                id,
+                to_json(spec).into(),
+                callback,
+                created_at,
+            )
+        }
+    }
+
+    /// The same for another handler. When it should be done is not known: at once.
+    pub fn for_handler(
+        handler: HandlerName,
+        id: RequestId,
+        payload: &RawValue,
+        callback: Option<CallbackUrl>,
+    ) -> Self {
+        Self::of(
+            handler,
+            id,
+            payload.get().into(),
+            callback,
+            Timestamp::now(),
+        )
+    }
+
+    fn of(
+        handler: HandlerName,
+        id: RequestId,
+        input: Arc<str>,
+        callback: Option<CallbackUrl>,
+        created_at: Timestamp,
+    ) -> Self {
         Self {
             id,
             created_at,
-            expected_at: expected_at(created_at, Duration::ZERO, &spec),
+            expected_at: created_at,
             notification_grace: Duration::ZERO,
-            spec,
+            handler,
+            input,
+            is_long: true,
             callback,
             traceparent: None,
             created_by: None,
@@ -67,16 +117,65 @@ impl NewJob {
     }
 }
 
-/// When a job should be done that was submitted at `created_at`, and waits for a worker for `wait`.
-pub fn expected_at(created_at: Timestamp, wait: Duration, spec: &ReportSpec) -> Timestamp {
-    let takes = wait.saturating_add(spec.ideal_duration());
+/// When a job should be done that was submitted at `created_at`, and is expected to take `takes`
+/// from then on.
+pub fn expected_at(created_at: Timestamp, takes: Duration) -> Timestamp {
     created_at.saturating_add(takes).unwrap_or(Timestamp::MAX)
+}
+
+/// The result of a job's work: JSON. Clones share the text.
+#[derive(Clone, PartialEq, Eq)]
+pub struct WorkResult(Arc<str>);
+
+impl WorkResult {
+    /// `model` as JSON.
+    pub fn of(model: &impl Serialize) -> Self {
+        Self(to_json(model).into())
+    }
+
+    /// A text that is JSON already.
+    pub fn from_json(json: &RawValue) -> Self {
+        Self(json.get().into())
+    }
+
+    /// A stored text.
+    ///
+    /// # Errors
+    /// The text is not JSON.
+    pub(super) fn stored(text: &[u8]) -> Result<Self, serde_json::Error> {
+        serde_json::from_slice::<&RawValue>(text).map(Self::from_json)
+    }
+
+    /// The JSON.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+// A result must not get into a log.
+impl fmt::Debug for WorkResult {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "WorkResult({} bytes)", self.0.len())
+    }
+}
+
+/// What came of a job's work: its result, or why it failed for good.
+pub type Worked = Result<WorkResult, Failure>;
+
+/// The JSON of a model.
+#[expect(
+    clippy::expect_used,
+    reason = "serialising fails only for maps with non-string keys and failing Serialize impls; no \
+              model has either"
+)]
+pub(super) fn to_json(model: &impl Serialize) -> String {
+    serde_json::to_string(model).expect("a model serialises to JSON")
 }
 
 /// What a worker claims and settles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Work {
-    /// A job: its report, and then its callback.
+    /// A job: its handler's work, and then its callback.
     Job,
     /// A new series of callback attempts for a job that has ended. It is `PENDING` or `PROCESSING`
     /// until it ends; the job keeps its status meanwhile.
@@ -138,17 +237,22 @@ pub struct Claim {
 pub struct Job {
     /// The claim that every write names.
     pub claim: Claim,
-    /// The report to generate.
-    pub spec: ReportSpec,
-    /// The stored report, if an earlier claim generated it.
-    pub report: Option<Report>,
+    /// The handler that does the work.
+    pub handler: HandlerName,
+    /// What it gets: JSON, as it was submitted.
+    pub input: Bytes,
+    /// Whether the work is still to be done, and was expected to take long.
+    pub is_long: bool,
+    /// What came of the work, if it is stored. `None`: it is to be done.
+    pub worked: Option<Worked>,
     /// The callback URL; if `None`, the client polls.
     pub callback: Option<CallbackUrl>,
     /// The trace context. Derived from the id if the caller sent none.
     pub traceparent: Traceparent,
-    /// Callback attempts with a known outcome.
+    /// Attempts with a known outcome: at the work, and then at the callback.
     pub attempts: u32,
-    /// How many of them were made in earlier series: not 0 in a redelivery.
+    /// How many of them were made before this series of callback attempts: at the work, and in
+    /// earlier series.
     pub attempts_before: u32,
     /// The client name of the token that submitted it; `None` without authentication.
     pub created_by: Option<ClientName>,
@@ -181,11 +285,13 @@ pub struct InvalidJob {
     pub failure: Failure,
 }
 
-/// A callback attempt to record together with the job's new state.
+/// An attempt to record together with the job's new state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AttemptRecord {
     /// Number of the attempt within its request, from 1, including redeliveries.
     pub number: u32,
+    /// What it was an attempt at.
+    pub stage: Stage,
     /// Start time.
     pub started_at: Timestamp,
     /// Duration.
@@ -203,7 +309,8 @@ pub struct AttemptRecord {
 impl AttemptRecord {
     /// Whether the receiver may have received this callback and may receive it again.
     pub(super) fn may_repeat(&self) -> bool {
-        !matches!(self.class, AttemptClass::Success | AttemptClass::Refused)
+        self.stage == Stage::Callback
+            && !matches!(self.class, AttemptClass::Success | AttemptClass::Refused)
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::job::Candidate;
-use crate::models::{ClientName, ReportSpec};
+use crate::models::{ClientName, HandlerName, ReportSpec};
 
 /// A job is long if its work is expected to take more than this.
 const LONG_JOB: Duration = Duration::from_secs(5);
@@ -17,21 +17,36 @@ pub fn is_long(spec: &ReportSpec) -> bool {
     spec.ideal_duration() > LONG_JOB
 }
 
+/// Which jobs a search is for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Sought {
+    /// Reports, and what any worker can do: callbacks of jobs whose work is done, redeliveries.
+    Common,
+    /// Jobs whose work this handler is to do.
+    WorkOf(HandlerName),
+}
+
 /// What a worker can take on, and whose jobs it holds.
 #[derive(Clone, Debug)]
 pub struct Capacity {
+    /// Of which jobs.
+    pub sought: Sought,
+    /// Only jobs that have been due for this long. Zero: all that are due.
+    pub overdue_by: Duration,
     /// The most jobs to find.
     pub jobs: usize,
-    /// The most long jobs among them.
+    /// The most long reports among them.
     pub long_jobs: usize,
     /// The jobs that the worker holds already, by tenant; `None` are those without a client name.
     pub held: HashMap<Option<ClientName>, usize>,
 }
 
 impl Capacity {
-    /// That of a worker that holds nothing: up to `jobs`, long or not.
+    /// That of a worker that holds nothing: up to `jobs` common ones, long or not.
     pub fn of(jobs: usize) -> Self {
         Self {
+            sought: Sought::Common,
+            overdue_by: Duration::ZERO,
             jobs,
             long_jobs: jobs,
             held: HashMap::new(),

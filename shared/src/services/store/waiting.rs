@@ -222,6 +222,7 @@ mod tests {
         };
         let failed = |error: Option<&str>| Attempt {
             number: 2,
+            stage: Stage::Callback,
             started_at: String::new(),
             duration_ms: 7,
             class: AttemptClass::Status,

@@ -7,7 +7,7 @@ use storm_shared::{
     models::{AttemptClass, RequestId},
     services::{
         report::Report,
-        store::{Job, Outcome, Scope, Settlement, Store, Work},
+        store::{Job, Outcome, Scope, Settlement, Store, Work, WorkResult},
     },
 };
 
@@ -28,49 +28,53 @@ on_every_engine! {
 }
 
 /// A report of about a million bytes.
-fn large() -> Report {
+fn large_report() -> Report {
     Report {
         report_id: uuid::Uuid::nil(),
         checksum: "c".repeat(1_000_000),
     }
 }
 
-async fn stored_result(store: &Store, id: RequestId) -> Report {
+fn large() -> WorkResult {
+    WorkResult::of(&large_report())
+}
+
+async fn found_result(store: &Store, id: RequestId) -> WorkResult {
     let result = row(store, id).await.result_payload.unwrap();
-    serde_json::from_str(result.get()).unwrap()
+    WorkResult::from_json(&result)
 }
 
 /// A job with a large result whose first attempt has failed; it is due now.
 async fn due_with_result(store: &Store) -> Job {
     let job = claimed(store).await;
-    store.store_result(job.claim, &large()).await.unwrap();
+    store
+        .store_worked(job.claim, Ok(large()), None)
+        .await
+        .unwrap();
     let retry = Settlement::Retry {
         attempt: timeout(1),
         wait: Duration::ZERO,
     };
-    store
-        .settle(job.claim, Some(&large()), retry)
-        .await
-        .unwrap();
+    store.settle(job.claim, Some(large()), retry).await.unwrap();
     job
 }
 
 async fn a_large_result_is_found_claimed_and_redelivered_as_it_was_stored(database: TestDatabase) {
     let store = database.open().await;
     let id = due_with_result(&store).await.claim.id;
-    assert_eq!(stored_result(&store, id).await, large());
+    assert_eq!(found_result(&store, id).await, large());
     let job = claim_due(&store).await.pop().unwrap();
-    assert_eq!(job.report, Some(large()));
+    assert_eq!(stored_result(&job), Some(large()));
     let end = Settlement::Finish {
         attempt: Some(attempted(2, AttemptClass::Success)),
         outcome: Outcome::Completed,
     };
-    store.settle(job.claim, Some(&large()), end).await.unwrap();
-    assert_eq!(stored_result(&store, id).await, large());
+    store.settle(job.claim, Some(large()), end).await.unwrap();
+    assert_eq!(found_result(&store, id).await, large());
     redeliver(&store, id).await.unwrap();
     let again = claim_due(&store).await.pop().unwrap();
     assert_eq!((again.claim.id, again.claim.work), (id, Work::Redelivery));
-    assert_eq!(again.report, Some(large()));
+    assert_eq!(stored_result(&again), Some(large()));
     // It is stored once.
     assert_eq!(database.large_bodies().await, 1);
 }
@@ -78,12 +82,12 @@ async fn a_large_result_is_found_claimed_and_redelivered_as_it_was_stored(databa
 async fn a_large_result_of_a_sync_request_is_found(database: TestDatabase) {
     let store = database.open().await;
     let (id, at) = (RequestId::generate(), Timestamp::now());
-    let (spec, report) = (spec(), large());
+    let (spec, report) = (spec(), large_report());
     for _ in 0..2 {
         let recorded = store.record_sync(id, at, &spec, None, Ok(&report));
         recorded.await.unwrap();
     }
-    assert_eq!(stored_result(&store, id).await, large());
+    assert_eq!(found_result(&store, id).await, large());
     assert_eq!(database.large_bodies().await, 1);
 }
 
@@ -92,21 +96,20 @@ async fn a_large_body_goes_with_its_request(database: TestDatabase) {
     let unfinished = due_with_result(&store).await.claim.id;
     let job = claimed(&store).await;
     store
-        .settle(job.claim, Some(&large()), delivered())
+        .settle(job.claim, Some(large()), delivered())
         .await
         .unwrap();
     assert_eq!(database.large_bodies().await, 2);
     let swept = store.sweep(Duration::ZERO, None).await.unwrap();
     assert_eq!(swept.deleted, 1);
     assert_eq!(database.large_bodies().await, 1);
-    assert_eq!(stored_result(&store, unfinished).await, large());
+    assert_eq!(found_result(&store, unfinished).await, large());
 }
 
 async fn an_erased_request_has_no_large_body(database: TestDatabase) {
     let store = database.open().await;
     let job = claimed(&store).await;
-    let (report, end) = (large(), delivered());
-    let settled = store.settle(job.claim, Some(&report), end);
+    let settled = store.settle(job.claim, Some(large()), delivered());
     settled.await.unwrap();
     let erased = store.erase(Scope::All, job.claim.id).await.unwrap();
     erased.unwrap();

@@ -4,20 +4,17 @@ use std::time::Duration;
 
 use storm_shared::{
     models::{CallbackUrl, FailureReason, RequestId, Status},
-    services::{
-        report,
-        store::{
-            Acted, Applied, Bulk, BulkAction, Job, NewJob, Outcome, Selected, Selection,
-            SelectionPage, Settlement, Store, Uncancellable, Unredeliverable,
-        },
+    services::store::{
+        Acted, Applied, Bulk, BulkAction, Job, NewJob, Outcome, Selected, Selection, SelectionPage,
+        Settlement, Store, Uncancellable, Unredeliverable,
     },
 };
 
 use crate::{
     database::TestDatabase,
     jobs::{
-        accept, claim_due, claim_one, claimed, failed, finished, next_millisecond, redeliver, row,
-        spec, status, success,
+        accept, claim_due, claim_one, claimed, failed, finished, next_millisecond, redeliver,
+        result_of, row, spec, status, success,
     },
 };
 
@@ -75,9 +72,9 @@ async fn accept_of(store: &Store, tenant: &str, url: &str) -> RequestId {
 }
 
 async fn park(store: &Store, job: &Job) {
-    let report = report::expected(&job.spec);
+    let report = result_of(&job);
     let wait = Duration::from_hours(1);
-    let parked = store.settle(job.claim, Some(&report), Settlement::Park { wait });
+    let parked = store.settle(job.claim, Some(report.clone()), Settlement::Park { wait });
     parked.await.unwrap();
 }
 

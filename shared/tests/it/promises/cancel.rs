@@ -5,12 +5,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use storm_shared::{
     models::{AttemptClass, FailureReason, RequestId, Status},
-    services::{
-        report,
-        store::{
-            CancelledClaim, CancelledWork, NewJob, Outcome, RedeliveryPage, Scope, Settlement,
-            Store, Uncancellable,
-        },
+    services::store::{
+        CancelledClaim, CancelledWork, NewJob, Outcome, RedeliveryPage, Scope, Settlement, Store,
+        Uncancellable,
     },
 };
 
@@ -18,7 +15,7 @@ use crate::{
     database::TestDatabase,
     jobs::{
         accept, attempted, claim_due, claim_one, claimed, delivered, due_jobs, expire_lease,
-        failed, finish, finished, is_claim_lost, redeliver, retry, row, spec, timeout,
+        failed, finish, finished, is_claim_lost, redeliver, result_of, retry, row, spec, timeout,
         writes_nothing,
     },
 };
@@ -77,7 +74,7 @@ async fn a_running_job_ends_and_its_worker_writes_nothing_more(database: TestDat
         (&before["status"], &before["claims"]),
         (&json!("FAILED"), &json!(2))
     );
-    let report = report::expected(&job.spec);
+    let report = result_of(&job);
     writes_nothing(&store, job.claim, &report).await;
     assert_eq!(expire_lease(&store, job.claim.owner).await.reclaimed, 0);
     assert_eq!(shown(&store, job.claim.id).await, before);
@@ -123,7 +120,7 @@ async fn the_next_worker_under_the_same_lease_row_hears_nothing_of_it(database: 
     store.deregister(left.claim.owner).await.unwrap();
     expire_lease(&store, died.claim.owner).await;
     for job in [left, died] {
-        store.register(job.claim.owner).await.unwrap();
+        store.register(job.claim.owner, &[]).await.unwrap();
         assert_eq!(store.renew(job.claim.owner, 0).await.unwrap().cancelled, []);
     }
 }
@@ -148,18 +145,18 @@ async fn a_suspected_poison_job_can_be_cancelled(database: TestDatabase) {
     let store = database.open().await;
     let job = claimed(&store).await;
     expire_lease(&store, job.claim.owner).await;
-    assert_eq!(store.suspects(9).await.unwrap().len(), 1);
+    assert_eq!(store.suspects(&[], 9).await.unwrap().len(), 1);
     // The worker that has lost it may still be about to call.
     assert_eq!(cancel_of(&store, job.claim.id).await, RAN);
-    assert_eq!(store.suspects(9).await.unwrap(), []);
+    assert_eq!(store.suspects(&[], 9).await.unwrap(), []);
 }
 
 async fn a_cancelled_job_is_redelivered_only_by_its_own_id(database: TestDatabase) {
     let store = database.open().await;
     let job = claimed(&store).await;
-    let (id, report) = (job.claim.id, report::expected(&job.spec));
+    let (id, report) = (job.claim.id, result_of(&job));
     let wait = Duration::from_hours(1);
-    let parked = store.settle(job.claim, Some(&report), Settlement::Park { wait });
+    let parked = store.settle(job.claim, Some(report.clone()), Settlement::Park { wait });
     parked.await.unwrap();
     assert_eq!(cancel_of(&store, id).await, WAITED);
     let page = RedeliveryPage {

@@ -63,7 +63,7 @@ async fn a_due_retry_runs_under_a_new_claim_with_the_stored_report(database: Tes
     let report = fail_attempt(&store, &job).await;
     let again = claim_due(&store).await.pop().unwrap();
     assert_eq!((again.claim.number, again.attempts), (2, 1));
-    assert_eq!(again.report, Some(report));
+    assert_eq!(stored_result(&again), Some(report));
     let row = row(&store, id).await;
     assert_eq!(
         (row.status, row.next_attempt_at),

@@ -70,7 +70,7 @@ async fn a_request_never_ends_before_it_was_created(database: TestDatabase) {
     while row(&store, poison.claim.id).await.status != Status::Failed {
         expire_lease(&store, owner).await;
         owner = new_worker(&store).await;
-        let suspects = store.suspects(1).await.unwrap();
+        let suspects = store.suspects(&[], 1).await.unwrap();
         store.claim(owner, suspects, usize::MAX).await.unwrap();
     }
     let sync = RequestId::generate();

@@ -20,7 +20,7 @@ use crate::{
     database::TestDatabase,
     jobs::{
         accept, claim_due, claim_one, claimed, delivered, failed, finish, finished, new_worker,
-        redeliver, retry, row, timeout,
+        redeliver, result_of, retry, row, timeout,
     },
 };
 
@@ -42,9 +42,11 @@ const SECRET: &str = "jane-doe";
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 
+fn secret_spec() -> ReportSpec {
+    serde_json::from_value(json!({"records": 10, "report_name": SECRET})).unwrap()
+}
+
 fn secret_job(key: &str) -> NewJob {
-    let spec: ReportSpec =
-        serde_json::from_value(json!({"records": 10, "report_name": SECRET})).unwrap();
     // Its normal form is another text.
     let url = format!("https://{SECRET}.example:443/hook?{SECRET}");
     let trace = format!("00-{TRACE}-00f067aa0ba902b7-01");
@@ -53,7 +55,7 @@ fn secret_job(key: &str) -> NewJob {
         idempotency_key: Some(IdempotencyKey::try_from(key.as_bytes()).unwrap()),
         ..NewJob::new(
             RequestId::generate(),
-            spec,
+            secret_spec(),
             Some(CallbackUrl::parse(&url).unwrap()),
         )
     }
@@ -67,9 +69,9 @@ async fn fail(store: &Store, job: &Job) {
         attempt.internal_detail = Some(format!("connect to {SECRET}: refused"));
         attempt
     };
-    let report = report::expected(&job.spec);
+    let report = result_of(&job);
     let first = retry(attempt(1), Duration::ZERO);
-    let settled = store.settle(job.claim, Some(&report), first);
+    let settled = store.settle(job.claim, Some(report.clone()), first);
     settled.await.unwrap();
     let again = claim_due(store).await.pop().unwrap();
     store.record_resend(again.claim, 1).await.unwrap();
@@ -96,7 +98,7 @@ async fn what_a_request_was_about_is_removed_and_its_outcome_stays(database: Tes
     fail(&store, &job).await;
     let (before, checksum) = (
         shown(&store, id).await,
-        report::expected(&job.spec).checksum,
+        report::expected(&spec_of(&job)).checksum,
     );
     for text in [SECRET, TRACE, &checksum] {
         assert_ne!(database.places_of(text).await, [""; 0], "{text}");
@@ -138,7 +140,7 @@ async fn what_a_request_was_about_is_removed_and_its_outcome_stays(database: Tes
 
 async fn a_sync_request_can_be_erased(database: TestDatabase) {
     let store = database.open().await;
-    let (id, spec) = (RequestId::generate(), secret_job("a").spec);
+    let (id, spec) = (RequestId::generate(), secret_spec());
     let made = report::expected(&spec);
     for _ in 0..2 {
         // A repeat after the erasure, too.
@@ -287,15 +289,18 @@ async fn no_repeat_of_an_earlier_write_fails_or_brings_anything_back(database: T
     let new = secret_job("a");
     store.accept(new.clone()).await.unwrap();
     let job = claim_one(&store, new.id).await.unwrap();
-    let report = report::expected(&job.spec);
-    let finish = || store.settle(job.claim, Some(&report), delivered());
+    let report = result_of(&job);
+    let finish = || store.settle(job.claim, Some(report.clone()), delivered());
     finish().await.unwrap();
     erase(&store, new.id).await;
     let before = shown(&store, new.id).await;
     // Their callers may not have learned the outcome.
     assert_eq!(store.accept(new.clone()).await.unwrap(), Acceptance::Stored);
     finish().await.unwrap();
-    store.store_result(job.claim, &report).await.unwrap_err();
+    store
+        .store_worked(job.claim, Ok(report.clone()), None)
+        .await
+        .unwrap_err();
     let again = store
         .claim(new_worker(&store).await, vec![], usize::MAX)
         .await;

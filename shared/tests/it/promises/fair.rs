@@ -4,17 +4,16 @@ use std::{collections::HashMap, iter, time::Duration};
 
 use storm_shared::{
     models::{CallbackUrl, ClientName, Records, ReportSpec, RequestId, Status},
-    services::{
-        report,
-        store::{Capacity, DueJobs, NewJob, Outcome, RedeliveryPage, Scope, Settlement, Store},
+    services::store::{
+        Capacity, DueJobs, NewJob, Outcome, RedeliveryPage, Scope, Settlement, Store,
     },
 };
 
 use crate::{
     database::TestDatabase,
     jobs::{
-        claim, claim_one, failed, finish, finished, new_worker, redeliver, retry, spec, success,
-        timeout,
+        claim, claim_one, failed, finish, finished, new_worker, redeliver, result_of, retry, spec,
+        success, timeout,
     },
 };
 
@@ -220,12 +219,18 @@ async fn a_job_whose_result_is_stored_is_not_long_any_more(database: TestDatabas
         .await
         .pop()
         .unwrap();
-    let report = report::expected(&job.spec);
-    store.store_result(job.claim, &report).await.unwrap();
+    let report = result_of(&job);
+    store
+        .store_worked(job.claim, Ok(report.clone()), None)
+        .await
+        .unwrap();
     let park = Settlement::Park {
         wait: Duration::ZERO,
     };
-    store.settle(job.claim, Some(&report), park).await.unwrap();
+    store
+        .settle(job.claim, Some(report.clone()), park)
+        .await
+        .unwrap();
     let found = store.due_jobs(short_only()).await.unwrap();
     assert_eq!(ids(&found), [id]);
 
@@ -234,7 +239,7 @@ async fn a_job_whose_result_is_stored_is_not_long_any_more(database: TestDatabas
     let job = claim_one(&store, id).await.unwrap();
     let failed = retry(timeout(1), Duration::ZERO);
     store
-        .settle(job.claim, Some(&report), failed)
+        .settle(job.claim, Some(report.clone()), failed)
         .await
         .unwrap();
     let found = store.due_jobs(short_only()).await.unwrap();

@@ -36,9 +36,10 @@ on_every_engine! {
 fn keyed(key: &str) -> NewJob {
     let callback = CallbackUrl::parse("http://example.com/hook").unwrap();
     let job = NewJob::new(RequestId::generate(), spec(), Some(callback));
+    let takes = Duration::from_secs(1234);
     NewJob {
         idempotency_key: Some(IdempotencyKey::try_from(key.as_bytes()).unwrap()),
-        expected_at: expected_at(job.created_at, Duration::from_secs(1234), &job.spec),
+        expected_at: expected_at(job.created_at, takes),
         ..job
     }
 }
@@ -64,8 +65,9 @@ fn replay_of(first: &NewJob) -> Acceptance {
 /// Another submission with the same key.
 fn other(job: &NewJob) -> NewJob {
     let records = Records::new(11, Records::MAX_ASYNC).unwrap();
+    let other = ReportSpec { records, ..spec() };
     NewJob {
-        spec: ReportSpec { records, ..spec() },
+        input: NewJob::new(job.id, other, None).input,
         ..again(job)
     }
 }
@@ -371,7 +373,7 @@ async fn a_key_of_the_release_before_expects_its_job_as_if_nothing_had_waited(
     let created_at = row(&store, first.id).await.created_at.parse().unwrap();
     let replayed = Acceptance::Replayed {
         id: first.id,
-        expected_at: expected_at(created_at, Duration::ZERO, &first.spec),
+        expected_at: expected_at(created_at, spec().ideal_duration()),
     };
     assert_eq!(accept(&store, &again(&first)).await, replayed);
 }

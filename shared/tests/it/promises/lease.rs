@@ -2,17 +2,14 @@
 
 use storm_shared::{
     models::{EventKind, Status},
-    services::{
-        report,
-        store::{Candidate, OwnerId, StoreError},
-    },
+    services::store::{Candidate, OwnerId, StoreError},
 };
 
 use crate::{
     database::TestDatabase,
     jobs::{
         MAX_CLAIMS, accept, claim_due, claim_new, delivered, due_jobs, event_kinds, expire_lease,
-        fail_attempt, heartbeat_of, is_claim_lost, new_worker, row, status,
+        fail_attempt, heartbeat_of, is_claim_lost, new_worker, result_of, row, status,
     },
 };
 
@@ -52,10 +49,14 @@ async fn lease_expiry_reclaims_the_jobs_and_fences_off_the_worker(database: Test
     assert_eq!(again.len(), 2);
     assert!(again.iter().all(|job| job.claim.number == 2));
     for job in &jobs {
-        let report = report::expected(&job.spec);
-        let stored = store.store_result(job.claim, &report).await;
+        let report = result_of(&job);
+        let stored = store
+            .store_worked(job.claim, Ok(report.clone()), None)
+            .await;
         assert!(is_claim_lost(&stored), "{stored:?}");
-        let ended = store.settle(job.claim, Some(&report), delivered()).await;
+        let ended = store
+            .settle(job.claim, Some(report.clone()), delivered())
+            .await;
         assert!(is_claim_lost(&ended), "{ended:?}");
         let row = row(&store, job.claim.id).await;
         assert_eq!((row.status, row.lost_claims), (Status::Processing, 1));
@@ -77,7 +78,7 @@ async fn a_stored_report_and_the_attempts_survive_a_worker_crash(database: TestD
     let second = claim_due(&store).await.pop().unwrap();
     expire_lease(&store, second.claim.owner).await;
     let third = claim_due(&store).await.pop().unwrap();
-    assert_eq!((third.report, third.attempts), (Some(report), 1));
+    assert_eq!((stored_result(&third), third.attempts), (Some(report), 1));
     assert_eq!(third.claim.number, 3);
     assert_eq!(
         event_kinds(&store, id).await,

@@ -162,7 +162,7 @@ async fn a_heartbeat_tells_what_its_worker_has_ended(database: TestDatabase) {
     store.renew(other, u64::MAX).await.unwrap();
     let most = u64::MAX / 2;
     assert_eq!(ended().await, HashMap::from([(one, 7), (other, most)]));
-    store.register(one).await.unwrap();
+    store.register(one, &[]).await.unwrap();
     store.deregister(other).await.unwrap();
     assert_eq!(ended().await, HashMap::from([(one, 7)]));
 }

@@ -4,17 +4,14 @@ use std::time::Duration;
 
 use storm_shared::{
     models::{CallbackUrl, ClientName, Destination, RequestId, Status},
-    services::{
-        report,
-        store::{NewJob, Settlement, Store},
-    },
+    services::store::{NewJob, Settlement, Store},
 };
 
 use crate::{
     database::TestDatabase,
     jobs::{
         accept, claim_due, claim_one, claimed, due_ids, due_jobs, expire_lease, next_millisecond,
-        retry, row, spec, timeout,
+        result_of, retry, row, spec, timeout,
     },
 };
 
@@ -49,10 +46,13 @@ async fn parked(store: &Store, tenant: Option<&str>) -> RequestId {
     store.accept(job).await.unwrap();
     let job = claim_one(store, id).await.unwrap();
     assert_eq!(job.created_by.as_ref().map(ClientName::as_str), tenant);
-    let report = report::expected(&job.spec);
+    let report = result_of(&job);
     let wait = Duration::from_secs(50);
     let park = Settlement::Park { wait };
-    store.settle(job.claim, Some(&report), park).await.unwrap();
+    store
+        .settle(job.claim, Some(report.clone()), park)
+        .await
+        .unwrap();
     id
 }
 
@@ -108,10 +108,13 @@ async fn only_async_rows_are_due_and_claimable(database: TestDatabase) {
 async fn a_parked_job_is_due_at_once_when_its_receiver_recovers(database: TestDatabase) {
     let store = database.open().await;
     let job = claimed(&store).await;
-    let report = report::expected(&job.spec);
+    let report = result_of(&job);
     let wait = Duration::from_secs(50);
     let park = Settlement::Park { wait };
-    store.settle(job.claim, Some(&report), park).await.unwrap();
+    store
+        .settle(job.claim, Some(report.clone()), park)
+        .await
+        .unwrap();
     let parked = row(&store, job.claim.id).await;
     assert_eq!((parked.status, parked.parks), (Status::Pending, 1));
     assert!(parked.attempts.is_empty() && parked.events.is_empty());

@@ -4,12 +4,9 @@ use std::{collections::HashSet, time::Duration};
 
 use storm_shared::{
     models::{CallbackUrl, ClientName, Destination, Origin, RequestId, Status, WaitReason},
-    services::{
-        report,
-        store::{
-            Candidate, DueJobs, Job, MAX_PAUSED_ORIGINS, NewJob, Outcome, Paused, Pauses,
-            Settlement, Store, TooManyPauses, Unparked,
-        },
+    services::store::{
+        Candidate, DueJobs, Job, MAX_PAUSED_ORIGINS, NewJob, Outcome, Paused, Pauses, Settlement,
+        Store, TooManyPauses, Unparked,
     },
 };
 
@@ -17,7 +14,7 @@ use crate::{
     database::TestDatabase,
     jobs::{
         accept, claim_due, claim_new, claim_one, claimed, delivered, due_ids, due_jobs,
-        expire_lease, finished, new_worker, redeliver, row, spec, status,
+        expire_lease, finished, new_worker, redeliver, result_of, row, spec, status,
     },
 };
 
@@ -80,14 +77,18 @@ async fn accept_for(store: &Store, url: &str, tenant: Option<&str>) -> RequestId
 }
 
 async fn park(store: &Store, job: &Job, wait: Duration) {
-    let report = report::expected(&job.spec);
-    let parked = store.settle(job.claim, Some(&report), Settlement::Park { wait });
+    let report = result_of(&job);
+    let parked = store.settle(job.claim, Some(report.clone()), Settlement::Park { wait });
     parked.await.unwrap();
 }
 
 async fn park_paused(store: &Store, job: &Job, wait: Duration) {
-    let report = report::expected(&job.spec);
-    let parked = store.settle(job.claim, Some(&report), Settlement::ParkPaused { wait });
+    let report = result_of(&job);
+    let parked = store.settle(
+        job.claim,
+        Some(report.clone()),
+        Settlement::ParkPaused { wait },
+    );
     parked.await.unwrap();
 }
 
@@ -114,12 +115,12 @@ async fn while_everything_is_paused_no_claim_succeeds_and_none_is_looked_for(
     expire_lease(&store, suspect.claim.owner).await;
     let new = accept(&store).await;
     let mut candidates = due_jobs(&store, 9).await.due;
-    candidates.extend(store.suspects(9).await.unwrap());
+    candidates.extend(store.suspects(&[], 9).await.unwrap());
     assert_eq!(candidates.len(), 3);
 
     assert!(pause(&store, Paused::Everything).await);
     assert_eq!(due_jobs(&store, 9).await, DueJobs::default());
-    assert_eq!(store.suspects(9).await.unwrap(), []);
+    assert_eq!(store.suspects(&[], 9).await.unwrap(), []);
     // A worker may have looked, or was notified, before it.
     let worker = new_worker(&store).await;
     for _ in 0..2 {
@@ -160,10 +161,13 @@ async fn what_runs_goes_on_to_its_settlement_and_jobs_are_accepted(database: Tes
     let store = database.open().await;
     let job = claimed(&store).await;
     pause(&store, Paused::Everything).await;
-    let report = report::expected(&job.spec);
-    store.store_result(job.claim, &report).await.unwrap();
+    let report = result_of(&job);
     store
-        .settle(job.claim, Some(&report), delivered())
+        .store_worked(job.claim, Ok(report.clone()), None)
+        .await
+        .unwrap();
+    store
+        .settle(job.claim, Some(report.clone()), delivered())
         .await
         .unwrap();
     assert_eq!(status(&store, job.claim.id).await, Status::Completed);

@@ -58,7 +58,7 @@ async fn a_job_held_among_others_never_fails_as_poison(database: TestDatabase) {
         [],
         "suspects are read separately"
     );
-    let suspects = store.suspects(9).await.unwrap();
+    let suspects = store.suspects(&[], 9).await.unwrap();
     let last = quarantine_threshold(MAX_CLAIMS);
     assert_eq!(last, 3);
     assert!(suspects.len() == 2 && suspects.iter().all(|it| it.lost_claims == last));
@@ -68,7 +68,7 @@ async fn a_job_held_among_others_never_fails_as_poison(database: TestDatabase) {
     let other = claim(&store, owner, suspects[..1].to_vec()).await;
     let expired = expire_lease(&store, other[0].claim.owner).await;
     assert_eq!((expired.reclaimed, expired.poisoned), (1, 0));
-    let suspects = store.suspects(9).await.unwrap();
+    let suspects = store.suspects(&[], 9).await.unwrap();
     assert_eq!(
         (suspects[0].lost_claims, suspects[1].lost_claims),
         (last, last + 1),
@@ -89,7 +89,7 @@ async fn an_attempt_with_a_known_outcome_resets_the_lost_claims(database: TestDa
     let store = database.open().await;
     let job = claimed_after_a_loss(&store).await;
     fail_attempt(&store, &job).await;
-    assert_eq!(store.suspects(9).await.unwrap(), []);
+    assert_eq!(store.suspects(&[], 9).await.unwrap(), []);
     let due = due_jobs(&store, 9).await.due;
     assert_eq!((due.len(), due[0].lost_claims), (1, 0));
 }
@@ -100,7 +100,7 @@ async fn a_job_given_back_keeps_its_lost_claims(database: TestDatabase) {
     let id = job.claim.id;
     let given_back = Settlement::GiveBack;
     store.settle(job.claim, None, given_back).await.unwrap();
-    let suspects = store.suspects(9).await.unwrap();
+    let suspects = store.suspects(&[], 9).await.unwrap();
     let suspects: Vec<_> = suspects.iter().map(|it| (it.id, it.lost_claims)).collect();
     assert_eq!(suspects, [(id, 1)]);
     let kinds = [EventKind::ClaimLost, EventKind::GivenBack];

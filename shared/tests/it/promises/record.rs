@@ -4,17 +4,14 @@ use std::time::Duration;
 
 use storm_shared::{
     models::AttemptClass,
-    services::{
-        report,
-        store::{AttemptRecord, Outcome},
-    },
+    services::store::{AttemptRecord, Outcome},
 };
 
 use crate::{
     database::TestDatabase,
     jobs::{
         accept, attempted, claim_due, claimed, due_jobs, event_kinds, expire_lease, failed, finish,
-        finished, new_worker, redeliver, retry, row, timeout,
+        finished, new_worker, redeliver, result_of, retry, row, timeout,
     },
 };
 
@@ -32,9 +29,9 @@ async fn every_attempt_is_recorded_and_the_internal_detail_is_not_shown(database
         internal_detail: Some("could not connect: 10.0.0.1:80: refused".to_owned()),
         ..attempted(1, AttemptClass::Connect)
     };
-    let report = report::expected(&job.spec);
+    let report = result_of(&job);
     let failed = retry(first, Duration::ZERO);
-    let settled = store.settle(job.claim, Some(&report), failed);
+    let settled = store.settle(job.claim, Some(report.clone()), failed);
     settled.await.unwrap();
     let job = claim_due(&store).await.pop().unwrap();
     let last = AttemptRecord {
@@ -67,7 +64,7 @@ async fn releases_and_lease_expiries_keep_the_last_thousand_events_of_a_job(
     for release in 1..=4 {
         let owner = new_worker(&store).await;
         let mut due = due_jobs(&store, 9).await.due;
-        due.extend(store.suspects(9).await.unwrap());
+        due.extend(store.suspects(&[], 9).await.unwrap());
         let claimed = store.claim(owner, due, usize::MAX).await.unwrap();
         assert_eq!(claimed.jobs.len(), 2);
         if release % 2 == 0 {

@@ -18,7 +18,7 @@ use crate::{
     database::TestDatabase,
     jobs::{
         MAX_CLAIMS, accept, attempted, claim_due, claimed, expire_lease, failed, finish, finished,
-        redeliver, retry, row, spec, timeout,
+        redeliver, result_of, retry, row, spec, timeout,
     },
 };
 
@@ -50,7 +50,7 @@ async fn a_redelivered_failed_request_gets_a_new_series_and_completes(database: 
 
     let job = claim_due(&store).await.pop().unwrap();
     assert_eq!((job.attempts, job.attempts_before), (1, 1));
-    assert_eq!(job.report, Some(report::expected(&spec())));
+    assert_eq!(stored_result(&job), Some(result_of(&job)));
     assert_eq!(
         row(&store, id).await.redelivery,
         Some(Status::Processing),
@@ -104,9 +104,9 @@ async fn a_redelivery_survives_release_and_lease_expiry_and_keeps_its_series(
     let id = finished(&store, Outcome::Completed).await;
     redeliver(&store, id).await.unwrap();
     let job = claim_due(&store).await.pop().unwrap();
-    let report = report::expected(&job.spec);
+    let report = result_of(&job);
     let failed = retry(timeout(2), Duration::ZERO);
-    let settled = store.settle(job.claim, Some(&report), failed);
+    let settled = store.settle(job.claim, Some(report.clone()), failed);
     settled.await.unwrap();
     assert_eq!(row(&store, id).await.status, Status::Completed);
 

@@ -19,7 +19,7 @@ use crate::{
     jobs::{
         MAX_CLAIMS, accept, claim, claim_due, claim_new, claim_one, claimed, delivered, due_ids,
         event_kinds, fail_attempt, failed, finished, heartbeat_of, is_claim_lost, new_worker,
-        redeliver, row, spec, status,
+        redeliver, result_of, row, spec, status,
     },
 };
 
@@ -173,7 +173,7 @@ async fn a_claim_that_is_repeated_returns_what_it_has_won_before(database: TestD
             .iter()
             .find(|job| job.claim.id == retried.claim.id)
             .unwrap();
-        assert_eq!(retried.report.as_ref(), Some(&report));
+        assert_eq!(stored_result(retried), Some(report));
         assert_eq!(database.tables().await, rows, "nothing changes");
     }
 
@@ -259,9 +259,12 @@ async fn a_park_and_a_release_that_are_repeated_are_lost_claims_and_change_nothi
 async fn a_stored_result_and_a_resend_that_are_repeated_are_stored_once(database: TestDatabase) {
     let store = database.open().await;
     let job = claimed(&store).await;
-    let report = report::expected(&job.spec);
+    let report = result_of(&job);
     for _ in 0..2 {
-        store.store_result(job.claim, &report).await.unwrap();
+        store
+            .store_worked(job.claim, Ok(report.clone()), None)
+            .await
+            .unwrap();
     }
     for _ in 0..2 {
         store.record_resend(job.claim, 1).await.unwrap();
@@ -288,7 +291,7 @@ async fn lease_writes_that_are_repeated_do_no_harm(database: TestDatabase) {
     let store = database.open().await;
     let owner = OwnerId::generate();
     for _ in 0..2 {
-        store.register(owner).await.unwrap();
+        store.register(owner, &[]).await.unwrap();
         store.renew(owner, 0).await.unwrap();
     }
     let jobs = [accept(&store).await, accept(&store).await];
@@ -301,7 +304,7 @@ async fn lease_writes_that_are_repeated_do_no_harm(database: TestDatabase) {
     assert_eq!(database.tables().await, expired);
 
     let owner = new_worker(&store).await;
-    let suspects = store.suspects(9).await.unwrap();
+    let suspects = store.suspects(&[], 9).await.unwrap();
     assert_eq!(claim(&store, owner, suspects).await.len(), 2);
     assert_eq!(store.deregister(owner).await.unwrap(), 2);
     let released = database.tables().await;

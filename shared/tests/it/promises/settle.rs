@@ -5,18 +5,15 @@ use std::time::Duration;
 use jiff::Timestamp;
 use storm_shared::{
     models::{EventKind, Failure, FailureReason, Request, RequestId, Status},
-    services::{
-        report,
-        store::{Claim, Outcome, Settlement, Store},
-    },
+    services::store::{Claim, Outcome, Settlement, Store},
 };
 
 use crate::{
     database::TestDatabase,
     jobs::{
         accept, claim, claim_due, claim_one, claimed, delivered, due_jobs, event_kinds,
-        fail_attempt, failed, finished, heartbeat_of, is_claim_lost, new_worker, redeliver, retry,
-        row, spec, timeout, writes_nothing,
+        fail_attempt, failed, finished, heartbeat_of, is_claim_lost, new_worker, redeliver,
+        result_of, retry, row, spec, timeout, writes_nothing,
     },
 };
 
@@ -38,19 +35,20 @@ async fn a_job_goes_from_accepted_to_completed(database: TestDatabase) {
     let id = accept(&store).await;
     let job = claim_one(&store, id).await.unwrap();
     assert_eq!(
-        (job.claim.number, job.attempts, job.report.clone()),
+        (job.claim.number, job.attempts, job.worked.clone()),
         (1, 0, None)
     );
-    assert_eq!(job.spec, spec());
+    assert_eq!(spec_of(&job), spec());
+    assert_eq!((job.handler.as_str(), job.is_long), ("report", false));
 
-    let report = report::expected(&job.spec);
-    store.store_result(job.claim, &report).await.unwrap();
+    let report = result_of(&job);
+    store
+        .store_worked(job.claim, Ok(report.clone()), None)
+        .await
+        .unwrap();
     let stored = row(&store, id).await;
     assert_eq!(stored.status, Status::Processing);
-    assert_eq!(
-        serde_json::from_str::<report::Report>(stored.result_payload.unwrap().get()).unwrap(),
-        report
-    );
+    assert_eq!(stored.result_payload.unwrap().get(), report.as_str());
 
     store.settle(job.claim, None, delivered()).await.unwrap();
     let done = row(&store, id).await;
@@ -66,7 +64,7 @@ async fn a_failed_job_keeps_its_result_and_its_reason(database: TestDatabase) {
     let id = accept(&store).await;
     let job = claim_one(&store, id).await.unwrap();
     store
-        .store_result(job.claim, &report::expected(&job.spec))
+        .store_worked(job.claim, Ok(result_of(&job)), None)
         .await
         .unwrap();
     let failure = Failure::new(FailureReason::CallbackFailed, "It answered 500.");
@@ -88,7 +86,7 @@ async fn a_lost_claim_can_write_nothing(database: TestDatabase) {
     let second = claim_due(&store).await.pop().unwrap();
     assert_eq!(second.claim.number, 2);
 
-    let report = report::expected(&first.spec);
+    let report = result_of(&first);
     let old_number = first.claim;
     let other_owner = Claim {
         owner: first.claim.owner,
@@ -162,7 +160,7 @@ async fn a_settlement_that_is_repeated_succeeds_and_changes_nothing(database: Te
     let seen = heartbeat_of(&store, poison.claim.owner).await;
     store.expire(seen, max_claims).await.unwrap().unwrap();
     let owner = new_worker(&store).await;
-    let suspects = store.suspects(1).await.unwrap();
+    let suspects = store.suspects(&[], 1).await.unwrap();
     let poison = claim(&store, owner, suspects).await.pop().unwrap();
     let seen = heartbeat_of(&store, owner).await;
     let expired = store.expire(seen, max_claims).await.unwrap().unwrap();
@@ -190,10 +188,10 @@ async fn a_scheduled_job_is_not_due_before_its_time_and_records_its_failure(
     let store = database.open().await;
     let id = accept(&store).await;
     let job = claim_one(&store, id).await.unwrap();
-    let report = report::expected(&job.spec);
+    let report = result_of(&job);
     let (soon, begun) = (Duration::from_secs(30), Timestamp::now());
     store
-        .settle(job.claim, Some(&report), retry(timeout(2), soon))
+        .settle(job.claim, Some(report.clone()), retry(timeout(2), soon))
         .await
         .unwrap();
     let row = row(&store, id).await;
@@ -239,7 +237,7 @@ async fn a_job_given_back_is_due_at_once_and_as_it_was(database: TestDatabase) {
     assert!(is_claim_lost(&late), "its claim has ended: {late:?}");
     let third = claim_due(&store).await.pop().unwrap();
     assert_eq!((third.claim.number, third.attempts), (3, 1));
-    assert_eq!(third.report, Some(report));
+    assert_eq!(stored_result(&third), Some(report));
 }
 
 async fn a_resend_is_recorded_under_its_claim_before_the_event_that_ends_it(

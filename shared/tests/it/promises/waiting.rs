@@ -15,7 +15,7 @@ use crate::{
     database::TestDatabase,
     jobs::{
         accept, attempted, claim_due, claimed, expire_lease, failed, finish, finished, new_worker,
-        redeliver, retry, row, spec, timeout,
+        redeliver, result_of, retry, row, spec, timeout,
     },
 };
 
@@ -50,9 +50,9 @@ async fn reason(store: &Store, id: RequestId) -> WaitReason {
 }
 
 async fn settle(store: &Store, job: &Job, settlement: Settlement) {
-    let report = report::expected(&job.spec);
+    let report = result_of(&job);
     store
-        .settle(job.claim, Some(&report), settlement)
+        .settle(job.claim, Some(report.clone()), settlement)
         .await
         .unwrap();
 }

@@ -8,14 +8,14 @@ use serde_json::json;
 use storm_shared::{
     models::{CallbackUrl, ReportSpec, RequestId},
     services::{
-        report::{self, Report},
+        report::Report,
         store::{Job, NewJob, Outcome, Scope, Settlement, Store},
     },
 };
 use tempfile::TempDir;
 
 use super::{direct, new_store, settings};
-use crate::jobs::{claim_due, claim_one, finish, retry, timeout};
+use crate::jobs::{claim_due, claim_one, finish, result_of, retry, timeout};
 
 /// The number of times that `text` occurs in the files of the database.
 fn occurrences(folder: &TempDir, text: &str) -> usize {
@@ -49,8 +49,8 @@ async fn fail(store: &Store, id: RequestId, error: String) {
     let mut attempt = timeout(1);
     attempt.internal_detail = Some(error);
     let failed = retry(attempt, Duration::ZERO);
-    let report = report::expected(&job.spec);
-    let settled = store.settle(job.claim, Some(&report), failed);
+    let report = result_of(&job);
+    let settled = store.settle(job.claim, Some(report.clone()), failed);
     settled.await.unwrap();
 }
 
@@ -105,7 +105,7 @@ async fn settle(store: &Store, job: &Job, name: &str, number: usize, outcome: Op
         },
         None => retry(attempt, Duration::ZERO),
     };
-    let settled = store.settle(job.claim, Some(&report), settlement);
+    let settled = store.settle(job.claim, Some(WorkResult::of(&report)), settlement);
     settled.await.unwrap();
 }
 

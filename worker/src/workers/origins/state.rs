@@ -8,8 +8,9 @@ use std::{
 use storm_shared::models::{ClientName, Destination, Origin};
 use tokio::time::Instant;
 
-use super::{breaker::Breaker, holder::Holder};
+use super::holder::Holder;
 use crate::{
+    breaker::Breaker,
     delivery::{Permits, TenantPermits},
     metrics::ParkReason,
 };

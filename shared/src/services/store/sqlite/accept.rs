@@ -6,29 +6,25 @@ use rusqlite::{Connection, ErrorCode, params};
 use super::{bodies, clock::StoreTime, columns};
 use crate::{
     models::{CallbackUrl, ClientName, Failure, Mode, RequestId, Status},
-    services::store::{NewJob, is_long},
+    services::store::NewJob,
 };
 
-/// Inserts an async job, which is `due` then. `input` is the JSON of its specification. Succeeds
-/// without a change if the same job is there already, in whatever state.
-pub(super) fn insert_job(
-    tx: &Connection,
-    job: &NewJob,
-    input: &str,
-    due: StoreTime,
-) -> rusqlite::Result<()> {
-    let callback = job.callback.as_ref();
+/// Inserts an async job, which is `due` then. Succeeds without a change if the same job is there
+/// already, in whatever state.
+pub(super) fn insert_job(tx: &Connection, job: &NewJob, due: StoreTime) -> rusqlite::Result<()> {
+    let (input, callback) = (&*job.input, job.callback.as_ref());
     let sent = Sent {
         mode: Mode::Async,
         created_at: columns::time(job.created_at),
         input,
         callback: callback.map(CallbackUrl::as_str),
         created_by: job.created_by.as_ref(),
+        handler: columns::handler(&job.handler),
     };
     tx.prepare_cached(
         "INSERT INTO requests (id, mode, status, input_payload, callback_url, created_at,
-             callback_target, traceparent, created_by, origin, due, is_long, in_bodies)
-         VALUES (?1, 'async', 'PENDING', ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+             callback_target, traceparent, created_by, origin, due, is_long, in_bodies, handler)
+         VALUES (?1, 'async', 'PENDING', ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
     )?
     .execute(params![
         job.id.to_string(),
@@ -43,8 +39,9 @@ pub(super) fn insert_job(
         job.created_by.as_ref().map(ClientName::as_str),
         callback.map(|url| url.origin().as_str()),
         due.millis(),
-        is_long(&job.spec),
+        job.is_long,
         bodies::bits(input, None),
+        columns::handler(&job.handler),
     ])
     .and_then(|_| bodies::insert(tx, job.id, input, None))
     .or_else(|error| sent.unless_stored(tx, job.id, error))
@@ -70,6 +67,7 @@ pub(super) fn insert_sync(
         input,
         callback: None,
         created_by,
+        handler: None,
     };
     tx.prepare_cached(
         "INSERT INTO requests (id, mode, status, input_payload, result_payload,
@@ -103,6 +101,7 @@ struct Sent<'a> {
     input: &'a str,
     callback: Option<&'a str>,
     created_by: Option<&'a ClientName>,
+    handler: Option<&'a str>,
 }
 
 impl Sent<'_> {
@@ -122,6 +121,7 @@ impl Sent<'_> {
                 // Of an erased request only the rest can be compared.
                 "SELECT count(*) FROM requests
                  WHERE id = ?1 AND mode = ?2 AND created_at = ?3 AND created_by IS ?6
+                   AND handler IS ?7
                    AND (erased_at IS NOT NULL OR ({} = ?4 AND callback_url IS ?5))",
                 bodies::INPUT
             ))?
@@ -133,6 +133,7 @@ impl Sent<'_> {
                     self.input,
                     self.callback,
                     self.created_by.map(ClientName::as_str),
+                    self.handler,
                 ],
                 |row| row.get(0),
             )?;

@@ -1,10 +1,10 @@
-//! The record of callback attempts.
+//! The record of attempts.
 
 use rusqlite::{Connection, params};
 
 use super::columns;
 use crate::{
-    models::{Attempt, RequestId},
+    models::{Attempt, RequestId, Stage},
     services::store::{AttemptRecord, Claim},
 };
 
@@ -23,8 +23,8 @@ pub(super) fn record(
         .prepare_cached(
             "INSERT OR REPLACE INTO attempts
                  (request_id, number, started_at, duration_ms, class, status, error,
-                  internal_detail, claim)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+                  internal_detail, claim, stage)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
         )?
         .execute(params![
             claim.id.to_string(),
@@ -37,6 +37,7 @@ pub(super) fn record(
             attempted.error,
             attempted.internal_detail,
             claim.number,
+            attempted.stage.as_str(),
         ])?;
     // Numbers are consecutive, so the newest one determines which are too old.
     if let Some(oldest) = attempted.number.checked_sub(KEPT) {
@@ -66,7 +67,7 @@ pub(super) fn is_recorded(
 pub(super) fn of(connection: &Connection, id: RequestId) -> rusqlite::Result<Vec<Attempt>> {
     connection
         .prepare_cached(
-            "SELECT number, started_at, duration_ms, class, status, error
+            "SELECT number, started_at, duration_ms, class, status, error, stage
              FROM attempts WHERE request_id = ?1 ORDER BY number",
         )?
         .query_map([id.to_string()], |row| {
@@ -77,6 +78,8 @@ pub(super) fn of(connection: &Connection, id: RequestId) -> rusqlite::Result<Vec
                 class: columns::parsed(row, 3)?,
                 status: row.get(4)?,
                 error: row.get(5)?,
+                // Null in rows of the release before, which knew no other.
+                stage: columns::parsed_or_null(row, 6)?.unwrap_or(Stage::Callback),
             })
         })?
         .collect()

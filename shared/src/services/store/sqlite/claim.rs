@@ -13,17 +13,21 @@ use super::{
 };
 use crate::{
     models::{CallbackUrl, Failure, FailureReason, Transition},
-    services::store::{Candidate, Claim, Claimed, InvalidJob, Job, OwnerId, Work},
+    services::store::{Candidate, Claim, Claimed, InvalidJob, Job, OwnerId, Work, WorkResult},
 };
 
 /// The columns of a request that a claimed job is made of.
-const REQUEST: [&str; 6] = [
+const REQUEST: [&str; 10] = [
     bodies::INPUT,
     bodies::RESULT,
     "coalesce(callback_target, callback_url)",
     "traceparent",
     "created_by",
     "created_at",
+    "handler",
+    "is_long",
+    "failure_reason",
+    "failure_detail",
 ];
 
 /// The rows that a claim has won.
@@ -181,7 +185,7 @@ fn claim_sql(work: Work) -> String {
 /// The columns that [`ClaimedRow::read`] reads.
 fn columns_of(work: Work) -> String {
     let (before, request) = match work {
-        Work::Job => ("0", REQUEST.join(", ")),
+        Work::Job => ("attempts_before", REQUEST.join(", ")),
         Work::Redelivery => {
             let of_request = REQUEST
                 .map(|it| format!("(SELECT {it} FROM requests AS r WHERE r.id = redeliveries.id)"));
@@ -204,6 +208,10 @@ struct ClaimedRow {
     traceparent: Option<Vec<u8>>,
     created_by: Option<Vec<u8>>,
     created_at: Option<Vec<u8>>,
+    handler: Option<Vec<u8>>,
+    is_long: bool,
+    /// Why the work failed, if it has: stored before the callback says so.
+    failure: Option<Failure>,
 }
 
 impl ClaimedRow {
@@ -220,6 +228,9 @@ impl ClaimedRow {
             traceparent: bytes(row, 7)?,
             created_by: bytes(row, 8)?,
             created_at: bytes(row, 9)?,
+            handler: bytes(row, 10)?,
+            is_long: row.get(11)?,
+            failure: columns::failure(row, 12, 13)?.filter(|failure| failure.reason.is_of_work()),
         })
     }
 
@@ -244,16 +255,19 @@ impl ClaimedRow {
     fn parse(self, now: StoreTime) -> Result<Job, String> {
         let traceparent = self.traceparent.as_deref();
         let traceparent = traceparent.and_then(|sent| from_utf8(sent).ok());
-        let result = self.result.as_deref();
+        let result = self.result.as_deref().map(WorkResult::stored).transpose();
         Ok(Job {
             claim: self.claim,
             bytes: self.bytes(),
-            spec: serde_json::from_slice(&self.input).map_err(in_column("input_payload"))?,
-            // A stored report is used as it is: the callback has the same bytes on every attempt.
-            report: result
-                .map(serde_json::from_slice)
-                .transpose()
-                .map_err(in_column("result_payload"))?,
+            handler: columns::stored_handler(self.handler.as_deref())
+                .map_err(in_column("handler"))?,
+            // A stored result is used as it is: the callback has the same bytes on every attempt.
+            worked: result
+                .map_err(in_column("result_payload"))?
+                .map(Ok)
+                .or(self.failure.map(Err)),
+            input: self.input.into(),
+            is_long: self.is_long,
             callback: self
                 .target
                 .as_deref()

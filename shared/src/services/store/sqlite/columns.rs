@@ -11,11 +11,13 @@ use rusqlite::{
     Row,
     types::{Type, ValueRef},
 };
-use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 
 use crate::{
-    models::{CallbackUrl, ClientName, Failure, FailureReason, Origin, RequestId, Traceparent},
+    models::{
+        CallbackUrl, ClientName, Failure, FailureReason, HandlerName, Origin, RequestId,
+        Traceparent,
+    },
     services::store::Scope,
 };
 
@@ -36,14 +38,19 @@ pub(super) fn below_ids_since(since: Timestamp) -> String {
     RequestId::floor(earlier).to_string()[..35].to_owned()
 }
 
-/// The JSON of a model.
-#[expect(
-    clippy::expect_used,
-    reason = "serialising fails only for maps with non-string keys and failing Serialize impls; no \
-              model has either"
-)]
-pub(super) fn to_json<T: Serialize>(model: &T) -> String {
-    serde_json::to_string(model).expect("a model serialises to JSON")
+/// The handler as the column has it: null for the built-in report.
+pub(super) fn handler(handler: &HandlerName) -> Option<&str> {
+    Some(handler)
+        .filter(|handler| **handler != HandlerName::REPORT)
+        .map(HandlerName::as_str)
+}
+
+/// The handler in such a column.
+pub(super) fn stored_handler(stored: Option<&[u8]>) -> Result<HandlerName, Box<dyn Error>> {
+    stored.map_or(
+        Ok(HandlerName::REPORT),
+        |name| Ok(from_utf8(name)?.parse()?),
+    )
 }
 
 /// The count in an integer column. One out of range was edited by hand: it is the nearest count.

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use jiff::{SignedDuration, Timestamp};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{clock::StoreTime, columns};
 use crate::{
-    models::{ClientName, ReportSpec, Status},
-    services::store::{Acceptance, NewJob, expected_at, idempotency::Fingerprint},
+    models::{ClientName, Status},
+    services::store::{Acceptance, NewJob, idempotency::Fingerprint},
 };
 
 /// What of a job with an idempotency key the table has.
@@ -17,7 +18,8 @@ pub(super) struct KeyedJob {
     key: String,
     fingerprint: Fingerprint,
     expected_at: String,
-    spec: ReportSpec,
+    /// How long the job takes as it is expected now.
+    takes: SignedDuration,
 }
 
 impl KeyedJob {
@@ -30,9 +32,9 @@ impl KeyedJob {
             // No client name is empty.
             tenant: tenant.unwrap_or_default().to_owned(),
             key: key.as_str().to_owned(),
-            fingerprint: Fingerprint::of(&job.spec, job.callback.as_ref()),
+            fingerprint: Fingerprint::of(job),
             expected_at: columns::time(job.expected_at),
-            spec: job.spec.clone(),
+            takes: job.expected_at.duration_since(job.created_at),
         })
     }
 }
@@ -114,7 +116,9 @@ fn earlier(row: &Row<'_>, job: &KeyedJob, now: StoreTime) -> rusqlite::Result<Op
     let expected = match columns::parsed_or_null(row, 5)? {
         Some(stored) => stored,
         // A key of the release before. The submissions are the same, and so is their length.
-        None => expected_at(columns::parsed(row, 1)?, Duration::ZERO, &job.spec),
+        None => columns::parsed::<Timestamp>(row, 1)?
+            .saturating_add(job.takes)
+            .unwrap_or(Timestamp::MAX),
     };
     Ok(Some(Acceptance::Replayed {
         id: columns::parsed(row, 0)?,

@@ -15,9 +15,14 @@ use super::{
     state::{self, IS_CLAIMED},
 };
 use crate::{
-    models::{EventKind, Failure, FailureReason, Transition},
-    services::store::{Expired, Heartbeat, Outcome, OwnerId, Renewal, Work, lease::most_losses},
+    models::{EventKind, Failure, FailureReason, HandlerName, Transition},
+    services::store::{
+        Expired, Heartbeat, Outcome, OwnerId, Renewal, Work, job::to_json, lease::most_losses,
+    },
 };
+
+/// The schema version whose programs know handlers.
+const HANDLERS_SINCE: u32 = 21;
 
 /// SQL for whether `owner` is an [`OwnerId`] in its canonical form.
 macro_rules! is_owner {
@@ -27,13 +32,24 @@ macro_rules! is_owner {
     };
 }
 
-/// Registers a worker, and every owner of a claimed job without a row in `workers`.
-pub(super) fn register(connection: &Connection, owner: OwnerId) -> rusqlite::Result<()> {
+/// The names of handlers as a JSON array, in which form a worker's row has them.
+pub(super) fn served_json(served: &[HandlerName]) -> String {
+    let names: Vec<_> = served.iter().map(HandlerName::as_str).collect();
+    to_json(&names)
+}
+
+/// Registers a worker, which serves the handlers in the JSON array `served`, and every owner of a
+/// claimed job without a row in `workers`.
+pub(super) fn register(
+    connection: &Connection,
+    owner: OwnerId,
+    served: &str,
+) -> rusqlite::Result<()> {
     connection.execute(
         // ON CONFLICT: registering again, after a lost answer, counts as a heartbeat.
-        "INSERT INTO workers (owner, beat, renewed_at) VALUES (?1, 0, ?2)
-         ON CONFLICT DO UPDATE SET beat = beat + 1, renewed_at = ?2",
-        params![owner.to_string(), wall_clock()],
+        "INSERT INTO workers (owner, beat, renewed_at, handlers) VALUES (?1, 0, ?2, ?3)
+         ON CONFLICT DO UPDATE SET beat = beat + 1, renewed_at = ?2, handlers = ?3",
+        params![owner.to_string(), wall_clock(), served],
     )?;
     adopt_orphans(connection)
 }
@@ -51,12 +67,30 @@ fn adopt_orphans(connection: &Connection) -> rusqlite::Result<()> {
         );
         connection.execute(&nameless, [OwnerId::NOBODY.to_string()])?;
         let orphans = format!(
-            "INSERT OR IGNORE INTO workers (owner, beat, renewed_at)
-             SELECT DISTINCT owner, 0, ?1 FROM {table} WHERE {IS_CLAIMED}"
+            "INSERT OR IGNORE INTO workers (owner, beat, renewed_at, handlers)
+             SELECT DISTINCT owner, 0, ?1, '[]' FROM {table} WHERE {IS_CLAIMED}"
         );
         connection.execute(&orphans, [wall_clock()])?;
     }
     Ok(())
+}
+
+/// Sees to it that no worker of the release before takes a job of a handler for a report: none can
+/// register from now on. False if one has a lease: then no such job may be stored.
+pub(super) fn shut_out_release_before(connection: &Connection) -> rusqlite::Result<bool> {
+    let is_shut_out: bool = connection
+        .prepare_cached("SELECT max(oldest) >= ?1 FROM store")?
+        .query_one([HANDLERS_SINCE], |row| row.get(0))?;
+    if is_shut_out {
+        return Ok(true);
+    }
+    let shut_out = connection
+        .prepare_cached(
+            "UPDATE store SET oldest = ?1
+             WHERE NOT EXISTS (SELECT 1 FROM workers WHERE handlers IS NULL)",
+        )?
+        .execute([HANDLERS_SINCE])?;
+    Ok(shut_out > 0)
 }
 
 /// Renews the lease of a worker that has `ended` so many jobs; `None` if it expired.

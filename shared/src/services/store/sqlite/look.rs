@@ -1,7 +1,7 @@
 //! The backlog in the tables: which jobs are due, and when the next one becomes due.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -12,7 +12,7 @@ use super::{clock::StoreTime, columns, pause, state};
 use crate::{
     models::{ClientName, Destination, Origin},
     services::store::{
-        Candidate, Capacity, DueJobs, Work,
+        Candidate, Capacity, DueJobs, Sought, Work,
         look::{TenantQueue, share_out},
     },
 };
@@ -24,12 +24,21 @@ const MOST_TENANTS: usize = 256;
 /// without a client name comes first.
 type Tenant = Option<Vec<u8>>;
 
-/// The tenant that was served last: the next search begins after it.
+/// The tenant that was served last, of those whose jobs are sought: the next search for them begins
+/// after it.
 #[derive(Default)]
-pub(super) struct Turn(Mutex<Tenant>);
+pub(super) struct Turn(Mutex<HashMap<Sought, Tenant>>);
 
 impl Turn {
-    fn last(&self) -> MutexGuard<'_, Tenant> {
+    fn last(&self, sought: &Sought) -> Tenant {
+        self.lock().get(sought).cloned().flatten()
+    }
+
+    fn note(&self, sought: &Sought, served: &Tenant) {
+        self.lock().insert(sought.clone(), served.clone());
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Sought, Tenant>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -37,45 +46,70 @@ impl Turn {
 /// A part of an index of due jobs, which has the tenants in order, and for each its jobs by due
 /// time.
 #[derive(Clone, Copy)]
-pub(super) struct Lane {
-    work: Work,
-    is_long: bool,
+pub(super) enum Lane<'a> {
+    /// Short reports, and all jobs whose work is done.
+    Short,
+    /// A redelivery has its result: it is never long.
+    Redeliveries,
+    /// Jobs whose work is to be done by a handler, as the column has it. Reports: long ones.
+    Work(Option<&'a str>),
 }
 
-impl Lane {
-    const SHORT: Self = Self {
-        work: Work::Job,
-        is_long: false,
-    };
+impl<'a> Lane<'a> {
+    const LONG: Self = Self::Work(None);
 
-    const LONG: Self = Self {
-        work: Work::Job,
-        is_long: true,
-    };
+    /// Those in which a search looks.
+    fn of(sought: &'a Sought) -> Vec<Self> {
+        match sought {
+            Sought::Common => vec![Self::Short, Self::Redeliveries, Self::LONG],
+            Sought::WorkOf(handler) => vec![Self::Work(columns::handler(handler))],
+        }
+    }
 
-    /// A redelivery has its result: it is never long.
-    const REDELIVERIES: Self = Self {
-        work: Work::Redelivery,
-        is_long: false,
-    };
+    /// All lanes: those of the `handlers` beside the common ones.
+    pub(super) fn all(handlers: &'a [String]) -> impl Iterator<Item = Self> {
+        let work = handlers.iter().map(|handler| Self::Work(Some(handler)));
+        [Self::Short, Self::Redeliveries, Self::LONG]
+            .into_iter()
+            .chain(work)
+    }
 
-    pub(super) const ALL: [Self; 3] = [Self::SHORT, Self::REDELIVERIES, Self::LONG];
-
-    /// SQL for the rows of the lane.
+    /// SQL for the rows of the lane. `?1` is its handler.
     fn rows(self) -> &'static str {
-        match (self.work, self.is_long) {
-            (Work::Redelivery, _) => {
+        match self {
+            Self::Short => {
+                "requests INDEXED BY requests_by_status
+                 WHERE status = 'PENDING' AND is_long = 0 AND mode = 'async' AND lost_claims <= 0
+                   AND ?1 IS NULL"
+            }
+            Self::Redeliveries => {
                 "redeliveries INDEXED BY redeliveries_by_status
-                 WHERE status = 'PENDING' AND lost_claims <= 0"
+                 WHERE status = 'PENDING' AND lost_claims <= 0 AND ?1 IS NULL"
             }
-            (Work::Job, false) => {
-                "requests INDEXED BY requests_by_status
-                 WHERE status = 'PENDING' AND is_long = 0 AND mode = 'async' AND lost_claims <= 0"
+            Self::Work(_) => {
+                "requests INDEXED BY requests_by_handler
+                 WHERE status = 'PENDING' AND is_long = 1 AND mode = 'async' AND lost_claims <= 0
+                   AND handler IS ?1"
             }
-            (Work::Job, true) => {
-                "requests INDEXED BY requests_by_status
-                 WHERE status = 'PENDING' AND is_long = 1 AND mode = 'async' AND lost_claims <= 0"
-            }
+        }
+    }
+
+    fn handler(self) -> Option<&'a str> {
+        match self {
+            Self::Short | Self::Redeliveries => None,
+            Self::Work(handler) => handler,
+        }
+    }
+
+    /// Whether its jobs need room for long reports.
+    fn is_long(self) -> bool {
+        matches!(self, Self::Work(None))
+    }
+
+    fn work(self) -> Work {
+        match self {
+            Self::Short | Self::Work(_) => Work::Job,
+            Self::Redeliveries => Work::Redelivery,
         }
     }
 
@@ -121,18 +155,20 @@ impl Lane {
                      ORDER BY created_by, due LIMIT 1",
                     self.rows()
                 ))?
-                .query_row([name], |row| Ok((columns::bytes(row, 0)?, row.get(1)?)))
+                .query_row(params![self.handler(), name], |row| {
+                    Ok((columns::bytes(row, 0)?, row.get(1)?))
+                })
                 .optional()
         };
         if let Some(Some(name)) = after {
-            return first("created_by > CAST(?1 AS TEXT)", name);
+            return first("created_by > CAST(?2 AS TEXT)", name);
         }
         if after.is_none()
-            && let Some(nameless) = first("created_by IS NULL AND ?1 = x''", b"")?
+            && let Some(nameless) = first("created_by IS NULL AND ?2 = x''", b"")?
         {
             return Ok(Some(nameless));
         }
-        first("created_by >= CAST(?1 AS TEXT)", b"")
+        first("created_by >= CAST(?2 AS TEXT)", b"")
     }
 
     /// Reads up to `limit` jobs of `tenant` that are due at `now`, with their due times.
@@ -146,13 +182,18 @@ impl Lane {
         connection
             .prepare_cached(&format!(
                 "SELECT id, claim, lost_claims, due FROM {}
-                   AND created_by IS CAST(?1 AS TEXT) AND due <= ?2
-                 ORDER BY due LIMIT ?3",
+                   AND created_by IS CAST(?2 AS TEXT) AND due <= ?3
+                 ORDER BY due LIMIT ?4",
                 self.rows()
             ))?
             .query_map(
-                params![tenant, now.millis(), columns::integer(limit)],
-                |row| Ok((row.get(3)?, candidate(row, self.work)?)),
+                params![
+                    self.handler(),
+                    tenant,
+                    now.millis(),
+                    columns::integer(limit)
+                ],
+                |row| Ok((row.get(3)?, candidate(row, self.work())?)),
             )?
             .collect()
     }
@@ -169,21 +210,33 @@ pub(super) fn due_jobs(
     if pause::is_everything(connection)? {
         return Ok(DueJobs::default());
     }
-    let undated = undated(connection, capacity.jobs)?;
+    let lanes = Lane::of(&capacity.sought);
+    let undated = match capacity.sought {
+        Sought::Common => undated(connection, capacity.jobs)?,
+        Sought::WorkOf(_) => Vec::new(),
+    };
     let capacity = &Capacity {
         jobs: capacity.jobs - undated.len(),
         ..capacity.clone()
     };
-    let last = turn.last().clone();
-    let tenants = tenants_in_turn(connection, &last, capacity.long_jobs > 0, now)?;
+    let last = turn.last(&capacity.sought);
+    let by = now.before(capacity.overdue_by);
+    let tenants = tenants_in_turn(connection, &lanes, &last, capacity.long_jobs > 0, by)?;
     // For most searches enough: more are read only if some tenant has, or holds, fewer.
     let equal_share = capacity.jobs / tenants.len().max(1) + 1;
-    let mut found = search(connection, capacity, &tenants, equal_share, now)?;
+    let mut found = search(connection, capacity, &lanes, &tenants, equal_share, by)?;
     if found.ran_dry {
-        found = search(connection, capacity, &tenants, capacity.jobs + 1, now)?;
+        found = search(
+            connection,
+            capacity,
+            &lanes,
+            &tenants,
+            capacity.jobs + 1,
+            by,
+        )?;
     }
     if let Some(last) = found.last {
-        turn.last().clone_from(last);
+        turn.note(&capacity.sought, last);
     }
     Ok(DueJobs {
         due: undated.into_iter().chain(found.due).collect(),
@@ -193,12 +246,13 @@ pub(super) fn due_jobs(
     })
 }
 
-/// New jobs of the release before, which have no due time. They come first.
+/// New jobs without a due time, of an older release. They come first.
 fn undated(connection: &Connection, limit: usize) -> rusqlite::Result<Vec<Candidate>> {
     connection
         .prepare_cached(
             "SELECT id, claim, lost_claims FROM requests INDEXED BY requests_undated
              WHERE status = 'PENDING' AND due IS NULL AND mode = 'async' AND lost_claims <= 0
+               AND handler IS NULL
              ORDER BY id LIMIT ?1",
         )?
         .query_map([columns::integer(limit)], |row| candidate(row, Work::Job))?
@@ -213,13 +267,14 @@ fn client(tenant: &Tenant) -> Option<ClientName> {
 /// The tenants with jobs that are due at `now`, of which those after `last` come first.
 fn tenants_in_turn(
     connection: &Connection,
+    lanes: &[Lane<'_>],
     last: &Tenant,
     has_room_for_long: bool,
     now: StoreTime,
 ) -> rusqlite::Result<Vec<Tenant>> {
     let mut found = Vec::new();
-    for lane in Lane::ALL {
-        if lane.is_long && !has_room_for_long {
+    for lane in lanes {
+        if lane.is_long() && !has_room_for_long {
             continue;
         }
         let mut of_lane = Vec::new();
@@ -251,6 +306,7 @@ struct Found<'a> {
 fn search<'a>(
     connection: &Connection,
     capacity: &Capacity,
+    lanes: &[Lane<'_>],
     tenants: &'a [Tenant],
     each: usize,
     now: StoreTime,
@@ -258,7 +314,7 @@ fn search<'a>(
     let mut queues = Vec::with_capacity(tenants.len());
     let mut has_more = Vec::with_capacity(tenants.len());
     for tenant in tenants {
-        let jobs = due_of(connection, capacity, tenant, each, now)?;
+        let jobs = due_of(connection, capacity, lanes, tenant, each, now)?;
         has_more.push(jobs.len() >= each);
         queues.push(TenantQueue {
             held: capacity.held.get(&client(tenant)).copied().unwrap_or(0),
@@ -275,7 +331,7 @@ fn search<'a>(
     Ok(Found {
         ran_dry: (0..tenants.len()).any(|index| has_more[index] && !has_left(index)),
         waiting: waiting.map(|index| &tenants[index]).collect(),
-        long_jobs_wait: if capacity.long_jobs > 0 {
+        long_jobs_wait: if capacity.long_jobs > 0 || !lanes.iter().any(|lane| lane.is_long()) {
             long_jobs_left > 0
         } else {
             // Their lane was not read.
@@ -297,35 +353,45 @@ fn count_long(queues: &[TenantQueue<Candidate>]) -> usize {
 fn due_of(
     connection: &Connection,
     capacity: &Capacity,
+    lanes: &[Lane<'_>],
     tenant: &Tenant,
     each: usize,
     now: StoreTime,
 ) -> rusqlite::Result<VecDeque<(bool, Candidate)>> {
     let mut by_due = BTreeMap::new();
-    for lane in Lane::ALL {
-        let most = match (lane.is_long, capacity.long_jobs) {
+    for lane in lanes {
+        let most = match (lane.is_long(), capacity.long_jobs) {
             (true, 0) => continue,
             // One more shows that others wait.
             (true, room) => each.min(room + 1),
             (false, _) => each,
         };
         for (due, candidate) in lane.due(connection, tenant, most, now)? {
-            by_due.insert((due, candidate.id), (lane.is_long, candidate));
+            by_due.insert((due, candidate.id), (lane.is_long(), candidate));
         }
     }
     Ok(by_due.into_values().collect())
 }
 
-/// Reads up to `limit` suspected poison jobs, fewest lost claims first.
-pub(super) fn suspects(connection: &Connection, limit: usize) -> rusqlite::Result<Vec<Candidate>> {
+/// Reads up to `limit` suspected poison jobs, fewest lost claims first. Of those whose work is to be
+/// done, only reports, and jobs of the handlers in the JSON array `served`.
+pub(super) fn suspects(
+    connection: &Connection,
+    served: &str,
+    limit: usize,
+) -> rusqlite::Result<Vec<Candidate>> {
     if pause::is_everything(connection)? {
         return Ok(Vec::new());
     }
     let mut found = Vec::new();
     for work in Work::ALL {
         let (table, also) = match work {
-            Work::Job => ("requests", " AND mode = 'async'"),
-            Work::Redelivery => ("redeliveries", ""),
+            Work::Job => (
+                "requests",
+                " AND mode = 'async' AND (is_long = 0 OR handler IS NULL
+                      OR handler IN (SELECT value FROM json_each(?2)))",
+            ),
+            Work::Redelivery => ("redeliveries", " AND ?2 IS NOT NULL"),
         };
         // No due time to check: scheduling a retry or parking a job resets `lost_claims`, so a
         // suspect is never scheduled for later.
@@ -337,7 +403,7 @@ pub(super) fn suspects(connection: &Connection, limit: usize) -> rusqlite::Resul
                  WHERE status = 'PENDING' AND lost_claims > 0{also}
                  ORDER BY lost_claims, due LIMIT ?1"
             ))?
-            .query_map([columns::integer(limit)], |row| {
+            .query_map(params![columns::integer(limit), served], |row| {
                 Ok((row.get::<_, Option<i64>>(3)?, candidate(row, work)?))
             })?
             .collect::<rusqlite::Result<_>>()?;

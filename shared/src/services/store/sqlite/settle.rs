@@ -8,24 +8,59 @@ use rusqlite::{Connection, ToSql, params, params_from_iter};
 use super::{attempts, bodies, clock::StoreTime, columns, events, redelivery, state};
 use crate::{
     models::{EventKind, Transition},
-    services::store::{Claim, Outcome, Settlement, Work},
+    services::store::{AttemptRecord, Claim, Outcome, Settlement, Work, Worked},
 };
 
 /// How far ahead the `parked_at` of a job is that a pause has parked: longer than any pause.
 const PAUSED: Duration = Duration::from_hours(100 * 365 * 24);
 
-/// Stores the report of a claimed job, as JSON. Returns whether the claim is held. A stored report
-/// is never replaced.
-pub(super) fn store_result(tx: &Connection, claim: &Claim, result: &str) -> rusqlite::Result<bool> {
+/// Stores what came of the work of a claimed job, and the attempt that it took, if it is recorded.
+/// Returns whether the claim is held. A stored result is never replaced.
+///
+/// The callback's attempts are counted from there on.
+pub(super) fn store_worked(
+    tx: &Connection,
+    claim: &Claim,
+    worked: &Worked,
+    attempt: Option<&AttemptRecord>,
+) -> rusqlite::Result<bool> {
+    let number = attempt.map(|attempt| attempt.number);
+    let rows = match (claim.work, worked) {
+        // It has its result.
+        (Work::Redelivery, _) => update_held(tx, claim, "claim = claim", &[])?,
+        (Work::Job, Ok(result)) => {
+            let result = bodies::place_result(tx, claim, result.as_str())?;
+            let set = "result_payload = coalesce(result_payload, ?4), is_long = 0,
+                 attempts = coalesce(?5, attempts), attempts_before = coalesce(?5, attempts)";
+            update_held(tx, claim, set, &[&result, &number])?
+        }
+        (Work::Job, Err(failure)) => {
+            let set = "failure_reason = ?4, failure_detail = ?5, is_long = 0,
+                 attempts = coalesce(?6, attempts), attempts_before = coalesce(?6, attempts)";
+            let (reason, detail) = (failure.reason.as_str(), &failure.detail);
+            update_held(tx, claim, set, &[&reason, detail, &number])?
+        }
+    };
+    if let Some(attempt) = attempt.filter(|_| rows > 0) {
+        attempts::record(tx, claim, attempt)?;
+    }
+    Ok(rows > 0)
+}
+
+/// Sets columns of a job or redelivery that stays claimed.
+fn update_held(
+    tx: &Connection,
+    claim: &Claim,
+    set: &str,
+    values: &[&dyn ToSql],
+) -> rusqlite::Result<usize> {
     let sql = format!(
-        "UPDATE {} SET claim = claim{} WHERE {} AND {}",
+        "UPDATE {} SET {set} WHERE {} AND {}",
         state::table(claim.work),
-        keep_result(claim.work, 4),
         state::IS_CLAIMED,
         state::IS_HELD
     );
-    let result = bodies::place_result(tx, claim, result)?;
-    Ok(write(tx, claim, &sql, &[&result])? > 0)
+    write(tx, claim, &sql, values)
 }
 
 /// SQL that keeps the result in the `n`th parameter, unless one is stored. A redelivery has its
@@ -56,7 +91,7 @@ fn write(
     statement.execute(params_from_iter(all))
 }
 
-/// Ends a claim at `now`, and stores the report with it, as JSON, unless one is stored. Returns
+/// Ends a claim at `now`, and stores the result with it, as JSON, unless one is stored. Returns
 /// whether the claim was held.
 pub(super) fn settle(
     tx: &Connection,

@@ -4,13 +4,10 @@ use std::time::Duration;
 
 use super::super::{Engine, Store};
 use crate::{
-    models::{Destination, Origin, RequestId},
-    services::{
-        report::Report,
-        store::{
-            Candidate, Capacity, Claim, Claimed, DueJobs, Expired, Heartbeat, OwnerId, Renewal,
-            Settlement, StoreError, Swept, UnparkCursor, Unparked,
-        },
+    models::{Destination, HandlerName, Origin, RequestId},
+    services::store::{
+        AttemptRecord, Candidate, Capacity, Claim, Claimed, DueJobs, Expired, Heartbeat, OwnerId,
+        Renewal, Settlement, StoreError, Swept, UnparkCursor, Unparked, WorkResult, Worked,
     },
 };
 
@@ -74,13 +71,18 @@ impl Store {
     }
 
     /// Reads up to `limit` suspected poison jobs: claimable jobs whose earlier claims were lost
-    /// with their workers. Fewest lost claims first. None while everything is paused.
+    /// with their workers. Fewest lost claims first. None while everything is paused. Those whose
+    /// work is to be done by a handler that is not in `served` are left to other workers.
     ///
     /// # Errors
     /// The read failed.
-    pub async fn suspects(&self, limit: usize) -> Result<Vec<Candidate>, StoreError> {
+    pub async fn suspects(
+        &self,
+        served: &[HandlerName],
+        limit: usize,
+    ) -> Result<Vec<Candidate>, StoreError> {
         match &self.engine {
-            Engine::Sqlite(engine) => engine.suspects(limit).await,
+            Engine::Sqlite(engine) => engine.suspects(served, limit).await,
         }
     }
 
@@ -115,15 +117,22 @@ impl Store {
         }
     }
 
-    /// Stores a job's report before its first callback, so that a crash can't lose it. A stored
-    /// report is never replaced, so a repeat changes nothing. Quick reports skip this write: they
-    /// are stored together with the first outcome.
+    /// Stores what came of a job's work before its first callback, so that a crash can't lose it,
+    /// and the attempt at the work, if that is recorded. From then on the job needs no handler.
+    /// Attempts at the callback are counted anew. A stored result is never replaced, so a repeat
+    /// changes nothing. Quick reports skip this write: they are stored together with the first
+    /// outcome.
     ///
     /// # Errors
     /// [`StoreError::ClaimLost`], or the write failed.
-    pub async fn store_result(&self, claim: Claim, report: &Report) -> Result<(), StoreError> {
+    pub async fn store_worked(
+        &self,
+        claim: Claim,
+        worked: Worked,
+        attempt: Option<AttemptRecord>,
+    ) -> Result<(), StoreError> {
         match &self.engine {
-            Engine::Sqlite(engine) => engine.store_result(claim, report).await,
+            Engine::Sqlite(engine) => engine.store_worked(claim, worked, attempt).await,
         }
     }
 
@@ -140,7 +149,7 @@ impl Store {
     }
 
     /// Ends a claim, with all that follows from `settlement` in one transaction. Also stores the
-    /// report, unless one is stored.
+    /// result, unless one is stored.
     ///
     /// A repeated finish or retry succeeds and changes nothing: it is recognised by the record of
     /// its attempt under this claim number, or by the row. A park and a release leave no such
@@ -151,22 +160,23 @@ impl Store {
     pub async fn settle(
         &self,
         claim: Claim,
-        report: Option<&Report>,
+        result: Option<WorkResult>,
         settlement: Settlement,
     ) -> Result<(), StoreError> {
         match &self.engine {
-            Engine::Sqlite(engine) => engine.settle(claim, report, settlement).await,
+            Engine::Sqlite(engine) => engine.settle(claim, result, settlement).await,
         }
     }
 
-    /// Registers a worker and grants its lease. It can claim jobs as long as it renews the lease. A
-    /// repeat counts as a heartbeat.
+    /// Registers a worker, which serves the report and the handlers in `served`, and grants its
+    /// lease. It can claim jobs as long as it renews the lease. A repeat counts as a heartbeat, and
+    /// changes what it serves.
     ///
     /// # Errors
     /// The write failed.
-    pub async fn register(&self, owner: OwnerId) -> Result<(), StoreError> {
+    pub async fn register(&self, owner: OwnerId, served: &[HandlerName]) -> Result<(), StoreError> {
         match &self.engine {
-            Engine::Sqlite(engine) => engine.register(owner).await,
+            Engine::Sqlite(engine) => engine.register(owner, served).await,
         }
     }
 

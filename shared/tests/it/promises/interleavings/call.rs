@@ -9,12 +9,12 @@ use storm_shared::{
         store::{
             Acceptance, CancelledClaim, CancelledWork, Candidate, Capacity, Claim, Claimed,
             DueJobs, Expired, Heartbeat, NewJob, Outcome, OwnerId, RedeliveryPage, Renewal, Scope,
-            Settlement, Store, StoreError, Uncancellable, Unerasable, Unredeliverable,
+            Settlement, Store, StoreError, Uncancellable, Unerasable, Unredeliverable, WorkResult,
         },
     },
 };
 
-use crate::jobs::{attempted, retry, spec};
+use crate::jobs::{attempted, retry, spec, stored_result};
 
 /// A call with its arguments.
 #[derive(Clone, Debug)]
@@ -118,7 +118,7 @@ impl Call {
                 let accepted = store.accept(NewJob::new(id, spec(), callback)).await;
                 done(accepted.map(|accepted| assert_eq!(accepted, Acceptance::Stored)))
             }
-            Self::Register(owner) => done(store.register(owner).await),
+            Self::Register(owner) => done(store.register(owner, &[]).await),
             Self::Submit(id, key, records) => submit(store, id, key, records).await,
             Self::Renew(owner) => store.renew(owner, 0).await.map(|renewal| {
                 let Renewal {
@@ -193,24 +193,24 @@ impl Writing {
     }
 
     async fn on(self, store: &Store, claim: Claim) -> Result<(), StoreError> {
-        let report = self.report().clone();
+        let result = WorkResult::of(self.report());
         let attempt = self.attempt();
         let attempt = attempt.map(|(number, class)| attempted(number, class));
         let settlement = match self {
-            Self::Report(_) => return store.store_result(claim, &report).await,
+            Self::Report(_) => return store.store_worked(claim, Ok(result), None).await,
             Self::Retry(_, number, wait) => retry(attempted(number, ERROR), wait),
             Self::Park(_, wait) => Settlement::Park { wait },
             Self::GiveBack(_) => Settlement::GiveBack,
             Self::End(_, _, outcome) => Settlement::Finish { attempt, outcome },
         };
-        store.settle(claim, Some(&report), settlement).await
+        store.settle(claim, Some(result), settlement).await
     }
 }
 
 fn won(claimed: Claimed) -> Answer {
     let won = claimed.jobs.into_iter().map(Result::unwrap).map(|job| Won {
         claim: job.claim,
-        report: job.report,
+        report: stored_result(&job).map(|it| serde_json::from_str(it.as_str()).unwrap()),
         attempts: job.attempts,
         attempts_before: job.attempts_before,
     });
@@ -233,6 +233,7 @@ async fn submit(store: &Store, id: RequestId, key: u8, records: u32) -> Result<A
         Acceptance::Stored => Submitted::Stored,
         Acceptance::Replayed { id, .. } => Submitted::Replayed(id),
         Acceptance::Conflicting => Submitted::Conflicting,
+        Acceptance::OldWorkers => panic!("a report needs no new worker"),
     }))
 }
 
@@ -255,6 +256,6 @@ async fn find_ended(store: &Store, page: Page) -> Result<Answer, StoreError> {
 /// All that is claimable: what is due first, then suspects, up to `limit` of each.
 pub(super) async fn claimable(store: &Store, limit: usize) -> Result<DueJobs, StoreError> {
     let mut found = store.due_jobs(Capacity::of(limit)).await?;
-    found.due.extend(store.suspects(limit).await?);
+    found.due.extend(store.suspects(&[], limit).await?);
     Ok(found)
 }

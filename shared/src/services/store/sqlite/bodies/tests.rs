@@ -15,11 +15,12 @@ use super::{
     INPUT, LARGEST_IN_ROW, RESULT, delete, in_row, is_large,
 };
 use crate::{
-    models::{CallbackUrl, Request, RequestId},
+    models::{CallbackUrl, ReportSpec, Request, RequestId},
     services::{
         report::Report,
         store::{
             Candidate, Claim, Claimed, Job, NewJob, Outcome, OwnerId, Scope, Settlement, Work,
+            WorkResult,
         },
     },
 };
@@ -41,28 +42,35 @@ fn input(length: usize, filling: &str) -> String {
     spec(filling.repeat(missing))
 }
 
-fn report(length: usize) -> Report {
-    Report {
+fn result(length: usize) -> WorkResult {
+    WorkResult::of(&Report {
         report_id: uuid::Uuid::nil(),
         checksum: "c".repeat(length),
-    }
+    })
+}
+
+fn store(db: &Connection, claim: &Claim, result: &WorkResult) -> bool {
+    settle::store_worked(db, claim, &Ok(result.clone()), None).unwrap()
 }
 
 fn new_job(input: &str) -> NewJob {
     let callback = CallbackUrl::parse("http://example.com/").unwrap();
-    let spec = serde_json::from_str(input).unwrap();
-    NewJob::new(RequestId::generate(), spec, Some(callback))
+    let spec: ReportSpec = serde_json::from_str(input).unwrap();
+    NewJob {
+        input: input.into(),
+        ..NewJob::new(RequestId::generate(), spec, Some(callback))
+    }
 }
 
 fn accept(db: &Connection, input: &str) -> RequestId {
     let job = new_job(input);
-    accept::insert_job(db, &job, input, now()).unwrap();
+    accept::insert_job(db, &job, now()).unwrap();
     job.id
 }
 
 fn claim(db: &Connection, candidate: Candidate) -> Job {
     let owner = OwnerId::generate();
-    lease::register(db, owner).unwrap();
+    lease::register(db, owner, "[]").unwrap();
     let mut rows = ClaimedRows::within(usize::MAX);
     rows.claim(db, owner, vec![candidate]).unwrap();
     let Claimed { mut jobs, .. } = rows.parse(now());
@@ -120,8 +128,8 @@ fn a_body_of_4_kib_is_in_its_row_and_a_larger_one_is_not() {
 fn a_job_with_large_bodies_goes_its_whole_way_and_no_change_of_status_writes_them() {
     let db = database();
     let input = input(200_000, "x");
-    let result = report(1_000_000);
-    let json = serde_json::to_string(&result).unwrap();
+    let result = result(1_000_000);
+    let json = result.as_str();
     let id = accept(&db, &input);
     db.execute_batch(
         "CREATE TRIGGER written BEFORE UPDATE ON bodies BEGIN SELECT raise(ABORT, 'written'); END",
@@ -129,23 +137,23 @@ fn a_job_with_large_bodies_goes_its_whole_way_and_no_change_of_status_writes_the
     .unwrap();
 
     let job = claim(&db, Candidate::notified(id));
-    assert_eq!((job.report, job.bytes), (None, input.len()));
-    assert!(settle::store_result(&db, &job.claim, &json).unwrap());
-    let place = in_row(&json).into_owned();
+    assert_eq!((job.worked, job.bytes), (None, input.len()));
+    assert!(store(&db, &job.claim, &result));
+    let place = in_row(json).into_owned();
     assert_eq!(row(&db, id), (in_row(&input).into_owned(), Some(place), 3));
 
     let wait = Settlement::Park {
         wait: Duration::ZERO,
     };
-    assert!(settle::settle(&db, &job.claim, Some(&json), &wait, now()).unwrap());
+    assert!(settle::settle(&db, &job.claim, Some(json), &wait, now()).unwrap());
     let again = Candidate {
         claims: 1,
         ..Candidate::notified(id)
     };
     let job = claim(&db, again);
-    assert_eq!(job.report.as_ref(), Some(&result));
+    assert_eq!(job.worked, Some(Ok(result.clone())));
     assert_eq!(job.bytes, input.len() + json.len());
-    assert!(finish(&db, &job.claim, Some(&json)));
+    assert!(finish(&db, &job.claim, Some(json)));
     let request = found(&db, id);
     assert_eq!(request.input_payload.get(), input);
     assert_eq!(request.result_payload.unwrap().get(), json);
@@ -160,8 +168,8 @@ fn a_job_with_large_bodies_goes_its_whole_way_and_no_change_of_status_writes_the
             ..Candidate::notified(id)
         },
     );
-    assert_eq!(job.report, Some(result));
-    assert!(finish(&db, &job.claim, Some(&json)));
+    assert_eq!(job.worked, Some(Ok(result.clone())));
+    assert!(finish(&db, &job.claim, Some(json)));
     assert_eq!(stored(&db), 2);
     assert!(attempts::of(&db, id).unwrap().is_empty());
 }
@@ -169,26 +177,26 @@ fn a_job_with_large_bodies_goes_its_whole_way_and_no_change_of_status_writes_the
 #[test]
 fn a_large_result_is_stored_with_the_first_outcome_and_never_replaced() {
     let db = database();
-    let [first, second, small] = [9000, 8000, 10].map(|length| {
-        let report = report(length);
-        serde_json::to_string(&report).unwrap()
-    });
+    let [first, second, small] = [9000, 8000, 10].map(result);
     for (stored, tried) in [(&first, &second), (&first, &small), (&small, &second)] {
         let id = accept(&db, &input(100, "x"));
         let job = claim(&db, Candidate::notified(id));
-        assert!(settle::store_result(&db, &job.claim, stored).unwrap());
-        assert!(settle::store_result(&db, &job.claim, tried).unwrap());
-        assert!(finish(&db, &job.claim, Some(tried)));
+        assert!(store(&db, &job.claim, stored));
+        assert!(store(&db, &job.claim, tried));
+        assert!(finish(&db, &job.claim, Some(tried.as_str())));
         // A repeat.
-        assert!(finish(&db, &job.claim, Some(tried)));
+        assert!(finish(&db, &job.claim, Some(tried.as_str())));
         let result = found(&db, id).result_payload.unwrap();
         assert_eq!(result.get(), stored.as_str());
-        assert_eq!(row(&db, id).2, if is_large(stored) { 2 } else { 0 });
+        assert_eq!(
+            row(&db, id).2,
+            if is_large(stored.as_str()) { 2 } else { 0 }
+        );
     }
     let id = accept(&db, &input(100, "x"));
     let job = claim(&db, Candidate::notified(id));
-    assert!(finish(&db, &job.claim, Some(&first)));
-    assert_eq!(found(&db, id).result_payload.unwrap().get(), first);
+    assert!(finish(&db, &job.claim, Some(first.as_str())));
+    assert_eq!(found(&db, id).result_payload.unwrap().get(), first.as_str());
 }
 
 #[test]
@@ -200,9 +208,9 @@ fn a_lost_claim_stores_no_large_result() {
         number: held.number + 1,
         ..held
     };
-    let json = serde_json::to_string(&report(9000)).unwrap();
-    assert!(!settle::store_result(&db, &lost, &json).unwrap());
-    assert!(!finish(&db, &lost, Some(&json)));
+    let result = result(9000);
+    assert!(!store(&db, &lost, &result));
+    assert!(!finish(&db, &lost, Some(result.as_str())));
     assert_eq!((stored(&db), row(&db, id).1), (0, None));
 }
 
@@ -211,7 +219,13 @@ fn an_accept_that_is_repeated_is_recognised_by_its_whole_large_body() {
     let db = database();
     let (sent, other) = (input(9000, "x"), input(9000, "y"));
     let job = new_job(&sent);
-    let accepts = |input: &str| accept::insert_job(&db, &job, input, now());
+    let accepts = |input: &str| {
+        let job = NewJob {
+            input: input.into(),
+            ..job.clone()
+        };
+        accept::insert_job(&db, &job, now())
+    };
     accepts(&sent).unwrap();
     accepts(&sent).unwrap();
     assert!(accepts(&other).is_err());
@@ -224,11 +238,14 @@ fn an_accept_that_is_repeated_is_recognised_by_its_whole_large_body() {
 fn a_payload_that_looks_like_the_place_of_a_large_one_is_only_a_payload() {
     let db = database();
     let text = in_row(&input(9000, "x")).into_owned();
-    let job = new_job(&input(100, "x"));
-    accept::insert_job(&db, &job, &text, now()).unwrap();
+    let job = NewJob {
+        input: text.as_str().into(),
+        ..new_job(&input(100, "x"))
+    };
+    accept::insert_job(&db, &job, now()).unwrap();
     assert_eq!((input_of(&db, job.id), stored(&db)), (text.clone(), 0));
     let owner = OwnerId::generate();
-    lease::register(&db, owner).unwrap();
+    lease::register(&db, owner, "[]").unwrap();
     let mut rows = ClaimedRows::within(usize::MAX);
     rows.claim(&db, owner, vec![Candidate::notified(job.id)])
         .unwrap();

@@ -6,16 +6,17 @@ use jiff::Timestamp;
 use rusqlite::Connection;
 
 use super::super::{
-    Sqlite, accept, cancel, cancel::Canceller, columns, erase, find, idempotency,
-    idempotency::KeyedJob, list, redelivery, writer::Bodies,
+    Sqlite, accept, cancel, cancel::Canceller, erase, find, idempotency, idempotency::KeyedJob,
+    lease, list, redelivery, writer::Bodies,
 };
 use crate::{
-    models::{ClientName, Failure, Origin, ReportSpec, Request, RequestId},
+    models::{ClientName, Failure, HandlerName, Origin, ReportSpec, Request, RequestId},
     services::{
         report::Report,
         store::{
             Acceptance, Cancelled, Erased, ListPage, NewJob, Redeliverable, RedeliveryPage,
             RequestList, Scope, StoreError, Uncancellable, Unerasable, Unredeliverable,
+            job::to_json,
         },
     },
 };
@@ -25,26 +26,27 @@ impl Sqlite {
         &self,
         job: NewJob,
     ) -> Result<Acceptance, StoreError> {
-        // Before the write: its closure runs in a transaction that other writes share.
-        let input = columns::to_json(&job.spec);
         let now = self.clock.now();
         let due = now.after(job.notification_grace);
         let keyed = KeyedJob::of(&job);
         let window = self.idempotency_window;
         let bodies = Bodies {
-            bytes: input.len(),
+            bytes: job.input.len(),
             memory: job.memory.clone(),
             held: job.held.clone(),
         };
         self.writer
             // Load shedding: the API answers 503, while a worker's writes wait for room.
             .try_write_bodies(bodies, move |tx| {
+                if job.handler != HandlerName::REPORT && !lease::shut_out_release_before(tx)? {
+                    return Ok(Acceptance::OldWorkers);
+                }
                 if let Some(keyed) = keyed
                     && let Some(earlier) = idempotency::take(tx, &keyed, now, window)?
                 {
                     return Ok(earlier);
                 }
-                accept::insert_job(tx, &job, &input, due)?;
+                accept::insert_job(tx, &job, due)?;
                 Ok(Acceptance::Stored)
             })
             .await
@@ -70,8 +72,8 @@ impl Sqlite {
         created_by: Option<ClientName>,
         ended: Result<&Report, &Failure>,
     ) -> Result<(), StoreError> {
-        let input = columns::to_json(spec);
-        let ended = ended.map(columns::to_json).map_err(Clone::clone);
+        let input = to_json(spec);
+        let ended = ended.map(|report| to_json(report)).map_err(Clone::clone);
         let bodies = Bodies::of(input.len() + ended.as_ref().map_or(0, String::len));
         let insert = self.timed(move |tx, now| {
             accept::insert_sync(tx, id, created_at, &input, created_by.as_ref(), &ended, now)

@@ -5,17 +5,13 @@ use std::{sync::Arc, time::Duration};
 use rusqlite::Connection;
 
 use super::super::{
-    Sqlite, claim::ClaimedRows, columns, events, lease, look, retention, settle, unpark,
-    writer::Bodies,
+    Sqlite, claim::ClaimedRows, events, lease, look, retention, settle, unpark, writer::Bodies,
 };
 use crate::{
-    models::{Destination, Origin, RequestId},
-    services::{
-        report::Report,
-        store::{
-            Candidate, Capacity, Claim, Claimed, DueJobs, Expired, Heartbeat, OwnerId, Renewal,
-            Settlement, StoreError, Swept, UnparkCursor, Unparked,
-        },
+    models::{Destination, HandlerName, Origin, RequestId},
+    services::store::{
+        AttemptRecord, Candidate, Capacity, Claim, Claimed, DueJobs, Expired, Heartbeat, OwnerId,
+        Renewal, Settlement, StoreError, Swept, UnparkCursor, Unparked, WorkResult, Worked,
     },
 };
 
@@ -80,9 +76,13 @@ impl Sqlite {
 
     pub(in crate::services::store) async fn suspects(
         &self,
+        served: &[HandlerName],
         limit: usize,
     ) -> Result<Vec<Candidate>, StoreError> {
-        self.readers.read(move |db| look::suspects(db, limit)).await
+        let served = lease::served_json(served);
+        self.readers
+            .read(move |db| look::suspects(db, &served, limit))
+            .await
     }
 
     pub(in crate::services::store) async fn unpark(
@@ -116,15 +116,16 @@ impl Sqlite {
         Ok(released.map_or_else(Unparked::default, |jobs| Unparked { jobs, next }))
     }
 
-    pub(in crate::services::store) async fn store_result(
+    pub(in crate::services::store) async fn store_worked(
         &self,
         claim: Claim,
-        report: &Report,
+        worked: Worked,
+        attempt: Option<AttemptRecord>,
     ) -> Result<(), StoreError> {
-        let result = columns::to_json(report);
-        let bodies = Bodies::of(result.len());
-        self.write_claimed(bodies, move |tx| settle::store_result(tx, &claim, &result))
-            .await
+        let bodies = Bodies::of(worked.as_ref().map_or(0, |result| result.as_str().len()));
+        let store =
+            move |tx: &Connection| settle::store_worked(tx, &claim, &worked, attempt.as_ref());
+        self.write_claimed(bodies, store).await
     }
 
     pub(in crate::services::store) async fn record_resend(
@@ -141,13 +142,14 @@ impl Sqlite {
     pub(in crate::services::store) async fn settle(
         &self,
         claim: Claim,
-        report: Option<&Report>,
+        result: Option<WorkResult>,
         settlement: Settlement,
     ) -> Result<(), StoreError> {
-        let result = report.map(columns::to_json);
-        let bodies = Bodies::of(result.as_ref().map_or(0, String::len));
-        let settle = self
-            .timed(move |tx, now| settle::settle(tx, &claim, result.as_deref(), &settlement, now));
+        let bodies = Bodies::of(result.as_ref().map_or(0, |result| result.as_str().len()));
+        let settle = self.timed(move |tx, now| {
+            let result = result.as_ref().map(WorkResult::as_str);
+            settle::settle(tx, &claim, result, &settlement, now)
+        });
         self.write_claimed(bodies, settle).await
     }
 
@@ -167,9 +169,11 @@ impl Sqlite {
     pub(in crate::services::store) async fn register(
         &self,
         owner: OwnerId,
+        served: &[HandlerName],
     ) -> Result<(), StoreError> {
+        let served = lease::served_json(served);
         self.writer
-            .write(move |tx| lease::register(tx, owner))
+            .write(move |tx| lease::register(tx, owner, &served))
             .await
     }
 

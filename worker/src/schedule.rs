@@ -6,25 +6,31 @@ use storm_shared::config::RetrySettings;
 
 use crate::delivery::AttemptError;
 
-/// `CALLBACK_RETRY_DELAYS`, `CALLBACK_RETRY_JITTER` and `CALLBACK_RETRY_AFTER_MAX`.
-pub(super) struct Schedule(RetrySettings);
+/// Delays, their jitter, and the longest `Retry-After`: those of callbacks, or of a handler.
+pub(crate) struct Schedule(RetrySettings);
 
 impl Schedule {
-    pub(super) fn new(settings: &RetrySettings) -> Self {
+    pub(crate) fn new(settings: &RetrySettings) -> Self {
         Self(settings.clone())
     }
 
-    /// The wait after the `nth` failed attempt (from 1) of a series, or `None` if no retry follows.
-    /// It is the delay with its jitter, or the receiver's `Retry-After` where that is later.
-    pub(super) fn after(&self, nth: u32, error: &AttemptError) -> Option<Duration> {
+    /// The wait after the `nth` failed callback attempt (from 1) of a series, or `None` if no retry
+    /// follows.
+    pub(crate) fn after(&self, nth: u32, error: &AttemptError) -> Option<Duration> {
         if error.class().is_final() {
             return None;
         }
+        self.wait(nth, error.retry_after())
+    }
+
+    /// The wait after the `nth` failed attempt (from 1) of a series, or `None` if there were enough.
+    /// It is the delay with its jitter, or the time that was `requested` where that is later.
+    pub(crate) fn wait(&self, nth: u32, requested: Option<Duration>) -> Option<Duration> {
         let nth = usize::try_from(nth).unwrap_or(usize::MAX);
         let delay = self.0.delays.get(nth.checked_sub(1)?)?;
         // The configured delay is the minimum, so the jitter only lengthens it.
         let delay = delay.mul_f64(1.0 + self.0.jitter * fastrand::f64());
-        let requested = error.retry_after().unwrap_or_default();
+        let requested = requested.unwrap_or_default();
         Some(delay.max(requested.min(self.0.retry_after_max)))
     }
 }

@@ -1,4 +1,4 @@
-//! A circuit breaker for one destination.
+//! A circuit breaker, of a destination or a handler.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ const PARK_TIME: Duration = Duration::from_secs(30);
 
 /// What the result of an attempt says about its receiver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in super::super) enum Signal {
+pub(crate) enum Signal {
     /// The origin answers. Its status, such as 404, concerns the one URL.
     Success,
     /// The origin does not answer, or answers that it is overloaded or broken.
@@ -30,7 +30,7 @@ pub(in super::super) enum Signal {
 }
 
 impl Signal {
-    pub(in super::super) fn of(result: &Result<StatusCode, AttemptError>) -> Self {
+    pub(crate) fn of(result: &Result<StatusCode, AttemptError>) -> Self {
         match result {
             Err(AttemptError::Refused(_) | AttemptError::Shortage(_)) => Self::Ignored,
             Ok(_) => Self::Success,
@@ -47,7 +47,7 @@ fn is_overload(status: StatusCode) -> bool {
 }
 
 /// A circuit breaker. It keeps no clock: callers pass the time.
-pub(super) struct Breaker {
+pub(crate) struct Breaker {
     state: State,
     failures: u32,
     pause: Duration,
@@ -67,7 +67,7 @@ enum State {
 }
 
 impl Breaker {
-    pub(super) const fn closed() -> Self {
+    pub(crate) const fn closed() -> Self {
         Self {
             state: State::Closed,
             failures: 0,
@@ -76,17 +76,27 @@ impl Breaker {
     }
 
     /// Whether it equals a new one, so that it can be forgotten.
-    pub(super) fn is_untroubled(&self) -> bool {
+    pub(crate) fn is_untroubled(&self) -> bool {
         self.failures == 0 && !self.is_open()
     }
 
     /// Open or half-open.
-    pub(super) fn is_open(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
         !matches!(self.state, State::Closed)
     }
 
+    /// The time until a probe may begin, if it is open: zero if it may begin now; `None` while one
+    /// is under way.
+    pub(crate) fn until_probe(&self, now: Instant) -> Option<Option<Duration>> {
+        match self.state {
+            State::Closed => None,
+            State::Open { until, .. } => Some(Some(until.saturating_duration_since(now))),
+            State::HalfOpen => Some(None),
+        }
+    }
+
     /// How long to park a job that may be parked for `budget` more, or `None` if it may pass.
-    pub(super) fn park(&mut self, now: Instant, budget: Duration) -> Option<Duration> {
+    pub(crate) fn park(&mut self, now: Instant, budget: Duration) -> Option<Duration> {
         // `CALLBACK_PARK_MAX` is used up. The job gets its attempt, so that every job ends.
         if budget.is_zero() {
             return None;
@@ -106,7 +116,7 @@ impl Breaker {
     }
 
     /// Begins an attempt and returns whether it is the probe, or how long to park its job.
-    pub(super) fn begin(&mut self, now: Instant, budget: Duration) -> Result<bool, Duration> {
+    pub(crate) fn begin(&mut self, now: Instant, budget: Duration) -> Result<bool, Duration> {
         if let Some(wait) = self.park(now, budget) {
             return Err(wait);
         }
@@ -118,7 +128,7 @@ impl Breaker {
     }
 
     /// Records the result of an attempt.
-    pub(super) fn record(&mut self, signal: Signal, is_probe: bool, now: Instant) {
+    pub(crate) fn record(&mut self, signal: Signal, is_probe: bool, now: Instant) {
         match signal {
             // Not only the probe's: any answer proves that the origin lives.
             Signal::Success => *self = Self::closed(),
@@ -140,7 +150,7 @@ impl Breaker {
     }
 
     /// The probe ended without a result: the next attempt is the probe.
-    pub(super) fn probe_cut_off(&mut self, now: Instant) {
+    pub(crate) fn probe_cut_off(&mut self, now: Instant) {
         if matches!(self.state, State::HalfOpen) {
             self.state = State::Open {
                 until: now,

@@ -1,0 +1,131 @@
+//! A handler's circuit breaker: whether its jobs may be claimed, and their attempts made.
+//!
+//! While it is open, its jobs stay in the table, where they cost nothing. One is claimed when the
+//! probe is due. A job that has been due for longer than `CALLBACK_PARK_MAX` passes it, so that
+//! every job gets its attempts.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::time::Instant;
+
+use crate::breaker::{Breaker, Signal};
+use std::time::Duration;
+
+/// The breaker of a handler in this worker. Clones share it.
+#[derive(Clone)]
+pub(crate) struct Gate(Arc<Mutex<Breaker>>);
+
+/// Which of a handler's jobs may be claimed now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Admission {
+    /// All: the breaker is closed.
+    All,
+    /// One: it is the probe.
+    Probe,
+    /// Those that have been due for too long. The probe is due after `probe_in`; `None` while one
+    /// is under way.
+    Overdue {
+        /// The time until then.
+        probe_in: Option<Duration>,
+    },
+}
+
+impl Gate {
+    pub(super) fn new() -> Self {
+        Self(Arc::new(Mutex::new(Breaker::closed())))
+    }
+
+    /// Which jobs may be claimed now.
+    pub(crate) fn admission(&self) -> Admission {
+        let now = Instant::now();
+        let breaker = self.lock();
+        match breaker.until_probe(now) {
+            None => Admission::All,
+            Some(Some(Duration::ZERO)) => Admission::Probe,
+            Some(probe_in) => Admission::Overdue { probe_in },
+        }
+    }
+
+    /// Begins an attempt, or returns how long its job waits: others have opened the breaker since
+    /// it was claimed. A job that `is_overdue` passes.
+    pub(crate) fn begin(&self, is_overdue: bool) -> Result<Attempt, Duration> {
+        let budget = if is_overdue {
+            Duration::ZERO
+        } else {
+            Duration::MAX
+        };
+        let is_probe = self.lock().begin(Instant::now(), budget)?;
+        Ok(Attempt {
+            gate: self.clone(),
+            is_probe,
+            is_recorded: false,
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Breaker> {
+        // No change under this lock can be left half done by a panic.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// An attempt that has passed the gate.
+pub(crate) struct Attempt {
+    gate: Gate,
+    is_probe: bool,
+    is_recorded: bool,
+}
+
+impl Attempt {
+    /// Records what the attempt says about its handler. Returns whether that has opened the
+    /// breaker.
+    pub(crate) fn record(mut self, signal: Signal) -> bool {
+        self.is_recorded = true;
+        let mut breaker = self.gate.lock();
+        let was_open = breaker.is_open();
+        breaker.record(signal, self.is_probe, Instant::now());
+        breaker.is_open() && !was_open
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        if self.is_probe && !self.is_recorded {
+            self.gate.lock().probe_cut_off(Instant::now());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{Admission, Gate};
+    use crate::breaker::Signal;
+
+    fn fail(gate: &Gate) -> bool {
+        gate.begin(true)
+            .is_ok_and(|attempt| attempt.record(Signal::Failure))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_open_gate_of_failures_admits_one_probe_at_a_time_and_what_is_overdue() {
+        let gate = Gate::new();
+        let opened = (0..100).filter(|_| fail(&gate)).count();
+        assert_eq!(opened, 1);
+        assert!(matches!(
+            gate.admission(),
+            Admission::Overdue { probe_in: Some(wait) } if wait == Duration::from_secs(1)
+        ));
+        assert!(gate.begin(false).is_err());
+        assert!(gate.begin(true).is_ok(), "overdue");
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(gate.admission(), Admission::Probe);
+        let probe = gate.begin(false).unwrap();
+        assert_eq!(gate.admission(), Admission::Overdue { probe_in: None });
+        drop(probe);
+        assert_eq!(gate.admission(), Admission::Probe, "it was cut off");
+        let probe = gate.begin(false).unwrap();
+        assert!(!probe.record(Signal::Success));
+        assert_eq!(gate.admission(), Admission::All);
+    }
+}

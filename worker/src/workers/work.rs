@@ -1,0 +1,229 @@
+//! One attempt at the work of a job, by its handler, and what follows from it.
+
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+
+use futures_util::FutureExt;
+use jiff::Timestamp;
+use storm_shared::{
+    models::{self, AttemptClass, FailureReason, Stage},
+    services::store::{self, AttemptRecord, Outcome, Settlement, WorkResult, Worked},
+};
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info};
+
+use super::lease::Lease;
+use crate::{
+    breaker::Signal,
+    handler::{Context, Failure, Job, Next, Output},
+    handlers::{Handlers, Served},
+    metrics::Metrics,
+};
+
+/// How long a job of a handler that this worker does not serve is left to others.
+const NOT_SERVED: Duration = Duration::from_secs(30);
+
+/// Makes attempts at the work of jobs.
+pub(super) struct Work {
+    handlers: Handlers,
+    lease: Arc<Lease>,
+    metrics: Metrics,
+}
+
+/// What came of an attempt.
+pub(super) enum Ran {
+    /// The work is over: the callback follows.
+    Worked {
+        worked: Worked,
+        /// The record of the attempt, if there is one.
+        attempt: Option<AttemptRecord>,
+    },
+    /// The claim ends.
+    Settle(Settlement),
+}
+
+impl Work {
+    pub(super) fn new(handlers: Handlers, lease: Arc<Lease>, metrics: Metrics) -> Self {
+        Self {
+            handlers,
+            lease,
+            metrics,
+        }
+    }
+
+    /// How long the work of `job` should take, if it is to be done and that is known.
+    pub(super) fn expected(&self, job: &store::Job) -> Option<Duration> {
+        let served = self.handlers.get(&job.handler)?;
+        let is_to_be_done = job.worked.is_none();
+        is_to_be_done
+            .then(|| served.work.expected(&as_seen(job)))
+            .flatten()
+    }
+
+    /// Makes one attempt. A job that `is_overdue` passes an open circuit breaker.
+    pub(super) async fn attempt(&self, job: &store::Job, is_overdue: bool) -> Ran {
+        match self.handlers.get(&job.handler) {
+            Some(served) if served.work.is_deterministic() => self.compute(served, job).await,
+            Some(served) => self.try_once(served, job, is_overdue).await,
+            // Its notification was wrong.
+            None => Ran::Settle(Settlement::Park { wait: NOT_SERVED }),
+        }
+    }
+
+    /// Does work that can't fail, and needs no record.
+    async fn compute(&self, served: &Served, job: &store::Job) -> Ran {
+        let began = Instant::now();
+        let context = Context {
+            attempt: 1,
+            deadline: began + served.limits.timeout,
+            traceparent: job.traceparent,
+            over: CancellationToken::new(),
+        };
+        match served.work.run(&as_seen(job), &context).await {
+            Ok(output) => {
+                self.metrics.ran(began.elapsed());
+                let worked = Ok(WorkResult::from_json(output.json()));
+                Ran::Worked {
+                    worked,
+                    attempt: None,
+                }
+            }
+            Err(failure) => Ran::Settle(Settlement::Finish {
+                attempt: None,
+                outcome: Outcome::Failed(models::Failure::new(failure.reason, failure.detail)),
+            }),
+        }
+    }
+
+    async fn try_once(&self, served: &Served, job: &store::Job, is_overdue: bool) -> Ran {
+        // As before a callback: with an old heartbeat, another worker might expire the lease during
+        // the attempt and have the work done a second time.
+        if !self.lease.in_force_for(job.claim.owner).await {
+            return Ran::Settle(Settlement::GiveBack);
+        }
+        let passed = match served.gate.begin(is_overdue) {
+            Ok(passed) => passed,
+            Err(wait) => return Ran::Settle(Settlement::Park { wait }),
+        };
+        // The wall clock dates the attempt, and the monotonic clock measures it.
+        let (started_at, began) = (Timestamp::now(), Instant::now());
+        let over = CancellationToken::new();
+        let _over = over.clone().drop_guard();
+        let context = Context {
+            attempt: job.attempts.saturating_add(1),
+            deadline: began + served.limits.timeout,
+            traceparent: job.traceparent,
+            over,
+        };
+        let seen = as_seen(job);
+        // A panic fails its own job only.
+        // Unwind-safe: nothing of the future is used after it.
+        let run = AssertUnwindSafe(served.work.run(&seen, &context)).catch_unwind();
+        let result = match timeout_at(context.deadline, run).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_panic)) => {
+                error!(id = %job.claim.id, handler = %served.name, "the handler panicked");
+                Err(Failure::last("the handler failed with an error of its own"))
+            }
+            Err(_elapsed) => Err(timed_out(served.limits.timeout)),
+        };
+        if passed.record(signal(&result)) {
+            self.metrics.breaker_opened();
+            info!(handler = %served.name, "circuit breaker open: the handler fails");
+        }
+        let attempt = record(context.attempt, started_at, began.elapsed(), &result);
+        self.metrics.worked(&served.name, attempt.class);
+        match result {
+            Ok(output) => {
+                self.metrics.ran(began.elapsed());
+                Ran::Worked {
+                    worked: Ok(WorkResult::from_json(output.json())),
+                    attempt: Some(attempt),
+                }
+            }
+            Err(failure) => after_failure(served, job, attempt, failure),
+        }
+    }
+}
+
+/// A retry if there is one left, or else the end of the work.
+fn after_failure(
+    served: &Served,
+    job: &store::Job,
+    attempt: AttemptRecord,
+    failure: Failure,
+) -> Ran {
+    let (id, trace, number) = (job.claim.id, job.traceparent.trace_id(), attempt.number);
+    let detail = &failure.detail;
+    let wait = match failure.next {
+        Next::Retry { after } => served.schedule.wait(number, after),
+        Next::End => None,
+    };
+    if let Some(wait) = wait {
+        debug!(%id, trace, attempt = number, error = detail, ?wait, "attempt at the work failed");
+        return Ran::Settle(Settlement::Retry { attempt, wait });
+    }
+    info!(%id, trace, attempts = number, error = detail, "work failed: no retry is left");
+    let detail = match failure.next {
+        Next::Retry { .. } => format!("All {number} attempts failed; the last: {detail}."),
+        Next::End => format!("The work failed: {detail}."),
+    };
+    Ran::Worked {
+        worked: Err(models::Failure::new(failure.reason, detail)),
+        attempt: Some(attempt),
+    }
+}
+
+fn as_seen(job: &store::Job) -> Job {
+    Job {
+        id: job.claim.id,
+        handler: job.handler.clone(),
+        payload: job.input.clone(),
+        client: job.created_by.clone(),
+    }
+}
+
+/// What an attempt says about its handler.
+fn signal(result: &Result<Output, Failure>) -> Signal {
+    match result {
+        // It answers. A final failure concerns the one job.
+        Ok(_)
+        | Err(Failure {
+            next: Next::End, ..
+        }) => Signal::Success,
+        Err(Failure {
+            next: Next::Retry { .. },
+            ..
+        }) => Signal::Failure,
+    }
+}
+
+fn timed_out(timeout: Duration) -> Failure {
+    Failure {
+        class: AttemptClass::Timeout,
+        reason: FailureReason::WorkTimedOut,
+        ..Failure::retry(format!("no result within {timeout:?}"))
+    }
+}
+
+fn record(
+    number: u32,
+    started_at: Timestamp,
+    duration: Duration,
+    result: &Result<Output, Failure>,
+) -> AttemptRecord {
+    let failure = result.as_ref().err();
+    AttemptRecord {
+        number,
+        stage: Stage::Work,
+        started_at,
+        duration,
+        class: failure.map_or(AttemptClass::Success, |failure| failure.class),
+        status: failure.and_then(|failure| failure.status),
+        error: failure.map(|failure| failure.detail.clone()),
+        internal_detail: failure.map(|failure| {
+            let internal = failure.internal_detail.as_ref();
+            internal.unwrap_or(&failure.detail).clone()
+        }),
+    }
+}
