@@ -49,6 +49,7 @@ pub struct Metrics {
     work_attempts: Family<WorkLabel, Counter>,
     parked: Family<ReasonLabel, Counter>,
     open_breakers: Gauge,
+    open_handler_breakers: Gauge,
     paused: Gauge,
     paused_origins: Gauge,
     refusals: Family<RuleLabel, Counter>,
@@ -96,6 +97,7 @@ impl Metrics {
             work_attempts: Family::default(),
             parked: Family::default(),
             open_breakers: Gauge::default(),
+            open_handler_breakers: Gauge::default(),
             paused: Gauge::default(),
             paused_origins: Gauge::default(),
             refusals: Family::default(),
@@ -191,6 +193,12 @@ impl Metrics {
     pub fn parked(&self, why: ParkReason) {
         let why = why.name();
         self.parked.get_or_create(&ReasonLabel { why }).inc();
+    }
+
+    /// The circuit breaker of a handler has opened, or closed.
+    pub fn handler_breaker(&self, is_open: bool) {
+        self.open_handler_breakers
+            .inc_by(if is_open { 1 } else { -1 });
     }
 
     /// A circuit breaker has opened.

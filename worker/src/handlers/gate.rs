@@ -4,12 +4,14 @@
 //! probe is due. A job that has been due for longer than `CALLBACK_PARK_MAX` passes it, so that
 //! every job gets its attempts.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use tokio::time::Instant;
 
 use crate::breaker::{Breaker, Signal};
-use std::time::Duration;
 
 /// The breaker of a handler in this worker. Clones share it.
 #[derive(Clone)]
@@ -76,14 +78,14 @@ pub(crate) struct Attempt {
 }
 
 impl Attempt {
-    /// Records what the attempt says about its handler. Returns whether that has opened the
-    /// breaker.
-    pub(crate) fn record(mut self, signal: Signal) -> bool {
+    /// Records what the attempt says about its handler. Returns whether the breaker is open since
+    /// then, if that has changed.
+    pub(crate) fn record(mut self, signal: Signal) -> Option<bool> {
         self.is_recorded = true;
         let mut breaker = self.gate.lock();
         let was_open = breaker.is_open();
         breaker.record(signal, self.is_probe, Instant::now());
-        breaker.is_open() && !was_open
+        Some(breaker.is_open()).filter(|is_open| *is_open != was_open)
     }
 }
 
@@ -102,16 +104,15 @@ mod tests {
     use super::{Admission, Gate};
     use crate::breaker::Signal;
 
-    fn fail(gate: &Gate) -> bool {
-        gate.begin(true)
-            .is_ok_and(|attempt| attempt.record(Signal::Failure))
+    fn fail(gate: &Gate) -> Option<bool> {
+        gate.begin(true).ok()?.record(Signal::Failure)
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_open_gate_of_failures_admits_one_probe_at_a_time_and_what_is_overdue() {
         let gate = Gate::new();
-        let opened = (0..100).filter(|_| fail(&gate)).count();
-        assert_eq!(opened, 1);
+        let changes: Vec<_> = (0..101).filter_map(|_| fail(&gate)).collect();
+        assert_eq!(changes, [true]);
         assert!(matches!(
             gate.admission(),
             Admission::Overdue { probe_in: Some(wait) } if wait == Duration::from_secs(1)
@@ -125,7 +126,7 @@ mod tests {
         drop(probe);
         assert_eq!(gate.admission(), Admission::Probe, "it was cut off");
         let probe = gate.begin(false).unwrap();
-        assert!(!probe.record(Signal::Success));
+        assert_eq!(probe.record(Signal::Success), Some(false));
         assert_eq!(gate.admission(), Admission::All);
     }
 }

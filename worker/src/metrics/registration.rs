@@ -123,6 +123,11 @@ impl Metrics {
             self.parked.clone(),
         );
         own.register(
+            "open_handler_breakers",
+            "Handlers whose circuit breaker is open or half-open",
+            self.open_handler_breakers.clone(),
+        );
+        own.register(
             "open_breakers",
             "Tenants' origins whose circuit breaker is open or half-open",
             self.open_breakers.clone(),

@@ -10,7 +10,7 @@ use storm_shared::{
 };
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, info};
+use tracing::{debug, error, info, warn};
 
 use super::lease::Lease;
 use crate::{
@@ -127,9 +127,12 @@ impl Work {
             }
             Err(_elapsed) => Err(timed_out(served.limits.timeout)),
         };
-        if passed.record(signal(&result)) {
-            self.metrics.breaker_opened();
-            info!(handler = %served.name, "circuit breaker open: the handler fails");
+        if let Some(is_open) = passed.record(signal(&result)) {
+            self.metrics.handler_breaker(is_open);
+            match is_open {
+                true => warn!(handler = %served.name, "circuit breaker open: the handler fails"),
+                false => info!(handler = %served.name, "circuit breaker closed"),
+            }
         }
         let attempt = record(context.attempt, started_at, began.elapsed(), &result);
         self.metrics.worked(&served.name, attempt.class);

@@ -12,6 +12,7 @@ mod check_url;
 mod clock;
 mod crashes;
 mod delivery;
+mod handlers;
 mod isolation;
 mod lease;
 mod line;

@@ -10,7 +10,7 @@ use storm_shared::{
         store::Store,
     },
 };
-use storm_worker::delivery::SystemResolver;
+use storm_worker::{Builder, delivery::SystemResolver};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -56,7 +56,7 @@ impl Stack {
     /// Like `without_redis`, with `resolver` for the names.
     pub(crate) async fn with_names(resolver: SystemResolver, overrides: &[(&str, &str)]) -> Self {
         let folder = Arc::new(TempDir::new().unwrap());
-        Self::begin(folder, "none", resolver, overrides, |_| {}).await
+        Self::begin(folder, "none", resolver, Builder::new(), overrides, |_| {}).await
     }
 
     pub(crate) async fn start(
@@ -64,20 +64,38 @@ impl Stack {
         redis: &str,
         overrides: &[(&str, &str)],
     ) -> Self {
-        Self::begin(folder, redis, SystemResolver::new(), overrides, |_| {}).await
+        let resolver = SystemResolver::new();
+        Self::begin(folder, redis, resolver, Builder::new(), overrides, |_| {}).await
+    }
+
+    /// Like `without_redis`, with the handlers of `builder`.
+    pub(crate) async fn with_handlers(builder: Builder, overrides: &[(&str, &str)]) -> Self {
+        Self::with_handlers_and_redis(builder, "none", overrides).await
+    }
+
+    pub(crate) async fn with_handlers_and_redis(
+        builder: Builder,
+        redis: &str,
+        overrides: &[(&str, &str)],
+    ) -> Self {
+        let folder = Arc::new(TempDir::new().unwrap());
+        let resolver = SystemResolver::new();
+        Self::begin(folder, redis, resolver, builder, overrides, |_| {}).await
     }
 
     /// Like `start`, with a memory budget that no setting accepts.
     pub(crate) async fn with_memory(bytes: usize, redis: &str) -> Self {
         let folder = Arc::new(TempDir::new().unwrap());
         let change = |settings: &mut Settings| settings.memory_budget = bytes;
-        Self::begin(folder, redis, SystemResolver::new(), &[], change).await
+        let resolver = SystemResolver::new();
+        Self::begin(folder, redis, resolver, Builder::new(), &[], change).await
     }
 
     async fn begin(
         folder: Arc<TempDir>,
         redis: &str,
         resolver: SystemResolver,
+        builder: Builder,
         overrides: &[(&str, &str)],
         change: impl FnOnce(&mut Settings),
     ) -> Self {
@@ -90,7 +108,7 @@ impl Stack {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
-        let worker = tokio::spawn(storm_worker::Builder::new().run(
+        let worker = tokio::spawn(builder.run(
             listener,
             settings.clone(),
             Arc::new(resolver),
@@ -122,6 +140,13 @@ impl Stack {
 
     pub(crate) async fn get(&self, path: &str) -> String {
         self.get_with(path, "accept: */*").await
+    }
+
+    /// Polls `path` until its answer contains `part`.
+    pub(crate) async fn until_shown(&self, path: &str, part: &str) {
+        while !self.get(path).await.contains(part) {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
     }
 
     /// Like `get`, with one more header line. Waits for a worker that is still starting.
