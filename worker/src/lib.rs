@@ -1,7 +1,7 @@
 //! The worker: claim, run, deliver, settle.
 //!
 //! * [`workers`]: the job pipeline, the loops that feed it, and the lease that holds its jobs.
-//! * [`handler`]: the work of jobs.
+//! * [`handler`]: the work of jobs. [`handlers`]: the handlers that come with the worker.
 //! * [`delivery`]: one callback attempt, with the SSRF policy where the connection is made.
 //! * [`check_url`]: the subcommand that explains the SSRF policy's verdict on a URL.
 //! * [`metrics`], [`monitor`]: `/metrics`, `/healthz`, `/livez` and `/readyz`.
@@ -11,6 +11,7 @@ pub mod check_url;
 pub mod delivery;
 pub mod descriptors;
 pub mod handler;
+pub mod handlers;
 pub mod metrics;
 pub mod monitor;
 pub mod workers;

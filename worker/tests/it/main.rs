@@ -12,6 +12,7 @@ mod check_url;
 mod clock;
 mod crashes;
 mod delivery;
+mod handlers_http;
 mod isolation;
 mod lease;
 mod line;

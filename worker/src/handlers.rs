@@ -1,0 +1,3 @@
+//! The handlers that come with the worker.
+
+pub mod http;
