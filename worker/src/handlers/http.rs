@@ -2,7 +2,7 @@
 //!
 //! * [`HttpEndpoint`]: the endpoint, as the operator has set it up.
 //! * `request`: the POST. `exchange`: how it is sent, over a connection that is kept alive or a new
-//!   one.
+//!   one. `keep_alive`: how it is noticed that an endpoint's host is gone.
 //! * `body`: the bounded read of an answer. `content`: the result that it is.
 //! * `failures`: why there is no result, for clients and for operators.
 //!
@@ -14,6 +14,7 @@ mod content;
 mod endpoint;
 mod exchange;
 mod failures;
+mod keep_alive;
 mod request;
 
 use std::{path::Path, sync::Arc, time::SystemTime};
@@ -31,6 +32,7 @@ pub use self::endpoint::HttpEndpoint;
 use self::{
     content::ContentType,
     exchange::{Exchange, MAX_SECOND_DIALS},
+    keep_alive::KeepAlive,
 };
 use crate::{
     delivery::{
@@ -62,7 +64,7 @@ impl HttpClient {
                 policy: Policy::unrestricted(),
                 resolver: network.resolver,
             },
-            sockets: network.sockets,
+            sockets: Arc::new(KeepAlive(network.sockets)),
             tls: tls::config(ca_file)?,
         };
         Ok(Self {

@@ -44,6 +44,9 @@ fn code_unit(bytes: &[u8], at: usize) -> Option<u16> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::{prelude::*, sample::select};
+    use serde_json::Value;
+
     use crate::handler::{InvalidOutput, Output};
 
     fn from_json(text: &str) -> Result<Output, InvalidOutput> {
@@ -94,6 +97,22 @@ mod tests {
         ] {
             let refused = from_json(text).unwrap_err();
             assert!(matches!(refused, InvalidOutput::LoneSurrogate), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_string_is_accepted_exactly_if_a_strict_parser_accepts_it(
+            parts in prop::collection::vec(
+                select(&[
+                    "\\ud83d", "\\uDE00", "\\u0000", "\\u", "d800", "\\\\", "\\", "\"", "n", "[", "é",
+                ]),
+                0..8,
+            ),
+        ) {
+            let text = format!("\"{}\"", parts.concat());
+            let expected = serde_json::from_str::<Value>(&text).is_ok();
+            prop_assert_eq!(from_json(&text).is_ok(), expected, "{}", text);
         }
     }
 
