@@ -56,6 +56,14 @@ while IFS='=' read -r name _; do
     grep -qE "^$name(=|$)" <(compose_variables) ||
         differs "docs/examples/compose.env lists $name, which docker-compose.yml does not use"
 done < <(example_variables)
+
+# docker-compose.yml cannot list the tables of handlers. The documents name variables of examples.
+handler_keys() { sed -nE 's/^#([a-z_]+)[ .].*/\1/p' shared/src/config/default.toml | tr '[:lower:]' '[:upper:]'; }
+while IFS= read -r variable; do
+    grep -qx "$(awk -F '__' '{ print $3 }' <<<"$variable")" <(handler_keys) ||
+        differs "the documents name $variable, which is not a key of a handler's table"
+done < <(grep -ohE 'HANDLERS__[A-Z0-9_]+' docker-compose.yml docs/*.md docs/examples/compose.env |
+    grep -E '__.+__' | sort -u)
 ((status)) || echo "ok: docker-compose.yml and docs/examples/compose.env agree with the settings"
 
 # Keys that Docker Compose 1 or 2 does not know, or treats differently from the other.

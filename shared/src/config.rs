@@ -9,6 +9,7 @@ mod callback;
 mod db_url;
 mod error;
 mod file;
+mod handlers;
 mod layers;
 mod log;
 mod redis_url;
@@ -24,8 +25,9 @@ pub use self::{
     access::AccessSettings,
     callback::{CallbackSettings, MAX_IDLE_CONNECTIONS, RetrySettings},
     error::SettingError,
+    handlers::{HandlerKind, HandlerSettings, Handlers, HttpHandler, MAX_HANDLERS},
     log::{LogFilter, LogFilterError},
-    reread::{REREAD, Reread, Rereader},
+    reread::{HANDLERS, REREAD, Reread, Rereader},
     updates::Updates,
     warning::Warning,
 };
@@ -51,6 +53,8 @@ pub struct Settings {
     pub worker: WorkerSettings,
     /// The delivery of callbacks.
     pub callback: CallbackSettings,
+    /// The handlers: `HANDLERS__NAME__…`.
+    pub handlers: Handlers,
     /// Bytes of bodies that the process holds at a time: `MEMORY_BUDGET`.
     pub memory_budget: usize,
     /// Time for which the API still accepts after SIGTERM, not ready: `SHUTDOWN_DELAY`.
@@ -215,9 +219,13 @@ impl Settings {
             return layers.try_parse("retention", refuse);
         }
         let callback = CallbackSettings::read(layers)?;
+        let concurrency = worker_concurrency(layers)?;
+        let handlers = Handlers::read(layers, &callback.retry)?;
+        handlers.check_concurrency(concurrency)?;
         let mut warnings = Vec::from_iter(layers.file_warning().cloned());
         warnings.extend(access.warnings());
         warnings.extend(callback.warnings());
+        warnings.extend(handlers.warnings());
         Ok(Self {
             store,
             queue: QueueSettings::read(layers)?,
@@ -236,13 +244,14 @@ impl Settings {
             access,
             worker: WorkerSettings {
                 addr: layers.address("worker_addr")?,
-                concurrency: layers.number("worker_concurrency", 1..=1_000_000)?,
+                concurrency,
                 lease: layers.duration_from("worker_lease", MIN_LEASE)?,
                 // From 2: a single kill by an operator is not evidence enough to fail a job.
                 max_claims: layers.number("max_claims", 2..=100)?,
                 poll_interval: layers.duration_from("poll_interval", MIN_POLL_INTERVAL)?,
             },
             callback,
+            handlers,
             memory_budget: layers.size("memory_budget", MIN_MEMORY_BUDGET..=MAX_MEMORY_BUDGET)?,
             shutdown_delay: layers.duration_from("shutdown_delay", Duration::ZERO)?,
             drain_timeout: layers.duration("drain_timeout")?,
@@ -252,6 +261,10 @@ impl Settings {
             updates: Updates::default(),
         })
     }
+}
+
+fn worker_concurrency(layers: &Layers) -> Result<u32, SettingError> {
+    layers.number("worker_concurrency", 1..=1_000_000)
 }
 
 impl StoreSettings {

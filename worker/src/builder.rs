@@ -1,6 +1,6 @@
 //! A worker as a program: with the handlers of the settings, and with handlers in Rust.
 
-use std::{collections::BTreeMap, process::ExitCode, sync::Arc};
+use std::{process::ExitCode, sync::Arc};
 
 use storm_shared::{
     config::Settings,
@@ -16,7 +16,7 @@ use crate::{
     delivery::{Resolve, SystemResolver},
     descriptors,
     handler::Handler,
-    handlers::{Code, Work},
+    handlers::{Code, CodeByName},
 };
 
 /// Builds a worker that runs handlers in Rust besides those of the settings.
@@ -29,7 +29,7 @@ use crate::{
 /// ```
 #[derive(Default)]
 pub struct Builder {
-    code: BTreeMap<HandlerName, Arc<dyn Work>>,
+    code: CodeByName,
 }
 
 impl Builder {

@@ -16,27 +16,30 @@
 //! * `answer`, `retry_after`: the bounded read of a response body, and the `Retry-After` header.
 //! * `error`, `tls_failure`, `detail`: [`AttemptError`], the classes of failure. `shortage`: what
 //!   the worker itself can lack.
+//!
+//! HTTP handlers use the connections, too; their URLs are the operator's, so all addresses are
+//! allowed to them.
 
-mod answer;
+pub(crate) mod answer;
 mod client;
-mod connection;
+pub(crate) mod connection;
 mod connector;
-mod detail;
-mod dialer;
+pub(crate) mod detail;
+pub(crate) mod dialer;
 mod error;
 mod exchange;
 mod message;
 mod network;
 mod permits;
-mod pool;
+pub(crate) mod pool;
 mod race;
-mod request;
+pub(crate) mod request;
 mod resolver;
-mod retry_after;
+pub(crate) mod retry_after;
 mod shortage;
 mod ssrf;
 mod tap;
-mod tls;
+pub(crate) mod tls;
 mod tls_failure;
 mod transport;
 

@@ -3,6 +3,8 @@
 //! A [`Handler`] gets a [`Job`] and a [`Context`], and returns an [`Output`] or a [`Failure`]. The
 //! worker claims the job, limits how many run at a time, ends each attempt at its deadline, retries
 //! what failed, stores the result and calls the client back.
+//!
+//! The handlers that come with the worker are in [`handlers`](crate::handlers).
 
 mod context;
 mod failure;

@@ -1,20 +1,34 @@
 //! The handlers of a worker, by name: what the job pipeline knows of each of them.
+//!
+//! * [`http`]: the work is a POST to the operator's endpoint. `report`: the built-in one.
+//! * `gate`: the circuit breaker of a handler.
+//! * `callback_body`: what a callback says of the work.
 
+mod callback_body;
 mod gate;
+pub mod http;
 mod report;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures_util::{FutureExt, future::BoxFuture};
-use serde::Serialize;
-use serde_json::value::RawValue;
 use storm_shared::{
-    config::{RetrySettings, Settings},
-    models::{self, HandlerName, RequestId},
-    services::store::{self, WorkResult, Worked},
+    config::{HandlerKind, HandlerSettings, RetrySettings, Settings},
+    live::Live,
+    memory::MemoryBudget,
+    models::{self, HandlerName},
+    services::store::{self, Worked},
 };
+use tokio::sync::watch;
+use tracing::error;
 
+use self::http::{HttpClient, HttpEndpoint, HttpHandler};
 pub(crate) use self::{
     gate::{Admission, Gate},
     report::Report,
@@ -48,6 +62,9 @@ pub(crate) trait Work: Send + Sync {
     fn callback_body(&self, job: &store::Job, worked: &Worked) -> Result<Bytes, models::Failure>;
 }
 
+/// Handlers in Rust, by name.
+pub(crate) type CodeByName = BTreeMap<HandlerName, Arc<dyn Work>>;
+
 /// A handler that is nothing but code.
 pub(crate) struct Code<H>(pub(crate) H);
 
@@ -69,92 +86,154 @@ impl<H: Handler> Work for Code<H> {
     }
 
     fn callback_body(&self, job: &store::Job, worked: &Worked) -> Result<Bytes, models::Failure> {
-        Ok(callback_body(job.claim.id, &job.handler, worked))
+        Ok(callback_body::of(job, worked))
     }
-}
-
-/// No report takes longer than a few minutes. Nothing ends one at this time.
-const LONGEST_REPORT: Duration = Duration::from_hours(1);
-
-/// The limits of a handler.
-#[derive(Clone, Debug)]
-pub(crate) struct Limits {
-    /// Jobs that run at a time in this worker.
-    pub(crate) concurrency: usize,
-    /// Time for one attempt.
-    pub(crate) timeout: Duration,
-    /// When a failed attempt is followed by another one.
-    pub(crate) retry: RetrySettings,
 }
 
 /// A handler that this worker serves.
 pub(crate) struct Served {
     pub(crate) name: HandlerName,
     pub(crate) work: Arc<dyn Work>,
-    pub(crate) limits: Limits,
-    pub(crate) schedule: Schedule,
+    /// Jobs whose work runs at a time in this worker.
+    pub(crate) concurrency: usize,
     pub(crate) gate: Gate,
+    limits: Live<Limits>,
+    /// Of an HTTP handler.
+    endpoint: Option<Live<HttpEndpoint>>,
+}
+
+/// The limits of a handler that can change while its jobs run.
+pub(crate) struct Limits {
+    /// Time for one attempt.
+    pub(crate) timeout: Duration,
+    /// When a failed attempt is followed by another one.
+    pub(crate) schedule: Schedule,
 }
 
 impl Served {
-    /// `work` under a name.
-    pub(crate) fn new(name: HandlerName, work: Arc<dyn Work>, limits: Limits) -> Self {
-        Self {
-            name,
-            work,
-            schedule: Schedule::new(&limits.retry),
-            gate: Gate::new(),
-            limits,
-        }
+    /// Those of the next attempt.
+    pub(crate) fn limits(&self) -> Arc<Limits> {
+        self.limits.get()
     }
 }
 
-/// The handlers that a worker serves. Clones share them.
+/// The handlers that a worker serves: the report, and those of the settings. Clones share them.
 #[derive(Clone)]
-pub struct Handlers(Arc<BTreeMap<HandlerName, Arc<Served>>>);
+pub struct Handlers(Arc<Shared>);
+
+struct Shared {
+    served: RwLock<BTreeMap<HandlerName, Arc<Served>>>,
+    code: CodeByName,
+    client: HttpClient,
+    memory: MemoryBudget,
+    changes: watch::Sender<()>,
+}
+
+/// No report takes longer than a few minutes. Nothing ends one at this time.
+const LONGEST_REPORT: Duration = Duration::from_hours(1);
+
+/// The settings name a handler in Rust that this program does not have.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "HANDLERS__{}__KIND: this program has no handler `{handler}` in Rust; register it with \
+     `storm_worker::Builder`, or set its `url`",
+    handler.as_str().to_uppercase()
+)]
+pub struct MissingCode {
+    handler: HandlerName,
+}
 
 impl Handlers {
-    /// The report and the handlers of `settings`, of which none is in Rust.
-    pub fn without_code(settings: &Settings) -> Self {
-        Self::of(settings, BTreeMap::new())
+    /// The report and the handlers of `settings`, none of which is in Rust.
+    ///
+    /// # Errors
+    /// One is.
+    pub fn without_code(settings: &Settings, client: HttpClient) -> Result<Self, MissingCode> {
+        Self::of(settings, CodeByName::new(), client)
     }
 
-    /// The report and the handlers of `settings`, with `code` by the names of those in Rust.
-    pub(crate) fn of(settings: &Settings, code: BTreeMap<HandlerName, Arc<dyn Work>>) -> Self {
-        let report = Limits {
-            concurrency: settings.worker.concurrency as usize,
-            timeout: LONGEST_REPORT,
-            retry: settings.callback.retry.clone(),
-        };
-        let report = Served::new(HandlerName::REPORT, Arc::new(Report), report);
-        let others = code.into_iter().map(|(name, work)| {
-            let limits = Limits {
-                concurrency: 100,
-                timeout: Duration::from_secs(30),
-                retry: settings.callback.retry.clone(),
-            };
-            Served::new(name, work, limits)
-        });
-        let all = [report].into_iter().chain(others);
-        Self(Arc::new(
-            all.map(|served| (served.name.clone(), Arc::new(served)))
-                .collect(),
-        ))
+    /// The report and the handlers of `settings`, with `code` for those in Rust.
+    ///
+    /// # Errors
+    /// There is no code for one of them.
+    pub(crate) fn of(
+        settings: &Settings,
+        code: CodeByName,
+        client: HttpClient,
+    ) -> Result<Self, MissingCode> {
+        let missing = settings
+            .handlers
+            .iter()
+            .find(|it| matches!(it.kind, HandlerKind::Rust) && !code.contains_key(&it.name));
+        if let Some(missing) = missing {
+            let handler = missing.name.clone();
+            return Err(MissingCode { handler });
+        }
+        let handlers = Self(Arc::new(Shared {
+            served: RwLock::default(),
+            code,
+            client,
+            memory: MemoryBudget::new(settings.memory_budget),
+            changes: watch::Sender::new(()),
+        }));
+        handlers.update(settings);
+        Ok(handlers)
+    }
+
+    /// Takes over the handlers of other `settings`. One whose kind and concurrency stay goes on
+    /// with its new limits from the next attempt on. Another one begins anew. Attempts under way
+    /// end under the limits with which they began, also of a handler that is gone.
+    pub(crate) fn update(&self, settings: &Settings) {
+        let mut served = self
+            .0
+            .served
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        let mut next = BTreeMap::new();
+        let report = served.remove(&HandlerName::REPORT);
+        let report = report.unwrap_or_else(|| self.report(settings));
+        next.insert(HandlerName::REPORT, report);
+        for handler in settings.handlers.iter() {
+            let before = served.remove(&handler.name);
+            let kept = before.filter(|before| before.takes_over(handler));
+            if let Some(handler) = kept.or_else(|| self.serve(handler)) {
+                next.insert(handler.name.clone(), handler);
+            }
+        }
+        *served = next;
+        drop(served);
+        self.0.changes.send_replace(());
     }
 
     /// The one with this name, if this worker serves it.
-    pub(crate) fn get(&self, name: &HandlerName) -> Option<&Arc<Served>> {
-        self.0.get(name)
+    pub(crate) fn get(&self, name: &HandlerName) -> Option<Arc<Served>> {
+        let served = self.0.served.read().unwrap_or_else(PoisonError::into_inner);
+        served.get(name).cloned()
     }
 
-    /// All but the report.
-    pub(crate) fn others(&self) -> impl Iterator<Item = &Arc<Served>> {
-        self.0.values().filter(|it| it.name != HandlerName::REPORT)
+    /// All but the report, as they are now.
+    pub(crate) fn others(&self) -> Vec<Arc<Served>> {
+        let served = self.0.served.read().unwrap_or_else(PoisonError::into_inner);
+        let all = served.values();
+        all.filter(|it| it.name != HandlerName::REPORT)
+            .cloned()
+            .collect()
     }
 
-    /// The names of all but the report.
+    /// The names of all but the report, as they are now.
     pub(crate) fn names(&self) -> Vec<HandlerName> {
-        self.others().map(|it| it.name.clone()).collect()
+        let others = self.others();
+        others.iter().map(|it| it.name.clone()).collect()
+    }
+
+    /// Tells when they have changed.
+    pub(crate) fn changes(&self) -> watch::Receiver<()> {
+        self.0.changes.subscribe()
+    }
+
+    /// The worker's memory budget, in which results count while they are read.
+    pub(crate) fn memory(&self) -> &MemoryBudget {
+        &self.0.memory
     }
 
     /// The body of a job's callback. Any worker can make it, also one that does not serve the
@@ -169,79 +248,88 @@ impl Handlers {
     ) -> Result<Bytes, models::Failure> {
         match self.get(&job.handler) {
             Some(served) => served.work.callback_body(job, worked),
-            None => Ok(callback_body(job.claim.id, &job.handler, worked)),
+            None => Ok(callback_body::of(job, worked)),
         }
     }
-}
 
-/// The body that says how the work ended.
-fn callback_body(request_id: RequestId, handler: &HandlerName, worked: &Worked) -> Bytes {
-    // serde writes the fields in this order. Another order would change the bytes between two
-    // attempts of a job that is in the table.
-    #[derive(Serialize)]
-    struct Body<'a> {
-        request_id: RequestId,
-        handler: &'a str,
-        status: &'static str,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        result: Option<&'a RawValue>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        failure: Option<&'a models::Failure>,
+    fn report(&self, settings: &Settings) -> Arc<Served> {
+        Arc::new(Served {
+            name: HandlerName::REPORT,
+            work: Arc::new(Report),
+            concurrency: settings.worker.concurrency as usize,
+            gate: Gate::new(),
+            limits: Live::new(limits(LONGEST_REPORT, &settings.callback.retry)),
+            endpoint: None,
+        })
     }
-    #[expect(clippy::expect_used, reason = "a `WorkResult` is JSON")]
-    let raw = |result: &'_ WorkResult| -> Box<RawValue> {
-        RawValue::from_string(result.as_str().to_owned()).expect("JSON")
-    };
-    let result = worked.as_ref().ok().map(raw);
-    let body = Body {
-        request_id,
-        handler: handler.as_str(),
-        status: if worked.is_ok() {
-            "completed"
-        } else {
-            "failed"
-        },
-        result: result.as_deref(),
-        failure: worked.as_ref().err(),
-    };
-    to_bytes(&body)
+
+    fn serve(&self, settings: &HandlerSettings) -> Option<Arc<Served>> {
+        let concurrency = settings.concurrency as usize;
+        let endpoint = endpoint(settings).map(Live::new);
+        let work: Arc<dyn Work> = match &endpoint {
+            Some(endpoint) => Arc::new(Code(HttpHandler::new(
+                self.0.client.clone(),
+                endpoint.clone(),
+                concurrency,
+                self.0.memory.clone(),
+            ))),
+            None => match self.0.code.get(&settings.name) {
+                Some(code) => Arc::clone(code),
+                None => {
+                    // Only of settings that were reread: at the start it is an error.
+                    let handler = settings.name.clone();
+                    error!(error = %MissingCode { handler }, "a handler is not served");
+                    return None;
+                }
+            },
+        };
+        Some(Arc::new(Served {
+            name: settings.name.clone(),
+            work,
+            concurrency,
+            gate: Gate::new(),
+            limits: Live::new(limits(settings.timeout, &settings.retry)),
+            endpoint,
+        }))
+    }
 }
 
-#[expect(
-    clippy::expect_used,
-    reason = "only maps with non-string keys and I/O can fail"
-)]
-fn to_bytes(body: &impl Serialize) -> Bytes {
-    serde_json::to_vec(body)
-        .expect("strings and numbers are JSON")
-        .into()
+impl fmt::Debug for Handlers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Handlers").field(&self.names()).finish()
+    }
 }
 
-#[cfg(test)]
-mod tests {
-    use serde_json::value::RawValue;
-    use storm_shared::{
-        models::{Failure, FailureReason, HandlerName, RequestId},
-        services::store::WorkResult,
-    };
+impl Served {
+    /// Takes over `settings` if it need not begin anew for that.
+    fn takes_over(&self, settings: &HandlerSettings) -> bool {
+        let now = endpoint(settings);
+        if settings.concurrency as usize != self.concurrency
+            || now.is_some() != self.endpoint.is_some()
+        {
+            return false;
+        }
+        if let (Some(endpoint), Some(now)) = (&self.endpoint, now) {
+            endpoint.set(now);
+        }
+        self.limits.set(limits(settings.timeout, &settings.retry));
+        true
+    }
+}
 
-    use super::callback_body;
+fn limits(timeout: Duration, retry: &RetrySettings) -> Limits {
+    let schedule = Schedule::new(retry);
+    Limits { timeout, schedule }
+}
 
-    #[test]
-    fn a_callback_says_how_the_work_ended() {
-        let id: RequestId = "01890a5d-ac96-774b-bcce-b302099a8057".parse().unwrap();
-        let handler: HandlerName = "thumbnails".parse().unwrap();
-        let result = RawValue::from_string(r#"{ "b": 1.0, "a": "\u0000" }"#.to_owned()).unwrap();
-        let done = callback_body(id, &handler, &Ok(WorkResult::from_json(&result)));
-        assert_eq!(
-            done,
-            r#"{"request_id":"01890a5d-ac96-774b-bcce-b302099a8057","handler":"thumbnails","status":"completed","result":{ "b": 1.0, "a": "\u0000" }}"#
-        );
-        let failure = Failure::new(FailureReason::WorkFailed, "The handler answered 404.");
-        let failed = callback_body(id, &handler, &Err(failure));
-        assert_eq!(
-            failed,
-            r#"{"request_id":"01890a5d-ac96-774b-bcce-b302099a8057","handler":"thumbnails","status":"failed","failure":{"reason":"work_failed","detail":"The handler answered 404."}}"#
-        );
+fn endpoint(settings: &HandlerSettings) -> Option<HttpEndpoint> {
+    match &settings.kind {
+        HandlerKind::Rust => None,
+        HandlerKind::Http(http) => Some(HttpEndpoint {
+            url: http.url.clone(),
+            headers: http.headers.clone(),
+            signer: http.signer.clone(),
+            max_result: settings.max_result,
+        }),
     }
 }

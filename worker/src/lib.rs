@@ -1,7 +1,8 @@
 //! The worker: claim, run, deliver, settle.
 //!
 //! * [`workers`]: the job pipeline, the loops that feed it, and the lease that holds its jobs.
-//! * [`Builder`]: a worker as a program. [`handler`]: the work of jobs, for handlers in Rust.
+//! * [`Builder`]: a worker as a program. [`handler`]: the work of jobs. [`handlers`]: the handlers of
+//!   a worker, and those that come with it.
 //! * [`delivery`]: one callback attempt, with the SSRF policy where the connection is made.
 //! * [`check_url`]: the subcommand that explains the SSRF policy's verdict on a URL.
 //! * [`metrics`], [`monitor`]: `/metrics`, `/healthz`, `/livez` and `/readyz`.
@@ -19,12 +20,11 @@ pub mod monitor;
 mod schedule;
 pub mod workers;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use storm_shared::{
-    config::{Settings, StoreSettings, Synchronous},
+    config::{self, Settings, StoreSettings, Synchronous},
     live::Live,
-    models::HandlerName,
     program::ListenSetting,
     server,
     services::{
@@ -40,7 +40,7 @@ use tracing::info;
 
 pub use builder::Builder;
 use delivery::{CallbackClient, ClientError, Network, Resolve};
-use handlers::{Handlers, Work};
+use handlers::{CodeByName, Handlers, MissingCode, http::HttpClient};
 use metrics::Metrics;
 use monitor::{Monitor, Vitals};
 use workers::Running;
@@ -53,7 +53,11 @@ pub const LISTEN: ListenSetting = ListenSetting {
 };
 
 /// The settings that a worker rereads.
-pub const REREADS: &[&str] = &["CALLBACK_SIGNING_SECRETS", "METRICS_TOKEN"];
+pub const REREADS: &[&str] = &[
+    "CALLBACK_SIGNING_SECRETS",
+    config::HANDLERS,
+    "METRICS_TOKEN",
+];
 
 /// Why the worker did not start, or had to stop.
 #[derive(Debug, Error)]
@@ -67,6 +71,9 @@ pub enum Error {
     /// The settings of the callback client; the error names the setting.
     #[error("{0}")]
     Client(#[from] ClientError),
+    /// The settings name a handler in Rust that the program does not have.
+    #[error(transparent)]
+    Handler(#[from] MissingCode),
     /// A loop of the worker or a thread of the store has ended. The log says why.
     #[error("a part of the worker has stopped; see the log")]
     PartEnded,
@@ -74,7 +81,7 @@ pub enum Error {
 
 /// [`Builder::run`], with `code` by the names of the handlers in Rust.
 async fn run_with(
-    code: BTreeMap<HandlerName, Arc<dyn Work>>,
+    code: CodeByName,
     listener: TcpListener,
     settings: Settings,
     resolver: Arc<dyn Resolve>,
@@ -101,8 +108,7 @@ async fn run_with(
     let listening = monitor.clone();
     let listening = listening.serve(listener, limits, over.clone().cancelled_owned());
     let listening = tokio::spawn(listening);
-    let handlers = Handlers::of(&settings, code);
-    let outcome = work(&settings, handlers, resolver, &metrics, &monitor, shutdown).await;
+    let outcome = work(&settings, code, resolver, &metrics, &monitor, shutdown).await;
     if outcome.is_ok() {
         // Only now, so that the drain can be observed.
         over.cancel();
@@ -114,7 +120,7 @@ async fn run_with(
 
 async fn work(
     settings: &Settings,
-    handlers: Handlers,
+    code: CodeByName,
     resolver: Arc<dyn Resolve>,
     metrics: &Metrics,
     monitor: &Monitor,
@@ -128,7 +134,7 @@ async fn work(
     let started = Worker::start(
         store.clone(),
         settings,
-        handlers,
+        code,
         resolver,
         metrics,
         monitor,
@@ -171,7 +177,7 @@ impl Worker {
     fn start(
         store: Store,
         settings: &Settings,
-        handlers: Handlers,
+        code: CodeByName,
         resolver: Arc<dyn Resolve>,
         metrics: &Metrics,
         monitor: &Monitor,
@@ -181,6 +187,14 @@ impl Worker {
         let queue = queue
             .map(|queue| Queue::new(queue, store.id()))
             .transpose()?;
+        let ca_file = settings.callback.ca_file.as_deref();
+        // With a resolver of their own: a tenant's hanging name servers delay no handler.
+        let endpoints = HttpClient::new(Network::system(), ca_file)?;
+        let handlers = Handlers::of(settings, code, endpoints)?;
+        let updated = handlers.clone();
+        settings
+            .updates
+            .pass_to(move |settings: &Settings| updated.update(settings));
         let client = Arc::new(client(settings, resolver)?);
         metrics.watch_store(&store);
         if let Some(queue) = &queue {

@@ -235,6 +235,8 @@ mod tests {
 
     use super::Vitals;
     use crate::{
+        delivery::Network,
+        handlers::{Handlers, http::HttpClient},
         metrics::Metrics,
         workers::{InHand, KnownPauses, Lease, Watchdog},
     };
@@ -245,12 +247,13 @@ mod tests {
         let url = format!("sqlite:{}", folder.path().join("storm.db").display());
         let settings = Settings::with([("DB_URL", url.as_str())]).unwrap();
         let store = Store::open(&settings.store).await.unwrap();
+        let client = HttpClient::new(Network::system(), None).unwrap();
         let lease = Lease::new(
             store,
             Duration::from_secs(15),
             5,
             InHand::default(),
-            Vec::new(),
+            Handlers::without_code(&settings, client).unwrap(),
             KnownPauses::default(),
             Metrics::new(),
         );

@@ -10,6 +10,7 @@
 //!   happens when the worker itself lacks something.
 //! * `intake`, `quarantine`: the loops that find jobs to claim. `parked` releases jobs of receivers
 //!   that have recovered.
+//! * `handler_loops`: the loops that find jobs for each handler.
 //! * `pauses`: what operators have paused.
 //! * `retention`: the loop that deletes requests that ended long ago.
 //! * `slots`: the concurrency limit of the worker. `lease`: its right to hold jobs.
@@ -20,6 +21,7 @@
 mod callback_worker;
 mod deliver;
 mod drain;
+mod handler_loops;
 mod in_hand;
 mod intake;
 mod lease;

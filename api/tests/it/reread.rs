@@ -137,6 +137,10 @@ async fn a_bad_file_changes_nothing_and_is_answered_by_the_line_of_a_start() {
             format!("{replaced}rate_limit = 'many'"),
             "RATE_LIMIT=many: expected nothing, or",
         ),
+        (
+            format!("{replaced}[handlers.pdf]\nulr = 1"),
+            "unknown setting `handlers.pdf.ulr`",
+        ),
         (replaced.replace("api_tokens", "'"), "STORM_CONFIG="),
         (String::new(), "it is empty"),
         (

@@ -8,6 +8,9 @@ use std::{
 
 use tempfile::TempDir;
 
+/// A handler, whose other settings are judged only if it has a URL.
+const HANDLER: (&str, &str) = ("HANDLERS__PDF__URL", "http://example/");
+
 /// The one line of the error that stops the program.
 fn fatal(folder: &TempDir, settings: &[(&str, &str)]) -> String {
     let Output { stderr, status, .. } = Command::new(env!("CARGO_BIN_EXE_storm-api"))
@@ -44,8 +47,49 @@ fn the_error_that_stops_the_api_names_its_setting_once() {
         ("API_TOKENS", "no-entry"),
         ("RATE_LIMIT", "often"),
         ("REDIS_URL", "http://example"),
+        ("HANDLERS__PDF__URL", "ftp://example/"),
+        ("HANDLERS__PDF__ULR", "http://example/"),
+        ("HANDLERS__PDF__TIMEOUT", "5"),
+        ("HANDLERS__PDF__HEADERS__HOST", "example"),
     ] {
-        let line = fatal(&folder, &[(setting, value)]);
+        let line = fatal(&folder, &[HANDLER, (setting, value)]);
         assert_eq!(line.matches(setting).count(), 1, "{line}");
+    }
+}
+
+#[test]
+fn a_table_of_a_handler_that_is_not_accepted_stops_the_api_and_no_secret_is_shown() {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("storm.toml");
+    let path = file.to_str().unwrap();
+    let url = "url = 'http://example/'";
+    for (table, problem) in [
+        (
+            format!("[handlers.pdf]\n{url}\nsecret = 'hunter2'"),
+            "HANDLERS__PDF__SECRET=(hidden): the 1st key must begin with",
+        ),
+        (
+            format!("[handlers.pdf]\n{url}\nheaders = {{ x-key = 'hunter2é' }}"),
+            "HANDLERS__PDF__HEADERS__X_KEY=(hidden): expected visible ASCII",
+        ),
+        (
+            format!("[handlers.pdf]\n{url}\nsecrets = 'hunter2'"),
+            "storm.toml: unknown setting `handlers.pdf.secrets`; expected one of: kind, ",
+        ),
+        (
+            format!("[handlers.report]\n{url}"),
+            "HANDLERS__REPORT: the handler `report` is built in",
+        ),
+        (
+            format!("[handlers.pdf]\n{url}\nconcurrency = 5001"),
+            "WORKER_CONCURRENCY=10000: half of it, 5000, is for handlers",
+        ),
+    ] {
+        fs::write(&file, table).unwrap();
+        let line = fatal(&folder, &[("STORM_CONFIG", path)]);
+        assert!(
+            line.contains(problem) && !line.contains("hunter2"),
+            "{line}"
+        );
     }
 }

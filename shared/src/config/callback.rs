@@ -38,7 +38,7 @@ pub struct CallbackSettings {
 /// The retry schedule.
 #[derive(Clone, Debug)]
 pub struct RetrySettings {
-    /// The wait before each retry: `CALLBACK_RETRY_DELAYS`.
+    /// The wait before each retry: `CALLBACK_RETRY_DELAYS`, or the `retry_delays` of a handler.
     pub delays: Vec<Duration>,
     /// The random part by which a wait is lengthened at most, as a fraction of the wait, 0 to 1:
     /// `CALLBACK_RETRY_JITTER`.

@@ -1,6 +1,6 @@
 //! Why the settings are not accepted.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use thiserror::Error;
 
@@ -20,14 +20,22 @@ pub enum SettingError {
         /// What is wrong with the value, or what is accepted.
         problem: String,
     },
-    /// The file names a setting that does not exist.
-    #[error("{}: unknown setting `{name}`; expected one of: {}", file.display(), known.join(", "))]
+    /// A setting is missing, is not a value, or must not be set.
+    #[error("{name}: {problem}")]
+    NoValue {
+        /// The setting, in upper case.
+        name: String,
+        /// What is wrong, and what is accepted.
+        problem: String,
+    },
+    /// The file, or a variable of a handler, names a setting that does not exist.
+    #[error("{place}: unknown setting `{name}`; expected one of: {}", known.join(", "))]
     Unknown {
-        /// The file.
-        file: PathBuf,
+        /// The file or the variable.
+        place: String,
         /// The unknown name.
         name: String,
-        /// The names of all settings.
+        /// The names that there are.
         known: Vec<String>,
     },
     /// A value in the file has the wrong type.
@@ -36,6 +44,13 @@ pub enum SettingError {
 }
 
 impl SettingError {
+    pub(super) fn no_value(name: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self::NoValue {
+            name: name.into(),
+            problem: problem.into(),
+        }
+    }
+
     /// The file at `path` is not valid TOML.
     pub(super) fn in_file(path: &Path, error: &config::ConfigError) -> Self {
         Self::Value {

@@ -1,11 +1,17 @@
 //! The settings file: `STORM_CONFIG`.
 
-use std::{fs, io, os::unix::fs::PermissionsExt as _, path::Path};
+use std::{
+    fs::{self, File, Metadata},
+    io::{self, Read as _},
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+};
 
 use super::{
     error::{FILE_VARIABLE, SettingError},
     warning::Warning,
 };
+use crate::size;
 
 /// A file longer than this, in bytes, is no settings file.
 const MAX_LENGTH: u64 = 1 << 20;
@@ -33,27 +39,7 @@ impl SettingsFile {
             value: path.display().to_string().escape_debug().to_string(),
             problem,
         };
-        let unreadable = |error: io::Error| {
-            refused(match error.kind() {
-                io::ErrorKind::NotFound => {
-                    "there is no such file; a relative path starts at the working directory".into()
-                }
-                _ => format!("it cannot be read: {error}"),
-            })
-        };
-        let metadata = fs::metadata(path).map_err(unreadable)?;
-        // A folder; or a pipe or a device, whose end may never come.
-        if !metadata.is_file() {
-            return Err(refused("it is not a file; expected a TOML file".into()));
-        }
-        if metadata.len() > MAX_LENGTH {
-            return Err(refused(
-                "it is longer than 1 MiB; expected a TOML file".into(),
-            ));
-        }
-        let bytes = fs::read(path).map_err(unreadable)?;
-        let text = String::from_utf8(bytes)
-            .map_err(|_| refused("it is not UTF-8; expected a TOML file".into()))?;
+        let (text, metadata) = read_text(path, MAX_LENGTH, "a TOML file").map_err(refused)?;
         // Cut off while it was written, or mounted in place of a missing file.
         if text.trim().is_empty() {
             return Err(refused(
@@ -67,8 +53,12 @@ impl SettingsFile {
     }
 
     /// A warning if the file contains a secret and is not private. `value` gives a setting's value
-    /// in the file, if it has one.
-    pub(super) fn warning(&self, value: impl Fn(&str) -> Option<String>) -> Option<Warning> {
+    /// in the file, if it has one. `of_handlers` names a secret in the tables of handlers.
+    pub(super) fn warning(
+        &self,
+        value: impl Fn(&str) -> Option<String>,
+        of_handlers: Option<String>,
+    ) -> Option<Warning> {
         if self.mode & OTHERS == 0 {
             return None;
         }
@@ -78,7 +68,8 @@ impl SettingsFile {
             Some(secrets) => !secrets.trim().is_empty(),
             None => false,
         };
-        let secret = SECRETS.into_iter().find(is_secret)?.to_ascii_uppercase();
+        let secret = SECRETS.into_iter().find(is_secret);
+        let secret = secret.map(str::to_ascii_uppercase).or(of_handlers)?;
         let mode = self.mode;
         Some(Warning::new(
             FILE_VARIABLE,
@@ -88,4 +79,41 @@ impl SettingsFile {
             ),
         ))
     }
+}
+
+/// Reads a file of at most `max_length` bytes.
+///
+/// # Errors
+/// It is missing, longer, no file, no text, or cannot be read. `expected` completes the problem.
+pub(super) fn read_text(
+    path: &Path,
+    max_length: u64,
+    expected: &str,
+) -> Result<(String, Metadata), String> {
+    let unreadable = |error: io::Error| match error.kind() {
+        io::ErrorKind::NotFound => {
+            "there is no such file; a relative path starts at the working directory".to_owned()
+        }
+        _ => format!("it cannot be read: {error}"),
+    };
+    let metadata = fs::metadata(path).map_err(unreadable)?;
+    // A folder; or a pipe or a device, whose end may never come.
+    if !metadata.is_file() {
+        return Err(format!("it is not a file; expected {expected}"));
+    }
+    let most = size::format(usize::try_from(max_length).unwrap_or(usize::MAX));
+    let too_long = || format!("it is longer than {most}; expected {expected}");
+    if metadata.len() > max_length {
+        return Err(too_long());
+    }
+    // It may grow meanwhile.
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(unreadable)?;
+    let read = file.take(max_length + 1).read_to_end(&mut bytes);
+    if read.map_err(unreadable)? as u64 > max_length {
+        return Err(too_long());
+    }
+    let text =
+        String::from_utf8(bytes).map_err(|_| format!("it is not UTF-8; expected {expected}"))?;
+    Ok((text, metadata))
 }

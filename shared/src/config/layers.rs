@@ -13,6 +13,7 @@ use config::{Config, Environment, File, FileFormat};
 use super::{
     error::{FILE_VARIABLE, SettingError},
     file::SettingsFile,
+    handlers::tables::{self, Tables},
     warning::Warning,
 };
 
@@ -25,7 +26,7 @@ const MAX_EDIT_DISTANCE: usize = 2;
 const MIN_COMPARED_LENGTH: usize = 6;
 
 /// What an error shows in place of a value that may contain a secret.
-const HIDDEN: &str = "(hidden)";
+pub(super) const HIDDEN: &str = "(hidden)";
 
 /// The sources of the settings, merged.
 #[derive(Clone)]
@@ -35,6 +36,8 @@ pub(super) struct Layers {
     file: Option<Config>,
     /// The settings that the environment sets, in upper case.
     set_variables: Vec<String>,
+    /// The tables of handlers, of the file and the environment.
+    handlers: Tables,
     unknown_variables: Vec<String>,
     file_warning: Option<Warning>,
 }
@@ -58,14 +61,20 @@ impl Layers {
         let defaults = Config::builder().add_source(File::from_str(DEFAULTS, FileFormat::Toml));
         // The defaults name every setting, so they are the list of known names, too.
         let known = keys(&defaults.build_cloned()?)?;
+        let variables: HashMap<_, _> = variables.into_iter().collect();
         let mut overrides = Config::builder();
         let (mut file_warning, mut set_in_file) = (None, None);
+        let handlers;
         if let Some(path) = file {
             let file = SettingsFile::read(path)?;
             let set = named_settings(path, &file, &known)?;
-            file_warning = file.warning(|key| set.get_string(key).ok());
+            handlers = Tables::read(Some((path, &set)), &variables)?;
+            let secret = handlers.secret_in_file().map(str::to_owned);
+            file_warning = file.warning(|key| set.get_string(key).ok(), secret);
             overrides = overrides.add_source(set.clone());
             set_in_file = Some(set);
+        } else {
+            handlers = Tables::read(None, &variables)?;
         }
         let (variables, unknown_variables) = partition(variables, &known);
         let set_variables = variables.keys().cloned().collect();
@@ -77,6 +86,7 @@ impl Layers {
             config: defaults.clone().add_source(overrides.clone()).build()?,
             file: set_in_file,
             set_variables,
+            handlers,
             unknown_variables,
             file_warning,
         };
@@ -106,6 +116,11 @@ impl Layers {
         &self.unknown_variables
     }
 
+    /// The tables of handlers.
+    pub(super) fn handlers(&self) -> &Tables {
+        &self.handlers
+    }
+
     /// Whether there is a settings file.
     pub(super) fn has_file(&self) -> bool {
         self.file.is_some()
@@ -116,23 +131,26 @@ impl Layers {
         self.raw(&name.to_ascii_lowercase())
     }
 
-    /// The names, in upper case and sorted, of the settings whose text is another in `other`.
+    /// The names, in upper case and sorted, of the settings whose text is another in `other`. A
+    /// handler's table is one name, `HANDLERS__NAME`.
     pub(super) fn differing_from(&self, other: &Self) -> Result<Vec<String>, SettingError> {
-        let mut names = Vec::new();
+        let mut names = self.handlers.differing_from(&other.handlers);
         for key in keys(&self.config)? {
-            if self.raw(&key)? != other.raw(&key)? {
+            if key != tables::ROOT && self.raw(&key)? != other.raw(&key)? {
                 names.push(key.to_ascii_uppercase());
             }
         }
+        names.sort();
         Ok(names)
     }
 
-    /// Those of the settings `names` that the file sets, and the environment to another text.
+    /// Those of the settings `names`, and the tables of handlers, that the file sets, and the
+    /// environment to another text.
     pub(super) fn overridden(&self, names: &[&str]) -> Result<Vec<String>, SettingError> {
         let Some(file) = &self.file else {
             return Ok(Vec::new());
         };
-        let mut overridden = Vec::new();
+        let mut overridden = self.handlers.overridden();
         for name in names.iter().copied().map(str::to_owned) {
             let in_file = file.get_string(&name.to_ascii_lowercase()).ok();
             let used = self.value(&name)?;
@@ -149,7 +167,12 @@ impl Layers {
         plain(key, self.raw(key)?)
     }
 
-    fn raw(&self, key: &str) -> Result<String, SettingError> {
+    /// The setting's text without surrounding white space, unchecked: it may be a secret, and have
+    /// line breaks. The key `handlers.NAME.KEY` is that of a handler's table.
+    pub(super) fn raw(&self, key: &str) -> Result<String, SettingError> {
+        if let Some(text) = self.handlers.text(key) {
+            return Ok(text.to_owned());
+        }
         Ok(self.config.get_string(key)?.trim().to_owned())
     }
 
@@ -204,13 +227,18 @@ fn named_settings(
     let set = Config::builder().add_source(source).build();
     let set = set.map_err(|error| SettingError::in_file(path, &error))?;
     // An error, unlike in the environment: the file is ours alone.
-    let unknown = keys(&set)?.into_iter().find(|name| !known.contains(name));
+    let mut names = keys(&set)?.into_iter();
+    let unknown = names.find(|name| !known.contains(name) && name != tables::ROOT);
     match unknown {
         None => Ok(set),
         Some(name) => Err(SettingError::Unknown {
-            file: path.to_owned(),
+            place: path.display().to_string(),
             name,
-            known: known.to_vec(),
+            known: known
+                .iter()
+                .cloned()
+                .chain(["handlers.NAME".into()])
+                .collect(),
         }),
     }
 }
@@ -229,7 +257,8 @@ fn partition(
     // Only a warning: the environment is shared with other programs, whose names may resemble ours.
     let unknown = others
         .into_keys()
-        .filter(|name| looks_like_one_of(known, name))
+        .filter(|name| !name.starts_with(tables::PREFIX))
+        .filter(|name| looks_like_one_of(known, name) || looks_like_a_handlers(name))
         .collect();
     (settings, unknown)
 }
@@ -244,6 +273,12 @@ fn looks_like_one_of(known: &[String], name: &str) -> bool {
         .iter()
         .chain([&file_variable])
         .any(|known| strsim::osa_distance(known, &name) <= MAX_EDIT_DISTANCE)
+}
+
+/// `HANDLERS_PDF_URL`, `HANDLER__PDF__URL` or `handlers__pdf__url`.
+fn looks_like_a_handlers(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    name.starts_with("handlers_") || name.starts_with("handler__")
 }
 
 pub(super) const PLAIN: &str = "expected UTF-8 without control characters";
@@ -270,7 +305,7 @@ fn parsed<T, E: Display>(
 
 pub(super) fn invalid(key: &str, value: String, problem: impl Into<String>) -> SettingError {
     SettingError::Value {
-        name: key.to_ascii_uppercase(),
+        name: tables::setting_name(key),
         value,
         problem: problem.into(),
     }

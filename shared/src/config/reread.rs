@@ -1,13 +1,15 @@
 //! Rereading the settings file while a service runs: SIGHUP.
 
 use super::{
-    SettingError, Settings, Warning,
+    HandlerKind, HandlerSettings, Handlers, SettingError, Settings, Warning,
+    handlers::tables,
     layers::{self, Layers},
     updates::Updates,
+    worker_concurrency,
 };
 
-/// The settings that a running service rereads. All others need a restart, and so does it to empty
-/// one of these.
+/// The settings that a running service rereads, besides [`HANDLERS`]. All others need a restart,
+/// and so does it to empty one of these.
 pub const REREAD: [&str; 5] = [
     "ADMIN_TOKENS",
     "API_TOKENS",
@@ -15,6 +17,10 @@ pub const REREAD: [&str; 5] = [
     "METRICS_TOKEN",
     "RATE_LIMIT",
 ];
+
+/// Among the names of settings, this one stands for the tables of all handlers, which are reread,
+/// too. A table's own name is `HANDLERS__NAME`.
+pub const HANDLERS: &str = "HANDLERS";
 
 /// Rereads the settings file of this process.
 pub struct Rereader {
@@ -80,14 +86,12 @@ impl Rereader {
         // signing, rate limits or `/admin`.
         for name in REREAD {
             if layers.value(name)?.is_empty() && !self.latest.value(name)?.is_empty() {
-                return Err(layers::invalid(
-                    name,
-                    String::new(),
-                    "it was set and is empty now; only a restart turns it off",
-                ));
+                return Err(emptied(name));
             }
         }
-        let is_reread = |name: &String| REREAD.contains(&name.as_str());
+        self.check_handlers(&settings.handlers)?;
+        let is_reread =
+            |name: &String| REREAD.contains(&name.as_str()) || name.starts_with(tables::PREFIX);
         let mut changed = layers.differing_from(&self.latest)?;
         changed.retain(is_reread);
         let mut need_restart = layers.differing_from(&self.started)?;
@@ -102,6 +106,25 @@ impl Rereader {
         self.latest = layers;
         Ok(reread)
     }
+
+    fn check_handlers(&self, handlers: &Handlers) -> Result<(), SettingError> {
+        // A running worker has the slots of its start, whatever the file says now.
+        handlers.check_concurrency(worker_concurrency(&self.started)?)?;
+        for HandlerSettings { name, kind, .. } in handlers.iter() {
+            let key = tables::full_key(name, "secret");
+            let was_set = |text: &str| !text.is_empty();
+            let is_unsigned = matches!(kind, HandlerKind::Http(http) if http.signer.secrets() == 0);
+            if is_unsigned && self.latest.handlers().text(&key).is_some_and(was_set) {
+                return Err(emptied(&key));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn emptied(key: &str) -> SettingError {
+    let problem = "it was set and is empty now; only a restart turns it off";
+    layers::invalid(key, String::new(), problem)
 }
 
 #[cfg(test)]

@@ -9,7 +9,8 @@ use super::Settings;
 
 /// Passes reread settings on to the parts that use them. Clones share it.
 ///
-/// Only the values that [`REREAD`](super::REREAD) names may be taken from what it passes on.
+/// Only the values that [`REREAD`](super::REREAD) names, and the handlers, may be taken from what
+/// it passes on.
 #[derive(Clone, Default)]
 pub struct Updates {
     state: Arc<Mutex<State>>,

@@ -50,7 +50,7 @@ impl Layers {
         bounds: RangeInclusive<usize>,
     ) -> Result<usize, SettingError> {
         let accepted = format!(
-            "a number and a unit, from {} to {}, such as 64MiB or 1GiB",
+            "a number and a unit, from {} to {}",
             size::format(*bounds.start()),
             size::format(*bounds.end())
         );
@@ -71,14 +71,20 @@ impl Layers {
         key: &str,
         shortest: Duration,
     ) -> Result<Duration, SettingError> {
-        let accepted = format!(
-            "a number and a unit, from {} to 30d, such as 250ms, 10s or 90m",
-            humantime::format_duration(shortest)
-        );
+        let bounds = format!("{} to 30d", humantime::format_duration(shortest));
+        self.duration_within(key, shortest..=MAX_DURATION, &bounds)
+    }
+
+    /// A duration in `bounds`, which `shown` gives as a text.
+    pub(super) fn duration_within(
+        &self,
+        key: &str,
+        bounds: RangeInclusive<Duration>,
+        shown: &str,
+    ) -> Result<Duration, SettingError> {
+        let accepted = format!("a number and a unit, from {shown}, such as 250ms, 10s or 90m");
         self.parse(key, accepted, |text| {
-            duration::parse(text)
-                .filter(|duration| *duration <= MAX_DURATION)
-                .filter(|duration| *duration >= shortest)
+            duration::parse(text).filter(|duration| bounds.contains(duration))
         })
     }
 

@@ -4,15 +4,15 @@
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Warning {
     /// The setting, in upper case.
-    pub setting: &'static str,
+    pub setting: String,
     /// What is wrong with it, and what to change.
     pub problem: String,
 }
 
 impl Warning {
-    pub(super) fn new(setting: &'static str, problem: impl Into<String>) -> Self {
+    pub(super) fn new(setting: impl Into<String>, problem: impl Into<String>) -> Self {
         Self {
-            setting,
+            setting: setting.into(),
             problem: problem.into(),
         }
     }

@@ -29,9 +29,10 @@ impl OriginError {
 }
 
 impl Origin {
-    /// The origin of an http or https URL.
-    pub(super) fn of(url: &Url) -> Self {
-        Self(url[..Position::BeforePath].into())
+    /// The origin of an http or https URL. A user name and a password are no part of it.
+    pub fn of(url: &Url) -> Self {
+        let authority = &url[Position::BeforeHost..Position::AfterPort];
+        Self(format!("{}://{authority}", url.scheme()).into())
     }
 
     /// The origin that [`Origin::as_str`] has returned as text.
@@ -78,6 +79,8 @@ impl fmt::Debug for Origin {
 
 #[cfg(test)]
 mod tests {
+    use url::Url;
+
     use super::{Origin, OriginError};
 
     #[test]
@@ -91,6 +94,12 @@ mod tests {
             let parsed: Origin = text.parse().unwrap();
             assert_eq!(parsed.as_str(), origin);
         }
+    }
+
+    #[test]
+    fn the_origin_of_a_url_has_no_user_name_and_no_password() {
+        let url = Url::parse("http://user:secret@example.com:8080/a?b").unwrap();
+        assert_eq!(Origin::of(&url).as_str(), "http://example.com:8080");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use crate::{
-    config::{Reread, Rereader, SettingError, Settings, Warning},
+    config::{HANDLERS, Reread, Rereader, SettingError, Settings, Warning},
     telemetry::OPERATOR,
 };
 
@@ -65,7 +65,7 @@ fn log(reread: Result<Reread, SettingError>, used: &[&str]) {
     }
     // The others are those of another program, which shares the file.
     let of_ours = |mut names: Vec<String>| {
-        names.retain(|name| used.contains(&name.as_str()));
+        names.retain(|name| is_used(name, used));
         names.join(", ")
     };
     let settings = of_ours(reread.overridden);
@@ -85,5 +85,24 @@ fn log(reread: Result<Reread, SettingError>, used: &[&str]) {
     } else {
         let message = "SIGHUP: the settings file was reread, and the changes are in use";
         info!(target: OPERATOR, changed, "{message}");
+    }
+}
+
+/// Whether `name` is in `used`. [`HANDLERS`] stands for each handler's table.
+fn is_used(name: &str, used: &[&str]) -> bool {
+    let is_table = name.starts_with("HANDLERS__");
+    used.contains(&name) || (is_table && used.contains(&HANDLERS))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_used;
+
+    #[test]
+    fn the_tables_of_handlers_have_one_name_among_the_settings_that_a_service_rereads() {
+        let used = ["METRICS_TOKEN", "HANDLERS"];
+        assert!(is_used("HANDLERS__PDF", &used) && is_used("METRICS_TOKEN", &used));
+        assert!(!is_used("API_TOKENS", &used));
+        assert!(!is_used("HANDLERS__PDF", &["METRICS_TOKEN"]));
     }
 }

@@ -107,6 +107,17 @@ impl Policy {
         .into())
     }
 
+    /// Allows every address and port. For URLs that the operator has chosen, and never for those of
+    /// clients.
+    pub fn unrestricted() -> Self {
+        PolicySettings {
+            allow: AllowList::everything(),
+            ports: Ports::every(),
+            ..PolicySettings::default()
+        }
+        .into()
+    }
+
     /// Checks whether a callback may reach `port`.
     ///
     /// # Errors

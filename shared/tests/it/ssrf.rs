@@ -42,6 +42,35 @@ fn every_special_block_is_refused_exactly_to_its_edges() {
 }
 
 #[test]
+fn an_unrestricted_policy_allows_every_address_and_port() {
+    let policy = Policy::unrestricted();
+    for address in [
+        "0.0.0.0",
+        "127.0.0.1",
+        "10.0.0.1",
+        "169.254.169.254",
+        "255.255.255.255",
+        "1.1.1.1",
+        "::",
+        "::1",
+        "fe80::1",
+        "fc00::1",
+        "ff02::1",
+        "::ffff:10.0.0.1",
+        "2606:4700::1111",
+    ] {
+        assert_eq!(
+            policy.check_address(address.parse().unwrap()),
+            Ok(()),
+            "{address}"
+        );
+    }
+    for port in [1, 22, 6000, 8080, 65535] {
+        assert_eq!(policy.check_port(port), Ok(()), "{port}");
+    }
+}
+
+#[test]
 fn a_public_address_is_allowed() {
     for address in [
         "1.1.1.1",

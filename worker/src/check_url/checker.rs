@@ -60,7 +60,7 @@ impl Checker {
     /// The resolution of `url`; `None` after a timeout.
     pub(super) async fn resolution(&self, url: &CallbackUrl) -> Option<Resolution> {
         // Every known CallbackUrl has an origin that is valid in HTTP.
-        let origin = delivery::origin(url).ok()?;
+        let origin = delivery::origin(url.origin()).ok()?;
         timeout(self.timeout, self.filter.resolve(&origin))
             .await
             .ok()

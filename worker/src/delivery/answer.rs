@@ -6,7 +6,7 @@ use hyper::body::Body;
 
 /// The body of a response. It is read and discarded only to reuse the connection; the status line
 /// has already decided the attempt.
-pub(super) struct AnswerBody<B> {
+pub(crate) struct AnswerBody<B> {
     body: B,
     /// The bytes that may still be read.
     left: usize,
@@ -16,7 +16,7 @@ impl<B> AnswerBody<B> {
     /// The most bytes that are read.
     const MAX_BYTES: usize = 64 * 1024;
 
-    pub(super) const fn new(body: B) -> Self {
+    pub(crate) const fn new(body: B) -> Self {
         Self {
             body,
             left: Self::MAX_BYTES,
@@ -26,7 +26,7 @@ impl<B> AnswerBody<B> {
 
 impl<B: Body<Data = Bytes> + Unpin> AnswerBody<B> {
     /// Reads the body to its end and discards it. False if it is cut or too long. Cancel-safe.
-    pub(super) async fn drain(&mut self) -> bool {
+    pub(crate) async fn drain(&mut self) -> bool {
         while let Some(frame) = self.body.frame().await {
             let Ok(frame) = frame else { return false };
             let length = frame.data_ref().map_or(0, Bytes::len);

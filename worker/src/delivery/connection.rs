@@ -36,7 +36,7 @@ const MAX_BUFFER: usize = 16 * 1024;
 
 /// The sending side of a connection. A separate task drives it and ends when this is dropped or
 /// the peer closes.
-pub(super) struct Connection {
+pub(crate) struct Connection {
     origin: Origin,
     sender: SendRequest<Full<Bytes>>,
     driver: JoinHandle<hyper::Result<()>>,
@@ -46,7 +46,7 @@ pub(super) struct Connection {
 }
 
 /// The answer to a request.
-pub(super) enum Answer {
+pub(crate) enum Answer {
     /// Its head. The body follows.
     Head(Response<Incoming>),
     /// Its status. The rest of the head is invalid, too large or did not come in time, so the
@@ -56,7 +56,7 @@ pub(super) enum Answer {
 
 /// Why there is no answer.
 #[derive(Debug)]
-pub(super) enum ExchangeError {
+pub(crate) enum ExchangeError {
     /// The connection ended before any byte of an answer, or before the request went out.
     Closed {
         /// Whether part of the request had gone out. If not, another try cannot deliver it twice.
@@ -114,7 +114,7 @@ impl Connection {
 
     /// Sends `request` and waits for the response head until `deadline`. A failed exchange closes
     /// the connection.
-    pub(super) async fn exchange(
+    pub(crate) async fn exchange(
         &mut self,
         request: Request<Full<Bytes>>,
         deadline: Instant,
@@ -151,7 +151,7 @@ impl Connection {
 
     /// Whether another request may follow the answer with these headers, once its body was read.
     /// Not if parsers may disagree on where it ends: some of it could be taken for the next answer.
-    pub(super) fn is_reusable_after(&self, headers: &HeaderMap) -> bool {
+    pub(crate) fn is_reusable_after(&self, headers: &HeaderMap) -> bool {
         let lengths = headers.get_all(CONTENT_LENGTH).iter().count();
         let codings = headers.get_all(TRANSFER_ENCODING).iter().count();
         lengths + codings <= 1 && !self.state.is_ambiguous()

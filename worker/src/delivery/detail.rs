@@ -20,7 +20,7 @@ impl ErrorDetail {
     pub const MAX_CHARS: usize = 200;
 
     /// The message of `error`, followed by those of its causes that it does not already contain.
-    pub(super) fn of(error: &(dyn Error + 'static)) -> Self {
+    pub(crate) fn of(error: &(dyn Error + 'static)) -> Self {
         let mut text = error.to_string();
         for cause in causes(error).skip(1) {
             let more = cause.to_string();
@@ -33,9 +33,14 @@ impl ErrorDetail {
     }
 
     pub(super) fn new(text: &str) -> Self {
-        let printable = |c: char| if c.is_control() { ' ' } else { c };
-        Self(text.chars().take(Self::MAX_CHARS).map(printable).collect())
+        Self(one_line(text, Self::MAX_CHARS).into())
     }
+}
+
+/// The first `most` characters of `text`, with spaces for control characters.
+pub(crate) fn one_line(text: &str, most: usize) -> String {
+    let printable = |c: char| if c.is_control() { ' ' } else { c };
+    text.chars().take(most).map(printable).collect()
 }
 
 impl fmt::Display for ErrorDetail {

@@ -5,7 +5,7 @@ use std::{error::Error, sync::Arc};
 use hyper_rustls::HttpsConnector;
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
-use storm_shared::models::CallbackUrl;
+use storm_shared::models::Origin;
 use tokio::time::{Instant, timeout_at};
 use tower_service::Service;
 
@@ -25,23 +25,23 @@ use super::{
 ///
 /// TLS wraps the connector, so SNI and certificate verification use the URL's host and not the
 /// dialled address.
-pub(super) struct Dialer {
-    pub(super) filter: SsrfFilter,
-    pub(super) sockets: Arc<dyn Connect>,
-    pub(super) tls: Arc<ClientConfig>,
+pub(crate) struct Dialer {
+    pub(crate) filter: SsrfFilter,
+    pub(crate) sockets: Arc<dyn Connect>,
+    pub(crate) tls: Arc<ClientConfig>,
 }
 
 impl Dialer {
-    /// Opens a connection to the origin of `url` before `deadline`. A second socket at a time needs
+    /// Opens a connection to `origin` before `deadline`. A second socket at a time needs
     /// one of `permits`, if there are any.
-    pub(super) async fn dial(
+    pub(crate) async fn dial(
         &self,
-        url: &CallbackUrl,
+        origin: &Origin,
         permits: Option<&TenantPermits>,
         deadline: Instant,
     ) -> Result<Connection, AttemptError> {
-        let origin =
-            ssrf::origin(url).map_err(|error| AttemptError::Connect(ErrorDetail::of(&error)))?;
+        let uri =
+            ssrf::origin(origin).map_err(|error| AttemptError::Connect(ErrorDetail::of(&error)))?;
         // One connector for each dial: the deadline and the progress are those of one attempt.
         let progress = Progress::default();
         let connector = SsrfConnector {
@@ -52,13 +52,13 @@ impl Dialer {
             progress: progress.clone(),
         };
         let mut connector = HttpsConnector::from((connector, Arc::clone(&self.tls)));
-        let io = timeout_at(deadline, connector.call(origin))
+        let io = timeout_at(deadline, connector.call(uri))
             .await
             .map_err(|_| AttemptError::Timeout {
                 stage: progress.stage(),
             })?
             .map_err(classify)?;
-        Connection::open(url.origin(), TokioIo::new(io))
+        Connection::open(origin, TokioIo::new(io))
             .await
             .map_err(|error| AttemptError::Interrupted {
                 kind: Interruption::Closed,

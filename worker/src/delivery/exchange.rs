@@ -60,7 +60,9 @@ impl CallbackExchange<'_> {
                 Err(error) => return Err(self.error_of(error).await),
             }
         }
-        let dial = self.dialer.dial(self.url, self.permits, self.deadline);
+        let dial = self
+            .dialer
+            .dial(self.url.origin(), self.permits, self.deadline);
         let new = dial.await?;
         match self.exchange_over(new).await {
             Ok(answered) => Ok(answered),

@@ -1,7 +1,7 @@
 //! The connection pool: idle keep-alive connections, bounded in number and idle time.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, VecDeque},
     mem,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
@@ -25,7 +25,7 @@ const MAX_IDLE_TIME: Duration = Duration::from_secs(4);
 const SWEEP_PERIOD: Duration = Duration::from_secs(1);
 
 /// A connection that can be pooled.
-pub(super) trait Poolable: Send + 'static {
+pub(crate) trait Poolable: Send + 'static {
     /// Only requests to this origin may use the connection.
     fn origin(&self) -> &Origin;
     /// False once the peer is known to have closed it.
@@ -34,46 +34,61 @@ pub(super) trait Poolable: Send + 'static {
 
 /// Idle connections by origin. Past a bound, the oldest one is closed.
 // Not hyper-util's pool, which keeps an unlimited number of idle connections for each host.
-pub(super) struct Pool<C> {
+pub(crate) struct Pool<C> {
     idle: Arc<Mutex<Idle<C>>>,
     most: AtomicUsize,
+    most_per_origin: usize,
     _sweeper: AbortOnDropHandle<()>,
 }
 
 impl<C: Poolable> Pool<C> {
-    /// An empty pool, with a task that closes expired connections and ends with the pool.
+    /// An empty pool for connections to many origins, with a task that closes expired connections
+    /// and ends with the pool.
     ///
     /// # Panics
     /// Outside of a tokio runtime.
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
+        Self::with_limits(MAX_IDLE, MAX_PER_ORIGIN)
+    }
+
+    /// Like [`Pool::new`], for at most `most` connections to one origin.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub(crate) fn of_one_origin(most: usize) -> Self {
+        Self::with_limits(most, usize::MAX)
+    }
+
+    fn with_limits(most: usize, most_per_origin: usize) -> Self {
         let idle = Arc::new(Mutex::new(Idle::default()));
         // Weak: the task must not keep the pool, and its connections, alive.
         let sweeper = tokio::spawn(sweep(Arc::downgrade(&idle)));
         Self {
             idle,
-            most: AtomicUsize::new(MAX_IDLE),
+            most: AtomicUsize::new(most),
+            most_per_origin,
             _sweeper: AbortOnDropHandle::new(sweeper),
         }
     }
 
     /// The most recently used idle connection to `origin`: the most likely to be still open.
-    pub(super) fn take(&self, origin: &Origin) -> Option<C> {
+    pub(crate) fn take(&self, origin: &Origin) -> Option<C> {
         lock(&self.idle).take(origin, Instant::now())
     }
 
     /// Returns `connection` to the pool. No exchange may be in progress on it.
-    pub(super) fn put(&self, connection: C) {
+    pub(crate) fn put(&self, connection: C) {
         let most = self.most.load(Ordering::Relaxed);
-        lock(&self.idle).put(connection, Instant::now(), most);
+        lock(&self.idle).put(connection, Instant::now(), most, self.most_per_origin);
     }
 
     /// Keeps at most `most` idle connections from now on.
-    pub(super) fn keep_at_most(&self, most: usize) {
+    pub(crate) fn keep_at_most(&self, most: usize) {
         self.most.store(most, Ordering::Relaxed);
     }
 
     /// Closes every idle connection.
-    pub(super) fn clear(&self) {
+    pub(crate) fn clear(&self) {
         let closed = mem::take(&mut *lock(&self.idle));
         drop(closed); // after the lock was released
     }
@@ -98,7 +113,7 @@ fn lock<C>(idle: &Mutex<Idle<C>>) -> MutexGuard<'_, Idle<C>> {
 /// The connections in the order in which they became idle, and per origin their numbers in it.
 struct Idle<C> {
     by_age: BTreeMap<u64, (Instant, C)>,
-    by_origin: HashMap<Origin, Vec<u64>>,
+    by_origin: HashMap<Origin, VecDeque<u64>>,
     next: u64,
 }
 
@@ -117,7 +132,7 @@ impl<C: Poolable> Idle<C> {
         self.expire(now);
         loop {
             let numbers = self.by_origin.get_mut(origin)?;
-            let youngest = numbers.pop();
+            let youngest = numbers.pop_back();
             if numbers.is_empty() {
                 self.by_origin.remove(origin);
             }
@@ -130,16 +145,18 @@ impl<C: Poolable> Idle<C> {
         }
     }
 
-    fn put(&mut self, connection: C, now: Instant, most: usize) {
+    fn put(&mut self, connection: C, now: Instant, most: usize, most_per_origin: usize) {
         let numbers = self
             .by_origin
             .entry(connection.origin().clone())
             .or_default();
-        if numbers.len() == MAX_PER_ORIGIN {
-            // The oldest is the closest to the idle timeout of the receiver.
-            self.by_age.remove(&numbers.remove(0));
+        // The oldest is the closest to the idle timeout of the receiver.
+        if numbers.len() >= most_per_origin
+            && let Some(oldest) = numbers.pop_front()
+        {
+            self.by_age.remove(&oldest);
         }
-        numbers.push(self.next);
+        numbers.push_back(self.next);
         self.by_age.insert(self.next, (now, connection));
         self.next += 1;
         if self.by_age.len() > most {
@@ -163,7 +180,7 @@ impl<C: Poolable> Idle<C> {
         let Some(numbers) = self.by_origin.get_mut(connection.origin()) else {
             return;
         };
-        numbers.remove(0);
+        numbers.pop_front();
         if numbers.is_empty() {
             self.by_origin.remove(connection.origin());
         }

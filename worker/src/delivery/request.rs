@@ -12,13 +12,13 @@ use hyper::{
 use jiff::Timestamp;
 use storm_shared::{
     live::Live,
-    models::CallbackUrl,
+    models::{CallbackUrl, RequestId},
     services::{
         marker::CALLBACK_MARKER,
         signature::{self, Signer},
     },
 };
-use url::Position;
+use url::{Position, Url};
 
 use super::message::Message;
 
@@ -30,10 +30,10 @@ const AGENT: HeaderValue =
 const MARKER: HeaderName = HeaderName::from_static(CALLBACK_MARKER);
 
 /// From W3C Trace Context.
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// The source of the current time.
-pub(super) type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+pub(crate) type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
 /// Builds the request of each attempt: its signer and its clock.
 #[derive(Clone)]
@@ -51,8 +51,7 @@ impl Post {
         }
     }
 
-    /// The request of an attempt that starts now, with the target in origin form and without the
-    /// URL's fragment.
+    /// The request of an attempt that starts now.
     ///
     /// # Errors
     /// The URL is not valid in HTTP. No `CallbackUrl` is known to be such a URL.
@@ -61,39 +60,59 @@ impl Post {
         url: &CallbackUrl,
         message: &Message,
     ) -> Result<Request<Full<Bytes>>, http::Error> {
-        let url = url.url();
-        // Origin form (RFC 9112, section 3.2.1): the request goes to the receiver, never to a
-        // proxy.
-        let target: PathAndQuery = url[Position::BeforePath..Position::AfterQuery].parse()?;
-        // `Url` has dropped a default port, so it is left out here as well (RFC 9110, section 7.2).
-        let host = HeaderValue::from_str(&url[Position::BeforeHost..Position::AfterPort])?;
-
         let mut headers = HeaderMap::with_capacity(9); // hyper adds the content-length
-        headers.insert(HOST, host);
-        headers.insert(USER_AGENT, AGENT);
-        headers.insert(CONTENT_TYPE, JSON);
         headers.insert(MARKER, HeaderValue::from_static("1"));
         headers.insert(TRACEPARENT, message.traceparent.to_string().try_into()?);
-        self.sign(message, &mut headers)?;
-        let mut request = Request::new(Full::new(message.body.clone()));
-        *request.method_mut() = Method::POST;
-        *request.uri_mut() = target.into();
-        *request.headers_mut() = headers;
-        Ok(request)
-    }
-
-    /// Adds the Standard Webhooks headers.
-    fn sign(&self, message: &Message, headers: &mut HeaderMap) -> Result<(), http::Error> {
         // Signed anew for each attempt: receivers reject a timestamp that is more than five minutes
         // off.
-        let (id, now) = (message.id.to_string(), (self.clock)());
-        if let Some(signatures) = self.signer.get().sign(&id, now, &message.body) {
-            headers.insert(signature::SIGNATURE, signatures.try_into()?);
-        }
-        headers.insert(signature::ID, id.try_into()?);
-        headers.insert(signature::TIMESTAMP, now.as_second().into());
-        Ok(())
+        let (signer, now) = (self.signer.get(), (self.clock)());
+        sign(&signer, message.id, now, &message.body, &mut headers)?;
+        post(url.url(), headers, message.body.clone())
     }
+}
+
+/// A POST of `body`, which is JSON, to `url` with `headers`. The target is in origin form and
+/// without the URL's fragment.
+///
+/// # Errors
+/// The URL is not valid in HTTP.
+pub(crate) fn post(
+    url: &Url,
+    mut headers: HeaderMap,
+    body: Bytes,
+) -> Result<Request<Full<Bytes>>, http::Error> {
+    // Origin form (RFC 9112, section 3.2.1): the request goes to the receiver, never to a proxy.
+    let target: PathAndQuery = url[Position::BeforePath..Position::AfterQuery].parse()?;
+    // `Url` has dropped a default port, so it is left out here as well (RFC 9110, section 7.2).
+    let host = HeaderValue::from_str(&url[Position::BeforeHost..Position::AfterPort])?;
+    headers.insert(HOST, host);
+    headers.insert(USER_AGENT, AGENT);
+    headers.insert(CONTENT_TYPE, JSON);
+    let mut request = Request::new(Full::new(body));
+    *request.method_mut() = Method::POST;
+    *request.uri_mut() = target.into();
+    *request.headers_mut() = headers;
+    Ok(request)
+}
+
+/// Adds the Standard Webhooks headers for a message that is sent at `now`.
+///
+/// # Errors
+/// None is known: all three are ASCII.
+pub(crate) fn sign(
+    signer: &Signer,
+    id: RequestId,
+    now: Timestamp,
+    body: &[u8],
+    headers: &mut HeaderMap,
+) -> Result<(), http::Error> {
+    let id = id.to_string();
+    if let Some(signatures) = signer.sign(&id, now, body) {
+        headers.insert(signature::SIGNATURE, signatures.try_into()?);
+    }
+    headers.insert(signature::ID, id.try_into()?);
+    headers.insert(signature::TIMESTAMP, now.as_second().into());
+    Ok(())
 }
 
 #[cfg(test)]

@@ -7,8 +7,7 @@ use hyper::{
     header::{HeaderMap, RETRY_AFTER},
 };
 
-/// The delay in `Retry-After` of a 429 or 503, in seconds or as a date (RFC 9110). An invalid or
-/// repeated header is ignored.
+/// The delay in `Retry-After` of a 429 or 503.
 pub(super) fn asked_for(
     status: StatusCode,
     headers: &HeaderMap,
@@ -20,6 +19,12 @@ pub(super) fn asked_for(
     ) {
         return None;
     }
+    in_headers(headers, now)
+}
+
+/// The delay in `Retry-After`, in seconds or as a date (RFC 9110). An invalid or repeated header is
+/// ignored.
+pub(crate) fn in_headers(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let mut values = headers.get_all(RETRY_AFTER).iter();
     let (value, None) = (values.next()?, values.next()) else {
         return None;

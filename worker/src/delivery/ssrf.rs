@@ -9,7 +9,7 @@ use std::{
 
 use hyper::{Uri, http::uri::InvalidUri};
 use storm_shared::{
-    models::CallbackUrl,
+    models::Origin,
     services::ssrf::{Policy, PolicyViolation, localhost_addresses},
 };
 use thiserror::Error;
@@ -111,12 +111,12 @@ impl Resolution {
     }
 }
 
-/// The origin of `url` as the connector takes it.
+/// `origin` as the connector takes it.
 ///
 /// # Errors
-/// The host is not valid in an HTTP URI. No `CallbackUrl` is known to have such a host.
-pub fn origin(url: &CallbackUrl) -> Result<Uri, InvalidUri> {
-    url.origin().as_str().parse()
+/// The host is not valid in an HTTP URI. No origin is known to have such a host.
+pub fn origin(origin: &Origin) -> Result<Uri, InvalidUri> {
+    origin.as_str().parse()
 }
 
 /// The source of `host`'s addresses, and the addresses if they need no look-up.

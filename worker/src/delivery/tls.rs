@@ -50,7 +50,7 @@ pub enum ClientError {
 /// and uses the `ring` provider.
 ///
 /// It offers no ALPN: without ALPN a server speaks HTTP/1.1, the only version supported here.
-pub(super) fn config(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, ClientError> {
+pub(crate) fn config(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, ClientError> {
     let mut roots: RootCertStore = webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect();
     if let Some(file) = ca_file {
         add_roots(file, &mut roots)?;

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
+use hyper::StatusCode;
 use storm_shared::models::{AttemptClass, FailureReason};
+
+use crate::delivery::Shortage;
 
 /// A failed attempt, and whether another one follows.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +34,9 @@ pub enum Next {
     },
     /// The end: no other attempt could succeed.
     End,
+    /// This worker lacked something before the work began. It is no attempt: it is neither recorded
+    /// nor counted, and the job waits until the worker may have what it lacked.
+    Shortage(Shortage),
 }
 
 impl Failure {
@@ -42,6 +48,22 @@ impl Failure {
     /// A failure that every other attempt would meet, too.
     pub fn last(detail: impl Into<String>) -> Self {
         Self::new(Next::End, detail)
+    }
+
+    /// No attempt, because this worker lacks something. The work has not begun.
+    pub fn shortage(shortage: Shortage) -> Self {
+        Self {
+            class: AttemptClass::Connect, // never recorded
+            ..Self::new(Next::Shortage(shortage), shortage.to_string())
+        }
+    }
+
+    /// Adds the status that an endpoint has answered with.
+    pub(crate) fn with_status(self, status: StatusCode) -> Self {
+        Self {
+            status: Some(status.as_u16()),
+            ..self
+        }
     }
 
     fn new(next: Next, detail: impl Into<String>) -> Self {

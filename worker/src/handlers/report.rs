@@ -15,7 +15,7 @@ use storm_shared::{
 };
 use uuid::Uuid;
 
-use super::{Work, to_bytes};
+use super::{Work, callback_body::to_bytes};
 use crate::handler::{Context, Failure, Handler, Job, Output};
 
 /// Makes reports. Their payload is a [`ReportSpec`].
@@ -32,7 +32,7 @@ impl Handler for Report {
             }
         })?;
         let report = report::generate(&spec).await;
-        Output::of(&report).map_err(|error| Failure::last(error.to_string()))
+        Output::json(&report).map_err(|error| Failure::last(error.to_string()))
     }
 }
 

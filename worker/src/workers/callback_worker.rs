@@ -267,7 +267,9 @@ impl CallbackWorker {
                     let next_due = taken.share.as_ref().map(Share::next_due);
                     (None, settlement, next_due.unwrap_or(&self.next_due))
                 }
-                Ran::Worked { worked, attempt } => {
+                Ran::Worked {
+                    worked, attempt, ..
+                } => {
                     if let Some(share) = &mut taken.share {
                         share.work_is_done();
                     }
@@ -303,22 +305,33 @@ impl CallbackWorker {
             return Ok(Ran::Worked {
                 worked,
                 attempt: None,
+                memory: None,
             });
         }
         let expected = self.work.expected(job);
         self.note_long_work(job, expected);
         let ran = self.work.attempt(job, taken.is_overdue).await;
-        let Ran::Worked { worked, attempt } = ran else {
+        let Ran::Worked {
+            worked,
+            attempt,
+            memory,
+        } = ran
+        else {
             return Ok(ran);
         };
         let bytes = worked.as_ref().map_or(0, |result| result.as_str().len());
         taken.memory.grow(bytes);
+        drop(memory); // which counted them while they were read
         let is_left = match &attempt {
             Some(_) => job.callback.is_none(),
             None => expected.is_none_or(|expected| expected <= LONG),
         };
         if is_left {
-            return Ok(Ran::Worked { worked, attempt });
+            return Ok(Ran::Worked {
+                worked,
+                attempt,
+                memory: None,
+            });
         }
         let number = attempt.as_ref().map(|attempt| attempt.number);
         let write = || {
@@ -333,6 +346,7 @@ impl CallbackWorker {
         Ok(Ran::Worked {
             worked,
             attempt: None,
+            memory: None,
         })
     }
 

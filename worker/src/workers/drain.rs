@@ -36,6 +36,23 @@ impl Drain {
         }
     }
 
+    /// The same drain, for loops that `stop` ends as shutdown does.
+    pub(super) fn until(&self, stop: CancellationToken) -> Self {
+        let shutdown = self.shutdown.clone();
+        let either = stop.clone();
+        // Ends with whichever comes first.
+        tokio::spawn(async move {
+            tokio::select! {
+                () = shutdown.cancelled() => either.cancel(),
+                () = either.cancelled() => {}
+            }
+        });
+        Self {
+            shutdown: stop,
+            ..self.clone()
+        }
+    }
+
     /// The result of `event`, or `None` if the drain starts first. Nothing is claimed after that.
     pub(super) async fn until_shutdown<T>(&self, event: impl Future<Output = T>) -> Option<T> {
         self.shutdown.run_until_cancelled(event).await

@@ -4,7 +4,6 @@ use std::{sync::Arc, time::Duration};
 
 use storm_shared::{
     memory::{MemoryBudget, Reservation},
-    models::HandlerName,
     services::{
         queue::{NotificationReader, QueueStatus},
         store::{Candidate, Store, StoreError},
@@ -23,7 +22,7 @@ use super::{
     watchdog::Watchdog,
 };
 use crate::{
-    handlers::{Admission, Gate},
+    handlers::{Admission, Gate, Handlers},
     metrics::ClaimSource,
 };
 
@@ -58,8 +57,8 @@ pub(super) struct Intake {
     pub(super) gate: Option<Gate>,
     /// How long a job of a handler may be due before it passes the open gate.
     pub(super) park_max: Duration,
-    /// The handlers whose suspected poison jobs are claimed, beside the report.
-    pub(super) served: Arc<[HandlerName]>,
+    /// Of these, suspected poison jobs are claimed.
+    pub(super) handlers: Handlers,
     pub(super) pauses: KnownPauses,
     pub(super) drain: Drain,
     /// How often the table is searched at least.

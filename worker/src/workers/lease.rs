@@ -7,7 +7,7 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{in_hand::InHand, pauses::KnownPauses};
-use crate::metrics::Metrics;
+use crate::{handlers::Handlers, metrics::Metrics};
 
 /// The longest interval between two heartbeats. It adds to the time until a dead worker's jobs are
 /// reclaimed.
@@ -41,8 +41,9 @@ pub struct Lease {
     length: Duration,
     max_claims: u32,
     in_hand: InHand,
-    /// The handlers that it serves beside the report.
-    served: Vec<HandlerName>,
+    handlers: Handlers,
+    /// Those that the worker's row has.
+    served: Mutex<Vec<HandlerName>>,
     pauses: KnownPauses,
     metrics: Metrics,
     state: watch::Sender<State>,
@@ -82,14 +83,13 @@ impl Term {
 impl Lease {
     /// A lease that expires `length` after its last heartbeat; `keep` sends them.
     /// `max_claims` (`MAX_CLAIMS`) decides which jobs of other expired workers are poison. Jobs
-    /// `in_hand` whose clients have cancelled them are stopped. The worker serves the report and
-    /// the handlers in `served`. `pauses` follows the heartbeats.
+    /// `in_hand` whose clients have cancelled them are stopped. The worker serves `handlers`. `pauses` follows the heartbeats.
     pub fn new(
         store: Store,
         length: Duration,
         max_claims: u32,
         in_hand: InHand,
-        served: Vec<HandlerName>,
+        handlers: Handlers,
         pauses: KnownPauses,
         metrics: Metrics,
     ) -> Arc<Self> {
@@ -103,7 +103,8 @@ impl Lease {
             length,
             max_claims,
             in_hand,
-            served,
+            handlers,
+            served: Mutex::default(),
             pauses,
             metrics,
             state: watch::Sender::new(state),
@@ -217,6 +218,10 @@ impl Lease {
         self.is_first.store(is_first, Ordering::Relaxed);
         // Before the expiries: the lease is renewed even if one of them fails.
         self.state.send_modify(|state| state.renewed = begun);
+        let names = self.handlers.names();
+        if *self.served() != names {
+            self.register_handlers(owner, names).await?;
+        }
         for dead in watch.renewed(begun, renewal.others, Instant::now()) {
             self.expire(dead).await?;
         }
@@ -225,7 +230,7 @@ impl Lease {
 
     async fn register(&self) -> Result<(), StoreError> {
         let (owner, begun) = (self.term().owner, Instant::now());
-        self.store.register(owner, &self.served).await?;
+        self.register_handlers(owner, self.handlers.names()).await?;
         // Before the first claim: a worker that starts must not call a paused origin.
         let pauses = self.store.pauses().await?.into_iter();
         self.note_pauses(pauses.map(|pause| pause.what).collect());
@@ -235,6 +240,20 @@ impl Lease {
             state.renewed = begun;
         });
         Ok(())
+    }
+
+    async fn register_handlers(
+        &self,
+        owner: OwnerId,
+        names: Vec<HandlerName>,
+    ) -> Result<(), StoreError> {
+        self.store.register(owner, &names).await?;
+        *self.served() = names;
+        Ok(())
+    }
+
+    fn served(&self) -> MutexGuard<'_, Vec<HandlerName>> {
+        self.served.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn note_pauses(&self, pauses: Pauses) {

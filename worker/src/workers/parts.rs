@@ -41,10 +41,10 @@ impl Parts {
         let slots = Slots::new(worker.concurrency, worker.max_claims);
         let next_due = NextDue::new();
         let in_hand = InHand::default();
-        let memory = MemoryBudget::new(settings.memory_budget);
+        let memory = handlers.memory().clone();
         metrics.watch_memory(&memory);
         let pauses = KnownPauses::default();
-        let of_handlers: usize = handlers.others().map(|it| it.limits.concurrency).sum();
+        let of_handlers = handlers.others().iter().map(|it| it.concurrency).sum();
         let shares = Shares::common(slots.all(), of_handlers, next_due.clone());
         metrics.watch_slots(slots.permits(), shares.long_permits());
         Self {
@@ -54,7 +54,7 @@ impl Parts {
                 worker.lease,
                 worker.max_claims,
                 in_hand.clone(),
-                handlers.names(),
+                handlers.clone(),
                 pauses.clone(),
                 metrics.clone(),
             ),

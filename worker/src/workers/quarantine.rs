@@ -61,7 +61,10 @@ enum Claimed {
 
 /// Takes the suspects with the fewest lost claims, and claims as many of them as fit.
 async fn claim_some(intake: &Intake, wait: Duration) -> Result<Claimed, StoreError> {
-    let suspects = intake.store.suspects(&intake.served, BATCH).await?;
+    let suspects = intake
+        .store
+        .suspects(&intake.handlers.names(), BATCH)
+        .await?;
     // Jobs with equal lost claims take equal numbers of slots, so they can share one batch.
     let Some(alike) = suspects
         .chunk_by(|one, next| one.lost_claims == next.lost_claims)

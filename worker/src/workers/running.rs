@@ -17,13 +17,12 @@ use tracing::{error, info};
 use super::{
     callback_worker::CallbackWorker,
     drain::Drain,
+    handler_loops::HandlerLoops,
     intake::{self, Intake},
     lease::Lease,
-    next_due::NextDue,
     parked,
     parts::Parts,
     quarantine, retention,
-    shares::Shares,
     watchdog::Watchdog,
 };
 use crate::{delivery::Transport, handlers::Handlers, metrics::Metrics};
@@ -101,53 +100,41 @@ impl Running {
             Some(_) => intake::INTERVAL,
             None => settings.worker.poll_interval,
         };
-        let served: Arc<[_]> = handlers.names().into();
-        let mut intake = |shares: &Shares, gate| Intake {
+        let mut intake = || Intake {
             worker: Arc::clone(&worker),
             store: store.clone(),
             slots: slots.clone(),
             memory: memory.clone(),
             shares: shares.clone(),
-            gate,
+            gate: None,
             park_max: settings.callback.park_max,
-            served: Arc::clone(&served),
+            handlers: handlers.clone(),
             pauses: pauses.clone(),
             drain: drain.clone(),
             interval,
             watchdog: self.new_watchdog(),
         };
-        let suspects = intake(&shares, None);
-        let common = [(None, shares, next_due.clone())].into_iter();
-        let of_handlers = handlers.others().map(|handler| {
-            let next_due = NextDue::new();
-            let (name, concurrency) = (handler.name.clone(), handler.limits.concurrency);
-            let shares = Shares::of_handler(name, concurrency, next_due.clone());
-            (Some(handler), shares, next_due)
-        });
-        let mut intakes = Vec::new();
-        for (handler, shares, next_due) in common.chain(of_handlers) {
-            let gate = || handler.map(|it| it.gate.clone());
-            let notified = queue.map(|queue| {
-                let queue = handler.map_or(queue.clone(), |it| queue.of_handler(&it.name));
-                (intake(&shares, gate()), queue)
-            });
-            intakes.push((intake(&shares, gate()), next_due, notified));
+        let (due, suspects, common) = (intake(), intake(), intake());
+        let notified = queue.map(|queue| (intake(), queue.clone()));
+        // The name of the consumer outlives a lost lease: it only has to be unique among the
+        // workers.
+        let consumer = self.lease.term().owner.to_string();
+        if let Some((intake, queue)) = notified {
+            let reader = NotificationReader::new(queue, consumer.clone());
+            self.loops.spawn(intake::from_notifications(intake, reader));
         }
-        for (due, next_due, notified) in intakes {
-            let queue_status = notified
-                .as_ref()
-                .map(|(_, queue)| Arc::clone(queue.status()));
-            if let Some((intake, queue)) = notified {
-                // The name of the consumer outlives a lost lease: it only has to be unique among
-                // the workers.
-                let consumer = self.lease.term().owner.to_string();
-                let reader = NotificationReader::new(queue, consumer);
-                self.loops.spawn(intake::from_notifications(intake, reader));
-            }
-            self.loops
-                .spawn(intake::from_table(due, next_due, queue_status));
-        }
+        let queue_status = queue.map(|queue| Arc::clone(queue.status()));
+        let table = intake::from_table(due, next_due.clone(), queue_status);
+        self.loops.spawn(table);
         self.loops.spawn(quarantine::from_table(suspects));
+        let of_handlers = HandlerLoops {
+            common,
+            handlers,
+            queue: queue.cloned(),
+            consumer,
+            drain: drain.clone(),
+        };
+        self.loops.spawn(of_handlers.run());
         if let Some(keep) = settings.store.retention {
             let lease = Arc::clone(&self.lease);
             let sweep = retention::sweep(store.clone(), keep, lease, drain.clone(), metrics);

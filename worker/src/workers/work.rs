@@ -5,6 +5,7 @@ use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 use futures_util::FutureExt;
 use jiff::Timestamp;
 use storm_shared::{
+    memory::Reservation,
     models::{self, AttemptClass, FailureReason, Stage},
     services::store::{self, AttemptRecord, Outcome, Settlement, WorkResult, Worked},
 };
@@ -12,12 +13,13 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-use super::lease::Lease;
+use super::{lease::Lease, shortages::Shortages};
 use crate::{
     breaker::Signal,
     handler::{Context, Failure, Job, Next, Output},
     handlers::{Handlers, Served},
     metrics::Metrics,
+    schedule::Schedule,
 };
 
 /// How long a job of a handler that this worker does not serve is left to others.
@@ -27,6 +29,7 @@ const NOT_SERVED: Duration = Duration::from_secs(30);
 pub(super) struct Work {
     handlers: Handlers,
     lease: Arc<Lease>,
+    shortages: Shortages,
     metrics: Metrics,
 }
 
@@ -37,6 +40,8 @@ pub(super) enum Ran {
         worked: Worked,
         /// The record of the attempt, if there is one.
         attempt: Option<AttemptRecord>,
+        /// What its bytes hold of the memory budget already.
+        memory: Option<Arc<Reservation>>,
     },
     /// The claim ends.
     Settle(Settlement),
@@ -47,6 +52,7 @@ impl Work {
         Self {
             handlers,
             lease,
+            shortages: Shortages::new(metrics.clone()),
             metrics,
         }
     }
@@ -63,8 +69,8 @@ impl Work {
     /// Makes one attempt. A job that `is_overdue` passes an open circuit breaker.
     pub(super) async fn attempt(&self, job: &store::Job, is_overdue: bool) -> Ran {
         match self.handlers.get(&job.handler) {
-            Some(served) if served.work.is_deterministic() => self.compute(served, job).await,
-            Some(served) => self.try_once(served, job, is_overdue).await,
+            Some(served) if served.work.is_deterministic() => self.compute(&served, job).await,
+            Some(served) => self.try_once(&served, job, is_overdue).await,
             // Its notification was wrong.
             None => Ran::Settle(Settlement::Park { wait: NOT_SERVED }),
         }
@@ -75,18 +81,14 @@ impl Work {
         let began = Instant::now();
         let context = Context {
             attempt: 1,
-            deadline: began + served.limits.timeout,
+            deadline: began + served.limits().timeout,
             traceparent: job.traceparent,
             over: CancellationToken::new(),
         };
         match served.work.run(&as_seen(job), &context).await {
             Ok(output) => {
                 self.metrics.ran(began.elapsed());
-                let worked = Ok(WorkResult::from_json(output.json()));
-                Ran::Worked {
-                    worked,
-                    attempt: None,
-                }
+                worked(output, None)
             }
             Err(failure) => Ran::Settle(Settlement::Finish {
                 attempt: None,
@@ -105,13 +107,14 @@ impl Work {
             Ok(passed) => passed,
             Err(wait) => return Ran::Settle(Settlement::Park { wait }),
         };
+        let limits = served.limits();
         // The wall clock dates the attempt, and the monotonic clock measures it.
         let (started_at, began) = (Timestamp::now(), Instant::now());
         let over = CancellationToken::new();
         let _over = over.clone().drop_guard();
         let context = Context {
             attempt: job.attempts.saturating_add(1),
-            deadline: began + served.limits.timeout,
+            deadline: began + limits.timeout,
             traceparent: job.traceparent,
             over,
         };
@@ -125,7 +128,7 @@ impl Work {
                 error!(id = %job.claim.id, handler = %served.name, "the handler panicked");
                 Err(Failure::last("the handler failed with an error of its own"))
             }
-            Err(_elapsed) => Err(timed_out(served.limits.timeout)),
+            Err(_elapsed) => Err(timed_out(limits.timeout)),
         };
         if let Some(is_open) = passed.record(signal(&result)) {
             self.metrics.handler_breaker(is_open);
@@ -134,33 +137,39 @@ impl Work {
                 false => info!(handler = %served.name, "circuit breaker closed"),
             }
         }
+        if let Err(Failure {
+            next: Next::Shortage(shortage),
+            ..
+        }) = result
+        {
+            let wait = self.shortages.met(shortage, job.parked_for);
+            return Ran::Settle(Settlement::Park { wait });
+        }
+        self.shortages.passed();
         let attempt = record(context.attempt, started_at, began.elapsed(), &result);
         self.metrics.worked(&served.name, attempt.class);
         match result {
             Ok(output) => {
                 self.metrics.ran(began.elapsed());
-                Ran::Worked {
-                    worked: Ok(WorkResult::from_json(output.json())),
-                    attempt: Some(attempt),
-                }
+                worked(output, Some(attempt))
             }
-            Err(failure) => after_failure(served, job, attempt, failure),
+            Err(failure) => after_failure(&limits.schedule, job, attempt, &failure),
         }
     }
 }
 
 /// A retry if there is one left, or else the end of the work.
 fn after_failure(
-    served: &Served,
+    schedule: &Schedule,
     job: &store::Job,
     attempt: AttemptRecord,
-    failure: Failure,
+    failure: &Failure,
 ) -> Ran {
     let (id, trace, number) = (job.claim.id, job.traceparent.trace_id(), attempt.number);
     let detail = &failure.detail;
     let wait = match failure.next {
-        Next::Retry { after } => served.schedule.wait(number, after),
-        Next::End => None,
+        Next::Retry { after } => schedule.wait(number, after),
+        Next::End | Next::Shortage(_) => None,
     };
     if let Some(wait) = wait {
         debug!(%id, trace, attempt = number, error = detail, ?wait, "attempt at the work failed");
@@ -169,11 +178,21 @@ fn after_failure(
     info!(%id, trace, attempts = number, error = detail, "work failed: no retry is left");
     let detail = match failure.next {
         Next::Retry { .. } => format!("All {number} attempts failed; the last: {detail}."),
-        Next::End => format!("The work failed: {detail}."),
+        Next::End | Next::Shortage(_) => format!("The work failed: {detail}."),
     };
     Ran::Worked {
         worked: Err(models::Failure::new(failure.reason, detail)),
         attempt: Some(attempt),
+        memory: None,
+    }
+}
+
+fn worked(output: Output, attempt: Option<AttemptRecord>) -> Ran {
+    let (json, memory) = output.into_parts();
+    Ran::Worked {
+        worked: Ok(WorkResult::from_json(json)),
+        attempt,
+        memory,
     }
 }
 
@@ -198,6 +217,10 @@ fn signal(result: &Result<Output, Failure>) -> Signal {
             next: Next::Retry { .. },
             ..
         }) => Signal::Failure,
+        Err(Failure {
+            next: Next::Shortage(_),
+            ..
+        }) => Signal::Ignored,
     }
 }
 

@@ -4,10 +4,10 @@ mod addresses;
 mod answers;
 mod fuzz;
 mod heads;
-mod names;
-mod reuse;
-mod scripted;
-mod tls;
+pub(crate) mod names;
+pub(crate) mod reuse;
+pub(crate) mod scripted;
+pub(crate) mod tls;
 
 use std::{sync::Arc, time::Duration};
 

@@ -72,7 +72,7 @@ async fn a_handler_gets_the_payload_as_it_was_sent_and_its_result_is_called_back
     let handler = Does(move |job: Job, context: Context| async move {
         assert_eq!(job.payload, payload);
         assert_eq!((job.handler.as_str(), context.attempt), ("own", 1));
-        Ok(Output::of(&json!({"bytes": job.payload.len()})).unwrap())
+        Ok(Output::json(&json!({"bytes": job.payload.len()})).unwrap())
     });
     let stack = stack(handler, &[]).await;
     let mut receiver = Receiver::answering(|_, _| 200).await;

@@ -11,8 +11,10 @@ use storm_shared::{
     services::store::Store,
 };
 use storm_worker::{
-    delivery::{AttemptError, ConnectionPermit, Message, Resends, Transport},
-    handlers::Handlers,
+    delivery::{
+        AttemptError, ConnectionPermit, Message, Network, Resends, SystemResolver, Transport,
+    },
+    handlers::{Handlers, http::HttpClient},
     metrics::Metrics,
     workers::Running,
 };
@@ -81,12 +83,15 @@ impl Started {
         let settings = Settings::with(base.iter().chain(overrides).copied()).unwrap();
         let store = Store::open(&settings.store).await.unwrap();
         let shutdown = CancellationToken::new();
+        let network = Network::with_resolver(Arc::new(SystemResolver::new()));
+        let client = HttpClient::new(network, None).unwrap();
+        let handlers = Handlers::without_code(&settings, client).unwrap();
         let running = Running::start(
             &store,
             None,
             Arc::new(transport),
             &settings,
-            Handlers::without_code(&settings),
+            handlers,
             &Metrics::new(),
             shutdown.clone(),
         );

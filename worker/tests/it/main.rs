@@ -13,6 +13,7 @@ mod clock;
 mod crashes;
 mod delivery;
 mod handlers;
+mod handlers_http;
 mod isolation;
 mod lease;
 mod line;

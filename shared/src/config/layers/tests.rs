@@ -120,6 +120,11 @@ fn a_settings_file_with_secrets_that_others_may_read_is_warned_of() {
         ("callback_signing_secrets = 'x'", "CALLBACK_SIGNING_SECRETS"),
         ("redis_url = 'redis://:hunter2@host'", "REDIS_URL"),
         ("redis_url = 'unix:///s?pass=hunter2'", "REDIS_URL"),
+        ("handlers.pdf.secret = 'hunter2'", "HANDLERS__PDF__SECRET"),
+        (
+            "handlers.pdf.headers.x-key = 'hunter2'",
+            "HANDLERS__PDF__HEADERS__X_KEY",
+        ),
     ] {
         for mode in [0o604, 0o640, 0o622] {
             let warning = warning(text, mode).unwrap();
@@ -134,6 +139,9 @@ fn a_settings_file_with_secrets_that_others_may_read_is_warned_of() {
         "callback_signing_secrets = ''",
         "redis_url = 'redis://host'",
         "log = 'info'",
+        "handlers.pdf.url = 'http://a.example/'",
+        "handlers.pdf.secret = { file = '/etc/hostname' }",
+        "handlers.pdf.secret = ''",
     ] {
         assert_eq!(warning(text, 0o644), None, "{text}");
     }
@@ -156,8 +164,18 @@ fn a_misspelled_variable_is_reported_and_an_unrelated_one_is_not() {
         "DB_HOST",
         "API_KEY",
         "STORM_CONFIG",
+        "HANDLERS",
+        "_HANDLER",
+        "HANDLERS__PDF__KIND",
+        "HANDLERS__PDF__SECRET",
     ];
-    let misspelled = ["CALLBACK_ALOW", "STORM_CONF"];
+    let misspelled = [
+        "CALLBACK_ALOW",
+        "HANDLERS_PDF_URL",
+        "HANDLER__PDF__URL",
+        "STORM_CONF",
+        "handlers__pdf__url",
+    ];
     let variables = unrelated
         .iter()
         .chain(&misspelled)
@@ -165,5 +183,7 @@ fn a_misspelled_variable_is_reported_and_an_unrelated_one_is_not() {
     let layers = Layers::new(None, variables).unwrap();
     let mut found = layers.unknown_variables().to_vec();
     found.sort();
+    let mut misspelled = misspelled.to_vec();
+    misspelled.sort_unstable();
     assert_eq!(found, misspelled);
 }

@@ -1,7 +1,7 @@
 //! The allow list (`CALLBACK_ALLOW`) and the deny list (`CALLBACK_DENY`): networks in CIDR
 //! notation.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnetwork::IpNetwork;
 use thiserror::Error;
@@ -71,6 +71,14 @@ impl AllowList {
             Some(net) => Err(NetsError::TooWide(*net)),
             None => Ok(Self(nets)),
         }
+    }
+
+    /// All networks.
+    pub(super) fn everything() -> Self {
+        let all = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
+        // A length of 0 is valid in both families.
+        let all = all.map(|address: IpAddr| IpNetwork::new(address, 0));
+        Self(all.into_iter().flatten().collect())
     }
 
     pub(super) fn contains(&self, address: IpAddr) -> bool {

@@ -52,6 +52,11 @@ impl Ports {
         Ok(Self(Some(ranges.collect::<Result<_, _>>()?)))
     }
 
+    /// All ports.
+    pub(super) fn every() -> Self {
+        Self(Some(vec![1..=u16::MAX]))
+    }
+
     pub(super) fn contains(&self, port: u16) -> bool {
         match &self.0 {
             Some(ranges) => ranges.iter().any(|range| range.contains(&port)),

@@ -38,10 +38,7 @@ impl Fingerprint {
     /// That of a job.
     pub(super) fn of(job: &NewJob) -> Self {
         let callback = job.callback.as_ref();
-        let spec = Some(&job.handler)
-            .filter(|handler| **handler == HandlerName::REPORT)
-            .and_then(|_| serde_json::from_str(&job.input).ok());
-        match spec {
+        match job.report_spec() {
             Some(spec) => Self::of_report(&spec, callback),
             None => Self::of_payload(&job.handler, &job.input, callback),
         }
@@ -140,8 +137,8 @@ mod tests {
             fingerprint("a", 1, Some("http://example.com")),
             of_payload("a", "1", None),
             of_payload("b", "1", None),
-            of_payload("a", "1 ", Some("http://example.com/")),
-            of_payload("a", "1", Some("http://example.com/")),
+            of_payload("a", "[1]", Some("http://example.com/")),
+            of_payload("a", "[1 ]", Some("http://example.com/")),
             of_payload("a", r#"{"report_name":"a","records":1}"#, None),
         ];
         for (at, one) in all.iter().enumerate() {

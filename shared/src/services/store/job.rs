@@ -5,7 +5,7 @@ use std::{any::Any, borrow::Borrow, fmt, sync::Arc, time::Duration};
 use bytes::Bytes;
 use jiff::Timestamp;
 use serde::Serialize;
-use serde_json::value::RawValue;
+use serde_json::value::{RawValue, to_raw_value};
 
 use super::{lease::OwnerId, look::is_long};
 use crate::{
@@ -92,6 +92,14 @@ impl NewJob {
         )
     }
 
+    /// The specification of a report; `None` for another handler.
+    pub(super) fn report_spec(&self) -> Option<ReportSpec> {
+        let is_report = self.handler == HandlerName::REPORT;
+        is_report
+            .then(|| serde_json::from_str(&self.input).ok())
+            .flatten()
+    }
+
     fn of(
         handler: HandlerName,
         id: RequestId,
@@ -124,18 +132,20 @@ pub fn expected_at(created_at: Timestamp, takes: Duration) -> Timestamp {
 }
 
 /// The result of a job's work: JSON. Clones share the text.
-#[derive(Clone, PartialEq, Eq)]
-pub struct WorkResult(Arc<str>);
+#[derive(Clone)]
+pub struct WorkResult(Arc<RawValue>);
 
 impl WorkResult {
     /// `model` as JSON.
+    #[expect(clippy::expect_used, reason = "as in `to_json`")]
     pub fn of(model: &impl Serialize) -> Self {
-        Self(to_json(model).into())
+        let json = to_raw_value(model).expect("a model serialises to JSON");
+        Self(json.into())
     }
 
     /// A text that is JSON already.
-    pub fn from_json(json: &RawValue) -> Self {
-        Self(json.get().into())
+    pub fn from_json(json: Box<RawValue>) -> Self {
+        Self(json.into())
     }
 
     /// A stored text.
@@ -143,19 +153,32 @@ impl WorkResult {
     /// # Errors
     /// The text is not JSON.
     pub(super) fn stored(text: &[u8]) -> Result<Self, serde_json::Error> {
-        serde_json::from_slice::<&RawValue>(text).map(Self::from_json)
+        serde_json::from_slice(text).map(Self::from_json)
     }
 
     /// The JSON.
-    pub fn as_str(&self) -> &str {
+    pub fn json(&self) -> &RawValue {
         &self.0
     }
+
+    /// Its text.
+    pub fn as_str(&self) -> &str {
+        self.0.get()
+    }
 }
+
+impl PartialEq for WorkResult {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_str() == other.as_str()
+    }
+}
+
+impl Eq for WorkResult {}
 
 // A result must not get into a log.
 impl fmt::Debug for WorkResult {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "WorkResult({} bytes)", self.0.len())
+        write!(f, "WorkResult({} bytes)", self.as_str().len())
     }
 }
 

@@ -164,7 +164,7 @@ mod tests {
     use jiff::Timestamp;
 
     use super::{Place, Unfinished, Work, waiting_for};
-    use crate::models::{Attempt, AttemptClass, WaitReason};
+    use crate::models::{Attempt, AttemptClass, Stage, WaitReason};
 
     const OWNER: &str = "3f0a7c52-6a4f-4f0e-8a53-0c5f3a1b2c3d";
 

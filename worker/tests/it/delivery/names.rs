@@ -14,14 +14,14 @@ use futures_util::{FutureExt, future::BoxFuture};
 use storm_worker::delivery::Resolve;
 
 /// Returns the scripted results in order, for any name, and counts the look-ups.
-pub(super) struct Names {
+pub(crate) struct Names {
     answers: Mutex<VecDeque<Vec<IpAddr>>>,
     asked: AtomicUsize,
 }
 
 impl Names {
     /// Returns `answers` in order, then repeats the last one.
-    pub(super) fn in_order<const N: usize>(answers: [&[&str]; N]) -> Arc<Self> {
+    pub(crate) fn in_order<const N: usize>(answers: [&[&str]; N]) -> Arc<Self> {
         let parse = |answer: &[&str]| answer.iter().map(|text| text.parse().unwrap()).collect();
         Arc::new(Self {
             answers: Mutex::new(answers.into_iter().map(parse).collect()),
@@ -30,16 +30,16 @@ impl Names {
     }
 
     /// Returns `answer` for every look-up.
-    pub(super) fn always(answer: &[&str]) -> Arc<Self> {
+    pub(crate) fn always(answer: &[&str]) -> Arc<Self> {
         Self::in_order([answer])
     }
 
     /// Fails every look-up.
-    pub(super) fn none() -> Arc<Self> {
+    pub(crate) fn none() -> Arc<Self> {
         Self::in_order([])
     }
 
-    pub(super) fn asked(&self) -> usize {
+    pub(crate) fn asked(&self) -> usize {
         self.asked.load(Ordering::SeqCst)
     }
 }
@@ -59,7 +59,7 @@ impl Resolve for Names {
 }
 
 /// A name server that never answers.
-pub(super) struct SilentNames;
+pub(crate) struct SilentNames;
 
 impl Resolve for SilentNames {
     fn resolve(&self, _: &str) -> BoxFuture<'static, io::Result<Vec<IpAddr>>> {

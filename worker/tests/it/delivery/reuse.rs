@@ -235,8 +235,8 @@ async fn bytes_without_a_request_are_never_taken_for_an_answer() {
 
 /// The system's sockets, until there are no more.
 #[derive(Default)]
-struct LimitedSockets {
-    exhausted: AtomicBool,
+pub(crate) struct LimitedSockets {
+    pub(crate) exhausted: AtomicBool,
 }
 
 impl Connect for LimitedSockets {

@@ -15,20 +15,20 @@ use tokio::sync::mpsc;
 /// More events than any test has.
 const EVENTS: usize = 1024;
 
-pub(super) struct Receiver {
-    pub(super) address: SocketAddr,
+pub(crate) struct Receiver {
+    pub(crate) address: SocketAddr,
     accepted: mpsc::Receiver<SocketAddr>,
 }
 
 impl Receiver {
     /// Listens on a free port of 127.0.0.1 and runs `script` with every connection and its number
     /// from 0. The connection is closed when `script` returns.
-    pub(super) fn start(script: impl Fn(usize, &TcpStream) + Send + Sync + 'static) -> Self {
+    pub(crate) fn start(script: impl Fn(usize, &TcpStream) + Send + Sync + 'static) -> Self {
         Self::on("127.0.0.1:0", script)
     }
 
     /// Like [`Receiver::start`], on `address`.
-    pub(super) fn on(
+    pub(crate) fn on(
         address: &str,
         script: impl Fn(usize, &TcpStream) + Send + Sync + 'static,
     ) -> Self {
@@ -49,7 +49,7 @@ impl Receiver {
     }
 
     /// Answers every request on every connection with exactly the bytes of `answer`.
-    pub(super) fn answering(answer: impl Into<String>) -> Self {
+    pub(crate) fn answering(answer: impl Into<String>) -> Self {
         let answer = answer.into();
         Self::start(
             move |_, stream| {
@@ -59,34 +59,34 @@ impl Receiver {
     }
 
     /// A URL of this receiver.
-    pub(super) fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://{}/hook", self.address)
     }
 
     /// A URL of this receiver with `host` as its host.
-    pub(super) fn url_of(&self, host: &str) -> String {
+    pub(crate) fn url_of(&self, host: &str) -> String {
         format!("http://{host}:{}/hook", self.address.port())
     }
 
     /// The number of accepted connections. Every answered connection is counted.
-    pub(super) fn connections(&self) -> usize {
+    pub(crate) fn connections(&self) -> usize {
         self.accepted.len()
     }
 
     /// Whether there was no connection yet. It opens one and checks that it is accepted first.
-    pub(super) async fn untouched(&mut self) -> bool {
+    pub(crate) async fn untouched(&mut self) -> bool {
         let own = TcpStream::connect(self.address).unwrap();
         self.accepted.recv().await == Some(own.local_addr().unwrap())
     }
 }
 
 /// A channel on which a script reports an event to its test.
-pub(super) fn events<T>() -> (mpsc::Sender<T>, mpsc::Receiver<T>) {
+pub(crate) fn events<T>() -> (mpsc::Sender<T>, mpsc::Receiver<T>) {
     mpsc::channel(EVENTS)
 }
 
 /// The next request, head and body; `None` at the connection's end.
-pub(super) fn read_request(stream: impl Read) -> Option<String> {
+pub(crate) fn read_request(stream: impl Read) -> Option<String> {
     // The client sends no next request before its answer, so the buffer loses no bytes of one.
     let mut reader = BufReader::new(stream);
     let (mut text, mut length) = (String::new(), 0);
@@ -107,7 +107,7 @@ pub(super) fn read_request(stream: impl Read) -> Option<String> {
 }
 
 /// Sends `text`; false if the peer is gone.
-pub(super) fn write(mut stream: impl Write, text: &str) -> bool {
+pub(crate) fn write(mut stream: impl Write, text: &str) -> bool {
     stream
         .write_all(text.as_bytes())
         .and_then(|()| stream.flush())
@@ -115,7 +115,7 @@ pub(super) fn write(mut stream: impl Write, text: &str) -> bool {
 }
 
 /// Waits until the peer closes.
-pub(super) fn wait_for_end(mut stream: impl Read) {
+pub(crate) fn wait_for_end(mut stream: impl Read) {
     let mut byte = [0];
     while stream.read(&mut byte).is_ok_and(|read| read > 0) {}
 }

@@ -28,7 +28,7 @@ use super::{
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
 /// A receiver with a certificate for `receiver.test`, and a file with the CA that signed it.
-fn receiver() -> (Receiver, NamedTempFile) {
+pub(crate) fn receiver() -> (Receiver, NamedTempFile) {
     receiver_with(rustls::ALL_VERSIONS, false)
 }
 
@@ -90,7 +90,7 @@ fn client(ca_file: Option<&Path>, timeout: Duration) -> CallbackClient {
     .unwrap()
 }
 
-fn https(receiver: &Receiver, host: &str) -> String {
+pub(crate) fn https(receiver: &Receiver, host: &str) -> String {
     receiver.url_of(host).replace("http:", "https:")
 }
 

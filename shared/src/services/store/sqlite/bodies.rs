@@ -26,6 +26,9 @@ pub(super) const INPUT: &str = "iif(in_bodies & 1,
 pub(super) const RESULT: &str = "iif(in_bodies & 2,
     (SELECT body FROM bodies WHERE request_id = id AND kind = 'result'), result_payload)";
 
+/// SQL for whether nothing has come of an unfinished job's work yet.
+const HAS_NO_OUTCOME: &str = "result_payload IS NULL AND failure_reason IS NULL";
+
 /// A body of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
@@ -99,7 +102,7 @@ pub(super) fn place_result<'a>(
     let placed = tx
         .prepare_cached(&format!(
             "UPDATE requests SET result_payload = ?4, in_bodies = in_bodies | ?5
-             WHERE {} AND {} AND result_payload IS NULL",
+             WHERE {} AND {} AND {HAS_NO_OUTCOME}",
             state::IS_CLAIMED,
             state::IS_HELD
         ))?
@@ -114,6 +117,12 @@ pub(super) fn place_result<'a>(
         put(tx, claim.id, Kind::Result, result)?;
     }
     Ok(text)
+}
+
+/// SQL for the result of a row that gets the one in the `n`th parameter, unless it has a result, or
+/// its work has failed.
+pub(super) fn kept_result(n: usize) -> String {
+    format!("iif({HAS_NO_OUTCOME}, ?{n}, result_payload)")
 }
 
 fn is_large(body: &str) -> bool {

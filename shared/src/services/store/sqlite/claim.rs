@@ -3,6 +3,8 @@
 use std::{error::Error, fmt::Display, str::from_utf8, time::Duration};
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
+use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use super::{
     bodies,
@@ -12,8 +14,11 @@ use super::{
     state::{self, IS_CLAIMED, IS_HELD},
 };
 use crate::{
-    models::{CallbackUrl, Failure, FailureReason, Transition},
-    services::store::{Candidate, Claim, Claimed, InvalidJob, Job, OwnerId, Work, WorkResult},
+    models::{CallbackUrl, Failure, FailureReason, HandlerName, ReportSpec, Transition},
+    services::{
+        report::Report,
+        store::{Candidate, Claim, Claimed, InvalidJob, Job, OwnerId, Work, WorkResult},
+    },
 };
 
 /// The columns of a request that a claimed job is made of.
@@ -255,12 +260,21 @@ impl ClaimedRow {
     fn parse(self, now: StoreTime) -> Result<Job, String> {
         let traceparent = self.traceparent.as_deref();
         let traceparent = traceparent.and_then(|sent| from_utf8(sent).ok());
-        let result = self.result.as_deref().map(WorkResult::stored).transpose();
+        let handler = columns::stored_handler(self.handler.as_deref());
+        let handler = handler.map_err(in_column("handler"))?;
+        let is_report = handler == HandlerName::REPORT;
+        check_json::<ReportSpec>(&self.input, is_report).map_err(in_column("input_payload"))?;
+        let result = self.result.as_deref();
+        let result = result
+            .map(|result| {
+                check_json::<Report>(result, is_report)?;
+                WorkResult::stored(result)
+            })
+            .transpose();
         Ok(Job {
             claim: self.claim,
             bytes: self.bytes(),
-            handler: columns::stored_handler(self.handler.as_deref())
-                .map_err(in_column("handler"))?,
+            handler,
             // A stored result is used as it is: the callback has the same bytes on every attempt.
             worked: result
                 .map_err(in_column("result_payload"))?
@@ -291,6 +305,19 @@ fn callback(stored: &[u8]) -> Result<CallbackUrl, Box<dyn Error>> {
 }
 
 /// Names the column in which an error was found.
+/// Checks that a body is JSON, and a `Model` if it is that of a report. What other handlers get and
+/// return can be any JSON.
+fn check_json<'a, Model: Deserialize<'a>>(
+    body: &'a [u8],
+    is_report: bool,
+) -> Result<(), serde_json::Error> {
+    if is_report {
+        serde_json::from_slice::<Model>(body).map(drop)
+    } else {
+        serde_json::from_slice::<&RawValue>(body).map(drop)
+    }
+}
+
 fn in_column<E: Display>(column: &'static str) -> impl FnOnce(E) -> String {
     move |error| format!("{column}: {error}")
 }

@@ -2,13 +2,12 @@
 
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{clock::StoreTime, columns};
 use crate::{
     models::{ClientName, Status},
-    services::store::{Acceptance, NewJob, idempotency::Fingerprint},
+    services::store::{Acceptance, NewJob, expected_at, idempotency::Fingerprint},
 };
 
 /// What of a job with an idempotency key the table has.
@@ -18,8 +17,8 @@ pub(super) struct KeyedJob {
     key: String,
     fingerprint: Fingerprint,
     expected_at: String,
-    /// How long the job takes as it is expected now.
-    takes: SignedDuration,
+    /// How long its work takes, if that is known.
+    takes: Duration,
 }
 
 impl KeyedJob {
@@ -34,7 +33,9 @@ impl KeyedJob {
             key: key.as_str().to_owned(),
             fingerprint: Fingerprint::of(job),
             expected_at: columns::time(job.expected_at),
-            takes: job.expected_at.duration_since(job.created_at),
+            takes: job
+                .report_spec()
+                .map_or(Duration::ZERO, |spec| spec.ideal_duration()),
         })
     }
 }
@@ -116,9 +117,7 @@ fn earlier(row: &Row<'_>, job: &KeyedJob, now: StoreTime) -> rusqlite::Result<Op
     let expected = match columns::parsed_or_null(row, 5)? {
         Some(stored) => stored,
         // A key of the release before. The submissions are the same, and so is their length.
-        None => columns::parsed::<Timestamp>(row, 1)?
-            .saturating_add(job.takes)
-            .unwrap_or(Timestamp::MAX),
+        None => expected_at(columns::parsed(row, 1)?, job.takes),
     };
     Ok(Some(Acceptance::Replayed {
         id: columns::parsed(row, 0)?,

@@ -30,21 +30,36 @@ pub(super) fn store_worked(
         (Work::Redelivery, _) => update_held(tx, claim, "claim = claim", &[])?,
         (Work::Job, Ok(result)) => {
             let result = bodies::place_result(tx, claim, result.as_str())?;
-            let set = "result_payload = coalesce(result_payload, ?4), is_long = 0,
-                 attempts = coalesce(?5, attempts), attempts_before = coalesce(?5, attempts)";
-            update_held(tx, claim, set, &[&result, &number])?
+            let set = format!(
+                "result_payload = {}, {}",
+                bodies::kept_result(4),
+                work_done(5)
+            );
+            update_held(tx, claim, &set, &[&result, &number])?
         }
         (Work::Job, Err(failure)) => {
-            let set = "failure_reason = ?4, failure_detail = ?5, is_long = 0,
-                 attempts = coalesce(?6, attempts), attempts_before = coalesce(?6, attempts)";
+            let set = format!(
+                "failure_reason = iif(is_long, ?4, failure_reason),
+                 failure_detail = iif(is_long, ?5, failure_detail), {}",
+                work_done(6)
+            );
             let (reason, detail) = (failure.reason.as_str(), &failure.detail);
-            update_held(tx, claim, set, &[&reason, detail, &number])?
+            update_held(tx, claim, &set, &[&reason, detail, &number])?
         }
     };
     if let Some(attempt) = attempt.filter(|_| rows > 0) {
         attempts::record(tx, claim, attempt)?;
     }
     Ok(rows > 0)
+}
+
+/// SQL for the end of the work, whose last attempt is in the `n`th parameter: the callback's
+/// attempts are counted from there on. Once the work is done, nothing changes.
+fn work_done(n: usize) -> String {
+    format!(
+        "attempts = iif(is_long, coalesce(?{n}, attempts), attempts),
+         attempts_before = iif(is_long, coalesce(?{n}, attempts), attempts_before), is_long = 0"
+    )
 }
 
 /// Sets columns of a job or redelivery that stays claimed.
@@ -69,7 +84,8 @@ fn keep_result(work: Work, n: usize) -> String {
     match work {
         // A job whose work is done is not long any more.
         Work::Job => format!(
-            ", result_payload = coalesce(result_payload, ?{n}), is_long = is_long AND ?{n} IS NULL"
+            ", result_payload = {}, is_long = is_long AND ?{n} IS NULL",
+            bodies::kept_result(n)
         ),
         Work::Redelivery => String::new(),
     }
@@ -207,10 +223,13 @@ fn finish(
     }
     let failure = outcome.failure();
     // `completed_at` is never before `created_at`, although the wall clock may have been set back.
-    let set = "completed_at = max(?4, created_at), failure_reason = ?5, failure_detail = ?6,
-         parked_at = NULL, is_long = 0, attempts = coalesce(?7, attempts),
-         result_payload = coalesce(result_payload, ?8), ended = ?9";
-    let update = state::change(claim.work, outcome.transition(), set, state::IS_HELD);
+    let set = format!(
+        "completed_at = max(?4, created_at), failure_reason = ?5, failure_detail = ?6,
+         parked_at = NULL, is_long = 0, attempts = coalesce(?7, attempts), result_payload = {},
+         ended = ?9",
+        bodies::kept_result(8)
+    );
+    let update = state::change(claim.work, outcome.transition(), &set, state::IS_HELD);
     write(
         tx,
         claim,

@@ -73,7 +73,7 @@ impl Sqlite {
         ended: Result<&Report, &Failure>,
     ) -> Result<(), StoreError> {
         let input = to_json(spec);
-        let ended = ended.map(|report| to_json(report)).map_err(Clone::clone);
+        let ended = ended.map(to_json).map_err(Clone::clone);
         let bodies = Bodies::of(input.len() + ended.as_ref().map_or(0, String::len));
         let insert = self.timed(move |tx, now| {
             accept::insert_sync(tx, id, created_at, &input, created_by.as_ref(), &ended, now)
