@@ -5,6 +5,7 @@ mod check;
 use std::{fmt, sync::Arc};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
+use hyper::StatusCode;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use storm_shared::memory::Reservation;
@@ -16,6 +17,7 @@ use thiserror::Error;
 pub struct Output {
     json: Box<RawValue>,
     held: Option<Arc<Reservation>>,
+    status: Option<StatusCode>,
 }
 
 /// The value can't be a result.
@@ -82,6 +84,17 @@ impl Output {
         self
     }
 
+    /// Adds the status that an endpoint has answered with.
+    pub(crate) fn with_status(mut self, status: StatusCode) -> Self {
+        self.status = Some(status);
+        self
+    }
+
+    /// The HTTP status, if an endpoint has answered.
+    pub fn status(&self) -> Option<u16> {
+        self.status.map(|status| status.as_u16())
+    }
+
     /// The JSON.
     pub fn as_str(&self) -> &str {
         self.json.get()
@@ -94,7 +107,11 @@ impl Output {
 
     fn checked(json: Box<RawValue>) -> Result<Self, InvalidOutput> {
         check::check(json.get())?;
-        Ok(Self { json, held: None })
+        Ok(Self {
+            json,
+            held: None,
+            status: None,
+        })
     }
 
     #[expect(clippy::expect_used, reason = "strings are always JSON")]

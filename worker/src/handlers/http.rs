@@ -168,7 +168,7 @@ impl HttpHandler {
         self.recycle(connection);
         let output = ContentType::of(&head.headers).output(bytes)?;
         fit(&mut reservation, output.as_str().len());
-        Ok(output.holding(reservation))
+        Ok(output.holding(reservation).with_status(head.status))
     }
 
     /// The failure that an answer other than 2xx is.

@@ -1,22 +1,28 @@
 //! The classes of failure, and what follows each.
 
 use std::{
-    net::TcpListener,
+    future::pending,
+    io,
+    net::{SocketAddr, TcpListener},
     path::Path,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
+use futures_util::future::BoxFuture;
 use storm_shared::{memory::MemoryBudget, models::AttemptClass};
 use storm_worker::{
-    delivery::{Network, Shortage},
+    delivery::{Connect, Network, Shortage},
     handler::{Failure, Next, Output},
     handlers::http::HttpClient,
 };
+use tokio::{net::TcpStream, time::Instant};
 
-use super::{PATIENT, answering, attempt, attempt_at, endpoint, handler, handler_in, handler_with};
+use super::{
+    HASTY, PATIENT, answering, attempt, attempt_at, endpoint, handler, handler_in, handler_with,
+};
 use crate::delivery::{
-    names::Names,
+    names::{Names, SilentNames},
     reuse::LimitedSockets,
     scripted::{Receiver, read_request, write},
     tls,
@@ -122,6 +128,43 @@ async fn an_endpoint_that_cannot_be_reached_is_retried_and_its_address_not_told(
     assert_eq!(failure.detail, "the handler could not be reached");
     let internal = failure.internal_detail.unwrap();
     assert_eq!(internal, "name look-up failed: no such name");
+}
+
+/// Connections that are never made.
+struct SilentSockets;
+
+impl Connect for SilentSockets {
+    fn connect(&self, _: SocketAddr) -> BoxFuture<'static, io::Result<TcpStream>> {
+        Box::pin(pending())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_is_silent_when_dialled_holds_no_attempt_until_its_deadline() {
+    let no_name_server = Network::with_resolver(Arc::new(SilentNames));
+    let no_host = Network {
+        resolver: Names::always(&["127.0.0.1"]),
+        sockets: Arc::new(SilentSockets),
+    };
+    for (network, class, stage) in [
+        (no_name_server, AttemptClass::Resolve, "lookup"),
+        (no_host, AttemptClass::Connect, "connect"),
+    ] {
+        let handler = handler_with(network, endpoint("http://hook.test/"));
+        let began = Instant::now();
+        let failure = attempt(&handler, PATIENT).await.unwrap_err();
+        assert_eq!((failure.next, failure.class), (RETRY, class));
+        assert_eq!(failure.detail, "the handler could not be reached");
+        let internal = failure.internal_detail.unwrap();
+        assert_eq!(
+            internal,
+            format!("no connection within 10s (stage: {stage})")
+        );
+        assert!(began.elapsed() < PATIENT / 2);
+        // A deadline that comes before is a time-out.
+        let failure = attempt(&handler, HASTY).await.unwrap_err();
+        assert_eq!(failure.class, AttemptClass::Timeout);
+    }
 }
 
 #[tokio::test]
