@@ -46,6 +46,21 @@ fn is_overload(status: StatusCode) -> bool {
         || status == StatusCode::REQUEST_TIMEOUT
 }
 
+/// Which jobs may be claimed, where a breaker is asked before the claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Admission {
+    /// All: the breaker is closed.
+    All,
+    /// One: it is the probe.
+    Probe,
+    /// Those that have been due for too long. The probe is due after `probe_in`; `None` while one
+    /// is under way.
+    Overdue {
+        /// The time until then.
+        probe_in: Option<Duration>,
+    },
+}
+
 /// A circuit breaker. It keeps no clock: callers pass the time.
 pub(crate) struct Breaker {
     state: State,
@@ -85,13 +100,15 @@ impl Breaker {
         !matches!(self.state, State::Closed)
     }
 
-    /// The time until a probe may begin, if it is open: zero if it may begin now; `None` while one
-    /// is under way.
-    pub(crate) fn until_probe(&self, now: Instant) -> Option<Option<Duration>> {
+    /// Which jobs may be claimed now.
+    pub(crate) fn admission(&self, now: Instant) -> Admission {
         match self.state {
-            State::Closed => None,
-            State::Open { until, .. } => Some(Some(until.saturating_duration_since(now))),
-            State::HalfOpen => Some(None),
+            State::Closed => Admission::All,
+            State::Open { until, .. } if until <= now => Admission::Probe,
+            State::Open { until, .. } => Admission::Overdue {
+                probe_in: Some(until - now),
+            },
+            State::HalfOpen => Admission::Overdue { probe_in: None },
         }
     }
 

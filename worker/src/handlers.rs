@@ -28,9 +28,9 @@ use storm_shared::{
 use tokio::sync::watch;
 use tracing::error;
 
-use self::http::{HttpClient, HttpEndpoint, HttpHandler};
-pub(crate) use self::{
-    gate::{Admission, Gate},
+pub(crate) use self::gate::Gate;
+use self::{
+    http::{HttpClient, HttpEndpoint, HttpHandler},
     report::Report,
 };
 use crate::{
@@ -191,7 +191,7 @@ impl Handlers {
             .unwrap_or_else(PoisonError::into_inner);
         let mut next = BTreeMap::new();
         let report = served.remove(&HandlerName::REPORT);
-        let report = report.unwrap_or_else(|| self.report(settings));
+        let report = report.unwrap_or_else(|| built_in(settings));
         next.insert(HandlerName::REPORT, report);
         for handler in settings.handlers.iter() {
             let before = served.remove(&handler.name);
@@ -252,15 +252,14 @@ impl Handlers {
         }
     }
 
-    fn report(&self, settings: &Settings) -> Arc<Served> {
-        Arc::new(Served {
-            name: HandlerName::REPORT,
-            work: Arc::new(Report),
-            concurrency: settings.worker.concurrency as usize,
-            gate: Gate::new(),
-            limits: Live::new(limits(LONGEST_REPORT, &settings.callback.retry)),
-            endpoint: None,
-        })
+    fn code_of(&self, name: &HandlerName) -> Option<&Arc<dyn Work>> {
+        let code = self.0.code.get(name);
+        if code.is_none() {
+            // Only of settings that were reread: at the start it is an error.
+            let handler = name.clone();
+            error!(error = %MissingCode { handler }, "a handler is not served");
+        }
+        code
     }
 
     fn serve(&self, settings: &HandlerSettings) -> Option<Arc<Served>> {
@@ -273,15 +272,7 @@ impl Handlers {
                 concurrency,
                 self.0.memory.clone(),
             ))),
-            None => match self.0.code.get(&settings.name) {
-                Some(code) => Arc::clone(code),
-                None => {
-                    // Only of settings that were reread: at the start it is an error.
-                    let handler = settings.name.clone();
-                    error!(error = %MissingCode { handler }, "a handler is not served");
-                    return None;
-                }
-            },
+            None => Arc::clone(self.code_of(&settings.name)?),
         };
         Some(Arc::new(Served {
             name: settings.name.clone(),
@@ -315,6 +306,18 @@ impl Served {
         self.limits.set(limits(settings.timeout, &settings.retry));
         true
     }
+}
+
+/// The report.
+fn built_in(settings: &Settings) -> Arc<Served> {
+    Arc::new(Served {
+        name: HandlerName::REPORT,
+        work: Arc::new(Report),
+        concurrency: settings.worker.concurrency as usize,
+        gate: Gate::new(),
+        limits: Live::new(limits(LONGEST_REPORT, &settings.callback.retry)),
+        endpoint: None,
+    })
 }
 
 fn limits(timeout: Duration, retry: &RetrySettings) -> Limits {

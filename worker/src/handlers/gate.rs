@@ -11,26 +11,11 @@ use std::{
 
 use tokio::time::Instant;
 
-use crate::breaker::{Breaker, Signal};
+use crate::breaker::{Admission, Breaker, Signal};
 
 /// The breaker of a handler in this worker. Clones share it.
 #[derive(Clone)]
 pub(crate) struct Gate(Arc<Mutex<Breaker>>);
-
-/// Which of a handler's jobs may be claimed now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Admission {
-    /// All: the breaker is closed.
-    All,
-    /// One: it is the probe.
-    Probe,
-    /// Those that have been due for too long. The probe is due after `probe_in`; `None` while one
-    /// is under way.
-    Overdue {
-        /// The time until then.
-        probe_in: Option<Duration>,
-    },
-}
 
 impl Gate {
     pub(super) fn new() -> Self {
@@ -39,13 +24,7 @@ impl Gate {
 
     /// Which jobs may be claimed now.
     pub(crate) fn admission(&self) -> Admission {
-        let now = Instant::now();
-        let breaker = self.lock();
-        match breaker.until_probe(now) {
-            None => Admission::All,
-            Some(Some(Duration::ZERO)) => Admission::Probe,
-            Some(probe_in) => Admission::Overdue { probe_in },
-        }
+        self.lock().admission(Instant::now())
     }
 
     /// Begins an attempt, or returns how long its job waits: others have opened the breaker since
@@ -101,8 +80,8 @@ impl Drop for Attempt {
 mod tests {
     use std::time::Duration;
 
-    use super::{Admission, Gate};
-    use crate::breaker::Signal;
+    use super::Gate;
+    use crate::breaker::{Admission, Signal};
 
     fn fail(gate: &Gate) -> Option<bool> {
         gate.begin(true).ok()?.record(Signal::Failure)

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use storm_shared::services::queue::{NotificationReader, Queue};
-use tokio::task::JoinSet;
+use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -68,10 +68,10 @@ impl HandlerLoops {
 
     async fn until_change(
         &self,
-        changes: &mut tokio::sync::watch::Receiver<()>,
+        changes: &mut watch::Receiver<()>,
         loops: &mut JoinSet<()>,
     ) -> Option<()> {
-        let changed = async {
+        let next = async {
             loop {
                 tokio::select! {
                     _ = changes.changed() => return,
@@ -85,7 +85,7 @@ impl HandlerLoops {
                 }
             }
         };
-        self.drain.until_shutdown(changed).await
+        self.drain.until_shutdown(next).await
     }
 
     fn start(

@@ -22,7 +22,8 @@ use super::{
     watchdog::Watchdog,
 };
 use crate::{
-    handlers::{Admission, Gate, Handlers},
+    breaker::Admission,
+    handlers::{Gate, Handlers},
     metrics::ClaimSource,
 };
 

@@ -132,9 +132,10 @@ impl Work {
         };
         if let Some(is_open) = passed.record(signal(&result)) {
             self.metrics.handler_breaker(is_open);
-            match is_open {
-                true => warn!(handler = %served.name, "circuit breaker open: the handler fails"),
-                false => info!(handler = %served.name, "circuit breaker closed"),
+            if is_open {
+                warn!(handler = %served.name, "circuit breaker open: the handler fails");
+            } else {
+                info!(handler = %served.name, "circuit breaker closed");
             }
         }
         if let Err(Failure {

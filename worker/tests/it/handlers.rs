@@ -200,13 +200,13 @@ async fn a_panic_fails_its_own_job_only() {
 
 #[tokio::test]
 async fn at_its_deadline_an_attempt_is_dropped_and_the_last_one_fails_the_job_as_timed_out() {
-    let (over, mut ended) = mpsc::unbounded_channel();
+    let (over, mut ended) = mpsc::channel(9);
     let handler = Does(move |_, context: Context| {
         let over = over.clone();
         async move {
             tokio::spawn(async move {
                 context.over.cancelled().await;
-                over.send(context.attempt).unwrap();
+                over.try_send(context.attempt).unwrap();
             });
             std::future::pending().await
         }
@@ -282,9 +282,10 @@ async fn while_a_handler_fails_its_jobs_wait_in_the_table_and_go_on_when_a_probe
             let (up, attempts) = (up.clone(), attempts.clone());
             async move {
                 attempts.fetch_add(1, Ordering::SeqCst);
-                match *up.borrow() {
-                    true => Ok(Output::text("done")),
-                    false => Err(Failure::retry("down")),
+                if *up.borrow() {
+                    Ok(Output::text("done"))
+                } else {
+                    Err(Failure::retry("down"))
                 }
             }
         }
@@ -367,9 +368,9 @@ async fn a_result_is_committed_before_its_first_callback() {
 
 #[tokio::test]
 async fn a_cancelled_job_is_dropped_while_its_handler_runs() {
-    let (start, mut started) = mpsc::unbounded_channel();
+    let (start, mut started) = mpsc::channel(9);
     let handler = Does(move |_, context: Context| {
-        start.send(context.over.clone()).unwrap();
+        start.try_send(context.over.clone()).unwrap();
         std::future::pending()
     });
     let stack = stack(handler, &[NO_DRAIN]).await;
@@ -383,9 +384,9 @@ async fn a_cancelled_job_is_dropped_while_its_handler_runs() {
 
 #[tokio::test]
 async fn at_the_end_of_the_drain_unfinished_work_goes_back_to_the_table() {
-    let (start, mut started) = mpsc::unbounded_channel();
+    let (start, mut started) = mpsc::channel(9);
     let handler = Does(move |_, _| {
-        start.send(()).unwrap();
+        start.try_send(()).unwrap();
         std::future::pending()
     });
     let stack = stack(handler, &[NO_DRAIN]).await;
