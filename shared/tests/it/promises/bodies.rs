@@ -15,7 +15,7 @@ use crate::{
     database::TestDatabase,
     jobs::{
         attempted, claim_due, claimed, delivered, due_jobs, new_worker, redeliver, row, spec,
-        timeout,
+        stored_result, timeout,
     },
 };
 
@@ -41,7 +41,7 @@ fn large() -> WorkResult {
 
 async fn found_result(store: &Store, id: RequestId) -> WorkResult {
     let result = row(store, id).await.result_payload.unwrap();
-    WorkResult::from_json(&result)
+    WorkResult::from_json(result)
 }
 
 /// A job with a large result whose first attempt has failed; it is due now.

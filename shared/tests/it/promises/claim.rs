@@ -10,7 +10,7 @@ use crate::{
     database::TestDatabase,
     jobs::{
         accept, claim_due, claim_new, claim_one, due_jobs, fail_attempt, finished, new_worker,
-        redeliver, row,
+        redeliver, row, stored_result,
     },
 };
 

@@ -20,7 +20,7 @@ use crate::{
     database::TestDatabase,
     jobs::{
         accept, claim_due, claim_one, claimed, delivered, failed, finish, finished, new_worker,
-        redeliver, result_of, retry, row, timeout,
+        redeliver, result_of, retry, row, spec_of, timeout,
     },
 };
 

@@ -10,6 +10,7 @@ use crate::{
     jobs::{
         MAX_CLAIMS, accept, claim_due, claim_new, delivered, due_jobs, event_kinds, expire_lease,
         fail_attempt, heartbeat_of, is_claim_lost, new_worker, result_of, row, status,
+        stored_result,
     },
 };
 

@@ -5,12 +5,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use storm_shared::{
     models::{AttemptClass, FailureReason, RequestId, Status},
-    services::{
-        report,
-        store::{
-            Claim, Outcome, Redeliverable, RedeliveryPage, Scope, Settlement, Store, StoreError,
-            Unredeliverable, Work,
-        },
+    services::store::{
+        Claim, Outcome, Redeliverable, RedeliveryPage, Scope, Settlement, Store, StoreError,
+        Unredeliverable, Work,
     },
 };
 
@@ -18,7 +15,7 @@ use crate::{
     database::TestDatabase,
     jobs::{
         MAX_CLAIMS, accept, attempted, claim_due, claimed, expire_lease, failed, finish, finished,
-        redeliver, result_of, retry, row, spec, timeout,
+        redeliver, result_of, retry, row, stored_result, timeout,
     },
 };
 

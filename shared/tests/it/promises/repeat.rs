@@ -19,7 +19,7 @@ use crate::{
     jobs::{
         MAX_CLAIMS, accept, claim, claim_due, claim_new, claim_one, claimed, delivered, due_ids,
         event_kinds, fail_attempt, failed, finished, heartbeat_of, is_claim_lost, new_worker,
-        redeliver, result_of, row, spec, status,
+        redeliver, result_of, row, spec, status, stored_result,
     },
 };
 
@@ -173,7 +173,7 @@ async fn a_claim_that_is_repeated_returns_what_it_has_won_before(database: TestD
             .iter()
             .find(|job| job.claim.id == retried.claim.id)
             .unwrap();
-        assert_eq!(stored_result(retried), Some(report));
+        assert_eq!(stored_result(retried), Some(report.clone()));
         assert_eq!(database.tables().await, rows, "nothing changes");
     }
 

@@ -13,7 +13,7 @@ use crate::{
     jobs::{
         accept, claim, claim_due, claim_one, claimed, delivered, due_jobs, event_kinds,
         fail_attempt, failed, finished, heartbeat_of, is_claim_lost, new_worker, redeliver,
-        result_of, retry, row, spec, timeout, writes_nothing,
+        result_of, retry, row, spec, spec_of, stored_result, timeout, writes_nothing,
     },
 };
 

@@ -9,7 +9,7 @@ use storm_shared::{
     models::{CallbackUrl, ReportSpec, RequestId},
     services::{
         report::Report,
-        store::{Job, NewJob, Outcome, Scope, Settlement, Store},
+        store::{Job, NewJob, Outcome, Scope, Settlement, Store, WorkResult},
     },
 };
 use tempfile::TempDir;
