@@ -14,6 +14,9 @@ ALTER TABLE workers ADD COLUMN handlers TEXT;
 CREATE INDEX requests_by_handler ON requests (handler, created_by, due)
     WHERE status = 'PENDING' AND is_long = 1;
 
+-- Those whose work is being done, for a count.
+CREATE INDEX requests_running ON requests (handler) WHERE status = 'PROCESSING' AND is_long = 1;
+
 -- The first job of a handler sets `store.oldest` to this version: no program of the release before
 -- starts from then on. A worker of it that was starting at that moment is refused here.
 CREATE TRIGGER worker_of_release_before BEFORE INSERT ON workers

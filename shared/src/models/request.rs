@@ -53,6 +53,8 @@ pub struct RequestSummary {
     pub id: RequestId,
     /// The endpoint that accepted it.
     pub mode: Mode,
+    /// The name of the handler that does the work.
+    pub handler: String,
     /// Its status.
     pub status: Status,
     /// The callback URL as the client sent it.
@@ -73,11 +75,13 @@ pub struct Request {
     pub id: RequestId,
     /// The endpoint that accepted it.
     pub mode: Mode,
+    /// The name of the handler that does the work.
+    pub handler: String,
     /// Its status.
     pub status: Status,
-    /// The specification of the report.
+    /// What the handler gets: of a report, its specification.
     pub input_payload: Box<RawValue>,
-    /// The report, once it is stored.
+    /// The result, once it is stored.
     pub result_payload: Option<Box<RawValue>>,
     /// The callback URL as the client sent it.
     pub callback_url: Option<String>,
@@ -91,7 +95,7 @@ pub struct Request {
     pub claims: u32,
     /// The number of these claims that were lost because their worker's lease expired.
     pub lost_claims: u32,
-    /// The callback attempts with a known outcome, in order.
+    /// The attempts with a known outcome, at the work and at the callback, in order.
     pub attempts: Vec<Attempt>,
     /// While the job waits for a retry: the time from which a worker may claim it.
     pub next_attempt_at: Option<String>,

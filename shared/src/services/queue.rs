@@ -12,8 +12,9 @@
 //!   [`QueueMetrics`] shows it to Prometheus.
 //!
 //! The stream has the key `QUEUE_NAME`, and that of each handler beside the report
-//! `QUEUE_NAME:HANDLER`: a worker reads those of the handlers that it serves. Each store has its own consumer group, so that stores that
-//! share a Redis each read all of their own entries and leave the others' alone.
+//! `QUEUE_NAME:HANDLER`: a worker reads those of the handlers that it serves. Each store has its
+//! own consumer group, so that stores that share a Redis each read all of their own entries and
+//! leave the others' alone.
 
 mod acknowledgement;
 mod connections;

@@ -33,6 +33,7 @@ mod clock;
 mod erase;
 mod fair;
 mod find;
+mod handlers;
 mod idempotency;
 mod interleavings;
 mod lease;

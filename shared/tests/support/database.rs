@@ -183,6 +183,13 @@ impl TestDatabase {
         }
     }
 
+    /// Registers a worker as the release before does, which knows no handlers.
+    pub(crate) async fn register_as_release_before(&self, owner: &str) -> Result<(), String> {
+        match self {
+            Self::Sqlite(database) => database.register_as_release_before(owner),
+        }
+    }
+
     /// Sets the time of a worker's last heartbeat, as text.
     pub(crate) async fn set_heartbeat(&self, owner: OwnerId, at: &str) {
         match self {

@@ -21,6 +21,25 @@ pub struct Load {
     pub is_paused: bool,
 }
 
+/// What a handler has to do, at one moment. A count ends at [`HandlerLoad::MOST`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HandlerLoad {
+    /// The jobs whose work it is to do and that no worker holds: those that are due, and those that
+    /// wait for a retry or are parked.
+    pub waiting: u32,
+    /// Those of them that are due.
+    pub due: u32,
+    /// The jobs that workers hold for its work.
+    pub running: u32,
+    /// The workers that serve it.
+    pub workers: u32,
+}
+
+impl HandlerLoad {
+    /// The most jobs that are counted.
+    pub const MOST: u32 = 10_000;
+}
+
 /// A tenant's part of the load.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TenantLoad {

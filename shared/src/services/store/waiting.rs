@@ -22,6 +22,10 @@ pub(super) struct Unfinished<'a> {
     pub(super) last_attempt: Option<&'a Attempt>,
     /// What operators have paused of what it needs, if they have.
     pub(super) paused: Option<PausedPart>,
+    /// Its handler, if that is not the report and its work is to be done.
+    pub(super) handler: Option<&'a str>,
+    /// Whether some worker serves the handler.
+    pub(super) is_served: bool,
 }
 
 /// What an operator has paused that holds a job back.
@@ -58,11 +62,24 @@ pub(super) fn waiting_for(job: &Unfinished<'_>, now: Timestamp) -> WaitingFor {
         Work::Redelivery => "redelivery",
     };
     // Until when is up to the operator, whatever else it waits for.
-    if let (Place::Table { .. }, Some(part)) = (job.place, job.paused) {
+    // The work of a handler goes on while the receiver is paused.
+    let paused_part = job
+        .paused
+        .filter(|part| job.handler.is_none() || *part == PausedPart::Everything);
+    if let (Place::Table { .. }, Some(part)) = (job.place, paused_part) {
         return WaitingFor {
             reason: WaitReason::Paused,
             detail: paused(part),
             until: None,
+        };
+    }
+    if let (Place::Table { until, is_parked }, Some(handler)) = (job.place, job.handler)
+        && (!job.is_served || (is_parked && until.is_some()))
+    {
+        return WaitingFor {
+            reason: WaitReason::Handler,
+            detail: of_handler(handler, job.is_served),
+            until: until.map(str::to_owned),
         };
     }
     let (reason, detail, until) = match job.place {
@@ -138,6 +155,20 @@ fn paused(part: PausedPart) -> String {
     .to_owned()
 }
 
+fn of_handler(handler: &str, is_served: bool) -> String {
+    if is_served {
+        format!(
+            "The job is parked: the handler `{handler}` is overloaded or down, or the worker \
+             lacked what an attempt needs."
+        )
+    } else {
+        format!(
+            "No running worker serves the handler `{handler}`: the job waits until one starts \
+             that has it in its settings."
+        )
+    }
+}
+
 fn retry(last: Option<&Attempt>) -> String {
     let Some(Attempt {
         number,
@@ -163,7 +194,7 @@ fn lost_workers(count: u32) -> String {
 mod tests {
     use jiff::Timestamp;
 
-    use super::{Place, Unfinished, Work, waiting_for};
+    use super::{PausedPart, Place, Unfinished, Work, waiting_for};
     use crate::models::{Attempt, AttemptClass, Stage, WaitReason};
 
     const OWNER: &str = "3f0a7c52-6a4f-4f0e-8a53-0c5f3a1b2c3d";
@@ -180,6 +211,8 @@ mod tests {
             lost_claims: 0,
             last_attempt: None,
             paused: None,
+            handler: None,
+            is_served: true,
         }
     }
 
@@ -246,6 +279,49 @@ mod tests {
             };
             assert_eq!(waiting_for(&job, now()).detail, detail);
         }
+    }
+
+    #[test]
+    fn what_waits_for_the_work_of_a_handler_says_nothing_of_its_receiver() {
+        let until = Some("2026-11-24T08:00:04.000Z");
+        let reason = |until, is_parked, is_served, lost_claims| {
+            let place = Place::Table { until, is_parked };
+            let waiting = waiting_for(
+                &Unfinished {
+                    handler: Some("pdf"),
+                    is_served,
+                    lost_claims,
+                    paused: Some(PausedPart::Receiver),
+                    ..job(place)
+                },
+                now(),
+            );
+            assert_eq!(waiting.until.as_deref(), until);
+            assert!(!waiting.detail.contains("receiver"), "{}", waiting.detail);
+            waiting
+        };
+        for (until, is_parked, lost_claims, served) in [
+            (None, false, 0, WaitReason::Capacity),
+            (None, false, 1, WaitReason::Quarantine),
+            (until, false, 0, WaitReason::Retry),
+            (until, true, 0, WaitReason::Handler),
+        ] {
+            assert_eq!(reason(until, is_parked, true, lost_claims).reason, served);
+            let unserved = reason(until, is_parked, false, lost_claims);
+            assert_eq!(unserved.reason, WaitReason::Handler);
+            let said = "No running worker serves the handler `pdf`";
+            assert!(unserved.detail.starts_with(said), "{}", unserved.detail);
+        }
+        let place = Place::Table {
+            until: None,
+            is_parked: false,
+        };
+        let paused = Unfinished {
+            handler: Some("pdf"),
+            paused: Some(PausedPart::Everything),
+            ..job(place)
+        };
+        assert_eq!(waiting_for(&paused, now()).reason, WaitReason::Paused);
     }
 
     #[test]

@@ -72,7 +72,7 @@ async fn accept_of(store: &Store, tenant: &str, url: &str) -> RequestId {
 }
 
 async fn park(store: &Store, job: &Job) {
-    let report = result_of(&job);
+    let report = result_of(job);
     let wait = Duration::from_hours(1);
     let parked = store.settle(job.claim, Some(report.clone()), Settlement::Park { wait });
     parked.await.unwrap();

@@ -69,7 +69,7 @@ async fn fail(store: &Store, job: &Job) {
         attempt.internal_detail = Some(format!("connect to {SECRET}: refused"));
         attempt
     };
-    let report = result_of(&job);
+    let report = result_of(job);
     let first = retry(attempt(1), Duration::ZERO);
     let settled = store.settle(job.claim, Some(report.clone()), first);
     settled.await.unwrap();

@@ -50,7 +50,7 @@ async fn lease_expiry_reclaims_the_jobs_and_fences_off_the_worker(database: Test
     assert_eq!(again.len(), 2);
     assert!(again.iter().all(|job| job.claim.number == 2));
     for job in &jobs {
-        let report = result_of(&job);
+        let report = result_of(job);
         let stored = store
             .store_worked(job.claim, Ok(report.clone()), None)
             .await;

@@ -77,13 +77,13 @@ async fn accept_for(store: &Store, url: &str, tenant: Option<&str>) -> RequestId
 }
 
 async fn park(store: &Store, job: &Job, wait: Duration) {
-    let report = result_of(&job);
+    let report = result_of(job);
     let parked = store.settle(job.claim, Some(report.clone()), Settlement::Park { wait });
     parked.await.unwrap();
 }
 
 async fn park_paused(store: &Store, job: &Job, wait: Duration) {
-    let report = result_of(&job);
+    let report = result_of(job);
     let parked = store.settle(
         job.claim,
         Some(report.clone()),

@@ -50,7 +50,7 @@ async fn reason(store: &Store, id: RequestId) -> WaitReason {
 }
 
 async fn settle(store: &Store, job: &Job, settlement: Settlement) {
-    let report = result_of(&job);
+    let report = result_of(job);
     store
         .settle(job.claim, Some(report.clone()), settlement)
         .await

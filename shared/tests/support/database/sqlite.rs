@@ -121,6 +121,13 @@ impl Database {
         assert_eq!(deleted, Ok(1), "{id}");
     }
 
+    pub(super) fn register_as_release_before(&self, owner: &str) -> Result<(), String> {
+        let insert =
+            format!("INSERT INTO workers (owner, beat, renewed_at) VALUES ('{owner}', 0, '')");
+        let inserted = self.direct(|db| db.execute_batch(&insert));
+        inserted.map_err(|error| error.to_string())
+    }
+
     pub(super) fn set_heartbeat(&self, owner: OwnerId, at: &str) {
         self.execute(&format!(
             "UPDATE workers SET renewed_at = '{at}' WHERE owner = '{owner}'"

@@ -27,7 +27,9 @@ pub(super) const RESULT: &str = "iif(in_bodies & 2,
     (SELECT body FROM bodies WHERE request_id = id AND kind = 'result'), result_payload)";
 
 /// SQL for whether nothing has come of an unfinished job's work yet.
-const HAS_NO_OUTCOME: &str = "result_payload IS NULL AND failure_reason IS NULL";
+fn has_no_outcome() -> String {
+    format!("result_payload IS NULL AND NOT {}", columns::WORK_FAILED)
+}
 
 /// A body of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,9 +104,10 @@ pub(super) fn place_result<'a>(
     let placed = tx
         .prepare_cached(&format!(
             "UPDATE requests SET result_payload = ?4, in_bodies = in_bodies | ?5
-             WHERE {} AND {} AND {HAS_NO_OUTCOME}",
+             WHERE {} AND {} AND {}",
             state::IS_CLAIMED,
-            state::IS_HELD
+            state::IS_HELD,
+            has_no_outcome()
         ))?
         .execute(params![
             claim.id.to_string(),
@@ -122,7 +125,7 @@ pub(super) fn place_result<'a>(
 /// SQL for the result of a row that gets the one in the `n`th parameter, unless it has a result, or
 /// its work has failed.
 pub(super) fn kept_result(n: usize) -> String {
-    format!("iif({HAS_NO_OUTCOME}, ?{n}, result_payload)")
+    format!("iif({}, ?{n}, result_payload)", has_no_outcome())
 }
 
 fn is_large(body: &str) -> bool {

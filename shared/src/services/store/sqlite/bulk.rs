@@ -77,12 +77,12 @@ fn rows_of(page: &SelectionPage) -> &'static str {
 /// SQL for the columns that [`Filter::examine`] reads of `rows`.
 fn sql(page: &SelectionPage, rows: &str) -> String {
     let can_be_done = match page.action {
-        BulkAction::Cancel => cancel::IN_PROGRESS,
-        BulkAction::Redeliver => {
-            "mode = 'async' AND status IN ('COMPLETED', 'FAILED')
-                 AND callback_url IS NOT NULL AND result_payload IS NOT NULL
-                 AND NOT EXISTS (SELECT 1 FROM redeliveries AS r WHERE r.id = requests.id)"
-        }
+        BulkAction::Cancel => cancel::IN_PROGRESS.to_owned(),
+        BulkAction::Redeliver => format!(
+            "status IN ('COMPLETED', 'FAILED') AND {}
+                 AND NOT EXISTS (SELECT 1 FROM redeliveries AS r WHERE r.id = requests.id)",
+            redelivery::is_deliverable()
+        ),
     };
     let but_cancelled = match page.action {
         BulkAction::Redeliver if !page.selection.names_cancelled() => {
@@ -101,7 +101,7 @@ fn sql(page: &SelectionPage, rows: &str) -> String {
                 {can_be_done} {but_cancelled} AND status IN ({statuses})
                     AND (?3 IS NULL OR created_by IS ?3)
                     AND (?4 IS NULL OR created_at >= ?4) AND (?5 IS NULL OR created_at < ?5)
-                    AND (?6 IS NULL OR failure_reason IS ?6),
+                    AND (?6 IS NULL OR (status = 'FAILED' AND failure_reason IS ?6)),
                 created_by, origin, coalesce(callback_target, callback_url)
          FROM {rows} ORDER BY id LIMIT ?2"
     )

@@ -15,7 +15,7 @@ use serde_json::value::{RawValue, to_raw_value};
 
 use crate::{
     models::{
-        CallbackUrl, ClientName, Failure, FailureReason, HandlerName, Origin, RequestId,
+        CallbackUrl, ClientName, Failure, FailureReason, HandlerName, Origin, RequestId, Status,
         Traceparent,
     },
     services::store::Scope,
@@ -38,11 +38,34 @@ pub(super) fn below_ids_since(since: Timestamp) -> String {
     RequestId::floor(earlier).to_string()[..35].to_owned()
 }
 
+/// SQL for the JSON array of the handlers in a row of `workers`: empty if an edit by hand has made
+/// it no JSON.
+pub(super) const SERVED: &str = "iif(json_valid(handlers), handlers, '[]')";
+
+/// SQL for whether the work of a request has failed.
+pub(super) const WORK_FAILED: &str =
+    "coalesce(failure_reason IN ('work_failed', 'work_timed_out'), 0)";
+
+/// SQL for the reason and detail that a request is `FAILED` with, if it fails for those in the
+/// parameters `reason` and `detail`: why its work failed stays the reason.
+pub(super) fn failure_set(reason: &str, detail: &str) -> String {
+    format!(
+        "failure_reason = iif({WORK_FAILED}, failure_reason, {reason}),
+         failure_detail = iif({WORK_FAILED}, failure_detail, {detail})"
+    )
+}
+
 /// The handler as the column has it: null for the built-in report.
 pub(super) fn handler(handler: &HandlerName) -> Option<&str> {
     Some(handler)
         .filter(|handler| **handler != HandlerName::REPORT)
         .map(HandlerName::as_str)
+}
+
+/// The name of the handler in such a column, as clients see it.
+pub(super) fn handler_name(row: &Row<'_>, column: usize) -> rusqlite::Result<String> {
+    let name = text(row, column)?;
+    Ok(name.unwrap_or_else(|| HandlerName::REPORT.as_str().to_owned()))
 }
 
 /// The handler in such a column.
@@ -141,6 +164,21 @@ pub(super) fn json(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Box<
 
 fn unreadable(column: usize, error: impl Into<Box<dyn Error + Send + Sync>>) -> rusqlite::Error {
     rusqlite::Error::FromSqlConversionFailure(column, Type::Text, error.into())
+}
+
+/// The failure that a request of `status` has. That of its work is stored before its client is
+/// told, and shows once the request has failed.
+pub(super) fn failure_of(
+    status: Status,
+    row: &Row<'_>,
+    reason: usize,
+    detail: usize,
+) -> rusqlite::Result<Option<Failure>> {
+    if status == Status::Failed {
+        failure(row, reason, detail)
+    } else {
+        Ok(None)
+    }
 }
 
 /// Why a request has failed, if it has, from the columns of the reason and the detail.

@@ -37,12 +37,16 @@ pub(super) fn find(
                     EXISTS (SELECT 1 FROM pauses WHERE origin = ''),
                     EXISTS (SELECT 1 FROM pauses
                             WHERE origin = coalesce(again.origin, job.origin)),
-                    erased_at
+                    erased_at, handler, is_long,
+                    handler IS NULL OR EXISTS (
+                        SELECT 1 FROM workers AS serving, json_each({}) AS served
+                        WHERE served.value = handler)
              FROM requests AS job LEFT JOIN redeliveries AS again USING (id)
                  LEFT JOIN workers ON workers.owner = coalesce(again.owner, job.owner)
              WHERE id = ?1 AND (?2 IS NULL OR job.created_by = ?2)",
             bodies::INPUT,
-            bodies::RESULT
+            bodies::RESULT,
+            columns::SERVED
         ))?
         .query_row(params![id.to_string(), columns::tenant(scope)], |row| {
             Ok((request(id, row, clock)?, Stored::read(row, clock)?))
@@ -66,16 +70,23 @@ struct Stored {
     owner: String,
     renewed_at: Option<String>,
     paused: Option<PausedPart>,
+    /// Its handler, if that is not the report and its work is to be done.
+    handler: Option<String>,
+    /// Whether some worker serves the handler.
+    is_served: bool,
 }
 
 impl Stored {
     fn read(row: &Row<'_>, clock: &Clock) -> rusqlite::Result<Self> {
         let due: Option<i64> = row.get(11)?;
+        let has_work: bool = row.get(22)?;
         let is_due = due.is_none_or(|due| StoreTime::stored(due) <= clock.now());
         Ok(Self {
             is_due: is_due || is_parked_by_pause(row, clock)?,
             owner: columns::text(row, 16)?.unwrap_or_default(),
             renewed_at: columns::text(row, 17)?,
+            handler: columns::text(row, 21)?.filter(|_| has_work),
+            is_served: row.get(23)?,
             paused: if row.get(18)? {
                 Some(PausedPart::Everything)
             } else if row.get(19)? {
@@ -112,23 +123,27 @@ impl Stored {
             lost_claims: request.lost_claims,
             last_attempt: request.attempts.last(),
             paused: self.paused,
+            handler: self.handler.as_deref(),
+            is_served: self.is_served,
         })
     }
 }
 
 fn request(id: RequestId, row: &Row<'_>, clock: &Clock) -> rusqlite::Result<Request> {
     let claims = row.get(9)?;
+    let status = columns::parsed(row, 1)?;
     Ok(Request {
         id,
         mode: columns::parsed(row, 0)?,
-        status: columns::parsed(row, 1)?,
+        handler: columns::handler_name(row, 21)?,
+        status,
         // NOT NULL in the table, as is `created_at`, so the default is never used.
         input_payload: columns::json(row, 2)?.unwrap_or_default(),
         result_payload: columns::json(row, 3)?,
         callback_url: columns::text(row, 4)?,
         created_at: columns::text(row, 5)?.unwrap_or_default(),
         completed_at: columns::text(row, 6)?,
-        failure: columns::failure(row, 7, 8)?,
+        failure: columns::failure_of(status, row, 7, 8)?,
         claims,
         lost_claims: row.get(10)?,
         attempts: Vec::new(),

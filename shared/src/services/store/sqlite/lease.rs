@@ -239,9 +239,11 @@ fn fail_poison_job(
         &state::change(
             Work::Job,
             Transition::Fail,
-            "owner = NULL, lost_claims = lost_claims + 1, completed_at = max(?3, created_at),
-             failure_reason = ?4, failure_detail = ?5, parked_at = NULL, is_long = 0,
-             ended = ?6",
+            &format!(
+                "owner = NULL, lost_claims = lost_claims + 1, completed_at = max(?3, created_at),
+                 {}, parked_at = NULL, is_long = 0, ended = ?6",
+                columns::failure_set("?4", "?5")
+            ),
             is_poison,
         ),
         params![

@@ -63,21 +63,24 @@ fn sql(scope: &Scope) -> String {
         "SELECT id,
                 (?3 IS NULL OR status = ?3) AND (?4 IS NULL OR created_at >= ?4)
                     AND (?5 IS NULL OR created_at < ?5),
-                mode, status, callback_url, created_at, completed_at, failure_reason, failure_detail
+                mode, status, callback_url, created_at, completed_at, failure_reason, failure_detail,
+                handler
          FROM {rows} AND id < ?1 AND id > coalesce(?2, '')
          ORDER BY id DESC LIMIT ?7"
     )
 }
 
 fn summary(id: RequestId, row: &Row<'_>) -> rusqlite::Result<RequestSummary> {
+    let status = columns::parsed(row, 3)?;
     Ok(RequestSummary {
         id,
         mode: columns::parsed(row, 2)?,
-        status: columns::parsed(row, 3)?,
+        handler: columns::handler_name(row, 9)?,
+        status,
         callback_url: columns::text(row, 4)?,
         created_at: columns::text(row, 5)?.unwrap_or_default(),
         completed_at: columns::text(row, 6)?,
-        failure: columns::failure(row, 7, 8)?,
+        failure: columns::failure_of(status, row, 7, 8)?,
     })
 }
 

@@ -6,9 +6,14 @@ use std::{
     time::Duration,
 };
 
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, params};
 
-use super::{clock::StoreTime, columns, pause, state};
+use super::{
+    clock::StoreTime,
+    columns,
+    lanes::{Lane, Tenant, candidate},
+    pause, state,
+};
 use crate::{
     models::{ClientName, Destination, Origin},
     services::store::{
@@ -19,10 +24,6 @@ use crate::{
 
 /// The most tenants with due jobs among which one search shares. The next one begins with others.
 const MOST_TENANTS: usize = 256;
-
-/// A tenant as the tables have it: the bytes of the text, in whose order the index is. That of rows
-/// without a client name comes first.
-type Tenant = Option<Vec<u8>>;
 
 /// The tenant that was served last, of those whose jobs are sought: the next search for them begins
 /// after it.
@@ -40,162 +41,6 @@ impl Turn {
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Sought, Tenant>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A part of an index of due jobs, which has the tenants in order, and for each its jobs by due
-/// time.
-#[derive(Clone, Copy)]
-pub(super) enum Lane<'a> {
-    /// Short reports, and all jobs whose work is done.
-    Short,
-    /// A redelivery has its result: it is never long.
-    Redeliveries,
-    /// Jobs whose work is to be done by a handler, as the column has it. Reports: long ones.
-    Work(Option<&'a str>),
-}
-
-impl<'a> Lane<'a> {
-    const LONG: Self = Self::Work(None);
-
-    /// Those in which a search looks.
-    fn of(sought: &'a Sought) -> Vec<Self> {
-        match sought {
-            Sought::Common => vec![Self::Short, Self::Redeliveries, Self::LONG],
-            Sought::WorkOf(handler) => vec![Self::Work(columns::handler(handler))],
-        }
-    }
-
-    /// All lanes: those of the `handlers` beside the common ones.
-    pub(super) fn all(handlers: &'a [String]) -> impl Iterator<Item = Self> {
-        let work = handlers.iter().map(|handler| Self::Work(Some(handler)));
-        [Self::Short, Self::Redeliveries, Self::LONG]
-            .into_iter()
-            .chain(work)
-    }
-
-    /// SQL for the rows of the lane. `?1` is its handler.
-    fn rows(self) -> &'static str {
-        match self {
-            Self::Short => {
-                "requests INDEXED BY requests_by_status
-                 WHERE status = 'PENDING' AND is_long = 0 AND mode = 'async' AND lost_claims <= 0
-                   AND ?1 IS NULL"
-            }
-            Self::Redeliveries => {
-                "redeliveries INDEXED BY redeliveries_by_status
-                 WHERE status = 'PENDING' AND lost_claims <= 0 AND ?1 IS NULL"
-            }
-            Self::Work(_) => {
-                "requests INDEXED BY requests_by_handler
-                 WHERE status = 'PENDING' AND is_long = 1 AND mode = 'async' AND lost_claims <= 0
-                   AND handler IS ?1"
-            }
-        }
-    }
-
-    fn handler(self) -> Option<&'a str> {
-        match self {
-            Self::Short | Self::Redeliveries => None,
-            Self::Work(handler) => handler,
-        }
-    }
-
-    /// Whether its jobs need room for long reports.
-    fn is_long(self) -> bool {
-        matches!(self, Self::Work(None))
-    }
-
-    fn work(self) -> Work {
-        match self {
-            Self::Short | Self::Work(_) => Work::Job,
-            Self::Redeliveries => Work::Redelivery,
-        }
-    }
-
-    /// Adds up to `most` tenants that have a job which is due at `now`: of those after `after`, if
-    /// there is one, and up to `until`.
-    fn tenants(
-        self,
-        connection: &Connection,
-        now: StoreTime,
-        (after, until): (Option<&Tenant>, Option<&Tenant>),
-        most: usize,
-        found: &mut Vec<Tenant>,
-    ) -> rusqlite::Result<()> {
-        let most = found.len() + most;
-        let mut after = after.cloned();
-        while found.len() < most {
-            let Some((tenant, due)) = self.next_tenant(connection, after.as_ref())? else {
-                break;
-            };
-            if until.is_some_and(|until| tenant > *until) {
-                break;
-            }
-            if due <= now.millis() {
-                found.push(tenant.clone());
-            }
-            after = Some(tenant);
-        }
-        Ok(())
-    }
-
-    /// The first tenant after `after`, and when its first job is due. A skip scan: one step of the
-    /// index for each tenant, however many jobs it has.
-    pub(super) fn next_tenant(
-        self,
-        connection: &Connection,
-        after: Option<&Tenant>,
-    ) -> rusqlite::Result<Option<(Tenant, i64)>> {
-        // A name that was edited by hand can be any bytes, and must not be met again and again.
-        let first = |condition: &str, name: &[u8]| {
-            connection
-                .prepare_cached(&format!(
-                    "SELECT created_by, due FROM {} AND {condition} AND due IS NOT NULL
-                     ORDER BY created_by, due LIMIT 1",
-                    self.rows()
-                ))?
-                .query_row(params![self.handler(), name], |row| {
-                    Ok((columns::bytes(row, 0)?, row.get(1)?))
-                })
-                .optional()
-        };
-        if let Some(Some(name)) = after {
-            return first("created_by > CAST(?2 AS TEXT)", name);
-        }
-        if after.is_none()
-            && let Some(nameless) = first("created_by IS NULL AND ?2 = x''", b"")?
-        {
-            return Ok(Some(nameless));
-        }
-        first("created_by >= CAST(?2 AS TEXT)", b"")
-    }
-
-    /// Reads up to `limit` jobs of `tenant` that are due at `now`, with their due times.
-    fn due(
-        self,
-        connection: &Connection,
-        tenant: &Tenant,
-        limit: usize,
-        now: StoreTime,
-    ) -> rusqlite::Result<Vec<(i64, Candidate)>> {
-        connection
-            .prepare_cached(&format!(
-                "SELECT id, claim, lost_claims, due FROM {}
-                   AND created_by IS CAST(?2 AS TEXT) AND due <= ?3
-                 ORDER BY due LIMIT ?4",
-                self.rows()
-            ))?
-            .query_map(
-                params![
-                    self.handler(),
-                    tenant,
-                    now.millis(),
-                    columns::integer(limit)
-                ],
-                |row| Ok((row.get(3)?, candidate(row, self.work())?)),
-            )?
-            .collect()
     }
 }
 
@@ -373,8 +218,8 @@ fn due_of(
     Ok(by_due.into_values().collect())
 }
 
-/// Reads up to `limit` suspected poison jobs, fewest lost claims first. Of those whose work is to be
-/// done, only reports, and jobs of the handlers in the JSON array `served`.
+/// Reads up to `limit` suspected poison jobs, fewest lost claims first. Of those whose work is to
+/// be done, only reports, and jobs of the handlers in the JSON array `served`.
 pub(super) fn suspects(
     connection: &Connection,
     served: &str,
@@ -412,15 +257,6 @@ pub(super) fn suspects(
     found.sort_by_key(|(due, suspect)| (suspect.lost_claims, *due));
     let suspects = found.into_iter().map(|(_, suspect)| suspect);
     Ok(suspects.take(limit).collect())
-}
-
-fn candidate(row: &Row<'_>, work: Work) -> rusqlite::Result<Candidate> {
-    Ok(Candidate {
-        id: columns::parsed(row, 0)?,
-        work,
-        claims: row.get(1)?,
-        lost_claims: columns::count(row.get(2)?),
-    })
 }
 
 fn next_due(connection: &Connection, now: StoreTime) -> rusqlite::Result<Option<Duration>> {

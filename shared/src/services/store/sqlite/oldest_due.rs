@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension};
 
-use super::{clock::StoreTime, look::Lane, state};
+use super::{clock::StoreTime, handlers, lanes::Lane, state};
 use crate::services::store::Work;
 
 /// The most tenants of a lane that are looked at. There are no more tokens than this.
@@ -19,7 +19,7 @@ pub(super) fn oldest_due_age(
     let mut age = Duration::ZERO;
     // A job that is due later has an age of zero.
     let mut note = |due| age = age.max(now.since(StoreTime::stored(due)));
-    let handlers = handlers(connection)?;
+    let handlers = handlers::waiting(connection)?;
     for lane in Lane::all(&handlers) {
         let mut after = None;
         for _ in 0..MOST_TENANTS {
@@ -38,26 +38,6 @@ pub(super) fn oldest_due_age(
         }
     }
     Ok(age)
-}
-
-/// The handlers with jobs whose work is to be done, but for the report: at most as many as can be
-/// configured at a time, and more only if others were configured before.
-pub(super) fn handlers(connection: &Connection) -> rusqlite::Result<Vec<String>> {
-    let mut found: Vec<String> = Vec::new();
-    while found.len() < MOST_TENANTS {
-        let last = found.last().map_or("", String::as_str);
-        let next = connection
-            .prepare_cached(
-                "SELECT handler FROM requests INDEXED BY requests_by_handler
-                 WHERE status = 'PENDING' AND is_long = 1 AND handler > ?1
-                 ORDER BY handler LIMIT 1",
-            )?
-            .query_row([last], |row| row.get(0))
-            .optional()?;
-        let Some(next) = next else { break };
-        found.push(next);
-    }
-    Ok(found)
 }
 
 /// The fewest lost claims above `lost_claims` that a suspected poison job has, and when the first

@@ -37,6 +37,16 @@ pub(super) fn origin_of(
     Ok(found.ok_or(Unredeliverable::Unknown))
 }
 
+/// SQL for whether a finished request has a callback, and something to say in it: a result, or why
+/// the work failed.
+pub(super) fn is_deliverable() -> String {
+    format!(
+        "mode = 'async' AND callback_url IS NOT NULL
+             AND (result_payload IS NOT NULL OR {})",
+        columns::WORK_FAILED
+    )
+}
+
 /// Starts a redelivery within `scope`. The first attempt is due at once. A cancelled job is
 /// redelivered only if it `is_named`, and not as one of many.
 pub(super) fn begin(
@@ -48,12 +58,12 @@ pub(super) fn begin(
 ) -> rusqlite::Result<Result<(), Unredeliverable>> {
     let found = connection
         .prepare_cached(
-            "SELECT status,
-                    mode = 'async' AND callback_url IS NOT NULL AND result_payload IS NOT NULL,
-                    erased_at IS NOT NULL, origin, coalesce(callback_target, callback_url),
-                    failure_reason IS 'cancelled'
+            &format!(
+            "SELECT status, {}, erased_at IS NOT NULL, origin,
+                    coalesce(callback_target, callback_url), failure_reason IS 'cancelled'
              FROM requests WHERE id = ?1 AND (?2 IS NULL OR created_by = ?2)",
-        )?
+            is_deliverable()
+        ))?
         // Another tenant's request must look like no request.
         .query_row(params![id.to_string(), columns::tenant(scope)], |row| {
             let (status, is_deliverable, is_erased) =
@@ -148,14 +158,15 @@ pub(super) fn end(
         Some(Outcome::Completed) => {
             let set =
                 "completed_at = max(?2, created_at), failure_reason = NULL, failure_detail = NULL";
-            let update = state::change(Work::Job, Transition::Redeem, set, "id = ?1");
+            let has_result = format!("id = ?1 AND NOT {}", columns::WORK_FAILED);
+            let update = state::change(Work::Job, Transition::Redeem, set, &has_result);
             let now = columns::time(Timestamp::now());
             tx.prepare_cached(&update)?.execute([id, &now])?;
         }
         Some(Outcome::Failed(failure)) => {
             tx.prepare_cached(&format!(
-                "UPDATE requests SET failure_reason = ?2, failure_detail = ?3
-                 WHERE id = ?1 AND status = '{}'",
+                "UPDATE requests SET {} WHERE id = ?1 AND status = '{}'",
+                columns::failure_set("?2", "?3"),
                 Transition::Redeem.from()
             ))?
             .execute([id, failure.reason.as_str(), failure.detail.as_str()])?;
@@ -281,16 +292,16 @@ impl Ended {
             let since = page.since.map(columns::time).unwrap_or_default();
             self.read = connection
                 .prepare_cached(
-                    "SELECT id,
-                         mode = 'async' AND callback_url IS NOT NULL AND result_payload IS NOT NULL
-                             AND created_at >= ?5 AND failure_reason IS NOT 'cancelled'
+                    &format!("SELECT id,
+                         {} AND created_at >= ?5 AND failure_reason IS NOT 'cancelled'
                              AND NOT EXISTS (SELECT 1 FROM redeliveries AS r WHERE r.id = requests.id),
                          origin, coalesce(callback_target, callback_url)
                      FROM requests INDEXED BY requests_by_status
                      WHERE status = ?1 AND is_long = 0 AND created_by IS CAST(?2 AS TEXT)
                          AND due IS NULL AND id > ?3
                      ORDER BY id LIMIT ?4",
-                )?
+                     is_deliverable()
+                ))?
                 .query_map(
                     params![
                         page.status.as_str(),

@@ -127,7 +127,11 @@ fn apply(connection: &mut Connection) -> Result<(), SchemaError> {
     transaction.execute_batch(
         "INSERT INTO store (id) SELECT lower(hex(randomblob(16))) WHERE NOT EXISTS (SELECT 1 FROM store)",
     )?;
-    transaction.execute("UPDATE store SET oldest = ?1", [columns::integer(OLDEST)])?;
+    // Never lowered: jobs of handlers have raised it, also in a database that is restored.
+    transaction.execute(
+        "UPDATE store SET oldest = max(coalesce(oldest, 0), ?1)",
+        [columns::integer(OLDEST)],
+    )?;
     // Both are in the file's header and commit with the transaction, so a crash leaves no database
     // that is only half marked.
     transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
@@ -202,7 +206,7 @@ fn integer(connection: &Connection, pragma: &str) -> rusqlite::Result<i32> {
 mod tests {
     use rusqlite::Connection;
 
-    use super::{Found, MIGRATIONS, OLDEST, check, integer, migrate};
+    use super::{super::lease, Found, MIGRATIONS, OLDEST, check, integer, migrate};
 
     fn refusal(db: &Connection) -> String {
         check(db).unwrap_err().to_string()
@@ -278,6 +282,24 @@ mod tests {
         assert!(refusal(&db).contains("schema version 99"));
         db.execute_batch("DELETE FROM store").unwrap();
         assert!(refusal(&db).contains("schema version 99"));
+    }
+
+    #[test]
+    fn once_a_job_of_a_handler_is_stored_the_release_before_starts_no_more() {
+        let mut db = migrated();
+        let starts = |db: &Connection, version: i64| {
+            let oldest = "SELECT max(oldest) <= ?1 FROM store";
+            db.query_row(oldest, [version], |row| row.get::<_, bool>(0))
+                .unwrap()
+        };
+        assert!(starts(&db, 20));
+        assert!(lease::shut_out_release_before(&db).unwrap());
+        assert!(!starts(&db, 20) && starts(&db, 21));
+        // Nor after a restore from a dump, which has no marks.
+        db.pragma_update(None, "application_id", 0).unwrap();
+        db.pragma_update(None, "user_version", 0).unwrap();
+        migrate(&mut db).unwrap();
+        assert!(!starts(&db, 20) && starts(&db, 21));
     }
 
     #[test]

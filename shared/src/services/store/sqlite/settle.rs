@@ -224,9 +224,9 @@ fn finish(
     let failure = outcome.failure();
     // `completed_at` is never before `created_at`, although the wall clock may have been set back.
     let set = format!(
-        "completed_at = max(?4, created_at), failure_reason = ?5, failure_detail = ?6,
-         parked_at = NULL, is_long = 0, attempts = coalesce(?7, attempts), result_payload = {},
-         ended = ?9",
+        "completed_at = max(?4, created_at), {}, parked_at = NULL, is_long = 0,
+         attempts = coalesce(?7, attempts), result_payload = {}, ended = ?9",
+        columns::failure_set("?5", "?6"),
         bodies::kept_result(8)
     );
     let update = state::change(claim.work, outcome.transition(), &set, state::IS_HELD);

@@ -1,16 +1,16 @@
 //! The verbs of operators, and the counts for metrics and admission control.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
 use super::super::{Engine, Store, sqlite, sqlite::Sqlite};
 use crate::{
     config::StoreSettings,
-    models::{ClientName, Destination},
+    models::{ClientName, Destination, HandlerName},
     services::store::{
-        Applied, AuditRecord, BackedUp, BackupError, Bulk, FileStats, Load, Pause, Paused,
-        Selected, SelectionPage, Stats, StoreError, TooManyPauses,
+        Applied, AuditRecord, BackedUp, BackupError, Bulk, FileStats, HandlerLoad, Load, Pause,
+        Paused, Selected, SelectionPage, Stats, StoreError, TooManyPauses,
     },
 };
 
@@ -99,6 +99,17 @@ impl Store {
     pub async fn load(&self, most: usize, grace: Duration) -> Result<Load, StoreError> {
         match &self.engine {
             Engine::Sqlite(engine) => engine.load(most, grace).await,
+        }
+    }
+
+    /// What each handler beside the report has to do: those that have jobs or that a worker serves,
+    /// by name. At most 256 that have jobs.
+    ///
+    /// # Errors
+    /// The read failed, or the read queue is full.
+    pub async fn handlers_load(&self) -> Result<BTreeMap<HandlerName, HandlerLoad>, StoreError> {
+        match &self.engine {
+            Engine::Sqlite(engine) => engine.handlers_load().await,
         }
     }
 

@@ -1,16 +1,16 @@
 //! The verbs of operators, and the counts for metrics and admission control.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use rusqlite::Connection;
 
-use super::super::{Sqlite, audit, bulk, load, look, oldest_due, open, pause, stats};
+use super::super::{Sqlite, audit, bulk, handlers, load, look, oldest_due, open, pause, stats};
 use crate::{
     config::StoreSettings,
-    models::{ClientName, Destination},
+    models::{ClientName, Destination, HandlerName},
     services::store::{
-        Applied, AuditRecord, Bulk, Load, Pause, Paused, Selected, SelectionPage, Stats,
-        StoreError, TooManyPauses,
+        Applied, AuditRecord, Bulk, HandlerLoad, Load, Pause, Paused, Selected, SelectionPage,
+        Stats, StoreError, TooManyPauses,
     },
 };
 
@@ -43,6 +43,12 @@ impl Sqlite {
     ) -> Result<Load, StoreError> {
         let count = self.timed(move |db: &Connection, now| load::load(db, most, now.after(grace)));
         self.readers.read_long(count).await
+    }
+
+    pub(in crate::services::store) async fn handlers_load(
+        &self,
+    ) -> Result<BTreeMap<HandlerName, HandlerLoad>, StoreError> {
+        self.readers.read_long(self.timed(handlers::load)).await
     }
 
     pub(in crate::services::store) async fn pause(
