@@ -12,7 +12,8 @@ use storm_shared::{
     models::{CallbackUrl, RequestId, Status},
     services::{
         queue::Notification,
-        store::{Candidate, NewJob, OwnerId, Store},
+        report,
+        store::{Candidate, NewJob, OwnerId, Store, WorkResult},
     },
 };
 use tokio::sync::watch;
@@ -125,10 +126,11 @@ async fn a_job_counts_as_memory_until_it_is_settled_and_the_worker_stays_healthy
     receiver.next().await;
     let second = stack.accept(1, Some(receiver.url())).await;
     let input = stack.find(first).await.input_payload.get().len();
+    let result = WorkResult::of(&report::expected(&spec(1))).as_str().len();
     let metrics = stack.get("/metrics").await;
     for line in [
         format!("storm_worker_memory_budget_bytes {TINY}"),
-        format!("storm_worker_memory_reserved_bytes {input}"),
+        format!("storm_worker_memory_reserved_bytes {}", input + result),
     ] {
         assert!(metrics.contains(&line), "{line} is missing in\n{metrics}");
     }
