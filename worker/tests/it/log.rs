@@ -42,6 +42,23 @@ async fn hundreds_of_failing_callbacks_are_a_handful_of_lines() {
 }
 
 #[tokio::test]
+async fn a_dead_redis_under_hundreds_of_jobs_is_a_handful_of_lines() {
+    let receiver = Receiver::answering(|_, _| 200).await;
+    let table = Table::new().await;
+    let dead = ("REDIS_URL", "redis://127.0.0.1:1");
+    let worker = WorkerProcess::start(table.folder.path(), &[dead]);
+    worker.logs("Redis can't be used").await;
+    for id in accept_many(&table, 300, &receiver.url()).await {
+        assert_eq!(table.ended(id).await.status, Status::Completed);
+    }
+    worker.signal("TERM");
+    worker.logs("stopped").await;
+    let log = worker.log();
+    let lines = log.lines().count();
+    assert!(lines < A_HANDFUL, "{lines} lines:\n{log}");
+}
+
+#[tokio::test]
 async fn a_locked_database_under_many_jobs_is_a_handful_of_lines() {
     const JOBS: usize = 100;
     let (release, released) = watch::channel(());
