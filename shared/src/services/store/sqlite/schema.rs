@@ -239,6 +239,25 @@ mod tests {
         assert!(MIGRATIONS[READS_OLDEST - 1].contains("ADD COLUMN oldest"));
     }
 
+    /// The first migration after those that took something away.
+    const ONLY_ADDS: usize = 11;
+
+    #[test]
+    fn migrations_only_add() {
+        for (index, migration) in MIGRATIONS.iter().enumerate().skip(ONLY_ADDS - 1) {
+            let statements = migration.lines().filter(|line| !line.starts_with("--"));
+            for line in statements {
+                // What the release before no longer used may go: name it here.
+                let takes = ["DROP ", "RENAME ", "DELETE FROM "];
+                assert!(
+                    !takes.iter().any(|word| line.contains(word)),
+                    "migration {}: {line}",
+                    index + 1
+                );
+            }
+        }
+    }
+
     #[test]
     fn another_programs_database_is_refused() {
         let db = Connection::open_in_memory().unwrap();
