@@ -215,6 +215,27 @@ async fn the_metrics_token_is_reread_at_both_listeners() {
 }
 
 #[tokio::test]
+async fn an_operators_token_is_reread() {
+    let [old, new] = tokens();
+    let setting = |token: &Token| format!("admin_tokens = 'ops:{}'", token.hash().to_hex());
+    let mut api = Api::start(&setting(&old), &[]).await;
+    let mut client = api.client().await;
+    assert_eq!(get(&mut client, "/admin/pause", &old).await.status, 200);
+    let line = api.reread(&setting(&new)).await;
+    assert_eq!(line["changed"], "ADMIN_TOKENS");
+    assert_eq!(get(&mut client, "/admin/pause", &old).await.status, 401);
+    assert_eq!(get(&mut client, "/admin/pause", &new).await.status, 200);
+    // A bad file, and one that leaves them out.
+    for text in ["admin_tokens = 'ops'", "log = 'info'"] {
+        let line = api.reread(text).await;
+        let error = line["error"].as_str().unwrap();
+        assert!(error.starts_with("ADMIN_TOKENS="), "{line}");
+        assert_eq!(get(&mut client, "/admin/pause", &new).await.status, 200);
+    }
+    api.stop().await;
+}
+
+#[tokio::test]
 async fn sighup_names_what_needs_a_restart_and_what_the_environment_overrides() {
     let mut api = Api::start("log = 'info'", &[("RATE_LIMIT", "9/s")]).await;
     let line = api.reread("sync_queue = 7\nrate_limit = '1/h'").await;
