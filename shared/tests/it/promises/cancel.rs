@@ -30,6 +30,7 @@ on_every_engine! {
     the_next_worker_under_the_same_lease_row_hears_nothing_of_it,
     a_job_between_two_attempts_or_parked_leaves_the_backlog,
     a_suspected_poison_job_can_be_cancelled,
+    a_redelivery_whose_worker_was_lost_can_be_cancelled,
     a_cancelled_job_is_redelivered_only_by_its_own_id,
     a_repeat_gives_the_same_answer_and_changes_nothing,
     what_is_over_or_of_another_tenant_can_not_be_cancelled,
@@ -151,6 +152,18 @@ async fn a_suspected_poison_job_can_be_cancelled(database: TestDatabase) {
     assert_eq!(store.suspects(9).await.unwrap().len(), 1);
     // The worker that has lost it may still be about to call.
     assert_eq!(cancel_of(&store, job.claim.id).await, RAN);
+    assert_eq!(store.suspects(9).await.unwrap(), []);
+}
+
+async fn a_redelivery_whose_worker_was_lost_can_be_cancelled(database: TestDatabase) {
+    let store = database.open().await;
+    let id = finished(&store, Outcome::Completed).await;
+    redeliver(&store, id).await.unwrap();
+    let job = claim_due(&store).await.pop().unwrap();
+    expire_lease(&store, job.claim.owner).await;
+    // The worker that has lost it may still be about to call.
+    let may_arrive = (CancelledWork::Redelivery, Status::Completed, true);
+    assert_eq!(cancel_of(&store, id).await, Ok(may_arrive));
     assert_eq!(store.suspects(9).await.unwrap(), []);
 }
 

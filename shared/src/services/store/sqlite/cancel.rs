@@ -140,22 +140,27 @@ fn end_job(
     })
 }
 
-/// Ends the redelivery of a request, if one is in progress. Returns whether a worker held it.
+/// Ends the redelivery of a request, if one is in progress. Returns whether a worker held it, or
+/// had lost it and may still make an attempt.
 fn end_redelivery(
     tx: &Connection,
     id: RequestId,
     now: StoreTime,
 ) -> rusqlite::Result<Option<bool>> {
-    let may_arrive = tell_owner(tx, Work::Redelivery, id)?;
+    let is_held = tell_owner(tx, Work::Redelivery, id)?;
     let id = id.to_string();
-    let ended = tx
-        .prepare_cached("UPDATE redeliveries SET claim = claim + 1, owner = NULL WHERE id = ?1")?
-        .execute([&id])?;
-    if ended == 0 {
+    let ended: Option<bool> = tx
+        .prepare_cached(
+            "UPDATE redeliveries SET claim = claim + 1, owner = NULL WHERE id = ?1
+             RETURNING lost_claims > 0",
+        )?
+        .query_row([&id], |row| row.get(0))
+        .optional()?;
+    let Some(has_lost_claims) = ended else {
         return Ok(None);
-    }
+    };
     redelivery::end(tx, &id, None, now)?;
-    Ok(Some(may_arrive))
+    Ok(Some(is_held || has_lost_claims))
 }
 
 /// Leaves a note for the worker that holds the work of a request. Returns whether one does.

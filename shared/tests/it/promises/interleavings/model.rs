@@ -480,13 +480,13 @@ impl Model {
         let cancelled = self.row(key);
         cancelled.claim += 1;
         cancelled.owner = None;
+        // A worker that has lost it may still be about to call.
+        let may_arrive = is_held || row.lost_claims > 0;
         if key.1 == Work::Redelivery {
             self.leave_counts(id);
-            return Ok((CancelledWork::Redelivery, job.status, is_held));
+            return Ok((CancelledWork::Redelivery, job.status, may_arrive));
         }
         cancelled.end(Some(FailureReason::Cancelled));
-        // A worker that has lost the job may still be about to call.
-        let may_arrive = is_held || row.lost_claims > 0;
         self.may_arrive.insert(id, may_arrive);
         Ok((CancelledWork::Job, Status::Failed, may_arrive))
     }
