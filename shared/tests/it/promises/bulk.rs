@@ -14,7 +14,7 @@ use storm_shared::{
 };
 
 use crate::{
-    database::TestDatabase,
+    database::{Tables, TestDatabase},
     jobs::{
         accept, claim_due, claim_one, claimed, failed, finished, next_millisecond, redeliver, row,
         spec, status, success,
@@ -297,7 +297,11 @@ async fn a_dry_run_changes_nothing_and_is_recorded(database: TestDatabase) {
         };
         assert_eq!(store.apply(tried).await.unwrap(), Applied::default());
     }
-    assert_eq!(database.tables().await, before);
+    let after = Tables {
+        audit: before.audit.clone(),
+        ..database.tables().await
+    };
+    assert_eq!(after, before);
     let records = store.audit(None, 9).await.unwrap();
     let told: Vec<_> = records
         .iter()
