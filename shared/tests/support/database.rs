@@ -222,6 +222,20 @@ impl TestDatabase {
         }
     }
 
+    /// As if all parked jobs and redeliveries had been parked this much earlier.
+    pub(crate) async fn park_earlier(&self, time: Duration) {
+        match self {
+            Self::Sqlite(database) => database.park_earlier(time),
+        }
+    }
+
+    /// As if everything had been resumed this much earlier.
+    pub(crate) async fn resume_earlier(&self, time: Duration) {
+        match self {
+            Self::Sqlite(database) => database.resume_earlier(time),
+        }
+    }
+
     /// Deletes every worker's registration.
     pub(crate) async fn forget_workers(&self) {
         match self {

@@ -5,6 +5,7 @@ use std::{
     path::PathBuf,
     str::FromStr,
     sync::{Mutex, OnceLock},
+    time::Duration,
 };
 
 use rusqlite::{Connection, Row as SqlRow};
@@ -135,6 +136,20 @@ impl Database {
         self.execute(&format!(
             "UPDATE redeliveries SET due = 0 WHERE id = '{id}'"
         ));
+    }
+
+    pub(super) fn park_earlier(&self, time: Duration) {
+        for table in ["requests", "redeliveries"] {
+            let millis = time.as_millis();
+            self.execute(&format!(
+                "UPDATE {table} SET parked_at = parked_at - {millis}"
+            ));
+        }
+    }
+
+    pub(super) fn resume_earlier(&self, time: Duration) {
+        let millis = time.as_millis();
+        self.execute(&format!("UPDATE store SET resumed = resumed - {millis}"));
     }
 
     pub(super) fn forget_workers(&self) {

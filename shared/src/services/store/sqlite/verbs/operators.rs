@@ -63,9 +63,10 @@ impl Sqlite {
         operator: ClientName,
     ) -> Result<bool, StoreError> {
         self.writer
-            .write_within(self.operator_patience, move |tx| {
-                pause::end(tx, &what, &operator)
-            })
+            .write_within(
+                self.operator_patience,
+                self.timed(move |tx, now| pause::end(tx, &what, &operator, now)),
+            )
             .await
     }
 
