@@ -104,3 +104,24 @@ async fn what_clients_choose_becomes_no_label() {
     }
     assert!(counts[0] == counts[2] && counts[0] < 300, "{counts:?}");
 }
+
+#[tokio::test]
+async fn a_cancelled_job_is_counted_once_by_who_cancelled_it() {
+    let server = Server::start(&[]).await;
+    let accepted = server.ask(post("/async", JOB)).await;
+    let cancel = bare("DELETE", accepted.header("location").unwrap());
+    let shows = async |by: &str, count: u32| {
+        let line = format!("storm_api_cancelled_jobs_total{{by=\"{by}\"}} {count}\n");
+        let scrape = server.ask(bare("GET", "/metrics")).await;
+        assert!(scrape.text().contains(&line), "{line}: {}", scrape.text());
+    };
+    shows("client", 0).await;
+    shows("operator", 0).await;
+    let unknown = "/requests/0193b7a2-5d3c-7e21-9f0a-3c5b8e6d1f42";
+    assert_eq!(server.ask(bare("DELETE", unknown)).await.status, 404);
+    for _ in 0..2 {
+        assert_eq!(server.ask(cancel.clone()).await.status, 200);
+    }
+    shows("client", 1).await;
+    shows("operator", 0).await;
+}

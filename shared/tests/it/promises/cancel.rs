@@ -8,8 +8,8 @@ use storm_shared::{
     services::{
         report,
         store::{
-            CancelledClaim, CancelledWork, NewJob, Outcome, RedeliveryPage, Scope, Settlement,
-            Store, Uncancellable,
+            Cancelled, CancelledClaim, CancelledWork, NewJob, Outcome, RedeliveryPage, Scope,
+            Settlement, Store, Uncancellable,
         },
     },
 };
@@ -192,9 +192,16 @@ async fn a_repeat_gives_the_same_answer_and_changes_nothing(database: TestDataba
     let store = database.open().await;
     let (waits, runs) = (accept(&store).await, claimed(&store).await.claim.id);
     for (id, answer) in [(waits, WAITED), (runs, RAN)] {
-        assert_eq!(cancel_of(&store, id).await, answer);
+        let first = store.cancel(Scope::All, id).await.unwrap().unwrap();
+        assert!(first.is_new);
         let before = shown(&store, id).await;
         assert_eq!(cancel_of(&store, id).await, answer);
+        let repeat = store.cancel(Scope::All, id).await.unwrap().unwrap();
+        let expected = Cancelled {
+            is_new: false,
+            ..first
+        };
+        assert_eq!(repeat, expected);
         assert_eq!(shown(&store, id).await, before);
     }
 }

@@ -44,22 +44,6 @@ impl Canceller {
     }
 }
 
-/// Cancels what is in progress of any request, for an operator. Returns what became of it, and
-/// whether something was in progress.
-pub(super) fn cancel_for_operator(
-    tx: &Connection,
-    id: RequestId,
-    now: StoreTime,
-) -> rusqlite::Result<(Result<Cancelled, Uncancellable>, bool)> {
-    let is_in_progress: bool = tx
-        .prepare_cached(&format!(
-            "SELECT count(*) FROM requests WHERE id = ?1 AND {IN_PROGRESS}"
-        ))?
-        .query_one([id.to_string()], |row| row.get(0))?;
-    let cancelled = cancel(tx, &Scope::All, id, Canceller::Operator, now)?;
-    Ok((cancelled, is_in_progress))
-}
-
 /// Cancels what is unfinished of a request within `scope`.
 pub(super) fn cancel(
     tx: &Connection,
@@ -90,6 +74,7 @@ pub(super) fn cancel(
             status,
             failure,
             what: CancelledWork::Redelivery,
+            is_new: true,
             may_arrive,
         }));
     }
@@ -100,6 +85,7 @@ pub(super) fn cancel(
             may_arrive: failure.detail.ends_with(MAY_ARRIVE),
             failure: Some(failure),
             what: CancelledWork::Job,
+            is_new: false,
         }),
         None => Err(Uncancellable::Over(status)),
     })
@@ -136,6 +122,7 @@ fn end_job(
         status: transition.to(),
         failure: Some(failure),
         what: CancelledWork::Job,
+        is_new: true,
         may_arrive,
     })
 }
