@@ -30,7 +30,18 @@ pub enum SettingError {
         /// The names of all settings.
         known: Vec<String>,
     },
-    /// A value in the file has the wrong type.
+    /// A value in the file is an array or a table.
+    #[error(
+        "{}: `{name}` is an array or a table; expected one text, number or boolean; a list is one \
+         text, such as \"a,b\"", file.display()
+    )]
+    Type {
+        /// The file.
+        file: PathBuf,
+        /// The setting.
+        name: String,
+    },
+    /// The sources can't be merged.
     #[error("{FILE_VARIABLE}: {0}")]
     File(String),
 }

@@ -238,13 +238,19 @@ fn named_settings(
     let set = Config::builder().add_source(source).build();
     let set = set.map_err(|error| SettingError::in_file(path, &error))?;
     // An error, unlike in the environment: the file is ours alone.
-    let unknown = keys(&set)?.into_iter().find(|name| !known.contains(name));
-    match unknown {
-        None => Ok(set),
-        Some(name) => Err(SettingError::Unknown {
+    let named = keys(&set)?;
+    if let Some(name) = named.iter().find(|name| !known.contains(name)) {
+        return Err(SettingError::Unknown {
             file: path.to_owned(),
-            name,
+            name: name.clone(),
             known: known.to_vec(),
+        });
+    }
+    match named.iter().find(|name| set.get_string(name).is_err()) {
+        None => Ok(set),
+        Some(name) => Err(SettingError::Type {
+            file: path.to_owned(),
+            name: name.clone(),
         }),
     }
 }
