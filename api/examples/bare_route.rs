@@ -15,7 +15,7 @@ use storm_api::{
 use storm_shared::{
     memory::MemoryBudget,
     models::RequestId,
-    server::{self, Limits},
+    server::{self, ConnectionMetrics, Limits},
     services::{ssrf::Policy, store::expected_at},
 };
 use tokio::net::TcpListener;
@@ -32,7 +32,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .and(routes::submission(form, Duration::from_secs(10), memory))
         .map(accept);
     let service = TowerToHyperService::new(warp::service(route));
-    server::serve(listener, service, Limits::default(), future::pending()).await;
+    let (limits, connections) = (Limits::default(), ConnectionMetrics::default());
+    server::serve(listener, service, limits, connections, future::pending()).await;
     Ok(())
 }
 

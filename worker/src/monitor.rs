@@ -156,7 +156,7 @@ impl Monitor {
                 }
             }
         });
-        server::serve_counted(listener, service, limits, connections, shutdown).await;
+        server::serve(listener, service, limits, connections, shutdown).await;
     }
 
     fn routes(self) -> impl Filter<Extract = (impl Reply,), Error = Infallible> + Clone {

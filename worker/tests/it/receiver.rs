@@ -53,6 +53,7 @@ impl Receiver {
             listener,
             service,
             limits,
+            server::ConnectionMetrics::default(),
             std::future::pending(),
         ));
         Self { addr, received }
