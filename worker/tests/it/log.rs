@@ -3,7 +3,6 @@
 use rusqlite::Connection;
 use serde_json::Value;
 use storm_shared::models::{RequestId, Status};
-use tokio::sync::watch;
 
 use crate::{process::WorkerProcess, receiver::Receiver, rows::Rows as _, table::Table};
 
@@ -61,15 +60,7 @@ async fn a_dead_redis_under_hundreds_of_jobs_is_a_handful_of_lines() {
 #[tokio::test]
 async fn a_locked_database_under_many_jobs_is_a_handful_of_lines() {
     const JOBS: usize = 100;
-    let (release, released) = watch::channel(());
-    let mut receiver = Receiver::answering_when(move |_, _| {
-        let mut released = released.clone();
-        async move {
-            let _ = released.changed().await;
-            200
-        }
-    })
-    .await;
+    let (mut receiver, release) = Receiver::held().await;
     let table = Table::new().await;
     let ids = accept_many(&table, JOBS, &receiver.url()).await;
     let all_at_once = ("CALLBACK_PER_ORIGIN", "100");

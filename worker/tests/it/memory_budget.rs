@@ -15,7 +15,6 @@ use storm_shared::{
         store::{Candidate, NewJob, OwnerId, Store},
     },
 };
-use tokio::sync::watch;
 
 use crate::{
     receiver::Receiver,
@@ -111,15 +110,7 @@ async fn a_suspect_gets_its_turn_while_other_jobs_take_all_memory() {
 
 #[tokio::test]
 async fn a_job_counts_as_memory_until_it_is_settled_and_the_worker_stays_healthy() {
-    let (release, released) = watch::channel(false);
-    let mut receiver = Receiver::answering_when(move |_, _| {
-        let mut released = released.clone();
-        async move {
-            released.wait_for(|it| *it).await.unwrap();
-            200
-        }
-    })
-    .await;
+    let (mut receiver, release) = Receiver::held().await;
     let stack = Stack::with_memory(TINY, "none").await;
     let first = stack.accept(1, Some(receiver.url())).await;
     receiver.next().await;
@@ -133,7 +124,7 @@ async fn a_job_counts_as_memory_until_it_is_settled_and_the_worker_stays_healthy
         assert!(metrics.contains(&line), "{line} is missing in\n{metrics}");
     }
     assert!(stack.get("/healthz").await.starts_with("HTTP/1.1 200"));
-    release.send(true).unwrap();
+    drop(release);
     for id in [first, second] {
         assert_eq!(stack.ended(id).await.status, Status::Completed);
     }
