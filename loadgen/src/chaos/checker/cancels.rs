@@ -241,7 +241,10 @@ mod tests {
 
     use super::super::{
         CheckRule, check,
-        example::{CANCELLED, Example, INTERRUPTED, REDELIVERY_CANCELLED, STEP, Story, id, limits},
+        example::{
+            CANCELLED, Example, INTERRUPTED, REDELIVERY_CANCELLED, STEP, Story, assert_passes,
+            assert_violation, completed, id, limits,
+        },
     };
     use crate::chaos::history::{CancelAnswer, Record};
 
@@ -253,26 +256,11 @@ mod tests {
         story.cancelled().cancel_asked(CancelAnswer::Job)
     }
 
-    fn completed() -> Story {
-        let story = job().claimed_by("a").called(Some(200));
-        story.completed()
-    }
-
     fn refused(status: u16, problem: &str) -> CancelAnswer {
         CancelAnswer::Refused {
             status,
             problem: Some(problem.to_owned()),
         }
-    }
-
-    #[track_caller]
-    fn assert_violation(story: Story, rule: CheckRule, what: &str) {
-        Example::with(story).assert_violation(rule, id(700), what);
-    }
-
-    #[track_caller]
-    fn assert_passes(story: Story) {
-        Example::with(story).assert_passes();
     }
 
     #[test]

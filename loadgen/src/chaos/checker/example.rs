@@ -191,6 +191,24 @@ fn footprint(moment: &str, millis: u64, database: u64) -> Record {
     })
 }
 
+/// A completed job, beside those of the history.
+pub(super) fn completed() -> Story {
+    let story = Story::of(700).accepted().claimed_by("a");
+    story.called(Some(200)).completed()
+}
+
+/// Asserts exactly one violation: of this rule, for the job of this story.
+#[track_caller]
+pub(super) fn assert_violation(story: Story, rule: CheckRule, what: &str) {
+    let id = story.id;
+    Example::with(story).assert_violation(rule, id, what);
+}
+
+#[track_caller]
+pub(super) fn assert_passes(story: Story) {
+    Example::with(story).assert_passes();
+}
+
 pub(super) fn refused(status: u16, problem: &str) -> RedeliveryAnswer {
     RedeliveryAnswer::Refused {
         status,

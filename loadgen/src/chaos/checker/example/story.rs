@@ -30,7 +30,7 @@ pub(in super::super) struct Story {
     failure_reason: Option<String>,
     /// When the job is due.
     pub(in super::super) due: Option<Timestamp>,
-    id: RequestId,
+    pub(in super::super) id: RequestId,
     spec: ReportSpec,
     called_back: bool,
     created: Timestamp,
