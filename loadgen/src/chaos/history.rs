@@ -10,11 +10,17 @@
 //! The database has no such clock. Its changes have two timestamps: they were committed after
 //! `not_before`, when the auditor did not see them yet, and before `at`, when it saw them.
 
+mod asked;
+
 use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use storm_shared::models::{RequestId, Status};
+
+pub use self::asked::{
+    CancelAnswer, CancelAsked, EraseAnswer, EraseAsked, RedeliveryAnswer, RedeliveryAsked,
+};
 
 /// One observation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +39,8 @@ pub enum Record {
     RedeliveryAsked(RedeliveryAsked),
     /// The response to a `DELETE /requests/{id}`.
     CancelAsked(CancelAsked),
+    /// The response to a `POST /requests/{id}/erase`.
+    EraseAsked(EraseAsked),
     /// A receiver read a callback.
     Received(Received),
     /// A row changed, as recorded by the auditor's triggers.
@@ -40,6 +48,8 @@ pub enum Record {
     Transition(Transition),
     /// The final state of a row.
     Row(Row),
+    /// What the erasure of a row removed.
+    Erased(Erased),
     /// A row of `requests` was deleted. Its final state is that before.
     Deleted(Deleted),
     /// A row of the store's `events` table.
@@ -52,6 +62,10 @@ pub enum Record {
 
 /// The settings of a run and its resource limits, for the checker.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "what a run does, by kind; stored histories have these names"
+)]
 pub struct HistoryLimits {
     /// Maximum callback attempts per job, and per redelivery: one, plus one per entry of
     /// `CALLBACK_RETRY_DELAYS`.
@@ -77,10 +91,13 @@ pub struct HistoryLimits {
     /// Whether the clients cancel jobs and redeliveries.
     #[serde(default)]
     pub cancellations: bool,
-    /// How long after the answer a callback of what was cancelled may still be read, in
+    /// How long after the answer a callback of what was cancelled or erased may still be read, in
     /// milliseconds.
     #[serde(default)]
     pub cancel_grace: u64,
+    /// Whether the clients erase requests.
+    #[serde(default)]
+    pub erasures: bool,
     /// `RETENTION` in milliseconds. Histories from before it have none, and no row is deleted.
     #[serde(default)]
     pub retention: u64,
@@ -111,13 +128,14 @@ impl HistoryLimits {
             redeliveries: true,
             cancellations: true,
             cancel_grace: 0,
+            erasures: true,
             retention: 0,
             deletions: false,
             resident_growth: 16 * MIB,
         }
     }
 
-    /// How long after the answer a callback of what was cancelled may still be read.
+    /// How long after the answer a callback of what was cancelled or erased may still be read.
     #[must_use]
     pub fn with_cancel_grace(mut self, grace: Duration) -> Self {
         self.cancel_grace = millis(grace);
@@ -161,6 +179,8 @@ pub enum SubmitAnswer {
     Accepted(RequestId),
     /// Another status. No job exists.
     Refused(u16),
+    /// `422` `idempotency-key-reused`. The job of this key exists, and was erased.
+    KeyReused,
     /// `503` `outcome-unknown`. The job may or may not exist.
     OutcomeUnknown,
     /// No response. The job may or may not exist.
@@ -179,72 +199,12 @@ pub struct Polled {
     pub id: RequestId,
     /// Its status; none for a `404`.
     pub status: Option<Status>,
-}
-
-/// The response to one `POST /requests/{id}/redeliver`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RedeliveryAsked {
-    /// When the request was sent.
-    pub asked_at: Timestamp,
-    /// When the response arrived, or the client gave up.
-    pub at: Timestamp,
-    /// The job.
-    pub id: RequestId,
-    /// The outcome.
-    pub answer: RedeliveryAnswer,
-}
-
-/// The outcome of one `POST /requests/{id}/redeliver`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum RedeliveryAnswer {
-    /// `202`: one redelivery has begun.
-    Accepted,
-    /// Another status. None has begun.
-    Refused {
-        /// The status.
-        status: u16,
-        /// The problem's type, without its prefix; none if the body was not read.
-        problem: Option<String>,
-    },
-    /// `503` `outcome-unknown`. One may or may not have begun.
-    OutcomeUnknown,
-    /// No response. One may or may not begin.
-    NoAnswer(String),
-}
-
-/// The response to one `DELETE /requests/{id}`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CancelAsked {
-    /// When the request was sent.
-    pub asked_at: Timestamp,
-    /// When the response arrived, or the client gave up.
-    pub at: Timestamp,
-    /// The job.
-    pub id: RequestId,
-    /// The outcome.
-    pub answer: CancelAnswer,
-}
-
-/// The outcome of one `DELETE /requests/{id}`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum CancelAnswer {
-    /// `200`: the job is cancelled, by this request or an earlier one.
-    Job,
-    /// `200`: a redelivery is cancelled, by this request.
-    Redelivery,
-    /// Another status. Nothing was cancelled.
-    Refused {
-        /// The status.
-        status: u16,
-        /// The problem's type, without its prefix; none if the body was not read.
-        problem: Option<String>,
-    },
-    /// `503` `outcome-unknown`. Something may or may not be cancelled.
-    OutcomeUnknown,
-    /// No response. Something may or may not be cancelled.
-    NoAnswer(String),
+    /// Whether it was shown as erased.
+    #[serde(default)]
+    pub erased: bool,
+    /// What was shown of its contents: `payload`, `result`, …
+    #[serde(default)]
+    pub shown: Vec<String>,
 }
 
 /// One callback.
@@ -298,6 +258,9 @@ pub struct Transition {
     /// When it is due now.
     #[serde(default)]
     pub due: Option<Timestamp>,
+    /// Whether this is the erasure of a request. The rule `erased` judges it, and no other.
+    #[serde(default)]
+    pub erases: bool,
 }
 
 impl Transition {
@@ -356,6 +319,19 @@ pub struct Row {
     /// `created_at`, by the wall clock.
     #[serde(default)]
     pub created_at: Option<Timestamp>,
+}
+
+/// What an erasure did to the row of a request, and what is left of it in the end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Erased {
+    /// The job.
+    pub id: RequestId,
+    /// `erased_at`, by the wall clock.
+    pub erased_at: String,
+    /// Whether the outcome stayed as it was: status, reason, times, counts and client.
+    pub outcome_kept: bool,
+    /// The columns that still have contents: `requests.callback_url`, …
+    pub left: Vec<String>,
 }
 
 /// The deletion of a finished request.

@@ -1,5 +1,7 @@
 //! The clients of a run: they submit requests at an open rate, poll accepted jobs, ask for
-//! redeliveries, and cancel both.
+//! redeliveries, cancel both, and erase what is over.
+
+mod erase;
 
 use std::{
     ops::Range,
@@ -25,7 +27,12 @@ use super::{
     orders::{ChaosOrder, ChaosOrders, FAVOURITES},
     stack::RETENTION,
 };
-use crate::{answers::RequestFailure, client::Api, requester::accepted, storm::pace::Pace};
+use crate::{
+    answers::RequestFailure,
+    client::{Api, JobView},
+    requester::accepted,
+    storm::pace::Pace,
+};
 
 /// How long a client waits for a response.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -371,6 +378,8 @@ impl Load {
         let at = clock::now();
         let answer = match answer.and_then(|body| accepted(&body)) {
             Ok(job) => SubmitAnswer::Accepted(job.id),
+            // The checker judges whether its job was erased.
+            Err(RequestFailure::Status(_, body)) if is_key_reused(&body) => SubmitAnswer::KeyReused,
             // Any other status. The rule `named` checks that such a request has no row.
             Err(RequestFailure::Refused(status) | RequestFailure::Status(status, _)) => {
                 // Every request of this load is valid, so no fault explains another refusal.
@@ -404,16 +413,21 @@ impl Load {
     async fn poll(&self, id: RequestId) {
         let asked_at = clock::now();
         let job = self.shared.api.job(id, Instant::now() + TIMEOUT).await;
-        let status = match job {
-            Ok(job) => Some(job.status),
+        let job = match job {
+            Ok(job) => Some(job),
             Err(RequestFailure::Status(StatusCode::NOT_FOUND, _)) => None,
             Err(nothing) => return self.judge(&nothing),
         };
+        let erased = job.as_ref().is_some_and(JobView::is_erased);
+        // Before that, all of it may be shown.
+        let shown = job.as_ref().filter(|_| erased).map(JobView::contents);
         self.shared.journal.record(Record::Polled(Polled {
             asked_at,
             at: clock::now(),
             id,
-            status,
+            status: job.as_ref().map(|job| job.status),
+            erased,
+            shown: shown.into_iter().flatten().map(str::to_owned).collect(),
         }));
     }
 
@@ -509,6 +523,10 @@ fn what_is_cancelled(message: &str) -> Result<CancelAnswer, RequestFailure> {
         let what = format!("a DELETE was answered `{message}`");
         Err(RequestFailure::WrongAnswer(what))
     }
+}
+
+fn is_key_reused(body: &str) -> bool {
+    problem_type(body).as_deref() == Some("idempotency-key-reused")
 }
 
 /// The type of a problem body, without its prefix. Only the beginning of the body may be there.

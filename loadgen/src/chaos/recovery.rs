@@ -181,6 +181,7 @@ mod tests {
                 after: after.clone(),
                 was_due: None,
                 due: None,
+                erases: false,
             })
         });
         moved.collect()

@@ -274,6 +274,7 @@ impl Harness {
         };
         let redelivering = load.redeliver_random(seed, &over);
         let cancelling = load.cancel_random(seed, &over);
+        let erasing = load.erase_random(seed, &over);
         let repeating = load.repeat_random(seed, &over);
         let receivers = Arc::clone(&self.receivers);
         let injector = FaultInjector::new(
@@ -287,8 +288,9 @@ impl Harness {
             over.cancel();
             injected
         };
-        let (sent, injected, (), (), ()) =
-            tokio::join!(sending, breaking, redelivering, cancelling, repeating);
+        // Boxed: together they are large.
+        let asking = Box::pin(async { tokio::join!(redelivering, cancelling, erasing, repeating) });
+        let (sent, injected, _) = tokio::join!(sending, breaking, asking);
         // Later loads continue the numbers. A name that was requested before would break the rule
         // `named`.
         self.sent = sent;

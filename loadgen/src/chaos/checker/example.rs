@@ -11,7 +11,8 @@ use storm_shared::models::{RequestId, Status};
 pub(super) use self::story::{STEP, Story};
 use super::{CheckRule, Verdict, check};
 use crate::chaos::history::{
-    CancelAnswer, Fault, Footprint, HistoryLimits, Record, RedeliveryAnswer, SubmitAnswer,
+    CancelAnswer, EraseAnswer, Fault, Footprint, HistoryLimits, Record, RedeliveryAnswer,
+    SubmitAnswer,
 };
 
 /// The delay after each failed attempt, and the longest wait of a parked job. Both are over when
@@ -85,6 +86,8 @@ pub(super) const DELETED: u64 = 19;
 pub(super) const CANCELLED: u64 = 16;
 pub(super) const INTERRUPTED: u64 = 17;
 pub(super) const REDELIVERY_CANCELLED: u64 = 18;
+pub(super) const ERASED: u64 = 20;
+pub(super) const ERASED_WITH_KEY: u64 = 21;
 const ROUND: u64 = 1000;
 const ROUNDS: u64 = 4;
 
@@ -96,7 +99,7 @@ impl Example {
         let rounds = first.chain(second);
         let stories = rounds.flat_map(|start| {
             let stories = stories(start).into_iter().chain(redeliveries(start));
-            let stories = stories.chain(cancellations(start));
+            let stories = stories.chain(cancellations(start)).chain(erasures(start));
             stories.chain([deleted(start)])
         });
         let mut records: Vec<_> = stories.flat_map(|story| story.records).collect();
@@ -424,4 +427,36 @@ fn deleted(start: u64) -> Story {
         .deleted()
         .polled(None)
         .asked_again(refused(404, "not-found"))
+}
+
+/// Requests that are erased.
+fn erasures(start: u64) -> [Story; 2] {
+    let of = |millis| Story::of(start + millis);
+    [
+        // The answer to the first request is lost.
+        of(ERASED)
+            .accepted()
+            .claimed_by("a")
+            .called(Some(200))
+            .completed()
+            .polled(Some(Status::Completed))
+            .erased()
+            .erase_asked(EraseAnswer::NoAnswer("cut".to_owned()))
+            .later(STEP)
+            .erase_answered()
+            .polled_erased(Status::Completed, &[])
+            .asked_again(refused(409, "request-erased")),
+        of(ERASED_WITH_KEY)
+            .keyed(SubmitAnswer::Accepted(id(start + ERASED_WITH_KEY)))
+            .erase_asked(EraseAnswer::Refused {
+                status: 409,
+                problem: Some("request-unfinished".to_owned()),
+            })
+            .claimed_by("a")
+            .called(Some(200))
+            .completed()
+            .erased()
+            .erase_answered()
+            .keyed(SubmitAnswer::KeyReused),
+    ]
 }

@@ -7,8 +7,8 @@ use storm_shared::models::{RequestId, Status};
 
 use super::{is_final, not_later, series::Series};
 use crate::chaos::history::{
-    CancelAsked, Deleted, Fault, Footprint, HistoryEvent, Polled, Received, Record,
-    RedeliveryAsked, Row, SubmitAnswer, Submitted, Transition,
+    CancelAsked, Deleted, EraseAsked, Erased, Fault, Footprint, HistoryEvent, Polled, Received,
+    Record, RedeliveryAsked, Row, SubmitAnswer, Submitted, Transition,
 };
 
 /// All records of one job.
@@ -22,6 +22,7 @@ pub(super) struct JobHistory<'a> {
     pub(super) request: Option<&'a Submitted>,
     pub(super) row: Option<&'a Row>,
     pub(super) deleted: Option<&'a Deleted>,
+    pub(super) erased: Option<&'a Erased>,
     /// The changes of its own row.
     pub(super) own: Series<'a>,
     /// The changes of the row of each redelivery, in commit order.
@@ -30,13 +31,15 @@ pub(super) struct JobHistory<'a> {
     pub(super) asked: Vec<&'a RedeliveryAsked>,
     /// The responses to requests to cancel it, by time.
     pub(super) cancels: Vec<&'a CancelAsked>,
+    /// The responses to requests to erase it, by time.
+    pub(super) erasures: Vec<&'a EraseAsked>,
     /// By time.
     pub(super) events: Vec<&'a HistoryEvent>,
     /// By time.
     pub(super) callbacks: Vec<&'a Received>,
     pub(super) polls: Vec<&'a Polled>,
     /// All changes of its rows, in commit order.
-    moves: Vec<&'a Transition>,
+    pub(super) moves: Vec<&'a Transition>,
 }
 
 impl<'a> JobHistory<'a> {
@@ -47,10 +50,12 @@ impl<'a> JobHistory<'a> {
             request: None,
             row: None,
             deleted: None,
+            erased: None,
             own: Series::of(&[]).0,
             redeliveries: Vec::new(),
             asked: Vec::new(),
             cancels: Vec::new(),
+            erasures: Vec::new(),
             events: Vec::new(),
             callbacks: Vec::new(),
             polls: Vec::new(),
@@ -83,6 +88,23 @@ impl<'a> JobHistory<'a> {
         moves.find(|moved| {
             before(moved) == Some(Status::Failed) && moved.after.status == Status::Completed
         })
+    }
+
+    /// The change that erased it. It may be the first of several.
+    pub(super) fn erasure(&self) -> Option<&'a Transition> {
+        self.moves.iter().copied().find(|moved| moved.erases)
+    }
+
+    /// Whether it may have been erased by this moment.
+    pub(super) fn may_be_erased(&self, by: Timestamp) -> bool {
+        let erasure = self.erasure();
+        erasure.is_some_and(|erasure| not_later(erasure.earliest(), by))
+    }
+
+    /// Its stored result, also if it was erased.
+    pub(super) fn result(&self) -> Option<&str> {
+        let row = self.row.and_then(|row| row.state.result.as_deref());
+        row.or_else(|| self.erasure()?.before.as_ref()?.result.as_deref())
     }
 
     /// Whether a `404` at this moment may be true: its row may have been deleted.
@@ -141,6 +163,7 @@ impl<'a> Index<'a> {
             (job.own, job.redeliveries) = Series::of(&job.moves);
             job.asked.sort_by_key(|asked| asked.at);
             job.cancels.sort_by_key(|asked| asked.at);
+            job.erasures.sort_by_key(|asked| asked.at);
             // An event excuses what came after it, so it counts from its earliest moment.
             job.events.sort_by_key(|event| event.earliest());
             job.callbacks.sort_by_key(|callback| callback.at);
@@ -165,9 +188,11 @@ impl<'a> Index<'a> {
             Record::Polled(polled) => self.job(polled.id).polls.push(polled),
             Record::RedeliveryAsked(asked) => self.job(asked.id).asked.push(asked),
             Record::CancelAsked(asked) => self.job(asked.id).cancels.push(asked),
+            Record::EraseAsked(asked) => self.job(asked.id).erasures.push(asked),
             Record::Received(received) => self.job(received.id).callbacks.push(received),
             Record::Transition(moved) => self.job(moved.id).moves.push(moved),
             Record::Row(row) => self.job(row.id).row = Some(row),
+            Record::Erased(erased) => self.job(erased.id).erased = Some(erased),
             Record::Deleted(deleted) => self.job(deleted.id).deleted = Some(deleted),
             Record::Event(event) => self.job(event.id).events.push(event),
             Record::Fault(fault) => self.faults.push(fault),
@@ -184,7 +209,7 @@ impl<'a> Index<'a> {
 fn promise(submitted: &Submitted) -> u8 {
     match submitted.answer {
         SubmitAnswer::Accepted(_) => 2,
-        SubmitAnswer::OutcomeUnknown | SubmitAnswer::NoAnswer(_) => 1,
+        SubmitAnswer::KeyReused | SubmitAnswer::OutcomeUnknown | SubmitAnswer::NoAnswer(_) => 1,
         SubmitAnswer::Refused(_) => 0,
     }
 }

@@ -1,6 +1,7 @@
 //! A builder for the records of one job, step by step.
 
 mod cancel;
+mod erasure;
 mod redelivery;
 
 use jiff::{SignedDuration, Timestamp};
@@ -136,6 +137,7 @@ impl Story {
             after: self.state.clone(),
             was_due,
             due: self.due,
+            erases: false,
         };
         self.records.push(Record::Transition(moved));
     }
@@ -208,6 +210,8 @@ impl Story {
             at: self.now,
             id: self.id,
             status,
+            erased: false,
+            shown: Vec::new(),
         };
         self.push(Record::Polled(polled));
         self
