@@ -24,6 +24,7 @@ mod kept;
 mod late;
 mod moves;
 mod named;
+mod pauses;
 mod reasons;
 mod repeats;
 mod retention;
@@ -71,10 +72,11 @@ const JOB_RULES: [(CheckRule, JobCheck); 12] = [
     (CheckRule::Waits, waits::check),
 ];
 
-const RUN_RULES: [(CheckRule, RunCheck); 5] = [
+const RUN_RULES: [(CheckRule, RunCheck); 6] = [
     (CheckRule::Named, named::check_requests),
     (CheckRule::Cancels, cancels::check),
     (CheckRule::Erased, erased::check),
+    (CheckRule::Pauses, pauses::check),
     (CheckRule::Sizes, sizes::check),
     (CheckRule::Faults, faults::check),
 ];

@@ -19,7 +19,8 @@ use serde::{Deserialize, Serialize};
 use storm_shared::models::{RequestId, Status};
 
 pub use self::asked::{
-    CancelAnswer, CancelAsked, EraseAnswer, EraseAsked, RedeliveryAnswer, RedeliveryAsked,
+    CancelAnswer, CancelAsked, EraseAnswer, EraseAsked, PauseAnswer, PauseAsked, RedeliveryAnswer,
+    RedeliveryAsked,
 };
 
 /// One observation.
@@ -41,6 +42,8 @@ pub enum Record {
     CancelAsked(CancelAsked),
     /// The response to a `POST /requests/{id}/erase`.
     EraseAsked(EraseAsked),
+    /// The response to a `POST /admin/pause` or `/admin/resume`.
+    PauseAsked(PauseAsked),
     /// A receiver read a callback.
     Received(Received),
     /// A row changed, as recorded by the auditor's triggers.
@@ -52,6 +55,8 @@ pub enum Record {
     Erased(Erased),
     /// A row of `requests` was deleted. Its final state is that before.
     Deleted(Deleted),
+    /// A pause began or ended.
+    PauseChanged(PauseChanged),
     /// A row of the store's `events` table.
     Event(HistoryEvent),
     /// An injected fault that has healed.
@@ -91,13 +96,19 @@ pub struct HistoryLimits {
     /// Whether the clients cancel jobs and redeliveries.
     #[serde(default)]
     pub cancellations: bool,
-    /// How long after the answer a callback of what was cancelled or erased may still be read, in
+    /// How long a callback of what was cancelled, erased or paused may still be read, in
     /// milliseconds.
     #[serde(default)]
     pub cancel_grace: u64,
     /// Whether the clients erase requests.
     #[serde(default)]
     pub erasures: bool,
+    /// Whether operators pause everything, and origins.
+    #[serde(default)]
+    pub pauses: bool,
+    /// The longest wait of a job that is parked because its receiver is paused, in milliseconds.
+    #[serde(default)]
+    pub longest_paused: u64,
     /// `RETENTION` in milliseconds. Histories from before it have none, and no row is deleted.
     #[serde(default)]
     pub retention: u64,
@@ -129,6 +140,9 @@ impl HistoryLimits {
             cancellations: true,
             cancel_grace: 0,
             erasures: true,
+            pauses: true,
+            // As the docs have it (docs/API.md). A resumption ends it.
+            longest_paused: 300_000,
             retention: 0,
             deletions: false,
             resident_growth: 16 * MIB,
@@ -220,6 +234,9 @@ pub struct Received {
     pub right: bool,
     /// The status of the response; none if the receiver hung or disconnected.
     pub answered: Option<u16>,
+    /// The origin of the receiver.
+    #[serde(default)]
+    pub origin: Option<String>,
 }
 
 /// What a row stands for.
@@ -347,6 +364,19 @@ pub struct Deleted {
     pub ended: Option<Timestamp>,
     /// Whether a redelivery of it was in progress.
     pub redelivering: bool,
+}
+
+/// A change of the table `pauses`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PauseChanged {
+    /// The latest moment of its commit.
+    pub at: Timestamp,
+    /// The earliest.
+    pub not_before: Timestamp,
+    /// The origin; none for everything.
+    pub origin: Option<String>,
+    /// Whether it is paused now.
+    pub paused: bool,
 }
 
 /// A row of the table `events`, or of `resends`.

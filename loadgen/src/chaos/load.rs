@@ -1,7 +1,8 @@
 //! The clients of a run: they submit requests at an open rate, poll accepted jobs, ask for
-//! redeliveries, cancel both, and erase what is over.
+//! redeliveries, cancel both, and erase what is over. An operator pauses and resumes.
 
 mod erase;
+mod pause;
 
 use std::{
     ops::Range,
@@ -25,6 +26,7 @@ use super::{
     },
     journal::Journal,
     orders::{ChaosOrder, ChaosOrders, FAVOURITES},
+    receivers::Receivers,
     stack::RETENTION,
 };
 use crate::{
@@ -80,8 +82,12 @@ pub(super) struct Load {
 #[derive(Debug)]
 struct Shared {
     api: Api,
+    /// The same API, for an operator.
+    operator: Api,
     orders: ChaosOrders,
+    /// The URLs of the receivers, and their origins.
     receivers: Vec<String>,
+    origins: Vec<String>,
     journal: Journal,
     promised: Mutex<Vec<AcceptedJob>>,
     /// Accepted jobs whose receiver refuses the first callbacks: they fail.
@@ -110,18 +116,21 @@ impl AcceptedJob {
 }
 
 impl Load {
-    /// Clients of `api` with callbacks to `receivers`.
+    /// Clients of `api`, and an `operator`, with callbacks to `receivers`.
     pub(super) fn new(
         api: Api,
+        operator: Api,
         orders: ChaosOrders,
-        receivers: Vec<String>,
+        receivers: &Receivers,
         journal: Journal,
     ) -> Self {
         Self {
             shared: Arc::new(Shared {
                 api,
+                operator,
                 orders,
-                receivers,
+                receivers: receivers.urls(),
+                origins: receivers.origins(),
                 journal,
                 promised: Mutex::default(),
                 refused: Mutex::default(),

@@ -84,6 +84,7 @@ fn jobs(result: &ChaosResult, width: u16) -> String {
     for (answer, count) in &summary.erasures_asked {
         row(format!("erasures asked for: {answer}"), *count);
     }
+    row("pauses".to_owned(), summary.pauses);
     row("callbacks".to_owned(), summary.callbacks);
     for (event, count) in &summary.repeats {
         row(format!("duplicate callbacks explained by {event}"), *count);
@@ -181,6 +182,7 @@ fn figures(result: &ChaosResult) -> String {
             CheckRule::Seen,
             CheckRule::Cancels,
             CheckRule::Erased,
+            CheckRule::Pauses,
             CheckRule::Retention,
             CheckRule::Waits
         ]),
@@ -292,7 +294,7 @@ mod tests {
             .split("\n\n")
             .map(|table| table.trim().lines().count())
             .collect();
-        assert_eq!(lines, [3, 15, 8], "{text}");
+        assert_eq!(lines, [3, 16, 8], "{text}");
     }
 
     #[test]

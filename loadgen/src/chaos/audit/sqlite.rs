@@ -11,7 +11,9 @@ use rusqlite::{
 use super::sightings::Sightings;
 use crate::chaos::{
     clock,
-    history::{Deleted, Erased, HistoryEvent, Record, Row, RowKind, RowState, Transition},
+    history::{
+        Deleted, Erased, HistoryEvent, PauseChanged, Record, Row, RowKind, RowState, Transition,
+    },
 };
 
 /// Busy timeout of a read. In WAL mode only recovery after a crash locks readers out.
@@ -124,6 +126,10 @@ pub(super) fn records(
     for erased in erasures.query_map([], erased)? {
         records.push(Record::Erased(erased?));
     }
+    let mut pauses = db.prepare(PAUSES)?;
+    for paused in pauses.query_map([], |row| paused(row, sightings))? {
+        records.push(Record::PauseChanged(paused?));
+    }
     let mut deletions = db.prepare(DELETIONS)?;
     for deleted in deletions.query_map([], |row| deleted(row, clock, sightings))? {
         records.push(Record::Deleted(deleted?));
@@ -229,6 +235,18 @@ fn erased(row: &SqlRow<'_>) -> rusqlite::Result<Erased> {
         erased_at: row.get(1)?,
         outcome_kept: row.get(2)?,
         left: left.map(str::to_owned).collect(),
+    })
+}
+
+const PAUSES: &str = "SELECT number, nullif(origin, ''), paused FROM chaos_pauses ORDER BY number";
+
+fn paused(row: &SqlRow<'_>, sightings: &Sightings) -> rusqlite::Result<PauseChanged> {
+    let (not_before, at) = seen(row, sightings)?;
+    Ok(PauseChanged {
+        at,
+        not_before,
+        origin: row.get(1)?,
+        paused: row.get(2)?,
     })
 }
 

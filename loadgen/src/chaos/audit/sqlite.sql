@@ -43,6 +43,12 @@ CREATE TABLE chaos_erased (
     outcome_kept  INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
+CREATE TABLE chaos_pauses (
+    number  INTEGER PRIMARY KEY,
+    origin  TEXT NOT NULL,          -- empty: everything
+    paused  INTEGER NOT NULL
+) STRICT;
+
 -- The last state of each row that was deleted.
 CREATE TABLE chaos_deleted (
     number          INTEGER PRIMARY KEY,
@@ -76,7 +82,8 @@ CREATE TABLE chaos_successes (
 CREATE VIEW chaos_last AS SELECT max(
     coalesce((SELECT max(number) FROM chaos_moves), 0),
     coalesce((SELECT max(number) FROM chaos_events), 0),
-    coalesce((SELECT max(number) FROM chaos_deleted), 0)
+    coalesce((SELECT max(number) FROM chaos_deleted), 0),
+    coalesce((SELECT max(number) FROM chaos_pauses), 0)
 ) AS number;
 
 CREATE TRIGGER chaos_inserted AFTER INSERT ON requests BEGIN
@@ -136,6 +143,14 @@ CREATE TRIGGER chaos_redelivery_deleted AFTER DELETE ON redeliveries BEGIN
         OLD.status, OLD.claim, OLD.owner, OLD.attempts, OLD.lost_claims, result, OLD.parks, OLD.due,
         NULL, OLD.claim, OLD.owner, OLD.attempts, OLD.lost_claims, result, OLD.parks, NULL, 0
     FROM chaos_last, (SELECT (SELECT result_payload FROM requests WHERE id = OLD.id) AS result);
+END;
+
+CREATE TRIGGER chaos_paused AFTER INSERT ON pauses BEGIN
+    INSERT INTO chaos_pauses SELECT number + 1, NEW.origin, 1 FROM chaos_last;
+END;
+
+CREATE TRIGGER chaos_resumed AFTER DELETE ON pauses BEGIN
+    INSERT INTO chaos_pauses SELECT number + 1, OLD.origin, 0 FROM chaos_last;
 END;
 
 CREATE TRIGGER chaos_event AFTER INSERT ON events BEGIN

@@ -1,14 +1,18 @@
 //! Indexes the records by job in one pass: a long run has millions.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    rc::Rc,
+};
 
 use jiff::Timestamp;
 use storm_shared::models::{RequestId, Status};
 
-use super::{is_final, not_later, series::Series};
+use super::{is_final, not_later, pauses::Pause, series::Series};
 use crate::chaos::history::{
-    CancelAsked, Deleted, EraseAsked, Erased, Fault, Footprint, HistoryEvent, Polled, Received,
-    Record, RedeliveryAsked, Row, SubmitAnswer, Submitted, Transition,
+    CancelAsked, Deleted, EraseAsked, Erased, Fault, Footprint, HistoryEvent, PauseAsked,
+    PauseChanged, Polled, Received, Record, RedeliveryAsked, Row, SubmitAnswer, Submitted,
+    Transition,
 };
 
 /// All records of one job.
@@ -38,6 +42,8 @@ pub(super) struct JobHistory<'a> {
     /// By time.
     pub(super) callbacks: Vec<&'a Received>,
     pub(super) polls: Vec<&'a Polled>,
+    /// The pauses of all origins.
+    pub(super) pauses: Rc<[Pause]>,
     /// All changes of its rows, in commit order.
     pub(super) moves: Vec<&'a Transition>,
 }
@@ -59,6 +65,7 @@ impl<'a> JobHistory<'a> {
             events: Vec::new(),
             callbacks: Vec::new(),
             polls: Vec::new(),
+            pauses: Rc::default(),
             moves: Vec::new(),
         }
     }
@@ -137,6 +144,10 @@ pub(super) struct Index<'a> {
     /// Ordered by id.
     jobs: BTreeMap<RequestId, JobHistory<'a>>,
     pub(super) submitted: Vec<&'a Submitted>,
+    /// The requests of operators, by time.
+    pub(super) pauses_asked: Vec<&'a PauseAsked>,
+    /// In commit order.
+    pub(super) pause_changes: Vec<&'a PauseChanged>,
     pub(super) faults: Vec<&'a Fault>,
     pub(super) footprints: Vec<&'a Footprint>,
 }
@@ -155,7 +166,12 @@ impl<'a> Index<'a> {
                 *known = submitted;
             }
         }
+        index.pauses_asked.sort_by_key(|asked| asked.at);
+        index.pause_changes.sort_by_key(|change| change.at);
+        let pauses = Pause::all(&index.pause_changes).into_iter();
+        let pauses: Rc<[Pause]> = pauses.filter(|it| it.origin.is_some()).collect();
         for job in index.jobs.values_mut() {
+            job.pauses = Rc::clone(&pauses);
             job.request = job
                 .row
                 .and_then(|row| by_name.get(row.report_name.as_str()).copied());
@@ -194,6 +210,8 @@ impl<'a> Index<'a> {
             Record::Row(row) => self.job(row.id).row = Some(row),
             Record::Erased(erased) => self.job(erased.id).erased = Some(erased),
             Record::Deleted(deleted) => self.job(deleted.id).deleted = Some(deleted),
+            Record::PauseAsked(asked) => self.pauses_asked.push(asked),
+            Record::PauseChanged(change) => self.pause_changes.push(change),
             Record::Event(event) => self.job(event.id).events.push(event),
             Record::Fault(fault) => self.faults.push(fault),
             Record::Footprint(footprint) => self.footprints.push(footprint),

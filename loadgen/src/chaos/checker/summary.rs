@@ -43,6 +43,8 @@ pub struct Summary {
     pub cancels_asked: BTreeMap<String, u64>,
     /// Requests to erase a request, by their response.
     pub erasures_asked: BTreeMap<String, u64>,
+    /// Pauses of everything, and of origins.
+    pub pauses: u64,
     /// Duplicate deliveries by the event that explains them, `redelivery`, or `unexplained`.
     pub repeats: BTreeMap<String, u64>,
     /// The store's events, by kind.
@@ -68,6 +70,7 @@ impl Summary {
     pub(super) fn of(index: &Index<'_>) -> Self {
         let mut summary = Self {
             faults: faults(index),
+            pauses: index.pause_changes.iter().filter(|it| it.paused).count() as u64,
             ..Self::default()
         };
         for submitted in &index.submitted {

@@ -46,6 +46,9 @@ pub enum CheckRule {
     Cancels,
     /// What was answered as erased is, nothing else is, and its contents are never seen again.
     Erased,
+    /// While everything is paused, nothing is claimed; while an origin is paused, no callback to it
+    /// begins.
+    Pauses,
     /// A request is deleted only when it had ended long enough ago, and not during a redelivery.
     Retention,
     /// No wait is cut short or drawn out, whatever the wall clock says, and no job ends before it
@@ -71,6 +74,7 @@ impl CheckRule {
             Self::Seen => "seen",
             Self::Cancels => "cancels",
             Self::Erased => "erased",
+            Self::Pauses => "pauses",
             Self::Retention => "retention",
             Self::Waits => "waits",
             Self::Sizes => "sizes",

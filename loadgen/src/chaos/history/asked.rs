@@ -1,4 +1,5 @@
-//! The requests of clients that concern a job that was accepted, and their responses.
+//! The requests of clients that concern a job that was accepted, those of operators, and their
+//! responses.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -103,4 +104,34 @@ pub enum EraseAnswer {
     OutcomeUnknown,
     /// No response. It may or may not be erased.
     NoAnswer(String),
+}
+
+/// The response to one `POST /admin/pause` or `/admin/resume`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PauseAsked {
+    /// When the request was sent.
+    pub asked_at: Timestamp,
+    /// When the response arrived, or the client gave up.
+    pub at: Timestamp,
+    /// The origin; none for everything.
+    pub origin: Option<String>,
+    /// Whether it pauses. If not, it resumes.
+    pub pauses: bool,
+    /// The outcome.
+    pub answer: PauseAnswer,
+}
+
+/// The outcome of one `POST /admin/pause` or `/admin/resume`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PauseAnswer {
+    /// `200`
+    Done {
+        /// Whether it was not so before.
+        changed: bool,
+    },
+    /// Another status. Nothing was changed.
+    Refused(u16),
+    /// No response, or `503` `outcome-unknown`. It may or may not be done.
+    Unknown(String),
 }

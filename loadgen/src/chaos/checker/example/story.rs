@@ -10,7 +10,7 @@ use storm_shared::{
     services::report::expected,
 };
 
-use super::{LONGEST_PARK, RETRY_DELAY, at, id};
+use super::{LONGEST_PARK, ORIGIN, RETRY_DELAY, at, id};
 use crate::chaos::history::{
     Deleted, HistoryEvent, Polled, Received, Record, Row, RowKind, RowState, SubmitAnswer,
     Submitted, Transition,
@@ -197,6 +197,7 @@ impl Story {
             body_sha256: format!("{:064x}", self.spec.records.count()),
             right: true,
             answered,
+            origin: Some(ORIGIN.to_owned()),
         };
         self.push(Record::Received(received));
         self
