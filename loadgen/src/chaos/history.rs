@@ -377,6 +377,8 @@ pub struct PauseChanged {
     pub origin: Option<String>,
     /// Whether it is paused now.
     pub paused: bool,
+    /// How often the store's table `audit` has it.
+    pub audited: u64,
 }
 
 /// A row of the table `events`, or of `resends`.

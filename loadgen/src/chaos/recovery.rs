@@ -265,6 +265,7 @@ mod tests {
                     not_before: at(millis),
                     origin: None,
                     paused,
+                    audited: 1,
                 })
             });
             let records = [records.clone(), pause.into()].concat();

@@ -238,7 +238,18 @@ fn erased(row: &SqlRow<'_>) -> rusqlite::Result<Erased> {
     })
 }
 
-const PAUSES: &str = "SELECT number, nullif(origin, ''), paused FROM chaos_pauses ORDER BY number";
+// Its records in the audit are those until the next change of the same kind.
+const PAUSES: &str = "SELECT number, nullif(origin, ''), paused,
+        (SELECT count(*) FROM chaos_audit
+         WHERE action = iif(paused, 'pause', 'resume')
+             AND filter = iif(origin = '', '{\"everything\":true}', json_object('origin', origin))
+             AND number > change.number
+             AND number < coalesce(
+                 (SELECT min(number) FROM chaos_pauses
+                  WHERE number > change.number AND origin = change.origin
+                      AND paused = change.paused),
+                 1e18))
+    FROM chaos_pauses AS change ORDER BY number";
 
 fn paused(row: &SqlRow<'_>, sightings: &Sightings) -> rusqlite::Result<PauseChanged> {
     let (not_before, at) = seen(row, sightings)?;
@@ -247,6 +258,7 @@ fn paused(row: &SqlRow<'_>, sightings: &Sightings) -> rusqlite::Result<PauseChan
         not_before,
         origin: row.get(1)?,
         paused: row.get(2)?,
+        audited: row.get::<_, i64>(3)?.unsigned_abs(),
     })
 }
 

@@ -49,6 +49,13 @@ CREATE TABLE chaos_pauses (
     paused  INTEGER NOT NULL
 ) STRICT;
 
+-- What the store's own record of operators' actions says of those that changed something.
+CREATE TABLE chaos_audit (
+    number  INTEGER PRIMARY KEY,
+    action  TEXT NOT NULL,
+    filter  TEXT NOT NULL
+) STRICT;
+
 -- The last state of each row that was deleted.
 CREATE TABLE chaos_deleted (
     number          INTEGER PRIMARY KEY,
@@ -83,7 +90,8 @@ CREATE VIEW chaos_last AS SELECT max(
     coalesce((SELECT max(number) FROM chaos_moves), 0),
     coalesce((SELECT max(number) FROM chaos_events), 0),
     coalesce((SELECT max(number) FROM chaos_deleted), 0),
-    coalesce((SELECT max(number) FROM chaos_pauses), 0)
+    coalesce((SELECT max(number) FROM chaos_pauses), 0),
+    coalesce((SELECT max(number) FROM chaos_audit), 0)
 ) AS number;
 
 CREATE TRIGGER chaos_inserted AFTER INSERT ON requests BEGIN
@@ -151,6 +159,10 @@ END;
 
 CREATE TRIGGER chaos_resumed AFTER DELETE ON pauses BEGIN
     INSERT INTO chaos_pauses SELECT number + 1, OLD.origin, 0 FROM chaos_last;
+END;
+
+CREATE TRIGGER chaos_audited AFTER INSERT ON audit WHEN NEW.changed > 0 BEGIN
+    INSERT INTO chaos_audit SELECT number + 1, NEW.action, NEW.filter FROM chaos_last;
 END;
 
 CREATE TRIGGER chaos_event AFTER INSERT ON events BEGIN

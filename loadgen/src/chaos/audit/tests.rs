@@ -7,14 +7,14 @@ use rusqlite::Connection;
 use storm_shared::{
     config::Settings,
     models::{
-        AttemptClass, CallbackUrl, Failure, FailureReason, Records, ReportName, ReportSpec,
-        RequestId, Status,
+        AttemptClass, CallbackUrl, ClientName, Failure, FailureReason, Records, ReportName,
+        ReportSpec, RequestId, Status,
     },
     services::{
         report::expected,
         store::{
-            AttemptRecord, Candidate, Claim, NewJob, Outcome, OwnerId, Scope, Settlement, Store,
-            Work,
+            AttemptRecord, Candidate, Claim, NewJob, Outcome, OwnerId, Paused, Scope, Settlement,
+            Store, Work,
         },
     },
 };
@@ -353,4 +353,49 @@ async fn heartbeats_of_a_worker_increase() {
     store.renew(owner, 0).await.unwrap();
     let second = audit.heartbeats().await.unwrap();
     assert!(second[&owner.to_string()] > first[&owner.to_string()]);
+}
+
+#[tokio::test]
+async fn a_pause_is_logged_with_its_records_in_the_audit() {
+    let Audited { store, audit, .. } = &audited().await;
+    let operator: ClientName = "ops".parse().unwrap();
+    let origin = CallbackUrl::parse("http://a/").unwrap().origin().clone();
+    let all = [Paused::Everything, Paused::Origin(origin)];
+    for what in &all {
+        let paused = store.pause(what.clone(), operator.clone()).await;
+        assert!(paused.unwrap().unwrap());
+        // A repeat changes nothing, and is recorded as that.
+        let again = store.pause(what.clone(), operator.clone()).await;
+        assert!(!again.unwrap().unwrap());
+        let resumed = store.resume(what.clone(), operator.clone()).await;
+        assert!(resumed.unwrap());
+    }
+    let changes = || async {
+        let records = audit.records().await.unwrap().into_iter();
+        let changes = records.filter_map(|record| match record {
+            Record::PauseChanged(it) => Some((it.origin, it.paused, it.audited)),
+            _ => None,
+        });
+        changes.collect::<Vec<_>>()
+    };
+    let origin = Some("http://a".to_owned());
+    let expected = [
+        (None, true, 1),
+        (None, false, 1),
+        (origin.clone(), true, 1),
+        (origin.clone(), false, 1),
+    ];
+    assert_eq!(changes().await, expected);
+
+    // Not recorded, and recorded twice.
+    let spoil = |db: &Connection| {
+        db.execute_batch(
+            "INSERT INTO pauses VALUES ('', '', '');
+             INSERT INTO audit SELECT NULL, at, operator, action, filter, matched, 1, dry_run
+             FROM audit WHERE action = 'resume' AND filter LIKE '%origin%';",
+        )
+    };
+    audit.read(spoil).await.unwrap();
+    let changes = changes().await;
+    assert_eq!(changes[3..], [(origin, false, 2), (None, true, 0)]);
 }

@@ -244,6 +244,7 @@ pub(super) fn pause_changed(origin: Option<&str>, millis: u64, paused: bool) -> 
         not_before: at(millis),
         origin: origin.map(str::to_owned),
         paused,
+        audited: 1,
     })
 }
 

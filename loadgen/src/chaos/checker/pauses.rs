@@ -1,6 +1,6 @@
 //! Rule `pauses`: while everything is paused, no claim succeeds; while an origin is paused, no
-//! callback to it is read later than an attempt may last that had begun before. A pause holds from
-//! the answer to its request until it is resumed, and every one is resumed.
+//! callback to it is read later than an attempt may last that had begun before. A pause holds until
+//! it is resumed, and every one is resumed. Each change has one record in the audit.
 //!
 //! That the jobs go on after it is a matter of the rules `ended` and `waits`.
 
@@ -73,6 +73,15 @@ pub(super) fn check(index: &Index<'_>, limits: &HistoryLimits) -> Vec<Finding> {
     let pauses = Pause::all(&index.pause_changes);
     let mut found = wrong_answers(index, &pauses);
     found.extend(unasked(index));
+    let wrong = index.pause_changes.iter().filter(|it| it.audited != 1);
+    found.extend(wrong.map(|change| {
+        Finding::from(format!(
+            "the pause or resumption of {} by {:.3} is recorded {} times in the audit",
+            name(change.origin.as_deref()),
+            change.at,
+            change.audited
+        ))
+    }));
     for pause in &pauses {
         if pause.ended.is_none() {
             let what = format!("{} is paused at the end of the run", pause.name());
@@ -143,11 +152,14 @@ fn unasked(index: &Index<'_>) -> Vec<Finding> {
             found.push(what.into());
         }
     }
-    // The others may have changed it once each, also after the client gave up.
+    // The others may have changed it once each, also after the client gave up. The API repeats a
+    // write whose outcome it does not know: the repeat then finds that it is so already.
     for asked in &index.pauses_asked {
-        if let PauseAnswer::Unknown(_) = asked.answer {
-            take(asked, None);
-        }
+        match asked.answer {
+            PauseAnswer::Done { changed: false } => take(asked, Some(asked.at)),
+            PauseAnswer::Unknown(_) => take(asked, None),
+            _ => false,
+        };
     }
     found.extend(changes.iter().map(|change| {
         let what = if change.paused { "paused" } else { "resumed" };

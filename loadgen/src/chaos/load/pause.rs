@@ -1,5 +1,5 @@
-//! Pausing and resuming, as an operator: everything for a short time, and one origin at a time for so
-//! long that a callback which should not have begun is later than any that had.
+//! Pausing and resuming, as an operator: everything for a short time, and one origin at a time for
+//! so long that a callback which should not have begun is later than any that had.
 
 use std::{ops::Range, time::Duration};
 

@@ -159,7 +159,8 @@ fn nothing_is_paused_or_resumed_that_no_request_explains() {
     let changes = || [(from, true), (to, false)].map(|it| pause_changed(None, it.0, it.1));
     let pause = |answer| pause_asked(None, from, true, answer);
     let resume = |answer| pause_asked(None, to, false, answer);
-    for answer in [DONE, unknown()] {
+    // One that the API has repeated finds that it is so already.
+    for answer in [DONE, unknown(), PauseAnswer::Done { changed: false }] {
         let records = changes().into_iter().chain([pause(answer), resume(DONE)]);
         with(records).assert_passes();
     }
@@ -172,6 +173,22 @@ fn nothing_is_paused_or_resumed_that_no_request_explains() {
     let records = changes().into_iter().chain(again);
     let records = records.chain([pause(unknown()), resume(unknown()), resume(unknown())]);
     with(records).assert_run_violation(CheckRule::Pauses, "everything was paused by");
+}
+
+#[test]
+fn each_pause_and_resumption_has_one_record_in_the_audit() {
+    for audited in [0, 2] {
+        let mut example = Example::good();
+        for record in &mut example.records {
+            match record {
+                Record::PauseChanged(change) if change.at == at(PAUSED.1) => {
+                    change.audited = audited;
+                }
+                _ => {}
+            }
+        }
+        example.assert_run_violation(CheckRule::Pauses, "times in the audit");
+    }
 }
 
 #[test]
