@@ -7,7 +7,7 @@ use storm_shared::services::access::Token;
 use tempfile::TempDir;
 
 use crate::{
-    client::{Answer, Client, bare},
+    client::{Answer, Client, bare, post},
     service::{self, Service, exited_with},
 };
 
@@ -85,10 +85,14 @@ fn api_tokens(clients: &[(&str, &Token)]) -> String {
 }
 
 async fn get(client: &mut Client, path: &str, token: &Token) -> Answer {
-    let line = format!("\r\nauthorization: Bearer {}\r\n", token.as_str());
-    let request = bare("GET", path).replacen("\r\n", &line, 1);
-    client.send(request).await;
+    client.send(with(token, &bare("GET", path))).await;
     client.answer().await
+}
+
+/// The same request with this token.
+fn with(token: &Token, request: &str) -> String {
+    let line = format!("\r\nauthorization: Bearer {}\r\n", token.as_str());
+    request.replacen("\r\n", &line, 1)
 }
 
 #[tokio::test]
@@ -115,6 +119,29 @@ async fn a_removed_token_is_refused_and_a_new_one_accepted_on_open_connections_t
     for secret in [old.hash().to_hex(), new.hash().to_hex()] {
         assert!(!log.contains(&secret), "{log}");
     }
+}
+
+#[tokio::test]
+async fn a_second_client_has_its_share_of_the_backlog_from_its_reread_on() {
+    let [one, other] = tokens();
+    let mut api = Api::start(&api_tokens(&[("a", &one)]), &[("MAX_BACKLOG", "16")]).await;
+    let mut client = api.client().await;
+    api.reread(&api_tokens(&[("a", &one), ("b", &other)])).await;
+    let mut accepted = async |token: &Token| {
+        for accepted in 0.. {
+            let body = r#"{"records": 1, "report_name": "a"}"#;
+            client.send(with(token, &post("/async", body))).await;
+            let answer = client.answer().await;
+            if answer.status != 202 {
+                assert_eq!(answer.problem(), "503 backlog-full");
+                return accepted;
+            }
+        }
+        unreachable!("the backlog is limited")
+    };
+    assert_eq!(accepted(&one).await, 14);
+    assert_eq!(accepted(&other).await, 2);
+    api.stop().await;
 }
 
 #[tokio::test]

@@ -50,7 +50,7 @@ pub use self::{
     },
     lease::{Expired, Heartbeat, OwnerId, OwnerIdError, Renewal, quarantine_threshold},
     list::{ListPage, RequestFilter, RequestList},
-    load::{Load, TenantLoad},
+    load::{Ended, Load, TenantLoad},
     look::{Capacity, DueJobs, is_long},
     metrics::StoreMetrics,
     pause::{MAX_PAUSED_ORIGINS, Pause, Paused, Pauses, TooManyPauses, UnparkCursor, Unparked},

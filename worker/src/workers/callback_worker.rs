@@ -16,7 +16,9 @@ use storm_shared::{
     models::{Failure, FailureReason},
     services::{
         report::{self, Report},
-        store::{Candidate, Claim, InvalidJob, Job, Outcome, Settlement, Store, StoreError, Work},
+        store::{
+            self, Candidate, Claim, InvalidJob, Job, Outcome, Settlement, Store, StoreError, Work,
+        },
     },
 };
 use tokio::time::Instant;
@@ -193,7 +195,9 @@ impl CallbackWorker {
         let line = async {
             match claimed {
                 Ok(job) => self.run_deliver_settle(&job, &mut taken.share).await,
-                Err(InvalidJob { failure, .. }) => self.settle(claim, None, failed(failure)).await,
+                Err(InvalidJob { failure, .. }) => {
+                    self.settle(claim, false, None, failed(failure)).await
+                }
             }
         };
         let id = claim.id;
@@ -241,6 +245,7 @@ impl CallbackWorker {
         job: &Job,
         share: &mut Option<Share>,
     ) -> Result<(), StoreError> {
+        let is_long = store::is_long(&job.spec);
         let line = async {
             let report = self.run(job).await?;
             if let Some(share) = share {
@@ -248,7 +253,8 @@ impl CallbackWorker {
             }
             let settlement = self.deliverer.deliver(job, &report).await;
             let time_to_callback = waits::until_callback(job, &settlement);
-            self.settle(job.claim, Some(&report), settlement).await?;
+            self.settle(job.claim, is_long, Some(&report), settlement)
+                .await?;
             if let Some(time) = time_to_callback {
                 self.metrics.delivered(time);
             }
@@ -259,7 +265,8 @@ impl CallbackWorker {
         let caught = AssertUnwindSafe(line).catch_unwind().await;
         let Ok(settled) = caught else {
             error!(id = %job.claim.id, "the job panicked");
-            return self.settle(job.claim, None, failed(panicked())).await;
+            let settlement = failed(panicked());
+            return self.settle(job.claim, is_long, None, settlement).await;
         };
         settled
     }
@@ -308,6 +315,7 @@ impl CallbackWorker {
     async fn settle(
         &self,
         claim: Claim,
+        is_long: bool,
         report: Option<&Report>,
         settlement: Settlement,
     ) -> Result<(), StoreError> {
@@ -318,7 +326,7 @@ impl CallbackWorker {
             Settlement::Finish { outcome, .. } => {
                 self.metrics.ended(&outcome);
                 if claim.work == Work::Job {
-                    self.lease.job_ended();
+                    self.lease.job_ended(is_long);
                 }
                 // The target is a name that a LOG filter can select: one line for each job.
                 let (id, outcome) = (claim.id, outcome.as_str());

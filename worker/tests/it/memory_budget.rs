@@ -12,7 +12,7 @@ use storm_shared::{
     models::{CallbackUrl, RequestId, Status},
     services::{
         queue::Notification,
-        store::{Candidate, NewJob, OwnerId, Store},
+        store::{Candidate, Ended, NewJob, OwnerId, Store},
     },
 };
 
@@ -46,7 +46,7 @@ async fn suspect(store: &Store, url: &str) -> RequestId {
     }
     let claimed = store.claim(dead, vec![Candidate::notified(id)], usize::MAX);
     assert_eq!(claimed.await.unwrap().jobs.len(), 1);
-    let beats = store.renew(other, 0).await.unwrap().others;
+    let beats = store.renew(other, Ended::default()).await.unwrap().others;
     let seen = beats.into_iter().find(|beat| beat.owner == dead).unwrap();
     assert!(store.expire(seen, 5).await.unwrap().is_some());
     store.deregister(other).await.unwrap();

@@ -13,8 +13,8 @@ use storm_shared::{
     services::{
         report::expected,
         store::{
-            AttemptRecord, Candidate, Claim, NewJob, Outcome, OwnerId, Paused, Scope, Settlement,
-            Store, Work,
+            AttemptRecord, Candidate, Claim, Ended, NewJob, Outcome, OwnerId, Paused, Scope,
+            Settlement, Store, Work,
         },
     },
 };
@@ -350,7 +350,7 @@ async fn heartbeats_of_a_worker_increase() {
     let owner = OwnerId::generate();
     store.register(owner).await.unwrap();
     let first = audit.heartbeats().await.unwrap();
-    store.renew(owner, 0).await.unwrap();
+    store.renew(owner, Ended::default()).await.unwrap();
     let second = audit.heartbeats().await.unwrap();
     assert!(second[&owner.to_string()] > first[&owner.to_string()]);
 }

@@ -7,7 +7,7 @@ use storm_shared::{
     services::{
         report,
         store::{
-            Acted, Applied, Bulk, BulkAction, Job, NewJob, Outcome, Selected, Selection,
+            Acted, Applied, Bulk, BulkAction, Ended, Job, NewJob, Outcome, Selected, Selection,
             SelectionPage, Settlement, Store, Uncancellable, Unredeliverable,
         },
     },
@@ -125,7 +125,11 @@ async fn a_cancelled_job_says_that_an_operator_did_it_and_its_worker_hears_of_it
     let (waits, runs) = (accept(&store).await, claimed(&store).await);
     let ids = [waits, runs.claim.id];
     assert_eq!(apply(&store, BulkAction::Cancel, &ids).await, 2);
-    let told = store.renew(runs.claim.owner, 0).await.unwrap().cancelled;
+    let told = store
+        .renew(runs.claim.owner, Ended::default())
+        .await
+        .unwrap()
+        .cancelled;
     assert_eq!(told[0].id, runs.claim.id);
     for id in ids {
         let failure = row(&store, id).await.failure.unwrap();

@@ -8,8 +8,8 @@ use storm_shared::{
     services::{
         report,
         store::{
-            Cancelled, CancelledClaim, CancelledWork, NewJob, Outcome, RedeliveryPage, Scope,
-            Settlement, Store, Uncancellable,
+            Cancelled, CancelledClaim, CancelledWork, Ended, NewJob, Outcome, RedeliveryPage,
+            Scope, Settlement, Store, Uncancellable,
         },
     },
 };
@@ -95,7 +95,7 @@ async fn the_heartbeat_of_the_worker_names_a_cancelled_claim_for_a_while(databas
     // An answer can be lost: the next heartbeats name it, too.
     let mut heartbeats = 0;
     while !store
-        .renew(job.claim.owner, 0)
+        .renew(job.claim.owner, Ended::default())
         .await
         .unwrap()
         .cancelled
@@ -106,11 +106,19 @@ async fn the_heartbeat_of_the_worker_names_a_cancelled_claim_for_a_while(databas
     }
     assert!(heartbeats > 1, "{heartbeats}");
     assert_eq!(
-        store.renew(other.claim.owner, 0).await.unwrap().cancelled,
+        store
+            .renew(other.claim.owner, Ended::default())
+            .await
+            .unwrap()
+            .cancelled,
         []
     );
     assert_eq!(cancel_of(&store, other.claim.id).await, RAN);
-    let named = store.renew(other.claim.owner, 0).await.unwrap().cancelled;
+    let named = store
+        .renew(other.claim.owner, Ended::default())
+        .await
+        .unwrap()
+        .cancelled;
     assert_eq!(named[0].id, other.claim.id);
     assert_ne!(named, expected);
 }
@@ -125,7 +133,14 @@ async fn the_next_worker_under_the_same_lease_row_hears_nothing_of_it(database: 
     expire_lease(&store, died.claim.owner).await;
     for job in [left, died] {
         store.register(job.claim.owner).await.unwrap();
-        assert_eq!(store.renew(job.claim.owner, 0).await.unwrap().cancelled, []);
+        assert_eq!(
+            store
+                .renew(job.claim.owner, Ended::default())
+                .await
+                .unwrap()
+                .cancelled,
+            []
+        );
     }
 }
 
@@ -258,7 +273,11 @@ async fn a_cancelled_redelivery_leaves_the_outcome_and_counts_on(database: TestD
             if let Some(job) = running {
                 let settled = store.settle(job.claim, None, delivered()).await;
                 assert!(is_claim_lost(&settled), "{settled:?}");
-                let named = store.renew(job.claim.owner, 0).await.unwrap().cancelled;
+                let named = store
+                    .renew(job.claim.owner, Ended::default())
+                    .await
+                    .unwrap()
+                    .cancelled;
                 assert_eq!(named[0].number, job.claim.number);
             }
             let after = row(&store, id).await;

@@ -7,7 +7,7 @@ use storm_shared::{
     services::{
         report,
         store::{
-            Candidate, DueJobs, Job, MAX_PAUSED_ORIGINS, NewJob, Outcome, Paused, Pauses,
+            Candidate, DueJobs, Ended, Job, MAX_PAUSED_ORIGINS, NewJob, Outcome, Paused, Pauses,
             Settlement, Store, TooManyPauses, Unparked,
         },
     },
@@ -65,7 +65,7 @@ async fn resume(store: &Store, what: Paused) -> bool {
 /// What a worker's heartbeat finds.
 async fn seen(store: &Store) -> Pauses {
     let worker = new_worker(store).await;
-    let seen = store.renew(worker, 0).await.unwrap().paused;
+    let seen = store.renew(worker, Ended::default()).await.unwrap().paused;
     store.deregister(worker).await.unwrap();
     seen
 }

@@ -11,8 +11,9 @@ use storm_shared::{
         report::Report,
         store::{
             Acceptance, CancelledClaim, CancelledWork, Candidate, Capacity, Claim, Claimed,
-            DueJobs, Expired, Heartbeat, NewJob, Outcome, OwnerId, Paused, RedeliveryPage, Renewal,
-            Scope, Settlement, Store, StoreError, Uncancellable, Unerasable, Unredeliverable,
+            DueJobs, Ended, Expired, Heartbeat, NewJob, Outcome, OwnerId, Paused, RedeliveryPage,
+            Renewal, Scope, Settlement, Store, StoreError, Uncancellable, Unerasable,
+            Unredeliverable,
         },
     },
 };
@@ -150,7 +151,7 @@ impl Call {
                 let known = store.accepted_before(&job).await;
                 known.map(|known| Answer::Known(known.map(submitted)))
             }
-            Self::Renew(owner) => store.renew(owner, 0).await.map(|renewal| {
+            Self::Renew(owner) => store.renew(owner, Ended::default()).await.map(|renewal| {
                 let Renewal {
                     mut others,
                     mut cancelled,

@@ -13,8 +13,8 @@ use crate::{
     services::{
         report::Report,
         store::{
-            Candidate, Capacity, Claim, Claimed, DueJobs, Expired, Heartbeat, OwnerId, Renewal,
-            Settlement, StoreError, Swept, UnparkCursor, Unparked,
+            Candidate, Capacity, Claim, Claimed, DueJobs, Ended, Expired, Heartbeat, OwnerId,
+            Renewal, Settlement, StoreError, Swept, UnparkCursor, Unparked,
         },
     },
 };
@@ -176,7 +176,7 @@ impl Sqlite {
     pub(in crate::services::store) async fn renew(
         &self,
         owner: OwnerId,
-        ended: u64,
+        ended: Ended,
     ) -> Result<Renewal, StoreError> {
         self.writer
             .write(move |tx| lease::renew(tx, owner, ended))
