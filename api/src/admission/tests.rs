@@ -25,11 +25,11 @@ fn rate(ended: u64) -> Rates {
 
 /// So many short and long jobs a second, while more of both wait.
 fn rates(short: u64, long: u64) -> Rates {
-    measured(load_of(1_000_000, 1_000_000), short, long)
+    measured(&load_of(1_000_000, 1_000_000), short, long)
 }
 
 /// The rates after a second in which so many jobs have ended, and this was the load throughout.
-fn measured(load: Load, short: u64, long: u64) -> Rates {
+fn measured(load: &Load, short: u64, long: u64) -> Rates {
     let owner = OwnerId::generate();
     let load = |ended| Load {
         ended: [(owner, ended)].into(),
@@ -266,7 +266,7 @@ async fn a_long_job_waits_for_the_long_ones_at_their_own_rate_and_for_all_at_tha
 #[tokio::test(start_paused = true)]
 async fn a_rate_of_workers_that_had_little_work_lets_no_job_of_a_storm_wait_for_long() {
     let shared = shared(1_000_000);
-    let trickle = measured(load(0, 0), 1, 0);
+    let trickle = measured(&load(0, 0), 1, 0);
     assert_eq!(trickle.all.per_second().to_bits(), 1.0_f64.to_bits());
     count(&shared, &load(900, 900), trickle);
     assert_eq!(wait(&shared), LONGEST_UNMEASURED_WAIT);
