@@ -4,6 +4,7 @@
 #   SECONDS          the length of each measurement, 1 to 99 [10]
 #   AGAINST=FOLDER   compare the binaries in FOLDER with the current ones
 #   ONLY=retention   measure the deletion of old requests only, for some three minutes
+#   ONLY=refusals    measure the refusals past MAX_BACKLOG only
 # shellcheck disable=SC2030,SC2031 # each part runs in a subshell: its own stack, its own PID array
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=stack.sh
@@ -15,6 +16,7 @@ CONNECTIONS=64
 FINISHED=3000000 # rows below `accepted_on_top`
 TURNS=5 # runs of each set of binaries with AGAINST
 RETENTION_TURNS=3
+REFUSAL_TURNS=3
 LEFT_SECONDS=5  # RETENTION, the pause between two sweeps, and as much again for a busy machine
 HOURS=24        # rounds of the compressed day
 HOUR_SECONDS=4  # how long each one accepts jobs
@@ -22,7 +24,7 @@ RESULTS=$ROOT/target/bench
 NOBODY=http://receiver.example/webhook # accepted, but never called: no worker runs
 # It empties its Redis on purpose.
 [[ -z ${REDIS_URL:-} ]] || die "REDIS_URL is set: unset it, because this script starts a Redis of its own"
-[[ -z ${ONLY:-} || $ONLY == retention ]] || die "ONLY=$ONLY: expected retention"
+[[ ${ONLY:-} =~ ^(retention|refusals|)$ ]] || die "ONLY=$ONLY: expected retention or refusals"
 [[ $SECONDS_EACH =~ ^[1-9][0-9]?$ ]] || wrong "SECONDS: expected 1 to 99, not $SECONDS_EACH"
 
 # --- Measuring -----------------------------------------------------------------------------------
@@ -31,19 +33,44 @@ NOBODY=http://receiver.example/webhook # accepted, but never called: no worker r
 # per second and their number.
 #   flood URL CALLBACK_URL
 flood() {
-    local script=$RESULTS/post.lua report
+    local report
+    report=$(send "$1/async" "$2")
+    [[ $report != *Non-2xx* ]] || die "not every answer was a 202: $report"
+    rate_of "$report"
+}
+
+# The same for a URL that refuses all of them with a 503.
+#   flood_refused URL
+flood_refused() {
+    local report
+    report=$(send "$1" "$NOBODY")
+    awk '
+        /requests in/ { count = $1 }
+        /Non-2xx/ { refused = $NF }
+        END { exit !(count > 0 && count == refused) }' <<<"$report" ||
+        die "not every answer was a refusal: $report"
+    rate_of "$report"
+}
+
+# Prints the report of wrk.
+#   send URL CALLBACK_URL
+send() {
+    local script=$RESULTS/post.lua
     cat >"$script" <<LUA
 wrk.method = "POST"
 wrk.headers["content-type"] = "application/json"
 wrk.body = '{"records": 1, "report_name": "Q1_Finance", "callback_url": "$2"}'
 LUA
-    report=$("$WRK" --threads 1 --connections "$CONNECTIONS" --duration "${SECONDS_EACH}s" \
-        --script "$script" "$1/async")
-    [[ $report != *Non-2xx* ]] || die "not every answer was a 202: $report"
+    "$WRK" --threads 1 --connections "$CONNECTIONS" --duration "${SECONDS_EACH}s" \
+        --script "$script" "$1"
+}
+
+#   rate_of REPORT
+rate_of() {
     awk '
         /Requests\/sec/ { rate = $2 }
         /requests in/ { count = $1 }
-        END { printf "%.0f %d\n", rate, count }' <<<"$report"
+        END { printf "%.0f %d\n", rate, count }' <<<"$1"
 }
 
 # Runs one load test; `figure NAME COLUMN` then prints its figures.
@@ -77,14 +104,20 @@ cpu_seconds() { awk -v tick="$(getconf CLK_TCK)" '{ print ($14 + $15) / tick }' 
 
 bare() (
     stack_open
+    start_bare
+    flood "$BARE" "$NOBODY"
+    stop bare
+)
+
+# Starts the bare routes at $BARE.
+start_bare() {
     local addr
     addr=127.0.0.1:$(free_port 20000)
     spawn "$STORM_BIN/examples/bare_route" "$addr"
     PID[bare]=$!
     until is_busy "${addr%:*}" "${addr#*:}"; do sleep 0.1; done
-    flood "http://$addr" "$NOBODY"
-    stop bare
-)
+    BARE=http://$addr
+}
 
 # The API without a worker: the jobs stay PENDING.
 #   accepted full|normal
@@ -93,6 +126,33 @@ accepted() (
     stack_start api
     flood "$STORM_API" "$NOBODY"
 )
+
+# Refuses submissions past MAX_BACKLOG, and with a bare 503 of the same HTTP stack. The two
+# alternate. Writes lines of KIND, refusals per second and the server's CPU microseconds for each.
+refusals() (
+    export MAX_BACKLOG=1
+    stack_start api
+    start_bare
+    local turn
+    # The one job that has room.
+    [[ $(ask "$API_ADDR" POST /async '{"records": 1, "report_name": "Q1_Finance"}') == 'HTTP/1.1 202'* ]] ||
+        die 'the first job was not accepted'
+    : >"$RESULTS/refusals"
+    for ((turn = 1; turn <= REFUSAL_TURNS; turn++)); do
+        refusal bare "$BARE/refused"
+        refusal api "$STORM_API/async"
+    done >>"$RESULTS/refusals"
+    stop bare
+)
+
+#   refusal NAME URL
+refusal() {
+    local before used rate count
+    before=$(cpu_seconds "${PID[$1]}")
+    read -r rate count < <(flood_refused "$2")
+    used=$(calculate "($(cpu_seconds "${PID[$1]}") - $before) / $count * 1000000" %.1f)
+    echo "$1 $rate $used"
+}
 
 # The same, on top of FINISHED finished requests.
 accepted_on_top() (
@@ -194,9 +254,13 @@ with_and_without_deletion() {
 }
 
 #   retention_median KIND COLUMN
-retention_median() {
-    awk -v kind="$1" -v column="$2" '$1 == kind { print $column }' "$RESULTS/retention" |
-        sort -g | sed -n "$(((RETENTION_TURNS + 1) / 2))p"
+retention_median() { median_of_kind "$RESULTS/retention" "$RETENTION_TURNS" "$@"; }
+
+# Prints the median of a column of the lines that begin with KIND, of which there are TURNS.
+#   median_of_kind FILE TURNS KIND COLUMN
+median_of_kind() {
+    awk -v kind="$3" -v column="$4" '$1 == kind { print $column }' "$1" |
+        sort -g | sed -n "$((($2 + 1) / 2))p"
 }
 
 # A day in HOURS rounds: each accepts jobs at full speed and ends when all of them are delivered.
@@ -259,6 +323,19 @@ retention_table() {
     line "the worker's memory" "$(sizes_of_day 6)" '' 'flat'
     line 'requests left a minute after it' "$(awk '$1 == "left" { print $2 }' "$RESULTS/day")" '' '0'
 }
+
+refusals_table() {
+    line 'a bare 503: reads the same body, gives the same answer' "$(refusals_median bare 2)/s"
+    line 'refused by admission control, past MAX_BACKLOG' "$(refusals_median api 2)/s"
+    local bare refused
+    bare=$(refusals_median bare 3) refused=$(refusals_median api 3)
+    line 'CPU time of a bare 503' "$bare µs"
+    line 'CPU time of a refusal past MAX_BACKLOG' "$refused µs" \
+        "$(calculate "$refused / $bare") of a bare 503" 'at most 1.1'
+}
+
+#   refusals_median KIND COLUMN
+refusals_median() { median_of_kind "$RESULTS/refusals" "$REFUSAL_TURNS" "$@"; }
 
 # Measures acknowledgements while the worker runs and delivers the same jobs.
 #   ack_at RATE
@@ -450,10 +527,7 @@ compared() {
 }
 
 #   median_of BIN COLUMN
-median_of() {
-    awk -v bin="$1" -v column="$2" '$1 == bin { print $column }' "$RESULTS/compared" |
-        sort -g | sed -n "$(((TURNS + 1) / 2))p"
-}
+median_of() { median_of_kind "$RESULTS/compared" "$TURNS" "$@"; }
 
 main() {
     need_binaries api worker loadgen
@@ -474,6 +548,12 @@ main() {
         return
     fi
 
+    if [[ ${ONLY:-} == refusals ]]; then
+        refusals
+        heading
+        refusals_table
+        return
+    fi
     with_and_without_deletion
     day
     if [[ ${ONLY:-} == retention ]]; then
@@ -487,6 +567,7 @@ main() {
     read -r full _ < <(accepted full)
     read -r normal _ < <(accepted normal)
     read -r on_top _ < <(accepted_on_top)
+    refusals
     read -r both delivered _ < <(delivered)
     half=$((both / 2))
     ack_at "$half"
@@ -503,6 +584,7 @@ main() {
     line 'accepted, DB_SYNCHRONOUS=normal' "$normal/s" "$(calculate "$normal / $bare") of bare"
     line "accepted (full), on top of $FINISHED finished requests" "$on_top/s" \
         "$(calculate "$on_top / $full") of an empty table"
+    refusals_table
     line 'accepted while the worker delivers at full speed (full)' "$both/s" "$(calculate "$both / $bare") of bare"
     line 'delivered, from accept to settled (full)' "$delivered/s" "$(calculate "$delivered / $bare") of bare" '0.15'
     line "ack at $half/s, half of that peak: p50" "$(figure ack p50_ms) ms"

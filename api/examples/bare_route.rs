@@ -1,21 +1,22 @@
-//! `POST /async` without the store and the notifier, to measure their cost.
+//! `POST /async` without the store and the notifier, and a bare `503`, to measure what the rest
+//! costs.
 //!
-//! Usage: `bare_route ADDRESS:PORT`. The route, body reader, validation and reply are the API's
-//! own.
+//! Usage: `bare_route ADDRESS:PORT`. `POST /async` has the API's own route, body reader, validation
+//! and reply. `POST /refused` reads the body, and answers the API's own `503` for a full backlog.
 
 use std::{env, error::Error, future, time::Duration};
 
 use hyper_util::service::TowerToHyperService;
 use jiff::Timestamp;
 use storm_api::{
-    reply,
+    reply::{self, Problem},
     routes::{self, Received},
     validation::{Form, Submission},
 };
 use storm_shared::{
     memory::MemoryBudget,
     models::RequestId,
-    server::{self, Limits},
+    server::{self, ConnectionMetrics, Limits},
     services::{ssrf::Policy, store::expected_at},
 };
 use tokio::net::TcpListener;
@@ -31,8 +32,14 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .and(warp::post())
         .and(routes::submission(form, Duration::from_secs(10), memory))
         .map(accept);
-    let service = TowerToHyperService::new(warp::service(route));
-    server::serve(listener, service, Limits::default(), future::pending()).await;
+    let refusal = warp::path!("refused")
+        .and(warp::post())
+        // Read, because the connection is used again.
+        .and(warp::body::bytes())
+        .map(|_body| Problem::backlog_full(Duration::from_secs(1)));
+    let service = TowerToHyperService::new(warp::service(route.or(refusal)));
+    let (limits, connections) = (Limits::default(), ConnectionMetrics::default());
+    server::serve(listener, service, limits, connections, future::pending()).await;
     Ok(())
 }
 

@@ -6,6 +6,7 @@
 //! than they accept between two counts.
 
 mod drain;
+mod lanes;
 mod ledger;
 mod waiting;
 
@@ -18,6 +19,7 @@ use std::{
 };
 
 use storm_shared::{
+    config::Settings,
     models::ClientName,
     outage::Outage,
     services::store::{Load, Store},
@@ -27,8 +29,9 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
 use self::{
-    drain::{Drain, DrainRate, jobs},
-    ledger::{Ledger, Tenant, Written},
+    drain::jobs,
+    lanes::{Drains, Lane, Rates},
+    ledger::{Ledger, Since, Tenant, Written},
     waiting::Waiting,
 };
 use crate::{
@@ -47,6 +50,10 @@ const RETRY_AFTER_STANDSTILL: Duration = Duration::from_mins(1);
 
 /// The longest wait for a worker that is expected of a job.
 const LONGEST_WAIT: Duration = Duration::from_hours(24);
+
+/// The same while it is not known how fast the workers are, but only what they have done at least:
+/// the next counts of a storm tell.
+const LONGEST_UNMEASURED_WAIT: Duration = Duration::from_secs(3);
 
 /// Jobs are waiting for workers if it takes them at least this long to begin with all that wait.
 const BACKLOGGED: Duration = Duration::from_secs(1);
@@ -91,25 +98,26 @@ enum Change {
 struct Count {
     at: Instant,
     waiting: Waiting,
-    rate: DrainRate,
+    rates: Rates,
     is_paused: bool,
 }
 
 impl Admission {
-    /// Keeps counting the unfinished jobs, of which there may be `limit`, until this value is
-    /// dropped. If there are several clients, the limit `is_shared`. A new job waits for a worker
-    /// although it is due only after `grace`, the time for its notification.
-    pub fn watch(
-        store: Store,
-        limit: usize,
-        is_shared: bool,
-        grace: Duration,
-        metrics: Metrics,
-    ) -> Self {
-        let shared = Arc::new(Shared::new(limit as u64, is_shared));
+    /// Keeps counting the unfinished jobs, of which there may be `MAX_BACKLOG`, until this value is
+    /// dropped. If there are several clients, now or after a reread, the limit is shared among
+    /// them. A new job waits for a worker although it is due only after `grace`, the time for its
+    /// notification.
+    pub fn watch(store: Store, settings: &Settings, grace: Duration, metrics: Metrics) -> Self {
+        let limit = settings.api.max_backlog;
+        let shared = Arc::new(Shared::new(limit as u64, has_several_clients(settings)));
+        let of_reread = Arc::clone(&shared);
+        settings.updates.pass_to(move |settings| {
+            let is_shared = has_several_clients(settings);
+            of_reread.state().ledger.share(is_shared);
+        });
         let of_task = Arc::clone(&shared);
         let watch = tokio::spawn(async move {
-            let mut drain = Drain::new(limit);
+            let mut drains = Drains::new(limit);
             let mut outage = Outage::with_quiet_period(QUIET_PERIOD);
             // Beyond the limit, so that a retry is asked for when there will be room.
             let most = limit.saturating_mul(2);
@@ -119,9 +127,9 @@ impl Admission {
                 async move { Ok((written, load.await?)) }
             };
             let update = |(written, load): (Written, Load)| {
-                let rate = drain.counted(Instant::now(), &load);
-                metrics.counted_backlog(load.unfinished, rate.per_second());
-                of_task.counted(written, &load, rate);
+                let rates = drains.counted(Instant::now(), &load);
+                metrics.counted_backlog(load.unfinished, rates.all.per_second());
+                of_task.counted(written, &load, rates);
                 match of_task.change(&mut outage) {
                     Some(Change::Full) => warn!(
                         limit,
@@ -160,12 +168,16 @@ impl Admission {
     }
 }
 
+fn has_several_clients(settings: &Settings) -> bool {
+    settings.access.tokens.clients().len() > 1
+}
+
 impl Shared {
     fn new(limit: u64, is_shared: bool) -> Self {
         let last = Count {
             at: Instant::now(),
             waiting: Waiting::default(),
-            rate: DrainRate::default(),
+            rates: Rates::default(),
             is_paused: false,
         };
         Self {
@@ -188,11 +200,12 @@ impl Shared {
         is_long: bool,
     ) -> Result<Arc<Admitted>, BacklogFull> {
         let mut state = self.state();
-        match state.ledger.admit(&tenant) {
-            Ok(more) => Ok(Arc::new(Admitted {
-                wait: state.last.wait(&tenant, is_long, more),
+        match state.ledger.admit(&tenant, is_long) {
+            Ok(since) => Ok(Arc::new(Admitted {
+                wait: state.last.wait(&tenant, is_long, since),
                 shared: Arc::clone(self),
                 tenant,
+                is_long,
                 is_stored: AtomicBool::new(true),
             })),
             Err(no_room) => {
@@ -204,11 +217,11 @@ impl Shared {
         }
     }
 
-    fn counted(&self, written: Written, load: &Load, rate: DrainRate) {
+    fn counted(&self, written: Written, load: &Load, rates: Rates) {
         let last = Count {
             at: Instant::now(),
             waiting: Waiting::of(load),
-            rate,
+            rates,
             is_paused: load.is_paused,
         };
         let mut state = self.state();
@@ -229,17 +242,32 @@ impl Shared {
 }
 
 impl Count {
-    /// How long a new job of `tenant` should wait for a worker, of which `more` were admitted since
-    /// the count.
-    fn wait(&self, tenant: &Tenant, is_long: bool, more: u64) -> Duration {
-        let time_for = |jobs| self.rate.time_for(jobs, LONGEST_WAIT).unwrap_or_default();
-        let total = jobs(self.waiting.total(is_long));
-        if time_for(total) < BACKLOGGED {
-            // The workers keep up, and what was accepted since does not wait either.
-            return time_for(jobs(self.waiting.before(tenant, is_long, 0)));
+    /// How long a new job of `tenant` should wait for a worker, which has admitted some `since` the
+    /// count.
+    fn wait(&self, tenant: &Tenant, is_long: bool, since: Since) -> Duration {
+        let own = self.wait_in(Lane::of(is_long), tenant, since);
+        if is_long {
+            // Where short jobs take all slots, it waits for them as well.
+            own.max(self.wait_in(Lane::All, tenant, since))
+        } else {
+            own
         }
-        let ended = self.rate.within(self.at.elapsed());
-        time_for(jobs(self.waiting.before(tenant, is_long, more)) - ended)
+    }
+
+    fn wait_in(&self, lane: Lane, tenant: &Tenant, since: Since) -> Duration {
+        let rate = self.rates.of(lane);
+        let longest = if rate.is_measured() {
+            LONGEST_WAIT
+        } else {
+            LONGEST_UNMEASURED_WAIT
+        };
+        let time_for = |jobs| rate.time_for(jobs, longest).unwrap_or_default();
+        if time_for(jobs(self.waiting.total(lane))) < BACKLOGGED {
+            // The workers keep up, and what was accepted since does not wait either.
+            return time_for(jobs(self.waiting.before(tenant, lane, 0)));
+        }
+        let before = self.waiting.before(tenant, lane, since.of(lane));
+        time_for(jobs(before) - rate.within(self.at.elapsed()))
     }
 
     /// When a client should retry that finds room once so many jobs have ended.
@@ -250,7 +278,7 @@ impl Count {
         } else {
             least
         };
-        let drained = self.rate.time_for(jobs(over), most);
+        let drained = self.rates.all.time_for(jobs(over), most);
         drained.unwrap_or(RETRY_AFTER_STANDSTILL).max(least)
     }
 }
@@ -260,6 +288,7 @@ impl Count {
 pub struct Admitted {
     shared: Arc<Shared>,
     tenant: Tenant,
+    is_long: bool,
     wait: Duration,
     is_stored: AtomicBool,
 }
@@ -281,9 +310,9 @@ impl Drop for Admitted {
         let mut state = self.shared.state();
         if *self.is_stored.get_mut() {
             // A count that begins after it, sees its row.
-            state.ledger.written(&self.tenant);
+            state.ledger.written(&self.tenant, self.is_long);
         } else {
-            state.ledger.withdraw(&self.tenant);
+            state.ledger.withdraw(&self.tenant, self.is_long);
         }
     }
 }

@@ -70,8 +70,7 @@ impl App {
         metrics.watch_memory(&memory);
         let admission = Admission::watch(
             store.clone(),
-            settings.api.max_backlog,
-            settings.access.tokens.clients().len() > 1,
+            &settings,
             notification_grace(notifier.as_ref()),
             metrics.clone(),
         );

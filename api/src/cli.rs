@@ -3,9 +3,11 @@
 //!
 //! To add one: a file in `cli/` with its `subcommand()`, and its line in [`subcommands`].
 
+mod audit;
 mod backup;
 mod operator;
 mod output;
+mod pages;
 mod pause;
 mod requests;
 mod stats;
@@ -24,7 +26,11 @@ use thiserror::Error;
 pub fn subcommands() -> Vec<Subcommand> {
     let mut all = vec![requests::subcommand(), stats::subcommand()];
     all.extend(pause::subcommands());
-    all.extend([backup::subcommand(), vacuum::subcommand()]);
+    all.extend([
+        audit::subcommand(),
+        backup::subcommand(),
+        vacuum::subcommand(),
+    ]);
     all
 }
 

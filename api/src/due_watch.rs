@@ -27,7 +27,7 @@ impl DueWatch {
     /// Shows the age of the oldest due job of `store` in `metrics`.
     pub fn start(store: Store, metrics: Metrics) -> Self {
         let watch = tokio::spawn(async move {
-            let update = |age| metrics.oldest_due_age(age);
+            let update = |age: Option<_>| metrics.oldest_due_age(age.unwrap_or_default());
             let read = || store.oldest_due_age();
             poll("the age of the oldest due job", PACE, read, update).await;
         });

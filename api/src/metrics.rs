@@ -38,6 +38,15 @@ pub enum Accepted {
     Replayed,
 }
 
+/// Who cancels a job or a redelivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Canceller {
+    /// Its client, by `DELETE /requests/{id}`.
+    Client,
+    /// An operator, by `/admin/cancel`.
+    Operator,
+}
+
 /// The API's metrics. Clones share them.
 #[derive(Clone)]
 pub struct Metrics {
@@ -46,6 +55,7 @@ pub struct Metrics {
     refused: Family<RefusalLabels, Counter>,
     refused_callbacks: Family<RuleLabel, Counter>,
     accepted: Family<AcceptedLabel, Counter>,
+    cancelled: Family<CancellerLabel, Counter>,
     ack_seconds: Histogram,
     oldest_due_age: Gauge<f64, AtomicU64>,
     sync_threads: PermitMetrics,
@@ -73,6 +83,11 @@ struct AcceptedLabel {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CancellerLabel {
+    by: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RefusalLabels {
     endpoint: &'static str,
     reason: &'static str,
@@ -92,6 +107,15 @@ impl Accepted {
     }
 }
 
+impl Canceller {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Operator => "operator",
+        }
+    }
+}
+
 impl Metrics {
     /// Metrics at zero.
     #[expect(
@@ -105,6 +129,7 @@ impl Metrics {
             refused: Family::default(),
             refused_callbacks: Family::default(),
             accepted: Family::default(),
+            cancelled: Family::default(),
             ack_seconds: Histogram::new(ACK_SECONDS),
             oldest_due_age: Gauge::default(),
             sync_threads: PermitMetrics::new(
@@ -161,6 +186,13 @@ impl Metrics {
         self.accepted
             .get_or_create(&AcceptedLabel { kind: kind.name() })
             .inc();
+    }
+
+    /// Counts jobs and redeliveries that were cancelled.
+    pub fn cancelled(&self, by: Canceller, count: usize) {
+        self.cancelled
+            .get_or_create(&CancellerLabel { by: by.name() })
+            .inc_by(count as u64);
     }
 
     /// Counts a callback URL that this rule of the SSRF policy refused.
@@ -239,6 +271,9 @@ impl Metrics {
         for kind in [Accepted::New, Accepted::Replayed].map(Accepted::name) {
             drop(self.accepted.get_or_create(&AcceptedLabel { kind }));
         }
+        for by in [Canceller::Client, Canceller::Operator].map(Canceller::name) {
+            drop(self.cancelled.get_or_create(&CancellerLabel { by }));
+        }
         for rule in Rule::ALL.map(Rule::name) {
             drop(self.refused_callbacks.get_or_create(&RuleLabel { rule }));
         }
@@ -246,6 +281,11 @@ impl Metrics {
             "accepted_jobs",
             "Submissions to /async answered 202: new jobs, and repeats of earlier submissions",
             self.accepted.clone(),
+        );
+        own.register(
+            "cancelled_jobs",
+            "Jobs and redeliveries cancelled over HTTP, by who did it",
+            self.cancelled.clone(),
         );
         own.register(
             "ack_seconds",

@@ -29,7 +29,9 @@ use self::{
     problem::{RETRY_AFTER, whole_seconds},
 };
 use crate::limiter::Quota;
-pub use admin::{Bulked, PausesShown, audit, bulk, pause_changed, pause_message, pauses};
+pub use admin::{
+    AuditRecordShown, Bulked, PausesShown, audit, bulk, pause_changed, pause_message, pauses,
+};
 pub use problem::{FieldError, Problem, ProblemName};
 
 /// Marks the answer to a repeated submission.

@@ -51,7 +51,7 @@ pub(crate) async fn serve_opening(
     let starting = TowerToHyperService::new(starting);
     let service = auth.before(gate.service(starting, routes::is_probe));
     let stop = CancellationToken::new();
-    let server = server::serve_counted(
+    let server = server::serve(
         listener,
         closing_from(shutdown.begun.clone(), service),
         limits,
@@ -121,7 +121,9 @@ pub fn serve_metrics<S: Into<Shutdown>>(
     let routes = warp::service(routes::metrics_alone(metrics));
     let service = auth.before(TowerToHyperService::new(routes));
     let service = closing_from(begun, service);
-    async move { server::serve(listener, service, limits, closing.cancelled()).await }
+    // `storm_api_connections` is about the other listener.
+    let connections = ConnectionMetrics::default();
+    async move { server::serve(listener, service, limits, connections, closing.cancelled()).await }
 }
 
 /// The limits of the API's listeners.

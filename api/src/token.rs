@@ -40,9 +40,9 @@ fn command() -> Command {
     let new = Command::new("new")
         .about("Makes a random token")
         .long_about(
-            "Makes a random token and prints two lines: the token, which only the client may know, and its \
-             entry NAME:SHA256 for API_TOKENS, or for ADMIN_TOKENS if NAME is an operator. METRICS_TOKEN takes \
-             such an entry as well. The token is not stored: if it is lost, make a new one.",
+            "Makes a random token and prints two lines: the token, which only its owner may know, and its \
+             entry NAME:SHA256. The entry goes into API_TOKENS if NAME is a client, or into ADMIN_TOKENS if \
+             NAME is an operator. METRICS_TOKEN takes such an entry as well. The token is not stored: if it is lost, make a new one.",
         )
         .arg(name);
     Command::new("token")
@@ -58,7 +58,8 @@ fn print(name: &ClientName) -> Result<ExitCode, Box<dyn std::error::Error>> {
     // Not on standard output: that holds the two lines alone, for a script to read.
     writeln!(
         stderr,
-        "Token for client {name} (shown once, not stored), and its entry for API_TOKENS:"
+        "Token of {name} (shown once, not stored), and its entry for API_TOKENS if it is a client, or \
+         for ADMIN_TOKENS if it is an operator:"
     )?;
     let hash = token.hash().to_hex();
     writeln!(io::stdout(), "{}\n{name}:{hash}", token.as_str())?;

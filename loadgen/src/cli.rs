@@ -69,8 +69,7 @@ impl Cli {
     /// Parses a command line that begins with the program's name.
     ///
     /// # Errors
-    /// An option is invalid, or help was requested. The error's `exit` prints the message and ends
-    /// the process with status 2 or 0.
+    /// An option is invalid, or help was requested.
     pub fn read(
         args: impl IntoIterator<Item = impl Into<OsString> + Clone>,
     ) -> Result<Self, clap::Error> {

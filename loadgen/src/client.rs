@@ -1,5 +1,6 @@
 //! The HTTP client of the API: `POST /sync`, `POST /async`, `GET` and `DELETE /requests/{id}`, and
-//! `POST /requests/{id}/redeliver`, over keep-alive connections.
+//! `POST /requests/{id}/redeliver` and `/erase`, and `POST /admin/pause` and `/resume`, over
+//! keep-alive connections.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -17,6 +18,7 @@ use hyper_util::{
 };
 use jiff::Timestamp;
 use serde::Deserialize;
+use serde_json::{Value, json};
 use storm_shared::{
     models::{Mode, RequestId, Status},
     services::report::Report,
@@ -187,6 +189,66 @@ impl Api {
         Ok(cancelled.message)
     }
 
+    /// Erases a finished request. Returns when it was erased first, as the answer has it.
+    ///
+    /// # Errors
+    /// There was no successful answer before the deadline.
+    pub async fn erase(&self, id: RequestId, deadline: Instant) -> Result<String, RequestFailure> {
+        #[derive(Deserialize)]
+        struct Erased {
+            erased_at: String,
+        }
+        let mut request = Request::new(Full::default());
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = self.uri_of(id, "/erase")?;
+        let body = self.send(request, StatusCode::OK, deadline).await?;
+        let erased: Erased = serde_json::from_slice(&body)
+            .map_err(|error| RequestFailure::WrongAnswer(format!("not erased: {error}")))?;
+        Ok(erased.erased_at)
+    }
+
+    /// The same API, as another caller. Both share the connections.
+    #[must_use]
+    pub fn authorized_by(&self, authorization: HeaderValue) -> Self {
+        Self {
+            authorization: Some(authorization),
+            ..self.clone()
+        }
+    }
+
+    /// Pauses or resumes everything, or the callbacks to an origin. Returns whether it was not so
+    /// before. For operators only.
+    ///
+    /// # Errors
+    /// There was no successful answer before the deadline.
+    pub async fn pause(
+        &self,
+        origin: Option<&str>,
+        pauses: bool,
+        deadline: Instant,
+    ) -> Result<bool, RequestFailure> {
+        #[derive(Deserialize)]
+        struct Done {
+            changed: bool,
+        }
+        let body = match origin {
+            Some(origin) => json!({"origin": origin}),
+            None => json!({"everything": true}),
+        };
+        let action = if pauses { "pause" } else { "resume" };
+        let mut request = Request::new(Full::from(body.to_string()));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = format!("{}/admin/{action}", self.base)
+            .parse()
+            .map_err(|error| RequestFailure::Connection(format!("{error}")))?;
+        let json = HeaderValue::from_static("application/json");
+        request.headers_mut().insert(CONTENT_TYPE, json);
+        let body = self.send(request, StatusCode::OK, deadline).await?;
+        let done: Done = serde_json::from_slice(&body)
+            .map_err(|error| RequestFailure::WrongAnswer(format!("not paused: {error}")))?;
+        Ok(done.changed)
+    }
+
     fn uri_of(&self, id: RequestId, action: &str) -> Result<Uri, RequestFailure> {
         format!("{}/requests/{id}{action}", self.base)
             .parse()
@@ -283,13 +345,58 @@ pub struct JobView {
     /// The status.
     pub status: Status,
     /// The failure of a `FAILED` job.
-    pub failure: Option<serde_json::Value>,
+    pub failure: Option<Value>,
     result_payload: Option<Report>,
     created_at: Timestamp,
     completed_at: Option<Timestamp>,
+    #[serde(default)]
+    erased_at: Option<Timestamp>,
+    #[serde(default)]
+    input_payload: Value,
+    #[serde(default)]
+    callback_url: Option<String>,
+    #[serde(default)]
+    attempts: Vec<AttemptView>,
+    #[serde(default)]
+    events: Vec<EventView>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct AttemptView {
+    #[serde(default)]
+    error: Option<String>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct EventView {
+    #[serde(default)]
+    detail: Option<String>,
 }
 
 impl JobView {
+    /// Whether it was erased.
+    pub fn is_erased(&self) -> bool {
+        self.erased_at.is_some()
+    }
+
+    /// Which of its contents it shows: `payload`, `result`, `callback_url`, `attempts.error`,
+    /// `events.detail`.
+    pub fn contents(&self) -> Vec<&'static str> {
+        let is_named = |it: &AttemptView| it.error.is_some();
+        let shown = [
+            ("payload", self.input_payload != json!({"erased": true})),
+            ("result", self.result_payload.is_some()),
+            ("callback_url", self.callback_url.is_some()),
+            ("attempts.error", self.attempts.iter().any(is_named)),
+            (
+                "events.detail",
+                self.events.iter().any(|it| it.detail.is_some()),
+            ),
+        ];
+        let shown = shown.into_iter().filter(|(_, is_shown)| *is_shown);
+        shown.map(|(what, _)| what).collect()
+    }
+
     fn end(self) -> Result<Option<JobEnd>, &'static str> {
         match (self.status, self.result_payload, self.completed_at) {
             (Status::Completed, Some(report), Some(completed_at)) => {
@@ -352,5 +459,35 @@ mod tests {
         assert_eq!(end(with_status("FAILED")), Ok(Some(JobEnd::Failed)));
         assert_eq!(end(with_status("PROCESSING")), Ok(None));
         assert!(end(with_status("COMPLETED")).is_err());
+    }
+
+    #[test]
+    fn an_erased_job_shows_what_is_left_of_its_contents() {
+        let at = "2026-01-01T00:00:00.000Z";
+        let job = |payload, result, url: Option<&str>, error: Option<&str>| {
+            serde_json::from_value::<JobView>(json!({"status": "COMPLETED", "failure": null,
+                "input_payload": payload, "result_payload": result, "callback_url": url,
+                "created_at": at, "completed_at": at, "erased_at": at,
+                "attempts": [{"class": "success", "error": error}],
+                "events": [{"event": "claim_lost", "detail": error}]}))
+            .unwrap()
+        };
+        let erased = job(json!({"erased": true}), Value::Null, None, None);
+        assert!(erased.is_erased() && erased.contents().is_empty());
+        let report = json!({"report_id": "3eebd0ea-44d7-531b-b660-ca91c206c5e6", "checksum": "a6"});
+        let whole = job(
+            json!({"records": 1}),
+            report,
+            Some("http://a/"),
+            Some("why"),
+        );
+        let contents = [
+            "payload",
+            "result",
+            "callback_url",
+            "attempts.error",
+            "events.detail",
+        ];
+        assert_eq!(whole.contents(), contents);
     }
 }

@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, Result};
 use http_body_util::Full;
 use hyper::{Request, Response, body::Incoming, service::Service};
-use storm_shared::server::{Limits, serve};
+use storm_shared::server::{ConnectionMetrics, Limits, serve};
 use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -155,6 +155,7 @@ impl Listener {
                 socket,
                 service.clone(),
                 limits,
+                ConnectionMetrics::default(),
                 stop.clone().cancelled_owned(),
             ));
         }

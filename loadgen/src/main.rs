@@ -5,10 +5,14 @@
 use std::process::ExitCode;
 
 use storm_loadgen::{Cli, output};
+use storm_shared::program::print_clap;
 use tokio::runtime::Runtime;
 
 fn main() -> ExitCode {
-    let cli = Cli::read(std::env::args_os()).unwrap_or_else(|error| error.exit());
+    let cli = match Cli::read(std::env::args_os()) {
+        Ok(cli) => cli,
+        Err(error) => return print_clap(&error),
+    };
     let run = || {
         let runtime = Runtime::new()?;
         let status = runtime.block_on(storm_loadgen::run(cli));

@@ -16,6 +16,7 @@ DASHBOARD=docs/examples/grafana/dashboard.json
 
 build_as_tests api worker
 promtool=$(scripts/find-tool.sh promtool) || promtool=''
+sqlite3=$(scripts/find-tool.sh sqlite3) || sqlite3=''
 
 status=0
 failed() {
@@ -116,6 +117,27 @@ none "$RULES has no alert" < <(
     sed -n 's/^### \(Storm.*\)/\1/p' "$MANUAL" | sort | comm -13 "$STACK_DIR/alerts" -
 )
 ((status)) || echo "ok: $(wc -l <"$STACK_DIR/alerts") alerts have a runbook entry"
+
+# A panel with the id of another, or with a data source of its own, shows nothing after an import.
+if [[ -z $sqlite3 ]]; then
+    echo "skipped: the form of $DASHBOARD, because sqlite3 is not installed"
+elif faults=$("$sqlite3" :memory: "
+    WITH dashboard AS (SELECT CAST(readfile('$DASHBOARD') AS TEXT) AS board)
+    SELECT 'no schemaVersion or title' FROM dashboard
+        WHERE json_extract(board, '$.schemaVersion') IS NULL OR json_extract(board, '$.title') IS NULL
+    UNION ALL SELECT 'two panels have the id ' || atom FROM dashboard, json_tree(board)
+        WHERE key = 'id' AND path GLOB '$.panels*' GROUP BY atom HAVING count(*) > 1
+    UNION ALL SELECT 'the data source ' || atom FROM dashboard, json_tree(board)
+        WHERE key = 'uid' AND path GLOB '*.datasource' AND atom <> '\${datasource}'
+    UNION ALL SELECT 'no variable datasource' FROM dashboard WHERE NOT EXISTS (
+        SELECT 1 FROM json_each(board, '$.templating.list')
+        WHERE json_extract(value, '$.name') = 'datasource'
+            AND json_extract(value, '$.type') = 'datasource')" 2>&1); then
+    [[ -z $faults ]] || none "$DASHBOARD" <<<"$faults"
+    [[ -n $faults ]] || echo "ok: $DASHBOARD is a dashboard with a variable for the data source"
+else
+    failed "$DASHBOARD: $faults"
+fi
 
 if [[ -z $promtool ]]; then
     skipped 'the examples for Prometheus and Grafana'

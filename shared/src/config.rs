@@ -214,9 +214,7 @@ impl Settings {
         let http_timeout = layers.duration("http_timeout")?;
         // An accept whose outcome is unknown is repeated for as long, and must find its job.
         if store.retention.is_some_and(|keep| keep < http_timeout) {
-            let least = humantime::format_duration(http_timeout);
-            let refuse = |_: &str| Err(format!("expected at least HTTP_TIMEOUT, which is {least}"));
-            return layers.try_parse("retention", refuse);
+            return Err(layers.exceeds("http_timeout", "retention")?);
         }
         let callback = CallbackSettings::read(layers)?;
         let concurrency = worker_concurrency(layers)?;
@@ -272,10 +270,8 @@ impl StoreSettings {
         let retention = layers.retention("retention")?;
         let idempotency_window = layers.duration("idempotency_window")?;
         // A key goes with its request.
-        if let Some(keep) = retention.filter(|keep| idempotency_window > *keep) {
-            let most = humantime::format_duration(keep);
-            let refuse = |_: &str| Err(format!("expected at most RETENTION, which is {most}"));
-            return layers.try_parse("idempotency_window", refuse);
+        if retention.is_some_and(|keep| keep < idempotency_window) {
+            return Err(layers.exceeds("idempotency_window", "retention")?);
         }
         Ok(Self {
             path: layers.try_parse("db_url", db_url::parse)?,

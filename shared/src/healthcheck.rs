@@ -18,7 +18,10 @@ use tokio::{
 
 use crate::{
     server,
-    services::health::{NONE, OK, PAUSED, PAUSED_ORIGINS},
+    services::{
+        health::{NONE, OK, PAUSED, PAUSED_ORIGINS},
+        problem::TYPE_PREFIX,
+    },
 };
 
 /// The subcommand's name.
@@ -127,7 +130,7 @@ fn evaluate(health: &Map<String, Value>) -> Result<(), Unhealthy> {
 /// not open yet.
 fn problem(health: &Map<String, Value>) -> Option<Unhealthy> {
     let kind = health.get("type")?.as_str()?;
-    let kind = kind.strip_prefix("urn:storm:problem:")?.escape_debug();
+    let kind = kind.strip_prefix(TYPE_PREFIX)?.escape_debug();
     let detail = health.get("detail")?; // printed as JSON, and so in one line
     Some(Unhealthy::NotReady(format!("{kind}: {detail}")))
 }

@@ -4,6 +4,7 @@ mod completions;
 mod descriptors;
 mod hangup;
 mod help;
+mod output;
 mod threads;
 
 use std::{
@@ -30,7 +31,7 @@ use crate::{
     telemetry,
 };
 
-pub use descriptors::DescriptorBudget;
+pub use self::{descriptors::DescriptorBudget, output::print_clap};
 
 /// The exit status for settings or arguments that are not accepted.
 const USAGE_ERROR: u8 = 2;
@@ -120,8 +121,9 @@ pub async fn run(
         .subcommand(completions::command())
         .subcommands(subcommands.iter().map(|known| known.command.clone()))
         .disable_help_subcommand(true);
-    let Some(arguments) = help::parse_or_print(command.clone()) else {
-        return ExitCode::SUCCESS;
+    let arguments = match help::parse_or_print(command.clone()) {
+        Ok(arguments) => arguments,
+        Err(status) => return status,
     };
     let subcommand = arguments.subcommand();
     if let Some((completions::NAME, arguments)) = subcommand {

@@ -96,28 +96,10 @@ pub async fn bind(setting: &str, addr: SocketAddr) -> io::Result<TcpListener> {
     })
 }
 
-/// Serves HTTP/1.1 on `listener` until `shutdown` completes. Then it accepts the connections that
-/// wait in the accept queue, closes the listener, and lets open requests finish within the drain
-/// timeout.
+/// Serves HTTP/1.1 on `listener` until `shutdown` completes, and counts the connections in
+/// `metrics`. Then it accepts the connections that wait in the accept queue, closes the listener,
+/// and lets open requests finish within the drain timeout.
 pub async fn serve<S, B>(
-    listener: TcpListener,
-    service: S,
-    limits: Limits,
-    shutdown: impl Future<Output = ()>,
-) where
-    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>
-        + Clone
-        + Send
-        + 'static,
-    S::Future: Send + 'static,
-    B: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
-{
-    let metrics = ConnectionMetrics::default();
-    serve_counted(listener, service, limits, metrics, shutdown).await;
-}
-
-/// As [`serve`], and counts the connections in `metrics`.
-pub async fn serve_counted<S, B>(
     listener: TcpListener,
     service: S,
     limits: Limits,

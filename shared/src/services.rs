@@ -4,6 +4,7 @@ pub mod access;
 pub mod health;
 pub mod host_check;
 pub mod marker;
+pub mod problem;
 pub mod queue;
 pub mod readiness;
 pub mod report;

@@ -1,6 +1,6 @@
 //! The worker's own listener: `/healthz`, `/livez`, `/readyz` and `/metrics`.
 
-use std::{sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use hyper::{
     Request,
@@ -16,6 +16,7 @@ use storm_shared::{
         access::TokenHash,
         health::{Alive, CheckResult, Health},
         host_check::{HostNames, authority_of},
+        problem,
         queue::Queue,
         readiness::Readiness,
         scrape,
@@ -155,27 +156,22 @@ impl Monitor {
                 }
             }
         });
-        server::serve_counted(listener, service, limits, connections, shutdown).await;
+        server::serve(listener, service, limits, connections, shutdown).await;
     }
 
-    fn routes(self) -> impl Filter<Extract = (impl Reply,), Error = Rejection> + Clone {
+    fn routes(self) -> impl Filter<Extract = (impl Reply,), Error = Infallible> + Clone {
         let monitor = || {
             let monitor = self.clone();
             warp::any().map(move || monitor.clone())
         };
-        let live = warp::path!("livez")
-            .and(get_or_head())
-            .map(|| answer(true, &Alive::new()));
-        let ready = warp::path!("readyz")
-            .and(get_or_head())
+        let live = get_or_head().map(|| answer(true, &Alive::new()));
+        let ready = get_or_head()
             .and(monitor())
             .then(async |monitor: Self| monitor.ready().await);
-        let health = warp::path!("healthz")
-            .and(get_or_head())
+        let health = get_or_head()
             .and(monitor())
             .then(async |monitor: Self| monitor.health().await);
-        let scrape = warp::path!("metrics")
-            .and(get_or_head())
+        let scrape = get_or_head()
             .and(warp::header::headers_cloned())
             .and(monitor())
             .map(|headers: HeaderMap, monitor: Self| {
@@ -184,7 +180,16 @@ impl Monitor {
                     monitor.metrics.render()
                 })
             });
-        live.or(ready).or(health).or(scrape)
+        let other_method = || warp::any().map(|| problem::method_not_allowed("GET, HEAD"));
+        let other_path = warp::any().map(|| {
+            problem::no_such_path("GET /healthz, GET /livez, GET /readyz and GET /metrics")
+        });
+        warp::path!("livez")
+            .and(live.or(other_method()))
+            .or(warp::path!("readyz").and(ready.or(other_method())))
+            .or(warp::path!("healthz").and(health.or(other_method())))
+            .or(warp::path!("metrics").and(scrape.or(other_method())))
+            .or(other_path)
     }
 
     async fn health(&self) -> Response {

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use storm_shared::services::store::{Load, OwnerId};
+use storm_shared::services::store::OwnerId;
 use tokio::time::Instant;
 
 /// The rate is the mean over the newest part of the time in which the workers had work: at least
@@ -18,27 +18,41 @@ const ENOUGH: u64 = 100;
 /// And at most this long.
 const LONGEST_WINDOW: Duration = Duration::from_mins(10);
 
-/// Jobs that the workers end each second: 0 while it is unknown.
+/// Jobs that the workers end each second.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct DrainRate(f64);
+pub(super) struct DrainRate {
+    /// 0 while it is unknown.
+    per_second: f64,
+    /// Whether the workers had enough work. If not, the rate is the least that they can do.
+    is_measured: bool,
+}
 
 impl DrainRate {
     /// Jobs a second.
     pub(super) fn per_second(self) -> f64 {
-        self.0
+        self.per_second
+    }
+
+    pub(super) fn is_known(self) -> bool {
+        self.per_second > 0.0
+    }
+
+    /// Whether it is how fast they are, and not only the least.
+    pub(super) fn is_measured(self) -> bool {
+        self.is_measured
     }
 
     /// The jobs that end within `time`.
     pub(super) fn within(self, time: Duration) -> f64 {
-        self.0 * time.as_secs_f64()
+        self.per_second * time.as_secs_f64()
     }
 
     /// The time in which so many jobs end, up to `most`; `None` while it is unknown.
     pub(super) fn time_for(self, jobs: f64, most: Duration) -> Option<Duration> {
-        if self.0 <= 0.0 {
+        if !self.is_known() {
             return None;
         }
-        let seconds = (jobs.max(0.0) / self.0).min(most.as_secs_f64());
+        let seconds = (jobs.max(0.0) / self.per_second).min(most.as_secs_f64());
         Some(Duration::from_secs_f64(seconds))
     }
 }
@@ -56,12 +70,24 @@ pub(super) fn jobs(count: u64) -> f64 {
 /// again. While all work is paused, or no worker is there, the rate stays what it was.
 #[derive(Debug)]
 pub(super) struct Drain {
-    limit: usize,
-    last: Option<(Instant, Load)>,
+    last: Option<(Instant, Sample)>,
     /// The newest parts of the measured time.
     measured: VecDeque<Part>,
     /// The last rate at which jobs ended.
     known: DrainRate,
+}
+
+/// What was counted at a moment.
+#[derive(Clone, Debug)]
+pub(super) struct Sample {
+    /// The jobs that wait for workers.
+    pub(super) waiting: u64,
+    /// Whether the backlog is full, so that workers should have work even if no job waits.
+    pub(super) is_full: bool,
+    /// Whether an operator has paused all work.
+    pub(super) is_paused: bool,
+    /// The jobs that each worker has ended since it registered.
+    pub(super) ended: HashMap<OwnerId, u64>,
 }
 
 /// The time between two counts.
@@ -74,39 +100,32 @@ struct Part {
 }
 
 impl Drain {
-    /// Nothing is known yet. A backlog of `limit` unfinished jobs is full.
-    pub(super) fn new(limit: usize) -> Self {
+    /// Nothing is known yet.
+    pub(super) fn new() -> Self {
         Self {
-            limit,
             last: None,
             measured: VecDeque::new(),
             known: DrainRate::default(),
         }
     }
 
-    /// Takes the load that was counted at `at`. Returns the rate from then on.
-    pub(super) fn counted(&mut self, at: Instant, load: &Load) -> DrainRate {
-        // All but the tenants, which do not matter here.
-        let load = Load {
-            tenants: HashMap::new(),
-            ended: load.ended.clone(),
-            ..*load
-        };
+    /// Takes what was counted at `at`. Returns the rate from then on.
+    pub(super) fn counted(&mut self, at: Instant, sample: Sample) -> DrainRate {
         if let Some((last_at, last)) = self.last.take() {
-            self.measure(at.duration_since(last_at), &last, &load);
+            self.measure(at.duration_since(last_at), &last, &sample);
         }
-        self.last = Some((at, load));
+        self.last = Some((at, sample));
         self.known
     }
 
-    fn measure(&mut self, took: Duration, from: &Load, to: &Load) {
+    fn measure(&mut self, took: Duration, from: &Sample, to: &Sample) {
         let is_standing = from.is_paused || to.is_paused || to.ended.is_empty();
         if took.is_zero() || is_standing {
             return;
         }
         let ended = ended_between(&from.ended, &to.ended);
-        let waited = from.waiting > 0 && to.waiting > 0 && from.waiting as u64 >= ended;
-        let had_work = waited || from.unfinished >= self.limit;
+        let waited = from.waiting > 0 && to.waiting > 0 && from.waiting >= ended;
+        let had_work = waited || from.is_full;
         if had_work {
             self.measured.retain(|part| part.had_work);
         }
@@ -143,7 +162,10 @@ impl Drain {
     /// `None` if no job ended.
     fn rate(&self) -> Option<DrainRate> {
         let ended = self.measured_jobs();
-        let rate = || DrainRate(jobs(ended) / self.measured_time().as_secs_f64());
+        let rate = || DrainRate {
+            per_second: jobs(ended) / self.measured_time().as_secs_f64(),
+            is_measured: self.known.is_measured || self.measured.iter().any(|part| part.had_work),
+        };
         (ended > 0).then(rate)
     }
 }
@@ -162,10 +184,10 @@ fn ended_between(from: &HashMap<OwnerId, u64>, to: &HashMap<OwnerId, u64>) -> u6
 mod tests {
     use std::time::Duration;
 
-    use storm_shared::services::store::{Load, OwnerId};
+    use storm_shared::services::store::OwnerId;
     use tokio::time::Instant;
 
-    use super::{Drain, DrainRate};
+    use super::{Drain, DrainRate, Sample};
 
     const LIMIT: usize = 1000;
     const HOUR: Duration = Duration::from_hours(1);
@@ -183,7 +205,7 @@ mod tests {
     impl Counts {
         fn new() -> Self {
             Self {
-                drain: Drain::new(LIMIT),
+                drain: Drain::new(),
                 begun: Instant::now(),
                 workers: [(); 3].map(|()| OwnerId::generate()),
                 rate: DrainRate::default(),
@@ -198,15 +220,14 @@ mod tests {
         fn of(&mut self, at: u64, unfinished: usize, waiting: usize, ended: &[Option<u64>]) -> f64 {
             let workers = self.workers.iter().zip(ended);
             let ended = workers.filter_map(|(owner, ended)| Some((*owner, (*ended)?)));
-            let load = Load {
-                unfinished,
-                waiting,
-                ended: ended.collect(),
+            let sample = Sample {
+                waiting: waiting as u64,
+                is_full: unfinished >= LIMIT,
                 is_paused: self.is_paused,
-                ..Load::default()
+                ended: ended.collect(),
             };
             let at = self.begun + Duration::from_secs(at);
-            self.rate = self.drain.counted(at, &load);
+            self.rate = self.drain.counted(at, sample);
             self.rate.per_second()
         }
     }
@@ -331,7 +352,10 @@ mod tests {
 
     #[test]
     fn the_time_for_some_jobs_follows_the_rate_and_is_bounded() {
-        let rate = DrainRate(20.0);
+        let rate = DrainRate {
+            per_second: 20.0,
+            is_measured: true,
+        };
         assert_eq!(rate.time_for(100.0, HOUR), Some(Duration::from_secs(5)));
         assert_eq!(rate.time_for(1e30, HOUR), Some(HOUR));
         assert_eq!(rate.time_for(-1.0, HOUR), Some(Duration::ZERO));

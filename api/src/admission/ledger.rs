@@ -5,6 +5,8 @@ use std::collections::HashMap;
 
 use storm_shared::{models::ClientName, services::store::Load};
 
+use super::lanes::Lane;
+
 /// The tenant of a job. `None` without authentication.
 pub(super) type Tenant = Option<ClientName>;
 
@@ -31,13 +33,50 @@ pub(super) struct Ledger {
 /// What this process has admitted of one tenant.
 #[derive(Clone, Copy, Debug, Default)]
 struct Own {
+    short: Jobs,
+    long: Jobs,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Jobs {
     admitted: u64,
     /// Those of them whose write is over.
     written: u64,
 }
 
 /// What was written when a count began: the count has it, and may have missed all that came later.
-pub(super) struct Written(Vec<(Tenant, u64)>);
+pub(super) struct Written(Vec<(Tenant, Own)>);
+
+/// A tenant's jobs that were admitted since the count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Since {
+    short: u64,
+    long: u64,
+}
+
+impl Since {
+    /// Those of a lane.
+    pub(super) fn of(self, lane: Lane) -> u64 {
+        lane.part(self.short, self.long)
+    }
+}
+
+impl Own {
+    fn lane(&mut self, is_long: bool) -> &mut Jobs {
+        if is_long {
+            &mut self.long
+        } else {
+            &mut self.short
+        }
+    }
+
+    fn since(&self) -> Since {
+        Since {
+            short: self.short.admitted,
+            long: self.long.admitted,
+        }
+    }
+}
 
 /// There is no room for a job until so many of those before it have ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,25 +98,29 @@ impl Ledger {
         }
     }
 
-    /// Admits a job of `tenant`. Returns how many of its jobs were admitted since the count,
-    /// before this one.
+    /// From now on, the limit is of several clients if it `is_shared`.
+    pub(super) fn share(&mut self, is_shared: bool) {
+        self.is_shared = is_shared;
+    }
+
+    /// Admits a job of `tenant`. Returns its jobs that were admitted since the count, before this
+    /// one.
     ///
     /// # Errors
     /// The backlog is full, or nearly, and the tenant has its share.
-    pub(super) fn admit(&mut self, tenant: &Tenant) -> Result<u64, NoRoom> {
+    pub(super) fn admit(&mut self, tenant: &Tenant, is_long: bool) -> Result<Since, NoRoom> {
         self.check(tenant)?;
         self.admitted += 1;
         if let Some(own) = self.own.get_mut(tenant) {
-            own.admitted += 1;
-            return Ok(own.admitted - 1);
+            let since = own.since();
+            own.lane(is_long).admitted += 1;
+            return Ok(since);
         }
         self.newcomers += u64::from(!self.by_tenant.contains_key(tenant));
-        let first = Own {
-            admitted: 1,
-            written: 0,
-        };
+        let mut first = Own::default();
+        first.lane(is_long).admitted = 1;
         self.own.insert(tenant.clone(), first);
-        Ok(0)
+        Ok(Since::default())
     }
 
     fn check(&self, tenant: &Tenant) -> Result<(), NoRoom> {
@@ -113,31 +156,32 @@ impl Ledger {
 
     fn held(&self, tenant: &Tenant) -> u64 {
         let counted = self.by_tenant.get(tenant).copied().unwrap_or(0);
-        counted + self.own.get(tenant).map_or(0, |own| own.admitted)
+        counted
+            + self
+                .own
+                .get(tenant)
+                .map_or(0, |own| own.since().of(Lane::All))
     }
 
     /// The write of a job that was admitted is over.
-    pub(super) fn written(&mut self, tenant: &Tenant) {
+    pub(super) fn written(&mut self, tenant: &Tenant, is_long: bool) {
         if let Some(own) = self.own.get_mut(tenant) {
-            own.written += 1;
+            own.lane(is_long).written += 1;
         }
     }
 
     /// A job that was admitted was not stored.
-    pub(super) fn withdraw(&mut self, tenant: &Tenant) {
+    pub(super) fn withdraw(&mut self, tenant: &Tenant, is_long: bool) {
         if let Some(own) = self.own.get_mut(tenant) {
-            own.admitted -= 1;
+            own.lane(is_long).admitted -= 1;
             self.admitted -= 1;
         }
     }
 
     /// A count begins: to hand in with its result.
     pub(super) fn begin(&self) -> Written {
-        let written = self
-            .own
-            .iter()
-            .map(|(tenant, own)| (tenant.clone(), own.written));
-        Written(written.collect())
+        let own = self.own.iter();
+        Written(own.map(|(tenant, own)| (tenant.clone(), *own)).collect())
     }
 
     /// Takes the result of a count.
@@ -146,14 +190,17 @@ impl Ledger {
         let tenants = load.tenants.iter();
         let tenants = tenants.map(|(tenant, load)| (tenant.clone(), load.unfinished as u64));
         self.by_tenant = tenants.collect();
-        for (tenant, written) in written.0 {
+        for (tenant, mut written) in written.0 {
             if let Some(own) = self.own.get_mut(&tenant) {
-                own.admitted -= written;
-                own.written -= written;
-                self.admitted -= written;
+                for is_long in [false, true] {
+                    let (jobs, counted) = (own.lane(is_long), written.lane(is_long).written);
+                    jobs.admitted -= counted;
+                    jobs.written -= counted;
+                    self.admitted -= counted;
+                }
             }
         }
-        self.own.retain(|_, own| own.admitted > 0);
+        self.own.retain(|_, own| own.since().of(Lane::All) > 0);
         let newcomers = self
             .own
             .keys()
@@ -200,8 +247,8 @@ mod tests {
     fn admitted(ledger: &mut Ledger, tenant: &str) -> u64 {
         let tenant = Some(name(tenant));
         let mut admitted = 0;
-        while ledger.admit(&tenant).is_ok() {
-            ledger.written(&tenant);
+        while ledger.admit(&tenant, false).is_ok() {
+            ledger.written(&tenant, false);
             admitted += 1;
         }
         admitted
@@ -236,14 +283,17 @@ mod tests {
     #[test]
     fn without_other_clients_a_tenant_has_the_whole_limit() {
         let mut ledger = Ledger::new(800, false);
-        let admitted = (0..900).filter(|_| ledger.admit(&None).is_ok());
+        let admitted = (0..900).filter(|_| ledger.admit(&None, false).is_ok());
         assert_eq!(admitted.count(), 800);
     }
 
     #[test]
     fn a_refused_tenant_is_told_how_many_jobs_have_to_end() {
-        let over =
-            |counted: &[(&str, usize)]| ledger(800, counted).admit(&Some(name("a"))).unwrap_err();
+        let over = |counted: &[(&str, usize)]| {
+            ledger(800, counted)
+                .admit(&Some(name("a")), false)
+                .unwrap_err()
+        };
         assert_eq!(over(&[("a", 900)]), NoRoom { over: 101 });
         assert_eq!(over(&[("a", 410), ("b", 300)]), NoRoom { over: 11 });
         assert_eq!(over(&[("a", 402), ("b", 390)]), NoRoom { over: 5 });
@@ -253,13 +303,13 @@ mod tests {
     fn what_is_in_flight_when_a_count_begins_is_added_to_it() {
         let mut ledger = Ledger::new(10, false);
         for _ in 0..3 {
-            ledger.admit(&None).unwrap();
+            ledger.admit(&None, false).unwrap();
         }
-        ledger.written(&None);
+        ledger.written(&None, false);
         count(&mut ledger, &[]);
         assert_eq!(ledger.admitted, 2);
-        ledger.withdraw(&None);
-        ledger.written(&None);
+        ledger.withdraw(&None, false);
+        ledger.written(&None, false);
         assert_eq!(ledger.admitted, 1, "the count did not see it");
         count(&mut ledger, &[]);
         assert_eq!((ledger.admitted, ledger.own.len()), (0, 0));

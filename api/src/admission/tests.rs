@@ -2,13 +2,14 @@ use std::{sync::Arc, thread, time::Duration};
 
 use storm_shared::{
     outage::Outage,
-    services::store::{Load, OwnerId, TenantLoad},
+    services::store::{Ended, Load, OwnerId, TenantLoad},
 };
 use tokio::time::{Instant, advance};
 
 use super::{
-    Admitted, BacklogFull, Change, LONGEST_WAIT, QUIET_PERIOD, RETRY_AFTER_STANDSTILL, Shared,
-    drain::{Drain, DrainRate},
+    Admitted, BacklogFull, Change, LONGEST_UNMEASURED_WAIT, LONGEST_WAIT, QUIET_PERIOD,
+    RETRY_AFTER_STANDSTILL, Shared,
+    lanes::{Drains, Rates},
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -17,18 +18,45 @@ fn shared(limit: u64) -> Arc<Shared> {
     Arc::new(Shared::new(limit, false))
 }
 
-/// A rate of so many jobs a second.
-fn rate(ended: u64) -> DrainRate {
+/// A rate of so many jobs a second, all of which are short.
+fn rate(ended: u64) -> Rates {
+    rates(ended, 0)
+}
+
+/// So many short and long jobs a second, while more of both wait.
+fn rates(short: u64, long: u64) -> Rates {
+    measured(&load_of(1_000_000, 1_000_000), short, long)
+}
+
+/// The rates after a second in which so many jobs have ended, and this was the load throughout.
+fn measured(load: &Load, short: u64, long: u64) -> Rates {
     let owner = OwnerId::generate();
     let load = |ended| Load {
-        unfinished: 9,
-        waiting: 9,
         ended: [(owner, ended)].into(),
-        ..Load::default()
+        ..load.clone()
     };
-    let (mut drain, begun) = (Drain::new(9), Instant::now());
-    drain.counted(begun, &load(0));
-    drain.counted(begun + SECOND, &load(ended))
+    let (mut drains, begun) = (Drains::new(1_000_000_000), Instant::now());
+    drains.counted(begun, &load(Ended::default()));
+    let ended = Ended {
+        jobs: short + long,
+        long_jobs: long,
+    };
+    drains.counted(begun + SECOND, &load(ended))
+}
+
+/// So many short and long jobs that wait, of the tenant without a name.
+fn load_of(waiting_short: usize, waiting_long: usize) -> Load {
+    let tenant = TenantLoad {
+        unfinished: waiting_short + waiting_long,
+        waiting_short,
+        waiting_long,
+    };
+    Load {
+        unfinished: tenant.unfinished,
+        waiting: tenant.unfinished,
+        tenants: [(None, tenant)].into(),
+        ..Load::default()
+    }
 }
 
 /// So many jobs, of the tenant without a name. Those that wait are short.
@@ -47,9 +75,9 @@ fn load(unfinished: usize, waiting: usize) -> Load {
 }
 
 /// A count that begins and ends now.
-fn count(shared: &Shared, load: &Load, rate: DrainRate) {
+fn count(shared: &Shared, load: &Load, rates: Rates) {
     let written = shared.state().ledger.begin();
-    shared.counted(written, load, rate);
+    shared.counted(written, load, rates);
 }
 
 fn admit(shared: &Arc<Shared>) -> Result<Arc<Admitted>, BacklogFull> {
@@ -210,4 +238,38 @@ async fn a_full_backlog_is_logged_once_and_so_is_its_end() {
         changes,
         [(3, full), (20, recovered), (40, full), (50, recovered)]
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_long_job_waits_for_the_long_ones_at_their_own_rate_and_for_all_at_that_of_all() {
+    let shared = shared(1_000_000);
+    let waits = || {
+        let waits = |is_long| shared.admit(None, is_long).unwrap().wait();
+        [false, true].map(waits)
+    };
+    // Short ones pass, so that the workers end many jobs and few long ones.
+    count(&shared, &load_of(0, 300), rates(100, 5));
+    assert_eq!(waits(), [Duration::ZERO, 60 * SECOND]);
+    for _ in 0..99 {
+        drop(shared.admit(None, false).unwrap());
+    }
+    assert_eq!(waits()[1], 60 * SECOND + SECOND / 5, "one long one more");
+    // Short ones hold all slots.
+    count(&shared, &load_of(1000, 2), rates(100, 1));
+    assert_eq!(waits()[0], 10 * SECOND);
+    assert!(waits()[1] > 9 * SECOND, "{:?}", waits());
+    // The workers of the release before don't say how many of the jobs were long.
+    count(&shared, &load_of(0, 300), rates(100, 0));
+    assert_eq!(waits()[1].as_secs(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rate_of_workers_that_had_little_work_lets_no_job_of_a_storm_wait_for_long() {
+    let shared = shared(1_000_000);
+    let trickle = measured(&load(0, 0), 1, 0);
+    assert_eq!(trickle.all.per_second().to_bits(), 1.0_f64.to_bits());
+    count(&shared, &load(900, 900), trickle);
+    assert_eq!(wait(&shared), LONGEST_UNMEASURED_WAIT);
+    count(&shared, &load(900, 900), rate(1));
+    assert_eq!(wait(&shared), 900 * SECOND);
 }

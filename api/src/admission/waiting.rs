@@ -2,20 +2,22 @@
 //!
 //! The model: tenants take turns. So a job waits for those of its own tenant that wait already, and
 //! for as many of each other tenant, or as many as that has. A short job waits for short ones
-//! alone, because long ones leave slots to them; a long job waits for both.
+//! alone, because long ones leave slots to them. A long job waits for both to begin, and for long
+//! ones to leave it one of their slots.
 
 use std::collections::HashMap;
 
 use storm_shared::services::store::{Load, TenantLoad};
 
-use super::ledger::Tenant;
+use super::{lanes::Lane, ledger::Tenant};
 
 /// The jobs that wait, as of the last count.
 #[derive(Debug, Default)]
 pub(super) struct Waiting {
     by_tenant: HashMap<Tenant, TenantLoad>,
-    short: Turns,
     all: Turns,
+    short: Turns,
+    long: Turns,
 }
 
 /// The waiting jobs of the tenants that take turns.
@@ -29,39 +31,35 @@ struct Turns {
 
 impl Waiting {
     pub(super) fn of(load: &Load) -> Self {
-        let tenants = load.tenants.values();
+        let turns = |lane: Lane| Turns::of(load.tenants.values().map(|it| lane.waiting(it)));
         Self {
-            short: Turns::of(tenants.clone().map(|it| it.waiting_short as u64)),
-            all: Turns::of(tenants.map(all)),
+            all: turns(Lane::All),
+            short: turns(Lane::Short),
+            long: turns(Lane::Long),
             by_tenant: load.tenants.clone(),
         }
     }
 
-    /// All jobs that wait where a new one does.
-    pub(super) fn total(&self, is_long: bool) -> u64 {
-        self.turns(is_long).up_to(u64::MAX)
+    /// All jobs of a lane that wait.
+    pub(super) fn total(&self, lane: Lane) -> u64 {
+        self.turns(lane).up_to(u64::MAX)
     }
 
-    /// The jobs that should begin before a new one of `tenant`, of which `more` wait than were
-    /// counted.
-    pub(super) fn before(&self, tenant: &Tenant, is_long: bool, more: u64) -> u64 {
-        let own = self.by_tenant.get(tenant).map_or(0, |load| {
-            if is_long {
-                all(load)
-            } else {
-                load.waiting_short as u64
-            }
-        });
-        self.turns(is_long).up_to(own + more) + more
+    /// The jobs of a lane that should begin before a new one of `tenant`, of which `more` wait than
+    /// were counted.
+    pub(super) fn before(&self, tenant: &Tenant, lane: Lane, more: u64) -> u64 {
+        let own = self.by_tenant.get(tenant);
+        let own = own.map_or(0, |load| lane.waiting(load));
+        self.turns(lane).up_to(own + more) + more
     }
 
-    fn turns(&self, is_long: bool) -> &Turns {
-        if is_long { &self.all } else { &self.short }
+    fn turns(&self, lane: Lane) -> &Turns {
+        match lane {
+            Lane::All => &self.all,
+            Lane::Short => &self.short,
+            Lane::Long => &self.long,
+        }
     }
-}
-
-fn all(load: &TenantLoad) -> u64 {
-    (load.waiting_short + load.waiting_long) as u64
 }
 
 impl Turns {
@@ -93,7 +91,7 @@ impl Turns {
 mod tests {
     use storm_shared::services::store::{Load, TenantLoad};
 
-    use super::Waiting;
+    use super::{Lane, Waiting};
 
     /// Short and long jobs that wait, of each tenant.
     fn waiting(each: &[(&str, usize, usize)]) -> Waiting {
@@ -111,27 +109,29 @@ mod tests {
         })
     }
 
-    /// The jobs before a new short one, and before a new long one.
-    fn before(waiting: &Waiting, name: &str, more: u64) -> [u64; 2] {
+    const LANES: [Lane; 3] = [Lane::Short, Lane::Long, Lane::All];
+
+    /// The short jobs before a new one, the long ones, and both.
+    fn before(waiting: &Waiting, name: &str, more: u64) -> [u64; 3] {
         let tenant = Some(name.parse().unwrap());
-        [false, true].map(|is_long| waiting.before(&tenant, is_long, more))
+        LANES.map(|lane| waiting.before(&tenant, lane, more))
     }
 
     #[test]
     fn a_job_waits_for_its_own_tenants_jobs_and_as_many_of_each_other() {
         let waiting = waiting(&[("hog", 10_000, 0), ("small", 5, 0), ("running", 0, 0)]);
-        assert_eq!(before(&waiting, "hog", 0), [10_005; 2]);
-        assert_eq!(before(&waiting, "small", 0), [10; 2]);
-        assert_eq!(before(&waiting, "small", 3), [16; 2]);
-        assert_eq!(before(&waiting, "running", 0), [0; 2]);
-        assert_eq!(before(&waiting, "new", 2), [6; 2]);
+        assert_eq!(before(&waiting, "hog", 0), [10_005, 0, 10_005]);
+        assert_eq!(before(&waiting, "small", 0), [10, 0, 10]);
+        assert_eq!(before(&waiting, "small", 3), [16, 3, 16]);
+        assert_eq!(before(&waiting, "running", 0), [0; 3]);
+        assert_eq!(before(&waiting, "new", 2), [6, 2, 6]);
     }
 
     #[test]
-    fn a_short_job_does_not_wait_for_long_ones() {
+    fn short_and_long_jobs_are_before_those_of_their_own_lane() {
         let waiting = waiting(&[("a", 0, 700), ("b", 20, 3)]);
-        assert_eq!(before(&waiting, "a", 0), [0, 723]);
-        assert_eq!(before(&waiting, "b", 0), [20, 46]);
-        assert_eq!([false, true].map(|it| waiting.total(it)), [20, 723]);
+        assert_eq!(before(&waiting, "a", 0), [0, 703, 723]);
+        assert_eq!(before(&waiting, "b", 0), [20, 6, 46]);
+        assert_eq!(LANES.map(|lane| waiting.total(lane)), [20, 703, 723]);
     }
 }

@@ -11,6 +11,7 @@ use crate::{
     app::App,
     auth::Operator,
     backlog_limit::PageLimit,
+    metrics::Canceller,
     repeat::until_known,
     reply::{self, Bulked, Problem},
     validation::{AuditPage, BulkForm},
@@ -107,6 +108,9 @@ pub async fn bulk(
     let changed = applied
         .map_err(|error| store_problem(None, &error))?
         .changed;
+    if action == BulkAction::Cancel {
+        app.metrics.cancelled(Canceller::Operator, changed);
+    }
     info!(
         operator = %name, action = of, filter, matched, changed, dry_run,
         "an operator has acted on requests"

@@ -16,6 +16,7 @@ use super::{known, store_problem};
 use crate::{
     app::App,
     auth::Caller,
+    metrics::Canceller,
     repeat::until_known,
     reply::{self, Problem},
 };
@@ -82,6 +83,8 @@ pub async fn cancel(
         }
         why => Problem::uncancellable(why),
     })?;
+    app.metrics
+        .cancelled(Canceller::Client, cancelled.is_new.into());
     Ok(reply::cancelled(id, &cancelled))
 }
 

@@ -107,42 +107,55 @@ pub fn bulk(done: &Bulked) -> Response {
     json(StatusCode::OK, done)
 }
 
+/// A record of the audit, as it is shown.
+#[derive(Debug, Serialize)]
+pub struct AuditRecordShown<'a> {
+    /// Later ones have greater numbers.
+    pub number: i64,
+    /// When it was, RFC 3339.
+    pub at: &'a str,
+    /// Who did it.
+    pub operator: &'a str,
+    /// What was done, in one word.
+    pub action: &'a str,
+    /// What it was done to: JSON.
+    pub filter: &'a RawValue,
+    /// How many requests it was for.
+    pub matched: usize,
+    /// How many of them it has changed.
+    pub changed: usize,
+    /// Whether it was only tried out.
+    pub dry_run: bool,
+}
+
+impl<'a> AuditRecordShown<'a> {
+    /// Of this record.
+    pub fn of(record: &'a AuditRecord) -> Self {
+        Self {
+            number: record.number,
+            at: &record.at,
+            operator: &record.operator,
+            action: &record.action,
+            filter: &record.filter,
+            matched: record.matched,
+            changed: record.changed,
+            dry_run: record.dry_run,
+        }
+    }
+}
+
 /// `200` with a page of the audit, whose largest size is `limit`.
 pub fn audit(records: &[AuditRecord], limit: usize) -> Response {
     #[derive(Serialize)]
-    struct Record<'a> {
-        number: i64,
-        at: &'a str,
-        operator: &'a str,
-        action: &'a str,
-        filter: &'a RawValue,
-        matched: usize,
-        changed: usize,
-        dry_run: bool,
-    }
-
-    #[derive(Serialize)]
     struct Body<'a> {
-        records: Vec<Record<'a>>,
+        records: Vec<AuditRecordShown<'a>>,
         next_cursor: Option<String>,
     }
 
     let last = records.last().filter(|_| records.len() == limit);
     let body = Body {
         next_cursor: last.map(|last| last.number.to_string()),
-        records: records
-            .iter()
-            .map(|record| Record {
-                number: record.number,
-                at: &record.at,
-                operator: &record.operator,
-                action: &record.action,
-                filter: &record.filter,
-                matched: record.matched,
-                changed: record.changed,
-                dry_run: record.dry_run,
-            })
-            .collect(),
+        records: records.iter().map(AuditRecordShown::of).collect(),
     };
     json(StatusCode::OK, &body)
 }

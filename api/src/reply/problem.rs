@@ -57,7 +57,10 @@ use std::{borrow::Cow, time::Duration};
 use serde::Serialize;
 use storm_shared::{
     models::{IdempotencyKeyError, RequestId},
-    services::store::{TooManyPauses, Uncancellable, Unerasable, Unredeliverable},
+    services::{
+        problem::{PROBLEM_JSON, TYPE_PREFIX},
+        store::{TooManyPauses, Uncancellable, Unerasable, Unredeliverable},
+    },
 };
 use warp::{
     Reply,
@@ -591,7 +594,7 @@ impl Reply for Problem {
         }
 
         let body = Body {
-            r#type: format!("urn:storm:problem:{}", self.name),
+            r#type: format!("{TYPE_PREFIX}{}", self.name),
             title: self.title,
             status: self.status.as_u16(),
             detail: &self.detail,
@@ -601,8 +604,7 @@ impl Reply for Problem {
         let mut response = json(self.status, &body);
         response.extensions_mut().insert(ProblemName(self.name));
         let headers = response.headers_mut();
-        let kind = HeaderValue::from_static("application/problem+json");
-        headers.insert(header::CONTENT_TYPE, kind);
+        headers.insert(header::CONTENT_TYPE, PROBLEM_JSON);
         if let Some((name, value)) = self.header {
             headers.insert(
                 // Panics on an invalid name: all of them are lower-case literals of this file.

@@ -329,6 +329,9 @@ async fn requests_are_cancelled_by_filter_after_a_dry_run_of_all_clients() {
         body["cursor"] = page["cursor"].clone();
     }
     assert_eq!(changed, [1, 1, 0], "the last page has the other origin's");
+    let metrics = it.server.app.metrics.render();
+    let counted = "storm_api_cancelled_jobs_total{by=\"operator\"} 2\n";
+    assert!(metrics.contains(counted), "{metrics}");
     for id in &ids[..2] {
         let row = status(id).await;
         assert_eq!(row["failure"]["reason"], "cancelled");

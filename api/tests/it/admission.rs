@@ -7,7 +7,7 @@ use rusqlite::Connection;
 use serde_json::json;
 use storm_shared::{
     models::{CallbackUrl, Origin, RequestId},
-    services::store::{NewJob, OwnerId, Paused, Scope, Store},
+    services::store::{Ended, NewJob, OwnerId, Paused, Scope, Store},
 };
 use tempfile::TempDir;
 use tokio::{
@@ -271,7 +271,16 @@ async fn worker(store: &Store, each: u64) -> JoinHandle<()> {
         let mut ended = 0;
         loop {
             ended += each;
-            store.renew(owner, ended).await.unwrap();
+            store
+                .renew(
+                    owner,
+                    Ended {
+                        jobs: ended,
+                        long_jobs: 0,
+                    },
+                )
+                .await
+                .unwrap();
             sleep(Duration::from_millis(50)).await;
         }
     })

@@ -110,10 +110,11 @@ async fn accept(service: &Service) -> String {
 #[tokio::test]
 async fn without_a_database_of_this_version_no_command_creates_or_migrates_one() {
     let place = Place::new();
-    let commands: [&[&str]; 5] = [
+    let commands: [&[&str]; 6] = [
         &["requests", "list"],
         &["requests", "cancel", "0193b7a2-5d3c-7e21-9f0a-3c5b8e6d1f42"],
         &["stats"],
+        &["audit"],
         &["backup", "b.db"],
         &["vacuum"],
     ];
@@ -203,7 +204,7 @@ async fn a_list_goes_on_by_its_cursor_and_has_what_the_api_answers() {
             &["--created-after", "yesterday"],
             "expected a time of RFC 3339",
         ),
-        (&["--limit", "0"], "--all for all requests"),
+        (&["--limit", "0"], "above 0; --all for all of them"),
         (
             &[
                 "--created-after",
@@ -425,6 +426,8 @@ async fn a_closed_pipe_ends_a_command_quietly_and_a_full_disk_fails_it() {
     for arguments in [
         &["requests", "list", "--all"][..],
         &["requests", "list", "--json"],
+        &["audit"],
+        &["audit", "--all", "--json"],
         &["stats"],
         &["completions", "bash"],
     ] {
@@ -455,11 +458,17 @@ async fn text_that_was_edited_by_hand_reaches_no_terminal_as_it_is() {
     service::database(place.0.path())
         .execute("UPDATE requests SET callback_url = ?1", [hostile])
         .unwrap();
+    place.run(&["pause", "everything"]).ok();
+    service::database(place.0.path())
+        .execute("UPDATE audit SET operator = ?1, filter = ?1", [hostile])
+        .unwrap();
     for arguments in [
         &["requests", "list"][..],
         &["requests", "list", "--json"],
         &["requests", "show", &id],
         &["requests", "show", &id, "--json"],
+        &["audit"],
+        &["audit", "--json"],
     ] {
         let text = place.run(arguments).ok();
         let is_plain = |c: char| c == '\n' || !c.is_control() && c != '\u{202e}';
@@ -666,6 +675,95 @@ async fn pause_and_resume_hold_for_the_services_and_are_recorded() {
 }
 
 #[tokio::test]
+async fn audit_lists_what_operators_have_done_and_goes_on_at_its_cursor() {
+    let place = Place::new();
+    let service = Service::start_in(place.0.path()).await;
+    let id = accept(&service).await;
+    for (command, what) in [
+        ("pause", "everything"),
+        ("resume", "everything"),
+        ("pause", "https://example.com"),
+    ] {
+        place.run(&[command, what, "--operator", "ops"]).ok();
+    }
+    place
+        .run(&["requests", "cancel", &id, "--operator", "other"])
+        .ok();
+    let audit = place.run(&["audit", "--json"]).json();
+    let told = |audit: &Value| -> Vec<(Value, Value, Value)> {
+        let records = audit["records"].as_array().unwrap().iter();
+        let told = records.map(|it| {
+            (
+                it["operator"].clone(),
+                it["action"].clone(),
+                it["changed"].clone(),
+            )
+        });
+        told.collect()
+    };
+    let record = |operator, action| (json!(operator), json!(action), json!(1));
+    let expected = [
+        record("other", "cancel"),
+        record("ops", "pause"),
+        record("ops", "resume"),
+        record("ops", "pause"),
+    ];
+    assert_eq!(told(&audit), expected);
+    assert_eq!(audit["next_cursor"], Value::Null);
+    assert_eq!(
+        audit["records"][1]["filter"],
+        json!({"origin": "https://example.com"})
+    );
+    assert_eq!(
+        place.run(&["audit", "--all", "--json"]).json()["records"],
+        audit["records"]
+    );
+
+    let first = place.run(&["audit", "--json", "--limit", "3"]).json();
+    assert_eq!(told(&first), expected[..3]);
+    let cursor = first["next_cursor"].as_str().unwrap();
+    // What is done meanwhile is in no later page.
+    place
+        .run(&["resume", "https://example.com", "--operator", "ops"])
+        .ok();
+    let rest = place.run(&["audit", "--json", "--cursor", cursor]).json();
+    assert_eq!(told(&rest), expected[3..]);
+
+    let ran = place.run(&["audit", "--limit", "2"]);
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    assert!(
+        ran.stderr.contains("There may be more: --cursor 4"),
+        "{ran:?}"
+    );
+    let lines: Vec<_> = ran.stdout.lines().collect();
+    assert_eq!(lines.len(), 3, "{ran:?}");
+    assert!(lines[0].starts_with("NUMBER") && lines[0].ends_with("FILTER"));
+    let cells: Vec<_> = lines[1].split_whitespace().collect();
+    assert_eq!(cells[0], "5");
+    assert_eq!(
+        cells[2..],
+        [
+            "ops",
+            "resume",
+            "no",
+            "1",
+            "1",
+            r#"{"origin":"https://example.com"}"#
+        ]
+    );
+    for (arguments, problem) in [
+        (["--limit", "0"], "above 0; --all"),
+        (["--cursor", "0"], "expected that of the previous list"),
+        (["--cursor", "abc"], "expected that of the previous list"),
+    ] {
+        let ran = place.run(&[&["audit"][..], &arguments].concat());
+        assert_eq!(ran.code, Some(2), "{ran:?}");
+        assert!(ran.stderr.contains(problem), "{ran:?}");
+    }
+    assert!(exited_with(service.stop().await, 0));
+}
+
+#[tokio::test]
 async fn vacuum_shrinks_the_file_and_is_refused_while_a_service_runs() {
     let place = large().await;
     service::database(place.0.path())
@@ -721,6 +819,7 @@ fn completions_name_every_subcommand() {
             "redeliver",
             "backup",
             "vacuum",
+            "audit",
             "--created-after",
         ] {
             let name = name.trim_start_matches("--");

@@ -61,6 +61,11 @@ impl Client {
         self.0.get_mut().write_all(request.as_ref()).await.unwrap();
     }
 
+    /// Waits for the first bytes of a response, or the end of the connection.
+    pub(crate) async fn has_answer(&mut self) {
+        let _ = self.0.fill_buf().await;
+    }
+
     /// Reads the next response.
     pub(crate) async fn answer(&mut self) -> Answer {
         let mut answer = self.head().await;

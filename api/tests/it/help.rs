@@ -1,6 +1,9 @@
 //! `storm-api --help`, saved as a settings file.
 
-use std::fs;
+use std::{
+    fs::{self, File},
+    process::Stdio,
+};
 
 use tempfile::TempDir;
 
@@ -21,4 +24,36 @@ async fn the_help_output_is_a_valid_settings_file() {
     let service = Service::spawn(command, folder.path()).await;
     service.is_open().await;
     assert!(exited_with(service.stop().await, 0));
+}
+
+#[test]
+fn help_that_can_not_be_written_is_an_error_and_a_closed_pipe_is_none() {
+    let folder = TempDir::new().unwrap();
+    for arguments in [
+        &["--help"][..],
+        &["-h"],
+        &["stats", "--help"],
+        &["--version"],
+    ] {
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let run = |stdout: Stdio| {
+            let mut command = program(folder.path());
+            command
+                .args(arguments)
+                .stdout(stdout)
+                .stderr(Stdio::piped());
+            command.output().unwrap()
+        };
+        let ran = run(full.into());
+        let told = String::from_utf8(ran.stderr).unwrap();
+        assert_eq!(ran.status.code(), Some(1), "{arguments:?}: {told}");
+        assert!(
+            told.starts_with("can't write to standard output: "),
+            "{told}"
+        );
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let ran = run(writer.into());
+        assert_eq!((ran.status.code(), ran.stderr.len()), (Some(0), 0));
+    }
 }

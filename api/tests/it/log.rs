@@ -1,10 +1,11 @@
 //! The log: how few lines a fault of many requests costs.
 
+use futures_util::future::join_all;
 use tempfile::TempDir;
 
 use crate::{
     client::{Client, post},
-    service::{Service, program},
+    service::{Service, database, program},
 };
 
 const JOB: &str = r#"{"records": 10, "report_name": "Q1_Finance"}"#;
@@ -40,5 +41,22 @@ async fn a_full_backlog_under_a_thousand_submissions_is_a_handful_of_lines() {
     }
     assert_eq!(refused, 999);
     service.says("the backlog is full").await;
+    assert!(service.log_lines() < 10, "{}", service.log_lines());
+}
+
+#[tokio::test]
+async fn a_locked_database_under_hundreds_of_submissions_is_a_handful_of_lines() {
+    let folder = TempDir::new().unwrap();
+    let service = Service::start(&folder).await;
+    let lock = database(folder.path());
+    lock.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let asked = (0..200).map(|_| service.ask(post("/async", JOB)));
+    for answer in join_all(asked).await {
+        assert_eq!(answer.problem(), "503 database-locked");
+    }
+    lock.execute_batch("ROLLBACK").unwrap();
+    let accepted = service.ask(post("/async", JOB)).await;
+    assert_eq!(accepted.status, 202);
+    service.says("the database accepts writes again").await;
     assert!(service.log_lines() < 10, "{}", service.log_lines());
 }

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 use storm_shared::memory::Reservation;
-use tokio::task::JoinSet;
+use tokio::{sync::watch, task::JoinSet};
 
 use crate::{
     client::{Client, post},
@@ -104,31 +104,31 @@ async fn a_storm_of_slow_bodies_stays_within_the_budget_and_the_api_recovers() {
     let (memory, addr) = (server.app.memory.clone(), server.addr);
     let fit = memory.limit() / LENGTH;
     assert!(fit < CLIENTS);
-    // Each leaves out its last byte.
+    // Each leaves out its last byte, until it is told. One that is refused reads that at once: the
+    // connection of a client that sends on for long is reset, and the answer may be lost.
     let request = post("/async", body(LENGTH));
-    let mut sending = JoinSet::new();
+    let (tell, told) = watch::channel(false);
+    let mut answers = JoinSet::new();
     for _ in 0..CLIENTS {
-        let request = request.clone();
-        sending.spawn(async move {
+        let (request, mut told) = (request.clone(), told.clone());
+        answers.spawn(async move {
             let mut client = Client::connect(addr).await;
             client.send(&request[..request.len() - 1]).await;
-            client
+            tokio::select! {
+                biased;
+                () = client.has_answer() => {}
+                () = async { drop(told.changed().await) } => client.send(" ").await,
+            }
+            client.answer().await.status
         });
     }
-    let clients = sending.join_all().await;
     // They can't all fit, and none can end.
     eventually("a body is refused", || {
         assert!(memory.reserved() <= memory.limit());
         server.app.metrics.render().contains(r#"status="503""#)
     })
     .await;
-    let mut answers = JoinSet::new();
-    for mut client in clients {
-        answers.spawn(async move {
-            client.send(" ").await;
-            client.answer().await.status
-        });
-    }
+    tell.send_replace(true);
     let statuses = answers.join_all().await;
     let count = |status| statuses.iter().filter(|it| **it == status).count();
     let (accepted, refused) = (count(202), count(503));

@@ -1,5 +1,6 @@
 //! `GET /metrics`: what is counted and measured. `auth` tests who may read it.
 
+use serde_json::json;
 use tokio::time::{Duration, sleep, timeout};
 
 use crate::{
@@ -73,4 +74,54 @@ async fn the_age_of_the_oldest_due_job_is_shown_though_there_is_no_worker() {
         }
     };
     timeout(PATIENCE, shown).await.expect("the age is measured");
+}
+
+#[tokio::test]
+async fn what_clients_choose_becomes_no_label() {
+    let server = Server::start(&[]).await;
+    let series = async || {
+        let scrape = server.ask(bare("GET", "/metrics")).await;
+        let lines = scrape.text().lines();
+        lines.filter(|line| !line.starts_with('#')).count()
+    };
+    // Counts the answer to a scrape, too.
+    series().await;
+    let mut counts = Vec::new();
+    for round in 0..3 {
+        for parent in ["", "/async", "/requests", "/admin"] {
+            for method in ["GET", "POST", &format!("METHOD{round}")] {
+                let request = bare(method, &format!("{parent}/path-{round}"));
+                server.ask(&request).await;
+                let host = format!("host-{round}.example");
+                server.ask(request.replacen("localhost", &host, 1)).await;
+            }
+        }
+        let job = json!({
+            "records": 1, "report_name": round, "callback_url": format!("http://10.0.0.{round}/"),
+        });
+        server.ask(keyed(&format!("key-{round}"), job)).await;
+        counts.push(series().await);
+    }
+    assert!(counts[0] == counts[2] && counts[0] < 300, "{counts:?}");
+}
+
+#[tokio::test]
+async fn a_cancelled_job_is_counted_once_by_who_cancelled_it() {
+    let server = Server::start(&[]).await;
+    let accepted = server.ask(post("/async", JOB)).await;
+    let cancel = bare("DELETE", accepted.header("location").unwrap());
+    let shows = async |by: &str, count: u32| {
+        let line = format!("storm_api_cancelled_jobs_total{{by=\"{by}\"}} {count}\n");
+        let scrape = server.ask(bare("GET", "/metrics")).await;
+        assert!(scrape.text().contains(&line), "{line}: {}", scrape.text());
+    };
+    shows("client", 0).await;
+    shows("operator", 0).await;
+    let unknown = "/requests/0193b7a2-5d3c-7e21-9f0a-3c5b8e6d1f42";
+    assert_eq!(server.ask(bare("DELETE", unknown)).await.status, 404);
+    for _ in 0..2 {
+        assert_eq!(server.ask(cancel.clone()).await.status, 200);
+    }
+    shows("client", 1).await;
+    shows("operator", 0).await;
 }

@@ -7,7 +7,7 @@ use storm_shared::services::access::Token;
 use tempfile::TempDir;
 
 use crate::{
-    client::{Answer, Client, bare},
+    client::{Answer, Client, bare, post},
     service::{self, Service, exited_with},
 };
 
@@ -85,10 +85,14 @@ fn api_tokens(clients: &[(&str, &Token)]) -> String {
 }
 
 async fn get(client: &mut Client, path: &str, token: &Token) -> Answer {
-    let line = format!("\r\nauthorization: Bearer {}\r\n", token.as_str());
-    let request = bare("GET", path).replacen("\r\n", &line, 1);
-    client.send(request).await;
+    client.send(with(token, &bare("GET", path))).await;
     client.answer().await
+}
+
+/// The same request with this token.
+fn with(token: &Token, request: &str) -> String {
+    let line = format!("\r\nauthorization: Bearer {}\r\n", token.as_str());
+    request.replacen("\r\n", &line, 1)
 }
 
 #[tokio::test]
@@ -115,6 +119,29 @@ async fn a_removed_token_is_refused_and_a_new_one_accepted_on_open_connections_t
     for secret in [old.hash().to_hex(), new.hash().to_hex()] {
         assert!(!log.contains(&secret), "{log}");
     }
+}
+
+#[tokio::test]
+async fn a_second_client_has_its_share_of_the_backlog_from_its_reread_on() {
+    let [one, other] = tokens();
+    let mut api = Api::start(&api_tokens(&[("a", &one)]), &[("MAX_BACKLOG", "16")]).await;
+    let mut client = api.client().await;
+    api.reread(&api_tokens(&[("a", &one), ("b", &other)])).await;
+    let mut accepted = async |token: &Token| {
+        for accepted in 0.. {
+            let body = r#"{"records": 1, "report_name": "a"}"#;
+            client.send(with(token, &post("/async", body))).await;
+            let answer = client.answer().await;
+            if answer.status != 202 {
+                assert_eq!(answer.problem(), "503 backlog-full");
+                return accepted;
+            }
+        }
+        unreachable!("the backlog is limited")
+    };
+    assert_eq!(accepted(&one).await, 14);
+    assert_eq!(accepted(&other).await, 2);
+    api.stop().await;
 }
 
 #[tokio::test]
@@ -216,6 +243,27 @@ async fn the_metrics_token_is_reread_at_both_listeners() {
         assert_eq!(get(&mut client, "/metrics", &new).await.status, 200);
         api.stop().await;
     }
+}
+
+#[tokio::test]
+async fn an_operators_token_is_reread() {
+    let [old, new] = tokens();
+    let setting = |token: &Token| format!("admin_tokens = 'ops:{}'", token.hash().to_hex());
+    let mut api = Api::start(&setting(&old), &[]).await;
+    let mut client = api.client().await;
+    assert_eq!(get(&mut client, "/admin/pause", &old).await.status, 200);
+    let line = api.reread(&setting(&new)).await;
+    assert_eq!(line["changed"], "ADMIN_TOKENS");
+    assert_eq!(get(&mut client, "/admin/pause", &old).await.status, 401);
+    assert_eq!(get(&mut client, "/admin/pause", &new).await.status, 200);
+    // A bad file, and one that leaves them out.
+    for text in ["admin_tokens = 'ops'", "log = 'info'"] {
+        let line = api.reread(text).await;
+        let error = line["error"].as_str().unwrap();
+        assert!(error.starts_with("ADMIN_TOKENS="), "{line}");
+        assert_eq!(get(&mut client, "/admin/pause", &new).await.status, 200);
+    }
+    api.stop().await;
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use storm_shared::{
     models::{AttemptClass, RequestId},
-    services::store::{AttemptRecord, Candidate, Claim, OwnerId, Settlement, Store},
+    services::store::{AttemptRecord, Candidate, Claim, Ended, OwnerId, Settlement, Store},
 };
 
 use crate::{
@@ -110,7 +110,7 @@ async fn a_request_whose_worker_is_silent_waits_for_the_lease_and_then_in_quaran
 
     let observer = OwnerId::generate();
     store.register(observer, &[]).await.unwrap();
-    let seen = store.renew(observer, 0).await.unwrap();
+    let seen = store.renew(observer, Ended::default()).await.unwrap();
     let silent = seen.others.into_iter().find(|it| it.owner == lost.owner);
     store.expire(silent.unwrap(), 5).await.unwrap().unwrap();
     assert_eq!(waits_for(&server, id, "quarantine").await, Value::Null);

@@ -5,7 +5,7 @@
 //! deliveries, the database's own log of row changes, and the contract.
 //!
 //! * One module per rule; [`CheckRule`] lists them. `asked` has what several rules say of requests
-//!   for a redelivery.
+//!   for a redelivery, and `late` what they say of callbacks that are read too late.
 //! * `series`: the changes of one row. The rules for a job's row hold for that of a redelivery.
 //! * [`Verdict`]: the violations and the summary.
 //! * [`judge`]: the same for a history stored in a file.
@@ -14,14 +14,17 @@ mod asked;
 mod cancels;
 mod delivered;
 mod ended;
+mod erased;
 #[cfg(test)]
 mod example;
 mod faults;
 mod fences;
 mod index;
 mod kept;
+mod late;
 mod moves;
 mod named;
+mod pauses;
 mod reasons;
 mod repeats;
 mod retention;
@@ -69,9 +72,11 @@ const JOB_RULES: [(CheckRule, JobCheck); 12] = [
     (CheckRule::Waits, waits::check),
 ];
 
-const RUN_RULES: [(CheckRule, RunCheck); 4] = [
+const RUN_RULES: [(CheckRule, RunCheck); 6] = [
     (CheckRule::Named, named::check_requests),
     (CheckRule::Cancels, cancels::check),
+    (CheckRule::Erased, erased::check),
+    (CheckRule::Pauses, pauses::check),
     (CheckRule::Sizes, sizes::check),
     (CheckRule::Faults, faults::check),
 ];

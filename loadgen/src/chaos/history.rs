@@ -10,11 +10,18 @@
 //! The database has no such clock. Its changes have two timestamps: they were committed after
 //! `not_before`, when the auditor did not see them yet, and before `at`, when it saw them.
 
+mod asked;
+
 use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use storm_shared::models::{RequestId, Status};
+
+pub use self::asked::{
+    CancelAnswer, CancelAsked, EraseAnswer, EraseAsked, PauseAnswer, PauseAsked, RedeliveryAnswer,
+    RedeliveryAsked,
+};
 
 /// One observation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +40,10 @@ pub enum Record {
     RedeliveryAsked(RedeliveryAsked),
     /// The response to a `DELETE /requests/{id}`.
     CancelAsked(CancelAsked),
+    /// The response to a `POST /requests/{id}/erase`.
+    EraseAsked(EraseAsked),
+    /// The response to a `POST /admin/pause` or `/admin/resume`.
+    PauseAsked(PauseAsked),
     /// A receiver read a callback.
     Received(Received),
     /// A row changed, as recorded by the auditor's triggers.
@@ -40,8 +51,12 @@ pub enum Record {
     Transition(Transition),
     /// The final state of a row.
     Row(Row),
+    /// What the erasure of a row removed.
+    Erased(Erased),
     /// A row of `requests` was deleted. Its final state is that before.
     Deleted(Deleted),
+    /// A pause began or ended.
+    PauseChanged(PauseChanged),
     /// A row of the store's `events` table.
     Event(HistoryEvent),
     /// An injected fault that has healed.
@@ -52,6 +67,10 @@ pub enum Record {
 
 /// The settings of a run and its resource limits, for the checker.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "what a run does, by kind; stored histories have these names"
+)]
 pub struct HistoryLimits {
     /// Maximum callback attempts per job, and per redelivery: one, plus one per entry of
     /// `CALLBACK_RETRY_DELAYS`.
@@ -77,10 +96,19 @@ pub struct HistoryLimits {
     /// Whether the clients cancel jobs and redeliveries.
     #[serde(default)]
     pub cancellations: bool,
-    /// How long after the answer a callback of what was cancelled may still be read, in
+    /// How long a callback of what was cancelled, erased or paused may still be read, in
     /// milliseconds.
     #[serde(default)]
     pub cancel_grace: u64,
+    /// Whether the clients erase requests.
+    #[serde(default)]
+    pub erasures: bool,
+    /// Whether operators pause everything, and origins.
+    #[serde(default)]
+    pub pauses: bool,
+    /// The longest wait of a job that is parked because its receiver is paused, in milliseconds.
+    #[serde(default)]
+    pub longest_paused: u64,
     /// `RETENTION` in milliseconds. Histories from before it have none, and no row is deleted.
     #[serde(default)]
     pub retention: u64,
@@ -111,13 +139,17 @@ impl HistoryLimits {
             redeliveries: true,
             cancellations: true,
             cancel_grace: 0,
+            erasures: true,
+            pauses: true,
+            // As the docs have it (docs/API.md). A resumption ends it.
+            longest_paused: 300_000,
             retention: 0,
             deletions: false,
             resident_growth: 16 * MIB,
         }
     }
 
-    /// How long after the answer a callback of what was cancelled may still be read.
+    /// How long after the answer a callback of what was cancelled or erased may still be read.
     #[must_use]
     pub fn with_cancel_grace(mut self, grace: Duration) -> Self {
         self.cancel_grace = millis(grace);
@@ -161,6 +193,8 @@ pub enum SubmitAnswer {
     Accepted(RequestId),
     /// Another status. No job exists.
     Refused(u16),
+    /// `422` `idempotency-key-reused`. The job of this key exists, and was erased.
+    KeyReused,
     /// `503` `outcome-unknown`. The job may or may not exist.
     OutcomeUnknown,
     /// No response. The job may or may not exist.
@@ -179,72 +213,12 @@ pub struct Polled {
     pub id: RequestId,
     /// Its status; none for a `404`.
     pub status: Option<Status>,
-}
-
-/// The response to one `POST /requests/{id}/redeliver`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RedeliveryAsked {
-    /// When the request was sent.
-    pub asked_at: Timestamp,
-    /// When the response arrived, or the client gave up.
-    pub at: Timestamp,
-    /// The job.
-    pub id: RequestId,
-    /// The outcome.
-    pub answer: RedeliveryAnswer,
-}
-
-/// The outcome of one `POST /requests/{id}/redeliver`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum RedeliveryAnswer {
-    /// `202`: one redelivery has begun.
-    Accepted,
-    /// Another status. None has begun.
-    Refused {
-        /// The status.
-        status: u16,
-        /// The problem's type, without its prefix; none if the body was not read.
-        problem: Option<String>,
-    },
-    /// `503` `outcome-unknown`. One may or may not have begun.
-    OutcomeUnknown,
-    /// No response. One may or may not begin.
-    NoAnswer(String),
-}
-
-/// The response to one `DELETE /requests/{id}`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CancelAsked {
-    /// When the request was sent.
-    pub asked_at: Timestamp,
-    /// When the response arrived, or the client gave up.
-    pub at: Timestamp,
-    /// The job.
-    pub id: RequestId,
-    /// The outcome.
-    pub answer: CancelAnswer,
-}
-
-/// The outcome of one `DELETE /requests/{id}`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum CancelAnswer {
-    /// `200`: the job is cancelled, by this request or an earlier one.
-    Job,
-    /// `200`: a redelivery is cancelled, by this request.
-    Redelivery,
-    /// Another status. Nothing was cancelled.
-    Refused {
-        /// The status.
-        status: u16,
-        /// The problem's type, without its prefix; none if the body was not read.
-        problem: Option<String>,
-    },
-    /// `503` `outcome-unknown`. Something may or may not be cancelled.
-    OutcomeUnknown,
-    /// No response. Something may or may not be cancelled.
-    NoAnswer(String),
+    /// Whether it was shown as erased.
+    #[serde(default)]
+    pub erased: bool,
+    /// What was shown of its contents: `payload`, `result`, …
+    #[serde(default)]
+    pub shown: Vec<String>,
 }
 
 /// One callback.
@@ -260,6 +234,9 @@ pub struct Received {
     pub right: bool,
     /// The status of the response; none if the receiver hung or disconnected.
     pub answered: Option<u16>,
+    /// The origin of the receiver.
+    #[serde(default)]
+    pub origin: Option<String>,
 }
 
 /// What a row stands for.
@@ -298,6 +275,9 @@ pub struct Transition {
     /// When it is due now.
     #[serde(default)]
     pub due: Option<Timestamp>,
+    /// Whether this is the erasure of a request. The rule `erased` judges it, and no other.
+    #[serde(default)]
+    pub erases: bool,
 }
 
 impl Transition {
@@ -358,6 +338,19 @@ pub struct Row {
     pub created_at: Option<Timestamp>,
 }
 
+/// What an erasure did to the row of a request, and what is left of it in the end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Erased {
+    /// The job.
+    pub id: RequestId,
+    /// `erased_at`, by the wall clock.
+    pub erased_at: String,
+    /// Whether the outcome stayed as it was: status, reason, times, counts and client.
+    pub outcome_kept: bool,
+    /// The columns that still have contents: `requests.callback_url`, …
+    pub left: Vec<String>,
+}
+
 /// The deletion of a finished request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Deleted {
@@ -371,6 +364,21 @@ pub struct Deleted {
     pub ended: Option<Timestamp>,
     /// Whether a redelivery of it was in progress.
     pub redelivering: bool,
+}
+
+/// A change of the table `pauses`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PauseChanged {
+    /// The latest moment of its commit.
+    pub at: Timestamp,
+    /// The earliest.
+    pub not_before: Timestamp,
+    /// The origin; none for everything.
+    pub origin: Option<String>,
+    /// Whether it is paused now.
+    pub paused: bool,
+    /// How often the store's table `audit` has it.
+    pub audited: u64,
 }
 
 /// A row of the table `events`, or of `resends`.

@@ -1,5 +1,8 @@
 //! The clients of a run: they submit requests at an open rate, poll accepted jobs, ask for
-//! redeliveries, and cancel both.
+//! redeliveries, cancel both, and erase what is over. An operator pauses and resumes.
+
+mod erase;
+mod pause;
 
 use std::{
     ops::Range,
@@ -23,9 +26,15 @@ use super::{
     },
     journal::Journal,
     orders::{ChaosOrder, ChaosOrders, FAVOURITES},
+    receivers::Receivers,
     stack::RETENTION,
 };
-use crate::{answers::RequestFailure, client::Api, requester::accepted, storm::pace::Pace};
+use crate::{
+    answers::RequestFailure,
+    client::{Api, JobView},
+    requester::accepted,
+    storm::pace::Pace,
+};
 
 /// How long a client waits for a response.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -73,8 +82,12 @@ pub(super) struct Load {
 #[derive(Debug)]
 struct Shared {
     api: Api,
+    /// The same API, for an operator.
+    operator: Api,
     orders: ChaosOrders,
+    /// The URLs of the receivers, and their origins.
     receivers: Vec<String>,
+    origins: Vec<String>,
     journal: Journal,
     promised: Mutex<Vec<AcceptedJob>>,
     /// Accepted jobs whose receiver refuses the first callbacks: they fail.
@@ -103,18 +116,21 @@ impl AcceptedJob {
 }
 
 impl Load {
-    /// Clients of `api` with callbacks to `receivers`.
+    /// Clients of `api`, and an `operator`, with callbacks to `receivers`.
     pub(super) fn new(
         api: Api,
+        operator: Api,
         orders: ChaosOrders,
-        receivers: Vec<String>,
+        receivers: &Receivers,
         journal: Journal,
     ) -> Self {
         Self {
             shared: Arc::new(Shared {
                 api,
+                operator,
                 orders,
-                receivers,
+                receivers: receivers.urls(),
+                origins: receivers.origins(),
                 journal,
                 promised: Mutex::default(),
                 refused: Mutex::default(),
@@ -371,6 +387,8 @@ impl Load {
         let at = clock::now();
         let answer = match answer.and_then(|body| accepted(&body)) {
             Ok(job) => SubmitAnswer::Accepted(job.id),
+            // The checker judges whether its job was erased.
+            Err(RequestFailure::Status(_, body)) if is_key_reused(&body) => SubmitAnswer::KeyReused,
             // Any other status. The rule `named` checks that such a request has no row.
             Err(RequestFailure::Refused(status) | RequestFailure::Status(status, _)) => {
                 // Every request of this load is valid, so no fault explains another refusal.
@@ -404,16 +422,21 @@ impl Load {
     async fn poll(&self, id: RequestId) {
         let asked_at = clock::now();
         let job = self.shared.api.job(id, Instant::now() + TIMEOUT).await;
-        let status = match job {
-            Ok(job) => Some(job.status),
+        let job = match job {
+            Ok(job) => Some(job),
             Err(RequestFailure::Status(StatusCode::NOT_FOUND, _)) => None,
             Err(nothing) => return self.judge(&nothing),
         };
+        let erased = job.as_ref().is_some_and(JobView::is_erased);
+        // Before that, all of it may be shown.
+        let shown = job.as_ref().filter(|_| erased).map(JobView::contents);
         self.shared.journal.record(Record::Polled(Polled {
             asked_at,
             at: clock::now(),
             id,
-            status,
+            status: job.as_ref().map(|job| job.status),
+            erased,
+            shown: shown.into_iter().flatten().map(str::to_owned).collect(),
         }));
     }
 
@@ -509,6 +532,10 @@ fn what_is_cancelled(message: &str) -> Result<CancelAnswer, RequestFailure> {
         let what = format!("a DELETE was answered `{message}`");
         Err(RequestFailure::WrongAnswer(what))
     }
+}
+
+fn is_key_reused(body: &str) -> bool {
+    problem_type(body).as_deref() == Some("idempotency-key-reused")
 }
 
 /// The type of a problem body, without its prefix. Only the beginning of the body may be there.

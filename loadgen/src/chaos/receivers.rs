@@ -80,7 +80,8 @@ impl Receivers {
             let socket = socket.context("can't listen for callbacks")?;
             let addr = socket.local_addr()?;
             let (mode, now) = watch::channel(ReceiverMode::Healthy);
-            let serving = tokio::spawn(serve(socket, now, log.clone()));
+            let log = log.of_receiver(origin(addr));
+            let serving = tokio::spawn(serve(socket, now, log));
             each.push(Receiver {
                 addr,
                 mode,
@@ -92,8 +93,14 @@ impl Receivers {
 
     /// The callback URL of each receiver.
     pub(super) fn urls(&self) -> Vec<String> {
-        let url = |receiver: &Receiver| format!("http://{}/callback", receiver.addr);
+        let url = |receiver: &Receiver| format!("{}/callback", origin(receiver.addr));
         self.each.iter().map(url).collect()
+    }
+
+    /// The origin of each receiver.
+    pub(super) fn origins(&self) -> Vec<String> {
+        let origins = self.each.iter().map(|receiver| origin(receiver.addr));
+        origins.collect()
     }
 
     /// Sets the mode of one receiver for later requests.
@@ -131,6 +138,10 @@ impl Receivers {
     pub(super) fn take_unexpected(&self) -> Vec<String> {
         self.log.take_unexpected()
     }
+}
+
+fn origin(addr: SocketAddr) -> String {
+    format!("http://{addr}")
 }
 
 async fn serve(

@@ -39,7 +39,14 @@ pub struct LongestWait {
 }
 
 impl LongestWait {
-    fn add(&mut self, from: Timestamp, to: Timestamp) {
+    /// Adds a wait, unless everything was paused at some moment of it.
+    fn add(&mut self, from: Timestamp, to: Timestamp, paused: &[(Timestamp, Timestamp)]) {
+        if paused
+            .iter()
+            .any(|(begun, ended)| *begun <= to && from <= *ended)
+        {
+            return;
+        }
         self.jobs += 1;
         self.time = self.time.max(to.duration_since(from).unsigned_abs());
     }
@@ -58,13 +65,14 @@ pub(super) fn measure(records: &[Record], injected: &InjectedFaults, lease: Dura
     };
     let undisrupted =
         |stopped: &&StoppedWorker| others_undisrupted(stopped, injected, lease + GOAL);
+    let paused = &pauses_of_everything(records);
     let (alone, among_others): (Vec<_>, Vec<_>) = injected.killed.iter().partition(undisrupted);
     Recovery {
-        after_kill: after_stop(moves(), alone),
-        after_kills: after_stop(moves(), among_others),
-        after_freeze: after_stop(moves(), injected.frozen.iter()),
-        after_flush: after_loss(moves(), &injected.flushed),
-        after_failover: after_loss(moves(), &injected.failed_over),
+        after_kill: after_stop(moves(), alone, paused),
+        after_kills: after_stop(moves(), among_others, paused),
+        after_freeze: after_stop(moves(), injected.frozen.iter(), paused),
+        after_flush: after_loss(moves(), &injected.flushed, paused),
+        after_failover: after_loss(moves(), &injected.failed_over, paused),
     }
 }
 
@@ -77,9 +85,29 @@ fn others_undisrupted(stopped: &StoppedWorker, injected: &InjectedFaults, time: 
         .any(|it| it.worker != stopped.worker && meanwhile.contains(&it.at))
 }
 
+/// When everything was paused, from before each pause to after it.
+fn pauses_of_everything(records: &[Record]) -> Vec<(Timestamp, Timestamp)> {
+    let mut pauses = Vec::new();
+    let mut begun = None;
+    for record in records {
+        match record {
+            Record::PauseChanged(change) if change.origin.is_none() => {
+                if change.paused {
+                    begun = Some(change.not_before);
+                } else if let Some(begun) = begun.take() {
+                    pauses.push((begun, change.at));
+                }
+            }
+            _ => {}
+        }
+    }
+    pauses
+}
+
 fn after_stop<'a>(
     moves: impl Iterator<Item = &'a Transition>,
     stopped: impl IntoIterator<Item = &'a StoppedWorker>,
+    paused: &[(Timestamp, Timestamp)],
 ) -> LongestWait {
     let stopped: HashMap<_, _> = stopped
         .into_iter()
@@ -100,14 +128,18 @@ fn after_stop<'a>(
         } else if moved.after.status == Status::Processing
             && let Some(at) = lost.remove(&moved.id)
         {
-            longest.add(at, moved.at);
+            longest.add(at, moved.at, paused);
         }
     }
     longest
 }
 
 /// From each moment at which notifications were lost.
-fn after_loss<'a>(moves: impl Iterator<Item = &'a Transition>, lost: &[Timestamp]) -> LongestWait {
+fn after_loss<'a>(
+    moves: impl Iterator<Item = &'a Transition>,
+    lost: &[Timestamp],
+    paused: &[(Timestamp, Timestamp)],
+) -> LongestWait {
     let mut accepted: HashMap<RequestId, Timestamp> = HashMap::new();
     let mut longest = LongestWait::default();
     for moved in moves {
@@ -122,7 +154,7 @@ fn after_loss<'a>(moves: impl Iterator<Item = &'a Transition>, lost: &[Timestamp
             // first match gives the longest wait.
             let meanwhile = lost.iter().find(|at| (since..moved.at).contains(at));
             if let Some(at) = meanwhile {
-                longest.add(*at, moved.at);
+                longest.add(*at, moved.at, paused);
             }
         }
     }
@@ -139,7 +171,7 @@ mod tests {
     use super::{LongestWait, Recovery, measure};
     use crate::chaos::{
         faults::{Disruption, InjectedFaults, StoppedWorker},
-        history::{Record, RowKind, RowState, Transition},
+        history::{PauseChanged, Record, RowKind, RowState, Transition},
     };
 
     const LEASE: Duration = Duration::from_secs(3);
@@ -181,6 +213,7 @@ mod tests {
                 after: after.clone(),
                 was_due: None,
                 due: None,
+                erases: false,
             })
         });
         moved.collect()
@@ -218,6 +251,27 @@ mod tests {
             ..Recovery::default()
         };
         assert_eq!(measure(&records, &injected, LEASE), alone);
+
+        // No wait in which everything was paused counts.
+        for (from, to, jobs) in [
+            (50, 99, 2),
+            (3120, 3160, 0),
+            (3160, 3170, 1),
+            (3201, 5000, 2),
+        ] {
+            let pause = [(from, true), (to, false)].map(|(millis, paused)| {
+                Record::PauseChanged(PauseChanged {
+                    at: at(millis),
+                    not_before: at(millis),
+                    origin: None,
+                    paused,
+                    audited: 1,
+                })
+            });
+            let records = [records.clone(), pause.into()].concat();
+            let recovery = measure(&records, &injected, LEASE);
+            assert_eq!(recovery.after_kill.jobs, jobs, "{from}");
+        }
 
         injected
             .disruptions

@@ -221,8 +221,9 @@ impl Harness {
         let stack = Stack::start(options, wall_clock).await?;
         let url = stack.url().parse().map_err(anyhow::Error::msg)?;
         let api = Api::connect(&url, Some(stack.authorization()?)).await?;
+        let operator = api.authorized_by(stack.operator()?);
         Ok(Self {
-            load: Load::new(api, orders, receivers.urls(), journal.clone()),
+            load: Load::new(api, operator, orders, &receivers, journal.clone()),
             stack,
             receivers,
             journal,
@@ -274,6 +275,7 @@ impl Harness {
         };
         let redelivering = load.redeliver_random(seed, &over);
         let cancelling = load.cancel_random(seed, &over);
+        let erasing = load.erase_random(seed, &over);
         let repeating = load.repeat_random(seed, &over);
         let receivers = Arc::clone(&self.receivers);
         let injector = FaultInjector::new(
@@ -287,12 +289,27 @@ impl Harness {
             over.cancel();
             injected
         };
-        let (sent, injected, (), (), ()) =
-            tokio::join!(sending, breaking, redelivering, cancelling, repeating);
+        // Boxed: together they are large.
+        let pausing = load.pause_random(seed, &over);
+        let asking =
+            Box::pin(async { tokio::join!(redelivering, cancelling, erasing, repeating, pausing) });
+        let (sent, injected, _) = tokio::join!(sending, breaking, asking);
         // Later loads continue the numbers. A name that was requested before would break the rule
         // `named`.
         self.sent = sent;
-        injected
+        let injected = injected?;
+        self.release_parked().await?;
+        Ok(injected)
+    }
+
+    /// Pauses and resumes every origin once more. A worker that was killed shortly after a
+    /// resumption can have parked some jobs for minutes, as if there had been none. The others
+    /// release them after the next one.
+    async fn release_parked(&mut self) -> Result<()> {
+        self.load.set_origins_paused(true).await;
+        self.stack.until_heartbeats().await?;
+        self.load.set_origins_paused(false).await;
+        Ok(())
     }
 
     async fn send(&mut self, jobs: u64, rate: u32) {

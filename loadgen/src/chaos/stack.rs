@@ -83,6 +83,7 @@ pub(super) struct Stack {
     database: PathBuf,
     api_addr: SocketAddr,
     token: Token,
+    operator: Token,
 }
 
 impl Stack {
@@ -108,7 +109,12 @@ impl Stack {
         // Authentication is on, so that every fault is injected with it.
         let token = Token::generate()?;
         settings.extend(wall_clock.environment());
+        let operator = Token::generate()?;
         settings.push(("API_TOKENS", format!("chaos:{}", token.hash().to_hex())));
+        settings.push((
+            "ADMIN_TOKENS",
+            format!("operator:{}", operator.hash().to_hex()),
+        ));
         settings.push(("API_ADDR", api_addr.to_string()));
         let mut api = Service::new("api", "storm-api", api_addr, &place, settings.clone());
         api.start().await?;
@@ -136,6 +142,7 @@ impl Stack {
             database,
             api_addr,
             token,
+            operator,
         })
     }
 
@@ -144,12 +151,34 @@ impl Stack {
         format!("http://{}", self.api_addr)
     }
 
-    /// The `Authorization` header of each request.
+    /// The `Authorization` header of each request of a client.
     pub(super) fn authorization(&self) -> Result<HeaderValue> {
-        let mut value = HeaderValue::from_str(&format!("Bearer {}", self.token.as_str()))?;
-        // Its Debug output must not contain the token.
-        value.set_sensitive(true);
-        Ok(value)
+        bearer(&self.token)
+    }
+
+    /// The `Authorization` header of each request of an operator.
+    pub(super) fn operator(&self) -> Result<HeaderValue> {
+        bearer(&self.operator)
+    }
+
+    /// Waits until each worker has sent two heartbeats: the first may have begun before.
+    pub(super) async fn until_heartbeats(&self) -> Result<()> {
+        let (before, start) = (self.audit.heartbeats().await?, Instant::now());
+        loop {
+            let now = self.audit.heartbeats().await?;
+            let beats = |(owner, beat): (&String, &i64)| {
+                before.get(owner).is_some_and(|before| *beat >= before + 2)
+            };
+            if now.iter().filter(|it| beats(*it)).count() >= WORKERS {
+                return Ok(());
+            }
+            ensure!(
+                start.elapsed() < STEPPED_WITHIN,
+                "the workers sent no heartbeats within {} s",
+                STEPPED_WITHIN.as_secs()
+            );
+            sleep(POLL_INTERVAL).await;
+        }
     }
 
     /// The api and the workers.
@@ -250,6 +279,13 @@ impl Stack {
             resident: self.services().map(resident).collect(),
         })
     }
+}
+
+fn bearer(token: &Token) -> Result<HeaderValue> {
+    let mut value = HeaderValue::from_str(&format!("Bearer {}", token.as_str()))?;
+    // Its Debug output must not contain the token.
+    value.set_sensitive(true);
+    Ok(value)
 }
 
 fn new_redis(place: &ServicePaths, options: &ChaosOptions, name: &str) -> Result<RedisServer> {

@@ -6,8 +6,9 @@ use jiff::{SignedDuration, Timestamp};
 use storm_shared::models::{RequestId, Status};
 
 use super::history::{
-    CancelAnswer, CancelAsked, Fault, HistoryEvent, Polled, Received, Record, RedeliveryAnswer,
-    RedeliveryAsked, Row, RowKind, RowState, SubmitAnswer, Submitted, Transition,
+    CancelAnswer, CancelAsked, EraseAnswer, EraseAsked, Fault, HistoryEvent, Polled, Received,
+    Record, RedeliveryAnswer, RedeliveryAsked, Row, RowKind, RowState, SubmitAnswer, Submitted,
+    Transition,
 };
 
 /// Faults this long before the first and after the last record are part of the timeline.
@@ -57,6 +58,7 @@ fn line(record: &Record, id: RequestId, name: Option<&str>) -> Option<(Timestamp
         Record::Polled(polled) if polled.id == id => Some((polled.at, poll(polled))),
         Record::RedeliveryAsked(asked) if asked.id == id => Some((asked.at, redelivery(asked))),
         Record::CancelAsked(asked) if asked.id == id => Some((asked.at, cancel(asked))),
+        Record::EraseAsked(asked) if asked.id == id => Some((asked.at, erase(asked))),
         Record::Received(received) if received.id == id => Some((received.at, callback(received))),
         Record::Transition(moved) if moved.id == id => Some((moved.at, step(moved))),
         Record::Deleted(it) if it.id == id => Some((it.at, "deleted".to_owned())),
@@ -95,6 +97,7 @@ fn answer(submitted: &Submitted) -> String {
     match &submitted.answer {
         SubmitAnswer::Accepted(id) => format!("submitted {asked}: 202 {id}"),
         SubmitAnswer::Refused(status) => format!("submitted {asked}: {status}"),
+        SubmitAnswer::KeyReused => format!("submitted {asked}: 422 idempotency-key-reused"),
         SubmitAnswer::OutcomeUnknown => format!("submitted {asked}: 503 outcome-unknown"),
         SubmitAnswer::NoAnswer(why) => format!("submitted {asked}: no response: {why}"),
     }
@@ -103,7 +106,11 @@ fn answer(submitted: &Submitted) -> String {
 fn poll(polled: &Polled) -> String {
     let status = polled.status.map_or("404", Status::as_str);
     let took = polled.at.duration_since(polled.asked_at);
-    format!("polled    {status}, sent {} ms earlier", took.as_millis())
+    let mut text = format!("polled    {status}, sent {} ms earlier", took.as_millis());
+    if polled.erased {
+        text.push_str(", erased");
+    }
+    text
 }
 
 fn redelivery(asked: &RedeliveryAsked) -> String {
@@ -133,6 +140,20 @@ fn cancel(asked: &CancelAsked) -> String {
     };
     let took = asked.at.duration_since(asked.asked_at).as_millis();
     format!("cancel    {answer}, sent {took} ms earlier")
+}
+
+fn erase(asked: &EraseAsked) -> String {
+    let answer = match &asked.answer {
+        EraseAnswer::Erased { erased_at } => format!("200, erased at {erased_at}"),
+        EraseAnswer::Refused { status, problem } => {
+            let problem = problem.as_deref().unwrap_or("no problem type");
+            format!("{status} {problem}")
+        }
+        EraseAnswer::OutcomeUnknown => "503 outcome-unknown".to_owned(),
+        EraseAnswer::NoAnswer(why) => format!("no response: {why}"),
+    };
+    let took = asked.at.duration_since(asked.asked_at).as_millis();
+    format!("erase     {answer}, sent {took} ms earlier")
 }
 
 fn callback(received: &Received) -> String {
@@ -169,6 +190,9 @@ fn step(moved: &Transition) -> String {
         return format!("inserted  {whose}{}", describe(&moved.after));
     };
     let after = describe(&moved.after);
+    if moved.erases {
+        return format!("erased    {whose}{after}");
+    }
     let mut text = format!("moved     {whose}{} -> {after}", before.status);
     if moved.after.result != before.result {
         let result = moved.after.result.as_deref().unwrap_or("none");

@@ -71,6 +71,7 @@ fn jobs(result: &ChaosResult, width: u16) -> String {
         row(format!("jobs {end}"), *count);
     }
     row("requests deleted (RETENTION)".to_owned(), summary.deleted);
+    row("requests erased".to_owned(), summary.erased);
     for (answer, count) in &summary.redeliveries_asked {
         row(format!("redeliveries asked for: {answer}"), *count);
     }
@@ -80,6 +81,10 @@ fn jobs(result: &ChaosResult, width: u16) -> String {
     for (answer, count) in &summary.cancels_asked {
         row(format!("cancellations asked for: {answer}"), *count);
     }
+    for (answer, count) in &summary.erasures_asked {
+        row(format!("erasures asked for: {answer}"), *count);
+    }
+    row("pauses".to_owned(), summary.pauses);
     row("callbacks".to_owned(), summary.callbacks);
     for (event, count) in &summary.repeats {
         row(format!("duplicate callbacks explained by {event}"), *count);
@@ -176,6 +181,8 @@ fn figures(result: &ChaosResult) -> String {
             CheckRule::Fences,
             CheckRule::Seen,
             CheckRule::Cancels,
+            CheckRule::Erased,
+            CheckRule::Pauses,
             CheckRule::Retention,
             CheckRule::Waits
         ]),
@@ -237,6 +244,7 @@ mod tests {
             redeliveries_asked: [("409 redelivery-under-way".to_owned(), 100_000)].into(),
             redeliveries: [("COMPLETED, not delivered".to_owned(), 100_000)].into(),
             cancels_asked: [("409 request-over".to_owned(), 100_000)].into(),
+            erasures_asked: [("409 redelivery-under-way".to_owned(), 100_000)].into(),
             rows: 2_000_000,
             ..Summary::default()
         };
@@ -286,7 +294,7 @@ mod tests {
             .split("\n\n")
             .map(|table| table.trim().lines().count())
             .collect();
-        assert_eq!(lines, [3, 13, 8], "{text}");
+        assert_eq!(lines, [3, 16, 8], "{text}");
     }
 
     #[test]

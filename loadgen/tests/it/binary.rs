@@ -182,6 +182,20 @@ async fn a_run_that_can_not_start_exits_with_1_and_prints_one_line() {
     );
 }
 
+#[test]
+fn help_that_can_not_be_written_is_an_error() {
+    for line in ["--help", "-h", "storm --help", "--version"] {
+        let full = std::fs::File::options().write(true).open("/dev/full");
+        let ran = program(line).stdout(full.unwrap()).output().unwrap();
+        let told = String::from_utf8(ran.stderr).unwrap();
+        assert_eq!(ran.status.code(), Some(1), "{line}: {told}");
+        assert!(
+            told.starts_with("can't write to standard output: "),
+            "{told}"
+        );
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_invalid_option_exits_with_2() {
     let output = output(program(

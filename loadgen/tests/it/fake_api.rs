@@ -22,7 +22,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use storm_shared::{
     models::{ReportSpec, RequestId},
-    server::{Limits, serve},
+    server::{ConnectionMetrics, Limits, serve},
     services::{
         report::expected,
         signature::{self, Signer},
@@ -121,6 +121,7 @@ impl FakeApi {
             listener,
             service,
             limits,
+            ConnectionMetrics::default(),
             stop.clone().cancelled_owned(),
         ));
         Self {

@@ -38,7 +38,18 @@ pub enum SettingError {
         /// The names that there are.
         known: Vec<String>,
     },
-    /// A value in the file has the wrong type.
+    /// A value in the file is an array or a table.
+    #[error(
+        "{}: `{name}` is an array or a table; expected one text, number or boolean; a list is one \
+         text, such as \"a,b\"", place
+    )]
+    Type {
+        /// The file.
+        place: String,
+        /// The setting.
+        name: String,
+    },
+    /// The sources can't be merged.
     #[error("{FILE_VARIABLE}: {0}")]
     File(String),
 }

@@ -176,6 +176,40 @@ impl Layers {
         Ok(self.config.get_string(key)?.trim().to_owned())
     }
 
+    /// The error for a setting `lesser` whose value is above that of the setting `greater`. It
+    /// blames the one that was set: `greater`, unless that is at its default.
+    pub(super) fn exceeds(
+        &self,
+        lesser: &str,
+        greater: &str,
+    ) -> Result<SettingError, SettingError> {
+        let defaults = File::from_str(DEFAULTS, FileFormat::Toml);
+        let defaults = Config::builder().add_source(defaults).build()?;
+        let (lesser, greater) = ((lesser, self.text(lesser)?), (greater, self.text(greater)?));
+        let is_default = |(key, value): &(&str, String)| {
+            defaults.get_string(key).is_ok_and(|text| text == *value)
+        };
+        let name = |(key, _): &(&str, String)| key.to_ascii_uppercase();
+        let described = |setting: &(&str, String)| {
+            let by = if is_default(setting) {
+                " by default"
+            } else {
+                ""
+            };
+            format!("{}, which is {}{by}", name(setting), setting.1)
+        };
+        let (raise, lower) = (name(&greater), name(&lesser));
+        Ok(if is_default(&greater) {
+            let most = described(&greater);
+            let problem = format!("expected at most {most}; lower {lower}, or raise {raise}");
+            invalid(lesser.0, lesser.1, problem)
+        } else {
+            let least = described(&lesser);
+            let problem = format!("expected at least {least}; raise {raise}, or lower {lower}");
+            invalid(greater.0, greater.1, problem)
+        })
+    }
+
     /// Parses a setting. `accepted` completes the error's `expected ...`.
     pub(super) fn parse<T>(
         &self,
@@ -227,18 +261,25 @@ fn named_settings(
     let set = Config::builder().add_source(source).build();
     let set = set.map_err(|error| SettingError::in_file(path, &error))?;
     // An error, unlike in the environment: the file is ours alone.
-    let mut names = keys(&set)?.into_iter();
-    let unknown = names.find(|name| !known.contains(name) && name != tables::ROOT);
-    match unknown {
-        None => Ok(set),
-        Some(name) => Err(SettingError::Unknown {
+    let named = keys(&set)?;
+    let tables_aside = |name: &&String| *name != tables::ROOT;
+    let mut names = named.iter().filter(tables_aside);
+    if let Some(name) = names.clone().find(|name| !known.contains(name)) {
+        return Err(SettingError::Unknown {
             place: path.display().to_string(),
-            name,
+            name: name.clone(),
             known: known
                 .iter()
                 .cloned()
                 .chain(["handlers.NAME".into()])
                 .collect(),
+        });
+    }
+    match names.find(|name| set.get_string(name).is_err()) {
+        None => Ok(set),
+        Some(name) => Err(SettingError::Type {
+            place: path.display().to_string(),
+            name: name.clone(),
         }),
     }
 }

@@ -132,19 +132,46 @@ fn the_error_for_a_value_names_the_setting_the_value_and_what_is_accepted() {
 }
 
 #[test]
-fn no_idempotency_key_outlives_its_request() {
-    let settings = |window| Settings::with([("RETENTION", "1h"), ("IDEMPOTENCY_WINDOW", window)]);
-    assert_eq!(
-        settings("61m").unwrap_err().to_string(),
-        "IDEMPOTENCY_WINDOW=61m: expected at most RETENTION, which is 1h"
-    );
-    let window = settings("60m").unwrap().store.idempotency_window;
+fn no_idempotency_key_outlives_its_request_and_the_error_names_what_was_set() {
+    for (settings, error) in [
+        (
+            &[("RETENTION", "1h")][..],
+            "RETENTION=1h: expected at least IDEMPOTENCY_WINDOW, which is 24h by default; raise \
+             RETENTION, or lower IDEMPOTENCY_WINDOW",
+        ),
+        (
+            &[("IDEMPOTENCY_WINDOW", "8d")],
+            "IDEMPOTENCY_WINDOW=8d: expected at most RETENTION, which is 7d by default; lower \
+             IDEMPOTENCY_WINDOW, or raise RETENTION",
+        ),
+        (
+            &[("RETENTION", "1h"), ("IDEMPOTENCY_WINDOW", "61m")],
+            "RETENTION=1h: expected at least IDEMPOTENCY_WINDOW, which is 61m; raise RETENTION, \
+             or lower IDEMPOTENCY_WINDOW",
+        ),
+        (
+            &[("RETENTION", "9s"), ("IDEMPOTENCY_WINDOW", "9s")],
+            "RETENTION=9s: expected at least HTTP_TIMEOUT, which is 10s by default; raise \
+             RETENTION, or lower HTTP_TIMEOUT",
+        ),
+        (
+            &[("HTTP_TIMEOUT", "8d")],
+            "HTTP_TIMEOUT=8d: expected at most RETENTION, which is 7d by default; lower \
+             HTTP_TIMEOUT, or raise RETENTION",
+        ),
+    ] {
+        let given = settings.iter().copied();
+        assert_eq!(Settings::with(given).unwrap_err().to_string(), error);
+        let line = |(name, value): &(&str, &str)| format!("{} = '{value}'\n", name.to_lowercase());
+        let text: String = settings.iter().map(line).collect();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        let in_file = Settings::from_file(file.path()).unwrap_err();
+        assert_eq!(in_file.to_string(), error);
+    }
+    let longest = Settings::with([("RETENTION", "1h"), ("IDEMPOTENCY_WINDOW", "60m")]);
+    let window = longest.unwrap().store.idempotency_window;
     assert_eq!(window, Duration::from_hours(1));
-    let short = Settings::with([("RETENTION", "9s"), ("IDEMPOTENCY_WINDOW", "9s")]);
-    assert_eq!(
-        short.unwrap_err().to_string(),
-        "RETENTION=9s: expected at least HTTP_TIMEOUT, which is 10s"
-    );
     let for_ever = Settings::with([("RETENTION", "0"), ("IDEMPOTENCY_WINDOW", "30d")]);
     assert_eq!(for_ever.unwrap().store.retention, None);
 }

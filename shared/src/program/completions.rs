@@ -1,14 +1,11 @@
 //! The subcommand `completions`: prints the shell's completions of a service's command line.
 
-use std::{
-    io::{self, Write as _},
-    process::ExitCode,
-};
+use std::process::ExitCode;
 
 use clap::{Arg, ArgMatches, Command, builder::PossibleValuesParser};
 use clap_complete::{Shell, generate};
 
-use super::print_error;
+use super::output;
 
 /// The subcommand's name.
 pub(super) const NAME: &str = "completions";
@@ -43,11 +40,5 @@ pub(super) fn print(mut command: Command, arguments: &ArgMatches) -> ExitCode {
     // Into memory: clap_complete panics if it can't write.
     let mut text = Vec::new();
     generate(shell, &mut command, name, &mut text);
-    match io::stdout().write_all(&text) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            print_error(&format_args!("can't write to standard output: {error}"));
-            ExitCode::FAILURE
-        }
-        _ => ExitCode::SUCCESS,
-    }
+    output::print(&text)
 }

@@ -3,13 +3,11 @@
 //!
 //! The manual is printed as it is. clap would wrap its lines, and a wrapped comment is not TOML.
 
-use std::{
-    env,
-    io::{self, Write as _},
-};
+use std::{env, process::ExitCode};
 
 use clap::{ArgMatches, Command, error::ErrorKind};
 
+use super::output;
 use crate::config;
 
 /// The width of a default terminal, in columns.
@@ -21,20 +19,21 @@ const SHORT_FOOTER: &str = "--help prints every setting with its default.";
 const LONG_FOOTER: &str = "This help is a settings file. Save it, change the values below, and set \
     STORM_CONFIG to its path.";
 
-/// Parses the command line. Returns `None` after it has printed the program's `--help`.
+/// Parses the command line.
 ///
-/// Any other help, and an error in the arguments, is printed as clap does it and ends the process.
-pub(super) fn parse_or_print(command: Command) -> Option<ArgMatches> {
+/// # Errors
+/// The exit status, after help, the version or an error in the arguments was printed.
+pub(super) fn parse_or_print(command: Command) -> Result<ArgMatches, ExitCode> {
     let mut command = with_footers(command);
-    match command.try_get_matches_from_mut(env::args_os()) {
-        Ok(arguments) => Some(arguments),
-        Err(error) if is_long_help(&error, &mut command) => {
-            // A closed standard output is no failure: the reader has seen enough.
-            let _ = io::stdout().write_all(settings_file(command).as_bytes());
-            None
-        }
-        Err(error) => error.exit(),
-    }
+    command
+        .try_get_matches_from_mut(env::args_os())
+        .map_err(|error| {
+            if is_long_help(&error, &mut command) {
+                output::print(settings_file(command).as_bytes())
+            } else {
+                output::print_clap(&error)
+            }
+        })
 }
 
 fn with_footers(command: Command) -> Command {

@@ -8,16 +8,13 @@
 mod authority;
 mod names;
 
-use hyper::{
-    Request, Response, StatusCode, Version,
-    header::{CONTENT_TYPE, HOST, HeaderValue},
-};
-use serde_json::json;
+use hyper::{Request, Response, StatusCode, Version, header::HOST};
 
 pub use self::{
     authority::Authority,
     names::{HostNameError, HostNames},
 };
+use super::problem::problem;
 
 /// Why a request is refused for its host. Each has an answer of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,17 +107,7 @@ impl HostError {
 
     /// The answer as `application/problem+json`.
     pub fn response(self) -> Response<String> {
-        let body = json!({
-            "type": format!("urn:storm:problem:{}", self.name()),
-            "title": self.title(),
-            "status": self.status().as_u16(),
-            "detail": self.detail(),
-        });
-        let mut response = Response::new(body.to_string());
-        *response.status_mut() = self.status();
-        let kind = HeaderValue::from_static("application/problem+json");
-        response.headers_mut().insert(CONTENT_TYPE, kind);
-        response
+        problem(self.status(), self.name(), self.title(), self.detail())
     }
 }
 

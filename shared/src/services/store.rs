@@ -50,7 +50,7 @@ pub use self::{
     },
     lease::{Expired, Heartbeat, OwnerId, OwnerIdError, Renewal, quarantine_threshold},
     list::{ListPage, RequestFilter, RequestList},
-    load::{HandlerLoad, Load, TenantLoad},
+    load::{Ended, HandlerLoad, Load, TenantLoad},
     look::{Capacity, DueJobs, Sought, is_long},
     metrics::StoreMetrics,
     pause::{MAX_PAUSED_ORIGINS, Pause, Paused, Pauses, TooManyPauses, UnparkCursor, Unparked},

@@ -25,6 +25,7 @@ macro_rules! on_engine {
 }
 
 mod accept;
+mod audit;
 mod bodies;
 mod bulk;
 mod cancel;

@@ -5,7 +5,7 @@ use std::{convert::Infallible, net::SocketAddr, time::Duration};
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::{Response, service::service_fn};
-use storm_shared::server::{self, Limits, MAX_HEAD};
+use storm_shared::server::{self, ConnectionMetrics, Limits, MAX_HEAD};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -29,7 +29,13 @@ async fn start(limits: Limits) -> (SocketAddr, CancellationToken, JoinHandle<()>
     (
         addr,
         stop,
-        tokio::spawn(server::serve(listener, service, limits, stopped)),
+        tokio::spawn(server::serve(
+            listener,
+            service,
+            limits,
+            ConnectionMetrics::default(),
+            stopped,
+        )),
     )
 }
 
@@ -138,7 +144,9 @@ async fn connections_in_the_kernels_queue_at_the_close_get_their_answer() {
     });
     // The shutdown is over before the first connection is accepted.
     let closed = std::future::ready(());
-    let serving = tokio::spawn(server::serve(listener, service, Limits::default(), closed));
+    let (limits, connections) = (Limits::default(), ConnectionMetrics::default());
+    let serving = server::serve(listener, service, limits, connections, closed);
+    let serving = tokio::spawn(serving);
     for client in &mut queued {
         assert!(answer(client).await.starts_with("HTTP/1.1 200"));
     }

@@ -5,6 +5,7 @@ mod backup;
 mod erase;
 mod files;
 mod first_start;
+mod freed_pages;
 mod release_before;
 mod schema;
 mod unusable;

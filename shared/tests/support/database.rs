@@ -9,7 +9,10 @@
 #[path = "database/sqlite.rs"]
 mod sqlite;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use storm_shared::{
     config::StoreSettings,
@@ -39,10 +42,15 @@ pub(crate) struct Tables {
     pub(crate) attempts: BTreeMap<(RequestId, u32), (AttemptClass, i64)>,
     /// The beat of each worker.
     pub(crate) workers: BTreeMap<OwnerId, i64>,
-    /// The request of each idempotency key, and whether the submission can be told from others.
-    pub(crate) keys: BTreeMap<String, (RequestId, bool)>,
+    /// The request of each tenant's idempotency key, and whether the submission can be told from
+    /// others. The name of nobody is empty.
+    pub(crate) keys: BTreeMap<(String, String), (RequestId, bool)>,
     /// The notes of cancelled claims: for whom, of what, and its number; and the worker's beat.
     pub(crate) cancellations: BTreeMap<(OwnerId, RequestId, i64), i64>,
+    /// The origins that are paused. The empty one is everything.
+    pub(crate) pauses: BTreeSet<String>,
+    /// What operators have done, in order.
+    pub(crate) audit: Vec<Deed>,
 }
 
 /// A request, and what of it: its job, or its redelivery in progress.
@@ -60,9 +68,19 @@ pub(crate) struct Row {
     pub(crate) parks: u32,
     pub(crate) result: Option<String>,
     pub(crate) due: Option<Due>,
+    pub(crate) parked: Option<Parked>,
     pub(crate) failure: Option<FailureReason>,
     pub(crate) is_over: bool,
     pub(crate) is_erased: bool,
+}
+
+/// Since when a row has been parked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Parked {
+    /// Since a time that is past.
+    Since,
+    /// Since a time in the far future: a pause of its origin has parked it.
+    ByPause,
 }
 
 /// When a `PENDING` row may be claimed from the table.
@@ -77,6 +95,9 @@ pub(crate) enum Due {
 /// An event: its kind, its claim, its detail.
 pub(crate) type Entry = (EventKind, i64, Option<String>);
 
+/// A record of the audit: what was done, to what, and how many it has changed.
+pub(crate) type Deed = (String, String, i64);
+
 /// A row after one change.
 #[derive(Debug)]
 pub(crate) struct Moment {
@@ -86,6 +107,10 @@ pub(crate) struct Moment {
     pub(crate) beside_it: u32,
     /// The change was its deletion: this is how it was before.
     pub(crate) is_deleted: bool,
+    /// Whether everything was paused at that moment.
+    pub(crate) is_paused: bool,
+    /// Whether its origin was.
+    pub(crate) is_origin_paused: bool,
 }
 
 /// All changes of each request's job and redeliveries, in order.
@@ -201,6 +226,20 @@ impl TestDatabase {
     pub(crate) async fn make_redelivery_due(&self, id: RequestId) {
         match self {
             Self::Sqlite(database) => database.make_redelivery_due(id),
+        }
+    }
+
+    /// As if all parked jobs and redeliveries had been parked this much earlier.
+    pub(crate) async fn park_earlier(&self, time: Duration) {
+        match self {
+            Self::Sqlite(database) => database.park_earlier(time),
+        }
+    }
+
+    /// As if everything had been resumed this much earlier.
+    pub(crate) async fn resume_earlier(&self, time: Duration) {
+        match self {
+            Self::Sqlite(database) => database.resume_earlier(time),
         }
     }
 

@@ -11,8 +11,9 @@ use storm_shared::{
     services::{
         report,
         store::{
-            AttemptRecord, Candidate, Capacity, Claim, DueJobs, Expired, Heartbeat, Job, NewJob,
-            Outcome, OwnerId, Scope, Settlement, Store, StoreError, Unredeliverable, WorkResult,
+            AttemptRecord, Candidate, Capacity, Claim, DueJobs, Ended, Expired, Heartbeat, Job,
+            NewJob, Outcome, OwnerId, Scope, Settlement, Store, StoreError, Unredeliverable,
+            WorkResult,
         },
     },
 };
@@ -142,7 +143,11 @@ pub(crate) async fn redeliver(store: &Store, id: RequestId) -> Result<(), Unrede
 /// The heartbeat of `owner` as another worker reads it.
 pub(crate) async fn heartbeat_of(store: &Store, owner: OwnerId) -> Heartbeat {
     let observer = new_worker(store).await;
-    let others = store.renew(observer, 0).await.unwrap().others;
+    let others = store
+        .renew(observer, Ended::default())
+        .await
+        .unwrap()
+        .others;
     store.deregister(observer).await.unwrap();
     others.into_iter().find(|it| it.owner == owner).unwrap()
 }

@@ -219,7 +219,7 @@ impl CallbackWorker {
             match claimed {
                 Ok(job) => self.run_deliver_settle(job, &mut taken.line).await,
                 Err(InvalidJob { failure, .. }) => {
-                    self.settle(claim, None, failed(failure), &self.next_due)
+                    self.settle(claim, false, None, failed(failure), &self.next_due)
                         .await
                 }
             }
@@ -259,7 +259,7 @@ impl CallbackWorker {
     }
 
     async fn run_deliver_settle(&self, mut job: Job, taken: &mut InLine) -> Result<(), StoreError> {
-        let claim = job.claim;
+        let (claim, is_long) = (job.claim, job.is_long);
         let line = async {
             let (result, settlement, next_due) = match self.run(&mut job, taken).await? {
                 // The next one to look for it seeks work of its handler.
@@ -278,7 +278,8 @@ impl CallbackWorker {
                 }
             };
             let time_to_callback = waits::until_callback(&job, &settlement);
-            self.settle(claim, result, settlement, next_due).await?;
+            self.settle(claim, is_long, result, settlement, next_due)
+                .await?;
             if let Some(time) = time_to_callback {
                 self.metrics.delivered(time);
             }
@@ -289,8 +290,9 @@ impl CallbackWorker {
         let caught = AssertUnwindSafe(line).catch_unwind().await;
         let Ok(settled) = caught else {
             error!(id = %claim.id, "the job panicked");
+            let settlement = failed(panicked());
             return self
-                .settle(claim, None, failed(panicked()), &self.next_due)
+                .settle(claim, is_long, None, settlement, &self.next_due)
                 .await;
         };
         settled
@@ -375,6 +377,7 @@ impl CallbackWorker {
     async fn settle(
         &self,
         claim: Claim,
+        is_long: bool,
         result: Option<WorkResult>,
         settlement: Settlement,
         next_due: &NextDue,
@@ -386,7 +389,7 @@ impl CallbackWorker {
             Settlement::Finish { outcome, .. } => {
                 self.metrics.ended(&outcome);
                 if claim.work == store::Work::Job {
-                    self.lease.job_ended();
+                    self.lease.job_ended(is_long);
                 }
                 // The target is a name that a LOG filter can select: one line for each job.
                 let (id, outcome) = (claim.id, outcome.as_str());

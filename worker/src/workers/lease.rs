@@ -16,7 +16,7 @@ use std::{
 use storm_shared::{
     models::HandlerName,
     outage::Outage,
-    services::store::{Heartbeat, OwnerId, Pauses, Store, StoreError},
+    services::store::{Ended, Heartbeat, OwnerId, Pauses, Store, StoreError},
 };
 use tokio::{
     sync::watch,
@@ -51,6 +51,8 @@ pub struct Lease {
     is_first: AtomicBool,
     /// The jobs that were ended in this term, which the heartbeat reports.
     ended: AtomicU64,
+    /// The long ones among them.
+    ended_long: AtomicU64,
 }
 
 struct State {
@@ -110,6 +112,7 @@ impl Lease {
             state: watch::Sender::new(state),
             is_first: AtomicBool::new(false),
             ended: AtomicU64::new(0),
+            ended_long: AtomicU64::new(0),
         })
     }
 
@@ -139,8 +142,10 @@ impl Lease {
     }
 
     /// Counts a job that has ended.
-    pub(super) fn job_ended(&self) {
+    pub(super) fn job_ended(&self, is_long: bool) {
         self.ended.fetch_add(1, Ordering::Relaxed);
+        self.ended_long
+            .fetch_add(u64::from(is_long), Ordering::Relaxed);
     }
 
     /// The current term, as soon as its last heartbeat is less than half a lease old. What starts
@@ -200,7 +205,10 @@ impl Lease {
         // this.
         let begun = Instant::now();
         let owner = self.term().owner;
-        let ended = self.ended.load(Ordering::Relaxed);
+        let ended = Ended {
+            jobs: self.ended.load(Ordering::Relaxed),
+            long_jobs: self.ended_long.load(Ordering::Relaxed),
+        };
         let renewal = match self.store.renew(owner, ended).await {
             Err(StoreError::LeaseLost) => {
                 // What cost this worker its lease may have stalled the others, too.
@@ -269,6 +277,7 @@ impl Lease {
             former.lost.cancel();
             state.registered = false;
             self.ended.store(0, Ordering::Relaxed);
+            self.ended_long.store(0, Ordering::Relaxed);
         });
         self.metrics.lost_lease();
     }

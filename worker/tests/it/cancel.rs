@@ -4,7 +4,6 @@ use storm_shared::{
     models::{FailureReason, RequestId, Status},
     services::store::Scope,
 };
-use tokio::sync::watch;
 
 use crate::{
     receiver::Receiver,
@@ -35,15 +34,7 @@ async fn a_job_that_runs_for_long_is_stopped_and_its_slot_is_free() {
 
 #[tokio::test]
 async fn an_attempt_under_way_is_given_up_and_no_other_follows() {
-    let (release, released) = watch::channel(());
-    let mut hanging = Receiver::answering_when(move |_, _| {
-        let mut released = released.clone();
-        async move {
-            let _ = released.changed().await;
-            200
-        }
-    })
-    .await;
+    let (mut hanging, release) = Receiver::held().await;
     let mut receiver = Receiver::answering(|_, _| 200).await;
     let stack = Stack::without_redis(&[ONE_SLOT, NO_TIMEOUT]).await;
     let id = stack.accept(1, Some(hanging.url())).await;

@@ -3,7 +3,6 @@
 use rusqlite::Connection;
 use serde_json::Value;
 use storm_shared::models::{RequestId, Status};
-use tokio::sync::watch;
 
 use crate::{process::WorkerProcess, receiver::Receiver, rows::Rows as _, table::Table};
 
@@ -42,17 +41,26 @@ async fn hundreds_of_failing_callbacks_are_a_handful_of_lines() {
 }
 
 #[tokio::test]
+async fn a_dead_redis_under_hundreds_of_jobs_is_a_handful_of_lines() {
+    let receiver = Receiver::answering(|_, _| 200).await;
+    let table = Table::new().await;
+    let dead = ("REDIS_URL", "redis://127.0.0.1:1");
+    let worker = WorkerProcess::start(table.folder.path(), &[dead]);
+    worker.logs("Redis can't be used").await;
+    for id in accept_many(&table, 300, &receiver.url()).await {
+        assert_eq!(table.ended(id).await.status, Status::Completed);
+    }
+    worker.signal("TERM");
+    worker.logs("stopped").await;
+    let log = worker.log();
+    let lines = log.lines().count();
+    assert!(lines < A_HANDFUL, "{lines} lines:\n{log}");
+}
+
+#[tokio::test]
 async fn a_locked_database_under_many_jobs_is_a_handful_of_lines() {
     const JOBS: usize = 100;
-    let (release, released) = watch::channel(());
-    let mut receiver = Receiver::answering_when(move |_, _| {
-        let mut released = released.clone();
-        async move {
-            let _ = released.changed().await;
-            200
-        }
-    })
-    .await;
+    let (mut receiver, release) = Receiver::held().await;
     let table = Table::new().await;
     let ids = accept_many(&table, JOBS, &receiver.url()).await;
     let all_at_once = ("CALLBACK_PER_ORIGIN", "100");

@@ -13,10 +13,9 @@ use storm_shared::{
     services::{
         queue::Notification,
         report,
-        store::{Candidate, NewJob, OwnerId, Store, WorkResult},
+        store::{Candidate, Ended, NewJob, OwnerId, Store, WorkResult},
     },
 };
-use tokio::sync::watch;
 
 use crate::{
     receiver::Receiver,
@@ -48,7 +47,7 @@ async fn suspect(store: &Store, url: &str) -> RequestId {
     }
     let claimed = store.claim(dead, vec![Candidate::notified(id)], usize::MAX);
     assert_eq!(claimed.await.unwrap().jobs.len(), 1);
-    let beats = store.renew(other, 0).await.unwrap().others;
+    let beats = store.renew(other, Ended::default()).await.unwrap().others;
     let seen = beats.into_iter().find(|beat| beat.owner == dead).unwrap();
     assert!(store.expire(seen, 5).await.unwrap().is_some());
     store.deregister(other).await.unwrap();
@@ -112,15 +111,7 @@ async fn a_suspect_gets_its_turn_while_other_jobs_take_all_memory() {
 
 #[tokio::test]
 async fn a_job_counts_as_memory_until_it_is_settled_and_the_worker_stays_healthy() {
-    let (release, released) = watch::channel(false);
-    let mut receiver = Receiver::answering_when(move |_, _| {
-        let mut released = released.clone();
-        async move {
-            released.wait_for(|it| *it).await.unwrap();
-            200
-        }
-    })
-    .await;
+    let (mut receiver, release) = Receiver::held().await;
     let stack = Stack::with_memory(TINY, "none").await;
     let first = stack.accept(1, Some(receiver.url())).await;
     receiver.next().await;
@@ -135,7 +126,7 @@ async fn a_job_counts_as_memory_until_it_is_settled_and_the_worker_stays_healthy
         assert!(metrics.contains(&line), "{line} is missing in\n{metrics}");
     }
     assert!(stack.get("/healthz").await.starts_with("HTTP/1.1 200"));
-    release.send(true).unwrap();
+    drop(release);
     for id in [first, second] {
         assert_eq!(stack.ended(id).await.status, Status::Completed);
     }

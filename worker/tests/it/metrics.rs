@@ -11,7 +11,7 @@ async fn with_a_metrics_token_metrics_require_it_and_health_does_not() {
     let stack = Stack::without_redis(&[("METRICS_TOKEN", &hash)]).await;
     let scrape = async |presented: &str| {
         let line = format!("authorization: Bearer {presented}");
-        stack.get_with("/metrics", &line).await
+        stack.get_with_header("/metrics", &line).await
     };
     for refused in [
         stack.get("/metrics").await,

@@ -3,11 +3,10 @@
 use std::sync::Arc;
 
 use storm_shared::{
-    models::{CallbackUrl, ClientName, Origin, Request, RequestId, Status, WaitReason},
+    models::{CallbackUrl, ClientName, Request, RequestId, Status, WaitReason},
     services::store::{Paused, Scope, Store},
 };
 use tempfile::TempDir;
-use tokio::sync::watch;
 
 use crate::{
     receiver::Receiver,
@@ -30,8 +29,9 @@ async fn resume(store: &Store, what: Paused) {
     assert!(store.resume(what, operator()).await.unwrap());
 }
 
-fn origin(url: &str) -> Origin {
-    CallbackUrl::parse(url).unwrap().origin().clone()
+fn origin_of(receiver: &Receiver) -> Paused {
+    let url = CallbackUrl::parse(&receiver.url()).unwrap();
+    Paused::Origin(url.origin().clone())
 }
 
 /// Waits until the worker says in `/healthz` what the test has paused.
@@ -39,6 +39,14 @@ async fn until_seen(stack: &Stack, text: &str) {
     while !stack.get("/healthz").await.contains(text) {
         tokio::task::yield_now().await;
     }
+}
+
+/// Pauses the origin of the receiver, and waits until the worker knows. Returns what to resume.
+async fn pause_origin(stack: &Stack, receiver: &Receiver) -> Paused {
+    let what = origin_of(receiver);
+    pause(&stack.store, what.clone()).await;
+    until_seen(stack, r#""paused_origins":1"#).await;
+    what
 }
 
 /// The value of a metric without labels.
@@ -128,15 +136,7 @@ async fn notifications_that_come_during_a_pause_are_acknowledged_and_no_job_is_l
 
 #[tokio::test]
 async fn what_runs_when_everything_is_paused_goes_on_to_its_end() {
-    let (release, released) = watch::channel(());
-    let mut receiver = Receiver::answering_when(move |_, _| {
-        let mut released = released.clone();
-        async move {
-            let _ = released.changed().await;
-            200
-        }
-    })
-    .await;
+    let (mut receiver, release) = Receiver::held().await;
     let stack = Stack::without_redis(&[NO_TIMEOUT]).await;
     let id = stack.accept(1, Some(receiver.url())).await;
     receiver.next().await;
@@ -152,9 +152,7 @@ async fn a_paused_origin_gets_no_attempt_while_another_one_goes_on() {
     let stack = Stack::without_redis(&[("CALLBACK_PARK_MAX", "1ms")]).await;
     let mut held = Receiver::answering(|_, _| 200).await;
     let mut other = Receiver::answering(|_, _| 200).await;
-    let what = Paused::Origin(origin(&held.url()));
-    pause(&stack.store, what.clone()).await;
-    until_seen(&stack, r#""paused_origins":1"#).await;
+    let what = pause_origin(&stack, &held).await;
     assert_eq!(metric(&stack, "storm_worker_paused_origins").await, "1");
     let again = stack.accept(1, Some(other.url())).await;
     all_completed(&stack, &[again]).await;
@@ -184,9 +182,7 @@ async fn a_resumed_origins_jobs_are_released_before_their_park_time_is_over() {
     // A park lasts for minutes.
     let stack = Stack::without_redis(&[("CALLBACK_PARK_MAX", "1h")]).await;
     let mut receiver = Receiver::answering(|_, _| 200).await;
-    let what = Paused::Origin(origin(&receiver.url()));
-    pause(&stack.store, what.clone()).await;
-    until_seen(&stack, r#""paused_origins":1"#).await;
+    let what = pause_origin(&stack, &receiver).await;
     let id = stack.accept_of("one", &receiver.url()).await;
     let other = stack.accept_of("other", &receiver.url()).await;
     for id in [id, other] {
@@ -206,9 +202,7 @@ async fn a_redelivery_to_a_paused_origin_waits_too() {
     let id = stack.accept(1, Some(receiver.url())).await;
     all_completed(&stack, &[id]).await;
     receiver.next().await;
-    let what = Paused::Origin(origin(&receiver.url()));
-    pause(&stack.store, what.clone()).await;
-    until_seen(&stack, r#""paused_origins":1"#).await;
+    let what = pause_origin(&stack, &receiver).await;
     let begun = stack.store.redeliver(Scope::All, id).await;
     begun.unwrap().unwrap();
     stack.row_when(id, |row| row.parks > 0).await;
@@ -222,7 +216,7 @@ async fn a_redelivery_to_a_paused_origin_waits_too() {
 async fn a_worker_that_starts_during_a_pause_calls_no_paused_origin() {
     let mut receiver = Receiver::answering(|_, _| 200).await;
     let table = Table::new().await;
-    let what = Paused::Origin(origin(&receiver.url()));
+    let what = origin_of(&receiver);
     pause(&table.store, what.clone()).await;
     let id = table.accept(1, Some(receiver.url())).await;
     let first = table.worker(&[]);
@@ -242,15 +236,7 @@ async fn a_worker_that_starts_during_a_pause_calls_no_paused_origin() {
 
 #[tokio::test]
 async fn the_jobs_of_a_worker_that_is_killed_during_a_pause_are_reclaimed_and_wait() {
-    let (release, released) = watch::channel(());
-    let mut receiver = Receiver::answering_when(move |_, _| {
-        let mut released = released.clone();
-        async move {
-            let _ = released.changed().await;
-            200
-        }
-    })
-    .await;
+    let (mut receiver, release) = Receiver::held().await;
     let table = Table::new().await;
     let first = table.worker(&[NO_TIMEOUT]);
     let id = table.accept(1, Some(receiver.url())).await;

@@ -80,6 +80,37 @@ async fn a_worker_answers_from_its_start_to_the_end_of_its_drain() {
 }
 
 #[tokio::test]
+async fn another_path_or_method_is_a_problem_that_says_what_there_is() {
+    let folder = TempDir::new().unwrap();
+    let worker = WorkerProcess::start(folder.path(), &[]);
+    ready_turns(&worker, "200").await;
+    for (method, path, status, name) in [
+        ("GET", "/", "404", "not-found"),
+        ("POST", "/livez/x", "404", "not-found"),
+        ("POST", "/livez", "405", "method-not-allowed"),
+        ("POST", "/readyz", "405", "method-not-allowed"),
+        ("DELETE", "/healthz", "405", "method-not-allowed"),
+        ("PUT", "/metrics", "405", "method-not-allowed"),
+    ] {
+        let answer = worker.ask(method, path).await.unwrap();
+        let (shown, body) = parts(&answer);
+        let body: serde_json::Value = serde_json::from_str(body).unwrap();
+        assert_eq!(shown, status, "{method} {path}");
+        assert_eq!(body["type"], format!("urn:storm:problem:{name}"));
+        assert_eq!(body["status"].to_string(), status);
+        let named = if status == "404" {
+            "GET /metrics"
+        } else {
+            "GET, HEAD"
+        };
+        assert!(body["detail"].as_str().unwrap().contains(named), "{body}");
+        let head = answer.to_ascii_lowercase();
+        assert!(head.contains("content-type: application/problem+json"));
+        assert_eq!(head.contains("\r\nallow: get, head\r\n"), status == "405");
+    }
+}
+
+#[tokio::test]
 async fn without_redis_a_worker_is_ready_and_says_what_is_down() {
     let stack = Stack::start(Arc::new(TempDir::new().unwrap()), NO_REDIS, &[]).await;
     let ready = loop {

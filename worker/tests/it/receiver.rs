@@ -6,7 +6,10 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
 use hyper::{Request, Response, StatusCode, body::Incoming, service::service_fn};
 use storm_shared::server;
-use tokio::{net::TcpListener, sync::mpsc};
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, watch},
+};
 
 /// A receiver and the callbacks that it received.
 pub(crate) struct Receiver {
@@ -20,6 +23,19 @@ impl Receiver {
         answer: impl Fn(usize, &[u8]) -> u16 + Clone + Send + Sync + 'static,
     ) -> Self {
         Self::answering_when(move |nth, body| std::future::ready(answer(nth, &body))).await
+    }
+
+    /// Answers every POST with 200 once the sender is dropped.
+    pub(crate) async fn held() -> (Self, watch::Sender<()>) {
+        let (release, released) = watch::channel(());
+        let receiver = Self::answering_when(move |_, _| {
+            let mut released = released.clone();
+            async move {
+                let _ = released.changed().await;
+                200
+            }
+        });
+        (receiver.await, release)
     }
 
     /// Like `answering`, with an asynchronous `answer`. A callback is recorded before it runs.
@@ -53,6 +69,7 @@ impl Receiver {
             listener,
             service,
             limits,
+            server::ConnectionMetrics::default(),
             std::future::pending(),
         ));
         Self { addr, received }

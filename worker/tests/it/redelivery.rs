@@ -10,7 +10,7 @@ use std::{
 
 use storm_shared::{
     models::{AttemptClass, FailureReason, Request, RequestId, Status},
-    services::store::{OwnerId, Scope},
+    services::store::{Ended, OwnerId, Scope},
 };
 
 use crate::{
@@ -125,11 +125,20 @@ async fn a_refusal_is_recorded_in_full_and_only_its_class_is_public() {
     );
 }
 
-/// What the worker has ended, as its heartbeat says that begins after this call.
-async fn ended_by_heartbeat(stack: &Stack) -> u64 {
+/// What the worker has ended, and the long ones among them, as its heartbeat says that begins after
+/// this call.
+async fn ended_by_heartbeat(stack: &Stack) -> (u64, u64) {
     let observer = OwnerId::generate();
     stack.store.register(observer, &[]).await.unwrap();
-    let beat = async || stack.store.renew(observer, 0).await.unwrap().others[0].beat;
+    let beat = async || {
+        stack
+            .store
+            .renew(observer, Ended::default())
+            .await
+            .unwrap()
+            .others[0]
+            .beat
+    };
     // One may have begun before.
     let enough = beat().await + 2;
     while beat().await < enough {
@@ -137,7 +146,8 @@ async fn ended_by_heartbeat(stack: &Stack) -> u64 {
     }
     stack.store.deregister(observer).await.unwrap();
     let load = stack.store.load(0, Duration::ZERO).await.unwrap();
-    load.ended.values().sum()
+    let sum = |of: fn(&Ended) -> u64| load.ended.values().map(of).sum();
+    (sum(|it| it.jobs), sum(|it| it.long_jobs))
 }
 
 #[tokio::test]
@@ -146,13 +156,14 @@ async fn heartbeats_count_jobs_that_have_ended_and_neither_attempts_nor_redelive
     let stack = Stack::without_redis(&[]).await;
     let failed = stack.accept(1, Some(receiver.url())).await;
     stack.ended(failed).await;
-    assert_eq!(ended_by_heartbeat(&stack).await, 1);
+    assert_eq!(ended_by_heartbeat(&stack).await, (1, 0));
     status.store(200, Ordering::SeqCst);
     redelivered(&stack, failed).await;
     stack
         .ended(stack.accept(1, Some(receiver.url())).await)
         .await;
-    stack.ended(stack.accept(1, None).await).await;
-    assert_eq!(ended_by_heartbeat(&stack).await, 3);
+    // Just long enough to be a long one.
+    stack.ended(stack.accept(501, None).await).await;
+    assert_eq!(ended_by_heartbeat(&stack).await, (3, 1));
     stack.stop().await;
 }

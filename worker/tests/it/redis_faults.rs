@@ -1,6 +1,6 @@
 //! Redis faults: Redis only carries notifications, so every job still runs from the table.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use storm_shared::{
     config::Settings,
@@ -91,12 +91,6 @@ async fn claimed_by_notification(stack: &Stack) -> u64 {
 }
 
 /// Polls `path` until the answer contains `part`.
-async fn until_shown(stack: &Stack, path: &str, part: &str) {
-    while !stack.get(path).await.contains(part) {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
 #[tokio::test]
 async fn healthz_and_metrics_report_what_the_workers_redis_refuses() {
     let redis = RedisServer::start();
@@ -135,16 +129,16 @@ async fn healthz_and_metrics_report_what_the_workers_redis_refuses() {
         ),
     ] {
         let up = |task, up| format!("storm_worker_redis_up{{task=\"{task}\"}} {up}");
-        until_shown(&stack, "/healthz", r#""redis":"ok""#).await;
+        stack.until_shown("/healthz", r#""redis":"ok""#).await;
         redis.run(fault);
         let shown = format!(r#""redis":"{words}""#);
-        until_shown(&stack, "/healthz", &shown).await;
+        stack.until_shown("/healthz", &shown).await;
         if let Some(task) = task {
-            until_shown(&stack, "/metrics", &up(task, 0)).await;
+            stack.until_shown("/metrics", &up(task, 0)).await;
         }
         redis.run(repair);
-        until_shown(&stack, "/healthz", r#""redis":"ok""#).await;
-        until_shown(&stack, "/metrics", &up("reader", 1)).await;
+        stack.until_shown("/healthz", r#""redis":"ok""#).await;
+        stack.until_shown("/metrics", &up("reader", 1)).await;
     }
     stack.stop().await;
 }
@@ -156,15 +150,15 @@ async fn a_worker_that_reads_only_notifications_of_another_database_reports_it_u
     let stack = Stack::start(Arc::new(TempDir::new().unwrap()), &redis.url(), &[]).await;
     let settings = stack.settings.queue.as_ref().unwrap();
     let elsewhere = Notifier::start(Queue::new(settings, "another database").unwrap());
-    until_shown(&stack, "/healthz", r#""redis":"ok""#).await;
+    stack.until_shown("/healthz", r#""redis":"ok""#).await;
     elsewhere.notify(RequestId::generate());
     let only = |is| format!("storm_worker_foreign_only {is}");
-    until_shown(&stack, "/metrics", &only(0)).await;
-    until_shown(&stack, "/metrics", &only(1)).await;
+    stack.until_shown("/metrics", &only(0)).await;
+    stack.until_shown("/metrics", &only(1)).await;
     let dropped = r#"storm_worker_dropped_entries_total{why="foreign"} 1"#;
-    until_shown(&stack, "/metrics", dropped).await;
+    stack.until_shown("/metrics", dropped).await;
     stack.notifier().notify(RequestId::generate());
-    until_shown(&stack, "/metrics", &only(0)).await;
+    stack.until_shown("/metrics", &only(0)).await;
     stack.stop().await;
 }
 

@@ -23,7 +23,7 @@ async fn a_worker_deletes_what_ended_longer_than_the_retention_ago_and_nothing_e
         stack.accept(1, None).await;
     }
     let deleted = "storm_worker_deleted_requests_total 3";
-    stack.get_with("/metrics", deleted).await;
+    stack.until_shown("/metrics", deleted).await;
     assert_eq!(stack.find(long).await.status, Status::Processing);
 }
 
@@ -36,7 +36,7 @@ async fn without_a_retention_nothing_is_deleted() {
     let other = Stack::without_redis(&FOR_A_SECOND).await;
     other.accept(1, None).await;
     other
-        .get_with("/metrics", "storm_worker_deleted_requests_total 1")
+        .until_shown("/metrics", "storm_worker_deleted_requests_total 1")
         .await;
     assert_eq!(stack.find(id).await.status, Status::Completed);
 }

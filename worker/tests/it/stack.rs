@@ -1,6 +1,6 @@
 //! An in-process worker with its own database.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use storm_shared::{
     config::Settings,
@@ -139,18 +139,18 @@ impl Stack {
     }
 
     pub(crate) async fn get(&self, path: &str) -> String {
-        self.get_with(path, "accept: */*").await
+        self.get_with_header(path, "accept: */*").await
     }
 
-    /// Polls `path` until its answer contains `part`.
+    /// Polls `path` until the answer contains `part`.
     pub(crate) async fn until_shown(&self, path: &str, part: &str) {
         while !self.get(path).await.contains(part) {
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 
     /// Like `get`, with one more header line. Waits for a worker that is still starting.
-    pub(crate) async fn get_with(&self, path: &str, line: &str) -> String {
+    pub(crate) async fn get_with_header(&self, path: &str, line: &str) -> String {
         loop {
             let answer = self
                 .ask(&format!(

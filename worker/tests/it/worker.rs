@@ -104,7 +104,7 @@ async fn the_waits_of_a_job_are_measured_from_its_submission_to_its_callback() {
         "storm_worker_group_commit_writes_count",
         "storm_build_info{service=\"worker\"",
     ] {
-        stack.get_with("/metrics", line).await;
+        stack.until_shown("/metrics", line).await;
     }
     stack.stop().await;
 }
@@ -146,6 +146,14 @@ async fn a_job_fails_after_four_attempts_and_keeps_its_result_and_the_last_error
     assert_eq!(failure.reason, FailureReason::CallbackFailed);
     assert!(failure.detail.contains("503"), "{}", failure.detail);
     assert!(row.result_payload.is_some());
+    for line in [
+        r#"storm_worker_callback_attempts_total{class="status"} 4"#,
+        r#"storm_worker_callback_attempts_total{class="success"} 0"#,
+        r#"storm_worker_ended_jobs_total{outcome="callback_failed"} 1"#,
+        "storm_worker_time_to_callback_seconds_count 0",
+    ] {
+        stack.until_shown("/metrics", line).await;
+    }
     stack.stop().await;
 }
 

@@ -9,7 +9,8 @@ use storm_shared::{
 
 use crate::cli::{
     Failure, on_store,
-    output::{self, Column, Reader, or_dash},
+    output::{Column, Reader, or_dash},
+    pages::{self, PAGE, Printer},
 };
 
 pub(super) const LONG_ABOUT: &str = "\
@@ -21,9 +22,6 @@ Times are RFC 3339: 2026-11-24T08:00:00Z, or with an offset, 2026-11-24T09:00:00
 
   storm-api requests list --status FAILED --created-after 2026-11-24T00:00:00Z
   storm-api requests list --client billing --all --json";
-
-/// The most requests of one read.
-const PAGE: usize = 1000;
 
 const COLUMNS: [Column; 7] = [
     ("ID", 36),
@@ -51,7 +49,7 @@ pub(super) struct List {
     #[arg(long, value_name = "TIME", value_parser = time)]
     created_before: Option<Timestamp>,
     /// The most requests
-    #[arg(long, value_name = "NUMBER", default_value_t = 20, value_parser = limit)]
+    #[arg(long, value_name = "NUMBER", default_value_t = 20, value_parser = pages::limit)]
     limit: usize,
     /// All requests, however many
     #[arg(long, conflicts_with = "limit")]
@@ -72,11 +70,6 @@ fn status() -> impl clap::builder::TypedValueParser<Value = Status> {
 fn time(text: &str) -> Result<Timestamp, &'static str> {
     text.parse()
         .map_err(|_| "expected a time of RFC 3339, such as 2026-11-24T08:00:00Z")
-}
-
-fn limit(text: &str) -> Result<usize, String> {
-    let limit = text.parse().ok().filter(|limit| *limit > 0);
-    limit.ok_or_else(|| "expected a whole number above 0; --all for all requests".to_owned())
 }
 
 impl List {
@@ -110,10 +103,7 @@ impl List {
     ) -> Result<(), Failure> {
         let scope = self.client.clone().map_or(Scope::All, Scope::Of);
         let mut left = if self.all { usize::MAX } else { self.limit };
-        let mut printer = Printer {
-            json: self.json,
-            printed: 0,
-        };
+        let mut printer = Printer::new("requests", &COLUMNS, self.json);
         if printer.begin()? == Reader::Gone {
             return Ok(());
         }
@@ -125,7 +115,7 @@ impl List {
             };
             // A page can be short, or empty, and have a next one.
             let found = store.list(scope.clone(), page).await?;
-            if printer.page(&found.requests)? == Reader::Gone {
+            if printer.page(&found.requests, row)? == Reader::Gone {
                 return Ok(());
             }
             left -= found.requests.len();
@@ -136,52 +126,6 @@ impl List {
         }
         let cursor = before.map(|next| filter.cursor(next));
         printer.end(cursor.as_deref())?;
-        Ok(())
-    }
-}
-
-/// Prints the pages one after the other, as one table or one JSON document.
-struct Printer {
-    json: bool,
-    printed: usize,
-}
-
-impl Printer {
-    fn begin(&self) -> Result<Reader, Failure> {
-        let begin = if self.json {
-            "{\"requests\":[".to_owned()
-        } else {
-            output::table(&COLUMNS, true, &[])
-        };
-        Ok(output::write(&begin)?)
-    }
-
-    fn page(&mut self, requests: &[RequestSummary]) -> Result<Reader, Failure> {
-        if requests.is_empty() {
-            return Ok(Reader::Reads);
-        }
-        let mut text = String::new();
-        if self.json {
-            for request in requests {
-                text.push_str(if self.printed == 0 { "\n" } else { ",\n" });
-                text.push_str(&output::json_line(request)?);
-                self.printed += 1;
-            }
-        } else {
-            let rows: Vec<_> = requests.iter().map(row).collect();
-            text = output::table(&COLUMNS, false, &rows);
-        }
-        Ok(output::write(&text)?)
-    }
-
-    fn end(&self, cursor: Option<&str>) -> Result<(), Failure> {
-        if self.json {
-            let cursor = output::json_line(&cursor)?;
-            output::write(&format!("\n],\"next_cursor\":{cursor}}}\n"))?;
-        } else if let Some(cursor) = cursor {
-            let more = format_args!("There may be more: --cursor {cursor}");
-            storm_shared::program::print_error(&more);
-        }
         Ok(())
     }
 }

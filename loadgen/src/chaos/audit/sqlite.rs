@@ -11,7 +11,9 @@ use rusqlite::{
 use super::sightings::Sightings;
 use crate::chaos::{
     clock,
-    history::{Deleted, HistoryEvent, Record, Row, RowKind, RowState, Transition},
+    history::{
+        Deleted, Erased, HistoryEvent, PauseChanged, Record, Row, RowKind, RowState, Transition,
+    },
 };
 
 /// Busy timeout of a read. In WAL mode only recovery after a crash locks readers out.
@@ -120,6 +122,14 @@ pub(super) fn records(
     for row in rows.query_map([], final_row)? {
         records.push(Record::Row(row?));
     }
+    let mut erasures = db.prepare(ERASURES)?;
+    for erased in erasures.query_map([], erased)? {
+        records.push(Record::Erased(erased?));
+    }
+    let mut pauses = db.prepare(PAUSES)?;
+    for paused in pauses.query_map([], |row| paused(row, sightings))? {
+        records.push(Record::PauseChanged(paused?));
+    }
     let mut deletions = db.prepare(DELETIONS)?;
     for deleted in deletions.query_map([], |row| deleted(row, clock, sightings))? {
         records.push(Record::Deleted(deleted?));
@@ -140,7 +150,7 @@ const MOVES: &str = "SELECT number, id,
                     AND number = new_attempts AND claim = new_claim),
             'COMPLETED', 'FAILED')),
         new_claim, new_owner, new_attempts, new_lost_claims, new_result, new_parks,
-        old_due, new_due, redelivery
+        old_due, new_due, redelivery, erases
     FROM chaos_moves ORDER BY number";
 
 fn moved(
@@ -168,13 +178,16 @@ fn moved(
         after: row_state(row, 9)?,
         was_due: due(16)?,
         due: due(17)?,
+        erases: row.get(19)?,
     })
 }
 
-const ROWS: &str = "SELECT id, json_extract(input_payload, '$.report_name'),
+const ROWS: &str = "SELECT id,
+        coalesce(json_extract(input_payload, '$.report_name'), erased.report_name),
         status, claim, owner, attempts, lost_claims, result_payload, parks,
-        failure_reason, failure_detail, callback_url IS NOT NULL, completed_at, created_at
-    FROM requests
+        failure_reason, failure_detail,
+        callback_url IS NOT NULL OR coalesce(erased.called_back, 0), completed_at, created_at
+    FROM requests LEFT JOIN chaos_erased AS erased USING (id)
     UNION ALL
     SELECT id, report_name, status, claim, owner, attempts, lost_claims, result_payload, parks,
         failure_reason, failure_detail, called_back, completed_at, created_at
@@ -191,6 +204,61 @@ fn final_row(row: &SqlRow<'_>) -> rusqlite::Result<Row> {
         called_back: row.get(11)?,
         completed_at: over.then(|| parsed(row, 12)).transpose()?,
         created_at: Some(parsed(row, 13)?),
+    })
+}
+
+/// What is left of an erased request, by table and column, until the request is deleted.
+const ERASURES: &str = "SELECT id, coalesce(erased.erased_at, ''), outcome_kept,
+        concat_ws(',',
+            iif(input_payload <> '{\"erased\":true}', 'requests.input_payload', NULL),
+            iif(result_payload IS NOT NULL, 'requests.result_payload', NULL),
+            iif(callback_url IS NOT NULL, 'requests.callback_url', NULL),
+            iif(callback_target IS NOT NULL, 'requests.callback_target', NULL),
+            iif(origin IS NOT NULL, 'requests.origin', NULL),
+            iif(traceparent IS NOT NULL, 'requests.traceparent', NULL),
+            iif(EXISTS (SELECT 1 FROM bodies WHERE request_id = erased.id), 'bodies', NULL),
+            iif(EXISTS (SELECT 1 FROM attempts WHERE request_id = erased.id AND
+                    coalesce(error, internal_detail, for_operators) IS NOT NULL),
+                'attempts.error', NULL),
+            iif(EXISTS (SELECT 1 FROM events WHERE request_id = erased.id AND detail IS NOT NULL),
+                'events.detail', NULL),
+            iif(EXISTS (SELECT 1 FROM idempotency_keys
+                        WHERE request_id = erased.id AND fingerprint <> x''),
+                'idempotency_keys.fingerprint', NULL))
+    FROM chaos_erased AS erased LEFT JOIN requests USING (id) ORDER BY id";
+
+fn erased(row: &SqlRow<'_>) -> rusqlite::Result<Erased> {
+    let left: String = row.get(3)?;
+    let left = left.split(',').filter(|column| !column.is_empty());
+    Ok(Erased {
+        id: parsed(row, 0)?,
+        erased_at: row.get(1)?,
+        outcome_kept: row.get(2)?,
+        left: left.map(str::to_owned).collect(),
+    })
+}
+
+// Its records in the audit are those until the next change of the same kind.
+const PAUSES: &str = "SELECT number, nullif(origin, ''), paused,
+        (SELECT count(*) FROM chaos_audit
+         WHERE action = iif(paused, 'pause', 'resume')
+             AND filter = iif(origin = '', '{\"everything\":true}', json_object('origin', origin))
+             AND number > change.number
+             AND number < coalesce(
+                 (SELECT min(number) FROM chaos_pauses
+                  WHERE number > change.number AND origin = change.origin
+                      AND paused = change.paused),
+                 1e18))
+    FROM chaos_pauses AS change ORDER BY number";
+
+fn paused(row: &SqlRow<'_>, sightings: &Sightings) -> rusqlite::Result<PauseChanged> {
+    let (not_before, at) = seen(row, sightings)?;
+    Ok(PauseChanged {
+        at,
+        not_before,
+        origin: row.get(1)?,
+        paused: row.get(2)?,
+        audited: row.get::<_, i64>(3)?.unsigned_abs(),
     })
 }
 

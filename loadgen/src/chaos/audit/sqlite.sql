@@ -22,7 +22,8 @@ CREATE TABLE chaos_moves (
     new_lost_claims  INTEGER NOT NULL,
     new_result       TEXT,
     new_parks        INTEGER NOT NULL,
-    new_due          INTEGER
+    new_due          INTEGER,
+    erases           INTEGER NOT NULL       -- 1: `erased_at` was set or changed
 ) STRICT;
 
 CREATE TABLE chaos_events (
@@ -31,6 +32,28 @@ CREATE TABLE chaos_events (
     event       TEXT NOT NULL,
     claim       INTEGER NOT NULL,
     detail      TEXT
+) STRICT;
+
+-- What the first erasure of each row removed that the rules still need.
+CREATE TABLE chaos_erased (
+    id            TEXT NOT NULL PRIMARY KEY,
+    report_name   TEXT,
+    called_back   INTEGER NOT NULL,
+    erased_at     TEXT,
+    outcome_kept  INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE chaos_pauses (
+    number  INTEGER PRIMARY KEY,
+    origin  TEXT NOT NULL,          -- empty: everything
+    paused  INTEGER NOT NULL
+) STRICT;
+
+-- What the store's own record of operators' actions says of those that changed something.
+CREATE TABLE chaos_audit (
+    number  INTEGER PRIMARY KEY,
+    action  TEXT NOT NULL,
+    filter  TEXT NOT NULL
 ) STRICT;
 
 -- The last state of each row that was deleted.
@@ -66,7 +89,9 @@ CREATE TABLE chaos_successes (
 CREATE VIEW chaos_last AS SELECT max(
     coalesce((SELECT max(number) FROM chaos_moves), 0),
     coalesce((SELECT max(number) FROM chaos_events), 0),
-    coalesce((SELECT max(number) FROM chaos_deleted), 0)
+    coalesce((SELECT max(number) FROM chaos_deleted), 0),
+    coalesce((SELECT max(number) FROM chaos_pauses), 0),
+    coalesce((SELECT max(number) FROM chaos_audit), 0)
 ) AS number;
 
 CREATE TRIGGER chaos_inserted AFTER INSERT ON requests BEGIN
@@ -74,7 +99,7 @@ CREATE TRIGGER chaos_inserted AFTER INSERT ON requests BEGIN
         number + 1, 0, NEW.id,
         NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
         NEW.status, NEW.claim, NEW.owner, NEW.attempts, NEW.lost_claims, NEW.result_payload,
-        NEW.parks, NEW.due
+        NEW.parks, NEW.due, 0
     FROM chaos_last;
 END;
 
@@ -84,8 +109,21 @@ CREATE TRIGGER chaos_updated AFTER UPDATE ON requests BEGIN
         OLD.status, OLD.claim, OLD.owner, OLD.attempts, OLD.lost_claims, OLD.result_payload,
         OLD.parks, OLD.due,
         NEW.status, NEW.claim, NEW.owner, NEW.attempts, NEW.lost_claims, NEW.result_payload,
-        NEW.parks, NEW.due
+        NEW.parks, NEW.due, OLD.erased_at IS NOT NEW.erased_at
     FROM chaos_last;
+END;
+
+CREATE TRIGGER chaos_erased AFTER UPDATE OF erased_at ON requests
+WHEN OLD.erased_at IS NOT NEW.erased_at BEGIN
+    INSERT OR IGNORE INTO chaos_erased VALUES (
+        NEW.id, json_extract(OLD.input_payload, '$.report_name'), OLD.callback_url IS NOT NULL,
+        NEW.erased_at,
+        (OLD.mode, OLD.status, OLD.claim, OLD.owner, OLD.attempts, OLD.lost_claims, OLD.parks,
+         OLD.failure_reason, OLD.created_by, OLD.created_at, OLD.completed_at, OLD.ended)
+        IS
+        (NEW.mode, NEW.status, NEW.claim, NEW.owner, NEW.attempts, NEW.lost_claims, NEW.parks,
+         NEW.failure_reason, NEW.created_by, NEW.created_at, NEW.completed_at, NEW.ended)
+    );
 END;
 
 -- A redelivery has the result of its request.
@@ -94,7 +132,7 @@ CREATE TRIGGER chaos_redelivery_inserted AFTER INSERT ON redeliveries BEGIN
         number + 1, 1, NEW.id,
         NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
         NEW.status, NEW.claim, NEW.owner, NEW.attempts, NEW.lost_claims,
-        (SELECT result_payload FROM requests WHERE id = NEW.id), NEW.parks, NEW.due
+        (SELECT result_payload FROM requests WHERE id = NEW.id), NEW.parks, NEW.due, 0
     FROM chaos_last;
 END;
 
@@ -102,7 +140,8 @@ CREATE TRIGGER chaos_redelivery_updated AFTER UPDATE ON redeliveries BEGIN
     INSERT INTO chaos_moves SELECT
         number + 1, 1, NEW.id,
         OLD.status, OLD.claim, OLD.owner, OLD.attempts, OLD.lost_claims, result, OLD.parks, OLD.due,
-        NEW.status, NEW.claim, NEW.owner, NEW.attempts, NEW.lost_claims, result, NEW.parks, NEW.due
+        NEW.status, NEW.claim, NEW.owner, NEW.attempts, NEW.lost_claims, result, NEW.parks, NEW.due,
+        0
     FROM chaos_last, (SELECT (SELECT result_payload FROM requests WHERE id = NEW.id) AS result);
 END;
 
@@ -110,8 +149,20 @@ CREATE TRIGGER chaos_redelivery_deleted AFTER DELETE ON redeliveries BEGIN
     INSERT INTO chaos_moves SELECT
         number + 1, 1, OLD.id,
         OLD.status, OLD.claim, OLD.owner, OLD.attempts, OLD.lost_claims, result, OLD.parks, OLD.due,
-        NULL, OLD.claim, OLD.owner, OLD.attempts, OLD.lost_claims, result, OLD.parks, NULL
+        NULL, OLD.claim, OLD.owner, OLD.attempts, OLD.lost_claims, result, OLD.parks, NULL, 0
     FROM chaos_last, (SELECT (SELECT result_payload FROM requests WHERE id = OLD.id) AS result);
+END;
+
+CREATE TRIGGER chaos_paused AFTER INSERT ON pauses BEGIN
+    INSERT INTO chaos_pauses SELECT number + 1, NEW.origin, 1 FROM chaos_last;
+END;
+
+CREATE TRIGGER chaos_resumed AFTER DELETE ON pauses BEGIN
+    INSERT INTO chaos_pauses SELECT number + 1, OLD.origin, 0 FROM chaos_last;
+END;
+
+CREATE TRIGGER chaos_audited AFTER INSERT ON audit WHEN NEW.changed > 0 BEGIN
+    INSERT INTO chaos_audit SELECT number + 1, NEW.action, NEW.filter FROM chaos_last;
 END;
 
 CREATE TRIGGER chaos_event AFTER INSERT ON events BEGIN
@@ -126,12 +177,14 @@ END;
 
 CREATE TRIGGER chaos_request_deleted BEFORE DELETE ON requests BEGIN
     INSERT INTO chaos_deleted SELECT
-        number + 1, OLD.id, json_extract(OLD.input_payload, '$.report_name'),
+        number + 1, OLD.id,
+        coalesce(json_extract(OLD.input_payload, '$.report_name'), erased.report_name),
         OLD.status, OLD.claim, OLD.owner, OLD.attempts, OLD.lost_claims, OLD.result_payload,
-        OLD.parks, OLD.failure_reason, OLD.failure_detail, OLD.callback_url IS NOT NULL,
+        OLD.parks, OLD.failure_reason, OLD.failure_detail,
+        OLD.callback_url IS NOT NULL OR coalesce(erased.called_back, 0),
         OLD.completed_at, OLD.created_at, OLD.ended,
         EXISTS (SELECT 1 FROM redeliveries WHERE id = OLD.id)
-    FROM chaos_last;
+    FROM chaos_last LEFT JOIN chaos_erased AS erased ON erased.id = OLD.id;
 END;
 
 CREATE TRIGGER chaos_success AFTER INSERT ON attempts WHEN NEW.class = 'success' BEGIN

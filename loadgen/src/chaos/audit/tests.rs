@@ -7,14 +7,14 @@ use rusqlite::Connection;
 use storm_shared::{
     config::Settings,
     models::{
-        AttemptClass, CallbackUrl, Failure, FailureReason, Records, ReportName, ReportSpec,
-        RequestId, Status,
+        AttemptClass, CallbackUrl, ClientName, Failure, FailureReason, Records, ReportName,
+        ReportSpec, RequestId, Status,
     },
     services::{
         report::expected,
         store::{
-            AttemptRecord, Candidate, Claim, NewJob, Outcome, OwnerId, Scope, Settlement, Store,
-            Work,
+            AttemptRecord, Candidate, Claim, Ended, NewJob, Outcome, OwnerId, Paused, Scope,
+            Settlement, Store, Work,
         },
     },
 };
@@ -23,7 +23,7 @@ use tempfile::TempDir;
 use super::{Audit, Record};
 use crate::chaos::{
     clock,
-    history::{HistoryEvent, RowKind, Transition},
+    history::{Erased, HistoryEvent, Row, RowKind, Transition},
 };
 
 struct Audited {
@@ -187,6 +187,73 @@ async fn every_change_of_a_redelivery_is_logged_with_its_outcome() {
     }
 }
 
+/// A job that failed and was erased. Returns when.
+async fn accept_and_erase(store: &Store) -> String {
+    let url = CallbackUrl::parse("http://a/").unwrap();
+    let id = accept(store, Some(url)).await;
+    let claim = claim(store, OwnerId::generate(), id).await;
+    let failure = Failure::new(FailureReason::CallbackFailed, "");
+    let failed = finish(1, AttemptClass::Timeout, Outcome::Failed(failure));
+    let report = expected(&spec());
+    store.settle(claim, Some(&report), failed).await.unwrap();
+    store.erase(Scope::All, id).await.unwrap().unwrap().at
+}
+
+#[tokio::test]
+async fn an_erasure_is_logged_and_the_name_is_kept() {
+    let Audited { store, audit, .. } = &audited().await;
+    let erased_at = accept_and_erase(store).await;
+    let (moved, logged, row) = erasure(&audit.records().await.unwrap());
+    assert!(moved.erases && moved.after.status == Status::Failed);
+    assert!(moved.before.unwrap().result.is_some() && moved.after.result.is_none());
+    assert_eq!((logged.erased_at, logged.outcome_kept), (erased_at, true));
+    assert_eq!(logged.left, [""; 0]);
+    assert!(row.report_name == "one" && row.called_back);
+
+    // Also after the deletion.
+    let delete = |db: &Connection| db.execute_batch("DELETE FROM requests");
+    audit.read(delete).await.unwrap();
+    let (_, _, row) = erasure(&audit.records().await.unwrap());
+    assert!(row.report_name == "one" && row.called_back);
+}
+
+#[tokio::test]
+async fn what_an_erasure_leaves_or_changes_is_logged() {
+    let Audited { store, audit, .. } = &audited().await;
+    accept_and_erase(store).await;
+    let spoil = |db: &Connection| {
+        db.execute_batch(
+            r#"DELETE FROM chaos_erased;
+               UPDATE attempts SET error = 'why';
+               UPDATE requests SET input_payload = '{"report_name":"one"}', origin = 'http://a';
+               UPDATE requests SET erased_at = 'later', failure_reason = 'poison';"#,
+        )
+    };
+    audit.read(spoil).await.unwrap();
+    let (moved, logged, _) = erasure(&audit.records().await.unwrap());
+    assert!(moved.erases && !logged.outcome_kept);
+    let left = [
+        "requests.input_payload",
+        "requests.origin",
+        "attempts.error",
+    ];
+    assert_eq!(logged.left, left);
+}
+
+/// The last transition, and the records of the erasure and of the row.
+fn erasure(records: &[Record]) -> (Transition, Erased, Row) {
+    let erased = records.iter().find_map(|record| match record {
+        Record::Erased(erased) => Some(erased.clone()),
+        _ => None,
+    });
+    let row = records.iter().find_map(|record| match record {
+        Record::Row(row) => Some(row.clone()),
+        _ => None,
+    });
+    let moved = moves(records).last().copied().cloned();
+    (moved.unwrap(), erased.unwrap(), row.unwrap())
+}
+
 fn finish(number: u32, class: AttemptClass, outcome: Outcome) -> Settlement {
     let attempt = AttemptRecord {
         number,
@@ -284,7 +351,52 @@ async fn heartbeats_of_a_worker_increase() {
     let owner = OwnerId::generate();
     store.register(owner, &[]).await.unwrap();
     let first = audit.heartbeats().await.unwrap();
-    store.renew(owner, 0).await.unwrap();
+    store.renew(owner, Ended::default()).await.unwrap();
     let second = audit.heartbeats().await.unwrap();
     assert!(second[&owner.to_string()] > first[&owner.to_string()]);
+}
+
+#[tokio::test]
+async fn a_pause_is_logged_with_its_records_in_the_audit() {
+    let Audited { store, audit, .. } = &audited().await;
+    let operator: ClientName = "ops".parse().unwrap();
+    let origin = CallbackUrl::parse("http://a/").unwrap().origin().clone();
+    let all = [Paused::Everything, Paused::Origin(origin)];
+    for what in &all {
+        let paused = store.pause(what.clone(), operator.clone()).await;
+        assert!(paused.unwrap().unwrap());
+        // A repeat changes nothing, and is recorded as that.
+        let again = store.pause(what.clone(), operator.clone()).await;
+        assert!(!again.unwrap().unwrap());
+        let resumed = store.resume(what.clone(), operator.clone()).await;
+        assert!(resumed.unwrap());
+    }
+    let changes = || async {
+        let records = audit.records().await.unwrap().into_iter();
+        let changes = records.filter_map(|record| match record {
+            Record::PauseChanged(it) => Some((it.origin, it.paused, it.audited)),
+            _ => None,
+        });
+        changes.collect::<Vec<_>>()
+    };
+    let origin = Some("http://a".to_owned());
+    let expected = [
+        (None, true, 1),
+        (None, false, 1),
+        (origin.clone(), true, 1),
+        (origin.clone(), false, 1),
+    ];
+    assert_eq!(changes().await, expected);
+
+    // Not recorded, and recorded twice.
+    let spoil = |db: &Connection| {
+        db.execute_batch(
+            "INSERT INTO pauses VALUES ('', '', '');
+             INSERT INTO audit SELECT NULL, at, operator, action, filter, matched, 1, dry_run
+             FROM audit WHERE action = 'resume' AND filter LIKE '%origin%';",
+        )
+    };
+    audit.read(spoil).await.unwrap();
+    let changes = changes().await;
+    assert_eq!(changes[3..], [(origin, false, 2), (None, true, 0)]);
 }

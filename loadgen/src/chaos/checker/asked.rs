@@ -1,6 +1,8 @@
 //! Requests for a redelivery, compared with the redeliveries: parts of the rules `ended`, `named`
 //! and `seen`.
 
+use jiff::Timestamp;
+
 use super::{index::JobHistory, not_later, series::Series};
 use crate::chaos::history::{HistoryLimits, RedeliveryAnswer, RedeliveryAsked, Transition};
 
@@ -76,12 +78,18 @@ pub(super) fn check_refusals(job: &JobHistory<'_>, _: &HistoryLimits) -> Vec<Str
         let problem = problem.as_deref().unwrap_or_default();
         let why = match (status, problem) {
             (404, _) => {
-                let is_wrong = was_known(job, asked) && !job.may_be_deleted(asked.at);
+                let is_wrong = was_known(job, asked.asked_at) && !job.may_be_deleted(asked.at);
                 is_wrong.then_some("the job was known")
             }
-            (409, "request-unfinished") => had_ended(job, asked).then_some("the job had ended"),
+            (409, "request-unfinished") => {
+                had_ended(job, asked.asked_at).then_some("the job had ended")
+            }
             (409, "redelivery-under-way") => {
-                (!is_under_way(job, asked)).then_some("there was no redelivery")
+                let is_wrong = !is_under_way(job, asked.asked_at, asked.at);
+                is_wrong.then_some("there was no redelivery")
+            }
+            (409, "request-erased") => {
+                (!job.may_be_erased(asked.at)).then_some("it was not erased")
             }
             (409, "nothing-to-redeliver") => {
                 is_deliverable(job).then_some("it has a result and a callback URL")
@@ -101,30 +109,28 @@ pub(super) fn check_refusals(job: &JobHistory<'_>, _: &HistoryLimits) -> Vec<Str
 }
 
 /// Whether the job had been accepted when the request was sent.
-fn was_known(job: &JobHistory<'_>, asked: &RedeliveryAsked) -> bool {
+pub(super) fn was_known(job: &JobHistory<'_>, asked_at: Timestamp) -> bool {
     let mut accepted = job.acceptances.iter();
-    accepted.any(|submitted| submitted.at <= asked.asked_at)
+    accepted.any(|submitted| submitted.at <= asked_at)
 }
 
 /// Whether the job had ended before the request was sent.
-fn had_ended(job: &JobHistory<'_>, asked: &RedeliveryAsked) -> bool {
+pub(super) fn had_ended(job: &JobHistory<'_>, asked_at: Timestamp) -> bool {
     let end = job.own.end();
-    end.is_some_and(|end| !not_later(asked.asked_at, end.at))
+    end.is_some_and(|end| !not_later(asked_at, end.at))
 }
 
-/// Whether a redelivery was in progress at some moment between the request and its answer.
-fn is_under_way(job: &JobHistory<'_>, asked: &RedeliveryAsked) -> bool {
+/// Whether a redelivery was in progress at some moment between these two.
+pub(super) fn is_under_way(job: &JobHistory<'_>, from: Timestamp, to: Timestamp) -> bool {
     job.redeliveries.iter().any(|series| {
         let begun = series.begun().map(Transition::earliest);
-        let begun = begun.is_some_and(|begun| not_later(begun, asked.at));
-        let ended = series
-            .end()
-            .is_some_and(|end| !not_later(asked.asked_at, end.at));
+        let begun = begun.is_some_and(|begun| not_later(begun, to));
+        let ended = series.end().is_some_and(|end| !not_later(from, end.at));
         begun && !ended
     })
 }
 
 fn is_deliverable(job: &JobHistory<'_>) -> bool {
     let row = job.row;
-    row.is_some_and(|row| row.called_back && row.state.result.is_some())
+    row.is_some_and(|row| row.called_back && job.result().is_some())
 }

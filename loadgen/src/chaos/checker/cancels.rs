@@ -3,12 +3,12 @@
 //!
 //! That nothing but a redelivery changes a cancelled job is a matter of the rule `moves`.
 
-use std::time::Duration;
-
 use jiff::Timestamp;
 
 use super::{
+    asked::was_known,
     index::{Index, JobHistory},
+    late::first_late,
     not_later,
     series::{Series, is_cancel},
     verdict::Finding,
@@ -140,9 +140,7 @@ fn untrue(job: &JobHistory<'_>, asked: &CancelAsked) -> Option<String> {
     let problem = problem.as_deref().unwrap_or_default();
     let why = match (status, problem) {
         (404, _) => {
-            let mut accepted = job.acceptances.iter();
-            let was_known = accepted.any(|submitted| submitted.at <= asked.asked_at);
-            let is_wrong = was_known && !job.may_be_deleted(asked.at);
+            let is_wrong = was_known(job, asked.asked_at) && !job.may_be_deleted(asked.at);
             is_wrong.then_some("the job was known")
         }
         (409, "request-over") => not_over(job, asked),
@@ -193,18 +191,9 @@ fn called_late(
     faults: &[&Fault],
     limits: &HistoryLimits,
 ) -> Option<String> {
-    let grace = Duration::from_millis(limits.cancel_grace);
-    // A frozen worker does not learn of it, and sends what it had begun when it goes on.
-    let is_frozen = |callback: &Received| {
-        faults.iter().any(|fault| {
-            fault.kind == "freeze_worker"
-                && fault.at <= callback.at
-                && callback.at <= fault.healed_at + grace
-        })
-    };
-    let mut late = callbacks_before_the_next(job, index)
-        .filter(|callback| callback.at > asked.at + grace && !is_frozen(callback));
-    late.next().map(|callback| {
+    let callbacks = callbacks_before_the_next(job, index);
+    let late = first_late(callbacks, asked.at, faults, limits);
+    late.map(|callback| {
         format!(
             "a callback was read at {:.3}, and a 200 had said at {:.3} that it is cancelled",
             callback.at, asked.at
@@ -241,7 +230,10 @@ mod tests {
 
     use super::super::{
         CheckRule, check,
-        example::{CANCELLED, Example, INTERRUPTED, REDELIVERY_CANCELLED, STEP, Story, id, limits},
+        example::{
+            CANCELLED, Example, INTERRUPTED, REDELIVERY_CANCELLED, STEP, Story, assert_passes,
+            assert_violation, completed, id, limits,
+        },
     };
     use crate::chaos::history::{CancelAnswer, Record};
 
@@ -253,26 +245,11 @@ mod tests {
         story.cancelled().cancel_asked(CancelAnswer::Job)
     }
 
-    fn completed() -> Story {
-        let story = job().claimed_by("a").called(Some(200));
-        story.completed()
-    }
-
     fn refused(status: u16, problem: &str) -> CancelAnswer {
         CancelAnswer::Refused {
             status,
             problem: Some(problem.to_owned()),
         }
-    }
-
-    #[track_caller]
-    fn assert_violation(story: Story, rule: CheckRule, what: &str) {
-        Example::with(story).assert_violation(rule, id(700), what);
-    }
-
-    #[track_caller]
-    fn assert_passes(story: Story) {
-        Example::with(story).assert_passes();
     }
 
     #[test]

@@ -23,7 +23,7 @@ pub(super) fn check(job: &JobHistory<'_>, _: &HistoryLimits) -> Vec<String> {
             }
             if row.state.status == Status::Completed {
                 found.extend(without_a_time(row));
-                found.extend(wrong_result(job, row));
+                found.extend(wrong_result(job));
             }
         }
         // An accepted job without a row is lost: that is reported by the rule `ended`.
@@ -95,9 +95,9 @@ fn undelivered(job: &JobHistory<'_>, series: &Series<'_>) -> Option<String> {
 }
 
 /// A stored result, as a polling client would read it, that is not the requested report.
-fn wrong_result(job: &JobHistory<'_>, row: &Row) -> Option<String> {
+fn wrong_result(job: &JobHistory<'_>) -> Option<String> {
     let spec = spec_of(job.acceptances.first().copied().or(job.request)?)?;
-    let stored = row.state.result.as_deref()?; // a missing result is reported by the rule `moves`
+    let stored = job.result()?; // a missing result is reported by the rule `moves`
     let right = serde_json::from_str::<Report>(stored).is_ok_and(|it| it == expected(&spec));
     (!right).then(|| "the stored result is not the requested report".to_owned())
 }

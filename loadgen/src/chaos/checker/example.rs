@@ -11,7 +11,8 @@ use storm_shared::models::{RequestId, Status};
 pub(super) use self::story::{STEP, Story};
 use super::{CheckRule, Verdict, check};
 use crate::chaos::history::{
-    CancelAnswer, Fault, Footprint, HistoryLimits, Record, RedeliveryAnswer, SubmitAnswer,
+    CancelAnswer, EraseAnswer, Fault, Footprint, HistoryLimits, PauseAnswer, PauseAsked,
+    PauseChanged, Record, RedeliveryAnswer, SubmitAnswer,
 };
 
 /// The delay after each failed attempt, and the longest wait of a parked job. Both are over when
@@ -21,6 +22,15 @@ pub(super) const LONGEST_PARK: Duration = Duration::from_millis(15);
 
 /// How long a callback may still be read after the answer to a `DELETE`.
 pub(super) const CANCEL_GRACE: Duration = Duration::from_millis(500);
+
+/// The origin of all receivers, and how long a job is parked when that is paused.
+pub(super) const ORIGIN: &str = "http://a";
+pub(super) const LONGEST_PAUSED: Duration = Duration::from_millis(40);
+
+/// The pauses of everything and of an origin, in milliseconds from the start. No job is claimed in
+/// the one, nor called back in the other.
+pub(super) const PAUSED: (u64, u64) = (40_000, 41_000);
+pub(super) const ORIGIN_PAUSED: (u64, u64) = (42_000, 50_000);
 
 /// How long finished requests are kept.
 pub(super) const RETENTION: Duration = Duration::from_secs(10);
@@ -48,6 +58,7 @@ pub(super) fn id(millis: u64) -> RequestId {
 pub(super) fn limits() -> HistoryLimits {
     HistoryLimits {
         longest_park: 15,
+        longest_paused: 40,
         ..HistoryLimits::new(
             &[RETRY_DELAY; 3],
             MAX_CLAIMS,
@@ -85,6 +96,8 @@ pub(super) const DELETED: u64 = 19;
 pub(super) const CANCELLED: u64 = 16;
 pub(super) const INTERRUPTED: u64 = 17;
 pub(super) const REDELIVERY_CANCELLED: u64 = 18;
+pub(super) const ERASED: u64 = 20;
+pub(super) const ERASED_WITH_KEY: u64 = 21;
 const ROUND: u64 = 1000;
 const ROUNDS: u64 = 4;
 
@@ -96,10 +109,12 @@ impl Example {
         let rounds = first.chain(second);
         let stories = rounds.flat_map(|start| {
             let stories = stories(start).into_iter().chain(redeliveries(start));
-            let stories = stories.chain(cancellations(start));
+            let stories = stories.chain(cancellations(start)).chain(erasures(start));
             stories.chain([deleted(start)])
         });
         let mut records: Vec<_> = stories.flat_map(|story| story.records).collect();
+        records.extend(pauses(None, PAUSED));
+        records.extend(pauses(Some(ORIGIN), ORIGIN_PAUSED));
         records.extend(FAULTS.map(|kind| fault(kind, 3)));
         records.extend([
             footprint("start", 0, MIB),
@@ -188,6 +203,64 @@ fn footprint(moment: &str, millis: u64, database: u64) -> Record {
         resident: ["api", "worker 1"]
             .map(|name| (name.to_owned(), 40 * MIB))
             .to_vec(),
+    })
+}
+
+/// A completed job, beside those of the history.
+pub(super) fn completed() -> Story {
+    let story = Story::of(700).accepted().claimed_by("a");
+    story.called(Some(200)).completed()
+}
+
+/// Asserts exactly one violation: of this rule, for the job of this story.
+#[track_caller]
+pub(super) fn assert_violation(story: Story, rule: CheckRule, what: &str) {
+    let id = story.id;
+    Example::with(story).assert_violation(rule, id, what);
+}
+
+#[track_caller]
+pub(super) fn assert_passes(story: Story) {
+    Example::with(story).assert_passes();
+}
+
+/// A pause and a resumption, with their requests.
+fn pauses(origin: Option<&str>, (from, to): (u64, u64)) -> impl Iterator<Item = Record> {
+    [(from, true), (to, false)]
+        .into_iter()
+        .flat_map(move |(millis, pauses)| {
+            let done = PauseAnswer::Done { changed: true };
+            [
+                pause_changed(origin, millis, pauses),
+                pause_asked(origin, millis, pauses, done),
+            ]
+        })
+}
+
+/// A change of what is paused at this time.
+pub(super) fn pause_changed(origin: Option<&str>, millis: u64, paused: bool) -> Record {
+    Record::PauseChanged(PauseChanged {
+        at: at(millis),
+        not_before: at(millis),
+        origin: origin.map(str::to_owned),
+        paused,
+        audited: 1,
+    })
+}
+
+/// A request to pause or resume, from shortly before this time to shortly after it.
+pub(super) fn pause_asked(
+    origin: Option<&str>,
+    millis: u64,
+    pauses: bool,
+    answer: PauseAnswer,
+) -> Record {
+    Record::PauseAsked(PauseAsked {
+        asked_at: at(millis - 20),
+        at: at(millis + 20),
+        origin: origin.map(str::to_owned),
+        pauses,
+        answer,
     })
 }
 
@@ -406,4 +479,36 @@ fn deleted(start: u64) -> Story {
         .deleted()
         .polled(None)
         .asked_again(refused(404, "not-found"))
+}
+
+/// Requests that are erased.
+fn erasures(start: u64) -> [Story; 2] {
+    let of = |millis| Story::of(start + millis);
+    [
+        // The answer to the first request is lost.
+        of(ERASED)
+            .accepted()
+            .claimed_by("a")
+            .called(Some(200))
+            .completed()
+            .polled(Some(Status::Completed))
+            .erased()
+            .erase_asked(EraseAnswer::NoAnswer("cut".to_owned()))
+            .later(STEP)
+            .erase_answered()
+            .polled_erased(Status::Completed, &[])
+            .asked_again(refused(409, "request-erased")),
+        of(ERASED_WITH_KEY)
+            .keyed(SubmitAnswer::Accepted(id(start + ERASED_WITH_KEY)))
+            .erase_asked(EraseAnswer::Refused {
+                status: 409,
+                problem: Some("request-unfinished".to_owned()),
+            })
+            .claimed_by("a")
+            .called(Some(200))
+            .completed()
+            .erased()
+            .erase_answered()
+            .keyed(SubmitAnswer::KeyReused),
+    ]
 }

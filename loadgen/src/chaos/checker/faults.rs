@@ -1,6 +1,6 @@
 //! Rule `faults`: every planned kind of fault was injected, and each fault while jobs were in
 //! flight. Redeliveries were in progress too, if the clients asked for them, something was
-//! cancelled, and old requests were deleted.
+//! cancelled, erased and paused, and old requests were deleted.
 //!
 //! Without this rule an idle run without faults would pass.
 
@@ -35,7 +35,17 @@ pub(super) fn check(index: &Index<'_>, limits: &HistoryLimits) -> Vec<Finding> {
     let deleted = index.jobs().any(|job| job.deleted.is_some());
     let not_deleted = (limits.deletions && !deleted)
         .then(|| "old requests were to be deleted, and none was".to_owned());
+    let erased = index.jobs().any(|job| job.erasure().is_some());
+    let not_erased = (limits.erasures && !erased)
+        .then(|| "erasures were planned, and there was none".to_owned());
     let none = none.into_iter().chain(not_cancelled).chain(not_deleted);
+    let paused = |everything: bool| {
+        let mut changes = index.pause_changes.iter();
+        changes.any(|change| change.paused && change.origin.is_none() == everything)
+    };
+    let not_paused = (limits.pauses && !(paused(true) && paused(false)))
+        .then(|| "pauses of everything and of origins were planned, and not made".to_owned());
+    let none = none.chain(not_erased).chain(not_paused);
     missing.chain(idle).chain(none).map(Finding::from).collect()
 }
 

@@ -28,8 +28,8 @@ fn fenced_write(series: &Series<'_>) -> Option<String> {
 pub(super) fn first_fenced_write(series: &Series<'_>) -> Option<usize> {
     let mut over = series.claims_before();
     for (index, moved) in series.moves.iter().enumerate() {
-        // An insert belongs to no claim, and unparking changes a row that no worker holds.
-        let is_write = moved.before.is_some() && !moved.is_unpark();
+        // An insert belongs to no claim. Unparking and erasing change a row that no worker holds.
+        let is_write = moved.before.is_some() && !moved.is_unpark() && !moved.erases;
         if is_write && over.is_some_and(|over| moved.after.claim <= over) {
             return Some(index);
         }

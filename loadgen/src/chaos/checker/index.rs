@@ -1,14 +1,18 @@
 //! Indexes the records by job in one pass: a long run has millions.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    rc::Rc,
+};
 
 use jiff::Timestamp;
 use storm_shared::models::{RequestId, Status};
 
-use super::{is_final, not_later, series::Series};
+use super::{is_final, not_later, pauses::Pause, series::Series};
 use crate::chaos::history::{
-    CancelAsked, Deleted, Fault, Footprint, HistoryEvent, Polled, Received, Record,
-    RedeliveryAsked, Row, SubmitAnswer, Submitted, Transition,
+    CancelAsked, Deleted, EraseAsked, Erased, Fault, Footprint, HistoryEvent, PauseAsked,
+    PauseChanged, Polled, Received, Record, RedeliveryAsked, Row, SubmitAnswer, Submitted,
+    Transition,
 };
 
 /// All records of one job.
@@ -22,6 +26,7 @@ pub(super) struct JobHistory<'a> {
     pub(super) request: Option<&'a Submitted>,
     pub(super) row: Option<&'a Row>,
     pub(super) deleted: Option<&'a Deleted>,
+    pub(super) erased: Option<&'a Erased>,
     /// The changes of its own row.
     pub(super) own: Series<'a>,
     /// The changes of the row of each redelivery, in commit order.
@@ -30,13 +35,17 @@ pub(super) struct JobHistory<'a> {
     pub(super) asked: Vec<&'a RedeliveryAsked>,
     /// The responses to requests to cancel it, by time.
     pub(super) cancels: Vec<&'a CancelAsked>,
+    /// The responses to requests to erase it, by time.
+    pub(super) erasures: Vec<&'a EraseAsked>,
     /// By time.
     pub(super) events: Vec<&'a HistoryEvent>,
     /// By time.
     pub(super) callbacks: Vec<&'a Received>,
     pub(super) polls: Vec<&'a Polled>,
+    /// The pauses of all origins.
+    pub(super) pauses: Rc<[Pause]>,
     /// All changes of its rows, in commit order.
-    moves: Vec<&'a Transition>,
+    pub(super) moves: Vec<&'a Transition>,
 }
 
 impl<'a> JobHistory<'a> {
@@ -47,13 +56,16 @@ impl<'a> JobHistory<'a> {
             request: None,
             row: None,
             deleted: None,
+            erased: None,
             own: Series::of(&[]).0,
             redeliveries: Vec::new(),
             asked: Vec::new(),
             cancels: Vec::new(),
+            erasures: Vec::new(),
             events: Vec::new(),
             callbacks: Vec::new(),
             polls: Vec::new(),
+            pauses: Rc::default(),
             moves: Vec::new(),
         }
     }
@@ -83,6 +95,23 @@ impl<'a> JobHistory<'a> {
         moves.find(|moved| {
             before(moved) == Some(Status::Failed) && moved.after.status == Status::Completed
         })
+    }
+
+    /// The change that erased it. It may be the first of several.
+    pub(super) fn erasure(&self) -> Option<&'a Transition> {
+        self.moves.iter().copied().find(|moved| moved.erases)
+    }
+
+    /// Whether it may have been erased by this moment.
+    pub(super) fn may_be_erased(&self, by: Timestamp) -> bool {
+        let erasure = self.erasure();
+        erasure.is_some_and(|erasure| not_later(erasure.earliest(), by))
+    }
+
+    /// Its stored result, also if it was erased.
+    pub(super) fn result(&self) -> Option<&str> {
+        let row = self.row.and_then(|row| row.state.result.as_deref());
+        row.or_else(|| self.erasure()?.before.as_ref()?.result.as_deref())
     }
 
     /// Whether a `404` at this moment may be true: its row may have been deleted.
@@ -115,6 +144,10 @@ pub(super) struct Index<'a> {
     /// Ordered by id.
     jobs: BTreeMap<RequestId, JobHistory<'a>>,
     pub(super) submitted: Vec<&'a Submitted>,
+    /// The requests of operators, by time.
+    pub(super) pauses_asked: Vec<&'a PauseAsked>,
+    /// In commit order.
+    pub(super) pause_changes: Vec<&'a PauseChanged>,
     pub(super) faults: Vec<&'a Fault>,
     pub(super) footprints: Vec<&'a Footprint>,
 }
@@ -133,7 +166,12 @@ impl<'a> Index<'a> {
                 *known = submitted;
             }
         }
+        index.pauses_asked.sort_by_key(|asked| asked.at);
+        index.pause_changes.sort_by_key(|change| change.at);
+        let pauses = Pause::all(&index.pause_changes).into_iter();
+        let pauses: Rc<[Pause]> = pauses.filter(|it| it.origin.is_some()).collect();
         for job in index.jobs.values_mut() {
+            job.pauses = Rc::clone(&pauses);
             job.request = job
                 .row
                 .and_then(|row| by_name.get(row.report_name.as_str()).copied());
@@ -141,6 +179,7 @@ impl<'a> Index<'a> {
             (job.own, job.redeliveries) = Series::of(&job.moves);
             job.asked.sort_by_key(|asked| asked.at);
             job.cancels.sort_by_key(|asked| asked.at);
+            job.erasures.sort_by_key(|asked| asked.at);
             // An event excuses what came after it, so it counts from its earliest moment.
             job.events.sort_by_key(|event| event.earliest());
             job.callbacks.sort_by_key(|callback| callback.at);
@@ -165,10 +204,14 @@ impl<'a> Index<'a> {
             Record::Polled(polled) => self.job(polled.id).polls.push(polled),
             Record::RedeliveryAsked(asked) => self.job(asked.id).asked.push(asked),
             Record::CancelAsked(asked) => self.job(asked.id).cancels.push(asked),
+            Record::EraseAsked(asked) => self.job(asked.id).erasures.push(asked),
             Record::Received(received) => self.job(received.id).callbacks.push(received),
             Record::Transition(moved) => self.job(moved.id).moves.push(moved),
             Record::Row(row) => self.job(row.id).row = Some(row),
+            Record::Erased(erased) => self.job(erased.id).erased = Some(erased),
             Record::Deleted(deleted) => self.job(deleted.id).deleted = Some(deleted),
+            Record::PauseAsked(asked) => self.pauses_asked.push(asked),
+            Record::PauseChanged(change) => self.pause_changes.push(change),
             Record::Event(event) => self.job(event.id).events.push(event),
             Record::Fault(fault) => self.faults.push(fault),
             Record::Footprint(footprint) => self.footprints.push(footprint),
@@ -184,7 +227,7 @@ impl<'a> Index<'a> {
 fn promise(submitted: &Submitted) -> u8 {
     match submitted.answer {
         SubmitAnswer::Accepted(_) => 2,
-        SubmitAnswer::OutcomeUnknown | SubmitAnswer::NoAnswer(_) => 1,
+        SubmitAnswer::KeyReused | SubmitAnswer::OutcomeUnknown | SubmitAnswer::NoAnswer(_) => 1,
         SubmitAnswer::Refused(_) => 0,
     }
 }

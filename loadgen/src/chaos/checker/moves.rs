@@ -152,7 +152,9 @@ fn wrong_end(last: &Transition, job: &JobHistory<'_>) -> Option<String> {
 }
 
 fn wrong_move(moved: &Transition) -> Option<String> {
-    let before = moved.before.as_ref().filter(|_| !moved.is_unpark())?;
+    // An erasure is judged by the rule `erased`.
+    let is_judged = !moved.is_unpark() && !moved.erases;
+    let before = moved.before.as_ref().filter(|_| is_judged)?;
     let what = if is_cancel(moved) {
         wrong_cancel(before, &moved.after)?
     } else {

@@ -7,6 +7,7 @@ use storm_shared::models::RequestId;
 
 use super::{
     index::{Index, JobHistory},
+    not_later,
     verdict::Finding,
 };
 use crate::chaos::history::{HistoryLimits, Row, SubmitAnswer, Submitted};
@@ -57,7 +58,7 @@ fn unpromised(job: &JobHistory<'_>, row: &Row) -> Option<String> {
         )),
         // The commit may have succeeded although no `202` arrived. Such a job is legal, and has to
         // end like any other.
-        SubmitAnswer::OutcomeUnknown | SubmitAnswer::NoAnswer(_) => None,
+        SubmitAnswer::KeyReused | SubmitAnswer::OutcomeUnknown | SubmitAnswer::NoAnswer(_) => None,
     }
 }
 
@@ -73,6 +74,7 @@ pub(super) fn check_requests(index: &Index<'_>, _: &HistoryLimits) -> Vec<Findin
     });
     let mut found: Vec<_> = again.collect();
     found.extend(second_jobs(index));
+    found.extend(reused_keys(index));
 
     let mut made = HashSet::new();
     let jobs = index.jobs().filter(|job| !job.is_sync());
@@ -105,6 +107,34 @@ fn second_jobs(index: &Index<'_>) -> Vec<Finding> {
         })
     });
     others.collect()
+}
+
+/// The answers that a key belongs to another submission, although its job was not erased.
+fn reused_keys(index: &Index<'_>) -> Vec<Finding> {
+    let reused = |answer: &SubmitAnswer| *answer == SubmitAnswer::KeyReused;
+    let answers = index.submitted.iter().filter(|it| reused(&it.answer));
+    let answers: Vec<_> = answers.collect();
+    if answers.is_empty() {
+        return Vec::new();
+    }
+    let erased = index.jobs().filter_map(|job| {
+        let erasure = job.erasure()?;
+        Some((job.row?.report_name.as_str(), erasure.earliest()))
+    });
+    let erased: HashMap<_, _> = erased.collect();
+    let is_true = |submitted: &Submitted| {
+        let since = erased.get(submitted.report_name.as_str());
+        submitted.keyed && since.is_some_and(|since| not_later(*since, submitted.at))
+    };
+    let untrue = answers.into_iter().filter(|submitted| !is_true(submitted));
+    untrue
+        .map(|submitted| {
+            Finding::from(format!(
+                "the key of `{}` was answered as reused at {:.3}, and its job was not erased",
+                submitted.report_name, submitted.at
+            ))
+        })
+        .collect()
 }
 
 #[cfg(test)]

@@ -90,14 +90,11 @@ mod tests {
 
     use super::super::{
         CheckRule, check,
-        example::{DELETED, Example, RETENTION, STEP, Story, id, limits},
+        example::{
+            DELETED, Example, RETENTION, STEP, Story, assert_violation, completed, id, limits,
+        },
     };
     use crate::chaos::history::{CancelAnswer, Record};
-
-    fn completed() -> Story {
-        let story = Story::of(700).accepted().claimed_by("a");
-        story.called(Some(200)).completed()
-    }
 
     /// A job that ended `age` ago, and when.
     fn of_age(age: SignedDuration) -> (Story, Timestamp) {
@@ -108,11 +105,6 @@ mod tests {
 
     fn retention() -> SignedDuration {
         SignedDuration::try_from(RETENTION).unwrap()
-    }
-
-    #[track_caller]
-    fn assert_violation(story: Story, rule: CheckRule, what: &str) {
-        Example::with(story).assert_violation(rule, id(700), what);
     }
 
     #[test]

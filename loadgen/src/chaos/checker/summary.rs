@@ -10,7 +10,7 @@ use super::{
     repeats,
     series::{Series, is_cancel},
 };
-use crate::chaos::history::{CancelAnswer, RedeliveryAnswer, SubmitAnswer, Submitted};
+use crate::chaos::history::{CancelAnswer, EraseAnswer, RedeliveryAnswer, SubmitAnswer, Submitted};
 
 /// The counts of a run, whether it passed or failed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -29,6 +29,8 @@ pub struct Summary {
     pub rows: u64,
     /// Rows that were deleted.
     pub deleted: u64,
+    /// Rows that were erased.
+    pub erased: u64,
     /// Rows by status, with the reason of the failed ones: `COMPLETED`, `FAILED callback_failed`, …
     pub ended: BTreeMap<String, u64>,
     /// Deliveries that receivers read, duplicates included.
@@ -39,6 +41,10 @@ pub struct Summary {
     pub redeliveries: BTreeMap<String, u64>,
     /// Requests to cancel a job or a redelivery, by their response.
     pub cancels_asked: BTreeMap<String, u64>,
+    /// Requests to erase a request, by their response.
+    pub erasures_asked: BTreeMap<String, u64>,
+    /// Pauses of everything, and of origins.
+    pub pauses: u64,
     /// Duplicate deliveries by the event that explains them, `redelivery`, or `unexplained`.
     pub repeats: BTreeMap<String, u64>,
     /// The store's events, by kind.
@@ -64,6 +70,7 @@ impl Summary {
     pub(super) fn of(index: &Index<'_>) -> Self {
         let mut summary = Self {
             faults: faults(index),
+            pauses: index.pause_changes.iter().filter(|it| it.paused).count() as u64,
             ..Self::default()
         };
         for submitted in &index.submitted {
@@ -80,6 +87,7 @@ impl Summary {
             // Counted by its job.
             SubmitAnswer::Accepted(_) => {}
             SubmitAnswer::Refused(status) => *self.refused.entry(status).or_default() += 1,
+            SubmitAnswer::KeyReused => *self.refused.entry(422).or_default() += 1,
             SubmitAnswer::OutcomeUnknown => self.outcome_unknown += 1,
             SubmitAnswer::NoAnswer(_) => self.unanswered += 1,
         }
@@ -99,6 +107,7 @@ impl Summary {
             );
         }
         self.deleted += u64::from(job.deleted.is_some());
+        self.erased += u64::from(job.erasure().is_some());
         self.callbacks += job.callbacks.len() as u64;
         for (_, cause) in repeats::explained(job) {
             let kind = cause.map_or("unexplained", |cause| cause.what);
@@ -109,6 +118,9 @@ impl Summary {
         }
         for asked in &job.cancels {
             count(&mut self.cancels_asked, cancel_answer(&asked.answer));
+        }
+        for asked in &job.erasures {
+            count(&mut self.erasures_asked, erase_answer(&asked.answer));
         }
         for series in &job.redeliveries {
             count(&mut self.redeliveries, redelivery(series));
@@ -130,6 +142,15 @@ fn cancel_answer(answer: &CancelAnswer) -> String {
         CancelAnswer::Refused { status, problem } => refusal(*status, problem.as_deref()),
         CancelAnswer::OutcomeUnknown => "503 outcome-unknown".to_owned(),
         CancelAnswer::NoAnswer(_) => "no response".to_owned(),
+    }
+}
+
+fn erase_answer(answer: &EraseAnswer) -> String {
+    match answer {
+        EraseAnswer::Erased { .. } => "200".to_owned(),
+        EraseAnswer::Refused { status, problem } => refusal(*status, problem.as_deref()),
+        EraseAnswer::OutcomeUnknown => "503 outcome-unknown".to_owned(),
+        EraseAnswer::NoAnswer(_) => "no response".to_owned(),
     }
 }
 

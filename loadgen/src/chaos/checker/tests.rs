@@ -35,12 +35,15 @@ fn a_valid_history_passes() {
 fn the_summary_counts_all_records() {
     // Seven rounds of the same stories: four in the first load and three in the second.
     let summary = Example::good().verdict().summary;
-    assert_eq!((summary.accepted, summary.unanswered), (105, 14));
-    assert_eq!(summary.refused, [(422, 7)].into());
+    assert_eq!((summary.accepted, summary.unanswered), (119, 14));
+    assert_eq!(summary.refused, [(422, 14)].into());
     assert_eq!(summary.outcome_unknown, 7);
-    assert_eq!((summary.rows, summary.deleted), (126, 7));
+    assert_eq!(
+        (summary.rows, summary.deleted, summary.erased),
+        (140, 7, 14)
+    );
     let ended = counts([
-        ("COMPLETED", 91),
+        ("COMPLETED", 105),
         ("FAILED callback_failed", 14),
         ("FAILED cancelled", 14),
         ("FAILED poison", 7),
@@ -50,6 +53,7 @@ fn the_summary_counts_all_records() {
         ("202", 35),
         ("404 not-found", 7),
         ("409 redelivery-under-way", 7),
+        ("409 request-erased", 7),
     ]);
     assert_eq!(summary.redeliveries_asked, asked);
     let asked = counts([
@@ -59,6 +63,12 @@ fn the_summary_counts_all_records() {
         ("no response", 7),
     ]);
     assert_eq!(summary.cancels_asked, asked);
+    let asked = counts([
+        ("200", 14),
+        ("409 request-unfinished", 7),
+        ("no response", 7),
+    ]);
+    assert_eq!(summary.erasures_asked, asked);
     let redeliveries = counts([
         ("COMPLETED, cancelled", 7),
         ("FAILED, cancelled", 7),
@@ -80,7 +90,7 @@ fn the_summary_counts_all_records() {
         ("given_back", 21),
     ]);
     assert_eq!(summary.events, events);
-    assert_eq!(summary.callbacks, 217);
+    assert_eq!(summary.callbacks, 231);
 }
 
 #[test]
@@ -230,7 +240,7 @@ fn a_failed_verdict_shows_every_violated_rule_and_some_timelines() {
 
     let good = Example::good();
     let text = good.verdict().render(&good.records);
-    assert_eq!(text, "passed: no violations in the history of 126 jobs\n");
+    assert_eq!(text, "passed: no violations in the history of 140 jobs\n");
 }
 
 #[test]

@@ -44,6 +44,11 @@ pub enum CheckRule {
     Seen,
     /// What was answered as cancelled is, nothing else is, and no callback of it follows.
     Cancels,
+    /// What was answered as erased is, nothing else is, and its contents are never seen again.
+    Erased,
+    /// While everything is paused, nothing is claimed; while an origin is paused, no callback to it
+    /// begins.
+    Pauses,
     /// A request is deleted only when it had ended long enough ago, and not during a redelivery.
     Retention,
     /// No wait is cut short or drawn out, whatever the wall clock says, and no job ends before it
@@ -68,6 +73,8 @@ impl CheckRule {
             Self::Fences => "fences",
             Self::Seen => "seen",
             Self::Cancels => "cancels",
+            Self::Erased => "erased",
+            Self::Pauses => "pauses",
             Self::Retention => "retention",
             Self::Waits => "waits",
             Self::Sizes => "sizes",

@@ -13,6 +13,7 @@ use super::{
     CLOCK_TOLERANCE,
     index::JobHistory,
     not_later,
+    pauses::{Pause, longest_paused},
     series::{Series, is_claim},
 };
 use crate::chaos::history::{HistoryLimits, RowKind, Transition};
@@ -24,18 +25,24 @@ pub(super) fn check(job: &JobHistory<'_>, limits: &HistoryLimits) -> Vec<String>
         return found;
     }
     for series in job.series() {
-        let wrong = wrong_waits(series, limits);
+        let wrong = wrong_waits(series, &job.pauses, limits);
         found.extend(wrong.iter().map(|what| series.name(what)));
     }
     found
 }
 
-fn wrong_waits(series: &Series<'_>, limits: &HistoryLimits) -> Vec<String> {
+fn wrong_waits(series: &Series<'_>, pauses: &[Pause], limits: &HistoryLimits) -> Vec<String> {
     let mut found = Vec::new();
     let mut claimed = None;
     for moved in &series.moves {
         found.extend(claimed_too_early(moved));
-        found.extend(wrong_due(series, moved, claimed, limits));
+        let mut wait = wait_of(series, moved, limits);
+        if let Some(wait) = wait.as_mut().filter(|wait| wait.is_park) {
+            let from = claimed.unwrap_or_else(|| moved.earliest());
+            let longest = longest_paused(pauses, from, moved.at, limits);
+            wait.longest = wait.longest.max(longest.unwrap_or_default());
+        }
+        found.extend(wait.and_then(|wait| wrong_due(moved, claimed, &wait)));
         if is_claim(moved) {
             claimed = Some(moved.earliest());
         }
@@ -66,13 +73,7 @@ fn claimed_too_early(moved: &Transition) -> Option<String> {
 
 /// A due time that a wait of the contract can't have set. The wait began after the claim that it
 /// ended, and before the transition was committed.
-fn wrong_due(
-    series: &Series<'_>,
-    moved: &Transition,
-    claimed: Option<Timestamp>,
-    limits: &HistoryLimits,
-) -> Option<String> {
-    let wait = wait_of(series, moved, limits)?;
+fn wrong_due(moved: &Transition, claimed: Option<Timestamp>, wait: &Wait) -> Option<String> {
     let Some(due) = moved.due else {
         return Some(format!("it waits since {:.3} with no due time", moved.at));
     };
@@ -98,6 +99,7 @@ struct Wait {
     /// From the claim that the wait ends; none if another worker may have decided it before that.
     shortest: Option<Duration>,
     longest: Duration,
+    is_park: bool,
 }
 
 /// The wait that begins with a transition; none if the row does not wait after it.
@@ -115,6 +117,7 @@ fn wait_of(series: &Series<'_>, moved: &Transition, limits: &HistoryLimits) -> O
                 RowKind::Job => longest_park,
                 RowKind::Redelivery => Duration::ZERO,
             },
+            is_park: false,
         });
     };
     if after.attempts > before.attempts {
@@ -124,18 +127,21 @@ fn wait_of(series: &Series<'_>, moved: &Transition, limits: &HistoryLimits) -> O
         return Some(Wait {
             shortest: Some(delay),
             longest: delay,
+            is_park: false,
         });
     }
     if after.parks > before.parks {
         return Some(Wait {
             shortest: Some(Duration::ZERO),
             longest: longest_park,
+            is_park: true,
         });
     }
     // Released, reclaimed or unparked: due at once.
     Some(Wait {
         shortest: None,
         longest: Duration::ZERO,
+        is_park: false,
     })
 }
 

@@ -55,6 +55,8 @@ pub(super) struct CallbackLog {
     orders: ChaosOrders,
     signatures: Signatures,
     wall_clock: WallClock,
+    /// The receiver's origin.
+    origin: Option<String>,
     delivered: Arc<Mutex<Vec<ReceivedCallback>>>,
     unexpected: Arc<Mutex<Vec<String>>>,
     /// The number of callbacks of each job so far.
@@ -75,9 +77,18 @@ impl CallbackLog {
             orders,
             signatures,
             wall_clock,
+            origin: None,
             delivered: Arc::default(),
             unexpected: Arc::default(),
             counts: Arc::default(),
+        }
+    }
+
+    /// The same log, for the receiver with this origin.
+    pub(super) fn of_receiver(&self, origin: String) -> Self {
+        Self {
+            origin: Some(origin),
+            ..self.clone()
         }
     }
 
@@ -127,6 +138,7 @@ impl CallbackLog {
                 // Unknown until the end of the run: `received` sets it.
                 right: false,
                 answered: None,
+                origin: self.origin.clone(),
             },
         })
     }

@@ -32,6 +32,27 @@ fn an_unknown_setting_in_the_file_is_an_error_that_names_it() {
 }
 
 #[test]
+fn an_array_or_a_table_in_the_file_is_an_error_that_names_file_and_setting_but_no_value() {
+    for (text, name) in [
+        (
+            "callback_signing_secrets = ['whsec_c2VjcmV0']",
+            "callback_signing_secrets",
+        ),
+        ("sync_threads = 2\n[log]\nlevel = 'c2VjcmV0'", "log"),
+    ] {
+        let file = file(text);
+        let error = Layers::new(Some(file.path()), []).err().unwrap();
+        let path = file.path().display();
+        let expected = format!("{path}: `{name}` is an array or a table; expected one text");
+        let shown = error.to_string();
+        assert!(shown.starts_with(&expected), "{shown}");
+        assert!(!format!("{shown} {error:?}").contains("c2VjcmV0"));
+    }
+    let plain = file("sync_threads = 2\napi_open = true\nlog = 'info'");
+    Layers::new(Some(plain.path()), []).unwrap();
+}
+
+#[test]
 fn an_error_in_the_file_quotes_none_of_its_lines() {
     for (text, place) in [
         (

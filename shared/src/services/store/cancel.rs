@@ -13,6 +13,8 @@ pub struct Cancelled {
     pub failure: Option<Failure>,
     /// What was cancelled.
     pub what: CancelledWork,
+    /// Whether this call has done it, and no earlier one.
+    pub is_new: bool,
     /// Whether a worker held it, or had lost it lately: an attempt that had begun may still arrive.
     pub may_arrive: bool,
 }

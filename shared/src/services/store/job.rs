@@ -282,7 +282,7 @@ pub struct Job {
     /// When it was submitted, by the API's wall clock. `None` if the row was edited by hand.
     pub created_at: Option<Timestamp>,
     /// How long the job has been parked in all since its last attempt, or since the last pause of
-    /// its receiver.
+    /// its receiver or of everything.
     pub parked_for: Duration,
     /// The bytes of its stored input and result.
     pub bytes: usize,

@@ -15,8 +15,8 @@ pub struct Load {
     /// The same of each tenant that has unfinished jobs: of 2,000 at most. `None` is the tenant of
     /// jobs without a client name.
     pub tenants: HashMap<Option<ClientName>, TenantLoad>,
-    /// How many jobs each worker has ended since it registered, as of its last heartbeat.
-    pub ended: HashMap<OwnerId, u64>,
+    /// What each worker has ended since it registered, as of its last heartbeat.
+    pub ended: HashMap<OwnerId, Ended>,
     /// Whether an operator has paused all work.
     pub is_paused: bool,
 }
@@ -38,6 +38,15 @@ pub struct HandlerLoad {
 impl HandlerLoad {
     /// The most jobs that are counted.
     pub const MOST: u32 = 10_000;
+}
+
+/// How many jobs a worker has ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ended {
+    /// All of them.
+    pub jobs: u64,
+    /// The long ones among them. Workers of the release before don't say.
+    pub long_jobs: u64,
 }
 
 /// A tenant's part of the load.

@@ -29,7 +29,7 @@ pub struct RequestStats {
     pub pending: u32,
     /// The `PENDING` ones that a worker may claim now.
     pub due: u32,
-    /// For how long the oldest of these has been due, in milliseconds.
+    /// For how long the oldest of these, or of the redeliveries, has been due, in milliseconds.
     pub oldest_due_ms: Option<u64>,
     /// `PENDING` jobs that have lost a claim with its worker.
     pub suspects: u32,

@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 use storm_shared::{
     models::{AttemptClass, FailureReason, RequestId, Status},
     services::store::{
-        CancelledClaim, CancelledWork, NewJob, Outcome, RedeliveryPage, Scope, Settlement, Store,
-        Uncancellable,
+        Cancelled, CancelledClaim, CancelledWork, Ended, NewJob, Outcome, RedeliveryPage, Scope,
+        Settlement, Store, Uncancellable,
     },
 };
 
@@ -27,6 +27,7 @@ on_every_engine! {
     the_next_worker_under_the_same_lease_row_hears_nothing_of_it,
     a_job_between_two_attempts_or_parked_leaves_the_backlog,
     a_suspected_poison_job_can_be_cancelled,
+    a_redelivery_whose_worker_was_lost_can_be_cancelled,
     a_cancelled_job_is_redelivered_only_by_its_own_id,
     a_repeat_gives_the_same_answer_and_changes_nothing,
     what_is_over_or_of_another_tenant_can_not_be_cancelled,
@@ -91,7 +92,7 @@ async fn the_heartbeat_of_the_worker_names_a_cancelled_claim_for_a_while(databas
     // An answer can be lost: the next heartbeats name it, too.
     let mut heartbeats = 0;
     while !store
-        .renew(job.claim.owner, 0)
+        .renew(job.claim.owner, Ended::default())
         .await
         .unwrap()
         .cancelled
@@ -102,11 +103,19 @@ async fn the_heartbeat_of_the_worker_names_a_cancelled_claim_for_a_while(databas
     }
     assert!(heartbeats > 1, "{heartbeats}");
     assert_eq!(
-        store.renew(other.claim.owner, 0).await.unwrap().cancelled,
+        store
+            .renew(other.claim.owner, Ended::default())
+            .await
+            .unwrap()
+            .cancelled,
         []
     );
     assert_eq!(cancel_of(&store, other.claim.id).await, RAN);
-    let named = store.renew(other.claim.owner, 0).await.unwrap().cancelled;
+    let named = store
+        .renew(other.claim.owner, Ended::default())
+        .await
+        .unwrap()
+        .cancelled;
     assert_eq!(named[0].id, other.claim.id);
     assert_ne!(named, expected);
 }
@@ -121,7 +130,14 @@ async fn the_next_worker_under_the_same_lease_row_hears_nothing_of_it(database: 
     expire_lease(&store, died.claim.owner).await;
     for job in [left, died] {
         store.register(job.claim.owner, &[]).await.unwrap();
-        assert_eq!(store.renew(job.claim.owner, 0).await.unwrap().cancelled, []);
+        assert_eq!(
+            store
+                .renew(job.claim.owner, Ended::default())
+                .await
+                .unwrap()
+                .cancelled,
+            []
+        );
     }
 }
 
@@ -151,6 +167,18 @@ async fn a_suspected_poison_job_can_be_cancelled(database: TestDatabase) {
     assert_eq!(store.suspects(&[], 9).await.unwrap(), []);
 }
 
+async fn a_redelivery_whose_worker_was_lost_can_be_cancelled(database: TestDatabase) {
+    let store = database.open().await;
+    let id = finished(&store, Outcome::Completed).await;
+    redeliver(&store, id).await.unwrap();
+    let job = claim_due(&store).await.pop().unwrap();
+    expire_lease(&store, job.claim.owner).await;
+    // The worker that has lost it may still be about to call.
+    let may_arrive = (CancelledWork::Redelivery, Status::Completed, true);
+    assert_eq!(cancel_of(&store, id).await, Ok(may_arrive));
+    assert_eq!(store.suspects(&[], 9).await.unwrap(), []);
+}
+
 async fn a_cancelled_job_is_redelivered_only_by_its_own_id(database: TestDatabase) {
     let store = database.open().await;
     let job = claimed(&store).await;
@@ -176,9 +204,16 @@ async fn a_repeat_gives_the_same_answer_and_changes_nothing(database: TestDataba
     let store = database.open().await;
     let (waits, runs) = (accept(&store).await, claimed(&store).await.claim.id);
     for (id, answer) in [(waits, WAITED), (runs, RAN)] {
-        assert_eq!(cancel_of(&store, id).await, answer);
+        let first = store.cancel(Scope::All, id).await.unwrap().unwrap();
+        assert!(first.is_new);
         let before = shown(&store, id).await;
         assert_eq!(cancel_of(&store, id).await, answer);
+        let repeat = store.cancel(Scope::All, id).await.unwrap().unwrap();
+        let expected = Cancelled {
+            is_new: false,
+            ..first
+        };
+        assert_eq!(repeat, expected);
         assert_eq!(shown(&store, id).await, before);
     }
 }
@@ -235,7 +270,11 @@ async fn a_cancelled_redelivery_leaves_the_outcome_and_counts_on(database: TestD
             if let Some(job) = running {
                 let settled = store.settle(job.claim, None, delivered()).await;
                 assert!(is_claim_lost(&settled), "{settled:?}");
-                let named = store.renew(job.claim.owner, 0).await.unwrap().cancelled;
+                let named = store
+                    .renew(job.claim.owner, Ended::default())
+                    .await
+                    .unwrap()
+                    .cancelled;
                 assert_eq!(named[0].number, job.claim.number);
             }
             let after = row(&store, id).await;

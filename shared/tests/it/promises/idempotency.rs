@@ -1,6 +1,6 @@
 //! Idempotency keys: a submission that is repeated with its key makes no second job.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
 use storm_shared::{
@@ -199,21 +199,28 @@ async fn of_submissions_with_one_key_at_two_stores_at_once_one_is_stored(databas
     let stores = [database.open().await, database.open().await];
     for round in 0..50 {
         let first = keyed(&format!("key-{round}"));
-        let writes = (0..6).map(|number| {
-            let (store, job) = (stores[number % 2].clone(), again(&first));
-            tokio::spawn(async move { (job.id, store.accept(job).await.unwrap()) })
+        // Two submissions, each at both stores.
+        let writes = (0..8).map(|number| {
+            let make = if number < 4 { again } else { other };
+            let (store, job) = (stores[number % 2].clone(), make(&first));
+            tokio::spawn(async move {
+                let (id, input) = (job.id, Arc::clone(&job.input));
+                (id, input, store.accept(job).await.unwrap())
+            })
         });
         let answers = join_all(writes).await.into_iter().map(Result::unwrap);
         let (won, lost): (Vec<_>, Vec<_>) =
-            answers.partition(|(_, answer)| *answer == Acceptance::Stored);
-        let [(winner, _)] = won[..] else {
+            answers.partition(|(_, _, answer)| *answer == Acceptance::Stored);
+        let [(winner, submitted, _)] = &won[..] else {
             panic!("{won:?} {lost:?}")
         };
-        for (_, answer) in lost {
-            assert!(
-                matches!(answer, Acceptance::Replayed { id, .. } if id == winner),
-                "{answer:?}"
-            );
+        for (_, input, answer) in lost {
+            let is_right = match answer {
+                Acceptance::Replayed { id, .. } => id == *winner && input == *submitted,
+                Acceptance::Conflicting => input != *submitted,
+                Acceptance::Stored | Acceptance::OldWorkers => false,
+            };
+            assert!(is_right, "{answer:?}");
         }
     }
     assert_eq!(database.count().await, 50);

@@ -1,7 +1,8 @@
 //! Property tests: every interleaving of accept, claim, crash, lease expiry, release, finish,
-//! redelivery, cancellation, erasure and deletion keeps the invariants of the real store. The
-//! default number of cases takes a few seconds; `PROPTEST_CASES=10000 cargo test interleavings`
-//! tries more. A failure prints the shortest interleaving found that shows it.
+//! redelivery, cancellation, erasure, deletion, pause and resumption keeps the invariants of the
+//! real store, for several tenants with the same idempotency keys. The default number of cases
+//! takes some ten seconds; `PROPTEST_CASES=10000 cargo test interleavings` tries
+//! more. A failure prints the shortest interleaving found that shows it.
 //!
 //! `alone` runs calls sequentially and compares every answer and every row with a `model`. `rivals`
 //! runs them concurrently, through two stores on one database, and compares the tables with the

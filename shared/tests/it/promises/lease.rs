@@ -2,7 +2,7 @@
 
 use storm_shared::{
     models::{EventKind, Status},
-    services::store::{Candidate, OwnerId, StoreError},
+    services::store::{Candidate, Ended, OwnerId, StoreError},
 };
 
 use crate::{
@@ -32,7 +32,7 @@ async fn only_a_worker_with_a_lease_can_claim(database: TestDatabase) {
         .await;
     assert!(matches!(refused, Err(StoreError::LeaseLost)), "{refused:?}");
     assert!(matches!(
-        store.renew(unregistered, 0).await,
+        store.renew(unregistered, Ended::default()).await,
         Err(StoreError::LeaseLost)
     ));
     assert_eq!(status(&store, id).await, Status::Pending);
@@ -93,7 +93,7 @@ async fn a_renewed_lease_does_not_expire_and_an_expired_one_expires_once(databas
     let worker = new_worker(&store).await;
     claim_new(&store, worker, &[id]).await;
     let seen = heartbeat_of(&store, worker).await;
-    store.renew(worker, 0).await.unwrap();
+    store.renew(worker, Ended::default()).await.unwrap();
     assert_eq!(store.expire(seen, MAX_CLAIMS).await.unwrap(), None);
     assert_eq!(status(&store, id).await, Status::Processing);
     // Of two observers that expire it at once, exactly one reclaims the jobs.
@@ -135,7 +135,7 @@ async fn a_draining_worker_releases_only_its_own_jobs_without_counting_a_lost_cl
     assert_eq!(due.len(), 1);
     assert_eq!((due[0].id, due[0].lost_claims), (ids[1], 0));
     assert_eq!(event_kinds(&store, ids[1]).await, [EventKind::GivenBack]);
-    let others = store.renew(stays, 0).await.unwrap().others;
+    let others = store.renew(stays, Ended::default()).await.unwrap().others;
     assert_eq!(others, [], "the worker is no longer registered");
 }
 
@@ -149,7 +149,11 @@ async fn jobs_of_an_unregistered_owner_are_reclaimed_after_a_lease(database: Tes
     database.forget_workers().await;
     database.edit(ids[1], "owner = NULL").await;
     let observer = new_worker(&store).await;
-    let others = store.renew(observer, 0).await.unwrap().others;
+    let others = store
+        .renew(observer, Ended::default())
+        .await
+        .unwrap()
+        .others;
     assert_eq!(others.len(), 2, "{others:?}");
     assert!(others.iter().any(|it| it.owner == OwnerId::NOBODY));
     for other in others {

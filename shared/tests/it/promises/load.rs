@@ -7,7 +7,9 @@ use storm_shared::{
     models::{Records, ReportSpec, RequestId},
     services::{
         report,
-        store::{Candidate, Load, NewJob, Outcome, Paused, Scope, Settlement, Store, TenantLoad},
+        store::{
+            Candidate, Ended, Load, NewJob, Outcome, Paused, Scope, Settlement, Store, TenantLoad,
+        },
     },
 };
 
@@ -157,12 +159,19 @@ async fn a_heartbeat_tells_what_its_worker_has_ended(database: TestDatabase) {
     let store = database.open().await;
     let [one, other] = [new_worker(&store).await, new_worker(&store).await];
     let ended = async || store.load(ALL, NOW).await.unwrap().ended;
-    assert_eq!(ended().await, HashMap::from([(one, 0), (other, 0)]));
-    store.renew(one, 7).await.unwrap();
-    store.renew(other, u64::MAX).await.unwrap();
+    assert_eq!(
+        ended().await,
+        HashMap::from([(one, Ended::default()), (other, Ended::default())])
+    );
+    let of = |jobs, long_jobs| Ended { jobs, long_jobs };
+    store.renew(one, of(7, 2)).await.unwrap();
+    store.renew(other, of(u64::MAX, u64::MAX)).await.unwrap();
     let most = u64::MAX / 2;
-    assert_eq!(ended().await, HashMap::from([(one, 7), (other, most)]));
+    assert_eq!(
+        ended().await,
+        HashMap::from([(one, of(7, 2)), (other, of(most, most))])
+    );
     store.register(one, &[]).await.unwrap();
     store.deregister(other).await.unwrap();
-    assert_eq!(ended().await, HashMap::from([(one, 7)]));
+    assert_eq!(ended().await, HashMap::from([(one, of(7, 2))]));
 }

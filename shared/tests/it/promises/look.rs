@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use storm_shared::{
     models::{CallbackUrl, ClientName, Destination, RequestId, Status},
-    services::store::{NewJob, Settlement, Store},
+    services::store::{NewJob, Outcome, Settlement, Store},
 };
 
 use crate::{
     database::TestDatabase,
     jobs::{
-        accept, claim_due, claim_one, claimed, due_ids, due_jobs, expire_lease, next_millisecond,
-        result_of, retry, row, spec, timeout,
+        accept, claim_due, claim_one, claimed, due_ids, due_jobs, expire_lease, finished,
+        next_millisecond, redeliver, result_of, retry, row, spec, timeout,
     },
 };
 
@@ -193,7 +193,13 @@ async fn a_job_whose_tenant_was_edited_is_claimed_and_over_no_limit(database: Te
 
 async fn the_oldest_due_age_is_that_of_the_job_which_has_been_due_longest(database: TestDatabase) {
     let store = database.open().await;
-    let longest = async || store.oldest_due_age().await.unwrap().as_secs();
+    let longest = async || {
+        let age = store.oldest_due_age().await.unwrap();
+        let stats = store.stats().await.unwrap().requests.oldest_due_ms;
+        assert_eq!(stats.is_some(), age.is_some());
+        assert!(age.unwrap_or_default().as_millis() <= stats.unwrap_or(0).into());
+        age.map_or(0, |age| age.as_secs())
+    };
     assert_eq!(longest().await, 0, "an empty table");
     // Parked, running and scheduled jobs are not due, since whenever they are there.
     parked(&store, Some("a")).await;
@@ -214,6 +220,14 @@ async fn the_oldest_due_age_is_that_of_the_job_which_has_been_due_longest(databa
     }
     assert!((300..400).contains(&longest().await), "{}", longest().await);
 
+    // An older schema did not know since when.
+    let unknown = RequestId::generate();
+    let mut job = NewJob::new(unknown, spec(), None);
+    job.created_by = Some("c".parse().unwrap());
+    store.accept(job).await.unwrap();
+    database.edit(unknown, "due = 0").await;
+    assert!((300..400).contains(&longest().await));
+
     // A suspected poison job waits in a loop of its own.
     expire_lease(&store, running.claim.owner).await;
     database.edit(running.claim.id, &since(900)).await;
@@ -222,6 +236,13 @@ async fn the_oldest_due_age_is_that_of_the_job_which_has_been_due_longest(databa
         "{}",
         longest().await
     );
-    assert_eq!(claim_due(&store).await.len(), 4);
+    assert_eq!(claim_due(&store).await.len(), 5);
     assert_eq!(longest().await, 0, "all of them run");
+
+    // A redelivery is due at once.
+    let again = finished(&store, Outcome::Completed).await;
+    assert_eq!(store.oldest_due_age().await.unwrap(), None);
+    redeliver(&store, again).await.unwrap();
+    assert!(store.oldest_due_age().await.unwrap().is_some());
+    longest().await;
 }

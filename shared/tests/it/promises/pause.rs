@@ -5,8 +5,8 @@ use std::{collections::HashSet, time::Duration};
 use storm_shared::{
     models::{CallbackUrl, ClientName, Destination, Origin, RequestId, Status, WaitReason},
     services::store::{
-        Candidate, DueJobs, Job, MAX_PAUSED_ORIGINS, NewJob, Outcome, Paused, Pauses, Settlement,
-        Store, TooManyPauses, Unparked,
+        Candidate, DueJobs, Ended, Job, MAX_PAUSED_ORIGINS, NewJob, Outcome, Paused, Pauses,
+        Settlement, Store, TooManyPauses, Unparked,
     },
 };
 
@@ -30,6 +30,7 @@ on_every_engine! {
     a_release_goes_on_where_it_was_and_ends_when_the_origin_is_paused_again,
     a_release_leaves_alone_what_a_circuit_breaker_has_parked,
     a_pause_gives_the_whole_time_for_parking_again_however_late_its_jobs_are_claimed,
+    a_pause_of_everything_takes_nothing_of_the_time_for_parking,
     an_unfinished_job_says_what_is_paused,
     each_pause_and_resumption_is_recorded_newest_first,
 }
@@ -61,7 +62,7 @@ async fn resume(store: &Store, what: Paused) -> bool {
 /// What a worker's heartbeat finds.
 async fn seen(store: &Store) -> Pauses {
     let worker = new_worker(store).await;
-    let seen = store.renew(worker, 0).await.unwrap().paused;
+    let seen = store.renew(worker, Ended::default()).await.unwrap().paused;
     store.deregister(worker).await.unwrap();
     seen
 }
@@ -350,6 +351,37 @@ async fn a_pause_gives_the_whole_time_for_parking_again_however_late_its_jobs_ar
     // Parked by a breaker now, it counts from here on.
     park(&store, &job, Duration::ZERO).await;
     assert!(row(&store, job.claim.id).await.parked_since.is_some());
+}
+
+async fn a_pause_of_everything_takes_nothing_of_the_time_for_parking(database: TestDatabase) {
+    let store = database.open().await;
+    let job = claimed(&store).await;
+    let again = finished(&store, Outcome::Completed).await;
+    redeliver(&store, again).await.unwrap();
+    let redelivery = claim_due(&store).await.pop().unwrap();
+    for parked in [&job, &redelivery] {
+        park(&store, parked, Duration::ZERO).await;
+    }
+    pause(&store, Paused::Everything).await;
+    // As if the pause lasted for an hour.
+    database.park_earlier(AN_HOUR).await;
+    resume(&store, Paused::Everything).await;
+    let jobs = claim_due(&store).await;
+    assert_eq!(jobs.len(), 2);
+    for parked in jobs {
+        assert!(parked.parked_for < AN_HOUR / 2, "{:?}", parked.parked_for);
+        assert!(row(&store, parked.claim.id).await.parked_since.is_some());
+        park(&store, &parked, Duration::ZERO).await;
+    }
+
+    // It counts on from the resumption, also across further parks, another pause that has not
+    // ended, and a resumption that had nothing to end.
+    database.resume_earlier(AN_HOUR).await;
+    assert!(!resume(&store, Paused::Everything).await);
+    assert!(!resume(&store, example()).await);
+    for parked in claim_due(&store).await {
+        assert!(parked.parked_for >= AN_HOUR, "{:?}", parked.parked_for);
+    }
 }
 
 async fn an_unfinished_job_says_what_is_paused(database: TestDatabase) {

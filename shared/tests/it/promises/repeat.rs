@@ -8,8 +8,8 @@ use storm_shared::{
     services::{
         report,
         store::{
-            Candidate, NewJob, Outcome, OwnerId, Settlement, Store, StoreError, Unredeliverable,
-            Work,
+            Candidate, Ended, NewJob, Outcome, OwnerId, Settlement, Store, StoreError,
+            Unredeliverable, Work,
         },
     },
 };
@@ -292,7 +292,7 @@ async fn lease_writes_that_are_repeated_do_no_harm(database: TestDatabase) {
     let owner = OwnerId::generate();
     for _ in 0..2 {
         store.register(owner, &[]).await.unwrap();
-        store.renew(owner, 0).await.unwrap();
+        store.renew(owner, Ended::default()).await.unwrap();
     }
     let jobs = [accept(&store).await, accept(&store).await];
     assert_eq!(claim_new(&store, owner, &jobs).await.len(), 2);

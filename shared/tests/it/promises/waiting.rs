@@ -7,7 +7,7 @@ use storm_shared::{
     models::{AttemptClass, RequestId, Status, WaitReason, WaitingFor},
     services::{
         report,
-        store::{Job, NewJob, Outcome, OwnerId, Settlement, Store},
+        store::{Ended, Job, NewJob, Outcome, OwnerId, Settlement, Store},
     },
 };
 
@@ -177,7 +177,10 @@ async fn a_job_whose_worker_is_silent_waits_for_the_lease(database: TestDatabase
     assert!(detail.contains("2026-01-01T00:00:00.000Z"), "{detail}");
     // It was only frozen. The test may be, too: then it sends one more.
     while reason(&store, id).await != WaitReason::Running {
-        store.renew(job.claim.owner, 0).await.unwrap();
+        store
+            .renew(job.claim.owner, Ended::default())
+            .await
+            .unwrap();
     }
     database.set_heartbeat(job.claim.owner, "no time").await;
     assert_eq!(reason(&store, id).await, WaitReason::Running);
@@ -191,7 +194,11 @@ async fn a_job_whose_worker_is_unknown_waits_for_the_lease(database: TestDatabas
     assert_eq!(reason(&store, id).await, WaitReason::Lease);
     // The next worker that registers takes note of it, and expires it in the end.
     let observer = new_worker(&store).await;
-    let nobody = store.renew(observer, 0).await.unwrap().others;
+    let nobody = store
+        .renew(observer, Ended::default())
+        .await
+        .unwrap()
+        .others;
     assert_eq!(nobody[0].owner, job.claim.owner);
     expire_lease(&store, job.claim.owner).await;
     assert_eq!(reason(&store, id).await, WaitReason::Quarantine);

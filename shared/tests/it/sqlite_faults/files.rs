@@ -6,7 +6,7 @@ use std::{
     path::Path,
 };
 
-use storm_shared::services::store::{Store, StoreError, Trouble};
+use storm_shared::services::store::{Ended, Store, StoreError, Trouble};
 use tempfile::TempDir;
 
 use super::{new_store, settings};
@@ -93,7 +93,7 @@ async fn nothing_is_accepted_into_a_database_that_is_no_longer_at_its_path() {
             "{name} {change}"
         );
         // A worker's writes go on: the accepted jobs are in the open file.
-        store.renew(owner, 0).await.unwrap();
+        store.renew(owner, Ended::default()).await.unwrap();
         if change == "rename" {
             fs::rename(&away, &path).unwrap();
             store.check().await.unwrap();

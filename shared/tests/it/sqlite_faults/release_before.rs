@@ -5,7 +5,9 @@ use std::time::Duration;
 use rusqlite::Connection;
 use storm_shared::{
     models::{AttemptClass, EventKind, RequestId, Status},
-    services::store::{Outcome, OwnerId, RedeliveryPage, Scope, Store, Unredeliverable, Work},
+    services::store::{
+        Ended, Outcome, OwnerId, RedeliveryPage, Scope, Store, Unredeliverable, Work,
+    },
 };
 use tempfile::TempDir;
 
@@ -212,7 +214,11 @@ async fn what_its_processes_write_meanwhile_is_found_when_it_is_due() {
     // It expires the lease of a worker of this release, without its redelivery.
     db.execute("DELETE FROM workers", []).unwrap();
     let observer = new_worker(&store).await;
-    let seen = store.renew(observer, 0).await.unwrap().others;
+    let seen = store
+        .renew(observer, Ended::default())
+        .await
+        .unwrap()
+        .others;
     assert_eq!(seen.len(), 1, "the lost worker is known again");
     store.expire(seen[0], MAX_CLAIMS).await.unwrap().unwrap();
     let job = claim_due(&store).await.pop().unwrap();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use storm_shared::services::store::{OwnerId, Store};
+use storm_shared::services::store::{Ended, OwnerId, Store};
 use tempfile::TempDir;
 
 use super::{direct, new_store, settings};
@@ -36,7 +36,11 @@ fn rename_worker(folder: &TempDir, worker: OwnerId, owner: &str) {
 
 /// Reclaims one job from nobody, the only other worker.
 async fn reclaim_from_nobody(store: &Store, observer: OwnerId) {
-    let others = store.renew(observer, 0).await.unwrap().others;
+    let others = store
+        .renew(observer, Ended::default())
+        .await
+        .unwrap()
+        .others;
     let [nobody] = others[..] else {
         panic!("{others:?}")
     };
@@ -59,7 +63,11 @@ async fn a_renewal_finds_jobs_whose_registered_owner_is_no_uuid() {
         let observer = new_worker(&store).await;
         rename_worker(&folder, gone, owner);
         assert_eq!(
-            store.renew(observer, 0).await.unwrap().others,
+            store
+                .renew(observer, Ended::default())
+                .await
+                .unwrap()
+                .others,
             [],
             "{owner}"
         );
@@ -98,7 +106,7 @@ async fn a_database_of_the_first_schema_version_is_migrated_with_its_jobs() {
     let store = Store::open(&settings(folder.path())).await.unwrap();
     let observer = new_worker(&store).await;
     let other = store
-        .renew(observer, 0)
+        .renew(observer, Ended::default())
         .await
         .unwrap()
         .others

@@ -5,6 +5,7 @@ use std::{
     path::PathBuf,
     str::FromStr,
     sync::{Mutex, OnceLock},
+    time::Duration,
 };
 
 use rusqlite::{Connection, Row as SqlRow};
@@ -15,7 +16,7 @@ use storm_shared::{
 };
 use tempfile::TempDir;
 
-use super::{Due, Entry, History, Key, Moment, Row, Tables};
+use super::{Due, Entry, History, Key, Moment, Parked, Row, Tables};
 
 // SQLite stores any bytes as TEXT, even invalid UTF-8.
 pub(super) const INVALID_JOBS: [&str; 5] = [
@@ -44,20 +45,24 @@ const COLUMNS: [(&str, &str); 2] = [
     (
         "requests",
         "id, 0, status, claim, owner, attempts, 0, lost_claims, parks, due, result_payload,
-         failure_reason, completed_at, erased_at",
+         failure_reason, completed_at, erased_at, parked_at",
     ),
     (
         "redeliveries",
         "id, 1, status, claim, owner, attempts, attempts_before, lost_claims, parks, due, NULL,
-         NULL, NULL, NULL",
+         NULL, NULL, NULL, parked_at",
     ),
 ];
+
+/// The store time at the end of the century, in milliseconds. It begins as Unix time.
+const FAR_FUTURE: i64 = 4_102_444_800_000;
 
 /// Records each row after every change, also of several changes within one transaction.
 const HISTORY: &str = "
     CREATE TABLE history (
         id, work, status, claim, owner, attempts, attempts_before, lost_claims, parks, due,
-        result_payload, failure_reason, completed_at, erased_at, beside_it, is_deleted
+        result_payload, failure_reason, completed_at, erased_at, parked_at, beside_it, is_deleted,
+        is_paused, is_origin_paused
     );
     CREATE TABLE attempts_ever (request_id, number, class, claim);
     CREATE TRIGGER attempts_ever AFTER INSERT ON attempts BEGIN
@@ -138,6 +143,20 @@ impl Database {
         self.execute(&format!(
             "UPDATE redeliveries SET due = 0 WHERE id = '{id}'"
         ));
+    }
+
+    pub(super) fn park_earlier(&self, time: Duration) {
+        for table in ["requests", "redeliveries"] {
+            let millis = time.as_millis();
+            self.execute(&format!(
+                "UPDATE {table} SET parked_at = parked_at - {millis}"
+            ));
+        }
+    }
+
+    pub(super) fn resume_earlier(&self, time: Duration) {
+        let millis = time.as_millis();
+        self.execute(&format!("UPDATE store SET resumed = resumed - {millis}"));
     }
 
     pub(super) fn forget_workers(&self) {
@@ -225,9 +244,13 @@ impl Database {
     pub(super) fn record_history(&self) {
         self.execute(HISTORY);
         for (table, columns) in COLUMNS {
+            let paused = format!(
+                "EXISTS (SELECT 1 FROM pauses AS p WHERE p.origin = ''),
+                 EXISTS (SELECT 1 FROM pauses AS p WHERE p.origin = {table}.origin)"
+            );
             self.execute(&format!(
                 "CREATE TRIGGER new_in_{table} AFTER INSERT ON {table} BEGIN
-                     INSERT INTO history SELECT {columns}, 0, 0 FROM {table} WHERE id = NEW.id;
+                     INSERT INTO history SELECT {columns}, 0, 0, {paused} FROM {table} WHERE id = NEW.id;
                  END;
                  CREATE TRIGGER changed_in_{table} AFTER UPDATE ON {table} BEGIN
                      INSERT INTO history
@@ -235,11 +258,11 @@ impl Database {
                             (SELECT count(*) FROM held
                              WHERE held.owner = coalesce(NEW.owner, OLD.owner)
                                AND held.id <> NEW.id),
-                            0
+                            0, {paused}
                      FROM {table} WHERE id = NEW.id;
                  END;
                  CREATE TRIGGER deleted_in_{table} BEFORE DELETE ON {table} BEGIN
-                     INSERT INTO history SELECT {columns}, 0, 1 FROM {table} WHERE id = OLD.id;
+                     INSERT INTO history SELECT {columns}, 0, 1, {paused} FROM {table} WHERE id = OLD.id;
                  END;"
             ));
         }
@@ -251,8 +274,10 @@ impl Database {
             let moment = Moment {
                 work,
                 row: changed,
-                beside_it: row.get(14).unwrap(),
-                is_deleted: row.get(15).unwrap(),
+                beside_it: row.get(15).unwrap(),
+                is_deleted: row.get(16).unwrap(),
+                is_paused: row.get(17).unwrap(),
+                is_origin_paused: row.get(18).unwrap(),
             };
             (id, moment)
         });
@@ -269,8 +294,19 @@ impl Database {
                 (word(row, 0), row.get(1).unwrap())
             }),
             keys: self.query(
-                "SELECT key, request_id, length(fingerprint) > 0 FROM idempotency_keys",
-                |row| (row.get(0).unwrap(), (word(row, 1), row.get(2).unwrap())),
+                "SELECT tenant, key, request_id, length(fingerprint) > 0 FROM idempotency_keys",
+                |row| {
+                    let key = (row.get(0).unwrap(), row.get(1).unwrap());
+                    (key, (word(row, 2), row.get(3).unwrap()))
+                },
+            ),
+            pauses: self.query("SELECT origin FROM pauses", |row| row.get(0).unwrap()),
+            audit: self.query(
+                "SELECT action, filter, changed FROM audit ORDER BY number",
+                |row| {
+                    let (action, filter) = (row.get(0).unwrap(), row.get(1).unwrap());
+                    (action, filter, row.get(2).unwrap())
+                },
             ),
             cancellations: self.query("SELECT owner, id, claim, beat FROM cancellations", |row| {
                 let claim = (word(row, 0), word(row, 1), row.get(2).unwrap());
@@ -393,6 +429,7 @@ fn read(row: &SqlRow<'_>) -> (Key, Row) {
     let failure: Option<String> = row.get(11).unwrap();
     let completed_at: Option<String> = row.get(12).unwrap();
     let erased_at: Option<String> = row.get(13).unwrap();
+    let parked_at: Option<i64> = row.get(14).unwrap();
     let read = Row {
         status: word(row, 2),
         claim: row.get(3).unwrap(),
@@ -402,6 +439,10 @@ fn read(row: &SqlRow<'_>) -> (Key, Row) {
         lost_claims: row.get(7).unwrap(),
         parks: row.get(8).unwrap(),
         due: row.get::<_, Option<i64>>(9).unwrap().map(Due::At),
+        parked: parked_at.map(|at| match at {
+            FAR_FUTURE.. => Parked::ByPause,
+            _ => Parked::Since,
+        }),
         result: row.get(10).unwrap(),
         failure: failure.map(|reason| reason.parse().unwrap()),
         is_over: completed_at.is_some(),

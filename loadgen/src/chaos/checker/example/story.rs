@@ -1,6 +1,7 @@
 //! A builder for the records of one job, step by step.
 
 mod cancel;
+mod erasure;
 mod redelivery;
 
 use jiff::{SignedDuration, Timestamp};
@@ -9,7 +10,7 @@ use storm_shared::{
     services::report::expected,
 };
 
-use super::{LONGEST_PARK, RETRY_DELAY, at, id};
+use super::{LONGEST_PARK, ORIGIN, RETRY_DELAY, at, id};
 use crate::chaos::history::{
     Deleted, HistoryEvent, Polled, Received, Record, Row, RowKind, RowState, SubmitAnswer,
     Submitted, Transition,
@@ -30,7 +31,7 @@ pub(in super::super) struct Story {
     failure_reason: Option<String>,
     /// When the job is due.
     pub(in super::super) due: Option<Timestamp>,
-    id: RequestId,
+    pub(in super::super) id: RequestId,
     spec: ReportSpec,
     called_back: bool,
     created: Timestamp,
@@ -136,6 +137,7 @@ impl Story {
             after: self.state.clone(),
             was_due,
             due: self.due,
+            erases: false,
         };
         self.records.push(Record::Transition(moved));
     }
@@ -195,6 +197,7 @@ impl Story {
             body_sha256: format!("{:064x}", self.spec.records.count()),
             right: true,
             answered,
+            origin: Some(ORIGIN.to_owned()),
         };
         self.push(Record::Received(received));
         self
@@ -208,6 +211,8 @@ impl Story {
             at: self.now,
             id: self.id,
             status,
+            erased: false,
+            shown: Vec::new(),
         };
         self.push(Record::Polled(polled));
         self

@@ -11,17 +11,13 @@ use crate::chaos::{
         CheckRule,
         example::{
             ATTEMPTS, DELIVERED_AGAIN, Example, INTERRUPTED, MAX_CLAIMS, QUICK, REDEEMED,
-            REDELIVERY_CANCELLED, STEP, Story, id, limits, refused,
+            REDELIVERY_CANCELLED, STEP, Story, assert_passes, assert_violation, completed, id,
+            limits, refused,
         },
         index::Index,
     },
     history::{Record, RedeliveryAnswer, RowState},
 };
-
-fn completed() -> Story {
-    let story = Story::of(700).accepted().claimed_by("a");
-    story.called(Some(200)).completed()
-}
 
 fn failed() -> Story {
     let story = Story::of(700).accepted().claimed_by("a");
@@ -41,16 +37,6 @@ fn claimed(status: Status) -> Story {
 
 fn attempt(state: &mut RowState) {
     state.attempts += 1;
-}
-
-#[track_caller]
-fn assert_violation(story: Story, rule: CheckRule, what: &str) {
-    Example::with(story).assert_violation(rule, id(700), what);
-}
-
-#[track_caller]
-fn assert_passes(story: Story) {
-    Example::with(story).assert_passes();
 }
 
 #[test]

@@ -4,7 +4,7 @@ use rusqlite::{Connection, OptionalExtension, Params, Row};
 
 use super::{
     audit::{self, Action},
-    cancel,
+    cancel::{self, Canceller},
     clock::StoreTime,
     columns, redelivery,
 };
@@ -166,10 +166,15 @@ pub(super) fn apply(tx: &Connection, bulk: &Bulk, now: StoreTime) -> rusqlite::R
     for id in bulk.ids.iter().filter(|_| !bulk.dry_run) {
         // Each is checked again: it may have changed since it was read.
         let (acted, has_changed) = match bulk.action {
-            BulkAction::Cancel => match cancel::cancel_for_operator(tx, *id, now)? {
-                (Ok(cancelled), has_changed) => (Acted::Cancelled(cancelled), has_changed),
-                (Err(why), _) => (Acted::Uncancellable(why), false),
-            },
+            BulkAction::Cancel => {
+                match cancel::cancel(tx, &Scope::All, *id, Canceller::Operator, now)? {
+                    Ok(cancelled) => {
+                        let is_new = cancelled.is_new;
+                        (Acted::Cancelled(cancelled), is_new)
+                    }
+                    Err(why) => (Acted::Uncancellable(why), false),
+                }
+            }
             BulkAction::Redeliver => {
                 match redelivery::begin(tx, &Scope::All, *id, bulk.with_cancelled, now)? {
                     Ok(()) => (Acted::Redelivered, true),

@@ -44,22 +44,6 @@ impl Canceller {
     }
 }
 
-/// Cancels what is in progress of any request, for an operator. Returns what became of it, and
-/// whether something was in progress.
-pub(super) fn cancel_for_operator(
-    tx: &Connection,
-    id: RequestId,
-    now: StoreTime,
-) -> rusqlite::Result<(Result<Cancelled, Uncancellable>, bool)> {
-    let is_in_progress: bool = tx
-        .prepare_cached(&format!(
-            "SELECT count(*) FROM requests WHERE id = ?1 AND {IN_PROGRESS}"
-        ))?
-        .query_one([id.to_string()], |row| row.get(0))?;
-    let cancelled = cancel(tx, &Scope::All, id, Canceller::Operator, now)?;
-    Ok((cancelled, is_in_progress))
-}
-
 /// Cancels what is unfinished of a request within `scope`.
 pub(super) fn cancel(
     tx: &Connection,
@@ -90,6 +74,7 @@ pub(super) fn cancel(
             status,
             failure,
             what: CancelledWork::Redelivery,
+            is_new: true,
             may_arrive,
         }));
     }
@@ -100,6 +85,7 @@ pub(super) fn cancel(
             may_arrive: failure.detail.ends_with(MAY_ARRIVE),
             failure: Some(failure),
             what: CancelledWork::Job,
+            is_new: false,
         }),
         None => Err(Uncancellable::Over(status)),
     })
@@ -136,26 +122,32 @@ fn end_job(
         status: transition.to(),
         failure: Some(failure),
         what: CancelledWork::Job,
+        is_new: true,
         may_arrive,
     })
 }
 
-/// Ends the redelivery of a request, if one is in progress. Returns whether a worker held it.
+/// Ends the redelivery of a request, if one is in progress. Returns whether a worker held it, or
+/// had lost it and may still make an attempt.
 fn end_redelivery(
     tx: &Connection,
     id: RequestId,
     now: StoreTime,
 ) -> rusqlite::Result<Option<bool>> {
-    let may_arrive = tell_owner(tx, Work::Redelivery, id)?;
+    let is_held = tell_owner(tx, Work::Redelivery, id)?;
     let id = id.to_string();
-    let ended = tx
-        .prepare_cached("UPDATE redeliveries SET claim = claim + 1, owner = NULL WHERE id = ?1")?
-        .execute([&id])?;
-    if ended == 0 {
+    let ended: Option<bool> = tx
+        .prepare_cached(
+            "UPDATE redeliveries SET claim = claim + 1, owner = NULL WHERE id = ?1
+             RETURNING lost_claims > 0",
+        )?
+        .query_row([&id], |row| row.get(0))
+        .optional()?;
+    let Some(has_lost_claims) = ended else {
         return Ok(None);
-    }
+    };
     redelivery::end(tx, &id, None, now)?;
-    Ok(Some(may_arrive))
+    Ok(Some(is_held || has_lost_claims))
 }
 
 /// Leaves a note for the worker that holds the work of a request. Returns whether one does.

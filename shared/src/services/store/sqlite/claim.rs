@@ -44,6 +44,8 @@ pub(super) struct ClaimedRows {
     room: usize,
     /// Whether none was tried because everything is paused.
     is_paused: bool,
+    /// When the last pause of everything ended.
+    resumed: StoreTime,
 }
 
 impl ClaimedRows {
@@ -54,6 +56,7 @@ impl ClaimedRows {
             left: Vec::new(),
             room,
             is_paused: false,
+            resumed: StoreTime::stored(0),
         }
     }
 
@@ -68,6 +71,7 @@ impl ClaimedRows {
         // In the claim's transaction: from the commit of a pause on, no claim succeeds, whatever
         // the worker knows.
         self.is_paused = pause::is_everything(connection)?;
+        self.resumed = pause::last_resumption(connection)?;
         if self.is_paused {
             return Ok(());
         }
@@ -162,7 +166,7 @@ impl ClaimedRows {
     pub(super) fn parse(self, now: StoreTime) -> Claimed {
         let rows = self.rows.into_iter();
         Claimed {
-            jobs: rows.map(|row| row.into_job(now)).collect(),
+            jobs: rows.map(|row| row.into_job(now, self.resumed)).collect(),
             left: self.left,
             is_paused: self.is_paused,
         }
@@ -245,9 +249,9 @@ impl ClaimedRow {
     }
 
     /// The job. Only an edit from outside can produce a row that can't be parsed.
-    fn into_job(self, now: StoreTime) -> Result<Job, InvalidJob> {
+    fn into_job(self, now: StoreTime, resumed: StoreTime) -> Result<Job, InvalidJob> {
         let claim = self.claim;
-        self.parse(now).map_err(|error| {
+        self.parse(now, resumed).map_err(|error| {
             tracing::error!(id = %claim.id, %error, "can't parse a row");
             let detail = format!("The row can't be parsed: {error}.");
             InvalidJob {
@@ -257,7 +261,7 @@ impl ClaimedRow {
         })
     }
 
-    fn parse(self, now: StoreTime) -> Result<Job, String> {
+    fn parse(self, now: StoreTime, resumed: StoreTime) -> Result<Job, String> {
         let traceparent = self.traceparent.as_deref();
         let traceparent = traceparent.and_then(|sent| from_utf8(sent).ok());
         let handler = columns::stored_handler(self.handler.as_deref());
@@ -291,7 +295,10 @@ impl ClaimedRow {
             traceparent: columns::traceparent(traceparent, self.claim.id),
             attempts: columns::count(self.attempts),
             attempts_before: columns::count(self.attempts_before),
-            parked_for: self.parked_at.map_or(Duration::ZERO, |at| now.since(at)),
+            // While everything is paused, it can't have its turn, and gets the whole time again.
+            parked_for: self
+                .parked_at
+                .map_or(Duration::ZERO, |at| now.since(at.max(resumed))),
             created_by: columns::client_name(self.created_by.as_deref()),
             created_at: self
                 .created_at

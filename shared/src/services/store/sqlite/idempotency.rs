@@ -87,6 +87,11 @@ fn is_stored(tx: &Connection, job: &KeyedJob) -> rusqlite::Result<bool> {
         .query_one([&job.id], |row| row.get(0))
 }
 
+/// The request of a key, by tenant and key.
+const FIND: &str = "SELECT id, created_at, status, fingerprint, expires, expected_at
+     FROM idempotency_keys JOIN requests ON id = request_id
+     WHERE tenant = ?1 AND key = ?2";
+
 /// What the job is, if its key belongs to an earlier one. A key whose window is over belongs to a
 /// job that has not ended, and no key to one that is gone.
 pub(super) fn find(
@@ -95,11 +100,7 @@ pub(super) fn find(
     now: StoreTime,
 ) -> rusqlite::Result<Option<Acceptance>> {
     let found = connection
-        .prepare_cached(
-            "SELECT id, created_at, status, fingerprint, expires, expected_at
-             FROM idempotency_keys JOIN requests ON id = request_id
-             WHERE tenant = ?1 AND key = ?2",
-        )?
+        .prepare_cached(FIND)?
         .query_row([&job.tenant, &job.key], |row| earlier(row, job, now))
         .optional()?;
     Ok(found.flatten())
@@ -123,4 +124,29 @@ fn earlier(row: &Row<'_>, job: &KeyedJob, now: StoreTime) -> rusqlite::Result<Op
         id: columns::parsed(row, 0)?,
         expected_at: expected,
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::Connection;
+
+    use super::{super::schema, FIND};
+
+    #[test]
+    fn a_key_is_found_by_its_unique_index_and_its_request_by_its_id() {
+        let mut db = Connection::open_in_memory().unwrap();
+        schema::migrate(&mut db).unwrap();
+        let sql = format!("EXPLAIN QUERY PLAN {FIND}");
+        let mut statement = db.prepare(&sql).unwrap();
+        let steps = statement.query_map(["", "k"], |row| row.get("detail"));
+        let steps: Vec<String> = steps.unwrap().map(Result::unwrap).collect();
+        assert_eq!(
+            steps,
+            [
+                "SEARCH idempotency_keys USING INDEX sqlite_autoindex_idempotency_keys_2 \
+                 (tenant=? AND key=?)",
+                "SEARCH requests USING PRIMARY KEY (id=?)"
+            ]
+        );
+    }
 }

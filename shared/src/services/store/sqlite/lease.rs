@@ -17,12 +17,13 @@ use super::{
 use crate::{
     models::{EventKind, Failure, FailureReason, HandlerName, Transition},
     services::store::{
-        Expired, Heartbeat, Outcome, OwnerId, Renewal, Work, job::to_json, lease::most_losses,
+        Ended, Expired, Heartbeat, Outcome, OwnerId, Renewal, Work, job::to_json,
+        lease::most_losses,
     },
 };
 
 /// The schema version whose programs know handlers.
-const HANDLERS_SINCE: u32 = 21;
+const HANDLERS_SINCE: u32 = 23;
 
 /// SQL for whether `owner` is an [`OwnerId`] in its canonical form.
 macro_rules! is_owner {
@@ -93,20 +94,23 @@ pub(super) fn shut_out_release_before(connection: &Connection) -> rusqlite::Resu
     Ok(shut_out > 0)
 }
 
-/// Renews the lease of a worker that has `ended` so many jobs; `None` if it expired.
+/// Renews the lease of a worker that has `ended` these jobs; `None` if it expired.
 pub(super) fn renew(
     connection: &Connection,
     owner: OwnerId,
-    ended: u64,
+    ended: Ended,
 ) -> rusqlite::Result<Option<Renewal>> {
     let owner = owner.to_string();
-    let ended = i64::try_from(ended).unwrap_or(i64::MAX);
+    let [jobs, long_jobs] =
+        [ended.jobs, ended.long_jobs].map(|ended| i64::try_from(ended).unwrap_or(i64::MAX));
     let beat: Option<i64> = connection
         .prepare_cached(
-            "UPDATE workers SET beat = beat + 1, renewed_at = ?2, ended = ?3 WHERE owner = ?1
-             RETURNING beat",
+            "UPDATE workers SET beat = beat + 1, renewed_at = ?2, ended = ?3, ended_long = ?4
+             WHERE owner = ?1 RETURNING beat",
         )?
-        .query_row(params![owner, wall_clock(), ended], |row| row.get(0))
+        .query_row(params![owner, wall_clock(), jobs, long_jobs], |row| {
+            row.get(0)
+        })
         .optional()?;
     let Some(beat) = beat else {
         return Ok(None);

@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::{clock::StoreTime, columns, pause};
 use crate::{
     models::{ClientName, Status},
-    services::store::{Load, TenantLoad},
+    services::store::{Ended, Load, TenantLoad},
 };
 
 /// The most tenants that are counted one by one: more than there can be tokens.
@@ -54,13 +54,15 @@ fn load_of(
             lane.count(&snapshot, &mut load, (most, most_tenants), due)?;
         }
     }
-    let mut workers = snapshot.prepare_cached("SELECT owner, ended FROM workers")?;
+    let mut workers = snapshot.prepare_cached("SELECT owner, ended, ended_long FROM workers")?;
     let mut rows = workers.query([])?;
     while let Some(row) = rows.next()? {
         // A row that was edited by hand names no worker.
         if let Ok(owner) = columns::parsed(row, 0) {
-            let ended: i64 = row.get(1)?;
-            load.ended.insert(owner, u64::try_from(ended).unwrap_or(0));
+            let (jobs, long_jobs): (i64, i64) = (row.get(1)?, row.get(2)?);
+            let [jobs, long_jobs] =
+                [jobs, long_jobs].map(|ended| u64::try_from(ended).unwrap_or(0));
+            load.ended.insert(owner, Ended { jobs, long_jobs });
         }
     }
     Ok(load)

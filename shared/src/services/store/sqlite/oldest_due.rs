@@ -10,15 +10,19 @@ use crate::services::store::Work;
 /// The most tenants of a lane that are looked at. There are no more tokens than this.
 const MOST_TENANTS: usize = 1024;
 
-/// How long the oldest due job has been due at `now`; zero if none is. A skip scan: a step of an
-/// index for each tenant, and for each number of lost claims.
+/// How long the oldest due job has been due at `now`. A skip scan: a step of an index for each
+/// tenant, and for each number of lost claims.
 pub(super) fn oldest_due_age(
     connection: &Connection,
     now: StoreTime,
-) -> rusqlite::Result<Duration> {
-    let mut age = Duration::ZERO;
-    // A job that is due later has an age of zero.
-    let mut note = |due| age = age.max(now.since(StoreTime::stored(due)));
+) -> rusqlite::Result<Option<Duration>> {
+    let mut oldest: Option<i64> = None;
+    let mut note = |due| {
+        // 0 stands for a time that is over; nobody knows since when.
+        if (1..=now.millis()).contains(&due) {
+            oldest = Some(oldest.map_or(due, |oldest| oldest.min(due)));
+        }
+    };
     let handlers = handlers::waiting(connection)?;
     for lane in Lane::all(&handlers) {
         let mut after = None;
@@ -37,7 +41,7 @@ pub(super) fn oldest_due_age(
             lost_claims = more;
         }
     }
-    Ok(age)
+    Ok(oldest.map(|due| now.since(StoreTime::stored(due))))
 }
 
 /// The fewest lost claims above `lost_claims` that a suspected poison job has, and when the first

@@ -5,6 +5,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{
     audit::{self, Action},
+    clock::StoreTime,
     columns,
 };
 use crate::{
@@ -41,11 +42,20 @@ pub(super) fn begin(
     Ok(Ok(begun > 0))
 }
 
-/// Ends the pause of `what`. Returns whether it was paused.
-pub(super) fn end(tx: &Connection, what: &Paused, operator: &ClientName) -> rusqlite::Result<bool> {
+/// Ends the pause of `what` at `now`. Returns whether it was paused.
+pub(super) fn end(
+    tx: &Connection,
+    what: &Paused,
+    operator: &ClientName,
+    now: StoreTime,
+) -> rusqlite::Result<bool> {
     let ended = tx
         .prepare_cached("DELETE FROM pauses WHERE origin = ?1")?
         .execute([column(what)])?;
+    if ended > 0 && *what == Paused::Everything {
+        tx.prepare_cached("UPDATE store SET resumed = ?1")?
+            .execute([now.millis()])?;
+    }
     note(tx, "resume", what, operator, ended)?;
     Ok(ended > 0)
 }
@@ -70,6 +80,15 @@ fn note(
         dry_run: false,
     };
     audit::record(tx, &action)
+}
+
+/// When the last pause of everything ended. Until then, no parked job could have its turn.
+pub(super) fn last_resumption(connection: &Connection) -> rusqlite::Result<StoreTime> {
+    let resumed = connection
+        .prepare_cached("SELECT max(resumed) FROM store")?
+        .query_one([], |row| row.get::<_, Option<i64>>(0))?;
+    // Without a row, the page of the store's id is damaged.
+    Ok(StoreTime::stored(resumed.unwrap_or(0)))
 }
 
 /// Whether everything is paused.

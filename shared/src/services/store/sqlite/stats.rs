@@ -8,6 +8,7 @@ use rusqlite::{Connection, Row, named_params};
 use super::{
     clock::StoreTime,
     columns,
+    oldest_due::oldest_due_age,
     state::{IS_CLAIMED, table},
 };
 use crate::{
@@ -64,20 +65,19 @@ fn requests(connection: &Connection, now: StoreTime) -> rusqlite::Result<Request
         let rows = format!("requests INDEXED BY requests_by_status WHERE status = '{status}'");
         count(connection, &rows)
     };
-    let (pending, due, oldest) = connection.query_row(
-        // A due time of 0, or none, stands for a time that is over; nobody knows since when.
-        "SELECT count(*), coalesce(sum(coalesce(due, 0) <= :now), 0),
-                min(iif(due BETWEEN 1 AND :now, due, NULL))
+    let (pending, due) = connection.query_row(
+        // A due time of 0, or none, stands for a time that is over.
+        "SELECT count(*), coalesce(sum(coalesce(due, 0) <= :now), 0)
          FROM (SELECT due FROM requests INDEXED BY requests_by_status
                WHERE status = 'PENDING' LIMIT :most)",
         named_params! { ":now": now.millis(), ":most": COUNTED },
-        |row| Ok((row.get(0)?, row.get(1)?, row.get::<_, Option<i64>>(2)?)),
+        |row| Ok((row.get(0)?, row.get(1)?)),
     )?;
-    let age = |due| u64::try_from(now.since(StoreTime::stored(due)).as_millis());
+    let oldest_due = oldest_due_age(connection, now)?;
     Ok(RequestStats {
         pending,
         due,
-        oldest_due_ms: oldest.and_then(|due| age(due).ok()),
+        oldest_due_ms: oldest_due.and_then(|age| age.as_millis().try_into().ok()),
         suspects: count(
             connection,
             "requests INDEXED BY requests_suspects WHERE status = 'PENDING' AND lost_claims > 0",

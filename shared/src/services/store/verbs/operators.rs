@@ -66,13 +66,13 @@ impl Store {
         vacuumed.unwrap_or(Err(StoreError::Closed))
     }
 
-    /// How long the oldest due job has been due, by the store's clock; zero if none is. Jobs that
+    /// How long the oldest due job has been due, by the store's clock; `None` if none is. Jobs that
     /// run, wait for a retry or are parked are not due. Costs one step of an index for each tenant
     /// with unfinished jobs.
     ///
     /// # Errors
     /// The read failed.
-    pub async fn oldest_due_age(&self) -> Result<Duration, StoreError> {
+    pub async fn oldest_due_age(&self) -> Result<Option<Duration>, StoreError> {
         match &self.engine {
             Engine::Sqlite(engine) => engine.oldest_due_age().await,
         }

@@ -6,8 +6,9 @@ use super::super::{Engine, Store};
 use crate::{
     models::{Destination, HandlerName, Origin, RequestId},
     services::store::{
-        AttemptRecord, Candidate, Capacity, Claim, Claimed, DueJobs, Expired, Heartbeat, OwnerId,
-        Renewal, Settlement, StoreError, Swept, UnparkCursor, Unparked, WorkResult, Worked,
+        AttemptRecord, Candidate, Capacity, Claim, Claimed, DueJobs, Ended, Expired, Heartbeat,
+        OwnerId, Renewal, Settlement, StoreError, Swept, UnparkCursor, Unparked, WorkResult,
+        Worked,
     },
 };
 
@@ -180,14 +181,14 @@ impl Store {
         }
     }
 
-    /// Renews the lease of `owner` (its heartbeat), which has `ended` so many jobs since it
+    /// Renews the lease of `owner` (its heartbeat), which has `ended` these jobs since it
     /// registered. Returns the heartbeats of all other workers, which of its own claims were
     /// cancelled, and what is paused. A repeat is one more heartbeat.
     ///
     /// # Errors
     /// [`StoreError::LeaseLost`] if the lease expired and the jobs were reclaimed; otherwise the
     /// write failed.
-    pub async fn renew(&self, owner: OwnerId, ended: u64) -> Result<Renewal, StoreError> {
+    pub async fn renew(&self, owner: OwnerId, ended: Ended) -> Result<Renewal, StoreError> {
         match &self.engine {
             Engine::Sqlite(engine) => engine.renew(owner, ended).await,
         }

@@ -134,7 +134,7 @@ async fn a_search_for_overdue_jobs_finds_no_other(database: TestDatabase) {
     assert_eq!(found(&store, overdue(Duration::from_hours(2))).await, []);
     assert_eq!(found(&store, overdue(Duration::ZERO)).await, [late, new]);
     let age = store.oldest_due_age().await.unwrap();
-    assert!(age >= Duration::from_hours(1), "{age:?}");
+    assert!(age >= Some(Duration::from_hours(1)), "{age:?}");
 }
 
 async fn a_pause_of_everything_holds_the_work_of_handlers(database: TestDatabase) {

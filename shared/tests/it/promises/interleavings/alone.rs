@@ -1,13 +1,13 @@
 //! Sequential operations: each answer and all rows are compared with the model's.
 
-use std::{fmt::Debug, time::Duration};
+use std::{collections::BTreeMap, fmt::Debug, time::Duration};
 
 use jiff::Timestamp;
 use proptest::{prelude::*, test_runner::TestCaseResult};
 use storm_shared::{
     config::StoreSettings,
-    models::Status,
-    services::store::{DueJobs, OwnerId, Store, Work},
+    models::{Status, WaitReason},
+    services::store::{Candidate, DueJobs, OwnerId, Store, Work},
 };
 
 use super::{
@@ -16,10 +16,10 @@ use super::{
     history, left,
     memory::Memory,
     model::Model,
-    operation::{Case, Operation, What},
+    operation::{Case, Held, Operation, RECEIVERS, What},
     pending,
 };
-use crate::database::{Due, Engine, TestDatabase};
+use crate::database::{Due, Engine, Parked, TestDatabase};
 
 /// How far the store's clock and the wall clock may be apart within a test, in milliseconds.
 const CLOCKS_APART: i64 = 1000;
@@ -51,7 +51,11 @@ pub(super) async fn play(engine: Engine, case: Case) -> TestCaseResult {
         memory: Memory::new(Timestamp::now() - HOUR),
     };
     let workers = std::iter::repeat_n(Operation::Register, case.workers);
-    let jobs = std::iter::repeat_n(Operation::Accept { has_callback: true }, case.jobs);
+    let accept = Operation::Accept {
+        receiver: Some(0),
+        tenant: 0,
+    };
+    let jobs = std::iter::repeat_n(accept, case.jobs);
     for operation in workers.chain(jobs).chain(case.script.0) {
         if let Some(call) = world.memory.call(operation) {
             world.call(&call).await?;
@@ -117,12 +121,25 @@ impl World {
     fn compare_found(&self, limit: usize, now: Timestamp, found: &DueJobs) -> TestCaseResult {
         // Jobs wait for an hour or not at all, so a minute decides what is due.
         let soon = now + Duration::from_mins(1);
-        let due = found.due.iter();
-        let due = due.map(|it| self.model.tables.rows[&(it.id, it.work)].due.unwrap());
-        let (expected, next_due) = self.model.find(limit, Due::At(soon.as_millisecond()));
-        prop_assert_eq!(due.collect::<Vec<_>>(), expected);
-        prop_assert_eq!(found.next_due.is_some(), next_due.is_some());
-        if let (Some(wait), Some(Due::At(at))) = (found.next_due, next_due) {
+        let expected = self.model.find(limit, Due::At(soon.as_millisecond()));
+        let due_at = |it: &Candidate| self.model.tables.rows[&(it.id, it.work)].due.unwrap();
+        let (due, suspects): (Vec<_>, Vec<_>) =
+            found.due.iter().partition(|it| it.lost_claims == 0);
+        let suspects: Vec<_> = suspects.into_iter().map(due_at).collect();
+        prop_assert_eq!(suspects, expected.suspects);
+        // The tenants share the limit, and each gets its oldest jobs first.
+        let all = expected.due.values().map(Vec::len).sum();
+        prop_assert_eq!(due.len(), limit.min(all));
+        let mut of_tenants: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for it in due {
+            let of_tenant = of_tenants.entry(self.model.tenant(it.id)).or_default();
+            of_tenant.push(due_at(it));
+        }
+        for (tenant, due) in of_tenants {
+            prop_assert_eq!(&due[..], &expected.due[&tenant][..due.len()]);
+        }
+        prop_assert_eq!(found.next_due.is_some(), expected.next.is_some());
+        if let (Some(wait), Some(Due::At(at))) = (found.next_due, expected.next) {
             let expected = u64::try_from(at - now.as_millisecond()).unwrap();
             let apart = Duration::from_millis(expected).abs_diff(wait);
             prop_assert!(
@@ -145,10 +162,15 @@ impl World {
     /// every job and redelivery. After that, no earlier claim can write.
     async fn end_all(&mut self) -> TestCaseResult {
         self.compare_views().await?;
+        self.call(&Call::Resume(Held::Everything)).await?;
+        for receiver in RECEIVERS {
+            self.call(&Call::Resume(Held::Origin(receiver))).await?;
+            self.call(&Call::Release(receiver)).await?;
+        }
         let worker = OwnerId::generate();
         self.call(&Call::Register(worker)).await?;
         let renewed = self.call(&Call::Renew(worker)).await?;
-        let Answer::Others(others, _) = renewed else {
+        let Answer::Others(others, ..) = renewed else {
             return Err(TestCaseError::fail(format!("{renewed:?}")));
         };
         for other in others {
@@ -160,7 +182,9 @@ impl World {
         let left = left(&tables.rows);
         prop_assert!(left.is_empty(), "left: {:#?}", left);
         for won in self.memory.won().to_owned() {
-            let late = self.memory.writing(What::Park, won.attempts);
+            let late = self
+                .memory
+                .writing(What::Park(Duration::ZERO), won.attempts);
             let answer = self.answer(&Call::Write(won.claim, late)).await?;
             prop_assert_eq!(answer, Answer::ClaimLost);
             // A repeat for some of them.
@@ -183,7 +207,7 @@ impl World {
             found.due = pending(&self.model.tables.rows);
         }
         let claim = Call::Claim(worker, found.due.clone());
-        let Answer::Won(jobs) = self.call(&claim).await? else {
+        let Answer::Won(jobs, false) = self.call(&claim).await? else {
             return Err(TestCaseError::fail(
                 "a worker that just registered has no lease",
             ));
@@ -220,6 +244,12 @@ impl World {
             prop_assert_eq!(seen.erased_at.is_some(), job.is_erased);
             let is_due = current.due.is_some() && current.claim > 0;
             prop_assert_eq!(seen.next_attempt_at.is_some(), is_due);
+            // A pause does not count as parked.
+            let is_parked = current.parked == Some(Parked::Since);
+            prop_assert_eq!(seen.parked_since.is_some(), is_parked);
+            let is_paused = current.status == Status::Pending && self.model.is_held_back(*id);
+            let reason = seen.waiting_for.map(|waiting| waiting.reason);
+            prop_assert_eq!(reason == Some(WaitReason::Paused), is_paused);
 
             let attempts = seen.attempts.iter().map(|it| (it.number, it.class));
             let (attempts, numbers) = (attempts.collect::<Vec<_>>(), 1..=current.attempts);

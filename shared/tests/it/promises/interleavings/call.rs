@@ -1,28 +1,35 @@
 //! A call of the store, and its answer in a comparable form.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use storm_shared::{
-    models::{AttemptClass, CallbackUrl, IdempotencyKey, Records, ReportSpec, RequestId, Status},
+    models::{
+        AttemptClass, CallbackUrl, ClientName, IdempotencyKey, Origin, Records, ReportSpec,
+        RequestId, Status,
+    },
     services::{
         report::Report,
         store::{
             Acceptance, CancelledClaim, CancelledWork, Candidate, Capacity, Claim, Claimed,
-            DueJobs, Expired, Heartbeat, NewJob, Outcome, OwnerId, RedeliveryPage, Renewal, Scope,
-            Settlement, Store, StoreError, Uncancellable, Unerasable, Unredeliverable, WorkResult,
+            DueJobs, Ended, Expired, Heartbeat, NewJob, Outcome, OwnerId, Paused, RedeliveryPage,
+            Renewal, Scope, Settlement, Store, StoreError, Uncancellable, Unerasable,
+            Unredeliverable, WorkResult,
         },
     },
 };
 
+use super::operation::{Held, Receiver, Submission, Tenant};
 use crate::jobs::{attempted, retry, spec, stored_result};
 
 /// A call with its arguments.
 #[derive(Clone, Debug)]
 pub(super) enum Call {
     /// With a callback, or without.
-    Accept(RequestId, bool),
-    /// A submission with an idempotency key, and which of the possible ones it is.
-    Submit(RequestId, u8, u32),
+    Accept(RequestId, Option<Receiver>, Tenant),
+    /// A submission with an idempotency key.
+    Submit(RequestId, Submission),
+    /// Whether it is the repeat of an earlier one.
+    LookUp(Submission),
     Register(OwnerId),
     Renew(OwnerId),
     Deregister(OwnerId),
@@ -38,6 +45,10 @@ pub(super) enum Call {
     Erase(RequestId),
     /// Of what ended this long ago.
     Sweep(Duration),
+    Pause(Held),
+    Resume(Held),
+    /// Of what a pause of the origin has parked, one job at a time.
+    Release(Receiver),
 }
 
 /// A page of redeliverable requests.
@@ -54,6 +65,8 @@ pub(super) enum Writing {
     Report(Report),
     Retry(Report, u32, Duration),
     Park(Report, Duration),
+    /// Because its origin is paused.
+    ParkPaused(Report, Duration),
     GiveBack(Report),
     /// With the number of the last attempt, if one was made.
     End(Report, Option<u32>, Outcome),
@@ -68,21 +81,28 @@ pub(super) enum Answer {
     Done,
     ClaimLost,
     LeaseLost,
-    /// The other workers' heartbeats, and the cancelled claims.
-    Others(Vec<Heartbeat>, Vec<CancelledClaim>),
+    /// The other workers' heartbeats, the cancelled claims, and what is paused.
+    Others(Vec<Heartbeat>, Vec<CancelledClaim>, BTreeSet<String>),
     Released(usize),
     Found(DueJobs),
-    Won(Vec<Won>),
+    /// And whether none was tried because everything is paused.
+    Won(Vec<Won>, bool),
     Expired(Option<Expired>),
     Redelivery(Result<(), Unredeliverable>),
     Begun(usize),
     /// A page, and the cursor of the next one.
     Ended(Vec<RequestId>, Option<RequestId>),
     Submitted(Submitted),
+    /// What a submission would be, if not a new one.
+    Known(Option<Submitted>),
     Cancelled(Result<(CancelledWork, Status, bool), Uncancellable>),
     Erased(Result<Status, Unerasable>),
     /// How many requests.
     Swept(usize),
+    /// Whether a pause or a resumption has changed anything.
+    Changed(bool),
+    /// How many jobs.
+    Unparked(usize),
 }
 
 /// What became of a submission with an idempotency key.
@@ -104,31 +124,44 @@ pub(super) struct Won {
 
 impl Answer {
     /// The store does not promise an order.
-    pub(super) fn won(mut won: Vec<Won>) -> Self {
+    pub(super) fn won(mut won: Vec<Won>, is_paused: bool) -> Self {
         won.sort_by_key(|won| (won.claim.id, won.claim.work));
-        Self::Won(won)
+        Self::Won(won, is_paused)
     }
 }
 
 impl Call {
     pub(super) async fn on(&self, store: &Store) -> Answer {
         let answer = match self.clone() {
-            Self::Accept(id, has_callback) => {
-                let callback = has_callback.then(|| CallbackUrl::parse("http://a/").unwrap());
-                let accepted = store.accept(NewJob::new(id, spec(), callback)).await;
+            Self::Accept(id, receiver, tenant) => {
+                let job = NewJob {
+                    created_by: client(tenant),
+                    ..NewJob::new(id, spec(), receiver.map(callback))
+                };
+                let accepted = store.accept(job).await;
                 done(accepted.map(|accepted| assert_eq!(accepted, Acceptance::Stored)))
             }
             Self::Register(owner) => done(store.register(owner, &[]).await),
-            Self::Submit(id, key, records) => submit(store, id, key, records).await,
-            Self::Renew(owner) => store.renew(owner, 0).await.map(|renewal| {
+            Self::Submit(id, submission) => {
+                let accepted = store.accept(submission.job(id)).await;
+                accepted.map(|accepted| Answer::Submitted(submitted(accepted)))
+            }
+            Self::LookUp(submission) => {
+                let job = submission.job(RequestId::generate());
+                let known = store.accepted_before(&job).await;
+                known.map(|known| Answer::Known(known.map(submitted)))
+            }
+            Self::Renew(owner) => store.renew(owner, Ended::default()).await.map(|renewal| {
                 let Renewal {
                     mut others,
                     mut cancelled,
-                    paused: _,
+                    paused,
                 } = renewal;
                 others.sort_by_key(|other| other.owner);
                 cancelled.sort_by_key(|claim| (claim.id, claim.number));
-                Answer::Others(others, cancelled)
+                let everything = paused.everything.then(String::new);
+                let origins = paused.origins.iter().map(|it| it.as_str().to_owned());
+                Answer::Others(others, cancelled, origins.chain(everything).collect())
             }),
             Self::Deregister(owner) => store.deregister(owner).await.map(Answer::Released),
             Self::FindDue(limit) => claimable(store, limit).await.map(Answer::Found),
@@ -159,6 +192,15 @@ impl Call {
                 let swept = store.sweep(keep, None).await;
                 swept.map(|swept| Answer::Swept(swept.deleted))
             }
+            Self::Pause(held) => {
+                let paused = store.pause(held.paused(), operator()).await;
+                paused.map(|paused| Answer::Changed(paused.unwrap()))
+            }
+            Self::Resume(held) => {
+                let resumed = store.resume(held.paused(), operator()).await;
+                resumed.map(Answer::Changed)
+            }
+            Self::Release(receiver) => release(store, receiver).await,
         };
         match answer {
             Ok(answer) => answer,
@@ -178,7 +220,7 @@ impl Writing {
                 number.map(|number| (number, AttemptClass::Success))
             }
             Self::End(_, number, Outcome::Failed(_)) => number.map(|number| (number, ERROR)),
-            Self::Report(_) | Self::Park(..) | Self::GiveBack(_) => None,
+            Self::Report(_) | Self::Park(..) | Self::ParkPaused(..) | Self::GiveBack(_) => None,
         }
     }
 
@@ -187,6 +229,7 @@ impl Writing {
             Self::Report(report)
             | Self::Retry(report, ..)
             | Self::Park(report, _)
+            | Self::ParkPaused(report, _)
             | Self::GiveBack(report)
             | Self::End(report, ..) => report,
         }
@@ -200,6 +243,7 @@ impl Writing {
             Self::Report(_) => return store.store_worked(claim, Ok(result), None).await,
             Self::Retry(_, number, wait) => retry(attempted(number, ERROR), wait),
             Self::Park(_, wait) => Settlement::Park { wait },
+            Self::ParkPaused(_, wait) => Settlement::ParkPaused { wait },
             Self::GiveBack(_) => Settlement::GiveBack,
             Self::End(_, _, outcome) => Settlement::Finish { attempt, outcome },
         };
@@ -208,37 +252,97 @@ impl Writing {
 }
 
 fn won(claimed: Claimed) -> Answer {
+    let is_paused = claimed.is_paused;
     let won = claimed.jobs.into_iter().map(Result::unwrap).map(|job| Won {
         claim: job.claim,
         report: stored_result(&job).map(|it| serde_json::from_str(it.as_str()).unwrap()),
         attempts: job.attempts,
         attempts_before: job.attempts_before,
     });
-    Answer::won(won.collect())
+    Answer::won(won.collect(), is_paused)
 }
 
 fn done(result: Result<(), StoreError>) -> Result<Answer, StoreError> {
     result.map(|()| Answer::Done)
 }
 
-async fn submit(store: &Store, id: RequestId, key: u8, records: u32) -> Result<Answer, StoreError> {
-    let records = Records::new(records.into(), Records::MAX_ASYNC).unwrap();
-    let key = key_name(key);
-    let callback = CallbackUrl::parse("http://a/").unwrap();
-    let job = NewJob {
-        idempotency_key: Some(IdempotencyKey::try_from(key.as_bytes()).unwrap()),
-        ..NewJob::new(id, ReportSpec { records, ..spec() }, Some(callback))
-    };
-    Ok(Answer::Submitted(match store.accept(job).await? {
+fn submitted(acceptance: Acceptance) -> Submitted {
+    match acceptance {
         Acceptance::Stored => Submitted::Stored,
         Acceptance::Replayed { id, .. } => Submitted::Replayed(id),
         Acceptance::Conflicting => Submitted::Conflicting,
         Acceptance::OldWorkers => panic!("a report needs no new worker"),
-    }))
+    }
 }
 
-pub(super) fn key_name(key: u8) -> String {
-    format!("key-{key}")
+impl Submission {
+    fn job(self, id: RequestId) -> NewJob {
+        let records = Records::new(self.records.into(), Records::MAX_ASYNC).unwrap();
+        let (_, key) = self.key();
+        NewJob {
+            created_by: client(self.tenant),
+            idempotency_key: Some(IdempotencyKey::try_from(key.as_bytes()).unwrap()),
+            ..NewJob::new(id, ReportSpec { records, ..spec() }, Some(callback(0)))
+        }
+    }
+
+    /// The tenant and the key, as the table has them.
+    pub(super) fn key(self) -> (String, String) {
+        (tenant_name(self.tenant), format!("key-{}", self.key))
+    }
+}
+
+impl Held {
+    fn paused(self) -> Paused {
+        match self {
+            Self::Everything => Paused::Everything,
+            Self::Origin(receiver) => Paused::Origin(origin(receiver)),
+        }
+    }
+
+    /// As the table has it.
+    pub(super) fn name(self) -> String {
+        match self {
+            Self::Everything => String::new(),
+            Self::Origin(receiver) => origin(receiver).as_str().to_owned(),
+        }
+    }
+}
+
+/// Tenant 0 is nobody.
+fn tenant_name(tenant: Tenant) -> String {
+    match tenant {
+        0 => String::new(),
+        tenant => format!("tenant-{tenant}"),
+    }
+}
+
+fn client(tenant: Tenant) -> Option<ClientName> {
+    (tenant > 0).then(|| tenant_name(tenant).parse().unwrap())
+}
+
+fn callback(receiver: Receiver) -> CallbackUrl {
+    CallbackUrl::parse(&format!("http://r{receiver}/")).unwrap()
+}
+
+fn origin(receiver: Receiver) -> Origin {
+    callback(receiver).origin().clone()
+}
+
+fn operator() -> ClientName {
+    "ops".parse().unwrap()
+}
+
+async fn release(store: &Store, receiver: Receiver) -> Result<Answer, StoreError> {
+    let (mut jobs, mut after) = (0, None);
+    loop {
+        let unparked = store.unpark_origin(origin(receiver), after, 1).await?;
+        jobs += unparked.jobs;
+        after = unparked.next;
+        if after.is_none() {
+            return Ok(Answer::Unparked(jobs));
+        }
+    }
 }
 
 async fn find_ended(store: &Store, page: Page) -> Result<Answer, StoreError> {

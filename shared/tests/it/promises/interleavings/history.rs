@@ -8,7 +8,7 @@ use storm_shared::{
     services::store::{OwnerId, Work},
 };
 
-use crate::database::{Entry, History, Moment, Row, Tables};
+use crate::database::{Entry, History, Moment, Parked, Row, Tables};
 
 /// How a claim ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -76,6 +76,12 @@ pub(super) fn deletions(history: &History) -> usize {
     let moments = history.values().flatten();
     let deleted = |it: &&Moment| it.work == Work::Job && it.is_deleted;
     moments.filter(deleted).count()
+}
+
+/// How many jobs and redeliveries were released that a pause had parked.
+pub(super) fn releases(history: &History) -> usize {
+    let changes = history.iter().flat_map(|(id, it)| changes(*id, it));
+    changes.filter(Change::is_release).count()
 }
 
 /// The jobs that were cancelled, and the requests whose redeliveries were, each as often as it was.
@@ -162,6 +168,15 @@ impl Change<'_> {
         })
     }
 
+    /// Whether a waiting job changes, and is not cancelled.
+    fn is_release(&self) -> bool {
+        let new = &self.moment.row;
+        self.old().is_some_and(|old| {
+            let is_pending = [old, new].map(|row| row.status) == [Status::Pending; 2];
+            is_pending && !self.moment.is_deleted && !self.is_cancel()
+        })
+    }
+
     /// How a claim ended with this change, if one did.
     fn end(&self, attempts: &Attempts) -> Option<End> {
         let Moment {
@@ -210,6 +225,7 @@ impl Change<'_> {
             (Work::Job, Some(old)) if old.is_over => self.is_written_back(old, attempts),
             (Work::Redelivery, Some(_)) if self.moment.is_deleted => self.is_ended(attempts),
             (_, Some(old)) if self.is_cancel() => self.is_taken_away(old),
+            (_, Some(old)) if self.is_release() => self.is_released(old),
             (_, Some(old)) => self.is_step(old, attempts),
         }
     }
@@ -240,9 +256,25 @@ impl Change<'_> {
         if self.moment.work == Work::Job {
             expected.status = Status::Failed;
             expected.failure = Some(FailureReason::Cancelled);
-            (expected.due, expected.is_over) = (None, true);
+            (expected.due, expected.parked, expected.is_over) = (None, None, true);
         }
         prop_assert_eq!(&self.moment.row, &expected, "cancelled");
+        Ok(())
+    }
+
+    /// Only what a pause has parked is made due, and not before its origin is resumed. Nothing else
+    /// changes.
+    fn is_released(&self, old: &Row) -> TestCaseResult {
+        let new = &self.moment.row;
+        prop_assert_eq!(old.parked, Some(Parked::ByPause), "not parked by a pause");
+        prop_assert!(!self.moment.is_origin_paused, "its origin is paused");
+        prop_assert!(new.due < old.due, "it is not due earlier");
+        let expected = Row {
+            due: new.due,
+            parked: Some(Parked::Since),
+            ..old.clone()
+        };
+        prop_assert_eq!(new, &expected, "released");
         Ok(())
     }
 
@@ -313,6 +345,10 @@ impl Change<'_> {
             new.status
         );
         let is_claim = self.is_claim();
+        prop_assert!(
+            !(is_claim && self.moment.is_paused),
+            "claimed while everything is paused"
+        );
         prop_assert_eq!(
             new.claim,
             old.claim + i64::from(is_claim),
@@ -321,6 +357,11 @@ impl Change<'_> {
         prop_assert!(new.attempts >= old.attempts, "its attempts decrease");
         prop_assert_eq!(new.attempts_before, old.attempts_before);
         let end = self.end(attempts);
+        match end {
+            None | Some(End::Requeued) => prop_assert_eq!(new.parked, old.parked),
+            Some(End::Parked) => prop_assert!(new.parked.is_some(), "parked since when?"),
+            Some(_) => prop_assert_eq!(new.parked, None, "parked for ever"),
+        }
         let is_cleared = new.lost_claims == 0 && matches!(end, Some(End::Scheduled | End::Parked));
         prop_assert!(
             is_cleared

@@ -57,14 +57,18 @@ impl Memory {
     /// The call for an operation; `None` if nothing that it could name exists yet.
     pub(super) fn call(&mut self, operation: Operation) -> Option<Call> {
         Some(match operation {
-            Operation::Accept { has_callback } => {
+            Operation::Accept { receiver, tenant } => {
                 self.next_id += Duration::from_millis(1);
-                Call::Accept(RequestId::floor(self.next_id), has_callback)
+                Call::Accept(RequestId::floor(self.next_id), receiver, tenant)
             }
-            Operation::Submit { key, records } => {
+            Operation::Submit(submission) => {
                 self.next_id += Duration::from_millis(1);
-                Call::Submit(RequestId::floor(self.next_id), key, records)
+                Call::Submit(RequestId::floor(self.next_id), submission)
             }
+            Operation::LookUp(submission) => Call::LookUp(submission),
+            Operation::Pause(held) => Call::Pause(held),
+            Operation::Resume(held) => Call::Resume(held),
+            Operation::Release(receiver) => Call::Release(receiver),
             Operation::Register => Call::Register(OwnerId::generate()),
             Operation::RegisterAgain { worker } => Call::Register(*newest(&self.owners, worker)?),
             Operation::Renew { worker } => Call::Renew(*newest(&self.owners, worker)?),
@@ -152,7 +156,8 @@ impl Memory {
         match what {
             What::Report => Writing::Report(report),
             What::Retry(wait) => Writing::Retry(report, attempts + 1, wait),
-            What::Park => Writing::Park(report, Duration::ZERO),
+            What::Park(wait) => Writing::Park(report, wait),
+            What::ParkPaused(wait) => Writing::ParkPaused(report, wait),
             What::GiveBack => Writing::GiveBack(report),
             What::Complete => Writing::End(report, Some(attempts + 1), Outcome::Completed),
             What::GiveUp => Writing::End(
@@ -167,7 +172,7 @@ impl Memory {
     /// Remembers the answer to a call.
     pub(super) fn learn(&mut self, call: &Call, answer: &Answer) {
         match (call, answer) {
-            (Call::Accept(id, _), Answer::Done)
+            (Call::Accept(id, ..), Answer::Done)
             | (Call::Submit(id, ..), Answer::Submitted(Submitted::Stored)) => {
                 self.candidates.push(Candidate::notified(*id));
                 self.requests.push(*id);
@@ -182,14 +187,14 @@ impl Memory {
             (Call::Register(owner), Answer::Done) if !self.owners.contains(owner) => {
                 self.owners.push(*owner);
             }
-            (_, Answer::Others(others, _)) => {
+            (_, Answer::Others(others, ..)) => {
                 // The worker with the fewest renewals is the newest.
                 let seen = self.sightings.len();
                 self.sightings.extend_from_slice(others);
                 self.sightings[seen..].sort_by_key(|other| -other.beat);
             }
             (_, Answer::Found(found)) => self.candidates.extend_from_slice(&found.due),
-            (_, Answer::Won(jobs)) => self.won.extend_from_slice(jobs),
+            (_, Answer::Won(jobs, _)) => self.won.extend_from_slice(jobs),
             _ => {}
         }
     }

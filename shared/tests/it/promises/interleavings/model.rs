@@ -1,23 +1,24 @@
 //! The model of the store: the rules of claims and leases, without SQL.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+mod requests;
 
+use std::{collections::BTreeMap, time::Duration};
+
+use jiff::Timestamp;
 use storm_shared::{
     models::{AttemptClass, EventKind, FailureReason, RequestId, Status},
     services::{
         report::Report,
-        store::{
-            CancelledClaim, CancelledWork, Candidate, Claim, Expired, Heartbeat, Outcome, OwnerId,
-            Uncancellable, Unerasable, Unredeliverable, Work,
-        },
+        store::{CancelledClaim, Candidate, Claim, Expired, Heartbeat, Outcome, OwnerId, Work},
     },
 };
 
-use super::call::{Answer, Call, ERROR, Page, Submitted, Won, Writing, key_name};
-use crate::database::{Due, Key, Row, Tables};
+use super::{
+    HOUR,
+    call::{Answer, Call, ERROR, Won, Writing},
+    operation::{Held, Receiver, Tenant},
+};
+use crate::database::{Due, Key, Parked, Row, Tables};
 
 /// The expected contents of the tables.
 #[derive(Default)]
@@ -25,12 +26,25 @@ pub(super) struct Model {
     pub(super) tables: Tables,
     /// Whether the window of idempotency keys is longer than the test, or over at once.
     keeps_keys: bool,
-    /// The requests that have a callback.
-    with_callback: BTreeSet<RequestId>,
+    /// The receivers of the requests that have a callback.
+    receivers: BTreeMap<RequestId, Receiver>,
+    /// Who submitted each request.
+    tenants: BTreeMap<RequestId, Tenant>,
     /// What was submitted with each key.
-    submitted: BTreeMap<String, u32>,
+    submitted: BTreeMap<(String, String), u32>,
     /// The cancelled jobs, and whether an attempt may arrive.
     may_arrive: BTreeMap<RequestId, bool>,
+}
+
+/// What can be found.
+#[derive(Default)]
+pub(super) struct Findable {
+    /// When the due jobs of each tenant became due, in order.
+    pub(super) due: BTreeMap<Tenant, Vec<Due>>,
+    /// When the suspects became due, in the order in which they are found.
+    pub(super) suspects: Vec<Due>,
+    /// When the next job becomes due.
+    pub(super) next: Option<Due>,
 }
 
 /// The heartbeats that name a cancelled claim.
@@ -49,6 +63,7 @@ impl Row {
             parks: 0,
             result: None,
             due: Some(Due::After(Duration::ZERO)),
+            parked: None,
             failure: None,
             is_over: false,
             is_erased: false,
@@ -66,6 +81,16 @@ impl Row {
         }
     }
 
+    /// Jobs wait for an hour or not at all, so half an hour tells the two apart.
+    fn is_due_later(&self) -> bool {
+        let soon = Timestamp::now() + HOUR / 2;
+        match self.due {
+            Some(Due::At(at)) => at > soon.as_millisecond(),
+            Some(Due::After(wait)) => !wait.is_zero(),
+            None => false,
+        }
+    }
+
     fn wait(&mut self, wait: Duration) {
         self.status = Status::Pending;
         self.owner = None;
@@ -74,6 +99,7 @@ impl Row {
 
     fn end(&mut self, failure: Option<FailureReason>) {
         self.due = None;
+        self.parked = None;
         self.status = match failure {
             None => Status::Completed,
             Some(_) => Status::Failed,
@@ -104,11 +130,8 @@ impl Model {
     /// The expected answer to `call`. For a due query, see [`Model::find`].
     pub(super) fn call(&mut self, call: &Call) -> Answer {
         match call {
-            Call::Accept(id, has_callback) => {
-                self.tables.rows.insert((*id, Work::Job), Row::new());
-                if *has_callback {
-                    self.with_callback.insert(*id);
-                }
+            Call::Accept(id, receiver, tenant) => {
+                self.accept(*id, *receiver, *tenant);
                 Answer::Done
             }
             Call::Register(owner) => {
@@ -130,35 +153,98 @@ impl Model {
                 Answer::Begun(begun.count())
             }
             Call::FindEnded(page) => self.find_ended(page),
-            Call::Submit(id, key, records) => {
-                Answer::Submitted(self.submit(*id, key_name(*key), *records))
-            }
+            Call::Submit(id, submission) => Answer::Submitted(self.submit(*id, *submission)),
+            Call::LookUp(submission) => Answer::Known(self.earlier(*submission)),
             Call::Cancel(id) => Answer::Cancelled(self.cancel(*id)),
             Call::Erase(id) => Answer::Erased(self.erase(*id)),
             Call::Sweep(keep) => Answer::Swept(self.sweep(*keep)),
+            Call::Pause(held) => {
+                let changed = self.tables.pauses.insert(held.name());
+                Answer::Changed(self.audited("pause", *held, changed))
+            }
+            Call::Resume(held) => {
+                let changed = self.tables.pauses.remove(&held.name());
+                Answer::Changed(self.audited("resume", *held, changed))
+            }
+            Call::Release(receiver) => Answer::Unparked(self.release(*receiver)),
             Call::FindDue(_) => panic!("a due query changes nothing"),
         }
     }
 
-    /// What must be found at `now`, by when it became due, and when the next one will.
-    pub(super) fn find(&self, limit: usize, now: Due) -> (Vec<Due>, Option<Due>) {
-        let (mut due, mut suspects, mut later) = (Vec::new(), Vec::new(), Vec::new());
-        let rows = self.tables.rows.values();
-        for row in rows.filter(|row| row.status == Status::Pending) {
+    /// What must be found at `now`.
+    pub(super) fn find(&self, limit: usize, now: Due) -> Findable {
+        let mut findable = Findable::default();
+        if self.is_paused(Held::Everything) {
+            return findable;
+        }
+        let mut suspects = Vec::new();
+        let rows = self.tables.rows.iter();
+        for (key, row) in rows.filter(|(_, row)| row.status == Status::Pending) {
             let at = row.due.unwrap();
             if row.lost_claims > 0 {
                 suspects.push((row.lost_claims, at));
             } else if at <= now {
-                due.push(at);
+                let of_tenant = findable.due.entry(self.tenants[&key.0]);
+                of_tenant.or_default().push(at);
             } else {
-                later.push(at);
+                let next = findable.next.map_or(at, |next| next.min(at));
+                findable.next = Some(next);
             }
         }
-        due.sort();
+        for of_tenant in findable.due.values_mut() {
+            of_tenant.sort();
+        }
         suspects.sort();
-        due.truncate(limit);
-        due.extend(suspects.into_iter().map(|(_, at)| at).take(limit));
-        (due, later.into_iter().min())
+        let suspects = suspects.into_iter().map(|(_, at)| at);
+        findable.suspects = suspects.take(limit).collect();
+        findable
+    }
+
+    /// Who submitted a request.
+    pub(super) fn tenant(&self, id: RequestId) -> Tenant {
+        self.tenants[&id]
+    }
+
+    /// Whether a request waits for the end of a pause, if it waits at all.
+    pub(super) fn is_held_back(&self, id: RequestId) -> bool {
+        let receiver = self.receivers.get(&id).copied().map(Held::Origin);
+        self.is_paused(Held::Everything) || receiver.is_some_and(|origin| self.is_paused(origin))
+    }
+
+    fn is_paused(&self, held: Held) -> bool {
+        self.tables.pauses.contains(&held.name())
+    }
+
+    /// Records what an operator has done, and returns whether that has changed anything.
+    fn audited(&mut self, action: &str, held: Held, changed: bool) -> bool {
+        let filter = match held {
+            Held::Everything => r#"{"everything":true}"#.to_owned(),
+            Held::Origin(_) => format!(r#"{{"origin":"{}"}}"#, held.name()),
+        };
+        let deed = (action.to_owned(), filter, i64::from(changed));
+        self.tables.audit.push(deed);
+        changed
+    }
+
+    /// Makes due what a pause of the origin has parked, unless it is still paused.
+    fn release(&mut self, receiver: Receiver) -> usize {
+        if self.is_paused(Held::Origin(receiver)) {
+            return 0;
+        }
+        let receivers = &self.receivers;
+        let parked = self.tables.rows.iter_mut().filter(|((id, _), row)| {
+            row.status == Status::Pending
+                && row.parked == Some(Parked::ByPause)
+                && receivers.get(id) == Some(&receiver)
+                && row.is_due_later()
+        });
+        let mut released = 0;
+        for (_, row) in parked {
+            row.due = Some(Due::After(Duration::ZERO));
+            row.parked = Some(Parked::Since);
+            released += 1;
+        }
+        released
     }
 
     fn renew(&mut self, owner: OwnerId) -> Answer {
@@ -183,7 +269,7 @@ impl Model {
         let cancelled = cancelled.collect();
         // The answer may be lost, so that some heartbeats name each.
         notes.retain(|(told, ..), noted| *told != owner || *noted > beat - BEATS);
-        Answer::Others(others, cancelled)
+        Answer::Others(others, cancelled, self.tables.pauses.clone())
     }
 
     /// The lease of a worker ends.
@@ -204,12 +290,16 @@ impl Model {
         Answer::Released(held.len())
     }
 
-    /// Only a worker with a lease claims, and only candidates that nobody claimed since.
+    /// Only a worker with a lease claims, only while not everything is paused, and only candidates
+    /// that nobody claimed since.
     fn claim(&mut self, owner: OwnerId, candidates: &[Candidate]) -> Answer {
         if !self.tables.workers.contains_key(&owner) {
             return Answer::LeaseLost;
         }
         let mut won = Vec::new();
+        if self.is_paused(Held::Everything) {
+            return Answer::won(won, true);
+        }
         for candidate in candidates {
             let key = (candidate.id, candidate.work);
             // A redelivery that has ended has no row.
@@ -224,7 +314,7 @@ impl Model {
                 won.push(self.won(key, owner));
             }
         }
-        Answer::won(won)
+        Answer::won(won, false)
     }
 
     /// Also what the owner holds under the next claim number of a candidate.
@@ -239,9 +329,9 @@ impl Model {
         });
         let mut all: Vec<_> = held.collect();
         match self.claim(owner, candidates) {
-            Answer::Won(won) => {
+            Answer::Won(won, is_paused) => {
                 all.extend(won);
-                Answer::won(all)
+                Answer::won(all, is_paused)
             }
             refused => refused,
         }
@@ -327,11 +417,16 @@ impl Model {
             Writing::Retry(_, attempts, wait) => {
                 row.attempts = *attempts;
                 row.lost_claims = 0;
+                row.parked = None;
                 row.wait(*wait);
             }
-            Writing::Park(_, wait) => {
+            Writing::Park(_, wait) | Writing::ParkPaused(_, wait) => {
                 row.lost_claims = 0;
                 row.parks += 1;
+                row.parked = Some(match writing {
+                    Writing::ParkPaused(..) => Parked::ByPause,
+                    _ => Parked::Since,
+                });
                 row.wait(*wait);
             }
             Writing::GiveBack(_) => {
@@ -387,156 +482,6 @@ impl Model {
         request.attempts = ended.attempts;
         request.lost_claims = ended.lost_claims;
         request.parks = ended.parks;
-    }
-
-    fn redeliver(&mut self, id: RequestId) -> Result<(), Unredeliverable> {
-        let rows = &mut self.tables.rows;
-        let request = rows.get(&(id, Work::Job)).ok_or(Unredeliverable::Unknown)?;
-        if !request.is_over {
-            return Err(Unredeliverable::Unfinished);
-        }
-        if request.is_erased {
-            return Err(Unredeliverable::Erased);
-        }
-        if request.result.is_none() || !self.with_callback.contains(&id) {
-            return Err(Unredeliverable::Nothing);
-        }
-        let again = request.again();
-        if rows.contains_key(&(id, Work::Redelivery)) {
-            return Err(Unredeliverable::UnderWay);
-        }
-        rows.insert((id, Work::Redelivery), again);
-        Ok(())
-    }
-
-    /// Finds what [`Model::redeliver`] would begin, in the order of ids. There is a next page if
-    /// the limit leaves out a request of this status.
-    fn find_ended(&self, page: &Page) -> Answer {
-        let requests = self.tables.rows.iter();
-        let mut of_status = requests
-            .filter(|((_, work), row)| *work == Work::Job && row.status == page.status)
-            .map(|((id, _), row)| (*id, row))
-            .filter(|(id, _)| page.after.is_none_or(|after| *id > after))
-            .peekable();
-        let mut found = Vec::new();
-        while found.len() < page.limit
-            && let Some((id, row)) = of_status.next()
-        {
-            let is_under_way = self.tables.rows.contains_key(&(id, Work::Redelivery));
-            let is_deliverable = row.result.is_some() && self.with_callback.contains(&id);
-            if is_deliverable && !is_under_way && !self.is_cancelled(id) {
-                found.push(id);
-            }
-        }
-        let next = of_status.peek().and(found.last().copied());
-        Answer::Ended(found, next)
-    }
-
-    fn is_cancelled(&self, id: RequestId) -> bool {
-        let job = self.tables.rows.get(&(id, Work::Job));
-        job.is_some_and(|job| job.failure == Some(FailureReason::Cancelled))
-    }
-
-    /// A key belongs to its job until its window is over and the job has ended, or is gone.
-    fn submit(&mut self, id: RequestId, key: String, records: u32) -> Submitted {
-        if let Some((first, is_known)) = self.tables.keys.get(&key) {
-            let is_over = self.tables.rows[&(*first, Work::Job)].is_over;
-            if self.keeps_keys || !is_over {
-                return if *is_known && self.submitted[&key] == records {
-                    Submitted::Replayed(*first)
-                } else {
-                    Submitted::Conflicting
-                };
-            }
-        }
-        self.tables.keys.insert(key.clone(), (id, true));
-        self.submitted.insert(key, records);
-        self.tables.rows.insert((id, Work::Job), Row::new());
-        self.with_callback.insert(id);
-        Submitted::Stored
-    }
-
-    /// Ends what is unfinished under a new claim number, and leaves a note for the worker that
-    /// holds it.
-    fn cancel(&mut self, id: RequestId) -> Result<(CancelledWork, Status, bool), Uncancellable> {
-        let job = self.tables.rows.get(&(id, Work::Job));
-        let job = job.ok_or(Uncancellable::Unknown)?.clone();
-        let redelivery = self.tables.rows.get(&(id, Work::Redelivery)).cloned();
-        let (key, row) = match redelivery {
-            _ if !job.is_over => ((id, Work::Job), job.clone()),
-            Some(row) => ((id, Work::Redelivery), row),
-            None if self.is_cancelled(id) => {
-                return Ok((CancelledWork::Job, job.status, self.may_arrive[&id]));
-            }
-            None => return Err(Uncancellable::Over(job.status)),
-        };
-        let is_held = row.status == Status::Processing;
-        if let Some(owner) = row.owner.filter(|_| is_held)
-            && let Some(beat) = self.tables.workers.get(&owner).copied()
-        {
-            let note = (owner, id, row.claim);
-            self.tables.cancellations.entry(note).or_insert(beat);
-        }
-        let cancelled = self.row(key);
-        cancelled.claim += 1;
-        cancelled.owner = None;
-        if key.1 == Work::Redelivery {
-            self.leave_counts(id);
-            return Ok((CancelledWork::Redelivery, job.status, is_held));
-        }
-        cancelled.end(Some(FailureReason::Cancelled));
-        // A worker that has lost the job may still be about to call.
-        let may_arrive = is_held || row.lost_claims > 0;
-        self.may_arrive.insert(id, may_arrive);
-        Ok((CancelledWork::Job, Status::Failed, may_arrive))
-    }
-
-    /// Only what is over, and is not redelivered. The outcome stays.
-    fn erase(&mut self, id: RequestId) -> Result<Status, Unerasable> {
-        let is_redelivered = self.tables.rows.contains_key(&(id, Work::Redelivery));
-        let job = self.tables.rows.get_mut(&(id, Work::Job));
-        let job = job.ok_or(Unerasable::Unknown)?;
-        if !job.is_over {
-            return Err(Unerasable::Unfinished);
-        }
-        if is_redelivered {
-            return Err(Unerasable::UnderWay);
-        }
-        job.result = None;
-        job.is_erased = true;
-        let status = job.status;
-        for (_, _, detail) in self.tables.events.entry(id).or_default() {
-            *detail = None;
-        }
-        self.tables.events.retain(|_, events| !events.is_empty());
-        for (of, is_known) in self.tables.keys.values_mut() {
-            *is_known = *is_known && *of != id;
-        }
-        Ok(status)
-    }
-
-    /// Deletes what is over with all that belongs to it. A redelivery keeps its request, and so
-    /// does a key whose window is not over. Nothing has ended an hour ago.
-    fn sweep(&mut self, keep: Duration) -> usize {
-        if !keep.is_zero() {
-            return 0;
-        }
-        let tables = &mut self.tables;
-        let is_keyed = |id| tables.keys.values().any(|(of, _)| *of == id);
-        let jobs = tables
-            .rows
-            .iter()
-            .filter(|((_, work), row)| *work == Work::Job && row.is_over);
-        let gone: BTreeSet<_> = jobs
-            .map(|((id, _), _)| *id)
-            .filter(|id| !tables.rows.contains_key(&(*id, Work::Redelivery)))
-            .filter(|id| !(self.keeps_keys && is_keyed(*id)))
-            .collect();
-        tables.rows.retain(|(id, _), _| !gone.contains(id));
-        tables.attempts.retain(|(id, _), _| !gone.contains(id));
-        tables.events.retain(|id, _| !gone.contains(id));
-        tables.keys.retain(|_, (id, _)| !gone.contains(id));
-        gone.len()
     }
 
     fn row(&mut self, key: Key) -> &mut Row {

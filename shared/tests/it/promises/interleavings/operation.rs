@@ -4,21 +4,32 @@
 //! a while was frozen, and one that is never chosen again has crashed. A chosen worker may use any
 //! claim, any candidate and any heartbeat that was seen before, however old.
 
+mod scene;
+
 use std::{fmt, ops::Range, time::Duration};
 
 use proptest::{collection::vec, prelude::*};
 
 use storm_shared::models::Status;
 
+use self::scene::{
+    cancelled, claim_after_retry, deadly_redelivery, death, last, origin_paused, paused,
+    redelivery, release, removed, same_key,
+};
 use super::HOUR;
 
 /// One operation. Indices count back from the newest item of their kind, and wrap around.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Operation {
-    /// The API accepts a job, and the notifier sends a notification.
-    Accept { has_callback: bool },
-    /// The same with an idempotency key. Some submissions are the same, and some are not.
-    Submit { key: u8, records: u32 },
+    /// The API accepts a job, with a callback or without, and the notifier sends a notification.
+    Accept {
+        receiver: Option<Receiver>,
+        tenant: Tenant,
+    },
+    /// The same with an idempotency key.
+    Submit(Submission),
+    /// The API looks up whether a submission is the repeat of an earlier one.
+    LookUp(Submission),
     /// A worker process starts and registers.
     Register,
     /// A worker registers again, because the first answer was lost.
@@ -63,6 +74,36 @@ pub(super) enum Operation {
     Erase { request: usize, mistaken: bool },
     /// The worker that does so deletes what ended at least this long ago.
     Sweep { keep: Duration },
+    /// An operator pauses something.
+    Pause(Held),
+    /// An operator ends a pause.
+    Resume(Held),
+    /// A worker that has seen the end of a pause makes due what that has parked; or one that is
+    /// mistaken.
+    Release(Receiver),
+}
+
+/// One of the receivers. Each has its origin.
+pub(super) type Receiver = u8;
+
+pub(super) const RECEIVERS: Range<Receiver> = 0..2;
+
+/// One of the tenants; 0 is nobody.
+pub(super) type Tenant = u8;
+
+/// A submission with an idempotency key. Some are the same, and some are not.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Submission {
+    pub(super) tenant: Tenant,
+    pub(super) key: u8,
+    pub(super) records: u32,
+}
+
+/// What can be paused.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Held {
+    Everything,
+    Origin(Receiver),
 }
 
 /// What is wrong with a claim that nobody has won.
@@ -81,8 +122,10 @@ pub(super) enum What {
     Report,
     /// The attempt failed, and the next one is scheduled.
     Retry(Duration),
-    /// The job was parked without an attempt, and is due at once.
-    Park,
+    /// The job was parked without an attempt.
+    Park(Duration),
+    /// The same, because its origin was paused, as far as the worker knew.
+    ParkPaused(Duration),
     /// The worker stopped before an attempt.
     GiveBack,
     /// The callback was delivered.
@@ -141,156 +184,24 @@ fn script(length: Range<usize>) -> impl Strategy<Value = Script> {
         ),
         2 => (worker(), end(), last(), last())
             .prop_map(|(worker, end, one, other)| removed(worker, end, one, other)),
+        4 => pauses_and_keys(),
     ];
     vec(scene, length).prop_map(|scenes| Script(scenes.concat()))
 }
 
-/// A new worker claims up to `count` jobs and crashes.
-fn death(count: usize, max_claims: u32) -> Vec<Operation> {
-    let [find, claim] = take(0, count);
-    let renew = Operation::Renew { worker: 0 };
-    let expire = Operation::Expire {
-        sighting: 0,
-        max_claims,
-    };
-    vec![
-        Operation::Register,
-        find,
-        claim,
-        Operation::Register,
-        renew,
-        expire,
-    ]
-}
-
-/// A worker claims up to `count` jobs and releases them.
-fn release(worker: usize, count: usize) -> Vec<Operation> {
-    let [find, claim] = take(worker, count);
-    vec![find, claim, Operation::Deregister { worker }]
-}
-
-/// A worker claims jobs, schedules a retry of one, claims it again, and writes, possibly under an
-/// old claim.
-fn claim_after_retry(worker: usize, claim: usize, what: What) -> Vec<Operation> {
-    let [find, take_all] = take(worker, 4);
-    let retry = write(0, What::Retry(Duration::ZERO));
-    vec![find, take_all, retry, find, take_all, write(claim, what)]
-}
-
-/// A worker ends a job or a redelivery, and the request is redelivered.
-fn redelivered(worker: usize, end: What) -> Vec<Operation> {
-    let [find, claim] = take(worker, 1);
-    let redeliver = Operation::Redeliver {
-        request: 0,
-        mistaken: false,
-    };
-    vec![find, claim, write(0, end), redeliver]
-}
-
-/// The same. Then the worker claims it and writes, after an impostor who tries to write that. The
-/// worker claims it again, if it is put back, and ends it, possibly under an old claim.
-fn redelivery(
-    worker: usize,
-    (first, what, last): (What, What, What),
-    impostor: Forgery,
-    claim: usize,
-) -> Vec<Operation> {
-    let forged = Operation::Write {
-        claim: 0,
-        forged: Some(impostor),
-        what,
-    };
-    let mut script = redelivered(worker, first);
-    script.extend(take(worker, 4));
-    script.extend([forged, write(0, what)]);
-    script.extend(take(worker, 4));
-    script.push(write(claim, last));
-    script
-}
-
-/// A request is redelivered, and the workers crash until that is poison, if they hold nothing else.
-fn deadly_redelivery(worker: usize, end: What, max_claims: u32) -> Vec<Operation> {
-    let deaths = (0..max_claims).flat_map(|_| death(1, max_claims));
-    redelivered(worker, end).into_iter().chain(deaths).collect()
-}
-
-/// A worker has made the report of a job, or of one that it has ended and that is redelivered, when
-/// that is cancelled. It writes all the same, hears of it, and something happens to the request.
-/// Bulk redelivery leaves it out.
-fn cancelled(worker: usize, what: What, ended: Option<What>, last: Operation) -> Vec<Operation> {
-    let accept = Operation::Accept { has_callback: true };
-    let before = ended.map_or_else(Vec::new, |end| redelivered(worker, end));
-    let cancel = Operation::Cancel {
-        request: 0,
-        mistaken: false,
-    };
-    let mut script = vec![accept];
-    script.extend(before);
-    script.extend(take(worker, 4));
-    script.extend([
-        write(0, What::Report),
-        cancel,
-        write(0, what),
-        Operation::Renew { worker },
-        cancel,
-        Operation::RedeliverAll { page: 0 },
-        Operation::FindEnded {
-            status: Status::Failed,
-            limit: 3,
-        },
-        last,
-    ]);
-    script
-}
-
-/// A worker ends a job with a key, and two things happen to the request; then the key comes again.
-fn removed(worker: usize, end: What, one: Operation, other: Operation) -> Vec<Operation> {
-    let submit = Operation::Submit {
-        key: 0,
-        records: 10,
-    };
-    let [find, claim] = take(worker, 4);
-    vec![
-        submit,
-        find,
-        claim,
-        write(0, end),
-        one,
-        other,
-        submit,
-        write(0, end),
-    ]
-}
-
-/// What can happen to the newest request.
-fn last() -> impl Strategy<Value = Operation> {
-    let (request, mistaken) = (0, false);
+/// Of pauses, and of the keys of tenants.
+fn pauses_and_keys() -> impl Strategy<Value = Vec<Operation>> {
+    let last_write = prop_oneof![1 => what(), 1 => wait().prop_map(What::Park)];
     prop_oneof![
-        Just(Operation::Erase { request, mistaken }),
-        Just(Operation::Sweep {
-            keep: Duration::ZERO
-        }),
-        Just(Operation::Redeliver { request, mistaken }),
-        Just(Operation::Cancel { request, mistaken }),
+        1 => (worker(), what()).prop_map(|(worker, what)| paused(worker, what)),
+        2 => (worker(), tenant(), prop::option::of(end()), (wait(), last_write), prop::bool::ANY)
+            .prop_map(|(worker, tenant, ended, (wait, last), is_early)| {
+                origin_paused(worker, tenant, ended, (What::ParkPaused(wait), last), is_early)
+            }),
+        1 => (worker(), end(), (tenant(), tenant()), last()).prop_map(
+            |(worker, end, tenants, last)| same_key(worker, end, tenants, last)
+        ),
     ]
-}
-
-fn write(claim: usize, what: What) -> Operation {
-    Operation::Write {
-        claim,
-        forged: None,
-        what,
-    }
-}
-
-fn take(worker: usize, count: usize) -> [Operation; 2] {
-    let claim = Operation::Claim {
-        worker,
-        seen: 0,
-        count,
-        mistaken: false,
-    };
-    [Operation::FindDue { limit: count }, claim]
 }
 
 fn operation() -> impl Strategy<Value = Operation> {
@@ -298,7 +209,7 @@ fn operation() -> impl Strategy<Value = Operation> {
         Claim, ClaimAgain, Deregister, Expire, FindDue, Register, RegisterAgain, Renew, Write,
     };
     prop_oneof![
-        10 => for_requests(),
+        13 => prop_oneof![10 => for_requests(), 3 => for_operators()],
         2 => Just(Register),
         1 => worker().prop_map(|worker| RegisterAgain { worker }),
         4 => worker().prop_map(|worker| Renew { worker }),
@@ -318,11 +229,15 @@ fn operation() -> impl Strategy<Value = Operation> {
 
 /// What a client asks for, and what deletes old requests.
 fn for_requests() -> impl Strategy<Value = Operation> {
-    use Operation::{Accept, Cancel, Erase, FindEnded, Redeliver, RedeliverAll, Submit, Sweep};
+    use Operation::{
+        Accept, Cancel, Erase, FindEnded, LookUp, Redeliver, RedeliverAll, Submit, Sweep,
+    };
     prop_oneof![
-        2 => prop::bool::weighted(0.9).prop_map(|has_callback| Accept { has_callback }),
+        2 => (prop::option::weighted(0.9, receiver()), tenant())
+            .prop_map(|(receiver, tenant)| Accept { receiver, tenant }),
         1 => wait().prop_map(|keep| Sweep { keep }),
-        2 => (0..3u8, 10..12u32).prop_map(|(key, records)| Submit { key, records }),
+        2 => any_submission().prop_map(Submit),
+        1 => any_submission().prop_map(LookUp),
         2 => (0..5usize, prop::bool::weighted(0.1))
             .prop_map(|(request, mistaken)| Cancel { request, mistaken }),
         2 => (0..5usize, prop::bool::weighted(0.1))
@@ -335,6 +250,36 @@ fn for_requests() -> impl Strategy<Value = Operation> {
     ]
 }
 
+/// What an operator asks for, and what a worker does at the end of a pause. Everything is resumed
+/// soon.
+fn for_operators() -> impl Strategy<Value = Operation> {
+    use Operation::{Pause, Release, Resume};
+    prop_oneof![
+        1 => Just(Pause(Held::Everything)),
+        3 => Just(Resume(Held::Everything)),
+        2 => receiver().prop_map(|receiver| Pause(Held::Origin(receiver))),
+        2 => receiver().prop_map(|receiver| Resume(Held::Origin(receiver))),
+        2 => receiver().prop_map(Release),
+    ]
+}
+
+fn any_submission() -> impl Strategy<Value = Submission> {
+    (tenant(), 0..2u8, 10..12u32).prop_map(|(tenant, key, records)| Submission {
+        tenant,
+        key,
+        records,
+    })
+}
+
+/// Mostly one that has jobs already.
+fn receiver() -> impl Strategy<Value = Receiver> {
+    prop_oneof![3 => Just(0), 1 => Just(1)]
+}
+
+fn tenant() -> impl Strategy<Value = Tenant> {
+    0..3u8
+}
+
 /// Prefers the newest workers: they are the most likely to be alive.
 fn worker() -> impl Strategy<Value = usize> {
     prop_oneof![2 => Just(0), 2 => 0..4usize]
@@ -344,7 +289,8 @@ fn what() -> impl Strategy<Value = What> {
     prop_oneof![
         2 => Just(What::Report),
         4 => wait().prop_map(What::Retry),
-        1 => Just(What::Park),
+        1 => wait().prop_map(What::Park),
+        1 => wait().prop_map(What::ParkPaused),
         1 => Just(What::GiveBack),
         1 => Just(What::Complete),
         1 => Just(What::GiveUp),

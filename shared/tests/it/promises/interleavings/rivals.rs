@@ -20,7 +20,7 @@ use super::{
     history::{self, End},
     left,
     memory::Memory,
-    operation::{Operation, Script, What},
+    operation::{Held, Operation, RECEIVERS, Script, Tenant, What},
     pending,
 };
 use crate::database::{Engine, History, Tables, TestDatabase};
@@ -40,8 +40,11 @@ struct Rival {
     cancelled_jobs: BTreeSet<RequestId>,
     cancelled_redeliveries: Vec<RequestId>,
     deleted: usize,
-    /// Which request each submission with a key is, in the order of the answers.
-    keyed: Vec<(u8, RequestId)>,
+    /// Which request each submission of a tenant with a key is, in the order of the answers.
+    keyed: Vec<((Tenant, u8), RequestId)>,
+    /// Of pauses and resumptions: each with whether it has changed anything.
+    deeds: Vec<(&'static str, bool)>,
+    unparked: usize,
 }
 
 /// Runs all `scripts` concurrently, then lets one worker finish all that is left.
@@ -72,6 +75,7 @@ pub(super) async fn play(engine: Engine, scripts: Vec<Script>) -> TestCaseResult
     prop_assert!(left.is_empty(), "left: {:#?}", left);
     prop_assert_eq!(database.leftovers().await, 0);
     history::check(&history, &tables, &ever)?;
+    compare_pauses(&history, &tables, &rivals)?;
     compare(&history, &ever, rivals)?;
     for store in stores {
         store.close().await;
@@ -96,11 +100,16 @@ impl Rival {
             cancelled_redeliveries: Vec::new(),
             deleted: 0,
             keyed: Vec::new(),
+            deeds: Vec::new(),
+            unparked: 0,
         }
     }
 
     async fn play(mut self, script: Script) -> Result<Self, TestCaseError> {
-        let accept = Operation::Accept { has_callback: true };
+        let accept = Operation::Accept {
+            receiver: Some(0),
+            tenant: 0,
+        };
         let to_begin_with = [Operation::Register, accept, accept];
         for operation in to_begin_with.into_iter().chain(script.0) {
             if let Some(call) = self.memory.call(operation) {
@@ -114,14 +123,18 @@ impl Rival {
         let answer = call.on(&self.store).await;
         self.memory.learn(call, &answer);
         match (call, &answer) {
-            (Call::Accept(id, _), Answer::Done) => self.accepted.push(*id),
-            (Call::Submit(id, key, _), Answer::Submitted(Submitted::Stored)) => {
+            (Call::Accept(id, ..), Answer::Done) => self.accepted.push(*id),
+            (Call::Submit(id, it), Answer::Submitted(Submitted::Stored)) => {
                 self.accepted.push(*id);
-                self.keyed.push((*key, *id));
+                self.keyed.push(((it.tenant, it.key), *id));
             }
-            (Call::Submit(_, key, _), Answer::Submitted(Submitted::Replayed(id))) => {
-                self.keyed.push((*key, *id));
+            (Call::Submit(_, it), Answer::Submitted(Submitted::Replayed(id)))
+            | (Call::LookUp(it), Answer::Known(Some(Submitted::Replayed(id)))) => {
+                self.keyed.push(((it.tenant, it.key), *id));
             }
+            (Call::Pause(_), Answer::Changed(changed)) => self.deeds.push(("pause", *changed)),
+            (Call::Resume(_), Answer::Changed(changed)) => self.deeds.push(("resume", *changed)),
+            (_, Answer::Unparked(jobs)) => self.unparked += jobs,
             (Call::Cancel(id), Answer::Cancelled(Ok((CancelledWork::Job, ..)))) => {
                 self.cancelled_jobs.insert(*id);
             }
@@ -129,7 +142,7 @@ impl Rival {
                 self.cancelled_redeliveries.push(*id);
             }
             (_, Answer::Swept(deleted)) => self.deleted += deleted,
-            (_, Answer::Won(jobs)) => {
+            (_, Answer::Won(jobs, _)) => {
                 for job in jobs {
                     // A repeated claim returns what it has won before.
                     if !self.claimed.contains(&job.claim) {
@@ -145,7 +158,7 @@ impl Rival {
                         None
                     }
                     Writing::Retry(..) => Some(End::Scheduled),
-                    Writing::Park(..) => Some(End::Parked),
+                    Writing::Park(..) | Writing::ParkPaused(..) => Some(End::Parked),
                     Writing::End(_, _, Outcome::Completed) => Some(End::Completed),
                     Writing::End(_, _, Outcome::Failed(_)) => Some(End::Failed),
                 };
@@ -166,15 +179,20 @@ impl Rival {
     }
 
     async fn end_all(mut self) -> Result<Self, TestCaseError> {
+        self.call(&Call::Resume(Held::Everything)).await?;
+        for receiver in RECEIVERS {
+            self.call(&Call::Resume(Held::Origin(receiver))).await?;
+            self.call(&Call::Release(receiver)).await?;
+        }
         let worker = OwnerId::generate();
         self.call(&Call::Register(worker)).await?;
-        if let Answer::Others(others, _) = self.call(&Call::Renew(worker)).await? {
+        if let Answer::Others(others, ..) = self.call(&Call::Renew(worker)).await? {
             for other in others {
                 self.call(&Call::Expire(other, 3)).await?;
             }
         }
         let left = pending(&self.database.tables().await.rows);
-        if let Answer::Won(jobs) = self.call(&Call::Claim(worker, left)).await? {
+        if let Answer::Won(jobs, _) = self.call(&Call::Claim(worker, left)).await? {
             for job in jobs {
                 let done = self.memory.writing(What::Complete, job.attempts);
                 self.call(&Call::Write(job.claim, done)).await?;
@@ -262,11 +280,41 @@ fn compare_removals(history: &History, rivals: &[Rival]) -> TestCaseResult {
     Ok(())
 }
 
-/// A key whose window is not over has one job, whoever submits it.
+/// A tenant's key whose window is not over has one job, whoever submits it, and no other key has
+/// that.
 fn compare_keys(rivals: &[Rival]) -> TestCaseResult {
-    let mut jobs: BTreeMap<u8, RequestId> = BTreeMap::new();
+    let mut jobs: BTreeMap<(Tenant, u8), RequestId> = BTreeMap::new();
     for (key, id) in rivals.iter().flat_map(|it| &it.keyed) {
         prop_assert_eq!(jobs.entry(*key).or_insert(*id), id, "two jobs of one key");
     }
+    let distinct: BTreeSet<_> = jobs.values().collect();
+    prop_assert_eq!(
+        distinct.len(),
+        jobs.len(),
+        "one job of two keys: {:?}",
+        jobs
+    );
+    Ok(())
+}
+
+/// Each pause and resumption is in the audit, with the answer that its operator got. Those of one
+/// thing that changed something took turns. And what was released has an answer.
+fn compare_pauses(history: &History, tables: &Tables, rivals: &[Rival]) -> TestCaseResult {
+    let deeds = rivals.iter().flat_map(|it| &it.deeds);
+    let mut told: Vec<_> = deeds
+        .map(|(what, it)| ((*what).to_owned(), i64::from(*it)))
+        .collect();
+    let recorded = tables.audit.iter();
+    let mut recorded: Vec<_> = recorded.map(|(what, _, it)| (what.clone(), *it)).collect();
+    told.sort();
+    recorded.sort();
+    prop_assert_eq!(told, recorded);
+    let mut last: BTreeMap<&str, &str> = BTreeMap::new();
+    for (what, of, _) in tables.audit.iter().filter(|(.., changed)| *changed > 0) {
+        let before = last.insert(of, what).unwrap_or("resume");
+        prop_assert_ne!(before, what, "{} twice of {}", what, of);
+    }
+    let unparked: usize = rivals.iter().map(|it| it.unparked).sum();
+    prop_assert_eq!(unparked, history::releases(history));
     Ok(())
 }

@@ -3,17 +3,31 @@
 use jiff::SignedDuration;
 use storm_shared::models::Status::{Completed, Failed, Pending, Processing};
 
-use super::{assert_passes, assert_violation, attempt, claimed, completed, failed};
+use super::{attempt, claimed, failed};
 use crate::chaos::{
     checker::{
         CheckRule,
-        example::{ATTEMPTS, Example, RETRY_DELAY, STEP, Story},
+        example::{
+            ATTEMPTS, Example, RETRY_DELAY, STEP, Story, assert_passes, assert_violation, completed,
+        },
     },
     history::{Record, RedeliveryAnswer, RowKind, RowState},
 };
 
 /// A wrong change of a state.
 type RowChange = fn(&mut RowState);
+
+/// Asserts that a violation of this rule is among those of the story.
+#[track_caller]
+fn assert_found(story: Story, rule: CheckRule, what: &str) {
+    let verdict = Example::with(story).verdict();
+    let mut found = verdict.violations.iter();
+    assert!(
+        found.any(|it| it.rule == rule && it.what.contains(what)),
+        "{what}: {:?}",
+        verdict.violations
+    );
+}
 
 #[test]
 fn moves_a_redelivery_counts_on_from_its_job() {
@@ -36,13 +50,7 @@ fn moves_a_redelivery_counts_on_from_its_job() {
             }
         }
         change(&mut story.state);
-        let verdict = Example::with(story).verdict();
-        let mut found = verdict.violations.iter().map(|it| (it.rule, &it.what));
-        assert!(
-            found.any(|(rule, what)| rule == CheckRule::Moves && what.contains("it began as")),
-            "{:?}",
-            verdict.violations
-        );
+        assert_found(story, CheckRule::Moves, "it began as");
     }
 }
 
@@ -50,13 +58,8 @@ fn moves_a_redelivery_counts_on_from_its_job() {
 fn moves_only_a_job_that_has_ended_is_redelivered() {
     let mut story = Story::of(700).accepted().claimed_by("a").called(Some(200));
     story.state.result = Some(story.result());
-    let verdict = Example::with(story.redelivering()).verdict();
     let what = "in a redelivery, its job was PROCESSING when it began";
-    assert!(
-        verdict.violations.iter().any(|it| it.what == what),
-        "{:?}",
-        verdict.violations
-    );
+    assert_found(story.redelivering(), CheckRule::Moves, what);
 }
 
 #[test]
@@ -79,13 +82,7 @@ fn moves_a_redelivery_follows_the_transitions_of_a_job() {
         let story = claimed(Completed).called(Some(200)).moved(change);
         // A second change, because the end includes the one right before it.
         let story = story.moved(|_| ()).redelivered();
-        let verdict = Example::with(story).verdict();
-        let mut found = verdict.violations.iter();
-        assert!(
-            found.any(|it| it.rule == CheckRule::Moves && it.what.contains(what)),
-            "{what}: {:?}",
-            verdict.violations
-        );
+        assert_found(story, CheckRule::Moves, what);
     }
 }
 
@@ -116,13 +113,7 @@ fn moves_only_a_success_changes_the_status_of_a_job_and_only_to_completed() {
     for (job, other) in [(Completed, Failed), (Failed, Completed)] {
         let story = failing(job).called(Some(500)).event("attempt_failed");
         let story = story.redelivery_ended_with(Failed, attempt, |state| state.status = other);
-        let verdict = Example::with(story).verdict();
-        let mut found = verdict.violations.iter();
-        assert!(
-            found.any(|it| it.rule == CheckRule::Moves && it.what.contains("and left its job")),
-            "{:?}",
-            verdict.violations
-        );
+        assert_found(story, CheckRule::Moves, "and left its job");
     }
     // A success completes it.
     let story = claimed(Failed).called(Some(200));
@@ -150,13 +141,10 @@ fn fences_a_redelivery_is_not_ended_with_a_stale_token() {
         state.owner = Some("b".to_owned());
         state.attempts += 1;
     });
-    let verdict = Example::with(story).verdict();
-    let mut found = verdict.violations.iter();
-    let what = "in a redelivery, a write with a stale fencing token";
-    assert!(
-        found.any(|it| it.rule == CheckRule::Fences && it.what.contains(what)),
-        "{:?}",
-        verdict.violations
+    assert_found(
+        story,
+        CheckRule::Fences,
+        "in a redelivery, a write with a stale fencing token",
     );
 }
 

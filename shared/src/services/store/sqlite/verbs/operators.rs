@@ -21,7 +21,9 @@ impl Sqlite {
         Ok(Self::start(open::attach(settings).await?, settings))
     }
 
-    pub(in crate::services::store) async fn oldest_due_age(&self) -> Result<Duration, StoreError> {
+    pub(in crate::services::store) async fn oldest_due_age(
+        &self,
+    ) -> Result<Option<Duration>, StoreError> {
         self.readers
             .read(self.timed(oldest_due::oldest_due_age))
             .await
@@ -69,9 +71,10 @@ impl Sqlite {
         operator: ClientName,
     ) -> Result<bool, StoreError> {
         self.writer
-            .write_within(self.operator_patience, move |tx| {
-                pause::end(tx, &what, &operator)
-            })
+            .write_within(
+                self.operator_patience,
+                self.timed(move |tx, now| pause::end(tx, &what, &operator, now)),
+            )
             .await
     }
 

@@ -10,8 +10,9 @@ use super::super::{
 use crate::{
     models::{Destination, HandlerName, Origin, RequestId},
     services::store::{
-        AttemptRecord, Candidate, Capacity, Claim, Claimed, DueJobs, Expired, Heartbeat, OwnerId,
-        Renewal, Settlement, StoreError, Swept, UnparkCursor, Unparked, WorkResult, Worked,
+        AttemptRecord, Candidate, Capacity, Claim, Claimed, DueJobs, Ended, Expired, Heartbeat,
+        OwnerId, Renewal, Settlement, StoreError, Swept, UnparkCursor, Unparked, WorkResult,
+        Worked,
     },
 };
 
@@ -180,7 +181,7 @@ impl Sqlite {
     pub(in crate::services::store) async fn renew(
         &self,
         owner: OwnerId,
-        ended: u64,
+        ended: Ended,
     ) -> Result<Renewal, StoreError> {
         self.writer
             .write(move |tx| lease::renew(tx, owner, ended))

@@ -20,6 +20,6 @@ CREATE INDEX requests_running ON requests (handler) WHERE status = 'PROCESSING' 
 -- The first job of a handler sets `store.oldest` to this version: no program of the release before
 -- starts from then on. A worker of it that was starting at that moment is refused here.
 CREATE TRIGGER worker_of_release_before BEFORE INSERT ON workers
-WHEN NEW.handlers IS NULL AND (SELECT max(oldest) FROM store) >= 21 BEGIN
+WHEN NEW.handlers IS NULL AND (SELECT max(oldest) FROM store) >= 23 BEGIN
     SELECT RAISE(ABORT, 'this store has jobs of handlers: run a newer version');
 END;
