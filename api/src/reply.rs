@@ -10,6 +10,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::Serialize;
 use storm_shared::{
+    memory::Reservation,
     models::{CallbackUrl, Failure, HandlerName, Request, RequestId, RequestSummary, Status},
     services::{
         health::{Alive, Health},
@@ -26,7 +27,7 @@ use warp::{
 };
 
 use self::{
-    json::json,
+    json::{json, json_holding},
     problem::{RETRY_AFTER, whole_seconds},
 };
 use crate::limiter::Quota;
@@ -207,9 +208,9 @@ pub fn report(report: &Report) -> Response {
     json(StatusCode::OK, &body)
 }
 
-/// `200` for a request.
-pub fn request(request: &Request) -> Response {
-    json(StatusCode::OK, request)
+/// `200` for a request. It holds `memory` until it was written.
+pub fn request(request: &Request, memory: Reservation) -> Response {
+    json_holding(request, memory)
 }
 
 /// `200` for a page of requests, with the cursor of the next page if there may be one.

@@ -494,9 +494,9 @@ impl Problem {
         )
     }
 
-    /// The body does not fit into the memory budget.
+    /// The body, or a large answer, does not fit into the memory budget.
     pub fn memory_budget_exceeded() -> Self {
-        let detail = "The bodies of other requests take all of the memory for them. Retry later.";
+        let detail = "The bodies of other requests and answers take all of the memory for them. Retry later.";
         let (name, title) = ("memory-budget-exceeded", "Memory budget exceeded");
         Self::unavailable(name, title, detail)
     }

@@ -466,6 +466,35 @@ async fn payloads_count_in_the_memory_budget() {
 }
 
 #[tokio::test]
+async fn a_large_answer_counts_in_the_memory_budget_until_its_client_has_read_it() {
+    // More than the buffers of a connection take.
+    const RESULT: usize = 32 << 20;
+    let server = Server::start(&[PDF, ("MEMORY_BUDGET", "40MiB")]).await;
+    let id = accepted(&server.ask(submission("pdf", 1)).await, false);
+    let small = accepted(&server.ask(submission("pdf", 2)).await, false);
+    let result = format!("\"{}\"", "x".repeat(RESULT - 2));
+    let stored = "UPDATE requests SET result_payload = ?1 WHERE id = ?2";
+    let stored = server.database().execute(stored, [&result, &id]);
+    assert_eq!(stored, Ok(1));
+    let get = bare("GET", &format!("/requests/{id}"));
+    let mut slow = server.connect().await;
+    slow.send(&get).await;
+    let memory = &server.app.memory;
+    eventually("the answer is reserved", || memory.reserved() > RESULT).await;
+    let other = server.ask(&get).await;
+    assert_eq!(other.problem(), "503 memory-budget-exceeded");
+    assert_eq!(other.header("retry-after"), Some("1"));
+    let small = server.ask(bare("GET", &format!("/requests/{small}"))).await;
+    assert_eq!(small.status, 200);
+    assert!(memory.reserved() > RESULT);
+    let answer = slow.answer().await;
+    assert_eq!(answer.header("content-type"), Some("application/json"));
+    assert_eq!(answer.json()["result_payload"], result.trim_matches('"'));
+    eventually("all memory is given back", || memory.reserved() == 0).await;
+    assert_eq!(server.ask(&get).await.status, 200);
+}
+
+#[tokio::test]
 async fn handlers_are_listed_with_their_limits_and_without_what_is_the_operators() {
     let server = start(&[
         (
