@@ -11,13 +11,13 @@ use jiff::Timestamp;
 use storm_api::{
     reply::{self, Problem},
     routes::{self, Received},
-    validation::{Form, Submission},
+    validation::{AsyncForm, JobInput},
 };
 use storm_shared::{
     memory::MemoryBudget,
-    models::RequestId,
+    models::{HandlerName, RequestId},
     server::{self, ConnectionMetrics, Limits},
-    services::{ssrf::Policy, store::expected_at},
+    services::ssrf::Policy,
 };
 use tokio::net::TcpListener;
 use warp::Filter;
@@ -26,7 +26,7 @@ use warp::Filter;
 async fn main() -> Result<(), Box<dyn Error>> {
     let address = env::args().nth(1).ok_or("usage: bare_route ADDRESS:PORT")?;
     let listener = TcpListener::bind(address).await?;
-    let form = Form::asynchronous(Policy::default());
+    let form = AsyncForm::new(Policy::default());
     let memory = MemoryBudget::new(256 << 20);
     let route = warp::path!("async")
         .and(warp::post())
@@ -43,11 +43,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn accept(received: Received) -> impl warp::Reply {
+fn accept(received: Received<JobInput>) -> impl warp::Reply {
     received
         .map_err(|invalid| *invalid.problem)
-        .map(|(Submission { spec, callback_url }, _)| {
-            let expected_at = expected_at(Timestamp::now(), Duration::ZERO, &spec);
-            reply::accepted(RequestId::generate(), callback_url.as_ref(), expected_at)
+        .map(|(submission, _)| {
+            let (id, callback_url) = (RequestId::generate(), submission.callback_url.as_ref());
+            reply::accepted(id, &HandlerName::REPORT, callback_url, Timestamp::now())
         })
 }

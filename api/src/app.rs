@@ -14,13 +14,15 @@ use tokio_util::task::TaskTracker;
 
 use crate::{
     admission::Admission, backlog_limit::BacklogLimit, due_watch::DueWatch, error::Error,
-    metrics::Metrics, pauses::PauseWatch, sync_pool::SyncPool,
+    handlers::KnownHandlers, metrics::Metrics, pauses::PauseWatch, sync_pool::SyncPool,
 };
 
 /// The running API: its settings and its services.
 pub struct App {
     /// Every setting.
     pub settings: Settings,
+    /// The handlers that jobs can be submitted for.
+    pub handlers: KnownHandlers,
     /// The source of truth for every request.
     pub store: Store,
     /// For health checks only; the notifier has its own handle. `None` if `REDIS_URL` is `none`.
@@ -79,8 +81,10 @@ impl App {
         metrics.watch_pool(&pool);
         let due_watch = DueWatch::start(store.clone(), metrics.clone());
         let backlog_limit = BacklogLimit::watch(store.clone(), settings.callback.max_parked);
+        let handlers = KnownHandlers::follow(&settings, metrics.clone());
         Ok(Arc::new(Self {
             settings,
+            handlers,
             store,
             queue,
             memory,

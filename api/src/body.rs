@@ -16,7 +16,8 @@ use warp::{Filter, Rejection, http::HeaderMap};
 
 use crate::reply::Problem;
 
-/// The largest body, in bytes.
+/// The largest body, in bytes, of all paths but those of handlers: that of a handler may have its
+/// payload in addition.
 pub const LIMIT: usize = 16 << 10;
 
 /// How much of a refused body is read and discarded, in bytes.
@@ -31,27 +32,66 @@ pub struct Body {
     pub memory: Reservation,
 }
 
-/// Reads the body of a request with a JSON content type within the time `limit`. Each part of it is
-/// reserved in `memory` before it is kept.
-pub fn json(
-    limit: Duration,
-    memory: MemoryBudget,
-) -> impl Filter<Extract = (Result<Body, Problem>,), Error = Rejection> + Clone {
+/// A body that has not been read yet, and the header fields of its request.
+pub struct Unread<S> {
+    headers: HeaderMap,
+    stream: S,
+}
+
+/// The body of a request. warp hands it out once, so no filter after this may reject the request.
+pub fn unread() -> impl Filter<
+    Extract = (
+        Unread<impl Stream<Item = Result<impl Buf + Send, warp::Error>> + Unpin + Send + 'static>,
+    ),
+    Error = Rejection,
+> + Copy {
     // All fields at once: warp has no filter for a field that is repeated, and one for a field that
     // is missing would cost as much as this copy.
     warp::header::headers_cloned()
         .and(warp::body::stream())
-        .then(move |headers: HeaderMap, body| {
-            let memory = memory.reservation();
-            async move {
-                // The head alone is enough for a refusal, which does not wait for the body.
-                if let Err(refusal) = head::check(&headers) {
-                    discard(body, limit);
-                    return Err(refusal);
-                }
-                read(body, limit, memory).await
-            }
-        })
+        .map(|headers, stream| Unread { headers, stream })
+}
+
+impl<S, B> Unread<S>
+where
+    S: Stream<Item = Result<B, warp::Error>> + Unpin + Send + 'static,
+    B: Buf,
+{
+    /// Reads it within the time `limit`, if it has a JSON content type and at most `most` bytes.
+    /// Each part of it is reserved in `memory` before it is kept.
+    ///
+    /// # Errors
+    /// It is refused, by its header fields before it is read.
+    pub async fn json(
+        self,
+        most: usize,
+        limit: Duration,
+        memory: &MemoryBudget,
+    ) -> Result<Body, Problem> {
+        // The head alone is enough for a refusal, which does not wait for the body.
+        if let Err(refusal) = head::check(&self.headers, most) {
+            self.discard(limit);
+            return Err(refusal);
+        }
+        read(self.stream, most, limit, memory.reservation()).await
+    }
+
+    /// Reads and discards it within the time `limit`, while its request is refused.
+    pub fn discard(self, limit: Duration) {
+        discard(self.stream, limit);
+    }
+}
+
+/// Reads the body of a request with a JSON content type within the time `limit`, up to [`LIMIT`]
+/// bytes. Each part of it is reserved in `memory` before it is kept.
+pub fn json(
+    limit: Duration,
+    memory: MemoryBudget,
+) -> impl Filter<Extract = (Result<Body, Problem>,), Error = Rejection> + Clone {
+    unread().then(move |body: Unread<_>| {
+        let memory = memory.clone();
+        async move { body.json(LIMIT, limit, &memory).await }
+    })
 }
 
 /// Refuses a body, and waits for its absence within the time `limit`.
@@ -90,16 +130,21 @@ enum BodyRead {
     Broken,
 }
 
-async fn read<S, B>(mut body: S, limit: Duration, memory: Reservation) -> Result<Body, Problem>
+async fn read<S, B>(
+    mut body: S,
+    most: usize,
+    limit: Duration,
+    memory: Reservation,
+) -> Result<Body, Problem>
 where
     S: Stream<Item = Result<B, warp::Error>> + Unpin + Send + 'static,
     B: Buf,
 {
-    match timeout(limit, collect(&mut body, memory)).await {
+    match timeout(limit, collect(&mut body, most, memory)).await {
         Ok(BodyRead::Whole(body)) => Ok(body),
         Ok(BodyRead::TooLarge) => {
             discard(body, limit);
-            Err(Problem::body_too_large(LIMIT))
+            Err(Problem::body_too_large(most))
         }
         Ok(BodyRead::NoMemory) => {
             discard(body, limit);
@@ -129,6 +174,7 @@ fn broken() -> Problem {
 
 async fn collect<B: Buf>(
     body: &mut (impl Stream<Item = Result<B, warp::Error>> + Unpin),
+    most: usize,
     mut memory: Reservation,
 ) -> BodyRead {
     let mut whole = Vec::new();
@@ -137,7 +183,7 @@ async fn collect<B: Buf>(
             return BodyRead::Broken;
         };
         // Before the copy: a chunked body declares no length, and one chunk can exceed the limit.
-        if whole.len() + chunk.remaining() > LIMIT {
+        if whole.len() + chunk.remaining() > most {
             return BodyRead::TooLarge;
         }
         if memory.try_grow(chunk.remaining()).is_err() {

@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod asynchronous;
+pub mod handlers;
 pub mod health;
 pub mod redelivery;
 pub mod requests;

@@ -10,6 +10,7 @@
 //! * [`body`]: reads a request's body, bounded in size and time.
 //! * [`trace`] and [`idempotency`]: read the headers `traceparent` and `Idempotency-Key`.
 //! * [`validation`]: parses a body to a valid submission, or lists all of its faults.
+//! * [`handlers`]: which handlers there are, and the payloads that they take.
 //! * [`controllers`]: one module for each endpoint.
 //! * [`admission`]: admission control, which refuses jobs while too many are unfinished.
 //!   [`backlog_limit`] refuses a tenant's jobs for a receiver whose backlog is full. `polling`:
@@ -34,6 +35,7 @@ pub mod controllers;
 pub mod descriptors;
 pub mod due_watch;
 pub mod error;
+pub mod handlers;
 pub mod idempotency;
 pub mod limiter;
 pub mod metrics;

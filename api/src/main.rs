@@ -3,7 +3,10 @@
 use std::{iter, process::ExitCode};
 
 use storm_api::{cli, descriptors, token};
-use storm_shared::program::{self, ListenSetting, Program};
+use storm_shared::{
+    config::HANDLERS,
+    program::{self, ListenSetting, Program},
+};
 use tracing::info;
 
 fn main() -> ExitCode {
@@ -23,7 +26,13 @@ async fn run() -> ExitCode {
         command,
         listen,
         descriptors: descriptors::BUDGET,
-        rereads: &["ADMIN_TOKENS", "API_TOKENS", "METRICS_TOKEN", "RATE_LIMIT"],
+        rereads: &[
+            "ADMIN_TOKENS",
+            "API_TOKENS",
+            HANDLERS,
+            "METRICS_TOKEN",
+            "RATE_LIMIT",
+        ],
         subcommands: iter::once(token::subcommand())
             .chain(cli::subcommands())
             .collect(),

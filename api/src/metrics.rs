@@ -1,17 +1,20 @@
 //! The API's metrics. docs/OPERATIONS.md says what each means.
 
 use std::{
-    sync::{Arc, atomic::AtomicU64},
+    collections::BTreeSet,
+    fmt,
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
     time::Duration,
 };
 
 use prometheus_client::{
-    encoding::EncodeLabelSet,
+    encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder},
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::Registry,
 };
 use storm_shared::{
     memory::{MemoryBudget, MemoryMetrics},
+    models::HandlerName,
     server::ConnectionMetrics,
     services::{
         queue::{QueueMetrics, QueueStatus},
@@ -54,8 +57,10 @@ pub struct Metrics {
     answers: Family<AnswerLabels, Counter>,
     refused: Family<RefusalLabels, Counter>,
     refused_callbacks: Family<RuleLabel, Counter>,
-    accepted: Family<AcceptedLabel, Counter>,
+    accepted: Family<AcceptedLabels, Counter>,
     cancelled: Family<CancellerLabel, Counter>,
+    /// The handlers that have series.
+    handlers: Arc<Mutex<BTreeSet<HandlerName>>>,
     ack_seconds: Histogram,
     oldest_due_age: Gauge<f64, AtomicU64>,
     sync_threads: PermitMetrics,
@@ -77,9 +82,20 @@ struct AnswerLabels {
     status: u32,
 }
 
+/// There are as many handlers as the settings name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct AcceptedLabel {
+struct AcceptedLabels {
+    handler: HandlerLabel,
     kind: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct HandlerLabel(HandlerName);
+
+impl EncodeLabelValue for HandlerLabel {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
+        self.0.as_str().encode(encoder)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -98,7 +114,18 @@ struct RuleLabel {
     rule: &'static str,
 }
 
+impl AcceptedLabels {
+    fn of(handler: &HandlerName, kind: Accepted) -> Self {
+        Self {
+            handler: HandlerLabel(handler.clone()),
+            kind: kind.name(),
+        }
+    }
+}
+
 impl Accepted {
+    const ALL: [Self; 2] = [Self::New, Self::Replayed];
+
     const fn name(self) -> &'static str {
         match self {
             Self::New => "new",
@@ -130,6 +157,7 @@ impl Metrics {
             refused_callbacks: Family::default(),
             accepted: Family::default(),
             cancelled: Family::default(),
+            handlers: Arc::default(),
             ack_seconds: Histogram::new(ACK_SECONDS),
             oldest_due_age: Gauge::default(),
             sync_threads: PermitMetrics::new(
@@ -157,6 +185,7 @@ impl Metrics {
         };
         // Last: the registry takes clones of the metrics above.
         metrics.registry = Arc::new(metrics.registered());
+        metrics.know_handlers([HandlerName::REPORT].iter());
         metrics
     }
 
@@ -181,10 +210,10 @@ impl Metrics {
         self.ack_seconds.observe(after.as_secs_f64());
     }
 
-    /// Counts a submission to `/async` that was accepted.
-    pub fn accepted(&self, kind: Accepted) {
+    /// Counts a submission for `handler` that was accepted.
+    pub fn accepted(&self, handler: &HandlerName, kind: Accepted) {
         self.accepted
-            .get_or_create(&AcceptedLabel { kind: kind.name() })
+            .get_or_create(&AcceptedLabels::of(handler, kind))
             .inc();
     }
 
@@ -193,6 +222,25 @@ impl Metrics {
         self.cancelled
             .get_or_create(&CancellerLabel { by: by.name() })
             .inc_by(count as u64);
+    }
+
+    /// There are these handlers now. The series of others end.
+    pub fn know_handlers<'a>(&self, now: impl Iterator<Item = &'a HandlerName>) {
+        let now: BTreeSet<_> = now.cloned().collect();
+        let mut known = self.handlers.lock().unwrap_or_else(PoisonError::into_inner);
+        for kind in Accepted::ALL {
+            for gone in known.difference(&now) {
+                self.accepted.remove(&AcceptedLabels::of(gone, kind));
+            }
+            // A series that begins with its first increment hides that from `rate`.
+            for handler in &now {
+                drop(
+                    self.accepted
+                        .get_or_create(&AcceptedLabels::of(handler, kind)),
+                );
+            }
+        }
+        *known = now;
     }
 
     /// Counts a callback URL that this rule of the SSRF policy refused.
@@ -268,9 +316,6 @@ impl Metrics {
             self.refused_callbacks.clone(),
         );
         // A series that begins with its first increment hides that from `rate`.
-        for kind in [Accepted::New, Accepted::Replayed].map(Accepted::name) {
-            drop(self.accepted.get_or_create(&AcceptedLabel { kind }));
-        }
         for by in [Canceller::Client, Canceller::Operator].map(Canceller::name) {
             drop(self.cancelled.get_or_create(&CancellerLabel { by }));
         }
@@ -279,7 +324,7 @@ impl Metrics {
         }
         own.register(
             "accepted_jobs",
-            "Submissions to /async answered 202: new jobs, and repeats of earlier submissions",
+            "Submissions answered 202, by handler: new jobs, and repeats of earlier submissions",
             self.accepted.clone(),
         );
         own.register(
@@ -331,7 +376,7 @@ impl Metrics {
 mod tests {
     use std::time::Duration;
 
-    use storm_shared::memory::MemoryBudget;
+    use storm_shared::{memory::MemoryBudget, models::HandlerName};
     use warp::http::StatusCode;
 
     use super::{Accepted, Metrics};
@@ -347,7 +392,9 @@ mod tests {
         let _held = budget.reserve_up_to(10);
         metrics.counted_backlog(7, 2.5);
         metrics.refused("async", "overloaded");
-        metrics.accepted(Accepted::New);
+        let pdf: HandlerName = "pdf".parse().unwrap();
+        metrics.know_handlers([HandlerName::REPORT, pdf].iter());
+        metrics.accepted(&HandlerName::REPORT, Accepted::New);
         metrics.acknowledged(Duration::from_millis(4));
         metrics.oldest_due_age(Duration::from_millis(1500));
         let text = metrics.render();
@@ -359,13 +406,21 @@ mod tests {
             "storm_api_backlog_jobs 7",
             "storm_api_drain_rate 2.5",
             "storm_api_refused_total{endpoint=\"async\",reason=\"overloaded\"} 1",
-            "storm_api_accepted_jobs_total{kind=\"new\"} 1",
-            "storm_api_accepted_jobs_total{kind=\"replayed\"} 0",
+            "storm_api_accepted_jobs_total{handler=\"report\",kind=\"new\"} 1",
+            "storm_api_accepted_jobs_total{handler=\"report\",kind=\"replayed\"} 0",
+            "storm_api_accepted_jobs_total{handler=\"pdf\",kind=\"new\"} 0",
             "storm_api_ack_seconds_bucket{le=\"0.0025\"} 0",
             "storm_api_ack_seconds_bucket{le=\"0.005\"} 1",
             "storm_api_oldest_due_age_seconds 1.5",
         ] {
             assert!(text.contains(line), "{line} is missing in\n{text}");
         }
+        // Its handler is gone: so is its series.
+        metrics.know_handlers([HandlerName::REPORT].iter());
+        let text = metrics.render();
+        assert!(
+            !text.contains("pdf") && text.contains("kind=\"new\"} 1"),
+            "{text}"
+        );
     }
 }

@@ -1,6 +1,7 @@
 //! Every response of the API, and all its wording.
 
 mod admin;
+mod handlers;
 mod json;
 mod problem;
 
@@ -9,7 +10,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::Serialize;
 use storm_shared::{
-    models::{CallbackUrl, Failure, Request, RequestId, RequestSummary, Status},
+    memory::Reservation,
+    models::{CallbackUrl, Failure, HandlerName, Request, RequestId, RequestSummary, Status},
     services::{
         health::{Alive, Health},
         readiness::Ready,
@@ -25,21 +27,23 @@ use warp::{
 };
 
 use self::{
-    json::json,
+    json::{json, json_holding},
     problem::{RETRY_AFTER, whole_seconds},
 };
 use crate::limiter::Quota;
 pub use admin::{
     AuditRecordShown, Bulked, PausesShown, audit, bulk, pause_changed, pause_message, pauses,
 };
+pub use handlers::handlers;
 pub use problem::{FieldError, Problem, ProblemName};
 
 /// Marks the answer to a repeated submission.
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
-/// `202` for an accepted job that should be done at `expected_at`.
+/// `202` for a job of `handler` that was accepted, and should be done at `expected_at`.
 pub fn accepted(
     id: RequestId,
+    handler: &HandlerName,
     callback_url: Option<&CallbackUrl>,
     expected_at: Timestamp,
 ) -> Response {
@@ -52,14 +56,14 @@ pub fn accepted(
     }
 
     let location = format!("/requests/{id}");
-    let message = match callback_url {
-        Some(url) => {
-            format!(
-                "Report generation started. We will call you back at {}",
-                url.as_str()
-            )
-        }
-        None => format!("Report generation started. Poll GET {location} for the result"),
+    let begun = if *handler == HandlerName::REPORT {
+        "Report generation started".to_owned()
+    } else {
+        format!("Job accepted for `{handler}`")
+    };
+    let message = match callback_url.map(CallbackUrl::as_str) {
+        Some(url) => format!("{begun}. We will call you back at {url}"),
+        None => format!("{begun}. Poll GET {location} for the result"),
     };
     let body = Accepted {
         request_id: id,
@@ -82,10 +86,11 @@ pub fn accepted(
 /// The same `202` once more, for a submission that was repeated with its idempotency key.
 pub fn replayed(
     id: RequestId,
+    handler: &HandlerName,
     callback_url: Option<&CallbackUrl>,
     expected_at: Timestamp,
 ) -> Response {
-    let mut response = accepted(id, callback_url, expected_at);
+    let mut response = accepted(id, handler, callback_url, expected_at);
     response
         .headers_mut()
         .insert(REPLAYED, HeaderValue::from_static("true"));
@@ -205,9 +210,9 @@ pub fn report(report: &Report) -> Response {
     json(StatusCode::OK, &body)
 }
 
-/// `200` for a request.
-pub fn request(request: &Request) -> Response {
-    json(StatusCode::OK, request)
+/// `200` for a request. It holds `memory` until it was written.
+pub fn request(request: &Request, memory: Reservation) -> Response {
+    json_holding(request, memory)
 }
 
 /// `200` for a page of requests, with the cursor of the next page if there may be one.

@@ -6,6 +6,8 @@
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
+use bytes::Buf;
+use futures_util::Stream;
 use hyper::Request;
 use storm_shared::{
     memory::{MemoryBudget, Reservation},
@@ -16,13 +18,13 @@ use warp::{Filter, Rejection, Reply, reply::Response};
 use crate::{
     app::App,
     auth::{Caller, Operator, Scraper},
-    body::{self, Body},
-    controllers::{admin, asynchronous, health, redelivery, requests, sync},
+    body::{self, Body, Unread},
+    controllers::{admin, asynchronous, handlers, health, redelivery, requests, sync},
     idempotency::idempotency_key,
     metrics::Metrics,
     reply::{self, Problem},
     trace::traceparent,
-    validation::{self, Form, Invalid, Submission, list, page},
+    validation::{self, AsyncForm, Form, Invalid, Submission, SyncForm, list, page},
 };
 
 /// All routes of the API. `POST /async` is matched first: a storm arrives there.
@@ -31,8 +33,12 @@ pub fn all(
     readiness: &Readiness,
 ) -> impl Filter<Extract = (Response,), Error = Infallible> + Clone + Send + Sync + 'static {
     // Boxed, because the combined type would exceed the compiler's recursion limit.
-    let others = post_sync(app)
+    let others = post_handler(app)
         .boxed()
+        .or(post_sync(app).boxed())
+        .unify()
+        .or(handlers(app).boxed())
+        .unify()
         .or(redelivery(app).boxed())
         .unify()
         .or(erasure(app).boxed())
@@ -76,27 +82,40 @@ pub fn metrics_alone(
 /// The memory budget of the bodies under `/admin`.
 const OPERATORS_MEMORY: usize = 64 * body::LIMIT;
 
-/// A submission, and what its body holds of the memory budget.
-pub type Received = Result<(Submission, Reservation), Invalid>;
+/// A submission of some work, and what its body holds of the memory budget.
+pub type Received<W> = Result<(Submission<W>, Reservation), Invalid>;
 
 /// Reads a body within `timeout` and the budget `memory`, and parses it by `form`.
-pub fn submission(
-    form: Form,
+pub fn submission<F: Form + Send + Sync + 'static>(
+    form: F,
     timeout: Duration,
     memory: MemoryBudget,
-) -> impl Filter<Extract = (Received,), Error = Rejection> + Clone {
+) -> impl Filter<Extract = (Received<F::Work>,), Error = Rejection> + Clone {
     let form = Arc::new(form);
-    body::json(timeout, memory).map(move |body: Result<Body, Problem>| {
-        let Body { bytes, memory } = body?;
-        Ok((form.read(&bytes)?, memory))
+    body::unread().then(move |body: Unread<_>| {
+        let (form, memory) = (Arc::clone(&form), memory.clone());
+        async move { receive(&*form, body, timeout, &memory).await }
     })
+}
+
+async fn receive<F: Form, S, B>(
+    form: &F,
+    body: Unread<S>,
+    timeout: Duration,
+    memory: &MemoryBudget,
+) -> Received<F::Work>
+where
+    S: Stream<Item = Result<B, warp::Error>> + Unpin + Send + 'static,
+    B: Buf,
+{
+    let body = body.json(form.body_limit(), timeout, memory).await?;
+    Ok((form.read(&body.bytes)?, body.memory))
 }
 
 fn post_async(
     app: &Arc<App>,
 ) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone + use<> {
-    let policy = app.settings.callback.policy.clone();
-    let form = Form::asynchronous(policy);
+    let form = AsyncForm::new(app.settings.callback.policy.clone());
     let submit = warp::post()
         .and(caller())
         .and(with(app))
@@ -113,6 +132,50 @@ fn post_async(
     warp::path!("async").and(submit.or(method_not_allowed("POST")).unify())
 }
 
+fn post_handler(
+    app: &Arc<App>,
+) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone + use<> {
+    let path = warp::path!("async" / String);
+    let submit = path
+        .and(warp::post())
+        .and(caller())
+        .and(with(app))
+        .and(traceparent())
+        .and(idempotency_key())
+        .and(body::unread())
+        .then(
+            async |name: String, caller, app: Arc<App>, traceparent, key, body: Unread<_>| {
+                let timeout = app.settings.http.timeout;
+                // With each request: a reread of the settings changes the handlers.
+                let received = match app.handlers.form(&name) {
+                    Ok(form) => receive(&*form, body, timeout, &app.memory).await,
+                    Err(unknown) => {
+                        body.discard(timeout);
+                        Err(unknown.into())
+                    }
+                };
+                asynchronous::submit(caller, app, traceparent, key, received).await
+            },
+        )
+        .map(Reply::into_response);
+    submit
+        .or(path
+            .and(method_not_allowed("POST"))
+            .map(|_name, reply| reply))
+        .unify()
+}
+
+fn handlers(
+    app: &Arc<App>,
+) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone + use<> {
+    let list = get_or_head()
+        .and(caller())
+        .and(with(app))
+        .map(|_caller, app| handlers::list(app))
+        .map(Reply::into_response);
+    warp::path!("handlers").and(list.or(method_not_allowed("GET, HEAD")).unify())
+}
+
 fn post_sync(
     app: &Arc<App>,
 ) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone + use<> {
@@ -120,7 +183,7 @@ fn post_sync(
         .and(caller())
         .and(with(app))
         .and(submission(
-            Form::sync(),
+            SyncForm,
             app.settings.http.timeout,
             app.memory.clone(),
         ))

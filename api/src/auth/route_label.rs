@@ -7,6 +7,7 @@ pub(super) enum RouteLabel {
     Async,
     Sync,
     Requests,
+    Handlers,
     Healthz,
     Livez,
     Readyz,
@@ -21,6 +22,7 @@ impl RouteLabel {
             Some("async") => Self::Async,
             Some("sync") => Self::Sync,
             Some("requests") => Self::Requests,
+            Some("handlers") => Self::Handlers,
             Some("healthz") => Self::Healthz,
             Some("livez") => Self::Livez,
             Some("readyz") => Self::Readyz,
@@ -35,6 +37,7 @@ impl RouteLabel {
             Self::Async => "async",
             Self::Sync => "sync",
             Self::Requests => "requests",
+            Self::Handlers => "handlers",
             Self::Healthz => "healthz",
             Self::Livez => "livez",
             Self::Readyz => "readyz",
@@ -50,9 +53,11 @@ mod tests {
     use super::RouteLabel;
 
     #[test]
-    fn every_path_has_one_of_nine_labels() {
+    fn every_path_has_one_of_ten_labels() {
         for (path, name) in [
             ("/async", "async"),
+            ("/async/thumbnails", "async"),
+            ("/handlers", "handlers"),
             ("/sync/", "sync"),
             ("/requests/0193b7a2-5d3c-7e21-9f0a-3c5b8e6d1f42", "requests"),
             ("/requests/1/redeliver", "requests"),

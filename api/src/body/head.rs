@@ -7,22 +7,22 @@ use hyper::{
     },
 };
 
-use super::LIMIT;
 use crate::reply::Problem;
 
-/// Checks the fields of a request with a body of JSON.
+/// Checks the fields of a request with a body of JSON, of up to `limit` bytes.
 ///
 /// # Errors
 /// The body is not declared as JSON, is coded, or is too large.
-pub(super) fn check(headers: &HeaderMap) -> Result<(), Problem> {
+pub(super) fn check(headers: &HeaderMap, limit: usize) -> Result<(), Problem> {
     check_framing(headers)?;
     check_content_type(headers)?;
     if elements(headers, &CONTENT_ENCODING).any(|coding| !coding.eq_ignore_ascii_case(b"identity"))
     {
         return Err(Problem::encoded_body());
     }
-    if headers.get(CONTENT_LENGTH).is_some_and(is_too_large) {
-        return Err(Problem::body_too_large(LIMIT));
+    let length = headers.get(CONTENT_LENGTH);
+    if length.is_some_and(|length| is_too_large(length, limit)) {
+        return Err(Problem::body_too_large(limit));
     }
     Ok(())
 }
@@ -93,13 +93,13 @@ fn charset(parameter: &[u8]) -> Option<&[u8]> {
         .then(|| unquoted.unwrap_or(value))
 }
 
-fn is_too_large(length: &HeaderValue) -> bool {
+fn is_too_large(length: &HeaderValue, limit: usize) -> bool {
     // hyper has checked that it is a number, so a parse error is an overflow.
     length
         .to_str()
         .ok()
         .and_then(|length| length.parse().ok())
-        .is_none_or(|length: usize| length > LIMIT)
+        .is_none_or(|length: usize| length > limit)
 }
 
 /// The elements of every field `name`, whose values are lists with commas. Empty ones do not count
@@ -120,7 +120,9 @@ mod tests {
         header::{CONTENT_ENCODING, HeaderName, HeaderValue, TRANSFER_ENCODING},
     };
 
-    use super::{LIMIT, check, check_framing, is_json, is_too_large, is_utf_8};
+    use super::{check, check_framing, is_json, is_too_large, is_utf_8};
+
+    const LIMIT: usize = 1000;
 
     /// The header fields of a JSON request, and these.
     fn with(name: &HeaderName, values: &[&'static str]) -> HeaderMap {
@@ -179,7 +181,7 @@ mod tests {
             ("9".repeat(40), true),
         ] {
             assert_eq!(
-                is_too_large(&HeaderValue::try_from(&length).unwrap()),
+                is_too_large(&HeaderValue::try_from(&length).unwrap(), LIMIT),
                 too_large,
                 "{length}"
             );
@@ -197,7 +199,7 @@ mod tests {
             (&["unknown"], false),
         ] {
             let headers = with(&CONTENT_ENCODING, codings);
-            assert_eq!(check(&headers).is_ok(), accepted, "{codings:?}");
+            assert_eq!(check(&headers, LIMIT).is_ok(), accepted, "{codings:?}");
         }
     }
 
@@ -214,7 +216,7 @@ mod tests {
         ] {
             let headers = with(&TRANSFER_ENCODING, codings);
             assert_eq!(check_framing(&headers).is_ok(), accepted, "{codings:?}");
-            assert_eq!(check(&headers).is_ok(), accepted, "{codings:?}");
+            assert_eq!(check(&headers, LIMIT).is_ok(), accepted, "{codings:?}");
         }
     }
 }

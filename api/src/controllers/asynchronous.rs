@@ -1,4 +1,4 @@
-//! `POST /async`: accepts a job.
+//! `POST /async` and `POST /async/{handler}`: accept a job.
 
 use std::{sync::Arc, time::Duration};
 
@@ -22,7 +22,7 @@ use crate::{
     repeat::until_known,
     reply::{self, Problem},
     routes::Received,
-    validation::Submission,
+    validation::{JobInput, Submission},
 };
 
 /// Stores the job and answers `202` as soon as it is committed. If it is unknown whether it was,
@@ -38,7 +38,7 @@ pub async fn submit(
     app: Arc<App>,
     traceparent: Option<Traceparent>,
     idempotency_key: Result<Option<IdempotencyKey>, Problem>,
-    received: Received,
+    received: Received<JobInput>,
 ) -> Result<Response, Problem> {
     let idempotency_key = idempotency_key?;
     let (submission, memory) = received.map_err(|invalid| {
@@ -47,9 +47,9 @@ pub async fn submit(
         }
         *invalid.problem
     })?;
-    let Submission { spec, callback_url } = submission;
     let created_at = Timestamp::now();
     let id = RequestId::generate();
+    let (job, takes) = new_job(id, submission);
     let mut job = NewJob {
         created_at,
         notification_grace: app.notification_grace(),
@@ -57,7 +57,7 @@ pub async fn submit(
         created_by: caller.name().cloned(),
         idempotency_key,
         memory: Some(Arc::new(memory)),
-        ..NewJob::new(id, &spec, callback_url)
+        ..job
     };
     // Before admission control and without a write: a repeat adds nothing to any backlog or queue.
     let earlier = match app.store.accepted_before(&job).await {
@@ -69,8 +69,8 @@ pub async fn submit(
         return answer(&app, &job, earlier);
     }
     let admitted = admit(&app, &caller, &job)?;
-    let takes = wait(&app, &admitted, &job).saturating_add(spec.ideal_duration());
-    job.expected_at = expected_at(created_at, takes);
+    let done_after = wait(&app, &admitted, &job).saturating_add(takes);
+    job.expected_at = expected_at(created_at, done_after);
     job.held = Some(Arc::clone(&admitted) as Held);
     let notification = app.notifier.as_ref().map(|_| Notification::of(&job));
     let accepted = until_known(app.settings.http.timeout, || app.store.accept(job.clone())).await;
@@ -100,6 +100,23 @@ pub async fn submit(
     answer(&app, &job, accepted)
 }
 
+/// The job of a submission, and how long its work should take: zero for a handler, since nobody
+/// knows.
+// By value: from here on, the job has the only copy of the payload.
+fn new_job(id: RequestId, submission: Submission<JobInput>) -> (NewJob, Duration) {
+    let Submission { work, callback_url } = submission;
+    match work {
+        JobInput::Report(spec) => {
+            let job = NewJob::new(id, &spec, callback_url);
+            (job, spec.ideal_duration())
+        }
+        JobInput::Payload { handler, payload } => {
+            let job = NewJob::for_handler(handler, id, &payload, callback_url);
+            (job, Duration::ZERO)
+        }
+    }
+}
+
 /// Admission control: refuses a valid submission that is new. It costs no look into the store.
 fn admit(app: &App, caller: &Caller, job: &NewJob) -> Result<Arc<Admitted>, Problem> {
     if let Some(url) = &job.callback
@@ -126,15 +143,20 @@ fn wait(app: &App, admitted: &Admitted, job: &NewJob) -> Duration {
 
 /// The answer to the submission of `job`.
 fn answer(app: &App, job: &NewJob, accepted: Acceptance) -> Result<Response, Problem> {
-    let callback_url = job.callback.as_ref();
+    let (handler, callback_url) = (&job.handler, job.callback.as_ref());
     match accepted {
         Acceptance::Stored => {
-            app.metrics.accepted(Accepted::New);
-            Ok(reply::accepted(job.id, callback_url, job.expected_at))
+            app.metrics.accepted(handler, Accepted::New);
+            Ok(reply::accepted(
+                job.id,
+                handler,
+                callback_url,
+                job.expected_at,
+            ))
         }
         Acceptance::Replayed { id, expected_at } => {
-            app.metrics.accepted(Accepted::Replayed);
-            Ok(reply::replayed(id, callback_url, expected_at))
+            app.metrics.accepted(handler, Accepted::Replayed);
+            Ok(reply::replayed(id, handler, callback_url, expected_at))
         }
         Acceptance::OldWorkers => Err(Problem::old_workers()),
         Acceptance::Conflicting => Err(Problem::idempotency_key_reused()),

@@ -7,7 +7,8 @@ use std::sync::{
 };
 
 use storm_shared::{
-    models::RequestId,
+    memory::{MemoryBudget, Reservation},
+    models::{Request, RequestId},
     services::store::{ListPage, Uncancellable},
 };
 use warp::reply::Response;
@@ -16,6 +17,7 @@ use super::{known, store_problem};
 use crate::{
     app::App,
     auth::Caller,
+    body::LIMIT,
     metrics::Canceller,
     repeat::until_known,
     reply::{self, Problem},
@@ -25,7 +27,8 @@ use crate::{
 ///
 /// # Errors
 /// The request does not exist or belongs to another tenant (the same answer, so that a caller
-/// cannot tell which), `id` is not a UUID, or the store failed.
+/// cannot tell which), `id` is not a UUID, its payload and result don't fit into the memory budget,
+/// or the store failed.
 pub async fn find(id: String, caller: Caller, app: Arc<App>) -> Result<Response, Problem> {
     let id: RequestId = id.parse().map_err(|_| Problem::malformed_id())?;
     let request = app
@@ -33,9 +36,23 @@ pub async fn find(id: String, caller: Caller, app: Arc<App>) -> Result<Response,
         .find_within(caller.scope(), id)
         .await
         .map_err(|error| store_problem(id, &error))?;
-    request
-        .map(|request| reply::request(&request))
-        .ok_or_else(Problem::no_such_request)
+    let request = request.ok_or_else(Problem::no_such_request)?;
+    let memory = reserve(&request, &app.memory)?;
+    Ok(reply::request(&request, memory))
+}
+
+/// Reserves what a large request takes in its answer, until a slow client has read it. Small ones
+/// are shown whatever else there is.
+fn reserve(request: &Request, memory: &MemoryBudget) -> Result<Reservation, Problem> {
+    let result = request.result_payload.as_ref();
+    let bytes = request.input_payload.get().len() + result.map_or(0, |it| it.get().len());
+    let mut reserved = memory.reservation();
+    if bytes > LIMIT {
+        // One that is larger than the budget takes all of it.
+        let grown = reserved.try_grow(bytes.min(memory.limit()));
+        grown.map_err(|_| Problem::memory_budget_exceeded())?;
+    }
+    Ok(reserved)
 }
 
 /// A page of the requests within the caller's scope, newest first.

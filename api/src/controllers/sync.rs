@@ -35,10 +35,10 @@ const RECORDING: Duration = Duration::from_millis(500);
 pub async fn report(
     caller: Caller,
     app: Arc<App>,
-    received: Received,
+    received: Received<ReportSpec>,
 ) -> Result<Response, Problem> {
     let (submission, memory) = received.map_err(|invalid| *invalid.problem)?;
-    let spec = submission.spec;
+    let spec = submission.work;
     let (created_at, arrived) = (Timestamp::now(), Instant::now());
     let id = RequestId::generate();
     // A refused request leaves no record: a row for each would load the writer that `/async` needs.

@@ -13,6 +13,7 @@
 //! | `cross-origin` | 403 | a web page of another origin sent the request |
 //! | `callback-loop` | 403 | the request is a callback |
 //! | `not-found` | 404 | no such path, or no such request |
+//! | `unknown-handler` | 404 | no handler has the name in the path |
 //! | `method-not-allowed` | 405 | the path has other methods: those in `Allow` |
 //! | `body-timeout` | 408 | the body did not arrive in time |
 //! | `request-unfinished` | 409 | a request to be redelivered or erased is not over |
@@ -21,7 +22,7 @@
 //! | `too-many-pauses` | 409 | as many origins are paused as can be |
 //! | `request-erased` | 409 | it was erased |
 //! | `request-over` | 409 | a request to be cancelled is over |
-//! | `body-too-large` | 413 | the body is over the limit |
+//! | `body-too-large` | 413 | the body, or its payload, is over the limit |
 //! | `unsupported-media-type` | 415 | the content type is not `application/json`, or the body is coded |
 //! | `misdirected` | 421 | without tokens: `Host` is not one that is served |
 //! | `validation` | 422 | fields are invalid: `errors` lists all of them |
@@ -56,7 +57,7 @@ use std::{borrow::Cow, time::Duration};
 
 use serde::Serialize;
 use storm_shared::{
-    models::{IdempotencyKeyError, RequestId},
+    models::{HandlerName, IdempotencyKeyError, RequestId},
     services::{
         problem::{PROBLEM_JSON, TYPE_PREFIX},
         store::{TooManyPauses, Uncancellable, Unerasable, Unredeliverable},
@@ -85,9 +86,6 @@ pub(super) fn whole_seconds(time: Duration) -> u64 {
 
 /// What to change about a body where none is taken.
 const NO_BODY: &str = "This path takes no body: leave it out. Parameters belong in the query.";
-
-/// A valid body.
-const EXAMPLE: &str = r#"{"records": 10, "report_name": "Q1_Finance"}"#;
 
 /// The name of the problem in a response, as an extension: for the metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,14 +131,7 @@ impl Problem {
         )
     }
 
-    /// The body is JSON but not an object.
-    pub fn no_object() -> Self {
-        Self::malformed_body(format!(
-            "The body must be a JSON object, such as {EXAMPLE}."
-        ))
-    }
-
-    /// The same, for what an operator sends.
+    /// The body is JSON but not an object, such as `example`.
     pub fn no_object_such_as(example: &str) -> Self {
         Self::malformed_body(format!(
             "The body must be a JSON object, such as {example}."
@@ -210,10 +201,22 @@ impl Problem {
 
     /// The path does not exist.
     pub fn no_such_path() -> Self {
-        let detail = "The paths are POST /sync, POST /async, GET /requests, GET and DELETE \
-                      /requests/{id}, POST /requests/{id}/redeliver, POST /requests/{id}/erase, POST \
-                      /requests/redeliver, GET /healthz, GET /livez and GET /readyz.";
+        let detail = "The paths are POST /sync, POST /async, POST /async/{handler}, GET /handlers, \
+                      GET /requests, GET and DELETE /requests/{id}, POST /requests/{id}/redeliver, \
+                      POST /requests/{id}/erase, POST /requests/redeliver, GET /healthz, GET \
+                      /livez and GET /readyz.";
         Self::new(StatusCode::NOT_FOUND, "not-found", "No such path", detail)
+    }
+
+    /// No handler has the name in the path. There are `known` ones.
+    pub fn unknown_handler<'a>(known: impl Iterator<Item = &'a HandlerName>) -> Self {
+        let known: Vec<_> = known.map(|name| format!("`{name}`")).collect();
+        let detail = format!(
+            "No handler has this name. The handlers are: {}.",
+            known.join(", ")
+        );
+        let (name, title) = ("unknown-handler", "Unknown handler");
+        Self::new(StatusCode::NOT_FOUND, name, title, detail)
     }
 
     /// The path under `/admin` does not exist. For operators only.
@@ -365,6 +368,16 @@ impl Problem {
         .with_header("connection", "close")
     }
 
+    /// The payload has `sent` bytes, and its handler takes at most `limit`.
+    pub fn payload_too_large(handler: &HandlerName, limit: usize, sent: usize) -> Self {
+        let detail = format!("The payload has {sent} bytes. `{handler}` takes at most {limit}.");
+        Self {
+            detail: detail.into(),
+            header: None, // the whole body was read
+            ..Self::body_too_large(limit)
+        }
+    }
+
     /// The content type is not JSON, or missing.
     pub fn unsupported_media_type() -> Self {
         let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
@@ -484,9 +497,9 @@ impl Problem {
         )
     }
 
-    /// The body does not fit into the memory budget.
+    /// The body, or a large answer, does not fit into the memory budget.
     pub fn memory_budget_exceeded() -> Self {
-        let detail = "The bodies of other requests take all of the memory for them. Retry later.";
+        let detail = "The bodies of other requests and answers take all of the memory for them. Retry later.";
         let (name, title) = ("memory-budget-exceeded", "Memory budget exceeded");
         Self::unavailable(name, title, detail)
     }

@@ -277,7 +277,7 @@ mod tests {
                 "origin: must be scheme, host and port, such as `https://hooks.example`",
                 "reason: must be one of \"sync_timeout\", \"client_gone\", \"callback_refused\", \
                  \"callback_failed\", \"shut_down\", \"internal_error\", \"poison\", \
-                 \"invalid_row\", \"cancelled\"",
+                 \"invalid_row\", \"cancelled\", \"work_failed\", \"work_timed_out\"",
                 "ids: must be a list of 1 to 100 ids of requests",
                 "dry_run: must be true or false",
                 "limit: must be a whole number from 1 to 1000",

@@ -15,6 +15,12 @@ impl Faults {
         });
     }
 
+    /// The name is that of no field; `known` says which there are.
+    pub(super) fn unknown(&mut self, name: &str, known: &str) {
+        let detail = format!("is not a field of this request; its fields are {known}");
+        self.add(name, detail);
+    }
+
     /// Returns a valid value; otherwise records its fault.
     pub(super) fn keep<T>(&mut self, field: &str, checked: Result<T, String>) -> Option<T> {
         checked.map_err(|detail| self.add(field, detail)).ok()

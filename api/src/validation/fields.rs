@@ -1,6 +1,6 @@
 //! The fields of a body by name, with their values still unparsed.
 
-use std::{borrow::Cow, fmt};
+use std::{borrow::Cow, fmt, marker::PhantomData};
 
 use serde::{
     Deserialize, Deserializer,
@@ -8,6 +8,7 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
+use super::faults::Faults;
 use crate::reply::Problem;
 
 /// The most unknown names that an answer lists. A body has room for thousands.
@@ -16,40 +17,58 @@ const UNKNOWN: usize = 8;
 /// The most characters of an unknown name that an answer repeats.
 const NAME: usize = 64;
 
-/// The fields of one JSON object.
-#[derive(Default)]
-pub(super) struct Fields<'a> {
+/// The names of an object's fields.
+pub(super) trait Names<const N: usize> {
+    /// All of them, in the order of the values.
+    const NAMES: [&'static str; N];
+}
+
+/// The fields of one JSON object: those that `F` names, and what else was sent. However many that
+/// is, they take no more room.
+pub(super) struct Fields<'a, F, const N: usize> {
+    /// The last value of each field that was sent.
     // Raw values: one of a wrong type is a fault of its field and not the end of the parse, and
     // deep nesting is not recursed into.
-    pub(super) records: Option<&'a RawValue>,
-    pub(super) report_name: Option<&'a RawValue>,
-    /// `null` is the same as no field.
-    pub(super) callback_url: Option<&'a RawValue>,
+    pub(super) values: [Option<&'a RawValue>; N],
     /// The first few names that are no field's.
     pub(super) unknown: Vec<String>,
     /// Fields given more than once.
     pub(super) repeated: Vec<&'static str>,
+    names: PhantomData<F>,
 }
 
-impl<'a> Fields<'a> {
-    /// Parses a body.
+impl<'a, F: Names<N>, const N: usize> Fields<'a, F, N> {
+    /// Parses a body, such as `example`.
     ///
     /// # Errors
     /// 400, with the position, if it is not UTF-8, not JSON or not an object.
-    pub(super) fn read(body: &'a [u8]) -> Result<Self, Problem> {
-        let mut fields: Self = object(body, Problem::no_object)?;
-        fields.callback_url = fields.callback_url.filter(|value| value.get() != "null");
-        Ok(fields)
+    pub(super) fn read(body: &'a [u8], example: &str) -> Result<Self, Problem> {
+        object(body, || Problem::no_object_such_as(example))
+    }
+
+    /// The fields of a value within a body. `None` if it is not an object.
+    pub(super) fn within(value: &'a RawValue) -> Option<Self> {
+        serde_json::from_str(value.get()).ok()
+    }
+
+    /// Adds a fault for each field that is unknown or repeated, after `prefix`. `known` says which
+    /// fields there are.
+    pub(super) fn check(&self, prefix: &str, known: &str, faults: &mut Faults) {
+        for name in &self.unknown {
+            faults.unknown(&format!("{prefix}{name}"), known);
+        }
+        for name in &self.repeated {
+            let detail = "must be given once, not several times";
+            faults.add(&format!("{prefix}{name}"), detail);
+        }
     }
 
     fn put(&mut self, name: &str, value: &'a RawValue) {
-        let (field, name) = match name {
-            "records" => (&mut self.records, "records"),
-            "report_name" => (&mut self.report_name, "report_name"),
-            "callback_url" => (&mut self.callback_url, "callback_url"),
-            _ => return self.note_unknown(name),
+        let Some(index) = F::NAMES.iter().position(|known| *known == name) else {
+            return self.note_unknown(name);
         };
-        if field.replace(value).is_some() && !self.repeated.contains(&name) {
+        let name = F::NAMES[index];
+        if self.values[index].replace(value).is_some() && !self.repeated.contains(&name) {
             self.repeated.push(name);
         }
     }
@@ -111,23 +130,28 @@ impl<'de> Visitor<'de> for MembersVisitor {
     }
 }
 
-impl<'de> Deserialize<'de> for Fields<'de> {
+impl<'de, F: Names<N>, const N: usize> Deserialize<'de> for Fields<'de, F, N> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(FieldsVisitor)
+        deserializer.deserialize_map(FieldsVisitor(PhantomData))
     }
 }
 
-struct FieldsVisitor;
+struct FieldsVisitor<F, const N: usize>(PhantomData<F>);
 
-impl<'de> Visitor<'de> for FieldsVisitor {
-    type Value = Fields<'de>;
+impl<'de, F: Names<N>, const N: usize> Visitor<'de> for FieldsVisitor<F, N> {
+    type Value = Fields<'de, F, N>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object")
     }
 
     fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Self::Value, M::Error> {
-        let mut fields = Fields::default();
+        let mut fields = Fields {
+            values: [None; N],
+            unknown: Vec::new(),
+            repeated: Vec::new(),
+            names: PhantomData,
+        };
         while let Some(Name(name)) = map.next_key()? {
             fields.put(&name, map.next_value()?);
         }
@@ -142,8 +166,18 @@ struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
 
 #[cfg(test)]
 mod tests {
-    use super::Fields;
+    use super::{Fields, Names};
     use crate::reply::Problem;
+
+    struct One;
+
+    impl Names<1> for One {
+        const NAMES: [&'static str; 1] = ["one"];
+    }
+
+    fn read(body: &[u8]) -> Result<Fields<'_, One, 1>, Problem> {
+        Fields::read(body, "{}")
+    }
 
     #[test]
     fn a_body_that_is_not_json_is_refused_with_the_position() {
@@ -156,7 +190,7 @@ mod tests {
             (b"{\"a\xff\": 1}", "byte 3"),
             (b"\xef\xbb\xbf{}", "line 1 column 1"),
         ] {
-            let problem = Fields::read(body).err().unwrap();
+            let problem = read(body).err().unwrap();
             assert!(problem.detail().contains(place), "{problem:?}");
         }
     }
@@ -165,8 +199,8 @@ mod tests {
     fn json_that_is_not_an_object_is_refused_with_an_example() {
         for body in ["[]", "null", "1", "\"records\"", "[{}]"] {
             assert_eq!(
-                Fields::read(body.as_bytes()).err(),
-                Some(Problem::no_object()),
+                read(body.as_bytes()).err(),
+                Some(Problem::no_object_such_as("{}")),
                 "{body}"
             );
         }
@@ -174,7 +208,14 @@ mod tests {
 
     #[test]
     fn deep_nesting_does_not_overflow_the_stack() {
-        let body = format!("{{\"a\": {}{}}}", "[".repeat(8000), "]".repeat(8000));
-        assert_eq!(Fields::read(body.as_bytes()).unwrap().unknown, ["a"]);
+        const LEVELS: usize = 1_000_000;
+        for name in ["a", "one"] {
+            let (open, close) = ("[".repeat(LEVELS), "]".repeat(LEVELS));
+            let body = format!("{{\"{name}\": {open}{close}}}");
+            let fields = read(body.as_bytes()).unwrap();
+            assert_eq!(fields.values[0].is_some(), name == "one");
+            assert!(read(open.as_bytes()).is_err());
+            assert!(read(format!("{{\"{name}\": {open}}}").as_bytes()).is_err());
+        }
     }
 }

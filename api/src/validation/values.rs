@@ -78,11 +78,47 @@ pub(super) fn string(sent: &RawValue, accepted: &str) -> Result<String, String> 
     })
 }
 
+/// The most levels of arrays and objects within each other that a payload may have. Parsers that
+/// recurse have limits, and a handler's must not be met by what a client sends.
+pub(super) const MAX_NESTING: usize = 128;
+
+/// A payload that a handler's parser can read.
+pub(super) fn payload(sent: Option<&RawValue>) -> Result<&RawValue, String> {
+    let sent = sent.ok_or("is missing; it may be any JSON, also null")?;
+    if nesting(sent) > MAX_NESTING {
+        return Err(format!(
+            "must have at most {MAX_NESTING} levels of arrays and objects within each other"
+        ));
+    }
+    Ok(sent)
+}
+
+/// The most levels of arrays and objects within each other.
+fn nesting(value: &RawValue) -> usize {
+    let (mut level, mut most) = (0_usize, 0);
+    let (mut in_string, mut is_escaped) = (false, false);
+    for byte in value.get().bytes() {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' => is_escaped = true, // JSON has it in strings only
+            b'"' => in_string = !in_string,
+            _ if in_string => {}
+            b'[' | b'{' => {
+                level += 1;
+                most = most.max(level);
+            }
+            b']' | b'}' => level = level.saturating_sub(1),
+            _ => {}
+        }
+    }
+    most
+}
+
 const NUMBER: &str = "a number";
 const STRING: &str = "a string";
 
 /// The JSON type of a value, by its first byte.
-fn kind(value: &RawValue) -> &'static str {
+pub(super) fn kind(value: &RawValue) -> &'static str {
     match value.get().as_bytes().first() {
         Some(b'"') => STRING,
         Some(b'{') => "an object",
@@ -98,10 +134,29 @@ fn kind(value: &RawValue) -> &'static str {
 mod tests {
     use storm_shared::services::ssrf::Policy;
 
-    use super::{RawValue, callback_url, records, report_name};
+    use super::{MAX_NESTING, RawValue, callback_url, nesting, payload, records, report_name};
 
     fn raw(json: impl Into<String>) -> Box<RawValue> {
         RawValue::from_string(json.into()).unwrap()
+    }
+
+    #[test]
+    fn nesting_counts_arrays_and_objects_and_no_brackets_in_strings() {
+        for (json, levels) in [
+            ("null", 0),
+            ("[]", 1),
+            (r#"{"a": [1, {"b": []}], "c": [[]]}"#, 4),
+            ("[[], [], []]", 2),
+            (r#""[[[""#, 0),
+            (r#"["\"[[", "\\", "]]]", "{"]"#, 1),
+            (r#"{"[[": "\\\"{{"}"#, 1),
+        ] {
+            assert_eq!(nesting(&raw(json)), levels, "{json}");
+        }
+        let deep = |levels| raw(format!("{}{}", "[".repeat(levels), "]".repeat(levels)));
+        assert!(payload(Some(&deep(MAX_NESTING))).is_ok());
+        let fault = payload(Some(&deep(MAX_NESTING + 1))).unwrap_err();
+        assert!(fault.contains("at most 128 levels"), "{fault}");
     }
 
     #[test]

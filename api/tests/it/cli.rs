@@ -11,7 +11,7 @@ use rusqlite::Connection;
 use serde_json::{Value, json};
 use storm_shared::{
     config::Settings,
-    models::{CallbackUrl, RequestId},
+    models::{CallbackUrl, ReportSpec, RequestId},
     services::store::{NewJob, Store},
 };
 use tempfile::TempDir;
@@ -229,7 +229,8 @@ async fn each_client_and_each_time_selects_its_requests() {
     let place = Place::new();
     let store = place.store().await;
     for client in ["one", "two"] {
-        let spec = serde_json::from_value(json!({"records": 1, "report_name": "a"})).unwrap();
+        let spec: ReportSpec =
+            serde_json::from_value(json!({"records": 1, "report_name": "a"})).unwrap();
         let job = NewJob {
             created_by: Some(client.parse().unwrap()),
             ..NewJob::new(RequestId::generate(), spec, None::<CallbackUrl>)

@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use serde_json::json;
 use storm_shared::{
-    models::{AttemptClass, CallbackUrl, Failure, FailureReason, ReportSpec, RequestId},
+    models::{AttemptClass, CallbackUrl, Failure, FailureReason, ReportSpec, RequestId, Stage},
     services::{
         access::Token,
         report,
-        store::{AttemptRecord, Candidate, NewJob, Outcome, OwnerId, Settlement, Store},
+        store::{
+            AttemptRecord, Candidate, NewJob, Outcome, OwnerId, Settlement, Store, WorkResult,
+        },
     },
 };
 
@@ -85,9 +87,9 @@ async fn answered_404(store: &Store, tenant: &str, is_last: bool) -> RequestId {
         let wait = Duration::from_hours(1);
         Settlement::Retry { attempt, wait }
     };
-    let report = report::expected(&spec);
+    let report = WorkResult::of(&report::expected(&spec));
     store
-        .settle(job.claim, Some(report.clone()), settlement)
+        .settle(job.claim, Some(report), settlement)
         .await
         .unwrap();
     id

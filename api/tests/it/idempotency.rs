@@ -23,7 +23,7 @@ pub(crate) fn keyed(key: &str, body: impl Display) -> String {
     with_key(key, &post("/async", body))
 }
 
-fn with_key(key: &str, request: &str) -> String {
+pub(crate) fn with_key(key: &str, request: &str) -> String {
     request.replacen("\r\n", &format!("\r\nidempotency-key: {key}\r\n"), 1)
 }
 
@@ -35,7 +35,7 @@ pub(crate) fn accepted(answer: &Answer, is_replay: bool) -> String {
     answer.json()["request_id"].as_str().unwrap().to_owned()
 }
 
-fn rows(database: &Connection) -> u32 {
+pub(crate) fn rows(database: &Connection) -> u32 {
     let rows = database.query_row("SELECT count(*) FROM requests", [], |row| row.get(0));
     rows.unwrap()
 }

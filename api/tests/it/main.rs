@@ -16,6 +16,7 @@ mod erase;
 #[cfg(target_os = "linux")]
 mod fairness;
 mod faults;
+mod handlers;
 mod health;
 #[cfg(target_os = "linux")]
 mod healthcheck;

@@ -30,8 +30,8 @@ async fn accepted_refused_and_repeated_submissions_are_told_apart() {
     server.ask(bare("GET", "/nothing")).await;
     let scrape = server.ask(bare("GET", "/metrics")).await;
     for line in [
-        r#"storm_api_accepted_jobs_total{kind="new"} 2"#,
-        r#"storm_api_accepted_jobs_total{kind="replayed"} 1"#,
+        r#"storm_api_accepted_jobs_total{handler="report",kind="new"} 2"#,
+        r#"storm_api_accepted_jobs_total{handler="report",kind="replayed"} 1"#,
         r#"storm_api_refused_total{endpoint="async",reason="malformed-body"} 1"#,
         r#"storm_api_refused_total{endpoint="other",reason="not-found"} 1"#,
         "storm_api_ack_seconds_count 3",

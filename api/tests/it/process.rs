@@ -287,7 +287,7 @@ async fn metrics_on_metrics_addr_are_served_before_the_database_is_open() {
     assert!(
         scrape
             .text()
-            .contains(r#"storm_api_accepted_jobs_total{kind="new"} 0"#)
+            .contains(r#"storm_api_accepted_jobs_total{handler="report",kind="new"} 0"#)
     );
     assert!(exited_with(service.stop().await, 0));
 }

@@ -2,10 +2,12 @@
 
 use serde_json::{Value, json};
 use storm_shared::{
-    models::{AttemptClass, CallbackUrl, Failure, FailureReason, ReportSpec, RequestId},
+    models::{AttemptClass, CallbackUrl, Failure, FailureReason, ReportSpec, RequestId, Stage},
     services::{
         report,
-        store::{AttemptRecord, Candidate, NewJob, Outcome, OwnerId, Settlement, Store},
+        store::{
+            AttemptRecord, Candidate, NewJob, Outcome, OwnerId, Settlement, Store, WorkResult,
+        },
     },
 };
 
@@ -47,15 +49,12 @@ pub(crate) async fn failed(store: &Store, callback: Option<&str>) -> RequestId {
         internal_detail: None,
     };
     let failure = Failure::new(FailureReason::CallbackFailed, "It answered 500.");
-    let report = report::expected(&spec());
+    let report = WorkResult::of(&report::expected(&spec()));
     let finish = Settlement::Finish {
         attempt: Some(attempted),
         outcome: Outcome::Failed(failure),
     };
-    store
-        .settle(job.claim, Some(report.clone()), finish)
-        .await
-        .unwrap();
+    store.settle(job.claim, Some(report), finish).await.unwrap();
     id
 }
 
@@ -80,8 +79,8 @@ async fn a_failed_request_can_be_redelivered_and_lists_its_attempts() {
     assert_eq!(
         row["attempts"],
         json!([{
-            "number": 1, "started_at": "2026-11-24T08:00:00.000Z", "duration_ms": 12,
-            "class": "status", "status": 500, "error": "HTTP status 500",
+            "number": 1, "stage": "callback", "started_at": "2026-11-24T08:00:00.000Z",
+            "duration_ms": 12, "class": "status", "status": 500, "error": "HTTP status 500",
         }])
     );
     let again = server

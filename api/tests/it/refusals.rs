@@ -35,7 +35,8 @@ async fn an_unknown_path_is_404() {
     for path in [
         "/",
         "/nothing",
-        "/async/more",
+        "/async/more/than",
+        "/handlers/x",
         "/request",
         "/requests/a/b",
         "/sync%2f",
@@ -59,6 +60,9 @@ async fn an_unsupported_method_is_405_with_the_allowed_methods() {
     for (path, allowed) in [
         ("/sync", "POST"),
         ("/async", "POST"),
+        ("/async/report", "POST"),
+        ("/async/nothing", "POST"),
+        ("/handlers", "GET, HEAD"),
         ("/requests/x", "GET, HEAD, DELETE"),
         ("/healthz", "GET, HEAD"),
         ("/livez", "GET, HEAD"),

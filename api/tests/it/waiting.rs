@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use storm_shared::{
-    models::{AttemptClass, RequestId},
+    models::{AttemptClass, RequestId, Stage},
     services::store::{AttemptRecord, Candidate, Claim, Ended, OwnerId, Settlement, Store},
 };
 

@@ -41,7 +41,8 @@ pub enum SettingError {
     /// A value in the file is an array or a table.
     #[error(
         "{}: `{name}` is an array or a table; expected one text, number or boolean; a list is one \
-         text, such as \"a,b\"", place
+         text, such as \"a,b\"",
+        place
     )]
     Type {
         /// The file.

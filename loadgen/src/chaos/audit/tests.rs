@@ -92,12 +92,18 @@ async fn every_change_by_the_store_is_logged() {
     let owner = OwnerId::generate();
     let claim = claim(store, owner, id).await;
     let report = expected(&spec());
-    store.store_worked(claim, Ok(report.clone()), None).await.unwrap();
+    store
+        .store_worked(claim, Ok(report.clone()), None)
+        .await
+        .unwrap();
     let finish = Settlement::Finish {
         attempt: None,
         outcome: Outcome::Completed,
     };
-    store.settle(claim, Some(report.clone()), finish).await.unwrap();
+    store
+        .settle(claim, Some(report.clone()), finish)
+        .await
+        .unwrap();
     assert_eq!(audit.unfinished().await.unwrap(), 0);
 
     let records = audit.records().await.unwrap();
@@ -136,7 +142,10 @@ async fn every_change_of_a_redelivery_is_logged_with_its_outcome() {
     let failure = Failure::new(FailureReason::CallbackFailed, "");
     let failed = finish(1, AttemptClass::Timeout, Outcome::Failed(failure));
     let report = expected(&spec());
-    store.settle(claimed, Some(report.clone()), failed).await.unwrap();
+    store
+        .settle(claimed, Some(report.clone()), failed)
+        .await
+        .unwrap();
 
     let mut number = 1_u32;
     for (class, outcome) in [
@@ -161,7 +170,10 @@ async fn every_change_of_a_redelivery_is_logged_with_its_outcome() {
             _ => Outcome::Failed(Failure::new(FailureReason::CallbackFailed, "")),
         };
         let end = finish(number, class, result);
-        store.settle(claim, Some(report.clone()), end).await.unwrap();
+        store
+            .settle(claim, Some(report.clone()), end)
+            .await
+            .unwrap();
         assert_eq!(audit.unfinished().await.unwrap(), 0);
 
         let records = audit.records().await.unwrap();

@@ -1,0 +1,63 @@
+//! The list of handlers.
+
+use serde::Serialize;
+use storm_shared::{
+    config::{HandlerKind, HandlerSettings, Handlers},
+    models::HandlerName,
+};
+use warp::{http::StatusCode, reply::Response};
+
+use super::json::json;
+use crate::handlers::MAX_REPORT_PAYLOAD;
+
+/// A handler as clients see it: no URL, header or secret.
+#[derive(Serialize)]
+struct Handler<'a> {
+    name: &'a str,
+    kind: &'static str,
+    /// In one worker. Null if only the worker's own limit applies.
+    concurrency: Option<u32>,
+    /// Of one attempt. Null if the work has no time limit.
+    timeout_ms: Option<u64>,
+    max_payload: usize,
+    /// Null if the handler's own code bounds it.
+    max_result: Option<usize>,
+}
+
+/// `200` for the report and these handlers.
+pub fn handlers(handlers: &Handlers) -> Response {
+    #[derive(Serialize)]
+    struct Body<'a> {
+        handlers: Vec<Handler<'a>>,
+    }
+
+    let report = Handler {
+        name: HandlerName::REPORT.as_str(),
+        kind: "built-in",
+        concurrency: None,
+        timeout_ms: None,
+        max_payload: MAX_REPORT_PAYLOAD,
+        max_result: None,
+    };
+    let named = handlers.iter().map(Handler::of);
+    let body = Body {
+        handlers: std::iter::once(report).chain(named).collect(),
+    };
+    json(StatusCode::OK, &body)
+}
+
+impl<'a> Handler<'a> {
+    fn of(settings: &'a HandlerSettings) -> Self {
+        Self {
+            name: settings.name.as_str(),
+            kind: match settings.kind {
+                HandlerKind::Http(_) => "http",
+                HandlerKind::Rust => "rust",
+            },
+            concurrency: Some(settings.concurrency),
+            timeout_ms: Some(settings.timeout.as_millis().try_into().unwrap_or(u64::MAX)),
+            max_payload: settings.max_payload,
+            max_result: Some(settings.max_result),
+        }
+    }
+}
