@@ -1,8 +1,8 @@
 //! The worker: claim, run, deliver, settle.
 //!
 //! * [`workers`]: the job pipeline, the loops that feed it, and the lease that holds its jobs.
-//! * [`Builder`]: a worker as a program. [`handler`]: the work of jobs. [`handlers`]: the handlers of
-//!   a worker, and those that come with it.
+//! * [`Builder`]: a worker as a program. [`handler`]: the work of jobs. [`handlers`]: the handlers
+//!   of a worker, and those that come with it.
 //! * [`delivery`]: one callback attempt, with the SSRF policy where the connection is made.
 //! * [`check_url`]: the subcommand that explains the SSRF policy's verdict on a URL.
 //! * [`metrics`], [`monitor`]: `/metrics`, `/healthz`, `/livez` and `/readyz`.

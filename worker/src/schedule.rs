@@ -23,8 +23,9 @@ impl Schedule {
         self.wait(nth, error.retry_after())
     }
 
-    /// The wait after the `nth` failed attempt (from 1) of a series, or `None` if there were enough.
-    /// It is the delay with its jitter, or the time that was `requested` where that is later.
+    /// The wait after the `nth` failed attempt (from 1) of a series, or `None` if there were
+    /// enough. It is the delay with its jitter, or the time that was `requested` where that is
+    /// later.
     pub(crate) fn wait(&self, nth: u32, requested: Option<Duration>) -> Option<Duration> {
         let nth = usize::try_from(nth).unwrap_or(usize::MAX);
         let delay = self.0.delays.get(nth.checked_sub(1)?)?;

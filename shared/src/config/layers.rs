@@ -263,8 +263,8 @@ fn named_settings(
     // An error, unlike in the environment: the file is ours alone.
     let named = keys(&set)?;
     let tables_aside = |name: &&String| *name != tables::ROOT;
-    let mut names = named.iter().filter(tables_aside);
-    if let Some(name) = names.clone().find(|name| !known.contains(name)) {
+    let mut plain = named.iter().filter(tables_aside);
+    if let Some(name) = plain.clone().find(|name| !known.contains(name)) {
         return Err(SettingError::Unknown {
             place: path.display().to_string(),
             name: name.clone(),
@@ -275,7 +275,7 @@ fn named_settings(
                 .collect(),
         });
     }
-    match names.find(|name| set.get_string(name).is_err()) {
+    match plain.find(|name| set.get_string(name).is_err()) {
         None => Ok(set),
         Some(name) => Err(SettingError::Type {
             place: path.display().to_string(),

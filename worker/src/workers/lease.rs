@@ -85,7 +85,8 @@ impl Term {
 impl Lease {
     /// A lease that expires `length` after its last heartbeat; `keep` sends them.
     /// `max_claims` (`MAX_CLAIMS`) decides which jobs of other expired workers are poison. Jobs
-    /// `in_hand` whose clients have cancelled them are stopped. The worker serves `handlers`. `pauses` follows the heartbeats.
+    /// `in_hand` whose clients have cancelled them are stopped. The worker serves `handlers`.
+    /// `pauses` follows the heartbeats.
     pub fn new(
         store: Store,
         length: Duration,

@@ -42,8 +42,8 @@ pub struct Running {
 }
 
 impl Running {
-    /// Starts to claim and process jobs of `handlers`, until `shutdown`. Without a `queue`, jobs are
-    /// found by polling the table.
+    /// Starts to claim and process jobs of `handlers`, until `shutdown`. Without a `queue`, jobs
+    /// are found by polling the table.
     ///
     /// # Panics
     /// Outside of a tokio runtime.

@@ -8,13 +8,13 @@ use storm_shared::{
     config::Settings,
     models::{
         AttemptClass, CallbackUrl, ClientName, Failure, FailureReason, Records, ReportName,
-        ReportSpec, RequestId, Status,
+        ReportSpec, RequestId, Stage, Status,
     },
     services::{
         report::expected,
         store::{
             AttemptRecord, Candidate, Claim, Ended, NewJob, Outcome, OwnerId, Paused, Scope,
-            Settlement, Store, Work,
+            Settlement, Store, Work, WorkResult,
         },
     },
 };
@@ -91,7 +91,7 @@ async fn every_change_by_the_store_is_logged() {
 
     let owner = OwnerId::generate();
     let claim = claim(store, owner, id).await;
-    let report = expected(&spec());
+    let report = WorkResult::of(&expected(&spec()));
     store
         .store_worked(claim, Ok(report.clone()), None)
         .await
@@ -141,7 +141,7 @@ async fn every_change_of_a_redelivery_is_logged_with_its_outcome() {
     let claimed = claim(store, owner, id).await;
     let failure = Failure::new(FailureReason::CallbackFailed, "");
     let failed = finish(1, AttemptClass::Timeout, Outcome::Failed(failure));
-    let report = expected(&spec());
+    let report = WorkResult::of(&expected(&spec()));
     store
         .settle(claimed, Some(report.clone()), failed)
         .await
@@ -206,8 +206,11 @@ async fn accept_and_erase(store: &Store) -> String {
     let claim = claim(store, OwnerId::generate(), id).await;
     let failure = Failure::new(FailureReason::CallbackFailed, "");
     let failed = finish(1, AttemptClass::Timeout, Outcome::Failed(failure));
-    let report = expected(&spec());
-    store.settle(claim, Some(&report), failed).await.unwrap();
+    let report = WorkResult::of(&expected(&spec()));
+    store
+        .settle(claim, Some(report.clone()), failed)
+        .await
+        .unwrap();
     store.erase(Scope::All, id).await.unwrap().unwrap().at
 }
 
@@ -331,7 +334,9 @@ async fn a_fenced_write_changes_nothing() {
     let claim = claim(store, owner, id).await;
     store.deregister(owner).await.unwrap();
     let before = audit.changes().await.unwrap();
-    let late = store.store_result(claim, &expected(&spec())).await;
+    let late = store
+        .store_worked(claim, Ok(WorkResult::of(&expected(&spec()))), None)
+        .await;
     assert!(late.is_err());
     assert_eq!(audit.changes().await.unwrap(), before);
 
