@@ -1,6 +1,6 @@
 //! An HTTP client that sends raw bytes, so that tests can send malformed requests.
 
-use std::{fmt::Display, net::SocketAddr};
+use std::{fmt::Display, io, net::SocketAddr};
 
 use serde_json::Value;
 use tokio::{
@@ -61,9 +61,15 @@ impl Client {
         self.0.get_mut().write_all(request.as_ref()).await.unwrap();
     }
 
-    /// Waits for the first bytes of a response, or the end of the connection.
-    pub(crate) async fn has_answer(&mut self) {
-        let _ = self.0.fill_buf().await;
+    /// Sends what a server that has closed the connection may not take.
+    pub(crate) async fn send_if_open(&mut self, bytes: impl AsRef<[u8]>) {
+        let _ = self.0.get_mut().write_all(bytes.as_ref()).await;
+    }
+
+    /// Waits for the first bytes of a response, or the end of the connection. An error: it was
+    /// reset.
+    pub(crate) async fn has_answer(&mut self) -> io::Result<()> {
+        self.0.fill_buf().await.map(drop)
     }
 
     /// Reads the next response.
