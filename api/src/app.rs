@@ -14,7 +14,8 @@ use tokio_util::task::TaskTracker;
 
 use crate::{
     admission::Admission, backlog_limit::BacklogLimit, due_watch::DueWatch, error::Error,
-    handlers::KnownHandlers, metrics::Metrics, pauses::PauseWatch, sync_pool::SyncPool,
+    handler_watch::HandlerWatch, handlers::KnownHandlers, metrics::Metrics, pauses::PauseWatch,
+    sync_pool::SyncPool,
 };
 
 /// The running API: its settings and its services.
@@ -23,6 +24,8 @@ pub struct App {
     pub settings: Settings,
     /// The handlers that jobs can be submitted for.
     pub handlers: KnownHandlers,
+    /// How many jobs they have.
+    pub handler_watch: HandlerWatch,
     /// The source of truth for every request.
     pub store: Store,
     /// For health checks only; the notifier has its own handle. `None` if `REDIS_URL` is `none`.
@@ -82,9 +85,11 @@ impl App {
         let due_watch = DueWatch::start(store.clone(), metrics.clone());
         let backlog_limit = BacklogLimit::watch(store.clone(), settings.callback.max_parked);
         let handlers = KnownHandlers::follow(&settings, metrics.clone());
+        let handler_watch = HandlerWatch::start(store.clone(), metrics.clone());
         Ok(Arc::new(Self {
             settings,
             handlers,
+            handler_watch,
             store,
             queue,
             memory,

@@ -21,7 +21,8 @@
 //! * [`reply`]: all responses and their wording.
 //!
 //! [`app`] holds the services that the controllers share. [`metrics`] are the API's metrics;
-//! [`due_watch`] measures one of them, the age of the oldest due job. [`token`] is the subcommand
+//! [`due_watch`] measures one of them, the age of the oldest due job, and [`handler_watch`] counts
+//! the jobs of each handler. [`token`] is the subcommand
 //! that makes tokens, and [`cli`] has those for operators.
 
 pub mod admission;
@@ -35,6 +36,7 @@ pub mod controllers;
 pub mod descriptors;
 pub mod due_watch;
 pub mod error;
+pub mod handler_watch;
 pub mod handlers;
 pub mod idempotency;
 pub mod limiter;

@@ -1,14 +1,15 @@
 //! The API's metrics. docs/OPERATIONS.md says what each means.
 
+mod handlers;
+
 use std::{
-    collections::BTreeSet,
-    fmt,
-    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
+    collections::BTreeMap,
+    sync::{Arc, atomic::AtomicU64},
     time::Duration,
 };
 
 use prometheus_client::{
-    encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder},
+    encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::Registry,
 };
@@ -20,11 +21,12 @@ use storm_shared::{
         queue::{QueueMetrics, QueueStatus},
         scrape::{self, PermitMetrics},
         ssrf::Rule,
-        store::{Pauses, Store, StoreMetrics},
+        store::{HandlerLoad, Pauses, Store, StoreMetrics},
     },
 };
 use warp::http::StatusCode;
 
+use self::handlers::HandlerMetrics;
 use crate::sync_pool::SyncPool;
 
 /// From a commit without fsync to the longest wait that a client bears.
@@ -57,10 +59,8 @@ pub struct Metrics {
     answers: Family<AnswerLabels, Counter>,
     refused: Family<RefusalLabels, Counter>,
     refused_callbacks: Family<RuleLabel, Counter>,
-    accepted: Family<AcceptedLabels, Counter>,
     cancelled: Family<CancellerLabel, Counter>,
-    /// The handlers that have series.
-    handlers: Arc<Mutex<BTreeSet<HandlerName>>>,
+    handlers: HandlerMetrics,
     ack_seconds: Histogram,
     oldest_due_age: Gauge<f64, AtomicU64>,
     sync_threads: PermitMetrics,
@@ -82,22 +82,6 @@ struct AnswerLabels {
     status: u32,
 }
 
-/// There are as many handlers as the settings name.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct AcceptedLabels {
-    handler: HandlerLabel,
-    kind: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct HandlerLabel(HandlerName);
-
-impl EncodeLabelValue for HandlerLabel {
-    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
-        self.0.as_str().encode(encoder)
-    }
-}
-
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct CancellerLabel {
     by: &'static str,
@@ -112,15 +96,6 @@ struct RefusalLabels {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RuleLabel {
     rule: &'static str,
-}
-
-impl AcceptedLabels {
-    fn of(handler: &HandlerName, kind: Accepted) -> Self {
-        Self {
-            handler: HandlerLabel(handler.clone()),
-            kind: kind.name(),
-        }
-    }
 }
 
 impl Accepted {
@@ -155,9 +130,8 @@ impl Metrics {
             answers: Family::default(),
             refused: Family::default(),
             refused_callbacks: Family::default(),
-            accepted: Family::default(),
             cancelled: Family::default(),
-            handlers: Arc::default(),
+            handlers: HandlerMetrics::default(),
             ack_seconds: Histogram::new(ACK_SECONDS),
             oldest_due_age: Gauge::default(),
             sync_threads: PermitMetrics::new(
@@ -212,9 +186,7 @@ impl Metrics {
 
     /// Counts a submission for `handler` that was accepted.
     pub fn accepted(&self, handler: &HandlerName, kind: Accepted) {
-        self.accepted
-            .get_or_create(&AcceptedLabels::of(handler, kind))
-            .inc();
+        self.handlers.accepted(handler, kind);
     }
 
     /// Counts jobs and redeliveries that were cancelled.
@@ -224,23 +196,14 @@ impl Metrics {
             .inc_by(count as u64);
     }
 
-    /// There are these handlers now. The series of others end.
+    /// The settings name these handlers now. The series of others end.
     pub fn know_handlers<'a>(&self, now: impl Iterator<Item = &'a HandlerName>) {
-        let now: BTreeSet<_> = now.cloned().collect();
-        let mut known = self.handlers.lock().unwrap_or_else(PoisonError::into_inner);
-        for kind in Accepted::ALL {
-            for gone in known.difference(&now) {
-                self.accepted.remove(&AcceptedLabels::of(gone, kind));
-            }
-            // A series that begins with its first increment hides that from `rate`.
-            for handler in &now {
-                drop(
-                    self.accepted
-                        .get_or_create(&AcceptedLabels::of(handler, kind)),
-                );
-            }
-        }
-        *known = now;
+        self.handlers.know(now);
+    }
+
+    /// Handlers beside the report have this load now.
+    pub fn handlers_load(&self, load: &BTreeMap<HandlerName, HandlerLoad>) {
+        self.handlers.load(load);
     }
 
     /// Counts a callback URL that this rule of the SSRF policy refused.
@@ -322,11 +285,7 @@ impl Metrics {
         for rule in Rule::ALL.map(Rule::name) {
             drop(self.refused_callbacks.get_or_create(&RuleLabel { rule }));
         }
-        own.register(
-            "accepted_jobs",
-            "Submissions answered 202, by handler: new jobs, and repeats of earlier submissions",
-            self.accepted.clone(),
-        );
+        self.handlers.register(own);
         own.register(
             "cancelled_jobs",
             "Jobs and redeliveries cancelled over HTTP, by who did it",
@@ -392,8 +351,6 @@ mod tests {
         let _held = budget.reserve_up_to(10);
         metrics.counted_backlog(7, 2.5);
         metrics.refused("async", "overloaded");
-        let pdf: HandlerName = "pdf".parse().unwrap();
-        metrics.know_handlers([HandlerName::REPORT, pdf].iter());
         metrics.accepted(&HandlerName::REPORT, Accepted::New);
         metrics.acknowledged(Duration::from_millis(4));
         metrics.oldest_due_age(Duration::from_millis(1500));
@@ -408,19 +365,11 @@ mod tests {
             "storm_api_refused_total{endpoint=\"async\",reason=\"overloaded\"} 1",
             "storm_api_accepted_jobs_total{handler=\"report\",kind=\"new\"} 1",
             "storm_api_accepted_jobs_total{handler=\"report\",kind=\"replayed\"} 0",
-            "storm_api_accepted_jobs_total{handler=\"pdf\",kind=\"new\"} 0",
             "storm_api_ack_seconds_bucket{le=\"0.0025\"} 0",
             "storm_api_ack_seconds_bucket{le=\"0.005\"} 1",
             "storm_api_oldest_due_age_seconds 1.5",
         ] {
             assert!(text.contains(line), "{line} is missing in\n{text}");
         }
-        // Its handler is gone: so is its series.
-        metrics.know_handlers([HandlerName::REPORT].iter());
-        let text = metrics.render();
-        assert!(
-            !text.contains("pdf") && text.contains("kind=\"new\"} 1"),
-            "{text}"
-        );
     }
 }

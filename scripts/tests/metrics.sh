@@ -75,6 +75,8 @@ queries_of_rules() {
 }
 queries_of_dashboard() { sed -nE 's/.*"expr": "(([^"\\]|\\.)*)".*/\1/p' "$DASHBOARD" | sed 's/\\"/"/g'; }
 
+# For the metrics that have a handler as a label.
+export HANDLERS__PDF__URL=http://127.0.0.1:1/
 stack_start api worker
 submit /async '{"records": 1, "report_name": "a"}'
 submit /async '{"records": 1, "report_name": "a", "callback_url": "http://127.0.0.1/"}'

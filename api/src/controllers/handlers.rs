@@ -12,5 +12,6 @@ use crate::{app::App, reply};
     reason = "the routes pass each controller an app of its own"
 )]
 pub fn list(app: Arc<App>) -> Response {
-    reply::handlers(&app.handlers.current())
+    let load = app.handler_watch.current();
+    reply::handlers(&app.handlers.current(), load.as_ref().as_ref())
 }

@@ -4,11 +4,12 @@ use serde::Serialize;
 use storm_shared::{
     config::{HandlerKind, HandlerSettings, Handlers},
     models::HandlerName,
+    services::store::HandlerLoad,
 };
 use warp::{http::StatusCode, reply::Response};
 
 use super::json::json;
-use crate::handlers::MAX_REPORT_PAYLOAD;
+use crate::{handler_watch::Loads, handlers::MAX_REPORT_PAYLOAD};
 
 /// A handler as clients see it: no URL, header or secret.
 #[derive(Serialize)]
@@ -22,10 +23,14 @@ struct Handler<'a> {
     max_payload: usize,
     /// Null if the handler's own code bounds it.
     max_result: Option<usize>,
+    /// Null before the first count, and of the report.
+    waiting: Option<u32>,
+    running: Option<u32>,
+    workers: Option<u32>,
 }
 
-/// `200` for the report and these handlers.
-pub fn handlers(handlers: &Handlers) -> Response {
+/// `200` for the report and these handlers, with their load.
+pub fn handlers(handlers: &Handlers, load: Option<&Loads>) -> Response {
     #[derive(Serialize)]
     struct Body<'a> {
         handlers: Vec<Handler<'a>>,
@@ -38,8 +43,15 @@ pub fn handlers(handlers: &Handlers) -> Response {
         timeout_ms: None,
         max_payload: MAX_REPORT_PAYLOAD,
         max_result: None,
+        waiting: None,
+        running: None,
+        workers: None,
     };
-    let named = handlers.iter().map(Handler::of);
+    let named = handlers.iter().map(|settings| {
+        // One that is not counted has nothing.
+        let load = load.map(|load| load.get(&settings.name).copied().unwrap_or_default());
+        Handler::of(settings, load)
+    });
     let body = Body {
         handlers: std::iter::once(report).chain(named).collect(),
     };
@@ -47,7 +59,7 @@ pub fn handlers(handlers: &Handlers) -> Response {
 }
 
 impl<'a> Handler<'a> {
-    fn of(settings: &'a HandlerSettings) -> Self {
+    fn of(settings: &'a HandlerSettings, load: Option<HandlerLoad>) -> Self {
         Self {
             name: settings.name.as_str(),
             kind: match settings.kind {
@@ -58,6 +70,9 @@ impl<'a> Handler<'a> {
             timeout_ms: Some(settings.timeout.as_millis().try_into().unwrap_or(u64::MAX)),
             max_payload: settings.max_payload,
             max_result: Some(settings.max_result),
+            waiting: load.map(|load| load.waiting),
+            running: load.map(|load| load.running),
+            workers: load.map(|load| load.workers),
         }
     }
 }

@@ -5,11 +5,12 @@ use std::fs;
 use rusqlite::Connection;
 use serde_json::{Value, json};
 use storm_api::body::LIMIT;
-use storm_shared::services::store::OwnerId;
+use storm_shared::services::store::{Candidate, OwnerId};
 use tempfile::TempDir;
-use tokio::{io::AsyncWriteExt as _, net::TcpStream};
+use tokio::{io::AsyncWriteExt as _, net::TcpStream, time::timeout};
 
 use crate::{
+    PATIENCE,
     auth::{bearing, entry, token},
     client::{Answer, Client, bare, post},
     eventually,
@@ -99,8 +100,18 @@ async fn a_job_for_a_handler_is_accepted_and_says_where_it_is_told_of() {
         .await
         .json();
     assert_eq!(
-        (&row["status"], &row["mode"], &row["callback_url"]),
-        (&json!("PENDING"), &json!("async"), &json!(url))
+        (
+            &row["status"],
+            &row["mode"],
+            &row["handler"],
+            &row["callback_url"]
+        ),
+        (
+            &json!("PENDING"),
+            &json!("async"),
+            &json!("pdf"),
+            &json!(url)
+        )
     );
     assert_eq!(row["input_payload"], json!({"page": 7}));
     // The workers that serve it hear of it, and no others.
@@ -532,6 +543,54 @@ async fn handlers_are_listed_with_their_limits_and_without_what_is_the_operators
 }
 
 #[tokio::test]
+async fn what_waits_and_runs_of_a_handler_is_listed_and_measured() {
+    let server = start(&[("HANDLERS__IDLE__URL", "http://127.0.0.1:9/")]).await;
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        ids.push(accepted(&server.ask(submission("pdf", 1)).await, false));
+    }
+    let (store, owner) = (&server.app.store, OwnerId::generate());
+    store
+        .register(owner, &["pdf".parse().unwrap()])
+        .await
+        .unwrap();
+    let claimed = vec![Candidate::notified(ids[0].parse().unwrap())];
+    let claimed = store.claim(owner, claimed, usize::MAX).await.unwrap();
+    assert_eq!(claimed.jobs.len(), 1);
+    // Nobody serves it any more, and its job is left.
+    let orphan = "UPDATE requests SET handler = 'gone' WHERE id = ?1";
+    assert_eq!(server.database().execute(orphan, [&ids[1]]), Ok(1));
+
+    let listed = async || {
+        let listed = server.ask(bare("GET", "/handlers")).await.json();
+        let handlers = listed["handlers"].as_array().unwrap().iter();
+        let loads = handlers.map(|it| {
+            let load = ["waiting", "running", "workers"].map(|field| it[field].as_u64());
+            (it["name"].as_str().unwrap().to_owned(), load)
+        });
+        loads.collect::<Vec<_>>()
+    };
+    let expected = [
+        ("report".to_owned(), [None; 3]),
+        ("idle".to_owned(), [Some(0), Some(0), Some(0)]),
+        ("pdf".to_owned(), [Some(1), Some(1), Some(1)]),
+    ];
+    let shown = async { while listed().await != expected {} };
+    timeout(PATIENCE, shown)
+        .await
+        .expect("the jobs are counted");
+    let scrape = server.ask(bare("GET", "/metrics")).await;
+    for line in [
+        r#"storm_api_handler_jobs{handler="pdf",state="running"} 1"#,
+        r#"storm_api_handler_jobs{handler="idle",state="due"} 0"#,
+        r#"storm_api_handler_workers{handler="pdf"} 1"#,
+        r#"storm_api_handler_workers{handler="gone"} 0"#,
+    ] {
+        assert!(scrape.text().contains(line), "{line}: {}", scrape.text());
+    }
+}
+
+#[tokio::test]
 async fn sighup_adds_changes_and_removes_handlers() {
     let folder = TempDir::new().unwrap();
     let file = folder.path().join("storm.toml");
@@ -574,7 +633,9 @@ async fn sighup_adds_changes_and_removes_handlers() {
     assert_eq!(gone.json()["detail"], detail);
     let listed = ask(bare("GET", "/handlers")).await;
     assert!(!listed.text().contains("pdf"), "{}", listed.text());
-    assert!(!ask(bare("GET", "/metrics")).await.text().contains("pdf"));
+    let accepted = r#"storm_api_accepted_jobs_total{handler="pdf""#;
+    let scrape = ask(bare("GET", "/metrics")).await;
+    assert!(!scrape.text().contains(accepted), "{}", scrape.text());
     assert!(exited_with(service.stop().await, 0));
 }
 

@@ -59,6 +59,7 @@ async fn an_entry_has_the_fields_of_the_request_without_its_payloads() {
     let fields = [
         "id",
         "mode",
+        "handler",
         "status",
         "callback_url",
         "created_at",
