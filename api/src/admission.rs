@@ -31,7 +31,7 @@ use tracing::{info, warn};
 use self::{
     drain::jobs,
     lanes::{Drains, Lane, Rates},
-    ledger::{Ledger, Since, Tenant, Written},
+    ledger::{Ledger, NoRoom, Since, Tenant, Written},
     waiting::Waiting,
 };
 use crate::{
@@ -155,6 +155,14 @@ impl Admission {
         self.shared.is_counted.wait().await;
     }
 
+    /// Whether a job of `tenant` would be admitted now. It counts nothing.
+    ///
+    /// # Errors
+    /// Those of [`Admission::admit`].
+    pub fn check(&self, tenant: Option<&ClientName>) -> Result<(), BacklogFull> {
+        self.shared.check(&tenant.cloned())
+    }
+
     /// Admits a job of `tenant`, which counts from here on.
     ///
     /// # Errors
@@ -194,6 +202,19 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn check(&self, tenant: &Tenant) -> Result<(), BacklogFull> {
+        let state = self.state();
+        let room = state.ledger.check(tenant);
+        room.map_err(|no_room| self.refuse(&state, no_room))
+    }
+
+    fn refuse(&self, state: &State, no_room: NoRoom) -> BacklogFull {
+        self.has_refused.store(true, Ordering::Relaxed);
+        BacklogFull {
+            retry_after: state.last.retry_after(no_room.over),
+        }
+    }
+
     fn admit(
         self: &Arc<Self>,
         tenant: Tenant,
@@ -208,12 +229,7 @@ impl Shared {
                 is_long,
                 is_stored: AtomicBool::new(true),
             })),
-            Err(no_room) => {
-                self.has_refused.store(true, Ordering::Relaxed);
-                Err(BacklogFull {
-                    retry_after: state.last.retry_after(no_room.over),
-                })
-            }
+            Err(no_room) => Err(self.refuse(&state, no_room)),
         }
     }
 

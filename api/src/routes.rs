@@ -11,6 +11,7 @@ use futures_util::Stream;
 use hyper::Request;
 use storm_shared::{
     memory::{MemoryBudget, Reservation},
+    models::{IdempotencyKey, Traceparent},
     services::{readiness::Readiness, store::BulkAction},
 };
 use warp::{Filter, Rejection, Reply, reply::Response};
@@ -24,7 +25,7 @@ use crate::{
     metrics::Metrics,
     reply::{self, Problem},
     trace::traceparent,
-    validation::{self, AsyncForm, Form, Invalid, Submission, SyncForm, list, page},
+    validation::{self, AsyncForm, Form, Invalid, JobInput, Submission, SyncForm, list, page},
 };
 
 /// All routes of the API. `POST /async` is matched first: a storm arrives there.
@@ -115,19 +116,18 @@ where
 fn post_async(
     app: &Arc<App>,
 ) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone + use<> {
-    let form = AsyncForm::new(app.settings.callback.policy.clone());
+    let form = Arc::new(AsyncForm::new(app.settings.callback.policy.clone()));
     let submit = warp::post()
         .and(caller())
         .and(with(app))
         .and(traceparent())
         .and(idempotency_key())
         // Last: warp hands out the body once, so no filter after this may reject the request.
-        .and(submission(
-            form,
-            app.settings.http.timeout,
-            app.memory.clone(),
-        ))
-        .then(asynchronous::submit)
+        .and(body::unread())
+        .then(move |caller, app, traceparent, key, body: Unread<_>| {
+            let form = Arc::clone(&form);
+            async move { submit(&*form, caller, app, traceparent, key, body).await }
+        })
         .map(Reply::into_response);
     warp::path!("async").and(submit.or(method_not_allowed("POST")).unify())
 }
@@ -145,16 +145,14 @@ fn post_handler(
         .and(body::unread())
         .then(
             async |name: String, caller, app: Arc<App>, traceparent, key, body: Unread<_>| {
-                let timeout = app.settings.http.timeout;
                 // With each request: a reread of the settings changes the handlers.
-                let received = match app.handlers.form(&name) {
-                    Ok(form) => receive(&*form, body, timeout, &app.memory).await,
+                match app.handlers.form(&name) {
+                    Ok(form) => submit(&*form, caller, app, traceparent, key, body).await,
                     Err(unknown) => {
-                        body.discard(timeout);
-                        Err(unknown.into())
+                        body.discard(app.settings.http.timeout);
+                        Err(unknown)
                     }
-                };
-                asynchronous::submit(caller, app, traceparent, key, received).await
+                }
             },
         )
         .map(Reply::into_response);
@@ -163,6 +161,34 @@ fn post_handler(
             .and(method_not_allowed("POST"))
             .map(|_name, reply| reply))
         .unify()
+}
+
+/// Reads, parses and accepts a submission.
+async fn submit<F, S, B>(
+    form: &F,
+    caller: Caller,
+    app: Arc<App>,
+    traceparent: Option<Traceparent>,
+    idempotency_key: Result<Option<IdempotencyKey>, Problem>,
+    body: Unread<S>,
+) -> Result<Response, Problem>
+where
+    F: Form<Work = JobInput>,
+    S: Stream<Item = Result<B, warp::Error>> + Unpin + Send + 'static,
+    B: Buf,
+{
+    let timeout = app.settings.http.timeout;
+    let body = body.json(form.body_limit(), timeout, &app.memory).await;
+    // Load shedding: past the limit, a submission costs no more than to read it. One with a key may
+    // repeat an earlier one, and is looked up first.
+    if body.is_ok() && matches!(idempotency_key, Ok(None)) {
+        let room = app.admission.check(caller.name());
+        room.map_err(|full| Problem::backlog_full(full.retry_after))?;
+    }
+    let received = body
+        .map_err(Invalid::from)
+        .and_then(|body| Ok((form.read(&body.bytes)?, body.memory)));
+    asynchronous::submit(caller, app, traceparent, idempotency_key, received).await
 }
 
 fn handlers(

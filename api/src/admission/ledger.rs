@@ -123,7 +123,11 @@ impl Ledger {
         Ok(Since::default())
     }
 
-    fn check(&self, tenant: &Tenant) -> Result<(), NoRoom> {
+    /// Whether a job of `tenant` has room.
+    ///
+    /// # Errors
+    /// Those of [`Ledger::admit`].
+    pub(super) fn check(&self, tenant: &Tenant) -> Result<(), NoRoom> {
         let backlog = self.unfinished + self.admitted;
         if backlog >= self.limit {
             let over = backlog - self.limit + 1;

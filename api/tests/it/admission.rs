@@ -85,8 +85,11 @@ async fn past_max_backlog_new_jobs_are_refused_until_some_have_ended() {
     assert_eq!(accepted(&again, true), first);
     let conflict = server.ask(keyed("first", OTHER)).await;
     assert_eq!(conflict.problem(), "422 idempotency-key-reused");
-    let invalid = server.ask(post("/async", "{}")).await;
+    let invalid = server.ask(keyed("invalid", "{}")).await;
     assert_eq!(invalid.problem(), "422 validation");
+    // Without a key it is refused before it is parsed.
+    let unread = server.ask(post("/async", "{}")).await;
+    assert_eq!(unread.problem(), "503 backlog-full");
     assert_eq!(server.ask(post("/sync", JOB)).await.status, 200);
     let redeliver = bare("POST", &format!("/requests/{over}/redeliver"));
     assert_eq!(server.ask(redeliver).await.status, 202);
