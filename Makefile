@@ -27,11 +27,11 @@ chaos: ## inject faults under load, then check every promise (SEED=1 DURATION=60
 bench: ## measure the figures of docs/BENCHMARKS.md on this machine
 	@scripts/bench.sh
 
-run: ## run a stack here: API on port 8000, worker on 9000, data in target/run (REDIS_URL=none)
-	@scripts/stack.sh run
+run: ## run a stack here: API on port 8000, worker on 9000, data in target/run (HANDLER=URL)
+	@HANDLER='$(HANDLER)' scripts/stack.sh run
 
 dev: ## the same from debug builds, rebuilt and restarted when a file changes
-	@scripts/dev.sh
+	@HANDLER='$(HANDLER)' scripts/dev.sh
 
 # --- In containers -------------------------------------------------------------------------------
 

@@ -34,6 +34,7 @@ give_up() {
     say "dev       waiting for the next change"
 }
 
+take_handler
 stack_check_here
 need_cargo
 stack_prepare_here

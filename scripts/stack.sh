@@ -24,6 +24,8 @@ STORM_API and STORM_WORKER. The services read their settings from the environmen
 SYNC_THREADS=1 scripts/stack.sh run
 
   DB_URL, API_ADDR, WORKER_ADDR   for `run`; `with` chooses its own
+  HANDLER        for `run`: the URL of an endpoint of your own; it becomes the handler `own`, and
+                 HANDLERS__OWN__TIMEOUT=5m and so on set what else it needs
   REDIS_URL      an existing Redis, or none to run without one [a new one on a free port]
   LOG            the log filter; `run` shows a line for each job that ends [info,storm_worker::jobs=debug]
   REDIS_SERVER   the redis-server to start [the one in PATH]
@@ -53,6 +55,15 @@ stack_check_here() {
     require_free API_ADDR "$API_ADDR"
     require_free WORKER_ADDR "$WORKER_ADDR"
     require_redis
+}
+
+# Makes the endpoint at HANDLER, if there is one, the handler `own`.
+take_handler() {
+    [[ -n ${HANDLER:-} ]] || return 0
+    [[ $HANDLER == http://?* || $HANDLER == https://?* ]] ||
+        die "HANDLER=$HANDLER: expected the URL of your endpoint, such as http://127.0.0.1:9100/"
+    export HANDLERS__OWN__URL=$HANDLER
+    say "handler   own (HANDLER)"
 }
 
 # Prepares a stack on the usual ports that keeps its data and logs to the terminal. Call
@@ -287,7 +298,8 @@ is_alive() { kill -0 "$1" 2>/dev/null; }
 
 # Prints a request for the running stack that can be pasted as it is.
 suggest_request() {
-    local url=$API_ADDR token=''
+    local url=$API_ADDR token='' path=async body='{"records": 10, "report_name": "Q1_Finance"}'
+    [[ -z ${HANDLER:-} ]] || path=async/own body='{"payload": {"text": "as fast as a storm"}}'
     url=${url/#0.0.0.0:/127.0.0.1:}
     url=${url/#'[::]:'/'[::1]:'}
     if answers "$(host_of "$url")" "$(port_of "$url")" \
@@ -296,7 +308,7 @@ suggest_request() {
         token=' -H "authorization: Bearer $STORM_TOKEN"'
         say "token     set STORM_TOKEN to a token of API_TOKENS for the next line"
     fi
-    say "try       curl -i 'http://$url/async'$token -H 'content-type: application/json' -d '{\"records\": 10, \"report_name\": \"Q1_Finance\"}'"
+    say "try       curl -i 'http://$url/$path'$token -H 'content-type: application/json' -d '$body'"
 }
 
 #   require_free VARIABLE ADDRESS
@@ -305,17 +317,23 @@ require_free() {
         die "$2 is taken by another program: choose another: $1=127.0.0.1:$(free_port 20000)"
 }
 
+# Deletes the streams of the report and of handlers, `QUEUE_NAME:HANDLER`.
 remove_private_queue() {
     [[ -n $PRIVATE_QUEUE ]] || return 0
-    [[ $(redis-cli -u "$REDIS_URL" --no-auth-warning DEL "$PRIVATE_QUEUE" 2>/dev/null) == [01] ]] ||
+    local streams
+    mapfile -t streams < <(redis_command --scan --pattern "$PRIVATE_QUEUE*")
+    [[ $(redis_command DEL "$PRIVATE_QUEUE" "${streams[@]}") == [0-9]* ]] ||
         say "the stream $PRIVATE_QUEUE stays in Redis: redis-cli could not delete it"
 }
+
+redis_command() { redis-cli -u "$REDIS_URL" --no-auth-warning "$@" 2>/dev/null; }
 
 main() {
     case ${1:-} in
         run)
             [[ ${2:-} != --help && ${2:-} != -h ]] || { usage && exit; }
             (($# == 1)) || wrong "unexpected argument $2"
+            take_handler
             stack_check_here
             need_binaries api worker
             stack_prepare_here

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Tests that every test and file that the documents name exists.
+# Tests that every test and file that the documents name exists, and that programs are quoted
+# literally: after a line `<!-- from FILE -->`.
 # shellcheck disable=SC2016 # the backticks are Markdown
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=../lib.sh
@@ -25,6 +26,20 @@ for document in README.md docs/*.md; do
         names=$((names + 1))
         [[ -e $path ]] || missing "$document" "$path"
     done < <(grep -oE '`(shared|api|worker|loadgen|scripts|docs)/[A-Za-z0-9_./-]+`' "$document" | tr -d '`' | sort -u)
-    echo "ok: $document names $names tests and files"
+    quotes=0
+    while IFS=$'\t' read -r file quote; do
+        quotes=$((quotes + 1))
+        quote=$(printf '%b' "$quote")
+        [[ $(<"$file") == *"$quote"* ]] || {
+            echo "FAILED: $document does not quote $file literally"
+            status=1
+        }
+    done < <(awk '
+        /^<!-- from [^ ]+ -->$/ { file = $3; next }
+        file != "" && /^```[a-z]+$/ { inside = 1; text = ""; next }
+        inside && /^```$/ { print file "\t" text; inside = 0; file = ""; next }
+        inside { gsub(/\\/, "\\\\"); text = text (text == "" ? "" : "\\n") $0 }
+    ' "$document")
+    echo "ok: $document names $names tests and files, and quotes $quotes programs"
 done
 exit "$status"

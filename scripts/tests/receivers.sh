@@ -102,23 +102,6 @@ check_ed25519() {
 
 skipped() { echo "skipped: $test, because $1"; }
 
-# --- The page ------------------------------------------------------------------------------------
-
-test='docs/RECEIVERS.md quotes the programs literally'
-quotes=0
-while IFS=$'\t' read -r file quote; do
-    quotes=$((quotes + 1))
-    quote=$(printf '%b' "$quote")
-    [[ $(<"$file") == *"$quote"* ]] || fail "$file does not contain its quote"
-done < <(awk '
-    /^<!-- from [^ ]+ -->$/ { file = $3; next }
-    file != "" && /^```[a-z]+$/ { inside = 1; text = ""; next }
-    inside && /^```$/ { print file "\t" text; inside = 0; file = ""; next }
-    inside { gsub(/\\/, "\\\\"); text = text (text == "" ? "" : "\\n") $0 }
-' docs/RECEIVERS.md)
-((quotes >= 4)) || fail "it quotes only $quotes programs"
-echo "ok: $test"
-
 # --- The receivers -------------------------------------------------------------------------------
 
 need_cargo

@@ -12,8 +12,9 @@ cd -- "$ROOT"
 command -v curl >/dev/null || { echo 'skipped: make run, because curl is not installed' && exit; }
 build_as_tests api worker
 make_work
-run=''
+run='' endpoint=''
 clean_up() {
+    [[ -z $endpoint ]] || kill "$endpoint" 2>/dev/null || true
     [[ -z ${LISTENER:-} ]] || stop_listening
     [[ -z $run ]] || stop_run
 }
@@ -80,6 +81,33 @@ make_run API_TOKENS="$(grep '^tester:' <<<"$made")" REDIS_URL=none
 request_works
 ! grep -qF "$STORM_TOKEN" "$work/output" || fail 'it printed the token'
 stop_run
+echo "ok: $test"
+
+test='make run HANDLER=URL makes the endpoint there the handler own, and prints a request for it'
+cargo build --quiet --locked --manifest-path worker/Cargo.toml --example endpoint --target-dir target
+secret=$(new_secret)
+HANDLER_SECRETS=$secret PORT=0 RESULTS=$work/results WORK_SECONDS=0.1 \
+    target/debug/examples/endpoint >"$work/endpoint" 2>&1 &
+endpoint=$!
+until url=$(sed -n 's/^listening at //p' "$work/endpoint") && [[ -n $url ]]; do
+    kill -0 "$endpoint" || fail 'the endpoint has ended'
+    sleep 0.05
+done
+make_run HANDLER="$url" HANDLERS__OWN__SECRET="$secret"
+request_works
+stop_run
+grep -q '^done ' "$work/endpoint" || fail 'the endpoint was not asked'
+[[ $(<"$(find "$work/results" -name '*.json')") == '{"words":5}' ]] || fail 'it has another result'
+kill "$endpoint"
+wait "$endpoint" || true
+endpoint=''
+echo "ok: $test"
+
+test='a HANDLER that is no URL is one sentence, before anything is built'
+status=0
+env -u STORM_BIN HANDLER=127.0.0.1:9100 scripts/stack.sh run >"$work/output" 2>&1 || status=$?
+[[ $status == 1 && $(wc -l <"$work/output") == 1 ]] || fail "status $status"
+grep -q 'HANDLER=127.0.0.1:9100: expected the URL of your endpoint' "$work/output" || fail 'it says something else'
 echo "ok: $test"
 
 test='a taken port is one sentence that names port and setting, before anything is built'

@@ -4,9 +4,14 @@
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=support/test.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/support/test.sh"
+# shellcheck source-path=SCRIPTDIR source=support/listener.sh
+source "$(dirname -- "${BASH_SOURCE[0]}")/support/listener.sh"
 read_arguments '' "$@"
 make_work
-clean_up() { kill -- "-${run:-}" 2>/dev/null && wait; }
+clean_up() {
+    [[ -z ${LISTENER:-} ]] || stop_listening
+    kill -- "-${run:-}" 2>/dev/null && wait
+}
 redis=$("$ROOT/scripts/find-tool.sh" redis-server)
 
 # Makes a program that records its name and process id, and then runs BODY.
@@ -26,7 +31,7 @@ begin() {
     # If this test was started in the background, SIGINT is ignored, and bash can't trap an ignored
     # signal.
     # shellcheck disable=SC2016 # the inner shell expands them
-    STORM_BIN=$work REDIS_SERVER=$work/redis REDIS_URL='' env --default-signal=INT bash -c '
+    STORM_BIN=$work REDIS_SERVER=$work/redis REDIS_URL=${there:-} env --default-signal=INT bash -c '
         source "$0/scripts/stack.sh"
         is_healthy() { '"$health"'; }
         STOP_SECONDS=2
@@ -142,3 +147,22 @@ export CALLBACK_SIGNING_SECRETS=
 begin true bash -c 'until [[ -e $0/storm-worker-secret ]]; do sleep 0.05; done' "$work"
 ended_with 0
 [[ -z $(<"$work/storm-worker-secret") ]] || fail 'another secret was used'
+
+test='in a Redis that is there already it deletes the streams of its queue, and no other key'
+if command -v redis-cli >/dev/null; then
+    port=$(free_port 28000)
+    listen_on "$port"
+    there=redis://127.0.0.1:$port
+    redis-cli -u "$there" SET another kept >/dev/null
+    # shellcheck disable=SC2016 # the stub expands them
+    stub storm-worker 'for stream in "$QUEUE_NAME" "$QUEUE_NAME:own" "$QUEUE_NAME:words"; do
+        redis-cli -u "$REDIS_URL" XADD "$stream" "*" id x >/dev/null
+    done; touch "$0-wrote"; exec sleep 60'
+    # shellcheck disable=SC2016
+    begin true bash -c 'until [[ -e $0/storm-worker-wrote ]]; do sleep 0.05; done' "$work"
+    ended_with 0
+    left=$(redis-cli -u "$there" KEYS '*')
+    [[ $left == another ]] || fail "it left: $left"
+else
+    echo "skipped: $test, because redis-cli is not installed"
+fi

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use storm_shared::{
-    models::RequestId,
+    models::{HandlerName, RequestId},
     services::queue::{NotificationReader, Notifier, Queue, RedisTrouble},
 };
 
@@ -263,10 +263,22 @@ async fn the_documented_redis_users_may_do_what_the_services_need_and_nothing_el
     let mut reader = NotificationReader::new(worker.clone(), "a".into())
         .with_min_idle_time(Duration::from_millis(1));
     notify_until_read(&notifier, &mut reader).await;
-    for queue in [&api, &worker] {
+    // The same in the stream of a handler.
+    let handler: HandlerName = "thumbnails".parse().unwrap();
+    let mut of_handler = NotificationReader::new(worker.of_handler(&handler), "a".into())
+        .with_min_idle_time(Duration::from_millis(1));
+    let id = RequestId::generate();
+    let mut entries = Vec::new();
+    while !jobs(&entries).contains(&id) {
+        notifier.notify_of(handler.clone(), id.into());
+        entries = of_handler.read(10).await;
+        of_handler.acknowledge(&entries).await;
+    }
+    for queue in [&api, &worker, &worker.of_handler(&handler)] {
         queue.check().await.unwrap();
         until_reported(queue, None).await;
     }
+    of_handler.close().await;
     reader.close().await;
     notifier.close().await;
     let denied: Vec<redis::Value> = redis::from_redis_value(redis.run("ACL LOG")).unwrap();
@@ -274,6 +286,8 @@ async fn the_documented_redis_users_may_do_what_the_services_need_and_nothing_el
     for refused in [
         "ACL DRYRUN storm-api FLUSHALL",
         "ACL DRYRUN storm-worker GET other",
+        "ACL DRYRUN storm-api XLEN high_priority_of_another",
+        "ACL DRYRUN storm-worker XLEN high_priority_of_another",
     ] {
         assert_ne!(redis.run(refused), redis::Value::Okay);
     }
