@@ -36,7 +36,7 @@ use warp::{
 
 use crate::{
     metrics::Metrics,
-    workers::{Lease, Watchdog},
+    workers::{Lease, Watchdogs},
 };
 
 /// A loop that has not ticked for this long has stopped. While Redis is down, a loop ticks more
@@ -50,22 +50,20 @@ const GRACE: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub struct Vitals {
     lease: Arc<Lease>,
-    watchdogs: Vec<Watchdog>,
+    watchdogs: Watchdogs,
 }
 
 impl Vitals {
     /// Checks this lease's heartbeat, and the loops of these watchdogs.
-    pub fn new(lease: &Arc<Lease>, watchdogs: &[Watchdog]) -> Self {
+    pub fn new(lease: &Arc<Lease>, watchdogs: &Watchdogs) -> Self {
         Self {
             lease: Arc::clone(lease),
-            watchdogs: watchdogs.to_vec(),
+            watchdogs: watchdogs.clone(),
         }
     }
 
     fn claims(&self) -> CheckResult {
-        // The longest silence: a loop that has stopped must not hide behind those that tick.
-        let silence = self.watchdogs.iter().map(Watchdog::silence).max();
-        silent_for(silence.unwrap_or_default(), LOOP_DEADLINE)
+        silent_for(self.watchdogs.longest_silence(), LOOP_DEADLINE)
     }
 
     fn heartbeat(&self) -> CheckResult {
@@ -243,7 +241,7 @@ mod tests {
         delivery::Network,
         handlers::{Handlers, http::HttpClient},
         metrics::Metrics,
-        workers::{InHand, KnownPauses, Lease, Watchdog},
+        workers::{InHand, KnownPauses, Lease, Watchdogs},
     };
 
     #[tokio::test(start_paused = true)]
@@ -262,8 +260,9 @@ mod tests {
             KnownPauses::default(),
             Metrics::new(),
         );
-        let watchdogs @ [running, stopped] = &[(); 2].map(|()| Watchdog::start());
-        let vitals = Vitals::new(&lease, watchdogs);
+        let watchdogs = Watchdogs::default();
+        let [running, stopped] = [(); 2].map(|()| watchdogs.start());
+        let vitals = Vitals::new(&lease, &watchdogs);
         assert_eq!(vitals.claims(), CheckResult::Ok);
         assert_eq!(vitals.heartbeat(), CheckResult::Ok);
 

@@ -47,4 +47,4 @@ pub(crate) use in_hand::InHand;
 pub use lease::Lease;
 pub use pauses::KnownPauses;
 pub use running::Running;
-pub use watchdog::Watchdog;
+pub use watchdog::{Watchdog, Watchdogs};

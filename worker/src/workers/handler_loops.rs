@@ -11,18 +11,21 @@ use super::{
     intake::{self, Intake},
     next_due::NextDue,
     shares::Shares,
+    watchdog::Watchdogs,
 };
 use crate::handlers::{Handlers, Served};
 
 /// Starts and stops the loops of handlers, until shutdown.
 pub(super) struct HandlerLoops {
-    /// What the loops of the common jobs have. That of a handler has shares and a gate of its own.
+    /// What the loops of the common jobs have, with the watchdog of this one. Those of a handler
+    /// have shares and a gate of their own, and each a watchdog.
     pub(super) common: Intake,
     pub(super) handlers: Handlers,
     pub(super) queue: Option<Queue>,
     /// The name of the process among the consumers of the streams.
     pub(super) consumer: String,
     pub(super) drain: Drain,
+    pub(super) watchdogs: Watchdogs,
 }
 
 /// The loops of one handler.
@@ -85,7 +88,8 @@ impl HandlerLoops {
                 }
             }
         };
-        self.drain.until_shutdown(next).await
+        let next = self.drain.until_shutdown(next);
+        self.common.watchdog.while_waiting(next).await
     }
 
     fn start(
@@ -102,6 +106,7 @@ impl HandlerLoops {
             shares: shares.clone(),
             gate: Some(handler.gate.clone()),
             drain: self.drain.until(stop.clone()),
+            watchdog: self.watchdogs.start(),
             ..self.common.clone()
         };
         let queue = self.queue.as_ref();

@@ -23,7 +23,7 @@ use super::{
     parked,
     parts::Parts,
     quarantine, retention,
-    watchdog::Watchdog,
+    watchdog::Watchdogs,
 };
 use crate::{delivery::Transport, handlers::Handlers, metrics::Metrics};
 
@@ -38,7 +38,7 @@ pub struct Running {
     loops: JoinSet<()>,
     heartbeat: JoinSet<()>,
     stop_heartbeat: CancellationToken,
-    watchdogs: Vec<Watchdog>,
+    watchdogs: Watchdogs,
 }
 
 impl Running {
@@ -63,7 +63,7 @@ impl Running {
             loops: JoinSet::new(),
             heartbeat: JoinSet::new(),
             stop_heartbeat: CancellationToken::new(),
-            watchdogs: Vec::new(),
+            watchdogs: Watchdogs::default(),
         };
         running.start_heartbeat();
         running.start_loops(parts, queue, transport, settings);
@@ -100,7 +100,7 @@ impl Running {
             Some(_) => intake::INTERVAL,
             None => settings.worker.poll_interval,
         };
-        let mut intake = || Intake {
+        let intake = || Intake {
             worker: Arc::clone(&worker),
             store: store.clone(),
             slots: slots.clone(),
@@ -112,7 +112,7 @@ impl Running {
             pauses: pauses.clone(),
             drain: drain.clone(),
             interval,
-            watchdog: self.new_watchdog(),
+            watchdog: self.watchdogs.start(),
         };
         let (due, suspects, common) = (intake(), intake(), intake());
         let notified = queue.map(|queue| (intake(), queue.clone()));
@@ -133,6 +133,7 @@ impl Running {
             queue: queue.cloned(),
             consumer,
             drain: drain.clone(),
+            watchdogs: self.watchdogs.clone(),
         };
         self.loops.spawn(of_handlers.run());
         if let Some(keep) = settings.store.retention {
@@ -148,19 +149,13 @@ impl Running {
         self.loops.spawn(parked::sweep_origins(origins, drain));
     }
 
-    fn new_watchdog(&mut self) -> Watchdog {
-        let watchdog = Watchdog::start();
-        self.watchdogs.push(watchdog.clone());
-        watchdog
-    }
-
     /// The lease that holds its jobs.
     pub fn lease(&self) -> &Arc<Lease> {
         &self.lease
     }
 
     /// The watchdogs of the loops that claim jobs.
-    pub fn watchdogs(&self) -> &[Watchdog] {
+    pub fn watchdogs(&self) -> &Watchdogs {
         &self.watchdogs
     }
 
@@ -217,5 +212,65 @@ impl Running {
                 error!(%error, "unfinished jobs could not be returned; others reclaim them after a lease");
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Arc, time::Duration};
+
+    use storm_shared::{config::Settings, services::store::Store};
+    use tokio::time::Instant;
+    use tokio_util::sync::CancellationToken;
+
+    use super::Running;
+    use crate::{
+        delivery::{CallbackClient, Network},
+        handlers::{Handlers, http::HttpClient},
+        metrics::Metrics,
+    };
+
+    /// Until each watchdog has ticked after `since`.
+    async fn until_all_tick(running: &Running, since: Instant) {
+        while running.watchdogs().longest_silence() >= since.elapsed() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    async fn starts_and_ticks(handlers: &[(&str, &str)]) {
+        let folder = tempfile::TempDir::new().unwrap();
+        let url = format!("sqlite:{}", folder.path().join("storm.db").display());
+        let base = [("DB_URL", url.as_str()), ("REDIS_URL", "none")];
+        let settings = Settings::with(base.iter().chain(handlers).copied()).unwrap();
+        let store = Store::open(&settings.store).await.unwrap();
+        let callback = &settings.callback;
+        let (policy, timeout) = (callback.policy.clone(), callback.timeout);
+        let client = CallbackClient::new(policy, Network::system(), timeout, None).unwrap();
+        let endpoints = HttpClient::new(Network::system(), None).unwrap();
+        let shutdown = CancellationToken::new();
+        let running = Running::start(
+            &store,
+            None,
+            Arc::new(client),
+            &settings,
+            Handlers::without_code(&settings, endpoints).unwrap(),
+            &Metrics::new(),
+            shutdown.clone(),
+        );
+        // Twice: those of handlers start a little later.
+        for _ in 0..2 {
+            let ticked = until_all_tick(&running, Instant::now());
+            let ticked = tokio::time::timeout(Duration::from_mins(1), ticked).await;
+            assert!(ticked.is_ok(), "a watchdog never ticks");
+        }
+        shutdown.cancel();
+        running.finish().await;
+        store.close().await;
+    }
+
+    #[tokio::test]
+    async fn an_idle_worker_ticks_all_its_watchdogs_with_and_without_handlers() {
+        starts_and_ticks(&[]).await;
+        starts_and_ticks(&[("HANDLERS__PDF__URL", "http://127.0.0.1:1/")]).await;
     }
 }
