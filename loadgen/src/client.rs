@@ -1,6 +1,6 @@
 //! The HTTP client of the API: `POST /sync`, `POST /async` and `/async/{handler}`, `GET` and
-//! `DELETE /requests/{id}`, `POST /requests/{id}/redeliver` and `/erase`, and `POST /admin/pause` and
-//! `/resume`, over keep-alive connections.
+//! `DELETE /requests/{id}`, `POST /requests/{id}/redeliver` and `/erase`, and `POST /admin/pause`
+//! and `/resume`, over keep-alive connections.
 
 use std::{net::SocketAddr, time::Duration};
 

@@ -68,8 +68,8 @@ impl Work {
         match self.handlers.get(&job.handler) {
             Some(served) if served.work.is_deterministic() => self.compute(&served, job).await,
             Some(served) => self.try_once(&served, job, is_overdue).await,
-            // SIGHUP has removed the handler since the claim, or the notification was wrong. Another
-            // worker may take it at once. This one does not look for it again.
+            // SIGHUP has removed the handler since the claim, or the notification was wrong.
+            // Another worker may take it at once. This one does not look for it again.
             None => Ran::Settle(Settlement::GiveBack),
         }
     }
