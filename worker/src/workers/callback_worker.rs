@@ -106,7 +106,7 @@ impl CallbackWorker {
             lease: parts.lease,
             next_due: parts.next_due,
             drain: parts.drain,
-            drain_timeout: settings.drain_timeout,
+            drain_timeout: settings.worker.drain_timeout,
             in_hand: parts.in_hand,
             has_warned_of_long_work: AtomicBool::new(false),
             metrics: parts.metrics,
