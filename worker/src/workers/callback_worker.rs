@@ -32,7 +32,7 @@ use super::{
     shares::{LongRoom, Share},
     slots::Slot,
     waits,
-    work::{Ran, Work},
+    work::{Admitted, Ran, Work},
 };
 use crate::{
     delivery::Transport,
@@ -312,7 +312,12 @@ impl CallbackWorker {
         }
         let expected = self.work.expected(job);
         self.note_long_work(job, expected);
-        let ran = self.work.attempt(job, taken.is_overdue).await;
+        let share = taken.share.as_ref();
+        let admitted = Admitted {
+            is_overdue: taken.is_overdue,
+            has_room: share.is_some_and(Share::has_room_of_handler),
+        };
+        let ran = self.work.attempt(job, admitted).await;
         let Ran::Worked {
             worked,
             attempt,
