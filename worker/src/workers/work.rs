@@ -135,9 +135,10 @@ impl Work {
             over,
         };
         let seen = as_seen(job);
-        // A panic fails its own job only.
+        // A panic fails its own job only. It can happen before there is a future.
         // Unwind-safe: nothing of the future is used after it.
-        let run = AssertUnwindSafe(served.work.run(&seen, &context)).catch_unwind();
+        let run = async { served.work.run(&seen, &context).await };
+        let run = AssertUnwindSafe(run).catch_unwind();
         let result = match timeout_at(context.deadline, run).await {
             Ok(Ok(result)) => result,
             Ok(Err(_panic)) => {

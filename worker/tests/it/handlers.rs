@@ -198,6 +198,29 @@ async fn a_panic_fails_its_own_job_only() {
     assert_eq!(stack.ended(report).await.status, Status::Completed);
 }
 
+/// A handler that panics before it returns a future.
+struct PanicsAtOnce;
+
+impl Handler for PanicsAtOnce {
+    fn run(&self, job: &Job, _: &Context) -> impl Future<Output = Result<Output, Failure>> + Send {
+        assert_ne!(job.payload, "0", "zero");
+        async { Ok(Output::text("done")) }
+    }
+}
+
+#[tokio::test]
+async fn a_panic_before_there_is_a_future_is_called_back_like_any_other() {
+    let stack = stack(PanicsAtOnce, &[]).await;
+    let mut receiver = Receiver::answering(|_, _| 200).await;
+    let panics = submit(&stack, "own", "0", Some(receiver.url())).await;
+    let callback = receiver.next().await;
+    assert_eq!(parsed(&callback)["failure"]["reason"], "work_failed");
+    assert_eq!(
+        reason(&stack.ended(panics).await),
+        FailureReason::WorkFailed
+    );
+}
+
 #[tokio::test]
 async fn suspected_poison_jobs_keep_to_the_concurrency_of_their_handler() {
     let (running, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
