@@ -59,7 +59,7 @@ pub struct Settings {
     pub memory_budget: usize,
     /// Time for which the API still accepts after SIGTERM, not ready: `SHUTDOWN_DELAY`.
     pub shutdown_delay: Duration,
-    /// Time to drain after a shutdown signal: `DRAIN_TIMEOUT`.
+    /// Time of the API to drain after a shutdown signal: `DRAIN_TIMEOUT`.
     pub drain_timeout: Duration,
     /// Which events are logged: `LOG`.
     pub log: LogFilter,
@@ -156,6 +156,9 @@ pub struct WorkerSettings {
     pub max_claims: u32,
     /// How often the database is polled when there is no queue: `POLL_INTERVAL`.
     pub poll_interval: Duration,
+    /// Time to drain after a shutdown signal: `DRAIN_TIMEOUT`. By default the longest timeout of a
+    /// handler, at least 20 seconds and at most 5 minutes.
+    pub drain_timeout: Duration,
 }
 
 /// A shorter lease could expire during an ordinary delay of the disk.
@@ -163,6 +166,12 @@ const MIN_LEASE: Duration = Duration::from_millis(500);
 
 /// A shorter interval would keep a worker polling without a pause.
 const MIN_POLL_INTERVAL: Duration = Duration::from_millis(1);
+
+/// `DRAIN_TIMEOUT=auto`, where no handler's work takes longer.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// The longest drain that `auto` can mean. Whatever stops processes has to wait for it.
+const LONGEST_AUTO_DRAIN: Duration = Duration::from_mins(5);
 
 /// A smaller budget would refuse bodies while a single full group commit, of 4 MiB, is written.
 const MIN_MEMORY_BUDGET: usize = 8 << 20;
@@ -220,6 +229,7 @@ impl Settings {
         let concurrency = worker_concurrency(layers)?;
         let handlers = Handlers::read(layers, &callback.retry)?;
         handlers.check_concurrency(concurrency)?;
+        let drain = drain_timeout(layers)?;
         let mut warnings = Vec::from_iter(layers.file_warning().cloned());
         warnings.extend(access.warnings());
         warnings.extend(callback.warnings());
@@ -247,18 +257,30 @@ impl Settings {
                 // From 2: a single kill by an operator is not evidence enough to fail a job.
                 max_claims: layers.number("max_claims", 2..=100)?,
                 poll_interval: layers.duration_from("poll_interval", MIN_POLL_INTERVAL)?,
+                drain_timeout: drain.unwrap_or_else(|| {
+                    let longest = handlers.longest_timeout();
+                    longest.clamp(DRAIN_TIMEOUT, LONGEST_AUTO_DRAIN)
+                }),
             },
             callback,
             handlers,
             memory_budget: layers.size("memory_budget", MIN_MEMORY_BUDGET..=MAX_MEMORY_BUDGET)?,
             shutdown_delay: layers.duration_from("shutdown_delay", Duration::ZERO)?,
-            drain_timeout: layers.duration("drain_timeout")?,
+            drain_timeout: drain.unwrap_or(DRAIN_TIMEOUT),
             log: layers.try_parse("log", LogFilter::parse)?,
             unknown_variables: layers.unknown_variables().to_vec(),
             warnings,
             updates: Updates::default(),
         })
     }
+}
+
+/// `DRAIN_TIMEOUT`; `None` if it is `auto`.
+fn drain_timeout(layers: &Layers) -> Result<Option<Duration>, SettingError> {
+    if layers.raw("drain_timeout")? == "auto" {
+        return Ok(None);
+    }
+    layers.duration("drain_timeout").map(Some)
 }
 
 fn worker_concurrency(layers: &Layers) -> Result<u32, SettingError> {

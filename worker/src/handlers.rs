@@ -25,8 +25,8 @@ use storm_shared::{
     models::{self, HandlerName},
     services::store::{self, Worked},
 };
-use tokio::sync::watch;
-use tracing::error;
+use tokio::sync::{Semaphore, watch};
+use tracing::{error, warn};
 
 pub(crate) use self::gate::Gate;
 use self::{
@@ -96,6 +96,8 @@ pub(crate) struct Served {
     pub(crate) work: Arc<dyn Work>,
     /// Jobs whose work runs at a time in this worker.
     pub(crate) concurrency: usize,
+    /// As many permits.
+    pub(crate) room: Arc<Semaphore>,
     pub(crate) gate: Gate,
     limits: Live<Limits>,
     /// Of an HTTP handler.
@@ -126,6 +128,8 @@ struct Shared {
     code: CodeByName,
     client: HttpClient,
     memory: MemoryBudget,
+    /// The slots of this worker: fewer than in its settings, if its descriptors do not suffice.
+    slots: usize,
     changes: watch::Sender<()>,
 }
 
@@ -174,6 +178,7 @@ impl Handlers {
             code,
             client,
             memory: MemoryBudget::new(settings.memory_budget),
+            slots: settings.worker.concurrency as usize,
             changes: watch::Sender::new(()),
         }));
         handlers.update(settings);
@@ -189,14 +194,16 @@ impl Handlers {
             .served
             .write()
             .unwrap_or_else(PoisonError::into_inner);
+        let share = SlotShare::of(settings, self.0.slots);
         let mut next = BTreeMap::new();
         let report = served.remove(&HandlerName::REPORT);
         let report = report.unwrap_or_else(|| built_in(settings));
         next.insert(HandlerName::REPORT, report);
         for handler in settings.handlers.iter() {
             let before = served.remove(&handler.name);
-            let kept = before.filter(|before| before.takes_over(handler));
-            if let Some(handler) = kept.or_else(|| self.serve(handler)) {
+            let concurrency = share.fit(handler.concurrency as usize);
+            let kept = before.filter(|before| before.takes_over(handler, concurrency));
+            if let Some(handler) = kept.or_else(|| self.serve(handler, concurrency)) {
                 next.insert(handler.name.clone(), handler);
             }
         }
@@ -262,8 +269,7 @@ impl Handlers {
         code
     }
 
-    fn serve(&self, settings: &HandlerSettings) -> Option<Arc<Served>> {
-        let concurrency = settings.concurrency as usize;
+    fn serve(&self, settings: &HandlerSettings, concurrency: usize) -> Option<Arc<Served>> {
         let endpoint = endpoint(settings).map(Live::new);
         let work: Arc<dyn Work> = match &endpoint {
             Some(endpoint) => Arc::new(Code(HttpHandler::new(
@@ -278,6 +284,7 @@ impl Handlers {
             name: settings.name.clone(),
             work,
             concurrency,
+            room: Arc::new(Semaphore::new(concurrency)),
             gate: Gate::new(),
             limits: Live::new(limits(settings.timeout, &settings.retry)),
             endpoint,
@@ -293,11 +300,9 @@ impl fmt::Debug for Handlers {
 
 impl Served {
     /// Takes over `settings` if it need not begin anew for that.
-    fn takes_over(&self, settings: &HandlerSettings) -> bool {
+    fn takes_over(&self, settings: &HandlerSettings, concurrency: usize) -> bool {
         let now = endpoint(settings);
-        if settings.concurrency as usize != self.concurrency
-            || now.is_some() != self.endpoint.is_some()
-        {
+        if concurrency != self.concurrency || now.is_some() != self.endpoint.is_some() {
             return false;
         }
         if let (Some(endpoint), Some(now)) = (&self.endpoint, now) {
@@ -308,12 +313,58 @@ impl Served {
     }
 }
 
+/// The half of a worker's slots that is for the work of handlers.
+struct SlotShare {
+    half: usize,
+    handlers: usize,
+    /// What their settings say in total.
+    concurrency: usize,
+}
+
+impl SlotShare {
+    /// Warns if the worker has fewer slots than `settings` need.
+    fn of(settings: &Settings, slots: usize) -> Self {
+        let handlers = settings.handlers.iter();
+        let share = Self {
+            half: slots / 2,
+            handlers: handlers.len(),
+            concurrency: handlers.map(|it| it.concurrency as usize).sum(),
+        };
+        if !share.suffices() {
+            warn!(
+                slots,
+                concurrency = share.concurrency,
+                "this worker has fewer slots than twice the concurrency of its handlers, which is \
+                 lowered in proportion"
+            );
+        }
+        share
+    }
+
+    fn suffices(&self) -> bool {
+        self.concurrency <= self.half
+    }
+
+    /// What a handler may run at a time of the `concurrency` in its settings: at least one job, and
+    /// all of them together at most half of the slots, if that is one for each.
+    fn fit(&self, concurrency: usize) -> usize {
+        if self.suffices() {
+            return concurrency;
+        }
+        let shared = self.half.saturating_sub(self.handlers);
+        let wanted = (self.concurrency - self.handlers).max(1);
+        1 + (concurrency - 1) * shared / wanted
+    }
+}
+
 /// The report.
 fn built_in(settings: &Settings) -> Arc<Served> {
+    let concurrency = settings.worker.concurrency as usize;
     Arc::new(Served {
         name: HandlerName::REPORT,
         work: Arc::new(Report),
-        concurrency: settings.worker.concurrency as usize,
+        concurrency,
+        room: Arc::new(Semaphore::new(concurrency)),
         gate: Gate::new(),
         limits: Live::new(limits(LONGEST_REPORT, &settings.callback.retry)),
         endpoint: None,
@@ -334,5 +385,50 @@ fn endpoint(settings: &HandlerSettings) -> Option<HttpEndpoint> {
             signer: http.signer.clone(),
             max_result: settings.max_result,
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use storm_shared::config::Settings;
+
+    use super::{Handlers, http::HttpClient};
+    use crate::delivery::Network;
+
+    /// The concurrency of each handler in a worker that has `slots` slots, after a reread, too.
+    fn concurrency(slots: u32) -> Vec<usize> {
+        let settings = Settings::with([
+            ("WORKER_CONCURRENCY", "1000"),
+            ("HANDLERS__A__URL", "http://127.0.0.1:1/"),
+            ("HANDLERS__A__CONCURRENCY", "400"),
+            ("HANDLERS__B__URL", "http://127.0.0.1:1/"),
+            ("HANDLERS__B__CONCURRENCY", "1"),
+            ("HANDLERS__C__URL", "http://127.0.0.1:1/"),
+            ("HANDLERS__C__CONCURRENCY", "99"),
+        ]);
+        let settings = settings.unwrap();
+        let mut shrunk = settings.clone();
+        shrunk.worker.concurrency = slots;
+        let client = HttpClient::new(Network::system(), None).unwrap();
+        let handlers = Handlers::without_code(&shrunk, client).unwrap();
+        let now = || handlers.others().iter().map(|it| it.concurrency).collect();
+        let at_start: Vec<_> = now();
+        handlers.update(&settings);
+        assert_eq!(at_start, now(), "the slots of the process count");
+        at_start
+    }
+
+    #[tokio::test]
+    async fn handlers_get_half_of_the_slots_that_there_are_and_each_at_least_one() {
+        assert_eq!(concurrency(1000), [400, 1, 99]);
+        assert_eq!(concurrency(100), [38, 1, 10]);
+        for slots in [6, 7, 30, 999] {
+            let fitted = concurrency(slots);
+            assert!(
+                fitted.iter().sum::<usize>() <= slots as usize / 2,
+                "{fitted:?}"
+            );
+        }
+        assert_eq!(concurrency(2), [1, 1, 1]);
     }
 }

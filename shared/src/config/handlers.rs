@@ -24,6 +24,10 @@ use crate::{
 /// The most handlers. Each has connections, a stream and metrics of its own.
 pub const MAX_HANDLERS: usize = 64;
 
+/// By how much of itself a wait before a retry is lengthened at most. Nothing promises clients the
+/// moments of these retries, and jobs that fail together must not come back together.
+const JITTER: f64 = 0.2;
+
 /// The handlers, by name. The built-in `report` is not among them: it has no settings.
 #[derive(Clone, Debug, Default)]
 pub struct Handlers(BTreeMap<HandlerName, HandlerSettings>);
@@ -39,7 +43,8 @@ pub struct HandlerSettings {
     pub concurrency: u32,
     /// Time for one attempt: `timeout`.
     pub timeout: Duration,
-    /// The retry schedule: `retry_delays`. The other values are those of callbacks.
+    /// The retry schedule: `retry_delays`, with a jitter of a fifth. The longest `Retry-After` is
+    /// that of callbacks.
     pub retry: RetrySettings,
     /// The largest payload that a client may send, in bytes: `max_payload`.
     pub max_payload: usize,
@@ -97,6 +102,12 @@ impl Handlers {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// The longest time that one of them has for an attempt; zero if there are none.
+    pub(super) fn longest_timeout(&self) -> Duration {
+        let timeouts = self.iter().map(|handler| handler.timeout);
+        timeouts.max().unwrap_or_default()
     }
 
     /// Reads all tables. `retry` is the schedule of callbacks.
@@ -186,6 +197,7 @@ impl HandlerSettings {
             timeout: layers.duration_within(&key("timeout"), Self::TIMEOUTS, "100ms to 24h")?,
             retry: RetrySettings {
                 delays: layers.durations(&key("retry_delays"))?,
+                jitter: JITTER,
                 ..retry.clone()
             },
             max_payload: layers.size(&key("max_payload"), 1 << 10..=4 << 20)?,

@@ -13,6 +13,10 @@ use tokio::time::Instant;
 
 use crate::breaker::{Admission, Breaker, Signal};
 
+/// How long a job waits that was claimed before others have opened the breaker. It stays in the table
+/// after that, and the search finds it as soon as the breaker is closed.
+const AGAIN: Duration = Duration::from_secs(1);
+
 /// The breaker of a handler in this worker. Clones share it.
 #[derive(Clone)]
 pub(crate) struct Gate(Arc<Mutex<Breaker>>);
@@ -35,7 +39,8 @@ impl Gate {
         } else {
             Duration::MAX
         };
-        let is_probe = self.lock().begin(Instant::now(), budget)?;
+        let begun = self.lock().begin(Instant::now(), budget);
+        let is_probe = begun.map_err(|wait| wait.min(AGAIN))?;
         Ok(Attempt {
             gate: self.clone(),
             is_probe,
@@ -96,7 +101,9 @@ mod tests {
             gate.admission(),
             Admission::Overdue { probe_in: Some(wait) } if wait == Duration::from_secs(1)
         ));
-        assert!(gate.begin(false).is_err());
+        for _ in 0..2 {
+            assert_eq!(gate.begin(false).err(), Some(Duration::from_secs(1)));
+        }
         assert!(gate.begin(true).is_ok(), "overdue");
         tokio::time::advance(Duration::from_secs(1)).await;
         assert_eq!(gate.admission(), Admission::Probe);

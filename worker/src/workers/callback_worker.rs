@@ -32,7 +32,7 @@ use super::{
     shares::{LongRoom, Share},
     slots::Slot,
     waits,
-    work::{Ran, Work},
+    work::{Admitted, Ran, Work},
 };
 use crate::{
     delivery::Transport,
@@ -106,7 +106,7 @@ impl CallbackWorker {
             lease: parts.lease,
             next_due: parts.next_due,
             drain: parts.drain,
-            drain_timeout: settings.drain_timeout,
+            drain_timeout: settings.worker.drain_timeout,
             in_hand: parts.in_hand,
             has_warned_of_long_work: AtomicBool::new(false),
             metrics: parts.metrics,
@@ -312,7 +312,12 @@ impl CallbackWorker {
         }
         let expected = self.work.expected(job);
         self.note_long_work(job, expected);
-        let ran = self.work.attempt(job, taken.is_overdue).await;
+        let share = taken.share.as_ref();
+        let admitted = Admitted {
+            is_overdue: taken.is_overdue,
+            has_room: share.is_some_and(Share::has_room_of_handler),
+        };
+        let ran = self.work.attempt(job, admitted).await;
         let Ran::Worked {
             worked,
             attempt,

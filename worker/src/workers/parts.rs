@@ -72,7 +72,7 @@ impl Parts {
             slots,
             memory,
             next_due,
-            drain: Drain::new(shutdown, settings.drain_timeout),
+            drain: Drain::new(shutdown, settings.worker.drain_timeout),
             metrics: metrics.clone(),
         }
     }

@@ -73,20 +73,31 @@ impl Shares {
     /// handlers. It wakes the search by `next_due` when there is room for a long job again.
     pub(super) fn common(slots: usize, of_handlers: usize, next_due: NextDue) -> Self {
         let most_long = most_long(slots - of_handlers.min(slots));
-        Self::new(Sought::Common, slots, most_long, next_due)
+        let long = Arc::new(Semaphore::new(most_long));
+        Self::new(Sought::Common, slots, (long, most_long), next_due)
     }
 
-    /// Those of a handler that does the work of `concurrency` jobs at a time: each needs room.
-    pub(super) fn of_handler(handler: HandlerName, concurrency: usize, next_due: NextDue) -> Self {
-        Self::new(Sought::WorkOf(handler), concurrency, concurrency, next_due)
+    /// Those of a handler that does the work of `concurrency` jobs at a time: each needs `room`.
+    pub(super) fn of_handler(
+        handler: HandlerName,
+        (room, concurrency): (Arc<Semaphore>, usize),
+        next_due: NextDue,
+    ) -> Self {
+        let sought = Sought::WorkOf(handler);
+        Self::new(sought, concurrency, (room, concurrency), next_due)
     }
 
-    fn new(sought: Sought, slots: usize, most_long: usize, next_due: NextDue) -> Self {
+    fn new(
+        sought: Sought,
+        slots: usize,
+        (long, most_long): (Arc<Semaphore>, usize),
+        next_due: NextDue,
+    ) -> Self {
         Self {
             sought,
             slots,
             tenants: Arc::default(),
-            long: Arc::new(Semaphore::new(most_long)),
+            long,
             most_long,
             next_due,
         }
@@ -221,6 +232,11 @@ impl Tenants {
 }
 
 impl Share {
+    /// Whether the job has room at its handler.
+    pub(super) fn has_room_of_handler(&self) -> bool {
+        self.shares.are_of_handler() && self.long.is_some()
+    }
+
     /// What wakes the search for such jobs.
     pub(super) fn next_due(&self) -> &NextDue {
         &self.shares.next_due
@@ -269,7 +285,9 @@ mod tests {
         },
     };
 
-    use std::time::Duration;
+    use std::{sync::Arc, time::Duration};
+
+    use tokio::sync::Semaphore;
 
     use super::{NextDue, Share, Shares, Tenant};
 
@@ -401,7 +419,8 @@ mod tests {
     #[test]
     fn a_handlers_jobs_need_room_until_their_work_is_done_and_count_for_their_tenant_until_then() {
         let next_due = NextDue::new();
-        let shares = Shares::of_handler("pdf".parse().unwrap(), 2, next_due.clone());
+        let room = (Arc::new(Semaphore::new(2)), 2);
+        let shares = Shares::of_handler("pdf".parse().unwrap(), room, next_due.clone());
         let mut room = shares.room_for_long(9);
         assert_eq!(shares.capacity(9, &room).jobs, 2);
         let mut held: Vec<_> = (0..2).map(|_| room.hold(&job("a", true))).collect();

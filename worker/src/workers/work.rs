@@ -30,6 +30,15 @@ pub(super) struct Work {
     metrics: Metrics,
 }
 
+/// How a job has come to its attempt.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Admitted {
+    /// Whether it passes an open circuit breaker.
+    pub(super) is_overdue: bool,
+    /// Whether it has room at its handler. A suspected poison job is claimed without.
+    pub(super) has_room: bool,
+}
+
 /// What came of an attempt.
 pub(super) enum Ran {
     /// The work is over: the callback follows.
@@ -63,11 +72,11 @@ impl Work {
             .flatten()
     }
 
-    /// Makes one attempt. A job that `is_overdue` passes an open circuit breaker.
-    pub(super) async fn attempt(&self, job: &store::Job, is_overdue: bool) -> Ran {
+    /// Makes one attempt. A job without room at its handler waits for it.
+    pub(super) async fn attempt(&self, job: &store::Job, admitted: Admitted) -> Ran {
         match self.handlers.get(&job.handler) {
             Some(served) if served.work.is_deterministic() => self.compute(&served, job).await,
-            Some(served) => self.try_once(&served, job, is_overdue).await,
+            Some(served) => self.try_once(&served, job, admitted).await,
             // SIGHUP has removed the handler since the claim, or the notification was wrong.
             // Another worker may take it at once. This one does not look for it again.
             None => Ran::Settle(Settlement::GiveBack),
@@ -95,13 +104,20 @@ impl Work {
         }
     }
 
-    async fn try_once(&self, served: &Served, job: &store::Job, is_overdue: bool) -> Ran {
+    async fn try_once(&self, served: &Served, job: &store::Job, admitted: Admitted) -> Ran {
+        // First: it can take as long as an attempt. The queue is fair, so no stream of new jobs
+        // holds it up.
+        let _room = if admitted.has_room {
+            None
+        } else {
+            Arc::clone(&served.room).acquire_owned().await.ok()
+        };
         // As before a callback: with an old heartbeat, another worker might expire the lease during
         // the attempt and have the work done a second time.
         if !self.lease.in_force_for(job.claim.owner).await {
             return Ran::Settle(Settlement::GiveBack);
         }
-        let passed = match served.gate.begin(is_overdue) {
+        let passed = match served.gate.begin(admitted.is_overdue) {
             Ok(passed) => passed,
             Err(wait) => return Ran::Settle(Settlement::Park { wait }),
         };
@@ -117,9 +133,10 @@ impl Work {
             over,
         };
         let seen = as_seen(job);
-        // A panic fails its own job only.
+        // A panic fails its own job only. It can happen before there is a future.
         // Unwind-safe: nothing of the future is used after it.
-        let run = AssertUnwindSafe(served.work.run(&seen, &context)).catch_unwind();
+        let run = async { served.work.run(&seen, &context).await };
+        let run = AssertUnwindSafe(run).catch_unwind();
         let result = match timeout_at(context.deadline, run).await {
             Ok(Ok(result)) => result,
             Ok(Err(_panic)) => {

@@ -15,7 +15,7 @@ use storm_shared::{
     },
     services::{
         queue::Notification,
-        store::{Candidate, NewJob, OwnerId, Scope, Settlement, WorkResult},
+        store::{Candidate, Ended, NewJob, OwnerId, Scope, Settlement, WorkResult},
     },
 };
 use storm_worker::{
@@ -198,6 +198,83 @@ async fn a_panic_fails_its_own_job_only() {
     assert_eq!(stack.ended(next).await.status, Status::Completed);
     let report = stack.accept(1, None).await;
     assert_eq!(stack.ended(report).await.status, Status::Completed);
+}
+
+/// A handler that panics before it returns a future.
+struct PanicsAtOnce;
+
+impl Handler for PanicsAtOnce {
+    fn run(&self, job: &Job, _: &Context) -> impl Future<Output = Result<Output, Failure>> + Send {
+        assert_ne!(job.payload, "0", "zero");
+        async { Ok(Output::text("done")) }
+    }
+}
+
+#[tokio::test]
+async fn a_panic_before_there_is_a_future_is_called_back_like_any_other() {
+    let stack = stack(PanicsAtOnce, &[]).await;
+    let mut receiver = Receiver::answering(|_, _| 200).await;
+    let panics = submit(&stack, "own", "0", Some(receiver.url())).await;
+    let callback = receiver.next().await;
+    assert_eq!(parsed(&callback)["failure"]["reason"], "work_failed");
+    assert_eq!(
+        reason(&stack.ended(panics).await),
+        FailureReason::WorkFailed
+    );
+}
+
+#[tokio::test]
+async fn suspected_poison_jobs_keep_to_the_concurrency_of_their_handler() {
+    let (running, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let release = Arc::new(Semaphore::new(0));
+    let handler = Does({
+        let (most, release) = (most.clone(), release.clone());
+        move |_, _| {
+            let (running, most, release) = (running.clone(), most.clone(), release.clone());
+            async move {
+                most.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                release.acquire().await.unwrap().forget();
+                running.fetch_sub(1, Ordering::SeqCst);
+                Ok(Output::text("done"))
+            }
+        }
+    });
+    let one = [("HANDLERS__OWN__CONCURRENCY", "1")];
+    let stack = stack(handler, &one).await;
+    let mut jobs = vec![submit(&stack, "own", "null", None).await];
+    jobs.extend([suspect(&stack).await, suspect(&stack).await]);
+    for id in &jobs {
+        while stack.find(*id).await.status != Status::Processing {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+    tokio::time::sleep(Duration::from_millis(50)).await; // time for more to start
+    release.add_permits(jobs.len());
+    for id in jobs {
+        assert_eq!(stack.ended(id).await.status, Status::Completed);
+    }
+    assert_eq!(most.load(Ordering::SeqCst), 1);
+}
+
+/// A job of the handler `own` whose first worker has died with it.
+async fn suspect(stack: &Stack) -> RequestId {
+    let (store, id) = (&stack.store, RequestId::generate());
+    let job = NewJob {
+        notification_grace: Duration::from_hours(1), // no search finds it before the claim here
+        ..NewJob::for_handler("own".parse().unwrap(), id, RawValue::NULL, None)
+    };
+    store.accept(job).await.unwrap();
+    let [dead, other] = [(); 2].map(|()| OwnerId::generate());
+    for owner in [dead, other] {
+        store.register(owner, &[]).await.unwrap();
+    }
+    let claimed = store.claim(dead, vec![Candidate::notified(id)], usize::MAX);
+    assert_eq!(claimed.await.unwrap().jobs.len(), 1);
+    let beats = store.renew(other, Ended::default()).await.unwrap().others;
+    let seen = beats.into_iter().find(|beat| beat.owner == dead).unwrap();
+    assert!(store.expire(seen, 5).await.unwrap().is_some());
+    store.deregister(other).await.unwrap();
+    id
 }
 
 #[tokio::test]

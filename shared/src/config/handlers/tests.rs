@@ -118,17 +118,38 @@ fn every_key_can_be_set_in_the_file_and_in_the_environment() {
 }
 
 #[test]
-fn jitter_and_the_longest_retry_after_are_those_of_callbacks() {
+fn retries_have_a_jitter_of_their_own_and_the_longest_retry_after_of_callbacks() {
     let variables = [
         URL,
-        ("CALLBACK_RETRY_JITTER", "0.5"),
+        ("CALLBACK_RETRY_JITTER", "0"),
         ("CALLBACK_RETRY_AFTER_MAX", "2h"),
         ("CALLBACK_RETRY_DELAYS", "9s"),
     ];
     let retry = pdf("", &variables).retry;
-    assert!((retry.jitter - 0.5).abs() < f64::EPSILON);
+    assert!((retry.jitter - 0.2).abs() < f64::EPSILON);
     assert_eq!(retry.retry_after_max, Duration::from_hours(2));
     assert_eq!(retry.delays[0], Duration::from_secs(1));
+}
+
+#[test]
+fn a_drain_lasts_as_long_as_the_longest_work_within_bounds_unless_it_is_set() {
+    let drains = |variables: &[(&str, &str)]| {
+        let settings = read("", variables).unwrap();
+        let drains = [settings.worker.drain_timeout, settings.drain_timeout];
+        drains.map(|drain| drain.as_secs())
+    };
+    let timeout = |time| ("HANDLERS__PDF__TIMEOUT", time);
+    let other = ("HANDLERS__OTHER__URL", "http://127.0.0.1:9100/");
+    assert_eq!(drains(&[]), [20, 20]);
+    assert_eq!(drains(&[URL, timeout("5s")]), [20, 20]);
+    // The API has no use for more.
+    assert_eq!(drains(&[URL, other, timeout("2m")]), [120, 20]);
+    assert_eq!(drains(&[URL, other, timeout("5s")]), [30, 20]);
+    assert_eq!(drains(&[URL, timeout("24h")]), [300, 20]);
+    let set = ("DRAIN_TIMEOUT", "3s");
+    assert_eq!(drains(&[URL, timeout("2m"), set]), [3, 3]);
+    let auto = ("DRAIN_TIMEOUT", "auto");
+    assert_eq!(drains(&[URL, timeout("2m"), auto]), [120, 20]);
 }
 
 #[test]

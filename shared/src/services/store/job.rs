@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// A new async job.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct NewJob {
     /// The job's id.
     pub id: RequestId,
@@ -122,6 +122,21 @@ impl NewJob {
             memory: None,
             held: None,
         }
+    }
+}
+
+// The input must not get into a log.
+impl fmt::Debug for NewJob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NewJob")
+            .field("id", &self.id)
+            .field("created_at", &self.created_at)
+            .field("handler", &self.handler)
+            .field("input", &format_args!("{} bytes", self.input.len()))
+            .field("is_long", &self.is_long)
+            .field("callback", &self.callback)
+            .field("created_by", &self.created_by)
+            .finish_non_exhaustive()
     }
 }
 
@@ -256,7 +271,7 @@ pub struct Claim {
 }
 
 /// A claimed job, with the state that earlier claims stored.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Job {
     /// The claim that every write names.
     pub claim: Claim,
@@ -286,6 +301,25 @@ pub struct Job {
     pub parked_for: Duration,
     /// The bytes of its stored input and result.
     pub bytes: usize,
+}
+
+// The input must not get into a log.
+impl fmt::Debug for Job {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Job")
+            .field("claim", &self.claim)
+            .field("handler", &self.handler)
+            .field("input", &format_args!("{} bytes", self.input.len()))
+            .field("is_long", &self.is_long)
+            .field("worked", &self.worked)
+            .field("callback", &self.callback)
+            .field("attempts", &self.attempts)
+            .field("attempts_before", &self.attempts_before)
+            .field("created_by", &self.created_by)
+            .field("created_at", &self.created_at)
+            .field("parked_for", &self.parked_for)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What came of a claim.
@@ -423,6 +457,53 @@ impl Outcome {
         match self {
             Self::Completed => "completed",
             Self::Failed(failure) => failure.reason.as_str(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use serde_json::value::RawValue;
+
+    use super::{Claim, Job, NewJob, Work};
+    use crate::{
+        models::{RequestId, Traceparent},
+        services::store::OwnerId,
+    };
+
+    #[test]
+    fn a_payload_does_not_get_into_a_log() {
+        let (id, handler) = (RequestId::generate(), "pdf".parse().unwrap());
+        let payload = RawValue::from_string(r#"{"iban":"hunter2"}"#.to_owned()).unwrap();
+        let new = NewJob::for_handler(handler, id, &payload, None);
+        let claimed = Job {
+            claim: Claim {
+                id,
+                work: Work::Job,
+                owner: OwnerId::NOBODY,
+                number: 1,
+            },
+            handler: new.handler.clone(),
+            input: payload.get().to_owned().into(),
+            is_long: true,
+            worked: None,
+            callback: None,
+            traceparent: Traceparent::of(id),
+            attempts: 0,
+            attempts_before: 0,
+            created_by: None,
+            created_at: None,
+            parked_for: Duration::ZERO,
+            bytes: 0,
+        };
+        for shown in [format!("{new:?}"), format!("{claimed:?}")] {
+            assert!(!shown.contains("hunter2"), "{shown}");
+            assert!(
+                shown.contains(&id.to_string()) && shown.contains("18 bytes"),
+                "{shown}"
+            );
         }
     }
 }

@@ -55,8 +55,9 @@ pub(super) fn due_jobs(
     if pause::is_everything(connection)? {
         return Ok(DueJobs::default());
     }
-    let lanes = Lane::of(&capacity.sought);
-    let undated = match capacity.sought {
+    let sought = &capacity.sought;
+    let lanes = Lane::of(sought);
+    let undated = match sought {
         Sought::Common => undated(connection, capacity.jobs)?,
         Sought::WorkOf(_) => Vec::new(),
     };
@@ -87,7 +88,11 @@ pub(super) fn due_jobs(
         due: undated.into_iter().chain(found.due).collect(),
         waiting: found.waiting.into_iter().map(client).collect(),
         long_jobs_wait: found.long_jobs_wait,
-        next_due: next_due(connection, now)?,
+        next_due: match sought {
+            Sought::Common => next_due(connection, now)?,
+            // Not that of all jobs: each retry of a callback would wake the loop of each handler.
+            Sought::WorkOf(_) => None,
+        },
     })
 }
 

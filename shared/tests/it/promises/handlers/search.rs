@@ -22,6 +22,7 @@ on_every_engine! {
     tenants_share_the_work_of_a_handler_fairly,
     a_suspect_of_a_handler_is_left_to_the_workers_that_serve_it,
     a_search_for_overdue_jobs_finds_no_other,
+    a_search_for_work_of_a_handler_is_woken_by_no_retry_of_another_job,
     a_pause_of_everything_holds_the_work_of_handlers,
     a_job_says_that_no_running_worker_serves_its_handler,
     what_each_handler_has_to_do_is_counted,
@@ -135,6 +136,20 @@ async fn a_search_for_overdue_jobs_finds_no_other(database: TestDatabase) {
     assert_eq!(found(&store, overdue(Duration::ZERO)).await, [late, new]);
     let age = store.oldest_due_age().await.unwrap();
     assert!(age >= Some(Duration::from_hours(1)), "{age:?}");
+}
+
+async fn a_search_for_work_of_a_handler_is_woken_by_no_retry_of_another_job(
+    database: TestDatabase,
+) {
+    let store = database.open().await;
+    accept(&store).await;
+    let job = claim_due(&store).await.pop().unwrap();
+    let later = retry(worked(1, AttemptClass::Status), Duration::from_hours(1));
+    store.settle(job.claim, None, later).await.unwrap();
+    let common = store.due_jobs(Capacity::of(1)).await.unwrap();
+    assert!(common.next_due.is_some());
+    let of_handler = store.due_jobs(capacity_of("pdf", 1)).await.unwrap();
+    assert_eq!(of_handler.next_due, None);
 }
 
 async fn a_pause_of_everything_holds_the_work_of_handlers(database: TestDatabase) {
