@@ -57,10 +57,10 @@ gives() {
 lines() { grep -c "^$1" "$work/output" || true; }
 
 # Runs a stack on free ports with the settings NAME=VALUE, submits PAYLOAD for HANDLER, and expects
-# that it ends COMPLETED with RESULT.
-#   serves HANDLER PAYLOAD RESULT WORKER NAME=VALUE...
+# that it ends as the pattern END says, which is for its JSON without spaces.
+#   serves HANDLER PAYLOAD END WORKER NAME=VALUE...
 serves() {
-    local handler=$1 payload=$2 result=$3 worker=$4
+    local handler=$1 payload=$2 end=$3 worker=$4
     shift 4
     (
         export "${@?}" REDIS_URL=none STORM_BIN=$work/bin
@@ -68,11 +68,11 @@ serves() {
         ln -sf "$ROOT/target/debug/storm-api" "$STORM_BIN/storm-api"
         ln -sf "$worker" "$STORM_BIN/storm-worker"
         stack_start api worker
-        stack_run submit "$handler" "$payload" "$result"
+        stack_run submit "$handler" "$payload" "$end"
     ) >"$work/stack" 2>&1 || { cat "$work/stack" >>"$work/output" && fail "no stack was served"; }
 }
 
-#   submit HANDLER PAYLOAD RESULT
+#   submit HANDLER PAYLOAD END
 submit() {
     local answer id try
     answer=$(ask "$API_ADDR" POST "/async/$1" "{\"payload\": $2}")
@@ -83,9 +83,14 @@ submit() {
         sleep 0.05
     done
     answer=${answer//[[:space:]]/}
-    [[ $answer == *'"status":"COMPLETED"'*"\"result_payload\":$3,"* ]] ||
+    # shellcheck disable=SC2053 # the right side is a pattern
+    [[ $answer == *$3* ]] ||
         { echo "after $((try / 20)) seconds: $answer" && return 1; }
 }
+
+# The pattern of a job that is done.
+#   completed RESULT
+completed() { printf '"status":"COMPLETED"*"result_payload":%s,' "$1"; }
 
 # Tests an endpoint.
 #   check COMMAND...
@@ -109,9 +114,12 @@ check() {
     start "$OLD $NEW" "$@"
     gives '200*' "$OLD" good
     gives '200*' "$NEW" good
-    serves words '{"text": "as fast as a storm"}' '{"words":5}' "$ROOT/target/debug/storm-worker" \
+    serves words '{"text": "as fast as a storm"}' "$(completed '{"words":5}')" "$ROOT/target/debug/storm-worker" \
         HANDLERS__WORDS__URL="$url" HANDLERS__WORDS__SECRET="$NEW"
     [[ $(lines 'done') == 3 ]] || fail 'the stack asked for something else'
+    serves words '{"image": "cat.png"}' \
+        '"status":"FAILED"*"reason":"work_failed","detail":"Theworkfailed:thehandleranswered422."' \
+        "$ROOT/target/debug/storm-worker" HANDLERS__WORDS__URL="$url" HANDLERS__WORDS__SECRET="$NEW"
     stop_endpoint
     echo "ok: $test"
 }
@@ -124,8 +132,8 @@ cargo build --quiet --locked --manifest-path worker/Cargo.toml --bins --examples
 for example in send_work own_handler endpoint; do cp "target/debug/examples/$example" "$work/"; done
 
 test='a worker with a handler of its own, in Rust'
-serves shout '{"text": "quiet"}' '"QUIET"' "$work/own_handler" HANDLERS__SHOUT__KIND=rust
-serves shout '{"text": ""}' '""' "$work/own_handler" HANDLERS__SHOUT__KIND=rust \
+serves shout '{"text": "quiet"}' "$(completed '"QUIET"')" "$work/own_handler" HANDLERS__SHOUT__KIND=rust
+serves shout '{"text": ""}' "$(completed '""')" "$work/own_handler" HANDLERS__SHOUT__KIND=rust \
     HANDLERS__SHOUT__RETRY_DELAYS=100ms
 echo "ok: $test"
 
@@ -156,7 +164,7 @@ if [[ -n $python ]]; then
         kill -0 "$endpoint" 2>/dev/null || fail 'it exited'
         sleep 0.05
     done
-    serves words '{"text": "as fast as a storm"}' '{"words":5}' "$ROOT/target/debug/storm-worker" \
+    serves words '{"text": "as fast as a storm"}' "$(completed '{"words":5}')" "$ROOT/target/debug/storm-worker" \
         STORM_CONFIG="$work/settings.toml"
     stop_endpoint
     echo "ok: $test"

@@ -34,7 +34,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         _ => return Err(USAGE.into()),
     };
     let (mut signer, mut key) = (Signer::parse(&env::var("HANDLER_SECRETS")?)?, id);
-    let (mut now, mut covered, mut sent) = (Timestamp::now(), BODY, BODY);
+    let (mut now, mut content, mut sent) = (Timestamp::now(), BODY, BODY);
     match case {
         "good" => {}
         "stale" => now -= SignedDuration::from_mins(6),
@@ -43,11 +43,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
         "unsigned" => signer = Signer::none(),
         "tampered" => sent = TAMPERED,
         "other-key" => key = RequestId::generate(),
-        "unusable" => (covered, sent) = (UNUSABLE, UNUSABLE),
+        "unusable" => (content, sent) = (UNUSABLE, UNUSABLE),
         _ => return Err(USAGE.into()),
     }
     let signature = signer
-        .sign(&id.to_string(), now, covered.as_bytes())
+        .sign(&id.to_string(), now, content.as_bytes())
         .map_or_else(String::new, |signature| {
             let seconds = now.as_second();
             format!("{ID}: {id}\r\n{TIMESTAMP}: {seconds}\r\n{SIGNATURE}: {signature}\r\n")
