@@ -4,13 +4,16 @@ use hyper::HeaderMap;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 use storm_shared::{
-    models::{Records, RequestId},
+    models::{Records, ReportSpec, RequestId},
     services::report::{Report, expected},
 };
 use tokio::time::Instant;
 
 use super::{Accepted, DuplicateId, JobEnd, Ledger, NotACallback};
-use crate::{signatures::Signatures, workload::Workload};
+use crate::{
+    signatures::Signatures,
+    workload::{Expected, Workload},
+};
 
 const DUE: Duration = Duration::from_millis(100);
 
@@ -26,13 +29,19 @@ fn job(id: RequestId) -> Accepted {
     }
 }
 
+fn spec(number: usize) -> ReportSpec {
+    match workload().order(number).expected() {
+        Expected::Report(spec, _) => spec.clone(),
+        Expected::Handler(_) => panic!("no report"),
+    }
+}
+
 fn report(number: usize) -> Report {
-    expected(workload().order(number).spec())
+    expected(&spec(number))
 }
 
 fn callback(id: RequestId, number: usize) -> String {
-    let workload = workload();
-    let (spec, report) = (workload.order(number).spec(), report(number));
+    let (spec, report) = (spec(number), report(number));
     json!({
         "request_id": id, "report_id": report.report_id, "status": "completed",
         "checksum": report.checksum, "report_name": spec.report_name, "records": spec.records,
@@ -146,7 +155,7 @@ fn a_polled_job_is_checked_like_a_callback() {
     ledger.polled(
         ids[0],
         &JobEnd::Completed {
-            report: report(0),
+            result: json!(report(0)),
             took,
             completed_at: Timestamp::UNIX_EPOCH,
         },
@@ -154,7 +163,7 @@ fn a_polled_job_is_checked_like_a_callback() {
     ledger.polled(
         ids[1],
         &JobEnd::Completed {
-            report: report(2),
+            result: json!(report(2)),
             took,
             completed_at: Timestamp::UNIX_EPOCH,
         },
@@ -212,7 +221,7 @@ fn an_end_is_compared_with_what_its_202_expected() {
         .unwrap();
     ledger.accepted(expected(2, 0), 2, Instant::now()).unwrap();
     let end = JobEnd::Completed {
-        report: report(2),
+        result: json!(report(2)),
         took: Duration::from_millis(60),
         completed_at: now + SignedDuration::from_secs(7),
     };
