@@ -50,8 +50,8 @@ pub enum Command {
     #[command(
         override_usage = "storm-loadgen storm --mode <MODE> --rate <R>\n         \
                           --duration <DURATION> --records <N> [OPTIONS]\n       \
-                          storm-loadgen storm --handler <NAME> --payload <FILE> --rate <R>\n         \
-                          --duration <DURATION> [OPTIONS]"
+                          storm-loadgen storm --handler <NAME> --payload <FILE>\n         \
+                          --rate <R> --duration <DURATION> [OPTIONS]"
     )]
     Storm(StormOptions),
     /// Receive callbacks, answer them and count them
