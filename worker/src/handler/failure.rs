@@ -58,6 +58,15 @@ impl Failure {
         }
     }
 
+    /// An attempt that its deadline has ended.
+    pub(crate) fn timed_out(detail: impl Into<String>) -> Self {
+        Self {
+            class: AttemptClass::Timeout,
+            reason: FailureReason::WorkTimedOut,
+            ..Self::retry(detail)
+        }
+    }
+
     /// Adds the status that an endpoint has answered with.
     pub(crate) fn with_status(self, status: StatusCode) -> Self {
         Self {

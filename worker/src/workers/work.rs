@@ -6,7 +6,7 @@ use futures_util::FutureExt;
 use jiff::Timestamp;
 use storm_shared::{
     memory::Reservation,
-    models::{self, AttemptClass, FailureReason, Stage},
+    models::{self, AttemptClass, Stage},
     services::store::{self, AttemptRecord, Outcome, Settlement, WorkResult, Worked},
 };
 use tokio::time::{Instant, timeout_at};
@@ -21,9 +21,6 @@ use crate::{
     metrics::Metrics,
     schedule::Schedule,
 };
-
-/// How long a job of a handler that this worker does not serve is left to others.
-const NOT_SERVED: Duration = Duration::from_secs(30);
 
 /// Makes attempts at the work of jobs.
 pub(super) struct Work {
@@ -71,8 +68,9 @@ impl Work {
         match self.handlers.get(&job.handler) {
             Some(served) if served.work.is_deterministic() => self.compute(&served, job).await,
             Some(served) => self.try_once(&served, job, is_overdue).await,
-            // Its notification was wrong.
-            None => Ran::Settle(Settlement::Park { wait: NOT_SERVED }),
+            // SIGHUP has removed the handler since the claim, or the notification was wrong.
+            // Another worker may take it at once. This one does not look for it again.
+            None => Ran::Settle(Settlement::GiveBack),
         }
     }
 
@@ -128,7 +126,10 @@ impl Work {
                 error!(id = %job.claim.id, handler = %served.name, "the handler panicked");
                 Err(Failure::last("the handler failed with an error of its own"))
             }
-            Err(_elapsed) => Err(timed_out(limits.timeout)),
+            Err(_elapsed) => Err(Failure::timed_out(format!(
+                "no result within {:?}",
+                limits.timeout
+            ))),
         };
         if let Some(is_open) = passed.record(signal(&result)) {
             self.metrics.handler_breaker(is_open);
@@ -225,14 +226,6 @@ fn signal(result: &Result<Output, Failure>) -> Signal {
     }
 }
 
-fn timed_out(timeout: Duration) -> Failure {
-    Failure {
-        class: AttemptClass::Timeout,
-        reason: FailureReason::WorkTimedOut,
-        ..Failure::retry(format!("no result within {timeout:?}"))
-    }
-}
-
 fn record(
     number: u32,
     started_at: Timestamp,
@@ -240,13 +233,17 @@ fn record(
     result: &Result<Output, Failure>,
 ) -> AttemptRecord {
     let failure = result.as_ref().err();
+    let status = match result {
+        Ok(output) => output.status(),
+        Err(failure) => failure.status,
+    };
     AttemptRecord {
         number,
         stage: Stage::Work,
         started_at,
         duration,
         class: failure.map_or(AttemptClass::Success, |failure| failure.class),
-        status: failure.and_then(|failure| failure.status),
+        status,
         error: failure.map(|failure| failure.detail.clone()),
         internal_detail: failure.map(|failure| {
             let internal = failure.internal_detail.as_ref();

@@ -10,7 +10,9 @@ use std::{
 
 use serde_json::{Value, json, value::RawValue};
 use storm_shared::{
-    models::{AttemptClass, CallbackUrl, FailureReason, Request, RequestId, Stage, Status},
+    models::{
+        Attempt, AttemptClass, CallbackUrl, FailureReason, Request, RequestId, Stage, Status,
+    },
     services::{
         queue::Notification,
         store::{Candidate, NewJob, OwnerId, Scope, Settlement, WorkResult},
@@ -413,4 +415,61 @@ async fn a_handlers_jobs_are_notified_in_a_stream_of_their_own() {
     stack.store.accept(job.clone()).await.unwrap();
     notifier.notify_of(job.handler.clone(), Notification::of(&job));
     assert_eq!(stack.ended(id).await.status, Status::Completed);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claimed_job_of_a_handler_that_is_not_served_is_left_to_other_workers_at_once() {
+    let redis = RedisServer::start();
+    let handler = Does(|_, _| async { Ok(Output::text("done")) });
+    let builder = Builder::new().handler("own", handler);
+    let stack = Stack::with_handlers_and_redis(builder, &redis.url(), &OWN).await;
+    let id = RequestId::generate();
+    let job = NewJob::for_handler("other".parse().unwrap(), id, RawValue::NULL, None);
+    stack.store.accept(job.clone()).await.unwrap();
+    // As if the handler had been removed between the claim and the attempt.
+    let wrong = "own".parse().unwrap();
+    stack.notifier().notify_of(wrong, Notification::of(&job));
+    let is_back = |row: &Request| row.claims == 1 && row.status == Status::Pending;
+    let row = stack.row_when(id, is_back).await;
+    assert_eq!((row.parks, row.attempts.len()), (0, 0));
+    assert_eq!(row.waiting_for.unwrap().until, None);
+}
+
+/// The last attempt of a job of an HTTP handler at `url`, and why the job failed.
+async fn attempt_at(url: &str, timeout: Duration) -> (Attempt, Option<FailureReason>) {
+    let timeout = format!("{}ms", timeout.as_millis());
+    let web = [
+        ("HANDLERS__WEB__URL", url),
+        ("HANDLERS__WEB__TIMEOUT", &timeout),
+        ("HANDLERS__WEB__RETRY_DELAYS", ""),
+    ];
+    let stack = Stack::without_redis(&[&web[..], &[NO_DRAIN]].concat()).await;
+    let id = submit(&stack, "web", "null", None).await;
+    let mut row = stack.ended(id).await;
+    let failure = row.failure.map(|failure| failure.reason);
+    (row.attempts.pop().unwrap(), failure)
+}
+
+#[tokio::test]
+async fn the_record_of_work_has_the_status_that_an_endpoint_answered_with() {
+    let receiver = Receiver::answering(|_, _| 201).await;
+    let (attempt, failure) = attempt_at(&receiver.url(), Duration::from_mins(5)).await;
+    assert_eq!((attempt.class, failure), (AttemptClass::Success, None));
+    assert_eq!((attempt.stage, attempt.status), (Stage::Work, Some(201)));
+}
+
+#[tokio::test]
+async fn a_job_whose_endpoint_does_not_answer_in_time_fails_as_timed_out() {
+    let (receiver, _answer) = Receiver::held().await;
+    let mut timeout = Duration::from_millis(250);
+    loop {
+        let (attempt, failure) = attempt_at(&receiver.url(), timeout).await;
+        if attempt.class == AttemptClass::Timeout {
+            assert_eq!(failure, Some(FailureReason::WorkTimedOut));
+            return;
+        }
+        // On a busy machine, not even the connection may come in time.
+        assert_eq!(failure, Some(FailureReason::WorkFailed));
+        timeout *= 2;
+    }
 }

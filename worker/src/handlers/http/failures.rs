@@ -51,8 +51,10 @@ pub(super) fn unreachable(stage: Stage, time: Duration) -> Failure {
 
 /// The deadline came before the answer had ended.
 pub(super) fn timed_out(internal: &str) -> Failure {
-    let detail = "the handler did not answer in time";
-    failed(AttemptClass::Timeout, detail, internal.to_owned())
+    Failure {
+        internal_detail: Some(internal.to_owned()),
+        ..Failure::timed_out("the handler did not answer in time")
+    }
 }
 
 /// The connection ended within the body.
