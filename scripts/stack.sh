@@ -101,8 +101,9 @@ stack_open() {
     trap 'exit 130' INT
     trap 'exit 143' TERM
     trap 'exit 129' HUP
-    # Nobody balances load here, and Ctrl-C should not wait.
-    export SHUTDOWN_DELAY=${SHUTDOWN_DELAY:-0s}
+    # Nobody balances load here, and Ctrl-C should not wait, for a slow handler neither: what is
+    # unfinished goes back to the table before STOP_SECONDS are over.
+    export SHUTDOWN_DELAY=${SHUTDOWN_DELAY:-0s} DRAIN_TIMEOUT=${DRAIN_TIMEOUT:-20s}
     mkdir -p "$ROOT/target"
     STACK_DIR=$(mktemp -d "$ROOT/target/stack.XXXXXX")
 }
