@@ -6,23 +6,29 @@ set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/stack.sh"
 
 rates=25,50,100,200
-modes=sync,async
+modes=''
 duration=10s
-records=10
+records=''
+handler=''
+payload=''
 api=''
 callback_port=''
 csv=$ROOT/target/storm-$(date +%Y%m%d-%H%M%S).csv
 more=()
+job=() size='' # what check_options makes of --records, or of --handler and --payload
 
 help() {
     cat <<HELP
 usage: scripts/storm.sh [OPTION]... [-- MORE...]
 
   --rates R,...         requests per second, one run for each, 1 to 50000 [$rates]
-  --modes M,...         sync, async or both [$modes]
+  --modes M,...         sync, async or both [sync,async; with --handler, async]
   --duration D          of each run: 500ms, 10s, 2m [$duration]
   --records N           the records of each report, 10 ms each: 1 to 49 with sync, else to 100000
-                        [$records]
+                        [10]
+  --handler NAME        jobs of this handler instead of reports; a new stack takes its settings from
+                        the environment: HANDLERS__NAME__URL=http://127.0.0.1:9100/
+  --payload FILE        the payload of each job of the handler: JSON
   --api URL             a running stack, on a host that you may put under load
                         [a new stack on free loopback ports, stopped at the end]
   --callback-port PORT  the port that receives callbacks [8001 with --api, else a free port]
@@ -48,7 +54,7 @@ read_options() {
     while (($# > 0)); do
         case $1 in
             --) more=("${@:2}") && return ;;
-            --rates | --modes | --duration | --records | --api | --callback-port | --csv)
+            --rates | --modes | --duration | --records | --handler | --payload | --api | --callback-port | --csv)
                 (($# > 1)) || wrong "$1 needs a value"
                 ;;
             --*=*) set -- "${1%%=*}" "${1#*=}" "${@:2}" && continue ;;
@@ -60,6 +66,8 @@ read_options() {
             --modes) modes=$2 ;;
             --duration) duration=$2 ;;
             --records) records=$2 ;;
+            --handler) handler=$2 ;;
+            --payload) payload=$2 ;;
             --api) api=$2 ;;
             --callback-port) callback_port=$2 ;;
             --csv) csv=$2 ;;
@@ -80,11 +88,24 @@ check_options() {
     for rate in ${rates//,/ }; do
         is_number "$rate" 1 50000 || wrong "--rates $rates: $rate is not a whole number from 1 to 50000"
     done
+    if [[ -n $handler$payload ]]; then
+        modes=${modes:-async}
+        [[ -n $handler && -n $payload ]] || wrong "--handler and --payload need each other"
+        [[ -f $payload && -r $payload ]] || wrong "--payload $payload: there is no such file, or it is not readable"
+        [[ -z $records ]] || wrong "--records $records: jobs of a handler have a --payload instead"
+        [[ ,$modes, != *,sync,* ]] || wrong "--modes $modes: jobs of a handler are async"
+        job=(--handler "$handler" --payload "$payload")
+        size="payload ${payload##*/}"
+    else
+        modes=${modes:-sync,async} records=${records:-10}
+        [[ ,$modes, != *,sync,* ]] || most=49
+        is_number "$records" 1 "$most" ||
+            wrong "--records $records: expected a whole number from 1 to $most with --modes $modes"
+        job=(--records "$records")
+        size="$records records"
+    fi
     [[ $modes =~ ^(sync|async)(,(sync|async))*$ ]] ||
         wrong "--modes $modes: expected sync, async or sync,async"
-    [[ ,$modes, != *,sync,* ]] || most=49
-    is_number "$records" 1 "$most" ||
-        wrong "--records $records: expected a whole number from 1 to $most with --modes $modes"
     [[ $duration =~ ^[1-9][0-9]*(ms|s|m)$ ]] ||
         wrong "--duration $duration: expected a duration such as 500ms, 10s or 2m"
     [[ -z $api || $api == http://?* ]] || wrong "--api $api: expected an http:// URL"
@@ -117,10 +138,10 @@ sweep() {
     total=$(($(wc -w <<<"${rates//,/ }") * $(wc -w <<<"${modes//,/ }")))
     for rate in ${rates//,/ }; do
         for mode in ${modes//,/ }; do
-            begin_progress "[$((++number))/$total] $mode, $rate requests/s for $duration, $records records"
+            begin_progress "[$((++number))/$total] $mode, $rate requests/s for $duration, $size"
             lines=$(count_lines) status=0
             stack_run "$STORM_BIN/storm-loadgen" storm --mode "$mode" --rate "$rate" \
-                --duration "$duration" --records "$records" --api "$api" --csv "$csv" "${more[@]}" \
+                --duration "$duration" "${job[@]}" --api "$api" --csv "$csv" "${more[@]}" \
                 >/dev/null || status=$?
             end_progress
             (($(count_lines) > lines)) || die "the run could not start"

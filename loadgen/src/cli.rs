@@ -2,6 +2,7 @@
 
 mod chaos;
 mod options;
+mod payload;
 mod token;
 mod values;
 
@@ -12,6 +13,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, error::ErrorKind}
 pub use self::{
     chaos::{ChaosOptions, CheckOptions, TetherOptions},
     options::{Callbacks, DemoOptions, ReceiveOptions, StormOptions, Target},
+    payload::Payload,
     token::GivenToken,
     values::MAX_REQUESTS,
 };
@@ -47,7 +49,9 @@ pub enum Command {
     // clap does not wrap this line, here and below.
     #[command(
         override_usage = "storm-loadgen storm --mode <MODE> --rate <R>\n         \
-                          --duration <DURATION> --records <N> [OPTIONS]"
+                          --duration <DURATION> --records <N> [OPTIONS]\n       \
+                          storm-loadgen storm --handler <NAME> --payload <FILE>\n         \
+                          --rate <R> --duration <DURATION> [OPTIONS]"
     )]
     Storm(StormOptions),
     /// Receive callbacks, answer them and count them
@@ -93,6 +97,7 @@ impl Cli {
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
+    use storm_shared::models::Mode;
 
     use super::{Cli, Command};
 
@@ -162,6 +167,27 @@ mod tests {
                 "storm --mode async --rate 1 --duration 1s --records 1 --in-flight 0",
                 "1..=20000",
             ),
+            ("storm --rate 1 --duration 1s", "--mode <MODE>"),
+            (
+                "storm --handler a --rate 1 --duration 1s",
+                "--payload <FILE>",
+            ),
+            (
+                "storm --payload Cargo.toml --mode async --rate 1 --duration 1s --records 1",
+                "one JSON value",
+            ),
+            (
+                "storm --handler a --payload /no/such/file --rate 1 --duration 1s",
+                "can't be read: No such file",
+            ),
+            (
+                "storm --handler A --payload /dev/null --rate 1 --duration 1s",
+                "a lower-case letter, then",
+            ),
+            (
+                "storm --handler report --payload /dev/null --rate 1 --duration 1s",
+                "use --mode async and --records",
+            ),
             ("receive --status 99", "200 to 599"),
             (
                 "chaos --bin a --redis-server b --dir c --jobs 2000000 --duration 10s",
@@ -174,6 +200,28 @@ mod tests {
         ] {
             let error = read(line).expect_err(line);
             assert!(error.contains(accepted), "{line}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_storm_of_a_handler_is_async_and_has_no_records() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "{}").unwrap();
+        let line = format!(
+            "storm --handler a --payload {} --rate 1 --duration 1s",
+            file.path().display()
+        );
+        let Command::Storm(storm) = read(&line).unwrap().command else {
+            panic!("not a storm")
+        };
+        assert_eq!((storm.mode, storm.records), (Mode::Async, None));
+        assert!(read(&format!("{line} --mode async")).is_ok());
+        for (more, why) in [
+            ("--mode sync", "jobs of a handler are async"),
+            ("--records 1", "cannot be used with"),
+        ] {
+            let error = read(&format!("{line} {more}")).expect_err(more);
+            assert!(error.contains(why), "{more}: {error}");
         }
     }
 

@@ -1,6 +1,6 @@
-//! The HTTP client of the API: `POST /sync`, `POST /async`, `GET` and `DELETE /requests/{id}`, and
-//! `POST /requests/{id}/redeliver` and `/erase`, and `POST /admin/pause` and `/resume`, over
-//! keep-alive connections.
+//! The HTTP client of the API: `POST /sync`, `POST /async` and `/async/{handler}`, `GET` and
+//! `DELETE /requests/{id}`, `POST /requests/{id}/redeliver` and `/erase`, and `POST /admin/pause`
+//! and `/resume`, over keep-alive connections.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -18,11 +18,8 @@ use hyper_util::{
 };
 use jiff::Timestamp;
 use serde::Deserialize;
-use serde_json::{Value, json};
-use storm_shared::{
-    models::{Mode, RequestId, Status},
-    services::report::Report,
-};
+use serde_json::{Value, json, value::RawValue};
+use storm_shared::models::{HandlerName, Mode, RequestId, Status};
 use tokio::{
     net::TcpStream,
     time::{Instant, timeout, timeout_at},
@@ -32,8 +29,9 @@ use crate::{answers::RequestFailure, http_url::HttpUrl, ledger::JobEnd};
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
-/// The size limit of an answer, in bytes.
-const MAX_ANSWER: usize = 64 * 1024;
+/// The size limit of an answer, in bytes: more than a job with the largest payload and result, and
+/// its attempts, as `GET /requests/{id}` shows it.
+const MAX_ANSWER: usize = 24 * 1024 * 1024;
 
 /// The limit of a connection's idle time. It is below the server's limit of 30 s; otherwise the
 /// server could close a connection while a request is being written to it.
@@ -216,6 +214,18 @@ impl Api {
         }
     }
 
+    /// The same API for jobs of a handler: `submit` sends async jobs to `/async/{handler}`. Both
+    /// share the connections.
+    ///
+    /// # Errors
+    /// The base path of the API makes no URL.
+    pub fn for_handler(&self, handler: &HandlerName) -> Result<Self> {
+        Ok(Self {
+            background: format!("{}/{handler}", self.background).parse()?,
+            ..self.clone()
+        })
+    }
+
     /// Pauses or resumes everything, or the callbacks to an origin. Returns whether it was not so
     /// before. For operators only.
     ///
@@ -346,13 +356,15 @@ pub struct JobView {
     pub status: Status,
     /// The failure of a `FAILED` job.
     pub failure: Option<Value>,
-    result_payload: Option<Report>,
+    // Raw: a handler's JSON may have what no `Value` can hold, such as 1e999.
+    #[serde(default)]
+    result_payload: Option<Box<RawValue>>,
     created_at: Timestamp,
     completed_at: Option<Timestamp>,
     #[serde(default)]
     erased_at: Option<Timestamp>,
     #[serde(default)]
-    input_payload: Value,
+    input_payload: Option<Box<RawValue>>,
     #[serde(default)]
     callback_url: Option<String>,
     #[serde(default)]
@@ -384,7 +396,7 @@ impl JobView {
     pub fn contents(&self) -> Vec<&'static str> {
         let is_named = |it: &AttemptView| it.error.is_some();
         let shown = [
-            ("payload", self.input_payload != json!({"erased": true})),
+            ("payload", !self.has_erased_payload()),
             ("result", self.result_payload.is_some()),
             ("callback_url", self.callback_url.is_some()),
             ("attempts.error", self.attempts.iter().any(is_named)),
@@ -397,17 +409,26 @@ impl JobView {
         shown.map(|(what, _)| what).collect()
     }
 
+    fn has_erased_payload(&self) -> bool {
+        let payload = self.input_payload.as_ref();
+        payload.is_some_and(|json| {
+            serde_json::from_str::<Value>(json.get()).is_ok_and(|it| it == json!({"erased": true}))
+        })
+    }
+
     fn end(self) -> Result<Option<JobEnd>, &'static str> {
-        match (self.status, self.result_payload, self.completed_at) {
-            (Status::Completed, Some(report), Some(completed_at)) => {
+        match (self.status, self.completed_at) {
+            (Status::Completed, Some(completed_at)) => {
                 let took = completed_at.duration_since(self.created_at);
                 Ok(Some(JobEnd::Completed {
-                    report,
+                    result: self
+                        .result_payload
+                        .map_or_else(|| "null".to_owned(), |json| json.get().to_owned()),
                     took: took.unsigned_abs(),
                     completed_at,
                 }))
             }
-            (Status::Completed, ..) => Err("a completed job without a report or completion time"),
+            (Status::Completed, None) => Err("a completed job without a completion time"),
             (Status::Failed, ..) => Ok(Some(JobEnd::Failed)),
             (Status::Pending | Status::Processing, ..) => Ok(None),
         }
@@ -459,6 +480,22 @@ mod tests {
         assert_eq!(end(with_status("FAILED")), Ok(Some(JobEnd::Failed)));
         assert_eq!(end(with_status("PROCESSING")), Ok(None));
         assert!(end(with_status("COMPLETED")).is_err());
+    }
+
+    #[test]
+    fn a_job_of_a_handler_may_have_json_that_no_value_can_hold() {
+        let odd = r#"{"n": 1e999, "s": "\ud800", "s": 1}"#;
+        let at = "2026-01-01T00:00:00.000Z";
+        let job = format!(
+            r#"{{"status": "COMPLETED", "failure": null, "input_payload": {odd},
+                "result_payload": {odd}, "created_at": "{at}", "completed_at": "{at}"}}"#
+        );
+        let job: JobView = serde_json::from_str(&job).unwrap();
+        assert!(job.contents().contains(&"payload"));
+        let Ok(Some(JobEnd::Completed { result, .. })) = job.end() else {
+            panic!("not completed")
+        };
+        assert_eq!(result, odd);
     }
 
     #[test]

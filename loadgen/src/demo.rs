@@ -114,7 +114,7 @@ impl<'a> Demo<'a> {
 
         let reports = workload("Async", Some(&callback_url));
         let ledger = Ledger::new(Arc::clone(&reports), signatures);
-        let receiving = receiver::receive(listener, &path, &ledger);
+        let receiving = receiver::receive(listener, &path, &ledger, receiver::MAX_CALLBACK);
         let ack = Phase::new(options, &api, Mode::Async, reports, ledger.clone());
         Ok(Self {
             options,

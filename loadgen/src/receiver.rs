@@ -15,20 +15,29 @@ use tokio_util::sync::DropGuard;
 
 use crate::{ledger::Ledger, listen::Listener};
 
-/// The size limit of a callback, in bytes.
-pub(crate) const MAX_CALLBACK: usize = 64 * 1024;
+/// The size limit of a report's callback, in bytes.
+pub const MAX_CALLBACK: usize = 64 * 1024;
 
-/// Records callbacks to `path` in `ledger` until the guard is dropped.
-pub fn receive(listener: Listener, path: &str, ledger: &Ledger) -> DropGuard {
+/// The size limit of a callback with the result of a handler, in bytes: more than the largest
+/// `max_result`, 16 MiB, and than a third of it more, which other content than JSON takes.
+pub const MAX_HANDLER_CALLBACK: usize = 24 * 1024 * 1024;
+
+/// Records callbacks of at most `max` bytes to `path` in `ledger` until the guard is dropped.
+pub fn receive(listener: Listener, path: &str, ledger: &Ledger, max: usize) -> DropGuard {
     let path: Arc<str> = path.into();
     let ledger = ledger.clone();
     listener.serve(&service_fn(move |request| {
         let (path, ledger) = (Arc::clone(&path), ledger.clone());
-        async move { Ok::<_, Infallible>(answer(request, &path, &ledger).await) }
+        async move { Ok::<_, Infallible>(answer(request, &path, &ledger, max).await) }
     }))
 }
 
-async fn answer(request: Request<Incoming>, path: &str, ledger: &Ledger) -> Response<Full<Bytes>> {
+async fn answer(
+    request: Request<Incoming>,
+    path: &str,
+    ledger: &Ledger,
+    max: usize,
+) -> Response<Full<Bytes>> {
     if request.uri().path() != path {
         return status(StatusCode::NOT_FOUND);
     }
@@ -36,7 +45,7 @@ async fn answer(request: Request<Incoming>, path: &str, ledger: &Ledger) -> Resp
         return method_not_allowed("POST");
     }
     let (head, body) = request.into_parts();
-    let Ok(body) = Limited::new(body, MAX_CALLBACK).collect().await else {
+    let Ok(body) = Limited::new(body, max).collect().await else {
         return status(StatusCode::PAYLOAD_TOO_LARGE);
     };
     // For the worker, every status other than 2xx is a failed attempt.

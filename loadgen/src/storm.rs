@@ -14,9 +14,9 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use serde::Serialize;
-use storm_shared::models::Mode;
+use storm_shared::models::{Mode, Records};
 use tokio::time::Instant;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -43,8 +43,12 @@ pub struct StormResult {
     /// The planned duration.
     #[serde(rename = "duration_ms", serialize_with = "crate::latency::as_millis")]
     pub duration: Duration,
-    /// The number of records in each report.
-    pub records: u32,
+    /// The handler of the jobs; none for reports.
+    pub handler: Option<String>,
+    /// The number of records in each report; none for jobs of a handler.
+    pub records: Option<u32>,
+    /// The size of each payload of the handler, in bytes; none for reports.
+    pub payload_bytes: Option<usize>,
     /// Whether a signal interrupted the run.
     pub interrupted: bool,
     /// Requests that were due.
@@ -97,6 +101,18 @@ pub async fn run(
     Ok(Some(storm.result(options, interrupted)))
 }
 
+fn workload(options: &StormOptions, url: Option<&str>) -> Result<Workload> {
+    if let (Some(handler), Some(payload)) = (&options.handler, &options.payload) {
+        return Ok(Workload::of_handler(handler.clone(), payload, url));
+    }
+    // The command line requires it.
+    let records = options
+        .records
+        .context("a storm of reports needs --records")?;
+    let reports = usize::try_from(options.requests())?.min(REPORTS);
+    Ok(Workload::new("Storm", reports, records, url))
+}
+
 /// A storm in progress.
 #[derive(Debug)]
 struct Storm {
@@ -111,9 +127,12 @@ impl Storm {
     async fn prepare(options: &StormOptions, signatures: Signatures) -> Result<Self> {
         let api = Api::connect(&options.target.api, options.target.authorization()).await?;
         let tracker = CompletionTracker::prepare(options, &api, signatures).await?;
-        let reports = usize::try_from(options.requests())?.min(REPORTS);
         let url = tracker.callback_url.as_deref();
-        let workload = Arc::new(Workload::new("Storm", reports, options.records, url));
+        let workload = Arc::new(workload(options, url)?);
+        let api = match &options.handler {
+            Some(handler) => api.for_handler(handler)?,
+            None => api,
+        };
         // The test job must not count.
         tracker.ledger.start_over(Arc::clone(&workload));
         let (ledger, timeout) = (tracker.ledger.clone(), options.target.timeout);
@@ -174,7 +193,9 @@ impl Storm {
             mode: options.mode,
             rate: options.rate,
             duration: options.duration,
-            records: options.records.count(),
+            handler: options.handler.as_ref().map(ToString::to_string),
+            records: options.records.map(Records::count),
+            payload_bytes: options.payload.as_ref().map(|it| it.as_bytes().len()),
             interrupted,
             offered,
             sent: offered - answers.failed.not_sent,

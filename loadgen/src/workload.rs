@@ -1,30 +1,40 @@
-//! The reports of a run. Their number is bounded, and their request bodies and expected results are
+//! The jobs of a run. Their number is bounded, and their request bodies and expected results are
 //! computed once, so that a long run costs no more than a short one.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use storm_shared::{
-    models::{Records, ReportName, ReportSpec},
+    models::{HandlerName, Records, ReportName, ReportSpec},
     services::report::{Report, expected},
 };
 
-use crate::answers::RequestFailure;
+use crate::{answers::RequestFailure, cli::Payload};
 
-/// The reports of one run. All have the same size, and each has a different name.
+/// The jobs of one run: reports of the same size with different names, or jobs of a handler with
+/// the same payload.
 #[derive(Debug)]
 pub struct Workload {
     orders: Vec<Order>,
     ideal: Duration,
 }
 
-/// One report to request, and its expected result.
+/// One job to request, and its expected result.
 #[derive(Debug)]
 pub struct Order {
-    spec: ReportSpec,
-    expected: Report,
+    expected: Expected,
     body: Bytes,
+}
+
+/// What a job must end with.
+#[derive(Debug)]
+pub(crate) enum Expected {
+    /// This report.
+    Report(ReportSpec, Report),
+    /// A result of the handler. Only the handler knows which.
+    Handler(HandlerName),
 }
 
 #[derive(Serialize)]
@@ -49,8 +59,29 @@ impl Workload {
             .map(|number| Order::new(format!("{prefix}_{number:04}"), records, callback_url))
             .collect();
         // There is a first order, as asserted above, and all have the same size.
-        let ideal = orders[0].spec.ideal_duration();
+        let ideal = match &orders[0].expected {
+            Expected::Report(spec, _) => spec.ideal_duration(),
+            Expected::Handler(_) => Duration::ZERO,
+        };
         Self { orders, ideal }
+    }
+
+    /// Jobs of a handler, with the same payload and the same `callback_url`.
+    pub fn of_handler(handler: HandlerName, payload: &Payload, callback_url: Option<&str>) -> Self {
+        // The bytes of the payload as they are: as a value, it could change.
+        let mut body = [b"{\"payload\":", payload.as_bytes()].concat();
+        if let Some(url) = callback_url {
+            body.extend_from_slice(format!(",\"callback_url\":{}", Value::from(url)).as_bytes());
+        }
+        body.push(b'}');
+        let order = Order {
+            expected: Expected::Handler(handler),
+            body: body.into(),
+        };
+        Self {
+            orders: vec![order],
+            ideal: Duration::ZERO,
+        }
     }
 
     /// The order of request `number`. Requests cycle through the orders.
@@ -58,7 +89,8 @@ impl Workload {
         &self.orders[number % self.orders.len()]
     }
 
-    /// The duration of each report without any queueing.
+    /// The duration of each report without any queueing; zero for jobs of a handler, of which it is
+    /// not known.
     pub fn ideal(&self) -> Duration {
         self.ideal
     }
@@ -82,8 +114,7 @@ impl Order {
         )]
         let body = body.expect("strings and numbers serialise").into();
         Self {
-            expected: expected(&spec),
-            spec,
+            expected: Expected::Report(spec.clone(), expected(&spec)),
             body,
         }
     }
@@ -93,14 +124,19 @@ impl Order {
         self.body.clone()
     }
 
-    /// Whether `report` is the expected report.
-    pub fn matches(&self, report: &Report) -> bool {
-        self.expected == *report
+    /// What the job must end with.
+    pub(crate) fn expected(&self) -> &Expected {
+        &self.expected
     }
 
-    /// The specification of the report.
-    pub fn spec(&self) -> &ReportSpec {
-        &self.spec
+    /// Whether a completed job may have this JSON as its result. Of a handler, it may have any.
+    pub fn is_result(&self, result: &str) -> bool {
+        match &self.expected {
+            Expected::Report(_, report) => {
+                serde_json::from_str(result).is_ok_and(|it: Report| it == *report)
+            }
+            Expected::Handler(_) => true,
+        }
     }
 
     /// Checks the body of a `200` answer of `/sync`.
@@ -116,12 +152,15 @@ impl Order {
         }
         let answer: Completed = serde_json::from_slice(body)
             .map_err(|error| RequestFailure::WrongAnswer(format!("not a report: {error}")))?;
-        if answer.status == "completed" && self.matches(&answer.report) {
-            Ok(())
-        } else {
-            Err(RequestFailure::WrongAnswer(
+        match &self.expected {
+            Expected::Report(_, report)
+                if answer.status == "completed" && answer.report == *report =>
+            {
+                Ok(())
+            }
+            _ => Err(RequestFailure::WrongAnswer(
                 "not the requested report".to_owned(),
-            ))
+            )),
         }
     }
 }
@@ -131,7 +170,7 @@ mod tests {
     use serde_json::{Value, json};
     use storm_shared::models::Records;
 
-    use super::Workload;
+    use super::{Expected, Workload};
     use crate::answers::RequestFailure;
 
     fn workload(callback_url: Option<&str>) -> Workload {
@@ -146,8 +185,8 @@ mod tests {
             body,
             json!({"report_name": "Test_0002", "records": 3, "callback_url": "http://localhost:8001/webhook"})
         );
-        assert_ne!(workload.order(0).spec(), workload.order(1).spec());
-        assert_eq!(workload.order(0).spec(), workload.order(2).spec());
+        assert_ne!(workload.order(0).body(), workload.order(1).body());
+        assert_eq!(workload.order(0).body(), workload.order(2).body());
     }
 
     #[test]
@@ -160,7 +199,9 @@ mod tests {
     fn a_sync_answer_must_be_the_requested_report() {
         let workload = workload(None);
         let answer = |number: usize, status: &str| {
-            let report = &workload.order(number).expected;
+            let Expected::Report(_, report) = workload.order(number).expected() else {
+                panic!("no report")
+            };
             json!({"report_id": report.report_id, "status": status, "checksum": report.checksum})
         };
         let check = |body: Value| workload.order(0).check_sync(body.to_string().as_bytes());

@@ -10,6 +10,7 @@ make_work
 
 # Writes what `storm-loadgen storm --csv` writes. A run of sync fails.
 printf '#!/usr/bin/env bash\n%s\n' '
+    printf "%s\n" "$*" >>"${0%/*}/calls"
     while (($# > 0)); do
         case $1 in --mode) mode=$2 ;; --rate) rate=$2 ;; --csv) csv=$2 ;; esac
         shift
@@ -91,6 +92,25 @@ if command -v script >/dev/null; then
 else
     echo 'skipped: a terminal, because script is not installed'
 fi
+echo "ok: $test"
+
+test='jobs of a handler are async, and have a payload instead of records'
+printf '{}' >"$work/payload.json"
+: >"$work/calls"
+storm --handler thumbnails --payload "$work/payload.json"
+[[ $status == 0 && $errors == *'async, 25 requests/s for 10s, payload payload.json'* ]] || fail "status $status: $errors"
+(($(grep -c -- "--mode async .* --handler thumbnails --payload $work/payload.json " "$work/calls") == 2)) ||
+    fail "$(<"$work/calls")"
+! grep -q -- --records "$work/calls" || fail "$(<"$work/calls")"
+# Each OPTIONS is refused with the text after the colon.
+for wrong in '--handler a:need each other' "--payload $work/payload.json:need each other" \
+    "--handler a --payload $work/none:no such file" \
+    "--handler a --payload $work/payload.json --records 3:have a --payload instead" \
+    "--handler a --payload $work/payload.json --modes sync,async:are async"; do
+    read -ra options <<<"${wrong%:*}"
+    storm "${options[@]}"
+    [[ $status == 2 && $errors == *"${wrong##*:}"* ]] || fail "${wrong%:*}: status $status: $errors"
+done
 echo "ok: $test"
 
 test='a CSV that exists is not touched, not even through a link'

@@ -2,11 +2,12 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use clap::Args;
+use clap::{Args, builder::ArgPredicate};
 use hyper::{StatusCode, header::HeaderValue};
-use storm_shared::models::{Mode, Records};
+use storm_shared::models::{HandlerName, Mode, Records};
 
 use super::{
+    payload::Payload,
     token::GivenToken,
     values::{self, MAX_REQUESTS, duration, status_code},
 };
@@ -108,8 +109,15 @@ pub struct StormOptions {
     /// Where callbacks are received.
     #[command(flatten)]
     pub callbacks: Callbacks,
-    /// The endpoint: `/sync` answers with the report, `/async` delivers it by a callback
-    #[arg(long, value_parser = values::mode())]
+    /// The endpoint: `/sync` answers with the report, `/async` delivers it by a callback; jobs of a
+    /// handler are always async
+    #[arg(
+        long,
+        required = false, // the derive would set it, and it excludes the next
+        required_unless_present = "handler",
+        default_value_if("handler", ArgPredicate::IsPresent, "async"),
+        value_parser = values::mode()
+    )]
     pub mode: Mode,
     /// Requests per second: 1 to 50000; latency is measured from the moment a request was due
     #[arg(long, value_name = "R", value_parser = clap::value_parser!(u32).range(1..=50_000))]
@@ -118,8 +126,20 @@ pub struct StormOptions {
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub duration: Duration,
     /// The number of records in each report, 10 ms each: 1 to 49 for sync, 1 to 100000 for async
-    #[arg(long, value_name = "N", value_parser = values::async_records)]
-    pub records: Records,
+    #[arg(
+        long,
+        value_name = "N",
+        required_unless_present = "handler",
+        conflicts_with = "handler",
+        value_parser = values::async_records
+    )]
+    pub records: Option<Records>,
+    /// Submit jobs of this handler instead of reports, to `/async/NAME`
+    #[arg(long, value_name = "NAME", requires = "payload", value_parser = values::handler)]
+    pub handler: Option<HandlerName>,
+    /// The payload of each job of the handler: a file with one JSON value, of 4 MiB at most
+    #[arg(long, value_name = "FILE", requires = "handler", value_parser = Payload::read)]
+    pub payload: Option<Payload>,
     /// The limit of requests in flight: 1 to 20000; requests over the limit are counted as not sent
     #[arg(long, value_name = "N", default_value = "5000", value_parser = clap::value_parser!(u32).range(1..=20_000))]
     pub in_flight: u32,
@@ -153,10 +173,16 @@ impl StormOptions {
                 self.requests()
             ));
         }
-        if self.mode == Mode::Sync && self.records.count() > Records::MAX_SYNC {
+        if self.mode == Mode::Sync && self.handler.is_some() {
+            return Err("--mode sync: jobs of a handler are async; leave out --mode".to_owned());
+        }
+        if let Some(records) = self.records
+            && self.mode == Mode::Sync
+            && records.count() > Records::MAX_SYNC
+        {
             return Err(format!(
                 "--records {} is too many for /sync; it must be a whole number from 1 to {}",
-                self.records.count(),
+                records.count(),
                 Records::MAX_SYNC
             ));
         }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use hyper::StatusCode;
-use storm_shared::models::{Mode, Records};
+use storm_shared::models::{HandlerName, HandlerNameError, Mode, Records};
 
 /// The most requests in one storm.
 pub const MAX_REQUESTS: u64 = 2_000_000;
@@ -23,6 +23,16 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
 pub(super) fn mode() -> impl TypedValueParser<Value = Mode> {
     PossibleValuesParser::new([Mode::Sync.as_str(), Mode::Async.as_str()])
         .try_map(|word| word.parse::<Mode>())
+}
+
+pub(super) fn handler(text: &str) -> Result<HandlerName, String> {
+    let name: HandlerName = text
+        .parse()
+        .map_err(|error: HandlerNameError| error.to_string())?;
+    if name == HandlerName::REPORT {
+        return Err("report is built in: use --mode async and --records instead".to_owned());
+    }
+    Ok(name)
 }
 
 pub(super) fn sync_records(text: &str) -> Result<Records, String> {

@@ -2,10 +2,13 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de::IgnoredAny};
 use storm_shared::{models::RequestId, services::report::Report};
 
-use crate::{signatures::SignatureCheck, workload::Order};
+use crate::{
+    signatures::SignatureCheck,
+    workload::{Expected, Order},
+};
 
 /// The content of a callback, and a fingerprint of its bytes.
 #[derive(Debug)]
@@ -20,8 +23,25 @@ pub(super) struct Callback {
     content: Content,
 }
 
+/// What a callback means for its job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// The job is completed, as ordered.
+    Right,
+    /// The job of a handler has failed.
+    Failed,
+    /// It is not what was ordered.
+    Wrong,
+}
+
+#[derive(Debug)]
+enum Content {
+    Report(OfReport),
+    Handler(OfHandler),
+}
+
 #[derive(Debug, Deserialize)]
-struct Content {
+struct OfReport {
     request_id: RequestId,
     status: String,
     report_name: String,
@@ -30,13 +50,40 @@ struct Content {
     report: Report,
 }
 
+/// A result is not kept: it may be large, and the fingerprint covers it.
+#[derive(Debug, Deserialize)]
+struct OfHandler {
+    request_id: RequestId,
+    handler: String,
+    status: String,
+    #[serde(default, rename = "result", deserialize_with = "is_there")]
+    has_result: bool,
+    failure: Option<FailureView>,
+}
+
+#[derive(Debug, Deserialize)]
+struct FailureView {
+    reason: String,
+}
+
+/// True for any value: null is a result, too.
+fn is_there<'de, D: Deserializer<'de>>(value: D) -> Result<bool, D::Error> {
+    IgnoredAny::deserialize(value).map(|_| true)
+}
+
 impl Callback {
     pub(super) fn parse(body: &[u8]) -> Result<Self, serde_json::Error> {
-        let content: Content = serde_json::from_slice(body)?;
+        // Reports first: a report's callback is small, and must cost little at high rates.
+        let content = serde_json::from_slice(body)
+            .map(Content::Report)
+            .or_else(|_| serde_json::from_slice(body).map(Content::Handler))?;
         let mut hasher = DefaultHasher::new();
         body.hash(&mut hasher);
         Ok(Self {
-            id: content.request_id,
+            id: match &content {
+                Content::Report(content) => content.request_id,
+                Content::Handler(content) => content.request_id,
+            },
             fingerprint: hasher.finish(),
             signature: SignatureCheck::Skipped,
             content,
@@ -48,18 +95,33 @@ impl Callback {
         Self { signature, ..self }
     }
 
-    /// Whether every field matches the order.
-    pub(super) fn matches(&self, order: &Order) -> bool {
-        let Content {
-            status,
-            report_name,
-            records,
-            report,
-            ..
-        } = &self.content;
-        status == "completed"
-            && report_name == order.spec().report_name.as_str()
-            && *records == order.spec().records.count()
-            && order.matches(report)
+    /// Compares every field with the order.
+    pub(super) fn judge(&self, order: &Order) -> Verdict {
+        match (&self.content, order.expected()) {
+            (Content::Report(content), Expected::Report(spec, report))
+                if content.status == "completed"
+                    && content.report_name == spec.report_name.as_str()
+                    && content.records == spec.records.count()
+                    && content.report == *report =>
+            {
+                Verdict::Right
+            }
+            (Content::Handler(content), Expected::Handler(handler))
+                if content.handler == handler.as_str() =>
+            {
+                content.end()
+            }
+            _ => Verdict::Wrong,
+        }
+    }
+}
+
+impl OfHandler {
+    fn end(&self) -> Verdict {
+        match (self.status.as_str(), self.has_result, &self.failure) {
+            ("completed", true, None) => Verdict::Right,
+            ("failed", false, Some(failure)) if !failure.reason.is_empty() => Verdict::Failed,
+            _ => Verdict::Wrong,
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::Serialize;
-use storm_shared::{models::RequestId, services::report::Report};
+use storm_shared::models::RequestId;
 
 use crate::{
     deviation::Deviation,
@@ -30,8 +30,8 @@ pub struct DuplicateId;
 pub enum JobEnd {
     /// The job is `COMPLETED`.
     Completed {
-        /// The report.
-        report: Report,
+        /// The report, or what the handler has answered, as JSON.
+        result: String,
         /// The time from acceptance to completion, by the API's clock.
         took: Duration,
         /// When it was completed, by the API's clock.
@@ -56,13 +56,13 @@ pub struct JobSummary {
     pub repeated: u64,
     /// Callbacks with a wrong field, or with other bytes than the job's first one.
     pub wrong: u64,
-    /// Jobs with status `FAILED`. Seen only if jobs are polled.
+    /// Jobs with status `FAILED`. Reports fail only if they are polled: no callback tells of that.
     pub failed: u64,
     /// Callbacks with an id that no `202` had: the `202` was not read, or the sender is unknown.
     pub unexpected: u64,
     /// The signature checks. A job whose first callback has an invalid signature is not correct.
     pub signatures: SignatureCounts,
-    /// The duration of a report without any queueing.
+    /// The duration of a report without any queueing; zero for jobs of a handler.
     #[serde(rename = "ideal_ms", serialize_with = "as_millis")]
     pub ideal: Duration,
     /// For correct jobs: the time from the moment the request was due to the callback's arrival.

@@ -7,7 +7,7 @@ use storm_shared::models::RequestId;
 use tokio::time::Instant;
 
 use super::{
-    callback::Callback,
+    callback::{Callback, Verdict},
     jobs::{Accepted, DuplicateId, JobEnd, JobSummary},
 };
 use crate::{
@@ -158,10 +158,10 @@ impl Pairs {
         self.jobs.insert(id, JobState::Settled { fingerprint: 0 });
         match end {
             JobEnd::Completed {
-                report,
+                result,
                 took,
                 completed_at,
-            } if self.workload.order(request.number).matches(report) => {
+            } if self.workload.order(request.number).is_result(result) => {
                 self.right(*took, at, request.expected_at, *completed_at);
             }
             JobEnd::Completed { .. } => self.counts.wrong += 1,
@@ -180,12 +180,14 @@ impl Pairs {
         if let SignatureCheck::Invalid(_) = callback.signature {
             return; // counted as a bad signature; an unauthenticated body proves nothing
         }
-        if callback.matches(self.workload.order(request.number)) {
-            let took = at.saturating_duration_since(request.due);
-            let arrived_at = self.started_at + (at - self.started);
-            self.right(took, at, request.expected_at, arrived_at);
-        } else {
-            self.counts.wrong += 1;
+        match callback.judge(self.workload.order(request.number)) {
+            Verdict::Right => {
+                let took = at.saturating_duration_since(request.due);
+                let arrived_at = self.started_at + (at - self.started);
+                self.right(took, at, request.expected_at, arrived_at);
+            }
+            Verdict::Failed => self.counts.failed += 1,
+            Verdict::Wrong => self.counts.wrong += 1,
         }
     }
 

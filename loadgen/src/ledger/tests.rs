@@ -4,13 +4,20 @@ use hyper::HeaderMap;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 use storm_shared::{
-    models::{Records, RequestId},
+    models::{Records, ReportSpec, RequestId},
     services::report::{Report, expected},
 };
 use tokio::time::Instant;
 
-use super::{Accepted, DuplicateId, JobEnd, Ledger, NotACallback};
-use crate::{signatures::Signatures, workload::Workload};
+use super::{
+    Accepted, DuplicateId, JobEnd, Ledger, NotACallback,
+    callback::{Callback, Verdict},
+};
+use crate::{
+    cli::Payload,
+    signatures::Signatures,
+    workload::{Expected, Workload},
+};
 
 const DUE: Duration = Duration::from_millis(100);
 
@@ -26,13 +33,19 @@ fn job(id: RequestId) -> Accepted {
     }
 }
 
+fn spec(number: usize) -> ReportSpec {
+    match workload().order(number).expected() {
+        Expected::Report(spec, _) => spec.clone(),
+        Expected::Handler(_) => panic!("no report"),
+    }
+}
+
 fn report(number: usize) -> Report {
-    expected(workload().order(number).spec())
+    expected(&spec(number))
 }
 
 fn callback(id: RequestId, number: usize) -> String {
-    let workload = workload();
-    let (spec, report) = (workload.order(number).spec(), report(number));
+    let (spec, report) = (spec(number), report(number));
     json!({
         "request_id": id, "report_id": report.report_id, "status": "completed",
         "checksum": report.checksum, "report_name": spec.report_name, "records": spec.records,
@@ -146,7 +159,7 @@ fn a_polled_job_is_checked_like_a_callback() {
     ledger.polled(
         ids[0],
         &JobEnd::Completed {
-            report: report(0),
+            result: json!(report(0)).to_string(),
             took,
             completed_at: Timestamp::UNIX_EPOCH,
         },
@@ -154,7 +167,7 @@ fn a_polled_job_is_checked_like_a_callback() {
     ledger.polled(
         ids[1],
         &JobEnd::Completed {
-            report: report(2),
+            result: json!(report(2)).to_string(),
             took,
             completed_at: Timestamp::UNIX_EPOCH,
         },
@@ -212,7 +225,7 @@ fn an_end_is_compared_with_what_its_202_expected() {
         .unwrap();
     ledger.accepted(expected(2, 0), 2, Instant::now()).unwrap();
     let end = JobEnd::Completed {
-        report: report(2),
+        result: json!(report(2)).to_string(),
         took: Duration::from_millis(60),
         completed_at: now + SignedDuration::from_secs(7),
     };
@@ -234,4 +247,28 @@ fn an_end_is_compared_with_what_its_202_expected() {
         (99..160).contains(&deviation.max.as_secs()),
         "{deviation:?}"
     );
+}
+
+#[test]
+fn a_callback_of_a_handler_may_have_a_result_that_no_value_can_hold() {
+    let workload = Workload::new("Test", 1, Records::new(5, 49).unwrap(), None);
+    let (name, payload) = ("thumbnails".parse().unwrap(), Payload::parse(b"1").unwrap());
+    let thumbnails = Workload::of_handler(name, &payload, None);
+    for (result, end) in [
+        (
+            r#""result": {"n": 1e999, "s": "\ud800", "s": 1}"#,
+            Verdict::Right,
+        ),
+        (r#""result": null"#, Verdict::Right),
+        (r#""other": null"#, Verdict::Wrong),
+        (r#""result": 1, "failure": {"reason": "a"}"#, Verdict::Wrong),
+    ] {
+        let id = RequestId::generate();
+        let body = format!(
+            r#"{{"request_id": "{id}", "handler": "thumbnails", "status": "completed", {result}}}"#
+        );
+        let callback = Callback::parse(body.as_bytes()).unwrap();
+        assert_eq!(callback.judge(thumbnails.order(0)), end, "{body}");
+        assert_eq!(callback.judge(workload.order(0)), Verdict::Wrong);
+    }
 }

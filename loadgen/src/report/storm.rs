@@ -18,11 +18,11 @@ pub fn render(result: &StormResult, width: u16) -> String {
     };
     add(outcome(result));
     add(format!(
-        "{}: {} requests/s for {}, {} records each,",
-        result.mode,
+        "{}: {} requests/s for {}, {} each,",
+        endpoint(result),
         result.rate,
         human(result.duration),
-        result.records
+        size(result)
     ));
     add(format!(
         "at {}",
@@ -32,7 +32,7 @@ pub fn render(result: &StormResult, width: u16) -> String {
     add(times(result, width));
     add(counts(result));
     if let Some(jobs) = &result.jobs {
-        add(completions(jobs, result.interrupted));
+        add(completions(jobs, result));
         if let Some(deviation) = deviation(jobs) {
             add(deviation);
         }
@@ -46,10 +46,25 @@ pub fn render(result: &StormResult, width: u16) -> String {
             one_line(why)
         ));
     }
-    if let Some(first) = first_failure(&format!("/{}", result.mode), &result.answers) {
+    if let Some(first) = first_failure(&format!("/{}", endpoint(result)), &result.answers) {
         add(first);
     }
     text
+}
+
+/// The path without its first slash.
+fn endpoint(result: &StormResult) -> String {
+    match &result.handler {
+        Some(handler) => format!("{}/{handler}", result.mode),
+        None => result.mode.to_string(),
+    }
+}
+
+fn size(result: &StormResult) -> String {
+    match (result.records, result.payload_bytes) {
+        (Some(records), _) => format!("{records} records"),
+        (None, bytes) => format!("{} bytes", bytes.unwrap_or_default()),
+    }
 }
 
 fn outcome(result: &StormResult) -> String {
@@ -79,26 +94,28 @@ fn counts(result: &StormResult) -> String {
     )
 }
 
-fn completions(jobs: &JobSummary, interrupted: bool) -> String {
+fn completions(jobs: &JobSummary, result: &StormResult) -> String {
     // Nobody waited for the missing ones, so nothing is known about them.
-    let missing = if interrupted {
+    let missing = if result.interrupted {
         format!("{} not awaited", jobs.not_awaited)
     } else {
         format!("{} lost", jobs.lost)
     };
+    // How long a handler's work takes is not known.
+    let (wrong, ideal) = match result.handler {
+        Some(_) => ("wrong", String::new()),
+        None => ("wrong checksum", format!("; ideal {}", human(jobs.ideal))),
+    };
     let others = listed([
-        ("wrong checksum", jobs.wrong),
+        (wrong, jobs.wrong),
         ("failed", jobs.failed),
         ("repeated", jobs.repeated),
         ("unexpected", jobs.unexpected),
     ]);
     let others = others.map_or_else(String::new, |others| format!(", {others}"));
     format!(
-        "jobs: {} accepted, {} correct ({:.0}/s), {missing}{others}; ideal {}",
-        jobs.accepted,
-        jobs.right,
-        jobs.completed_per_s,
-        human(jobs.ideal)
+        "jobs: {} accepted, {} correct ({:.0}/s), {missing}{others}{ideal}",
+        jobs.accepted, jobs.right, jobs.completed_per_s
     )
 }
 
@@ -110,7 +127,9 @@ fn times(result: &StormResult, width: u16) -> String {
             _ => "callback",
         };
         rows.push(row(name, jobs.time_to_completion));
-        rows.push(row("lateness", jobs.lateness));
+        if result.handler.is_none() {
+            rows.push(row("lateness", jobs.lateness));
+        }
     }
     table(width, ["", "p50", "p95", "p99", "p99.9", "max"], rows)
 }

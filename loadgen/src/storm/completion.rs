@@ -73,7 +73,11 @@ impl CompletionTracker {
         let listener = Listener::bind(options.callbacks.listen).await?;
         let (url, path) = options.callbacks.url(&listener);
         // The receiver must run before the test job: a callback can arrive before its 202.
-        let receiving = receiver::receive(listener, &path, &ledger);
+        let max = match options.handler {
+            None => receiver::MAX_CALLBACK,
+            Some(_) => receiver::MAX_HANDLER_CALLBACK,
+        };
+        let receiving = receiver::receive(listener, &path, &ledger, max);
         match test_job::try_callback(api, &ledger, &url).await? {
             Ok(()) => {
                 let tracking = Tracking::Callbacks {

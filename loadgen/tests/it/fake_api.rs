@@ -46,6 +46,12 @@ pub(crate) enum Act {
     WrongChecksum,
     /// A callback with the previous job's report, before the 202.
     AnothersReport,
+    /// Of a handler: a callback without a result, before the 202.
+    WithoutResult,
+    /// Of a handler: a callback of a failed job, before the 202.
+    CallsBackFailed,
+    /// Of a handler: two callbacks with different results, before the 202.
+    CallsBackAnew,
     /// A 202 and no callback; the job stays `PROCESSING`.
     NeverCallsBack,
     /// A 202 and no callback; the job is `FAILED`.
@@ -91,10 +97,12 @@ struct State {
     jobs: Mutex<HashMap<RequestId, Value>>,
     requests: watch::Sender<u64>,
     authorizations: Mutex<HashSet<Option<String>>>,
+    handler_bodies: Mutex<Vec<Bytes>>,
 }
 
 impl FakeApi {
-    /// Starts an API. `script` maps a report name to an act.
+    /// Starts an API with the handler `thumbnails`. `script` maps a report name to an act; the jobs
+    /// of the handler are named `thumbnails_1` and so on, in their order.
     pub(crate) async fn start(script: impl Fn(&str) -> Act + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -104,6 +112,7 @@ impl FakeApi {
             jobs: Mutex::default(),
             requests: watch::Sender::new(0),
             authorizations: Mutex::default(),
+            handler_bodies: Mutex::default(),
         });
         let service = service_fn({
             let state = Arc::clone(&state);
@@ -140,6 +149,11 @@ impl FakeApi {
         self.state.authorizations.lock().unwrap().clone()
     }
 
+    /// The bodies of the requests for the handler so far.
+    pub(crate) fn handler_bodies(&self) -> Vec<Bytes> {
+        self.state.handler_bodies.lock().unwrap().clone()
+    }
+
     /// Completes when `count` report requests have arrived.
     pub(crate) async fn has_received(&self, count: u64) {
         let mut requests = self.state.requests.subscribe();
@@ -167,8 +181,17 @@ impl State {
             return reply(200, &self.jobs.lock().unwrap()[&id]);
         }
         self.requests.send_modify(|requests| *requests += 1);
-        let body: Value = serde_json::from_slice(&body).unwrap();
-        let act = (self.script)(body["report_name"].as_str().unwrap());
+        let bytes = body;
+        let body: Value = serde_json::from_slice(&bytes).unwrap();
+        let act = if path == "/async/thumbnails" {
+            let mut bodies = self.handler_bodies.lock().unwrap();
+            bodies.push(bytes);
+            (self.script)(&format!("thumbnails_{}", bodies.len()))
+        } else if path.starts_with("/async/") {
+            return reply(404, &json!({"detail": "no handler has this name"}));
+        } else {
+            (self.script)(body["report_name"].as_str().unwrap())
+        };
         match act {
             Act::Refuses => reply(503, &json!({"detail": "busy"})),
             Act::AnotherStatus => reply(418, &json!({"detail": "a teapot"})),
@@ -205,6 +228,11 @@ impl State {
                 Act::CallsBackTwice => {
                     self.call_back(&url, &callback, act).await;
                     self.call_back(&url, &callback, act).await;
+                }
+                Act::CallsBackAnew => {
+                    self.call_back(&url, &callback, act).await;
+                    let another = handler_callback(act, id, "another");
+                    self.call_back(&url, &another, act).await;
                 }
                 // Awaited here, so the callback is answered before the 202 is sent.
                 _ => self.call_back(&url, &callback, act).await,
@@ -291,13 +319,20 @@ fn row(act: Act, body: &Value) -> Value {
         ),
         _ => ("COMPLETED", Value::Null),
     };
+    let result = match body.get("payload") {
+        Some(_) => json!({"done": "first"}),
+        None => json!(expected(&spec(body.clone()))),
+    };
     json!({
-        "status": status, "failure": failure, "result_payload": expected(&spec(body.clone())),
+        "status": status, "failure": failure, "result_payload": result,
         "created_at": "2026-01-01T00:00:00.000Z", "completed_at": "2026-01-01T00:00:00.250Z",
     })
 }
 
 fn callback(act: Act, id: RequestId, mut body: Value) -> Value {
+    if body.get("payload").is_some() {
+        return handler_callback(act, id, "first");
+    }
     if act == Act::AnothersReport {
         let name = body["report_name"].as_str().unwrap();
         body["report_name"] = format!("Async_{:04}", number(name) - 1).into();
@@ -313,6 +348,27 @@ fn callback(act: Act, id: RequestId, mut body: Value) -> Value {
         "request_id": id, "report_id": report.report_id, "status": "completed", "checksum": checksum,
         "report_name": spec.report_name, "records": spec.records,
     })
+}
+
+fn handler_callback(act: Act, id: RequestId, result: &str) -> Value {
+    let handler = match act {
+        Act::AnothersReport => "report",
+        _ => "thumbnails",
+    };
+    let mut callback = json!({"request_id": id, "handler": handler, "status": "completed"});
+    match act {
+        Act::WithoutResult => {}
+        Act::CallsBackFailed => {
+            callback["status"] = "failed".into();
+            callback["failure"] = json!({"reason": "work_failed", "detail": "scripted"});
+        }
+        // A result of null is one, too.
+        Act::CallsBackTwice => callback["result"] = Value::Null,
+        // Longer than a report's callback may be.
+        Act::Right => callback["result"] = json!({"done": "first", "more": "a".repeat(100_000)}),
+        _ => callback["result"] = json!({"done": result}),
+    }
+    callback
 }
 
 fn reply(status: u16, body: &Value) -> Response<Full<Bytes>> {

@@ -15,4 +15,5 @@ mod interrupts;
 mod process;
 mod receivers;
 mod storm;
+mod storm_handlers;
 mod terminal;

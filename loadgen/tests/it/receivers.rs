@@ -41,7 +41,7 @@ async fn only_a_valid_callback_posted_to_the_path_is_recorded() {
     let (webhook, elsewhere) = (listener.url("/webhook"), listener.url("/elsewhere"));
     let workload = Workload::new("Test", 1, Records::new(1, 49).unwrap(), None);
     let ledger = Ledger::new(Arc::new(workload), Signatures::default());
-    let _receiving = receiver::receive(listener, "/webhook", &ledger);
+    let _receiving = receiver::receive(listener, "/webhook", &ledger, receiver::MAX_CALLBACK);
     let callback = json!({
         "request_id": RequestId::generate(), "report_id": "3eebd0ea-44d7-531b-b660-ca91c206c5e6",
         "status": "completed", "checksum": "a6", "report_name": "Test_0001", "records": 1,

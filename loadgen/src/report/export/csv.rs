@@ -120,13 +120,13 @@ fn line(cells: &[String; COLUMNS.len()]) -> String {
 type Column = (&'static str, fn(&StormResult) -> String);
 
 /// Scripts find the columns by name. New ones go to the end.
-const COLUMNS: [Column; 38] = [
+const COLUMNS: [Column; 40] = [
     ("mode", |storm| storm.mode.to_string()),
     ("rate", |storm| storm.rate.to_string()),
     ("duration_s", |storm| {
         storm.duration.as_secs_f64().to_string()
     }),
-    ("records", |storm| storm.records.to_string()),
+    ("records", |storm| optional(storm.records)),
     ("offered", |storm| storm.offered.to_string()),
     ("sent", |storm| storm.sent.to_string()),
     ("ok", |storm| storm.answers.ok.to_string()),
@@ -197,7 +197,13 @@ const COLUMNS: [Column; 38] = [
     ("outcome_unknown", |storm| {
         failed(storm, |failed| failed.outcome_unknown)
     }),
+    ("handler", |storm| optional(storm.handler.as_deref())),
+    ("payload_bytes", |storm| optional(storm.payload_bytes)),
 ];
+
+fn optional(value: Option<impl ToString>) -> String {
+    value.map_or_else(String::new, |value| value.to_string())
+}
 
 fn failed(storm: &StormResult, count: fn(&FailureCounts) -> u64) -> String {
     count(&storm.answers.failed).to_string()
