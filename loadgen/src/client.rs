@@ -18,7 +18,7 @@ use hyper_util::{
 };
 use jiff::Timestamp;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Value, json, value::RawValue};
 use storm_shared::models::{HandlerName, Mode, RequestId, Status};
 use tokio::{
     net::TcpStream,
@@ -356,14 +356,15 @@ pub struct JobView {
     pub status: Status,
     /// The failure of a `FAILED` job.
     pub failure: Option<Value>,
+    // Raw: a handler's JSON may have what no `Value` can hold, such as 1e999.
     #[serde(default)]
-    result_payload: Value,
+    result_payload: Option<Box<RawValue>>,
     created_at: Timestamp,
     completed_at: Option<Timestamp>,
     #[serde(default)]
     erased_at: Option<Timestamp>,
     #[serde(default)]
-    input_payload: Value,
+    input_payload: Option<Box<RawValue>>,
     #[serde(default)]
     callback_url: Option<String>,
     #[serde(default)]
@@ -395,8 +396,8 @@ impl JobView {
     pub fn contents(&self) -> Vec<&'static str> {
         let is_named = |it: &AttemptView| it.error.is_some();
         let shown = [
-            ("payload", self.input_payload != json!({"erased": true})),
-            ("result", !self.result_payload.is_null()),
+            ("payload", !self.has_erased_payload()),
+            ("result", self.result_payload.is_some()),
             ("callback_url", self.callback_url.is_some()),
             ("attempts.error", self.attempts.iter().any(is_named)),
             (
@@ -408,12 +409,21 @@ impl JobView {
         shown.map(|(what, _)| what).collect()
     }
 
+    fn has_erased_payload(&self) -> bool {
+        let payload = self.input_payload.as_ref();
+        payload.is_some_and(|json| {
+            serde_json::from_str::<Value>(json.get()).is_ok_and(|it| it == json!({"erased": true}))
+        })
+    }
+
     fn end(self) -> Result<Option<JobEnd>, &'static str> {
         match (self.status, self.completed_at) {
             (Status::Completed, Some(completed_at)) => {
                 let took = completed_at.duration_since(self.created_at);
                 Ok(Some(JobEnd::Completed {
-                    result: self.result_payload,
+                    result: self
+                        .result_payload
+                        .map_or_else(|| "null".to_owned(), |json| json.get().to_owned()),
                     took: took.unsigned_abs(),
                     completed_at,
                 }))
@@ -470,6 +480,22 @@ mod tests {
         assert_eq!(end(with_status("FAILED")), Ok(Some(JobEnd::Failed)));
         assert_eq!(end(with_status("PROCESSING")), Ok(None));
         assert!(end(with_status("COMPLETED")).is_err());
+    }
+
+    #[test]
+    fn a_job_of_a_handler_may_have_json_that_no_value_can_hold() {
+        let odd = r#"{"n": 1e999, "s": "\ud800", "s": 1}"#;
+        let at = "2026-01-01T00:00:00.000Z";
+        let job = format!(
+            r#"{{"status": "COMPLETED", "failure": null, "input_payload": {odd},
+                "result_payload": {odd}, "created_at": "{at}", "completed_at": "{at}"}}"#
+        );
+        let job: JobView = serde_json::from_str(&job).unwrap();
+        assert!(job.contents().contains(&"payload"));
+        let Ok(Some(JobEnd::Completed { result, .. })) = job.end() else {
+            panic!("not completed")
+        };
+        assert_eq!(result, odd);
     }
 
     #[test]

@@ -129,11 +129,11 @@ impl Order {
         &self.expected
     }
 
-    /// Whether a completed job may have this result. Of a handler, it may have any.
-    pub fn is_result(&self, result: &Value) -> bool {
+    /// Whether a completed job may have this JSON as its result. Of a handler, it may have any.
+    pub fn is_result(&self, result: &str) -> bool {
         match &self.expected {
             Expected::Report(_, report) => {
-                Report::deserialize(result).is_ok_and(|it| it == *report)
+                serde_json::from_str(result).is_ok_and(|it: Report| it == *report)
             }
             Expected::Handler(_) => true,
         }

@@ -113,7 +113,7 @@ pub struct StormOptions {
     /// handler are always async
     #[arg(
         long,
-        required = false, // but unless there is a handler
+        required = false, // the derive would set it, and it excludes the next
         required_unless_present = "handler",
         default_value_if("handler", ArgPredicate::IsPresent, "async"),
         value_parser = values::mode()

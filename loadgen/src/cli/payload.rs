@@ -33,7 +33,8 @@ impl Payload {
         Self::parse(&text).map_err(|error| format!("the file must have one JSON value: {error}"))
     }
 
-    fn parse(text: &[u8]) -> Result<Self, serde_json::Error> {
+    /// Takes the JSON as it is.
+    pub(crate) fn parse(text: &[u8]) -> Result<Self, serde_json::Error> {
         let text = text.trim_ascii();
         // For UTF-8; JSON alone would not look into strings that nobody reads.
         let text = str::from_utf8(text).map_err(serde::de::Error::custom)?;

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::Serialize;
-use serde_json::Value;
 use storm_shared::models::RequestId;
 
 use crate::{
@@ -31,8 +30,8 @@ pub struct DuplicateId;
 pub enum JobEnd {
     /// The job is `COMPLETED`.
     Completed {
-        /// The report, or what the handler has answered.
-        result: Value,
+        /// The report, or what the handler has answered, as JSON.
+        result: String,
         /// The time from acceptance to completion, by the API's clock.
         took: Duration,
         /// When it was completed, by the API's clock.

@@ -9,8 +9,12 @@ use storm_shared::{
 };
 use tokio::time::Instant;
 
-use super::{Accepted, DuplicateId, JobEnd, Ledger, NotACallback};
+use super::{
+    Accepted, DuplicateId, JobEnd, Ledger, NotACallback,
+    callback::{Callback, Verdict},
+};
 use crate::{
+    cli::Payload,
     signatures::Signatures,
     workload::{Expected, Workload},
 };
@@ -155,7 +159,7 @@ fn a_polled_job_is_checked_like_a_callback() {
     ledger.polled(
         ids[0],
         &JobEnd::Completed {
-            result: json!(report(0)),
+            result: json!(report(0)).to_string(),
             took,
             completed_at: Timestamp::UNIX_EPOCH,
         },
@@ -163,7 +167,7 @@ fn a_polled_job_is_checked_like_a_callback() {
     ledger.polled(
         ids[1],
         &JobEnd::Completed {
-            result: json!(report(2)),
+            result: json!(report(2)).to_string(),
             took,
             completed_at: Timestamp::UNIX_EPOCH,
         },
@@ -221,7 +225,7 @@ fn an_end_is_compared_with_what_its_202_expected() {
         .unwrap();
     ledger.accepted(expected(2, 0), 2, Instant::now()).unwrap();
     let end = JobEnd::Completed {
-        result: json!(report(2)),
+        result: json!(report(2)).to_string(),
         took: Duration::from_millis(60),
         completed_at: now + SignedDuration::from_secs(7),
     };
@@ -243,4 +247,28 @@ fn an_end_is_compared_with_what_its_202_expected() {
         (99..160).contains(&deviation.max.as_secs()),
         "{deviation:?}"
     );
+}
+
+#[test]
+fn a_callback_of_a_handler_may_have_a_result_that_no_value_can_hold() {
+    let workload = Workload::new("Test", 1, Records::new(5, 49).unwrap(), None);
+    let (name, payload) = ("thumbnails".parse().unwrap(), Payload::parse(b"1").unwrap());
+    let thumbnails = Workload::of_handler(name, &payload, None);
+    for (result, end) in [
+        (
+            r#""result": {"n": 1e999, "s": "\ud800", "s": 1}"#,
+            Verdict::Right,
+        ),
+        (r#""result": null"#, Verdict::Right),
+        (r#""other": null"#, Verdict::Wrong),
+        (r#""result": 1, "failure": {"reason": "a"}"#, Verdict::Wrong),
+    ] {
+        let id = RequestId::generate();
+        let body = format!(
+            r#"{{"request_id": "{id}", "handler": "thumbnails", "status": "completed", {result}}}"#
+        );
+        let callback = Callback::parse(body.as_bytes()).unwrap();
+        assert_eq!(callback.judge(thumbnails.order(0)), end, "{body}");
+        assert_eq!(callback.judge(workload.order(0)), Verdict::Wrong);
+    }
 }
