@@ -145,8 +145,8 @@ pub(crate) fn cancelled_message(cancelled: &Cancelled) -> String {
         CancelledWork::Redelivery => "The redelivery is cancelled",
     };
     let attempts = if cancelled.may_arrive {
-        "a callback attempt that has begun may still arrive; after the worker's next heartbeat, no \
-         other begins"
+        "an attempt at the work or the callback that has begun may take effect; after the worker's \
+         next heartbeat, no other begins"
     } else {
         "no callback will be sent"
     };

@@ -261,6 +261,7 @@ async fn show_prints_what_the_api_answers_and_fails_for_an_unknown_request() {
     for part in [
         &id,
         "PENDING",
+        "report",
         r#"{"report_name":"a","records":10}"#,
         "https://example.com/x",
     ] {

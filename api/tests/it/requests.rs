@@ -146,7 +146,7 @@ async fn an_attempt_under_way_is_mentioned_by_the_answer_to_a_delete() {
             .await
             .json();
         let message = body["message"].as_str().unwrap();
-        assert!(message.contains("may still arrive"), "{message}");
+        assert!(message.contains("may take effect"), "{message}");
     }
 }
 

@@ -23,9 +23,10 @@ Times are RFC 3339: 2026-11-24T08:00:00Z, or with an offset, 2026-11-24T09:00:00
   storm-api requests list --status FAILED --created-after 2026-11-24T00:00:00Z
   storm-api requests list --client billing --all --json";
 
-const COLUMNS: [Column; 7] = [
+const COLUMNS: [Column; 8] = [
     ("ID", 36),
     ("MODE", 5),
+    ("HANDLER", 8),
     ("STATUS", 10),
     ("CREATED", 24),
     ("COMPLETED", 24),
@@ -134,6 +135,7 @@ fn row(request: &RequestSummary) -> Vec<String> {
     vec![
         request.id.to_string(),
         request.mode.to_string(),
+        request.handler.clone(),
         request.status.to_string(),
         request.created_at.clone(),
         or_dash(request.completed_at.as_ref()),

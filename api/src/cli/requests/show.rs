@@ -11,8 +11,9 @@ pub(super) const LONG_ABOUT: &str = "\
 Shows a request: its state, payloads, attempts and events, and why it is not done yet. With --json, \
 prints what `GET /requests/{id}` answers. The exit status is 1 if there is no such request.";
 
-const ATTEMPTS: [Column; 6] = [
+const ATTEMPTS: [Column; 7] = [
     ("ATTEMPT", 1),
+    ("STAGE", 1),
     ("STARTED", 24),
     ("DURATION", 1),
     ("CLASS", 1),
@@ -80,6 +81,7 @@ fn facts(request: &Request) -> Vec<(&'static str, String)> {
     let facts = [
         ("id", Some(request.id.to_string())),
         ("mode", Some(request.mode.to_string())),
+        ("handler", Some(request.handler.clone())),
         ("status", Some(request.status.to_string())),
         ("failure", failure),
         ("waiting_for", waiting),
@@ -112,6 +114,7 @@ fn facts(request: &Request) -> Vec<(&'static str, String)> {
 fn attempt(attempt: &Attempt) -> Vec<String> {
     vec![
         attempt.number.to_string(),
+        attempt.stage.as_str().to_owned(),
         attempt.started_at.clone(),
         format!("{} ms", attempt.duration_ms),
         attempt.class.as_str().to_owned(),

@@ -128,7 +128,10 @@ pub(super) fn waiting_for(job: &Unfinished<'_>, now: Timestamp) -> WaitingFor {
         ),
         Place::Table { .. } => (
             WaitReason::Capacity,
-            format!("The {subject} waits for a worker with a free slot."),
+            job.handler.map_or_else(
+                || format!("The {subject} waits for a worker with a free slot."),
+                room_of_handler,
+            ),
             None,
         ),
     };
@@ -167,6 +170,14 @@ fn of_handler(handler: &str, is_served: bool) -> String {
              that has it in its settings."
         )
     }
+}
+
+/// Only the workers know whether its circuit breaker is open.
+fn room_of_handler(handler: &str) -> String {
+    format!(
+        "The job waits for a worker with a free slot of the handler `{handler}`. If the handler \
+         fails, the job waits until it works again."
+    )
 }
 
 fn retry(last: Option<&Attempt>) -> String {
@@ -298,6 +309,10 @@ mod tests {
             );
             assert_eq!(waiting.until.as_deref(), until);
             assert!(!waiting.detail.contains("receiver"), "{}", waiting.detail);
+            if waiting.reason == WaitReason::Capacity {
+                let said = "The job waits for a worker with a free slot of the handler `pdf`.";
+                assert!(waiting.detail.starts_with(said), "{}", waiting.detail);
+            }
             waiting
         };
         for (until, is_parked, lost_claims, served) in [

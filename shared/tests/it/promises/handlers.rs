@@ -68,8 +68,12 @@ async fn work_of(store: &Store, name: &str) -> Vec<RequestId> {
 }
 
 async fn claim_work(store: &Store, id: RequestId) -> Job {
+    claim_work_of(store, "pdf", id).await
+}
+
+async fn claim_work_of(store: &Store, name: &str, id: RequestId) -> Job {
     let owner = new_worker(store).await;
-    let due = store.due_jobs(capacity_of("pdf", 100)).await.unwrap().due;
+    let due = store.due_jobs(capacity_of(name, 100)).await.unwrap().due;
     let sought = due.into_iter().filter(|candidate| candidate.id == id);
     claim(store, owner, sought.collect()).await.pop().unwrap()
 }

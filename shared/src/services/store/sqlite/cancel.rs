@@ -17,7 +17,11 @@ use crate::{
 const BEATS: i64 = 4;
 
 /// The end of a detail, by which a repeat tells what the first call has found.
-const MAY_ARRIVE: &str = "A callback attempt that had begun may still have arrived.";
+const MAY_ARRIVE: &str =
+    "An attempt at the work or the callback that had begun may have taken effect.";
+
+/// The same, as the release before wrote it.
+const MAY_ARRIVE_BEFORE: &str = "A callback attempt that had begun may still have arrived.";
 
 /// SQL for the rows of requests that have a job or a redelivery in progress.
 pub(super) const IN_PROGRESS: &str = "mode = 'async' AND (status IN ('PENDING', 'PROCESSING')
@@ -82,7 +86,9 @@ pub(super) fn cancel(
     Ok(match failure.filter(is_cancelled) {
         Some(failure) => Ok(Cancelled {
             status,
-            may_arrive: failure.detail.ends_with(MAY_ARRIVE),
+            may_arrive: [MAY_ARRIVE, MAY_ARRIVE_BEFORE]
+                .iter()
+                .any(|end| failure.detail.ends_with(end)),
             failure: Some(failure),
             what: CancelledWork::Job,
             is_new: false,

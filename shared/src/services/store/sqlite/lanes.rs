@@ -77,6 +77,14 @@ impl<'a> Lane<'a> {
         )
     }
 
+    fn next_due_sql(self) -> String {
+        format!(
+            "SELECT due FROM {} AND created_by IS CAST(?2 AS TEXT) AND due > ?3
+             ORDER BY due LIMIT 1",
+            self.rows()
+        )
+    }
+
     fn handler(self) -> Option<&'a str> {
         match self {
             Self::Short | Self::Redeliveries => None,
@@ -150,6 +158,36 @@ impl<'a> Lane<'a> {
         first("created_by >= CAST(?2 AS TEXT)", b"")
     }
 
+    /// The next due time after `now` among the jobs of the first `most` tenants: a step of the
+    /// index or two for each.
+    pub(super) fn next_due(
+        self,
+        connection: &Connection,
+        most: usize,
+        now: StoreTime,
+    ) -> rusqlite::Result<Option<i64>> {
+        let mut next = None;
+        let mut after = None;
+        for _ in 0..most {
+            let Some((tenant, first)) = self.next_tenant(connection, after.as_ref())? else {
+                break;
+            };
+            let due = if first > now.millis() {
+                Some(first)
+            } else {
+                connection
+                    .prepare_cached(&self.next_due_sql())?
+                    .query_row(params![self.handler(), tenant, now.millis()], |row| {
+                        row.get(0)
+                    })
+                    .optional()?
+            };
+            next = next.into_iter().chain(due).min();
+            after = Some(tenant);
+        }
+        Ok(next)
+    }
+
     /// Reads up to `limit` jobs of `tenant` that are due at `now`, with their due times.
     pub(super) fn due(
         self,
@@ -211,6 +249,7 @@ mod tests {
         ] {
             let search = |columns| [format!("SEARCH {index} AND {columns})")];
             assert_eq!(plan(&lane.due_sql()), search("created_by=? AND due<?"));
+            assert_eq!(plan(&lane.next_due_sql()), search("created_by=? AND due>?"));
             let next = |condition| plan(&lane.next_tenant_sql(condition));
             let after = search("created_by>?");
             assert_eq!(next("created_by > CAST(?2 AS TEXT)"), after);

@@ -88,10 +88,10 @@ pub(super) fn due_jobs(
         due: undated.into_iter().chain(found.due).collect(),
         waiting: found.waiting.into_iter().map(client).collect(),
         long_jobs_wait: found.long_jobs_wait,
-        next_due: match sought {
+        next_due: match capacity.sought {
             Sought::Common => next_due(connection, now)?,
-            // Not that of all jobs: each retry of a callback would wake the loop of each handler.
-            Sought::WorkOf(_) => None,
+            // Of its own jobs: those of others must not wake the search of each handler.
+            Sought::WorkOf(_) => next_due_in(connection, &lanes, now)?,
         },
     })
 }
@@ -264,6 +264,21 @@ pub(super) fn suspects(
     Ok(suspects.take(limit).collect())
 }
 
+/// When the next job of `lanes` becomes due.
+fn next_due_in(
+    connection: &Connection,
+    lanes: &[Lane<'_>],
+    now: StoreTime,
+) -> rusqlite::Result<Option<Duration>> {
+    let mut next = None;
+    for lane in lanes {
+        let in_lane = lane.next_due(connection, MOST_TENANTS, now)?;
+        next = next.into_iter().chain(in_lane).min();
+    }
+    Ok(next.map(|next: i64| StoreTime::stored(next).since(now)))
+}
+
+/// When the next job that was claimed before becomes due, whatever it is.
 fn next_due(connection: &Connection, now: StoreTime) -> rusqlite::Result<Option<Duration>> {
     let next: Option<i64> = connection
         .prepare_cached(

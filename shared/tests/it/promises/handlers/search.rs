@@ -8,8 +8,8 @@ use storm_shared::{
 };
 
 use super::{
-    RESULT, accept_of, capacity_of, claim_work, found, handler, job_of, result, store_job,
-    work_failed, work_of, worked,
+    RESULT, accept_of, capacity_of, claim_work, claim_work_of, found, handler, job_of, result,
+    store_job, work_failed, work_of, worked,
 };
 use crate::{
     database::TestDatabase,
@@ -18,6 +18,7 @@ use crate::{
 
 on_every_engine! {
     a_job_is_found_only_by_a_search_for_work_of_its_handler,
+    a_search_for_work_tells_when_the_next_job_of_that_handler_is_due,
     a_job_whose_work_is_done_is_found_by_the_common_search_only,
     tenants_share_the_work_of_a_handler_fairly,
     a_suspect_of_a_handler_is_left_to_the_workers_that_serve_it,
@@ -231,4 +232,29 @@ async fn what_each_handler_has_to_do_is_counted(database: TestDatabase) {
     let stored = store.store_worked(running.claim, Ok(result(RESULT)), None);
     stored.await.unwrap();
     assert_eq!(load("pdf").await, counted(2, 1, 0, 1));
+}
+
+/// Else each retry of one handler would wake the searches of all others.
+async fn a_search_for_work_tells_when_the_next_job_of_that_handler_is_due(database: TestDatabase) {
+    let store = database.open().await;
+    for (name, minutes) in [("pdf", 600), ("pdf", 300), ("zip", 60)] {
+        let id = accept_of(&store, name).await;
+        let job = claim_work_of(&store, name, id).await;
+        let wait = Duration::from_mins(minutes);
+        let later = retry(worked(1, AttemptClass::Status), wait);
+        store.settle(job.claim, None, later).await.unwrap();
+    }
+    let due_one = accept_of(&store, "pdf").await;
+    for (name, due, minutes) in [("pdf", vec![due_one], 300), ("zip", vec![], 60)] {
+        let searched = store.due_jobs(capacity_of(name, 100)).await.unwrap();
+        let found: Vec<_> = searched.due.iter().map(|it| it.id).collect();
+        assert_eq!(found, due);
+        let apart = searched
+            .next_due
+            .unwrap()
+            .abs_diff(Duration::from_mins(minutes));
+        assert!(apart < Duration::from_mins(30), "{name}: {apart:?} apart");
+    }
+    let of_none = store.due_jobs(capacity_of("ocr", 100)).await.unwrap();
+    assert_eq!(of_none.next_due, None);
 }
