@@ -6,7 +6,7 @@
 use std::{error::Error, time::Duration};
 
 use hyper::{StatusCode, http};
-use storm_shared::models::AttemptClass;
+use storm_shared::models::{AttemptClass, FailureReason};
 
 use crate::{
     delivery::{AttemptError, ErrorDetail, Interruption, Stage},
@@ -52,7 +52,10 @@ pub(super) fn unreachable(stage: Stage, time: Duration) -> Failure {
 /// The deadline came before the answer had ended.
 pub(super) fn timed_out(internal: &str) -> Failure {
     let detail = "the handler did not answer in time";
-    failed(AttemptClass::Timeout, detail, internal.to_owned())
+    Failure {
+        reason: FailureReason::WorkTimedOut,
+        ..failed(AttemptClass::Timeout, detail, internal.to_owned())
+    }
 }
 
 /// The connection ended within the body.
@@ -125,5 +128,23 @@ fn failed(class: AttemptClass, detail: &str, internal: String) -> Failure {
         internal_detail: Some(internal),
         class,
         ..Failure::retry(detail)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use storm_shared::models::FailureReason;
+
+    use super::{Stage, of, timed_out};
+    use crate::delivery::AttemptError;
+
+    #[test]
+    fn work_whose_last_attempt_took_too_long_has_timed_out() {
+        let stage = Stage::Answer;
+        for failure in [of(&AttemptError::Timeout { stage }), timed_out("body")] {
+            assert_eq!(failure.reason, FailureReason::WorkTimedOut);
+        }
+        let unreachable = super::unreachable(stage, std::time::Duration::from_secs(10));
+        assert_eq!(unreachable.reason, FailureReason::WorkFailed);
     }
 }
