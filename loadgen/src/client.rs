@@ -119,6 +119,27 @@ impl Api {
         self.send(request, endpoint(Mode::Async).1, deadline).await
     }
 
+    /// Submits a job for a handler, with an idempotency key if there is one.
+    ///
+    /// # Errors
+    /// There was no successful answer before the deadline.
+    pub async fn submit_work(
+        &self,
+        handler: &str,
+        key: Option<HeaderValue>,
+        body: Bytes,
+        deadline: Instant,
+    ) -> Result<Bytes, RequestFailure> {
+        let mut request = self.submission(Mode::Async, body);
+        *request.uri_mut() = format!("{}/{handler}", self.background)
+            .parse()
+            .map_err(|error| RequestFailure::Connection(format!("{error}")))?;
+        if let Some(key) = key {
+            request.headers_mut().insert(IDEMPOTENCY_KEY, key);
+        }
+        self.send(request, endpoint(Mode::Async).1, deadline).await
+    }
+
     fn submission(&self, mode: Mode, body: Bytes) -> Request<Full<Bytes>> {
         let uri = match mode {
             Mode::Sync => self.sync.clone(),
@@ -346,7 +367,7 @@ pub struct JobView {
     pub status: Status,
     /// The failure of a `FAILED` job.
     pub failure: Option<Value>,
-    result_payload: Option<Report>,
+    result_payload: Option<Value>,
     created_at: Timestamp,
     completed_at: Option<Timestamp>,
     #[serde(default)]
@@ -399,7 +420,9 @@ impl JobView {
 
     fn end(self) -> Result<Option<JobEnd>, &'static str> {
         match (self.status, self.result_payload, self.completed_at) {
-            (Status::Completed, Some(report), Some(completed_at)) => {
+            (Status::Completed, Some(result), Some(completed_at)) => {
+                let report = Report::deserialize(result)
+                    .map_err(|_| "a completed job without a report or completion time")?;
                 let took = completed_at.duration_since(self.created_at);
                 Ok(Some(JobEnd::Completed {
                     report,
