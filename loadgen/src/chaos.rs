@@ -4,6 +4,7 @@
 //! * `stack`: one api, two workers and a Redis behind a [`proxy`]. The kernel kills each
 //!   [`process`] when the load generator dies ([`tether`]).
 //! * `load`, `receivers`: the clients, their requests (`orders`) and the callback receivers.
+//! * `endpoint`: the HTTP handler's, which does the work of some jobs.
 //! * [`plan`], `faults`: the schedule of faults, and their injection.
 //! * `clock`: the clock of the run, which can't be set. `wall_clock`: that of the services, which
 //!   the run steps.
@@ -15,6 +16,7 @@
 mod audit;
 pub mod checker;
 mod clock;
+mod endpoint;
 mod faults;
 pub mod history;
 mod host;
@@ -28,6 +30,7 @@ mod receivers;
 pub mod recovery;
 mod redis_server;
 mod run;
+mod serve;
 mod service;
 mod settle;
 mod stack;

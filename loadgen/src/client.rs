@@ -117,6 +117,27 @@ impl Api {
         self.send(request, endpoint(Mode::Async).1, deadline).await
     }
 
+    /// Submits a job for a handler, with an idempotency key if there is one.
+    ///
+    /// # Errors
+    /// There was no successful answer before the deadline.
+    pub async fn submit_work(
+        &self,
+        handler: &str,
+        key: Option<HeaderValue>,
+        body: Bytes,
+        deadline: Instant,
+    ) -> Result<Bytes, RequestFailure> {
+        let mut request = self.submission(Mode::Async, body);
+        *request.uri_mut() = format!("{}/{handler}", self.background)
+            .parse()
+            .map_err(|error| RequestFailure::Connection(format!("{error}")))?;
+        if let Some(key) = key {
+            request.headers_mut().insert(IDEMPOTENCY_KEY, key);
+        }
+        self.send(request, endpoint(Mode::Async).1, deadline).await
+    }
+
     fn submission(&self, mode: Mode, body: Bytes) -> Request<Full<Bytes>> {
         let uri = match mode {
             Mode::Sync => self.sync.clone(),

@@ -36,6 +36,7 @@ mod summary;
 mod tests;
 mod verdict;
 mod waits;
+mod work;
 
 use jiff::{SignedDuration, Timestamp};
 use storm_shared::models::Status;
@@ -72,11 +73,12 @@ const JOB_RULES: [(CheckRule, JobCheck); 12] = [
     (CheckRule::Waits, waits::check),
 ];
 
-const RUN_RULES: [(CheckRule, RunCheck); 6] = [
+const RUN_RULES: [(CheckRule, RunCheck); 7] = [
     (CheckRule::Named, named::check_requests),
     (CheckRule::Cancels, cancels::check),
     (CheckRule::Erased, erased::check),
     (CheckRule::Pauses, pauses::check),
+    (CheckRule::Work, work::check),
     (CheckRule::Sizes, sizes::check),
     (CheckRule::Faults, faults::check),
 ];

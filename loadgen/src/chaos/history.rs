@@ -11,6 +11,7 @@
 //! `not_before`, when the auditor did not see them yet, and before `at`, when it saw them.
 
 mod asked;
+mod work;
 
 use std::time::Duration;
 
@@ -22,6 +23,7 @@ pub use self::asked::{
     CancelAnswer, CancelAsked, EraseAnswer, EraseAsked, PauseAnswer, PauseAsked, RedeliveryAnswer,
     RedeliveryAsked,
 };
+pub use self::work::{WorkAttempt, WorkEnd, WorkRequest, WorkStored};
 
 /// One observation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,6 +48,12 @@ pub enum Record {
     PauseAsked(PauseAsked),
     /// A receiver read a callback.
     Received(Received),
+    /// The endpoint of the HTTP handler read a request.
+    WorkRequest(WorkRequest),
+    /// The store has what came of the work of a job of the handler.
+    WorkStored(WorkStored),
+    /// A row of the store's `attempts` at the work of a job.
+    WorkAttempt(WorkAttempt),
     /// A row changed, as recorded by the auditor's triggers.
     #[serde(rename = "moved")]
     Transition(Transition),
@@ -115,6 +123,16 @@ pub struct HistoryLimits {
     /// Whether the run is long enough that some rows must be deleted.
     #[serde(default)]
     pub deletions: bool,
+    /// Whether some jobs are those of an HTTP handler.
+    #[serde(default)]
+    pub handlers: bool,
+    /// The handler's `retry_delays` in milliseconds.
+    #[serde(default)]
+    pub work_retry_delays: Vec<u64>,
+    /// How long after the end of the work the endpoint may still read a request for it that had
+    /// begun before, in milliseconds.
+    #[serde(default)]
+    pub work_grace: u64,
     /// Memory that a process may gain under the second load, in bytes, in addition to 50 % of its
     /// memory before it.
     pub resident_growth: u64,
@@ -145,6 +163,9 @@ impl HistoryLimits {
             longest_paused: 300_000,
             retention: 0,
             deletions: false,
+            handlers: false,
+            work_retry_delays: Vec::new(),
+            work_grace: 0,
             resident_growth: 16 * MIB,
         }
     }
@@ -153,6 +174,16 @@ impl HistoryLimits {
     #[must_use]
     pub fn with_cancel_grace(mut self, grace: Duration) -> Self {
         self.cancel_grace = millis(grace);
+        self
+    }
+
+    /// Jobs of a handler with these `retry_delays`. A request for one may be read this long after
+    /// it has begun.
+    #[must_use]
+    pub fn with_handlers(mut self, retry_delays: &[Duration], grace: Duration) -> Self {
+        self.handlers = true;
+        self.work_retry_delays = retry_delays.iter().map(|it| millis(*it)).collect();
+        self.work_grace = millis(grace);
         self
     }
 
@@ -181,6 +212,9 @@ pub struct Submitted {
     /// Whether it had an idempotency key: its report name. Such a request is sent more than once.
     #[serde(default)]
     pub keyed: bool,
+    /// The handler that is to do the work; none: it is a report.
+    #[serde(default)]
+    pub handler: Option<String>,
     /// The outcome.
     pub answer: SubmitAnswer,
 }
@@ -237,6 +271,9 @@ pub struct Received {
     /// The origin of the receiver.
     #[serde(default)]
     pub origin: Option<String>,
+    /// What it says of the work, for a job of a handler.
+    #[serde(default)]
+    pub work: Option<WorkEnd>,
 }
 
 /// What a row stands for.
@@ -322,6 +359,9 @@ pub struct Row {
     pub id: RequestId,
     /// From `input_payload`.
     pub report_name: String,
+    /// `handler`; none: it is a report.
+    #[serde(default)]
+    pub handler: Option<String>,
     /// The columns that transitions change.
     #[serde(rename = "held")]
     pub state: RowState,

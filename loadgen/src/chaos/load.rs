@@ -25,7 +25,7 @@ use super::{
         Submitted,
     },
     journal::Journal,
-    orders::{ChaosOrder, ChaosOrders, FAVOURITES},
+    orders::{ChaosOrder, ChaosOrders, FAVOURITES, HANDLER},
     receivers::Receivers,
     stack::RETENTION,
 };
@@ -380,9 +380,10 @@ impl Load {
         } = &*self.shared;
         let body = order.body(receivers);
         let deadline = Instant::now() + TIMEOUT;
-        let answer = match order.key() {
-            Some(key) => api.submit_keyed(key, body, deadline).await,
-            None => api.submit(Mode::Async, body, deadline).await,
+        let answer = match (&order.work, order.key()) {
+            (Some(_), key) => api.submit_work(HANDLER, key, body, deadline).await,
+            (None, Some(key)) => api.submit_keyed(key, body, deadline).await,
+            (None, None) => api.submit(Mode::Async, body, deadline).await,
         };
         let at = clock::now();
         let answer = match answer.and_then(|body| accepted(&body)) {
@@ -413,6 +414,7 @@ impl Load {
             report_name: order.spec.report_name.as_str().to_owned(),
             records: order.spec.records.count(),
             keyed: order.keyed,
+            handler: order.work.is_some().then(|| HANDLER.to_owned()),
             answer,
         }));
         accepted

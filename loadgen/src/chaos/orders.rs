@@ -1,5 +1,7 @@
 //! The requests of a run. Each is a function of the seed and of its number.
 
+mod work;
+
 use std::{ops::Range, time::Duration};
 
 use bytes::Bytes;
@@ -11,6 +13,7 @@ use storm_shared::{
     services::report::{Report, expected},
 };
 
+pub(super) use self::work::{HANDLER, WorkAnswer, WorkOrder};
 use super::stack::ATTEMPTS;
 
 /// One in this many jobs has no callback URL and is polled.
@@ -33,6 +36,9 @@ const SHORT_RECORDS: u64 = 30;
 const DOOMED_ONE_IN: u64 = 400;
 const DOOMED_RECORDS: u64 = 800;
 
+/// One in this many jobs is one of the HTTP handler.
+const HANDLED_ONE_IN: u64 = 5;
+
 /// One in this many jobs has a receiver that answers `500` at first.
 const REFUSED_ONE_IN: u64 = 50;
 
@@ -54,6 +60,9 @@ pub(super) struct ChaosOrders {
 #[derive(Clone, Debug)]
 pub(super) struct ChaosOrder {
     pub(super) spec: ReportSpec,
+    /// What the HTTP handler gets and answers, if it does the work. The report's name is then that
+    /// of the job.
+    pub(super) work: Option<WorkOrder>,
     /// The receiver's index, modulo the number of receivers; none if the client polls the job.
     pub(super) receiver: Option<usize>,
     /// Whether it has an idempotency key, which is the report's name.
@@ -122,6 +131,8 @@ impl ChaosOrders {
         let doomed = random.u64(..DOOMED_ONE_IN) == 0 && number >= FAVOURITES as u64;
         let after = Duration::from_millis(random.u64(..1500));
         let records = if doomed { DOOMED_RECORDS } else { records };
+        let handled = random.u64(..HANDLED_ONE_IN) == 0 && !doomed;
+        let work = handled.then(|| WorkOrder::draw(&mut random));
         ChaosOrder {
             spec: ReportSpec {
                 report_name: ReportName::try_from(self.name(number))
@@ -129,6 +140,7 @@ impl ChaosOrders {
                 records: Records::new(records, Records::MAX_ASYNC)
                     .expect("all sizes are at most MAX_ASYNC"),
             },
+            work,
             receiver: (!polled).then_some(receiver),
             // With a key, it is sent until its id is known.
             keyed: keyed || doomed,
@@ -163,20 +175,29 @@ impl ChaosOrder {
             #[serde(skip_serializing_if = "Option::is_none")]
             callback_url: Option<&'a str>,
         }
+        let callback_url = self
+            .receiver
+            .map(|index| receivers[index % receivers.len()].as_str());
+        if let Some(work) = &self.work {
+            return work.body(self.name(), callback_url).into();
+        }
         let body = Body {
             spec: &self.spec,
-            callback_url: self
-                .receiver
-                .map(|index| receivers[index % receivers.len()].as_str()),
+            callback_url,
         };
         serde_json::to_vec(&body)
             .expect("strings and numbers serialise to JSON")
             .into()
     }
 
+    /// Its name, which no other job of the run has.
+    pub(super) fn name(&self) -> &str {
+        self.spec.report_name.as_str()
+    }
+
     /// Its idempotency key, if it has one.
     pub(super) fn key(&self) -> Option<HeaderValue> {
-        let name = self.spec.report_name.as_str();
+        let name = self.name();
         // Never an error: the generated name is ASCII.
         self.keyed.then(|| HeaderValue::from_str(name).ok())?
     }
@@ -222,12 +243,14 @@ mod tests {
         let receivers = ["http://a/".to_owned(), "http://b/".to_owned()];
         let orders = (0..2000).map(|number| ChaosOrders::new(1).order(number));
         let (mut names, mut urls, mut long) = (HashSet::new(), HashSet::new(), 0);
-        let (mut refused, mut cancelled) = (0, 0);
+        let (mut refused, mut cancelled, mut handled) = (0, 0, 0);
         for order in orders {
             cancelled += u32::from(order.cancelled_after.is_some());
             refused += u32::from(order.refusals.include(0));
             let body: Value = serde_json::from_slice(&order.body(&receivers)).unwrap();
-            names.insert(body["report_name"].as_str().unwrap().to_owned());
+            handled += u32::from(order.work.is_some());
+            let job = body.get("payload").unwrap_or(&body);
+            names.insert(job["report_name"].as_str().unwrap().to_owned());
             urls.insert(body["callback_url"].as_str().map(str::to_owned));
             long += u32::from(body["records"] == LONG_RECORDS);
         }
@@ -235,5 +258,6 @@ mod tests {
         assert!((5..50).contains(&long));
         assert!((10..100).contains(&refused));
         assert!((1..20).contains(&cancelled));
+        assert!((300..500).contains(&handled));
     }
 }

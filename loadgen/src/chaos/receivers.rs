@@ -19,14 +19,13 @@ use hyper_util::rt::TokioIo;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::watch,
-    task::JoinSet,
     time::sleep,
 };
 use tokio_util::task::AbortOnDropHandle;
 
 use self::log::CallbackLog;
 pub(super) use self::log::ReceivedCallback;
-use super::{orders::ChaosOrders, wall_clock::WallClock};
+use super::{endpoint::WorkNames, orders::ChaosOrders, serve::serve, wall_clock::WallClock};
 use crate::{
     receiver::{MAX_CALLBACK, status},
     signatures::Signatures,
@@ -61,19 +60,18 @@ struct Receiver {
     _serving: AbortOnDropHandle<Infallible>,
 }
 
-/// Pause after a failed `accept`, for example when file descriptors have run out.
-const PAUSE: Duration = Duration::from_millis(10);
-
 impl Receivers {
     /// Starts `count` receivers on free ports for the callbacks of `orders`. A callback with an
-    /// invalid signature counts as incorrect; their clock is the services'.
+    /// invalid signature counts as incorrect; their clock is the services'. `names` has the names
+    /// of the handler's jobs.
     pub(super) async fn start(
         count: usize,
         orders: ChaosOrders,
         signatures: Signatures,
         wall_clock: WallClock,
+        names: WorkNames,
     ) -> Result<Self> {
-        let log = CallbackLog::new(orders, signatures, wall_clock);
+        let log = CallbackLog::new(orders, signatures, wall_clock, names);
         let mut each = Vec::with_capacity(count);
         for _ in 0..count {
             let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
@@ -81,7 +79,9 @@ impl Receivers {
             let addr = socket.local_addr()?;
             let (mode, now) = watch::channel(ReceiverMode::Healthy);
             let log = log.of_receiver(origin(addr));
-            let serving = tokio::spawn(serve(socket, now, log));
+            let serving = tokio::spawn(serve(socket, move |stream| {
+                serve_connection(stream, now.clone(), log.clone())
+            }));
             each.push(Receiver {
                 addr,
                 mode,
@@ -144,27 +144,6 @@ fn origin(addr: SocketAddr) -> String {
     format!("http://{addr}")
 }
 
-async fn serve(
-    socket: TcpListener,
-    mode: watch::Receiver<ReceiverMode>,
-    log: CallbackLog,
-) -> Infallible {
-    // Dropping the set aborts the connections with the receiver.
-    let mut connections = JoinSet::new();
-    loop {
-        tokio::select! {
-            accepted = socket.accept() => match accepted {
-                Ok((stream, _)) => {
-                    connections.spawn(serve_connection(stream, mode.clone(), log.clone()));
-                }
-                Err(_) => sleep(PAUSE).await,
-            },
-            // Without this the set would keep every connection that has ended.
-            Some(_) = connections.join_next() => {}
-        }
-    }
-}
-
 async fn serve_connection(
     stream: TcpStream,
     mode: watch::Receiver<ReceiverMode>,
@@ -225,7 +204,7 @@ mod tests {
 
     use super::{ReceivedCallback, ReceiverMode, Receivers};
     use crate::{
-        chaos::{orders::ChaosOrders, wall_clock::WallClock},
+        chaos::{endpoint::WorkNames, orders::ChaosOrders, wall_clock::WallClock},
         signatures::Signatures,
     };
 
@@ -233,13 +212,14 @@ mod tests {
 
     async fn start(count: usize) -> Receivers {
         let (signatures, clock) = (Signatures::default(), WallClock::default());
-        Receivers::start(count, ORDERS(), signatures, clock)
+        Receivers::start(count, ORDERS(), signatures, clock, WorkNames::default())
             .await
             .unwrap()
     }
 
     fn callback(number: u64) -> Value {
         let order = ORDERS().order(number);
+        assert!(order.work.is_none());
         let report = order.expected();
         json!({"request_id": RequestId::generate(), "report_id": report.report_id,
             "status": "completed", "checksum": report.checksum,

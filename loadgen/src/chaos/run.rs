@@ -10,6 +10,7 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{
     checker::{Verdict, check},
+    endpoint::Endpoint,
     faults::{FaultInjector, InjectedFaults},
     history::{Footprint, HistoryLimits, Record, SubmitAnswer, Submitted},
     journal::Journal,
@@ -19,7 +20,7 @@ use super::{
     receivers::Receivers,
     recovery::{self, Recovery},
     settle::{settle, until_at_rest},
-    stack::{CALLBACK_TIMEOUT, MAX_CLAIMS, RETENTION, RETRY_DELAYS, Stack},
+    stack::{CALLBACK_TIMEOUT, MAX_CLAIMS, RETENTION, RETRY_DELAYS, Stack, WORK_RETRY_DELAYS},
     wall_clock::WallClock,
 };
 use crate::{cli::ChaosOptions, client::Api, output::progress_line, signatures::Signatures};
@@ -178,6 +179,7 @@ fn limits(wall_clock: &WallClock, options: &ChaosOptions) -> HistoryLimits {
     let deletions = options.duration > RETENTION;
     HistoryLimits::new(&RETRY_DELAYS, MAX_CLAIMS, kinds.collect())
         .with_cancel_grace(cancel_grace)
+        .with_handlers(&WORK_RETRY_DELAYS, READ_WITHIN)
         .with_retention(RETENTION, deletions)
 }
 
@@ -197,6 +199,7 @@ fn count(records: &[Record], which: fn(FaultKind) -> bool) -> usize {
 struct Harness {
     stack: Stack,
     receivers: Arc<Receivers>,
+    endpoint: Endpoint,
     load: Load,
     journal: Journal,
     limits: HistoryLimits,
@@ -216,9 +219,11 @@ impl Harness {
         let limits = limits(&wall_clock, options);
         let journal = Journal::default();
         let orders = ChaosOrders::new(seed);
-        let receivers = Receivers::start(RECEIVERS, orders, signatures, wall_clock.clone());
+        let endpoint = Endpoint::start(orders, signatures.clone(), wall_clock.clone()).await?;
+        let names = endpoint.names();
+        let receivers = Receivers::start(RECEIVERS, orders, signatures, wall_clock.clone(), names);
         let receivers = Arc::new(receivers.await?);
-        let stack = Stack::start(options, wall_clock).await?;
+        let stack = Stack::start(options, wall_clock, endpoint.url()).await?;
         let url = stack.url().parse().map_err(anyhow::Error::msg)?;
         let api = Api::connect(&url, Some(stack.authorization()?)).await?;
         let operator = api.authorized_by(stack.operator()?);
@@ -226,6 +231,7 @@ impl Harness {
             load: Load::new(api, operator, orders, &receivers, journal.clone()),
             stack,
             receivers,
+            endpoint,
             journal,
             limits,
             sent: 0,
@@ -349,6 +355,7 @@ impl Harness {
         self.violations.extend(injected.violations.iter().cloned());
         let unexpected = self.load.take_unexpected().into_iter();
         let unexpected = unexpected.chain(self.receivers.take_unexpected());
+        let unexpected = unexpected.chain(self.endpoint.take_unexpected());
         self.violations
             .extend(unexpected.map(|what| format!("an invalid response or callback: {what}")));
     }
@@ -361,6 +368,8 @@ impl Harness {
         let names = names(&records);
         let delivered = self.receivers.take_callbacks().into_iter();
         records.extend(delivered.map(|delivered| Record::Received(delivered.received(&names))));
+        let read = self.endpoint.take_requests().into_iter();
+        records.extend(read.map(|read| Record::WorkRequest(read.recorded(&names))));
         Ok(records)
     }
 }

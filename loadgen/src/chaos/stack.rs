@@ -39,6 +39,9 @@ pub(super) const RETRY_DELAYS: [Duration; 3] = [
     Duration::from_secs(1),
     Duration::from_secs(2),
 ];
+/// Those of the handler. Its timeout is that of callbacks.
+pub(super) const WORK_RETRY_DELAYS: [Duration; 2] =
+    [Duration::from_millis(300), Duration::from_millis(800)];
 /// Maximum attempts of a job, or of a redelivery.
 pub(super) const ATTEMPTS: usize = 1 + RETRY_DELAYS.len();
 /// Shorter than an attempt may take, so that a deploy has to release some jobs.
@@ -87,8 +90,13 @@ pub(super) struct Stack {
 }
 
 impl Stack {
-    /// Starts all processes, with their data in the options' folder. The services use `wall_clock`.
-    pub(super) async fn start(options: &ChaosOptions, wall_clock: WallClock) -> Result<Self> {
+    /// Starts all processes, with their data in the options' folder. The services use `wall_clock`,
+    /// and the endpoint of the handler has the URL `work`.
+    pub(super) async fn start(
+        options: &ChaosOptions,
+        wall_clock: WallClock,
+        work: &str,
+    ) -> Result<Self> {
         let place = ServicePaths {
             tether: std::env::current_exe()?,
             bin: options.bin.clone(),
@@ -106,6 +114,7 @@ impl Stack {
         let database = options.dir.join("storm.db");
         let api_addr = free_addr(20_000)?;
         let mut settings = settings(options, &database, proxy.addr());
+        settings.extend(handler(work));
         // Authentication is on, so that every fault is injected with it.
         let token = Token::generate()?;
         settings.extend(wall_clock.environment());
@@ -324,6 +333,24 @@ fn settings(
         ("RETENTION", duration(RETENTION)),
         ("IDEMPOTENCY_WINDOW", duration(RETENTION)),
         ("LOG", "info".to_owned()),
+    ]
+}
+
+/// The settings of the HTTP handler, whose name is in their names: `orders::HANDLER`.
+fn handler(url: &str) -> [(&'static str, String); 4] {
+    let delays = WORK_RETRY_DELAYS.map(|it| format!("{}ms", it.as_millis()));
+    [
+        ("HANDLERS__CHAOS__URL", url.to_owned()),
+        (
+            "HANDLERS__CHAOS__TIMEOUT",
+            format!("{}ms", CALLBACK_TIMEOUT.as_millis()),
+        ),
+        ("HANDLERS__CHAOS__RETRY_DELAYS", delays.join(",")),
+        // The endpoint verifies the signatures as the receivers do.
+        (
+            "HANDLERS__CHAOS__SECRET",
+            env::var(VARIABLE).unwrap_or_default(),
+        ),
     ]
 }
 

@@ -8,7 +8,7 @@ use storm_shared::models::{RequestId, Status};
 use super::history::{
     CancelAnswer, CancelAsked, EraseAnswer, EraseAsked, Fault, HistoryEvent, Polled, Received,
     Record, RedeliveryAnswer, RedeliveryAsked, Row, RowKind, RowState, SubmitAnswer, Submitted,
-    Transition,
+    Transition, WorkRequest,
 };
 
 /// Faults this long before the first and after the last record are part of the timeline.
@@ -60,6 +60,8 @@ fn line(record: &Record, id: RequestId, name: Option<&str>) -> Option<(Timestamp
         Record::CancelAsked(asked) if asked.id == id => Some((asked.at, cancel(asked))),
         Record::EraseAsked(asked) if asked.id == id => Some((asked.at, erase(asked))),
         Record::Received(received) if received.id == id => Some((received.at, callback(received))),
+        Record::WorkRequest(asked) if asked.id == id => Some((asked.at, work(asked))),
+        Record::WorkStored(it) if it.id == id => Some((it.at, format!("worked    {:?}", it.end))),
         Record::Transition(moved) if moved.id == id => Some((moved.at, step(moved))),
         Record::Deleted(it) if it.id == id => Some((it.at, "deleted".to_owned())),
         Record::Event(event) if event.id == id => Some((event.at, recorded(event))),
@@ -125,6 +127,14 @@ fn redelivery(asked: &RedeliveryAsked) -> String {
     };
     let took = asked.at.duration_since(asked.asked_at).as_millis();
     format!("redeliver {answer}, sent {took} ms earlier")
+}
+
+fn work(asked: &WorkRequest) -> String {
+    let answer = asked
+        .answered
+        .map_or("no response".to_owned(), |it| it.to_string());
+    let right = if asked.right { "" } else { ", wrong" };
+    format!("work      attempt {}{right}: {answer}", asked.attempt)
 }
 
 fn cancel(asked: &CancelAsked) -> String {

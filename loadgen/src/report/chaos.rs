@@ -85,6 +85,7 @@ fn jobs(result: &ChaosResult, width: u16) -> String {
         row(format!("erasures asked for: {answer}"), *count);
     }
     row("pauses".to_owned(), summary.pauses);
+    row("requests to the handler".to_owned(), summary.work_requests);
     row("callbacks".to_owned(), summary.callbacks);
     for (event, count) in &summary.repeats {
         row(format!("duplicate callbacks explained by {event}"), *count);
@@ -294,7 +295,7 @@ mod tests {
             .split("\n\n")
             .map(|table| table.trim().lines().count())
             .collect();
-        assert_eq!(lines, [3, 16, 8], "{text}");
+        assert_eq!(lines, [3, 17, 8], "{text}");
     }
 
     #[test]

@@ -7,12 +7,15 @@ use rusqlite::{
     Connection, OpenFlags, Row as SqlRow,
     types::{Type, ValueRef},
 };
+use sha2::{Digest as _, Sha256};
+use storm_shared::services::report::hex;
 
 use super::sightings::Sightings;
 use crate::chaos::{
     clock,
     history::{
         Deleted, Erased, HistoryEvent, PauseChanged, Record, Row, RowKind, RowState, Transition,
+        WorkAttempt, WorkEnd, WorkStored,
     },
 };
 
@@ -134,6 +137,14 @@ pub(super) fn records(
     for deleted in deletions.query_map([], |row| deleted(row, clock, sightings))? {
         records.push(Record::Deleted(deleted?));
     }
+    let mut worked = db.prepare(WORKED)?;
+    for stored in worked.query_map([], |row| stored(row, sightings))? {
+        records.push(Record::WorkStored(stored?));
+    }
+    let mut attempts = db.prepare(WORK_ATTEMPTS)?;
+    for attempt in attempts.query_map([], work_attempt)? {
+        records.push(Record::WorkAttempt(attempt?));
+    }
     let mut events = db.prepare(EVENTS)?;
     for event in events.query_map([], |row| event(row, sightings))? {
         records.push(Record::Event(event?));
@@ -183,14 +194,16 @@ fn moved(
 }
 
 const ROWS: &str = "SELECT id,
-        coalesce(json_extract(input_payload, '$.report_name'), erased.report_name),
+        coalesce(json_extract(input_payload, '$.report_name'), erased.report_name,
+            (SELECT name FROM chaos_names WHERE id = requests.id)),
         status, claim, owner, attempts, lost_claims, result_payload, parks,
         failure_reason, failure_detail,
-        callback_url IS NOT NULL OR coalesce(erased.called_back, 0), completed_at, created_at
+        callback_url IS NOT NULL OR coalesce(erased.called_back, 0), completed_at, created_at,
+        handler
     FROM requests LEFT JOIN chaos_erased AS erased USING (id)
     UNION ALL
     SELECT id, report_name, status, claim, owner, attempts, lost_claims, result_payload, parks,
-        failure_reason, failure_detail, called_back, completed_at, created_at
+        failure_reason, failure_detail, called_back, completed_at, created_at, handler
     FROM chaos_deleted ORDER BY id";
 
 fn final_row(row: &SqlRow<'_>) -> rusqlite::Result<Row> {
@@ -204,6 +217,7 @@ fn final_row(row: &SqlRow<'_>) -> rusqlite::Result<Row> {
         called_back: row.get(11)?,
         completed_at: over.then(|| parsed(row, 12)).transpose()?,
         created_at: Some(parsed(row, 13)?),
+        handler: row.get(14)?,
     })
 }
 
@@ -291,6 +305,35 @@ fn event(row: &SqlRow<'_>, sightings: &Sightings) -> rusqlite::Result<HistoryEve
         event: row.get(2)?,
         claim: row.get(3)?,
         detail: row.get(4)?,
+    })
+}
+
+const WORKED: &str = "SELECT number, id, result, reason FROM chaos_worked ORDER BY number";
+
+fn stored(row: &SqlRow<'_>, sightings: &Sightings) -> rusqlite::Result<WorkStored> {
+    let (not_before, at) = seen(row, sightings)?;
+    let result: Option<String> = row.get(2)?;
+    Ok(WorkStored {
+        at,
+        not_before,
+        id: parsed(row, 1)?,
+        end: match result {
+            Some(result) => WorkEnd::Result(hex(&Sha256::digest(result))),
+            None => WorkEnd::Failure(row.get(3)?),
+        },
+    })
+}
+
+const WORK_ATTEMPTS: &str = "SELECT request_id, number, claim, class, status
+    FROM chaos_work_attempts";
+
+fn work_attempt(row: &SqlRow<'_>) -> rusqlite::Result<WorkAttempt> {
+    Ok(WorkAttempt {
+        id: parsed(row, 0)?,
+        number: row.get(1)?,
+        claim: row.get(2)?,
+        class: row.get(3)?,
+        status: row.get(4)?,
     })
 }
 

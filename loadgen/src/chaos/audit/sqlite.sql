@@ -1,7 +1,7 @@
 -- The auditor's log of all row changes. Triggers write it in the transaction that makes the change,
 -- so a change that is rolled back is not logged. Nothing here has a time: the only clock that SQL
 -- can read is the wall clock, which the run steps. The auditor notes when it sees each number.
--- A report and its result are far below 4 KiB, so they are in their rows and not in `bodies`.
+-- Payloads and results over 4 KiB are in `bodies`. The moves have the short text in their place.
 
 CREATE TABLE chaos_moves (
     number           INTEGER PRIMARY KEY,   -- the commit order, common to both tables
@@ -74,7 +74,31 @@ CREATE TABLE chaos_deleted (
     completed_at    TEXT,
     created_at      TEXT NOT NULL,
     ended           INTEGER,
-    redelivering    INTEGER NOT NULL
+    redelivering    INTEGER NOT NULL,
+    handler         TEXT
+) STRICT;
+
+-- The names of the jobs of handlers, wherever their payloads are.
+CREATE TABLE chaos_names (
+    id    TEXT NOT NULL PRIMARY KEY,
+    name  TEXT
+) STRICT, WITHOUT ROWID;
+
+-- What came of the work of jobs of handlers: a result, or the reason of a failure.
+CREATE TABLE chaos_worked (
+    number  INTEGER PRIMARY KEY,
+    id      TEXT NOT NULL,
+    result  TEXT,
+    reason  TEXT
+) STRICT;
+
+-- The attempts at work, also of deleted requests.
+CREATE TABLE chaos_work_attempts (
+    request_id  TEXT NOT NULL,
+    number      INTEGER NOT NULL,
+    claim       INTEGER NOT NULL,
+    class       TEXT NOT NULL,
+    status      INTEGER
 ) STRICT;
 
 -- The successful attempts, also of deleted requests.
@@ -91,7 +115,8 @@ CREATE VIEW chaos_last AS SELECT max(
     coalesce((SELECT max(number) FROM chaos_events), 0),
     coalesce((SELECT max(number) FROM chaos_deleted), 0),
     coalesce((SELECT max(number) FROM chaos_pauses), 0),
-    coalesce((SELECT max(number) FROM chaos_audit), 0)
+    coalesce((SELECT max(number) FROM chaos_audit), 0),
+    coalesce((SELECT max(number) FROM chaos_worked), 0)
 ) AS number;
 
 CREATE TRIGGER chaos_inserted AFTER INSERT ON requests BEGIN
@@ -103,7 +128,15 @@ CREATE TRIGGER chaos_inserted AFTER INSERT ON requests BEGIN
     FROM chaos_last;
 END;
 
-CREATE TRIGGER chaos_updated AFTER UPDATE ON requests BEGIN
+-- An erasure empties `bodies` first, and `in_bodies` with that: no change of state.
+CREATE TRIGGER chaos_updated AFTER UPDATE ON requests
+WHEN NOT (NEW.in_bodies = 0 AND OLD.in_bodies <> 0
+    AND (OLD.status, OLD.claim, OLD.owner, OLD.attempts, OLD.lost_claims, OLD.result_payload,
+         OLD.parks, OLD.due, OLD.erased_at)
+    IS
+        (NEW.status, NEW.claim, NEW.owner, NEW.attempts, NEW.lost_claims, NEW.result_payload,
+         NEW.parks, NEW.due, NEW.erased_at))
+BEGIN
     INSERT INTO chaos_moves SELECT
         number + 1, 0, NEW.id,
         OLD.status, OLD.claim, OLD.owner, OLD.attempts, OLD.lost_claims, OLD.result_payload,
@@ -178,15 +211,50 @@ END;
 CREATE TRIGGER chaos_request_deleted BEFORE DELETE ON requests BEGIN
     INSERT INTO chaos_deleted SELECT
         number + 1, OLD.id,
-        coalesce(json_extract(OLD.input_payload, '$.report_name'), erased.report_name),
+        coalesce(json_extract(OLD.input_payload, '$.report_name'), erased.report_name,
+            (SELECT name FROM chaos_names WHERE id = OLD.id)),
         OLD.status, OLD.claim, OLD.owner, OLD.attempts, OLD.lost_claims, OLD.result_payload,
         OLD.parks, OLD.failure_reason, OLD.failure_detail,
         OLD.callback_url IS NOT NULL OR coalesce(erased.called_back, 0),
         OLD.completed_at, OLD.created_at, OLD.ended,
-        EXISTS (SELECT 1 FROM redeliveries WHERE id = OLD.id)
+        EXISTS (SELECT 1 FROM redeliveries WHERE id = OLD.id), OLD.handler
     FROM chaos_last LEFT JOIN chaos_erased AS erased ON erased.id = OLD.id;
 END;
 
 CREATE TRIGGER chaos_success AFTER INSERT ON attempts WHEN NEW.class = 'success' BEGIN
     INSERT OR IGNORE INTO chaos_successes VALUES (NEW.request_id, NEW.number, NEW.claim);
+END;
+
+CREATE TRIGGER chaos_handled AFTER INSERT ON requests WHEN NEW.handler IS NOT NULL BEGIN
+    INSERT OR REPLACE INTO chaos_names
+    VALUES (NEW.id, json_extract(NEW.input_payload, '$.report_name'));
+END;
+
+CREATE TRIGGER chaos_large_input AFTER INSERT ON bodies WHEN NEW.kind = 'input' BEGIN
+    INSERT OR REPLACE INTO chaos_names
+    VALUES (NEW.request_id, json_extract(NEW.body, '$.report_name'));
+END;
+
+CREATE TRIGGER chaos_large_result AFTER INSERT ON bodies WHEN NEW.kind = 'result' BEGIN
+    INSERT INTO chaos_worked SELECT number + 1, NEW.request_id, NEW.body, NULL FROM chaos_last;
+END;
+
+-- A large result is logged with its body. No other write changes a body.
+CREATE TRIGGER chaos_result AFTER UPDATE OF result_payload ON requests
+WHEN NEW.handler IS NOT NULL AND NEW.result_payload IS NOT NULL
+    AND OLD.result_payload IS NOT NEW.result_payload AND NEW.in_bodies & 2 = 0
+BEGIN
+    INSERT INTO chaos_worked SELECT number + 1, NEW.id, NEW.result_payload, NULL FROM chaos_last;
+END;
+
+CREATE TRIGGER chaos_work_failed AFTER UPDATE OF failure_reason ON requests
+WHEN NEW.failure_reason IN ('work_failed', 'work_timed_out')
+    AND OLD.failure_reason IS NOT NEW.failure_reason
+BEGIN
+    INSERT INTO chaos_worked SELECT number + 1, NEW.id, NULL, NEW.failure_reason FROM chaos_last;
+END;
+
+CREATE TRIGGER chaos_work_attempt AFTER INSERT ON attempts WHEN NEW.stage = 'work' BEGIN
+    INSERT INTO chaos_work_attempts
+    VALUES (NEW.request_id, NEW.number, NEW.claim, NEW.class, NEW.status);
 END;

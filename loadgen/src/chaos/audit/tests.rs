@@ -1,5 +1,7 @@
 //! Tests of the auditor, on a store of its own.
 
+mod work;
+
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -7,8 +9,8 @@ use rusqlite::Connection;
 use storm_shared::{
     config::Settings,
     models::{
-        AttemptClass, CallbackUrl, ClientName, Failure, FailureReason, Records, ReportName,
-        ReportSpec, RequestId, Stage, Status,
+        AttemptClass, CallbackUrl, ClientName, Failure, FailureReason, HandlerName, Records,
+        ReportName, ReportSpec, RequestId, Stage, Status,
     },
     services::{
         report::expected,

@@ -132,5 +132,9 @@ pub(super) fn is_under_way(job: &JobHistory<'_>, from: Timestamp, to: Timestamp)
 
 fn is_deliverable(job: &JobHistory<'_>) -> bool {
     let row = job.row;
-    row.is_some_and(|row| row.called_back && job.result().is_some())
+    // A job that was cancelled after its work had failed has nothing to say.
+    let is_told = job.result().is_some()
+        || job.work_failure() == row.and_then(|row| row.failure_reason.as_deref())
+            && job.work_failure().is_some();
+    row.is_some_and(|row| row.called_back && is_told)
 }

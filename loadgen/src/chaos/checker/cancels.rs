@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use super::{
     asked::was_known,
     index::{Index, JobHistory},
-    late::first_late,
+    late::{first_late, first_late_work},
     not_later,
     series::{Series, is_cancel},
     verdict::Finding,
@@ -40,6 +40,7 @@ fn of_job(job: &JobHistory<'_>, faults: &[&Fault], limits: &HistoryLimits) -> Ve
     found.extend(job.cancels.iter().filter_map(|asked| untrue(job, asked)));
     for (asked, index) in &matched.kept {
         found.extend(called_late(job, *index, asked, faults, limits));
+        found.extend(worked_late(job, *index, asked, faults, limits));
     }
     found.extend(called_unclaimed(job));
     found
@@ -199,6 +200,23 @@ fn called_late(
             callback.at, asked.at
         )
     })
+}
+
+/// A request for the work of a cancelled job that began after its worker had learned of it.
+fn worked_late(
+    job: &JobHistory<'_>,
+    index: usize,
+    asked: &CancelAsked,
+    faults: &[&Fault],
+    limits: &HistoryLimits,
+) -> Option<String> {
+    let requests = job.work_requests.as_slice();
+    let requests = if index == 0 { requests } else { &[] };
+    let late = first_late_work(requests, asked.at, limits.cancel_grace, faults)?;
+    Some(format!(
+        "its handler was asked at {:.3}, and a 200 had said at {:.3} that it is cancelled",
+        late.at, asked.at
+    ))
 }
 
 /// A callback of a job that was cancelled before any worker had claimed it.

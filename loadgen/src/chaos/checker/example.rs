@@ -35,6 +35,9 @@ pub(super) const ORIGIN_PAUSED: (u64, u64) = (42_000, 50_000);
 /// How long finished requests are kept.
 pub(super) const RETENTION: Duration = Duration::from_secs(10);
 
+/// How long after the end of its work a handler may still read a request.
+pub(super) const WORK_GRACE: SignedDuration = SignedDuration::from_millis(300);
+
 /// The maximum attempts of a job, and the lost claims that make it poison.
 pub(super) const ATTEMPTS: i64 = 4;
 pub(super) const MAX_CLAIMS: i64 = 5;
@@ -66,6 +69,7 @@ pub(super) fn limits() -> HistoryLimits {
         )
         .with_cancel_grace(CANCEL_GRACE)
         .with_retention(RETENTION, true)
+        .with_handlers(&[RETRY_DELAY; 2], WORK_GRACE.unsigned_abs())
     }
 }
 
@@ -96,6 +100,8 @@ pub(super) const DELETED: u64 = 19;
 pub(super) const CANCELLED: u64 = 16;
 pub(super) const INTERRUPTED: u64 = 17;
 pub(super) const REDELIVERY_CANCELLED: u64 = 18;
+pub(super) const WORKED: u64 = 22;
+pub(super) const WORK_REFUSED: u64 = 23;
 pub(super) const ERASED: u64 = 20;
 pub(super) const ERASED_WITH_KEY: u64 = 21;
 const ROUND: u64 = 1000;
@@ -110,7 +116,7 @@ impl Example {
         let stories = rounds.flat_map(|start| {
             let stories = stories(start).into_iter().chain(redeliveries(start));
             let stories = stories.chain(cancellations(start)).chain(erasures(start));
-            stories.chain([deleted(start)])
+            stories.chain([deleted(start)]).chain(of_handler(start))
         });
         let mut records: Vec<_> = stories.flat_map(|story| story.records).collect();
         records.extend(pauses(None, PAUSED));
@@ -479,6 +485,34 @@ fn deleted(start: u64) -> Story {
         .deleted()
         .polled(None)
         .asked_again(refused(404, "not-found"))
+}
+
+/// Jobs of a handler.
+fn of_handler(start: u64) -> [Story; 2] {
+    let of = |millis| Story::of_handler(start + millis);
+    [
+        // The handler fails first. Then the worker dies between the work and the callback.
+        of(WORKED)
+            .claimed_by("a")
+            .worked(Some(500))
+            .work_attempt_failed(Some(500))
+            .claimed_by("b")
+            .worked(Some(200))
+            .work_stored(Some(200))
+            .lost()
+            .claimed_by("a")
+            .called(Some(500))
+            .attempt_failed()
+            .claimed_by("a")
+            .called(Some(200))
+            .completed(),
+        of(WORK_REFUSED)
+            .claimed_by("a")
+            .worked(Some(422))
+            .work_stored(Some(422))
+            .called(Some(200))
+            .told_of_failure(),
+    ]
 }
 
 /// Requests that are erased.

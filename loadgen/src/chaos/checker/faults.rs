@@ -5,7 +5,7 @@
 //! Without this rule an idle run without faults would pass.
 
 use super::{index::Index, series::is_cancel, verdict::Finding};
-use crate::chaos::history::HistoryLimits;
+use crate::chaos::history::{HistoryLimits, WorkEnd};
 
 pub(super) fn check(index: &Index<'_>, limits: &HistoryLimits) -> Vec<Finding> {
     let happened = |kind: &str| index.faults.iter().any(|fault| fault.kind == kind);
@@ -45,7 +45,15 @@ pub(super) fn check(index: &Index<'_>, limits: &HistoryLimits) -> Vec<Finding> {
     };
     let not_paused = (limits.pauses && !(paused(true) && paused(false)))
         .then(|| "pauses of everything and of origins were planned, and not made".to_owned());
-    let none = none.chain(not_erased).chain(not_paused);
+    let worked = |told: fn(&WorkEnd) -> bool| {
+        let mut stored = index.jobs().flat_map(|job| &job.work_stored);
+        stored.any(|stored| told(&stored.end))
+    };
+    let is_result = |end: &WorkEnd| matches!(end, WorkEnd::Result(_));
+    let is_failure = |end: &WorkEnd| matches!(end, WorkEnd::Failure(_));
+    let not_worked = (limits.handlers && !(worked(is_result) && worked(is_failure)))
+        .then(|| "jobs of a handler were planned, and not all kinds of their ends came".to_owned());
+    let none = none.chain(not_erased).chain(not_paused).chain(not_worked);
     missing.chain(idle).chain(none).map(Finding::from).collect()
 }
 

@@ -7,7 +7,7 @@ use super::{
     index::JobHistory,
     series::{Series, is_cancel},
 };
-use crate::chaos::history::{HistoryEvent, HistoryLimits, RowState, Transition};
+use crate::chaos::history::{HistoryEvent, HistoryLimits, RowKind, RowState, Transition};
 
 pub(super) fn check(job: &JobHistory<'_>, limits: &HistoryLimits) -> Vec<String> {
     let mut found: Vec<_> = job.series().filter_map(fenced_write).collect();
@@ -88,6 +88,11 @@ fn wrong_events(job: &JobHistory<'_>, limits: &HistoryLimits) -> Vec<String> {
     let ends = moves.filter_map(|moved| {
         // Parking makes no attempt, so it records no event.
         let before = ended_early(moved).filter(|before| before.parks == moved.after.parks)?;
+        // Nor does an attempt at the work: the client can't have heard of it.
+        let attempts = before.attempts + 1..=job.own.work_attempts;
+        if moved.kind == RowKind::Job && attempts.contains(&moved.after.attempts) {
+            return None;
+        }
         Some((before.claim, events_of(before, &moved.after, limits)))
     });
     let mut unrecorded: Vec<_> = ends.collect();

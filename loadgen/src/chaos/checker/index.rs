@@ -12,7 +12,7 @@ use super::{is_final, not_later, pauses::Pause, series::Series};
 use crate::chaos::history::{
     CancelAsked, Deleted, EraseAsked, Erased, Fault, Footprint, HistoryEvent, PauseAsked,
     PauseChanged, Polled, Received, Record, RedeliveryAsked, Row, SubmitAnswer, Submitted,
-    Transition,
+    Transition, WorkAttempt, WorkEnd, WorkRequest, WorkStored,
 };
 
 /// All records of one job.
@@ -42,6 +42,12 @@ pub(super) struct JobHistory<'a> {
     /// By time.
     pub(super) callbacks: Vec<&'a Received>,
     pub(super) polls: Vec<&'a Polled>,
+    /// The requests for its work that the endpoint of its handler read, by time.
+    pub(super) work_requests: Vec<&'a WorkRequest>,
+    /// What the store has of its work, in commit order.
+    pub(super) work_stored: Vec<&'a WorkStored>,
+    /// The recorded attempts at its work.
+    pub(super) work_attempts: Vec<&'a WorkAttempt>,
     /// The pauses of all origins.
     pub(super) pauses: Rc<[Pause]>,
     /// All changes of its rows, in commit order.
@@ -65,6 +71,9 @@ impl<'a> JobHistory<'a> {
             events: Vec::new(),
             callbacks: Vec::new(),
             polls: Vec::new(),
+            work_requests: Vec::new(),
+            work_stored: Vec::new(),
+            work_attempts: Vec::new(),
             pauses: Rc::default(),
             moves: Vec::new(),
         }
@@ -84,8 +93,26 @@ impl<'a> JobHistory<'a> {
             let mut failed = self.series().filter_map(|it| it.end_as(Status::Failed));
             event.event == "attempt_failed" && failed.any(|end| end.after.claim == event.claim)
         };
+        // An event before the end of the work explains no duplicate: there was no callback yet.
+        let worked = self.work_stored.first().map(|stored| stored.not_before);
+        let is_early = move |event: &HistoryEvent| worked.is_some_and(|worked| event.at < worked);
         let events = self.events.iter().copied();
-        events.filter(move |event| !is_last(event))
+        events.filter(move |event| !is_last(event) && !is_early(event))
+    }
+
+    /// The handler that does its work; none for a report.
+    pub(super) fn handler(&self) -> Option<&str> {
+        let requested = self.request.or(self.acceptances.first().copied());
+        let requested = requested.and_then(|it| it.handler.as_deref());
+        requested.or_else(|| self.row?.handler.as_deref())
+    }
+
+    /// The reason for which its work failed, if it did.
+    pub(super) fn work_failure(&self) -> Option<&'a str> {
+        match &self.work_stored.first()?.end {
+            WorkEnd::Failure(reason) => Some(reason),
+            WorkEnd::Result(_) => None,
+        }
     }
 
     /// The change by which a redelivery turned it from `FAILED` to `COMPLETED`.
@@ -177,6 +204,9 @@ impl<'a> Index<'a> {
                 .and_then(|row| by_name.get(row.report_name.as_str()).copied());
             // `moves` are not sorted: they are stored in commit order.
             (job.own, job.redeliveries) = Series::of(&job.moves);
+            let attempts = job.work_attempts.iter().map(|attempt| attempt.number);
+            job.own.work_attempts = attempts.max().unwrap_or(0);
+            job.work_requests.sort_by_key(|asked| asked.at);
             job.asked.sort_by_key(|asked| asked.at);
             job.cancels.sort_by_key(|asked| asked.at);
             job.erasures.sort_by_key(|asked| asked.at);
@@ -206,6 +236,9 @@ impl<'a> Index<'a> {
             Record::CancelAsked(asked) => self.job(asked.id).cancels.push(asked),
             Record::EraseAsked(asked) => self.job(asked.id).erasures.push(asked),
             Record::Received(received) => self.job(received.id).callbacks.push(received),
+            Record::WorkRequest(asked) => self.job(asked.id).work_requests.push(asked),
+            Record::WorkStored(stored) => self.job(stored.id).work_stored.push(stored),
+            Record::WorkAttempt(attempt) => self.job(attempt.id).work_attempts.push(attempt),
             Record::Transition(moved) => self.job(moved.id).moves.push(moved),
             Record::Row(row) => self.job(row.id).row = Some(row),
             Record::Erased(erased) => self.job(erased.id).erased = Some(erased),

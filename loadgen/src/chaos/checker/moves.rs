@@ -46,13 +46,15 @@ fn wrong_series(series: &Series<'_>, job: &JobHistory<'_>) -> Vec<String> {
     let is_own =
         |moved: &&Transition| !job.redeliveries.iter().any(|it| it.has_written_back(moved));
     let own = judged.iter().map(AsRef::as_ref).filter(is_own);
-    found.extend(own.filter_map(wrong_move));
+    // A redelivery that tells of a failure has no result.
+    let tells_failure = series.kind == RowKind::Redelivery && job.work_failure().is_some();
+    found.extend(own.filter_map(|moved| wrong_move(moved, tells_failure)));
     if let Some(last) = judged.last()
         && past.is_none()
     {
         found.extend(match series.kind {
             RowKind::Job => wrong_end(last, job),
-            RowKind::Redelivery => wrong_write_back(series),
+            RowKind::Redelivery => wrong_write_back(series, job),
         });
     }
     found
@@ -84,10 +86,12 @@ fn wrong_beginning(first: &Transition, series: &Series<'_>) -> Option<String> {
 }
 
 /// A redelivery whose end did not leave in its job what it has counted, and only that: a job that
-/// was `FAILED` is `COMPLETED` if it was delivered now, and keeps its status otherwise.
-fn wrong_write_back(series: &Series<'_>) -> Option<String> {
+/// was `FAILED` is `COMPLETED` if it was delivered now, and keeps its status otherwise. So does one
+/// whose work failed.
+fn wrong_write_back(series: &Series<'_>, history: &JobHistory<'_>) -> Option<String> {
     let (end, job) = (series.end()?, series.job?);
     let status = match (job.status, end.after.status) {
+        (before, _) if history.work_failure().is_some() => before,
         (Status::Failed, Status::Completed) => Status::Completed,
         (before, _) => before,
     };
@@ -151,14 +155,15 @@ fn wrong_end(last: &Transition, job: &JobHistory<'_>) -> Option<String> {
     }
 }
 
-fn wrong_move(moved: &Transition) -> Option<String> {
+fn wrong_move(moved: &Transition, tells_failure: bool) -> Option<String> {
     // An erasure is judged by the rule `erased`.
     let is_judged = !moved.is_unpark() && !moved.erases;
     let before = moved.before.as_ref().filter(|_| is_judged)?;
     let what = if is_cancel(moved) {
         wrong_cancel(before, &moved.after)?
     } else {
-        wrong_step(before, &moved.after).or_else(|| wrong_value(before, &moved.after))?
+        wrong_step(before, &moved.after, tells_failure)
+            .or_else(|| wrong_value(before, &moved.after))?
     };
     Some(format!(
         "{what} at {:.3}: {} became {}",
@@ -169,7 +174,7 @@ fn wrong_move(moved: &Transition) -> Option<String> {
 }
 
 /// Violations in the change of status, claim and owner.
-fn wrong_step(before: &RowState, after: &RowState) -> Option<&'static str> {
+fn wrong_step(before: &RowState, after: &RowState, tells_failure: bool) -> Option<&'static str> {
     use Status::{Completed, Failed, Pending, Processing};
 
     let same_claim = before.claim == after.claim;
@@ -185,7 +190,9 @@ fn wrong_step(before: &RowState, after: &RowState) -> Option<&'static str> {
         (Processing, Processing | Completed) if before.lost_claims != after.lost_claims => {
             Some("a lost claim was counted while the claim continued")
         }
-        (Processing, Completed) if after.result.is_none() => Some("it completed without a result"),
+        (Processing, Completed) if after.result.is_none() && !tells_failure => {
+            Some("it completed without a result")
+        }
         (Processing, Pending) if after.owner.is_some() => {
             Some("it became PENDING and kept its owner")
         }

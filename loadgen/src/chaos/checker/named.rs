@@ -20,6 +20,12 @@ pub(super) fn check(job: &JobHistory<'_>, _: &HistoryLimits) -> Vec<String> {
     }
     let Some(row) = job.row else { return found };
     for submitted in &job.acceptances {
+        if submitted.handler != row.handler {
+            found.push(format!(
+                "it was submitted for the handler {:?}, and the row says {:?}",
+                submitted.handler, row.handler
+            ));
+        }
         if submitted.report_name != row.report_name {
             found.push(format!(
                 "`{}` was requested, and the row says `{}`",

@@ -38,7 +38,11 @@ pub(super) fn check(job: &JobHistory<'_>, limits: &HistoryLimits) -> Vec<String>
         // job keeps none, so the reason is what the transition shows.
         let recorded = row.failure_reason.as_deref();
         let recorded = recorded.filter(|_| last_ended == Some(index));
-        let reason = recorded.unwrap_or_else(|| shown_by(end));
+        // Why the work failed stays the reason, whatever else ends it.
+        let reason = job
+            .work_failure()
+            .filter(|_| !is_cancel(end) && recorded.is_none());
+        let reason = recorded.or(reason).unwrap_or_else(|| shown_by(end));
         let next = all.get(index + 1).and_then(|next| next.begun());
         let failed = FailedSeries {
             job,
@@ -85,6 +89,8 @@ enum Reason {
     CallbackFailed,
     Poison,
     Cancelled,
+    /// The handler could not do the work.
+    Work,
     /// One of the reasons of `/sync`.
     Sync,
 }
@@ -97,6 +103,7 @@ impl FromStr for Reason {
             "callback_failed" => Ok(Self::CallbackFailed),
             "poison" => Ok(Self::Poison),
             "cancelled" => Ok(Self::Cancelled),
+            "work_failed" | "work_timed_out" => Ok(Self::Work),
             "sync_timeout" | "client_gone" | "shut_down" => Ok(Self::Sync),
             _ => Err(()),
         }
@@ -115,6 +122,17 @@ impl FailedSeries<'_, '_> {
             _ if is_cancel(self.end) => {
                 vec![format!("it was cancelled, and its reason is {reason}")]
             }
+            _ if self
+                .job
+                .work_failure()
+                .is_some_and(|failure| failure != reason) =>
+            {
+                vec![format!(
+                    "its work failed for good, and its reason is {reason}"
+                )]
+            }
+            // What the handler answered is a matter of the rule `work`.
+            Ok(Reason::Work) if self.job.work_failure().is_some() => self.untold(limits),
             Ok(Reason::CallbackFailed) => self.callback_failed(limits),
             Ok(Reason::Poison) => self.poison(limits),
             Ok(Reason::Sync) if self.job.is_sync() => Vec::new(),
@@ -127,6 +145,31 @@ impl FailedSeries<'_, '_> {
                     detail.unwrap_or("no detail")
                 )]
             }
+        }
+    }
+
+    /// A job whose work failed that ended before its callback had told so, or had no attempt left.
+    fn untold(&self, limits: &HistoryLimits) -> Vec<String> {
+        let called_back = self.job.row.is_some_and(|row| row.called_back);
+        let mut callbacks = self.job.callbacks.iter().copied();
+        let told = callbacks
+            .any(|it| is_success(it) && self.is_its_own(it) && not_later(it.at, self.end.at));
+        let before = self
+            .end
+            .before
+            .as_ref()
+            .map_or(0, |before| before.lost_claims);
+        let poison = self.end.after.lost_claims > before;
+        let attempts = self.series.attempts(&self.end.after);
+        if !called_back || told || attempts >= limits.attempts {
+            Vec::new()
+        } else if poison {
+            self.poison(limits)
+        } else {
+            vec![format!(
+                "its work failed, and it ended after {attempts} attempts to tell so, none of which \
+                 was answered 2xx"
+            )]
         }
     }
 

@@ -14,6 +14,8 @@ pub(super) struct Series<'a> {
     pub(super) kind: RowKind,
     /// In commit order.
     pub(super) moves: Vec<Cow<'a, Transition>>,
+    /// The attempts at the work of a job, which come before those at its callback.
+    pub(super) work_attempts: i64,
     /// The state of the job when its redelivery began.
     pub(super) job: Option<&'a RowState>,
     /// The changes of the job's row that came with the end of its redelivery.
@@ -25,6 +27,7 @@ impl<'a> Series<'a> {
         Self {
             kind,
             moves: Vec::new(),
+            work_attempts: 0,
             job,
             written_back: Vec::new(),
         }
@@ -105,10 +108,11 @@ impl<'a> Series<'a> {
         self.end().filter(|end| end.after.status == status)
     }
 
-    /// The attempts that it made until `state`: a redelivery counts on from its job's.
+    /// The attempts at its callback until `state`: a redelivery counts on from its job's, and a job
+    /// from those at the work.
     pub(super) fn attempts(&self, state: &RowState) -> i64 {
         let before = self.begun().map_or(0, |begun| begun.after.attempts);
-        state.attempts - before
+        state.attempts - before - self.work_attempts
     }
 
     /// The last fencing token of earlier series, which is stale in this one.

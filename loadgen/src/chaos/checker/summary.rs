@@ -35,6 +35,8 @@ pub struct Summary {
     pub ended: BTreeMap<String, u64>,
     /// Deliveries that receivers read, duplicates included.
     pub callbacks: u64,
+    /// Requests for the work of its jobs that the endpoint of the handler read.
+    pub work_requests: u64,
     /// Requests for a redelivery, by their response.
     pub redeliveries_asked: BTreeMap<String, u64>,
     /// Redeliveries by the status of their job and by their outcome: `FAILED, delivered`, …
@@ -109,6 +111,7 @@ impl Summary {
         self.deleted += u64::from(job.deleted.is_some());
         self.erased += u64::from(job.erasure().is_some());
         self.callbacks += job.callbacks.len() as u64;
+        self.work_requests += job.work_requests.len() as u64;
         for (_, cause) in repeats::explained(job) {
             let kind = cause.map_or("unexplained", |cause| cause.what);
             count(&mut self.repeats, kind.to_owned());

@@ -11,7 +11,7 @@ use super::{
     judge, read,
 };
 use crate::chaos::{
-    history::{Record, SubmitAnswer},
+    history::{Record, SubmitAnswer, WorkRequest},
     timeline::timeline,
 };
 
@@ -35,18 +35,19 @@ fn a_valid_history_passes() {
 fn the_summary_counts_all_records() {
     // Seven rounds of the same stories: four in the first load and three in the second.
     let summary = Example::good().verdict().summary;
-    assert_eq!((summary.accepted, summary.unanswered), (119, 14));
+    assert_eq!((summary.accepted, summary.unanswered), (133, 14));
     assert_eq!(summary.refused, [(422, 14)].into());
     assert_eq!(summary.outcome_unknown, 7);
     assert_eq!(
         (summary.rows, summary.deleted, summary.erased),
-        (140, 7, 14)
+        (154, 7, 14)
     );
     let ended = counts([
-        ("COMPLETED", 105),
+        ("COMPLETED", 112),
         ("FAILED callback_failed", 14),
         ("FAILED cancelled", 14),
         ("FAILED poison", 7),
+        ("FAILED work_failed", 7),
     ]);
     assert_eq!(summary.ended, ended);
     let asked = counts([
@@ -78,19 +79,20 @@ fn the_summary_counts_all_records() {
     ]);
     assert_eq!(summary.redeliveries, redeliveries);
     let repeats = counts([
-        ("attempt_failed", 70),
+        ("attempt_failed", 77),
         ("claim_lost", 14),
         ("given_back", 14),
         ("redelivery", 21),
     ]);
     assert_eq!(summary.repeats, repeats);
     let events = counts([
-        ("attempt_failed", 140),
-        ("claim_lost", 63),
+        ("attempt_failed", 147),
+        ("claim_lost", 70),
         ("given_back", 21),
     ]);
     assert_eq!(summary.events, events);
-    assert_eq!(summary.callbacks, 231);
+    assert_eq!(summary.callbacks, 252);
+    assert_eq!(summary.work_requests, 21);
 }
 
 #[test]
@@ -139,7 +141,12 @@ fn a_missing_database_record_is_a_violation() {
     let mut tried = 0;
     for (index, record) in good.iter().enumerate() {
         match record {
-            Record::Transition(_) | Record::Row(_) => {}
+            Record::Transition(_)
+            | Record::Row(_)
+            | Record::WorkStored(_)
+            | Record::WorkRequest(WorkRequest {
+                answered: Some(_), ..
+            }) => {}
             Record::Event(event) if events.contains(&event) => {}
             _ => continue,
         }
@@ -240,7 +247,7 @@ fn a_failed_verdict_shows_every_violated_rule_and_some_timelines() {
 
     let good = Example::good();
     let text = good.verdict().render(&good.records);
-    assert_eq!(text, "passed: no violations in the history of 140 jobs\n");
+    assert_eq!(text, "passed: no violations in the history of 154 jobs\n");
 }
 
 #[test]

@@ -51,6 +51,9 @@ pub enum CheckRule {
     Pauses,
     /// A request is deleted only when it had ended long enough ago, and not during a redelivery.
     Retention,
+    /// What came of the work of a handler's job is what its endpoint answered. It is stored before
+    /// the first callback, never replaced, and the work is not asked for again.
+    Work,
     /// No wait is cut short or drawn out, whatever the wall clock says, and no job ends before it
     /// was created.
     Waits,
@@ -76,6 +79,7 @@ impl CheckRule {
             Self::Erased => "erased",
             Self::Pauses => "pauses",
             Self::Retention => "retention",
+            Self::Work => "work",
             Self::Waits => "waits",
             Self::Sizes => "sizes",
             Self::Faults => "faults",

@@ -121,9 +121,13 @@ fn wait_of(series: &Series<'_>, moved: &Transition, limits: &HistoryLimits) -> O
         });
     };
     if after.attempts > before.attempts {
-        let failed = usize::try_from(series.attempts(before)).ok()?;
+        let (delays, failed) = if before.attempts < series.work_attempts {
+            (&limits.work_retry_delays, before.attempts)
+        } else {
+            (&limits.retry_delays, series.attempts(before))
+        };
         // Another attempt than the last has a delay. The rule `moves` counts the attempts.
-        let delay = Duration::from_millis(*limits.retry_delays.get(failed)?);
+        let delay = Duration::from_millis(*delays.get(usize::try_from(failed).ok()?)?);
         return Some(Wait {
             shortest: Some(delay),
             longest: delay,

@@ -6,7 +6,8 @@ use std::{
 };
 
 use hyper::{HeaderMap, StatusCode};
-use serde_json::{Value, json};
+use serde::Deserialize;
+use serde_json::{Value, json, value::RawValue};
 use sha2::{Digest as _, Sha256};
 use storm_shared::{
     models::RequestId,
@@ -16,8 +17,9 @@ use storm_shared::{
 use crate::{
     chaos::{
         clock,
-        history::Received,
-        orders::{ChaosOrder, ChaosOrders, Refusals},
+        endpoint::WorkNames,
+        history::{Received, WorkEnd},
+        orders::{ChaosOrder, ChaosOrders, HANDLER, Refusals},
         wall_clock::WallClock,
     },
     signatures::{SignatureCheck, Signatures},
@@ -55,6 +57,8 @@ pub(super) struct CallbackLog {
     orders: ChaosOrders,
     signatures: Signatures,
     wall_clock: WallClock,
+    /// The names of the jobs of the handler: a callback of a failure has none.
+    names: WorkNames,
     /// The receiver's origin.
     origin: Option<String>,
     delivered: Arc<Mutex<Vec<ReceivedCallback>>>,
@@ -72,11 +76,17 @@ pub(super) struct DeliveryGuard<'a> {
 }
 
 impl CallbackLog {
-    pub(super) fn new(orders: ChaosOrders, signatures: Signatures, wall_clock: WallClock) -> Self {
+    pub(super) fn new(
+        orders: ChaosOrders,
+        signatures: Signatures,
+        wall_clock: WallClock,
+        names: WorkNames,
+    ) -> Self {
         Self {
             orders,
             signatures,
             wall_clock,
+            names,
             origin: None,
             delivered: Arc::default(),
             unexpected: Arc::default(),
@@ -117,7 +127,11 @@ impl CallbackLog {
     fn parse(&self, headers: &HeaderMap, body: &[u8]) -> Option<ReceivedCallback> {
         let content: Value = serde_json::from_slice(body).ok()?;
         let id = content["request_id"].as_str()?.parse().ok()?;
-        let report_name = content["report_name"].as_str()?.to_owned();
+        let work = content.get("handler").map(|_| work_of(body));
+        let report_name = match &work {
+            None => content["report_name"].as_str()?.to_owned(),
+            Some(_) => self.names.of(id)?,
+        };
         let order = self.orders.by_name(&report_name);
         // The worker signed by the services' clock, which may have been stepped since.
         let mut readings = self.wall_clock.readings().into_iter();
@@ -128,7 +142,10 @@ impl CallbackLog {
         Some(ReceivedCallback {
             refusals: order.as_ref().map(|order| order.refusals.clone()),
             content_correct: signature_valid
-                && order.is_some_and(|order| content == callback_of(id, &order)),
+                && order.is_some_and(|order| match &work {
+                    None => order.work.is_none() && content == callback_of(id, &order),
+                    Some(work) => order.work.is_some() && work.is_some(),
+                }),
             report_name,
             received: Received {
                 at: clock::now(),
@@ -139,6 +156,7 @@ impl CallbackLog {
                 right: false,
                 answered: None,
                 origin: self.origin.clone(),
+                work: work.flatten(),
             },
         })
     }
@@ -169,6 +187,42 @@ impl DeliveryGuard<'_> {
 impl Drop for DeliveryGuard<'_> {
     fn drop(&mut self) {
         lock(&self.log.delivered).extend(self.delivered.take());
+    }
+}
+
+/// What the callback of a job of the handler says; none if it is not of the contract's form. The
+/// checker compares it with what the endpoint answered.
+fn work_of(body: &[u8]) -> Option<WorkEnd> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Body<'a> {
+        #[serde(rename = "request_id")]
+        _request_id: RequestId,
+        handler: String,
+        status: String,
+        #[serde(borrow)]
+        result: Option<&'a RawValue>,
+        failure: Option<Failure>,
+    }
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Failure {
+        reason: String,
+        #[serde(rename = "detail")]
+        _detail: String,
+    }
+    let body: Body<'_> = serde_json::from_slice(body).ok()?;
+    match (
+        body.handler == HANDLER,
+        body.status.as_str(),
+        body.result,
+        body.failure,
+    ) {
+        (true, "completed", Some(result), None) => {
+            Some(WorkEnd::Result(hex(&Sha256::digest(result.get()))))
+        }
+        (true, "failed", None, Some(failure)) => Some(WorkEnd::Failure(failure.reason)),
+        _ => None,
     }
 }
 
@@ -205,7 +259,7 @@ mod tests {
     };
     use tempfile::TempDir;
 
-    use super::{CallbackLog, ChaosOrders, callback_of};
+    use super::{CallbackLog, ChaosOrders, WorkNames, callback_of};
     use crate::{chaos::wall_clock::WallClock, signatures::Signatures};
 
     const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
@@ -231,7 +285,12 @@ mod tests {
         // Any file: no process is started.
         let clock = WallClock::steppable(&env::current_exe().unwrap(), folder.path()).unwrap();
         let signatures = Signatures::parse(SECRET).unwrap();
-        let log = CallbackLog::new(ChaosOrders::new(9), signatures, clock.clone());
+        let log = CallbackLog::new(
+            ChaosOrders::new(9),
+            signatures,
+            clock.clone(),
+            WorkNames::default(),
+        );
         assert!(passes(&log, SignedDuration::ZERO));
         assert!(!passes(&log, HOUR));
         clock.step(HOUR).unwrap();

@@ -129,3 +129,21 @@ fn failed(class: AttemptClass, detail: &str, internal: String) -> Failure {
         ..Failure::retry(detail)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use storm_shared::models::FailureReason;
+
+    use super::{Stage, of, timed_out};
+    use crate::delivery::AttemptError;
+
+    #[test]
+    fn work_whose_last_attempt_took_too_long_has_timed_out() {
+        let stage = Stage::Answer;
+        for failure in [of(&AttemptError::Timeout { stage }), timed_out("body")] {
+            assert_eq!(failure.reason, FailureReason::WorkTimedOut);
+        }
+        let unreachable = super::unreachable(stage, std::time::Duration::from_secs(10));
+        assert_eq!(unreachable.reason, FailureReason::WorkFailed);
+    }
+}

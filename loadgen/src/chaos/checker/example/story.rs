@@ -3,6 +3,7 @@
 mod cancel;
 mod erasure;
 mod redelivery;
+mod work;
 
 use jiff::{SignedDuration, Timestamp};
 use storm_shared::{
@@ -34,6 +35,9 @@ pub(in super::super) struct Story {
     pub(in super::super) id: RequestId,
     spec: ReportSpec,
     called_back: bool,
+    /// The handler, and whether its work has failed.
+    handler: Option<String>,
+    work_failed: bool,
     created: Timestamp,
 }
 
@@ -82,6 +86,8 @@ impl Story {
                 records: Records::new(1 + millis % 7, Records::MAX_ASYNC).unwrap(),
             },
             called_back: true,
+            handler: None,
+            work_failed: false,
             created: at(millis),
         }
     }
@@ -112,6 +118,7 @@ impl Story {
             report_name: self.spec.report_name.as_str().to_owned(),
             records: self.spec.records.count(),
             keyed,
+            handler: self.handler.clone(),
             answer,
         };
         self.push(Record::Submitted(submitted));
@@ -198,6 +205,7 @@ impl Story {
             right: true,
             answered,
             origin: Some(ORIGIN.to_owned()),
+            work: self.work_end(),
         };
         self.push(Record::Received(received));
         self
@@ -232,12 +240,12 @@ impl Story {
     }
 
     pub(in super::super) fn attempt_failed(self) -> Self {
-        let result = self.result();
+        let result = (!self.work_failed).then(|| self.result());
         self.event("attempt_failed").moved(|state| {
             state.status = Status::Pending;
             state.owner = None;
             state.attempts += 1;
-            state.result = Some(result); // a short report is stored together with the outcome
+            state.result = result; // a short report is stored together with the outcome
         })
     }
 
@@ -307,6 +315,7 @@ impl Story {
         let row = Row {
             id: self.id,
             report_name: self.spec.report_name.as_str().to_owned(),
+            handler: self.handler.clone(),
             state: self.state.clone(),
             failure_reason: failure_reason.map(str::to_owned),
             failure_detail: None,
@@ -354,6 +363,9 @@ impl Story {
 
     /// The correct result, as it is stored.
     pub(in super::super) fn result(&self) -> String {
+        if self.handler.is_some() {
+            return Self::work_result().to_owned();
+        }
         serde_json::to_string(&expected(&self.spec)).unwrap()
     }
 

@@ -34,9 +34,11 @@ impl Story {
         self
     }
 
-    /// The redelivery succeeds: a job that was `FAILED` is `COMPLETED`.
+    /// The redelivery succeeds: a job that was `FAILED` is `COMPLETED`, unless its work failed.
     pub(in super::super::super) fn redelivered(mut self) -> Self {
-        self.failure_reason = None;
+        if !self.work_failed {
+            self.failure_reason = None;
+        }
         self.redelivery_ended(Status::Completed, |state| state.attempts += 1)
     }
 
@@ -73,7 +75,8 @@ impl Story {
         self.kind = RowKind::Job;
         self.state.status = before.status;
         self.record_move(Some(before), None);
-        if (self.state.status, status) == (Status::Failed, Status::Completed) {
+        let redeems = (self.state.status, status) == (Status::Failed, Status::Completed);
+        if redeems && !self.work_failed {
             let before = self.state.clone();
             self.state.status = status;
             self.record_move(Some(before), None);
