@@ -62,7 +62,10 @@ fn last_end(job: &JobHistory<'_>) -> Option<(Timestamp, Timestamp)> {
     let end = last.end()?;
     let mut moves = last.moves.iter().rev().map(AsRef::as_ref);
     let claim = moves.find(|moved| is_claim(moved));
-    let decided = claim.filter(|_| !is_cancel(end)).or_else(|| last.begun());
+    // One group commit can begin a redelivery and cancel it: both were decided before that.
+    let begun = last.begun().filter(|begun| begun.at < end.at);
+    let begun = begun.or_else(|| job.own.begun());
+    let decided = claim.filter(|_| !is_cancel(end)).or(begun);
     Some((decided?.earliest(), end.at))
 }
 
@@ -91,7 +94,8 @@ mod tests {
     use super::super::{
         CheckRule, check,
         example::{
-            DELETED, Example, RETENTION, STEP, Story, assert_violation, completed, id, limits,
+            DELETED, Example, RETENTION, STEP, Story, assert_passes, assert_violation, completed,
+            id, limits,
         },
     };
     use crate::chaos::history::{CancelAnswer, Record};
@@ -105,6 +109,21 @@ mod tests {
 
     fn retention() -> SignedDuration {
         SignedDuration::try_from(RETENTION).unwrap()
+    }
+
+    #[test]
+    fn a_redelivery_may_be_cancelled_in_the_commit_that_begins_it() {
+        let story = completed().redelivering().later(-STEP * 2);
+        let begun = story.now;
+        let decided = Some(begun - STEP / 2);
+        let story = story.redelivery_cancelled();
+        let story = story.cancel_asked(CancelAnswer::Redelivery);
+        assert_passes(story.later(retention()).deleted_as(decided, false));
+        // In the next one, it was decided after the begin.
+        let story = completed().redelivering().redelivery_cancelled();
+        let story = story.cancel_asked(CancelAnswer::Redelivery);
+        let early = story.later(retention()).deleted_as(decided, false);
+        assert_violation(early, CheckRule::Retention, "by its row, and between");
     }
 
     #[test]
