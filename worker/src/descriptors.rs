@@ -29,8 +29,8 @@ const OF_A_LOOK_UP: usize = 1;
 /// In a shortage the listener gets no more than this: it serves health checks and scrapes.
 const ENOUGH_CONNECTIONS: usize = 64;
 
-/// The fewest connections of the listener, and those over its limit; and the fewest jobs of a worker
-/// without handlers.
+/// The fewest connections of the listener, and those over its limit; and the fewest jobs of a
+/// worker without handlers.
 const LEAST_CONNECTIONS: usize = 4;
 const LEAST_JOBS: usize = 2;
 

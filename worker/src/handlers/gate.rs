@@ -13,8 +13,8 @@ use tokio::time::Instant;
 
 use crate::breaker::{Admission, Breaker, Signal};
 
-/// How long a job waits that was claimed before others have opened the breaker. It stays in the table
-/// after that, and the search finds it as soon as the breaker is closed.
+/// How long a job waits that was claimed before others have opened the breaker. It stays in the
+/// table after that, and the search finds it as soon as the breaker is closed.
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// The breaker of a handler in this worker. Clones share it.
