@@ -191,10 +191,12 @@ impl Worker {
         // With a resolver of their own: a tenant's hanging name servers delay no handler.
         let endpoints = HttpClient::new(Network::system(), ca_file)?;
         let handlers = Handlers::of(settings, code, endpoints)?;
-        let updated = handlers.clone();
-        settings
-            .updates
-            .pass_to(move |settings: &Settings| updated.update(settings));
+        metrics.serves(&handlers.names());
+        let (updated, counted) = (handlers.clone(), metrics.clone());
+        settings.updates.pass_to(move |settings: &Settings| {
+            updated.update(settings);
+            counted.serves(&updated.names());
+        });
         let client = Arc::new(client(settings, resolver)?);
         metrics.watch_store(&store);
         if let Some(queue) = &queue {

@@ -181,6 +181,18 @@ impl Metrics {
         self.attempts.get_or_create(&AttemptLabel { class }).inc();
     }
 
+    /// The worker serves these handlers. A series that begins with its first increment hides that
+    /// from `rate`.
+    pub fn serves(&self, handlers: &[HandlerName]) {
+        for handler in handlers.iter().map(HandlerName::to_string) {
+            for class in AttemptClass::ALL.map(AttemptClass::as_str) {
+                let handler = handler.clone();
+                let label = WorkLabel { handler, class };
+                drop(self.work_attempts.get_or_create(&label));
+            }
+        }
+    }
+
     /// An attempt at the work of `handler` has ended.
     pub fn worked(&self, handler: &HandlerName, class: AttemptClass) {
         let (handler, class) = (handler.to_string(), class.as_str());
