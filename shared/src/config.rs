@@ -25,7 +25,7 @@ pub use self::{
     access::AccessSettings,
     callback::{CallbackSettings, MAX_IDLE_CONNECTIONS, RetrySettings},
     error::SettingError,
-    handlers::{HandlerKind, HandlerSettings, Handlers, HttpHandler, MAX_HANDLERS},
+    handlers::{HandlerKind, HandlerSettings, Handlers, HttpHandler, MAX_HANDLERS, RETRY_JITTER},
     log::{LogFilter, LogFilterError},
     reread::{HANDLERS, REREAD, Reread, Rereader},
     updates::Updates,

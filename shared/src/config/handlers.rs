@@ -26,7 +26,7 @@ pub const MAX_HANDLERS: usize = 64;
 
 /// By how much of itself a wait before a retry is lengthened at most. Nothing promises clients the
 /// moments of these retries, and jobs that fail together must not come back together.
-const JITTER: f64 = 0.2;
+pub const RETRY_JITTER: f64 = 0.2;
 
 /// The handlers, by name. The built-in `report` is not among them: it has no settings.
 #[derive(Clone, Debug, Default)]
@@ -197,7 +197,7 @@ impl HandlerSettings {
             timeout: layers.duration_within(&key("timeout"), Self::TIMEOUTS, "100ms to 24h")?,
             retry: RetrySettings {
                 delays: layers.durations(&key("retry_delays"))?,
-                jitter: JITTER,
+                jitter: RETRY_JITTER,
                 ..retry.clone()
             },
             max_payload: layers.size(&key("max_payload"), 1 << 10..=4 << 20)?,

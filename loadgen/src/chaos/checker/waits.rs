@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use storm_shared::models::Status;
+use storm_shared::{config::RETRY_JITTER, models::Status};
 
 use super::{
     CLOCK_TOLERANCE,
@@ -121,16 +121,17 @@ fn wait_of(series: &Series<'_>, moved: &Transition, limits: &HistoryLimits) -> O
         });
     };
     if after.attempts > before.attempts {
-        let (delays, failed) = if before.attempts < series.work_attempts {
-            (&limits.work_retry_delays, before.attempts)
+        // The stack sets no jitter for callbacks. That of handlers only lengthens a wait.
+        let (delays, failed, jitter) = if before.attempts < series.work_attempts {
+            (&limits.work_retry_delays, before.attempts, RETRY_JITTER)
         } else {
-            (&limits.retry_delays, series.attempts(before))
+            (&limits.retry_delays, series.attempts(before), 0.0)
         };
         // Another attempt than the last has a delay. The rule `moves` counts the attempts.
         let delay = Duration::from_millis(*delays.get(usize::try_from(failed).ok()?)?);
         return Some(Wait {
             shortest: Some(delay),
-            longest: delay,
+            longest: delay.mul_f64(1.0 + jitter),
             is_park: false,
         });
     }
@@ -152,6 +153,7 @@ fn wait_of(series: &Series<'_>, moved: &Transition, limits: &HistoryLimits) -> O
 #[cfg(test)]
 mod tests {
     use jiff::SignedDuration;
+    use storm_shared::config::RETRY_JITTER;
 
     use super::super::{
         CheckRule,
@@ -203,6 +205,24 @@ mod tests {
             let story = story.due_at(moved + longest + MORE);
             assert_violation(story.later(longest), "the longest wait is");
         }
+    }
+
+    #[test]
+    fn a_wait_before_a_retry_of_work_has_the_jitter_of_handlers_at_most() {
+        let longest = RETRY_DELAY.mul_f64(1.0 + RETRY_JITTER);
+        let longest = SignedDuration::try_from(longest).unwrap();
+        let retried = |wait: SignedDuration| {
+            let story = Story::of_handler(700).claimed_by("a").worked(Some(500));
+            let story = story.work_attempt_failed(Some(500));
+            let moved = story.now - STEP;
+            let story = story.due_at(moved + wait).later(wait).claimed_by("b");
+            let story = story.worked(Some(200)).work_stored(Some(200));
+            Example::with(story.called(Some(200)).completed())
+        };
+        let within = MORE - SignedDuration::from_millis(2);
+        retried(longest + within).assert_passes();
+        let late = retried(longest + MORE);
+        late.assert_violation(CheckRule::Waits, id(700), "the longest wait is");
     }
 
     #[test]
