@@ -156,12 +156,17 @@ fn a_settings_file_with_secrets_that_others_may_read_is_warned_of() {
         }
         assert_eq!(warning(text, 0o600), None);
     }
+    let secret = file("hunter2");
+    let elsewhere = format!(
+        "handlers.pdf.secret = {{ file = '{}' }}",
+        secret.path().display()
+    );
     for text in [
         "callback_signing_secrets = ''",
         "redis_url = 'redis://host'",
         "log = 'info'",
         "handlers.pdf.url = 'http://a.example/'",
-        "handlers.pdf.secret = { file = '/etc/hostname' }",
+        elsewhere.as_str(),
         "handlers.pdf.secret = ''",
     ] {
         assert_eq!(warning(text, 0o644), None, "{text}");
