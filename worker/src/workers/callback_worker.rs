@@ -113,10 +113,10 @@ impl CallbackWorker {
         }
     }
 
-    /// Claims `candidates` in one transaction and starts those that it won. `slots` has those of
-    /// `terms` for each of them. Long jobs take their place in `long`. Leaves out those
-    /// that another call claims, or that still run: the next search finds them, if need be. Stops
-    /// where `memory` is used up, which one job may exceed.
+    /// Claims `candidates` in one transaction and starts those that it won. `slots` has as many for
+    /// each of them as `terms` says. Long jobs take their place in `long`. Leaves out those that
+    /// another call claims, or that still run: the next search finds them, if need be. Stops where
+    /// `memory` is used up, which one job may exceed.
     ///
     /// # Errors
     /// The store failed, and nothing was claimed: the jobs stay `PENDING`.
@@ -262,7 +262,7 @@ impl CallbackWorker {
         let (claim, is_long) = (job.claim, job.is_long);
         let line = async {
             let (result, settlement, next_due) = match self.run(&mut job, taken).await? {
-                // The next one to look for it seeks work of its handler.
+                // A search for work of its handler finds it next.
                 Ran::Settle(settlement) => {
                     let next_due = taken.share.as_ref().map(Share::next_due);
                     (None, settlement, next_due.unwrap_or(&self.next_due))

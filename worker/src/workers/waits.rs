@@ -6,7 +6,10 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use storm_shared::services::store::{InvalidJob, Job, Outcome, Settlement, Work};
+use storm_shared::{
+    models::Stage,
+    services::store::{InvalidJob, Job, Outcome, Settlement, Work},
+};
 
 /// The time from the submission to the claim, for each job that was claimed now for the first time.
 pub(super) fn for_first_claim(
@@ -28,7 +31,9 @@ pub(super) fn until_callback(job: &Job, settlement: &Settlement) -> Option<Durat
     else {
         return None;
     };
-    let submitted = job.created_at.filter(|_| job.claim.work == Work::Job)?;
+    // Without a callback, a job ends with the attempt at its work.
+    let is_callback = attempt.stage == Stage::Callback && job.claim.work == Work::Job;
+    let submitted = job.created_at.filter(|_| is_callback)?;
     Some(between(submitted, attempt.started_at) + attempt.duration)
 }
 
@@ -122,5 +127,13 @@ mod tests {
             outcome: Outcome::Completed,
         };
         assert_eq!(until_callback(&first, &polled), None, "it has no callback");
+        let worked = Settlement::Finish {
+            attempt: Some(AttemptRecord {
+                stage: Stage::Work,
+                ..attempt(submitted)
+            }),
+            outcome: Outcome::Completed,
+        };
+        assert_eq!(until_callback(&first, &worked), None, "nor has this one");
     }
 }
