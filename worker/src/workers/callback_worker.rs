@@ -15,7 +15,8 @@ use storm_shared::{
     memory::Reservation,
     models::{Failure, FailureReason},
     services::store::{
-        self, Candidate, Claim, InvalidJob, Job, Outcome, Settlement, Store, StoreError, WorkResult,
+        self, AttemptRecord, Candidate, Claim, InvalidJob, Job, Outcome, Settlement, Store,
+        StoreError, WorkResult, Worked,
     },
 };
 use tokio::time::Instant;
@@ -263,13 +264,11 @@ impl CallbackWorker {
         let line = async {
             let (result, settlement, next_due) = match self.run(&mut job, taken).await? {
                 // A search for work of its handler finds it next.
-                Ran::Settle(settlement) => {
+                Err(settlement) => {
                     let next_due = taken.share.as_ref().map(Share::next_due);
                     (None, settlement, next_due.unwrap_or(&self.next_due))
                 }
-                Ran::Worked {
-                    worked, attempt, ..
-                } => {
+                Ok((worked, attempt)) => {
                     if let Some(share) = &mut taken.share {
                         share.work_is_done();
                     }
@@ -298,17 +297,19 @@ impl CallbackWorker {
         settled
     }
 
-    /// The work: what came of it, as an earlier claim stored it or by an attempt now. It is
-    /// committed before the first callback, so that no crash makes it run again. Only the result of
-    /// quick deterministic work is left to the settlement, and so is that of a job without a
-    /// callback.
-    async fn run(&self, job: &mut Job, taken: &mut InLine) -> Result<Ran, StoreError> {
+    /// The work: what came of it, as an earlier claim stored it or by an attempt now, and the
+    /// attempt that is still to be recorded; or the end of the claim, if the work is not over.
+    ///
+    /// What came of it is committed before the first callback, so that no crash makes it run again.
+    /// Only the result of quick deterministic work is left to the settlement, and so is that of a
+    /// job without a callback.
+    async fn run(
+        &self,
+        job: &mut Job,
+        taken: &mut InLine,
+    ) -> Result<Result<(Worked, Option<AttemptRecord>), Settlement>, StoreError> {
         if let Some(worked) = job.worked.take() {
-            return Ok(Ran::Worked {
-                worked,
-                attempt: None,
-                memory: None,
-            });
+            return Ok(Ok((worked, None)));
         }
         let expected = self.work.expected(job);
         self.note_long_work(job, expected);
@@ -317,14 +318,13 @@ impl CallbackWorker {
             is_overdue: taken.is_overdue,
             has_room: share.is_some_and(Share::has_room_of_handler),
         };
-        let ran = self.work.attempt(job, admitted).await;
-        let Ran::Worked {
-            worked,
-            attempt,
-            memory,
-        } = ran
-        else {
-            return Ok(ran);
+        let (worked, attempt, memory) = match self.work.attempt(job, admitted).await {
+            Ran::Worked {
+                worked,
+                attempt,
+                memory,
+            } => (worked, attempt, memory),
+            Ran::Settle(settlement) => return Ok(Err(settlement)),
         };
         let bytes = worked.as_ref().map_or(0, |result| result.as_str().len());
         taken.memory.grow(bytes);
@@ -334,11 +334,7 @@ impl CallbackWorker {
             None => expected.is_none_or(|expected| expected <= LONG),
         };
         if is_left {
-            return Ok(Ran::Worked {
-                worked,
-                attempt,
-                memory: None,
-            });
+            return Ok(Ok((worked, attempt)));
         }
         let number = attempt.as_ref().map(|attempt| attempt.number);
         let write = || {
@@ -350,11 +346,7 @@ impl CallbackWorker {
         // The attempts at the callback are counted from here on.
         job.attempts = number.unwrap_or(job.attempts);
         job.attempts_before = number.unwrap_or(job.attempts_before);
-        Ok(Ran::Worked {
-            worked,
-            attempt: None,
-            memory: None,
-        })
+        Ok(Ok((worked, None)))
     }
 
     /// Tells the operator that no drain can finish this work: with a restart more often than the
