@@ -23,7 +23,7 @@ use storm_shared::{
     },
 };
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::{OwnedMutexGuard, OwnedSemaphorePermit, Semaphore},
     time::Instant,
 };
 
@@ -39,6 +39,8 @@ pub(super) struct Shares {
     tenants: Arc<Mutex<Tenants>>,
     long: Arc<Semaphore>,
     most_long: usize,
+    /// Whose turn it is to take room for long jobs.
+    turn: Arc<tokio::sync::Mutex<()>>,
     next_due: NextDue,
 }
 
@@ -57,6 +59,8 @@ struct Tenants {
 pub(super) struct LongRoom {
     shares: Shares,
     room: OwnedSemaphorePermit,
+    /// After `room`: the next loop finds what is dropped with it.
+    _turn: Option<OwnedMutexGuard<()>>,
 }
 
 /// A job that counts for its tenant, until it is dropped.
@@ -99,6 +103,7 @@ impl Shares {
             tenants: Arc::default(),
             long,
             most_long,
+            turn: Arc::default(),
             next_due,
         }
     }
@@ -124,6 +129,22 @@ impl Shares {
         LongRoom {
             shares: self.clone(),
             room: permits,
+            _turn: None,
+        }
+    }
+
+    /// Like `room_for_long`, but waits while another loop looks for jobs for the room that it has
+    /// taken: most of that is free again a moment later. A notification that found none would
+    /// leave its job to the search, a second later. Not for a loop that holds slots, for which the
+    /// other one may wait.
+    pub(super) async fn turn_for_long(&self, jobs: usize) -> LongRoom {
+        if jobs == 0 {
+            return self.room_for_long(0);
+        }
+        let turn = Arc::clone(&self.turn).lock_owned().await;
+        LongRoom {
+            _turn: Some(turn),
+            ..self.room_for_long(jobs)
         }
     }
 
@@ -285,8 +306,9 @@ mod tests {
         },
     };
 
-    use std::{sync::Arc, time::Duration};
+    use std::{pin::pin, sync::Arc, time::Duration};
 
+    use futures_util::FutureExt as _;
     use tokio::sync::Semaphore;
 
     use super::{NextDue, Share, Shares, Tenant};
@@ -434,6 +456,19 @@ mod tests {
         drop(held);
         let capacity = shares.capacity(9, &shares.room_for_long(9));
         assert_eq!((capacity.jobs, capacity.held.len()), (2, 0));
+    }
+
+    #[test]
+    fn a_notified_job_waits_for_the_room_that_a_search_has_taken_and_gets_what_is_left() {
+        let shares = shares(8);
+        let search = shares.turn_for_long(8).now_or_never().unwrap();
+        let notification = shares.turn_for_long(1);
+        let mut notification = pin!(notification);
+        assert!(notification.as_mut().now_or_never().is_none());
+        assert!(shares.turn_for_long(0).now_or_never().is_some(), "short");
+        drop(search);
+        let room = notification.as_mut().now_or_never().unwrap();
+        assert_eq!(room.room.num_permits(), 1);
     }
 
     #[test]
