@@ -201,7 +201,9 @@ impl AuthLayer {
             let route_label = RouteLabel::of(request.uri().path());
             let shared = Arc::clone(&self.shared);
             let entry = match shared.admit(&mut request) {
-                Ok(quota) => Ok((inner.call(request), quota)),
+                // Boxed: by value, the layers around it would copy and keep kilobytes for each
+                // connection.
+                Ok(quota) => Ok((Box::pin(inner.call(request)), quota)),
                 Err(refusal) => Err(shared.refuse(refusal, request)),
             };
             async move {

@@ -7,7 +7,7 @@
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use bytes::Buf;
-use futures_util::Stream;
+use futures_util::{FutureExt as _, Stream};
 use hyper::Request;
 use storm_shared::{
     memory::{MemoryBudget, Reservation},
@@ -126,7 +126,8 @@ fn post_async(
         .and(body::unread())
         .then(move |caller, app, traceparent, key, body: Unread<_>| {
             let form = Arc::clone(&form);
-            async move { submit(&*form, caller, app, traceparent, key, body).await }
+            // Boxed: each filter around it would copy its kilobytes.
+            async move { submit(&*form, caller, app, traceparent, key, body).await }.boxed()
         })
         .map(Reply::into_response);
     warp::path!("async").and(submit.or(method_not_allowed("POST")).unify())
