@@ -1,4 +1,5 @@
-//! Answers that wait for a result: of submissions with `Prefer: wait`, and of look-ups with `?wait`.
+//! Answers that wait for a result: to submissions with `Prefer: wait`, and to look-ups with
+//! `?wait`.
 
 use storm_shared::{
     memory::{MemoryBudget, Reservation},

@@ -509,7 +509,13 @@ impl Problem {
     pub fn too_many_waiters() -> Self {
         let detail = "Too many requests wait for results, or too many of yours. Retry later, or ask without \
                       `wait`, which is answered at once.";
-        Self::unavailable("too-many-waiters", "Too many waiters", detail)
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        let problem = Self::new(status, "too-many-waiters", "Too many waiters", detail);
+        Self {
+            extension: Extension::RetryAfter(1),
+            // The connection is what there are too few of.
+            ..problem.with_header("connection", "close")
+        }
     }
 
     /// All threads of `/sync` are busy, and its queue is full.

@@ -40,6 +40,11 @@ async fn hostile_waiters_take_half_of_the_connections_and_no_job_is_refused() {
     let refused = client.answer().await;
     assert_eq!(refused.problem(), "503 too-many-waiters");
     assert_eq!(refused.header("retry-after"), Some("1"));
+    assert!(
+        client.is_closed().await,
+        "so that others have its connection"
+    );
+    let mut client = server.connect().await;
     // A job is accepted all the same, and its client told that nobody waits for it.
     for (prefer, applied) in [
         ("respond-async, wait=60", Some("respond-async")),
