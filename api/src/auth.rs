@@ -36,7 +36,7 @@ use crate::{
     body,
     limiter::{Limiter, Quota},
     metrics::Metrics,
-    reply::{self, Problem, ProblemName},
+    reply::{self, Problem, ProblemName, Waited},
     request_check::{self, Refusal},
 };
 
@@ -361,7 +361,10 @@ impl Shared {
         if let Some(ProblemName(reason)) = response.extensions().get() {
             self.metrics.refused(endpoint, reason);
         }
-        if route_label == RouteLabel::Async && status == StatusCode::ACCEPTED {
+        if route_label == RouteLabel::Async
+            && status == StatusCode::ACCEPTED
+            && response.extensions().get::<Waited>().is_none()
+        {
             self.metrics.acknowledged(begun.elapsed());
         }
     }

@@ -32,6 +32,7 @@ mod oldest_due;
 mod open;
 mod pause;
 mod private;
+mod progress;
 mod readers;
 mod recent;
 mod redelivery;
