@@ -5,6 +5,7 @@
 #   AGAINST=FOLDER   compare the binaries in FOLDER with the current ones
 #   ONLY=retention   measure the deletion of old requests only, for some three minutes
 #   ONLY=refusals    measure the refusals past MAX_BACKLOG only
+#   ONLY=handlers    measure 10,000 jobs of a slow handler only
 # shellcheck disable=SC2030,SC2031 # each part runs in a subshell: its own stack, its own PID array
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=stack.sh
@@ -24,7 +25,8 @@ RESULTS=$ROOT/target/bench
 NOBODY=http://receiver.example/webhook # accepted, but never called: no worker runs
 # It empties its Redis on purpose.
 [[ -z ${REDIS_URL:-} ]] || die "REDIS_URL is set: unset it, because this script starts a Redis of its own"
-[[ ${ONLY:-} =~ ^(retention|refusals|)$ ]] || die "ONLY=$ONLY: expected retention or refusals"
+[[ ${ONLY:-} =~ ^(retention|refusals|handlers|)$ ]] ||
+    die "ONLY=$ONLY: expected retention, refusals or handlers"
 [[ $SECONDS_EACH =~ ^[1-9][0-9]?$ ]] || wrong "SECONDS: expected 1 to 99, not $SECONDS_EACH"
 
 # --- Measuring -----------------------------------------------------------------------------------
@@ -324,6 +326,13 @@ retention_table() {
     line 'requests left a minute after it' "$(awk '$1 == "left" { print $2 }' "$RESULTS/day")" '' '0'
 }
 
+#   handlers_table P50 P99 MOST CPU MEMORY RIGHT
+handlers_table() {
+    line '10,000 one-second jobs of a handler at once: lateness p50' "$1 ms" "$6 right"
+    line '10,000 one-second jobs of a handler at once: lateness p99' "$2 ms" "$3 in flight"
+    line "the worker's CPU time and peak memory for these" "$4 s, $5 MB"
+}
+
 refusals_table() {
     line 'a bare 503: reads the same body, gives the same answer' "$(refusals_median bare 2)/s"
     line 'refused by admission control, past MAX_BACKLOG' "$(refusals_median api 2)/s"
@@ -445,6 +454,31 @@ burst() (
     awk -v cpu="$used" '/VmHWM/ { printf "%s %.0f\n", cpu, $2 / 1024 }' "/proc/${PID[worker]}/status"
 )
 
+# Runs 10,000 jobs of a handler whose endpoint takes a second, submitted in one second, in one worker
+# that may have all of them in flight. Prints the lateness at p50 and p99 in ms, the most that were in
+# flight, the worker's CPU seconds, its peak memory in MB, and the number of correct callbacks.
+handler_jobs() (
+    export WORKER_CONCURRENCY=20000 HANDLERS__SLOW__CONCURRENCY=10000
+    local endpoint payload=$RESULTS/payload.json before used most
+    endpoint=127.0.0.1:$(free_port 15000)
+    export HANDLERS__SLOW__URL=http://$endpoint/
+    echo '{"page": 1}' >"$payload"
+    stack_start api worker
+    spawn "$STORM_BIN/examples/slow_endpoint" "$endpoint"
+    PID[endpoint]=$!
+    until is_busy 127.0.0.1 "${endpoint#*:}"; do sleep 0.1; done
+    before=$(cpu_seconds "${PID[worker]}")
+    storm handlers --handler slow --payload "$payload" --rate 10000 --duration 1s \
+        --listen "localhost:$(free_port 16000)"
+    used=$(calculate "$(cpu_seconds "${PID[worker]}") - $before" %.1f)
+    most=$(ask "$endpoint" GET /most | tail -n 1)
+    echo "$(calculate "$(figure handlers completion_p50_ms) - 1000" %.0f)" \
+        "$(calculate "$(figure handlers completion_p99_ms) - 1000" %.0f)" "$most" "$used" \
+        "$(awk '/VmHWM/ { printf "%.0f", $2 / 1024 }' "/proc/${PID[worker]}/status")" \
+        "$(figure handlers right)"
+    stop endpoint
+)
+
 # Runs FLUSHALL while a worker is at its concurrency limit, with a backlog of some ten thousand
 # jobs. Prints the pending jobs, the jobs/s before it, the seconds until the first second with 90 %
 # of that rate, and the number of correct callbacks.
@@ -533,7 +567,7 @@ main() {
     need_binaries api worker loadgen
     local project
     for project in api worker; do
-        [[ -x $STORM_BIN/examples/bare_route && -x $STORM_BIN/examples/hanging_world ]] ||
+        [[ -x $STORM_BIN/examples/bare_route && -x $STORM_BIN/examples/slow_endpoint ]] ||
             (cd -- "$ROOT" && CARGO_TARGET_DIR=target cargo build --release --locked --examples \
                 --manifest-path "$project/Cargo.toml")
     done
@@ -548,12 +582,22 @@ main() {
         return
     fi
 
-    if [[ ${ONLY:-} == refusals ]]; then
-        refusals
-        heading
-        refusals_table
-        return
-    fi
+    case ${ONLY:-} in
+        refusals)
+            refusals
+            heading
+            refusals_table
+            return
+            ;;
+        handlers)
+            local figures
+            figures=$(handler_jobs)
+            heading
+            # shellcheck disable=SC2086 # six words
+            handlers_table $figures
+            return
+            ;;
+    esac
     with_and_without_deletion
     day
     if [[ ${ONLY:-} == retention ]]; then
@@ -562,7 +606,7 @@ main() {
         return
     fi
 
-    local bare full normal on_top both delivered half idle busy alone beside cpu memory pending speed pause right
+    local bare full normal on_top both delivered half idle busy alone beside cpu memory pending speed pause right handler_figures
     read -r bare _ < <(bare)
     read -r full _ < <(accepted full)
     read -r normal _ < <(accepted normal)
@@ -577,6 +621,7 @@ main() {
     alone=$(worst_figure alone completion_p99_ms) beside=$(worst_figure beside completion_p99_ms)
     read -r cpu memory <<<"$(burst)"
     read -r pending speed pause right <<<"$(flushed)"
+    handler_figures=$(handler_jobs)
 
     heading
     line 'the bare route: validation and 202, no storage' "$bare/s"
@@ -598,6 +643,8 @@ main() {
     line '5,000 five-second reports at once: lateness p50' "$(figure burst lateness_p50_ms) ms"
     line '5,000 five-second reports at once: lateness p99' "$(figure burst lateness_p99_ms) ms" '' 'under 500 ms'
     line "the worker's CPU time and peak memory for these" "$cpu s, $memory MB"
+    # shellcheck disable=SC2086 # six words
+    handlers_table $handler_figures
     line "FLUSHALL under $pending pending jobs: full speed ($speed/s) after" "$pause s" \
         "$right of 20000 right" 'within 3 s'
     retention_table
