@@ -9,6 +9,7 @@ mod attempts;
 mod audit;
 pub(super) mod backup;
 mod bodies;
+mod breakers;
 mod bulk;
 mod cancel;
 mod checkpoint;
