@@ -622,8 +622,8 @@ async fn the_breaker_of_a_handler_is_listed_with_the_workers_in_which_it_is_open
     assert_eq!(until(Value::Null, [0, 0, 0]).await, Value::Null);
     let workers = [OwnerId::generate(), OwnerId::generate()];
     for worker in workers {
-        let served = std::slice::from_ref(&pdf);
-        store.register(worker, served).await.unwrap();
+        let pdf_only = std::slice::from_ref(&pdf);
+        store.register(worker, pdf_only).await.unwrap();
     }
     assert_eq!(until(json!("closed"), [0, 0, 0]).await, Value::Null);
     let report = async |worker: OwnerId, breaker: OpenBreaker| {

@@ -71,10 +71,10 @@ impl Store {
         }
     }
 
-    /// Reads up to `limit` suspected poison jobs: due jobs whose earlier claims were lost with their
-    /// workers. Fewest lost claims first. None while everything is paused, and none whose callback
-    /// is next while its receiver is paused. Those whose
-    /// work is to be done by a handler that is not in `served` are left to other workers.
+    /// Reads up to `limit` suspected poison jobs: due jobs whose earlier claims were lost with
+    /// their workers. Fewest lost claims first. None while everything is paused, and none whose
+    /// callback is next while its receiver is paused. Those whose work is to be done by a handler
+    /// that is not in `served` are left to other workers.
     ///
     /// # Errors
     /// The read failed.
