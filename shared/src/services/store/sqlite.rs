@@ -42,6 +42,7 @@ mod settle;
 mod sizes;
 mod state;
 mod stats;
+mod suspects;
 mod trouble;
 mod unpark;
 pub(super) mod vacuum;

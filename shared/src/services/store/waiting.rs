@@ -1,8 +1,11 @@
 //! Why an unfinished job is not done, by what is stored of it. Pure rules, no SQL.
 
+mod of_handler;
+
 use jiff::{SignedDuration, Timestamp};
 
-use super::{breakers::Breakers, job::Work};
+pub(super) use self::of_handler::ItsHandler;
+use super::job::Work;
 use crate::models::{Attempt, WaitReason, WaitingFor};
 
 /// A worker that has sent no heartbeat for this long is silent: at least ten are missing. Its lease
@@ -23,11 +26,7 @@ pub(super) struct Unfinished<'a> {
     /// What operators have paused of what it needs, if they have.
     pub(super) paused: Option<PausedPart>,
     /// Its handler, if that is not the report and its work is to be done.
-    pub(super) handler: Option<&'a str>,
-    /// The workers that serve the handler.
-    pub(super) workers: u32,
-    /// Its circuit breakers in them.
-    pub(super) breakers: Breakers,
+    pub(super) handler: Option<ItsHandler<'a>>,
 }
 
 /// What an operator has paused that holds a job back.
@@ -76,7 +75,7 @@ pub(super) fn waiting_for(job: &Unfinished<'_>, now: Timestamp) -> WaitingFor {
         };
     }
     if let (Place::Table { until, is_parked }, Some(handler)) = (job.place, job.handler)
-        && let Some((detail, until)) = held_back(job, handler, until, is_parked)
+        && let Some((detail, until)) = handler.held_back(until, is_parked)
     {
         return WaitingFor {
             reason: WaitReason::Handler,
@@ -132,7 +131,7 @@ pub(super) fn waiting_for(job: &Unfinished<'_>, now: Timestamp) -> WaitingFor {
             WaitReason::Capacity,
             job.handler.map_or_else(
                 || format!("The {subject} waits for a worker with a free slot."),
-                |handler| room_of_handler(handler, job),
+                |handler| handler.has_no_slot(),
             ),
             None,
         ),
@@ -160,67 +159,6 @@ fn paused(part: PausedPart) -> String {
     .to_owned()
 }
 
-/// Why its handler holds back a job that is in the table, and until when; `None` if it does not.
-fn held_back(
-    job: &Unfinished<'_>,
-    handler: &str,
-    until: Option<&str>,
-    is_parked: bool,
-) -> Option<(String, Option<String>)> {
-    let Unfinished {
-        workers, breakers, ..
-    } = *job;
-    let scheduled = until.map(str::to_owned);
-    if workers == 0 {
-        let detail = format!(
-            "No running worker serves the handler `{handler}`: the job waits until one starts \
-             that has it in its settings."
-        );
-        return Some((detail, scheduled));
-    }
-    // The time of a retry is the later one, as a rule, and says more.
-    if scheduled.is_some() && !is_parked {
-        return None;
-    }
-    if breakers.hold_all(workers) {
-        let probe = breakers.until.map(|at| format!("{at:.3}"));
-        let next = match probe {
-            Some(_) => "one job is tried as a probe then",
-            None => "one job is tried as a probe now",
-        };
-        let detail = format!(
-            "The circuit breaker of the handler `{handler}` is open, for it fails: {next}, and \
-             the others wait until one succeeds."
-        );
-        // Both are UTC with milliseconds, so the later one is the greater text.
-        return Some((detail, probe.max(scheduled)));
-    }
-    scheduled.is_some().then(|| {
-        let detail = format!(
-            "The job is parked: the handler `{handler}` is overloaded or down, or the worker \
-             lacked what an attempt needs."
-        );
-        (detail, scheduled)
-    })
-}
-
-fn room_of_handler(handler: &str, job: &Unfinished<'_>) -> String {
-    let Unfinished {
-        workers, breakers, ..
-    } = *job;
-    let mut detail =
-        format!("The job waits for a worker with a free slot of the handler `{handler}`.");
-    let open = breakers.open + breakers.half_open;
-    if open > 0 {
-        let more = format!(" In {open} of {workers} workers its circuit breaker is open.");
-        detail.push_str(&more);
-    }
-    if breakers.unknown > 0 {
-        detail.push_str(" If the handler fails, the job waits until it works again.");
-    }
-    detail
-}
-
 fn retry(last: Option<&Attempt>) -> String {
     let Some(Attempt {
         number,
@@ -246,8 +184,9 @@ fn lost_workers(count: u32) -> String {
 mod tests {
     use jiff::Timestamp;
 
-    use super::{Breakers, PausedPart, Place, Unfinished, Work, waiting_for};
+    use super::{ItsHandler, PausedPart, Place, Unfinished, Work, waiting_for};
     use crate::models::{Attempt, AttemptClass, Stage, WaitReason};
+    use crate::services::store::Breakers;
 
     const OWNER: &str = "3f0a7c52-6a4f-4f0e-8a53-0c5f3a1b2c3d";
 
@@ -264,7 +203,13 @@ mod tests {
             last_attempt: None,
             paused: None,
             handler: None,
-            workers: 1,
+        }
+    }
+
+    fn pdf(workers: u32) -> ItsHandler<'static> {
+        ItsHandler {
+            name: "pdf",
+            workers,
             breakers: Breakers::default(),
         }
     }
@@ -341,8 +286,7 @@ mod tests {
             let place = Place::Table { until, is_parked };
             let waiting = waiting_for(
                 &Unfinished {
-                    handler: Some("pdf"),
-                    workers,
+                    handler: Some(pdf(workers)),
                     lost_claims,
                     paused: Some(PausedPart::Receiver),
                     ..job(place)
@@ -374,109 +318,11 @@ mod tests {
             is_parked: false,
         };
         let paused = Unfinished {
-            handler: Some("pdf"),
+            handler: Some(pdf(1)),
             paused: Some(PausedPart::Everything),
             ..job(place)
         };
         assert_eq!(waiting_for(&paused, now()).reason, WaitReason::Paused);
-    }
-
-    #[test]
-    fn a_job_whose_handlers_breaker_is_open_in_every_worker_says_so_and_until_when() {
-        let probe = "2026-11-24T08:00:30.000Z";
-        let breakers = |open, half_open, unknown, until: Option<&str>| Breakers {
-            open,
-            half_open,
-            unknown,
-            until: until.map(|at| at.parse().unwrap()),
-        };
-        let (parked, retry) = (Some("2026-11-24T08:00:01.000Z"), WaitReason::Retry);
-        let (handler, capacity) = (WaitReason::Handler, WaitReason::Capacity);
-        for (until, is_parked, breakers, reason, says, at) in [
-            (
-                None,
-                false,
-                breakers(2, 0, 0, Some(probe)),
-                handler,
-                "probe then",
-                Some(probe),
-            ),
-            (
-                parked,
-                true,
-                breakers(2, 0, 0, Some(probe)),
-                handler,
-                "probe then",
-                Some(probe),
-            ),
-            (
-                None,
-                false,
-                breakers(0, 2, 0, None),
-                handler,
-                "probe now",
-                None,
-            ),
-            (
-                None,
-                false,
-                breakers(1, 1, 0, Some(probe)),
-                handler,
-                "is open",
-                Some(probe),
-            ),
-            (
-                parked,
-                false,
-                breakers(2, 0, 0, Some(probe)),
-                retry,
-                "scheduled",
-                parked,
-            ),
-            (
-                None,
-                false,
-                breakers(1, 0, 0, Some(probe)),
-                capacity,
-                "In 1 of 2 workers",
-                None,
-            ),
-            (
-                None,
-                false,
-                breakers(1, 0, 1, Some(probe)),
-                capacity,
-                "If the handler fails",
-                None,
-            ),
-            (
-                None,
-                false,
-                breakers(0, 0, 0, None),
-                capacity,
-                "handler `pdf`.",
-                None,
-            ),
-            (
-                parked,
-                true,
-                breakers(0, 0, 0, None),
-                handler,
-                "is parked",
-                parked,
-            ),
-        ] {
-            let waits = Unfinished {
-                handler: Some("pdf"),
-                workers: 2,
-                breakers,
-                ..job(Place::Table { until, is_parked })
-            };
-            let waiting = waiting_for(&waits, now());
-            assert_eq!(waiting.reason, reason, "{waits:?}");
-            assert!(waiting.detail.contains(says), "{}", waiting.detail);
-            assert_eq!(waiting.until.as_deref(), at, "{waits:?}");
-        }
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::{
     models::{Mode, Request, RequestId, Status},
     services::store::{
         Scope, Work,
-        waiting::{PausedPart, Place, Unfinished, waiting_for},
+        waiting::{ItsHandler, PausedPart, Place, Unfinished, waiting_for},
     },
 };
 
@@ -121,9 +121,11 @@ impl Stored {
             lost_claims: request.lost_claims,
             last_attempt: request.attempts.last(),
             paused: self.paused,
-            handler: self.handler.as_deref(),
-            workers: serving.workers,
-            breakers: serving.breakers,
+            handler: self.handler.as_deref().map(|name| ItsHandler {
+                name,
+                workers: serving.workers,
+                breakers: serving.breakers,
+            }),
         })
     }
 }

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use rusqlite::Connection;
 
 use super::super::{
-    Sqlite, breakers, claim::ClaimedRows, events, lease, look, retention, settle, unpark,
+    Sqlite, breakers, claim::ClaimedRows, events, lease, look, retention, settle, suspects, unpark,
     writer::Bodies,
 };
 use crate::{
@@ -83,7 +83,7 @@ impl Sqlite {
     ) -> Result<Vec<Candidate>, StoreError> {
         let served = lease::served_json(served);
         self.readers
-            .read(self.timed(move |db, now| look::suspects(db, &served, limit, now)))
+            .read(self.timed(move |db, now| suspects::due(db, &served, limit, now)))
             .await
     }
 
@@ -96,7 +96,7 @@ impl Sqlite {
         let served = lease::served_json(served);
         self.readers
             .read(self.timed(move |db, now| {
-                look::overdue_suspects(db, &served, limit, now.before(overdue_by))
+                suspects::overdue(db, &served, limit, now.before(overdue_by))
             }))
             .await
     }
