@@ -61,13 +61,8 @@ test: $(TESTS:%=test-%) ## run every test; those of one project: make test-api
 cargo:
 	@scripts/find-tool.sh cargo >/dev/null
 
-# Tests that need Redis start a server of their own. A test of the worker needs faketime to set the
-# clock.
 $(PROJECTS:%=test-%): test-%: cargo
-	@[[ $* != worker ]] || scripts/find-tool.sh faketime >/dev/null || \
-		echo "a test is skipped: setting_the_clock_neither_delays_a_retry_nor_hastens_it"
-	@redis=$$(scripts/find-tool.sh redis-server); scripts/find-tool.sh sqlite3 >/dev/null; \
-		REDIS_SERVER=$$redis cargo test --locked --manifest-path $*/Cargo.toml
+	@scripts/test.sh $*
 
 test-scripts:
 	@for test in scripts/tests/*.sh; do echo "$$test"; "$$test"; done

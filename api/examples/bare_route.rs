@@ -9,7 +9,7 @@ use std::{env, error::Error, future, time::Duration};
 use hyper_util::service::TowerToHyperService;
 use jiff::Timestamp;
 use storm_api::{
-    reply::{self, Problem},
+    reply::{self, Problem, Submitted},
     routes::{self, Received},
     validation::{AsyncForm, JobInput},
 };
@@ -47,7 +47,12 @@ fn accept(received: Received<JobInput>) -> impl warp::Reply {
     received
         .map_err(|invalid| *invalid.problem)
         .map(|(submission, _)| {
-            let (id, callback_url) = (RequestId::generate(), submission.callback_url.as_ref());
-            reply::accepted(id, &HandlerName::REPORT, callback_url, Timestamp::now())
+            reply::accepted(&Submitted {
+                id: RequestId::generate(),
+                handler: HandlerName::REPORT,
+                callback: submission.callback_url,
+                expected_at: Timestamp::now(),
+                is_replay: false,
+            })
         })
 }

@@ -28,6 +28,7 @@ use tokio::{sync::SetOnce, time::Instant};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
+pub(crate) use self::ledger::unreserved;
 use self::{
     drain::jobs,
     lanes::{Drains, Lane, Rates},
@@ -176,7 +177,8 @@ impl Admission {
     }
 }
 
-fn has_several_clients(settings: &Settings) -> bool {
+/// Whether what clients share has to leave room for another one.
+pub(crate) fn has_several_clients(settings: &Settings) -> bool {
     settings.access.tokens.clients().len() > 1
 }
 

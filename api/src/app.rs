@@ -15,7 +15,7 @@ use tokio_util::task::TaskTracker;
 use crate::{
     admission::Admission, backlog_limit::BacklogLimit, due_watch::DueWatch, error::Error,
     handler_watch::HandlerWatch, handlers::KnownHandlers, metrics::Metrics, pauses::PauseWatch,
-    sync_pool::SyncPool,
+    sync_pool::SyncPool, waiters::Waiters,
 };
 
 /// The running API: its settings and its services.
@@ -42,6 +42,8 @@ pub struct App {
     pub due_watch: DueWatch,
     /// Notifies workers of accepted jobs. `None` if `REDIS_URL` is `none`.
     pub notifier: Option<Notifier>,
+    /// Those who wait for the result of a request.
+    pub waiters: Waiters,
     /// Runs the reports of `/sync`.
     pub pool: SyncPool,
     /// The API's counters.
@@ -85,6 +87,7 @@ impl App {
         let due_watch = DueWatch::start(store.clone(), metrics.clone());
         let backlog_limit = BacklogLimit::watch(store.clone(), settings.callback.max_parked);
         let handlers = KnownHandlers::follow(&settings, metrics.clone());
+        let waiters = Waiters::watch(store.clone(), &settings, metrics.clone());
         let handler_watch = HandlerWatch::start(store.clone(), metrics.clone());
         Ok(Arc::new(Self {
             settings,
@@ -98,6 +101,7 @@ impl App {
             pauses,
             due_watch,
             notifier,
+            waiters,
             pool,
             metrics,
             sync_requests: TaskTracker::new(),

@@ -36,7 +36,7 @@ use crate::{
     body,
     limiter::{Limiter, Quota},
     metrics::Metrics,
-    reply::{self, Problem, ProblemName},
+    reply::{self, Problem, ProblemName, Waited},
     request_check::{self, Refusal},
 };
 
@@ -201,7 +201,9 @@ impl AuthLayer {
             let route_label = RouteLabel::of(request.uri().path());
             let shared = Arc::clone(&self.shared);
             let entry = match shared.admit(&mut request) {
-                Ok(quota) => Ok((inner.call(request), quota)),
+                // Boxed: by value, the layers around it would copy and keep kilobytes for each
+                // connection.
+                Ok(quota) => Ok((Box::pin(inner.call(request)), quota)),
                 Err(refusal) => Err(shared.refuse(refusal, request)),
             };
             async move {
@@ -359,7 +361,10 @@ impl Shared {
         if let Some(ProblemName(reason)) = response.extensions().get() {
             self.metrics.refused(endpoint, reason);
         }
-        if route_label == RouteLabel::Async && status == StatusCode::ACCEPTED {
+        if route_label == RouteLabel::Async
+            && status == StatusCode::ACCEPTED
+            && response.extensions().get::<Waited>().is_none()
+        {
             self.metrics.acknowledged(begun.elapsed());
         }
     }

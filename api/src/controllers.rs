@@ -7,6 +7,7 @@ pub mod health;
 pub mod redelivery;
 pub mod requests;
 pub mod sync;
+mod waiting;
 
 use storm_shared::{
     models::{Origin, RequestId},

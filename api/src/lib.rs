@@ -8,7 +8,8 @@
 //! * [`auth`]: authentication, tenant, scope and rate limit; [`limiter`] is the rate limiter.
 //! * [`routes`]: maps path and method to a controller, or to `404` or `405`.
 //! * [`body`]: reads a request's body, bounded in size and time.
-//! * [`trace`] and [`idempotency`]: read the headers `traceparent` and `Idempotency-Key`.
+//! * [`trace`], [`idempotency`] and [`prefer`]: read the headers `traceparent`, `Idempotency-Key`
+//!   and `Prefer`.
 //! * [`validation`]: parses a body to a valid submission, or lists all of its faults.
 //! * [`handlers`]: which handlers there are, and the payloads that they take.
 //! * [`controllers`]: one module for each endpoint.
@@ -17,6 +18,7 @@
 //!   how both read the store.
 //! * [`pauses`]: what operators have paused, for the health check and the metrics.
 //! * [`sync_pool`]: the concurrency limit and bounded queue of `/sync`.
+//! * [`waiters`]: those who wait for the result of a request.
 //! * `repeat`: repeats a write whose outcome is unknown.
 //! * [`reply`]: all responses and their wording.
 //!
@@ -43,6 +45,7 @@ pub mod limiter;
 pub mod metrics;
 pub mod pauses;
 mod polling;
+pub mod prefer;
 mod repeat;
 pub mod reply;
 pub mod request_check;
@@ -53,6 +56,7 @@ pub mod sync_pool;
 pub mod token;
 pub mod trace;
 pub mod validation;
+pub mod waiters;
 
 use storm_shared::{config::Settings, server, shutdown::Shutdown};
 use tokio::net::TcpListener;

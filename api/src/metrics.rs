@@ -70,6 +70,9 @@ pub struct Metrics {
     store: StoreMetrics,
     backlog_jobs: Gauge,
     drain_rate: Gauge<f64, AtomicU64>,
+    waiters: Gauge,
+    waiters_limit: Gauge,
+    refused_waits: Counter,
     paused: Gauge,
     paused_origins: Gauge,
     queue: QueueMetrics,
@@ -152,6 +155,9 @@ impl Metrics {
             store: StoreMetrics::default(),
             backlog_jobs: Gauge::default(),
             drain_rate: Gauge::default(),
+            waiters: Gauge::default(),
+            waiters_limit: Gauge::default(),
+            refused_waits: Counter::default(),
             paused: Gauge::default(),
             paused_origins: Gauge::default(),
             queue: QueueMetrics::default(),
@@ -238,6 +244,22 @@ impl Metrics {
         self.drain_rate.set(drain_rate);
     }
 
+    /// So many requests wait for a result now.
+    pub fn waiters(&self, count: usize) {
+        self.waiters.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// So many may wait.
+    pub fn waiters_limit(&self, limit: usize) {
+        self.waiters_limit
+            .set(i64::try_from(limit).unwrap_or(i64::MAX));
+    }
+
+    /// Counts a request that would wait for a result, and found no place.
+    pub fn refused_wait(&self) {
+        self.refused_waits.inc();
+    }
+
     /// This is paused now.
     pub fn paused(&self, pauses: &Pauses) {
         self.paused.set(pauses.everything.into());
@@ -305,6 +327,21 @@ impl Metrics {
             "drain_rate",
             "Jobs that all workers together end in a second, while they have work",
             self.drain_rate.clone(),
+        );
+        own.register(
+            "waiters",
+            "Requests that wait for a result: Prefer of /async, and ?wait of /requests/{id}",
+            self.waiters.clone(),
+        );
+        own.register(
+            "waiters_limit",
+            "Requests that may wait for a result: half of HTTP_CONNECTIONS",
+            self.waiters_limit.clone(),
+        );
+        own.register(
+            "refused_waits",
+            "Requests that would wait for a result and found no place",
+            self.refused_waits.clone(),
         );
         own.register(
             "paused",

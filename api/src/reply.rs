@@ -4,14 +4,12 @@ mod admin;
 mod handlers;
 mod json;
 mod problem;
+mod submitted;
 
-use std::time::Duration;
-
-use jiff::Timestamp;
 use serde::Serialize;
 use storm_shared::{
     memory::Reservation,
-    models::{CallbackUrl, Failure, HandlerName, Request, RequestId, RequestSummary, Status},
+    models::{Failure, Request, RequestId, RequestSummary, Status},
     services::{
         health::{Alive, Health},
         readiness::Ready,
@@ -22,13 +20,13 @@ use storm_shared::{
 };
 use warp::{
     Reply,
-    http::{HeaderName, HeaderValue, StatusCode, header},
+    http::{HeaderValue, StatusCode, header},
     reply::Response,
 };
 
 use self::{
     json::{json, json_holding},
-    problem::{RETRY_AFTER, whole_seconds},
+    problem::RETRY_AFTER,
 };
 use crate::limiter::Quota;
 pub use admin::{
@@ -36,66 +34,7 @@ pub use admin::{
 };
 pub use handlers::handlers;
 pub use problem::{FieldError, Problem, ProblemName};
-
-/// Marks the answer to a repeated submission.
-const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
-
-/// `202` for a job of `handler` that was accepted, and should be done at `expected_at`.
-pub fn accepted(
-    id: RequestId,
-    handler: &HandlerName,
-    callback_url: Option<&CallbackUrl>,
-    expected_at: Timestamp,
-) -> Response {
-    #[derive(Serialize)]
-    struct Accepted {
-        request_id: RequestId,
-        status: &'static str,
-        expected_at: String,
-        message: String,
-    }
-
-    let location = format!("/requests/{id}");
-    let begun = if *handler == HandlerName::REPORT {
-        "Report generation started".to_owned()
-    } else {
-        format!("Job accepted for `{handler}`")
-    };
-    let message = match callback_url.map(CallbackUrl::as_str) {
-        Some(url) => format!("{begun}. We will call you back at {url}"),
-        None => format!("{begun}. Poll GET {location} for the result"),
-    };
-    let body = Accepted {
-        request_id: id,
-        status: "pending",
-        expected_at: format!("{expected_at:.3}"),
-        message,
-    };
-    let mut response = json(StatusCode::ACCEPTED, &body);
-    let headers = response.headers_mut();
-    // Never an error: a UUID is visible ASCII.
-    if let Ok(location) = HeaderValue::try_from(location) {
-        headers.insert(header::LOCATION, location);
-    }
-    let left = expected_at.duration_since(Timestamp::now());
-    let left = Duration::try_from(left).unwrap_or_default(); // it has passed
-    headers.insert(header::RETRY_AFTER, whole_seconds(left).into());
-    response
-}
-
-/// The same `202` once more, for a submission that was repeated with its idempotency key.
-pub fn replayed(
-    id: RequestId,
-    handler: &HandlerName,
-    callback_url: Option<&CallbackUrl>,
-    expected_at: Timestamp,
-) -> Response {
-    let mut response = accepted(id, handler, callback_url, expected_at);
-    response
-        .headers_mut()
-        .insert(REPLAYED, HeaderValue::from_static("true"));
-    response
-}
+pub use submitted::{Submitted, Waited, accepted, not_waited, result, waited};
 
 /// `202` for a started redelivery.
 pub fn redelivering(id: RequestId) -> Response {

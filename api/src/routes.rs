@@ -7,7 +7,7 @@
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use bytes::Buf;
-use futures_util::Stream;
+use futures_util::{FutureExt as _, Stream};
 use hyper::Request;
 use storm_shared::{
     memory::{MemoryBudget, Reservation},
@@ -23,6 +23,7 @@ use crate::{
     controllers::{admin, asynchronous, handlers, health, redelivery, requests, sync},
     idempotency::idempotency_key,
     metrics::Metrics,
+    prefer::{Prefer, prefer},
     reply::{self, Problem},
     trace::traceparent,
     validation::{self, AsyncForm, Form, Invalid, JobInput, Submission, SyncForm, list, page},
@@ -122,12 +123,17 @@ fn post_async(
         .and(with(app))
         .and(traceparent())
         .and(idempotency_key())
+        .and(prefer())
         // Last: warp hands out the body once, so no filter after this may reject the request.
         .and(body::unread())
-        .then(move |caller, app, traceparent, key, body: Unread<_>| {
-            let form = Arc::clone(&form);
-            async move { submit(&*form, caller, app, traceparent, key, body).await }
-        })
+        .then(
+            move |caller, app, traceparent, key, prefer, body: Unread<_>| {
+                let form = Arc::clone(&form);
+                // Boxed: each filter around it would copy its kilobytes.
+                async move { submit(&*form, caller, app, traceparent, key, prefer, body).await }
+                    .boxed()
+            },
+        )
         .map(Reply::into_response);
     warp::path!("async").and(submit.or(method_not_allowed("POST")).unify())
 }
@@ -142,12 +148,19 @@ fn post_handler(
         .and(with(app))
         .and(traceparent())
         .and(idempotency_key())
+        .and(prefer())
         .and(body::unread())
         .then(
-            async |name: String, caller, app: Arc<App>, traceparent, key, body: Unread<_>| {
+            async |name: String,
+                   caller,
+                   app: Arc<App>,
+                   traceparent,
+                   key,
+                   prefer,
+                   body: Unread<_>| {
                 // With each request: a reread of the settings changes the handlers.
                 match app.handlers.form(&name) {
-                    Ok(form) => submit(&*form, caller, app, traceparent, key, body).await,
+                    Ok(form) => submit(&*form, caller, app, traceparent, key, prefer, body).await,
                     Err(unknown) => {
                         body.discard(app.settings.http.timeout);
                         Err(unknown)
@@ -170,6 +183,7 @@ async fn submit<F, S, B>(
     app: Arc<App>,
     traceparent: Option<Traceparent>,
     idempotency_key: Result<Option<IdempotencyKey>, Problem>,
+    prefer: Prefer,
     body: Unread<S>,
 ) -> Result<Response, Problem>
 where
@@ -188,7 +202,7 @@ where
     let received = body
         .map_err(Invalid::from)
         .and_then(|body| Ok((form.read(&body.bytes)?, body.memory)));
-    asynchronous::submit(caller, app, traceparent, idempotency_key, received).await
+    asynchronous::submit(caller, app, traceparent, idempotency_key, prefer, received).await
 }
 
 fn handlers(
@@ -231,6 +245,8 @@ fn request(
         .map(Reply::into_response);
     let find = path
         .and(get_or_head())
+        // As pairs: `wait` must see repeated parameters to report them.
+        .and(warp::query().map(|query: Vec<(String, String)>| validation::wait(&query)))
         .and(caller())
         .and(with(app))
         .then(requests::find)

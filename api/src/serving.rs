@@ -93,6 +93,8 @@ pub(crate) async fn serve_opening(
         // restart it.
         () = app.store.ended() => {}
     }
+    // At once, so that they do not take the time of the drain.
+    app.waiters.stop();
     // Not `close`: that drops work for which open requests still wait.
     app.pool.stop();
     stop.cancel();

@@ -10,6 +10,7 @@ mod page;
 mod query;
 mod report;
 mod values;
+mod wait;
 
 use serde_json::value::RawValue;
 use storm_shared::{
@@ -25,6 +26,7 @@ pub use handler::HandlerForm;
 pub use list::list;
 pub use page::page;
 pub use report::{AsyncForm, SyncForm};
+pub use wait::wait;
 
 /// A valid submission of some work.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -13,6 +13,11 @@ pub(super) type Tenant = Option<ClientName>;
 /// The last part of the limit, one in so many, is for tenants below their share.
 const RESERVE: u64 = 8;
 
+/// The part of a `limit` within which nobody has a share.
+pub(crate) const fn unreserved(limit: u64) -> u64 {
+    limit - limit / RESERVE
+}
+
 /// Who holds how much of the backlog.
 #[derive(Debug)]
 pub(super) struct Ledger {
@@ -133,7 +138,7 @@ impl Ledger {
             let over = backlog - self.limit + 1;
             return Err(NoRoom { over });
         }
-        let unreserved = self.limit - self.limit / RESERVE;
+        let unreserved = unreserved(self.limit);
         if backlog < unreserved {
             return Ok(());
         }

@@ -10,36 +10,64 @@ use storm_shared::{
         store::{Acceptance, Held, NewJob, StoreError, expected_at},
     },
 };
+use tokio::time::Instant;
 use warp::reply::Response;
 
-use super::store_problem;
+use super::{store_problem, waiting::result_of};
 use crate::{
     admission::Admitted,
     app::App,
     auth::Caller,
     metrics::Accepted,
     pauses::EXPECTED_PAUSE,
+    prefer::Prefer,
     repeat::until_known,
-    reply::{self, Problem},
+    reply::{self, Problem, Submitted},
     routes::Received,
     validation::{JobInput, Submission},
 };
 
-/// Stores the job and answers `202` as soon as it is committed. If it is unknown whether it was,
-/// the write is repeated under the same id, for as long as a client may take to send a request.
-///
-/// A submission that repeats an earlier one, by its idempotency key, gets the earlier one's answer.
+/// Stores the job and answers `202` as soon as it is committed; or, if the client prefers to wait,
+/// `200` with its result, if that is stored in time.
 ///
 /// # Errors
-/// The submission or its key is invalid, the key belongs to another submission, too many jobs are
-/// unfinished, the receiver's backlog is full, or the store failed.
+/// Those of [`accept`].
 pub async fn submit(
     caller: Caller,
     app: Arc<App>,
     traceparent: Option<Traceparent>,
     idempotency_key: Result<Option<IdempotencyKey>, Problem>,
+    prefer: Prefer,
     received: Received<JobInput>,
 ) -> Result<Response, Problem> {
+    // From here on, since the request has been received (RFC 7240, section 4.3).
+    let deadline = prefer.wait.map(|wait| Instant::now() + wait);
+    let submitted = accept(&caller, &app, traceparent, idempotency_key, received).await?;
+    match deadline {
+        None => Ok(reply::accepted(&submitted)),
+        // Boxed: most submissions do not wait, and need no room for it.
+        Some(deadline) => {
+            let answer = result_of(submitted, prefer, deadline, &caller, &app);
+            Ok(Box::pin(answer).await)
+        }
+    }
+}
+
+/// Stores the job. If it is unknown whether it was, the write is repeated under the same id, for as
+/// long as a client may take to send a request.
+///
+/// A submission that repeats an earlier one, by its idempotency key, is that one again.
+///
+/// # Errors
+/// The submission or its key is invalid, the key belongs to another submission, too many jobs are
+/// unfinished, the receiver's backlog is full, or the store failed.
+async fn accept(
+    caller: &Caller,
+    app: &App,
+    traceparent: Option<Traceparent>,
+    idempotency_key: Result<Option<IdempotencyKey>, Problem>,
+    received: Received<JobInput>,
+) -> Result<Submitted, Problem> {
     let idempotency_key = idempotency_key?;
     let (submission, memory) = received.map_err(|invalid| {
         if let Some(rule) = invalid.refused_by {
@@ -66,10 +94,10 @@ pub async fn submit(
         known => known.map_err(|error| store_problem(None, &error))?,
     };
     if let Some(earlier) = earlier {
-        return answer(&app, &job, earlier);
+        return submitted(app, job, earlier);
     }
-    let admitted = admit(&app, &caller, &job)?;
-    let done_after = wait(&app, &admitted, &job).saturating_add(takes);
+    let admitted = admit(app, caller, &job)?;
+    let done_after = wait(app, &admitted, &job).saturating_add(takes);
     job.expected_at = expected_at(created_at, done_after);
     job.held = Some(Arc::clone(&admitted) as Held);
     let notification = app.notifier.as_ref().map(|_| Notification::of(&job));
@@ -97,7 +125,7 @@ pub async fn submit(
     {
         notifier.notify_of(job.handler.clone(), notification);
     }
-    answer(&app, &job, accepted)
+    submitted(app, job, accepted)
 }
 
 /// The job of a submission, and how long its work should take: zero for a handler, since nobody
@@ -141,24 +169,21 @@ fn wait(app: &App, admitted: &Admitted, job: &NewJob) -> Duration {
     admitted.wait().max(pause)
 }
 
-/// The answer to the submission of `job`.
-fn answer(app: &App, job: &NewJob, accepted: Acceptance) -> Result<Response, Problem> {
-    let (handler, callback_url) = (&job.handler, job.callback.as_ref());
-    match accepted {
-        Acceptance::Stored => {
-            app.metrics.accepted(handler, Accepted::New);
-            Ok(reply::accepted(
-                job.id,
-                handler,
-                callback_url,
-                job.expected_at,
-            ))
-        }
-        Acceptance::Replayed { id, expected_at } => {
-            app.metrics.accepted(handler, Accepted::Replayed);
-            Ok(reply::replayed(id, handler, callback_url, expected_at))
-        }
-        Acceptance::OldWorkers => Err(Problem::old_workers()),
-        Acceptance::Conflicting => Err(Problem::idempotency_key_reused()),
-    }
+/// What has become of the submission of `job`, of which only what its answer names is kept.
+// By value: nothing of the memory budget or of admission control is held while a client waits.
+fn submitted(app: &App, job: NewJob, accepted: Acceptance) -> Result<Submitted, Problem> {
+    let (id, expected_at, kind) = match accepted {
+        Acceptance::Stored => (job.id, job.expected_at, Accepted::New),
+        Acceptance::Replayed { id, expected_at } => (id, expected_at, Accepted::Replayed),
+        Acceptance::OldWorkers => return Err(Problem::old_workers()),
+        Acceptance::Conflicting => return Err(Problem::idempotency_key_reused()),
+    };
+    app.metrics.accepted(&job.handler, kind);
+    Ok(Submitted {
+        id,
+        handler: job.handler,
+        callback: job.callback,
+        expected_at,
+        is_replay: kind == Accepted::Replayed,
+    })
 }

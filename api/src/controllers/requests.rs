@@ -1,58 +1,54 @@
 //! `GET /requests/{id}`, `DELETE /requests/{id}`, `POST /requests/{id}/erase` and `GET /requests`:
 //! the state of a request, its cancellation and erasure, and a list of requests.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU32, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
 };
 
 use storm_shared::{
-    memory::{MemoryBudget, Reservation},
-    models::{Request, RequestId},
+    models::RequestId,
     services::store::{ListPage, Uncancellable},
 };
+use tokio::time::Instant;
 use warp::reply::Response;
 
-use super::{known, store_problem};
+use super::{
+    known, store_problem,
+    waiting::{end_of, look_up},
+};
 use crate::{
     app::App,
     auth::Caller,
-    body::LIMIT,
     metrics::Canceller,
     repeat::until_known,
     reply::{self, Problem},
 };
 
-/// The request with this id, if it is within the caller's scope.
+/// The request with this id, if it is within the caller's scope; with a `wait`, once it is over or
+/// that time has passed.
 ///
 /// # Errors
 /// The request does not exist or belongs to another tenant (the same answer, so that a caller
-/// cannot tell which), `id` is not a UUID, its payload and result don't fit into the memory budget,
-/// or the store failed.
-pub async fn find(id: String, caller: Caller, app: Arc<App>) -> Result<Response, Problem> {
+/// cannot tell which), `id` is not a UUID, the wait is invalid or has no place, its payload and
+/// result don't fit into the memory budget, or the store failed.
+pub async fn find(
+    id: String,
+    wait: Result<Option<Duration>, Problem>,
+    caller: Caller,
+    app: Arc<App>,
+) -> Result<Response, Problem> {
     let id: RequestId = id.parse().map_err(|_| Problem::malformed_id())?;
-    let request = app
-        .store
-        .find_within(caller.scope(), id)
-        .await
-        .map_err(|error| store_problem(id, &error))?;
-    let request = request.ok_or_else(Problem::no_such_request)?;
-    let memory = reserve(&request, &app.memory)?;
-    Ok(reply::request(&request, memory))
-}
-
-/// Reserves what a large request takes in its answer, until a slow client has read it. Small ones
-/// are shown whatever else there is.
-fn reserve(request: &Request, memory: &MemoryBudget) -> Result<Reservation, Problem> {
-    let result = request.result_payload.as_ref();
-    let bytes = request.input_payload.get().len() + result.map_or(0, |it| it.get().len());
-    let mut reserved = memory.reservation();
-    if bytes > LIMIT {
-        // One that is larger than the budget takes all of it.
-        let grown = reserved.try_grow(bytes.min(memory.limit()));
-        grown.map_err(|_| Problem::memory_budget_exceeded())?;
+    match wait?.filter(|wait| !wait.is_zero()) {
+        None => {
+            let (request, memory) = look_up(id, &caller, &app).await?;
+            Ok(reply::request(&request, memory))
+        }
+        Some(wait) => end_of(id, Instant::now() + wait, &caller, &app).await,
     }
-    Ok(reserved)
 }
 
 /// A page of the requests within the caller's scope, newest first.

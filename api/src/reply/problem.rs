@@ -36,6 +36,7 @@
 //! | `receiver-overloaded` | 503 | `MAX_PARKED_PER_ORIGIN` of the client's jobs wait for this receiver |
 //! | `old-workers` | 503 | a worker of the release before still runs, which knows no handlers |
 //! | `overloaded` | 503 | too many database operations are queued |
+//! | `too-many-waiters` | 503 | as many requests wait for results as may, or as many of the client's |
 //! | `memory-budget-exceeded` | 503 | the bodies of other requests take all of `MEMORY_BUDGET` |
 //! | `database-locked` | 503 | another program holds the database's lock |
 //! | `database-full` | 503 | the database's disk is full, or a quota or a limit is reached |
@@ -502,6 +503,19 @@ impl Problem {
         let detail = "The bodies of other requests and answers take all of the memory for them. Retry later.";
         let (name, title) = ("memory-budget-exceeded", "Memory budget exceeded");
         Self::unavailable(name, title, detail)
+    }
+
+    /// All places of those who wait for a result are taken, or the client has its share.
+    pub fn too_many_waiters() -> Self {
+        let detail = "Too many requests wait for results, or too many of yours. Retry later, or ask without \
+                      `wait`, which is answered at once.";
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        let problem = Self::new(status, "too-many-waiters", "Too many waiters", detail);
+        Self {
+            extension: Extension::RetryAfter(1),
+            // The connection is what there are too few of.
+            ..problem.with_header("connection", "close")
+        }
     }
 
     /// All threads of `/sync` are busy, and its queue is full.

@@ -8,6 +8,8 @@ use crate::reply::Problem;
 /// The most faults in one answer: a query has room for thousands.
 const MOST_FAULTS: usize = 8;
 
+const REPEATED: &str = "must be given once, not several times";
+
 /// Hands each parameter of `query` to `read`, which returns whether it knows the name. `known`
 /// names those that there are. Records the faults of unknown and repeated ones.
 pub(super) fn each<'a>(
@@ -19,7 +21,7 @@ pub(super) fn each<'a>(
     let mut seen = Vec::new();
     for (name, value) in query {
         if seen.contains(&name) {
-            faults.add(name, "must be given once, not several times");
+            faults.add(name, REPEATED);
             continue;
         }
         seen.push(name);
@@ -31,6 +33,22 @@ pub(super) fn each<'a>(
             );
         }
     }
+}
+
+/// The value of the parameter `name`, for a query that may have others. Records it as a fault if
+/// there are several.
+pub(super) fn value_of<'a>(
+    name: &str,
+    query: &'a [(String, String)],
+    faults: &mut Faults,
+) -> Option<&'a str> {
+    let mut values = query.iter().filter(|(known, _)| known == name);
+    let (_, value) = values.next()?;
+    if values.next().is_some() {
+        faults.add(name, REPEATED);
+        return None;
+    }
+    Some(value)
 }
 
 /// The answer to a query with faults.

@@ -25,10 +25,12 @@ mod idempotency;
 mod list;
 #[cfg(target_os = "linux")]
 mod log;
+mod long_poll;
 mod memory;
 mod memory_budget;
 mod metrics;
 mod origins;
+mod prefer;
 mod process;
 mod readiness;
 mod redelivery;
@@ -44,6 +46,7 @@ mod sync;
 mod threads;
 #[cfg(target_os = "linux")]
 mod unknown_outcome;
+mod waiters;
 mod waiting;
 
 #[path = "../../../shared/tests/support/redis_server.rs"]

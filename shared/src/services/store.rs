@@ -27,6 +27,7 @@ mod load;
 mod look;
 mod metrics;
 mod pause;
+mod progress;
 mod redelivery;
 mod retention;
 mod scope;
@@ -56,6 +57,7 @@ pub use self::{
     look::{Capacity, DueJobs, Sought, is_long},
     metrics::StoreMetrics,
     pause::{MAX_PAUSED_ORIGINS, Pause, Paused, Pauses, TooManyPauses, UnparkCursor, Unparked},
+    progress::Progress,
     redelivery::{Redeliverable, RedeliveryPage, Unredeliverable},
     retention::Swept,
     scope::Scope,

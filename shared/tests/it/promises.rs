@@ -44,6 +44,7 @@ mod look;
 mod open;
 mod pause;
 mod poison;
+mod progress;
 mod record;
 mod redelivery;
 mod repeat;

@@ -97,6 +97,12 @@ impl Intake {
         Some(self.slots.free() + 1)
     }
 
+    /// Room for up to `jobs` long jobs, when no other loop is taking some. `None` at shutdown.
+    async fn room_for_long(&self, jobs: usize) -> Option<LongRoom> {
+        let turn = self.drain.until_shutdown(self.shares.turn_for_long(jobs));
+        self.watchdog.while_waiting(turn).await
+    }
+
     /// Claims all `candidates`, in one transaction for as many as there are free slots, and room in
     /// the memory budget, at a time.
     /// Long ones among them take their place in `long`. Returns how many were free to be claimed.
@@ -164,7 +170,10 @@ pub(super) async fn from_notifications(intake: Intake, mut reader: NotificationR
         let notified = entries.iter().filter_map(|entry| entry.job.as_ref());
         // No more than there are long ones: the search needs the rest.
         let long = notified.clone().filter(|job| job.is_long).count();
-        let long = intake.shares.room_for_long(long.min(free));
+        let Some(long) = intake.room_for_long(long.min(free)).await else {
+            reader.acknowledge(&entries).await;
+            break; // shutdown: the jobs stay in the table
+        };
         let candidates = intake.shares.within(notified, free, &long);
         let claimed = intake.claim_all(&candidates, long, (ClaimSource::Notification, false));
         if let Err(error) = claimed.await {
@@ -232,8 +241,10 @@ async fn claim_due(
             Admission::Probe => 1,
             _ => free.min(BATCH),
         };
+        let Some(long) = intake.room_for_long(limit).await else {
+            break; // shutdown
+        };
         let searched = Instant::now();
-        let long = intake.shares.room_for_long(limit);
         let mut capacity = intake.shares.capacity(limit, &long);
         let limit = capacity.jobs;
         if limit == 0 {

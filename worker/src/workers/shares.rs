@@ -22,7 +22,10 @@ use storm_shared::{
         store::{Candidate, Capacity, Job, Sought},
     },
 };
-use tokio::{sync::Semaphore, time::Instant};
+use tokio::{
+    sync::{OwnedMutexGuard, Semaphore},
+    time::Instant,
+};
 
 use super::next_due::NextDue;
 use crate::room::{Places, Room};
@@ -37,6 +40,8 @@ pub(super) struct Shares {
     tenants: Arc<Mutex<Tenants>>,
     /// Of a handler: for each of its jobs.
     long: Room,
+    /// Whose turn it is to take room for long jobs.
+    turn: Arc<tokio::sync::Mutex<()>>,
     next_due: NextDue,
 }
 
@@ -55,6 +60,8 @@ struct Tenants {
 pub(super) struct LongRoom {
     shares: Shares,
     room: Places,
+    /// After `room`: the next loop finds what is dropped with it.
+    _turn: Option<OwnedMutexGuard<()>>,
 }
 
 /// A job that counts for its tenant, until it is dropped.
@@ -86,6 +93,7 @@ impl Shares {
             slots,
             tenants: Arc::default(),
             long,
+            turn: Arc::default(),
             next_due,
         }
     }
@@ -114,6 +122,22 @@ impl Shares {
         LongRoom {
             shares: self.clone(),
             room: self.long.take_up_to(jobs),
+            _turn: None,
+        }
+    }
+
+    /// Like `room_for_long`, but waits while another loop looks for jobs for the room that it has
+    /// taken: most of that is free again a moment later. A notification that found none would
+    /// leave its job to the search, a second later. Not for a loop that holds slots, for which the
+    /// other one may wait.
+    pub(super) async fn turn_for_long(&self, jobs: usize) -> LongRoom {
+        if jobs == 0 {
+            return self.room_for_long(0);
+        }
+        let turn = Arc::clone(&self.turn).lock_owned().await;
+        LongRoom {
+            _turn: Some(turn),
+            ..self.room_for_long(jobs)
         }
     }
 
@@ -276,7 +300,9 @@ mod tests {
         },
     };
 
-    use std::time::Duration;
+    use std::{pin::pin, time::Duration};
+
+    use futures_util::FutureExt as _;
 
     use super::{NextDue, Room, Share, Shares, Tenant};
 
@@ -423,6 +449,19 @@ mod tests {
         drop(held);
         let capacity = shares.capacity(9, &shares.room_for_long(9));
         assert_eq!((capacity.jobs, capacity.held.len()), (2, 0));
+    }
+
+    #[test]
+    fn a_notified_job_waits_for_the_room_that_a_search_has_taken_and_gets_what_is_left() {
+        let shares = shares(8);
+        let search = shares.turn_for_long(8).now_or_never().unwrap();
+        let notification = shares.turn_for_long(1);
+        let mut notification = pin!(notification);
+        assert!(notification.as_mut().now_or_never().is_none());
+        assert!(shares.turn_for_long(0).now_or_never().is_some(), "short");
+        drop(search);
+        let room = notification.as_mut().now_or_never().unwrap();
+        assert_eq!(room.room.count(), 1);
     }
 
     #[test]

@@ -33,6 +33,7 @@ mod oldest_due;
 mod open;
 mod pause;
 mod private;
+mod progress;
 mod readers;
 mod recent;
 mod redelivery;

@@ -17,7 +17,7 @@ mod failed;
 mod search;
 mod work;
 
-const RESULT: &str = r#"{"pages": 3}"#;
+pub(super) const RESULT: &str = r#"{"pages": 3}"#;
 
 fn handler(name: &str) -> HandlerName {
     name.parse().unwrap()
@@ -27,7 +27,7 @@ fn json(text: &str) -> Box<RawValue> {
     RawValue::from_string(text.to_owned()).unwrap()
 }
 
-fn result(text: &str) -> WorkResult {
+pub(super) fn result(text: &str) -> WorkResult {
     WorkResult::from_json(json(text))
 }
 
@@ -48,7 +48,7 @@ async fn store_job(store: &Store, job: NewJob) -> RequestId {
     id
 }
 
-async fn accept_of(store: &Store, name: &str) -> RequestId {
+pub(super) async fn accept_of(store: &Store, name: &str) -> RequestId {
     store_job(store, job_of(name, "{}")).await
 }
 
@@ -68,7 +68,7 @@ async fn work_of(store: &Store, name: &str) -> Vec<RequestId> {
     found(store, capacity_of(name, 100)).await
 }
 
-async fn claim_work(store: &Store, id: RequestId) -> Job {
+pub(super) async fn claim_work(store: &Store, id: RequestId) -> Job {
     claim_work_of(store, "pdf", id).await
 }
 
@@ -88,7 +88,7 @@ fn worked(number: u32, class: AttemptClass) -> AttemptRecord {
 }
 
 /// A job whose work has failed for good at its first attempt. It is claimed.
-async fn failed_work(store: &Store) -> Job {
+pub(super) async fn failed_work(store: &Store) -> Job {
     let id = accept_of(store, "pdf").await;
     let job = claim_work(store, id).await;
     let attempt = Some(worked(1, AttemptClass::Status));
@@ -98,7 +98,7 @@ async fn failed_work(store: &Store) -> Job {
 }
 
 /// Such a job that is over: its client has been told.
-async fn told_of_failed_work(store: &Store) -> RequestId {
+pub(super) async fn told_of_failed_work(store: &Store) -> RequestId {
     let job = failed_work(store).await;
     let told = Settlement::Finish {
         attempt: Some(attempted(2, AttemptClass::Success)),

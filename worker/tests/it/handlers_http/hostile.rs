@@ -34,7 +34,10 @@ async fn failure(
     let client = HttpClient::new(Network::with_resolver(Names::none()), None).unwrap();
     let handler = handler_in(client, endpoint(&receiver.url()), memory.clone());
     let failure = attempt(&handler, time).await.unwrap_err();
-    reported.recv().await.unwrap();
+    // On a busy machine, a hasty attempt may end before it has connected.
+    if receiver.connections() > 0 {
+        reported.recv().await.unwrap();
+    }
     assert_eq!(memory.reserved(), 0);
     failure
 }

@@ -8,8 +8,9 @@ use crate::{
     services::{
         report::Report,
         store::{
-            Acceptance, Cancelled, Erased, ListPage, NewJob, Redeliverable, RedeliveryPage,
-            RequestList, Scope, StoreError, Uncancellable, Unerasable, Unredeliverable,
+            Acceptance, Cancelled, Erased, ListPage, NewJob, Progress, Redeliverable,
+            RedeliveryPage, RequestList, Scope, StoreError, Uncancellable, Unerasable,
+            Unredeliverable,
         },
     },
 };
@@ -184,6 +185,17 @@ impl Store {
     ) -> Result<Option<Request>, StoreError> {
         match &self.engine {
             Engine::Sqlite(engine) => engine.find(scope, id).await,
+        }
+    }
+
+    /// How far each of these requests is, in their order, whichever tenant's they are: by few
+    /// columns, for those who wait for them. Many are read in several batches, not in one snapshot.
+    ///
+    /// # Errors
+    /// As for [`Store::find`].
+    pub async fn progress_of(&self, ids: &[RequestId]) -> Result<Vec<Progress>, StoreError> {
+        match &self.engine {
+            Engine::Sqlite(engine) => engine.progress_of(ids).await,
         }
     }
 

@@ -7,16 +7,16 @@ use rusqlite::Connection;
 
 use super::super::{
     Sqlite, accept, cancel, cancel::Canceller, erase, find, idempotency, idempotency::KeyedJob,
-    lease, list, redelivery, writer::Bodies,
+    lease, list, progress, redelivery, writer::Bodies,
 };
 use crate::{
     models::{ClientName, Failure, HandlerName, Origin, ReportSpec, Request, RequestId},
     services::{
         report::Report,
         store::{
-            Acceptance, Cancelled, Erased, ListPage, NewJob, Redeliverable, RedeliveryPage,
-            RequestList, Scope, StoreError, Uncancellable, Unerasable, Unredeliverable,
-            job::to_json,
+            Acceptance, Cancelled, Erased, ListPage, NewJob, Progress, Redeliverable,
+            RedeliveryPage, RequestList, Scope, StoreError, Uncancellable, Unerasable,
+            Unredeliverable, job::to_json,
         },
     },
 };
@@ -158,6 +158,19 @@ impl Sqlite {
         self.readers
             .read(move |db| find::find(db, &scope, id, &clock))
             .await
+    }
+
+    pub(in crate::services::store) async fn progress_of(
+        &self,
+        ids: &[RequestId],
+    ) -> Result<Vec<Progress>, StoreError> {
+        let mut found = Vec::with_capacity(ids.len());
+        for batch in ids.chunks(progress::BATCH) {
+            let batch = batch.to_vec();
+            let read = move |db: &Connection| progress::of(db, &batch);
+            found.extend(self.readers.read(read).await?);
+        }
+        Ok(found)
     }
 
     pub(in crate::services::store) async fn list(

@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# Runs the tests of one project, with a Redis of their own. A test that hangs fails the run: when no
+# test has ended for SILENCE seconds (900), those that still run are named, and the run is ended.
+set -euo pipefail
+# shellcheck source-path=SCRIPTDIR source=lib.sh
+source "$(dirname -- "${BASH_SOURCE[0]}")/lib.sh"
+read_arguments PROJECT "$@"
+(($# == 1)) || wrong 'name one project: shared, api, worker or loadgen'
+project=$1
+silence=${SILENCE:-900}
+[[ $silence =~ ^[1-9][0-9]*$ ]] || wrong "SILENCE=$silence is no whole number of seconds"
+cd -- "$ROOT"
+[[ -f $project/Cargo.toml ]] || wrong "there is no project $project"
+
+# A test of the worker needs faketime to set the clock.
+if [[ $project == worker ]]; then
+    scripts/find-tool.sh faketime >/dev/null ||
+        echo "a test is skipped: setting_the_clock_neither_delays_a_retry_nor_hastens_it"
+fi
+REDIS_SERVER=$(scripts/find-tool.sh redis-server) && export REDIS_SERVER
+scripts/find-tool.sh sqlite3 >/dev/null
+
+# In a process group of its own, so that the tests end with all that they have started.
+mkdir -p target
+log=target/test-$project.log
+: >"$log"
+set -m
+cargo test --locked --manifest-path "$project/Cargo.toml" >"$log" 2>&1 &
+tests=$!
+set +m
+trap 'kill -TERM -- "-$tests" 2>/dev/null || true' EXIT
+
+# Cargo prints a line for each crate that it compiles and for each test that ends, and one for a test
+# that has run for a minute.
+exec 3<"$log"
+size=0
+shown=$SECONDS
+while kill -0 "$tests" 2>/dev/null; do
+    cat <&3
+    if ((size != (size = $(wc -c <"$log")))); then
+        shown=$SECONDS
+    elif ((SECONDS - shown >= silence)); then
+        say "test.sh: no test of $project has ended for $silence s, so the run is ended. Still running:"
+        awk '/^test .* has been running for over / { slow[$2] } / \.\.\. / { delete slow[$2] }
+            END { for (test in slow) print "  " test }' "$log" >&2
+        exit 1
+    fi
+    sleep 0.2
+done
+cat <&3
+wait "$tests"
