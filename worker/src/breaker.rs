@@ -61,6 +61,18 @@ pub(crate) enum Admission {
     },
 }
 
+/// A breaker that is not closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Trouble {
+    /// No attempt passes until the probe is due.
+    Open {
+        /// When it is.
+        until: Instant,
+    },
+    /// The probe is under way.
+    HalfOpen,
+}
+
 /// A circuit breaker. It keeps no clock: callers pass the time.
 pub(crate) struct Breaker {
     state: State,
@@ -98,6 +110,15 @@ impl Breaker {
     /// Open or half-open.
     pub(crate) fn is_open(&self) -> bool {
         !matches!(self.state, State::Closed)
+    }
+
+    /// Whether it is open or half-open; `None` while it is closed.
+    pub(crate) fn trouble(&self) -> Option<Trouble> {
+        match self.state {
+            State::Closed => None,
+            State::Open { until, .. } => Some(Trouble::Open { until }),
+            State::HalfOpen => Some(Trouble::HalfOpen),
+        }
     }
 
     /// Which jobs may be claimed now.

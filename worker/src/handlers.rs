@@ -12,7 +12,7 @@ mod report;
 use std::{
     collections::BTreeMap,
     fmt,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, Mutex, PoisonError, RwLock},
     time::Duration,
 };
 
@@ -25,7 +25,7 @@ use storm_shared::{
     models::{self, HandlerName},
     services::store::{self, Worked},
 };
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tracing::{error, warn};
 
 pub(crate) use self::gate::Gate;
@@ -34,7 +34,9 @@ use self::{
     report::Report,
 };
 use crate::{
+    breaker::{Admission, Trouble},
     handler::{Context, Failure, Handler, Job, Output},
+    room::{Room, WeakRoom},
     schedule::Schedule,
 };
 
@@ -94,14 +96,12 @@ impl<H: Handler> Work for Code<H> {
 pub(crate) struct Served {
     pub(crate) name: HandlerName,
     pub(crate) work: Arc<dyn Work>,
-    /// Jobs whose work runs at a time in this worker.
-    pub(crate) concurrency: usize,
-    /// As many permits.
-    pub(crate) room: Arc<Semaphore>,
+    /// For the jobs whose work runs at a time in this worker: its concurrency.
+    pub(crate) room: Room,
     pub(crate) gate: Gate,
     limits: Live<Limits>,
     /// Of an HTTP handler.
-    endpoint: Option<Live<HttpEndpoint>>,
+    endpoint: Option<(Live<HttpEndpoint>, Arc<Code<HttpHandler>>)>,
 }
 
 /// The limits of a handler that can change while its jobs run.
@@ -125,6 +125,9 @@ pub struct Handlers(Arc<Shared>);
 
 struct Shared {
     served: RwLock<BTreeMap<HandlerName, Arc<Served>>>,
+    /// Also those of handlers that are gone, while their jobs run: the limit counts those if the
+    /// handler comes back.
+    rooms: Mutex<BTreeMap<HandlerName, WeakRoom>>,
     code: CodeByName,
     client: HttpClient,
     memory: MemoryBudget,
@@ -175,6 +178,7 @@ impl Handlers {
         }
         let handlers = Self(Arc::new(Shared {
             served: RwLock::default(),
+            rooms: Mutex::default(),
             code,
             client,
             memory: MemoryBudget::new(settings.memory_budget),
@@ -185,9 +189,10 @@ impl Handlers {
         Ok(handlers)
     }
 
-    /// Takes over the handlers of other `settings`. One whose kind and concurrency stay goes on
-    /// with its new limits from the next attempt on. Another one begins anew. Attempts under way
-    /// end under the limits with which they began, also of a handler that is gone.
+    /// Takes over the handlers of other `settings`. One whose kind stays goes on with its new
+    /// limits from the next attempt on. Another one begins anew. Attempts under way end under the
+    /// limits with which they began, also of a handler that is gone, and count against the new
+    /// concurrency.
     pub(crate) fn update(&self, settings: &Settings) {
         let mut served = self
             .0
@@ -225,6 +230,30 @@ impl Handlers {
         all.filter(|it| it.name != HandlerName::REPORT)
             .cloned()
             .collect()
+    }
+
+    /// The names of all but the report: first of those whose jobs may be claimed, then of those
+    /// whose circuit breaker is open.
+    pub(crate) fn by_gate(&self) -> (Vec<HandlerName>, Vec<HandlerName>) {
+        let (mut pass, mut wait) = (Vec::new(), Vec::new());
+        for handler in self.others() {
+            let names = match handler.gate.admission() {
+                Admission::All | Admission::Probe => &mut pass,
+                Admission::Overdue { .. } => &mut wait,
+            };
+            names.push(handler.name.clone());
+        }
+        (pass, wait)
+    }
+
+    /// The circuit breakers that are not closed, by handler.
+    pub(crate) fn troubled(&self) -> Vec<(HandlerName, Trouble)> {
+        let others = self.others();
+        let troubled = others.iter().filter_map(|it| {
+            let trouble = it.gate.trouble()?;
+            Some((it.name.clone(), trouble))
+        });
+        troubled.collect()
     }
 
     /// The names of all but the report, as they are now.
@@ -269,22 +298,37 @@ impl Handlers {
         code
     }
 
+    /// The room of a handler that begins anew, which its jobs of before may hold in part.
+    fn room_of(&self, name: &HandlerName, concurrency: usize) -> Room {
+        let rooms = self.0.rooms.lock();
+        let mut rooms = rooms.unwrap_or_else(PoisonError::into_inner);
+        rooms.retain(|_, room| room.upgrade().is_some());
+        let before = rooms.get(name).and_then(WeakRoom::upgrade);
+        let room = before.unwrap_or_else(|| Room::new(concurrency));
+        room.resize(concurrency);
+        rooms.insert(name.clone(), room.downgrade());
+        room
+    }
+
     fn serve(&self, settings: &HandlerSettings, concurrency: usize) -> Option<Arc<Served>> {
-        let endpoint = endpoint(settings).map(Live::new);
-        let work: Arc<dyn Work> = match &endpoint {
-            Some(endpoint) => Arc::new(Code(HttpHandler::new(
+        let endpoint = endpoint(settings).map(|endpoint| {
+            let endpoint = Live::new(endpoint);
+            let handler = HttpHandler::new(
                 self.0.client.clone(),
                 endpoint.clone(),
                 concurrency,
                 self.0.memory.clone(),
-            ))),
+            );
+            (endpoint, Arc::new(Code(handler)))
+        });
+        let work: Arc<dyn Work> = match &endpoint {
+            Some((_, handler)) => Arc::clone(handler) as _,
             None => Arc::clone(self.code_of(&settings.name)?),
         };
         Some(Arc::new(Served {
             name: settings.name.clone(),
             work,
-            concurrency,
-            room: Arc::new(Semaphore::new(concurrency)),
+            room: self.room_of(&settings.name, concurrency),
             gate: Gate::new(),
             limits: Live::new(limits(settings.timeout, &settings.retry)),
             endpoint,
@@ -302,11 +346,13 @@ impl Served {
     /// Takes over `settings` if it need not begin anew for that.
     fn takes_over(&self, settings: &HandlerSettings, concurrency: usize) -> bool {
         let now = endpoint(settings);
-        if concurrency != self.concurrency || now.is_some() != self.endpoint.is_some() {
+        if now.is_some() != self.endpoint.is_some() {
             return false;
         }
-        if let (Some(endpoint), Some(now)) = (&self.endpoint, now) {
+        self.room.resize(concurrency);
+        if let (Some((endpoint, handler)), Some(now)) = (&self.endpoint, now) {
             endpoint.set(now);
+            handler.0.keep_at_most(concurrency);
         }
         self.limits.set(limits(settings.timeout, &settings.retry));
         true
@@ -359,12 +405,10 @@ impl SlotShare {
 
 /// The report.
 fn built_in(settings: &Settings) -> Arc<Served> {
-    let concurrency = settings.worker.concurrency as usize;
     Arc::new(Served {
         name: HandlerName::REPORT,
         work: Arc::new(Report),
-        concurrency,
-        room: Arc::new(Semaphore::new(concurrency)),
+        room: Room::new(settings.worker.concurrency as usize),
         gate: Gate::new(),
         limits: Live::new(limits(LONGEST_REPORT, &settings.callback.retry)),
         endpoint: None,
@@ -390,6 +434,8 @@ fn endpoint(settings: &HandlerSettings) -> Option<HttpEndpoint> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use storm_shared::config::Settings;
 
     use super::{Handlers, http::HttpClient};
@@ -411,7 +457,13 @@ mod tests {
         shrunk.worker.concurrency = slots;
         let client = HttpClient::new(Network::system(), None).unwrap();
         let handlers = Handlers::without_code(&shrunk, client).unwrap();
-        let now = || handlers.others().iter().map(|it| it.concurrency).collect();
+        let now = || {
+            handlers
+                .others()
+                .iter()
+                .map(|it| it.room.permits())
+                .collect()
+        };
         let at_start: Vec<_> = now();
         handlers.update(&settings);
         assert_eq!(at_start, now(), "the slots of the process count");
@@ -430,5 +482,49 @@ mod tests {
             );
         }
         assert_eq!(concurrency(2), [1, 1, 1]);
+    }
+
+    /// The handler `own` with this concurrency; none, if that is zero.
+    fn own(concurrency: usize) -> Settings {
+        let concurrency_text = concurrency.to_string();
+        let own = [
+            ("HANDLERS__OWN__URL", "http://127.0.0.1:1/"),
+            ("HANDLERS__OWN__CONCURRENCY", concurrency_text.as_str()),
+        ];
+        let own = if concurrency == 0 {
+            &own[..0]
+        } else {
+            &own[..]
+        };
+        Settings::with(own.iter().copied()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_runs_counts_against_the_concurrency_that_a_reread_sets() {
+        let client = HttpClient::new(Network::system(), None).unwrap();
+        let handlers = Handlers::without_code(&own(4), client).unwrap();
+        let name = "own".parse().unwrap();
+        let free = || {
+            let served = handlers.get(&name).unwrap();
+            served.room.take_up_to(usize::MAX).count()
+        };
+        let before = handlers.get(&name).unwrap();
+        let mut held = before.room.take_up_to(3);
+        handlers.update(&own(2));
+        let after = handlers.get(&name).unwrap();
+        assert!(Arc::ptr_eq(&before, &after), "it goes on");
+        assert_eq!(free(), 0);
+        drop(held.split(2));
+        assert_eq!(free(), 1);
+        handlers.update(&own(6));
+        assert_eq!(free(), 5);
+        // Also of a handler that is removed and comes back while its job runs.
+        drop((before, after));
+        handlers.update(&own(0));
+        assert!(handlers.get(&name).is_none());
+        handlers.update(&own(2));
+        assert_eq!(free(), 1);
+        drop(held);
+        assert_eq!(free(), 2);
     }
 }

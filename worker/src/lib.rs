@@ -17,6 +17,7 @@ pub mod handler;
 pub mod handlers;
 pub mod metrics;
 pub mod monitor;
+mod room;
 mod schedule;
 pub mod workers;
 

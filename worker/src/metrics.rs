@@ -3,7 +3,10 @@
 mod labels;
 mod registration;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
@@ -50,6 +53,7 @@ pub struct Metrics {
     parked: Family<ReasonLabel, Counter>,
     open_breakers: Gauge,
     open_handler_breakers: Gauge,
+    handler_breakers: Arc<OnceLock<Box<dyn Fn() -> usize + Send + Sync>>>,
     paused: Gauge,
     paused_origins: Gauge,
     refusals: Family<RuleLabel, Counter>,
@@ -98,6 +102,7 @@ impl Metrics {
             parked: Family::default(),
             open_breakers: Gauge::default(),
             open_handler_breakers: Gauge::default(),
+            handler_breakers: Arc::default(),
             paused: Gauge::default(),
             paused_origins: Gauge::default(),
             refusals: Family::default(),
@@ -207,12 +212,6 @@ impl Metrics {
         self.parked.get_or_create(&ReasonLabel { why }).inc();
     }
 
-    /// The circuit breaker of a handler has opened, or closed.
-    pub fn handler_breaker(&self, is_open: bool) {
-        self.open_handler_breakers
-            .inc_by(if is_open { 1 } else { -1 });
-    }
-
     /// A circuit breaker has opened.
     pub fn breaker_opened(&self) {
         self.open_breakers.inc();
@@ -279,6 +278,12 @@ impl Metrics {
         self.queue.watch(status);
     }
 
+    /// Counts the open circuit breakers of the worker's handlers by `count`, at each scrape.
+    pub fn watch_handler_breakers(&self, count: impl Fn() -> usize + Send + Sync + 'static) {
+        // A process has one set of handlers.
+        let _ = self.handler_breakers.set(Box::new(count));
+    }
+
     /// Reports on the memory budget from now on.
     pub fn watch_memory(&self, budget: &MemoryBudget) {
         self.memory.watch(budget);
@@ -286,6 +291,9 @@ impl Metrics {
 
     /// The text that a scrape returns.
     pub fn render(&self) -> String {
+        let open = self.handler_breakers.get().map_or(0, |count| count());
+        self.open_handler_breakers
+            .set(i64::try_from(open).unwrap_or(i64::MAX));
         scrape::render(&self.registry)
     }
 }

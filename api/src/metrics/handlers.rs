@@ -168,7 +168,10 @@ impl EncodeLabelValue for Name {
 
 #[cfg(test)]
 mod tests {
-    use storm_shared::{models::HandlerName, services::store::HandlerLoad};
+    use storm_shared::{
+        models::HandlerName,
+        services::store::{Breakers, HandlerLoad},
+    };
 
     use super::super::{Accepted, Metrics};
 
@@ -179,6 +182,7 @@ mod tests {
         metrics.know_handlers([HandlerName::REPORT, pdf.clone()].iter());
         metrics.accepted(&pdf, Accepted::New);
         let load = HandlerLoad {
+            breakers: Breakers::default(),
             waiting: 5,
             due: 3,
             running: 2,

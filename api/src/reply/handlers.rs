@@ -27,6 +27,20 @@ struct Handler<'a> {
     waiting: Option<u32>,
     running: Option<u32>,
     workers: Option<u32>,
+    breaker: Option<Breaker>,
+}
+
+/// The circuit breakers of a handler: each worker that serves it has its own.
+#[derive(Serialize)]
+struct Breaker {
+    /// `closed`, `open` or `half-open`; null if no worker says.
+    state: Option<&'static str>,
+    /// The workers in which it is open, half-open and unknown.
+    open: u32,
+    half_open: u32,
+    unknown: u32,
+    /// When the next probe is due, of those in which it is open.
+    until: Option<String>,
 }
 
 /// `200` for the report and these handlers, with their load.
@@ -46,6 +60,7 @@ pub fn handlers(handlers: &Handlers, load: Option<&Loads>) -> Response {
         waiting: None,
         running: None,
         workers: None,
+        breaker: None,
     };
     let named = handlers.iter().map(|settings| {
         // One that is not counted has nothing.
@@ -73,6 +88,20 @@ impl<'a> Handler<'a> {
             waiting: load.map(|load| load.waiting),
             running: load.map(|load| load.running),
             workers: load.map(|load| load.workers),
+            breaker: load.map(Breaker::of),
+        }
+    }
+}
+
+impl Breaker {
+    fn of(load: HandlerLoad) -> Self {
+        let breakers = load.breakers;
+        Self {
+            state: breakers.state(load.workers),
+            open: breakers.open,
+            half_open: breakers.half_open,
+            unknown: breakers.unknown,
+            until: breakers.until.map(|at| format!("{at:.3}")),
         }
     }
 }

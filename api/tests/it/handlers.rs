@@ -1,11 +1,15 @@
 //! `POST /async/{handler}`: jobs for handlers. `GET /handlers`: which ones there are.
 
-use std::fs;
+use std::{fs, time::Duration};
 
+use jiff::Timestamp;
 use rusqlite::Connection;
 use serde_json::{Value, json};
 use storm_api::body::LIMIT;
-use storm_shared::services::store::{Candidate, OwnerId};
+use storm_shared::{
+    models::HandlerName,
+    services::store::{Candidate, OpenBreaker, OwnerId},
+};
 use tempfile::TempDir;
 use tokio::{io::AsyncWriteExt as _, net::TcpStream, time::timeout};
 
@@ -588,6 +592,56 @@ async fn what_waits_and_runs_of_a_handler_is_listed_and_measured() {
     ] {
         assert!(scrape.text().contains(line), "{line}: {}", scrape.text());
     }
+}
+
+#[tokio::test]
+async fn the_breaker_of_a_handler_is_listed_with_the_workers_in_which_it_is_open() {
+    let server = start(&[]).await;
+    let store = server.app.store.clone();
+    let pdf: HandlerName = "pdf".parse().unwrap();
+    let breaker = async || {
+        let listed = server.ask(bare("GET", "/handlers")).await.json();
+        let handlers = listed["handlers"].as_array().unwrap().clone();
+        assert_eq!(handlers[0]["breaker"], Value::Null, "the report has none");
+        let of_pdf = handlers.into_iter().find(|it| it["name"] == "pdf");
+        of_pdf.unwrap()["breaker"].clone()
+    };
+    let until = async |state: Value, counts: [u64; 3]| {
+        let shown = async {
+            loop {
+                let breaker = breaker().await;
+                let now = ["open", "half_open", "unknown"].map(|it| breaker[it].as_u64());
+                if breaker["state"] == state && now == counts.map(Some) {
+                    return breaker["until"].clone();
+                }
+            }
+        };
+        let shown = timeout(PATIENCE, shown).await;
+        shown.unwrap_or_else(|_| panic!("never {state} with {counts:?}"))
+    };
+    assert_eq!(until(Value::Null, [0, 0, 0]).await, Value::Null);
+    let workers = [OwnerId::generate(), OwnerId::generate()];
+    for worker in workers {
+        let pdf_only = std::slice::from_ref(&pdf);
+        store.register(worker, pdf_only).await.unwrap();
+    }
+    assert_eq!(until(json!("closed"), [0, 0, 0]).await, Value::Null);
+    let report = async |worker: OwnerId, breaker: OpenBreaker| {
+        let open = vec![(pdf.clone(), breaker)];
+        store.report_breakers(worker, open).await.unwrap();
+    };
+    report(workers[0], OpenBreaker::HalfOpen).await;
+    assert_eq!(until(json!("half-open"), [0, 1, 0]).await, Value::Null);
+    let probe_in = Duration::from_hours(1);
+    report(workers[1], OpenBreaker::Open { probe_in }).await;
+    let at = until(json!("open"), [1, 1, 0]).await;
+    let at: Timestamp = at.as_str().unwrap().parse().unwrap();
+    assert!(at > Timestamp::now(), "{at}");
+    store.deregister(workers[1]).await.unwrap();
+    until(json!("half-open"), [0, 1, 0]).await;
+    let forget = "UPDATE workers SET breakers = NULL";
+    assert_eq!(server.database().execute(forget, []), Ok(1));
+    until(Value::Null, [0, 0, 1]).await;
 }
 
 #[tokio::test]

@@ -12,13 +12,15 @@
 //!   [`QueueMetrics`] shows it to Prometheus.
 //!
 //! The stream has the key `QUEUE_NAME`, and that of each handler beside the report
-//! `QUEUE_NAME:HANDLER`: a worker reads those of the handlers that it serves. Each store has its
+//! `QUEUE_NAME:HANDLER`: a worker reads those of the handlers that it serves. The latter expire a
+//! week after their last use. Each store has its
 //! own consumer group, so that stores that share a Redis each read all of their own entries and
 //! leave the others' alone.
 
 mod acknowledgement;
 mod connections;
 mod entry;
+mod expiry;
 mod foreign;
 mod group;
 mod link;
@@ -95,6 +97,8 @@ pub struct Queue {
     connections: Connections,
     status: Arc<QueueStatus>,
     key: String,
+    /// The stream of a handler expires if nobody uses it. That of the report stays.
+    is_of_handler: bool,
     store: String,
     length: usize,
 }
@@ -115,6 +119,7 @@ impl Queue {
             connections: Connections::new(server)?,
             status: Arc::new(QueueStatus::new()),
             key: settings.name.clone(),
+            is_of_handler: false,
             store: store.to_owned(),
             length: settings.length,
         })
@@ -124,6 +129,7 @@ impl Queue {
     pub fn of_handler(&self, handler: &HandlerName) -> Self {
         Self {
             key: self.key_of(handler).into_owned(),
+            is_of_handler: *handler != HandlerName::REPORT,
             ..self.clone()
         }
     }

@@ -13,6 +13,7 @@
 
 mod audit;
 mod backup;
+mod breakers;
 mod bulk;
 mod cancel;
 mod condition;
@@ -40,6 +41,7 @@ use std::sync::Arc;
 pub use self::{
     audit::AuditRecord,
     backup::{BackedUp, BackupError},
+    breakers::{Breakers, OpenBreaker},
     bulk::{Acted, Applied, Bulk, BulkAction, Selected, Selection, SelectionPage},
     cancel::{Cancelled, CancelledClaim, CancelledWork, Uncancellable},
     erase::{Erased, Unerasable},

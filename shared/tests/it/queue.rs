@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use storm_shared::{
     config::{QueueSettings, Settings},
-    models::RequestId,
+    models::{HandlerName, RequestId},
     services::queue::{Entry, NotificationReader, Notifier, Queue},
 };
 
@@ -267,4 +267,66 @@ async fn a_closed_reader_leaves_its_consumer_group() {
     )
     .unwrap();
     assert_eq!(consumers.len(), 0);
+}
+
+/// The stream of the handler `pdf`.
+const OF_PDF: &str = "high_priority:pdf";
+
+/// The seconds after which a stream expires: negative if it does not.
+fn ttl(redis: &RedisServer, key: &str) -> i64 {
+    redis::from_redis_value(redis.command(redis::cmd("TTL").arg(key))).unwrap()
+}
+
+#[tokio::test]
+async fn the_stream_of_a_handler_expires_a_week_after_its_last_use_and_the_reports_never() {
+    const WEEK: i64 = 7 * 24 * 3600;
+    let redis = RedisServer::start();
+    let queue = queue(&redis, "here");
+    let handler: HandlerName = "pdf".parse().unwrap();
+    let notifier = Notifier::start(queue.clone());
+    notifier.notify(RequestId::generate());
+    notifier.notify_of(handler.clone(), RequestId::generate().into());
+    let expires = async {
+        while ttl(&redis, OF_PDF) < 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let expires = tokio::time::timeout(Duration::from_mins(1), expires).await;
+    assert!(expires.is_ok(), "what is written expires");
+    assert!(ttl(&redis, OF_PDF) <= WEEK);
+    assert_eq!(ttl(&redis, KEY), -1);
+    // A worker puts it off when it starts, and sets it again in a stream that it has to create.
+    redis.run(&format!("EXPIRE {OF_PDF} 60"));
+    let mut of_handler = NotificationReader::new(queue.of_handler(&handler), "a".into());
+    let mut of_report = NotificationReader::new(queue.clone(), "a".into());
+    for change in ["PING", "FLUSHALL"] {
+        redis.run(change);
+        of_handler.read(1).await;
+        of_report.read(1).await;
+        let left = ttl(&redis, OF_PDF);
+        assert!((WEEK - 3600..=WEEK).contains(&left), "{change}: {left} s");
+        assert_eq!(ttl(&redis, KEY), -1, "{change}");
+    }
+}
+
+#[tokio::test]
+async fn who_may_not_expire_a_stream_notifies_and_reads_all_the_same() {
+    let redis = RedisServer::start();
+    redis.run("ACL SETUSER default -expire");
+    let (api, worker) = (queue(&redis, "here"), queue(&redis, "here"));
+    let handler: HandlerName = "pdf".parse().unwrap();
+    let notifier = Notifier::start(api.clone());
+    let mut reader = NotificationReader::new(worker.of_handler(&handler), "a".into());
+    for _ in 0..3 {
+        let id = RequestId::generate();
+        notifier.notify_of(handler.clone(), id.into());
+        let entries = read(&mut reader, 1).await;
+        assert_eq!(jobs(&entries), [id]);
+        reader.acknowledge(&entries).await;
+    }
+    assert_eq!(ttl(&redis, OF_PDF), -1);
+    for queue in [&api, &worker] {
+        assert_eq!(queue.status().trouble(), None);
+        queue.check().await.unwrap();
+    }
 }

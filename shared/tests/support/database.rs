@@ -222,6 +222,13 @@ impl TestDatabase {
         }
     }
 
+    /// Makes a worker's row say nothing of circuit breakers, as one of a release before.
+    pub(crate) async fn forget_breakers(&self, owner: OwnerId) {
+        match self {
+            Self::Sqlite(database) => database.forget_breakers(owner),
+        }
+    }
+
     /// Makes a redelivery due that is scheduled or parked.
     pub(crate) async fn make_redelivery_due(&self, id: RequestId) {
         match self {

@@ -11,7 +11,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use crate::breaker::{Admission, Breaker, Signal};
+use crate::breaker::{Admission, Breaker, Signal, Trouble};
 
 /// How long a job waits that was claimed before others have opened the breaker. It stays in the
 /// table after that, and the search finds it as soon as the breaker is closed.
@@ -29,6 +29,11 @@ impl Gate {
     /// Which jobs may be claimed now.
     pub(crate) fn admission(&self) -> Admission {
         self.lock().admission(Instant::now())
+    }
+
+    /// What the breaker holds back; `None` while it is closed.
+    pub(crate) fn trouble(&self) -> Option<Trouble> {
+        self.lock().trouble()
     }
 
     /// Begins an attempt, or returns how long its job waits: others have opened the breaker since

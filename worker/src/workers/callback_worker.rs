@@ -101,6 +101,7 @@ impl CallbackWorker {
             work: Work::new(
                 parts.handlers.clone(),
                 Arc::clone(&parts.lease),
+                settings.callback.park_max,
                 parts.metrics.clone(),
             ),
             store: parts.store,

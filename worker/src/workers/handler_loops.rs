@@ -100,8 +100,8 @@ impl HandlerLoops {
         loops: &mut JoinSet<()>,
     ) {
         let next_due = NextDue::new();
-        let room = (Arc::clone(&handler.room), handler.concurrency);
-        let shares = Shares::of_handler(handler.name.clone(), room, next_due.clone());
+        let shares =
+            Shares::of_handler(handler.name.clone(), handler.room.clone(), next_due.clone());
         let intake = || Intake {
             shares: shares.clone(),
             gate: Some(handler.gate.clone()),

@@ -16,7 +16,7 @@ use std::{
 use storm_shared::{
     models::HandlerName,
     outage::Outage,
-    services::store::{Ended, Heartbeat, OwnerId, Pauses, Store, StoreError},
+    services::store::{Ended, Heartbeat, OpenBreaker, OwnerId, Pauses, Store, StoreError},
 };
 use tokio::{
     sync::watch,
@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{in_hand::InHand, pauses::KnownPauses};
-use crate::{handlers::Handlers, metrics::Metrics};
+use crate::{breaker::Trouble, handlers::Handlers, metrics::Metrics};
 
 /// The longest interval between two heartbeats. It adds to the time until a dead worker's jobs are
 /// reclaimed.
@@ -44,6 +44,8 @@ pub struct Lease {
     handlers: Handlers,
     /// Those that the worker's row has.
     served: Mutex<Vec<HandlerName>>,
+    /// The circuit breakers that are not closed, as the worker's row has them.
+    reported: Mutex<Vec<(HandlerName, Trouble)>>,
     pauses: KnownPauses,
     metrics: Metrics,
     state: watch::Sender<State>,
@@ -108,6 +110,7 @@ impl Lease {
             in_hand,
             handlers,
             served: Mutex::default(),
+            reported: Mutex::default(),
             pauses,
             metrics,
             state: watch::Sender::new(state),
@@ -231,6 +234,7 @@ impl Lease {
         if *self.served() != names {
             self.register_handlers(owner, names).await?;
         }
+        self.report_breakers(owner).await?;
         for dead in watch.renewed(begun, renewal.others, Instant::now()) {
             self.expire(dead).await?;
         }
@@ -261,6 +265,31 @@ impl Lease {
         Ok(())
     }
 
+    /// Writes which circuit breakers of handlers are open, if that has changed.
+    async fn report_breakers(&self, owner: OwnerId) -> Result<(), StoreError> {
+        let troubled = self.handlers.troubled();
+        if *self.reported() == troubled {
+            return Ok(());
+        }
+        let now = Instant::now();
+        let report = troubled.iter().map(|(handler, trouble)| {
+            let breaker = match trouble {
+                Trouble::Open { until } => OpenBreaker::Open {
+                    probe_in: until.saturating_duration_since(now),
+                },
+                Trouble::HalfOpen => OpenBreaker::HalfOpen,
+            };
+            (handler.clone(), breaker)
+        });
+        self.store.report_breakers(owner, report.collect()).await?;
+        *self.reported() = troubled;
+        Ok(())
+    }
+
+    fn reported(&self) -> MutexGuard<'_, Vec<(HandlerName, Trouble)>> {
+        self.reported.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn served(&self) -> MutexGuard<'_, Vec<HandlerName>> {
         self.served.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -280,6 +309,8 @@ impl Lease {
             self.ended.store(0, Ordering::Relaxed);
             self.ended_long.store(0, Ordering::Relaxed);
         });
+        // The row of the new term begins without any.
+        self.reported().clear();
         self.metrics.lost_lease();
     }
 

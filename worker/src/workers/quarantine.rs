@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use storm_shared::services::store::StoreError;
+use storm_shared::services::store::{Candidate, StoreError};
 use tracing::warn;
 
 use super::{
@@ -61,10 +61,7 @@ enum Claimed {
 
 /// Takes the suspects with the fewest lost claims, and claims as many of them as fit.
 async fn claim_some(intake: &Intake, wait: Duration) -> Result<Claimed, StoreError> {
-    let suspects = intake
-        .store
-        .suspects(&intake.handlers.names(), BATCH)
-        .await?;
+    let (suspects, are_overdue) = find(intake).await?;
     // Jobs with equal lost claims take equal numbers of slots, so they can share one batch.
     let Some(alike) = suspects
         .chunk_by(|one, next| one.lost_claims == next.lost_claims)
@@ -101,10 +98,25 @@ async fn claim_some(intake: &Intake, wait: Duration) -> Result<Claimed, StoreErr
             &mut intake.shares.room_for_long(together),
             Terms {
                 slots_per_job,
-                are_overdue: false,
+                are_overdue,
                 source: ClaimSource::Quarantine,
             },
         )
         .await?;
     Ok(Claimed::Some)
+}
+
+/// Suspects, and whether they pass an open circuit breaker. The others of a handler whose breaker
+/// is open stay in the table: a suspect may take all slots, only to be parked.
+async fn find(intake: &Intake) -> Result<(Vec<Candidate>, bool), StoreError> {
+    let (pass, wait) = intake.handlers.by_gate();
+    if !wait.is_empty() {
+        let overdue = intake.store.overdue_suspects(&wait, intake.park_max, BATCH);
+        let overdue = overdue.await?;
+        // They are few, and each gets its attempt now: the others wait for no stream of them.
+        if !overdue.is_empty() {
+            return Ok((overdue, true));
+        }
+    }
+    Ok((intake.store.suspects(&pass, BATCH).await?, false))
 }

@@ -23,11 +23,12 @@ use storm_shared::{
     },
 };
 use tokio::{
-    sync::{OwnedMutexGuard, OwnedSemaphorePermit, Semaphore},
+    sync::{OwnedMutexGuard, Semaphore},
     time::Instant,
 };
 
 use super::next_due::NextDue;
+use crate::room::{Places, Room};
 
 type Tenant = Option<ClientName>;
 
@@ -37,8 +38,8 @@ pub(super) struct Shares {
     sought: Sought,
     slots: usize,
     tenants: Arc<Mutex<Tenants>>,
-    long: Arc<Semaphore>,
-    most_long: usize,
+    /// Of a handler: for each of its jobs.
+    long: Room,
     /// Whose turn it is to take room for long jobs.
     turn: Arc<tokio::sync::Mutex<()>>,
     next_due: NextDue,
@@ -58,7 +59,7 @@ struct Tenants {
 /// dropped.
 pub(super) struct LongRoom {
     shares: Shares,
-    room: OwnedSemaphorePermit,
+    room: Places,
     /// After `room`: the next loop finds what is dropped with it.
     _turn: Option<OwnedMutexGuard<()>>,
 }
@@ -69,40 +70,29 @@ pub(super) struct Share {
     tenant: Tenant,
     /// Whether it still counts for its tenant.
     is_held: bool,
-    long: Option<OwnedSemaphorePermit>,
+    long: Option<Places>,
 }
 
 impl Shares {
     /// Those of a worker with `slots` slots, of which `of_handlers` are kept for the work of
     /// handlers. It wakes the search by `next_due` when there is room for a long job again.
     pub(super) fn common(slots: usize, of_handlers: usize, next_due: NextDue) -> Self {
-        let most_long = most_long(slots - of_handlers.min(slots));
-        let long = Arc::new(Semaphore::new(most_long));
-        Self::new(Sought::Common, slots, (long, most_long), next_due)
+        let long = Room::new(most_long(slots - of_handlers.min(slots)));
+        Self::new(Sought::Common, slots, long, next_due)
     }
 
-    /// Those of a handler that does the work of `concurrency` jobs at a time: each needs `room`.
-    pub(super) fn of_handler(
-        handler: HandlerName,
-        (room, concurrency): (Arc<Semaphore>, usize),
-        next_due: NextDue,
-    ) -> Self {
-        let sought = Sought::WorkOf(handler);
-        Self::new(sought, concurrency, (room, concurrency), next_due)
+    /// Those of a handler: each of its jobs needs `room`.
+    pub(super) fn of_handler(handler: HandlerName, room: Room, next_due: NextDue) -> Self {
+        let slots = room.permits();
+        Self::new(Sought::WorkOf(handler), slots, room, next_due)
     }
 
-    fn new(
-        sought: Sought,
-        slots: usize,
-        (long, most_long): (Arc<Semaphore>, usize),
-        next_due: NextDue,
-    ) -> Self {
+    fn new(sought: Sought, slots: usize, long: Room, next_due: NextDue) -> Self {
         Self {
             sought,
             slots,
             tenants: Arc::default(),
             long,
-            most_long,
             turn: Arc::default(),
             next_due,
         }
@@ -115,20 +105,23 @@ impl Shares {
 
     /// The room for long jobs as permits, and their number.
     pub(super) fn long_permits(&self) -> (&Arc<Semaphore>, usize) {
-        (&self.long, self.most_long)
+        (self.long.semaphore(), self.long.permits())
+    }
+
+    /// The slots that the tenants share: those of a handler can change.
+    fn slots(&self) -> usize {
+        if self.are_of_handler() {
+            self.long.permits()
+        } else {
+            self.slots
+        }
     }
 
     /// Takes the room that there is for up to `jobs` long jobs.
     pub(super) fn room_for_long(&self, jobs: usize) -> LongRoom {
-        let room = self.long.available_permits().min(jobs);
-        let room = u32::try_from(room).unwrap_or(u32::MAX);
-        let permits = |room| Arc::clone(&self.long).try_acquire_many_owned(room);
-        // Another loop may have taken some in between. Its jobs are the long ones then.
-        #[expect(clippy::expect_used, reason = "no code closes this semaphore")]
-        let permits = permits(room).or_else(|_| permits(0)).expect("never closed");
         LongRoom {
             shares: self.clone(),
-            room: permits,
+            room: self.long.take_up_to(jobs),
             _turn: None,
         }
     }
@@ -150,7 +143,7 @@ impl Shares {
 
     /// What to search for: up to `jobs` jobs, with room for `long` ones among them.
     pub(super) fn capacity(&self, jobs: usize, long: &LongRoom) -> Capacity {
-        let room = long.room.num_permits();
+        let room = long.room.count();
         Capacity {
             sought: self.sought.clone(),
             overdue_by: Duration::ZERO,
@@ -184,11 +177,12 @@ impl Shares {
         most: usize,
         long: &LongRoom,
     ) -> Vec<Candidate> {
+        let slots = self.slots();
         let tenants = self.lock();
         let mut room_for_long = if tenants.long_jobs_wait {
             0
         } else {
-            long.room.num_permits()
+            long.room.count()
         };
         let mut taken = HashMap::<&Tenant, usize>::new();
         let mut candidates = Vec::new();
@@ -198,7 +192,7 @@ impl Shares {
             }
             let taken = taken.entry(&notification.tenant).or_default();
             let held = tenants.held.get(&notification.tenant).copied().unwrap_or(0);
-            if held + *taken >= tenants.share(&notification.tenant, self.slots) {
+            if held + *taken >= tenants.share(&notification.tenant, slots) {
                 continue;
             }
             if notification.is_long {
@@ -306,12 +300,11 @@ mod tests {
         },
     };
 
-    use std::{pin::pin, sync::Arc, time::Duration};
+    use std::{pin::pin, time::Duration};
 
     use futures_util::FutureExt as _;
-    use tokio::sync::Semaphore;
 
-    use super::{NextDue, Share, Shares, Tenant};
+    use super::{NextDue, Room, Share, Shares, Tenant};
 
     fn shares(slots: usize) -> Shares {
         Shares::common(slots, 0, NextDue::new())
@@ -417,9 +410,9 @@ mod tests {
             assert!(shares.next_due.earliest().is_none());
             held[0].work_is_done();
             assert!(shares.next_due.earliest().is_some(), "the search is woken");
-            assert_eq!(shares.room_for_long(9).room.num_permits(), 1);
+            assert_eq!(shares.room_for_long(9).room.count(), 1);
             drop(held);
-            assert_eq!(shares.room_for_long(99).room.num_permits(), most);
+            assert_eq!(shares.room_for_long(99).room.count(), most);
         }
     }
 
@@ -441,7 +434,7 @@ mod tests {
     #[test]
     fn a_handlers_jobs_need_room_until_their_work_is_done_and_count_for_their_tenant_until_then() {
         let next_due = NextDue::new();
-        let room = (Arc::new(Semaphore::new(2)), 2);
+        let room = Room::new(2);
         let shares = Shares::of_handler("pdf".parse().unwrap(), room, next_due.clone());
         let mut room = shares.room_for_long(9);
         assert_eq!(shares.capacity(9, &room).jobs, 2);
@@ -468,12 +461,12 @@ mod tests {
         assert!(shares.turn_for_long(0).now_or_never().is_some(), "short");
         drop(search);
         let room = notification.as_mut().now_or_never().unwrap();
-        assert_eq!(room.room.num_permits(), 1);
+        assert_eq!(room.room.count(), 1);
     }
 
     #[test]
     fn what_handlers_may_hold_is_left_out_of_the_room_for_long_reports() {
         let shares = Shares::common(16, 8, NextDue::new());
-        assert_eq!(shares.room_for_long(99).room.num_permits(), 6);
+        assert_eq!(shares.room_for_long(99).room.count(), 6);
     }
 }

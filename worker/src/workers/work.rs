@@ -27,6 +27,8 @@ pub(super) struct Work {
     handlers: Handlers,
     lease: Arc<Lease>,
     shortages: Shortages,
+    /// How long a job may be parked before it passes an open circuit breaker.
+    park_max: Duration,
     metrics: Metrics,
 }
 
@@ -54,10 +56,16 @@ pub(super) enum Ran {
 }
 
 impl Work {
-    pub(super) fn new(handlers: Handlers, lease: Arc<Lease>, metrics: Metrics) -> Self {
+    pub(super) fn new(
+        handlers: Handlers,
+        lease: Arc<Lease>,
+        park_max: Duration,
+        metrics: Metrics,
+    ) -> Self {
         Self {
             handlers,
             lease,
+            park_max,
             shortages: Shortages::new(metrics.clone()),
             metrics,
         }
@@ -110,14 +118,16 @@ impl Work {
         let _room = if admitted.has_room {
             None
         } else {
-            Arc::clone(&served.room).acquire_owned().await.ok()
+            Some(served.room.take().await)
         };
         // As before a callback: with an old heartbeat, another worker might expire the lease during
         // the attempt and have the work done a second time.
         if !self.lease.in_force_for(job.claim.owner).await {
             return Ran::Settle(Settlement::GiveBack);
         }
-        let passed = match served.gate.begin(admitted.is_overdue) {
+        // A suspected poison job is found apart from the others, also soon after it was parked.
+        let is_overdue = admitted.is_overdue || job.parked_for >= self.park_max;
+        let passed = match served.gate.begin(is_overdue) {
             Ok(passed) => passed,
             Err(wait) => return Ran::Settle(Settlement::Park { wait }),
         };
@@ -137,19 +147,24 @@ impl Work {
         // Unwind-safe: nothing of the future is used after it.
         let run = async { served.work.run(&seen, &context).await };
         let run = AssertUnwindSafe(run).catch_unwind();
-        let result = match timeout_at(context.deadline, run).await {
-            Ok(Ok(result)) => result,
+        let (result, signal) = match timeout_at(context.deadline, run).await {
+            Ok(Ok(result)) => {
+                let signal = signal(&result);
+                (result, signal)
+            }
             Ok(Err(_panic)) => {
                 error!(id = %job.claim.id, handler = %served.name, "the handler panicked");
-                Err(Failure::last("the handler failed with an error of its own"))
+                let failure = Failure::last("the handler failed with an error of its own");
+                // Final for this job. But a handler that panics on each of its jobs is broken, and
+                // all that wait would fail one after the other.
+                (Err(failure), Signal::Failure)
             }
-            Err(_elapsed) => Err(Failure::timed_out(format!(
-                "no result within {:?}",
-                limits.timeout
-            ))),
+            Err(_elapsed) => {
+                let detail = format!("no result within {:?}", limits.timeout);
+                (Err(Failure::timed_out(detail)), Signal::Failure)
+            }
         };
-        if let Some(is_open) = passed.record(signal(&result)) {
-            self.metrics.handler_breaker(is_open);
+        if let Some(is_open) = passed.record(signal) {
             if is_open {
                 warn!(handler = %served.name, "circuit breaker open: the handler fails");
             } else {

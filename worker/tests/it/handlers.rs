@@ -32,7 +32,7 @@ use crate::{
 };
 
 /// A handler that is a function.
-struct Does<F>(F);
+pub(crate) struct Does<F>(pub(crate) F);
 
 impl<F, R> Handler for Does<F>
 where
@@ -50,12 +50,17 @@ const OWN: [(&str, &str); 2] = [
     ("HANDLERS__OWN__RETRY_DELAYS", "10ms,20ms"),
 ];
 
-async fn stack(handler: impl Handler, overrides: &[(&str, &str)]) -> Stack {
+pub(crate) async fn stack(handler: impl Handler, overrides: &[(&str, &str)]) -> Stack {
     let builder = Builder::new().handler("own", handler);
     Stack::with_handlers(builder, &[&OWN, overrides].concat()).await
 }
 
-async fn submit(stack: &Stack, handler: &str, payload: &str, url: Option<String>) -> RequestId {
+pub(crate) async fn submit(
+    stack: &Stack,
+    handler: &str,
+    payload: &str,
+    url: Option<String>,
+) -> RequestId {
     let id = RequestId::generate();
     let payload = RawValue::from_string(payload.to_owned()).unwrap();
     let callback = url.map(|url| CallbackUrl::parse(&url).unwrap());
@@ -257,7 +262,7 @@ async fn suspected_poison_jobs_keep_to_the_concurrency_of_their_handler() {
 }
 
 /// A job of the handler `own` whose first worker has died with it.
-async fn suspect(stack: &Stack) -> RequestId {
+pub(crate) async fn suspect(stack: &Stack) -> RequestId {
     let (store, id) = (&stack.store, RequestId::generate());
     let job = NewJob {
         notification_grace: Duration::from_hours(1), // no search finds it before the claim here

@@ -12,6 +12,7 @@ mod check_url;
 mod clock;
 mod crashes;
 mod delivery;
+mod handler_gate;
 mod handlers;
 mod handlers_http;
 mod isolation;

@@ -10,7 +10,7 @@ const OLD: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 const NEW: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD8VzF3/4b0Qk=";
 
 /// As an editor does it: the file is never half written.
-fn write(file: &Path, text: &str) {
+pub(crate) fn write(file: &Path, text: &str) {
     let new = file.with_extension("new");
     fs::write(&new, text).unwrap();
     fs::rename(new, file).unwrap();
@@ -68,7 +68,7 @@ async fn signing_secrets_are_rotated_without_a_restart_and_a_bad_file_changes_no
 }
 
 /// Waits until `count` files were accepted with a change.
-async fn rereads(worker: &WorkerProcess, count: usize) {
+pub(crate) async fn rereads(worker: &WorkerProcess, count: usize) {
     while worker.log().matches("the changes are in use").count() < count {
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }

@@ -6,8 +6,9 @@ use std::{
 };
 
 use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
+use tracing::debug;
 
-use super::{Notification, Queue, QueueError, link::Link, status::QueueStatus};
+use super::{Notification, Queue, QueueError, expiry::Expiries, link::Link, status::QueueStatus};
 use crate::models::{ClientName, HandlerName};
 
 /// Capacity of the channel. Notifications beyond it are dropped: workers find those rows in the
@@ -88,11 +89,18 @@ async fn run(
     mut queued: mpsc::Receiver<(HandlerName, Notification)>,
 ) {
     let mut batch = Vec::with_capacity(BATCH);
+    let mut expiries = Expiries::default();
     let mut wait = Duration::ZERO; // the first check comes at once
     loop {
         let sent = match timeout(wait, queued.recv_many(&mut batch, BATCH)).await {
             Ok(0) => return,
-            Ok(_) => Some(push(&queue, &batch).await),
+            Ok(_) => {
+                let pushed = push(&queue, &batch).await;
+                if pushed.is_ok() {
+                    put_off_expiry(&queue, &batch, &mut expiries).await;
+                }
+                Some(pushed)
+            }
             Err(_) => None,
         };
         wait = IDLE_CHECK;
@@ -112,6 +120,22 @@ async fn run(
             },
         }
         batch.clear();
+    }
+}
+
+/// Apart from the push: a user who may not `EXPIRE` notifies all the same.
+async fn put_off_expiry(
+    queue: &Queue,
+    pushed: &[(HandlerName, Notification)],
+    expiries: &mut Expiries,
+) {
+    let written = pushed.iter().map(|(handler, _)| handler);
+    for command in expiries.put_off(queue, written) {
+        let mut pipeline = redis::pipe();
+        pipeline.add_command(command);
+        if let Err(error) = queue.connections.run(&pipeline).await {
+            debug!(%error, "a stream's expiry was not put off");
+        }
     }
 }
 

@@ -13,6 +13,7 @@ use super::{
     acknowledgement::Acknowledgement,
     connections::LONGEST_LIFE,
     entry::{self, Entry},
+    expiry::Expiry,
     foreign::ForeignWatch,
     group,
     link::Link,
@@ -46,6 +47,7 @@ pub struct NotificationReader {
     min_idle_time: Duration,
     sweep_cursor: String,
     next_sweep: Instant,
+    expiry: Expiry,
 }
 
 struct Connected {
@@ -66,6 +68,7 @@ impl NotificationReader {
             min_idle_time: MIN_IDLE_TIME,
             sweep_cursor: START_OF_PENDING.to_owned(),
             next_sweep: Instant::now(),
+            expiry: Expiry::new(),
         }
     }
 
@@ -145,6 +148,8 @@ impl NotificationReader {
                 group::create(self.connection().await?, &queue).await?;
                 // FLUSHALL keeps the connection.
                 START_OF_PENDING.clone_into(&mut self.sweep_cursor);
+                self.expiry = Expiry::new();
+                self.next_sweep = Instant::now();
                 self.sweep_or_read(count).await
             }
             // The stream was deleted under a blocked read, or the master became a replica.
@@ -199,6 +204,11 @@ impl NotificationReader {
             self.next_sweep = Instant::now() + SWEEP_INTERVAL;
             if let Err(error) = self.delete_dead_consumers().await {
                 debug!(%error, "dead consumers were not deleted");
+            }
+            if let Some(put_off) = self.expiry.put_off(&self.queue)
+                && let Err(error) = self.query::<Value>(&put_off).await
+            {
+                debug!(%error, "the stream's expiry was not put off");
             }
         }
         self.sweep_cursor = cursor;

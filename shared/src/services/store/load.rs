@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::lease::OwnerId;
+use super::{breakers::Breakers, lease::OwnerId};
 use crate::models::ClientName;
 
 /// The unfinished jobs and the work that was done, at one moment.
@@ -33,6 +33,8 @@ pub struct HandlerLoad {
     pub running: u32,
     /// The workers that serve it.
     pub workers: u32,
+    /// Its circuit breakers in them.
+    pub breakers: Breakers,
 }
 
 impl HandlerLoad {

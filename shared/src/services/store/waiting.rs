@@ -1,7 +1,10 @@
 //! Why an unfinished job is not done, by what is stored of it. Pure rules, no SQL.
 
+mod of_handler;
+
 use jiff::{SignedDuration, Timestamp};
 
+pub(super) use self::of_handler::ItsHandler;
 use super::job::Work;
 use crate::models::{Attempt, WaitReason, WaitingFor};
 
@@ -23,9 +26,7 @@ pub(super) struct Unfinished<'a> {
     /// What operators have paused of what it needs, if they have.
     pub(super) paused: Option<PausedPart>,
     /// Its handler, if that is not the report and its work is to be done.
-    pub(super) handler: Option<&'a str>,
-    /// Whether some worker serves the handler.
-    pub(super) is_served: bool,
+    pub(super) handler: Option<ItsHandler<'a>>,
 }
 
 /// What an operator has paused that holds a job back.
@@ -74,12 +75,12 @@ pub(super) fn waiting_for(job: &Unfinished<'_>, now: Timestamp) -> WaitingFor {
         };
     }
     if let (Place::Table { until, is_parked }, Some(handler)) = (job.place, job.handler)
-        && (!job.is_served || (is_parked && until.is_some()))
+        && let Some((detail, until)) = handler.held_back(until, is_parked)
     {
         return WaitingFor {
             reason: WaitReason::Handler,
-            detail: of_handler(handler, job.is_served),
-            until: until.map(str::to_owned),
+            detail,
+            until,
         };
     }
     let (reason, detail, until) = match job.place {
@@ -130,7 +131,7 @@ pub(super) fn waiting_for(job: &Unfinished<'_>, now: Timestamp) -> WaitingFor {
             WaitReason::Capacity,
             job.handler.map_or_else(
                 || format!("The {subject} waits for a worker with a free slot."),
-                room_of_handler,
+                |handler| handler.has_no_slot(),
             ),
             None,
         ),
@@ -158,28 +159,6 @@ fn paused(part: PausedPart) -> String {
     .to_owned()
 }
 
-fn of_handler(handler: &str, is_served: bool) -> String {
-    if is_served {
-        format!(
-            "The job is parked: the handler `{handler}` is overloaded or down, or the worker \
-             lacked what an attempt needs."
-        )
-    } else {
-        format!(
-            "No running worker serves the handler `{handler}`: the job waits until one starts \
-             that has it in its settings."
-        )
-    }
-}
-
-/// Only the workers know whether its circuit breaker is open.
-fn room_of_handler(handler: &str) -> String {
-    format!(
-        "The job waits for a worker with a free slot of the handler `{handler}`. If the handler \
-         fails, the job waits until it works again."
-    )
-}
-
 fn retry(last: Option<&Attempt>) -> String {
     let Some(Attempt {
         number,
@@ -205,8 +184,9 @@ fn lost_workers(count: u32) -> String {
 mod tests {
     use jiff::Timestamp;
 
-    use super::{PausedPart, Place, Unfinished, Work, waiting_for};
+    use super::{ItsHandler, PausedPart, Place, Unfinished, Work, waiting_for};
     use crate::models::{Attempt, AttemptClass, Stage, WaitReason};
+    use crate::services::store::Breakers;
 
     const OWNER: &str = "3f0a7c52-6a4f-4f0e-8a53-0c5f3a1b2c3d";
 
@@ -223,7 +203,14 @@ mod tests {
             last_attempt: None,
             paused: None,
             handler: None,
-            is_served: true,
+        }
+    }
+
+    fn pdf(workers: u32) -> ItsHandler<'static> {
+        ItsHandler {
+            name: "pdf",
+            workers,
+            breakers: Breakers::default(),
         }
     }
 
@@ -295,12 +282,11 @@ mod tests {
     #[test]
     fn what_waits_for_the_work_of_a_handler_says_nothing_of_its_receiver() {
         let until = Some("2026-11-24T08:00:04.000Z");
-        let reason = |until, is_parked, is_served, lost_claims| {
+        let reason = |until, is_parked, workers, lost_claims| {
             let place = Place::Table { until, is_parked };
             let waiting = waiting_for(
                 &Unfinished {
-                    handler: Some("pdf"),
-                    is_served,
+                    handler: Some(pdf(workers)),
                     lost_claims,
                     paused: Some(PausedPart::Receiver),
                     ..job(place)
@@ -321,8 +307,8 @@ mod tests {
             (until, false, 0, WaitReason::Retry),
             (until, true, 0, WaitReason::Handler),
         ] {
-            assert_eq!(reason(until, is_parked, true, lost_claims).reason, served);
-            let unserved = reason(until, is_parked, false, lost_claims);
+            assert_eq!(reason(until, is_parked, 1, lost_claims).reason, served);
+            let unserved = reason(until, is_parked, 0, lost_claims);
             assert_eq!(unserved.reason, WaitReason::Handler);
             let said = "No running worker serves the handler `pdf`";
             assert!(unserved.detail.starts_with(said), "{}", unserved.detail);
@@ -332,7 +318,7 @@ mod tests {
             is_parked: false,
         };
         let paused = Unfinished {
-            handler: Some("pdf"),
+            handler: Some(pdf(1)),
             paused: Some(PausedPart::Everything),
             ..job(place)
         };

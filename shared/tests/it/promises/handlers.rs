@@ -12,6 +12,7 @@ use storm_shared::{
 use crate::jobs::{attempted, claim, new_worker};
 
 mod accept;
+mod breakers;
 mod failed;
 mod search;
 mod work;

@@ -139,6 +139,12 @@ impl Database {
         ));
     }
 
+    pub(super) fn forget_breakers(&self, owner: OwnerId) {
+        self.execute(&format!(
+            "UPDATE workers SET breakers = NULL WHERE owner = '{owner}'"
+        ));
+    }
+
     pub(super) fn make_redelivery_due(&self, id: RequestId) {
         self.execute(&format!(
             "UPDATE redeliveries SET due = 0 WHERE id = '{id}'"

@@ -5,6 +5,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{
     attempts, bodies,
+    breakers::{self, Serving},
     clock::{Clock, StoreTime},
     columns, events,
 };
@@ -12,7 +13,7 @@ use crate::{
     models::{Mode, Request, RequestId, Status},
     services::store::{
         Scope, Work,
-        waiting::{PausedPart, Place, Unfinished, waiting_for},
+        waiting::{ItsHandler, PausedPart, Place, Unfinished, waiting_for},
     },
 };
 
@@ -37,16 +38,12 @@ pub(super) fn find(
                     EXISTS (SELECT 1 FROM pauses WHERE origin = ''),
                     EXISTS (SELECT 1 FROM pauses
                             WHERE origin = coalesce(again.origin, job.origin)),
-                    erased_at, handler, is_long,
-                    handler IS NULL OR EXISTS (
-                        SELECT 1 FROM workers AS serving, json_each({}) AS served
-                        WHERE served.value = handler)
+                    erased_at, handler, is_long
              FROM requests AS job LEFT JOIN redeliveries AS again USING (id)
                  LEFT JOIN workers ON workers.owner = coalesce(again.owner, job.owner)
              WHERE id = ?1 AND (?2 IS NULL OR job.created_by = ?2)",
             bodies::INPUT,
-            bodies::RESULT,
-            columns::SERVED
+            bodies::RESULT
         ))?
         .query_row(params![id.to_string(), columns::tenant(scope)], |row| {
             Ok((request(id, row, clock)?, Stored::read(row, clock)?))
@@ -57,7 +54,11 @@ pub(super) fn find(
     };
     request.attempts = attempts::of(&snapshot, id)?;
     request.events = events::of(&snapshot, id)?;
-    let unfinished = stored.unfinished(&request);
+    let serving = match &stored.handler {
+        Some(handler) => breakers::of(&snapshot, handler, clock)?,
+        None => Serving::default(),
+    };
+    let unfinished = stored.unfinished(&request, &serving);
     request.waiting_for = unfinished.map(|it| waiting_for(&it, Timestamp::now()));
     Ok(Some(request))
 }
@@ -72,8 +73,6 @@ struct Stored {
     paused: Option<PausedPart>,
     /// Its handler, if that is not the report and its work is to be done.
     handler: Option<String>,
-    /// Whether some worker serves the handler.
-    is_served: bool,
 }
 
 impl Stored {
@@ -86,7 +85,6 @@ impl Stored {
             owner: columns::text(row, 16)?.unwrap_or_default(),
             renewed_at: columns::text(row, 17)?,
             handler: columns::text(row, 21)?.filter(|_| has_work),
-            is_served: row.get(23)?,
             paused: if row.get(18)? {
                 Some(PausedPart::Everything)
             } else if row.get(19)? {
@@ -98,7 +96,7 @@ impl Stored {
     }
 
     /// The job or redelivery of `request` that is not over, if there is one.
-    fn unfinished<'a>(&'a self, request: &'a Request) -> Option<Unfinished<'a>> {
+    fn unfinished<'a>(&'a self, request: &'a Request, serving: &Serving) -> Option<Unfinished<'a>> {
         let (work, status) = match request.redelivery {
             Some(status) => (Work::Redelivery, status),
             None => (Work::Job, request.status),
@@ -123,8 +121,11 @@ impl Stored {
             lost_claims: request.lost_claims,
             last_attempt: request.attempts.last(),
             paused: self.paused,
-            handler: self.handler.as_deref(),
-            is_served: self.is_served,
+            handler: self.handler.as_deref().map(|name| ItsHandler {
+                name,
+                workers: serving.workers,
+                breakers: serving.breakers,
+            }),
         })
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{clock::StoreTime, columns};
+use super::{breakers, clock::Clock};
 use crate::{
     models::{HandlerName, Status},
     services::store::HandlerLoad,
@@ -50,11 +50,12 @@ fn names(connection: &Connection, next: &str) -> rusqlite::Result<Vec<String>> {
     Ok(found)
 }
 
-/// What each handler has to do at `now`.
+/// What each handler has to do now, by `clock`.
 pub(super) fn load(
     connection: &Connection,
-    now: StoreTime,
+    clock: &Clock,
 ) -> rusqlite::Result<BTreeMap<HandlerName, HandlerLoad>> {
+    let now = clock.now();
     // One snapshot: a job that is claimed between two statements would be counted twice.
     let snapshot = connection.unchecked_transaction()?;
     let mut load: BTreeMap<HandlerName, HandlerLoad> = BTreeMap::new();
@@ -79,16 +80,10 @@ pub(super) fn load(
             }
         }
     }
-    let mut served = snapshot.prepare_cached(&format!(
-        "SELECT served.value, count(DISTINCT owner)
-         FROM workers, json_each({}) AS served WHERE served.type = 'text' GROUP BY served.value",
-        columns::SERVED
-    ))?;
-    let mut rows = served.query([])?;
-    while let Some(row) = rows.next()? {
-        let name = columns::text(row, 0)?.unwrap_or_default();
-        if let Ok(handler) = name.parse() {
-            load.entry(handler).or_default().workers = row.get(1)?;
+    for serving in breakers::of_all(&snapshot, clock)? {
+        if let Ok(handler) = serving.handler.parse() {
+            let of_handler = load.entry(handler).or_default();
+            (of_handler.workers, of_handler.breakers) = (serving.workers, serving.breakers);
         }
     }
     Ok(load)

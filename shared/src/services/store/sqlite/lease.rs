@@ -48,7 +48,9 @@ pub(super) fn register(
 ) -> rusqlite::Result<()> {
     connection.execute(
         // ON CONFLICT: registering again, after a lost answer, counts as a heartbeat.
-        "INSERT INTO workers (owner, beat, renewed_at, handlers) VALUES (?1, 0, ?2, ?3)
+        // '{}': what a new row says of breakers that were open before follows.
+        "INSERT INTO workers (owner, beat, renewed_at, handlers, breakers)
+             VALUES (?1, 0, ?2, ?3, '{}')
          ON CONFLICT DO UPDATE SET beat = beat + 1, renewed_at = ?2, handlers = ?3",
         params![owner.to_string(), wall_clock(), served],
     )?;

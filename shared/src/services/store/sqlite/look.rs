@@ -223,47 +223,6 @@ fn due_of(
     Ok(by_due.into_values().collect())
 }
 
-/// Reads up to `limit` suspected poison jobs, fewest lost claims first. Of those whose work is to
-/// be done, only reports, and jobs of the handlers in the JSON array `served`.
-pub(super) fn suspects(
-    connection: &Connection,
-    served: &str,
-    limit: usize,
-) -> rusqlite::Result<Vec<Candidate>> {
-    if pause::is_everything(connection)? {
-        return Ok(Vec::new());
-    }
-    let mut found = Vec::new();
-    for work in Work::ALL {
-        let (table, also) = match work {
-            Work::Job => (
-                "requests",
-                " AND mode = 'async' AND (is_long = 0 OR handler IS NULL
-                      OR handler IN (SELECT value FROM json_each(?2)))",
-            ),
-            Work::Redelivery => ("redeliveries", " AND ?2 IS NOT NULL"),
-        };
-        // No due time to check: scheduling a retry or parking a job resets `lost_claims`, so a
-        // suspect is never scheduled for later.
-        //
-        // INDEXED BY: the planner would scan and sort every pending job.
-        let of_table: Vec<_> = connection
-            .prepare_cached(&format!(
-                "SELECT id, claim, lost_claims, due FROM {table} INDEXED BY {table}_suspects
-                 WHERE status = 'PENDING' AND lost_claims > 0{also}
-                 ORDER BY lost_claims, due LIMIT ?1"
-            ))?
-            .query_map(params![columns::integer(limit), served], |row| {
-                Ok((row.get::<_, Option<i64>>(3)?, candidate(row, work)?))
-            })?
-            .collect::<rusqlite::Result<_>>()?;
-        found.extend(of_table);
-    }
-    found.sort_by_key(|(due, suspect)| (suspect.lost_claims, *due));
-    let suspects = found.into_iter().map(|(_, suspect)| suspect);
-    Ok(suspects.take(limit).collect())
-}
-
 /// When the next job of `lanes` becomes due.
 fn next_due_in(
     connection: &Connection,

@@ -8,7 +8,7 @@ use thiserror::Error;
 use super::columns;
 
 /// Migration `n` takes a database from version `n - 1` to `n`; `user_version` holds the version.
-const MIGRATIONS: [&str; 23] = [
+const MIGRATIONS: [&str; 24] = [
     include_str!("../../../../migrations/sqlite/0001_requests.sql"),
     include_str!("../../../../migrations/sqlite/0002_leases.sql"),
     include_str!("../../../../migrations/sqlite/0003_deliveries.sql"),
@@ -32,6 +32,7 @@ const MIGRATIONS: [&str; 23] = [
     include_str!("../../../../migrations/sqlite/0021_resumption.sql"),
     include_str!("../../../../migrations/sqlite/0022_ended_long.sql"),
     include_str!("../../../../migrations/sqlite/0023_handlers.sql"),
+    include_str!("../../../../migrations/sqlite/0024_breakers.sql"),
 ];
 
 /// The oldest schema version whose programs can work with the newest one: they may start on it. A

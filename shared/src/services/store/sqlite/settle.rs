@@ -138,16 +138,16 @@ pub(super) fn settle(
             )?
         }
         Settlement::Park { wait } => {
-            // `lost_claims = 0`: the job has run up to its delivery without harm to its worker.
+            // Not `lost_claims = 0`: the attempt that may kill its worker was not made.
             // `coalesce(parked_at, …)`: parking again keeps the time of the first park.
-            let set = "lost_claims = 0, parks = parks + 1,
+            let set = "parks = parks + 1,
                  parked_at = min(coalesce(parked_at, ?5), ?5), due = ?4";
             let due = now.after(*wait).millis();
             put_back(tx, claim, transition, set, &[&due, &now.millis(), &result])?
         }
         Settlement::ParkPaused { wait } => {
             // However late the job is claimed, this time is not past, so none counts as parked.
-            let set = "lost_claims = 0, parks = parks + 1, parked_at = ?5, due = ?4";
+            let set = "parks = parks + 1, parked_at = ?5, due = ?4";
             let (due, parked_at) = (now.after(*wait).millis(), now.after(PAUSED).millis());
             put_back(tx, claim, transition, set, &[&due, &parked_at, &result])?
         }

@@ -7,8 +7,8 @@ use crate::{
     models::{Destination, HandlerName, Origin, RequestId},
     services::store::{
         AttemptRecord, Candidate, Capacity, Claim, Claimed, DueJobs, Ended, Expired, Heartbeat,
-        OwnerId, Renewal, Settlement, StoreError, Swept, UnparkCursor, Unparked, WorkResult,
-        Worked,
+        OpenBreaker, OwnerId, Renewal, Settlement, StoreError, Swept, UnparkCursor, Unparked,
+        WorkResult, Worked,
     },
 };
 
@@ -71,9 +71,10 @@ impl Store {
         }
     }
 
-    /// Reads up to `limit` suspected poison jobs: claimable jobs whose earlier claims were lost
-    /// with their workers. Fewest lost claims first. None while everything is paused. Those whose
-    /// work is to be done by a handler that is not in `served` are left to other workers.
+    /// Reads up to `limit` suspected poison jobs: due jobs whose earlier claims were lost with
+    /// their workers. Fewest lost claims first. None while everything is paused, and none whose
+    /// callback is next while its receiver is paused. Those whose work is to be done by a handler
+    /// that is not in `served` are left to other workers.
     ///
     /// # Errors
     /// The read failed.
@@ -84,6 +85,22 @@ impl Store {
     ) -> Result<Vec<Candidate>, StoreError> {
         match &self.engine {
             Engine::Sqlite(engine) => engine.suspects(served, limit).await,
+        }
+    }
+
+    /// Reads up to `limit` suspected poison jobs whose work is to be done by a handler in `served`,
+    /// and that have been due for `overdue_by`. Otherwise like [`Store::suspects`].
+    ///
+    /// # Errors
+    /// The read failed.
+    pub async fn overdue_suspects(
+        &self,
+        served: &[HandlerName],
+        overdue_by: Duration,
+        limit: usize,
+    ) -> Result<Vec<Candidate>, StoreError> {
+        match &self.engine {
+            Engine::Sqlite(engine) => engine.overdue_suspects(served, overdue_by, limit).await,
         }
     }
 
@@ -191,6 +208,21 @@ impl Store {
     pub async fn renew(&self, owner: OwnerId, ended: Ended) -> Result<Renewal, StoreError> {
         match &self.engine {
             Engine::Sqlite(engine) => engine.renew(owner, ended).await,
+        }
+    }
+
+    /// Says that of the circuit breakers of the worker's handlers these, and no others, are not
+    /// closed. A registration says that all are closed. A repeat changes nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::LeaseLost`] if the lease expired; otherwise the write failed.
+    pub async fn report_breakers(
+        &self,
+        owner: OwnerId,
+        open: Vec<(HandlerName, OpenBreaker)>,
+    ) -> Result<(), StoreError> {
+        match &self.engine {
+            Engine::Sqlite(engine) => engine.report_breakers(owner, open).await,
         }
     }
 

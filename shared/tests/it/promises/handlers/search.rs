@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use storm_shared::{
     models::{AttemptClass, HandlerName, RequestId, WaitReason},
-    services::store::{Candidate, Capacity, HandlerLoad, NewJob, Paused, Scope, Settlement},
+    services::store::{
+        Breakers, Candidate, Capacity, HandlerLoad, NewJob, Paused, Scope, Settlement,
+    },
 };
 
 use super::{
@@ -217,6 +219,7 @@ async fn what_each_handler_has_to_do_is_counted(database: TestDatabase) {
         due,
         running,
         workers,
+        breakers: Breakers::default(),
     };
     assert_eq!(load("pdf").await, counted(3, 3, 0, 1));
     assert_eq!(load("idle").await, counted(0, 0, 0, 1));

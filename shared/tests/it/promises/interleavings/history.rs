@@ -362,7 +362,7 @@ impl Change<'_> {
             Some(End::Parked) => prop_assert!(new.parked.is_some(), "parked since when?"),
             Some(_) => prop_assert_eq!(new.parked, None, "parked for ever"),
         }
-        let is_cleared = new.lost_claims == 0 && matches!(end, Some(End::Scheduled | End::Parked));
+        let is_cleared = new.lost_claims == 0 && matches!(end, Some(End::Scheduled));
         prop_assert!(
             is_cleared
                 || (0..=1).contains(&(i64::from(new.lost_claims) - i64::from(old.lost_claims))),

@@ -181,8 +181,11 @@ impl Model {
         let rows = self.tables.rows.iter();
         for (key, row) in rows.filter(|(_, row)| row.status == Status::Pending) {
             let at = row.due.unwrap();
-            if row.lost_claims > 0 {
-                suspects.push((row.lost_claims, at));
+            if row.lost_claims > 0 && at <= now {
+                // Its worker would only park it.
+                if !self.is_held_back(key.0) {
+                    suspects.push((row.lost_claims, at));
+                }
             } else if at <= now {
                 let of_tenant = findable.due.entry(self.tenants[&key.0]);
                 of_tenant.or_default().push(at);
@@ -421,7 +424,6 @@ impl Model {
                 row.wait(*wait);
             }
             Writing::Park(_, wait) | Writing::ParkPaused(_, wait) => {
-                row.lost_claims = 0;
                 row.parks += 1;
                 row.parked = Some(match writing {
                     Writing::ParkPaused(..) => Parked::ByPause,

@@ -50,7 +50,9 @@ impl Sqlite {
     pub(in crate::services::store) async fn handlers_load(
         &self,
     ) -> Result<BTreeMap<HandlerName, HandlerLoad>, StoreError> {
-        self.readers.read_long(self.timed(handlers::load)).await
+        let clock = Arc::clone(&self.clock);
+        let count = move |db: &Connection| handlers::load(db, &clock);
+        self.readers.read_long(count).await
     }
 
     pub(in crate::services::store) async fn pause(

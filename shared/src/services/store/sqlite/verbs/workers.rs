@@ -5,14 +5,15 @@ use std::{sync::Arc, time::Duration};
 use rusqlite::Connection;
 
 use super::super::{
-    Sqlite, claim::ClaimedRows, events, lease, look, retention, settle, unpark, writer::Bodies,
+    Sqlite, breakers, claim::ClaimedRows, events, lease, look, retention, settle, suspects, unpark,
+    writer::Bodies,
 };
 use crate::{
     models::{Destination, HandlerName, Origin, RequestId},
     services::store::{
         AttemptRecord, Candidate, Capacity, Claim, Claimed, DueJobs, Ended, Expired, Heartbeat,
-        OwnerId, Renewal, Settlement, StoreError, Swept, UnparkCursor, Unparked, WorkResult,
-        Worked,
+        OpenBreaker, OwnerId, Renewal, Settlement, StoreError, Swept, UnparkCursor, Unparked,
+        WorkResult, Worked,
     },
 };
 
@@ -82,7 +83,21 @@ impl Sqlite {
     ) -> Result<Vec<Candidate>, StoreError> {
         let served = lease::served_json(served);
         self.readers
-            .read(move |db| look::suspects(db, &served, limit))
+            .read(self.timed(move |db, now| suspects::due(db, &served, limit, now)))
+            .await
+    }
+
+    pub(in crate::services::store) async fn overdue_suspects(
+        &self,
+        served: &[HandlerName],
+        overdue_by: Duration,
+        limit: usize,
+    ) -> Result<Vec<Candidate>, StoreError> {
+        let served = lease::served_json(served);
+        self.readers
+            .read(self.timed(move |db, now| {
+                suspects::overdue(db, &served, limit, now.before(overdue_by))
+            }))
             .await
     }
 
@@ -187,6 +202,19 @@ impl Sqlite {
             .write(move |tx| lease::renew(tx, owner, ended))
             .await?
             .ok_or(StoreError::LeaseLost)
+    }
+
+    pub(in crate::services::store) async fn report_breakers(
+        &self,
+        owner: OwnerId,
+        open: Vec<(HandlerName, OpenBreaker)>,
+    ) -> Result<(), StoreError> {
+        let report = self.timed(move |tx, now| breakers::report(tx, owner, &open, now));
+        if self.writer.write(report).await? {
+            Ok(())
+        } else {
+            Err(StoreError::LeaseLost)
+        }
     }
 
     pub(in crate::services::store) async fn expire(
