@@ -48,7 +48,9 @@ pub(super) struct Endpoint {
     _serving: AbortOnDropHandle<Infallible>,
 }
 
-/// The names of the jobs for which the endpoint has read a request. Clones share them.
+/// The names of the jobs that were accepted, and of those for which the endpoint has read a
+/// request. On a busy machine it may read none, and the client hears of a timeout. Clones share
+/// them.
 #[derive(Clone, Debug, Default)]
 pub(super) struct WorkNames(Arc<Mutex<HashMap<RequestId, String>>>);
 
@@ -96,7 +98,7 @@ impl Endpoint {
         &self.url
     }
 
-    /// The names of the jobs whose requests it has read.
+    /// The names of the jobs that are known so far.
     pub(super) fn names(&self) -> WorkNames {
         self.log.names.clone()
     }
@@ -113,6 +115,11 @@ impl Endpoint {
 }
 
 impl WorkNames {
+    /// Adds the name of a job.
+    pub(super) fn note(&self, id: RequestId, name: &str) {
+        lock(&self.0).insert(id, name.to_owned());
+    }
+
     /// The name of the job with this id.
     pub(super) fn of(&self, id: RequestId) -> Option<String> {
         lock(&self.0).get(&id).cloned()
@@ -176,7 +183,7 @@ impl WorkLog {
             let check = self.signatures.check_at(now, headers, body, id);
             !matches!(check, SignatureCheck::Invalid(_))
         });
-        lock(&self.names.0).insert(id, name.clone());
+        self.names.note(id, &name);
         let number = {
             let mut counts = lock(&self.counts);
             let count = counts.entry(name.clone()).or_default();

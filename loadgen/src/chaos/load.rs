@@ -1,7 +1,9 @@
 //! The clients of a run: they submit requests at an open rate, poll accepted jobs, ask for
-//! redeliveries, cancel both, and erase what is over. An operator pauses and resumes.
+//! redeliveries, cancel both, and erase what is over. An operator pauses and resumes, and cancels
+//! and redelivers by filter.
 
 mod erase;
+mod filters;
 mod pause;
 
 use std::{
@@ -20,6 +22,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     clock,
+    endpoint::WorkNames,
     history::{
         CancelAnswer, CancelAsked, Polled, Record, RedeliveryAnswer, RedeliveryAsked, SubmitAnswer,
         Submitted,
@@ -27,7 +30,8 @@ use super::{
     journal::Journal,
     orders::{ChaosOrder, ChaosOrders, FAVOURITES, HANDLER},
     receivers::Receivers,
-    stack::RETENTION,
+    stack::{CLIENT, RETENTION},
+    wall_clock::WallClock,
 };
 use crate::{
     answers::RequestFailure,
@@ -88,6 +92,10 @@ struct Shared {
     /// The URLs of the receivers, and their origins.
     receivers: Vec<String>,
     origins: Vec<String>,
+    /// The names of the handler's jobs, for those who hear of them.
+    names: WorkNames,
+    /// The services' wall clock.
+    wall_clock: WallClock,
     journal: Journal,
     promised: Mutex<Vec<AcceptedJob>>,
     /// Accepted jobs whose receiver refuses the first callbacks: they fail.
@@ -122,6 +130,8 @@ impl Load {
         operator: Api,
         orders: ChaosOrders,
         receivers: &Receivers,
+        names: WorkNames,
+        wall_clock: WallClock,
         journal: Journal,
     ) -> Self {
         Self {
@@ -131,6 +141,8 @@ impl Load {
                 orders,
                 receivers: receivers.urls(),
                 origins: receivers.origins(),
+                names,
+                wall_clock,
                 journal,
                 promised: Mutex::default(),
                 refused: Mutex::default(),
@@ -375,6 +387,7 @@ impl Load {
         let Shared {
             api,
             receivers,
+            origins,
             journal,
             ..
         } = &*self.shared;
@@ -409,12 +422,17 @@ impl Load {
             SubmitAnswer::Accepted(id) => Some(id),
             _ => None,
         };
+        if let Some(id) = accepted.filter(|_| order.work.is_some()) {
+            self.shared.names.note(id, order.name());
+        }
         journal.record(Record::Submitted(Submitted {
             at,
             report_name: order.spec.report_name.as_str().to_owned(),
             records: order.spec.records.count(),
             keyed: order.keyed,
             handler: order.work.is_some().then(|| HANDLER.to_owned()),
+            client: Some(CLIENT.to_owned()),
+            origin: order.receiver_of(origins).cloned(),
             answer,
         }));
         accepted

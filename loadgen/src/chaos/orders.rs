@@ -175,9 +175,7 @@ impl ChaosOrder {
             #[serde(skip_serializing_if = "Option::is_none")]
             callback_url: Option<&'a str>,
         }
-        let callback_url = self
-            .receiver
-            .map(|index| receivers[index % receivers.len()].as_str());
+        let callback_url = self.receiver_of(receivers).map(String::as_str);
         if let Some(work) = &self.work {
             return work.body(self.name(), callback_url).into();
         }
@@ -188,6 +186,12 @@ impl ChaosOrder {
         serde_json::to_vec(&body)
             .expect("strings and numbers serialise to JSON")
             .into()
+    }
+
+    /// That of its receiver, among what all receivers have; none if the client polls the job.
+    pub(super) fn receiver_of<'a, T>(&self, receivers: &'a [T]) -> Option<&'a T> {
+        self.receiver
+            .map(|index| &receivers[index % receivers.len()])
     }
 
     /// Its name, which no other job of the run has.
