@@ -13,6 +13,7 @@ use crate::jobs::{attempted, claim, new_worker};
 
 mod accept;
 mod failed;
+mod filter;
 mod search;
 mod work;
 
