@@ -1,8 +1,8 @@
 //! Which changes an operator's action by filter has made.
 //!
 //! One transaction makes the changes of a page and then its record in the store's audit. `SQLite`
-//! has one writer, so they have consecutive numbers: the changes of a record are the last ones before
-//! it, as many as it counts.
+//! has one writer, so they have consecutive numbers: the changes of a record are the last ones
+//! before it, as many as it counts.
 
 use storm_shared::models::{RequestId, Status};
 

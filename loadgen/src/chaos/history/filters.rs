@@ -35,6 +35,9 @@ pub struct Filter {
     /// Only requests of this client.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client: Option<String>,
+    /// Only requests of this handler.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub handler: Option<String>,
     /// Only requests whose callback goes to this origin.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub origin: Option<String>,

@@ -16,7 +16,7 @@ use crate::{
     chaos::{
         clock,
         history::{Filter, FilterAction, FilterAnswer, FilterAsked, FilterCounts, Record},
-        orders::FAVOURITES,
+        orders::{FAVOURITES, HANDLER},
         stack::CLIENT,
     },
 };
@@ -68,7 +68,7 @@ impl Load {
     /// A filter for what may be in progress.
     fn unfinished_filter(&self, random: &mut Rng) -> Filter {
         let default = Filter::default();
-        match random.u8(..7) {
+        match random.u8(..8) {
             0 => Filter {
                 ids: self.named(random, |load, random| load.newest(random, UNFINISHED)),
                 ..default
@@ -90,6 +90,10 @@ impl Load {
                 ..default
             },
             5 => Filter {
+                handler: Some(HANDLER.to_owned()),
+                ..default
+            },
+            6 => Filter {
                 status: vec![Status::Completed],
                 origin: self.origin(random),
                 ..default
@@ -114,8 +118,13 @@ impl Load {
                 origin: self.origin(random),
                 ..default
             },
-            2 | 3 => Filter {
+            2 => Filter {
                 reason: Some(reason(random)),
+                ..default
+            },
+            3 => Filter {
+                handler: Some(HANDLER.to_owned()),
+                reason: Some("work_failed".to_owned()),
                 ..default
             },
             4 => Filter {

@@ -138,6 +138,7 @@ impl<'a> Selection<'a> {
     fn names(&self, job: &JobHistory<'_>) -> bool {
         let Filter {
             client,
+            handler,
             origin,
             created_after,
             created_before,
@@ -148,9 +149,11 @@ impl<'a> Selection<'a> {
         let is_of = |wanted: &Option<String>, has: Option<&String>| {
             wanted.is_none() || wanted.as_ref() == has
         };
+        let of_handler = job.handler().unwrap_or("report");
         let created = job.row.and_then(|row| row.created_at);
         (ids.is_empty() || ids.contains(&job.id))
             && is_of(client, submitted.and_then(|it| it.client.as_ref()))
+            && handler.as_ref().is_none_or(|handler| handler == of_handler)
             && is_of(origin, submitted.and_then(|it| it.origin.as_ref()))
             && created_after.is_none_or(|after| created.is_some_and(|at| at >= after))
             && created_before.is_none_or(|before| created.is_some_and(|at| at < before))

@@ -82,6 +82,7 @@ fn what_a_filter_matches_is_cancelled_and_redelivered() {
         of(|it| it.status = vec![Status::Processing]),
         of(|it| it.client = Some(CLIENT.to_owned())),
         of(|it| it.origin = Some(ORIGIN.to_owned())),
+        of(|it| it.handler = Some("report".to_owned())),
         of(|it| (it.created_after, it.created_before) = (Some(at(700)), Some(at(701)))),
     ] {
         assert_passes(job().claimed_by("a").cancelled_by(filter));
@@ -115,6 +116,7 @@ fn nothing_is_changed_that_did_not_match() {
         of(|it| it.status = vec![Status::Processing]),
         of(|it| it.client = Some("nobody".to_owned())),
         of(|it| it.origin = Some("http://b".to_owned())),
+        of(|it| it.handler = Some("chaos".to_owned())),
         of(|it| it.created_after = Some(at(701))),
         of(|it| it.created_before = Some(at(700))),
         of(|it| it.reason = Some("callback_failed".to_owned())),
