@@ -22,7 +22,6 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     clock,
-    endpoint::WorkNames,
     history::{
         CancelAnswer, CancelAsked, Polled, Record, RedeliveryAnswer, RedeliveryAsked, SubmitAnswer,
         Submitted,
@@ -92,8 +91,6 @@ struct Shared {
     /// The URLs of the receivers, and their origins.
     receivers: Vec<String>,
     origins: Vec<String>,
-    /// The names of the handler's jobs, for those who hear of them.
-    names: WorkNames,
     /// The services' wall clock.
     wall_clock: WallClock,
     journal: Journal,
@@ -130,7 +127,6 @@ impl Load {
         operator: Api,
         orders: ChaosOrders,
         receivers: &Receivers,
-        names: WorkNames,
         wall_clock: WallClock,
         journal: Journal,
     ) -> Self {
@@ -141,7 +137,6 @@ impl Load {
                 orders,
                 receivers: receivers.urls(),
                 origins: receivers.origins(),
-                names,
                 wall_clock,
                 journal,
                 promised: Mutex::default(),
@@ -422,9 +417,6 @@ impl Load {
             SubmitAnswer::Accepted(id) => Some(id),
             _ => None,
         };
-        if let Some(id) = accepted.filter(|_| order.work.is_some()) {
-            self.shared.names.note(id, order.name());
-        }
         journal.record(Record::Submitted(Submitted {
             at,
             report_name: order.spec.report_name.as_str().to_owned(),

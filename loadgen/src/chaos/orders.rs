@@ -50,6 +50,9 @@ const REFUSALS: [usize; 2] = [ATTEMPTS, 2 * ATTEMPTS];
 /// refuses those of one series, and so on.
 pub(super) const FAVOURITES: usize = 16;
 
+/// What comes before the name of a handler's job in the query of its callback URL.
+pub(super) const NAME_IN_URL: &str = "job=";
+
 /// The requests of one run.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ChaosOrders {
@@ -177,7 +180,9 @@ impl ChaosOrder {
         }
         let callback_url = self.receiver_of(receivers).map(String::as_str);
         if let Some(work) = &self.work {
-            return work.body(self.name(), callback_url).into();
+            // A callback that says that the work failed has no name: the URL has.
+            let url = callback_url.map(|url| format!("{url}?{NAME_IN_URL}{}", self.name()));
+            return work.body(self.name(), url.as_deref()).into();
         }
         let body = Body {
             spec: &self.spec,
@@ -255,7 +260,8 @@ mod tests {
             handled += u32::from(order.work.is_some());
             let job = body.get("payload").unwrap_or(&body);
             names.insert(job["report_name"].as_str().unwrap().to_owned());
-            urls.insert(body["callback_url"].as_str().map(str::to_owned));
+            let url = body["callback_url"].as_str();
+            urls.insert(url.map(|url| url.split('?').next().unwrap().to_owned()));
             long += u32::from(body["records"] == LONG_RECORDS);
         }
         assert_eq!((names.len(), urls.len()), (2000, 3));

@@ -220,14 +220,7 @@ impl Harness {
         let journal = Journal::default();
         let orders = ChaosOrders::new(seed);
         let endpoint = Endpoint::start(orders, signatures.clone(), wall_clock.clone()).await?;
-        let names = endpoint.names();
-        let receivers = Receivers::start(
-            RECEIVERS,
-            orders,
-            signatures,
-            wall_clock.clone(),
-            names.clone(),
-        );
+        let receivers = Receivers::start(RECEIVERS, orders, signatures, wall_clock.clone());
         let receivers = Arc::new(receivers.await?);
         let stack = Stack::start(options, wall_clock.clone(), endpoint.url()).await?;
         let url = stack.url().parse().map_err(anyhow::Error::msg)?;
@@ -239,7 +232,6 @@ impl Harness {
                 operator,
                 orders,
                 &receivers,
-                names,
                 wall_clock,
                 journal.clone(),
             ),
