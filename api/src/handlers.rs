@@ -53,6 +53,20 @@ impl KnownHandlers {
             .ok_or_else(|| Problem::unknown_handler(known.forms.keys()))
     }
 
+    /// Checks the `handler` of a filter: a mistyped name would find nothing, without a word.
+    ///
+    /// # Errors
+    /// There is no handler of this name in the settings of now.
+    pub fn check_filter(&self, name: Option<&HandlerName>) -> Result<(), Problem> {
+        let known = self.0.get();
+        match name {
+            Some(name) if !known.forms.contains_key(name) => {
+                Err(Problem::unknown_handler_filter(known.forms.keys()))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The handlers of the settings of now, without the built-in report.
     pub fn current(&self) -> Handlers {
         self.0.get().settings.clone()

@@ -1,6 +1,8 @@
 //! The HTTP client of the API: `POST /sync`, `POST /async` and `/async/{handler}`, `GET` and
-//! `DELETE /requests/{id}`, `POST /requests/{id}/redeliver` and `/erase`, and `POST /admin/pause`
-//! and `/resume`, over keep-alive connections.
+//! `DELETE /requests/{id}`, `POST /requests/{id}/redeliver` and `/erase`, over keep-alive
+//! connections. `admin`: the same for operators.
+
+mod admin;
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -245,39 +247,6 @@ impl Api {
             background: format!("{}/{handler}", self.background).parse()?,
             ..self.clone()
         })
-    }
-
-    /// Pauses or resumes everything, or the callbacks to an origin. Returns whether it was not so
-    /// before. For operators only.
-    ///
-    /// # Errors
-    /// There was no successful answer before the deadline.
-    pub async fn pause(
-        &self,
-        origin: Option<&str>,
-        pauses: bool,
-        deadline: Instant,
-    ) -> Result<bool, RequestFailure> {
-        #[derive(Deserialize)]
-        struct Done {
-            changed: bool,
-        }
-        let body = match origin {
-            Some(origin) => json!({"origin": origin}),
-            None => json!({"everything": true}),
-        };
-        let action = if pauses { "pause" } else { "resume" };
-        let mut request = Request::new(Full::from(body.to_string()));
-        *request.method_mut() = Method::POST;
-        *request.uri_mut() = format!("{}/admin/{action}", self.base)
-            .parse()
-            .map_err(|error| RequestFailure::Connection(format!("{error}")))?;
-        let json = HeaderValue::from_static("application/json");
-        request.headers_mut().insert(CONTENT_TYPE, json);
-        let body = self.send(request, StatusCode::OK, deadline).await?;
-        let done: Done = serde_json::from_slice(&body)
-            .map_err(|error| RequestFailure::WrongAnswer(format!("not paused: {error}")))?;
-        Ok(done.changed)
     }
 
     fn uri_of(&self, id: RequestId, action: &str) -> Result<Uri, RequestFailure> {

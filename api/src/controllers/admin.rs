@@ -71,7 +71,7 @@ pub async fn resume(
 /// whose receiver's backlog is full are skipped.
 ///
 /// # Errors
-/// The body is invalid, or the store failed.
+/// The body is invalid, there is no such handler, or the store failed.
 pub async fn bulk(
     operator: Operator,
     app: Arc<App>,
@@ -82,6 +82,8 @@ pub async fn bulk(
         filter,
         dry_run,
     } = form?;
+    let handler = page.selection.handler.as_ref();
+    app.handlers.check_filter(handler)?;
     let action = page.action;
     let with_cancelled = page.selection.names_cancelled();
     let selected = app.store.select(page).await;

@@ -54,19 +54,21 @@ pub async fn find(
 /// A page of the requests within the caller's scope, newest first.
 ///
 /// # Errors
-/// The query is invalid, or the store failed.
+/// The query is invalid, there is no such handler, or the store failed.
 pub async fn list(
     page: Result<ListPage, Problem>,
     caller: Caller,
     app: Arc<App>,
 ) -> Result<Response, Problem> {
     let page = page?;
+    app.handlers.check_filter(page.filter.handler.as_ref())?;
+    let filter = page.filter.clone();
     let found = app
         .store
         .list(caller.scope(), page)
         .await
         .map_err(|error| store_problem(None, &error))?;
-    let next = found.next.map(|next| page.filter.cursor(next));
+    let next = found.next.map(|next| filter.cursor(next));
     Ok(reply::requests(&found.requests, next))
 }
 

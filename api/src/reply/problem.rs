@@ -220,6 +220,20 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, name, title, detail)
     }
 
+    /// A filter names none of the handlers that are `known`.
+    pub fn unknown_handler_filter<'a>(known: impl Iterator<Item = &'a HandlerName>) -> Self {
+        let known: Vec<_> = known.map(|name| format!("`{name}`")).collect();
+        let detail = format!(
+            "must be one of the handlers in the settings: {}; those that were removed can be \
+             listed by `storm-api requests list --handler`",
+            known.join(", ")
+        );
+        Self::validation(vec![FieldError {
+            field: "handler".to_owned(),
+            detail,
+        }])
+    }
+
     /// The path under `/admin` does not exist. For operators only.
     pub fn no_such_admin_path() -> Self {
         let detail = "The paths of operators are GET and POST /admin/pause, POST /admin/resume, POST \

@@ -12,7 +12,8 @@ use super::{
     admin::{each, is_true},
     faults::Faults,
     fields::{self, Members},
-    query, values,
+    query,
+    values::{self, HANDLER},
 };
 use crate::reply::Problem;
 
@@ -25,8 +26,8 @@ const MAX_IDS: usize = 100;
 
 const EXAMPLE: &str = r#"{"origin": "https://example.com", "dry_run": true}"#;
 
-const KNOWN: &str = "`status`, `client`, `origin`, `created_after`, `created_before`, `reason`, \
-                     `ids`, `all`, `dry_run`, `limit` and `cursor`";
+const KNOWN: &str = "`status`, `client`, `handler`, `origin`, `created_after`, `created_before`, \
+                     `reason`, `ids`, `all`, `dry_run`, `limit` and `cursor`";
 
 /// What an operator does to a page of requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,6 +57,7 @@ pub fn bulk(action: BulkAction, body: &[u8]) -> Result<BulkForm, Problem> {
                 selection.statuses = statuses.unwrap_or_default();
             }
             "client" => selection.client = faults.keep(name, parsed(value, "a client's name")),
+            "handler" => selection.handler = faults.keep(name, parsed(value, HANDLER)),
             "origin" => selection.origin = faults.keep(name, values::origin(value)),
             "created_after" => selection.created_after = faults.keep(name, time(value)),
             "created_before" => selection.created_before = faults.keep(name, time(value)),
@@ -118,8 +120,8 @@ fn check(selection: &Selection, all: Option<()>, faults: &mut Faults) {
     match all {
         None if !has_filter => faults.add(
             "all",
-            "must be true if there is no filter; a filter is one of `status`, `client`, `origin`, \
-             `created_after`, `created_before`, `reason` and `ids`",
+            "must be true if there is no filter; a filter is one of `status`, `client`, `handler`, \
+             `origin`, `created_after`, `created_before`, `reason` and `ids`",
         ),
         Some(()) if has_filter => faults.add("all", "must be left out where there is a filter"),
         _ => {}
@@ -131,6 +133,7 @@ fn recorded(selection: &Selection) -> Map<String, Value> {
     let Selection {
         statuses,
         client,
+        handler,
         origin,
         created_after,
         created_before,
@@ -143,6 +146,7 @@ fn recorded(selection: &Selection) -> Map<String, Value> {
     };
     put("status", (!statuses.is_empty()).then(|| json!(statuses)));
     put("client", client.as_ref().map(|it| json!(it.as_str())));
+    put("handler", handler.as_ref().map(|it| json!(it.as_str())));
     put("origin", origin.as_ref().map(|it| json!(it.as_str())));
     put(
         "created_after",
@@ -216,7 +220,7 @@ mod tests {
 
     #[test]
     fn a_filter_is_parsed_and_recorded_as_it_was_understood() {
-        let body = r#"{"status": ["FAILED"], "client": "one", "origin": "HTTPS://A.example:443",
+        let body = r#"{"status": ["FAILED"], "client": "one", "handler": "pdf", "origin": "HTTPS://A.example:443",
             "created_after": "2026-11-24T09:00:00+01:00", "created_before": "2026-11-25T00:00:00Z",
             "reason": "callback_failed", "limit": 7, "dry_run": true,
             "cursor": "0193b7a2-5d3c-7e21-9f0a-3c5b8e6d1f42"}"#;
@@ -228,7 +232,7 @@ mod tests {
         assert!(form.page.after.is_some());
         assert_eq!(
             form.filter,
-            r#"{"client":"one","created_after":"2026-11-24T08:00:00Z","created_before":"2026-11-25T00:00:00Z","origin":"https://a.example","reason":"callback_failed","status":["FAILED"]}"#
+            r#"{"client":"one","created_after":"2026-11-24T08:00:00Z","created_before":"2026-11-25T00:00:00Z","handler":"pdf","origin":"https://a.example","reason":"callback_failed","status":["FAILED"]}"#
         );
     }
 
@@ -267,13 +271,14 @@ mod tests {
 
     #[test]
     fn every_fault_is_reported_with_what_is_accepted() {
-        let body = r#"{"status": "FAILED", "client": "a b", "origin": "a.example", "reason": "bad",
+        let body = r#"{"status": "FAILED", "client": "a b", "handler": "Pdf", "origin": "a.example", "reason": "bad",
             "ids": [], "dry_run": 1, "limit": 1001}"#;
         assert_eq!(
             faults(BulkAction::Redeliver, body),
             [
                 "status: must be a list of some of \"COMPLETED\", \"FAILED\", each once",
                 "client: must be a client's name",
+                "handler: must be the name of a handler, such as `report`",
                 "origin: must be scheme, host and port, such as `https://hooks.example`",
                 "reason: must be one of \"sync_timeout\", \"client_gone\", \"callback_refused\", \
                  \"callback_failed\", \"shut_down\", \"internal_error\", \"poison\", \

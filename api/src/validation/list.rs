@@ -5,7 +5,7 @@ use storm_shared::{
     services::store::{ListPage, RequestFilter},
 };
 
-use super::{faults::Faults, query};
+use super::{faults::Faults, query, values::HANDLER};
 use crate::reply::Problem;
 
 /// The default and the largest page size. An entry has at most a URL of 2048 characters and the
@@ -13,10 +13,10 @@ use crate::reply::Problem;
 const LIMIT: usize = 20;
 const MAX_LIMIT: usize = 100;
 
-const KNOWN: &str = "`status`, `created_after`, `created_before`, `limit` and `cursor`";
+const KNOWN: &str = "`status`, `handler`, `created_after`, `created_before`, `limit` and `cursor`";
 
-/// Parses a query. All parameters are optional: `status`, `created_after` and `created_before`
-/// (RFC 3339), `limit`, and `cursor`, the `next_cursor` of the previous page.
+/// Parses a query. All parameters are optional: `status`, `handler`, `created_after` and
+/// `created_before` (RFC 3339), `limit`, and `cursor`, the `next_cursor` of the previous page.
 ///
 /// # Errors
 /// 422, with every fault.
@@ -28,6 +28,10 @@ pub fn list(query: &[(String, String)]) -> Result<ListPage, Problem> {
     query::each(query, KNOWN, &mut faults, |name, value, faults| {
         match name {
             "status" => filter.status = faults.keep(name, read_status(value)),
+            "handler" => {
+                let handler = value.parse().map_err(|_| format!("must be {HANDLER}"));
+                filter.handler = faults.keep(name, handler);
+            }
             "created_after" => filter.created_after = faults.keep(name, query::time(value)),
             "created_before" => filter.created_before = faults.keep(name, query::time(value)),
             "limit" => {
@@ -63,7 +67,8 @@ pub fn list(query: &[(String, String)]) -> Result<ListPage, Problem> {
 }
 
 const CURSOR: &str = "must be the `next_cursor` of the previous page, with the same `status`, \
-                      `created_after` and `created_before`; leave it out for the first page";
+                      `handler`, `created_after` and `created_before`; leave it out for the first \
+                      page";
 
 fn read_status(text: &str) -> Result<Status, String> {
     text.parse()
@@ -96,10 +101,12 @@ mod tests {
         );
         let filters = [
             ("status", "PROCESSING"),
+            ("handler", "pdf"),
             ("created_after", "2026-11-24T09:00:00 01:00"), // as an unescaped plus arrives
             ("created_before", "2026-11-25T08:00:00Z"),
         ];
         let filter = read(&filters).unwrap().filter;
+        assert_eq!(filter.handler.as_ref().unwrap().as_str(), "pdf");
         assert_eq!(
             filter.created_after.unwrap().to_string(),
             "2026-11-24T08:00:00Z"
@@ -117,6 +124,7 @@ mod tests {
         assert_eq!(
             faults(&[
                 ("status", "done"),
+                ("handler", "a__b"),
                 ("created_after", "yesterday"),
                 ("created_before", "1764000000"),
                 ("limit", "101"),
@@ -125,10 +133,11 @@ mod tests {
             ]),
             [
                 "status: must be PENDING, PROCESSING, COMPLETED or FAILED",
+                "handler: must be the name of a handler, such as `report`",
                 "created_after: must be a time of RFC 3339, such as 2026-11-24T08:00:00Z",
                 "created_before: must be a time of RFC 3339, such as 2026-11-24T08:00:00Z",
                 "limit: must be a whole number from 1 to 100",
-                "page: is not a parameter; the parameters are `status`, `created_after`, \
+                "page: is not a parameter; the parameters are `status`, `handler`, `created_after`, \
                  `created_before`, `limit` and `cursor`",
                 "limit: must be given once, not several times",
             ]
@@ -149,6 +158,11 @@ mod tests {
         for query in [
             &[("status", "COMPLETED"), ("cursor", &cursor)][..],
             &[("cursor", &cursor)],
+            &[
+                ("status", "FAILED"),
+                ("handler", "pdf"),
+                ("cursor", &cursor),
+            ],
             &[("cursor", "")],
             &[("cursor", "0193b7a2-5d3c-7e21-9f0a-3c5b8e6d1f42")],
         ] {

@@ -6,6 +6,9 @@ use storm_shared::{
     services::ssrf::{Policy, Rule},
 };
 
+/// What the name of a handler must be.
+pub(super) const HANDLER: &str = "the name of a handler, such as `report`";
+
 /// A number of records, at most `max`.
 pub(super) fn records(sent: Option<&RawValue>, max: u32) -> Result<Records, String> {
     // 0 is out of bounds, so anything but a 64-bit whole number gets the message for a bad number.

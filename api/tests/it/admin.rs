@@ -352,6 +352,42 @@ async fn requests_are_cancelled_by_filter_after_a_dry_run_of_all_clients() {
 }
 
 #[tokio::test]
+async fn the_requests_of_a_handler_are_cancelled_and_an_unknown_one_changes_nothing() {
+    let it = Operated::start(&[("HANDLERS__PDF__URL", "http://127.0.0.1:9/")]).await;
+    let submit = async |path, body: &str| {
+        let accepted = bearing(&it.client, &post(path, body));
+        it.server.ask(accepted).await.json()["request_id"].clone()
+    };
+    let pdf = submit("/async/pdf", r#"{"payload": 1}"#).await;
+    submit("/async", JOB).await;
+    let cancel = async |body: &str| it.ask(&post("/admin/cancel", body)).await;
+    let tried = cancel(r#"{"handler": "pdf", "dry_run": true}"#)
+        .await
+        .json();
+    assert_eq!(
+        (&tried["ids"], &tried["matched"]),
+        (&json!([pdf]), &json!(1))
+    );
+    for body in [
+        r#"{"handler": "pdg"}"#,
+        r#"{"handler": "pdg", "dry_run": true}"#,
+    ] {
+        let answer = cancel(body).await;
+        assert_eq!(answer.problem(), "422 validation");
+        let errors = &answer.json()["errors"];
+        assert_eq!(errors[0]["field"], "handler");
+        let detail = errors[0]["detail"].as_str().unwrap();
+        assert!(detail.contains("settings: `report`, `pdf`;"), "{detail}");
+    }
+    let done = cancel(r#"{"handler": "pdf"}"#).await.json();
+    assert_eq!((&done["matched"], &done["changed"]), (&json!(1), &json!(1)));
+    let audit = it.ask(&bare("GET", "/admin/audit")).await.json();
+    let records = audit["records"].as_array().unwrap();
+    assert_eq!(records.len(), 2, "{audit}");
+    assert_eq!(records[0]["filter"], json!({"handler": "pdf"}));
+}
+
+#[tokio::test]
 async fn failed_requests_are_redelivered_by_filter_within_the_backlog_limit() {
     let it = Operated::start(&[("MAX_PARKED_PER_ORIGIN", "2")]).await;
     let store = &it.server.app.store;

@@ -216,6 +216,7 @@ async fn a_list_goes_on_by_its_cursor_and_has_what_the_api_answers() {
         ),
         (&["--status", "done"], "PENDING"),
         (&["--client", "a b"], "--client"),
+        (&["--handler", "a__b"], "single underscores"),
     ] {
         let ran = place.run(&[&["requests", "list"], arguments].concat());
         assert_eq!(ran.code, Some(2), "{ran:?}");
@@ -245,6 +246,9 @@ async fn each_client_and_each_time_selects_its_requests() {
     assert_eq!(count(&[]), 2);
     assert_eq!(count(&["--client", "one"]), 1);
     assert_eq!(count(&["--client", "three"]), 0);
+    assert_eq!(count(&["--handler", "report"]), 2);
+    // One that the settings do not have may have been removed.
+    assert_eq!(count(&["--handler", "removed"]), 0);
     assert_eq!(count(&["--created-before", "2020-01-01T00:00:00Z"]), 0);
     assert_eq!(count(&["--created-after", "2020-01-01T01:00:00+01:00"]), 2);
 }

@@ -336,6 +336,34 @@ async fn an_unknown_handler_is_404_before_its_body_and_names_those_that_there_ar
 }
 
 #[tokio::test]
+async fn the_requests_of_a_handler_are_listed_and_another_name_is_422_with_those_there_are() {
+    let server = start(&[]).await;
+    let pdf = server.ask(submission("pdf", "{}")).await.json();
+    let report = r#"{"records": 1, "report_name": "a"}"#;
+    let report = server.ask(post("/async", report)).await.json();
+    for (handler, id) in [
+        ("pdf", &pdf["request_id"]),
+        ("report", &report["request_id"]),
+    ] {
+        let path = format!("/requests?handler={handler}");
+        let listed = server.ask(bare("GET", &path)).await.json();
+        let requests = listed["requests"].as_array().unwrap();
+        assert_eq!(requests.len(), 1, "{listed}");
+        assert_eq!(
+            (&requests[0]["id"], &requests[0]["handler"]),
+            (id, &json!(handler))
+        );
+    }
+    // Mistyped, or removed.
+    let answer = server.ask(bare("GET", "/requests?handler=pdg")).await;
+    assert_eq!(answer.problem(), "422 validation");
+    assert_eq!(faults(&answer), [UNKNOWN_FILTER]);
+}
+
+const UNKNOWN_FILTER: &str = "handler: must be one of the handlers in the settings: `report`, \
+     `pdf`; those that were removed can be listed by `storm-api requests list --handler`";
+
+#[tokio::test]
 async fn the_report_is_a_handler_whose_payload_has_the_reports_fields() {
     let server = start(&[]).await;
     let url = "https://hooks.example/";

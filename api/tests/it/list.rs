@@ -81,6 +81,8 @@ async fn a_bad_parameter_is_422_and_names_what_is_accepted() {
     let cursor = first["next_cursor"].as_str().unwrap();
     for (query, field) in [
         ("status=failed", "status"),
+        ("handler=A", "handler"),
+        ("handler=pdf", "handler"),
         ("created_after=1764000000", "created_after"),
         ("created_before=", "created_before"),
         ("limit=0", "limit"),

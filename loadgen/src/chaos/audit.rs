@@ -2,6 +2,7 @@
 //!
 //! It does not use the store's code, because that is the code under test.
 
+mod filters;
 mod sightings;
 mod sqlite;
 #[cfg(test)]

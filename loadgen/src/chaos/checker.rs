@@ -19,6 +19,7 @@ mod erased;
 mod example;
 mod faults;
 mod fences;
+mod filters;
 mod index;
 mod kept;
 mod late;
@@ -73,9 +74,10 @@ const JOB_RULES: [(CheckRule, JobCheck); 12] = [
     (CheckRule::Waits, waits::check),
 ];
 
-const RUN_RULES: [(CheckRule, RunCheck); 7] = [
+const RUN_RULES: [(CheckRule, RunCheck); 8] = [
     (CheckRule::Named, named::check_requests),
     (CheckRule::Cancels, cancels::check),
+    (CheckRule::Filters, filters::check),
     (CheckRule::Erased, erased::check),
     (CheckRule::Pauses, pauses::check),
     (CheckRule::Work, work::check),

@@ -48,10 +48,6 @@ pub(super) struct Endpoint {
     _serving: AbortOnDropHandle<Infallible>,
 }
 
-/// The names of the jobs for which the endpoint has read a request. Clones share them.
-#[derive(Clone, Debug, Default)]
-pub(super) struct WorkNames(Arc<Mutex<HashMap<RequestId, String>>>);
-
 /// A request that was read, without the check against the job's id.
 #[derive(Debug)]
 pub(super) struct ReadRequest {
@@ -75,7 +71,6 @@ impl Endpoint {
             orders,
             signatures,
             wall_clock,
-            names: WorkNames::default(),
             counts: Arc::default(),
             read: Arc::default(),
             unexpected: Arc::default(),
@@ -96,11 +91,6 @@ impl Endpoint {
         &self.url
     }
 
-    /// The names of the jobs whose requests it has read.
-    pub(super) fn names(&self) -> WorkNames {
-        self.log.names.clone()
-    }
-
     /// Takes the recorded requests.
     pub(super) fn take_requests(&self) -> Vec<ReadRequest> {
         std::mem::take(&mut *lock(&self.log.read))
@@ -109,13 +99,6 @@ impl Endpoint {
     /// Takes the requests that are for no job of the run, as text.
     pub(super) fn take_unexpected(&self) -> Vec<String> {
         std::mem::take(&mut *lock(&self.log.unexpected))
-    }
-}
-
-impl WorkNames {
-    /// The name of the job with this id.
-    pub(super) fn of(&self, id: RequestId) -> Option<String> {
-        lock(&self.0).get(&id).cloned()
     }
 }
 
@@ -136,7 +119,6 @@ struct WorkLog {
     orders: ChaosOrders,
     signatures: Signatures,
     wall_clock: WallClock,
-    names: WorkNames,
     /// The number of requests for each job so far.
     counts: Arc<Mutex<HashMap<String, usize>>>,
     read: Arc<Mutex<Vec<ReadRequest>>>,
@@ -176,7 +158,6 @@ impl WorkLog {
             let check = self.signatures.check_at(now, headers, body, id);
             !matches!(check, SignatureCheck::Invalid(_))
         });
-        lock(&self.names.0).insert(id, name.clone());
         let number = {
             let mut counts = lock(&self.counts);
             let count = counts.entry(name.clone()).or_default();
@@ -347,7 +328,6 @@ mod tests {
         let answered = recorded(&endpoint, &names);
         assert_eq!((answered.right, answered.answered), (true, Some(200)));
         assert!(answered.result_sha256.is_some());
-        assert_eq!(endpoint.names().of(id).unwrap(), name);
 
         // Not byte for byte, and under the id of another job.
         ask(&endpoint, id, &payload.replace("1.50", "1.5")).await;

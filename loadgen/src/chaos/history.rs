@@ -11,6 +11,7 @@
 //! `not_before`, when the auditor did not see them yet, and before `at`, when it saw them.
 
 mod asked;
+mod filters;
 mod work;
 
 use std::time::Duration;
@@ -22,6 +23,9 @@ use storm_shared::models::{RequestId, Status};
 pub use self::asked::{
     CancelAnswer, CancelAsked, EraseAnswer, EraseAsked, PauseAnswer, PauseAsked, RedeliveryAnswer,
     RedeliveryAsked,
+};
+pub use self::filters::{
+    Filter, FilterAction, FilterAnswer, FilterApplied, FilterAsked, FilterCounts,
 };
 pub use self::work::{WorkAttempt, WorkEnd, WorkRequest, WorkStored};
 
@@ -46,6 +50,8 @@ pub enum Record {
     EraseAsked(EraseAsked),
     /// The response to a `POST /admin/pause` or `/admin/resume`.
     PauseAsked(PauseAsked),
+    /// The response to a `POST /admin/cancel` or `/admin/redeliver`.
+    FilterAsked(FilterAsked),
     /// A receiver read a callback.
     Received(Received),
     /// The endpoint of the HTTP handler read a request.
@@ -65,6 +71,8 @@ pub enum Record {
     Deleted(Deleted),
     /// A pause began or ended.
     PauseChanged(PauseChanged),
+    /// The store's record of an action by filter.
+    FilterApplied(FilterApplied),
     /// A row of the store's `events` table.
     Event(HistoryEvent),
     /// An injected fault that has healed.
@@ -114,6 +122,9 @@ pub struct HistoryLimits {
     /// Whether operators pause everything, and origins.
     #[serde(default)]
     pub pauses: bool,
+    /// Whether operators cancel and redeliver by filter.
+    #[serde(default)]
+    pub filters: bool,
     /// The longest wait of a job that is parked because its receiver is paused, in milliseconds.
     #[serde(default)]
     pub longest_paused: u64,
@@ -159,6 +170,7 @@ impl HistoryLimits {
             cancel_grace: 0,
             erasures: true,
             pauses: true,
+            filters: true,
             // As the docs have it (docs/API.md). A resumption ends it.
             longest_paused: 300_000,
             retention: 0,
@@ -215,6 +227,12 @@ pub struct Submitted {
     /// The handler that is to do the work; none: it is a report.
     #[serde(default)]
     pub handler: Option<String>,
+    /// The client that sent it.
+    #[serde(default)]
+    pub client: Option<String>,
+    /// The origin of its callback; none: it has no callback.
+    #[serde(default)]
+    pub origin: Option<String>,
     /// The outcome.
     pub answer: SubmitAnswer,
 }
@@ -315,6 +333,13 @@ pub struct Transition {
     /// Whether this is the erasure of a request. The rule `erased` judges it, and no other.
     #[serde(default)]
     pub erases: bool,
+    /// `failure_reason` of the job after it.
+    #[serde(default)]
+    pub reason: Option<String>,
+    /// Whether an operator's action by filter made it, as a cancellation or the beginning of a
+    /// redelivery.
+    #[serde(default)]
+    pub by_filter: bool,
 }
 
 impl Transition {

@@ -1,7 +1,9 @@
 //! The clients of a run: they submit requests at an open rate, poll accepted jobs, ask for
-//! redeliveries, cancel both, and erase what is over. An operator pauses and resumes.
+//! redeliveries, cancel both, and erase what is over. An operator pauses and resumes, and cancels
+//! and redelivers by filter.
 
 mod erase;
+mod filters;
 mod pause;
 
 use std::{
@@ -27,7 +29,8 @@ use super::{
     journal::Journal,
     orders::{ChaosOrder, ChaosOrders, FAVOURITES, HANDLER},
     receivers::Receivers,
-    stack::RETENTION,
+    stack::{CLIENT, RETENTION},
+    wall_clock::WallClock,
 };
 use crate::{
     answers::RequestFailure,
@@ -88,6 +91,8 @@ struct Shared {
     /// The URLs of the receivers, and their origins.
     receivers: Vec<String>,
     origins: Vec<String>,
+    /// The services' wall clock.
+    wall_clock: WallClock,
     journal: Journal,
     promised: Mutex<Vec<AcceptedJob>>,
     /// Accepted jobs whose receiver refuses the first callbacks: they fail.
@@ -122,6 +127,7 @@ impl Load {
         operator: Api,
         orders: ChaosOrders,
         receivers: &Receivers,
+        wall_clock: WallClock,
         journal: Journal,
     ) -> Self {
         Self {
@@ -131,6 +137,7 @@ impl Load {
                 orders,
                 receivers: receivers.urls(),
                 origins: receivers.origins(),
+                wall_clock,
                 journal,
                 promised: Mutex::default(),
                 refused: Mutex::default(),
@@ -375,6 +382,7 @@ impl Load {
         let Shared {
             api,
             receivers,
+            origins,
             journal,
             ..
         } = &*self.shared;
@@ -415,6 +423,8 @@ impl Load {
             records: order.spec.records.count(),
             keyed: order.keyed,
             handler: order.work.is_some().then(|| HANDLER.to_owned()),
+            client: Some(CLIENT.to_owned()),
+            origin: order.receiver_of(origins).cloned(),
             answer,
         }));
         accepted

@@ -50,6 +50,9 @@ const REFUSALS: [usize; 2] = [ATTEMPTS, 2 * ATTEMPTS];
 /// refuses those of one series, and so on.
 pub(super) const FAVOURITES: usize = 16;
 
+/// What comes before the name of a handler's job in the query of its callback URL.
+pub(super) const NAME_IN_URL: &str = "job=";
+
 /// The requests of one run.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ChaosOrders {
@@ -175,11 +178,11 @@ impl ChaosOrder {
             #[serde(skip_serializing_if = "Option::is_none")]
             callback_url: Option<&'a str>,
         }
-        let callback_url = self
-            .receiver
-            .map(|index| receivers[index % receivers.len()].as_str());
+        let callback_url = self.receiver_of(receivers).map(String::as_str);
         if let Some(work) = &self.work {
-            return work.body(self.name(), callback_url).into();
+            // A callback that says that the work failed has no name: the URL has.
+            let url = callback_url.map(|url| format!("{url}?{NAME_IN_URL}{}", self.name()));
+            return work.body(self.name(), url.as_deref()).into();
         }
         let body = Body {
             spec: &self.spec,
@@ -188,6 +191,12 @@ impl ChaosOrder {
         serde_json::to_vec(&body)
             .expect("strings and numbers serialise to JSON")
             .into()
+    }
+
+    /// That of its receiver, among what all receivers have; none if the client polls the job.
+    pub(super) fn receiver_of<'a, T>(&self, receivers: &'a [T]) -> Option<&'a T> {
+        self.receiver
+            .map(|index| &receivers[index % receivers.len()])
     }
 
     /// Its name, which no other job of the run has.
@@ -251,7 +260,8 @@ mod tests {
             handled += u32::from(order.work.is_some());
             let job = body.get("payload").unwrap_or(&body);
             names.insert(job["report_name"].as_str().unwrap().to_owned());
-            urls.insert(body["callback_url"].as_str().map(str::to_owned));
+            let url = body["callback_url"].as_str();
+            urls.insert(url.map(|url| url.split('?').next().unwrap().to_owned()));
             long += u32::from(body["records"] == LONG_RECORDS);
         }
         assert_eq!((names.len(), urls.len()), (2000, 3));

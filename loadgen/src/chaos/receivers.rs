@@ -25,7 +25,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use self::log::CallbackLog;
 pub(super) use self::log::ReceivedCallback;
-use super::{endpoint::WorkNames, orders::ChaosOrders, serve::serve, wall_clock::WallClock};
+use super::{orders::ChaosOrders, serve::serve, wall_clock::WallClock};
 use crate::{
     receiver::{MAX_CALLBACK, status},
     signatures::Signatures,
@@ -62,16 +62,14 @@ struct Receiver {
 
 impl Receivers {
     /// Starts `count` receivers on free ports for the callbacks of `orders`. A callback with an
-    /// invalid signature counts as incorrect; their clock is the services'. `names` has the names
-    /// of the handler's jobs.
+    /// invalid signature counts as incorrect; their clock is the services'.
     pub(super) async fn start(
         count: usize,
         orders: ChaosOrders,
         signatures: Signatures,
         wall_clock: WallClock,
-        names: WorkNames,
     ) -> Result<Self> {
-        let log = CallbackLog::new(orders, signatures, wall_clock, names);
+        let log = CallbackLog::new(orders, signatures, wall_clock);
         let mut each = Vec::with_capacity(count);
         for _ in 0..count {
             let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
@@ -169,7 +167,7 @@ async fn answer(
     let (head, body) = request.into_parts();
     let body = Limited::new(body, MAX_CALLBACK).collect().await;
     let body = body.map_err(io::Error::other)?.to_bytes();
-    let delivery = log.begin(&head.headers, &body);
+    let delivery = log.begin(head.uri.query(), &head.headers, &body);
     let code = match mode {
         ReceiverMode::Healthy | ReceiverMode::Slow(_) if delivery.is_refused() => {
             StatusCode::INTERNAL_SERVER_ERROR
@@ -204,7 +202,7 @@ mod tests {
 
     use super::{ReceivedCallback, ReceiverMode, Receivers};
     use crate::{
-        chaos::{endpoint::WorkNames, orders::ChaosOrders, wall_clock::WallClock},
+        chaos::{orders::ChaosOrders, wall_clock::WallClock},
         signatures::Signatures,
     };
 
@@ -212,7 +210,7 @@ mod tests {
 
     async fn start(count: usize) -> Receivers {
         let (signatures, clock) = (Signatures::default(), WallClock::default());
-        Receivers::start(count, ORDERS(), signatures, clock, WorkNames::default())
+        Receivers::start(count, ORDERS(), signatures, clock)
             .await
             .unwrap()
     }
@@ -228,10 +226,14 @@ mod tests {
 
     /// Sends a callback and returns the response until the receiver closes.
     async fn call(receivers: &Receivers, body: &Value) -> String {
+        call_at(receivers, "/callback", body).await
+    }
+
+    async fn call_at(receivers: &Receivers, path: &str, body: &Value) -> String {
         let mut stream = TcpStream::connect(receivers.each[0].addr).await.unwrap();
         let body = body.to_string();
         let request = format!(
-            "POST /callback HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+            "POST {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
             body.len()
         );
         stream.write_all(request.as_bytes()).await.unwrap();
@@ -326,6 +328,29 @@ mod tests {
         }
         call(&receivers, &json!({"request_id": 1})).await;
         assert_eq!(receivers.take_unexpected(), [r#"{"request_id":1}"#]);
+    }
+
+    #[tokio::test]
+    async fn a_callback_that_says_that_work_failed_is_told_by_the_name_in_its_url() {
+        let receivers = start(1).await;
+        let mut orders = (0..1000).map(|number| ORDERS().order(number));
+        let order = orders.find(|order| order.work.is_some()).unwrap();
+        let body = json!({"request_id": RequestId::generate(), "handler": "chaos",
+            "status": "failed", "failure": {"reason": "work_timed_out", "detail": "…"}});
+        let path = format!("/callback?job={}", order.name());
+        assert!(
+            call_at(&receivers, &path, &body)
+                .await
+                .starts_with("HTTP/1.1 200")
+        );
+        assert!(delivered(&receivers).await.content_correct);
+        // Of nobody's job, and of a report.
+        for path in ["/callback?job=chaos-9-1", "/callback?job=chaos-9-000004"] {
+            call_at(&receivers, path, &body).await;
+            assert!(!delivered(&receivers).await.content_correct, "{path}");
+        }
+        call(&receivers, &body).await;
+        assert_eq!(receivers.take_unexpected().len(), 1);
     }
 
     #[tokio::test]

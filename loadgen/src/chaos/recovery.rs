@@ -214,6 +214,8 @@ mod tests {
                 was_due: None,
                 due: None,
                 erases: false,
+                reason: None,
+                by_filter: false,
             })
         });
         moved.collect()

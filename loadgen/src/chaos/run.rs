@@ -220,15 +220,21 @@ impl Harness {
         let journal = Journal::default();
         let orders = ChaosOrders::new(seed);
         let endpoint = Endpoint::start(orders, signatures.clone(), wall_clock.clone()).await?;
-        let names = endpoint.names();
-        let receivers = Receivers::start(RECEIVERS, orders, signatures, wall_clock.clone(), names);
+        let receivers = Receivers::start(RECEIVERS, orders, signatures, wall_clock.clone());
         let receivers = Arc::new(receivers.await?);
-        let stack = Stack::start(options, wall_clock, endpoint.url()).await?;
+        let stack = Stack::start(options, wall_clock.clone(), endpoint.url()).await?;
         let url = stack.url().parse().map_err(anyhow::Error::msg)?;
         let api = Api::connect(&url, Some(stack.authorization()?)).await?;
         let operator = api.authorized_by(stack.operator()?);
         Ok(Self {
-            load: Load::new(api, operator, orders, &receivers, journal.clone()),
+            load: Load::new(
+                api,
+                operator,
+                orders,
+                &receivers,
+                wall_clock,
+                journal.clone(),
+            ),
             stack,
             receivers,
             endpoint,
@@ -297,8 +303,17 @@ impl Harness {
         };
         // Boxed: together they are large.
         let pausing = load.pause_random(seed, &over);
-        let asking =
-            Box::pin(async { tokio::join!(redelivering, cancelling, erasing, repeating, pausing) });
+        let filtering = load.act_by_filter_random(seed, &over);
+        let asking = Box::pin(async {
+            tokio::join!(
+                redelivering,
+                cancelling,
+                erasing,
+                repeating,
+                pausing,
+                filtering
+            )
+        });
         let (sent, injected, _) = tokio::join!(sending, breaking, asking);
         // Later loads continue the numbers. A name that was requested before would break the rule
         // `named`.

@@ -29,6 +29,9 @@ use crate::{cli::ChaosOptions, signatures::VARIABLE};
 /// The queue's stream in Redis.
 const QUEUE: &str = "chaos";
 
+/// The name of the client that sends all requests.
+pub(super) const CLIENT: &str = "chaos";
+
 /// The number of workers.
 pub(super) const WORKERS: usize = 2;
 
@@ -119,7 +122,7 @@ impl Stack {
         let token = Token::generate()?;
         settings.extend(wall_clock.environment());
         let operator = Token::generate()?;
-        settings.push(("API_TOKENS", format!("chaos:{}", token.hash().to_hex())));
+        settings.push(("API_TOKENS", format!("{CLIENT}:{}", token.hash().to_hex())));
         settings.push((
             "ADMIN_TOKENS",
             format!("operator:{}", operator.hash().to_hex()),

@@ -197,7 +197,8 @@ fn step(moved: &Transition) -> String {
         RowKind::Redelivery => "redelivery ",
     };
     let Some(before) = &moved.before else {
-        return format!("inserted  {whose}{}", describe(&moved.after));
+        let by = if moved.by_filter { ", by filter" } else { "" };
+        return format!("inserted  {whose}{}{by}", describe(&moved.after));
     };
     let after = describe(&moved.after);
     if moved.erases {
@@ -207,6 +208,9 @@ fn step(moved: &Transition) -> String {
     if moved.after.result != before.result {
         let result = moved.after.result.as_deref().unwrap_or("none");
         let _ = write!(text, ", stored the result {result}");
+    }
+    if moved.by_filter {
+        text.push_str(", cancelled by filter");
     }
     if let Some(due) = moved.due {
         let _ = write!(text, ", due at {}", due.strftime("%H:%M:%S%.3f"));

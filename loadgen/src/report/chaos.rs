@@ -84,6 +84,9 @@ fn jobs(result: &ChaosResult, width: u16) -> String {
     for (answer, count) in &summary.erasures_asked {
         row(format!("erasures asked for: {answer}"), *count);
     }
+    for (answer, count) in &summary.filters {
+        row(format!("by filter: {answer}"), *count);
+    }
     row("pauses".to_owned(), summary.pauses);
     row("requests to the handler".to_owned(), summary.work_requests);
     row("callbacks".to_owned(), summary.callbacks);
@@ -182,6 +185,7 @@ fn figures(result: &ChaosResult) -> String {
             CheckRule::Fences,
             CheckRule::Seen,
             CheckRule::Cancels,
+            CheckRule::Filters,
             CheckRule::Erased,
             CheckRule::Pauses,
             CheckRule::Retention,

@@ -3,7 +3,7 @@
 use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use jiff::Timestamp;
 use storm_shared::{
-    models::{ClientName, RequestId, RequestSummary, Status},
+    models::{ClientName, HandlerName, RequestId, RequestSummary, Status},
     services::store::{ListPage, RequestFilter, Scope, Store},
 };
 
@@ -21,7 +21,8 @@ Reading is in pages, so a list of a large table does not hold up the services.
 Times are RFC 3339: 2026-11-24T08:00:00Z, or with an offset, 2026-11-24T09:00:00+01:00.
 
   storm-api requests list --status FAILED --created-after 2026-11-24T00:00:00Z
-  storm-api requests list --client billing --all --json";
+  storm-api requests list --client billing --all --json
+  storm-api requests list --handler thumbnails --status FAILED";
 
 const COLUMNS: [Column; 8] = [
     ("ID", 36),
@@ -43,6 +44,9 @@ pub(super) struct List {
     /// Only requests of this client of `API_TOKENS`
     #[arg(long, value_name = "NAME")]
     client: Option<ClientName>,
+    /// Only requests of this handler, also one that was removed from the settings
+    #[arg(long, value_name = "NAME")]
+    handler: Option<HandlerName>,
     /// Only requests that were accepted at this time or later
     #[arg(long, value_name = "TIME", value_parser = time)]
     created_after: Option<Timestamp>,
@@ -83,23 +87,24 @@ impl List {
         }
         let filter = RequestFilter {
             status: self.status,
+            handler: self.handler.clone(),
             created_after: self.created_after,
             created_before: self.created_before,
         };
         let position = |cursor: &String| {
             let problem = "--cursor: expected that of the previous list, with the same --status, \
-                           --created-after and --created-before";
+                           --handler, --created-after and --created-before";
             let position = filter.position(cursor);
             position.ok_or_else(|| Failure::Argument(problem.to_owned()))
         };
         let before = self.cursor.as_ref().map(position).transpose()?;
-        on_store(async |store, _| self.print(store, filter, before).await).await
+        on_store(async |store, _| self.print(store, &filter, before).await).await
     }
 
     async fn print(
         &self,
         store: &Store,
-        filter: RequestFilter,
+        filter: &RequestFilter,
         mut before: Option<RequestId>,
     ) -> Result<(), Failure> {
         let scope = self.client.clone().map_or(Scope::All, Scope::Of);
@@ -110,7 +115,7 @@ impl List {
         }
         loop {
             let page = ListPage {
-                filter,
+                filter: filter.clone(),
                 before,
                 limit: left.min(PAGE),
             };

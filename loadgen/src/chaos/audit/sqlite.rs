@@ -10,12 +10,15 @@ use rusqlite::{
 use sha2::{Digest as _, Sha256};
 use storm_shared::services::report::hex;
 
-use super::sightings::Sightings;
+use super::{
+    filters::{self, Numbered},
+    sightings::Sightings,
+};
 use crate::chaos::{
     clock,
     history::{
-        Deleted, Erased, HistoryEvent, PauseChanged, Record, Row, RowKind, RowState, Transition,
-        WorkAttempt, WorkEnd, WorkStored,
+        Deleted, Erased, FilterAction, FilterApplied, HistoryEvent, PauseChanged, Record, Row,
+        RowKind, RowState, Transition, WorkAttempt, WorkEnd, WorkStored,
     },
 };
 
@@ -118,9 +121,18 @@ pub(super) fn records(
     // The services have stopped, so these reads need no common transaction.
     let mut records = Vec::new();
     let mut moves = db.prepare(MOVES)?;
-    for moved in moves.query_map([], |row| moved(row, clock, sightings))? {
-        records.push(Record::Transition(moved?));
-    }
+    let mut moves: Vec<Numbered> = moves
+        .query_map([], |row| Ok((row.get(0)?, moved(row, clock, sightings)?)))?
+        .collect::<rusqlite::Result<_>>()?;
+    let mut audited = db.prepare(FILTERS)?;
+    let applied: Vec<_> = audited
+        .query_map([], |row| applied(row, sightings, &mut moves))?
+        .collect::<rusqlite::Result<_>>()?;
+    records.extend(
+        moves
+            .into_iter()
+            .map(|(_, moved)| Record::Transition(moved)),
+    );
     let mut rows = db.prepare(ROWS)?;
     for row in rows.query_map([], final_row)? {
         records.push(Record::Row(row?));
@@ -133,6 +145,7 @@ pub(super) fn records(
     for paused in pauses.query_map([], |row| paused(row, sightings))? {
         records.push(Record::PauseChanged(paused?));
     }
+    records.extend(applied.into_iter().map(Record::FilterApplied));
     let mut deletions = db.prepare(DELETIONS)?;
     for deleted in deletions.query_map([], |row| deleted(row, clock, sightings))? {
         records.push(Record::Deleted(deleted?));
@@ -161,7 +174,7 @@ const MOVES: &str = "SELECT number, id,
                     AND number = new_attempts AND claim = new_claim),
             'COMPLETED', 'FAILED')),
         new_claim, new_owner, new_attempts, new_lost_claims, new_result, new_parks,
-        old_due, new_due, redelivery, erases
+        old_due, new_due, redelivery, erases, reason
     FROM chaos_moves ORDER BY number";
 
 fn moved(
@@ -190,6 +203,8 @@ fn moved(
         was_due: due(16)?,
         due: due(17)?,
         erases: row.get(19)?,
+        reason: row.get(20)?,
+        by_filter: false,
     })
 }
 
@@ -255,7 +270,7 @@ fn erased(row: &SqlRow<'_>) -> rusqlite::Result<Erased> {
 // Its records in the audit are those until the next change of the same kind.
 const PAUSES: &str = "SELECT number, nullif(origin, ''), paused,
         (SELECT count(*) FROM chaos_audit
-         WHERE action = iif(paused, 'pause', 'resume')
+         WHERE changed > 0 AND action = iif(paused, 'pause', 'resume')
              AND filter = iif(origin = '', '{\"everything\":true}', json_object('origin', origin))
              AND number > change.number
              AND number < coalesce(
@@ -273,6 +288,34 @@ fn paused(row: &SqlRow<'_>, sightings: &Sightings) -> rusqlite::Result<PauseChan
         origin: row.get(1)?,
         paused: row.get(2)?,
         audited: row.get::<_, i64>(3)?.unsigned_abs(),
+    })
+}
+
+const FILTERS: &str = "SELECT number, action = 'cancel', filter, matched, changed, dry_run
+    FROM chaos_audit WHERE action IN ('cancel', 'redeliver') ORDER BY number";
+
+/// Reads a record of an action by filter, and marks its changes among `moves`.
+fn applied(
+    row: &SqlRow<'_>,
+    sightings: &Sightings,
+    moves: &mut [Numbered],
+) -> rusqlite::Result<FilterApplied> {
+    let (not_before, at) = seen(row, sightings)?;
+    let action = if row.get(1)? {
+        FilterAction::Cancel
+    } else {
+        FilterAction::Redeliver
+    };
+    let changed = row.get::<_, i64>(4)?.unsigned_abs();
+    Ok(FilterApplied {
+        at,
+        not_before,
+        action,
+        filter: row.get(2)?,
+        matched: row.get::<_, i64>(3)?.unsigned_abs(),
+        changed,
+        dry_run: row.get(5)?,
+        ids: filters::mark(moves, row.get(0)?, action, changed),
     })
 }
 

@@ -23,7 +23,8 @@ CREATE TABLE chaos_moves (
     new_result       TEXT,
     new_parks        INTEGER NOT NULL,
     new_due          INTEGER,
-    erases           INTEGER NOT NULL       -- 1: `erased_at` was set or changed
+    erases           INTEGER NOT NULL,      -- 1: `erased_at` was set or changed
+    reason           TEXT                   -- `failure_reason` of a request after it
 ) STRICT;
 
 CREATE TABLE chaos_events (
@@ -49,11 +50,14 @@ CREATE TABLE chaos_pauses (
     paused  INTEGER NOT NULL
 ) STRICT;
 
--- What the store's own record of operators' actions says of those that changed something.
+-- The store's own record of operators' actions.
 CREATE TABLE chaos_audit (
-    number  INTEGER PRIMARY KEY,
-    action  TEXT NOT NULL,
-    filter  TEXT NOT NULL
+    number   INTEGER PRIMARY KEY,
+    action   TEXT NOT NULL,
+    filter   TEXT NOT NULL,
+    matched  INTEGER NOT NULL,
+    changed  INTEGER NOT NULL,
+    dry_run  INTEGER NOT NULL
 ) STRICT;
 
 -- The last state of each row that was deleted.
@@ -124,7 +128,7 @@ CREATE TRIGGER chaos_inserted AFTER INSERT ON requests BEGIN
         number + 1, 0, NEW.id,
         NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
         NEW.status, NEW.claim, NEW.owner, NEW.attempts, NEW.lost_claims, NEW.result_payload,
-        NEW.parks, NEW.due, 0
+        NEW.parks, NEW.due, 0, NEW.failure_reason
     FROM chaos_last;
 END;
 
@@ -142,7 +146,7 @@ BEGIN
         OLD.status, OLD.claim, OLD.owner, OLD.attempts, OLD.lost_claims, OLD.result_payload,
         OLD.parks, OLD.due,
         NEW.status, NEW.claim, NEW.owner, NEW.attempts, NEW.lost_claims, NEW.result_payload,
-        NEW.parks, NEW.due, OLD.erased_at IS NOT NEW.erased_at
+        NEW.parks, NEW.due, OLD.erased_at IS NOT NEW.erased_at, NEW.failure_reason
     FROM chaos_last;
 END;
 
@@ -165,7 +169,7 @@ CREATE TRIGGER chaos_redelivery_inserted AFTER INSERT ON redeliveries BEGIN
         number + 1, 1, NEW.id,
         NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
         NEW.status, NEW.claim, NEW.owner, NEW.attempts, NEW.lost_claims,
-        (SELECT result_payload FROM requests WHERE id = NEW.id), NEW.parks, NEW.due, 0
+        (SELECT result_payload FROM requests WHERE id = NEW.id), NEW.parks, NEW.due, 0, NULL
     FROM chaos_last;
 END;
 
@@ -174,7 +178,7 @@ CREATE TRIGGER chaos_redelivery_updated AFTER UPDATE ON redeliveries BEGIN
         number + 1, 1, NEW.id,
         OLD.status, OLD.claim, OLD.owner, OLD.attempts, OLD.lost_claims, result, OLD.parks, OLD.due,
         NEW.status, NEW.claim, NEW.owner, NEW.attempts, NEW.lost_claims, result, NEW.parks, NEW.due,
-        0
+        0, NULL
     FROM chaos_last, (SELECT (SELECT result_payload FROM requests WHERE id = NEW.id) AS result);
 END;
 
@@ -182,7 +186,8 @@ CREATE TRIGGER chaos_redelivery_deleted AFTER DELETE ON redeliveries BEGIN
     INSERT INTO chaos_moves SELECT
         number + 1, 1, OLD.id,
         OLD.status, OLD.claim, OLD.owner, OLD.attempts, OLD.lost_claims, result, OLD.parks, OLD.due,
-        NULL, OLD.claim, OLD.owner, OLD.attempts, OLD.lost_claims, result, OLD.parks, NULL, 0
+        NULL, OLD.claim, OLD.owner, OLD.attempts, OLD.lost_claims, result, OLD.parks, NULL, 0,
+        NULL
     FROM chaos_last, (SELECT (SELECT result_payload FROM requests WHERE id = OLD.id) AS result);
 END;
 
@@ -194,8 +199,10 @@ CREATE TRIGGER chaos_resumed AFTER DELETE ON pauses BEGIN
     INSERT INTO chaos_pauses SELECT number + 1, OLD.origin, 0 FROM chaos_last;
 END;
 
-CREATE TRIGGER chaos_audited AFTER INSERT ON audit WHEN NEW.changed > 0 BEGIN
-    INSERT INTO chaos_audit SELECT number + 1, NEW.action, NEW.filter FROM chaos_last;
+CREATE TRIGGER chaos_audited AFTER INSERT ON audit BEGIN
+    INSERT INTO chaos_audit
+    SELECT number + 1, NEW.action, NEW.filter, NEW.matched, NEW.changed, NEW.dry_run
+    FROM chaos_last;
 END;
 
 CREATE TRIGGER chaos_event AFTER INSERT ON events BEGIN

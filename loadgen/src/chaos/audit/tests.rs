@@ -1,5 +1,6 @@
 //! Tests of the auditor, on a store of its own.
 
+mod filters;
 mod work;
 
 use std::time::Duration;

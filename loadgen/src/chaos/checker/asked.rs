@@ -17,7 +17,9 @@ pub(super) struct Unmatched<'s, 'a> {
 
 /// Matches the requests with the redeliveries of a job.
 pub(super) fn matched<'s, 'a>(job: &'s JobHistory<'a>) -> Unmatched<'s, 'a> {
-    let mut begun: Vec<_> = job.redeliveries.iter().filter_map(Series::begun).collect();
+    let begun = job.redeliveries.iter().filter_map(Series::begun);
+    // Who asked for those that operators began by filter is judged by the rule `filters`.
+    let mut begun: Vec<_> = begun.filter(|begun| !begun.by_filter).collect();
     let mut take = |fits: &dyn Fn(&Transition) -> bool| {
         let found = begun.iter().position(|begun| fits(begun));
         found.map(|index| begun.remove(index)).is_some()

@@ -14,7 +14,7 @@ use super::{
     verdict::Finding,
 };
 use crate::chaos::history::{
-    CancelAnswer, CancelAsked, Fault, HistoryLimits, Received, Transition,
+    CancelAnswer, CancelAsked, Fault, HistoryLimits, Received, Transition, WorkRequest,
 };
 
 pub(super) fn check(index: &Index<'_>, limits: &HistoryLimits) -> Vec<Finding> {
@@ -38,9 +38,21 @@ fn of_job(job: &JobHistory<'_>, faults: &[&Fault], limits: &HistoryLimits) -> Ve
         )
     }));
     found.extend(job.cancels.iter().filter_map(|asked| untrue(job, asked)));
-    for (asked, index) in &matched.kept {
-        found.extend(called_late(job, *index, asked, faults, limits));
-        found.extend(worked_late(job, *index, asked, faults, limits));
+    let answered = matched.kept.iter().map(|(asked, index)| {
+        let known = format!("a 200 had said at {:.3} that it is cancelled", asked.at);
+        (*index, asked.at, known)
+    });
+    let by_filter = matched.by_filter.iter().map(|(index, end)| {
+        let known = format!("an operator had cancelled it by {:.3}", end.at);
+        (*index, end.at, known)
+    });
+    for (index, since, known) in answered.chain(by_filter) {
+        let callback = called_late(job, index, since, faults, limits);
+        let callback = callback.map(|it| format!("a callback was read at {:.3}", it.at));
+        let work = worked_late(job, index, since, faults, limits);
+        let work = work.map(|it| format!("its handler was asked at {:.3}", it.at));
+        let late = callback.into_iter().chain(work);
+        found.extend(late.map(|what| format!("{what}, and {known}")));
     }
     found.extend(called_unclaimed(job));
     found
@@ -53,16 +65,21 @@ struct Matched<'s, 'a> {
     kept: Vec<(&'a CancelAsked, usize)>,
     /// Those without it.
     unkept: Vec<&'a CancelAsked>,
+    /// Those of operators, by filter, and of which series. The rule `filters` judges who asked.
+    by_filter: Vec<(usize, &'s Transition)>,
     /// The cancellations that no request explains.
     unasked: Vec<&'s Transition>,
 }
 
 fn matched<'s, 'a>(job: &'s JobHistory<'a>) -> Matched<'s, 'a> {
     let ends = job.series().enumerate();
-    let mut cancelled: Vec<_> = ends
+    let (by_filter, mut cancelled): (Vec<_>, Vec<_>) = ends
         .filter_map(|(index, series)| Some((index, series.end().filter(|end| is_cancel(end))?)))
-        .collect();
-    let mut matched = Matched::default();
+        .partition(|(_, end)| end.by_filter);
+    let mut matched = Matched {
+        by_filter,
+        ..Matched::default()
+    };
     // A job stays cancelled, so that any number of answers may say it. A redelivery is gone.
     if let Some((0, end)) = cancelled.first().copied() {
         let explains = |asked: &&CancelAsked| {
@@ -185,38 +202,28 @@ fn not_over(job: &JobHistory<'_>, asked: &CancelAsked) -> Option<&'static str> {
 
 /// A callback of what was cancelled that was read later than an attempt may last that had begun
 /// before the worker learned of it.
-fn called_late(
-    job: &JobHistory<'_>,
+fn called_late<'a>(
+    job: &JobHistory<'a>,
     index: usize,
-    asked: &CancelAsked,
+    since: Timestamp,
     faults: &[&Fault],
     limits: &HistoryLimits,
-) -> Option<String> {
+) -> Option<&'a Received> {
     let callbacks = callbacks_before_the_next(job, index);
-    let late = first_late(callbacks, asked.at, faults, limits);
-    late.map(|callback| {
-        format!(
-            "a callback was read at {:.3}, and a 200 had said at {:.3} that it is cancelled",
-            callback.at, asked.at
-        )
-    })
+    first_late(callbacks, since, faults, limits)
 }
 
 /// A request for the work of a cancelled job that began after its worker had learned of it.
-fn worked_late(
-    job: &JobHistory<'_>,
+fn worked_late<'a>(
+    job: &JobHistory<'a>,
     index: usize,
-    asked: &CancelAsked,
+    since: Timestamp,
     faults: &[&Fault],
     limits: &HistoryLimits,
-) -> Option<String> {
+) -> Option<&'a WorkRequest> {
     let requests = job.work_requests.as_slice();
     let requests = if index == 0 { requests } else { &[] };
-    let late = first_late_work(requests, asked.at, limits.cancel_grace, faults)?;
-    Some(format!(
-        "its handler was asked at {:.3}, and a 200 had said at {:.3} that it is cancelled",
-        late.at, asked.at
-    ))
+    first_late_work(requests, since, limits.cancel_grace, faults)
 }
 
 /// A callback of a job that was cancelled before any worker had claimed it.
@@ -233,10 +240,10 @@ fn called_unclaimed(job: &JobHistory<'_>) -> Option<String> {
 }
 
 /// The callbacks before the beginning of the series after this one.
-fn callbacks_before_the_next<'s>(
-    job: &'s JobHistory<'_>,
+fn callbacks_before_the_next<'s, 'a>(
+    job: &'s JobHistory<'a>,
     index: usize,
-) -> impl Iterator<Item = &'s Received> {
+) -> impl Iterator<Item = &'a Received> + use<'s, 'a> {
     let next = job.redeliveries.get(index).and_then(Series::begun);
     let callbacks = job.callbacks.iter().copied();
     callbacks.take_while(move |callback| next.is_none_or(|next| callback.at < next.earliest()))
@@ -249,8 +256,8 @@ mod tests {
     use super::super::{
         CheckRule, check,
         example::{
-            CANCELLED, Example, INTERRUPTED, REDELIVERY_CANCELLED, STEP, Story, assert_passes,
-            assert_violation, completed, id, limits,
+            BY_FILTER, CANCELLED, Example, INTERRUPTED, REDELIVERY_CANCELLED, STEP, Story,
+            assert_passes, assert_violation, completed, id, limits,
         },
     };
     use crate::chaos::history::{CancelAnswer, Record};
@@ -477,9 +484,11 @@ mod tests {
             .flat_map(|start| {
                 [CANCELLED, INTERRUPTED, REDELIVERY_CANCELLED].map(|it| id(start + it))
             })
+            .chain([id(BY_FILTER), id(BY_FILTER + 1)])
             .collect();
-        let names = ["016", "017", "018"];
+        let names = ["016", "017", "018", "095000", "095001"];
         example.records.retain(|record| match record {
+            Record::FilterAsked(_) | Record::FilterApplied(_) => false,
             Record::Transition(moved) => !cancelled.contains(&moved.id),
             Record::Received(it) => !cancelled.contains(&it.id),
             Record::Row(row) => !cancelled.contains(&row.id),
@@ -490,9 +499,13 @@ mod tests {
             Record::Submitted(it) => !names.iter().any(|name| it.report_name.ends_with(name)),
             _ => true,
         });
-        example.assert_run_violation(CheckRule::Faults, "cancellations were planned");
-        // An older history promises none.
         let mut limits = limits();
+        limits.filters = false;
+        let verdict = check(&example.records, &limits);
+        let what = verdict.render(&example.records);
+        assert_eq!(verdict.violations.len(), 1, "{what}");
+        assert!(what.contains("cancellations were planned"), "{what}");
+        // An older history promises none.
         limits.cancellations = false;
         assert!(check(&example.records, &limits).passed());
     }

@@ -11,8 +11,8 @@ use storm_shared::models::{RequestId, Status};
 pub(super) use self::story::{STEP, Story};
 use super::{CheckRule, Verdict, check};
 use crate::chaos::history::{
-    CancelAnswer, EraseAnswer, Fault, Footprint, HistoryLimits, PauseAnswer, PauseAsked,
-    PauseChanged, Record, RedeliveryAnswer, SubmitAnswer,
+    CancelAnswer, EraseAnswer, Fault, Filter, FilterAction, Footprint, HistoryLimits, PauseAnswer,
+    PauseAsked, PauseChanged, Record, RedeliveryAnswer, SubmitAnswer,
 };
 
 /// The delay after each failed attempt, and the longest wait of a parked job. Both are over when
@@ -26,6 +26,9 @@ pub(super) const CANCEL_GRACE: Duration = Duration::from_millis(500);
 /// The origin of all receivers, and how long a job is parked when that is paused.
 pub(super) const ORIGIN: &str = "http://a";
 pub(super) const LONGEST_PAUSED: Duration = Duration::from_millis(40);
+
+/// The client of all requests.
+pub(super) const CLIENT: &str = "chaos";
 
 /// The pauses of everything and of an origin, in milliseconds from the start. No job is claimed in
 /// the one, nor called back in the other.
@@ -104,6 +107,8 @@ pub(super) const WORKED: u64 = 22;
 pub(super) const WORK_REFUSED: u64 = 23;
 pub(super) const ERASED: u64 = 20;
 pub(super) const ERASED_WITH_KEY: u64 = 21;
+/// The two requests that operators act on by filter.
+pub(super) const BY_FILTER: u64 = 95_000;
 const ROUND: u64 = 1000;
 const ROUNDS: u64 = 4;
 
@@ -118,6 +123,7 @@ impl Example {
             let stories = stories.chain(cancellations(start)).chain(erasures(start));
             stories.chain([deleted(start)]).chain(of_handler(start))
         });
+        let stories = stories.chain(by_filter(BY_FILTER));
         let mut records: Vec<_> = stories.flat_map(|story| story.records).collect();
         records.extend(pauses(None, PAUSED));
         records.extend(pauses(Some(ORIGIN), ORIGIN_PAUSED));
@@ -544,5 +550,31 @@ fn erasures(start: u64) -> [Story; 2] {
             .erased()
             .erase_answered()
             .keyed(SubmitAnswer::KeyReused),
+    ]
+}
+
+/// A filter for one request.
+pub(super) fn named(id: RequestId) -> Filter {
+    Filter {
+        ids: vec![id],
+        ..Filter::default()
+    }
+}
+
+/// Requests that operators cancel and redeliver by filter.
+fn by_filter(start: u64) -> [Story; 2] {
+    let (one, other) = (named(id(start)), named(id(start + 1)));
+    [
+        Story::of(start)
+            .accepted()
+            .tried_out(FilterAction::Cancel, one.clone(), true)
+            .cancelled_by(one),
+        Story::of(start + 1)
+            .accepted()
+            .claimed_by("a")
+            .called(Some(200))
+            .completed()
+            .redelivering_by(other.clone())
+            .redelivery_cancelled_by(other),
     ]
 }

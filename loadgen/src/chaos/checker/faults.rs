@@ -1,11 +1,11 @@
 //! Rule `faults`: every planned kind of fault was injected, and each fault while jobs were in
 //! flight. Redeliveries were in progress too, if the clients asked for them, something was
-//! cancelled, erased and paused, and old requests were deleted.
+//! cancelled, erased and paused, operators acted by filter, and old requests were deleted.
 //!
 //! Without this rule an idle run without faults would pass.
 
 use super::{index::Index, series::is_cancel, verdict::Finding};
-use crate::chaos::history::{HistoryLimits, WorkEnd};
+use crate::chaos::history::{FilterAction, HistoryLimits, WorkEnd};
 
 pub(super) fn check(index: &Index<'_>, limits: &HistoryLimits) -> Vec<Finding> {
     let happened = |kind: &str| index.faults.iter().any(|fault| fault.kind == kind);
@@ -45,6 +45,16 @@ pub(super) fn check(index: &Index<'_>, limits: &HistoryLimits) -> Vec<Finding> {
     };
     let not_paused = (limits.pauses && !(paused(true) && paused(false)))
         .then(|| "pauses of everything and of origins were planned, and not made".to_owned());
+    let filtered = |action: FilterAction| {
+        let mut applied = index.filters_applied.iter();
+        applied.any(|it| it.action == action && it.changed > 0)
+    };
+    let tried = index.filters_applied.iter().any(|it| it.dry_run);
+    let is_filtered = filtered(FilterAction::Cancel) && filtered(FilterAction::Redeliver) && tried;
+    let not_filtered = (limits.filters && !is_filtered).then(|| {
+        "cancellations, redeliveries and dry runs by filter were planned, and not all came"
+            .to_owned()
+    });
     let worked = |told: fn(&WorkEnd) -> bool| {
         let mut stored = index.jobs().flat_map(|job| &job.work_stored);
         stored.any(|stored| told(&stored.end))
@@ -54,6 +64,7 @@ pub(super) fn check(index: &Index<'_>, limits: &HistoryLimits) -> Vec<Finding> {
     let not_worked = (limits.handlers && !(worked(is_result) && worked(is_failure)))
         .then(|| "jobs of a handler were planned, and not all kinds of their ends came".to_owned());
     let none = none.chain(not_erased).chain(not_paused).chain(not_worked);
+    let none = none.chain(not_filtered);
     missing.chain(idle).chain(none).map(Finding::from).collect()
 }
 

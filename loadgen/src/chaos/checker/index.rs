@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    ops::Bound,
     rc::Rc,
 };
 
@@ -10,9 +11,9 @@ use storm_shared::models::{RequestId, Status};
 
 use super::{is_final, not_later, pauses::Pause, series::Series};
 use crate::chaos::history::{
-    CancelAsked, Deleted, EraseAsked, Erased, Fault, Footprint, HistoryEvent, PauseAsked,
-    PauseChanged, Polled, Received, Record, RedeliveryAsked, Row, SubmitAnswer, Submitted,
-    Transition, WorkAttempt, WorkEnd, WorkRequest, WorkStored,
+    CancelAsked, Deleted, EraseAsked, Erased, Fault, FilterApplied, FilterAsked, Footprint,
+    HistoryEvent, PauseAsked, PauseChanged, Polled, Received, Record, RedeliveryAsked, Row,
+    SubmitAnswer, Submitted, Transition, WorkAttempt, WorkEnd, WorkRequest, WorkStored,
 };
 
 /// All records of one job.
@@ -100,10 +101,14 @@ impl<'a> JobHistory<'a> {
         events.filter(move |event| !is_last(event) && !is_early(event))
     }
 
+    /// How it was submitted, as far as that is known.
+    pub(super) fn submitted(&self) -> Option<&'a Submitted> {
+        self.request.or(self.acceptances.first().copied())
+    }
+
     /// The handler that does its work; none for a report.
     pub(super) fn handler(&self) -> Option<&str> {
-        let requested = self.request.or(self.acceptances.first().copied());
-        let requested = requested.and_then(|it| it.handler.as_deref());
+        let requested = self.submitted().and_then(|it| it.handler.as_deref());
         requested.or_else(|| self.row?.handler.as_deref())
     }
 
@@ -175,6 +180,10 @@ pub(super) struct Index<'a> {
     pub(super) pauses_asked: Vec<&'a PauseAsked>,
     /// In commit order.
     pub(super) pause_changes: Vec<&'a PauseChanged>,
+    /// The actions of operators by filter, by time.
+    pub(super) filters_asked: Vec<&'a FilterAsked>,
+    /// Their records in the store's audit, in commit order.
+    pub(super) filters_applied: Vec<&'a FilterApplied>,
     pub(super) faults: Vec<&'a Fault>,
     pub(super) footprints: Vec<&'a Footprint>,
 }
@@ -195,6 +204,7 @@ impl<'a> Index<'a> {
         }
         index.pauses_asked.sort_by_key(|asked| asked.at);
         index.pause_changes.sort_by_key(|change| change.at);
+        index.filters_asked.sort_by_key(|asked| asked.at);
         let pauses = Pause::all(&index.pause_changes).into_iter();
         let pauses: Rc<[Pause]> = pauses.filter(|it| it.origin.is_some()).collect();
         for job in index.jobs.values_mut() {
@@ -221,6 +231,21 @@ impl<'a> Index<'a> {
         self.jobs.values()
     }
 
+    pub(super) fn find(&self, id: RequestId) -> Option<&JobHistory<'a>> {
+        self.jobs.get(&id)
+    }
+
+    /// The jobs with a greater id than `after`, up to that of `to`; none: no bound.
+    pub(super) fn jobs_within(
+        &self,
+        after: Option<RequestId>,
+        to: Option<RequestId>,
+    ) -> impl Iterator<Item = &JobHistory<'a>> {
+        let after = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let to = to.map_or(Bound::Unbounded, Bound::Included);
+        self.jobs.range((after, to)).map(|(_, job)| job)
+    }
+
     fn add(&mut self, record: &'a Record) {
         match record {
             // Every rule gets the limits as an argument.
@@ -245,6 +270,8 @@ impl<'a> Index<'a> {
             Record::Deleted(deleted) => self.job(deleted.id).deleted = Some(deleted),
             Record::PauseAsked(asked) => self.pauses_asked.push(asked),
             Record::PauseChanged(change) => self.pause_changes.push(change),
+            Record::FilterAsked(asked) => self.filters_asked.push(asked),
+            Record::FilterApplied(applied) => self.filters_applied.push(applied),
             Record::Event(event) => self.job(event.id).events.push(event),
             Record::Fault(fault) => self.faults.push(fault),
             Record::Footprint(footprint) => self.footprints.push(footprint),

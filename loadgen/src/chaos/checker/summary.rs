@@ -10,7 +10,9 @@ use super::{
     repeats,
     series::{Series, is_cancel},
 };
-use crate::chaos::history::{CancelAnswer, EraseAnswer, RedeliveryAnswer, SubmitAnswer, Submitted};
+use crate::chaos::history::{
+    CancelAnswer, EraseAnswer, FilterAnswer, FilterAsked, RedeliveryAnswer, SubmitAnswer, Submitted,
+};
 
 /// The counts of a run, whether it passed or failed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -45,6 +47,8 @@ pub struct Summary {
     pub cancels_asked: BTreeMap<String, u64>,
     /// Requests to erase a request, by their response.
     pub erasures_asked: BTreeMap<String, u64>,
+    /// Actions of operators by filter, by their response, and the requests that they changed.
+    pub filters: BTreeMap<String, u64>,
     /// Pauses of everything, and of origins.
     pub pauses: u64,
     /// Duplicate deliveries by the event that explains them, `redelivery`, or `unexplained`.
@@ -77,6 +81,13 @@ impl Summary {
         };
         for submitted in &index.submitted {
             summary.add_answer(submitted);
+        }
+        for asked in &index.filters_asked {
+            count(&mut summary.filters, filter_answer(asked));
+        }
+        for applied in &index.filters_applied {
+            let changed = format!("{}, requests changed", applied.action.as_str());
+            *summary.filters.entry(changed).or_default() += applied.changed;
         }
         for job in index.jobs() {
             summary.add_job(job);
@@ -145,6 +156,16 @@ fn cancel_answer(answer: &CancelAnswer) -> String {
         CancelAnswer::Refused { status, problem } => refusal(*status, problem.as_deref()),
         CancelAnswer::OutcomeUnknown => "503 outcome-unknown".to_owned(),
         CancelAnswer::NoAnswer(_) => "no response".to_owned(),
+    }
+}
+
+fn filter_answer(asked: &FilterAsked) -> String {
+    let action = asked.action.as_str();
+    match &asked.answer {
+        FilterAnswer::Done(_) if asked.dry_run => format!("{action}, dry run, 200"),
+        FilterAnswer::Done(_) => format!("{action}, 200"),
+        FilterAnswer::Refused(status) => format!("{action}, {status}"),
+        FilterAnswer::Unknown(_) => format!("{action}, unknown"),
     }
 }
 

@@ -35,17 +35,17 @@ fn a_valid_history_passes() {
 fn the_summary_counts_all_records() {
     // Seven rounds of the same stories: four in the first load and three in the second.
     let summary = Example::good().verdict().summary;
-    assert_eq!((summary.accepted, summary.unanswered), (133, 14));
+    assert_eq!((summary.accepted, summary.unanswered), (135, 14));
     assert_eq!(summary.refused, [(422, 14)].into());
     assert_eq!(summary.outcome_unknown, 7);
     assert_eq!(
         (summary.rows, summary.deleted, summary.erased),
-        (154, 7, 14)
+        (156, 7, 14)
     );
     let ended = counts([
-        ("COMPLETED", 112),
+        ("COMPLETED", 113),
         ("FAILED callback_failed", 14),
-        ("FAILED cancelled", 14),
+        ("FAILED cancelled", 15),
         ("FAILED poison", 7),
         ("FAILED work_failed", 7),
     ]);
@@ -70,8 +70,16 @@ fn the_summary_counts_all_records() {
         ("no response", 7),
     ]);
     assert_eq!(summary.erasures_asked, asked);
+    let by_filter = counts([
+        ("cancel, 200", 2),
+        ("cancel, dry run, 200", 1),
+        ("cancel, requests changed", 2),
+        ("redeliver, 200", 1),
+        ("redeliver, requests changed", 1),
+    ]);
+    assert_eq!(summary.filters, by_filter);
     let redeliveries = counts([
-        ("COMPLETED, cancelled", 7),
+        ("COMPLETED, cancelled", 8),
         ("FAILED, cancelled", 7),
         ("COMPLETED, delivered", 7),
         ("COMPLETED, not delivered", 7),
@@ -91,7 +99,7 @@ fn the_summary_counts_all_records() {
         ("given_back", 21),
     ]);
     assert_eq!(summary.events, events);
-    assert_eq!(summary.callbacks, 252);
+    assert_eq!(summary.callbacks, 253);
     assert_eq!(summary.work_requests, 21);
 }
 
@@ -247,7 +255,7 @@ fn a_failed_verdict_shows_every_violated_rule_and_some_timelines() {
 
     let good = Example::good();
     let text = good.verdict().render(&good.records);
-    assert_eq!(text, "passed: no violations in the history of 154 jobs\n");
+    assert_eq!(text, "passed: no violations in the history of 156 jobs\n");
 }
 
 #[test]

@@ -44,6 +44,9 @@ pub enum CheckRule {
     Seen,
     /// What was answered as cancelled is, nothing else is, and no callback of it follows.
     Cancels,
+    /// What an operator's filter matched is cancelled or redelivered, and nothing else; a dry run
+    /// changes nothing; the counts are true, and each page has one record in the audit.
+    Filters,
     /// What was answered as erased is, nothing else is, and its contents are never seen again.
     Erased,
     /// While everything is paused, nothing is claimed; while an origin is paused, no callback to it
@@ -76,6 +79,7 @@ impl CheckRule {
             Self::Fences => "fences",
             Self::Seen => "seen",
             Self::Cancels => "cancels",
+            Self::Filters => "filters",
             Self::Erased => "erased",
             Self::Pauses => "pauses",
             Self::Retention => "retention",

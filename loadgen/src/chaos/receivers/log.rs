@@ -17,9 +17,8 @@ use storm_shared::{
 use crate::{
     chaos::{
         clock,
-        endpoint::WorkNames,
         history::{Received, WorkEnd},
-        orders::{ChaosOrder, ChaosOrders, HANDLER, Refusals},
+        orders::{ChaosOrder, ChaosOrders, HANDLER, NAME_IN_URL, Refusals},
         wall_clock::WallClock,
     },
     signatures::{SignatureCheck, Signatures},
@@ -57,8 +56,6 @@ pub(super) struct CallbackLog {
     orders: ChaosOrders,
     signatures: Signatures,
     wall_clock: WallClock,
-    /// The names of the jobs of the handler: a callback of a failure has none.
-    names: WorkNames,
     /// The receiver's origin.
     origin: Option<String>,
     delivered: Arc<Mutex<Vec<ReceivedCallback>>>,
@@ -76,17 +73,11 @@ pub(super) struct DeliveryGuard<'a> {
 }
 
 impl CallbackLog {
-    pub(super) fn new(
-        orders: ChaosOrders,
-        signatures: Signatures,
-        wall_clock: WallClock,
-        names: WorkNames,
-    ) -> Self {
+    pub(super) fn new(orders: ChaosOrders, signatures: Signatures, wall_clock: WallClock) -> Self {
         Self {
             orders,
             signatures,
             wall_clock,
-            names,
             origin: None,
             delivered: Arc::default(),
             unexpected: Arc::default(),
@@ -103,8 +94,13 @@ impl CallbackLog {
     }
 
     /// Starts the record of a body that was just read.
-    pub(super) fn begin(&self, headers: &HeaderMap, body: &[u8]) -> DeliveryGuard<'_> {
-        let delivered = self.parse(headers, body);
+    pub(super) fn begin(
+        &self,
+        query: Option<&str>,
+        headers: &HeaderMap,
+        body: &[u8],
+    ) -> DeliveryGuard<'_> {
+        let delivered = self.parse(query, headers, body);
         if delivered.is_none() {
             let text = String::from_utf8_lossy(body).into_owned();
             lock(&self.unexpected).push(text);
@@ -124,13 +120,18 @@ impl CallbackLog {
     }
 
     /// Parses a callback; none if the body names no job.
-    fn parse(&self, headers: &HeaderMap, body: &[u8]) -> Option<ReceivedCallback> {
+    fn parse(
+        &self,
+        query: Option<&str>,
+        headers: &HeaderMap,
+        body: &[u8],
+    ) -> Option<ReceivedCallback> {
         let content: Value = serde_json::from_slice(body).ok()?;
         let id = content["request_id"].as_str()?.parse().ok()?;
         let work = content.get("handler").map(|_| work_of(body));
         let report_name = match &work {
             None => content["report_name"].as_str()?.to_owned(),
-            Some(_) => self.names.of(id)?,
+            Some(_) => query?.strip_prefix(NAME_IN_URL)?.to_owned(),
         };
         let order = self.orders.by_name(&report_name);
         // The worker signed by the services' clock, which may have been stepped since.
@@ -259,7 +260,7 @@ mod tests {
     };
     use tempfile::TempDir;
 
-    use super::{CallbackLog, ChaosOrders, WorkNames, callback_of};
+    use super::{CallbackLog, ChaosOrders, callback_of};
     use crate::{chaos::wall_clock::WallClock, signatures::Signatures};
 
     const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
@@ -275,7 +276,7 @@ mod tests {
         headers.insert(ID, id.parse().unwrap());
         headers.insert(TIMESTAMP, at.as_second().to_string().parse().unwrap());
         headers.insert(SIGNATURE, signature.parse().unwrap());
-        drop(log.begin(&headers, body.as_bytes()));
+        drop(log.begin(None, &headers, body.as_bytes()));
         log.take().pop().unwrap().content_correct
     }
 
@@ -285,12 +286,7 @@ mod tests {
         // Any file: no process is started.
         let clock = WallClock::steppable(&env::current_exe().unwrap(), folder.path()).unwrap();
         let signatures = Signatures::parse(SECRET).unwrap();
-        let log = CallbackLog::new(
-            ChaosOrders::new(9),
-            signatures,
-            clock.clone(),
-            WorkNames::default(),
-        );
+        let log = CallbackLog::new(ChaosOrders::new(9), signatures, clock.clone());
         assert!(passes(&log, SignedDuration::ZERO));
         assert!(!passes(&log, HOUR));
         clock.step(HOUR).unwrap();

@@ -6,7 +6,9 @@ use super::{
     cancel::{Cancelled, Uncancellable},
     redelivery::Unredeliverable,
 };
-use crate::models::{ClientName, Destination, FailureReason, Origin, RequestId, Status};
+use crate::models::{
+    ClientName, Destination, FailureReason, HandlerName, Origin, RequestId, Status,
+};
 
 /// What can be done to many requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +36,8 @@ pub struct Selection {
     pub statuses: Vec<Status>,
     /// Only requests of this client.
     pub client: Option<ClientName>,
+    /// Only requests of this handler.
+    pub handler: Option<HandlerName>,
     /// Only requests whose callback goes to this origin.
     pub origin: Option<Origin>,
     /// Only requests that were accepted at this time or later, by the wall clock.

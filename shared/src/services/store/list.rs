@@ -4,13 +4,15 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use jiff::{Timestamp, TimestampRound, Unit};
 use sha2::{Digest as _, Sha256};
 
-use crate::models::{RequestId, RequestSummary, Status};
+use crate::models::{HandlerName, RequestId, RequestSummary, Status};
 
 /// Which requests a list has.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RequestFilter {
     /// Only requests with this status.
     pub status: Option<Status>,
+    /// Only requests of this handler.
+    pub handler: Option<HandlerName>,
     /// Only requests that were accepted at this time or later, by the wall clock.
     pub created_after: Option<Timestamp>,
     /// Only requests that were accepted before this time.
@@ -18,7 +20,7 @@ pub struct RequestFilter {
 }
 
 /// A page of the list, by keyset pagination.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListPage {
     /// The requests of the list.
     pub filter: RequestFilter,
@@ -58,7 +60,12 @@ impl RequestFilter {
     fn check(&self, position: RequestId) -> String {
         let millis = |at: Option<Timestamp>| at.map(|at| in_millis(at).as_millisecond());
         let (after, before) = (millis(self.created_after), millis(self.created_before));
-        let text = format!("{position} {:?} {after:?} {before:?}", self.status);
+        let mut text = format!("{position} {:?} {after:?} {before:?}", self.status);
+        // Without one, the cursors are those of the release before.
+        if let Some(handler) = &self.handler {
+            text.push(' ');
+            text.push_str(handler.as_str());
+        }
         URL_SAFE_NO_PAD.encode(&Sha256::digest(text)[..9])
     }
 }

@@ -14,6 +14,7 @@ use crate::jobs::{attempted, claim, new_worker};
 mod accept;
 mod breakers;
 mod failed;
+mod filter;
 mod search;
 mod work;
 

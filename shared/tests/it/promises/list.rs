@@ -64,7 +64,7 @@ async fn pages(store: &Store, scope: Scope, first: ListPage) -> Vec<Vec<RequestI
     let mut pages = Vec::new();
     let mut page = first;
     loop {
-        let found = list(store, &scope, page).await;
+        let found = list(store, &scope, page.clone()).await;
         pages.push(ids(&found));
         page.before = found.next;
         if found.next.is_none() {
@@ -111,7 +111,7 @@ async fn accepted_at(store: &Store, created_at: Timestamp) -> RequestId {
 async fn pages_have_every_request_once_newest_first(database: TestDatabase) {
     let store = database.open().await;
     let first = page(RequestFilter::default(), 2);
-    assert_eq!(pages(&store, Scope::All, first).await, [[]]);
+    assert_eq!(pages(&store, Scope::All, first.clone()).await, [[]]);
     let newest_first = accepted(&store, 5).await;
     let found = pages(&store, Scope::All, first).await;
     assert_eq!(found.concat(), newest_first);
@@ -155,7 +155,7 @@ async fn requests_that_are_deleted_between_pages_hide_and_repeat_no_other(databa
     let store = database.open().await;
     let newest_first = accepted(&store, 7).await;
     let mut page = page(RequestFilter::default(), 2);
-    let found = list(&store, &Scope::All, page).await;
+    let found = list(&store, &Scope::All, page.clone()).await;
     assert_eq!(ids(&found), newest_first[..2]);
     // Also the one that the cursor names, and the next one.
     for nth in [1, 2, 5] {
@@ -170,7 +170,7 @@ async fn requests_that_are_accepted_between_pages_are_not_added(database: TestDa
     let store = database.open().await;
     let newest_first = accepted(&store, 4).await;
     let mut page = page(RequestFilter::default(), 2);
-    page.before = list(&store, &Scope::All, page).await.next;
+    page.before = list(&store, &Scope::All, page.clone()).await.next;
     accept(&store).await;
     let rest = pages(&store, Scope::All, page).await.concat();
     assert_eq!(rest, newest_first[2..]);
@@ -211,9 +211,9 @@ async fn a_list_by_time_goes_by_created_at_and_not_by_ids(database: TestDatabase
         requests.push(accepted_at(&store, at).await);
     }
     let filter = |after: Option<u64>, before: Option<u64>| RequestFilter {
-        status: None,
         created_after: after.map(hours),
         created_before: before.map(hours),
+        ..RequestFilter::default()
     };
     let found = async |filter| all(&store, Scope::All, filter).await;
     let [first, second, third, fourth, fifth] = requests[..] else {
@@ -254,9 +254,9 @@ async fn a_list_begins_and_ends_at_any_time_that_can_be_asked_for(database: Test
     let store = database.open().await;
     let id = accept(&store).await;
     let filter = RequestFilter {
-        status: None,
         created_after: Some(Timestamp::MIN),
         created_before: Some(Timestamp::MAX),
+        ..RequestFilter::default()
     };
     assert_eq!(all(&store, Scope::All, filter).await, [id]);
     let nothing = [
@@ -292,19 +292,25 @@ async fn a_client_lists_its_own_requests_only(database: TestDatabase) {
         .unwrap();
     of_one.insert(0, sync);
     let first = page(RequestFilter::default(), 2);
-    assert_eq!(pages(&store, client("one"), first).await.concat(), of_one);
     assert_eq!(
-        pages(&store, client("other"), first).await.concat(),
+        pages(&store, client("one"), first.clone()).await.concat(),
+        of_one
+    );
+    assert_eq!(
+        pages(&store, client("other"), first.clone()).await.concat(),
         of_other
     );
     // A cursor of another client says where to begin, and no more.
     let at_its_end = ListPage {
         before: Some(of_one[2]),
-        ..first
+        ..first.clone()
     };
     let found = pages(&store, client("other"), at_its_end).await.concat();
     assert!(!found.is_empty() && found.iter().all(|id| of_other.contains(id)));
-    assert_eq!(all(&store, client("nobody"), first.filter).await, []);
+    assert_eq!(
+        all(&store, client("nobody"), first.filter.clone()).await,
+        []
+    );
     let everything = all(&store, Scope::All, first.filter).await;
     assert_eq!(everything.len(), 8);
     assert_eq!(everything.last(), Some(&nameless));
@@ -318,8 +324,8 @@ async fn a_page_examines_ten_thousand_requests_and_continues(database: TestDatab
     database.edit(newest, "created_by = 'one'").await;
     let filter = with_status(Status::Failed);
     for scope in [Scope::All, client("one")] {
-        let mut page = page(filter, 20);
-        let short = list(&store, &scope, page).await;
+        let mut page = page(filter.clone(), 20);
+        let short = list(&store, &scope, page.clone()).await;
         assert_eq!(ids(&short), [newest]);
         page.before = Some(short.next.expect("two requests are left to examine"));
         let last = list(&store, &scope, page).await;
@@ -329,7 +335,7 @@ async fn a_page_examines_ten_thousand_requests_and_continues(database: TestDatab
     database.edit(oldest, "status = 'FAILED'").await;
     database.edit(newest, "status = 'COMPLETED'").await;
     for scope in [Scope::All, client("one")] {
-        let found = pages(&store, scope, page(filter, 20)).await;
+        let found = pages(&store, scope, page(filter.clone(), 20)).await;
         assert_eq!(found, [vec![], vec![oldest]]);
     }
 }

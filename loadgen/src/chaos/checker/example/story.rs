@@ -2,6 +2,7 @@
 
 mod cancel;
 mod erasure;
+mod filters;
 mod redelivery;
 mod work;
 
@@ -11,7 +12,7 @@ use storm_shared::{
     services::report::expected,
 };
 
-use super::{LONGEST_PARK, ORIGIN, RETRY_DELAY, at, id};
+use super::{CLIENT, LONGEST_PARK, ORIGIN, RETRY_DELAY, at, id};
 use crate::chaos::history::{
     Deleted, HistoryEvent, Polled, Received, Record, Row, RowKind, RowState, SubmitAnswer,
     Submitted, Transition,
@@ -119,6 +120,8 @@ impl Story {
             records: self.spec.records.count(),
             keyed,
             handler: self.handler.clone(),
+            client: Some(CLIENT.to_owned()),
+            origin: self.called_back.then(|| ORIGIN.to_owned()),
             answer,
         };
         self.push(Record::Submitted(submitted));
@@ -145,6 +148,8 @@ impl Story {
             was_due,
             due: self.due,
             erases: false,
+            reason: None,
+            by_filter: false,
         };
         self.records.push(Record::Transition(moved));
     }

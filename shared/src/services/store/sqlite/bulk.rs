@@ -9,7 +9,7 @@ use super::{
     columns, redelivery,
 };
 use crate::{
-    models::{ClientName, Destination, FailureReason, RequestId, Status},
+    models::{ClientName, Destination, FailureReason, HandlerName, RequestId, Status},
     services::store::{
         Acted, Applied, Bulk, BulkAction, Scope, Selected, Selection, SelectionPage,
         list::in_millis,
@@ -101,7 +101,8 @@ fn sql(page: &SelectionPage, rows: &str) -> String {
                 {can_be_done} {but_cancelled} AND status IN ({statuses})
                     AND (?3 IS NULL OR created_by IS ?3)
                     AND (?4 IS NULL OR created_at >= ?4) AND (?5 IS NULL OR created_at < ?5)
-                    AND (?6 IS NULL OR (status = 'FAILED' AND failure_reason IS ?6)),
+                    AND (?6 IS NULL OR (status = 'FAILED' AND failure_reason IS ?6))
+                    AND (?7 IS NULL OR coalesce(handler, 'report') = ?7),
                 created_by, origin, coalesce(callback_target, callback_url)
          FROM {rows} ORDER BY id LIMIT ?2"
     )
@@ -114,6 +115,7 @@ struct Filter<'a> {
     after: Option<String>,
     before: Option<String>,
     reason: Option<&'static str>,
+    handler: Option<&'a str>,
 }
 
 impl<'a> Filter<'a> {
@@ -125,6 +127,7 @@ impl<'a> Filter<'a> {
             after: selection.created_after.map(in_millis).map(columns::time),
             before: selection.created_before.map(in_millis).map(columns::time),
             reason: selection.reason.map(FailureReason::as_str),
+            handler: selection.handler.as_ref().map(HandlerName::as_str),
         }
     }
 
@@ -137,6 +140,7 @@ impl<'a> Filter<'a> {
             self.after.as_deref(),
             self.before.as_deref(),
             self.reason,
+            self.handler,
         )
     }
 
@@ -220,7 +224,8 @@ mod tests {
         };
         let sql = format!("EXPLAIN QUERY PLAN {}", sql(&page, rows_of(&page)));
         let mut statement = db.prepare(&sql).unwrap();
-        let values = params!["", 10_001, client, None::<&str>, None::<&str>, None::<&str>];
+        let none = None::<&str>;
+        let values = params!["", 10_001, client, none, none, none, "pdf"];
         let steps = statement.query_map(values, |row| row.get("detail"));
         steps.unwrap().map(Result::unwrap).collect()
     }

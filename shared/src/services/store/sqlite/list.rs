@@ -4,7 +4,7 @@ use rusqlite::{Connection, Row, params};
 
 use super::columns;
 use crate::{
-    models::{RequestId, RequestSummary, Status},
+    models::{HandlerName, RequestId, RequestSummary, Status},
     services::store::{ListPage, RequestList, Scope, list::in_millis},
 };
 
@@ -32,6 +32,7 @@ pub(super) fn list(
         filter.created_before.map(in_millis).map(columns::time),
         columns::tenant(scope),
         columns::integer(EXAMINED + 1),
+        filter.handler.as_ref().map(HandlerName::as_str),
     ])?;
     let mut found = RequestList::default();
     let mut examined = 0;
@@ -62,7 +63,8 @@ fn sql(scope: &Scope) -> String {
     format!(
         "SELECT id,
                 (?3 IS NULL OR status = ?3) AND (?4 IS NULL OR created_at >= ?4)
-                    AND (?5 IS NULL OR created_at < ?5),
+                    AND (?5 IS NULL OR created_at < ?5)
+                    AND (?8 IS NULL OR coalesce(handler, 'report') = ?8),
                 mode, status, callback_url, created_at, completed_at, failure_reason, failure_detail,
                 handler
          FROM {rows} AND id < ?1 AND id > coalesce(?2, '')
@@ -97,7 +99,7 @@ mod tests {
         schema::migrate(&mut db).unwrap();
         let sql = format!("EXPLAIN QUERY PLAN {}", sql(scope));
         let mut statement = db.prepare(&sql).unwrap();
-        let values = params!["g", None::<&str>, "FAILED", "", "", "one", 10_001];
+        let values = params!["g", None::<&str>, "FAILED", "", "", "one", 10_001, "pdf"];
         let steps = statement.query_map(values, |row| row.get("detail"));
         steps.unwrap().map(Result::unwrap).collect()
     }
