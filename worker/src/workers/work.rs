@@ -137,8 +137,13 @@ impl Work {
         // Unwind-safe: nothing of the future is used after it.
         let run = async { served.work.run(&seen, &context).await };
         let run = AssertUnwindSafe(run).catch_unwind();
-        let result = match timeout_at(context.deadline, run).await {
-            Ok(Ok(result)) => result,
+        let ran = if served.work.keeps_its_deadline() {
+            Ok(run.await)
+        } else {
+            timeout_at(context.deadline, run).await
+        };
+        let result = match ran {
+            Ok(Ok(result)) => result.and_then(|output| limits.check(output)),
             Ok(Err(_panic)) => {
                 error!(id = %job.claim.id, handler = %served.name, "the handler panicked");
                 Err(Failure::last("the handler failed with an error of its own"))
