@@ -110,8 +110,8 @@ impl MemoryBudget {
     }
 
     fn give_back(&self, bytes: usize) {
-        let before = self.0.reserved.fetch_sub(bytes, Ordering::AcqRel);
-        // Nobody waits while there is room, but for bodies that need more, and what is new meanwhile.
+        let before = self.0.reserved.fetch_sub(bytes, Ordering::SeqCst);
+        // While there is room, only bodies that need more wait, and what is new meanwhile.
         if before >= self.limit() || self.0.patience.is_needed() {
             self.0.has_room.notify_waiters();
         }
@@ -143,7 +143,7 @@ impl Reservation {
         self.budget
             .0
             .reserved
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, grown)
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, grown)
             .map_err(|_| BudgetExceeded)?;
         self.bytes += more;
         Ok(())

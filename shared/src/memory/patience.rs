@@ -45,7 +45,8 @@ impl Patience {
 
     /// Whether any reservation waits.
     pub(super) fn is_needed(&self) -> bool {
-        // Sequentially consistent, as are the changes of it: see `Wait::begin`.
+        // Sequentially consistent, as are its changes and those of `reserved`: a reservation that
+        // begins to wait and one that is given back see each other, or one of both does.
         self.waiting.load(Ordering::SeqCst) > 0
     }
 }
@@ -59,6 +60,11 @@ impl Reservation {
     pub async fn grow_patiently(&mut self, more: usize) -> Duration {
         if self.try_grow(more).is_ok() {
             return Duration::ZERO;
+        }
+        if self.overdraft.is_none() {
+            // It is free only if no other one waits for it.
+            let overdraft = Arc::clone(&self.budget.0.patience.overdraft);
+            self.overdraft = overdraft.try_acquire_owned().ok();
         }
         if self.overdraft.is_some() {
             self.grow(more);
