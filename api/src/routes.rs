@@ -11,7 +11,7 @@ use futures_util::Stream;
 use hyper::Request;
 use storm_shared::{
     memory::{MemoryBudget, Reservation},
-    models::{IdempotencyKey, Traceparent},
+    models::{HandlerName, IdempotencyKey, Traceparent},
     services::{readiness::Readiness, store::BulkAction},
 };
 use warp::{Filter, Rejection, Reply, reply::Response};
@@ -126,7 +126,10 @@ fn post_async(
         .and(body::unread())
         .then(move |caller, app, traceparent, key, body: Unread<_>| {
             let form = Arc::clone(&form);
-            async move { submit(&*form, caller, app, traceparent, key, body).await }
+            async move {
+                let to = (&*form, &HandlerName::REPORT);
+                submit(to, caller, app, traceparent, key, body).await
+            }
         })
         .map(Reply::into_response);
     warp::path!("async").and(submit.or(method_not_allowed("POST")).unify())
@@ -147,7 +150,10 @@ fn post_handler(
             async |name: String, caller, app: Arc<App>, traceparent, key, body: Unread<_>| {
                 // With each request: a reread of the settings changes the handlers.
                 match app.handlers.form(&name) {
-                    Ok(form) => submit(&*form, caller, app, traceparent, key, body).await,
+                    Ok(form) => {
+                        let to = (&*form, form.handler());
+                        submit(to, caller, app, traceparent, key, body).await
+                    }
                     Err(unknown) => {
                         body.discard(app.settings.http.timeout);
                         Err(unknown)
@@ -165,7 +171,7 @@ fn post_handler(
 
 /// Reads, parses and accepts a submission.
 async fn submit<F, S, B>(
-    form: &F,
+    (form, handler): (&F, &HandlerName),
     caller: Caller,
     app: Arc<App>,
     traceparent: Option<Traceparent>,
@@ -182,8 +188,8 @@ where
     // Load shedding: past the limit, a submission costs no more than to read it. One with a key may
     // repeat an earlier one, and is looked up first.
     if body.is_ok() && matches!(idempotency_key, Ok(None)) {
-        let room = app.admission.check(caller.name());
-        room.map_err(|full| Problem::backlog_full(full.retry_after))?;
+        let room = app.admission.check(caller.name(), handler);
+        room.map_err(|full| Problem::backlog_full(full.retry_after, full.handler.as_ref()))?;
     }
     let received = body
         .map_err(Invalid::from)

@@ -50,20 +50,19 @@ fn names(connection: &Connection, next: &str) -> rusqlite::Result<Vec<String>> {
     Ok(found)
 }
 
-/// What each handler has to do at `now`.
-pub(super) fn load(
-    connection: &Connection,
+/// The jobs whose work each handler is to do at `now`: of each of them up to `most` that wait, and
+/// as many that run.
+pub(super) fn jobs(
+    snapshot: &Connection,
+    most: u32,
     now: StoreTime,
 ) -> rusqlite::Result<BTreeMap<HandlerName, HandlerLoad>> {
-    // One snapshot: a job that is claimed between two statements would be counted twice.
-    let snapshot = connection.unchecked_transaction()?;
     let mut load: BTreeMap<HandlerName, HandlerLoad> = BTreeMap::new();
-    let most = HandlerLoad::MOST;
     for (status, next) in [
         (Status::Pending, NEXT_WAITING),
         (Status::Processing, NEXT_RUNNING),
     ] {
-        for name in names(&snapshot, next)? {
+        for name in names(snapshot, next)? {
             // One that can't be parsed was edited by hand: nobody serves it.
             let Ok(handler) = name.parse() else { continue };
             let of_handler = load.entry(handler).or_default();
@@ -79,6 +78,17 @@ pub(super) fn load(
             }
         }
     }
+    Ok(load)
+}
+
+/// What each handler has to do at `now`.
+pub(super) fn load(
+    connection: &Connection,
+    now: StoreTime,
+) -> rusqlite::Result<BTreeMap<HandlerName, HandlerLoad>> {
+    // One snapshot: a job that is claimed between two statements would be counted twice.
+    let snapshot = connection.unchecked_transaction()?;
+    let mut load = jobs(&snapshot, HandlerLoad::MOST, now)?;
     let mut served = snapshot.prepare_cached(&format!(
         "SELECT served.value, count(DISTINCT owner)
          FROM workers, json_each({}) AS served WHERE served.type = 'text' GROUP BY served.value",
