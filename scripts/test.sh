@@ -40,7 +40,7 @@ while kill -0 "$tests" 2>/dev/null; do
     if ((size != (size = $(wc -c <"$log")))); then
         shown=$SECONDS
     elif ((SECONDS - shown >= silence)); then
-        say "test.sh: no test of $project has ended for $silence s, so the run is ended. Still running:"
+        say "test.sh: no test of $project has ended for $silence s: the run is ended. Still running:"
         awk '/^test .* has been running for over / { slow[$2] } / \.\.\. / { delete slow[$2] }
             END { for (test in slow) print "  " test }' "$log" >&2
         exit 1

@@ -36,7 +36,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .and(warp::post())
         // Read, because the connection is used again.
         .and(warp::body::bytes())
-        .map(|_body| Problem::backlog_full(Duration::from_secs(1)));
+        .map(|_body| Problem::backlog_full(Duration::from_secs(1), None));
     let service = TowerToHyperService::new(warp::service(route.or(refusal)));
     let (limits, connections) = (Limits::default(), ConnectionMetrics::default());
     server::serve(listener, service, limits, connections, future::pending()).await;

@@ -1,10 +1,12 @@
 //! Admission control for all receivers together: the limit of unfinished jobs (`MAX_BACKLOG`), and
-//! each tenant's share of it; and when a job that is accepted now should be done.
+//! each tenant's and each handler's share of it; and when a job that is accepted now should be
+//! done.
 //!
 //! A task counts the unfinished jobs once a second. In between, what this process accepts is added
 //! to the last count. So one process never goes over the limit, and several together do by no more
 //! than they accept between two counts.
 
+mod count;
 mod drain;
 mod lanes;
 mod ledger;
@@ -20,7 +22,7 @@ use std::{
 
 use storm_shared::{
     config::Settings,
-    models::ClientName,
+    models::{ClientName, HandlerName},
     outage::Outage,
     services::store::{Load, Store},
 };
@@ -30,9 +32,9 @@ use tracing::{info, warn};
 
 pub(crate) use self::ledger::unreserved;
 use self::{
-    drain::jobs,
+    count::Count,
     lanes::{Drains, Lane, Rates},
-    ledger::{Ledger, NoRoom, Since, Tenant, Written},
+    ledger::{Ledger, NoRoom, Tenant, Written},
     waiting::Waiting,
 };
 use crate::{
@@ -43,22 +45,6 @@ use crate::{
 /// The interval between counts.
 const PERIOD: Duration = Duration::from_secs(1);
 
-/// The bounds of the time after which a refused client is asked to retry.
-const RETRY_AFTER: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(10));
-
-/// That time while the rate is unknown, and at least while all work is paused.
-const RETRY_AFTER_STANDSTILL: Duration = Duration::from_mins(1);
-
-/// The longest wait for a worker that is expected of a job.
-const LONGEST_WAIT: Duration = Duration::from_hours(24);
-
-/// The same while it is not known how fast the workers are, but only what they have done at least:
-/// the next counts of a storm tell.
-const LONGEST_UNMEASURED_WAIT: Duration = Duration::from_secs(3);
-
-/// Jobs are waiting for workers if it takes them at least this long to begin with all that wait.
-const BACKLOGGED: Duration = Duration::from_secs(1);
-
 /// A backlog that is full again within this time has been full all along, for the log.
 const QUIET_PERIOD: Duration = Duration::from_secs(10);
 
@@ -68,11 +54,13 @@ pub struct Admission {
     _watch: AbortOnDropHandle<()>,
 }
 
-/// The backlog has no room for this tenant: there should be some after this time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The backlog has no room for a job: there should be some after this time.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BacklogFull {
     /// From 1 s to 10 min.
     pub retry_after: Duration,
+    /// The handler of the job, if that has its share, and there is room for jobs of others.
+    pub handler: Option<HandlerName>,
 }
 
 struct Shared {
@@ -84,8 +72,15 @@ struct Shared {
 }
 
 struct State {
-    ledger: Ledger,
+    tenants: Ledger<Tenant>,
+    handlers: Ledger<HandlerName>,
     last: Count,
+}
+
+/// What was written when a count began.
+struct WrittenBefore {
+    of_tenants: Written<Tenant>,
+    of_handlers: Written<HandlerName>,
 }
 
 /// What the log says of the backlog.
@@ -95,26 +90,17 @@ enum Change {
     Recovered,
 }
 
-/// What is known from the last count.
-struct Count {
-    at: Instant,
-    waiting: Waiting,
-    rates: Rates,
-    is_paused: bool,
-}
-
 impl Admission {
     /// Keeps counting the unfinished jobs, of which there may be `MAX_BACKLOG`, until this value is
-    /// dropped. If there are several clients, now or after a reread, the limit is shared among
-    /// them. A new job waits for a worker although it is due only after `grace`, the time for its
-    /// notification.
+    /// dropped. If there are several clients or handlers, now or after a reread, the limit is
+    /// shared among them. A new job waits for a worker although it is due only after `grace`, the
+    /// time for its notification.
     pub fn watch(store: Store, settings: &Settings, grace: Duration, metrics: Metrics) -> Self {
         let limit = settings.api.max_backlog;
-        let shared = Arc::new(Shared::new(limit as u64, has_several_clients(settings)));
+        let shared = Arc::new(Shared::new(limit as u64, is_shared(settings)));
         let of_reread = Arc::clone(&shared);
         settings.updates.pass_to(move |settings| {
-            let is_shared = has_several_clients(settings);
-            of_reread.state().ledger.share(is_shared);
+            of_reread.share(is_shared(settings));
         });
         let of_task = Arc::clone(&shared);
         let watch = tokio::spawn(async move {
@@ -123,11 +109,11 @@ impl Admission {
             // Beyond the limit, so that a retry is asked for when there will be room.
             let most = limit.saturating_mul(2);
             let count = || {
-                let written = of_task.state().ledger.begin();
-                let load = store.load(most, grace);
+                let (written, by_handler) = of_task.begin();
+                let load = store.load(most, grace, by_handler);
                 async move { Ok((written, load.await?)) }
             };
-            let update = |(written, load): (Written, Load)| {
+            let update = |(written, load): (WrittenBefore, Load)| {
                 let rates = drains.counted(Instant::now(), &load);
                 metrics.counted_backlog(load.unfinished, rates.all.per_second());
                 of_task.counted(written, &load, rates);
@@ -156,24 +142,45 @@ impl Admission {
         self.shared.is_counted.wait().await;
     }
 
-    /// Whether a job of `tenant` would be admitted now. It counts nothing.
+    /// Whether a job of `tenant` for `handler` would be admitted now. It counts nothing.
     ///
     /// # Errors
     /// Those of [`Admission::admit`].
-    pub fn check(&self, tenant: Option<&ClientName>) -> Result<(), BacklogFull> {
-        self.shared.check(&tenant.cloned())
+    pub fn check(
+        &self,
+        tenant: Option<&ClientName>,
+        handler: &HandlerName,
+    ) -> Result<(), BacklogFull> {
+        self.shared.check(&tenant.cloned(), handler)
     }
 
-    /// Admits a job of `tenant`, which counts from here on.
+    /// Admits a job of `tenant` for `handler`, which counts from here on.
     ///
     /// # Errors
-    /// The backlog is full, or nearly, and the tenant has its share of it.
+    /// The backlog is full, or nearly, and the tenant or the handler has its share of it.
     pub fn admit(
         &self,
         tenant: Option<&ClientName>,
+        handler: &HandlerName,
         is_long: bool,
     ) -> Result<Arc<Admitted>, BacklogFull> {
-        self.shared.admit(tenant.cloned(), is_long)
+        self.shared.admit(tenant.cloned(), handler, is_long)
+    }
+}
+
+/// Among whom the limit is shared.
+#[derive(Clone, Copy)]
+struct IsShared {
+    /// There are several clients.
+    tenants: bool,
+    /// There are handlers beside the report.
+    handlers: bool,
+}
+
+fn is_shared(settings: &Settings) -> IsShared {
+    IsShared {
+        tenants: has_several_clients(settings),
+        handlers: settings.handlers.iter().next().is_some(),
     }
 }
 
@@ -183,7 +190,7 @@ pub(crate) fn has_several_clients(settings: &Settings) -> bool {
 }
 
 impl Shared {
-    fn new(limit: u64, is_shared: bool) -> Self {
+    fn new(limit: u64, is_shared: IsShared) -> Self {
         let last = Count {
             at: Instant::now(),
             waiting: Waiting::default(),
@@ -192,7 +199,8 @@ impl Shared {
         };
         Self {
             state: Mutex::new(State {
-                ledger: Ledger::new(limit, is_shared),
+                tenants: Ledger::new(limit, is_shared.tenants),
+                handlers: Ledger::new(limit, is_shared.handlers),
                 last,
             }),
             has_refused: AtomicBool::new(false),
@@ -204,46 +212,70 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn check(&self, tenant: &Tenant) -> Result<(), BacklogFull> {
-        let state = self.state();
-        let room = state.ledger.check(tenant);
-        room.map_err(|no_room| self.refuse(&state, no_room))
+    fn share(&self, is_shared: IsShared) {
+        let mut state = self.state();
+        state.tenants.share(is_shared.tenants);
+        state.handlers.share(is_shared.handlers);
     }
 
-    fn refuse(&self, state: &State, no_room: NoRoom) -> BacklogFull {
-        self.has_refused.store(true, Ordering::Relaxed);
-        BacklogFull {
-            retry_after: state.last.retry_after(no_room.over),
-        }
+    fn check(&self, tenant: &Tenant, handler: &HandlerName) -> Result<(), BacklogFull> {
+        let state = self.state();
+        let room = state.check(tenant, handler);
+        room.inspect_err(|_| self.has_refused.store(true, Ordering::Relaxed))
     }
 
     fn admit(
         self: &Arc<Self>,
         tenant: Tenant,
+        handler: &HandlerName,
         is_long: bool,
     ) -> Result<Arc<Admitted>, BacklogFull> {
         let mut state = self.state();
-        match state.ledger.admit(&tenant, is_long) {
-            Ok(since) => Ok(Arc::new(Admitted {
-                wait: state.last.wait(&tenant, is_long, since),
+        match state.admit(&tenant, handler, is_long) {
+            Ok(wait) => Ok(Arc::new(Admitted {
+                wait,
                 shared: Arc::clone(self),
                 tenant,
+                handler: handler.clone(),
                 is_long,
                 is_stored: AtomicBool::new(true),
             })),
-            Err(no_room) => Err(self.refuse(&state, no_room)),
+            Err(full) => {
+                self.has_refused.store(true, Ordering::Relaxed);
+                Err(full)
+            }
         }
     }
 
-    fn counted(&self, written: Written, load: &Load, rates: Rates) {
+    /// A count begins: to hand in with its result. Also returns whether each handler is counted.
+    fn begin(&self) -> (WrittenBefore, bool) {
+        let state = self.state();
+        let written = WrittenBefore {
+            of_tenants: state.tenants.begin(),
+            of_handlers: state.handlers.begin(),
+        };
+        (written, state.handlers.is_shared())
+    }
+
+    fn counted(&self, written: WrittenBefore, load: &Load, rates: Rates) {
         let last = Count {
             at: Instant::now(),
             waiting: Waiting::of(load),
             rates,
             is_paused: load.is_paused,
         };
+        let tenants = load.tenants.iter();
+        let tenants = tenants.map(|(tenant, load)| (tenant.clone(), load.unfinished));
+        let handlers = load.handlers.iter();
+        let handlers = handlers.map(|(handler, jobs)| (handler.clone(), *jobs));
         let mut state = self.state();
-        state.ledger.counted(written, load);
+        let unfinished = load.unfinished;
+        state
+            .tenants
+            .counted(written.of_tenants, unfinished, tenants);
+        state
+            .handlers
+            .counted(written.of_handlers, unfinished, handlers);
         state.last = last;
         drop(state);
         let _ = self.is_counted.set(()); // it may be set already
@@ -259,45 +291,38 @@ impl Shared {
     }
 }
 
-impl Count {
-    /// How long a new job of `tenant` should wait for a worker, which has admitted some `since` the
-    /// count.
-    fn wait(&self, tenant: &Tenant, is_long: bool, since: Since) -> Duration {
-        let own = self.wait_in(Lane::of(is_long), tenant, since);
-        if is_long {
-            // Where short jobs take all slots, it waits for them as well.
-            own.max(self.wait_in(Lane::All, tenant, since))
-        } else {
-            own
-        }
+impl State {
+    fn check(&self, tenant: &Tenant, handler: &HandlerName) -> Result<(), BacklogFull> {
+        self.tenants
+            .check(tenant)
+            .map_err(|NoRoom { over, .. }| BacklogFull {
+                retry_after: self.last.retry_after(over, Lane::All),
+                handler: None,
+            })?;
+        self.handlers.check(handler).map_err(|no_room| {
+            // The work of other handlers than the report is long.
+            let lane = match *handler {
+                HandlerName::REPORT => Lane::All,
+                _ => Lane::Long,
+            };
+            BacklogFull {
+                retry_after: self.last.retry_after(no_room.over, lane),
+                handler: no_room.is_of_share.then(|| handler.clone()),
+            }
+        })
     }
 
-    fn wait_in(&self, lane: Lane, tenant: &Tenant, since: Since) -> Duration {
-        let rate = self.rates.of(lane);
-        let longest = if rate.is_measured() {
-            LONGEST_WAIT
-        } else {
-            LONGEST_UNMEASURED_WAIT
-        };
-        let time_for = |jobs| rate.time_for(jobs, longest).unwrap_or_default();
-        if time_for(jobs(self.waiting.total(lane))) < BACKLOGGED {
-            // The workers keep up, and what was accepted since does not wait either.
-            return time_for(jobs(self.waiting.before(tenant, lane, 0)));
-        }
-        let before = self.waiting.before(tenant, lane, since.of(lane));
-        time_for(jobs(before) - rate.within(self.at.elapsed()))
-    }
-
-    /// When a client should retry that finds room once so many jobs have ended.
-    fn retry_after(&self, over: u64) -> Duration {
-        let (least, most) = RETRY_AFTER;
-        let least = if self.is_paused {
-            RETRY_AFTER_STANDSTILL
-        } else {
-            least
-        };
-        let drained = self.rates.all.time_for(jobs(over), most);
-        drained.unwrap_or(RETRY_AFTER_STANDSTILL).max(least)
+    /// Returns how long the job should wait for a worker.
+    fn admit(
+        &mut self,
+        tenant: &Tenant,
+        handler: &HandlerName,
+        is_long: bool,
+    ) -> Result<Duration, BacklogFull> {
+        self.check(tenant, handler)?;
+        let since = self.tenants.admit(tenant, is_long);
+        self.handlers.admit(handler, is_long);
+        Ok(self.last.wait(tenant, is_long, since))
     }
 }
 
@@ -306,6 +331,7 @@ impl Count {
 pub struct Admitted {
     shared: Arc<Shared>,
     tenant: Tenant,
+    handler: HandlerName,
     is_long: bool,
     wait: Duration,
     is_stored: AtomicBool,
@@ -328,9 +354,11 @@ impl Drop for Admitted {
         let mut state = self.shared.state();
         if *self.is_stored.get_mut() {
             // A count that begins after it, sees its row.
-            state.ledger.written(&self.tenant, self.is_long);
+            state.tenants.written(&self.tenant, self.is_long);
+            state.handlers.written(&self.handler, self.is_long);
         } else {
-            state.ledger.withdraw(&self.tenant, self.is_long);
+            state.tenants.withdraw(&self.tenant, self.is_long);
+            state.handlers.withdraw(&self.handler, self.is_long);
         }
     }
 }

@@ -20,8 +20,9 @@ use crate::reply::Problem;
 /// payload in addition.
 pub const LIMIT: usize = 16 << 10;
 
-/// How much of a refused body is read and discarded, in bytes.
-const DISCARDED: usize = 1 << 20;
+/// How much of a refused body is read and discarded, in bytes: more than any body that is taken has
+/// (`max_payload` is at most 4 MiB). So its client gets the refusal, whatever the reason.
+const DISCARDED: usize = 5 << 20;
 
 /// A body that has been read.
 #[derive(Debug)]

@@ -11,7 +11,7 @@ use futures_util::{FutureExt as _, Stream};
 use hyper::Request;
 use storm_shared::{
     memory::{MemoryBudget, Reservation},
-    models::{IdempotencyKey, Traceparent},
+    models::{HandlerName, IdempotencyKey, Traceparent},
     services::{readiness::Readiness, store::BulkAction},
 };
 use warp::{Filter, Rejection, Reply, reply::Response};
@@ -130,8 +130,11 @@ fn post_async(
             move |caller, app, traceparent, key, prefer, body: Unread<_>| {
                 let form = Arc::clone(&form);
                 // Boxed: each filter around it would copy its kilobytes.
-                async move { submit(&*form, caller, app, traceparent, key, prefer, body).await }
-                    .boxed()
+                async move {
+                    let to = (&*form, &HandlerName::REPORT);
+                    submit(to, caller, app, traceparent, key, prefer, body).await
+                }
+                .boxed()
             },
         )
         .map(Reply::into_response);
@@ -160,7 +163,10 @@ fn post_handler(
                    body: Unread<_>| {
                 // With each request: a reread of the settings changes the handlers.
                 match app.handlers.form(&name) {
-                    Ok(form) => submit(&*form, caller, app, traceparent, key, prefer, body).await,
+                    Ok(form) => {
+                        let to = (&*form, form.handler());
+                        submit(to, caller, app, traceparent, key, prefer, body).await
+                    }
                     Err(unknown) => {
                         body.discard(app.settings.http.timeout);
                         Err(unknown)
@@ -178,7 +184,7 @@ fn post_handler(
 
 /// Reads, parses and accepts a submission.
 async fn submit<F, S, B>(
-    form: &F,
+    (form, handler): (&F, &HandlerName),
     caller: Caller,
     app: Arc<App>,
     traceparent: Option<Traceparent>,
@@ -196,8 +202,8 @@ where
     // Load shedding: past the limit, a submission costs no more than to read it. One with a key may
     // repeat an earlier one, and is looked up first.
     if body.is_ok() && matches!(idempotency_key, Ok(None)) {
-        let room = app.admission.check(caller.name());
-        room.map_err(|full| Problem::backlog_full(full.retry_after))?;
+        let room = app.admission.check(caller.name(), handler);
+        room.map_err(|full| Problem::backlog_full(full.retry_after, full.handler.as_ref()))?;
     }
     let received = body
         .map_err(Invalid::from)

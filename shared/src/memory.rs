@@ -4,6 +4,7 @@
 //! dropped. The budget counts the bytes of bodies, and not what else is needed to handle them.
 
 mod metrics;
+mod patience;
 
 use std::{
     pin::pin,
@@ -14,9 +15,10 @@ use std::{
 };
 
 use thiserror::Error;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedSemaphorePermit};
 
 pub use metrics::MemoryMetrics;
+use patience::Patience;
 
 /// A cheap-clone handle to the budget.
 #[derive(Clone, Debug)]
@@ -27,6 +29,7 @@ struct Shared {
     limit: usize,
     reserved: AtomicUsize,
     has_room: Notify,
+    patience: Patience,
 }
 
 /// The bytes do not fit into the budget. None of them was reserved.
@@ -41,6 +44,7 @@ impl MemoryBudget {
             limit,
             reserved: AtomicUsize::new(0),
             has_room: Notify::new(),
+            patience: Patience::new(),
         }))
     }
 
@@ -56,15 +60,31 @@ impl MemoryBudget {
 
     /// A reservation of no bytes.
     pub fn reservation(&self) -> Reservation {
+        self.reservation_of(0)
+    }
+
+    fn reservation_of(&self, bytes: usize) -> Reservation {
         Reservation {
             budget: self.clone(),
-            bytes: 0,
+            bytes,
+            overdraft: None,
         }
     }
 
-    /// Reserves what is free, up to `most` bytes. `None` if nothing is.
+    /// The limit for what is new: half of the budget while bodies wait for room.
+    fn limit_of_new(&self) -> usize {
+        if self.0.patience.is_needed() {
+            self.limit() / 2
+        } else {
+            self.limit()
+        }
+    }
+
+    /// Reserves what is free, up to `most` bytes. `None` if nothing is. While bodies wait for room
+    /// ([`Reservation::grow_patiently`]), a half of the budget is left to them.
     pub fn reserve_up_to(&self, most: usize) -> Option<Reservation> {
-        let free = |reserved| self.limit().saturating_sub(reserved).min(most);
+        let limit = self.limit_of_new();
+        let free = |reserved| limit.saturating_sub(reserved).min(most);
         let before =
             self.0
                 .reserved
@@ -72,19 +92,17 @@ impl MemoryBudget {
                     Some(reserved + free(reserved))
                 });
         let bytes = free(before.unwrap_or_else(|reserved| reserved));
-        (bytes > 0).then(|| Reservation {
-            budget: self.clone(),
-            bytes,
-        })
+        (bytes > 0).then(|| self.reservation_of(bytes))
     }
 
-    /// Completes when at least one byte is free. Another task may take it first.
+    /// Completes when [`reserve_up_to`](Self::reserve_up_to) has at least one byte. Another task
+    /// may take it first.
     pub async fn has_room(&self) {
         loop {
             let mut given_back = pin!(self.0.has_room.notified());
             // Before the look: what is given back after it must not be missed.
             given_back.as_mut().enable();
-            if self.reserved() < self.limit() {
+            if self.reserved() < self.limit_of_new() {
                 return;
             }
             given_back.await;
@@ -92,9 +110,9 @@ impl MemoryBudget {
     }
 
     fn give_back(&self, bytes: usize) {
-        let before = self.0.reserved.fetch_sub(bytes, Ordering::AcqRel);
-        // Nobody waits while there is room.
-        if before >= self.limit() {
+        let before = self.0.reserved.fetch_sub(bytes, Ordering::SeqCst);
+        // While there is room, only bodies that need more wait, and what is new meanwhile.
+        if before >= self.limit() || self.0.patience.is_needed() {
             self.0.has_room.notify_waiters();
         }
     }
@@ -105,6 +123,8 @@ impl MemoryBudget {
 pub struct Reservation {
     budget: MemoryBudget,
     bytes: usize,
+    /// Whether it may go past the limit. Dropped after its bytes were given back.
+    overdraft: Option<OwnedSemaphorePermit>,
 }
 
 impl Reservation {
@@ -123,7 +143,7 @@ impl Reservation {
         self.budget
             .0
             .reserved
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, grown)
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, grown)
             .map_err(|_| BudgetExceeded)?;
         self.bytes += more;
         Ok(())
@@ -140,10 +160,7 @@ impl Reservation {
     pub fn split(&mut self, bytes: usize) -> Self {
         self.grow(bytes.saturating_sub(self.bytes));
         self.bytes -= bytes;
-        Self {
-            budget: self.budget.clone(),
-            bytes,
-        }
+        self.budget.reservation_of(bytes)
     }
 }
 

@@ -19,7 +19,7 @@ use std::{
 use bytes::Bytes;
 use futures_util::{FutureExt, future::BoxFuture};
 use storm_shared::{
-    config::{HandlerKind, HandlerSettings, RetrySettings, Settings},
+    config::{HandlerKind, HandlerSettings, Settings},
     live::Live,
     memory::MemoryBudget,
     models::{self, HandlerName},
@@ -50,18 +50,30 @@ pub(crate) trait Work: Send + Sync {
     ) -> BoxFuture<'a, Result<Output, Failure>>;
 
     /// How long the work is expected to take, if that is known.
-    fn expected(&self, job: &Job) -> Option<Duration>;
+    fn expected(&self, _: &Job) -> Option<Duration> {
+        None
+    }
 
     /// Whether each attempt gives the same result, and never fails. Then no attempt is recorded,
     /// and the result of quick work can be stored together with its first outcome.
-    fn is_deterministic(&self) -> bool;
+    fn is_deterministic(&self) -> bool {
+        false
+    }
+
+    /// Whether an attempt ends at its deadline by itself. Then it may wait longer for what this
+    /// worker lacks.
+    fn keeps_its_deadline(&self) -> bool {
+        false
+    }
 
     /// The body of the callback: the same bytes on every attempt and every worker, so that
     /// receivers can compare repeats.
     ///
     /// # Errors
     /// What is stored of the job was edited outside the service.
-    fn callback_body(&self, job: &store::Job, worked: &Worked) -> Result<Bytes, models::Failure>;
+    fn callback_body(&self, job: &store::Job, worked: &Worked) -> Result<Bytes, models::Failure> {
+        Ok(callback_body::of(job, worked))
+    }
 }
 
 /// Handlers in Rust, by name.
@@ -78,17 +90,22 @@ impl<H: Handler> Work for Code<H> {
     ) -> BoxFuture<'a, Result<Output, Failure>> {
         self.0.run(job, context).boxed()
     }
+}
 
-    fn expected(&self, _: &Job) -> Option<Duration> {
-        None
+/// An endpoint.
+struct Endpoint(HttpHandler);
+
+impl Work for Endpoint {
+    fn run<'a>(
+        &'a self,
+        job: &'a Job,
+        context: &'a Context,
+    ) -> BoxFuture<'a, Result<Output, Failure>> {
+        self.0.run(job, context).boxed()
     }
 
-    fn is_deterministic(&self) -> bool {
-        false
-    }
-
-    fn callback_body(&self, job: &store::Job, worked: &Worked) -> Result<Bytes, models::Failure> {
-        Ok(callback_body::of(job, worked))
+    fn keeps_its_deadline(&self) -> bool {
+        true
     }
 }
 
@@ -101,7 +118,7 @@ pub(crate) struct Served {
     pub(crate) gate: Gate,
     limits: Live<Limits>,
     /// Of an HTTP handler.
-    endpoint: Option<(Live<HttpEndpoint>, Arc<Code<HttpHandler>>)>,
+    endpoint: Option<(Live<HttpEndpoint>, Arc<Endpoint>)>,
 }
 
 /// The limits of a handler that can change while its jobs run.
@@ -110,6 +127,18 @@ pub(crate) struct Limits {
     pub(crate) timeout: Duration,
     /// When a failed attempt is followed by another one.
     pub(crate) schedule: Schedule,
+    /// The bytes of a result of code. That of an endpoint is bounded while it is read.
+    max_result: Option<usize>,
+}
+
+impl Limits {
+    /// `output`, if it is not too large.
+    pub(crate) fn check(&self, output: Output) -> Result<Output, Failure> {
+        match self.max_result {
+            Some(most) if output.as_str().len() > most => Err(Failure::too_large(most)),
+            _ => Ok(output),
+        }
+    }
 }
 
 impl Served {
@@ -319,7 +348,7 @@ impl Handlers {
                 concurrency,
                 self.0.memory.clone(),
             );
-            (endpoint, Arc::new(Code(handler)))
+            (endpoint, Arc::new(Endpoint(handler)))
         });
         let work: Arc<dyn Work> = match &endpoint {
             Some((_, handler)) => Arc::clone(handler) as _,
@@ -330,7 +359,7 @@ impl Handlers {
             work,
             room: self.room_of(&settings.name, concurrency),
             gate: Gate::new(),
-            limits: Live::new(limits(settings.timeout, &settings.retry)),
+            limits: Live::new(limits_of(settings)),
             endpoint,
         }))
     }
@@ -354,7 +383,7 @@ impl Served {
             endpoint.set(now);
             handler.0.keep_at_most(concurrency);
         }
-        self.limits.set(limits(settings.timeout, &settings.retry));
+        self.limits.set(limits_of(settings));
         true
     }
 }
@@ -410,14 +439,22 @@ fn built_in(settings: &Settings) -> Arc<Served> {
         work: Arc::new(Report),
         room: Room::new(settings.worker.concurrency as usize),
         gate: Gate::new(),
-        limits: Live::new(limits(LONGEST_REPORT, &settings.callback.retry)),
+        limits: Live::new(Limits {
+            timeout: LONGEST_REPORT,
+            schedule: Schedule::new(&settings.callback.retry),
+            max_result: None,
+        }),
         endpoint: None,
     })
 }
 
-fn limits(timeout: Duration, retry: &RetrySettings) -> Limits {
-    let schedule = Schedule::new(retry);
-    Limits { timeout, schedule }
+fn limits_of(settings: &HandlerSettings) -> Limits {
+    let is_code = matches!(settings.kind, HandlerKind::Rust);
+    Limits {
+        timeout: settings.timeout,
+        schedule: Schedule::new(&settings.retry),
+        max_result: is_code.then_some(settings.max_result),
+    }
 }
 
 fn endpoint(settings: &HandlerSettings) -> Option<HttpEndpoint> {

@@ -1,16 +1,16 @@
 //! The unfinished jobs as of the last count, and what this process has admitted since it began:
 //! whether a new job has room. Pure arithmetic.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, hash::Hash};
 
-use storm_shared::{models::ClientName, services::store::Load};
+use storm_shared::models::ClientName;
 
 use super::lanes::Lane;
 
 /// The tenant of a job. `None` without authentication.
 pub(super) type Tenant = Option<ClientName>;
 
-/// The last part of the limit, one in so many, is for tenants below their share.
+/// The last part of the limit, one in so many, is for holders below their share.
 const RESERVE: u64 = 8;
 
 /// The part of a `limit` within which nobody has a share.
@@ -18,24 +18,24 @@ pub(crate) const fn unreserved(limit: u64) -> u64 {
     limit - limit / RESERVE
 }
 
-/// Who holds how much of the backlog.
+/// Who holds how much of the backlog: tenants, or handlers.
 #[derive(Debug)]
-pub(super) struct Ledger {
+pub(super) struct Ledger<K> {
     limit: u64,
-    /// Whether there are several clients, so that room must be left for the others of them.
+    /// Whether there can be several holders, so that room must be left for the others of them.
     is_shared: bool,
     /// As of the last count.
     unfinished: u64,
-    by_tenant: HashMap<Tenant, u64>,
+    by_holder: HashMap<K, u64>,
     /// Admitted since that count began, or before it and not written when it began.
-    own: HashMap<Tenant, Own>,
+    own: HashMap<K, Own>,
     /// The sum of what they have admitted.
     admitted: u64,
-    /// How many tenants are in `own` alone.
+    /// How many holders are in `own` alone.
     newcomers: u64,
 }
 
-/// What this process has admitted of one tenant.
+/// What this process has admitted of one holder.
 #[derive(Clone, Copy, Debug, Default)]
 struct Own {
     short: Jobs,
@@ -50,9 +50,9 @@ struct Jobs {
 }
 
 /// What was written when a count began: the count has it, and may have missed all that came later.
-pub(super) struct Written(Vec<(Tenant, Own)>);
+pub(super) struct Written<K>(Vec<(K, Own)>);
 
-/// A tenant's jobs that were admitted since the count.
+/// A holder's jobs that were admitted since the count.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Since {
     short: u64,
@@ -87,120 +87,130 @@ impl Own {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct NoRoom {
     pub(super) over: u64,
+    /// Whether there is room for others: the holder has its share.
+    pub(super) is_of_share: bool,
 }
 
-impl Ledger {
-    /// An empty backlog, in which there may be `limit` jobs, of several clients if it `is_shared`.
+impl<K: Clone + Eq + Hash> Ledger<K> {
+    /// An empty backlog, in which there may be `limit` jobs, of several holders if it `is_shared`.
     pub(super) fn new(limit: u64, is_shared: bool) -> Self {
         Self {
             limit,
             is_shared,
             unfinished: 0,
-            by_tenant: HashMap::new(),
+            by_holder: HashMap::new(),
             own: HashMap::new(),
             admitted: 0,
             newcomers: 0,
         }
     }
 
-    /// From now on, the limit is of several clients if it `is_shared`.
+    /// From now on, the limit is of several holders if it `is_shared`.
     pub(super) fn share(&mut self, is_shared: bool) {
         self.is_shared = is_shared;
     }
 
-    /// Admits a job of `tenant`. Returns its jobs that were admitted since the count, before this
-    /// one.
-    ///
-    /// # Errors
-    /// The backlog is full, or nearly, and the tenant has its share.
-    pub(super) fn admit(&mut self, tenant: &Tenant, is_long: bool) -> Result<Since, NoRoom> {
-        self.check(tenant)?;
-        self.admitted += 1;
-        if let Some(own) = self.own.get_mut(tenant) {
-            let since = own.since();
-            own.lane(is_long).admitted += 1;
-            return Ok(since);
-        }
-        self.newcomers += u64::from(!self.by_tenant.contains_key(tenant));
-        let mut first = Own::default();
-        first.lane(is_long).admitted = 1;
-        self.own.insert(tenant.clone(), first);
-        Ok(Since::default())
+    /// Whether the limit is of several holders.
+    pub(super) fn is_shared(&self) -> bool {
+        self.is_shared
     }
 
-    /// Whether a job of `tenant` has room.
+    /// Admits a job of `holder`, for which there is room by [`Ledger::check`]. Returns its jobs
+    /// that were admitted since the count, before this one.
+    pub(super) fn admit(&mut self, holder: &K, is_long: bool) -> Since {
+        self.admitted += 1;
+        if let Some(own) = self.own.get_mut(holder) {
+            let since = own.since();
+            own.lane(is_long).admitted += 1;
+            return since;
+        }
+        self.newcomers += u64::from(!self.by_holder.contains_key(holder));
+        let mut first = Own::default();
+        first.lane(is_long).admitted = 1;
+        self.own.insert(holder.clone(), first);
+        Since::default()
+    }
+
+    /// Whether a job of `holder` has room.
     ///
     /// # Errors
-    /// Those of [`Ledger::admit`].
-    pub(super) fn check(&self, tenant: &Tenant) -> Result<(), NoRoom> {
+    /// The backlog is full, or nearly, and the holder has its share.
+    pub(super) fn check(&self, holder: &K) -> Result<(), NoRoom> {
         let backlog = self.unfinished + self.admitted;
         if backlog >= self.limit {
             let over = backlog - self.limit + 1;
-            return Err(NoRoom { over });
+            return Err(NoRoom {
+                over,
+                is_of_share: false,
+            });
         }
         let unreserved = unreserved(self.limit);
         if backlog < unreserved {
             return Ok(());
         }
-        let tenants = self.tenants_with(tenant);
-        let share = self.limit / tenants;
-        let held = self.held(tenant);
+        let holders = self.holders_with(holder);
+        let share = self.limit / holders;
+        let held = self.held(holder);
         if held < share {
             return Ok(());
         }
         // It has room again below its share, or once the reserve is free.
-        let over = (held - share).saturating_mul(tenants);
+        let over = (held - share).saturating_mul(holders);
         Err(NoRoom {
             over: over.min(backlog - unreserved) + 1,
+            is_of_share: true,
         })
     }
 
-    /// The tenants among which the limit is shared when `tenant` asks. One that is alone leaves
+    /// The holders among which the limit is shared when `holder` asks. One that is alone leaves
     /// room for another, if there are others.
-    fn tenants_with(&self, tenant: &Tenant) -> u64 {
-        let is_new = !self.by_tenant.contains_key(tenant) && !self.own.contains_key(tenant);
-        let tenants = self.by_tenant.len() as u64 + self.newcomers + u64::from(is_new);
-        tenants.max(1 + u64::from(self.is_shared))
+    fn holders_with(&self, holder: &K) -> u64 {
+        let is_new = !self.by_holder.contains_key(holder) && !self.own.contains_key(holder);
+        let holders = self.by_holder.len() as u64 + self.newcomers + u64::from(is_new);
+        holders.max(1 + u64::from(self.is_shared))
     }
 
-    fn held(&self, tenant: &Tenant) -> u64 {
-        let counted = self.by_tenant.get(tenant).copied().unwrap_or(0);
+    fn held(&self, holder: &K) -> u64 {
+        let counted = self.by_holder.get(holder).copied().unwrap_or(0);
         counted
             + self
                 .own
-                .get(tenant)
+                .get(holder)
                 .map_or(0, |own| own.since().of(Lane::All))
     }
 
     /// The write of a job that was admitted is over.
-    pub(super) fn written(&mut self, tenant: &Tenant, is_long: bool) {
-        if let Some(own) = self.own.get_mut(tenant) {
+    pub(super) fn written(&mut self, holder: &K, is_long: bool) {
+        if let Some(own) = self.own.get_mut(holder) {
             own.lane(is_long).written += 1;
         }
     }
 
     /// A job that was admitted was not stored.
-    pub(super) fn withdraw(&mut self, tenant: &Tenant, is_long: bool) {
-        if let Some(own) = self.own.get_mut(tenant) {
+    pub(super) fn withdraw(&mut self, holder: &K, is_long: bool) {
+        if let Some(own) = self.own.get_mut(holder) {
             own.lane(is_long).admitted -= 1;
             self.admitted -= 1;
         }
     }
 
     /// A count begins: to hand in with its result.
-    pub(super) fn begin(&self) -> Written {
+    pub(super) fn begin(&self) -> Written<K> {
         let own = self.own.iter();
-        Written(own.map(|(tenant, own)| (tenant.clone(), *own)).collect())
+        Written(own.map(|(holder, own)| (holder.clone(), *own)).collect())
     }
 
-    /// Takes the result of a count.
-    pub(super) fn counted(&mut self, written: Written, load: &Load) {
-        self.unfinished = load.unfinished as u64;
-        let tenants = load.tenants.iter();
-        let tenants = tenants.map(|(tenant, load)| (tenant.clone(), load.unfinished as u64));
-        self.by_tenant = tenants.collect();
-        for (tenant, mut written) in written.0 {
-            if let Some(own) = self.own.get_mut(&tenant) {
+    /// Takes the result of a count: all unfinished jobs, and those of each holder that has some.
+    pub(super) fn counted(
+        &mut self,
+        written: Written<K>,
+        unfinished: usize,
+        by_holder: impl Iterator<Item = (K, usize)>,
+    ) {
+        self.unfinished = unfinished as u64;
+        self.by_holder = by_holder.map(|(one, jobs)| (one, jobs as u64)).collect();
+        for (holder, mut written) in written.0 {
+            if let Some(own) = self.own.get_mut(&holder) {
                 for is_long in [false, true] {
                     let (jobs, counted) = (own.lane(is_long), written.lane(is_long).written);
                     jobs.admitted -= counted;
@@ -213,50 +223,40 @@ impl Ledger {
         let newcomers = self
             .own
             .keys()
-            .filter(|tenant| !self.by_tenant.contains_key(*tenant));
+            .filter(|holder| !self.by_holder.contains_key(*holder));
         self.newcomers = newcomers.count() as u64;
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use storm_shared::services::store::{Load, TenantLoad};
-
-    use super::{ClientName, Ledger, NoRoom};
+    use super::{ClientName, Ledger, NoRoom, Tenant};
 
     fn name(name: &str) -> ClientName {
         name.parse().unwrap()
     }
 
     /// A ledger that has counted so many jobs of each tenant.
-    fn ledger(limit: u64, counted: &[(&str, usize)]) -> Ledger {
+    fn ledger(limit: u64, counted: &[(&str, usize)]) -> Ledger<Tenant> {
         let mut ledger = Ledger::new(limit, true);
         count(&mut ledger, counted);
         ledger
     }
 
-    fn count(ledger: &mut Ledger, counted: &[(&str, usize)]) {
-        let of = |unfinished| TenantLoad {
-            unfinished,
-            ..TenantLoad::default()
-        };
-        let load = Load {
-            unfinished: counted.iter().map(|(_, jobs)| jobs).sum(),
-            tenants: counted
-                .iter()
-                .map(|(tenant, jobs)| (Some(name(tenant)), of(*jobs)))
-                .collect(),
-            ..Load::default()
-        };
+    fn count(ledger: &mut Ledger<Tenant>, counted: &[(&str, usize)]) {
+        let unfinished = counted.iter().map(|(_, jobs)| jobs).sum();
+        let of_each = counted.iter();
+        let of_each = of_each.map(|(tenant, jobs)| (Some(name(tenant)), *jobs));
         let written = ledger.begin();
-        ledger.counted(written, &load);
+        ledger.counted(written, unfinished, of_each);
     }
 
     /// How many jobs of a tenant are admitted until one is refused.
-    fn admitted(ledger: &mut Ledger, tenant: &str) -> u64 {
+    fn admitted(ledger: &mut Ledger<Tenant>, tenant: &str) -> u64 {
         let tenant = Some(name(tenant));
         let mut admitted = 0;
-        while ledger.admit(&tenant, false).is_ok() {
+        while ledger.check(&tenant).is_ok() {
+            ledger.admit(&tenant, false);
             ledger.written(&tenant, false);
             admitted += 1;
         }
@@ -291,28 +291,31 @@ mod tests {
 
     #[test]
     fn without_other_clients_a_tenant_has_the_whole_limit() {
-        let mut ledger = Ledger::new(800, false);
-        let admitted = (0..900).filter(|_| ledger.admit(&None, false).is_ok());
-        assert_eq!(admitted.count(), 800);
+        let mut ledger = Ledger::<Tenant>::new(800, false);
+        for _ in 0..800 {
+            ledger.check(&None).unwrap();
+            ledger.admit(&None, false);
+        }
+        assert!(ledger.check(&None).is_err());
     }
 
     #[test]
     fn a_refused_tenant_is_told_how_many_jobs_have_to_end() {
         let over = |counted: &[(&str, usize)]| {
-            ledger(800, counted)
-                .admit(&Some(name("a")), false)
-                .unwrap_err()
+            let ledger = ledger(800, counted);
+            ledger.check(&Some(name("a"))).unwrap_err()
         };
-        assert_eq!(over(&[("a", 900)]), NoRoom { over: 101 });
-        assert_eq!(over(&[("a", 410), ("b", 300)]), NoRoom { over: 11 });
-        assert_eq!(over(&[("a", 402), ("b", 390)]), NoRoom { over: 5 });
+        let no_room = |over, is_of_share| NoRoom { over, is_of_share };
+        assert_eq!(over(&[("a", 900)]), no_room(101, false));
+        assert_eq!(over(&[("a", 410), ("b", 300)]), no_room(11, true));
+        assert_eq!(over(&[("a", 402), ("b", 390)]), no_room(5, true));
     }
 
     #[test]
     fn what_is_in_flight_when_a_count_begins_is_added_to_it() {
         let mut ledger = Ledger::new(10, false);
         for _ in 0..3 {
-            ledger.admit(&None, false).unwrap();
+            ledger.admit(&None, false);
         }
         ledger.written(&None, false);
         count(&mut ledger, &[]);

@@ -1,21 +1,30 @@
 use std::{sync::Arc, thread, time::Duration};
 
 use storm_shared::{
+    models::HandlerName,
     outage::Outage,
     services::store::{Ended, Load, OwnerId, TenantLoad},
 };
 use tokio::time::{Instant, advance};
 
 use super::{
-    Admitted, BacklogFull, Change, LONGEST_UNMEASURED_WAIT, LONGEST_WAIT, QUIET_PERIOD,
-    RETRY_AFTER_STANDSTILL, Shared,
+    Admitted, BacklogFull, Change, IsShared, QUIET_PERIOD, Shared,
+    count::{LONGEST_UNMEASURED_WAIT, LONGEST_WAIT, RETRY_AFTER_STANDSTILL},
     lanes::{Drains, Rates},
 };
 
 const SECOND: Duration = Duration::from_secs(1);
 
 fn shared(limit: u64) -> Arc<Shared> {
-    Arc::new(Shared::new(limit, false))
+    shared_by_handlers(limit, false)
+}
+
+fn shared_by_handlers(limit: u64, handlers: bool) -> Arc<Shared> {
+    let is_shared = IsShared {
+        tenants: false,
+        handlers,
+    };
+    Arc::new(Shared::new(limit, is_shared))
 }
 
 /// A rate of so many jobs a second, all of which are short.
@@ -76,17 +85,17 @@ fn load(unfinished: usize, waiting: usize) -> Load {
 
 /// A count that begins and ends now.
 fn count(shared: &Shared, load: &Load, rates: Rates) {
-    let written = shared.state().ledger.begin();
+    let (written, _) = shared.begin();
     shared.counted(written, load, rates);
 }
 
 fn admit(shared: &Arc<Shared>) -> Result<Arc<Admitted>, BacklogFull> {
-    shared.admit(None, false)
+    shared.admit(None, &HandlerName::REPORT, false)
 }
 
 /// The seconds after which a client should retry that is refused now.
 fn refused(shared: &Arc<Shared>) -> u64 {
-    let BacklogFull { retry_after } = admit(shared).err().expect("a full backlog");
+    let BacklogFull { retry_after, .. } = admit(shared).err().expect("a full backlog");
     retry_after.as_secs()
 }
 
@@ -131,6 +140,37 @@ async fn a_job_whose_client_is_gone_is_in_flight_until_its_write_is_over() {
     assert!(admit(&shared).is_err());
     count(&shared, &load(0, 0), rate(0));
     assert!(admit(&shared).is_ok());
+}
+
+#[tokio::test]
+async fn no_handler_fills_the_backlog_so_that_another_has_no_room() {
+    let shared = shared_by_handlers(800, true);
+    let dead: HandlerName = "dead".parse().unwrap();
+    let admitted = |handler: &HandlerName| {
+        let admit = || shared.admit(None, handler, true);
+        std::iter::from_fn(|| admit().ok()).count()
+    };
+    assert_eq!(admitted(&dead), 700);
+    let refusal = |handler: &HandlerName| shared.admit(None, handler, true).err().unwrap();
+    assert_eq!(refusal(&dead).handler, Some(dead.clone()));
+    assert_eq!(shared.check(&None, &dead), Err(refusal(&dead)));
+    assert_eq!(admitted(&HandlerName::REPORT), 100);
+    assert_eq!(refusal(&dead).handler, None, "the limit holds for all");
+    // As reports end, the room is theirs, and that of handlers who have none yet.
+    let counted = |dead_jobs, reports| Load {
+        handlers: [(dead.clone(), dead_jobs), (HandlerName::REPORT, reports)].into(),
+        ..load(dead_jobs + reports, 0)
+    };
+    count(&shared, &counted(700, 50), rate(0));
+    assert_eq!(admitted(&dead), 0);
+    assert_eq!(admitted(&"third".parse().unwrap()), 50);
+    // Jobs whose callback waits count for no handler.
+    let callbacks = Load {
+        unfinished: 790,
+        ..counted(300, 1)
+    };
+    count(&shared, &callbacks, rate(0));
+    assert_eq!(admitted(&dead), 10);
 }
 
 #[tokio::test]
@@ -204,9 +244,9 @@ async fn a_tenants_job_waits_for_no_more_of_another_tenants_jobs_than_of_its_own
     assert_eq!(wait(&shared), 100 * SECOND);
     let small = || Some("small".parse().unwrap());
     for _ in 0..100 {
-        drop(shared.admit(small(), false).unwrap());
+        drop(shared.admit(small(), &HandlerName::REPORT, false).unwrap());
     }
-    let admitted = shared.admit(small(), false).unwrap();
+    let admitted = shared.admit(small(), &HandlerName::REPORT, false).unwrap();
     assert_eq!(admitted.wait(), 2 * SECOND);
 }
 
@@ -244,14 +284,19 @@ async fn a_full_backlog_is_logged_once_and_so_is_its_end() {
 async fn a_long_job_waits_for_the_long_ones_at_their_own_rate_and_for_all_at_that_of_all() {
     let shared = shared(1_000_000);
     let waits = || {
-        let waits = |is_long| shared.admit(None, is_long).unwrap().wait();
+        let waits = |is_long| {
+            shared
+                .admit(None, &HandlerName::REPORT, is_long)
+                .unwrap()
+                .wait()
+        };
         [false, true].map(waits)
     };
     // Short ones pass, so that the workers end many jobs and few long ones.
     count(&shared, &load_of(0, 300), rates(100, 5));
     assert_eq!(waits(), [Duration::ZERO, 60 * SECOND]);
     for _ in 0..99 {
-        drop(shared.admit(None, false).unwrap());
+        drop(shared.admit(None, &HandlerName::REPORT, false).unwrap());
     }
     assert_eq!(waits()[1], 60 * SECOND + SECOND / 5, "one long one more");
     // Short ones hold all slots.

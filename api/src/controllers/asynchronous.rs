@@ -152,8 +152,9 @@ fn admit(app: &App, caller: &Caller, job: &NewJob) -> Result<Arc<Admitted>, Prob
     {
         return Err(Problem::receiver_overloaded());
     }
-    let admitted = app.admission.admit(caller.name(), job.is_long);
-    admitted.map_err(|full| Problem::backlog_full(full.retry_after))
+    let (admission, tenant) = (&app.admission, caller.name());
+    let admitted = admission.admit(tenant, &job.handler, job.is_long);
+    admitted.map_err(|full| Problem::backlog_full(full.retry_after, full.handler.as_ref()))
 }
 
 /// How long the job should wait: for a worker, or for the end of a pause.

@@ -300,10 +300,20 @@ impl Problem {
         Self::new(StatusCode::CONFLICT, name, title, detail)
     }
 
-    /// Too many jobs are unfinished. There should be room after `retry_after`.
-    pub fn backlog_full(retry_after: Duration) -> Self {
-        let detail = "Too many jobs are unfinished, or too many of yours. Retry after the seconds in \
-                      `retry-after`, when some should have ended.";
+    /// Too many jobs are unfinished; or those of one `handler`, if it is given. There should be
+    /// room after `retry_after`.
+    pub fn backlog_full(retry_after: Duration, handler: Option<&HandlerName>) -> Self {
+        let detail: Cow<'static, str> = match handler {
+            Some(handler) => format!(
+                "Too many jobs of the handler `{handler}` are unfinished: it has its share of `MAX_BACKLOG`, \
+                 and the rest is for other handlers. Retry after the seconds in `retry-after`, when some should \
+                 have ended. If they do not end, the handler has to be repaired."
+            )
+            .into(),
+            None => "Too many jobs are unfinished, or too many of yours. Retry after the seconds in \
+                     `retry-after`, when some should have ended."
+                .into(),
+        };
         let status = StatusCode::SERVICE_UNAVAILABLE;
         Self {
             extension: Extension::RetryAfter(whole_seconds(retry_after)),

@@ -28,6 +28,11 @@ impl HandlerForm {
             policy,
         }
     }
+
+    /// Whose it is.
+    pub fn handler(&self) -> &HandlerName {
+        &self.handler
+    }
 }
 
 impl Form for HandlerForm {

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     auth::Tenants,
     client::{Answer, Client, bare, post},
-    idempotency::{accepted, keyed},
+    idempotency::{accepted, keyed, with_key},
     redelivery::{HOOK, failed},
     server::{Server, settings},
 };
@@ -202,6 +202,54 @@ async fn one_tenants_jobs_leave_room_in_the_backlog_for_anothers() {
     while submit(&it.other).await.status != 202 {}
     assert_eq!(submit(&it.one).await.problem(), "503 backlog-full");
     assert_eq!(accepted(&it.other).await, 2);
+}
+
+#[tokio::test]
+async fn a_dead_handlers_jobs_leave_room_in_the_backlog_for_reports_and_other_handlers() {
+    let dead = ("HANDLERS__DEAD__URL", "http://127.0.0.1:9/");
+    let other = ("HANDLERS__OTHER__URL", "http://127.0.0.1:9/");
+    let server = Server::start(&[("MAX_BACKLOG", "16"), dead, other]).await;
+    let submit = async |handler: &str| {
+        let (path, body) = match handler {
+            "report" => ("/async".to_owned(), JOB),
+            name => (format!("/async/{name}"), r#"{"payload": 1}"#),
+        };
+        server.ask(post(&path, body)).await
+    };
+    let accepted = async |handler| {
+        let mut accepted = 0;
+        while submit(handler).await.status == 202 {
+            accepted += 1;
+        }
+        accepted
+    };
+    assert_eq!(accepted("dead").await, 14);
+    // Whenever it is counted.
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_millis(1500) {
+        let refused = submit("dead").await;
+        assert_eq!(refused.problem(), "503 backlog-full");
+        let detail = refused.json()["detail"].as_str().unwrap().to_owned();
+        assert!(detail.contains("the handler `dead`"), "{detail}");
+        assert!(refused.header("retry-after").is_some());
+    }
+    // One with a key is refused, too: it is looked up first.
+    let keyed = with_key("k", &post("/async/dead", r#"{"payload": 1}"#));
+    assert_eq!(server.ask(keyed).await.problem(), "503 backlog-full");
+    assert_eq!(submit("report").await.status, 202);
+    assert_eq!(submit("other").await.status, 202);
+    let full = submit("other").await;
+    assert_eq!(full.problem(), "503 backlog-full");
+    assert!(!full.text().contains("`other`"), "the limit is that of all");
+    // Room that comes free is the others'.
+    for id in jobs(&server).into_iter().take(3) {
+        let store = &server.app.store;
+        store.cancel(Scope::All, id).await.unwrap().unwrap();
+    }
+    while submit("report").await.status != 202 {}
+    assert_eq!(submit("dead").await.problem(), "503 backlog-full");
+    assert_eq!(accepted("other").await + accepted("report").await, 2);
+    assert_eq!(jobs(&server).len(), 16);
 }
 
 #[tokio::test]

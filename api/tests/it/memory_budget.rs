@@ -63,6 +63,43 @@ async fn a_body_past_the_memory_budget_is_503_and_accepted_once_there_is_room() 
 }
 
 #[tokio::test]
+async fn the_largest_payload_that_is_refused_is_answered_also_if_it_is_sent_to_its_end_first() {
+    const MOST: usize = 4 << 20;
+    let handler = [
+        ("HANDLERS__PDF__URL", "http://127.0.0.1:9/"),
+        ("HANDLERS__PDF__MAX_PAYLOAD", "4MiB"),
+    ];
+    let server = Server::start(&[&[BUDGET], &handler[..]].concat()).await;
+    let payload = format!("{{\"payload\": \"{}\"}}", "x".repeat(MOST - 2));
+    let submit = async |path: &str, header: &str| {
+        let request = post(path, &payload).replacen("\r\n\r\n", header, 1);
+        let mut client = server.connect().await;
+        // Only then the answer is read, as simple clients do.
+        client.send(request).await;
+        client.answer().await
+    };
+    let plain = "\r\n\r\n";
+    let others = take_all_but(&server, 100);
+    let refused = submit("/async/pdf", plain).await;
+    assert_eq!(refused.problem(), "503 memory-budget-exceeded");
+    // So are others that are refused by their head.
+    for (path, header, problem) in [
+        ("/async/none", plain, "404 unknown-handler"),
+        ("/async", plain, "413 body-too-large"),
+        (
+            "/async/pdf",
+            "\r\norigin: http://evil.example\r\n\r\n",
+            "403 cross-origin",
+        ),
+    ] {
+        assert_eq!(submit(path, header).await.problem(), problem);
+    }
+    drop(others);
+    assert_eq!(submit("/async/pdf", plain).await.status, 202);
+    nothing_is_reserved(&server).await;
+}
+
+#[tokio::test]
 async fn a_slow_client_takes_what_it_has_sent_and_gives_it_back_when_it_leaves() {
     let server = Server::start(&[BUDGET]).await;
     let others = take_all_but(&server, 1000);

@@ -12,8 +12,8 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
-/// How much unread input is discarded, in bytes.
-const DISCARDED: usize = 1 << 20;
+/// How much unread input is discarded, in bytes: more than the largest request has.
+const DISCARDED: usize = 5 << 20;
 
 /// A stream whose shutdown discards unread input, within limits of size and time.
 ///

@@ -34,6 +34,9 @@ pub enum Shortage {
     /// No thread could be started.
     #[error("no thread can be started")]
     Threads,
+    /// The answer had to wait for room in the memory budget, and its sender did not.
+    #[error("MEMORY_BUDGET is full of the bodies of other jobs")]
+    Budget,
 }
 
 /// A look-up that failed with fewer free descriptors than this counts as one that had none: the
@@ -42,12 +45,13 @@ const FEW: u64 = 16;
 
 impl Shortage {
     /// Every shortage.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::LookUps,
         Self::Descriptors,
         Self::Ports,
         Self::Memory,
         Self::Threads,
+        Self::Budget,
     ];
 
     /// The stable name, for metrics.
@@ -58,6 +62,7 @@ impl Shortage {
             Self::Ports => "no_port",
             Self::Memory => "no_memory",
             Self::Threads => "no_thread",
+            Self::Budget => "memory_budget_full",
         }
     }
 

@@ -34,8 +34,9 @@ pub enum Next {
     },
     /// The end: no other attempt could succeed.
     End,
-    /// This worker lacked something before the work began. It is no attempt: it is neither recorded
-    /// nor counted, and the job waits until the worker may have what it lacked.
+    /// This worker lacked something before the work began, or could not take its result. It is no
+    /// attempt: it is neither recorded nor counted, and the job waits until the worker may have
+    /// what it lacked.
     Shortage(Shortage),
 }
 
@@ -50,7 +51,7 @@ impl Failure {
         Self::new(Next::End, detail)
     }
 
-    /// No attempt, because this worker lacks something. The work has not begun.
+    /// No attempt, because this worker lacks something.
     pub fn shortage(shortage: Shortage) -> Self {
         Self {
             class: AttemptClass::Connect, // never recorded
@@ -64,6 +65,15 @@ impl Failure {
             class: AttemptClass::Timeout,
             reason: FailureReason::WorkTimedOut,
             ..Self::retry(detail)
+        }
+    }
+
+    /// A result over the limit. Another attempt would get as much.
+    pub(crate) fn too_large(most: usize) -> Self {
+        let detail = format!("the handler's result is larger than max_result, {most} bytes");
+        Self {
+            class: AttemptClass::Invalid,
+            ..Self::last(detail)
         }
     }
 

@@ -73,7 +73,10 @@ impl HttpClient {
     }
 }
 
-/// One handler. It has its own connections: at most as many as attempts run at a time, and 256 more
+/// One handler. Each attempt ends at its deadline by itself, which is later by the time for which
+/// the answer has waited for memory.
+///
+/// It has its own connections: at most as many as attempts run at a time, and 256 more
 /// while names with several addresses are dialled.
 pub struct HttpHandler {
     endpoint: Live<HttpEndpoint>,
@@ -86,7 +89,8 @@ pub struct HttpHandler {
 
 impl HttpHandler {
     /// A handler whose caller runs at most `concurrency` attempts at a time. Each attempt uses the
-    /// endpoint of the moment in which it begins. Bodies count in `memory` while they are read.
+    /// endpoint of the moment in which it begins. Bodies wait for room in `memory`, and their
+    /// [`Output`]s hold it.
     ///
     /// # Panics
     /// Outside of a tokio runtime, which runs the task that closes idle connections.
@@ -166,7 +170,10 @@ impl HttpHandler {
         let mut reservation = self.memory.reservation();
         let bytes = body::read(body, endpoint.max_result, deadline, &mut reservation).await?;
         self.recycle(connection);
-        let output = ContentType::of(&head.headers).output(bytes)?;
+        let content_type = ContentType::of(&head.headers);
+        // The result can be larger than the body: room for it comes first, too.
+        body::reserve(&mut reservation, content_type.output_size(&bytes)).await;
+        let output = content_type.output(bytes)?;
         fit(&mut reservation, output.as_str().len());
         Ok(output.holding(reservation).with_status(head.status))
     }
@@ -213,10 +220,7 @@ impl Handler for HttpHandler {
     }
 }
 
-/// Makes `reservation` one of exactly `bytes`.
+/// Makes `reservation` one of at most `bytes`.
 fn fit(reservation: &mut Reservation, bytes: usize) {
-    match reservation.bytes().checked_sub(bytes) {
-        Some(surplus) => drop(reservation.split(surplus)),
-        None => reservation.grow(bytes - reservation.bytes()),
-    }
+    drop(reservation.split(reservation.bytes().saturating_sub(bytes)));
 }

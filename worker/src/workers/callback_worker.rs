@@ -74,6 +74,8 @@ struct Hold {
 struct InLine {
     /// For its input and its result.
     memory: Reservation,
+    /// What its result was reserved by while it came.
+    result_memory: Option<Arc<Reservation>>,
     /// `None` if its row is invalid.
     share: Option<Share>,
     is_overdue: bool,
@@ -194,6 +196,7 @@ impl CallbackWorker {
             let share = job.as_ref().ok().map(|job| long.hold(job));
             let line = InLine {
                 memory: memory.split(job.as_ref().map_or(0, |job| job.bytes)),
+                result_memory: None,
                 share,
                 is_overdue: terms.are_overdue,
             };
@@ -327,9 +330,11 @@ impl CallbackWorker {
             } => (worked, attempt, memory),
             Ran::Settle(settlement) => return Ok(Err(settlement)),
         };
+        // A result that is in memory already: that of code.
         let bytes = worked.as_ref().map_or(0, |result| result.as_str().len());
-        taken.memory.grow(bytes);
-        drop(memory); // which counted them while they were read
+        let reserved = memory.as_ref().map_or(0, |memory| memory.bytes());
+        taken.memory.grow(bytes.saturating_sub(reserved));
+        taken.result_memory = memory;
         let is_left = match &attempt {
             Some(_) => job.callback.is_none(),
             None => expected.is_none_or(|expected| expected <= LONG),

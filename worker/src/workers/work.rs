@@ -147,10 +147,15 @@ impl Work {
         // Unwind-safe: nothing of the future is used after it.
         let run = async { served.work.run(&seen, &context).await };
         let run = AssertUnwindSafe(run).catch_unwind();
-        let (result, signal) = match timeout_at(context.deadline, run).await {
+        let ran = if served.work.keeps_its_deadline() {
+            Ok(run.await)
+        } else {
+            timeout_at(context.deadline, run).await
+        };
+        let (result, signal) = match ran {
             Ok(Ok(result)) => {
                 let signal = signal(&result);
-                (result, signal)
+                (result.and_then(|output| limits.check(output)), signal)
             }
             Ok(Err(_panic)) => {
                 error!(id = %job.claim.id, handler = %served.name, "the handler panicked");

@@ -140,6 +140,27 @@ async fn failed_attempts_are_retried_by_the_handlers_schedule_and_then_by_the_ca
 }
 
 #[tokio::test]
+async fn a_result_of_code_over_max_result_ends_the_job_and_one_byte_less_is_kept() {
+    let handler = Does(|job: Job, _| async move {
+        let length = job.parse::<usize>()?;
+        Ok(Output::text(&"x".repeat(length)))
+    });
+    let stack = stack(handler, &[("HANDLERS__OWN__MAX_RESULT", "1KiB")]).await;
+    let kept = submit(&stack, "own", "1022", None).await;
+    assert_eq!(stack.ended(kept).await.status, Status::Completed);
+    let refused = submit(&stack, "own", "1023", None).await;
+    let row = stack.ended(refused).await;
+    assert_eq!(reason(&row), FailureReason::WorkFailed);
+    let attempts: Vec<_> = row.attempts.iter().map(|it| it.class).collect();
+    assert_eq!(attempts, [AttemptClass::Invalid], "no other one follows");
+    let detail = row.failure.unwrap().detail;
+    assert!(
+        detail.contains("larger than max_result, 1024 bytes"),
+        "{detail}"
+    );
+}
+
+#[tokio::test]
 async fn work_that_fails_is_called_back_with_its_reason_which_stays_if_the_callback_fails() {
     let handler = Does(|job: Job, _| async move {
         match job.parse::<u32>()? {

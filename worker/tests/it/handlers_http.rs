@@ -5,6 +5,7 @@ mod failures;
 mod hostile;
 mod requests;
 mod results;
+mod room;
 
 use std::{io::Write as _, time::Duration};
 

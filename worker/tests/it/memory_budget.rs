@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use serde_json::value::RawValue;
 use storm_shared::{
     models::{CallbackUrl, RequestId, Status},
     services::{
@@ -18,6 +19,7 @@ use storm_shared::{
 };
 
 use crate::{
+    delivery::scripted::{self, read_request, write},
     receiver::Receiver,
     redis_server::RedisServer,
     rows::{Rows as _, spec},
@@ -135,5 +137,80 @@ async fn a_job_counts_as_memory_until_it_is_settled_and_the_worker_stays_healthy
         .await
         .contains("storm_worker_memory_reserved_bytes 0")
     {}
+    stack.stop().await;
+}
+
+/// The value of a metric.
+async fn reserved(stack: &Stack) -> usize {
+    let metrics = stack.get("/metrics").await;
+    let mut lines = metrics.lines();
+    let value = lines.find_map(|line| line.strip_prefix("storm_worker_memory_reserved_bytes "));
+    value.unwrap().trim().parse().unwrap()
+}
+
+async fn submit(stack: &Stack, handler: &str, payload: &str, url: &str) -> RequestId {
+    let payload = RawValue::from_string(payload.to_owned()).unwrap();
+    let (handler, url) = (handler.parse().unwrap(), CallbackUrl::parse(url).unwrap());
+    let job = NewJob::for_handler(handler, RequestId::generate(), &payload, Some(url));
+    let id = job.id;
+    stack.store.accept(job).await.unwrap();
+    id
+}
+
+#[tokio::test]
+async fn large_results_of_many_jobs_at_once_stay_within_the_budget_and_one_of_them_and_all_end() {
+    const BUDGET: usize = 200_000;
+    const RESULT: usize = 60_000;
+    const PAYLOAD: usize = 2_000;
+    // One tells the length of its body, and one does not.
+    let body = "x".repeat(RESULT - 2);
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n";
+    let known = format!("{head}content-length: {RESULT}\r\n\r\n\"{body}\"");
+    let chunks = format!("{head}transfer-encoding: chunked\r\n\r\n");
+    let chunks = format!("{chunks}{RESULT:x}\r\n\"{body}\"\r\n0\r\n\r\n");
+    let endpoints =
+        [known, chunks].map(|answer| {
+            scripted::Receiver::start(move |_, stream| {
+                while read_request(stream).is_some() && write(stream, &answer) {}
+            })
+        });
+    let receiver = Receiver::answering_when(|_, _| async { 200 }).await;
+    let urls = endpoints.each_ref().map(scripted::Receiver::url);
+    let overrides = [
+        ("HANDLERS__KNOWN__URL", urls[0].as_str()),
+        ("HANDLERS__CHUNKS__URL", urls[1].as_str()),
+        ("HANDLERS__KNOWN__RETRY_DELAYS", ""),
+        ("HANDLERS__CHUNKS__RETRY_DELAYS", ""),
+    ];
+    let stack = Stack::with_memory_and(BUDGET, "none", &overrides).await;
+    // Their payloads alone exceed the budget.
+    let payload = format!("\"{}\"", "p".repeat(PAYLOAD - 2));
+    let mut jobs = Vec::new();
+    for nth in 0..120 {
+        let handler = ["known", "chunks"][nth % 2];
+        jobs.push(submit(&stack, handler, &payload, &receiver.url()).await);
+    }
+    // Reports go on beside them.
+    jobs.push(stack.accept(1, Some(receiver.url())).await);
+    let mut most = 0;
+    for id in jobs {
+        let ended = stack.ended(id);
+        tokio::pin!(ended);
+        let row = loop {
+            tokio::select! {
+                row = &mut ended => break row,
+                reserved = reserved(&stack) => most = most.max(reserved),
+            }
+        };
+        assert_eq!(row.status, Status::Completed, "{:?}", row.failure);
+    }
+    // Each of the loops that claim may exceed it by the input of one job: the reports' three, two
+    // of each handler.
+    let bound = BUDGET + RESULT + 7 * PAYLOAD;
+    assert!(most <= bound, "{most} of {bound}");
+    assert!(most > RESULT, "{most}: no result was seen");
+    let given_back = async { while reserved(&stack).await > 0 {} };
+    let given_back = tokio::time::timeout(Duration::from_mins(1), given_back).await;
+    assert!(given_back.is_ok(), "some is reserved for ever");
     stack.stop().await;
 }

@@ -145,7 +145,7 @@ async fn ended_by_heartbeat(stack: &Stack) -> (u64, u64) {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     stack.store.deregister(observer).await.unwrap();
-    let load = stack.store.load(0, Duration::ZERO).await.unwrap();
+    let load = stack.store.load(0, Duration::ZERO, false).await.unwrap();
     let sum = |of: fn(&Ended) -> u64| load.ended.values().map(of).sum();
     (sum(|it| it.jobs), sum(|it| it.long_jobs))
 }

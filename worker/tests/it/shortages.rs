@@ -93,13 +93,7 @@ impl Transport for Lacks {
 
 #[tokio::test]
 async fn no_shortage_spends_an_attempt_however_long_it_lasts() {
-    for shortage in [
-        Shortage::LookUps,
-        Shortage::Descriptors,
-        Shortage::Ports,
-        Shortage::Memory,
-        Shortage::Threads,
-    ] {
+    for shortage in Shortage::ALL {
         let free = Arc::<AtomicBool>::default();
         let transport = Lacks {
             shortage,

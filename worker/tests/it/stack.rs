@@ -85,10 +85,18 @@ impl Stack {
 
     /// Like `start`, with a memory budget that no setting accepts.
     pub(crate) async fn with_memory(bytes: usize, redis: &str) -> Self {
+        Self::with_memory_and(bytes, redis, &[]).await
+    }
+
+    pub(crate) async fn with_memory_and(
+        bytes: usize,
+        redis: &str,
+        overrides: &[(&str, &str)],
+    ) -> Self {
         let folder = Arc::new(TempDir::new().unwrap());
         let change = |settings: &mut Settings| settings.memory_budget = bytes;
         let resolver = SystemResolver::new();
-        Self::begin(folder, redis, resolver, Builder::new(), &[], change).await
+        Self::begin(folder, redis, resolver, Builder::new(), overrides, change).await
     }
 
     async fn begin(

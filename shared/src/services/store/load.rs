@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::{breakers::Breakers, lease::OwnerId};
-use crate::models::ClientName;
+use crate::models::{ClientName, HandlerName};
 
 /// The unfinished jobs and the work that was done, at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -15,6 +15,10 @@ pub struct Load {
     /// The same of each tenant that has unfinished jobs: of 2,000 at most. `None` is the tenant of
     /// jobs without a client name.
     pub tenants: HashMap<Option<ClientName>, TenantLoad>,
+    /// The unfinished jobs whose work is to be done, of each handler that has some: of 256 beside
+    /// the report. Of the report they are all but those of other handlers, and those that wait for
+    /// another attempt at a callback. Empty, unless it was asked for.
+    pub handlers: HashMap<HandlerName, usize>,
     /// What each worker has ended since it registered, as of its last heartbeat.
     pub ended: HashMap<OwnerId, Ended>,
     /// Whether an operator has paused all work.

@@ -9,7 +9,10 @@ use storm_shared::memory::Reservation;
 use tokio::time::{Instant, timeout_at};
 
 use super::failures;
-use crate::{delivery::answer::AnswerBody, handler::Failure};
+use crate::{
+    delivery::{Shortage, answer::AnswerBody},
+    handler::Failure,
+};
 
 /// The most bytes that are allocated for a body before they have come.
 const MAX_CAPACITY: usize = 64 * 1024;
@@ -19,40 +22,58 @@ const MAX_SAMPLE: usize = 512;
 /// The most time for reading an error's body. Its status has decided the attempt already.
 const MAX_SAMPLE_TIME: Duration = Duration::from_secs(1);
 
-/// The whole body, of at most `most` bytes. `held` grows with it, past the limit if it must: the
-/// work was done, and without its result it would be done again.
+/// The whole body, of at most `most` bytes.
+///
+/// `held` grows with it: by the length that the head tells as soon as the first byte is there, or
+/// else part by part. While it can't, the socket is not read, and `deadline` moves on: the endpoint
+/// is not charged for memory that this worker lacks.
 pub(super) async fn read(
     mut body: Incoming,
     most: usize,
-    deadline: Instant,
+    mut deadline: Instant,
     held: &mut Reservation,
 ) -> Result<Vec<u8>, Failure> {
     let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
     if announced > most {
-        return Err(failures::too_large(most));
+        return Err(Failure::too_large(most));
     }
-    let mut bytes = Vec::with_capacity(announced.min(MAX_CAPACITY));
-    let collected = timeout_at(deadline, async {
-        while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|error| failures::cut(&error))?;
-            let data = frame.data_ref().map_or(&[][..], Bytes::as_ref);
-            if data.len() > most - bytes.len() {
-                return Err(failures::too_large(most));
+    let mut bytes = Vec::new();
+    let mut has_waited = false;
+    loop {
+        let frame = match timeout_at(deadline, body.frame()).await {
+            Ok(Some(Ok(frame))) => frame,
+            Ok(None) => return Ok(bytes),
+            // Whoever had to wait for us may have lost patience.
+            Ok(Some(Err(_))) if has_waited => return Err(Failure::shortage(Shortage::Budget)),
+            Ok(Some(Err(error))) => return Err(failures::cut(&error)),
+            Err(_elapsed) => {
+                let read = bytes.len();
+                return Err(failures::timed_out(&format!(
+                    "the body of the answer did not end; {read} bytes of it came"
+                )));
             }
-            held.grow(data.len());
-            bytes.extend_from_slice(data);
+        };
+        let data = frame.data_ref().map_or(&[][..], Bytes::as_ref);
+        if data.len() > most - bytes.len() {
+            return Err(Failure::too_large(most));
         }
-        Ok(())
-    });
-    match collected.await {
-        Ok(Ok(())) => Ok(bytes),
-        Ok(Err(failure)) => Err(failure),
-        Err(_) => {
-            let read = bytes.len();
-            Err(failures::timed_out(&format!(
-                "the body of the answer did not end; {read} bytes of it came"
-            )))
+        let needed = (bytes.len() + data.len()).max(announced);
+        let waited = reserve(held, needed).await;
+        has_waited |= !waited.is_zero();
+        deadline += waited;
+        if bytes.is_empty() {
+            bytes.reserve(announced.min(MAX_CAPACITY));
         }
+        bytes.extend_from_slice(data);
+    }
+}
+
+/// Makes `held` a reservation of at least `bytes`, as soon as there is room. Returns how long it
+/// has waited.
+pub(super) async fn reserve(held: &mut Reservation, bytes: usize) -> Duration {
+    match bytes.checked_sub(held.bytes()) {
+        Some(more) if more > 0 => held.grow_patiently(more).await,
+        _ => Duration::ZERO,
     }
 }
 

@@ -75,6 +75,22 @@ impl<'a> ContentType<'a> {
         }
     }
 
+    /// The bytes of the result that `body` is, at the most. It costs no memory.
+    pub(super) fn output_size(&self, body: &[u8]) -> usize {
+        match self.kind {
+            Kind::Json => body.len(),
+            // A text that is not UTF-8 is encoded as other content is.
+            Kind::Text => escaped(body).max(self.encoded(body)),
+            Kind::Other => self.encoded(body),
+        }
+    }
+
+    /// The size of other content.
+    fn encoded(&self, body: &[u8]) -> usize {
+        const FIELDS: usize = r#"{"content_type":,"base64":""}"#.len();
+        FIELDS + escaped(self.text.as_bytes()) + body.len().div_ceil(3) * 4
+    }
+
     /// The beginning of a body on one line, if it is a text for people.
     pub(super) fn text_of(&self, body: &[u8]) -> Option<String> {
         let is_text = self.kind != Kind::Other && !body.is_empty();
@@ -91,6 +107,16 @@ fn json(mut body: Vec<u8>) -> Result<Output, Failure> {
     let unusable = |error: &str| failures::invalid(format!("the handler's answer: {error}"));
     let text = String::from_utf8(body).map_err(|_| unusable("the result's JSON is not UTF-8"))?;
     Output::from_json(text).map_err(|error| unusable(&error.to_string()))
+}
+
+/// The bytes of a text as a JSON string.
+fn escaped(text: &[u8]) -> usize {
+    let bytes = text.iter().map(|byte| match byte {
+        b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 0x08 | 0x0c => 2,
+        0..0x20 => 6,
+        _ => 1,
+    });
+    2 + bytes.sum::<usize>()
 }
 
 /// JSON by the definition of the MIME Sniffing standard (WHATWG). A text in another charset is
@@ -116,7 +142,31 @@ fn kind_of(content_type: &str) -> Kind {
 
 #[cfg(test)]
 mod tests {
-    use super::{Kind, kind_of};
+    use super::{ContentType, Kind, kind_of};
+
+    #[test]
+    fn no_result_is_larger_than_the_room_that_was_made_for_it() {
+        let all: Vec<u8> = (0..=255).collect();
+        let escapes: Vec<u8> = (0..128).collect();
+        for text in ["application/json", "text/plain", "image/png", "a\"/b"] {
+            let content_type = ContentType {
+                text,
+                kind: kind_of(text),
+            };
+            for body in [&b"1"[..], b"[1, 2]", b"  3 ", &all, &escapes] {
+                let Ok(output) = content_type.output(body.to_vec()) else {
+                    assert_eq!(content_type.kind, Kind::Json);
+                    continue;
+                };
+                let (size, most) = (output.as_str().len(), content_type.output_size(body));
+                assert!(size <= most, "{text}: {size} of {most}");
+                let is_text = content_type.kind == Kind::Text;
+                if !is_text && content_type.kind != Kind::Json || is_text && body.len() == 128 {
+                    assert_eq!(size, most, "{text}: exactly");
+                }
+            }
+        }
+    }
 
     #[test]
     fn json_and_text_are_told_by_the_content_type() {

@@ -97,16 +97,6 @@ pub(super) fn invalid(detail: impl Into<String>) -> Failure {
     }
 }
 
-/// A body over the limit. Another attempt would get as much.
-pub(super) fn too_large(most: usize) -> Failure {
-    Failure {
-        class: AttemptClass::Invalid,
-        ..Failure::last(format!(
-            "the handler's result is larger than max_result, {most} bytes"
-        ))
-    }
-}
-
 /// The URL is not valid in HTTP.
 pub(super) fn url(error: &http::Error) -> Failure {
     Failure {

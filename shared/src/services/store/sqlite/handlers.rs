@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{breakers, clock::Clock};
+use super::{
+    breakers,
+    clock::{Clock, StoreTime},
+};
 use crate::{
     models::{HandlerName, Status},
     services::store::HandlerLoad,
@@ -50,21 +53,19 @@ fn names(connection: &Connection, next: &str) -> rusqlite::Result<Vec<String>> {
     Ok(found)
 }
 
-/// What each handler has to do now, by `clock`.
-pub(super) fn load(
-    connection: &Connection,
-    clock: &Clock,
+/// The jobs whose work each handler is to do at `now`: of each of them up to `most` that wait, and
+/// as many that run.
+pub(super) fn jobs(
+    snapshot: &Connection,
+    most: u32,
+    now: StoreTime,
 ) -> rusqlite::Result<BTreeMap<HandlerName, HandlerLoad>> {
-    let now = clock.now();
-    // One snapshot: a job that is claimed between two statements would be counted twice.
-    let snapshot = connection.unchecked_transaction()?;
     let mut load: BTreeMap<HandlerName, HandlerLoad> = BTreeMap::new();
-    let most = HandlerLoad::MOST;
     for (status, next) in [
         (Status::Pending, NEXT_WAITING),
         (Status::Processing, NEXT_RUNNING),
     ] {
-        for name in names(&snapshot, next)? {
+        for name in names(snapshot, next)? {
             // One that can't be parsed was edited by hand: nobody serves it.
             let Ok(handler) = name.parse() else { continue };
             let of_handler = load.entry(handler).or_default();
@@ -80,6 +81,17 @@ pub(super) fn load(
             }
         }
     }
+    Ok(load)
+}
+
+/// What each handler has to do now, by `clock`.
+pub(super) fn load(
+    connection: &Connection,
+    clock: &Clock,
+) -> rusqlite::Result<BTreeMap<HandlerName, HandlerLoad>> {
+    // One snapshot: a job that is claimed between two statements would be counted twice.
+    let snapshot = connection.unchecked_transaction()?;
+    let mut load = jobs(&snapshot, HandlerLoad::MOST, clock.now())?;
     for serving in breakers::of_all(&snapshot, clock)? {
         if let Ok(handler) = serving.handler.parse() {
             let of_handler = load.entry(handler).or_default();

@@ -1,13 +1,13 @@
 //! The load: counts of unfinished jobs, and of those that each worker has ended.
 
-use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap, hash_map::Entry};
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{clock::StoreTime, columns, pause};
+use super::{clock::StoreTime, columns, handlers, pause};
 use crate::{
-    models::{ClientName, Status},
-    services::store::{Ended, Load, TenantLoad},
+    models::{ClientName, HandlerName, Status},
+    services::store::{Ended, HandlerLoad, Load, TenantLoad},
 };
 
 /// The most tenants that are counted one by one: more than there can be tokens.
@@ -31,16 +31,22 @@ const COUNT_REST: &str = "SELECT count(*), count(*) FILTER (WHERE coalesce(due, 
      FROM (SELECT due FROM requests INDEXED BY requests_by_status
            WHERE status = ?1 AND is_long = ?2 AND created_by >= CAST(?3 AS TEXT) LIMIT ?4)";
 
-/// Counts unfinished jobs, up to `most`, and those of them that are due at `due`.
-pub(super) fn load(connection: &Connection, most: usize, due: StoreTime) -> rusqlite::Result<Load> {
-    load_of(connection, most, MOST_TENANTS, due)
+/// Counts unfinished jobs, up to `most`, and those of them that are due at `due`; those of each
+/// handler, if `by_handler` is set.
+pub(super) fn load(
+    connection: &Connection,
+    most: usize,
+    due: StoreTime,
+    by_handler: bool,
+) -> rusqlite::Result<Load> {
+    load_of(connection, (most, MOST_TENANTS), due, by_handler)
 }
 
 fn load_of(
     connection: &Connection,
-    most: usize,
-    most_tenants: usize,
+    (most, most_tenants): (usize, usize),
     due: StoreTime,
+    by_handler: bool,
 ) -> rusqlite::Result<Load> {
     // One snapshot: a job that is claimed between two statements would be counted twice.
     let snapshot = connection.unchecked_transaction()?;
@@ -48,11 +54,20 @@ fn load_of(
         is_paused: pause::is_everything(&snapshot)?,
         ..Load::default()
     };
+    let mut delayed = 0;
     for status in [Status::Pending, Status::Processing] {
         for is_long in [false, true] {
             let lane = Lane { status, is_long };
             lane.count(&snapshot, &mut load, (most, most_tenants), due)?;
         }
+        if status == Status::Pending {
+            delayed = load.unfinished - load.waiting;
+        }
+    }
+    if by_handler {
+        let most = u32::try_from(most).unwrap_or(u32::MAX);
+        let others = handlers::jobs(&snapshot, most, due)?;
+        load.handlers = by_handler_of(&load, delayed, others);
     }
     let mut workers = snapshot.prepare_cached("SELECT owner, ended, ended_long FROM workers")?;
     let mut rows = workers.query([])?;
@@ -66,6 +81,32 @@ fn load_of(
         }
     }
     Ok(load)
+}
+
+/// The unfinished jobs of each handler, of which `delayed` are `PENDING` and not due.
+fn by_handler_of(
+    load: &Load,
+    delayed: usize,
+    others: BTreeMap<HandlerName, HandlerLoad>,
+) -> HashMap<HandlerName, usize> {
+    let [mut reports, mut callbacks] = [load.unfinished, delayed];
+    let mut jobs = HashMap::new();
+    for (handler, of_handler) in others {
+        let unfinished = of_handler.waiting.saturating_add(of_handler.running) as usize;
+        reports = reports.saturating_sub(unfinished);
+        let delayed = of_handler.waiting.saturating_sub(of_handler.due) as usize;
+        callbacks = callbacks.saturating_sub(delayed);
+        if unfinished > 0 {
+            jobs.insert(handler, unfinished);
+        }
+    }
+    // No index tells whose they are. New jobs are due: what waits beside the work of handlers has
+    // had an attempt at its callback.
+    reports = reports.saturating_sub(callbacks);
+    if reports > 0 {
+        jobs.insert(HandlerName::REPORT, reports);
+    }
+    jobs
 }
 
 /// A part of the index, in which the tenants are in order.
@@ -197,7 +238,7 @@ mod tests {
             .unwrap();
         }
         let counted = |most_tenants| {
-            let load = load_of(&db, 100, most_tenants, StoreTime::stored(7)).unwrap();
+            let load = load_of(&db, (100, most_tenants), StoreTime::stored(7), false).unwrap();
             (load.unfinished, load.waiting, load.tenants.len())
         };
         for most_tenants in 1..=5 {

@@ -92,13 +92,19 @@ impl Store {
     }
 
     /// Counts the unfinished async jobs, up to `most`, and those of them that wait for a worker and
-    /// are due within `grace`; and reads what each worker has ended.
+    /// are due within `grace`; and reads what each worker has ended. Counts those of each handler
+    /// if `by_handler` is set.
     ///
     /// # Errors
     /// The read failed, or the read queue is full.
-    pub async fn load(&self, most: usize, grace: Duration) -> Result<Load, StoreError> {
+    pub async fn load(
+        &self,
+        most: usize,
+        grace: Duration,
+        by_handler: bool,
+    ) -> Result<Load, StoreError> {
         match &self.engine {
-            Engine::Sqlite(engine) => engine.load(most, grace).await,
+            Engine::Sqlite(engine) => engine.load(most, grace, by_handler).await,
         }
     }
 

@@ -42,8 +42,10 @@ impl Sqlite {
         &self,
         most: usize,
         grace: Duration,
+        by_handler: bool,
     ) -> Result<Load, StoreError> {
-        let count = self.timed(move |db: &Connection, now| load::load(db, most, now.after(grace)));
+        let count = self
+            .timed(move |db: &Connection, now| load::load(db, most, now.after(grace), by_handler));
         self.readers.read_long(count).await
     }
 
