@@ -28,7 +28,7 @@ use tokio::{
 };
 
 use super::next_due::NextDue;
-use crate::room::{Places, Room};
+use crate::room::{Permits, Room};
 
 type Tenant = Option<ClientName>;
 
@@ -59,7 +59,7 @@ struct Tenants {
 /// dropped.
 pub(super) struct LongRoom {
     shares: Shares,
-    room: Places,
+    room: Permits,
     /// After `room`: the next loop finds what is dropped with it.
     _turn: Option<OwnedMutexGuard<()>>,
 }
@@ -70,7 +70,7 @@ pub(super) struct Share {
     tenant: Tenant,
     /// Whether it still counts for its tenant.
     is_held: bool,
-    long: Option<Places>,
+    long: Option<Permits>,
 }
 
 impl Shares {
