@@ -197,12 +197,14 @@ impl Shared {
             rates: Rates::default(),
             is_paused: false,
         };
+        let mut state = State {
+            tenants: Ledger::new(limit, false),
+            handlers: Ledger::new(limit, false),
+            last,
+        };
+        state.share(is_shared);
         Self {
-            state: Mutex::new(State {
-                tenants: Ledger::new(limit, is_shared.tenants),
-                handlers: Ledger::new(limit, is_shared.handlers),
-                last,
-            }),
+            state: Mutex::new(state),
             has_refused: AtomicBool::new(false),
             is_counted: SetOnce::new(),
         }
@@ -213,9 +215,7 @@ impl Shared {
     }
 
     fn share(&self, is_shared: IsShared) {
-        let mut state = self.state();
-        state.tenants.share(is_shared.tenants);
-        state.handlers.share(is_shared.handlers);
+        self.state().share(is_shared);
     }
 
     fn check(&self, tenant: &Tenant, handler: &HandlerName) -> Result<(), BacklogFull> {
@@ -292,6 +292,12 @@ impl Shared {
 }
 
 impl State {
+    fn share(&mut self, is_shared: IsShared) {
+        self.tenants.share(is_shared.tenants);
+        self.handlers.share(is_shared.handlers);
+        self.handlers.beside(is_shared.tenants);
+    }
+
     fn check(&self, tenant: &Tenant, handler: &HandlerName) -> Result<(), BacklogFull> {
         self.tenants
             .check(tenant)

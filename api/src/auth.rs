@@ -14,7 +14,7 @@ use std::{
 
 use http_body_util::BodyExt as _;
 use hyper::{
-    HeaderMap, Request,
+    HeaderMap, Method, Request,
     body::{Body as _, Incoming},
     service::{Service, service_fn},
 };
@@ -29,7 +29,11 @@ use storm_shared::{
         store::Scope,
     },
 };
-use warp::{Reply as _, http::StatusCode, reply::Response};
+use warp::{
+    Reply as _,
+    http::{HeaderValue, StatusCode, header::CACHE_CONTROL},
+    reply::Response,
+};
 
 use self::route_label::RouteLabel;
 use crate::{
@@ -199,6 +203,7 @@ impl AuthLayer {
         service_fn(move |mut request: Request<Incoming>| {
             let begun = Instant::now();
             let route_label = RouteLabel::of(request.uri().path());
+            let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
             let shared = Arc::clone(&self.shared);
             let entry = match shared.admit(&mut request) {
                 // Boxed: by value, the layers around it would copy and keep kilobytes for each
@@ -207,10 +212,16 @@ impl AuthLayer {
                 Err(refusal) => Err(shared.refuse(refusal, request)),
             };
             async move {
-                let response = match entry {
+                let mut response = match entry {
                     Ok((answer, quota)) => answered(answer, quota).await,
                     Err(refused) => refused,
                 };
+                if is_read {
+                    // Some caches keep an answer that says nothing, and a client that polls would
+                    // get the same state again and again. Other methods are not cached.
+                    let no_store = HeaderValue::from_static("no-store");
+                    response.headers_mut().insert(CACHE_CONTROL, no_store);
+                }
                 // Counted here and not in the routes, which never see a refused request.
                 shared.count(route_label, &response, begun);
                 Ok(response)

@@ -10,7 +10,7 @@ pub mod sync;
 mod waiting;
 
 use storm_shared::{
-    models::{Origin, RequestId},
+    models::{HandlerName, Origin, RequestId},
     services::store::{StoreError, Trouble},
 };
 use tracing::{debug, error};
@@ -31,6 +31,16 @@ async fn known(
     let origin = app.store.origin_of(caller.scope(), id).await;
     let origin = origin.map_err(|error| store_problem(id, &error))?;
     Ok((id, origin.map_err(Problem::unredeliverable)?))
+}
+
+/// Checks the `handler` of a filter. Only for a first page: the last jobs of a removed handler can
+/// end between two pages.
+///
+/// # Errors
+/// There is no such handler in the settings, and none with jobs to do.
+fn known_handler(name: Option<&HandlerName>, app: &App) -> Result<(), Problem> {
+    let load = app.handler_watch.current();
+    app.handlers.check_filter(name, load.as_ref().as_ref())
 }
 
 /// Logs a store error and converts it to the problem that the client gets.

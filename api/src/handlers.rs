@@ -9,7 +9,9 @@ use storm_shared::{
     services::ssrf::Policy,
 };
 
-use crate::{body, metrics::Metrics, reply::Problem, validation::HandlerForm};
+use crate::{
+    body, handler_watch::Loads, metrics::Metrics, reply::Problem, validation::HandlerForm,
+};
 
 /// The largest payload of the report, in bytes.
 pub const MAX_REPORT_PAYLOAD: usize = body::LIMIT;
@@ -53,14 +55,21 @@ impl KnownHandlers {
             .ok_or_else(|| Problem::unknown_handler(known.forms.keys()))
     }
 
-    /// Checks the `handler` of a filter: a mistyped name would find nothing, without a word.
+    /// Checks the `handler` of a filter: a mistyped name would find nothing, without a word. One
+    /// that was removed from the settings is known while it has a `load`: its jobs wait until they
+    /// are cancelled.
     ///
     /// # Errors
-    /// There is no handler of this name in the settings of now.
-    pub fn check_filter(&self, name: Option<&HandlerName>) -> Result<(), Problem> {
+    /// There is no such handler in the settings of now, and none with jobs to do.
+    pub fn check_filter(
+        &self,
+        name: Option<&HandlerName>,
+        load: Option<&Loads>,
+    ) -> Result<(), Problem> {
         let known = self.0.get();
+        let has_load = |name| load.is_some_and(|load| load.contains_key(name));
         match name {
-            Some(name) if !known.forms.contains_key(name) => {
+            Some(name) if !known.forms.contains_key(name) && !has_load(name) => {
                 Err(Problem::unknown_handler_filter(known.forms.keys()))
             }
             _ => Ok(()),

@@ -88,7 +88,7 @@ pub async fn run(
     let metrics = Metrics::new();
     let auth = AuthLayer::for_api(&settings, metrics.clone());
     // Served from here on, so that a scrape has an answer also while the database cannot be opened.
-    if let Some(listener) = metrics_listener(&settings).await? {
+    if let Some(listener) = metrics_listener(&settings)? {
         // Not awaited at the end: the task has no state to save.
         let metrics = metrics.clone();
         let serving = serving::serve_metrics(&settings, metrics, listener, shutdown.clone());
@@ -101,13 +101,11 @@ pub async fn run(
 }
 
 /// Binds the listener of `METRICS_ADDR`, if that is set.
-async fn metrics_listener(settings: &Settings) -> Result<Option<TcpListener>, Error> {
+fn metrics_listener(settings: &Settings) -> Result<Option<TcpListener>, Error> {
     let Some(addr) = settings.access.metrics_addr else {
         return Ok(None);
     };
-    let listener = server::bind("METRICS_ADDR", addr)
-        .await
-        .map_err(Error::Metrics)?;
+    let listener = server::bind("METRICS_ADDR", addr).map_err(Error::Metrics)?;
     let addr = listener.local_addr().map_err(Error::Metrics)?;
     info!(%addr, "metrics");
     Ok(Some(listener))

@@ -98,7 +98,7 @@ struct Demo<'a> {
 impl<'a> Demo<'a> {
     async fn prepare(options: &'a DemoOptions, signatures: Signatures) -> Result<Self> {
         // Bound first, so that a port in use fails the demo before any request is sent.
-        let listener = Listener::bind(options.callbacks.listen).await?;
+        let listener = Listener::bind(options.callbacks.listen)?;
         let api = Api::connect(&options.target.api, options.target.authorization()).await?;
         let (callback_url, path) = options.callbacks.url(&listener);
         // Each request has its own report, so that a mixed-up result is detected.

@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context, Result};
 use http_body_util::Full;
 use hyper::{Request, Response, body::Incoming, service::Service};
-use storm_shared::server::{ConnectionMetrics, Limits, serve};
+use storm_shared::server::{ConnectionMetrics, Limits, listen, serve};
 use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -69,42 +69,38 @@ impl Listener {
     ///
     /// # Errors
     /// An address is in use, or does not belong to this host. A missing `::1` is not an error.
-    pub async fn bind(addr: ListenAddr) -> Result<Self> {
+    pub fn bind(addr: ListenAddr) -> Result<Self> {
         match addr {
             ListenAddr::Exact(address) => {
-                let socket = TcpListener::bind(address)
-                    .await
-                    .with_context(|| advice(address))?;
+                let socket = listen(address).with_context(|| advice(address))?;
                 let addr = ListenAddr::Exact(socket.local_addr()?);
                 Ok(Self {
                     sockets: vec![socket],
                     addr,
                 })
             }
-            ListenAddr::Localhost(port) => Self::bind_localhost(port).await,
+            ListenAddr::Localhost(port) => Self::bind_localhost(port),
         }
     }
 
-    async fn bind_localhost(port: u16) -> Result<Self> {
+    fn bind_localhost(port: u16) -> Result<Self> {
         // The kernel picks a port that is free on one address; it may be in use on the other.
         let tries = if port == 0 { FREE_PORT_TRIES } else { 1 };
         // The last try is outside the loop: its error is the result.
         for _ in 1..tries {
-            if let Ok(listener) = Self::bind_both(port).await {
+            if let Ok(listener) = Self::bind_both(port) {
                 return Ok(listener);
             }
         }
-        Self::bind_both(port).await
+        Self::bind_both(port)
     }
 
-    async fn bind_both(port: u16) -> Result<Self> {
+    fn bind_both(port: u16) -> Result<Self> {
         let first = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let first = TcpListener::bind(first)
-            .await
-            .with_context(|| advice(first))?;
+        let first = listen(first).with_context(|| advice(first))?;
         let port = first.local_addr()?.port();
         let second = SocketAddr::from((Ipv6Addr::LOCALHOST, port));
-        let sockets = match TcpListener::bind(second).await {
+        let sockets = match listen(second) {
             Ok(socket) => vec![first, socket],
             // Another program on this address would get the callbacks that are sent to it.
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
@@ -195,9 +191,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_port_in_use_is_an_error_that_names_the_option_to_change() {
-        let taken = Listener::bind("127.0.0.1:0".parse().unwrap())
-            .await
-            .unwrap();
+        let taken = Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let ListenAddr::Exact(address) = taken.addr() else {
             panic!("not an exact address")
         };
@@ -205,7 +199,7 @@ mod tests {
             ListenAddr::Exact(address),
             ListenAddr::Localhost(address.port()),
         ] {
-            let error = format!("{:#}", Listener::bind(again).await.unwrap_err());
+            let error = format!("{:#}", Listener::bind(again).unwrap_err());
             assert!(
                 error.contains(&address.to_string()) && error.contains("--listen"),
                 "{error}"
@@ -216,7 +210,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_url_has_the_port_that_was_bound() {
-        let any = Listener::bind("0.0.0.0:0".parse().unwrap()).await.unwrap();
+        let any = Listener::bind("0.0.0.0:0".parse().unwrap()).unwrap();
         let ListenAddr::Exact(address) = any.addr() else {
             panic!("not an exact address")
         };

@@ -49,10 +49,7 @@ pub async fn run(
     signatures: Signatures,
     shutdown: &CancellationToken,
 ) -> Result<Stats> {
-    let listening = shutdown.run_until_cancelled(Listener::bind(options.listen));
-    let Some(listener) = listening.await.transpose()? else {
-        return Ok(Sink::new(options, signatures).stats());
-    };
+    let listener = Listener::bind(options.listen)?;
     let url = listener.url("/webhook");
     let sink = Sink::new(options, signatures);
     let _receiving = sink.serve(listener);

@@ -187,7 +187,7 @@ async fn serve(
         // First: a SIGTERM during the start must shut the service down gracefully, too.
         let shutdown = Shutdown::on_signal(settings.shutdown_delay)?;
         hangup::reread_on_hangup(rereader, listen.check, rereads)?;
-        let listener = server::bind(listen.setting, (listen.addr)(&settings)).await?;
+        let listener = server::bind(listen.setting, (listen.addr)(&settings))?;
         // Boxed: a service is one future of many kilobytes, too large for the stack.
         Box::pin(service(settings, listener, shutdown)).await
     };

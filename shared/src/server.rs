@@ -29,7 +29,7 @@ use hyper_util::{
     server::graceful::GracefulConnection,
 };
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore, watch},
     time::{Instant, timeout_at},
 };
@@ -78,6 +78,10 @@ impl Default for Limits {
 /// The usual value of [`Limits::refusals`].
 pub const MAX_REFUSALS: usize = 64;
 
+/// How many connections wait in the kernel until they are accepted, at most `net.core.somaxconn`
+/// (4096 by default). A client beyond them has to try again after a second, or sees a reset.
+const ACCEPT_QUEUE: u32 = 4096;
+
 /// At the shutdown, a connection stays open for this long after it was accepted. A new connection
 /// brings a request within a moment, which must not meet a closed socket. Never longer than half of
 /// the drain timeout.
@@ -87,13 +91,29 @@ const GRACE: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// The address is in use or not one of this host. The error names the setting.
-pub async fn bind(setting: &str, addr: SocketAddr) -> io::Result<TcpListener> {
-    TcpListener::bind(addr).await.map_err(|error| {
+pub fn bind(setting: &str, addr: SocketAddr) -> io::Result<TcpListener> {
+    listen(addr).map_err(|error| {
         io::Error::new(
             error.kind(),
             format!("{setting}={addr}: cannot listen on this address: {error}"),
         )
     })
+}
+
+/// Listens on `addr`, as [`TcpListener::bind`] does. But the accept queue of that has 128 places,
+/// too few for a storm.
+///
+/// # Errors
+/// The address is in use or not one of this host.
+pub fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match addr {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    }?;
+    // A restart must not wait until the connections of the last process have left the kernel.
+    socket.set_reuseaddr(true)?;
+    socket.bind(addr)?;
+    socket.listen(ACCEPT_QUEUE)
 }
 
 /// Serves HTTP/1.1 on `listener` until `shutdown` completes, and counts the connections in

@@ -18,10 +18,19 @@ pub(crate) const fn unreserved(limit: u64) -> u64 {
     limit - limit / RESERVE
 }
 
+/// The same of handlers, if tenants have a share of the limit, too. Half of the reserve of tenants
+/// is for any handler: a tenant whose jobs are all for one must leave room for the jobs of others
+/// for the same one.
+const fn unreserved_beside_tenants(limit: u64) -> u64 {
+    limit - limit / RESERVE / 2
+}
+
 /// Who holds how much of the backlog: tenants, or handlers.
 #[derive(Debug)]
 pub(super) struct Ledger<K> {
     limit: u64,
+    /// The part of the limit within which nobody has a share.
+    unreserved: u64,
     /// Whether there can be several holders, so that room must be left for the others of them.
     is_shared: bool,
     /// As of the last count.
@@ -96,6 +105,7 @@ impl<K: Clone + Eq + Hash> Ledger<K> {
     pub(super) fn new(limit: u64, is_shared: bool) -> Self {
         Self {
             limit,
+            unreserved: unreserved(limit),
             is_shared,
             unfinished: 0,
             by_holder: HashMap::new(),
@@ -108,6 +118,16 @@ impl<K: Clone + Eq + Hash> Ledger<K> {
     /// From now on, the limit is of several holders if it `is_shared`.
     pub(super) fn share(&mut self, is_shared: bool) {
         self.is_shared = is_shared;
+    }
+
+    /// From now on, these are handlers, beside tenants that have a share of the limit if there are
+    /// `several_tenants`.
+    pub(super) fn beside(&mut self, several_tenants: bool) {
+        self.unreserved = if several_tenants {
+            unreserved_beside_tenants(self.limit)
+        } else {
+            unreserved(self.limit)
+        };
     }
 
     /// Whether the limit is of several holders.
@@ -144,8 +164,7 @@ impl<K: Clone + Eq + Hash> Ledger<K> {
                 is_of_share: false,
             });
         }
-        let unreserved = unreserved(self.limit);
-        if backlog < unreserved {
+        if backlog < self.unreserved {
             return Ok(());
         }
         let holders = self.holders_with(holder);
@@ -157,7 +176,7 @@ impl<K: Clone + Eq + Hash> Ledger<K> {
         // It has room again below its share, or once the reserve is free.
         let over = (held - share).saturating_mul(holders);
         Err(NoRoom {
-            over: over.min(backlog - unreserved) + 1,
+            over: over.min(backlog - self.unreserved) + 1,
             is_of_share: true,
         })
     }

@@ -6,7 +6,7 @@ use storm_shared::services::store::{Bulk, BulkAction, Paused, Selected};
 use tracing::info;
 use warp::reply::Response;
 
-use super::store_problem;
+use super::{known_handler, store_problem};
 use crate::{
     app::App,
     auth::Operator,
@@ -82,8 +82,9 @@ pub async fn bulk(
         filter,
         dry_run,
     } = form?;
-    let handler = page.selection.handler.as_ref();
-    app.handlers.check_filter(handler)?;
+    if page.after.is_none() {
+        known_handler(page.selection.handler.as_ref(), &app)?;
+    }
     let action = page.action;
     let with_cancelled = page.selection.names_cancelled();
     let selected = app.store.select(page).await;

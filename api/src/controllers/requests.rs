@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use warp::reply::Response;
 
 use super::{
-    known, store_problem,
+    known, known_handler, store_problem,
     waiting::{end_of, look_up},
 };
 use crate::{
@@ -61,7 +61,9 @@ pub async fn list(
     app: Arc<App>,
 ) -> Result<Response, Problem> {
     let page = page?;
-    app.handlers.check_filter(page.filter.handler.as_ref())?;
+    if page.before.is_none() {
+        known_handler(page.filter.handler.as_ref(), &app)?;
+    }
     let filter = page.filter.clone();
     let found = app
         .store

@@ -224,8 +224,8 @@ impl Problem {
     pub fn unknown_handler_filter<'a>(known: impl Iterator<Item = &'a HandlerName>) -> Self {
         let known: Vec<_> = known.map(|name| format!("`{name}`")).collect();
         let detail = format!(
-            "must be one of the handlers in the settings: {}; those that were removed can be \
-             listed by `storm-api requests list --handler`",
+            "must be one of the handlers in the settings: {}; or a removed one while it has work to \
+             do; `storm-api requests list --handler` lists those of any",
             known.join(", ")
         );
         Self::validation(vec![FieldError {

@@ -3,8 +3,10 @@
 use serde_json::json;
 use storm_shared::services::access::Token;
 use tempfile::TempDir;
+use tokio::time::timeout;
 
 use crate::{
+    PATIENCE,
     auth::{bearing, entry, token},
     client::{Answer, bare, post},
     redelivery::{HOOK, failed},
@@ -385,6 +387,52 @@ async fn the_requests_of_a_handler_are_cancelled_and_an_unknown_one_changes_noth
     let records = audit["records"].as_array().unwrap();
     assert_eq!(records.len(), 2, "{audit}");
     assert_eq!(records[0]["filter"], json!({"handler": "pdf"}));
+}
+
+#[tokio::test]
+async fn the_jobs_of_a_handler_that_was_removed_from_the_settings_are_cancelled() {
+    let it = Operated::start(&[("HANDLERS__PDF__URL", "http://127.0.0.1:9/")]).await;
+    for _ in 0..2 {
+        let job = post("/async/pdf", r#"{"payload": 1}"#);
+        it.server.ask(bearing(&it.client, &job)).await.json();
+    }
+    // As if they were of a handler that had another name before the API was started.
+    let renamed = "UPDATE requests SET handler = 'gone'";
+    assert_eq!(it.server.database().execute(renamed, []), Ok(2));
+    let cancel = async |body: &str| it.ask(&post("/admin/cancel", body)).await;
+    // From the next count on, the name is known.
+    let first = async {
+        loop {
+            let answer = cancel(r#"{"handler": "gone", "limit": 1}"#).await;
+            if answer.status == 200 {
+                return answer.json();
+            }
+            assert_eq!(answer.problem(), "422 validation");
+        }
+    };
+    let first = timeout(PATIENCE, first).await.expect("a count of its jobs");
+    assert_eq!(first["changed"], 1);
+    let list = bearing(&it.client, &bare("GET", "/requests?handler=gone&limit=1"));
+    let listed = it.server.ask(list).await.json();
+    assert_eq!(listed["requests"][0]["status"], "PENDING");
+    let page = json!({"handler": "gone", "cursor": first["cursor"]});
+    assert_eq!(cancel(&page.to_string()).await.json()["changed"], 1);
+    // Nothing is left to do. The pages that had begun go on, and no other begins.
+    let forgotten = async {
+        while cancel(r#"{"handler": "gone", "dry_run": true}"#)
+            .await
+            .status
+            == 200
+        {}
+    };
+    timeout(PATIENCE, forgotten)
+        .await
+        .expect("a count without them");
+    assert_eq!(cancel(&page.to_string()).await.json()["matched"], 0);
+    let next = listed["next_cursor"].as_str().expect("another page");
+    let next = bare("GET", &format!("/requests?handler=gone&cursor={next}"));
+    let next = it.server.ask(bearing(&it.client, &next)).await.json();
+    assert_eq!(next["requests"].as_array().unwrap().len(), 1, "{next}");
 }
 
 #[tokio::test]

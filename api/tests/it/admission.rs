@@ -253,6 +253,32 @@ async fn a_dead_handlers_jobs_leave_room_in_the_backlog_for_reports_and_other_ha
 }
 
 #[tokio::test]
+async fn one_tenants_jobs_for_a_handler_leave_room_for_anothers_for_the_same_and_for_reports() {
+    let dead = ("HANDLERS__DEAD__URL", "http://127.0.0.1:9/");
+    let it = Tenants::start(&[("MAX_BACKLOG", "32"), dead]).await;
+    let to_dead = post("/async/dead", r#"{"payload": 1}"#);
+    let report = post("/async", JOB);
+    // Until one is refused.
+    let accepted = async |token, job: &str| {
+        let mut accepted = 0;
+        loop {
+            let answer = it.ask_as(token, job).await;
+            if answer.status != 202 {
+                assert_eq!(answer.problem(), "503 backlog-full");
+                let names_it = answer.text().contains("the handler `dead`");
+                return (accepted, names_it);
+            }
+            accepted += 1;
+        }
+    };
+    assert_eq!(accepted(&it.one, &to_dead).await, (28, false));
+    assert_eq!(accepted(&it.other, &to_dead).await, (2, true));
+    assert_eq!(accepted(&it.one, &report).await, (0, false));
+    assert_eq!(accepted(&it.other, &report).await, (2, false));
+    assert_eq!(jobs(&it.server).len(), 32);
+}
+
+#[tokio::test]
 async fn a_202_expects_a_paused_job_in_a_minute_at_the_earliest() {
     let server = Server::start(&[]).await;
     let (store, pauses) = (&server.app.store, &server.app.pauses);

@@ -361,7 +361,8 @@ async fn the_requests_of_a_handler_are_listed_and_another_name_is_422_with_those
 }
 
 const UNKNOWN_FILTER: &str = "handler: must be one of the handlers in the settings: `report`, \
-     `pdf`; those that were removed can be listed by `storm-api requests list --handler`";
+     `pdf`; or a removed one while it has work to do; `storm-api requests list --handler` lists \
+     those of any";
 
 #[tokio::test]
 async fn the_report_is_a_handler_whose_payload_has_the_reports_fields() {

@@ -65,6 +65,33 @@ async fn after_the_wait_the_answer_is_the_state_so_far() {
 }
 
 #[tokio::test]
+async fn no_cache_keeps_what_a_get_has_shown() {
+    let server = Server::start(&[]).await;
+    let id = accept(&server).await;
+    let (shown, waited) = (
+        format!("/requests/{id}"),
+        format!("/requests/{id}?wait=1ms"),
+    );
+    for path in [
+        &shown,
+        &waited,
+        "/requests",
+        "/requests/x",
+        "/requests?limit=x",
+        "/handlers",
+        "/readyz",
+        "/nothing",
+    ] {
+        let answer = server.ask(bare("GET", path)).await;
+        assert_eq!(answer.header("cache-control"), Some("no-store"), "{path}");
+    }
+    let mut client = server.connect().await;
+    client.send(bare("HEAD", &waited)).await;
+    let head = client.head().await;
+    assert_eq!(head.header("cache-control"), Some("no-store"));
+}
+
+#[tokio::test]
 async fn a_request_that_is_over_is_answered_at_once_also_while_it_is_redelivered() {
     let server = Server::start(&[("HTTP_CONNECTIONS", "1")]).await; // no places at all
     let id = failed(&server.app.store, HOOK).await;

@@ -70,7 +70,7 @@ impl CompletionTracker {
         if options.poll {
             return Ok(Self::polling(api, ledger, "requested by --poll".to_owned()));
         }
-        let listener = Listener::bind(options.callbacks.listen).await?;
+        let listener = Listener::bind(options.callbacks.listen)?;
         let (url, path) = options.callbacks.url(&listener);
         // The receiver must run before the test job: a callback can arrive before its 202.
         let max = match options.handler {

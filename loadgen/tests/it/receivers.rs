@@ -19,10 +19,8 @@ use storm_loadgen::{
 };
 use storm_shared::models::{Records, RequestId};
 
-async fn listener() -> Listener {
-    Listener::bind("127.0.0.1:0".parse().unwrap())
-        .await
-        .unwrap()
+fn listener() -> Listener {
+    Listener::bind("127.0.0.1:0".parse().unwrap()).unwrap()
 }
 
 async fn send(method: Method, url: &str, body: String) -> Response<Bytes> {
@@ -37,7 +35,7 @@ async fn send(method: Method, url: &str, body: String) -> Response<Bytes> {
 
 #[tokio::test]
 async fn only_a_valid_callback_posted_to_the_path_is_recorded() {
-    let listener = listener().await;
+    let listener = listener();
     let (webhook, elsewhere) = (listener.url("/webhook"), listener.url("/elsewhere"));
     let workload = Workload::new("Test", 1, Records::new(1, 49).unwrap(), None);
     let ledger = Ledger::new(Arc::new(workload), Signatures::default());
@@ -75,7 +73,7 @@ async fn the_sink_fails_the_first_callbacks_and_counts_every_one() {
         panic!("not receive")
     };
     let sink = Sink::new(&options, Signatures::default());
-    let listener = listener().await;
+    let listener = listener();
     let (anywhere, stats) = (listener.url("/any/path"), listener.url("/stats"));
     let _receiving = sink.serve(listener);
     let callback = json!({"request_id": RequestId::generate()}).to_string();
@@ -114,7 +112,7 @@ async fn the_sink_counts_callbacks_with_bad_signatures() {
         panic!("not receive")
     };
     let sink = Sink::new(&options, Signatures::parse(secret).unwrap());
-    let listener = listener().await;
+    let listener = listener();
     let url = listener.url("/webhook");
     let _receiving = sink.serve(listener);
     let callback = json!({"request_id": RequestId::generate()}).to_string();

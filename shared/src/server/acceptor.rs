@@ -13,6 +13,7 @@ use tokio::{
 };
 use tracing::{info, warn};
 
+use super::ACCEPT_QUEUE;
 use crate::outage::Outage;
 
 /// The pause after a failed `accept`. Without it, the loop would spin while the process has no file
@@ -30,9 +31,8 @@ const CLOSE_BATCH: usize = 8;
 /// again, some connections are accepted in between, and the log would have a line for each.
 const QUIET_PERIOD: Duration = Duration::from_secs(10);
 
-/// The most connections that wait in the accept queue: tokio's argument to `listen`, which allows
-/// one more.
-const BACKLOG: usize = 1024 + 1;
+/// The most connections that wait in the accept queue: `listen` allows one more.
+const BACKLOG: usize = ACCEPT_QUEUE as usize + 1;
 
 /// A listener, and whether it could accept the last connection.
 pub(super) struct Acceptor {

@@ -10,16 +10,15 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     task::JoinHandle,
+    time::timeout,
 };
 use tokio_util::sync::CancellationToken;
 
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: here\r\n\r\n";
 
 /// A server that answers "hello" to everything.
-async fn start(limits: Limits) -> (SocketAddr, CancellationToken, JoinHandle<()>) {
-    let listener = server::bind("TEST_ADDR", ([127, 0, 0, 1], 0).into())
-        .await
-        .unwrap();
+fn start(limits: Limits) -> (SocketAddr, CancellationToken, JoinHandle<()>) {
+    let listener = server::bind("TEST_ADDR", ([127, 0, 0, 1], 0).into()).unwrap();
     let addr = listener.local_addr().unwrap();
     let stop = CancellationToken::new();
     let service = service_fn(async |_| {
@@ -56,8 +55,7 @@ async fn a_connection_over_the_limit_gets_503_even_while_it_sends() {
     let (addr, ..) = start(Limits {
         connections: 1,
         ..Limits::default()
-    })
-    .await;
+    });
     let mut first = TcpStream::connect(addr).await.unwrap();
     first.write_all(REQUEST).await.unwrap();
     assert!(answer(&mut first).await.starts_with("HTTP/1.1 200"));
@@ -91,7 +89,7 @@ async fn every_connection_past_the_limit_is_answered_503_however_many_come_at_on
         refusals: 2,
         ..Limits::default()
     };
-    let (addr, ..) = start(limits).await;
+    let (addr, ..) = start(limits);
     let mut first = TcpStream::connect(addr).await.unwrap();
     first.write_all(REQUEST).await.unwrap();
     assert!(answer(&mut first).await.starts_with("HTTP/1.1 200"));
@@ -111,7 +109,7 @@ async fn a_process_at_its_connection_limit_is_still_live() {
         connections: 1,
         ..Limits::default()
     };
-    let (addr, ..) = start(limits).await;
+    let (addr, ..) = start(limits);
     let mut only = TcpStream::connect(addr).await.unwrap();
     only.write_all(REQUEST).await.unwrap();
     answer(&mut only).await;
@@ -129,9 +127,7 @@ async fn a_process_at_its_connection_limit_is_still_live() {
 
 #[tokio::test]
 async fn connections_in_the_kernels_queue_at_the_close_get_their_answer() {
-    let listener = server::bind("TEST_ADDR", ([127, 0, 0, 1], 0).into())
-        .await
-        .unwrap();
+    let listener = server::bind("TEST_ADDR", ([127, 0, 0, 1], 0).into()).unwrap();
     let addr = listener.local_addr().unwrap();
     let mut queued = Vec::new();
     for _ in 0..50 {
@@ -155,12 +151,28 @@ async fn connections_in_the_kernels_queue_at_the_close_get_their_answer() {
 }
 
 #[tokio::test]
+async fn a_storm_of_connections_waits_in_the_kernels_queue_until_it_is_accepted() {
+    let listener = server::bind("TEST_ADDR", ([127, 0, 0, 1], 0).into()).unwrap();
+    let addr = listener.local_addr().unwrap();
+    let connect = async {
+        let mut queued = Vec::new();
+        for _ in 0..300 {
+            queued.push(TcpStream::connect(addr).await.unwrap());
+        }
+        queued
+    };
+    // To a full queue, the kernel does not answer.
+    let queued = timeout(Duration::from_secs(20), connect).await;
+    assert_eq!(queued.expect("a place for each").len(), 300);
+}
+
+#[tokio::test]
 async fn a_client_that_sends_no_complete_head_is_disconnected() {
     let limits = Limits {
         header_timeout: Duration::from_millis(50),
         ..Limits::default()
     };
-    let (addr, ..) = start(limits).await;
+    let (addr, ..) = start(limits);
     let mut slow = TcpStream::connect(addr).await.unwrap();
     slow.write_all(b"GET / HT").await.unwrap();
     let mut rest = Vec::new();
@@ -173,7 +185,7 @@ async fn a_client_that_reads_no_responses_is_disconnected() {
         header_timeout: Duration::from_millis(50),
         ..Limits::default()
     };
-    let (addr, ..) = start(limits).await;
+    let (addr, ..) = start(limits);
     let mut stalled = TcpStream::connect(addr).await.unwrap();
     // The server stops reading once it can't write responses, and then closes the connection.
     while stalled.write_all(REQUEST).await.is_ok() {}
@@ -181,7 +193,7 @@ async fn a_client_that_reads_no_responses_is_disconnected() {
 
 #[tokio::test]
 async fn a_shutdown_closes_idle_connections_and_the_listener() {
-    let (addr, stop, loop_) = start(Limits::default()).await;
+    let (addr, stop, loop_) = start(Limits::default());
     let mut idle = TcpStream::connect(addr).await.unwrap();
     idle.write_all(REQUEST).await.unwrap();
     answer(&mut idle).await;
@@ -195,10 +207,7 @@ async fn a_shutdown_closes_idle_connections_and_the_listener() {
 async fn an_address_in_use_is_an_error_that_names_its_setting() {
     let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = taken.local_addr().unwrap();
-    let error = server::bind("API_ADDR", addr)
-        .await
-        .unwrap_err()
-        .to_string();
+    let error = server::bind("API_ADDR", addr).unwrap_err().to_string();
     assert!(
         error.starts_with(&format!("API_ADDR={addr}: cannot listen on this address")),
         "{error}"
@@ -221,7 +230,7 @@ fn head_of(length: usize) -> String {
 
 #[tokio::test]
 async fn a_head_of_16_kib_is_read_and_one_byte_more_is_431() {
-    let (addr, ..) = start(Limits::default()).await;
+    let (addr, ..) = start(Limits::default());
     let mut client = TcpStream::connect(addr).await.unwrap();
     for _ in 0..2 {
         client
@@ -244,8 +253,7 @@ async fn a_refused_head_is_answered_although_the_client_still_sends_it() {
     let (addr, ..) = start(Limits {
         header_timeout: Duration::from_mins(10),
         ..Limits::default()
-    })
-    .await;
+    });
     for start in ["GET /", "GET / HTTP/1.1\r\nx: ", "GET / HTTP/1.1\r\n"] {
         let mut client = TcpStream::connect(addr).await.unwrap();
         client.write_all(start.as_bytes()).await.unwrap();
@@ -261,7 +269,7 @@ async fn a_refused_head_is_answered_although_the_client_still_sends_it() {
 
 #[tokio::test]
 async fn a_head_that_grows_slowly_ends_at_16_kib() {
-    let (addr, ..) = start(Limits::default()).await;
+    let (addr, ..) = start(Limits::default());
     let mut client = TcpStream::connect(addr).await.unwrap();
     client.write_all(b"GET / HTTP/1.1\r\nx: ").await.unwrap();
     // Fails once the server has closed, which it does after a bounded rest.
@@ -272,7 +280,7 @@ async fn a_head_that_grows_slowly_ends_at_16_kib() {
 
 #[tokio::test]
 async fn pipelined_requests_are_all_answered() {
-    let (addr, ..) = start(Limits::default()).await;
+    let (addr, ..) = start(Limits::default());
     let mut client = TcpStream::connect(addr).await.unwrap();
     // Together they are larger than one head may be.
     let count = 3 * MAX_HEAD / REQUEST.len();

@@ -1,6 +1,6 @@
 //! What workers say of the circuit breakers of their handlers: `workers.breakers`.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde_json::{Map, Value};
 
@@ -22,11 +22,17 @@ pub(super) struct Serving {
     pub(super) breakers: Breakers,
 }
 
+/// A worker that has sent no heartbeat for this long serves nothing, and what it has said of its
+/// breakers is old: more than a hundred are missing. Other workers expire its lease, but the last
+/// one may be gone.
+const GONE: SignedDuration = SignedDuration::from_mins(1);
+
 /// SQL for the JSON object of the breakers in a row of `workers`: null if the worker does not say,
 /// or an edit by hand has made it no JSON.
 const BREAKERS: &str = "iif(json_valid(breakers), breakers, NULL)";
 
-/// SQL for what [`Serving`] has of each handler. An integer is the store time of the probe.
+/// SQL for what [`Serving`] has of each handler, by the workers that have sent a heartbeat since
+/// the time in the first parameter. An integer is the store time of the probe.
 fn select(condition: &str) -> String {
     format!(
         "SELECT served.value, count(DISTINCT owner),
@@ -36,7 +42,7 @@ fn select(condition: &str) -> String {
                 min(breaker.value) FILTER (WHERE breaker.type = 'integer')
          FROM workers CROSS JOIN json_each({}) AS served
               LEFT JOIN json_each({BREAKERS}) AS breaker ON breaker.key = served.value
-         WHERE served.type = 'text' AND {condition} GROUP BY served.value",
+         WHERE served.type = 'text' AND renewed_at >= ?1 AND {condition} GROUP BY served.value",
         columns::SERVED
     )
 }
@@ -70,7 +76,7 @@ pub(super) fn report(
 pub(super) fn of_all(connection: &Connection, clock: &Clock) -> rusqlite::Result<Vec<Serving>> {
     connection
         .prepare_cached(&select("true"))?
-        .query_map([], |row| serving(row, clock))?
+        .query_map([gone_before()], |row| serving(row, clock))?
         .collect()
 }
 
@@ -81,10 +87,19 @@ pub(super) fn of(
     clock: &Clock,
 ) -> rusqlite::Result<Serving> {
     let found = connection
-        .prepare_cached(&select("served.value = ?1"))?
-        .query_row([handler], |row| serving(row, clock))
+        .prepare_cached(&select("served.value = ?2"))?
+        .query_row([&*gone_before(), handler], |row| serving(row, clock))
         .optional()?;
     Ok(found.unwrap_or_default())
+}
+
+/// The heartbeats before this time, as they are stored, are too old.
+fn gone_before() -> String {
+    columns::time(
+        Timestamp::now()
+            .saturating_sub(GONE)
+            .unwrap_or(Timestamp::MIN),
+    )
 }
 
 fn serving(row: &Row<'_>, clock: &Clock) -> rusqlite::Result<Serving> {

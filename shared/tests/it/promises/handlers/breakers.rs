@@ -17,6 +17,7 @@ use crate::{
 on_every_engine! {
     the_breakers_of_a_handler_are_counted_in_the_workers_that_serve_it,
     a_job_says_that_its_handlers_breaker_is_open_and_until_when,
+    a_worker_without_a_heartbeat_for_a_minute_serves_nothing,
     a_worker_that_does_not_say_leaves_the_breaker_unknown,
     a_suspect_of_a_handler_whose_breaker_is_open_is_overdue_after_a_time,
 }
@@ -113,6 +114,29 @@ async fn a_job_says_that_its_handlers_breaker_is_open_and_until_when(database: T
     assert!(until > before, "{until} is before {before}");
     report(&store, one, &[]).await;
     assert_eq!(waiting().await.reason, WaitReason::Capacity);
+}
+
+async fn a_worker_without_a_heartbeat_for_a_minute_serves_nothing(database: TestDatabase) {
+    let store = database.open().await;
+    let (one, last) = (serving(&store).await, serving(&store).await);
+    report(&store, last, &[("pdf", OPEN)]).await;
+    let id = accept_of(&store, "pdf").await;
+    // All were killed, and nobody is there to expire their leases.
+    database
+        .set_heartbeat(one, "2020-01-01T00:00:00.000Z")
+        .await;
+    assert_eq!(counts(&store, "pdf").await, [1, 1, 0, 0]);
+    database
+        .set_heartbeat(last, "2020-01-01T00:00:00.000Z")
+        .await;
+    assert_eq!(counts(&store, "pdf").await, [0, 0, 0, 0]);
+    let waiting_for = row(&store, id).await.waiting_for.unwrap();
+    assert_eq!(waiting_for.reason, WaitReason::Handler);
+    let says = waiting_for.detail;
+    assert!(says.starts_with("No running worker serves"), "{says}");
+    // One was only suspended.
+    store.renew(last, Ended::default()).await.unwrap();
+    assert_eq!(counts(&store, "pdf").await, [1, 1, 0, 0]);
 }
 
 async fn a_worker_that_does_not_say_leaves_the_breaker_unknown(database: TestDatabase) {
