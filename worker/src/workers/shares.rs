@@ -214,6 +214,25 @@ impl Shares {
 }
 
 impl LongRoom {
+    /// Gives back what is left of the room at a handler, for others to use during a wait. Returns
+    /// how much that is.
+    pub(super) fn lend(&mut self) -> usize {
+        if !self.shares.are_of_handler() {
+            return 0; // nobody waits for it
+        }
+        let places = self.room.count();
+        self.room = self.shares.long.take_up_to(0);
+        places
+    }
+
+    /// Takes the `places` back. False if there are fewer: it has what is left of them.
+    pub(super) fn take_back(&mut self, places: usize) -> bool {
+        if places > 0 {
+            self.room = self.shares.long.take_up_to(places);
+        }
+        places == 0 || self.room.count() == places
+    }
+
     /// Counts `job` for its tenant. A long one takes its place in this room.
     pub(super) fn hold(&mut self, job: &Job) -> Share {
         let tenant = job.created_by.clone();
@@ -462,6 +481,20 @@ mod tests {
         drop(search);
         let room = notification.as_mut().now_or_never().unwrap();
         assert_eq!(room.room.count(), 1);
+    }
+
+    #[test]
+    fn room_at_a_handler_is_lent_to_a_suspect_during_a_wait() {
+        let room = Room::new(2);
+        let shares = Shares::of_handler("pdf".parse().unwrap(), room.clone(), NextDue::new());
+        let mut search = shares.room_for_long(2);
+        let places = search.lend();
+        let suspect = room.take().now_or_never().unwrap();
+        assert!(!search.take_back(places), "one is missing");
+        search.lend();
+        drop(suspect);
+        assert!(search.take_back(places));
+        assert_eq!(search.room.count(), 2);
     }
 
     #[test]
