@@ -22,10 +22,7 @@ use storm_shared::{
         store::{Candidate, Capacity, Job, Sought},
     },
 };
-use tokio::{
-    sync::{OwnedMutexGuard, Semaphore},
-    time::Instant,
-};
+use tokio::{sync::OwnedMutexGuard, time::Instant};
 
 use super::next_due::NextDue;
 use crate::room::{Places, Room};
@@ -77,8 +74,9 @@ impl Shares {
     /// Those of a worker with `slots` slots, of which `of_handlers` are kept for the work of
     /// handlers. It wakes the search by `next_due` when there is room for a long job again.
     pub(super) fn common(slots: usize, of_handlers: usize, next_due: NextDue) -> Self {
-        let long = Room::new(most_long(slots - of_handlers.min(slots)));
-        Self::new(Sought::Common, slots, long, next_due)
+        let shares = Self::new(Sought::Common, slots, Room::new(0), next_due);
+        shares.keep_for_handlers(of_handlers);
+        shares
     }
 
     /// Those of a handler: each of its jobs needs `room`.
@@ -103,9 +101,15 @@ impl Shares {
         matches!(self.sought, Sought::WorkOf(_))
     }
 
-    /// The room for long jobs as permits, and their number.
-    pub(super) fn long_permits(&self) -> (&Arc<Semaphore>, usize) {
-        (self.long.semaphore(), self.long.permits())
+    /// The room for long jobs.
+    pub(super) fn long(&self) -> &Room {
+        &self.long
+    }
+
+    /// Keeps `of_handlers` slots for the work of handlers from now on: of the common jobs only.
+    pub(super) fn keep_for_handlers(&self, of_handlers: usize) {
+        self.long
+            .resize(most_long(self.slots - of_handlers.min(self.slots)));
     }
 
     /// The slots that the tenants share: those of a handler can change.
@@ -501,5 +505,9 @@ mod tests {
     fn what_handlers_may_hold_is_left_out_of_the_room_for_long_reports() {
         let shares = Shares::common(16, 8, NextDue::new());
         assert_eq!(shares.room_for_long(99).room.count(), 6);
+        for (of_handlers, long) in [(0, 12), (4, 9), (16, 1)] {
+            shares.keep_for_handlers(of_handlers);
+            assert_eq!(shares.room_for_long(99).room.count(), long);
+        }
     }
 }
