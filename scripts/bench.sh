@@ -454,9 +454,9 @@ burst() (
     awk -v cpu="$used" '/VmHWM/ { printf "%s %.0f\n", cpu, $2 / 1024 }' "/proc/${PID[worker]}/status"
 )
 
-# Runs 10,000 jobs of a handler whose endpoint takes a second, submitted in one second, in one worker
-# that may have all of them in flight. Prints the lateness at p50 and p99 in ms, the most that were in
-# flight, the worker's CPU seconds, its peak memory in MB, and the number of correct callbacks.
+# Runs 10,000 jobs of a handler whose endpoint takes a second, in one worker that may have all of
+# them in flight. They are submitted in a second. Prints the lateness at p50 and p99 in ms, the most
+# that were in flight, the worker's CPU seconds, its peak memory in MB, and the correct callbacks.
 handler_jobs() (
     export WORKER_CONCURRENCY=20000 HANDLERS__SLOW__CONCURRENCY=10000
     local endpoint payload=$RESULTS/payload.json before used most

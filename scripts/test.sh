@@ -30,8 +30,8 @@ tests=$!
 set +m
 trap 'kill -TERM -- "-$tests" 2>/dev/null || true' EXIT
 
-# Cargo prints a line for each crate that it compiles and for each test that ends, and one for a test
-# that has run for a minute.
+# Cargo prints a line for each crate that it compiles and for each test that ends, and one for a
+# test that has run for a minute.
 exec 3<"$log"
 size=0
 shown=$SECONDS

@@ -1,9 +1,9 @@
 //! Those who wait for the result of a request: `Prefer: wait` of a submission, and `?wait` of
 //! `GET /requests/{id}`.
 //!
-//! While anyone waits, one task reads how far all awaited requests are, in one batch every
-//! [`PERIOD`]. A waiter itself holds its connection and a place, and no read, body or thread. The
-//! places are half of the connections, so that waiters leave the others to those who submit.
+//! While anyone waits, one task reads how far all awaited requests are, every [`PERIOD`]. A waiter
+//! holds its connection and one of the places, and no read, body or thread. There are half as many
+//! places as connections, so that waiters leave the other half to those who submit.
 
 mod places;
 

@@ -1,4 +1,4 @@
-//! Room for jobs that run at a time: permits whose number can change while some are held.
+//! How many jobs may run at a time: a semaphore whose size can change while permits are held.
 //!
 //! `SIGHUP` can change the concurrency of a handler whose jobs run. With fewer permits, those that
 //! are held count until they are released, and the surplus among them is not granted again. So
@@ -32,7 +32,7 @@ struct Size {
 
 /// Permits of a room, until they are dropped.
 #[derive(Debug)]
-pub(crate) struct Places {
+pub(crate) struct Permits {
     room: Room,
     permits: OwnedSemaphorePermit,
 }
@@ -74,32 +74,32 @@ impl Room {
     }
 
     /// Takes up to `most` permits: those that are free.
-    pub(crate) fn take_up_to(&self, most: usize) -> Places {
+    pub(crate) fn take_up_to(&self, most: usize) -> Permits {
         let free = self.0.semaphore.available_permits().min(most);
         let free = u32::try_from(free).unwrap_or(u32::MAX);
         let take = |permits| Arc::clone(&self.0.semaphore).try_acquire_many_owned(permits);
         // Another loop may have taken some in between. Its jobs have the room then.
         #[expect(clippy::expect_used, reason = "no code closes this semaphore")]
         let permits = take(free).or_else(|_| take(0)).expect("never closed");
-        self.places(permits)
+        self.held(permits)
     }
 
     /// Waits for one permit. Those who wait get one in the order in which they came.
-    pub(crate) async fn take(&self) -> Places {
+    pub(crate) async fn take(&self) -> Permits {
         #[expect(clippy::expect_used, reason = "no code closes this semaphore")]
         let permits = Arc::clone(&self.0.semaphore)
             .acquire_owned()
             .await
             .expect("never closed");
-        self.places(permits)
+        self.held(permits)
     }
 
     pub(crate) fn downgrade(&self) -> WeakRoom {
         WeakRoom(Arc::downgrade(&self.0))
     }
 
-    fn places(&self, permits: OwnedSemaphorePermit) -> Places {
-        Places {
+    fn held(&self, permits: OwnedSemaphorePermit) -> Permits {
+        Permits {
             room: self.clone(),
             permits,
         }
@@ -118,7 +118,7 @@ impl WeakRoom {
     }
 }
 
-impl Places {
+impl Permits {
     /// How many permits these are.
     pub(crate) fn count(&self) -> usize {
         self.permits.num_permits()
@@ -127,11 +127,11 @@ impl Places {
     /// Takes `count` of them, if there are so many.
     pub(crate) fn split(&mut self, count: usize) -> Option<Self> {
         let permits = self.permits.split(count)?;
-        Some(self.room.places(permits))
+        Some(self.room.held(permits))
     }
 }
 
-impl Drop for Places {
+impl Drop for Permits {
     fn drop(&mut self) {
         // To the end of this scope: between the check and the release, a smaller size would find
         // these permits neither held nor free.
@@ -149,9 +149,9 @@ impl Drop for Places {
 mod tests {
     use futures_util::FutureExt;
 
-    use super::{Places, Room};
+    use super::{Permits, Room};
 
-    fn take(room: &Room, count: usize) -> Vec<Places> {
+    fn take(room: &Room, count: usize) -> Vec<Permits> {
         let mut taken = room.take_up_to(count);
         (0..count).map(|_| taken.split(1).unwrap()).collect()
     }

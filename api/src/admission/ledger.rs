@@ -10,10 +10,10 @@ use super::lanes::Lane;
 /// The tenant of a job. `None` without authentication.
 pub(super) type Tenant = Option<ClientName>;
 
-/// The last part of the limit, one in so many, is for holders below their share.
+/// The last eighth of the limit is reserved for holders below their share.
 const RESERVE: u64 = 8;
 
-/// The part of a `limit` within which nobody has a share.
+/// The part of a `limit` that holders take without regard to their shares.
 pub(crate) const fn unreserved(limit: u64) -> u64 {
     limit - limit / RESERVE
 }

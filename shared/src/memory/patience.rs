@@ -1,8 +1,8 @@
 //! Growth that waits for room: for bodies whose sender can be kept waiting.
 //!
-//! What waits holds memory itself, which is given back only once it has what it waits for. So one
-//! reservation at a time goes past the limit instead, until it is dropped. Then the next one does,
-//! in the order in which they began to wait.
+//! A body that waits keeps what it has reserved, so bodies could wait for each other for ever. To
+//! prevent this deadlock, one reservation at a time may exceed the limit (the overdraft), until it
+//! is dropped; then the next one may, in the order in which they began to wait.
 
 use std::{
     pin::pin,
@@ -20,16 +20,16 @@ use tokio::{
 
 use super::{MemoryBudget, Reservation};
 
-/// Of those that wait, the first so many look for room whenever bytes are given back. More would
-/// cost time each time, and find none.
+/// How many of those that wait, the first ones, look for room whenever bytes are given back. More
+/// would cost time and find none.
 const LOOKING: usize = 64;
 
-/// What the reservations of a budget that wait have in common.
+/// The state that the waiting reservations of a budget share.
 #[derive(Debug)]
 pub(super) struct Patience {
     /// How many wait.
     waiting: AtomicUsize,
-    /// The permit to go past the limit.
+    /// The one permit to exceed the limit.
     overdraft: Arc<Semaphore>,
     looking: Semaphore,
 }
@@ -53,10 +53,10 @@ impl Patience {
 
 impl Reservation {
     /// Reserves `more` bytes in addition, and waits while they do not fit, unless this is the one
-    /// reservation that may go past the limit. Returns how long it has waited.
+    /// reservation that may exceed the limit. Returns how long it has waited.
     ///
-    /// All of them together exceed the limit by no more than that one has reserved. Whoever holds
-    /// it must need nothing of another holder to come to an end.
+    /// All reservations together exceed the limit by no more than that one has. Its holder must be
+    /// able to finish without any other holder.
     pub async fn grow_patiently(&mut self, more: usize) -> Duration {
         if self.try_grow(more).is_ok() {
             return Duration::ZERO;

@@ -27,7 +27,8 @@ pub enum WaitReason {
     Retry,
     /// It is parked: its receiver is overloaded or down, or the worker lacked something.
     Receiver,
-    /// No running worker serves its handler, or the handler is overloaded or down.
+    /// No running worker serves its handler, the handler's circuit breaker is open, or the worker
+    /// lacked something.
     Handler,
     /// It is a suspected poison job, and waits for as many slots as such a job takes.
     Quarantine,

@@ -214,22 +214,12 @@ impl CallbackWorker {
     /// Sees one claimed job through, unless its claim ends first.
     async fn process(
         self: Arc<Self>,
-        claimed: Result<Job, InvalidJob>,
+        mut claimed: Result<Job, InvalidJob>,
         mut taken: Hold,
         term: Term,
     ) {
         let _running = self.metrics.job_started();
-        let claim = claim_of(&claimed);
-        let line = async {
-            match claimed {
-                Ok(job) => self.run_deliver_settle(job, &mut taken.line).await,
-                Err(InvalidJob { failure, .. }) => {
-                    self.settle(claim, false, None, failed(failure), &self.next_due)
-                        .await
-                }
-            }
-        };
-        let id = claim.id;
+        let id = claim_of(&claimed).id;
         let settled = tokio::select! {
             // Polled in this order: a job whose lease is lost must not take another step, such as
             // its attempt.
@@ -241,7 +231,8 @@ impl CallbackWorker {
                 debug!(%id, "job stopped: it was cancelled");
                 Ok(())
             }
-            settled = line => settled,
+            // In place, and the job by reference: what is moved takes its room twice, for each job.
+            settled = self.see_through(&mut claimed, &mut taken.line) => settled,
         };
         match settled {
             Ok(()) => {}
@@ -263,42 +254,58 @@ impl CallbackWorker {
         drop(taken);
     }
 
-    async fn run_deliver_settle(&self, mut job: Job, taken: &mut InLine) -> Result<(), StoreError> {
-        let (claim, is_long) = (job.claim, job.is_long);
-        let line = async {
-            let (result, settlement, next_due) = match self.run(&mut job, taken).await? {
-                // A search for work of its handler finds it next.
-                Err(settlement) => {
-                    let next_due = taken.share.as_ref().map(Share::next_due);
-                    (None, settlement, next_due.unwrap_or(&self.next_due))
+    async fn see_through(
+        &self,
+        claimed: &mut Result<Job, InvalidJob>,
+        taken: &mut InLine,
+    ) -> Result<(), StoreError> {
+        let claim = claim_of(claimed);
+        let is_long = claimed.as_ref().is_ok_and(|job| job.is_long);
+        let failure = match claimed {
+            // A panic fails its own job only.
+            // Unwind-safe: the locks that jobs share are taken even if they are poisoned.
+            Ok(job) => match AssertUnwindSafe(self.run_deliver_settle(job, taken))
+                .catch_unwind()
+                .await
+            {
+                Ok(settled) => return settled,
+                Err(_panic) => {
+                    error!(id = %claim.id, "the job panicked");
+                    panicked()
                 }
-                Ok((worked, attempt)) => {
-                    if let Some(share) = &mut taken.share {
-                        share.work_is_done();
-                    }
-                    let settlement = self.deliverer.deliver(&job, &worked, attempt).await;
-                    (worked.ok(), settlement, &self.next_due)
-                }
-            };
-            let time_to_callback = waits::until_callback(&job, &settlement);
-            self.settle(claim, is_long, result, settlement, next_due)
-                .await?;
-            if let Some(time) = time_to_callback {
-                self.metrics.delivered(time);
+            },
+            Err(invalid) => invalid.failure.clone(),
+        };
+        self.settle(claim, is_long, None, failed(failure), &self.next_due)
+            .await
+    }
+
+    async fn run_deliver_settle(
+        &self,
+        job: &mut Job,
+        taken: &mut InLine,
+    ) -> Result<(), StoreError> {
+        let (result, settlement, next_due) = match self.run(job, taken).await? {
+            // A search for work of its handler finds it next.
+            Err(settlement) => {
+                let next_due = taken.share.as_ref().map(Share::next_due);
+                (None, settlement, next_due.unwrap_or(&self.next_due))
             }
-            Ok(())
+            Ok((worked, attempt)) => {
+                if let Some(share) = &mut taken.share {
+                    share.work_is_done();
+                }
+                let settlement = self.deliverer.deliver(job, &worked, attempt).await;
+                (worked.ok(), settlement, &self.next_due)
+            }
         };
-        // A panic fails its own job only.
-        // Unwind-safe: the locks that jobs share are taken even if they are poisoned.
-        let caught = AssertUnwindSafe(line).catch_unwind().await;
-        let Ok(settled) = caught else {
-            error!(id = %claim.id, "the job panicked");
-            let settlement = failed(panicked());
-            return self
-                .settle(claim, is_long, None, settlement, &self.next_due)
-                .await;
-        };
-        settled
+        let time_to_callback = waits::until_callback(job, &settlement);
+        self.settle(job.claim, job.is_long, result, settlement, next_due)
+            .await?;
+        if let Some(time) = time_to_callback {
+            self.metrics.delivered(time);
+        }
+        Ok(())
     }
 
     /// The work: what came of it, as an earlier claim stored it or by an attempt now, and the

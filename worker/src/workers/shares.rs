@@ -25,7 +25,7 @@ use storm_shared::{
 use tokio::{sync::OwnedMutexGuard, time::Instant};
 
 use super::next_due::NextDue;
-use crate::room::{Places, Room};
+use crate::room::{Permits, Room};
 
 type Tenant = Option<ClientName>;
 
@@ -56,7 +56,7 @@ struct Tenants {
 /// dropped.
 pub(super) struct LongRoom {
     shares: Shares,
-    room: Places,
+    room: Permits,
     /// After `room`: the next loop finds what is dropped with it.
     _turn: Option<OwnedMutexGuard<()>>,
 }
@@ -67,7 +67,7 @@ pub(super) struct Share {
     tenant: Tenant,
     /// Whether it still counts for its tenant.
     is_held: bool,
-    long: Option<Places>,
+    long: Option<Permits>,
 }
 
 impl Shares {

@@ -75,6 +75,9 @@ fn shown_by(end: &Transition) -> &'static str {
     }
 }
 
+/// In the detail of a failure whose final attempt at the callback got no answer in time.
+const TIMED_OUT: &str = "the last: timed out";
+
 /// A job or a redelivery that has failed.
 struct FailedSeries<'s, 'a> {
     job: &'s JobHistory<'a>,
@@ -217,7 +220,17 @@ impl FailedSeries<'_, '_> {
         // After the end only a worker that was frozen past its lease can have sent a callback.
         let ended_before = !not_later(callback.at, self.end.earliest())
             && self.job.events.iter().any(|event| is_lost_claim(event));
-        ended_after || ended_before
+        ended_after || ended_before || self.last_attempt_timed_out(callback)
+    }
+
+    /// Whether this callback is of the final attempt, and that one timed out. No event follows it,
+    /// so its own detail has to tell.
+    fn last_attempt_timed_out(&self, callback: &Received) -> bool {
+        let detail = self.job.row.and_then(|row| row.failure_detail.as_deref());
+        let mut earlier = self.job.explaining_events();
+        detail.is_some_and(|detail| detail.contains(TIMED_OUT))
+            && not_later(callback.at, self.end.at)
+            && earlier.all(|event| not_later(event.at, callback.at))
     }
 
     fn poison(&self, limits: &HistoryLimits) -> Vec<String> {
@@ -353,6 +366,26 @@ mod tests {
             id(700),
             "answered 2xx",
         );
+    }
+
+    #[test]
+    fn a_2xx_is_excused_if_the_final_attempt_says_that_it_timed_out() {
+        let detailed = |detail: &str| {
+            let story = failing(ATTEMPTS - 1).claimed_by("b").called(Some(200));
+            let mut example = Example::with(story.callback_failed());
+            for record in &mut example.records {
+                if let Record::Row(row) = record
+                    && row.id == id(700)
+                {
+                    row.failure_detail = Some(detail.to_owned());
+                }
+            }
+            example
+        };
+        let timed_out = "All 4 attempts failed; the last: timed out (stage: answer).";
+        detailed(timed_out).assert_passes();
+        let answered = "All 4 attempts failed; the last: HTTP status 500.";
+        detailed(answered).assert_violation(CheckRule::Reasons, id(700), "answered 2xx");
     }
 
     #[test]

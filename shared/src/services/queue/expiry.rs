@@ -1,8 +1,8 @@
-//! The expiry of a handler's stream: one that nobody writes or serves any more, since the handler
-//! was removed, goes by itself.
+//! The expiry of handlers' streams, so that Redis deletes the stream of a handler that was removed.
 //!
-//! Its workers and the API put it off once an hour. An expiry that comes too early costs hints
-//! only: the table has the jobs. A Redis user who may not `EXPIRE` leaves the stream as it is.
+//! While the stream is in use, the API and the workers put its expiry off once an hour. An expiry
+//! that comes too early loses notifications only: the table has the jobs. Without permission for
+//! `EXPIRE`, the stream stays.
 
 use std::{
     collections::HashMap,
@@ -14,13 +14,13 @@ use redis::Cmd;
 use super::Queue;
 use crate::models::HandlerName;
 
-/// How long a stream stays that nobody uses.
+/// How long an unused stream is kept.
 const KEPT: Duration = Duration::from_hours(7 * 24);
 
 /// How often the expiry is put off.
 const PERIOD: Duration = Duration::from_hours(1);
 
-/// When the expiry of one stream, which this process reads, is put off.
+/// When the expiry of one stream, which this process reads, was put off last.
 pub(super) struct Expiry(Option<Instant>);
 
 impl Expiry {
@@ -39,13 +39,13 @@ impl Expiry {
     }
 }
 
-/// The same of all streams to which this process writes.
+/// When the expiry of each stream that this process writes to was put off last.
 #[derive(Default)]
 pub(super) struct Expiries(HashMap<HandlerName, Instant>);
 
 impl Expiries {
-    /// The commands that put off the expiry of the streams of `written`, of those for which it is
-    /// time.
+    /// The commands that put off the expiry of the streams of the handlers in `written`, if it is
+    /// time for that.
     pub(super) fn put_off<'a>(
         &mut self,
         queue: &Queue,
@@ -57,7 +57,7 @@ impl Expiries {
             if last.is_some_and(|last| last.elapsed() < PERIOD) {
                 continue;
             }
-            // Those of handlers that are gone.
+            // Forgets those of handlers that are gone.
             self.0.retain(|_, last| last.elapsed() < PERIOD);
             self.0.insert(handler.clone(), Instant::now());
             commands.push(put_off(&queue.key_of(handler)));

@@ -1,4 +1,4 @@
-//! How far requests are.
+//! Reads how far requests are, for those who wait for their results.
 
 use rusqlite::{Connection, OptionalExtension};
 

@@ -47,8 +47,8 @@ impl ItsHandler<'_> {
         }
         scheduled.is_some().then(|| {
             let detail = format!(
-                "The job is parked: the handler `{name}` is overloaded or down, or the worker \
-                 lacked what an attempt needs."
+                "The job is parked: in its worker the circuit breaker of the handler `{name}` was \
+                 open, or the worker lacked what an attempt needs."
             );
             (detail, scheduled)
         })
