@@ -291,6 +291,11 @@ impl Handlers {
         others.iter().map(|it| it.name.clone()).collect()
     }
 
+    /// How many jobs of all of them may run at a time.
+    pub(crate) fn concurrency(&self) -> usize {
+        self.others().iter().map(|it| it.room.permits()).sum()
+    }
+
     /// Tells when they have changed.
     pub(crate) fn changes(&self) -> watch::Receiver<()> {
         self.0.changes.subscribe()

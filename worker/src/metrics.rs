@@ -27,6 +27,7 @@ use tokio::sync::Semaphore;
 
 use self::labels::{AttemptLabel, OutcomeLabel, ReasonLabel, RuleLabel, SourceLabel, WorkLabel};
 pub use self::labels::{ClaimSource, ParkReason};
+use crate::room::Room;
 
 /// From a notification that is claimed at once to a backlog of an hour.
 const QUEUE_WAIT_SECONDS: [f64; 11] = [
@@ -261,11 +262,16 @@ impl Metrics {
         self.lost_leases.inc();
     }
 
-    /// Reports from now on on the worker's slots, and on those that long jobs may hold: the permits
-    /// of each, and their number.
-    pub fn watch_slots(&self, slots: (&Arc<Semaphore>, usize), long: (&Arc<Semaphore>, usize)) {
-        self.slots.watch(slots.0, slots.1);
-        self.long_jobs.watch(long.0, long.1);
+    /// Reports from now on on the worker's slots: the permits, and their number.
+    pub fn watch_slots(&self, (permits, all): (&Arc<Semaphore>, usize)) {
+        self.slots.watch(permits, all);
+    }
+
+    /// Reports from now on on the slots that long jobs may hold.
+    pub(crate) fn watch_long_jobs(&self, long: &Room) {
+        let room = long.clone();
+        self.long_jobs
+            .watch_changing(long.semaphore(), move || room.permits());
     }
 
     /// Reports on the store from now on.

@@ -44,6 +44,9 @@ impl HandlerLoops {
         let mut started = 0_u64;
         loop {
             changes.borrow_and_update();
+            // Before they can run more: short reports need the rest of the slots.
+            let of_handlers = self.handlers.concurrency();
+            self.common.shares.keep_for_handlers(of_handlers);
             let now = self.handlers.others();
             running.retain(|_, it: &mut Running| {
                 let stays = now.iter().any(|other| Arc::ptr_eq(other, &it.handler));

@@ -1,7 +1,8 @@
 //! The two loops that find jobs to claim: in the notifications, and in the table itself.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
+use futures_util::FutureExt as _;
 use storm_shared::{
     memory::{MemoryBudget, Reservation},
     services::{
@@ -18,7 +19,7 @@ use super::{
     next_due::NextDue,
     pauses::KnownPauses,
     shares::{LongRoom, Shares},
-    slots::Slots,
+    slots::{Slot, Slots},
     watchdog::Watchdog,
 };
 use crate::{
@@ -103,6 +104,25 @@ impl Intake {
         self.watchdog.while_waiting(turn).await
     }
 
+    /// Waits for a slot and room in the memory budget, and takes slots for up to `jobs` jobs.
+    /// `None` at shutdown, or if `long` has less room at the handler after the wait than before.
+    async fn slots_for(&self, jobs: usize, long: &mut LongRoom) -> Option<Slot> {
+        let slots = async {
+            // Memory first: whoever waits for it holds no slots, which the quarantine may collect.
+            self.room().await?;
+            let slots = self.drain.until_shutdown(self.slots.take(1, jobs));
+            self.watchdog.while_waiting(slots).await
+        };
+        let mut slots = pin!(slots);
+        if let Some(slots) = slots.as_mut().now_or_never() {
+            return slots;
+        }
+        // A suspect that has what this waits for may wait for room at its handler.
+        let places = long.lend();
+        let slots = slots.await?;
+        long.take_back(places).then_some(slots)
+    }
+
     /// Claims all `candidates`, in one transaction for as many as there are free slots, and room in
     /// the memory budget, at a time.
     /// Long ones among them take their place in `long`. Returns how many were free to be claimed.
@@ -118,11 +138,9 @@ impl Intake {
             source,
         };
         let (mut rest, mut tried) = (candidates, 0);
-        // Room first: whoever waits for it holds no slots, which the quarantine may collect.
-        while !rest.is_empty() && self.room().await.is_some() {
-            let slots = self.drain.until_shutdown(self.slots.take(1, rest.len()));
-            let Some(slots) = self.watchdog.while_waiting(slots).await else {
-                break; // shutdown: the jobs stay in the table
+        while !rest.is_empty() {
+            let Some(slots) = self.slots_for(rest.len(), &mut long).await else {
+                break; // the jobs stay in the table
             };
             // Before anything is read: several loops claim at a time.
             let Some(memory) = self.memory.reserve_up_to(CLAIM_BYTES) else {

@@ -44,8 +44,9 @@ pub struct Lease {
     handlers: Handlers,
     /// Those that the worker's row has.
     served: Mutex<Vec<HandlerName>>,
-    /// The circuit breakers that are not closed, as the worker's row has them.
-    reported: Mutex<Vec<(HandlerName, Trouble)>>,
+    /// The circuit breakers that are not closed, as the worker's row has them; `None` if that is
+    /// not known.
+    reported: Mutex<Option<Vec<(HandlerName, Trouble)>>>,
     pauses: KnownPauses,
     metrics: Metrics,
     state: watch::Sender<State>,
@@ -110,7 +111,7 @@ impl Lease {
             in_hand,
             handlers,
             served: Mutex::default(),
-            reported: Mutex::default(),
+            reported: Mutex::new(Some(Vec::new())),
             pauses,
             metrics,
             state: watch::Sender::new(state),
@@ -234,11 +235,11 @@ impl Lease {
         if *self.served() != names {
             self.register_handlers(owner, names).await?;
         }
-        self.report_breakers(owner).await?;
         for dead in watch.renewed(begun, renewal.others, Instant::now()) {
             self.expire(dead).await?;
         }
-        Ok(())
+        // Last: no job waits for it.
+        self.report_breakers(owner).await
     }
 
     async fn register(&self) -> Result<(), StoreError> {
@@ -268,7 +269,7 @@ impl Lease {
     /// Writes which circuit breakers of handlers are open, if that has changed.
     async fn report_breakers(&self, owner: OwnerId) -> Result<(), StoreError> {
         let troubled = self.handlers.troubled();
-        if *self.reported() == troubled {
+        if self.reported().as_ref() == Some(&troubled) {
             return Ok(());
         }
         let now = Instant::now();
@@ -281,12 +282,15 @@ impl Lease {
             };
             (handler.clone(), breaker)
         });
+        // If it fails, its outcome can be unknown. Then the next heartbeat writes anew, also if the
+        // breakers are again as they were before.
+        *self.reported() = None;
         self.store.report_breakers(owner, report.collect()).await?;
-        *self.reported() = troubled;
+        *self.reported() = Some(troubled);
         Ok(())
     }
 
-    fn reported(&self) -> MutexGuard<'_, Vec<(HandlerName, Trouble)>> {
+    fn reported(&self) -> MutexGuard<'_, Option<Vec<(HandlerName, Trouble)>>> {
         self.reported.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -310,7 +314,7 @@ impl Lease {
             self.ended_long.store(0, Ordering::Relaxed);
         });
         // The row of the new term begins without any.
-        self.reported().clear();
+        *self.reported() = Some(Vec::new());
         self.metrics.lost_lease();
     }
 
@@ -382,10 +386,21 @@ impl Watch {
 mod tests {
     use std::time::Duration;
 
-    use storm_shared::services::store::{Heartbeat, OwnerId};
+    use rusqlite::Connection;
+    use storm_shared::{
+        config::Settings,
+        services::store::{Heartbeat, OwnerId, Store},
+    };
+    use tempfile::TempDir;
     use tokio::time::Instant;
 
-    use super::Watch;
+    use super::{InHand, KnownPauses, Lease, Watch};
+    use crate::{
+        breaker::Signal,
+        delivery::Network,
+        handlers::{Handlers, http::HttpClient},
+        metrics::Metrics,
+    };
 
     const LEASE: Duration = Duration::from_secs(10);
 
@@ -400,6 +415,53 @@ mod tests {
             let dead = watch.renewed(at, vec![Heartbeat { owner, beat }], at);
             (!dead.is_empty()).then_some(second)
         })
+    }
+
+    #[tokio::test]
+    async fn a_report_of_breakers_whose_outcome_is_unknown_is_written_anew() {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("storm.db");
+        let url = format!("sqlite:{}", path.display());
+        let own = ("HANDLERS__OWN__URL", "http://127.0.0.1:1/");
+        let settings = Settings::with([("DB_URL", url.as_str()), own]).unwrap();
+        let store = Store::open(&settings.store).await.unwrap();
+        let client = HttpClient::new(Network::system(), None).unwrap();
+        let handlers = Handlers::without_code(&settings, client).unwrap();
+        let lease = Lease::new(
+            store.clone(),
+            LEASE,
+            5,
+            InHand::default(),
+            handlers.clone(),
+            KnownPauses::default(),
+            Metrics::new(),
+        );
+        let name = "own".parse().unwrap();
+        let attempt = |signal| {
+            let served = handlers.get(&name).unwrap();
+            served.gate.begin(true).unwrap().record(signal)
+        };
+        let db = Connection::open(&path).unwrap();
+        let mut watch = Watch::new(LEASE);
+        for _ in 0..2 {
+            lease.heartbeat(&mut watch).await.unwrap();
+        }
+        // It fails, and has been committed.
+        db.execute_batch(
+            "CREATE TRIGGER fails BEFORE UPDATE OF breakers ON workers
+                 BEGIN SELECT RAISE(ABORT, 'unknown'); END",
+        )
+        .unwrap();
+        for _ in 0..100 {
+            attempt(Signal::Failure);
+        }
+        lease.heartbeat(&mut watch).await.unwrap_err();
+        db.execute_batch("DROP TRIGGER fails; UPDATE workers SET breakers = '{\"own\":1}'")
+            .unwrap();
+        assert_eq!(attempt(Signal::Success), Some(false));
+        lease.heartbeat(&mut watch).await.unwrap();
+        let load = store.handlers_load().await.unwrap();
+        assert_eq!(load[&name].breakers.state(1), Some("closed"));
     }
 
     #[test]

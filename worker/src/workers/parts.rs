@@ -44,11 +44,11 @@ impl Parts {
         let memory = handlers.memory().clone();
         metrics.watch_memory(&memory);
         let pauses = KnownPauses::default();
-        let of_handlers = handlers.others().iter().map(|it| it.room.permits()).sum();
-        let shares = Shares::common(slots.all(), of_handlers, next_due.clone());
+        let shares = Shares::common(slots.all(), handlers.concurrency(), next_due.clone());
         let of_breakers = handlers.clone();
         metrics.watch_handler_breakers(move || of_breakers.troubled().len());
-        metrics.watch_slots(slots.permits(), shares.long_permits());
+        metrics.watch_slots(slots.permits());
+        metrics.watch_long_jobs(shares.long());
         Self {
             store: store.clone(),
             lease: Lease::new(

@@ -22,10 +22,7 @@ use storm_shared::{
         store::{Candidate, Capacity, Job, Sought},
     },
 };
-use tokio::{
-    sync::{OwnedMutexGuard, Semaphore},
-    time::Instant,
-};
+use tokio::{sync::OwnedMutexGuard, time::Instant};
 
 use super::next_due::NextDue;
 use crate::room::{Permits, Room};
@@ -77,8 +74,9 @@ impl Shares {
     /// Those of a worker with `slots` slots, of which `of_handlers` are kept for the work of
     /// handlers. It wakes the search by `next_due` when there is room for a long job again.
     pub(super) fn common(slots: usize, of_handlers: usize, next_due: NextDue) -> Self {
-        let long = Room::new(most_long(slots - of_handlers.min(slots)));
-        Self::new(Sought::Common, slots, long, next_due)
+        let shares = Self::new(Sought::Common, slots, Room::new(0), next_due);
+        shares.keep_for_handlers(of_handlers);
+        shares
     }
 
     /// Those of a handler: each of its jobs needs `room`.
@@ -103,9 +101,15 @@ impl Shares {
         matches!(self.sought, Sought::WorkOf(_))
     }
 
-    /// The room for long jobs as permits, and their number.
-    pub(super) fn long_permits(&self) -> (&Arc<Semaphore>, usize) {
-        (self.long.semaphore(), self.long.permits())
+    /// The room for long jobs.
+    pub(super) fn long(&self) -> &Room {
+        &self.long
+    }
+
+    /// Keeps `of_handlers` slots for the work of handlers from now on: of the common jobs only.
+    pub(super) fn keep_for_handlers(&self, of_handlers: usize) {
+        self.long
+            .resize(most_long(self.slots - of_handlers.min(self.slots)));
     }
 
     /// The slots that the tenants share: those of a handler can change.
@@ -214,6 +218,25 @@ impl Shares {
 }
 
 impl LongRoom {
+    /// Gives back what is left of the room at a handler, for others to use during a wait. Returns
+    /// how much that is.
+    pub(super) fn lend(&mut self) -> usize {
+        if !self.shares.are_of_handler() {
+            return 0; // nobody waits for it
+        }
+        let places = self.room.count();
+        self.room = self.shares.long.take_up_to(0);
+        places
+    }
+
+    /// Takes the `places` back. False if there are fewer: it has what is left of them.
+    pub(super) fn take_back(&mut self, places: usize) -> bool {
+        if places > 0 {
+            self.room = self.shares.long.take_up_to(places);
+        }
+        places == 0 || self.room.count() == places
+    }
+
     /// Counts `job` for its tenant. A long one takes its place in this room.
     pub(super) fn hold(&mut self, job: &Job) -> Share {
         let tenant = job.created_by.clone();
@@ -465,8 +488,26 @@ mod tests {
     }
 
     #[test]
+    fn room_at_a_handler_is_lent_to_a_suspect_during_a_wait() {
+        let room = Room::new(2);
+        let shares = Shares::of_handler("pdf".parse().unwrap(), room.clone(), NextDue::new());
+        let mut search = shares.room_for_long(2);
+        let places = search.lend();
+        let suspect = room.take().now_or_never().unwrap();
+        assert!(!search.take_back(places), "one is missing");
+        search.lend();
+        drop(suspect);
+        assert!(search.take_back(places));
+        assert_eq!(search.room.count(), 2);
+    }
+
+    #[test]
     fn what_handlers_may_hold_is_left_out_of_the_room_for_long_reports() {
         let shares = Shares::common(16, 8, NextDue::new());
         assert_eq!(shares.room_for_long(99).room.count(), 6);
+        for (of_handlers, long) in [(0, 12), (4, 9), (16, 1)] {
+            shares.keep_for_handlers(of_handlers);
+            assert_eq!(shares.room_for_long(99).room.count(), long);
+        }
     }
 }

@@ -171,6 +171,28 @@ async fn a_handler_that_a_reread_removes_no_longer_counts_as_an_open_breaker() {
 }
 
 #[tokio::test]
+async fn long_reports_leave_the_slots_of_a_handler_that_a_reread_adds() {
+    let table = Table::new().await;
+    let file = table.folder.path().join("storm.toml");
+    write(&file, "log = 'info'");
+    let worker = table.worker(&[
+        ("STORM_CONFIG", file.to_str().unwrap()),
+        ("WORKER_CONCURRENCY", "16"),
+    ]);
+    let own = "[handlers.own]\nurl = 'http://127.0.0.1:1/'\nconcurrency = 8\n";
+    let all = "storm_worker_long_jobs_limit 12\n";
+    within("all slots", worker.until_shown("/metrics", all)).await;
+    for (settings, limit) in [
+        (own, "storm_worker_long_jobs_limit 6\n"),
+        ("log = 'info'", all),
+    ] {
+        write(&file, settings);
+        worker.signal("HUP");
+        within("the limit changes", worker.until_shown("/metrics", limit)).await;
+    }
+}
+
+#[tokio::test]
 async fn a_reread_of_the_concurrency_holds_the_limit_for_what_runs_already() {
     let table = Table::new().await;
     let file = table.folder.path().join("storm.toml");
@@ -237,4 +259,29 @@ async fn a_reread_of_the_concurrency_holds_the_limit_for_what_runs_already() {
     }
     let most = *starts.lock().unwrap().iter().max().unwrap();
     assert_eq!(most, 5);
+}
+
+/// Whoever holds slots may wait for the room of a handler, and nobody the other way round: a search
+/// that has taken the room for jobs that it then has no slots for would wait for ever.
+#[tokio::test]
+async fn suspects_that_take_all_slots_get_the_room_that_a_search_has_taken() {
+    let settings = [
+        ("HANDLERS__OWN__CONCURRENCY", "1"),
+        ("WORKER_CONCURRENCY", "2"),
+        ("MAX_CLAIMS", "3"), // each suspect runs alone
+        ("WORKER_POLL_INTERVAL", "10ms"),
+    ];
+    let handler = Does(|_, _| async { Ok(Output::text("done")) });
+    let stack = stack(handler, &settings).await;
+    let mut jobs = Vec::new();
+    for _ in 0..40 {
+        for _ in 0..10 {
+            jobs.push(submit(&stack, "own", "null", None).await);
+        }
+        jobs.push(suspect(&stack).await);
+    }
+    for id in jobs {
+        let row = within("each job ends", stack.ended(id)).await;
+        assert_eq!(row.status, Status::Completed);
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Barrier,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -14,7 +14,7 @@ use storm_shared::{
     services::{
         queue::Notification,
         report,
-        store::{Candidate, Ended, NewJob, OwnerId, Store, WorkResult},
+        store::{Candidate, Ended, NewJob, OwnerId, Scope, Store, WorkResult},
     },
 };
 
@@ -23,7 +23,7 @@ use crate::{
     receiver::Receiver,
     redis_server::RedisServer,
     rows::{Rows as _, spec},
-    stack::Stack,
+    stack::{NO_DRAIN, NO_TIMEOUT, Stack},
 };
 
 /// Every job exceeds it.
@@ -73,7 +73,10 @@ async fn a_worker_whose_memory_budget_is_exceeded_by_every_job_ends_all_of_them_
             }
         })
         .await;
-        let stack = Stack::with_memory(TINY, url).await;
+        // So many that none of them meets a 500 each time.
+        let retries = ["10ms"; 10].join(",");
+        let retries = [("CALLBACK_RETRY_DELAYS", retries.as_str())];
+        let stack = Stack::with_memory_and(TINY, url, &retries).await;
         let mut jobs = vec![suspect(&stack.store, &receiver.url()).await];
         let notifier = stack.settings.queue.is_some().then(|| stack.notifier());
         for _ in 0..40 {
@@ -213,4 +216,49 @@ async fn large_results_of_many_jobs_at_once_stay_within_the_budget_and_one_of_th
     let given_back = tokio::time::timeout(Duration::from_mins(1), given_back).await;
     assert!(given_back.is_ok(), "some is reserved for ever");
     stack.stop().await;
+}
+
+#[tokio::test]
+async fn a_result_that_waits_for_memory_is_let_go_at_a_cancel_and_at_the_end_of_the_drain() {
+    const BUDGET: usize = 100_000;
+    const RESULT: usize = 60_000;
+    // Of four results one has room, and one goes past the budget.
+    let all_asked = Arc::new(Barrier::new(4));
+    let body = "x".repeat(RESULT - 2);
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n";
+    // JSON is stored as it came: neither of the two needs more room after its body.
+    let answer = format!("{head}content-length: {RESULT}\r\n\r\n\"{body}\"");
+    let endpoint = scripted::Receiver::start(move |_, stream| {
+        if read_request(stream).is_some() {
+            all_asked.wait();
+            write(stream, &answer);
+            read_request(stream);
+        }
+    });
+    let (mut receiver, _release) = Receiver::held().await;
+    let url = endpoint.url();
+    let overrides = [("HANDLERS__OWN__URL", url.as_str()), NO_TIMEOUT, NO_DRAIN];
+    let stack = Stack::with_memory_and(BUDGET, "none", &overrides).await;
+    let mut jobs = Vec::new();
+    for _ in 0..4 {
+        jobs.push(submit(&stack, "own", "null", &receiver.url()).await);
+    }
+    let patience = Duration::from_mins(1);
+    for _ in 0..2 {
+        let callback = tokio::time::timeout(patience, receiver.next()).await;
+        let callback = String::from_utf8(callback.expect("two have memory").into()).unwrap();
+        jobs.retain(|id| !callback.contains(&id.to_string()));
+    }
+    let [cancelled, waits] = jobs.try_into().unwrap();
+    let cancel = stack.store.cancel(Scope::All, cancelled);
+    cancel.await.unwrap().unwrap();
+    let is_free = stack.until_shown("/metrics", "storm_worker_slots_used 3\n");
+    let is_free = tokio::time::timeout(patience, is_free).await;
+    assert!(is_free.is_ok(), "the cancelled job holds its slot");
+    assert_eq!(stack.find(waits).await.status, Status::Processing);
+    let stopped = tokio::time::timeout(patience, stack.stop()).await;
+    let (store, _folder) = stopped.expect("the drain ends");
+    let row = store.find(waits).await.unwrap().unwrap();
+    assert_eq!((row.status, row.lost_claims), (Status::Pending, 0));
+    assert!(receiver.more().is_empty());
 }

@@ -1,7 +1,7 @@
 //! The permits of a semaphore as two gauges: those in use, and all of them.
 
 use std::{
-    fmt::Error,
+    fmt::{self, Error},
     sync::{Arc, OnceLock},
 };
 
@@ -13,11 +13,16 @@ use prometheus_client::{
 use tokio::sync::Semaphore;
 
 /// Read from the semaphore at each scrape. Empty until there is one. Clones share it.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct PermitMetrics {
     used: (&'static str, &'static str),
     all: (&'static str, &'static str),
-    watched: Arc<OnceLock<(Arc<Semaphore>, usize)>>,
+    watched: Arc<OnceLock<Watched>>,
+}
+
+struct Watched {
+    semaphore: Arc<Semaphore>,
+    all: Box<dyn Fn() -> usize + Send + Sync>,
 }
 
 impl PermitMetrics {
@@ -32,19 +37,38 @@ impl PermitMetrics {
 
     /// Shows `semaphore`, which has `all` permits, from now on.
     pub fn watch(&self, semaphore: &Arc<Semaphore>, all: usize) {
+        self.watch_changing(semaphore, move || all);
+    }
+
+    /// Shows `semaphore` from now on. `all` tells how many permits it has at the time.
+    pub fn watch_changing(
+        &self,
+        semaphore: &Arc<Semaphore>,
+        all: impl Fn() -> usize + Send + Sync + 'static,
+    ) {
         // A process has one of each.
-        let _ = self.watched.set((Arc::clone(semaphore), all));
+        let _ = self.watched.set(Watched {
+            semaphore: Arc::clone(semaphore),
+            all: Box::new(all),
+        });
+    }
+}
+
+impl fmt::Debug for PermitMetrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("PermitMetrics").field(&self.all.0).finish()
     }
 }
 
 impl Collector for PermitMetrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), Error> {
-        let Some((semaphore, all)) = self.watched.get() else {
+        let Some(Watched { semaphore, all }) = self.watched.get() else {
             return Ok(());
         };
+        let all = all();
         let used = all.saturating_sub(semaphore.available_permits());
         gauge(&mut encoder, self.used, used)?;
-        gauge(&mut encoder, self.all, *all)
+        gauge(&mut encoder, self.all, all)
     }
 }
 
