@@ -1,7 +1,7 @@
 //! Those who wait for the result of a request: `Prefer: wait` of a submission, and `?wait` of
 //! `GET /requests/{id}`.
 //!
-//! While anyone waits, one task reads how far all awaited requests are, every [`PERIOD`]. A waiter
+//! While anyone waits, one task reads how far all awaited requests are, every 100 ms. A waiter
 //! holds its connection and one of the places, and no read, body or thread. There are half as many
 //! places as connections, so that waiters leave the other half to those who submit.
 

@@ -31,7 +31,8 @@ use crate::{
 /// `200` with its result, if that is stored in time.
 ///
 /// # Errors
-/// Those of [`accept`].
+/// The job was not accepted: the submission or its key is invalid, the key belongs to another
+/// submission, too many jobs are unfinished, the receiver's backlog is full, or the store failed.
 pub async fn submit(
     caller: Caller,
     app: Arc<App>,
