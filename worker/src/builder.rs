@@ -46,7 +46,7 @@ impl Builder {
     pub fn handler(mut self, name: &str, handler: impl Handler) -> Self {
         let name: HandlerName = name.parse().expect("a handler name");
         assert!(name != HandlerName::REPORT, "`report` is built in");
-        let before = self.code.insert(name, Arc::new(Code(handler)));
+        let before = self.code.insert(name, Arc::new(Code::new(handler)));
         assert!(before.is_none(), "the handler is registered twice");
         self
     }

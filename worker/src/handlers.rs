@@ -79,8 +79,21 @@ pub(crate) trait Work: Send + Sync {
 /// Handlers in Rust, by name.
 pub(crate) type CodeByName = BTreeMap<HandlerName, Arc<dyn Work>>;
 
-/// A handler that is nothing but code.
-pub(crate) struct Code<H>(pub(crate) H);
+/// The work of a [`Handler`].
+pub(crate) struct Code<H> {
+    handler: H,
+    keeps_its_deadline: bool,
+}
+
+impl<H> Code<H> {
+    /// Of code that is dropped at its deadline.
+    pub(crate) fn new(handler: H) -> Self {
+        Self {
+            handler,
+            keeps_its_deadline: false,
+        }
+    }
+}
 
 impl<H: Handler> Work for Code<H> {
     fn run<'a>(
@@ -88,24 +101,11 @@ impl<H: Handler> Work for Code<H> {
         job: &'a Job,
         context: &'a Context,
     ) -> BoxFuture<'a, Result<Output, Failure>> {
-        self.0.run(job, context).boxed()
-    }
-}
-
-/// An endpoint.
-struct Endpoint(HttpHandler);
-
-impl Work for Endpoint {
-    fn run<'a>(
-        &'a self,
-        job: &'a Job,
-        context: &'a Context,
-    ) -> BoxFuture<'a, Result<Output, Failure>> {
-        self.0.run(job, context).boxed()
+        self.handler.run(job, context).boxed()
     }
 
     fn keeps_its_deadline(&self) -> bool {
-        true
+        self.keeps_its_deadline
     }
 }
 
@@ -118,7 +118,7 @@ pub(crate) struct Served {
     pub(crate) gate: Gate,
     limits: Live<Limits>,
     /// Of an HTTP handler.
-    endpoint: Option<(Live<HttpEndpoint>, Arc<Endpoint>)>,
+    endpoint: Option<(Live<HttpEndpoint>, Arc<Code<HttpHandler>>)>,
 }
 
 /// The limits of a handler that can change while its jobs run.
@@ -353,10 +353,14 @@ impl Handlers {
                 concurrency,
                 self.0.memory.clone(),
             );
-            (endpoint, Arc::new(Endpoint(handler)))
+            let work = Code {
+                handler,
+                keeps_its_deadline: true,
+            };
+            (endpoint, Arc::new(work))
         });
         let work: Arc<dyn Work> = match &endpoint {
-            Some((_, handler)) => Arc::clone(handler) as _,
+            Some((_, work)) => Arc::clone(work) as _,
             None => Arc::clone(self.code_of(&settings.name)?),
         };
         Some(Arc::new(Served {
@@ -384,9 +388,9 @@ impl Served {
             return false;
         }
         self.room.resize(concurrency);
-        if let (Some((endpoint, handler)), Some(now)) = (&self.endpoint, now) {
+        if let (Some((endpoint, work)), Some(now)) = (&self.endpoint, now) {
             endpoint.set(now);
-            handler.0.keep_at_most(concurrency);
+            work.handler.keep_at_most(concurrency);
         }
         self.limits.set(limits_of(settings));
         true

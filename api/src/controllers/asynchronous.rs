@@ -60,8 +60,7 @@ pub async fn submit(
 /// A submission that repeats an earlier one, by its idempotency key, is that one again.
 ///
 /// # Errors
-/// The submission or its key is invalid, the key belongs to another submission, too many jobs are
-/// unfinished, the receiver's backlog is full, or the store failed.
+/// Those of [`submit`].
 async fn accept(
     caller: &Caller,
     app: &App,

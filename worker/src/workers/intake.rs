@@ -118,9 +118,9 @@ impl Intake {
             return slots;
         }
         // A suspect that has what this waits for may wait for room at its handler.
-        let places = long.lend();
+        let lent = long.lend();
         let slots = slots.await?;
-        long.take_back(places).then_some(slots)
+        long.take_back(lent).then_some(slots)
     }
 
     /// Claims all `candidates`, in one transaction for as many as there are free slots, and room in

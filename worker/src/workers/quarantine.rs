@@ -113,7 +113,7 @@ async fn find(intake: &Intake) -> Result<(Vec<Candidate>, bool), StoreError> {
     if !wait.is_empty() {
         let overdue = intake.store.overdue_suspects(&wait, intake.park_max, BATCH);
         let overdue = overdue.await?;
-        // They are few, and each gets its attempt now: the others wait for no stream of them.
+        // They are few, and each gets its attempt now, so that the other suspects do not wait long.
         if !overdue.is_empty() {
             return Ok((overdue, true));
         }
