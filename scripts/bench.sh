@@ -14,7 +14,7 @@ source "$(dirname -- "${BASH_SOURCE[0]}")/stack.sh"
 read_arguments '[SECONDS]' "$@"
 SECONDS_EACH=${1:-10}
 CONNECTIONS=64
-FINISHED=3000000 # rows below `accepted_on_top`
+FINISHED=3000000 # rows below those that `on_a_table` accepts
 TURNS=5 # runs of each set of binaries with AGAINST
 RETENTION_TURNS=3
 REFUSAL_TURNS=3
@@ -156,13 +156,42 @@ refusal() {
     echo "$1 $rate $used"
 }
 
-# The same, on top of FINISHED finished requests.
-accepted_on_top() (
-    export DB_SYNCHRONOUS=full
-    stack_start api
-    fill_with_finished
-    flood "$STORM_API" "$NOBODY"
+# Accepts and delivers on an empty table, or on top of FINISHED finished requests; then looks requests
+# up; then accepts without a worker. Prints accepted/s without a worker, delivered/s and look-ups/s.
+#   on_a_table [filled]
+on_a_table() (
+    export RETENTION=0 # the sweep would give each of the inserted rows the time of its end
+    stack_start api worker
+    [[ -z ${1:-} ]] || fill_with_finished
+    start_receiver
+    local accepted delivered looked_up
+    read -r _ delivered _ < <(deliver)
+    looked_up=$(looked_up)
+    stop worker
+    read -r accepted _ < <(flood "$STORM_API" "$NOBODY")
+    echo "$accepted $delivered $looked_up"
+    stop receiver
 )
+
+# Prints how many requests are looked up in a second. They are spread over the whole table.
+looked_up() {
+    local script=$RESULTS/look.lua ids=$RESULTS/ids report
+    "$SQLITE" -cmd '.timeout 10000' "${DB_URL#sqlite:}" \
+        'SELECT id FROM requests WHERE abs(random()) % (1 + (SELECT count(*) FROM requests) / 20000) = 0' |
+        shuf >"$ids"
+    cat >"$script" <<LUA
+local paths, last = {}, 0
+for id in io.lines("$ids") do paths[#paths + 1] = "/requests/" .. id end
+function request()
+    last = last % #paths + 1
+    return wrk.format("GET", paths[last])
+end
+LUA
+    report=$("$WRK" --threads 1 --connections "$CONNECTIONS" --duration "${SECONDS_EACH}s" \
+        --script "$script" "$STORM_API")
+    [[ $report != *Non-2xx* ]] || die "not every look-up was answered: $report"
+    rate_of "$report" | cut -d ' ' -f 1
+}
 
 # Inserts finished jobs as they are after an attempt each. Their ids are of 2024, a millisecond
 # apart. In parts: a single transaction would need a write-ahead log as large as the table.
@@ -188,14 +217,22 @@ SQL
     done | "$SQLITE" -bail -cmd '.timeout 10000' "${DB_URL#sqlite:}"
 }
 
-# Accepts and delivers jobs at full speed. Prints accepted/s, and delivered/s from the first accept
-# to the last settled job.
+# Accepts and delivers jobs at full speed. Prints accepted/s, delivered/s from the first accept to the
+# last settled job, the jobs, the percentage of CPU time that was idle while jobs were accepted, and
+# the CPU microseconds for each job: the API's, the worker's and Redis's.
 delivered() (
     stack_start api worker
     start_receiver
-    deliver
+    local figures jobs
+    figures=$(deliver)
+    read -r _ _ jobs _ <<<"$figures"
+    echo "$figures $(cpu_of api "$jobs") $(cpu_of worker "$jobs") $(cpu_of redis "$jobs")"
     stop receiver
 )
+
+# Prints the CPU microseconds that a process has used, for each of JOBS.
+#   cpu_of NAME JOBS
+cpu_of() { calculate "$(cpu_seconds "${PID[$1]}") / $2 * 1000000" %.1f; }
 
 # Starts a receiver at http://127.0.0.1:$PORT/webhook.
 start_receiver() {
@@ -205,12 +242,15 @@ start_receiver() {
     until is_busy 127.0.0.1 "$PORT"; do sleep 0.1; done
 }
 
-# Prints accepted/s, delivered/s and the number of jobs, of those that it submits.
+# Prints accepted/s, delivered/s and the number of jobs, of those that it submits, and the percentage
+# of CPU time that was idle meanwhile.
 deliver() {
-    local begun before deadline rate jobs
+    local begun before deadline rate jobs idle total idle_then total_then
     before=$(completed_jobs)
     begun=$(now)
+    read -r idle total < <(cpu_times)
     read -r rate jobs < <(flood "$STORM_API" "http://127.0.0.1:$PORT/webhook")
+    read -r idle_then total_then < <(cpu_times)
     deadline=$((SECONDS + 120))
     until (($(completed_jobs) >= before + jobs)); do
         services_alive || die 'a service died'
@@ -218,8 +258,12 @@ deliver() {
             die "only $(($(completed_jobs) - before)) of $jobs jobs were delivered in 120 s"
         sleep 0.05
     done
-    calculate "$jobs / ($(now) - $begun)" "$rate %.0f $jobs"
+    calculate "$jobs / ($(now) - $begun)" \
+        "$rate %.0f $jobs $((100 * (idle_then - idle) / (total_then - total)))"
 }
+
+# Prints the machine's idle CPU time, waiting for the disk included, and all of it, in ticks.
+cpu_times() { awk '$1 == "cpu" { for (i = 2; i <= 9; i++) all += $i; print $5 + $6, all }' /proc/stat; }
 
 # Deletes finished requests after 2 seconds, the shortest time that the settings allow here.
 delete_soon() { export HTTP_TIMEOUT=2s IDEMPOTENCY_WINDOW=2s RETENTION=2s; }
@@ -232,7 +276,7 @@ delivered_and_deleted() (
     stack_start api worker
     start_receiver
     local accepted delivered jobs left
-    read -r accepted delivered jobs < <(deliver)
+    read -r accepted delivered jobs _ < <(deliver)
     left=$(rows_left)
     ((left <= delivered * LEFT_SECONDS)) ||
         die "of $jobs jobs, $left were not deleted by the end, which is more than $LEFT_SECONDS s of $delivered/s"
@@ -275,7 +319,7 @@ day() (
     start_receiver
     local hour delivered jobs file=${DB_URL#sqlite:}
     for ((hour = 1; hour <= HOURS; hour++)); do
-        read -r _ delivered jobs < <(deliver)
+        read -r _ delivered jobs _ < <(deliver)
         echo "$hour $delivered $jobs $(($(stat -c %s "$file") / 1024))" \
             "$(resident "${PID[api]}") $(resident "${PID[worker]}")"
     done >"$RESULTS/day"
@@ -535,13 +579,17 @@ heading() {
 
 # Compares two sets of binaries. They alternate, so that changes in the machine's speed affect both.
 compare() {
-    local turn bin figures now=$STORM_BIN
+    local turn bin figures both now=$STORM_BIN half=''
     # The older binaries may not support signing, so by default neither set signs.
     export CALLBACK_SIGNING_SECRETS=${CALLBACK_SIGNING_SECRETS:-}
     : >"$RESULTS/compared"
     for ((turn = 1; turn <= TURNS; turn++)); do
         for bin in "$AGAINST" "$now"; do
             figures="$(STORM_BIN=$bin accepted full) $(STORM_BIN=$bin delivered)"
+            read -r _ _ both _ <<<"$figures"
+            half=${half:-$((both / 2))} # of the binaries before
+            STORM_BIN=$bin ack_at "$half"
+            figures+=" $(figure ack p99_ms)"
             echo "$bin $figures" >>"$RESULTS/compared"
             say "turn $turn  $bin  $figures"
         done
@@ -553,13 +601,19 @@ compare() {
     compared 'accepted, DB_SYNCHRONOUS=full' 2
     compared 'accepted while the worker delivers at full speed' 4
     compared 'delivered, from accept to settled' 5
+    compared 'idle CPU time meanwhile' 7 ' %'
+    compared 'CPU time of the API, a delivered job' 8 ' µs'
+    compared 'CPU time of the worker, a delivered job' 9 ' µs'
+    compared 'CPU time of Redis, a delivered job' 10 ' µs'
+    compared "ack at $half/s, half of the peak before: p99" 11 ' ms'
 }
 
-#   compared WHAT COLUMN
+#   compared WHAT COLUMN [UNIT]
 compared() {
-    local before now
+    local before now unit=${3:-/s}
     before=$(median_of "$AGAINST" "$2") now=$(median_of "$STORM_BIN" "$2")
-    printf '| %-56s | %7s/s | %7s/s | %-13s |\n' "$1" "$before" "$now" "$(calculate "$now / $before")"
+    printf '| %-56s | %9s | %9s | %-13s |\n' "$1" "$before$unit" "$now$unit" \
+        "$(calculate "$before == 0 ? 0 : $now / $before")"
 }
 
 #   median_of BIN COLUMN
@@ -608,13 +662,16 @@ main() {
         return
     fi
 
-    local bare full normal on_top both delivered half idle busy alone beside cpu memory pending speed pause right handler_figures
+    local bare full normal both delivered half idle busy alone beside cpu memory pending speed pause right handler_figures
+    local accepted_below delivered_below looked_up_below
+    local accepted_on_top delivered_on_top looked_up_on_top idle_share api_cpu worker_cpu redis_cpu
     read -r bare _ < <(bare)
     read -r full _ < <(accepted full)
     read -r normal _ < <(accepted normal)
-    read -r on_top _ < <(accepted_on_top)
+    read -r accepted_below delivered_below looked_up_below < <(on_a_table)
+    read -r accepted_on_top delivered_on_top looked_up_on_top < <(on_a_table filled)
     refusals
-    read -r both delivered _ < <(delivered)
+    read -r both delivered _ idle_share api_cpu worker_cpu redis_cpu < <(delivered)
     half=$((both / 2))
     ack_at "$half"
     isolation
@@ -629,11 +686,17 @@ main() {
     line 'the bare route: validation and 202, no storage' "$bare/s"
     line 'accepted, DB_SYNCHRONOUS=full' "$full/s" "$(calculate "$full / $bare") of bare" '0.25'
     line 'accepted, DB_SYNCHRONOUS=normal' "$normal/s" "$(calculate "$normal / $bare") of bare"
-    line "accepted (full), on top of $FINISHED finished requests" "$on_top/s" \
-        "$(calculate "$on_top / $full") of an empty table"
+    line "accepted, on top of $FINISHED finished requests" "$accepted_on_top/s" \
+        "$(calculate "$accepted_on_top / $accepted_below") of an empty table" '0.9'
+    line "delivered, on top of these" "$delivered_on_top/s" \
+        "$(calculate "$delivered_on_top / $delivered_below") of an empty table" '0.9'
+    line "requests looked up, on top of these" "$looked_up_on_top/s" \
+        "$(calculate "$looked_up_on_top / $looked_up_below") of an empty table" '0.9'
     refusals_table
     line 'accepted while the worker delivers at full speed (full)' "$both/s" "$(calculate "$both / $bare") of bare"
     line 'delivered, from accept to settled (full)' "$delivered/s" "$(calculate "$delivered / $bare") of bare" '0.15'
+    line 'idle CPU time while jobs are accepted and delivered' "$idle_share %" '' 'under 10 %'
+    line 'CPU time a delivered job: API, worker, Redis' "$api_cpu $worker_cpu $redis_cpu µs"
     line "ack at $half/s, half of that peak: p50" "$(figure ack p50_ms) ms"
     line "ack at $half/s, half of that peak: p99" "$(figure ack p99_ms) ms"
     line "ack at $half/s, half of that peak: p99.9" "$(figure ack p99_9_ms) ms"
