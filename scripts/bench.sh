@@ -156,8 +156,9 @@ refusal() {
     echo "$1 $rate $used"
 }
 
-# Accepts and delivers on an empty table, or on top of FINISHED finished requests; then looks requests
-# up; then accepts without a worker. Prints accepted/s without a worker, delivered/s and look-ups/s.
+# Accepts and delivers on an empty table, or on top of FINISHED finished requests; then looks
+# requests up; then accepts without a worker. Prints accepted/s without a worker, delivered/s and
+# look-ups/s.
 #   on_a_table [filled]
 on_a_table() (
     export RETENTION=0 # the sweep would give each of the inserted rows the time of its end
@@ -217,9 +218,9 @@ SQL
     done | "$SQLITE" -bail -cmd '.timeout 10000' "${DB_URL#sqlite:}"
 }
 
-# Accepts and delivers jobs at full speed. Prints accepted/s, delivered/s from the first accept to the
-# last settled job, the jobs, the percentage of CPU time that was idle while jobs were accepted, and
-# the CPU microseconds for each job: the API's, the worker's and Redis's.
+# Accepts and delivers jobs at full speed. Prints accepted/s, delivered/s from the first accept to
+# the last settled job, the jobs, the percentage of CPU time that was idle while jobs were accepted,
+# and the CPU microseconds for each job: the API's, the worker's and Redis's.
 delivered() (
     stack_start api worker
     start_receiver
@@ -242,8 +243,8 @@ start_receiver() {
     until is_busy 127.0.0.1 "$PORT"; do sleep 0.1; done
 }
 
-# Prints accepted/s, delivered/s and the number of jobs, of those that it submits, and the percentage
-# of CPU time that was idle meanwhile.
+# Prints accepted/s, delivered/s and the number of jobs, of those that it submits, and the
+# percentage of CPU time that was idle meanwhile.
 deliver() {
     local begun before deadline rate jobs idle total idle_then total_then
     before=$(completed_jobs)

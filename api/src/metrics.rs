@@ -255,7 +255,7 @@ impl Metrics {
             .set(i64::try_from(limit).unwrap_or(i64::MAX));
     }
 
-    /// Counts a request that would wait for a result, and found no place.
+    /// Counts a request that would wait for a result, and found no permit.
     pub fn refused_wait(&self) {
         self.refused_waits.inc();
     }
@@ -340,7 +340,7 @@ impl Metrics {
         );
         own.register(
             "refused_waits",
-            "Requests that would wait for a result and found no place",
+            "Requests that would wait for a result and found no permit",
             self.refused_waits.clone(),
         );
         own.register(

@@ -2,10 +2,10 @@
 //! `GET /requests/{id}`.
 //!
 //! While anyone waits, one task reads how far all awaited requests are, every 100 ms. A waiter
-//! holds its connection and one of the places, and no read, body or thread. There are half as many
-//! places as connections, so that waiters leave the other half to those who submit.
+//! holds its connection and one of the permits, and no read, body or thread. There are half as many
+//! permits as connections, so that waiters leave the other half to those who submit.
 
-mod places;
+mod permits;
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -26,7 +26,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::{info, warn};
 
-use self::places::{Places, Tenant};
+use self::permits::{Permits, Tenant};
 use crate::{admission::has_several_clients, metrics::Metrics};
 
 /// The longest wait. A longer one that a client asks for is clipped.
@@ -59,7 +59,7 @@ struct Shared {
 }
 
 struct State {
-    places: Places,
+    permits: Permits,
     awaited: HashMap<RequestId, Awaited>,
 }
 
@@ -69,7 +69,7 @@ struct Awaited {
     waiters: usize,
 }
 
-/// All places are taken, or nearly, and the tenant has its share of them.
+/// All permits are taken, or nearly, and the tenant has its share of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooManyWaiters;
 
@@ -84,7 +84,7 @@ pub enum WaitEnd {
     Stopped,
 }
 
-/// A place. It is free again when this is dropped, also because the client has disconnected.
+/// A permit. It is free again when this is dropped, also because the client has disconnected.
 pub struct Waiter {
     shared: Arc<Shared>,
     tenant: Tenant,
@@ -100,7 +100,7 @@ impl Waiters {
         let of_reread = Arc::clone(&shared);
         settings.updates.pass_to(move |settings| {
             let is_shared = has_several_clients(settings);
-            of_reread.state().places.share(is_shared);
+            of_reread.state().permits.share(is_shared);
         });
         let read = move |ids: Arc<[RequestId]>| {
             let store = store.clone();
@@ -113,10 +113,10 @@ impl Waiters {
         }
     }
 
-    /// Takes a place for a client of `tenant`, to wait for the request `id`.
+    /// Takes a permit for a client of `tenant`, to wait for the request `id`.
     ///
     /// # Errors
-    /// All places are taken, or nearly, and the tenant has its share of them.
+    /// All permits are taken, or nearly, and the tenant has its share of them.
     pub fn wait_for(
         &self,
         tenant: Option<&ClientName>,
@@ -156,14 +156,14 @@ impl Waiter {
 impl Drop for Waiter {
     fn drop(&mut self) {
         let mut state = self.shared.state();
-        state.places.free(&self.tenant);
+        state.permits.free(&self.tenant);
         if let Entry::Occupied(mut awaited) = state.awaited.entry(self.id) {
             awaited.get_mut().waiters -= 1;
             if awaited.get().waiters == 0 {
                 awaited.remove();
             }
         }
-        self.shared.metrics.waiters(state.places.taken());
+        self.shared.metrics.waiters(state.permits.taken());
     }
 }
 
@@ -172,7 +172,7 @@ impl Shared {
         metrics.waiters_limit(limit);
         Self {
             state: Mutex::new(State {
-                places: Places::new(limit, is_shared),
+                permits: Permits::new(limit, is_shared),
                 awaited: HashMap::new(),
             }),
             someone: Notify::new(),
@@ -188,11 +188,11 @@ impl Shared {
 
     fn wait_for(self: &Arc<Self>, tenant: Tenant, id: RequestId) -> Result<Waiter, TooManyWaiters> {
         let mut state = self.state();
-        if !state.places.take(&tenant) {
+        if !state.permits.take(&tenant) {
             self.metrics.refused_wait();
             return Err(TooManyWaiters);
         }
-        self.metrics.waiters(state.places.taken());
+        self.metrics.waiters(state.permits.taken());
         let awaited = state.awaited.entry(id).or_insert_with(|| Awaited {
             progress: latest::Sender::new(Progress::Unfinished),
             waiters: 0,

@@ -33,7 +33,7 @@ use crate::{
 ///
 /// # Errors
 /// The request does not exist or belongs to another tenant (the same answer, so that a caller
-/// cannot tell which), `id` is not a UUID, the wait is invalid or has no place, its payload and
+/// cannot tell which), `id` is not a UUID, the wait is invalid or finds no permit, its payload and
 /// result don't fit into the memory budget, or the store failed.
 pub async fn find(
     id: String,

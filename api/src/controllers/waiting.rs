@@ -51,7 +51,7 @@ pub(super) async fn result_of(
 /// Answers with the request once it is over, or as it is at `deadline`.
 ///
 /// # Errors
-/// Those of [`look_up`], or all places of those who wait are taken.
+/// Those of [`look_up`], or all permits to wait are taken.
 pub(super) async fn end_of(
     id: RequestId,
     deadline: Instant,

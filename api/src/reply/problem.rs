@@ -529,7 +529,7 @@ impl Problem {
         Self::unavailable(name, title, detail)
     }
 
-    /// All places of those who wait for a result are taken, or the client has its share.
+    /// All permits to wait for a result are taken, or the client has its share.
     pub fn too_many_waiters() -> Self {
         let detail = "Too many requests wait for results, or too many of yours. Retry later, or ask without \
                       `wait`, which is answered at once.";

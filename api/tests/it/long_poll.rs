@@ -93,7 +93,7 @@ async fn no_cache_keeps_what_a_get_has_shown() {
 
 #[tokio::test]
 async fn a_request_that_is_over_is_answered_at_once_also_while_it_is_redelivered() {
-    let server = Server::start(&[("HTTP_CONNECTIONS", "1")]).await; // no places at all
+    let server = Server::start(&[("HTTP_CONNECTIONS", "1")]).await; // no permits at all
     let id = failed(&server.app.store, HOOK).await;
     let mut client = server.connect().await;
     client.send(get(id, "?wait=60s")).await;
@@ -127,7 +127,7 @@ async fn a_wait_that_is_no_duration_is_refused_with_what_is_accepted() {
 
 #[tokio::test]
 async fn what_a_client_may_not_see_is_not_waited_for() {
-    // No places: whoever waited would be refused one.
+    // No permits: whoever waited would be refused one.
     let tenants = Tenants::start(&[("HTTP_CONNECTIONS", "1")]).await;
     let mut client = tenants.server.connect().await;
     client

@@ -72,13 +72,13 @@ async fn hostile_waiters_take_half_of_the_connections_and_no_job_is_refused() {
 }
 
 #[tokio::test]
-async fn one_tenants_waiters_leave_places_to_the_others() {
+async fn one_tenants_waiters_leave_permits_to_the_others() {
     let tenants = Tenants::start(&[("HTTP_CONNECTIONS", "64")]).await;
     let server = &tenants.server;
     let submission = post("/async", JOB);
     let [of_one, of_other] = [&tenants.one, &tenants.other].map(|it| bearing(it, &submission));
     let wait = |request: &str| preferring("wait=60", request);
-    // Seven eighths of the 32 places.
+    // Seven eighths of the 32 permits.
     let _hog = waiting(server, 28, &wait(&of_one)).await;
     waiters(server, 28).await;
     let refused = server.ask(wait(&of_one)).await;

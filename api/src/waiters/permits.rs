@@ -1,4 +1,4 @@
-//! The places of those who wait for results, and each tenant's share of them. Pure arithmetic.
+//! The permits of those who wait for results, and each tenant's share of them. Pure arithmetic.
 
 use std::collections::HashMap;
 
@@ -9,9 +9,9 @@ use crate::admission::unreserved;
 /// `None` without authentication.
 pub(super) type Tenant = Option<ClientName>;
 
-/// Who holds how many places.
+/// Who holds how many permits.
 #[derive(Debug)]
-pub(super) struct Places {
+pub(super) struct Permits {
     limit: usize,
     /// Whether there are several clients, so that room must be left for the others of them.
     is_shared: bool,
@@ -20,8 +20,8 @@ pub(super) struct Places {
     by_tenant: HashMap<Tenant, usize>,
 }
 
-impl Places {
-    /// `limit` places that are free, of several clients if they are shared.
+impl Permits {
+    /// `limit` permits that are free, of several clients if they are shared.
     pub(super) fn new(limit: usize, is_shared: bool) -> Self {
         Self {
             limit,
@@ -31,7 +31,7 @@ impl Places {
         }
     }
 
-    /// From now on, the places are of several clients if they are shared.
+    /// From now on, the permits are of several clients if they are shared.
     pub(super) fn share(&mut self, is_shared: bool) {
         self.is_shared = is_shared;
     }
@@ -41,7 +41,7 @@ impl Places {
         self.taken
     }
 
-    /// Takes a place for `tenant`. False if none is free, or few are and the tenant has its share:
+    /// Takes a permit for `tenant`. False if none is free, or few are and the tenant has its share:
     /// the rule of the backlog.
     pub(super) fn take(&mut self, tenant: &Tenant) -> bool {
         let held = self.by_tenant.get(tenant).copied();
@@ -63,7 +63,7 @@ impl Places {
         true
     }
 
-    /// Frees a place that `tenant` holds.
+    /// Frees a permit that `tenant` holds.
     pub(super) fn free(&mut self, tenant: &Tenant) {
         let Some(held) = self.by_tenant.get_mut(tenant) else {
             return;
@@ -78,40 +78,40 @@ impl Places {
 
 #[cfg(test)]
 mod tests {
-    use super::Places;
+    use super::Permits;
 
-    /// How many places a tenant takes until it is refused one.
-    fn taken(places: &mut Places, tenant: &str) -> usize {
+    /// How many permits a tenant takes until it is refused one.
+    fn taken(permits: &mut Permits, tenant: &str) -> usize {
         let tenant = Some(tenant.parse().unwrap());
-        (0..1000).take_while(|_| places.take(&tenant)).count()
+        (0..1000).take_while(|_| permits.take(&tenant)).count()
     }
 
     #[test]
     fn no_tenant_takes_all_places_and_a_free_place_is_anyones() {
-        let mut places = Places::new(80, true);
-        assert_eq!(taken(&mut places, "hog"), 70);
-        assert_eq!(taken(&mut places, "other"), 10);
-        assert_eq!(taken(&mut places, "third"), 0, "the limit holds for all");
+        let mut permits = Permits::new(80, true);
+        assert_eq!(taken(&mut permits, "hog"), 70);
+        assert_eq!(taken(&mut permits, "other"), 10);
+        assert_eq!(taken(&mut permits, "third"), 0, "the limit holds for all");
         for _ in 0..10 {
-            places.free(&Some("hog".parse().unwrap()));
+            permits.free(&Some("hog".parse().unwrap()));
         }
-        assert_eq!(taken(&mut places, "hog"), 0, "it is over its share");
-        assert_eq!(taken(&mut places, "third"), 10);
-        assert_eq!(places.taken(), 80);
+        assert_eq!(taken(&mut permits, "hog"), 0, "it is over its share");
+        assert_eq!(taken(&mut permits, "third"), 10);
+        assert_eq!(permits.taken(), 80);
     }
 
     #[test]
     fn without_other_clients_a_tenant_has_all_places_and_gets_them_back() {
-        let mut places = Places::new(20, false);
+        let mut permits = Permits::new(20, false);
         for _ in 0..2 {
-            assert_eq!((0..99).filter(|_| places.take(&None)).count(), 20);
+            assert_eq!((0..99).filter(|_| permits.take(&None)).count(), 20);
             for _ in 0..20 {
-                places.free(&None);
+                permits.free(&None);
             }
-            assert_eq!((places.taken(), places.by_tenant.len()), (0, 0));
+            assert_eq!((permits.taken(), permits.by_tenant.len()), (0, 0));
         }
-        places.share(true);
-        assert_eq!((0..99).filter(|_| places.take(&None)).count(), 18);
-        assert!(!Places::new(0, false).take(&None));
+        permits.share(true);
+        assert_eq!((0..99).filter(|_| permits.take(&None)).count(), 18);
+        assert!(!Permits::new(0, false).take(&None));
     }
 }
