@@ -81,11 +81,13 @@ async fn claim_some(intake: &Intake, wait: Duration) -> Result<Claimed, StoreErr
     let slots = intake
         .drain
         .until_shutdown(tokio::time::timeout(wait, slots));
-    let slots = match intake.watchdog.while_waiting(slots).await {
+    let mut slots = match intake.watchdog.while_waiting(slots).await {
         Some(Ok(slots)) => slots,
         Some(Err(_)) => return Ok(Claimed::TimedOut),
         None => return Ok(Claimed::None), // shutdown
     };
+    let gathered = intake.slots.gather(&mut slots, slots_per_job, alike.len());
+    intake.watchdog.while_waiting(gathered).await;
     let together = slots.num_permits() / slots_per_job as usize;
     intake
         .worker

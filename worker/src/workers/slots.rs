@@ -1,9 +1,18 @@
 //! The concurrency limit of a worker.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use storm_shared::services::store::quarantine_threshold;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, timeout_at},
+};
+
+/// How long [`Slots::gather`] waits for more slots.
+const GATHERING: Duration = Duration::from_millis(20);
+
+/// It stops at this part of all slots.
+const GATHERED_PART: u32 = 8;
 
 /// Permission for one or more jobs to run.
 pub(super) type Slot = OwnedSemaphorePermit;
@@ -76,11 +85,27 @@ impl Slots {
         }
         slot
     }
+
+    /// Adds slots for more jobs of `per_job` each to `slot`, up to `max_jobs` in all, as they become
+    /// free within 20 ms. Under full load there are never several at once, and a claim for each
+    /// job of a dead worker takes too long.
+    pub(super) async fn gather(&self, slot: &mut Slot, per_job: u32, max_jobs: usize) {
+        let deadline = Instant::now() + GATHERING;
+        let most = max_jobs.min((self.all / GATHERED_PART / per_job) as usize);
+        while slot.num_permits() / (per_job as usize) < most
+            // One job at a time: the loops that also wait have their turns in between.
+            && let Ok(Ok(more)) =
+                timeout_at(deadline, Arc::clone(&self.semaphore).acquire_many_owned(per_job)).await
+        {
+            slot.merge(more);
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Slots;
+    use super::{GATHERING, Slots};
+    use tokio::time::Instant;
 
     #[tokio::test]
     async fn take_fills_the_free_slots() {
@@ -104,6 +129,32 @@ mod tests {
         drop(slot);
         let alone = slots.take(10_000, 100).await;
         assert_eq!((alone.num_permits(), slots.free()), (10_000, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn under_full_load_slots_for_several_jobs_are_gathered_as_they_become_free() {
+        let slots = Slots::new(160, 5);
+        let mut load: Vec<_> = Vec::new();
+        for _ in 0..160 {
+            load.push(slots.take(1, 1).await);
+        }
+        load.truncate(156);
+        let mut slot = slots.take(4, 9).await;
+        assert_eq!(slot.num_permits(), 4);
+        let mut gathering = Box::pin(slots.gather(&mut slot, 4, 9));
+        for _ in 0..4 {
+            assert!(futures_util::poll!(gathering.as_mut()).is_pending());
+            load.truncate(load.len() - 4);
+        }
+        gathering.await;
+        assert_eq!(slot.num_permits(), 20, "an eighth of all");
+
+        let begun = Instant::now();
+        slots.gather(&mut slot, 4, 9).await;
+        assert!(begun.elapsed().is_zero(), "there is nothing to wait for");
+        let mut slot = slot.split(4).unwrap();
+        slots.gather(&mut slot, 4, 9).await;
+        assert_eq!((slot.num_permits(), begun.elapsed()), (4, GATHERING));
     }
 
     #[test]
