@@ -19,7 +19,7 @@ use storm_shared::{
     services::store::{Ended, Heartbeat, OpenBreaker, OwnerId, Pauses, Store, StoreError},
 };
 use tokio::{
-    sync::watch,
+    sync::{Notify, watch},
     time::{Instant, MissedTickBehavior},
 };
 use tokio_util::sync::CancellationToken;
@@ -56,6 +56,8 @@ pub struct Lease {
     ended: AtomicU64,
     /// The long ones among them.
     ended_long: AtomicU64,
+    /// Wakes the quarantine, which claims the jobs of an expired worker.
+    reclaimed: Notify,
 }
 
 struct State {
@@ -118,6 +120,7 @@ impl Lease {
             is_first: AtomicBool::new(false),
             ended: AtomicU64::new(0),
             ended_long: AtomicU64::new(0),
+            reclaimed: Notify::new(),
         })
     }
 
@@ -144,6 +147,11 @@ impl Lease {
     /// Whether this worker does what one of them has to do. For a moment two can think so.
     pub(super) fn is_first(&self) -> bool {
         self.is_first.load(Ordering::Relaxed)
+    }
+
+    /// Completes when this worker has reclaimed jobs of an expired one, since the last call.
+    pub(super) async fn reclaimed(&self) {
+        self.reclaimed.notified().await;
     }
 
     /// Counts a job that has ended.
@@ -322,6 +330,7 @@ impl Lease {
         let owner = dead.owner;
         if let Some(expired) = self.store.expire(dead, self.max_claims).await? {
             self.metrics.expired(&expired);
+            self.reclaimed.notify_one();
             warn!(
                 %owner,
                 reclaimed = expired.reclaimed,

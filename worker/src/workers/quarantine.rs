@@ -5,7 +5,7 @@
 //! so the wait is bounded, and a pause of the same length follows it. After each failed wait both
 //! double, so that the suspect gets its slots in the end.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use storm_shared::services::store::{Candidate, StoreError};
 use tracing::warn;
@@ -13,6 +13,7 @@ use tracing::warn;
 use super::{
     callback_worker::Terms,
     intake::{BATCH, Intake, PAUSE_AFTER_ERROR},
+    lease::Lease,
 };
 use crate::metrics::ClaimSource;
 
@@ -22,8 +23,8 @@ const FIRST_WAIT: Duration = Duration::from_secs(2);
 /// The longest wait for slots. The longest report and its callback take less.
 const LONGEST_WAIT: Duration = Duration::from_mins(30);
 
-/// Claims suspects until shutdown.
-pub(super) async fn from_table(intake: Intake) {
+/// Claims suspects until shutdown. Those that this worker reclaims under `lease` it claims at once.
+pub(super) async fn from_table(intake: Intake, lease: Arc<Lease>) {
     let mut wait = FIRST_WAIT;
     loop {
         let pause = match claim_some(&intake, wait).await {
@@ -33,7 +34,12 @@ pub(super) async fn from_table(intake: Intake) {
             }
             Ok(Claimed::None) => {
                 wait = FIRST_WAIT;
-                intake.interval
+                let reclaimed = tokio::time::timeout(intake.interval, lease.reclaimed());
+                let reclaimed = intake.drain.until_shutdown(reclaimed);
+                if intake.watchdog.while_waiting(reclaimed).await.is_none() {
+                    return;
+                }
+                continue;
             }
             Ok(Claimed::TimedOut) => {
                 let pause = wait;

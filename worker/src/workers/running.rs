@@ -126,7 +126,8 @@ impl Running {
         let queue_status = queue.map(|queue| Arc::clone(queue.status()));
         let table = intake::from_table(due, next_due.clone(), queue_status);
         self.loops.spawn(table);
-        self.loops.spawn(quarantine::from_table(suspects));
+        self.loops
+            .spawn(quarantine::from_table(suspects, Arc::clone(&self.lease)));
         let of_handlers = HandlerLoops {
             common,
             handlers,
