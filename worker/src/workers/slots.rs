@@ -86,9 +86,9 @@ impl Slots {
         slot
     }
 
-    /// Adds slots for more jobs of `per_job` each to `slot`, up to `max_jobs` in all, as they become
-    /// free within 20 ms. Under full load there are never several at once, and a claim for each
-    /// job of a dead worker takes too long.
+    /// Adds slots for more jobs of `per_job` each to `slot`, up to `max_jobs` in all, as they
+    /// become free within 20 ms. Under full load there are never several at once, and a claim for
+    /// each job of a dead worker takes too long.
     pub(super) async fn gather(&self, slot: &mut Slot, per_job: u32, max_jobs: usize) {
         let deadline = Instant::now() + GATHERING;
         let most = max_jobs.min((self.all / GATHERED_PART / per_job) as usize);
