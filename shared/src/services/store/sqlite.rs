@@ -138,8 +138,8 @@ impl Sqlite {
     /// `act` with the store time at which it runs.
     fn timed<T>(
         &self,
-        act: impl FnOnce(&Connection, StoreTime) -> T + Send + 'static,
-    ) -> impl FnOnce(&Connection) -> T + Send + 'static {
+        mut act: impl FnMut(&Connection, StoreTime) -> T + Send + 'static,
+    ) -> impl FnMut(&Connection) -> T + Send + 'static {
         let clock = Arc::clone(&self.clock);
         move |connection| act(connection, clock.now())
     }

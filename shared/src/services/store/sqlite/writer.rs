@@ -1,8 +1,12 @@
 //! The single writer of a process, with group commit.
 //!
 //! A commit costs an fsync, so all writes that arrive during one commit share the next transaction.
-//! Each runs in a savepoint: a write that fails is rolled back alone. Callers get their result
-//! after the commit.
+//! Callers get their result after the commit.
+//!
+//! A write that fails is rolled back alone. Since few do, and a savepoint for each would cost a
+//! tenth of a transaction, there are none at first. If a write fails, the transaction is rolled
+//! back, and runs once more with a savepoint for each write. So every write must be safe to run
+//! twice: what it does outside the database must not depend on its being committed.
 //!
 //! Writes are committed in the order in which they were queued.
 
@@ -119,11 +123,11 @@ impl Writer {
         &self.database.files
     }
 
-    /// For a write that erases something: it calls this within its transaction. The write-ahead log
+    /// For a write that erases something: it calls this in each of its runs. The write-ahead log
     /// is truncated soon after, however small it is, since it still has what was erased. Neither a
     /// caller that is gone nor an unknown outcome prevents that, and no truncation comes between
     /// this and the commit: both are of the writer's thread.
-    pub(super) fn erases(&self) -> impl FnOnce() + Send + use<> {
+    pub(super) fn erases(&self) -> impl Fn() + Send + use<> {
         let database = Arc::clone(&self.database);
         move || database.is_erased.store(true, Ordering::Relaxed)
     }
@@ -147,10 +151,11 @@ impl Writer {
         self.queue.closed().await;
     }
 
-    /// Commits `write`, which stores no bodies. Waits for room in the queue (backpressure).
+    /// Commits `write`, which stores no bodies. Waits for room in the queue (backpressure). It may
+    /// run twice, and is then rolled back in between.
     pub(super) async fn write<T: Send + 'static>(
         &self,
-        write: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+        write: impl FnMut(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
         self.write_bodies(Bodies::default(), write).await
     }
@@ -159,7 +164,7 @@ impl Writer {
     pub(super) async fn write_bodies<T: Send + 'static>(
         &self,
         bodies: Bodies,
-        write: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+        write: impl FnMut(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
         let (write, outcome) = pending(write, bodies, false);
         self.queue
@@ -176,7 +181,7 @@ impl Writer {
     /// it.
     pub(super) async fn try_write<T: Send + 'static>(
         &self,
-        write: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+        write: impl FnMut(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
         self.try_write_bodies(Bodies::default(), write).await
     }
@@ -186,7 +191,7 @@ impl Writer {
     pub(super) async fn write_within<T: Send + 'static>(
         &self,
         patience: Duration,
-        write: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+        write: impl FnMut(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
         let (write, outcome) = pending(write, Bodies::default(), true);
         // Rooms are given in the order of the calls: no later write takes this one's.
@@ -200,7 +205,7 @@ impl Writer {
     pub(super) async fn try_write_bodies<T: Send + 'static>(
         &self,
         bodies: Bodies,
-        write: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+        write: impl FnMut(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
         let (write, outcome) = pending(write, bodies, true);
         self.queue.try_send(write).map_err(|error| match error {
@@ -412,13 +417,32 @@ fn apply(
     batch: &mut [Box<dyn Write>],
     clock: &Clock,
 ) -> rusqlite::Result<()> {
+    begin(connection)?;
+    let together = batch.iter_mut().try_for_each(|it| it.apply(connection));
+    if let Err(error) = together {
+        // Some errors (of a disk) roll back the whole transaction, and would do so again.
+        if connection.is_autocommit() {
+            return Err(error);
+        }
+        tracing::debug!(%error, writes = batch.len(), "a write failed; trying each one alone");
+        execute(connection, "ROLLBACK")?;
+        begin(connection)?;
+        apply_each_alone(connection, batch)?;
+    }
+    clock.save(connection)
+}
+
+fn begin(connection: &Connection) -> rusqlite::Result<()> {
     // IMMEDIATE: a deferred transaction that becomes a write fails at once instead of waiting for
     // the lock.
-    execute(connection, "BEGIN IMMEDIATE")?;
+    execute(connection, "BEGIN IMMEDIATE")
+}
+
+/// Runs each write of `batch` in a savepoint, so that one that fails is rolled back alone.
+fn apply_each_alone(connection: &Connection, batch: &mut [Box<dyn Write>]) -> rusqlite::Result<()> {
     for write in batch {
         execute(connection, "SAVEPOINT one_write")?;
         if let Err(error) = write.apply(connection) {
-            // Some errors (a full disk) roll back the whole transaction.
             if connection.is_autocommit() {
                 return Err(error);
             }
@@ -428,7 +452,7 @@ fn apply(
         // In both cases: ROLLBACK TO leaves the savepoint on SQLite's stack.
         execute(connection, "RELEASE one_write")?;
     }
-    clock.save(connection)
+    Ok(())
 }
 
 fn execute(connection: &Connection, statement: &str) -> rusqlite::Result<()> {
@@ -439,9 +463,9 @@ fn execute(connection: &Connection, statement: &str) -> rusqlite::Result<()> {
 trait Write: Send {
     /// The size of the bodies that it stores.
     fn bytes(&self) -> usize;
-    /// Runs the write, within a savepoint.
+    /// Runs the write, and replaces the result of an earlier run.
     fn apply(&mut self, connection: &Connection) -> rusqlite::Result<()>;
-    /// Records that the savepoint was rolled back.
+    /// Records that the write was rolled back alone.
     fn rolled_back(&mut self, error: rusqlite::Error);
     /// Answers the caller, once the transaction's outcome is known, and whether a file of the
     /// database is no longer at its path.
@@ -449,8 +473,7 @@ trait Write: Send {
 }
 
 struct Pending<F, T> {
-    // An option, because a trait object can't give up a `FnOnce` by `&mut self`.
-    work: Option<F>,
+    work: F,
     bodies: Bodies,
     result: Option<Result<T, StoreError>>,
     /// Whether a client is told that the write lasts. A worker's writes go on in a file that was
@@ -465,13 +488,13 @@ fn pending<F, T>(
     is_promised: bool,
 ) -> (Box<dyn Write>, oneshot::Receiver<Result<T, StoreError>>)
 where
-    F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    F: FnMut(&Connection) -> rusqlite::Result<T> + Send + 'static,
     T: Send + 'static,
 {
     let (caller, outcome) = oneshot::channel();
     (
         Box::new(Pending {
-            work: Some(work),
+            work,
             bodies,
             result: None,
             is_promised,
@@ -483,7 +506,7 @@ where
 
 impl<F, T> Write for Pending<F, T>
 where
-    F: FnOnce(&Connection) -> rusqlite::Result<T> + Send,
+    F: FnMut(&Connection) -> rusqlite::Result<T> + Send,
     T: Send,
 {
     fn bytes(&self) -> usize {
@@ -491,9 +514,7 @@ where
     }
 
     fn apply(&mut self, connection: &Connection) -> rusqlite::Result<()> {
-        if let Some(work) = self.work.take() {
-            self.result = Some(Ok(work(connection)?));
-        }
+        self.result = Some(Ok((self.work)(connection)?));
         Ok(())
     }
 
@@ -509,7 +530,7 @@ where
             Err(error) => match self.result {
                 // It has failed by itself, whatever became of the transaction.
                 Some(Err(own)) => Err(own),
-                // Even if this write succeeded: the transaction around its savepoint did not.
+                // Even if this write succeeded: its transaction did not.
                 _ => Err(error.clone()),
             },
         };

@@ -41,8 +41,8 @@ impl Sqlite {
                 if job.handler != HandlerName::REPORT && !lease::shut_out_release_before(tx)? {
                     return Ok(Acceptance::OldWorkers);
                 }
-                if let Some(keyed) = keyed
-                    && let Some(earlier) = idempotency::take(tx, &keyed, now, window)?
+                if let Some(keyed) = &keyed
+                    && let Some(earlier) = idempotency::take(tx, keyed, now, window)?
                 {
                     return Ok(earlier);
                 }

@@ -1,10 +1,21 @@
-use std::sync::Arc;
+use std::sync::{Arc, mpsc::Sender};
 
 use futures_util::future::join_all;
 use rusqlite::Connection;
-use tokio::sync::oneshot;
+use tokio::sync::mpsc::Receiver;
 
 use super::{BATCH_BYTES, Bodies, Clock, OpenFiles, StoreError, Writer, fitting, pending};
+
+/// A call for a write that waits: it says that it has begun, and goes on when it is told so.
+fn gate() -> (impl FnMut() + Send + 'static, Receiver<()>, Sender<()>) {
+    let (begun, has_begun) = tokio::sync::mpsc::channel(1);
+    let (go, goes) = std::sync::mpsc::channel();
+    let wait = move || {
+        begun.blocking_send(()).unwrap();
+        goes.recv().unwrap();
+    };
+    (wait, has_begun, go)
+}
 
 #[tokio::test]
 async fn a_writer_thread_that_ends_is_reported() {
@@ -61,15 +72,13 @@ async fn large_writes_are_split_into_several_transactions_and_committed_in_order
     let clock = Arc::new(Clock::unsaved());
     let writer = Writer::start(connection.into(), OpenFiles::none(), clock, SIZES.len());
     let count = "SELECT count(*) FROM t";
-    let (begun, has_begun) = oneshot::channel();
-    let (go, goes) = oneshot::channel();
+    let (mut wait, mut has_begun, go) = gate();
     let first = writer.write(move |_| {
-        begun.send(()).unwrap();
-        goes.blocking_recv().unwrap();
+        wait();
         Ok(())
     });
     let queued = async {
-        has_begun.await.unwrap();
+        has_begun.recv().await.unwrap();
         // Each returns how many writes are before it, and how many of them are committed.
         let large = SIZES.map(|bytes| {
             let other = open();
@@ -96,15 +105,13 @@ async fn only_the_writes_of_the_transaction_that_the_writer_died_in_are_unknown(
     let connection = Connection::open_in_memory().unwrap();
     let clock = Arc::new(Clock::unsaved());
     let writer = Writer::start(connection.into(), OpenFiles::none(), clock, 8);
-    let (begun, has_begun) = oneshot::channel();
-    let (die, dies) = oneshot::channel();
+    let (mut wait, mut has_begun, die) = gate();
     let dying = writer.write(move |_| -> rusqlite::Result<()> {
-        begun.send(()).unwrap();
-        dies.blocking_recv().unwrap();
+        wait();
         panic!("expected by this test")
     });
     let queued = async {
-        has_begun.await.unwrap();
+        has_begun.recv().await.unwrap();
         let queued = std::pin::pin!(writer.write(|_| Ok(())));
         // Polled first, so the write is queued before the writer dies.
         let dying = async { die.send(()).unwrap() };
@@ -114,4 +121,74 @@ async fn only_the_writes_of_the_transaction_that_the_writer_died_in_are_unknown(
     let (dead, queued) = tokio::join!(dying, queued);
     assert!(dead.unwrap_err().is_indeterminate());
     assert!(matches!(queued, Err(StoreError::Closed)), "{queued:?}");
+}
+
+/// What five writes of one batch return, and what the table has then. Each inserts its number and
+/// returns how many rows were there before. `fails` names the writes that fail, and in which run.
+async fn five_writes(fails: &'static [(i64, u32)]) -> (Vec<Result<i64, StoreError>>, Vec<i64>) {
+    let folder = tempfile::TempDir::new().unwrap();
+    let open = || Connection::open(folder.path().join("db")).unwrap();
+    let connection = open();
+    connection
+        .execute_batch("CREATE TABLE t (n UNIQUE)")
+        .unwrap();
+    let clock = Arc::new(Clock::unsaved());
+    let writer = Writer::start(connection.into(), OpenFiles::none(), clock, 8);
+    let (mut wait, mut has_begun, go) = gate();
+    let first = writer.write(move |_| {
+        wait();
+        Ok(())
+    });
+    let queued = async {
+        has_begun.recv().await.unwrap();
+        let five = [1, 2, 3, 4, 5].map(|number| {
+            let mut run = 0;
+            writer.write(move |tx| {
+                run += 1;
+                let before = tx.query_row("SELECT count(*) FROM t", [], |row| row.get(0))?;
+                let insert = || tx.execute("INSERT INTO t VALUES (?1)", [number]);
+                insert()?;
+                if fails.contains(&(number, run)) {
+                    insert()?; // after a row that must be rolled back
+                }
+                Ok(before)
+            })
+        });
+        let go = async { go.send(()).unwrap() };
+        // In this order: all are queued before the first one ends.
+        tokio::join!(biased; join_all(five), go).0
+    };
+    let (first, written) = tokio::join!(first, queued);
+    first.unwrap();
+    let other = open();
+    let mut rows = other.prepare("SELECT n FROM t ORDER BY n").unwrap();
+    let rows = rows.query_map([], |row| row.get(0)).unwrap();
+    (written, rows.collect::<Result<_, _>>().unwrap())
+}
+
+#[tokio::test]
+async fn of_a_batch_with_failing_writes_the_others_are_committed_and_all_are_answered() {
+    // The fourth fails in the run that the third one has caused.
+    let (written, rows) = five_writes(&[(3, 1), (3, 2), (4, 1)]).await;
+    assert_eq!(rows, [1, 2, 5]);
+    let [Ok(0), Ok(1), Err(third), Err(fourth), Ok(2)] = &written[..] else {
+        panic!("{written:?}");
+    };
+    for failed in [third, fourth] {
+        assert!(matches!(failed, StoreError::Failed { .. }), "{failed}");
+    }
+}
+
+#[tokio::test]
+async fn only_the_second_run_of_a_write_counts_if_there_is_one() {
+    // The third fails in the first run only, and the first one in the second run only.
+    let (written, rows) = five_writes(&[(3, 1), (1, 2)]).await;
+    assert_eq!(rows, [2, 3, 4, 5]);
+    assert!(
+        matches!(
+            written[..],
+            [Err(StoreError::Failed { .. }), Ok(0), Ok(1), Ok(2), Ok(3)]
+        ),
+        "{written:?}"
+    );
 }
