@@ -1,12 +1,12 @@
 //! The single writer of a process, with group commit.
 //!
 //! A commit costs an fsync, so all writes that arrive during one commit share the next transaction.
-//! Callers get their result after the commit.
+//! Callers get their result after the commit and the fsync (`durability`).
 //!
-//! A write that fails is rolled back alone. Since few do, and a savepoint for each would cost a
-//! tenth of a transaction, there are none at first. If a write fails, the transaction is rolled
-//! back, and runs once more with a savepoint for each write. So every write must be safe to run
-//! twice: what it does outside the database must not depend on its being committed.
+//! A write that fails is rolled back alone. But few fail, and a savepoint for each would cost 6 %
+//! of a transaction. So there are none at first. If a write fails, the transaction is rolled back,
+//! and runs once more with a savepoint for each write. So every write must be safe to run twice:
+//! what it does outside the database must not depend on its being committed.
 //!
 //! Writes are committed in the order in which they were queued.
 
@@ -26,7 +26,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{checkpoint, clock::Clock, files::OpenFiles, sizes, trouble};
+use super::{checkpoint, clock::Clock, durability::Durability, files::OpenFiles, sizes, trouble};
 use crate::{
     memory::Reservation,
     services::store::{
@@ -78,11 +78,12 @@ pub(super) struct Writer {
 
 impl Writer {
     /// Starts the writer on `connection` to `files`, with a queue of `capacity` writes. It saves
-    /// the time of `clock`.
+    /// the time of `clock`, and makes commits durable by `durability`.
     pub(super) fn start(
         connection: tokio_rusqlite::Connection,
         files: OpenFiles,
         clock: Arc<Clock>,
+        durability: Durability,
         capacity: usize,
     ) -> Self {
         let (queue, writes) = mpsc::channel(capacity);
@@ -95,7 +96,8 @@ impl Writer {
             condition,
             files,
             clock,
-            is_erased: AtomicBool::new(false),
+            durability: Arc::new(durability),
+            truncates_soon: AtomicBool::new(false),
             measures: Measures::new(),
         });
         let running = run(connection, writes, closing.clone(), Arc::clone(&database));
@@ -129,7 +131,27 @@ impl Writer {
     /// this and the commit: both are of the writer's thread.
     pub(super) fn erases(&self) -> impl Fn() + Send + use<> {
         let database = Arc::clone(&self.database);
-        move || database.is_erased.store(true, Ordering::Relaxed)
+        move || database.truncates_soon.store(true, Ordering::Relaxed)
+    }
+
+    /// Waits until all is durable that was committed before the call, also by other processes. For
+    /// an answer that rests on a read.
+    ///
+    /// # Errors
+    /// It may not be durable.
+    pub(super) async fn confirm(&self) -> Result<(), StoreError> {
+        if self.database.durability.confirm().await.is_ok() {
+            return Ok(());
+        }
+        // The writer repairs what it can, after this write, too. Nothing depends on the write.
+        self.try_write(|_| Ok(()))
+            .await
+            .map_err(|error| match error {
+                StoreError::Indeterminate { trouble, message } => {
+                    StoreError::Failed { trouble, message }
+                }
+                error => error,
+            })
     }
 
     /// What it has measured.
@@ -234,8 +256,10 @@ struct Database {
     condition: Condition,
     files: OpenFiles,
     clock: Arc<Clock>,
-    /// Whether the write-ahead log may have what was erased.
-    is_erased: AtomicBool,
+    durability: Arc<Durability>,
+    /// Whether the write-ahead log must be truncated soon: it may have what was erased, or a gap
+    /// after a failed sync.
+    truncates_soon: AtomicBool,
     measures: Measures,
 }
 
@@ -275,7 +299,7 @@ async fn run(
         let rest = next.split_off(fitting(&next));
         let batch = std::mem::replace(&mut next, rest);
         let writes = Some(batch.len()).filter(|writes| *writes > 0);
-        let is_truncated = schedule.is_due(writes, database.is_erased.load(Ordering::Relaxed));
+        let is_truncated = schedule.is_due(writes, database.truncates_soon.load(Ordering::Relaxed));
         let database = Arc::clone(&database);
         // The loop waits for the commit. Writes that arrive meanwhile are the next batch.
         let done = connection.call_raw(move |db| {
@@ -324,7 +348,7 @@ async fn run(
         write.settle(&Err(StoreError::Closed), false);
     }
     // The log stays if another process has the database open.
-    if database.is_erased.load(Ordering::Relaxed) {
+    if database.truncates_soon.load(Ordering::Relaxed) {
         let truncate = move |db: &mut Connection| truncate(db, &database);
         let _ = connection.call_raw(truncate).await; // `close` reports a thread that ended
     }
@@ -348,12 +372,12 @@ fn fitting(writes: &[Box<dyn Write>]) -> usize {
 
 /// Truncates the write-ahead log, if that is worth it.
 fn truncate(connection: &Connection, database: &Database) {
-    // Cleared first: what is erased from here on is left to the next period.
-    let is_erased = database.is_erased.swap(false, Ordering::Relaxed);
-    let limit = if is_erased { 0 } else { checkpoint::SMALL };
+    // Cleared first: what comes from here on is left to the next period.
+    let is_due = database.truncates_soon.swap(false, Ordering::Relaxed);
+    let limit = if is_due { 0 } else { checkpoint::SMALL };
     let truncated = checkpoint::truncate(connection, limit);
-    if is_erased && !matches!(truncated, Ok(true)) {
-        database.is_erased.store(true, Ordering::Relaxed);
+    if is_due && !matches!(truncated, Ok(true)) {
+        database.truncates_soon.store(true, Ordering::Relaxed);
     }
     if let Err(error) = truncated {
         tracing::debug!(%error, "the WAL was not truncated");
@@ -366,7 +390,8 @@ struct Failed {
     batch: Vec<Box<dyn Write>>,
 }
 
-/// Commits `batch` in one transaction (group commit), then answers every caller.
+/// Commits `batch` in one transaction (group commit) and makes it durable, then answers every
+/// caller.
 fn commit(
     connection: &mut Connection,
     mut batch: Vec<Box<dyn Write>>,
@@ -393,7 +418,14 @@ fn commit(
         };
         return Err(Failed { error, batch });
     }
-    // After COMMIT: until then, an `Ok` could still be lost in a crash.
+    // After COMMIT, which has released the lock: others write while this waits for the disk.
+    if let Err(error) = database.durability.secure(connection) {
+        let trouble = error.trouble().unwrap_or(Trouble::Other);
+        database.condition.failed(trouble, &error);
+        database.measures.failed(trouble);
+        database.truncates_soon.store(true, Ordering::Relaxed);
+        return Err(Failed { error, batch });
+    }
     database.condition.succeeded();
     database.measures.committed(batch.len(), begun.elapsed());
     // After COMMIT, too: a look before it would miss a file that is deleted meanwhile.

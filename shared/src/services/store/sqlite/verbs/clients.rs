@@ -59,9 +59,13 @@ impl Sqlite {
         let Some(keyed) = KeyedJob::of(job) else {
             return Ok(None);
         };
-        self.readers
-            .read(self.timed(move |db, now| idempotency::find(db, &keyed, now)))
-            .await
+        let find = self.timed(move |db, now| idempotency::find(db, &keyed, now));
+        let earlier = self.readers.read(find).await?;
+        // It promises durability, and a commit can be read before it is durable.
+        if let Some(Acceptance::Replayed { .. }) = earlier {
+            self.writer.confirm().await?;
+        }
+        Ok(earlier)
     }
 
     pub(in crate::services::store) async fn record_sync(
