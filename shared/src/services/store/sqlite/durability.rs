@@ -138,7 +138,7 @@ impl Log {
             match checkpoint() {
                 Ok(true) => state.trouble = None,
                 Ok(false) => return Err(unsynced(trouble, &"a sync of the log has failed")),
-                Err(error) => return Err(unsynced(trouble::of(&error), &error)),
+                Err(error) => return Err(unsynced(trouble, &error)),
             }
         } else if let Err(error) = (state.sync)() {
             let trouble = trouble::of_file(&error);

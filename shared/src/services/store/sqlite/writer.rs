@@ -43,6 +43,8 @@ const BATCH: usize = 1024;
 /// transaction of its own.
 const BATCH_BYTES: usize = 4 << 20;
 
+const THREAD_ENDED: &str = "the database writer thread ended; all writes fail from now on";
+
 /// The bodies that a write stores.
 #[derive(Debug, Default)]
 pub(super) struct Bodies {
@@ -300,27 +302,20 @@ async fn run(
         let batch = std::mem::replace(&mut next, rest);
         let writes = Some(batch.len()).filter(|writes| *writes > 0);
         let is_truncated = schedule.is_due(writes, database.truncates_soon.load(Ordering::Relaxed));
-        let database = Arc::clone(&database);
-        // The loop waits for the commit. Writes that arrive meanwhile are the next batch.
-        let done = connection.call_raw(move |db| {
-            let is_committed = !batch.is_empty();
-            if is_committed {
-                commit(db, batch, &database)?;
-            }
-            if is_truncated {
-                truncate(db, &database);
-            }
-            if is_committed {
-                return Ok(());
-            }
-            match sizes::of(db) {
-                Ok(sizes) => database.measures.measured(sizes),
-                Err(error) => tracing::debug!(%error, "the database was not measured"),
-            }
-            Ok(())
-        });
-        match done.await {
-            Ok(Ok(())) => {}
+        let measures_sizes = batch.is_empty();
+        let committed = if batch.is_empty() {
+            Ok(Ok(Committed::default()))
+        } else {
+            let database = Arc::clone(&database);
+            // The loop waits for the commit. Writes that arrive meanwhile are the next batch.
+            connection
+                .call_raw(move |db| commit(db, batch, &database))
+                .await
+        };
+        match committed {
+            // Here, and not on the connection's thread: from a thread of the runtime, to wake a
+            // task costs no system call.
+            Ok(Ok(Committed { batch, is_moved })) => settle(batch, &Ok(()), is_moved),
             Ok(Err(Failed { error, mut batch })) => {
                 // The queued writes have already waited for this lock as long as the batch, so they
                 // fail with it instead of waiting BUSY_TIMEOUT again, batch after batch. Take them
@@ -336,7 +331,22 @@ async fn run(
             Err(_) => {
                 // The batch was dropped with the thread, so its callers get no answer: it may have
                 // been committed.
-                tracing::error!("the database writer thread ended; all writes fail from now on");
+                tracing::error!("{THREAD_ENDED}");
+                break;
+            }
+        }
+        if is_truncated || measures_sizes {
+            let database = Arc::clone(&database);
+            let kept = connection.call_raw(move |db| {
+                if is_truncated {
+                    truncate(db, &database);
+                }
+                if measures_sizes {
+                    measure(db, &database);
+                }
+            });
+            if kept.await.is_err() {
+                tracing::error!("{THREAD_ENDED}");
                 break;
             }
         }
@@ -384,19 +394,33 @@ fn truncate(connection: &Connection, database: &Database) {
     }
 }
 
-/// A failed transaction, with its writes; their callers have no result yet.
+fn measure(connection: &Connection, database: &Database) {
+    match sizes::of(connection) {
+        Ok(sizes) => database.measures.measured(sizes),
+        Err(error) => tracing::debug!(%error, "the database was not measured"),
+    }
+}
+
+/// A durable transaction, with its writes; their callers have no result yet.
+#[derive(Default)]
+struct Committed {
+    batch: Vec<Box<dyn Write>>,
+    /// Whether it went into a file that is no longer at its path.
+    is_moved: bool,
+}
+
+/// The same for a failed transaction.
 struct Failed {
     error: StoreError,
     batch: Vec<Box<dyn Write>>,
 }
 
-/// Commits `batch` in one transaction (group commit) and makes it durable, then answers every
-/// caller.
+/// Commits `batch` in one transaction (group commit) and makes it durable.
 fn commit(
     connection: &mut Connection,
     mut batch: Vec<Box<dyn Write>>,
     database: &Database,
-) -> Result<(), Failed> {
+) -> Result<Committed, Failed> {
     let begun = Instant::now();
     let (error, is_commit) = match apply(connection, &mut batch, &database.clock) {
         Ok(()) => (execute(connection, "COMMIT").err(), true),
@@ -433,8 +457,7 @@ fn commit(
     if is_moved {
         database.measures.failed(Trouble::Moved);
     }
-    settle(batch, &Ok(()), is_moved);
-    Ok(())
+    Ok(Committed { batch, is_moved })
 }
 
 fn settle(batch: Vec<Box<dyn Write>>, committed: &Result<(), StoreError>, is_moved: bool) {
