@@ -131,7 +131,7 @@ impl Collector for StoreMetrics {
         let measures = store.measures();
         let name = "commit_seconds";
         let help =
-            "Time of a group commit: its transaction, with the wait for the database's lock.";
+            "Time of a group commit, with the waits for the database's lock and for the fsync.";
         let histogram = encoder.encode_descriptor(name, help, None, MetricType::Histogram)?;
         measures.commit_seconds.encode(histogram)?;
         let (name, help) = ("group_commit_writes", "Writes of a group commit.");

@@ -1,8 +1,8 @@
 //! The embedded engine: `SQLite` in WAL mode, on a local disk of one host.
 //!
 //! Each process has one writer, which commits all queued writes in one transaction (group commit,
-//! `writer`), and a few read-only connections (`readers`). `verbs/` says which of them runs each
-//! verb; the other files hold the SQL.
+//! `writer`) and syncs the log (`durability`), and a few read-only connections (`readers`).
+//! `verbs/` says which of them runs each verb; the other files hold the SQL.
 
 mod accept;
 mod attempts;
@@ -17,6 +17,7 @@ mod claim;
 mod clock;
 mod columns;
 mod connection;
+mod durability;
 mod erase;
 mod events;
 mod files;
@@ -70,9 +71,9 @@ use super::{
 use crate::config::StoreSettings;
 
 /// The file descriptors of an open database: the file and its write-ahead log for the writer and
-/// each reader, their shared memory, and, for moments, a folder that is synced and a file that is
-/// inspected or copied.
-pub(super) const DESCRIPTORS: usize = 2 * (1 + readers::CONNECTIONS) + 1 + 2;
+/// each reader, the log that is synced, their shared memory, and, for moments, a folder that is
+/// synced and a file that is inspected or copied.
+pub(super) const DESCRIPTORS: usize = 2 * (1 + readers::CONNECTIONS) + 2 + 2;
 
 /// The threads of an open database: one for each connection.
 pub(super) const THREADS: usize = 1 + readers::CONNECTIONS;
@@ -111,6 +112,7 @@ impl Sqlite {
             opened.writer.into(),
             opened.files,
             Arc::clone(&clock),
+            opened.durability,
             settings.write_queue,
         );
         writer.measures().measured(opened.sizes);
@@ -138,8 +140,8 @@ impl Sqlite {
     /// `act` with the store time at which it runs.
     fn timed<T>(
         &self,
-        act: impl FnOnce(&Connection, StoreTime) -> T + Send + 'static,
-    ) -> impl FnOnce(&Connection) -> T + Send + 'static {
+        mut act: impl FnMut(&Connection, StoreTime) -> T + Send + 'static,
+    ) -> impl FnMut(&Connection) -> T + Send + 'static {
         let clock = Arc::clone(&self.clock);
         move |connection| act(connection, clock.now())
     }

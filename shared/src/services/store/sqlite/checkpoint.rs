@@ -59,11 +59,18 @@ pub(super) fn truncate(connection: &Connection, limit: u64) -> rusqlite::Result<
     }
     // No busy handler: while the checkpoint waits for a reader, every writer waits for it.
     connection.busy_handler(None)?;
-    let truncated =
-        connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get("busy"));
+    let truncated = complete(connection);
     // Before an error is returned: the connection goes on to commit writes.
     wait_for_locks(connection)?;
-    truncated.map(|is_busy: bool| !is_busy)
+    truncated
+}
+
+/// Checkpoints the whole WAL, syncs the database file, and truncates the log to zero. Waits for
+/// other connections as the busy handler does. Returns false if one is still in the way.
+pub(super) fn complete(connection: &Connection) -> rusqlite::Result<bool> {
+    connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| {
+        row.get("busy").map(|is_busy: bool| !is_busy)
+    })
 }
 
 /// The size of the WAL file. One that can't be inspected counts as empty: only housekeeping depends

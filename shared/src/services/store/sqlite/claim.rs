@@ -66,7 +66,7 @@ impl ClaimedRows {
         &mut self,
         connection: &Connection,
         owner: OwnerId,
-        mut candidates: Vec<Candidate>,
+        candidates: &[Candidate],
     ) -> rusqlite::Result<()> {
         // In the claim's transaction: from the commit of a pause on, no claim succeeds, whatever
         // the worker knows.
@@ -84,7 +84,7 @@ impl ClaimedRows {
                 break;
             }
         }
-        self.left = candidates.split_off(tried);
+        self.left = candidates[tried..].to_vec();
         Ok(())
     }
 
@@ -128,11 +128,11 @@ impl ClaimedRows {
         &mut self,
         connection: &Connection,
         owner: OwnerId,
-        candidates: Vec<Candidate>,
+        candidates: &[Candidate],
     ) -> rusqlite::Result<Vec<Candidate>> {
         let owner_text = owner.to_string();
         let mut others = Vec::new();
-        for candidate in candidates {
+        for &candidate in candidates {
             let Candidate { id, work, .. } = candidate;
             let claim = Claim {
                 id,

@@ -13,6 +13,7 @@ use thiserror::Error;
 
 use super::{
     clock::Clock,
+    durability::Durability,
     files::OpenFiles,
     readers,
     schema::{self, SchemaError},
@@ -54,6 +55,7 @@ pub(super) struct Opened {
     pub(super) id: String,
     pub(super) clock: Clock,
     pub(super) files: OpenFiles,
+    pub(super) durability: Durability,
     pub(super) sizes: Sizes,
 }
 
@@ -100,11 +102,16 @@ pub(super) fn open(settings: &StoreSettings, opener: Opener) -> Result<Opened, O
         reason = "the loop above pushed exactly readers::CONNECTIONS connections"
     )]
     let readers = readers.try_into().expect("one connection per reader");
-    let files = OpenFiles::of(&settings.path).map_err(|_| {
-        // Moved since it was opened: as if that had failed, which is tried again.
+    // Moved since it was opened: as if that had failed, which is tried again.
+    let moved = |_| {
         let missing = ffi::Error::new(ffi::SQLITE_CANTOPEN);
         rusqlite::Error::SqliteFailure(missing, None)
-    })?;
+    };
+    let files = OpenFiles::of(&settings.path).map_err(moved)?;
+    let durability = match settings.synchronous {
+        Synchronous::Full => Durability::full(files.open_log().map_err(moved)?),
+        Synchronous::Normal => Durability::normal(),
+    };
     Ok(Opened {
         opener,
         sizes: sizes::of(&writer)?,
@@ -113,6 +120,7 @@ pub(super) fn open(settings: &StoreSettings, opener: Opener) -> Result<Opened, O
         id,
         clock,
         files,
+        durability,
     })
 }
 
@@ -151,15 +159,8 @@ fn open_writer(
         let problem = format!("can't be switched to WAL (it stays in `{mode}`)");
         return Err(OpenError::Unusable(problem));
     }
-    connection.pragma_update(
-        None,
-        "synchronous",
-        match settings.synchronous {
-            // In WAL mode, FULL calls fsync for each commit, NORMAL for each checkpoint only.
-            Synchronous::Full => "FULL",
-            Synchronous::Normal => "NORMAL",
-        },
-    )?;
+    // In WAL mode, it calls fsync for checkpoints only. `Durability` does so for commits.
+    connection.pragma_update(None, "synchronous", "NORMAL")?;
     connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
     connection.pragma_update(None, "journal_size_limit", LOG_SIZE_LIMIT)?;
     overwrite_freed(&connection, Overwrite::All)?;

@@ -5,7 +5,8 @@
 
 use std::{
     ffi::OsString,
-    fs, io,
+    fs::{self, File, OpenOptions},
+    io,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::{
@@ -54,6 +55,20 @@ impl OpenFiles {
             wal: wal.into_iter().collect::<io::Result<_>>()?,
             wal_is_due: Mutex::new(Instant::now() + WAL_PERIOD),
         })
+    }
+
+    /// Opens the write-ahead log, to sync it. `SQLite` holds no locks on that file, which closing
+    /// this one would release. It exists for as long as a connection is open.
+    pub(super) fn open_log(&self) -> io::Result<File> {
+        let [log, ..] = &self.wal[..] else {
+            return Err(io::ErrorKind::NotFound.into());
+        };
+        let file = OpenOptions::new().write(true).open(&log.path)?;
+        // Another file at the path is not the one that SQLite writes to.
+        if of_file(&file.metadata()?) != log.id {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        Ok(file)
     }
 
     /// No files, for a database in memory.
@@ -138,5 +153,9 @@ impl OpenFile {
 }
 
 fn id(path: &Path) -> io::Result<(u64, u64)> {
-    fs::metadata(path).map(|file| (file.dev(), file.ino()))
+    fs::metadata(path).map(|file| of_file(&file))
+}
+
+fn of_file(file: &fs::Metadata) -> (u64, u64) {
+    (file.dev(), file.ino())
 }

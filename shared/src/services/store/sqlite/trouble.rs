@@ -18,16 +18,16 @@ pub(super) fn failed(error: &rusqlite::Error) -> StoreError {
 /// that it can be rolled back.
 ///
 /// In WAL mode a commit writes the transaction's pages to the log, one frame after the other. The
-/// last frame carries the commit mark, and a checksum over its page. Then the log is synced, and
-/// its index gets the new frames (`walFrames` in sqlite3.c).
+/// last frame carries the commit mark, and a checksum over its page. Then the log's index gets the
+/// new frames (`walFrames` in sqlite3.c).
 pub(super) fn commit_failed(error: &rusqlite::Error, is_open: bool) -> StoreError {
     if is_open || proves_no_commit(error) {
         return failed(error);
     }
-    // The sync failed (SQLITE_IOERR_FSYNC), or the index could not grow, with the commit mark in
-    // the log already. While a process has the database open, nobody sees these frames, and the
-    // next transaction overwrites them. But if all processes end before that, the next start
-    // recovers them. Any code that is not known counts as such.
+    // The index could not grow, with the commit mark in the log already. While a process has the
+    // database open, nobody sees these frames, and the next transaction overwrites them. But if all
+    // processes end before that, the next start recovers them. Any code that is not known counts as
+    // such.
     StoreError::Indeterminate {
         trouble: of(error),
         message: error.to_string().into(),

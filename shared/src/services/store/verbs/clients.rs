@@ -40,7 +40,7 @@ impl Store {
     /// without a write. `None` if the key is free, or the job has none.
     ///
     /// # Errors
-    /// The read failed, or the read queue is full.
+    /// The read failed, the read queue is full, or the earlier job may not be durable.
     pub async fn accepted_before(&self, job: &NewJob) -> Result<Option<Acceptance>, StoreError> {
         match &self.engine {
             Engine::Sqlite(engine) => engine.accepted_before(job).await,

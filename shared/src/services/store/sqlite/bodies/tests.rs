@@ -72,7 +72,7 @@ fn claim(db: &Connection, candidate: Candidate) -> Job {
     let owner = OwnerId::generate();
     lease::register(db, owner, "[]").unwrap();
     let mut rows = ClaimedRows::within(usize::MAX);
-    rows.claim(db, owner, vec![candidate]).unwrap();
+    rows.claim(db, owner, &[candidate]).unwrap();
     let Claimed { mut jobs, .. } = rows.parse(now());
     jobs.pop().unwrap().unwrap()
 }
@@ -247,7 +247,7 @@ fn a_payload_that_looks_like_the_place_of_a_large_one_is_only_a_payload() {
     let owner = OwnerId::generate();
     lease::register(&db, owner, "[]").unwrap();
     let mut rows = ClaimedRows::within(usize::MAX);
-    rows.claim(&db, owner, vec![Candidate::notified(job.id)])
+    rows.claim(&db, owner, &[Candidate::notified(job.id)])
         .unwrap();
     // As its handler would get it; it is no report.
     let invalid = rows.parse(now()).jobs.pop().unwrap().unwrap_err();

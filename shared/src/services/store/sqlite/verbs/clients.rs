@@ -41,8 +41,8 @@ impl Sqlite {
                 if job.handler != HandlerName::REPORT && !lease::shut_out_release_before(tx)? {
                     return Ok(Acceptance::OldWorkers);
                 }
-                if let Some(keyed) = keyed
-                    && let Some(earlier) = idempotency::take(tx, &keyed, now, window)?
+                if let Some(keyed) = &keyed
+                    && let Some(earlier) = idempotency::take(tx, keyed, now, window)?
                 {
                     return Ok(earlier);
                 }
@@ -59,9 +59,13 @@ impl Sqlite {
         let Some(keyed) = KeyedJob::of(job) else {
             return Ok(None);
         };
-        self.readers
-            .read(self.timed(move |db, now| idempotency::find(db, &keyed, now)))
-            .await
+        let find = self.timed(move |db, now| idempotency::find(db, &keyed, now));
+        let earlier = self.readers.read(find).await?;
+        // It promises durability, and a commit can be read before it is durable.
+        if let Some(Acceptance::Replayed { .. }) = earlier {
+            self.writer.confirm().await?;
+        }
+        Ok(earlier)
     }
 
     pub(in crate::services::store) async fn record_sync(

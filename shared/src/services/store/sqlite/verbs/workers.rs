@@ -26,7 +26,7 @@ impl Sqlite {
     ) -> Result<Claimed, StoreError> {
         self.claim_by(owner, move |tx| {
             let mut claimed = ClaimedRows::within(room);
-            claimed.claim(tx, owner, candidates)?;
+            claimed.claim(tx, owner, &candidates)?;
             Ok(claimed)
         })
         .await
@@ -40,8 +40,8 @@ impl Sqlite {
     ) -> Result<Claimed, StoreError> {
         self.claim_by(owner, move |tx| {
             let mut claimed = ClaimedRows::within(room);
-            let others = claimed.find_won(tx, owner, candidates)?;
-            claimed.claim(tx, owner, others)?;
+            let others = claimed.find_won(tx, owner, &candidates)?;
+            claimed.claim(tx, owner, &others)?;
             Ok(claimed)
         })
         .await
@@ -50,7 +50,7 @@ impl Sqlite {
     async fn claim_by(
         &self,
         owner: OwnerId,
-        claim: impl FnOnce(&Connection) -> rusqlite::Result<ClaimedRows> + Send + 'static,
+        mut claim: impl FnMut(&Connection) -> rusqlite::Result<ClaimedRows> + Send + 'static,
     ) -> Result<Claimed, StoreError> {
         let claimed = self.writer.write(move |tx| {
             // In the claim's transaction: a worker whose lease expired must not claim.
@@ -119,7 +119,8 @@ impl Sqlite {
     ) -> Result<Unparked, StoreError> {
         let parked = {
             let origin = origin.clone();
-            let find = move |db: &Connection, now| unpark::find(db, &origin, after, limit, now);
+            let find =
+                move |db: &Connection, now| unpark::find(db, &origin, after.clone(), limit, now);
             self.readers.read_long(self.timed(find)).await?
         };
         let next = parked.last().filter(|_| parked.len() == limit);
@@ -173,7 +174,7 @@ impl Sqlite {
     async fn write_claimed(
         &self,
         bodies: Bodies,
-        write: impl FnOnce(&Connection) -> rusqlite::Result<bool> + Send + 'static,
+        write: impl FnMut(&Connection) -> rusqlite::Result<bool> + Send + 'static,
     ) -> Result<(), StoreError> {
         if self.writer.write_bodies(bodies, write).await? {
             Ok(())
