@@ -1,6 +1,6 @@
--- The successful callback with which a job ended: a JSON object. It costs no row of `attempts`, which
--- has all other attempts, those of redeliveries included. Null: the job did not end with one, or the
--- release before ended it.
+-- The successful callback with which a job ended: a JSON object. It costs no row of `attempts`,
+-- which has all other attempts, those of redeliveries included. Null: the job did not end with one,
+-- or the release before ended it.
 ALTER TABLE requests ADD COLUMN delivered TEXT;
 
 -- The release before names neither of them.
