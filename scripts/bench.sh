@@ -201,7 +201,7 @@ fill_with_finished() {
     for ((from = 0; from < FINISHED; from += part)); do
         cat <<SQL
 INSERT INTO requests (id, mode, status, input_payload, result_payload, callback_url, created_at,
-    completed_at, claim, owner, attempts)
+    completed_at, claim, owner, attempts, delivered)
 WITH RECURSIVE numbers (n) AS
     (SELECT $from UNION ALL SELECT n + 1 FROM numbers WHERE n + 1 < $from + $part),
     ids AS (SELECT n, 1717200000000 + n AS ms FROM numbers)
@@ -209,11 +209,9 @@ SELECT printf('%08x-%04x-7000-8000-%012x', ms >> 16, ms & 65535, n), 'async', 'C
     '{"report_name":"Q1_Finance","records":10}',
     '{"report_id":"3eebd0ea-44d7-531b-b660-ca91c206c5e6","checksum":"a6652297c0dc6ba69ad50361e2bc93bffd239fa77e22c556eeb264bf2cf1bd73"}',
     'https://hooks.example.com/storm', '2024-06-01T00:00:00.000Z', '2024-06-01T00:00:01.000Z', 1,
-    'a7f0f5f2-1f8c-4f0e-8a53-0c5f3a1b2c3d', 1
+    'a7f0f5f2-1f8c-4f0e-8a53-0c5f3a1b2c3d', 1,
+    '{"number":1,"started_at":"2024-06-01T00:00:00.500Z","duration_ms":12,"status":200,"claim":1}'
 FROM ids;
-INSERT INTO attempts (request_id, number, started_at, duration_ms, class, status)
-SELECT id, 1, created_at, 12, 'success', 200 FROM requests
-WHERE id > (SELECT coalesce(max(request_id), '') FROM attempts) AND status = 'COMPLETED';
 SQL
     done | "$SQLITE" -bail -cmd '.timeout 10000' "${DB_URL#sqlite:}"
 }

@@ -2,6 +2,7 @@
 //! backup. And what `SQLite` stores although another engine would refuse it.
 
 mod backup;
+mod delivered;
 mod erase;
 mod files;
 mod first_start;

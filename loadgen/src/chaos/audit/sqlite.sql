@@ -232,6 +232,12 @@ CREATE TRIGGER chaos_success AFTER INSERT ON attempts WHEN NEW.class = 'success'
     INSERT OR IGNORE INTO chaos_successes VALUES (NEW.request_id, NEW.number, NEW.claim);
 END;
 
+CREATE TRIGGER chaos_delivered AFTER UPDATE OF delivered ON requests
+WHEN NEW.delivered IS NOT OLD.delivered BEGIN
+    INSERT OR IGNORE INTO chaos_successes
+    VALUES (NEW.id, NEW.delivered ->> 'number', NEW.delivered ->> 'claim');
+END;
+
 CREATE TRIGGER chaos_handled AFTER INSERT ON requests WHEN NEW.handler IS NOT NULL BEGIN
     INSERT OR REPLACE INTO chaos_names
     VALUES (NEW.id, json_extract(NEW.input_payload, '$.report_name'));

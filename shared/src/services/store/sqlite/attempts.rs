@@ -1,16 +1,57 @@
-//! The record of attempts.
+//! The record of attempts: a row of `attempts` for each, but for the successful callback with which
+//! a job ends. Most jobs have only that one, so it is in the row that their end writes anyway.
 
-use rusqlite::{Connection, params};
+use std::borrow::Cow;
+
+use rusqlite::{Connection, OptionalExtension, params};
+use serde::{Deserialize, Serialize};
 
 use super::columns;
 use crate::{
-    models::{Attempt, RequestId, Stage},
-    services::store::{AttemptRecord, Claim},
+    models::{Attempt, AttemptClass, RequestId, Stage},
+    services::store::{AttemptRecord, Claim, Work, job::to_json},
 };
 
 /// The number of attempts, and of events, kept for one request; older ones are deleted. Without
 /// this limit, repeated redelivery would grow the tables without bound.
 pub(super) const KEPT: u32 = 1000;
+
+/// The column `delivered` of a job.
+#[derive(Deserialize, Serialize)]
+struct Delivered<'a> {
+    number: u32,
+    #[serde(borrow)]
+    started_at: Cow<'a, str>,
+    duration_ms: u32,
+    status: Option<u16>,
+    /// The claim under which it was made.
+    claim: i64,
+}
+
+impl<'a> Delivered<'a> {
+    /// `None` if an edit by hand has made the column invalid: that hides no other attempt.
+    fn parse(json: &'a str) -> Option<Self> {
+        serde_json::from_str(json).ok()
+    }
+}
+
+/// What the row of a job has of the attempt with which it ends, if that goes there.
+pub(super) fn delivered(claim: &Claim, attempted: &AttemptRecord) -> Option<String> {
+    let is_delivery = claim.work == Work::Job
+        && attempted.stage == Stage::Callback
+        && attempted.class == AttemptClass::Success
+        && attempted.error.is_none()
+        && attempted.internal_detail.is_none();
+    is_delivery.then(|| {
+        to_json(&Delivered {
+            number: attempted.number,
+            started_at: columns::time(attempted.started_at).into(),
+            duration_ms: duration_ms(attempted),
+            status: attempted.status,
+            claim: claim.number,
+        })
+    })
+}
 
 /// Records an attempt under the claim that made it.
 pub(super) fn record(
@@ -30,8 +71,7 @@ pub(super) fn record(
             claim.id.to_string(),
             attempted.number,
             columns::time(attempted.started_at),
-            // A deadline has 30 days at most, which fit. Only a suspended process takes longer.
-            u32::try_from(attempted.duration.as_millis()).unwrap_or(u32::MAX),
+            duration_ms(attempted),
             attempted.class.as_str(),
             attempted.status,
             attempted.error,
@@ -48,24 +88,43 @@ pub(super) fn record(
     Ok(())
 }
 
+fn duration_ms(attempted: &AttemptRecord) -> u32 {
+    // A deadline has 30 days at most, which fit. Only a suspended process takes longer.
+    u32::try_from(attempted.duration.as_millis()).unwrap_or(u32::MAX)
+}
+
 /// Whether this attempt is recorded under this claim.
 pub(super) fn is_recorded(
     connection: &Connection,
     claim: &Claim,
     number: u32,
 ) -> rusqlite::Result<bool> {
-    connection
+    let has_row: bool = connection
         .prepare_cached(
             "SELECT count(*) FROM attempts WHERE request_id = ?1 AND number = ?2 AND claim = ?3",
         )?
         .query_one(params![claim.id.to_string(), number, claim.number], |row| {
             row.get(0)
-        })
+        })?;
+    if has_row {
+        return Ok(true);
+    }
+    let delivered = connection
+        .prepare_cached("SELECT delivered FROM requests WHERE id = ?1")?
+        .query_row([claim.id.to_string()], |row| columns::text(row, 0))
+        .optional()?
+        .flatten();
+    let delivered = delivered.as_deref().and_then(Delivered::parse);
+    Ok(delivered.is_some_and(|it| (it.number, it.claim) == (number, claim.number)))
 }
 
-/// Reads the attempts of a request, in order.
-pub(super) fn of(connection: &Connection, id: RequestId) -> rusqlite::Result<Vec<Attempt>> {
-    connection
+/// Reads the attempts of a request, in order, of which its row has `delivered`.
+pub(super) fn of(
+    connection: &Connection,
+    id: RequestId,
+    delivered: Option<&str>,
+) -> rusqlite::Result<Vec<Attempt>> {
+    let mut attempts: Vec<_> = connection
         .prepare_cached(
             "SELECT number, started_at, duration_ms, class, status, error, stage
              FROM attempts WHERE request_id = ?1 ORDER BY number",
@@ -82,5 +141,33 @@ pub(super) fn of(connection: &Connection, id: RequestId) -> rusqlite::Result<Vec
                 stage: columns::parsed_or_null(row, 6)?.unwrap_or(Stage::Callback),
             })
         })?
-        .collect()
+        .collect::<rusqlite::Result<_>>()?;
+    if let Some(delivered) = delivered.and_then(Delivered::parse) {
+        insert(&mut attempts, delivered);
+    }
+    Ok(attempts)
+}
+
+fn insert(attempts: &mut Vec<Attempt>, delivered: Delivered<'_>) {
+    let Delivered { number, .. } = delivered;
+    let at = attempts.partition_point(|attempt| attempt.number < number);
+    // The same number is only taken if the row was edited by hand.
+    attempts.retain(|attempt| attempt.number != number);
+    attempts.insert(
+        at,
+        Attempt {
+            number,
+            stage: Stage::Callback,
+            started_at: delivered.started_at.into_owned(),
+            duration_ms: delivered.duration_ms,
+            class: AttemptClass::Success,
+            status: delivered.status,
+            error: None,
+        },
+    );
+    // The table has deleted only what is too old of its own.
+    let oldest = attempts
+        .last()
+        .map_or(0, |last| last.number.saturating_sub(KEPT));
+    attempts.retain(|attempt| attempt.number > oldest);
 }

@@ -38,7 +38,7 @@ pub(super) fn find(
                     EXISTS (SELECT 1 FROM pauses WHERE origin = ''),
                     EXISTS (SELECT 1 FROM pauses
                             WHERE origin = coalesce(again.origin, job.origin)),
-                    erased_at, handler, is_long
+                    erased_at, handler, is_long, delivered
              FROM requests AS job LEFT JOIN redeliveries AS again USING (id)
                  LEFT JOIN workers ON workers.owner = coalesce(again.owner, job.owner)
              WHERE id = ?1 AND (?2 IS NULL OR job.created_by = ?2)",
@@ -52,7 +52,7 @@ pub(super) fn find(
     let Some((mut request, stored)) = found else {
         return Ok(None);
     };
-    request.attempts = attempts::of(&snapshot, id)?;
+    request.attempts = attempts::of(&snapshot, id, stored.delivered.as_deref())?;
     request.events = events::of(&snapshot, id)?;
     let serving = match &stored.handler {
         Some(handler) => breakers::of(&snapshot, handler, clock)?,
@@ -63,7 +63,7 @@ pub(super) fn find(
     Ok(Some(request))
 }
 
-/// What is stored of a request besides, and only its `waiting_for` shows.
+/// What is stored of a request besides, and only its `waiting_for` and attempts show.
 struct Stored {
     /// Or released as soon as a worker comes to it: nothing holds it but a pause.
     is_due: bool,
@@ -73,6 +73,8 @@ struct Stored {
     paused: Option<PausedPart>,
     /// Its handler, if that is not the report and its work is to be done.
     handler: Option<String>,
+    /// The successful callback with which the job ended.
+    delivered: Option<String>,
 }
 
 impl Stored {
@@ -85,6 +87,7 @@ impl Stored {
             owner: columns::text(row, 16)?.unwrap_or_default(),
             renewed_at: columns::text(row, 17)?,
             handler: columns::text(row, 21)?.filter(|_| has_work),
+            delivered: columns::text(row, 23)?,
             paused: if row.get(18)? {
                 Some(PausedPart::Everything)
             } else if row.get(19)? {

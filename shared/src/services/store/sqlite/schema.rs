@@ -8,7 +8,7 @@ use thiserror::Error;
 use super::columns;
 
 /// Migration `n` takes a database from version `n - 1` to `n`; `user_version` holds the version.
-const MIGRATIONS: [&str; 24] = [
+const MIGRATIONS: [&str; 25] = [
     include_str!("../../../../migrations/sqlite/0001_requests.sql"),
     include_str!("../../../../migrations/sqlite/0002_leases.sql"),
     include_str!("../../../../migrations/sqlite/0003_deliveries.sql"),
@@ -33,6 +33,7 @@ const MIGRATIONS: [&str; 24] = [
     include_str!("../../../../migrations/sqlite/0022_ended_long.sql"),
     include_str!("../../../../migrations/sqlite/0023_handlers.sql"),
     include_str!("../../../../migrations/sqlite/0024_breakers.sql"),
+    include_str!("../../../../migrations/sqlite/0025_cheaper_writes.sql"),
 ];
 
 /// The oldest schema version whose programs can work with the newest one: they may start on it. A
@@ -255,10 +256,15 @@ mod tests {
         for (index, migration) in MIGRATIONS.iter().enumerate().skip(ONLY_ADDS - 1) {
             let statements = migration.lines().filter(|line| !line.starts_with("--"));
             for line in statements {
-                // What the release before no longer used may go: name it here.
+                // What the release before no longer used may go, and what is replaced: name it.
+                let may_go = [
+                    "DROP INDEX suspects;",
+                    "DROP INDEX waiting_by_origin;",
+                    "DROP TRIGGER due_of_status;",
+                ];
                 let takes = ["DROP ", "RENAME ", "DELETE FROM "];
                 assert!(
-                    !takes.iter().any(|word| line.contains(word)),
+                    may_go.contains(&line) || !takes.iter().any(|word| line.contains(word)),
                     "migration {}: {line}",
                     index + 1
                 );
@@ -351,7 +357,7 @@ mod tests {
             "ALTER TABLE requests ADD COLUMN of_a_newer_version TEXT",
             "ALTER TABLE requests DROP COLUMN completed_at",
             "DROP TABLE store",
-            "DROP INDEX waiting_by_origin",
+            "DROP INDEX requests_by_client",
         ] {
             let mut db = migrated();
             db.execute_batch("PRAGMA application_id = 0; PRAGMA user_version = 0")

@@ -1,6 +1,6 @@
 //! Writes under a claim. Each names its fencing token and changes nothing if the claim was lost.
 
-use std::time::Duration;
+use std::{sync::LazyLock, time::Duration};
 
 use jiff::Timestamp;
 use rusqlite::{Connection, ToSql, params, params_from_iter};
@@ -107,6 +107,28 @@ fn write(
     statement.execute(params_from_iter(all))
 }
 
+/// What the end of a claim stores beside its settlement. Made before the write is queued: no other
+/// write has to wait for it.
+pub(super) struct Texts {
+    ended_at: String,
+    /// The attempt, if it goes into the job's row.
+    delivered: Option<String>,
+}
+
+impl Texts {
+    /// Those of a settlement that is made now.
+    pub(super) fn of(claim: &Claim, settlement: &Settlement) -> Self {
+        let last = match settlement {
+            Settlement::Finish { attempt, .. } => attempt.as_ref(),
+            _ => None,
+        };
+        Self {
+            ended_at: columns::time(Timestamp::now()),
+            delivered: last.and_then(|attempt| attempts::delivered(claim, attempt)),
+        }
+    }
+}
+
 /// Ends a claim at `now`, and stores the result with it, as JSON, unless one is stored. Returns
 /// whether the claim was held.
 pub(super) fn settle(
@@ -114,6 +136,7 @@ pub(super) fn settle(
     claim: &Claim,
     result: Option<&str>,
     settlement: &Settlement,
+    texts: &Texts,
     now: StoreTime,
 ) -> rusqlite::Result<bool> {
     let transition = settlement.transition();
@@ -123,7 +146,7 @@ pub(super) fn settle(
     let rows = match settlement {
         Settlement::Finish { attempt, outcome } => {
             let number = attempt.as_ref().map(|attempt| attempt.number);
-            finish(tx, claim, result, number, outcome, now)?
+            finish(tx, claim, result, number, outcome, texts, now)?
         }
         Settlement::Retry { attempt, wait } => {
             // `lost_claims = 0`: an attempt with a known outcome clears the job of suspicion.
@@ -159,7 +182,7 @@ pub(super) fn settle(
     if rows == 0 {
         return is_settled(tx, claim, settlement);
     }
-    if let Some(attempt) = settlement.attempt() {
+    if let Some(attempt) = settlement.attempt().filter(|_| texts.delivered.is_none()) {
         attempts::record(tx, claim, attempt)?;
         if attempt.may_repeat() {
             let class = attempt.class.as_str();
@@ -216,31 +239,48 @@ fn finish(
     result: Option<&str>,
     attempts: Option<u32>,
     outcome: &Outcome,
+    texts: &Texts,
     now: StoreTime,
 ) -> rusqlite::Result<usize> {
     if claim.work == Work::Redelivery {
         return redelivery::finish(tx, claim, attempts, outcome, now);
     }
     let failure = outcome.failure();
-    // `completed_at` is never before `created_at`, although the wall clock may have been set back.
-    let set = format!(
-        "completed_at = max(?4, created_at), {}, parked_at = NULL, is_long = 0,
-         attempts = coalesce(?7, attempts), result_payload = {}, ended = ?9",
-        columns::failure_set("?5", "?6"),
-        bodies::kept_result(8)
-    );
-    let update = state::change(claim.work, outcome.transition(), &set, state::IS_HELD);
     write(
         tx,
         claim,
-        &update,
+        finish_sql(outcome),
         &[
-            &columns::time(Timestamp::now()),
+            &texts.ended_at,
             &failure.map(|failure| failure.reason.as_str()),
             &failure.map(|failure| failure.detail.as_str()),
             &attempts,
             &result,
             &now.millis(),
+            &texts.delivered,
         ],
     )
+}
+
+/// SQL that ends a job. Every job needs it, so it is put together once.
+fn finish_sql(outcome: &Outcome) -> &'static str {
+    static COMPLETE: LazyLock<String> = LazyLock::new(|| sql(Transition::Complete));
+    static FAIL: LazyLock<String> = LazyLock::new(|| sql(Transition::Fail));
+    fn sql(transition: Transition) -> String {
+        // `completed_at` is never before `created_at`, although the wall clock may have been set
+        // back. `iif` and not `max`: a function makes `SQLite` journal the statement, as in
+        // `state::change`.
+        let set = format!(
+            "completed_at = iif(?4 > created_at, ?4, created_at), {}, parked_at = NULL,
+             is_long = 0, attempts = coalesce(?7, attempts), result_payload = {}, ended = ?9,
+             delivered = coalesce(?10, delivered)",
+            columns::failure_set("?5", "?6"),
+            bodies::kept_result(8)
+        );
+        state::change(Work::Job, transition, &set, state::IS_HELD)
+    }
+    match outcome {
+        Outcome::Completed => &COMPLETE,
+        Outcome::Failed(_) => &FAIL,
+    }
 }

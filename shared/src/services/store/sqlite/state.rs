@@ -22,6 +22,9 @@ pub(super) const fn table(work: Work) -> &'static str {
 
 /// SQL that makes `transition` in the rows of `work` that meet `condition`, and sets the columns in
 /// `set` with it.
+///
+/// `OR FAIL`: who makes a change undoes it all if it fails. By default, `SQLite` would journal each
+/// page that a statement changes, to undo that statement alone.
 pub(super) fn change(work: Work, transition: Transition, set: &str, condition: &str) -> String {
     let (table, from, to) = (table(work), transition.from(), transition.to());
     // What has ended keeps its last owner: a repeated write is recognised by it.
@@ -30,6 +33,6 @@ pub(super) fn change(work: Work, transition: Transition, set: &str, condition: &
         _ => "",
     };
     format!(
-        "UPDATE {table} SET status = '{to}', {owner}{set} WHERE status = '{from}' AND {condition}"
+        "UPDATE OR FAIL {table} SET status = '{to}', {owner}{set} WHERE status = '{from}' AND {condition}"
     )
 }

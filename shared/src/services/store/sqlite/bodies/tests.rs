@@ -107,7 +107,8 @@ fn finish(db: &Connection, claim: &Claim, result: Option<&str>) -> bool {
         attempt: None,
         outcome: Outcome::Completed,
     };
-    settle::settle(db, claim, result, &finish, now()).unwrap()
+    let texts = settle::Texts::of(claim, &finish);
+    settle::settle(db, claim, result, &finish, &texts, now()).unwrap()
 }
 
 #[test]
@@ -145,7 +146,8 @@ fn a_job_with_large_bodies_goes_its_whole_way_and_no_change_of_status_writes_the
     let wait = Settlement::Park {
         wait: Duration::ZERO,
     };
-    assert!(settle::settle(&db, &job.claim, Some(json), &wait, now()).unwrap());
+    let texts = settle::Texts::of(&job.claim, &wait);
+    assert!(settle::settle(&db, &job.claim, Some(json), &wait, &texts, now()).unwrap());
     let again = Candidate {
         claims: 1,
         ..Candidate::notified(id)
@@ -171,7 +173,7 @@ fn a_job_with_large_bodies_goes_its_whole_way_and_no_change_of_status_writes_the
     assert_eq!(job.worked, Some(Ok(result.clone())));
     assert!(finish(&db, &job.claim, Some(json)));
     assert_eq!(stored(&db), 2);
-    assert!(attempts::of(&db, id).unwrap().is_empty());
+    assert!(attempts::of(&db, id, None).unwrap().is_empty());
 }
 
 #[test]

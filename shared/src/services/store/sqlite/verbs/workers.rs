@@ -163,9 +163,10 @@ impl Sqlite {
         settlement: Settlement,
     ) -> Result<(), StoreError> {
         let bodies = Bodies::of(result.as_ref().map_or(0, |result| result.as_str().len()));
+        let texts = settle::Texts::of(&claim, &settlement);
         let settle = self.timed(move |tx, now| {
             let result = result.as_ref().map(WorkResult::as_str);
-            settle::settle(tx, &claim, result, &settlement, now)
+            settle::settle(tx, &claim, result, &settlement, &texts, now)
         });
         self.write_claimed(bodies, settle).await
     }
