@@ -191,7 +191,8 @@ impl AuthLayer {
         }
     }
 
-    /// Wraps `inner` in this layer, and counts every answer.
+    /// Wraps `inner` in this layer, and counts every answer. Each connection keeps the room of a
+    /// future of `inner`.
     pub fn before<S>(
         self,
         inner: S,
@@ -206,9 +207,7 @@ impl AuthLayer {
             let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
             let shared = Arc::clone(&self.shared);
             let entry = match shared.admit(&mut request) {
-                // Boxed: by value, the layers around it would copy and keep kilobytes for each
-                // connection.
-                Ok(quota) => Ok((Box::pin(inner.call(request)), quota)),
+                Ok(quota) => Ok((inner.call(request), quota)),
                 Err(refusal) => Err(shared.refuse(refusal, request)),
             };
             async move {

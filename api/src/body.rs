@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use bytes::{Buf, BufMut};
 use futures_util::{Stream, StreamExt};
+use http_body_util::{BodyDataStream, BodyExt as _};
+use hyper::{Request, body::Incoming};
 use storm_shared::memory::{MemoryBudget, Reservation};
 use tokio::time::timeout;
 use warp::{Filter, Rejection, http::HeaderMap};
@@ -35,8 +37,20 @@ pub struct Body {
 
 /// A body that has not been read yet, and the header fields of its request.
 pub struct Unread<S> {
-    headers: HeaderMap,
+    /// These.
+    pub headers: HeaderMap,
     stream: S,
+}
+
+impl Unread<BodyDataStream<Incoming>> {
+    /// The body of a request that warp has not seen.
+    pub fn of(request: Request<Incoming>) -> Self {
+        let (head, body) = request.into_parts();
+        Self {
+            headers: head.headers,
+            stream: body.into_data_stream(),
+        }
+    }
 }
 
 /// The body of a request. warp hands it out once, so no filter after this may reject the request.
@@ -53,10 +67,11 @@ pub fn unread() -> impl Filter<
         .map(|headers, stream| Unread { headers, stream })
 }
 
-impl<S, B> Unread<S>
+impl<S, B, E> Unread<S>
 where
-    S: Stream<Item = Result<B, warp::Error>> + Unpin + Send + 'static,
+    S: Stream<Item = Result<B, E>> + Unpin + Send + 'static,
     B: Buf,
+    E: Send,
 {
     /// Reads it within the time `limit`, if it has a JSON content type and at most `most` bytes.
     /// Each part of it is reserved in `memory` before it is kept.
@@ -131,15 +146,16 @@ enum BodyRead {
     Broken,
 }
 
-async fn read<S, B>(
+async fn read<S, B, E>(
     mut body: S,
     most: usize,
     limit: Duration,
     memory: Reservation,
 ) -> Result<Body, Problem>
 where
-    S: Stream<Item = Result<B, warp::Error>> + Unpin + Send + 'static,
+    S: Stream<Item = Result<B, E>> + Unpin + Send + 'static,
     B: Buf,
+    E: Send,
 {
     match timeout(limit, collect(&mut body, most, memory)).await {
         Ok(BodyRead::Whole(body)) => Ok(body),
@@ -173,8 +189,8 @@ fn broken() -> Problem {
     Problem::malformed_body("The body ended early, or its chunks are broken.")
 }
 
-async fn collect<B: Buf>(
-    body: &mut (impl Stream<Item = Result<B, warp::Error>> + Unpin),
+async fn collect<B: Buf, E>(
+    body: &mut (impl Stream<Item = Result<B, E>> + Unpin),
     most: usize,
     mut memory: Reservation,
 ) -> BodyRead {

@@ -3,36 +3,26 @@
 //! Its name is from the IETF draft "The Idempotency-Key HTTP Header Field". Its value is taken as
 //! it is, and not as the quoted string of that draft: with quotes it is another key.
 
-use std::convert::Infallible;
-
 use storm_shared::models::IdempotencyKey;
-use warp::{
-    Filter,
-    http::{HeaderMap, HeaderValue},
-};
+use warp::http::{HeaderMap, HeaderName};
 
 use crate::reply::Problem;
 
-const IDEMPOTENCY_KEY: &str = "idempotency-key";
+static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
-/// The idempotency key of the request, if it has one; or `400` if that is invalid or repeated.
-pub fn idempotency_key()
--> impl Filter<Extract = (Result<Option<IdempotencyKey>, Problem>,), Error = Infallible> + Copy {
-    // Checked first: most requests have no such header and need no copy of all headers.
-    warp::header::value(IDEMPOTENCY_KEY)
-        .and(warp::header::headers_cloned())
-        .map(|_first: HeaderValue, headers: HeaderMap| single_value(&headers).map(Some))
-        .or(warp::any().map(|| Ok(None)))
-        .unify()
-}
-
-fn single_value(headers: &HeaderMap) -> Result<IdempotencyKey, Problem> {
-    let mut values = headers.get_all(IDEMPOTENCY_KEY).iter();
+/// The idempotency key of the request, if it has one.
+///
+/// # Errors
+/// It is invalid or repeated: `400`.
+pub fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, Problem> {
+    let mut values = headers.get_all(&IDEMPOTENCY_KEY).iter();
     match (values.next(), values.next()) {
+        (None, _) => Ok(None),
         (Some(value), None) => value
             .as_bytes()
             .try_into()
+            .map(Some)
             .map_err(|error| Problem::bad_idempotency_key(&error)),
-        _ => Err(Problem::repeated_idempotency_key()),
+        (Some(_), Some(_)) => Err(Problem::repeated_idempotency_key()),
     }
 }

@@ -3,13 +3,13 @@
 //! Preferences that are unknown or malformed are ignored, as the RFC requires, and of those that
 //! are repeated the first one counts.
 
-use std::{borrow::Cow, convert::Infallible, future::ready, str::FromStr, time::Duration};
+use std::{borrow::Cow, time::Duration};
 
-use warp::{Filter, Rejection, http::HeaderMap};
+use warp::http::{HeaderMap, HeaderName};
 
 use crate::waiters::MAX_WAIT;
 
-const PREFER: &str = "prefer";
+static PREFER: HeaderName = HeaderName::from_static("prefer");
 
 /// What a client prefers, of the preferences that are known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -20,38 +20,10 @@ pub struct Prefer {
     pub wait: Option<Duration>,
 }
 
-/// The preferences of the request: none, if it has no such header.
-pub fn prefer() -> impl Filter<Extract = (Prefer,), Error = Infallible> + Copy {
-    // Checked first: most requests have no such header and need no copy of all headers. Not by
-    // `header::value`, which allocates for each of those.
-    warp::header::optional::<Present>(PREFER)
-        .map(|first: Option<Present>| first.is_some())
-        // A value that is no text is there, too.
-        .or_else(|_: Rejection| ready(Ok::<_, Rejection>((true,))))
-        .and_then(|is_present: bool| {
-            ready(is_present.then_some(()).ok_or_else(warp::reject::not_found))
-        })
-        .untuple_one()
-        .and(warp::header::headers_cloned())
-        .map(|headers: HeaderMap| Prefer::of(&headers))
-        .or(warp::any().map(Prefer::default))
-        .unify()
-}
-
-/// Any text.
-struct Present;
-
-impl FromStr for Present {
-    type Err = Infallible;
-
-    fn from_str(_: &str) -> Result<Self, Infallible> {
-        Ok(Self)
-    }
-}
-
 impl Prefer {
-    fn of(headers: &HeaderMap) -> Self {
-        let lines = headers.get_all(PREFER).iter();
+    /// The preferences of the request: none, if it has no such header.
+    pub fn of(headers: &HeaderMap) -> Self {
+        let lines = headers.get_all(&PREFER).iter();
         let preferences = lines.flat_map(|line| split(line.as_bytes(), b','));
         let (mut respond_async, mut wait) = (None, None);
         for (name, value) in preferences.filter_map(preference) {
@@ -137,12 +109,7 @@ mod tests {
     use super::{PREFER, Prefer};
 
     fn headers(lines: &[&[u8]]) -> HeaderMap {
-        let line = |line: &&[u8]| {
-            (
-                PREFER.parse().unwrap(),
-                HeaderValue::from_bytes(line).unwrap(),
-            )
-        };
+        let line = |line: &&[u8]| (PREFER.clone(), HeaderValue::from_bytes(line).unwrap());
         lines.iter().map(line).collect()
     }
 

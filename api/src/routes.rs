@@ -7,11 +7,17 @@
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use bytes::Buf;
-use futures_util::{FutureExt as _, Stream};
-use hyper::Request;
+use futures_util::{FutureExt as _, Stream, future::BoxFuture};
+use http_body_util::BodyDataStream;
+use hyper::{
+    Method, Request,
+    body::Incoming,
+    service::{Service, service_fn},
+};
+use hyper_util::service::TowerToHyperService;
 use storm_shared::{
     memory::{MemoryBudget, Reservation},
-    models::{HandlerName, IdempotencyKey, Traceparent},
+    models::HandlerName,
     services::{readiness::Readiness, store::BulkAction},
 };
 use warp::{Filter, Rejection, Reply, reply::Response};
@@ -23,19 +29,55 @@ use crate::{
     controllers::{admin, asynchronous, handlers, health, redelivery, requests, sync},
     idempotency::idempotency_key,
     metrics::Metrics,
-    prefer::{Prefer, prefer},
+    prefer::Prefer,
     reply::{self, Problem},
     trace::traceparent,
     validation::{self, AsyncForm, Form, Invalid, JobInput, Submission, SyncForm, list, page},
 };
 
-/// All routes of the API. `POST /async` is matched first: a storm arrives there.
+/// All routes of the API.
+///
+/// A storm arrives at `POST /async` and `POST /async/{handler}`. They are matched here and not by
+/// warp, whose filters would add a fifth to the cost of a refusal.
 pub fn all(
+    app: &Arc<App>,
+    readiness: &Readiness,
+) -> impl Service<
+    Request<Incoming>,
+    Response = Response,
+    Error = Infallible,
+    Future = BoxFuture<'static, Result<Response, Infallible>>,
+> + Send
++ Sync
++ 'static {
+    let others = TowerToHyperService::new(warp::service(others(app, readiness)));
+    let report = Arc::new(AsyncForm::new(app.settings.callback.policy.clone()));
+    let app = Arc::clone(app);
+    // Boxed: by value, the layers around it would copy and keep kilobytes for each connection.
+    service_fn(move |mut request: Request<Incoming>| {
+        let Some(target) = Target::of(&request) else {
+            return others.call(request).boxed();
+        };
+        let Some(caller) = request.extensions_mut().remove() else {
+            return others.call(request).boxed();
+        };
+        let (app, report) = (Arc::clone(&app), Arc::clone(&report));
+        let body = Unread::of(request);
+        async move {
+            let answer = post(app, report, target, caller, body).await;
+            Ok(answer.into_response())
+        }
+        .boxed()
+    })
+}
+
+/// The routes that warp matches: all but submissions.
+fn others(
     app: &Arc<App>,
     readiness: &Readiness,
 ) -> impl Filter<Extract = (Response,), Error = Infallible> + Clone + Send + Sync + 'static {
     // Boxed, because the combined type would exceed the compiler's recursion limit.
-    let others = post_handler(app)
+    let others = no_submission()
         .boxed()
         .or(post_sync(app).boxed())
         .unify()
@@ -58,7 +100,7 @@ pub fn all(
         .or(admin(app).boxed())
         .unify()
         .boxed();
-    post_async(app).or(others).unify().or(not_found()).unify()
+    others.or(not_found()).unify()
 }
 
 /// The routes until the database is open: `/livez` and `/readyz`, and `503` for everything else.
@@ -114,89 +156,63 @@ where
     Ok((form.read(&body.bytes)?, body.memory))
 }
 
-fn post_async(
-    app: &Arc<App>,
-) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone + use<> {
-    let form = Arc::new(AsyncForm::new(app.settings.callback.policy.clone()));
-    let submit = warp::post()
-        .and(caller())
-        .and(with(app))
-        .and(traceparent())
-        .and(idempotency_key())
-        .and(prefer())
-        // Last: warp hands out the body once, so no filter after this may reject the request.
-        .and(body::unread())
-        .then(
-            move |caller, app, traceparent, key, prefer, body: Unread<_>| {
-                let form = Arc::clone(&form);
-                // Boxed: each filter around it would copy its kilobytes.
-                async move {
-                    let to = (&*form, &HandlerName::REPORT);
-                    submit(to, caller, app, traceparent, key, prefer, body).await
-                }
-                .boxed()
-            },
-        )
-        .map(Reply::into_response);
-    warp::path!("async").and(submit.or(method_not_allowed("POST")).unify())
+/// The work that the path of a submission names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Target {
+    /// `/async`: the report.
+    Report,
+    /// `/async/{handler}`, whether there is such a handler or not.
+    Handler(String),
 }
 
-fn post_handler(
-    app: &Arc<App>,
-) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone + use<> {
-    let path = warp::path!("async" / String);
-    let submit = path
-        .and(warp::post())
-        .and(caller())
-        .and(with(app))
-        .and(traceparent())
-        .and(idempotency_key())
-        .and(prefer())
-        .and(body::unread())
-        .then(
-            async |name: String,
-                   caller,
-                   app: Arc<App>,
-                   traceparent,
-                   key,
-                   prefer,
-                   body: Unread<_>| {
-                // With each request: a reread of the settings changes the handlers.
-                match app.handlers.form(&name) {
-                    Ok(form) => {
-                        let to = (&*form, form.handler());
-                        submit(to, caller, app, traceparent, key, prefer, body).await
-                    }
-                    Err(unknown) => {
-                        body.discard(app.settings.http.timeout);
-                        Err(unknown)
-                    }
-                }
-            },
-        )
-        .map(Reply::into_response);
-    submit
-        .or(path
-            .and(method_not_allowed("POST"))
-            .map(|_name, reply| reply))
-        .unify()
+impl Target {
+    /// `None` if the request is no submission.
+    fn of<B>(request: &Request<B>) -> Option<Self> {
+        if request.method() != Method::POST {
+            return None;
+        }
+        let rest = request.uri().path().strip_prefix("/async")?;
+        // As warp has it: a slash may end a path.
+        let rest = rest.strip_suffix('/').unwrap_or(rest);
+        if rest.is_empty() {
+            return Some(Self::Report);
+        }
+        let name = rest.strip_prefix('/')?;
+        let is_segment = !name.is_empty() && !name.contains('/');
+        is_segment.then(|| Self::Handler(name.to_owned()))
+    }
+}
+
+async fn post(
+    app: Arc<App>,
+    report: Arc<AsyncForm>,
+    target: Target,
+    caller: Caller,
+    body: Unread<BodyDataStream<Incoming>>,
+) -> Result<Response, Problem> {
+    match target {
+        Target::Report => submit((&*report, &HandlerName::REPORT), caller, app, body).await,
+        // With each request: a reread of the settings changes the handlers.
+        Target::Handler(name) => match app.handlers.form(&name) {
+            Ok(form) => submit((&*form, form.handler()), caller, app, body).await,
+            Err(unknown) => {
+                body.discard(app.settings.http.timeout);
+                Err(unknown)
+            }
+        },
+    }
 }
 
 /// Reads, parses and accepts a submission.
-async fn submit<F, S, B>(
+async fn submit<F: Form<Work = JobInput>>(
     (form, handler): (&F, &HandlerName),
     caller: Caller,
     app: Arc<App>,
-    traceparent: Option<Traceparent>,
-    idempotency_key: Result<Option<IdempotencyKey>, Problem>,
-    prefer: Prefer,
-    body: Unread<S>,
-) -> Result<Response, Problem>
-where
-    F: Form<Work = JobInput>,
-    S: Stream<Item = Result<B, warp::Error>> + Unpin + Send + 'static,
-    B: Buf,
-{
+    body: Unread<BodyDataStream<Incoming>>,
+) -> Result<Response, Problem> {
+    let traceparent = traceparent(&body.headers);
+    let idempotency_key = idempotency_key(&body.headers);
+    let prefer = Prefer::of(&body.headers);
     let timeout = app.settings.http.timeout;
     let body = body.json(form.body_limit(), timeout, &app.memory).await;
     // Load shedding: past the limit, a submission costs no more than to read it. One with a key may
@@ -443,6 +459,15 @@ fn caller() -> impl Filter<Extract = (Caller,), Error = Rejection> + Copy {
     warp::ext::get()
 }
 
+/// `405` for the paths of submissions.
+fn no_submission() -> impl Filter<Extract = (Response,), Error = Rejection> + Copy {
+    let of_handler = warp::path!("async" / String).map(|_name| ()).untuple_one();
+    warp::path!("async")
+        .or(of_handler)
+        .unify()
+        .and(method_not_allowed("POST"))
+}
+
 /// The last filter of all: `404`.
 fn not_found() -> impl Filter<Extract = (Response,), Error = Infallible> + Copy {
     warp::any().map(|| Problem::no_such_path().into_response())
@@ -463,4 +488,41 @@ fn get_or_head() -> impl Filter<Extract = (), Error = Rejection> + Copy {
 fn with(app: &Arc<App>) -> impl Filter<Extract = (Arc<App>,), Error = Infallible> + Clone + use<> {
     let app = Arc::clone(app);
     warp::any().map(move || Arc::clone(&app))
+}
+
+#[cfg(test)]
+mod tests {
+    use hyper::{Method, Request};
+
+    use super::Target;
+
+    fn target(method: Method, uri: &str) -> Option<Target> {
+        let request = Request::builder().method(method).uri(uri).body(());
+        Target::of(&request.unwrap())
+    }
+
+    #[test]
+    fn a_submission_is_a_post_to_async_or_to_one_name_below_it() {
+        let handler = |name: &str| Some(Target::Handler(name.to_owned()));
+        for (uri, expected) in [
+            ("/async", Some(Target::Report)),
+            ("/async/", Some(Target::Report)),
+            ("/async?a=/b", Some(Target::Report)),
+            ("http://localhost:8000/async", Some(Target::Report)),
+            ("/async/pdf", handler("pdf")),
+            ("/async/pdf/?a", handler("pdf")),
+            ("/async/a%2fb", handler("a%2fb")),
+            ("/async/pdf/a", None),
+            ("/async//", None),
+            ("/async//pdf", None),
+            ("/asynchronous", None),
+            ("/Async", None),
+            ("//async", None),
+            ("/", None),
+            ("*", None),
+        ] {
+            assert_eq!(target(Method::POST, uri), expected, "{uri}");
+            assert_eq!(target(Method::GET, uri), None, "{uri}");
+        }
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use hyper::service::{Service as _, service_fn};
 use hyper_util::service::TowerToHyperService;
 use storm_shared::{
     config::Settings,
@@ -80,9 +81,7 @@ pub(crate) async fn serve_opening(
         // Before any job is accepted: the backlog may be full.
         () = app.admission.counted() => {
             readiness.opened(&app.store, app.queue.as_ref());
-            gate.open(TowerToHyperService::new(warp::service(routes::all(
-                &app, &readiness,
-            ))));
+            gate.open(routes::all(&app, &readiness));
         }
         () = shutdown.begun.cancelled() => {}
         () = app.store.ended() => {}
@@ -120,8 +119,8 @@ pub fn serve_metrics<S: Into<Shutdown>>(
     let Shutdown { begun, closing } = shutdown.into();
     let limits = limits(settings);
     let auth = AuthLayer::for_metrics(settings, metrics.clone());
-    let routes = warp::service(routes::metrics_alone(metrics));
-    let service = auth.before(TowerToHyperService::new(routes));
+    let routes = TowerToHyperService::new(warp::service(routes::metrics_alone(metrics)));
+    let service = auth.before(service_fn(move |request| Box::pin(routes.call(request))));
     let service = closing_from(begun, service);
     // `storm_api_connections` is about the other listener.
     let connections = ConnectionMetrics::default();

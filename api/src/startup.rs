@@ -72,7 +72,8 @@ where
                 return Either::Left(routes.call(request));
             }
             let (routes, starting) = (Arc::clone(&routes), starting.clone());
-            Either::Right(async move {
+            // Boxed: by value, it would take kilobytes of each connection, for the start alone.
+            Either::Right(Box::pin(async move {
                 if !at_once(&request) {
                     // On a timeout the routes are still missing.
                     let _ = timeout_at(patience, routes.wait()).await;
@@ -81,7 +82,7 @@ where
                     Some(routes) => routes.call(request).await,
                     None => starting.call(request).await,
                 }
-            })
+            }))
         })
     }
 }

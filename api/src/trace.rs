@@ -1,28 +1,14 @@
 //! The `traceparent` header (W3C Trace Context).
 
-use std::convert::Infallible;
-
 use storm_shared::models::Traceparent;
-use warp::{
-    Filter,
-    http::{HeaderMap, HeaderValue},
-};
+use warp::http::{HeaderMap, HeaderName};
 
-const TRACEPARENT: &str = "traceparent";
+static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// The `traceparent` of the request, if it is valid. An invalid or repeated header is ignored, as
 /// the specification requires.
-pub fn traceparent() -> impl Filter<Extract = (Option<Traceparent>,), Error = Infallible> + Copy {
-    // Checked first: most requests have no such header and need no copy of all headers.
-    warp::header::value(TRACEPARENT)
-        .and(warp::header::headers_cloned())
-        .map(|_first: HeaderValue, headers: HeaderMap| single_value(&headers))
-        .or(warp::any().map(|| None))
-        .unify()
-}
-
-fn single_value(headers: &HeaderMap) -> Option<Traceparent> {
-    let mut values = headers.get_all(TRACEPARENT).iter();
+pub fn traceparent(headers: &HeaderMap) -> Option<Traceparent> {
+    let mut values = headers.get_all(&TRACEPARENT).iter();
     match (values.next(), values.next()) {
         (Some(value), None) => value.to_str().ok()?.parse().ok(),
         _ => None,
@@ -33,7 +19,7 @@ fn single_value(headers: &HeaderMap) -> Option<Traceparent> {
 mod tests {
     use warp::http::{HeaderMap, HeaderValue};
 
-    use super::{TRACEPARENT, single_value};
+    use super::{TRACEPARENT, traceparent};
 
     #[test]
     fn an_invalid_or_repeated_traceparent_is_ignored() {
@@ -48,9 +34,9 @@ mod tests {
         ] {
             let mut headers = HeaderMap::new();
             for value in values {
-                headers.append(TRACEPARENT, HeaderValue::from_bytes(value).unwrap());
+                headers.append(&TRACEPARENT, HeaderValue::from_bytes(value).unwrap());
             }
-            assert_eq!(single_value(&headers).is_some(), taken, "{headers:?}");
+            assert_eq!(traceparent(&headers).is_some(), taken, "{headers:?}");
         }
     }
 }

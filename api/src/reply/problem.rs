@@ -645,7 +645,7 @@ impl Reply for Problem {
         }
 
         let body = Body {
-            r#type: format!("{TYPE_PREFIX}{}", self.name),
+            r#type: [TYPE_PREFIX, self.name].concat(),
             title: self.title,
             status: self.status.as_u16(),
             detail: &self.detail,

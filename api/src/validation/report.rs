@@ -41,7 +41,8 @@ impl Form for SyncForm {
         let [records, report_name, callback_url] = fields.values;
         let mut faults = Faults::default();
         fields.check("", OF_REPORT, &mut faults);
-        let work = spec([records, report_name], Records::MAX_SYNC, "", &mut faults);
+        let sent = [records, report_name];
+        let work = spec(sent, Report::NAMES, Records::MAX_SYNC, &mut faults);
         if callback_url.is_some_and(|value| value.get() != "null") {
             faults.unknown("callback_url", OF_REPORT);
         }
@@ -58,7 +59,8 @@ impl Form for AsyncForm {
         let mut faults = Faults::default();
         let known = "`records`, `report_name` and `callback_url`";
         fields.check("", known, &mut faults);
-        let spec = spec([records, report_name], Records::MAX_ASYNC, "", &mut faults);
+        let sent = [records, report_name];
+        let spec = spec(sent, Report::NAMES, Records::MAX_ASYNC, &mut faults);
         let callback = callback(callback_url, &self.policy, &mut faults);
         submission(spec.map(JobInput::Report), callback, faults)
     }
@@ -73,20 +75,21 @@ pub(super) fn within_payload(payload: &RawValue, faults: &mut Faults) -> Option<
         return None;
     };
     fields.check("payload.", OF_REPORT, faults);
-    spec(fields.values, Records::MAX_ASYNC, "payload.", faults)
+    let names = ["payload.records", "payload.report_name"];
+    spec(fields.values, names, Records::MAX_ASYNC, faults)
 }
 
-/// Parses the report's fields. The faults have their names after `prefix`.
+/// Parses the report's fields. Their faults have these `names`.
 fn spec(
     [records, report_name]: [Option<&RawValue>; 2],
+    names: [&str; 2],
     max_records: u32,
-    prefix: &str,
     faults: &mut Faults,
 ) -> Option<ReportSpec> {
     let records = values::records(records, max_records);
-    let records = faults.keep(&format!("{prefix}records"), records);
+    let records = faults.keep(names[0], records);
     let report_name = values::report_name(report_name);
-    let report_name = faults.keep(&format!("{prefix}report_name"), report_name);
+    let report_name = faults.keep(names[1], report_name);
     Some(ReportSpec {
         report_name: report_name?,
         records: records?,
