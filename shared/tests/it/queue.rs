@@ -2,13 +2,21 @@
 
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use storm_shared::{
     config::{QueueSettings, Settings},
     models::{HandlerName, RequestId},
-    services::queue::{Entry, NotificationReader, Notifier, Queue},
+    services::{
+        queue::{Entry, NotificationReader, Notifier, Queue},
+        store::{Acceptance, NewJob},
+    },
 };
 
-use crate::redis_server::RedisServer;
+use crate::{
+    database::{Engine, TestDatabase},
+    jobs::spec,
+    redis_server::RedisServer,
+};
 
 pub(crate) const KEY: &str = "high_priority";
 
@@ -73,6 +81,35 @@ async fn a_notification_is_delivered_once_then_deleted() {
     one.acknowledge(&first).await;
     two.acknowledge(&second).await;
     assert_eq!(stream_length(&redis), 0);
+}
+
+#[tokio::test]
+async fn a_job_whose_caller_left_before_the_commit_is_notified_and_a_replay_is_not() {
+    let redis = RedisServer::start();
+    let database = TestDatabase::fresh(Engine::Sqlite).await;
+    let store = database.open().await;
+    let queue = queue(&redis, "here");
+    let notifier = Notifier::start(queue.clone());
+    let mut reader = NotificationReader::new(queue, "a".into());
+    let job = |name: &str| {
+        let mut job = NewJob::new(RequestId::generate(), spec(), None);
+        job.idempotency_key = Some(name.as_bytes().try_into().unwrap());
+        job.on_stored = Some(notifier.on_stored(&job));
+        job
+    };
+    let (left, last) = (job("left"), job("last"));
+    let lock = database.hold_lock().await;
+    // The first poll queues the write.
+    assert!(store.accept(left.clone()).now_or_never().is_none());
+    lock.release().await;
+    let replayed = store.accept(job("left")).await.unwrap();
+    assert!(
+        matches!(replayed, Acceptance::Replayed { id, .. } if id == left.id),
+        "{replayed:?}"
+    );
+    store.accept(last.clone()).await.unwrap();
+    let entries = read(&mut reader, 2).await;
+    assert_eq!(jobs(&entries), [left.id, last.id]);
 }
 
 #[tokio::test]

@@ -9,7 +9,10 @@ use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
 use tracing::debug;
 
 use super::{Notification, Queue, QueueError, expiry::Expiries, link::Link, status::QueueStatus};
-use crate::models::{ClientName, HandlerName};
+use crate::{
+    models::{ClientName, HandlerName},
+    services::store::{NewJob, OnStored},
+};
 
 /// Capacity of the channel. Notifications beyond it are dropped: workers find those rows in the
 /// table.
@@ -62,6 +65,13 @@ impl Notifier {
         {
             self.status.overflowed.add(1);
         }
+    }
+
+    /// What notifies of `job` once it is stored.
+    pub fn on_stored(&self, job: &NewJob) -> OnStored {
+        let (notifier, handler) = (self.clone(), job.handler.clone());
+        let notification = Notification::of(job);
+        Arc::new(move || notifier.notify_of(handler.clone(), notification.clone()))
     }
 
     /// Pushes what is queued, within a second. The task ends once every clone is dropped.
