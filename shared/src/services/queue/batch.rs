@@ -148,7 +148,7 @@ mod tests {
 
     #[test]
     fn a_full_entry_is_followed_by_another_one() {
-        let all: Vec<_> = (0..2 * JOBS_PER_ENTRY + 1)
+        let all: Vec<_> = (0..=2 * JOBS_PER_ENTRY)
             .map(|_| notified(&HandlerName::REPORT, "a", false))
             .collect();
         let groups = grouped(&all);

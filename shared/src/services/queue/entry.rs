@@ -82,7 +82,7 @@ impl Entry {
             bytes(&pair[1])
         };
         let text = |name| str::from_utf8(field(name)?).ok();
-        // An entry without a store counts as ours. At worst its ids name no rows, and it is deleted.
+        // An entry without a store counts as ours. At worst it names no rows, and is deleted.
         if field(field::STORE).is_some_and(|named| named != store.as_bytes()) {
             return Some(Self {
                 stream_id,
