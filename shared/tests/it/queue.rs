@@ -112,11 +112,11 @@ async fn a_job_whose_caller_left_before_the_commit_is_notified_and_a_replay_is_n
         "{replayed:?}"
     );
     store.accept(last.clone()).await.unwrap();
-    let mut notified = Vec::new();
-    while notified.len() < 2 {
-        notified.extend(jobs(&reader.read(10).await));
+    let mut told = Vec::new();
+    while told.len() < 2 {
+        told.extend(jobs(&reader.read(10).await));
     }
-    assert_eq!(notified, [left.id, last.id]);
+    assert_eq!(told, [left.id, last.id]);
 }
 
 #[tokio::test]
