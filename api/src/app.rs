@@ -121,12 +121,13 @@ impl App {
         self.sync_requests.close();
         self.sync_requests.wait().await;
         let (store, notifier) = (self.store.clone(), self.notifier.clone());
-        // The notifier's task ends when its last handle is dropped, and the app holds one.
+        // The notifier's task ends when its last handle is dropped, and the app holds one. So does
+        // each job that the store has yet to commit, and to notify of.
         drop(self);
+        store.close().await;
         if let Some(notifier) = notifier {
             notifier.close().await;
         }
-        store.close().await;
     }
 }
 

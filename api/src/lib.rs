@@ -70,8 +70,8 @@ use metrics::Metrics;
 
 /// Serves the API on `listener` until `shutdown`, which begins with the API not being ready. At its
 /// closing the API shuts down gracefully: it answers the connections in the listener's queue, stops
-/// listening, answers open requests within the drain timeout, flushes the notifier, and closes the
-/// store, which commits its queued writes.
+/// listening, answers open requests within the drain timeout, closes the store, which commits its
+/// queued writes, and flushes the notifier.
 ///
 /// Until the database is open and the backlog counted, every answer but that of `/livez` is `503`.
 /// A `shutdown` that begins during that time ends it.

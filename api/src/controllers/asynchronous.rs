@@ -5,10 +5,7 @@ use std::{sync::Arc, time::Duration};
 use jiff::Timestamp;
 use storm_shared::{
     models::{CallbackUrl, IdempotencyKey, RequestId, Traceparent},
-    services::{
-        queue::Notification,
-        store::{Acceptance, Held, NewJob, StoreError, expected_at},
-    },
+    services::store::{Acceptance, Held, NewJob, StoreError, expected_at},
 };
 use tokio::time::Instant;
 use warp::reply::Response;
@@ -100,7 +97,9 @@ async fn accept(
     let done_after = wait(app, &admitted, &job).saturating_add(takes);
     job.expected_at = expected_at(created_at, done_after);
     job.held = Some(Arc::clone(&admitted) as Held);
-    let notification = app.notifier.as_ref().map(|_| Notification::of(&job));
+    // By the store, after the commit: a worker that gets the notification must find the row. And
+    // also if the client disconnects before the commit, which drops this future.
+    job.on_stored = app.notifier.as_ref().map(|it| it.on_stored(&job));
     let accepted = until_known(app.settings.http.timeout, || app.store.accept(job.clone())).await;
     match &accepted {
         Ok(Acceptance::Stored) => {}
@@ -115,16 +114,6 @@ async fn accept(
         }
         problem
     })?;
-    // After the commit: a worker that gets the notification must find the row.
-    //
-    // If the client disconnects before the commit, this future is dropped: the row is still written
-    // but no notification is sent, and a worker finds the row when it next polls the table. A task
-    // for each request would prevent this, at a cost to every request.
-    if accepted == Acceptance::Stored
-        && let (Some(notifier), Some(notification)) = (&app.notifier, notification)
-    {
-        notifier.notify_of(job.handler.clone(), notification);
-    }
     submitted(app, job, accepted)
 }
 

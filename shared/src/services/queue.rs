@@ -1,8 +1,8 @@
 //! The queue: a notification channel. All Redis code of the project is in this module.
 //!
-//! An entry is only a hint to look at one row. Lost, late, duplicate and foreign entries cost time
-//! but no correctness, because the store decides which worker gets a job. So no command is retried
-//! for an entry's sake, and only the two tasks that talk to Redis wait for it.
+//! An entry is only a hint to look at some rows. Lost, late, duplicate and foreign entries cost
+//! time but no correctness, because the store decides which worker gets a job. So no command is
+//! retried for an entry's sake, and only the two tasks that talk to Redis wait for it.
 //!
 //! * [`Notifier`] writes: it takes notifications through a bounded channel and drops those that
 //!   don't fit.
@@ -18,6 +18,7 @@
 //! leave the others' alone.
 
 mod acknowledgement;
+mod batch;
 mod connections;
 mod entry;
 mod expiry;
@@ -45,7 +46,7 @@ use crate::{config::QueueSettings, models::HandlerName};
 pub const NOTIFICATION_GRACE: Duration = Duration::from_secs(1);
 
 pub use self::{
-    entry::Entry,
+    entry::{Entry, JOBS_PER_ENTRY, Notified},
     metrics::QueueMetrics,
     notification::Notification,
     notifier::Notifier,

@@ -48,7 +48,7 @@ pub use self::{
     error::{StoreError, Trouble},
     idempotency::Acceptance,
     job::{
-        AttemptRecord, Candidate, Claim, Claimed, Held, InvalidJob, Job, NewJob, Outcome,
+        AttemptRecord, Candidate, Claim, Claimed, Held, InvalidJob, Job, NewJob, OnStored, Outcome,
         Settlement, Work, WorkResult, Worked, expected_at,
     },
     lease::{Expired, Heartbeat, OwnerId, OwnerIdError, Renewal, quarantine_threshold},

@@ -2,13 +2,23 @@
 
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use storm_shared::{
     config::{QueueSettings, Settings},
     models::{HandlerName, RequestId},
-    services::queue::{Entry, NotificationReader, Notifier, Queue},
+    services::{
+        queue::{
+            Entry, JOBS_PER_ENTRY, Notification, NotificationReader, Notified, Notifier, Queue,
+        },
+        store::{Acceptance, NewJob},
+    },
 };
 
-use crate::redis_server::RedisServer;
+use crate::{
+    database::{Engine, TestDatabase},
+    jobs::spec,
+    redis_server::RedisServer,
+};
 
 pub(crate) const KEY: &str = "high_priority";
 
@@ -34,8 +44,8 @@ pub(crate) async fn read(reader: &mut NotificationReader, count: usize) -> Vec<E
 }
 
 pub(crate) fn jobs(entries: &[Entry]) -> Vec<RequestId> {
-    let jobs = entries.iter().filter_map(|entry| entry.job.as_ref());
-    jobs.map(|job| job.id).collect()
+    let jobs = entries.iter().map(|entry| &entry.notified.jobs);
+    jobs.flatten().copied().collect()
 }
 
 /// Notifies until the reader receives it. Notifications sent while Redis is down may be lost.
@@ -65,8 +75,10 @@ async fn a_notification_is_delivered_once_then_deleted() {
         NotificationReader::new(queue.clone(), "one".into()),
         NotificationReader::new(queue, "two".into()),
     );
-    let first = read(&mut one, 400).await;
-    let second = read(&mut two, 600).await;
+    let entries = usize::try_from(stream_length(&redis)).unwrap();
+    assert!(entries < 100, "{entries} for 1000 jobs");
+    let first = read(&mut one, 40).await;
+    let second = read(&mut two, entries - 40).await;
     let mut read = [jobs(&first), jobs(&second)].concat();
     read.sort();
     assert_eq!(read, ids);
@@ -76,11 +88,45 @@ async fn a_notification_is_delivered_once_then_deleted() {
 }
 
 #[tokio::test]
+async fn a_job_whose_caller_left_before_the_commit_is_notified_and_a_replay_is_not() {
+    let redis = RedisServer::start();
+    let database = TestDatabase::fresh(Engine::Sqlite).await;
+    let store = database.open().await;
+    let queue = queue(&redis, "here");
+    let notifier = Notifier::start(queue.clone());
+    let mut reader = NotificationReader::new(queue, "a".into());
+    let job = |name: &str| {
+        let mut job = NewJob::new(RequestId::generate(), spec(), None);
+        job.idempotency_key = Some(name.as_bytes().try_into().unwrap());
+        job.on_stored = Some(notifier.on_stored(&job));
+        job
+    };
+    let (left, last) = (job("left"), job("last"));
+    let lock = database.hold_lock().await;
+    // The first poll queues the write.
+    assert!(store.accept(left.clone()).now_or_never().is_none());
+    lock.release().await;
+    let replayed = store.accept(job("left")).await.unwrap();
+    assert!(
+        matches!(replayed, Acceptance::Replayed { id, .. } if id == left.id),
+        "{replayed:?}"
+    );
+    store.accept(last.clone()).await.unwrap();
+    let mut told = Vec::new();
+    while told.len() < 2 {
+        told.extend(jobs(&reader.read(10).await));
+    }
+    assert_eq!(told, [left.id, last.id]);
+}
+
+#[tokio::test]
 async fn pending_entries_of_a_dead_consumer_are_claimed_by_another() {
     let redis = RedisServer::start();
     let queue = queue(&redis, "here");
     let notifier = Notifier::start(queue.clone());
-    let ids: Vec<_> = (0..5).map(|_| RequestId::generate()).collect();
+    let ids: Vec<_> = (0..5 * JOBS_PER_ENTRY)
+        .map(|_| RequestId::generate())
+        .collect();
     for id in &ids {
         notifier.notify(*id);
     }
@@ -91,7 +137,7 @@ async fn pending_entries_of_a_dead_consumer_are_claimed_by_another() {
         NotificationReader::new(queue, "alive".into()).with_min_idle_time(Duration::from_millis(1));
     // Fewer per sweep than are pending, so that the XAUTOCLAIM cursor is used.
     let mut taken = Vec::new();
-    while taken.len() < 5 {
+    while taken.len() < ids.len() {
         let entries = alive.read(2).await;
         taken.extend(jobs(&entries));
         alive.acknowledge(&entries).await;
@@ -123,6 +169,33 @@ async fn two_stores_on_one_redis_read_only_their_own_entries() {
     assert_eq!(jobs(&entries), [id]);
     own.acknowledge(&entries).await;
     assert_eq!(stream_length(&redis), 0);
+}
+
+#[tokio::test]
+async fn a_single_notification_is_an_entry_as_the_release_before_writes_and_reads_it() {
+    let redis = RedisServer::start();
+    let queue = queue(&redis, "here");
+    let notifier = Notifier::start(queue.clone());
+    let notification = Notification {
+        id: RequestId::generate(),
+        tenant: "a".parse().ok(),
+        is_long: true,
+    };
+    notifier.notify(notification.clone());
+    notifier.close().await;
+    let entries: Vec<(String, Vec<String>)> =
+        redis::from_redis_value(redis.run(&format!("XRANGE {KEY} - +"))).unwrap();
+    let id = notification.id.to_string();
+    let expected = ["id", &id, "store", "here", "tenant", "a", "long", "1"];
+    assert_eq!(entries[0].1, expected);
+    let mut reader = NotificationReader::new(queue, "a".into());
+    let read = read(&mut reader, 1).await;
+    let expected = Notified {
+        jobs: vec![notification.id],
+        tenant: notification.tenant,
+        is_long: true,
+    };
+    assert_eq!(read[0].notified, expected);
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use futures_util::FutureExt as _;
 use storm_shared::{
     memory::{MemoryBudget, Reservation},
     services::{
-        queue::{NotificationReader, QueueStatus},
+        queue::{Entry, JOBS_PER_ENTRY, NotificationReader, QueueStatus},
         store::{Candidate, Store, StoreError},
     },
 };
@@ -35,6 +35,10 @@ pub(super) const BATCH: usize = 512;
 /// The most bytes of inputs and results that one claim reads. It bounds how long other writers wait
 /// for the database, and how much of the budget one loop takes while others claim, too.
 const CLAIM_BYTES: usize = 4 << 20;
+
+/// The most entries of one read, while no due jobs wait in the table: other workers get the rest of
+/// a burst.
+const ENTRIES: usize = 64;
 
 /// The pause after the store has failed, so that a broken database is not polled in a busy loop.
 pub(super) const PAUSE_AFTER_ERROR: Duration = Duration::from_secs(1);
@@ -169,39 +173,49 @@ impl Intake {
 
 /// Claims the jobs that notifications name, as slots are free, until shutdown.
 pub(super) async fn from_notifications(intake: Intake, mut reader: NotificationReader) {
+    // What was read, without the jobs that were dealt with.
+    let mut entries = Vec::<Entry>::new();
     while let Some(free) = intake.free_slots().await {
-        // At most as many as slots are free: no other consumer gets these entries. While due jobs
-        // wait in the table, most are left to it, and those of another tenant may be behind them.
-        // Not cancelled at shutdown: an entry that is read and not returned stays pending until a
-        // sweep. The read's `BLOCK` bounds the wait.
         let is_crowded = intake.shares.has_waiting();
-        let entries = reader
-            .read(if is_crowded { BATCH } else { free.min(BATCH) })
-            .await;
-        intake.watchdog.tick();
+        if entries.is_empty() {
+            // No more jobs than slots are free, or one entry: no other consumer gets them. While
+            // due jobs wait in the table, most are left to it, and those of another tenant may be
+            // behind them.
+            // Not cancelled at shutdown: an entry that is read and not returned stays pending until
+            // a sweep. The read's `BLOCK` bounds the wait.
+            let fitting = (free / JOBS_PER_ENTRY).clamp(1, ENTRIES);
+            entries = reader.read(if is_crowded { BATCH } else { fitting }).await;
+            intake.watchdog.tick();
+        }
         // The store would refuse the claim, at the cost of a write; or the handler fails. The jobs
         // stay in the table.
         if intake.pauses.hold_everything() || intake.admission() != Admission::All {
             reader.acknowledge(&entries).await;
+            entries.clear();
             continue;
         }
-        let notified = entries.iter().filter_map(|entry| entry.job.as_ref());
+        let most = free.min(BATCH);
+        let long = entries.iter().filter(|entry| entry.notified.is_long);
+        let long: usize = long.map(|entry| entry.notified.jobs.len()).sum();
         // No more than there are long ones: the search needs the rest.
-        let long = notified.clone().filter(|job| job.is_long).count();
-        let Some(long) = intake.room_for_long(long.min(free)).await else {
-            reader.acknowledge(&entries).await;
+        let Some(long) = intake.room_for_long(long.min(most)).await else {
             break; // shutdown: the jobs stay in the table
         };
-        let candidates = intake.shares.within(notified, free, &long);
+        let notified = entries.iter_mut().map(|entry| &mut entry.notified);
+        let candidates = intake.shares.take_notified(notified, most, &long);
         let claimed = intake.claim_all(&candidates, long, (ClaimSource::Notification, false));
         if let Err(error) = claimed.await {
             warn!(%error, "claim failed: the notified jobs stay in the table");
             intake.pause(PAUSE_AFTER_ERROR).await;
         }
         // After the claim has committed: a crash in between repeats the notification, whose claim
-        // then loses. Entries whose claim lost or failed go too, for the table has the jobs.
-        reader.acknowledge(&entries).await;
+        // then loses. Entries whose claims lost or failed go too, for the table has the jobs. Those
+        // with jobs that no slot was free for wait for the next ones.
+        let is_over = |entry: &mut Entry| is_crowded || entry.notified.jobs.is_empty();
+        let over: Vec<_> = entries.extract_if(.., is_over).collect();
+        reader.acknowledge(&over).await;
     }
+    reader.acknowledge(&entries).await;
     reader.close().await;
 }
 

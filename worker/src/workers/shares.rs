@@ -18,7 +18,7 @@ use std::{
 use storm_shared::{
     models::{ClientName, HandlerName},
     services::{
-        queue::Notification,
+        queue::Notified,
         store::{Candidate, Capacity, Job, Sought},
     },
 };
@@ -174,10 +174,12 @@ impl Shares {
         !self.lock().waiting.is_empty()
     }
 
-    /// Of the jobs that were notified, up to `most` that are within their tenants' shares.
-    pub(super) fn within<'a>(
+    /// Takes up to `most` jobs out of the entries that were read, as far as they are within their
+    /// tenants' shares. What is beyond them is taken out and left to the search; what is beyond
+    /// `most` stays.
+    pub(super) fn take_notified<'a>(
         &self,
-        notified: impl Iterator<Item = &'a Notification>,
+        entries: impl Iterator<Item = &'a mut Notified>,
         most: usize,
         long: &LongRoom,
     ) -> Vec<Candidate> {
@@ -190,23 +192,32 @@ impl Shares {
         };
         let mut taken = HashMap::<&Tenant, usize>::new();
         let mut candidates = Vec::new();
-        for notification in notified {
-            if candidates.len() == most {
+        for Notified {
+            jobs,
+            tenant,
+            is_long,
+        } in entries
+        {
+            let room = most - candidates.len();
+            if room == 0 {
                 break;
             }
-            let taken = taken.entry(&notification.tenant).or_default();
-            let held = tenants.held.get(&notification.tenant).copied().unwrap_or(0);
-            if held + *taken >= tenants.share(&notification.tenant, slots) {
-                continue;
+            let tenant = &*tenant;
+            let taken = taken.entry(tenant).or_default();
+            let held = tenants.held.get(tenant).copied().unwrap_or(0);
+            let mut within = tenants.share(tenant, slots).saturating_sub(held + *taken);
+            if *is_long {
+                within = within.min(room_for_long);
             }
-            if notification.is_long {
-                let Some(rest) = room_for_long.checked_sub(1) else {
-                    continue;
-                };
-                room_for_long = rest;
+            if within < room {
+                jobs.truncate(within); // the search finds the others
             }
-            *taken += 1;
-            candidates.push(Candidate::notified(notification.id));
+            let now = jobs.drain(..room.min(jobs.len()));
+            *taken += now.len();
+            if *is_long {
+                room_for_long -= now.len();
+            }
+            candidates.extend(now.map(Candidate::notified));
         }
         candidates
     }
@@ -318,7 +329,7 @@ mod tests {
     use storm_shared::{
         models::{HandlerName, RequestId, Traceparent},
         services::{
-            queue::Notification,
+            queue::Notified,
             store::{Candidate, Claim, Job, OwnerId, Work},
         },
     };
@@ -366,20 +377,25 @@ mod tests {
         (0..jobs).map(|_| none.hold(&job(name, false))).collect()
     }
 
-    fn notified(name: &str, is_long: bool) -> Notification {
-        Notification {
-            id: RequestId::generate(),
+    /// An entry with that many jobs.
+    fn notified(name: &str, is_long: bool, jobs: usize) -> Notified {
+        Notified {
+            jobs: (0..jobs).map(|_| RequestId::generate()).collect(),
             tenant: tenant(name),
             is_long,
         }
     }
 
-    /// How many of ten notifications of `name` are within its share.
+    /// How many of ten notified jobs of `name` are within its share.
     fn within(shares: &Shares, name: &str) -> usize {
-        let ten: Vec<_> = (0..10).map(|_| notified(name, false)).collect();
-        shares
-            .within(ten.iter(), 10, &shares.room_for_long(0))
-            .len()
+        let mut ten: Vec<_> = [3, 1, 6].map(|jobs| notified(name, false, jobs)).into();
+        let none = shares.room_for_long(0);
+        let within = shares.take_notified(ten.iter_mut(), 10, &none).len();
+        assert!(
+            ten.iter().all(|entry| entry.jobs.is_empty()),
+            "no others stay"
+        );
+        within
     }
 
     #[test]
@@ -407,16 +423,38 @@ mod tests {
     }
 
     #[test]
-    fn notifications_beyond_the_free_slots_are_left_to_the_table() {
+    fn notified_jobs_beyond_the_free_slots_stay_for_the_next_ones() {
+        for slots in [2, 8] {
+            let shares = shares(slots);
+            let kinds = [("a", 1), ("", 3), ("b", 1)];
+            let mut batch = kinds.map(|(name, jobs)| notified(name, false, jobs));
+            let all: Vec<_> = batch.iter().flat_map(|it| it.jobs.clone()).collect();
+            let none = shares.room_for_long(0);
+            let mut found = Vec::new();
+            for (free, left) in [(2, [0, 2, 1]), (1, [0, 1, 1]), (2, [0, 0, 0])] {
+                found.extend(shares.take_notified(batch.iter_mut(), free, &none));
+                assert_eq!(batch.each_ref().map(|it| it.jobs.len()), left);
+            }
+            let expected: Vec<_> = all.into_iter().map(Candidate::notified).collect();
+            assert_eq!(found, expected);
+        }
+    }
+
+    #[test]
+    fn of_the_jobs_that_stay_those_beyond_a_share_are_left_to_the_search_in_their_turn() {
         let shares = shares(8);
-        let batch = [
-            notified("a", false),
-            notified("", false),
-            notified("b", false),
-        ];
-        let found = shares.within(batch.iter(), 2, &shares.room_for_long(0));
-        let expected = [&batch[0], &batch[1]].map(|it| Candidate::notified(it.id));
-        assert_eq!(found, expected);
+        let mut entry = notified("a", false, 10);
+        let none = shares.room_for_long(0);
+        let mut take = |free| {
+            shares
+                .take_notified(std::iter::once(&mut entry), free, &none)
+                .len()
+        };
+        assert_eq!(take(3), 3);
+        let _held = hold(&shares, "a", 3);
+        shares.note_waiting(vec![tenant("b")], false);
+        assert_eq!(take(5), 1, "half of the slots");
+        assert_eq!(entry.jobs, []);
     }
 
     #[test]
@@ -426,8 +464,8 @@ mod tests {
             let mut room = shares.room_for_long(slots);
             assert_eq!(shares.capacity(slots, &room).long_jobs, most);
             let mut held: Vec<_> = (0..most).map(|_| room.hold(&job("", true))).collect();
-            let long = [notified("", true), notified("", false)];
-            let found = shares.within(long.iter(), 2, &shares.room_for_long(9));
+            let mut long = [notified("", true, 1), notified("", false, 1)];
+            let found = shares.take_notified(long.iter_mut(), 2, &shares.room_for_long(9));
             let is_room = usize::from(slots > most);
             assert_eq!(found.len(), is_room.min(1), "the short one");
             assert!(shares.next_due.earliest().is_none());
@@ -442,11 +480,10 @@ mod tests {
     #[test]
     fn a_long_job_jumps_no_long_job_that_waits_in_the_table() {
         let shares = shares(8);
-        let batch = [notified("a", true), notified("a", false)];
         let found = || {
-            shares
-                .within(batch.iter(), 8, &shares.room_for_long(1))
-                .len()
+            let mut batch = [notified("a", true, 3), notified("a", false, 1)];
+            let room = shares.room_for_long(1);
+            shares.take_notified(batch.iter_mut(), 8, &room).len()
         };
         shares.note_waiting(Vec::new(), true);
         assert_eq!(found(), 1, "the short one");

@@ -21,6 +21,7 @@ mod line;
 mod log;
 mod memory_budget;
 mod metrics;
+mod notifications;
 mod pause;
 mod process;
 mod readiness;

@@ -5,16 +5,44 @@
 
 use redis::Value;
 
-use super::Notification;
-use crate::models::RequestId;
+use crate::models::{ClientName, RequestId};
 
-/// A stream entry that was read. Claim its job, then acknowledge it.
+/// The most jobs that one entry names. So that workers share a burst, and one with few free slots
+/// keeps few jobs from the others.
+pub const JOBS_PER_ENTRY: usize = 16;
+
+/// The names of an entry's fields.
+pub(super) mod field {
+    /// The first job. The release before knows of no other one.
+    pub(in super::super) const ID: &str = "id";
+    /// The random id of the store.
+    pub(in super::super) const STORE: &str = "store";
+    /// The client name of the token that submitted the jobs. Absent without authentication.
+    pub(in super::super) const TENANT: &str = "tenant";
+    /// Present if the jobs are long.
+    pub(in super::super) const LONG: &str = "long";
+    /// The other jobs, separated by spaces. Absent if there is only one.
+    pub(in super::super) const MORE: &str = "more";
+}
+
+/// A stream entry that was read. Claim its jobs, then acknowledge it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     pub(super) stream_id: String,
-    /// The job to claim; `None` for another store's entry or a malformed one.
-    pub job: Option<Notification>,
+    /// The jobs to claim; none in another store's entry or a malformed one.
+    pub notified: Notified,
     pub(super) sender: Sender,
+}
+
+/// Jobs that are notified together. They agree in all that a worker needs in order to be fair.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Notified {
+    /// The jobs, in the order of their notifications.
+    pub jobs: Vec<RequestId>,
+    /// The client name of the token that submitted them; `None` without authentication.
+    pub tenant: Option<ClientName>,
+    /// Whether they are long.
+    pub is_long: bool,
 }
 
 /// Whose notification an entry is.
@@ -27,9 +55,9 @@ pub(super) enum Sender {
 }
 
 impl Entry {
-    /// Whether it is neither a notification of this store nor of another one.
+    /// Whether it was read as neither a notification of this store nor of another one.
     pub(super) fn is_malformed(&self) -> bool {
-        self.sender == Sender::Own && self.job.is_none()
+        self.sender == Sender::Own && self.notified.jobs.is_empty()
     }
 
     /// The entry in `value`: a stream id, then names and values in turn. `None` if there is no
@@ -39,7 +67,11 @@ impl Entry {
             return None;
         };
         let mut parts = parts.into_iter();
-        let stream_id = String::from_utf8(bytes(&parts.next()?)?.to_vec()).ok()?;
+        let stream_id = match parts.next()? {
+            Value::BulkString(bytes) => String::from_utf8(bytes).ok()?,
+            Value::SimpleString(text) => text,
+            _ => return None,
+        };
         let fields = match parts.next() {
             Some(Value::Array(fields)) => fields,
             _ => Vec::new(),
@@ -49,22 +81,29 @@ impl Entry {
             let pair = pairs.find(|pair| bytes(&pair[0]) == Some(name.as_bytes()))?;
             bytes(&pair[1])
         };
-        // An entry without a store counts as ours. At worst its id names no row, and it is deleted.
-        let sender = match field("store") {
-            Some(named) if named != store.as_bytes() => Sender::Foreign,
-            _ => Sender::Own,
-        };
         let text = |name| str::from_utf8(field(name)?).ok();
-        let id = text("id").and_then(|id| id.parse::<RequestId>().ok());
-        let job = id.map(|id| Notification {
-            id,
-            tenant: text("tenant").and_then(|name| name.parse().ok()),
-            is_long: field("long").is_some(),
-        });
+        // An entry without a store counts as ours. At worst it names no rows, and is deleted.
+        if field(field::STORE).is_some_and(|named| named != store.as_bytes()) {
+            return Some(Self {
+                stream_id,
+                notified: Notified::default(),
+                sender: Sender::Foreign,
+            });
+        }
+        let more = text(field::MORE).into_iter();
+        let more = more.flat_map(|ids| ids.split(' '));
+        let ids = text(field::ID).into_iter().chain(more);
+        // No more, whoever has written them: the table has the jobs.
+        let ids = ids.take(JOBS_PER_ENTRY);
+        let notified = Notified {
+            jobs: ids.filter_map(|id| id.parse().ok()).collect(),
+            tenant: text(field::TENANT).and_then(|name| name.parse().ok()),
+            is_long: field(field::LONG).is_some(),
+        };
         Some(Self {
             stream_id,
-            job: job.filter(|_| sender == Sender::Own),
-            sender,
+            notified,
+            sender: Sender::Own,
         })
     }
 }
@@ -112,7 +151,7 @@ mod tests {
     use proptest::prelude::*;
     use redis::Value;
 
-    use super::{Entry, Sender, of_list, of_streams};
+    use super::{Entry, JOBS_PER_ENTRY, Notified, Sender, of_list, of_streams};
     use crate::models::RequestId;
 
     fn text(text: &str) -> Value {
@@ -129,7 +168,7 @@ mod tests {
             Just(Value::Okay),
             any::<i64>().prop_map(Value::Int),
             any::<Vec<u8>>().prop_map(Value::BulkString),
-            prop::sample::select(vec!["id", "store", "here", "1-1"]).prop_map(text),
+            prop::sample::select(vec!["id", "more", "store", "here", "1-1"]).prop_map(text),
         ];
         leaf.prop_recursive(4, 32, 5, |value| {
             let list = prop::collection::vec(value, 0..5);
@@ -175,7 +214,7 @@ mod tests {
             entry("1-8", job()),
         ]);
         let entries = of_list(list, "here");
-        let jobs = |entry: &&Entry| entry.job == Some(id.into());
+        let jobs = |entry: &&Entry| entry.notified.jobs == [id];
         assert_eq!(entries.iter().filter(jobs).count(), 2);
         let malformed = entries.iter().filter(|entry| entry.is_malformed());
         let malformed: Vec<_> = malformed.map(|entry| entry.stream_id.as_str()).collect();
@@ -184,6 +223,50 @@ mod tests {
             .iter()
             .filter(|entry| entry.sender == Sender::Foreign);
         assert_eq!(foreign.count(), 1, "its store is not this one");
+    }
+
+    /// What the entry with these fields says to the store `here`.
+    fn parsed(fields: &[(&str, &str)]) -> Notified {
+        let fields = fields
+            .iter()
+            .flat_map(|(name, value)| [text(name), text(value)]);
+        let list = Value::Array(vec![entry("1-1", fields.collect())]);
+        of_list(list, "here").pop().unwrap().notified
+    }
+
+    #[test]
+    fn an_entry_of_the_release_before_names_one_job() {
+        let id = RequestId::generate();
+        let job = parsed(&[
+            ("id", &id.to_string()),
+            ("store", "here"),
+            ("tenant", "a"),
+            ("long", "1"),
+        ]);
+        assert_eq!((job.jobs, job.is_long), (vec![id], true));
+        assert_eq!(job.tenant, "a".parse().ok());
+    }
+
+    #[test]
+    fn what_is_no_id_among_the_jobs_of_an_entry_is_skipped() {
+        let [a, b] = [(); 2].map(|()| RequestId::generate());
+        let more = format!("  no {a} {a}{b} \u{1F980} {b} ");
+        let job = parsed(&[("id", ""), ("store", "here"), ("more", &more)]);
+        assert_eq!(job.jobs, [a, b]);
+        let none = parsed(&[("store", "here"), ("more", " ")]);
+        assert_eq!(none.jobs, [], "it is malformed");
+    }
+
+    #[test]
+    fn a_forged_entry_with_any_number_of_jobs_costs_no_more_than_a_full_one() {
+        let ids: Vec<_> = (0..100_000).map(|_| RequestId::generate()).collect();
+        let texts: Vec<_> = ids.iter().map(ToString::to_string).collect();
+        let forged = parsed(&[("id", &texts[0]), ("more", &texts[1..].join(" "))]);
+        assert_eq!(forged.jobs, ids[..JOBS_PER_ENTRY]);
+        assert!(forged.jobs.capacity() <= 2 * JOBS_PER_ENTRY);
+        let twice = format!("{0} {0}", texts[0]);
+        let repeated = parsed(&[("id", &texts[0]), ("more", &twice)]);
+        assert_eq!(repeated.jobs, [ids[0]; 3], "a claim names it once");
     }
 
     proptest! {

@@ -73,7 +73,7 @@ impl ForeignWatch {
         let malformed = entries.iter().filter(|entry| entry.is_malformed());
         self.status.malformed.add(malformed.count());
         let news = News {
-            own: entries.iter().any(|entry| entry.job.is_some()),
+            own: entries.iter().any(|entry| !entry.notified.jobs.is_empty()),
             foreign: foreign > 0,
             new_jobs: self.status.new_jobs.swap(false, Ordering::Relaxed),
         };

@@ -8,14 +8,19 @@ use std::{
 use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
 use tracing::debug;
 
-use super::{Notification, Queue, QueueError, expiry::Expiries, link::Link, status::QueueStatus};
-use crate::models::{ClientName, HandlerName};
+use super::{
+    Notification, Queue, QueueError, batch, expiry::Expiries, link::Link, status::QueueStatus,
+};
+use crate::{
+    models::HandlerName,
+    services::store::{NewJob, OnStored},
+};
 
 /// Capacity of the channel. Notifications beyond it are dropped: workers find those rows in the
 /// table.
 const CAPACITY: usize = 8192;
 
-/// Maximum entries per pipeline.
+/// Maximum notifications per pipeline.
 const BATCH: usize = 512;
 
 /// How often Redis is checked while there is nothing to push. So a failover is followed, and
@@ -62,6 +67,13 @@ impl Notifier {
         {
             self.status.overflowed.add(1);
         }
+    }
+
+    /// What notifies of `job` once it is stored.
+    pub fn on_stored(&self, job: &NewJob) -> OnStored {
+        let (notifier, handler) = (self.clone(), job.handler.clone());
+        let notification = Notification::of(job);
+        Arc::new(move || notifier.notify_of(handler.clone(), notification.clone()))
     }
 
     /// Pushes what is queued, within a second. The task ends once every clone is dropped.
@@ -143,36 +155,6 @@ async fn push(
     queue: &Queue,
     notifications: &[(HandlerName, Notification)],
 ) -> Result<(), QueueError> {
-    // A pipeline, not MULTI: each entry is a hint of its own, and a part of them helps, too.
-    let mut pipeline = redis::Pipeline::with_capacity(notifications.len());
-    for (
-        handler,
-        Notification {
-            id,
-            tenant,
-            is_long,
-        },
-    ) in notifications
-    {
-        pipeline
-            .cmd("XADD")
-            .arg(&*queue.key_of(handler))
-            // Approximate trimming: Redis drops whole nodes, which is cheaper than an exact length.
-            .arg("MAXLEN")
-            .arg("~")
-            .arg(queue.length)
-            .arg("*")
-            .arg("id")
-            .arg(id.to_string())
-            .arg("store")
-            .arg(&queue.store);
-        if let Some(tenant) = tenant.as_ref().map(ClientName::as_str) {
-            pipeline.arg("tenant").arg(tenant);
-        }
-        if *is_long {
-            pipeline.arg("long").arg("1");
-        }
-        pipeline.ignore();
-    }
-    queue.connections.run(&pipeline).await
+    let entries = batch::commands(queue, notifications);
+    queue.connections.run(&entries).await
 }

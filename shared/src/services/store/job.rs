@@ -48,10 +48,17 @@ pub struct NewJob {
     pub memory: Option<Arc<Reservation>>,
     /// What else is held until the write is over, committed or not; `None` if nothing is.
     pub held: Option<Held>,
+    /// Called once the job is known to be stored, even if the caller is gone by then; `None` if
+    /// nobody is to be told. Not called for a replay or a refusal.
+    pub on_stored: Option<OnStored>,
 }
 
 /// Something that is dropped when a write is over, even if its caller is gone by then.
 pub type Held = Arc<dyn Any + Send + Sync>;
+
+/// Who is told that a job is stored. Called on the writer's thread, so it must not block. It can be
+/// called again for the same job, after a commit whose outcome was unknown.
+pub type OnStored = Arc<dyn Fn() + Send + Sync>;
 
 impl NewJob {
     /// A report that is submitted now, without a notification, a client name, a caller's trace, an
@@ -121,6 +128,7 @@ impl NewJob {
             idempotency_key: None,
             memory: None,
             held: None,
+            on_stored: None,
         }
     }
 }

@@ -6,7 +6,7 @@ use super::{Change, ForeignWatch, News, PATIENCE, SILENCE, Seen};
 use crate::{
     models::RequestId,
     services::queue::{
-        entry::{Entry, Sender},
+        entry::{Entry, Notified, Sender},
         status::QueueStatus,
     },
 };
@@ -28,7 +28,10 @@ const OWN: News = News {
 fn own() -> Entry {
     Entry {
         stream_id: "1-1".into(),
-        job: Some(RequestId::generate().into()),
+        notified: Notified {
+            jobs: vec![RequestId::generate()],
+            ..Notified::default()
+        },
         sender: Sender::Own,
     }
 }
@@ -36,7 +39,7 @@ fn own() -> Entry {
 fn foreign() -> Entry {
     Entry {
         stream_id: "1-1".into(),
-        job: None,
+        notified: Notified::default(),
         sender: Sender::Foreign,
     }
 }

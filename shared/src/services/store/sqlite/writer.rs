@@ -231,7 +231,17 @@ impl Writer {
         bodies: Bodies,
         write: impl FnMut(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let (write, outcome) = pending(write, bodies, true);
+        self.try_write_and_tell(bodies, write, |_| {}).await
+    }
+
+    /// The same, and calls `tell` with the result, also if the caller is gone by then.
+    pub(super) async fn try_write_and_tell<T: Send + 'static>(
+        &self,
+        bodies: Bodies,
+        write: impl FnMut(&Connection) -> rusqlite::Result<T> + Send + 'static,
+        tell: impl FnOnce(&Result<T, StoreError>) + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (write, outcome) = pending_and_tell(write, bodies, true, tell);
         self.queue.try_send(write).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => StoreError::QueueFull,
             mpsc::error::TrySendError::Closed(_) => StoreError::Closed,
@@ -527,13 +537,15 @@ trait Write: Send {
     fn settle(self: Box<Self>, committed: &Result<(), StoreError>, is_moved: bool);
 }
 
-struct Pending<F, T> {
+struct Pending<F, T, N> {
     work: F,
     bodies: Bodies,
     result: Option<Result<T, StoreError>>,
     /// Whether a client is told that the write lasts. A worker's writes go on in a file that was
     /// moved: its jobs are there.
     is_promised: bool,
+    /// Hears the result, too, whether or not the caller is still there.
+    tell: N,
     caller: oneshot::Sender<Result<T, StoreError>>,
 }
 
@@ -546,6 +558,20 @@ where
     F: FnMut(&Connection) -> rusqlite::Result<T> + Send + 'static,
     T: Send + 'static,
 {
+    pending_and_tell(work, bodies, is_promised, |_| {})
+}
+
+fn pending_and_tell<F, T, N>(
+    work: F,
+    bodies: Bodies,
+    is_promised: bool,
+    tell: N,
+) -> (Box<dyn Write>, oneshot::Receiver<Result<T, StoreError>>)
+where
+    F: FnMut(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    T: Send + 'static,
+    N: FnOnce(&Result<T, StoreError>) + Send + 'static,
+{
     let (caller, outcome) = oneshot::channel();
     (
         Box::new(Pending {
@@ -553,16 +579,18 @@ where
             bodies,
             result: None,
             is_promised,
+            tell,
             caller,
         }),
         outcome,
     )
 }
 
-impl<F, T> Write for Pending<F, T>
+impl<F, T, N> Write for Pending<F, T, N>
 where
     F: FnMut(&Connection) -> rusqlite::Result<T> + Send,
     T: Send,
+    N: FnOnce(&Result<T, StoreError>) + Send,
 {
     fn bytes(&self) -> usize {
         self.bodies.bytes
@@ -589,6 +617,7 @@ where
                 _ => Err(error.clone()),
             },
         };
+        (self.tell)(&result);
         let _ = self.caller.send(result); // the caller may have been cancelled
     }
 }

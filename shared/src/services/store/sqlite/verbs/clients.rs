@@ -35,21 +35,26 @@ impl Sqlite {
             memory: job.memory.clone(),
             held: job.held.clone(),
         };
-        self.writer
-            // Load shedding: the API answers 503, while a worker's writes wait for room.
-            .try_write_bodies(bodies, move |tx| {
-                if job.handler != HandlerName::REPORT && !lease::shut_out_release_before(tx)? {
-                    return Ok(Acceptance::OldWorkers);
-                }
-                if let Some(keyed) = &keyed
-                    && let Some(earlier) = idempotency::take(tx, keyed, now, window)?
-                {
-                    return Ok(earlier);
-                }
-                accept::insert_job(tx, &job, due)?;
-                Ok(Acceptance::Stored)
-            })
-            .await
+        let on_stored = job.on_stored.clone();
+        let tell = move |accepted: &Result<Acceptance, StoreError>| {
+            if let (Ok(Acceptance::Stored), Some(on_stored)) = (accepted, on_stored) {
+                on_stored();
+            }
+        };
+        let write = move |tx: &Connection| {
+            if job.handler != HandlerName::REPORT && !lease::shut_out_release_before(tx)? {
+                return Ok(Acceptance::OldWorkers);
+            }
+            if let Some(keyed) = &keyed
+                && let Some(earlier) = idempotency::take(tx, keyed, now, window)?
+            {
+                return Ok(earlier);
+            }
+            accept::insert_job(tx, &job, due)?;
+            Ok(Acceptance::Stored)
+        };
+        // Load shedding: the API answers 503, while a worker's writes wait for room.
+        self.writer.try_write_and_tell(bodies, write, tell).await
     }
 
     pub(in crate::services::store) async fn accepted_before(
