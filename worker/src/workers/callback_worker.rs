@@ -226,8 +226,8 @@ impl CallbackWorker {
             let _running = self.metrics.job_started();
             let id = claim_of(&claimed).id;
             let settled = tokio::select! {
-                // Polled in this order: a job whose lease is lost must not take another step, such as
-                // its attempt.
+                // Polled in this order: a job whose lease is lost must not take another step, such
+                // as its attempt.
                 biased;
                 // One write returns all unfinished jobs to the table: `Lease::deregister`.
                 () = self.drain.over() => Ok(()),
@@ -236,7 +236,8 @@ impl CallbackWorker {
                     debug!(%id, "job stopped: it was cancelled");
                     Ok(())
                 }
-                // In place, and the job by reference: what is moved takes its room twice, for each job.
+                // In place, and the job by reference: what is moved takes its room twice, for each
+                // job.
                 settled = self.see_through(&mut claimed, &mut taken.line) => settled,
             };
             match settled {

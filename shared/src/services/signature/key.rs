@@ -137,8 +137,8 @@ impl Parsed {
 }
 
 impl Key {
-    /// Adds its signature of `content` to `text`, with its version as a prefix. Nothing for a public
-    /// key.
+    /// Adds its signature of `content` to `text`, with its version as a prefix. A public key adds
+    /// nothing.
     pub(super) fn sign(&self, content: &[u8], text: &mut String) {
         match self {
             Self::Hmac(key) => {

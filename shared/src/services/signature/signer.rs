@@ -71,7 +71,7 @@ impl Signer {
         let content = content(id, at, body);
         let mut signatures = String::with_capacity(self.keys.len() * MAX_SIGNATURE);
         for key in self.keys.iter() {
-            // Standard Webhooks separates signatures by a space; a receiver accepts if any is valid.
+            // As Standard Webhooks says. A receiver accepts the callback if any of them is valid.
             if !signatures.is_empty() {
                 signatures.push(' ');
             }
