@@ -49,8 +49,8 @@ pub(crate) trait Work: Send + Sync {
         context: &'a Context,
     ) -> BoxFuture<'a, Result<Output, Failure>>;
 
-    /// How long the work is expected to take, if that is known.
-    fn expected(&self, _: &Job) -> Option<Duration> {
+    /// How long the work of a job with this payload is expected to take, if that is known.
+    fn expected(&self, _: &[u8]) -> Option<Duration> {
         None
     }
 

@@ -33,9 +33,8 @@ pub const MAX_SECRETS: usize = 10;
 
 /// The signed content.
 fn content(id: &str, at: Timestamp, body: &[u8]) -> Vec<u8> {
-    let mut content = format!("{id}.{}.", at.as_second()).into_bytes();
-    content.extend_from_slice(body);
-    content
+    let at = at.as_second().to_string();
+    [id.as_bytes(), at.as_bytes(), body].join(&b'.')
 }
 
 #[cfg(test)]

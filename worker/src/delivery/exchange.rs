@@ -63,7 +63,8 @@ impl CallbackExchange<'_> {
         let dial = self
             .dialer
             .dial(self.url.origin(), self.permits, self.deadline);
-        let new = dial.await?;
+        // Boxed: most attempts find a connection in the pool, and need no room for this one.
+        let new = Box::pin(dial).await?;
         match self.exchange_over(new).await {
             Ok(answered) => Ok(answered),
             Err(error) => Err(self.error_of(error).await),

@@ -45,8 +45,8 @@ impl Work for Report {
         Handler::run(self, job, context).boxed()
     }
 
-    fn expected(&self, job: &Job) -> Option<Duration> {
-        let spec: ReportSpec = from_slice(&job.payload).ok()?;
+    fn expected(&self, payload: &[u8]) -> Option<Duration> {
+        let spec: ReportSpec = from_slice(payload).ok()?;
         Some(spec.ideal_duration())
     }
 

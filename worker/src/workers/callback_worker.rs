@@ -212,46 +212,53 @@ impl CallbackWorker {
     }
 
     /// Sees one claimed job through, unless its claim ends first.
-    async fn process(
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "an `async fn` has room for its arguments twice: for some hundred bytes of each job"
+    )]
+    fn process(
         self: Arc<Self>,
         mut claimed: Result<Job, InvalidJob>,
         mut taken: Hold,
         term: Term,
-    ) {
-        let _running = self.metrics.job_started();
-        let id = claim_of(&claimed).id;
-        let settled = tokio::select! {
-            // Polled in this order: a job whose lease is lost must not take another step, such as
-            // its attempt.
-            biased;
-            // One write returns all unfinished jobs to the table: `Lease::deregister`.
-            () = self.drain.over() => Ok(()),
-            () = term.lost.cancelled() => Err(StoreError::LeaseLost),
-            () = taken.held.cancelled() => {
-                debug!(%id, "job stopped: it was cancelled");
-                Ok(())
+    ) -> impl Future<Output = ()> + Send {
+        async move {
+            let _running = self.metrics.job_started();
+            let id = claim_of(&claimed).id;
+            let settled = tokio::select! {
+                // Polled in this order: a job whose lease is lost must not take another step, such
+                // as its attempt.
+                biased;
+                // One write returns all unfinished jobs to the table: `Lease::deregister`.
+                () = self.drain.over() => Ok(()),
+                () = term.lost.cancelled() => Err(StoreError::LeaseLost),
+                () = taken.held.cancelled() => {
+                    debug!(%id, "job stopped: it was cancelled");
+                    Ok(())
+                }
+                // In place, and the job by reference: what is moved takes its room twice, for each
+                // job.
+                settled = self.see_through(&mut claimed, &mut taken.line) => settled,
+            };
+            match settled {
+                Ok(()) => {}
+                // At debug level: the lease has logged its loss, once for all of its jobs.
+                Err(StoreError::LeaseLost) => {
+                    self.metrics.lost_claim();
+                    debug!(%id, "job lost with the lease");
+                }
+                Err(StoreError::ClaimLost) => {
+                    self.metrics.lost_claim();
+                    warn!(%id, "job lost: another worker has it, or it was cancelled");
+                }
+                // Only a closed store ends a write otherwise. The row stays `PROCESSING` until the
+                // lease expires.
+                Err(error) => error!(%id, %error, "the job's outcome could not be stored"),
             }
-            // In place, and the job by reference: what is moved takes its room twice, for each job.
-            settled = self.see_through(&mut claimed, &mut taken.line) => settled,
-        };
-        match settled {
-            Ok(()) => {}
-            // At debug level: the lease has logged its loss, once for all of its jobs.
-            Err(StoreError::LeaseLost) => {
-                self.metrics.lost_claim();
-                debug!(%id, "job lost with the lease");
-            }
-            Err(StoreError::ClaimLost) => {
-                self.metrics.lost_claim();
-                warn!(%id, "job lost: another worker has it, or it was cancelled");
-            }
-            // Only a closed store ends a write otherwise. The row stays `PROCESSING` until the
-            // lease expires.
-            Err(error) => error!(%id, %error, "the job's outcome could not be stored"),
+            // Only now: a poison suspect keeps its slots, and so its isolation, until its row is
+            // settled; and a repeated claim must not take a job that still runs for its own.
+            drop(taken);
         }
-        // Only now: a poison suspect keeps its slots, and so its isolation, until its row is
-        // settled; and a repeated claim must not take a job that still runs for its own.
-        drop(taken);
     }
 
     async fn see_through(

@@ -76,7 +76,7 @@ impl Work {
         let served = self.handlers.get(&job.handler)?;
         let is_to_be_done = job.worked.is_none();
         is_to_be_done
-            .then(|| served.work.expected(&as_seen(job)))
+            .then(|| served.work.expected(&job.input))
             .flatten()
     }
 

@@ -137,18 +137,19 @@ impl Parsed {
 }
 
 impl Key {
-    /// Signs `content`. The signature has its version as a prefix. `None` for a public key.
-    pub(super) fn sign(&self, content: &[u8]) -> Option<String> {
+    /// Adds its signature of `content` to `text`, with its version as a prefix. A public key adds
+    /// nothing.
+    pub(super) fn sign(&self, content: &[u8], text: &mut String) {
         match self {
             Self::Hmac(key) => {
-                let tag = hmac::sign(key, content);
-                Some(format!("v1,{}", STANDARD.encode(tag)))
+                text.push_str("v1,");
+                STANDARD.encode_string(hmac::sign(key, content), text);
             }
             Self::Ed25519(pair) => {
-                let signature = pair.sign(content);
-                Some(format!("v1a,{}", STANDARD.encode(signature)))
+                text.push_str("v1a,");
+                STANDARD.encode_string(pair.sign(content), text);
             }
-            Self::Ed25519Public(_) => None,
+            Self::Ed25519Public(_) => {}
         }
     }
 
