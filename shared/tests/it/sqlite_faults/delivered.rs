@@ -136,3 +136,35 @@ async fn what_an_edit_by_hand_makes_of_it_hides_no_other_attempt() {
     finish(&store, &job, second, Outcome::Completed).await;
     assert_eq!(shown(&store, id).await, [(2, AttemptClass::Success)]);
 }
+
+#[tokio::test]
+async fn a_job_that_was_put_back_by_hand_keeps_the_callback_with_which_it_had_ended() {
+    let (store, folder) = new_store().await;
+    let id = finished(&store, Outcome::Completed).await;
+    let db = direct(&folder);
+    let put_back = async |delivered: &str, number| {
+        db.execute_batch(&format!(
+            "UPDATE requests SET status = 'PENDING', delivered = {delivered}"
+        ))
+        .unwrap();
+        let job = claim_due(&store).await.pop().unwrap();
+        let attempt = attempted(number, AttemptClass::Success);
+        // The second is a repeat of the same write.
+        finish(&store, &job, attempt.clone(), Outcome::Completed).await;
+        finish(&store, &job, attempt, Outcome::Completed).await;
+    };
+    put_back("delivered", 2).await;
+    put_back("'no JSON'", 3).await;
+    assert_eq!(
+        shown(&store, id).await,
+        [(1, AttemptClass::Success), (3, AttemptClass::Success)],
+        "all but the one that was overwritten"
+    );
+    put_back("delivered", 4).await;
+    assert_eq!(rows(&db), [1, 3]);
+    let request = row(&store, id).await;
+    assert_eq!(
+        (request.attempts.len(), request.attempts[1].duration_ms),
+        (3, 7)
+    );
+}

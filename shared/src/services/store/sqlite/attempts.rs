@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use rusqlite::{Connection, OptionalExtension, params};
 use serde::{Deserialize, Serialize};
 
-use super::columns;
+use super::{columns, state};
 use crate::{
     models::{Attempt, AttemptClass, RequestId, Stage},
     services::store::{AttemptRecord, Claim, Work, job::to_json},
@@ -51,6 +51,45 @@ pub(super) fn delivered(claim: &Claim, attempted: &AttemptRecord) -> Option<Stri
             claim: claim.number,
         })
     })
+}
+
+/// Gives the attempt in the row of a claimed job a row of its own: the job had ended, and was put
+/// back by hand. Returns whether there was something in the way of another one.
+pub(super) fn clear_delivered(tx: &Connection, claim: &Claim) -> rusqlite::Result<bool> {
+    let id = claim.id.to_string();
+    let is_held = format!("{} AND {}", state::IS_CLAIMED, state::IS_HELD);
+    let held = params![id, claim.owner.to_string(), claim.number];
+    let earlier = tx
+        .prepare_cached(&format!(
+            "SELECT delivered FROM requests WHERE {is_held} AND delivered IS NOT NULL"
+        ))?
+        .query_row(held, |row| columns::text(row, 0))
+        .optional()?
+        .flatten();
+    let Some(earlier) = earlier else {
+        return Ok(false);
+    };
+    if let Some(earlier) = Delivered::parse(&earlier) {
+        // IGNORE: the number is taken if the count of attempts was edited, too.
+        tx.prepare_cached(
+            "INSERT OR IGNORE INTO attempts
+                 (request_id, number, started_at, duration_ms, class, status, claim, stage)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        )?
+        .execute(params![
+            id,
+            earlier.number,
+            earlier.started_at,
+            earlier.duration_ms,
+            AttemptClass::Success.as_str(),
+            earlier.status,
+            earlier.claim,
+            Stage::Callback.as_str(),
+        ])?;
+    }
+    tx.prepare_cached("UPDATE requests SET delivered = NULL WHERE id = ?1")?
+        .execute([id])?;
+    Ok(true)
 }
 
 /// Records an attempt under the claim that made it.

@@ -23,7 +23,8 @@
 //! sync that succeeds proves nothing, and at the next start a recovery stops at the gap. From a
 //! failed sync on, no commit counts as durable until a checkpoint has copied the whole log into the
 //! database file, has synced that, and has truncated the log. It copies what the kernel still has
-//! in memory.
+//! in memory, and so it is tried at once: `SQLite` verifies no checksum of what it copies. Where
+//! the kernel has dropped such a page, older bytes of the log would damage the database.
 //!
 //! Each process has its own open file, so each learns of the error by its own next sync. One that
 //! opens the log between the first report and the checkpoint does not.
@@ -128,22 +129,30 @@ impl Durability {
 }
 
 impl Log {
-    /// Syncs the log. After a failed sync it calls `checkpoint` instead, which returns whether all
-    /// of the log is in the database file, and durable.
-    fn sync(&self, checkpoint: impl FnOnce() -> rusqlite::Result<bool>) -> Result<(), StoreError> {
+    /// Syncs the log. From a failed sync on, it calls `checkpoint`, which returns whether all of
+    /// the log is in the database file, and durable.
+    fn sync(&self, checkpoint: impl Fn() -> rusqlite::Result<bool>) -> Result<(), StoreError> {
         let mut state = self.sync.lock().unwrap_or_else(PoisonError::into_inner);
         // SeqCst: whoever has read the number before this is sure that the sync covers its commit.
         let number = self.begun.fetch_add(1, Ordering::SeqCst) + 1;
+        let repaired = if state.trouble.is_some() {
+            checkpoint()
+        } else if let Err(error) = (state.sync)() {
+            tracing::warn!(%error, "the write-ahead log was not synced; checkpointing it instead");
+            state.trouble = Some(trouble::of_file(&error));
+            // At once: memory pressure takes from the kernel what it could not write, and then a
+            // checkpoint would copy what the disk has in its place. Twice: SQLite's own open file
+            // reports the error, too.
+            checkpoint().or_else(|_| checkpoint())
+        } else {
+            Ok(true)
+        };
         if let Some(trouble) = state.trouble {
-            match checkpoint() {
+            match repaired {
                 Ok(true) => state.trouble = None,
                 Ok(false) => return Err(unsynced(trouble, &"a sync of the log has failed")),
                 Err(error) => return Err(unsynced(trouble, &error)),
             }
-        } else if let Err(error) = (state.sync)() {
-            let trouble = trouble::of_file(&error);
-            state.trouble = Some(trouble);
-            return Err(unsynced(trouble, &error));
         }
         self.succeeded.store(number, Ordering::SeqCst);
         Ok(())
@@ -154,5 +163,32 @@ fn unsynced(trouble: Trouble, error: &impl Display) -> StoreError {
     StoreError::Indeterminate {
         trouble,
         message: format!("the write-ahead log was not synced: {error}").into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{cell::Cell, io::ErrorKind};
+
+    use super::Durability;
+
+    #[test]
+    fn the_same_error_by_another_open_file_of_the_log_does_not_prevent_its_checkpoint() {
+        let mut errors = vec![ErrorKind::Other];
+        let durability =
+            Durability::synced_by(move || errors.pop().map_or(Ok(()), |it| Err(it.into())));
+        let log = durability.log.unwrap();
+        let checkpoints = Cell::new(0);
+        let checkpoint = || {
+            checkpoints.set(checkpoints.get() + 1);
+            match checkpoints.get() {
+                1 => Err(rusqlite::Error::InvalidQuery),
+                _ => Ok(true),
+            }
+        };
+        for _ in 0..2 {
+            log.sync(checkpoint).unwrap();
+            assert_eq!(checkpoints.get(), 2);
+        }
     }
 }

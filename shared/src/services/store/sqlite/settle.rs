@@ -246,23 +246,31 @@ fn finish(
         return redelivery::finish(tx, claim, attempts, outcome, now);
     }
     let failure = outcome.failure();
-    write(
-        tx,
-        claim,
-        finish_sql(outcome),
-        &[
-            &texts.ended_at,
-            &failure.map(|failure| failure.reason.as_str()),
-            &failure.map(|failure| failure.detail.as_str()),
-            &attempts,
-            &result,
-            &now.millis(),
-            &texts.delivered,
-        ],
-    )
+    let end = || {
+        write(
+            tx,
+            claim,
+            finish_sql(outcome),
+            &[
+                &texts.ended_at,
+                &failure.map(|failure| failure.reason.as_str()),
+                &failure.map(|failure| failure.detail.as_str()),
+                &attempts,
+                &result,
+                &now.millis(),
+                &texts.delivered,
+            ],
+        )
+    };
+    let rows = end()?;
+    if rows == 0 && texts.delivered.is_some() && attempts::clear_delivered(tx, claim)? {
+        return end();
+    }
+    Ok(rows)
 }
 
-/// SQL that ends a job. Every job needs it, so it is put together once.
+/// SQL that ends a job, unless there is an attempt for its row, which has one already. Every job
+/// needs it, so it is put together once.
 fn finish_sql(outcome: &Outcome) -> &'static str {
     static COMPLETE: LazyLock<String> = LazyLock::new(|| sql(Transition::Complete));
     static FAIL: LazyLock<String> = LazyLock::new(|| sql(Transition::Fail));
@@ -277,7 +285,8 @@ fn finish_sql(outcome: &Outcome) -> &'static str {
             columns::failure_set("?5", "?6"),
             bodies::kept_result(8)
         );
-        state::change(Work::Job, transition, &set, state::IS_HELD)
+        let has_room = format!("{} AND (?10 IS NULL OR delivered IS NULL)", state::IS_HELD);
+        state::change(Work::Job, transition, &set, &has_room)
     }
     match outcome {
         Outcome::Completed => &COMPLETE,

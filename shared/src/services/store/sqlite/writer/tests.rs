@@ -287,8 +287,7 @@ async fn after_a_failed_sync_no_commit_counts_until_the_whole_log_is_in_the_data
     reader.execute_batch("BEGIN").unwrap();
     assert_eq!(count(&reader), 1);
     for _ in 0..2 {
-        // The first one fails by its sync, and the second one by a checkpoint that the reader
-        // prevents.
+        // The first one fails by its sync, and both by a checkpoint that the reader prevents.
         let unknown = writer.write(insert).await.unwrap_err();
         assert!(unknown.is_indeterminate(), "{unknown}");
         assert_eq!(writer.trouble(), Some(Trouble::Io));
@@ -307,6 +306,25 @@ async fn after_a_failed_sync_no_commit_counts_until_the_whole_log_is_in_the_data
     assert_eq!(count(&reader), 4);
     writer.write(insert).await.unwrap();
     assert_eq!(syncs.load(Ordering::Relaxed), 3);
+}
+
+#[tokio::test]
+async fn a_failed_sync_is_made_up_for_at_once_if_no_reader_is_in_the_way() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let syncs = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&syncs);
+    let writer = synced_by(folder.path(), move || {
+        match counted.fetch_add(1, Ordering::Relaxed) {
+            0 => Err(io::ErrorKind::Other.into()),
+            _ => Ok(()),
+        }
+    });
+    writer.write(insert).await.unwrap();
+    let log = folder.path().join("db-wal");
+    assert_eq!(log.metadata().unwrap().len(), 0, "all is in the database");
+    assert_eq!(writer.trouble(), None);
+    writer.write(insert).await.unwrap();
+    assert_eq!(syncs.load(Ordering::Relaxed), 2);
 }
 
 #[tokio::test]
