@@ -175,17 +175,26 @@ impl Intake {
 pub(super) async fn from_notifications(intake: Intake, mut reader: NotificationReader) {
     // What was read, without the jobs that were dealt with.
     let mut entries = Vec::<Entry>::new();
+    // How many jobs an entry of the last read had. With many tenants it is one, and reads of a
+    // sixteenth of the free slots would keep a small worker from its jobs.
+    let mut per_entry = JOBS_PER_ENTRY;
     while let Some(free) = intake.free_slots().await {
         let is_crowded = intake.shares.has_waiting();
         if entries.is_empty() {
-            // No more jobs than slots are free, or one entry: no other consumer gets them. While
-            // due jobs wait in the table, most are left to it, and those of another tenant may be
-            // behind them.
+            // No more jobs than slots are free, as far as the last read tells, or one entry: no
+            // other consumer gets them. While due jobs wait in the table, most are left to it, and
+            // those of another tenant may be behind them.
             // Not cancelled at shutdown: an entry that is read and not returned stays pending until
             // a sweep. The read's `BLOCK` bounds the wait.
-            let fitting = (free / JOBS_PER_ENTRY).clamp(1, ENTRIES);
+            let fitting = (free / per_entry).clamp(1, ENTRIES);
             entries = reader.read(if is_crowded { BATCH } else { fitting }).await;
             intake.watchdog.tick();
+            // Without those of a neighbour on the same Redis, which have none.
+            let jobs = entries.iter().map(|entry| entry.notified.jobs.len());
+            let own = jobs.clone().filter(|jobs| *jobs > 0).count();
+            if own > 0 {
+                per_entry = jobs.sum::<usize>().div_ceil(own);
+            }
         }
         // The store would refuse the claim, at the cost of a write; or the handler fails. The jobs
         // stay in the table.

@@ -141,6 +141,39 @@ async fn a_worker_with_one_slot_runs_all_jobs_of_an_entry_one_after_the_other() 
     stack.stop().await;
 }
 
+/// How often entries were read.
+fn reads(redis: &RedisServer) -> usize {
+    let stats = format!("{:?}", redis.run("INFO commandstats"));
+    let (_, calls) = stats
+        .split_once("cmdstat_xreadgroup:calls=")
+        .unwrap_or(("", "0,"));
+    calls.split(',').next().unwrap().parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_worker_reads_as_many_entries_of_one_job_as_it_has_slots_not_a_sixteenth_of_them() {
+    const SLOTS: &str = "256";
+    let redis = RedisServer::start();
+    let folder = Arc::new(TempDir::new().unwrap());
+    let slots = ("WORKER_CONCURRENCY", SLOTS);
+    let stack = Stack::start(folder, &redis.url(), &[slots]).await;
+    // Each takes its slot for seconds.
+    let count = SLOTS.parse().unwrap();
+    let jobs = accept(&stack.store, count, 400, None, NOTIFIED_ONLY).await;
+    let of_tenant = |(nth, job): (usize, &Notification)| Notification {
+        tenant: format!("t{nth}").parse().ok(),
+        ..job.clone()
+    };
+    let of_tenants: Vec<_> = jobs.iter().enumerate().map(of_tenant).collect();
+    let before = reads(&redis);
+    notify(&redis, &stack.store, &of_tenants).await;
+    all_completed(&stack, &jobs).await;
+    let reads = reads(&redis) - before;
+    // A sixteenth of the free slots at a time would take more than 50.
+    assert!(reads < 40, "{reads}");
+    stack.stop().await;
+}
+
 #[tokio::test]
 async fn jobs_that_a_busy_worker_has_in_hand_are_run_by_an_idle_one_and_their_entry_is_acknowledged()
  {
