@@ -433,7 +433,8 @@ async fn a_202_expects_the_jobs_before_it_to_end_at_the_rate_of_the_workers() {
                 continue;
             }
             let jobs = jobs(&server).len();
-            let most = f64::from(u32::try_from(jobs).unwrap()) / rate;
+            // And the time that its own record takes.
+            let most = f64::from(u32::try_from(jobs).unwrap()) / rate + 0.01;
             // Less what has ended since the count: far less than a half, at some 20 jobs a second.
             assert!(
                 (most / 2.0..=most).contains(&wait),
