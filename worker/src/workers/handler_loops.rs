@@ -91,8 +91,7 @@ impl HandlerLoops {
                 }
             }
         };
-        let next = self.drain.until_shutdown(next);
-        self.common.watchdog.while_waiting(next).await
+        self.common.wait_for(next).await
     }
 
     fn start(

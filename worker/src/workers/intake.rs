@@ -73,11 +73,16 @@ pub(super) struct Intake {
 }
 
 impl Intake {
+    /// The result of `event`, for which the loop may wait as long as it takes. `None` at shutdown.
+    pub(super) async fn wait_for<T>(&self, event: impl Future<Output = T>) -> Option<T> {
+        let event = self.drain.until_shutdown(event);
+        self.watchdog.while_waiting(event).await
+    }
+
     /// Waits until the memory budget has room for a job: another loop may take it first. `None` at
     /// shutdown.
     async fn room(&self) -> Option<()> {
-        let room = self.drain.until_shutdown(self.memory.has_room());
-        self.watchdog.while_waiting(room).await
+        self.wait_for(self.memory.has_room()).await
     }
 
     /// Reserves room for a claim, as soon as there is some. `None` at shutdown.
@@ -95,17 +100,15 @@ impl Intake {
     /// of free slots; or `None` at shutdown.
     async fn free_slots(&self) -> Option<usize> {
         self.room().await?;
-        let one = self.drain.until_shutdown(self.slots.take(1, 1));
         // Released on return: it only shows that a slot was free. If another loop takes it first,
         // the claim waits again.
-        let _one = self.watchdog.while_waiting(one).await?;
+        let _one = self.wait_for(self.slots.take(1, 1)).await?;
         Some(self.slots.free() + 1)
     }
 
     /// Room for up to `jobs` long jobs, when no other loop is taking some. `None` at shutdown.
     async fn room_for_long(&self, jobs: usize) -> Option<LongRoom> {
-        let turn = self.drain.until_shutdown(self.shares.turn_for_long(jobs));
-        self.watchdog.while_waiting(turn).await
+        self.wait_for(self.shares.turn_for_long(jobs)).await
     }
 
     /// Waits for a slot and room in the memory budget, and takes slots for up to `jobs` jobs.
@@ -114,8 +117,7 @@ impl Intake {
         let slots = async {
             // Memory first: whoever waits for it holds no slots, which the quarantine may collect.
             self.room().await?;
-            let slots = self.drain.until_shutdown(self.slots.take(1, jobs));
-            self.watchdog.while_waiting(slots).await
+            self.wait_for(self.slots.take(1, jobs)).await
         };
         let mut slots = pin!(slots);
         if let Some(slots) = slots.as_mut().now_or_never() {
@@ -166,8 +168,7 @@ impl Intake {
 
     /// Sleeps; `None` at shutdown.
     pub(super) async fn pause(&self, time: Duration) -> Option<()> {
-        let sleep = self.drain.until_shutdown(tokio::time::sleep(time));
-        self.watchdog.while_waiting(sleep).await
+        self.wait_for(tokio::time::sleep(time)).await
     }
 }
 
@@ -250,8 +251,7 @@ pub(super) async fn from_table(
         }
     };
     loop {
-        let woken = intake.drain.until_shutdown(wake(&mut next_search));
-        if intake.watchdog.while_waiting(woken).await.is_none() {
+        if intake.wait_for(wake(&mut next_search)).await.is_none() {
             return;
         }
         let latest = Instant::now() + intake.interval;

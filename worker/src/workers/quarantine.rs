@@ -35,11 +35,10 @@ pub(super) async fn from_table(intake: Intake, lease: Arc<Lease>) {
             Ok(Claimed::None) => {
                 wait = FIRST_WAIT;
                 let reclaimed = tokio::time::timeout(intake.interval, lease.reclaimed());
-                let reclaimed = intake.drain.until_shutdown(reclaimed);
-                if intake.watchdog.while_waiting(reclaimed).await.is_none() {
+                if intake.wait_for(reclaimed).await.is_none() {
                     return;
                 }
-                continue;
+                Duration::ZERO
             }
             Ok(Claimed::TimedOut) => {
                 let pause = wait;
@@ -84,10 +83,8 @@ async fn claim_some(intake: &Intake, wait: Duration) -> Result<Claimed, StoreErr
     // After the timeout, the wait leaves the semaphore's FIFO queue and the jobs behind it
     // continue.
     let slots = intake.slots.take(slots_per_job, alike.len());
-    let slots = intake
-        .drain
-        .until_shutdown(tokio::time::timeout(wait, slots));
-    let mut slots = match intake.watchdog.while_waiting(slots).await {
+    let slots = tokio::time::timeout(wait, slots);
+    let mut slots = match intake.wait_for(slots).await {
         Some(Ok(slots)) => slots,
         Some(Err(_)) => return Ok(Claimed::TimedOut),
         None => return Ok(Claimed::None), // shutdown

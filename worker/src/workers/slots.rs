@@ -11,7 +11,7 @@ use tokio::{
 /// How long [`Slots::gather`] waits for more slots.
 const GATHERING: Duration = Duration::from_millis(20);
 
-/// It stops at this part of all slots.
+/// The most that it gathers: this part of all slots.
 const GATHERED_PART: u32 = 8;
 
 /// Permission for one or more jobs to run.

@@ -56,7 +56,7 @@ pub struct NewJob {
 /// Something that is dropped when a write is over, even if its caller is gone by then.
 pub type Held = Arc<dyn Any + Send + Sync>;
 
-/// Who is told that a job is stored. Called on the writer's thread, so it must not block. It can be
+/// Who is told that a job is stored. The writer waits for it, so it must not block. It can be
 /// called again for the same job, after a commit whose outcome was unknown.
 pub type OnStored = Arc<dyn Fn() + Send + Sync>;
 

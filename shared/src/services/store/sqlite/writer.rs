@@ -190,7 +190,7 @@ impl Writer {
         bodies: Bodies,
         write: impl FnMut(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let (write, outcome) = pending(write, bodies, false);
+        let (write, outcome) = pending(write, bodies, false, |_| {});
         self.queue
             .send(write)
             .await
@@ -217,7 +217,7 @@ impl Writer {
         patience: Duration,
         write: impl FnMut(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let (write, outcome) = pending(write, Bodies::default(), true);
+        let (write, outcome) = pending(write, Bodies::default(), true, |_| {});
         // Rooms are given in the order of the calls: no later write takes this one's.
         let room = timeout(patience, self.queue.reserve()).await;
         let room = room.map_err(|_| StoreError::QueueFull)?;
@@ -241,7 +241,7 @@ impl Writer {
         write: impl FnMut(&Connection) -> rusqlite::Result<T> + Send + 'static,
         tell: impl FnOnce(&Result<T, StoreError>) + Send + 'static,
     ) -> Result<T, StoreError> {
-        let (write, outcome) = pending_and_tell(write, bodies, true, tell);
+        let (write, outcome) = pending(write, bodies, true, tell);
         self.queue.try_send(write).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => StoreError::QueueFull,
             mpsc::error::TrySendError::Closed(_) => StoreError::Closed,
@@ -549,19 +549,7 @@ struct Pending<F, T, N> {
     caller: oneshot::Sender<Result<T, StoreError>>,
 }
 
-fn pending<F, T>(
-    work: F,
-    bodies: Bodies,
-    is_promised: bool,
-) -> (Box<dyn Write>, oneshot::Receiver<Result<T, StoreError>>)
-where
-    F: FnMut(&Connection) -> rusqlite::Result<T> + Send + 'static,
-    T: Send + 'static,
-{
-    pending_and_tell(work, bodies, is_promised, |_| {})
-}
-
-fn pending_and_tell<F, T, N>(
+fn pending<F, T, N>(
     work: F,
     bodies: Bodies,
     is_promised: bool,

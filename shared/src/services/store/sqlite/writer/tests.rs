@@ -18,6 +18,13 @@ use super::{
     pending,
 };
 
+/// A writer on `connection`, whose queue has `capacity`.
+fn writer_on(connection: Connection, durability: Durability, capacity: usize) -> Writer {
+    let clock = Arc::new(Clock::unsaved());
+    let files = OpenFiles::none();
+    Writer::start(connection.into(), files, clock, durability, capacity)
+}
+
 /// A call that waits: it says that it has begun, and goes on when it is told so.
 fn gate() -> (impl FnMut() + Send + 'static, Receiver<()>, Sender<()>) {
     let (begun, has_begun) = tokio::sync::mpsc::channel(1);
@@ -32,13 +39,7 @@ fn gate() -> (impl FnMut() + Send + 'static, Receiver<()>, Sender<()>) {
 #[tokio::test]
 async fn a_writer_thread_that_ends_is_reported() {
     let connection = Connection::open_in_memory().unwrap();
-    let writer = Writer::start(
-        connection.into(),
-        OpenFiles::none(),
-        Arc::new(Clock::unsaved()),
-        Durability::normal(),
-        1,
-    );
+    let writer = writer_on(connection, Durability::normal(), 1);
     let result = writer.write(|_| -> rusqlite::Result<()> { panic!("expected by this test") });
     let error = result.await.unwrap_err();
     assert!(error.is_indeterminate(), "{error}");
@@ -59,7 +60,7 @@ fn a_batch_has_as_many_writes_as_fit_and_one_that_is_too_large_alone() {
         (vec![1, BATCH_BYTES, 1], 1),
         (vec![BATCH_BYTES / 2, 10, BATCH_BYTES / 2, 10], 2),
     ] {
-        let write = |bytes: &usize| pending(|_| Ok(()), Bodies::of(*bytes), true).0;
+        let write = |bytes: &usize| pending(|_| Ok(()), Bodies::of(*bytes), true, |_| {}).0;
         let writes: Vec<_> = sizes.iter().map(write).collect();
         assert_eq!(fitting(&writes), expected, "{sizes:?}");
     }
@@ -82,14 +83,7 @@ async fn large_writes_are_split_into_several_transactions_and_committed_in_order
     connection
         .execute_batch("PRAGMA journal_mode = WAL; CREATE TABLE t (n)")
         .unwrap();
-    let clock = Arc::new(Clock::unsaved());
-    let writer = Writer::start(
-        connection.into(),
-        OpenFiles::none(),
-        clock,
-        Durability::normal(),
-        SIZES.len(),
-    );
+    let writer = writer_on(connection, Durability::normal(), SIZES.len());
     let count = "SELECT count(*) FROM t";
     let (mut wait, mut has_begun, go) = gate();
     let first = writer.write(move |_| {
@@ -122,14 +116,7 @@ async fn large_writes_are_split_into_several_transactions_and_committed_in_order
 #[tokio::test]
 async fn only_the_writes_of_the_transaction_that_the_writer_died_in_are_unknown() {
     let connection = Connection::open_in_memory().unwrap();
-    let clock = Arc::new(Clock::unsaved());
-    let writer = Writer::start(
-        connection.into(),
-        OpenFiles::none(),
-        clock,
-        Durability::normal(),
-        8,
-    );
+    let writer = writer_on(connection, Durability::normal(), 8);
     let (mut wait, mut has_begun, die) = gate();
     let dying = writer.write(move |_| -> rusqlite::Result<()> {
         wait();
@@ -157,14 +144,7 @@ async fn five_writes(fails: &'static [(i64, u32)]) -> (Vec<Result<i64, StoreErro
     connection
         .execute_batch("CREATE TABLE t (n UNIQUE)")
         .unwrap();
-    let clock = Arc::new(Clock::unsaved());
-    let writer = Writer::start(
-        connection.into(),
-        OpenFiles::none(),
-        clock,
-        Durability::normal(),
-        8,
-    );
+    let writer = writer_on(connection, Durability::normal(), 8);
     let (mut wait, mut has_begun, go) = gate();
     let first = writer.write(move |_| {
         wait();
@@ -236,9 +216,7 @@ fn table(folder: &Path) -> Connection {
 
 /// A writer on `table`, which calls `sync` to sync the log.
 fn synced_by(folder: &Path, sync: impl FnMut() -> io::Result<()> + Send + 'static) -> Writer {
-    let (clock, durability) = (Arc::new(Clock::unsaved()), Durability::synced_by(sync));
-    let table = table(folder).into();
-    Writer::start(table, OpenFiles::none(), clock, durability, 8)
+    writer_on(table(folder), Durability::synced_by(sync), 8)
 }
 
 fn insert(tx: &Connection) -> rusqlite::Result<()> {
@@ -358,8 +336,6 @@ async fn what_was_read_is_confirmed_by_a_sync_that_began_after_and_needs_no_lock
 #[tokio::test]
 async fn without_syncs_there_is_nothing_to_confirm() {
     let folder = tempfile::TempDir::new().unwrap();
-    let (clock, durability) = (Arc::new(Clock::unsaved()), Durability::normal());
-    let table = table(folder.path()).into();
-    let writer = Writer::start(table, OpenFiles::none(), clock, durability, 8);
+    let writer = writer_on(table(folder.path()), Durability::normal(), 8);
     assert!(matches!(writer.confirm().now_or_never(), Some(Ok(()))));
 }
