@@ -76,6 +76,9 @@ pub struct Settings {
 pub struct StoreSettings {
     /// The absolute path of the database file: `DB_URL`.
     pub path: PathBuf,
+    /// The address of a PostgreSQL server.
+    #[cfg(feature = "postgres")]
+    pub postgres: Option<String>,
     /// What a commit survives: `DB_SYNCHRONOUS`.
     pub synchronous: Synchronous,
     /// Writes that may wait for the writer: `DB_WRITE_QUEUE`.
@@ -296,6 +299,9 @@ impl StoreSettings {
             return Err(layers.exceeds("idempotency_window", "retention")?);
         }
         Ok(Self {
+            #[cfg(feature = "postgres")]
+            postgres: Some(layers.raw("db_url")?.to_owned())
+                .filter(|url| url.starts_with("postgres")),
             path: layers.try_parse("db_url", db_url::parse)?,
             synchronous: layers.parse("db_synchronous", "full or normal", |word| match word {
                 "full" => Some(Synchronous::Full),

@@ -73,9 +73,7 @@ impl Store {
     /// # Errors
     /// The read failed.
     pub async fn oldest_due_age(&self) -> Result<Option<Duration>, StoreError> {
-        match &self.engine {
-            Engine::Sqlite(engine) => engine.oldest_due_age().await,
-        }
+        on_engine!(self, |engine| engine.oldest_due_age().await)
     }
 
     /// Returns the destinations with a backlog of at least `most` jobs.
@@ -86,9 +84,7 @@ impl Store {
         &self,
         most: usize,
     ) -> Result<Vec<Destination>, StoreError> {
-        match &self.engine {
-            Engine::Sqlite(engine) => engine.destinations_over_limit(most).await,
-        }
+        on_engine!(self, |engine| engine.destinations_over_limit(most).await)
     }
 
     /// Counts the unfinished async jobs, up to `most`, and those of them that wait for a worker and
@@ -103,9 +99,7 @@ impl Store {
         grace: Duration,
         by_handler: bool,
     ) -> Result<Load, StoreError> {
-        match &self.engine {
-            Engine::Sqlite(engine) => engine.load(most, grace, by_handler).await,
-        }
+        on_engine!(self, |engine| engine.load(most, grace, by_handler).await)
     }
 
     /// What each handler beside the report has to do: those that have jobs or that a worker serves,
@@ -114,9 +108,7 @@ impl Store {
     /// # Errors
     /// The read failed, or the read queue is full.
     pub async fn handlers_load(&self) -> Result<BTreeMap<HandlerName, HandlerLoad>, StoreError> {
-        match &self.engine {
-            Engine::Sqlite(engine) => engine.handlers_load().await,
-        }
+        on_engine!(self, |engine| engine.handlers_load().await)
     }
 
     /// Pauses `what` in the name of `operator`, and records that. From its commit on, no claim
@@ -132,9 +124,7 @@ impl Store {
         what: Paused,
         operator: ClientName,
     ) -> Result<Result<bool, TooManyPauses>, StoreError> {
-        match &self.engine {
-            Engine::Sqlite(engine) => engine.pause(what, operator).await,
-        }
+        on_engine!(self, |engine| engine.pause(what, operator).await)
     }
 
     /// Ends the pause of `what` in the name of `operator`, and records that. To resume everything
@@ -144,9 +134,7 @@ impl Store {
     /// # Errors
     /// Those of [`Store::pause`], but for its inner one.
     pub async fn resume(&self, what: Paused, operator: ClientName) -> Result<bool, StoreError> {
-        match &self.engine {
-            Engine::Sqlite(engine) => engine.resume(what, operator).await,
-        }
+        on_engine!(self, |engine| engine.resume(what, operator).await)
     }
 
     /// The pauses in force: that of everything first, then the origins in the order of their text.
@@ -154,9 +142,7 @@ impl Store {
     /// # Errors
     /// The read failed, or the read queue is full.
     pub async fn pauses(&self) -> Result<Vec<Pause>, StoreError> {
-        match &self.engine {
-            Engine::Sqlite(engine) => engine.pauses().await,
-        }
+        on_engine!(self, |engine| engine.pauses().await)
     }
 
     /// Reads a page of the requests of all tenants that an operator's action is for. A page can be
@@ -165,9 +151,7 @@ impl Store {
     /// # Errors
     /// The read failed, or the read queue is full.
     pub async fn select(&self, page: SelectionPage) -> Result<Selected, StoreError> {
-        match &self.engine {
-            Engine::Sqlite(engine) => engine.select(page).await,
-        }
+        on_engine!(self, |engine| engine.select(page).await)
     }
 
     /// Does `bulk` and records it, in one transaction. A repeat is recorded, too. It cancels
@@ -176,9 +160,7 @@ impl Store {
     /// # Errors
     /// Those of [`Store::resume`].
     pub async fn apply(&self, bulk: Bulk) -> Result<Applied, StoreError> {
-        match &self.engine {
-            Engine::Sqlite(engine) => engine.apply(bulk).await,
-        }
+        on_engine!(self, |engine| engine.apply(bulk).await)
     }
 
     /// Reads up to `limit` records of what operators have done, newest first: those whose number is
@@ -191,9 +173,7 @@ impl Store {
         before: Option<i64>,
         limit: usize,
     ) -> Result<Vec<AuditRecord>, StoreError> {
-        match &self.engine {
-            Engine::Sqlite(engine) => engine.audit(before, limit).await,
-        }
+        on_engine!(self, |engine| engine.audit(before, limit).await)
     }
 
     /// Counts for an operator. Each count ends at [`COUNTED`](crate::services::store::COUNTED)
@@ -202,8 +182,6 @@ impl Store {
     /// # Errors
     /// As for [`Store::find`].
     pub async fn stats(&self) -> Result<Stats, StoreError> {
-        match &self.engine {
-            Engine::Sqlite(engine) => engine.stats().await,
-        }
+        on_engine!(self, |engine| engine.stats().await)
     }
 }
