@@ -5,9 +5,13 @@
 //! is compared with it. `verbs/` says how each verb runs; the other files hold the SQL.
 
 mod accept;
+mod attempts;
 mod batches;
+mod breakers;
 mod columns;
 mod error;
+mod find;
+mod idempotency;
 mod schema;
 mod session;
 mod verbs;
@@ -18,7 +22,7 @@ use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
 use tokio_postgres::NoTls;
 use tokio_util::sync::CancellationToken;
 
-use self::{accept::Accepted, batches::Batches, session::Sessions};
+use self::{accept::Answer, batches::Batches, session::Sessions};
 use super::{
     NewJob, StoreError, Trouble,
     metrics::{Measures, QueueLevel},
@@ -35,7 +39,7 @@ const IN_FLIGHT: usize = 2;
 pub(super) struct Postgres {
     id: String,
     sessions: Arc<Sessions>,
-    accepts: Batches<NewJob, Accepted>,
+    accepts: Batches<NewJob, Answer>,
     measures: Measures,
     idempotency_window: Duration,
     operator_patience: Duration,
