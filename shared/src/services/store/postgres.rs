@@ -8,6 +8,7 @@ mod accept;
 mod attempts;
 mod batches;
 mod breakers;
+mod claim;
 mod columns;
 mod error;
 mod find;
