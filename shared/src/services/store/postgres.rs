@@ -5,11 +5,20 @@
 //! is compared with it. `verbs/` says how each verb runs; the other files hold the SQL.
 
 mod accept;
+mod attempts;
 mod batches;
+mod breakers;
 mod columns;
 mod error;
+mod events;
+mod lease;
+mod notes;
+mod redelivery;
+mod retention;
 mod schema;
 mod session;
+mod settle;
+mod state;
 mod verbs;
 
 use std::{sync::Arc, time::Duration};
@@ -18,7 +27,7 @@ use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
 use tokio_postgres::NoTls;
 use tokio_util::sync::CancellationToken;
 
-use self::{accept::Accepted, batches::Batches, session::Sessions};
+use self::{accept::Accepted, batches::Batches, session::Sessions, settle::End};
 use super::{
     NewJob, StoreError, Trouble,
     metrics::{Measures, QueueLevel},
@@ -36,6 +45,7 @@ pub(super) struct Postgres {
     id: String,
     sessions: Arc<Sessions>,
     accepts: Batches<NewJob, Accepted>,
+    settlements: Batches<End, bool>,
     measures: Measures,
     idempotency_window: Duration,
     operator_patience: Duration,
@@ -61,6 +71,7 @@ impl Postgres {
         Ok(Self {
             id,
             accepts: accept::batches(&sessions, settings),
+            settlements: settle::batches(&sessions, settings),
             sessions,
             measures: Measures::new(),
             idempotency_window: settings.idempotency_window,
