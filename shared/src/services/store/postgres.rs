@@ -11,6 +11,8 @@ mod breakers;
 mod columns;
 mod error;
 mod events;
+mod find;
+mod idempotency;
 mod lease;
 mod notes;
 mod redelivery;
@@ -27,7 +29,7 @@ use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
 use tokio_postgres::NoTls;
 use tokio_util::sync::CancellationToken;
 
-use self::{accept::Accepted, batches::Batches, session::Sessions, settle::End};
+use self::{accept::Answer, batches::Batches, session::Sessions, settle::End};
 use super::{
     NewJob, StoreError, Trouble,
     metrics::{Measures, QueueLevel},
@@ -44,7 +46,7 @@ const IN_FLIGHT: usize = 2;
 pub(super) struct Postgres {
     id: String,
     sessions: Arc<Sessions>,
-    accepts: Batches<NewJob, Accepted>,
+    accepts: Batches<NewJob, Answer>,
     settlements: Batches<End, bool>,
     measures: Measures,
     idempotency_window: Duration,

@@ -245,7 +245,7 @@ impl<'a> Rows<'a> {
             delivered: all(ends, delivered),
             numbers: attempted(ends, |it| columns::number(it.number)),
             started_at: attempted(ends, |it| columns::stored(it.started_at)),
-            durations: attempted(ends, attempts::duration_ms),
+            durations: attempted(ends, |it| i64::from(attempts::duration_ms(it))),
             stages: attempted(ends, |it| it.stage.as_str()),
             classes: attempted(ends, |it| it.class.as_str()),
             http_statuses: all(ends, |end| end.settlement.attempt()?.status.map(i32::from)),
