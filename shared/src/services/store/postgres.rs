@@ -11,10 +11,17 @@ mod breakers;
 mod claim;
 mod columns;
 mod error;
+mod events;
 mod find;
 mod idempotency;
+mod lease;
+mod notes;
+mod redelivery;
+mod retention;
 mod schema;
 mod session;
+mod settle;
+mod state;
 mod verbs;
 
 use std::{sync::Arc, time::Duration};
@@ -23,7 +30,7 @@ use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
 use tokio_postgres::NoTls;
 use tokio_util::sync::CancellationToken;
 
-use self::{accept::Answer, batches::Batches, session::Sessions};
+use self::{accept::Answer, batches::Batches, session::Sessions, settle::End};
 use super::{
     NewJob, StoreError, Trouble,
     metrics::{Measures, QueueLevel},
@@ -41,6 +48,7 @@ pub(super) struct Postgres {
     id: String,
     sessions: Arc<Sessions>,
     accepts: Batches<NewJob, Answer>,
+    settlements: Batches<End, bool>,
     measures: Measures,
     idempotency_window: Duration,
     operator_patience: Duration,
@@ -66,6 +74,7 @@ impl Postgres {
         Ok(Self {
             id,
             accepts: accept::batches(&sessions, settings),
+            settlements: settle::batches(&sessions, settings),
             sessions,
             measures: Measures::new(),
             idempotency_window: settings.idempotency_window,
