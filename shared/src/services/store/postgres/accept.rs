@@ -62,12 +62,12 @@ pub(super) fn batches(
     sessions: &Arc<Sessions>,
     settings: &StoreSettings,
 ) -> Batches<NewJob, Accepted> {
-    let (sessions, window) = (Arc::clone(sessions), settings.idempotency_window);
+    let (of, window) = (Arc::clone(sessions), settings.idempotency_window);
     let run = move |jobs: Arc<[NewJob]>| -> Running<Accepted> {
-        let sessions = Arc::clone(&sessions);
+        let sessions = Arc::clone(&of);
         Box::pin(async move { insert(&sessions, &jobs, window).await })
     };
-    Batches::start(settings.write_queue, super::IN_FLIGHT, run)
+    Batches::start(sessions, super::IN_FLIGHT, run)
 }
 
 async fn insert(
