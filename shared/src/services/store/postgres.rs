@@ -5,11 +5,15 @@
 //! is compared with it. `verbs/` says how each verb runs; the other files hold the SQL.
 
 mod accept;
+mod attempts;
 mod audit;
 mod batches;
+mod breakers;
 mod columns;
 mod error;
+mod find;
 mod health;
+mod idempotency;
 mod pause;
 mod schema;
 mod session;
@@ -20,7 +24,7 @@ use std::{sync::Arc, time::Duration};
 use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
 use tokio_postgres::NoTls;
 
-use self::{accept::Accepted, batches::Batches, session::Sessions};
+use self::{accept::Answer, batches::Batches, session::Sessions};
 use super::{
     NewJob, StoreError, Trouble,
     metrics::{Measures, QueueLevel},
@@ -38,7 +42,7 @@ const IN_FLIGHT: usize = 2;
 pub(super) struct Postgres {
     id: String,
     sessions: Arc<Sessions>,
-    accepts: Batches<NewJob, Accepted>,
+    accepts: Batches<NewJob, Answer>,
     recent_check: Recent,
     idempotency_window: Duration,
     operator_patience: Duration,
