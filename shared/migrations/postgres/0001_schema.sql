@@ -12,7 +12,9 @@ CREATE TABLE store (
     -- them.
     version  integer NOT NULL,
     oldest   integer NOT NULL,
-    -- When everything was resumed last.
+    -- Whether everything is paused, as `pauses` says, and when it was resumed last. A claim locks
+    -- this row FOR SHARE, so it waits for a pause that is being committed, and then sees it.
+    paused   boolean NOT NULL DEFAULT false,
     resumed  timestamptz NOT NULL DEFAULT 'epoch'
 );
 
@@ -44,7 +46,12 @@ CREATE TABLE requests (
     traceparent     text,
     delivered       json,           -- the successful callback with which the job ended
     ended           timestamptz,    -- by the server's clock: retention counts from here
-    erased_at       timestamptz
+    erased_at       timestamptz,
+    -- What the bodies take in a worker's memory. A claim reads them to see how many fit.
+    input_bytes     integer NOT NULL
+                    GENERATED ALWAYS AS (octet_length(input_payload::text)) STORED,
+    result_bytes    integer GENERATED ALWAYS AS (octet_length(result_payload::text)) STORED,
+    CHECK (status <> 'PENDING' OR due IS NOT NULL)
 ) WITH (
     -- A job is written three times. The versions of a row fit into its page, mostly, and vacuum
     -- comes after a small part of the table has changed.
@@ -54,14 +61,16 @@ CREATE TABLE requests (
 );
 
 -- Due jobs: of each tenant in the order in which they are due. Claimed and finished rows leave.
-CREATE INDEX requests_due ON requests (created_by, due)
+-- What has no client name, or is the report's, comes first as the empty name: searches compare and
+-- step over names, and null is none.
+CREATE INDEX requests_due ON requests (coalesce(created_by, ''), due)
     WHERE status = 'PENDING' AND NOT is_long;
-CREATE INDEX requests_by_handler ON requests (handler, created_by, due)
+CREATE INDEX requests_by_handler ON requests (coalesce(handler, ''), coalesce(created_by, ''), due)
     WHERE status = 'PENDING' AND is_long;
 CREATE INDEX requests_suspects ON requests (lost_claims, due)
     WHERE status = 'PENDING' AND lost_claims > 0;
 -- Jobs that were claimed before: scheduled, parked, released or reclaimed.
-CREATE INDEX requests_backlog ON requests (origin, created_by, id)
+CREATE INDEX requests_backlog ON requests (origin, coalesce(created_by, ''), id)
     WHERE status = 'PENDING' AND claim > 0;
 CREATE INDEX requests_waiting ON requests (due)
     WHERE status = 'PENDING' AND claim > 0;
@@ -84,13 +93,15 @@ CREATE TABLE redeliveries (
     attempts        integer NOT NULL,
     attempts_before integer NOT NULL,
     parked_at       timestamptz,
-    parks           integer NOT NULL
+    parks           integer NOT NULL,
+    CHECK (status <> 'PENDING' OR due IS NOT NULL)
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
 
-CREATE INDEX redeliveries_due ON redeliveries (created_by, due) WHERE status = 'PENDING';
+CREATE INDEX redeliveries_due ON redeliveries (coalesce(created_by, ''), due)
+    WHERE status = 'PENDING';
 CREATE INDEX redeliveries_suspects ON redeliveries (lost_claims, due)
     WHERE status = 'PENDING' AND lost_claims > 0;
-CREATE INDEX redeliveries_backlog ON redeliveries (origin, created_by, id)
+CREATE INDEX redeliveries_backlog ON redeliveries (origin, coalesce(created_by, ''), id)
     WHERE status = 'PENDING' AND claim > 0;
 CREATE INDEX redeliveries_waiting ON redeliveries (due)
     WHERE status = 'PENDING' AND claim > 0;
@@ -106,7 +117,9 @@ CREATE TABLE workers (
     ended      bigint NOT NULL DEFAULT 0,
     ended_long bigint NOT NULL DEFAULT 0,
     handlers   text[] NOT NULL,       -- those that it serves beside the report
-    breakers   json NOT NULL DEFAULT '{}'
+    breakers   json NOT NULL DEFAULT '{}',
+    -- The last repeat of a claim. One that was sent before it, and comes late, claims nothing.
+    repeats    bigint NOT NULL DEFAULT 0
 ) WITH (fillfactor = 50, autovacuum_vacuum_threshold = 200, autovacuum_vacuum_scale_factor = 0);
 
 -- Attempts with a known outcome, but for the successful callback with which a job ends.

@@ -47,6 +47,7 @@ mod retention;
 mod scope;
 mod sqlite;
 mod stats;
+mod stored_job;
 mod verbs;
 mod waiting;
 

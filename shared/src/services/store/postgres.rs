@@ -11,12 +11,19 @@ mod batches;
 mod breakers;
 mod columns;
 mod error;
+mod events;
 mod find;
 mod health;
 mod idempotency;
+mod lease;
+mod notes;
 mod pause;
+mod redelivery;
+mod retention;
 mod schema;
 mod session;
+mod settle;
+mod state;
 mod verbs;
 
 use std::{sync::Arc, time::Duration};
@@ -24,7 +31,7 @@ use std::{sync::Arc, time::Duration};
 use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
 use tokio_postgres::NoTls;
 
-use self::{accept::Answer, batches::Batches, session::Sessions};
+use self::{accept::Answer, batches::Batches, session::Sessions, settle::End};
 use super::{
     NewJob, StoreError, Trouble,
     metrics::{Measures, QueueLevel},
@@ -43,6 +50,7 @@ pub(super) struct Postgres {
     id: String,
     sessions: Arc<Sessions>,
     accepts: Batches<NewJob, Answer>,
+    settlements: Batches<End, bool>,
     recent_check: Recent,
     idempotency_window: Duration,
     operator_patience: Duration,
@@ -67,6 +75,7 @@ impl Postgres {
         Ok(Self {
             id,
             accepts: accept::batches(&sessions, settings),
+            settlements: settle::batches(&sessions),
             sessions,
             recent_check: Recent::with_period(Duration::from_secs(1)),
             idempotency_window: settings.idempotency_window,

@@ -6,8 +6,12 @@
 use jiff::Timestamp;
 use tokio_postgres::{Row, types::Type};
 
-use super::{Sessions, columns, error::Error};
-use crate::services::store::{Breakers, StoreError};
+use super::{
+    Sessions, columns,
+    error::Error,
+    session::Session,
+};
+use crate::services::store::{Breakers, OpenBreaker, OwnerId, StoreError};
 
 /// The workers that serve a handler, and its circuit breakers in them.
 #[derive(Clone, Debug, Default)]
@@ -31,6 +35,34 @@ SELECT name, count(*) AS workers,
 FROM workers CROSS JOIN LATERAL (SELECT DISTINCT unnest(handlers)) AS served (name)
 WHERE renewed_at >= now() - interval '1 minute' AND ($1::text IS NULL OR name = $1)
 GROUP BY name";
+
+/// Writes that these breakers of `owner`, and no others, are not closed. False if it has no lease.
+pub(super) async fn report(
+    session: &Session,
+    owner: OwnerId,
+    open: &[(String, OpenBreaker)],
+) -> Result<bool, Error> {
+    let handlers: Vec<&str> = open.iter().map(|(handler, _)| handler.as_str()).collect();
+    let waits: Vec<Option<i64>> = open
+        .iter()
+        .map(|(_, breaker)| match breaker {
+            OpenBreaker::Open { probe_in } => Some(columns::millis(*probe_in)),
+            OpenBreaker::HalfOpen => None,
+        })
+        .collect();
+    let report = "UPDATE workers SET breakers = coalesce(
+             (SELECT json_object_agg(handler, coalesce(
+                  to_json(floor(extract(epoch FROM now()) * 1000)::bigint + wait),
+                  '\"half-open\"'::json))
+              FROM unnest($2::text[], $3::bigint[]) AS open (handler, wait)), '{}')
+         WHERE owner = $1";
+    let values = [
+        (&owner.uuid() as _, Type::UUID),
+        (&handlers as _, Type::TEXT_ARRAY),
+        (&waits as _, Type::INT8_ARRAY),
+    ];
+    Ok(session.execute(report, &values).await? > 0)
+}
 
 /// That of all handlers that some worker serves, or of the one with this name.
 pub(super) async fn serving(

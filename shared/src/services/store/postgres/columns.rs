@@ -163,6 +163,16 @@ pub(super) fn count(stored: impl Into<i64>) -> u32 {
     u32::try_from(stored.into().max(0)).unwrap_or(u32::MAX)
 }
 
+/// A number as the column has it.
+pub(super) fn number(number: u32) -> i32 {
+    i32::try_from(number).unwrap_or(i32::MAX)
+}
+
+/// A number of rows as the server says it.
+pub(super) fn size(rows: u64) -> usize {
+    usize::try_from(rows).unwrap_or(usize::MAX)
+}
+
 /// A count as an SQL integer.
 pub(super) fn integer(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)

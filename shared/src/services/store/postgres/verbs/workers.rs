@@ -1,18 +1,16 @@
-//! The verbs of workers: jobs are found, claimed and settled, leases kept, old requests deleted.
+//! The verbs of workers: jobs are settled, leases kept, old requests deleted.
 
-#![allow(unused_imports, unused_variables, clippy::unimplemented)]
+use std::{sync::Arc, time::Duration};
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
-
-use jiff::Timestamp;
-
-use super::super::Postgres;
+use super::super::{
+    Postgres, breakers, events, lease, retention,
+    settle::{self, End},
+};
 use crate::{
-    models::{Destination, HandlerName, Origin, RequestId},
+    models::{HandlerName, RequestId},
     services::store::{
-        AttemptRecord, Candidate, Capacity, Claim, Claimed, DueJobs, Ended, Expired, Heartbeat,
-        OpenBreaker, OwnerId, Renewal, Settlement, StoreError, Swept, UnparkCursor, Unparked,
-        WorkResult, Worked,
+        AttemptRecord, Claim, Ended, Expired, Heartbeat, OpenBreaker, OwnerId, Renewal, Settlement,
+        StoreError, Swept, Work, WorkResult, Worked,
     },
 };
 
@@ -23,7 +21,15 @@ impl Postgres {
         worked: Worked,
         attempt: Option<AttemptRecord>,
     ) -> Result<(), StoreError> {
-        unimplemented!()
+        let what = Arc::new((worked, attempt));
+        let stored = self.sessions.write(move |session| {
+            let what = Arc::clone(&what);
+            async move {
+                let (worked, attempt) = &*what;
+                settle::store_worked(&session, &claim, worked, attempt.as_ref()).await
+            }
+        });
+        held(stored.await?)
     }
 
     pub(in crate::services::store) async fn record_resend(
@@ -31,7 +37,10 @@ impl Postgres {
         claim: Claim,
         count: u32,
     ) -> Result<(), StoreError> {
-        unimplemented!()
+        let recorded = self.sessions.write(move |session| async move {
+            events::record_resend(&session, &claim, count.into()).await
+        });
+        held(recorded.await?)
     }
 
     pub(in crate::services::store) async fn settle(
@@ -40,7 +49,22 @@ impl Postgres {
         result: Option<WorkResult>,
         settlement: Settlement,
     ) -> Result<(), StoreError> {
-        unimplemented!()
+        let end = End::new(claim, result, settlement);
+        let is_held = match claim.work {
+            Work::Job => {
+                let bytes = end.bytes();
+                self.settlements.write(end.clone(), bytes).await?
+            }
+            Work::Redelivery => {
+                let end = end.clone();
+                let settled = self.sessions.write(move |session| {
+                    let end = end.clone();
+                    async move { settle::settle_redelivery(&session, &end).await }
+                });
+                settled.await?
+            }
+        };
+        held(is_held || settle::is_settled(&self.sessions, &end).await?)
     }
 
     pub(in crate::services::store) async fn register(
@@ -48,7 +72,13 @@ impl Postgres {
         owner: OwnerId,
         served: &[HandlerName],
     ) -> Result<(), StoreError> {
-        unimplemented!()
+        let served: Arc<[String]> = served.iter().map(ToString::to_string).collect();
+        self.sessions
+            .write(move |session| {
+                let served = Arc::clone(&served);
+                async move { lease::register(&session, owner, &served).await }
+            })
+            .await
     }
 
     pub(in crate::services::store) async fn renew(
@@ -56,7 +86,10 @@ impl Postgres {
         owner: OwnerId,
         ended: Ended,
     ) -> Result<Renewal, StoreError> {
-        unimplemented!()
+        self.sessions
+            .write(move |session| async move { lease::renew(&session, owner, ended).await })
+            .await?
+            .ok_or(StoreError::LeaseLost)
     }
 
     pub(in crate::services::store) async fn report_breakers(
@@ -64,7 +97,19 @@ impl Postgres {
         owner: OwnerId,
         open: Vec<(HandlerName, OpenBreaker)>,
     ) -> Result<(), StoreError> {
-        unimplemented!()
+        let open: Arc<[_]> = open
+            .into_iter()
+            .map(|(handler, breaker)| (handler.to_string(), breaker))
+            .collect();
+        let reported = self.sessions.write(move |session| {
+            let open = Arc::clone(&open);
+            async move { breakers::report(&session, owner, &open).await }
+        });
+        if reported.await? {
+            Ok(())
+        } else {
+            Err(StoreError::LeaseLost)
+        }
     }
 
     pub(in crate::services::store) async fn expire(
@@ -72,14 +117,18 @@ impl Postgres {
         seen: Heartbeat,
         max_claims: u32,
     ) -> Result<Option<Expired>, StoreError> {
-        unimplemented!()
+        self.sessions
+            .write(move |session| async move { lease::expire(&session, seen, max_claims).await })
+            .await
     }
 
     pub(in crate::services::store) async fn deregister(
         &self,
         owner: OwnerId,
     ) -> Result<usize, StoreError> {
-        unimplemented!()
+        self.sessions
+            .write(move |session| async move { lease::deregister(&session, owner).await })
+            .await
     }
 
     pub(in crate::services::store) async fn sweep(
@@ -87,6 +136,27 @@ impl Postgres {
         keep: Duration,
         after: Option<RequestId>,
     ) -> Result<Swept, StoreError> {
-        unimplemented!()
+        let batch = retention::look(&self.sessions, after, keep).await?;
+        let swept = batch.swept;
+        if !batch.is_due() {
+            return Ok(swept);
+        }
+        let batch = Arc::new(batch);
+        let deleted = self.sessions.write(move |session| {
+            let batch = Arc::clone(&batch);
+            async move { retention::delete(&session, &batch, keep).await }
+        });
+        Ok(Swept {
+            deleted: deleted.await?,
+            ..swept
+        })
+    }
+}
+
+fn held(is_held: bool) -> Result<(), StoreError> {
+    if is_held {
+        Ok(())
+    } else {
+        Err(StoreError::ClaimLost)
     }
 }
