@@ -6,6 +6,7 @@
 
 mod accept;
 mod attempts;
+mod audit;
 mod batches;
 mod breakers;
 mod claim;
@@ -13,9 +14,11 @@ mod columns;
 mod error;
 mod events;
 mod find;
+mod health;
 mod idempotency;
 mod lease;
 mod notes;
+mod pause;
 mod redelivery;
 mod retention;
 mod schema;
@@ -28,12 +31,12 @@ use std::{sync::Arc, time::Duration};
 
 use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
 use tokio_postgres::NoTls;
-use tokio_util::sync::CancellationToken;
 
 use self::{accept::Answer, batches::Batches, session::Sessions, settle::End};
 use super::{
     NewJob, StoreError, Trouble,
     metrics::{Measures, QueueLevel},
+    recent::Recent,
 };
 use crate::config::StoreSettings;
 
@@ -49,10 +52,9 @@ pub(super) struct Postgres {
     sessions: Arc<Sessions>,
     accepts: Batches<NewJob, Answer>,
     settlements: Batches<End, bool>,
-    measures: Measures,
+    recent_check: Recent,
     idempotency_window: Duration,
     operator_patience: Duration,
-    closed: CancellationToken,
 }
 
 impl Postgres {
@@ -69,17 +71,16 @@ impl Postgres {
             .runtime(Runtime::Tokio1)
             .build()
             .map_err(|error| StoreError::Unusable(error.to_string()))?;
-        let sessions = Arc::new(Sessions::of(pool));
+        let sessions = Arc::new(Sessions::of(pool, settings.write_queue));
         let id = schema::migrate(&sessions).await?;
         Ok(Self {
             id,
             accepts: accept::batches(&sessions, settings),
             settlements: settle::batches(&sessions, settings),
             sessions,
-            measures: Measures::new(),
+            recent_check: Recent::with_period(Duration::from_secs(1)),
             idempotency_window: settings.idempotency_window,
             operator_patience: settings.operator_patience,
-            closed: CancellationToken::new(),
         })
     }
 
@@ -88,7 +89,19 @@ impl Postgres {
     }
 
     pub(super) async fn check(&self) -> Result<(), StoreError> {
-        unimplemented!()
+        let write = || {
+            let sessions = Arc::clone(&self.sessions);
+            async move { health::write(&sessions).await }
+        };
+        self.recent_check.result(write).await?;
+        // Another transaction may have failed since that of the check.
+        match self.trouble() {
+            None => Ok(()),
+            Some(trouble) => Err(StoreError::Failed {
+                trouble,
+                message: "the last transaction failed".into(),
+            }),
+        }
     }
 
     pub(super) fn trouble(&self) -> Option<Trouble> {
@@ -96,19 +109,18 @@ impl Postgres {
     }
 
     pub(super) fn measures(&self) -> &Measures {
-        &self.measures
+        self.sessions.measures()
     }
 
     pub(super) fn queue_levels(&self) -> (QueueLevel, QueueLevel) {
-        unimplemented!()
+        self.sessions.queue_levels()
     }
 
     pub(super) async fn ended(&self) {
-        self.closed.cancelled().await;
+        self.sessions.closing().cancelled().await;
     }
 
     pub(super) async fn close(&self) {
-        self.closed.cancel();
-        self.sessions.pool().close();
+        self.sessions.close().await;
     }
 }

@@ -31,10 +31,10 @@ enum Found {
 ///
 /// # Errors
 /// [`StoreError::Unusable`], or the database failed.
-pub(super) async fn migrate(sessions: &std::sync::Arc<Sessions>) -> Result<String, StoreError> {
+pub(super) async fn migrate(sessions: &Sessions) -> Result<String, StoreError> {
     let id = uuid::Uuid::new_v4().simple().to_string();
-    let found = sessions.write(move |session| apply(session, id.clone()));
-    match found.await? {
+    let apply = |session| apply(session, id.clone());
+    match sessions.commit(None, &apply).await? {
         Found::Current(id) => Ok(id),
         Found::Unusable(why) => Err(StoreError::Unusable(why)),
     }
