@@ -7,15 +7,15 @@
 mod accept;
 mod batches;
 mod columns;
+mod connect;
 mod error;
 mod schema;
 mod session;
+mod tls;
 mod verbs;
 
 use std::{sync::Arc, time::Duration};
 
-use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
-use tokio_postgres::NoTls;
 use tokio_util::sync::CancellationToken;
 
 use self::{accept::Accepted, batches::Batches, session::Sessions};
@@ -23,10 +23,7 @@ use super::{
     NewJob, StoreError, Trouble,
     metrics::{Measures, QueueLevel},
 };
-use crate::config::StoreSettings;
-
-/// The most connections of a process.
-const CONNECTIONS: usize = 8;
+use crate::config::{PostgresSettings, StoreSettings};
 
 /// The batches of a kind that are under way at a time.
 const IN_FLIGHT: usize = 2;
@@ -43,20 +40,11 @@ pub(super) struct Postgres {
 }
 
 impl Postgres {
-    pub(super) async fn open(settings: &StoreSettings) -> Result<Self, StoreError> {
-        let url = settings.postgres.as_deref().unwrap_or_default();
-        let config: tokio_postgres::Config = url
-            .parse()
-            .map_err(|error| StoreError::Unusable(format!("DB_URL can't be parsed: {error}")))?;
-        let recycling = ManagerConfig {
-            recycling_method: RecyclingMethod::Fast,
-        };
-        let pool = Pool::builder(Manager::from_config(config, NoTls, recycling))
-            .max_size(CONNECTIONS)
-            .runtime(Runtime::Tokio1)
-            .build()
-            .map_err(|error| StoreError::Unusable(error.to_string()))?;
-        let sessions = Arc::new(Sessions::of(pool));
+    pub(super) async fn open(
+        postgres: &PostgresSettings,
+        settings: &StoreSettings,
+    ) -> Result<Self, StoreError> {
+        let sessions = Arc::new(Sessions::of(connect::pool(postgres)?));
         let id = schema::migrate(&sessions).await?;
         Ok(Self {
             id,
