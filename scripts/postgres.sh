@@ -18,7 +18,7 @@ as_server_user() {
 start_postgres() {
     local port program tries
     program=$("$ROOT/scripts/find-tool.sh" postgres) || return
-    POSTGRES_BIN=$(dirname -- "$program")
+    POSTGRES_BIN=$(dirname -- "$(readlink -f -- "$program")")
     POSTGRES_USER=postgres
     id "$POSTGRES_USER" >/dev/null 2>&1 || POSTGRES_USER=nobody
     # Not in target/: another user may not be able to reach that.

@@ -41,6 +41,7 @@ mod pause;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod progress;
+mod recent;
 mod redelivery;
 mod retention;
 mod scope;

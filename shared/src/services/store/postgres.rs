@@ -5,10 +5,18 @@
 //! is compared with it. `verbs/` says how each verb runs; the other files hold the SQL.
 
 mod accept;
+mod attempts;
+mod audit;
 mod batches;
+mod breakers;
 mod columns;
 mod connect;
 mod error;
+mod find;
+mod health;
+mod idempotency;
+mod open;
+mod pause;
 mod schema;
 mod session;
 mod tls;
@@ -16,12 +24,11 @@ mod verbs;
 
 use std::{sync::Arc, time::Duration};
 
-use tokio_util::sync::CancellationToken;
-
-use self::{accept::Accepted, batches::Batches, session::Sessions};
+use self::{accept::Answer, batches::Batches, session::Sessions};
 use super::{
     NewJob, StoreError, Trouble,
     metrics::{Measures, QueueLevel},
+    recent::Recent,
 };
 use crate::config::{PostgresSettings, StoreSettings};
 
@@ -32,11 +39,10 @@ const IN_FLIGHT: usize = 2;
 pub(super) struct Postgres {
     id: String,
     sessions: Arc<Sessions>,
-    accepts: Batches<NewJob, Accepted>,
-    measures: Measures,
+    accepts: Batches<NewJob, Answer>,
+    recent_check: Recent,
     idempotency_window: Duration,
     operator_patience: Duration,
-    closed: CancellationToken,
 }
 
 impl Postgres {
@@ -44,16 +50,15 @@ impl Postgres {
         postgres: &PostgresSettings,
         settings: &StoreSettings,
     ) -> Result<Self, StoreError> {
-        let sessions = Arc::new(Sessions::of(connect::pool(postgres)?));
-        let id = schema::migrate(&sessions).await?;
+        let sessions = Arc::new(Sessions::of(connect::pool(postgres)?, settings.write_queue));
+        let id = open::open(&sessions, postgres).await?;
         Ok(Self {
             id,
             accepts: accept::batches(&sessions, settings),
             sessions,
-            measures: Measures::new(),
+            recent_check: Recent::with_period(Duration::from_secs(1)),
             idempotency_window: settings.idempotency_window,
             operator_patience: settings.operator_patience,
-            closed: CancellationToken::new(),
         })
     }
 
@@ -62,7 +67,19 @@ impl Postgres {
     }
 
     pub(super) async fn check(&self) -> Result<(), StoreError> {
-        unimplemented!()
+        let write = || {
+            let sessions = Arc::clone(&self.sessions);
+            async move { health::write(&sessions).await }
+        };
+        self.recent_check.result(write).await?;
+        // Another transaction may have failed since that of the check.
+        match self.trouble() {
+            None => Ok(()),
+            Some(trouble) => Err(StoreError::Failed {
+                trouble,
+                message: "the last transaction failed".into(),
+            }),
+        }
     }
 
     pub(super) fn trouble(&self) -> Option<Trouble> {
@@ -70,19 +87,18 @@ impl Postgres {
     }
 
     pub(super) fn measures(&self) -> &Measures {
-        &self.measures
+        self.sessions.measures()
     }
 
     pub(super) fn queue_levels(&self) -> (QueueLevel, QueueLevel) {
-        unimplemented!()
+        self.sessions.queue_levels()
     }
 
     pub(super) async fn ended(&self) {
-        self.closed.cancelled().await;
+        self.sessions.closing().cancelled().await;
     }
 
     pub(super) async fn close(&self) {
-        self.closed.cancel();
-        self.sessions.pool().close();
+        self.sessions.close().await;
     }
 }

@@ -36,7 +36,6 @@ mod pause;
 mod private;
 mod progress;
 mod readers;
-mod recent;
 mod redelivery;
 mod retention;
 mod schema;
@@ -61,12 +60,12 @@ use self::{
     connection::{Opened, Opener},
     look::Turn,
     readers::Readers,
-    recent::Recent,
     writer::Writer,
 };
 use super::{
     StoreError, Trouble,
     metrics::{Measures, QueueLevel},
+    recent::Recent,
 };
 use crate::config::{SqliteSettings, StoreSettings};
 

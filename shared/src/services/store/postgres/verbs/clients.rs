@@ -6,7 +6,10 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 
-use super::super::Postgres;
+use super::super::{
+    Postgres, find,
+    idempotency::{self, Key},
+};
 use crate::{
     models::{ClientName, Failure, HandlerName, Origin, ReportSpec, Request, RequestId},
     services::{
@@ -24,14 +27,22 @@ impl Postgres {
         &self,
         job: NewJob,
     ) -> Result<Acceptance, StoreError> {
-        unimplemented!()
+        let bytes = job.input.len();
+        // Load shedding: the API answers 503, while a worker's writes wait for room.
+        self.accepts.try_write(job, bytes).await.flatten()
     }
 
     pub(in crate::services::store) async fn accepted_before(
         &self,
         job: &NewJob,
     ) -> Result<Option<Acceptance>, StoreError> {
-        unimplemented!()
+        // What can be read is durable: the server shows no commit before it is.
+        let found = idempotency::find(&self.sessions, &[job]).await;
+        let found = found.map_err(|error| error.into_store(false))?;
+        Ok(found.into_iter().find_map(|key| match key {
+            Key::Of(earlier) => Some(earlier),
+            Key::Free(_) => None,
+        }))
     }
 
     pub(in crate::services::store) async fn record_sync(
@@ -98,7 +109,7 @@ impl Postgres {
         scope: Scope,
         id: RequestId,
     ) -> Result<Option<Request>, StoreError> {
-        unimplemented!()
+        find::find(&self.sessions, &scope, id).await
     }
 
     pub(in crate::services::store) async fn progress_of(

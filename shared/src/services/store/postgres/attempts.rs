@@ -1,0 +1,60 @@
+//! The record of attempts: a row of `attempts` for each, but for the successful callback with which
+//! a job ends, which is in the job's row.
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+
+use crate::models::{Attempt, AttemptClass, Stage};
+
+/// The number of attempts, and of events, kept for one request; older ones are deleted. Without
+/// this limit, repeated redelivery would grow the tables without bound.
+pub(super) const KEPT: u32 = 1000;
+
+/// The column `delivered` of a job.
+#[derive(Deserialize, Serialize)]
+pub(super) struct Delivered<'a> {
+    pub(super) number: u32,
+    #[serde(borrow)]
+    pub(super) started_at: Cow<'a, str>,
+    pub(super) duration_ms: u32,
+    pub(super) status: Option<u16>,
+    /// The claim under which it was made.
+    pub(super) claim: i64,
+}
+
+impl<'a> Delivered<'a> {
+    /// `None` if an edit by hand has made the column invalid: that hides no other attempt.
+    pub(super) fn parse(json: &'a str) -> Option<Self> {
+        serde_json::from_str(json).ok()
+    }
+}
+
+/// The `attempts` of a request, in order, with the one that its row has.
+pub(super) fn with_delivered(mut attempts: Vec<Attempt>, delivered: Option<&str>) -> Vec<Attempt> {
+    let Some(delivered) = delivered.and_then(Delivered::parse) else {
+        return attempts;
+    };
+    let number = delivered.number;
+    let at = attempts.partition_point(|attempt| attempt.number < number);
+    // The same number is only taken if the row was edited by hand.
+    attempts.retain(|attempt| attempt.number != number);
+    attempts.insert(
+        at,
+        Attempt {
+            number,
+            stage: Stage::Callback,
+            started_at: delivered.started_at.into_owned(),
+            duration_ms: delivered.duration_ms,
+            class: AttemptClass::Success,
+            status: delivered.status,
+            error: None,
+        },
+    );
+    // The table has deleted only what is too old of its own.
+    let oldest = attempts
+        .last()
+        .map_or(0, |last| last.number.saturating_sub(KEPT));
+    attempts.retain(|attempt| attempt.number > oldest);
+    attempts
+}
