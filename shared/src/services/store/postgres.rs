@@ -11,6 +11,7 @@ mod batches;
 mod breakers;
 mod claim;
 mod columns;
+mod connect;
 mod error;
 mod events;
 mod find;
@@ -18,6 +19,7 @@ mod health;
 mod idempotency;
 mod lease;
 mod notes;
+mod open;
 mod pause;
 mod redelivery;
 mod retention;
@@ -25,12 +27,10 @@ mod schema;
 mod session;
 mod settle;
 mod state;
+mod tls;
 mod verbs;
 
 use std::{sync::Arc, time::Duration};
-
-use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
-use tokio_postgres::NoTls;
 
 use self::{accept::Answer, batches::Batches, session::Sessions, settle::End};
 use super::{
@@ -38,10 +38,7 @@ use super::{
     metrics::{Measures, QueueLevel},
     recent::Recent,
 };
-use crate::config::StoreSettings;
-
-/// The most connections of a process.
-const CONNECTIONS: usize = 8;
+use crate::config::{PostgresSettings, StoreSettings};
 
 /// The batches of a kind that are under way at a time.
 const IN_FLIGHT: usize = 2;
@@ -58,21 +55,12 @@ pub(super) struct Postgres {
 }
 
 impl Postgres {
-    pub(super) async fn open(settings: &StoreSettings) -> Result<Self, StoreError> {
-        let url = settings.postgres.as_deref().unwrap_or_default();
-        let config: tokio_postgres::Config = url
-            .parse()
-            .map_err(|error| StoreError::Unusable(format!("DB_URL can't be parsed: {error}")))?;
-        let recycling = ManagerConfig {
-            recycling_method: RecyclingMethod::Fast,
-        };
-        let pool = Pool::builder(Manager::from_config(config, NoTls, recycling))
-            .max_size(CONNECTIONS)
-            .runtime(Runtime::Tokio1)
-            .build()
-            .map_err(|error| StoreError::Unusable(error.to_string()))?;
-        let sessions = Arc::new(Sessions::of(pool, settings.write_queue));
-        let id = schema::migrate(&sessions).await?;
+    pub(super) async fn open(
+        postgres: &PostgresSettings,
+        settings: &StoreSettings,
+    ) -> Result<Self, StoreError> {
+        let sessions = Arc::new(Sessions::of(connect::pool(postgres)?, settings.write_queue));
+        let id = open::open(&sessions, postgres).await?;
         Ok(Self {
             id,
             accepts: accept::batches(&sessions, settings),
