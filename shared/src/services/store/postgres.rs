@@ -9,18 +9,24 @@ mod attempts;
 mod audit;
 mod batches;
 mod breakers;
+mod cancel;
 mod claim;
 mod columns;
 mod connect;
+mod erase;
 mod error;
 mod events;
 mod find;
 mod health;
 mod idempotency;
 mod lease;
+mod list;
 mod notes;
 mod open;
+mod pages;
 mod pause;
+mod progress;
+mod record;
 mod redelivery;
 mod retention;
 mod schema;
@@ -32,13 +38,16 @@ mod verbs;
 
 use std::{sync::Arc, time::Duration};
 
-use self::{accept::Answer, batches::Batches, session::Sessions, settle::End};
+use self::{accept::Answer, batches::Batches, pages::Pages, session::Sessions, settle::End};
 use super::{
     NewJob, StoreError, Trouble,
     metrics::{Measures, QueueLevel},
     recent::Recent,
 };
 use crate::config::{PostgresSettings, StoreSettings};
+
+/// The most pages of lists that wait or are read.
+const LISTS: usize = 64;
 
 /// The batches of a kind that are under way at a time.
 const IN_FLIGHT: usize = 2;
@@ -49,6 +58,7 @@ pub(super) struct Postgres {
     sessions: Arc<Sessions>,
     accepts: Batches<NewJob, Answer>,
     settlements: Batches<End, bool>,
+    lists: Pages,
     recent_check: Recent,
     idempotency_window: Duration,
     operator_patience: Duration,
@@ -66,6 +76,7 @@ impl Postgres {
             accepts: accept::batches(&sessions, settings),
             settlements: settle::batches(&sessions),
             sessions,
+            lists: Pages::up_to(LISTS),
             recent_check: Recent::with_period(Duration::from_secs(1)),
             idempotency_window: settings.idempotency_window,
             operator_patience: settings.operator_patience,
