@@ -14,7 +14,9 @@ mod error;
 mod events;
 mod find;
 mod idempotency;
+mod lanes;
 mod lease;
+mod look;
 mod notes;
 mod redelivery;
 mod retention;
@@ -47,6 +49,7 @@ const IN_FLIGHT: usize = 2;
 pub(super) struct Postgres {
     id: String,
     sessions: Arc<Sessions>,
+    turn: look::Turn,
     accepts: Batches<NewJob, Answer>,
     settlements: Batches<End, bool>,
     measures: Measures,
@@ -76,6 +79,7 @@ impl Postgres {
             accepts: accept::batches(&sessions, settings),
             settlements: settle::batches(&sessions, settings),
             sessions,
+            turn: look::Turn::default(),
             measures: Measures::new(),
             idempotency_window: settings.idempotency_window,
             operator_patience: settings.operator_patience,
