@@ -19,8 +19,10 @@ mod events;
 mod find;
 mod health;
 mod idempotency;
+mod lanes;
 mod lease;
 mod list;
+mod look;
 mod notes;
 mod open;
 mod pages;
@@ -56,6 +58,7 @@ const IN_FLIGHT: usize = 2;
 pub(super) struct Postgres {
     id: String,
     sessions: Arc<Sessions>,
+    turn: look::Turn,
     accepts: Batches<NewJob, Answer>,
     settlements: Batches<End, bool>,
     lists: Pages,
@@ -78,6 +81,7 @@ impl Postgres {
             sessions,
             lists: Pages::up_to(LISTS),
             recent_check: Recent::with_period(Duration::from_secs(1)),
+            turn: look::Turn::default(),
             idempotency_window: settings.idempotency_window,
             operator_patience: settings.operator_patience,
         })
