@@ -24,6 +24,8 @@ mod schema;
 mod session;
 mod settle;
 mod state;
+mod suspects;
+mod unpark;
 mod verbs;
 
 use std::{sync::Arc, time::Duration};
