@@ -6,11 +6,7 @@
 use jiff::Timestamp;
 use tokio_postgres::{Row, types::Type};
 
-use super::{
-    Sessions, columns,
-    error::Error,
-    session::Session,
-};
+use super::{Sessions, columns, error::Error, session::Session};
 use crate::services::store::{Breakers, OpenBreaker, OwnerId, StoreError};
 
 /// The workers that serve a handler, and its circuit breakers in them.
