@@ -12,9 +12,7 @@ CREATE TABLE store (
     -- them.
     version  integer NOT NULL,
     oldest   integer NOT NULL,
-    -- Whether everything is paused, as `pauses` says, and when it was resumed last. A claim locks
-    -- this row FOR SHARE, so it waits for a pause that is being committed, and then sees it.
-    paused   boolean NOT NULL DEFAULT false,
+    -- When everything was resumed last.
     resumed  timestamptz NOT NULL DEFAULT 'epoch'
 );
 

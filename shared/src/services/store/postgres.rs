@@ -9,7 +9,11 @@ mod attempts;
 mod audit;
 mod batches;
 mod breakers;
+mod cancel;
+mod claim;
 mod columns;
+mod connect;
+mod erase;
 mod error;
 mod events;
 mod find;
@@ -21,6 +25,10 @@ mod load;
 mod notes;
 mod oldest_due;
 mod pause;
+mod list;
+mod pages;
+mod progress;
+mod record;
 mod redelivery;
 mod retention;
 mod schema;
@@ -28,23 +36,21 @@ mod session;
 mod settle;
 mod state;
 mod stats;
+mod tls;
 mod verbs;
 
 use std::{sync::Arc, time::Duration};
 
-use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
-use tokio_postgres::NoTls;
-
-use self::{accept::Answer, batches::Batches, session::Sessions, settle::End};
+use self::{accept::Answer, batches::Batches, pages::Pages, session::Sessions, settle::End};
 use super::{
     NewJob, StoreError, Trouble,
     metrics::{Measures, QueueLevel},
     recent::Recent,
 };
-use crate::config::StoreSettings;
+use crate::config::{PostgresSettings, StoreSettings};
 
-/// The most connections of a process.
-const CONNECTIONS: usize = 8;
+/// The most pages of lists that wait or are read.
+const LISTS: usize = 64;
 
 /// The batches of a kind that are under way at a time.
 const IN_FLIGHT: usize = 2;
@@ -55,32 +61,25 @@ pub(super) struct Postgres {
     sessions: Arc<Sessions>,
     accepts: Batches<NewJob, Answer>,
     settlements: Batches<End, bool>,
+    lists: Pages,
     recent_check: Recent,
     idempotency_window: Duration,
     operator_patience: Duration,
 }
 
 impl Postgres {
-    pub(super) async fn open(settings: &StoreSettings) -> Result<Self, StoreError> {
-        let url = settings.postgres.as_deref().unwrap_or_default();
-        let config: tokio_postgres::Config = url
-            .parse()
-            .map_err(|error| StoreError::Unusable(format!("DB_URL can't be parsed: {error}")))?;
-        let recycling = ManagerConfig {
-            recycling_method: RecyclingMethod::Fast,
-        };
-        let pool = Pool::builder(Manager::from_config(config, NoTls, recycling))
-            .max_size(CONNECTIONS)
-            .runtime(Runtime::Tokio1)
-            .build()
-            .map_err(|error| StoreError::Unusable(error.to_string()))?;
-        let sessions = Arc::new(Sessions::of(pool, settings.write_queue));
+    pub(super) async fn open(
+        postgres: &PostgresSettings,
+        settings: &StoreSettings,
+    ) -> Result<Self, StoreError> {
+        let sessions = Arc::new(Sessions::of(connect::pool(postgres)?, settings.write_queue));
         let id = schema::migrate(&sessions).await?;
         Ok(Self {
             id,
             accepts: accept::batches(&sessions, settings),
             settlements: settle::batches(&sessions),
             sessions,
+            lists: Pages::up_to(LISTS),
             recent_check: Recent::with_period(Duration::from_secs(1)),
             idempotency_window: settings.idempotency_window,
             operator_patience: settings.operator_patience,

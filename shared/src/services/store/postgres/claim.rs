@@ -4,7 +4,8 @@
 //! commit:
 //!
 //! * The row of the worker, against the expiry of its lease, which deletes it.
-//! * The row of the store, against a pause of everything, which updates it.
+//! * The table `store`, in the mode of a row lock, against a pause, which locks it EXCLUSIVE. The
+//!   statement has that lock before it takes its snapshot, so it sees whatever pause was first.
 //! * The rows of the candidates. It passes those that another transaction has locked: mostly,
 //!   another worker claims them. Otherwise a search finds them again.
 
@@ -29,11 +30,6 @@ use crate::{
     models::{Traceparent, Transition},
     services::store::{Candidate, Claim, Claimed, OwnerId, StoreError, Work, stored_job::StoredJob},
 };
-
-/// The key of the advisory lock that each claim shares, and that a pause of everything has for
-/// itself before it updates the row of the store: `StPa` in ASCII. It is a queue: without it, there
-/// could always be one more claim with a lock on that row, and no pause would begin.
-pub(super) const PAUSES: i64 = 0x5374_5061;
 
 /// The repeats of claims by this process.
 static REPEATS: AtomicI64 = AtomicI64::new(0);
@@ -68,53 +64,27 @@ pub(super) async fn claim(
     mut candidates: Vec<Candidate>,
     room: usize,
 ) -> Result<Claimed, StoreError> {
+    // A job can be notified twice.
     let mut seen = HashSet::with_capacity(candidates.len());
     candidates.retain(|it| seen.insert((it.id, it.work, it.claims)));
     let candidates: Arc<[Candidate]> = candidates.into();
     loop {
-        let claim = {
-            let (sessions, candidates) = (Arc::clone(sessions), Arc::clone(&candidates));
-            async move { claim_once(&sessions, owner, candidates, room).await }
-        };
-        // In a task: nothing of it may be cancelled.
-        let task = tokio::spawn(claim);
-        let (lease, claimed) = task.await.unwrap_or_else(|_| Err(super::session::unanswered()))?;
-        match lease {
-            Lease::Held => return Ok(claimed.parse()),
-            Lease::Lost => return Err(StoreError::LeaseLost),
-            Lease::Late => {}
-        }
-    }
-}
-
-async fn claim_once(
-    sessions: &Arc<Sessions>,
-    owner: OwnerId,
-    candidates: Arc<[Candidate]>,
-    room: usize,
-) -> Result<(Lease, ClaimedRows), StoreError> {
-    let repeats = REPEATS.load(Ordering::Relaxed); // the number alone matters
-    let mut claimed = ClaimedRows::within(room);
-    if candidates.iter().all(|it| it.work == Work::Job) {
-        let statement = Statement::of(owner, &candidates);
-        let rows = statement.commit(sessions, &claim_sql(Work::Job), room, repeats);
-        let read = match rows.await {
-            Ok(rows) => claimed.take(owner, &candidates, rows),
-            Err(error) => Err(error),
-        };
-        let lease = read.map_err(|error| error.into_store(true))?;
-        return Ok((lease, claimed));
-    }
-    sessions
-        .write(move |session| {
+        let candidates = Arc::clone(&candidates);
+        let repeats = REPEATS.load(Ordering::Relaxed); // the number alone matters
+        let claim = sessions.write(move |session| {
             let candidates = Arc::clone(&candidates);
             async move {
                 let mut claimed = ClaimedRows::within(room);
                 let lease = claimed.claim(&session, owner, &candidates, repeats).await?;
                 Ok((lease, claimed))
             }
-        })
-        .await
+        });
+        match claim.await? {
+            (Lease::Held, claimed) => return Ok(claimed.parse()),
+            (Lease::Lost, _) => return Err(StoreError::LeaseLost),
+            (Lease::Late, _) => {}
+        }
+    }
 }
 
 /// Repeats a claim whose outcome is unknown: finds what it has won, and claims the others.
@@ -144,17 +114,16 @@ async fn repeat(
     room: usize,
     repeats: i64,
 ) -> Result<Option<ClaimedRows>, Error> {
-    // In the order in which a claim takes them.
-    let queue = "SELECT pg_advisory_xact_lock_shared($1)";
-    session.query(queue, &[(&PAUSES, Type::INT8)]).await?;
+    // First this lock, as in a claim: both wait for a pause.
+    session.execute_all("LOCK TABLE store IN ROW SHARE MODE").await?;
     // The first call may still run: it shares the worker's row until its commit. If it has not
     // begun yet, it will find that it is late.
     let lock = "SELECT FROM workers WHERE owner = $1 FOR UPDATE";
     let number = "UPDATE workers SET repeats = greatest(repeats, $2) WHERE owner = $1
         RETURNING repeats";
-    let owner_id: (&(dyn tokio_postgres::types::ToSql + Sync), Type) = (&owner.uuid(), Type::UUID);
-    session.query(lock, &[owner_id.clone()]).await?;
-    let numbered = session.find(number, &[owner_id, (&repeats, Type::INT8)]);
+    let of_owner: Parameter<'_> = (&owner.uuid(), Type::UUID);
+    session.query(lock, &[of_owner.clone()]).await?;
+    let numbered = session.find(number, &[of_owner, (&repeats, Type::INT8)]);
     let Some(row) = numbered.await? else {
         return Ok(None);
     };
@@ -241,7 +210,7 @@ impl ClaimedRows {
             Some(false) => return Ok(Lease::Late),
             Some(true) => {}
         }
-        self.is_paused = first.try_get("paused")?;
+        self.is_paused = first.try_get("is_paused")?;
         if self.is_paused {
             return Ok(Lease::Held);
         }
@@ -295,7 +264,7 @@ impl Statement {
         ]
     }
 
-    fn parameters<'a>(&'a self, room: &'a i64, repeats: &'a i64) -> [Parameter<'a>; 6] {
+    fn parameters<'a>(&'a self, room: &'a i64, repeats: &'a i64) -> [Parameter<'a>; 5] {
         let [owner, ids, claims] = self.parameters_of_rows();
         [
             owner,
@@ -303,25 +272,14 @@ impl Statement {
             claims,
             (room, Type::INT8),
             (repeats, Type::INT8),
-            (&PAUSES, Type::INT8),
         ]
-    }
-
-    async fn commit(
-        &self,
-        sessions: &Sessions,
-        sql: &str,
-        room: usize,
-        repeats: i64,
-    ) -> Result<Vec<Row>, Error> {
-        let room = columns::integer(room);
-        let parameters = self.parameters(&room, &repeats);
-        sessions.commit_one(sql, &parameters).await
     }
 }
 
-/// The first row says what is known of the worker and the store; what is claimed follows, in order.
-/// A row is won once it is locked, so its bodies count; the update can't fail any more.
+/// SQL for a claim. Its rows are the jobs that are won, in order, or one without a job.
+///
+/// `pausable` locks the table and no row, which would be written for each claim. A row of `locked`
+/// is won unless it does not fit: it counts for those behind it.
 fn claim_sql(work: Work) -> String {
     let (table, request) = (table(work), request(work));
     let (from, to) = (Transition::Claim.from(), Transition::Claim.to());
@@ -329,27 +287,26 @@ fn claim_sql(work: Work) -> String {
         Work::Job => (" AND it.mode = 'async'", ""),
         Work::Redelivery => ("", WITH_REQUEST),
     };
-    let columns = columns_of(work, "(SELECT resumed FROM now_store)");
+    let columns = columns_of(work, "(SELECT resumed FROM known)");
     format!(
-        "WITH queue AS MATERIALIZED (
-             SELECT pg_advisory_xact_lock_shared($6)
-         ), now_store AS MATERIALIZED (
-             SELECT paused, resumed FROM queue CROSS JOIN store FOR SHARE OF store
+        "WITH pausable AS (
+             SELECT FROM store WHERE false FOR KEY SHARE
+         ), known AS MATERIALIZED (
+             SELECT resumed, EXISTS (SELECT FROM pauses WHERE origin = '') AS is_paused FROM store
          ), lease AS MATERIALIZED (
-             SELECT repeats <= $5 AS is_current FROM now_store CROSS JOIN workers
-             WHERE owner = $1 FOR KEY SHARE OF workers
+             SELECT repeats <= $5 AS is_current FROM workers WHERE owner = $1 FOR KEY SHARE
          ), locked AS MATERIALIZED (
              SELECT it.id, place,
                  coalesce({request}.input_bytes, 0) + coalesce({request}.result_bytes, 0) AS bytes
              FROM unnest($2, $3) WITH ORDINALITY AS candidate (id, claims, place)
              JOIN {table} AS it ON it.id = candidate.id {with_request}
              WHERE it.status = '{from}' AND it.claim = candidate.claims{also}
-               AND (SELECT is_current FROM lease) AND NOT (SELECT paused FROM now_store)
+               AND (SELECT is_current FROM lease) AND NOT (SELECT is_paused FROM known)
              ORDER BY it.id
              FOR NO KEY UPDATE OF it SKIP LOCKED
          ), fitting AS (
              SELECT id, place
-             FROM (SELECT *, sum(bytes) OVER (ORDER BY place) - bytes AS before FROM locked) AS all
+             FROM (SELECT *, sum(bytes) OVER (ORDER BY place) - bytes AS before FROM locked) AS sums
              WHERE before < $4
          ), claimed AS (
              UPDATE {table} AS it
@@ -358,8 +315,8 @@ fn claim_sql(work: Work) -> String {
              WHERE it.id = candidate.id
              RETURNING {columns}
          )
-         SELECT paused, is_current, claimed.*
-         FROM now_store LEFT JOIN lease ON true LEFT JOIN claimed ON true
+         SELECT is_paused, is_current, claimed.*
+         FROM known LEFT JOIN lease ON true LEFT JOIN claimed ON true
          ORDER BY place"
     )
 }

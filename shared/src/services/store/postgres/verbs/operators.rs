@@ -8,7 +8,7 @@ use super::super::{
     Postgres, audit, columns, error::Error, handlers, load, oldest_due, pause, stats,
 };
 use crate::{
-    config::StoreSettings,
+    config::{PostgresSettings, StoreSettings},
     models::{ClientName, Destination, HandlerName},
     services::store::{
         Applied, AuditRecord, Bulk, HandlerLoad, Load, Pause, Paused, Selected, SelectionPage,
@@ -18,6 +18,7 @@ use crate::{
 
 impl Postgres {
     pub(in crate::services::store) async fn attach(
+        postgres: &PostgresSettings,
         settings: &StoreSettings,
     ) -> Result<Self, StoreError> {
         unimplemented!()
