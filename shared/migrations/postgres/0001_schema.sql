@@ -60,11 +60,11 @@ CREATE TABLE requests (
 
 -- Due jobs: of each tenant in the order in which they are due. Claimed and finished rows leave.
 -- What has no client name, or is the report's, comes first as the empty name: searches compare and
--- step over names, and null is none.
+-- step over names, and null is none. Suspected poison jobs have an index of their own.
 CREATE INDEX requests_due ON requests (coalesce(created_by, ''), due)
-    WHERE status = 'PENDING' AND NOT is_long;
+    WHERE status = 'PENDING' AND NOT is_long AND lost_claims <= 0;
 CREATE INDEX requests_by_handler ON requests (coalesce(handler, ''), coalesce(created_by, ''), due)
-    WHERE status = 'PENDING' AND is_long;
+    WHERE status = 'PENDING' AND is_long AND lost_claims <= 0;
 CREATE INDEX requests_suspects ON requests (lost_claims, due)
     WHERE status = 'PENDING' AND lost_claims > 0;
 -- Jobs that were claimed before: scheduled, parked, released or reclaimed.
@@ -96,7 +96,7 @@ CREATE TABLE redeliveries (
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
 
 CREATE INDEX redeliveries_due ON redeliveries (coalesce(created_by, ''), due)
-    WHERE status = 'PENDING';
+    WHERE status = 'PENDING' AND lost_claims <= 0;
 CREATE INDEX redeliveries_suspects ON redeliveries (lost_claims, due)
     WHERE status = 'PENDING' AND lost_claims > 0;
 CREATE INDEX redeliveries_backlog ON redeliveries (origin, coalesce(created_by, ''), id)

@@ -20,13 +20,15 @@ mod find;
 mod handlers;
 mod health;
 mod idempotency;
+mod lanes;
 mod lease;
+mod list;
 mod load;
+mod look;
 mod notes;
 mod oldest_due;
-mod pause;
-mod list;
 mod pages;
+mod pause;
 mod progress;
 mod record;
 mod redelivery;
@@ -59,6 +61,7 @@ const IN_FLIGHT: usize = 2;
 pub(super) struct Postgres {
     id: String,
     sessions: Arc<Sessions>,
+    turn: look::Turn,
     accepts: Batches<NewJob, Answer>,
     settlements: Batches<End, bool>,
     lists: Pages,
@@ -81,6 +84,7 @@ impl Postgres {
             sessions,
             lists: Pages::up_to(LISTS),
             recent_check: Recent::with_period(Duration::from_secs(1)),
+            turn: look::Turn::default(),
             idempotency_window: settings.idempotency_window,
             operator_patience: settings.operator_patience,
         })

@@ -25,10 +25,13 @@ use super::{
     columns,
     error::Error,
     session::{Parameter, Session, Sessions},
+    state,
 };
 use crate::{
-    models::{Traceparent, Transition},
-    services::store::{Candidate, Claim, Claimed, OwnerId, StoreError, Work, stored_job::StoredJob},
+    models::Transition,
+    services::store::{
+        Candidate, Claim, Claimed, OwnerId, StoreError, Work, stored_job::StoredJob,
+    },
 };
 
 /// The repeats of claims by this process.
@@ -115,7 +118,9 @@ async fn repeat(
     repeats: i64,
 ) -> Result<Option<ClaimedRows>, Error> {
     // First this lock, as in a claim: both wait for a pause.
-    session.execute_all("LOCK TABLE store IN ROW SHARE MODE").await?;
+    session
+        .execute_all("LOCK TABLE store IN ROW SHARE MODE")
+        .await?;
     // The first call may still run: it shares the worker's row until its commit. If it has not
     // begun yet, it will find that it is late.
     let lock = "SELECT FROM workers WHERE owner = $1 FOR UPDATE";
@@ -123,8 +128,8 @@ async fn repeat(
         RETURNING repeats";
     let of_owner: Parameter<'_> = (&owner.uuid(), Type::UUID);
     session.query(lock, &[of_owner.clone()]).await?;
-    let numbered = session.find(number, &[of_owner, (&repeats, Type::INT8)]);
-    let Some(row) = numbered.await? else {
+    let values = [of_owner, (&repeats, Type::INT8)];
+    let Some(row) = session.find(number, &values).await? else {
         return Ok(None);
     };
     let repeats: i64 = row.try_get(0)?;
@@ -159,7 +164,10 @@ impl ClaimedRows {
             let statement = Statement::of(owner, alike);
             let sql = claim_sql(alike[0].work);
             let rows = session
-                .query(&sql, &statement.parameters(&columns::integer(self.room), &repeats))
+                .query(
+                    &sql,
+                    &statement.parameters(&columns::integer(self.room), &repeats),
+                )
                 .await?;
             lease = self.take(owner, alike, rows)?;
             if lease != Lease::Held || self.is_paused {
@@ -281,7 +289,7 @@ impl Statement {
 /// `pausable` locks the table and no row, which would be written for each claim. A row of `locked`
 /// is won unless it does not fit: it counts for those behind it.
 fn claim_sql(work: Work) -> String {
-    let (table, request) = (table(work), request(work));
+    let (table, request) = (state::table(work), request(work));
     let (from, to) = (Transition::Claim.from(), Transition::Claim.to());
     let (also, with_request) = match work {
         Work::Job => (" AND it.mode = 'async'", ""),
@@ -322,7 +330,7 @@ fn claim_sql(work: Work) -> String {
 }
 
 fn won_sql(work: Work) -> String {
-    let table = table(work);
+    let table = state::table(work);
     let status = Transition::Claim.to();
     let with_request = match work {
         Work::Job => "",
@@ -340,13 +348,6 @@ fn won_sql(work: Work) -> String {
 
 /// SQL for the request of a redelivery, which an edit by hand may have deleted.
 const WITH_REQUEST: &str = "LEFT JOIN requests AS request ON request.id = candidate.id";
-
-const fn table(work: Work) -> &'static str {
-    match work {
-        Work::Job => "requests",
-        Work::Redelivery => "redeliveries",
-    }
-}
 
 /// The row that has the columns of a request.
 const fn request(work: Work) -> &'static str {
@@ -389,10 +390,10 @@ fn read(
 ) -> Result<StoredJob, Error> {
     let Candidate { id, work, .. } = candidates[place];
     let bytes = |column: &str| -> Result<Option<Vec<u8>>, Error> {
-        Ok(row.try_get::<_, Option<String>>(column)?.map(String::into_bytes))
+        Ok(row
+            .try_get::<_, Option<String>>(column)?
+            .map(String::into_bytes))
     };
-    let sent: Option<&str> = row.try_get("traceparent")?;
-    let sent = sent.and_then(|text| text.parse().ok());
     let created_at: Option<SystemTime> = row.try_get("created_at")?;
     let parked_for: i64 = row.try_get("parked_for")?;
     Ok(StoredJob {
@@ -402,17 +403,17 @@ fn read(
             owner,
             number: row.try_get("claim")?,
         },
-        attempts: columns::count(row.try_get("attempts")?),
-        attempts_before: columns::count(row.try_get("attempts_before")?),
+        attempts: columns::count(row.try_get::<_, i32>("attempts")?),
+        attempts_before: columns::count(row.try_get::<_, i32>("attempts_before")?),
         parked_for: Duration::from_millis(u64::try_from(parked_for).unwrap_or(0)),
         input: bytes("input")?.unwrap_or_default(),
         result: bytes("result")?,
         target: bytes("target")?,
         handler: bytes("handler")?,
         is_long: row.try_get("is_long")?,
-        traceparent: sent.unwrap_or_else(|| Traceparent::of(id)),
+        traceparent: columns::traceparent(row.try_get("traceparent")?, id),
         created_by: columns::client(row.try_get("created_by")?),
         created_at: created_at.and_then(|at| at.try_into().ok()),
-        failure: failure(row)?,
+        failure: columns::failure(row)?,
     })
 }

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 
-use super::super::Postgres;
+use super::super::{Postgres, claim, look};
 use crate::{
     models::{Destination, HandlerName, Origin, RequestId},
     services::store::{
@@ -23,7 +23,7 @@ impl Postgres {
         candidates: Vec<Candidate>,
         room: usize,
     ) -> Result<Claimed, StoreError> {
-        unimplemented!()
+        claim::claim(&self.sessions, owner, candidates, room).await
     }
 
     pub(in crate::services::store) async fn claim_again(
@@ -32,14 +32,14 @@ impl Postgres {
         candidates: Vec<Candidate>,
         room: usize,
     ) -> Result<Claimed, StoreError> {
-        unimplemented!()
+        claim::claim_again(&self.sessions, owner, candidates, room).await
     }
 
     pub(in crate::services::store) async fn due_jobs(
         &self,
         capacity: Capacity,
     ) -> Result<DueJobs, StoreError> {
-        unimplemented!()
+        look::due_jobs(&self.sessions, &capacity, &self.turn).await
     }
 
     pub(in crate::services::store) async fn suspects(
