@@ -27,6 +27,7 @@ mod load;
 mod look;
 mod notes;
 mod oldest_due;
+mod open;
 mod pages;
 mod pause;
 mod progress;
@@ -76,7 +77,7 @@ impl Postgres {
         settings: &StoreSettings,
     ) -> Result<Self, StoreError> {
         let sessions = Arc::new(Sessions::of(connect::pool(postgres)?, settings.write_queue));
-        let id = schema::migrate(&sessions).await?;
+        let id = open::open(&sessions, postgres).await?;
         Ok(Self {
             id,
             accepts: accept::batches(&sessions, settings),

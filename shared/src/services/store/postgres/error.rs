@@ -72,7 +72,8 @@ impl Error {
         }
     }
 
-    fn state(&self) -> Option<&SqlState> {
+    /// The server's code.
+    pub(super) fn state(&self) -> Option<&SqlState> {
         match self {
             Self::Postgres(error) => error.code(),
             _ => None,

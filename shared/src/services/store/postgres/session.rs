@@ -320,6 +320,17 @@ impl Sessions {
         }
     }
 
+    /// The same, once, with the engine's own error.
+    pub(super) async fn try_once<T, Run, Running>(&self, run: &Run) -> Result<T, Error>
+    where
+        Run: Fn(Session) -> Running + Sync,
+        Running: Future<Output = Result<T, Error>> + Send,
+    {
+        let deadline = Instant::now() + DEADLINE;
+        let commits = AtomicBool::new(false);
+        self.try_commit(&mut None, run, &commits, deadline).await
+    }
+
     async fn try_commit<T, Run, Running>(
         &self,
         room: &mut Option<Room>,
