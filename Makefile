@@ -6,7 +6,7 @@ SHELL := bash
 PROJECTS := shared api worker loadgen
 # SKIP=shell leaves this lint out; SKIP='shell deny' leaves out both.
 LINTS := $(filter-out $(SKIP),format clippy docs drift lines deny shell)
-TESTS := $(PROJECTS) scripts
+TESTS := $(PROJECTS) postgres scripts
 
 .PHONY: help
 help: ## list the commands
@@ -61,7 +61,7 @@ test: $(TESTS:%=test-%) ## run every test; those of one project: make test-api
 cargo:
 	@scripts/find-tool.sh cargo >/dev/null
 
-$(PROJECTS:%=test-%): test-%: cargo
+$(PROJECTS:%=test-%) test-postgres: test-%: cargo
 	@scripts/test.sh $*
 
 test-scripts:
@@ -94,6 +94,8 @@ lint-clippy: cargo
 	@for project in $(PROJECTS); do \
 		cargo clippy --locked --all-targets --manifest-path $$project/Cargo.toml -- -D warnings; \
 	done
+	@cargo clippy --locked --all-targets --features postgres --manifest-path shared/Cargo.toml \
+		-- -D warnings
 
 lint-docs: export RUSTDOCFLAGS := -D warnings
 lint-docs: cargo

@@ -178,7 +178,7 @@ CREATE TABLE pauses (
 );
 
 CREATE TABLE audit (
-    number   bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    number   bigint PRIMARY KEY,
     at       timestamptz NOT NULL,
     operator text NOT NULL,
     action   text NOT NULL,

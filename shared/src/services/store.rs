@@ -41,6 +41,7 @@ mod pause;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod progress;
+mod recent;
 mod redelivery;
 mod retention;
 mod scope;
@@ -52,6 +53,8 @@ mod waiting;
 
 use std::sync::Arc;
 
+#[cfg(feature = "postgres")]
+use self::postgres::Postgres;
 pub use self::{
     audit::AuditRecord,
     backup::{BackedUp, BackupError},
@@ -81,7 +84,7 @@ use self::{
     metrics::{Measures, QueueLevel},
     sqlite::Sqlite,
 };
-use crate::config::StoreSettings;
+use crate::config::{DatabaseSettings, StoreSettings};
 
 /// The file descriptors of an open store.
 pub(crate) const DESCRIPTORS: usize = sqlite::DESCRIPTORS;
@@ -99,7 +102,7 @@ pub struct Store {
 enum Engine {
     Sqlite(Arc<Sqlite>),
     #[cfg(feature = "postgres")]
-    Postgres(Arc<postgres::Postgres>),
+    Postgres(Arc<Postgres>),
 }
 
 impl Store {
@@ -112,12 +115,15 @@ impl Store {
     /// [`StoreError::Unusable`]: the place holds no database of this service, one with a newer
     /// schema, or a damaged one. Nothing was written to it.
     pub async fn open(settings: &StoreSettings) -> Result<Self, StoreError> {
-        #[cfg(feature = "postgres")]
-        if settings.postgres.is_some() {
-            let engine = Engine::Postgres(Arc::new(postgres::Postgres::open(settings).await?));
-            return Ok(Self { engine });
-        }
-        let engine = Engine::Sqlite(Arc::new(Sqlite::open(settings).await?));
+        let engine = match &settings.database {
+            DatabaseSettings::Sqlite(sqlite) => {
+                Engine::Sqlite(Arc::new(Sqlite::open(sqlite, settings).await?))
+            }
+            #[cfg(feature = "postgres")]
+            DatabaseSettings::Postgres(postgres) => {
+                Engine::Postgres(Arc::new(Postgres::open(postgres, settings).await?))
+            }
+        };
         Ok(Self { engine })
     }
 

@@ -6,43 +6,56 @@
 
 mod accept;
 mod attempts;
+mod audit;
 mod batches;
 mod breakers;
+mod cancel;
 mod claim;
 mod columns;
+mod connect;
+mod erase;
 mod error;
 mod events;
 mod find;
+mod handlers;
+mod health;
 mod idempotency;
 mod lanes;
 mod lease;
+mod list;
+mod load;
 mod look;
 mod notes;
+mod oldest_due;
+mod open;
+mod pages;
+mod pause;
+mod progress;
+mod record;
 mod redelivery;
 mod retention;
 mod schema;
 mod session;
 mod settle;
 mod state;
+mod stats;
 mod suspects;
+mod tls;
 mod unpark;
 mod verbs;
 
 use std::{sync::Arc, time::Duration};
 
-use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
-use tokio_postgres::NoTls;
-use tokio_util::sync::CancellationToken;
-
-use self::{accept::Answer, batches::Batches, session::Sessions, settle::End};
+use self::{accept::Answer, batches::Batches, pages::Pages, session::Sessions, settle::End};
 use super::{
     NewJob, StoreError, Trouble,
     metrics::{Measures, QueueLevel},
+    recent::Recent,
 };
-use crate::config::StoreSettings;
+use crate::config::{PostgresSettings, StoreSettings};
 
-/// The most connections of a process.
-const CONNECTIONS: usize = 8;
+/// The most pages of lists that wait or are read.
+const LISTS: usize = 64;
 
 /// The batches of a kind that are under way at a time.
 const IN_FLIGHT: usize = 2;
@@ -54,38 +67,29 @@ pub(super) struct Postgres {
     turn: look::Turn,
     accepts: Batches<NewJob, Answer>,
     settlements: Batches<End, bool>,
-    measures: Measures,
+    lists: Pages,
+    recent_check: Recent,
     idempotency_window: Duration,
     operator_patience: Duration,
-    closed: CancellationToken,
 }
 
 impl Postgres {
-    pub(super) async fn open(settings: &StoreSettings) -> Result<Self, StoreError> {
-        let url = settings.postgres.as_deref().unwrap_or_default();
-        let config: tokio_postgres::Config = url
-            .parse()
-            .map_err(|error| StoreError::Unusable(format!("DB_URL can't be parsed: {error}")))?;
-        let recycling = ManagerConfig {
-            recycling_method: RecyclingMethod::Fast,
-        };
-        let pool = Pool::builder(Manager::from_config(config, NoTls, recycling))
-            .max_size(CONNECTIONS)
-            .runtime(Runtime::Tokio1)
-            .build()
-            .map_err(|error| StoreError::Unusable(error.to_string()))?;
-        let sessions = Arc::new(Sessions::of(pool));
-        let id = schema::migrate(&sessions).await?;
+    pub(super) async fn open(
+        postgres: &PostgresSettings,
+        settings: &StoreSettings,
+    ) -> Result<Self, StoreError> {
+        let sessions = Arc::new(Sessions::of(connect::pool(postgres)?, settings.write_queue));
+        let id = open::open(&sessions, postgres).await?;
         Ok(Self {
             id,
             accepts: accept::batches(&sessions, settings),
-            settlements: settle::batches(&sessions, settings),
+            settlements: settle::batches(&sessions),
             sessions,
+            lists: Pages::up_to(LISTS),
+            recent_check: Recent::with_period(Duration::from_secs(1)),
             turn: look::Turn::default(),
-            measures: Measures::new(),
             idempotency_window: settings.idempotency_window,
             operator_patience: settings.operator_patience,
-            closed: CancellationToken::new(),
         })
     }
 
@@ -94,7 +98,19 @@ impl Postgres {
     }
 
     pub(super) async fn check(&self) -> Result<(), StoreError> {
-        unimplemented!()
+        let write = || {
+            let sessions = Arc::clone(&self.sessions);
+            async move { health::write(&sessions).await }
+        };
+        self.recent_check.result(write).await?;
+        // Another transaction may have failed since that of the check.
+        match self.trouble() {
+            None => Ok(()),
+            Some(trouble) => Err(StoreError::Failed {
+                trouble,
+                message: "the last transaction failed".into(),
+            }),
+        }
     }
 
     pub(super) fn trouble(&self) -> Option<Trouble> {
@@ -102,19 +118,18 @@ impl Postgres {
     }
 
     pub(super) fn measures(&self) -> &Measures {
-        &self.measures
+        self.sessions.measures()
     }
 
     pub(super) fn queue_levels(&self) -> (QueueLevel, QueueLevel) {
-        unimplemented!()
+        self.sessions.queue_levels()
     }
 
     pub(super) async fn ended(&self) {
-        self.closed.cancelled().await;
+        self.sessions.closing().cancelled().await;
     }
 
     pub(super) async fn close(&self) {
-        self.closed.cancel();
-        self.sessions.pool().close();
+        self.sessions.close().await;
     }
 }

@@ -77,12 +77,12 @@ pub(super) fn batches(
     sessions: &Arc<Sessions>,
     settings: &StoreSettings,
 ) -> Batches<NewJob, Answer> {
-    let (sessions, window) = (Arc::clone(sessions), settings.idempotency_window);
+    let (of, window) = (Arc::clone(sessions), settings.idempotency_window);
     let run = move |jobs: Arc<[NewJob]>| -> Running<Answer> {
-        let sessions = Arc::clone(&sessions);
+        let sessions = Arc::clone(&of);
         Box::pin(async move { accept(&sessions, &jobs, window).await })
     };
-    Batches::start(settings.write_queue, super::IN_FLIGHT, run)
+    Batches::start(sessions, super::IN_FLIGHT, run)
 }
 
 /// Accepts a batch. An error is one of all its jobs.

@@ -4,12 +4,22 @@
 //! under way share the next one. A batch that fails because of the data of one of its writes is
 //! split in halves, until that one stands alone.
 
-use std::{future::Future, pin::Pin, sync::Arc};
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+};
 
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::{
+    sync::{Semaphore, mpsc, oneshot},
+    time::Instant,
+};
 
-use super::error::Error;
-use crate::services::store::{StoreError, metrics::QueueLevel};
+use super::{
+    error::Error,
+    session::{Room, Sessions},
+};
+use crate::services::store::StoreError;
 
 /// The most writes of a batch.
 const BATCH: usize = 512;
@@ -22,74 +32,82 @@ pub(super) type Running<O> = Pin<Box<dyn Future<Output = Result<Vec<O>, Error>> 
 
 /// A write that waits for its batch.
 struct Waiting<I, O> {
-    item: I,
+    write: Write<I, O>,
     bytes: usize,
+    since: Instant,
+    /// Its place in the queue.
+    _room: Room,
+}
+
+/// A write, and its caller.
+struct Write<I, O> {
+    item: I,
     answer: oneshot::Sender<Result<O, StoreError>>,
+}
+
+impl<I, O> Write<I, O> {
+    fn answer(self, outcome: Result<O, StoreError>) {
+        let _ = self.answer.send(outcome); // the caller may be gone
+    }
 }
 
 /// The writes of one kind.
 pub(super) struct Batches<I, O> {
-    queue: mpsc::Sender<Waiting<I, O>>,
+    sessions: Arc<Sessions>,
+    queue: mpsc::UnboundedSender<Waiting<I, O>>,
 }
 
-impl<I: Send + Sync + 'static, O: Send + 'static> Batches<I, O> {
-    /// Starts to gather writes for `run`, with a queue of `capacity`, and up to `in_flight` batches
-    /// under way.
+impl<I: Clone + Send + Sync + 'static, O: Send + 'static> Batches<I, O> {
+    /// Starts to gather writes for `run`, with up to `in_flight` batches under way.
     ///
     /// `run` commits one statement. It may be called again with a part of the same writes.
     pub(super) fn start(
-        capacity: usize,
+        sessions: &Arc<Sessions>,
         in_flight: usize,
         run: impl Fn(Arc<[I]>) -> Running<O> + Send + Sync + 'static,
-    ) -> Self
-    where
-        I: Clone,
-    {
-        let (queue, writes) = mpsc::channel(capacity);
-        tokio::spawn(gather(writes, in_flight, Arc::new(run)));
-        Self { queue }
+    ) -> Self {
+        // Bounded by the places in the queue of all writes.
+        let (queue, writes) = mpsc::unbounded_channel();
+        let gathering = gather(Arc::clone(sessions), writes, in_flight, Arc::new(run));
+        sessions.tasks().spawn(gathering);
+        Self {
+            sessions: Arc::clone(sessions),
+            queue,
+        }
     }
 
     /// Commits `item`, which stores `bytes` of bodies, with others. Waits for room in the queue.
     pub(super) async fn write(&self, item: I, bytes: usize) -> Result<O, StoreError> {
-        let (answer, outcome) = oneshot::channel();
-        let waiting = Waiting {
-            item,
-            bytes,
-            answer,
-        };
-        let queued = self.queue.send(waiting).await;
-        queued.map_err(|_| StoreError::Closed)?;
-        outcome.await.unwrap_or(Err(StoreError::Closed))
+        let room = self.sessions.room().await?;
+        self.write_in(room, item, bytes).await
     }
 
     /// The same, and fails at once if the queue is full.
     pub(super) async fn try_write(&self, item: I, bytes: usize) -> Result<O, StoreError> {
-        let (answer, outcome) = oneshot::channel();
-        let waiting = Waiting {
-            item,
-            bytes,
-            answer,
-        };
-        self.queue.try_send(waiting).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => StoreError::QueueFull,
-            mpsc::error::TrySendError::Closed(_) => StoreError::Closed,
-        })?;
-        outcome.await.unwrap_or(Err(StoreError::Closed))
+        let room = self.sessions.try_room()?;
+        self.write_in(room, item, bytes).await
     }
 
-    /// How many writes wait, and how many may.
-    pub(super) fn level(&self) -> QueueLevel {
-        let capacity = self.queue.max_capacity();
-        QueueLevel {
-            depth: capacity.saturating_sub(self.queue.capacity()),
-            capacity,
-        }
+    async fn write_in(&self, room: Room, item: I, bytes: usize) -> Result<O, StoreError> {
+        let (answer, outcome) = oneshot::channel();
+        let waiting = Waiting {
+            write: Write { item, answer },
+            bytes,
+            since: Instant::now(),
+            _room: room,
+        };
+        self.queue.send(waiting).map_err(|_| StoreError::Closed)?;
+        outcome.await.unwrap_or(Err(StoreError::Closed))
     }
 }
 
+/// When a batch has failed last, and why. What was queued before that fails, too: each batch in
+/// turn would wait for the same lock or server, and the last writes longer than their callers do.
+type LastFailure = Mutex<Option<(Instant, StoreError)>>;
+
 async fn gather<I, O, Run>(
-    mut writes: mpsc::Receiver<Waiting<I, O>>,
+    sessions: Arc<Sessions>,
+    mut writes: mpsc::UnboundedReceiver<Waiting<I, O>>,
     in_flight: usize,
     run: Arc<Run>,
 ) where
@@ -97,23 +115,48 @@ async fn gather<I, O, Run>(
     O: Send + 'static,
     Run: Fn(Arc<[I]>) -> Running<O> + Send + Sync + 'static,
 {
+    let closing = sessions.closing().clone();
+    // If this panics, no write is ever committed again: the store is over.
+    let _closed = closing.clone().drop_guard();
     let permits = Arc::new(Semaphore::new(in_flight));
+    let last_failure = Arc::new(LastFailure::default());
     let mut next = Vec::new();
     loop {
         // First the permit: what arrives while all batches are under way is one batch.
         let Ok(permit) = Arc::clone(&permits).acquire_owned().await else {
             return;
         };
-        if next.is_empty() && writes.recv_many(&mut next, BATCH).await == 0 {
-            return;
+        if next.is_empty() {
+            tokio::select! {
+                biased;
+                received = writes.recv_many(&mut next, BATCH) => if received == 0 {
+                    return;
+                },
+                // What has a place in the queue is still received.
+                () = closing.cancelled(), if !writes.is_closed() => writes.close(),
+            }
+        }
+        fail_with_the_last(&mut next, &last_failure);
+        if next.is_empty() {
+            continue;
         }
         let rest = next.split_off(fitting(&next));
         let batch = std::mem::replace(&mut next, rest);
-        let run = Arc::clone(&run);
-        tokio::spawn(async move {
+        let batch = batch.into_iter().map(|waiting| waiting.write).collect();
+        let (run, last_failure) = (Arc::clone(&run), Arc::clone(&last_failure));
+        let committing = Arc::clone(&sessions);
+        sessions.tasks().spawn(async move {
             let _permit = permit;
-            settle(batch, &*run).await;
+            settle(&committing, batch, &*run, &last_failure).await;
         });
+    }
+}
+
+fn fail_with_the_last<I, O>(waiting: &mut Vec<Waiting<I, O>>, last: &LastFailure) {
+    let last = last.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let Some((at, error)) = last else { return };
+    for failed in waiting.extract_if(.., |write| write.since < at) {
+        failed.write.answer(Err(error.clone()));
     }
 }
 
@@ -128,18 +171,24 @@ fn fitting<I, O>(writes: &[Waiting<I, O>]) -> usize {
 }
 
 /// Runs a batch, and answers its callers.
-async fn settle<I, O, Run>(batch: Vec<Waiting<I, O>>, run: &Run)
-where
+async fn settle<I, O, Run>(
+    sessions: &Sessions,
+    batch: Vec<Write<I, O>>,
+    run: &Run,
+    last_failure: &LastFailure,
+) where
     I: Clone,
     Run: Fn(Arc<[I]>) -> Running<O>,
 {
     let mut left = vec![batch];
     while let Some(mut batch) = left.pop() {
         let items: Arc<[I]> = batch.iter().map(|write| write.item.clone()).collect();
+        let begun = Instant::now();
         match run(items).await {
             Ok(outcomes) => {
+                sessions.measures().committed(batch.len(), begun.elapsed());
                 for (write, outcome) in batch.into_iter().zip(outcomes) {
-                    let _ = write.answer.send(Ok(outcome)); // the caller may be gone
+                    write.answer(Ok(outcome));
                 }
             }
             Err(error) if error.is_of_data() && batch.len() > 1 => {
@@ -147,10 +196,15 @@ where
                 left.extend([half, batch]);
             }
             Err(error) => {
-                // A statement is its own transaction: it may have been committed.
+                if !error.is_of_data() {
+                    sessions.measures().failed(error.trouble());
+                    let mut last = last_failure.lock().unwrap_or_else(PoisonError::into_inner);
+                    *last = Some((Instant::now(), error.unsent()));
+                }
+                // The statement may have been committed.
                 let error = error.into_store(true);
                 for write in batch {
-                    let _ = write.answer.send(Err(error.clone()));
+                    write.answer(Err(error.clone()));
                 }
             }
         }

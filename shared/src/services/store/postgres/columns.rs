@@ -8,10 +8,14 @@ use std::{
 use jiff::Timestamp;
 use serde_json::value::{RawValue, to_raw_value};
 use tokio_postgres::Row;
+use uuid::Uuid;
 
 use super::error::Error;
 use crate::{
-    models::{ClientName, Failure, FailureReason, HandlerName, RequestId, Status, Traceparent},
+    models::{
+        CallbackUrl, ClientName, Failure, FailureReason, HandlerName, Origin, RequestId, Status,
+        Traceparent,
+    },
     services::store::Scope,
 };
 
@@ -39,6 +43,17 @@ pub(super) fn time(row: &Row, column: &str) -> Result<Timestamp, Error> {
     stored
         .try_into()
         .map_err(|_| Error::Row(format!("the column {column} holds a time out of range")))
+}
+
+/// More than lies between reading a request's `created_at` and generating its id.
+const ID_SLACK: Duration = Duration::from_secs(1);
+
+/// No id of a request that was created at `since` or later is smaller.
+pub(super) fn first_id_since(since: Timestamp) -> Uuid {
+    // The id is generated when `created_at` is read, and its time never goes back when the wall
+    // clock does. So this bound leaves out no such id.
+    let earlier = since.saturating_sub(ID_SLACK).unwrap_or(Timestamp::MIN);
+    RequestId::floor(earlier).uuid()
 }
 
 /// Puts `value` where the column `place` says, which counts from 1.
@@ -74,6 +89,12 @@ pub(super) fn is_due(due: &str) -> String {
         "(coalesce({due}, now()) NOT BETWEEN now() + interval '1 microsecond'
         AND now() + interval '60 days')"
     )
+}
+
+/// SQL for whether a row with this `due` may be claimed in as many milliseconds as the `n`th
+/// parameter has.
+pub(super) fn is_due_within(due: &str, n: usize) -> String {
+    format!("({due} <= {} OR {})", after(n), is_due(due))
 }
 
 /// The name of a handler as the column has it: null for the report.
@@ -135,6 +156,17 @@ pub(super) fn json(row: &Row, column: &str) -> Result<Option<Box<RawValue>>, Err
 pub(super) fn traceparent(text: Option<&str>, id: RequestId) -> Traceparent {
     let sent = text.and_then(|text| text.parse().ok());
     sent.unwrap_or_else(|| Traceparent::of(id))
+}
+
+/// The origin of a callback: as stored, or of the URL in the column `target`, in a row that was made
+/// by hand.
+pub(super) fn origin(row: &Row) -> Result<Option<Origin>, Error> {
+    if let Some(stored) = row.try_get("origin")? {
+        return Ok(Some(Origin::stored(stored)));
+    }
+    let url: Option<&str> = row.try_get("target")?;
+    let url = url.and_then(|url| CallbackUrl::from_target(url).ok());
+    Ok(url.map(|url| url.origin().clone()))
 }
 
 /// The failure that a request of `status` has. That of its work is stored before its client is

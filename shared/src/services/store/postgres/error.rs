@@ -15,6 +15,8 @@ pub(super) enum Error {
     Postgres(PostgresError),
     /// The deadline passed. The connection was dropped.
     Deadline,
+    /// The store is closed: nothing was sent.
+    Closed,
     /// What the server sent can't be understood.
     Row(String),
 }
@@ -47,7 +49,7 @@ impl Error {
     /// be written to.
     pub(super) fn spoils_connection(&self) -> bool {
         match self {
-            Self::NoConnection(_) | Self::Row(_) => false,
+            Self::NoConnection(_) | Self::Row(_) | Self::Closed => false,
             Self::Deadline => true,
             Self::Postgres(error) => match error.code() {
                 None => true,
@@ -65,12 +67,13 @@ impl Error {
             Self::Postgres(error) => error
                 .as_db_error()
                 .is_some_and(|error| !error.code().code().starts_with("57P")),
-            Self::NoConnection(_) | Self::Row(_) => true,
+            Self::NoConnection(_) | Self::Row(_) | Self::Closed => true,
             Self::Deadline => false,
         }
     }
 
-    fn state(&self) -> Option<&SqlState> {
+    /// The server's code.
+    pub(super) fn state(&self) -> Option<&SqlState> {
         match self {
             Self::Postgres(error) => error.code(),
             _ => None,
@@ -98,6 +101,7 @@ impl Error {
         match self {
             Self::NoConnection(message) | Self::Row(message) => message.clone(),
             Self::Deadline => "the deadline passed".to_owned(),
+            Self::Closed => "the store is closed".to_owned(),
             Self::Postgres(error) => match (error.as_db_error(), error.source()) {
                 (Some(said), _) => format!("{} ({})", said.message(), said.code().code()),
                 (None, Some(cause)) => format!("{error}: {cause}"),
@@ -106,8 +110,19 @@ impl Error {
         }
     }
 
+    /// The store's error of a write that was not sent because of this one.
+    pub(super) fn unsent(&self) -> StoreError {
+        StoreError::Failed {
+            trouble: self.trouble(),
+            message: self.message().into(),
+        }
+    }
+
     /// The store's error. `may_be_committed`: whether the transaction was being committed.
     pub(super) fn into_store(self, may_be_committed: bool) -> StoreError {
+        if matches!(self, Self::Closed) {
+            return StoreError::Closed;
+        }
         let (trouble, message) = (self.trouble(), self.message().into());
         if may_be_committed && !self.is_answer() {
             StoreError::Indeterminate { trouble, message }

@@ -6,7 +6,6 @@ use super::{
     error::Error,
     session::{Session, Sessions},
 };
-use crate::services::store::StoreError;
 
 /// Migration `n` takes a database from version `n - 1` to `n`; `store.version` holds the version.
 const MIGRATIONS: [&str; 1] = [include_str!(
@@ -20,24 +19,19 @@ const OLDEST: i32 = 1;
 const LOCK: i64 = 0x5374_5271;
 
 /// What a start has found.
-enum Found {
+pub(super) enum Found {
     /// A database that this program can work with, and its store's id.
     Current(String),
     /// Why it can't.
     Unusable(String),
 }
 
-/// Migrates the database to the newest version, in one transaction, and returns the store's id.
-///
-/// # Errors
-/// [`StoreError::Unusable`], or the database failed.
-pub(super) async fn migrate(sessions: &std::sync::Arc<Sessions>) -> Result<String, StoreError> {
+/// Migrates the database to the newest version, in one transaction.
+pub(super) async fn migrate(sessions: &Sessions) -> Result<Found, Error> {
     let id = uuid::Uuid::new_v4().simple().to_string();
-    let found = sessions.write(move |session| apply(session, id.clone()));
-    match found.await? {
-        Found::Current(id) => Ok(id),
-        Found::Unusable(why) => Err(StoreError::Unusable(why)),
-    }
+    sessions
+        .try_once(&|session| apply(session, id.clone()))
+        .await
 }
 
 /// `id` is that of a new store.

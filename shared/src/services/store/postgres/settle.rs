@@ -174,13 +174,13 @@ SELECT place FROM settled",
 });
 
 /// Starts to gather the settlements of jobs. Each is told whether its claim was held.
-pub(super) fn batches(sessions: &Arc<Sessions>, settings: &StoreSettings) -> Batches<End, bool> {
-    let sessions = Arc::clone(sessions);
+pub(super) fn batches(sessions: &Arc<Sessions>) -> Batches<End, bool> {
+    let of = Arc::clone(sessions);
     let run = move |ends: Arc<[End]>| -> Running<bool> {
-        let sessions = Arc::clone(&sessions);
+        let sessions = Arc::clone(&of);
         Box::pin(async move { settle_jobs(&sessions, &ends).await })
     };
-    Batches::start(settings.write_queue, super::IN_FLIGHT, run)
+    Batches::start(sessions, super::IN_FLIGHT, run)
 }
 
 async fn settle_jobs(sessions: &Sessions, ends: &[End]) -> Result<Vec<bool>, Error> {

@@ -1,18 +1,34 @@
 //! The verbs of operators, and the counts for metrics and admission control.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio_util::sync::CancellationToken;
 
+#[cfg(feature = "postgres")]
+use super::super::postgres::Postgres;
 use super::super::{Engine, Store, sqlite, sqlite::Sqlite};
 use crate::{
-    config::StoreSettings,
+    config::{DatabaseSettings, StoreSettings},
     models::{ClientName, Destination, HandlerName},
     services::store::{
         Applied, AuditRecord, BackedUp, BackupError, Bulk, FileStats, HandlerLoad, Load, Pause,
         Paused, Selected, SelectionPage, Stats, StoreError, TooManyPauses,
     },
 };
+
+/// The file of an embedded database. Of another one, the error says what to do `instead`.
+fn file_of(settings: &StoreSettings, instead: &str) -> Result<PathBuf, StoreError> {
+    let path = settings.database.path().map(Path::to_owned);
+    path.ok_or_else(|| {
+        let database = &settings.database;
+        StoreError::Unusable(format!("{database} is no database file; {instead}"))
+    })
+}
 
 impl Store {
     /// Opens the database of running services for an operator's command. Neither creates nor
@@ -22,7 +38,15 @@ impl Store {
     /// [`StoreError::Unusable`]: there is no database, or its schema is of another version;
     /// [`StoreError::Failed`] if it can't be opened now.
     pub async fn attach(settings: &StoreSettings) -> Result<Self, StoreError> {
-        let engine = Engine::Sqlite(Arc::new(Sqlite::attach(settings).await?));
+        let engine = match &settings.database {
+            DatabaseSettings::Sqlite(sqlite) => {
+                Engine::Sqlite(Arc::new(Sqlite::attach(sqlite, settings).await?))
+            }
+            #[cfg(feature = "postgres")]
+            DatabaseSettings::Postgres(postgres) => {
+                Engine::Postgres(Arc::new(Postgres::attach(postgres, settings).await?))
+            }
+        };
         Ok(Self { engine })
     }
 
@@ -42,7 +66,8 @@ impl Store {
         replace: bool,
         cancelled: CancellationToken,
     ) -> Result<BackedUp, BackupError> {
-        let (path, target) = (settings.path.clone(), target.to_owned());
+        let instead = "make the backup with pg_dump, or with the server's own means";
+        let (path, target) = (file_of(settings, instead)?, target.to_owned());
         let copy = move || sqlite::backup::backup(&path, &target, replace, &cancelled);
         let copied = tokio::task::spawn_blocking(copy).await;
         copied.unwrap_or(Err(BackupError::Database(StoreError::Closed)))
@@ -60,7 +85,7 @@ impl Store {
         settings: &StoreSettings,
         beside_services: bool,
     ) -> Result<(FileStats, FileStats), StoreError> {
-        let path = settings.path.clone();
+        let path = file_of(settings, "the server's autovacuum does it")?;
         let vacuum = move || sqlite::vacuum::vacuum(&path, beside_services);
         let vacuumed = tokio::task::spawn_blocking(vacuum).await;
         vacuumed.unwrap_or(Err(StoreError::Closed))

@@ -1,17 +1,23 @@
 //! The verbs of clients: requests are accepted, found, listed, cancelled, erased and redelivered.
 
-#![allow(unused_imports, unused_variables, clippy::unimplemented)]
-
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{future::Future, time::Duration};
 
 use jiff::Timestamp;
 
 use super::super::{
-    Postgres, find,
+    Postgres,
+    cancel::{self, Canceller},
+    erase,
+    error::Error,
+    find,
     idempotency::{self, Key},
+    list, progress,
+    record::{self, Ended},
+    redelivery,
+    session::Session,
 };
 use crate::{
-    models::{ClientName, Failure, HandlerName, Origin, ReportSpec, Request, RequestId},
+    models::{ClientName, Failure, Origin, ReportSpec, Request, RequestId},
     services::{
         report::Report,
         store::{
@@ -53,7 +59,18 @@ impl Postgres {
         created_by: Option<ClientName>,
         ended: Result<&Report, &Failure>,
     ) -> Result<(), StoreError> {
-        unimplemented!()
+        let request = Ended {
+            id,
+            created_at,
+            input: to_json(spec),
+            created_by,
+            ended: ended.map(to_json).map_err(Clone::clone),
+        };
+        let insert = move |session: Session| {
+            let request = request.clone();
+            async move { record::insert(&session, &request).await }
+        };
+        self.try_write(insert).await.flatten()
     }
 
     pub(in crate::services::store) async fn cancel(
@@ -61,7 +78,11 @@ impl Postgres {
         scope: Scope,
         id: RequestId,
     ) -> Result<Result<Cancelled, Uncancellable>, StoreError> {
-        unimplemented!()
+        let cancel = move |session: Session| {
+            let scope = scope.clone();
+            async move { cancel::cancel(&session, &scope, id, Canceller::Client).await }
+        };
+        self.try_write(cancel).await
     }
 
     pub(in crate::services::store) async fn erase(
@@ -69,7 +90,11 @@ impl Postgres {
         scope: Scope,
         id: RequestId,
     ) -> Result<Result<Erased, Unerasable>, StoreError> {
-        unimplemented!()
+        let erase = move |session: Session| {
+            let scope = scope.clone();
+            async move { erase::erase(&session, &scope, id).await }
+        };
+        self.try_write(erase).await
     }
 
     pub(in crate::services::store) async fn origin_of(
@@ -77,7 +102,7 @@ impl Postgres {
         scope: Scope,
         id: RequestId,
     ) -> Result<Result<Option<Origin>, Unredeliverable>, StoreError> {
-        unimplemented!()
+        redelivery::origin_of(&self.sessions, &scope, id).await
     }
 
     pub(in crate::services::store) async fn redeliver(
@@ -85,7 +110,12 @@ impl Postgres {
         scope: Scope,
         id: RequestId,
     ) -> Result<Result<(), Unredeliverable>, StoreError> {
-        unimplemented!()
+        let begin = move |session: Session| {
+            let scope = scope.clone();
+            async move { redelivery::begin(&session, &scope, &[id], true).await }
+        };
+        let begun = self.try_write(begin).await?;
+        Ok(begun.into_iter().collect())
     }
 
     pub(in crate::services::store) async fn redeliver_all(
@@ -93,7 +123,12 @@ impl Postgres {
         scope: Scope,
         ids: Vec<RequestId>,
     ) -> Result<usize, StoreError> {
-        unimplemented!()
+        let begin = move |session: Session| {
+            let (scope, ids) = (scope.clone(), ids.clone());
+            async move { redelivery::begin(&session, &scope, &ids, false).await }
+        };
+        let begun = self.try_write(begin).await?;
+        Ok(begun.into_iter().filter(Result::is_ok).count())
     }
 
     pub(in crate::services::store) async fn redeliverable(
@@ -101,7 +136,7 @@ impl Postgres {
         scope: Scope,
         page: RedeliveryPage,
     ) -> Result<Redeliverable, StoreError> {
-        unimplemented!()
+        redelivery::find(&self.sessions, &scope, &page).await
     }
 
     pub(in crate::services::store) async fn find(
@@ -116,7 +151,11 @@ impl Postgres {
         &self,
         ids: &[RequestId],
     ) -> Result<Vec<Progress>, StoreError> {
-        unimplemented!()
+        let mut found = Vec::with_capacity(ids.len());
+        for batch in ids.chunks(progress::BATCH) {
+            found.extend(progress::of(&self.sessions, batch).await?);
+        }
+        Ok(found)
     }
 
     pub(in crate::services::store) async fn list(
@@ -124,6 +163,17 @@ impl Postgres {
         scope: Scope,
         page: ListPage,
     ) -> Result<RequestList, StoreError> {
-        unimplemented!()
+        let read = list::list(&self.sessions, &scope, &page);
+        self.lists.read(read).await
+    }
+
+    /// Commits what `run` does, and fails at once if the queue of writes is full: load shedding.
+    async fn try_write<T, Run, Running>(&self, run: Run) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        Run: Fn(Session) -> Running + Send + Sync + 'static,
+        Running: Future<Output = Result<T, Error>> + Send,
+    {
+        self.sessions.write_within(Duration::ZERO, run).await
     }
 }
