@@ -36,7 +36,10 @@ pub(super) async fn due(
     );
     let sought = [
         (Work::Job, jobs),
-        (Work::Redelivery, format!("$2 IS NOT NULL AND {IS_CALLABLE}")),
+        (
+            Work::Redelivery,
+            format!("$2 IS NOT NULL AND {IS_CALLABLE}"),
+        ),
     ];
     find(sessions, &sought, served, Duration::ZERO, limit).await
 }

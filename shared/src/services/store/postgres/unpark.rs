@@ -84,7 +84,9 @@ async fn release(
 ) -> Result<Unparked, Error> {
     session.execute_all(ALONG_INDEXES).await?;
     // It waits for a pause, as a claim does: from the commit of that on, it releases nothing.
-    session.execute_all("LOCK TABLE store IN ROW SHARE MODE").await?;
+    session
+        .execute_all("LOCK TABLE store IN ROW SHARE MODE")
+        .await?;
     let of_origin: Parameter<'_> = (&origin.as_str(), Type::TEXT);
     let paused = "SELECT FROM pauses WHERE origin = $1";
     if session.find(paused, &[of_origin.clone()]).await?.is_some() {
