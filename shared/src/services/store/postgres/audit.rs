@@ -58,21 +58,15 @@ pub(super) const READ: &str = "
 
 /// Reads a row of [`READ`].
 pub(super) fn read(row: &Row) -> Result<AuditRecord, Error> {
-    let count = |stored: i64| usize::try_from(stored).unwrap_or(0);
+    let count = |column| Ok::<_, Error>(usize::try_from(row.try_get::<_, i64>(column)?));
     Ok(AuditRecord {
         number: row.try_get("number")?,
         at: columns::shown(columns::time(row, "at")?),
         operator: row.try_get("operator")?,
         action: row.try_get("action")?,
-        filter: json(row.try_get("filter")?),
-        matched: count(row.try_get("matched")?),
-        changed: count(row.try_get("changed")?),
+        filter: columns::json(row, "filter")?.unwrap_or_else(|| RawValue::NULL.to_owned()),
+        matched: count("matched")?.unwrap_or(0),
+        changed: count("changed")?.unwrap_or(0),
         dry_run: row.try_get("dry_run")?,
     })
-}
-
-/// The JSON of a column. What can't be parsed here, though the server can, is shown as a string.
-fn json(stored: String) -> Box<RawValue> {
-    let parsed = RawValue::from_string(stored);
-    parsed.unwrap_or_else(|_| RawValue::NULL.to_owned())
 }

@@ -91,6 +91,12 @@ pub(super) fn is_due(due: &str) -> String {
     )
 }
 
+/// SQL for whether a row with this `due` may be claimed in as many milliseconds as the `n`th
+/// parameter has.
+pub(super) fn is_due_within(due: &str, n: usize) -> String {
+    format!("({due} <= {} OR {})", after(n), is_due(due))
+}
+
 /// The name of a handler as the column has it: null for the report.
 pub(super) fn handler(handler: &HandlerName) -> Option<&str> {
     Some(handler)

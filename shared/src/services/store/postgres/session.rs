@@ -52,10 +52,14 @@ const BEGIN_ONE: &str = "BEGIN; SET LOCAL lock_timeout = '5s'";
 /// Begins a read.
 const BEGIN_READ: &str = "BEGIN READ ONLY; SET LOCAL statement_timeout = '15s'";
 
-/// The same, of several statements.
+/// The same, of several statements: searches and counts, which go along indexes and end early. The
+/// planner would rather scan the table, for what it believes of the number of jobs is of another
+/// minute; and compile its plan, for it believes that to be expensive.
 const BEGIN_SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
     SET LOCAL statement_timeout = '15s';
-    SET LOCAL idle_in_transaction_session_timeout = '15s'";
+    SET LOCAL idle_in_transaction_session_timeout = '15s';
+    SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off;
+    SET LOCAL jit = off; SET LOCAL max_parallel_workers_per_gather = 0";
 
 /// As often a write runs that others are in the way of.
 const TRIES: u32 = 5;

@@ -1,12 +1,12 @@
 //! The verbs of operators, and the counts for metrics and admission control.
 
-#![allow(unused_imports, unused_variables, clippy::unimplemented)]
-
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use jiff::Timestamp;
+use tokio_postgres::types::Type;
 
-use super::super::Postgres;
+use super::super::{
+    Postgres, audit, columns, error::Error, handlers, load, oldest_due, pause, stats,
+};
 use crate::{
     config::{PostgresSettings, StoreSettings},
     models::{ClientName, Destination, HandlerName},
@@ -27,14 +27,16 @@ impl Postgres {
     pub(in crate::services::store) async fn oldest_due_age(
         &self,
     ) -> Result<Option<Duration>, StoreError> {
-        unimplemented!()
+        self.sessions
+            .snapshot(async |session| oldest_due::oldest_due_age(session).await)
+            .await
     }
 
     pub(in crate::services::store) async fn destinations_over_limit(
         &self,
         most: usize,
     ) -> Result<Vec<Destination>, StoreError> {
-        unimplemented!()
+        load::destinations_over_limit(&self.sessions, most).await
     }
 
     pub(in crate::services::store) async fn load(
@@ -43,13 +45,13 @@ impl Postgres {
         grace: Duration,
         by_handler: bool,
     ) -> Result<Load, StoreError> {
-        unimplemented!()
+        load::load(&self.sessions, most, grace, by_handler).await
     }
 
     pub(in crate::services::store) async fn handlers_load(
         &self,
     ) -> Result<BTreeMap<HandlerName, HandlerLoad>, StoreError> {
-        unimplemented!()
+        handlers::load(&self.sessions).await
     }
 
     pub(in crate::services::store) async fn pause(
@@ -57,7 +59,13 @@ impl Postgres {
         what: Paused,
         operator: ClientName,
     ) -> Result<Result<bool, TooManyPauses>, StoreError> {
-        unimplemented!()
+        let what = Arc::new((what, operator));
+        self.sessions
+            .write_within(self.operator_patience, move |session| {
+                let what = Arc::clone(&what);
+                async move { pause::begin(&session, &what.0, &what.1).await }
+            })
+            .await
     }
 
     pub(in crate::services::store) async fn resume(
@@ -65,11 +73,19 @@ impl Postgres {
         what: Paused,
         operator: ClientName,
     ) -> Result<bool, StoreError> {
-        unimplemented!()
+        let what = Arc::new((what, operator));
+        self.sessions
+            .write_within(self.operator_patience, move |session| {
+                let what = Arc::clone(&what);
+                async move { pause::end(&session, &what.0, &what.1).await }
+            })
+            .await
     }
 
     pub(in crate::services::store) async fn pauses(&self) -> Result<Vec<Pause>, StoreError> {
-        unimplemented!()
+        let rows = self.sessions.query(pause::LIST, &[]).await?;
+        let pauses: Result<_, Error> = rows.iter().map(pause::listed).collect();
+        pauses.map_err(|error| error.into_store(false))
     }
 
     pub(in crate::services::store) async fn select(
@@ -91,10 +107,14 @@ impl Postgres {
         before: Option<i64>,
         limit: usize,
     ) -> Result<Vec<AuditRecord>, StoreError> {
-        unimplemented!()
+        let (before, limit) = (before.unwrap_or(i64::MAX), columns::integer(limit));
+        let page = [(&before as _, Type::INT8), (&limit as _, Type::INT8)];
+        let rows = self.sessions.query(audit::READ, &page).await?;
+        let records: Result<_, Error> = rows.iter().map(audit::read).collect();
+        records.map_err(|error| error.into_store(false))
     }
 
     pub(in crate::services::store) async fn stats(&self) -> Result<Stats, StoreError> {
-        unimplemented!()
+        stats::read(&self.sessions, &self.id).await
     }
 }
