@@ -40,7 +40,9 @@ mod session;
 mod settle;
 mod state;
 mod stats;
+mod suspects;
 mod tls;
+mod unpark;
 mod verbs;
 
 use std::{sync::Arc, time::Duration};

@@ -15,7 +15,7 @@ const TENANT: &str = "coalesce(created_by, '')";
 
 /// SQL for a due time that no wait reaches: the server's clock was set back since. Such a job is
 /// due, unless a pause has parked it, which says so by a `parked_at` in the future.
-const BEYOND_WAITS: &str =
+pub(super) const BEYOND_WAITS: &str =
     "due > now() + interval '60 days' AND coalesce(parked_at <= now(), true)";
 
 /// A part of an index of due jobs, which has the tenants in order, and for each its jobs by due
@@ -217,7 +217,7 @@ impl<'a> Lane<'a> {
 
 /// SQL for the time until the first `due`, in milliseconds. No wait is longer.
 pub(super) const WAIT: &str = "ceil(extract(epoch FROM
-    least(min(due), now() + interval '60 days') - now()) * 1000)::bigint";
+    min(least(due, now() + interval '60 days')) - now()) * 1000)::bigint";
 
 /// Reads [`WAIT`]; `None` if nothing waits.
 pub(super) fn wait(row: Option<&Row>) -> Result<Option<Duration>, Error> {

@@ -1,18 +1,12 @@
 //! The verbs of workers: jobs are found, claimed and released from a park.
 
-#![allow(unused_imports, unused_variables, clippy::unimplemented)]
+use std::time::Duration;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
-
-use jiff::Timestamp;
-
-use super::super::{Postgres, claim, look};
+use super::super::{Postgres, claim, look, suspects, unpark};
 use crate::{
-    models::{Destination, HandlerName, Origin, RequestId},
+    models::{Destination, HandlerName, Origin},
     services::store::{
-        AttemptRecord, Candidate, Capacity, Claim, Claimed, DueJobs, Ended, Expired, Heartbeat,
-        OpenBreaker, OwnerId, Renewal, Settlement, StoreError, Swept, UnparkCursor, Unparked,
-        WorkResult, Worked,
+        Candidate, Capacity, Claimed, DueJobs, OwnerId, StoreError, UnparkCursor, Unparked,
     },
 };
 
@@ -47,7 +41,7 @@ impl Postgres {
         served: &[HandlerName],
         limit: usize,
     ) -> Result<Vec<Candidate>, StoreError> {
-        unimplemented!()
+        suspects::due(&self.sessions, served, limit).await
     }
 
     pub(in crate::services::store) async fn overdue_suspects(
@@ -56,7 +50,7 @@ impl Postgres {
         overdue_by: Duration,
         limit: usize,
     ) -> Result<Vec<Candidate>, StoreError> {
-        unimplemented!()
+        suspects::overdue(&self.sessions, served, overdue_by, limit).await
     }
 
     pub(in crate::services::store) async fn unpark(
@@ -64,7 +58,7 @@ impl Postgres {
         destination: Destination,
         limit: usize,
     ) -> Result<usize, StoreError> {
-        unimplemented!()
+        unpark::unpark(&self.sessions, destination, limit).await
     }
 
     pub(in crate::services::store) async fn unpark_origin(
@@ -73,6 +67,6 @@ impl Postgres {
         after: Option<UnparkCursor>,
         limit: usize,
     ) -> Result<Unparked, StoreError> {
-        unimplemented!()
+        unpark::unpark_origin(&self.sessions, origin, after, limit).await
     }
 }
