@@ -221,6 +221,15 @@ impl TestDatabase {
         }
     }
 
+    /// An assignment after which the row does not say when it was created.
+    pub(crate) fn invalid_created_at(&self) -> &'static str {
+        match self {
+            Self::Sqlite(_) => sqlite::INVALID_CREATED_AT,
+            #[cfg(feature = "postgres")]
+            Self::Postgres(_) => postgres::INVALID_CREATED_AT,
+        }
+    }
+
     /// What an edit by hand can make of a client name.
     pub(crate) fn odd_client_names(&self) -> &'static [&'static str] {
         match self {
@@ -263,6 +272,28 @@ impl TestDatabase {
             Self::Sqlite(database) => database.forget_breakers(owner),
             #[cfg(feature = "postgres")]
             Self::Postgres(database) => database.forget_breakers(owner).await,
+        }
+    }
+
+    /// Makes a job due that is scheduled or parked: longer than any other.
+    pub(crate) async fn make_due(&self, id: RequestId) {
+        match self {
+            Self::Sqlite(database) => database.edit(id, "due = 0"),
+            #[cfg(feature = "postgres")]
+            Self::Postgres(database) => database.edit(id, "due = 'epoch'").await,
+        }
+    }
+
+    /// As if a job had been due this much earlier.
+    pub(crate) async fn make_due_earlier(&self, id: RequestId, time: Duration) {
+        let millis = time.as_millis();
+        match self {
+            Self::Sqlite(database) => database.edit(id, &format!("due = due - {millis}")),
+            #[cfg(feature = "postgres")]
+            Self::Postgres(database) => {
+                let earlier = format!("due = due - interval '{millis} milliseconds'");
+                database.edit(id, &earlier).await;
+            }
         }
     }
 

@@ -38,6 +38,7 @@ pub(super) const ODD_CLIENT_NAMES: [&str; 5] = [
     "CAST(x'ff' AS TEXT)",
     "CAST(x'ff00ff' AS TEXT)",
 ];
+pub(super) const INVALID_CREATED_AT: &str = "created_at = 'yesterday'";
 pub(super) const INVALID_DUE_TIMES: [&str; 2] = ["due = NULL", "due = -1"];
 
 /// The columns that [`read`] reads, of each table of what is claimed.
