@@ -221,6 +221,15 @@ impl TestDatabase {
         }
     }
 
+    /// An assignment after which the row does not say when it was created.
+    pub(crate) fn invalid_created_at(&self) -> &'static str {
+        match self {
+            Self::Sqlite(_) => sqlite::INVALID_CREATED_AT,
+            #[cfg(feature = "postgres")]
+            Self::Postgres(_) => postgres::INVALID_CREATED_AT,
+        }
+    }
+
     /// What an edit by hand can make of a client name.
     pub(crate) fn odd_client_names(&self) -> &'static [&'static str] {
         match self {
@@ -266,6 +275,28 @@ impl TestDatabase {
         }
     }
 
+    /// Makes a job due that is scheduled or parked: longer than any other.
+    pub(crate) async fn make_due(&self, id: RequestId) {
+        match self {
+            Self::Sqlite(database) => database.edit(id, "due = 0"),
+            #[cfg(feature = "postgres")]
+            Self::Postgres(database) => database.edit(id, "due = 'epoch'").await,
+        }
+    }
+
+    /// As if a job had been due this much earlier.
+    pub(crate) async fn make_due_earlier(&self, id: RequestId, time: Duration) {
+        let millis = time.as_millis();
+        match self {
+            Self::Sqlite(database) => database.edit(id, &format!("due = due - {millis}")),
+            #[cfg(feature = "postgres")]
+            Self::Postgres(database) => {
+                let earlier = format!("due = due - interval '{millis} milliseconds'");
+                database.edit(id, &earlier).await;
+            }
+        }
+    }
+
     /// Makes a redelivery due that is scheduled or parked.
     pub(crate) async fn make_redelivery_due(&self, id: RequestId) {
         match self {
@@ -281,6 +312,15 @@ impl TestDatabase {
             Self::Sqlite(database) => database.park_earlier(time),
             #[cfg(feature = "postgres")]
             Self::Postgres(database) => database.park_earlier(time).await,
+        }
+    }
+
+    /// As if a request had ended this much earlier.
+    pub(crate) async fn end_earlier(&self, id: RequestId, time: Duration) {
+        match self {
+            Self::Sqlite(database) => database.end_earlier(id, time),
+            #[cfg(feature = "postgres")]
+            Self::Postgres(database) => database.end_earlier(id, time).await,
         }
     }
 

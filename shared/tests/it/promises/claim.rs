@@ -168,7 +168,7 @@ async fn a_claimed_job_says_when_it_was_submitted(database: TestDatabase) {
     assert_eq!(row(&store, id).await.created_at, format!("{submitted:.3}"));
 
     let id = accept(&store).await;
-    database.edit(id, "created_at = 'yesterday'").await;
+    database.edit(id, database.invalid_created_at()).await;
     let job = claim_one(&store, id).await.unwrap();
     assert_eq!(
         job.created_at, None,

@@ -1,4 +1,4 @@
-//! A database of the PostgreSQL engine: one for each test, on the server that `TEST_POSTGRES` names.
+//! A database of the PostgreSQL engine: one for each test, on the server at `TEST_POSTGRES`.
 
 use std::{
     env,
@@ -26,8 +26,12 @@ pub(super) const INVALID_JOBS: [&str; 3] = [
     "callback_target = 'no URL'",
 ];
 pub(super) const INVALID_TRACES: [&str; 2] = ["traceparent = NULL", "traceparent = '00-nonsense'"];
-pub(super) const ODD_CLIENT_NAMES: [&str; 3] = ["''", "'no name'", "'\u{1}'"];
-pub(super) const INVALID_DUE_TIMES: [&str; 2] = ["due = NULL", "due = 'epoch'"];
+// The empty name counts as none.
+pub(super) const ODD_CLIENT_NAMES: [&str; 3] = ["' '", "'no name'", "'\u{1}'"];
+// Of a type that takes any word for a time: these are none.
+pub(super) const INVALID_CREATED_AT: &str = "created_at = 'infinity'";
+pub(super) const INVALID_DUE_TIMES: [&str; 3] =
+    ["due = 'infinity'", "due = '-infinity'", "due = 'epoch'"];
 
 /// The columns that [`read`] reads, of each table of what is claimed. Times are in milliseconds.
 const COLUMNS: [(&str, &str); 2] = [
@@ -224,6 +228,12 @@ impl Database {
             ))
             .await;
         }
+    }
+
+    pub(super) async fn end_earlier(&self, id: RequestId, time: Duration) {
+        let millis = time.as_millis();
+        let earlier = format!("ended = ended - interval '{millis} milliseconds'");
+        self.edit(id, &earlier).await;
     }
 
     pub(super) async fn resume_earlier(&self, time: Duration) {
