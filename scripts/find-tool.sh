@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Prints the path of TOOL. If it is missing and this user may install packages, installs it first.
-# TOOL is redis-server, postgres, sqlite3, faketime, shellcheck, wrk, promtool, nix, fakeroot, dockerd,
-# docker-compose or cargo-deny; or cargo, which is never installed, but must be new enough.
+# TOOL is redis-server, postgres, sqlite3, faketime, shellcheck, wrk, promtool, nix, fakeroot,
+# dockerd, docker-compose or cargo-deny; or cargo, which is never installed, but must be new enough.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/lib.sh"
@@ -85,9 +85,9 @@ as_root() {
     if ((EUID == 0)); then "$@"; else sudo -n "$@"; fi
 }
 
-# Debian starts the services that it installs, and we want neither a Redis on port 6379 nor a
-# PostgreSQL or Prometheus. A policy-rc.d with status 101 forbids the start while apt runs; then the service is
-# disabled for the next boot.
+# Debian starts the services that it installs, and we want no Redis on port 6379, no PostgreSQL and
+# no Prometheus. A policy-rc.d with status 101 forbids the start while apt runs; then the service
+# is disabled for the next boot.
 install_with_apt() {
     local policy=/usr/sbin/policy-rc.d
     if [[ ! -e $policy ]]; then

@@ -41,6 +41,9 @@ start_postgres() {
         # Another process may have taken the port.
         ((tries < 3)) || { cat "$POSTGRES_DIR/log" >&2; stop_postgres; die "PostgreSQL does not start"; }
     done
+    # For tests that start servers of their own.
+    export POSTGRES_BIN
+    ((EUID != 0)) || export POSTGRES_USER
     export TEST_POSTGRES=postgres://storm@127.0.0.1:$port
     say "postgres  127.0.0.1:$port, $program, without fsync"
 }

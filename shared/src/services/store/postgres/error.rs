@@ -72,6 +72,13 @@ impl Error {
         }
     }
 
+    /// Whether the server wants a password, and there is none to send.
+    pub(super) fn lacks_password(&self) -> bool {
+        // The client has no other mark of this error.
+        matches!(self, Self::Postgres(error)
+            if error.source().is_some_and(|cause| cause.to_string() == "password missing"))
+    }
+
     /// The server's code.
     pub(super) fn state(&self) -> Option<&SqlState> {
         match self {

@@ -57,6 +57,10 @@ pub(super) async fn open(
 
 /// What an operator must change; `None` if the error can pass by itself.
 pub(super) fn remedy(error: &Error) -> Option<&'static str> {
+    const LOGIN: &str = "correct the user and password in DB_URL, PGPASSWORD or PGPASSFILE";
+    if error.lacks_password() {
+        return Some(LOGIN);
+    }
     // By the code's class: https://www.postgresql.org/docs/current/errcodes-appendix.html
     let code = error.state()?.code();
     match code {
@@ -65,9 +69,7 @@ pub(super) fn remedy(error: &Error) -> Option<&'static str> {
             "the role needs the right to create tables in the schema, and those of their owner \
              (GRANT CREATE ON SCHEMA, or make the role the owner of the database)",
         ),
-        code if code.starts_with("28") => {
-            Some("correct the user and password in DB_URL, PGPASSWORD or PGPASSFILE")
-        }
+        code if code.starts_with("28") => Some(LOGIN),
         _ => None,
     }
 }
