@@ -9,13 +9,14 @@ use super::{
     columns,
     error::Error,
     known::{Known, Seen, WHOLE_EACH, Whole},
-    lanes::{self, Lane, WAIT},
+    lanes::{self, Due, Lane, WAIT},
     session::{Session, Sessions},
+    state,
 };
 use crate::{
     models::ClientName,
     services::store::{
-        Candidate, Capacity, DueJobs, Sought, StoreError,
+        Candidate, Capacity, DueJobs, Sought, StoreError, Work,
         look::{TenantQueue, share_out},
     },
 };
@@ -105,7 +106,7 @@ struct Found {
     last: Option<String>,
 }
 
-impl<'a> Search<'a> {
+impl Search<'_> {
     /// Finds due jobs where the search before this one has found some. `None` if those are too few.
     async fn follow(&self, seen: &mut Seen) -> Result<Option<DueJobs>, Error> {
         let Some(whole) = &mut seen.whole else {
@@ -163,23 +164,24 @@ impl<'a> Search<'a> {
     /// The tenants with due jobs, of which those after `last` come first, and whether long reports
     /// are due. One more than can share shows that there are others.
     async fn tenants(&self, last: &str) -> Result<(Vec<String>, bool), Error> {
-        let in_lanes = self
-            .in_each(async |_, lane| {
-                // One shows that long reports wait, without room for them.
-                let is_read = !lane.is_long() || self.capacity.long_jobs > 0;
-                let most = if is_read { MOST_TENANTS + 1 } else { 1 };
-                let tenants = lane.tenants(self.session, self.capacity.overdue_by, last, most);
-                let tenants = tenants.await?;
-                let has_long = lane.is_long() && !tenants.is_empty();
-                Ok((if is_read { tenants } else { Vec::new() }, has_long))
-            })
-            .await?;
+        let in_lanes = self.lanes.iter().map(|lane| self.tenants_in(*lane, last));
+        let in_lanes = in_each(in_lanes).await?;
         let has_long = in_lanes.iter().any(|(_, has_long)| *has_long);
         let mut found: Vec<_> = in_lanes.into_iter().flat_map(|(it, _)| it).collect();
         found.sort_by(|a, b| in_turn(a, last).cmp(&in_turn(b, last)));
         found.dedup();
         found.truncate(MOST_TENANTS + 1);
         Ok((found, has_long))
+    }
+
+    async fn tenants_in(&self, lane: Lane<'_>, last: &str) -> Result<(Vec<String>, bool), Error> {
+        // One shows that long reports wait, without room for them.
+        let is_read = !lane.is_long() || self.capacity.long_jobs > 0;
+        let most = if is_read { MOST_TENANTS + 1 } else { 1 };
+        let tenants = lane.tenants(self.session, self.capacity.overdue_by, last, most);
+        let tenants = tenants.await?;
+        let has_long = lane.is_long() && !tenants.is_empty();
+        Ok((if is_read { tenants } else { Vec::new() }, has_long))
     }
 
     /// Shares the due jobs of the tenants of `whole`, beginning after `last`, and moves its marks.
@@ -231,38 +233,24 @@ impl<'a> Search<'a> {
         each: usize,
         whole: &mut Whole,
     ) -> Result<Vec<TenantQueue<Candidate>>, Error> {
-        let marks = &whole.marks;
-        let in_lanes = self
-            .in_each(async |number, lane| {
-                let most = match (lane.is_long(), self.capacity.long_jobs) {
-                    (true, 0) => return Ok(None),
-                    // One more shows that others wait.
-                    (true, room) => each.min(room + 1),
-                    (false, _) => each,
-                };
-                let mark = |tenant: &String| marks.get(&(number, tenant.clone())).copied();
-                let marks: Vec<_> = tenants.iter().map(mark).collect();
-                let overdue_by = self.capacity.overdue_by;
-                let due = lane.due(self.session, overdue_by, tenants, &marks, most);
-                Ok(Some((number, lane, due.await?)))
-            })
-            .await?;
+        let in_lanes = (0..self.lanes.len()).map(|lane| self.due_in(lane, tenants, each, whole));
+        let in_lanes = in_each(in_lanes).await?;
         // What a transaction under way makes due can be as old as it is.
         let settled = self
             .now
             .checked_sub(LONGEST_TRANSACTION)
             .unwrap_or(self.now);
         let mut by_due = vec![BTreeMap::new(); tenants.len()];
-        for (number, lane, due) in in_lanes.into_iter().flatten() {
-            for tenant in tenants {
-                whole.marks.insert((number, tenant.clone()), settled);
-            }
+        for (number, due) in in_lanes.into_iter().enumerate() {
+            let is_long = self.lanes[number].is_long();
+            let marks = tenants.iter().map(|it| ((number, it.clone()), settled));
+            whole.marks.extend(marks);
             for job in due {
                 let of = (number, tenants[job.tenant].clone());
                 let mark = whole.marks.entry(of).or_insert(settled);
                 *mark = job.since.min(*mark);
                 let place = (job.since, job.candidate.id);
-                by_due[job.tenant].insert(place, (lane.is_long(), job.candidate));
+                by_due[job.tenant].insert(place, (is_long, job.candidate));
             }
         }
         let queues = tenants
@@ -280,36 +268,61 @@ impl<'a> Search<'a> {
         Ok(queues.collect())
     }
 
-    /// When the next job of the lanes becomes due.
-    async fn next_due(&self) -> Result<Option<Duration>, Error> {
-        let next = self.in_each(async |_, lane| lane.next_due(self.session).await);
-        Ok(next.await?.into_iter().flatten().min())
+    async fn due_in(
+        &self,
+        number: usize,
+        tenants: &[String],
+        each: usize,
+        whole: &Whole,
+    ) -> Result<Vec<Due>, Error> {
+        let lane = self.lanes[number];
+        let most = match (lane.is_long(), self.capacity.long_jobs) {
+            (true, 0) => return Ok(Vec::new()),
+            // One more shows that others wait.
+            (true, room) => each.min(room + 1),
+            (false, _) => each,
+        };
+        let mark = |tenant: &String| whole.marks.get(&(number, tenant.clone())).copied();
+        let marks: Vec<_> = tenants.iter().map(mark).collect();
+        let overdue_by = self.capacity.overdue_by;
+        lane.due(self.session, overdue_by, tenants, &marks, most)
+            .await
     }
 
-    /// Reads in each lane, which has a number. All statements are sent at once.
-    async fn in_each<T>(
-        &self,
-        read: impl AsyncFn(usize, Lane<'a>) -> Result<T, Error>,
-    ) -> Result<Vec<T>, Error> {
-        let nth = async |number: usize| match self.lanes.get(number) {
-            Some(lane) => read(number, *lane).await.map(Some),
-            None => Ok(None),
-        };
-        // There are no more.
-        let (first, second, third) = tokio::join!(biased; nth(0), nth(1), nth(2));
-        Ok([first?, second?, third?].into_iter().flatten().collect())
+    /// When the next job of the lanes becomes due.
+    async fn next_due(&self) -> Result<Option<Duration>, Error> {
+        let next = in_each(self.lanes.iter().map(|lane| lane.next_due(self.session)));
+        Ok(next.await?.into_iter().flatten().min())
     }
+}
+
+/// What is read in each lane, of which a search has no more than three. All statements are sent at
+/// once.
+async fn in_each<T>(
+    mut reads: impl Iterator<Item = impl Future<Output = Result<T, Error>>>,
+) -> Result<Vec<T>, Error> {
+    let mut next = || {
+        let read = reads.next();
+        async {
+            Ok::<_, Error>(match read {
+                Some(read) => Some(read.await?),
+                None => None,
+            })
+        }
+    };
+    let (first, second, third) = (next(), next(), next());
+    let (first, second, third) = tokio::join!(biased; first, second, third);
+    Ok([first?, second?, third?].into_iter().flatten().collect())
 }
 
 /// When the next job that was claimed before becomes due, whatever it is.
 async fn next_due(session: &Session) -> Result<Option<Duration>, Error> {
-    let sql = format!(
-        "SELECT {WAIT} AS wait FROM (
-             SELECT min(due) AS due FROM requests
-             WHERE status = 'PENDING' AND claim > 0 AND due > now()
-             UNION ALL
-             SELECT min(due) FROM redeliveries
-             WHERE status = 'PENDING' AND claim > 0 AND due > now()) AS next"
-    );
+    let [jobs, redeliveries] = Work::ALL.map(state::table).map(|table| {
+        format!(
+            "(SELECT due FROM {table} WHERE status = 'PENDING' AND claim > 0 AND due > now()
+              ORDER BY due LIMIT 1)"
+        )
+    });
+    let sql = format!("SELECT {WAIT} AS wait FROM ({jobs} UNION ALL {redeliveries}) AS next");
     lanes::wait(session.find(&sql, &[]).await?.as_ref())
 }
