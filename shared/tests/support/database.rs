@@ -315,6 +315,15 @@ impl TestDatabase {
         }
     }
 
+    /// As if a request had ended this much earlier.
+    pub(crate) async fn end_earlier(&self, id: RequestId, time: Duration) {
+        match self {
+            Self::Sqlite(database) => database.end_earlier(id, time),
+            #[cfg(feature = "postgres")]
+            Self::Postgres(database) => database.end_earlier(id, time).await,
+        }
+    }
+
     /// As if everything had been resumed this much earlier.
     pub(crate) async fn resume_earlier(&self, time: Duration) {
         match self {

@@ -9,6 +9,7 @@ mod attempts;
 mod audit;
 mod batches;
 mod breakers;
+mod bulk;
 mod cancel;
 mod claim;
 mod columns;
@@ -58,6 +59,9 @@ use crate::config::{PostgresSettings, StoreSettings};
 /// The most pages of lists that wait or are read.
 const LISTS: usize = 64;
 
+/// The same of operators' actions, which clients' lists do not crowd out.
+const SELECTIONS: usize = 16;
+
 /// The batches of a kind that are under way at a time.
 const IN_FLIGHT: usize = 2;
 
@@ -69,6 +73,7 @@ pub(super) struct Postgres {
     accepts: Batches<NewJob, Answer>,
     settlements: Batches<End, bool>,
     lists: Pages,
+    selections: Pages,
     recent_check: Recent,
     idempotency_window: Duration,
     operator_patience: Duration,
@@ -81,17 +86,24 @@ impl Postgres {
     ) -> Result<Self, StoreError> {
         let sessions = Arc::new(Sessions::of(connect::pool(postgres)?, settings.write_queue));
         let id = open::open(&sessions, postgres).await?;
-        Ok(Self {
+        health::keep_measuring(&sessions).await;
+        Ok(Self::start(id, sessions, settings))
+    }
+
+    /// Starts to gather writes.
+    fn start(id: String, sessions: Arc<Sessions>, settings: &StoreSettings) -> Self {
+        Self {
             id,
             accepts: accept::batches(&sessions, settings),
             settlements: settle::batches(&sessions),
             sessions,
             lists: Pages::up_to(LISTS),
+            selections: Pages::up_to(SELECTIONS),
             recent_check: Recent::with_period(Duration::from_secs(1)),
             known: known::Known::default(),
             idempotency_window: settings.idempotency_window,
             operator_patience: settings.operator_patience,
-        })
+        }
     }
 
     pub(super) fn id(&self) -> &str {

@@ -111,7 +111,7 @@ async fn attempts_and_events_go_with_their_request(database: TestDatabase) {
 async fn a_redelivery_keeps_its_request_and_its_end_begins_the_time_anew(database: TestDatabase) {
     let store = database.open().await;
     let id = finished(&store, failed("It answered 500.")).await;
-    database.edit(id, "ended = -10000000").await;
+    database.end_earlier(id, 2 * LATER).await;
     redeliver(&store, id).await.unwrap();
     assert_eq!(pass(&store, NOW).await, 0);
     let job = claim_due(&store).await.pop().unwrap();
@@ -131,7 +131,7 @@ async fn a_redelivery_keeps_its_request_and_its_end_begins_the_time_anew(databas
 async fn a_request_is_kept_anew_after_its_redelivery_was_cancelled(database: TestDatabase) {
     let store = database.open().await;
     let id = finished(&store, failed("It answered 500.")).await;
-    database.edit(id, "ended = -10000000").await;
+    database.end_earlier(id, 2 * LATER).await;
     redeliver(&store, id).await.unwrap();
     store.cancel(Scope::All, id).await.unwrap().unwrap();
     assert_eq!(row(&store, id).await.status, Status::Failed);
@@ -185,7 +185,7 @@ async fn old_requests_behind_a_young_batch_are_reached(database: TestDatabase) {
     database.add_completed("acme", 600).await;
     assert_eq!(pass(&store, LATER).await, 0, "now they are dated");
     let behind = finished(&store, Outcome::Completed).await;
-    database.edit(behind, "ended = -10000000").await;
+    database.end_earlier(behind, 2 * LATER).await;
     assert!(store.sweep(LATER, None).await.unwrap().is_young);
     assert_eq!(pass(&store, LATER).await, 1);
     assert!(!exists(&store, behind).await);

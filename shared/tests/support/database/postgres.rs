@@ -229,6 +229,12 @@ impl Database {
         }
     }
 
+    pub(super) async fn end_earlier(&self, id: RequestId, time: Duration) {
+        let millis = time.as_millis();
+        let earlier = format!("ended = ended - interval '{millis} milliseconds'");
+        self.edit(id, &earlier).await;
+    }
+
     pub(super) async fn resume_earlier(&self, time: Duration) {
         let millis = time.as_millis();
         self.execute(&format!(

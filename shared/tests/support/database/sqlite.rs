@@ -173,6 +173,11 @@ impl Database {
         }
     }
 
+    pub(super) fn end_earlier(&self, id: RequestId, time: Duration) {
+        let millis = time.as_millis();
+        self.edit(id, &format!("ended = ended - {millis}"));
+    }
+
     pub(super) fn resume_earlier(&self, time: Duration) {
         let millis = time.as_millis();
         self.execute(&format!("UPDATE store SET resumed = resumed - {millis}"));

@@ -55,20 +55,15 @@ pub(super) async fn cancel(
         (&id.uuid() as _, Type::UUID),
         (&columns::tenant(scope) as _, Type::TEXT),
     ];
-    // First the worker, as whoever claims and whoever expires its lease does.
-    let lock_owner = format!(
-        "SELECT 1 FROM workers WHERE owner IN (
-             SELECT owner FROM requests WHERE id = $1 AND {IS_CLAIMED}
-             UNION ALL SELECT owner FROM redeliveries WHERE id = $1 AND {IS_CLAIMED})
-         ORDER BY owner FOR KEY SHARE"
-    );
     let lock = "SELECT status, owner, claim, failure_reason, failure_detail,
              lost_claims > 0 AS has_lost_claims
          FROM requests WHERE id = $1 AND ($2::text IS NULL OR created_by = $2)
          FOR NO KEY UPDATE";
+    // First the worker, as whoever claims and whoever expires its lease does.
+    let named = [id];
     let (locked, found) = tokio::join!(
         biased;
-        session.query(&lock_owner, &of_request[..1]),
+        lock_owners(session, &named),
         session.find(lock, &of_request)
     );
     locked?;
@@ -101,6 +96,19 @@ pub(super) async fn cancel(
         }),
         None => Err(Uncancellable::Over(status)),
     })
+}
+
+/// Locks the workers that hold one of these requests: their leases do not expire.
+pub(super) async fn lock_owners(session: &Session, ids: &[RequestId]) -> Result<(), Error> {
+    let lock = format!(
+        "SELECT 1 FROM workers WHERE owner IN (
+             SELECT owner FROM requests WHERE id = ANY($1) AND {IS_CLAIMED}
+             UNION ALL SELECT owner FROM redeliveries WHERE id = ANY($1) AND {IS_CLAIMED})
+         ORDER BY owner FOR KEY SHARE"
+    );
+    let ids: Vec<Uuid> = ids.iter().map(|id| id.uuid()).collect();
+    let ids = [(&ids as _, Type::UUID_ARRAY)];
+    session.query(&lock, &ids).await.map(drop)
 }
 
 /// Ends a job, whose `row` is locked, under a new claim number: no worker holds that. A worker that

@@ -1,9 +1,13 @@
-//! The health check: one write, which needs a commit on a server that can be written to.
+//! The health check: one write, which needs a commit on a server that can be written to. And the
+//! size of the database.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use super::session::Sessions;
 use crate::services::store::{StoreError, metrics::Sizes};
+
+/// How often the database is measured.
+const PERIOD: Duration = Duration::from_mins(1);
 
 /// Overwrites the one row of `health`.
 pub(super) async fn write(sessions: &Arc<Sessions>) -> Result<(), StoreError> {
@@ -18,14 +22,32 @@ pub(super) async fn write(sessions: &Arc<Sessions>) -> Result<(), StoreError> {
     write.await
 }
 
-/// Measures the database, for the metrics.
-pub(super) async fn measure(sessions: &Sessions) -> Result<(), StoreError> {
-    let size = "SELECT pg_database_size(current_database())";
-    let rows = sessions.query(size, &[]).await?;
-    let size = rows.first().and_then(|row| row.try_get::<_, i64>(0).ok());
-    sessions.measures().measured(Sizes {
-        database: size.and_then(|size| size.try_into().ok()).unwrap_or(0),
-        ..Sizes::default()
+/// Measures the database for the metrics, and then again and again until the store closes.
+pub(super) async fn keep_measuring(sessions: &Arc<Sessions>) {
+    measure(sessions).await;
+    let of_task = Arc::downgrade(sessions);
+    let closing = sessions.closing().clone();
+    sessions.tasks().spawn(async move {
+        while let Err(_elapsed) = tokio::time::timeout(PERIOD, closing.cancelled()).await {
+            let Some(sessions) = of_task.upgrade() else {
+                return;
+            };
+            measure(&sessions).await;
+        }
     });
-    Ok(())
+}
+
+async fn measure(sessions: &Sessions) {
+    let size = "SELECT pg_database_size(current_database())";
+    // A failure is in the log. The last size stands.
+    let Ok(rows) = sessions.query(size, &[]).await else {
+        return;
+    };
+    let size = rows.first().and_then(|row| row.try_get::<_, i64>(0).ok());
+    if let Some(size) = size {
+        sessions.measures().measured(Sizes {
+            database: size.try_into().unwrap_or(0),
+            ..Sizes::default()
+        });
+    }
 }

@@ -55,6 +55,24 @@ pub(super) async fn open(
     }
 }
 
+/// The id of a store whose database is there and current. Tries once.
+///
+/// # Errors
+/// There is none, its schema is another, or it can't be read now.
+pub(super) async fn attach(
+    sessions: &Sessions,
+    settings: &PostgresSettings,
+) -> Result<String, StoreError> {
+    match schema::find(sessions).await {
+        Ok(Found::Current(id)) => Ok(id),
+        Ok(Found::Unusable(why)) => Err(unusable(settings, &why)),
+        Err(error) => Err(match remedy(&error) {
+            Some(remedy) => unusable(settings, &format!("{}; {remedy}", error.message())),
+            None => error.into_store(false),
+        }),
+    }
+}
+
 /// What an operator must change; `None` if the error can pass by itself.
 pub(super) fn remedy(error: &Error) -> Option<&'static str> {
     const LOGIN: &str = "correct the user and password in DB_URL, PGPASSWORD or PGPASSFILE";

@@ -34,43 +34,76 @@ pub(super) async fn migrate(sessions: &Sessions) -> Result<Found, Error> {
         .await
 }
 
+/// The store's id in a database that is there and current. Changes nothing.
+pub(super) async fn find(sessions: &Sessions) -> Result<Found, Error> {
+    sessions.try_once(&|session| look(session)).await
+}
+
+async fn look(session: Session) -> Result<Found, Error> {
+    const START: &str = "start the API or a worker of this version";
+    let known = newest();
+    match version(&session).await? {
+        Ok(0) => Ok(Found::Unusable(format!(
+            "the database is empty; {START}, which creates the tables"
+        ))),
+        Ok(found) if found < known => Ok(Found::Unusable(format!(
+            "the database has schema version {found}, and this program needs {known}; {START}, \
+             which migrates it, or use the program of the version that runs"
+        ))),
+        Ok(_) => match session.find("SELECT id FROM store", &[]).await? {
+            Some(row) => Ok(Found::Current(row.try_get(0)?)),
+            None => Err(missing()),
+        },
+        Err(why) => Ok(Found::Unusable(why)),
+    }
+}
+
+/// The version of the schema, 0 if there is none; or why this program can't work with it.
+async fn version(session: &Session) -> Result<Result<i32, String>, Error> {
+    let is_new = "SELECT to_regclass('store') IS NULL, to_regclass('requests') IS NULL";
+    let (has_no_store, has_no_requests) = match session.find(is_new, &[]).await? {
+        Some(row) => (row.try_get(0)?, row.try_get(1)?),
+        None => (true, true),
+    };
+    match (has_no_store, has_no_requests) {
+        (true, true) => return Ok(Ok(0)),
+        (true, false) => {
+            return Ok(Err(
+                "the database has a table `requests` that is not of this service; use another \
+                 database"
+                    .to_owned(),
+            ));
+        }
+        _ => {}
+    }
+    let found = session.find("SELECT version, oldest FROM store", &[]);
+    let Some(row) = found.await? else {
+        return Ok(Ok(0));
+    };
+    let (version, oldest): (i32, i32) = (row.try_get(0)?, row.try_get(1)?);
+    let known = newest();
+    if version > known && oldest > known {
+        return Ok(Err(format!(
+            "the database has schema version {version}; this version supports {known}: run a newer \
+             version"
+        )));
+    }
+    Ok(Ok(version))
+}
+
+fn missing() -> Error {
+    Error::Row("the row of the store is missing".to_owned())
+}
+
 /// `id` is that of a new store.
 async fn apply(session: Session, id: String) -> Result<Found, Error> {
     // Two processes that start at once must not both create the tables.
     session
         .query("SELECT pg_advisory_xact_lock($1)", &[(&LOCK, Type::INT8)])
         .await?;
-    let is_new = "SELECT to_regclass('store') IS NULL, to_regclass('requests') IS NULL";
-    let (has_no_store, has_no_requests) = match session.find(is_new, &[]).await? {
-        Some(row) => (row.try_get(0)?, row.try_get(1)?),
-        None => (true, true),
-    };
-    let version = match (has_no_store, has_no_requests) {
-        (true, true) => 0,
-        (true, false) => {
-            return Ok(Found::Unusable(
-                "the database has a table `requests` that is not of this service; use another \
-                 database"
-                    .to_owned(),
-            ));
-        }
-        _ => match session
-            .find("SELECT version, oldest FROM store", &[])
-            .await?
-        {
-            Some(row) => {
-                let (version, oldest): (i32, i32) = (row.try_get(0)?, row.try_get(1)?);
-                let known = newest();
-                if version > known && oldest > known {
-                    return Ok(Found::Unusable(format!(
-                        "the database has schema version {version}; this version supports \
-                         {known}: run a newer version"
-                    )));
-                }
-                version
-            }
-            None => 0,
-        },
+    let version = match version(&session).await? {
+        Ok(version) => version,
+        Err(why) => return Ok(Found::Unusable(why)),
     };
     for migration in MIGRATIONS
         .iter()
@@ -93,7 +126,7 @@ async fn apply(session: Session, id: String) -> Result<Found, Error> {
         .await?;
     match stored {
         Some(row) => Ok(Found::Current(row.try_get(0)?)),
-        None => Err(Error::Row("the row of the store is missing".to_owned())),
+        None => Err(missing()),
     }
 }
 

@@ -21,7 +21,6 @@ use super::{
     state::{self, IS_HELD, WORK_FAILED},
 };
 use crate::{
-    config::StoreSettings,
     models::{EventKind, Failure},
     services::store::{AttemptRecord, Claim, Settlement, StoreError, Work, WorkResult, Worked},
 };

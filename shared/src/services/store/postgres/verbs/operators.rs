@@ -5,7 +5,8 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio_postgres::types::Type;
 
 use super::super::{
-    Postgres, audit, columns, error::Error, handlers, load, oldest_due, pause, stats,
+    Postgres, Sessions, audit, bulk, columns, connect, error::Error, handlers, load, oldest_due,
+    open, pause, stats,
 };
 use crate::{
     config::{PostgresSettings, StoreSettings},
@@ -21,7 +22,9 @@ impl Postgres {
         postgres: &PostgresSettings,
         settings: &StoreSettings,
     ) -> Result<Self, StoreError> {
-        unimplemented!()
+        let sessions = Arc::new(Sessions::of(connect::pool(postgres)?, settings.write_queue));
+        let id = open::attach(&sessions, postgres).await?;
+        Ok(Self::start(id, sessions, settings))
     }
 
     pub(in crate::services::store) async fn oldest_due_age(
@@ -92,14 +95,21 @@ impl Postgres {
         &self,
         page: SelectionPage,
     ) -> Result<Selected, StoreError> {
-        unimplemented!()
+        let read = bulk::select(&self.sessions, &page);
+        self.selections.read(read).await
     }
 
     pub(in crate::services::store) async fn apply(
         &self,
         bulk: Bulk,
     ) -> Result<Applied, StoreError> {
-        unimplemented!()
+        let bulk = Arc::new(bulk);
+        self.sessions
+            .write_within(self.operator_patience, move |session| {
+                let bulk = Arc::clone(&bulk);
+                async move { bulk::apply(&session, &bulk).await }
+            })
+            .await
     }
 
     pub(in crate::services::store) async fn audit(
