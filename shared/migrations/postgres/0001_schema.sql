@@ -55,24 +55,20 @@ CREATE TABLE requests (
     -- comes after a small part of the table has changed.
     fillfactor = 70,
     autovacuum_vacuum_scale_factor = 0.02,
-    autovacuum_vacuum_insert_scale_factor = 0.05,
     autovacuum_vacuum_cost_delay = 0
 );
 
 -- Due jobs: of each tenant in the order in which they are due. Claimed and finished rows leave.
 -- What has no client name, or is the report's, comes first as the empty name: searches compare and
--- step over names, and null is none. Suspected poison jobs have an index of their own. INCLUDE: a
--- count reads no row of a page that vacuum has seen, if the index has each column that it names.
-CREATE INDEX requests_due ON requests (coalesce(created_by, ''), due) INCLUDE (created_by)
+-- step over names, and null is none. Suspected poison jobs have an index of their own.
+CREATE INDEX requests_due ON requests (coalesce(created_by, ''), due)
     WHERE status = 'PENDING' AND NOT is_long AND lost_claims <= 0;
 CREATE INDEX requests_by_handler ON requests (coalesce(handler, ''), coalesce(created_by, ''), due)
-    INCLUDE (handler, created_by)
     WHERE status = 'PENDING' AND is_long AND lost_claims <= 0;
 CREATE INDEX requests_suspects ON requests (lost_claims, due)
     WHERE status = 'PENDING' AND lost_claims > 0;
 -- Jobs that were claimed before: scheduled, parked, released or reclaimed.
 CREATE INDEX requests_backlog ON requests (origin, coalesce(created_by, ''), id)
-    INCLUDE (created_by)
     WHERE status = 'PENDING' AND claim > 0;
 CREATE INDEX requests_waiting ON requests (due)
     WHERE status = 'PENDING' AND claim > 0;
@@ -81,6 +77,8 @@ CREATE INDEX requests_held ON requests (owner) WHERE status = 'PROCESSING';
 -- The lists of clients and operators, in the order of ids, which the primary key has for all.
 CREATE INDEX requests_by_client ON requests (created_by, id) WHERE created_by IS NOT NULL;
 CREATE INDEX requests_failed ON requests (id) WHERE status = 'FAILED';
+CREATE INDEX requests_failed_by_client ON requests (created_by, id)
+    WHERE status = 'FAILED' AND created_by IS NOT NULL;
 
 -- Redeliveries in progress: the request keeps its status meanwhile.
 CREATE TABLE redeliveries (
@@ -104,7 +102,6 @@ CREATE INDEX redeliveries_due ON redeliveries (coalesce(created_by, ''), due)
 CREATE INDEX redeliveries_suspects ON redeliveries (lost_claims, due)
     WHERE status = 'PENDING' AND lost_claims > 0;
 CREATE INDEX redeliveries_backlog ON redeliveries (origin, coalesce(created_by, ''), id)
-    INCLUDE (created_by)
     WHERE status = 'PENDING' AND claim > 0;
 CREATE INDEX redeliveries_waiting ON redeliveries (due)
     WHERE status = 'PENDING' AND claim > 0;
@@ -120,7 +117,7 @@ CREATE TABLE workers (
     ended      bigint NOT NULL DEFAULT 0,
     ended_long bigint NOT NULL DEFAULT 0,
     handlers   text[] NOT NULL,       -- those that it serves beside the report
-    breakers   json DEFAULT '{}',     -- null: it does not say
+    breakers   json DEFAULT '{}',     -- null: the worker does not say
     -- The last repeat of a claim. One that was sent before it, and comes late, claims nothing.
     repeats    bigint NOT NULL DEFAULT 0
 ) WITH (fillfactor = 50, autovacuum_vacuum_threshold = 200, autovacuum_vacuum_scale_factor = 0);

@@ -75,7 +75,6 @@ pub(super) struct Postgres {
     lists: Pages,
     selections: Pages,
     recent_check: Recent,
-    idempotency_window: Duration,
     operator_patience: Duration,
 }
 
@@ -101,7 +100,6 @@ impl Postgres {
             selections: Pages::up_to(SELECTIONS),
             recent_check: Recent::with_period(Duration::from_secs(1)),
             known: known::Known::default(),
-            idempotency_window: settings.idempotency_window,
             operator_patience: settings.operator_patience,
         }
     }
