@@ -81,6 +81,8 @@ CREATE INDEX requests_held ON requests (owner) WHERE status = 'PROCESSING';
 -- The lists of clients and operators, in the order of ids, which the primary key has for all.
 CREATE INDEX requests_by_client ON requests (created_by, id) WHERE created_by IS NOT NULL;
 CREATE INDEX requests_failed ON requests (id) WHERE status = 'FAILED';
+CREATE INDEX requests_failed_by_client ON requests (created_by, id)
+    WHERE status = 'FAILED' AND created_by IS NOT NULL;
 
 -- Redeliveries in progress: the request keeps its status meanwhile.
 CREATE TABLE redeliveries (
@@ -120,7 +122,7 @@ CREATE TABLE workers (
     ended      bigint NOT NULL DEFAULT 0,
     ended_long bigint NOT NULL DEFAULT 0,
     handlers   text[] NOT NULL,       -- those that it serves beside the report
-    breakers   json DEFAULT '{}',     -- null: it does not say
+    breakers   json DEFAULT '{}',     -- null: the worker does not say
     -- The last repeat of a claim. One that was sent before it, and comes late, claims nothing.
     repeats    bigint NOT NULL DEFAULT 0
 ) WITH (fillfactor = 50, autovacuum_vacuum_threshold = 200, autovacuum_vacuum_scale_factor = 0);

@@ -239,6 +239,15 @@ impl TestDatabase {
         }
     }
 
+    /// What an edit by hand can make of the time of a heartbeat: none that was.
+    pub(crate) fn odd_heartbeat(&self) -> &'static str {
+        match self {
+            Self::Sqlite(_) => "no time",
+            #[cfg(feature = "postgres")]
+            Self::Postgres(_) => "infinity",
+        }
+    }
+
     /// Deletes a request by hand.
     pub(crate) async fn delete(&self, id: RequestId) {
         match self {
@@ -253,7 +262,7 @@ impl TestDatabase {
         match self {
             Self::Sqlite(database) => database.register_as_release_before(owner),
             #[cfg(feature = "postgres")]
-            Self::Postgres(database) => database.register_as_release_before(owner).await,
+            Self::Postgres(_) => unreachable!("no release before this one knew this engine"),
         }
     }
 
@@ -369,13 +378,13 @@ impl TestDatabase {
         }
     }
 
-    /// As if the machine had been off since the last write, for `hours` by the wall clock, which
-    /// may have been set back. No store may be open.
+    /// As if the machine of the database had been off since the last write, for `hours` by the wall
+    /// clock, which may have been set back. No store may be open.
     pub(crate) async fn boot_after(&self, hours: i64) {
         match self {
             Self::Sqlite(database) => database.boot_after(hours),
             #[cfg(feature = "postgres")]
-            Self::Postgres(_) => {}
+            Self::Postgres(database) => database.boot_after(hours).await,
         }
     }
 
@@ -402,7 +411,7 @@ impl TestDatabase {
         match self {
             Self::Sqlite(database) => database.forget_expectations(),
             #[cfg(feature = "postgres")]
-            Self::Postgres(_) => {}
+            Self::Postgres(_) => unreachable!("no release before this one knew this engine"),
         }
     }
 
@@ -471,12 +480,12 @@ impl TestDatabase {
         }
     }
 
-    /// The number of bodies that are too large for the row of their request.
+    /// The number of large bodies, wherever the engine keeps them.
     pub(crate) async fn large_bodies(&self) -> usize {
         match self {
             Self::Sqlite(database) => database.large_bodies(),
             #[cfg(feature = "postgres")]
-            Self::Postgres(_) => 0,
+            Self::Postgres(database) => database.large_bodies().await,
         }
     }
 

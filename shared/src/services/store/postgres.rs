@@ -21,6 +21,7 @@ mod find;
 mod handlers;
 mod health;
 mod idempotency;
+mod known;
 mod lanes;
 mod lease;
 mod list;
@@ -68,13 +69,12 @@ const IN_FLIGHT: usize = 2;
 pub(super) struct Postgres {
     id: String,
     sessions: Arc<Sessions>,
-    turn: look::Turn,
+    known: known::Known,
     accepts: Batches<NewJob, Answer>,
     settlements: Batches<End, bool>,
     lists: Pages,
     selections: Pages,
     recent_check: Recent,
-    idempotency_window: Duration,
     operator_patience: Duration,
 }
 
@@ -99,8 +99,7 @@ impl Postgres {
             lists: Pages::up_to(LISTS),
             selections: Pages::up_to(SELECTIONS),
             recent_check: Recent::with_period(Duration::from_secs(1)),
-            turn: look::Turn::default(),
-            idempotency_window: settings.idempotency_window,
+            known: known::Known::default(),
             operator_patience: settings.operator_patience,
         }
     }

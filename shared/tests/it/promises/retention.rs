@@ -8,7 +8,7 @@ use storm_shared::{
     models::{IdempotencyKey, RequestId, Status},
     services::{
         report,
-        store::{Acceptance, NewJob, Outcome, Scope, Settlement, Store},
+        store::{Acceptance, NewJob, Outcome, Scope, Settlement, Store, Unredeliverable},
     },
 };
 
@@ -30,6 +30,8 @@ on_every_engine! {
     a_key_keeps_its_request_until_its_window_is_over,
     old_requests_behind_a_young_batch_are_reached,
     the_wall_clock_decides_nothing,
+    sweeps_at_the_same_time_delete_each_request_once,
+    a_redelivery_that_begins_during_a_sweep_has_its_request_or_finds_none,
 }
 
 const NOW: Duration = Duration::ZERO;
@@ -198,4 +200,37 @@ async fn the_wall_clock_decides_nothing(database: TestDatabase) {
     database.edit(id, long_ago).await;
     assert_eq!(pass(&store, LATER).await, 0);
     assert!(exists(&store, id).await);
+}
+
+async fn sweeps_at_the_same_time_delete_each_request_once(database: TestDatabase) {
+    let stores = [database.open().await, database.open().await];
+    database.add_completed("acme", 3000).await;
+    assert_eq!(pass(&stores[0], LATER).await, 0, "now they are dated");
+    let passes = [0, 1, 0, 1].map(|at| {
+        let store = stores[at].clone();
+        tokio::spawn(async move { pass(&store, NOW).await })
+    });
+    let mut deleted = 0;
+    for pass in passes {
+        deleted += pass.await.unwrap();
+    }
+    // One may leave what another has in hand.
+    deleted += pass(&stores[0], NOW).await;
+    assert_eq!((deleted, database.count().await), (3000, 0));
+}
+
+async fn a_redelivery_that_begins_during_a_sweep_has_its_request_or_finds_none(
+    database: TestDatabase,
+) {
+    let (one, other) = (database.open().await, database.open().await);
+    for _ in 0..20 {
+        let id = finished(&one, failed("It answered 500.")).await;
+        let (begun, deleted) = tokio::join!(redeliver(&one, id), pass(&other, NOW));
+        match begun {
+            Ok(()) => assert!(deleted == 0 && exists(&one, id).await),
+            Err(Unredeliverable::Unknown) => assert_eq!(deleted, 1),
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert_eq!(database.leftovers().await, 0);
 }

@@ -28,10 +28,9 @@ pub(super) const INVALID_JOBS: [&str; 3] = [
 pub(super) const INVALID_TRACES: [&str; 2] = ["traceparent = NULL", "traceparent = '00-nonsense'"];
 // The empty name counts as none.
 pub(super) const ODD_CLIENT_NAMES: [&str; 3] = ["' '", "'no name'", "'\u{1}'"];
-// Of a type that takes any word for a time: these are none.
+// The column takes times only.
 pub(super) const INVALID_CREATED_AT: &str = "created_at = 'infinity'";
-pub(super) const INVALID_DUE_TIMES: [&str; 3] =
-    ["due = 'infinity'", "due = '-infinity'", "due = 'epoch'"];
+pub(super) const INVALID_DUE_TIMES: [&str; 2] = ["due = '9000-01-01'", "due = 'epoch'"];
 
 /// The columns that [`read`] reads, of each table of what is claimed. Times are in milliseconds.
 const COLUMNS: [(&str, &str); 2] = [
@@ -195,10 +194,6 @@ impl Database {
         assert_eq!(deleted.unwrap(), 1, "{id}");
     }
 
-    pub(super) async fn register_as_release_before(&self, _: &str) -> Result<(), String> {
-        Err("no release before this one knew this engine".to_owned())
-    }
-
     pub(super) async fn set_heartbeat(&self, owner: OwnerId, at: &str) {
         self.execute(&format!(
             "UPDATE workers SET renewed_at = '{at}' WHERE owner = '{owner}'"
@@ -282,6 +277,27 @@ impl Database {
              FROM generate_series(1, {count}) AS i;"
         ))
         .await;
+    }
+
+    pub(super) async fn boot_after(&self, hours: i64) {
+        // A server keeps its clock right: what waits for a time waits for it.
+        let hours = hours.max(0);
+        self.execute(&format!(
+            "UPDATE requests SET due = due - interval '{hours} hours',
+                 parked_at = parked_at - interval '{hours} hours',
+                 ended = ended - interval '{hours} hours';
+             UPDATE redeliveries SET due = due - interval '{hours} hours',
+                 parked_at = parked_at - interval '{hours} hours';
+             UPDATE idempotency_keys SET expires = expires - interval '{hours} hours';"
+        ))
+        .await;
+    }
+
+    pub(super) async fn large_bodies(&self) -> usize {
+        let large = "SELECT 1 FROM requests, LATERAL (
+                         VALUES (input_payload::text), (result_payload::text)) AS body (text)
+                     WHERE octet_length(text) > 100000";
+        self.query::<_, Vec<()>>(large, |_| ()).await.len()
     }
 
     pub(super) async fn keyed(&self) -> Vec<RequestId> {

@@ -74,20 +74,43 @@ pub(super) async fn claim(
     loop {
         let candidates = Arc::clone(&candidates);
         let repeats = REPEATS.load(Ordering::Relaxed); // the number alone matters
-        let claim = sessions.write(move |session| {
-            let candidates = Arc::clone(&candidates);
-            async move {
-                let mut claimed = ClaimedRows::within(room);
-                let lease = claimed.claim(&session, owner, &candidates, repeats).await?;
-                Ok((lease, claimed))
-            }
-        });
-        match claim.await? {
+        match claim_once(sessions, owner, candidates, room, repeats).await? {
             (Lease::Held, claimed) => return Ok(claimed.parse()),
             (Lease::Lost, _) => return Err(StoreError::LeaseLost),
             (Lease::Late, _) => {}
         }
     }
+}
+
+async fn claim_once(
+    sessions: &Arc<Sessions>,
+    owner: OwnerId,
+    candidates: Arc<[Candidate]>,
+    room: usize,
+    repeats: i64,
+) -> Result<(Lease, ClaimedRows), StoreError> {
+    if candidates.iter().all(|it| it.work == Work::Job) {
+        // Most claims are one statement: one round trip.
+        let claim = move |sessions: Arc<Sessions>| async move {
+            let mut claimed = ClaimedRows::within(room);
+            let statement = Statement::of(owner, &candidates);
+            let room = columns::integer(room);
+            let values = statement.parameters(&room, &repeats);
+            let rows = sessions.commit_one(&claim_sql(Work::Job), &values).await?;
+            let lease = claimed.take(owner, &candidates, &rows)?;
+            Ok((lease, claimed))
+        };
+        return sessions.write_one(claim).await;
+    }
+    let claim = move |session: Session| {
+        let candidates = Arc::clone(&candidates);
+        async move {
+            let mut claimed = ClaimedRows::within(room);
+            let lease = claimed.claim(&session, owner, &candidates, repeats).await?;
+            Ok((lease, claimed))
+        }
+    };
+    sessions.write(claim).await
 }
 
 /// Repeats a claim whose outcome is unknown: finds what it has won, and claims the others.
@@ -169,7 +192,7 @@ impl ClaimedRows {
                     &statement.parameters(&columns::integer(self.room), &repeats),
                 )
                 .await?;
-            lease = self.take(owner, alike, rows)?;
+            lease = self.take(owner, alike, &rows)?;
             if lease != Lease::Held || self.is_paused {
                 break;
             }
@@ -208,7 +231,7 @@ impl ClaimedRows {
         &mut self,
         owner: OwnerId,
         candidates: &[Candidate],
-        rows: Vec<Row>,
+        rows: &[Row],
     ) -> Result<Lease, Error> {
         let Some(first) = rows.first() else {
             return Err(Error::Row("the row of the store is missing".to_owned()));
@@ -223,7 +246,7 @@ impl ClaimedRows {
             return Ok(Lease::Held);
         }
         let mut tried = 0;
-        for row in &rows {
+        for row in rows {
             let Some(place) = place(row)? else { break };
             self.push(read(row, owner, candidates, place)?);
             tried = place + 1;

@@ -37,12 +37,23 @@ pub(super) fn stored(at: Timestamp) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_millis(millis)
 }
 
-/// The time in a column.
+/// The time in a column. One out of range was edited by hand: it is the nearest time.
 pub(super) fn time(row: &Row, column: &str) -> Result<Timestamp, Error> {
     let stored: SystemTime = row.try_get(column)?;
-    stored
-        .try_into()
-        .map_err(|_| Error::Row(format!("the column {column} holds a time out of range")))
+    let nearest = if stored < SystemTime::UNIX_EPOCH {
+        Timestamp::MIN
+    } else {
+        Timestamp::MAX
+    };
+    Ok(stored.try_into().unwrap_or(nearest))
+}
+
+/// The same; SQL null is `None`.
+pub(super) fn time_or_null(row: &Row, column: &str) -> Result<Option<Timestamp>, Error> {
+    match row.try_get::<_, Option<SystemTime>>(column)? {
+        Some(_) => time(row, column).map(Some),
+        None => Ok(None),
+    }
 }
 
 /// More than lies between reading a request's `created_at` and generating its id.
@@ -66,14 +77,6 @@ pub(super) fn set<T>(values: &mut [T], row: &Row, value: T) -> Result<(), Error>
             Ok(())
         }
         None => Err(Error::Row(format!("no item has the place {place}"))),
-    }
-}
-
-/// The same; SQL null is `None`.
-pub(super) fn time_or_null(row: &Row, column: &str) -> Result<Option<Timestamp>, Error> {
-    match row.try_get::<_, Option<SystemTime>>(column)? {
-        Some(_) => time(row, column).map(Some),
-        None => Ok(None),
     }
 }
 

@@ -107,7 +107,7 @@ impl<'a> Lane<'a> {
     }
 
     /// The tenants from `$2` on, up to `$3`. A skip scan: some steps of the index for each tenant,
-    /// however many jobs it has.
+    /// however many jobs it has. Not EXISTS: the planner would read all tenants' jobs for it.
     fn tenants_sql(self) -> String {
         let rows = self.rows();
         let first = |condition: &str| {
@@ -130,37 +130,38 @@ impl<'a> Lane<'a> {
              SELECT name FROM tenant
              WHERE ($3 IS NULL OR name <= $3)
                AND (due <= now() - $4 * interval '1 millisecond'
-                 OR EXISTS (SELECT FROM {rows} AND {TENANT} = name AND {BEYOND_WAITS}))
+                 OR (SELECT true FROM {rows} AND {TENANT} = name AND {BEYOND_WAITS} LIMIT 1))
              LIMIT $5"
         )
     }
 
-    /// Reads up to `limit` jobs of each of the `tenants` that have been due for `overdue_by`, with
-    /// the index of the tenant.
+    /// Reads up to `limit` jobs of each of the `tenants` that have been due for `overdue_by`: of
+    /// those from its mark on, if it has one.
     pub(super) async fn due(
         self,
         session: &Session,
         overdue_by: Duration,
         tenants: &[String],
+        marks: &[Option<SystemTime>],
         limit: usize,
     ) -> Result<Vec<Due>, Error> {
         let values = [
             (&self.handler() as _, Type::TEXT),
             (&tenants as _, Type::TEXT_ARRAY),
+            (&marks as _, Type::TIMESTAMPTZ_ARRAY),
             (&columns::millis(overdue_by) as _, Type::INT8),
             (&columns::integer(limit) as _, Type::INT8),
         ];
         let rows = session.query(&self.due_sql(), &values).await?;
-        rows.iter()
-            .map(|row| {
-                let place: i64 = row.try_get("place")?;
-                Ok(Due {
-                    tenant: usize::try_from(place - 1).unwrap_or(0),
-                    since: row.try_get("due")?,
-                    candidate: candidate(row, self.work())?,
-                })
+        let due = rows.iter().map(|row| {
+            let place: i64 = row.try_get("place")?;
+            Ok(Due {
+                tenant: usize::try_from(place - 1).unwrap_or(0),
+                since: row.try_get("due")?,
+                candidate: candidate(row, self.work())?,
             })
-            .collect()
+        });
+        due.collect()
     }
 
     fn due_sql(self) -> String {
@@ -168,17 +169,18 @@ impl<'a> Lane<'a> {
             format!(
                 "SELECT id, claim, lost_claims, due FROM {}
                    AND {TENANT} = tenant.name AND {condition}
-                 ORDER BY due LIMIT $4",
+                 ORDER BY due LIMIT $5",
                 self.rows()
             )
         };
         let (due, beyond) = (
-            due("due <= now() - $3 * interval '1 millisecond'"),
+            due("due >= tenant.mark AND due <= now() - $4 * interval '1 millisecond'"),
             due(BEYOND_WAITS),
         );
         format!(
             "SELECT place, job.*
-             FROM unnest($2) WITH ORDINALITY AS tenant (name, place)
+             FROM (SELECT name, coalesce(mark, '-infinity') AS mark, place
+                   FROM unnest($2, $3) WITH ORDINALITY AS tenant (name, mark, place)) AS tenant
              CROSS JOIN LATERAL (({due}) UNION ALL ({beyond})) AS job"
         )
     }
@@ -215,9 +217,9 @@ impl<'a> Lane<'a> {
     }
 }
 
-/// SQL for the time until the first `due`, in milliseconds. No wait is longer.
+/// SQL for the time until the first `due`, in milliseconds.
 pub(super) const WAIT: &str = "ceil(extract(epoch FROM
-    min(least(due, now() + interval '60 days')) - now()) * 1000)::bigint";
+    min(due) FILTER (WHERE isfinite(due)) - now()) * 1000)::bigint";
 
 /// Reads [`WAIT`]; `None` if nothing waits.
 pub(super) fn wait(row: Option<&Row>) -> Result<Option<Duration>, Error> {

@@ -1,7 +1,6 @@
 //! Listing requests: keyset pagination, newest first.
 
 use tokio_postgres::{Row, types::Type};
-use uuid::Uuid;
 
 use super::{Sessions, columns, error::Error, pages};
 use crate::{

@@ -2,162 +2,83 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant, SystemTime},
 };
 
 use super::{
     columns,
     error::Error,
-    lanes::{self, Lane, WAIT},
+    known::{Known, Seen, WHOLE_EACH, Whole},
+    lanes::{self, Due, Lane, WAIT},
     session::{Session, Sessions},
+    state,
 };
-use crate::services::store::{
-    Candidate, Capacity, DueJobs, Sought, StoreError,
-    look::{TenantQueue, share_out},
+use crate::{
+    models::ClientName,
+    services::store::{
+        Candidate, Capacity, DueJobs, Sought, StoreError, Work,
+        look::{TenantQueue, share_out},
+    },
 };
 
 /// The most tenants with due jobs among which one search shares. The next one begins with others.
 const MOST_TENANTS: usize = 256;
 
-/// A search goes along the indexes of due jobs. The planner would rather scan and sort, for what it
-/// believes of their number changes from one second to the next.
+/// A search goes along the indexes of due jobs. The planner would rather scan and sort: what it
+/// believes of their number is old.
 pub(super) const ALONG_INDEXES: &str = "SET LOCAL enable_seqscan = off;
     SET LOCAL enable_bitmapscan = off; SET LOCAL enable_sort = off";
 
-/// The tenant that was served last, of those whose jobs are sought: the next search for them begins
-/// after it.
-#[derive(Default)]
-pub(super) struct Turn(Mutex<HashMap<Sought, String>>);
-
-impl Turn {
-    fn last(&self, sought: &Sought) -> String {
-        self.lock().get(sought).cloned().unwrap_or_default()
-    }
-
-    fn note(&self, sought: &Sought, served: &str) {
-        self.lock().insert(sought.clone(), served.to_owned());
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<Sought, String>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
+/// A transaction takes no longer. What it has made due is then seen.
+const LONGEST_TRANSACTION: Duration = Duration::from_secs(60);
 
 /// Reads jobs that are due and have lost no claim, shared among the tenants.
 pub(super) async fn due_jobs(
     sessions: &Sessions,
     capacity: &Capacity,
-    turn: &Turn,
+    known: &Known,
 ) -> Result<DueJobs, StoreError> {
     sessions
         .snapshot(async |session| {
-            let settings = session.execute_all(ALONG_INDEXES);
-            let (settings, paused) = tokio::join!(biased; settings, is_everything_paused(session));
-            settings?;
-            // Or a worker would find, and try to claim, the same jobs again and again.
-            if paused? {
+            let Some(now) = begin(session).await? else {
+                // Or a worker would find, and try to claim, the same jobs again and again.
                 return Ok(DueJobs::default());
-            }
-            let lanes = Lane::of(&capacity.sought);
-            let last = turn.last(&capacity.sought);
-            let tenants = tenants_in_turn(session, capacity, &lanes, &last).await?;
-            // For most searches enough: more are read only if some tenant has, or holds, fewer.
-            let equal_share = capacity.jobs / tenants.len().max(1) + 1;
-            let mut found = search(session, capacity, &lanes, &tenants, equal_share).await?;
-            if found.ran_dry {
-                found = search(session, capacity, &lanes, &tenants, capacity.jobs + 1).await?;
-            }
-            if let Some(last) = found.last {
-                turn.note(&capacity.sought, last);
-            }
-            Ok(DueJobs {
-                due: found.due,
-                waiting: found.waiting.into_iter().map(client).collect(),
-                long_jobs_wait: found.long_jobs_wait,
-                next_due: match capacity.sought {
-                    Sought::Common => next_due(session).await?,
-                    // Of its own jobs: those of others must not wake the search of each handler.
-                    Sought::WorkOf(_) => next_due_in(session, &lanes).await?,
-                },
-            })
+            };
+            let search = Search {
+                session,
+                now,
+                capacity,
+                lanes: Lane::of(&capacity.sought),
+            };
+            let mut seen = known.of(&capacity.sought);
+            let due_jobs = match search.follow(&mut seen).await? {
+                Some(due_jobs) => due_jobs,
+                None => search.look_at_all(&mut seen).await?,
+            };
+            known.note(&capacity.sought, seen);
+            Ok(due_jobs)
         })
         .await
 }
 
-/// Whether everything is paused.
-pub(super) async fn is_everything_paused(session: &Session) -> Result<bool, Error> {
-    let paused = session.find("SELECT FROM pauses WHERE origin = ''", &[]);
-    Ok(paused.await?.is_some())
+/// Begins a search. Returns the server's time; `None` if everything is paused.
+pub(super) async fn begin(session: &Session) -> Result<Option<SystemTime>, Error> {
+    let sql = "SELECT now() WHERE NOT EXISTS (SELECT FROM pauses WHERE origin = '')";
+    // Both are sent at once.
+    let settings = session.execute_all(ALONG_INDEXES);
+    let (settings, row) = tokio::join!(biased; settings, session.find(sql, &[]));
+    settings?;
+    Ok(row?.map(|row| row.try_get(0)).transpose()?)
 }
 
-fn client(tenant: &String) -> Option<crate::models::ClientName> {
+/// A name that can't be parsed was edited by hand, and counts as none.
+fn client(tenant: &str) -> Option<ClientName> {
     columns::client(Some(tenant))
 }
 
-/// The tenants with due jobs, of which those after `last` come first.
-async fn tenants_in_turn(
-    session: &Session,
-    capacity: &Capacity,
-    lanes: &[Lane<'_>],
-    last: &str,
-) -> Result<Vec<String>, Error> {
-    let mut found = Vec::new();
-    for lane in lanes {
-        if lane.is_long() && capacity.long_jobs == 0 {
-            continue;
-        }
-        let of_lane = lane.tenants(session, capacity.overdue_by, last, MOST_TENANTS);
-        found.append(&mut of_lane.await?);
-    }
-    found.sort_by(|a, b| (&**a <= last, a).cmp(&(&**b <= last, b)));
-    found.dedup();
-    found.truncate(MOST_TENANTS);
-    Ok(found)
-}
-
-struct Found<'a> {
-    due: Vec<Candidate>,
-    /// Whether all jobs of a tenant were taken that were read, and it has more.
-    ran_dry: bool,
-    /// Tenants with jobs that were not taken although there is room for their kind.
-    waiting: Vec<&'a String>,
-    /// Whether long jobs were not taken.
-    long_jobs_wait: bool,
-    /// The tenant of the last one that was.
-    last: Option<&'a String>,
-}
-
-/// Shares the due jobs of `tenants`, of which up to `each` are read for a tenant and a lane.
-async fn search<'a>(
-    session: &Session,
-    capacity: &Capacity,
-    lanes: &[Lane<'_>],
-    tenants: &'a [String],
-    each: usize,
-) -> Result<Found<'a>, Error> {
-    let mut queues = due_of(session, capacity, lanes, tenants, each).await?;
-    let has_more: Vec<_> = queues.iter().map(|it| it.jobs.len() >= each).collect();
-    let long_jobs_read = count_long(&queues);
-    let taken = share_out(capacity.jobs, capacity.long_jobs, &mut queues);
-    let long_jobs_left = count_long(&queues);
-    let has_room_for_long = long_jobs_read - long_jobs_left < capacity.long_jobs;
-    let can_run = |(is_long, _): &(bool, Candidate)| !is_long || has_room_for_long;
-    let has_left = |index: usize| queues[index].jobs.iter().any(can_run);
-    let waiting = (0..tenants.len()).filter(|index| has_more[*index] || has_left(*index));
-    Ok(Found {
-        ran_dry: (0..tenants.len()).any(|index| has_more[index] && !has_left(index)),
-        waiting: waiting.map(|index| &tenants[index]).collect(),
-        long_jobs_wait: if capacity.long_jobs > 0 || !lanes.iter().any(|lane| lane.is_long()) {
-            long_jobs_left > 0
-        } else {
-            // Their lane was not read.
-            let first = Lane::LONG.tenants(session, capacity.overdue_by, "", 1);
-            !first.await?.is_empty()
-        },
-        last: taken.last().map(|(index, _)| &tenants[*index]),
-        due: taken.into_iter().map(|(_, candidate)| candidate).collect(),
-    })
+/// By what tenants are sorted if `last` was served last.
+fn in_turn<'a>(tenant: &'a str, last: &str) -> (bool, &'a str) {
+    (tenant <= last, tenant)
 }
 
 fn count_long(queues: &[TenantQueue<Candidate>]) -> usize {
@@ -165,59 +86,243 @@ fn count_long(queues: &[TenantQueue<Candidate>]) -> usize {
     jobs.filter(|(is_long, _)| *is_long).count()
 }
 
-/// Reads up to `each` due jobs of each of the `tenants` from each lane, in the order of their due
-/// times.
-async fn due_of(
-    session: &Session,
-    capacity: &Capacity,
-    lanes: &[Lane<'_>],
-    tenants: &[String],
-    each: usize,
-) -> Result<Vec<TenantQueue<Candidate>>, Error> {
-    let mut by_due = vec![BTreeMap::new(); tenants.len()];
-    for lane in lanes {
-        let most = match (lane.is_long(), capacity.long_jobs) {
-            (true, 0) => continue,
+struct Search<'a> {
+    session: &'a Session,
+    /// The server's time.
+    now: SystemTime,
+    capacity: &'a Capacity,
+    lanes: Vec<Lane<'a>>,
+}
+
+struct Found {
+    due: Vec<Candidate>,
+    /// Whether all jobs of a tenant were taken that were read, and it has more.
+    ran_dry: bool,
+    /// Tenants with jobs that were not taken although there is room for their kind.
+    waiting: Vec<Option<ClientName>>,
+    /// Whether long jobs were read and not taken.
+    long_jobs_wait: bool,
+    /// The tenant of the last one that was.
+    last: Option<String>,
+}
+
+impl Search<'_> {
+    /// Finds due jobs where the search before this one has found some. `None` if those are too few.
+    async fn follow(&self, seen: &mut Seen) -> Result<Option<DueJobs>, Error> {
+        let Some(whole) = &mut seen.whole else {
+            return Ok(None);
+        };
+        let found = self.share(whole, &seen.last).await?;
+        if found.due.len() < self.capacity.jobs {
+            return Ok(None);
+        }
+        let has_long = whole.has_long;
+        // A whole search says more by then.
+        Ok(Some(self.served(found, seen, has_long, Some(WHOLE_EACH))))
+    }
+
+    /// Finds due jobs wherever they are.
+    async fn look_at_all(&self, seen: &mut Seen) -> Result<DueJobs, Error> {
+        let (tenants, has_long) = self.tenants(&seen.last).await?;
+        let has_more = tenants.len() > MOST_TENANTS;
+        let mut whole = Whole {
+            at: Instant::now(),
+            tenants,
+            marks: HashMap::new(),
+            has_long,
+        };
+        let found = self.share(&mut whole, &seen.last).await?;
+        // If it has not seen all tenants, the next search has to look for the others.
+        seen.whole = Some(whole).filter(|_| !has_more);
+        let next_due = match self.capacity.sought {
+            Sought::Common => next_due(self.session).await?,
+            // Of its own jobs: those of others must not wake the search of each handler.
+            Sought::WorkOf(_) => self.next_due().await?,
+        };
+        Ok(self.served(found, seen, has_long, next_due))
+    }
+
+    fn served(
+        &self,
+        found: Found,
+        seen: &mut Seen,
+        has_long: bool,
+        next_due: Option<Duration>,
+    ) -> DueJobs {
+        if let Some(last) = found.last {
+            seen.last = last;
+        }
+        DueJobs {
+            due: found.due,
+            waiting: found.waiting,
+            // Without room for them, none was read.
+            long_jobs_wait: found.long_jobs_wait || self.capacity.long_jobs == 0 && has_long,
+            next_due,
+        }
+    }
+
+    /// The tenants with due jobs, of which those after `last` come first, and whether long reports
+    /// are due. One more than can share shows that there are others.
+    async fn tenants(&self, last: &str) -> Result<(Vec<String>, bool), Error> {
+        let in_lanes = self.lanes.iter().map(|lane| self.tenants_in(*lane, last));
+        let in_lanes = in_each(in_lanes).await?;
+        let has_long = in_lanes.iter().any(|(_, has_long)| *has_long);
+        let mut found: Vec<_> = in_lanes.into_iter().flat_map(|(it, _)| it).collect();
+        found.sort_by(|a, b| in_turn(a, last).cmp(&in_turn(b, last)));
+        found.dedup();
+        found.truncate(MOST_TENANTS + 1);
+        Ok((found, has_long))
+    }
+
+    async fn tenants_in(&self, lane: Lane<'_>, last: &str) -> Result<(Vec<String>, bool), Error> {
+        // One shows that long reports wait, without room for them.
+        let is_read = !lane.is_long() || self.capacity.long_jobs > 0;
+        let most = if is_read { MOST_TENANTS + 1 } else { 1 };
+        let tenants = lane.tenants(self.session, self.capacity.overdue_by, last, most);
+        let tenants = tenants.await?;
+        let has_long = lane.is_long() && !tenants.is_empty();
+        Ok((if is_read { tenants } else { Vec::new() }, has_long))
+    }
+
+    /// Shares the due jobs of the tenants of `whole`, beginning after `last`, and moves its marks.
+    async fn share(&self, whole: &mut Whole, last: &str) -> Result<Found, Error> {
+        let mut tenants = whole.tenants.clone();
+        tenants.sort_by(|a, b| in_turn(a, last).cmp(&in_turn(b, last)));
+        tenants.truncate(MOST_TENANTS);
+        // For most searches enough: more are read only if some tenant has, or holds, fewer.
+        let equal_share = self.capacity.jobs / tenants.len().max(1) + 1;
+        let found = self.share_up_to(equal_share, &tenants, whole).await?;
+        if !found.ran_dry {
+            return Ok(found);
+        }
+        let all = self.capacity.jobs + 1;
+        self.share_up_to(all, &tenants, whole).await
+    }
+
+    /// The same, of up to `each` jobs of a tenant and a lane.
+    async fn share_up_to(
+        &self,
+        each: usize,
+        tenants: &[String],
+        whole: &mut Whole,
+    ) -> Result<Found, Error> {
+        let capacity = self.capacity;
+        let mut queues = self.due_of(tenants, each, whole).await?;
+        let has_more: Vec<_> = queues.iter().map(|it| it.jobs.len() >= each).collect();
+        let long_jobs_read = count_long(&queues);
+        let taken = share_out(capacity.jobs, capacity.long_jobs, &mut queues);
+        let long_jobs_left = count_long(&queues);
+        let has_room_for_long = long_jobs_read - long_jobs_left < capacity.long_jobs;
+        let can_run = |(is_long, _): &(bool, Candidate)| !is_long || has_room_for_long;
+        let has_left = |index: usize| queues[index].jobs.iter().any(can_run);
+        let waiting = (0..tenants.len()).filter(|index| has_more[*index] || has_left(*index));
+        Ok(Found {
+            ran_dry: (0..tenants.len()).any(|index| has_more[index] && !has_left(index)),
+            waiting: waiting.map(|index| client(&tenants[index])).collect(),
+            long_jobs_wait: long_jobs_left > 0,
+            last: taken.last().map(|(index, _)| tenants[*index].clone()),
+            due: taken.into_iter().map(|(_, candidate)| candidate).collect(),
+        })
+    }
+
+    /// Reads up to `each` due jobs of each of the `tenants` from each lane, in the order of their
+    /// due times: from the marks of `whole` on, which it moves to what it has found.
+    async fn due_of(
+        &self,
+        tenants: &[String],
+        each: usize,
+        whole: &mut Whole,
+    ) -> Result<Vec<TenantQueue<Candidate>>, Error> {
+        let in_lanes = (0..self.lanes.len()).map(|lane| self.due_in(lane, tenants, each, whole));
+        let in_lanes = in_each(in_lanes).await?;
+        // What a transaction under way makes due can be as old as it is.
+        let settled = self
+            .now
+            .checked_sub(LONGEST_TRANSACTION)
+            .unwrap_or(self.now);
+        let mut by_due = vec![BTreeMap::new(); tenants.len()];
+        for (number, due) in in_lanes.into_iter().enumerate() {
+            let is_long = self.lanes[number].is_long();
+            let marks = tenants.iter().map(|it| ((number, it.clone()), settled));
+            whole.marks.extend(marks);
+            for job in due {
+                let of = (number, tenants[job.tenant].clone());
+                let mark = whole.marks.entry(of).or_insert(settled);
+                *mark = job.since.min(*mark);
+                let place = (job.since, job.candidate.id);
+                by_due[job.tenant].insert(place, (is_long, job.candidate));
+            }
+        }
+        let queues = tenants
+            .iter()
+            .zip(by_due)
+            .map(|(tenant, jobs)| TenantQueue {
+                held: self
+                    .capacity
+                    .held
+                    .get(&client(tenant))
+                    .copied()
+                    .unwrap_or(0),
+                jobs: jobs.into_values().collect(),
+            });
+        Ok(queues.collect())
+    }
+
+    async fn due_in(
+        &self,
+        number: usize,
+        tenants: &[String],
+        each: usize,
+        whole: &Whole,
+    ) -> Result<Vec<Due>, Error> {
+        let lane = self.lanes[number];
+        let most = match (lane.is_long(), self.capacity.long_jobs) {
+            (true, 0) => return Ok(Vec::new()),
             // One more shows that others wait.
             (true, room) => each.min(room + 1),
             (false, _) => each,
         };
-        for job in lane
-            .due(session, capacity.overdue_by, tenants, most)
-            .await?
-        {
-            let place = (job.since, job.candidate.id);
-            by_due[job.tenant].insert(place, (lane.is_long(), job.candidate));
-        }
+        let mark = |tenant: &String| whole.marks.get(&(number, tenant.clone())).copied();
+        let marks: Vec<_> = tenants.iter().map(mark).collect();
+        let overdue_by = self.capacity.overdue_by;
+        lane.due(self.session, overdue_by, tenants, &marks, most)
+            .await
     }
-    let queues = tenants
-        .iter()
-        .zip(by_due)
-        .map(|(tenant, jobs)| TenantQueue {
-            held: capacity.held.get(&client(tenant)).copied().unwrap_or(0),
-            jobs: jobs.into_values().collect(),
-        });
-    Ok(queues.collect())
+
+    /// When the next job of the lanes becomes due.
+    async fn next_due(&self) -> Result<Option<Duration>, Error> {
+        let next = in_each(self.lanes.iter().map(|lane| lane.next_due(self.session)));
+        Ok(next.await?.into_iter().flatten().min())
+    }
 }
 
-/// When the next job of `lanes` becomes due.
-async fn next_due_in(session: &Session, lanes: &[Lane<'_>]) -> Result<Option<Duration>, Error> {
-    let mut next = None;
-    for lane in lanes {
-        next = next.into_iter().chain(lane.next_due(session).await?).min();
-    }
-    Ok(next)
+/// What is read in each lane, of which a search has no more than three. All statements are sent at
+/// once.
+async fn in_each<T>(
+    mut reads: impl Iterator<Item = impl Future<Output = Result<T, Error>>>,
+) -> Result<Vec<T>, Error> {
+    let mut next = || {
+        let read = reads.next();
+        async {
+            Ok::<_, Error>(match read {
+                Some(read) => Some(read.await?),
+                None => None,
+            })
+        }
+    };
+    let (first, second, third) = (next(), next(), next());
+    let (first, second, third) = tokio::join!(biased; first, second, third);
+    Ok([first?, second?, third?].into_iter().flatten().collect())
 }
 
 /// When the next job that was claimed before becomes due, whatever it is.
 async fn next_due(session: &Session) -> Result<Option<Duration>, Error> {
-    let sql = format!(
-        "SELECT {WAIT} AS wait FROM (
-             SELECT min(due) AS due FROM requests
-             WHERE status = 'PENDING' AND claim > 0 AND due > now()
-             UNION ALL
-             SELECT min(due) FROM redeliveries
-             WHERE status = 'PENDING' AND claim > 0 AND due > now()) AS next"
-    );
+    let [jobs, redeliveries] = Work::ALL.map(state::table).map(|table| {
+        format!(
+            "(SELECT due FROM {table} WHERE status = 'PENDING' AND claim > 0 AND due > now()
+              ORDER BY due LIMIT 1)"
+        )
+    });
+    let sql = format!("SELECT {WAIT} AS wait FROM ({jobs} UNION ALL {redeliveries}) AS next");
     lanes::wait(session.find(&sql, &[]).await?.as_ref())
 }

@@ -277,9 +277,40 @@ impl Sessions {
         Running: Future<Output = Result<T, Error>> + Send,
     {
         let sessions = Arc::clone(self);
+        let commit = async move { sessions.commit(Some(room), &run).await };
+        self.in_task(commit).await
+    }
+
+    /// Commits what `run` does by [`Sessions::commit_one`], also if the caller leaves. Waits for
+    /// room in the queue.
+    pub(super) async fn write_one<T, Run, Running>(
+        self: &Arc<Self>,
+        run: Run,
+    ) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        Run: FnOnce(Arc<Self>) -> Running,
+        Running: Future<Output = Result<T, Error>> + Send + 'static,
+    {
+        let room = self.room().await?;
+        let run = run(Arc::clone(self));
+        let commit = async move {
+            let _room = room;
+            // A statement that was sent may have been committed.
+            run.await.map_err(|error| error.into_store(true))
+        };
+        self.in_task(commit).await
+    }
+
+    /// Runs `commit` in a task, and measures it.
+    async fn in_task<T: Send + 'static>(
+        self: &Arc<Self>,
+        commit: impl Future<Output = Result<T, StoreError>> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let sessions = Arc::clone(self);
         let begun = Instant::now();
         let task = self.tasks.spawn(async move {
-            let done = sessions.commit(Some(room), &run).await;
+            let done = commit.await;
             match &done {
                 Ok(_) => sessions.measures.committed(1, begun.elapsed()),
                 Err(error) => {

@@ -301,28 +301,9 @@ fn delivered(end: &End) -> Option<String> {
 /// Settles a redelivery. Returns whether its claim was held.
 pub(super) async fn settle_redelivery(session: &Session, end: &End) -> Result<bool, Error> {
     redelivery::lock(session, end.claim.id).await?;
-    let (id, owner) = (end.claim.id.uuid(), end.claim.owner.uuid());
-    let (wait, park) = (end.wait(), end.park());
     let attempt = end.settlement.attempt();
-    let number = attempt.map(|attempt| columns::number(attempt.number));
-    // Its end copies its counts to the request, and deletes it.
-    let sql = format!(
-        "UPDATE redeliveries AS it SET {SET},
-             status = CASE WHEN new.wait IS NULL THEN it.status ELSE 'PENDING' END,
-             owner = CASE WHEN new.wait IS NULL THEN it.owner END
-         FROM (SELECT $4::bigint AS wait, $5::text AS park, $6::integer AS number) AS new
-         WHERE {IS_HELD}"
-    );
-    let values: [Parameter<'_>; 6] = [
-        (&id, Type::UUID),
-        (&owner, Type::UUID),
-        (&end.claim.number, Type::INT8),
-        (&wait, Type::INT8),
-        (&park, Type::TEXT),
-        (&number, Type::INT4),
-    ];
     // A lost claim records nothing: the next owner repeats the attempt under the same number.
-    if session.execute(&sql, &values).await? == 0 {
+    if !change_redelivery(session, end).await? {
         return Ok(false);
     }
     if let Settlement::Finish { outcome, .. } = &*end.settlement {
@@ -335,6 +316,34 @@ pub(super) async fn settle_redelivery(session: &Session, end: &End) -> Result<bo
         events::record(session, &end.claim, kind, detail).await?;
     }
     Ok(true)
+}
+
+/// Counts the attempt in the row of a redelivery, and puts it back unless it is over. Returns
+/// whether the claim was held.
+async fn change_redelivery(session: &Session, end: &End) -> Result<bool, Error> {
+    let set = match &*end.settlement {
+        // What it has counted goes to its request, and then it is deleted.
+        Settlement::Finish { .. } => "attempts = coalesce(new.number, it.attempts)",
+        _ => &format!("{SET}, status = 'PENDING', owner = NULL"),
+    };
+    let sql = format!(
+        "UPDATE redeliveries AS it SET {set}
+         FROM (SELECT $4::bigint AS wait, $5::text AS park, $6::integer AS number) AS new
+         WHERE {IS_HELD}"
+    );
+    let attempt = end.settlement.attempt();
+    let number = attempt.map(|attempt| columns::number(attempt.number));
+    let (id, owner) = (end.claim.id.uuid(), end.claim.owner.uuid());
+    let (wait, park) = (end.wait(), end.park());
+    let values: [Parameter<'_>; 6] = [
+        (&id, Type::UUID),
+        (&owner, Type::UUID),
+        (&end.claim.number, Type::INT8),
+        (&wait, Type::INT8),
+        (&park, Type::TEXT),
+        (&number, Type::INT4),
+    ];
+    Ok(session.execute(&sql, &values).await? > 0)
 }
 
 /// Whether this settlement has ended this claim already. The caller repeats it if it could not

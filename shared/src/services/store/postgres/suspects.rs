@@ -8,7 +8,7 @@ use super::{
     columns,
     error::Error,
     lanes::{self, candidate},
-    look::{ALONG_INDEXES, is_everything_paused},
+    look,
     session::{Session, Sessions},
     state,
 };
@@ -66,9 +66,8 @@ async fn find(
 ) -> Result<Vec<Candidate>, StoreError> {
     let served: Vec<&str> = served.iter().map(HandlerName::as_str).collect();
     let read = async |session: &Session| {
-        session.execute_all(ALONG_INDEXES).await?;
         let mut found = Vec::new();
-        if is_everything_paused(session).await? {
+        if look::begin(session).await?.is_none() {
             return Ok(found);
         }
         for (work, condition) in sought {

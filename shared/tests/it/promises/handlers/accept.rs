@@ -18,9 +18,8 @@ on_every_engine! {
     a_job_of_a_handler_is_cancelled_erased_listed_and_deleted_like_a_report,
 }
 
-// No release that knew another engine knew no handlers.
-on_engine! {
-    embedded, Sqlite,
+// The first release that knew the other engine knew handlers.
+on_engine! { release_before, Sqlite,
     no_job_of_a_handler_is_stored_while_a_worker_of_the_release_before_runs,
 }
 

@@ -17,7 +17,9 @@ impl Postgres {
         candidates: Vec<Candidate>,
         room: usize,
     ) -> Result<Claimed, StoreError> {
-        claim::claim(&self.sessions, owner, candidates, room).await
+        let claimed = claim::claim(&self.sessions, owner, candidates, room).await?;
+        self.known.note_claimed(claimed.jobs.len());
+        Ok(claimed)
     }
 
     pub(in crate::services::store) async fn claim_again(
@@ -33,7 +35,7 @@ impl Postgres {
         &self,
         capacity: Capacity,
     ) -> Result<DueJobs, StoreError> {
-        look::due_jobs(&self.sessions, &capacity, &self.turn).await
+        look::due_jobs(&self.sessions, &capacity, &self.known).await
     }
 
     pub(in crate::services::store) async fn suspects(

@@ -114,8 +114,8 @@ impl Postgres {
             let scope = scope.clone();
             async move { redelivery::begin(&session, &scope, &[id], true).await }
         };
-        let begun = self.try_write(begin).await?;
-        Ok(begun.into_iter().collect())
+        let verdicts = self.try_write(begin).await?;
+        Ok(verdicts.into_iter().collect())
     }
 
     pub(in crate::services::store) async fn redeliver_all(
@@ -127,8 +127,8 @@ impl Postgres {
             let (scope, ids) = (scope.clone(), ids.clone());
             async move { redelivery::begin(&session, &scope, &ids, false).await }
         };
-        let begun = self.try_write(begin).await?;
-        Ok(begun.into_iter().filter(Result::is_ok).count())
+        let verdicts = self.try_write(begin).await?;
+        Ok(verdicts.into_iter().filter(Result::is_ok).count())
     }
 
     pub(in crate::services::store) async fn redeliverable(
