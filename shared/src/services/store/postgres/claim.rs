@@ -310,7 +310,8 @@ impl Statement {
 /// SQL for a claim. Its rows are the jobs that are won, in order, or one without a job.
 ///
 /// `pausable` locks the table and no row, which would be written for each claim. A row of `locked`
-/// is won unless it does not fit: it counts for those behind it.
+/// is won unless it does not fit: it counts for those behind it. `|| ''`: for a candidate, the
+/// planner would read a whole index of the jobs of that status, while it believes that it is small.
 fn claim_sql(work: Work) -> String {
     let (table, request) = (state::table(work), request(work));
     let (from, to) = (Transition::Claim.from(), Transition::Claim.to());
@@ -331,7 +332,7 @@ fn claim_sql(work: Work) -> String {
                  coalesce({request}.input_bytes, 0) + coalesce({request}.result_bytes, 0) AS bytes
              FROM unnest($2, $3) WITH ORDINALITY AS candidate (id, claims, place)
              JOIN {table} AS it ON it.id = candidate.id {with_request}
-             WHERE it.status = '{from}' AND it.claim = candidate.claims{also}
+             WHERE it.status || '' = '{from}' AND it.claim = candidate.claims{also}
                AND (SELECT is_current FROM lease) AND NOT (SELECT is_paused FROM known)
              ORDER BY it.id
              FOR NO KEY UPDATE OF it SKIP LOCKED
@@ -364,7 +365,8 @@ fn won_sql(work: Work) -> String {
         "SELECT {columns}
          FROM unnest($2, $3) WITH ORDINALITY AS candidate (id, claims, place)
          JOIN {table} AS it ON it.id = candidate.id {with_request}
-         WHERE it.status = '{status}' AND it.owner = $1 AND it.claim = candidate.claims + 1
+         WHERE it.status || '' = '{status}' AND it.owner = $1
+           AND it.claim = candidate.claims + 1
          ORDER BY place"
     )
 }

@@ -48,6 +48,8 @@ pub(super) async fn unpark(
     sessions.write(unpark).await
 }
 
+/// In the order of the index of a receiver's jobs, so that the planner takes that. It passes what
+/// another transaction has locked, which changes it.
 fn unpark_sql(work: Work) -> String {
     let table = state::table(work);
     format!(
@@ -55,7 +57,7 @@ fn unpark_sql(work: Work) -> String {
              SELECT id FROM {table}
              WHERE status = 'PENDING' AND claim > 0 AND due > now() AND parked_at IS NOT NULL
                AND origin = $1 AND coalesce(created_by, '') = $2
-             LIMIT $3
+             ORDER BY id LIMIT $3
              FOR NO KEY UPDATE SKIP LOCKED)
          UPDATE {table} AS it SET due = now() FROM parked WHERE it.id = parked.id"
     )
@@ -124,7 +126,7 @@ async fn release(
     Ok(Unparked { jobs, next: None })
 }
 
-/// A walk along the index. It passes what another transaction has locked, which changes it.
+/// The same for the jobs of all tenants, after one of them.
 fn release_sql(work: Work) -> String {
     let table = state::table(work);
     format!(
