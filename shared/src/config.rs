@@ -23,7 +23,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use self::layers::Layers;
 pub use self::{
     access::AccessSettings,
-    callback::{CallbackSettings, MAX_IDLE_CONNECTIONS, RetrySettings},
+    callback::{CallbackSettings, RetrySettings},
     error::SettingError,
     handlers::{HandlerKind, HandlerSettings, Handlers, HttpHandler, MAX_HANDLERS, RETRY_JITTER},
     log::{LogFilter, LogFilterError},
@@ -150,6 +150,9 @@ pub struct WorkerSettings {
     pub addr: SocketAddr,
     /// Jobs that run at a time: `WORKER_CONCURRENCY`.
     pub concurrency: u32,
+    /// Sockets of callbacks and of requests to handlers for which the limit of open files leaves
+    /// room. Not a setting.
+    pub sockets: usize,
     /// How long a worker without a heartbeat keeps its jobs: `WORKER_LEASE`.
     pub lease: Duration,
     /// Lost claims in a row after which a job is a poison job: `MAX_CLAIMS`.
@@ -253,6 +256,7 @@ impl Settings {
             worker: WorkerSettings {
                 addr: layers.address("worker_addr")?,
                 concurrency,
+                sockets: usize::MAX,
                 lease: layers.duration_from("worker_lease", MIN_LEASE)?,
                 // From 2: a single kill by an operator is not evidence enough to fail a job.
                 max_claims: layers.number("max_claims", 2..=100)?,
