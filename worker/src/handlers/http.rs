@@ -146,9 +146,9 @@ impl HttpHandler {
                 return Err(failure.with_status(status));
             }
         };
-        let kept = connection
-            .is_reusable_after(response.headers())
-            .then_some(connection);
+        // One that is not used again stays here until its answer was read.
+        let mut connection = Some(connection);
+        let kept = connection.take_if(|it| it.is_reusable_after(response.headers()));
         let status = response.status();
         if status.is_success() {
             let result = self.result(endpoint, deadline, kept, response);

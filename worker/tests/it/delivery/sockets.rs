@@ -1,25 +1,39 @@
 //! The limit on open sockets: idle connections make room, and connections in use do not.
 
 use std::{
+    io::Read as _,
+    path::Path,
     sync::{Mutex, mpsc},
     time::Duration,
 };
 
-use storm_shared::services::ssrf::Policy;
-use storm_worker::delivery::{AttemptError, CallbackClient, Network, Shortage, SocketLimit};
+use bytes::Bytes;
+use storm_shared::{models::CallbackUrl, services::ssrf::Policy};
+use storm_worker::delivery::{
+    AttemptError, CallbackClient, Message, Network, Shortage, SocketLimit,
+};
 
 use super::{
-    HASTY, PATIENT, attempt, class,
+    HASTY, PATIENT, attempt, class, message,
     names::Names,
     scripted::{Receiver, events, read_request, wait_for_end, write},
+    tls,
 };
 
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 
 fn client_within(limit: &SocketLimit, timeout: Duration) -> CallbackClient {
+    client_trusting(None, limit, timeout)
+}
+
+fn client_trusting(
+    ca_file: Option<&Path>,
+    limit: &SocketLimit,
+    timeout: Duration,
+) -> CallbackClient {
     let policy = Policy::parse("127.0.0.0/8").unwrap();
     let network = Network::with_resolver(Names::always(&["127.0.0.1"])).within(limit);
-    CallbackClient::new(policy, network, timeout, None).unwrap()
+    CallbackClient::new(policy, network, timeout, ca_file).unwrap()
 }
 
 /// A receiver that answers each request once it may, and reports each that comes and each
@@ -156,4 +170,50 @@ async fn each_socket_is_free_again_however_its_attempt_ends() {
     }
     assert_eq!(class(&hasty, &silent.url()).await, Err("timeout"));
     assert_eq!(class(&patient, &answers.url()).await, Ok(200));
+}
+
+#[tokio::test]
+async fn a_receiver_that_reads_nothing_holds_no_socket_once_its_attempt_is_over() {
+    let (tls, file, _until) = tls::receiver_that_reads_nothing();
+    let (_until, over) = mpsc::channel::<()>();
+    let over = Mutex::new(over);
+    let plain = Receiver::start(move |_, _| {
+        let _ = over.lock().unwrap().recv();
+    });
+    for url in [tls::https(&tls, "receiver.test"), plain.url()] {
+        let limit = SocketLimit::new(1);
+        let hasty = client_trusting(Some(file.path()), &limit, HASTY);
+        let url = CallbackUrl::parse(&url).unwrap();
+        let error = hasty.attempt(&url, &large_message()).await.unwrap_err();
+        assert!(matches!(error, AttemptError::Timeout { .. }), "{error}");
+        let patient = client_within(&limit, PATIENT);
+        let other = Receiver::answering(OK);
+        assert_eq!(class(&patient, &other.url()).await, Ok(200));
+    }
+}
+
+#[tokio::test]
+async fn an_idle_connection_whose_request_was_not_read_makes_room() {
+    let (_until, over) = mpsc::channel::<()>();
+    let over = Mutex::new(over);
+    let answers_early = Receiver::start(move |_, mut stream| {
+        stream.read_exact(&mut [0]).unwrap();
+        write(stream, OK);
+        let _ = over.lock().unwrap().recv();
+    });
+    let limit = SocketLimit::new(1);
+    let client = client_within(&limit, PATIENT);
+    let url = CallbackUrl::parse(&answers_early.url()).unwrap();
+    let answered = client.attempt(&url, &large_message()).await;
+    assert!(answered.is_ok(), "{answered:?}");
+    let other = Receiver::answering(OK);
+    assert_eq!(class(&client, &other.url()).await, Ok(200));
+}
+
+/// More than the kernel's buffers take.
+fn large_message() -> Message {
+    Message {
+        body: Bytes::from(vec![b' '; 32 << 20]),
+        ..message()
+    }
 }
