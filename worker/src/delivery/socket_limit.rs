@@ -2,7 +2,7 @@
 //!
 //! Each open socket holds a permit, from its dial until it is closed: in use or idle. When none is
 //! free, the connection that has been idle for longest, of any pool, is closed to make room. So a
-//! dial waits only for connections in use, and of these there are no more than jobs.
+//! dial waits only for connections in use.
 
 use std::{
     pin::pin,

@@ -141,6 +141,22 @@ async fn an_attempt_that_is_dropped_while_it_waits_takes_no_socket() {
     assert!(other.untouched().await);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn attempts_at_more_receivers_than_there_are_sockets_all_go_out() {
+    const RECEIVERS: usize = 24;
+    let limit = SocketLimit::new(RECEIVERS / 8);
+    let client = client_within(&limit, PATIENT);
+    let receivers: Vec<_> = (0..RECEIVERS).map(|_| Receiver::answering(OK)).collect();
+    // Each has several under way, so some wait, and find sockets that are idle, or in use.
+    let attempts = (0..20 * RECEIVERS).map(|number| {
+        let (client, url) = (client.clone(), receivers[number % RECEIVERS].url());
+        tokio::spawn(async move { class(&client, &url).await })
+    });
+    for attempt in attempts.collect::<Vec<_>>() {
+        assert_eq!(attempt.await.unwrap(), Ok(200));
+    }
+}
+
 #[tokio::test]
 async fn each_socket_is_free_again_however_its_attempt_ends() {
     let limit = SocketLimit::new(1);
