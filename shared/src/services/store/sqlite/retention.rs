@@ -27,11 +27,18 @@ const YOUNG: usize = 400;
 const DATE: &str = "UPDATE requests SET ended = :now
      WHERE id > :after AND id <= :last AND +status IN ('COMPLETED', 'FAILED') AND ended IS NULL";
 
+// It looks into no other table: with a subquery, `SQLite` would first collect the rows that it
+// finds, and then search each one again.
 const DELETE: &str = "DELETE FROM requests
-     WHERE id > :after AND id <= :last AND +status IN ('COMPLETED', 'FAILED') AND ended <= :cutoff
-       AND NOT EXISTS (SELECT 1 FROM redeliveries AS r WHERE r.id = requests.id)
-       AND NOT EXISTS (SELECT 1 FROM idempotency_keys AS k
-                       WHERE k.request_id = requests.id AND k.expires > :now)";
+     WHERE id > :after AND id < :before AND +status IN ('COMPLETED', 'FAILED')
+       AND ended <= :cutoff";
+
+/// The requests of a batch that stay, however old: those with a redelivery in progress, or with a
+/// key whose window is not over. Mostly none.
+const STAYING: &str = "SELECT id FROM redeliveries WHERE id > :after AND id <= :last
+     UNION SELECT request_id FROM idempotency_keys
+           WHERE request_id > :after AND request_id <= :last AND expires > :now
+     ORDER BY 1";
 
 /// What belongs to a request.
 const OF_REQUESTS: [&str; 5] = [
@@ -192,9 +199,19 @@ pub(super) fn delete(
         return Ok(0);
     }
     let cutoff = now.before(keep).millis();
-    let deleted = tx.prepare_cached(DELETE)?.execute(named_params! {
-        ":after": after, ":last": last, ":cutoff": cutoff, ":now": now.millis()
-    })?;
+    let range = named_params! {":after": after, ":last": last, ":now": now.millis()};
+    let staying: Vec<String> = tx
+        .prepare_cached(STAYING)?
+        .query_map(range, |row| row.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
+    let mut delete = tx.prepare_cached(DELETE)?;
+    let (mut deleted, mut after_staying) = (0, after.clone());
+    for before in staying.into_iter().chain([just_above(last)]) {
+        deleted += delete.execute(
+            named_params! {":after": after_staying, ":before": before, ":cutoff": cutoff},
+        )?;
+        after_staying = before;
+    }
     connection::leaving_free_pages(tx, || {
         let range = named_params! {":after": after, ":last": last};
         tx.prepare_cached(&empty_bodies())?.execute(range)
@@ -206,6 +223,11 @@ pub(super) fn delete(
     Ok(deleted)
 }
 
+/// The first text after an id.
+fn just_above(id: &str) -> String {
+    format!("{id}\0")
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -214,16 +236,22 @@ mod tests {
 
     use super::{
         super::{clock::StoreTime, schema},
-        BATCH_BYTES, DATE, DELETE, OF_REQUESTS, SIZES, delete, delete_from, empty_bodies, look,
+        BATCH_BYTES, DATE, DELETE, OF_REQUESTS, SIZES, STAYING, delete, delete_from, empty_bodies,
+        look,
     };
     use crate::models::RequestId;
 
-    /// The first step by which `SQLite` runs a statement.
-    fn plan(db: &Connection, sql: &str) -> String {
+    /// The steps by which `SQLite` runs a statement.
+    fn steps(db: &Connection, sql: &str) -> Vec<String> {
         let mut statement = db.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
         // Unbound parameters are null.
-        let mut steps = statement.raw_query();
-        steps.next().unwrap().unwrap().get("detail").unwrap()
+        let steps = statement.raw_query().mapped(|row| row.get("detail"));
+        steps.map(Result::unwrap).collect()
+    }
+
+    /// The first of them.
+    fn plan(db: &Connection, sql: &str) -> String {
+        steps(db, sql).swap_remove(0)
     }
 
     #[test]
@@ -248,10 +276,30 @@ mod tests {
             plan(&db, &empty_bodies()),
             "SEARCH bodies USING COVERING INDEX sqlite_autoindex_bodies_1 (request_id>? AND request_id<?)"
         );
+        let staying = steps(&db, STAYING);
+        for search in [
+            "SEARCH redeliveries USING PRIMARY KEY (id>? AND id<?)",
+            "SEARCH idempotency_keys USING PRIMARY KEY (request_id>? AND request_id<?)",
+        ] {
+            assert!(staying.iter().any(|it| it == search), "{staying:?}");
+        }
         assert_eq!(
             plan(&db, SIZES),
             "SEARCH bodies USING INDEX sqlite_autoindex_bodies_1 (request_id>? AND request_id<?)"
         );
+    }
+
+    #[test]
+    fn rows_are_deleted_in_the_pass_that_finds_them() {
+        let mut db = Connection::open_in_memory().unwrap();
+        schema::migrate(&mut db).unwrap();
+        let mut statement = db.prepare(&format!("EXPLAIN {DELETE}")).unwrap();
+        // Unbound parameters are null.
+        let steps = statement.raw_query().mapped(|row| row.get("opcode"));
+        let steps: Vec<String> = steps.map(Result::unwrap).collect();
+        let has = |step| steps.iter().any(|it| it == step);
+        // It would collect them in an ephemeral table first.
+        assert!(has("Delete") && !has("OpenEphemeral"), "{steps:?}");
     }
 
     /// Old requests with these bytes in their two large bodies.
