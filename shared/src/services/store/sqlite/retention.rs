@@ -49,6 +49,10 @@ const OF_REQUESTS: [&str; 5] = [
     "bodies",
 ];
 
+/// The rows of a batch.
+const ROWS: &str = "SELECT id, status IN ('COMPLETED', 'FAILED'), ended FROM requests
+     WHERE id > ?1 ORDER BY id LIMIT ?2";
+
 /// The sizes of the large bodies of a batch, in the order of its rows.
 const SIZES: &str = "SELECT request_id, bytes FROM bodies
      WHERE request_id > ?1 AND request_id <= ?2 ORDER BY request_id";
@@ -71,25 +75,6 @@ fn is_left_in(table: &str) -> String {
     )
 }
 
-/// What is to be done with the rows after `after` up to `last`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Batch {
-    after: String,
-    last: String,
-    /// Finished long enough ago.
-    old: usize,
-    /// Finished, without the time of it.
-    undated: usize,
-    pub(super) swept: Swept,
-}
-
-impl Batch {
-    /// Whether there is something to write.
-    pub(super) fn is_due(&self) -> bool {
-        self.old + self.undated > 0
-    }
-}
-
 /// What a row is to a sweep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Age {
@@ -100,45 +85,49 @@ enum Age {
     Old,
 }
 
-/// Reads the batch of rows after `after`, of which those that ended before `cutoff` are old.
-/// `None` if there are none.
+impl Age {
+    /// Whether there is something to write.
+    fn is_due(self) -> bool {
+        matches!(self, Self::Undated | Self::Old)
+    }
+}
+
+/// What a sweep of the batch of rows after `after` comes to, if it has nothing to write. `None` as
+/// soon as a row is found that is to be deleted, if it ended before `cutoff`, or to be dated.
 pub(super) fn look(
     connection: &Connection,
     after: Option<RequestId>,
     cutoff: StoreTime,
-) -> rusqlite::Result<Option<Batch>> {
-    let after = after.map(|id| id.to_string()).unwrap_or_default();
-    let mut rows: Vec<(String, Age)> = connection
-        .prepare_cached(
-            "SELECT id, status IN ('COMPLETED', 'FAILED'), ended FROM requests
-             WHERE id > ?1 ORDER BY id LIMIT ?2",
-        )?
-        .query_map(params![after, columns::integer(BATCH)], |row| {
-            Ok((row.get(0)?, age(row, cutoff)?))
-        })?
-        .collect::<rusqlite::Result<_>>()?;
-    let mut is_last = rows.len() < BATCH;
-    if let Some(fitting) = fitting(connection, &after, &rows)? {
-        rows.truncate(fitting);
-        is_last = false;
+) -> rusqlite::Result<Option<Swept>> {
+    let mut statement = connection.prepare_cached(ROWS)?;
+    let batch = params![text_of(after), columns::integer(BATCH)];
+    let rows = statement.query_map(batch, |row| with_age(row, cutoff))?;
+    let mut read = Vec::new();
+    for row in rows {
+        let (id, age) = row?;
+        if age.is_due() {
+            return Ok(None);
+        }
+        read.push((id, age));
     }
-    let Some((last, _)) = rows.last() else {
-        return Ok(None);
-    };
-    let count = |age| rows.iter().filter(|(_, it)| *it == age).count();
-    let (old, undated) = (count(Age::Old), count(Age::Undated));
-    Ok(Some(Batch {
-        swept: Swept {
-            deleted: 0,
-            // An id that was edited by hand ends the pass.
-            next: last.parse().ok().filter(|_| !is_last),
-            is_young: old + undated == 0 && count(Age::Young) >= YOUNG,
-        },
-        last: last.clone(),
-        after,
-        old,
-        undated,
-    }))
+    Ok(Some(swept(&read, read.len() < BATCH)))
+}
+
+/// What the rows of a batch say of those that follow. Nothing follows the batch that `is_last`.
+fn swept(rows: &[(String, Age)], is_last: bool) -> Swept {
+    let young = rows.iter().filter(|(_, age)| *age == Age::Young).count();
+    let last = rows.last().filter(|_| !is_last);
+    Swept {
+        deleted: 0,
+        // An id that was edited by hand ends the pass.
+        next: last.and_then(|(id, _)| id.parse().ok()),
+        is_young: young >= YOUNG && !rows.iter().any(|(_, age)| age.is_due()),
+    }
+}
+
+/// The id, or the text before all ids.
+fn text_of(id: Option<RequestId>) -> String {
+    id.map(|id| id.to_string()).unwrap_or_default()
 }
 
 /// How many of the rows after `after` make a batch, if the large bodies of the old ones among them
@@ -170,47 +159,79 @@ fn fitting(
     Ok(None)
 }
 
-fn age(row: &Row<'_>, cutoff: StoreTime) -> rusqlite::Result<Age> {
-    if !row.get::<_, bool>(1)? {
-        return Ok(Age::Unfinished);
-    }
-    let ended: Option<i64> = row.get(2)?;
-    Ok(match ended {
-        None => Age::Undated,
-        Some(at) if at <= cutoff.millis() => Age::Old,
-        Some(_) => Age::Young,
-    })
+/// Reads one of [`ROWS`].
+fn with_age(row: &Row<'_>, cutoff: StoreTime) -> rusqlite::Result<(String, Age)> {
+    let age = match (row.get(1)?, row.get::<_, Option<i64>>(2)?) {
+        (false, _) => Age::Unfinished,
+        (true, None) => Age::Undated,
+        (true, Some(at)) if at <= cutoff.millis() => Age::Old,
+        (true, Some(_)) => Age::Young,
+    };
+    Ok((row.get(0)?, age))
 }
 
-/// Deletes the old rows of a batch with all that belongs to them, and dates the undated ones.
-/// Returns how many requests it has deleted. A request with a redelivery in progress stays.
-pub(super) fn delete(
+/// Deletes the old rows of the batch after `after`, with all that belongs to them, and dates the
+/// undated ones. A request with a redelivery in progress stays.
+pub(super) fn sweep(
     tx: &Connection,
-    batch: &Batch,
+    after: Option<RequestId>,
     now: StoreTime,
     keep: Duration,
-) -> rusqlite::Result<usize> {
-    let (after, last) = (&batch.after, &batch.last);
-    if batch.undated > 0 {
+) -> rusqlite::Result<Swept> {
+    let (after, cutoff) = (text_of(after), now.before(keep));
+    // Here, and not before the transaction: the deletion needs the pages that this reads.
+    let mut rows: Vec<(String, Age)> = tx
+        .prepare_cached(ROWS)?
+        .query_map(params![after, columns::integer(BATCH)], |row| {
+            with_age(row, cutoff)
+        })?
+        .collect::<rusqlite::Result<_>>()?;
+    let mut is_last = rows.len() < BATCH;
+    if let Some(fitting) = fitting(tx, &after, &rows)? {
+        rows.truncate(fitting);
+        is_last = false;
+    }
+    let Some((last, _)) = rows.last() else {
+        return Ok(Swept::default());
+    };
+    let has = |age| rows.iter().any(|(_, it)| *it == age);
+    if has(Age::Undated) {
         tx.prepare_cached(DATE)?
             .execute(named_params! {":now": now.millis(), ":after": after, ":last": last})?;
     }
-    if batch.old == 0 {
-        return Ok(0);
-    }
-    let cutoff = now.before(keep).millis();
+    let deleted = if has(Age::Old) {
+        delete(tx, &after, last, now, cutoff)?
+    } else {
+        0
+    };
+    Ok(Swept {
+        deleted,
+        ..swept(&rows, is_last)
+    })
+}
+
+/// Deletes the requests after `after` up to `last` that ended before `cutoff`, with all that
+/// belongs to them. Returns how many requests.
+fn delete(
+    tx: &Connection,
+    after: &str,
+    last: &str,
+    now: StoreTime,
+    cutoff: StoreTime,
+) -> rusqlite::Result<usize> {
     let range = named_params! {":after": after, ":last": last, ":now": now.millis()};
-    let staying: Vec<String> = tx
+    let mut ends: Vec<String> = tx
         .prepare_cached(STAYING)?
         .query_map(range, |row| row.get(0))?
         .collect::<rusqlite::Result<_>>()?;
+    // The first text after the last id.
+    ends.push(format!("{last}\0"));
     let mut delete = tx.prepare_cached(DELETE)?;
-    let (mut deleted, mut after_staying) = (0, after.clone());
-    for before in staying.into_iter().chain([just_above(last)]) {
-        deleted += delete.execute(
-            named_params! {":after": after_staying, ":before": before, ":cutoff": cutoff},
-        )?;
-        after_staying = before;
+    let (mut deleted, mut from) = (0, after);
+    for end in &ends {
+        deleted += delete
+            .execute(named_params! {":after": from, ":before": end, ":cutoff": cutoff.millis()})?;
+        from = end;
     }
     connection::leaving_free_pages(tx, || {
         let range = named_params! {":after": after, ":last": last};
@@ -223,11 +244,6 @@ pub(super) fn delete(
     Ok(deleted)
 }
 
-/// The first text after an id.
-fn just_above(id: &str) -> String {
-    format!("{id}\0")
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -236,10 +252,10 @@ mod tests {
 
     use super::{
         super::{clock::StoreTime, schema},
-        BATCH_BYTES, DATE, DELETE, OF_REQUESTS, SIZES, STAYING, delete, delete_from, empty_bodies,
-        look,
+        BATCH_BYTES, DATE, DELETE, OF_REQUESTS, SIZES, STAYING, delete_from, empty_bodies, look,
+        sweep,
     };
-    use crate::models::RequestId;
+    use crate::{models::RequestId, services::store::Swept};
 
     /// The steps by which `SQLite` runs a statement.
     fn steps(db: &Connection, sql: &str) -> Vec<String> {
@@ -338,14 +354,18 @@ mod tests {
         .unwrap();
         let (mut after, mut batches) = (None, Vec::new());
         let now = StoreTime::stored(1);
-        while let Some(batch) = look(&db, after, now).unwrap() {
-            batches.push(delete(&db, &batch, now, Duration::ZERO).unwrap());
-            after = batch.swept.next;
+        loop {
+            assert_eq!(look(&db, after, now).unwrap(), None);
+            let swept = sweep(&db, after, now, Duration::ZERO).unwrap();
+            batches.push(swept.deleted);
+            after = swept.next;
             if after.is_none() {
                 break;
             }
         }
         assert_eq!(batches, [2, 1, 1, 2], "{} requests", ids.len());
+        let nothing_is_due = Some(Swept::default());
+        assert_eq!(look(&db, None, now).unwrap(), nothing_is_due);
         let left = db.query_row("SELECT min(request_id), count(*) FROM bodies", [], |row| {
             Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?))
         });
