@@ -162,8 +162,13 @@ refusal() {
 #   on_a_table [filled]
 on_a_table() (
     export RETENTION=0 # the sweep would give each of the inserted rows the time of its end
-    stack_start api worker
+    stack_start api
+    # Without a service: each part is one long transaction, for which their writes would wait.
+    stop api
     [[ -z ${1:-} ]] || fill_with_finished
+    # An fsync would wait for the gigabytes that are not on the disk yet.
+    sync
+    start_services api worker
     start_receiver
     local accepted delivered looked_up
     read -r _ delivered _ < <(deliver)
