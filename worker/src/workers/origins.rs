@@ -13,7 +13,8 @@
 //!   the tenants that call it. Attempts beyond it wait for a permit, each in the worker slot that
 //!   its job holds.
 //! * `pauses`: while an operator has paused the origin, its jobs are parked.
-//! * `pacer`: jobs for which there is no slot are parked until a permit is likely to be free.
+//! * `line`: jobs for which there is no room wait for it, if it is likely to come in a moment.
+//! * `pacer`: the others are parked until it is likely.
 //!
 //! A parked job waits in the table. Parking is no attempt: it costs the job nothing but time. A job
 //! that has been parked for `CALLBACK_PARK_MAX` is overdue: it passes an open breaker, and goes
