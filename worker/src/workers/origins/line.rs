@@ -24,7 +24,7 @@ use tokio::{
 
 use super::{holder::Holder, pacer};
 
-/// To be parked takes as long.
+/// As long as the shortest park, which would cost two writes besides.
 pub(super) const LONGEST_WAIT: Duration = pacer::SHORTEST;
 
 /// The line of one destination.
@@ -137,13 +137,13 @@ mod tests {
         let (mut line, mut slots, now) = (Line::default(), Holder::new(), Instant::now());
         slots.jobs = 10;
         let millisecond = Duration::from_millis(1);
-        let until = |line: &Line, slots: &Holder, left, now| line.patience(slots, 10, left, now);
+        let until = |line: &Line, slots: &Holder, left, now| line.patience(slots, 2, left, now);
         assert_eq!(until(&line, &slots, 99, now), None, "nothing has moved");
         line.moved(now);
         let most = now + LONGEST_WAIT;
         assert_eq!(until(&line, &slots, 11, now), Some(most));
         assert_eq!(until(&line, &slots, 10, now), None, "too many slots");
-        // An attempt of 50 ms is assumed, so that one of ten ends every 5 ms.
+        // Attempts of 10 ms are assumed, so that one of two ends every 5 ms.
         let late = most - 5 * millisecond;
         assert_eq!(until(&line, &slots, 11, late), Some(most));
         assert_eq!(until(&line, &slots, 11, late + millisecond), None);

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The assumed length of an attempt until one has been measured.
-const INITIAL_MEAN: Duration = Duration::from_millis(50);
+/// The assumed length of an attempt until one has been measured. A destination is forgotten with
+/// its last job, so this is assumed of quick ones again and again.
+const INITIAL_MEAN: Duration = Duration::from_millis(10);
 
 /// The shortest time for which parking pays: it costs two writes, and a quick report is made again.
 pub(super) const SHORTEST: Duration = Duration::from_millis(200);
