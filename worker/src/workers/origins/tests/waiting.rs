@@ -45,7 +45,7 @@ fn ask_until_parked(
     }
 }
 
-fn parks(origins: &Origins, why: &str) -> u32 {
+fn parks(origins: &Origins, why: &str) -> usize {
     let text = origins.shared.metrics.render();
     let name = format!("storm_worker_parked_jobs_total{{why=\"{why}\"}} ");
     let line = text.lines().find_map(|line| line.strip_prefix(&name));
@@ -98,10 +98,7 @@ async fn a_receiver_that_never_answers_makes_nobody_wait_for_more_than_a_moment(
     for job in &mut line {
         assert!(job.await.is_err());
     }
-    assert_eq!(
-        parks(&origins, "origin_busy") - parked_before,
-        line.len() as u32
-    );
+    assert_eq!(parks(&origins, "origin_busy") - parked_before, line.len());
     // From now on none waits for it.
     for _ in 0..100 {
         let (_, outcome) = ask(&origins, None, BAD);
@@ -164,7 +161,7 @@ async fn jobs_in_line_are_parked_when_the_breaker_opens() {
     for job in line {
         assert!(now(job).unwrap().is_err());
     }
-    assert_eq!(parks(&origins, "origin_down") as usize, waiting);
+    assert_eq!(parks(&origins, "origin_down"), waiting);
 }
 
 #[tokio::test(start_paused = true)]
