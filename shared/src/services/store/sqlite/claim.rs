@@ -99,25 +99,33 @@ impl ClaimedRows {
             return Ok(0);
         };
         let owner_text = owner.to_string();
+        // Two statements, since RETURNING would make a temporary table for each row.
+        let mut find = connection.prepare_cached(&claimable_sql(work))?;
         let mut claim = connection.prepare_cached(&claim_sql(work))?;
         for (tried, candidate) in candidates.iter().enumerate() {
             if self.room == 0 {
                 return Ok(tried);
             }
-            let id = candidate.id;
-            let mut claimed = claim.query(params![id.to_string(), owner_text, candidate.claims])?;
+            let (id, claims) = (candidate.id, candidate.claims);
+            let id_text = id.to_string();
+            let found = find.query_row(params![id_text, claims], |row| {
+                let number = row.get::<_, i64>(0)?.saturating_add(1);
+                let claim = Claim {
+                    id,
+                    work,
+                    owner,
+                    number,
+                };
+                ClaimedRow::read(row, claim)
+            });
             // Another worker won, or the notification was late, repeated or forged.
-            let Some(row) = claimed.next()? else { continue };
-            let number = row.get(0)?;
-            let claim = Claim {
-                id,
-                work,
-                owner,
-                number,
+            let Some(row) = found.optional()? else {
+                continue;
             };
-            self.push(ClaimedRow::read(row, claim)?);
-            // Step the statement to its end, or SQLite keeps it, and its write, open.
-            claimed.next()?;
+            // Always so: this transaction has the write lock.
+            if claim.execute(params![id_text, claims, owner_text])? > 0 {
+                self.push(row);
+            }
         }
         Ok(candidates.len())
     }
@@ -165,30 +173,39 @@ impl ClaimedRows {
     /// The claimed jobs.
     pub(super) fn parse(self, now: StoreTime) -> Claimed {
         let rows = self.rows.into_iter();
+        let mut last = None;
+        let jobs = rows.map(|row| row.into_job(now, self.resumed, &mut last));
         Claimed {
-            jobs: rows.map(|row| row.into_job(now, self.resumed)).collect(),
+            jobs: jobs.collect(),
             left: self.left,
             is_paused: self.is_paused,
         }
     }
 }
 
-fn claim_sql(work: Work) -> String {
-    let also = match work {
-        Work::Job => " AND mode = 'async'",
-        Work::Redelivery => "",
-    };
-    // The condition on `claim` makes this a compare-and-swap: a job that was claimed and released
-    // meanwhile is not claimed on stale information.
-    state::change(
-        work,
-        Transition::Claim,
-        "claim = claim + 1, owner = ?2, due = NULL",
-        &format!(
-            "id = ?1 AND claim = ?3{also} RETURNING {}",
-            columns_of(work)
-        ),
+/// SQL for the row that [`claim_sql`] claims.
+fn claimable_sql(work: Work) -> String {
+    format!(
+        "SELECT {} FROM {} WHERE status = '{}' AND {}",
+        columns_of(work),
+        state::table(work),
+        Transition::Claim.from(),
+        is_unchanged(work)
     )
+}
+
+fn claim_sql(work: Work) -> String {
+    let set = "claim = claim + 1, owner = ?3, due = NULL";
+    state::change(work, Transition::Claim, set, is_unchanged(work))
+}
+
+/// SQL for a candidate as it was read. The condition on `claim` makes the claim a compare-and-swap:
+/// a job that was claimed and released meanwhile is not claimed on stale information.
+const fn is_unchanged(work: Work) -> &'static str {
+    match work {
+        Work::Job => "id = ?1 AND claim = ?2 AND mode = 'async'",
+        Work::Redelivery => "id = ?1 AND claim = ?2",
+    }
 }
 
 /// The columns that [`ClaimedRow::read`] reads.
@@ -248,10 +265,16 @@ impl ClaimedRow {
         self.input.len() + self.result.as_ref().map_or(0, Vec::len)
     }
 
-    /// The job. Only an edit from outside can produce a row that can't be parsed.
-    fn into_job(self, now: StoreTime, resumed: StoreTime) -> Result<Job, InvalidJob> {
+    /// The job. Only an edit from outside can produce a row that can't be parsed. `last` is the URL
+    /// of the one before, and then of this one.
+    fn into_job(
+        self,
+        now: StoreTime,
+        resumed: StoreTime,
+        last: &mut Option<CallbackUrl>,
+    ) -> Result<Job, InvalidJob> {
         let claim = self.claim;
-        self.parse(now, resumed).map_err(|error| {
+        self.parse(now, resumed, last).map_err(|error| {
             tracing::error!(id = %claim.id, %error, "can't parse a row");
             let detail = format!("The row can't be parsed: {error}.");
             InvalidJob {
@@ -261,17 +284,22 @@ impl ClaimedRow {
         })
     }
 
-    fn parse(self, now: StoreTime, resumed: StoreTime) -> Result<Job, String> {
+    fn parse(
+        self,
+        now: StoreTime,
+        resumed: StoreTime,
+        last: &mut Option<CallbackUrl>,
+    ) -> Result<Job, String> {
         let traceparent = self.traceparent.as_deref();
         let traceparent = traceparent.and_then(|sent| from_utf8(sent).ok());
         let handler = columns::stored_handler(self.handler.as_deref());
         let handler = handler.map_err(in_column("handler"))?;
         let is_report = handler == HandlerName::REPORT;
-        check_json::<ReportSpec>(&self.input, is_report).map_err(in_column("input_payload"))?;
+        let report = read_json::<ReportSpec>(&self.input, is_report);
         let result = self.result.as_deref();
         let result = result
             .map(|result| {
-                check_json::<Report>(result, is_report)?;
+                read_json::<Report>(result, is_report)?;
                 WorkResult::stored(result)
             })
             .transpose();
@@ -279,6 +307,7 @@ impl ClaimedRow {
             claim: self.claim,
             bytes: self.bytes(),
             handler,
+            report: report.map_err(in_column("input_payload"))?,
             // A stored result is used as it is: the callback has the same bytes on every attempt.
             worked: result
                 .map_err(in_column("result_payload"))?
@@ -289,7 +318,7 @@ impl ClaimedRow {
             callback: self
                 .target
                 .as_deref()
-                .map(callback)
+                .map(|stored| callback(stored, last))
                 .transpose()
                 .map_err(in_column("callback_url"))?,
             traceparent: columns::traceparent(traceparent, self.claim.id),
@@ -307,24 +336,32 @@ impl ClaimedRow {
     }
 }
 
-fn callback(stored: &[u8]) -> Result<CallbackUrl, Box<dyn Error>> {
-    Ok(CallbackUrl::from_target(from_utf8(stored)?)?)
+/// The URL in a column. Many jobs of a claim have the same one, which is parsed once: that takes as
+/// long as everything else of a row.
+fn callback(stored: &[u8], last: &mut Option<CallbackUrl>) -> Result<CallbackUrl, Box<dyn Error>> {
+    let stored = from_utf8(stored)?;
+    if let Some(last) = last.as_ref().filter(|last| last.as_str() == stored) {
+        return Ok(last.clone());
+    }
+    let url = CallbackUrl::from_target(stored)?;
+    *last = Some(url.clone());
+    Ok(url)
 }
 
-/// Names the column in which an error was found.
-/// Checks that a body is JSON, and a `Model` if it is that of a report. What other handlers get and
-/// return can be any JSON.
-fn check_json<'a, Model: Deserialize<'a>>(
+/// Parses a body as a `Model` if it is that of a report. What other handlers get and return can be
+/// any JSON, and is only checked.
+fn read_json<'a, Model: Deserialize<'a>>(
     body: &'a [u8],
     is_report: bool,
-) -> Result<(), serde_json::Error> {
+) -> Result<Option<Model>, serde_json::Error> {
     if is_report {
-        serde_json::from_slice::<Model>(body).map(drop)
+        serde_json::from_slice(body).map(Some)
     } else {
-        serde_json::from_slice::<&RawValue>(body).map(drop)
+        serde_json::from_slice::<&RawValue>(body).map(|_| None)
     }
 }
 
+/// Names the column in which an error was found.
 fn in_column<E: Display>(column: &'static str) -> impl FnOnce(E) -> String {
     move |error| format!("{column}: {error}")
 }
