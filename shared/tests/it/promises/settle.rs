@@ -11,7 +11,7 @@ use storm_shared::{
 use crate::{
     database::TestDatabase,
     jobs::{
-        accept, claim, claim_due, claim_one, claimed, delivered, due_jobs, event_kinds,
+        accept, claim, claim_due, claim_new, claim_one, claimed, delivered, due_jobs, event_kinds,
         fail_attempt, failed, finished, heartbeat_of, is_claim_lost, new_worker, redeliver,
         result_of, retry, row, spec, spec_of, stored_result, timeout, writes_nothing,
     },
