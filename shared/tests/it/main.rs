@@ -8,6 +8,10 @@
 
 #[cfg(feature = "postgres")]
 mod postgres_faults;
+#[cfg(feature = "postgres")]
+mod postgres_locks;
+#[cfg(feature = "postgres")]
+mod postgres_plans;
 mod promises;
 mod queue;
 mod redis_acl;

@@ -10,15 +10,8 @@ use tokio::time::sleep;
 
 use crate::{
     jobs::{accept_in_tasks, row, try_accept},
-    postgres_server::{PostgresServer, settings},
+    postgres_server::{PostgresServer, settings, until},
 };
-
-/// Waits until `done`, by asking again and again.
-async fn until<F: Future<Output = bool>>(mut done: impl FnMut() -> F) {
-    while !done().await {
-        sleep(Duration::from_millis(20)).await;
-    }
-}
 
 #[tokio::test]
 async fn a_start_waits_for_a_server_that_is_down() {

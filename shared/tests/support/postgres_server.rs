@@ -13,6 +13,7 @@ use std::{
 
 use storm_shared::config::{Settings, StoreSettings};
 use tempfile::TempDir;
+use tokio::time::sleep;
 use tokio_postgres::{Client, Config, NoTls};
 
 /// A server's data, and the server if it runs.
@@ -170,6 +171,13 @@ impl Drop for PostgresServer {
             .arg(self.data())
             .arg("stop");
         let _ = stop.output(); // it may have been stopped, or killed
+    }
+}
+
+/// Waits until `done`, by asking again and again.
+pub(crate) async fn until<F: Future<Output = bool>>(mut done: impl FnMut() -> F) {
+    while !done().await {
+        sleep(Duration::from_millis(20)).await;
     }
 }
 

@@ -18,6 +18,8 @@ mod erase;
 mod error;
 mod events;
 mod find;
+#[cfg(test)]
+mod fresh;
 mod handlers;
 mod health;
 mod idempotency;
@@ -32,6 +34,8 @@ mod oldest_due;
 mod open;
 mod pages;
 mod pause;
+#[cfg(test)]
+mod plans;
 mod progress;
 mod record;
 mod redelivery;

@@ -15,7 +15,7 @@ use super::{
     session::Session,
 };
 use crate::{
-    models::{ClientName, Destination, FailureReason, HandlerName, Origin, RequestId, Status},
+    models::{ClientName, Destination, FailureReason, HandlerName, Origin, RequestId},
     services::store::{
         Acted, Applied, Bulk, BulkAction, Scope, Selected, SelectionPage, StoreError,
         list::in_millis,

@@ -108,7 +108,7 @@ impl<'a> Lane<'a> {
 
     /// The tenants from `$2` on, up to `$3`. A skip scan: some steps of the index for each tenant,
     /// however many jobs it has. Not EXISTS: the planner would read all tenants' jobs for it.
-    fn tenants_sql(self) -> String {
+    pub(super) fn tenants_sql(self) -> String {
         let rows = self.rows();
         let first = |condition: &str| {
             format!(
@@ -164,7 +164,7 @@ impl<'a> Lane<'a> {
         due.collect()
     }
 
-    fn due_sql(self) -> String {
+    pub(super) fn due_sql(self) -> String {
         let due = |condition: &str| {
             format!(
                 "SELECT id, claim, lost_claims, due FROM {}
@@ -192,7 +192,7 @@ impl<'a> Lane<'a> {
         wait(next.as_ref())
     }
 
-    fn next_due_sql(self) -> String {
+    pub(super) fn next_due_sql(self) -> String {
         let rows = self.rows();
         let next = |condition: &str| {
             format!(

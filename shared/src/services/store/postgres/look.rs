@@ -30,7 +30,7 @@ pub(super) const ALONG_INDEXES: &str = "SET LOCAL enable_seqscan = off;
     SET LOCAL enable_bitmapscan = off; SET LOCAL enable_sort = off";
 
 /// A transaction takes no longer. What it has made due is then seen.
-const LONGEST_TRANSACTION: Duration = Duration::from_secs(60);
+const LONGEST_TRANSACTION: Duration = Duration::from_mins(1);
 
 /// Reads jobs that are due and have lost no claim, shared among the tenants.
 pub(super) async fn due_jobs(
@@ -302,7 +302,8 @@ async fn in_each<T>(
     mut reads: impl Iterator<Item = impl Future<Output = Result<T, Error>>>,
 ) -> Result<Vec<T>, Error> {
     let mut next = || {
-        let read = reads.next();
+        // On the heap: it is large.
+        let read = reads.next().map(Box::pin);
         async {
             Ok::<_, Error>(match read {
                 Some(read) => Some(read.await?),
@@ -317,12 +318,15 @@ async fn in_each<T>(
 
 /// When the next job that was claimed before becomes due, whatever it is.
 async fn next_due(session: &Session) -> Result<Option<Duration>, Error> {
+    lanes::wait(session.find(&next_due_sql(), &[]).await?.as_ref())
+}
+
+pub(super) fn next_due_sql() -> String {
     let [jobs, redeliveries] = Work::ALL.map(state::table).map(|table| {
         format!(
             "(SELECT due FROM {table} WHERE status = 'PENDING' AND claim > 0 AND due > now()
               ORDER BY due LIMIT 1)"
         )
     });
-    let sql = format!("SELECT {WAIT} AS wait FROM ({jobs} UNION ALL {redeliveries}) AS next");
-    lanes::wait(session.find(&sql, &[]).await?.as_ref())
+    format!("SELECT {WAIT} AS wait FROM ({jobs} UNION ALL {redeliveries}) AS next")
 }

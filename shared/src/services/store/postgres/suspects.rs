@@ -7,7 +7,7 @@ use tokio_postgres::types::Type;
 use super::{
     columns,
     error::Error,
-    lanes::{self, candidate},
+    lanes::{BEYOND_WAITS, candidate},
     look,
     session::{Session, Sessions},
     state,
@@ -90,21 +90,23 @@ async fn find_in(
     overdue_by: Duration,
     limit: usize,
 ) -> Result<Vec<(SystemTime, Candidate)>, Error> {
-    let sql = format!(
-        "SELECT id, claim, lost_claims, due FROM {} AS found
-         WHERE status = 'PENDING' AND lost_claims > 0 AND {condition}
-           AND (due <= now() - $3 * interval '1 millisecond' OR {})
-         ORDER BY lost_claims, due LIMIT $1",
-        state::table(work),
-        lanes::BEYOND_WAITS,
-    );
     let values = [
         (&columns::integer(limit) as _, Type::INT8),
         (&served as _, Type::TEXT_ARRAY),
         (&columns::millis(overdue_by) as _, Type::INT8),
     ];
-    let rows = session.query(&sql, &values).await?;
+    let rows = session.query(&sql(work, condition), &values).await?;
     rows.iter()
         .map(|row| Ok((row.try_get("due")?, candidate(row, work)?)))
         .collect()
+}
+
+pub(super) fn sql(work: Work, condition: &str) -> String {
+    format!(
+        "SELECT id, claim, lost_claims, due FROM {} AS found
+         WHERE status = 'PENDING' AND lost_claims > 0 AND {condition}
+           AND (due <= now() - $3 * interval '1 millisecond' OR {BEYOND_WAITS})
+         ORDER BY lost_claims, due LIMIT $1",
+        state::table(work),
+    )
 }

@@ -4,7 +4,7 @@
 //! What a pause has parked has a `parked_at` in the future. Once it is released, or parked again
 //! for another reason, it has not.
 
-use std::sync::Arc;
+use std::{slice, sync::Arc};
 
 use tokio_postgres::types::Type;
 use uuid::Uuid;
@@ -49,15 +49,24 @@ pub(super) async fn unpark(
 }
 
 fn unpark_sql(work: Work) -> String {
-    let table = state::table(work);
     format!(
-        "WITH parked AS MATERIALIZED (
-             SELECT id FROM {table}
-             WHERE status = 'PENDING' AND claim > 0 AND due > now() AND parked_at IS NOT NULL
-               AND origin = $1 AND coalesce(created_by, '') = $2
-             LIMIT $3
-             FOR NO KEY UPDATE SKIP LOCKED)
-         UPDATE {table} AS it SET due = now() FROM parked WHERE it.id = parked.id"
+        "WITH parked AS MATERIALIZED ({})
+         UPDATE {} AS it SET due = now() FROM parked WHERE it.id = parked.id",
+        parked_sql(work),
+        state::table(work)
+    )
+}
+
+/// In the order of the index of a receiver's jobs, so that the planner takes that. It passes what
+/// another transaction has locked, which changes it.
+pub(super) fn parked_sql(work: Work) -> String {
+    format!(
+        "SELECT id FROM {}
+         WHERE status = 'PENDING' AND claim > 0 AND due > now() AND parked_at IS NOT NULL
+           AND origin = $1 AND coalesce(created_by, '') = $2
+         ORDER BY id LIMIT $3
+         FOR NO KEY UPDATE SKIP LOCKED",
+        state::table(work)
     )
 }
 
@@ -89,7 +98,11 @@ async fn release(
         .await?;
     let of_origin: Parameter<'_> = (&origin.as_str(), Type::TEXT);
     let paused = "SELECT FROM pauses WHERE origin = $1";
-    if session.find(paused, &[of_origin.clone()]).await?.is_some() {
+    if session
+        .find(paused, slice::from_ref(&of_origin))
+        .await?
+        .is_some()
+    {
         return Ok(Unparked::default());
     }
     let mut jobs = 0;
@@ -124,18 +137,25 @@ async fn release(
     Ok(Unparked { jobs, next: None })
 }
 
-/// A walk along the index. It passes what another transaction has locked, which changes it.
 fn release_sql(work: Work) -> String {
-    let table = state::table(work);
     format!(
-        "WITH parked AS MATERIALIZED (
-             SELECT id FROM {table}
-             WHERE status = 'PENDING' AND claim > 0 AND due > now() AND parked_at > now()
-               AND origin = $1 AND (coalesce(created_by, ''), id) > ($2, $3)
-             ORDER BY coalesce(created_by, ''), id LIMIT $4
-             FOR NO KEY UPDATE SKIP LOCKED)
-         UPDATE {table} AS it SET due = now(), parked_at = now()
+        "WITH parked AS MATERIALIZED ({})
+         UPDATE {} AS it SET due = now(), parked_at = now()
          FROM parked WHERE it.id = parked.id
-         RETURNING coalesce(created_by, ''), it.id"
+         RETURNING coalesce(created_by, ''), it.id",
+        parked_by_pause_sql(work),
+        state::table(work)
+    )
+}
+
+/// Like [`parked_sql`], for the jobs of all tenants after one of them.
+pub(super) fn parked_by_pause_sql(work: Work) -> String {
+    format!(
+        "SELECT id FROM {}
+         WHERE status = 'PENDING' AND claim > 0 AND due > now() AND parked_at > now()
+           AND origin = $1 AND (coalesce(created_by, ''), id) > ($2, $3)
+         ORDER BY coalesce(created_by, ''), id LIMIT $4
+         FOR NO KEY UPDATE SKIP LOCKED",
+        state::table(work)
     )
 }
