@@ -52,14 +52,14 @@ async fn adopt_orphans(session: &Session) -> Result<(), Error> {
     let orphans = "DELETE FROM cancellations WHERE NOT EXISTS
              (SELECT 1 FROM workers WHERE workers.owner = cancellations.owner)";
     session.execute(orphans, &[]).await?;
-    let nobody: Parameter<'_> = (&OwnerId::NOBODY.uuid(), Type::UUID);
+    let nobody: [Parameter<'_>; 1] = [(&OwnerId::NOBODY.uuid(), Type::UUID)];
     for table in Work::ALL.map(state::table) {
         let nameless = format!(
             "UPDATE {table} SET owner = $1 WHERE id IN
                  (SELECT id FROM {table} WHERE {IS_CLAIMED} AND owner IS NULL
                   ORDER BY id FOR NO KEY UPDATE)"
         );
-        session.execute(&nameless, &[nobody.clone()]).await?;
+        session.execute(&nameless, &nobody).await?;
         let orphans = format!(
             "INSERT INTO workers (owner, beat, renewed_at, handlers)
              SELECT DISTINCT owner, 0, now(), '{{}}'::text[] FROM {table}
@@ -180,7 +180,7 @@ pub(super) async fn expire(
 /// Locks what a worker without a lease holds: the requests, in the order of ids. So nothing of it
 /// changes until the end of the transaction. Returns how many it holds.
 async fn lock_held(session: &Session, owner: OwnerId) -> Result<u32, Error> {
-    let owner: Parameter<'_> = (&owner.uuid(), Type::UUID);
+    let of_owner: [Parameter<'_>; 1] = [(&owner.uuid(), Type::UUID)];
     let [jobs, redeliveries] = Work::ALL
         .map(state::table)
         .map(|table| format!("SELECT id FROM {table} WHERE {IS_CLAIMED} AND owner = $1"));
@@ -188,9 +188,9 @@ async fn lock_held(session: &Session, owner: OwnerId) -> Result<u32, Error> {
         "SELECT 1 FROM requests WHERE id IN ({jobs} UNION ALL {redeliveries})
          ORDER BY id FOR NO KEY UPDATE"
     );
-    session.query(&lock, &[owner.clone()]).await?;
+    session.query(&lock, &of_owner).await?;
     let count = format!("SELECT count(*) FROM ({jobs} UNION ALL {redeliveries}) AS held");
-    let held: i64 = match session.find(&count, &[owner]).await? {
+    let held: i64 = match session.find(&count, &of_owner).await? {
         Some(row) => row.try_get(0)?,
         None => 0,
     };

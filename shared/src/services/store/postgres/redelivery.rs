@@ -5,7 +5,13 @@ use std::collections::HashSet;
 use tokio_postgres::{Row, types::Type};
 use uuid::Uuid;
 
-use super::{Sessions, columns, error::Error, pages, session::Session, state::WORK_FAILED};
+use super::{
+    Sessions, columns,
+    error::Error,
+    pages,
+    session::{Parameter, Session},
+    state::WORK_FAILED,
+};
 use crate::{
     models::{Origin, RequestId, Status},
     services::store::{Outcome, Redeliverable, RedeliveryPage, Scope, StoreError, Unredeliverable},
@@ -201,21 +207,15 @@ pub(super) async fn end(
          WHERE r.id = it.id AND it.id = ANY($1) AND it.status IN ('COMPLETED', 'FAILED')"
     );
     let ids: Vec<Uuid> = ids.iter().map(|id| id.uuid()).collect();
-    let ids = (&ids as _, Type::UUID_ARRAY);
     let failure = outcome.and_then(Outcome::failure);
-    let detail = failure.map(|failure| columns::text(&failure.detail));
     let reason = failure.map(|failure| failure.reason.as_str());
-    match failure {
-        None => session.execute(&update, &[ids.clone()]).await?,
-        Some(_) => {
-            let why = [
-                ids.clone(),
-                (&reason as _, Type::TEXT),
-                (&detail as _, Type::TEXT),
-            ];
-            session.execute(&update, &why).await?
-        }
-    };
+    let detail = failure.map(|failure| columns::text(&failure.detail));
+    let values: [Parameter<'_>; 3] = [
+        (&ids, Type::UUID_ARRAY),
+        (&reason, Type::TEXT),
+        (&detail, Type::TEXT),
+    ];
+    session.execute(&update, &values).await?;
     let delete = "DELETE FROM redeliveries WHERE id = ANY($1)";
-    session.execute(delete, &[ids]).await.map(drop)
+    session.execute(delete, &values[..1]).await.map(drop)
 }

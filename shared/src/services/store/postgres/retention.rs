@@ -190,10 +190,10 @@ pub(super) async fn delete(
     let locked = ids(&session.query(LOCK, &[old, keep]).await?)?;
     let locked: Parameter<'_> = (&locked, Type::UUID_ARRAY);
     let deleted = ids(&session.query(DELETE, &[locked]).await?)?;
-    let gone: Parameter<'_> = (&deleted, Type::UUID_ARRAY);
+    let gone: [Parameter<'_>; 1] = [(&deleted, Type::UUID_ARRAY)];
     for table in OF_REQUESTS {
         let delete = format!("DELETE FROM {table} WHERE request_id = ANY($1)");
-        session.execute(&delete, &[gone.clone()]).await?;
+        session.execute(&delete, &gone).await?;
     }
     Ok(deleted.len())
 }
