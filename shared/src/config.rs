@@ -28,7 +28,7 @@ use self::layers::Layers;
 pub use self::postgres_url::{PostgresHost, PostgresSettings, PostgresTls};
 pub use self::{
     access::AccessSettings,
-    callback::{CallbackSettings, MAX_IDLE_CONNECTIONS, RetrySettings},
+    callback::{CallbackSettings, RetrySettings},
     database::{DatabaseSettings, SqliteSettings},
     error::SettingError,
     handlers::{HandlerKind, HandlerSettings, Handlers, HttpHandler, MAX_HANDLERS, RETRY_JITTER},
@@ -154,6 +154,9 @@ pub struct WorkerSettings {
     pub addr: SocketAddr,
     /// Jobs that run at a time: `WORKER_CONCURRENCY`.
     pub concurrency: u32,
+    /// Sockets of callbacks and of requests to handlers for which the limit of open files leaves
+    /// room. Not a setting.
+    pub sockets: usize,
     /// How long a worker without a heartbeat keeps its jobs: `WORKER_LEASE`.
     pub lease: Duration,
     /// Lost claims in a row after which a job is a poison job: `MAX_CLAIMS`.
@@ -257,6 +260,7 @@ impl Settings {
             worker: WorkerSettings {
                 addr: layers.address("worker_addr")?,
                 concurrency,
+                sockets: usize::MAX,
                 lease: layers.duration_from("worker_lease", MIN_LEASE)?,
                 // From 2: a single kill by an operator is not evidence enough to fail a job.
                 max_claims: layers.number("max_claims", 2..=100)?,

@@ -11,6 +11,7 @@
 //! * `network`, `resolver`: access to the network, replaceable in tests.
 //! * `connection`: one HTTP/1.1 connection and one exchange on it. `tap`: what passed through its
 //!   socket, which decides the attempt where the HTTP parser gives up.
+//! * `socket`, `socket_limit`: a TCP connection, and the limit on those that are open.
 //! * `transport`: [`Transport`], the trait that tests replace. `permits`: the limit on connections
 //!   to an origin, shared fairly between tenants.
 //! * `answer`, `retry_after`: the bounded read of a response body, and the `Retry-After` header.
@@ -37,6 +38,8 @@ pub(crate) mod request;
 mod resolver;
 pub(crate) mod retry_after;
 mod shortage;
+mod socket;
+mod socket_limit;
 mod ssrf;
 mod tap;
 pub(crate) mod tls;
@@ -52,6 +55,7 @@ pub use permits::ConnectionPermit;
 pub(crate) use permits::{Permits, TenantPermits};
 pub use resolver::{Resolve, SystemResolver};
 pub use shortage::Shortage;
+pub use socket_limit::SocketLimit;
 pub use ssrf::{AddressSource, Denial, Resolution, SsrfFilter, origin};
 pub use tls::ClientError;
 pub use tls_failure::TlsFailure;

@@ -45,12 +45,12 @@ pub(crate) trait Work: Send + Sync {
     /// [`Handler::run`].
     fn run<'a>(
         &'a self,
-        job: &'a Job,
+        job: &'a store::Job,
         context: &'a Context,
     ) -> BoxFuture<'a, Result<Output, Failure>>;
 
-    /// How long the work of a job with this payload is expected to take, if that is known.
-    fn expected(&self, _: &[u8]) -> Option<Duration> {
+    /// How long the work of a job is expected to take, if that is known.
+    fn expected(&self, _: &store::Job) -> Option<Duration> {
         None
     }
 
@@ -98,14 +98,25 @@ impl<H> Code<H> {
 impl<H: Handler> Work for Code<H> {
     fn run<'a>(
         &'a self,
-        job: &'a Job,
+        job: &'a store::Job,
         context: &'a Context,
     ) -> BoxFuture<'a, Result<Output, Failure>> {
-        self.handler.run(job, context).boxed()
+        let seen = as_seen(job);
+        // Within the future: a handler can panic before it returns one.
+        async move { self.handler.run(&seen, context).await }.boxed()
     }
 
     fn keeps_its_deadline(&self) -> bool {
         self.keeps_its_deadline
+    }
+}
+
+fn as_seen(job: &store::Job) -> Job {
+    Job {
+        id: job.claim.id,
+        handler: job.handler.clone(),
+        payload: job.input.clone(),
+        client: job.created_by.clone(),
     }
 }
 

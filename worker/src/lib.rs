@@ -40,7 +40,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 pub use builder::Builder;
-use delivery::{CallbackClient, ClientError, Network, Resolve};
+use delivery::{CallbackClient, ClientError, Network, Resolve, SocketLimit};
 use handlers::{CodeByName, Handlers, MissingCode, http::HttpClient};
 use metrics::Metrics;
 use monitor::{Monitor, Vitals};
@@ -189,8 +189,10 @@ impl Worker {
             .map(|queue| Queue::new(queue, store.id()))
             .transpose()?;
         let ca_file = settings.callback.ca_file.as_deref();
+        let limit = SocketLimit::new(descriptors::sockets(settings));
+        metrics.watch_sockets(limit.permits());
         // With a resolver of their own: a tenant's hanging name servers delay no handler.
-        let endpoints = HttpClient::new(Network::system(), ca_file)?;
+        let endpoints = HttpClient::new(Network::system().within(&limit), ca_file)?;
         let handlers = Handlers::of(settings, code, endpoints)?;
         metrics.serves(&handlers.names());
         let (updated, counted) = (handlers.clone(), metrics.clone());
@@ -198,7 +200,7 @@ impl Worker {
             updated.update(settings);
             counted.serves(&updated.names());
         });
-        let client = Arc::new(client(settings, resolver)?);
+        let client = Arc::new(client(settings, resolver, &limit)?);
         metrics.watch_store(&store);
         if let Some(queue) = &queue {
             metrics.watch_queue(queue.status());
@@ -244,11 +246,15 @@ impl Worker {
     }
 }
 
-fn client(settings: &Settings, resolver: Arc<dyn Resolve>) -> Result<CallbackClient, ClientError> {
+fn client(
+    settings: &Settings,
+    resolver: Arc<dyn Resolve>,
+    limit: &SocketLimit,
+) -> Result<CallbackClient, ClientError> {
     let callback = &settings.callback;
     let client = CallbackClient::new(
         callback.policy.clone(),
-        Network::with_resolver(resolver),
+        Network::with_resolver(resolver).within(limit),
         callback.timeout,
         callback.ca_file.as_deref(),
     )?;
@@ -256,6 +262,5 @@ fn client(settings: &Settings, resolver: Arc<dyn Resolve>) -> Result<CallbackCli
     let reread = signer.clone();
     let update = move |settings: &Settings| reread.set(settings.callback.signer.clone());
     settings.updates.pass_to(update);
-    let client = client.keeping_idle(callback.idle_connections);
     Ok(client.signing_with_live(signer))
 }

@@ -62,6 +62,7 @@ pub struct Metrics {
     lost_leases: Counter,
     jobs: Gauge,
     slots: PermitMetrics,
+    sockets: PermitMetrics,
     long_jobs: PermitMetrics,
     queue_wait: Histogram,
     run: Histogram,
@@ -113,6 +114,16 @@ impl Metrics {
             slots: PermitMetrics::new(
                 ("slots_used", "Slots that jobs hold."),
                 ("slots", "Slots of the worker: WORKER_CONCURRENCY."),
+            ),
+            sockets: PermitMetrics::new(
+                (
+                    "sockets_used",
+                    "Open sockets of callbacks and handlers, idle ones included.",
+                ),
+                (
+                    "sockets",
+                    "Sockets that callbacks and handlers may have open.",
+                ),
             ),
             long_jobs: PermitMetrics::new(
                 ("long_jobs", "Long jobs whose work runs."),
@@ -265,6 +276,11 @@ impl Metrics {
     /// Reports from now on on the worker's slots: the permits, and their number.
     pub fn watch_slots(&self, (permits, all): (&Arc<Semaphore>, usize)) {
         self.slots.watch(permits, all);
+    }
+
+    /// Reports from now on on the worker's sockets: the permits, and their number.
+    pub(crate) fn watch_sockets(&self, (permits, all): (&Arc<Semaphore>, usize)) {
+        self.sockets.watch(permits, all);
     }
 
     /// Reports from now on on the slots that long jobs may hold.

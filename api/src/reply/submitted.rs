@@ -1,6 +1,6 @@
 //! The answers to a submission: the `202`, or the result, if the client waits for it.
 
-use std::time::Duration;
+use std::{fmt::Arguments, time::Duration};
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -46,29 +46,30 @@ pub struct Waited;
 
 /// `202` for a job.
 pub fn accepted(submitted: &Submitted) -> Response {
+    // Written as the body is: without a text for each part.
     #[derive(Serialize)]
-    struct Accepted {
+    struct Accepted<'a> {
         request_id: RequestId,
         status: &'static str,
-        expected_at: String,
-        message: String,
+        expected_at: Arguments<'a>,
+        message: Arguments<'a>,
     }
 
     let location = location(submitted.id);
     let begun = if submitted.handler == HandlerName::REPORT {
-        "Report generation started".to_owned()
+        "Report generation started"
     } else {
-        format!("Job accepted for `{}`", submitted.handler)
+        &format!("Job accepted for `{}`", submitted.handler)
     };
-    let message = match submitted.callback.as_ref().map(CallbackUrl::as_str) {
-        Some(url) => format!("{begun}. We will call you back at {url}"),
-        None => format!("{begun}. Poll GET {location} for the result"),
+    let (then, place, end) = match &submitted.callback {
+        Some(url) => ("We will call you back at ", url.as_str(), ""),
+        None => ("Poll GET ", location.as_str(), " for the result"),
     };
     let body = Accepted {
         request_id: submitted.id,
         status: "pending",
-        expected_at: format!("{:.3}", submitted.expected_at),
-        message,
+        expected_at: format_args!("{:.3}", submitted.expected_at),
+        message: format_args!("{begun}. {then}{place}{end}"),
     };
     let mut response = json(StatusCode::ACCEPTED, &body);
     let headers = response.headers_mut();

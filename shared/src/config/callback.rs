@@ -8,9 +8,6 @@ use crate::services::{
     ssrf::{AllowList, DenyList, Nat64, Policy, PolicySettings, Ports},
 };
 
-/// Connections to receivers that are kept alive for later attempts.
-pub const MAX_IDLE_CONNECTIONS: usize = 1024;
-
 /// The settings of the delivery of callbacks.
 #[derive(Clone, Debug)]
 pub struct CallbackSettings {
@@ -27,8 +24,6 @@ pub struct CallbackSettings {
     pub park_max: Duration,
     /// Jobs of one tenant that may wait for one origin: `MAX_PARKED_PER_ORIGIN`.
     pub max_parked: usize,
-    /// Connections that are kept alive for later attempts. Not a setting.
-    pub idle_connections: usize,
     /// Additional trusted certificate authorities: `CALLBACK_CA_FILE`.
     pub ca_file: Option<PathBuf>,
     /// The secrets that sign callbacks: `CALLBACK_SIGNING_SECRETS`.
@@ -78,7 +73,6 @@ impl CallbackSettings {
             per_origin: layers.number("callback_per_origin", 1..=100_000)?,
             park_max: layers.duration("callback_park_max")?,
             max_parked: layers.number("max_parked_per_origin", 1..=100_000_000)?,
-            idle_connections: MAX_IDLE_CONNECTIONS,
             ca_file: Some(layers.text("callback_ca_file")?)
                 .filter(|path| !path.is_empty())
                 .map(PathBuf::from),

@@ -1,6 +1,6 @@
 //! The URL to which a finished report is delivered.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -13,9 +13,14 @@ use super::Origin;
 /// It keeps the text that the client sent, which responses echo, and the normalised form, which is
 /// the only one that is checked by the SSRF policy and dialled. Path and query may contain the
 /// receiver's secrets, so `Debug` shows the origin only, and there is no `Display`.
+///
+/// Cheap to clone.
 #[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct CallbackUrl {
+pub struct CallbackUrl(Arc<Parsed>);
+
+#[derive(PartialEq, Eq, Hash)]
+struct Parsed {
     sent: String,
     url: Url,
     origin: Origin,
@@ -123,37 +128,37 @@ impl CallbackUrl {
         if url.port() == Some(0) {
             return Err(CallbackUrlError::Port);
         }
-        Ok(Self {
+        Ok(Self(Arc::new(Parsed {
             sent: text.to_owned(),
             origin: Origin::of(&url),
             url,
-        })
+        })))
     }
 
     /// The text that the client sent.
     pub fn as_str(&self) -> &str {
-        &self.sent
+        &self.0.sent
     }
 
     /// The normalised form as text. This is stored for the worker to dial.
     pub fn target(&self) -> &str {
-        self.url.as_str()
+        self.0.url.as_str()
     }
 
     /// The normalised form, which is checked and dialled.
     pub fn url(&self) -> &Url {
-        &self.url
+        &self.0.url
     }
 
     /// The port that is dialled: the URL's port, or its scheme's default.
     pub fn port(&self) -> u16 {
         // Both accepted schemes have a default port. The fallback, port 0, is always refused.
-        self.url.port_or_known_default().unwrap_or_default()
+        self.0.url.port_or_known_default().unwrap_or_default()
     }
 
     /// The origin of the normalised form. Only this part of the URL may be logged.
     pub fn origin(&self) -> &Origin {
-        &self.origin
+        &self.0.origin
     }
 }
 
@@ -173,7 +178,7 @@ impl TryFrom<String> for CallbackUrl {
 
 impl From<CallbackUrl> for String {
     fn from(url: CallbackUrl) -> Self {
-        url.sent
+        url.as_str().to_owned()
     }
 }
 

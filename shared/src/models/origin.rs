@@ -32,7 +32,7 @@ impl Origin {
     /// The origin of an http or https URL. A user name and a password are no part of it.
     pub fn of(url: &Url) -> Self {
         let authority = &url[Position::BeforeHost..Position::AfterPort];
-        Self(format!("{}://{authority}", url.scheme()).into())
+        Self([url.scheme(), "://", authority].concat().into())
     }
 
     /// The origin that [`Origin::as_str`] has returned as text.

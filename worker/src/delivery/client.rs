@@ -78,10 +78,11 @@ impl CallbackClient {
                     resolver: network.resolver,
                 },
                 sockets: network.sockets,
+                limit: network.limit.clone(),
                 tls,
             },
             timeout,
-            pool: Arc::new(Pool::new()),
+            pool: Arc::new(Pool::new(&network.limit)),
             bodies: Arc::new(Semaphore::new(MAX_BODIES)),
         };
         Ok(Self {
@@ -104,12 +105,6 @@ impl CallbackClient {
     /// Takes the time of each attempt from `clock`.
     pub fn by_clock(mut self, clock: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
         self.post.clock = Arc::new(clock);
-        self
-    }
-
-    /// Keeps at most `most` connections alive for later attempts.
-    pub fn keeping_idle(self, most: usize) -> Self {
-        self.shared.pool.keep_at_most(most);
         self
     }
 

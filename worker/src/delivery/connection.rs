@@ -35,7 +35,7 @@ use super::{
 const MAX_BUFFER: usize = 16 * 1024;
 
 /// The sending side of a connection. A separate task drives it and ends when this is dropped or
-/// the peer closes.
+/// the peer closes. Dropping it before its answer was read cuts the answer off.
 pub(crate) struct Connection {
     origin: Origin,
     sender: SendRequest<Full<Bytes>>,
@@ -124,7 +124,7 @@ impl Connection {
         if !is_new {
             state.begin();
         }
-        // Dropping an exchange midway, as the deadline does, makes hyper close the connection.
+        // An exchange that is dropped midway, as by the deadline, makes hyper close the connection.
         let mut exchange = pin!(self.exchange_unbounded(request));
         let mut answer = timeout_at(deadline, &mut exchange).await;
         if answer.is_err() && deadline.elapsed() > SUSPENDED {
@@ -212,6 +212,16 @@ impl Connection {
             Interruption::NotHttp
         } else {
             Interruption::Closed
+        }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        // If it waits for a request, the task closes it in order: TLS ends with an alert. If not,
+        // there may be something to send, and hyper would wait for a peer that reads nothing.
+        if !self.sender.is_ready() {
+            self.driver.abort();
         }
     }
 }

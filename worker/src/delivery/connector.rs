@@ -12,14 +12,17 @@ use futures_util::future::BoxFuture;
 use hyper::Uri;
 use hyper_util::rt::TokioIo;
 use thiserror::Error;
-use tokio::{net::TcpStream, time::Instant};
+use tokio::time::Instant;
 use tower_service::Service;
 
 use super::{
-    error::Stage,
+    error::{AttemptError, Stage},
     network::Connect,
     permits::TenantPermits,
     race::{Race, RaceError},
+    shortage::Shortage,
+    socket::Socket,
+    socket_limit::SocketLimit,
     ssrf::{Denial, SsrfFilter},
 };
 
@@ -33,11 +36,13 @@ pub(super) struct SsrfConnector {
     pub(super) filter: SsrfFilter,
     /// Opens the connections.
     pub(super) sockets: Arc<dyn Connect>,
+    /// Bounds how many are open.
+    pub(super) limit: SocketLimit,
     /// When the caller times out.
     pub(super) deadline: Instant,
     /// The permits of the origin, one of which the attempt holds; `None`: not limited.
     pub(super) permits: Option<TenantPermits>,
-    /// The current stage of the dial.
+    /// What the dial is doing.
     pub(super) progress: Progress,
 }
 
@@ -50,14 +55,25 @@ pub(super) enum DialError {
     Race(#[from] RaceError),
 }
 
-/// The current stage of a dial, read by the caller after a timeout.
+/// What a dial is doing, read by the caller after a timeout: the stage, or [`WAITING`].
 #[derive(Clone, Default)]
 pub(super) struct Progress(Arc<AtomicU8>);
 
+/// The dial waits for a permit to open a socket. No stage has this discriminant.
+const WAITING: u8 = u8::MAX;
+
 impl Progress {
-    pub(super) fn stage(&self) -> Stage {
-        // In bounds: `reach` stores nothing but discriminants. Relaxed: the value stands alone.
-        Stage::ALL[usize::from(self.0.load(Ordering::Relaxed))]
+    /// The error of a dial that has not ended in time.
+    pub(super) fn timed_out(&self) -> AttemptError {
+        // Relaxed: the value stands alone.
+        match Stage::ALL.get(usize::from(self.0.load(Ordering::Relaxed))) {
+            Some(&stage) => AttemptError::Timeout { stage },
+            None => AttemptError::Shortage(Shortage::Descriptors),
+        }
+    }
+
+    fn wait(&self) {
+        self.0.store(WAITING, Ordering::Relaxed);
     }
 
     fn reach(&self, stage: Stage) {
@@ -68,7 +84,7 @@ impl Progress {
 // Not hyper-util's `HttpConnector` with a resolver that checks: it never shows a literal address to
 // its resolver.
 impl Service<Uri> for SsrfConnector {
-    type Response = TokioIo<TcpStream>;
+    type Response = TokioIo<Socket>;
     type Error = DialError;
     type Future = BoxFuture<'static, Result<Self::Response, DialError>>;
 
@@ -83,18 +99,22 @@ impl Service<Uri> for SsrfConnector {
 }
 
 impl SsrfConnector {
-    async fn connect(self, uri: &Uri) -> Result<TokioIo<TcpStream>, DialError> {
+    async fn connect(self, uri: &Uri) -> Result<TokioIo<Socket>, DialError> {
         // Resolve once, check every address, dial the checked addresses. A second look-up here
         // would allow DNS rebinding.
         let addresses = self.filter.resolve(uri).await.into_allowed()?;
+        // Not before: a look-up that hangs should close no idle connection.
+        self.progress.wait();
+        let permit = self.limit.acquire().await;
         self.progress.reach(Stage::Connect);
         let race = Race {
             sockets: self.sockets,
+            limit: self.limit,
             deadline: self.deadline,
             permits: self.permits,
         };
         let stream = race.run(&addresses).await?;
         self.progress.reach(Stage::Tls);
-        Ok(TokioIo::new(stream))
+        Ok(TokioIo::new(Socket::new(stream, permit)))
     }
 }

@@ -17,6 +17,7 @@ use super::{
     network::Connect,
     permits::TenantPermits,
     shortage::Shortage,
+    socket_limit::SocketLimit,
     ssrf::{self, Denial, SsrfFilter},
     tls_failure::TlsFailure,
 };
@@ -28,6 +29,7 @@ use super::{
 pub(crate) struct Dialer {
     pub(crate) filter: SsrfFilter,
     pub(crate) sockets: Arc<dyn Connect>,
+    pub(crate) limit: SocketLimit,
     pub(crate) tls: Arc<ClientConfig>,
 }
 
@@ -47,6 +49,7 @@ impl Dialer {
         let connector = SsrfConnector {
             filter: self.filter.clone(),
             sockets: Arc::clone(&self.sockets),
+            limit: self.limit.clone(),
             deadline,
             permits: permits.cloned(),
             progress: progress.clone(),
@@ -54,9 +57,7 @@ impl Dialer {
         let mut connector = HttpsConnector::from((connector, Arc::clone(&self.tls)));
         let io = timeout_at(deadline, connector.call(uri))
             .await
-            .map_err(|_| AttemptError::Timeout {
-                stage: progress.stage(),
-            })?
+            .map_err(|_| progress.timed_out())?
             .map_err(classify)?;
         Connection::open(origin, TokioIo::new(io))
             .await

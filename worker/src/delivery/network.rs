@@ -5,7 +5,10 @@ use std::{io, net::SocketAddr, sync::Arc};
 use futures_util::future::BoxFuture;
 use tokio::net::TcpStream;
 
-use super::resolver::{Resolve, SystemResolver};
+use super::{
+    resolver::{Resolve, SystemResolver},
+    socket_limit::SocketLimit,
+};
 
 /// Opens TCP connections.
 pub trait Connect: Send + Sync {
@@ -32,10 +35,12 @@ pub struct Network {
     pub resolver: Arc<dyn Resolve>,
     /// Opens connections. Every dialled address passes through it.
     pub sockets: Arc<dyn Connect>,
+    /// Bounds how many are open.
+    pub limit: SocketLimit,
 }
 
 impl Network {
-    /// The operating system's resolver and sockets.
+    /// The operating system's resolver and sockets, as many as it allows.
     pub fn system() -> Self {
         Self::with_resolver(Arc::new(SystemResolver::new()))
     }
@@ -45,6 +50,15 @@ impl Network {
         Self {
             resolver,
             sockets: Arc::new(SystemSockets),
+            limit: SocketLimit::none(),
+        }
+    }
+
+    /// The same network with `limit`, for its sockets and those of others.
+    pub fn within(self, limit: &SocketLimit) -> Self {
+        Self {
+            limit: limit.clone(),
+            ..self
         }
     }
 }

@@ -10,10 +10,14 @@ use std::{
     time::Duration,
 };
 
-use storm_shared::{config::MAX_IDLE_CONNECTIONS as MAX_IDLE, models::Origin};
+use storm_shared::models::Origin;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::task::AbortOnDropHandle;
 
+use super::socket_limit::{IdleConnections, SocketLimit};
+
+/// Idle connections to many origins, in all.
+pub(crate) const MAX_IDLE: usize = 1024;
 /// Idle connections per origin.
 // The default of `CALLBACK_PER_ORIGIN`. With 64, a fifth of the callbacks opened a new connection
 // (docs/BENCHMARKS.md).
@@ -38,35 +42,39 @@ pub(crate) struct Pool<C> {
     idle: Arc<Mutex<Idle<C>>>,
     most: AtomicUsize,
     most_per_origin: usize,
+    limit: SocketLimit,
     _sweeper: AbortOnDropHandle<()>,
 }
 
 impl<C: Poolable> Pool<C> {
-    /// An empty pool for connections to many origins, with a task that closes expired connections
-    /// and ends with the pool.
+    /// An empty pool for connections to many origins, whose sockets `limit` counts. It has a task
+    /// that closes expired connections and ends with the pool.
     ///
     /// # Panics
     /// Outside of a tokio runtime.
-    pub(crate) fn new() -> Self {
-        Self::with_limits(MAX_IDLE, MAX_PER_ORIGIN)
+    pub(crate) fn new(limit: &SocketLimit) -> Self {
+        Self::with_limits(MAX_IDLE, MAX_PER_ORIGIN, limit)
     }
 
     /// Like [`Pool::new`], for at most `most` connections to one origin.
     ///
     /// # Panics
     /// Outside of a tokio runtime.
-    pub(crate) fn of_one_origin(most: usize) -> Self {
-        Self::with_limits(most, usize::MAX)
+    pub(crate) fn of_one_origin(most: usize, limit: &SocketLimit) -> Self {
+        Self::with_limits(most, usize::MAX, limit)
     }
 
-    fn with_limits(most: usize, most_per_origin: usize) -> Self {
+    fn with_limits(most: usize, most_per_origin: usize, limit: &SocketLimit) -> Self {
         let idle = Arc::new(Mutex::new(Idle::default()));
+        let watched = Arc::downgrade(&idle);
+        limit.watch(watched);
         // Weak: the task must not keep the pool, and its connections, alive.
         let sweeper = tokio::spawn(sweep(Arc::downgrade(&idle)));
         Self {
             idle,
             most: AtomicUsize::new(most),
             most_per_origin,
+            limit: limit.clone(),
             _sweeper: AbortOnDropHandle::new(sweeper),
         }
     }
@@ -80,6 +88,7 @@ impl<C: Poolable> Pool<C> {
     pub(crate) fn put(&self, connection: C) {
         let most = self.most.load(Ordering::Relaxed);
         lock(&self.idle).put(connection, Instant::now(), most, self.most_per_origin);
+        self.limit.has_idle();
     }
 
     /// Keeps at most `most` idle connections from now on.
@@ -91,6 +100,19 @@ impl<C: Poolable> Pool<C> {
     pub(crate) fn clear(&self) {
         let closed = mem::take(&mut *lock(&self.idle));
         drop(closed); // after the lock was released
+    }
+}
+
+impl<C: Poolable> IdleConnections for Mutex<Idle<C>> {
+    fn oldest(&self) -> Option<Instant> {
+        let idle = lock(self);
+        let (_, (since, _)) = idle.by_age.first_key_value()?;
+        Some(*since)
+    }
+
+    fn close_oldest(&self) -> bool {
+        let oldest = lock(self).take_oldest();
+        oldest.is_some_and(|connection| connection.is_open())
     }
 }
 
@@ -160,7 +182,7 @@ impl<C: Poolable> Idle<C> {
         self.by_age.insert(self.next, (now, connection));
         self.next += 1;
         if self.by_age.len() > most {
-            self.drop_oldest();
+            drop(self.take_oldest());
         }
     }
 
@@ -168,22 +190,19 @@ impl<C: Poolable> Idle<C> {
         while let Some(oldest) = self.by_age.first_entry()
             && now.saturating_duration_since(oldest.get().0) >= MAX_IDLE_TIME
         {
-            self.drop_oldest();
+            drop(self.take_oldest());
         }
     }
 
     /// The oldest of all is also the oldest of its origin, so its number is the first there.
-    fn drop_oldest(&mut self) {
-        let Some((_, (_, connection))) = self.by_age.pop_first() else {
-            return;
-        };
-        let Some(numbers) = self.by_origin.get_mut(connection.origin()) else {
-            return;
-        };
+    fn take_oldest(&mut self) -> Option<C> {
+        let (_, (_, connection)) = self.by_age.pop_first()?;
+        let numbers = self.by_origin.get_mut(connection.origin())?;
         numbers.pop_front();
         if numbers.is_empty() {
             self.by_origin.remove(connection.origin());
         }
+        Some(connection)
     }
 }
 

@@ -16,6 +16,7 @@ use super::{
     network::Connect,
     permits::{ConnectionPermit, TenantPermits},
     shortage::Shortage,
+    socket_limit::{SocketLimit, SocketPermit},
 };
 
 /// The most addresses of one name to dial.
@@ -29,6 +30,8 @@ const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 /// The dials of one attempt.
 pub(super) struct Race {
     pub(super) sockets: Arc<dyn Connect>,
+    /// Bounds the open sockets. The attempt holds a permit for one.
+    pub(super) limit: SocketLimit,
     /// When the caller times out. An address that may not be dialled beside another gets an equal
     /// share of the time left, so that a silent one leaves time for the next.
     pub(super) deadline: Instant,
@@ -55,14 +58,21 @@ struct Dial {
     until: Instant,
 }
 
+/// What a second dial beside the first one needs.
+struct SecondDial {
+    _socket: SocketPermit,
+    /// If the origin's permits are limited.
+    _connection: Option<ConnectionPermit>,
+}
+
 /// The state of a race.
 struct RaceState<'a> {
     race: &'a Race,
     left: VecDeque<SocketAddr>,
     /// The oldest first.
     open: Vec<Dial>,
-    /// The permit of the second dial.
-    second: Option<ConnectionPermit>,
+    /// The permits of the second dial. After `open`: they are free once its socket is closed.
+    second: Option<SecondDial>,
     /// When a second dial is tried next.
     next_try: Instant,
     /// Whether a second dial has met a shortage of ours: there is no other one then.
@@ -116,6 +126,19 @@ impl Race {
     }
 }
 
+impl Race {
+    fn permits_for_second(&self) -> Option<SecondDial> {
+        let connection = match &self.permits {
+            Some(permits) => Some(permits.try_acquire()?),
+            None => None,
+        };
+        Some(SecondDial {
+            _socket: self.limit.try_acquire()?,
+            _connection: connection,
+        })
+    }
+}
+
 impl RaceState<'_> {
     /// When to see about the next address.
     fn wake(&self) -> Instant {
@@ -145,11 +168,8 @@ impl RaceState<'_> {
         if self.sequential {
             return false;
         }
-        let Some(permits) = &self.race.permits else {
-            return true;
-        };
         if self.second.is_none() {
-            self.second = permits.try_acquire();
+            self.second = self.race.permits_for_second();
         }
         self.second.is_some()
     }

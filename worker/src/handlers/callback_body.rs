@@ -67,6 +67,7 @@ mod tests {
             },
             handler: "thumbnails".parse().unwrap(),
             input: "null".into(),
+            report: None,
             is_long: false,
             worked: None,
             callback: None,

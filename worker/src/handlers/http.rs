@@ -65,6 +65,7 @@ impl HttpClient {
                 resolver: network.resolver,
             },
             sockets: Arc::new(KeepAlive(network.sockets)),
+            limit: network.limit,
             tls: tls::config(ca_file)?,
         };
         Ok(Self {
@@ -102,10 +103,10 @@ impl HttpHandler {
     ) -> Self {
         Self {
             endpoint,
-            client,
             // A connection is dialled only if none is idle, so this bounds them all. After a change
             // of the URL, the idle ones to the endpoint of before come on top, for 4 s.
-            pool: Pool::of_one_origin(concurrency),
+            pool: Pool::of_one_origin(concurrency, &client.dialer.limit),
+            client,
             second_dials: Permits::new(MAX_SECOND_DIALS).of(None),
             memory,
             clock: Arc::new(Timestamp::now),
@@ -145,15 +146,15 @@ impl HttpHandler {
                 return Err(failure.with_status(status));
             }
         };
-        let connection = connection
-            .is_reusable_after(response.headers())
-            .then_some(connection);
+        // One that is not used again stays here until its answer was read.
+        let mut connection = Some(connection);
+        let kept = connection.take_if(|it| it.is_reusable_after(response.headers()));
         let status = response.status();
         if status.is_success() {
-            let result = self.result(endpoint, deadline, connection, response);
+            let result = self.result(endpoint, deadline, kept, response);
             result.await.map_err(|failure| failure.with_status(status))
         } else {
-            Err(self.refusal(deadline, connection, response).await)
+            Err(self.refusal(deadline, kept, response).await)
         }
     }
 

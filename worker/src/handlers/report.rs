@@ -1,11 +1,10 @@
 //! The built-in handler: the monthly financial report.
 
-use std::time::Duration;
+use std::{fmt::Display, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{FutureExt, future::BoxFuture};
 use serde::Serialize;
-use serde_json::from_slice;
 use storm_shared::{
     models::{self, FailureReason, ReportName, ReportSpec, RequestId},
     services::{
@@ -16,38 +15,30 @@ use storm_shared::{
 use uuid::Uuid;
 
 use super::{Work, callback_body::to_bytes};
-use crate::handler::{Context, Failure, Handler, Job, Output};
+use crate::handler::{Context, Failure, Output};
 
-/// Makes reports. Their payload is a [`ReportSpec`].
+/// Makes reports.
 pub(crate) struct Report;
-
-impl Handler for Report {
-    async fn run(&self, job: &Job, _: &Context) -> Result<Output, Failure> {
-        let spec: ReportSpec = from_slice(&job.payload).map_err(|error| {
-            // The API accepts no other payload.
-            let detail = format!("The row can't be parsed: input_payload: {error}.");
-            Failure {
-                reason: FailureReason::InvalidRow,
-                ..Failure::last(detail)
-            }
-        })?;
-        let report = report::generate(&spec).await;
-        Output::json(&report).map_err(|error| Failure::last(error.to_string()))
-    }
-}
 
 impl Work for Report {
     fn run<'a>(
         &'a self,
-        job: &'a Job,
-        context: &'a Context,
+        job: &'a store::Job,
+        _: &'a Context,
     ) -> BoxFuture<'a, Result<Output, Failure>> {
-        Handler::run(self, job, context).boxed()
+        async {
+            let spec = spec(job).map_err(|no_report| Failure {
+                reason: no_report.reason,
+                ..Failure::last(no_report.detail)
+            })?;
+            let report = report::generate(spec).await;
+            Output::json(&report).map_err(|error| Failure::last(error.to_string()))
+        }
+        .boxed()
     }
 
-    fn expected(&self, payload: &[u8]) -> Option<Duration> {
-        let spec: ReportSpec = from_slice(payload).ok()?;
-        Some(spec.ideal_duration())
+    fn expected(&self, job: &store::Job) -> Option<Duration> {
+        job.report.as_ref().map(ReportSpec::ideal_duration)
     }
 
     fn is_deterministic(&self) -> bool {
@@ -68,9 +59,9 @@ impl Work for Report {
             records: u32,
         }
         let result = worked.as_ref().map_err(Clone::clone)?;
-        let spec: ReportSpec = from_slice(&job.input).map_err(invalid("input_payload"))?;
-        let report: report::Report =
-            serde_json::from_str(result.as_str()).map_err(invalid("result_payload"))?;
+        let spec = spec(job)?;
+        let report: report::Report = serde_json::from_str(result.as_str())
+            .map_err(|error| invalid("result_payload", error))?;
         Ok(to_bytes(&Body {
             request_id: job.claim.id,
             report_id: report.report_id,
@@ -82,9 +73,13 @@ impl Work for Report {
     }
 }
 
-fn invalid(column: &'static str) -> impl FnOnce(serde_json::Error) -> models::Failure {
-    move |error| {
-        let detail = format!("The row can't be parsed: {column}: {error}.");
-        models::Failure::new(FailureReason::InvalidRow, detail)
-    }
+/// The report that a job is to make. The store has parsed it.
+fn spec(job: &store::Job) -> Result<&ReportSpec, models::Failure> {
+    let spec = job.report.as_ref();
+    spec.ok_or_else(|| invalid("input_payload", "it is no report"))
+}
+
+fn invalid(column: &str, error: impl Display) -> models::Failure {
+    let detail = format!("The row can't be parsed: {column}: {error}.");
+    models::Failure::new(FailureReason::InvalidRow, detail)
 }

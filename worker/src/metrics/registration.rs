@@ -151,6 +151,7 @@ impl Metrics {
 
     fn register_workers(&self, own: &mut Registry) {
         own.register_collector(Box::new(self.slots.clone()));
+        own.register_collector(Box::new(self.sockets.clone()));
         own.register_collector(Box::new(self.long_jobs.clone()));
         own.register(
             "lost_claims",

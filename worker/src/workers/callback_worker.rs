@@ -25,8 +25,8 @@ use tracing::{debug, error, warn};
 use super::{
     deliver::Deliverer,
     drain::Drain,
-    in_hand::{Held, InHand},
-    lease::{Lease, Term},
+    in_hand::{Held, InHand, Stop},
+    lease::Lease,
     next_due::NextDue,
     parts::Parts,
     repeat::{GivenUp, until_claimed, until_written},
@@ -182,7 +182,11 @@ impl CallbackWorker {
         for wait in waits::for_first_claim(&claimed) {
             self.metrics.waited(wait);
         }
-        let held = taken.keep(claimed.iter().map(claim_of));
+        let ended = || {
+            let is_over = self.drain.is_over().then_some(Stop::Over);
+            is_over.or(term.lost.is_cancelled().then_some(Stop::LeaseLost))
+        };
+        let held = taken.keep(claimed.iter().map(claim_of), ended);
         // Slots of candidates whose claim lost are freed with `slots`, on return.
         for (job, held) in claimed.into_iter().zip(held) {
             #[expect(
@@ -205,8 +209,9 @@ impl CallbackWorker {
                 _slot: slot,
                 held,
             };
-            let processing = Arc::clone(self).process(job, taken, term.clone());
-            self.drain.spawn(processing);
+            let processing = Arc::clone(self).process(job, taken);
+            // Boxed: the runtime moves a task's future several times, and this one has kilobytes.
+            self.drain.spawn(Box::pin(processing));
         }
         Ok(progress)
     }
@@ -220,7 +225,6 @@ impl CallbackWorker {
         self: Arc<Self>,
         mut claimed: Result<Job, InvalidJob>,
         mut taken: Hold,
-        term: Term,
     ) -> impl Future<Output = ()> + Send {
         async move {
             let _running = self.metrics.job_started();
@@ -229,13 +233,15 @@ impl CallbackWorker {
                 // Polled in this order: a job whose lease is lost must not take another step, such
                 // as its attempt.
                 biased;
-                // One write returns all unfinished jobs to the table: `Lease::deregister`.
-                () = self.drain.over() => Ok(()),
-                () = term.lost.cancelled() => Err(StoreError::LeaseLost),
-                () = taken.held.cancelled() => {
-                    debug!(%id, "job stopped: it was cancelled");
-                    Ok(())
-                }
+                why = taken.held.stopped() => match why {
+                    // One write returns all unfinished jobs to the table: `Lease::deregister`.
+                    Stop::Over => Ok(()),
+                    Stop::LeaseLost => Err(StoreError::LeaseLost),
+                    Stop::Cancelled => {
+                        debug!(%id, "job stopped: it was cancelled");
+                        Ok(())
+                    }
+                },
                 // In place, and the job by reference: what is moved takes its room twice, for each
                 // job.
                 settled = self.see_through(&mut claimed, &mut taken.line) => settled,

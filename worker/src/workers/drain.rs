@@ -63,6 +63,11 @@ impl Drain {
         self.deadline.cancelled().await;
     }
 
+    /// Whether that has come.
+    pub(super) fn is_over(&self) -> bool {
+        self.deadline.is_cancelled()
+    }
+
     /// Runs a job in a task of its own, which the drain waits for.
     pub(super) fn spawn(&self, job: impl Future<Output = ()> + Send + 'static) {
         self.jobs.spawn(job);

@@ -74,7 +74,8 @@ struct State {
 pub struct Term {
     /// The id under which jobs are claimed.
     pub owner: OwnerId,
-    /// Cancelled when the lease has expired and other workers have reclaimed the jobs.
+    /// Cancelled when the lease has expired and other workers have reclaimed the jobs, just before
+    /// these are stopped.
     pub lost: CancellationToken,
 }
 
@@ -90,8 +91,8 @@ impl Term {
 impl Lease {
     /// A lease that expires `length` after its last heartbeat; `keep` sends them.
     /// `max_claims` (`MAX_CLAIMS`) decides which jobs of other expired workers are poison. Jobs
-    /// `in_hand` whose clients have cancelled them are stopped. The worker serves `handlers`.
-    /// `pauses` follows the heartbeats.
+    /// `in_hand` are stopped when their clients have cancelled them, and when it has expired. The
+    /// worker serves `handlers`. `pauses` follows the heartbeats.
     pub fn new(
         store: Store,
         length: Duration,
@@ -317,6 +318,7 @@ impl Lease {
             let former = std::mem::replace(&mut state.term, Term::new());
             warn!(owner = %former.owner, "lease lost: other workers have reclaimed its jobs");
             former.lost.cancel();
+            self.in_hand.lose(former.owner);
             state.registered = false;
             self.ended.store(0, Ordering::Relaxed);
             self.ended_long.store(0, Ordering::Relaxed);

@@ -13,13 +13,15 @@
 //!   the tenants that call it. Attempts beyond it wait for a permit, each in the worker slot that
 //!   its job holds.
 //! * `pauses`: while an operator has paused the origin, its jobs are parked.
-//! * `pacer`: jobs for which there is no slot are parked until a permit is likely to be free.
+//! * `line`: jobs for which there is no room wait for it, if it is likely to come in a moment.
+//! * `pacer`: the others are parked until it is likely.
 //!
 //! A parked job waits in the table. Parking is no attempt: it costs the job nothing but time. A job
 //! that has been parked for `CALLBACK_PARK_MAX` is overdue: it passes an open breaker, and goes
 //! before its destination's other jobs where slots are short. So every job gets its attempt.
 
 mod holder;
+mod line;
 mod pacer;
 mod state;
 
@@ -30,10 +32,16 @@ use std::{
 };
 
 use storm_shared::models::{ClientName, Destination};
-use tokio::{sync::Notify, time::Instant};
+use tokio::{
+    sync::Notify,
+    time::{Instant, timeout_at},
+};
 use tracing::{info, warn};
 
-use self::state::{Entrant, State};
+use self::{
+    line::Order,
+    state::{Entrant, Park, Refusal, State},
+};
 use super::{pauses::KnownPauses, slots::Slots};
 use crate::{
     breaker::Signal,
@@ -64,6 +72,12 @@ struct Shared {
     /// Destinations whose breaker has closed, until [`Origins::next_recovered`] takes them.
     recovered: Mutex<HashSet<Destination>>,
     recovery: Notify,
+}
+
+/// A job that waits in line for room at its destination, until it is dropped.
+struct Waiting {
+    shared: Arc<Shared>,
+    destination: Destination,
 }
 
 /// A job that was admitted to its destination, until it is dropped.
@@ -108,7 +122,7 @@ impl Origins {
     ) -> Result<Admitted, Duration> {
         // Parking is bounded: a job whose budget is used up passes an open breaker.
         let park_budget = self.shared.park_max.saturating_sub(parked_for);
-        let (mut admitted, permits) = self.enter(destination, park_budget)?;
+        let (mut admitted, permits) = self.enter(destination, park_budget).await?;
         // A job that is cut off while it waits here drops `admitted`, which counts it out.
         let permit = permits.acquire().await;
         admitted.begin(permit, park_budget)?;
@@ -146,36 +160,73 @@ impl Origins {
         }
     }
 
-    /// Counts the job in, if the breaker and the slots let it in; or returns how long to park it.
-    fn enter(
+    /// Counts the job in, if the breaker and the slots let it in at once or after a short wait; or
+    /// returns how long to park it.
+    async fn enter(
         &self,
         destination: Destination,
         park_budget: Duration,
     ) -> Result<(Admitted, TenantPermits), Duration> {
-        let shared = &self.shared;
-        let entrant = Entrant {
-            park_budget,
-            park_max: shared.park_max,
-            all_slots: shared.slots.all(),
-            free_slots: shared.slots.free(),
+        let entrant = self.shared.entrant(park_budget);
+        let entered = lock(&self.shared.state).enter(&destination, &entrant);
+        let permits = match entered {
+            Ok(permits) => permits,
+            Err(Refusal::Park(park)) => return Err(self.shared.parked(park)),
+            Err(Refusal::Wait(order, until)) => {
+                let waiting = Waiting {
+                    shared: Arc::clone(&self.shared),
+                    destination,
+                };
+                // On the heap: most jobs never wait, and each would have room for it.
+                return Box::pin(waiting.enter(park_budget, order, until)).await;
+            }
         };
-        let entered = lock(&shared.state).enter(&destination, &entrant);
-        let permits = entered.map_err(|(reason, wait)| {
-            shared.metrics.parked(reason);
-            wait
-        })?;
-        let admitted = Admitted {
+        Ok((Admitted::new(&self.shared, destination), permits))
+    }
+}
+
+impl Waiting {
+    /// Counts the job in when it is the first in line and there is room; or returns how long to
+    /// park it, if the time is over or the breaker has opened.
+    async fn enter(
+        self,
+        park_budget: Duration,
+        order: Arc<Order>,
+        until: Instant,
+    ) -> Result<(Admitted, TenantPermits), Duration> {
+        let (shared, destination) = (&self.shared, &self.destination);
+        let entering = order.wait(|| {
+            let entrant = shared.entrant(park_budget);
+            let mut state = lock(&shared.state);
+            state.enter_from_line(destination, &entrant).transpose()
+        });
+        let entered = timeout_at(until, entering).await.unwrap_or_else(|_| {
+            let entrant = shared.entrant(park_budget);
+            Err(lock(&shared.state).gave_up(destination, &entrant))
+        });
+        let permits = entered.map_err(|park| shared.parked(park))?;
+        Ok((Admitted::new(shared, destination.clone()), permits))
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        lock(&self.shared.state).leave_line(&self.destination);
+    }
+}
+
+impl Admitted {
+    /// A job that was counted in.
+    fn new(shared: &Arc<Shared>, destination: Destination) -> Self {
+        Self {
             shared: Arc::clone(shared),
             destination,
             permit: None,
             since: Instant::now(),
             is_probe: false,
-        };
-        Ok((admitted, permits))
+        }
     }
-}
 
-impl Admitted {
     /// The permit for the attempt's connection.
     pub(super) fn take_permit(&mut self) -> ConnectionPermit {
         #[expect(
@@ -239,6 +290,22 @@ impl Drop for Admitted {
 }
 
 impl Shared {
+    /// A job that may be parked for `park_budget`.
+    fn entrant(&self, park_budget: Duration) -> Entrant {
+        Entrant {
+            park_budget,
+            park_max: self.park_max,
+            all_slots: self.slots.all(),
+            free_slots: self.slots.free(),
+        }
+    }
+
+    /// Counts the park, and returns how long it lasts.
+    fn parked(&self, (reason, wait): Park) -> Duration {
+        self.metrics.parked(reason);
+        wait
+    }
+
     fn take_recovered(&self) -> Option<Destination> {
         let mut recovered = lock(&self.recovered);
         let destination = recovered.iter().next().cloned()?;

@@ -49,6 +49,14 @@ impl Parts {
         metrics.watch_handler_breakers(move || of_breakers.troubled().len());
         metrics.watch_slots(slots.permits());
         metrics.watch_long_jobs(shares.long());
+        let drain = Drain::new(shutdown, worker.drain_timeout);
+        tokio::spawn({
+            let (drain, in_hand) = (drain.clone(), in_hand.clone());
+            async move {
+                drain.over().await;
+                in_hand.end();
+            }
+        });
         Self {
             store: store.clone(),
             lease: Lease::new(
@@ -74,7 +82,7 @@ impl Parts {
             slots,
             memory,
             next_due,
-            drain: Drain::new(shutdown, settings.worker.drain_timeout),
+            drain,
             metrics: metrics.clone(),
         }
     }

@@ -359,6 +359,7 @@ mod tests {
             },
             handler: HandlerName::REPORT,
             input: "{}".into(),
+            report: None,
             is_long,
             worked: None,
             callback: None,

@@ -69,6 +69,7 @@ mod tests {
             },
             handler: HandlerName::REPORT,
             input: "{}".into(),
+            report: None,
             is_long: false,
             worked: None,
             callback: None,

@@ -16,7 +16,7 @@ use tracing::{debug, error, info, warn};
 use super::{lease::Lease, shortages::Shortages};
 use crate::{
     breaker::Signal,
-    handler::{Context, Failure, Job, Next, Output},
+    handler::{Context, Failure, Next, Output},
     handlers::{Handlers, Served},
     metrics::Metrics,
     schedule::Schedule,
@@ -75,9 +75,7 @@ impl Work {
     pub(super) fn expected(&self, job: &store::Job) -> Option<Duration> {
         let served = self.handlers.get(&job.handler)?;
         let is_to_be_done = job.worked.is_none();
-        is_to_be_done
-            .then(|| served.work.expected(&job.input))
-            .flatten()
+        is_to_be_done.then(|| served.work.expected(job)).flatten()
     }
 
     /// Makes one attempt. A job without room at its handler waits for it.
@@ -100,7 +98,7 @@ impl Work {
             traceparent: job.traceparent,
             over: CancellationToken::new(),
         };
-        match served.work.run(&as_seen(job), &context).await {
+        match served.work.run(job, &context).await {
             Ok(output) => {
                 self.metrics.ran(began.elapsed());
                 worked(output, None)
@@ -142,11 +140,9 @@ impl Work {
             traceparent: job.traceparent,
             over,
         };
-        let seen = as_seen(job);
-        // A panic fails its own job only. It can happen before there is a future.
+        // A panic fails its own job only.
         // Unwind-safe: nothing of the future is used after it.
-        let run = async { served.work.run(&seen, &context).await };
-        let run = AssertUnwindSafe(run).catch_unwind();
+        let run = AssertUnwindSafe(served.work.run(job, &context)).catch_unwind();
         let ran = if served.work.keeps_its_deadline() {
             Ok(run.await)
         } else {
@@ -232,15 +228,6 @@ fn worked(output: Output, attempt: Option<AttemptRecord>) -> Ran {
         worked: Ok(WorkResult::from_json(json)),
         attempt,
         memory,
-    }
-}
-
-fn as_seen(job: &store::Job) -> Job {
-    Job {
-        id: job.claim.id,
-        handler: job.handler.clone(),
-        payload: job.input.clone(),
-        client: job.created_by.clone(),
     }
 }
 

@@ -7,6 +7,7 @@ mod heads;
 pub(crate) mod names;
 pub(crate) mod reuse;
 pub(crate) mod scripted;
+mod sockets;
 pub(crate) mod tls;
 
 use std::{sync::Arc, time::Duration};

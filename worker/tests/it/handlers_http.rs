@@ -6,6 +6,7 @@ mod hostile;
 mod requests;
 mod results;
 mod room;
+mod sockets;
 
 use std::{io::Write as _, time::Duration};
 

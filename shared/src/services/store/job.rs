@@ -287,6 +287,8 @@ pub struct Job {
     pub handler: HandlerName,
     /// What it gets: JSON, as it was submitted.
     pub input: Bytes,
+    /// The same, if it is the built-in report that is to be made.
+    pub report: Option<ReportSpec>,
     /// Whether the work is still to be done, and was expected to take long.
     pub is_long: bool,
     /// What came of the work, if it is stored. `None`: it is to be done.
@@ -495,6 +497,7 @@ mod tests {
             },
             handler: new.handler.clone(),
             input: payload.get().to_owned().into(),
+            report: None,
             is_long: true,
             worked: None,
             callback: None,

@@ -41,10 +41,11 @@ impl StoredJob {
         self.input.len() + self.result.as_ref().map_or(0, Vec::len)
     }
 
-    /// The job. Only an edit from outside can produce a row that can't be parsed.
-    pub(super) fn into_job(self) -> Result<Job, InvalidJob> {
+    /// The job. Only an edit from outside can produce a row that can't be parsed. `last` is the URL
+    /// of the one before, and then of this one.
+    pub(super) fn into_job(self, last: &mut Option<CallbackUrl>) -> Result<Job, InvalidJob> {
         let claim = self.claim;
-        self.parse().map_err(|error| {
+        self.parse(last).map_err(|error| {
             tracing::error!(id = %claim.id, %error, "can't parse a row");
             let detail = format!("The row can't be parsed: {error}.");
             InvalidJob {
@@ -54,15 +55,15 @@ impl StoredJob {
         })
     }
 
-    fn parse(self) -> Result<Job, String> {
+    fn parse(self, last: &mut Option<CallbackUrl>) -> Result<Job, String> {
         let bytes = self.bytes();
         let handler = handler(self.handler.as_deref()).map_err(in_column("handler"))?;
         let is_report = handler == HandlerName::REPORT;
-        check_json::<ReportSpec>(&self.input, is_report).map_err(in_column("input_payload"))?;
+        let report = read_json::<ReportSpec>(&self.input, is_report);
         let result = self.result.as_deref();
         let result = result
             .map(|result| {
-                check_json::<Report>(result, is_report)?;
+                read_json::<Report>(result, is_report)?;
                 WorkResult::stored(result)
             })
             .transpose();
@@ -72,6 +73,7 @@ impl StoredJob {
             claim: self.claim,
             bytes,
             handler,
+            report: report.map_err(in_column("input_payload"))?,
             // A stored result is used as it is: the callback has the same bytes on every attempt.
             worked: result
                 .map_err(in_column("result_payload"))?
@@ -82,7 +84,7 @@ impl StoredJob {
             callback: self
                 .target
                 .as_deref()
-                .map(callback)
+                .map(|stored| callback(stored, last))
                 .transpose()
                 .map_err(in_column("callback_url"))?,
             traceparent: self.traceparent,
@@ -102,20 +104,28 @@ fn handler(stored: Option<&[u8]>) -> Result<HandlerName, Box<dyn Error>> {
     )
 }
 
-fn callback(stored: &[u8]) -> Result<CallbackUrl, Box<dyn Error>> {
-    Ok(CallbackUrl::from_target(from_utf8(stored)?)?)
+/// The URL in a column. Many jobs of a claim have the same one, which is parsed once: that takes as
+/// long as everything else of a row.
+fn callback(stored: &[u8], last: &mut Option<CallbackUrl>) -> Result<CallbackUrl, Box<dyn Error>> {
+    let stored = from_utf8(stored)?;
+    if let Some(last) = last.as_ref().filter(|last| last.as_str() == stored) {
+        return Ok(last.clone());
+    }
+    let url = CallbackUrl::from_target(stored)?;
+    *last = Some(url.clone());
+    Ok(url)
 }
 
-/// Checks that a body is JSON, and a `Model` if it is that of a report. What other handlers get and
-/// return can be any JSON.
-fn check_json<'a, Model: Deserialize<'a>>(
+/// Parses a body as a `Model` if it is that of a report. What other handlers get and return can be
+/// any JSON, and is only checked.
+fn read_json<'a, Model: Deserialize<'a>>(
     body: &'a [u8],
     is_report: bool,
-) -> Result<(), serde_json::Error> {
+) -> Result<Option<Model>, serde_json::Error> {
     if is_report {
-        serde_json::from_slice::<Model>(body).map(drop)
+        serde_json::from_slice(body).map(Some)
     } else {
-        serde_json::from_slice::<&RawValue>(body).map(drop)
+        serde_json::from_slice::<&RawValue>(body).map(|_| None)
     }
 }
 

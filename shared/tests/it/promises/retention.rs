@@ -29,6 +29,7 @@ on_every_engine! {
     a_large_table_goes_in_batches_and_a_young_one_is_told,
     a_key_keeps_its_request_until_its_window_is_over,
     old_requests_behind_a_young_batch_are_reached,
+    what_is_around_requests_that_stay_is_deleted,
     the_wall_clock_decides_nothing,
     sweeps_at_the_same_time_delete_each_request_once,
     a_redelivery_that_begins_during_a_sweep_has_its_request_or_finds_none,
@@ -191,6 +192,23 @@ async fn old_requests_behind_a_young_batch_are_reached(database: TestDatabase) {
     assert!(store.sweep(LATER, None).await.unwrap().is_young);
     assert_eq!(pass(&store, LATER).await, 1);
     assert!(!exists(&store, behind).await);
+}
+
+async fn what_is_around_requests_that_stay_is_deleted(database: TestDatabase) {
+    let store = database.open().await;
+    let mut ids = Vec::new();
+    for _ in 0..6 {
+        ids.push(finished(&store, failed("It answered 500.")).await);
+    }
+    let stays = [0, 2, 3, 5].map(|at| ids[at]);
+    for id in stays {
+        redeliver(&store, id).await.unwrap();
+    }
+    assert_eq!(pass(&store, NOW).await, 2);
+    for id in ids {
+        assert_eq!(exists(&store, id).await, stays.contains(&id));
+    }
+    assert_eq!(pass(&store, NOW).await, 0);
 }
 
 async fn the_wall_clock_decides_nothing(database: TestDatabase) {

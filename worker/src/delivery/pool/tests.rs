@@ -13,6 +13,7 @@ use storm_shared::models::{CallbackUrl, Origin};
 use tokio::time::advance;
 
 use super::{MAX_IDLE, MAX_IDLE_TIME, MAX_PER_ORIGIN, Pool, Poolable, SWEEP_PERIOD};
+use crate::delivery::SocketLimit;
 
 /// A numbered connection. On drop (its close) it removes itself from `living`.
 struct Fake {
@@ -68,7 +69,7 @@ impl Fakes {
 
 #[tokio::test(start_paused = true)]
 async fn the_most_recently_idle_connection_is_reused_first_and_only_for_its_origin() {
-    let (pool, mut fakes) = (Pool::new(), Fakes::default());
+    let (pool, mut fakes) = (Pool::new(&SocketLimit::none()), Fakes::default());
     pool.put(fakes.open("http://a"));
     pool.put(fakes.open("http://b"));
     pool.put(fakes.open("http://a"));
@@ -82,7 +83,7 @@ async fn the_most_recently_idle_connection_is_reused_first_and_only_for_its_orig
 
 #[tokio::test(start_paused = true)]
 async fn a_connection_that_its_peer_closed_is_skipped() {
-    let (pool, mut fakes) = (Pool::new(), Fakes::default());
+    let (pool, mut fakes) = (Pool::new(&SocketLimit::none()), Fakes::default());
     let (open, closed) = (fakes.open("http://a"), fakes.open("http://a"));
     closed.open.store(false, Ordering::Relaxed);
     pool.put(open);
@@ -95,7 +96,7 @@ async fn a_connection_that_its_peer_closed_is_skipped() {
 
 #[tokio::test(start_paused = true)]
 async fn over_the_limit_per_origin_its_oldest_connection_is_closed() {
-    let (pool, mut fakes) = (Pool::new(), Fakes::default());
+    let (pool, mut fakes) = (Pool::new(&SocketLimit::none()), Fakes::default());
     pool.put(fakes.open("http://b"));
     for _ in 0..MAX_PER_ORIGIN + 2 {
         pool.put(fakes.open("http://a"));
@@ -107,7 +108,7 @@ async fn over_the_limit_per_origin_its_oldest_connection_is_closed() {
 
 #[tokio::test(start_paused = true)]
 async fn over_the_total_limit_the_oldest_connection_is_closed() {
-    let (pool, mut fakes) = (Pool::new(), Fakes::default());
+    let (pool, mut fakes) = (Pool::new(&SocketLimit::none()), Fakes::default());
     for index in 0..MAX_IDLE + 2 {
         pool.put(fakes.open(&format!("http://{}", index / 2)));
     }
@@ -117,18 +118,21 @@ async fn over_the_total_limit_the_oldest_connection_is_closed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_may_open_few_files_keeps_few_connections() {
-    let (pool, mut fakes) = (Pool::new(), Fakes::default());
+async fn a_pool_of_one_origin_keeps_as_many_as_it_was_told_last() {
+    let (pool, mut fakes) = (
+        Pool::of_one_origin(9, &SocketLimit::none()),
+        Fakes::default(),
+    );
     pool.keep_at_most(2);
-    for index in 0..5 {
-        pool.put(fakes.open(&format!("http://{index}")));
+    for _ in 0..5 {
+        pool.put(fakes.open("http://a"));
     }
     assert_eq!(fakes.living(), [3, 4]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_connection_past_its_idle_timeout_is_not_reused() {
-    let (pool, mut fakes) = (Pool::new(), Fakes::default());
+    let (pool, mut fakes) = (Pool::new(&SocketLimit::none()), Fakes::default());
     pool.put(fakes.open("http://a"));
     advance(MAX_IDLE_TIME.saturating_sub(Duration::from_millis(1))).await;
     pool.put(pool.take(&parsed("http://a")).unwrap());
@@ -138,7 +142,7 @@ async fn a_connection_past_its_idle_timeout_is_not_reused() {
 
 #[tokio::test(start_paused = true)]
 async fn an_unused_connection_is_closed_after_the_idle_timeout() {
-    let (pool, mut fakes) = (Pool::new(), Fakes::default());
+    let (pool, mut fakes) = (Pool::new(&SocketLimit::none()), Fakes::default());
     pool.put(fakes.open("http://a"));
     // The clock is paused, so this returns at once.
     tokio::time::sleep(MAX_IDLE_TIME + SWEEP_PERIOD).await;
@@ -148,7 +152,7 @@ async fn an_unused_connection_is_closed_after_the_idle_timeout() {
 
 #[tokio::test(start_paused = true)]
 async fn a_dropped_pool_closes_its_connections() {
-    let (pool, mut fakes) = (Pool::new(), Fakes::default());
+    let (pool, mut fakes) = (Pool::new(&SocketLimit::none()), Fakes::default());
     pool.put(fakes.open("http://a"));
     drop(pool);
     assert!(fakes.living().is_empty());

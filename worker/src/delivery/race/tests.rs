@@ -14,7 +14,7 @@ use tokio::{
 
 use super::{ATTEMPT_DELAY, Race, RaceError, interleaved};
 use crate::delivery::{
-    ConnectionPermit, Permits, TenantPermits, network::Connect, shortage::Shortage,
+    ConnectionPermit, Permits, SocketLimit, TenantPermits, network::Connect, shortage::Shortage,
 };
 
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -102,6 +102,16 @@ async fn race(
     addresses: &[&str],
     permits: Option<TenantPermits>,
 ) -> (Result<TcpStream, RaceError>, Arc<FakeNetwork>) {
+    race_within(&SocketLimit::none(), script, addresses, permits).await
+}
+
+/// The same, with no more sockets than `limit` has permits beside that of the first dial.
+async fn race_within(
+    limit: &SocketLimit,
+    script: &[Dialled],
+    addresses: &[&str],
+    permits: Option<TenantPermits>,
+) -> (Result<TcpStream, RaceError>, Arc<FakeNetwork>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let made = TcpStream::connect(listener.local_addr().unwrap());
     let made = Mutex::new(vec![made.await.unwrap()]);
@@ -114,6 +124,7 @@ async fn race(
     });
     let race = Race {
         sockets: Arc::new(Shared(Arc::clone(&network))),
+        limit: limit.clone(),
         deadline: Instant::now() + DEADLINE,
         permits,
     };
@@ -187,6 +198,33 @@ async fn without_a_second_permit_the_dials_do_not_overlap() {
     assert!(connected.is_ok());
     assert_eq!(*network.dials.lock().unwrap(), [AT_ONCE, DEADLINE / 2]);
     assert_eq!(*network.open.lock().unwrap(), (0, 1));
+}
+
+#[tokio::test]
+async fn without_a_second_socket_the_dials_do_not_overlap() {
+    let limit = SocketLimit::new(0);
+    let (connected, network) =
+        race_within(&limit, &[Never, Connects(AT_ONCE)], &FOUR[..2], None).await;
+    assert!(connected.is_ok());
+    assert_eq!(*network.dials.lock().unwrap(), [AT_ONCE, DEADLINE / 2]);
+    assert_eq!(*network.open.lock().unwrap(), (0, 1));
+}
+
+#[tokio::test]
+async fn a_second_dial_counts_as_a_socket_until_the_race_is_over() {
+    let limit = SocketLimit::new(1);
+    let of_race = limit.clone();
+    let script = [Never, Connects(Duration::from_secs(1))];
+    let running =
+        tokio::spawn(async move { race_within(&of_race, &script, &FOUR[..2], None).await });
+    while limit.permits().0.available_permits() > 0 {
+        // Lets the paused clock go on.
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let (connected, network) = running.await.unwrap();
+    assert!(connected.is_ok());
+    assert_eq!(*network.open.lock().unwrap(), (0, 2));
+    assert_eq!(limit.permits().0.available_permits(), 1);
 }
 
 #[tokio::test]

@@ -7,7 +7,8 @@ use std::{
     task::{Context, Poll},
 };
 
-use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
+use futures_util::FutureExt as _;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 
 use super::{ExchangeState, TappedStream};
 
@@ -133,4 +134,28 @@ async fn hyper_is_given_every_byte_that_comes_before_its_request() {
         let got = given_if(false, text.as_bytes().chunks(size), 8192).await;
         assert_eq!(got, (text.clone(), 200));
     }
+}
+
+/// A peer that takes no bytes, not even the alert with which TLS ends.
+struct Full;
+
+impl AsyncWrite for Full {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
+        Poll::Pending
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Pending
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Pending
+    }
+}
+
+#[test]
+fn the_end_of_a_connection_waits_for_no_peer() {
+    let mut stream = TappedStream::new(Full, ExchangeState::default());
+    let ended = stream.shutdown().now_or_never();
+    assert!(matches!(ended, Some(Ok(()))), "{ended:?}");
 }

@@ -15,7 +15,8 @@ const LONGEST_YIELD: Duration = Duration::from_secs(5);
 /// What holds slots.
 #[derive(Clone, Copy)]
 pub(super) struct Holder {
-    /// Its jobs that make an attempt or wait for a permit. Each holds a slot.
+    /// Its jobs that make an attempt or wait for a permit; of a tenant, also those in line. Each
+    /// holds a slot.
     pub(super) jobs: usize,
     pub(super) pacer: Pacer,
     /// Until then it leaves its room to overdue jobs.
@@ -33,8 +34,12 @@ impl Holder {
 
     /// Whether one more of its jobs may hold a slot, where `most` of them may. One always may.
     pub(super) fn has_room(&self, most: usize, is_overdue: bool, now: Instant) -> bool {
-        let yields = self.yields_until.is_some_and(|until| now < until);
-        (self.jobs == 0 || self.jobs < most) && (is_overdue || !yields)
+        (self.jobs == 0 || self.jobs < most) && !self.yields(is_overdue, now)
+    }
+
+    /// Whether it leaves its room to others, which are overdue.
+    pub(super) fn yields(&self, is_overdue: bool, now: Instant) -> bool {
+        !is_overdue && self.yields_until.is_some_and(|until| now < until)
     }
 
     /// Returns how long to park a job for which it has no room, where it makes `concurrency`

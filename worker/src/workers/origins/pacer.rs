@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The assumed length of an attempt until one has been measured.
-const INITIAL_MEAN: Duration = Duration::from_millis(50);
+/// The assumed length of an attempt until one has been measured. A destination is forgotten with
+/// its last job, so this is assumed of quick ones again and again.
+const INITIAL_MEAN: Duration = Duration::from_millis(10);
 
-/// The shortest time for which parking pays: it costs two writes.
-const SHORTEST: Duration = Duration::from_millis(200);
+/// The shortest time for which parking pays: it costs two writes, and a quick report is made again.
+pub(super) const SHORTEST: Duration = Duration::from_millis(200);
 
 /// Assigns start times to jobs at the rate at which attempts were served.
 #[derive(Clone, Copy)]
@@ -36,6 +37,11 @@ impl Pacer {
         self.mean = (self.mean * 7 + time) / 8;
     }
 
+    /// The mean time between the ends of two attempts, with `concurrency` of them under way.
+    pub(super) fn spacing(&self, concurrency: usize) -> Duration {
+        self.mean / u32::try_from(concurrency).unwrap_or(u32::MAX)
+    }
+
     /// The delay from `now` to the next free start time, with `concurrency` attempts at a time.
     /// Start times beyond `longest` begin again from now: a job that comes too early is parked
     /// again.
@@ -46,13 +52,12 @@ impl Pacer {
         longest: Duration,
         is_overdue: bool,
     ) -> Duration {
+        let spacing = self.spacing(concurrency);
         let last = if is_overdue {
             &mut self.last_overdue
         } else {
             &mut self.last
         };
-        // With `concurrency` attempts under way, one ends every `mean / concurrency` on average.
-        let spacing = self.mean / u32::try_from(concurrency).unwrap_or(u32::MAX);
         let soonest = now + SHORTEST;
         let next = last.map_or(soonest, |last| last + spacing);
         // A start time before `soonest` went unused. It is not made up for, as that would be a

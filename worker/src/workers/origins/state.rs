@@ -2,13 +2,17 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    sync::Arc,
     time::Duration,
 };
 
 use storm_shared::models::{ClientName, Destination, Origin};
 use tokio::time::Instant;
 
-use super::holder::Holder;
+use super::{
+    holder::Holder,
+    line::{Line, Order},
+};
 use crate::{
     breaker::Breaker,
     delivery::{Permits, TenantPermits},
@@ -41,12 +45,15 @@ pub(super) struct State {
     tenants: HashMap<Option<ClientName>, Holder>,
     /// Admitted jobs.
     jobs: usize,
+    /// Jobs that wait in line.
+    waiting: usize,
 }
 
 pub(super) struct DestinationState {
     pub(super) breaker: Breaker,
     permits: TenantPermits,
     slots: Holder,
+    line: Line,
     last_asked: Instant,
 }
 
@@ -68,6 +75,16 @@ pub(super) struct Entrant {
     pub(super) free_slots: usize,
 }
 
+/// Why and how long to park a job.
+pub(super) type Park = (ParkReason, Duration);
+
+/// What a job does that is not counted in.
+pub(super) enum Refusal {
+    /// It waits in line until then, and then is parked. It is counted as waiting.
+    Wait(Arc<Order>, Instant),
+    Park(Park),
+}
+
 impl State {
     pub(super) fn new(limit: usize) -> Self {
         Self {
@@ -76,6 +93,7 @@ impl State {
             origins: HashMap::new(),
             tenants: HashMap::new(),
             jobs: 0,
+            waiting: 0,
         }
     }
 
@@ -92,6 +110,7 @@ impl State {
                 breaker: Breaker::closed(),
                 permits: origin.permits.of(name.tenant.clone()),
                 slots: Holder::new(),
+                line: Line::default(),
                 last_asked: Instant::now(),
             }
         });
@@ -99,17 +118,14 @@ impl State {
         destination
     }
 
-    /// Counts a job in, and returns the permits to wait for; or why and how long to park it.
+    /// Counts a job in, and returns the permits to wait for; or what it does instead.
     pub(super) fn enter(
         &mut self,
         name: &Destination,
         entrant: &Entrant,
-    ) -> Result<TenantPermits, (ParkReason, Duration)> {
-        let (now, park_budget) = (Instant::now(), entrant.park_budget);
-        let is_overdue = park_budget.is_zero();
-        // The slots that callbacks would leave, with this one. Those of jobs at work do not count:
-        // they are free again without any receiver's help.
-        let left = entrant.all_slots.saturating_sub(self.jobs + 1);
+    ) -> Result<TenantPermits, Refusal> {
+        let (now, is_overdue) = (Instant::now(), entrant.is_overdue());
+        let left = self.left(entrant).saturating_sub(1);
         let tenant = self.tenants.get(&name.tenant).copied();
         let mut tenant = tenant.unwrap_or(Holder::new());
         let tenants_most = match name.tenant {
@@ -117,24 +133,29 @@ impl State {
             None => usize::MAX, // without authentication there is no other tenant
         };
         let destination = self.destination(name);
-        if let Some(wait) = destination.breaker.park(now, park_budget) {
-            return Err((ParkReason::OriginDown, wait));
-        }
-        let most = entrant.free_slots.max(left.min(MIN_SLOTS));
-        let slots = &mut destination.slots;
-        let has_room = slots.has_room(most, is_overdue, now);
+        destination
+            .check_breaker(entrant, now)
+            .map_err(Refusal::Park)?;
+        let has_room = destination.has_room(left, entrant, now);
+        let DestinationState { slots, line, .. } = destination;
+        // No newer job overtakes those in line.
+        let has_room = has_room && (is_overdue || line.waiting == 0);
         let tenant_has_room = tenant.has_room(tenants_most, is_overdue, now);
         if has_room && tenant_has_room {
-            slots.jobs += 1;
-            tenant.jobs += 1;
-            let permits = destination.permits.clone();
-            self.tenants.insert(name.tenant.clone(), tenant);
-            self.jobs += 1;
-            return Ok(permits);
+            return Ok(self.count_in(name, now));
+        }
+        let share = destination.permits.share();
+        if tenant_has_room
+            && !slots.yields(is_overdue, now)
+            && let Some(until) = line.patience(slots, share.min(slots.jobs).max(1), left, now)
+        {
+            let order = line.join();
+            self.waiting += 1;
+            self.tenant(name).jobs += 1; // it holds a slot of the tenant's
+            return Err(Refusal::Wait(order, until));
         }
         let mut wait = Duration::ZERO;
         if !has_room {
-            let share = destination.permits.share();
             wait = slots.refuse(share, entrant.park_max, is_overdue, now);
         }
         if !tenant_has_room {
@@ -142,10 +163,52 @@ impl State {
             wait = wait.max(its_wait);
             self.tenants.insert(name.tenant.clone(), tenant);
         }
-        if !is_overdue {
-            wait = wait.min(park_budget);
+        Err(Refusal::Park(entrant.busy(wait)))
+    }
+
+    /// The same for the first in line; `None` if there is no room yet. The job still counts as
+    /// waiting, until [`State::leave_line`].
+    pub(super) fn enter_from_line(
+        &mut self,
+        name: &Destination,
+        entrant: &Entrant,
+    ) -> Result<Option<TenantPermits>, Park> {
+        let (now, left) = (Instant::now(), self.left(entrant));
+        let destination = self.destination(name);
+        destination.check_breaker(entrant, now)?;
+        let has_room = destination.has_room(left, entrant, now);
+        Ok(has_room.then(|| self.count_in(name, now)))
+    }
+
+    /// How to park a job that got no room while it was in line.
+    pub(super) fn gave_up(&mut self, name: &Destination, entrant: &Entrant) -> Park {
+        let destination = self.destination(name);
+        let share = destination.permits.share();
+        let (longest, is_overdue) = (entrant.park_max, entrant.is_overdue());
+        let slots = &mut destination.slots;
+        entrant.busy(slots.refuse(share, longest, is_overdue, Instant::now()))
+    }
+
+    /// The slots that callbacks and those in line leave. Those of jobs at work do not count: they
+    /// are free again without any receiver's help.
+    fn left(&self, entrant: &Entrant) -> usize {
+        entrant.all_slots.saturating_sub(self.jobs + self.waiting)
+    }
+
+    fn tenant(&mut self, name: &Destination) -> &mut Holder {
+        let tenant = self.tenants.entry(name.tenant.clone());
+        tenant.or_insert(Holder::new())
+    }
+
+    fn count_in(&mut self, name: &Destination, now: Instant) -> TenantPermits {
+        self.jobs += 1;
+        self.tenant(name).jobs += 1;
+        let destination = self.destination(name);
+        if destination.slots.jobs == 0 {
+            destination.line.moved(now);
         }
-        Err((ParkReason::OriginBusy, wait))
+        destination.slots.jobs += 1;
+        destination.permits.clone()
     }
 
     /// An attempt of a job that was counted in took this long.
@@ -166,10 +229,25 @@ impl State {
             destination.breaker.probe_cut_off(Instant::now());
         }
         destination.slots.jobs -= 1;
+        destination.line.moved(Instant::now());
         self.jobs -= 1;
+        self.left_slot(name);
+    }
+
+    /// Counts a job out that was in line.
+    pub(super) fn leave_line(&mut self, name: &Destination) {
+        if let Some(destination) = self.destinations.get_mut(name) {
+            destination.line.leave();
+            self.waiting -= 1;
+            self.left_slot(name);
+        }
+    }
+
+    fn left_slot(&mut self, name: &Destination) {
         // A destination without failures need not be remembered: this bounds the map by the
         // destinations in use.
-        if destination.is_forgettable() {
+        let destination = self.destinations.get(name);
+        if destination.is_some_and(DestinationState::is_forgettable) {
             self.destinations.remove(name);
             self.forget_in_origin(&name.origin);
         }
@@ -192,7 +270,7 @@ impl State {
         self.destinations.retain(|name, destination| {
             let is_recent = now - destination.last_asked < IDLE_TIME;
             let is_old = !is_recent || crowding.contains(&name.tenant);
-            let forget = destination.slots.jobs == 0 && (is_old || destination.is_forgettable());
+            let forget = destination.is_empty() && (is_old || destination.is_forgettable());
             if forget {
                 open_breakers += usize::from(destination.breaker.is_open());
                 forgotten.push(name.origin.clone());
@@ -237,14 +315,50 @@ impl State {
 
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
-        self.known() == (0, 0) && self.tenants.is_empty() && self.jobs == 0
+        let counts = (self.jobs, self.waiting);
+        self.known() == (0, 0) && self.tenants.is_empty() && counts == (0, 0)
+    }
+}
+
+impl Entrant {
+    /// Whether it has been parked for as long as a job may be.
+    fn is_overdue(&self) -> bool {
+        self.park_budget.is_zero()
+    }
+
+    /// How it is parked for `wait`, because its receiver is busy.
+    fn busy(&self, wait: Duration) -> Park {
+        let wait = if self.is_overdue() {
+            wait
+        } else {
+            wait.min(self.park_budget)
+        };
+        (ParkReason::OriginBusy, wait)
     }
 }
 
 impl DestinationState {
+    fn check_breaker(&mut self, entrant: &Entrant, now: Instant) -> Result<(), Park> {
+        match self.breaker.park(now, entrant.park_budget) {
+            Some(wait) => Err((ParkReason::OriginDown, wait)),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether one more of its jobs may hold a slot, where callbacks leave `left` slots.
+    fn has_room(&self, left: usize, entrant: &Entrant, now: Instant) -> bool {
+        let most = entrant.free_slots.max(left.min(MIN_SLOTS));
+        self.slots.has_room(most, entrant.is_overdue(), now)
+    }
+
     /// Whether it equals a new one.
     fn is_forgettable(&self) -> bool {
-        self.slots.jobs == 0 && self.breaker.is_untroubled()
+        self.is_empty() && self.breaker.is_untroubled()
+    }
+
+    /// Whether no job is counted in it, or waits for that.
+    fn is_empty(&self) -> bool {
+        self.slots.jobs == 0 && self.line.waiting == 0
     }
 }
 

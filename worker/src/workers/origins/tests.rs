@@ -1,3 +1,5 @@
+mod waiting;
+
 use std::{future::ready, time::Duration};
 
 use futures_util::{FutureExt, future::BoxFuture};

@@ -127,8 +127,8 @@ impl Lab {
             resolver: network.clone(),
         };
         let network_parts = Network {
-            resolver: network.clone(),
             sockets: network.clone(),
+            ..Network::with_resolver(network.clone())
         };
         Self {
             client: CallbackClient::new(policy, network_parts, PATIENT, None).unwrap(),

@@ -260,8 +260,8 @@ async fn a_shortage_of_descriptors_closes_idle_connections() {
     });
     let sockets = Arc::<LimitedSockets>::default();
     let network = Network {
-        resolver: Names::none(),
         sockets: sockets.clone(),
+        ..Network::with_resolver(Names::none())
     };
     let policy = Policy::parse("127.0.0.0/8").unwrap();
     let client = CallbackClient::new(policy, network, PATIENT, None).unwrap();

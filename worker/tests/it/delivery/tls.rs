@@ -3,7 +3,7 @@
 use std::{
     io::{Read as _, Write as _},
     path::Path,
-    sync::Arc,
+    sync::{Arc, Mutex, mpsc},
     time::Duration,
 };
 
@@ -37,6 +37,40 @@ fn receiver_with(
     versions: &[&'static SupportedProtocolVersion],
     asks_for_certificate: bool,
 ) -> (Receiver, NamedTempFile) {
+    let (config, file) = server(versions, asks_for_certificate);
+    let receiver = Receiver::start(move |_, mut stream| {
+        let mut session = ServerConnection::new(Arc::clone(&config)).unwrap();
+        let mut stream = Stream::new(&mut session, &mut stream);
+        while read_request(&mut stream).is_some() {
+            let served = stream.conn.server_name().map(str::to_owned);
+            assert_eq!(served.as_deref(), Some("receiver.test"));
+            assert_eq!(stream.conn.alpn_protocol(), None);
+            write(&mut stream, OK);
+        }
+    });
+    (receiver, file)
+}
+
+/// A receiver with a certificate like that of `receiver`, which reads nothing once TLS is
+/// established, until the sender is dropped.
+pub(crate) fn receiver_that_reads_nothing() -> (Receiver, NamedTempFile, mpsc::Sender<()>) {
+    let (config, file) = server(rustls::ALL_VERSIONS, false);
+    let (until, over) = mpsc::channel();
+    let over = Mutex::new(over);
+    let receiver = Receiver::start(move |_, mut stream| {
+        let mut session = ServerConnection::new(Arc::clone(&config)).unwrap();
+        session.complete_io(&mut stream).unwrap();
+        let _ = over.lock().unwrap().recv();
+    });
+    (receiver, file, until)
+}
+
+/// The settings of a TLS server with a certificate for `receiver.test`, and a file with the CA that
+/// signed it.
+fn server(
+    versions: &[&'static SupportedProtocolVersion],
+    asks_for_certificate: bool,
+) -> (Arc<ServerConfig>, NamedTempFile) {
     let authority_key = KeyPair::generate().unwrap();
     let mut authority = CertificateParams::new([]).unwrap();
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -65,18 +99,7 @@ fn receiver_with(
     let config = config
         .with_single_cert(vec![certificate.der().clone()], key)
         .unwrap();
-    let config = Arc::new(config);
-    let receiver = Receiver::start(move |_, mut stream| {
-        let mut session = ServerConnection::new(Arc::clone(&config)).unwrap();
-        let mut stream = Stream::new(&mut session, &mut stream);
-        while read_request(&mut stream).is_some() {
-            let served = stream.conn.server_name().map(str::to_owned);
-            assert_eq!(served.as_deref(), Some("receiver.test"));
-            assert_eq!(stream.conn.alpn_protocol(), None);
-            write(&mut stream, OK);
-        }
-    });
-    (receiver, file)
+    (Arc::new(config), file)
 }
 
 fn client(ca_file: Option<&Path>, timeout: Duration) -> CallbackClient {

@@ -143,8 +143,8 @@ impl Connect for SilentSockets {
 async fn an_endpoint_that_is_silent_when_dialled_holds_no_attempt_until_its_deadline() {
     let no_name_server = Network::with_resolver(Arc::new(SilentNames));
     let no_host = Network {
-        resolver: Names::always(&["127.0.0.1"]),
         sockets: Arc::new(SilentSockets),
+        ..Network::with_resolver(Names::always(&["127.0.0.1"]))
     };
     for (network, class, stage) in [
         (no_name_server, AttemptClass::Resolve, "lookup"),
@@ -242,8 +242,8 @@ async fn what_is_no_http_is_retried() {
 async fn what_this_worker_lacks_is_told_apart() {
     let sockets = Arc::<LimitedSockets>::default();
     let network = Network {
-        resolver: Names::none(),
         sockets: sockets.clone(),
+        ..Network::with_resolver(Names::none())
     };
     let receiver = answering("200 OK", "");
     let handler = handler_with(network, endpoint(&receiver.url()));

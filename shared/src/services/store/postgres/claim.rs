@@ -264,8 +264,10 @@ impl ClaimedRows {
     }
 
     fn parse(self) -> Claimed {
+        let mut last = None;
+        let jobs = self.jobs.into_iter();
         Claimed {
-            jobs: self.jobs.into_iter().map(StoredJob::into_job).collect(),
+            jobs: jobs.map(|job| job.into_job(&mut last)).collect(),
             left: self.left,
             is_paused: self.is_paused,
         }

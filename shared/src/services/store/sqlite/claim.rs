@@ -12,7 +12,7 @@ use super::{
     state::{self, IS_CLAIMED, IS_HELD},
 };
 use crate::{
-    models::{Failure, Transition},
+    models::{CallbackUrl, Failure, Transition},
     services::store::{
         Candidate, Claim, Claimed, InvalidJob, Job, OwnerId, Work, stored_job::StoredJob,
     },
@@ -96,25 +96,33 @@ impl ClaimedRows {
             return Ok(0);
         };
         let owner_text = owner.to_string();
+        // Two statements, since RETURNING would make a temporary table for each row.
+        let mut find = connection.prepare_cached(&claimable_sql(work))?;
         let mut claim = connection.prepare_cached(&claim_sql(work))?;
         for (tried, candidate) in candidates.iter().enumerate() {
             if self.room == 0 {
                 return Ok(tried);
             }
-            let id = candidate.id;
-            let mut claimed = claim.query(params![id.to_string(), owner_text, candidate.claims])?;
+            let (id, claims) = (candidate.id, candidate.claims);
+            let id_text = id.to_string();
+            let found = find.query_row(params![id_text, claims], |row| {
+                let number = row.get::<_, i64>(0)?.saturating_add(1);
+                let claim = Claim {
+                    id,
+                    work,
+                    owner,
+                    number,
+                };
+                ClaimedRow::read(row, claim)
+            });
             // Another worker won, or the notification was late, repeated or forged.
-            let Some(row) = claimed.next()? else { continue };
-            let number = row.get(0)?;
-            let claim = Claim {
-                id,
-                work,
-                owner,
-                number,
+            let Some(row) = found.optional()? else {
+                continue;
             };
-            self.push(ClaimedRow::read(row, claim)?);
-            // Step the statement to its end, or SQLite keeps it, and its write, open.
-            claimed.next()?;
+            // Always so: this transaction has the write lock.
+            if claim.execute(params![id_text, claims, owner_text])? > 0 {
+                self.push(row);
+            }
         }
         Ok(candidates.len())
     }
@@ -162,30 +170,39 @@ impl ClaimedRows {
     /// The claimed jobs.
     pub(super) fn parse(self, now: StoreTime) -> Claimed {
         let rows = self.rows.into_iter();
+        let mut last = None;
+        let jobs = rows.map(|row| row.into_job(now, self.resumed, &mut last));
         Claimed {
-            jobs: rows.map(|row| row.into_job(now, self.resumed)).collect(),
+            jobs: jobs.collect(),
             left: self.left,
             is_paused: self.is_paused,
         }
     }
 }
 
-fn claim_sql(work: Work) -> String {
-    let also = match work {
-        Work::Job => " AND mode = 'async'",
-        Work::Redelivery => "",
-    };
-    // The condition on `claim` makes this a compare-and-swap: a job that was claimed and released
-    // meanwhile is not claimed on stale information.
-    state::change(
-        work,
-        Transition::Claim,
-        "claim = claim + 1, owner = ?2, due = NULL",
-        &format!(
-            "id = ?1 AND claim = ?3{also} RETURNING {}",
-            columns_of(work)
-        ),
+/// SQL for the row that [`claim_sql`] claims.
+fn claimable_sql(work: Work) -> String {
+    format!(
+        "SELECT {} FROM {} WHERE status = '{}' AND {}",
+        columns_of(work),
+        state::table(work),
+        Transition::Claim.from(),
+        is_unchanged(work)
     )
+}
+
+fn claim_sql(work: Work) -> String {
+    let set = "claim = claim + 1, owner = ?3, due = NULL";
+    state::change(work, Transition::Claim, set, is_unchanged(work))
+}
+
+/// SQL for a candidate as it was read. The condition on `claim` makes the claim a compare-and-swap:
+/// a job that was claimed and released meanwhile is not claimed on stale information.
+const fn is_unchanged(work: Work) -> &'static str {
+    match work {
+        Work::Job => "id = ?1 AND claim = ?2 AND mode = 'async'",
+        Work::Redelivery => "id = ?1 AND claim = ?2",
+    }
 }
 
 /// The columns that [`ClaimedRow::read`] reads.
@@ -243,8 +260,14 @@ impl ClaimedRow {
         self.input.len() + self.result.as_ref().map_or(0, Vec::len)
     }
 
-    /// The job at `now`, after everything was `resumed` last.
-    fn into_job(self, now: StoreTime, resumed: StoreTime) -> Result<Job, InvalidJob> {
+    /// The job at `now`, after everything was `resumed` last. `last` is the URL of the one before,
+    /// and then of this one.
+    fn into_job(
+        self,
+        now: StoreTime,
+        resumed: StoreTime,
+        last: &mut Option<CallbackUrl>,
+    ) -> Result<Job, InvalidJob> {
         let traceparent = self.traceparent.as_deref();
         let traceparent = traceparent.and_then(|sent| from_utf8(sent).ok());
         let stored = StoredJob {
@@ -267,6 +290,6 @@ impl ClaimedRow {
                 .and_then(|stored| from_utf8(&stored).ok()?.parse().ok()),
             failure: self.failure,
         };
-        stored.into_job()
+        stored.into_job(last)
     }
 }

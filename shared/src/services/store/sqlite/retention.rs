@@ -27,11 +27,18 @@ const YOUNG: usize = 400;
 const DATE: &str = "UPDATE requests SET ended = :now
      WHERE id > :after AND id <= :last AND +status IN ('COMPLETED', 'FAILED') AND ended IS NULL";
 
+// It looks into no other table: with a subquery, `SQLite` would first collect the rows that it
+// finds, and then search each one again.
 const DELETE: &str = "DELETE FROM requests
-     WHERE id > :after AND id <= :last AND +status IN ('COMPLETED', 'FAILED') AND ended <= :cutoff
-       AND NOT EXISTS (SELECT 1 FROM redeliveries AS r WHERE r.id = requests.id)
-       AND NOT EXISTS (SELECT 1 FROM idempotency_keys AS k
-                       WHERE k.request_id = requests.id AND k.expires > :now)";
+     WHERE id > :after AND id < :before AND +status IN ('COMPLETED', 'FAILED')
+       AND ended <= :cutoff";
+
+/// The requests of a batch that stay, however old: those with a redelivery in progress, or with a
+/// key whose window is not over. Mostly none.
+const STAYING: &str = "SELECT id FROM redeliveries WHERE id > :after AND id <= :last
+     UNION SELECT request_id FROM idempotency_keys
+           WHERE request_id > :after AND request_id <= :last AND expires > :now
+     ORDER BY 1";
 
 /// What belongs to a request.
 const OF_REQUESTS: [&str; 5] = [
@@ -41,6 +48,10 @@ const OF_REQUESTS: [&str; 5] = [
     "idempotency_keys",
     "bodies",
 ];
+
+/// The rows of a batch.
+const ROWS: &str = "SELECT id, status IN ('COMPLETED', 'FAILED'), ended FROM requests
+     WHERE id > ?1 ORDER BY id LIMIT ?2";
 
 /// The sizes of the large bodies of a batch, in the order of its rows.
 const SIZES: &str = "SELECT request_id, bytes FROM bodies
@@ -64,25 +75,6 @@ fn is_left_in(table: &str) -> String {
     )
 }
 
-/// What is to be done with the rows after `after` up to `last`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Batch {
-    after: String,
-    last: String,
-    /// Finished long enough ago.
-    old: usize,
-    /// Finished, without the time of it.
-    undated: usize,
-    pub(super) swept: Swept,
-}
-
-impl Batch {
-    /// Whether there is something to write.
-    pub(super) fn is_due(&self) -> bool {
-        self.old + self.undated > 0
-    }
-}
-
 /// What a row is to a sweep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Age {
@@ -93,45 +85,49 @@ enum Age {
     Old,
 }
 
-/// Reads the batch of rows after `after`, of which those that ended before `cutoff` are old.
-/// `None` if there are none.
+impl Age {
+    /// Whether there is something to write.
+    fn is_due(self) -> bool {
+        matches!(self, Self::Undated | Self::Old)
+    }
+}
+
+/// What a sweep of the batch of rows after `after` comes to, if it has nothing to write. `None` as
+/// soon as a row is found that is to be deleted, if it ended before `cutoff`, or to be dated.
 pub(super) fn look(
     connection: &Connection,
     after: Option<RequestId>,
     cutoff: StoreTime,
-) -> rusqlite::Result<Option<Batch>> {
-    let after = after.map(|id| id.to_string()).unwrap_or_default();
-    let mut rows: Vec<(String, Age)> = connection
-        .prepare_cached(
-            "SELECT id, status IN ('COMPLETED', 'FAILED'), ended FROM requests
-             WHERE id > ?1 ORDER BY id LIMIT ?2",
-        )?
-        .query_map(params![after, columns::integer(BATCH)], |row| {
-            Ok((row.get(0)?, age(row, cutoff)?))
-        })?
-        .collect::<rusqlite::Result<_>>()?;
-    let mut is_last = rows.len() < BATCH;
-    if let Some(fitting) = fitting(connection, &after, &rows)? {
-        rows.truncate(fitting);
-        is_last = false;
+) -> rusqlite::Result<Option<Swept>> {
+    let mut statement = connection.prepare_cached(ROWS)?;
+    let batch = params![text_of(after), columns::integer(BATCH)];
+    let rows = statement.query_map(batch, |row| with_age(row, cutoff))?;
+    let mut read = Vec::new();
+    for row in rows {
+        let (id, age) = row?;
+        if age.is_due() {
+            return Ok(None);
+        }
+        read.push((id, age));
     }
-    let Some((last, _)) = rows.last() else {
-        return Ok(None);
-    };
-    let count = |age| rows.iter().filter(|(_, it)| *it == age).count();
-    let (old, undated) = (count(Age::Old), count(Age::Undated));
-    Ok(Some(Batch {
-        swept: Swept {
-            deleted: 0,
-            // An id that was edited by hand ends the pass.
-            next: last.parse().ok().filter(|_| !is_last),
-            is_young: old + undated == 0 && count(Age::Young) >= YOUNG,
-        },
-        last: last.clone(),
-        after,
-        old,
-        undated,
-    }))
+    Ok(Some(swept(&read, read.len() < BATCH)))
+}
+
+/// What the rows of a batch say of those that follow. Nothing follows the batch that `is_last`.
+fn swept(rows: &[(String, Age)], is_last: bool) -> Swept {
+    let young = rows.iter().filter(|(_, age)| *age == Age::Young).count();
+    let last = rows.last().filter(|_| !is_last);
+    Swept {
+        deleted: 0,
+        // An id that was edited by hand ends the pass.
+        next: last.and_then(|(id, _)| id.parse().ok()),
+        is_young: young >= YOUNG && !rows.iter().any(|(_, age)| age.is_due()),
+    }
+}
+
+/// The id, or the text before all ids.
+fn text_of(id: Option<RequestId>) -> String {
+    id.map(|id| id.to_string()).unwrap_or_default()
 }
 
 /// How many of the rows after `after` make a batch, if the large bodies of the old ones among them
@@ -163,38 +159,80 @@ fn fitting(
     Ok(None)
 }
 
-fn age(row: &Row<'_>, cutoff: StoreTime) -> rusqlite::Result<Age> {
-    if !row.get::<_, bool>(1)? {
-        return Ok(Age::Unfinished);
-    }
-    let ended: Option<i64> = row.get(2)?;
-    Ok(match ended {
-        None => Age::Undated,
-        Some(at) if at <= cutoff.millis() => Age::Old,
-        Some(_) => Age::Young,
-    })
+/// Reads one of [`ROWS`].
+fn with_age(row: &Row<'_>, cutoff: StoreTime) -> rusqlite::Result<(String, Age)> {
+    let age = match (row.get(1)?, row.get::<_, Option<i64>>(2)?) {
+        (false, _) => Age::Unfinished,
+        (true, None) => Age::Undated,
+        (true, Some(at)) if at <= cutoff.millis() => Age::Old,
+        (true, Some(_)) => Age::Young,
+    };
+    Ok((row.get(0)?, age))
 }
 
-/// Deletes the old rows of a batch with all that belongs to them, and dates the undated ones.
-/// Returns how many requests it has deleted. A request with a redelivery in progress stays.
-pub(super) fn delete(
+/// Deletes the old rows of the batch after `after`, with all that belongs to them, and dates the
+/// undated ones. A request with a redelivery in progress stays.
+pub(super) fn sweep(
     tx: &Connection,
-    batch: &Batch,
+    after: Option<RequestId>,
     now: StoreTime,
     keep: Duration,
-) -> rusqlite::Result<usize> {
-    let (after, last) = (&batch.after, &batch.last);
-    if batch.undated > 0 {
+) -> rusqlite::Result<Swept> {
+    let (after, cutoff) = (text_of(after), now.before(keep));
+    // Here, and not before the transaction: the deletion needs the pages that this reads.
+    let mut rows: Vec<(String, Age)> = tx
+        .prepare_cached(ROWS)?
+        .query_map(params![after, columns::integer(BATCH)], |row| {
+            with_age(row, cutoff)
+        })?
+        .collect::<rusqlite::Result<_>>()?;
+    let mut is_last = rows.len() < BATCH;
+    if let Some(fitting) = fitting(tx, &after, &rows)? {
+        rows.truncate(fitting);
+        is_last = false;
+    }
+    let Some((last, _)) = rows.last() else {
+        return Ok(Swept::default());
+    };
+    let has = |age| rows.iter().any(|(_, it)| *it == age);
+    if has(Age::Undated) {
         tx.prepare_cached(DATE)?
             .execute(named_params! {":now": now.millis(), ":after": after, ":last": last})?;
     }
-    if batch.old == 0 {
-        return Ok(0);
+    let deleted = if has(Age::Old) {
+        delete(tx, &after, last, now, cutoff)?
+    } else {
+        0
+    };
+    Ok(Swept {
+        deleted,
+        ..swept(&rows, is_last)
+    })
+}
+
+/// Deletes the requests after `after` up to `last` that ended before `cutoff`, with all that
+/// belongs to them. Returns how many requests.
+fn delete(
+    tx: &Connection,
+    after: &str,
+    last: &str,
+    now: StoreTime,
+    cutoff: StoreTime,
+) -> rusqlite::Result<usize> {
+    let range = named_params! {":after": after, ":last": last, ":now": now.millis()};
+    let mut ends: Vec<String> = tx
+        .prepare_cached(STAYING)?
+        .query_map(range, |row| row.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
+    // The first text after the last id.
+    ends.push(format!("{last}\0"));
+    let mut delete = tx.prepare_cached(DELETE)?;
+    let (mut deleted, mut from) = (0, after);
+    for end in &ends {
+        deleted += delete
+            .execute(named_params! {":after": from, ":before": end, ":cutoff": cutoff.millis()})?;
+        from = end;
     }
-    let cutoff = now.before(keep).millis();
-    let deleted = tx.prepare_cached(DELETE)?.execute(named_params! {
-        ":after": after, ":last": last, ":cutoff": cutoff, ":now": now.millis()
-    })?;
     connection::leaving_free_pages(tx, || {
         let range = named_params! {":after": after, ":last": last};
         tx.prepare_cached(&empty_bodies())?.execute(range)
@@ -214,16 +252,22 @@ mod tests {
 
     use super::{
         super::{clock::StoreTime, schema},
-        BATCH_BYTES, DATE, DELETE, OF_REQUESTS, SIZES, delete, delete_from, empty_bodies, look,
+        BATCH_BYTES, DATE, DELETE, OF_REQUESTS, SIZES, STAYING, delete_from, empty_bodies, look,
+        sweep,
     };
-    use crate::models::RequestId;
+    use crate::{models::RequestId, services::store::Swept};
 
-    /// The first step by which `SQLite` runs a statement.
-    fn plan(db: &Connection, sql: &str) -> String {
+    /// The steps by which `SQLite` runs a statement.
+    fn steps(db: &Connection, sql: &str) -> Vec<String> {
         let mut statement = db.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
         // Unbound parameters are null.
-        let mut steps = statement.raw_query();
-        steps.next().unwrap().unwrap().get("detail").unwrap()
+        let steps = statement.raw_query().mapped(|row| row.get("detail"));
+        steps.map(Result::unwrap).collect()
+    }
+
+    /// The first of them.
+    fn plan(db: &Connection, sql: &str) -> String {
+        steps(db, sql).swap_remove(0)
     }
 
     #[test]
@@ -248,10 +292,30 @@ mod tests {
             plan(&db, &empty_bodies()),
             "SEARCH bodies USING COVERING INDEX sqlite_autoindex_bodies_1 (request_id>? AND request_id<?)"
         );
+        let staying = steps(&db, STAYING);
+        for search in [
+            "SEARCH redeliveries USING PRIMARY KEY (id>? AND id<?)",
+            "SEARCH idempotency_keys USING PRIMARY KEY (request_id>? AND request_id<?)",
+        ] {
+            assert!(staying.iter().any(|it| it == search), "{staying:?}");
+        }
         assert_eq!(
             plan(&db, SIZES),
             "SEARCH bodies USING INDEX sqlite_autoindex_bodies_1 (request_id>? AND request_id<?)"
         );
+    }
+
+    #[test]
+    fn rows_are_deleted_in_the_pass_that_finds_them() {
+        let mut db = Connection::open_in_memory().unwrap();
+        schema::migrate(&mut db).unwrap();
+        let mut statement = db.prepare(&format!("EXPLAIN {DELETE}")).unwrap();
+        // Unbound parameters are null.
+        let steps = statement.raw_query().mapped(|row| row.get("opcode"));
+        let steps: Vec<String> = steps.map(Result::unwrap).collect();
+        let has = |step| steps.iter().any(|it| it == step);
+        // It would collect them in an ephemeral table first.
+        assert!(has("Delete") && !has("OpenEphemeral"), "{steps:?}");
     }
 
     /// Old requests with these bytes in their two large bodies.
@@ -290,14 +354,18 @@ mod tests {
         .unwrap();
         let (mut after, mut batches) = (None, Vec::new());
         let now = StoreTime::stored(1);
-        while let Some(batch) = look(&db, after, now).unwrap() {
-            batches.push(delete(&db, &batch, now, Duration::ZERO).unwrap());
-            after = batch.swept.next;
+        loop {
+            assert_eq!(look(&db, after, now).unwrap(), None);
+            let swept = sweep(&db, after, now, Duration::ZERO).unwrap();
+            batches.push(swept.deleted);
+            after = swept.next;
             if after.is_none() {
                 break;
             }
         }
         assert_eq!(batches, [2, 1, 1, 2], "{} requests", ids.len());
+        let nothing_is_due = Some(Swept::default());
+        assert_eq!(look(&db, None, now).unwrap(), nothing_is_due);
         let left = db.query_row("SELECT min(request_id), count(*) FROM bodies", [], |row| {
             Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?))
         });

@@ -290,7 +290,7 @@ async fn run(
     let mut next = Vec::new(); // received, and too large for the batches so far
     loop {
         if next.is_empty() {
-            next.reserve(BATCH);
+            next.reserve(queue.len().min(BATCH));
             // `recv_many` and `tick` are cancel-safe: no write is lost when another branch
             // completes.
             tokio::select! {

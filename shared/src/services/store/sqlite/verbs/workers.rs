@@ -5,8 +5,8 @@ use std::{sync::Arc, time::Duration};
 use rusqlite::Connection;
 
 use super::super::{
-    Sqlite, breakers, claim::ClaimedRows, events, lease, look, retention, settle, suspects, unpark,
-    writer::Bodies,
+    Sqlite, breakers, claim::ClaimedRows, clock::StoreTime, events, lease, look, retention, settle,
+    suspects, unpark, writer::Bodies,
 };
 use crate::{
     models::{Destination, HandlerName, Origin, RequestId},
@@ -243,17 +243,14 @@ impl Sqlite {
         keep: Duration,
         after: Option<RequestId>,
     ) -> Result<Swept, StoreError> {
-        let cutoff = self.clock.now().before(keep);
-        let look = move |db: &Connection| retention::look(db, after, cutoff);
-        let Some(batch) = self.readers.read(look).await? else {
-            return Ok(Swept::default());
-        };
-        if !batch.is_due() {
-            return Ok(batch.swept);
+        let look =
+            move |db: &Connection, now: StoreTime| retention::look(db, after, now.before(keep));
+        // Mostly nothing is due: then nothing is written, and no other write waits.
+        if let Some(swept) = self.readers.read(self.timed(look)).await? {
+            return Ok(swept);
         }
-        let swept = batch.swept;
-        let delete = self.timed(move |tx, now| retention::delete(tx, &batch, now, keep));
-        let deleted = self.writer.write(delete).await?;
-        Ok(Swept { deleted, ..swept })
+        self.writer
+            .write(self.timed(move |tx, now| retention::sweep(tx, after, now, keep)))
+            .await
     }
 }
