@@ -1,14 +1,19 @@
 //! What processes of several hosts do at the same moment, and the locks of the engine that put it
 //! in an order.
 
+use std::time::Duration;
+
 use storm_shared::services::store::{
-    Candidate, Claimed, OwnerId, Paused, Store, StoreError, TooManyPauses,
+    Candidate, Claimed, Outcome, OwnerId, Paused, Scope, Store, StoreError, TooManyPauses,
 };
 use tokio::task::JoinHandle;
 use tokio_postgres::Client;
 
 use crate::{
-    jobs::{accept, new_worker},
+    jobs::{
+        MAX_CLAIMS, accept, claim_new, delivered, finished, heartbeat_of, is_claim_lost,
+        new_worker, retry, timeout,
+    },
     postgres_server::{PostgresServer, until},
 };
 
@@ -82,4 +87,76 @@ async fn a_pause_waits_for_the_claims_under_way_and_those_after_it_wait_for_the_
     assert_eq!(outcomes.pause.unwrap(), Ok(true));
     let claimed = outcomes.next_claim.unwrap();
     assert_eq!((claimed.jobs.len(), claimed.is_paused), (0, true));
+}
+
+/// What many processes do with the same rows at the same time, each in another order.
+#[tokio::test]
+async fn writes_to_the_same_rows_at_the_same_time_never_wait_for_each_other_in_a_circle() {
+    let server = PostgresServer::start(&[]);
+    let stores = [
+        Store::open(&server.settings()).await.unwrap(),
+        Store::open(&server.settings()).await.unwrap(),
+    ];
+    for _ in 0..5 {
+        let mut ids = Vec::new();
+        let mut ended = Vec::new();
+        for _ in 0..60 {
+            ids.push(accept(&stores[0]).await);
+        }
+        for _ in 0..10 {
+            ended.push(finished(&stores[0], Outcome::Completed).await);
+        }
+        let workers = [new_worker(&stores[0]).await, new_worker(&stores[1]).await];
+        let mut jobs = Vec::new();
+        for (n, ids) in ids.chunks(30).enumerate() {
+            jobs.extend(claim_new(&stores[n], workers[n], ids).await);
+        }
+        let seen = heartbeat_of(&stores[0], workers[0]).await;
+
+        let mut writing = Vec::new();
+        for n in 0..2 {
+            let store = &stores[n];
+            for job in &jobs {
+                let (store, claim) = (store.clone(), job.claim);
+                let settlement = match n {
+                    0 => delivered(),
+                    _ => retry(timeout(1), Duration::ZERO),
+                };
+                writing.push(tokio::spawn(async move {
+                    let settled = store.settle(claim, None, settlement).await;
+                    assert!(settled.is_ok() || is_claim_lost(&settled), "{settled:?}");
+                }));
+            }
+            jobs.reverse();
+            let (again, ended_now) = (store.clone(), ended.clone());
+            writing.push(tokio::spawn(async move {
+                again.redeliver_all(Scope::All, ended_now).await.unwrap();
+            }));
+            ended.reverse();
+            let cancelling = (store.clone(), ids[n * 20..n * 20 + 10].to_vec());
+            writing.push(tokio::spawn(async move {
+                for id in cancelling.1 {
+                    let _ = cancelling.0.cancel(Scope::All, id).await.unwrap();
+                }
+            }));
+            let sweeping = store.clone();
+            writing.push(tokio::spawn(async move {
+                sweeping.sweep(Duration::ZERO, None).await.unwrap();
+            }));
+        }
+        let expiring = stores[1].clone();
+        writing.push(tokio::spawn(async move {
+            expiring.expire(seen, MAX_CLAIMS).await.unwrap();
+        }));
+        for write in writing {
+            write.await.unwrap();
+        }
+    }
+    for store in stores {
+        store.close().await;
+    }
+    let client = server.client().await;
+    let deadlocks = "SELECT sum(deadlocks)::bigint FROM pg_stat_database";
+    let row = client.query_one(deadlocks, &[]).await.unwrap();
+    assert_eq!(row.get::<_, i64>(0), 0);
 }

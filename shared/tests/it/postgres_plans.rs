@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
-use storm_shared::services::store::Store;
+use storm_shared::services::store::{Claim, Store};
 use tokio_postgres::Client;
 
-use crate::postgres_server::{PostgresServer, until};
+use crate::{
+    jobs::{accept, claim_new, delivered, heartbeat_of, new_worker, retry, timeout},
+    postgres_server::{PostgresServer, until},
+};
 
 /// Fills the table as after a long run: mostly finished requests, and a backlog of two tenants, of
 /// which some jobs are parked.
@@ -62,4 +65,76 @@ async fn counts_go_along_indexes_and_read_no_row_that_vacuum_has_seen() {
     let [scans, _, rows] = reads(&client).await;
     assert_eq!(scans, 0);
     assert!(rows < 100, "{rows} rows were read");
+}
+
+/// Settles all these claims at the same time.
+async fn settle(store: &Store, claims: Vec<Claim>) {
+    let settle = |(n, claim)| {
+        let settlement = if n % 2 == 0 {
+            delivered()
+        } else {
+            retry(timeout(1), Duration::ZERO)
+        };
+        let store = store.clone();
+        tokio::spawn(async move { store.settle(claim, None, settlement).await })
+    };
+    let settling: Vec<_> = claims.into_iter().enumerate().map(settle).collect();
+    for settled in settling {
+        settled.await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn settlements_an_expiry_and_a_sweep_read_few_rows_but_theirs() {
+    const JOBS: usize = 300;
+    let server = PostgresServer::start(&["autovacuum = off"]);
+    let service = Store::open(&server.settings()).await.unwrap();
+    let client = server.client().await;
+    client.batch_execute(FILL).await.unwrap();
+    // As far as the planner knows, no worker holds a job.
+    client
+        .batch_execute("VACUUM ANALYZE requests")
+        .await
+        .unwrap();
+    let (worker, dead) = (new_worker(&service).await, new_worker(&service).await);
+    let seen = heartbeat_of(&service, dead).await;
+    let mut ids = Vec::new();
+    for _ in 0..2 * JOBS {
+        ids.push(accept(&service).await);
+    }
+    let claimed = claim_new(&service, worker, &ids[..JOBS]).await;
+    assert_eq!(claim_new(&service, dead, &ids[JOBS..]).await.len(), JOBS);
+    service.close().await;
+
+    let mut read = Vec::new();
+    for work in ["settle", "expire", "sweep"] {
+        client
+            .batch_execute("SELECT pg_stat_reset()")
+            .await
+            .unwrap();
+        until(async || reads(&client).await == [0; 3]).await;
+        let store = Store::attach(&server.settings()).await.unwrap();
+        match work {
+            "settle" => settle(&store, claimed.iter().map(|job| job.claim).collect()).await,
+            "expire" => {
+                let expired = store.expire(seen, 5).await.unwrap().unwrap();
+                assert_eq!(expired.reclaimed, JOBS);
+            }
+            _ => {
+                let swept = store.sweep(Duration::from_hours(1), None).await.unwrap();
+                assert_eq!((swept.deleted, swept.next.is_some()), (0, true));
+            }
+        }
+        store.close().await;
+        until(async || reads(&client).await[1] > 0).await;
+        let [scans, _, rows] = reads(&client).await;
+        assert_eq!(scans, 0, "{work}");
+        read.push(usize::try_from(rows).unwrap());
+    }
+    // Each is read once by each statement that changes it, or looks at it.
+    let most = [3 * JOBS, 7 * JOBS, 3 * 500];
+    assert!(
+        read.iter().zip(most).all(|(read, most)| *read <= most),
+        "{read:?} rows were read"
+    );
 }

@@ -49,6 +49,7 @@ mod suspects;
 mod tls;
 mod unpark;
 mod verbs;
+mod worked;
 
 use std::{sync::Arc, time::Duration};
 

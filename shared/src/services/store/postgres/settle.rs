@@ -1,16 +1,16 @@
-//! Writes under a claim. Each names its fencing token and changes nothing if the claim was lost.
+//! The ends of claims. Each names its fencing token and changes nothing if the claim was lost.
 //!
 //! The settlements of jobs are gathered: one statement changes the rows of a batch, and records
 //! their attempts and events. Those of redeliveries are few, and are a transaction each.
 
-use std::{
-    sync::{Arc, LazyLock},
-    time::SystemTime,
-};
+mod rows;
+
+use std::sync::{Arc, LazyLock};
 
 use tokio_postgres::types::Type;
 use uuid::Uuid;
 
+use self::rows::Rows;
 use super::{
     Sessions, attempts,
     batches::{Batches, Running},
@@ -18,11 +18,11 @@ use super::{
     error::Error,
     events, redelivery,
     session::{Parameter, Session},
-    state::{self, IS_HELD, WORK_FAILED},
+    state::{IS_HELD, WORK_FAILED},
 };
 use crate::{
     models::{EventKind, Failure},
-    services::store::{AttemptRecord, Claim, Settlement, StoreError, Work, WorkResult, Worked},
+    services::store::{Claim, Settlement, StoreError, WorkResult},
 };
 
 /// The end of a claim, and the result that comes with it.
@@ -58,6 +58,12 @@ impl End {
             | Settlement::ParkPaused { wait } => Some(columns::millis(*wait)),
             Settlement::GiveBack => Some(0),
         }
+    }
+
+    /// The number of the attempt that was made.
+    fn number(&self) -> Option<i32> {
+        let attempt = self.settlement.attempt()?;
+        Some(columns::number(attempt.number))
     }
 
     /// What becomes of the time since which it has been parked.
@@ -172,136 +178,110 @@ SELECT place FROM settled",
     )
 });
 
-/// Starts to gather the settlements of jobs. Each is told whether its claim was held.
+/// Which of these settlements are on record. Each is a search by a primary key: the planner would
+/// make a set of the whole table out of `EXISTS`, if it expects many.
+///
+/// What a worker has ended keeps its name and its claim. A poison job has no owner. `delivered` is
+/// compared as text: what an edit by hand has made of it is no error.
+const RECORDED: &str = "
+SELECT place
+FROM unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::integer[])
+    WITH ORDINALITY AS it (id, owner, claim, number, place)
+WHERE CASE
+    WHEN number IS NULL THEN
+        (SELECT owner = it.owner AND claim = it.claim AND status <> 'PROCESSING'
+         FROM requests WHERE id = it.id)
+    ELSE
+        coalesce(
+            (SELECT claim = it.claim FROM attempts
+             WHERE request_id = it.id AND number = it.number),
+            (SELECT delivered ->> 'claim' = it.claim::text
+                 AND delivered ->> 'number' = it.number::text
+             FROM requests WHERE id = it.id))
+    END";
+
+/// Starts to gather the settlements of jobs. Each is told whether it has ended its claim.
 pub(super) fn batches(sessions: &Arc<Sessions>) -> Batches<End, bool> {
-    let of = Arc::clone(sessions);
-    let run = move |ends: Arc<[End]>| -> Running<bool> {
-        let sessions = Arc::clone(&of);
-        Box::pin(async move { settle_jobs(&sessions, &ends).await })
+    let run = {
+        let sessions = Arc::clone(sessions);
+        move |ends: Arc<[End]>| -> Running<bool> {
+            let sessions = Arc::clone(&sessions);
+            Box::pin(async move { settle_jobs(&sessions, &ends).await })
+        }
     };
     Batches::start(sessions, super::IN_FLIGHT, run)
 }
 
 async fn settle_jobs(sessions: &Sessions, ends: &[End]) -> Result<Vec<bool>, Error> {
+    let mut has_settled = vec![false; ends.len()];
     let rows = Rows::of(ends);
-    let settled = sessions.commit_one(&SETTLE, &rows.parameters()).await?;
-    let mut is_held = vec![false; ends.len()];
-    for row in settled {
-        let place: i64 = row.try_get(0)?;
-        let place = usize::try_from(place - 1).ok();
-        if let Some(it) = place.and_then(|place| is_held.get_mut(place)) {
-            *it = true;
-        }
+    for row in sessions.commit_one(&SETTLE, &rows.parameters()).await? {
+        columns::set(&mut has_settled, &row, true)?;
     }
-    Ok(is_held)
+    find_recorded(sessions, ends, &mut has_settled).await?;
+    Ok(has_settled)
 }
 
-/// The settlements of a batch, column by column.
-struct Rows<'a> {
-    ids: Vec<Uuid>,
-    owners: Vec<Uuid>,
-    claims: Vec<i64>,
-    statuses: Vec<&'static str>,
-    waits: Vec<Option<i64>>,
-    parks: Vec<&'static str>,
-    results: Vec<Option<&'a str>>,
-    reasons: Vec<Option<&'static str>>,
-    details: Vec<Option<String>>,
-    delivered: Vec<Option<String>>,
-    numbers: Vec<Option<i32>>,
-    started_at: Vec<Option<SystemTime>>,
-    durations: Vec<Option<i64>>,
-    stages: Vec<Option<&'static str>>,
-    classes: Vec<Option<&'static str>>,
-    http_statuses: Vec<Option<i32>>,
-    errors: Vec<Option<String>>,
-    internal_details: Vec<Option<String>>,
-    events: Vec<Option<&'static str>>,
-    event_details: Vec<Option<&'static str>>,
-}
-
-impl<'a> Rows<'a> {
-    fn of(ends: &'a [End]) -> Self {
-        fn all<'a, T>(ends: &'a [End], of: impl Fn(&'a End) -> T) -> Vec<T> {
-            ends.iter().map(of).collect()
-        }
-        fn attempted<'a, T>(
-            ends: &'a [End],
-            of: impl Fn(&'a AttemptRecord) -> T,
-        ) -> Vec<Option<T>> {
-            all(ends, |end| end.settlement.attempt().map(&of))
-        }
-        Self {
-            ids: all(ends, |end| end.claim.id.uuid()),
-            owners: all(ends, |end| end.claim.owner.uuid()),
-            claims: all(ends, |end| end.claim.number),
-            statuses: all(ends, |end| end.settlement.transition().to().as_str()),
-            waits: all(ends, End::wait),
-            parks: all(ends, End::park),
-            results: all(ends, |end| end.result.as_ref().map(WorkResult::as_str)),
-            reasons: all(ends, |end| Some(end.failure()?.reason.as_str())),
-            details: all(ends, |end| Some(columns::text(&end.failure()?.detail))),
-            delivered: all(ends, delivered),
-            numbers: attempted(ends, |it| columns::number(it.number)),
-            started_at: attempted(ends, |it| columns::stored(it.started_at)),
-            durations: attempted(ends, |it| i64::from(attempts::duration_ms(it))),
-            stages: attempted(ends, |it| it.stage.as_str()),
-            classes: attempted(ends, |it| it.class.as_str()),
-            http_statuses: all(ends, |end| end.settlement.attempt()?.status.map(i32::from)),
-            errors: all(ends, |end| {
-                end.settlement
-                    .attempt()?
-                    .error
-                    .as_deref()
-                    .map(columns::text)
-            }),
-            internal_details: all(ends, |end| {
-                let detail = &end.settlement.attempt()?.internal_detail;
-                detail.as_deref().map(columns::text)
-            }),
-            events: all(ends, |end| Some(end.event()?.0.as_str())),
-            event_details: all(ends, |end| end.event()?.1),
-        }
-    }
-
-    fn parameters(&self) -> [Parameter<'_>; 20] {
-        [
-            (&self.ids, Type::UUID_ARRAY),
-            (&self.owners, Type::UUID_ARRAY),
-            (&self.claims, Type::INT8_ARRAY),
-            (&self.statuses, Type::TEXT_ARRAY),
-            (&self.waits, Type::INT8_ARRAY),
-            (&self.parks, Type::TEXT_ARRAY),
-            (&self.results, Type::TEXT_ARRAY),
-            (&self.reasons, Type::TEXT_ARRAY),
-            (&self.details, Type::TEXT_ARRAY),
-            (&self.delivered, Type::TEXT_ARRAY),
-            (&self.numbers, Type::INT4_ARRAY),
-            (&self.started_at, Type::TIMESTAMPTZ_ARRAY),
-            (&self.durations, Type::INT8_ARRAY),
-            (&self.stages, Type::TEXT_ARRAY),
-            (&self.classes, Type::TEXT_ARRAY),
-            (&self.http_statuses, Type::INT4_ARRAY),
-            (&self.errors, Type::TEXT_ARRAY),
-            (&self.internal_details, Type::TEXT_ARRAY),
-            (&self.events, Type::TEXT_ARRAY),
-            (&self.event_details, Type::TEXT_ARRAY),
-        ]
-    }
-}
-
-/// The attempt with which a job ends, if it goes into its row.
-fn delivered(end: &End) -> Option<String> {
-    let Settlement::Finish { attempt, .. } = &*end.settlement else {
-        return None;
+/// Finds which of `ends` have ended their claims before, of those that have not ended them now. The
+/// caller repeats one whose outcome it could not learn.
+///
+/// A park and a release leave nothing by which they can be told from a lease expiry.
+async fn find_recorded(
+    sessions: &Sessions,
+    ends: &[End],
+    has_settled: &mut [bool],
+) -> Result<(), Error> {
+    let leaves_record = |end: &End| {
+        matches!(&*end.settlement, Settlement::Finish { .. }) || end.settlement.attempt().is_some()
     };
-    attempts::delivered(&end.claim, attempt.as_ref()?)
+    let places: Vec<usize> = (0..ends.len())
+        .filter(|at| !has_settled[*at] && leaves_record(&ends[*at]))
+        .collect();
+    if places.is_empty() {
+        return Ok(());
+    }
+    let unsettled: Vec<&End> = places.iter().map(|at| &ends[*at]).collect();
+    let ids: Vec<Uuid> = unsettled.iter().map(|end| end.claim.id.uuid()).collect();
+    let owners: Vec<Uuid> = unsettled.iter().map(|end| end.claim.owner.uuid()).collect();
+    let claims: Vec<i64> = unsettled.iter().map(|end| end.claim.number).collect();
+    let numbers: Vec<Option<i32>> = unsettled.iter().map(|end| end.number()).collect();
+    let values: [Parameter<'_>; 4] = [
+        (&ids, Type::UUID_ARRAY),
+        (&owners, Type::UUID_ARRAY),
+        (&claims, Type::INT8_ARRAY),
+        (&numbers, Type::INT4_ARRAY),
+    ];
+    let mut is_recorded = vec![false; places.len()];
+    for row in sessions.commit_one(RECORDED, &values).await? {
+        columns::set(&mut is_recorded, &row, true)?;
+    }
+    for (at, is_recorded) in places.into_iter().zip(is_recorded) {
+        has_settled[at] = is_recorded;
+    }
+    Ok(())
 }
 
-/// Settles a redelivery. Returns whether its claim was held.
-pub(super) async fn settle_redelivery(session: &Session, end: &End) -> Result<bool, Error> {
+/// Settles a redelivery. Returns whether it has ended its claim.
+///
+/// # Errors
+/// The write failed.
+pub(super) async fn settle_redelivery(
+    sessions: &Arc<Sessions>,
+    end: End,
+) -> Result<bool, StoreError> {
+    let settling = end.clone();
+    let settled = sessions.write(move |session| {
+        let end = settling.clone();
+        async move { write_redelivery(&session, &end).await }
+    });
+    let mut has_settled = [settled.await?];
+    let recorded = find_recorded(sessions, &[end], &mut has_settled).await;
+    recorded.map_err(|error| error.into_store(false))?;
+    Ok(has_settled[0])
+}
+
+async fn write_redelivery(session: &Session, end: &End) -> Result<bool, Error> {
     redelivery::lock(session, end.claim.id).await?;
-    let attempt = end.settlement.attempt();
     // A lost claim records nothing: the next owner repeats the attempt under the same number.
     if !change_redelivery(session, end).await? {
         return Ok(false);
@@ -309,7 +289,7 @@ pub(super) async fn settle_redelivery(session: &Session, end: &End) -> Result<bo
     if let Settlement::Finish { outcome, .. } = &*end.settlement {
         redelivery::end(session, &[end.claim.id], Some(outcome)).await?;
     }
-    if let Some(attempt) = attempt {
+    if let Some(attempt) = end.settlement.attempt() {
         attempts::record(session, &end.claim, attempt).await?;
     }
     if let Some((kind, detail)) = end.event() {
@@ -331,8 +311,7 @@ async fn change_redelivery(session: &Session, end: &End) -> Result<bool, Error> 
          FROM (SELECT $4::bigint AS wait, $5::text AS park, $6::integer AS number) AS new
          WHERE {IS_HELD}"
     );
-    let attempt = end.settlement.attempt();
-    let number = attempt.map(|attempt| columns::number(attempt.number));
+    let number = end.number();
     let (id, owner) = (end.claim.id.uuid(), end.claim.owner.uuid());
     let (wait, park) = (end.wait(), end.park());
     let values: [Parameter<'_>; 6] = [
@@ -344,91 +323,4 @@ async fn change_redelivery(session: &Session, end: &End) -> Result<bool, Error> 
         (&number, Type::INT4),
     ];
     Ok(session.execute(&sql, &values).await? > 0)
-}
-
-/// Whether this settlement has ended this claim already. The caller repeats it if it could not
-/// learn the outcome of the first write.
-///
-/// A park and a release leave nothing by which they can be told from a lease expiry.
-pub(super) async fn is_settled(sessions: &Sessions, end: &End) -> Result<bool, StoreError> {
-    let id = (&end.claim.id.uuid() as _, Type::UUID);
-    let owner = (&end.claim.owner.uuid() as _, Type::UUID);
-    let claim = (&end.claim.number as _, Type::INT8);
-    let found = match (&*end.settlement, end.settlement.attempt()) {
-        (_, Some(attempt)) => {
-            let number = (&columns::number(attempt.number) as _, Type::INT4);
-            // Compared as text: what an edit by hand has made of the column is no error.
-            let recorded = "SELECT 1 FROM attempts
-                 WHERE request_id = $1 AND claim = $2 AND number = $3
-                 UNION ALL
-                 SELECT 1 FROM requests WHERE id = $1 AND delivered ->> 'claim' = $2::text
-                   AND delivered ->> 'number' = $3::text";
-            sessions.query(recorded, &[id, claim, number]).await?
-        }
-        (Settlement::Finish { .. }, None) => {
-            // What a worker has ended keeps its name and its claim. A poison job has no owner.
-            let ended = "SELECT 1 FROM requests
-                 WHERE id = $1 AND owner = $2 AND claim = $3 AND status <> 'PROCESSING'";
-            sessions.query(ended, &[id, owner, claim]).await?
-        }
-        _ => return Ok(false),
-    };
-    Ok(!found.is_empty())
-}
-
-/// Stores what came of the work of a claimed job, and the attempt that it took, if it is recorded.
-/// Returns whether the claim is held. A stored result is never replaced.
-///
-/// The callback's attempts are counted from there on. Once the work is done, nothing changes.
-pub(super) async fn store_worked(
-    session: &Session,
-    claim: &Claim,
-    worked: &Worked,
-    attempt: Option<&AttemptRecord>,
-) -> Result<bool, Error> {
-    let set = match (claim.work, worked) {
-        // It has its result.
-        (Work::Redelivery, _) => "claim = it.claim".to_owned(),
-        (Work::Job, _) => "
-            result_payload = coalesce(it.result_payload, $4::text::json),
-            failure_reason = CASE WHEN it.is_long THEN coalesce($5, it.failure_reason)
-                                  ELSE it.failure_reason END,
-            failure_detail = CASE WHEN it.is_long THEN coalesce($6, it.failure_detail)
-                                  ELSE it.failure_detail END,
-            attempts = CASE WHEN it.is_long THEN coalesce($7, it.attempts) ELSE it.attempts END,
-            attempts_before = CASE WHEN it.is_long THEN coalesce($7, it.attempts)
-                                   ELSE it.attempts_before END,
-            is_long = false"
-            .to_owned(),
-    };
-    let sql = format!(
-        "UPDATE {} AS it SET {set} WHERE {IS_HELD}",
-        state::table(claim.work)
-    );
-    let result = worked.as_ref().ok().map(WorkResult::as_str);
-    let reason = worked.as_ref().err().map(|failure| failure.reason.as_str());
-    let detail = worked.as_ref().err();
-    let detail = detail.map(|failure| columns::text(&failure.detail));
-    let number = attempt.map(|attempt| columns::number(attempt.number));
-    let (id, owner) = (claim.id.uuid(), claim.owner.uuid());
-    let parameters: [Parameter<'_>; 7] = [
-        (&id, Type::UUID),
-        (&owner, Type::UUID),
-        (&claim.number, Type::INT8),
-        (&result, Type::TEXT),
-        (&reason, Type::TEXT),
-        (&detail, Type::TEXT),
-        (&number, Type::INT4),
-    ];
-    let used = match claim.work {
-        Work::Job => parameters.len(),
-        Work::Redelivery => 3,
-    };
-    if session.execute(&sql, &parameters[..used]).await? == 0 {
-        return Ok(false);
-    }
-    if let Some(attempt) = attempt {
-        attempts::record(session, claim, attempt).await?;
-    }
-    Ok(true)
 }

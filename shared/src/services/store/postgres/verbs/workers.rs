@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use super::super::{
     Postgres, breakers, events, lease, retention,
     settle::{self, End},
+    worked,
 };
 use crate::{
     models::{HandlerName, RequestId},
@@ -25,8 +26,8 @@ impl Postgres {
         let stored = self.sessions.write(move |session| {
             let what = Arc::clone(&what);
             async move {
-                let (worked, attempt) = &*what;
-                settle::store_worked(&session, &claim, worked, attempt.as_ref()).await
+                let (result, attempt) = &*what;
+                worked::store(&session, &claim, result, attempt.as_ref()).await
             }
         });
         held(stored.await?)
@@ -50,21 +51,13 @@ impl Postgres {
         settlement: Settlement,
     ) -> Result<(), StoreError> {
         let end = End::new(claim, result, settlement);
-        let is_held = match claim.work {
+        held(match claim.work {
             Work::Job => {
                 let bytes = end.bytes();
-                self.settlements.write(end.clone(), bytes).await?
+                self.settlements.write(end, bytes).await?
             }
-            Work::Redelivery => {
-                let end = end.clone();
-                let settled = self.sessions.write(move |session| {
-                    let end = end.clone();
-                    async move { settle::settle_redelivery(&session, &end).await }
-                });
-                settled.await?
-            }
-        };
-        held(is_held || settle::is_settled(&self.sessions, &end).await?)
+            Work::Redelivery => settle::settle_redelivery(&self.sessions, end).await?,
+        })
     }
 
     pub(in crate::services::store) async fn register(
