@@ -1,4 +1,4 @@
-//! The engine for several hosts: a PostgreSQL server that any number of processes share.
+//! The engine for several hosts: a `PostgreSQL` server that any number of processes share.
 //!
 //! Writes of a kind that come together are one statement (`batches`); the others are a transaction
 //! each (`session`). The server's clock is the store's: SQL says `now()`, and no time of this host

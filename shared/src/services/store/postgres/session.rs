@@ -120,6 +120,11 @@ impl Sessions {
         &self.measures
     }
 
+    /// How many writes may wait.
+    pub(super) fn write_queue(&self) -> usize {
+        self.write_queue
+    }
+
     /// What runs until the store closes: it is waited for.
     pub(super) fn tasks(&self) -> &TaskTracker {
         &self.tasks
@@ -194,9 +199,12 @@ impl Sessions {
             let connection = Arc::clone(&session.0);
             let running = async {
                 // Both are sent at once, as in `try_commit`.
-                let begin = session.execute_all(BEGIN_SNAPSHOT);
-                let (begun, found) = tokio::join!(biased; begin, read(&session));
-                begun?;
+                let (snapshot, found) = tokio::join!(
+                    biased;
+                    session.execute_all(BEGIN_SNAPSHOT),
+                    read(&session)
+                );
+                snapshot?;
                 let found = found?;
                 session.execute_all("COMMIT").await?;
                 Ok(found)
@@ -230,7 +238,7 @@ impl Sessions {
         let session = self.session(deadline).await?;
         let running = async {
             // All are sent at once: statements are queued in the order in which they are polled.
-            let (begun, rows, ended) = tokio::join!(
+            let (transaction, rows, ended) = tokio::join!(
                 biased;
                 session.execute_all(begin),
                 session.query(sql, parameters),
@@ -240,7 +248,7 @@ impl Sessions {
             if ended.is_ok() {
                 session.0.is_usable();
             }
-            begun?;
+            transaction?;
             let rows = rows?;
             ended.map(|()| rows)
         };
@@ -392,9 +400,12 @@ impl Sessions {
         let connection = Arc::clone(&session.0);
         let running = async {
             // Both are sent at once: statements are queued in the order in which they are polled.
-            let begin = connection.client().batch_execute(BEGIN);
-            let (begun, done) = tokio::join!(biased; begin, run(session));
-            begun?;
+            let (transaction, done) = tokio::join!(
+                biased;
+                connection.client().batch_execute(BEGIN),
+                run(session)
+            );
+            transaction?;
             let done = done?;
             commits.store(true, Ordering::Relaxed);
             connection.client().batch_execute(COMMIT).await?;
