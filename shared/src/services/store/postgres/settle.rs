@@ -18,7 +18,7 @@ use super::{
     error::Error,
     events, redelivery,
     session::{Parameter, Session},
-    state::{IS_HELD, WORK_FAILED},
+    state::{self, IS_HELD},
 };
 use crate::{
     models::{EventKind, Failure},
@@ -134,15 +134,13 @@ WITH new AS (
 ), settled AS (
     UPDATE requests AS it SET {SET}, status = new.status,
         owner = CASE WHEN new.wait IS NULL THEN it.owner END,
-        result_payload = coalesce(it.result_payload, new.result::json),
+        result_payload = {kept_result},
         is_long = it.is_long AND new.wait IS NOT NULL AND new.result IS NULL,
         completed_at = CASE WHEN new.wait IS NULL THEN greatest(now(), it.created_at)
                             ELSE it.completed_at END,
         ended = CASE WHEN new.wait IS NULL THEN now() ELSE it.ended END,
-        failure_reason = CASE WHEN new.wait IS NOT NULL OR {WORK_FAILED} THEN it.failure_reason
-                              ELSE new.reason END,
-        failure_detail = CASE WHEN new.wait IS NOT NULL OR {WORK_FAILED} THEN it.failure_detail
-                              ELSE new.detail END,
+        failure_reason = CASE WHEN new.wait IS NULL THEN {reason} ELSE it.failure_reason END,
+        failure_detail = CASE WHEN new.wait IS NULL THEN {detail} ELSE it.failure_detail END,
         delivered = coalesce(it.delivered, new.delivered::json)
     FROM held JOIN new ON new.place = held.place
     WHERE it.id = held.id AND {is_held}
@@ -173,6 +171,9 @@ WITH new AS (
 SELECT place FROM settled",
         is_held = "it.id = new.id AND it.owner = new.owner AND it.claim = new.claim
             AND it.status || '' = 'PROCESSING'",
+        kept_result = state::kept_result("new.result"),
+        reason = state::failed_for("it.failure_reason", "new.reason"),
+        detail = state::failed_for("it.failure_detail", "new.detail"),
         REPLACE = attempts::REPLACE,
         KEPT = attempts::KEPT,
     )

@@ -17,6 +17,15 @@ pub(super) const IS_HELD: &str =
 pub(super) const WORK_FAILED: &str =
     "coalesce(failure_reason IN ('work_failed', 'work_timed_out'), false)";
 
+/// SQL for the result of the row `it` that gets `value`, unless it has a result, or its work has
+/// failed.
+pub(super) fn kept_result(value: &str) -> String {
+    format!(
+        "CASE WHEN it.result_payload IS NULL AND NOT {WORK_FAILED} THEN {value}::json
+              ELSE it.result_payload END"
+    )
+}
+
 /// SQL for what `column`, the reason or the detail of a failure, is in a request that fails for
 /// `value`: why its work failed stays the reason.
 pub(super) fn failed_for(column: &str, value: &str) -> String {

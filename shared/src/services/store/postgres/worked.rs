@@ -21,8 +21,8 @@ pub(super) async fn store(
     attempt: Option<&AttemptRecord>,
 ) -> Result<bool, Error> {
     let set = match claim.work {
-        Work::Job => {
-            "result_payload = coalesce(it.result_payload, $4::text::json),
+        Work::Job => &format!(
+            "result_payload = {},
              failure_reason = CASE WHEN it.is_long THEN coalesce($5, it.failure_reason)
                                    ELSE it.failure_reason END,
              failure_detail = CASE WHEN it.is_long THEN coalesce($6, it.failure_detail)
@@ -30,8 +30,9 @@ pub(super) async fn store(
              attempts = CASE WHEN it.is_long THEN coalesce($7, it.attempts) ELSE it.attempts END,
              attempts_before = CASE WHEN it.is_long THEN coalesce($7, it.attempts)
                                     ELSE it.attempts_before END,
-             is_long = false"
-        }
+             is_long = false",
+            state::kept_result("$4::text")
+        ),
         // It has its result.
         Work::Redelivery => "claim = it.claim",
     };
