@@ -195,8 +195,9 @@ CREATE TABLE audit (
     dry_run  boolean NOT NULL
 );
 
--- The health check overwrites this one row, so it needs a commit like any write.
+-- The health check overwrites a row, so it needs a commit like any write. A process has one of 64:
+-- they would wait for each other's commits.
 CREATE TABLE health (
-    one        boolean PRIMARY KEY DEFAULT true CHECK (one),
+    slot       smallint PRIMARY KEY,
     checked_at timestamptz NOT NULL
 );

@@ -161,11 +161,11 @@ impl Store {
     /// Completes when the store was closed, or when one of its threads ended (which is logged).
     /// The process must be restarted then.
     pub async fn ended(&self) {
-        on_engine!(self, |engine| engine.ended().await)
+        on_engine!(self, |engine| engine.ended().await);
     }
 
     /// Commits all queued writes and closes the database. Later operations fail.
     pub async fn close(&self) {
-        on_engine!(self, |engine| engine.close().await)
+        on_engine!(self, |engine| engine.close().await);
     }
 }

@@ -1,4 +1,4 @@
-//! The engine for several hosts: a PostgreSQL server that any number of processes share.
+//! The engine for several hosts: a `PostgreSQL` server that any number of processes share.
 //!
 //! Writes of a kind that come together are one statement (`batches`); the others are a transaction
 //! each (`session`). The server's clock is the store's: SQL says `now()`, and no time of this host
@@ -79,6 +79,7 @@ pub(super) struct Postgres {
     settlements: Batches<End, bool>,
     lists: Pages,
     selections: Pages,
+    health_slot: i16,
     recent_check: Recent,
     operator_patience: Duration,
 }
@@ -103,6 +104,7 @@ impl Postgres {
             sessions,
             lists: Pages::up_to(LISTS),
             selections: Pages::up_to(SELECTIONS),
+            health_slot: health::slot(),
             recent_check: Recent::with_period(Duration::from_secs(1)),
             known: known::Known::default(),
             operator_patience: settings.operator_patience,
@@ -115,8 +117,8 @@ impl Postgres {
 
     pub(super) async fn check(&self) -> Result<(), StoreError> {
         let write = || {
-            let sessions = Arc::clone(&self.sessions);
-            async move { health::write(&sessions).await }
+            let (sessions, slot) = (Arc::clone(&self.sessions), self.health_slot);
+            async move { health::write(&sessions, slot).await }
         };
         self.recent_check.result(write).await?;
         // Another transaction may have failed since that of the check.

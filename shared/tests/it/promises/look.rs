@@ -211,9 +211,8 @@ async fn the_oldest_due_age_is_that_of_the_job_which_has_been_due_longest(databa
     assert_eq!(longest().await, 0);
 
     let make_due_since = async |id, seconds| {
-        database
-            .make_due_earlier(id, Duration::from_secs(seconds))
-            .await
+        let time = Duration::from_secs(seconds);
+        database.make_due_earlier(id, time).await;
     };
     for (tenant, seconds) in [(Some("b"), 200), (None, 100), (Some("a"), 300)] {
         let id = RequestId::generate();

@@ -54,7 +54,7 @@ impl<I, O> Write<I, O> {
 /// The writes of one kind.
 pub(super) struct Batches<I, O> {
     sessions: Arc<Sessions>,
-    queue: mpsc::UnboundedSender<Waiting<I, O>>,
+    queue: mpsc::Sender<Waiting<I, O>>,
 }
 
 impl<I: Clone + Send + Sync + 'static, O: Send + 'static> Batches<I, O> {
@@ -66,8 +66,8 @@ impl<I: Clone + Send + Sync + 'static, O: Send + 'static> Batches<I, O> {
         in_flight: usize,
         run: impl Fn(Arc<[I]>) -> Running<O> + Send + Sync + 'static,
     ) -> Self {
-        // Bounded by the places in the queue of all writes.
-        let (queue, writes) = mpsc::unbounded_channel();
+        // It is never full: whatever is sent has a place in the queue of all writes.
+        let (queue, writes) = mpsc::channel(sessions.write_queue());
         let gathering = gather(Arc::clone(sessions), writes, in_flight, Arc::new(run));
         sessions.tasks().spawn(gathering);
         Self {
@@ -96,7 +96,8 @@ impl<I: Clone + Send + Sync + 'static, O: Send + 'static> Batches<I, O> {
             since: Instant::now(),
             _room: room,
         };
-        self.queue.send(waiting).map_err(|_| StoreError::Closed)?;
+        let sent = self.queue.try_send(waiting);
+        sent.map_err(|_| StoreError::Closed)?;
         outcome.await.unwrap_or(Err(StoreError::Closed))
     }
 }
@@ -107,7 +108,7 @@ type LastFailure = Mutex<Option<(Instant, StoreError)>>;
 
 async fn gather<I, O, Run>(
     sessions: Arc<Sessions>,
-    mut writes: mpsc::UnboundedReceiver<Waiting<I, O>>,
+    mut writes: mpsc::Receiver<Waiting<I, O>>,
     in_flight: usize,
     run: Arc<Run>,
 ) where

@@ -3,23 +3,34 @@
 
 use std::{sync::Arc, time::Duration};
 
+use tokio_postgres::types::Type;
+
 use super::session::Sessions;
 use crate::services::store::{StoreError, metrics::Sizes};
 
 /// How often the database is measured.
 const PERIOD: Duration = Duration::from_mins(1);
 
-/// Overwrites the one row of `health`.
-pub(super) async fn write(sessions: &Arc<Sessions>) -> Result<(), StoreError> {
-    let write = sessions.write(|session| async move {
+/// The rows of `health`.
+const SLOTS: i16 = 64;
+
+/// The row of this process.
+pub(super) fn slot() -> i16 {
+    fastrand::i16(0..SLOTS)
+}
+
+/// Overwrites a row of `health`.
+pub(super) async fn write(sessions: &Arc<Sessions>, slot: i16) -> Result<(), StoreError> {
+    let write = sessions.write(move |session| async move {
         session
-            .execute_all(
-                "INSERT INTO health (checked_at) VALUES (now())
-                 ON CONFLICT (one) DO UPDATE SET checked_at = excluded.checked_at",
+            .execute(
+                "INSERT INTO health (slot, checked_at) VALUES ($1, now())
+                 ON CONFLICT (slot) DO UPDATE SET checked_at = excluded.checked_at",
+                &[(&slot, Type::INT2)],
             )
             .await
     });
-    write.await
+    write.await.map(drop)
 }
 
 /// Measures the database for the metrics, and then again and again until the store closes.

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use super::{
@@ -236,10 +236,8 @@ impl Search<'_> {
         let in_lanes = (0..self.lanes.len()).map(|lane| self.due_in(lane, tenants, each, whole));
         let in_lanes = in_each(in_lanes).await?;
         // What a transaction under way makes due can be as old as it is.
-        let settled = self
-            .now
-            .checked_sub(LONGEST_TRANSACTION)
-            .unwrap_or(self.now);
+        let before = self.capacity.overdue_by + LONGEST_TRANSACTION;
+        let settled = self.now.checked_sub(before).unwrap_or(UNIX_EPOCH);
         let mut by_due = vec![BTreeMap::new(); tenants.len()];
         for (number, due) in in_lanes.into_iter().enumerate() {
             let is_long = self.lanes[number].is_long();

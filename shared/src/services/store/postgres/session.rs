@@ -67,6 +67,12 @@ const TRIES: u32 = 5;
 /// Reads that may wait or run.
 const READS: usize = 1024;
 
+/// Reads that run at a time: the other connections are for writes.
+const READING: usize = super::connect::CONNECTIONS * 2 / 3;
+
+/// Those of them that examine many rows. No short one waits for these.
+const LONG: usize = READING / 2;
+
 /// A place in the queue of writes.
 pub(super) type Room = OwnedSemaphorePermit;
 
@@ -79,6 +85,8 @@ pub(super) struct Sessions {
     writes: Arc<Semaphore>,
     write_queue: usize,
     reads: Semaphore,
+    reading: Semaphore,
+    reading_long: Semaphore,
     /// The writes under way, and what gathers them.
     tasks: TaskTracker,
     closing: CancellationToken,
@@ -97,6 +105,8 @@ impl Sessions {
             writes: Arc::new(Semaphore::new(write_queue)),
             write_queue,
             reads: Semaphore::new(READS),
+            reading: Semaphore::new(READING),
+            reading_long: Semaphore::new(LONG),
             tasks: TaskTracker::new(),
             closing: CancellationToken::new(),
         }
@@ -108,6 +118,11 @@ impl Sessions {
 
     pub(super) fn measures(&self) -> &Measures {
         &self.measures
+    }
+
+    /// How many writes may wait.
+    pub(super) fn write_queue(&self) -> usize {
+        self.write_queue
     }
 
     /// What runs until the store closes: it is waited for.
@@ -135,7 +150,9 @@ impl Sessions {
     /// Commits what is queued, and closes the connections. Later operations fail.
     pub(super) async fn close(&self) {
         self.writes.close();
-        self.reads.close();
+        for reads in [&self.reads, &self.reading, &self.reading_long] {
+            reads.close();
+        }
         self.closing.cancel();
         self.tasks.close();
         self.tasks.wait().await;
@@ -164,6 +181,7 @@ impl Sessions {
         parameters: &[Parameter<'_>],
     ) -> Result<Vec<Row>, StoreError> {
         let _room = self.room_for_read()?;
+        let _turn = turn(&self.reading).await?;
         let found = self.one(BEGIN_READ, sql, parameters).await;
         self.noted(found).map_err(|error| error.into_store(false))
     }
@@ -174,15 +192,19 @@ impl Sessions {
         read: impl AsyncFnOnce(&Session) -> Result<T, Error>,
     ) -> Result<T, StoreError> {
         let _room = self.room_for_read()?;
+        let _turns = (turn(&self.reading_long).await?, turn(&self.reading).await?);
         let deadline = Instant::now() + DEADLINE;
         let run = async {
             let session = self.session(deadline).await?;
             let connection = Arc::clone(&session.0);
             let running = async {
                 // Both are sent at once, as in `try_commit`.
-                let begin = session.execute_all(BEGIN_SNAPSHOT);
-                let (begun, found) = tokio::join!(biased; begin, read(&session));
-                begun?;
+                let (snapshot, found) = tokio::join!(
+                    biased;
+                    session.execute_all(BEGIN_SNAPSHOT),
+                    read(&session)
+                );
+                snapshot?;
                 let found = found?;
                 session.execute_all("COMMIT").await?;
                 Ok(found)
@@ -216,7 +238,7 @@ impl Sessions {
         let session = self.session(deadline).await?;
         let running = async {
             // All are sent at once: statements are queued in the order in which they are polled.
-            let (begun, rows, ended) = tokio::join!(
+            let (transaction, rows, ended) = tokio::join!(
                 biased;
                 session.execute_all(begin),
                 session.query(sql, parameters),
@@ -226,7 +248,7 @@ impl Sessions {
             if ended.is_ok() {
                 session.0.is_usable();
             }
-            begun?;
+            transaction?;
             let rows = rows?;
             ended.map(|()| rows)
         };
@@ -378,9 +400,12 @@ impl Sessions {
         let connection = Arc::clone(&session.0);
         let running = async {
             // Both are sent at once: statements are queued in the order in which they are polled.
-            let begin = connection.client().batch_execute(BEGIN);
-            let (begun, done) = tokio::join!(biased; begin, run(session));
-            begun?;
+            let (transaction, done) = tokio::join!(
+                biased;
+                connection.client().batch_execute(BEGIN),
+                run(session)
+            );
+            transaction?;
             let done = done?;
             commits.store(true, Ordering::Relaxed);
             connection.client().batch_execute(COMMIT).await?;
@@ -516,6 +541,10 @@ impl Session {
     pub(super) async fn execute_all(&self, sql: &str) -> Result<(), Error> {
         Ok(self.0.client().batch_execute(sql).await?)
     }
+}
+
+async fn turn(turns: &Semaphore) -> Result<SemaphorePermit<'_>, StoreError> {
+    turns.acquire().await.map_err(|_| StoreError::Closed)
 }
 
 fn unanswered() -> StoreError {

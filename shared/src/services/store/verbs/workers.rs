@@ -35,6 +35,7 @@ impl Store {
         candidates: Vec<Candidate>,
         room: usize,
     ) -> Result<Claimed, StoreError> {
+        let candidates = Candidate::once_each(candidates);
         on_engine!(self, |engine| engine.claim(owner, candidates, room).await)
     }
 
@@ -53,6 +54,7 @@ impl Store {
         candidates: Vec<Candidate>,
         room: usize,
     ) -> Result<Claimed, StoreError> {
+        let candidates = Candidate::once_each(candidates);
         on_engine!(self, |engine| engine
             .claim_again(owner, candidates, room)
             .await)
