@@ -328,3 +328,6 @@ pub(super) fn next_due_sql() -> String {
     });
     format!("SELECT {WAIT} AS wait FROM ({jobs} UNION ALL {redeliveries}) AS next")
 }
+
+#[cfg(test)]
+mod tests;
