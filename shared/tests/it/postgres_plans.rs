@@ -67,6 +67,13 @@ async fn counts_go_along_indexes_and_read_no_row_that_vacuum_has_seen() {
     assert!(rows < 100, "{rows} rows were read");
 }
 
+/// The connections beside this one.
+async fn others(client: &Client) -> i64 {
+    let others = "SELECT count(*) FROM pg_stat_activity
+         WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()";
+    client.query_one(others, &[]).await.unwrap().get(0)
+}
+
 /// Settles all these claims at the same time.
 async fn settle(store: &Store, claims: Vec<Claim>) {
     let settle = |(n, claim)| {
@@ -105,6 +112,7 @@ async fn settlements_an_expiry_and_a_sweep_read_few_rows_but_theirs() {
     let claimed = claim_new(&service, worker, &ids[..JOBS]).await;
     assert_eq!(claim_new(&service, dead, &ids[JOBS..]).await.len(), JOBS);
     service.close().await;
+    until(async || others(&client).await == 0).await;
 
     let mut read = Vec::new();
     for work in ["settle", "expire", "sweep"] {
@@ -126,7 +134,8 @@ async fn settlements_an_expiry_and_a_sweep_read_few_rows_but_theirs() {
             }
         }
         store.close().await;
-        until(async || reads(&client).await[1] > 0).await;
+        // What a connection has read shows after its end.
+        until(async || others(&client).await == 0 && reads(&client).await[1] > 0).await;
         let [scans, _, rows] = reads(&client).await;
         assert_eq!(scans, 0, "{work}");
         read.push(usize::try_from(rows).unwrap());
