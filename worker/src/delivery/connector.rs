@@ -12,11 +12,11 @@ use futures_util::future::BoxFuture;
 use hyper::Uri;
 use hyper_util::rt::TokioIo;
 use thiserror::Error;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tower_service::Service;
 
 use super::{
-    error::{AttemptError, Stage},
+    error::Stage,
     network::Connect,
     permits::TenantPermits,
     race::{Race, RaceError},
@@ -29,7 +29,8 @@ use super::{
 /// Opens TCP connections only to addresses that the SSRF policy allows.
 ///
 /// One value serves one attempt's connection. The caller enforces `deadline`; the connector uses it
-/// only to divide the remaining time among several addresses.
+/// only to divide the remaining time: between the wait for a socket and the receiver, and among
+/// several addresses.
 #[derive(Clone)]
 pub(super) struct SsrfConnector {
     /// Resolves the host and checks its addresses.
@@ -55,25 +56,18 @@ pub(super) enum DialError {
     Race(#[from] RaceError),
 }
 
-/// What a dial is doing, read by the caller after a timeout: the stage, or [`WAITING`].
+/// The current stage of a dial, read by the caller after a timeout.
 #[derive(Clone, Default)]
 pub(super) struct Progress(Arc<AtomicU8>);
 
-/// The dial waits for a permit to open a socket. No stage has this discriminant.
-const WAITING: u8 = u8::MAX;
+/// A dial waits for a socket for one part in so many of its time, at most. The rest is the
+/// receiver's: with less, it would fail for what this worker lacks.
+const WAITING_PART: u32 = 4;
 
 impl Progress {
-    /// The error of a dial that has not ended in time.
-    pub(super) fn timed_out(&self) -> AttemptError {
-        // Relaxed: the value stands alone.
-        match Stage::ALL.get(usize::from(self.0.load(Ordering::Relaxed))) {
-            Some(&stage) => AttemptError::Timeout { stage },
-            None => AttemptError::Shortage(Shortage::Descriptors),
-        }
-    }
-
-    fn wait(&self) {
-        self.0.store(WAITING, Ordering::Relaxed);
+    pub(super) fn stage(&self) -> Stage {
+        // In bounds: `reach` stores nothing but discriminants. Relaxed: the value stands alone.
+        Stage::ALL[usize::from(self.0.load(Ordering::Relaxed))]
     }
 
     fn reach(&self, stage: Stage) {
@@ -104,8 +98,10 @@ impl SsrfConnector {
         // would allow DNS rebinding.
         let addresses = self.filter.resolve(uri).await.into_allowed()?;
         // Not before: a look-up that hangs should close no idle connection.
-        self.progress.wait();
-        let permit = self.limit.acquire().await;
+        let time = self.deadline.saturating_duration_since(Instant::now());
+        let permit = timeout(time / WAITING_PART, self.limit.acquire())
+            .await
+            .map_err(|_elapsed| RaceError::Shortage(Shortage::Descriptors))?;
         self.progress.reach(Stage::Connect);
         let race = Race {
             sockets: self.sockets,

@@ -57,7 +57,9 @@ impl Dialer {
         let mut connector = HttpsConnector::from((connector, Arc::clone(&self.tls)));
         let io = timeout_at(deadline, connector.call(uri))
             .await
-            .map_err(|_| progress.timed_out())?
+            .map_err(|_| AttemptError::Timeout {
+                stage: progress.stage(),
+            })?
             .map_err(classify)?;
         Connection::open(origin, TokioIo::new(io))
             .await

@@ -1,16 +1,25 @@
 //! The limit on open sockets, tested with fake connections in real pools.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
 use futures_util::FutureExt as _;
-use storm_shared::models::{CallbackUrl, Origin};
-use tokio::time::advance;
+use storm_shared::{
+    models::{CallbackUrl, Origin, RequestId},
+    services::ssrf::Policy,
+};
+use tokio::time::{Instant, advance};
 
 use super::{SocketLimit, SocketPermit};
-use crate::delivery::pool::{Pool, Poolable};
+use crate::delivery::{
+    AttemptError, CallbackClient, Message, Network, Shortage,
+    pool::{Pool, Poolable},
+};
 
 /// A connection that closes at once when it is dropped.
 struct Fake {
@@ -72,7 +81,7 @@ async fn the_connection_that_has_been_idle_for_longest_makes_room_in_whatever_po
         (&handler, "http://b"),
     ] {
         pool.put(Fake::new(origin, acquired(&limit)));
-        advance(std::time::Duration::from_millis(1)).await;
+        advance(Duration::from_millis(1)).await;
     }
     assert_eq!(free(&limit), 0);
     let mut held = vec![acquired(&limit)];
@@ -165,4 +174,33 @@ async fn a_pool_that_is_gone_is_forgotten() {
     let _held = acquired(&limit);
     let _pool = Pool::<Fake>::new(&limit);
     assert_eq!(limit.pools().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_waits_for_a_socket_for_a_small_part_of_its_time_and_then_is_a_shortage() {
+    const TIMEOUT: Duration = Duration::from_secs(8);
+    let limit = SocketLimit::new(1);
+    let in_use = acquired(&limit);
+    let policy = Policy::parse("127.0.0.0/8").unwrap();
+    let network = Network::system().within(&limit);
+    let client = CallbackClient::new(policy, network, TIMEOUT, None).unwrap();
+    let url = CallbackUrl::parse("http://127.0.0.1:8080/hook").unwrap();
+    let message = Message {
+        id: RequestId::generate(),
+        body: "{}".into(),
+        traceparent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+            .parse()
+            .unwrap(),
+    };
+    let begun = Instant::now();
+    // A socket that comes later would leave the receiver too little time, and it would be blamed.
+    tokio::spawn(async move {
+        tokio::time::sleep(TIMEOUT * 9 / 10).await;
+        drop(in_use);
+    });
+    let error = client.attempt(&url, &message).await.unwrap_err();
+    let is_shortage = matches!(error, AttemptError::Shortage(Shortage::Descriptors));
+    assert!(is_shortage, "{error}");
+    assert!(begun.elapsed() < TIMEOUT / 2);
+    assert_eq!(free(&limit), 0);
 }

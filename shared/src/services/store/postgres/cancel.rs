@@ -175,8 +175,8 @@ async fn end_redelivery(session: &Session, id: RequestId) -> Result<Option<bool>
     Ok(Some(is_held || has_lost_claims))
 }
 
-/// Leaves a note for the worker that holds the claim in `row`. A worker without a lease has lost its
-/// claims already.
+/// Leaves a note for the worker that holds the claim in `row`. A worker without a lease has lost
+/// its claims already.
 async fn tell_owner(session: &Session, id: RequestId, row: &Row) -> Result<(), Error> {
     let (owner, claim): (Option<Uuid>, i64) = (row.try_get("owner")?, row.try_get("claim")?);
     // Locked: an expiry of the lease that comes after this write finds the note, and deletes it.

@@ -85,8 +85,8 @@ pub(super) fn shown_by_sql(column: &str) -> String {
     format!("to_char({column} AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"')")
 }
 
-/// SQL for whether a row with this `due` may be claimed. No wait is as long as 60 days: the server's
-/// clock was set back since.
+/// SQL for whether a row with this `due` may be claimed. No wait is as long as 60 days: the
+/// server's clock was set back since.
 pub(super) fn is_due(due: &str) -> String {
     format!(
         "(coalesce({due}, now()) NOT BETWEEN now() + interval '1 microsecond'
@@ -161,8 +161,8 @@ pub(super) fn traceparent(text: Option<&str>, id: RequestId) -> Traceparent {
     sent.unwrap_or_else(|| Traceparent::of(id))
 }
 
-/// The origin of a callback: as stored, or of the URL in the column `target`, in a row that was made
-/// by hand.
+/// The origin of a callback: as stored, or of the URL in the column `target`, in a row that was
+/// made by hand.
 pub(super) fn origin(row: &Row) -> Result<Option<Origin>, Error> {
     if let Some(stored) = row.try_get("origin")? {
         return Ok(Some(Origin::stored(stored)));

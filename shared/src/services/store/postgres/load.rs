@@ -35,8 +35,8 @@ fn count(rows: &str) -> String {
     )
 }
 
-/// The `PENDING` jobs: the part of each index. But for the suspected poison jobs, which are few, the
-/// index has all that is read.
+/// The `PENDING` jobs: the part of each index. But for the suspected poison jobs, which are few,
+/// the index has all that is read.
 const PENDING: &str = "
     (SELECT created_by, false AS is_long, due FROM requests
      WHERE status = 'PENDING' AND NOT is_long AND lost_claims <= 0 LIMIT $1)
