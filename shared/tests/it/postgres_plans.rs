@@ -43,6 +43,7 @@ async fn counts_go_along_indexes_and_read_no_row_that_vacuum_has_seen() {
         .await
         .unwrap();
     service.close().await;
+    until(async || others(&client).await == 0).await;
     client
         .batch_execute("SELECT pg_stat_reset()")
         .await
