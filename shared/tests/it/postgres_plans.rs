@@ -32,6 +32,25 @@ async fn reads(client: &Client) -> [i64; 3] {
     [0, 1, 2].map(|column| row.get(column))
 }
 
+/// Waits until all other connections have ended: then what they have read is in the statistics.
+async fn until_others_are_gone(client: &Client) {
+    let others = "SELECT count(*) FROM pg_stat_activity
+         WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()";
+    until(async || {
+        let row = client.query_one(others, &[]).await.unwrap();
+        row.get::<_, i64>(0) == 0
+    })
+    .await;
+}
+
+/// Forgets what was read until now.
+async fn forget_reads(client: &Client) {
+    until_others_are_gone(client).await;
+    let reset = "SELECT pg_stat_reset()";
+    client.batch_execute(reset).await.unwrap();
+    until(async || reads(client).await == [0; 3]).await;
+}
+
 #[tokio::test]
 async fn counts_go_along_indexes_and_read_no_row_that_vacuum_has_seen() {
     let server = PostgresServer::start(&["autovacuum = off"]);
@@ -43,12 +62,7 @@ async fn counts_go_along_indexes_and_read_no_row_that_vacuum_has_seen() {
         .await
         .unwrap();
     service.close().await;
-    until(async || others(&client).await == 0).await;
-    client
-        .batch_execute("SELECT pg_stat_reset()")
-        .await
-        .unwrap();
-    until(async || reads(&client).await == [0; 3]).await;
+    forget_reads(&client).await;
 
     let store = Store::attach(&server.settings()).await.unwrap();
     let load = store.load(100_000, Duration::ZERO, true).await.unwrap();
@@ -61,18 +75,11 @@ async fn counts_go_along_indexes_and_read_no_row_that_vacuum_has_seen() {
     assert_eq!(store.stats().await.unwrap().requests.completed, 7500);
     store.close().await;
 
-    // What a connection has read shows after its end.
+    until_others_are_gone(&client).await;
     until(async || reads(&client).await[1] >= 20).await;
     let [scans, _, rows] = reads(&client).await;
     assert_eq!(scans, 0);
     assert!(rows < 100, "{rows} rows were read");
-}
-
-/// The connections beside this one.
-async fn others(client: &Client) -> i64 {
-    let others = "SELECT count(*) FROM pg_stat_activity
-         WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()";
-    client.query_one(others, &[]).await.unwrap().get(0)
 }
 
 /// Settles all these claims at the same time.
@@ -113,15 +120,10 @@ async fn settlements_an_expiry_and_a_sweep_read_few_rows_but_theirs() {
     let claimed = claim_new(&service, worker, &ids[..JOBS]).await;
     assert_eq!(claim_new(&service, dead, &ids[JOBS..]).await.len(), JOBS);
     service.close().await;
-    until(async || others(&client).await == 0).await;
 
     let mut read = Vec::new();
     for work in ["settle", "expire", "sweep"] {
-        client
-            .batch_execute("SELECT pg_stat_reset()")
-            .await
-            .unwrap();
-        until(async || reads(&client).await == [0; 3]).await;
+        forget_reads(&client).await;
         let store = Store::attach(&server.settings()).await.unwrap();
         match work {
             "settle" => settle(&store, claimed.iter().map(|job| job.claim).collect()).await,
@@ -135,8 +137,8 @@ async fn settlements_an_expiry_and_a_sweep_read_few_rows_but_theirs() {
             }
         }
         store.close().await;
-        // What a connection has read shows after its end.
-        until(async || others(&client).await == 0 && reads(&client).await[1] > 0).await;
+        until_others_are_gone(&client).await;
+        until(async || reads(&client).await[1] > 0).await;
         let [scans, _, rows] = reads(&client).await;
         assert_eq!(scans, 0, "{work}");
         read.push(usize::try_from(rows).unwrap());
