@@ -68,9 +68,8 @@ pub(super) async fn erase(
         for others in OTHERS {
             session.execute(others, &of_request[..1]).await?;
         }
-        let erased = session.query(REQUEST, &of_request[..1]).await?;
-        match erased.first() {
-            Some(row) => columns::time(row, "erased_at")?,
+        match session.find(REQUEST, &of_request[..1]).await? {
+            Some(row) => columns::time(&row, "erased_at")?,
             None => return Ok(Err(Unerasable::Unknown)),
         }
     };

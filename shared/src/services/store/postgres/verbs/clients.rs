@@ -64,7 +64,7 @@ impl Postgres {
             created_at,
             input: to_json(spec),
             created_by,
-            made: ended.map(to_json).map_err(Clone::clone),
+            outcome: ended.map(to_json).map_err(Clone::clone),
         };
         let insert = move |session: Session| {
             let request = request.clone();
