@@ -34,12 +34,12 @@ const REFUSED: [(char, &str); 7] = [
     ('\'', "leave out the quotation marks"),
 ];
 
-/// Why the address of a PostgreSQL server is refused.
+/// Why the address of a `PostgreSQL` server is refused.
 #[cfg(not(feature = "postgres"))]
 pub(super) const NO_POSTGRES: &str = "this program was built without PostgreSQL: build it with \
     --features postgres, or write sqlite:PATH";
 
-/// Whether the text is meant as the address of a PostgreSQL server.
+/// Whether the text is meant as the address of a `PostgreSQL` server.
 pub(super) fn is_of_postgres(text: &str) -> bool {
     let scheme = text.split_once(':').map(|(scheme, _)| scheme);
     scheme.is_some_and(|scheme| scheme.to_ascii_lowercase().starts_with("postgres"))

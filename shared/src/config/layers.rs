@@ -127,7 +127,7 @@ impl Layers {
         &self.unknown_variables
     }
 
-    /// What the environment says of a password of PostgreSQL's.
+    /// What the environment says of a password of `PostgreSQL`'s.
     #[cfg(feature = "postgres")]
     pub(super) fn postgres_variables(&self) -> &postgres_url::Variables {
         &self.postgres_variables

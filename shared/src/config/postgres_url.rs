@@ -1,5 +1,5 @@
-//! `DB_URL` of a PostgreSQL server: what it may contain, and what to change where it can only be a
-//! mistake.
+//! `DB_URL` of a `PostgreSQL` server: what it may contain, and what to change where it can only be
+//! a mistake.
 //!
 //! As with `REDIS_URL`, no message quotes the URL: any part of it can be a piece of a password.
 

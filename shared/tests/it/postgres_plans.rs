@@ -32,6 +32,25 @@ async fn reads(client: &Client) -> [i64; 3] {
     [0, 1, 2].map(|column| row.get(column))
 }
 
+/// Waits until all other connections have ended: then what they have read is in the statistics.
+async fn until_others_are_gone(client: &Client) {
+    let others = "SELECT count(*) FROM pg_stat_activity
+         WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()";
+    until(async || {
+        let row = client.query_one(others, &[]).await.unwrap();
+        row.get::<_, i64>(0) == 0
+    })
+    .await;
+}
+
+/// Forgets what was read until now.
+async fn forget_reads(client: &Client) {
+    until_others_are_gone(client).await;
+    let reset = "SELECT pg_stat_reset()";
+    client.batch_execute(reset).await.unwrap();
+    until(async || reads(client).await == [0; 3]).await;
+}
+
 #[tokio::test]
 async fn counts_go_along_indexes_and_read_no_row_that_vacuum_has_seen() {
     let server = PostgresServer::start(&["autovacuum = off"]);
@@ -43,11 +62,7 @@ async fn counts_go_along_indexes_and_read_no_row_that_vacuum_has_seen() {
         .await
         .unwrap();
     service.close().await;
-    client
-        .batch_execute("SELECT pg_stat_reset()")
-        .await
-        .unwrap();
-    until(async || reads(&client).await == [0; 3]).await;
+    forget_reads(&client).await;
 
     let store = Store::attach(&server.settings()).await.unwrap();
     let load = store.load(100_000, Duration::ZERO, true).await.unwrap();
@@ -60,7 +75,7 @@ async fn counts_go_along_indexes_and_read_no_row_that_vacuum_has_seen() {
     assert_eq!(store.stats().await.unwrap().requests.completed, 7500);
     store.close().await;
 
-    // What a connection has read shows after its end.
+    until_others_are_gone(&client).await;
     until(async || reads(&client).await[1] >= 20).await;
     let [scans, _, rows] = reads(&client).await;
     assert_eq!(scans, 0);
@@ -108,11 +123,7 @@ async fn settlements_an_expiry_and_a_sweep_read_few_rows_but_theirs() {
 
     let mut read = Vec::new();
     for work in ["settle", "expire", "sweep"] {
-        client
-            .batch_execute("SELECT pg_stat_reset()")
-            .await
-            .unwrap();
-        until(async || reads(&client).await == [0; 3]).await;
+        forget_reads(&client).await;
         let store = Store::attach(&server.settings()).await.unwrap();
         match work {
             "settle" => settle(&store, claimed.iter().map(|job| job.claim).collect()).await,
@@ -126,6 +137,7 @@ async fn settlements_an_expiry_and_a_sweep_read_few_rows_but_theirs() {
             }
         }
         store.close().await;
+        until_others_are_gone(&client).await;
         until(async || reads(&client).await[1] > 0).await;
         let [scans, _, rows] = reads(&client).await;
         assert_eq!(scans, 0, "{work}");

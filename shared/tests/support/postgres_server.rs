@@ -1,4 +1,4 @@
-//! A real PostgreSQL server for one test: on a free port, killed with the test. The programs are
+//! A real `PostgreSQL` server for one test: on a free port, killed with the test. The programs are
 //! in the folder `POSTGRES_BIN`, and run as the user `POSTGRES_USER` if that is set: the server
 //! refuses to run as root.
 

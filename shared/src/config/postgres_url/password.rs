@@ -7,7 +7,7 @@ use super::{Fault, PostgresHost};
 /// A longer file, in bytes, has no passwords.
 const MAX_LENGTH: u64 = 1 << 20;
 
-/// The variables of the environment that every client of PostgreSQL knows.
+/// The variables of the environment that every client of `PostgreSQL` knows.
 #[derive(Clone, Default)]
 pub(in crate::config) struct Variables {
     /// `PGPASSWORD`.

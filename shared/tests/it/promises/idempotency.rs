@@ -319,14 +319,14 @@ async fn of_submissions_at_two_stores_one_takes_a_key_that_has_become_free(datab
             tokio::spawn(async move { store.accept(job).await.unwrap() })
         });
         let answers = join_all(writes).await.into_iter().map(Result::unwrap);
-        let (won, lost): (Vec<_>, Vec<_>) = jobs
+        let (new, replayed): (Vec<_>, Vec<_>) = jobs
             .into_iter()
             .zip(answers)
             .partition(|(_, answer)| *answer == Acceptance::Stored);
-        let [(winner, _)] = &won[..] else {
-            panic!("{won:?} {lost:?}")
+        let [(winner, _)] = &new[..] else {
+            panic!("{new:?} {replayed:?}")
         };
-        for (_, answer) in lost {
+        for (_, answer) in replayed {
             assert_eq!(answer, replay_of(winner));
         }
         assert_eq!(database.keyed().await, [winner.id]);

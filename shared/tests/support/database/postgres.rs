@@ -1,4 +1,4 @@
-//! A database of the PostgreSQL engine: one for each test, on the server at `TEST_POSTGRES`.
+//! A database of the `PostgreSQL` engine: one for each test, on the server at `TEST_POSTGRES`.
 
 use std::{
     env,

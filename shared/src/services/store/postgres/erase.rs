@@ -62,17 +62,15 @@ pub(super) async fn erase(
     if redelivery?.is_some() {
         return Ok(Err(Unerasable::UnderWay));
     }
-    let at = match columns::time_or_null(&row, "erased_at")? {
-        Some(at) => at,
-        None => {
-            for others in OTHERS {
-                session.execute(others, &of_request[..1]).await?;
-            }
-            let erased = session.query(REQUEST, &of_request[..1]).await?;
-            match erased.first() {
-                Some(row) => columns::time(row, "erased_at")?,
-                None => return Ok(Err(Unerasable::Unknown)),
-            }
+    let at = if let Some(at) = columns::time_or_null(&row, "erased_at")? {
+        at
+    } else {
+        for others in OTHERS {
+            session.execute(others, &of_request[..1]).await?;
+        }
+        match session.find(REQUEST, &of_request[..1]).await? {
+            Some(row) => columns::time(&row, "erased_at")?,
+            None => return Ok(Err(Unerasable::Unknown)),
         }
     };
     let at = columns::shown(at);

@@ -18,7 +18,7 @@ pub(super) struct Ended {
     pub(super) input: String,
     pub(super) created_by: Option<ClientName>,
     /// The report, as JSON.
-    pub(super) ended: Result<String, Failure>,
+    pub(super) outcome: Result<String, Failure>,
 }
 
 const INSERT: &str = "
@@ -40,8 +40,8 @@ pub(super) async fn insert(
     session: &Session,
     request: &Ended,
 ) -> Result<Result<(), StoreError>, Error> {
-    let result = request.ended.as_deref().ok();
-    let failure = request.ended.as_ref().err();
+    let result = request.outcome.as_deref().ok();
+    let failure = request.outcome.as_ref().err();
     let status = failure.map_or(Status::Completed, |_| Status::Failed);
     let detail = failure.map(|failure| columns::text(&failure.detail));
     let values = [

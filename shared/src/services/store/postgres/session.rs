@@ -40,14 +40,19 @@ pub(super) type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
 const DEADLINE: Duration = Duration::from_secs(20);
 
 /// Begins a transaction of several statements. `statement_timeout` counts for each of them.
+///
+/// What a write names, it finds by an index. The planner would scan the table for the hundreds of
+/// rows of a batch, as long as it is of some size; and compile its plan, if it must scan one.
 const BEGIN: &str = "BEGIN; SET LOCAL lock_timeout = '5s'; SET LOCAL statement_timeout = '15s';
-    SET LOCAL idle_in_transaction_session_timeout = '15s'";
+    SET LOCAL idle_in_transaction_session_timeout = '15s';
+    SET LOCAL enable_seqscan = off; SET LOCAL jit = off";
 
 /// Ends it. A server that cancels a commit which waits for its standby acknowledges it.
 const COMMIT: &str = "SET LOCAL statement_timeout = 0; COMMIT";
 
 /// Begins a transaction of one statement, which waits for nothing but locks, and for its commit.
-const BEGIN_ONE: &str = "BEGIN; SET LOCAL lock_timeout = '5s'";
+const BEGIN_ONE: &str = "BEGIN; SET LOCAL lock_timeout = '5s';
+    SET LOCAL enable_seqscan = off; SET LOCAL jit = off";
 
 /// Begins a read.
 const BEGIN_READ: &str = "BEGIN READ ONLY; SET LOCAL statement_timeout = '15s'";

@@ -149,10 +149,14 @@ fn release_sql(work: Work) -> String {
 }
 
 /// Like [`parked_sql`], for the jobs of all tenants after one of them.
+///
+/// A pause parks for a century. One that another transaction has released since this one began has
+/// a `parked_at` after the `now()` of this one, too.
 pub(super) fn parked_by_pause_sql(work: Work) -> String {
     format!(
         "SELECT id FROM {}
-         WHERE status = 'PENDING' AND claim > 0 AND due > now() AND parked_at > now()
+         WHERE status = 'PENDING' AND claim > 0 AND due > now()
+           AND parked_at > now() + interval '1 year'
            AND origin = $1 AND (coalesce(created_by, ''), id) > ($2, $3)
          ORDER BY coalesce(created_by, ''), id LIMIT $4
          FOR NO KEY UPDATE SKIP LOCKED",

@@ -64,7 +64,7 @@ impl Postgres {
             created_at,
             input: to_json(spec),
             created_by,
-            ended: ended.map(to_json).map_err(Clone::clone),
+            outcome: ended.map(to_json).map_err(Clone::clone),
         };
         let insert = move |session: Session| {
             let request = request.clone();
@@ -128,7 +128,7 @@ impl Postgres {
             async move { redelivery::begin(&session, &scope, &ids, false).await }
         };
         let verdicts = self.try_write(begin).await?;
-        Ok(verdicts.into_iter().filter(Result::is_ok).count())
+        Ok(verdicts.into_iter().flatten().count())
     }
 
     pub(in crate::services::store) async fn redeliverable(
