@@ -319,14 +319,14 @@ async fn of_submissions_at_two_stores_one_takes_a_key_that_has_become_free(datab
             tokio::spawn(async move { store.accept(new).await.unwrap() })
         });
         let answers = join_all(writes).await.into_iter().map(Result::unwrap);
-        let (won, lost): (Vec<_>, Vec<_>) = submitted
+        let (won, others): (Vec<_>, Vec<_>) = submitted
             .into_iter()
             .zip(answers)
             .partition(|(_, answer)| *answer == Acceptance::Stored);
         let [(winner, _)] = &won[..] else {
-            panic!("{won:?} {lost:?}")
+            panic!("{won:?} {others:?}")
         };
-        for (_, answer) in lost {
+        for (_, answer) in others {
             assert_eq!(answer, replay_of(winner));
         }
         assert_eq!(database.keyed().await, [winner.id]);
