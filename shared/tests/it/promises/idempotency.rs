@@ -313,20 +313,20 @@ async fn of_submissions_at_two_stores_one_takes_a_key_that_has_become_free(datab
         let job = claim_one(&stores[0], last.id).await.unwrap();
         finish(&stores[0], &job, success(), Outcome::Completed).await;
         next_millisecond().await;
-        let jobs: Vec<_> = (0..6).map(|_| again(&last)).collect();
-        let writes = jobs.iter().enumerate().map(|(number, job)| {
-            let (store, job) = (stores[number % 2].clone(), job.clone());
-            tokio::spawn(async move { store.accept(job).await.unwrap() })
+        let submitted: Vec<_> = (0..6).map(|_| again(&last)).collect();
+        let writes = submitted.iter().enumerate().map(|(number, new)| {
+            let (store, new) = (stores[number % 2].clone(), new.clone());
+            tokio::spawn(async move { store.accept(new).await.unwrap() })
         });
         let answers = join_all(writes).await.into_iter().map(Result::unwrap);
-        let (new, replayed): (Vec<_>, Vec<_>) = jobs
+        let (won, others): (Vec<_>, Vec<_>) = submitted
             .into_iter()
             .zip(answers)
             .partition(|(_, answer)| *answer == Acceptance::Stored);
-        let [(winner, _)] = &new[..] else {
-            panic!("{new:?} {replayed:?}")
+        let [(winner, _)] = &won[..] else {
+            panic!("{won:?} {others:?}")
         };
-        for (_, answer) in replayed {
+        for (_, answer) in others {
             assert_eq!(answer, replay_of(winner));
         }
         assert_eq!(database.keyed().await, [winner.id]);
