@@ -6,7 +6,7 @@ SHELL := bash
 PROJECTS := shared api worker loadgen
 # SKIP=shell leaves this lint out; SKIP='shell deny' leaves out both.
 LINTS := $(filter-out $(SKIP),format clippy docs drift lines deny shell)
-TESTS := $(PROJECTS) postgres scripts
+TESTS := $(PROJECTS) scripts
 
 .PHONY: help
 help: ## list the commands
@@ -53,7 +53,7 @@ demo-compose: ## run the demo against the running containers
 
 # --- Work on it ----------------------------------------------------------------------------------
 
-.PHONY: test $(TESTS:%=test-%)
+.PHONY: test test-postgres $(TESTS:%=test-%)
 test: $(TESTS:%=test-%) ## run every test; those of one project: make test-api
 
 # Fails with one line if cargo is missing or too old.
@@ -94,8 +94,6 @@ lint-clippy: cargo
 	@for project in $(PROJECTS); do \
 		cargo clippy --locked --all-targets --manifest-path $$project/Cargo.toml -- -D warnings; \
 	done
-	@cargo clippy --locked --all-targets --features postgres --manifest-path shared/Cargo.toml \
-		-- -D warnings
 
 lint-docs: export RUSTDOCFLAGS := -D warnings
 lint-docs: cargo
