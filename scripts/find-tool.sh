@@ -1,19 +1,21 @@
 #!/usr/bin/env bash
 # Prints the path of TOOL. If it is missing and this user may install packages, installs it first.
-# TOOL is redis-server, sqlite3, faketime, shellcheck, wrk, promtool, nix, fakeroot, dockerd,
-# docker-compose or cargo-deny; or cargo, which is never installed, but must be new enough.
+# TOOL is redis-server, postgres, sqlite3, faketime, shellcheck, wrk, promtool, nix, fakeroot,
+# dockerd, docker-compose or cargo-deny; or cargo, which is never installed, but must be new enough.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/lib.sh"
 
-TOOLS=(redis-server sqlite3 faketime shellcheck wrk promtool nix fakeroot dockerd docker-compose cargo-deny
+TOOLS=(redis-server postgres sqlite3 faketime shellcheck wrk promtool nix fakeroot dockerd docker-compose cargo-deny
     cargo)
 # The folder for tools that the system's package manager does not have.
 OWN_TOOLS=$ROOT/target/tools
 CARGO_DENY=0.20.2
 
 find_tool() {
-    if [[ $1 != redis-server ]]; then
+    if [[ $1 == postgres ]]; then
+        find_postgres
+    elif [[ $1 != redis-server ]]; then
         command -v "$1" || command -v "$OWN_TOOLS/bin/$1"
     elif [[ -n ${REDIS_SERVER:-} ]]; then
         command -v "$REDIS_SERVER"
@@ -21,6 +23,17 @@ find_tool() {
         # Valkey speaks the same protocol, and some distributions have only that.
         command -v redis-server || command -v valkey-server
     fi
+}
+
+# The server's program. Distributions keep those of several versions apart, out of PATH: the newest
+# one is taken.
+find_postgres() {
+    local program
+    command -v postgres && return
+    program=$(printf '%s\n' /usr/lib/postgresql/*/bin/postgres /usr/pgsql-*/bin/postgres \
+        /opt/homebrew/opt/postgresql@*/bin/postgres /usr/lib/postgresql*/bin/postgres | sort -V |
+        while read -r program; do [[ ! -x $program ]] || printf '%s\n' "$program"; done | tail -n 1)
+    [[ -n $program ]] && printf '%s\n' "$program"
 }
 
 find_manager() {
@@ -37,6 +50,10 @@ package_of() {
         redis-server/apt-get) printf redis-server ;;
         redis-server/pacman) printf valkey ;;
         redis-server/*) printf redis ;;
+        postgres/apt-get | postgres/pacman) printf postgresql ;;
+        postgres/brew) printf postgresql@17 ;;
+        postgres/apk) printf postgresql17 ;;
+        postgres/*) printf postgresql-server ;;
         sqlite3/apt-get | sqlite3/zypper) printf sqlite3 ;;
         sqlite3/*) printf sqlite ;;
         faketime/apt-get) printf faketime ;;
@@ -68,9 +85,9 @@ as_root() {
     if ((EUID == 0)); then "$@"; else sudo -n "$@"; fi
 }
 
-# Debian starts the services that it installs, and we want neither a Redis on port 6379 nor a
-# Prometheus. A policy-rc.d with status 101 forbids the start while apt runs; then the service is
-# disabled for the next boot.
+# Debian starts the services that it installs, and we want no Redis on port 6379, no PostgreSQL and
+# no Prometheus. A policy-rc.d with status 101 forbids the start while apt runs; then the service
+# is disabled for the next boot.
 install_with_apt() {
     local policy=/usr/sbin/policy-rc.d
     if [[ ! -e $policy ]]; then
@@ -80,7 +97,7 @@ install_with_apt() {
     fi
     as_root apt-get update -qq
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$1"
-    if [[ $1 == redis-server || $1 == prometheus ]] && command -v systemctl >/dev/null; then
+    if [[ $1 =~ ^(redis-server|postgresql|prometheus)$ ]] && command -v systemctl >/dev/null; then
         as_root systemctl --quiet disable "$1.service" || true
     fi
 }

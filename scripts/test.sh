@@ -1,16 +1,25 @@
 #!/usr/bin/env bash
-# Runs the tests of one project, with a Redis of their own. A test that hangs fails the run: when no
+# Runs the tests of one project, with a Redis of their own; or, for `postgres`, those of the store's
+# engine for PostgreSQL, with a server of their own. A test that hangs fails the run: when no
 # test has ended for SILENCE seconds (900), those that still run are named, and the run is ended.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/lib.sh"
+# shellcheck source-path=SCRIPTDIR source=postgres.sh
+source "$(dirname -- "${BASH_SOURCE[0]}")/postgres.sh"
 read_arguments PROJECT "$@"
-(($# == 1)) || wrong 'name one project: shared, api, worker or loadgen'
+(($# == 1)) || wrong 'name one project: shared, api, worker or loadgen; or postgres'
 project=$1
 silence=${SILENCE:-900}
 [[ $silence =~ ^[1-9][0-9]*$ ]] || wrong "SILENCE=$silence is no whole number of seconds"
 cd -- "$ROOT"
-[[ -f $project/Cargo.toml ]] || wrong "there is no project $project"
+options=()
+manifest=$project/Cargo.toml
+if [[ $project == postgres ]]; then
+    manifest=shared/Cargo.toml
+    options=(--features postgres --lib --test it postgres)
+fi
+[[ -f $manifest ]] || wrong "there is no project $project"
 
 # A test of the worker needs faketime to set the clock.
 if [[ $project == worker ]]; then
@@ -20,15 +29,20 @@ fi
 REDIS_SERVER=$(scripts/find-tool.sh redis-server) && export REDIS_SERVER
 scripts/find-tool.sh sqlite3 >/dev/null
 
+if [[ $project == postgres ]]; then
+    trap stop_postgres EXIT
+    start_postgres
+fi
+
 # In a process group of its own, so that the tests end with all that they have started.
 mkdir -p target
 log=target/test-$project.log
 : >"$log"
 set -m
-cargo test --locked --manifest-path "$project/Cargo.toml" >"$log" 2>&1 &
+cargo test --locked --manifest-path "$manifest" "${options[@]}" >"$log" 2>&1 &
 tests=$!
 set +m
-trap 'kill -TERM -- "-$tests" 2>/dev/null || true' EXIT
+trap 'kill -TERM -- "-$tests" 2>/dev/null || true; stop_postgres' EXIT
 
 # Cargo prints a line for each crate that it compiles and for each test that ends, and one for a
 # test that has run for a minute.

@@ -38,7 +38,7 @@ async fn run() -> ExitCode {
             .collect(),
     };
     program::run(program, async |settings, listener, shutdown| {
-        let database = settings.store.path.display();
+        let database = &settings.store.database;
         info!(
             addr = %listener.local_addr()?,
             %database,

@@ -6,24 +6,30 @@
 
 mod access;
 mod callback;
+mod database;
 mod db_url;
 mod error;
 mod file;
 mod handlers;
 mod layers;
 mod log;
+#[cfg(feature = "postgres")]
+mod postgres_url;
 mod redis_url;
 mod reread;
 mod updates;
 mod values;
 mod warning;
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use self::layers::Layers;
+#[cfg(feature = "postgres")]
+pub use self::postgres_url::{PostgresHost, PostgresSettings, PostgresTls};
 pub use self::{
     access::AccessSettings,
     callback::{CallbackSettings, RetrySettings},
+    database::{DatabaseSettings, SqliteSettings},
     error::SettingError,
     handlers::{HandlerKind, HandlerSettings, Handlers, HttpHandler, MAX_HANDLERS, RETRY_JITTER},
     log::{LogFilter, LogFilterError},
@@ -74,10 +80,8 @@ pub struct Settings {
 /// The settings of the store.
 #[derive(Clone, Debug)]
 pub struct StoreSettings {
-    /// The absolute path of the database file: `DB_URL`.
-    pub path: PathBuf,
-    /// What a commit survives: `DB_SYNCHRONOUS`.
-    pub synchronous: Synchronous,
+    /// The database: `DB_URL`.
+    pub database: DatabaseSettings,
     /// Writes that may wait for the writer: `DB_WRITE_QUEUE`.
     pub write_queue: usize,
     /// How long an operator's write waits for room among them: `HTTP_TIMEOUT`.
@@ -300,12 +304,7 @@ impl StoreSettings {
             return Err(layers.exceeds("idempotency_window", "retention")?);
         }
         Ok(Self {
-            path: layers.try_parse("db_url", db_url::parse)?,
-            synchronous: layers.parse("db_synchronous", "full or normal", |word| match word {
-                "full" => Some(Synchronous::Full),
-                "normal" => Some(Synchronous::Normal),
-                _ => None,
-            })?,
+            database: DatabaseSettings::read(layers)?,
             write_queue: layers.number("db_write_queue", 1..=1_000_000)?,
             operator_patience: layers.duration("http_timeout")?,
             idempotency_window,

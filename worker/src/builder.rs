@@ -68,7 +68,7 @@ impl Builder {
             subcommands: vec![check_url::subcommand()],
         };
         program::run(program, async |settings, listener, shutdown| {
-            let database = settings.store.path.display();
+            let database = &settings.store.database;
             info!(addr = %listener.local_addr()?, %database, queue = settings.queue_name(), "starting");
             let drain_timeout = settings.worker.drain_timeout;
             info!(?drain_timeout, "a shutdown waits for running jobs, at most this long");

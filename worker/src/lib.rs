@@ -24,7 +24,7 @@ pub mod workers;
 use std::{sync::Arc, time::Duration};
 
 use storm_shared::{
-    config::{self, Settings, StoreSettings, Synchronous},
+    config::{self, Settings, StoreSettings},
     live::Live,
     program::ListenSetting,
     server,
@@ -159,7 +159,7 @@ async fn work(
 /// any crash; the fsync of the next accepted job covers what the worker wrote before.
 fn without_fsync(settings: &StoreSettings) -> StoreSettings {
     StoreSettings {
-        synchronous: Synchronous::Normal,
+        database: settings.database.clone().without_fsync(),
         ..settings.clone()
     }
 }

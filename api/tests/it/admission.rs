@@ -140,7 +140,7 @@ async fn a_start_accepts_no_job_before_it_has_counted_the_backlog() {
     let store = Store::open(&settings.store).await.unwrap();
     add(&store, 2).await;
     store.close().await;
-    let database = Connection::open(&settings.store.path).unwrap();
+    let database = Connection::open(settings.store.database.path().unwrap()).unwrap();
     let sql = "SELECT sql FROM sqlite_schema WHERE name = 'requests_by_status'";
     let index: String = database.query_one(sql, [], |row| row.get(0)).unwrap();
     // Every count fails.

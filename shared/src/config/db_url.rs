@@ -34,6 +34,23 @@ const REFUSED: [(char, &str); 7] = [
     ('\'', "leave out the quotation marks"),
 ];
 
+/// Why the address of a `PostgreSQL` server is refused.
+#[cfg(not(feature = "postgres"))]
+pub(super) const NO_POSTGRES: &str = "this program was built without PostgreSQL: build it with \
+    --features postgres, or write sqlite:PATH";
+
+/// Whether the text is meant as the address of a `PostgreSQL` server.
+pub(super) fn is_of_postgres(text: &str) -> bool {
+    let scheme = text.split_once(':').map(|(scheme, _)| scheme);
+    scheme.is_some_and(|scheme| scheme.to_ascii_lowercase().starts_with("postgres"))
+}
+
+/// Whether the text may have a password, which no error shows.
+pub(super) fn has_login(text: &str) -> bool {
+    text.split_once("://")
+        .is_some_and(|(_, rest)| rest.contains('@'))
+}
+
 /// The absolute path in `sqlite:PATH` or `sqlite:///PATH`.
 ///
 /// # Errors
@@ -157,7 +174,7 @@ mod tests {
             ("file:/var/storm.db", "write sqlite:/var/storm.db"),
             ("/var/storm.db", "write sqlite:/var/storm.db"),
             ("storm.db", "write sqlite:storm.db"),
-            ("postgres://host/storm", "sqlite:/var/lib/storm/storm.db"),
+            ("mysql://host/storm", "sqlite:/var/lib/storm/storm.db"),
             ("sqlite::memory:", "in memory"),
             ("sqlite:///:memory:", "in memory"),
             ("sqlite:", "names a folder"),

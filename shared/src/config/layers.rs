@@ -10,6 +10,8 @@ use std::{
 
 use config::{Config, Environment, File, FileFormat};
 
+#[cfg(feature = "postgres")]
+use super::postgres_url;
 use super::{
     error::{FILE_VARIABLE, SettingError},
     file::SettingsFile,
@@ -40,6 +42,8 @@ pub(super) struct Layers {
     handlers: Tables,
     unknown_variables: Vec<String>,
     file_warning: Option<Warning>,
+    #[cfg(feature = "postgres")]
+    postgres_variables: postgres_url::Variables,
 }
 
 impl Layers {
@@ -76,6 +80,11 @@ impl Layers {
         } else {
             handlers = Tables::read(None, &variables)?;
         }
+        #[cfg(feature = "postgres")]
+        let postgres_variables = postgres_url::Variables {
+            password: variables.get("PGPASSWORD").cloned(),
+            file: variables.get("PGPASSFILE").cloned(),
+        };
         let (variables, unknown_variables) = partition(variables, &known);
         let set_variables = variables.keys().cloned().collect();
         let overrides = overrides
@@ -89,6 +98,8 @@ impl Layers {
             handlers,
             unknown_variables,
             file_warning,
+            #[cfg(feature = "postgres")]
+            postgres_variables,
         };
         // A profile replaces defaults, so the file and the environment override it.
         let profile = File::from_str(without_profile.profile()?, FileFormat::Toml);
@@ -114,6 +125,12 @@ impl Layers {
 
     pub(super) fn unknown_variables(&self) -> &[String] {
         &self.unknown_variables
+    }
+
+    /// What the environment says of a password of `PostgreSQL`'s.
+    #[cfg(feature = "postgres")]
+    pub(super) fn postgres_variables(&self) -> &postgres_url::Variables {
+        &self.postgres_variables
     }
 
     /// The tables of handlers.

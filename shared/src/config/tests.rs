@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use super::{LogFilter, MANUAL, Settings, Synchronous, layers::PRODUCTION};
+use super::{DatabaseSettings, LogFilter, MANUAL, Settings, Synchronous, layers::PRODUCTION};
 
 fn error_of(name: &str, value: &str) -> String {
     Settings::with([(name, value)]).unwrap_err().to_string()
@@ -9,8 +9,14 @@ fn error_of(name: &str, value: &str) -> String {
 #[test]
 fn the_defaults_are_those_of_the_contract() {
     let settings = Settings::with([]).unwrap();
-    assert!(settings.store.path.is_absolute() && settings.store.path.ends_with("data/storm.db"));
-    assert_eq!(settings.store.synchronous, Synchronous::Full);
+    match &settings.store.database {
+        DatabaseSettings::Sqlite(sqlite) => {
+            assert!(sqlite.path.is_absolute() && sqlite.path.ends_with("data/storm.db"));
+            assert_eq!(sqlite.synchronous, Synchronous::Full);
+        }
+        #[cfg(feature = "postgres")]
+        other => panic!("{other}"),
+    }
     assert_eq!(settings.store.idempotency_window, Duration::from_hours(24));
     assert_eq!(settings.store.retention, Some(Duration::from_hours(168)));
     let queue = settings.queue.unwrap();
@@ -250,6 +256,17 @@ fn a_password_in_a_refused_url_is_not_printed() {
     ] {
         let error = error_of("REDIS_URL", url);
         assert!(error.starts_with("REDIS_URL=(hidden): "), "{error}");
+        assert!(!error.contains("hunter2"), "{error}");
+    }
+    for url in [
+        "postgres://u:hunter2@host/a/b",
+        "Postgres://u:hunter2@host/d",
+        "postgressql://u:hunter2@host/d",
+        "mysql://u:hunter2@host/d",
+        "sqlite://u:hunter2@host/d",
+    ] {
+        let error = error_of("DB_URL", url);
+        assert!(error.starts_with("DB_URL=(hidden): "), "{error}");
         assert!(!error.contains("hunter2"), "{error}");
     }
 }

@@ -22,6 +22,18 @@ impl RequestId {
         Self(Uuid::now_v7())
     }
 
+    /// The id as a UUID.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn uuid(self) -> Uuid {
+        self.0
+    }
+
+    /// The id that a UUID is.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn of(uuid: Uuid) -> Self {
+        Self(uuid)
+    }
+
     /// The time in the id, in whole milliseconds.
     ///
     /// Returns the epoch for an id that is not a `UUIDv7`. Only a row that was written by hand has

@@ -11,6 +11,17 @@
 //!
 //! The value types are in the files beside this one; an engine's SQL is in the folder of its name.
 
+/// Calls the engine of a store.
+macro_rules! on_engine {
+    ($store:expr, |$engine:ident| $call:expr) => {
+        match &$store.engine {
+            $crate::services::store::Engine::Sqlite($engine) => $call,
+            #[cfg(feature = "postgres")]
+            $crate::services::store::Engine::Postgres($engine) => $call,
+        }
+    };
+}
+
 mod audit;
 mod backup;
 mod breakers;
@@ -27,17 +38,23 @@ mod load;
 mod look;
 mod metrics;
 mod pause;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod progress;
+mod recent;
 mod redelivery;
 mod retention;
 mod scope;
 mod sqlite;
 mod stats;
+mod stored_job;
 mod verbs;
 mod waiting;
 
 use std::sync::Arc;
 
+#[cfg(feature = "postgres")]
+use self::postgres::Postgres;
 pub use self::{
     audit::AuditRecord,
     backup::{BackedUp, BackupError},
@@ -67,7 +84,7 @@ use self::{
     metrics::{Measures, QueueLevel},
     sqlite::Sqlite,
 };
-use crate::config::StoreSettings;
+use crate::config::{DatabaseSettings, StoreSettings};
 
 /// The file descriptors of an open store.
 pub(crate) const DESCRIPTORS: usize = sqlite::DESCRIPTORS;
@@ -84,6 +101,8 @@ pub struct Store {
 #[derive(Clone)]
 enum Engine {
     Sqlite(Arc<Sqlite>),
+    #[cfg(feature = "postgres")]
+    Postgres(Arc<Postgres>),
 }
 
 impl Store {
@@ -96,15 +115,21 @@ impl Store {
     /// [`StoreError::Unusable`]: the place holds no database of this service, one with a newer
     /// schema, or a damaged one. Nothing was written to it.
     pub async fn open(settings: &StoreSettings) -> Result<Self, StoreError> {
-        let engine = Engine::Sqlite(Arc::new(Sqlite::open(settings).await?));
+        let engine = match &settings.database {
+            DatabaseSettings::Sqlite(sqlite) => {
+                Engine::Sqlite(Arc::new(Sqlite::open(sqlite, settings).await?))
+            }
+            #[cfg(feature = "postgres")]
+            DatabaseSettings::Postgres(postgres) => {
+                Engine::Postgres(Arc::new(Postgres::open(postgres, settings).await?))
+            }
+        };
         Ok(Self { engine })
     }
 
     /// The store's random id. Queue entries carry it, so that stores can share one Redis.
     pub fn id(&self) -> &str {
-        match &self.engine {
-            Engine::Sqlite(engine) => engine.id(),
-        }
+        on_engine!(self, |engine| engine.id())
     }
 
     /// Checks that the database can be read and written, and that what is written can be found
@@ -114,45 +139,33 @@ impl Store {
     /// # Errors
     /// The read or the write failed, the read queue is full, or the database was moved or deleted.
     pub async fn check(&self) -> Result<(), StoreError> {
-        match &self.engine {
-            Engine::Sqlite(engine) => engine.check().await,
-        }
+        on_engine!(self, |engine| engine.check().await)
     }
 
     /// Why the last transaction failed, or `None` if it was committed where the next start finds
     /// it.
     pub fn trouble(&self) -> Option<Trouble> {
-        match &self.engine {
-            Engine::Sqlite(engine) => engine.trouble(),
-        }
+        on_engine!(self, |engine| engine.trouble())
     }
 
     /// What the engine has measured, for [`StoreMetrics`].
     fn measures(&self) -> &Measures {
-        match &self.engine {
-            Engine::Sqlite(engine) => engine.measures(),
-        }
+        on_engine!(self, |engine| engine.measures())
     }
 
     /// The queues of writes and of reads, for [`StoreMetrics`].
     fn queue_levels(&self) -> (QueueLevel, QueueLevel) {
-        match &self.engine {
-            Engine::Sqlite(engine) => engine.queue_levels(),
-        }
+        on_engine!(self, |engine| engine.queue_levels())
     }
 
     /// Completes when the store was closed, or when one of its threads ended (which is logged).
     /// The process must be restarted then.
     pub async fn ended(&self) {
-        match &self.engine {
-            Engine::Sqlite(engine) => engine.ended().await,
-        }
+        on_engine!(self, |engine| engine.ended().await);
     }
 
     /// Commits all queued writes and closes the database. Later operations fail.
     pub async fn close(&self) {
-        match &self.engine {
-            Engine::Sqlite(engine) => engine.close().await,
-        }
+        on_engine!(self, |engine| engine.close().await);
     }
 }

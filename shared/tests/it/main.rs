@@ -6,6 +6,12 @@
     reason = "tests fail by panicking"
 )]
 
+#[cfg(feature = "postgres")]
+mod postgres_faults;
+#[cfg(feature = "postgres")]
+mod postgres_locks;
+#[cfg(feature = "postgres")]
+mod postgres_plans;
 mod promises;
 mod queue;
 mod redis_acl;
@@ -24,5 +30,8 @@ mod iana;
 mod jobs;
 #[path = "../support/moving_name.rs"]
 mod moving_name;
+#[cfg(feature = "postgres")]
+#[path = "../support/postgres_server.rs"]
+mod postgres_server;
 #[path = "../support/redis_server.rs"]
 mod redis_server;

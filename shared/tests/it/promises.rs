@@ -6,6 +6,8 @@
 macro_rules! on_every_engine {
     ($($promise:ident,)+) => {
         on_engine! { sqlite, Sqlite, $($promise,)+ }
+        #[cfg(feature = "postgres")]
+        on_engine! { postgres, Postgres, $($promise,)+ }
     };
 }
 

@@ -6,6 +6,9 @@
 
 #![expect(clippy::unused_async, reason = "async for engines behind a network")]
 
+#[cfg(feature = "postgres")]
+#[path = "database/postgres.rs"]
+mod postgres;
 #[path = "database/sqlite.rs"]
 mod sqlite;
 
@@ -24,11 +27,15 @@ use storm_shared::{
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Engine {
     Sqlite,
+    #[cfg(feature = "postgres")]
+    Postgres,
 }
 
 /// A database for one test. It is deleted when it is dropped.
 pub(crate) enum TestDatabase {
     Sqlite(sqlite::Database),
+    #[cfg(feature = "postgres")]
+    Postgres(postgres::Database),
 }
 
 /// What is stored, but for the times at which things happened.
@@ -120,12 +127,16 @@ pub(crate) type History = BTreeMap<RequestId, Vec<Moment>>;
 #[must_use]
 pub(crate) enum Lock {
     Sqlite(sqlite::Lock),
+    #[cfg(feature = "postgres")]
+    Postgres(postgres::Lock),
 }
 
 impl Lock {
     pub(crate) async fn release(self) {
         match self {
             Self::Sqlite(lock) => lock.release(),
+            #[cfg(feature = "postgres")]
+            Self::Postgres(lock) => lock.release().await,
         }
     }
 }
@@ -136,18 +147,24 @@ impl TestDatabase {
     pub(crate) async fn fresh(engine: Engine) -> Self {
         match engine {
             Engine::Sqlite => Self::Sqlite(sqlite::Database::fresh()),
+            #[cfg(feature = "postgres")]
+            Engine::Postgres => Self::Postgres(postgres::Database::fresh().await),
         }
     }
 
     pub(crate) fn engine(&self) -> Engine {
         match self {
             Self::Sqlite(_) => Engine::Sqlite,
+            #[cfg(feature = "postgres")]
+            Self::Postgres(_) => Engine::Postgres,
         }
     }
 
     pub(crate) fn settings(&self) -> StoreSettings {
         match self {
             Self::Sqlite(database) => database.settings(),
+            #[cfg(feature = "postgres")]
+            Self::Postgres(database) => database.settings(),
         }
     }
 
@@ -163,6 +180,8 @@ impl TestDatabase {
     pub(crate) async fn hold_lock(&self) -> Lock {
         match self {
             Self::Sqlite(database) => Lock::Sqlite(database.hold_lock()),
+            #[cfg(feature = "postgres")]
+            Self::Postgres(database) => Lock::Postgres(database.hold_lock().await),
         }
     }
 
@@ -170,6 +189,8 @@ impl TestDatabase {
     pub(crate) async fn edit(&self, id: RequestId, assignments: &str) {
         match self {
             Self::Sqlite(database) => database.edit(id, assignments),
+            #[cfg(feature = "postgres")]
+            Self::Postgres(database) => database.edit(id, assignments).await,
         }
     }
 
@@ -177,6 +198,8 @@ impl TestDatabase {
     pub(crate) fn invalid_jobs(&self) -> &'static [&'static str] {
         match self {
             Self::Sqlite(_) => &sqlite::INVALID_JOBS,
+            #[cfg(feature = "postgres")]
+            Self::Postgres(_) => &postgres::INVALID_JOBS,
         }
     }
 
@@ -184,6 +207,8 @@ impl TestDatabase {
     pub(crate) fn invalid_traces(&self) -> &'static [&'static str] {
         match self {
             Self::Sqlite(_) => &sqlite::INVALID_TRACES,
+            #[cfg(feature = "postgres")]
+            Self::Postgres(_) => &postgres::INVALID_TRACES,
         }
     }
 
@@ -191,6 +216,17 @@ impl TestDatabase {
     pub(crate) fn invalid_due_times(&self) -> &'static [&'static str] {
         match self {
             Self::Sqlite(_) => &sqlite::INVALID_DUE_TIMES,
+            #[cfg(feature = "postgres")]
+            Self::Postgres(_) => &postgres::INVALID_DUE_TIMES,
+        }
+    }
+
+    /// An assignment after which the row does not say when it was created.
+    pub(crate) fn invalid_created_at(&self) -> &'static str {
+        match self {
+            Self::Sqlite(_) => sqlite::INVALID_CREATED_AT,
+            #[cfg(feature = "postgres")]
+            Self::Postgres(_) => postgres::INVALID_CREATED_AT,
         }
     }
 
@@ -198,6 +234,17 @@ impl TestDatabase {
     pub(crate) fn odd_client_names(&self) -> &'static [&'static str] {
         match self {
             Self::Sqlite(_) => &sqlite::ODD_CLIENT_NAMES,
+            #[cfg(feature = "postgres")]
+            Self::Postgres(_) => &postgres::ODD_CLIENT_NAMES,
+        }
+    }
+
+    /// What an edit by hand can make of the time of a heartbeat: none that was.
+    pub(crate) fn odd_heartbeat(&self) -> &'static str {
+        match self {
+            Self::Sqlite(_) => "no time",
+            #[cfg(feature = "postgres")]
+            Self::Postgres(_) => "infinity",
         }
     }
 
@@ -205,6 +252,8 @@ impl TestDatabase {
     pub(crate) async fn delete(&self, id: RequestId) {
         match self {
             Self::Sqlite(database) => database.delete(id),
+            #[cfg(feature = "postgres")]
+            Self::Postgres(database) => database.delete(id).await,
         }
     }
 
@@ -212,6 +261,8 @@ impl TestDatabase {
     pub(crate) async fn register_as_release_before(&self, owner: &str) -> Result<(), String> {
         match self {
             Self::Sqlite(database) => database.register_as_release_before(owner),
+            #[cfg(feature = "postgres")]
+            Self::Postgres(_) => unreachable!("no release before this one knew this engine"),
         }
     }
 
@@ -219,6 +270,8 @@ impl TestDatabase {
     pub(crate) async fn set_heartbeat(&self, owner: OwnerId, at: &str) {
         match self {
             Self::Sqlite(database) => database.set_heartbeat(owner, at),
+            #[cfg(feature = "postgres")]
+            Self::Postgres(database) => database.set_heartbeat(owner, at).await,
         }
     }
 
@@ -226,6 +279,30 @@ impl TestDatabase {
     pub(crate) async fn forget_breakers(&self, owner: OwnerId) {
         match self {
             Self::Sqlite(database) => database.forget_breakers(owner),
+            #[cfg(feature = "postgres")]
+            Self::Postgres(database) => database.forget_breakers(owner).await,
+        }
+    }
+
+    /// Makes a job due that is scheduled or parked: longer than any other.
+    pub(crate) async fn make_due(&self, id: RequestId) {
+        match self {
+            Self::Sqlite(database) => database.edit(id, "due = 0"),
+            #[cfg(feature = "postgres")]
+            Self::Postgres(database) => database.edit(id, "due = 'epoch'").await,
+        }
+    }
+
+    /// As if a job had been due this much earlier.
+    pub(crate) async fn make_due_earlier(&self, id: RequestId, time: Duration) {
+        let millis = time.as_millis();
+        match self {
+            Self::Sqlite(database) => database.edit(id, &format!("due = due - {millis}")),
+            #[cfg(feature = "postgres")]
+            Self::Postgres(database) => {
+                let earlier = format!("due = due - interval '{millis} milliseconds'");
+                database.edit(id, &earlier).await;
+            }
         }
     }
 
@@ -233,6 +310,8 @@ impl TestDatabase {
     pub(crate) async fn make_redelivery_due(&self, id: RequestId) {
         match self {
             Self::Sqlite(database) => database.make_redelivery_due(id),
+            #[cfg(feature = "postgres")]
+            Self::Postgres(database) => database.make_redelivery_due(id).await,
         }
     }
 
@@ -240,6 +319,17 @@ impl TestDatabase {
     pub(crate) async fn park_earlier(&self, time: Duration) {
         match self {
             Self::Sqlite(database) => database.park_earlier(time),
+            #[cfg(feature = "postgres")]
+            Self::Postgres(database) => database.park_earlier(time).await,
+        }
+    }
+
+    /// As if a request had ended this much earlier.
+    pub(crate) async fn end_earlier(&self, id: RequestId, time: Duration) {
+        match self {
+            Self::Sqlite(database) => database.end_earlier(id, time),
+            #[cfg(feature = "postgres")]
+            Self::Postgres(database) => database.end_earlier(id, time).await,
         }
     }
 
@@ -247,6 +337,8 @@ impl TestDatabase {
     pub(crate) async fn resume_earlier(&self, time: Duration) {
         match self {
             Self::Sqlite(database) => database.resume_earlier(time),
+            #[cfg(feature = "postgres")]
+            Self::Postgres(database) => database.resume_earlier(time).await,
         }
     }
 
@@ -254,6 +346,8 @@ impl TestDatabase {
     pub(crate) async fn forget_workers(&self) {
         match self {
             Self::Sqlite(database) => database.forget_workers(),
+            #[cfg(feature = "postgres")]
+            Self::Postgres(database) => database.forget_workers().await,
         }
     }
 
@@ -261,6 +355,8 @@ impl TestDatabase {
     pub(crate) async fn add_releases(&self, id: RequestId, claims: u32) {
         match self {
             Self::Sqlite(database) => database.add_releases(id, claims),
+            #[cfg(feature = "postgres")]
+            Self::Postgres(database) => database.add_releases(id, claims).await,
         }
     }
 
@@ -268,6 +364,8 @@ impl TestDatabase {
     pub(crate) async fn add_attempts(&self, id: RequestId, attempts: u32) {
         match self {
             Self::Sqlite(database) => database.add_attempts(id, attempts),
+            #[cfg(feature = "postgres")]
+            Self::Postgres(database) => database.add_attempts(id, attempts).await,
         }
     }
 
@@ -275,14 +373,18 @@ impl TestDatabase {
     pub(crate) async fn add_completed(&self, client: &str, count: u32) {
         match self {
             Self::Sqlite(database) => database.add_completed(client, count),
+            #[cfg(feature = "postgres")]
+            Self::Postgres(database) => database.add_completed(client, count).await,
         }
     }
 
-    /// As if the machine had been off since the last write, for `hours` by the wall clock, which
-    /// may have been set back. No store may be open.
+    /// As if the machine of the database had been off since the last write, for `hours` by the wall
+    /// clock, which may have been set back. No store may be open.
     pub(crate) async fn boot_after(&self, hours: i64) {
         match self {
             Self::Sqlite(database) => database.boot_after(hours),
+            #[cfg(feature = "postgres")]
+            Self::Postgres(database) => database.boot_after(hours).await,
         }
     }
 
@@ -290,6 +392,8 @@ impl TestDatabase {
     pub(crate) async fn keyed(&self) -> Vec<RequestId> {
         match self {
             Self::Sqlite(database) => database.keyed(),
+            #[cfg(feature = "postgres")]
+            Self::Postgres(database) => database.keyed().await,
         }
     }
 
@@ -297,6 +401,8 @@ impl TestDatabase {
     pub(crate) async fn places_of(&self, text: &str) -> Vec<String> {
         match self {
             Self::Sqlite(database) => database.places_of(text),
+            #[cfg(feature = "postgres")]
+            Self::Postgres(database) => database.places_of(text).await,
         }
     }
 
@@ -304,6 +410,8 @@ impl TestDatabase {
     pub(crate) async fn forget_expectations(&self) {
         match self {
             Self::Sqlite(database) => database.forget_expectations(),
+            #[cfg(feature = "postgres")]
+            Self::Postgres(_) => unreachable!("no release before this one knew this engine"),
         }
     }
 
@@ -312,6 +420,8 @@ impl TestDatabase {
     pub(crate) async fn ever(&self) -> Tables {
         match self {
             Self::Sqlite(database) => database.ever(),
+            #[cfg(feature = "postgres")]
+            Self::Postgres(database) => database.ever().await,
         }
     }
 
@@ -319,6 +429,8 @@ impl TestDatabase {
     pub(crate) async fn leftovers(&self) -> usize {
         match self {
             Self::Sqlite(database) => database.leftovers(),
+            #[cfg(feature = "postgres")]
+            Self::Postgres(database) => database.leftovers().await,
         }
     }
 
@@ -327,6 +439,8 @@ impl TestDatabase {
     pub(crate) async fn record_history(&self) {
         match self {
             Self::Sqlite(database) => database.record_history(),
+            #[cfg(feature = "postgres")]
+            Self::Postgres(database) => database.record_history().await,
         }
     }
 
@@ -334,6 +448,8 @@ impl TestDatabase {
     pub(crate) async fn history(&self) -> History {
         match self {
             Self::Sqlite(database) => database.history(),
+            #[cfg(feature = "postgres")]
+            Self::Postgres(database) => database.history().await,
         }
     }
 
@@ -341,6 +457,8 @@ impl TestDatabase {
     pub(crate) async fn tables(&self) -> Tables {
         match self {
             Self::Sqlite(database) => database.tables(),
+            #[cfg(feature = "postgres")]
+            Self::Postgres(database) => database.tables().await,
         }
     }
 
@@ -348,6 +466,8 @@ impl TestDatabase {
     pub(crate) async fn lost(&self) -> Vec<Key> {
         match self {
             Self::Sqlite(database) => database.lost(),
+            #[cfg(feature = "postgres")]
+            Self::Postgres(database) => database.lost().await,
         }
     }
 
@@ -355,13 +475,17 @@ impl TestDatabase {
     pub(crate) async fn count(&self) -> usize {
         match self {
             Self::Sqlite(database) => database.count(),
+            #[cfg(feature = "postgres")]
+            Self::Postgres(database) => database.count().await,
         }
     }
 
-    /// The number of bodies that are too large for the row of their request.
+    /// The number of large bodies, wherever the engine keeps them.
     pub(crate) async fn large_bodies(&self) -> usize {
         match self {
             Self::Sqlite(database) => database.large_bodies(),
+            #[cfg(feature = "postgres")]
+            Self::Postgres(database) => database.large_bodies().await,
         }
     }
 
@@ -369,6 +493,8 @@ impl TestDatabase {
     pub(crate) async fn text(&self, id: RequestId, column: &str) -> String {
         match self {
             Self::Sqlite(database) => database.text(id, column),
+            #[cfg(feature = "postgres")]
+            Self::Postgres(database) => database.text(id, column).await,
         }
     }
 
@@ -376,6 +502,8 @@ impl TestDatabase {
     pub(crate) async fn internal_details(&self, id: RequestId) -> Vec<Option<String>> {
         match self {
             Self::Sqlite(database) => database.internal_details(id),
+            #[cfg(feature = "postgres")]
+            Self::Postgres(database) => database.internal_details(id).await,
         }
     }
 }

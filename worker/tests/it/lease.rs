@@ -52,7 +52,7 @@ async fn a_worker_without_a_valid_lease_begins_no_attempt() {
     stack
         .row_when(id, |row| row.status == Status::Processing)
         .await;
-    let stalled = Stalled::database(&stack.settings.store.path);
+    let stalled = Stalled::database(stack.settings.store.database.path().unwrap());
     silent_for(&stack, 2).await;
     assert!(
         receiver.more().is_empty(),
@@ -74,7 +74,7 @@ async fn a_stalled_database_expires_no_lease() {
     let id = one.accept(100_000, None).await;
     one.row_when(id, |row| row.status == Status::Processing)
         .await;
-    let stalled = Stalled::database(&one.settings.store.path);
+    let stalled = Stalled::database(one.settings.store.database.path().unwrap());
     silent_for(&one, 2).await;
     silent_for(&two, 2).await;
     drop(stalled);
@@ -103,7 +103,7 @@ async fn a_quarantined_job_that_waits_to_run_alone_blocks_no_other_job() {
         .row_when(long, |row| row.status == Status::Processing)
         .await;
     let suspect = RequestId::generate();
-    Connection::open(&stack.settings.store.path)
+    Connection::open(stack.settings.store.database.path().unwrap())
         .unwrap()
         .execute(
             "INSERT INTO requests (id, mode, status, input_payload, created_at, lost_claims,

@@ -1,6 +1,6 @@
 //! A job: as it is accepted, claimed, and settled. Value types, no SQL.
 
-use std::{any::Any, borrow::Borrow, fmt, sync::Arc, time::Duration};
+use std::{any::Any, borrow::Borrow, collections::HashSet, fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -255,6 +255,13 @@ impl Candidate {
             claims: 0,
             lost_claims: 0,
         }
+    }
+
+    /// The `candidates` without repetitions: a job can be notified twice, and must not run twice.
+    pub(super) fn once_each(mut candidates: Vec<Self>) -> Vec<Self> {
+        let mut seen = HashSet::with_capacity(candidates.len());
+        candidates.retain(|it| seen.insert((it.id, it.work, it.claims)));
+        candidates
     }
 
     /// Whether the job was never claimed.

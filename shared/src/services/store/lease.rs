@@ -22,6 +22,18 @@ impl OwnerId {
         // Random and never reused: a worker that lost its lease must not pass for its successor.
         Self(Uuid::new_v4())
     }
+
+    /// The identity as a UUID.
+    #[cfg(feature = "postgres")]
+    pub(super) fn uuid(self) -> Uuid {
+        self.0
+    }
+
+    /// The identity that a UUID is.
+    #[cfg(feature = "postgres")]
+    pub(super) fn of(uuid: Uuid) -> Self {
+        Self(uuid)
+    }
 }
 
 impl fmt::Display for OwnerId {

@@ -1,6 +1,6 @@
 //! The load: the jobs that are unfinished, and what the workers have done. Value types, no SQL.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::{breakers::Breakers, lease::OwnerId};
 use crate::models::{ClientName, HandlerName};
@@ -23,6 +23,33 @@ pub struct Load {
     pub ended: HashMap<OwnerId, Ended>,
     /// Whether an operator has paused all work.
     pub is_paused: bool,
+}
+
+impl Load {
+    /// Counts the unfinished jobs of each handler: those of the `others` beside the report are
+    /// known, and `delayed` of all jobs are `PENDING` and not due.
+    pub(super) fn count_handlers(
+        &mut self,
+        delayed: usize,
+        others: BTreeMap<HandlerName, HandlerLoad>,
+    ) {
+        let [mut reports, mut callbacks] = [self.unfinished, delayed];
+        for (handler, of_handler) in others {
+            let unfinished = of_handler.waiting.saturating_add(of_handler.running) as usize;
+            reports = reports.saturating_sub(unfinished);
+            let delayed = of_handler.waiting.saturating_sub(of_handler.due) as usize;
+            callbacks = callbacks.saturating_sub(delayed);
+            if unfinished > 0 {
+                self.handlers.insert(handler, unfinished);
+            }
+        }
+        // No index tells whose they are. New jobs are due: what waits beside the work of handlers
+        // has had an attempt at its callback.
+        reports = reports.saturating_sub(callbacks);
+        if reports > 0 {
+            self.handlers.insert(HandlerName::REPORT, reports);
+        }
+    }
 }
 
 /// What a handler has to do, at one moment. A count ends at [`HandlerLoad::MOST`].

@@ -36,7 +36,6 @@ mod pause;
 mod private;
 mod progress;
 mod readers;
-mod recent;
 mod redelivery;
 mod retention;
 mod schema;
@@ -61,14 +60,14 @@ use self::{
     connection::{Opened, Opener},
     look::Turn,
     readers::Readers,
-    recent::Recent,
     writer::Writer,
 };
 use super::{
     StoreError, Trouble,
     metrics::{Measures, QueueLevel},
+    recent::Recent,
 };
-use crate::config::StoreSettings;
+use crate::config::{SqliteSettings, StoreSettings};
 
 /// The file descriptors of an open database: the file and its write-ahead log for the writer and
 /// each reader, the log that is synced, their shared memory, and, for moments, a folder that is
@@ -102,11 +101,14 @@ pub(super) struct Sqlite {
 }
 
 impl Sqlite {
-    pub(super) async fn open(settings: &StoreSettings) -> Result<Self, StoreError> {
-        Ok(Self::start(open::open(settings).await?, settings))
+    pub(super) async fn open(
+        sqlite: &SqliteSettings,
+        settings: &StoreSettings,
+    ) -> Result<Self, StoreError> {
+        Ok(Self::start(open::open(sqlite).await?, sqlite, settings))
     }
 
-    fn start(opened: Opened, settings: &StoreSettings) -> Self {
+    fn start(opened: Opened, sqlite: &SqliteSettings, settings: &StoreSettings) -> Self {
         let clock = Arc::new(opened.clock);
         let writer = Writer::start(
             opened.writer.into(),
@@ -122,7 +124,7 @@ impl Sqlite {
             writer.erases()();
         }
         Self {
-            path: settings.path.clone(),
+            path: sqlite.path.clone(),
             id: opened.id,
             writer,
             clock,

@@ -66,7 +66,8 @@ pub struct DestinationStats {
     pub backlog: u32,
 }
 
-/// The sizes of the database's files, in bytes.
+/// The sizes of the database's files, in bytes. Of a database on a server only the first is known:
+/// the others are 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct FileStats {
     /// The database.

@@ -1,9 +1,11 @@
 //! Claims: one worker gets a job, with all that earlier claims stored.
 
+use std::collections::HashSet;
+
 use futures_util::future::join_all;
 use storm_shared::{
     models::{FailureReason, RequestId, Status, Traceparent},
-    services::store::{Candidate, InvalidJob, Outcome, Settlement, Store, Work},
+    services::store::{Candidate, Claimed, InvalidJob, Outcome, Settlement, Store, Work},
 };
 
 use crate::{
@@ -18,6 +20,8 @@ on_every_engine! {
     exactly_one_of_many_concurrent_claims_on_a_job_wins,
     a_due_retry_runs_under_a_new_claim_with_the_stored_report,
     a_claim_stops_once_its_room_is_full_and_says_what_is_left,
+    a_job_that_is_named_twice_is_claimed_once,
+    a_repeat_finds_what_a_claim_under_way_wins,
     a_corrupt_row_ends_failed_and_blocks_no_other,
     a_negative_count_of_attempts_counts_as_none,
     a_job_with_an_unreadable_trace_gets_a_trace_of_its_own,
@@ -107,6 +111,57 @@ async fn a_claim_stops_once_its_room_is_full_and_says_what_is_left(database: Tes
     assert_eq!((last.len(), left), (1, vec![]));
 }
 
+async fn a_job_that_is_named_twice_is_claimed_once(database: TestDatabase) {
+    let store = database.open().await;
+    let [first, second] = [accept(&store).await, accept(&store).await].map(Candidate::notified);
+    let owner = new_worker(&store).await;
+    let twice = vec![first, first, second];
+    let claimed = store.claim(owner, twice.clone(), 1).await.unwrap();
+    assert_eq!(
+        (claimed.jobs.len(), claimed.left.last()),
+        (1, Some(&second))
+    );
+    let again = store.claim_again(owner, twice, 1).await.unwrap();
+    let again: Vec<_> = again
+        .jobs
+        .into_iter()
+        .map(|job| job.unwrap().claim.id)
+        .collect();
+    assert_eq!(again, [first.id], "it runs once");
+    let claimed = store.claim(owner, claimed.left, usize::MAX).await.unwrap();
+    assert_eq!((claimed.jobs.len(), claimed.left), (1, vec![]));
+}
+
+async fn a_repeat_finds_what_a_claim_under_way_wins(database: TestDatabase) {
+    let store = database.open().await;
+    let owner = new_worker(&store).await;
+    let mut candidates = Vec::new();
+    for _ in 0..9 {
+        candidates.push(Candidate::notified(accept(&store).await));
+    }
+    let lock = database.hold_lock().await;
+    let first = tokio::spawn({
+        let (store, candidates) = (store.clone(), candidates.clone());
+        async move { store.claim(owner, candidates, 200).await.unwrap() }
+    });
+    let repeat = tokio::spawn({
+        let store = store.clone();
+        async move { store.claim_again(owner, candidates, 200).await.unwrap() }
+    });
+    lock.release().await;
+    let ids = |claimed: Claimed| -> HashSet<RequestId> {
+        let jobs = claimed.jobs.into_iter();
+        jobs.map(|job| job.unwrap().claim.id).collect()
+    };
+    let (first, repeat) = (ids(first.await.unwrap()), ids(repeat.await.unwrap()));
+    let rows = database.tables().await.rows;
+    let held = rows.iter().filter(|(_, row)| row.owner == Some(owner));
+    let held: HashSet<_> = held.map(|((id, _), _)| *id).collect();
+    // Whichever was first: nothing is held of which neither call knows.
+    assert!(!held.is_empty() && held == &first | &repeat);
+    assert!(repeat.is_superset(&first) || first.is_disjoint(&repeat));
+}
+
 /// The bytes of a request's stored input.
 async fn input_length(store: &Store, id: RequestId) -> usize {
     row(store, id).await.input_payload.get().len()
@@ -168,7 +223,7 @@ async fn a_claimed_job_says_when_it_was_submitted(database: TestDatabase) {
     assert_eq!(row(&store, id).await.created_at, format!("{submitted:.3}"));
 
     let id = accept(&store).await;
-    database.edit(id, "created_at = 'yesterday'").await;
+    database.edit(id, database.invalid_created_at()).await;
     let job = claim_one(&store, id).await.unwrap();
     assert_eq!(
         job.created_at, None,

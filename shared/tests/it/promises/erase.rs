@@ -31,6 +31,7 @@ on_every_engine! {
     a_repeat_gives_the_same_answer_and_changes_nothing,
     another_tenants_request_looks_like_none,
     an_erased_request_is_never_redelivered,
+    of_an_erasure_and_a_redelivery_at_once_one_is_refused,
     a_cancelled_job_that_is_erased_is_still_cancelled,
     the_key_of_an_erased_request_is_refused_until_its_window_is_over,
     no_repeat_of_an_earlier_write_fails_or_brings_anything_back,
@@ -240,6 +241,20 @@ async fn an_erased_request_is_never_redelivered(database: TestDatabase) {
         let found = store.redeliverable(Scope::All, page).await.unwrap();
         assert_eq!(found.requests, []);
         assert_eq!(shown(&store, id).await, before);
+    }
+}
+
+async fn of_an_erasure_and_a_redelivery_at_once_one_is_refused(database: TestDatabase) {
+    let (store, other) = (database.open().await, database.open().await);
+    for _ in 0..20 {
+        let id = finished(&store, Outcome::Completed).await;
+        let (erased, redelivered) =
+            tokio::join!(store.erase(Scope::All, id), other.redeliver(Scope::All, id));
+        match (erased.unwrap(), redelivered.unwrap()) {
+            (Ok(_), Err(why)) => assert_eq!(why, Unredeliverable::Erased),
+            (Err(why), Ok(())) => assert_eq!(why, Unerasable::UnderWay),
+            both => panic!("{both:?}"),
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use crate::{
     database::TestDatabase,
     jobs::{
         claim_due, claim_one, delivered, fail_attempt, failed, finish, next_millisecond, redeliver,
-        row, spec, timeout,
+        row, spec, success, timeout,
     },
 };
 
@@ -25,10 +25,15 @@ on_every_engine! {
     a_key_belongs_to_one_tenant_or_to_all_that_have_none,
     a_key_whose_window_is_over_belongs_to_its_job_until_that_has_ended,
     a_key_is_free_once_its_window_is_over_and_its_job_has_ended,
+    of_submissions_at_two_stores_one_takes_a_key_that_has_become_free,
     a_window_goes_by_the_stores_clock_also_after_a_boot,
     an_accept_with_a_key_that_is_repeated_is_no_replay,
     a_submission_that_is_not_stored_leaves_its_key_free,
     a_key_whose_request_was_deleted_is_free,
+}
+
+// The first release that knew the other engine stored what it expects.
+on_engine! { release_before, Sqlite,
     a_key_of_the_release_before_expects_its_job_as_if_nothing_had_waited,
 }
 
@@ -295,6 +300,39 @@ async fn a_key_is_free_once_its_window_is_over_and_its_job_has_ended(database: T
         last = next;
     }
     assert_eq!(database.count().await, 3);
+}
+
+async fn of_submissions_at_two_stores_one_takes_a_key_that_has_become_free(database: TestDatabase) {
+    let stores = [
+        without_a_window(&database).await,
+        without_a_window(&database).await,
+    ];
+    let mut last = keyed("a");
+    store_first(&stores[0], &last).await;
+    for round in 0..20 {
+        let job = claim_one(&stores[0], last.id).await.unwrap();
+        finish(&stores[0], &job, success(), Outcome::Completed).await;
+        next_millisecond().await;
+        let submitted: Vec<_> = (0..6).map(|_| again(&last)).collect();
+        let writes = submitted.iter().enumerate().map(|(number, new)| {
+            let (store, new) = (stores[number % 2].clone(), new.clone());
+            tokio::spawn(async move { store.accept(new).await.unwrap() })
+        });
+        let answers = join_all(writes).await.into_iter().map(Result::unwrap);
+        let (won, others): (Vec<_>, Vec<_>) = submitted
+            .into_iter()
+            .zip(answers)
+            .partition(|(_, answer)| *answer == Acceptance::Stored);
+        let [(winner, _)] = &won[..] else {
+            panic!("{won:?} {others:?}")
+        };
+        for (_, answer) in others {
+            assert_eq!(answer, replay_of(winner));
+        }
+        assert_eq!(database.keyed().await, [winner.id]);
+        assert_eq!(database.count().await, round + 2);
+        last = winner.clone();
+    }
 }
 
 async fn a_window_goes_by_the_stores_clock_also_after_a_boot(database: TestDatabase) {

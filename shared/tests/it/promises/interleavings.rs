@@ -93,7 +93,7 @@ fn config(cases: u32, regressions: &'static str) -> ProptestConfig {
 
 fn run(case: impl Future<Output = TestCaseResult>) -> TestCaseResult {
     let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
+        .enable_all()
         .build();
     runtime.unwrap().block_on(case)
 }

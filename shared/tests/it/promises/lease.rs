@@ -21,6 +21,7 @@ on_every_engine! {
     a_renewed_lease_does_not_expire_and_an_expired_one_expires_once,
     a_draining_worker_releases_only_its_own_jobs_without_counting_a_lost_claim,
     jobs_of_an_unregistered_owner_are_reclaimed_after_a_lease,
+    a_claim_during_an_expiry_is_reclaimed_or_refused,
 }
 
 async fn only_a_worker_with_a_lease_can_claim(database: TestDatabase) {
@@ -161,4 +162,25 @@ async fn jobs_of_an_unregistered_owner_are_reclaimed_after_a_lease(database: Tes
         assert_eq!(expired.reclaimed, 1);
     }
     assert_eq!(claim_due(&store).await.len(), 2);
+}
+
+async fn a_claim_during_an_expiry_is_reclaimed_or_refused(database: TestDatabase) {
+    let (one, other) = (database.open().await, database.open().await);
+    for _ in 0..30 {
+        let id = accept(&one).await;
+        let worker = new_worker(&one).await;
+        let seen = heartbeat_of(&one, worker).await;
+        let candidates = vec![Candidate::notified(id)];
+        let (claimed, expired) = tokio::join!(
+            one.claim(worker, candidates, usize::MAX),
+            other.expire(seen, MAX_CLAIMS)
+        );
+        let won = match claimed {
+            Ok(claimed) => claimed.jobs.len(),
+            Err(StoreError::LeaseLost) => 0,
+            Err(error) => panic!("{error}"),
+        };
+        assert_eq!(expired.unwrap().unwrap().reclaimed, won);
+        assert_eq!(status(&one, id).await, Status::Pending);
+    }
 }

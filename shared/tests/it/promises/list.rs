@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use jiff::Timestamp;
 use storm_shared::{
     models::{Failure, FailureReason, Mode, RequestId, Status},
@@ -380,9 +381,11 @@ async fn many_pages_at_once_leave_room_for_short_reads(database: TestDatabase) {
     let id = accept(&store).await;
     let read = |_| {
         let store = store.clone();
-        let page = page(with_status(Status::Failed), 1);
+        let page = page(with_status(Status::Processing), 1);
         tokio::spawn(async move { store.list(Scope::All, page).await.map(drop) })
     };
+    // So that no connection has to be made for the short read.
+    join_all((0..4).map(|_| row(&store, id))).await;
     let pages: Vec<_> = (0..60).map(read).collect();
     tokio::task::yield_now().await;
     row(&store, id).await;

@@ -178,15 +178,16 @@ async fn a_backlog_over_the_limit_is_its_own_tenants_only(database: TestDatabase
 async fn a_job_whose_tenant_was_edited_is_claimed_and_over_no_limit(database: TestDatabase) {
     let store = database.open().await;
     let id = parked(&store, Some("a")).await;
-    for edit in ["created_by = 'no name'", "created_by = CAST(x'ff' AS TEXT)"] {
-        database.edit(id, edit).await;
+    for name in database.odd_client_names() {
+        let edit = format!("created_by = {name}");
+        database.edit(id, &edit).await;
         assert_eq!(
             store.destinations_over_limit(1).await.unwrap(),
             [],
             "{edit}"
         );
     }
-    database.edit(id, "created_by = 'no name', due = 0").await;
+    database.make_due(id).await;
     let claimed = claim_due(&store).await;
     assert_eq!((claimed.len(), &claimed[0].created_by), (1, &None));
 }
@@ -209,14 +210,16 @@ async fn the_oldest_due_age_is_that_of_the_job_which_has_been_due_longest(databa
     store.settle(scheduled.claim, None, retry).await.unwrap();
     assert_eq!(longest().await, 0);
 
-    // Due times are milliseconds.
-    let since = |seconds: u64| format!("due = due - {}", seconds * 1000);
+    let make_due_since = async |id, seconds| {
+        let time = Duration::from_secs(seconds);
+        database.make_due_earlier(id, time).await;
+    };
     for (tenant, seconds) in [(Some("b"), 200), (None, 100), (Some("a"), 300)] {
         let id = RequestId::generate();
         let mut job = NewJob::new(id, spec(), None);
         job.created_by = tenant.map(|name| name.parse().unwrap());
         store.accept(job).await.unwrap();
-        database.edit(id, &since(seconds)).await;
+        make_due_since(id, seconds).await;
     }
     assert!((300..400).contains(&longest().await), "{}", longest().await);
 
@@ -225,12 +228,12 @@ async fn the_oldest_due_age_is_that_of_the_job_which_has_been_due_longest(databa
     let mut job = NewJob::new(unknown, spec(), None);
     job.created_by = Some("c".parse().unwrap());
     store.accept(job).await.unwrap();
-    database.edit(unknown, "due = 0").await;
+    database.make_due(unknown).await;
     assert!((300..400).contains(&longest().await));
 
     // A suspected poison job waits in a loop of its own.
     expire_lease(&store, running.claim.owner).await;
-    database.edit(running.claim.id, &since(900)).await;
+    make_due_since(running.claim.id, 900).await;
     assert!(
         (900..1000).contains(&longest().await),
         "{}",

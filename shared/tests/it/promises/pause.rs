@@ -318,9 +318,7 @@ async fn a_pause_gives_the_whole_time_for_parking_again_however_late_its_jobs_ar
     let job = claimed(&store).await;
     park(&store, &job, AN_HOUR).await;
     // As if it had been parked for an hour.
-    database
-        .edit(job.claim.id, "parked_at = parked_at - 3600000")
-        .await;
+    database.park_earlier(AN_HOUR).await;
     let destination = Destination {
         tenant: None,
         origin: origin("http://example.com"),
@@ -331,12 +329,8 @@ async fn a_pause_gives_the_whole_time_for_parking_again_however_late_its_jobs_ar
     assert!(job.parked_for >= AN_HOUR);
     // Due by itself, or released by whatever: it does not matter.
     park_paused(&store, &job, Duration::ZERO).await;
-    database
-        .edit(
-            job.claim.id,
-            "due = due - 3600000, parked_at = parked_at - 3600000",
-        )
-        .await;
+    database.make_due_earlier(job.claim.id, AN_HOUR).await;
+    database.park_earlier(AN_HOUR).await;
     job = claim_due(&store).await.pop().unwrap();
     assert_eq!(job.parked_for, Duration::ZERO, "no worker ran for an hour");
     park_paused(&store, &job, AN_HOUR).await;

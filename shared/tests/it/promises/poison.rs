@@ -127,7 +127,7 @@ async fn a_suspect_that_is_parked_stays_one_and_is_left_until_it_is_due(database
         store.settle(job.claim, None, park).await.unwrap();
         assert_eq!(row(&store, id).await.lost_claims, 1);
         assert_eq!(suspects(&store).await, []);
-        database.edit(id, "due = 0").await;
+        database.make_due(id).await;
         assert_eq!(suspects(&store).await, [(id, 1)]);
         assert_eq!(due_jobs(&store, 9).await.due, []);
         let again = claim_due(&store).await.pop().unwrap();

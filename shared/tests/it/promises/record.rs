@@ -19,6 +19,7 @@ on_every_engine! {
     every_attempt_is_recorded_and_the_internal_detail_is_not_shown,
     releases_and_lease_expiries_keep_the_last_thousand_events_of_a_job,
     the_record_of_a_request_does_not_grow_with_its_redeliveries,
+    a_job_that_was_put_back_by_hand_keeps_the_callback_with_which_it_had_ended,
 }
 
 async fn every_attempt_is_recorded_and_the_internal_detail_is_not_shown(database: TestDatabase) {
@@ -99,4 +100,23 @@ async fn the_record_of_a_request_does_not_grow_with_its_redeliveries(database: T
     let kept: Vec<_> = row.attempts.iter().map(|it| it.number).collect();
     assert_eq!(kept, (3..=KEPT + 2).collect::<Vec<_>>());
     assert_eq!(row.events.len(), KEPT as usize);
+}
+
+async fn a_job_that_was_put_back_by_hand_keeps_the_callback_with_which_it_had_ended(
+    database: TestDatabase,
+) {
+    let store = database.open().await;
+    let id = finished(&store, Outcome::Completed).await;
+    for number in 2..=3 {
+        database.make_due(id).await;
+        database.edit(id, "status = 'PENDING', owner = NULL").await;
+        let job = claim_due(&store).await.pop().unwrap();
+        let again = attempted(number, AttemptClass::Success);
+        // The second is a repeat of the same write.
+        finish(&store, &job, again.clone(), Outcome::Completed).await;
+        finish(&store, &job, again, Outcome::Completed).await;
+    }
+    let attempts = row(&store, id).await.attempts;
+    let numbers: Vec<_> = attempts.iter().map(|it| it.number).collect();
+    assert_eq!(numbers, [1, 2, 3]);
 }

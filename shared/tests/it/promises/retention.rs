@@ -8,7 +8,7 @@ use storm_shared::{
     models::{IdempotencyKey, RequestId, Status},
     services::{
         report,
-        store::{Acceptance, NewJob, Outcome, Scope, Settlement, Store},
+        store::{Acceptance, NewJob, Outcome, Scope, Settlement, Store, Unredeliverable},
     },
 };
 
@@ -31,6 +31,8 @@ on_every_engine! {
     old_requests_behind_a_young_batch_are_reached,
     what_is_around_requests_that_stay_is_deleted,
     the_wall_clock_decides_nothing,
+    sweeps_at_the_same_time_delete_each_request_once,
+    a_redelivery_that_begins_during_a_sweep_has_its_request_or_finds_none,
 }
 
 const NOW: Duration = Duration::ZERO;
@@ -112,7 +114,7 @@ async fn attempts_and_events_go_with_their_request(database: TestDatabase) {
 async fn a_redelivery_keeps_its_request_and_its_end_begins_the_time_anew(database: TestDatabase) {
     let store = database.open().await;
     let id = finished(&store, failed("It answered 500.")).await;
-    database.edit(id, "ended = -10000000").await;
+    database.end_earlier(id, 2 * LATER).await;
     redeliver(&store, id).await.unwrap();
     assert_eq!(pass(&store, NOW).await, 0);
     let job = claim_due(&store).await.pop().unwrap();
@@ -132,7 +134,7 @@ async fn a_redelivery_keeps_its_request_and_its_end_begins_the_time_anew(databas
 async fn a_request_is_kept_anew_after_its_redelivery_was_cancelled(database: TestDatabase) {
     let store = database.open().await;
     let id = finished(&store, failed("It answered 500.")).await;
-    database.edit(id, "ended = -10000000").await;
+    database.end_earlier(id, 2 * LATER).await;
     redeliver(&store, id).await.unwrap();
     store.cancel(Scope::All, id).await.unwrap().unwrap();
     assert_eq!(row(&store, id).await.status, Status::Failed);
@@ -186,7 +188,7 @@ async fn old_requests_behind_a_young_batch_are_reached(database: TestDatabase) {
     database.add_completed("acme", 600).await;
     assert_eq!(pass(&store, LATER).await, 0, "now they are dated");
     let behind = finished(&store, Outcome::Completed).await;
-    database.edit(behind, "ended = -10000000").await;
+    database.end_earlier(behind, 2 * LATER).await;
     assert!(store.sweep(LATER, None).await.unwrap().is_young);
     assert_eq!(pass(&store, LATER).await, 1);
     assert!(!exists(&store, behind).await);
@@ -216,4 +218,37 @@ async fn the_wall_clock_decides_nothing(database: TestDatabase) {
     database.edit(id, long_ago).await;
     assert_eq!(pass(&store, LATER).await, 0);
     assert!(exists(&store, id).await);
+}
+
+async fn sweeps_at_the_same_time_delete_each_request_once(database: TestDatabase) {
+    let stores = [database.open().await, database.open().await];
+    database.add_completed("acme", 3000).await;
+    assert_eq!(pass(&stores[0], LATER).await, 0, "now they are dated");
+    let passes = [0, 1, 0, 1].map(|at| {
+        let store = stores[at].clone();
+        tokio::spawn(async move { pass(&store, NOW).await })
+    });
+    let mut deleted = 0;
+    for pass in passes {
+        deleted += pass.await.unwrap();
+    }
+    // One may leave what another has in hand.
+    deleted += pass(&stores[0], NOW).await;
+    assert_eq!((deleted, database.count().await), (3000, 0));
+}
+
+async fn a_redelivery_that_begins_during_a_sweep_has_its_request_or_finds_none(
+    database: TestDatabase,
+) {
+    let (one, other) = (database.open().await, database.open().await);
+    for _ in 0..20 {
+        let id = finished(&one, failed("It answered 500.")).await;
+        let (begun, deleted) = tokio::join!(redeliver(&one, id), pass(&other, NOW));
+        match begun {
+            Ok(()) => assert!(deleted == 0 && exists(&one, id).await),
+            Err(Unredeliverable::Unknown) => assert_eq!(deleted, 1),
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert_eq!(database.leftovers().await, 0);
 }

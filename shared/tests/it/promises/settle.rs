@@ -11,7 +11,7 @@ use storm_shared::{
 use crate::{
     database::TestDatabase,
     jobs::{
-        accept, claim, claim_due, claim_one, claimed, delivered, due_jobs, event_kinds,
+        accept, claim, claim_due, claim_new, claim_one, claimed, delivered, due_jobs, event_kinds,
         fail_attempt, failed, finished, heartbeat_of, is_claim_lost, new_worker, redeliver,
         result_of, retry, row, spec, spec_of, stored_result, timeout, writes_nothing,
     },
@@ -28,6 +28,7 @@ on_every_engine! {
     a_scheduled_job_is_not_due_before_its_time_and_records_its_failure,
     a_job_given_back_is_due_at_once_and_as_it_was,
     a_resend_is_recorded_under_its_claim_before_the_event_that_ends_it,
+    settlements_at_the_same_time_are_each_told_what_became_of_theirs,
 }
 
 async fn a_job_goes_from_accepted_to_completed(database: TestDatabase) {
@@ -264,4 +265,55 @@ async fn a_resend_is_recorded_under_its_claim_before_the_event_that_ends_it(
             (EventKind::Resent, 2)
         ]
     );
+}
+
+async fn settlements_at_the_same_time_are_each_told_what_became_of_theirs(database: TestDatabase) {
+    let store = database.open().await;
+    let wait = Duration::from_hours(1);
+    let undelivered = Settlement::Finish {
+        attempt: Some(timeout(1)),
+        outcome: failed("It answered 500."),
+    };
+    // What each leaves: its status, the attempts, the events.
+    let settlements = [
+        (delivered(), Status::Completed, 1, 0),
+        (undelivered, Status::Failed, 1, 1),
+        (retry(timeout(1), wait), Status::Pending, 1, 1),
+        (Settlement::Park { wait }, Status::Pending, 0, 0),
+        (Settlement::GiveBack, Status::Pending, 0, 1),
+    ];
+    let owner = new_worker(&store).await;
+    let (mut settling, mut expected) = (Vec::new(), Vec::new());
+    for place in 0..60 {
+        let (settlement, status, attempts, events) = settlements[place % 5].clone();
+        let id = accept(&store).await;
+        let job = claim_new(&store, owner, &[id]).await.pop().unwrap();
+        let settle = |claim| {
+            let (store, settlement) = (store.clone(), settlement.clone());
+            tokio::spawn(async move { store.settle(claim, None, settlement).await })
+        };
+        let forged = Claim {
+            number: job.claim.number + 1,
+            ..job.claim
+        };
+        let is_repeat = place % 3 == 0;
+        if is_repeat {
+            settle(job.claim).await.unwrap().unwrap();
+        }
+        settling.push((true, settle(forged)));
+        settling.push((is_repeat && attempts == 0, settle(job.claim)));
+        expected.push((id, status, attempts, events));
+    }
+    for (is_lost, settled) in settling {
+        let settled = settled.await.unwrap();
+        assert_eq!(is_claim_lost(&settled), is_lost, "{settled:?}");
+        assert!(is_lost || settled.is_ok(), "{settled:?}");
+    }
+    for (id, status, attempts, events) in expected {
+        let row = row(&store, id).await;
+        assert_eq!(
+            (row.status, row.attempts.len(), row.events.len()),
+            (status, attempts, events)
+        );
+    }
 }

@@ -1,16 +1,22 @@
 //! The write queue: group commit, load shedding, and the drain at the end.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use futures_util::FutureExt;
 use prometheus_client::registry::Registry;
 use storm_shared::{
     config::StoreSettings,
     memory::MemoryBudget,
-    models::{ReportName, ReportSpec, RequestId},
+    models::{IdempotencyKey, ReportName, ReportSpec, RequestId},
     services::{
         scrape,
-        store::{Held, NewJob, Paused, Store, StoreError, StoreMetrics},
+        store::{Acceptance, Held, NewJob, Paused, Store, StoreError, StoreMetrics},
     },
 };
 use tokio::task::JoinSet;
@@ -27,6 +33,7 @@ on_every_engine! {
     queued_writes_are_committed_when_the_store_closes,
     writes_queued_behind_a_lock_fail_with_the_first_one,
     a_job_counts_as_memory_until_it_is_committed_even_if_its_caller_is_gone,
+    who_is_told_of_a_stored_job_is_told_even_if_its_caller_is_gone,
     commits_and_queues_are_measured,
 }
 
@@ -106,10 +113,15 @@ async fn an_operators_write_waits_for_room_in_a_full_queue(database: TestDatabas
         };
         let store = Store::open(&few).await.unwrap();
         let lock = database.hold_lock().await;
-        // Once, and once more after the writer has taken that, and waits for the lock.
-        for _ in 0..2 {
-            let write = || try_accept(&store).now_or_never();
-            while !matches!(write(), Some(Err(StoreError::QueueFull))) {}
+        // Full, and still full after whoever commits has had the time to take some, and waits for
+        // the lock.
+        let mut refused = 0;
+        while refused < 2 {
+            let is_full = matches!(
+                try_accept(&store).now_or_never(),
+                Some(Err(StoreError::QueueFull))
+            );
+            refused = if is_full { refused + 1 } else { 0 };
             for _ in 0..10 {
                 tokio::task::yield_now().await;
             }
@@ -183,6 +195,39 @@ async fn a_job_counts_as_memory_until_it_is_committed_even_if_its_caller_is_gone
     store.close().await;
     assert_eq!((database.count().await, budget.reserved()), (1, 0));
     assert_eq!(Arc::strong_count(&held), 1);
+}
+
+async fn who_is_told_of_a_stored_job_is_told_even_if_its_caller_is_gone(database: TestDatabase) {
+    let store = database.open().await;
+    let told = Arc::new(AtomicUsize::new(0));
+    let telling = |key: &str| {
+        let told = Arc::clone(&told);
+        NewJob {
+            idempotency_key: Some(IdempotencyKey::try_from(key.as_bytes()).unwrap()),
+            on_stored: Some(Arc::new(move || {
+                told.fetch_add(1, Ordering::Relaxed);
+            })),
+            ..NewJob::new(RequestId::generate(), spec(), None)
+        }
+    };
+    let lock = database.hold_lock().await;
+    let mut accepting = Box::pin(store.accept(telling("a")));
+    // The first poll queues the write.
+    assert!(accepting.as_mut().now_or_never().is_none());
+    drop(accepting);
+    assert_eq!(told.load(Ordering::Relaxed), 0);
+    lock.release().await;
+    let second = telling("b");
+    store.accept(second.clone()).await.unwrap();
+    while told.load(Ordering::Relaxed) < 2 {
+        tokio::task::yield_now().await;
+    }
+    // Nobody is told of a replay. Of a repeat somebody may be told twice.
+    let replayed = store.accept(telling("a")).await.unwrap();
+    assert!(matches!(replayed, Acceptance::Replayed { .. }));
+    assert_eq!(told.load(Ordering::Relaxed), 2);
+    assert_eq!(store.accept(second).await.unwrap(), Acceptance::Stored);
+    assert_eq!(told.load(Ordering::Relaxed), 3);
 }
 
 async fn commits_and_queues_are_measured(database: TestDatabase) {

@@ -38,6 +38,7 @@ pub(super) const ODD_CLIENT_NAMES: [&str; 5] = [
     "CAST(x'ff' AS TEXT)",
     "CAST(x'ff00ff' AS TEXT)",
 ];
+pub(super) const INVALID_CREATED_AT: &str = "created_at = 'yesterday'";
 pub(super) const INVALID_DUE_TIMES: [&str; 2] = ["due = NULL", "due = -1"];
 
 /// The columns that [`read`] reads, of each table of what is claimed.
@@ -170,6 +171,11 @@ impl Database {
                 "UPDATE {table} SET parked_at = parked_at - {millis}"
             ));
         }
+    }
+
+    pub(super) fn end_earlier(&self, id: RequestId, time: Duration) {
+        let millis = time.as_millis();
+        self.edit(id, &format!("ended = ended - {millis}"));
     }
 
     pub(super) fn resume_earlier(&self, time: Duration) {

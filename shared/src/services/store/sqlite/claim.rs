@@ -1,10 +1,8 @@
 //! Claims: exclusive ownership of a row by one worker, guarded by a fencing token.
 
-use std::{error::Error, fmt::Display, str::from_utf8, time::Duration};
+use std::{str::from_utf8, time::Duration};
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
-use serde::Deserialize;
-use serde_json::value::RawValue;
 
 use super::{
     bodies,
@@ -14,10 +12,9 @@ use super::{
     state::{self, IS_CLAIMED, IS_HELD},
 };
 use crate::{
-    models::{CallbackUrl, Failure, FailureReason, HandlerName, ReportSpec, Transition},
-    services::{
-        report::Report,
-        store::{Candidate, Claim, Claimed, InvalidJob, Job, OwnerId, Work, WorkResult},
+    models::{CallbackUrl, Failure, Transition},
+    services::store::{
+        Candidate, Claim, Claimed, InvalidJob, Job, OwnerId, Work, stored_job::StoredJob,
     },
 };
 
@@ -221,8 +218,7 @@ fn columns_of(work: Work) -> String {
     format!("claim, attempts, parked_at, {before}, {request}")
 }
 
-/// The columns of a claimed job as they are stored. They are parsed after the commit, so that no
-/// other writer waits for that, and a row that can't be parsed rolls back no other claim.
+/// The columns of a claimed job as they are stored.
 struct ClaimedRow {
     claim: Claim,
     attempts: i64,
@@ -236,7 +232,6 @@ struct ClaimedRow {
     created_at: Option<Vec<u8>>,
     handler: Option<Vec<u8>>,
     is_long: bool,
-    /// Why the work failed, if it has: stored before the callback says so.
     failure: Option<Failure>,
 }
 
@@ -256,7 +251,7 @@ impl ClaimedRow {
             created_at: bytes(row, 9)?,
             handler: bytes(row, 10)?,
             is_long: row.get(11)?,
-            failure: columns::failure(row, 12, 13)?.filter(|failure| failure.reason.is_of_work()),
+            failure: columns::failure(row, 12, 13)?,
         })
     }
 
@@ -265,103 +260,36 @@ impl ClaimedRow {
         self.input.len() + self.result.as_ref().map_or(0, Vec::len)
     }
 
-    /// The job. Only an edit from outside can produce a row that can't be parsed. `last` is the URL
-    /// of the one before, and then of this one.
+    /// The job at `now`, after everything was `resumed` last. `last` is the URL of the one before,
+    /// and then of this one.
     fn into_job(
         self,
         now: StoreTime,
         resumed: StoreTime,
         last: &mut Option<CallbackUrl>,
     ) -> Result<Job, InvalidJob> {
-        let claim = self.claim;
-        self.parse(now, resumed, last).map_err(|error| {
-            tracing::error!(id = %claim.id, %error, "can't parse a row");
-            let detail = format!("The row can't be parsed: {error}.");
-            InvalidJob {
-                claim,
-                failure: Failure::new(FailureReason::InvalidRow, detail),
-            }
-        })
-    }
-
-    fn parse(
-        self,
-        now: StoreTime,
-        resumed: StoreTime,
-        last: &mut Option<CallbackUrl>,
-    ) -> Result<Job, String> {
         let traceparent = self.traceparent.as_deref();
         let traceparent = traceparent.and_then(|sent| from_utf8(sent).ok());
-        let handler = columns::stored_handler(self.handler.as_deref());
-        let handler = handler.map_err(in_column("handler"))?;
-        let is_report = handler == HandlerName::REPORT;
-        let report = read_json::<ReportSpec>(&self.input, is_report);
-        let result = self.result.as_deref();
-        let result = result
-            .map(|result| {
-                read_json::<Report>(result, is_report)?;
-                WorkResult::stored(result)
-            })
-            .transpose();
-        Ok(Job {
+        let stored = StoredJob {
             claim: self.claim,
-            bytes: self.bytes(),
-            handler,
-            report: report.map_err(in_column("input_payload"))?,
-            // A stored result is used as it is: the callback has the same bytes on every attempt.
-            worked: result
-                .map_err(in_column("result_payload"))?
-                .map(Ok)
-                .or(self.failure.map(Err)),
-            input: self.input.into(),
-            is_long: self.is_long,
-            callback: self
-                .target
-                .as_deref()
-                .map(|stored| callback(stored, last))
-                .transpose()
-                .map_err(in_column("callback_url"))?,
-            traceparent: columns::traceparent(traceparent, self.claim.id),
             attempts: columns::count(self.attempts),
             attempts_before: columns::count(self.attempts_before),
             // While everything is paused, it can't have its turn, and gets the whole time again.
             parked_for: self
                 .parked_at
                 .map_or(Duration::ZERO, |at| now.since(at.max(resumed))),
+            input: self.input,
+            result: self.result,
+            target: self.target,
+            handler: self.handler,
+            is_long: self.is_long,
+            traceparent: columns::traceparent(traceparent, self.claim.id),
             created_by: columns::client_name(self.created_by.as_deref()),
             created_at: self
                 .created_at
                 .and_then(|stored| from_utf8(&stored).ok()?.parse().ok()),
-        })
+            failure: self.failure,
+        };
+        stored.into_job(last)
     }
-}
-
-/// The URL in a column. Many jobs of a claim have the same one, which is parsed once: that takes as
-/// long as everything else of a row.
-fn callback(stored: &[u8], last: &mut Option<CallbackUrl>) -> Result<CallbackUrl, Box<dyn Error>> {
-    let stored = from_utf8(stored)?;
-    if let Some(last) = last.as_ref().filter(|last| last.as_str() == stored) {
-        return Ok(last.clone());
-    }
-    let url = CallbackUrl::from_target(stored)?;
-    *last = Some(url.clone());
-    Ok(url)
-}
-
-/// Parses a body as a `Model` if it is that of a report. What other handlers get and return can be
-/// any JSON, and is only checked.
-fn read_json<'a, Model: Deserialize<'a>>(
-    body: &'a [u8],
-    is_report: bool,
-) -> Result<Option<Model>, serde_json::Error> {
-    if is_report {
-        serde_json::from_slice(body).map(Some)
-    } else {
-        serde_json::from_slice::<&RawValue>(body).map(|_| None)
-    }
-}
-
-/// Names the column in which an error was found.
-fn in_column<E: Display>(column: &'static str) -> impl FnOnce(E) -> String {
-    move |error| format!("{column}: {error}")
 }

@@ -68,14 +68,6 @@ pub(super) fn handler_name(row: &Row<'_>, column: usize) -> rusqlite::Result<Str
     Ok(name.unwrap_or_else(|| HandlerName::REPORT.as_str().to_owned()))
 }
 
-/// The handler in such a column.
-pub(super) fn stored_handler(stored: Option<&[u8]>) -> Result<HandlerName, Box<dyn Error>> {
-    stored.map_or(
-        Ok(HandlerName::REPORT),
-        |name| Ok(from_utf8(name)?.parse()?),
-    )
-}
-
 /// The count in an integer column. One out of range was edited by hand: it is the nearest count.
 pub(super) fn count(stored: i64) -> u32 {
     u32::try_from(stored.max(0)).unwrap_or(u32::MAX)

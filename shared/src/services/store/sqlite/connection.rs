@@ -20,7 +20,7 @@ use super::{
     sizes,
 };
 use crate::{
-    config::{StoreSettings, Synchronous},
+    config::{SqliteSettings, Synchronous},
     services::store::metrics::Sizes,
 };
 
@@ -91,7 +91,7 @@ impl From<SchemaError> for OpenError {
 }
 
 /// Opens all connections; for a service, migrates the database. Waits for locks only briefly.
-pub(super) fn open(settings: &StoreSettings, opener: Opener) -> Result<Opened, OpenError> {
+pub(super) fn open(settings: &SqliteSettings, opener: Opener) -> Result<Opened, OpenError> {
     let (writer, id, clock) = open_writer(settings, opener)?;
     let mut readers = Vec::with_capacity(readers::CONNECTIONS);
     for _ in 0..readers::CONNECTIONS {
@@ -125,7 +125,7 @@ pub(super) fn open(settings: &StoreSettings, opener: Opener) -> Result<Opened, O
 }
 
 fn open_writer(
-    settings: &StoreSettings,
+    settings: &SqliteSettings,
     opener: Opener,
 ) -> Result<(Connection, String, Clock), OpenError> {
     let path = &settings.path;

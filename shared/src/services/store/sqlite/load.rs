@@ -1,13 +1,13 @@
 //! The load: counts of unfinished jobs, and of those that each worker has ended.
 
-use std::collections::{BTreeMap, HashMap, hash_map::Entry};
+use std::collections::hash_map::Entry;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{clock::StoreTime, columns, handlers, pause};
 use crate::{
-    models::{ClientName, HandlerName, Status},
-    services::store::{Ended, HandlerLoad, Load, TenantLoad},
+    models::{ClientName, Status},
+    services::store::{Ended, Load, TenantLoad},
 };
 
 /// The most tenants that are counted one by one: more than there can be tokens.
@@ -67,7 +67,7 @@ fn load_of(
     if by_handler {
         let most = u32::try_from(most).unwrap_or(u32::MAX);
         let others = handlers::jobs(&snapshot, most, due)?;
-        load.handlers = by_handler_of(&load, delayed, others);
+        load.count_handlers(delayed, others);
     }
     let mut workers = snapshot.prepare_cached("SELECT owner, ended, ended_long FROM workers")?;
     let mut rows = workers.query([])?;
@@ -81,32 +81,6 @@ fn load_of(
         }
     }
     Ok(load)
-}
-
-/// The unfinished jobs of each handler, of which `delayed` are `PENDING` and not due.
-fn by_handler_of(
-    load: &Load,
-    delayed: usize,
-    others: BTreeMap<HandlerName, HandlerLoad>,
-) -> HashMap<HandlerName, usize> {
-    let [mut reports, mut callbacks] = [load.unfinished, delayed];
-    let mut jobs = HashMap::new();
-    for (handler, of_handler) in others {
-        let unfinished = of_handler.waiting.saturating_add(of_handler.running) as usize;
-        reports = reports.saturating_sub(unfinished);
-        let delayed = of_handler.waiting.saturating_sub(of_handler.due) as usize;
-        callbacks = callbacks.saturating_sub(delayed);
-        if unfinished > 0 {
-            jobs.insert(handler, unfinished);
-        }
-    }
-    // No index tells whose they are. New jobs are due: what waits beside the work of handlers has
-    // had an attempt at its callback.
-    reports = reports.saturating_sub(callbacks);
-    if reports > 0 {
-        jobs.insert(HandlerName::REPORT, reports);
-    }
-    jobs
 }
 
 /// A part of the index, in which the tenants are in order.

@@ -24,7 +24,7 @@ use super::{
     trouble,
 };
 use crate::{
-    config::StoreSettings,
+    config::SqliteSettings,
     services::store::{StoreError, Trouble, condition::Condition},
 };
 
@@ -50,7 +50,7 @@ enum Obstacle {
 ///
 /// # Errors
 /// A permanent condition.
-pub(super) async fn open(settings: &StoreSettings) -> Result<Opened, StoreError> {
+pub(super) async fn open(settings: &SqliteSettings) -> Result<Opened, StoreError> {
     let condition = Condition::healthy(
         "the database can't be opened yet; retrying until it can",
         "the database is open",
@@ -85,7 +85,7 @@ pub(super) async fn open(settings: &StoreSettings) -> Result<Opened, StoreError>
 ///
 /// # Errors
 /// There is none, its schema is another, or it can't be opened now.
-pub(super) async fn attach(settings: &StoreSettings) -> Result<Opened, StoreError> {
+pub(super) async fn attach(settings: &SqliteSettings) -> Result<Opened, StoreError> {
     let begun = Instant::now();
     loop {
         let settings = settings.clone();
@@ -99,7 +99,7 @@ pub(super) async fn attach(settings: &StoreSettings) -> Result<Opened, StoreErro
     }
 }
 
-fn try_to_attach(settings: &StoreSettings) -> Result<Opened, Obstacle> {
+fn try_to_attach(settings: &SqliteSettings) -> Result<Opened, Obstacle> {
     let path = &settings.path;
     require_file(path)?;
     inspect_contents(path)?;
@@ -131,7 +131,7 @@ pub(super) fn command_failed(path: &Path, error: impl Into<OpenError>) -> StoreE
     Obstacle::of(path, error.into()).into()
 }
 
-fn try_to_open(settings: &StoreSettings) -> Result<Opened, Obstacle> {
+fn try_to_open(settings: &SqliteSettings) -> Result<Opened, Obstacle> {
     let path = &settings.path;
     create_directory(path)?;
     if !is_usable_file(path)? {

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::super::{Engine, Store};
+use super::super::Store;
 use crate::{
     models::{ClientName, Failure, Origin, ReportSpec, Request, RequestId},
     services::{
@@ -31,9 +31,7 @@ impl Store {
     /// row exists then, but after [`StoreError::Indeterminate`], and after
     /// [`Trouble::Moved`](crate::services::store::Trouble::Moved) in the file that was moved.
     pub async fn accept(&self, job: NewJob) -> Result<Acceptance, StoreError> {
-        match &self.engine {
-            Engine::Sqlite(engine) => engine.accept(job).await,
-        }
+        on_engine!(self, |engine| engine.accept(job).await)
     }
 
     /// What [`Store::accept`] would say of a job whose idempotency key belongs to an earlier one,
@@ -42,9 +40,7 @@ impl Store {
     /// # Errors
     /// The read failed, the read queue is full, or the earlier job may not be durable.
     pub async fn accepted_before(&self, job: &NewJob) -> Result<Option<Acceptance>, StoreError> {
-        match &self.engine {
-            Engine::Sqlite(engine) => engine.accepted_before(job).await,
-        }
+        on_engine!(self, |engine| engine.accepted_before(job).await)
     }
 
     /// Records a sync request that arrived at `created_at`, by the wall clock, and is over.
@@ -60,12 +56,10 @@ impl Store {
         created_by: Option<ClientName>,
         ended: Result<&Report, &Failure>,
     ) -> Result<(), StoreError> {
-        match &self.engine {
-            Engine::Sqlite(engine) => {
-                let recorded = engine.record_sync(id, created_at, spec, created_by, ended);
-                recorded.await
-            }
-        }
+        on_engine!(self, |engine| {
+            let recorded = engine.record_sync(id, created_at, spec, created_by, ended);
+            recorded.await
+        })
     }
 
     /// Cancels the unfinished job of a request within `scope`. It becomes `FAILED` (`cancelled`),
@@ -83,9 +77,7 @@ impl Store {
         scope: Scope,
         id: RequestId,
     ) -> Result<Result<Cancelled, Uncancellable>, StoreError> {
-        match &self.engine {
-            Engine::Sqlite(engine) => engine.cancel(scope, id).await,
-        }
+        on_engine!(self, |engine| engine.cancel(scope, id).await)
     }
 
     /// Erases a finished request within `scope`: its payload, result and URL, and every text that
@@ -99,9 +91,7 @@ impl Store {
         scope: Scope,
         id: RequestId,
     ) -> Result<Result<Erased, Unerasable>, StoreError> {
-        match &self.engine {
-            Engine::Sqlite(engine) => engine.erase(scope, id).await,
-        }
+        on_engine!(self, |engine| engine.erase(scope, id).await)
     }
 
     /// The origin of the callback of a request within `scope`, if it has a callback.
@@ -113,9 +103,7 @@ impl Store {
         scope: Scope,
         id: RequestId,
     ) -> Result<Result<Option<Origin>, Unredeliverable>, StoreError> {
-        match &self.engine {
-            Engine::Sqlite(engine) => engine.origin_of(scope, id).await,
-        }
+        on_engine!(self, |engine| engine.origin_of(scope, id).await)
     }
 
     /// Starts a redelivery of a request within `scope`: the same bytes to the same URL, in a new
@@ -132,9 +120,7 @@ impl Store {
         scope: Scope,
         id: RequestId,
     ) -> Result<Result<(), Unredeliverable>, StoreError> {
-        match &self.engine {
-            Engine::Sqlite(engine) => engine.redeliver(scope, id).await,
-        }
+        on_engine!(self, |engine| engine.redeliver(scope, id).await)
     }
 
     /// Starts redeliveries of all redeliverable `ids` in one transaction. Returns how many. For a
@@ -147,9 +133,7 @@ impl Store {
         scope: Scope,
         ids: Vec<RequestId>,
     ) -> Result<usize, StoreError> {
-        match &self.engine {
-            Engine::Sqlite(engine) => engine.redeliver_all(scope, ids).await,
-        }
+        on_engine!(self, |engine| engine.redeliver_all(scope, ids).await)
     }
 
     /// Reads a page of the redeliverable requests within `scope`.
@@ -161,9 +145,7 @@ impl Store {
         scope: Scope,
         page: RedeliveryPage,
     ) -> Result<Redeliverable, StoreError> {
-        match &self.engine {
-            Engine::Sqlite(engine) => engine.redeliverable(scope, page).await,
-        }
+        on_engine!(self, |engine| engine.redeliverable(scope, page).await)
     }
 
     /// Finds a request by id, of any tenant.
@@ -183,9 +165,7 @@ impl Store {
         scope: Scope,
         id: RequestId,
     ) -> Result<Option<Request>, StoreError> {
-        match &self.engine {
-            Engine::Sqlite(engine) => engine.find(scope, id).await,
-        }
+        on_engine!(self, |engine| engine.find(scope, id).await)
     }
 
     /// How far each of these requests is, in their order, whichever tenant's they are: by few
@@ -194,9 +174,7 @@ impl Store {
     /// # Errors
     /// As for [`Store::find`].
     pub async fn progress_of(&self, ids: &[RequestId]) -> Result<Vec<Progress>, StoreError> {
-        match &self.engine {
-            Engine::Sqlite(engine) => engine.progress_of(ids).await,
-        }
+        on_engine!(self, |engine| engine.progress_of(ids).await)
     }
 
     /// Reads a page of the requests within `scope`, newest first. A page can be short, or empty,
@@ -205,8 +183,6 @@ impl Store {
     /// # Errors
     /// As for [`Store::find`].
     pub async fn list(&self, scope: Scope, page: ListPage) -> Result<RequestList, StoreError> {
-        match &self.engine {
-            Engine::Sqlite(engine) => engine.list(scope, page).await,
-        }
+        on_engine!(self, |engine| engine.list(scope, page).await)
     }
 }

@@ -1,18 +1,34 @@
 //! The verbs of operators, and the counts for metrics and admission control.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio_util::sync::CancellationToken;
 
+#[cfg(feature = "postgres")]
+use super::super::postgres::Postgres;
 use super::super::{Engine, Store, sqlite, sqlite::Sqlite};
 use crate::{
-    config::StoreSettings,
+    config::{DatabaseSettings, StoreSettings},
     models::{ClientName, Destination, HandlerName},
     services::store::{
         Applied, AuditRecord, BackedUp, BackupError, Bulk, FileStats, HandlerLoad, Load, Pause,
         Paused, Selected, SelectionPage, Stats, StoreError, TooManyPauses,
     },
 };
+
+/// The file of an embedded database. Of another one, the error says what to do `instead`.
+fn file_of(settings: &StoreSettings, instead: &str) -> Result<PathBuf, StoreError> {
+    let path = settings.database.path().map(Path::to_owned);
+    path.ok_or_else(|| {
+        let database = &settings.database;
+        StoreError::Unusable(format!("{database} is no database file; {instead}"))
+    })
+}
 
 impl Store {
     /// Opens the database of running services for an operator's command. Neither creates nor
@@ -22,7 +38,15 @@ impl Store {
     /// [`StoreError::Unusable`]: there is no database, or its schema is of another version;
     /// [`StoreError::Failed`] if it can't be opened now.
     pub async fn attach(settings: &StoreSettings) -> Result<Self, StoreError> {
-        let engine = Engine::Sqlite(Arc::new(Sqlite::attach(settings).await?));
+        let engine = match &settings.database {
+            DatabaseSettings::Sqlite(sqlite) => {
+                Engine::Sqlite(Arc::new(Sqlite::attach(sqlite, settings).await?))
+            }
+            #[cfg(feature = "postgres")]
+            DatabaseSettings::Postgres(postgres) => {
+                Engine::Postgres(Arc::new(Postgres::attach(postgres, settings).await?))
+            }
+        };
         Ok(Self { engine })
     }
 
@@ -42,7 +66,8 @@ impl Store {
         replace: bool,
         cancelled: CancellationToken,
     ) -> Result<BackedUp, BackupError> {
-        let (path, target) = (settings.path.clone(), target.to_owned());
+        let instead = "make the backup with pg_dump, or with the server's own means";
+        let (path, target) = (file_of(settings, instead)?, target.to_owned());
         let copy = move || sqlite::backup::backup(&path, &target, replace, &cancelled);
         let copied = tokio::task::spawn_blocking(copy).await;
         copied.unwrap_or(Err(BackupError::Database(StoreError::Closed)))
@@ -60,7 +85,7 @@ impl Store {
         settings: &StoreSettings,
         beside_services: bool,
     ) -> Result<(FileStats, FileStats), StoreError> {
-        let path = settings.path.clone();
+        let path = file_of(settings, "the server's autovacuum does it")?;
         let vacuum = move || sqlite::vacuum::vacuum(&path, beside_services);
         let vacuumed = tokio::task::spawn_blocking(vacuum).await;
         vacuumed.unwrap_or(Err(StoreError::Closed))
@@ -73,9 +98,7 @@ impl Store {
     /// # Errors
     /// The read failed.
     pub async fn oldest_due_age(&self) -> Result<Option<Duration>, StoreError> {
-        match &self.engine {
-            Engine::Sqlite(engine) => engine.oldest_due_age().await,
-        }
+        on_engine!(self, |engine| engine.oldest_due_age().await)
     }
 
     /// Returns the destinations with a backlog of at least `most` jobs.
@@ -86,9 +109,7 @@ impl Store {
         &self,
         most: usize,
     ) -> Result<Vec<Destination>, StoreError> {
-        match &self.engine {
-            Engine::Sqlite(engine) => engine.destinations_over_limit(most).await,
-        }
+        on_engine!(self, |engine| engine.destinations_over_limit(most).await)
     }
 
     /// Counts the unfinished async jobs, up to `most`, and those of them that wait for a worker and
@@ -103,9 +124,7 @@ impl Store {
         grace: Duration,
         by_handler: bool,
     ) -> Result<Load, StoreError> {
-        match &self.engine {
-            Engine::Sqlite(engine) => engine.load(most, grace, by_handler).await,
-        }
+        on_engine!(self, |engine| engine.load(most, grace, by_handler).await)
     }
 
     /// What each handler beside the report has to do: those that have jobs or that a worker serves,
@@ -114,9 +133,7 @@ impl Store {
     /// # Errors
     /// The read failed, or the read queue is full.
     pub async fn handlers_load(&self) -> Result<BTreeMap<HandlerName, HandlerLoad>, StoreError> {
-        match &self.engine {
-            Engine::Sqlite(engine) => engine.handlers_load().await,
-        }
+        on_engine!(self, |engine| engine.handlers_load().await)
     }
 
     /// Pauses `what` in the name of `operator`, and records that. From its commit on, no claim
@@ -132,9 +149,7 @@ impl Store {
         what: Paused,
         operator: ClientName,
     ) -> Result<Result<bool, TooManyPauses>, StoreError> {
-        match &self.engine {
-            Engine::Sqlite(engine) => engine.pause(what, operator).await,
-        }
+        on_engine!(self, |engine| engine.pause(what, operator).await)
     }
 
     /// Ends the pause of `what` in the name of `operator`, and records that. To resume everything
@@ -144,9 +159,7 @@ impl Store {
     /// # Errors
     /// Those of [`Store::pause`], but for its inner one.
     pub async fn resume(&self, what: Paused, operator: ClientName) -> Result<bool, StoreError> {
-        match &self.engine {
-            Engine::Sqlite(engine) => engine.resume(what, operator).await,
-        }
+        on_engine!(self, |engine| engine.resume(what, operator).await)
     }
 
     /// The pauses in force: that of everything first, then the origins in the order of their text.
@@ -154,9 +167,7 @@ impl Store {
     /// # Errors
     /// The read failed, or the read queue is full.
     pub async fn pauses(&self) -> Result<Vec<Pause>, StoreError> {
-        match &self.engine {
-            Engine::Sqlite(engine) => engine.pauses().await,
-        }
+        on_engine!(self, |engine| engine.pauses().await)
     }
 
     /// Reads a page of the requests of all tenants that an operator's action is for. A page can be
@@ -165,9 +176,7 @@ impl Store {
     /// # Errors
     /// The read failed, or the read queue is full.
     pub async fn select(&self, page: SelectionPage) -> Result<Selected, StoreError> {
-        match &self.engine {
-            Engine::Sqlite(engine) => engine.select(page).await,
-        }
+        on_engine!(self, |engine| engine.select(page).await)
     }
 
     /// Does `bulk` and records it, in one transaction. A repeat is recorded, too. It cancels
@@ -176,9 +185,7 @@ impl Store {
     /// # Errors
     /// Those of [`Store::resume`].
     pub async fn apply(&self, bulk: Bulk) -> Result<Applied, StoreError> {
-        match &self.engine {
-            Engine::Sqlite(engine) => engine.apply(bulk).await,
-        }
+        on_engine!(self, |engine| engine.apply(bulk).await)
     }
 
     /// Reads up to `limit` records of what operators have done, newest first: those whose number is
@@ -191,9 +198,7 @@ impl Store {
         before: Option<i64>,
         limit: usize,
     ) -> Result<Vec<AuditRecord>, StoreError> {
-        match &self.engine {
-            Engine::Sqlite(engine) => engine.audit(before, limit).await,
-        }
+        on_engine!(self, |engine| engine.audit(before, limit).await)
     }
 
     /// Counts for an operator. Each count ends at [`COUNTED`](crate::services::store::COUNTED)
@@ -202,8 +207,6 @@ impl Store {
     /// # Errors
     /// As for [`Store::find`].
     pub async fn stats(&self) -> Result<Stats, StoreError> {
-        match &self.engine {
-            Engine::Sqlite(engine) => engine.stats().await,
-        }
+        on_engine!(self, |engine| engine.stats().await)
     }
 }

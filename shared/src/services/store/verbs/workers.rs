@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::super::{Engine, Store};
+use super::super::Store;
 use crate::{
     models::{Destination, HandlerName, Origin, RequestId},
     services::store::{
@@ -35,9 +35,8 @@ impl Store {
         candidates: Vec<Candidate>,
         room: usize,
     ) -> Result<Claimed, StoreError> {
-        match &self.engine {
-            Engine::Sqlite(engine) => engine.claim(owner, candidates, room).await,
-        }
+        let candidates = Candidate::once_each(candidates);
+        on_engine!(self, |engine| engine.claim(owner, candidates, room).await)
     }
 
     /// Repeats a claim whose outcome is unknown, with the same owner, candidates and room. Returns
@@ -55,9 +54,10 @@ impl Store {
         candidates: Vec<Candidate>,
         room: usize,
     ) -> Result<Claimed, StoreError> {
-        match &self.engine {
-            Engine::Sqlite(engine) => engine.claim_again(owner, candidates, room).await,
-        }
+        let candidates = Candidate::once_each(candidates);
+        on_engine!(self, |engine| engine
+            .claim_again(owner, candidates, room)
+            .await)
     }
 
     /// Reads due jobs that have lost no claim, up to `capacity` and shared fairly among the tenants
@@ -66,9 +66,7 @@ impl Store {
     /// # Errors
     /// The read failed.
     pub async fn due_jobs(&self, capacity: Capacity) -> Result<DueJobs, StoreError> {
-        match &self.engine {
-            Engine::Sqlite(engine) => engine.due_jobs(capacity).await,
-        }
+        on_engine!(self, |engine| engine.due_jobs(capacity).await)
     }
 
     /// Reads up to `limit` suspected poison jobs: due jobs whose earlier claims were lost with
@@ -83,9 +81,7 @@ impl Store {
         served: &[HandlerName],
         limit: usize,
     ) -> Result<Vec<Candidate>, StoreError> {
-        match &self.engine {
-            Engine::Sqlite(engine) => engine.suspects(served, limit).await,
-        }
+        on_engine!(self, |engine| engine.suspects(served, limit).await)
     }
 
     /// Reads up to `limit` suspected poison jobs whose work is to be done by a handler in `served`,
@@ -99,9 +95,9 @@ impl Store {
         overdue_by: Duration,
         limit: usize,
     ) -> Result<Vec<Candidate>, StoreError> {
-        match &self.engine {
-            Engine::Sqlite(engine) => engine.overdue_suspects(served, overdue_by, limit).await,
-        }
+        on_engine!(self, |engine| engine
+            .overdue_suspects(served, overdue_by, limit)
+            .await)
     }
 
     /// Makes up to `limit` jobs parked for `destination` due now. Returns how many. A repeat finds
@@ -114,9 +110,7 @@ impl Store {
         destination: Destination,
         limit: usize,
     ) -> Result<usize, StoreError> {
-        match &self.engine {
-            Engine::Sqlite(engine) => engine.unpark(destination, limit).await,
-        }
+        on_engine!(self, |engine| engine.unpark(destination, limit).await)
     }
 
     /// Makes jobs due now that a pause of `origin` has parked, whoever's they are: up to `limit` of
@@ -130,9 +124,9 @@ impl Store {
         after: Option<UnparkCursor>,
         limit: usize,
     ) -> Result<Unparked, StoreError> {
-        match &self.engine {
-            Engine::Sqlite(engine) => engine.unpark_origin(origin, after, limit).await,
-        }
+        on_engine!(self, |engine| engine
+            .unpark_origin(origin, after, limit)
+            .await)
     }
 
     /// Stores what came of a job's work before its first callback, so that a crash can't lose it,
@@ -149,9 +143,9 @@ impl Store {
         worked: Worked,
         attempt: Option<AttemptRecord>,
     ) -> Result<(), StoreError> {
-        match &self.engine {
-            Engine::Sqlite(engine) => engine.store_worked(claim, worked, attempt).await,
-        }
+        on_engine!(self, |engine| engine
+            .store_worked(claim, worked, attempt)
+            .await)
     }
 
     /// Records that the callback of a claimed job is about to be sent once more within its attempt,
@@ -161,9 +155,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::ClaimLost`], or the write failed: then it must not be sent.
     pub async fn record_resend(&self, claim: Claim, count: u32) -> Result<(), StoreError> {
-        match &self.engine {
-            Engine::Sqlite(engine) => engine.record_resend(claim, count).await,
-        }
+        on_engine!(self, |engine| engine.record_resend(claim, count).await)
     }
 
     /// Ends a claim, with all that follows from `settlement` in one transaction. Also stores the
@@ -181,9 +173,9 @@ impl Store {
         result: Option<WorkResult>,
         settlement: Settlement,
     ) -> Result<(), StoreError> {
-        match &self.engine {
-            Engine::Sqlite(engine) => engine.settle(claim, result, settlement).await,
-        }
+        on_engine!(self, |engine| engine
+            .settle(claim, result, settlement)
+            .await)
     }
 
     /// Registers a worker, which serves the report and the handlers in `served`, and grants its
@@ -193,9 +185,7 @@ impl Store {
     /// # Errors
     /// The write failed.
     pub async fn register(&self, owner: OwnerId, served: &[HandlerName]) -> Result<(), StoreError> {
-        match &self.engine {
-            Engine::Sqlite(engine) => engine.register(owner, served).await,
-        }
+        on_engine!(self, |engine| engine.register(owner, served).await)
     }
 
     /// Renews the lease of `owner` (its heartbeat), which has `ended` these jobs since it
@@ -206,9 +196,7 @@ impl Store {
     /// [`StoreError::LeaseLost`] if the lease expired and the jobs were reclaimed; otherwise the
     /// write failed.
     pub async fn renew(&self, owner: OwnerId, ended: Ended) -> Result<Renewal, StoreError> {
-        match &self.engine {
-            Engine::Sqlite(engine) => engine.renew(owner, ended).await,
-        }
+        on_engine!(self, |engine| engine.renew(owner, ended).await)
     }
 
     /// Says that of the circuit breakers of the worker's handlers these, and no others, are not
@@ -221,9 +209,7 @@ impl Store {
         owner: OwnerId,
         open: Vec<(HandlerName, OpenBreaker)>,
     ) -> Result<(), StoreError> {
-        match &self.engine {
-            Engine::Sqlite(engine) => engine.report_breakers(owner, open).await,
-        }
+        on_engine!(self, |engine| engine.report_breakers(owner, open).await)
     }
 
     /// Expires the lease of a worker that has not renewed it since `seen`, and reclaims its jobs:
@@ -238,9 +224,7 @@ impl Store {
         seen: Heartbeat,
         max_claims: u32,
     ) -> Result<Option<Expired>, StoreError> {
-        match &self.engine {
-            Engine::Sqlite(engine) => engine.expire(seen, max_claims).await,
-        }
+        on_engine!(self, |engine| engine.expire(seen, max_claims).await)
     }
 
     /// Ends the lease of `owner` and releases its jobs (event `given_back`). Returns how many.
@@ -249,9 +233,7 @@ impl Store {
     /// # Errors
     /// The write failed.
     pub async fn deregister(&self, owner: OwnerId) -> Result<usize, StoreError> {
-        match &self.engine {
-            Engine::Sqlite(engine) => engine.deregister(owner).await,
-        }
+        on_engine!(self, |engine| engine.deregister(owner).await)
     }
 
     /// Deletes requests that ended longer than `keep` ago, of one batch of those after `after`,
@@ -265,8 +247,6 @@ impl Store {
         keep: Duration,
         after: Option<RequestId>,
     ) -> Result<Swept, StoreError> {
-        match &self.engine {
-            Engine::Sqlite(engine) => engine.sweep(keep, after).await,
-        }
+        on_engine!(self, |engine| engine.sweep(keep, after).await)
     }
 }

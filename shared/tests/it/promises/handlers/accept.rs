@@ -15,8 +15,12 @@ use crate::{
 
 on_every_engine! {
     a_submission_to_a_handler_is_replayed_for_the_same_bytes_only,
-    no_job_of_a_handler_is_stored_while_a_worker_of_the_release_before_runs,
     a_job_of_a_handler_is_cancelled_erased_listed_and_deleted_like_a_report,
+}
+
+// The first release that knew the other engine knew handlers.
+on_engine! { release_before, Sqlite,
+    no_job_of_a_handler_is_stored_while_a_worker_of_the_release_before_runs,
 }
 
 async fn a_submission_to_a_handler_is_replayed_for_the_same_bytes_only(database: TestDatabase) {

@@ -126,7 +126,9 @@ async fn a_search_for_overdue_jobs_finds_no_other(database: TestDatabase) {
     let store = database.open().await;
     let late = accept_of(&store, "pdf").await;
     let new = accept_of(&store, "pdf").await;
-    database.edit(late, "due = due - 3600000").await;
+    database
+        .make_due_earlier(late, Duration::from_hours(1))
+        .await;
     let overdue = |by| Capacity {
         overdue_by: by,
         ..capacity_of("pdf", 9)
@@ -192,7 +194,7 @@ async fn a_job_says_that_no_running_worker_serves_its_handler(database: TestData
     assert_eq!(parked.reason, WaitReason::Handler);
     assert!(!parked.detail.contains("receiver"), "{parked:?}");
     assert!(parked.until.is_some());
-    database.edit(id, "due = 0").await;
+    database.make_due(id).await;
     let job = claim_work(&store, id).await;
     let stored = store.store_worked(job.claim, Ok(result(RESULT)), None);
     stored.await.unwrap();

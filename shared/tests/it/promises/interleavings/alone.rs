@@ -83,7 +83,13 @@ impl World {
         if let (Call::FindDue(limit), Answer::Found(found)) = (call, &answer) {
             self.compare_found(*limit, begun, found)?;
         } else {
-            prop_assert_eq!(&answer, &self.model.call(call), "{:?}", call);
+            match (&answer, &self.model.call(call)) {
+                // The page after it may be named, and empty.
+                (Answer::Ended(found, _), Answer::Ended(all, None)) => {
+                    prop_assert_eq!(found, all, "{:?}", call);
+                }
+                (answer, expected) => prop_assert_eq!(answer, expected, "{:?}", call),
+            }
         }
         self.memory.learn(call, &answer);
         Ok(answer)

@@ -2,7 +2,10 @@
 
 mod requests;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, HashSet},
+    time::Duration,
+};
 
 use jiff::Timestamp;
 use storm_shared::{
@@ -320,10 +323,14 @@ impl Model {
         Answer::won(won, false)
     }
 
-    /// Also what the owner holds under the next claim number of a candidate.
+    /// Also what the owner holds under the next claim number of a candidate, once each.
     fn claim_again(&mut self, owner: OwnerId, candidates: &[Candidate]) -> Answer {
+        let mut seen = HashSet::new();
         let held = candidates.iter().filter_map(|candidate| {
             let key = (candidate.id, candidate.work);
+            if !seen.insert((key, candidate.claims)) {
+                return None;
+            }
             let row = self.tables.rows.get(&key)?;
             let is_held = row.status == Status::Processing
                 && row.owner == Some(owner)

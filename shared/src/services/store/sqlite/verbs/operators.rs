@@ -6,7 +6,7 @@ use rusqlite::Connection;
 
 use super::super::{Sqlite, audit, bulk, handlers, load, look, oldest_due, open, pause, stats};
 use crate::{
-    config::StoreSettings,
+    config::{SqliteSettings, StoreSettings},
     models::{ClientName, Destination, HandlerName},
     services::store::{
         Applied, AuditRecord, Bulk, HandlerLoad, Load, Pause, Paused, Selected, SelectionPage,
@@ -16,9 +16,10 @@ use crate::{
 
 impl Sqlite {
     pub(in crate::services::store) async fn attach(
+        sqlite: &SqliteSettings,
         settings: &StoreSettings,
     ) -> Result<Self, StoreError> {
-        Ok(Self::start(open::attach(settings).await?, settings))
+        Ok(Self::start(open::attach(sqlite).await?, sqlite, settings))
     }
 
     pub(in crate::services::store) async fn oldest_due_age(

@@ -48,22 +48,19 @@ impl Model {
     /// the limit leaves out a request of this status.
     pub(super) fn find_ended(&self, page: &Page) -> Answer {
         let requests = self.tables.rows.iter();
-        let mut of_status = requests
+        let of_status = requests
             .filter(|((_, work), row)| *work == Work::Job && row.status == page.status)
             .map(|((id, _), row)| (*id, row))
-            .filter(|(id, _)| page.after.is_none_or(|after| *id > after))
-            .peekable();
-        let mut found = Vec::new();
-        while found.len() < page.limit
-            && let Some((id, row)) = of_status.next()
-        {
-            let is_under_way = self.tables.rows.contains_key(&(id, Work::Redelivery));
-            let is_deliverable = row.result.is_some() && self.receivers.contains_key(&id);
-            if is_deliverable && !is_under_way && !self.is_cancelled(id) {
-                found.push(id);
-            }
-        }
-        let next = of_status.peek().and(found.last().copied());
+            .filter(|(id, _)| page.after.is_none_or(|after| *id > after));
+        let deliverable = of_status.filter(|(id, row)| {
+            let is_under_way = self.tables.rows.contains_key(&(*id, Work::Redelivery));
+            let has_callback = row.result.is_some() && self.receivers.contains_key(id);
+            has_callback && !is_under_way && !self.is_cancelled(*id)
+        });
+        let mut found: Vec<_> = deliverable.map(|(id, _)| id).take(page.limit + 1).collect();
+        let has_more = found.len() > page.limit;
+        found.truncate(page.limit);
+        let next = found.last().copied().filter(|_| has_more);
         Answer::Ended(found, next)
     }
 

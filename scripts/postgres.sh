@@ -1,0 +1,59 @@
+#!/usr/bin/env bash
+# Starts a PostgreSQL server for tests, in a folder of its own under /tmp, and stops it. Sourced,
+# never run, after lib.sh.
+
+# Runs a COMMAND as the server's user. PostgreSQL refuses to run as root, so root drops to the user
+# that its package has made, or else to nobody.
+#   as_server_user COMMAND...
+as_server_user() {
+    if ((EUID == 0)); then
+        setpriv --reuid="$POSTGRES_USER" --regid="$(id -g "$POSTGRES_USER")" --init-groups "$@"
+    else
+        "$@"
+    fi
+}
+
+# Starts a server at a free port of 127.0.0.1, without fsync: what it holds is thrown away. Sets
+# TEST_POSTGRES to its address, with a role that may do everything and has no password.
+start_postgres() {
+    local port program tries
+    program=$("$ROOT/scripts/find-tool.sh" postgres) || return
+    POSTGRES_BIN=$(dirname -- "$(readlink -f -- "$program")")
+    POSTGRES_USER=postgres
+    id "$POSTGRES_USER" >/dev/null 2>&1 || POSTGRES_USER=nobody
+    # Not in target/: another user may not be able to reach that.
+    POSTGRES_DIR=$(mktemp -d /tmp/storm-postgres.XXXXXX)
+    ((EUID != 0)) || chown "$POSTGRES_USER" "$POSTGRES_DIR"
+    (
+        cd /
+        as_server_user "$POSTGRES_BIN/initdb" --pgdata "$POSTGRES_DIR/data" --username storm \
+            --auth trust --encoding UTF8 --no-locale --no-sync >"$POSTGRES_DIR/initdb.log"
+    ) || { stop_postgres && die "initdb failed"; }
+    for ((tries = 1; ; tries++)); do
+        port=$(free_port 22000)
+        # 300 connections: tests run side by side, and each store has a pool.
+        (
+            cd /
+            as_server_user "$POSTGRES_BIN/pg_ctl" --pgdata "$POSTGRES_DIR/data" --wait --silent \
+                --log "$POSTGRES_DIR/log" --options "-p $port -k $POSTGRES_DIR -c fsync=off \
+                -c listen_addresses=127.0.0.1 -c max_connections=300 -c deadlock_timeout=200ms" start
+        ) >/dev/null && break
+        # Another process may have taken the port.
+        ((tries < 3)) || { cat "$POSTGRES_DIR/log" >&2; stop_postgres; die "PostgreSQL does not start"; }
+    done
+    # For tests that start servers of their own.
+    export POSTGRES_BIN
+    ((EUID != 0)) || export POSTGRES_USER
+    export TEST_POSTGRES=postgres://storm@127.0.0.1:$port
+    say "postgres  127.0.0.1:$port, $program, without fsync"
+}
+
+stop_postgres() {
+    [[ -n ${POSTGRES_DIR:-} ]] || return 0
+    if [[ -e $POSTGRES_DIR/data/postmaster.pid ]]; then
+        (cd / && as_server_user "$POSTGRES_BIN/pg_ctl" --pgdata "$POSTGRES_DIR/data" --silent \
+            --mode immediate stop) || true
+    fi
+    rm -rf -- "$POSTGRES_DIR"
+    POSTGRES_DIR=''
+}

@@ -1,0 +1,140 @@
+//! The engine's own errors, and what they mean to the callers of the store.
+
+use std::error::Error as _;
+
+use tokio_postgres::error::{Error as PostgresError, SqlState};
+
+use crate::services::store::{StoreError, Trouble};
+
+/// Why a transaction failed.
+#[derive(Debug)]
+pub(super) enum Error {
+    /// There was no connection in time: nothing was sent.
+    NoConnection(String),
+    /// The server or the connection failed.
+    Postgres(PostgresError),
+    /// The deadline passed. The connection was dropped.
+    Deadline,
+    /// The store is closed: nothing was sent.
+    Closed,
+    /// What the server sent can't be understood.
+    Row(String),
+}
+
+impl From<PostgresError> for Error {
+    fn from(error: PostgresError) -> Self {
+        Self::Postgres(error)
+    }
+}
+
+impl Error {
+    /// Whether another try can succeed at once: the server has rolled the transaction back because
+    /// of others.
+    pub(super) fn is_conflict(&self) -> bool {
+        matches!(
+            self.state(),
+            Some(&SqlState::T_R_SERIALIZATION_FAILURE | &SqlState::T_R_DEADLOCK_DETECTED)
+        )
+    }
+
+    /// Whether the data of the statement is at fault, and not the server or the connection: each
+    /// half of a batch may fare better alone.
+    pub(super) fn is_of_data(&self) -> bool {
+        // Class 22: data exception; 23: integrity constraint violation; 54: program limit exceeded.
+        self.state()
+            .is_some_and(|state| ["22", "23", "54"].contains(&&state.code()[..2]))
+    }
+
+    /// Whether the connection must not be used again: it is gone, or leads to a server that can't
+    /// be written to.
+    pub(super) fn spoils_connection(&self) -> bool {
+        match self {
+            Self::NoConnection(_) | Self::Row(_) | Self::Closed => false,
+            Self::Deadline => true,
+            Self::Postgres(error) => match error.code() {
+                None => true,
+                // Class 57: the server shuts down or has cut the connection.
+                Some(state) => {
+                    *state == SqlState::READ_ONLY_SQL_TRANSACTION || state.code().starts_with("57P")
+                }
+            },
+        }
+    }
+
+    /// Whether the server has answered: a commit that it refused is not in the database.
+    pub(super) fn is_answer(&self) -> bool {
+        match self {
+            Self::Postgres(error) => error
+                .as_db_error()
+                .is_some_and(|error| !error.code().code().starts_with("57P")),
+            Self::NoConnection(_) | Self::Row(_) | Self::Closed => true,
+            Self::Deadline => false,
+        }
+    }
+
+    /// Whether the server wants a password, and there is none to send.
+    pub(super) fn lacks_password(&self) -> bool {
+        // The client has no other mark of this error.
+        matches!(self, Self::Postgres(error)
+            if error.source().is_some_and(|cause| cause.to_string() == "password missing"))
+    }
+
+    /// The server's code.
+    pub(super) fn state(&self) -> Option<&SqlState> {
+        match self {
+            Self::Postgres(error) => error.code(),
+            _ => None,
+        }
+    }
+
+    pub(super) fn trouble(&self) -> Trouble {
+        let Some(state) = self.state() else {
+            return Trouble::Other;
+        };
+        match *state {
+            SqlState::DISK_FULL => Trouble::Full,
+            SqlState::READ_ONLY_SQL_TRANSACTION => Trouble::ReadOnly,
+            SqlState::DATA_CORRUPTED | SqlState::INDEX_CORRUPTED => Trouble::Corrupt,
+            SqlState::IO_ERROR => Trouble::Io,
+            SqlState::T_R_SERIALIZATION_FAILURE
+            | SqlState::T_R_DEADLOCK_DETECTED
+            | SqlState::LOCK_NOT_AVAILABLE => Trouble::Busy,
+            _ => Trouble::Other,
+        }
+    }
+
+    /// For the log. Neither the server nor this crate says a password.
+    pub(super) fn message(&self) -> String {
+        match self {
+            Self::NoConnection(message) | Self::Row(message) => message.clone(),
+            Self::Deadline => "the deadline passed".to_owned(),
+            Self::Closed => "the store is closed".to_owned(),
+            Self::Postgres(error) => match (error.as_db_error(), error.source()) {
+                (Some(said), _) => format!("{} ({})", said.message(), said.code().code()),
+                (None, Some(cause)) => format!("{error}: {cause}"),
+                (None, None) => error.to_string(),
+            },
+        }
+    }
+
+    /// The store's error of a write that was not sent because of this one.
+    pub(super) fn unsent(&self) -> StoreError {
+        StoreError::Failed {
+            trouble: self.trouble(),
+            message: self.message().into(),
+        }
+    }
+
+    /// The store's error. `may_be_committed`: whether the transaction was being committed.
+    pub(super) fn into_store(self, may_be_committed: bool) -> StoreError {
+        if matches!(self, Self::Closed) {
+            return StoreError::Closed;
+        }
+        let (trouble, message) = (self.trouble(), self.message().into());
+        if may_be_committed && !self.is_answer() {
+            StoreError::Indeterminate { trouble, message }
+        } else {
+            StoreError::Failed { trouble, message }
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! A database for a test of the engine's own parts, on the server at `TEST_POSTGRES`.
+
+use std::{
+    env, process,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+use tokio_postgres::NoTls;
+
+use super::{
+    connect, open,
+    session::{Session, Sessions},
+};
+use crate::config::{DatabaseSettings, Settings};
+
+/// The databases that this process has made.
+static DATABASES: AtomicU32 = AtomicU32::new(0);
+
+/// A database with the schema.
+pub(super) struct Fresh {
+    name: String,
+    pub(super) sessions: Arc<Sessions>,
+}
+
+impl Fresh {
+    pub(super) async fn open() -> Self {
+        let number = DATABASES.fetch_add(1, Ordering::Relaxed);
+        let name = format!("test_lib_{}_{number}", process::id());
+        direct(&format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")).await;
+        direct(&format!("CREATE DATABASE {name}")).await;
+        let url = format!("{}/{name}", server());
+        let settings = Settings::with([("DB_URL", url.as_str())]).unwrap().store;
+        let DatabaseSettings::Postgres(postgres) = &settings.database else {
+            panic!("{url}");
+        };
+        let pool = connect::pool(postgres).unwrap();
+        let sessions = Arc::new(Sessions::of(pool, settings.write_queue));
+        open::open(&sessions, postgres).await.unwrap();
+        Self { name, sessions }
+    }
+
+    /// Runs statements without parameters.
+    pub(super) async fn execute(&self, sql: &'static str) {
+        let run = move |session: Session| async move { session.execute_all(sql).await };
+        self.sessions.write(run).await.unwrap();
+    }
+
+    pub(super) async fn drop(self) {
+        self.sessions.close().await;
+        direct(&format!("DROP DATABASE {} WITH (FORCE)", self.name)).await;
+    }
+}
+
+/// The address of the server, without a database.
+fn server() -> String {
+    env::var("TEST_POSTGRES").expect("TEST_POSTGRES is the address of a server for tests")
+}
+
+/// Runs a statement outside of the database.
+async fn direct(sql: &str) {
+    let url = format!("{}/postgres", server());
+    let (client, connection) = tokio_postgres::connect(&url, NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client.batch_execute(sql).await.unwrap();
+}

@@ -1,0 +1,98 @@
+//! Opening the database: waits for a server that does not answer yet.
+
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ExponentialBuilder};
+
+use super::{
+    error::Error,
+    schema::{self, Found},
+    session::Sessions,
+};
+use crate::{
+    config::PostgresSettings,
+    services::store::{StoreError, condition::Condition},
+};
+
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// Migrates the database, and returns the store's id. Retries without a time limit what can pass
+/// by itself: a server that is down, starting, full or read-only, or has no connection left.
+///
+/// # Errors
+/// [`StoreError::Unusable`]: the address, the login or the role's rights are wrong, or the schema
+/// is another's.
+pub(super) async fn open(
+    sessions: &Sessions,
+    settings: &PostgresSettings,
+) -> Result<String, StoreError> {
+    let condition = Condition::healthy(
+        "the database can't be opened yet; retrying until it can",
+        "the database is open",
+    );
+    let mut pauses = ExponentialBuilder::default()
+        .with_min_delay(FIRST_PAUSE)
+        .with_max_delay(LONGEST_PAUSE)
+        .without_max_times()
+        .build();
+    loop {
+        match schema::migrate(sessions).await {
+            Ok(Found::Current(id)) => {
+                condition.succeeded();
+                return Ok(id);
+            }
+            Ok(Found::Unusable(why)) => return Err(unusable(settings, &why)),
+            Err(error) => {
+                if let Some(remedy) = remedy(&error) {
+                    let why = format!("{}; {remedy}", error.message());
+                    return Err(unusable(settings, &why));
+                }
+                condition.failed(error.trouble(), &error.message());
+            }
+        }
+        tokio::time::sleep(pauses.next().unwrap_or(LONGEST_PAUSE)).await;
+    }
+}
+
+/// The id of a store whose database is there and current. Tries once.
+///
+/// # Errors
+/// There is none, its schema is another, or it can't be read now.
+pub(super) async fn attach(
+    sessions: &Sessions,
+    settings: &PostgresSettings,
+) -> Result<String, StoreError> {
+    match schema::find(sessions).await {
+        Ok(Found::Current(id)) => Ok(id),
+        Ok(Found::Unusable(why)) => Err(unusable(settings, &why)),
+        Err(error) => Err(match remedy(&error) {
+            Some(remedy) => unusable(settings, &format!("{}; {remedy}", error.message())),
+            None => error.into_store(false),
+        }),
+    }
+}
+
+/// What an operator must change; `None` if the error can pass by itself.
+pub(super) fn remedy(error: &Error) -> Option<&'static str> {
+    const LOGIN: &str = "correct the user and password in DB_URL, PGPASSWORD or PGPASSFILE";
+    if error.lacks_password() {
+        return Some(LOGIN);
+    }
+    // By the code's class: https://www.postgresql.org/docs/current/errcodes-appendix.html
+    let code = error.state()?.code();
+    match code {
+        "3D000" => Some("create the database, or correct DB_URL"),
+        "42501" => Some(
+            "the role needs the right to create tables in the schema, and those of their owner \
+             (GRANT CREATE ON SCHEMA, or make the role the owner of the database)",
+        ),
+        code if code.starts_with("28") => Some(LOGIN),
+        _ => None,
+    }
+}
+
+/// Names the database, without the password.
+fn unusable(settings: &PostgresSettings, why: &str) -> StoreError {
+    StoreError::Unusable(format!("{settings}: {why}"))
+}

@@ -1,0 +1,560 @@
+//! Transactions on pooled connections.
+//!
+//! All that is sent is `SET LOCAL` and unnamed statements, so a pooler in transaction mode can be
+//! between. Nothing is cancelled by its caller's leaving: each write runs in a task of its own. A
+//! commit above all must not be cancelled, since the server acknowledges a cancelled wait for its
+//! standby as if it had succeeded: at the deadline the connection is dropped.
+
+use std::{
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use deadpool_postgres::{Object, Pool, PoolError};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, TryAcquireError},
+    time::{Instant, timeout, timeout_at},
+};
+use tokio_postgres::{
+    Row,
+    types::{ToSql, Type},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::error::Error;
+use crate::services::store::{
+    StoreError, Trouble,
+    condition::Condition,
+    metrics::{Measures, QueueLevel},
+};
+
+/// A parameter and its type, which is sent with the statement: that saves a round trip.
+pub(super) type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
+
+/// How long a read or a write may take, with the wait for a connection. The server gives up a
+/// little earlier, so that its answer makes the outcome known.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// Begins a transaction of several statements. `statement_timeout` counts for each of them.
+///
+/// What a write names, it finds by an index. The planner would scan the table for the hundreds of
+/// rows of a batch, as long as it is of some size; and compile its plan, if it must scan one.
+const BEGIN: &str = "BEGIN; SET LOCAL lock_timeout = '5s'; SET LOCAL statement_timeout = '15s';
+    SET LOCAL idle_in_transaction_session_timeout = '15s';
+    SET LOCAL enable_seqscan = off; SET LOCAL jit = off";
+
+/// Ends it. A server that cancels a commit which waits for its standby acknowledges it.
+const COMMIT: &str = "SET LOCAL statement_timeout = 0; COMMIT";
+
+/// Begins a transaction of one statement, which waits for nothing but locks, and for its commit.
+const BEGIN_ONE: &str = "BEGIN; SET LOCAL lock_timeout = '5s';
+    SET LOCAL enable_seqscan = off; SET LOCAL jit = off";
+
+/// Begins a read.
+const BEGIN_READ: &str = "BEGIN READ ONLY; SET LOCAL statement_timeout = '15s'";
+
+/// The same, of several statements: searches and counts, which go along indexes and end early. The
+/// planner would rather scan the table, for what it believes of the number of jobs is of another
+/// minute; and compile its plan, for it believes that to be expensive.
+const BEGIN_SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
+    SET LOCAL statement_timeout = '15s';
+    SET LOCAL idle_in_transaction_session_timeout = '15s';
+    SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off;
+    SET LOCAL jit = off; SET LOCAL max_parallel_workers_per_gather = 0";
+
+/// As often a write runs that others are in the way of.
+const TRIES: u32 = 5;
+
+/// Reads that may wait or run.
+const READS: usize = 1024;
+
+/// Reads that run at a time: the other connections are for writes.
+const READING: usize = super::connect::CONNECTIONS * 2 / 3;
+
+/// Those of them that examine many rows. No short one waits for these.
+const LONG: usize = READING / 2;
+
+/// A place in the queue of writes.
+pub(super) type Room = OwnedSemaphorePermit;
+
+/// The connections of a process.
+pub(super) struct Sessions {
+    pool: Pool,
+    condition: Condition,
+    measures: Measures,
+    /// The queue of writes of all kinds: those that wait for a connection hold a place.
+    writes: Arc<Semaphore>,
+    write_queue: usize,
+    reads: Semaphore,
+    reading: Semaphore,
+    reading_long: Semaphore,
+    /// The writes under way, and what gathers them.
+    tasks: TaskTracker,
+    closing: CancellationToken,
+}
+
+impl Sessions {
+    /// Up to `write_queue` writes may wait.
+    pub(super) fn of(pool: Pool, write_queue: usize) -> Self {
+        Self {
+            pool,
+            condition: Condition::healthy(
+                "the database rejects transactions; they fail until it recovers",
+                "the database accepts transactions again",
+            ),
+            measures: Measures::new(),
+            writes: Arc::new(Semaphore::new(write_queue)),
+            write_queue,
+            reads: Semaphore::new(READS),
+            reading: Semaphore::new(READING),
+            reading_long: Semaphore::new(LONG),
+            tasks: TaskTracker::new(),
+            closing: CancellationToken::new(),
+        }
+    }
+
+    pub(super) fn condition(&self) -> &Condition {
+        &self.condition
+    }
+
+    pub(super) fn measures(&self) -> &Measures {
+        &self.measures
+    }
+
+    /// How many writes may wait.
+    pub(super) fn write_queue(&self) -> usize {
+        self.write_queue
+    }
+
+    /// What runs until the store closes: it is waited for.
+    pub(super) fn tasks(&self) -> &TaskTracker {
+        &self.tasks
+    }
+
+    /// Cancelled when the store begins to close.
+    pub(super) fn closing(&self) -> &CancellationToken {
+        &self.closing
+    }
+
+    /// The queues of writes and of reads.
+    pub(super) fn queue_levels(&self) -> (QueueLevel, QueueLevel) {
+        let level = |semaphore: &Semaphore, capacity: usize| QueueLevel {
+            depth: capacity.saturating_sub(semaphore.available_permits()),
+            capacity,
+        };
+        (
+            level(&self.writes, self.write_queue),
+            level(&self.reads, READS),
+        )
+    }
+
+    /// Commits what is queued, and closes the connections. Later operations fail.
+    pub(super) async fn close(&self) {
+        self.writes.close();
+        for reads in [&self.reads, &self.reading, &self.reading_long] {
+            reads.close();
+        }
+        self.closing.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+        self.pool.close();
+    }
+
+    /// Waits for a place in the queue of writes.
+    pub(super) async fn room(&self) -> Result<Room, StoreError> {
+        let room = Arc::clone(&self.writes).acquire_owned().await;
+        room.map_err(|_| StoreError::Closed)
+    }
+
+    /// The same, and fails at once if the queue is full.
+    pub(super) fn try_room(&self) -> Result<Room, StoreError> {
+        let room = Arc::clone(&self.writes).try_acquire_owned();
+        room.map_err(|error| match error {
+            TryAcquireError::NoPermits => StoreError::QueueFull,
+            TryAcquireError::Closed => StoreError::Closed,
+        })
+    }
+
+    /// Runs one read.
+    pub(super) async fn query(
+        &self,
+        sql: &str,
+        parameters: &[Parameter<'_>],
+    ) -> Result<Vec<Row>, StoreError> {
+        let _room = self.room_for_read()?;
+        let _turn = turn(&self.reading).await?;
+        let found = self.one(BEGIN_READ, sql, parameters).await;
+        self.noted(found).map_err(|error| error.into_store(false))
+    }
+
+    /// Runs `read`, of several statements, on one snapshot, and writes nothing.
+    pub(super) async fn snapshot<T>(
+        &self,
+        read: impl AsyncFnOnce(&Session) -> Result<T, Error>,
+    ) -> Result<T, StoreError> {
+        let _room = self.room_for_read()?;
+        let _turns = (turn(&self.reading_long).await?, turn(&self.reading).await?);
+        let deadline = Instant::now() + DEADLINE;
+        let run = async {
+            let session = self.session(deadline).await?;
+            let connection = Arc::clone(&session.0);
+            let running = async {
+                // Both are sent at once, as in `try_commit`.
+                let (snapshot, found) = tokio::join!(
+                    biased;
+                    session.execute_all(BEGIN_SNAPSHOT),
+                    read(&session)
+                );
+                snapshot?;
+                let found = found?;
+                session.execute_all("COMMIT").await?;
+                Ok(found)
+            };
+            let found = timeout_at(deadline, running).await;
+            let found = found.unwrap_or(Err(Error::Deadline));
+            if found.is_ok() {
+                connection.is_usable();
+            }
+            found
+        };
+        self.noted(run.await)
+            .map_err(|error| error.into_store(false))
+    }
+
+    fn room_for_read(&self) -> Result<SemaphorePermit<'_>, StoreError> {
+        self.reads.try_acquire().map_err(|error| match error {
+            TryAcquireError::NoPermits => StoreError::QueueFull,
+            TryAcquireError::Closed => StoreError::Closed,
+        })
+    }
+
+    /// Runs a single statement in a transaction of its own, in one round trip.
+    async fn one(
+        &self,
+        begin: &str,
+        sql: &str,
+        parameters: &[Parameter<'_>],
+    ) -> Result<Vec<Row>, Error> {
+        let deadline = Instant::now() + DEADLINE;
+        let session = self.session(deadline).await?;
+        let running = async {
+            // All are sent at once: statements are queued in the order in which they are polled.
+            let (transaction, rows, ended) = tokio::join!(
+                biased;
+                session.execute_all(begin),
+                session.query(sql, parameters),
+                // If the statement has failed, it rolls back.
+                session.execute_all("COMMIT")
+            );
+            if ended.is_ok() {
+                session.0.is_usable();
+            }
+            transaction?;
+            let rows = rows?;
+            ended.map(|()| rows)
+        };
+        let done = timeout_at(deadline, running).await;
+        let done = done.unwrap_or(Err(Error::Deadline));
+        if done.as_ref().is_err_and(Error::spoils_connection) {
+            session.0.is_spoilt();
+        }
+        done
+    }
+
+    /// Commits what `run` does, in a transaction of its own, also if the caller leaves. `run` may
+    /// run several times, and is rolled back in between. Waits for room in the queue.
+    pub(super) async fn write<T, Run, Running>(self: &Arc<Self>, run: Run) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        Run: Fn(Session) -> Running + Send + Sync + 'static,
+        Running: Future<Output = Result<T, Error>> + Send,
+    {
+        let room = self.room().await?;
+        self.write_in(room, run).await
+    }
+
+    /// The same, and waits for room in the queue for no longer than `patience`.
+    pub(super) async fn write_within<T, Run, Running>(
+        self: &Arc<Self>,
+        patience: Duration,
+        run: Run,
+    ) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        Run: Fn(Session) -> Running + Send + Sync + 'static,
+        Running: Future<Output = Result<T, Error>> + Send,
+    {
+        let room = timeout(patience, self.room()).await;
+        self.write_in(room.unwrap_or(Err(StoreError::QueueFull))?, run)
+            .await
+    }
+
+    async fn write_in<T, Run, Running>(
+        self: &Arc<Self>,
+        room: Room,
+        run: Run,
+    ) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        Run: Fn(Session) -> Running + Send + Sync + 'static,
+        Running: Future<Output = Result<T, Error>> + Send,
+    {
+        let sessions = Arc::clone(self);
+        let commit = async move { sessions.commit(Some(room), &run).await };
+        self.in_task(commit).await
+    }
+
+    /// Commits what `run` does by [`Sessions::commit_one`], also if the caller leaves. Waits for
+    /// room in the queue.
+    pub(super) async fn write_one<T, Run, Running>(
+        self: &Arc<Self>,
+        run: Run,
+    ) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        Run: FnOnce(Arc<Self>) -> Running,
+        Running: Future<Output = Result<T, Error>> + Send + 'static,
+    {
+        let room = self.room().await?;
+        let run = run(Arc::clone(self));
+        let commit = async move {
+            let _room = room;
+            // A statement that was sent may have been committed.
+            run.await.map_err(|error| error.into_store(true))
+        };
+        self.in_task(commit).await
+    }
+
+    /// Runs `commit` in a task, and measures it.
+    async fn in_task<T: Send + 'static>(
+        self: &Arc<Self>,
+        commit: impl Future<Output = Result<T, StoreError>> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let sessions = Arc::clone(self);
+        let begun = Instant::now();
+        let task = self.tasks.spawn(async move {
+            let done = commit.await;
+            match &done {
+                Ok(_) => sessions.measures.committed(1, begun.elapsed()),
+                Err(error) => {
+                    if let Some(trouble) = error.trouble() {
+                        sessions.measures.failed(trouble);
+                    }
+                }
+            }
+            done
+        });
+        // The panic hook has reported a panic; whether it came before the commit is unknown.
+        task.await.unwrap_or_else(|_| Err(unanswered()))
+    }
+
+    /// Commits what `run` does. Unlike with `write`, the caller must not leave, and nothing is
+    /// measured.
+    pub(super) async fn commit<T, Run, Running>(
+        &self,
+        mut room: Option<Room>,
+        run: &Run,
+    ) -> Result<T, StoreError>
+    where
+        Run: Fn(Session) -> Running + Sync,
+        Running: Future<Output = Result<T, Error>> + Send,
+    {
+        let deadline = Instant::now() + DEADLINE;
+        let mut tries = 1;
+        loop {
+            let commits = AtomicBool::new(false);
+            let done = self.try_commit(&mut room, run, &commits, deadline).await;
+            match self.noted(done) {
+                Err(error) if error.is_conflict() && tries < TRIES => tries += 1,
+                // Relaxed: of this task alone.
+                done => {
+                    return done.map_err(|error| error.into_store(commits.load(Ordering::Relaxed)));
+                }
+            }
+        }
+    }
+
+    /// The same, once, with the engine's own error.
+    pub(super) async fn try_once<T, Run, Running>(&self, run: &Run) -> Result<T, Error>
+    where
+        Run: Fn(Session) -> Running + Sync,
+        Running: Future<Output = Result<T, Error>> + Send,
+    {
+        let deadline = Instant::now() + DEADLINE;
+        let commits = AtomicBool::new(false);
+        self.try_commit(&mut None, run, &commits, deadline).await
+    }
+
+    async fn try_commit<T, Run, Running>(
+        &self,
+        room: &mut Option<Room>,
+        run: &Run,
+        commits: &AtomicBool,
+        deadline: Instant,
+    ) -> Result<T, Error>
+    where
+        Run: Fn(Session) -> Running + Sync,
+        Running: Future<Output = Result<T, Error>> + Send,
+    {
+        let session = self.session(deadline).await?;
+        *room = None;
+        let connection = Arc::clone(&session.0);
+        let running = async {
+            // Both are sent at once: statements are queued in the order in which they are polled.
+            let (transaction, done) = tokio::join!(
+                biased;
+                connection.client().batch_execute(BEGIN),
+                run(session)
+            );
+            transaction?;
+            let done = done?;
+            commits.store(true, Ordering::Relaxed);
+            connection.client().batch_execute(COMMIT).await?;
+            Ok(done)
+        };
+        let done = timeout_at(deadline, running).await;
+        let done = done.unwrap_or(Err(Error::Deadline));
+        match &done {
+            Ok(_) => connection.is_usable(),
+            Err(error) if !error.spoils_connection() => {
+                let rollback = connection.client().batch_execute("ROLLBACK");
+                if let Ok(Ok(())) = timeout_at(deadline, rollback).await {
+                    connection.is_usable();
+                }
+            }
+            Err(_) => {}
+        }
+        done
+    }
+
+    /// Commits a single statement, in one round trip. The caller must not leave: run it in a task.
+    pub(super) async fn commit_one(
+        &self,
+        sql: &str,
+        parameters: &[Parameter<'_>],
+    ) -> Result<Vec<Row>, Error> {
+        let mut tries = 1;
+        loop {
+            match self.noted(self.one(BEGIN_ONE, sql, parameters).await) {
+                Err(error) if error.is_conflict() && tries < TRIES => tries += 1,
+                done => return done,
+            }
+        }
+    }
+
+    async fn session(&self, deadline: Instant) -> Result<Session, Error> {
+        let connection = timeout_at(deadline, self.pool.get()).await;
+        let connection = connection.map_err(|_| {
+            Error::NoConnection("no connection to the database was free in time".to_owned())
+        })?;
+        let client = connection.map_err(|error| match error {
+            PoolError::Backend(error) => Error::Postgres(error),
+            PoolError::Closed => Error::Closed,
+            error => Error::NoConnection(error.to_string()),
+        })?;
+        Ok(Session(Arc::new(Connection {
+            client: Some(client),
+            is_usable: AtomicBool::new(false),
+        })))
+    }
+
+    /// Notes the condition of the database.
+    fn noted<T>(&self, done: Result<T, Error>) -> Result<T, Error> {
+        match &done {
+            Ok(_) => self.condition.succeeded(),
+            // The data of one statement, or others that are in its way, say nothing of the rest.
+            Err(error) if error.is_of_data() || error.is_conflict() => {}
+            Err(Error::Closed) => {}
+            Err(error) => self.condition.failed(error.trouble(), &error.message()),
+        }
+        done
+    }
+}
+
+/// A connection in use. Statements that are polled together are sent together.
+#[derive(Clone)]
+pub(super) struct Session(Arc<Connection>);
+
+struct Connection {
+    /// Taken when it is dropped.
+    client: Option<Object>,
+    /// Whether it may be used again. Otherwise it is closed, and the server rolls back.
+    is_usable: AtomicBool,
+}
+
+impl Connection {
+    fn client(&self) -> &Object {
+        let Some(client) = &self.client else {
+            unreachable!("it is taken when it is dropped");
+        };
+        client
+    }
+
+    // Relaxed: whoever drops the last handle has seen it.
+    fn is_usable(&self) {
+        self.is_usable.store(true, Ordering::Relaxed);
+    }
+
+    fn is_spoilt(&self) {
+        self.is_usable.store(false, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        if !self.is_usable.load(Ordering::Relaxed)
+            && let Some(client) = self.client.take()
+        {
+            drop(Object::take(client));
+        }
+    }
+}
+
+impl Session {
+    /// Runs a statement, and returns its rows.
+    pub(super) async fn query(
+        &self,
+        sql: &str,
+        parameters: &[Parameter<'_>],
+    ) -> Result<Vec<Row>, Error> {
+        Ok(self.0.client().query_typed(sql, parameters).await?)
+    }
+
+    /// Runs a statement, and returns its only row, or none.
+    pub(super) async fn find(
+        &self,
+        sql: &str,
+        parameters: &[Parameter<'_>],
+    ) -> Result<Option<Row>, Error> {
+        Ok(self.query(sql, parameters).await?.pop())
+    }
+
+    /// Runs a statement, and returns the number of rows that it has changed.
+    pub(super) async fn execute(
+        &self,
+        sql: &str,
+        parameters: &[Parameter<'_>],
+    ) -> Result<u64, Error> {
+        Ok(self.0.client().execute_typed(sql, parameters).await?)
+    }
+
+    /// Runs statements without parameters.
+    pub(super) async fn execute_all(&self, sql: &str) -> Result<(), Error> {
+        Ok(self.0.client().batch_execute(sql).await?)
+    }
+}
+
+async fn turn(turns: &Semaphore) -> Result<SemaphorePermit<'_>, StoreError> {
+    turns.acquire().await.map_err(|_| StoreError::Closed)
+}
+
+fn unanswered() -> StoreError {
+    StoreError::Indeterminate {
+        trouble: Trouble::Other,
+        message: "the task of this write ended without an answer".into(),
+    }
+}

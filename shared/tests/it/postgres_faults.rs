@@ -1,0 +1,179 @@
+//! The faults that only the engine for several hosts can have: of its server, and of the network.
+
+use std::time::Duration;
+
+use storm_shared::{
+    models::Status,
+    services::store::{Store, StoreError},
+};
+use tokio::time::sleep;
+
+use crate::{
+    jobs::{accept_in_tasks, row, try_accept},
+    postgres_server::{PostgresServer, settings, until},
+};
+
+#[tokio::test]
+async fn a_start_waits_for_a_server_that_is_down() {
+    let server = PostgresServer::start(&[]);
+    server.stop("fast");
+    let opening = tokio::spawn({
+        let settings = server.settings();
+        async move { Store::open(&settings).await }
+    });
+    sleep(Duration::from_millis(100)).await;
+    assert!(!opening.is_finished());
+    server.begin();
+    let store = opening.await.unwrap().unwrap();
+    store.check().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_was_accepted_survives_a_kill_of_the_server_and_the_store_goes_on_by_itself() {
+    let server = PostgresServer::start(&["fsync = on"]);
+    let store = Store::open(&server.settings()).await.unwrap();
+    let writes = accept_in_tasks(&store, 2000).await;
+    until(async || row_count(&server).await > 0).await;
+    server.kill();
+    let mut accepted = Vec::new();
+    for write in writes {
+        match write.await.unwrap() {
+            Ok(id) => accepted.push(id),
+            Err(error) => assert!(
+                matches!(
+                    error,
+                    StoreError::Failed { .. } | StoreError::Indeterminate { .. }
+                ),
+                "{error:?}"
+            ),
+        }
+    }
+    assert!(store.check().await.is_err());
+    assert!(try_accept(&store).await.is_err());
+    server.begin();
+    until(async || store.check().await.is_ok()).await;
+    for id in accepted {
+        assert_eq!(row(&store, id).await.status, Status::Pending);
+    }
+    try_accept(&store).await.unwrap();
+    assert_eq!(store.trouble(), None);
+}
+
+async fn row_count(server: &PostgresServer) -> i64 {
+    let client = server.client().await;
+    let row = client.query_one("SELECT count(*) FROM requests", &[]).await;
+    row.unwrap().get(0)
+}
+
+#[tokio::test]
+async fn a_store_goes_on_after_all_its_connections_were_cut() {
+    let server = PostgresServer::start(&[]);
+    let store = Store::open(&server.settings()).await.unwrap();
+    for _ in 0..5 {
+        let writes = accept_in_tasks(&store, 200).await;
+        server
+            .execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+                 WHERE application_name = 'request-storm-handler'",
+            )
+            .await;
+        for write in writes {
+            let _ = write.await.unwrap(); // each has an answer
+        }
+        until(async || try_accept(&store).await.is_ok()).await;
+    }
+}
+
+#[tokio::test]
+async fn a_login_a_database_or_rights_that_are_missing_are_said_in_one_line_without_the_password() {
+    let server = PostgresServer::start(&[]);
+    server
+        .execute(
+            "CREATE ROLE poor LOGIN PASSWORD 'hunter2';
+             REVOKE CREATE ON SCHEMA public FROM PUBLIC;",
+        )
+        .await;
+    server.allow("host all poor 127.0.0.1/32 scram-sha-256\nhost all all 127.0.0.1/32 trust\n");
+    server.execute("SELECT pg_reload_conf()").await;
+    let address = server.address();
+    for (login, database, remedy) in [
+        ("nobody", "postgres", "correct the user and password"),
+        ("poor:hunter3", "postgres", "correct the user and password"),
+        ("poor", "postgres", ""),
+        ("storm", "missing", "create the database"),
+        ("poor:hunter2", "postgres", "GRANT CREATE"),
+    ] {
+        let url = format!("postgres://{login}@{address}/{database}");
+        let refused = Store::open(&settings(&url)).await.err().unwrap();
+        let text = refused.to_string();
+        assert!(matches!(refused, StoreError::Unusable(_)), "{refused:?}");
+        assert!(text.contains(remedy), "{login}: {text}");
+        assert!(!text.contains("hunter") && !text.contains('\n'), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_newer_schema_and_another_programs_tables_are_refused() {
+    let server = PostgresServer::start(&[]);
+    let store = Store::open(&server.settings()).await.unwrap();
+    store.close().await;
+    server
+        .execute("UPDATE store SET version = 1000, oldest = 1000")
+        .await;
+    let refused = Store::open(&server.settings()).await.err().unwrap();
+    assert!(
+        refused.to_string().contains("run a newer version"),
+        "{refused}"
+    );
+    server.execute("UPDATE store SET oldest = 1").await;
+    Store::open(&server.settings()).await.unwrap();
+    server.execute("CREATE DATABASE other").await;
+    let url = format!("postgres://storm@{}/other", server.address());
+    let (client, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls)
+        .await
+        .unwrap();
+    tokio::spawn(connection);
+    client
+        .batch_execute("CREATE TABLE requests (id integer)")
+        .await
+        .unwrap();
+    let refused = Store::open(&settings(&url)).await.err().unwrap();
+    assert!(
+        refused.to_string().contains("another database"),
+        "{refused}"
+    );
+}
+
+#[tokio::test]
+async fn after_a_failover_the_store_goes_on_at_the_new_primary() {
+    let primary = PostgresServer::start(&["synchronous_standby_names = '*'"]);
+    // The standby is not there yet: until then no commit waits for it.
+    primary
+        .execute("ALTER SYSTEM SET synchronous_commit = 'local'")
+        .await;
+    primary.execute("SELECT pg_reload_conf()").await;
+    let standby = primary.standby();
+    standby.execute("SELECT 1").await;
+    primary
+        .execute("ALTER SYSTEM SET synchronous_commit = 'on'")
+        .await;
+    primary.execute("SELECT pg_reload_conf()").await;
+    let hosts = format!("{},{}", primary.address(), standby.address());
+    let url = format!("postgres://storm@{hosts}/postgres");
+    let store = Store::open(&settings(&url)).await.unwrap();
+    let writes = accept_in_tasks(&store, 500).await;
+    until(async || row_count(&primary).await > 0).await;
+    primary.kill();
+    // Whoever promotes clears it, or every commit waits for a standby of the new primary.
+    standby.configure(&["synchronous_standby_names = ''"]);
+    standby.promote();
+    standby.execute("SELECT pg_reload_conf()").await;
+    let mut accepted = Vec::new();
+    for write in writes {
+        accepted.extend(write.await.unwrap().ok());
+    }
+    until(async || try_accept(&store).await.is_ok()).await;
+    for id in accepted {
+        assert_eq!(row(&store, id).await.status, Status::Pending);
+    }
+}
