@@ -1,6 +1,9 @@
 #!/usr/bin/env bash
 # Starts a PostgreSQL server for tests, in a folder of its own under /tmp, and stops it. Sourced,
-# never run, after lib.sh.
+# never run.
+set -euo pipefail
+# shellcheck source-path=SCRIPTDIR source=lib.sh
+source "$(dirname -- "${BASH_SOURCE[0]}")/lib.sh"
 
 # Runs a COMMAND as the server's user. PostgreSQL refuses to run as root, so root drops to the user
 # that its package has made, or else to nobody.
@@ -57,3 +60,5 @@ stop_postgres() {
     rm -rf -- "$POSTGRES_DIR"
     POSTGRES_DIR=''
 }
+
+[[ ${BASH_SOURCE[0]} != "$0" ]] || read_arguments '' "$@"

@@ -3,8 +3,6 @@
 # engine for PostgreSQL, with a server of their own. A test that hangs fails the run: when no
 # test has ended for SILENCE seconds (900), those that still run are named, and the run is ended.
 set -euo pipefail
-# shellcheck source-path=SCRIPTDIR source=lib.sh
-source "$(dirname -- "${BASH_SOURCE[0]}")/lib.sh"
 # shellcheck source-path=SCRIPTDIR source=postgres.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/postgres.sh"
 read_arguments PROJECT "$@"
