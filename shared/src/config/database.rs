@@ -47,7 +47,9 @@ impl DatabaseSettings {
             return layers.try_parse_secret("db_url", |_| Err(db_url::NO_POSTGRES));
         }
         let path = if db_url::has_login(&url) {
-            layers.try_parse_secret("db_url", db_url::parse)?
+            // What is wrong with it may name a part of the password.
+            let parse = |url: &str| db_url::parse(url).map_err(|_| db_url::NO_LOGIN);
+            layers.try_parse_secret("db_url", parse)?
         } else {
             layers.try_parse("db_url", db_url::parse)?
         };

@@ -45,6 +45,10 @@ pub(super) fn is_of_postgres(text: &str) -> bool {
     scheme.is_some_and(|scheme| scheme.to_ascii_lowercase().starts_with("postgres"))
 }
 
+/// Why an address with a login is refused.
+pub(super) const NO_LOGIN: &str =
+    "expected sqlite:PATH, the path of a file, without a host, a user and a password";
+
 /// Whether the text may have a password, which no error shows.
 pub(super) fn has_login(text: &str) -> bool {
     text.split_once("://")
