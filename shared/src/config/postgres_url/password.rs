@@ -17,8 +17,8 @@ pub(in crate::config) struct Variables {
 }
 
 impl Variables {
-    /// The password for a role of a database at the first of `hosts`; `None`: the variables have
-    /// none.
+    /// The password of the role `user` for a database, the same on all `hosts`; `None`: the
+    /// variables have none.
     pub(super) fn password(
         &self,
         hosts: &[PostgresHost],
