@@ -1,6 +1,6 @@
-//! An endpoint of an HTTP handler that answers each request after a second, for the benchmark.
+//! An endpoint of an HTTP handler that answers each request after some seconds, for the benchmark.
 //!
-//! Usage: `slow_endpoint ADDRESS:PORT`. `GET /most` answers with the most requests that it had to
+//! Usage: `slow_endpoint ADDRESS:PORT SECONDS`. `GET /most` answers with the most requests that it had to
 //! answer at a time; every other request is work.
 
 use std::{
@@ -23,10 +23,10 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 
-const WORK: Duration = Duration::from_secs(1);
+const USAGE: &str = "usage: slow_endpoint ADDRESS:PORT SECONDS";
 
-#[derive(Default)]
 struct InFlight {
+    work: Duration,
     now: AtomicUsize,
     most: AtomicUsize,
 }
@@ -38,18 +38,24 @@ async fn answer(request: Request<Incoming>, requests: Arc<InFlight>) -> hyper::R
     let now = requests.now.fetch_add(1, Ordering::SeqCst) + 1;
     requests.most.fetch_max(now, Ordering::SeqCst);
     let read = request.into_body().collect().await;
-    tokio::time::sleep(WORK).await;
+    tokio::time::sleep(requests.work).await;
     requests.now.fetch_sub(1, Ordering::SeqCst);
     read.map(|_| Bytes::from_static(b"\"done\""))
 }
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let address = env::args()
-        .nth(1)
-        .ok_or("usage: slow_endpoint ADDRESS:PORT")?;
+    let mut arguments = env::args().skip(1);
+    let (Some(address), Some(seconds)) = (arguments.next(), arguments.next()) else {
+        return Err(USAGE.into());
+    };
+    let seconds = seconds.parse().map_err(|_| USAGE)?;
     let listener = TcpListener::bind(address).await?;
-    let requests = Arc::new(InFlight::default());
+    let requests = Arc::new(InFlight {
+        work: Duration::from_secs(seconds),
+        now: AtomicUsize::new(0),
+        most: AtomicUsize::new(0),
+    });
     loop {
         let (connection, _) = listener.accept().await?;
         connection.set_nodelay(true)?;
