@@ -6,10 +6,15 @@
 #   ONLY=retention   measure the deletion of old requests only, for some three minutes
 #   ONLY=refusals    measure the refusals past MAX_BACKLOG only
 #   ONLY=handlers    measure 10,000 jobs of a slow handler only
+#   ONLY=postgres    measure PostgreSQL beside SQLite only
+#   ONLY=churn       measure PostgreSQL while CHURN jobs come and go, and with a transaction that
+#                    stays open for HELD seconds, for an hour; it is no part of the whole
 # shellcheck disable=SC2030,SC2031 # each part runs in a subshell: its own stack, its own PID array
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=stack.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/stack.sh"
+# shellcheck source-path=SCRIPTDIR source=bench-postgres.sh
+source "$(dirname -- "${BASH_SOURCE[0]}")/bench-postgres.sh"
 
 read_arguments '[SECONDS]' "$@"
 SECONDS_EACH=${1:-10}
@@ -25,8 +30,8 @@ RESULTS=$ROOT/target/bench
 NOBODY=http://receiver.example/webhook # accepted, but never called: no worker runs
 # It empties its Redis on purpose.
 [[ -z ${REDIS_URL:-} ]] || die "REDIS_URL is set: unset it, because this script starts a Redis of its own"
-[[ ${ONLY:-} =~ ^(retention|refusals|handlers|)$ ]] ||
-    die "ONLY=$ONLY: expected retention, refusals or handlers"
+[[ ${ONLY:-} =~ ^(retention|refusals|handlers|postgres|churn|)$ ]] ||
+    die "ONLY=$ONLY: expected retention, refusals, handlers, postgres or churn"
 [[ $SECONDS_EACH =~ ^[1-9][0-9]?$ ]] || wrong "SECONDS: expected 1 to 99, not $SECONDS_EACH"
 
 # --- Measuring -----------------------------------------------------------------------------------
@@ -39,6 +44,20 @@ flood() {
     report=$(send "$1/async" "$2")
     [[ $report != *Non-2xx* ]] || die "not every answer was a 202: $report"
     rate_of "$report"
+}
+
+# The same for the API of the stack, or for both: each gets half of the connections.
+#   flood_all CALLBACK_URL
+flood_all() {
+    if [[ -z ${SECOND_API:-} ]]; then
+        flood "$STORM_API" "$1"
+        return
+    fi
+    local first second=$RESULTS/second CONNECTIONS=$((CONNECTIONS / 2))
+    flood "http://$SECOND_API" "$1" >"$second" &
+    first=$(flood "$STORM_API" "$1")
+    wait $!
+    echo "$first $(<"$second")" | awk '{ print $1 + $3, $2 + $4 }'
 }
 
 # The same for a URL that refuses all of them with a 503.
@@ -91,11 +110,12 @@ figure() {
         NR == 2 { print $column[want] }' "$RESULTS/$1.csv"
 }
 
-# Prints the number of completed jobs, from the worker's /metrics. There is no such line before the
-# first.
+# Prints the number of completed jobs, from the /metrics of the worker, or of both. There is no such
+# line before the first.
 completed_jobs() {
-    ask "$WORKER_ADDR" GET /metrics |
-        awk '/^storm_worker_ended_jobs_total.outcome="completed"/ { jobs = $2 } END { print jobs + 0 }'
+    local worker
+    for worker in "$WORKER_ADDR" ${SECOND_WORKER:-}; do ask "$worker" GET /metrics; done |
+        awk '/^storm_worker_ended_jobs_total.outcome="completed"/ { jobs += $2 } END { print jobs + 0 }'
 }
 
 now() { date +%s.%N; }
@@ -223,14 +243,17 @@ SQL
 
 # Accepts and delivers jobs at full speed. Prints accepted/s, delivered/s from the first accept to
 # the last settled job, the jobs, the percentage of CPU time that was idle while jobs were accepted,
-# and the CPU microseconds for each job: the API's, the worker's and Redis's.
+# and the CPU microseconds for each job: the API's, the worker's, Redis's and PostgreSQL's, if it is
+# the store.
 delivered() (
     stack_start api worker
     start_receiver
     local figures jobs
     figures=$(deliver)
     read -r _ _ jobs _ <<<"$figures"
-    echo "$figures $(cpu_of api "$jobs") $(cpu_of worker "$jobs") $(cpu_of redis "$jobs")"
+    figures+=" $(cpu_of api "$jobs") $(cpu_of worker "$jobs") $(cpu_of redis "$jobs")"
+    [[ -z ${POSTGRES_DIR:-} ]] || figures+=" $(cpu_of_postgres "$jobs")"
+    echo "$figures"
     stop receiver
 )
 
@@ -253,7 +276,7 @@ deliver() {
     before=$(completed_jobs)
     begun=$(now)
     read -r idle total < <(cpu_times)
-    read -r rate jobs < <(flood "$STORM_API" "http://127.0.0.1:$PORT/webhook")
+    read -r rate jobs < <(flood_all "http://127.0.0.1:$PORT/webhook")
     read -r idle_then total_then < <(cpu_times)
     deadline=$((SECONDS + 120))
     until (($(completed_jobs) >= before + jobs)); do
@@ -628,6 +651,7 @@ compared() {
 median_of() { median_of_kind "$RESULTS/compared" "$TURNS" "$@"; }
 
 main() {
+    [[ -n ${AGAINST:-} || ! ${ONLY:-postgres} =~ ^(postgres|churn)$ ]] || export WITH_POSTGRES=yes
     need_binaries api worker loadgen
     local project
     for project in api worker; do
@@ -662,6 +686,18 @@ main() {
             handlers_table "${long[@]}"
             return
             ;;
+        postgres)
+            stores
+            heading
+            stores_table
+            return
+            ;;
+        churn)
+            churn
+            heading
+            churn_table
+            return
+            ;;
     esac
     with_and_without_deletion
     day
@@ -691,6 +727,7 @@ main() {
     read -r pending speed pause right <<<"$(flushed)"
     read -ra short < <(handler_jobs 1)
     read -ra long < <(handler_jobs 5)
+    stores
 
     heading
     line 'the bare route: validation and 202, no storage' "$bare/s"
@@ -722,6 +759,7 @@ main() {
     handlers_table "${long[@]}"
     line "FLUSHALL under $pending pending jobs: full speed ($speed/s) after" "$pause s" \
         "$right of 20000 right" 'within 3 s'
+    stores_table
     retention_table
 }
 

@@ -81,16 +81,20 @@ need_cargo() {
         die "there is no C compiler ${CC:-cc}: install one (Debian: gcc; macOS: xcode-select --install)"
 }
 
+# Builds programs; with WITH_POSTGRES=yes, with the engine for PostgreSQL, which few need.
 #   build release|dev PROJECT...
 build() {
     local profile=$1 project
     shift
     need_cargo
     for project; do
+        local features=()
+        [[ -z ${WITH_POSTGRES:-} ]] || ! grep -q '^postgres = ' "$ROOT/$project/Cargo.toml" ||
+            features=(--features postgres)
         # The target folder is fixed, because the scripts run the binaries from it. The rest of the
         # configuration, .cargo/config.toml, is found from the working folder.
         (cd -- "$ROOT" && CARGO_TARGET_DIR=target cargo build --locked --profile "$profile" \
-            --manifest-path "$project/Cargo.toml") || return
+            --manifest-path "$project/Cargo.toml" "${features[@]}") || return
     done
 }
 
@@ -109,10 +113,20 @@ build_as_tests() {
     export STORM_BIN=$ROOT/target/debug
 }
 
+# Sets WITH_POSTGRES if STORE or DB_URL says so. Ends the script if STORE is no engine.
+check_store() {
+    case ${STORE:-sqlite} in
+        sqlite) [[ ${DB_URL:-} != postgres* ]] || export WITH_POSTGRES=yes ;;
+        postgres) export WITH_POSTGRES=yes ;;
+        *) die "STORE=$STORE: expected sqlite or postgres" ;;
+    esac
+}
+
 # Sets STORM_BIN to a folder with the projects' release binaries, which it builds. A STORM_BIN that
 # is already set is used as it is.
 #   need_binaries PROJECT...
 need_binaries() {
+    check_store
     if [[ -n ${STORM_BIN:-} ]]; then
         say "binaries  $STORM_BIN (STORM_BIN); nothing is built"
         local project

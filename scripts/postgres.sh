@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Starts a PostgreSQL server for tests, in a folder of its own under /tmp, and stops it. Sourced,
-# never run.
+# Starts a PostgreSQL server for tests and benchmarks, in a folder of its own under /tmp, and stops
+# it. Sourced, never run.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/lib.sh"
@@ -16,10 +16,13 @@ as_server_user() {
     fi
 }
 
-# Starts a server at a free port of 127.0.0.1, without fsync: what it holds is thrown away. Sets
-# TEST_POSTGRES to its address, with a role that may do everything and has no password.
+# Starts a server at a free port of 127.0.0.1. What it holds is thrown away, so it runs without
+# fsync, unless it is measured. Sets TEST_POSTGRES to its address, with a role that may do
+# everything and has no password, and POSTGRES_DIR to its folder.
+#   start_postgres with|without
 start_postgres() {
-    local port program tries
+    local port program tries fsync=on
+    [[ $1 == with ]] || fsync=off
     program=$("$ROOT/scripts/find-tool.sh" postgres) || return
     POSTGRES_BIN=$(dirname -- "$(readlink -f -- "$program")")
     POSTGRES_USER=postgres
@@ -38,7 +41,7 @@ start_postgres() {
         (
             cd /
             as_server_user "$POSTGRES_BIN/pg_ctl" --pgdata "$POSTGRES_DIR/data" --wait --silent \
-                --log "$POSTGRES_DIR/log" --options "-p $port -k $POSTGRES_DIR -c fsync=off \
+                --log "$POSTGRES_DIR/log" --options "-p $port -k $POSTGRES_DIR -c fsync=$fsync \
                 -c listen_addresses=127.0.0.1 -c max_connections=300 -c deadlock_timeout=200ms" start
         ) >/dev/null && break
         # Another process may have taken the port.
@@ -48,7 +51,7 @@ start_postgres() {
     export POSTGRES_BIN
     ((EUID != 0)) || export POSTGRES_USER
     export TEST_POSTGRES=postgres://storm@127.0.0.1:$port
-    say "postgres  127.0.0.1:$port, $program, without fsync"
+    say "postgres  127.0.0.1:$port, $program, $1 fsync"
 }
 
 stop_postgres() {

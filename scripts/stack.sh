@@ -2,8 +2,8 @@
 # Runs a temporary stack (Redis, API, worker) that stops when the calling script exits. Sourced, it
 # provides `stack_start SERVICE...`, once, and then `stack_run COMMAND...`, any number of times.
 set -euo pipefail
-# shellcheck source-path=SCRIPTDIR source=lib.sh
-source "$(dirname -- "${BASH_SOURCE[0]}")/lib.sh"
+# shellcheck source-path=SCRIPTDIR source=postgres.sh
+source "$(dirname -- "${BASH_SOURCE[0]}")/postgres.sh"
 
 START_SECONDS=30
 STOP_SECONDS=30 # the services promise to stop in 25
@@ -24,6 +24,7 @@ STORM_API and STORM_WORKER. The services read their settings from the environmen
 SYNC_THREADS=1 scripts/stack.sh run
 
   DB_URL, API_ADDR, WORKER_ADDR   for `run`; `with` chooses its own
+  STORE          for `with`: sqlite, or postgres for a PostgreSQL server of its own, with fsync [sqlite]
   HANDLER        for `run`: the URL of an endpoint of your own; it becomes the handler `own`, and
                  HANDLERS__OWN__TIMEOUT=5m and so on set what else it needs
   REDIS_URL      an existing Redis, or none to run without one [a new one on a free port]
@@ -44,9 +45,17 @@ stack_start() {
     API_ADDR=127.0.0.1:$(free_port 20000)
     WORKER_ADDR=127.0.0.1:$(free_port 24000)
     say "data      ${STACK_DIR#"$ROOT"/}, deleted at the end"
+    [[ ${STORE:-sqlite} == sqlite ]] || start_store
     have_secret
     start_redis
     start_services "$@"
+}
+
+# Starts a PostgreSQL server with an empty database, and sets DB_URL.
+start_store() {
+    start_postgres with
+    "$POSTGRES_BIN/psql" --quiet "$TEST_POSTGRES/postgres" --command 'CREATE DATABASE storm'
+    export DB_URL=$TEST_POSTGRES/storm
 }
 
 # Checks what a stack on the usual ports needs. Call it before a build, which may take minutes.
@@ -75,7 +84,7 @@ stack_prepare_here() {
     stack_open
     [[ -d $ROOT/target/run ]] || mkdir -m 700 "$ROOT/target/run"
     export DB_URL=${DB_URL:-sqlite:$ROOT/target/run/storm.db}
-    say "data      $DB_URL, kept"
+    say "data      $(shown "$DB_URL"), kept"
     keep_secret "$ROOT/target/run/signing-secret"
     start_redis
 }
@@ -120,6 +129,7 @@ stack_close() {
     stop command
     stop api worker || status=1
     stop redis
+    stop_postgres
     # A signal may come between the start of a process and its entry in PID.
     for pid in $(jobs -p); do kill -KILL -- "-$pid"; done 2>/dev/null
     remove_private_queue
@@ -185,7 +195,10 @@ start_redis() {
     export REDIS_URL=redis://$address
 }
 
-shown_redis() { printf '%s' "${REDIS_URL/'//'*@/'//***@'}"; }
+shown_redis() { shown "$REDIS_URL"; }
+
+# Prints a URL without a user's name and password.
+shown() { printf '%s' "${1/'//'*@/'//***@'}"; }
 
 # Fails with one line if no Redis answers at REDIS_URL. Call it before a build, which may take
 # minutes.

@@ -29,7 +29,7 @@ scripts/find-tool.sh sqlite3 >/dev/null
 
 if [[ $project == postgres ]]; then
     trap stop_postgres EXIT
-    start_postgres
+    start_postgres without
 fi
 
 # In a process group of its own, so that the tests end with all that they have started.

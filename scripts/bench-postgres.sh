@@ -1,0 +1,137 @@
+#!/usr/bin/env bash
+# Measures PostgreSQL beside SQLite. Sourced by bench.sh, never run.
+# shellcheck disable=SC2030,SC2031,SC2034,SC2154 # parts run in subshells; variables are bench.sh's
+set -euo pipefail
+
+STORE_TURNS=3
+CHURN=${CHURN:-5000000} # jobs
+HELD=${HELD:-600}       # seconds
+
+# Accepts and delivers on either engine, and on PostgreSQL with two APIs and two workers. They
+# alternate. Writes lines of KIND ACCEPTED, which is without a worker, and what `delivered` prints.
+stores() {
+    local turn figures
+    : >"$RESULTS/stores"
+    for ((turn = 1; turn <= STORE_TURNS; turn++)); do
+        figures="$(accepted full) $(delivered)"
+        echo "sqlite $figures"
+        figures="$(STORE=postgres accepted full) $(STORE=postgres delivered)"
+        echo "postgres $figures"
+        figures="- - $(delivered_by_two)"
+        echo "two $figures"
+    done >>"$RESULTS/stores"
+}
+
+#   store_median KIND COLUMN
+store_median() { median_of_kind "$RESULTS/stores" "$STORE_TURNS" "$@"; }
+
+stores_table() {
+    local accepted accepted_of delivered delivered_of two
+    accepted=$(store_median postgres 2) accepted_of=$(store_median sqlite 2)
+    delivered=$(store_median postgres 5) delivered_of=$(store_median sqlite 5)
+    two=$(store_median two 5)
+    line 'accepted on PostgreSQL, synchronous_commit=on' "$accepted/s" \
+        "$(calculate "$accepted / $accepted_of") of SQLite's $accepted_of/s" '0.5'
+    line 'delivered on PostgreSQL' "$delivered/s" \
+        "$(calculate "$delivered / $delivered_of") of SQLite's $delivered_of/s" '0.4'
+    line 'delivered by two APIs and two workers' "$two/s" \
+        "$(calculate "$two / $delivered") of one of each" '1'
+    line 'CPU time a delivered job: API, worker, Redis, PostgreSQL' \
+        "$(store_median postgres 8) $(store_median postgres 9) $(store_median postgres 10) $(store_median postgres 11) µs"
+    line 'the same on SQLite: API, worker, Redis' \
+        "$(store_median sqlite 8) $(store_median sqlite 9) $(store_median sqlite 10) µs"
+}
+
+# The same as `delivered`, of two APIs and two workers.
+delivered_by_two() (
+    stack_start api worker
+    SECOND_API=127.0.0.1:$(free_port 21000) SECOND_WORKER=127.0.0.1:$(free_port 25000)
+    start_second api "$SECOND_API"
+    start_second worker "$SECOND_WORKER"
+    start_receiver
+    deliver
+    stop receiver api2 worker2
+)
+
+#   start_second api|worker ADDRESS
+start_second() {
+    spawn env "${1^^}_ADDR=$2" "$STORM_BIN/storm-$1" >>"$STACK_DIR/${1}2.log" 2>&1
+    PID[${1}2]=$!
+    await "${1}2" is_healthy "$2"
+}
+
+# Prints the CPU microseconds that the PostgreSQL server of the stack has used, for each of JOBS.
+#   cpu_of_postgres JOBS
+cpu_of_postgres() {
+    local server
+    server=$(head -n 1 "$POSTGRES_DIR/data/postmaster.pid")
+    cat /proc/[0-9]*/stat 2>/dev/null |
+        awk -v server="$server" -v tick="$(getconf CLK_TCK)" -v jobs="$1" '
+            { sub(/^[0-9]+ \(.*\) /, $1 " ") } # a name may have spaces
+            $1 == server { used += $12 + $13 + $14 + $15 } # with the processes that have ended
+            $3 == server { used += $12 + $13 }
+            END { printf "%.1f\n", used / tick / jobs * 1000000 }'
+}
+
+# Runs SQL in the stack's database, and prints its rows.
+sql() { "$POSTGRES_BIN/psql" --quiet --no-psqlrc --tuples-only --no-align "$DB_URL" --command "$1"; }
+
+# Jobs come and go: each round accepts for HOUR_SECONDS and ends when all are delivered; what ended
+# 2 seconds ago is deleted meanwhile. Then the same beside a transaction that stays open, and after
+# it. Writes lines of PART SECONDS DELIVERED JOBS DEAD PAGES: dead rows and the megabytes of
+# `requests` with its indexes.
+churn() (
+    export STORE=postgres
+    delete_soon
+    SECONDS_EACH=$HOUR_SECONDS
+    stack_start api worker
+    start_receiver
+    : >"$RESULTS/churn"
+    local jobs=0 begun
+    while ((jobs < CHURN)); do
+        churn_round free
+        jobs=$((jobs + JOBS))
+    done
+    begun=$SECONDS
+    spawn "$POSTGRES_BIN/psql" --quiet "$DB_URL" --output /dev/null \
+        --command 'BEGIN ISOLATION LEVEL REPEATABLE READ' --command 'SELECT count(*) FROM store' \
+        --command "SELECT pg_sleep($HELD)" --command COMMIT
+    PID[reader]=$!
+    while is_alive "${PID[reader]}"; do churn_round held; done
+    # Until the dead rows of that time are reclaimed, or for five minutes.
+    begun=$SECONDS
+    until churn_round after && ((DEAD < LEAST_DEAD * 2 || SECONDS - begun > 300)); do :; done
+    echo "reclaimed $((SECONDS - begun))" >>"$RESULTS/churn"
+    stop receiver
+)
+
+# Sets JOBS, DEAD, and LEAST_DEAD, the largest number while nothing held them.
+#   churn_round PART
+churn_round() {
+    local delivered size
+    read -r _ delivered JOBS _ < <(deliver)
+    read -r DEAD size < <(sql "SELECT n_dead_tup || ' ' || pg_total_relation_size('requests') / 1048576
+        FROM pg_stat_user_tables WHERE relname = 'requests'")
+    [[ $1 != free ]] || ((DEAD <= ${LEAST_DEAD:-0})) || LEAST_DEAD=$DEAD
+    echo "$1 $SECONDS $delivered $JOBS $DEAD $size" >>"$RESULTS/churn"
+}
+
+# Prints the median of a column of some lines of PART: the first, or the last ones.
+#   of_churn PART COLUMN head|tail
+of_churn() {
+    awk -v part="$1" -v column="$2" '$1 == part { print $column }' "$RESULTS/churn" |
+        "$3" -n 5 | sort -g | sed -n 3p
+}
+
+churn_table() {
+    local first last held
+    first=$(of_churn free 3 head) last=$(of_churn free 3 tail) held=$(of_churn held 3 tail)
+    line "$(awk '$1 == "free" { jobs += $4 } END { print jobs }' "$RESULTS/churn") jobs come and go, delivered at the end" \
+        "$last/s" "$(calculate "$last / $first") of the beginning" '0.9'
+    line 'dead rows, and the size of the table at the end' \
+        "$(of_churn free 5 tail), $(of_churn free 6 tail) MB" '' 'bounded'
+    line "beside a transaction of $HELD s, delivered at its end" "$held/s" \
+        "$(calculate "$held / $first") of the beginning" '0.6'
+    line 'dead rows at its end, and the size' "$(of_churn held 5 tail), $(of_churn held 6 tail) MB"
+    line 'these are reclaimed after' "$(awk '$1 == "reclaimed" { print $2 }' "$RESULTS/churn") s" '' 'within 300 s'
+}
