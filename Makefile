@@ -6,7 +6,7 @@ SHELL := bash
 PROJECTS := shared api worker loadgen
 # SKIP=shell leaves this lint out; SKIP='shell deny' leaves out both.
 LINTS := $(filter-out $(SKIP),format clippy docs drift lines deny shell)
-TESTS := $(PROJECTS) scripts
+TESTS := $(PROJECTS) postgres scripts
 
 .PHONY: help
 help: ## list the commands
@@ -53,15 +53,15 @@ demo-compose: ## run the demo against the running containers
 
 # --- Work on it ----------------------------------------------------------------------------------
 
-.PHONY: test test-postgres $(TESTS:%=test-%)
-test: $(TESTS:%=test-%) ## run every test; those of one project: make test-api
+.PHONY: test $(TESTS:%=test-%)
+test: $(TESTS:%=test-%) ## run every test; of one project: make test-api; of PostgreSQL: make test-postgres
 
 # Fails with one line if cargo is missing or too old.
 .PHONY: cargo
 cargo:
 	@scripts/find-tool.sh cargo >/dev/null
 
-$(PROJECTS:%=test-%) test-postgres: test-%: cargo
+$(filter-out test-scripts,$(TESTS:%=test-%)): test-%: cargo
 	@scripts/test.sh $*
 
 test-scripts:
@@ -90,15 +90,20 @@ lint: $(LINTS:%=lint-%) ## run every check of the sources; one of them: make lin
 lint-format: cargo
 	@for project in $(PROJECTS); do cargo fmt --check --manifest-path $$project/Cargo.toml; done
 
+# With the engine for PostgreSQL, and without.
 lint-clippy: cargo
 	@for project in $(PROJECTS); do \
 		cargo clippy --locked --all-targets --manifest-path $$project/Cargo.toml -- -D warnings; \
+		! grep -q '^postgres = ' $$project/Cargo.toml || cargo clippy --locked --all-targets \
+			--manifest-path $$project/Cargo.toml --features postgres -- -D warnings; \
 	done
 
 lint-docs: export RUSTDOCFLAGS := -D warnings
 lint-docs: cargo
 	@for project in $(PROJECTS); do \
 		cargo doc --locked --no-deps --manifest-path $$project/Cargo.toml; \
+		! grep -q '^postgres = ' $$project/Cargo.toml || cargo doc --locked --no-deps \
+			--manifest-path $$project/Cargo.toml --features postgres; \
 	done
 
 lint-drift:

@@ -62,9 +62,13 @@
           // attributes
         );
 
+      # The engine for several hosts, which `make demo` does without.
+      hasPostgres = project: lib.importTOML (folderOf project + "/Cargo.toml") ? features.postgres;
+
       packageOf =
         pkgs: project:
         cargoDerivation pkgs project {
+          cargoBuildFlags = lib.optionals (hasPostgres project) [ "--features=postgres" ];
           preBuild = ''
             # nixpkgs' build hook passes --offline but not --locked, so cargo would silently update
             # a lock file that does not match the manifest. This fails instead.
@@ -261,6 +265,26 @@
           installPhase = "mkdir $out";
         };
 
+      # The tests of the engine for PostgreSQL, with a server of their own.
+      postgresCheckOf =
+        pkgs:
+        cargoDerivation pkgs "shared" {
+          pname = "check-postgres";
+          src = sourceOf "shared" [ ./scripts ];
+          nativeBuildInputs = [
+            pkgs.postgresql
+            pkgs.redis
+          ];
+          buildPhase = ''
+            source scripts/postgres.sh
+            trap stop_postgres EXIT
+            start_postgres without
+            cargo test --offline --locked --manifest-path shared/Cargo.toml --features postgres \
+              --lib --test it postgres
+          '';
+          installPhase = "mkdir $out";
+        };
+
       # A check that runs a script on some files of the project.
       sourceCheck =
         pkgs: name:
@@ -286,6 +310,9 @@
         builtins.listToAttrs (
           map (project: lib.nameValuePair "check-${project}" (cargoCheckOf pkgs project)) projects
         )
+        // lib.optionalAttrs (pkgs.stdenv.hostPlatform.isLinux && pkgs ? postgresql) {
+          check-postgres = postgresCheckOf pkgs;
+        }
         // lib.mapAttrs (sourceCheck pkgs) {
           format = {
             tools = [
@@ -357,6 +384,7 @@
           ++ existing pkgs [
             "cargo-deny"
             "docker-client"
+            "postgresql"
             "shellcheck"
             "sqlite"
             "wrk"

@@ -76,7 +76,8 @@ flood_refused() {
 # Prints the report of wrk.
 #   send URL CALLBACK_URL
 send() {
-    local script=$RESULTS/post.lua
+    local script
+    script=$(mktemp "$STACK_DIR/post.XXXXXX")
     cat >"$script" <<LUA
 wrk.method = "POST"
 wrk.headers["content-type"] = "application/json"

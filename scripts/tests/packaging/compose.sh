@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
 # Tests docker-compose.yml with containers of the loaded images: two workers, the demo, a worker and
-# Redis killed under load, permissions and limits, and that nothing is left behind. The stack has
-# its own name and a free port, so it can run beside another one.
+# Redis killed under load, permissions and limits, and that nothing is left behind; then the same
+# stack on PostgreSQL. It has its own name and a free port, so it can run beside another one.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=../../docker.sh
 source "$(CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)/../../docker.sh"
 # shellcheck source-path=SCRIPTDIR source=../support/images.sh
 source "$ROOT/scripts/tests/support/images.sh"
+# shellcheck source-path=SCRIPTDIR source=../support/postgres-image.sh
+source "$ROOT/scripts/tests/support/postgres-image.sh"
 # shellcheck source-path=SCRIPTDIR source=../support/listener.sh
 source "$ROOT/scripts/tests/support/listener.sh"
 read_arguments '' "$@"
@@ -256,4 +258,39 @@ stack down -v
 nothing_left container docker ps --all
 nothing_left volume docker volume ls
 nothing_left network docker network ls
+echo "ok: $test"
+
+test='on PostgreSQL: the demo, the server killed under load, and every job completes'
+export COMPOSE_FILE=docker-compose.yml:docs/examples/compose.postgres.yml
+output=$(stack up 2>&1) && fail 'it started without a password'
+[[ $output == *'choose the password of the database'* ]] || fail "$output"
+export POSTGRES_IMAGE=storm-test-postgres POSTGRES_PASSWORD='a/b@c:d%e'
+make_postgres_image "$POSTGRES_IMAGE"
+stack up
+output=$(stack demo) || fail "the demo exited with $?: $output"
+grep -q 'callback: 50 of 50 correct' <<<"$output" || fail "not every job was delivered correctly: $output"
+redis=$(containers redis)
+postgres=$(containers postgres)
+storm &
+storm=$!
+until_it 'jobs are notified' notified 300
+docker kill "$postgres" >/dev/null
+kill -0 "$storm" || fail 'the load ended before the kill'
+until_it '/healthz reports the database down' health 'HTTP/1.1 503*"database":"unreachable"*'
+docker start "$postgres" >/dev/null
+until_it '/healthz reports the database up' health '*200 OK*"database":"ok"*'
+# Submissions were refused meanwhile. What was accepted, and only that, must end: see below.
+wait "$storm" || true
+unfinished() { docker exec "$postgres" psql --username storm --tuples-only --no-align \
+    --command "SELECT count(*) FROM requests WHERE status IN ('PENDING', 'PROCESSING')"; }
+# shellcheck disable=SC2317 # called by name
+all_ended() { [[ $(unfinished) == 0 ]]; }
+until_it 'all jobs have ended' all_ended
+failed=$(docker exec "$postgres" psql --username storm --tuples-only --no-align \
+    --command "SELECT count(*) FROM requests WHERE status = 'FAILED'")
+[[ $failed == 0 ]] || fail "$failed jobs have failed"
+stack down -v
+nothing_left container docker ps --all
+nothing_left volume docker volume ls
+unset COMPOSE_FILE
 echo "ok: $test"
