@@ -17,7 +17,7 @@ stores() {
         echo "sqlite $figures"
         figures="$(STORE=postgres accepted full) $(STORE=postgres delivered)"
         echo "postgres $figures"
-        figures="- - $(delivered_by_two)"
+        figures="- - $(STORE=postgres delivered_by_two)"
         echo "two $figures"
     done >>"$RESULTS/stores"
 }
