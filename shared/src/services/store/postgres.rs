@@ -20,6 +20,7 @@ mod events;
 mod find;
 #[cfg(test)]
 mod fresh;
+mod function;
 mod handlers;
 mod health;
 mod idempotency;

@@ -6,7 +6,7 @@
 
 use std::{
     collections::HashSet,
-    sync::Arc,
+    sync::{Arc, LazyLock},
     time::{Duration, SystemTime},
 };
 
@@ -18,6 +18,7 @@ use super::{
     batches::{Batches, Running},
     columns,
     error::Error,
+    function::Function,
     idempotency::{self, Key},
 };
 use crate::{
@@ -35,7 +36,29 @@ const TRIES: u32 = 5;
 /// The first of several jobs with a key takes it. Keys are sorted, so that two processes lock those
 /// of a batch in the same order. A repeat takes no key: its own may belong to another job by now. A
 /// scalar subquery is a search by the primary key, however many rows the planner expects.
-const INSERT: &str = "
+pub(super) static INSERT: LazyLock<Function> = LazyLock::new(|| {
+    Function::new(
+        "accept",
+        &[
+            Type::UUID_ARRAY,
+            Type::TEXT_ARRAY,
+            Type::TEXT_ARRAY,
+            Type::TIMESTAMPTZ_ARRAY,
+            Type::TEXT_ARRAY,
+            Type::TEXT_ARRAY,
+            Type::TEXT_ARRAY,
+            Type::TEXT_ARRAY,
+            Type::INT8_ARRAY,
+            Type::BOOL_ARRAY,
+            Type::TEXT_ARRAY,
+            Type::TEXT_ARRAY,
+            Type::TEXT_ARRAY,
+            Type::BYTEA_ARRAY,
+            Type::TIMESTAMPTZ_ARRAY,
+            Type::INT8,
+        ],
+        "id uuid",
+        "
 WITH new AS (
     SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::timestamptz[], $5::text[],
         $6::text[], $7::text[], $8::text[], $9::bigint[], $10::boolean[], $11::text[],
@@ -58,7 +81,9 @@ SELECT id, 'async', 'PENDING', input::json, callback_url, created_at, callback_t
 FROM new WHERE key IS NULL OR id IN (SELECT request_id FROM keyed)
 ORDER BY id, place
 ON CONFLICT (id) DO NOTHING
-RETURNING id";
+RETURNING id",
+    )
+});
 
 /// Which of these ids are taken, and whether by the very job. Of an erased request only what is
 /// left can be compared.
@@ -208,35 +233,26 @@ async fn insert(
         .collect();
     let fingerprints = idempotency::fingerprints(jobs);
     let rows = sessions
-        .commit_one(
-            INSERT,
-            &[
-                (&ids, Type::UUID_ARRAY),
-                (&inputs, Type::TEXT_ARRAY),
-                (&texts(jobs, sent), Type::TEXT_ARRAY),
-                (&created, Type::TIMESTAMPTZ_ARRAY),
-                (&texts(jobs, target), Type::TEXT_ARRAY),
-                (&traces, Type::TEXT_ARRAY),
-                (&texts(jobs, client), Type::TEXT_ARRAY),
-                (
-                    &texts(jobs, |job| Some(job.callback.as_ref()?.origin().as_str())),
-                    Type::TEXT_ARRAY,
-                ),
-                (&graces, Type::INT8_ARRAY),
-                (&long, Type::BOOL_ARRAY),
-                (
-                    &texts(jobs, |job| columns::handler(&job.handler)),
-                    Type::TEXT_ARRAY,
-                ),
-                (
-                    &texts(jobs, |job| Some(idempotency::tenant(job))),
-                    Type::TEXT_ARRAY,
-                ),
-                (&texts(jobs, idempotency::key), Type::TEXT_ARRAY),
-                (&fingerprints, Type::BYTEA_ARRAY),
-                (&expected, Type::TIMESTAMPTZ_ARRAY),
-                (&window, Type::INT8),
-            ],
+        .call(
+            &INSERT,
+            &INSERT.with(&[
+                &ids,
+                &inputs,
+                &texts(jobs, sent),
+                &created,
+                &texts(jobs, target),
+                &traces,
+                &texts(jobs, client),
+                &texts(jobs, |job| Some(job.callback.as_ref()?.origin().as_str())),
+                &graces,
+                &long,
+                &texts(jobs, |job| columns::handler(&job.handler)),
+                &texts(jobs, |job| Some(idempotency::tenant(job))),
+                &texts(jobs, idempotency::key),
+                &fingerprints,
+                &expected,
+                &window,
+            ]),
         )
         .await?;
     let mut stored: HashSet<Uuid> = rows

@@ -8,11 +8,12 @@ use std::{
     future::Future,
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use tokio::{
-    sync::{Semaphore, mpsc, oneshot},
-    time::Instant,
+    sync::{Notify, Semaphore, mpsc, oneshot},
+    time::{Instant, sleep_until},
 };
 
 use super::{
@@ -23,6 +24,13 @@ use crate::services::store::StoreError;
 
 /// The most writes of a batch.
 const BATCH: usize = 512;
+
+/// As many writes are worth a batch of their own while another one is under way. Fewer wait for its
+/// end, since a statement and a commit cost as much as dozens of rows.
+const WORTH: usize = 64;
+
+/// But no longer than this: a commit may wait for a standby that is far away.
+const PATIENCE: Duration = Duration::from_millis(5);
 
 /// The most bytes of bodies in a batch. A single write with more has a batch of its own.
 const BATCH_BYTES: usize = 4 << 20;
@@ -121,6 +129,7 @@ async fn gather<I, O, Run>(
     let _closed = closing.clone().drop_guard();
     let permits = Arc::new(Semaphore::new(in_flight));
     let last_failure = Arc::new(LastFailure::default());
+    let ended = Arc::new(Notify::new());
     let mut next = Vec::new();
     loop {
         // First the permit: what arrives while all batches are under way is one batch.
@@ -137,6 +146,20 @@ async fn gather<I, O, Run>(
                 () = closing.cancelled(), if !writes.is_closed() => writes.close(),
             }
         }
+        // A batch that ends gives its permit back. This one has its own already.
+        while permits.available_permits() + 1 < in_flight && next.len() < WORTH {
+            let Some(first) = next.first() else { break };
+            let until = first.since + PATIENCE;
+            let room = BATCH - next.len();
+            tokio::select! {
+                biased;
+                () = ended.notified() => {}
+                received = writes.recv_many(&mut next, room) => if received == 0 {
+                    break;
+                },
+                () = sleep_until(until) => break,
+            }
+        }
         fail_with_the_last(&mut next, &last_failure);
         if next.is_empty() {
             continue;
@@ -145,10 +168,11 @@ async fn gather<I, O, Run>(
         let batch = std::mem::replace(&mut next, rest);
         let batch = batch.into_iter().map(|waiting| waiting.write).collect();
         let (run, last_failure) = (Arc::clone(&run), Arc::clone(&last_failure));
-        let committing = Arc::clone(&sessions);
+        let (committing, ended) = (Arc::clone(&sessions), Arc::clone(&ended));
         sessions.tasks().spawn(async move {
-            let _permit = permit;
             settle(&committing, batch, &*run, &last_failure).await;
+            drop(permit);
+            ended.notify_one();
         });
     }
 }

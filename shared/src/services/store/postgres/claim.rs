@@ -23,7 +23,9 @@ use std::{
 use tokio_postgres::{Row, types::Type};
 use uuid::Uuid;
 
-pub(super) use self::rows::{claim_sql, won_sql};
+#[cfg(test)]
+pub(super) use self::rows::claim_sql;
+pub(super) use self::rows::{claim as function, won_sql};
 use self::rows::{place, read};
 use super::{
     columns,
@@ -93,7 +95,7 @@ async fn claim_once(
             let statement = Statement::of(owner, &candidates);
             let room = columns::integer(room);
             let values = statement.parameters(&room, &repeats);
-            let rows = sessions.commit_one(&claim_sql(Work::Job), &values).await?;
+            let rows = sessions.call(function(Work::Job), &values).await?;
             let lease = claimed.take(owner, &candidates, repeats, &rows)?;
             Ok((lease, claimed))
         };
@@ -182,10 +184,9 @@ impl ClaimedRows {
         let mut lease = Lease::Held;
         for alike in candidates.chunk_by(|one, next| one.work == next.work) {
             let statement = Statement::of(owner, alike);
-            let sql = claim_sql(alike[0].work);
             let rows = session
                 .query(
-                    &sql,
+                    function(alike[0].work).call(),
                     &statement.parameters(&columns::integer(self.room), &repeats),
                 )
                 .await?;

@@ -3,9 +3,13 @@
 use tokio_postgres::types::Type;
 
 use super::{
+    accept, claim,
     error::Error,
+    function::Function,
     session::{Session, Sessions},
+    settle,
 };
+use crate::services::store::Work;
 
 /// Migration `n` takes a database from version `n - 1` to `n`; `store.version` holds the version.
 const MIGRATIONS: [&str; 1] = [include_str!(
@@ -111,6 +115,7 @@ async fn apply(session: Session, id: String) -> Result<Found, Error> {
     {
         session.execute_all(migration).await?;
     }
+    create_functions(&session).await?;
     let stored = session
         .find(
             "INSERT INTO store (id, version, oldest) VALUES ($1, $2, $3)
@@ -128,6 +133,29 @@ async fn apply(session: Session, id: String) -> Result<Found, Error> {
         Some(row) => Ok(Found::Current(row.try_get(0)?)),
         None => Err(missing()),
     }
+}
+
+/// Creates the functions of this release that are not there. Those of others stay.
+async fn create_functions(session: &Session) -> Result<(), Error> {
+    let functions: [&Function; 4] = [
+        &accept::INSERT,
+        claim::function(Work::Job),
+        claim::function(Work::Redelivery),
+        &settle::SETTLE,
+    ];
+    let names = functions.map(Function::name);
+    let missing =
+        "SELECT to_regproc(name) IS NULL FROM unnest($1) WITH ORDINALITY AS it (name, place)
+        ORDER BY place";
+    let rows = session
+        .query(missing, &[(&&names[..], Type::TEXT_ARRAY)])
+        .await?;
+    for (function, row) in functions.iter().zip(rows) {
+        if row.try_get(0)? {
+            session.execute_all(function.definition()).await?;
+        }
+    }
+    Ok(())
 }
 
 fn newest() -> i32 {

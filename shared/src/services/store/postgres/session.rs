@@ -25,7 +25,7 @@ use tokio_postgres::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::error::Error;
+use super::{error::Error, function::Function};
 use crate::services::store::{
     StoreError, Trouble,
     condition::Condition,
@@ -431,15 +431,33 @@ impl Sessions {
         done
     }
 
+    /// Calls a function, and commits. The caller must not leave: run it in a task.
+    pub(super) async fn call(
+        &self,
+        function: &Function,
+        parameters: &[Parameter<'_>],
+    ) -> Result<Vec<Row>, Error> {
+        self.commit_in("BEGIN", function.call(), parameters).await
+    }
+
     /// Commits a single statement, in one round trip. The caller must not leave: run it in a task.
     pub(super) async fn commit_one(
         &self,
         sql: &str,
         parameters: &[Parameter<'_>],
     ) -> Result<Vec<Row>, Error> {
+        self.commit_in(BEGIN_ONE, sql, parameters).await
+    }
+
+    async fn commit_in(
+        &self,
+        begin: &str,
+        sql: &str,
+        parameters: &[Parameter<'_>],
+    ) -> Result<Vec<Row>, Error> {
         let mut tries = 1;
         loop {
-            match self.noted(self.one(BEGIN_ONE, sql, parameters).await) {
+            match self.noted(self.one(begin, sql, parameters).await) {
                 Err(error) if error.is_conflict() && tries < TRIES => tries += 1,
                 done => return done,
             }

@@ -16,7 +16,9 @@ use super::{
     batches::{Batches, Running},
     columns,
     error::Error,
-    events, redelivery,
+    events,
+    function::Function,
+    redelivery,
     session::{Parameter, Session},
     state::{self, IS_HELD},
 };
@@ -116,8 +118,9 @@ const SET: &str = "
 ///
 /// `delivered`: the row has room for one attempt. It has one already if the job had ended and was
 /// put back by hand; then the next one goes into the table.
-static SETTLE: LazyLock<String> = LazyLock::new(|| {
-    format!(
+pub(super) static SETTLE: LazyLock<Function> = LazyLock::new(|| {
+    let types = Rows::of(&[]).parameters().map(|(_, of_type)| of_type);
+    let sql = format!(
         "
 WITH new AS (
     SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::text[], $5::bigint[],
@@ -176,7 +179,8 @@ SELECT place FROM settled",
         detail = state::failed_for("it.failure_detail", "new.detail"),
         REPLACE = attempts::REPLACE,
         KEPT = attempts::KEPT,
-    )
+    );
+    Function::new("settle", &types, "place bigint", &sql)
 });
 
 /// Which of these settlements are on record. Each is a search by a primary key: the planner would
@@ -216,7 +220,7 @@ pub(super) fn batches(sessions: &Arc<Sessions>) -> Batches<End, bool> {
 async fn settle_jobs(sessions: &Sessions, ends: &[End]) -> Result<Vec<bool>, Error> {
     let mut has_settled = vec![false; ends.len()];
     let rows = Rows::of(ends);
-    for row in sessions.commit_one(&SETTLE, &rows.parameters()).await? {
+    for row in sessions.call(&SETTLE, &rows.parameters()).await? {
         columns::set(&mut has_settled, &row, true)?;
     }
     find_recorded(sessions, ends, &mut has_settled).await?;

@@ -1,14 +1,44 @@
 //! The statements of a claim, and the rows that they return.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    sync::LazyLock,
+    time::{Duration, SystemTime},
+};
 
-use tokio_postgres::Row;
+use tokio_postgres::{Row, types::Type};
 
-use super::super::{columns, error::Error, state};
+use super::super::{columns, error::Error, function::Function, state};
 use crate::{
     models::Transition,
     services::store::{Candidate, Claim, OwnerId, Work, stored_job::StoredJob},
 };
+
+static JOBS: LazyLock<Function> = LazyLock::new(|| function("claim_jobs", Work::Job));
+static REDELIVERIES: LazyLock<Function> =
+    LazyLock::new(|| function("claim_redeliveries", Work::Redelivery));
+
+/// The function that claims.
+pub(in super::super) fn claim(work: Work) -> &'static Function {
+    match work {
+        Work::Job => &JOBS,
+        Work::Redelivery => &REDELIVERIES,
+    }
+}
+
+fn function(purpose: &str, work: Work) -> Function {
+    const COLUMNS: &str = "is_paused boolean, repeats bigint, place bigint, claim bigint,
+        attempts integer, attempts_before integer, parked_for bigint, input text, result text,
+        target text, handler text, is_long boolean, traceparent text, created_by text,
+        created_at timestamptz, failure_reason text, failure_detail text";
+    let types = [
+        Type::UUID,
+        Type::UUID_ARRAY,
+        Type::INT8_ARRAY,
+        Type::INT8,
+        Type::INT8,
+    ];
+    Function::new(purpose, &types, COLUMNS, &claim_sql(work))
+}
 
 /// SQL for a claim. Its rows are the jobs that are won, in order, or one without a job.
 ///
