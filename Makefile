@@ -53,7 +53,7 @@ demo-compose: ## run the demo against the running containers
 
 # --- Work on it ----------------------------------------------------------------------------------
 
-.PHONY: test test-postgres $(TESTS:%=test-%)
+.PHONY: test test-postgres test-pooler $(TESTS:%=test-%)
 test: $(TESTS:%=test-%) ## run every test; those of one project: make test-api
 
 # Fails with one line if cargo is missing or too old.
@@ -61,7 +61,7 @@ test: $(TESTS:%=test-%) ## run every test; those of one project: make test-api
 cargo:
 	@scripts/find-tool.sh cargo >/dev/null
 
-$(PROJECTS:%=test-%) test-postgres: test-%: cargo
+$(PROJECTS:%=test-%) test-postgres test-pooler: test-%: cargo
 	@scripts/test.sh $*
 
 test-scripts:
