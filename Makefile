@@ -6,7 +6,7 @@ SHELL := bash
 PROJECTS := shared api worker loadgen
 # SKIP=shell leaves this lint out; SKIP='shell deny' leaves out both.
 LINTS := $(filter-out $(SKIP),format clippy docs drift lines deny shell)
-TESTS := $(PROJECTS) postgres scripts
+TESTS := $(PROJECTS) postgres pooler scripts
 
 .PHONY: help
 help: ## list the commands

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # Prints the path of TOOL. If it is missing and this user may install packages, installs it first.
-# TOOL is redis-server, postgres, sqlite3, faketime, shellcheck, wrk, promtool, nix, fakeroot,
-# dockerd, docker-compose or cargo-deny; or cargo, which is never installed, but must be new enough.
+# TOOL is redis-server, postgres, pgbouncer, sqlite3, faketime, shellcheck, wrk, promtool, nix,
+# fakeroot, dockerd, docker-compose or cargo-deny; or cargo, which is never installed, but must be
+# new enough.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/lib.sh"
 
-TOOLS=(redis-server postgres sqlite3 faketime shellcheck wrk promtool nix fakeroot dockerd docker-compose cargo-deny
+TOOLS=(redis-server postgres pgbouncer sqlite3 faketime shellcheck wrk promtool nix fakeroot dockerd docker-compose cargo-deny
     cargo)
 # The folder for tools that the system's package manager does not have.
 OWN_TOOLS=$ROOT/target/tools
@@ -15,6 +16,9 @@ CARGO_DENY=0.20.2
 find_tool() {
     if [[ $1 == postgres ]]; then
         find_postgres
+    elif [[ $1 == pgbouncer ]]; then
+        # Debian has it where only root looks for programs.
+        command -v pgbouncer || command -v /usr/sbin/pgbouncer
     elif [[ $1 != redis-server ]]; then
         command -v "$1" || command -v "$OWN_TOOLS/bin/$1"
     elif [[ -n ${REDIS_SERVER:-} ]]; then
@@ -85,9 +89,9 @@ as_root() {
     if ((EUID == 0)); then "$@"; else sudo -n "$@"; fi
 }
 
-# Debian starts the services that it installs, and we want no Redis on port 6379, no PostgreSQL and
-# no Prometheus. A policy-rc.d with status 101 forbids the start while apt runs; then the service
-# is disabled for the next boot.
+# Debian starts the services that it installs, and we want no Redis on port 6379, no PostgreSQL, no
+# PgBouncer and no Prometheus. A policy-rc.d with status 101 forbids the start while apt runs; then
+# the service is disabled for the next boot.
 install_with_apt() {
     local policy=/usr/sbin/policy-rc.d
     if [[ ! -e $policy ]]; then
@@ -97,7 +101,7 @@ install_with_apt() {
     fi
     as_root apt-get update -qq
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$1"
-    if [[ $1 =~ ^(redis-server|postgresql|prometheus)$ ]] && command -v systemctl >/dev/null; then
+    if [[ $1 =~ ^(redis-server|postgresql|pgbouncer|prometheus)$ ]] && command -v systemctl >/dev/null; then
         as_root systemctl --quiet disable "$1.service" || true
     fi
 }

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Starts a PostgreSQL server for tests and benchmarks, in a folder of its own under /tmp, and stops
-# it. Sourced, never run.
+# it; and a PgBouncer before it. Sourced, never run.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/lib.sh"
@@ -54,8 +54,47 @@ start_postgres() {
     say "postgres  127.0.0.1:$port, $program, $1 fsync"
 }
 
+# Starts a PgBouncer in transaction mode before the server. Sets TEST_POOLER to its address.
+start_pooler() {
+    local port server=${TEST_POSTGRES##*:}
+    PGBOUNCER=$("$ROOT/scripts/find-tool.sh" pgbouncer) || return
+    export PGBOUNCER
+    port=$(free_port 22000)
+    echo '"storm" ""' >"$POSTGRES_DIR/users"
+    cat >"$POSTGRES_DIR/pgbouncer.ini" <<EOF
+[databases]
+* = host=127.0.0.1 port=$server
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = $port
+unix_socket_dir =
+auth_type = trust
+auth_file = $POSTGRES_DIR/users
+pool_mode = transaction
+default_pool_size = 5
+max_client_conn = 1000
+EOF
+    (cd / && exec_pooler) 2>"$POSTGRES_DIR/pgbouncer.log" &
+    POOLER_PID=$!
+    until (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do
+        kill -0 "$POOLER_PID" 2>/dev/null ||
+            { cat "$POSTGRES_DIR/pgbouncer.log" >&2; die "PgBouncer does not start"; }
+        sleep 0.05
+    done
+    export TEST_POOLER=postgres://storm@127.0.0.1:$port
+    say "pgbouncer 127.0.0.1:$port, $PGBOUNCER, in transaction mode"
+}
+
+# In the place of this shell, so that its process is the one to be killed.
+exec_pooler() {
+    ((EUID == 0)) || exec "$PGBOUNCER" --quiet "$POSTGRES_DIR/pgbouncer.ini"
+    exec setpriv --reuid="$POSTGRES_USER" --regid="$(id -g "$POSTGRES_USER")" --init-groups \
+        "$PGBOUNCER" --quiet "$POSTGRES_DIR/pgbouncer.ini"
+}
+
 stop_postgres() {
     [[ -n ${POSTGRES_DIR:-} ]] || return 0
+    [[ -z ${POOLER_PID:-} ]] || kill "$POOLER_PID" 2>/dev/null || true
     if [[ -e $POSTGRES_DIR/data/postmaster.pid ]]; then
         (cd / && as_server_user "$POSTGRES_BIN/pg_ctl" --pgdata "$POSTGRES_DIR/data" --silent \
             --mode immediate stop) || true

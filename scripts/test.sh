@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # Runs the tests of one project, with a Redis of their own; or, for `postgres`, those of the store's
-# engine for PostgreSQL, with a server of their own. A test that hangs fails the run: when no
-# test has ended for SILENCE seconds (900), those that still run are named, and the run is ended.
+# engine for PostgreSQL, with a server of their own; or, for `pooler`, its promises through a
+# PgBouncer. A test that hangs fails the run: when no test has ended for SILENCE seconds (900),
+# those that still run are named, and the run is ended.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=postgres.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/postgres.sh"
 read_arguments PROJECT "$@"
-(($# == 1)) || wrong 'name one project: shared, api, worker or loadgen; or postgres'
+(($# == 1)) || wrong 'name one project: shared, api, worker or loadgen; or postgres or pooler'
 project=$1
 silence=${SILENCE:-900}
 [[ $silence =~ ^[1-9][0-9]*$ ]] || wrong "SILENCE=$silence is no whole number of seconds"
@@ -16,6 +17,9 @@ manifest=$project/Cargo.toml
 if [[ $project == postgres ]]; then
     manifest=shared/Cargo.toml
     options=(--features postgres --lib --test it postgres)
+elif [[ $project == pooler ]]; then
+    manifest=shared/Cargo.toml
+    options=(--features postgres --test it ::postgres::)
 fi
 [[ -f $manifest ]] || wrong "there is no project $project"
 
@@ -27,9 +31,11 @@ fi
 REDIS_SERVER=$(scripts/find-tool.sh redis-server) && export REDIS_SERVER
 scripts/find-tool.sh sqlite3 >/dev/null
 
-if [[ $project == postgres ]]; then
+if [[ $project == postgres || $project == pooler ]]; then
     trap stop_postgres EXIT
     start_postgres without
+    PGBOUNCER=$(scripts/find-tool.sh pgbouncer) && export PGBOUNCER
+    [[ $project == postgres ]] || start_pooler
 fi
 
 # In a process group of its own, so that the tests end with all that they have started.

@@ -7,11 +7,21 @@
 )]
 
 #[cfg(feature = "postgres")]
+mod postgres_failover;
+#[cfg(feature = "postgres")]
 mod postgres_faults;
+#[cfg(feature = "postgres")]
+mod postgres_limits;
 #[cfg(feature = "postgres")]
 mod postgres_locks;
 #[cfg(feature = "postgres")]
+mod postgres_network;
+#[cfg(feature = "postgres")]
 mod postgres_plans;
+#[cfg(feature = "postgres")]
+mod postgres_pooler;
+#[cfg(feature = "postgres")]
+mod postgres_settings;
 mod promises;
 mod queue;
 mod redis_acl;
@@ -30,6 +40,12 @@ mod iana;
 mod jobs;
 #[path = "../support/moving_name.rs"]
 mod moving_name;
+#[cfg(feature = "postgres")]
+#[path = "../support/pgbouncer.rs"]
+mod pgbouncer;
+#[cfg(feature = "postgres")]
+#[path = "../support/postgres_proxy.rs"]
+mod postgres_proxy;
 #[cfg(feature = "postgres")]
 #[path = "../support/postgres_server.rs"]
 mod postgres_server;

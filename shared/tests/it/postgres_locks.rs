@@ -71,7 +71,18 @@ async fn claim_pause_claim(server: &PostgresServer, store: &Store) -> Option<Out
 
 #[tokio::test]
 async fn a_pause_waits_for_the_claims_under_way_and_those_after_it_wait_for_the_pause() {
-    let server = PostgresServer::start(&[]);
+    pause_between_claims(&[]).await;
+}
+
+/// A statement that sees what others have committed before it must not become one that sees what
+/// was there at the begin of its transaction.
+#[tokio::test]
+async fn a_pause_is_between_claims_whatever_the_isolation_level_is_by_default() {
+    pause_between_claims(&["default_transaction_isolation = 'repeatable read'"]).await;
+}
+
+async fn pause_between_claims(options: &[&str]) {
+    let server = PostgresServer::start(options);
     let store = Store::open(&server.settings()).await.unwrap();
     let outcomes = loop {
         let outcomes = claim_pause_claim(&server, &store).await;

@@ -40,6 +40,12 @@ pub(crate) async fn try_accept(store: &Store) -> Result<RequestId, StoreError> {
     store.accept(job).await.map(|_| id)
 }
 
+/// A job that was not accepted yet.
+pub(crate) fn new_job() -> NewJob {
+    let callback = CallbackUrl::parse("http://example.com/hook?a=1").unwrap();
+    NewJob::new(RequestId::generate(), spec(), Some(callback))
+}
+
 /// Begins to accept `count` jobs, each in a task of its own.
 pub(crate) async fn accept_in_tasks(
     store: &Store,

@@ -4,6 +4,7 @@
 
 use std::{
     env, fs,
+    io::Write as _,
     net::TcpListener,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
@@ -18,15 +19,80 @@ use tokio_postgres::{Client, Config, NoTls};
 
 /// A server's data, and the server if it runs.
 pub(crate) struct PostgresServer {
+    /// A small file system for a part of it. Unmounted before the folder is deleted.
+    space: Option<Space>,
     folder: TempDir,
     port: u16,
+}
+
+/// What of a server is on a file system of its own.
+#[derive(Clone, Copy)]
+pub(crate) enum Part {
+    Data,
+    Log,
+}
+
+/// A small file system in memory.
+struct Space {
+    folder: PathBuf,
+}
+
+impl Space {
+    /// `None` if this user may not mount.
+    fn mount(folder: &Path, mebibytes: u32) -> Option<Self> {
+        fs::create_dir(folder).unwrap();
+        let options = format!("size={mebibytes}m,mode=0777");
+        let mut mount = Command::new("mount");
+        mount
+            .args(["-t", "tmpfs", "-o", &options, "tmpfs"])
+            .arg(folder);
+        if !mount.output().is_ok_and(|mounted| mounted.status.success()) {
+            println!("a file system can't be mounted: nothing is tested");
+            return None;
+        }
+        if let Ok(user) = env::var("POSTGRES_USER") {
+            run(Command::new("chown").arg(user).arg(folder));
+        }
+        let folder = folder.to_owned();
+        Some(Self { folder })
+    }
+
+    fn filler(&self) -> PathBuf {
+        self.folder.join("filler")
+    }
+}
+
+impl Drop for Space {
+    fn drop(&mut self) {
+        // The server has ended. Lazily: one of its processes may take a moment.
+        let _ = Command::new("umount")
+            .arg("--lazy")
+            .arg(&self.folder)
+            .output();
+    }
 }
 
 impl PostgresServer {
     /// Makes and starts a server, with the options `more` of its configuration. Everyone on this
     /// host may log in without a password.
     pub(crate) fn start(more: &[&str]) -> Self {
-        let server = Self::new();
+        Self::start_in(Self::new(), &[], more)
+    }
+
+    /// The same, on a file system of `space` MiB: its data, or its write-ahead log.
+    pub(crate) fn start_with_little_room(part: Part, space: u32, more: &[&str]) -> Option<Self> {
+        let mut server = Self::new();
+        let folder = match part {
+            Part::Data => server.data(),
+            Part::Log => server.log(),
+        };
+        server.space = Some(Space::mount(&folder, space)?);
+        let log = server.log();
+        let log = ["--wal-segsize", "1", "--waldir", log.to_str().unwrap()];
+        Some(Self::start_in(server, &log, more))
+    }
+
+    fn start_in(server: Self, initdb_options: &[&str], more: &[&str]) -> Self {
         let data = server.data();
         let mut initdb = program("initdb");
         initdb
@@ -38,7 +104,9 @@ impl PostgresServer {
                 "--encoding",
                 "UTF8",
             ])
-            .args(["--no-locale", "--no-sync", "--pgdata"])
+            .args(["--no-locale", "--no-sync"])
+            .args(initdb_options)
+            .arg("--pgdata")
             .arg(&data);
         run(&mut initdb);
         server.configure(&["fsync = off", "listen_addresses = '127.0.0.1'"]);
@@ -54,11 +122,36 @@ impl PostgresServer {
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).unwrap();
         let port = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = port.local_addr().unwrap().port();
-        Self { folder, port }
+        Self {
+            space: None,
+            folder,
+            port,
+        }
     }
 
     fn data(&self) -> PathBuf {
         self.folder.path().join("data")
+    }
+
+    fn log(&self) -> PathBuf {
+        self.folder.path().join("wal")
+    }
+
+    /// Leaves no room in its small file system.
+    pub(crate) fn fill(&self) {
+        let filler = self.space.as_ref().unwrap().filler();
+        let mut file = fs::File::create(filler).unwrap();
+        while file.write_all(&[0; 4096]).is_ok() {}
+    }
+
+    /// Makes room again.
+    pub(crate) fn make_room(&self) {
+        fs::remove_file(self.space.as_ref().unwrap().filler()).unwrap();
+    }
+
+    /// Whether it accepts connections.
+    pub(crate) async fn is_up(&self) -> bool {
+        self.try_client().await.is_ok()
     }
 
     /// Adds lines to the configuration, which count from the next start on.
@@ -76,6 +169,17 @@ impl PostgresServer {
     /// Starts it, and waits until it answers. After a kill it refuses for as long as a process of
     /// the last run still has its memory.
     pub(crate) fn begin(&self) {
+        let mut tries = 0;
+        while tries < 50 && !self.try_begin() {
+            std::thread::sleep(Duration::from_millis(200));
+            tries += 1;
+        }
+        let log = || fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
+        assert!(tries < 50, "{}", log());
+    }
+
+    /// Starts it, if it can be started now.
+    pub(crate) fn try_begin(&self) -> bool {
         let folder = self.folder.path();
         let options = format!("-p {} -k {}", self.port, folder.display());
         let mut start = program("pg_ctl");
@@ -85,13 +189,7 @@ impl PostgresServer {
             .args(["--options", &options, "--pgdata"])
             .arg(self.data())
             .arg("start");
-        let mut tries = 0;
-        while tries < 50 && !start.output().unwrap().status.success() {
-            std::thread::sleep(Duration::from_millis(200));
-            tries += 1;
-        }
-        let log = || fs::read_to_string(folder.join("log")).unwrap_or_default();
-        assert!(tries < 50, "{}", log());
+        start.output().unwrap().status.success()
     }
 
     /// Stops it: `immediate` is a crash of all its processes, without a checkpoint.
@@ -109,6 +207,34 @@ impl PostgresServer {
         let pid: i32 = file.lines().next().unwrap().parse().unwrap();
         let pid = rustix::process::Pid::from_raw(pid).unwrap();
         rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    }
+
+    /// A primary whose commits wait for its standby, and that standby.
+    pub(crate) async fn with_standby() -> (Self, Self) {
+        let primary = Self::start(&["synchronous_standby_names = '*'"]);
+        // The standby is not there yet: until then no commit waits for it.
+        primary
+            .execute("ALTER SYSTEM SET synchronous_commit = 'local'")
+            .await;
+        primary.execute("SELECT pg_reload_conf()").await;
+        let standby = primary.standby();
+        standby.execute("SELECT 1").await;
+        primary
+            .execute("ALTER SYSTEM RESET synchronous_commit")
+            .await;
+        primary.execute("SELECT pg_reload_conf()").await;
+        let waits = "SELECT count(*) FROM pg_settings
+            WHERE name = 'synchronous_commit' AND setting = 'on'";
+        until(async || primary.number(waits).await == 1).await;
+        (primary, standby)
+    }
+
+    /// Makes this standby the primary, whose commits wait for nobody.
+    pub(crate) async fn take_over(&self) {
+        // Whoever promotes clears it, or every commit waits for a standby of the new primary.
+        self.configure(&["synchronous_standby_names = ''"]);
+        self.promote();
+        self.execute("SELECT pg_reload_conf()").await;
     }
 
     /// A standby of this server, which follows it.
@@ -140,6 +266,10 @@ impl PostgresServer {
         format!("127.0.0.1:{}", self.port)
     }
 
+    pub(crate) fn host_and_port(&self) -> (&'static str, u16) {
+        ("127.0.0.1", self.port)
+    }
+
     /// The settings of a store in its database `postgres`.
     pub(crate) fn settings(&self) -> StoreSettings {
         settings(&format!("postgres://storm@{}/postgres", self.address()))
@@ -147,15 +277,36 @@ impl PostgresServer {
 
     /// Another program's connection to it.
     pub(crate) async fn client(&self) -> Client {
+        self.try_client().await.unwrap()
+    }
+
+    async fn try_client(&self) -> Result<Client, tokio_postgres::Error> {
         let mut config = Config::new();
         config
             .host("127.0.0.1")
             .port(self.port)
             .user("storm")
             .dbname("postgres");
-        let (client, connection) = config.connect(NoTls).await.unwrap();
+        let (client, connection) = config.connect(NoTls).await?;
         tokio::spawn(connection);
-        client
+        Ok(client)
+    }
+
+    /// The number in the only row that `sql` finds.
+    pub(crate) async fn number(&self, sql: &str) -> i64 {
+        let row = self.client().await.query_one(sql, &[]).await;
+        row.unwrap().get(0)
+    }
+
+    /// How many jobs it has.
+    pub(crate) async fn jobs(&self) -> i64 {
+        self.number("SELECT count(*) FROM requests").await
+    }
+
+    /// How many commits wait for its standby.
+    pub(crate) async fn waiting_commits(&self) -> i64 {
+        self.number("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'")
+            .await
     }
 
     /// Runs statements as another program.
@@ -175,7 +326,7 @@ impl Drop for PostgresServer {
 }
 
 /// Waits until `done`, by asking again and again.
-pub(crate) async fn until<F: Future<Output = bool>>(mut done: impl FnMut() -> F) {
+pub(crate) async fn until(mut done: impl AsyncFnMut() -> bool) {
     while !done().await {
         sleep(Duration::from_millis(20)).await;
     }
@@ -188,14 +339,18 @@ pub(crate) fn settings(url: &str) -> StoreSettings {
 
 fn program(name: &str) -> Command {
     let folder = env::var("POSTGRES_BIN").expect("POSTGRES_BIN is the folder of initdb and pg_ctl");
-    let program = Path::new(&folder).join(name);
+    as_server_user(Command::new(Path::new(&folder).join(name)))
+}
+
+/// A program, as the user that the server runs as.
+pub(crate) fn as_server_user(program: Command) -> Command {
     let Ok(user) = env::var("POSTGRES_USER") else {
-        return Command::new(program);
+        return program;
     };
     let mut command = Command::new("setpriv");
     command
         .args([format!("--reuid={user}"), "--clear-groups".to_owned()])
-        .arg(program)
+        .arg(program.get_program())
         .current_dir("/");
     command
 }

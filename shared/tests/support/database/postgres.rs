@@ -169,7 +169,9 @@ impl Database {
     }
 
     pub(super) fn settings(&self) -> StoreSettings {
-        let url = format!("{}/{}", server(), self.name);
+        // The store's connections may pass through a pooler. Those of the test need a session.
+        let address = env::var("TEST_POOLER").unwrap_or_else(|_| server());
+        let url = format!("{address}/{}", self.name);
         Settings::with([("DB_URL", url.as_str())]).unwrap().store
     }
 

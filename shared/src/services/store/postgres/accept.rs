@@ -19,7 +19,7 @@ use super::{
     columns,
     error::Error,
     function::Function,
-    idempotency::{self, Key},
+    idempotency::{self, CONFIRM, Key},
 };
 use crate::{
     config::StoreSettings,
@@ -87,15 +87,19 @@ RETURNING id",
 
 /// Which of these ids are taken, and whether by the very job. Of an erased request only what is
 /// left can be compared.
-const STORED: &str = "
-SELECT new.place, requests.mode = 'async' AND requests.created_at = new.created_at
+static STORED: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "
+SELECT new.place, {CONFIRM}, requests.mode = 'async' AND requests.created_at = new.created_at
         AND requests.created_by IS NOT DISTINCT FROM new.created_by
         AND requests.handler IS NOT DISTINCT FROM new.handler
         AND (erased_at IS NOT NULL OR (input_payload::text = input
             AND requests.callback_url IS NOT DISTINCT FROM new.callback_url)) AS is_it
 FROM unnest($1::uuid[], $2::text[], $3::text[], $4::timestamptz[], $5::text[], $6::text[])
     WITH ORDINALITY AS new (id, input, callback_url, created_at, created_by, handler, place)
-    JOIN requests ON requests.id = new.id";
+    JOIN requests ON requests.id = new.id"
+    )
+});
 
 /// Starts to gather jobs.
 pub(super) fn batches(
@@ -272,7 +276,7 @@ async fn stored(sessions: &Sessions, jobs: &[&NewJob]) -> Result<Vec<Option<Answ
         .collect();
     let rows = sessions
         .commit_one(
-            STORED,
+            &STORED,
             &[
                 (&ids, Type::UUID_ARRAY),
                 (&texts(jobs, |job| Some(&job.input)), Type::TEXT_ARRAY),

@@ -2,17 +2,22 @@
 
 use std::error::Error as _;
 
-use tokio_postgres::error::{Error as PostgresError, SqlState};
+use tokio_postgres::error::{DbError, Error as PostgresError, SqlState};
 
 use crate::services::store::{StoreError, Trouble};
 
 /// Why a transaction failed.
 #[derive(Debug)]
 pub(super) enum Error {
-    /// There was no connection in time: nothing was sent.
+    /// There was no connection in time, or none that may be used: nothing was sent.
     NoConnection(String),
+    /// No connection could be opened, or the server has refused to begin a transaction: nothing
+    /// was run.
+    Unbegun(PostgresError),
     /// The server or the connection failed.
     Postgres(PostgresError),
+    /// The server is an old primary: what it has committed does not count.
+    OldPrimary(String),
     /// The deadline passed. The connection was dropped.
     Deadline,
     /// The store is closed: nothing was sent.
@@ -28,6 +33,16 @@ impl From<PostgresError> for Error {
 }
 
 impl Error {
+    /// The error of a transaction's begin.
+    pub(super) fn of_begin(error: PostgresError) -> Self {
+        // A pooler says everything by one code, also that it has lost the server.
+        let waited = |said: &DbError| said.message() == "query_wait_timeout";
+        match error.as_db_error() {
+            Some(said) if !is_of_connection(said.code()) || waited(said) => Self::Unbegun(error),
+            _ => Self::Postgres(error),
+        }
+    }
+
     /// Whether another try can succeed at once: the server has rolled the transaction back because
     /// of others.
     pub(super) fn is_conflict(&self) -> bool {
@@ -50,15 +65,32 @@ impl Error {
     pub(super) fn spoils_connection(&self) -> bool {
         match self {
             Self::NoConnection(_) | Self::Row(_) | Self::Closed => false,
-            Self::Deadline => true,
-            Self::Postgres(error) => match error.code() {
+            Self::Deadline | Self::OldPrimary(_) => true,
+            Self::Postgres(error) | Self::Unbegun(error) => match error.code() {
                 None => true,
-                // Class 57: the server shuts down or has cut the connection.
                 Some(state) => {
-                    *state == SqlState::READ_ONLY_SQL_TRANSACTION || state.code().starts_with("57P")
+                    *state == SqlState::READ_ONLY_SQL_TRANSACTION || is_of_connection(state)
                 }
             },
         }
+    }
+
+    /// Whether other connections to the same server can't be trusted either: it is gone without a
+    /// word, or is not the primary any more.
+    pub(super) fn spoils_server(&self) -> bool {
+        match self {
+            Self::NoConnection(_) | Self::Unbegun(_) | Self::Row(_) | Self::Closed => false,
+            Self::Deadline | Self::OldPrimary(_) => true,
+            Self::Postgres(error) => match error.code() {
+                None => true,
+                Some(state) => *state == SqlState::READ_ONLY_SQL_TRANSACTION,
+            },
+        }
+    }
+
+    /// Whether the server has no connection left for us.
+    pub(super) fn is_of_limit(&self) -> bool {
+        matches!(self, Self::Unbegun(error) if error.code() == Some(&SqlState::TOO_MANY_CONNECTIONS))
     }
 
     /// Whether the server has answered: a commit that it refused is not in the database.
@@ -66,8 +98,12 @@ impl Error {
         match self {
             Self::Postgres(error) => error
                 .as_db_error()
-                .is_some_and(|error| !error.code().code().starts_with("57P")),
-            Self::NoConnection(_) | Self::Row(_) | Self::Closed => true,
+                .is_some_and(|error| !is_of_connection(error.code())),
+            Self::NoConnection(_)
+            | Self::Unbegun(_)
+            | Self::OldPrimary(_)
+            | Self::Row(_)
+            | Self::Closed => true,
             Self::Deadline => false,
         }
     }
@@ -75,14 +111,14 @@ impl Error {
     /// Whether the server wants a password, and there is none to send.
     pub(super) fn lacks_password(&self) -> bool {
         // The client has no other mark of this error.
-        matches!(self, Self::Postgres(error)
+        matches!(self, Self::Unbegun(error)
             if error.source().is_some_and(|cause| cause.to_string() == "password missing"))
     }
 
     /// The server's code.
     pub(super) fn state(&self) -> Option<&SqlState> {
         match self {
-            Self::Postgres(error) => error.code(),
+            Self::Postgres(error) | Self::Unbegun(error) => error.code(),
             _ => None,
         }
     }
@@ -106,14 +142,18 @@ impl Error {
     /// For the log. Neither the server nor this crate says a password.
     pub(super) fn message(&self) -> String {
         match self {
-            Self::NoConnection(message) | Self::Row(message) => message.clone(),
+            Self::NoConnection(message) | Self::OldPrimary(message) | Self::Row(message) => {
+                message.clone()
+            }
             Self::Deadline => "the deadline passed".to_owned(),
             Self::Closed => "the store is closed".to_owned(),
-            Self::Postgres(error) => match (error.as_db_error(), error.source()) {
-                (Some(said), _) => format!("{} ({})", said.message(), said.code().code()),
-                (None, Some(cause)) => format!("{error}: {cause}"),
-                (None, None) => error.to_string(),
-            },
+            Self::Postgres(error) | Self::Unbegun(error) => {
+                match (error.as_db_error(), error.source()) {
+                    (Some(said), _) => format!("{} ({})", said.message(), said.code().code()),
+                    (None, Some(cause)) => format!("{error}: {cause}"),
+                    (None, None) => error.to_string(),
+                }
+            }
         }
     }
 
@@ -137,4 +177,13 @@ impl Error {
             StoreError::Failed { trouble, message }
         }
     }
+}
+
+/// Whether an error says that the connection has ended, and not how its last statement has. Class
+/// 57P: the server shuts down or has cut the connection; 08: a pooler has lost the server, or has
+/// cut the connection.
+fn is_of_connection(state: &SqlState) -> bool {
+    ["08", "57P"]
+        .iter()
+        .any(|class| state.code().starts_with(class))
 }

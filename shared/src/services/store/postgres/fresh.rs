@@ -14,7 +14,7 @@ use super::{
     connect, open,
     session::{Session, Sessions},
 };
-use crate::config::{DatabaseSettings, Settings};
+use crate::config::{DatabaseSettings, PostgresSettings, Settings};
 
 /// The databases that this process has made.
 static DATABASES: AtomicU32 = AtomicU32::new(0);
@@ -31,15 +31,14 @@ impl Fresh {
         let name = format!("test_lib_{}_{number}", process::id());
         direct(&format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")).await;
         direct(&format!("CREATE DATABASE {name}")).await;
-        let url = format!("{}/{name}", server());
-        let settings = Settings::with([("DB_URL", url.as_str())]).unwrap().store;
-        let DatabaseSettings::Postgres(postgres) = &settings.database else {
-            panic!("{url}");
-        };
-        let pool = connect::pool(postgres).unwrap();
-        let sessions = Arc::new(Sessions::of(pool, settings.write_queue));
-        open::open(&sessions, postgres).await.unwrap();
+        let (sessions, postgres) = sessions(&name);
+        open::open(&sessions, &postgres).await.unwrap();
         Self { name, sessions }
+    }
+
+    /// Other connections to it.
+    pub(super) fn again(&self) -> Arc<Sessions> {
+        sessions(&self.name).0
     }
 
     /// Runs statements without parameters.
@@ -52,6 +51,17 @@ impl Fresh {
         self.sessions.close().await;
         direct(&format!("DROP DATABASE {} WITH (FORCE)", self.name)).await;
     }
+}
+
+fn sessions(database: &str) -> (Arc<Sessions>, PostgresSettings) {
+    let url = format!("{}/{database}", server());
+    let settings = Settings::with([("DB_URL", url.as_str())]).unwrap().store;
+    let DatabaseSettings::Postgres(postgres) = settings.database else {
+        panic!("{url}");
+    };
+    let pool = connect::pool(&postgres).unwrap();
+    let sessions = Arc::new(Sessions::of(pool, settings.write_queue));
+    (sessions, postgres)
 }
 
 /// The address of the server, without a database.

@@ -24,7 +24,15 @@ const IS_FREE: &str = "NOT EXISTS (
     SELECT 1 FROM requests WHERE id = request_id
         AND (status IN ('PENDING', 'PROCESSING') OR expires > now()))";
 
-/// Finds whose keys the jobs have, in their order.
+/// SQL that makes a commit wait for the synchronous standbys, if there are any.
+///
+/// What can be read need not have reached them: after a crash, the server shows what it had
+/// committed and was still waiting for. An answer that says that a job is there is given only when
+/// a later record of the log has reached them.
+pub(super) const CONFIRM: &str = "CASE WHEN current_setting('synchronous_standby_names') <> ''
+    THEN pg_logical_emit_message(true, 'request-storm-handler', ''::text) END";
+
+/// Finds whose keys the jobs have, in their order. What is found is on the synchronous standbys.
 pub(super) async fn find(sessions: &Sessions, jobs: &[&NewJob]) -> Result<Vec<Key>, Error> {
     let mut found = vec![Key::Free(None); jobs.len()];
     if jobs.iter().all(|job| job.idempotency_key.is_none()) {
@@ -36,7 +44,8 @@ pub(super) async fn find(sessions: &Sessions, jobs: &[&NewJob]) -> Result<Vec<Ke
         .commit_one(
             &format!(
                 "SELECT new.place, request_id, expected_at,
-                     keys.fingerprint = new.fingerprint AS is_same, {IS_FREE} AS is_free
+                     keys.fingerprint = new.fingerprint AS is_same, {IS_FREE} AS is_free,
+                     {CONFIRM}
                  FROM unnest($1::text[], $2::text[], $3::bytea[]) WITH ORDINALITY
                      AS new (tenant, key, fingerprint, place)
                      JOIN idempotency_keys AS keys

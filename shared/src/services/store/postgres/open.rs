@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
+use tokio_postgres::Row;
+use tracing::warn;
 
 use super::{
     error::Error,
@@ -13,6 +15,19 @@ use crate::{
     config::PostgresSettings,
     services::store::{StoreError, condition::Condition},
 };
+
+/// SQL for the settings by which a commit survives less than a crash of the server and a failover.
+const WEAK_SETTINGS: &str = "
+    SELECT name || '=' || setting, CASE name
+        WHEN 'synchronous_commit' THEN CASE setting
+            WHEN 'off' THEN 'by a crash of the database server'
+            ELSE 'by a failover, although there are synchronous standbys' END
+        ELSE 'by a power cut of the database server' END
+    FROM pg_settings
+    WHERE name IN ('fsync', 'full_page_writes') AND setting = 'off'
+        OR name = 'synchronous_commit' AND (setting = 'off'
+            OR setting = 'local' AND current_setting('synchronous_standby_names') <> '')
+    ORDER BY name";
 
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
@@ -40,6 +55,7 @@ pub(super) async fn open(
         match schema::migrate(sessions).await {
             Ok(Found::Current(id)) => {
                 condition.succeeded();
+                warn_of_settings(sessions).await;
                 return Ok(id);
             }
             Ok(Found::Unusable(why)) => return Err(unusable(settings, &why)),
@@ -53,6 +69,21 @@ pub(super) async fn open(
         }
         tokio::time::sleep(pauses.next().unwrap_or(LONGEST_PAUSE)).await;
     }
+}
+
+/// Says in the log which settings of the server, the database or the role give up commits.
+async fn warn_of_settings(sessions: &Sessions) {
+    for (setting, loss) in weak_settings(sessions).await {
+        warn!(setting, "accepted jobs can be lost {loss}");
+    }
+}
+
+/// The settings that give up commits, and by what.
+async fn weak_settings(sessions: &Sessions) -> Vec<(String, String)> {
+    // A failure is in the log. The first write will meet it, too.
+    let rows = sessions.query(WEAK_SETTINGS, &[]).await.unwrap_or_default();
+    let read = |row: &Row| Some((row.try_get(0).ok()?, row.try_get(1).ok()?));
+    rows.iter().filter_map(read).collect()
 }
 
 /// The id of a store whose database is there and current. Tries once.
@@ -83,6 +114,7 @@ pub(super) fn remedy(error: &Error) -> Option<&'static str> {
     let code = error.state()?.code();
     match code {
         "3D000" => Some("create the database, or correct DB_URL"),
+        "3F000" => Some("create the first schema of the role's search_path, or correct that"),
         "42501" => Some(
             "the role needs the right to create tables in the schema, and those of their owner \
              (GRANT CREATE ON SCHEMA, or make the role the owner of the database)",
@@ -95,4 +127,29 @@ pub(super) fn remedy(error: &Error) -> Option<&'static str> {
 /// Names the database, without the password.
 fn unusable(settings: &PostgresSettings, why: &str) -> StoreError {
     StoreError::Unusable(format!("{settings}: {why}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::fresh::Fresh, weak_settings};
+
+    #[tokio::test]
+    async fn a_start_says_which_settings_give_up_commits() {
+        let fresh = Fresh::open().await;
+        fresh
+            .execute(
+                "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET synchronous_commit = off',
+                     current_database()); END $$",
+            )
+            .await;
+        // The server for tests has no fsync. The database's setting counts for new connections.
+        let names = |weak: Vec<(String, String)>| weak.into_iter().map(|(name, _)| name);
+        let before: Vec<_> = names(weak_settings(&fresh.sessions).await).collect();
+        assert_eq!(before, ["fsync=off"]);
+        let again = fresh.again();
+        let after: Vec<_> = names(weak_settings(&again).await).collect();
+        assert_eq!(after, ["fsync=off", "synchronous_commit=off"]);
+        again.close().await;
+        fresh.drop().await;
+    }
 }

@@ -17,7 +17,7 @@ use std::{
 use deadpool_postgres::{Object, Pool, PoolError};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, TryAcquireError},
-    time::{Instant, timeout, timeout_at},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 use tokio_postgres::{
     Row,
@@ -25,7 +25,13 @@ use tokio_postgres::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{error::Error, function::Function};
+use super::{
+    error::Error,
+    function::Function,
+    hosts::Hosts,
+    stall::{self, Stall, Turn},
+    timeline,
+};
 use crate::services::store::{
     StoreError, Trouble,
     condition::Condition,
@@ -41,9 +47,12 @@ const DEADLINE: Duration = Duration::from_secs(20);
 
 /// Begins a transaction of several statements. `statement_timeout` counts for each of them.
 ///
+/// What the role or the database may have set otherwise is set here: the level, by which later
+/// statements see what others have committed, and the times.
+///
 /// What a write names, it finds by an index. The planner would scan the table for the hundreds of
 /// rows of a batch, as long as it is of some size; and compile its plan, if it must scan one.
-const BEGIN: &str = "BEGIN; SET LOCAL lock_timeout = '5s'; SET LOCAL statement_timeout = '15s';
+const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = '5s'; SET LOCAL statement_timeout = '15s';
     SET LOCAL idle_in_transaction_session_timeout = '15s';
     SET LOCAL enable_seqscan = off; SET LOCAL jit = off";
 
@@ -51,11 +60,18 @@ const BEGIN: &str = "BEGIN; SET LOCAL lock_timeout = '5s'; SET LOCAL statement_t
 const COMMIT: &str = "SET LOCAL statement_timeout = 0; COMMIT";
 
 /// Begins a transaction of one statement, which waits for nothing but locks, and for its commit.
-const BEGIN_ONE: &str = "BEGIN; SET LOCAL lock_timeout = '5s';
+/// If this host vanishes before it has sent the commit, the server ends it.
+const BEGIN_ONE: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL lock_timeout = '5s';
+    SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = '15s';
     SET LOCAL enable_seqscan = off; SET LOCAL jit = off";
 
+/// Begins a call of a function, which sets the rest itself.
+const BEGIN_CALL: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = 0;
+    SET LOCAL idle_in_transaction_session_timeout = '15s'";
+
 /// Begins a read.
-const BEGIN_READ: &str = "BEGIN READ ONLY; SET LOCAL statement_timeout = '15s'";
+const BEGIN_READ: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY;
+    SET LOCAL statement_timeout = '15s'";
 
 /// The same, of several statements: searches and counts, which go along indexes and end early. The
 /// planner would rather scan the table, for what it believes of the number of jobs is of another
@@ -68,6 +84,9 @@ const BEGIN_SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
 
 /// As often a write runs that others are in the way of.
 const TRIES: u32 = 5;
+
+/// How long no other connection is asked for that the server had no room for.
+const NO_ROOM: Duration = Duration::from_secs(2);
 
 /// Reads that may wait or run.
 const READS: usize = 1024;
@@ -84,6 +103,10 @@ pub(super) type Room = OwnedSemaphorePermit;
 /// The connections of a process.
 pub(super) struct Sessions {
     pool: Pool,
+    hosts: Arc<Hosts>,
+    /// The connections that may be in use. The pool has as many.
+    connections: Arc<Semaphore>,
+    stall: Stall,
     condition: Condition,
     measures: Measures,
     /// The queue of writes of all kinds: those that wait for a connection hold a place.
@@ -99,9 +122,12 @@ pub(super) struct Sessions {
 
 impl Sessions {
     /// Up to `write_queue` writes may wait.
-    pub(super) fn of(pool: Pool, write_queue: usize) -> Self {
+    pub(super) fn of((pool, hosts): (Pool, Arc<Hosts>), write_queue: usize) -> Self {
         Self {
             pool,
+            hosts,
+            connections: Arc::new(Semaphore::new(super::connect::CONNECTIONS)),
+            stall: Stall::default(),
             condition: Condition::healthy(
                 "the database rejects transactions; they fail until it recovers",
                 "the database accepts transactions again",
@@ -161,6 +187,7 @@ impl Sessions {
         self.closing.cancel();
         self.tasks.close();
         self.tasks.wait().await;
+        self.connections.close();
         self.pool.close();
     }
 
@@ -206,7 +233,7 @@ impl Sessions {
                 // Both are sent at once, as in `try_commit`.
                 let (snapshot, found) = tokio::join!(
                     biased;
-                    session.execute_all(BEGIN_SNAPSHOT),
+                    self.begin(&session, BEGIN_SNAPSHOT),
                     read(&session)
                 );
                 snapshot?;
@@ -216,8 +243,9 @@ impl Sessions {
             };
             let found = timeout_at(deadline, running).await;
             let found = found.unwrap_or(Err(Error::Deadline));
-            if found.is_ok() {
-                connection.is_usable();
+            match &found {
+                Ok(_) => connection.is_usable(),
+                Err(error) => self.learn(error, connection.opened),
             }
             found
         };
@@ -245,7 +273,7 @@ impl Sessions {
             // All are sent at once: statements are queued in the order in which they are polled.
             let (transaction, rows, ended) = tokio::join!(
                 biased;
-                session.execute_all(begin),
+                self.begin(&session, begin),
                 session.query(sql, parameters),
                 // If the statement has failed, it rolls back.
                 session.execute_all("COMMIT")
@@ -259,10 +287,56 @@ impl Sessions {
         };
         let done = timeout_at(deadline, running).await;
         let done = done.unwrap_or(Err(Error::Deadline));
-        if done.as_ref().is_err_and(Error::spoils_connection) {
-            session.0.is_spoilt();
+        if let Err(error) = &done {
+            if error.spoils_connection() {
+                session.0.is_spoilt();
+            }
+            self.learn(error, session.0.opened);
         }
         done
+    }
+
+    /// Begins a transaction. Now and then this asks for the timeline, in the same transaction: a
+    /// pooler may have another server by now.
+    async fn begin(&self, session: &Session, begin: &str) -> Result<(), Error> {
+        let client = session.0.client();
+        if !self.hosts.is_question_due() {
+            return client.batch_execute(begin).await.map_err(Error::of_begin);
+        }
+        let begin = format!("{begin}; {}", timeline::OF_TRANSACTION);
+        let answers = client.simple_query(&begin).await.map_err(Error::of_begin)?;
+        self.hosts
+            .check(timeline::number_in(&answers))
+            .map_err(Error::OldPrimary)
+    }
+
+    /// What the failure of a connection that was opened at `opened` says of the others.
+    fn learn(&self, error: &Error, opened: std::time::Instant) {
+        if error.spoils_server() {
+            self.hosts.distrust(opened);
+        }
+    }
+
+    /// Whether a write may begin.
+    async fn may_write(&self) -> Result<(), Error> {
+        let is_waiting = || Err(Error::NoConnection(stall::WAITING.to_owned()));
+        match self.stall.turn() {
+            Turn::Begin => Ok(()),
+            Turn::Fail => is_waiting(),
+            Turn::Ask => {
+                // If it can't be asked, the write itself will tell.
+                let rows = self.one(BEGIN_READ, stall::IS_WAITING, &[]).await;
+                let rows = rows.unwrap_or_default();
+                if rows
+                    .first()
+                    .is_some_and(|row| matches!(row.try_get(0), Ok(true)))
+                {
+                    return is_waiting();
+                }
+                self.stall.end();
+                Ok(())
+            }
+        }
     }
 
     /// Commits what `run` does, in a transaction of its own, also if the caller leaves. `run` may
@@ -400,14 +474,16 @@ impl Sessions {
         Run: Fn(Session) -> Running + Sync,
         Running: Future<Output = Result<T, Error>> + Send,
     {
+        self.may_write().await?;
         let session = self.session(deadline).await?;
         *room = None;
         let connection = Arc::clone(&session.0);
         let running = async {
             // Both are sent at once: statements are queued in the order in which they are polled.
+            let own = session.clone();
             let (transaction, done) = tokio::join!(
                 biased;
-                connection.client().batch_execute(BEGIN),
+                self.begin(&own, BEGIN),
                 run(session)
             );
             transaction?;
@@ -418,6 +494,12 @@ impl Sessions {
         };
         let done = timeout_at(deadline, running).await;
         let done = done.unwrap_or(Err(Error::Deadline));
+        if let Err(error) = &done {
+            self.learn(error, connection.opened);
+            if matches!(error, Error::Deadline) && commits.load(Ordering::Relaxed) {
+                self.stall.begin();
+            }
+        }
         match &done {
             Ok(_) => connection.is_usable(),
             Err(error) if !error.spoils_connection() => {
@@ -437,7 +519,7 @@ impl Sessions {
         function: &Function,
         parameters: &[Parameter<'_>],
     ) -> Result<Vec<Row>, Error> {
-        self.commit_in("BEGIN", function.call(), parameters).await
+        self.commit_in(BEGIN_CALL, function.call(), parameters).await
     }
 
     /// Commits a single statement, in one round trip. The caller must not leave: run it in a task.
@@ -457,27 +539,72 @@ impl Sessions {
     ) -> Result<Vec<Row>, Error> {
         let mut tries = 1;
         loop {
-            match self.noted(self.one(begin, sql, parameters).await) {
+            match self.noted(self.one_write(begin, sql, parameters).await) {
                 Err(error) if error.is_conflict() && tries < TRIES => tries += 1,
                 done => return done,
             }
         }
     }
 
+    async fn one_write(
+        &self,
+        begin: &str,
+        sql: &str,
+        parameters: &[Parameter<'_>],
+    ) -> Result<Vec<Row>, Error> {
+        self.may_write().await?;
+        let done = self.one(begin, sql, parameters).await;
+        if let Err(Error::Deadline) = done {
+            self.stall.begin();
+        }
+        done
+    }
+
     async fn session(&self, deadline: Instant) -> Result<Session, Error> {
-        let connection = timeout_at(deadline, self.pool.get()).await;
-        let connection = connection.map_err(|_| {
-            Error::NoConnection("no connection to the database was free in time".to_owned())
+        let connection = timeout_at(deadline, self.connection()).await;
+        let connection = connection.unwrap_or_else(|_| {
+            let late = "no connection to the database was free in time";
+            Err(Error::NoConnection(late.to_owned()))
         })?;
-        let client = connection.map_err(|error| match error {
-            PoolError::Backend(error) => Error::Postgres(error),
-            PoolError::Closed => Error::Closed,
-            error => Error::NoConnection(error.to_string()),
-        })?;
-        Ok(Session(Arc::new(Connection {
-            client: Some(client),
-            is_usable: AtomicBool::new(false),
-        })))
+        Ok(Session(Arc::new(connection)))
+    }
+
+    async fn connection(&self) -> Result<Connection, Error> {
+        loop {
+            let room = Arc::clone(&self.connections).acquire_owned().await;
+            let room = room.map_err(|_| Error::Closed)?;
+            let client = match self.pool.get().await {
+                Ok(client) => client,
+                Err(PoolError::Closed) => return Err(Error::Closed),
+                Err(PoolError::Backend(error)) => {
+                    if let Some(problem) = self.hosts.problem() {
+                        return Err(Error::NoConnection(problem));
+                    }
+                    let error = Error::Unbegun(error);
+                    if !error.is_of_limit() || self.pool.status().size == 0 {
+                        return Err(error);
+                    }
+                    // Those that there are serve: it waits for one of them.
+                    tokio::spawn(async move {
+                        sleep(NO_ROOM).await;
+                        drop(room);
+                    });
+                    continue;
+                }
+                Err(error) => return Err(Error::NoConnection(error.to_string())),
+            };
+            let opened = Object::metrics(&client).created;
+            if !self.hosts.are_trusted_since(opened) {
+                drop(Object::take(client));
+                continue;
+            }
+            return Ok(Connection {
+                client: Some(client),
+                opened,
+                is_usable: AtomicBool::new(false),
+                _room: room,
+            });
+        }
     }
 
     /// Notes the condition of the database.
@@ -500,8 +627,11 @@ pub(super) struct Session(Arc<Connection>);
 struct Connection {
     /// Taken when it is dropped.
     client: Option<Object>,
+    opened: std::time::Instant,
     /// Whether it may be used again. Otherwise it is closed, and the server rolls back.
     is_usable: AtomicBool,
+    /// Its place among the connections in use. Freed after the client is back in the pool.
+    _room: OwnedSemaphorePermit,
 }
 
 impl Connection {

@@ -42,7 +42,7 @@ impl Postgres {
         &self,
         job: &NewJob,
     ) -> Result<Option<Acceptance>, StoreError> {
-        // What can be read is durable: the server shows no commit before it is.
+        // What is found is on the synchronous standbys.
         let found = idempotency::find(&self.sessions, &[job]).await;
         let found = found.map_err(|error| error.into_store(false))?;
         Ok(found.into_iter().find_map(|key| match key {

@@ -1,0 +1,94 @@
+//! The timeline of a server: which of two primaries is the newer one.
+//!
+//! Each promotion begins a timeline with a higher number. A primary of a lower one was replaced:
+//! what it still commits is lost. The name of the current file of the log has the number, from the
+//! moment of the promotion on; the last checkpoint has it only once it is over.
+
+use tokio_postgres::{Client, Error as PostgresError, SimpleQueryMessage, SimpleQueryRow};
+
+/// SQL for the cluster and the file of a primary. Everyone may ask for both.
+const OF_SERVER: &str = "SELECT pg_walfile_name(pg_current_wal_lsn()), \
+    (pg_control_system()).system_identifier";
+
+/// SQL for the file alone, which is null on a standby.
+pub(super) const OF_TRANSACTION: &str = "SELECT CASE WHEN NOT pg_is_in_recovery() \
+    THEN pg_walfile_name(pg_current_wal_lsn()) END";
+
+/// A timeline of a cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Timeline {
+    /// Other clusters, such as that of an upgrade, count anew.
+    cluster: u64,
+    pub(super) number: u32,
+}
+
+impl Timeline {
+    /// That of the server at the other end; `None` if it does not say.
+    pub(super) async fn of(client: &Client) -> Result<Option<Self>, PostgresError> {
+        match client.simple_query(OF_SERVER).await {
+            Ok(answers) => Ok(rows(&answers).find_map(|row| {
+                let cluster = row.get(1)?.parse().ok()?;
+                let number = number(row.get(0)?)?;
+                Some(Self { cluster, number })
+            })),
+            // Class 42: a provider has taken the right away; 55: it has another kind of log.
+            Err(error)
+                if error
+                    .code()
+                    .is_some_and(|code| ["42", "55", "0A"].contains(&&code.code()[..2])) =>
+            {
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether a server of `other` was replaced by one of this timeline.
+    pub(super) fn replaces(self, other: Self) -> bool {
+        self.cluster == other.cluster && self.number > other.number
+    }
+
+    /// The same cluster's timeline of this number.
+    pub(super) fn with(self, number: u32) -> Self {
+        Self { number, ..self }
+    }
+}
+
+/// The number in an answer to [`OF_TRANSACTION`].
+pub(super) fn number_in(answers: &[SimpleQueryMessage]) -> Option<u32> {
+    rows(answers).find_map(|row| number(row.get(0)?))
+}
+
+fn rows(answers: &[SimpleQueryMessage]) -> impl Iterator<Item = &SimpleQueryRow> {
+    answers.iter().filter_map(|answer| match answer {
+        SimpleQueryMessage::Row(row) => Some(row),
+        _ => None,
+    })
+}
+
+/// The timeline is the first 8 of a file's 24 hexadecimal digits.
+fn number(file: &str) -> Option<u32> {
+    u32::from_str_radix(file.get(..8)?, 16).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Timeline, number};
+
+    #[test]
+    fn a_timeline_is_in_the_name_of_a_file_and_is_compared_within_its_cluster() {
+        assert_eq!(number("0000000B000000000000000A"), Some(11));
+        assert_eq!(number("000"), None);
+        let old = Timeline {
+            cluster: 7,
+            number: 1,
+        };
+        let new = old.with(2);
+        assert!(new.replaces(old) && !old.replaces(new) && !new.replaces(new));
+        let upgraded = Timeline {
+            cluster: 8,
+            number: 1,
+        };
+        assert!(!new.replaces(upgraded) && !upgraded.replaces(old));
+    }
+}

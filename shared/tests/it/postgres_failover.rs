@@ -1,0 +1,243 @@
+//! A standby takes over: what happens to the jobs, and to the old primary that comes back.
+
+use std::time::Duration;
+
+use storm_shared::{
+    models::{IdempotencyKey, Status},
+    services::store::{Acceptance, NewJob, Store, StoreError, Trouble},
+};
+
+use tokio::time::sleep;
+
+use crate::{
+    jobs::{accept, accept_in_tasks, new_job, row, try_accept},
+    pgbouncer::PgBouncer,
+    postgres_server::{PostgresServer, settings, until},
+};
+
+/// A store that knows these hosts, in this order.
+async fn open(hosts: [&PostgresServer; 2]) -> Store {
+    let [first, second] = hosts.map(PostgresServer::address);
+    let url = format!("postgres://storm@{first},{second}/postgres");
+    Store::open(&settings(&url)).await.unwrap()
+}
+
+#[tokio::test]
+async fn after_a_failover_the_store_goes_on_at_the_new_primary() {
+    let (primary, standby) = PostgresServer::with_standby().await;
+    let store = open([&primary, &standby]).await;
+    let writes = accept_in_tasks(&store, 500).await;
+    until(async || primary.jobs().await > 0).await;
+    primary.kill();
+    standby.take_over().await;
+    let mut accepted = Vec::new();
+    for write in writes {
+        accepted.extend(write.await.unwrap().ok());
+    }
+    until(async || try_accept(&store).await.is_ok()).await;
+    for id in accepted {
+        assert_eq!(row(&store, id).await.status, Status::Pending);
+    }
+}
+
+#[tokio::test]
+async fn an_old_primary_that_comes_back_is_refused_and_nothing_accepted_is_lost() {
+    let (old, new) = PostgresServer::with_standby().await;
+    let store = open([&old, &new]).await;
+    let mut accepted = vec![accept(&store).await];
+    old.kill();
+    new.take_over().await;
+    until(async || match try_accept(&store).await {
+        Ok(id) => {
+            accepted.push(id);
+            true
+        }
+        Err(_) => false,
+    })
+    .await;
+    // It takes writes, and waits for no standby.
+    old.configure(&["synchronous_standby_names = ''"]);
+    old.begin();
+    let before = old.jobs().await;
+    new.stop("fast");
+    // The first failures may be those of the connections that were cut.
+    let mut refused = try_accept(&store).await.unwrap_err();
+    until(async || {
+        let is_clear = refused.to_string().contains("is an old primary");
+        refused = try_accept(&store).await.unwrap_err();
+        is_clear
+    })
+    .await;
+    assert!(
+        matches!(refused, StoreError::Failed { .. }),
+        "nothing was sent: {refused:?}"
+    );
+    assert!(store.check().await.is_err());
+    new.begin();
+    until(async || store.check().await.is_ok()).await;
+    accepted.push(accept(&store).await);
+
+    // A process that starts later compares the hosts.
+    for hosts in [[&old, &new], [&new, &old]] {
+        let store = open(hosts).await;
+        accepted.push(accept(&store).await);
+        store.close().await;
+    }
+    for id in accepted {
+        assert_eq!(row(&store, id).await.status, Status::Pending);
+    }
+    assert_eq!(old.jobs().await, before);
+}
+
+#[tokio::test]
+async fn an_old_primary_behind_a_pooler_accepts_nothing() {
+    let (old, new) = PostgresServer::with_standby().await;
+    let pooler = PgBouncer::before(&old, &[]);
+    let store = Store::open(&pooler.settings()).await.unwrap();
+    accept(&store).await;
+    old.kill();
+    new.take_over().await;
+    pooler.lead_to(&new);
+    until(async || try_accept(&store).await.is_ok()).await;
+    old.configure(&["synchronous_standby_names = ''"]);
+    old.begin();
+    let before = old.jobs().await;
+    // The store's connections to the pooler stay; what they lead to does not.
+    pooler.lead_to(&old);
+    let url = format!("postgres://storm@{}/postgres", pooler.address());
+    let (client, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls)
+        .await
+        .unwrap();
+    tokio::spawn(connection);
+    let port = old.host_and_port().1.to_string();
+    until(async || {
+        let answers = client.simple_query("SHOW port").await.unwrap_or_default();
+        answers.iter().any(|answer| match answer {
+            tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0) == Some(&port),
+            _ => false,
+        })
+    })
+    .await;
+    // The timeline is asked for some times a second.
+    sleep(Duration::from_millis(200)).await;
+    let refused = try_accept(&store).await.unwrap_err();
+    assert!(
+        refused.to_string().contains("is an old primary"),
+        "{refused}"
+    );
+    for _ in 0..20 {
+        try_accept(&store).await.unwrap_err();
+    }
+    assert!(
+        old.jobs().await <= before + 1,
+        "one was committed there, and not accepted"
+    );
+    pooler.lead_to(&new);
+    until(async || try_accept(&store).await.is_ok()).await;
+}
+
+#[tokio::test]
+async fn a_read_only_answer_leads_to_the_next_host_at_once() {
+    let (first, second) = PostgresServer::with_standby().await;
+    let store = open([&first, &second]).await;
+    accept(&store).await;
+    // The first one still answers, but takes no writes.
+    second.take_over().await;
+    first.configure(&[
+        "synchronous_standby_names = ''",
+        "default_transaction_read_only = on",
+    ]);
+    first.execute("SELECT pg_reload_conf()").await;
+    let mut refused = None;
+    until(async || {
+        refused = try_accept(&store).await.err();
+        refused.is_some()
+    })
+    .await;
+    let refused = refused.unwrap();
+    assert_eq!(refused.trouble(), Some(Trouble::ReadOnly), "{refused:?}");
+    let before = second.jobs().await;
+    accept(&store).await;
+    assert_eq!(second.jobs().await, before + 1);
+}
+
+#[tokio::test]
+async fn without_its_standby_no_commit_is_acknowledged_and_few_wait() {
+    let (primary, standby) = PostgresServer::with_standby().await;
+    // A statement that is cancelled while it waits for its standby would count as committed.
+    primary
+        .execute("ALTER ROLE storm SET statement_timeout = '1s'")
+        .await;
+    let store = Store::open(&primary.settings()).await.unwrap();
+    standby.stop("immediate");
+    let job = new_job();
+    let lost = store.accept(job.clone()).await;
+    assert!(
+        lost.as_ref().is_err_and(StoreError::is_indeterminate),
+        "{lost:?}"
+    );
+    // What has waited keeps a process of the server until the standby is back. No more begins.
+    let waiting = primary.waiting_commits().await;
+    assert!(waiting > 0);
+    for _ in 0..20 {
+        let refused = try_accept(&store).await.unwrap_err();
+        assert!(refused.to_string().contains("standby"), "{refused}");
+    }
+    assert!(store.check().await.is_err());
+    assert!(store.trouble().is_some());
+    assert_eq!(primary.waiting_commits().await, waiting);
+    standby.begin();
+    until(async || store.check().await.is_ok()).await;
+    assert_eq!(store.accept(job).await.unwrap(), Acceptance::Stored);
+    assert_eq!(primary.jobs().await, 1);
+}
+
+/// After a crash, the primary shows what it had committed and its standby has not got.
+#[tokio::test]
+async fn a_job_that_is_found_is_acknowledged_only_when_the_standby_has_it() {
+    let (primary, standby) = PostgresServer::with_standby().await;
+    let store = Store::open(&primary.settings()).await.unwrap();
+    standby.stop("immediate");
+    let job = NewJob {
+        idempotency_key: Some(IdempotencyKey::try_from(&b"key"[..]).unwrap()),
+        ..new_job()
+    };
+    let accepting = {
+        let (store, job) = (store.clone(), job.clone());
+        tokio::spawn(async move { store.accept(job).await })
+    };
+    until(async || primary.waiting_commits().await > 0).await;
+    primary.kill();
+    let lost = accepting.await.unwrap();
+    assert!(lost.is_err_and(|error| error.is_indeterminate()));
+    primary.begin();
+    until(async || primary.jobs().await == 1).await;
+
+    let repeat = tokio::spawn(accepted_at_last(store.clone(), job.clone()));
+    until(async || repeat.is_finished() || primary.waiting_commits().await > 0).await;
+    assert!(!repeat.is_finished());
+    let again = NewJob {
+        id: new_job().id,
+        ..job
+    };
+    let replay = tokio::spawn(replayed_at_last(store.clone(), again));
+    until(async || replay.is_finished() || primary.waiting_commits().await > 1).await;
+    assert!(!replay.is_finished());
+    standby.begin();
+    repeat.await.unwrap();
+    replay.await.unwrap();
+}
+
+/// Accepts a job again and again.
+async fn accepted_at_last(store: Store, job: NewJob) {
+    while store.accept(job.clone()).await.is_err() {
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Asks again and again for the job that has the key of `job`.
+async fn replayed_at_last(store: Store, job: NewJob) {
+    while !matches!(store.accepted_before(&job).await, Ok(Some(_))) {
+        sleep(Duration::from_millis(20)).await;
+    }
+}

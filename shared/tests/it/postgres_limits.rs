@@ -1,0 +1,143 @@
+//! A server that has no room: for connections, or on its disk.
+
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+use storm_shared::{
+    models::Status,
+    services::store::{NewJob, Store, StoreError, Trouble},
+};
+
+use crate::{
+    jobs::{accept, accept_in_tasks, new_job, row, status, try_accept},
+    postgres_server::{Part, PostgresServer, settings, until},
+};
+
+/// A role that may not have more than `most` connections. The store's own is no administrator's,
+/// for whom a server keeps some.
+async fn with_limit(most: u32) -> (PostgresServer, String) {
+    let server = PostgresServer::start(&[]);
+    server
+        .execute(&format!(
+            "CREATE ROLE app LOGIN CONNECTION LIMIT {most}; GRANT CREATE ON SCHEMA public TO app"
+        ))
+        .await;
+    let url = format!("postgres://app@{}/postgres", server.address());
+    (server, url)
+}
+
+#[tokio::test]
+async fn a_start_waits_for_a_connection_that_the_server_has_room_for() {
+    let (_server, url) = with_limit(1).await;
+    let (client, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls)
+        .await
+        .unwrap();
+    let taken = tokio::spawn(connection);
+    let opening = tokio::spawn({
+        let settings = settings(&url);
+        async move { Store::open(&settings).await }
+    });
+    tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    assert!(!opening.is_finished());
+    drop(client);
+    taken.await.unwrap().unwrap();
+    let store = opening.await.unwrap().unwrap();
+    accept(&store).await;
+}
+
+#[tokio::test]
+async fn with_fewer_connections_than_it_wants_a_store_works_with_those_that_it_gets() {
+    let (server, url) = with_limit(2).await;
+    let store = Store::open(&settings(&url)).await.unwrap();
+    let id = accept(&store).await;
+    let writes = accept_in_tasks(&store, 300).await;
+    let reads = join_all((0..100).map(|_| status(&store, id))).await;
+    assert!(reads.iter().all(|status| *status == Status::Pending));
+    for write in writes {
+        write.await.unwrap().unwrap();
+    }
+    assert_eq!(server.jobs().await, 301);
+}
+
+/// A job with an input of so many bytes, which can't be compressed much.
+fn large_job(bytes: usize) -> NewJob {
+    let text: String = std::iter::repeat_with(fastrand::alphanumeric)
+        .take(bytes)
+        .collect();
+    NewJob {
+        input: Arc::from(format!("{{\"text\":\"{text}\"}}")),
+        ..new_job()
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_is_reported_and_nothing_accepted_is_lost_when_there_is_room_again() {
+    let Some(server) = PostgresServer::start_with_little_room(Part::Data, 64, &[]) else {
+        return;
+    };
+    let store = Store::open(&server.settings()).await.unwrap();
+    let mut accepted = vec![accept(&store).await];
+    server.fill();
+    let refused = loop {
+        let job = large_job(200_000);
+        match store.accept(job.clone()).await {
+            Ok(_) => accepted.push(job.id),
+            Err(error) => break error,
+        }
+    };
+    assert!(
+        matches!(
+            &refused,
+            StoreError::Failed {
+                trouble: Trouble::Full,
+                ..
+            }
+        ),
+        "{refused:?}"
+    );
+    // What can be read is read.
+    assert_eq!(status(&store, accepted[0]).await, Status::Pending);
+    server.make_room();
+    until(async || store.accept(large_job(200_000)).await.is_ok()).await;
+    until(async || store.check().await.is_ok()).await;
+    for id in accepted {
+        assert_eq!(row(&store, id).await.status, Status::Pending);
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_crashed_for_want_of_room_in_its_log_goes_on_when_there_is_some() {
+    let options = ["fsync = on", "min_wal_size = 2MB"];
+    let Some(server) = PostgresServer::start_with_little_room(Part::Log, 24, &options) else {
+        return;
+    };
+    let store = Store::open(&server.settings()).await.unwrap();
+    let mut accepted = vec![accept(&store).await];
+    server.fill();
+    let mut is_over = false;
+    while !is_over {
+        let job = large_job(400_000);
+        match store.accept(job.clone()).await {
+            Ok(_) => accepted.push(job.id),
+            Err(error) => {
+                assert!(
+                    matches!(
+                        error,
+                        StoreError::Failed { .. } | StoreError::Indeterminate { .. }
+                    ),
+                    "{error:?}"
+                );
+                is_over = true;
+            }
+        }
+    }
+    assert!(store.check().await.is_err());
+    // It can't even write that it has recovered, and ends, unless it finds room by then.
+    server.make_room();
+    until(async || server.is_up().await || server.try_begin()).await;
+    until(async || store.check().await.is_ok()).await;
+    for id in accepted {
+        assert_eq!(row(&store, id).await.status, Status::Pending);
+    }
+    try_accept(&store).await.unwrap();
+}
