@@ -11,6 +11,8 @@ mod postgres_faults;
 #[cfg(feature = "postgres")]
 mod postgres_locks;
 #[cfg(feature = "postgres")]
+mod postgres_moving;
+#[cfg(feature = "postgres")]
 mod postgres_plans;
 mod promises;
 mod queue;
