@@ -5,6 +5,7 @@
 
 mod audit;
 mod backup;
+mod migrate;
 mod operator;
 mod output;
 mod pages;
@@ -30,6 +31,7 @@ pub fn subcommands() -> Vec<Subcommand> {
         audit::subcommand(),
         backup::subcommand(),
         vacuum::subcommand(),
+        migrate::subcommand(),
     ]);
     all
 }
@@ -48,6 +50,9 @@ enum Failure {
     Store(#[from] StoreError),
     #[error("{0}")]
     Backup(#[from] BackupError),
+    #[cfg(feature = "postgres")]
+    #[error("{0}")]
+    Move(#[from] storm_shared::services::store::MoveError),
     #[error("can't write to standard output: {0}")]
     Output(#[from] io::Error),
     #[error("can't be shown as JSON: {0}")]

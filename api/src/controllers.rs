@@ -52,7 +52,16 @@ fn store_problem(id: impl Into<Option<RequestId>>, error: &StoreError) -> Proble
         (StoreError::QueueFull | StoreError::Closed, _) => {}
         // The store itself logs once that the database refuses writes. A storm would repeat that
         // line thousands of times.
-        (_, Some(Trouble::Busy | Trouble::Full | Trouble::ReadOnly | Trouble::Moved)) => {
+        (
+            _,
+            Some(
+                Trouble::Busy
+                | Trouble::Full
+                | Trouble::ReadOnly
+                | Trouble::Moved
+                | Trouble::Migrated,
+            ),
+        ) => {
             debug!(id, %error, "a store operation failed");
         }
         _ => error!(id, %error, "a store operation failed"),

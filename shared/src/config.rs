@@ -296,6 +296,21 @@ fn worker_concurrency(layers: &Layers) -> Result<u32, SettingError> {
 }
 
 impl StoreSettings {
+    /// Those of the database at `url`, which was given as the `argument` of a command, and the
+    /// defaults besides. A password may be in `PGPASSWORD` or `PGPASSFILE` of the environment.
+    ///
+    /// # Errors
+    /// The URL is not accepted. The error names the argument.
+    pub fn of_argument(argument: &str, url: &str) -> Result<Self, SettingError> {
+        let passwords = ["PGPASSWORD", "PGPASSFILE"].into_iter().filter_map(|name| {
+            let value = std::env::var_os(name)?;
+            Some((name.to_owned(), value.to_string_lossy().into_owned()))
+        });
+        let url = [("DB_URL".to_owned(), url.to_owned())];
+        let layers = Layers::new(None, url.into_iter().chain(passwords))?;
+        Self::read(&layers).map_err(|error| error.of_argument("DB_URL", argument))
+    }
+
     fn read(layers: &Layers) -> Result<Self, SettingError> {
         let retention = layers.retention("retention")?;
         let idempotency_window = layers.duration("idempotency_window")?;

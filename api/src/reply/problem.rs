@@ -43,6 +43,7 @@
 //! | `database-read-only` | 503 | the database or its folder is not writable |
 //! | `database-corrupt` | 503 | the database file is damaged |
 //! | `database-moved` | 503 | the open database file was moved, deleted or replaced |
+//! | `database-migrated` | 503 | the store was moved to another database |
 //! | `database-failing` | 503 | the database's disk has I/O errors |
 //! | `database-unavailable` | 503 | the database refused for another reason; the log says which |
 //! | `outcome-unknown` | 503 | the database failed during the commit: it may have happened |

@@ -815,6 +815,21 @@ async fn vacuum_beside_a_running_service_loses_nothing() {
     assert_eq!(ids_in(&place.0.path().join("storm.db")), [first, second]);
 }
 
+#[cfg(not(feature = "postgres"))]
+#[test]
+fn without_postgresql_a_move_is_refused_with_the_build_that_can() {
+    let place = Place::new();
+    let to = "postgres://storm@db.example/storm";
+    let ran = place.run(&["migrate", "--from", "sqlite:storm.db", "--to", to]);
+    assert_eq!((ran.code, ran.stdout.as_str()), (Some(1), ""), "{ran:?}");
+    assert_eq!(ran.stderr.lines().count(), 1);
+    assert!(
+        ran.stderr
+            .contains("use one that was built with --features postgres")
+    );
+    assert!(place.files().is_empty());
+}
+
 #[test]
 fn completions_name_every_subcommand() {
     let place = Place::new();
@@ -825,6 +840,7 @@ fn completions_name_every_subcommand() {
             "redeliver",
             "backup",
             "vacuum",
+            "migrate",
             "audit",
             "--created-after",
         ] {

@@ -29,6 +29,8 @@ mod long_poll;
 mod memory;
 mod memory_budget;
 mod metrics;
+#[cfg(feature = "postgres")]
+mod migrate;
 mod origins;
 mod prefer;
 mod process;
@@ -49,6 +51,9 @@ mod unknown_outcome;
 mod waiters;
 mod waiting;
 
+#[cfg(feature = "postgres")]
+#[path = "../../../shared/tests/support/empty_database.rs"]
+mod empty_database;
 #[path = "../../../shared/tests/support/redis_server.rs"]
 mod redis_server;
 

@@ -63,6 +63,16 @@ impl SettingError {
         }
     }
 
+    /// The same of what was given as an `argument`, and not as the `setting`.
+    pub(super) fn of_argument(mut self, setting: &str, argument: &str) -> Self {
+        if let Self::Value { name, .. } | Self::NoValue { name, .. } = &mut self
+            && name.as_str() == setting
+        {
+            argument.clone_into(name);
+        }
+        self
+    }
+
     /// The file at `path` is not valid TOML.
     pub(super) fn in_file(path: &Path, error: &config::ConfigError) -> Self {
         Self::Value {

@@ -37,6 +37,8 @@ mod list;
 mod load;
 mod look;
 mod metrics;
+#[cfg(feature = "postgres")]
+mod moving;
 mod pause;
 #[cfg(feature = "postgres")]
 mod postgres;
@@ -53,6 +55,8 @@ mod waiting;
 
 use std::sync::Arc;
 
+#[cfg(feature = "postgres")]
+pub use self::moving::{MoveError, MovePlan, MoveProgress, MoveStep, Moved};
 #[cfg(feature = "postgres")]
 use self::postgres::Postgres;
 pub use self::{

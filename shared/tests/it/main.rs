@@ -15,6 +15,8 @@ mod postgres_limits;
 #[cfg(feature = "postgres")]
 mod postgres_locks;
 #[cfg(feature = "postgres")]
+mod postgres_moving;
+#[cfg(feature = "postgres")]
 mod postgres_network;
 #[cfg(feature = "postgres")]
 mod postgres_plans;

@@ -185,6 +185,15 @@ impl TestDatabase {
         }
     }
 
+    /// Runs statements of another program's on this engine.
+    #[cfg(feature = "postgres")]
+    pub(crate) async fn execute(&self, sql: &str) {
+        match self {
+            Self::Sqlite(_) => unreachable!("its tests open the file"),
+            Self::Postgres(database) => database.execute(sql).await,
+        }
+    }
+
     /// Edits a request by hand. `assignments` is the SQL after `SET`; every engine must accept it.
     pub(crate) async fn edit(&self, id: RequestId, assignments: &str) {
         match self {

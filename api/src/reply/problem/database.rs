@@ -98,6 +98,12 @@ impl Problem {
                  accepted now would be lost. Retry when the operator has put the file back or \
                  restored it.",
             ),
+            Trouble::Migrated => Self::needs_repair(
+                "database-migrated",
+                "Database migrated",
+                "The service's data was moved to another database, and this process still uses the \
+                 old one. Retry when the operator has restarted it with the new one.",
+            ),
             Trouble::Io => Self::needs_repair(
                 "database-failing",
                 "Database failing",
@@ -152,6 +158,7 @@ mod tests {
             Trouble::ReadOnly,
             Trouble::Corrupt,
             Trouble::Moved,
+            Trouble::Migrated,
             Trouble::Io,
             Trouble::Other,
         ] {
@@ -164,7 +171,7 @@ mod tests {
         }
         names.sort_unstable();
         names.dedup();
-        assert_eq!(names.len(), 7);
+        assert_eq!(names.len(), 8);
         assert_eq!(final_names, ["database-corrupt"]);
     }
 

@@ -70,6 +70,8 @@ pub enum Trouble {
     Corrupt,
     /// The open file was deleted, renamed or replaced.
     Moved,
+    /// The store was moved to another database: nothing is written to this one any more.
+    Migrated,
     /// Another I/O error.
     Io,
     /// Any other error; the log has the database's message.
@@ -78,12 +80,13 @@ pub enum Trouble {
 
 impl Trouble {
     /// Every trouble.
-    pub(super) const ALL: [Self; 7] = [
+    pub(super) const ALL: [Self; 8] = [
         Self::Busy,
         Self::Full,
         Self::ReadOnly,
         Self::Corrupt,
         Self::Moved,
+        Self::Migrated,
         Self::Io,
         Self::Other,
     ];
@@ -96,6 +99,7 @@ impl Trouble {
             Self::ReadOnly => "read-only",
             Self::Corrupt => "corrupt",
             Self::Moved => "file moved or deleted",
+            Self::Migrated => "migrated to another database",
             Self::Io => "failing",
             Self::Other => "unreachable",
         }
@@ -105,7 +109,7 @@ impl Trouble {
     pub(super) fn may_pass(self) -> bool {
         match self {
             Self::Busy | Self::Full | Self::ReadOnly | Self::Io => true,
-            Self::Corrupt | Self::Moved | Self::Other => false,
+            Self::Corrupt | Self::Moved | Self::Migrated | Self::Other => false,
         }
     }
 }

@@ -31,6 +31,7 @@ mod lease;
 mod list;
 mod load;
 mod look;
+pub(super) mod moving;
 mod notes;
 mod oldest_due;
 mod open;

@@ -30,6 +30,9 @@ mod lease;
 mod list;
 mod load;
 mod look;
+mod moved;
+#[cfg(feature = "postgres")]
+pub(super) mod moving;
 mod oldest_due;
 mod open;
 mod pause;

@@ -526,7 +526,7 @@ impl Database {
         .await
     }
 
-    async fn execute(&self, sql: &str) {
+    pub(super) async fn execute(&self, sql: &str) {
         self.direct().await.batch_execute(sql).await.unwrap();
     }
 

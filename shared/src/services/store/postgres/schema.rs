@@ -22,6 +22,10 @@ const OLDEST: i32 = 1;
 /// The key of the advisory lock under which a process migrates: `StRq` in ASCII.
 const LOCK: i64 = 0x5374_5271;
 
+/// Why no service may use a database that a store is moved to.
+const INCOMPLETE: &str = "a store is being moved to this database, and not all of it is there: run \
+    `storm-api migrate` to its end";
+
 /// What a start has found.
 pub(super) enum Found {
     /// A database that this program can work with, and its store's id.
@@ -64,11 +68,15 @@ async fn look(session: Session) -> Result<Found, Error> {
 
 /// The version of the schema, 0 if there is none; or why this program can't work with it.
 async fn version(session: &Session) -> Result<Result<i32, String>, Error> {
-    let is_new = "SELECT to_regclass('store') IS NULL, to_regclass('requests') IS NULL";
-    let (has_no_store, has_no_requests) = match session.find(is_new, &[]).await? {
-        Some(row) => (row.try_get(0)?, row.try_get(1)?),
-        None => (true, true),
+    let is_new = "SELECT to_regclass('store') IS NULL, to_regclass('requests') IS NULL,
+        to_regclass('moved_in') IS NOT NULL";
+    let (has_no_store, has_no_requests, has_come) = match session.find(is_new, &[]).await? {
+        Some(row) => (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?),
+        None => (true, true, false),
     };
+    if has_come && !is_complete(session).await? {
+        return Ok(Err(INCOMPLETE.to_owned()));
+    }
     match (has_no_store, has_no_requests) {
         (true, true) => return Ok(Ok(0)),
         (true, false) => {
@@ -95,6 +103,35 @@ async fn version(session: &Session) -> Result<Result<i32, String>, Error> {
     Ok(Ok(version))
 }
 
+/// Whether all of the store that is moved here is there.
+async fn is_complete(session: &Session) -> Result<bool, Error> {
+    let done = session.find("SELECT done IS NOT NULL FROM moved_in", &[]);
+    Ok(match done.await? {
+        Some(row) => row.try_get(0)?,
+        None => false,
+    })
+}
+
+/// Creates the tables in an empty database, for the store `id`. The caller has [`lock`].
+pub(super) async fn create(session: &Session, id: &str) -> Result<(), Error> {
+    for migration in MIGRATIONS {
+        session.execute_all(migration).await?;
+    }
+    let insert = "INSERT INTO store (id, version, oldest) VALUES ($1, $2, $3)";
+    let values = [
+        (&id as _, Type::TEXT),
+        (&newest() as _, Type::INT4),
+        (&OLDEST as _, Type::INT4),
+    ];
+    session.execute(insert, &values).await.map(drop)
+}
+
+/// Waits for others that create or migrate the tables, until the end of the transaction.
+pub(super) async fn lock(session: &Session) -> Result<(), Error> {
+    let lock = "SELECT pg_advisory_xact_lock($1)";
+    session.query(lock, &[(&LOCK, Type::INT8)]).await.map(drop)
+}
+
 fn missing() -> Error {
     Error::Row("the row of the store is missing".to_owned())
 }
@@ -102,9 +139,7 @@ fn missing() -> Error {
 /// `id` is that of a new store.
 async fn apply(session: Session, id: String) -> Result<Found, Error> {
     // Two processes that start at once must not both create the tables.
-    session
-        .query("SELECT pg_advisory_xact_lock($1)", &[(&LOCK, Type::INT8)])
-        .await?;
+    lock(&session).await?;
     let version = match version(&session).await? {
         Ok(version) => version,
         Err(why) => return Ok(Found::Unusable(why)),
@@ -158,6 +193,7 @@ async fn create_functions(session: &Session) -> Result<(), Error> {
     Ok(())
 }
 
-fn newest() -> i32 {
+/// The version of this program's schema.
+pub(super) fn newest() -> i32 {
     i32::try_from(MIGRATIONS.len()).unwrap_or(i32::MAX)
 }

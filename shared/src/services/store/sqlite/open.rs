@@ -37,6 +37,15 @@ const QUIET_PERIOD: Duration = Duration::from_secs(1);
 /// How long an operator's command waits for a lock, such as that of a migration.
 const COMMAND_PATIENCE: Duration = Duration::from_secs(10);
 
+/// What a database counts as that was moved elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Moved {
+    Refused,
+    /// For the move itself, which goes on.
+    #[cfg(feature = "postgres")]
+    Accepted,
+}
+
 /// Why an attempt to open failed.
 enum Obstacle {
     /// A condition that can clear by itself.
@@ -102,7 +111,7 @@ pub(super) async fn attach(settings: &SqliteSettings) -> Result<Opened, StoreErr
 fn try_to_attach(settings: &SqliteSettings) -> Result<Opened, Obstacle> {
     let path = &settings.path;
     require_file(path)?;
-    inspect_contents(path)?;
+    inspect_contents(path, Moved::Refused)?;
     connection::open(settings, Opener::Command).map_err(|error| Obstacle::of(path, error))
 }
 
@@ -122,7 +131,18 @@ fn require_file(path: &Path) -> Result<(), Obstacle> {
 /// There is none, or it can't be read now.
 pub(super) fn require_database(path: &Path) -> Result<(), StoreError> {
     require_file(path)?;
-    inspect_contents(path)?;
+    inspect_contents(path, Moved::Refused)?;
+    Ok(())
+}
+
+/// The same, but one that was moved elsewhere will do.
+///
+/// # Errors
+/// Those of [`require_database`].
+#[cfg(feature = "postgres")]
+pub(super) fn require_database_or_mark(path: &Path) -> Result<(), StoreError> {
+    require_file(path)?;
+    inspect_contents(path, Moved::Accepted)?;
     Ok(())
 }
 
@@ -138,7 +158,7 @@ fn try_to_open(settings: &SqliteSettings) -> Result<Opened, Obstacle> {
         create_file(path)?;
     }
     // Before the real connection, which would create files beside a foreign database.
-    inspect_contents(path)?;
+    inspect_contents(path, Moved::Refused)?;
     connection::open(settings, Opener::Service).map_err(|error| Obstacle::of(path, error))
 }
 
@@ -226,15 +246,15 @@ fn remedy(path: &Path, directory: &Path, error: &std::io::Error) -> String {
 /// An `immutable` connection takes no lock, creates no file and rolls nothing back, so the file
 /// stays unchanged byte for byte. It ignores the WAL, which can hold everything after a crash, so
 /// a file that passes is not proven yet: [`connection::open`] checks again with the WAL.
-fn inspect_contents(path: &Path) -> Result<(), Obstacle> {
-    look_at_contents(path).or_else(|_| {
+fn inspect_contents(path: &Path, moved: Moved) -> Result<(), Obstacle> {
+    look_at_contents(path, moved).or_else(|_| {
         // Without a lock, the first look can meet a page that another process has half written.
         thread::sleep(FIRST_PAUSE);
-        look_at_contents(path)
+        look_at_contents(path, moved)
     })
 }
 
-fn look_at_contents(path: &Path) -> Result<(), Obstacle> {
+fn look_at_contents(path: &Path, moved: Moved) -> Result<(), Obstacle> {
     // Settings hold an absolute path, so this succeeds. `connection::open` checks in any case.
     let Ok(mut url) = Url::from_file_path(path) else {
         return Ok(());
@@ -249,6 +269,7 @@ fn look_at_contents(path: &Path) -> Result<(), Obstacle> {
     match checked {
         // Without its WAL a sound database can look damaged, so other errors decide nothing here.
         Err(SchemaError::Sqlite(error)) if !connection::is_no_database(&error) => Ok(()),
+        Err(SchemaError::Moved(_)) if moved != Moved::Refused => Ok(()),
         Err(error) => Err(Obstacle::of(path, error.into())),
         Ok(_) => Ok(()),
     }

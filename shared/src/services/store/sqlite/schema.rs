@@ -5,7 +5,7 @@ mod restored;
 use rusqlite::{Connection, TransactionBehavior};
 use thiserror::Error;
 
-use super::columns;
+use super::{columns, moved};
 
 /// Migration `n` takes a database from version `n - 1` to `n`; `user_version` holds the version.
 const MIGRATIONS: [&str; 25] = [
@@ -54,6 +54,8 @@ pub(super) enum SchemaError {
     NotOurs,
     #[error("has no schema version and not the tables of this service: restore it from a backup")]
     Unmarked,
+    #[error("{}", moved::refusal(.0))]
+    Moved(String),
     #[error("has schema version {found}; this version supports {known}: run a newer version")]
     TooNew { found: usize, known: usize },
     #[error("{0}")]
@@ -81,6 +83,23 @@ impl Found {
         self.version == 0
     }
 
+    /// Whether this is the very schema of this program.
+    ///
+    /// # Errors
+    /// It is not, with what to do.
+    #[cfg(feature = "postgres")]
+    pub(super) fn require_exactly_this(self) -> Result<(), String> {
+        let (found, known) = (self.version, MIGRATIONS.len());
+        if found > known {
+            return Err(SchemaError::TooNew { found, known }.to_string());
+        }
+        if self.is_current() {
+            Ok(())
+        } else {
+            Err(self.needs_a_start())
+        }
+    }
+
     /// Why a program that must not migrate can't use a file that is not current.
     pub(super) fn needs_a_start(self) -> String {
         const START: &str = "start the API or a worker of this version, which migrates it";
@@ -96,6 +115,12 @@ impl Found {
             ),
         }
     }
+}
+
+/// The version of this program's schema.
+#[cfg(feature = "postgres")]
+pub(super) fn newest() -> i64 {
+    columns::integer(MIGRATIONS.len())
 }
 
 /// Identifies the file. Refuses another program's database, and a newer schema that does not work
@@ -154,6 +179,10 @@ fn identify(connection: &Connection) -> Result<Found, SchemaError> {
     let application = integer(connection, "application_id")?;
     if application != APPLICATION_ID && application != 0 {
         return Err(SchemaError::AnotherProgram(application));
+    }
+    // Before the version, which is one that no program knows then.
+    if let Some(target) = moved::target(connection)? {
+        return Err(SchemaError::Moved(target));
     }
     let marked = usize::try_from(integer(connection, "user_version")?).unwrap_or(0);
     let is_marked = application == APPLICATION_ID && marked > 0;

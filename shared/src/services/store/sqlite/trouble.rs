@@ -4,6 +4,7 @@ use std::io;
 
 use rusqlite::ffi;
 
+use super::moved;
 use crate::services::store::{StoreError, Trouble};
 
 /// The store's error for an error of `SQLite`.
@@ -78,6 +79,9 @@ pub(super) fn call_failed(error: tokio_rusqlite::Error<StoreError>) -> StoreErro
 /// The condition behind an error of `SQLite`.
 pub(super) fn of(error: &rusqlite::Error) -> Trouble {
     use rusqlite::ErrorCode as Code;
+    if moved::has_refused(error) {
+        return Trouble::Migrated;
+    }
     let Some(error) = error.sqlite_error() else {
         return Trouble::Other;
     };

@@ -26,7 +26,9 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{checkpoint, clock::Clock, durability::Durability, files::OpenFiles, sizes, trouble};
+use super::{
+    checkpoint, clock::Clock, durability::Durability, files::OpenFiles, moved, sizes, trouble,
+};
 use crate::{
     memory::Reservation,
     services::store::{
@@ -485,8 +487,9 @@ fn apply(
     begin(connection)?;
     let together = batch.iter_mut().try_for_each(|it| it.apply(connection));
     if let Err(error) = together {
-        // Some errors (of a disk) roll back the whole transaction, and would do so again.
-        if connection.is_autocommit() {
+        // Some errors (of a disk) roll back the whole transaction, and would do so again. And a
+        // store that was moved refuses every write.
+        if connection.is_autocommit() || moved::has_refused(&error) {
             return Err(error);
         }
         tracing::debug!(%error, writes = batch.len(), "a write failed; trying each one alone");
