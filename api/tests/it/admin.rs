@@ -398,7 +398,7 @@ async fn the_jobs_of_a_handler_that_was_removed_from_the_settings_are_cancelled(
     }
     // As if they were of a handler that had another name before the API was started.
     let renamed = "UPDATE requests SET handler = 'gone'";
-    assert_eq!(it.server.database().execute(renamed, []), Ok(2));
+    it.server.database().await.change(2, renamed).await;
     let cancel = async |body: &str| it.ask(&post("/admin/cancel", body)).await;
     // From the next count on, the name is known.
     let first = async {

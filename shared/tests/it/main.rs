@@ -31,6 +31,9 @@ mod jobs;
 #[path = "../support/moving_name.rs"]
 mod moving_name;
 #[cfg(feature = "postgres")]
+#[path = "../support/postgres_database.rs"]
+mod postgres_database;
+#[cfg(feature = "postgres")]
 #[path = "../support/postgres_server.rs"]
 mod postgres_server;
 #[path = "../support/redis_server.rs"]

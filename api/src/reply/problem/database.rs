@@ -104,6 +104,12 @@ impl Problem {
                 "The database's disk has I/O errors. Retry later. The operator finds the error in the \
                  service's log and has to check the disk.",
             ),
+            Trouble::Unreachable => Self::unavailable(
+                "database-unreachable",
+                "Database unreachable",
+                "The database's server does not answer. Retry later; the service continues by itself \
+                 as soon as the server does.",
+            ),
             Trouble::Other => Self::unavailable(
                 "database-unavailable",
                 "Database unavailable",
@@ -153,6 +159,7 @@ mod tests {
             Trouble::Corrupt,
             Trouble::Moved,
             Trouble::Io,
+            Trouble::Unreachable,
             Trouble::Other,
         ] {
             let problem = Problem::database(trouble);
@@ -164,7 +171,7 @@ mod tests {
         }
         names.sort_unstable();
         names.dedup();
-        assert_eq!(names.len(), 7);
+        assert_eq!(names.len(), 8);
         assert_eq!(final_names, ["database-corrupt"]);
     }
 

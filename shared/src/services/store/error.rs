@@ -72,19 +72,22 @@ pub enum Trouble {
     Moved,
     /// Another I/O error.
     Io,
+    /// The server does not answer, or accepts no connection.
+    Unreachable,
     /// Any other error; the log has the database's message.
     Other,
 }
 
 impl Trouble {
     /// Every trouble.
-    pub(super) const ALL: [Self; 7] = [
+    pub(super) const ALL: [Self; 8] = [
         Self::Busy,
         Self::Full,
         Self::ReadOnly,
         Self::Corrupt,
         Self::Moved,
         Self::Io,
+        Self::Unreachable,
         Self::Other,
     ];
 
@@ -97,14 +100,15 @@ impl Trouble {
             Self::Corrupt => "corrupt",
             Self::Moved => "file moved or deleted",
             Self::Io => "failing",
-            Self::Other => "unreachable",
+            Self::Unreachable => "unreachable",
+            Self::Other => "unavailable",
         }
     }
 
     /// Whether the condition can clear without a change to the file, so that retrying makes sense.
     pub(super) fn may_pass(self) -> bool {
         match self {
-            Self::Busy | Self::Full | Self::ReadOnly | Self::Io => true,
+            Self::Busy | Self::Full | Self::ReadOnly | Self::Io | Self::Unreachable => true,
             Self::Corrupt | Self::Moved | Self::Other => false,
         }
     }

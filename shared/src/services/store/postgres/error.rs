@@ -89,7 +89,11 @@ impl Error {
 
     pub(super) fn trouble(&self) -> Trouble {
         let Some(state) = self.state() else {
-            return Trouble::Other;
+            return match self {
+                // Without the server's code, an error is of the connection.
+                Self::NoConnection(_) | Self::Deadline | Self::Postgres(_) => Trouble::Unreachable,
+                Self::Closed | Self::Row(_) => Trouble::Other,
+            };
         };
         match *state {
             SqlState::DISK_FULL => Trouble::Full,
@@ -99,6 +103,15 @@ impl Error {
             SqlState::T_R_SERIALIZATION_FAILURE
             | SqlState::T_R_DEADLOCK_DETECTED
             | SqlState::LOCK_NOT_AVAILABLE => Trouble::Busy,
+            SqlState::TOO_MANY_CONNECTIONS => Trouble::Unreachable,
+            // Class 08: connection exception; 57P: the server shuts down, starts, or has cut the
+            // connection.
+            _ if ["08", "57P"]
+                .iter()
+                .any(|class| state.code().starts_with(class)) =>
+            {
+                Trouble::Unreachable
+            }
             _ => Trouble::Other,
         }
     }
