@@ -61,12 +61,8 @@ test: $(TESTS:%=test-%) ## run every test; those of one project: make test-api
 cargo:
 	@scripts/find-tool.sh cargo >/dev/null
 
-$(PROJECTS:%=test-%): test-%: cargo
+$(PROJECTS:%=test-%) test-postgres: test-%: cargo
 	@scripts/test.sh $*
-
-test-postgres: cargo ## test the engine for PostgreSQL, and both services on it
-	@scripts/test.sh postgres
-	@for project in api worker; do TEST_STORE=postgres scripts/test.sh $$project; done
 
 test-scripts:
 	@for test in scripts/tests/*.sh; do echo "$$test"; "$$test"; done

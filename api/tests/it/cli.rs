@@ -360,11 +360,8 @@ async fn stats_count_requests_workers_backlogs_and_files() {
     assert_eq!(stats["destinations"], json!([destination]));
     assert!(stats["files"]["database_bytes"].as_u64() > Some(4096));
     let text = place.run(&["stats"]).ok();
-    for part in [
-        "PENDING          3\n",
-        "FAILED           1\n",
-        "https://example.com  -",
-    ] {
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    for part in ["PENDING 3 ", "FAILED 1 ", "https://example.com - "] {
         assert!(text.contains(part), "{text}");
     }
     assert!(exited_with(service.stop().await, 0));

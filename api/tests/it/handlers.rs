@@ -519,10 +519,11 @@ async fn a_large_answer_counts_in_the_memory_budget_until_its_client_has_read_it
     let id = accepted(&server.ask(submission("pdf", 1)).await, false);
     let small = accepted(&server.ask(submission("pdf", 2)).await, false);
     let database = server.database().await;
-    let result = database.either("printf('\"%.*c\"', $, 'x')", "to_json(repeat('x', $))");
-    let result = result.replace('$', &(RESULT - 2).to_string());
-    let stored = format!("UPDATE requests SET result_payload = {result} WHERE id = '{id}'");
+    let stored = database.either("printf('\"%.*c\"', $, 'x')", "to_json(repeat('x', $))");
+    let stored = stored.replace('$', &(RESULT - 2).to_string());
+    let stored = format!("UPDATE requests SET result_payload = {stored} WHERE id = '{id}'");
     database.change(1, &stored).await;
+    let result = format!("\"{}\"", "x".repeat(RESULT - 2));
     let get = bare("GET", &format!("/requests/{id}"));
     let mut slow = server.connect().await;
     slow.send(&get).await;

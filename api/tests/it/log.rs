@@ -57,6 +57,6 @@ async fn a_locked_database_under_hundreds_of_submissions_is_a_handful_of_lines()
     lock.unlock().await;
     let accepted = service.ask(post("/async", JOB)).await;
     assert_eq!(accepted.status, 202);
-    service.says("the database accepts writes again").await;
+    service.says("the database accepts ").await;
     assert!(service.log_lines() < 10, "{}", service.log_lines());
 }

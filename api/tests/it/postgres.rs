@@ -16,6 +16,9 @@ use crate::{
 
 const JOB: &str = r#"{"records": 10, "report_name": "Q1_Finance"}"#;
 
+/// What an outage of the server is answered with: nothing was stored, or nobody knows.
+const OUTAGE: [&str; 2] = ["503 database-unreachable", "503 outcome-unknown"];
+
 /// An API on a server of its own.
 async fn service(server: &PostgresServer) -> (Service, TempDir) {
     let folder = folder_at(server.url());
@@ -33,8 +36,7 @@ async fn submit_until_accepted(service: &Service, key: &str) -> String {
             return accepted(&answer, is_replay);
         }
         let problem = answer.problem();
-        let expected = ["503 database-unreachable", "503 outcome-unknown"];
-        assert!(expected.contains(&problem.as_str()), "{}", answer.text());
+        assert!(OUTAGE.contains(&problem.as_str()), "{}", answer.text());
         sleep(Duration::from_millis(20)).await;
     }
 }
@@ -91,12 +93,12 @@ async fn a_crash_of_the_server_is_a_503_that_says_so_and_loses_no_accepted_job()
         ids.insert(submit_until_accepted(&service, &format!("before-{number}")).await);
     }
     server.stop("immediate");
-    let refused = service.ask(post("/async", JOB)).await;
-    assert_eq!(refused.problem(), "503 database-unreachable");
-    assert_eq!(refused.header("retry-after"), Some("1"));
+    let refused = service.ask(post("/async", JOB)).await.problem();
+    assert!(OUTAGE.contains(&refused.as_str()), "{refused}");
     let id = ids.first().unwrap();
     let unread = service.ask(bare("GET", &format!("/requests/{id}"))).await;
     assert_eq!(unread.problem(), "503 database-unreachable");
+    assert_eq!(unread.header("retry-after"), Some("1"));
     let unready = ready_turns(&service, 503).await.json();
     assert_eq!(unready["database"], "unreachable", "{unready}");
     server.begin();
@@ -109,8 +111,10 @@ async fn a_crash_of_the_server_is_a_503_that_says_so_and_loses_no_accepted_job()
             (200, &"PENDING".into())
         );
     }
+    // The one whose outcome was unknown may be there, too.
     let stored = Direct::open(folder.path()).await.count("requests").await;
-    assert_eq!((stored, ids.len()), (21, 21));
+    assert_eq!(ids.len(), 21);
+    assert!([21, 22].contains(&stored), "{stored}");
     assert!(exited_with(service.stop().await, 0));
 }
 

@@ -23,7 +23,9 @@ async fn sync_returns_the_known_report_and_records_it() {
             "checksum": "a6652297c0dc6ba69ad50361e2bc93bffd239fa77e22c556eeb264bf2cf1bd73",
         })
     );
-    server.until_sync_rows(&[("COMPLETED".to_owned(), None)]).await;
+    server
+        .until_sync_rows(&[("COMPLETED".to_owned(), None)])
+        .await;
 }
 
 #[tokio::test]

@@ -90,9 +90,9 @@ impl Error {
     pub(super) fn trouble(&self) -> Trouble {
         let Some(state) = self.state() else {
             return match self {
-                // Without the server's code, an error is of the connection.
-                Self::NoConnection(_) | Self::Deadline | Self::Postgres(_) => Trouble::Unreachable,
                 Self::Closed | Self::Row(_) => Trouble::Other,
+                // Without the server's code, any other is of the connection.
+                _ => Trouble::Unreachable,
             };
         };
         match *state {
