@@ -22,7 +22,7 @@ if [[ $project == postgres ]]; then
     options=(--features postgres --lib --test it postgres)
 elif [[ $store == postgres ]]; then
     [[ $project =~ ^(api|worker)$ ]] || wrong "TEST_STORE: $project has one test suite for all stores"
-    options=(--features postgres --bins --examples --test it -- --skip sqlite_)
+    options=(--features postgres -- --skip sqlite_)
 fi
 [[ -f $manifest ]] || wrong "there is no project $project"
 

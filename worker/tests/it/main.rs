@@ -56,6 +56,7 @@ mod postgres_database;
 #[allow(dead_code, reason = "tests of the engine need more of it")]
 mod postgres_server;
 #[path = "../../../shared/tests/support/program_database.rs"]
+#[allow(dead_code, reason = "the API's tests need more of it")]
 mod program_database;
 #[path = "../../../shared/tests/support/redis_server.rs"]
 mod redis_server;
