@@ -129,7 +129,7 @@ impl Direct {
 
     /// Runs a statement that changes `rows` rows.
     pub(crate) async fn change(&self, rows: u64, sql: &str) {
-        let changed = match self {
+        let changed: u64 = match self {
             Self::Sqlite(database) => database.execute(sql, []).unwrap().try_into().unwrap(),
             #[cfg(feature = "postgres")]
             Self::Postgres(client) => client.execute(sql, &[]).await.unwrap(),
