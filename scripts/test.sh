@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Runs the tests of one project, with a Redis of their own; or, for `postgres`, those of the store's
 # engine for PostgreSQL, with a server of their own; or, for `pooler`, its promises through a
-# PgBouncer. A test that hangs fails the run: when no test has ended for SILENCE seconds (900),
-# those that still run are named, and the run is ended.
+# PgBouncer. TEST_STORE=postgres runs the tests of api or worker on such a server, but for those
+# that are about SQLite (modules `sqlite_...`). A test that hangs fails the run: when no test has
+# ended for SILENCE seconds (900), those that still run are named, and the run is ended.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=postgres.sh
 source "$(dirname -- "${BASH_SOURCE[0]}")/postgres.sh"
@@ -14,12 +15,19 @@ silence=${SILENCE:-900}
 cd -- "$ROOT"
 options=()
 manifest=$project/Cargo.toml
+store=${TEST_STORE:-sqlite}
+[[ $store =~ ^(sqlite|postgres)$ ]] || wrong "TEST_STORE=$store: expected sqlite or postgres"
 if [[ $project == postgres ]]; then
     manifest=shared/Cargo.toml
+    store=postgres
     options=(--features postgres --lib --test it postgres)
 elif [[ $project == pooler ]]; then
     manifest=shared/Cargo.toml
+    store=postgres
     options=(--features postgres --test it ::postgres::)
+elif [[ $store == postgres ]]; then
+    [[ $project =~ ^(api|worker)$ ]] || wrong "TEST_STORE: $project has one test suite for all stores"
+    options=(--features postgres -- --skip sqlite_)
 fi
 [[ -f $manifest ]] || wrong "there is no project $project"
 
@@ -31,11 +39,12 @@ fi
 REDIS_SERVER=$(scripts/find-tool.sh redis-server) && export REDIS_SERVER
 scripts/find-tool.sh sqlite3 >/dev/null
 
-if [[ $project == postgres || $project == pooler ]]; then
+if [[ $store == postgres ]]; then
     trap stop_postgres EXIT
     start_postgres without
-    PGBOUNCER=$(scripts/find-tool.sh pgbouncer) && export PGBOUNCER
-    [[ $project == postgres ]] || start_pooler
+    [[ $project == api || $project == worker ]] ||
+        { PGBOUNCER=$(scripts/find-tool.sh pgbouncer) && export PGBOUNCER; }
+    [[ $project != pooler ]] || start_pooler
 fi
 
 # In a process group of its own, so that the tests end with all that they have started.

@@ -41,6 +41,7 @@ async fn run() -> ExitCode {
         let database = &settings.store.database;
         info!(
             addr = %listener.local_addr()?,
+            engine = database.engine(),
             %database,
             queue = settings.queue_name(),
             clients = settings.access.tokens.clients().len(),

@@ -19,7 +19,7 @@ use tokio::{
 use crate::{
     server,
     services::{
-        health::{NONE, OK, PAUSED, PAUSED_ORIGINS},
+        health::{CONNECTIONS, NONE, OK, PAUSED, PAUSED_ORIGINS},
         problem::TYPE_PREFIX,
     },
 };
@@ -99,6 +99,9 @@ async fn get(addr: SocketAddr) -> Result<Map<String, Value>, Unhealthy> {
     serde_json::from_str(body).map_err(|_| Unhealthy::Foreign)
 }
 
+/// What does not decide whether a service is healthy.
+const NO_CHECKS: [&str; 5] = ["status", "redis", CONNECTIONS, PAUSED, PAUSED_ORIGINS];
+
 /// Every check except that of Redis must have passed.
 fn evaluate(health: &Map<String, Value>) -> Result<(), Unhealthy> {
     // At its connection limit the service is alive, and a restart would not help.
@@ -114,8 +117,8 @@ fn evaluate(health: &Map<String, Value>) -> Result<(), Unhealthy> {
     let failing: Vec<_> = health
         .iter()
         // `status` sums up all checks, with that of Redis. Jobs run without Redis, and a restart
-        // would not repair it. A pause is no fault.
-        .filter(|(name, _)| !["status", "redis", PAUSED, PAUSED_ORIGINS].contains(&name.as_str()))
+        // would not repair it. A pause is no fault, and the pool is no check.
+        .filter(|(name, _)| !NO_CHECKS.contains(&name.as_str()))
         .filter(|(_, result)| **result != OK && **result != NONE)
         .map(|(name, result)| format!("{name}: {result}"))
         .collect();
@@ -161,7 +164,7 @@ mod tests {
             ),
             (
                 json!({"status": "ok", "database": "ok", "redis": "ok", "paused": true,
-                       "paused_origins": 2}),
+                       "paused_origins": 2, "database_connections": {"open": 1}}),
                 "healthy",
             ),
             (

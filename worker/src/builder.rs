@@ -69,9 +69,18 @@ impl Builder {
         };
         program::run(program, async |settings, listener, shutdown| {
             let database = &settings.store.database;
-            info!(addr = %listener.local_addr()?, %database, queue = settings.queue_name(), "starting");
+            info!(
+                addr = %listener.local_addr()?,
+                engine = database.engine(),
+                %database,
+                queue = settings.queue_name(),
+                "starting"
+            );
             let drain_timeout = settings.worker.drain_timeout;
-            info!(?drain_timeout, "a shutdown waits for running jobs, at most this long");
+            info!(
+                ?drain_timeout,
+                "a shutdown waits for running jobs, at most this long"
+            );
             let resolver = Arc::new(SystemResolver::new());
             let run = self.run(listener, settings, resolver, shutdown.begun);
             Ok(run.await?)

@@ -41,12 +41,12 @@ async fn run(arguments: &ArgMatches) -> Result<(), Failure> {
 
 impl Stats {
     async fn run(self) -> Result<(), Failure> {
-        on_store(async |store, _| {
+        on_store(async |store, settings| {
             let counts = store.stats().await?;
             let text = if self.json {
                 output::json(&counts)?
             } else {
-                text(&counts)
+                text(&counts, settings.store.database.path().is_some())
             };
             output::write(&text)?;
             Ok(())
@@ -55,7 +55,8 @@ impl Stats {
     }
 }
 
-fn text(counts: &Counts) -> String {
+/// `is_file`: whether the database is a file, of which more is known.
+fn text(counts: &Counts, is_file: bool) -> String {
     let count = |number: u32| {
         if number >= counts.counted_up_to {
             format!("{number} or more")
@@ -64,7 +65,7 @@ fn text(counts: &Counts) -> String {
         }
     };
     let (requests, files) = (&counts.requests, &counts.files);
-    let mut text = output::facts(&[
+    let mut facts = vec![
         ("store", counts.store.clone()),
         ("PENDING", count(requests.pending)),
         ("  due", count(requests.due)),
@@ -75,9 +76,14 @@ fn text(counts: &Counts) -> String {
         ("FAILED", count(requests.failed)),
         ("redeliveries", count(requests.redeliveries)),
         ("database", bytes(files.database_bytes)),
-        ("  free pages", bytes(files.free_bytes)),
-        ("write-ahead log", bytes(files.log_bytes)),
-    ]);
+    ];
+    if is_file {
+        facts.extend([
+            ("  free pages", bytes(files.free_bytes)),
+            ("write-ahead log", bytes(files.log_bytes)),
+        ]);
+    }
+    let mut text = output::facts(&facts);
     let rows: Vec<_> = counts
         .workers
         .iter()

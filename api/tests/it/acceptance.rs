@@ -72,23 +72,21 @@ async fn without_a_callback_url_the_message_says_to_poll() {
 async fn the_row_is_committed_before_the_202_even_if_redis_is_down() {
     let server = Server::start(&[]).await;
     let mut client = server.connect().await;
-    let database = server.database();
+    let database = server.database().await;
     for _ in 0..20 {
         client.send(post("/async", JOB)).await;
         let answer = client.answer().await;
         assert_eq!(answer.status, 202);
-        let row: (String, String, String, Option<String>) = database
-            .query_row(
-                "SELECT mode, status, input_payload, callback_url FROM requests WHERE id = ?1",
-                [answer.json()["request_id"].as_str().unwrap()],
-                |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)),
-            )
-            .unwrap();
-        assert_eq!(
-            (row.0.as_str(), row.1.as_str(), row.3),
-            ("async", "PENDING", None)
-        );
-        let input: serde_json::Value = serde_json::from_str(&row.2).unwrap();
+        let id = answer.json()["request_id"].as_str().unwrap().to_owned();
+        let row = database
+            .rows(&format!(
+                "SELECT mode, status, callback_url, input_payload FROM requests WHERE id = '{id}'"
+            ))
+            .await;
+        let [row] = row.try_into().unwrap();
+        let row = row.iter().map(Option::as_deref).collect::<Vec<_>>();
+        assert_eq!(row[..3], [Some("async"), Some("PENDING"), None]);
+        let input: serde_json::Value = serde_json::from_str(row[3].unwrap()).unwrap();
         assert_eq!(input, json!({"records": 10, "report_name": "Q1_Finance"}));
     }
 }
@@ -105,11 +103,7 @@ async fn an_unresponsive_redis_does_not_delay_async() {
         client.send(post("/async", JOB)).await;
         assert_eq!(client.answer().await.status, 202);
     }
-    let rows: u32 = server
-        .database()
-        .query_row("SELECT count(*) FROM requests", [], |row| row.get(0))
-        .unwrap();
-    assert_eq!(rows, 9000);
+    assert_eq!(server.database().await.count("requests").await, 9000);
 }
 
 #[tokio::test]
@@ -126,38 +120,33 @@ async fn an_accepted_job_is_notified_in_redis() {
 #[tokio::test]
 async fn writes_beyond_the_write_queue_return_503_and_the_rest_are_accepted() {
     let server = Server::start(&[("DB_WRITE_QUEUE", "1")]).await;
-    let lock = server.database();
-    lock.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let lock = server.database().await;
+    lock.lock().await;
     let mut asking: FuturesUnordered<_> = (0..6).map(|_| server.ask(post("/async", JOB))).collect();
     // No write can commit while the lock is held, so the first response is a refusal.
     let first = asking.next().await.unwrap();
     assert_eq!(first.problem(), "503 overloaded");
     assert!(first.header("retry-after").is_some());
-    lock.execute_batch("ROLLBACK").unwrap();
+    lock.unlock().await;
     let accepted = asking
         .filter(|answer| std::future::ready(answer.status == 202))
         .count()
         .await;
-    let rows: u32 = lock
-        .query_row("SELECT count(*) FROM requests", [], |row| row.get(0))
-        .unwrap();
     assert!(accepted >= 1);
-    assert_eq!(u32::try_from(accepted), Ok(rows), "one row per 202");
+    assert_eq!(lock.count("requests").await, accepted, "one row per 202");
 }
 
 #[tokio::test]
 async fn a_locked_database_returns_503_until_the_lock_is_released() {
     let server = Server::start(&[]).await;
-    let lock = server.database();
-    lock.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let lock = server.database().await;
+    lock.lock().await;
     let refused = server.ask(post("/async", JOB)).await;
     assert_eq!(refused.problem(), "503 database-locked");
     assert!(refused.header("retry-after").is_some());
-    lock.execute_batch("ROLLBACK").unwrap();
+    lock.unlock().await;
     assert_eq!(server.ask(post("/async", JOB)).await.status, 202);
-    let rows: u32 = lock
-        .query_row("SELECT count(*) FROM requests", [], |row| row.get(0))
-        .unwrap();
+    let rows = lock.count("requests").await;
     assert_eq!(rows, 1, "the refused job has no row");
 }
 

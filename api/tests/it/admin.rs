@@ -225,8 +225,8 @@ async fn a_pause_is_seen_in_the_health_check_the_metrics_and_the_request() {
 #[tokio::test]
 async fn a_pause_by_another_process_is_seen_within_a_moment() {
     let server = Server::start(&[("REDIS_URL", "none")]).await;
-    let ok = r#"{"status":"ok","database":"ok","redis":"none"}"#;
-    let health = async || server.ask(bare("GET", "/healthz")).await.text().to_owned();
+    let ok = json!({"status": "ok", "database": "ok", "redis": "none"});
+    let health = async || server.ask(bare("GET", "/healthz")).await.checks();
     assert_eq!(health().await, ok);
     let other = &server.app.store;
     let operator = || "other".parse().unwrap();
@@ -236,7 +236,8 @@ async fn a_pause_by_another_process_is_seen_within_a_moment() {
     while health().await == ok {
         tokio::task::yield_now().await;
     }
-    assert_eq!(health().await, ok.replace('}', r#","paused":true}"#));
+    let paused = json!({"status": "ok", "database": "ok", "redis": "none", "paused": true});
+    assert_eq!(health().await, paused);
     assert!(other.resume(everything, operator()).await.unwrap());
     while health().await != ok {
         tokio::task::yield_now().await;
@@ -330,7 +331,11 @@ async fn requests_are_cancelled_by_filter_after_a_dry_run_of_all_clients() {
         }
         body["cursor"] = page["cursor"].clone();
     }
-    assert_eq!(changed, [1, 1, 0], "the last page has the other origin's");
+    // An engine may know that the page with the other origin's has none.
+    assert!(
+        [&[1, 1][..], &[1, 1, 0]].contains(&changed.as_slice()),
+        "{changed:?}"
+    );
     let metrics = it.server.app.metrics.render();
     let counted = "storm_api_cancelled_jobs_total{by=\"operator\"} 2\n";
     assert!(metrics.contains(counted), "{metrics}");
@@ -345,9 +350,9 @@ async fn requests_are_cancelled_by_filter_after_a_dry_run_of_all_clients() {
     assert_eq!(status(&ids[2]).await["status"], "PENDING");
     let audit = it.ask(&bare("GET", "/admin/audit")).await.json();
     let told: Vec<_> = audit["records"].as_array().unwrap().iter().collect();
-    assert_eq!(told.len(), 4);
+    assert_eq!(told.len(), 1 + changed.len());
     assert_eq!(
-        (&told[3]["dry_run"], &told[0]["action"]),
+        (&told[changed.len()]["dry_run"], &told[0]["action"]),
         (&json!(true), &json!("cancel"))
     );
     assert_eq!(told[0]["filter"], json!({"origin": "https://bad.example"}));
@@ -398,7 +403,7 @@ async fn the_jobs_of_a_handler_that_was_removed_from_the_settings_are_cancelled(
     }
     // As if they were of a handler that had another name before the API was started.
     let renamed = "UPDATE requests SET handler = 'gone'";
-    assert_eq!(it.server.database().execute(renamed, []), Ok(2));
+    it.server.database().await.change(2, renamed).await;
     let cancel = async |body: &str| it.ask(&post("/admin/cancel", body)).await;
     // From the next count on, the name is known.
     let first = async {

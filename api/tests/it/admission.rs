@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use rusqlite::Connection;
 use serde_json::json;
 use storm_shared::{
     models::{CallbackUrl, Origin, RequestId},
@@ -21,6 +20,7 @@ use crate::{
     auth::Tenants,
     client::{Answer, Client, bare, post},
     idempotency::{accepted, keyed, with_key},
+    program_database::Direct,
     redelivery::{HOOK, failed},
     server::{Server, settings},
 };
@@ -47,12 +47,10 @@ async fn until_refused(server: &Server) -> Answer {
 }
 
 /// The jobs in the database.
-fn jobs(server: &Server) -> Vec<RequestId> {
-    let database = server.database();
+async fn jobs(server: &Server) -> Vec<RequestId> {
     let sql = "SELECT id FROM requests WHERE mode = 'async' AND status = 'PENDING'";
-    let mut query = database.prepare(sql).unwrap();
-    let ids = query.query_map([], |row| row.get::<_, String>(0)).unwrap();
-    ids.map(|id| id.unwrap().parse().unwrap()).collect()
+    let ids = server.database().await.column(sql).await;
+    ids.iter().map(|id| id.parse().unwrap()).collect()
 }
 
 /// Adds jobs as another process does.
@@ -71,14 +69,14 @@ async fn past_max_backlog_new_jobs_are_refused_until_some_have_ended() {
     let over = failed(store, HOOK).await;
     let first = accepted(&server.ask(keyed("first", JOB)).await, false);
     // Never more than the limit, whenever the API counts.
-    while jobs(&server).len() < 5 {
+    while jobs(&server).await.len() < 5 {
         submit(&server).await;
     }
     for _ in 0..20 {
         let refused = until_refused(&server).await;
         assert_eq!(refused.header("retry-after"), Some("60"), "nothing ends");
     }
-    assert_eq!(jobs(&server).len(), 5);
+    assert_eq!(jobs(&server).await.len(), 5);
 
     // What makes no new job is answered as ever.
     let again = server.ask(keyed("first", JOB)).await;
@@ -105,19 +103,19 @@ async fn past_max_backlog_new_jobs_are_refused_until_some_have_ended() {
     }
     accepted(&next, false);
     until_refused(&server).await;
-    assert_eq!(jobs(&server).len(), 5);
+    assert_eq!(jobs(&server).await.len(), 5);
 }
 
 #[tokio::test]
 async fn a_refusal_costs_no_look_into_the_database_and_without_counts_the_last_one_stays() {
     let server = Server::start(&[("MAX_BACKLOG", "1")]).await;
     assert_eq!(submit(&server).await.status, 202);
-    let database = server.database();
-    let rename = |from, to| {
+    let database = server.database().await;
+    let rename = async |from, to| {
         let sql = format!("ALTER TABLE {from} RENAME TO {to}");
-        database.execute_batch(&sql).unwrap();
+        database.run(&sql).await;
     };
-    rename("requests", "gone");
+    rename("requests", "gone").await;
     // Longer than a count takes to fail.
     let begun = Instant::now();
     while begun.elapsed() < Duration::from_millis(1500) {
@@ -126,8 +124,8 @@ async fn a_refusal_costs_no_look_into_the_database_and_without_counts_the_last_o
     }
     let keyed = server.ask(keyed("k", JOB)).await;
     assert_eq!(keyed.problem(), "503 database-unavailable");
-    rename("gone", "requests");
-    database.execute_batch("DELETE FROM requests").unwrap();
+    rename("gone", "requests").await;
+    database.run("DELETE FROM requests").await;
     while submit(&server).await.status != 202 {
         sleep(Duration::from_millis(10)).await;
     }
@@ -140,13 +138,9 @@ async fn a_start_accepts_no_job_before_it_has_counted_the_backlog() {
     let store = Store::open(&settings.store).await.unwrap();
     add(&store, 2).await;
     store.close().await;
-    let database = Connection::open(settings.store.database.path().unwrap()).unwrap();
-    let sql = "SELECT sql FROM sqlite_schema WHERE name = 'requests_by_status'";
-    let index: String = database.query_one(sql, [], |row| row.get(0)).unwrap();
+    let database = Direct::open(folder.path()).await;
     // Every count fails.
-    database
-        .execute_batch("DROP INDEX requests_by_status")
-        .unwrap();
+    database.run("ALTER TABLE workers RENAME TO gone").await;
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let addr = listener.local_addr().unwrap();
     let shutdown = CancellationToken::new();
@@ -161,7 +155,7 @@ async fn a_start_accepts_no_job_before_it_has_counted_the_backlog() {
         assert_eq!(refused.problem(), "503 database-unavailable");
     }
     assert_eq!(ask(bare("GET", "/readyz")).await.status, 503);
-    database.execute_batch(&index).unwrap();
+    database.run("ALTER TABLE gone RENAME TO workers").await;
     while ask(bare("GET", "/readyz")).await.status != 200 {
         sleep(Duration::from_millis(10)).await;
     }
@@ -193,9 +187,9 @@ async fn one_tenants_jobs_leave_room_in_the_backlog_for_anothers() {
         assert_eq!(submit(&it.one).await.problem(), "503 backlog-full");
     }
     assert_eq!(accepted(&it.other).await, 2);
-    assert_eq!(jobs(&it.server).len(), 16);
+    assert_eq!(jobs(&it.server).await.len(), 16);
     // Room that comes free is the other's.
-    for id in jobs(&it.server).into_iter().take(3) {
+    for id in jobs(&it.server).await.into_iter().take(3) {
         let store = &it.server.app.store;
         store.cancel(Scope::All, id).await.unwrap().unwrap();
     }
@@ -242,14 +236,14 @@ async fn a_dead_handlers_jobs_leave_room_in_the_backlog_for_reports_and_other_ha
     assert_eq!(full.problem(), "503 backlog-full");
     assert!(!full.text().contains("`other`"), "the limit is that of all");
     // Room that comes free is the others'.
-    for id in jobs(&server).into_iter().take(3) {
+    for id in jobs(&server).await.into_iter().take(3) {
         let store = &server.app.store;
         store.cancel(Scope::All, id).await.unwrap().unwrap();
     }
     while submit("report").await.status != 202 {}
     assert_eq!(submit("dead").await.problem(), "503 backlog-full");
     assert_eq!(accepted("other").await + accepted("report").await, 2);
-    assert_eq!(jobs(&server).len(), 16);
+    assert_eq!(jobs(&server).await.len(), 16);
 }
 
 #[tokio::test]
@@ -275,7 +269,7 @@ async fn one_tenants_jobs_for_a_handler_leave_room_for_anothers_for_the_same_and
     assert_eq!(accepted(&it.other, &to_dead).await, (2, true));
     assert_eq!(accepted(&it.one, &report).await, (0, false));
     assert_eq!(accepted(&it.other, &report).await, (2, false));
-    assert_eq!(jobs(&it.server).len(), 32);
+    assert_eq!(jobs(&it.server).await.len(), 32);
 }
 
 #[tokio::test]
@@ -326,18 +320,18 @@ async fn a_202_expects_a_paused_job_in_a_minute_at_the_earliest() {
 #[tokio::test]
 async fn what_is_not_stored_takes_no_room() {
     let server = Server::start(&[("MAX_BACKLOG", "2")]).await;
-    let lock = server.database();
-    lock.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let lock = server.database().await;
+    lock.lock().await;
     for _ in 0..3 {
         let answer = submit(&server).await;
         assert_eq!(answer.problem(), "503 database-locked");
     }
-    lock.execute_batch("ROLLBACK").unwrap();
-    while jobs(&server).len() < 2 {
+    lock.unlock().await;
+    while jobs(&server).await.len() < 2 {
         submit(&server).await;
     }
     until_refused(&server).await;
-    assert_eq!(jobs(&server).len(), 2);
+    assert_eq!(jobs(&server).await.len(), 2);
 }
 
 /// A worker that says that it ends so many jobs with each heartbeat.
@@ -432,7 +426,7 @@ async fn a_202_expects_the_jobs_before_it_to_end_at_the_rate_of_the_workers() {
             if wait < 3.1 {
                 continue;
             }
-            let jobs = jobs(&server).len();
+            let jobs = jobs(&server).await.len();
             // And the time that its own record takes.
             let most = f64::from(u32::try_from(jobs).unwrap()) / rate + 0.01;
             // Less what has ended since the count: far less than a half, at some 20 jobs a second.

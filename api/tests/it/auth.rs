@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     client::{Answer, Client, bare, health, post},
+    program_database::Direct,
     server::{Server, settings},
 };
 
@@ -167,12 +168,10 @@ async fn a_request_of_another_tenant_returns_404() {
     let (one, other) = (&tenants.one, &tenants.other);
     let accepted = tenants.ask_as(one, &post("/async", JOB)).await;
     assert_eq!(tenants.ask_as(one, &post("/sync", JOB)).await.status, 200);
-    let database = tenants.server.database();
-    let sync: String = database
-        .query_row("SELECT id FROM requests WHERE mode = 'sync'", [], |row| {
-            row.get(0)
-        })
-        .unwrap();
+    let database = tenants.server.database().await;
+    let sync = database
+        .value("SELECT id FROM requests WHERE mode = 'sync'")
+        .await;
     let unknown = tenants.ask_as(other, &bare("GET", UNKNOWN)).await;
     for path in [
         accepted.header("location").unwrap(),
@@ -196,7 +195,7 @@ async fn a_tenant_can_redeliver_only_its_own_requests() {
     let location = accepted.header("location").unwrap();
     let over =
         "UPDATE requests SET status = 'FAILED', result_payload = '{}', completed_at = created_at";
-    tenants.server.database().execute(over, []).unwrap();
+    tenants.server.database().await.change(1, over).await;
     let redeliver = bare("POST", &format!("{location}/redeliver"));
     let unknown = bare("POST", &format!("{UNKNOWN}/redeliver"));
     let answer = tenants.ask_as(other, &redeliver).await;
@@ -228,10 +227,9 @@ async fn requests_without_an_owner_are_hidden_with_tokens_and_all_rows_are_visib
     let tenants = Tenants::start(&[]).await;
     let named = tenants.ask_as(&tenants.one, &post("/async", JOB)).await;
     let find = bare("GET", named.header("location").unwrap());
-    let database = tenants.server.database();
-    database
-        .execute("UPDATE requests SET created_by = NULL", [])
-        .unwrap();
+    let database = tenants.server.database().await;
+    let nobody = "UPDATE requests SET created_by = NULL";
+    database.change(1, nobody).await;
     for token in [&tenants.one, &tenants.other] {
         assert_eq!(
             tenants.ask_as(token, &find).await.problem(),
@@ -241,9 +239,8 @@ async fn requests_without_an_owner_are_hidden_with_tokens_and_all_rows_are_visib
 
     let open = Server::start(&[]).await;
     let accepted = open.ask(post("/async", JOB)).await;
-    open.database()
-        .execute("UPDATE requests SET created_by = 'one'", [])
-        .unwrap();
+    let one = "UPDATE requests SET created_by = 'one'";
+    open.database().await.change(1, one).await;
     let found = open
         .ask(bare("GET", accepted.header("location").unwrap()))
         .await;
@@ -413,8 +410,8 @@ async fn with_metrics_addr_metrics_are_served_on_that_address_only() {
 #[tokio::test]
 async fn authentication_applies_before_the_database_is_open() {
     let folder = TempDir::new().unwrap();
-    let lock = rusqlite::Connection::open(folder.path().join("storm.db")).unwrap();
-    lock.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    let lock = Direct::open(folder.path()).await;
+    lock.lock_opening().await;
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let addr = listener.local_addr().unwrap();
     let one = token();
@@ -444,8 +441,8 @@ async fn authentication_applies_before_the_database_is_open() {
 #[tokio::test]
 async fn requests_during_startup_are_counted_and_rate_limited() {
     let folder = TempDir::new().unwrap();
-    let lock = rusqlite::Connection::open(folder.path().join("storm.db")).unwrap();
-    lock.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    let lock = Direct::open(folder.path()).await;
+    lock.lock_opening().await;
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let addr = listener.local_addr().unwrap();
     let one = token();
@@ -465,7 +462,7 @@ async fn requests_during_startup_are_counted_and_rate_limited() {
     assert_eq!(ask(&submit).await.problem(), "503 database-unavailable");
     assert_eq!(ask(&post("/async", JOB)).await.status, 401);
 
-    lock.execute_batch("ROLLBACK").unwrap();
+    lock.unlock().await;
     while health(addr).await.json()["database"] != "ok" {}
     assert_eq!(
         ask(&submit).await.status,

@@ -3,7 +3,6 @@
 use std::{fs, time::Duration};
 
 use jiff::Timestamp;
-use rusqlite::Connection;
 use serde_json::{Value, json};
 use storm_api::body::LIMIT;
 use storm_shared::{
@@ -19,6 +18,7 @@ use crate::{
     client::{Answer, Client, bare, post},
     eventually,
     idempotency::{accepted, rows, with_key},
+    program_database::Direct,
     redis_server::RedisServer,
     server::Server,
     service::{Service, exited_with, program},
@@ -30,9 +30,11 @@ const PDF: (&str, &str) = ("HANDLERS__PDF__URL", "http://127.0.0.1:9/secret-path
 /// The smallest `max_payload`.
 const MAX_PAYLOAD: usize = 1024;
 
+/// A handler with the smallest `max_payload`.
+const LIMITED: [(&str, &str); 2] = [PDF, ("HANDLERS__PDF__MAX_PAYLOAD", "1KiB")];
+
 async fn start(more: &[(&str, &str)]) -> Server {
-    let pdf = [PDF, ("HANDLERS__PDF__MAX_PAYLOAD", "1KiB")];
-    Server::start(&[&pdf, more].concat()).await
+    Server::start(&[&LIMITED, more].concat()).await
 }
 
 fn submission(handler: &str, payload: impl std::fmt::Display) -> String {
@@ -58,17 +60,15 @@ fn chunked_head(path: &str) -> String {
 }
 
 /// The stored payload of a job, small or large, and its handler.
-fn stored(database: &Connection, id: &str) -> (String, Option<String>) {
-    let query =
-        "SELECT coalesce((SELECT body FROM bodies WHERE request_id = id AND kind = 'input'),
-                     input_payload), handler FROM requests WHERE id = ?1";
-    let row = database.query_row(query, [id], |row| {
-        // A large one is stored as bytes.
-        let payload = row.get_ref(0)?.as_bytes()?.to_vec();
-        Ok((payload, row.get(1)?))
-    });
-    let (payload, handler) = row.unwrap();
-    (String::from_utf8(payload).unwrap(), handler)
+async fn stored(database: &Direct, id: &str) -> (String, Option<String>) {
+    let payload = database.either(
+        "coalesce((SELECT body FROM bodies WHERE request_id = id AND kind = 'input'),
+             input_payload)",
+        "input_payload",
+    );
+    let query = format!("SELECT {payload}, handler FROM requests WHERE id = '{id}'");
+    let [mut row] = database.rows(&query).await.try_into().unwrap();
+    (row[0].take().unwrap(), row[1].take())
 }
 
 fn faults(answer: &Answer) -> Vec<String> {
@@ -148,7 +148,8 @@ async fn a_payload_is_stored_and_shown_byte_for_byte() {
     ] {
         let id = accepted(&server.ask(submission("pdf", payload)).await, false);
         let pdf = Some("pdf".to_owned());
-        assert_eq!(stored(&server.database(), &id), (payload.to_owned(), pdf));
+        let row = stored(&server.database().await, &id).await;
+        assert_eq!(row, (payload.to_owned(), pdf));
         let shown = server.ask(bare("GET", &format!("/requests/{id}"))).await;
         let shown = shown.text();
         assert!(
@@ -195,7 +196,7 @@ async fn a_payload_is_bounded_to_the_byte_and_its_body_by_16_kib_more() {
     let answer = server.ask(submission("report", &report)).await;
     assert_eq!(answer.problem(), "413 body-too-large");
     assert!(answer.text().contains("`report` takes at most 16384"));
-    assert_eq!(rows(&server.database()), 4);
+    assert_eq!(rows(&server.database().await).await, 4);
 }
 
 #[tokio::test]
@@ -221,7 +222,7 @@ async fn an_endless_body_is_413() {
         server.app.memory.reserved() == 0
     })
     .await;
-    assert_eq!(rows(&server.database()), 0);
+    assert_eq!(rows(&server.database().await).await, 0);
 }
 
 #[tokio::test]
@@ -299,7 +300,7 @@ async fn every_fault_of_a_submission_is_named_at_once() {
     let answer = server.ask(invalid).await;
     assert_eq!(answer.problem(), "400 malformed-body");
     assert!(answer.text().contains("must be UTF-8"), "{}", answer.text());
-    assert_eq!(rows(&server.database()), 0);
+    assert_eq!(rows(&server.database().await).await, 0);
 }
 
 #[tokio::test]
@@ -380,7 +381,7 @@ async fn the_report_is_a_handler_whose_payload_has_the_reports_fields() {
     let again = server.ask(with_key("k", &post("/async", flat))).await;
     assert_eq!(accepted(&again, true), id);
     assert_eq!(again.text(), first.text());
-    let (payload, handler) = stored(&server.database(), &id);
+    let (payload, handler) = stored(&server.database().await, &id).await;
     let payload: Value = serde_json::from_str(&payload).unwrap();
     assert_eq!(
         (payload, handler),
@@ -423,7 +424,7 @@ async fn a_key_belongs_to_one_handler_and_one_payload() {
     ] {
         assert_eq!(ask(other).await.problem(), "422 idempotency-key-reused");
     }
-    assert_eq!(rows(&server.database()), 1);
+    assert_eq!(rows(&server.database().await).await, 1);
     let scrape = server.ask(bare("GET", "/metrics")).await;
     for line in [
         r#"storm_api_accepted_jobs_total{handler="pdf",kind="new"} 1"#,
@@ -437,21 +438,22 @@ async fn a_key_belongs_to_one_handler_and_one_payload() {
 
 #[tokio::test]
 async fn a_worker_of_the_release_before_refuses_jobs_for_handlers_until_it_is_gone() {
-    let server = start(&[]).await;
-    let (store, database) = (&server.app.store, server.database());
+    // No release before this one knew PostgreSQL.
+    let server = Server::on_sqlite(&LIMITED).await;
+    let (store, database) = (&server.app.store, server.database().await);
     let owner = OwnerId::generate();
     store.register(owner, &[]).await.unwrap();
     // As that release registers.
     let old = "UPDATE workers SET handlers = NULL";
-    assert_eq!(database.execute(old, []), Ok(1));
+    database.change(1, old).await;
     let answer = server.ask(submission("pdf", 1)).await;
     assert_eq!(answer.problem(), "503 old-workers");
     assert_eq!(answer.header("retry-after"), Some("30"));
     let report = post("/async", r#"{"records": 1, "report_name": "a"}"#);
     accepted(&server.ask(report).await, false);
-    database.execute("DELETE FROM workers", []).unwrap();
+    database.run("DELETE FROM workers").await;
     accepted(&server.ask(submission("pdf", 1)).await, false);
-    assert_eq!(rows(&database), 2);
+    assert_eq!(rows(&database).await, 2);
 }
 
 #[tokio::test]
@@ -516,10 +518,12 @@ async fn a_large_answer_counts_in_the_memory_budget_until_its_client_has_read_it
     let server = Server::start(&[PDF, ("MEMORY_BUDGET", "40MiB")]).await;
     let id = accepted(&server.ask(submission("pdf", 1)).await, false);
     let small = accepted(&server.ask(submission("pdf", 2)).await, false);
+    let database = server.database().await;
+    let stored = database.either("printf('\"%.*c\"', $, 'x')", "to_json(repeat('x', $))");
+    let stored = stored.replace('$', &(RESULT - 2).to_string());
+    let stored = format!("UPDATE requests SET result_payload = {stored} WHERE id = '{id}'");
+    database.change(1, &stored).await;
     let result = format!("\"{}\"", "x".repeat(RESULT - 2));
-    let stored = "UPDATE requests SET result_payload = ?1 WHERE id = ?2";
-    let stored = server.database().execute(stored, [&result, &id]);
-    assert_eq!(stored, Ok(1));
     let get = bare("GET", &format!("/requests/{id}"));
     let mut slow = server.connect().await;
     slow.send(&get).await;
@@ -591,8 +595,11 @@ async fn what_waits_and_runs_of_a_handler_is_listed_and_measured() {
     let claimed = store.claim(owner, claimed, usize::MAX).await.unwrap();
     assert_eq!(claimed.jobs.len(), 1);
     // Nobody serves it any more, and its job is left.
-    let orphan = "UPDATE requests SET handler = 'gone' WHERE id = ?1";
-    assert_eq!(server.database().execute(orphan, [&ids[1]]), Ok(1));
+    let orphan = format!(
+        "UPDATE requests SET handler = 'gone' WHERE id = '{}'",
+        ids[1]
+    );
+    server.database().await.change(1, &orphan).await;
 
     let listed = async || {
         let listed = server.ask(bare("GET", "/handlers")).await.json();
@@ -669,7 +676,7 @@ async fn the_breaker_of_a_handler_is_listed_with_the_workers_in_which_it_is_open
     store.deregister(workers[1]).await.unwrap();
     until(json!("half-open"), [0, 1, 0]).await;
     let forget = "UPDATE workers SET breakers = NULL";
-    assert_eq!(server.database().execute(forget, []), Ok(1));
+    server.database().await.run(forget).await;
     until(Value::Null, [0, 0, 1]).await;
 }
 

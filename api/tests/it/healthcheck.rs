@@ -15,6 +15,7 @@ use tokio::{
 use crate::{
     PATIENCE,
     client::{Client, LATE, bare, health, post},
+    program_database::folder_on_sqlite,
     server::NO_REDIS,
     service::{Service, database, exited_with, program},
 };
@@ -82,7 +83,7 @@ async fn an_unreachable_redis_alone_exits_0() {
 
 #[tokio::test]
 async fn an_unusable_database_exits_1_and_is_reported() {
-    let folder = TempDir::new().unwrap();
+    let folder = folder_on_sqlite(); // a full disk is that of this host
     let service = Service::start(&folder).await;
     let addr = service.addr.to_string();
     service.limit_files(0);
@@ -95,8 +96,8 @@ async fn an_unusable_database_exits_1_and_is_reported() {
 #[tokio::test]
 async fn a_service_that_waits_for_its_database_exits_1_and_is_named_as_not_ready() {
     let folder = TempDir::new().unwrap();
-    let lock = database(folder.path());
-    lock.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    let lock = database(folder.path()).await;
+    lock.lock_opening().await;
     let service = Service::spawn(program(folder.path()), folder.path()).await;
     let addr = service.addr.to_string();
     let (status, said) = says(&addr).await;
@@ -104,7 +105,7 @@ async fn a_service_that_waits_for_its_database_exits_1_and_is_named_as_not_ready
     let expected =
         format!("API_ADDR={addr}: not ready: database-unavailable: \"The database is not");
     assert!(said.starts_with(&expected), "{said}");
-    lock.execute_batch("ROLLBACK").unwrap();
+    lock.unlock().await;
     service.is_open().await;
     assert_eq!(says(&addr).await.0, Some(0));
 }

@@ -3,7 +3,6 @@
 use std::{collections::HashSet, fmt::Display, fs};
 
 use futures_util::future::join_all;
-use rusqlite::Connection;
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -11,6 +10,7 @@ use crate::{
     auth::{bearing, entry, token},
     client::{Answer, bare, post},
     eventually,
+    program_database::Direct,
     redis_server::RedisServer,
     server::Server,
     service::{Service, database, exited_with, program},
@@ -35,9 +35,8 @@ pub(crate) fn accepted(answer: &Answer, is_replay: bool) -> String {
     answer.json()["request_id"].as_str().unwrap().to_owned()
 }
 
-pub(crate) fn rows(database: &Connection) -> u32 {
-    let rows = database.query_row("SELECT count(*) FROM requests", [], |row| row.get(0));
-    rows.unwrap()
+pub(crate) async fn rows(database: &Direct) -> usize {
+    database.count("requests").await
 }
 
 #[tokio::test]
@@ -67,7 +66,7 @@ async fn a_repeated_submission_gets_the_first_202_again_and_says_so() {
     let shouted = keyed("k", JOB).replace("idempotency-key", "IDEMPOTENCY-KEY");
     assert_eq!(server.ask(shouted).await.status, 422);
     accepted(&server.ask(keyed("K", JOB)).await, false);
-    assert_eq!(rows(&server.database()), 2);
+    assert_eq!(rows(&server.database().await).await, 2);
     // Without a callback, and with null: the same submission.
     let polled = json!({"records": 10, "report_name": "Q1_Finance", "callback_url": null});
     accepted(&server.ask(keyed("K", polled)).await, true);
@@ -89,7 +88,7 @@ async fn a_key_with_another_submission_is_422_and_says_so() {
         assert!(detail.contains("earlier submission") && detail.contains("new key"));
         assert!(!answer.text().contains("secret-key"));
     }
-    assert_eq!(rows(&server.database()), 1);
+    assert_eq!(rows(&server.database().await).await, 1);
 }
 
 #[tokio::test]
@@ -114,7 +113,7 @@ async fn an_invalid_or_repeated_key_is_400_and_says_what_to_change() {
         assert_eq!(answer.problem(), "400 bad-idempotency-key", "{key:?}");
         assert!(answer.text().contains(advice), "{}", answer.text());
     }
-    assert_eq!(rows(&server.database()), 0);
+    assert_eq!(rows(&server.database().await).await, 0);
     for key in [&longest, "\"quoted\"", "quoted", "a,b", "!~"] {
         client.send(keyed(key, JOB)).await;
         accepted(&client.answer().await, false);
@@ -130,20 +129,18 @@ async fn a_repeat_needs_no_room_in_the_backlog_and_a_refused_submission_stores_n
     };
     let id = accepted(&server.ask(keyed("first", to("/"))).await, false);
     // As after a failed attempt.
-    let database = server.database();
-    let set_claims = |claims: u32| {
-        let claimed = "UPDATE requests SET claim = ?1";
-        assert_eq!(database.execute(claimed, [claims]), Ok(1));
+    let database = server.database().await;
+    let set_claims = async |claims: u32| {
+        let claimed = format!("UPDATE requests SET claim = {claims}");
+        database.change(1, &claimed).await;
     };
-    set_claims(1);
+    set_claims(1).await;
+    let others = format!("DELETE FROM requests WHERE id <> '{id}'");
     while server.ask(keyed("next", to("/next"))).await.status != 503 {
         // Accepted meanwhile: only the first job is to be left.
-        let others = "DELETE FROM requests WHERE id <> ?1";
-        database.execute(others, [&id]).unwrap();
+        database.run(&others).await;
     }
-    database
-        .execute("DELETE FROM requests WHERE id <> ?1", [&id])
-        .unwrap();
+    database.run(&others).await;
     let refused = server.ask(keyed("next", to("/next"))).await;
     assert_eq!(refused.problem(), "503 receiver-overloaded");
     for _ in 0..2 {
@@ -152,9 +149,9 @@ async fn a_repeat_needs_no_room_in_the_backlog_and_a_refused_submission_stores_n
     }
     let conflict = server.ask(keyed("first", to("/next"))).await;
     assert_eq!(conflict.problem(), "422 idempotency-key-reused");
-    assert_eq!(rows(&database), 1);
+    assert_eq!(rows(&database).await, 1);
 
-    set_claims(0);
+    set_claims(0).await;
     let other = || server.ask(keyed("next", to("/other")));
     let mut answer = other().await;
     while answer.status == 503 {
@@ -172,12 +169,12 @@ async fn a_repeat_needs_no_room_in_the_backlog_and_a_refused_submission_stores_n
 async fn a_repeat_is_answered_while_the_database_refuses_writes() {
     let server = Server::start(&[]).await;
     let id = accepted(&server.ask(keyed("first", JOB)).await, false);
-    let lock = server.database();
-    lock.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let lock = server.database().await;
+    lock.lock().await;
     assert_eq!(accepted(&server.ask(keyed("first", JOB)).await, true), id);
     let refused = server.ask(keyed("next", JOB)).await;
     assert_eq!(refused.problem(), "503 database-locked");
-    lock.execute_batch("ROLLBACK").unwrap();
+    lock.unlock().await;
     accepted(&server.ask(keyed("next", JOB)).await, false);
 }
 
@@ -199,7 +196,7 @@ async fn equal_submissions_at_once_make_one_job_and_one_notification() {
     let server = Server::start(&[("REDIS_URL", &redis.url()), ("QUEUE_NAME", "jobs")]).await;
     let answers = join_all((0..50).map(|_| server.ask(keyed("k", JOB)))).await;
     let id = one_of(&answers);
-    assert_eq!(rows(&server.database()), 1);
+    assert_eq!(rows(&server.database().await).await, 1);
     // The notification of a second job comes after all that the first one's submissions sent.
     let last = accepted(&server.ask(keyed("l", JOB)).await, false);
     let entries = ::redis::cmd("XRANGE").arg(&["jobs", "-", "+"]).clone();
@@ -218,7 +215,7 @@ async fn equal_submissions_at_two_processes_make_one_job() {
         let asked = (0..8).map(|number| services[number % 2].ask(&request));
         ids.push(one_of(&join_all(asked).await));
     }
-    assert_eq!(rows(&database(folder.path())), 10);
+    assert_eq!(rows(&database(folder.path()).await).await, 10);
     for service in services {
         for id in &ids {
             let found = service.ask(bare("GET", &format!("/requests/{id}"))).await;
@@ -250,7 +247,7 @@ async fn other_paths_ignore_the_key_whatever_it_is() {
         assert_eq!(answer.status, 200);
         assert_eq!(answer.header("idempotent-replayed"), None);
     }
-    assert_eq!(rows(&server.database()), 3);
+    assert_eq!(rows(&server.database().await).await, 3);
     let page = bare("POST", "/requests/redeliver?status=FAILED");
     assert_eq!(server.ask(with_key("k", &page)).await.status, 202);
     accepted(&server.ask(keyed("k", JOB)).await, false);
@@ -288,14 +285,14 @@ async fn a_key_is_free_for_a_new_job_after_the_window_of_the_setting() {
     let first = accepted(&service.ask(keyed("k", JOB)).await, false);
     // Unfinished, it keeps its key.
     assert_eq!(accepted(&service.ask(keyed("k", JOB)).await, true), first);
-    let database = database(folder.path());
+    let database = database(folder.path()).await;
     let ended = "UPDATE requests SET status = 'COMPLETED', result_payload = '{}', due = NULL";
-    assert_eq!(database.execute(ended, []), Ok(1));
+    database.change(1, ended).await;
     let mut answer = service.ask(keyed("k", JOB)).await;
     while answer.header("idempotent-replayed").is_some() {
         answer = service.ask(keyed("k", JOB)).await;
     }
     assert_ne!(accepted(&answer, false), first);
-    assert_eq!(rows(&database), 2);
+    assert_eq!(rows(&database).await, 2);
     assert!(exited_with(service.stop().await, 0));
 }

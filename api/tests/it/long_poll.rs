@@ -17,7 +17,7 @@ fn get(id: impl std::fmt::Display, query: &str) -> String {
 async fn accept(server: &Server) -> RequestId {
     let answer = server.ask(post("/async", JOB)).await;
     assert_eq!(answer.status, 202);
-    newest(server)
+    newest(server).await
 }
 
 fn status(answer: &Answer) -> String {
@@ -134,7 +134,7 @@ async fn what_a_client_may_not_see_is_not_waited_for() {
         .send(bearing(&tenants.one, &post("/async", JOB)))
         .await;
     assert_eq!(client.answer().await.status, 202);
-    let id = newest(&tenants.server);
+    let id = newest(&tenants.server).await;
     let unknown = "0193b7a2-5d3c-7e21-9f0a-3c5b8e6d1f42";
     for other in [id.to_string(), unknown.to_owned(), "1".to_owned()] {
         client
@@ -157,8 +157,8 @@ async fn a_request_that_is_deleted_meanwhile_is_404() {
     let mut client = server.connect().await;
     client.send(get(id, "?wait=60s")).await;
     waiters(&server, 1).await;
-    let delete = "DELETE FROM requests WHERE id = ?1";
-    server.database().execute(delete, [id.to_string()]).unwrap();
+    let delete = format!("DELETE FROM requests WHERE id = '{id}'");
+    server.database().await.change(1, &delete).await;
     assert_eq!(client.answer().await.problem(), "404 not-found");
 }
 

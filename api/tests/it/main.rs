@@ -1,4 +1,7 @@
-//! The API over real sockets, with real `SQLite` files and, where it matters, a real Redis.
+//! The API over real sockets, with a real database and, where it matters, a real Redis.
+//!
+//! The database is `SQLite`; with `TEST_STORE=postgres`, `PostgreSQL`. The modules whose names begin
+//! with an engine are about this engine.
 //!
 //! Each test starts its own server on a free port, so tests run in parallel.
 
@@ -15,7 +18,6 @@ mod descriptors;
 mod erase;
 #[cfg(target_os = "linux")]
 mod fairness;
-mod faults;
 mod handlers;
 mod health;
 #[cfg(target_os = "linux")]
@@ -32,6 +34,8 @@ mod metrics;
 #[cfg(feature = "postgres")]
 mod migrate;
 mod origins;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod prefer;
 mod process;
 mod readiness;
@@ -43,17 +47,28 @@ mod server;
 mod service;
 mod setting_errors;
 mod shutdown;
+mod sqlite_cli;
+mod sqlite_faults;
+#[cfg(target_os = "linux")]
+mod sqlite_unknown_outcome;
 mod sync;
 #[cfg(target_os = "linux")]
 mod threads;
-#[cfg(target_os = "linux")]
-mod unknown_outcome;
 mod waiters;
 mod waiting;
 
 #[cfg(feature = "postgres")]
 #[path = "../../../shared/tests/support/empty_database.rs"]
 mod empty_database;
+#[cfg(feature = "postgres")]
+#[path = "../../../shared/tests/support/postgres_database.rs"]
+mod postgres_database;
+#[cfg(feature = "postgres")]
+#[path = "../../../shared/tests/support/postgres_server.rs"]
+#[allow(dead_code, reason = "tests of the engine need more of it")]
+mod postgres_server;
+#[path = "../../../shared/tests/support/program_database.rs"]
+mod program_database;
 #[path = "../../../shared/tests/support/redis_server.rs"]
 mod redis_server;
 

@@ -176,10 +176,6 @@ async fn a_storm_of_slow_bodies_stays_within_the_budget_and_the_api_recovers() {
     assert_eq!(accepted + refused, CLIENTS, "{statuses:?}");
     assert!(accepted > 0 && refused > 0, "{accepted} {refused}");
     nothing_is_reserved(&server).await;
-    let rows: i64 = server
-        .database()
-        .query_row("SELECT count(*) FROM requests", [], |row| row.get(0))
-        .unwrap();
-    assert_eq!(usize::try_from(rows).unwrap(), accepted);
+    assert_eq!(server.database().await.count("requests").await, accepted);
     assert_eq!(server.ask(&request).await.status, 202);
 }

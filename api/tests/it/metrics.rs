@@ -66,8 +66,12 @@ async fn the_pool_of_sync_shows_its_threads_and_its_queue() {
 async fn the_age_of_the_oldest_due_job_is_shown_though_there_is_no_worker() {
     let server = Server::start(&[("REDIS_URL", "none")]).await;
     server.ask(post("/async", JOB)).await;
-    let a_minute_ago = "UPDATE requests SET due = due - 60000";
-    assert_eq!(server.database().execute(a_minute_ago, []).unwrap(), 1);
+    let database = server.database().await;
+    let a_minute_ago = database.either(
+        "UPDATE requests SET due = due - 60000",
+        "UPDATE requests SET due = due - interval '1 minute'",
+    );
+    database.change(1, a_minute_ago).await;
     let shown = async {
         while metric(&server, "storm_api_oldest_due_age_seconds ").await < 60.0 {
             sleep(Duration::from_millis(50)).await;

@@ -55,23 +55,23 @@ fn changes(id: &str) -> [String; 4] {
 }
 
 /// The numbers of requests and of redeliveries.
-fn rows(server: &Server) -> (u32, u32) {
-    let query = "SELECT (SELECT count(*) FROM requests), (SELECT count(*) FROM redeliveries)";
-    server
-        .database()
-        .query_row(query, [], |row| Ok((row.get(0)?, row.get(1)?)))
-        .unwrap()
+async fn rows(server: &Server) -> (usize, usize) {
+    let database = server.database().await;
+    (
+        database.count("requests").await,
+        database.count("redeliveries").await,
+    )
 }
 
 /// Asserts that `lines` make the answer to each change a problem, and that nothing changes.
 async fn assert_refused(server: &Server, lines: &str, problem: &str) {
     let id = failed(&server.app.store, HOOK).await.to_string();
-    let before = rows(server);
+    let before = rows(server).await;
     for request in changes(&id) {
         let answer = server.ask(with(&request, lines)).await;
         assert_eq!(answer.problem(), problem, "{lines} {request}");
     }
-    assert_eq!(rows(server), before, "{lines}");
+    assert_eq!(rows(server).await, before, "{lines}");
 }
 
 #[tokio::test]
@@ -139,7 +139,7 @@ async fn without_tokens_only_hosts_that_no_other_web_page_can_have_are_served() 
         "host: evil.example\r\n",
     );
     assert_eq!(server.ask(rebound).await.problem(), "421 misdirected");
-    assert_eq!(rows(&server), (0, 0));
+    assert_eq!(rows(&server).await, (0, 0));
     for host in [
         "localhost",
         "LOCALHOST:8000",
@@ -317,7 +317,7 @@ async fn a_callback_that_leads_to_the_api_itself_changes_nothing() {
 async fn a_redelivery_takes_no_body() {
     let server = Server::start(&[]).await;
     let id = failed(&server.app.store, HOOK).await.to_string();
-    let before = rows(&server);
+    let before = rows(&server).await;
     let chunked = "transfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n";
     for path in [
         format!("/requests/{id}/redeliver"),
@@ -337,7 +337,7 @@ async fn a_redelivery_takes_no_body() {
             }
         }
     }
-    assert_eq!(rows(&server), before);
+    assert_eq!(rows(&server).await, before);
     for lines in [
         "content-type: text/plain\r\ncontent-length: 0\r\n\r\n",
         "transfer-encoding: chunked\r\n\r\n0\r\n\r\n",
@@ -346,7 +346,7 @@ async fn a_redelivery_takes_no_body() {
         let request = format!("POST {path} HTTP/1.1\r\nhost: localhost\r\n{lines}");
         assert_eq!(server.ask(request).await.status, 202, "{lines}");
     }
-    assert_eq!(rows(&server), (1, 1));
+    assert_eq!(rows(&server).await, (1, 1));
 }
 
 #[tokio::test]

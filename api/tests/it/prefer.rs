@@ -36,10 +36,10 @@ pub(crate) async fn waiters(server: &Server, count: usize) {
 }
 
 /// The newest job.
-pub(crate) fn newest(server: &Server) -> RequestId {
+pub(crate) async fn newest(server: &Server) -> RequestId {
     let query = "SELECT id FROM requests ORDER BY id DESC LIMIT 1";
-    let id = server.database().query_row(query, [], |row| row.get(0));
-    id.map(|id: String| id.parse().unwrap()).unwrap()
+    let id = server.database().await.value(query).await;
+    id.parse().unwrap()
 }
 
 /// Claims a new job for a new worker.
@@ -82,7 +82,7 @@ async fn a_submission_that_waits_is_answered_with_its_result_as_get_shows_it() {
         let mut client = server.connect().await;
         client.send(preferring(prefer, &post("/async", JOB))).await;
         waiters(&server, 1).await;
-        let id = newest(&server);
+        let id = newest(&server).await;
         end(&server.app.store, id, Outcome::Completed).await;
         let answer = client.answer().await;
         assert_eq!(answer.status, 200);
@@ -105,7 +105,7 @@ async fn a_submission_with_a_callback_waits_for_the_result_and_not_for_its_deliv
     let submission = post("/async", CALLED_BACK);
     client.send(preferring("wait=60", &submission)).await;
     waiters(&server, 1).await;
-    let claim = claim(&server.app.store, newest(&server)).await;
+    let claim = claim(&server.app.store, newest(&server).await).await;
     let stored = server.app.store.store_worked(claim, Ok(result()), None);
     stored.await.unwrap();
     let answer = client.answer().await;
@@ -127,7 +127,7 @@ async fn a_failed_job_is_a_200_with_its_failure() {
         .send(preferring("respond-async, wait=60", &submission))
         .await;
     waiters(&server, 1).await;
-    let id = newest(&server);
+    let id = newest(&server).await;
     let cancel = bare("DELETE", &format!("/requests/{id}"));
     assert_eq!(server.ask(cancel).await.status, 200);
     let answer = client.answer().await;
@@ -144,7 +144,12 @@ async fn a_failed_job_is_a_200_with_its_failure() {
         .await;
     waiters(&server, 1).await;
     let failure = Failure::new(FailureReason::WorkFailed, "It answered 422.");
-    end(&server.app.store, newest(&server), Outcome::Failed(failure)).await;
+    end(
+        &server.app.store,
+        newest(&server).await,
+        Outcome::Failed(failure),
+    )
+    .await;
     let shown = client.answer().await.json();
     let failure = json!({"reason": "work_failed", "detail": "It answered 422."});
     assert_eq!(shown["failure"], failure);

@@ -16,6 +16,7 @@ use tempfile::TempDir;
 
 use crate::{
     client::{Client, bare},
+    program_database::folder_on_sqlite,
     server::NO_REDIS,
     service::{self, Service, exited_with},
 };
@@ -148,6 +149,7 @@ async fn startup_logs_address_database_and_queue_and_sigterm_exits_0() {
     let started: serde_json::Value = serde_json::from_str(&started).unwrap();
     let database = std::path::Path::new(started["database"].as_str().unwrap());
     assert!(database.is_absolute() && database.ends_with("data/storm.db"));
+    assert_eq!(started["engine"], "sqlite");
     assert_eq!(started["queue"], "my_queue");
     assert_eq!(started["clients"], 0);
 
@@ -273,8 +275,8 @@ async fn tokens_and_their_hashes_are_never_logged() {
 #[tokio::test]
 async fn metrics_on_metrics_addr_are_served_before_the_database_is_open() {
     let folder = TempDir::new().unwrap();
-    let lock = service::database(folder.path());
-    lock.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    let lock = service::database(folder.path()).await;
+    lock.lock_opening().await;
     let mut command = service::program(folder.path());
     command.env("METRICS_ADDR", "127.0.0.1:0");
     let service = Service::spawn(command, folder.path()).await;
@@ -310,7 +312,7 @@ async fn sigint_and_sigquit_shut_down_gracefully_and_sigusr1_changes_nothing() {
 
 #[tokio::test]
 async fn a_database_that_others_may_read_is_warned_of_once_at_start() {
-    let folder = TempDir::new().unwrap();
+    let folder = folder_on_sqlite();
     let mut command = service::program(folder.path());
     command.env("LOG", "warn,storm_api=info");
     let service = Service::spawn(command, folder.path()).await;

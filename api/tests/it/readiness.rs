@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     PATIENCE,
     client::{Answer, Client, bare, post},
+    program_database::{Direct, folder_on_sqlite},
     redis_server::RedisServer,
     server::{Server, settings},
     service::{Service, exited_with, program},
@@ -48,8 +49,8 @@ async fn ready_turns(addr: SocketAddr, status: u16) -> Answer {
 #[tokio::test]
 async fn the_process_is_live_and_not_ready_while_its_database_opens_and_while_it_drains() {
     let folder = TempDir::new().unwrap();
-    let lock = rusqlite::Connection::open(folder.path().join("storm.db")).unwrap();
-    lock.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    let lock = Direct::open(folder.path()).await;
+    lock.lock_opening().await;
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let addr = listener.local_addr().unwrap();
     let shutdown = Shutdown {
@@ -69,7 +70,7 @@ async fn the_process_is_live_and_not_ready_while_its_database_opens_and_while_it
         "503 database-unavailable"
     );
 
-    lock.execute_batch("ROLLBACK").unwrap();
+    lock.unlock().await;
     let ready = ready_turns(addr, 200).await.json();
     assert_eq!(ready["status"], "ready");
     assert_eq!(ready["database"], "ok");
@@ -110,7 +111,7 @@ async fn the_process_is_live_and_not_ready_while_its_database_opens_and_while_it
 
 #[tokio::test]
 async fn no_client_delays_the_end_of_a_start_that_fails() {
-    let folder = TempDir::new().unwrap();
+    let folder = folder_on_sqlite();
     std::fs::write(folder.path().join("storm.db"), "no database").unwrap();
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let mut unfinished = Client::connect(listener.local_addr().unwrap()).await;
@@ -157,13 +158,13 @@ async fn without_redis_the_api_is_ready_and_says_what_is_down() {
 async fn the_api_is_not_ready_while_its_database_is_out_of_reach_and_ready_again_afterwards() {
     let server = Server::start(&[]).await;
     ready_turns(server.addr, 200).await;
-    let lock = server.database();
-    lock.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let lock = server.database().await;
+    lock.lock().await;
     let unready = ready_turns(server.addr, 503).await.json();
     assert_eq!(unready["status"], "unavailable");
     assert_ne!(unready["database"], "ok");
     assert_eq!(get(server.addr, "/livez").await.status, 200);
-    lock.execute_batch("ROLLBACK").unwrap();
+    lock.unlock().await;
     ready_turns(server.addr, 200).await;
 }
 

@@ -187,7 +187,7 @@ async fn a_backlog_over_the_limit_returns_503_for_that_origin_only() {
 
     // All callbacks are delivered, so the backlog is empty.
     let delivered = "DELETE FROM redeliveries";
-    server.database().execute(delivered, []).unwrap();
+    server.database().await.run(delivered).await;
     while server.ask(body(over_limit)).await.status != 202 {
         tokio::task::yield_now().await;
     }

@@ -2,7 +2,6 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use rusqlite::Connection;
 use storm_api::{App, Error, auth::AuthLayer, metrics::Metrics, serving};
 use storm_shared::config::Settings;
 use tempfile::TempDir;
@@ -12,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     PATIENCE,
     client::{Answer, Client},
+    program_database::{self, Direct, Row, folder_on_sqlite},
 };
 
 /// An address where nothing listens. Most promises hold without Redis.
@@ -33,9 +33,9 @@ pub(crate) struct Gate {
     _open: oneshot::Sender<()>,
 }
 
-/// Settings with a database in `folder`.
+/// Settings with the database of `folder`.
 pub(crate) fn settings(folder: &TempDir, overrides: &[(&str, &str)]) -> Settings {
-    let database = format!("sqlite:{}", folder.path().join("storm.db").display());
+    let database = program_database::url(folder.path());
     let ours = NO_HURRY
         .into_iter()
         .chain([NO_REDIS, ("DB_URL", &database)]);
@@ -44,7 +44,15 @@ pub(crate) fn settings(folder: &TempDir, overrides: &[(&str, &str)]) -> Settings
 
 impl Server {
     pub(crate) async fn start(overrides: &[(&str, &str)]) -> Self {
-        let folder = TempDir::new().unwrap();
+        Self::start_in(TempDir::new().unwrap(), overrides).await
+    }
+
+    /// The same on `SQLite`.
+    pub(crate) async fn on_sqlite(overrides: &[(&str, &str)]) -> Self {
+        Self::start_in(folder_on_sqlite(), overrides).await
+    }
+
+    async fn start_in(folder: TempDir, overrides: &[(&str, &str)]) -> Self {
         let settings = settings(&folder, overrides);
         let metrics = Metrics::new();
         let auth = AuthLayer::for_api(&settings, metrics.clone());
@@ -109,19 +117,22 @@ impl Server {
     }
 
     /// Opens a second connection to the server's database.
-    pub(crate) fn database(&self) -> Connection {
-        Connection::open(self.folder.path().join("storm.db")).unwrap()
+    pub(crate) async fn database(&self) -> Direct {
+        Direct::open(self.folder.path()).await
     }
 
     /// Status and failure reason of every recorded sync request.
-    pub(crate) fn sync_rows(&self) -> Vec<(String, Option<String>)> {
-        let database = self.database();
+    pub(crate) async fn sync_rows(&self) -> Vec<(String, Option<String>)> {
         let query = "SELECT status, failure_reason FROM requests WHERE mode = 'sync' ORDER BY id";
-        let mut query = database.prepare(query).unwrap();
-        let rows = query
-            .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))
-            .unwrap();
-        rows.collect::<Result<_, _>>().unwrap()
+        let rows = self.database().await.rows(query).await;
+        let row = |mut row: Row| (row[0].take().unwrap(), row[1].take());
+        rows.into_iter().map(row).collect()
+    }
+
+    /// Waits until these are the recorded sync requests.
+    pub(crate) async fn until_sync_rows(&self, expected: &[(String, Option<String>)]) {
+        let recorded = async { while self.sync_rows().await != expected {} };
+        timeout(PATIENCE, recorded).await.expect("the record");
     }
 
     /// Waits for the server to end and returns its result.

@@ -8,7 +8,6 @@ use std::{
     process::{Child, Command, ExitStatus},
 };
 
-use rusqlite::Connection;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::task::spawn_blocking;
@@ -16,6 +15,7 @@ use tokio::task::spawn_blocking;
 use crate::{
     client::{Answer, Client, health},
     eventually,
+    program_database::{self, Direct},
 };
 
 /// A running API process. Killed on drop.
@@ -27,7 +27,8 @@ pub(crate) struct Service {
     earlier_lines: usize,
 }
 
-/// A command for the program, with database and log in `folder`, a free port and no Redis.
+/// A command for the program, with the database of `folder` and its log there, a free port and no
+/// Redis.
 pub(crate) fn program(folder: &Path) -> Command {
     let log = fs::File::options()
         .create(true)
@@ -38,7 +39,7 @@ pub(crate) fn program(folder: &Path) -> Command {
         .env_clear()
         .envs([("REDIS_URL", "none"), ("API_ADDR", "127.0.0.1:0")])
         .env("SHUTDOWN_DELAY", "0s")
-        .env("DB_URL", "sqlite:storm.db")
+        .env("DB_URL", program_database::url(folder))
         .current_dir(folder)
         .stderr(log.unwrap());
     command
@@ -172,9 +173,9 @@ impl Drop for Service {
     }
 }
 
-/// Opens a second connection to the database in `folder`.
-pub(crate) fn database(folder: &Path) -> Connection {
-    Connection::open(folder.join("storm.db")).unwrap()
+/// Opens a second connection to the database of `folder`.
+pub(crate) async fn database(folder: &Path) -> Direct {
+    Direct::open(folder).await
 }
 
 /// Every complete line of a log. A line that is still being written is skipped.

@@ -11,6 +11,7 @@ use crate::{
     PATIENCE,
     client::{Client, bare, post},
     eventually,
+    program_database::{Direct, folder_on_sqlite},
     server::{Server, settings},
 };
 
@@ -33,7 +34,7 @@ async fn graceful_shutdown_answers_open_requests_and_closes_idle_connections() {
     let answer = open.answer().await;
     assert_eq!(answer.status, 200);
     assert!(open.is_closed().await);
-    assert_eq!(server.sync_rows(), [("COMPLETED".to_owned(), None)]);
+    assert_eq!(server.sync_rows().await, [("COMPLETED".to_owned(), None)]);
     server.ended().await.unwrap();
 }
 
@@ -52,10 +53,9 @@ async fn a_request_that_outlasts_the_drain_gets_503_and_is_recorded() {
     server.shutdown.cancel();
     assert_eq!(open.answer().await.problem(), "503 shutting-down");
     let reason = Some("shut_down".to_owned());
-    eventually("the record", || {
-        server.sync_rows() == [("FAILED".to_owned(), reason.clone())]
-    })
-    .await;
+    server
+        .until_sync_rows(&[("FAILED".to_owned(), reason)])
+        .await;
     drop(gates);
     server.ended().await.unwrap();
 }
@@ -89,8 +89,8 @@ async fn an_unexpected_end_of_the_store_stops_the_api_with_an_error() {
 #[tokio::test]
 async fn shutdown_is_graceful_while_the_database_is_locked_at_startup() {
     let folder = TempDir::new().unwrap();
-    let lock = rusqlite::Connection::open(folder.path().join("storm.db")).unwrap();
-    lock.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    let lock = Direct::open(folder.path()).await;
+    lock.lock_opening().await;
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let shutdown = CancellationToken::new();
     let mut running = Box::pin(storm_api::run(
@@ -107,8 +107,8 @@ async fn shutdown_is_graceful_while_the_database_is_locked_at_startup() {
 #[tokio::test]
 async fn a_connection_opened_during_startup_stays_open_and_is_served_afterwards() {
     let folder = TempDir::new().unwrap();
-    let lock = rusqlite::Connection::open(folder.path().join("storm.db")).unwrap();
-    lock.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    let lock = Direct::open(folder.path()).await;
+    lock.lock_opening().await;
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let addr = listener.local_addr().unwrap();
     let shutdown = CancellationToken::new();
@@ -120,7 +120,7 @@ async fn a_connection_opened_during_startup_stays_open_and_is_served_afterwards(
     let mut early = Client::connect(addr).await;
     early.send(post("/async", JOB)).await;
     assert_eq!(early.answer().await.problem(), "503 database-unavailable");
-    lock.execute_batch("ROLLBACK").unwrap();
+    lock.unlock().await;
     let mut status = 503;
     while status == 503 {
         early.send(post("/async", JOB)).await;
@@ -137,7 +137,7 @@ async fn a_connection_opened_during_startup_stays_open_and_is_served_afterwards(
 
 #[tokio::test]
 async fn a_file_that_is_not_a_database_makes_run_return_an_error() {
-    let folder = TempDir::new().unwrap();
+    let folder = folder_on_sqlite();
     std::fs::write(folder.path().join("storm.db"), "plain text, not a database").unwrap();
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let ended = storm_api::run(listener, settings(&folder, &[]), CancellationToken::new()).await;

@@ -23,10 +23,9 @@ async fn sync_returns_the_known_report_and_records_it() {
             "checksum": "a6652297c0dc6ba69ad50361e2bc93bffd239fa77e22c556eeb264bf2cf1bd73",
         })
     );
-    eventually("the record", || {
-        server.sync_rows() == [("COMPLETED".to_owned(), None)]
-    })
-    .await;
+    server
+        .until_sync_rows(&[("COMPLETED".to_owned(), None)])
+        .await;
 }
 
 #[tokio::test]
@@ -38,7 +37,7 @@ async fn a_saturated_pool_returns_503_unrecorded_while_async_accepts() {
     assert_eq!(answer.problem(), "503 saturated");
     assert!(answer.header("retry-after").is_some());
     assert_eq!(server.ask(post("/async", JOB)).await.status, 202);
-    assert_eq!(server.sync_rows(), []);
+    assert_eq!(server.sync_rows().await, []);
     drop((gates, waiting));
     assert_eq!(server.ask(post("/sync", JOB)).await.status, 200);
 }
@@ -57,7 +56,7 @@ async fn a_request_queued_too_long_returns_503_and_frees_its_slot() {
         assert_eq!(answer.problem(), "503 sync-timeout");
         assert!(answer.header("retry-after").is_some());
         let expected = vec![failed("sync_timeout"); requests];
-        eventually("the record", || server.sync_rows() == expected).await;
+        server.until_sync_rows(&expected).await;
     }
     drop(gates);
 }
@@ -69,10 +68,7 @@ async fn a_report_that_takes_too_long_returns_503() {
         .ask(post("/sync", json!({"records": 49, "report_name": "a"})))
         .await;
     assert_eq!(answer.problem(), "503 sync-timeout");
-    eventually("the record", || {
-        server.sync_rows() == [failed("sync_timeout")]
-    })
-    .await;
+    server.until_sync_rows(&[failed("sync_timeout")]).await;
 }
 
 #[tokio::test]
@@ -85,19 +81,23 @@ async fn a_client_disconnect_is_detected_and_recorded() {
     eventually("admission", || server.one_waits()).await;
     drop(client);
     // The thread is still occupied and the timeout is far away.
-    eventually("the record", || {
-        server.sync_rows() == [failed("client_gone")]
-    })
-    .await;
+    server.until_sync_rows(&[failed("client_gone")]).await;
     drop(gates);
 }
 
 #[tokio::test]
 async fn a_sync_report_is_returned_even_if_it_cannot_be_recorded() {
     let server = Server::start(&[]).await;
-    let refuse_all = "CREATE TRIGGER refuses BEFORE INSERT ON requests
-                      BEGIN SELECT raise(ABORT, 'refused by the test'); END";
-    server.database().execute_batch(refuse_all).unwrap();
+    let database = server.database().await;
+    let refuse_all = database.either(
+        "CREATE TRIGGER refuses BEFORE INSERT ON requests
+         BEGIN SELECT raise(ABORT, 'refused by the test'); END",
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+         $$ BEGIN RAISE 'refused by the test'; END $$;
+         CREATE TRIGGER refuses BEFORE INSERT ON requests
+         FOR EACH ROW EXECUTE FUNCTION refuse()",
+    );
+    database.run(refuse_all).await;
     assert_eq!(server.ask(post("/sync", JOB)).await.status, 200);
     assert_eq!(
         server.ask(post("/async", JOB)).await.problem(),
@@ -108,18 +108,18 @@ async fn a_sync_report_is_returned_even_if_it_cannot_be_recorded() {
 #[tokio::test]
 async fn a_sync_response_does_not_wait_for_its_record() {
     let server = Server::start(&[]).await;
-    let lock = server.database();
+    let lock = server.database().await;
     loop {
-        lock.execute_batch("BEGIN IMMEDIATE").unwrap();
+        lock.lock().await;
         assert_eq!(server.ask(post("/sync", JOB)).await.status, 200);
-        assert_eq!(server.sync_rows(), []);
-        lock.execute_batch("ROLLBACK").unwrap();
+        assert_eq!(server.sync_rows().await, []);
+        lock.unlock().await;
         // Writes are ordered: once a later write is accepted, the record was written or dropped.
         while server.ask(post("/async", JOB)).await.status != 202 {}
-        if server.sync_rows() == [("COMPLETED".to_owned(), None)] {
+        if server.sync_rows().await == [("COMPLETED".to_owned(), None)] {
             return;
         }
         // On a busy machine the lock outlasted the lock timeout of the record: try again.
-        assert_eq!(server.sync_rows(), []);
+        assert_eq!(server.sync_rows().await, []);
     }
 }

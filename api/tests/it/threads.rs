@@ -18,7 +18,6 @@ use tokio::{task::spawn_blocking, time::timeout};
 use crate::{
     PATIENCE,
     client::post,
-    eventually,
     service::{Service, database, exited_with, program},
 };
 
@@ -131,13 +130,10 @@ async fn sync_without_a_thread_says_so_to_its_clients_and_once_in_the_log() {
         "{message}"
     );
     assert_eq!(service.log_lines(), lines + 1);
-    let database = database(home.path());
-    let failures = "SELECT count(*) FROM requests WHERE failure_reason = 'internal_error'";
-    eventually("the records", || {
-        let count: i64 = database.query_row(failures, [], |row| row.get(0)).unwrap();
-        count == 20
-    })
-    .await;
+    let database = database(home.path()).await;
+    let failures = "requests WHERE failure_reason = 'internal_error'";
+    let recorded = async { while database.count(failures).await != 20 {} };
+    timeout(PATIENCE, recorded).await.expect("the records");
 
     limit_threads(&service, &home, &before).unwrap();
     assert_eq!(service.ask(post("/sync", JOB)).await.status, 200);

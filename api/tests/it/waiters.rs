@@ -9,8 +9,11 @@ use crate::{
 };
 
 /// The newest job's path with a long wait.
-fn long_poll(server: &Server) -> String {
-    bare("GET", &format!("/requests/{}?wait=60s", newest(server)))
+async fn long_poll(server: &Server) -> String {
+    bare(
+        "GET",
+        &format!("/requests/{}?wait=60s", newest(server).await),
+    )
 }
 
 /// Opens a connection for each of `count` requests that wait.
@@ -32,11 +35,11 @@ async fn hostile_waiters_take_half_of_the_connections_and_no_job_is_refused() {
     let submission = post("/async", JOB);
     let mut clients = waiting(&server, 4, &preferring("wait=60", &submission)).await;
     waiters(&server, 4).await;
-    clients.extend(waiting(&server, 4, &long_poll(&server)).await);
+    clients.extend(waiting(&server, 4, &long_poll(&server).await).await);
     waiters(&server, 8).await;
 
     let mut client = server.connect().await;
-    client.send(long_poll(&server)).await;
+    client.send(long_poll(&server).await).await;
     let refused = client.answer().await;
     assert_eq!(refused.problem(), "503 too-many-waiters");
     assert_eq!(refused.header("retry-after"), Some("1"));
@@ -65,7 +68,7 @@ async fn hostile_waiters_take_half_of_the_connections_and_no_job_is_refused() {
     // Who disconnects leaves the place to the next one.
     clients.truncate(6);
     waiters(&server, 6).await;
-    clients.extend(waiting(&server, 2, &long_poll(&server)).await);
+    clients.extend(waiting(&server, 2, &long_poll(&server).await).await);
     waiters(&server, 8).await;
     drop(clients);
     waiters(&server, 0).await;
@@ -97,7 +100,7 @@ async fn who_waits_holds_no_memory_budget_and_no_read() {
     let submission = preferring("wait=60", &post("/async/pdf", payload));
     let mut clients = waiting(&server, 3, &submission).await;
     waiters(&server, 3).await;
-    clients.extend(waiting(&server, 3, &long_poll(&server)).await);
+    clients.extend(waiting(&server, 3, &long_poll(&server).await).await);
     waiters(&server, 6).await;
     eventually("no memory held", || {
         let metrics = server.app.metrics.render();
@@ -117,7 +120,7 @@ async fn a_shutdown_answers_all_who_wait_and_loses_no_job() {
     let submission = preferring("respond-async, wait=60", &post("/async", JOB));
     let mut submitted = waiting(&server, 3, &submission).await;
     waiters(&server, 3).await;
-    let mut found = waiting(&server, 3, &long_poll(&server)).await;
+    let mut found = waiting(&server, 3, &long_poll(&server).await).await;
     waiters(&server, 6).await;
     server.shutdown.cancel();
     for client in &mut submitted {
@@ -135,9 +138,7 @@ async fn a_shutdown_answers_all_who_wait_and_loses_no_job() {
         );
         assert!(client.is_closed().await);
     }
-    let database = server.database();
-    let jobs = database.query_row("SELECT count(*) FROM requests", [], |row| row.get(0));
-    assert_eq!(jobs, Ok(3));
+    assert_eq!(server.database().await.count("requests").await, 3);
     server.ended().await.unwrap();
 }
 
@@ -154,9 +155,9 @@ async fn begins_to_wait(server: &Server, request: &str) -> Client {
 }
 
 /// Renames a table, which makes every read of it fail.
-fn rename(server: &Server, from: &str, to: &str) {
+async fn rename(server: &Server, from: &str, to: &str) {
     let rename = format!("ALTER TABLE {from} RENAME TO {to}");
-    server.database().execute_batch(&rename).unwrap();
+    server.database().await.run(&rename).await;
 }
 
 #[tokio::test]
@@ -164,11 +165,11 @@ async fn while_the_database_fails_waits_time_out_with_what_is_known() {
     let server = Server::start(&[]).await;
     let submission = preferring("wait=2", &post("/async", JOB));
     let mut submitted = begins_to_wait(&server, &submission).await;
-    rename(&server, "requests", "elsewhere");
+    rename(&server, "requests", "elsewhere").await;
     let accepted = submitted.answer().await;
     let applied = accepted.header("preference-applied");
     assert_eq!((accepted.status, applied), (202, Some("wait=2")));
-    rename(&server, "elsewhere", "requests");
+    rename(&server, "elsewhere", "requests").await;
     let location = accepted.header("location").unwrap();
     assert_eq!(server.ask(bare("GET", location)).await.status, 200);
 
@@ -176,9 +177,9 @@ async fn while_the_database_fails_waits_time_out_with_what_is_known() {
     let long_poll = bare("GET", &format!("{location}?wait=2s"));
     for _ in 0..20 {
         let mut client = begins_to_wait(&server, &long_poll).await;
-        rename(&server, "requests", "elsewhere");
+        rename(&server, "requests", "elsewhere").await;
         let answer = client.answer().await;
-        rename(&server, "elsewhere", "requests");
+        rename(&server, "elsewhere", "requests").await;
         if answer.status != 200 {
             assert_eq!(answer.problem(), "503 database-unavailable");
             return;

@@ -29,9 +29,8 @@ async fn claim(server: &Server, candidate: Candidate, renewed_at: &str) -> Claim
     let owner = OwnerId::generate();
     let store = &server.app.store;
     store.register(owner, &[]).await.unwrap();
-    let update = "UPDATE workers SET renewed_at = ?1 WHERE owner = ?2";
-    let values = [renewed_at, &owner.to_string()];
-    server.database().execute(update, values).unwrap();
+    let update = format!("UPDATE workers SET renewed_at = '{renewed_at}' WHERE owner = '{owner}'");
+    server.database().await.change(1, &update).await;
     let claimed = store.claim(owner, vec![candidate], usize::MAX).await;
     claimed.unwrap().jobs.pop().unwrap().unwrap().claim
 }

@@ -67,6 +67,15 @@ impl DatabaseSettings {
         self
     }
 
+    /// The engine, by its name in the scheme of `DB_URL`.
+    pub fn engine(&self) -> &'static str {
+        match self {
+            Self::Sqlite(_) => "sqlite",
+            #[cfg(feature = "postgres")]
+            Self::Postgres(_) => "postgres",
+        }
+    }
+
     /// The path of the database file; `None` if the engine has none.
     pub fn path(&self) -> Option<&Path> {
         match self {

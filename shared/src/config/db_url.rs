@@ -45,6 +45,13 @@ pub(super) fn is_of_postgres(text: &str) -> bool {
     scheme.is_some_and(|scheme| scheme.to_ascii_lowercase().starts_with("postgres"))
 }
 
+/// What is accepted, by examples.
+#[cfg(not(feature = "postgres"))]
+const SUCH_AS: &str = "such as sqlite:/var/lib/storm/storm.db";
+#[cfg(feature = "postgres")]
+const SUCH_AS: &str =
+    "such as sqlite:/var/lib/storm/storm.db, or postgres://USER@HOST/DATABASE for PostgreSQL";
+
 /// Why an address with a login is refused.
 pub(super) const NO_LOGIN: &str =
     "expected sqlite:PATH, the path of a file, without a host, a user and a password";
@@ -107,14 +114,14 @@ fn path_of(text: &str) -> Result<&str, String> {
 fn instead_of_scheme(text: &str) -> String {
     let Some((scheme, rest)) = text.split_once(':') else {
         return match text {
-            "" => "such as sqlite:/var/lib/storm/storm.db".to_owned(),
+            "" => SUCH_AS.to_owned(),
             path => format!("write sqlite:{path}"),
         };
     };
     match scheme.to_ascii_lowercase().as_str() {
         "sqlite" => format!("write the scheme in lower case: sqlite:{rest}"),
         "sqlite3" | "file" => format!("write sqlite:{rest}"),
-        _ => "such as sqlite:/var/lib/storm/storm.db".to_owned(),
+        _ => SUCH_AS.to_owned(),
     }
 }
 

@@ -8,7 +8,7 @@ use tracing::debug;
 
 use super::{
     queue::{Queue, RedisTrouble},
-    store::{Pauses, Store, StoreError, Trouble},
+    store::{Connections, Pauses, Store, StoreError, Trouble},
 };
 
 /// The two results that count as healthy.
@@ -18,6 +18,9 @@ pub(crate) const NONE: &str = "none";
 /// What `/healthz` shows of pauses, and only while there are some. They are no checks.
 pub(crate) const PAUSED: &str = "paused";
 pub(crate) const PAUSED_ORIGINS: &str = "paused_origins";
+
+/// What `/healthz` shows of a database on a server, which is no check either.
+pub(crate) const CONNECTIONS: &str = "database_connections";
 
 /// The status of a service of which a check fails.
 pub(super) const UNAVAILABLE: &str = "unavailable";
@@ -50,6 +53,8 @@ pub struct Health {
     paused: bool,
     /// How many origins are.
     paused_origins: usize,
+    /// The pool of connections to the database's server, if it has one.
+    connections: Option<Connections>,
 }
 
 /// The result of a check.
@@ -72,6 +77,7 @@ impl Health {
             checks: vec![("database", database), ("redis", redis)],
             paused: false,
             paused_origins: 0,
+            connections: store.connections(),
         }
     }
 
@@ -82,6 +88,7 @@ impl Health {
             checks: vec![("database", database)],
             paused: false,
             paused_origins: 0,
+            connections: None,
         }
     }
 
@@ -108,6 +115,9 @@ impl Serialize for Health {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let status = if self.is_ok() { OK } else { UNAVAILABLE };
         let mut map = serialize_checks(status, &self.checks, serializer)?;
+        if let Some(connections) = &self.connections {
+            map.serialize_entry(CONNECTIONS, connections)?;
+        }
         if self.paused {
             map.serialize_entry(PAUSED, &true)?;
         }

@@ -76,7 +76,7 @@ pub use self::{
     list::{ListPage, RequestFilter, RequestList},
     load::{Ended, HandlerLoad, Load, TenantLoad},
     look::{Capacity, DueJobs, Sought, is_long},
-    metrics::StoreMetrics,
+    metrics::{Connections, StoreMetrics},
     pause::{MAX_PAUSED_ORIGINS, Pause, Paused, Pauses, TooManyPauses, UnparkCursor, Unparked},
     progress::Progress,
     redelivery::{Redeliverable, RedeliveryPage, Unredeliverable},
@@ -85,7 +85,7 @@ pub use self::{
     stats::{COUNTED, DestinationStats, FileStats, RequestStats, Stats, WorkerStats},
 };
 use self::{
-    metrics::{Measures, QueueLevel},
+    metrics::{Measures, OwnGauge, QueueLevel},
     sqlite::Sqlite,
 };
 use crate::config::{DatabaseSettings, StoreSettings};
@@ -160,6 +160,16 @@ impl Store {
     /// The queues of writes and of reads, for [`StoreMetrics`].
     fn queue_levels(&self) -> (QueueLevel, QueueLevel) {
         on_engine!(self, |engine| engine.queue_levels())
+    }
+
+    /// The gauges that only its engine has, for [`StoreMetrics`].
+    fn own_gauges(&self) -> Vec<OwnGauge> {
+        on_engine!(self, |engine| engine.own_gauges())
+    }
+
+    /// The pool of connections; `None` without a server.
+    pub fn connections(&self) -> Option<Connections> {
+        on_engine!(self, |engine| engine.connections())
     }
 
     /// Completes when the store was closed, or when one of its threads ended (which is logged).

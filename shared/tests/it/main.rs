@@ -46,6 +46,9 @@ mod moving_name;
 #[path = "../support/pgbouncer.rs"]
 mod pgbouncer;
 #[cfg(feature = "postgres")]
+#[path = "../support/postgres_database.rs"]
+mod postgres_database;
+#[cfg(feature = "postgres")]
 #[path = "../support/postgres_proxy.rs"]
 mod postgres_proxy;
 #[cfg(feature = "postgres")]

@@ -204,9 +204,7 @@ impl PostgresServer {
     /// Kills the main process with SIGKILL. The others notice, and end.
     pub(crate) fn kill(&self) {
         let file = fs::read_to_string(self.data().join("postmaster.pid")).unwrap();
-        let pid: i32 = file.lines().next().unwrap().parse().unwrap();
-        let pid = rustix::process::Pid::from_raw(pid).unwrap();
-        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+        run(Command::new("kill").args(["-s", "KILL", file.lines().next().unwrap()]));
     }
 
     /// A primary whose commits wait for its standby, and that standby.
@@ -270,9 +268,14 @@ impl PostgresServer {
         ("127.0.0.1", self.port)
     }
 
-    /// The settings of a store in its database `postgres`.
+    /// `DB_URL` of its database `postgres`.
+    pub(crate) fn url(&self) -> String {
+        format!("postgres://storm@{}/postgres", self.address())
+    }
+
+    /// The settings of a store in that database.
     pub(crate) fn settings(&self) -> StoreSettings {
-        settings(&format!("postgres://storm@{}/postgres", self.address()))
+        settings(&self.url())
     }
 
     /// Another program's connection to it.

@@ -9,7 +9,6 @@ use storm_shared::{
 use tokio::sync::Semaphore;
 
 use crate::{
-    lease::Stalled,
     process::WorkerProcess,
     receiver::Receiver,
     rows::{Rows as _, ended_when_due},
@@ -82,13 +81,9 @@ async fn a_stored_report_is_reused_and_failed_attempts_still_count() {
         checksum: "0".repeat(64),
         ..serde_json::from_str(stored.get()).unwrap()
     };
-    rusqlite::Connection::open(table.path())
-        .unwrap()
-        .execute(
-            "UPDATE requests SET result_payload = ?1",
-            [serde_json::to_string(&other_report).unwrap()],
-        )
-        .unwrap();
+    let other_text = serde_json::to_string(&other_report).unwrap();
+    let edit = format!("UPDATE requests SET result_payload = '{other_text}'");
+    table.database().await.change(1, &edit).await;
     let _other = table.worker(&[quick]);
     let row = table.ended(id).await;
     assert_eq!((row.status, row.attempts.len()), (Status::Completed, 2));
@@ -105,15 +100,25 @@ async fn rows_edited_into_nonsense_end_failed_and_the_jobs_beside_them_are_deliv
     let table = Table::new().await;
     let mut receiver = Receiver::answering(|_, _| 200).await;
     let mut broken = Vec::new();
-    for column in ["input_payload", "result_payload", "callback_url"] {
+    let database = table.database().await;
+    // PostgreSQL stores no text that is no text, and no JSON that is none.
+    for edit in [
+        database.either(
+            "input_payload = CAST(x'ff00' AS TEXT)",
+            "input_payload = '{}'",
+        ),
+        database.either(
+            "result_payload = CAST(x'ff00' AS TEXT)",
+            "result_payload = '[]'",
+        ),
+        database.either(
+            "callback_url = CAST(x'ff00' AS TEXT)",
+            "callback_url = 'no URL'",
+        ),
+    ] {
         let id = table.accept(1, Some(receiver.url())).await;
-        rusqlite::Connection::open(table.path())
-            .unwrap()
-            .execute(
-                &format!("UPDATE requests SET {column} = CAST(x'ff00' AS TEXT) WHERE id = ?1"),
-                [id.to_string()],
-            )
-            .unwrap();
+        let edit = format!("UPDATE requests SET {edit} WHERE id = '{id}'");
+        database.change(1, &edit).await;
         broken.push(id);
     }
     let sound = table.accept(1, Some(receiver.url())).await;
@@ -139,9 +144,10 @@ async fn a_worker_resumed_after_lease_expiry_is_fenced_off_and_works_again() {
     let other = table.worker(&[]);
     // A heartbeat holds the database lock briefly. A process suspended with it would block all
     // others, so the test holds the lock during the suspension.
-    let lock = Stalled::database(&table.path());
+    let lock = table.database().await;
+    lock.lock().await;
     frozen.freeze().await;
-    drop(lock);
+    lock.unlock().await;
     let ended = table.ended(id).await;
     assert_eq!((ended.status, ended.claims), (Status::Completed, 2));
 
@@ -222,10 +228,10 @@ async fn work_longer_than_the_drain_is_warned_of_once_a_process_and_counted() {
 
 #[tokio::test]
 async fn with_its_database_deleted_a_worker_fails_its_health_check() {
-    let table = Table::new().await;
+    let table = Table::on_sqlite().await;
     let worker = table.worker(&[]);
     worker.until_healthy().await;
-    std::fs::remove_file(table.path()).unwrap();
+    std::fs::remove_file(table.folder.path().join("storm.db")).unwrap();
     let health = worker.get("/healthz").await.unwrap();
     assert!(
         health.contains(r#""database":"file moved or deleted""#),

@@ -1,30 +1,11 @@
 //! Leases of workers whose heartbeat stops, and jobs in quarantine.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use rusqlite::Connection;
 use storm_shared::models::{RequestId, Status};
 use tempfile::TempDir;
 
 use crate::{receiver::Receiver, rows::Rows as _, stack::Stack};
-
-/// Holds the database's write lock until it is dropped, so that no heartbeat is stored.
-pub(crate) struct Stalled(Connection);
-
-impl Stalled {
-    pub(crate) fn database(path: &Path) -> Self {
-        let connection = Connection::open(path).unwrap();
-        connection.busy_timeout(Duration::from_secs(30)).unwrap();
-        connection.execute_batch("BEGIN IMMEDIATE").unwrap();
-        Self(connection)
-    }
-}
-
-impl Drop for Stalled {
-    fn drop(&mut self) {
-        let _ = self.0.execute_batch("ROLLBACK");
-    }
-}
 
 /// The seconds since the last heartbeat, according to `/healthz`; `None` if the heartbeat is ok.
 async fn silence(stack: &Stack) -> Option<u64> {
@@ -52,13 +33,14 @@ async fn a_worker_without_a_valid_lease_begins_no_attempt() {
     stack
         .row_when(id, |row| row.status == Status::Processing)
         .await;
-    let stalled = Stalled::database(stack.settings.store.database.path().unwrap());
+    let stalled = stack.database().await;
+    stalled.lock().await; // no heartbeat is stored
     silent_for(&stack, 2).await;
     assert!(
         receiver.more().is_empty(),
         "an attempt began without a valid lease"
     );
-    drop(stalled);
+    stalled.unlock().await;
     receiver.next().await;
     let row = stack.ended(id).await;
     assert_eq!((row.status, row.claims), (Status::Completed, 1));
@@ -74,10 +56,11 @@ async fn a_stalled_database_expires_no_lease() {
     let id = one.accept(100_000, None).await;
     one.row_when(id, |row| row.status == Status::Processing)
         .await;
-    let stalled = Stalled::database(one.settings.store.database.path().unwrap());
+    let stalled = one.database().await;
+    stalled.lock().await;
     silent_for(&one, 2).await;
     silent_for(&two, 2).await;
-    drop(stalled);
+    stalled.unlock().await;
     for stack in [&one, &two] {
         while silence(stack).await.is_some() {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -103,16 +86,14 @@ async fn a_quarantined_job_that_waits_to_run_alone_blocks_no_other_job() {
         .row_when(long, |row| row.status == Status::Processing)
         .await;
     let suspect = RequestId::generate();
-    Connection::open(stack.settings.store.database.path().unwrap())
-        .unwrap()
-        .execute(
-            "INSERT INTO requests (id, mode, status, input_payload, created_at, lost_claims,
-                 due)
-             VALUES (?1, 'async', 'PENDING', '{\"report_name\":\"Q1\",\"records\":1}',
-                 '2026-11-23T12:00:00.000Z', 4, 0)",
-            [suspect.to_string()],
-        )
-        .unwrap();
+    let database = stack.database().await;
+    let due = database.either("0", "'epoch'");
+    let insert = format!(
+        r#"INSERT INTO requests (id, mode, status, input_payload, created_at, lost_claims, due)
+           VALUES ('{suspect}', 'async', 'PENDING', '{{"report_name":"Q1","records":1}}',
+               '2026-11-23T12:00:00.000Z', 4, {due})"#
+    );
+    database.change(1, &insert).await;
     // Some arrive while the suspect waits for its slots, others during its pause.
     for _ in 0..5 {
         let id = stack.accept(1, None).await;

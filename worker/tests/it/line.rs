@@ -22,7 +22,10 @@ use tempfile::TempDir;
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::rows::{self, Rows};
+use crate::{
+    program_database,
+    rows::{self, Rows},
+};
 
 /// A receiver that always returns 500 and records each callback with its time.
 struct AlwaysFails {
@@ -78,7 +81,7 @@ impl Started {
         overrides: &[(&str, &str)],
     ) -> Self {
         let folder = TempDir::new().unwrap();
-        let url = format!("sqlite:{}", folder.path().join("storm.db").display());
+        let url = program_database::url(folder.path());
         let base = [("DB_URL", url.as_str())];
         let settings = Settings::with(base.iter().chain(overrides).copied()).unwrap();
         let store = Store::open(&settings.store).await.unwrap();

@@ -1,6 +1,5 @@
 //! The log: what a `LOG` filter shows of each job, and how few lines a fault of many jobs costs.
 
-use rusqlite::Connection;
 use serde_json::Value;
 use storm_shared::models::{RequestId, Status};
 
@@ -68,8 +67,8 @@ async fn a_locked_database_under_many_jobs_is_a_handful_of_lines() {
     for _ in &ids {
         receiver.next().await;
     }
-    let lock = Connection::open(table.path()).unwrap();
-    lock.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let lock = table.database().await;
+    lock.lock().await;
     drop(release);
     worker.logs("a write is retried").await;
     drop(lock);

@@ -1,4 +1,5 @@
-//! The worker's integration tests.
+//! The worker's integration tests, on `SQLite`; with `TEST_STORE=postgres`, on `PostgreSQL`. The
+//! modules whose names begin with an engine are about this engine.
 
 #![allow(
     clippy::unwrap_used,
@@ -6,7 +7,6 @@
     reason = "a failed precondition fails the test"
 )]
 
-mod backup;
 mod cancel;
 mod check_url;
 mod clock;
@@ -23,6 +23,8 @@ mod memory_budget;
 mod metrics;
 mod notifications;
 mod pause;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod process;
 mod readiness;
 mod receiver;
@@ -37,6 +39,7 @@ mod setting_errors;
 mod shortages;
 mod signature;
 mod slot_shares;
+mod sqlite_backup;
 mod stack;
 mod table;
 mod worker;
@@ -45,5 +48,15 @@ mod worker;
 mod hostile;
 #[path = "../../../shared/tests/support/iana.rs"]
 mod iana;
+#[cfg(feature = "postgres")]
+#[path = "../../../shared/tests/support/postgres_database.rs"]
+mod postgres_database;
+#[cfg(feature = "postgres")]
+#[path = "../../../shared/tests/support/postgres_server.rs"]
+#[allow(dead_code, reason = "tests of the engine need more of it")]
+mod postgres_server;
+#[path = "../../../shared/tests/support/program_database.rs"]
+#[allow(dead_code, reason = "the API's tests need more of it")]
+mod program_database;
 #[path = "../../../shared/tests/support/redis_server.rs"]
 mod redis_server;

@@ -15,6 +15,8 @@ use tokio::{
     net::TcpStream,
 };
 
+use crate::program_database;
+
 /// A worker process on a database, without Redis. It is killed on drop.
 pub(crate) struct WorkerProcess {
     child: Child,
@@ -56,10 +58,7 @@ impl WorkerProcess {
     fn spawn(mut command: Command, folder: &Path, overrides: &[(&str, &str)]) -> Self {
         let mut child = command
             .env_clear()
-            .env(
-                "DB_URL",
-                format!("sqlite:{}", folder.join("storm.db").display()),
-            )
+            .env("DB_URL", program_database::url(folder))
             .envs([
                 ("WORKER_ADDR", "127.0.0.1:0"),
                 ("REDIS_URL", "none"),

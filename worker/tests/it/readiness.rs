@@ -6,6 +6,7 @@ use tempfile::TempDir;
 
 use crate::{
     process::WorkerProcess,
+    program_database::Direct,
     stack::{NO_REDIS, Stack},
 };
 
@@ -33,8 +34,8 @@ async fn ready_turns(worker: &WorkerProcess, status: &str) -> String {
 #[tokio::test]
 async fn a_worker_answers_from_its_start_to_the_end_of_its_drain() {
     let folder = TempDir::new().unwrap();
-    let database = rusqlite::Connection::open(folder.path().join("storm.db")).unwrap();
-    database.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    let database = Direct::open(folder.path()).await;
+    database.lock_opening().await;
     let worker = WorkerProcess::start(folder.path(), &[("DRAIN_TIMEOUT", "1h")]);
     is(&worker, "/livez", "200", r#"{"status":"alive"}"#).await;
     is(&worker, "/readyz", "503", r#"{"status":"starting"}"#).await;
@@ -44,7 +45,7 @@ async fn a_worker_answers_from_its_start_to_the_end_of_its_drain() {
     let metrics = worker.get("/metrics").await.unwrap();
     assert!(metrics.contains("storm_worker_jobs 0"), "{metrics}");
 
-    database.execute_batch("ROLLBACK").unwrap();
+    database.unlock().await;
     let ready = ready_turns(&worker, "200").await;
     let all = r#"{"status":"ready","database":"ok","redis":"none","claims":"ok","heartbeat":"ok"}"#;
     assert_eq!(parts(&ready).1, all);
@@ -54,14 +55,14 @@ async fn a_worker_answers_from_its_start_to_the_end_of_its_drain() {
     }
 
     // A job of a thousand seconds holds the drain.
-    database
-        .execute_batch(
-            "INSERT INTO requests (id, mode, status, input_payload, created_at) VALUES (
-                '0193b7a2-5d3c-7e21-9f0a-3c5b8e6d1f42', 'async', 'PENDING',
-                '{\"records\": 100000, \"report_name\": \"Q1_Finance\"}',
-                '2026-01-01T00:00:00.000Z')",
-        )
-        .unwrap();
+    let due = database.either("0", "'epoch'");
+    let insert = format!(
+        r#"INSERT INTO requests (id, mode, status, input_payload, created_at, due) VALUES (
+            '0193b7a2-5d3c-7e21-9f0a-3c5b8e6d1f42', 'async', 'PENDING',
+            '{{"records": 100000, "report_name": "Q1_Finance"}}',
+            '2026-01-01T00:00:00.000Z', {due})"#
+    );
+    database.change(1, &insert).await;
     while !worker
         .get("/metrics")
         .await
@@ -129,12 +130,12 @@ async fn a_worker_is_not_ready_while_its_database_is_out_of_reach_and_ready_agai
     let folder = TempDir::new().unwrap();
     let worker = WorkerProcess::start(folder.path(), &[("WORKER_LEASE", "1h")]);
     ready_turns(&worker, "200").await;
-    let lock = rusqlite::Connection::open(folder.path().join("storm.db")).unwrap();
-    lock.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let lock = Direct::open(folder.path()).await;
+    lock.lock().await;
     let unready = ready_turns(&worker, "503").await;
     assert!(unready.contains(r#""status":"unavailable""#), "{unready}");
     assert!(unready.contains(r#""heartbeat":"ok""#), "{unready}");
-    lock.execute_batch("ROLLBACK").unwrap();
+    lock.unlock().await;
     ready_turns(&worker, "200").await;
 }
 
@@ -143,8 +144,8 @@ async fn a_worker_without_jobs_that_ends_while_its_database_is_locked_has_lost_n
     let folder = TempDir::new().unwrap();
     let worker = WorkerProcess::start(folder.path(), &[("LOG", "info")]);
     ready_turns(&worker, "200").await;
-    let lock = rusqlite::Connection::open(folder.path().join("storm.db")).unwrap();
-    lock.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let lock = Direct::open(folder.path()).await;
+    lock.lock().await;
     worker.signal("TERM");
     worker.logs("this worker's row stays").await;
     let log = worker.log();

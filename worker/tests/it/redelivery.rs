@@ -14,6 +14,7 @@ use storm_shared::{
 };
 
 use crate::{
+    program_database::Direct,
     receiver::Receiver,
     rows::Rows as _,
     stack::{Stack, reason},
@@ -114,11 +115,9 @@ async fn a_refusal_is_recorded_in_full_and_only_its_class_is_public() {
         shown.contains("loopback") && !shown.contains("127.0.0.9"),
         "{shown}"
     );
-    let (_, folder) = stack.stop().await;
-    let table = rusqlite::Connection::open(folder.path().join("storm.db")).unwrap();
-    let whole: String = table
-        .query_row("SELECT internal_detail FROM attempts", [], |row| row.get(0))
-        .unwrap();
+    let (_store, folder) = stack.stop().await;
+    let table = Direct::open(folder.path()).await;
+    let whole = table.value("SELECT internal_detail FROM attempts").await;
     assert!(
         whole.contains("127.0.0.9 is refused as loopback"),
         "{whole}"

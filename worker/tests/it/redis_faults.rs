@@ -14,8 +14,8 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 
 use crate::{
-    process::WorkerProcess, receiver::Receiver, redis_server::RedisServer, rows::Rows as _,
-    stack::Stack,
+    process::WorkerProcess, program_database, receiver::Receiver, redis_server::RedisServer,
+    rows::Rows as _, stack::Stack,
 };
 
 /// Accepts every connection and never responds.
@@ -168,8 +168,8 @@ async fn a_worker_on_another_database_than_its_api_says_so_with_a_hint_at_db_url
     let redis = RedisServer::start();
     let url = redis.url();
     let worker = WorkerProcess::start(worker.path(), &[("REDIS_URL", &url)]);
-    // The API's side of the same settings, with a relative DB_URL in another folder.
-    let database = format!("sqlite:{}", api.path().join("storm.db").display());
+    // The API's side of the same settings, with another DB_URL, as a relative path is.
+    let database = program_database::url(api.path());
     let settings = Settings::with([("DB_URL", database.as_str()), ("REDIS_URL", &url)]).unwrap();
     let store = Store::open(&settings.store).await.unwrap();
     let queue = Queue::new(settings.queue.as_ref().unwrap(), store.id()).unwrap();

@@ -25,6 +25,7 @@ use tempfile::TempDir;
 
 use crate::{
     process::WorkerProcess,
+    program_database,
     receiver::Receiver,
     rows::{Rows as _, spec},
     stack::Stack,
@@ -176,7 +177,7 @@ async fn every_attempt_carries_the_traceparent_of_its_request() {
 async fn secrets_appear_neither_in_the_log_nor_in_the_metrics() {
     let mut receiver = Receiver::answering(|nth, _| if nth == 0 { 500 } else { 200 }).await;
     let folder = TempDir::new().unwrap();
-    let database = format!("sqlite:{}", folder.path().join("storm.db").display());
+    let database = program_database::url(folder.path());
     let settings = Settings::with([("DB_URL", database.as_str())]).unwrap();
     let store = Store::open(&settings.store).await.unwrap();
     let secrets = format!("{OLD} {PRIVATE}");

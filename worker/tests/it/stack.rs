@@ -19,7 +19,10 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::rows::Rows;
+use crate::{
+    program_database::{self, Direct},
+    rows::Rows,
+};
 
 /// A worker with its own database.
 pub(crate) struct Stack {
@@ -107,7 +110,7 @@ impl Stack {
         overrides: &[(&str, &str)],
         change: impl FnOnce(&mut Settings),
     ) -> Self {
-        let url = format!("sqlite:{}", folder.path().join("storm.db").display());
+        let url = program_database::url(folder.path());
         let base = [("DB_URL", url.as_str()), ("REDIS_URL", redis)];
         let all = QUICK.iter().chain(&base).chain(overrides).copied();
         let mut settings = Settings::with(all).unwrap();
@@ -130,6 +133,11 @@ impl Stack {
             worker,
             folder,
         }
+    }
+
+    /// Another program's connection to the database.
+    pub(crate) async fn database(&self) -> Direct {
+        Direct::open(self.folder.path()).await
     }
 
     /// A notifier as the API uses it.

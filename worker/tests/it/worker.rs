@@ -334,11 +334,7 @@ async fn health_is_ok_when_the_database_and_redis_respond() {
     let stack = Stack::start(Arc::new(TempDir::new().unwrap()), &redis.url(), &[]).await;
     let health = stack.get("/healthz").await;
     assert!(health.starts_with("HTTP/1.1 200"), "{health}");
-    assert!(
-        health.ends_with(
-            r#"{"status":"ok","database":"ok","redis":"ok","claims":"ok","heartbeat":"ok"}"#
-        ),
-        "{health}"
-    );
+    let checks = r#"{"status":"ok","database":"ok","redis":"ok","claims":"ok","heartbeat":"ok""#;
+    assert!(health.contains(checks), "{health}");
     stack.stop().await;
 }

@@ -110,6 +110,12 @@ impl Problem {
                 "The database's disk has I/O errors. Retry later. The operator finds the error in the \
                  service's log and has to check the disk.",
             ),
+            Trouble::Unreachable => Self::unavailable(
+                "database-unreachable",
+                "Database unreachable",
+                "The database's server does not answer. Retry later; the service continues by itself \
+                 as soon as the server does.",
+            ),
             Trouble::Other => Self::unavailable(
                 "database-unavailable",
                 "Database unavailable",
@@ -160,6 +166,7 @@ mod tests {
             Trouble::Moved,
             Trouble::Migrated,
             Trouble::Io,
+            Trouble::Unreachable,
             Trouble::Other,
         ] {
             let problem = Problem::database(trouble);

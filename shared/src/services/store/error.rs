@@ -74,6 +74,8 @@ pub enum Trouble {
     Migrated,
     /// Another I/O error.
     Io,
+    /// The server does not answer, or accepts no connection.
+    Unreachable,
     /// Any other error; the log has the database's message.
     Other,
 }
@@ -88,6 +90,7 @@ impl Trouble {
         Self::Moved,
         Self::Migrated,
         Self::Io,
+        Self::Unreachable,
         Self::Other,
     ];
 
@@ -101,14 +104,15 @@ impl Trouble {
             Self::Moved => "file moved or deleted",
             Self::Migrated => "migrated to another database",
             Self::Io => "failing",
-            Self::Other => "unreachable",
+            Self::Unreachable => "unreachable",
+            Self::Other => "unavailable",
         }
     }
 
     /// Whether the condition can clear without a change to the file, so that retrying makes sense.
     pub(super) fn may_pass(self) -> bool {
         match self {
-            Self::Busy | Self::Full | Self::ReadOnly | Self::Io => true,
+            Self::Busy | Self::Full | Self::ReadOnly | Self::Io | Self::Unreachable => true,
             Self::Corrupt | Self::Moved | Self::Migrated | Self::Other => false,
         }
     }

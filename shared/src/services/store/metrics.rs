@@ -17,6 +17,8 @@ use prometheus_client::{
     },
 };
 
+use serde::Serialize;
+
 use super::{Store, Trouble};
 
 /// The first is a commit without fsync, and the last one that has waited for another process.
@@ -57,6 +59,22 @@ pub(super) struct Sizes {
     /// The write-ahead log.
     pub(super) log: u64,
 }
+
+/// The pool of connections to a database on a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Connections {
+    /// Those that are open, or being opened.
+    pub open: usize,
+    /// The open ones that do something.
+    pub in_use: usize,
+    /// Reads and writes that wait for one.
+    pub waiting: usize,
+    /// How many may be open.
+    pub limit: usize,
+}
+
+/// A gauge that only one engine has: its name, its help and its value.
+pub(super) type OwnGauge = (&'static str, &'static str, u64);
 
 /// A queue of the store: how many operations wait or run, and how many may.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,12 +173,12 @@ impl Collector for StoreMetrics {
         gauge(&mut encoder, "read_queue_capacity", help, reads.capacity)?;
 
         let sizes = measures.sizes();
-        let help = "Size of the database file.";
+        let help = "Size of the database.";
         gauge(&mut encoder, "database_bytes", help, sizes.database)?;
-        let help = "The part of the database file that new rows can use.";
-        gauge(&mut encoder, "database_free_bytes", help, sizes.free)?;
-        let help = "Size of the write-ahead log.";
-        gauge(&mut encoder, "write_ahead_log_bytes", help, sizes.log)
+        for (name, help, value) in store.own_gauges() {
+            gauge(&mut encoder, name, help, value)?;
+        }
+        Ok(())
     }
 }
 

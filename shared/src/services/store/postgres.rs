@@ -31,6 +31,7 @@ mod lease;
 mod list;
 mod load;
 mod look;
+mod measuring;
 pub(super) mod moving;
 mod notes;
 mod oldest_due;
@@ -58,10 +59,13 @@ mod worked;
 
 use std::{sync::Arc, time::Duration};
 
-use self::{accept::Answer, batches::Batches, pages::Pages, session::Sessions, settle::End};
+use self::{
+    accept::Answer, batches::Batches, measuring::Measured, pages::Pages, session::Sessions,
+    settle::End,
+};
 use super::{
     NewJob, StoreError, Trouble,
-    metrics::{Measures, QueueLevel},
+    metrics::{Connections, Measures, OwnGauge, QueueLevel},
     recent::Recent,
 };
 use crate::config::{PostgresSettings, StoreSettings};
@@ -84,6 +88,7 @@ pub(super) struct Postgres {
     settlements: Batches<End, bool>,
     lists: Pages,
     selections: Pages,
+    measured: Arc<Measured>,
     health_slot: i16,
     recent_check: Recent,
     operator_patience: Duration,
@@ -96,14 +101,17 @@ impl Postgres {
     ) -> Result<Self, StoreError> {
         let sessions = Arc::new(Sessions::of(connect::pool(postgres)?, settings.write_queue));
         let id = open::open(&sessions, postgres).await?;
-        health::keep_measuring(&sessions).await;
-        Ok(Self::start(id, sessions, settings))
+        Ok(Self {
+            measured: measuring::keep_measuring(&sessions).await,
+            ..Self::start(id, sessions, settings)
+        })
     }
 
     /// Starts to gather writes.
     fn start(id: String, sessions: Arc<Sessions>, settings: &StoreSettings) -> Self {
         Self {
             id,
+            measured: Arc::default(),
             accepts: accept::batches(&sessions, settings),
             settlements: settle::batches(&sessions),
             sessions,
@@ -146,6 +154,39 @@ impl Postgres {
 
     pub(super) fn queue_levels(&self) -> (QueueLevel, QueueLevel) {
         self.sessions.queue_levels()
+    }
+
+    pub(super) fn own_gauges(&self) -> Vec<OwnGauge> {
+        let connections = self.sessions.connections();
+        let count = |connections: usize| connections.try_into().unwrap_or(u64::MAX);
+        let mut gauges = vec![
+            (
+                "postgres_connections",
+                "Open connections to the server.",
+                count(connections.open),
+            ),
+            (
+                "postgres_connections_used",
+                "Connections to the server that do something.",
+                count(connections.in_use),
+            ),
+            (
+                "postgres_connections_waiting",
+                "Reads and writes that wait for a connection to the server.",
+                count(connections.waiting),
+            ),
+            (
+                "postgres_connections_limit",
+                "Connections to the server that may be open.",
+                count(connections.limit),
+            ),
+        ];
+        gauges.extend(self.measured.gauges());
+        gauges
+    }
+
+    pub(super) fn connections(&self) -> Option<Connections> {
+        Some(self.sessions.connections())
     }
 
     pub(super) async fn ended(&self) {

@@ -67,7 +67,7 @@ use self::{
 };
 use super::{
     StoreError, Trouble,
-    metrics::{Measures, QueueLevel},
+    metrics::{Connections, Measures, OwnGauge, QueueLevel},
     recent::Recent,
 };
 use crate::config::{SqliteSettings, StoreSettings};
@@ -209,6 +209,27 @@ impl Sqlite {
 
     pub(super) fn queue_levels(&self) -> (QueueLevel, QueueLevel) {
         (self.writer.queue_level(), self.readers.queue_level())
+    }
+
+    pub(super) fn own_gauges(&self) -> Vec<OwnGauge> {
+        let sizes = self.measures().sizes();
+        vec![
+            (
+                "database_free_bytes",
+                "The part of the database file that new rows can use.",
+                sizes.free,
+            ),
+            (
+                "write_ahead_log_bytes",
+                "Size of the write-ahead log.",
+                sizes.log,
+            ),
+        ]
+    }
+
+    #[expect(clippy::unused_self, reason = "as the other engine's")]
+    pub(super) fn connections(&self) -> Option<Connections> {
+        None
     }
 
     pub(super) async fn ended(&self) {

@@ -1,13 +1,6 @@
 //! A database of the `PostgreSQL` engine: one for each test, on the server at `TEST_POSTGRES`.
 
-use std::{
-    env,
-    fmt::Debug,
-    str::FromStr,
-    sync::atomic::{AtomicU32, Ordering},
-    thread,
-    time::Duration,
-};
+use std::{fmt::Debug, str::FromStr, time::Duration};
 
 use storm_shared::{
     config::{Settings, StoreSettings},
@@ -15,9 +8,10 @@ use storm_shared::{
     services::store::{OwnerId, Work},
 };
 use tokio::{sync::OnceCell, task::JoinHandle};
-use tokio_postgres::{Client, NoTls, SimpleQueryMessage, SimpleQueryRow};
+use tokio_postgres::{Client, SimpleQueryMessage, SimpleQueryRow};
 
 use super::{Due, Entry, History, Key, Moment, Parked, Row, Tables};
+use crate::postgres_database::{LOCK, PostgresDatabase, connect};
 
 // The column's type is checked by the server: what is no JSON can't be stored.
 pub(super) const INVALID_JOBS: [&str; 3] = [
@@ -94,11 +88,8 @@ const HISTORY: &str = "
         UNION ALL
         SELECT id, owner FROM redeliveries WHERE status = 'PROCESSING';";
 
-/// The databases that this process has made.
-static DATABASES: AtomicU32 = AtomicU32::new(0);
-
 pub(crate) struct Database {
-    name: String,
+    database: PostgresDatabase,
     /// Opened at its first use: a store has to create the tables first.
     direct: OnceCell<Client>,
 }
@@ -117,70 +108,22 @@ impl Lock {
     }
 }
 
-impl Drop for Database {
-    fn drop(&mut self) {
-        let drop = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name);
-        // A runtime of its own: the test's can't be waited for here.
-        let dropped = thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build();
-            runtime.unwrap().block_on(async {
-                let (client, _connection) = connect("postgres").await;
-                client.batch_execute(&drop).await
-            })
-        });
-        let _ = dropped.join(); // the server is thrown away after the run
-    }
-}
-
-/// The address of the server, without a database.
-fn server() -> String {
-    env::var("TEST_POSTGRES").expect(
-        "TEST_POSTGRES is not set: it is the address of a PostgreSQL server for tests, such as \
-         postgres://storm@127.0.0.1:5432",
-    )
-}
-
-async fn connect(database: &str) -> (Client, JoinHandle<()>) {
-    let url = format!("{}/{database}", server());
-    let (client, connection) = tokio_postgres::connect(&url, NoTls).await.unwrap();
-    let connection = tokio::spawn(async move {
-        let _ = connection.await; // its end is seen by the client
-    });
-    (client, connection)
-}
-
 impl Database {
     pub(super) async fn fresh() -> Self {
-        let number = DATABASES.fetch_add(1, Ordering::Relaxed);
-        let name = format!("test_{}_{number}", std::process::id());
-        let (client, _connection) = connect("postgres").await;
-        for statement in [
-            format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)"),
-            format!("CREATE DATABASE {name}"),
-        ] {
-            client.batch_execute(&statement).await.unwrap();
-        }
         Self {
-            name,
+            database: PostgresDatabase::fresh().await,
             direct: OnceCell::new(),
         }
     }
 
     pub(super) fn settings(&self) -> StoreSettings {
-        // The store's connections may pass through a pooler. Those of the test need a session.
-        let address = env::var("TEST_POOLER").unwrap_or_else(|_| server());
-        let url = format!("{address}/{}", self.name);
+        let url = self.database.pooled_url();
         Settings::with([("DB_URL", url.as_str())]).unwrap().store
     }
 
     pub(super) async fn hold_lock(&self) -> Lock {
-        let (client, connection) = connect(&self.name).await;
-        let lock =
-            "BEGIN; LOCK TABLE requests, redeliveries, workers, store, pauses, audit, health,
-            idempotency_keys IN EXCLUSIVE MODE";
-        client.batch_execute(lock).await.unwrap();
+        let (client, connection) = connect(&self.database.url()).await;
+        client.batch_execute(LOCK).await.unwrap();
         Lock { client, connection }
     }
 
@@ -544,7 +487,7 @@ impl Database {
     }
 
     async fn direct(&self) -> &Client {
-        let open = || async { connect(&self.name).await.0 };
+        let open = || async { connect(&self.database.url()).await.0 };
         self.direct.get_or_init(open).await
     }
 }

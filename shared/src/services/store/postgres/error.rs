@@ -125,7 +125,11 @@ impl Error {
 
     pub(super) fn trouble(&self) -> Trouble {
         let Some(state) = self.state() else {
-            return Trouble::Other;
+            return match self {
+                Self::Closed | Self::Row(_) => Trouble::Other,
+                // Without the server's code, any other is of the connection.
+                _ => Trouble::Unreachable,
+            };
         };
         match *state {
             SqlState::DISK_FULL => Trouble::Full,
@@ -135,6 +139,15 @@ impl Error {
             SqlState::T_R_SERIALIZATION_FAILURE
             | SqlState::T_R_DEADLOCK_DETECTED
             | SqlState::LOCK_NOT_AVAILABLE => Trouble::Busy,
+            SqlState::TOO_MANY_CONNECTIONS => Trouble::Unreachable,
+            // Class 08: connection exception; 57P: the server shuts down, starts, or has cut the
+            // connection.
+            _ if ["08", "57P"]
+                .iter()
+                .any(|class| state.code().starts_with(class)) =>
+            {
+                Trouble::Unreachable
+            }
             _ => Trouble::Other,
         }
     }

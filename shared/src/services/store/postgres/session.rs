@@ -35,7 +35,7 @@ use super::{
 use crate::services::store::{
     StoreError, Trouble,
     condition::Condition,
-    metrics::{Measures, QueueLevel},
+    metrics::{Connections, Measures, QueueLevel},
 };
 
 /// A parameter and its type, which is sent with the statement: that saves a round trip.
@@ -176,6 +176,16 @@ impl Sessions {
             level(&self.writes, self.write_queue),
             level(&self.reads, READS),
         )
+    }
+
+    pub(super) fn connections(&self) -> Connections {
+        let pool = self.pool.status();
+        Connections {
+            open: pool.size,
+            in_use: pool.size.saturating_sub(pool.available),
+            waiting: pool.waiting,
+            limit: pool.max_size,
+        }
     }
 
     /// Commits what is queued, and closes the connections. Later operations fail.

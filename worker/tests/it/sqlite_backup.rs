@@ -1,8 +1,11 @@
 //! A backup that is made under load, and a stack that starts on it.
 
-use std::sync::{
-    Arc, Mutex,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use rusqlite::Connection;
@@ -19,15 +22,19 @@ use crate::{
     table::Table,
 };
 
+fn path(table: &Table) -> PathBuf {
+    table.folder.path().join("storm.db")
+}
+
 /// The settings of a store in the folder of `table`.
 fn settings(table: &Table) -> Settings {
-    let url = format!("sqlite:{}", table.path().display());
+    let url = format!("sqlite:{}", path(table).display());
     Settings::with([("DB_URL", url.as_str())]).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backup_made_under_load_has_every_accepted_job_and_its_unfinished_jobs_are_finished() {
-    let live = Table::new().await;
+    let live = Table::on_sqlite().await;
     let receiver = Receiver::answering(|_, _| 200).await;
     let url = receiver.url();
     let worker = live.worker(&[]);
@@ -50,9 +57,9 @@ async fn a_backup_made_under_load_has_every_accepted_job_and_its_unfinished_jobs
         .await;
 
     let before = accepted.lock().unwrap().clone();
-    let copied = Table::new().await;
+    let copied = Table::on_sqlite().await;
     copied.store.close().await;
-    let copy = copied.path();
+    let copy = path(&copied);
     let made = Store::backup(
         &settings(&live).store,
         &copy,
@@ -76,7 +83,7 @@ async fn a_backup_made_under_load_has_every_accepted_job_and_its_unfinished_jobs
         store: Store::open(&settings(&copied).store).await.unwrap(),
         ..copied
     };
-    let database = Connection::open(copied.path()).unwrap();
+    let database = Connection::open(path(&copied)).unwrap();
     let sound: String = database
         .query_row("PRAGMA integrity_check", [], |row| row.get(0))
         .unwrap();

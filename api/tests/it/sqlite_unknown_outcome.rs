@@ -14,7 +14,8 @@ use tempfile::TempDir;
 use crate::{
     client::{Answer, bare, post},
     idempotency::{accepted, keyed},
-    service::{Service, database, exited_with, program},
+    program_database::folder_on_sqlite,
+    service::{Service, exited_with, program},
 };
 
 /// The log is synced at each commit (`DB_SYNCHRONOUS=full`), by one of these two functions.
@@ -119,7 +120,7 @@ fn ids(database: &Connection) -> Vec<String> {
 )]
 #[tokio::test]
 async fn a_job_whose_commit_is_unknown_is_stored_again_under_its_id_until_it_is_accepted() {
-    let folder = TempDir::new().unwrap();
+    let folder = folder_on_sqlite();
     // Far longer than the fault lasts.
     let service = start(&folder, "10m").await;
     fs::write(fault(&folder), "").unwrap();
@@ -144,7 +145,7 @@ async fn a_job_whose_commit_is_unknown_is_stored_again_under_its_id_until_it_is_
 )]
 #[tokio::test]
 async fn a_job_whose_commit_stays_unknown_is_told_so_and_is_there_unless_a_power_cut_undoes_it() {
-    let folder = TempDir::new().unwrap();
+    let folder = folder_on_sqlite();
     let service = start(&folder, "1s").await;
     // So that the log has its header, which is synced within the commit.
     assert_eq!(submit(&service).await.status, 202);
@@ -170,7 +171,7 @@ async fn a_job_whose_commit_stays_unknown_is_told_so_and_is_there_unless_a_power
 )]
 #[tokio::test]
 async fn after_a_failed_sync_the_next_202_waits_until_the_database_has_all_that_the_log_has() {
-    let folder = TempDir::new().unwrap();
+    let folder = folder_on_sqlite();
     let service = start(&folder, "1s").await;
     assert_eq!(submit(&service).await.status, 202);
     fs::write(fault(&folder), "").unwrap();
@@ -180,7 +181,7 @@ async fn after_a_failed_sync_the_next_202_waits_until_the_database_has_all_that_
     assert_eq!(accepted.status, 202);
     let accepted = accepted.json()["request_id"].as_str().unwrap().to_owned();
     // A log whose sync has failed may have a gap: what counts is what the database has without it.
-    let without_log = TempDir::new().unwrap();
+    let without_log = folder_on_sqlite();
     let file = database(folder.path()).path().unwrap().to_owned();
     let name = Path::new(&file).file_name().unwrap();
     fs::copy(&file, without_log.path().join(name)).unwrap();
@@ -196,7 +197,7 @@ async fn after_a_failed_sync_the_next_202_waits_until_the_database_has_all_that_
 )]
 #[tokio::test]
 async fn a_submission_with_a_key_is_safe_to_repeat_after_an_unknown_outcome() {
-    let folder = TempDir::new().unwrap();
+    let folder = folder_on_sqlite();
     let submit = async |service: &Service, key| service.ask(keyed(key, JOB)).await;
     // Longer than the fault lasts: the API's own repeats are no replays.
     let service = start(&folder, "10m").await;
@@ -244,7 +245,7 @@ async fn a_submission_with_a_key_is_safe_to_repeat_after_an_unknown_outcome() {
 )]
 #[tokio::test]
 async fn a_redelivery_whose_commit_is_unknown_is_told_so_and_not_repeated() {
-    let folder = TempDir::new().unwrap();
+    let folder = folder_on_sqlite();
     let service = start(&folder, "1s").await;
     let id = submit(&service).await.json()["request_id"]
         .as_str()
@@ -271,7 +272,7 @@ async fn a_redelivery_whose_commit_is_unknown_is_told_so_and_not_repeated() {
 )]
 #[tokio::test]
 async fn an_erasure_whose_commit_is_unknown_is_repeated_until_it_is_known() {
-    let folder = TempDir::new().unwrap();
+    let folder = folder_on_sqlite();
     // Longer than the fault lasts.
     let service = start(&folder, "10m").await;
     let id = submit(&service).await.json()["request_id"]
@@ -292,4 +293,8 @@ async fn an_erasure_whose_commit_is_unknown_is_repeated_until_it_is_known() {
     assert_eq!(shown["erased_at"], erased.json()["erased_at"]);
     assert_eq!(shown["result_payload"], Value::Null);
     assert!(exited_with(service.stop().await, 0));
+}
+
+fn database(folder: &Path) -> Connection {
+    Connection::open(folder.join("storm.db")).unwrap()
 }

@@ -17,7 +17,8 @@ use tempfile::TempDir;
 
 use crate::{
     client::{Answer, bare, health, post},
-    service::{Service, database, exited_with, lines, program},
+    program_database::folder_on_sqlite,
+    service::{Service, exited_with, lines, program},
 };
 
 const JOB: &str = r#"{"records": 10, "report_name": "Q1_Finance"}"#;
@@ -54,7 +55,7 @@ fn rows(folder: &Path) -> Vec<String> {
 
 #[tokio::test]
 async fn a_full_disk_returns_503_database_full_and_no_accepted_job_is_lost() {
-    let folder = TempDir::new().unwrap();
+    let folder = folder_on_sqlite();
     let mut service = Service::start(&folder).await;
     let mut accepted = Vec::new();
     for _ in 0..10 {
@@ -92,7 +93,7 @@ async fn a_full_disk_returns_503_database_full_and_no_accepted_job_is_lost() {
 
 #[tokio::test]
 async fn an_intermittently_full_disk_under_load_loses_no_accepted_job() {
-    let folder = TempDir::new().unwrap();
+    let folder = folder_on_sqlite();
     let service = Service::start(&folder).await;
     let mut accepted = Vec::new();
     let mut refused = 0;
@@ -125,7 +126,7 @@ async fn an_intermittently_full_disk_under_load_loses_no_accepted_job() {
 
 #[tokio::test]
 async fn later_corruption_returns_503_and_the_api_keeps_running() {
-    let folder = TempDir::new().unwrap();
+    let folder = folder_on_sqlite();
     let mut service = Service::start(&folder).await;
     let accepted = id(&accept(&service).await);
     damage(folder.path(), "requests");
@@ -170,7 +171,7 @@ fn damage(folder: &Path, table: &str) {
 
 #[tokio::test]
 async fn with_its_database_moved_the_api_refuses_jobs_and_fails_its_health_check() {
-    let folder = TempDir::new().unwrap();
+    let folder = folder_on_sqlite();
     let service = Service::start(&folder).await;
     let kept = id(&accept(&service).await);
     let (path, away) = (
@@ -197,7 +198,7 @@ async fn with_its_database_moved_the_api_refuses_jobs_and_fails_its_health_check
 
 #[tokio::test]
 async fn a_file_that_is_not_a_database_stops_startup_and_is_not_modified() {
-    let folder = TempDir::new().unwrap();
+    let folder = folder_on_sqlite();
     let path = folder.path().join("storm.db");
     fs::write(&path, "somebody's letters").unwrap();
     let status = program(folder.path()).status().unwrap();
@@ -300,7 +301,7 @@ async fn an_unwritable_folder_or_file_names_the_uid_that_needs_it_and_the_comman
 /// A folder that the service's user owns. Root ignores file permissions, so if the tests run as
 /// root, the service runs as `nobody`, from a copy of the program that `nobody` can execute.
 fn folder_of_nobody() -> TempDir {
-    let folder = TempDir::new().unwrap();
+    let folder = folder_on_sqlite();
     if is_root() {
         chown(folder.path(), Some(NOBODY), Some(NOBODY)).unwrap();
         // `cp` copies, not this process: a child forked by another test could inherit the file
@@ -356,4 +357,8 @@ fn names(folder: &Path) -> Vec<String> {
         .collect();
     names.sort();
     names
+}
+
+fn database(folder: &Path) -> Connection {
+    Connection::open(folder.join("storm.db")).unwrap()
 }
