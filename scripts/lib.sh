@@ -81,6 +81,7 @@ need_cargo() {
         die "there is no C compiler ${CC:-cc}: install one (Debian: gcc; macOS: xcode-select --install)"
 }
 
+# Builds the projects' programs, with the cargo features BUILD_FEATURES if that is set.
 #   build release|dev PROJECT...
 build() {
     local profile=$1 project
@@ -90,7 +91,8 @@ build() {
         # The target folder is fixed, because the scripts run the binaries from it. The rest of the
         # configuration, .cargo/config.toml, is found from the working folder.
         (cd -- "$ROOT" && CARGO_TARGET_DIR=target cargo build --locked --profile "$profile" \
-            --manifest-path "$project/Cargo.toml") || return
+            --manifest-path "$project/Cargo.toml" ${BUILD_FEATURES:+--features "$BUILD_FEATURES"}) ||
+            return
     done
 }
 
