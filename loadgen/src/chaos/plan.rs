@@ -53,7 +53,7 @@ pub enum FaultKind {
     /// An immediate stop of the primary, then a new server with the same data.
     PostgresStopped,
     /// The primary ends the connections of all services.
-    ConnectionsTerminated,
+    SessionsTerminated,
     /// SIGSTOP to all processes of the primary, then SIGCONT: connections stay open, without any
     /// answer.
     PostgresFrozen,
@@ -96,7 +96,7 @@ const OF_SQLITE: [FaultKind; 1] = [FaultKind::DiskFull];
 const OF_POSTGRES: [FaultKind; 10] = [
     FaultKind::PostgresKilled,
     FaultKind::PostgresStopped,
-    FaultKind::ConnectionsTerminated,
+    FaultKind::SessionsTerminated,
     FaultKind::PostgresFrozen,
     FaultKind::PostgresCut,
     FaultKind::PostgresHalfOpen,
@@ -164,7 +164,7 @@ impl FaultKind {
             Self::ClockForward => "clock_forward",
             Self::PostgresKilled => "postgres_killed",
             Self::PostgresStopped => "postgres_stopped",
-            Self::ConnectionsTerminated => "connections_terminated",
+            Self::SessionsTerminated => "sessions_terminated",
             Self::PostgresFrozen => "postgres_frozen",
             Self::PostgresCut => "postgres_cut",
             Self::PostgresHalfOpen => "postgres_half_open",
@@ -196,7 +196,7 @@ impl FaultKind {
             Self::DiskFull
                 | Self::PostgresKilled
                 | Self::PostgresStopped
-                | Self::ConnectionsTerminated
+                | Self::SessionsTerminated
                 | Self::PostgresFrozen
                 | Self::PostgresCut
                 | Self::PostgresHalfOpen
@@ -225,7 +225,7 @@ impl FaultKind {
             | Self::DeployWorker
             | Self::ClockBack
             | Self::ClockForward
-            | Self::ConnectionsTerminated => (0, 100),
+            | Self::SessionsTerminated => (0, 100),
             Self::PostgresKilled | Self::PostgresStopped | Self::PostgresFailover => (0, 500),
             Self::RedisCut
             | Self::RedisDelayed

@@ -39,7 +39,7 @@ impl FaultInjector<'_> {
                 servers.primary.stop().await?;
                 restart(servers, hold).await?;
             }
-            FaultKind::ConnectionsTerminated => servers.terminate(true).await?,
+            FaultKind::SessionsTerminated => servers.terminate(true).await?,
             FaultKind::PostgresFrozen => {
                 let others = servers.primary.freeze();
                 sleep(hold).await;

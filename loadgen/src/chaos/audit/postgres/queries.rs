@@ -144,7 +144,7 @@ const MOVES: &str = "SELECT xid, id::text,
     FROM chaos_moves JOIN chaos_places USING (number) ORDER BY place";
 
 const ROWS: &str = "SELECT id::text,
-        coalesce(input_payload ->> 'report_name', erased.report_name),
+        coalesce(chaos_name(input_payload), erased.report_name),
         status, claim, owner::text, attempts::bigint, lost_claims::bigint,
         chaos_result(result_payload), parks::bigint, failure_reason, failure_detail,
         (callback_url IS NOT NULL OR coalesce(erased.called_back, false))::integer::bigint,
