@@ -32,11 +32,11 @@ fn faults() -> [(String, CheckRule); 13] {
         ),
         (
             same("UPDATE requests SET claim = claim - 1 WHERE status = 'PROCESSING'"),
-            CheckRule::Fences,
+            CheckRule::Moves,
         ),
         (
             format!("UPDATE requests SET owner = '{OTHER}' WHERE status = 'PROCESSING'"),
-            CheckRule::Fences,
+            CheckRule::Moves,
         ),
         (
             same("UPDATE requests SET status = 'FAILED' WHERE status = 'PROCESSING'"),
@@ -58,7 +58,7 @@ fn faults() -> [(String, CheckRule); 13] {
                 "UPDATE requests SET due = (SELECT ended FROM requests WHERE status = 'COMPLETED')
                  WHERE status = 'PENDING'",
             ),
-            CheckRule::Waits,
+            CheckRule::Fences,
         ),
         (
             same(
@@ -134,7 +134,9 @@ pub(super) async fn every_deliberate_fault_is_logged_and_found(on: Engine) {
         audit.execute(&fault).await;
         let after = broken(audit).await;
         if after.get(&rule) <= before.get(&rule) {
-            missed.push(format!("{rule}: {fault}: {before:?} before, {after:?} after"));
+            missed.push(format!(
+                "{rule}: {fault}: {before:?} before, {after:?} after"
+            ));
         }
     }
     assert!(missed.is_empty(), "{missed:#?}");
