@@ -122,9 +122,9 @@ impl Audit {
 async fn until_it_begins<T>(begin: impl AsyncFn() -> Result<T>) -> Result<T> {
     let start = Instant::now();
     loop {
-        let begun = begin().await;
-        if begun.is_ok() || start.elapsed() > TIMEOUT {
-            return begun;
+        let answer = begin().await;
+        if answer.is_ok() || start.elapsed() > TIMEOUT {
+            return answer;
         }
         sleep(RETRY_INTERVAL).await;
     }

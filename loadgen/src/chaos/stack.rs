@@ -100,6 +100,14 @@ pub(super) enum Database {
 
 impl Database {
     /// Starts servers, unless it is a file.
+    #[cfg_attr(
+        not(feature = "postgres"),
+        allow(
+            clippy::unused_async,
+            clippy::unnecessary_wraps,
+            reason = "servers are waited for"
+        )
+    )]
     async fn start(options: &ChaosOptions, place: &ServicePaths) -> Result<Self> {
         match &options.postgres {
             None => Ok(Self::File(options.dir.join("storm.db"))),
@@ -133,6 +141,14 @@ impl Database {
         }
     }
 
+    #[cfg_attr(
+        not(feature = "postgres"),
+        allow(
+            clippy::unused_async,
+            clippy::unnecessary_wraps,
+            reason = "servers are waited for"
+        )
+    )]
     async fn restart_crashed(&mut self) -> Result<Vec<String>> {
         match self {
             Self::File(_) => Ok(Vec::new()),

@@ -86,16 +86,12 @@ impl FaultInjector<'_> {
                 self.break_receiver(planned, ReceiverMode::Disconnect, fault);
                 return Ok(None);
             }
+            #[cfg(feature = "postgres")]
             kind => self.break_database(kind, target, hold).await?,
+            #[cfg(not(feature = "postgres"))]
+            kind => anyhow::bail!("no plan of SQLite has {kind}"),
         };
         Ok(Some(target))
-    }
-
-    /// Without the engine no plan has a fault of it.
-    #[cfg(not(feature = "postgres"))]
-    #[expect(clippy::unused_async, reason = "with the engine it waits")]
-    async fn break_database(&mut self, kind: FaultKind, _: usize, _: Duration) -> Result<String> {
-        anyhow::bail!("no plan of SQLite has {kind}")
     }
 
     async fn kill_api(&mut self, index: usize, pause: Duration) -> Result<String> {
