@@ -24,7 +24,7 @@ pub struct ChaosOptions {
     /// The redis-server program to start
     #[arg(long, value_name = "FILE")]
     pub redis_server: PathBuf,
-    /// The folder of PostgreSQL's programs, for STORE=postgres: two APIs and three workers on a
+    /// The folder of initdb and postgres, for STORE=postgres: two APIs and three workers on a
     /// primary with a synchronous standby. Without it, STORE=sqlite: one API and two workers on a
     /// file
     #[arg(long, value_name = "DIR")]

@@ -215,7 +215,7 @@ fn steps(result: &ChaosResult) -> String {
 fn command(result: &ChaosResult) -> String {
     let store = match result.engine {
         Engine::Sqlite => String::new(),
-        other => format!(" STORE={}", other.as_str()),
+        Engine::Postgres => format!(" STORE={}", result.engine.as_str()),
     };
     format!(
         "make chaos{store} SEED={} DURATION={} JOBS={} LEASE={}",

@@ -11,7 +11,7 @@ use tokio_postgres::{Client, Config, Error, NoTls};
 use tokio_util::task::AbortOnDropHandle;
 
 /// How long a server may be away, on a machine under load.
-const TIMEOUT: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_mins(1);
 
 const RETRY_INTERVAL: Duration = Duration::from_millis(20);
 
